@@ -1,2 +1,80 @@
-//! Placeholder.
-fn main() {}
+//! Keytally's own commands: `cargo xtask test` runs every test there is, `cargo xtask ci` all that must hold
+//! before a change lands.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `suites.rs` | the table of test suites: a new suite is one more entry |
+//! | `ci.rs` | the table of what CI checks besides the suites |
+//! | `step.rs` | a step: its work, how it is run, the report |
+//! | `targets.rs` | which suite runs which test file, so that none is lost and none runs twice |
+//! | `tools.rs` | what a test needs, and how it is got |
+//! | `purity.rs` | core stays without std, allocation and unsafe |
+//! | `rules.rs` | unsafe, clocks and atomics stay in their named files |
+//! | `source.rs` | Rust source as a list of words, for the two above |
+//! | `command.rs` | runs a program, quiet unless it fails |
+
+mod ci;
+mod command;
+mod purity;
+mod rules;
+mod source;
+mod step;
+mod suites;
+mod targets;
+mod tools;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, Subcommand};
+
+use crate::step::Step;
+
+/// Keytally's own commands.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask", arg_required_else_help = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Runs every test suite, or the named ones. Installs or builds what a test needs.
+    Test {
+        /// Names the suites, one a line, and runs nothing.
+        #[arg(long, conflicts_with = "suites")]
+        list: bool,
+        /// The suites to run; all of them when none is named.
+        #[arg(value_name = "SUITE", value_parser = PossibleValuesParser::new(suites::SUITES.iter().map(|suite| suite.name)))]
+        suites: Vec<String>,
+    },
+    /// Checks all that must hold before a change lands: format, lints, documentation, every test suite.
+    Ci,
+}
+
+fn main() -> Result<ExitCode> {
+    let task = CommandLine::parse().task;
+    enter_workspace()?;
+    let steps: Vec<&Step> = match &task {
+        Task::Test { list: true, .. } => {
+            print!("{}", suites::list());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Test { suites: named, .. } => {
+            let wanted = |suite: &&Step| named.is_empty() || named.iter().any(|name| name == suite.name);
+            suites::SUITES.iter().filter(wanted).collect()
+        }
+        Task::Ci => ci::CHECKS.iter().chain(suites::SUITES).collect(),
+    };
+    Ok(if step::run_all(&steps) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes the workspace's folder the current one: every path here is written from there.
+fn enter_workspace() -> Result<()> {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let workspace = package.parent().context("xtask has no parent folder")?;
+    std::env::set_current_dir(workspace).with_context(|| format!("cannot enter {}", workspace.display()))
+}

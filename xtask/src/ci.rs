@@ -1,0 +1,55 @@
+//! The table of what CI checks before it runs the test suites.
+
+use anyhow::Result;
+
+use crate::command::{self, cargo};
+use crate::step::{Step, Work};
+use crate::tools::{self, Found};
+
+/// The checks, in the order in which they run: the quickest first.
+pub(crate) const CHECKS: &[Step] = &[
+    Step {
+        name: "format",
+        about: "every file is formatted by rustfmt",
+        needs: &[tools::rustfmt],
+        work: Work::Call(format),
+    },
+    Step {
+        name: "lints",
+        about: "clippy and the compiler have nothing to say",
+        needs: &[tools::clippy],
+        work: Work::Call(lints),
+    },
+    Step {
+        name: "docs",
+        about: "the documentation builds without a warning, for users and for the project itself",
+        needs: &[],
+        work: Work::Call(docs),
+    },
+];
+
+fn format(_: &[Found]) -> Result<String> {
+    let mut fmt = cargo();
+    fmt.args(["fmt", "--all", "--check", "--", "--color=never"]);
+    command::run(fmt)?;
+    Ok("formatted".to_owned())
+}
+
+fn lints(_: &[Found]) -> Result<String> {
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
+    command::run(clippy)?;
+    Ok("no warning".to_owned())
+}
+
+/// Builds the documentation of programs, then of libraries for the project itself, with private items, whose links
+/// nothing else would check, and last for users, to whom a link to a private item is broken. Programs come apart,
+/// since `keytally` is the name of a program and of a library.
+fn docs(_: &[Found]) -> Result<String> {
+    for what in [&["--bins"][..], &["--lib", "--document-private-items"], &["--lib"]] {
+        let mut doc = cargo();
+        doc.args(["doc", "--workspace", "--no-deps"]).args(what).env("RUSTDOCFLAGS", "-D warnings");
+        command::run(doc)?;
+    }
+    Ok("no warning".to_owned())
+}

@@ -1,0 +1,124 @@
+//! Runs a program: quiet while all is well, its whole output when it fails.
+
+use core::time::Duration;
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The cargo that started this program.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Runs it without input. Answers with all that it printed on both outputs; when it fails, that is in the error.
+///
+/// The output goes to an unnamed file and not through a pipe: a process that a failed test left behind would hold
+/// a pipe open for as long as it lives.
+pub(crate) fn run(mut command: Command) -> Result<String> {
+    let log = tempfile::tempfile().context("cannot make a temporary file")?;
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
+    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", shown(&command)))?;
+    let status = wait(&mut child, &log)?;
+    let output = String::from_utf8_lossy(&bytes_from(&log, 0)?).into_owned();
+    if !status.success() {
+        bail!("`{}` ended with {status}:\n{output}", shown(&command));
+    }
+    Ok(output)
+}
+
+/// True when it can be started and succeeds. What it prints is dropped.
+pub(crate) fn succeeds(mut command: Command) -> bool {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// The command as one would type it, near enough to try again by hand.
+fn shown(command: &Command) -> String {
+    let program = std::path::Path::new(command.get_program()).file_name().unwrap_or_default();
+    let words = core::iter::once(program).chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Waits for the end. On a terminal, the last line of output so far is shown meanwhile.
+fn wait(child: &mut Child, log: &File) -> io::Result<ExitStatus> {
+    let mut terminal = io::stdout();
+    if !terminal.is_terminal() {
+        return child.wait();
+    }
+    loop {
+        let ended = child.try_wait()?;
+        write!(terminal, "\r\x1b[2K")?;
+        if let Some(status) = ended {
+            terminal.flush()?;
+            return Ok(status);
+        }
+        write!(terminal, "{}", last_line(log)?)?;
+        terminal.flush()?;
+        std::thread::sleep(REDRAW);
+    }
+}
+
+fn last_line(log: &File) -> io::Result<String> {
+    let tail = bytes_from(log, log.metadata()?.len().saturating_sub(TAIL))?;
+    let tail = String::from_utf8_lossy(&tail);
+    let line = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    Ok(line.chars().filter(|c| !c.is_control()).take(LINE).collect())
+}
+
+/// The file's content from an offset on, read without moving the place where the child writes next.
+fn bytes_from(file: &File, mut offset: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut part = [0; 8192];
+    loop {
+        match file.read_at(&mut part, offset)? {
+            0 => return Ok(bytes),
+            read => {
+                bytes.extend_from_slice(&part[..read]);
+                offset += read as u64;
+            }
+        }
+    }
+}
+
+/// How often the line on a terminal is drawn again.
+const REDRAW: Duration = Duration::from_millis(100);
+/// How much of the output is searched for its last line, in bytes.
+const TAIL: u64 = 1024;
+/// How much of that line is shown, in characters, so that it does not wrap.
+const LINE: usize = 78;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", script]);
+        shell
+    }
+
+    #[test]
+    fn output_keeps_its_order() {
+        assert_eq!(run(shell("echo one; echo two >&2; echo three")).unwrap(), "one\ntwo\nthree\n");
+    }
+
+    #[test]
+    fn a_failure_tells_command_status_and_output() {
+        let error = run(shell("echo why >&2; exit 7")).unwrap_err().to_string();
+        assert_eq!(error, "`sh -c echo why >&2; exit 7` ended with exit status: 7:\nwhy\n");
+    }
+
+    #[test]
+    fn a_process_left_behind_is_not_waited_for() {
+        assert_eq!(run(shell("sleep 30 & echo $!")).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = run(Command::new("no-such-program")).unwrap_err().to_string();
+        assert_eq!(error, "cannot start `no-such-program`");
+    }
+}

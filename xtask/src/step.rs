@@ -1,0 +1,115 @@
+//! A step: one row of the final table. Test suites are steps, and so is each other check of CI.
+
+use core::fmt::Write as _;
+use core::time::Duration;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::targets::{self, TestFiles};
+use crate::tools::{Found, Need};
+
+/// One thing that must hold.
+#[derive(Debug)]
+pub(crate) struct Step {
+    /// The name on the command line and in the table.
+    pub(crate) name: &'static str,
+    /// What holds when it passes, in one line.
+    pub(crate) about: &'static str,
+    /// The tools that it needs; each is looked for, and got if it can be, before the work starts.
+    pub(crate) needs: &'static [Need],
+    /// What it does.
+    pub(crate) work: Work,
+}
+
+/// What a step does. Work that passes answers with a few words for the table, such as `12 tests`.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Runs these test files, and keeps them out of [`Work::OtherTests`].
+    Tests(&'static [TestFiles]),
+    /// Runs every test of a library or program, and every test file that no suite names.
+    OtherTests,
+    /// Calls this function with what was found for the needs.
+    Call(fn(&[Found]) -> Result<String>),
+}
+
+impl Step {
+    fn run(&self) -> Result<String> {
+        let found = self.needs.iter().map(|need| need()).collect::<Result<Vec<_>>>()?;
+        match self.work {
+            Work::Tests(files) => targets::run_files(files, &found),
+            Work::OtherTests => targets::run_others(&found),
+            Work::Call(call) => call(&found),
+        }
+    }
+}
+
+/// Runs the steps in order, all of them whatever fails, and reports. True when every one passed.
+pub(crate) fn run_all(steps: &[&Step]) -> bool {
+    let mut rows = Vec::new();
+    for step in steps {
+        println!("{}: {}", step.name, step.about);
+        let started = now();
+        let outcome = step.run().with_context(|| format!("{} failed", step.name));
+        let row = Row { name: step.name, took: started.elapsed(), outcome };
+        match &row.outcome {
+            Ok(note) => println!("  passed in {:.1} s: {note}", row.took.as_secs_f64()),
+            Err(error) => println!("{error:#}"),
+        }
+        rows.push(row);
+    }
+    println!("\n{}", report(&rows));
+    rows.iter().all(|row| row.outcome.is_ok())
+}
+
+#[derive(Debug)]
+struct Row {
+    name: &'static str,
+    took: Duration,
+    outcome: Result<String>,
+}
+
+/// The table, and as its last line `N passed, N failed`, which CI reads.
+fn report(rows: &[Row]) -> String {
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for row in rows {
+        let (result, note) = match &row.outcome {
+            Ok(note) => ("passed", note.as_str()),
+            Err(_) => ("FAILED", ""),
+        };
+        let line = format!("{:width$}  {result}  {:7.1} s  {note}", row.name, row.took.as_secs_f64());
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    let passed = rows.iter().filter(|row| row.outcome.is_ok()).count();
+    let failed = rows.iter().filter(|row| row.outcome.is_err()).count();
+    // Writing to a String cannot fail.
+    let _ = write!(text, "\n{passed} passed, {failed} failed");
+    text
+}
+
+#[expect(clippy::disallowed_methods, reason = "steps are timed for the report only")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_ends_with_the_closing_line_alone() {
+        let rows = [
+            Row { name: "unit", took: Duration::from_millis(41_230), outcome: Ok("312 tests".to_owned()) },
+            Row { name: "doc", took: Duration::from_millis(900), outcome: Err(anyhow::anyhow!("no")) },
+        ];
+        assert_eq!(
+            report(&rows),
+            "unit  passed     41.2 s  312 tests\n\
+             doc   FAILED      0.9 s\n\
+             \n\
+             1 passed, 1 failed"
+        );
+    }
+}

@@ -1,0 +1,105 @@
+//! The table of test suites. A new suite is one more entry, with the tools that it needs.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::command::cargo;
+use crate::step::{Step, Work};
+use crate::targets::{TestFiles, count_tests};
+use crate::tools::{self, Found};
+use crate::{command, purity, rules};
+
+/// Every suite, in the order in which they run.
+pub(crate) const SUITES: &[Step] = &[
+    Step {
+        name: "rules",
+        about: "unsafe code, clock reads and atomics stay in their named files",
+        needs: &[],
+        work: Work::Call(rules::check),
+    },
+    Step {
+        name: "purity",
+        about: "core has no std, no allocation, no unsafe, and no crate but the named ones",
+        needs: &[],
+        work: Work::Call(purity::check),
+    },
+    Step {
+        name: "unit",
+        about: "the tests inside every crate, and every test file that has no suite of its own",
+        needs: &[],
+        work: Work::OtherTests,
+    },
+    Step {
+        name: "doc",
+        about: "the examples in the documentation compile and run",
+        needs: &[],
+        work: Work::Call(documentation_examples),
+    },
+    Step {
+        name: "vectors",
+        about: "the vector files are fresh, and the code agrees with them and with the slow model",
+        needs: &[],
+        work: Work::Tests(&[TestFiles::all_of("keytally-vectors")]),
+    },
+    Step {
+        name: "processes",
+        about: "threads and processes on one file together admit exactly the limit",
+        needs: &[],
+        work: Work::Tests(&[TestFiles::one("keytally-host", "processes")]),
+    },
+    Step {
+        name: "cli",
+        about: "the program's commands: what they print, their exit status, their errors",
+        needs: &[],
+        work: Work::Tests(&[TestFiles::one("keytally-server", "cli")]),
+    },
+    Step {
+        name: "service",
+        about: "the service over real HTTP, asked by curl, Node's fetch and Python's requests",
+        needs: &[tools::curl, tools::node, tools::python],
+        work: Work::Tests(&[TestFiles::one("keytally-server", "service")]),
+    },
+];
+
+/// One line a suite.
+pub(crate) fn list() -> String {
+    let width = SUITES.iter().map(|suite| suite.name.len()).max().unwrap_or(0);
+    SUITES.iter().map(|suite| format!("{:width$}  {}\n", suite.name, suite.about)).collect()
+}
+
+/// The test files that suites name as their own.
+pub(crate) fn named_files() -> Vec<TestFiles> {
+    let named = |suite: &Step| match suite.work {
+        Work::Tests(files) => files,
+        Work::OtherTests | Work::Call(_) => &[],
+    };
+    SUITES.iter().flat_map(named).copied().collect()
+}
+
+fn documentation_examples(_: &[Found]) -> Result<String> {
+    let mut test: Command = cargo();
+    test.args(["test", "--release", "--workspace", "--no-fail-fast", "--doc"]);
+    count_tests(&command::run(test)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_suite_has_one_name_and_one_line() {
+        for (index, suite) in SUITES.iter().enumerate() {
+            assert!(SUITES[..index].iter().all(|other| other.name != suite.name), "{}", suite.name);
+            assert_eq!(suite.about.lines().count(), 1, "{}", suite.name);
+        }
+    }
+
+    #[test]
+    fn no_two_suites_name_one_file() {
+        let files = named_files();
+        for (index, file) in files.iter().enumerate() {
+            assert!(!files[..index].iter().any(|other| other.overlap(file)), "{file}");
+        }
+    }
+}

