@@ -1,1 +1,62 @@
-//! Placeholder.
+//! May the holder of this API key make this request now?
+//!
+//! Keytally checks the key in constant time, charges every window of its quota in one atomic step, and returns
+//! everything that an HTTP response needs. This crate is the core: no `std`, no allocation, no clock, no I/O, no
+//! randomness, no `unsafe`. Time is an argument, memory is the caller's, and entropy is passed in.
+//!
+//! # Layers
+//! | module | what it holds |
+//! |---|---|
+//! | [`policy`] | `100/minute, 1000/hour`, read once into a form that can't be wrong |
+//! | [`tally`] | the one word that counts a key's use in all windows |
+//! | [`decide`] | the decision: a pure function of layout, limits, word, time and cost |
+//! | `cell` | the compare-exchange loop around it |
+//! | [`limiter`] | a table of tallies for any subject |
+//! | [`key`], [`mac`] | the form of keys, and their HMAC |
+//! | `record`, [`gate`] | a table of issued keys with their tallies: verify, then charge |
+//! | [`verdict`], [`http`] | the answer, and the HTTP response it makes |
+//! | [`header`], `line`, [`sync`] | how tables begin, the cache line, the only door to atomics |
+//!
+//! # The contract
+//! - Every method takes `&self`: tables may be used by any number of threads, and by processes that share the memory.
+//! - Nothing blocks. A call is bounded work, apart from compare-exchanges lost to others who got on.
+//! - Clocks may disagree: see [`decide`]. Times are Unix milliseconds, costs and limits are `u32`.
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod decide;
+pub mod gate;
+pub mod header;
+pub mod http;
+pub mod key;
+pub mod limiter;
+pub mod mac;
+pub mod policy;
+pub mod sync;
+pub mod tally;
+pub mod time;
+pub mod verdict;
+
+mod cell;
+mod line;
+mod peppers;
+mod record;
+
+#[doc(inline)]
+pub use {
+    decide::Charge,
+    gate::{Administrator, Entropy, Gate, GateConfig, NewKey, Plan},
+    header::{AttachError, CreateError},
+    http::Headers,
+    key::{Hint, Key, KeyError, KeyId, KeyIdError, KeyParts, Name, parse as parse_key},
+    limiter::{Limiter, Subject},
+    line::{LINE_LEN, Line},
+    mac::{Pepper, PepperTooShort},
+    peppers::{Peppers, PeppersError},
+    policy::{Algorithm, Limits, Policy, PolicyError, PolicyErrorKind, Quota, Window},
+    record::KeyState,
+    tally::Layout,
+    time::Timestamp,
+    verdict::{Holder, Outcome, QuotaState, Quotas, Reason, Verdict},
+};

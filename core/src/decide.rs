@@ -1,0 +1,420 @@
+//! The decision: a layout, limits, a word, a time and a cost give an outcome and the next word. Nothing else.
+//!
+//! Every function here is pure. Tables only load a word, ask, and compare-exchange the answer in; a decision whose
+//! [`next`](Decision::next) is the word itself is not written at all, so denials are read-only.
+//!
+//! Three rules about time hold for all of them:
+//! - A time before the tally's stamp, by at most the longest window, is taken as the tally's own: a clock that runs
+//!   late or goes back never opens a window again.
+//! - A stamp further ahead than that can only come from a clock that was wrong. The counts are kept, and the present
+//!   stamp is taken, so a table heals at once instead of denying until that future comes.
+//! - Windows that have passed count nothing.
+
+use crate::policy::{Algorithm, Limits, MAX_QUOTAS};
+use crate::tally::Layout;
+use crate::time::Timestamp;
+use crate::verdict::{Outcome, QuotaState, Quotas};
+
+/// An answer, and the word that makes it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// [`Outcome::Admitted`], [`Outcome::Denied`] or [`Outcome::TooCostly`].
+    pub outcome: Outcome,
+    /// What the tally becomes; the same word when nothing changes.
+    pub next: u64,
+    /// Each window afterwards.
+    pub quotas: Quotas,
+    /// The time that the decision holds for: the caller's, or the tally's own when the caller's is late.
+    pub time: Timestamp,
+    /// When a denied request would be admitted if nobody else spent the room. `None` unless denied.
+    pub retry_at: Option<Timestamp>,
+    /// What [`settle`] could not charge; 0 from everything else.
+    pub uncharged: u32,
+}
+
+/// Units that were charged, and when: what [`refund`] and [`settle`] need to give back just those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// The units charged.
+    pub cost: u32,
+    /// The time that the decision which charged them held for, [`Decision::time`].
+    pub at: Timestamp,
+}
+
+/// Charges `cost` to every window if all have room for it, else to none.
+///
+/// A cost of 0 is always admitted and writes nothing. A cost above a limit can never fit: [`Outcome::TooCostly`].
+///
+/// ```
+/// use keytally::{decide, Outcome, Policy, Timestamp};
+/// let policy: Policy = "2/minute, 3/hour".parse()?;
+/// let (layout, limits) = (policy.layout(), policy.limits());
+/// let now = Timestamp::from_unix_s(1_700_000_000);
+/// let first = decide::check(layout, limits, 0, now, 2);
+/// assert_eq!(first.outcome, Outcome::Admitted);
+/// let second = decide::check(layout, limits, first.next, now, 1);
+/// assert_eq!(second.outcome, Outcome::Denied);
+/// assert_eq!(second.next, first.next);
+/// # Ok::<(), keytally::PolicyError>(())
+/// ```
+#[inline]
+pub fn check(layout: &Layout, limits: Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
+    let limits = layout.clamp(limits);
+    let mut reading = Reading::of(layout, word, now);
+    let outcome = reading.admits(layout, &limits, cost);
+    if outcome != Outcome::Admitted || cost == 0 {
+        return reading.decision(layout, &limits, outcome, word, cost);
+    }
+    reading.charge(layout, cost);
+    let next = reading.pack(layout);
+    reading.decision(layout, &limits, outcome, next, cost)
+}
+
+/// What [`check`] would answer, without the charge.
+pub fn peek(layout: &Layout, limits: Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
+    let limits = layout.clamp(limits);
+    let reading = Reading::of(layout, word, now);
+    let outcome = reading.admits(layout, &limits, cost);
+    reading.decision(layout, &limits, outcome, word, cost)
+}
+
+/// Gives back the units of `charge` to the windows that they were charged in and that still count them.
+///
+/// A window that has passed since gets nothing: the units were never spent in the one that runs now. The caller
+/// refunds what it charged, once; a count never goes below 0.
+pub fn refund(layout: &Layout, limits: Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
+    let limits = layout.clamp(limits);
+    let mut reading = Reading::of(layout, word, now);
+    let next = if reading.give_back(layout, charge) { reading.pack(layout) } else { word };
+    reading.decision(layout, &limits, Outcome::Admitted, next, 0)
+}
+
+/// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as every
+/// window has room now. What found no room is [`Decision::uncharged`].
+pub fn settle(
+    layout: &Layout,
+    limits: Limits,
+    word: u64,
+    now: Timestamp,
+    estimate: Charge,
+    actual: u32,
+) -> Decision {
+    if actual <= estimate.cost {
+        let rest = Charge { cost: estimate.cost - actual, at: estimate.at };
+        return refund(layout, limits, word, now, rest);
+    }
+    let limits = layout.clamp(limits);
+    let mut reading = Reading::of(layout, word, now);
+    let extra = actual - estimate.cost;
+    let room = (0..layout.len()).map(|place| reading.remaining(layout, &limits, place)).min().unwrap_or(0);
+    let charged = extra.min(room);
+    reading.charge(layout, charged);
+    let next = if charged == 0 { word } else { reading.pack(layout) };
+    let mut decision = reading.decision(layout, &limits, Outcome::Admitted, next, 0);
+    decision.uncharged = extra - charged;
+    decision
+}
+
+/// Forgets all counts. The stamp stays, so a late clock can't bring them back.
+pub fn reset(layout: &Layout, limits: Limits, word: u64, now: Timestamp) -> Decision {
+    let mut reading = Reading::of(layout, word, now);
+    reading.current = [0; MAX_QUOTAS];
+    reading.previous = [0; MAX_QUOTAS];
+    let next = reading.pack(layout);
+    reading.decision(layout, &layout.clamp(limits), Outcome::Admitted, next, 0)
+}
+
+/// The word that a tally should have had if no clock had been wrong; the same word unless its stamp lies ahead of
+/// `now` by more than the longest window.
+pub(crate) fn heal(layout: &Layout, word: u64, now: Timestamp) -> u64 {
+    let asked = layout.stamp_at(now);
+    if layout.stamp(word) <= asked + layout.longest_units() {
+        return word;
+    }
+    Reading::of(layout, word, now).pack(layout)
+}
+
+/// What a tally says at a moment: its counts in the windows that run then.
+struct Reading {
+    stamp: u64,
+    /// The moment itself, in Unix milliseconds: within the unit that `stamp` names.
+    time_ms: u64,
+    current: [u64; MAX_QUOTAS],
+    previous: [u64; MAX_QUOTAS],
+}
+
+impl Reading {
+    #[inline]
+    fn of(layout: &Layout, word: u64, now: Timestamp) -> Self {
+        let asked = layout.stamp_at(now);
+        let held = layout.stamp(word);
+        let late = held > asked && held - asked <= layout.longest_units();
+        let (stamp, time_ms) = if late {
+            (held, layout.stamp_start_ms(held))
+        } else {
+            (asked, now.unix_ms().min(layout.stamp_start_ms(asked + 1) - 1))
+        };
+        let mut reading = Self { stamp, time_ms, current: [0; MAX_QUOTAS], previous: [0; MAX_QUOTAS] };
+        for place in 0..layout.len() {
+            // A stamp ahead of the time keeps its counts, so nothing has passed.
+            let passed =
+                layout.window_index(place, stamp).saturating_sub(layout.window_index(place, held));
+            let (current, previous) = (layout.current(word, place), layout.previous(word, place));
+            (reading.current[place], reading.previous[place]) = match passed {
+                0 => (current, previous),
+                1 if layout.algorithm() == Algorithm::Sliding => (0, current),
+                _ => (0, 0),
+            };
+        }
+        reading
+    }
+
+    fn pack(&self, layout: &Layout) -> u64 {
+        layout.pack(self.stamp, &self.current, &self.previous)
+    }
+
+    /// The milliseconds of the window at `place` that have passed.
+    #[inline]
+    fn elapsed_ms(&self, layout: &Layout, place: usize) -> u64 {
+        self.time_ms - self.window_start_ms(layout, place)
+    }
+
+    #[inline]
+    fn window_start_ms(&self, layout: &Layout, place: usize) -> u64 {
+        layout.window_index(place, self.stamp) * layout.windows()[place].ms()
+    }
+
+    /// The units that count against the limit. Rounded up, so that a fraction never admits more.
+    ///
+    /// A count has at most 32 bits and a window at most 2^31.4 milliseconds, so the product fits.
+    #[inline]
+    fn used(&self, layout: &Layout, place: usize) -> u64 {
+        let previous = self.previous[place];
+        if previous == 0 {
+            return self.current[place];
+        }
+        let length = layout.windows()[place].ms();
+        let overlap = length - self.elapsed_ms(layout, place);
+        self.current[place] + (previous * overlap).div_ceil(length)
+    }
+
+    #[inline]
+    fn remaining(&self, layout: &Layout, limits: &Limits, place: usize) -> u32 {
+        let used = u32::try_from(self.used(layout, place)).unwrap_or(u32::MAX);
+        limits.0[place].saturating_sub(used)
+    }
+
+    /// Whether every window has room for `cost`.
+    #[inline]
+    fn admits(&self, layout: &Layout, limits: &Limits, cost: u32) -> Outcome {
+        let places = 0..layout.len();
+        if places.clone().any(|place| cost > limits.0[place]) {
+            Outcome::TooCostly
+        } else if places.clone().all(|place| cost <= self.remaining(layout, limits, place)) {
+            Outcome::Admitted
+        } else {
+            Outcome::Denied
+        }
+    }
+
+    /// Adds `cost` to every window, which has been found to have room for it.
+    #[inline]
+    fn charge(&mut self, layout: &Layout, cost: u32) {
+        for current in &mut self.current[..layout.len()] {
+            *current += u64::from(cost);
+        }
+    }
+
+    /// Takes the units of `charge` out of the counts that hold them, and tells whether any did.
+    fn give_back(&mut self, layout: &Layout, charge: Charge) -> bool {
+        let charged = layout.stamp_at(charge.at);
+        let mut changed = false;
+        for place in 0..layout.len() {
+            let now = layout.window_index(place, self.stamp);
+            let count = match now.checked_sub(layout.window_index(place, charged)) {
+                Some(0) => &mut self.current[place],
+                Some(1) => &mut self.previous[place],
+                _ => continue,
+            };
+            let given = u64::from(charge.cost).min(*count);
+            *count -= given;
+            changed |= given > 0;
+        }
+        changed
+    }
+
+    /// The earliest moment, in Unix milliseconds, at which the window at `place` has room for `cost` if nothing more
+    /// is spent; the present when it has room now. `cost` is at most the limit.
+    fn room_at_ms(&self, layout: &Layout, limits: &Limits, place: usize, cost: u32) -> u64 {
+        if cost <= self.remaining(layout, limits, place) {
+            return self.time_ms;
+        }
+        let length = layout.windows()[place].ms();
+        let start = self.window_start_ms(layout, place);
+        // How long into a window until `count` units of the window before weigh at most `room`:
+        // ceil(count·(L − e) / L) ≤ room holds from e = L − floor(room·L / count) on.
+        let fades = |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
+        match layout.algorithm() {
+            Algorithm::Fixed => start + length,
+            Algorithm::Sliding => {
+                let limit = u64::from(limits.0[place]);
+                match limit.checked_sub(self.current[place] + u64::from(cost)) {
+                    Some(room) => start + fades(self.previous[place], room),
+                    None => start + length + fades(self.current[place], limit - u64::from(cost)),
+                }
+            }
+        }
+    }
+
+    /// When all that the window at `place` counts now is forgotten, in Unix seconds.
+    fn reset_unix_s(&self, layout: &Layout, place: usize) -> u64 {
+        let length = u64::from(layout.windows()[place].seconds());
+        let lasting = layout.algorithm() == Algorithm::Sliding && self.current[place] > 0;
+        (layout.window_index(place, self.stamp) + 1 + u64::from(lasting)) * length
+    }
+
+    #[inline]
+    fn decision(&self, layout: &Layout, limits: &Limits, outcome: Outcome, next: u64, cost: u32) -> Decision {
+        let mut quotas = Quotas::default();
+        let mut retry_at_ms = None;
+        for place in 0..layout.len() {
+            let remaining = self.remaining(layout, limits, place);
+            quotas.push(QuotaState {
+                limit: limits.0[place],
+                remaining,
+                window: layout.windows()[place],
+                reset_unix_s: self.reset_unix_s(layout, place),
+                lacking: outcome == Outcome::Denied && cost > remaining,
+            });
+            if outcome == Outcome::Denied {
+                retry_at_ms = retry_at_ms.max(Some(self.room_at_ms(layout, limits, place, cost)));
+            }
+        }
+        Decision {
+            outcome,
+            next,
+            quotas,
+            time: Timestamp::from_unix_ms(self.time_ms),
+            retry_at: retry_at_ms.map(Timestamp::from_unix_ms),
+            uncharged: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+
+    const NOON: u64 = 1_700_049_600_000;
+
+    fn ms(after_noon: u64) -> Timestamp {
+        Timestamp::from_unix_ms(NOON + after_noon)
+    }
+
+    /// Checks one unit `times` times at `now` and gives the last decision.
+    fn spend(policy: &Policy, mut word: u64, now: Timestamp, times: u32) -> Decision {
+        let mut last = peek(policy.layout(), policy.limits(), word, now, 1);
+        for _ in 0..times {
+            last = check(policy.layout(), policy.limits(), word, now, 1);
+            word = last.next;
+        }
+        last
+    }
+
+    #[test]
+    fn the_hundred_and_first_of_a_minute_waits_for_the_next() {
+        let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
+        let last = spend(&policy, 0, ms(1500), 100);
+        assert_eq!(last.outcome, Outcome::Admitted);
+        assert_eq!(last.quotas.longest().map(|quota| quota.remaining), Some(900));
+        let denied = spend(&policy, last.next, ms(1500), 1);
+        assert_eq!(denied.outcome, Outcome::Denied);
+        assert_eq!(denied.next, last.next);
+        assert_eq!(denied.retry_at, Some(ms(60_000)));
+        assert_eq!(spend(&policy, last.next, ms(59_999), 1).outcome, Outcome::Denied);
+        assert_eq!(spend(&policy, last.next, ms(60_000), 1).outcome, Outcome::Admitted);
+    }
+
+    #[test]
+    fn a_sliding_window_fades_and_never_doubles() {
+        let policy: Policy = "sliding 10/10s".parse().unwrap();
+        let full = spend(&policy, 0, ms(9_999), 10).next;
+        assert_eq!(spend(&policy, full, ms(10_000), 1).outcome, Outcome::Denied);
+        let denied = spend(&policy, full, ms(10_001), 1);
+        assert_eq!(denied.retry_at, Some(ms(11_000)));
+        assert_eq!(spend(&policy, full, ms(10_999), 1).outcome, Outcome::Denied);
+        assert_eq!(spend(&policy, full, ms(11_000), 1).outcome, Outcome::Admitted);
+    }
+
+    #[test]
+    fn a_late_clock_takes_the_tallys_time() {
+        let policy: Policy = "5/minute, 9/hour".parse().unwrap();
+        let full = spend(&policy, 0, ms(0), 5).next;
+        let late = spend(&policy, full, Timestamp::from_unix_ms(NOON - 3_600_000), 1);
+        assert_eq!((late.outcome, late.time), (Outcome::Denied, ms(0)));
+    }
+
+    #[test]
+    fn a_stamp_from_a_wrong_clock_heals_at_once() {
+        let policy: Policy = "5/minute, 9/hour".parse().unwrap();
+        let ahead = spend(&policy, 0, ms(3_660_000), 4).next;
+        let healed = spend(&policy, ahead, ms(0), 1);
+        assert_eq!(healed.outcome, Outcome::Admitted);
+        assert_eq!(healed.quotas.as_slice()[0].remaining, 0);
+        assert_eq!(policy.layout().stamp(healed.next), NOON / 60_000);
+        let present = peek(policy.layout(), policy.limits(), heal(policy.layout(), ahead, ms(0)), ms(0), 0);
+        assert_eq!(present.quotas.as_slice()[0].remaining, 1);
+        assert_eq!(heal(policy.layout(), ahead, ms(60_000)), ahead);
+    }
+
+    #[test]
+    fn a_refund_goes_only_where_the_charge_still_counts() {
+        let policy: Policy = "5/minute, 9/hour".parse().unwrap();
+        let charged = check(policy.layout(), policy.limits(), 0, ms(0), 5);
+        let charge = Charge { cost: 5, at: charged.time };
+        let back = refund(policy.layout(), policy.limits(), charged.next, ms(59_000), charge);
+        assert_eq!(back.quotas.as_slice()[0].remaining, 5);
+        let minute_later = spend(&policy, charged.next, ms(60_000), 2).next;
+        let back = refund(policy.layout(), policy.limits(), minute_later, ms(61_000), charge);
+        assert_eq!(back.quotas.as_slice()[0].remaining, 3);
+        assert_eq!(back.quotas.as_slice()[1].remaining, 7);
+        let hour_later = spend(&policy, charged.next, ms(3_600_000), 2).next;
+        assert_eq!(refund(policy.layout(), policy.limits(), hour_later, ms(3_600_000), charge).next, hour_later);
+    }
+
+    #[test]
+    fn a_settle_above_the_estimate_charges_up_to_the_limit() {
+        let policy: Policy = "5/minute, 9/hour".parse().unwrap();
+        let reserved = check(policy.layout(), policy.limits(), 0, ms(0), 2);
+        let charge = Charge { cost: 2, at: reserved.time };
+        let over = settle(policy.layout(), policy.limits(), reserved.next, ms(0), charge, 8);
+        assert_eq!(over.uncharged, 3);
+        assert_eq!(over.quotas.as_slice()[0].remaining, 0);
+        let under = settle(policy.layout(), policy.limits(), reserved.next, ms(0), charge, 0);
+        assert_eq!((under.uncharged, under.quotas.as_slice()[0].remaining), (0, 5));
+        let rest = settle(policy.layout(), policy.limits(), over.next, ms(0), charge, u32::MAX);
+        assert_eq!((rest.uncharged, rest.next), (u32::MAX - 2, over.next));
+    }
+
+    #[test]
+    fn the_ends_of_every_range_decide_without_overflow() {
+        for text in ["1/second", "2147483647/second", "4294967295/31d", "sliding 65535/31d", "sliding 7/s,7/m,7/h,7/d"] {
+            let policy: Policy = text.parse().unwrap();
+            for word in [0, 1, u64::MAX, u64::MAX >> 1, 1 << 63] {
+                for now in [0, 1, u64::MAX - 1, u64::MAX].map(Timestamp::from_unix_ms) {
+                    for cost in [0, 1, policy.quotas()[0].limit, u32::MAX] {
+                        let charge = Charge { cost, at: now };
+                        let (layout, limits) = (policy.layout(), policy.limits());
+                        let decision = check(layout, limits, word, now, cost);
+                        assert!(decision.quotas.as_slice().iter().all(|quota| quota.remaining <= quota.limit));
+                        peek(layout, limits, word, now, cost);
+                        refund(layout, limits, word, now, charge);
+                        settle(layout, limits, word, now, charge, u32::MAX - cost);
+                        reset(layout, limits, word, now);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,508 @@
+//! The administrator: the one who may change a gate's keys and plans. Checks go on meanwhile.
+
+use core::fmt;
+
+use zeroize::Zeroize;
+
+use super::{
+    ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_KEY_LEN, IMPORTS_WORD, MAX_ENVS, PEPPER_LINE, Plan, import_number,
+};
+use crate::key::{self, Hint, Key, KeyId, Name, SECRET_LEN};
+use crate::line::{LINE_WORDS, Line, low, scale};
+use crate::mac::{MAX_PEPPERS, Pepper};
+use crate::policy::MAX_QUOTAS;
+use crate::record::{KeyState, Place, Record};
+use crate::sync::Ordering;
+use crate::time::Timestamp;
+
+impl<M: AsRef<[Line]>> Gate<M> {
+    /// Begins administration. What an administrator that was killed left half-done is completed first.
+    ///
+    /// # Errors
+    /// [`AdminError::Busy`] while somebody else administers. When that somebody may have been killed, and a lock of
+    /// the caller's proves that nobody administers, use [`administer_alone`](Self::administer_alone).
+    pub fn administer(&self) -> Result<Administrator<'_, M>, AdminError> {
+        let word = self.memory.as_ref()[PEPPER_LINE].word(ADMINISTRATOR_WORD);
+        match word.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => Ok(self.administer_alone()),
+            Err(_) => Err(AdminError::Busy),
+        }
+    }
+
+    /// The same for callers that hold a lock which lets only one administrator live, such as the lock of a file.
+    pub fn administer_alone(&self) -> Administrator<'_, M> {
+        self.memory.as_ref()[PEPPER_LINE].store(ADMINISTRATOR_WORD, 1);
+        let pending = self.intent().pending();
+        if let Some(number) = pending {
+            if number < self.capacity {
+                let keep_hint = |number, hint| self.store_hint(number, hint);
+                self.intent().recover(self.place(u64::from(number)), keep_hint);
+            } else {
+                self.intent().discard();
+            }
+        }
+        Administrator { gate: self, recovered: pending.is_some() }
+    }
+}
+
+/// Random bytes from the caller, for one key: 8 for the key id and 16 for the secret. They are wiped when dropped.
+#[derive(Clone)]
+pub struct Entropy([u8; 8 + SECRET_LEN]);
+
+impl Entropy {
+    /// Takes bytes that must come from the system's entropy.
+    pub const fn new(bytes: [u8; 8 + SECRET_LEN]) -> Self {
+        Self(bytes)
+    }
+
+    fn id(&self) -> u64 {
+        u64::from_le_bytes(core::array::from_fn(|byte| self.0[byte]))
+    }
+
+    fn secret(&self) -> &[u8; SECRET_LEN] {
+        self.0.last_chunk().unwrap_or(&[0; SECRET_LEN])
+    }
+}
+
+impl fmt::Debug for Entropy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Entropy(…)")
+    }
+}
+
+impl Drop for Entropy {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// What a new key is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct NewKey<'a> {
+    /// The team account that it belongs to.
+    pub account: u32,
+    /// The environment; the gate learns new names as they come, [`MAX_ENVS`] of them.
+    pub env: Name,
+    /// The plan's name.
+    pub plan: &'a str,
+    /// When it expires, in Unix seconds; 0 = never.
+    pub not_after: u32,
+}
+
+/// Why an administrator couldn't do it. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AdminError {
+    /// Somebody else administers.
+    Busy,
+    /// Every record is taken, by keys that are active or that were revoked only just now.
+    Full {
+        /// The most keys.
+        keys: u32,
+    },
+    /// All records that an imported key could have are taken.
+    NoRoomToImport,
+    /// The gate has no such key.
+    NoSuchKey(KeyId),
+    /// The gate has no such plan.
+    NoSuchPlan,
+    /// There is no room for another plan.
+    PlansFull {
+        /// The most there can be.
+        max: usize,
+    },
+    /// The plan's windows or algorithm aren't the gate's.
+    PlanWindows,
+    /// A limit of the plan is above what the gate's tallies can count.
+    PlanLimit {
+        /// The limit.
+        limit: u32,
+        /// The most that the window's count can hold.
+        max: u32,
+    },
+    /// There is no room for another environment.
+    EnvsFull,
+    /// Prefix and environment have more than 14 characters together.
+    NamesTooLong,
+    /// The key was revoked.
+    Revoked(KeyId),
+    /// The key is in the gate already.
+    AlreadyImported(KeyId),
+    /// The text can't be imported as a key.
+    NotImportable {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// Four peppers are in use, so the newest one given can't be.
+    PeppersFull,
+}
+
+impl fmt::Display for AdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Busy => f.write_str("somebody else is changing this gate right now; try again"),
+            Self::Full { keys } => write!(
+                f,
+                "the gate is full: all {keys} records hold keys; revoke some, or create a gate with more keys"
+            ),
+            Self::NoRoomToImport => f.write_str(
+                "the records that this key could be imported into are taken; create the gate with at least a quarter more keys than you import",
+            ),
+            Self::NoSuchKey(key_id) => write!(f, "the gate has no key {key_id}; `list` shows all"),
+            Self::NoSuchPlan => f.write_str("the gate has no plan of that name; `list` shows the plans"),
+            Self::PlansFull { max } => write!(f, "the gate has room for {max} plans and has them all"),
+            Self::PlanWindows => f.write_str("the plan's windows and algorithm must be those of the gate's other plans"),
+            Self::PlanLimit { limit, max } => {
+                write!(f, "a limit of {limit} is more than this gate's tallies can count in that window; the most is {max}")
+            }
+            Self::EnvsFull => write!(f, "the gate has room for {MAX_ENVS} environments and has them all"),
+            Self::NamesTooLong => {
+                write!(f, "prefix and environment have more than {} characters together", key::MAX_NAMES_LEN)
+            }
+            Self::Revoked(key_id) => write!(f, "key {key_id} was revoked and can't be changed; issue a new one"),
+            Self::AlreadyImported(key_id) => write!(f, "this key is in the gate already, as {key_id}"),
+            Self::NotImportable { len } => write!(
+                f,
+                "a key to import has {} to {} bytes of printable ASCII without spaces; this one has {len} bytes",
+                IMPORTED_KEY_LEN.start,
+                IMPORTED_KEY_LEN.end - 1,
+            ),
+            Self::PeppersFull => write!(
+                f,
+                "keys under {MAX_PEPPERS} peppers are in this gate; rotate those of the oldest pepper before you use another"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for AdminError {}
+
+/// The one who may change a gate's keys and plans; there is one at a time. Every change is complete or not there,
+/// also when the process is killed in the middle of it.
+#[derive(Debug)]
+pub struct Administrator<'g, M: AsRef<[Line]>> {
+    gate: &'g Gate<M>,
+    recovered: bool,
+}
+
+impl<M: AsRef<[Line]>> Drop for Administrator<'_, M> {
+    fn drop(&mut self) {
+        self.gate.memory.as_ref()[PEPPER_LINE].store(ADMINISTRATOR_WORD, 0);
+    }
+}
+
+impl<M: AsRef<[Line]>> Administrator<'_, M> {
+    /// Whether an administrator before this one was killed in the middle of a change, which is completed now.
+    pub fn recovered(&self) -> bool {
+        self.recovered
+    }
+
+    /// Issues a key. What it returns is the only copy of the secret.
+    ///
+    /// The key takes a free record, or that of a key that was revoked or has expired and whose counts have been
+    /// forgotten everywhere.
+    ///
+    /// # Errors
+    /// [`AdminError::Full`], [`NoSuchPlan`](AdminError::NoSuchPlan), [`EnvsFull`](AdminError::EnvsFull),
+    /// [`NamesTooLong`](AdminError::NamesTooLong), [`PeppersFull`](AdminError::PeppersFull).
+    pub fn issue(&mut self, new: &NewKey<'_>, entropy: Entropy, now: Timestamp) -> Result<(Key, KeyId), AdminError> {
+        let gate = self.gate;
+        let records = u64::from(gate.capacity);
+        let start = scale(entropy.id(), records);
+        let vacant = (start..records).chain(0..start).map(|number| gate.place(number));
+        let place = self.vacant(vacant, now).ok_or(AdminError::Full { keys: gate.capacity })?;
+        // The id is drawn anew from the ids of the record that was found.
+        let key_id = Cell::of(place.number, gate.capacity).id_at(entropy.id().wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let key = Key::mint(gate.prefix, new.env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
+        self.add(place, key_id, key.expose().as_bytes(), new, now)?;
+        Ok((key, key_id))
+    }
+
+    /// Takes in a key of any form that was issued elsewhere, so that its holder keeps it. A key of our own form keeps
+    /// its key id.
+    ///
+    /// # Errors
+    /// [`AdminError::NotImportable`], [`AlreadyImported`](AdminError::AlreadyImported),
+    /// [`NoRoomToImport`](AdminError::NoRoomToImport), and those of [`issue`](Self::issue) but
+    /// [`Full`](AdminError::Full).
+    pub fn import(&mut self, text: &[u8], new: &NewKey<'_>, now: Timestamp) -> Result<KeyId, AdminError> {
+        let gate = self.gate;
+        if !IMPORTED_KEY_LEN.contains(&text.len()) || !text.iter().all(u8::is_ascii_graphic) {
+            return Err(AdminError::NotImportable { len: text.len() });
+        }
+        if let Ok(parts) = key::parse(text) {
+            if gate.find(parts.id).is_some() {
+                return Err(AdminError::AlreadyImported(parts.id));
+            }
+            let place = gate.place(scale(parts.id.number(), u64::from(gate.capacity)));
+            let place = self.vacant(core::iter::once(place), now).ok_or(AdminError::NoRoomToImport)?;
+            self.add(place, parts.id, text, new, now)?;
+            return Ok(parts.id);
+        }
+        for (_, pepper) in gate.known_peppers() {
+            let mac = pepper.mac(text);
+            let there = gate.import_places(&mac).filter_map(Place::key_id);
+            if let Some(key_id) = there.into_iter().find(|key_id| low(key_id.number()) == import_number(&mac)) {
+                return Err(AdminError::AlreadyImported(key_id));
+            }
+        }
+        let mac = gate.peppers.newest().mac(text);
+        // Of the two groups the emptier one: so both stay usable for longer.
+        let [one, two] = gate.import_groups(&mac);
+        let taken = |group| gate.group_places(group).filter(|place| place.key_id().is_some()).count();
+        let group = if taken(two) < taken(one) { two } else { one };
+        let place = self
+            .vacant(gate.group_places(group).chain(gate.import_places(&mac)), now)
+            .ok_or(AdminError::NoRoomToImport)?;
+        let key_id = Cell::of(place.number, gate.capacity).id_ending_with(import_number(&mac));
+        // Set before the key is there: a check that misses it would miss the key.
+        gate.memory.as_ref()[PEPPER_LINE].store(IMPORTS_WORD, 1);
+        self.add(place, key_id, text, new, now)?;
+        Ok(key_id)
+    }
+
+    /// Gives a key a new secret, and returns it. The old secret stays good until `grace_until` (Unix seconds; 0 for
+    /// not at all), and both spend the same quota. A secret that was in its grace already ends now.
+    ///
+    /// The new secret is stored under the newest pepper.
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked), [`PeppersFull`](AdminError::PeppersFull).
+    pub fn rotate(&mut self, key_id: KeyId, grace_until: u32, entropy: Entropy) -> Result<Key, AdminError> {
+        let (place, mut record) = self.active(key_id)?;
+        let env = self.gate.env(record.env).ok_or(AdminError::NoSuchKey(key_id))?;
+        let key = Key::mint(self.gate.prefix, env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
+        let (number, pepper) = self.newest_pepper()?;
+        record.previous = record.tag;
+        record.previous_pepper = record.pepper;
+        record.grace_until = grace_until;
+        record.tag = pepper.mac(key.expose().as_bytes()).tag();
+        record.pepper = number;
+        self.write(place, record, key.hint().last_word());
+        Ok(key)
+    }
+
+    /// Ends a key, and its previous secret with it, at once: the next check in any process sees it. The record stays, to be
+    /// listed, until its place is needed. A key that was revoked before stays so.
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchKey`].
+    pub fn revoke(&mut self, key_id: KeyId) -> Result<(), AdminError> {
+        let (place, mut record) = self.gate.find(key_id).ok_or(AdminError::NoSuchKey(key_id))?;
+        record.state = KeyState::Revoked;
+        self.write(place, record, self.gate.hint(place.number));
+        Ok(())
+    }
+
+    /// Moves a key to another plan, counts kept.
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked), [`NoSuchPlan`](AdminError::NoSuchPlan).
+    pub fn assign(&mut self, key_id: KeyId, plan: &str) -> Result<(), AdminError> {
+        let (place, mut record) = self.active(key_id)?;
+        record.plan = self.plan_number(plan)?;
+        self.write(place, record, self.gate.hint(place.number));
+        Ok(())
+    }
+
+    /// Adds a plan, or gives the plan of that name other limits, counts kept.
+    ///
+    /// # Errors
+    /// [`AdminError::PlanWindows`], [`PlanLimit`](AdminError::PlanLimit), [`PlansFull`](AdminError::PlansFull).
+    pub fn set_plan(&mut self, plan: &Plan) -> Result<(), AdminError> {
+        let gate = self.gate;
+        let same = plan.policy.algorithm() == gate.layout.algorithm()
+            && plan.policy.quotas().iter().map(|quota| &quota.window).eq(gate.layout.windows());
+        if !same {
+            return Err(AdminError::PlanWindows);
+        }
+        for (place, quota) in plan.policy.quotas().iter().enumerate() {
+            let max = gate.layout.max_limit(place);
+            if quota.limit > max {
+                return Err(AdminError::PlanLimit { limit: quota.limit, max });
+            }
+        }
+        let number = match gate.plans().find(|(_, other)| other.name == plan.name) {
+            Some((number, _)) => usize::from(number),
+            None => gate.plans().count(),
+        };
+        if number >= gate.plan_slots() {
+            return Err(AdminError::PlansFull { max: gate.plan_slots() });
+        }
+        gate.store_plan(number, plan);
+        Ok(())
+    }
+
+    /// Reads the whole gate and reports what is wrong with it, undisturbed by other administrators.
+    pub fn verify(&mut self, now: Timestamp, report: impl FnMut(super::Flaw)) {
+        self.gate.verify(now, report);
+    }
+
+    /// The first free one of these records, else the first that may be reused.
+    fn vacant<'m>(&self, places: impl Iterator<Item = Place<'m>>, now: Timestamp) -> Option<Place<'m>> {
+        let mut reusable = None;
+        for place in places {
+            // A damaged record is nobody's to reuse.
+            let Some(record) = place.read() else { continue };
+            if record.key_id.is_none() {
+                return Some(place);
+            }
+            let ended = record.state == KeyState::Revoked
+                || (record.not_after != 0 && now.unix_s() >= u64::from(record.not_after));
+            // As in a limiter, only a tally that says nothing any more: a check that has verified the old key, and
+            // is late to charge it, must find another word there.
+            if ended && self.gate.layout.reusable(place.tally().load(Ordering::Acquire), now) {
+                reusable = reusable.or(Some(place));
+            }
+        }
+        reusable
+    }
+
+    fn add(
+        &self,
+        place: Place<'_>,
+        key_id: KeyId,
+        text: &[u8],
+        new: &NewKey<'_>,
+        now: Timestamp,
+    ) -> Result<(), AdminError> {
+        let plan = self.plan_number(new.plan)?;
+        let (number, pepper) = self.newest_pepper()?;
+        let env = self.env_number(new.env)?;
+        let tag = pepper.mac(text).tag();
+        let mut record = Record::new(key_id, tag, number, new.account, plan, env);
+        record.not_after = new.not_after;
+        // The record is still nobody's: the new key begins with a tally of its own.
+        let layout = &self.gate.layout;
+        let fresh = layout.pack(layout.stamp_at(now), &[0; MAX_QUOTAS], &[0; MAX_QUOTAS]);
+        place.tally().store(fresh, Ordering::Release);
+        self.write(place, record, Hint::of(text).last_word());
+        Ok(())
+    }
+
+    fn write(&self, place: Place<'_>, record: Record, hint: u32) {
+        place.write(record, hint, |number, hint| self.gate.store_hint(number, hint));
+    }
+
+    fn active(&self, key_id: KeyId) -> Result<(Place<'_>, Record), AdminError> {
+        let (place, record) = self.gate.find(key_id).ok_or(AdminError::NoSuchKey(key_id))?;
+        match record.state {
+            KeyState::Active => Ok((place, record)),
+            KeyState::Revoked => Err(AdminError::Revoked(key_id)),
+        }
+    }
+
+    fn plan_number(&self, name: &str) -> Result<u8, AdminError> {
+        let plan = self.gate.plans().find(|(_, plan)| plan.name == name);
+        plan.map(|(number, _)| number).ok_or(AdminError::NoSuchPlan)
+    }
+
+    /// The number of an environment, which the gate learns if it is new.
+    fn env_number(&self, env: Name) -> Result<u8, AdminError> {
+        for number in 0..u8::try_from(MAX_ENVS).unwrap_or(u8::MAX) {
+            match self.gate.env(number) {
+                Some(other) if other == env => return Ok(number),
+                Some(_) => {}
+                None => {
+                    let number_there = usize::from(number);
+                    let line = &self.gate.memory.as_ref()[ENV_LINE + number_there / LINE_WORDS];
+                    line.store(number_there % LINE_WORDS, env.to_word());
+                    return Ok(number);
+                }
+            }
+        }
+        Err(AdminError::EnvsFull)
+    }
+
+    /// The newest pepper and its number, which it gets now if it has none: a number that no record needs.
+    fn newest_pepper(&self) -> Result<(u8, &Pepper), AdminError> {
+        let gate = self.gate;
+        let pepper = gate.peppers.newest();
+        let line = &gate.memory.as_ref()[PEPPER_LINE];
+        let as_number = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
+        if let Some(number) = (0..MAX_PEPPERS).find(|&number| line.load(number) == pepper.fingerprint()) {
+            return Ok((as_number(number), pepper));
+        }
+        let mut needed = [false; MAX_PEPPERS];
+        for record in gate.places().filter_map(Place::read).filter(|record| record.key_id.is_some()) {
+            needed[usize::from(record.pepper)] = true;
+            needed[usize::from(record.previous_pepper)] = true;
+        }
+        let free = (0..MAX_PEPPERS)
+            .find(|&number| line.load(number) == 0)
+            .or_else(|| (0..MAX_PEPPERS).find(|&number| !needed[number]))
+            .ok_or(AdminError::PeppersFull)?;
+        line.store(free, pepper.fingerprint());
+        Ok((as_number(free), pepper))
+    }
+}
+
+/// The key ids of one record: those with `id × records / 2^64` equal to its number.
+struct Cell {
+    start: u64,
+    /// 0 for all 2^64 ids of a gate with one record.
+    width: u64,
+}
+
+impl Cell {
+    fn of(number: u32, records: u32) -> Self {
+        let start = Self::start(number, records);
+        Self { start, width: Self::start(number + 1, records).wrapping_sub(start) }
+    }
+
+    /// ceil(number · 2^64 / records), which is 0 again for the number after the last.
+    fn start(number: u32, records: u32) -> u64 {
+        if number == 0 || number == records {
+            return 0;
+        }
+        // 2^64 = quotient · records + rest, from 64-bit arithmetic; the rest may be `records` itself.
+        let (number, records) = (u64::from(number), u64::from(records));
+        let (quotient, rest) = (u64::MAX / records, u64::MAX % records + 1);
+        number * quotient + (number * rest).div_ceil(records)
+    }
+
+    fn id_at(&self, fraction: u64) -> KeyId {
+        let offset = if self.width == 0 { fraction } else { scale(fraction, self.width) };
+        Self::id(self.start + offset).unwrap_or_else(|| self.id_ending_with(1))
+    }
+
+    /// The first id with these lower 32 bits. A cell has at least 2^38 ids.
+    fn id_ending_with(&self, number: u32) -> KeyId {
+        const LOW: u64 = 0xffff_ffff;
+        let first = (self.start & !LOW) | u64::from(number);
+        let id = if first < self.start || first == 0 { first + (1 << 32) } else { first };
+        // It is 2^32 or more, or else `number` was not 0.
+        Self::id(id).unwrap_or(KeyId::LAST)
+    }
+
+    fn id(number: u64) -> Option<KeyId> {
+        KeyId::from_number(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::MAX_KEYS;
+
+    #[test]
+    fn a_cell_holds_the_ids_of_its_record_and_no_others() {
+        for records in [1, 2, 3, 7, 8, 64, 1000, 65_536, 999_983, MAX_KEYS] {
+            for number in [0, 1, records / 2, records.saturating_sub(2), records - 1].into_iter().filter(|&n| n < records) {
+                let cell = Cell::of(number, records);
+                for fraction in [0, 1, u64::MAX / 2, u64::MAX] {
+                    let id = cell.id_at(fraction);
+                    assert_eq!(scale(id.number(), u64::from(records)), u64::from(number), "{number} of {records}");
+                }
+                for ending in [0, 1, u32::MAX] {
+                    let id = cell.id_ending_with(ending);
+                    assert_eq!(scale(id.number(), u64::from(records)), u64::from(number), "{number} of {records}");
+                    assert_eq!(low(id.number()), ending);
+                }
+                if number > 0 {
+                    assert_eq!(scale(cell.start - 1, u64::from(records)), u64::from(number) - 1);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! HTTP: status, body and header fields of a verdict, written into buffers of a fixed size.
+//!
+//! X-RateLimit-* speak of the longest window. `RateLimit` and `RateLimit-Policy` list all of them, in the form of
+//! draft-ietf-httpapi-ratelimit-headers-10. Header names and bodies are exact, byte for byte.
+
+use core::fmt::{self, Write};
+
+use heapless::String;
+
+use crate::verdict::{Outcome, Verdict};
+
+/// The header that carries a key.
+pub const API_KEY_HEADER: &str = "X-API-Key";
+
+/// The most bytes that the header fields of a verdict take, with their line ends.
+pub const MAX_HEADERS_LEN: usize = 640;
+
+/// The most bytes of a problem document.
+pub const MAX_PROBLEM_LEN: usize = 384;
+
+/// A buffer that is too small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferTooSmall {
+    /// Bytes that are needed.
+    pub needed: usize,
+}
+
+impl fmt::Display for BufferTooSmall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the buffer is too small: {} bytes are needed", self.needed)
+    }
+}
+
+impl core::error::Error for BufferTooSmall {}
+
+impl Outcome {
+    /// The HTTP status: 200 when admitted, which is the application's to replace.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::Admitted => 200,
+            Self::MissingKey | Self::InvalidKey => 401,
+            Self::Denied | Self::TooCostly => 429,
+            Self::Full => 503,
+        }
+    }
+
+    /// The response body, JSON; empty when admitted. Why a key is invalid is never told.
+    pub const fn body(self) -> &'static str {
+        match self {
+            Self::Admitted => "",
+            Self::MissingKey => r#"{"error": "Missing X-API-Key header"}"#,
+            Self::InvalidKey => r#"{"error": "Invalid API key"}"#,
+            Self::Denied | Self::TooCostly => r#"{"error": "Rate limit exceeded. Please try again later."}"#,
+            Self::Full => r#"{"error": "Too many clients at once. Please try again later."}"#,
+        }
+    }
+}
+
+impl Verdict {
+    /// The HTTP status: 200, 401, 429 or 503.
+    pub fn http_status(&self) -> u16 {
+        self.outcome.http_status()
+    }
+
+    /// The response body, JSON; empty when admitted.
+    pub fn body(&self) -> &'static str {
+        self.outcome.body()
+    }
+
+    /// The header fields of the response. Set them, don't append: there must be one of each.
+    ///
+    /// ```
+    /// use keytally::{Limiter, Line, Policy, Timestamp};
+    /// let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(8)).map(|_| Line::new()).collect();
+    /// let policy: Policy = "100/minute, 1000/hour".parse()?;
+    /// let limiter = Limiter::create(memory, &policy, 8, [7; 16])?;
+    /// let verdict = limiter.check(b"203.0.113.9", 1, Timestamp::from_unix_s(1_700_000_000));
+    /// let headers = verdict.headers();
+    /// let mut fields = headers.iter();
+    /// assert_eq!(fields.next(), Some(("X-RateLimit-Limit", "1000")));
+    /// assert_eq!(fields.next(), Some(("X-RateLimit-Remaining", "999")));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn headers(&self) -> Headers {
+        let mut headers = Headers { text: String::new() };
+        // The longest block of all is tested to fit.
+        let _ = self.put_headers(&mut headers.text);
+        headers
+    }
+
+    /// Writes the header fields into `buffer`, each `Name: value` and a line end, and gives their length.
+    ///
+    /// # Errors
+    /// [`BufferTooSmall`], and nothing is written. [`MAX_HEADERS_LEN`] bytes are always enough.
+    pub fn write_headers(&self, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        let headers = self.headers();
+        let text = headers.as_str().as_bytes();
+        let target = buffer.get_mut(..text.len()).ok_or(BufferTooSmall { needed: text.len() })?;
+        target.copy_from_slice(text);
+        Ok(text.len())
+    }
+
+    fn put_headers(&self, out: &mut String<MAX_HEADERS_LEN>) -> fmt::Result {
+        if let Some(longest) = self.quotas.longest() {
+            write!(out, "X-RateLimit-Limit: {}\r\n", longest.limit)?;
+            write!(out, "X-RateLimit-Remaining: {}\r\n", longest.remaining)?;
+            write!(out, "X-RateLimit-Reset: {}\r\n", longest.reset_unix_s)?;
+            let mut between = "RateLimit-Policy: ";
+            for quota in self.quotas() {
+                let window = quota.window;
+                write!(out, "{between}\"{window}\";q={};w={}", quota.limit, window.seconds())?;
+                between = ", ";
+            }
+            let mut between = "\r\nRateLimit: ";
+            for quota in self.quotas() {
+                let delta_s = (quota.reset_unix_s.saturating_mul(1000))
+                    .saturating_sub(self.now.unix_ms())
+                    .div_ceil(1000);
+                write!(out, "{between}\"{}\";r={};t={delta_s}", quota.window, quota.remaining)?;
+                between = ", ";
+            }
+            out.push_str("\r\n").map_err(|_| fmt::Error)?;
+        }
+        if matches!(self.outcome, Outcome::MissingKey | Outcome::InvalidKey) {
+            out.push_str("WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n").map_err(|_| fmt::Error)?;
+        }
+        match self.retry_after_s() {
+            Some(seconds) => write!(out, "Retry-After: {seconds}\r\n"),
+            None => Ok(()),
+        }
+    }
+
+    /// The body as a problem document, `application/problem+json` (RFC 9457): for clients that want to be told which
+    /// quota it was. Empty when admitted.
+    pub fn problem(&self) -> String<MAX_PROBLEM_LEN> {
+        let mut out = String::new();
+        // The longest document is tested to fit.
+        let _ = self.put_problem(&mut out);
+        out
+    }
+
+    fn put_problem(&self, out: &mut String<MAX_PROBLEM_LEN>) -> fmt::Result {
+        let title = match self.outcome {
+            Outcome::Admitted => return Ok(()),
+            Outcome::MissingKey => "Missing X-API-Key header",
+            Outcome::InvalidKey => "Invalid API key",
+            Outcome::Denied => "Rate limit exceeded",
+            Outcome::TooCostly => "Request costs more than the limit",
+            Outcome::Full => "Too many clients at once",
+        };
+        let kind = match self.outcome {
+            Outcome::Denied | Outcome::TooCostly => "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            _ => "about:blank",
+        };
+        write!(out, r#"{{"type": "{kind}", "title": "{title}", "status": {}"#, self.http_status())?;
+        let lacking = self.quotas().iter().filter(|quota| {
+            quota.lacking || (self.outcome == Outcome::TooCostly && self.cost > quota.limit)
+        });
+        let mut between = r#", "violated-policies": [""#;
+        let mut end = "";
+        for quota in lacking {
+            write!(out, r#"{between}{}""#, quota.window)?;
+            between = ", \"";
+            end = "]";
+        }
+        write!(out, "{end}}}")
+    }
+}
+
+/// The header fields of a verdict.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    text: String<MAX_HEADERS_LEN>,
+}
+
+impl Headers {
+    /// All of them as they go over the wire, each `Name: value` and a line end.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Name and value of each.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.text.split_terminator("\r\n").filter_map(|line| line.split_once(": "))
+    }
+}

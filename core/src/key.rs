@@ -1,0 +1,521 @@
+//! Keys: their form, how they are minted from the caller's entropy, and how they are read.
+//!
+//! ```text
+//! kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM
+//! │  │    └ body, base62: key id (11) + secret (22) + CRC-32 of all before it (6)
+//! │  └ environment
+//! └ prefix
+//! ```
+//!
+//! A key is at most 55 bytes, so its HMAC is two SHA-256 compressions. The checksum lets a secret scanner, or a
+//! form that somebody pastes a key into, tell a key from a typo without asking any server.
+
+use core::fmt;
+use core::num::NonZeroU64;
+use core::str::FromStr;
+
+use heapless::String;
+use zeroize::Zeroize;
+
+/// The longest key of this form, in bytes.
+pub const MAX_KEY_LEN: usize = MAX_NAMES_LEN + 2 + BODY_LEN;
+
+/// The longest prefix, and the longest environment name, in bytes.
+pub const MAX_NAME_LEN: usize = 8;
+
+/// The longest prefix and environment together, in bytes.
+pub const MAX_NAMES_LEN: usize = 14;
+
+/// Characters of a key id as text.
+pub const KEY_ID_LEN: usize = 11;
+
+/// Bytes of a secret.
+pub const SECRET_LEN: usize = 16;
+
+const SECRET_CHARS: usize = 22;
+const CHECKSUM_CHARS: usize = 6;
+const BODY_LEN: usize = KEY_ID_LEN + SECRET_CHARS + CHECKSUM_CHARS;
+
+/// How many of a key's last characters a hint shows.
+const HINT_CHARS: usize = 4;
+
+// The HMAC of a key takes one block: 55 bytes, the end mark and the 8-byte length.
+const _: () = assert!(MAX_KEY_LEN == 55);
+
+/// The public name of a key: it survives rotation and may stand in logs. As text, 11 base62 characters.
+///
+/// ```
+/// use keytally::KeyId;
+/// let id: KeyId = "00000000001".parse()?;
+/// assert_eq!(id.number(), 1);
+/// assert!("0000000000-".parse::<KeyId>().is_err());
+/// # Ok::<(), keytally::KeyIdError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeyId(NonZeroU64);
+
+impl KeyId {
+    /// The largest key id.
+    pub(crate) const LAST: Self = Self(NonZeroU64::MAX);
+
+    /// The key id of this number; `None` for 0, which names no key.
+    pub const fn from_number(number: u64) -> Option<Self> {
+        match NonZeroU64::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// The key id as a number.
+    pub const fn number(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; KEY_ID_LEN];
+        encode(&self.number().to_be_bytes(), &mut text);
+        text.iter().try_for_each(|&character| fmt::Write::write_char(f, char::from(character)))
+    }
+}
+
+impl fmt::Debug for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is no key id: not 11 base62 characters, or not 1 to 2^64 − 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyIdError;
+
+impl fmt::Display for KeyIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a key id is {KEY_ID_LEN} characters of 0-9, A-Z and a-z, as `list` shows it")
+    }
+}
+
+impl core::error::Error for KeyIdError {}
+
+impl FromStr for KeyId {
+    type Err = KeyIdError;
+
+    fn from_str(text: &str) -> Result<Self, KeyIdError> {
+        let text: &[u8; KEY_ID_LEN] = text.as_bytes().try_into().map_err(|_| KeyIdError)?;
+        decode_id(text).ok_or(KeyIdError)
+    }
+}
+
+/// A prefix or an environment name: 1 to 8 characters of `a-z` and `0-9`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Name([u8; MAX_NAME_LEN]);
+
+impl Name {
+    /// The name in `text`; `None` when it has another form.
+    pub fn new(text: &str) -> Option<Self> {
+        let mut name = [0; MAX_NAME_LEN];
+        name.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
+        (is_name(text.as_bytes())).then_some(Self(name))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        let len = self.0.iter().position(|&byte| byte == 0).unwrap_or(MAX_NAME_LEN);
+        core::str::from_utf8(&self.0[..len]).unwrap_or_default()
+    }
+
+    /// The name as a word of a table's header; never 0.
+    pub(crate) fn to_word(self) -> u64 {
+        u64::from_le_bytes(self.0)
+    }
+
+    /// The name in a word of a table's header; `None` when no name was put there.
+    pub(crate) fn from_word(word: u64) -> Option<Self> {
+        let bytes = word.to_le_bytes();
+        let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(MAX_NAME_LEN);
+        let padded = bytes[len..].iter().all(|&byte| byte == 0);
+        (padded && is_name(&bytes[..len])).then_some(Self(bytes))
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+fn is_name(bytes: &[u8]) -> bool {
+    (1..=MAX_NAME_LEN).contains(&bytes.len())
+        && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}
+
+/// A whole key, secret and all: shown once, when it was issued or rotated. It is wiped when dropped and `Debug`
+/// shows its hint.
+#[derive(Clone)]
+pub struct Key {
+    text: String<MAX_KEY_LEN>,
+}
+
+impl Key {
+    /// The key of these parts. `None` when prefix and environment have more than 14 characters together.
+    pub fn mint(prefix: Name, env: Name, id: KeyId, secret: &[u8; SECRET_LEN]) -> Option<Self> {
+        if prefix.as_str().len() + env.as_str().len() > MAX_NAMES_LEN {
+            return None;
+        }
+        let mut key = Self { text: String::new() };
+        for part in [prefix.as_str(), "_", env.as_str(), "_"] {
+            key.text.push_str(part).ok()?;
+        }
+        key.push_base62::<KEY_ID_LEN>(&id.number().to_be_bytes());
+        key.push_base62::<SECRET_CHARS>(secret);
+        let checksum = crc32(key.text.as_bytes());
+        key.push_base62::<CHECKSUM_CHARS>(&checksum.to_be_bytes());
+        Some(key)
+    }
+
+    fn push_base62<const N: usize>(&mut self, number: &[u8]) {
+        let mut characters = [0; N];
+        encode(number, &mut characters);
+        for character in characters {
+            // The lengths of all parts add up to the capacity.
+            let _ = self.text.push(char::from(character));
+        }
+        characters.zeroize();
+    }
+
+    /// The key as the client must send it. Don't log it.
+    pub fn expose(&self) -> &str {
+        &self.text
+    }
+
+    /// What may be shown of the key: prefix, environment and the last four characters.
+    pub fn hint(&self) -> Hint<'_> {
+        Hint::of(self.text.as_bytes())
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({})", self.hint())
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.text.as_mut_str().zeroize();
+    }
+}
+
+/// What may be shown of a key: `kt_live_…9aZk`. Of a key of another form, only its last four characters, and those only when it
+/// is long enough for them not to matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hint<'a> {
+    names: &'a str,
+    last: [u8; HINT_CHARS],
+}
+
+/// Imported keys shorter than this have no hint: four characters would be too much of them.
+const MIN_HINTED_LEN: usize = 24;
+
+impl<'a> Hint<'a> {
+    /// The hint of a key's text.
+    pub fn of(key: &'a [u8]) -> Self {
+        let last = match key.last_chunk::<HINT_CHARS>() {
+            Some(last) if key.len() >= MIN_HINTED_LEN && last.iter().all(u8::is_ascii_graphic) => *last,
+            _ => [0; HINT_CHARS],
+        };
+        let names = match locate(key) {
+            Some(_) => core::str::from_utf8(&key[..key.len() - BODY_LEN]).unwrap_or_default(),
+            None => "",
+        };
+        Self { names, last }
+    }
+
+    /// The last characters as they are kept beside a record; 0 when there are none to show.
+    pub(crate) fn last_word(&self) -> u32 {
+        u32::from_le_bytes(self.last)
+    }
+
+    /// The last characters that [`last_word`](Self::last_word) gave, if they can be shown.
+    pub(crate) fn last_from_word(word: u32) -> Option<String<HINT_CHARS>> {
+        let last = word.to_le_bytes();
+        if !last.iter().all(u8::is_ascii_graphic) {
+            return None;
+        }
+        core::str::from_utf8(&last).ok().and_then(|text| text.try_into().ok())
+    }
+}
+
+impl fmt::Display for Hint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.names)?;
+        f.write_str("…")?;
+        f.write_str(&Self::last_from_word(self.last_word()).unwrap_or_default())
+    }
+}
+
+/// The public parts of a key that was read with [`parse`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyParts<'a> {
+    /// The prefix.
+    pub prefix: &'a str,
+    /// The environment.
+    pub env: &'a str,
+    /// The key id.
+    pub id: KeyId,
+}
+
+/// Why a text is no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyError {
+    /// It isn't `prefix_env_body` with a body of 39 base62 characters.
+    Form,
+    /// The checksum is wrong: a typo, or a key cut short and filled up.
+    Checksum,
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Form => "a key is prefix_env_ and 39 characters of 0-9, A-Z and a-z",
+            Self::Checksum => "the key's checksum is wrong: a character was mistyped or lost",
+        })
+    }
+}
+
+impl core::error::Error for KeyError {}
+
+/// Reads a key's public parts and checks its form and checksum, offline. It says nothing about whether any gate
+/// knows the key.
+///
+/// ```
+/// use keytally::{Key, KeyId, Name, parse_key};
+/// let (prefix, env) = (Name::new("kt").unwrap(), Name::new("live").unwrap());
+/// let key = Key::mint(prefix, env, KeyId::from_number(7).unwrap(), &[1; 16]).unwrap();
+/// let parts = parse_key(key.expose().as_bytes())?;
+/// assert_eq!((parts.env, parts.id.number()), ("live", 7));
+/// # Ok::<(), keytally::KeyError>(())
+/// ```
+///
+/// # Errors
+/// [`KeyError::Form`] and [`KeyError::Checksum`].
+pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, KeyError> {
+    let id = locate(key).ok_or(KeyError::Form)?;
+    let (names, body) = key.split_at(key.len() - BODY_LEN);
+    let names = core::str::from_utf8(names).map_err(|_| KeyError::Form)?;
+    let (prefix, env) = names.strip_suffix('_').and_then(|names| names.split_once('_')).ok_or(KeyError::Form)?;
+    let (secret, checksum) = body[KEY_ID_LEN..].split_at(SECRET_CHARS);
+    // A secret of 22 characters may exceed 128 bits, a checksum of 6 may exceed 32.
+    let mut number = [0; SECRET_LEN];
+    let fits = decode(secret, &mut number);
+    number.zeroize();
+    let mut sum = [0; 4];
+    if !fits || !decode(checksum, &mut sum) {
+        return Err(KeyError::Form);
+    }
+    if u32::from_be_bytes(sum) != crc32(&key[..key.len() - CHECKSUM_CHARS]) {
+        return Err(KeyError::Checksum);
+    }
+    Ok(KeyParts { prefix, env, id })
+}
+
+/// The key id in a text that has the outward form of a key. This is all that a check reads of it: whether the rest
+/// is right, the HMAC tells.
+#[inline]
+pub(crate) fn locate(key: &[u8]) -> Option<KeyId> {
+    if key.len() > MAX_KEY_LEN {
+        return None;
+    }
+    let (names, body) = key.split_at_checked(key.len().checked_sub(BODY_LEN)?)?;
+    let names = names.strip_suffix(b"_")?;
+    let separator = names.iter().position(|&byte| byte == b'_')?;
+    if !is_name(&names[..separator]) || !is_name(&names[separator + 1..]) {
+        return None;
+    }
+    decode_id(body.first_chunk()?)
+}
+
+#[inline]
+fn decode_id(text: &[u8; KEY_ID_LEN]) -> Option<KeyId> {
+    let mut number = 0u64;
+    for &character in &text[..KEY_ID_LEN - 1] {
+        // Ten digits stay below 62^10 < 2^60.
+        number = number * 62 + digit(character)?;
+    }
+    number.checked_mul(62)?.checked_add(digit(text[KEY_ID_LEN - 1])?).and_then(KeyId::from_number)
+}
+
+#[inline]
+fn digit(character: u8) -> Option<u64> {
+    let digit = DIGITS[usize::from(character)];
+    (digit < 62).then_some(u64::from(digit))
+}
+
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// The value of each character, 255 for those outside the alphabet.
+const DIGITS: [u8; 256] = {
+    let mut digits = [255; 256];
+    let mut value = 0;
+    while value < 62u8 {
+        digits[ALPHABET[value as usize] as usize] = value;
+        value += 1;
+    }
+    digits
+};
+
+/// Writes a big-endian number in base62, zero-padded to the length of `text`, which has room for it.
+fn encode(number: &[u8], text: &mut [u8]) {
+    let mut rest = [0; SECRET_LEN];
+    let rest = &mut rest[..number.len()];
+    rest.copy_from_slice(number);
+    for character in text.iter_mut().rev() {
+        let mut remainder = 0u32;
+        for byte in rest.iter_mut() {
+            let value = remainder << 8 | u32::from(*byte);
+            *byte = u8::try_from(value / 62).unwrap_or(0);
+            remainder = value % 62;
+        }
+        *character = select(remainder);
+    }
+    rest.zeroize();
+}
+
+/// The character of a digit, without a table that a secret would index.
+fn select(digit: u32) -> u8 {
+    ALPHABET.iter().zip(0u32..).fold(0, |found, (&character, value)| {
+        found | (character & u8::from(value == digit).wrapping_neg())
+    })
+}
+
+/// Reads base62 into a big-endian number; false when a character is outside the alphabet or the number too large.
+fn decode(text: &[u8], number: &mut [u8]) -> bool {
+    let mut fits = true;
+    for &character in text {
+        let Some(digit) = digit(character) else { return false };
+        let mut carry = digit;
+        for byte in number.iter_mut().rev() {
+            let value = u64::from(*byte) * 62 + carry;
+            *byte = u8::try_from(value & 0xff).unwrap_or(0);
+            carry = value >> 8;
+        }
+        fits &= carry == 0;
+    }
+    fits
+}
+
+/// CRC-32 as in IEEE 802.3 (reflected, 0xEDB88320), four bits at a time.
+fn crc32(bytes: &[u8]) -> u32 {
+    const NIBBLES: [u32; 16] = {
+        let mut table = [0; 16];
+        let mut value = 0;
+        while value < 16u32 {
+            let mut crc = value;
+            let mut bit = 0;
+            while bit < 4 {
+                crc = if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 };
+                bit += 1;
+            }
+            table[value as usize] = crc;
+            value += 1;
+        }
+        table
+    };
+    let mut crc = u32::MAX;
+    for &byte in bytes {
+        crc ^= u32::from(byte);
+        for _ in 0..2 {
+            crc = (crc >> 4) ^ NIBBLES[usize::from(crc.to_le_bytes()[0] & 0xf)];
+        }
+    }
+    !crc
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::format;
+    use std::string::ToString;
+
+    use super::*;
+
+    fn key() -> Key {
+        let secret = core::array::from_fn(|place| u8::try_from(place * 17).unwrap());
+        Key::mint(Name::new("kt").unwrap(), Name::new("live").unwrap(), KeyId::from_number(u64::MAX).unwrap(), &secret)
+            .unwrap()
+    }
+
+    #[test]
+    fn the_checksum_is_the_one_of_ieee_802_3() {
+        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
+        assert_eq!(crc32(b""), 0);
+    }
+
+    #[test]
+    fn a_minted_key_reads_back() {
+        let key = key();
+        assert_eq!(key.expose().len(), 2 + 1 + 4 + 1 + 39);
+        let parts = parse(key.expose().as_bytes()).unwrap();
+        assert_eq!((parts.prefix, parts.env, parts.id.number()), ("kt", "live", u64::MAX));
+        assert_eq!(parts.id.to_string(), "LygHa16AHYF");
+        assert_eq!("LygHa16AHYF".parse(), Ok(parts.id));
+    }
+
+    #[test]
+    fn every_changed_character_is_noticed() {
+        let key = key();
+        for place in 0..key.expose().len() {
+            let mut text = key.expose().as_bytes().to_vec();
+            text[place] = if text[place] == b'a' { b'b' } else { b'a' };
+            assert!(parse(&text).is_err(), "{place}");
+        }
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        let body = "0".repeat(38) + "1";
+        for text in [
+            "".into(),
+            "kt".into(),
+            body.clone(),
+            format!("kt_{body}"),
+            format!("_live_{body}"),
+            format!("kt__{body}"),
+            format!("KT_live_{body}"),
+            format!("kt_live_x_{body}"),
+            format!("123456789_a_{body}"),
+            format!("12345678_1234567_{body}"),
+            format!("kt_live_{}", "z".repeat(39)),
+            format!("kt_live_{}-", "1".repeat(38)),
+            format!("kt_live_{}\u{e9}", "1".repeat(37)),
+        ] {
+            assert_eq!(parse(text.as_bytes()), Err(KeyError::Form), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_together_have_14_characters_at_most() {
+        let mint = |prefix, env| {
+            Key::mint(Name::new(prefix).unwrap(), Name::new(env).unwrap(), KeyId::from_number(1).unwrap(), &[0; 16])
+        };
+        assert_eq!(mint("12345678", "123456").unwrap().expose().len(), MAX_KEY_LEN);
+        assert!(mint("12345678", "1234567").is_none());
+        assert!(Name::new("").is_none() && Name::new("123456789").is_none() && Name::new("a_b").is_none());
+    }
+
+    #[test]
+    fn nothing_shows_a_secret() {
+        let key = key();
+        let shown = format!("{key:?}");
+        assert!(shown.starts_with("Key(kt_live_…") && shown.len() < 24, "{shown}");
+        assert_eq!(Hint::of(b"short-imported-key").to_string(), "…");
+        assert_eq!(Hint::of(b"an-imported-key-of-30-bytes-1234").to_string(), "…1234");
+    }
+}

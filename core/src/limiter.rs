@@ -1,0 +1,557 @@
+//! The limiter: a table of tallies for any subject, with a fixed number of slots.
+//!
+//! ```text
+//! header | bucket 0: 8 × { tag, tally } | bucket 1 | … | claim words, one per bucket
+//! ```
+//!
+//! A subject has two buckets, from its keyed hash; it lives in the first unless that was full when it came. Its tag
+//! is 48 bits of the hash and 16 bits that count how often the slot changed hands.
+//!
+//! # Hit
+//! Find the tag, load the tally, load the tag again, compare-exchange the tally. A slot is only ever given to another
+//! subject by first swapping its *expired* tally for a claim mark, and the new tally's stamp is at least one longest
+//! window younger. So a compare-exchange that succeeds proves that the slot was still this subject's.
+//!
+//! # Insertion
+//! All inserters of a subject take the claim of its first bucket; a mark is put into a bucket only under that
+//! bucket's claim. A claim may be lost at any moment to somebody who waited [`CLAIM_SPINS`] turns for it, so nothing
+//! depends on how fast its holder is or whether it still lives:
+//!
+//! 1. take the claim; turn every mark found in the bucket to void: their owners have lost the claim;
+//! 2. look for the subject in both buckets; look for a slot that may be reused; load its tag, then its tally;
+//! 3. swap the tally for a mark that holds the claim's token;
+//! 4. *confirm* the claim by swapping it for itself; give up if it was lost;
+//! 5. swap the tag that was loaded for the subject's, one change of hands later;
+//! 6. swap the mark for the first tally: this is the charge; release the claim.
+//!
+//! Two inserters never put one subject in two slots: let Y take the claim from X. If X confirms after that, X
+//! gives up. If X confirmed before, X's mark is older than Y's claim and Y's step 1 sees it, or sees what came of it.
+//! Either Y voids the mark and X's step 6 fails, or X's step 6 came first and Y's step 2 finds the subject.
+//!
+//! A late step 5 of X does no harm: the tag it expects was loaded before its mark, and any insertion into that slot
+//! since then has counted the tag up. A tag that X changes without reaching step 6 stands above a void tally, and a
+//! void tally is nobody's, whatever its tag says.
+//!
+//! Both buckets' claims are needed, in the order of their numbers, when the second bucket holds a mark or has to take
+//! the subject.
+
+use siphasher::sip::SipHasher13;
+
+use crate::cell;
+use crate::decide::{self, Charge, Decision};
+use crate::header::{AttachError, CreateError, Header, TableKind};
+use crate::line::{LINE_WORDS, Line, high, index, join, low, scale};
+use crate::policy::{Limits, Policy};
+use crate::sync::{AtomicU64, Ordering, pause};
+use crate::tally::{Layout, VOID};
+use crate::time::Timestamp;
+use crate::verdict::{Outcome, Reason, Verdict};
+
+/// Slots of a bucket: two cache lines.
+pub const BUCKET_SLOTS: usize = 8;
+
+/// The most subjects that a limiter can be made for.
+pub const MAX_SUBJECTS: u32 = 1 << 30;
+
+/// How many turns an inserter waits for a claim before it takes it over. A holder needs a fraction of them; one
+/// that was killed or stopped never releases its claim, and one that is merely slow notices and begins again.
+pub const CLAIM_SPINS: u32 = 1024;
+
+/// Lines of the header.
+const HEADER_LINES: usize = 2;
+
+const BUCKET_LINES: usize = 2;
+const SLOTS_PER_LINE: usize = LINE_WORDS / 2;
+
+/// Slots for every 8 subjects of capacity: with a quarter more slots than subjects, next to no subject finds both of its buckets full.
+const SLOTS_PER_8_SUBJECTS: u64 = 10;
+
+/// A limiter over memory of the caller's: anything that is a slice of lines.
+///
+/// Every method takes `&self` and may be called from any number of threads, and from any number of processes that
+/// map the same memory.
+///
+/// ```
+/// use keytally::{Limiter, Line, Outcome, Policy, Timestamp};
+/// static MEMORY: [Line; Limiter::<&[Line]>::lines(64)] = [const { Line::new() }; Limiter::<&[Line]>::lines(64)];
+/// let policy: Policy = "2/minute".parse()?;
+/// let limiter = Limiter::create(&MEMORY[..], &policy, 64, [7; 16])?;
+/// let now = Timestamp::from_unix_s(1_700_000_000);
+/// assert!(limiter.check(b"203.0.113.9", 1, now).admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1, now).admitted());
+/// assert_eq!(limiter.check(b"203.0.113.9", 1, now).outcome(), Outcome::Denied);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Limiter<M> {
+    memory: M,
+    layout: Layout,
+    limits: Limits,
+    seed: [u64; 2],
+    /// The first line of the buckets, and of the claims.
+    buckets_at: usize,
+    claims_at: usize,
+    buckets: u64,
+    capacity: u32,
+}
+
+/// A subject's hash, which a caller may keep instead of hashing again. It belongs to one table: another table has
+/// another seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subject(u64);
+
+impl<M: AsRef<[Line]>> Limiter<M> {
+    /// The lines that a limiter for `capacity` subjects takes; its bytes are 64 times that.
+    pub const fn lines(capacity: u32) -> usize {
+        lines_after(HEADER_LINES, capacity)
+    }
+
+    /// Makes a table for `capacity` subjects, 1 to [`MAX_SUBJECTS`], out of memory that nobody uses. `seed` must be
+    /// random: it keeps clients from choosing subjects that meet in one bucket.
+    ///
+    /// # Errors
+    /// [`CreateError::Capacity`], and [`CreateError::Size`] when the memory isn't a header of whole lines and what
+    /// [`lines`](Self::lines) says.
+    pub fn create(memory: M, policy: &Policy, capacity: u32, seed: [u8; 16]) -> Result<Self, CreateError> {
+        Self::create_after(memory, HEADER_LINES, policy, capacity, seed)
+    }
+
+    /// The same with a header of `header_lines`, at least 2; files have one page.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create).
+    pub fn create_after(
+        memory: M,
+        header_lines: usize,
+        policy: &Policy,
+        capacity: u32,
+        seed: [u8; 16],
+    ) -> Result<Self, CreateError> {
+        if !(1..=MAX_SUBJECTS).contains(&capacity) {
+            return Err(CreateError::Capacity { capacity, max: MAX_SUBJECTS });
+        }
+        let lines = memory.as_ref();
+        let needed = lines_after(header_lines.max(HEADER_LINES), capacity);
+        if lines.len() != needed || header_lines < HEADER_LINES {
+            return Err(CreateError::Size { lines: lines.len(), needed });
+        }
+        let header = Header {
+            kind: TableKind::Limiter,
+            capacity,
+            header_lines: u32::try_from(header_lines).unwrap_or(u32::MAX),
+            flags: 0,
+            layout: *policy.layout(),
+        };
+        header.write(lines);
+        let [low, high] = [0, 8].map(|at| {
+            u64::from_le_bytes(core::array::from_fn(|byte| seed[at + byte]))
+        });
+        let limits = policy.limits();
+        lines[1].store(0, low);
+        lines[1].store(1, high);
+        lines[1].store(2, join(limits.0[1], limits.0[0]));
+        lines[1].store(3, join(limits.0[3], limits.0[2]));
+        Header::publish(lines);
+        Ok(Self::with(memory, &header))
+    }
+
+    /// Opens a table that exists.
+    ///
+    /// # Errors
+    /// What [`AttachError`] lists: the memory is no limiter, or not one of this version, or has another size than it says.
+    pub fn attach(memory: M) -> Result<Self, AttachError> {
+        let lines = memory.as_ref();
+        let header = Header::read(lines, TableKind::Limiter)?;
+        let valid = (1..=MAX_SUBJECTS).contains(&header.capacity)
+            && (HEADER_LINES..=lines.len()).contains(&index(u64::from(header.header_lines)));
+        let expected =
+            valid.then(|| lines_after(index(u64::from(header.header_lines)), header.capacity));
+        header.expect_lines(lines, expected)?;
+        Ok(Self::with(memory, &header))
+    }
+
+    fn with(memory: M, header: &Header) -> Self {
+        let line = &memory.as_ref()[1];
+        let (first, second) = (line.load(2), line.load(3));
+        let limits = Limits([low(first), high(first), low(second), high(second)]);
+        let seed = [line.load(0), line.load(1)];
+        let buckets_at = index(u64::from(header.header_lines));
+        let buckets = buckets(header.capacity);
+        Self {
+            layout: header.layout,
+            limits: header.layout.clamp(limits),
+            seed,
+            buckets_at,
+            claims_at: buckets_at + index(buckets) * BUCKET_LINES,
+            buckets,
+            capacity: header.capacity,
+            memory,
+        }
+    }
+
+    /// The layout of the tallies: windows and algorithm.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The limit of each window, shortest window first.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// How many subjects the table was made for.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// The subject of these bytes: an address, a user, a route.
+    #[inline]
+    pub fn subject(&self, bytes: &[u8]) -> Subject {
+        Subject(SipHasher13::new_with_keys(self.seed[0], self.seed[1]).hash(bytes))
+    }
+
+    /// Charges `cost` to every window of the subject if all have room for it, else to none.
+    #[inline]
+    pub fn check(&self, subject: &[u8], cost: u32, now: Timestamp) -> Verdict {
+        self.check_subject(self.subject(subject), cost, now)
+    }
+
+    /// [`check`](Self::check) of a subject that was hashed before.
+    #[inline]
+    pub fn check_subject(&self, subject: Subject, cost: u32, now: Timestamp) -> Verdict {
+        self.decide(subject, cost, now, true, |word| decide::check(&self.layout, self.limits, word, now, cost))
+    }
+
+    /// What [`check`](Self::check) would answer now, without the charge. It doesn't look whether a new subject
+    /// would find a free slot.
+    pub fn peek(&self, subject: &[u8], cost: u32, now: Timestamp) -> Verdict {
+        self.decide(self.subject(subject), cost, now, false, |word| {
+            decide::peek(&self.layout, self.limits, word, now, cost)
+        })
+    }
+
+    /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
+    pub fn refund(&self, subject: &[u8], charge: Charge, now: Timestamp) -> Verdict {
+        self.decide(self.subject(subject), 0, now, false, |word| {
+            decide::refund(&self.layout, self.limits, word, now, charge)
+        })
+    }
+
+    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
+    /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
+    pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32, now: Timestamp) -> Verdict {
+        self.decide(self.subject(subject), 0, now, true, |word| {
+            decide::settle(&self.layout, self.limits, word, now, estimate, actual)
+        })
+    }
+
+    /// Forgets all counts of the subject.
+    pub fn reset(&self, subject: &[u8], now: Timestamp) -> Verdict {
+        self.decide(self.subject(subject), 0, now, false, |word| {
+            decide::reset(&self.layout, self.limits, word, now)
+        })
+    }
+
+    /// How many subjects have a slot that can't be reused at `now`. Reads the whole table.
+    pub fn live(&self, now: Timestamp) -> u64 {
+        let slots = (0..self.buckets).flat_map(|bucket| self.slots(bucket));
+        let live = slots.filter(|slot| {
+            let word = slot.tally.load(Ordering::Relaxed);
+            !self.layout.is_claim_mark(word) && !self.layout.reusable(word, now)
+        });
+        live.count() as u64
+    }
+
+    /// Slots in the table: a quarter more than its capacity.
+    pub fn slots_total(&self) -> u64 {
+        self.buckets * BUCKET_SLOTS as u64
+    }
+
+    /// Decides on the subject's tally; where it has none, on a void one, which is then inserted if `inserts` and if
+    /// there is something to count.
+    #[inline]
+    fn decide(
+        &self,
+        subject: Subject,
+        cost: u32,
+        now: Timestamp,
+        inserts: bool,
+        decide: impl Fn(u64) -> Decision,
+    ) -> Verdict {
+        loop {
+            if let Some(decision) = self.decide_on_live(subject, &decide) {
+                return Verdict::decided(&decision, None, now, cost);
+            }
+            let first = decide(VOID);
+            if !inserts || first.next == VOID {
+                return Verdict::decided(&first, None, now, cost);
+            }
+            match self.insert(subject, first.next, now) {
+                // It was there after all, or somebody came in between.
+                Insertion::Again => {}
+                Insertion::Done => return Verdict::decided(&first, None, now, cost),
+                Insertion::Full { until } => {
+                    let mut verdict = Verdict::refused(Outcome::Full, Reason::None, now);
+                    // Where every slot was somebody's mark, a moment later is as good a time as any.
+                    let until = if until == u64::MAX { self.layout.stamp_at(now) } else { until };
+                    verdict.retry_at = Some(Timestamp::from_unix_ms(self.layout.stamp_start_ms(until)));
+                    return verdict;
+                }
+            }
+        }
+    }
+
+    /// The hit: decides on the slot that the subject has, if it has one.
+    #[inline]
+    fn decide_on_live(&self, subject: Subject, decide: &impl Fn(u64) -> Decision) -> Option<Decision> {
+        for bucket in self.buckets_of(subject) {
+            for slot in self.slots(bucket) {
+                let tag = slot.tag.load(Ordering::Acquire);
+                if !subject.owns(tag) {
+                    continue;
+                }
+                let decision = cell::update(slot.tally, |word| {
+                    let ours = self.is_live(word) && slot.tag.load(Ordering::Acquire) == tag;
+                    ours.then(|| decide(word))
+                });
+                if decision.is_some() {
+                    return decision;
+                }
+            }
+        }
+        None
+    }
+
+    fn insert(&self, subject: Subject, first: u64, now: Timestamp) -> Insertion {
+        let [one, two] = self.buckets_of(subject);
+        match self.insert_under(subject, [one, one], first, now) {
+            Some(insertion) => insertion,
+            // The second bucket has a say in it.
+            None => self
+                .insert_under(subject, [one.min(two), one.max(two)], first, now)
+                .unwrap_or(Insertion::Again),
+        }
+    }
+
+    /// Inserts the subject while holding the claims of the buckets `held`, in this order. `None` when the claim of
+    /// the second bucket is needed and not held.
+    fn insert_under(&self, subject: Subject, held: [u64; 2], first: u64, now: Timestamp) -> Option<Insertion> {
+        let [one, two] = self.buckets_of(subject);
+        let claims = [Some(self.claim(held[0])), (held[1] != held[0]).then(|| self.claim(held[1]))];
+        let alone = claims[1].is_none() && two != one;
+        let mut free = None;
+        let mut until = u64::MAX;
+        for bucket in [one, two] {
+            let sight = self.look(bucket, subject, now);
+            if sight.present {
+                return Some(Insertion::Again);
+            }
+            if bucket == two && alone && sight.marked {
+                return None;
+            }
+            free = free.or(sight.reusable.map(|slot| (bucket, slot)));
+            until = until.min(sight.reusable_from);
+            if two == one {
+                break;
+            }
+        }
+        let Some((bucket, slot)) = free else {
+            return match alone {
+                true => None,
+                false => Some(Insertion::Full { until }),
+            };
+        };
+        if bucket == two && alone {
+            return None;
+        }
+        let claims = || claims.iter().flatten();
+        let token = claims().find(|claim| claim.bucket == bucket).map_or(0, |claim| claim.word);
+        Some(self.place(subject, &slot, token, first, now, || claims().all(Claim::confirm)))
+    }
+
+    /// Steps 3 to 6 of an insertion.
+    fn place(
+        &self,
+        subject: Subject,
+        slot: &Slot<'_>,
+        token: u64,
+        first: u64,
+        now: Timestamp,
+        confirm: impl Fn() -> bool,
+    ) -> Insertion {
+        let tag = slot.tag.load(Ordering::Acquire);
+        let expired = slot.tally.load(Ordering::Acquire);
+        let mark = self.layout.claim_mark(token);
+        if self.layout.is_claim_mark(expired)
+            || !self.layout.reusable(expired, now)
+            || !swap(slot.tally, expired, mark)
+        {
+            return Insertion::Again;
+        }
+        if !confirm() || !swap(slot.tag, tag, subject.tag_after(tag)) {
+            swap(slot.tally, mark, VOID);
+            return Insertion::Again;
+        }
+        if swap(slot.tally, mark, first) { Insertion::Done } else { Insertion::Again }
+    }
+
+    /// Looks through a bucket for the subject and for a slot to put it in. The tally is loaded before the tag: a
+    /// tally that is no mark, read after a claim was taken, is one whose slot no former holder can still change.
+    fn look(&self, bucket: u64, subject: Subject, now: Timestamp) -> Sight<'_> {
+        let mut sight = Sight { present: false, marked: false, reusable: None, reusable_from: u64::MAX };
+        for slot in self.slots(bucket) {
+            let mut word = slot.tally.load(Ordering::Acquire);
+            if self.layout.is_claim_mark(word) {
+                sight.marked = true;
+                continue;
+            }
+            if word != VOID && subject.owns(slot.tag.load(Ordering::Acquire)) {
+                sight.present = true;
+            }
+            // What a wrong clock stamped would otherwise keep its slot until that clock is right.
+            let healed = decide::heal(&self.layout, word, now);
+            if healed != word && swap(slot.tally, word, healed) {
+                word = healed;
+            }
+            if self.layout.reusable(word, now) {
+                sight.reusable = sight.reusable.or(Some(slot));
+            } else {
+                sight.reusable_from = sight.reusable_from.min(self.layout.reusable_from(word));
+            }
+        }
+        sight
+    }
+
+    /// Takes the claim of a bucket, from its holder if need be, and voids the marks of former holders.
+    fn claim(&self, bucket: u64) -> Claim<'_> {
+        let at = index(bucket);
+        let word = self.memory.as_ref()[self.claims_at + at / LINE_WORDS].word(at % LINE_WORDS);
+        let mut turns = 0;
+        let mut present = word.load(Ordering::Acquire);
+        let claim = loop {
+            if present & HELD != 0 && turns < CLAIM_SPINS {
+                turns += 1;
+                pause();
+                present = word.load(Ordering::Acquire);
+                continue;
+            }
+            // Each claim has a token of its own: the count of claims, in the bits above HELD.
+            let taken = (present | HELD).wrapping_add(2);
+            match word.compare_exchange(present, taken, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => break Claim { word: taken, cell: word, bucket },
+                Err(other) => present = other,
+            }
+        };
+        for slot in self.slots(bucket) {
+            let mark = slot.tally.load(Ordering::Acquire);
+            if self.layout.is_claim_mark(mark) {
+                swap(slot.tally, mark, VOID);
+            }
+        }
+        claim
+    }
+
+    #[inline]
+    fn is_live(&self, word: u64) -> bool {
+        word != VOID && !self.layout.is_claim_mark(word)
+    }
+
+    /// The buckets of a subject: from the upper bits of the hash, and from the upper bits of it multiplied by an odd
+    /// constant (2^64 divided by the golden ratio), which depend on its lower bits too.
+    #[inline]
+    fn buckets_of(&self, subject: Subject) -> [u64; 2] {
+        [scale(subject.0, self.buckets), scale(subject.0.wrapping_mul(0x9E37_79B9_7F4A_7C15), self.buckets)]
+    }
+
+    #[inline]
+    fn slots(&self, bucket: u64) -> impl Iterator<Item = Slot<'_>> {
+        let first = self.buckets_at + index(bucket) * BUCKET_LINES;
+        let lines = &self.memory.as_ref()[first..first + BUCKET_LINES];
+        lines.iter().flat_map(|line| {
+            (0..SLOTS_PER_LINE).map(|slot| Slot { tag: line.word(2 * slot), tally: line.word(2 * slot + 1) })
+        })
+    }
+}
+
+const fn buckets(capacity: u32) -> u64 {
+    (capacity as u64 * SLOTS_PER_8_SUBJECTS).div_ceil(8 * BUCKET_SLOTS as u64)
+}
+
+const fn lines_after(header_lines: usize, capacity: u32) -> usize {
+    let buckets = index(buckets(capacity));
+    header_lines.saturating_add(buckets * BUCKET_LINES).saturating_add(buckets.div_ceil(LINE_WORDS))
+}
+
+fn swap(cell: &AtomicU64, from: u64, to: u64) -> bool {
+    cell.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
+
+impl Subject {
+    /// The part of a tag that is the hash; the 16 bits below it count changes of hands.
+    #[inline]
+    fn hash_bits(self) -> u64 {
+        // 0 is a slot that nobody ever had.
+        match self.0 << HANDS_BITS {
+            0 => 1 << HANDS_BITS,
+            bits => bits,
+        }
+    }
+
+    #[inline]
+    fn owns(self, tag: u64) -> bool {
+        tag & !HANDS == self.hash_bits()
+    }
+
+    /// The subject's tag in a slot that had `tag`.
+    fn tag_after(self, tag: u64) -> u64 {
+        self.hash_bits() | (tag.wrapping_add(1) & HANDS)
+    }
+}
+
+const HANDS_BITS: u32 = 16;
+const HANDS: u64 = (1 << HANDS_BITS) - 1;
+
+/// A slot: a tag and the tally of the subject that it names.
+struct Slot<'m> {
+    tag: &'m AtomicU64,
+    tally: &'m AtomicU64,
+}
+
+/// What [`Limiter::look`] saw in a bucket.
+struct Sight<'m> {
+    present: bool,
+    marked: bool,
+    reusable: Option<Slot<'m>>,
+    /// The first stamp at which a slot that can't be reused now can be.
+    reusable_from: u64,
+}
+
+enum Insertion {
+    Done,
+    Again,
+    /// No slot can be reused before this stamp.
+    Full { until: u64 },
+}
+
+/// Set in a claim word that somebody holds.
+const HELD: u64 = 1;
+
+/// A bucket's claim, released when dropped unless it was lost before.
+struct Claim<'m> {
+    cell: &'m AtomicU64,
+    word: u64,
+    bucket: u64,
+}
+
+impl Claim<'_> {
+    /// Whether the claim is still held: a swap, since only a read that also writes is sure to see the last write.
+    fn confirm(&self) -> bool {
+        swap(self.cell, self.word, self.word)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        swap(self.cell, self.word, self.word & !HELD);
+    }
+}

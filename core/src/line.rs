@@ -1,0 +1,100 @@
+//! A cache line of eight words: the unit that every table is built of.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Words in a [`Line`].
+pub(crate) const LINE_WORDS: usize = 8;
+
+/// Bytes in a [`Line`].
+pub const LINE_LEN: usize = 64;
+
+/// One cache line of eight atomic words, 64 bytes at a 64-byte boundary. Tables are slices of lines, and what
+/// lies in them holds no pointer, so the same lines may be a `static`, a heap block or a mapped file.
+///
+/// ```
+/// use keytally::Line;
+/// static MEMORY: [Line; 80] = [const { Line::new() }; 80];
+/// assert_eq!(size_of_val(&MEMORY), 80 * 64);
+/// ```
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Line([AtomicU64; LINE_WORDS]);
+
+// The format counts in lines, and a record is exactly one.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Line>() == LINE_LEN && align_of::<Line>() == LINE_LEN);
+
+impl Line {
+    /// A line of zeros.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; LINE_WORDS])
+    }
+
+    /// A line of zeros.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Self(core::array::from_fn(|_| AtomicU64::new(0)))
+    }
+
+    /// The word at `index`, 0 to 7.
+    #[inline]
+    pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
+        &self.0[index]
+    }
+
+    /// All eight words.
+    #[inline]
+    pub(crate) fn words(&self) -> &[AtomicU64; LINE_WORDS] {
+        &self.0
+    }
+
+    /// Loads the word at `index`, seeing all that was written before it.
+    #[inline]
+    pub(crate) fn load(&self, index: usize) -> u64 {
+        self.0[index].load(Ordering::Acquire)
+    }
+
+    /// Stores the word at `index`, after all that was written before it.
+    #[inline]
+    pub(crate) fn store(&self, index: usize, value: u64) {
+        self.0[index].store(value, Ordering::Release);
+    }
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Puts two 32-bit halves into a word.
+pub(crate) const fn join(high: u32, low: u32) -> u64 {
+    ((high as u64) << 32) | low as u64
+}
+
+/// The upper half of a word.
+#[expect(clippy::cast_possible_truncation, reason = "the shift leaves 32 bits")]
+pub(crate) const fn high(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+/// The lower half of a word.
+#[expect(clippy::cast_possible_truncation, reason = "the upper half is dropped on purpose")]
+pub(crate) const fn low(word: u64) -> u32 {
+    word as u32
+}
+
+/// The upper 64 bits of a product: scales `fraction` (of 2^64) to a number below `range`.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "a product of two 64-bit numbers has 64 bits above bit 64")]
+pub(crate) const fn scale(fraction: u64, range: u64) -> u64 {
+    ((fraction as u128 * range as u128) >> 64) as u64
+}
+
+/// An index into memory that fits: the callers' tables are slices, so what they count fits `usize`.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "an index that did not fit fails the slice's own bounds check")]
+pub(crate) const fn index(number: u64) -> usize {
+    number as usize
+}

@@ -1,0 +1,249 @@
+//! HMAC-SHA-256 of keys under a pepper, and its comparison in constant time.
+//!
+//! The two SHA-256 states that HMAC starts from, after the inner and the outer pad, are computed once per pepper. A
+//! key of our own form is then one compression for the inner hash and one for the outer. RFC 2104 and RFC 4231.
+
+use core::fmt;
+
+use sha2::block_api::compress256;
+use subtle::{Choice, ConstantTimeEq};
+use zeroize::Zeroize;
+
+/// The shortest pepper, in bytes.
+pub const MIN_PEPPER_LEN: usize = 32;
+
+/// The most peppers that are in use at a time.
+pub const MAX_PEPPERS: usize = 4;
+
+/// Bytes in a SHA-256 block.
+const BLOCK_LEN: usize = 64;
+
+type State = [u32; 8];
+
+/// The initial state of SHA-256, FIPS 180-4, 5.3.3.
+const INITIAL: State = [
+    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
+];
+
+/// The server's HMAC secret, ready for use. It is wiped when dropped, and `Debug` shows nothing of it.
+#[derive(Clone)]
+pub struct Pepper {
+    inner: State,
+    outer: State,
+    fingerprint: u64,
+}
+
+/// A pepper of fewer than 32 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PepperTooShort {
+    /// The length given.
+    pub len: usize,
+}
+
+impl fmt::Display for PepperTooShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the pepper has {} bytes; it must have at least {MIN_PEPPER_LEN}", self.len)
+    }
+}
+
+impl core::error::Error for PepperTooShort {}
+
+impl Pepper {
+    /// The pepper of these bytes, at least 32, best from the system's entropy.
+    ///
+    /// # Errors
+    /// [`PepperTooShort`].
+    pub fn new(bytes: &[u8]) -> Result<Self, PepperTooShort> {
+        if bytes.len() < MIN_PEPPER_LEN {
+            return Err(PepperTooShort { len: bytes.len() });
+        }
+        Ok(Self::of(bytes))
+    }
+
+    fn of(bytes: &[u8]) -> Self {
+        let mut block = [0; BLOCK_LEN];
+        match block.get_mut(..bytes.len()) {
+            Some(start) => start.copy_from_slice(bytes),
+            // A longer key is hashed first.
+            None => block[..32].copy_from_slice(&to_bytes(&hash(INITIAL, 0, bytes))),
+        }
+        let mut pepper = Self { inner: padded(&block, 0x36), outer: padded(&block, 0x5c), fingerprint: 0 };
+        block.zeroize();
+        pepper.fingerprint = pepper.mac(b"keytally pepper fingerprint").words()[0].max(1);
+        pepper
+    }
+
+    /// HMAC-SHA-256 of `message`.
+    #[inline]
+    pub fn mac(&self, message: &[u8]) -> Mac {
+        let mut digest = hash(self.inner, BLOCK_LEN, message);
+        let mut state = self.outer;
+        let mut block = [0; BLOCK_LEN];
+        block[..32].copy_from_slice(&to_bytes(&digest));
+        block[32] = 0x80;
+        // The outer message is one pad block and one digest.
+        block[56..].copy_from_slice(&((BLOCK_LEN as u64 + 32) * 8).to_be_bytes());
+        compress256(&mut state, &[block]);
+        digest.zeroize();
+        Mac(state)
+    }
+
+    /// A number that tells this pepper from others and nothing else about it; never 0.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+}
+
+impl fmt::Debug for Pepper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pepper(…)")
+    }
+}
+
+impl Drop for Pepper {
+    fn drop(&mut self) {
+        self.inner.zeroize();
+        self.outer.zeroize();
+    }
+}
+
+/// The state after one pad block.
+fn padded(key: &[u8; BLOCK_LEN], pad: u8) -> State {
+    let mut block = key.map(|byte| byte ^ pad);
+    let mut state = INITIAL;
+    compress256(&mut state, &[block]);
+    block.zeroize();
+    state
+}
+
+/// SHA-256 of `message`, continued from a state that `before` bytes, whole blocks, led to.
+#[inline]
+fn hash(mut state: State, before: usize, message: &[u8]) -> State {
+    let (blocks, rest) = message.as_chunks::<BLOCK_LEN>();
+    if !blocks.is_empty() {
+        compress256(&mut state, blocks);
+    }
+    let bits = (before as u64 + message.len() as u64) * 8;
+    let mut block = [0; BLOCK_LEN];
+    block[..rest.len()].copy_from_slice(rest);
+    block[rest.len()] = 0x80;
+    if rest.len() >= BLOCK_LEN - 8 {
+        compress256(&mut state, &[block]);
+        block = [0; BLOCK_LEN];
+    }
+    block[BLOCK_LEN - 8..].copy_from_slice(&bits.to_be_bytes());
+    compress256(&mut state, &[block]);
+    state
+}
+
+fn to_bytes(state: &State) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (chunk, word) in bytes.chunks_exact_mut(4).zip(state) {
+        chunk.copy_from_slice(&word.to_be_bytes());
+    }
+    bytes
+}
+
+/// An HMAC-SHA-256 of a key. It is compared in constant time, as a [`Tag`], and can't be printed.
+#[derive(Clone, Copy)]
+pub struct Mac(State);
+
+impl Mac {
+    /// All 32 bytes. Comparing them with `==` would tell by its time how many are right: use [`tag`](Self::tag).
+    pub fn to_bytes(&self) -> [u8; 32] {
+        to_bytes(&self.0)
+    }
+
+    /// The first 128 bits, which a record keeps.
+    #[inline]
+    pub fn tag(&self) -> Tag {
+        let [first, second, ..] = self.words();
+        Tag([first, second])
+    }
+
+    /// The MAC as four words, each as its eight bytes read big-endian.
+    #[inline]
+    pub(crate) fn words(&self) -> [u64; 4] {
+        let word = |place: usize| u64::from(self.0[2 * place]) << 32 | u64::from(self.0[2 * place + 1]);
+        [word(0), word(1), word(2), word(3)]
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mac(…)")
+    }
+}
+
+/// The 128 bits of a MAC that a record keeps. Equality is only to be had in constant time.
+#[derive(Clone, Copy)]
+pub struct Tag(pub(crate) [u64; 2]);
+
+impl ConstantTimeEq for Tag {
+    #[inline]
+    fn ct_eq(&self, other: &Self) -> Choice {
+        self.0[0].ct_eq(&other.0[0]) & self.0[1].ct_eq(&other.0[1])
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Tag(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::format;
+
+    use hmac::{Hmac, KeyInit, Mac as _};
+    use proptest::prelude::*;
+    use sha2::Sha256;
+
+    use super::*;
+
+    fn reference(key: &[u8], message: &[u8]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+        mac.update(message);
+        mac.finalize().into_bytes().into()
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_hmac_crate(key in prop::collection::vec(any::<u8>(), 0..200), message in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(Pepper::of(&key).mac(&message).to_bytes(), reference(&key, &message));
+        }
+    }
+
+    #[test]
+    fn agrees_at_every_length_around_a_block() {
+        for len in 0..=130 {
+            let message = [0xa5; 130];
+            assert_eq!(Pepper::of(&[7; 32]).mac(&message[..len]).to_bytes(), reference(&[7; 32], &message[..len]), "{len}");
+        }
+    }
+
+    #[test]
+    fn short_peppers_are_refused() {
+        assert_eq!(Pepper::new(&[1; 31]).err(), Some(PepperTooShort { len: 31 }));
+        assert!(Pepper::new(&[1; 32]).is_ok());
+    }
+
+    #[test]
+    fn every_bit_of_a_tag_counts() {
+        let tag = Pepper::of(&[1; 32]).mac(b"key").tag();
+        assert!(bool::from(tag.ct_eq(&tag)));
+        for bit in 0..128 {
+            let mut other = tag;
+            other.0[bit / 64] ^= 1 << (bit % 64);
+            assert!(!bool::from(tag.ct_eq(&other)), "{bit}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let pepper = Pepper::of(&[1; 32]);
+        assert_eq!(format!("{pepper:?} {:?} {:?}", pepper.mac(b""), pepper.mac(b"").tag()), "Pepper(…) Mac(…) Tag(…)");
+    }
+}

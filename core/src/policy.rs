@@ -1,0 +1,422 @@
+//! Policies: what a user writes, `100/minute, 1000/hour`, read once into a form that can't be wrong.
+
+use core::fmt;
+use core::str::FromStr;
+
+use heapless::{String, Vec};
+
+use crate::tally::Layout;
+
+/// The most quotas that a policy may have.
+pub const MAX_QUOTAS: usize = 4;
+
+/// The longest policy text, in bytes.
+pub const MAX_POLICY_LEN: usize = 128;
+
+/// The longest window, in seconds: 31 days.
+pub const MAX_WINDOW_S: u32 = 31 * 86_400;
+
+/// How a window counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// Windows aligned to the Unix epoch; the count starts again with each.
+    Fixed,
+    /// The last full window length: this window's count, and the previous one's weighted by the part of it that
+    /// still overlaps, rounded up.
+    Sliding,
+}
+
+/// A length of time, whole seconds from 1 to [`MAX_WINDOW_S`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Window(u32);
+
+impl Window {
+    /// A window of `seconds`; `None` when that is 0 or more than [`MAX_WINDOW_S`].
+    pub const fn from_seconds(seconds: u32) -> Option<Self> {
+        if seconds == 0 || seconds > MAX_WINDOW_S { None } else { Some(Self(seconds)) }
+    }
+
+    /// One second.
+    pub(crate) const SECOND: Self = Self(1);
+
+    /// The length in seconds.
+    pub const fn seconds(self) -> u32 {
+        self.0
+    }
+
+    /// The length in milliseconds.
+    pub(crate) const fn ms(self) -> u64 {
+        self.0 as u64 * 1000
+    }
+}
+
+/// At most so many units of cost in each window of that length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Quota {
+    /// The most that is admitted in one window, at least 1.
+    pub limit: u32,
+    /// The length of the window.
+    pub window: Window,
+}
+
+/// One to four quotas with nested windows, in ascending order of their length, that fit one tally.
+///
+/// ```
+/// use keytally::Policy;
+/// let policy: Policy = "1000/hour, 100/minute".parse()?;
+/// assert_eq!(policy.to_string(), "100/minute, 1000/hour");
+/// assert_eq!(policy.quotas()[0].limit, 100);
+///
+/// let error = "100/fortnight".parse::<Policy>().unwrap_err();
+/// assert!(error.to_string().starts_with("\"fortnight\" is no unit"));
+/// # Ok::<(), keytally::PolicyError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    algorithm: Algorithm,
+    quotas: Vec<Quota, MAX_QUOTAS>,
+    layout: Layout,
+}
+
+impl Policy {
+    /// A policy of `quotas`, in any order.
+    ///
+    /// # Errors
+    /// What [`PolicyErrorKind`] lists, apart from the kinds that only text can have.
+    pub fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, PolicyError> {
+        if quotas.is_empty() {
+            return Err(PolicyError::of(PolicyErrorKind::Empty, ""));
+        }
+        let mut sorted =
+            Vec::from_slice(quotas).map_err(|_| PolicyError::of(PolicyErrorKind::TooManyQuotas, ""))?;
+        sorted.sort_unstable_by_key(|quota: &Quota| quota.window);
+        if let Some(quota) = sorted.iter().find(|quota| quota.limit == 0) {
+            return Err(PolicyError::about(PolicyErrorKind::Limit, quota));
+        }
+        for pair in sorted.windows(2) {
+            if pair[0].window == pair[1].window {
+                return Err(PolicyError::about(PolicyErrorKind::Duplicate, &pair[1]));
+            }
+        }
+        for pair in sorted.windows(2) {
+            if pair[1].window.0 % pair[0].window.0 != 0 {
+                return Err(PolicyError::about(PolicyErrorKind::NotNested, &pair[1]));
+            }
+        }
+        let layout = Layout::new(algorithm, &sorted)
+            .map_err(|needed| PolicyError::of(PolicyErrorKind::TooManyBits { needed }, ""))?;
+        Ok(Self { algorithm, quotas: sorted, layout })
+    }
+
+    /// How the windows count.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The quotas, shortest window first.
+    pub fn quotas(&self) -> &[Quota] {
+        &self.quotas
+    }
+
+    /// Where a tally of this policy keeps its stamp and counts.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The limits alone, in the order of the windows.
+    pub fn limits(&self) -> Limits {
+        let mut limits = Limits([u32::MAX; MAX_QUOTAS]);
+        for (limit, quota) in limits.0.iter_mut().zip(&self.quotas) {
+            *limit = quota.limit;
+        }
+        limits
+    }
+}
+
+/// The limit of each window of a [`Layout`], shortest window first; what lies past the last window says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits(pub(crate) [u32; MAX_QUOTAS]);
+
+impl FromStr for Policy {
+    type Err = PolicyError;
+
+    fn from_str(text: &str) -> Result<Self, PolicyError> {
+        if text.len() > MAX_POLICY_LEN {
+            return Err(PolicyError::of(PolicyErrorKind::TooLong, text));
+        }
+        let (algorithm, list) = split_algorithm(text.trim_matches(BLANKS));
+        if list.is_empty() {
+            return Err(PolicyError::of(PolicyErrorKind::Empty, text));
+        }
+        let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
+        for part in list.split(',') {
+            let part = part.trim_matches(BLANKS);
+            if quotas.is_full() {
+                return Err(PolicyError::of(PolicyErrorKind::TooManyQuotas, part));
+            }
+            let quota = parse_quota(part)?;
+            quotas.push(quota).map_err(|_| PolicyError::of(PolicyErrorKind::TooManyQuotas, part))?;
+        }
+        Self::new(algorithm, &quotas)
+    }
+}
+
+const BLANKS: [char; 2] = [' ', '\t'];
+
+/// Takes the word `fixed` or `sliding` off the front, where there is one.
+fn split_algorithm(text: &str) -> (Algorithm, &str) {
+    for (word, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
+        match text.strip_prefix(word) {
+            Some("") => return (algorithm, ""),
+            Some(rest) if rest.starts_with(BLANKS) => return (algorithm, rest.trim_start_matches(BLANKS)),
+            _ => {}
+        }
+    }
+    (Algorithm::Fixed, text)
+}
+
+/// Reads `LIMIT/[N]UNIT`.
+fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
+    let syntax = || PolicyError::of(PolicyErrorKind::Syntax, part);
+    let (limit, window) = part.split_once('/').ok_or_else(syntax)?;
+    let limit = limit.trim_end_matches(BLANKS);
+    if limit.is_empty() || !limit.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(syntax());
+    }
+    let limit = match limit.parse::<u32>() {
+        Ok(value) if value > 0 => value,
+        _ => return Err(PolicyError::of(PolicyErrorKind::Limit, limit)),
+    };
+    let window = window.trim_start_matches(BLANKS);
+    let digits = window.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = window.split_at(digits);
+    let unit = unit.trim_start_matches(BLANKS);
+    if unit.is_empty() || !unit.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return Err(syntax());
+    }
+    let (_, _, seconds) = UNITS
+        .into_iter()
+        .find(|(word, letter, _)| unit == *word || unit == *letter)
+        .ok_or_else(|| PolicyError::of(PolicyErrorKind::Unit, unit))?;
+    let number = if number.is_empty() { Some(1) } else { number.parse::<u32>().ok() };
+    let window = number
+        .and_then(|number| number.checked_mul(seconds))
+        .and_then(Window::from_seconds)
+        .ok_or_else(|| PolicyError::of(PolicyErrorKind::Window, window))?;
+    Ok(Quota { limit, window })
+}
+
+/// The units of policy text, the longest first, so that the first that divides a length names it best.
+const UNITS: [(&str, &str, u32); 4] =
+    [("day", "d", 86_400), ("hour", "h", 3600), ("minute", "m", 60), ("second", "s", 1)];
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.algorithm == Algorithm::Sliding {
+            f.write_str("sliding ")?;
+        }
+        for (place, quota) in self.quotas.iter().enumerate() {
+            if place > 0 {
+                f.write_str(", ")?;
+            }
+            quota.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/", self.limit)?;
+        for (word, letter, seconds) in UNITS {
+            if self.window.0 == seconds {
+                return f.write_str(word);
+            }
+            if self.window.0 % seconds == 0 {
+                return write!(f, "{}{letter}", self.window.0 / seconds);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The window's name in HTTP fields: `second`, `minute`, `hour` or `day`, else its seconds, `90s`.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match UNITS.into_iter().find(|(_, _, seconds)| self.0 == *seconds) {
+            Some((word, _, _)) => f.write_str(word),
+            None => write!(f, "{}s", self.0),
+        }
+    }
+}
+
+/// What is wrong with a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyErrorKind {
+    /// There is no quota in it.
+    Empty,
+    /// The text is longer than [`MAX_POLICY_LEN`].
+    TooLong,
+    /// A quota isn't of the form `LIMIT/[N]UNIT`.
+    Syntax,
+    /// A limit is 0 or above 4294967295.
+    Limit,
+    /// A window is 0 or longer than [`MAX_WINDOW_S`].
+    Window,
+    /// A unit is none of second, minute, hour, day, s, m, h, d.
+    Unit,
+    /// There are more than [`MAX_QUOTAS`] quotas.
+    TooManyQuotas,
+    /// Two quotas have the same window.
+    Duplicate,
+    /// A window isn't a whole multiple of the next shorter one.
+    NotNested,
+    /// The stamp and the counts don't fit the 64 bits of a tally.
+    TooManyBits {
+        /// The bits that they need.
+        needed: u32,
+    },
+}
+
+/// A policy that can't be: the kind of error and the part of the text that has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyError {
+    kind: PolicyErrorKind,
+    part: String<{ MAX_PART_LEN }>,
+}
+
+/// How much of an offending part an error repeats, in bytes.
+const MAX_PART_LEN: usize = 32;
+
+impl PolicyError {
+    fn of(kind: PolicyErrorKind, part: &str) -> Self {
+        let mut kept = String::new();
+        for character in part.chars().filter(|character| !character.is_control()) {
+            if kept.push(character).is_err() {
+                break;
+            }
+        }
+        Self { kind, part: kept }
+    }
+
+    fn about(kind: PolicyErrorKind, quota: &Quota) -> Self {
+        let mut part = String::new();
+        // A quota's text is at most 10 + 1 + 8 bytes.
+        let _ = fmt::write(&mut part, format_args!("{quota}"));
+        Self { kind, part }
+    }
+
+    /// What is wrong.
+    pub fn kind(&self) -> PolicyErrorKind {
+        self.kind
+    }
+
+    /// The offending part of the text, cut to 32 bytes; empty when it is the whole that is wrong.
+    pub fn part(&self) -> &str {
+        &self.part
+    }
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let part = &self.part;
+        match self.kind {
+            PolicyErrorKind::Empty => f.write_str("a policy needs at least one quota, like \"100/minute, 1000/hour\""),
+            PolicyErrorKind::TooLong => {
+                write!(f, "\"{part}…\" is longer than the {MAX_POLICY_LEN} bytes that a policy may have")
+            }
+            PolicyErrorKind::Syntax => {
+                write!(f, "\"{part}\" is no quota; a quota is LIMIT/UNIT or LIMIT/N UNIT, like \"100/minute\" or \"5/10s\"")
+            }
+            PolicyErrorKind::Limit => write!(f, "\"{part}\" is no limit; a limit is 1 to {}", u32::MAX),
+            PolicyErrorKind::Window => {
+                write!(f, "\"{part}\" is no window; a window is 1 second to {} days", MAX_WINDOW_S / 86_400)
+            }
+            PolicyErrorKind::Unit => {
+                write!(f, "\"{part}\" is no unit; the units are second, minute, hour, day, or s, m, h, d")
+            }
+            PolicyErrorKind::TooManyQuotas => {
+                write!(f, "\"{part}\" is one quota too many; a policy has at most {MAX_QUOTAS}")
+            }
+            PolicyErrorKind::Duplicate => write!(f, "\"{part}\" has the window of another quota; each window may appear once"),
+            PolicyErrorKind::NotNested => {
+                write!(f, "the window of \"{part}\" is no whole multiple of the next shorter window; windows must nest")
+            }
+            PolicyErrorKind::TooManyBits { needed } => {
+                write!(f, "the policy needs {needed} bits and a tally has 64; lower a limit or drop a window")
+            }
+        }
+    }
+}
+
+impl core::error::Error for PolicyError {}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+
+    use super::*;
+
+    fn kind(text: &str) -> PolicyErrorKind {
+        text.parse::<Policy>().expect_err(text).kind()
+    }
+
+    #[test]
+    fn text_has_one_canonical_form() {
+        for (text, canonical) in [
+            ("100/minute, 1000/hour", "100/minute, 1000/hour"),
+            ("1000/h,100/m", "100/minute, 1000/hour"),
+            ("sliding 5/10s", "sliding 5/10s"),
+            ("fixed\t7/ 90 second ", "7/90s"),
+            ("1/120s", "1/2m"),
+            ("1/31day", "1/31d"),
+            ("4294967295/day", "4294967295/day"),
+            ("1/s,1/m,1/h,1/d", "1/second, 1/minute, 1/hour, 1/day"),
+        ] {
+            assert_eq!(text.parse::<Policy>().unwrap().to_string(), canonical);
+        }
+    }
+
+    #[test]
+    fn every_error_names_its_part() {
+        use PolicyErrorKind::{Duplicate, Empty, Limit, NotNested, Syntax, TooLong, TooManyQuotas, Unit, Window};
+        for (text, expected) in [
+            ("", Empty),
+            ("sliding ", Empty),
+            ("100", Syntax),
+            ("-1/s", Syntax),
+            ("1/", Syntax),
+            ("1/minute,", Syntax),
+            ("1/Minute", Syntax),
+            ("0/s", Limit),
+            ("4294967296/s", Limit),
+            ("1/fortnight", Unit),
+            ("1/minutes", Unit),
+            ("1/0s", Window),
+            ("1/32d", Window),
+            ("1/4294967295d", Window),
+            ("1/s,1/m,1/h,1/d,x", TooManyQuotas),
+            ("1/60s, 2/m", Duplicate),
+            ("1/90s, 2/2m", NotNested),
+        ] {
+            assert_eq!(kind(text), expected, "{text}");
+        }
+        assert_eq!(kind(&"1".repeat(MAX_POLICY_LEN + 1)), TooLong);
+        assert_eq!("5/10s, 3/0h".parse::<Policy>().unwrap_err().part(), "0h");
+    }
+
+    #[test]
+    fn bits_are_counted_when_a_policy_is_read() {
+        // 33 for seconds until 2200, and 31 or 32 for the count.
+        assert!("2147483647/second".parse::<Policy>().is_ok());
+        assert_eq!(kind("2147483648/second"), PolicyErrorKind::TooManyBits { needed: 65 });
+    }
+
+    #[test]
+    fn zero_limits_are_refused_without_text_too() {
+        let quota = Quota { limit: 0, window: super::Window(60) };
+        assert_eq!(Policy::new(Algorithm::Fixed, &[quota]).unwrap_err().kind(), PolicyErrorKind::Limit);
+        assert_eq!(Policy::new(Algorithm::Fixed, &[]).unwrap_err().kind(), PolicyErrorKind::Empty);
+    }
+}

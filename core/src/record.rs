@@ -1,0 +1,270 @@
+//! A key's record: one cache line, read whole although it is written word by word.
+//!
+//! | word | holds |
+//! |---|---|
+//! | 0 | key id (0 = free) |
+//! | 1 | tally |
+//! | 2, 3 | tag of the secret |
+//! | 4, 5 | tag of the previous secret |
+//! | 6 | account (32) · not after, Unix seconds (32; 0 = never) |
+//! | 7 | previous secret's grace until (32) · sequence (14) · previous pepper (2) · plan (8) · state (2) · pepper (2) · environment (4) |
+//!
+//! The tally is everybody's and no part of what follows. The rest is one administrator's at a time, who
+//!
+//! 1. writes the whole new record to the header as an *intent*, and publishes it,
+//! 2. makes the record's sequence odd, writes the words, makes the sequence even again, two further than it was,
+//! 3. withdraws the intent.
+//!
+//! A reader copies the words and takes the copy if the sequence was even and the same before and after. When it is
+//! odd the reader takes the intent instead, which is complete and has the same words that the record is about to
+//! have; so a reader never waits, and a record that a killed administrator left half-written is as good as written.
+//! The next administrator completes it.
+//!
+//! Every word is stored with release and loaded with acquire. A reader that sees a new word therefore sees the
+//! sequence that was made odd before it, and its second look at the sequence differs from the first.
+
+use crate::key::KeyId;
+use crate::line::{LINE_WORDS, Line, high, join, low};
+use crate::mac::Tag;
+use crate::sync::AtomicU64;
+
+/// Words of a record.
+const KEY_ID: usize = 0;
+const TALLY: usize = 1;
+const SEQUENCE: usize = 7;
+
+/// How often a reader looks again when a record moves under it. One look is enough unless the same record is
+/// changed several times during a check; no administrator is so fast, but a damaged file may look like it.
+const MAX_LOOKS: u32 = 1000;
+
+/// Bits of the sequence number in word 7.
+const SEQUENCE_SHIFT: u32 = 18;
+const SEQUENCE_MASK: u64 = (1 << 14) - 1;
+
+/// What has become of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KeyState {
+    /// It is good until it expires.
+    Active = 0,
+    /// It is no good any more.
+    Revoked = 1,
+}
+
+/// A record, copied out of its line. The tally is left where it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    pub(crate) key_id: Option<KeyId>,
+    pub(crate) tag: Tag,
+    pub(crate) previous: Tag,
+    pub(crate) account: u32,
+    /// Unix seconds; 0 = never.
+    pub(crate) not_after: u32,
+    /// Until when the previous secret is good, in Unix seconds.
+    pub(crate) grace_until: u32,
+    pub(crate) plan: u8,
+    pub(crate) state: KeyState,
+    pub(crate) pepper: u8,
+    pub(crate) previous_pepper: u8,
+    pub(crate) env: u8,
+    /// 14 bits; odd while the line is being written.
+    sequence: u64,
+}
+
+impl Record {
+    /// A record of a new key, good for ever, with no previous secret.
+    pub(crate) fn new(key_id: KeyId, tag: Tag, pepper: u8, account: u32, plan: u8, env: u8) -> Self {
+        Self {
+            key_id: Some(key_id),
+            tag,
+            previous: Tag([0, 0]),
+            account,
+            not_after: 0,
+            grace_until: 0,
+            plan,
+            state: KeyState::Active,
+            pepper,
+            previous_pepper: pepper,
+            env,
+            sequence: 0,
+        }
+    }
+
+    #[inline]
+    fn from_words(words: &[u64; LINE_WORDS]) -> Self {
+        let meta = words[SEQUENCE].to_le_bytes();
+        Self {
+            key_id: KeyId::from_number(words[KEY_ID]),
+            tag: Tag([words[2], words[3]]),
+            previous: Tag([words[4], words[5]]),
+            account: low(words[6]),
+            not_after: high(words[6]),
+            grace_until: high(words[SEQUENCE]),
+            // Low to high: environment (4) pepper (2) state (2) | plan (8) | previous pepper (2) sequence (14) | grace.
+            plan: meta[1],
+            state: if (meta[0] >> 6) == KeyState::Active as u8 { KeyState::Active } else { KeyState::Revoked },
+            pepper: (meta[0] >> 4) & 3,
+            previous_pepper: meta[2] & 3,
+            env: meta[0] & 0xf,
+            sequence: (words[SEQUENCE] >> SEQUENCE_SHIFT) & SEQUENCE_MASK,
+        }
+    }
+
+    fn to_words(self) -> [u64; LINE_WORDS] {
+        let meta = u64::from(self.env)
+            | u64::from(self.pepper) << 4
+            | (self.state as u64) << 6
+            | u64::from(self.plan) << 8
+            | u64::from(self.previous_pepper) << 16
+            | (self.sequence & SEQUENCE_MASK) << SEQUENCE_SHIFT
+            | u64::from(self.grace_until) << 32;
+        [
+            self.key_id.map_or(0, KeyId::number),
+            0,
+            self.tag.0[0],
+            self.tag.0[1],
+            self.previous.0[0],
+            self.previous.0[1],
+            join(self.not_after, self.account),
+            meta,
+        ]
+    }
+}
+
+fn is_odd(meta: u64) -> bool {
+    (meta >> SEQUENCE_SHIFT) & 1 == 1
+}
+
+/// The line of a record, and where the header keeps the intent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'m> {
+    pub(crate) number: u32,
+    pub(crate) line: &'m Line,
+    pub(crate) intent: Intent<'m>,
+}
+
+impl<'m> Place<'m> {
+    /// The record as it is, or as it is about to be. `None` when it is damaged.
+    #[inline]
+    pub(crate) fn read(self) -> Option<Record> {
+        for _ in 0..MAX_LOOKS {
+            let meta = self.line.load(SEQUENCE);
+            if is_odd(meta) {
+                if let Some(words) = self.intent.read(self.number) {
+                    return Some(Record::from_words(&words));
+                }
+                crate::sync::pause();
+                continue;
+            }
+            let mut words = [0; LINE_WORDS];
+            for (word, copy) in words.iter_mut().enumerate() {
+                *copy = self.line.load(word);
+            }
+            if self.line.load(SEQUENCE) == meta && words[SEQUENCE] == meta {
+                return Some(Record::from_words(&words));
+            }
+        }
+        None
+    }
+
+    /// The tally of the record.
+    #[inline]
+    pub(crate) fn tally(self) -> &'m AtomicU64 {
+        self.line.word(TALLY)
+    }
+
+    /// The key id alone, which is all that most searches look at.
+    pub(crate) fn key_id(self) -> Option<KeyId> {
+        KeyId::from_number(self.line.load(KEY_ID))
+    }
+
+    /// Whether the line may still hold what `record` was read from: the sequence hasn't moved.
+    ///
+    /// A record that was read from the intent has the sequence that the line is about to have, one further.
+    #[inline]
+    pub(crate) fn unmoved(self, record: &Record) -> bool {
+        let sequence = (self.line.load(SEQUENCE) >> SEQUENCE_SHIFT) & SEQUENCE_MASK;
+        let about_to_have = (sequence + (sequence & 1)) & SEQUENCE_MASK;
+        about_to_have == record.sequence
+    }
+
+    /// Replaces the record, all but its tally. `hint` goes with it. Only an administrator may.
+    pub(crate) fn write(self, mut record: Record, hint: u32, keep_hint: impl Fn(u32, u32)) {
+        let meta = self.line.load(SEQUENCE);
+        // Two further, and even: also from a line that was found odd without an intent.
+        record.sequence = (((meta >> SEQUENCE_SHIFT) | 1) + 1) & SEQUENCE_MASK;
+        let words = record.to_words();
+        self.intent.publish(self.number, &words, hint);
+        self.complete(&words, hint, keep_hint);
+    }
+
+    /// Writes the words of the intent into the record, and withdraws the intent.
+    fn complete(self, words: &[u64; LINE_WORDS], hint: u32, keep_hint: impl Fn(u32, u32)) {
+        let meta = self.line.load(SEQUENCE);
+        if meta != words[SEQUENCE] {
+            self.line.store(SEQUENCE, meta | 1 << SEQUENCE_SHIFT);
+            for word in (0..SEQUENCE).filter(|&word| word != TALLY) {
+                self.line.store(word, words[word]);
+            }
+            self.line.store(SEQUENCE, words[SEQUENCE]);
+        }
+        keep_hint(self.number, hint);
+        self.intent.withdraw();
+    }
+}
+
+/// The header's copy of a record that is being written: a line of words, with the hint in place of the tally, and a
+/// word that says whose it is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Intent<'m> {
+    pub(crate) words: &'m Line,
+    /// Record number + 1 (32; 0 = no intent) · how many intents there were (32).
+    pub(crate) owner: &'m Line,
+}
+
+/// The word of the owner line that the intent uses.
+const OWNER: usize = 0;
+
+impl Intent<'_> {
+    /// The words that record `number` is about to have, if it is that record's intent.
+    fn read(self, number: u32) -> Option<[u64; LINE_WORDS]> {
+        let owner = self.owner.load(OWNER);
+        if low(owner) != number + 1 {
+            return None;
+        }
+        let mut words = [0; LINE_WORDS];
+        for (word, copy) in words.iter_mut().enumerate() {
+            *copy = self.words.load(word);
+        }
+        // The count of intents tells this one from a later one for the same record.
+        (self.owner.load(OWNER) == owner).then_some(words)
+    }
+
+    fn publish(self, number: u32, words: &[u64; LINE_WORDS], hint: u32) {
+        for (word, &value) in words.iter().enumerate() {
+            self.words.store(word, if word == TALLY { u64::from(hint) } else { value });
+        }
+        self.owner.store(OWNER, join(high(self.owner.load(OWNER)).wrapping_add(1), number + 1));
+    }
+
+    fn withdraw(self) {
+        self.owner.store(OWNER, join(high(self.owner.load(OWNER)), 0));
+    }
+
+    /// The record that the intent is for, if a killed administrator left one.
+    pub(crate) fn pending(self) -> Option<u32> {
+        low(self.owner.load(OWNER)).checked_sub(1)
+    }
+
+    /// Completes what a killed administrator left: `place` is the pending record's.
+    pub(crate) fn recover(self, place: Place<'_>, keep_hint: impl Fn(u32, u32)) {
+        if let Some(words) = self.read(place.number) {
+            place.complete(&words, low(words[TALLY]), keep_hint);
+        }
+    }
+
+    /// Drops an intent that names no record.
+    pub(crate) fn discard(self) {
+        self.withdraw();
+    }
+}

@@ -1,0 +1,328 @@
+//! The tally: one 64-bit word that counts a key's use in all its windows.
+//!
+//! ```text
+//! 64 bits = stamp (time in units of the smallest window) | count of window 1 | … | count of window n
+//! ```
+//!
+//! Windows nest, so from the one stamp every window's index follows: hour = minute / 60. A sliding window has two
+//! counts, this window's and then the previous one's.
+
+use crate::policy::{Algorithm, Limits, MAX_QUOTAS, Quota, Window};
+use crate::time::{Divisor, Timestamp};
+
+/// The year 2200 in Unix seconds: a stamp reaches at least so far.
+const STAMP_REACH_S: u64 = 7_258_118_400;
+
+/// The widest count, in bits: limits are `u32`.
+const MAX_COUNT_BITS: u32 = 32;
+
+/// The word of no tally: nothing has been counted. As a tally it reads as unused and long expired.
+pub(crate) const VOID: u64 = 0;
+
+/// Where a tally keeps its stamp and its counts, and what its windows are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    algorithm: Algorithm,
+    windows: [Window; MAX_QUOTAS],
+    len: u8,
+    /// Bits of each count; both counts of a sliding window have them.
+    bits: [u8; MAX_QUOTAS],
+    /// Where each window's (current) count begins; a sliding window's previous count lies just below it.
+    shifts: [u8; MAX_QUOTAS],
+    stamp_shift: u8,
+    /// The smallest window, in milliseconds.
+    unit: Divisor,
+    /// Each window's length in units.
+    ratios: [Divisor; MAX_QUOTAS],
+}
+
+impl Layout {
+    /// The layout for `quotas`, which are sorted and nested. Spare bits go to the counts, so that limits can be
+    /// raised in place.
+    ///
+    /// # Errors
+    /// The bits needed, when that is more than 64.
+    pub(crate) fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, u32> {
+        let unit_s = u64::from(quotas[0].window.seconds());
+        let stamp = u64::BITS - (STAMP_REACH_S.div_ceil(unit_s) - 1).leading_zeros();
+        let counts_per_window = counts_per_window(algorithm);
+        let mut needs = [0; MAX_QUOTAS];
+        for (need, quota) in needs.iter_mut().zip(quotas) {
+            *need = u32::BITS - quota.limit.leading_zeros();
+        }
+        let needed = stamp + needs.iter().sum::<u32>() * counts_per_window;
+        if needed > u64::BITS {
+            return Err(needed);
+        }
+        let counts = u32::try_from(quotas.len()).unwrap_or(u32::MAX) * counts_per_window;
+        let share = (u64::BITS - needed) / counts;
+        let mut windows = [quotas[0].window; MAX_QUOTAS];
+        let mut bits = [0; MAX_QUOTAS];
+        for (place, quota) in quotas.iter().enumerate() {
+            windows[place] = quota.window;
+            bits[place] = u8::try_from((needs[place] + share).min(MAX_COUNT_BITS)).unwrap_or(0);
+        }
+        Self::from_parts(algorithm, &windows[..quotas.len()], bits).ok_or(needed)
+    }
+
+    /// The layout of a table that exists already; `None` when no table could have it.
+    pub(crate) fn from_parts(algorithm: Algorithm, lengths: &[Window], bits: [u8; MAX_QUOTAS]) -> Option<Self> {
+        let first = *lengths.first()?;
+        let len = u8::try_from(lengths.len()).ok()?;
+        let mut windows = [first; MAX_QUOTAS];
+        windows.get_mut(..lengths.len())?.copy_from_slice(lengths);
+        let nested = lengths.windows(2).all(|pair| pair[0] < pair[1] && pair[1].seconds() % pair[0].seconds() == 0);
+        let used = &bits[..lengths.len()];
+        let fitting = used.iter().all(|&bits| bits >= 1 && u32::from(bits) <= MAX_COUNT_BITS)
+            && bits[lengths.len()..].iter().all(|&bits| bits == 0);
+        let total = used.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
+        let stamp_bits = u64::BITS.checked_sub(total)?;
+        // A claim mark needs its token below the stamp, and a stamp has to reach past the longest window.
+        if !nested || !fitting || total < CLAIM_TOKEN_BITS || stamp_bits < 12 {
+            return None;
+        }
+        // Neither the time at the last stamp nor the reset two windows later may leave 64 bits of milliseconds.
+        let reach = (1u128 << stamp_bits) * u128::from(first.ms()) + 3 * u128::from(lengths[lengths.len() - 1].ms());
+        if reach > u128::from(u64::MAX) {
+            return None;
+        }
+        let mut shifts = [0; MAX_QUOTAS];
+        let mut shift = u8::try_from(total).ok()?;
+        let stamp_shift = shift;
+        for (place, &bits) in used.iter().enumerate() {
+            shift -= bits;
+            shifts[place] = shift;
+            if algorithm == Algorithm::Sliding {
+                shift -= bits;
+            }
+        }
+        let ratios = windows.map(|window| Divisor::new(u64::from(window.seconds() / first.seconds())));
+        Some(Self { algorithm, windows, len, bits, shifts, stamp_shift, unit: Divisor::new(first.ms()), ratios })
+    }
+
+    /// How the windows count.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The windows, shortest first.
+    pub fn windows(&self) -> &[Window] {
+        &self.windows[..self.len()]
+    }
+
+    /// The number of windows, 1 to [`MAX_QUOTAS`].
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.len).min(MAX_QUOTAS)
+    }
+
+    /// The bits of the stamp.
+    pub fn stamp_bits(&self) -> u32 {
+        u64::BITS - u32::from(self.stamp_shift)
+    }
+
+    /// The bits of each window's count, shortest window first.
+    pub fn count_bits(&self) -> &[u8] {
+        &self.bits[..self.len()]
+    }
+
+    /// The bits of the counts, zero past the last window.
+    pub(crate) fn bits(&self) -> [u8; MAX_QUOTAS] {
+        self.bits
+    }
+
+    /// The largest limit that the window at `place` can count, so far can a limit be raised in place.
+    #[inline]
+    pub fn max_limit(&self, place: usize) -> u32 {
+        u32::try_from(self.mask(place)).unwrap_or(u32::MAX)
+    }
+
+    /// `limits`, none above what its count can hold: a sum of them then never runs into the next field.
+    #[inline]
+    pub(crate) fn clamp(&self, limits: Limits) -> Limits {
+        let mut clamped = limits;
+        for place in 0..self.len() {
+            clamped.0[place] = clamped.0[place].min(self.max_limit(place));
+        }
+        clamped
+    }
+
+    /// The stamp of a moment. The last value is kept for claim marks; time stands still at the one before.
+    #[inline]
+    pub(crate) fn stamp_at(&self, now: Timestamp) -> u64 {
+        self.unit.divide(now.unix_ms()).min(self.claim_stamp() - 1)
+    }
+
+    /// The moment, in Unix milliseconds, at which a stamp begins.
+    #[inline]
+    pub(crate) fn stamp_start_ms(&self, stamp: u64) -> u64 {
+        stamp * self.unit.value()
+    }
+
+    /// The stamp of a word.
+    #[inline]
+    pub(crate) fn stamp(&self, word: u64) -> u64 {
+        word >> self.stamp_shift
+    }
+
+    /// The index of the window at `place`, since the epoch, that a stamp lies in.
+    #[inline]
+    pub(crate) fn window_index(&self, place: usize, stamp: u64) -> u64 {
+        self.ratios[place].divide(stamp)
+    }
+
+    /// The longest window in units of the smallest.
+    #[inline]
+    pub(crate) fn longest_units(&self) -> u64 {
+        self.ratios[self.len() - 1].value()
+    }
+
+    #[inline]
+    fn mask(&self, place: usize) -> u64 {
+        (1u64 << self.bits[place]) - 1
+    }
+
+    /// The current count of the window at `place`.
+    #[inline]
+    pub(crate) fn current(&self, word: u64, place: usize) -> u64 {
+        (word >> self.shifts[place]) & self.mask(place)
+    }
+
+    /// The previous count of the window at `place`; 0 in a fixed layout.
+    #[inline]
+    pub(crate) fn previous(&self, word: u64, place: usize) -> u64 {
+        match self.algorithm {
+            Algorithm::Fixed => 0,
+            Algorithm::Sliding => (word >> (self.shifts[place] - self.bits[place])) & self.mask(place),
+        }
+    }
+
+    /// A word of this stamp and these counts, each of which fits its field.
+    #[inline]
+    pub(crate) fn pack(&self, stamp: u64, current: &[u64; MAX_QUOTAS], previous: &[u64; MAX_QUOTAS]) -> u64 {
+        let mut word = stamp << self.stamp_shift;
+        for place in 0..self.len() {
+            debug_assert!(current[place] <= self.mask(place) && previous[place] <= self.mask(place));
+            word |= current[place] << self.shifts[place];
+            if self.algorithm == Algorithm::Sliding {
+                word |= previous[place] << (self.shifts[place] - self.bits[place]);
+            }
+        }
+        word
+    }
+
+    /// Whether a word says nothing any more to any clock that is at most one longest window late, and from which
+    /// stamp on: its slot may then go to another subject.
+    ///
+    /// One whole window more than a clock that is right would need: were the slot reused as soon as its windows
+    /// passed, a caller with a late clock would find its subject gone and start a new count in the old window.
+    #[inline]
+    pub(crate) fn reusable(&self, word: u64, now: Timestamp) -> bool {
+        word == VOID || self.stamp_at(now) >= self.reusable_from(word)
+    }
+
+    /// The first stamp at which the slot of `word` may be reused.
+    pub(crate) fn reusable_from(&self, word: u64) -> u64 {
+        let windows = match self.algorithm {
+            Algorithm::Fixed => 2,
+            Algorithm::Sliding => 3,
+        };
+        let longest = self.len() - 1;
+        (self.window_index(longest, self.stamp(word)) + windows) * self.longest_units()
+    }
+
+    /// The stamp of claim marks: all ones.
+    #[inline]
+    fn claim_stamp(&self) -> u64 {
+        u64::MAX >> self.stamp_shift
+    }
+
+    /// The mark that a claim puts in place of an expired tally. `token` is cut to [`CLAIM_TOKEN_BITS`].
+    pub(crate) fn claim_mark(&self, token: u64) -> u64 {
+        (self.claim_stamp() << self.stamp_shift) | (token & ((1 << CLAIM_TOKEN_BITS) - 1))
+    }
+
+    /// Whether a word is a claim mark and no tally.
+    #[inline]
+    pub(crate) fn is_claim_mark(&self, word: u64) -> bool {
+        self.stamp(word) == self.claim_stamp()
+    }
+}
+
+/// Bits of the token that tells one claim's mark from another's. Four sliding windows of one-second units leave
+/// just so many below the stamp.
+pub(crate) const CLAIM_TOKEN_BITS: u32 = 24;
+
+const fn counts_per_window(algorithm: Algorithm) -> u32 {
+    match algorithm {
+        Algorithm::Fixed => 1,
+        Algorithm::Sliding => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Policy;
+
+    fn layout(text: &str) -> Layout {
+        *text.parse::<Policy>().unwrap().layout()
+    }
+
+    #[test]
+    fn spare_bits_go_to_the_counts() {
+        let layout = layout("100/minute, 1000/hour");
+        assert_eq!(layout.stamp_bits(), 27);
+        assert_eq!(layout.count_bits(), [17, 20]);
+        assert_eq!(layout.max_limit(1), (1 << 20) - 1);
+    }
+
+    #[test]
+    fn a_packed_word_reads_back() {
+        let layout = layout("sliding 5/10s, 50/100s");
+        let word = layout.pack(12345, &[1, 2, 0, 0], &[3, 4, 0, 0]);
+        assert_eq!(layout.stamp(word), 12345);
+        assert_eq!((layout.current(word, 0), layout.previous(word, 0)), (1, 3));
+        assert_eq!((layout.current(word, 1), layout.previous(word, 1)), (2, 4));
+    }
+
+    #[test]
+    fn time_stands_still_before_the_claim_mark() {
+        let layout = layout("100/minute, 1000/hour");
+        let last = layout.stamp_at(Timestamp::from_unix_ms(u64::MAX));
+        assert_eq!(last, (1 << 27) - 2);
+        assert!(!layout.is_claim_mark(layout.pack(last, &[(1 << 17) - 1, (1 << 20) - 1, 0, 0], &[0; 4])));
+        assert!(layout.is_claim_mark(layout.claim_mark(u64::MAX)));
+        assert_ne!(layout.claim_mark(1), layout.claim_mark(2));
+    }
+
+    #[test]
+    fn the_tightest_layout_still_has_room_for_a_token() {
+        let layout = layout("sliding 7/second, 7/minute, 7/hour, 7/day");
+        assert_eq!(u64::BITS - layout.stamp_bits(), CLAIM_TOKEN_BITS);
+    }
+
+    #[test]
+    fn a_slot_is_kept_one_window_longer_than_its_tally() {
+        let layout = layout("100/minute, 1000/hour");
+        let hour = 3_600_000;
+        let word = layout.pack(59, &[1, 1, 0, 0], &[0; 4]);
+        assert!(!layout.reusable(word, Timestamp::from_unix_ms(2 * hour - 1)));
+        assert!(layout.reusable(word, Timestamp::from_unix_ms(2 * hour)));
+    }
+
+    #[test]
+    fn layouts_that_no_policy_has_are_refused() {
+        let minute = Window::from_seconds(60).unwrap();
+        let hour = Window::from_seconds(3600).unwrap();
+        let parts = |windows: &[Window], bits| Layout::from_parts(Algorithm::Fixed, windows, bits).is_some();
+        assert!(parts(&[minute, hour], [17, 20, 0, 0]));
+        assert!(!parts(&[hour, minute], [17, 20, 0, 0]));
+        assert!(!parts(&[minute, hour], [33, 20, 0, 0]));
+        assert!(!parts(&[minute, hour], [17, 0, 0, 0]));
+        assert!(!parts(&[minute, hour], [17, 20, 1, 0]));
+        assert!(!parts(&[minute, hour], [30, 30, 0, 0]));
+        assert!(!parts(&[minute, hour], [7, 10, 0, 0]));
+        assert!(!parts(&[], [0; 4]));
+    }
+}

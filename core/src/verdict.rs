@@ -1,0 +1,269 @@
+//! The verdict: everything that an HTTP response, a log line or a later refund needs to know.
+
+use core::fmt;
+
+use crate::decide::{Charge, Decision};
+use crate::key::KeyId;
+use crate::policy::{MAX_QUOTAS, Window};
+use crate::time::Timestamp;
+
+/// What was decided. The numbers are the same in every language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Outcome {
+    /// The request may go on; its cost is charged.
+    Admitted = 0,
+    /// Some window lacks room; nothing is charged.
+    Denied = 1,
+    /// No key was presented.
+    MissingKey = 2,
+    /// The key is no good, for a [`Reason`] that the client isn't told.
+    InvalidKey = 3,
+    /// The cost is above a limit and can never be admitted.
+    TooCostly = 4,
+    /// A limiter has no slot for a new subject; nothing is charged.
+    Full = 5,
+}
+
+/// Why a key is invalid: for logs and metrics, never for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// The key isn't invalid.
+    None = 0,
+    /// The text has no form that a key of this gate could have.
+    Malformed = 1,
+    /// The checksum of a well-formed key is wrong: a typo.
+    Checksum = 2,
+    /// No key of this gate has this key id.
+    Unknown = 3,
+    /// The key id exists and the secret is another.
+    WrongSecret = 4,
+    /// The key was revoked.
+    Revoked = 5,
+    /// The key, or the grace of its previous secret, ended.
+    Expired = 6,
+    /// The header was sent more than once.
+    Duplicate = 7,
+    /// The key belongs to a pepper that this process wasn't given.
+    PepperMissing = 8,
+    /// The key's record can't be read.
+    Damaged = 9,
+}
+
+impl Reason {
+    /// A short word for logs and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Malformed => "malformed",
+            Self::Checksum => "checksum",
+            Self::Unknown => "unknown",
+            Self::WrongSecret => "wrong_secret",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Duplicate => "duplicate",
+            Self::PepperMissing => "pepper_missing",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Outcome {
+    /// A short word for logs and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Denied => "denied",
+            Self::MissingKey => "missing_key",
+            Self::InvalidKey => "invalid_key",
+            Self::TooCostly => "too_costly",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One window of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotaState {
+    /// The most that one window admits.
+    pub limit: u32,
+    /// What is left, at most the limit.
+    pub remaining: u32,
+    /// The window.
+    pub window: Window,
+    /// When all that is counted now will be forgotten, in Unix seconds.
+    pub reset_unix_s: u64,
+    /// Whether this window is why the request was denied.
+    pub lacking: bool,
+}
+
+/// Up to four [`QuotaState`]s, shortest window first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quotas {
+    states: [QuotaState; MAX_QUOTAS],
+    len: u8,
+}
+
+impl Quotas {
+    /// All of them, shortest window first.
+    #[inline]
+    pub fn as_slice(&self) -> &[QuotaState] {
+        &self.states[..usize::from(self.len).min(MAX_QUOTAS)]
+    }
+
+    /// The one with the longest window; `None` when the verdict says nothing about quotas.
+    #[inline]
+    pub fn longest(&self) -> Option<&QuotaState> {
+        self.as_slice().last()
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, state: QuotaState) {
+        self.states[usize::from(self.len)] = state;
+        self.len += 1;
+    }
+}
+
+impl Default for Quotas {
+    #[inline]
+    fn default() -> Self {
+        const UNUSED: QuotaState =
+            QuotaState { limit: 0, remaining: 0, window: Window::SECOND, reset_unix_s: 0, lacking: false };
+        Self { states: [UNUSED; MAX_QUOTAS], len: 0 }
+    }
+}
+
+/// Whose key it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The key's public name.
+    pub key_id: KeyId,
+    /// The team account that the key belongs to.
+    pub account: u32,
+    /// The number of the key's plan; the gate tells its name.
+    pub plan: u8,
+    /// The number of the key's environment; the gate tells its name.
+    pub env: u8,
+}
+
+/// The answer to a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub(crate) outcome: Outcome,
+    pub(crate) reason: Reason,
+    pub(crate) holder: Option<Holder>,
+    pub(crate) quotas: Quotas,
+    pub(crate) cost: u32,
+    pub(crate) uncharged: u32,
+    pub(crate) now: Timestamp,
+    pub(crate) time: Timestamp,
+    pub(crate) retry_at: Option<Timestamp>,
+}
+
+impl Verdict {
+    /// Whether the request may go on.
+    #[inline]
+    pub fn admitted(&self) -> bool {
+        self.outcome == Outcome::Admitted
+    }
+
+    /// What was decided.
+    #[inline]
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Why the key is invalid: for logs and metrics, never for the client.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// Whose key it was: known once the secret was found right, also when the key turns out revoked or expired.
+    pub fn holder(&self) -> Option<Holder> {
+        self.holder
+    }
+
+    /// Every window after the decision, shortest first. Empty when no tally was reached.
+    pub fn quotas(&self) -> &[QuotaState] {
+        self.quotas.as_slice()
+    }
+
+    /// Units left in the longest window; 0 when no tally was reached.
+    pub fn remaining(&self) -> u32 {
+        self.quotas.longest().map_or(0, |quota| quota.remaining)
+    }
+
+    /// When a denied request is worth trying again; `None` unless denied or full.
+    pub fn retry_at(&self) -> Option<Timestamp> {
+        self.retry_at
+    }
+
+    /// Seconds until [`retry_at`](Self::retry_at), rounded up and at least 1; `None` unless denied or full.
+    pub fn retry_after_s(&self) -> Option<u32> {
+        let wait_ms = self.retry_at?.unix_ms().saturating_sub(self.now.unix_ms());
+        Some(u32::try_from(wait_ms.div_ceil(1000)).unwrap_or(u32::MAX).max(1))
+    }
+
+    /// What was charged, to be kept for a later `refund` or `settle`; `None` unless admitted.
+    pub fn charge(&self) -> Option<Charge> {
+        self.admitted().then_some(Charge { cost: self.cost, at: self.time })
+    }
+
+    /// What a `settle` found no room for; 0 in every other verdict.
+    pub fn uncharged(&self) -> u32 {
+        self.uncharged
+    }
+
+    /// The caller's time.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The verdict on a request whose key header came more than once: it is invalid, whatever the values are, since
+    /// the next server in the chain might pick another one.
+    pub fn duplicate_header(now: Timestamp) -> Self {
+        Self::refused(Outcome::InvalidKey, Reason::Duplicate, now)
+    }
+
+    #[inline]
+    pub(crate) fn decided(decision: &Decision, holder: Option<Holder>, now: Timestamp, cost: u32) -> Self {
+        Self {
+            outcome: decision.outcome,
+            reason: Reason::None,
+            holder,
+            quotas: decision.quotas,
+            cost,
+            uncharged: decision.uncharged,
+            now,
+            time: decision.time,
+            retry_at: decision.retry_at,
+        }
+    }
+
+    pub(crate) fn refused(outcome: Outcome, reason: Reason, now: Timestamp) -> Self {
+        Self {
+            outcome,
+            reason,
+            holder: None,
+            quotas: Quotas::default(),
+            cost: 0,
+            uncharged: 0,
+            now,
+            time: now,
+            retry_at: None,
+        }
+    }
+}
