@@ -157,8 +157,7 @@ impl Reading {
         let mut reading = Self { stamp, time_ms, current: [0; MAX_QUOTAS], previous: [0; MAX_QUOTAS] };
         for place in 0..layout.len() {
             // A stamp ahead of the time keeps its counts, so nothing has passed.
-            let passed =
-                layout.window_index(place, stamp).saturating_sub(layout.window_index(place, held));
+            let passed = layout.window_index(place, stamp).saturating_sub(layout.window_index(place, held));
             let (current, previous) = (layout.current(word, place), layout.previous(word, place));
             (reading.current[place], reading.previous[place]) = match passed {
                 0 => (current, previous),
@@ -380,7 +379,10 @@ mod tests {
         assert_eq!(back.quotas.as_slice()[0].remaining, 3);
         assert_eq!(back.quotas.as_slice()[1].remaining, 7);
         let hour_later = spend(&policy, charged.next, ms(3_600_000), 2).next;
-        assert_eq!(refund(policy.layout(), policy.limits(), hour_later, ms(3_600_000), charge).next, hour_later);
+        assert_eq!(
+            refund(policy.layout(), policy.limits(), hour_later, ms(3_600_000), charge).next,
+            hour_later
+        );
     }
 
     #[test]
@@ -399,7 +401,13 @@ mod tests {
 
     #[test]
     fn the_ends_of_every_range_decide_without_overflow() {
-        for text in ["1/second", "2147483647/second", "4294967295/31d", "sliding 65535/31d", "sliding 7/s,7/m,7/h,7/d"] {
+        for text in [
+            "1/second",
+            "2147483647/second",
+            "4294967295/31d",
+            "sliding 65535/31d",
+            "sliding 7/s,7/m,7/h,7/d",
+        ] {
             let policy: Policy = text.parse().unwrap();
             for word in [0, 1, u64::MAX, u64::MAX >> 1, 1 << 63] {
                 for now in [0, 1, u64::MAX - 1, u64::MAX].map(Timestamp::from_unix_ms) {
@@ -407,7 +415,9 @@ mod tests {
                         let charge = Charge { cost, at: now };
                         let (layout, limits) = (policy.layout(), policy.limits());
                         let decision = check(layout, limits, word, now, cost);
-                        assert!(decision.quotas.as_slice().iter().all(|quota| quota.remaining <= quota.limit));
+                        assert!(
+                            decision.quotas.as_slice().iter().all(|quota| quota.remaining <= quota.limit)
+                        );
                         peek(layout, limits, word, now, cost);
                         refund(layout, limits, word, now, charge);
                         settle(layout, limits, word, now, charge, u32::MAX - cost);

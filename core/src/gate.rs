@@ -193,10 +193,12 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let valid = (1..=MAX_KEYS).contains(&header.capacity)
             && (FIXED_LINES + 1..=lines.len()).contains(&header_lines)
             && header.flags & !HINTS_FLAG == 0;
-        let expected = valid.then(|| self::lines(header_lines, header.capacity, header.flags & HINTS_FLAG != 0));
+        let expected =
+            valid.then(|| self::lines(header_lines, header.capacity, header.flags & HINTS_FLAG != 0));
         header.expect_lines(lines, expected)?;
         let prefix = lines[PEPPER_LINE].load(PREFIX_WORD);
-        let prefix = Name::from_word(prefix).ok_or(AttachError::Geometry { what: "prefix", value: prefix })?;
+        let prefix =
+            Name::from_word(prefix).ok_or(AttachError::Geometry { what: "prefix", value: prefix })?;
         let gate = Self::with(memory, &header, prefix, peppers);
         if gate.plan(0).is_none() {
             return Err(AttachError::Geometry { what: "first plan", value: gate.plan_line(0).0.load(0) });
@@ -209,8 +211,17 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
     fn with(memory: M, header: &Header, prefix: Name, peppers: Peppers) -> Self {
         let records_at = index(u64::from(header.header_lines));
-        let hints_at = (header.flags & HINTS_FLAG != 0).then(|| records_at + index(u64::from(header.capacity)));
-        Self { memory, peppers, layout: header.layout, prefix, capacity: header.capacity, records_at, hints_at }
+        let hints_at =
+            (header.flags & HINTS_FLAG != 0).then(|| records_at + index(u64::from(header.capacity)));
+        Self {
+            memory,
+            peppers,
+            layout: header.layout,
+            prefix,
+            capacity: header.capacity,
+            records_at,
+            hints_at,
+        }
     }
 
     /// Checks the key and then charges `cost` to every window of its plan, if all have room for it, else to none.
@@ -279,7 +290,12 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 
     /// The same for callers that hold a key id, from an earlier verdict or from `list`, and no secret.
-    fn adjust(&self, key_id: KeyId, now: Timestamp, decide: impl Fn(Limits, u64) -> Decision) -> Option<Verdict> {
+    fn adjust(
+        &self,
+        key_id: KeyId,
+        now: Timestamp,
+        decide: impl Fn(Limits, u64) -> Decision,
+    ) -> Option<Verdict> {
         loop {
             let (place, record) = self.find(key_id)?;
             let limits = self.limits(record.plan);
@@ -334,8 +350,15 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
     /// The same for a key of another form, under each pepper that is in use. All of them are tried, always.
     #[cold]
-    fn verify_imported(&self, text: &[u8], otherwise: Reason, now: Timestamp) -> Result<(Place<'_>, Record), Refusal> {
-        if self.memory.as_ref()[PEPPER_LINE].load(IMPORTS_WORD) == 0 || !IMPORTED_KEY_LEN.contains(&text.len()) {
+    fn verify_imported(
+        &self,
+        text: &[u8],
+        otherwise: Reason,
+        now: Timestamp,
+    ) -> Result<(Place<'_>, Record), Refusal> {
+        if self.memory.as_ref()[PEPPER_LINE].load(IMPORTS_WORD) == 0
+            || !IMPORTED_KEY_LEN.contains(&text.len())
+        {
             return Err(Refusal::of(otherwise));
         }
         let mut found = None;
@@ -378,7 +401,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let passed = |until_s: u32| now.unix_s() >= u64::from(until_s);
         let reason = if record.state == KeyState::Revoked {
             Reason::Revoked
-        } else if (record.not_after != 0 && passed(record.not_after)) || (previous && passed(record.grace_until)) {
+        } else if (record.not_after != 0 && passed(record.not_after))
+            || (previous && passed(record.grace_until))
+        {
             Reason::Expired
         } else {
             return Ok((place, record));
@@ -466,7 +491,6 @@ impl<M: AsRef<[Line]>> Gate<M> {
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
-
 }
 
 fn holder(record: &Record) -> Option<Holder> {

@@ -85,7 +85,10 @@ impl Header {
         line.store(1, join(self.kind as u32, FORMAT_VERSION));
         line.store(2, bytes(memory.len()));
         line.store(3, join(self.header_lines, self.capacity));
-        line.store(4, join(algorithm << 16 | u32::try_from(self.layout.windows().len()).unwrap_or(0), self.flags));
+        line.store(
+            4,
+            join(algorithm << 16 | u32::try_from(self.layout.windows().len()).unwrap_or(0), self.flags),
+        );
         line.store(5, join(lengths[1], lengths[0]));
         line.store(6, join(lengths[3], lengths[2]));
         line.store(7, u64::from(u32::from_le_bytes([b0, b1, b2, b3])));
@@ -208,15 +211,25 @@ impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotATable { magic } => {
-                write!(f, "this is no keytally table: it begins with {:02x?}, not \"keytally\"", magic.to_le_bytes())
+                write!(
+                    f,
+                    "this is no keytally table: it begins with {:02x?}, not \"keytally\"",
+                    magic.to_le_bytes()
+                )
             }
-            Self::Unfinished => f.write_str("this table was never finished: its creation was interrupted; create it again"),
+            Self::Unfinished => {
+                f.write_str("this table was never finished: its creation was interrupted; create it again")
+            }
             Self::Version { found, expected } => {
                 write!(f, "this table has format version {found}, and this library reads version {expected}")
             }
             Self::Kind { found, expected } => write!(f, "this is a {found}, not a {expected}"),
-            Self::Truncated { len, needed } => write!(f, "this table has {len} bytes and its header says {needed}"),
-            Self::Geometry { what, value } => write!(f, "this table's header is damaged: {value} is no {what}"),
+            Self::Truncated { len, needed } => {
+                write!(f, "this table has {len} bytes and its header says {needed}")
+            }
+            Self::Geometry { what, value } => {
+                write!(f, "this table's header is damaged: {value} is no {what}")
+            }
             Self::WrongPepper { given } => write!(
                 f,
                 "none of the {given} pepper(s) given belongs to this gate; give the pepper that it was created with"
@@ -266,11 +279,13 @@ impl fmt::Display for CreateError {
             Self::Size { lines, needed } => {
                 write!(f, "the memory has {lines} lines of 64 bytes and the table takes {needed}")
             }
-            Self::Capacity { capacity, max } => write!(f, "a capacity of {capacity} can't be; it is 1 to {max}"),
+            Self::Capacity { capacity, max } => {
+                write!(f, "a capacity of {capacity} can't be; it is 1 to {max}")
+            }
             Self::Plans { plans, max } => write!(f, "{plans} plans can't be; there are 1 to {max}"),
-            Self::PlanName => f.write_str(
-                "a plan's name is 1 to 16 characters of a-z, 0-9, - and _, and each appears once",
-            ),
+            Self::PlanName => {
+                f.write_str("a plan's name is 1 to 16 characters of a-z, 0-9, - and _, and each appears once")
+            }
             Self::PlanWindows => f.write_str(
                 "all plans of a gate must share their windows and algorithm, and fit one tally together",
             ),

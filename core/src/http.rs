@@ -122,7 +122,8 @@ impl Verdict {
             out.push_str("\r\n").map_err(|_| fmt::Error)?;
         }
         if matches!(self.outcome, Outcome::MissingKey | Outcome::InvalidKey) {
-            out.push_str("WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n").map_err(|_| fmt::Error)?;
+            out.push_str("WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n")
+                .map_err(|_| fmt::Error)?;
         }
         match self.retry_after_s() {
             Some(seconds) => write!(out, "Retry-After: {seconds}\r\n"),
@@ -149,13 +150,16 @@ impl Verdict {
             Outcome::Full => "Too many clients at once",
         };
         let kind = match self.outcome {
-            Outcome::Denied | Outcome::TooCostly => "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            Outcome::Denied | Outcome::TooCostly => {
+                "https://iana.org/assignments/http-problem-types#quota-exceeded"
+            }
             _ => "about:blank",
         };
         write!(out, r#"{{"type": "{kind}", "title": "{title}", "status": {}"#, self.http_status())?;
-        let lacking = self.quotas().iter().filter(|quota| {
-            quota.lacking || (self.outcome == Outcome::TooCostly && self.cost > quota.limit)
-        });
+        let lacking = self
+            .quotas()
+            .iter()
+            .filter(|quota| quota.lacking || (self.outcome == Outcome::TooCostly && self.cost > quota.limit));
         let mut between = r#", "violated-policies": [""#;
         let mut end = "";
         for quota in lacking {
@@ -182,5 +186,103 @@ impl Headers {
     /// Name and value of each.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.text.split_terminator("\r\n").filter_map(|line| line.split_once(": "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use std::string::ToString;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::decide;
+    use crate::policy::{MAX_WINDOW_S, Policy, Window};
+    use crate::time::Timestamp;
+    use crate::verdict::{QuotaState, Quotas, Reason};
+
+    /// 20 seconds after a full hour.
+    const NOW: Timestamp = Timestamp::from_unix_s(1_700_049_620);
+
+    fn verdict(policy: &str, spent: u32, cost: u32) -> Verdict {
+        let policy: Policy = policy.parse().unwrap();
+        let word = decide::check(policy.layout(), policy.limits(), 0, NOW, spent).next;
+        Verdict::decided(&decide::check(policy.layout(), policy.limits(), word, NOW, cost), None, NOW, cost)
+    }
+
+    #[test]
+    fn an_admitted_request_carries_every_quota() {
+        let headers = verdict("100/minute, 1000/hour", 0, 1).headers();
+        assert_eq!(
+            headers.as_str(),
+            "X-RateLimit-Limit: 1000\r\n\
+             X-RateLimit-Remaining: 999\r\n\
+             X-RateLimit-Reset: 1700053200\r\n\
+             RateLimit-Policy: \"minute\";q=100;w=60, \"hour\";q=1000;w=3600\r\n\
+             RateLimit: \"minute\";r=99;t=40, \"hour\";r=999;t=3580\r\n"
+        );
+    }
+
+    #[test]
+    fn a_denied_one_says_when_to_come_back() {
+        let denied = verdict("100/minute, 1000/hour", 100, 1);
+        assert_eq!(denied.headers().iter().last(), Some(("Retry-After", "40")));
+        assert_eq!(
+            denied.problem().as_str(),
+            r#"{"type": "https://iana.org/assignments/http-problem-types#quota-exceeded", "title": "Rate limit exceeded", "status": 429, "violated-policies": ["minute"]}"#
+        );
+        let too_costly = verdict("100/minute, 1000/hour", 0, 101);
+        assert!(too_costly.headers().iter().all(|(name, _)| name != "Retry-After"));
+        assert!(too_costly.problem().ends_with(r#""violated-policies": ["minute"]}"#));
+    }
+
+    #[test]
+    fn a_key_that_is_missing_or_invalid_asks_for_one() {
+        for outcome in [Outcome::MissingKey, Outcome::InvalidKey] {
+            let refused = Verdict::refused(outcome, Reason::None, NOW);
+            let expected = "WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n";
+            assert_eq!((refused.headers().as_str(), refused.http_status()), (expected, 401));
+        }
+    }
+
+    /// A verdict of which every number is as long as it can be.
+    fn longest() -> Verdict {
+        let mut quotas = Quotas::default();
+        for _ in 0..4 {
+            quotas.push(QuotaState {
+                limit: u32::MAX,
+                remaining: u32::MAX,
+                window: Window::from_seconds(MAX_WINDOW_S - 1).unwrap(),
+                reset_unix_s: u64::MAX,
+                lacking: true,
+            });
+        }
+        let mut verdict = Verdict::refused(Outcome::Denied, Reason::None, Timestamp::from_unix_ms(0));
+        verdict.quotas = quotas;
+        verdict.retry_at = Some(Timestamp::from_unix_ms(u64::MAX));
+        verdict
+    }
+
+    #[test]
+    fn the_longest_verdict_fits_its_buffers() {
+        let headers = longest().headers();
+        let fields: Vec<_> = headers.iter().collect();
+        assert_eq!(fields.len(), 6);
+        assert_eq!(fields[5], ("Retry-After", "4294967295"));
+        assert!(longest().problem().ends_with(r#", "2678399s"]}"#));
+        let title =
+            [Outcome::Denied, Outcome::TooCostly].map(|outcome| Verdict { outcome, ..longest() }.problem());
+        assert!(title.iter().all(|problem| problem.ends_with('}')));
+    }
+
+    #[test]
+    fn a_buffer_that_is_too_small_is_left_alone() {
+        let verdict = verdict("100/minute", 0, 1);
+        let needed = verdict.headers().as_str().len();
+        let mut buffer = std::vec![b'!'; needed];
+        assert_eq!(verdict.write_headers(&mut buffer[..needed - 1]), Err(BufferTooSmall { needed }));
+        assert!(buffer.iter().all(|&byte| byte == b'!'));
+        assert_eq!(verdict.write_headers(&mut buffer), Ok(needed));
+        assert_eq!(core::str::from_utf8(&buffer).unwrap().to_string(), verdict.headers().as_str());
     }
 }

@@ -310,7 +310,8 @@ pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, KeyError> {
     let id = locate(key).ok_or(KeyError::Form)?;
     let (names, body) = key.split_at(key.len() - BODY_LEN);
     let names = core::str::from_utf8(names).map_err(|_| KeyError::Form)?;
-    let (prefix, env) = names.strip_suffix('_').and_then(|names| names.split_once('_')).ok_or(KeyError::Form)?;
+    let (prefix, env) =
+        names.strip_suffix('_').and_then(|names| names.split_once('_')).ok_or(KeyError::Form)?;
     let (secret, checksum) = body[KEY_ID_LEN..].split_at(SECRET_CHARS);
     // A secret of 22 characters may exceed 128 bits, a checksum of 6 may exceed 32.
     let mut number = [0; SECRET_LEN];
@@ -390,9 +391,10 @@ fn encode(number: &[u8], text: &mut [u8]) {
 
 /// The character of a digit, without a table that a secret would index.
 fn select(digit: u32) -> u8 {
-    ALPHABET.iter().zip(0u32..).fold(0, |found, (&character, value)| {
-        found | (character & u8::from(value == digit).wrapping_neg())
-    })
+    ALPHABET
+        .iter()
+        .zip(0u32..)
+        .fold(0, |found, (&character, value)| found | (character & u8::from(value == digit).wrapping_neg()))
 }
 
 /// Reads base62 into a big-endian number; false when a character is outside the alphabet or the number too large.
@@ -448,8 +450,13 @@ mod tests {
 
     fn key() -> Key {
         let secret = core::array::from_fn(|place| u8::try_from(place * 17).unwrap());
-        Key::mint(Name::new("kt").unwrap(), Name::new("live").unwrap(), KeyId::from_number(u64::MAX).unwrap(), &secret)
-            .unwrap()
+        Key::mint(
+            Name::new("kt").unwrap(),
+            Name::new("live").unwrap(),
+            KeyId::from_number(u64::MAX).unwrap(),
+            &secret,
+        )
+        .unwrap()
     }
 
     #[test]
@@ -503,7 +510,12 @@ mod tests {
     #[test]
     fn names_together_have_14_characters_at_most() {
         let mint = |prefix, env| {
-            Key::mint(Name::new(prefix).unwrap(), Name::new(env).unwrap(), KeyId::from_number(1).unwrap(), &[0; 16])
+            Key::mint(
+                Name::new(prefix).unwrap(),
+                Name::new(env).unwrap(),
+                KeyId::from_number(1).unwrap(),
+                &[0; 16],
+            )
         };
         assert_eq!(mint("12345678", "123456").unwrap().expose().len(), MAX_KEY_LEN);
         assert!(mint("12345678", "1234567").is_none());

@@ -4,7 +4,7 @@
 //! header | bucket 0: 8 × { tag, tally } | bucket 1 | … | claim words, one per bucket
 //! ```
 //!
-//! A subject has two buckets, from its keyed hash; it lives in the first unless that was full when it came. Its tag
+//! A subject has two buckets, from its keyed hash; it lives in the first unless that was rather full when it came. Its tag
 //! is 48 bits of the hash and 16 bits that count how often the slot changed hands.
 //!
 //! # Hit
@@ -63,8 +63,13 @@ const HEADER_LINES: usize = 2;
 const BUCKET_LINES: usize = 2;
 const SLOTS_PER_LINE: usize = LINE_WORDS / 2;
 
-/// Slots for every 8 subjects of capacity: with a quarter more slots than subjects, next to no subject finds both of its buckets full.
-const SLOTS_PER_8_SUBJECTS: u64 = 10;
+/// Slots for every 2 subjects of capacity. With half as many again as subjects, about one new subject in a million
+/// finds both of its buckets full before the table holds as many as it was made for.
+const SLOTS_PER_2_SUBJECTS: u64 = 3;
+
+/// So many slots of a subject's first bucket have to be taken before the second is preferred if it is emptier. Lower
+/// fills the table more evenly, higher keeps more subjects where they are found first.
+const SPILL: usize = 5;
 
 /// A limiter over memory of the caller's: anything that is a slice of lines.
 ///
@@ -143,9 +148,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             layout: *policy.layout(),
         };
         header.write(lines);
-        let [low, high] = [0, 8].map(|at| {
-            u64::from_le_bytes(core::array::from_fn(|byte| seed[at + byte]))
-        });
+        let [low, high] = [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|byte| seed[at + byte])));
         let limits = policy.limits();
         lines[1].store(0, low);
         lines[1].store(1, high);
@@ -164,8 +167,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         let header = Header::read(lines, TableKind::Limiter)?;
         let valid = (1..=MAX_SUBJECTS).contains(&header.capacity)
             && (HEADER_LINES..=lines.len()).contains(&index(u64::from(header.header_lines)));
-        let expected =
-            valid.then(|| lines_after(index(u64::from(header.header_lines)), header.capacity));
+        let expected = valid.then(|| lines_after(index(u64::from(header.header_lines)), header.capacity));
         header.expect_lines(lines, expected)?;
         Ok(Self::with(memory, &header))
     }
@@ -219,7 +221,9 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// [`check`](Self::check) of a subject that was hashed before.
     #[inline]
     pub fn check_subject(&self, subject: Subject, cost: u32, now: Timestamp) -> Verdict {
-        self.decide(subject, cost, now, true, |word| decide::check(&self.layout, self.limits, word, now, cost))
+        self.decide(subject, cost, now, true, |word| {
+            decide::check(&self.layout, self.limits, word, now, cost)
+        })
     }
 
     /// What [`check`](Self::check) would answer now, without the charge. It doesn't look whether a new subject
@@ -262,7 +266,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         live.count() as u64
     }
 
-    /// Slots in the table: a quarter more than its capacity.
+    /// Slots in the table: half as many again as its capacity.
     pub fn slots_total(&self) -> u64 {
         self.buckets * BUCKET_SLOTS as u64
     }
@@ -335,35 +339,32 @@ impl<M: AsRef<[Line]>> Limiter<M> {
 
     /// Inserts the subject while holding the claims of the buckets `held`, in this order. `None` when the claim of
     /// the second bucket is needed and not held.
-    fn insert_under(&self, subject: Subject, held: [u64; 2], first: u64, now: Timestamp) -> Option<Insertion> {
+    fn insert_under(
+        &self,
+        subject: Subject,
+        held: [u64; 2],
+        first: u64,
+        now: Timestamp,
+    ) -> Option<Insertion> {
         let [one, two] = self.buckets_of(subject);
         let claims = [Some(self.claim(held[0])), (held[1] != held[0]).then(|| self.claim(held[1]))];
         let alone = claims[1].is_none() && two != one;
-        let mut free = None;
-        let mut until = u64::MAX;
-        for bucket in [one, two] {
-            let sight = self.look(bucket, subject, now);
-            if sight.present {
-                return Some(Insertion::Again);
-            }
-            if bucket == two && alone && sight.marked {
-                return None;
-            }
-            free = free.or(sight.reusable.map(|slot| (bucket, slot)));
-            until = until.min(sight.reusable_from);
-            if two == one {
-                break;
-            }
+        let first_sight = self.look(one, subject, now);
+        let second_sight = self.look(two, subject, now);
+        if first_sight.present || second_sight.present {
+            return Some(Insertion::Again);
         }
-        let Some((bucket, slot)) = free else {
-            return match alone {
-                true => None,
-                false => Some(Insertion::Full { until }),
-            };
-        };
-        if bucket == two && alone {
+        let spills = first_sight.taken >= SPILL && second_sight.taken < first_sight.taken;
+        if alone && (spills || second_sight.marked) {
             return None;
         }
+        let until = first_sight.reusable_from.min(second_sight.reusable_from);
+        let (bucket, slot) = match (first_sight.reusable, second_sight.reusable) {
+            (Some(slot), None) => (one, slot),
+            (Some(slot), _) if !spills => (one, slot),
+            (_, Some(slot)) => (two, slot),
+            (_, None) => return Some(Insertion::Full { until }),
+        };
         let claims = || claims.iter().flatten();
         let token = claims().find(|claim| claim.bucket == bucket).map_or(0, |claim| claim.word);
         Some(self.place(subject, &slot, token, first, now, || claims().all(Claim::confirm)))
@@ -398,11 +399,13 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// Looks through a bucket for the subject and for a slot to put it in. The tally is loaded before the tag: a
     /// tally that is no mark, read after a claim was taken, is one whose slot no former holder can still change.
     fn look(&self, bucket: u64, subject: Subject, now: Timestamp) -> Sight<'_> {
-        let mut sight = Sight { present: false, marked: false, reusable: None, reusable_from: u64::MAX };
+        let mut sight =
+            Sight { present: false, marked: false, taken: 0, reusable: None, reusable_from: u64::MAX };
         for slot in self.slots(bucket) {
             let mut word = slot.tally.load(Ordering::Acquire);
             if self.layout.is_claim_mark(word) {
                 sight.marked = true;
+                sight.taken += 1;
                 continue;
             }
             if word != VOID && subject.owns(slot.tag.load(Ordering::Acquire)) {
@@ -416,6 +419,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             if self.layout.reusable(word, now) {
                 sight.reusable = sight.reusable.or(Some(slot));
             } else {
+                sight.taken += 1;
                 sight.reusable_from = sight.reusable_from.min(self.layout.reusable_from(word));
             }
         }
@@ -474,7 +478,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
 }
 
 const fn buckets(capacity: u32) -> u64 {
-    (capacity as u64 * SLOTS_PER_8_SUBJECTS).div_ceil(8 * BUCKET_SLOTS as u64)
+    (capacity as u64 * SLOTS_PER_2_SUBJECTS).div_ceil(2 * BUCKET_SLOTS as u64)
 }
 
 const fn lines_after(header_lines: usize, capacity: u32) -> usize {
@@ -521,6 +525,8 @@ struct Slot<'m> {
 struct Sight<'m> {
     present: bool,
     marked: bool,
+    /// Slots that can't be reused.
+    taken: usize,
     reusable: Option<Slot<'m>>,
     /// The first stamp at which a slot that can't be reused now can be.
     reusable_from: u64,
@@ -530,7 +536,9 @@ enum Insertion {
     Done,
     Again,
     /// No slot can be reused before this stamp.
-    Full { until: u64 },
+    Full {
+        until: u64,
+    },
 }
 
 /// Set in a claim word that somebody holds.

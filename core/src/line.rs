@@ -43,9 +43,9 @@ impl Line {
         &self.0[index]
     }
 
-    /// All eight words.
+    /// All eight words, for tools that copy, inspect or mend a table. Only the format says what they mean.
     #[inline]
-    pub(crate) fn words(&self) -> &[AtomicU64; LINE_WORDS] {
+    pub fn words(&self) -> &[AtomicU64; LINE_WORDS] {
         &self.0
     }
 
@@ -74,7 +74,6 @@ pub(crate) const fn join(high: u32, low: u32) -> u64 {
 }
 
 /// The upper half of a word.
-#[expect(clippy::cast_possible_truncation, reason = "the shift leaves 32 bits")]
 pub(crate) const fn high(word: u64) -> u32 {
     (word >> 32) as u32
 }
@@ -87,14 +86,16 @@ pub(crate) const fn low(word: u64) -> u32 {
 
 /// The upper 64 bits of a product: scales `fraction` (of 2^64) to a number below `range`.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "a product of two 64-bit numbers has 64 bits above bit 64")]
 pub(crate) const fn scale(fraction: u64, range: u64) -> u64 {
     ((fraction as u128 * range as u128) >> 64) as u64
 }
 
 /// An index into memory that fits: the callers' tables are slices, so what they count fits `usize`.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "an index that did not fit fails the slice's own bounds check")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an index that did not fit fails the slice's own bounds check"
+)]
 pub(crate) const fn index(number: u64) -> usize {
     number as usize
 }

@@ -21,9 +21,8 @@ const BLOCK_LEN: usize = 64;
 type State = [u32; 8];
 
 /// The initial state of SHA-256, FIPS 180-4, 5.3.3.
-const INITIAL: State = [
-    0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19,
-];
+const INITIAL: State =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// The server's HMAC secret, ready for use. It is wiped when dropped, and `Debug` shows nothing of it.
 #[derive(Clone)]
@@ -220,7 +219,11 @@ mod tests {
     fn agrees_at_every_length_around_a_block() {
         for len in 0..=130 {
             let message = [0xa5; 130];
-            assert_eq!(Pepper::of(&[7; 32]).mac(&message[..len]).to_bytes(), reference(&[7; 32], &message[..len]), "{len}");
+            assert_eq!(
+                Pepper::of(&[7; 32]).mac(&message[..len]).to_bytes(),
+                reference(&[7; 32], &message[..len]),
+                "{len}"
+            );
         }
     }
 
@@ -244,6 +247,9 @@ mod tests {
     #[test]
     fn debug_shows_nothing() {
         let pepper = Pepper::of(&[1; 32]);
-        assert_eq!(format!("{pepper:?} {:?} {:?}", pepper.mac(b""), pepper.mac(b"").tag()), "Pepper(…) Mac(…) Tag(…)");
+        assert_eq!(
+            format!("{pepper:?} {:?} {:?}", pepper.mac(b""), pepper.mac(b"").tag()),
+            "Pepper(…) Mac(…) Tag(…)"
+        );
     }
 }

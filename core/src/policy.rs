@@ -99,7 +99,7 @@ impl Policy {
             }
         }
         for pair in sorted.windows(2) {
-            if pair[1].window.0 % pair[0].window.0 != 0 {
+            if !pair[1].window.0.is_multiple_of(pair[0].window.0) {
                 return Err(PolicyError::about(PolicyErrorKind::NotNested, &pair[1]));
             }
         }
@@ -232,7 +232,7 @@ impl fmt::Display for Quota {
             if self.window.0 == seconds {
                 return f.write_str(word);
             }
-            if self.window.0 % seconds == 0 {
+            if self.window.0.is_multiple_of(seconds) {
                 return write!(f, "{}{letter}", self.window.0 / seconds);
             }
         }
@@ -321,12 +321,17 @@ impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let part = &self.part;
         match self.kind {
-            PolicyErrorKind::Empty => f.write_str("a policy needs at least one quota, like \"100/minute, 1000/hour\""),
+            PolicyErrorKind::Empty => {
+                f.write_str("a policy needs at least one quota, like \"100/minute, 1000/hour\"")
+            }
             PolicyErrorKind::TooLong => {
                 write!(f, "\"{part}…\" is longer than the {MAX_POLICY_LEN} bytes that a policy may have")
             }
             PolicyErrorKind::Syntax => {
-                write!(f, "\"{part}\" is no quota; a quota is LIMIT/UNIT or LIMIT/N UNIT, like \"100/minute\" or \"5/10s\"")
+                write!(
+                    f,
+                    "\"{part}\" is no quota; a quota is LIMIT/UNIT or LIMIT/N UNIT, like \"100/minute\" or \"5/10s\""
+                )
             }
             PolicyErrorKind::Limit => write!(f, "\"{part}\" is no limit; a limit is 1 to {}", u32::MAX),
             PolicyErrorKind::Window => {
@@ -338,9 +343,14 @@ impl fmt::Display for PolicyError {
             PolicyErrorKind::TooManyQuotas => {
                 write!(f, "\"{part}\" is one quota too many; a policy has at most {MAX_QUOTAS}")
             }
-            PolicyErrorKind::Duplicate => write!(f, "\"{part}\" has the window of another quota; each window may appear once"),
+            PolicyErrorKind::Duplicate => {
+                write!(f, "\"{part}\" has the window of another quota; each window may appear once")
+            }
             PolicyErrorKind::NotNested => {
-                write!(f, "the window of \"{part}\" is no whole multiple of the next shorter window; windows must nest")
+                write!(
+                    f,
+                    "the window of \"{part}\" is no whole multiple of the next shorter window; windows must nest"
+                )
             }
             PolicyErrorKind::TooManyBits { needed } => {
                 write!(f, "the policy needs {needed} bits and a tally has 64; lower a limit or drop a window")
@@ -380,7 +390,9 @@ mod tests {
 
     #[test]
     fn every_error_names_its_part() {
-        use PolicyErrorKind::{Duplicate, Empty, Limit, NotNested, Syntax, TooLong, TooManyQuotas, Unit, Window};
+        use PolicyErrorKind::{
+            Duplicate, Empty, Limit, NotNested, Syntax, TooLong, TooManyQuotas, Unit, Window,
+        };
         for (text, expected) in [
             ("", Empty),
             ("sliding ", Empty),
@@ -415,7 +427,7 @@ mod tests {
 
     #[test]
     fn zero_limits_are_refused_without_text_too() {
-        let quota = Quota { limit: 0, window: super::Window(60) };
+        let quota = Quota { limit: 0, window: Window(60) };
         assert_eq!(Policy::new(Algorithm::Fixed, &[quota]).unwrap_err().kind(), PolicyErrorKind::Limit);
         assert_eq!(Policy::new(Algorithm::Fixed, &[]).unwrap_err().kind(), PolicyErrorKind::Empty);
     }

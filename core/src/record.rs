@@ -102,7 +102,11 @@ impl Record {
             grace_until: high(words[SEQUENCE]),
             // Low to high: environment (4) pepper (2) state (2) | plan (8) | previous pepper (2) sequence (14) | grace.
             plan: meta[1],
-            state: if (meta[0] >> 6) == KeyState::Active as u8 { KeyState::Active } else { KeyState::Revoked },
+            state: if (meta[0] >> 6) == KeyState::Active as u8 {
+                KeyState::Active
+            } else {
+                KeyState::Revoked
+            },
             pepper: (meta[0] >> 4) & 3,
             previous_pepper: meta[2] & 3,
             env: meta[0] & 0xf,

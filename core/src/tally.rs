@@ -66,12 +66,18 @@ impl Layout {
     }
 
     /// The layout of a table that exists already; `None` when no table could have it.
-    pub(crate) fn from_parts(algorithm: Algorithm, lengths: &[Window], bits: [u8; MAX_QUOTAS]) -> Option<Self> {
+    pub(crate) fn from_parts(
+        algorithm: Algorithm,
+        lengths: &[Window],
+        bits: [u8; MAX_QUOTAS],
+    ) -> Option<Self> {
         let first = *lengths.first()?;
         let len = u8::try_from(lengths.len()).ok()?;
         let mut windows = [first; MAX_QUOTAS];
         windows.get_mut(..lengths.len())?.copy_from_slice(lengths);
-        let nested = lengths.windows(2).all(|pair| pair[0] < pair[1] && pair[1].seconds() % pair[0].seconds() == 0);
+        let nested = lengths
+            .windows(2)
+            .all(|pair| pair[0] < pair[1] && pair[1].seconds().is_multiple_of(pair[0].seconds()));
         let used = &bits[..lengths.len()];
         let fitting = used.iter().all(|&bits| bits >= 1 && u32::from(bits) <= MAX_COUNT_BITS)
             && bits[lengths.len()..].iter().all(|&bits| bits == 0);
@@ -82,7 +88,8 @@ impl Layout {
             return None;
         }
         // Neither the time at the last stamp nor the reset two windows later may leave 64 bits of milliseconds.
-        let reach = (1u128 << stamp_bits) * u128::from(first.ms()) + 3 * u128::from(lengths[lengths.len() - 1].ms());
+        let reach =
+            (1u128 << stamp_bits) * u128::from(first.ms()) + 3 * u128::from(lengths[lengths.len() - 1].ms());
         if reach > u128::from(u64::MAX) {
             return None;
         }
@@ -97,7 +104,16 @@ impl Layout {
             }
         }
         let ratios = windows.map(|window| Divisor::new(u64::from(window.seconds() / first.seconds())));
-        Some(Self { algorithm, windows, len, bits, shifts, stamp_shift, unit: Divisor::new(first.ms()), ratios })
+        Some(Self {
+            algorithm,
+            windows,
+            len,
+            bits,
+            shifts,
+            stamp_shift,
+            unit: Divisor::new(first.ms()),
+            ratios,
+        })
     }
 
     /// How the windows count.

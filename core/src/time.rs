@@ -77,12 +77,31 @@ mod tests {
 
     #[test]
     fn division_is_exact_at_every_edge() {
-        let edges = [1u64, 2, 3, 7, 10, 60, 1000, 3600, 60_000, 86_400_000, 2_678_400_000, 1 << 31, u64::MAX - 1, u64::MAX];
+        let edges = [
+            1u64,
+            2,
+            3,
+            7,
+            10,
+            60,
+            1000,
+            3600,
+            60_000,
+            86_400_000,
+            2_678_400_000,
+            1 << 31,
+            u64::MAX - 1,
+            u64::MAX,
+        ];
         for divisor in edges {
             for multiple in [0u64, 1, 2, 3, 1000, u64::MAX / divisor / 2, u64::MAX / divisor] {
                 for offset in [-1i64, 0, 1] {
                     let number = multiple.wrapping_mul(divisor).wrapping_add_signed(offset);
-                    assert_eq!(Divisor::new(divisor).divide(number), number / divisor, "{number} / {divisor}");
+                    assert_eq!(
+                        Divisor::new(divisor).divide(number),
+                        number / divisor,
+                        "{number} / {divisor}"
+                    );
                 }
             }
         }

@@ -5,7 +5,8 @@ use core::fmt;
 use zeroize::Zeroize;
 
 use super::{
-    ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_KEY_LEN, IMPORTS_WORD, MAX_ENVS, PEPPER_LINE, Plan, import_number,
+    ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_KEY_LEN, IMPORTS_WORD, MAX_ENVS, PEPPER_LINE, Plan,
+    import_number,
 };
 use crate::key::{self, Hint, Key, KeyId, Name, SECRET_LEN};
 use crate::line::{LINE_WORDS, Line, low, scale};
@@ -205,15 +206,22 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     /// # Errors
     /// [`AdminError::Full`], [`NoSuchPlan`](AdminError::NoSuchPlan), [`EnvsFull`](AdminError::EnvsFull),
     /// [`NamesTooLong`](AdminError::NamesTooLong), [`PeppersFull`](AdminError::PeppersFull).
-    pub fn issue(&mut self, new: &NewKey<'_>, entropy: Entropy, now: Timestamp) -> Result<(Key, KeyId), AdminError> {
+    pub fn issue(
+        &mut self,
+        new: &NewKey<'_>,
+        entropy: Entropy,
+        now: Timestamp,
+    ) -> Result<(Key, KeyId), AdminError> {
         let gate = self.gate;
         let records = u64::from(gate.capacity);
         let start = scale(entropy.id(), records);
         let vacant = (start..records).chain(0..start).map(|number| gate.place(number));
         let place = self.vacant(vacant, now).ok_or(AdminError::Full { keys: gate.capacity })?;
         // The id is drawn anew from the ids of the record that was found.
-        let key_id = Cell::of(place.number, gate.capacity).id_at(entropy.id().wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let key = Key::mint(gate.prefix, new.env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
+        let key_id =
+            Cell::of(place.number, gate.capacity).id_at(entropy.id().wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let key =
+            Key::mint(gate.prefix, new.env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
         self.add(place, key_id, key.expose().as_bytes(), new, now)?;
         Ok((key, key_id))
     }
@@ -242,7 +250,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         for (_, pepper) in gate.known_peppers() {
             let mac = pepper.mac(text);
             let there = gate.import_places(&mac).filter_map(Place::key_id);
-            if let Some(key_id) = there.into_iter().find(|key_id| low(key_id.number()) == import_number(&mac)) {
+            if let Some(key_id) = there.into_iter().find(|key_id| low(key_id.number()) == import_number(&mac))
+            {
                 return Err(AdminError::AlreadyImported(key_id));
             }
         }
@@ -271,7 +280,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     pub fn rotate(&mut self, key_id: KeyId, grace_until: u32, entropy: Entropy) -> Result<Key, AdminError> {
         let (place, mut record) = self.active(key_id)?;
         let env = self.gate.env(record.env).ok_or(AdminError::NoSuchKey(key_id))?;
-        let key = Key::mint(self.gate.prefix, env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
+        let key =
+            Key::mint(self.gate.prefix, env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
         let (number, pepper) = self.newest_pepper()?;
         record.previous = record.tag;
         record.previous_pepper = record.pepper;
@@ -488,15 +498,26 @@ mod tests {
     #[test]
     fn a_cell_holds_the_ids_of_its_record_and_no_others() {
         for records in [1, 2, 3, 7, 8, 64, 1000, 65_536, 999_983, MAX_KEYS] {
-            for number in [0, 1, records / 2, records.saturating_sub(2), records - 1].into_iter().filter(|&n| n < records) {
+            for number in [0, 1, records / 2, records.saturating_sub(2), records - 1]
+                .into_iter()
+                .filter(|&n| n < records)
+            {
                 let cell = Cell::of(number, records);
                 for fraction in [0, 1, u64::MAX / 2, u64::MAX] {
                     let id = cell.id_at(fraction);
-                    assert_eq!(scale(id.number(), u64::from(records)), u64::from(number), "{number} of {records}");
+                    assert_eq!(
+                        scale(id.number(), u64::from(records)),
+                        u64::from(number),
+                        "{number} of {records}"
+                    );
                 }
                 for ending in [0, 1, u32::MAX] {
                     let id = cell.id_ending_with(ending);
-                    assert_eq!(scale(id.number(), u64::from(records)), u64::from(number), "{number} of {records}");
+                    assert_eq!(
+                        scale(id.number(), u64::from(records)),
+                        u64::from(number),
+                        "{number} of {records}"
+                    );
                     assert_eq!(low(id.number()), ending);
                 }
                 if number > 0 {

@@ -55,7 +55,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
     fn info(&self, place: Place<'_>, record: &Record, now: Timestamp) -> Option<KeyInfo> {
         let tally = place.tally().load(Ordering::Acquire);
         let layout = &self.layout;
-        let used = (0..layout.len()).any(|at| layout.current(tally, at) > 0 || layout.previous(tally, at) > 0);
+        let used =
+            (0..layout.len()).any(|at| layout.current(tally, at) > 0 || layout.previous(tally, at) > 0);
         Some(KeyInfo {
             key_id: record.key_id?,
             account: record.account,
@@ -78,9 +79,12 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 
     pub(super) fn hint(&self, number: u32) -> u32 {
-        self.hint_cell(number).map_or(0, |(line, word, upper)| {
-            if upper { high(line.load(word)) } else { low(line.load(word)) }
-        })
+        self.hint_cell(number).map_or(
+            0,
+            |(line, word, upper)| {
+                if upper { high(line.load(word)) } else { low(line.load(word)) }
+            },
+        )
     }
 
     pub(super) fn store_hint(&self, number: u32, hint: u32) {
@@ -176,9 +180,9 @@ impl fmt::Display for Flaw {
             FlawKind::NoEnv { env } => write!(f, " has environment number {env}, and there is none"),
             FlawKind::NoPepper { pepper } => write!(f, " has pepper number {pepper}, and there is none"),
             FlawKind::NoTally => f.write_str(" holds something that is no tally"),
-            FlawKind::FutureTally => {
-                f.write_str(" has a tally stamped far in the future by a wrong clock; the key's next check mends it")
-            }
+            FlawKind::FutureTally => f.write_str(
+                " has a tally stamped far in the future by a wrong clock; the key's next check mends it",
+            ),
         }
     }
 }

@@ -1,0 +1,414 @@
+//! The gate as a user sees it: the life of a key.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use keytally::gate::{AdminError, FlawKind};
+use keytally::sync::Ordering::SeqCst;
+use keytally::{
+    AttachError, Charge, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Line, Name, NewKey, Outcome,
+    Peppers, Plan, Reason, Timestamp, Verdict, parse_key,
+};
+
+const NOON_S: u64 = 1_700_049_600;
+const OLD: [u8; 32] = [1; 32];
+const NEW: [u8; 32] = [2; 32];
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix_s(NOON_S + seconds)
+}
+
+fn unix_s(seconds: u64) -> u32 {
+    u32::try_from(NOON_S + seconds).unwrap()
+}
+
+fn peppers(list: &[[u8; 32]]) -> Peppers {
+    Peppers::new(list).unwrap()
+}
+
+fn plans() -> [Plan; 2] {
+    [("default", "3/minute, 10/hour"), ("pro", "5/minute, 20/hour")]
+        .map(|(name, policy)| Plan::new(name, policy.parse().unwrap()).unwrap())
+}
+
+fn memory(keys: u32) -> Vec<Line> {
+    let plans = plans();
+    let config = config(keys, &plans);
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    drop(Gate::create(&memory[..], &config, peppers(&[OLD])).unwrap());
+    memory
+}
+
+fn config(keys: u32, plans: &[Plan]) -> GateConfig<'_> {
+    GateConfig { keys, prefix: Name::new("kt").unwrap(), plans, plan_slots: 4, hints: true }
+}
+
+fn attach(memory: &[Line]) -> Gate<&[Line]> {
+    Gate::attach(memory, peppers(&[OLD])).unwrap()
+}
+
+fn new_key(plan: &str) -> NewKey<'_> {
+    NewKey { account: 42, env: Name::new("live").unwrap(), plan, not_after: 0 }
+}
+
+/// Entropy that differs from call to call.
+fn entropy() -> Entropy {
+    use core::hash::BuildHasher;
+    use std::hash::RandomState;
+    let word = || RandomState::new().hash_one(0u8).to_le_bytes();
+    Entropy::new([word(), word(), word()].concat().try_into().unwrap())
+}
+
+fn issue(gate: &Gate<&[Line]>) -> (Key, KeyId) {
+    gate.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).unwrap()
+}
+
+fn check(gate: &Gate<&[Line]>, key: &Key, now: Timestamp) -> Verdict {
+    gate.check(Some(key.expose().as_bytes()), 1, now)
+}
+
+#[test]
+fn an_issued_key_is_charged_and_runs_out() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let (key, key_id) = issue(&gate);
+    for used in 1..=3 {
+        let verdict = check(&gate, &key, at(0));
+        assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Admitted, 10 - used));
+        let holder = verdict.holder().unwrap();
+        assert_eq!((holder.key_id, holder.account), (key_id, 42));
+        assert_eq!(gate.env(holder.env).unwrap().as_str(), "live");
+        assert_eq!(gate.plan(holder.plan).unwrap().name, "default");
+    }
+    let denied = check(&gate, &key, at(20));
+    assert_eq!((denied.outcome(), denied.retry_after_s()), (Outcome::Denied, Some(40)));
+}
+
+#[test]
+fn a_key_is_invalid_for_a_reason_that_only_the_log_sees() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let (key, key_id) = issue(&gate);
+    let text = key.expose();
+    let other = Key::mint(gate.prefix(), Name::new("live").unwrap(), key_id, &[9; 16]).unwrap();
+    let unknown_id = KeyId::from_number(key_id.number() ^ 1).unwrap();
+    let unknown = Key::mint(gate.prefix(), Name::new("live").unwrap(), unknown_id, &[9; 16]).unwrap();
+    let mut typo = text.to_owned().into_bytes();
+    let last = typo.len() - 1;
+    typo[last] = if typo[last] == b'0' { b'1' } else { b'0' };
+    for (presented, reason) in [
+        (other.expose().as_bytes(), Reason::WrongSecret),
+        (unknown.expose().as_bytes(), Reason::Unknown),
+        (&typo[..], Reason::Checksum),
+        (b"", Reason::Malformed),
+        (b"hello", Reason::Malformed),
+        (&[0xff; 300][..], Reason::Malformed),
+    ] {
+        let verdict = gate.check(Some(presented), 1, at(0));
+        assert_eq!((verdict.outcome(), verdict.reason()), (Outcome::InvalidKey, reason));
+        assert_eq!(verdict.holder(), None);
+        assert_eq!(verdict.body(), r#"{"error": "Invalid API key"}"#);
+    }
+    assert_eq!(gate.check(None, 1, at(0)).outcome(), Outcome::MissingKey);
+    assert_eq!(
+        gate.key(key_id, at(0)).unwrap().last_used,
+        None,
+        "nobody but the key's holder spends its quota"
+    );
+}
+
+#[test]
+fn a_revoked_key_is_refused_at_once_and_listed_still() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let (key, key_id) = issue(&gate);
+    let elsewhere = attach(&memory);
+    assert!(check(&elsewhere, &key, at(0)).admitted());
+    gate.administer().unwrap().revoke(key_id).unwrap();
+    let verdict = check(&elsewhere, &key, at(0));
+    assert_eq!((verdict.outcome(), verdict.reason()), (Outcome::InvalidKey, Reason::Revoked));
+    assert_eq!(verdict.holder().map(|holder| holder.key_id), Some(key_id));
+    assert_eq!(gate.key(key_id, at(0)).unwrap().state, KeyState::Revoked);
+    let mut administrator = gate.administer().unwrap();
+    assert_eq!(administrator.rotate(key_id, 0, entropy()).err(), Some(AdminError::Revoked(key_id)));
+    assert_eq!(administrator.revoke(key_id), Ok(()));
+}
+
+#[test]
+fn an_expired_key_is_refused_from_its_second_on() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let new = NewKey { not_after: unix_s(100), ..new_key("default") };
+    let (key, _) = gate.administer().unwrap().issue(&new, entropy(), at(0)).unwrap();
+    assert!(check(&gate, &key, at(99)).admitted());
+    assert_eq!(check(&gate, &key, at(100)).reason(), Reason::Expired);
+}
+
+#[test]
+fn both_secrets_of_a_rotated_key_spend_one_quota() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let (old, key_id) = issue(&gate);
+    assert!(check(&gate, &old, at(0)).admitted());
+    let new = gate.administer().unwrap().rotate(key_id, unix_s(30), entropy()).unwrap();
+    assert_eq!(parse_key(new.expose().as_bytes()).unwrap().id, key_id);
+    assert_eq!(check(&gate, &new, at(1)).remaining(), 8);
+    assert_eq!(check(&gate, &old, at(29)).remaining(), 7);
+    assert_eq!(check(&gate, &new, at(29)).outcome(), Outcome::Denied);
+    assert_eq!(check(&gate, &old, at(30)).reason(), Reason::Expired);
+    assert!(check(&gate, &new, at(60)).admitted());
+    // A second rotation, without grace, ends both.
+    let newest = gate.administer().unwrap().rotate(key_id, 0, entropy()).unwrap();
+    assert_eq!(check(&gate, &new, at(61)).reason(), Reason::Expired);
+    assert_eq!(check(&gate, &old, at(61)).reason(), Reason::WrongSecret);
+    assert!(check(&gate, &newest, at(61)).admitted());
+}
+
+#[test]
+fn peppers_rotate_with_the_keys() {
+    let memory = memory(64);
+    let (old_key, key_id) = issue(&attach(&memory));
+    let both = Gate::attach(&memory[..], peppers(&[OLD, NEW])).unwrap();
+    assert!(check(&both, &old_key, at(0)).admitted());
+    let new_key = both.administer().unwrap().rotate(key_id, unix_s(1000), entropy()).unwrap();
+    assert!(check(&both, &new_key, at(1)).admitted(), "the new secret is under the new pepper");
+    assert!(check(&both, &old_key, at(1)).admitted(), "the old secret is under the old pepper");
+    let only_new = Gate::attach(&memory[..], peppers(&[NEW])).unwrap();
+    assert!(check(&only_new, &new_key, at(60)).admitted());
+    assert!(!check(&only_new, &old_key, at(60)).admitted());
+    let only_old = attach(&memory);
+    assert_eq!(check(&only_old, &new_key, at(61)).reason(), Reason::PepperMissing);
+    let error = Gate::attach(&memory[..], peppers(&[[3; 32]])).unwrap_err();
+    assert_eq!(error, AttachError::WrongPepper { given: 1 });
+}
+
+#[test]
+fn a_fifth_pepper_waits_until_one_is_unused() {
+    let memory = memory(64);
+    let mut ids = vec![];
+    for number in 1..=4 {
+        let gate =
+            Gate::attach(&memory[..], peppers(&[OLD, [number; 32]][usize::from(number == 1)..])).unwrap();
+        ids.push(issue(&gate).1);
+    }
+    let fifth = Gate::attach(&memory[..], peppers(&[OLD, [5; 32]])).unwrap();
+    let refused = fifth.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).err();
+    assert_eq!(refused, Some(AdminError::PeppersFull));
+    let fourth = Gate::attach(&memory[..], peppers(&[[2; 32], [4; 32]])).unwrap();
+    fourth.administer().unwrap().rotate(ids[1], 0, entropy()).unwrap();
+    fourth.administer().unwrap().rotate(ids[1], 0, entropy()).unwrap();
+    issue(&fifth);
+}
+
+#[test]
+fn keys_of_other_forms_are_imported_and_rotate_into_ours() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let foreign = b"sk-proj-0123456789abcdef";
+    assert_eq!(gate.check(Some(foreign), 1, at(0)).reason(), Reason::Malformed);
+    let key_id = gate.administer().unwrap().import(foreign, &new_key("pro"), at(0)).unwrap();
+    let verdict = gate.check(Some(foreign), 1, at(0));
+    assert_eq!((verdict.remaining(), verdict.holder().map(|holder| holder.key_id)), (19, Some(key_id)));
+    assert_eq!(gate.check(Some(b"sk-proj-0123456789abcdeg"), 1, at(0)).reason(), Reason::Unknown);
+    let again = gate.administer().unwrap().import(foreign, &new_key("pro"), at(0));
+    assert_eq!(again, Err(AdminError::AlreadyImported(key_id)));
+
+    let ours = gate.administer().unwrap().rotate(key_id, unix_s(60), entropy()).unwrap();
+    assert_eq!(check(&gate, &ours, at(1)).remaining(), 18);
+    assert_eq!(gate.check(Some(foreign), 1, at(2)).remaining(), 17);
+    assert_eq!(gate.check(Some(foreign), 1, at(60)).reason(), Reason::Expired);
+    let both = Gate::attach(&memory[..], peppers(&[OLD, NEW])).unwrap();
+    let again = both.administer().unwrap().import(foreign, &new_key("pro"), at(0));
+    assert_eq!(again, Err(AdminError::AlreadyImported(key_id)), "whichever pepper is the newest");
+}
+
+#[test]
+fn keys_of_our_form_keep_their_id_when_imported() {
+    let memory = memory(64);
+    let (key, key_id) = issue(&attach(&memory));
+    let elsewhere = self::memory(1000);
+    let gate = attach(&elsewhere);
+    let imported = gate.administer().unwrap().import(key.expose().as_bytes(), &new_key("default"), at(0));
+    assert_eq!(imported, Ok(key_id));
+    assert!(check(&gate, &key, at(0)).admitted());
+}
+
+#[test]
+fn what_cannot_be_imported_says_so_and_changes_nothing() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    for text in ["", "fifteen-bytes..", "a key with spaces in it", "schl\u{fc}ssel-mit-umlaut"] {
+        let refused = gate.administer().unwrap().import(text.as_bytes(), &new_key("default"), at(0));
+        assert_eq!(refused, Err(AdminError::NotImportable { len: text.len() }));
+    }
+    assert_eq!(gate.list(at(0)).count(), 0);
+}
+
+#[test]
+fn three_quarters_of_a_gate_can_be_imported() {
+    let memory = memory(4000);
+    let gate = attach(&memory);
+    let mut administrator = gate.administer().unwrap();
+    for number in 0..3000 {
+        let key = format!("imported-key-number-{number:06}");
+        administrator
+            .import(key.as_bytes(), &new_key("default"), at(0))
+            .unwrap_or_else(|error| panic!("{number}: {error}"));
+    }
+    drop(administrator);
+    for number in 0..3000 {
+        let key = format!("imported-key-number-{number:06}");
+        assert!(gate.check(Some(key.as_bytes()), 1, at(0)).admitted(), "{number}");
+    }
+    verify_is_clean(&gate, at(0));
+}
+
+#[test]
+fn every_record_of_a_gate_can_be_used_and_used_again() {
+    let memory = memory(100);
+    let gate = attach(&memory);
+    let ids: Vec<KeyId> = (0..100).map(|_| issue(&gate).1).collect();
+    let full = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).err();
+    assert_eq!(full, Some(AdminError::Full { keys: 100 }));
+    gate.administer().unwrap().revoke(ids[33]).unwrap();
+    let full = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(7199)).err();
+    assert_eq!(full, Some(AdminError::Full { keys: 100 }), "the revoked key's tally still says something");
+    let (key, key_id) = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(7200)).unwrap();
+    assert!(check(&gate, &key, at(7200)).admitted());
+    assert_ne!(key_id, ids[33]);
+    assert_eq!(gate.key(ids[33], at(7200)).map(|info| info.account), None);
+    assert_eq!(gate.list(at(7200)).count(), 100);
+    verify_is_clean(&gate, at(7200));
+}
+
+fn verify_is_clean(gate: &Gate<&[Line]>, now: Timestamp) {
+    gate.verify(now, |flaw| panic!("{flaw}"));
+}
+
+#[test]
+fn keys_change_plans_and_plans_change_limits_with_counts_kept() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let (key, key_id) = issue(&gate);
+    for _ in 0..3 {
+        assert!(check(&gate, &key, at(0)).admitted());
+    }
+    assert!(!check(&gate, &key, at(0)).admitted());
+    gate.administer().unwrap().assign(key_id, "pro").unwrap();
+    assert_eq!(check(&gate, &key, at(0)).remaining(), 16);
+    let raised = Plan::new("pro", "100/minute, 200/hour".parse().unwrap()).unwrap();
+    gate.administer().unwrap().set_plan(&raised).unwrap();
+    assert_eq!(check(&gate, &key, at(0)).remaining(), 195);
+    let lowered = Plan::new("pro", "1/minute, 2/hour".parse().unwrap()).unwrap();
+    gate.administer().unwrap().set_plan(&lowered).unwrap();
+    let verdict = check(&gate, &key, at(0));
+    assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Denied, 0));
+
+    let mut administrator = gate.administer().unwrap();
+    assert_eq!(administrator.assign(key_id, "gold"), Err(AdminError::NoSuchPlan));
+    let other_windows = Plan::new("gold", "1/second".parse().unwrap()).unwrap();
+    assert_eq!(administrator.set_plan(&other_windows), Err(AdminError::PlanWindows));
+    let too_high = Plan::new("gold", "4000000/minute, 1/hour".parse().unwrap());
+    assert!(matches!(
+        administrator.set_plan(&too_high.unwrap()),
+        Err(AdminError::PlanLimit { limit: 4_000_000, .. })
+    ));
+    for name in ["gold", "silver"] {
+        administrator.set_plan(&Plan::new(name, "9/minute, 9/hour".parse().unwrap()).unwrap()).unwrap();
+    }
+    let fifth = Plan::new("bronze", "9/minute, 9/hour".parse().unwrap()).unwrap();
+    assert_eq!(administrator.set_plan(&fifth), Err(AdminError::PlansFull { max: 4 }));
+}
+
+#[test]
+fn a_holder_of_the_key_id_refunds_settles_and_resets() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let (key, key_id) = issue(&gate);
+    let charge = gate.check(Some(key.expose().as_bytes()), 3, at(0)).charge().unwrap();
+    assert_eq!(gate.refund(key_id, charge, at(0)).unwrap().remaining(), 10);
+    let charge = gate.check(Some(key.expose().as_bytes()), 1, at(0)).charge().unwrap();
+    assert_eq!(gate.settle(key_id, charge, 9, at(0)).unwrap().uncharged(), 6);
+    assert_eq!(gate.reset(key_id, at(0)).unwrap().remaining(), 10);
+    let nobody = KeyId::from_number(key_id.number() ^ 1).unwrap();
+    assert_eq!(gate.refund(nobody, Charge { cost: 1, at: at(0) }, at(0)), None);
+}
+
+#[test]
+fn there_is_one_administrator_at_a_time() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let administrator = gate.administer().unwrap();
+    assert_eq!(attach(&memory).administer().err(), Some(AdminError::Busy));
+    drop(administrator);
+    assert!(gate.administer().is_ok());
+}
+
+#[test]
+fn the_list_shows_everything_but_secrets() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let (key, key_id) = issue(&gate);
+    check(&gate, &key, at(59));
+    let list: Vec<_> = gate.list(at(59)).collect();
+    assert_eq!(list.len(), 1);
+    let info = &list[0];
+    assert_eq!((info.key_id, info.account, info.state, info.not_after), (key_id, 42, KeyState::Active, 0));
+    assert!(key.expose().ends_with(info.last_characters.as_ref().unwrap().as_str()));
+    assert_eq!(info.last_used, Some(at(0)));
+    assert_eq!(info.quotas.longest().unwrap().remaining, 9);
+    let debug = format!("{info:?} {gate:?}");
+    assert!(!debug.contains(&key.expose()[19..41]), "{debug}");
+}
+
+#[test]
+fn sixteen_environments_and_no_more() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let mut administrator = gate.administer().unwrap();
+    let mut issue = |env: &str| {
+        let new = NewKey { env: Name::new(env).unwrap(), ..new_key("default") };
+        administrator.issue(&new, entropy(), at(0)).map(|(key, _)| key)
+    };
+    for number in 0..16 {
+        assert!(issue(&format!("env{number}")).unwrap().expose().starts_with(&format!("kt_env{number}_")));
+    }
+    assert_eq!(issue("another").err(), Some(AdminError::EnvsFull));
+    assert!(issue("env3").is_ok());
+}
+
+#[test]
+fn damage_is_reported_and_never_admitted() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let (key, key_id) = issue(&gate);
+    let header = memory.len() - 64 - 4;
+    let record =
+        memory[header..].iter().position(|line| line.words()[0].load(SeqCst) == key_id.number()).unwrap();
+    let line = &memory[header + record];
+    let meta = line.words()[7].load(SeqCst);
+    let flaws = || {
+        let mut kinds = vec![];
+        gate.verify(at(0), |flaw| kinds.push(flaw.kind));
+        kinds
+    };
+    assert_eq!(flaws(), []);
+    // Half-written, and no intent.
+    line.words()[7].store(meta | 1 << 18, SeqCst);
+    assert_eq!(flaws(), [FlawKind::HalfWritten]);
+    assert_eq!(check(&gate, &key, at(0)).reason(), Reason::Damaged);
+    // A plan that isn't there admits nothing.
+    line.words()[7].store(meta | 0xff << 8, SeqCst);
+    assert_eq!(flaws(), [FlawKind::NoPlan { plan: 255 }]);
+    assert_eq!(check(&gate, &key, at(0)).outcome(), Outcome::TooCostly);
+    line.words()[7].store(meta | 0xf, SeqCst);
+    assert_eq!(flaws(), [FlawKind::NoEnv { env: 15 }]);
+    line.words()[7].store(meta | 3 << 4, SeqCst);
+    assert_eq!(flaws(), [FlawKind::NoPepper { pepper: 3 }]);
+    line.words()[7].store(meta, SeqCst);
+    line.words()[1].store(u64::MAX, SeqCst);
+    assert_eq!(flaws(), [FlawKind::NoTally]);
+    line.words()[1].store(0, SeqCst);
+    line.words()[0].store(key_id.number() ^ 1 << 63, SeqCst);
+    assert_eq!(flaws(), [FlawKind::Misplaced]);
+    line.words()[0].store(key_id.number(), SeqCst);
+    assert!(check(&gate, &key, at(0)).admitted());
+}

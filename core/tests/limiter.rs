@@ -1,0 +1,174 @@
+//! The limiter as a user sees it: counting, filling, reuse, and what is left of inserters that died.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use keytally::sync::Ordering::SeqCst;
+use keytally::{Limiter, Line, Outcome, Policy, Timestamp};
+
+const NOON_S: u64 = 1_700_049_600;
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix_s(NOON_S + seconds)
+}
+
+fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
+    let lines = Limiter::<Vec<Line>>::lines(capacity);
+    let memory = (0..lines).map(|_| Line::new()).collect();
+    Limiter::create(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
+}
+
+#[test]
+fn each_subject_has_a_quota_of_its_own() {
+    let limiter = limiter("3/minute, 5/hour", 100);
+    for subject in 0..100u32 {
+        let admitted = (0..9).filter(|_| limiter.check(&subject.to_le_bytes(), 1, at(0)).admitted()).count();
+        assert_eq!(admitted, 3, "subject {subject}");
+    }
+    assert_eq!(limiter.live(at(0)), 100);
+}
+
+#[test]
+fn a_peek_a_refused_cost_and_a_free_request_take_no_slot() {
+    let limiter = limiter("3/minute", 8);
+    assert!(limiter.peek(b"a", 3, at(0)).admitted());
+    assert!(limiter.check(b"a", 0, at(0)).admitted());
+    assert_eq!(limiter.check(b"a", 4, at(0)).outcome(), Outcome::TooCostly);
+    assert_eq!(limiter.reset(b"a", at(0)).remaining(), 3);
+    assert_eq!(limiter.live(at(0)), 0);
+}
+
+#[test]
+fn what_was_charged_can_be_given_back_settled_and_forgotten() {
+    let limiter = limiter("10/minute", 8);
+    let charge = limiter.check(b"a", 6, at(0)).charge().unwrap();
+    assert_eq!(limiter.refund(b"a", charge, at(1)).remaining(), 10);
+    let charge = limiter.check(b"a", 6, at(2)).charge().unwrap();
+    let settled = limiter.settle(b"a", charge, 13, at(3));
+    assert_eq!((settled.uncharged(), settled.remaining()), (3, 0));
+    assert_eq!(limiter.reset(b"a", at(4)).remaining(), 10);
+    assert_eq!(limiter.peek(b"a", 10, at(4)).outcome(), Outcome::Admitted);
+}
+
+/// How many of `subjects` new subjects are refused for want of a slot.
+fn refused(limiter: &Limiter<impl AsRef<[Line]>>, subjects: u32, now: Timestamp) -> usize {
+    (0..subjects)
+        .filter(|subject| limiter.check(&subject.to_le_bytes(), 1, now).outcome() == Outcome::Full)
+        .count()
+}
+
+#[test]
+fn a_table_holds_the_subjects_that_it_was_made_for() {
+    for capacity in [1, 8, 100, 10_000, 200_000] {
+        let limiter = limiter("3/minute", capacity);
+        let refused = refused(&limiter, capacity, at(0));
+        assert!(refused * 10_000 <= capacity as usize, "{refused} of {capacity}");
+        assert_eq!(limiter.live(at(0)), u64::from(capacity) - refused as u64);
+    }
+}
+
+#[test]
+fn a_full_table_refuses_newcomers_and_keeps_everybody_else() {
+    let limiter = limiter("3/minute", 64);
+    let slots = limiter.slots_total();
+    refused(&limiter, 4000, at(0));
+    assert_eq!(limiter.live(at(0)), slots);
+    let (mut full, mut known) = (0, 0);
+    for subject in 0..4000u32 {
+        let verdict = limiter.check(&subject.to_le_bytes(), 1, at(1));
+        match verdict.outcome() {
+            Outcome::Full => {
+                full += 1;
+                assert_eq!((verdict.http_status(), verdict.quotas().len()), (503, 0));
+            }
+            _ => known += 1,
+        }
+    }
+    assert_eq!((known, full), (slots, 4000 - slots));
+}
+
+#[test]
+fn a_full_table_tells_when_there_will_be_room() {
+    let limiter = limiter("3/minute", 64);
+    refused(&limiter, 4000, at(5));
+    let subject = (0..4000u32)
+        .find(|subject| limiter.check(&subject.to_le_bytes(), 1, at(6)).outcome() == Outcome::Full);
+    let subject = subject.unwrap().to_le_bytes();
+    let wait = u64::from(limiter.check(&subject, 1, at(6)).retry_after_s().unwrap());
+    assert_eq!(wait, 114, "the slots are kept until the end of the minute after theirs");
+    assert_eq!(limiter.check(&subject, 1, at(6 + wait - 1)).outcome(), Outcome::Full);
+    assert_eq!(limiter.check(&subject, 1, at(6 + wait)).outcome(), Outcome::Admitted);
+}
+
+#[test]
+fn slots_of_expired_subjects_are_used_again() {
+    let limiter = limiter("3/minute", 64);
+    for minute in 0..50 {
+        for subject in 0..64u32 {
+            let name = [subject.to_le_bytes(), u32::to_le_bytes(minute)].concat();
+            let verdict = limiter.check(&name, 1, at(u64::from(minute) * 120));
+            assert_ne!(verdict.outcome(), Outcome::Full, "minute {minute}, subject {subject}");
+        }
+    }
+}
+
+#[test]
+fn a_wrong_clock_does_not_fill_a_table_for_good() {
+    let limiter = limiter("3/minute", 64);
+    let ten_years = 10 * 365 * 86_400;
+    refused(&limiter, 4000, at(ten_years));
+    assert_eq!(limiter.check(b"newcomer", 1, at(0)).outcome(), Outcome::Full);
+    // Meeting the newcomer has put the slots of its buckets right; two minutes later they are free.
+    assert_eq!(limiter.check(b"newcomer", 1, at(120)).outcome(), Outcome::Admitted);
+}
+
+#[test]
+fn a_late_clock_finds_its_subject_and_no_new_quota() {
+    let limiter = limiter("3/minute", 1);
+    for _ in 0..3 {
+        assert!(limiter.check(b"a", 1, at(59)).admitted());
+    }
+    // A clock that is a minute ahead brings so many others that every slot is asked for.
+    refused(&limiter, 1000, at(61));
+    assert_eq!(limiter.check(b"a", 1, at(59)).outcome(), Outcome::Denied);
+}
+
+#[test]
+fn the_claims_of_the_dead_hold_nobody_up() {
+    let capacity = 64;
+    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
+    let policy: Policy = "3/minute".parse().unwrap();
+    Limiter::create(&memory[..], &policy, capacity, [7; 16]).unwrap();
+    // Every claim is held by somebody who will never release it.
+    let buckets = usize::try_from(limiter("3/minute", capacity).slots_total()).unwrap() / 8;
+    let claims = &memory[memory.len() - buckets.div_ceil(8)..];
+    // What a claim word looks like is the format's business; all ones is one that is held.
+    for line in claims {
+        line.words().iter().for_each(|word| word.store(u64::MAX, SeqCst));
+    }
+    let limiter = Limiter::attach(&memory[..]).unwrap();
+    assert_eq!(refused(&limiter, capacity, at(0)), 0);
+    assert_eq!(limiter.live(at(0)), u64::from(capacity));
+}
+
+#[test]
+fn threads_that_meet_at_one_new_subject_share_one_quota() {
+    for round in 0..200u32 {
+        let limiter = limiter("5/minute", 8);
+        let admitted: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        (0..40u32)
+                            .filter(|subject| {
+                                limiter
+                                    .check(&(subject % 8).to_le_bytes(), 1, at(u64::from(round)))
+                                    .admitted()
+                            })
+                            .count()
+                    })
+                })
+                .collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!((admitted, limiter.live(at(u64::from(round)))), (40, 8), "round {round}");
+    }
+}

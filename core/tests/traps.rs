@@ -1,0 +1,273 @@
+//! What went wrong in other limiters, each of which had been released. The names say what went wrong there.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use keytally::{
+    Charge, Entropy, Gate, GateConfig, Limiter, Line, Name, NewKey, Outcome, Peppers, Plan, Policy,
+    PolicyErrorKind, Timestamp, Verdict,
+};
+
+const NOON_S: u64 = 1_700_049_600;
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix_s(NOON_S + seconds)
+}
+
+fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
+    let memory = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
+    Limiter::create(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
+}
+
+fn admitted(limiter: &Limiter<Vec<Line>>, subject: &[u8], times: usize, now: Timestamp) -> usize {
+    (0..times).filter(|_| limiter.check(subject, 1, now).admitted()).count()
+}
+
+#[test]
+fn deciding_and_then_adding_lets_too_many_through() {
+    for round in 0..300 {
+        let limiter = limiter("50/minute", 8);
+        let total: usize = std::thread::scope(|scope| {
+            let workers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| admitted(&limiter, b"a", 50, at(round)))).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!(total, 50, "round {round}");
+    }
+}
+
+#[test]
+fn stacked_limiters_charge_the_hour_although_the_minute_denied() {
+    let limiter = limiter("10/minute, 100/hour", 8);
+    assert_eq!(admitted(&limiter, b"a", 500, at(0)), 10);
+    assert_eq!(limiter.peek(b"a", 1, at(0)).remaining(), 90);
+}
+
+#[test]
+fn a_denied_cost_burns_quota() {
+    for policy in ["10/minute", "sliding 10/minute"] {
+        let limiter = limiter(policy, 8);
+        assert!(limiter.check(b"a", 4, at(0)).admitted());
+        assert_eq!(limiter.check(b"a", 7, at(0)).outcome(), Outcome::Denied);
+        assert_eq!(limiter.check(b"a", 6, at(0)).outcome(), Outcome::Admitted);
+    }
+}
+
+#[test]
+fn a_burst_after_idle_nearly_doubles_and_remaining_exceeds_the_limit() {
+    for policy in ["100/minute", "sliding 100/minute"] {
+        let limiter = limiter(policy, 8);
+        assert_eq!(admitted(&limiter, b"a", 100, at(0)), 100);
+        for idle in [120, 3600, 86_400 * 365] {
+            let verdict = limiter.peek(b"a", 1, at(idle));
+            assert_eq!(verdict.remaining(), 100);
+        }
+        assert_eq!(admitted(&limiter, b"a", 300, at(3600)), 100);
+    }
+    // A sliding limit holds over every minute, not only over aligned ones: half a minute after a full burst at the
+    // end of one, half of the quota is back.
+    let limiter = limiter("sliding 100/minute", 8);
+    assert_eq!(admitted(&limiter, b"a", 300, at(59)), 100);
+    assert_eq!(admitted(&limiter, b"a", 300, at(60)), 0);
+    assert_eq!(admitted(&limiter, b"a", 300, at(90)), 50);
+}
+
+#[test]
+fn a_large_cost_overflows_into_an_admission() {
+    for policy in ["1/hour", "10/hour", "2147483647/second", "sliding 32767/second", "4294967295/day"] {
+        let limiter = limiter(policy, 8);
+        let limit = policy.parse::<Policy>().unwrap().quotas()[0].limit;
+        assert!(limiter.check(b"a", 1, at(0)).admitted());
+        for cost in [5_124_097, u32::MAX - 1, u32::MAX].into_iter().filter(|&cost| cost >= limit) {
+            assert!(!limiter.check(b"a", cost, at(0)).admitted(), "{cost} of {policy}");
+        }
+    }
+}
+
+#[test]
+fn a_clock_that_goes_back_reads_as_a_long_refill() {
+    for policy in ["5/minute, 9/hour", "sliding 5/minute, 9/hour"] {
+        let limiter = limiter(policy, 8);
+        assert_eq!(admitted(&limiter, b"a", 9, at(3600)), 5);
+        for back in [1, 59, 60, 61, 1800, 3600] {
+            assert_eq!(admitted(&limiter, b"a", 9, at(3600 - back)), 0, "{back} s back, {policy}");
+        }
+    }
+}
+
+#[test]
+fn no_time_panics() {
+    for policy in ["5/second", "5/minute, 9/hour", "sliding 5/minute, 9/hour", "1/31d"] {
+        let limiter = limiter(policy, 8);
+        for ms in [0, u64::MAX, 1, u64::MAX - 1, NOON_S * 1000, 0, u64::MAX] {
+            let now = Timestamp::from_unix_ms(ms);
+            let verdict = limiter.check(b"a", 1, now);
+            verdict.headers();
+            limiter.refund(b"a", Charge { cost: 1, at: now }, Timestamp::from_unix_ms(u64::MAX - ms));
+        }
+    }
+}
+
+#[test]
+fn making_room_hands_out_fresh_windows() {
+    let limiter = limiter("2/hour", 64);
+    let mut admitted = std::collections::HashMap::<u32, u32>::new();
+    // Far more subjects than there are slots, over and over.
+    for round in 0..20u64 {
+        for subject in 0..2000u32 {
+            if limiter.check(&subject.to_le_bytes(), 1, at(round * 60)).admitted() {
+                *admitted.entry(subject).or_default() += 1;
+            }
+        }
+    }
+    assert!(admitted.values().all(|&count| count <= 2));
+    assert_eq!(admitted.len() as u64, limiter.slots_total());
+}
+
+#[test]
+fn innocents_are_denied_by_a_sketch() {
+    let limiter = limiter("5/minute", 100_000);
+    let denied = (0..100_000u32)
+        .filter(|subject| limiter.check(&subject.to_le_bytes(), 1, at(0)).outcome() == Outcome::Denied);
+    assert_eq!(denied.count(), 0);
+}
+
+#[test]
+fn unique_subjects_grow_without_bound() {
+    let limiter = limiter("5/minute", 100);
+    for subject in 0..100_000u32 {
+        limiter.check(&subject.to_le_bytes(), 1, at(0));
+    }
+    assert!(limiter.live(at(0)) <= limiter.slots_total());
+}
+
+#[test]
+fn retry_after_stands_on_answers_that_need_none_or_is_zero() {
+    let limiter = limiter("1/minute, 5/hour", 8);
+    let field = |verdict: &Verdict| {
+        let headers = verdict.headers();
+        headers.iter().find(|(name, _)| *name == "Retry-After").map(|(_, value)| value.to_owned())
+    };
+    assert_eq!(field(&limiter.check(b"a", 1, at(0))), None);
+    assert_eq!(field(&limiter.check(b"a", 2, at(0))), None, "too costly: no time helps");
+    for ms in [0, 1, 30_000, 58_999, 59_000, 59_001, 59_999] {
+        let now = Timestamp::from_unix_ms(NOON_S * 1000 + ms);
+        let seconds: u64 = field(&limiter.check(b"a", 1, now)).unwrap().parse().unwrap();
+        assert_eq!(seconds, (60_000 - ms).div_ceil(1000).max(1));
+    }
+    let reset = limiter.peek(b"a", 1, at(0)).headers().iter().nth(2).map(|(_, value)| value.to_owned());
+    assert_eq!(reset, Some((NOON_S + 3600).to_string()), "an integer Unix time");
+}
+
+#[test]
+fn a_policy_text_could_be_read_as_an_interval() {
+    let kind = |text: &str| text.parse::<Policy>().unwrap_err().kind();
+    for text in ["2", "2s", "per_second(2)", "every 2s", "2/", "/s"] {
+        assert_eq!(kind(text), PolicyErrorKind::Syntax, "{text}");
+    }
+    assert_eq!("2/second".parse::<Policy>().unwrap().quotas()[0].limit, 2);
+    assert_eq!("1/2s".parse::<Policy>().unwrap().quotas()[0].window.seconds(), 2);
+}
+
+#[test]
+fn zero_means_no_state_or_no_limit() {
+    for (text, kind) in [("0/minute", PolicyErrorKind::Limit), ("5/0s", PolicyErrorKind::Window)] {
+        assert_eq!(text.parse::<Policy>().unwrap_err().kind(), kind);
+    }
+    // At the epoch itself, where stamp 0 is a real stamp, a limit holds too.
+    let limiter = limiter("2/minute", 8);
+    assert_eq!(admitted(&limiter, b"a", 9, Timestamp::from_unix_ms(0)), 2);
+    assert_eq!(admitted(&limiter, b"a", 9, Timestamp::from_unix_ms(59_999)), 0);
+}
+
+#[test]
+fn a_cost_above_the_limit_gets_contradictory_fields() {
+    let limiter = limiter("10/minute, 100/hour", 8);
+    assert!(limiter.check(b"a", 4, at(0)).admitted());
+    let verdict = limiter.check(b"a", 11, at(0));
+    assert_eq!((verdict.outcome(), verdict.http_status()), (Outcome::TooCostly, 429));
+    assert_eq!((verdict.remaining(), verdict.retry_after_s(), verdict.charge()), (96, None, None));
+}
+
+/// A gate with one key, for two requests an hour.
+fn with_key(test: impl FnOnce(&Gate<&[Line]>, &str, keytally::KeyId)) {
+    let plans = [Plan::new("default", "2/hour".parse().unwrap()).unwrap()];
+    let prefix = Name::new("kt").unwrap();
+    let config = GateConfig { keys: 8, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let gate = Gate::create(&memory[..], &config, Peppers::new(&[[1; 32]]).unwrap()).unwrap();
+    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let issued = gate.administer().unwrap().issue(&new, Entropy::new([5; 24]), at(0)).unwrap();
+    test(&gate, issued.0.expose(), issued.1);
+}
+
+#[test]
+fn charging_before_verifying_lets_anyone_lock_out_a_keys_owner() {
+    with_key(|gate, key, _| {
+        for place in key.len() - 28..key.len() {
+            let mut wrong = key.as_bytes().to_vec();
+            wrong[place] = if wrong[place] == b'x' { b'y' } else { b'x' };
+            assert_eq!(gate.check(Some(&wrong), 1, at(0)).outcome(), Outcome::InvalidKey);
+        }
+        assert_eq!(gate.check(Some(key.as_bytes()), 1, at(0)).remaining(), 1);
+    });
+}
+
+#[test]
+fn of_two_key_headers_one_server_takes_the_first_and_another_the_last() {
+    let verdict = Verdict::duplicate_header(at(0));
+    assert_eq!((verdict.outcome(), verdict.body()), (Outcome::InvalidKey, r#"{"error": "Invalid API key"}"#));
+}
+
+#[test]
+fn revoked_keys_live_on_in_caches() {
+    with_key(|gate, key, key_id| {
+        assert!(gate.check(Some(key.as_bytes()), 1, at(0)).admitted());
+        gate.administer().unwrap().revoke(key_id).unwrap();
+        assert!(!gate.check(Some(key.as_bytes()), 1, at(0)).admitted());
+    });
+}
+
+#[test]
+fn a_rotation_doubles_the_quota_during_its_grace() {
+    with_key(|gate, old, key_id| {
+        let until = u32::try_from(NOON_S + 3600).unwrap();
+        let new = gate.administer().unwrap().rotate(key_id, until, Entropy::new([6; 24])).unwrap();
+        let keys = [old, new.expose(), old, new.expose()];
+        let admitted = keys.iter().filter(|key| gate.check(Some(key.as_bytes()), 1, at(1)).admitted());
+        assert_eq!(admitted.count(), 2);
+    });
+}
+
+#[test]
+fn keys_are_stored_in_clear_or_under_a_weak_hash() {
+    let plans = [Plan::new("default", "2/hour".parse().unwrap()).unwrap()];
+    let config =
+        GateConfig { keys: 8, prefix: Name::new("kt").unwrap(), plans: &plans, plan_slots: 1, hints: false };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let pepper = [0xa7; 32];
+    let gate = Gate::create(&memory[..], &config, Peppers::new(&[pepper]).unwrap()).unwrap();
+    let secret = *b"sixteen secret b";
+    let entropy: [u8; 24] = [[9; 8].as_slice(), &secret].concat().try_into().unwrap();
+    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let (key, _) = gate.administer().unwrap().issue(&new, Entropy::new(entropy), at(0)).unwrap();
+    let stored: Vec<u8> = memory
+        .iter()
+        .flat_map(Line::words)
+        .flat_map(|word| word.load(keytally::sync::Ordering::SeqCst).to_le_bytes())
+        .collect();
+    let holds = |needle: &[u8]| stored.windows(needle.len()).any(|window| window == needle);
+    assert!(holds(b"default"), "the search finds what is there");
+    for part in [&secret[..8], &secret[8..], &key.expose().as_bytes()[20..32], &pepper[..8]] {
+        assert!(!holds(part));
+        assert!(!holds(&part.iter().rev().copied().collect::<Vec<u8>>()));
+    }
+}
+
+#[test]
+fn a_401_comes_without_www_authenticate() {
+    with_key(|gate, _, _| {
+        for api_key in [None, Some(&b"wrong"[..])] {
+            let headers = gate.check(api_key, 1, at(0)).headers();
+            assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["WWW-Authenticate"]);
+        }
+    });
+}
