@@ -1,1 +1,88 @@
-//! Placeholder.
+//! Keytally on an operating system: gates and limiters in files that any number of processes share, with the
+//! system's clock and entropy.
+//!
+//! The core, [`keytally`], decides; this crate brings the memory, the time and the randomness.
+//!
+//! ```
+//! use keytally_host::{Config, Gate, keytally::{Name, gate::NewKey}, pepper};
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("api.gate");
+//! let peppers = pepper::parse(&pepper::generate()?)?; // a real one is kept: see `pepper::read_file`
+//! let gate = Gate::create(&path, peppers, &Config::default())?;
+//!
+//! let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+//! let (key, _key_id) = gate.issue(&new)?;
+//!
+//! let verdict = gate.check(Some(key.expose().as_bytes()), 1);
+//! assert!(verdict.admitted());
+//! assert_eq!(verdict.remaining(), 999);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Layers
+//! | module | what it holds |
+//! |---|---|
+//! | [`Gate`], [`Limiter`] | the core's tables in a file, with the system's clock |
+//! | `file` | opening a file: what is refused, and why |
+//! | `publish` | creating one: whole or not at all |
+//! | `lock` | one administrator at a time |
+//! | `map` | the mapped memory, and all `unsafe` code of this crate |
+//! | [`now`], [`entropy`] | the only reads of the clock and of the system's entropy |
+//! | [`pepper`] | peppers as text, from the environment or a file |
+//! | [`Error`] | everything that can go wrong, a sentence each |
+//!
+//! # The contract between processes
+//! - **Sharing.** Processes that open one file share its counts and keys at once. No process is special, none has to
+//!   run for the others to work, and there is no daemon.
+//! - **Checks never wait.** `check`, `peek`, `refund`, `settle` and `reset` take no lock and make no system call but
+//!   the reading of the clock. They allocate nothing.
+//! - **Administrators take turns.** What changes keys or plans (`issue`, `import`, `rotate`, `revoke`, `assign`,
+//!   `set_plan`, `administer`, `verify`) waits for the file's lock (`flock`). The kernel releases the lock of a
+//!   process that dies, and the next administrator completes what it left half-done.
+//! - **Death is harmless.** A process killed at any instruction loses no count. What is counted survives it, and is
+//!   written to the disk whenever the system sees fit: after a power failure the counts may be some seconds old.
+//!   Issued keys are as durable as counts; `create` alone waits for the disk.
+//! - **Forking.** A child shares the mapping of its parent, of files and of tables in memory alike, and may go on
+//!   using the same `Gate` and `Limiter`. After `exec` a program opens the file anew; tables in memory are gone.
+//! - **Files stay as long as they were.** Nobody may shorten a file that is open: a process that touches memory which
+//!   the file no longer backs is killed by `SIGBUS`. Nothing here ever does it, and no replacement needs it: make the
+//!   new file beside the old one and rename it. Tables in memory are sealed against it.
+//! - **Disk space** is taken when a file is created, so that a full disk is an error then and never a `SIGBUS` later.
+//!   File systems that copy on write (btrfs, ZFS) can't promise that; prefer another, or `/dev/shm` where counts need
+//!   not survive a reboot.
+//! - **Local files only.** Two machines that map one file over a network don't see each other's counts.
+//! - **Who may open.** Files are made with mode 0600. A group may be let in (`chmod g+rw`); a file that others can get
+//!   at, or that belongs to a stranger, is refused. Whoever can write the file can change every count and key in it.
+//!
+//! Linux only: `O_TMPFILE`, `memfd_create` and `flock` have no equals elsewhere that keep these promises.
+
+mod clock;
+mod entropy;
+mod error;
+mod file;
+mod gate;
+mod limiter;
+mod lock;
+mod map;
+pub mod pepper;
+mod publish;
+
+#[doc(inline)]
+pub use {
+    clock::now,
+    entropy::entropy,
+    error::{Error, PepperError},
+    gate::{Config, Gate},
+    limiter::Limiter,
+    map::Mapping,
+};
+
+pub use keytally;
+
+/// Bytes in the header that tables in files have: one page.
+pub const HEADER_LEN: usize = HEADER_LINES * keytally::LINE_LEN;
+
+/// The header in lines.
+const HEADER_LINES: usize = 64;
+
+const _: () = assert!(HEADER_LEN == 4096, "the header is one page");

@@ -1,0 +1,194 @@
+//! Opening a table's file: once, and with everything refused that would make it somebody else's.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use keytally::{AttachError, LINE_LEN};
+use rustix::fs::{Mode, OFlags, open};
+
+use crate::error::Error;
+use crate::map::Mapping;
+
+/// Permission bits that a table's file must not have: a group may be let in, everybody may not.
+const REFUSED_IN_TABLES: u32 = 0o007;
+
+/// Permission bits that a file of secrets must not have.
+const REFUSED_IN_SECRETS: u32 = 0o077;
+
+/// A table's file, open for as long as the table is.
+#[derive(Debug)]
+pub(crate) struct TableFile {
+    file: File,
+    identity: Identity,
+    /// As it was given, for people.
+    path: PathBuf,
+    /// Where the file is found again, also after a change of the working directory; `None` in memory.
+    absolute: Option<PathBuf>,
+}
+
+/// What tells a file from every other one, whatever their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { device: metadata.dev(), inode: metadata.ino() })
+    }
+}
+
+impl TableFile {
+    /// The file of this descriptor, which `path` names.
+    pub(crate) fn at(path: &Path, file: File) -> io::Result<Self> {
+        let identity = Identity::of(&file)?;
+        Ok(Self { file, identity, path: path.into(), absolute: Some(std::path::absolute(path)?) })
+    }
+
+    /// A file that has no name, and goes when the last process closes it.
+    pub(crate) fn in_memory(file: File) -> io::Result<Self> {
+        let identity = Identity::of(&file)?;
+        Ok(Self { file, identity, path: "memory".into(), absolute: None })
+    }
+
+    /// What to call it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its path, if it has one.
+    pub(crate) fn named(&self) -> Option<&Path> {
+        self.absolute.as_ref().map(|_| self.path.as_path())
+    }
+
+    /// A new open file description of the same file.
+    pub(crate) fn reopen(&self) -> Result<OwnedFd, Error> {
+        let (again, gone) = match &self.absolute {
+            Some(absolute) => (absolute.clone(), Error::Replaced { path: self.path.clone() }),
+            // A program that closed all descriptors in order to run in the background closed this one too.
+            None => {
+                let link = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
+                let closed = io::Error::other("its descriptor was closed");
+                (link, Error::io("lock the table in", &self.path, closed))
+            }
+        };
+        let file = match open_file(&again, OFlags::RDWR) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(gone),
+            Err(error) => return Err(Error::io("open", &again, error)),
+        };
+        let identity = Identity::of(&file).map_err(|error| Error::io("look at", &again, error))?;
+        if identity == self.identity { Ok(file.into()) } else { Err(gone) }
+    }
+}
+
+/// Opens the table at `path`: checks the file, maps it and lets `attach` check what is in it.
+pub(crate) fn open_table<T>(
+    path: &Path,
+    attach: impl FnOnce(Mapping) -> Result<T, AttachError>,
+) -> Result<(TableFile, T), Error> {
+    let file = open_regular(path, OFlags::RDWR, REFUSED_IN_TABLES)?;
+    let io_error = |doing| move |error| Error::io(doing, path, error);
+    let metadata = file.metadata().map_err(io_error("look at"))?;
+    let len = metadata.len();
+    let whole = len / LINE_LEN as u64;
+    let lines = usize::try_from(whole).unwrap_or(usize::MAX);
+    if lines == 0 {
+        return Err(Error::TooShort { path: path.into(), len });
+    }
+    // A copy with holes in it would run out of disk at a check, which the kernel can tell only by SIGBUS.
+    if metadata.blocks().saturating_mul(512) < len {
+        crate::publish::fill_holes(&file, len).map_err(io_error("find room on the disk for"))?;
+    }
+    let mapping = Mapping::of(&file, lines).map_err(io_error("map"))?;
+    let needed = whole * LINE_LEN as u64;
+    let attached = match attach(mapping) {
+        // What is wrong is named before the odd bytes at its end are.
+        Err(AttachError::Truncated { needed, .. }) => Err(AttachError::Truncated { len, needed }),
+        Ok(_) if needed != len => Err(AttachError::Truncated { len, needed }),
+        other => other,
+    };
+    let table = attached.map_err(|source| Error::Attach { path: path.into(), source })?;
+    Ok((TableFile::at(path, file).map_err(io_error("look at"))?, table))
+}
+
+/// Opens a file that holds secrets, to be read.
+pub(crate) fn open_secret(path: &Path) -> Result<File, Error> {
+    open_regular(path, OFlags::RDONLY, REFUSED_IN_SECRETS)
+}
+
+/// Opens a regular file that is ours, and that users whose permission bits are among `refused` can't get at. A
+/// symbolic link is followed: all this is asked of the file that it leads to.
+fn open_regular(path: &Path, access: OFlags, refused: u32) -> Result<File, Error> {
+    let file = match open_file(path, access) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            return Err(Error::NotAFile { path: path.into(), found: "a directory" });
+        }
+        Err(error) => return Err(Error::io("open", path, error)),
+    };
+    let metadata = file.metadata().map_err(|error| Error::io("look at", path, error))?;
+    let kind = metadata.file_type();
+    if !kind.is_file() {
+        let found = if kind.is_dir() {
+            "a directory"
+        } else if kind.is_fifo() {
+            "a pipe"
+        } else if kind.is_socket() {
+            "a socket"
+        } else {
+            "a device"
+        };
+        return Err(Error::NotAFile { path: path.into(), found });
+    }
+    let user = rustix::process::geteuid().as_raw();
+    refuse_strangers(path, metadata.uid(), metadata.mode() & 0o7777, user, refused)?;
+    Ok(file)
+}
+
+/// The rule of who may get at a file, for a process of `user`.
+fn refuse_strangers(path: &Path, owner: u32, mode: u32, user: u32, refused: u32) -> Result<(), Error> {
+    const ROOT: u32 = 0;
+    // Whoever owns the file can open it to everybody at any moment, so that is asked first.
+    if owner != user && owner != ROOT && user != ROOT {
+        return Err(Error::Owner { path: path.into(), owner, user });
+    }
+    if mode & refused != 0 {
+        return Err(Error::Mode { path: path.into(), mode });
+    }
+    Ok(())
+}
+
+/// Opens without waiting for the other end of a pipe.
+fn open_file(path: &Path, access: OFlags) -> io::Result<File> {
+    let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let descriptor = rustix::io::retry_on_intr(|| open(path, flags, Mode::empty()))?;
+    Ok(descriptor.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_strangers_and_files_open_to_all_are_refused() {
+        let rule = |owner, mode, user| refuse_strangers(Path::new("f"), owner, mode, user, REFUSED_IN_TABLES);
+        for (owner, user) in [(1000, 1000), (0, 1000), (0, 0), (1000, 0)] {
+            assert!(rule(owner, 0o600, user).is_ok(), "{owner} {user}");
+            assert!(rule(owner, 0o660, user).is_ok(), "{owner} {user}");
+            for mode in [0o604, 0o602, 0o601, 0o666, 0o777] {
+                assert!(matches!(rule(owner, mode, user), Err(Error::Mode { .. })), "{mode:o}");
+            }
+        }
+        let error = rule(1001, 0o600, 1000).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "f: it belongs to user 1001, and this process is user 1000; mend it with: chown 1000 f"
+        );
+    }
+}

@@ -1,0 +1,358 @@
+//! The gate in a file: the core's table with the system's clock, entropy and lock.
+
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+
+use keytally::gate::{Flaw, KeyInfo};
+use keytally::{
+    Administrator, AttachError, Charge, CreateError, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers,
+    Plan, Timestamp, Verdict, gate::AdminError,
+};
+
+use crate::clock::now;
+use crate::entropy::entropy;
+use crate::error::Error;
+use crate::file::{TableFile, open_table};
+use crate::lock::Lock;
+use crate::map::Mapping;
+use crate::publish::{create_in_memory, create_table};
+
+/// Room for plans in the header of one page: two in each line that the core leaves.
+const PLAN_SLOTS: usize = 116;
+
+/// What a new gate is to be.
+///
+/// ```
+/// use keytally_host::{Config, keytally::Plan};
+/// let plans = vec![
+///     Plan::new("default", "100/minute, 1000/hour".parse()?).unwrap(),
+///     Plan::new("pro", "1000/minute, 20000/hour".parse()?).unwrap(),
+/// ];
+/// let config = Config { keys: 5000, plans, ..Config::default() };
+/// assert_eq!(config.prefix.as_str(), "kt");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The most keys, 1 to 67,108,864. Each takes 68 bytes of the file: 64, and 4 for its hint.
+    pub keys: u32,
+    /// What every key begins with.
+    pub prefix: Name,
+    /// The plans, at most 116, the first for keys that name none. All share their windows and algorithm.
+    pub plans: Vec<Plan>,
+}
+
+impl Default for Config {
+    /// 100,000 keys that begin with `kt`, and one plan: `default`, 100/minute, 1000/hour.
+    fn default() -> Self {
+        let plan = || Plan::new("default", "100/minute, 1000/hour".parse().ok()?);
+        Self {
+            keys: 100_000,
+            prefix: Name::new("kt").expect("kt is a name"),
+            plans: vec![plan().expect("the default plan is one")],
+        }
+    }
+}
+
+impl Config {
+    /// The same as the core takes it.
+    fn table(&self) -> GateConfig<'_> {
+        GateConfig {
+            keys: self.keys,
+            prefix: self.prefix,
+            plans: &self.plans,
+            plan_slots: PLAN_SLOTS,
+            hints: true,
+        }
+    }
+
+    /// The lines of the gate. What can't be is refused here, before any room is taken for it.
+    fn lines(&self, path: Option<&Path>, peppers: &Peppers) -> Result<usize, Error> {
+        // With no memory at all, the right answer is that the size is wrong.
+        match keytally::Gate::create(NO_MEMORY, &self.table(), peppers.clone()) {
+            Err(CreateError::Size { needed, .. }) => Ok(needed),
+            Err(source) => Err(Error::Create { path: path.map(PathBuf::from), source }),
+            Ok(_) => Ok(0),
+        }
+    }
+}
+
+const NO_MEMORY: &[Line] = &[];
+
+/// A gate: a table of issued keys with their tallies, in a file that any number of processes share.
+///
+/// Threads share a `&Gate`. Checks never wait; what changes keys waits for whoever else is changing some. See the
+/// [crate's page](crate) for what holds between processes.
+///
+/// ```
+/// use std::time::Duration;
+/// use keytally_host::{Config, Gate, keytally::{Name, Outcome, gate::NewKey}, pepper};
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("api.gate");
+/// let secret = pepper::generate()?;
+/// Gate::create(&path, pepper::parse(&secret)?, &Config::default())?;
+///
+/// // Another process, or the same one after a restart:
+/// let gate = Gate::open(&path, pepper::parse(&secret)?)?;
+/// let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+/// let (old, key_id) = gate.issue(&new)?;
+/// let key = gate.rotate(key_id, Duration::from_secs(24 * 3600))?;
+/// // Both are good for a day, and spend the same quota.
+/// assert_eq!(gate.check(Some(old.expose().as_bytes()), 1).remaining(), 999);
+/// assert_eq!(gate.check(Some(key.expose().as_bytes()), 1).remaining(), 998);
+///
+/// gate.revoke(key_id)?;
+/// assert_eq!(gate.check(Some(key.expose().as_bytes()), 1).outcome(), Outcome::InvalidKey);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Gate {
+    table: keytally::Gate<Mapping>,
+    file: TableFile,
+}
+
+impl Gate {
+    /// Creates a gate in a new file at `path`, mode 0600, with its room on the disk taken.
+    ///
+    /// The file appears whole or not at all: a process that dies on the way leaves nothing that opens.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when there is anything at `path`; [`Error::Create`] when there can be no such gate;
+    /// [`Error::Io`] when the folder can't be written or the disk is full. Then nothing was changed.
+    pub fn create(path: impl AsRef<Path>, peppers: Peppers, config: &Config) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let lines = config.lines(Some(path), &peppers)?;
+        let (file, table) =
+            create_table(path, lines, |memory| keytally::Gate::create(memory, &config.table(), peppers))?;
+        Ok(Self { table, file })
+    }
+
+    /// Opens the gate at `path`. A symbolic link is followed.
+    ///
+    /// # Errors
+    /// [`Error::Attach`] when the file is no gate, has another version or size, is damaged, or has other peppers;
+    /// [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`]; [`Error::Io`] when it can't be opened.
+    pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
+        let attach = |memory| -> Result<_, AttachError> { keytally::Gate::attach(memory, peppers) };
+        let (file, table) = open_table(path.as_ref(), attach)?;
+        Ok(Self { table, file })
+    }
+
+    /// Creates a gate that is in no file: for tests, and for one process with the children that it forks. It is
+    /// gone when the last of them is.
+    ///
+    /// ```
+    /// use keytally_host::{Config, Gate, pepper};
+    /// let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// assert!(gate.path().is_none());
+    /// # Ok::<(), keytally_host::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Create`] when there can be no such gate; [`Error::Io`] when there is no memory for it.
+    pub fn in_memory(peppers: Peppers, config: &Config) -> Result<Self, Error> {
+        let lines = config.lines(None, &peppers)?;
+        let (file, table) =
+            create_in_memory(lines, |memory| keytally::Gate::create(memory, &config.table(), peppers))?;
+        Ok(Self { table, file })
+    }
+
+    /// The path that the gate was opened or created with; `None` in memory.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.named()
+    }
+
+    /// The core's table, every method of which takes the time as an argument.
+    pub fn table(&self) -> &keytally::Gate<Mapping> {
+        &self.table
+    }
+
+    /// Checks the key and then charges `cost` to every window of its plan, if all have room for it, else to none.
+    ///
+    /// `api_key` is the value of the `X-API-Key` header, `None` when there was none.
+    #[inline]
+    pub fn check(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
+        self.table.check(api_key, cost, now())
+    }
+
+    /// What [`check`](Self::check) would answer now, without the charge.
+    pub fn peek(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
+        self.table.peek(api_key, cost, now())
+    }
+
+    /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
+    ///
+    /// `None` when the gate has no such key.
+    ///
+    /// ```
+    /// # use keytally_host::{Config, Gate, keytally::{Name, gate::NewKey}, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// # let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    /// # let (key, _) = gate.issue(&new)?;
+    /// let verdict = gate.check(Some(key.expose().as_bytes()), 10);
+    /// if let (Some(holder), Some(charge)) = (verdict.holder(), verdict.charge()) {
+    ///     let after = gate.refund(holder.key_id, charge).expect("the gate has the key");
+    ///     assert_eq!(after.remaining(), 1000);
+    /// }
+    /// # Ok::<(), keytally_host::Error>(())
+    /// ```
+    pub fn refund(&self, key_id: KeyId, charge: Charge) -> Option<Verdict> {
+        self.table.refund(key_id, charge, now())
+    }
+
+    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
+    /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
+    ///
+    /// `None` when the gate has no such key.
+    pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32) -> Option<Verdict> {
+        self.table.settle(key_id, estimate, actual, now())
+    }
+
+    /// Forgets all counts of the key. `None` when the gate has no such key.
+    pub fn reset(&self, key_id: KeyId) -> Option<Verdict> {
+        self.table.reset(key_id, now())
+    }
+
+    /// Issues a key. What it returns is the only copy of the secret.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with what [`Administrator::issue`] lists; those of [`administer`](Self::administer);
+    /// [`Error::Entropy`].
+    pub fn issue(&self, new: &NewKey<'_>) -> Result<(Key, KeyId), Error> {
+        let entropy = entropy()?;
+        self.administer(|administrator| administrator.issue(new, entropy, now()))
+    }
+
+    /// Takes in a key that was issued elsewhere, of any form, so that its holder keeps it.
+    ///
+    /// For many at once use [`administer`](Self::administer), which takes the lock once for all of them.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with what [`Administrator::import`] lists; those of [`administer`](Self::administer).
+    pub fn import(&self, text: &[u8], new: &NewKey<'_>) -> Result<KeyId, Error> {
+        self.administer(|administrator| administrator.import(text, new, now()))
+    }
+
+    /// Gives a key a new secret, and returns it. The old secret stays good for `grace`, rounded up to seconds, and
+    /// both spend the same quota.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with what [`Administrator::rotate`] lists; those of [`administer`](Self::administer);
+    /// [`Error::Entropy`].
+    pub fn rotate(&self, key_id: KeyId, grace: Duration) -> Result<Key, Error> {
+        let entropy = entropy()?;
+        self.administer(|administrator| administrator.rotate(key_id, grace_until(now(), grace), entropy))
+    }
+
+    /// Ends a key at once: the next check in any process sees it.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with what [`Administrator::revoke`] lists; those of [`administer`](Self::administer).
+    pub fn revoke(&self, key_id: KeyId) -> Result<(), Error> {
+        self.administer(|administrator| administrator.revoke(key_id))
+    }
+
+    /// Moves a key to another plan, counts kept.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with what [`Administrator::assign`] lists; those of [`administer`](Self::administer).
+    pub fn assign(&self, key_id: KeyId, plan: &str) -> Result<(), Error> {
+        self.administer(|administrator| administrator.assign(key_id, plan))
+    }
+
+    /// Adds a plan, or gives the plan of that name other limits, counts kept.
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with what [`Administrator::set_plan`] lists; those of [`administer`](Self::administer).
+    pub fn set_plan(&self, plan: &Plan) -> Result<(), Error> {
+        self.administer(|administrator| administrator.set_plan(plan))
+    }
+
+    /// Everything that may be shown of every key, revoked ones too. Reads the whole file.
+    pub fn list(&self) -> Vec<KeyInfo> {
+        self.table.list(now()).collect()
+    }
+
+    /// Everything that may be shown of one key.
+    pub fn key(&self, key_id: KeyId) -> Option<KeyInfo> {
+        self.table.key(key_id, now())
+    }
+
+    /// Reads the whole gate and reports what is wrong with it, while no administrator changes it. First it completes
+    /// the change of one that was killed, and tells whether there was such a change.
+    ///
+    /// ```
+    /// # use keytally_host::{Config, Gate, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// let mut flaws = 0;
+    /// let completed = gate.verify(|flaw| {
+    ///     eprintln!("{flaw}");
+    ///     flaws += 1;
+    /// })?;
+    /// assert_eq!((completed, flaws), (false, 0));
+    /// # Ok::<(), keytally_host::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`administer`](Self::administer).
+    pub fn verify(&self, report: impl FnMut(Flaw)) -> Result<bool, Error> {
+        self.administer(|administrator| {
+            administrator.verify(now(), report);
+            Ok(administrator.recovered())
+        })
+    }
+
+    /// Does many changes as one administrator, under one lock. Others who want to administer wait meanwhile, checks
+    /// don't. Every change stands by itself: those made before an error stay.
+    ///
+    /// In `work`, use the administrator only: another administering method of the same gate would wait for ever.
+    ///
+    /// ```
+    /// use keytally_host::{Config, Gate, keytally::{Name, gate::NewKey}, now, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// let new = NewKey { account: 7, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    /// let imported = gate.administer(|administrator| {
+    ///     let keys = ["customer-key-0001", "customer-key-0002"];
+    ///     keys.iter().map(|key| administrator.import(key.as_bytes(), &new, now())).collect::<Result<Vec<_>, _>>()
+    /// })?;
+    /// assert_eq!(imported.len(), 2);
+    /// # Ok::<(), keytally_host::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Admin`] with the error of `work`; [`Error::Replaced`] when the gate's path now leads to another file;
+    /// [`Error::Io`] when the file can't be opened again or locked.
+    pub fn administer<T>(
+        &self,
+        work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
+    ) -> Result<T, Error> {
+        let _lock = Lock::of(&self.file)?;
+        let mut administrator = self.table.administer_alone();
+        work(&mut administrator)
+            .map_err(|source| Error::Admin { path: self.path().map(PathBuf::from), source })
+    }
+}
+
+/// The second at which a grace that begins now has passed; 0 for none at all.
+fn grace_until(now: Timestamp, grace: Duration) -> u32 {
+    if grace.is_zero() {
+        return 0;
+    }
+    let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+    let until_s = now.unix_ms().saturating_add(grace_ms).div_ceil(1000);
+    u32::try_from(until_s).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grace_is_rounded_up_and_none_is_none() {
+        let now = Timestamp::from_unix_ms(10_900);
+        assert_eq!(grace_until(now, Duration::ZERO), 0);
+        assert_eq!(grace_until(now, Duration::from_millis(1)), 11);
+        assert_eq!(grace_until(now, Duration::from_secs(1)), 12);
+        assert_eq!(grace_until(now, Duration::MAX), u32::MAX);
+    }
+}

@@ -1,0 +1,192 @@
+//! The limiter in a file, or in memory: the core's table with the system's clock and entropy.
+
+use std::path::{Path, PathBuf};
+
+use keytally::{AttachError, Charge, CreateError, Line, Policy, Quota, Timestamp, Verdict};
+
+use crate::HEADER_LINES;
+use crate::clock::now;
+use crate::entropy;
+use crate::error::Error;
+use crate::file::{TableFile, open_table};
+use crate::map::Mapping;
+use crate::publish::{create_in_memory, create_table};
+
+/// How often [`Limiter::open_or_create`] tries to open what others create and remove meanwhile.
+const MAX_TRIES: u32 = 8;
+
+/// A limiter: a table of tallies for any subject, an address, a user or a route, that any number of processes share.
+///
+/// ```
+/// use keytally_host::Limiter;
+/// let limiter = Limiter::in_memory(&"2/minute".parse()?, 100_000)?;
+/// assert!(limiter.check(b"203.0.113.9", 1).admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1).admitted());
+/// let denied = limiter.check(b"203.0.113.9", 1);
+/// assert!(denied.retry_after_s().is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Limiter {
+    table: keytally::Limiter<Mapping>,
+    file: TableFile,
+}
+
+impl Limiter {
+    /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, with its room on the disk taken:
+    /// about 20 bytes per subject.
+    ///
+    /// The file appears whole or not at all: a process that dies on the way leaves nothing that opens.
+    ///
+    /// # Errors
+    /// [`Error::Exists`] when there is anything at `path`; [`Error::Create`] when the capacity is 0 or too large;
+    /// [`Error::Io`] when the folder can't be written or the disk is full; [`Error::Entropy`]. Then nothing was
+    /// changed.
+    pub fn create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let lines = lines(Some(path), policy, capacity)?;
+        let seed = entropy::random()?;
+        let (file, table) = create_table(path, lines, |memory| make(memory, policy, capacity, &seed))?;
+        Ok(Self { table, file })
+    }
+
+    /// Opens the limiter at `path`. A symbolic link is followed.
+    ///
+    /// # Errors
+    /// [`Error::Attach`] when the file is no limiter, has another version or size, or is damaged;
+    /// [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`]; [`Error::Io`] when it can't be opened.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let attach = |memory| -> Result<_, AttachError> { keytally::Limiter::attach(memory) };
+        let (file, table) = open_table(path.as_ref(), attach)?;
+        Ok(Self { table, file })
+    }
+
+    /// Opens the limiter at `path`, or creates it if there is none. Of several processes that do so at once, one
+    /// creates it and the others open the same.
+    ///
+    /// ```
+    /// use keytally_host::Limiter;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("addresses.limiter");
+    /// let limiter = Limiter::open_or_create(&path, &"5/minute".parse()?, 1000)?;
+    /// let same = Limiter::open_or_create(&path, &"5/minute".parse()?, 1000)?;
+    /// assert_eq!(limiter.check(b"203.0.113.9", 1).remaining(), 4);
+    /// assert_eq!(same.check(b"203.0.113.9", 1).remaining(), 3);
+    ///
+    /// let error = Limiter::open_or_create(&path, &"6/minute".parse()?, 1000).unwrap_err();
+    /// assert!(error.to_string().contains("\"5/minute\", and \"6/minute\" was asked for"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Policy`] and [`Error::Capacity`] when the limiter there has another; those of [`open`](Self::open)
+    /// and [`create`](Self::create).
+    pub fn open_or_create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
+        let path = path.as_ref();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match Self::open(path) {
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
+                other => return other?.expect(path, policy, capacity),
+            }
+            match Self::create(path, policy, capacity) {
+                Err(Error::Exists { .. }) if tries < MAX_TRIES => {}
+                other => return other,
+            }
+        }
+    }
+
+    fn expect(self, path: &Path, policy: &Policy, capacity: u32) -> Result<Self, Error> {
+        let Some(found) = self.policy() else {
+            let source = AttachError::Geometry { what: "limit", value: 0 };
+            return Err(Error::Attach { path: path.into(), source });
+        };
+        if found != *policy {
+            let (found, asked) = (Box::new(found), Box::new(policy.clone()));
+            return Err(Error::Policy { path: path.into(), found, asked });
+        }
+        if self.table.capacity() != capacity {
+            return Err(Error::Capacity { path: path.into(), found: self.table.capacity(), asked: capacity });
+        }
+        Ok(self)
+    }
+
+    /// Creates a limiter that is in no file: for one process with the children that it forks. It is gone when the
+    /// last of them is.
+    ///
+    /// # Errors
+    /// [`Error::Create`] when the capacity is 0 or too large; [`Error::Io`] when there is no memory for it;
+    /// [`Error::Entropy`].
+    pub fn in_memory(policy: &Policy, capacity: u32) -> Result<Self, Error> {
+        let lines = lines(None, policy, capacity)?;
+        let seed = entropy::random()?;
+        let (file, table) = create_in_memory(lines, |memory| make(memory, policy, capacity, &seed))?;
+        Ok(Self { table, file })
+    }
+
+    /// The path that the limiter was opened or created with; `None` in memory.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.named()
+    }
+
+    /// What the limiter admits; `None` when its header is damaged.
+    pub fn policy(&self) -> Option<Policy> {
+        // A verdict of any subject lists them, whether or not the subject is known.
+        let verdict = self.table.peek(b"", 0, Timestamp::default());
+        let quotas = verdict.quotas().iter().map(|quota| Quota { limit: quota.limit, window: quota.window });
+        Policy::new(self.table.layout().algorithm(), &quotas.collect::<Vec<_>>()).ok()
+    }
+
+    /// The core's table, every method of which takes the time as an argument.
+    pub fn table(&self) -> &keytally::Limiter<Mapping> {
+        &self.table
+    }
+
+    /// Charges `cost` to every window of the subject if all have room for it, else to none.
+    #[inline]
+    pub fn check(&self, subject: &[u8], cost: u32) -> Verdict {
+        self.table.check(subject, cost, now())
+    }
+
+    /// What [`check`](Self::check) would answer now, without the charge.
+    pub fn peek(&self, subject: &[u8], cost: u32) -> Verdict {
+        self.table.peek(subject, cost, now())
+    }
+
+    /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
+    pub fn refund(&self, subject: &[u8], charge: Charge) -> Verdict {
+        self.table.refund(subject, charge, now())
+    }
+
+    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
+    /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
+    pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32) -> Verdict {
+        self.table.settle(subject, estimate, actual, now())
+    }
+
+    /// Forgets all counts of the subject.
+    pub fn reset(&self, subject: &[u8]) -> Verdict {
+        self.table.reset(subject, now())
+    }
+}
+
+fn make(
+    memory: Mapping,
+    policy: &Policy,
+    capacity: u32,
+    seed: &[u8; 16],
+) -> Result<keytally::Limiter<Mapping>, CreateError> {
+    keytally::Limiter::create_after(memory, HEADER_LINES, policy, capacity, *seed)
+}
+
+/// The lines of the limiter. A capacity that can't be is refused here, before any room is taken for it.
+fn lines(path: Option<&Path>, policy: &Policy, capacity: u32) -> Result<usize, Error> {
+    const NO_MEMORY: &[Line] = &[];
+    // With no memory at all, the right answer is that the size is wrong.
+    match keytally::Limiter::create_after(NO_MEMORY, HEADER_LINES, policy, capacity, [0; 16]) {
+        Err(CreateError::Size { needed, .. }) => Ok(needed),
+        Err(source) => Err(Error::Create { path: path.map(PathBuf::from), source }),
+        Ok(_) => Ok(0),
+    }
+}

@@ -1,0 +1,221 @@
+//! Peppers as text: up to four, newest last, each hex or base64 of at least 32 bytes.
+//!
+//! A text of hex digits only, an even number of them, is hex. Everything else is base64, in the standard or the
+//! URL-safe alphabet, with or without its padding. What was read is wiped, and no error shows any of it.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use base64ct::{Base64Unpadded, Base64UrlUnpadded, Encoding};
+use keytally::mac::{MAX_PEPPERS, MIN_PEPPER_LEN};
+use keytally::{Peppers, PeppersError};
+use zeroize::Zeroizing;
+
+use crate::entropy;
+use crate::error::{Error, PepperError};
+use crate::file::open_secret;
+
+/// The longest file of peppers, in bytes.
+pub const MAX_FILE_LEN: usize = 1 << 16;
+
+/// The peppers in `text`, separated by commas, as `KEYTALLY_PEPPER` holds them. Spaces around each are ignored.
+///
+/// ```
+/// use keytally_host::pepper;
+/// let old = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+/// let new = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
+/// pepper::parse(&format!("{old}, {new}"))?;
+///
+/// let error = pepper::parse(&format!("{old}, letmein")).unwrap_err();
+/// assert!(error.to_string().starts_with("pepper 2 of 2 "));
+/// # Ok::<(), keytally_host::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Pepper`], with the number of the one that is wrong.
+pub fn parse(text: &str) -> Result<Peppers, Error> {
+    let items: Vec<&[u8]> = match text.trim_ascii() {
+        "" => Vec::new(),
+        text => text.split(',').map(|item| item.trim_ascii().as_bytes()).collect(),
+    };
+    peppers(&items).map_err(|source| Error::Pepper { path: None, source })
+}
+
+/// The peppers in a file, one a line; blank lines and lines that begin with `#` are ignored.
+///
+/// ```
+/// use std::{fs, os::unix::fs::PermissionsExt};
+/// use keytally_host::pepper;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("pepper");
+/// fs::write(&path, format!("# made in spring\n{}\n", *pepper::generate()?))?;
+///
+/// fs::set_permissions(&path, fs::Permissions::from_mode(0o640))?;
+/// assert!(pepper::read_file(&path).unwrap_err().to_string().contains("chmod 600"));
+///
+/// fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+/// pepper::read_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Mode`] when anybody but the owner can get at the file; [`Error::Owner`], [`Error::NotAFile`];
+/// [`Error::Io`] when it can't be read; [`Error::Pepper`], with the number of the one that is wrong.
+pub fn read_file(path: impl AsRef<Path>) -> Result<Peppers, Error> {
+    let path = path.as_ref();
+    let file = open_secret(path)?;
+    let text = read_all(&file).map_err(|error| Error::io("read", path, error))?;
+    let wrong = |source| Error::Pepper { path: Some(PathBuf::from(path)), source };
+    if text.len() > MAX_FILE_LEN {
+        return Err(wrong(PepperError::Long { max: MAX_FILE_LEN }));
+    }
+    let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    let items: Vec<&[u8]> = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#")).collect();
+    peppers(&items).map_err(wrong)
+}
+
+/// A new pepper: 32 bytes of the system's entropy as 64 hex digits. It is wiped when dropped.
+///
+/// ```
+/// let pepper = keytally_host::pepper::generate()?;
+/// assert_eq!(pepper.len(), 64);
+/// # Ok::<(), keytally_host::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Entropy`].
+pub fn generate() -> Result<Zeroizing<String>, Error> {
+    let bytes = entropy::random::<MIN_PEPPER_LEN>()?;
+    let mut digits = Zeroizing::new([0; 2 * MIN_PEPPER_LEN]);
+    // The buffer has just the room that the digits take.
+    let text = base16ct::lower::encode_str(&*bytes, &mut *digits).unwrap_or_default();
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// One byte more than the longest file, at most, in a buffer that is never moved and so leaves no copies.
+fn read_all(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE_LEN + 1));
+    file.take(MAX_FILE_LEN as u64 + 1).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
+    if items.is_empty() || items.len() > MAX_PEPPERS {
+        return Err(PepperError::Count { given: items.len() });
+    }
+    let of = items.len();
+    let mut decoded: Vec<Zeroizing<Vec<u8>>> = Vec::with_capacity(of);
+    for (place, item) in items.iter().enumerate() {
+        let number = place + 1;
+        let pepper = decode(item).ok_or(PepperError::Form { number, of })?;
+        if pepper.len() < MIN_PEPPER_LEN {
+            return Err(PepperError::Short { number, of, len: pepper.len() });
+        }
+        if decoded.contains(&pepper) {
+            return Err(PepperError::Repeated { number, of });
+        }
+        decoded.push(pepper);
+    }
+    let list: Vec<&[u8]> = decoded.iter().map(|pepper| pepper.as_slice()).collect();
+    Peppers::new(&list).map_err(|error| match error {
+        PeppersError::TooShort(short) => PepperError::Short { number: of, of, len: short.len },
+        // Two different peppers that the core can't tell apart: HMAC fills short keys up with zeros.
+        PeppersError::Count => PepperError::Repeated { number: of, of },
+    })
+}
+
+/// The bytes that a text of hex or base64 tells.
+fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; text.len()]);
+    let is_hex = text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit);
+    let len = if is_hex {
+        base16ct::mixed::decode(text, &mut bytes).ok()?.len()
+    } else {
+        let unpadded = unpadded(text)?;
+        if unpadded.iter().any(|byte| b"-_".contains(byte)) {
+            Base64UrlUnpadded::decode(unpadded, &mut bytes).ok()?.len()
+        } else {
+            Base64Unpadded::decode(unpadded, &mut bytes).ok()?.len()
+        }
+    };
+    bytes.truncate(len);
+    Some(bytes)
+}
+
+/// The text without its padding; `None` when the padding is wrong.
+fn unpadded(text: &[u8]) -> Option<&[u8]> {
+    let len = text.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
+    let padding = text.len() - len;
+    (padding == 0 || (padding <= 2 && text.len().is_multiple_of(4))).then_some(&text[..len])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEX: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1eff";
+
+    fn decoded(text: &str) -> Option<Vec<u8>> {
+        decode(text.as_bytes()).map(|bytes| bytes.to_vec())
+    }
+
+    fn error(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn hex_and_every_base64_tell_the_same_bytes() {
+        let bytes = decoded(HEX).unwrap();
+        assert_eq!((bytes.len(), bytes[0], bytes[31]), (32, 0, 0xff));
+        assert_eq!(decoded(&HEX.to_uppercase()).unwrap(), bytes);
+        for text in
+            ["AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHv8=", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHv8"]
+        {
+            assert_eq!(decoded(text).unwrap(), bytes);
+        }
+        assert_eq!(decoded("+/+/").unwrap(), decoded("-_-_").unwrap());
+    }
+
+    #[test]
+    fn what_is_neither_is_refused() {
+        for text in ["ä", "AAE=A", "A===", "AAEC=", "+/-_", "A", "AAF", "a b", "AA\0A"] {
+            assert_eq!(decoded(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_pepper_and_show_none() {
+        let short = &HEX[..62];
+        assert_eq!(error(""), "no pepper is given; `openssl rand -hex 32` makes one");
+        assert_eq!(error(" \n"), error(""));
+        assert!(
+            error(&format!("{HEX},{short}"))
+                .starts_with("pepper 2 of 2 has 31 bytes, and must have at least 32")
+        );
+        assert!(error(&format!("{HEX},")).starts_with("pepper 2 of 2 has 0 bytes"));
+        assert_eq!(
+            error(&format!("{HEX}, {}", HEX.to_uppercase())),
+            "pepper 2 of 2 is the same as one before it"
+        );
+        // HMAC can't tell these two apart.
+        assert_eq!(error(&format!("{HEX},{HEX}00")), "pepper 2 of 2 is the same as one before it");
+        assert_eq!(error(&format!("{HEX},!{HEX}")), "pepper 2 of 2 is neither hex nor base64");
+        assert_eq!(
+            error(&[HEX; 5].join(",")),
+            "5 peppers are given, and at most 4 can be in use; leave out the oldest"
+        );
+        for text in [format!("{HEX},{short}"), format!("!{HEX}"), format!("{HEX},{HEX}")] {
+            let error = parse(&text).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("0102"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_generated_pepper_is_one() {
+        let (one, two) = (generate().unwrap(), generate().unwrap());
+        assert_ne!(*one, *two);
+        assert!(parse(&format!("{},{}", *one, *two)).is_ok());
+        assert_eq!(format!("{:?}", parse(&one).unwrap()), "Peppers([Pepper(…)])");
+    }
+}

@@ -1,0 +1,199 @@
+//! Creating a table's file: it appears at its path whole, or not at all, and never in place of another.
+//!
+//! 1. A file without a name is opened in the target's folder (`O_TMPFILE`), mode 0600. A process that dies from here
+//!    on leaves nothing: the kernel frees what has no name.
+//! 2. Its room on the disk is taken, it is mapped, and the core makes the table in it.
+//! 3. It is flushed, and given its name (`linkat`), which fails if the name is taken; then the folder is flushed.
+//!
+//! Where the file system knows no files without a name, the file has a name of its own that begins with a dot, and is
+//! renamed without replacing.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use keytally::{CreateError, LINE_LEN};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, RenameFlags, SealFlags, fallocate, fchmod,
+    fcntl_add_seals, linkat, memfd_create, open, renameat_with, unlink,
+};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::entropy;
+use crate::error::Error;
+use crate::file::TableFile;
+use crate::map::Mapping;
+
+/// What new files are to their owner, and nobody else.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// Zeros that are written at a time where room can't be taken otherwise.
+const ZEROS_LEN: usize = 1 << 16;
+
+/// Creates the file at `path` with `lines` lines, in which `make` makes the table.
+pub(crate) fn create_table<T>(
+    path: &Path,
+    lines: usize,
+    make: impl FnOnce(Mapping) -> Result<T, CreateError>,
+) -> Result<(TableFile, T), Error> {
+    // The kernel asks again when the name is given; this is for the answer to come before any work.
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::Exists { path: path.into() });
+    }
+    match Unpublished::without_a_name(path) {
+        Some(unpublished) => unpublished,
+        None => Unpublished::with_a_name(path)?,
+    }
+    .publish(path, lines, make)
+}
+
+/// Creates a table in memory, which children share after a fork.
+pub(crate) fn create_in_memory<T>(
+    lines: usize,
+    make: impl FnOnce(Mapping) -> Result<T, CreateError>,
+) -> Result<(TableFile, T), Error> {
+    let io_error = |error| Error::io("create a table in", Path::new("memory"), error);
+    let mapped = || -> io::Result<(TableFile, Mapping)> {
+        let file = File::from(memfd_create("keytally", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+        file.set_len(bytes(lines)?)?;
+        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let mapping = Mapping::of(&file, lines)?;
+        Ok((TableFile::in_memory(file)?, mapping))
+    };
+    let (file, mapping) = mapped().map_err(io_error)?;
+    let table = make(mapping).map_err(|source| Error::Create { path: None, source })?;
+    Ok((file, table))
+}
+
+/// A file that is being made and that nobody opens yet.
+struct Unpublished {
+    file: File,
+    /// Its name until it is published, removed if it never is.
+    name: Option<PathBuf>,
+}
+
+impl Unpublished {
+    /// A file without a name in the folder of `path`; `None` where there is no such thing.
+    fn without_a_name(path: &Path) -> Option<Self> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = File::from(retry_on_intr(|| open(folder(path), flags, MODE)).ok()?);
+        // A name is given through this link, and a name is all that /proc is needed for.
+        link_of(&file).exists().then_some(Self { file, name: None })
+    }
+
+    /// A file with a name that nobody else picks, in the folder of `path`.
+    fn with_a_name(path: &Path) -> Result<Self, Error> {
+        let name = path.file_name().ok_or_else(|| Error::io("create", path, ErrorKind::InvalidInput))?;
+        let number = u64::from_le_bytes(*entropy::random()?);
+        let own_name = folder(path).join(format!(".{}.{number:016x}.new", name.display()));
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = retry_on_intr(|| open(&own_name, flags, MODE))
+            .map_err(|error| Error::io("create", path, error))?;
+        Ok(Self { file: file.into(), name: Some(own_name) })
+    }
+
+    fn publish<T>(
+        mut self,
+        path: &Path,
+        lines: usize,
+        make: impl FnOnce(Mapping) -> Result<T, CreateError>,
+    ) -> Result<(TableFile, T), Error> {
+        let io_error = |doing| move |error: io::Error| Error::io(doing, path, error);
+        // The mode that a file is opened with is less the umask.
+        fchmod(&self.file, MODE).map_err(|error| Error::io("set the mode of", path, error))?;
+        let len = bytes(lines).map_err(io_error("create"))?;
+        take_room(&self.file, len).map_err(io_error("find room on the disk for"))?;
+        let mapping = Mapping::of(&self.file, lines).map_err(io_error("map"))?;
+        let table = make(mapping).map_err(|source| Error::Create { path: Some(path.into()), source })?;
+        self.file.sync_all().map_err(io_error("write"))?;
+        let file =
+            self.file.try_clone().and_then(|file| TableFile::at(path, file)).map_err(io_error("open"))?;
+        match self.give_name(path) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Err(Error::Exists { path: path.into() }),
+            Err(error) => return Err(Error::io("create", path, error)),
+        }
+        self.name = None;
+        sync_folder(path).map_err(io_error("flush the folder of"))?;
+        Ok((file, table))
+    }
+
+    /// Gives the file its name, unless the name is taken.
+    fn give_name(&self, path: &Path) -> rustix::io::Result<()> {
+        let Some(own_name) = &self.name else {
+            return linkat(CWD, link_of(&self.file), CWD, path, AtFlags::SYMLINK_FOLLOW);
+        };
+        match renameat_with(CWD, own_name, CWD, path, RenameFlags::NOREPLACE) {
+            // The file system can't rename so, but then it may have links.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                linkat(CWD, own_name, CWD, path, AtFlags::empty())?;
+                let _ = unlink(own_name);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
+
+impl Drop for Unpublished {
+    fn drop(&mut self) {
+        if let Some(name) = &self.name {
+            let _ = unlink(name);
+        }
+    }
+}
+
+/// The link through which an open file can be named.
+fn link_of(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn bytes(lines: usize) -> io::Result<u64> {
+    let len = lines.checked_mul(LINE_LEN).and_then(|len| u64::try_from(len).ok());
+    len.ok_or_else(|| ErrorKind::FileTooLarge.into())
+}
+
+/// Takes the room of an empty file on the disk, all zeros.
+fn take_room(file: &File, len: u64) -> io::Result<()> {
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, len)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, len),
+        other => Ok(other?),
+    }
+}
+
+/// Takes the room of holes in a file that is in use. Where the file system can't, they stay.
+pub(crate) fn fill_holes(file: &File, len: u64) -> io::Result<()> {
+    match retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, len)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+fn write_zeros(file: &File, len: u64) -> io::Result<()> {
+    let zeros = [0; ZEROS_LEN];
+    let mut at = 0;
+    while at < len {
+        let count = usize::try_from(len - at).unwrap_or(ZEROS_LEN).min(ZEROS_LEN);
+        file.write_all_at(&zeros[..count], at)?;
+        at += count as u64;
+    }
+    Ok(())
+}
+
+/// Makes the new name last. A folder that may be written but not read can't be flushed, and some file systems don't
+/// know how.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    match File::open(folder(path)).and_then(|folder| folder.sync_all()) {
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => Ok(()),
+        other => other,
+    }
+}
