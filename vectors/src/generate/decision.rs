@@ -1,0 +1,534 @@
+//! `decision.json`.
+
+use crate::files::{Answer, DecisionCase, Op, ReusableCase, SequenceStep};
+use crate::model::{Algorithm, Charge, Decision, Entry, Model, Outcome, Quota, Tally};
+
+use super::random::Random;
+use super::{Lines, NEW_YEAR_MS};
+
+const ABOUT: &str = "One operation on one tally, a 64-bit word. policy gives limits and the layout of the word (policy.json); \
+    word is the word before, next the word afterwards (0x and 16 hexadecimal digits; next = word where nothing is written); \
+    all times are decimal strings, because they can exceed 2^53: those named _ms are Unix milliseconds, those named _s Unix \
+    seconds. now_ms is the caller's time. op check and peek: cost is asked for; outcome is admitted, denied or too_costly; \
+    at_ms is the effective time, which a charge remembers; remaining and reset_s are those of each window, the smallest first, \
+    after the charge if one was made; when denied, retry_at_ms is the earliest effective time at which all windows have room \
+    and retry_after_s the number of seconds from now_ms, rounded up, at least 1. op refund: a charge of charged, made at \
+    effective time charged_at_ms, is given back. op settle: it is replaced by actual; uncharged is what did not fit. op reset: \
+    all is forgotten. sequences: the same, step after step: the first word of a sequence is 0, every other is the next of the \
+    step before. reusable: may a limiter give the slot of the word to another subject at now_ms?";
+
+/// Policies that differ in the number of windows, their lengths, and whether bits are to spare.
+const POLICIES: &[&str] = &[
+    "100/minute, 1000/hour",
+    "1/second",
+    "4294967295/day",
+    "10/second, 100/minute, 1000/hour",
+    "10/minute, 50/10m, 100/hour, 500/day",
+    "sliding 100/minute, 1000/hour",
+    "sliding 5/10s",
+    "sliding 67108863/31d",
+    "sliding 3/minute, 5/5m, 7/hour, 9/day",
+];
+
+/// Of these, the ones that get no refunds, settlements and reuse of slots: others of their kind do.
+const BRIEFLY: &[&str] = &[
+    "4294967295/day",
+    "10/minute, 50/10m, 100/hour, 500/day",
+    "sliding 67108863/31d",
+    "sliding 3/minute, 5/5m, 7/hour, 9/day",
+];
+
+/// A sequence is a longer story: policies where much happens in few steps.
+const STORIES: &[(&str, &str)] = &[
+    ("the default policy", "100/minute, 1000/hour"),
+    ("a small limit", "3/10s"),
+    ("three windows", "3/second, 7/10s, 15/minute"),
+    ("the default policy, sliding", "sliding 100/minute, 1000/hour"),
+    ("a small limit, sliding", "sliding 3/10s"),
+    ("four windows, sliding", "sliding 3/second, 7/10s, 15/minute, 20/hour"),
+];
+
+pub(super) fn file() -> String {
+    let mut cases = Vec::new();
+    let mut reusable = Vec::new();
+    let mut random = Random::new(2);
+    for text in POLICIES {
+        let mut bench =
+            Bench { policy: text, model: Model::parse(text).expect("a policy"), cases: Vec::new() };
+        bench.times();
+        bench.costs();
+        bench.counts();
+        bench.edges();
+        bench.late();
+        bench.strange_words();
+        bench.sliding();
+        if !BRIEFLY.contains(text) {
+            bench.refunds();
+            bench.settlements();
+            bench.reuse(&mut reusable);
+        }
+        bench.resets();
+        bench.random(&mut random);
+        cases.extend(bench.cases);
+    }
+    Lines::new(ABOUT)
+        .array("cases", &cases)
+        .array("sequences", &sequences())
+        .array("reusable", &reusable)
+        .done()
+}
+
+/// The cases of one policy.
+struct Bench {
+    policy: &'static str,
+    model: Model,
+    cases: Vec<DecisionCase>,
+}
+
+impl Bench {
+    /// An unused tally at the first and last times.
+    fn times(&mut self) {
+        let unit_ms = self.unit_ms();
+        let last_stamp = u64::try_from(self.model.largest_stamp()).expect("a stamp");
+        let last_unit_ms = last_stamp * unit_ms;
+        for now_ms in [
+            0,
+            unit_ms - 1,
+            unit_ms,
+            NEW_YEAR_MS - 1,
+            NEW_YEAR_MS,
+            last_unit_ms - 1,
+            last_unit_ms,
+            last_unit_ms + unit_ms - 1,
+            last_unit_ms + unit_ms,
+            u64::MAX,
+        ] {
+            self.check("unused tally", 0, now_ms, 1);
+        }
+        // Full at the very end of time.
+        let full = self.word(last_unit_ms, |quota| quota.limit, |_| 0);
+        self.check("full at the last stamp", full, last_unit_ms, 1);
+        self.check("full, the time is past the last stamp", full, u64::MAX, 1);
+        self.peek("nothing at the last stamp", full, last_unit_ms + unit_ms, 0);
+    }
+
+    /// Costs beside every limit.
+    fn costs(&mut self) {
+        let mut costs = vec![0, u32::MAX];
+        for quota in self.model.policy().quotas.clone() {
+            costs.extend([quota.limit - 1, quota.limit, quota.limit.saturating_add(1)]);
+        }
+        costs.sort_unstable();
+        costs.dedup();
+        let used_once = self.word(NEW_YEAR_MS, |_| 1, |_| 0);
+        for cost in costs {
+            self.check("cost beside a limit, unused", 0, NEW_YEAR_MS, cost);
+            if cost < self.model.policy().quotas[0].limit.saturating_add(2) {
+                self.check("cost beside a limit, used once", used_once, NEW_YEAR_MS + 1, cost);
+            }
+        }
+    }
+
+    /// Counts beside every limit, up to the most that a field holds (a limit may have been lowered).
+    fn counts(&mut self) {
+        let now_ms = NEW_YEAR_MS + self.unit_ms() / 4;
+        for (i, quota) in self.model.policy().quotas.clone().into_iter().enumerate() {
+            let field = self.largest_count(i);
+            let mut counts =
+                vec![quota.limit - 1, quota.limit, field.min(quota.limit.saturating_add(1)), field];
+            counts.dedup();
+            for count in counts {
+                let word = self.word(now_ms, |other| if *other == quota { count } else { 0 }, |_| 0);
+                self.check("count beside its limit", word, now_ms, 1);
+                if count == field {
+                    self.peek("nothing asked of a full field", word, now_ms, 0);
+                }
+            }
+        }
+    }
+
+    /// Full tallies at the edges of every window.
+    fn edges(&mut self) {
+        for quota in self.model.policy().quotas.clone() {
+            let length_ms = u64::from(quota.window_s) * 1000;
+            let end_ms = (NEW_YEAR_MS / length_ms + 1) * length_ms;
+            let word = self.word(NEW_YEAR_MS, |quota| quota.limit, |_| 0);
+            for now_ms in [end_ms - 1, end_ms, end_ms + 1] {
+                self.check("full, end of a window", word, now_ms, 1);
+            }
+            if self.is_sliding() {
+                for now_ms in [end_ms + length_ms - 1, end_ms + length_ms] {
+                    self.check("full, end of the window after", word, now_ms, 1);
+                }
+            }
+        }
+    }
+
+    /// Clocks behind the stamp, by as much as is late and by more.
+    fn late(&mut self) {
+        let unit_ms = self.unit_ms();
+        let longest_ms = unit_ms * u64::try_from(self.model.units_in_longest()).expect("a ratio");
+        let stamp_ms = NEW_YEAR_MS / unit_ms * unit_ms;
+        let some = self.word(stamp_ms, |quota| quota.limit / 2, |_| 0);
+        let full = self.word(stamp_ms, |quota| quota.limit, |_| 0);
+        for (why, now_ms) in [
+            ("late by a millisecond", stamp_ms - 1),
+            ("late by the longest window", stamp_ms - longest_ms),
+            ("late by more: healed", stamp_ms - longest_ms - 1),
+            ("late by all of time: healed", 0),
+        ] {
+            self.check(why, some, now_ms, 1);
+            self.check(why, full, now_ms, 1);
+        }
+        self.reset("late", full, stamp_ms - 1);
+        self.reset("healed", full, stamp_ms - longest_ms - 1);
+    }
+
+    /// Words that no decision writes.
+    fn strange_words(&mut self) {
+        let past_all = (self.model.largest_stamp() + 1) * self.model.unit_ms();
+        let past_all = u64::try_from(past_all).expect("a time");
+        let count_bits = 64 - self.model.layout().stamp_bits;
+        let reserved = u64::MAX << count_bits;
+        let all_counts = !reserved;
+        for (why, word) in [
+            ("all ones", u64::MAX),
+            ("reserved stamp", reserved),
+            ("stamp 0, largest counts", all_counts),
+            ("stamp 0, one count of 1", 1),
+        ] {
+            self.check(why, word, NEW_YEAR_MS, 1);
+            if word > all_counts {
+                self.peek(why, word, past_all, 1);
+            } else {
+                self.peek(why, word, 0, 1);
+            }
+        }
+    }
+
+    /// Weights of the window before, and the first millisecond with room.
+    fn sliding(&mut self) {
+        if !self.is_sliding() {
+            return;
+        }
+        let quotas = self.model.policy().quotas.clone();
+        for (i, quota) in quotas.iter().enumerate() {
+            if i != 0 && i + 1 != quotas.len() {
+                continue;
+            }
+            let length_ms = u64::from(quota.window_s) * 1000;
+            let start_ms = NEW_YEAR_MS / length_ms * length_ms;
+            let limit = quota.limit;
+            for (current, previous, cost) in [
+                (0, limit, limit),
+                (limit, 0, limit),
+                (limit / 3, limit - 1, limit / 2),
+                (limit - 1, limit, 1),
+                (limit, limit, 1),
+            ] {
+                let cost = cost.max(1);
+                for into_ms in [1, length_ms / 3] {
+                    let now_ms = start_ms + into_ms;
+                    let word = self.word(
+                        now_ms,
+                        |other| if other == quota { current } else { 0 },
+                        |other| if other == quota { previous } else { 0 },
+                    );
+                    let decision = self.model.peek(word, now_ms, cost);
+                    match decision.retry_at_ms {
+                        Some(retry_at_ms) if into_ms == 1 => {
+                            let retry_at_ms = u64::try_from(retry_at_ms).expect("a time");
+                            self.check("denied, weights of the window before", word, now_ms, cost);
+                            self.check("a millisecond before there is room", word, retry_at_ms - 1, cost);
+                            self.check("there is room", word, retry_at_ms, cost);
+                        }
+                        _ => self.check("weights of the window before", word, now_ms, cost),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Charges given back in time, at the edges of windows, late, and too late.
+    fn refunds(&mut self) {
+        let at_ms = NEW_YEAR_MS + self.unit_ms() / 2;
+        let half = |quota: &Quota| quota.limit / 2 + 1;
+        let word = self.word(at_ms, half, |_| 0);
+        let smallest = self.model.policy().quotas[0].limit;
+        for charged in [0, 1, smallest / 2 + 1, u32::MAX] {
+            self.refund("refund in the same unit", word, at_ms, charged, at_ms);
+        }
+        self.refund("refund of what was never charged", 0, at_ms, 1, at_ms);
+        self.refund("refund by a late clock", word, at_ms - self.unit_ms(), 1, at_ms);
+        self.refund("refund of a charge to come", word, at_ms, 1, at_ms + self.unit_ms());
+        self.refund("refund of a charge at the end of time", word, at_ms, 1, u64::MAX);
+        for quota in self.model.policy().quotas.clone() {
+            let length_ms = u64::from(quota.window_s) * 1000;
+            let end_ms = (at_ms / length_ms + 1) * length_ms;
+            self.refund("refund at the end of a window", word, end_ms - 1, 1, at_ms);
+            self.refund("refund after the end of a window", word, end_ms, 1, at_ms);
+            if self.is_sliding() {
+                self.refund("refund at the end of the window after", word, end_ms + length_ms - 1, 1, at_ms);
+                self.refund("refund after the window after", word, end_ms + length_ms, 1, at_ms);
+                let both = self.word(end_ms, half, half);
+                self.refund("refund in the window before", both, end_ms + 1, 1, at_ms);
+                self.refund("refund of more than the window before has", both, end_ms + 1, u32::MAX, at_ms);
+            }
+        }
+        let longest_ms = length_of_longest_ms(&self.model);
+        let ahead = self.word(at_ms + 2 * longest_ms, half, |_| 0);
+        self.refund("refund of a charge by a wrong clock, healed", ahead, at_ms, 1, at_ms + 2 * longest_ms);
+        self.refund("refund of a charge now, healed", ahead, at_ms, 1, at_ms);
+    }
+
+    /// Estimates above, at and below the actual cost.
+    fn settlements(&mut self) {
+        let at_ms = NEW_YEAR_MS + self.unit_ms() / 2;
+        let word = self.word(at_ms, |quota| quota.limit / 2 + 1, |_| 0);
+        let charged = self.model.policy().quotas[0].limit / 2 + 1;
+        let remaining = self.model.peek(word, at_ms, 0).quotas.iter().map(|quota| quota.remaining).min();
+        let remaining = remaining.expect("a policy has a quota");
+        let mut actuals = vec![0, charged - 1, charged, charged + 1, charged + remaining, u32::MAX];
+        actuals.push((charged + remaining).saturating_add(1));
+        actuals.dedup();
+        for actual in actuals {
+            self.settle("settle in the same unit", word, at_ms, Charge { cost: charged, at_ms }, actual);
+        }
+        let full = self.word(at_ms, |quota| quota.limit, |_| 0);
+        self.settle("settle where nothing remains", full, at_ms, Charge { cost: 1, at_ms }, 2);
+        let longest_ms = length_of_longest_ms(&self.model);
+        for (why, now_ms) in [
+            ("settle in the next unit", at_ms + self.unit_ms()),
+            ("settle two longest windows later", at_ms + 2 * longest_ms),
+            ("settle by a late clock", at_ms - self.unit_ms()),
+            ("settle a charge by a wrong clock", at_ms - 3 * longest_ms),
+        ] {
+            self.settle(why, word, now_ms, Charge { cost: 1, at_ms }, 0);
+            self.settle(why, word, now_ms, Charge { cost: 1, at_ms }, 2);
+        }
+    }
+
+    fn resets(&mut self) {
+        let full = self.word(NEW_YEAR_MS, |quota| quota.limit, |_| 0);
+        self.reset("an unused tally", 0, NEW_YEAR_MS);
+        self.reset("full", full, NEW_YEAR_MS + 1);
+        self.reset("much later", full, NEW_YEAR_MS + 10 * length_of_longest_ms(&self.model));
+        self.reset("end of time", full, u64::MAX);
+    }
+
+    /// Any operation on words stamped near the time.
+    fn random(&mut self, random: &mut Random) {
+        for _ in 0..10 {
+            let longest = self.model.units_in_longest();
+            let stamp = self.model.stamp_of(NEW_YEAR_MS) + random.between(0, 3 * longest);
+            let mut tally = Tally { stamp, logs: Vec::new() };
+            for quota in &self.model.policy().quotas {
+                let index = stamp / (i128::from(quota.window_s) * 1000 / self.model.unit_ms());
+                let mut count = || i128::from(random.below(u64::from(quota.limit) + 1));
+                let mut log = vec![Entry { index, cost: count() }];
+                if self.is_sliding() {
+                    log.push(Entry { index: index - 1, cost: count() });
+                }
+                tally.logs.push(log);
+            }
+            let word = self.model.pack(&tally);
+
+            let unit_ms = self.model.unit_ms();
+            let now_ms = random.between((stamp - 2 * longest) * unit_ms, (stamp + 3 * longest) * unit_ms);
+            let at_ms = random.between(now_ms - 2 * longest * unit_ms, now_ms);
+            let (now_ms, at_ms) =
+                (u64::try_from(now_ms).expect("a time"), u64::try_from(at_ms).expect("a time"));
+            let limit = u64::from(self.model.policy().quotas[0].limit);
+            let mut cost = || u32::try_from(random.below(limit + 1)).expect("below a limit");
+            let (cost, actual) = (cost(), cost());
+            match random.below(6) {
+                0..=2 => self.check("random", word, now_ms, cost),
+                3 => self.peek("random", word, now_ms, cost),
+                4 => self.refund("random", word, now_ms, cost, at_ms),
+                _ => self.settle("random", word, now_ms, Charge { cost, at_ms }, actual),
+            }
+        }
+    }
+
+    /// Words beside the moment from which their slot may be reused.
+    fn reuse(&self, cases: &mut Vec<ReusableCase>) {
+        let longest_ms = length_of_longest_ms(&self.model);
+        let end_ms = (NEW_YEAR_MS / longest_ms + 1) * longest_ms;
+        let mut push = |word: u64, now_ms: u64| {
+            let reusable = self.model.reusable(word, now_ms);
+            cases.push(ReusableCase { policy: self.policy.to_owned(), word, now_ms, reusable });
+        };
+        for written_ms in [NEW_YEAR_MS, end_ms - 1] {
+            let word = self.word(written_ms, |quota| quota.limit, |_| 0);
+            for windows_later in 0..=2 {
+                let edge_ms = end_ms + windows_later * longest_ms;
+                push(word, edge_ms - 1);
+                push(word, edge_ms);
+            }
+            push(word, written_ms - 1);
+        }
+        push(0, 0);
+        push(0, NEW_YEAR_MS);
+        push(u64::MAX, NEW_YEAR_MS);
+        push(u64::MAX, u64::MAX);
+    }
+
+    fn check(&mut self, why: &str, word: u64, now_ms: u64, cost: u32) {
+        self.push(why, word, now_ms, Op::Check { cost });
+    }
+
+    fn peek(&mut self, why: &str, word: u64, now_ms: u64, cost: u32) {
+        self.push(why, word, now_ms, Op::Peek { cost });
+    }
+
+    fn refund(&mut self, why: &str, word: u64, now_ms: u64, charged: u32, charged_at_ms: u64) {
+        self.push(why, word, now_ms, Op::Refund { charged, charged_at_ms });
+    }
+
+    fn settle(&mut self, why: &str, word: u64, now_ms: u64, charge: Charge, actual: u32) {
+        self.push(
+            why,
+            word,
+            now_ms,
+            Op::Settle { charged: charge.cost, charged_at_ms: charge.at_ms, actual },
+        );
+    }
+
+    fn reset(&mut self, why: &str, word: u64, now_ms: u64) {
+        self.push(why, word, now_ms, Op::Reset);
+    }
+
+    fn push(&mut self, why: &str, word: u64, now_ms: u64, op: Op) {
+        let same = |other: &DecisionCase| (other.word, other.now_ms, other.op) == (word, now_ms, op);
+        if !self.cases.iter().any(same) {
+            self.cases.push(case(why, self.policy, &self.model, word, now_ms, op));
+        }
+    }
+
+    /// A word stamped at a time, with the counts that the functions give each quota.
+    fn word(&self, time_ms: u64, current: impl Fn(&Quota) -> u32, previous: impl Fn(&Quota) -> u32) -> u64 {
+        let stamp = self.model.stamp_of(time_ms);
+        let mut tally = Tally { stamp, logs: Vec::new() };
+        for quota in &self.model.policy().quotas {
+            let index = stamp / (i128::from(quota.window_s) * 1000 / self.model.unit_ms());
+            tally.logs.push(vec![
+                Entry { index, cost: i128::from(current(quota)) },
+                Entry { index: index - 1, cost: i128::from(previous(quota)) },
+            ]);
+        }
+        self.model.pack(&tally)
+    }
+
+    /// The most that the count of window `i` holds.
+    fn largest_count(&self, i: usize) -> u32 {
+        let per_window = if self.is_sliding() { 2 } else { 1 };
+        let bits = self.model.layout().count_bits[per_window * i];
+        u32::try_from((1u64 << bits) - 1).expect("at most 32 bits")
+    }
+
+    fn is_sliding(&self) -> bool {
+        self.model.policy().algorithm == Algorithm::Sliding
+    }
+
+    fn unit_ms(&self) -> u64 {
+        u64::try_from(self.model.unit_ms()).expect("a length")
+    }
+}
+
+fn length_of_longest_ms(model: &Model) -> u64 {
+    u64::from(model.policy().quotas.last().expect("a policy has a quota").window_s) * 1000
+}
+
+/// Lets the model answer.
+fn case(why: &str, policy: &str, model: &Model, word: u64, now_ms: u64, op: Op) -> DecisionCase {
+    let (next, decision, uncharged) = match op {
+        Op::Check { cost } => {
+            let decision = model.check(word, now_ms, cost);
+            (decision.next, Some(decision), None)
+        }
+        Op::Peek { cost } => {
+            let decision = model.peek(word, now_ms, cost);
+            (decision.next, Some(decision), None)
+        }
+        Op::Refund { charged, charged_at_ms } => {
+            let charge = Charge { cost: charged, at_ms: charged_at_ms };
+            (model.refund(word, charge, now_ms), None, None)
+        }
+        Op::Settle { charged, charged_at_ms, actual } => {
+            let charge = Charge { cost: charged, at_ms: charged_at_ms };
+            let settled = model.settle(word, charge, actual, now_ms);
+            (settled.next, None, Some(settled.uncharged))
+        }
+        Op::Reset => (model.reset(word, now_ms), None, None),
+    };
+    DecisionCase {
+        why: why.to_owned(),
+        policy: policy.to_owned(),
+        word,
+        now_ms,
+        op,
+        next,
+        answer: decision.as_ref().map(answer),
+        uncharged,
+    }
+}
+
+fn answer(decision: &Decision) -> Answer {
+    let time = |time_ms: i128| u64::try_from(time_ms).expect("a time that a decision can meet");
+    Answer {
+        outcome: decision.outcome.name().to_owned(),
+        at_ms: time(decision.time_ms),
+        remaining: decision.quotas.iter().map(|quota| quota.remaining).collect(),
+        reset_s: decision.quotas.iter().map(|quota| quota.reset_s).collect(),
+        retry_at_ms: decision.retry_at_ms.map(time),
+        retry_after_s: decision.retry_after_s,
+    }
+}
+
+/// Stories told from an unused tally on, by a clock that mostly goes forward.
+fn sequences() -> Vec<SequenceStep> {
+    let mut random = Random::new(3);
+    let mut steps = Vec::new();
+    for (sequence, policy) in STORIES {
+        let model = Model::parse(policy).expect("a policy");
+        let unit_ms = u64::try_from(model.unit_ms()).expect("a length");
+        let longest_ms = length_of_longest_ms(&model);
+        let limit = u64::from(model.policy().quotas[0].limit);
+        let mut word = 0;
+        let mut now_ms = NEW_YEAR_MS + random.below(longest_ms);
+        let mut charge = Charge { cost: 0, at_ms: now_ms };
+        for _ in 0..18 {
+            let mut why = "";
+            now_ms += match random.below(10) {
+                0..=4 => random.below(unit_ms / 4),
+                5..=8 => random.below(2 * unit_ms),
+                _ => random.below(longest_ms),
+            };
+            let mut time_ms = now_ms;
+            if random.below(10) == 0 {
+                why = "this clock is late";
+                time_ms -= random.below(longest_ms / 2);
+            }
+            let cost = u32::try_from(random.below(limit) + 1).expect("a cost");
+            let op = match random.below(20) {
+                0..=12 => Op::Check { cost },
+                13 | 14 => Op::Peek { cost },
+                15 | 16 => Op::Refund { charged: charge.cost, charged_at_ms: charge.at_ms },
+                17 | 18 => Op::Settle { charged: charge.cost, charged_at_ms: charge.at_ms, actual: cost },
+                _ => Op::Reset,
+            };
+            let case = case(why, policy, &model, word, time_ms, op);
+            word = case.next;
+            match (&case.op, &case.answer) {
+                (Op::Check { cost }, Some(answer)) if answer.outcome == Outcome::Admitted.name() => {
+                    charge = Charge { cost: *cost, at_ms: answer.at_ms };
+                }
+                // A charge is given back or settled once.
+                (Op::Refund { .. } | Op::Settle { .. } | Op::Reset, _) => charge.cost = 0,
+                _ => {}
+            }
+            steps.push(SequenceStep { sequence: (*sequence).to_owned(), case });
+        }
+    }
+    steps
+}

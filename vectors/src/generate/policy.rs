@@ -1,0 +1,272 @@
+//! `policy.json`.
+
+use crate::files::{InvalidPolicy, ValidPolicy};
+use crate::model::{
+    Algorithm, Layout, PolicyError, QuotaAnswer, bits_wanted, parse_policy, rate_limit_policy,
+};
+
+use super::Lines;
+use super::random::Random;
+
+const ABOUT: &str = "Policy texts. valid: text is read, canonical is how it is printed again, quotas are \
+    [limit, window in seconds] with the smallest window first, needed_bits are the bits that the policy cannot do \
+    without, stamp_bits and count_bits lay out the 64-bit word from its most significant bit (stamp, then for each \
+    window its count; sliding: current, then previous), header is the value of RateLimit-Policy. invalid: error is the \
+    kind: empty, too_long, syntax, limit, window, unit, too_many, duplicate, not_nested or too_many_bits, the last with \
+    needed_bits. Numbers are JSON numbers.";
+
+const VALID: &[&str] = &[
+    "100/minute, 1000/hour",
+    "sliding 100/minute, 1000/hour",
+    "fixed 100/minute, 1000/hour",
+    "1000/hour,100/minute",
+    "sliding 5/10s",
+    "1/second",
+    "1/minute",
+    "1/hour",
+    "1/day",
+    "1/s",
+    "1/m",
+    "1/h",
+    "1/d",
+    "1/1s",
+    "1/60s",
+    "1/3600s",
+    "1/86400s",
+    "1/60m",
+    "1/24h",
+    "1/1440m",
+    "1/59s",
+    "1/61s",
+    "1/90s",
+    "1/119s",
+    "1/120s",
+    "1/2m",
+    "1/3599s",
+    "1/3660s",
+    "1/7200s",
+    "1/90m",
+    "1/36h",
+    "1/7d",
+    "1/31d",
+    "1/744h",
+    "1/44640m",
+    "1/2678400s",
+    "2/2second",
+    "2/2minute",
+    "2/2hour",
+    "2/2day",
+    "007/0060s",
+    " \t1 \t/ \t2 \ts \t,\t3 / 4 m ",
+    "fixed\t1/s",
+    "sliding\t \t1/s",
+    "sliding 1/s ,2/4s , 3/8s, 4/16s",
+    "1/s, 1/m, 1/h, 1/d",
+    "3/d, 2/h, 1/m",
+    "127/minute, 128/hour",
+    "2147483647/second",
+    "4294967295/minute",
+    "4294967295/day, 1/31d",
+    "sliding 32767/second",
+    "sliding 8388607/day",
+    "sliding 67108863/31d",
+    "10/second, 100/minute, 1000/hour",
+    "10/minute, 50/10m, 100/hour, 500/day",
+    "sliding 3/minute, 5/5m, 7/hour, 9/day",
+    "sliding 10/second, 100/minute",
+    "100/s, 200/2s, 400/4s",
+];
+
+const INVALID: &[&str] = &[
+    "",
+    " ",
+    " \t \t ",
+    "fixed",
+    "sliding",
+    " fixed\t",
+    "fixed,",
+    "sliding ,",
+    "slidin",
+    "100",
+    "100 minute",
+    "/",
+    "/s",
+    " /s",
+    "1/",
+    "1/ ",
+    "1/60",
+    "1/60 ",
+    ",",
+    "1/s,",
+    ",1/s",
+    "1/s,,2/m",
+    "1/s 2/m",
+    "1/s;2/m",
+    "-1/s",
+    "+1/s",
+    "1.5/s",
+    "1_000/s",
+    "1 000/s",
+    "0x10/s",
+    "1e3/s",
+    "a/s",
+    "1/-1s",
+    "1/+1s",
+    "1/1.5s",
+    "1/6 0s",
+    "1/s1",
+    "1/2s3",
+    "1/S",
+    "1/Second",
+    "1/MINUTE",
+    "1/s.",
+    "1/s/s",
+    "1//s",
+    "1/ss s",
+    "1\n/s",
+    "1/s\n",
+    "1/s\u{a0}",
+    "\u{661}/s",
+    "1/\u{661}s",
+    "1/µs",
+    "1/s\0",
+    "Fixed 1/s",
+    "SLIDING 1/s",
+    "fixed1/s",
+    "fixed, 1/s",
+    "sliding fixed 1/s",
+    "gcra 1/s",
+    "0/s",
+    "000/s",
+    "0/",
+    "0/parsec",
+    "0/0s",
+    "4294967296/s",
+    "99999999999999999999999999999999999999999/s",
+    "1/seconds",
+    "1/minutes",
+    "1/sec",
+    "1/min",
+    "1/w",
+    "1/ms",
+    "1/month",
+    "1/0parsec",
+    "1/99999999999999999999parsec",
+    "1/0s",
+    "1/000d",
+    "1/2678401s",
+    "1/44641m",
+    "1/745h",
+    "1/32d",
+    "1/4294967296s",
+    "1/18446744073709551617s",
+    "1/99999999999999999999999999999999999999999d",
+    "1/s, 2/m, 3/h, 4/d, 5/2d",
+    "1/s, 2/m, 3/h, 4/d, what",
+    "1/s, 2/m, 3/h, 4/d,",
+    "what, 2/m, 3/h, 4/d, 5/2d",
+    "1/s, what, 3/h, 0/d",
+];
+
+const BEYOND: &[&str] = &[
+    "1/s, 2/s",
+    "1/60s, 1/minute",
+    "1/60m, 1/hour",
+    "1/24h, 1/d",
+    "5/s, 5/m, 5/s",
+    "1/2s, 1/3s",
+    "1/minute, 1/90s",
+    "1/s, 1/2s, 1/3s",
+    "1/7d, 1/31d",
+    "1/2s, 1/2s, 1/3s",
+    "1/3s, 1/2s, 1/2s",
+    "4294967295/2s, 4294967295/3s",
+    "4294967295/s",
+    "2147483648/s",
+    "2147483648/second, 1/minute",
+    "sliding 32768/second",
+    "sliding 65536/second",
+    "sliding 262144/minute, 1/hour",
+    "sliding 8388608/day",
+    "sliding 67108864/31d",
+    "sliding 4294967295/s, 4294967295/m, 4294967295/h, 4294967295/d",
+    "10/second, 100/minute, 1000/hour, 10000/day",
+    "4294967295/minute, 64/hour",
+    "1000/second, 10000/minute, 100000/hour",
+];
+
+pub(super) fn file() -> String {
+    let mut texts: Vec<String> = VALID.iter().chain(INVALID).chain(BEYOND).map(ToString::to_string).collect();
+    // The longest text, in bytes, and one longer; the length comes first.
+    for (length, end) in [(127, "1/s"), (128, "1/s"), (129, "1/s"), (128, "1/µ"), (129, ""), (128, "")] {
+        texts.push(" ".repeat(length - end.len()) + end);
+    }
+    texts.push("0".repeat(125) + "1/s");
+    texts.push("1/".to_owned() + &"0".repeat(124) + "1s");
+    texts.push("9".repeat(126) + "/s");
+    random_texts(&mut texts);
+
+    let mut valid = Vec::new();
+    let mut invalid = Vec::new();
+    for text in texts {
+        match parse_policy(&text) {
+            Ok(policy) => {
+                let layout = Layout::of(&policy);
+                let quotas: Vec<QuotaAnswer> = policy
+                    .quotas
+                    .iter()
+                    .map(|quota| QuotaAnswer {
+                        limit: quota.limit,
+                        remaining: quota.limit,
+                        window_s: quota.window_s,
+                        reset_s: 0,
+                    })
+                    .collect();
+                let algorithm = match policy.algorithm {
+                    Algorithm::Fixed => "fixed",
+                    Algorithm::Sliding => "sliding",
+                };
+                valid.push(ValidPolicy {
+                    canonical: policy.to_string(),
+                    algorithm: algorithm.to_owned(),
+                    quotas: policy.quotas.iter().map(|quota| [quota.limit, quota.window_s]).collect(),
+                    needed_bits: bits_wanted(&policy),
+                    stamp_bits: layout.stamp_bits,
+                    count_bits: layout.count_bits,
+                    header: rate_limit_policy(&quotas),
+                    text,
+                });
+            }
+            Err(error) => {
+                let needed_bits = match error {
+                    PolicyError::TooManyBits { needed } => Some(needed),
+                    _ => None,
+                };
+                invalid.push(InvalidPolicy { text, error: error.kind().to_owned(), needed_bits });
+            }
+        }
+    }
+    Lines::new(ABOUT).array("valid", &valid).array("invalid", &invalid).done()
+}
+
+/// Well-formed lists at random: most nest and fit, some do not.
+fn random_texts(texts: &mut Vec<String>) {
+    let mut random = Random::new(1);
+    for _ in 0..150 {
+        let mut parts = Vec::new();
+        let mut window_s: u64 = *random.pick(&[1, 2, 10, 15, 60, 300, 3600, 86400]);
+        for _ in 0..=random.below(4) {
+            let limit = 1 + (random.any() >> (40 + random.below(24)));
+            parts.push(format!("{limit}/{window_s}s"));
+            window_s *= *random.pick(&[1, 2, 2, 3, 4, 5, 6, 6, 6, 10, 60, 60]);
+            if random.below(16) == 0 {
+                window_s += 1;
+            }
+        }
+        if random.below(2) == 0 {
+            parts.reverse();
+        }
+        let algorithm = random.pick(&["", "", "fixed ", "sliding ", "sliding "]);
+        texts.push(algorithm.to_string() + &parts.join(", "));
+    }
+}

@@ -1,0 +1,286 @@
+//! `verdict.json`.
+
+use crate::files::{GateSetup, IssuedKey, QuotaLine, ResponseCase, VerdictFile, VerdictStep};
+use crate::model::{Gate, GateKey, Key, Model, Outcome, QuotaAnswer, body, encode_key, header_block, status};
+
+use super::random::Random;
+use super::{Lines, NEW_YEAR_MS};
+
+const ABOUT: &str = "Requests to gates with all that a response needs. gates: each has one plan (policy), a pepper \
+    (hexadecimal) and keys: text is the whole key, account its number, not_after_s the Unix second from which it is no longer \
+    good (0: it stays good), previous the key before the last rotation, no longer good from Unix second grace_until_s on, \
+    revoked; their tallies are unused, and their key ids differ in the first four bits. steps: requests in order, each to its \
+    gate; op is check or peek, api_keys the values of all X-API-Key headers (none: missing; two: refused), cost what is asked \
+    for, now_ms the caller's time; then the verdict: outcome, reason (for logs; only of invalid keys), status (HTTP; 200 = the \
+    application answers), key_id (0x and 16 hexadecimal digits) and account and quotas (the smallest window first; all three \
+    only of valid keys), retry_after_s (only when denied), headers (whole lines, each ending with CR LF) and body. responses: \
+    status, headers and body for a given outcome (with its number outcome_value), quotas and retry_after_s at now_ms. Times \
+    now_ms (Unix milliseconds) and reset_s (Unix seconds) are decimal strings, all else are JSON numbers.";
+
+pub(super) fn file() -> String {
+    let mut file =
+        VerdictFile { about: ABOUT.to_owned(), gates: Vec::new(), steps: Vec::new(), responses: responses() };
+    let policies = [
+        ("documented", "100/minute, 1000/hour"),
+        ("one window", "2/90s"),
+        ("three windows", "2/second, 3/minute, 4/hour"),
+        ("four windows", "2/minute, 4/10m, 6/hour, 8/day"),
+        ("sliding", "sliding 10/minute, 15/hour"),
+        ("sliding, one window", "sliding 3/second"),
+        ("sliding, four windows", "sliding 2/10s, 3/minute, 4/hour, 5/7d"),
+    ];
+    for ((name, policy), seed) in policies.into_iter().zip(10..) {
+        Story::new(name, policy, seed).tell(&mut file);
+    }
+    Lines::new(ABOUT)
+        .array("gates", &file.gates)
+        .array("steps", &file.steps)
+        .array("responses", &file.responses)
+        .done()
+}
+
+/// A gate and the requests to it.
+struct Story {
+    name: &'static str,
+    policy: &'static str,
+    gate: Gate,
+    unknown: String,
+    wrong_secret: String,
+    steps: Vec<VerdictStep>,
+}
+
+/// The key id of the first key of every gate.
+const KEY_ID: u64 = 0x0123_4567_89ab_cdef;
+
+const START_S: u32 = 1_767_225_600;
+const HOUR_S: u32 = 3600;
+
+impl Story {
+    fn new(name: &'static str, policy: &'static str, seed: u64) -> Story {
+        let mut random = Random::new(seed);
+        let mut key = |key_id: u64| {
+            let secret = u128::from(random.any()) << 64 | u128::from(random.any());
+            encode_key(&Key { prefix: "kt".to_owned(), env: "live".to_owned(), key_id, secret })
+        };
+        let plain = |text: String, account: u32| GateKey {
+            text,
+            previous: None,
+            grace_until_s: 0,
+            account,
+            not_after_s: 0,
+            revoked: false,
+            tally: 0,
+        };
+        let keys = vec![
+            plain(key(KEY_ID), 42),
+            plain(key(u64::MAX), u32::MAX),
+            GateKey {
+                previous: Some(key(3 << 60)),
+                grace_until_s: START_S + HOUR_S,
+                ..plain(key(3 << 60), 7)
+            },
+            GateKey { revoked: true, ..plain(key(4 << 60 | 0x0fff), 8) },
+            GateKey { not_after_s: START_S + HOUR_S, ..plain(key(5 << 60 | 1), 9) },
+        ];
+        let unknown = key(6 << 60 | 0x0123);
+        let wrong_secret = key(KEY_ID);
+        let model = Model::parse(policy).expect("a policy");
+        let pepper = random.bytes(32);
+        Story { name, policy, gate: Gate { model, pepper, keys }, unknown, wrong_secret, steps: Vec::new() }
+    }
+
+    fn tell(mut self, file: &mut VerdictFile) {
+        let issued = self.gate.keys.iter().map(|key| IssuedKey {
+            text: key.text.clone(),
+            account: key.account,
+            not_after_s: key.not_after_s,
+            previous: key.previous.clone(),
+            grace_until_s: key.grace_until_s,
+            revoked: key.revoked,
+        });
+        file.gates.push(GateSetup {
+            gate: self.name.to_owned(),
+            policy: self.policy.to_owned(),
+            pepper: self.gate.pepper.clone(),
+            keys: issued.collect(),
+        });
+
+        self.charges();
+        self.refusals();
+        self.rotation();
+        self.validity();
+        file.steps.extend(self.steps);
+    }
+
+    /// Every verdict on a valid key.
+    fn charges(&mut self) {
+        let key = self.gate.keys[0].text.clone();
+        let smallest = self.gate.model.policy().quotas[0];
+        let largest = *self.gate.model.policy().quotas.last().expect("a policy has a quota");
+        let unit_ms = u64::from(smallest.window_s) * 1000;
+        let mut now_ms = NEW_YEAR_MS + 345;
+        self.peek("before the first charge", &[&key], 1, now_ms);
+        self.check("the first charge", &[&key], 1, now_ms);
+        self.check("nothing asked", &[&key], 0, now_ms);
+        self.check("the rest of the smallest window", &[&key], smallest.limit - 1, now_ms + 1);
+        self.check("one more", &[&key], 1, now_ms + 2);
+        self.peek("one more, asked only", &[&key], 1, now_ms + 2);
+        self.check("nothing asked of a full window", &[&key], 0, now_ms + 2);
+        self.check("more than the smallest limit", &[&key], smallest.limit + 1, now_ms + 3);
+        self.check("more than any limit", &[&key], u32::MAX, now_ms + 3);
+        self.check("by a late clock", &[&key], 1, NEW_YEAR_MS - 1);
+        self.check("the last millisecond of the window", &[&key], 1, NEW_YEAR_MS + unit_ms - 1);
+        // Spend as each window allows, until the longest denies.
+        for _ in 0..12 {
+            let cost = smallest.limit.min(2);
+            let step = self.check("again", &[&key], cost, now_ms);
+            now_ms += step.retry_after_s.unwrap_or(1) * 1000;
+        }
+        self.check("two longest windows later", &[&key], 1, now_ms + 2 * u64::from(largest.window_s) * 1000);
+        self.check("the end of time", &[&key], 1, u64::MAX);
+        self.check("the clock is right again: healed", &[&key], 1, now_ms);
+        let other = self.gate.keys[1].text.clone();
+        self.check("another key has its own tally", &[&other], 1, NEW_YEAR_MS);
+        self.check("the beginning of time: healed", &[&other], 1, 0);
+    }
+
+    /// Requests whose key is missing or invalid.
+    fn refusals(&mut self) {
+        let key = self.gate.keys[0].text.clone();
+        let unknown = self.unknown.clone();
+        let wrong_secret = self.wrong_secret.clone();
+        let revoked = self.gate.keys[3].text.clone();
+        let checksum = key.replacen("live", "test", 1);
+        self.check("no header", &[], 1, NEW_YEAR_MS);
+        self.peek("no header, asked only", &[], 0, NEW_YEAR_MS);
+        self.check("sent twice, both good", &[&key, &key], 1, NEW_YEAR_MS);
+        self.check("sent twice, one good", &[&key, "x"], 1, NEW_YEAR_MS);
+        self.check("not of the form", &["password"], 1, NEW_YEAR_MS);
+        self.check("not of the form: a space after", &[&format!("{key} ")], 1, NEW_YEAR_MS);
+        self.check("wrong checksum", &[&checksum], 1, NEW_YEAR_MS);
+        self.check("unknown", &[&unknown], 1, NEW_YEAR_MS);
+        self.check("known, another secret", &[&wrong_secret], 1, NEW_YEAR_MS);
+        self.check("revoked", &[&revoked], 1, NEW_YEAR_MS);
+        self.check("invalid, and more than any limit", &[&unknown], u32::MAX, NEW_YEAR_MS);
+    }
+
+    /// Old and new secret: one tally; the old one until its grace is over.
+    fn rotation(&mut self) {
+        let new = self.gate.keys[2].text.clone();
+        let old = self.gate.keys[2].previous.clone().expect("a rotated key");
+        self.check("the new secret", &[&new], 1, NEW_YEAR_MS);
+        self.check("the old secret in its grace, same tally", &[&old], 1, NEW_YEAR_MS + 1);
+        self.check("the old secret, the last millisecond of its grace", &[&old], 0, NEW_YEAR_MS + 3_599_999);
+        self.check("the old secret, its grace is over", &[&old], 0, NEW_YEAR_MS + 3_600_000);
+        self.check("the new secret has no end", &[&new], 0, NEW_YEAR_MS + 3_600_000);
+    }
+
+    /// A key that is good until a time.
+    fn validity(&mut self) {
+        let key = self.gate.keys[4].text.clone();
+        self.check("its last millisecond", &[&key], 1, NEW_YEAR_MS + 3_599_999);
+        self.check("its time is over", &[&key], 1, NEW_YEAR_MS + 3_600_000);
+    }
+
+    fn check(&mut self, why: &str, api_keys: &[&str], cost: u32, now_ms: u64) -> &VerdictStep {
+        self.step("check", why, api_keys, cost, now_ms)
+    }
+
+    fn peek(&mut self, why: &str, api_keys: &[&str], cost: u32, now_ms: u64) {
+        self.step("peek", why, api_keys, cost, now_ms);
+    }
+
+    fn step(&mut self, op: &str, why: &str, api_keys: &[&str], cost: u32, now_ms: u64) -> &VerdictStep {
+        let headers: Vec<&[u8]> = api_keys.iter().map(|key| key.as_bytes()).collect();
+        let verdict = if op == "check" {
+            self.gate.check(&headers, cost, now_ms)
+        } else {
+            self.gate.peek(&headers, cost, now_ms)
+        };
+        self.steps.push(VerdictStep {
+            gate: self.name.to_owned(),
+            why: why.to_owned(),
+            op: op.to_owned(),
+            api_keys: api_keys.iter().map(ToString::to_string).collect(),
+            cost,
+            now_ms,
+            outcome: verdict.outcome.name().to_owned(),
+            reason: verdict.reason.map(|reason| reason.name().to_owned()),
+            status: verdict.status,
+            key_id: verdict.key_id,
+            account: verdict.account,
+            quotas: verdict.quotas.iter().map(line).collect(),
+            retry_after_s: verdict.retry_after_s,
+            headers: verdict.headers,
+            body: verdict.body.to_owned(),
+        });
+        self.steps.last().expect("just pushed")
+    }
+}
+
+/// Responses alone: the smallest and largest numbers, names of windows, resets beside the present.
+fn responses() -> Vec<ResponseCase> {
+    let quota = |limit: u32, remaining: u32, window_s: u32, reset_s: u64| QuotaAnswer {
+        limit,
+        remaining,
+        window_s,
+        reset_s,
+    };
+    let mut cases = Vec::new();
+    let mut push =
+        |why: &str, outcome: Outcome, quotas: &[QuotaAnswer], retry_after_s: Option<u64>, now_ms: u64| {
+            cases.push(ResponseCase {
+                why: why.to_owned(),
+                outcome: outcome.name().to_owned(),
+                outcome_value: outcome.value(),
+                now_ms,
+                quotas: quotas.iter().map(line).collect(),
+                retry_after_s,
+                status: status(outcome),
+                headers: header_block(outcome, quotas, retry_after_s, now_ms),
+                body: body(outcome).to_owned(),
+            });
+        };
+
+    let documented = [quota(100, 99, 60, 1_767_225_660), quota(1000, 999, 3600, 1_767_229_200)];
+    for outcome in Outcome::ALL {
+        let quotas: &[QuotaAnswer] = match outcome {
+            Outcome::Admitted | Outcome::Denied | Outcome::TooCostly => &documented,
+            Outcome::MissingKey | Outcome::InvalidKey | Outcome::Full => &[],
+        };
+        let retry_after_s = match outcome {
+            Outcome::Denied => Some(12),
+            Outcome::Full => Some(1),
+            _ => None,
+        };
+        push("every outcome", outcome, quotas, retry_after_s, NEW_YEAR_MS + 48_000);
+    }
+    for window_s in [1, 2, 59, 60, 61, 90, 120, 3599, 3600, 7200, 86399, 86400, 604_800, 2_678_400] {
+        let quotas = [quota(5, 4, window_s, 1_767_225_660)];
+        push("name of the window", Outcome::Admitted, &quotas, None, NEW_YEAR_MS);
+    }
+    for now_ms in [0, 58_999, 59_000, 59_001, 59_999, 60_000, 60_001, u64::MAX] {
+        push("reset beside the present", Outcome::Admitted, &[quota(5, 4, 60, 60)], None, now_ms);
+    }
+    for (limit, remaining) in [(1, 0), (1, 1), (u32::MAX, 0), (u32::MAX, u32::MAX)] {
+        let quotas = [quota(limit, remaining, 86400, 1_767_312_000)];
+        push("smallest and largest numbers", Outcome::Admitted, &quotas, None, NEW_YEAR_MS);
+    }
+    for retry_after_s in [1, 59, 60, 3600, 8_035_200] {
+        push("time to retry", Outcome::Denied, &documented, Some(retry_after_s), NEW_YEAR_MS);
+        push("time to retry", Outcome::Full, &[], Some(retry_after_s), NEW_YEAR_MS);
+    }
+    let widest = [2_678_399, 2_678_398, 2_678_397, 2_678_400]
+        .map(|window_s| quota(u32::MAX, u32::MAX, window_s, 18_446_744_073_709_551));
+    push("the longest block", Outcome::Denied, &widest, Some(8_035_200), NEW_YEAR_MS);
+    cases
+}
+
+fn line(quota: &QuotaAnswer) -> QuotaLine {
+    QuotaLine {
+        limit: quota.limit,
+        remaining: quota.remaining,
+        window_s: quota.window_s,
+        reset_s: quota.reset_s,
+    }
+}

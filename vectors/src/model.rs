@@ -1,0 +1,33 @@
+//! The slow, obvious model: the oracle for everything fast.
+//!
+//! It shares no code with the core and is written to be read beside the specification: plain loops, `i128`
+//! or big integers instead of clever arithmetic, lists instead of bit fields, a search instead of a formula.
+//! Where the core and the model differ, one of them is wrong, and it is usually quick to see which.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `policy` | policy text, its errors, canonical text, names of windows |
+//! | `layout` | how many bits of the word each field gets |
+//! | `tally` | reading a word at a time; check, peek, refund, settle, reset, reuse |
+//! | `key` | the key form, base62, CRC-32 |
+//! | `mac` | SHA-256, HMAC-SHA-256 |
+//! | `http` | outcome, status, header block, body |
+//! | `gate` | a list of keys: verify, then charge |
+
+mod gate;
+mod http;
+mod key;
+mod layout;
+mod mac;
+mod policy;
+mod tally;
+
+pub use gate::{Gate, GateKey, Reason, Verdict};
+pub use http::{
+    Outcome, QuotaAnswer, body, header_block, rate_limit, rate_limit_policy, status, window_name,
+};
+pub use key::{Key, KeyError, base62, crc32, encode_key, from_base62, hint, key_id_text, parse_key};
+pub use layout::{Layout, bits_of, bits_wanted, stamp_bits_wanted};
+pub use mac::{hmac_sha256, record_mac, sha256};
+pub use policy::{Algorithm, Policy, PolicyError, Quota, parse_policy};
+pub use tally::{Charge, Clock, Decision, Entry, Model, Reading, Settled, Tally};

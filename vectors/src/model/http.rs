@@ -1,0 +1,207 @@
+//! What a response says: status, header block, body.
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// There was room, and it was charged.
+    Admitted,
+    /// Some window lacked room.
+    Denied,
+    /// No key was sent.
+    MissingKey,
+    /// The key is not valid, for whatever reason.
+    InvalidKey,
+    /// The cost is above a limit: it can never fit.
+    TooCostly,
+    /// The table had no slot for a new subject.
+    Full,
+}
+
+impl Outcome {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Outcome; 6] = [
+        Outcome::Admitted,
+        Outcome::Denied,
+        Outcome::MissingKey,
+        Outcome::InvalidKey,
+        Outcome::TooCostly,
+        Outcome::Full,
+    ];
+
+    /// The number for this outcome in every language.
+    #[must_use]
+    pub fn value(self) -> u32 {
+        match self {
+            Outcome::Admitted => 0,
+            Outcome::Denied => 1,
+            Outcome::MissingKey => 2,
+            Outcome::InvalidKey => 3,
+            Outcome::TooCostly => 4,
+            Outcome::Full => 5,
+        }
+    }
+
+    /// The word for this outcome in the vector files.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::Admitted => "admitted",
+            Outcome::Denied => "denied",
+            Outcome::MissingKey => "missing_key",
+            Outcome::InvalidKey => "invalid_key",
+            Outcome::TooCostly => "too_costly",
+            Outcome::Full => "full",
+        }
+    }
+}
+
+/// What is left of one quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuotaAnswer {
+    /// The quota's limit.
+    pub limit: u32,
+    /// The most that could still be spent, never above the limit.
+    pub remaining: u32,
+    /// The window's length in seconds.
+    pub window_s: u32,
+    /// When the quota resets, in Unix seconds.
+    pub reset_s: u64,
+}
+
+/// The HTTP status of an outcome.
+#[must_use]
+pub fn status(outcome: Outcome) -> u16 {
+    match outcome {
+        Outcome::Admitted => 200,
+        Outcome::MissingKey | Outcome::InvalidKey => 401,
+        Outcome::Denied | Outcome::TooCostly => 429,
+        Outcome::Full => 503,
+    }
+}
+
+/// The body of an outcome's response; empty where the application answers.
+#[must_use]
+pub fn body(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Admitted => "",
+        Outcome::Denied | Outcome::TooCostly => {
+            r#"{"error": "Rate limit exceeded. Please try again later."}"#
+        }
+        Outcome::MissingKey => r#"{"error": "Missing X-API-Key header"}"#,
+        Outcome::InvalidKey => r#"{"error": "Invalid API key"}"#,
+        Outcome::Full => r#"{"error": "Too many clients at once. Please try again later."}"#,
+    }
+}
+
+/// All headers of an outcome's response, each `Name: value\r\n`.
+///
+/// `quotas` and `retry_after_s` are those of the verdict; `now_ms` is the caller's time.
+#[must_use]
+pub fn header_block(
+    outcome: Outcome,
+    quotas: &[QuotaAnswer],
+    retry_after_s: Option<u64>,
+    now_ms: u64,
+) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    match outcome {
+        Outcome::Admitted | Outcome::Denied | Outcome::TooCostly => {
+            let longest = quotas.last().expect("a policy has a quota");
+            lines.push(format!("X-RateLimit-Limit: {}", longest.limit));
+            lines.push(format!("X-RateLimit-Remaining: {}", longest.remaining));
+            lines.push(format!("X-RateLimit-Reset: {}", longest.reset_s));
+            lines.push(format!("RateLimit-Policy: {}", rate_limit_policy(quotas)));
+            lines.push(format!("RateLimit: {}", rate_limit(quotas, now_ms)));
+        }
+        Outcome::MissingKey | Outcome::InvalidKey => {
+            lines.push(r#"WWW-Authenticate: ApiKey realm="api", header="X-API-Key""#.to_owned());
+        }
+        Outcome::Full => {}
+    }
+    if outcome == Outcome::Denied || outcome == Outcome::Full {
+        lines.push(format!("Retry-After: {}", retry_after_s.expect("there is a time to retry")));
+    }
+    lines.into_iter().map(|line| line + "\r\n").collect()
+}
+
+/// The value of `RateLimit-Policy`.
+#[must_use]
+pub fn rate_limit_policy(quotas: &[QuotaAnswer]) -> String {
+    let mut items = Vec::new();
+    for quota in quotas {
+        items.push(format!("\"{}\";q={};w={}", window_name(quota.window_s), quota.limit, quota.window_s));
+    }
+    items.join(", ")
+}
+
+/// The value of `RateLimit`.
+#[must_use]
+pub fn rate_limit(quotas: &[QuotaAnswer], now_ms: u64) -> String {
+    let mut items = Vec::new();
+    for quota in quotas {
+        let wait_ms = i128::from(quota.reset_s) * 1000 - i128::from(now_ms);
+        let mut seconds = wait_ms / 1000;
+        if seconds * 1000 < wait_ms {
+            seconds += 1;
+        }
+        let seconds = seconds.max(0);
+        items.push(format!("\"{}\";r={};t={seconds}", window_name(quota.window_s), quota.remaining));
+    }
+    items.join(", ")
+}
+
+/// The name of a window in headers: `minute`, `90s`.
+#[must_use]
+pub fn window_name(window_s: u32) -> String {
+    match window_s {
+        1 => "second".to_owned(),
+        60 => "minute".to_owned(),
+        3600 => "hour".to_owned(),
+        86400 => "day".to_owned(),
+        _ => format!("{window_s}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quotas() -> Vec<QuotaAnswer> {
+        vec![
+            QuotaAnswer { limit: 100, remaining: 99, window_s: 60, reset_s: 60 },
+            QuotaAnswer { limit: 1000, remaining: 999, window_s: 3600, reset_s: 3600 },
+        ]
+    }
+
+    #[test]
+    fn headers_by_hand() {
+        assert_eq!(
+            header_block(Outcome::Admitted, &quotas(), None, 48_000),
+            "X-RateLimit-Limit: 1000\r\nX-RateLimit-Remaining: 999\r\nX-RateLimit-Reset: 3600\r\n\
+             RateLimit-Policy: \"minute\";q=100;w=60, \"hour\";q=1000;w=3600\r\n\
+             RateLimit: \"minute\";r=99;t=12, \"hour\";r=999;t=3552\r\n"
+        );
+        assert!(header_block(Outcome::Denied, &quotas(), Some(7), 0).ends_with("\r\nRetry-After: 7\r\n"));
+        assert!(!header_block(Outcome::TooCostly, &quotas(), None, 0).contains("Retry"));
+        assert_eq!(header_block(Outcome::Full, &[], Some(1), 0), "Retry-After: 1\r\n");
+        assert_eq!(
+            header_block(Outcome::MissingKey, &[], None, 0),
+            header_block(Outcome::InvalidKey, &[], None, 0)
+        );
+    }
+
+    #[test]
+    fn delta_seconds_round_up_and_stop_at_0() {
+        for (now_ms, delta) in [(59_000, 1), (59_001, 1), (59_999, 1), (60_000, 0), (99_000, 0), (58_999, 2)]
+        {
+            assert!(rate_limit(&quotas(), now_ms).starts_with(&format!("\"minute\";r=99;t={delta},")));
+        }
+    }
+
+    #[test]
+    fn numbers_are_positions() {
+        for (i, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(usize::try_from(outcome.value()).unwrap(), i);
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Policy text: `[fixed|sliding] LIMIT/[N]UNIT, LIMIT/[N]UNIT, …`.
+
+use core::fmt;
+
+use num_bigint::BigUint;
+
+use super::layout;
+
+const LONGEST_WINDOW_S: u32 = 31 * 24 * 60 * 60;
+const MOST_QUOTAS: usize = 4;
+const LONGEST_TEXT: usize = 128;
+
+/// How the windows of a policy move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Windows aligned to the Unix epoch; one count per window.
+    Fixed,
+    /// The window before still counts, by the part of it that overlaps; two counts per window.
+    Sliding,
+}
+
+/// One limit per one length of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// The most cost admitted per window.
+    pub limit: u32,
+    /// The window's length in seconds.
+    pub window_s: u32,
+}
+
+/// One to four quotas, the smallest window first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// How the windows move.
+    pub algorithm: Algorithm,
+    /// The quotas in ascending order of their windows.
+    pub quotas: Vec<Quota>,
+}
+
+/// Why a policy text was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyError {
+    /// No quota at all.
+    Empty,
+    /// More than 128 bytes.
+    TooLong,
+    /// A quota that is not `LIMIT/[N]UNIT`.
+    Syntax,
+    /// A limit of 0, or above 4294967295.
+    Limit,
+    /// A window of 0, or longer than 31 days.
+    Window,
+    /// A unit that is none of second, minute, hour, day, s, m, h, d.
+    Unit,
+    /// More than four quotas.
+    TooMany,
+    /// Two quotas with windows of one length.
+    Duplicate,
+    /// A window whose length does not divide the next.
+    NotNested,
+    /// The counts and the stamp do not fit 64 bits.
+    TooManyBits {
+        /// The bits that the policy needs.
+        needed: u32,
+    },
+}
+
+impl PolicyError {
+    /// The word for this kind in the vector files.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            PolicyError::Empty => "empty",
+            PolicyError::TooLong => "too_long",
+            PolicyError::Syntax => "syntax",
+            PolicyError::Limit => "limit",
+            PolicyError::Window => "window",
+            PolicyError::Unit => "unit",
+            PolicyError::TooMany => "too_many",
+            PolicyError::Duplicate => "duplicate",
+            PolicyError::NotNested => "not_nested",
+            PolicyError::TooManyBits { .. } => "too_many_bits",
+        }
+    }
+}
+
+/// Reads a policy text.
+pub fn parse_policy(text: &str) -> Result<Policy, PolicyError> {
+    if text.len() > LONGEST_TEXT {
+        return Err(PolicyError::TooLong);
+    }
+    let text = trim(text);
+    if ["", "fixed", "sliding"].contains(&text) {
+        return Err(PolicyError::Empty);
+    }
+    let (algorithm, list) = split_algorithm(text);
+
+    let mut quotas = Vec::new();
+    for part in list.split(',') {
+        if quotas.len() == MOST_QUOTAS {
+            return Err(PolicyError::TooMany);
+        }
+        quotas.push(parse_quota(part)?);
+    }
+
+    quotas.sort_by_key(|quota| quota.window_s);
+    for pair in quotas.windows(2) {
+        if pair[0].window_s == pair[1].window_s {
+            return Err(PolicyError::Duplicate);
+        }
+    }
+    for pair in quotas.windows(2) {
+        if pair[1].window_s % pair[0].window_s != 0 {
+            return Err(PolicyError::NotNested);
+        }
+    }
+    let policy = Policy { algorithm, quotas };
+    let needed = layout::bits_wanted(&policy);
+    if needed > 64 {
+        return Err(PolicyError::TooManyBits { needed });
+    }
+    Ok(policy)
+}
+
+/// The algorithm's name counts only when a space or tab follows it.
+fn split_algorithm(text: &str) -> (Algorithm, &str) {
+    for (name, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
+        if let Some(rest) = text.strip_prefix(name)
+            && rest.starts_with([' ', '\t'])
+        {
+            return (algorithm, rest);
+        }
+    }
+    (Algorithm::Fixed, text)
+}
+
+/// Reads one `LIMIT/[N]UNIT`, from left to right.
+fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
+    let Some((limit, window)) = part.split_once('/') else {
+        return Err(PolicyError::Syntax);
+    };
+
+    let limit = trim(limit);
+    if limit.is_empty() || !limit.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(PolicyError::Syntax);
+    }
+    let limit = number(limit);
+    if limit == BigUint::ZERO || limit > BigUint::from(u32::MAX) {
+        return Err(PolicyError::Limit);
+    }
+
+    let window = trim(window);
+    let letters_at = window.find(|c: char| !c.is_ascii_digit()).unwrap_or(window.len());
+    let (digits, unit) = window.split_at(letters_at);
+    let unit = trim(unit);
+    if unit.is_empty() || !unit.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        return Err(PolicyError::Syntax);
+    }
+    let unit_s: u32 = match unit {
+        "second" | "s" => 1,
+        "minute" | "m" => 60,
+        "hour" | "h" => 60 * 60,
+        "day" | "d" => 24 * 60 * 60,
+        _ => return Err(PolicyError::Unit),
+    };
+    let times = if digits.is_empty() { BigUint::from(1u32) } else { number(digits) };
+    let window_s = times * unit_s;
+    if window_s == BigUint::ZERO || window_s > BigUint::from(LONGEST_WINDOW_S) {
+        return Err(PolicyError::Window);
+    }
+
+    Ok(Quota { limit: small(&limit), window_s: small(&window_s) })
+}
+
+/// Cuts ASCII spaces and tabs, and nothing else, from both ends.
+fn trim(text: &str) -> &str {
+    text.trim_matches([' ', '\t'])
+}
+
+/// The value of decimal digits, however many there are.
+fn number(digits: &str) -> BigUint {
+    let mut value = BigUint::ZERO;
+    for digit in digits.bytes() {
+        value = value * 10u32 + u32::from(digit - b'0');
+    }
+    value
+}
+
+/// The value of a number that is already known to be small.
+fn small(value: &BigUint) -> u32 {
+    u32::try_from(value).expect("range was checked")
+}
+
+impl fmt::Display for Policy {
+    /// Writes the canonical text.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.algorithm == Algorithm::Sliding {
+            f.write_str("sliding ")?;
+        }
+        for (i, quota) in self.quotas.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{}/{}", quota.limit, window_text(quota.window_s))?;
+        }
+        Ok(())
+    }
+}
+
+/// A window as policy text has it: `minute`, `90s`, `2m`, `7d`.
+fn window_text(window_s: u32) -> String {
+    for (unit_s, word) in [(1, "second"), (60, "minute"), (3600, "hour"), (86400, "day")] {
+        if window_s == unit_s {
+            return word.to_owned();
+        }
+    }
+    for (unit_s, letter) in [(86400, 'd'), (3600, 'h'), (60, 'm')] {
+        if window_s.is_multiple_of(unit_s) {
+            return format!("{}{letter}", window_s / unit_s);
+        }
+    }
+    format!("{window_s}s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quota(limit: u32, window_s: u32) -> Quota {
+        Quota { limit, window_s }
+    }
+
+    #[test]
+    fn reads_the_documented_examples() {
+        let policy = parse_policy("100/minute, 1000/hour").unwrap();
+        assert_eq!(policy.algorithm, Algorithm::Fixed);
+        assert_eq!(policy.quotas, [quota(100, 60), quota(1000, 3600)]);
+        assert_eq!(policy.to_string(), "100/minute, 1000/hour");
+
+        let policy = parse_policy("sliding 5/10s").unwrap();
+        assert_eq!(policy.algorithm, Algorithm::Sliding);
+        assert_eq!(policy.quotas, [quota(5, 10)]);
+        assert_eq!(policy.to_string(), "sliding 5/10s");
+    }
+
+    #[test]
+    fn sorts_and_shortens() {
+        let text = "\tfixed  0007 / 48 h ,3/120s,\t2/60s ";
+        assert_eq!(parse_policy(text).unwrap().to_string(), "2/minute, 3/2m, 7/2d");
+        assert_eq!(parse_policy("1/90s").unwrap().to_string(), "1/90s");
+    }
+
+    #[test]
+    fn names_the_first_mistake() {
+        for (text, error) in [
+            ("", PolicyError::Empty),
+            (" \t ", PolicyError::Empty),
+            ("100", PolicyError::Syntax),
+            ("/s", PolicyError::Syntax),
+            ("+1/s", PolicyError::Syntax),
+            ("1/", PolicyError::Syntax),
+            ("1/60", PolicyError::Syntax),
+            ("1/S", PolicyError::Syntax),
+            ("1/s,", PolicyError::Syntax),
+            ("sliding", PolicyError::Empty),
+            ("sliding,", PolicyError::Syntax),
+            ("0/parsec", PolicyError::Limit),
+            ("4294967296/d", PolicyError::Limit),
+            ("1/0parsec", PolicyError::Unit),
+            ("1/seconds", PolicyError::Unit),
+            ("1/0s", PolicyError::Window),
+            ("1/32d", PolicyError::Window),
+            ("1/s,1/2s,1/4s,1/8s,", PolicyError::TooMany),
+            ("1/m,1/60s", PolicyError::Duplicate),
+            ("1/2s,1/3s", PolicyError::NotNested),
+            ("2147483648/s", PolicyError::TooManyBits { needed: 33 + 32 }),
+            ("sliding 8388608/day", PolicyError::TooManyBits { needed: 17 + 2 * 24 }),
+        ] {
+            assert_eq!(parse_policy(text), Err(error), "{text:?}");
+        }
+        assert!(parse_policy("2147483647/s").is_ok());
+        assert!(parse_policy("sliding 8388607/day").is_ok());
+        assert!(parse_policy("1/31d").is_ok());
+    }
+
+    #[test]
+    fn counts_bytes_of_text() {
+        let longest = format!("{}1/s", " ".repeat(125));
+        assert!(parse_policy(&longest).is_ok());
+        assert_eq!(parse_policy(&format!(" {longest}")), Err(PolicyError::TooLong));
+    }
+}

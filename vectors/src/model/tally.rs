@@ -1,0 +1,685 @@
+//! The decision, told by logs.
+//!
+//! A tally is a stamp and, for each window, a log of entries *(index of the window, cost)*. The count of a
+//! window is the sum of its entries: nothing needs to be rolled or cleared, because entries of other windows
+//! are simply not summed. A word becomes a tally and a tally becomes a word, so the model can be compared with
+//! the real decision on any word at all.
+
+use super::http::{Outcome, QuotaAnswer};
+use super::layout::Layout;
+use super::policy::{Algorithm, Policy, PolicyError, Quota, parse_policy};
+
+/// Cost that was spent in one window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Which window: Unix time divided by the window's length. −1 is the one before the epoch.
+    pub index: i128,
+    /// What was spent.
+    pub cost: i128,
+}
+
+/// A word, spread out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// Time in units of the smallest window.
+    pub stamp: i128,
+    /// For each window, the smallest first, what was spent when.
+    pub logs: Vec<Vec<Entry>>,
+}
+
+/// What the caller's clock is in the eyes of the tally.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Clock {
+    /// At or after the stamp: time is the caller's.
+    Current,
+    /// Before the stamp, by the longest window at most: time is the stamp's.
+    Late,
+    /// Before the stamp by more than that. The stamp is wrong: counts stay, time is the caller's.
+    Healed,
+}
+
+/// A tally as it is at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// How the caller's time was taken.
+    pub clock: Clock,
+    /// The effective time in Unix milliseconds.
+    pub time_ms: i128,
+    /// The tally under the effective stamp.
+    pub tally: Tally,
+}
+
+/// The answer to a check or a peek.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// Admitted, denied or too costly.
+    pub outcome: Outcome,
+    /// The word afterwards.
+    pub next: u64,
+    /// The effective time in Unix milliseconds: what a charge made here remembers.
+    pub time_ms: i128,
+    /// Remaining and reset of each window, the smallest first.
+    pub quotas: Vec<QuotaAnswer>,
+    /// Denied: the earliest effective time at which all windows have room.
+    pub retry_at_ms: Option<i128>,
+    /// Denied: the same as whole seconds from the caller's time, at least 1.
+    pub retry_after_s: Option<u64>,
+}
+
+/// A charge that a check made, as it is handed back in a refund or a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Charge {
+    /// The cost that was admitted.
+    pub cost: u32,
+    /// The effective time of that check in Unix milliseconds.
+    pub at_ms: u64,
+}
+
+/// The answer to a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// The word afterwards.
+    pub next: u64,
+    /// The part of the actual cost for which there was no room.
+    pub uncharged: u32,
+}
+
+/// A policy with the layout of its words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    policy: Policy,
+    layout: Layout,
+}
+
+impl Model {
+    /// A model for a policy text.
+    pub fn parse(text: &str) -> Result<Model, PolicyError> {
+        Ok(Model::of(parse_policy(text)?))
+    }
+
+    /// A model for a policy, with the layout of the rule.
+    #[must_use]
+    pub fn of(policy: Policy) -> Model {
+        let layout = Layout::of(&policy);
+        Model::with_layout(policy, layout)
+    }
+
+    /// A model with a layout of one's own, for exhaustive tests and for limits that changed later.
+    ///
+    /// The last count is in the least significant bits and the stamp is above the first count. Where the fields
+    /// have fewer than 64 bits together, the bits above the stamp are 0.
+    ///
+    /// # Panics
+    ///
+    /// When windows do not nest, a limit does not fit its count or the layout has the wrong number of counts.
+    #[must_use]
+    pub fn with_layout(policy: Policy, layout: Layout) -> Model {
+        assert!(!policy.quotas.is_empty());
+        for pair in policy.quotas.windows(2) {
+            assert!(pair[1].window_s > pair[0].window_s && pair[1].window_s % pair[0].window_s == 0);
+        }
+        let per_window = match policy.algorithm {
+            Algorithm::Fixed => 1,
+            Algorithm::Sliding => 2,
+        };
+        assert_eq!(layout.count_bits.len(), per_window * policy.quotas.len(), "number of counts");
+        assert!(layout.stamp_bits >= 1 && layout.total_bits() <= 64, "{layout:?}");
+        for (i, quota) in policy.quotas.iter().enumerate() {
+            for j in 0..per_window {
+                let bits = layout.count_bits[per_window * i + j];
+                assert_eq!(bits, layout.count_bits[per_window * i], "counts of one window are alike");
+                assert!(u64::from(quota.limit) < 1u64 << bits, "{quota:?} does not fit {bits} bits");
+            }
+        }
+        Model { policy, layout }
+    }
+
+    /// The policy.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// The layout of its words.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The length of the smallest window, the unit of the stamp, in milliseconds.
+    #[must_use]
+    pub fn unit_ms(&self) -> i128 {
+        length_ms(&self.policy.quotas[0])
+    }
+
+    /// How many of the smallest window make the longest.
+    #[must_use]
+    pub fn units_in_longest(&self) -> i128 {
+        let longest = self.policy.quotas.last().expect("a policy has a quota");
+        length_ms(longest) / self.unit_ms()
+    }
+
+    /// The largest stamp that a time gets: one below all ones, which is reserved.
+    #[must_use]
+    pub fn largest_stamp(&self) -> i128 {
+        (1i128 << self.layout.stamp_bits) - 2
+    }
+
+    /// The stamp of a time.
+    #[must_use]
+    pub fn stamp_of(&self, time_ms: u64) -> i128 {
+        (i128::from(time_ms) / self.unit_ms()).min(self.largest_stamp())
+    }
+
+    /// Spreads a word out.
+    #[must_use]
+    pub fn unpack(&self, word: u64) -> Tally {
+        // Takes field after field from the low end, so the last field first.
+        let mut rest = i128::from(word);
+        let mut take = |bits: u32| {
+            let field = rest % (1 << bits);
+            rest /= 1 << bits;
+            field
+        };
+        let mut counts: Vec<i128> = self.layout.count_bits.iter().rev().map(|bits| take(*bits)).collect();
+        counts.reverse();
+        let stamp = take(self.layout.stamp_bits);
+
+        let mut logs = Vec::new();
+        let mut next_count = counts.into_iter();
+        let mut next_count = || next_count.next().expect("as many counts as the layout has");
+        for quota in &self.policy.quotas {
+            let index = stamp / self.units_in(quota);
+            let mut log = vec![Entry { index, cost: next_count() }];
+            if self.policy.algorithm == Algorithm::Sliding {
+                log.push(Entry { index: index - 1, cost: next_count() });
+            }
+            logs.push(log);
+        }
+        Tally { stamp, logs }
+    }
+
+    /// Makes a word of a tally. What lies in windows that the stamp is past is forgotten.
+    ///
+    /// # Panics
+    ///
+    /// When a count is more than its field can hold: the model never admits so much.
+    #[must_use]
+    pub fn pack(&self, tally: &Tally) -> u64 {
+        let mut fields = vec![(self.layout.stamp_bits, tally.stamp)];
+        let mut bits = self.layout.count_bits.iter().copied();
+        let mut bits = || bits.next().expect("as many counts as the layout has");
+        for (quota, log) in self.policy.quotas.iter().zip(&tally.logs) {
+            let index = tally.stamp / self.units_in(quota);
+            fields.push((bits(), spent(log, index)));
+            if self.policy.algorithm == Algorithm::Sliding {
+                fields.push((bits(), spent(log, index - 1)));
+            }
+        }
+
+        let mut word = 0;
+        for (bits, value) in fields {
+            assert!(value >= 0 && value < 1 << bits, "{value} does not fit {bits} bits");
+            word = word * (1 << bits) + value;
+        }
+        u64::try_from(word).expect("the fields have 64 bits at most")
+    }
+
+    /// Reads a word at a time.
+    #[must_use]
+    pub fn read(&self, word: u64, now_ms: u64) -> Reading {
+        let written = self.unpack(word);
+        let now_stamp = self.stamp_of(now_ms);
+        let ahead = written.stamp - now_stamp;
+
+        if ahead > self.units_in_longest() {
+            // From a clock that was wrong: what it spent in "its" window counts as spent in ours.
+            let mut tally = Tally { stamp: now_stamp, logs: Vec::new() };
+            for (quota, log) in self.policy.quotas.iter().zip(&written.logs) {
+                let moved = now_stamp / self.units_in(quota) - written.stamp / self.units_in(quota);
+                let moved = log.iter().map(|entry| Entry { index: entry.index + moved, cost: entry.cost });
+                tally.logs.push(moved.collect());
+            }
+            Reading { clock: Clock::Healed, time_ms: i128::from(now_ms), tally }
+        } else if ahead > 0 {
+            Reading { clock: Clock::Late, time_ms: written.stamp * self.unit_ms(), tally: written }
+        } else {
+            // Where the stamp cannot go on, neither does time: it stays in the last unit.
+            let last_ms = (self.largest_stamp() + 1) * self.unit_ms() - 1;
+            Reading {
+                clock: Clock::Current,
+                time_ms: i128::from(now_ms).min(last_ms),
+                tally: Tally { stamp: now_stamp, logs: written.logs },
+            }
+        }
+    }
+
+    /// What counts against a window at a time.
+    #[must_use]
+    pub fn used(&self, quota: &Quota, log: &[Entry], time_ms: i128) -> i128 {
+        let length = length_ms(quota);
+        let index = time_ms / length;
+        let current = spent(log, index);
+        match self.policy.algorithm {
+            Algorithm::Fixed => current,
+            Algorithm::Sliding => {
+                let previous = spent(log, index - 1);
+                let overlap = length - time_ms % length;
+                current + divide_up(previous * overlap, length)
+            }
+        }
+    }
+
+    /// May `cost` be spent now? And if so, spends it.
+    #[must_use]
+    pub fn check(&self, word: u64, now_ms: u64, cost: u32) -> Decision {
+        let mut decision = self.peek(word, now_ms, cost);
+        if decision.outcome == Outcome::Admitted && cost > 0 {
+            let mut reading = self.read(word, now_ms);
+            self.spend(&mut reading, i128::from(cost));
+            decision.next = self.pack(&reading.tally);
+            decision.quotas = self.answers(&reading);
+        }
+        decision
+    }
+
+    /// May `cost` be spent now? Spends nothing.
+    #[must_use]
+    pub fn peek(&self, word: u64, now_ms: u64, cost: u32) -> Decision {
+        let reading = self.read(word, now_ms);
+        let cost = i128::from(cost);
+
+        let mut outcome = Outcome::Admitted;
+        let mut retry_at_ms = None;
+        if self.policy.quotas.iter().any(|quota| cost > i128::from(quota.limit)) {
+            outcome = Outcome::TooCostly;
+        } else if cost > 0 {
+            for (quota, log) in self.policy.quotas.iter().zip(&reading.tally.logs) {
+                if !self.has_room(quota, log, cost, reading.time_ms) {
+                    outcome = Outcome::Denied;
+                    let room_at_ms = self.earliest_room(quota, log, cost, reading.time_ms);
+                    retry_at_ms = retry_at_ms.max(Some(room_at_ms));
+                }
+            }
+        }
+
+        let retry_after_s = retry_at_ms.map(|at: i128| {
+            let seconds = divide_up(at - i128::from(now_ms), 1000).max(1);
+            u64::try_from(seconds).expect("a few windows at most")
+        });
+        Decision {
+            outcome,
+            next: word,
+            time_ms: reading.time_ms,
+            quotas: self.answers(&reading),
+            retry_at_ms,
+            retry_after_s,
+        }
+    }
+
+    /// Gives a charge back to those of its windows that are still counted.
+    #[must_use]
+    pub fn refund(&self, word: u64, charge: Charge, now_ms: u64) -> u64 {
+        let mut reading = self.read(word, now_ms);
+        let mut given_back = 0;
+        for (i, quota) in self.policy.quotas.iter().enumerate() {
+            let charged = self.stamp_of(charge.at_ms) / self.units_in(quota);
+            let current = reading.tally.stamp / self.units_in(quota);
+            let counted = match self.policy.algorithm {
+                Algorithm::Fixed => charged == current,
+                Algorithm::Sliding => charged == current || charged == current - 1,
+            };
+            if counted {
+                let log = &mut reading.tally.logs[i];
+                let back = i128::from(charge.cost).min(spent(log, charged));
+                log.push(Entry { index: charged, cost: -back });
+                given_back += back;
+            }
+        }
+        if given_back == 0 { word } else { self.pack(&reading.tally) }
+    }
+
+    /// Replaces the estimate that a check charged by the actual cost.
+    #[must_use]
+    pub fn settle(&self, word: u64, charge: Charge, actual: u32, now_ms: u64) -> Settled {
+        if actual <= charge.cost {
+            let unspent = Charge { cost: charge.cost - actual, at_ms: charge.at_ms };
+            return Settled { next: self.refund(word, unspent, now_ms), uncharged: 0 };
+        }
+
+        let extra = actual - charge.cost;
+        let mut reading = self.read(word, now_ms);
+        let remaining = self.answers(&reading).iter().map(|answer| answer.remaining).min();
+        let charged = extra.min(remaining.expect("a policy has a quota"));
+        if charged == 0 {
+            return Settled { next: word, uncharged: extra };
+        }
+        self.spend(&mut reading, i128::from(charged));
+        Settled { next: self.pack(&reading.tally), uncharged: extra - charged }
+    }
+
+    /// Forgets all that was spent.
+    #[must_use]
+    pub fn reset(&self, word: u64, now_ms: u64) -> u64 {
+        let mut reading = self.read(word, now_ms);
+        for log in &mut reading.tally.logs {
+            log.clear();
+        }
+        self.pack(&reading.tally)
+    }
+
+    /// May a limiter give the slot of this word to another subject? Only when the word tells nothing to any
+    /// clock that is late by the longest window or less.
+    #[must_use]
+    pub fn reusable(&self, word: u64, now_ms: u64) -> bool {
+        let longest = self.units_in_longest();
+        let passed = self.stamp_of(now_ms) / longest - self.unpack(word).stamp / longest;
+        match self.policy.algorithm {
+            Algorithm::Fixed => passed >= 2,
+            Algorithm::Sliding => passed >= 3,
+        }
+    }
+
+    /// Enters `cost` in the current window of every log.
+    fn spend(&self, reading: &mut Reading, cost: i128) {
+        for (quota, log) in self.policy.quotas.iter().zip(&mut reading.tally.logs) {
+            log.push(Entry { index: reading.tally.stamp / self.units_in(quota), cost });
+        }
+    }
+
+    fn has_room(&self, quota: &Quota, log: &[Entry], cost: i128, time_ms: i128) -> bool {
+        self.used(quota, log, time_ms) + cost <= i128::from(quota.limit)
+    }
+
+    /// The first time, from `from_ms` on, at which the window has room, if nothing more is spent.
+    ///
+    /// What is used only falls as time goes on, so halving finds it: at the end of the next window nothing that is
+    /// counted now is left. (A test compares this with trying every millisecond.)
+    fn earliest_room(&self, quota: &Quota, log: &[Entry], cost: i128, from_ms: i128) -> i128 {
+        let length = length_ms(quota);
+        let mut without = from_ms - 1;
+        let mut with = (from_ms / length + 2) * length;
+        while with - without > 1 {
+            let middle = without + (with - without) / 2;
+            if self.has_room(quota, log, cost, middle) {
+                with = middle;
+            } else {
+                without = middle;
+            }
+        }
+        with
+    }
+
+    /// Remaining and reset of each window.
+    fn answers(&self, reading: &Reading) -> Vec<QuotaAnswer> {
+        let mut answers = Vec::new();
+        for (quota, log) in self.policy.quotas.iter().zip(&reading.tally.logs) {
+            let left = i128::from(quota.limit) - self.used(quota, log, reading.time_ms);
+            let length = length_ms(quota);
+            let index = reading.time_ms / length;
+            let mut reset_ms = (index + 1) * length;
+            if self.policy.algorithm == Algorithm::Sliding && spent(log, index) > 0 {
+                reset_ms += length;
+            }
+            answers.push(QuotaAnswer {
+                limit: quota.limit,
+                remaining: u32::try_from(left.max(0)).expect("at most the limit"),
+                window_s: quota.window_s,
+                reset_s: u64::try_from(reset_ms / 1000).expect("a time is never negative"),
+            });
+        }
+        answers
+    }
+
+    /// The length of a window in units of the smallest.
+    fn units_in(&self, quota: &Quota) -> i128 {
+        length_ms(quota) / self.unit_ms()
+    }
+}
+
+/// The sum of what a log has for one window.
+fn spent(log: &[Entry], index: i128) -> i128 {
+    let mut sum = 0;
+    for entry in log {
+        if entry.index == index {
+            sum += entry.cost;
+        }
+    }
+    sum
+}
+
+fn length_ms(quota: &Quota) -> i128 {
+    i128::from(quota.window_s) * 1000
+}
+
+/// The smallest whole number that is not below `a / b`, for positive `b`.
+fn divide_up(a: i128, b: i128) -> i128 {
+    let below = a.div_euclid(b);
+    if below * b == a { below } else { below + 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 2026-01-01T00:00:00Z, the start of a minute, an hour and a day.
+    const NEW_YEAR: u64 = 1_767_225_600_000;
+
+    fn model(text: &str) -> Model {
+        Model::parse(text).unwrap()
+    }
+
+    fn remaining(decision: &Decision) -> Vec<u32> {
+        decision.quotas.iter().map(|quota| quota.remaining).collect()
+    }
+
+    fn resets(decision: &Decision) -> Vec<u64> {
+        decision.quotas.iter().map(|quota| quota.reset_s).collect()
+    }
+
+    #[test]
+    fn first_check_by_hand() {
+        // 00:00:12.345: stamp 29453760 (minutes), 48 s to the minute's end, 3588 s to the hour's.
+        let decision = model("100/minute, 1000/hour").check(0, NEW_YEAR + 12_345, 1);
+        assert_eq!(decision.outcome, Outcome::Admitted);
+        assert_eq!(decision.next, (29_453_760 << 37) | (1 << 20) | 1);
+        assert_eq!(remaining(&decision), [99, 999]);
+        assert_eq!(resets(&decision), [1_767_225_660, 1_767_229_200]);
+        assert_eq!(decision.retry_at_ms, None);
+    }
+
+    #[test]
+    fn a_burst_and_then_the_hour() {
+        let model = model("100/minute, 1000/hour");
+        let mut word = 0;
+        for minute in 0..10 {
+            let now = NEW_YEAR + minute * 60_000 + 500;
+            for _ in 0..100 {
+                let decision = model.check(word, now, 1);
+                assert_eq!(decision.outcome, Outcome::Admitted);
+                word = decision.next;
+            }
+            let denied = model.check(word, now, 1);
+            assert_eq!(denied.outcome, Outcome::Denied);
+            assert_eq!(denied.next, word);
+            // The tenth minute spends the hour as well: 3600 - 540.5 s.
+            let wait = if minute < 9 { 60 } else { 3060 };
+            assert_eq!(denied.retry_after_s, Some(wait));
+        }
+        assert_eq!(model.check(word, NEW_YEAR + 600_000, 1).outcome, Outcome::Denied);
+        assert_eq!(model.check(word, NEW_YEAR + 3_599_999, 1).outcome, Outcome::Denied);
+        let decision = model.check(word, NEW_YEAR + 3_600_000, 1);
+        assert_eq!((decision.outcome, remaining(&decision)), (Outcome::Admitted, vec![99, 999]));
+    }
+
+    #[test]
+    fn previous_window_is_weighted_and_rounded_up() {
+        // Six in the window before, limit 10 in 10 s: 2.5 s into the window 6 x 0.75 = 4.5 still count, so 5.
+        let model = model("sliding 10/10s");
+        let spent = model.check(0, NEW_YEAR, 6);
+        let decision = model.peek(spent.next, NEW_YEAR + 12_500, 1);
+        assert_eq!(remaining(&decision), [5]);
+        // Nothing is current, so all is forgotten at the end of this window.
+        assert_eq!(resets(&decision), [1_767_225_620]);
+
+        // 7 need 6 x (10 - e) / 10 <= 3, so e = 5 s.
+        let denied = model.check(spent.next, NEW_YEAR + 12_500, 7);
+        assert_eq!(denied.outcome, Outcome::Denied);
+        assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 15_000));
+        assert_eq!(denied.retry_after_s, Some(3));
+        assert_eq!(model.check(spent.next, NEW_YEAR + 14_999, 7).outcome, Outcome::Denied);
+        let admitted = model.check(spent.next, NEW_YEAR + 15_000, 7);
+        assert_eq!(remaining(&admitted), [0]);
+        // Seven are current now and weigh until the end of the next window.
+        assert_eq!(resets(&admitted), [1_767_225_630]);
+
+        // Of those seven, 7 x (10 - e) / 10 <= 4 at e = 4285.71… ms: six more fit from the next whole one on.
+        let denied = model.check(admitted.next, NEW_YEAR + 15_000, 6);
+        assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 24_286));
+    }
+
+    #[test]
+    fn halving_finds_what_trying_every_millisecond_finds() {
+        let model = model("sliding 9/2s");
+        let quota = model.policy().quotas[0];
+        for (current, previous) in [(0, 9), (9, 0), (9, 9), (4, 7), (5, 1), (1, 8), (12, 3)] {
+            let log = [Entry { index: 3, cost: current }, Entry { index: 2, cost: previous }];
+            for from_ms in [6_000, 6_777, 7_999] {
+                for cost in 1..=9 {
+                    let tried = (from_ms..).find(|ms| model.has_room(&quota, &log, cost, *ms)).unwrap();
+                    assert_eq!(model.earliest_room(&quota, &log, cost, from_ms), tried);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn costs_at_the_limit() {
+        let model = model("3/second, 5/minute");
+        assert_eq!(model.check(0, NEW_YEAR, 3).outcome, Outcome::Admitted);
+        let costly = model.check(0, NEW_YEAR, 4);
+        assert_eq!((costly.outcome, costly.next, costly.retry_after_s), (Outcome::TooCostly, 0, None));
+        // Cost 0 is admitted even where nothing remains, and writes nothing.
+        let full = model.check(0, NEW_YEAR, 3).next;
+        let free = model.check(full, NEW_YEAR + 999, 0);
+        assert_eq!((free.outcome, free.next, remaining(&free)), (Outcome::Admitted, full, vec![0, 2]));
+    }
+
+    #[test]
+    fn late_clocks_spend_in_the_stamps_window() {
+        let model = model("2/minute, 10/hour");
+        let word = model.check(0, NEW_YEAR + 30_000, 2).next;
+        // One millisecond and one hour (60 units) before the stamp's minute: late.
+        for late_ms in [1, 3_600_000] {
+            let denied = model.check(word, NEW_YEAR - late_ms, 1);
+            assert_eq!(denied.outcome, Outcome::Denied);
+            assert_eq!(denied.time_ms, i128::from(NEW_YEAR));
+            assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 60_000));
+        }
+        assert_eq!(model.check(word, NEW_YEAR - 3_600_000, 1).retry_after_s, Some(3660));
+        // One more: the stamp was wrong. Counts stay, the minute ends by the caller's clock.
+        let healed = model.check(word, NEW_YEAR - 3_600_001, 1);
+        assert_eq!(healed.outcome, Outcome::Denied);
+        assert_eq!(healed.retry_after_s, Some(1));
+        assert_eq!(remaining(&healed), [0, 8]);
+        let admitted = model.check(word, NEW_YEAR - 7_200_000, 0);
+        assert_eq!(remaining(&admitted), [0, 8]);
+    }
+
+    #[test]
+    fn refund_reaches_windows_that_are_still_counted() {
+        let model = model("5/minute, 9/hour");
+        let word = model.check(0, NEW_YEAR, 4).next;
+        let charge = Charge { cost: 4, at_ms: NEW_YEAR };
+        let all = model.refund(word, charge, NEW_YEAR + 59_999);
+        assert_eq!(remaining(&model.peek(all, NEW_YEAR, 0)), [5, 9]);
+        let hour = model.refund(word, charge, NEW_YEAR + 60_000);
+        assert_eq!(remaining(&model.peek(hour, NEW_YEAR + 60_000, 0)), [5, 9]);
+        assert_eq!(model.refund(word, charge, NEW_YEAR + 3_600_000), word);
+        // Twice the charge: never below 0.
+        assert_eq!(model.refund(all, charge, NEW_YEAR), all);
+    }
+
+    #[test]
+    fn settle_gives_back_or_charges_what_fits() {
+        let model = model("5/minute, 9/hour");
+        let word = model.check(0, NEW_YEAR, 2).next;
+        let charge = Charge { cost: 2, at_ms: NEW_YEAR };
+        let less = model.settle(word, charge, 0, NEW_YEAR);
+        assert_eq!((remaining(&model.peek(less.next, NEW_YEAR, 0)), less.uncharged), (vec![5, 9], 0));
+        assert_eq!(model.settle(word, charge, 2, NEW_YEAR), Settled { next: word, uncharged: 0 });
+        let more = model.settle(word, charge, 10, NEW_YEAR);
+        assert_eq!((remaining(&model.peek(more.next, NEW_YEAR, 0)), more.uncharged), (vec![0, 4], 5));
+    }
+
+    #[test]
+    fn a_reusable_word_tells_nothing_to_a_late_clock() {
+        for text in ["2/second, 9/4s", "sliding 2/second, 9/4s"] {
+            let model = model(text);
+            let word = model.check(0, 8_000, 2).next;
+            for second in 8..40u64 {
+                let now_ms = second * 1000;
+                let tells = (second - 4..=second).any(|late| {
+                    let reading = model.read(word, late * 1000);
+                    let quotas = model.policy().quotas.iter().zip(&reading.tally.logs);
+                    quotas.map(|(quota, log)| model.used(quota, log, reading.time_ms)).sum::<i128>() > 0
+                });
+                assert_eq!(model.reusable(word, now_ms), !tells, "{text} at {now_ms}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_times_and_stamps() {
+        let model = model("1/31d");
+        let decision = model.check(0, u64::MAX, 1);
+        assert_eq!(decision.outcome, Outcome::Admitted);
+        // All ones is reserved.
+        assert_eq!(decision.next, (u64::from(u32::MAX - 1) << 32) | 1);
+        assert_eq!(decision.time_ms, i128::from(u32::MAX) * 2_678_400_000 - 1);
+        let denied = model.check(decision.next, u64::MAX, 1);
+        assert_eq!(denied.retry_after_s, Some(1));
+    }
+
+    #[test]
+    fn words_survive_spreading_out() {
+        for text in ["100/minute, 1000/hour", "sliding 3/second, 5/minute", "1/31d", "4294967295/day"] {
+            let model = model(text);
+            for word in [0, 1, u64::MAX, u64::MAX - 1, 0x0123_4567_89ab_cdef, 1 << 63, 0xffff_ffff] {
+                assert_eq!(model.pack(&model.unpack(word)), word);
+            }
+        }
+    }
+
+    /// Every word of a tiny layout, at every quarter of a second: a denied request is denied until the time that
+    /// it was told, and admitted then, if the clock goes on and nobody else spends.
+    #[test]
+    fn a_retry_succeeds_at_the_promised_time_and_not_before() {
+        for text in ["2/second, 3/3s", "sliding 2/second, 3/3s"] {
+            let policy = parse_policy(text).unwrap();
+            let counts = if policy.algorithm == Algorithm::Fixed { 2 } else { 4 };
+            let model = Model::with_layout(policy, Layout { stamp_bits: 4, count_bits: vec![2; counts] });
+            for word in 0..1 << model.layout().total_bits() {
+                assert_eq!(model.pack(&model.unpack(word)), word);
+                for now_ms in (0..15_000).step_by(250) {
+                    let reading = model.read(word, now_ms);
+                    let cost = 1 + u32::from(now_ms % 1000 == 0);
+                    let denied = model.check(word, now_ms, cost);
+                    let Some(retry_at_ms) = denied.retry_at_ms else { continue };
+                    assert_eq!((denied.outcome, denied.next), (Outcome::Denied, word));
+                    if reading.clock == Clock::Healed || retry_at_ms / 1000 > model.largest_stamp() {
+                        continue;
+                    }
+                    let retry_at_ms = u64::try_from(retry_at_ms).unwrap();
+                    assert_eq!(model.check(word, retry_at_ms, cost).outcome, Outcome::Admitted);
+                    assert_eq!(model.check(word, retry_at_ms - 1, cost).outcome, Outcome::Denied);
+                    let retry_ms = now_ms + denied.retry_after_s.unwrap() * 1000;
+                    assert!(
+                        retry_ms >= retry_at_ms
+                            && (retry_ms < retry_at_ms + 1000 || retry_ms == now_ms + 1000)
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The loaders read every file, and the files keep what their `about` says.
+
+use keytally_vectors::files::Op;
+use keytally_vectors::model::{Model, parse_policy};
+use keytally_vectors::{load_decisions, load_keys, load_macs, load_policies, load_verdicts};
+
+#[test]
+fn policies() {
+    let file = load_policies();
+    for case in &file.valid {
+        let policy = parse_policy(&case.text).unwrap();
+        assert_eq!(policy.to_string(), case.canonical);
+        assert_eq!(parse_policy(&case.canonical).unwrap(), policy, "canonical text means the same");
+        assert_eq!(case.stamp_bits + case.count_bits.iter().sum::<u32>(), 64);
+    }
+    for kind in [
+        "empty",
+        "too_long",
+        "syntax",
+        "limit",
+        "window",
+        "unit",
+        "too_many",
+        "duplicate",
+        "not_nested",
+        "too_many_bits",
+    ] {
+        assert!(file.invalid.iter().any(|case| case.error == kind), "{kind}");
+    }
+}
+
+#[test]
+fn decisions() {
+    let file = load_decisions();
+    let in_sequences = file.sequences.iter().map(|step| &step.case);
+    for case in file.cases.iter().chain(in_sequences) {
+        let answers = matches!(case.op, Op::Check { .. } | Op::Peek { .. });
+        assert_eq!(case.answer.is_some(), answers, "{case:?}");
+        assert_eq!(case.uncharged.is_some(), matches!(case.op, Op::Settle { .. }), "{case:?}");
+        if let Some(answer) = &case.answer {
+            assert_eq!(answer.retry_at_ms.is_some(), answer.outcome == "denied", "{case:?}");
+            assert_eq!(answer.retry_after_s.is_some(), answer.outcome == "denied", "{case:?}");
+        }
+    }
+    let mut before = None;
+    for step in &file.sequences {
+        let word = match before {
+            Some((sequence, word)) if sequence == &step.sequence => word,
+            _ => 0,
+        };
+        assert_eq!(step.case.word, word, "{step:?}");
+        before = Some((&step.sequence, step.case.next));
+    }
+    for kind in [true, false] {
+        assert!(file.reusable.iter().any(|case| case.reusable == kind));
+    }
+}
+
+#[test]
+fn keys_and_macs() {
+    let keys = load_keys();
+    assert!(keys.valid.iter().all(|case| case.text.ends_with(case.hint.split('…').nth(1).unwrap())));
+    for kind in ["form", "checksum"] {
+        assert!(keys.invalid.iter().any(|case| case.error == kind));
+    }
+    let macs = load_macs();
+    assert!(macs.hmac.iter().any(|case| case.why == "RFC 4231 case 7"));
+    assert!(macs.record.iter().all(|case| case.mac.len() == 16));
+}
+
+#[test]
+fn verdicts() {
+    let file = load_verdicts();
+    for setup in &file.gates {
+        Model::parse(&setup.policy).unwrap();
+    }
+    for step in &file.steps {
+        assert!(file.gates.iter().any(|setup| setup.gate == step.gate));
+        assert_eq!(step.reason.is_some(), step.outcome == "invalid_key", "{step:?}");
+        assert!(step.headers.ends_with("\r\n"));
+    }
+    for outcome in ["admitted", "denied", "missing_key", "invalid_key", "too_costly", "full"] {
+        assert!(file.responses.iter().any(|case| case.outcome == outcome), "{outcome}");
+    }
+    for outcome in ["admitted", "denied", "missing_key", "invalid_key", "too_costly"] {
+        assert!(file.steps.iter().any(|case| case.outcome == outcome), "{outcome}");
+    }
+}
