@@ -191,9 +191,10 @@ impl Headers {
 
 #[cfg(test)]
 mod tests {
+    extern crate alloc;
     extern crate std;
-    use std::string::ToString;
-    use std::vec::Vec;
+    use alloc::string::ToString;
+    use alloc::vec::Vec;
 
     use super::*;
     use crate::decide;

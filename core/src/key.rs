@@ -442,9 +442,10 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    extern crate alloc;
     extern crate std;
     use std::format;
-    use std::string::ToString;
+    use alloc::string::ToString;
 
     use super::*;
 

@@ -363,8 +363,8 @@ impl core::error::Error for PolicyError {}
 
 #[cfg(test)]
 mod tests {
-    extern crate std;
-    use std::string::ToString;
+    extern crate alloc;
+    use alloc::string::ToString;
 
     use super::*;
 
