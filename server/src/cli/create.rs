@@ -1,0 +1,72 @@
+use clap::Args;
+use keytally_host::keytally::Name;
+use keytally_host::{Config, Gate};
+use serde::Serialize;
+
+use super::{Format, GateFile, Status, parse_name};
+use crate::failure::Failure;
+use crate::pepper::PepperSource;
+use crate::plans;
+
+/// Make a new gate
+///
+/// The file takes 64 bytes a key, and no more ever. It belongs to you alone (mode 0600) and holds no secret.
+#[derive(Args)]
+pub(super) struct Create {
+    #[command(flatten)]
+    gate: GateFile,
+    /// The most keys that the gate will hold
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000)]
+    keys: u32,
+    /// A plan, NAME=POLICY; the first is the one for keys that name none. All plans of a gate share their windows
+    #[arg(long = "plan", value_name = "PLAN", default_value = "default=100/minute, 1000/hour")]
+    plans: Vec<String>,
+    /// What every key begins with
+    #[arg(long, value_name = "NAME", default_value = "kt", value_parser = parse_name)]
+    prefix: Name,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Created {
+    gate: String,
+    capacity: u32,
+    bytes: Option<u64>,
+    prefix: String,
+    plans: Vec<PlanText>,
+}
+
+/// A plan as JSON shows it.
+#[derive(Serialize)]
+pub(super) struct PlanText {
+    pub(super) name: String,
+    pub(super) policy: String,
+}
+
+impl PlanText {
+    pub(super) fn of(plan: &keytally_host::keytally::Plan) -> Self {
+        Self { name: plan.name.as_str().to_owned(), policy: plan.policy.to_string() }
+    }
+}
+
+impl Create {
+    pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let plans = plans::parse_all(&self.plans)?;
+        let config = Config { keys: self.keys, prefix: self.prefix, plans };
+        let path = self.gate.path();
+        Gate::create(path, pepper.needed()?, &config)?;
+        let created = Created {
+            gate: path.display().to_string(),
+            capacity: config.keys,
+            bytes: std::fs::metadata(path).ok().map(|file| file.len()),
+            prefix: config.prefix.to_string(),
+            plans: config.plans.iter().map(PlanText::of).collect(),
+        };
+        self.format.print(&created, |out| {
+            writeln!(out, "{}: made for {} keys", created.gate, created.capacity)?;
+            writeln!(out, "plans: {}", plans::in_words(config.plans))
+        })?;
+        Ok(Status::Fine)
+    }
+}

@@ -1,0 +1,83 @@
+use core::time::Duration;
+
+use clap::Args;
+use keytally_host::keytally::gate::NewKey;
+use keytally_host::keytally::{Key, KeyId, Name};
+use keytally_host::{Gate, now};
+
+use super::{Format, GateFile, Status, parse_name, remark};
+use crate::failure::Failure;
+use crate::pepper::PepperSource;
+use crate::shown::NewSecret;
+use crate::when;
+
+/// Issue a key and print it, once
+///
+/// The key alone goes to standard output, what else there is to know to standard error. The gate keeps only the
+/// key's HMAC: a lost key can't be shown again, only rotated.
+#[derive(Args)]
+pub(super) struct Issue {
+    #[command(flatten)]
+    gate: GateFile,
+    #[command(flatten)]
+    new: NewKeyArgs,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What a new key is to be.
+#[derive(Args)]
+pub(super) struct NewKeyArgs {
+    /// Number of the account that the key belongs to
+    #[arg(long, value_name = "NUMBER")]
+    account: u32,
+    /// Environment, such as live or test
+    #[arg(long, value_name = "NAME", default_value = "live", value_parser = parse_name)]
+    env: Name,
+    /// Plan; the gate's first when left out
+    #[arg(long, value_name = "NAME")]
+    plan: Option<String>,
+    /// How long the key is good, such as 90d; for ever when left out
+    #[arg(long, value_name = "TIME", value_parser = when::at_least_a_second)]
+    expires: Option<Duration>,
+}
+
+impl NewKeyArgs {
+    /// Calls `work` with the new key as the gate is asked for it.
+    pub(super) fn with<T>(
+        &self,
+        gate: &Gate,
+        work: impl FnOnce(&NewKey<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let not_after = self.expires.map_or(Ok(0), |after| when::expiry(now(), after))?;
+        let first = gate.table().plan(0).map(|plan| plan.name);
+        let plan = self.plan.as_deref().or(first.as_deref()).unwrap_or_default();
+        work(&NewKey { account: self.account, env: self.env, plan, not_after })
+    }
+}
+
+impl Issue {
+    pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let gate = self.gate.open(pepper)?;
+        let (key, key_id) = self.new.with(&gate, |new| Ok(gate.issue(new)?))?;
+        print_once(self.format, &key, key_id, &gate)
+    }
+}
+
+/// Prints a secret: the one place that does, but for the first start of the service.
+pub(super) fn print_once(format: Format, key: &Key, key_id: KeyId, gate: &Gate) -> Result<Status, Failure> {
+    let shown = NewSecret::of(key, key_id, gate)?;
+    format.print(&shown, |out| writeln!(out, "{}", shown.key))?;
+    if !format.json {
+        let about = &shown.about;
+        let ends = about.expires.as_deref().map(|time| format!(", expires {time}")).unwrap_or_default();
+        remark(&format!(
+            "key id {}, account {}, env {}, plan {}{ends}. The key is shown only now: keep it.",
+            about.key_id,
+            about.account,
+            about.env(),
+            about.plan()
+        ));
+    }
+    Ok(Status::Fine)
+}

@@ -1,0 +1,127 @@
+use alloc::sync::Arc;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use tokio::runtime::Runtime;
+
+use super::{Status, remark};
+use crate::failure::Failure;
+use crate::pepper::PepperSource;
+use crate::plans;
+use crate::service::Service;
+use crate::service::data::{self, Data};
+use crate::service::listen::{self, Stop};
+
+/// Run the reference service: an API behind a gate, and /auth for services behind a proxy
+///
+/// The first start makes the data folder, with a gate and its pepper in it, issues a key for account 1, and prints it with a curl line.
+/// Unless KEYTALLY_PEPPER or --pepper-file is given, the pepper is the one in the folder.
+///
+/// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits tells the key's quotas and charges nothing.
+/// /auth answers proxies: 200, 401 or 429, with X-Account-Id, X-Key-Id, X-Key-Env and X-Key-Plan; X-Cost sets the cost, and the proxy must set it or take it out. GET /metrics is for
+/// Prometheus, GET /healthz for whoever asks.
+#[derive(Args)]
+pub(super) struct Serve {
+    /// Address and port; port 0 takes any that is free, and tells it
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: String,
+    /// Folder of the gate and its pepper
+    #[arg(long, value_name = "FOLDER", default_value = "./keytally-data")]
+    data: PathBuf,
+    /// A plan, NAME=POLICY, that is added to the gate, or changed in it [default of a new gate: default=100/minute, 1000/hour]
+    #[arg(long = "plan", value_name = "PLAN")]
+    plans: Vec<String>,
+    /// Admit everything, and report what would not have been in X-Keytally-Shadow, the metrics and the log
+    #[arg(long)]
+    shadow: bool,
+}
+
+impl Serve {
+    pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let plans = plans::parse_all(&self.plans)?;
+        let runtime = Runtime::new()?;
+        runtime.block_on(async {
+            let stop = Stop::new()?;
+            let listener = listen::bind(&self.listen).await?;
+            let address = reachable(listener.local_addr()?);
+            let data = data::open(&self.data, pepper, plans)?;
+            greet(&data, address, self.shadow)?;
+            drop(data.first_key);
+            let service = Arc::new(Service::new(data.gate, self.shadow)?);
+            if !listen::serve(listener, service, stop).await? {
+                remark("keytally: stopped with requests unanswered: their clients took too long");
+            }
+            Ok(Status::Fine)
+        })
+    }
+}
+
+/// Says what was made, and how to ask the service something.
+fn greet(data: &Data, address: SocketAddr, shadow: bool) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let table = data.gate.table();
+    let did = if data.made { "Made" } else { "Opened" };
+    writeln!(out, "{did} {}, a gate for {} keys.", data.gate_path.display(), table.capacity())?;
+    if let (true, Some(pepper)) = (data.made, &data.pepper_path) {
+        writeln!(
+            out,
+            "Its pepper is in {}: keep a copy, without it no key can be checked.",
+            pepper.display()
+        )?;
+    }
+    writeln!(out, "Plans: {}.", plans::in_words(table.plans().map(|(_, plan)| plan)))?;
+    if shadow {
+        writeln!(out, "Shadow mode: everything is admitted.")?;
+    }
+    let key = match &data.first_key {
+        Some(key) => {
+            writeln!(out, "\nThe first key, of account 1. It is shown only now:\n\n  {}", key.expose())?;
+            key.expose()
+        }
+        None => "KEY",
+    };
+    let pepper = data
+        .pepper_path
+        .as_deref()
+        .map(|path| format!(" --pepper-file {}", quoted(path)))
+        .unwrap_or_default();
+    let more = if data.first_key.is_some() { "More keys" } else { "Keys" };
+    writeln!(out, "\nAsk with it:\n\n  curl -i -H 'X-API-Key: {key}' http://{address}/api/v1/contacts")?;
+    writeln!(out, "\n{more}: keytally issue {} --account 2{pepper}", quoted(&data.gate_path))?;
+    writeln!(out, "\nListening on http://{address} (Ctrl-C stops)")?;
+    Ok(out.flush()?)
+}
+
+/// Where a client on this machine finds what listens on every address.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+=@,:".contains(&byte);
+    if text.bytes().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_to_paste_has_an_address_and_a_path_that_work() {
+        let reach = |address: &str| reachable(address.parse().unwrap()).to_string();
+        assert_eq!(reach("0.0.0.0:80"), "127.0.0.1:80");
+        assert_eq!(reach("[::]:80"), "[::1]:80");
+        assert_eq!(reach("10.0.0.1:80"), "10.0.0.1:80");
+        assert_eq!(quoted(Path::new("./keytally-data/pepper")), "./keytally-data/pepper");
+        assert_eq!(quoted(Path::new("it's here")), r"'it'\''s here'");
+    }
+}

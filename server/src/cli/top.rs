@@ -1,0 +1,272 @@
+//! The live view. A frame is drawn from one [`Sample`]; `--once` draws it as text.
+
+use core::time::Duration;
+use std::io::{self, IsTerminal as _, Write};
+
+use clap::Args;
+use keytally_host::keytally::Timestamp;
+use keytally_host::keytally::gate::KeyInfo;
+use keytally_host::{Gate, now};
+use ratatui::Frame;
+use ratatui::buffer::Buffer;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::{Color, Style, Stylize as _};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
+use serde::Serialize;
+
+use super::list::Summary;
+use super::{Format, GateFile, Status};
+use crate::failure::Failure;
+use crate::pepper::PepperSource;
+use crate::shown::{Listed, Use};
+use crate::when;
+
+/// Watch the keys: the most used first, with the share of each quota
+///
+/// A live view, drawn every second; q quits.
+#[derive(Args)]
+pub(super) struct Top {
+    #[command(flatten)]
+    gate: GateFile,
+    /// Print one frame as text and stop
+    #[arg(long)]
+    once: bool,
+    /// With --once or --json: the most keys to print
+    #[arg(long, value_name = "NUMBER", default_value_t = 40)]
+    rows: u16,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// How often the view is drawn anew.
+const REFRESH: Duration = Duration::from_secs(1);
+
+/// The width of a frame that is printed as text.
+const TEXT_WIDTH: u16 = 140;
+
+/// The width of the bar of a quota.
+const BAR_WIDTH: u32 = 10;
+
+/// Lines of a frame that aren't keys: two of the gate, a blank, the headings, a blank, the help.
+const OTHER_LINES: u16 = 6;
+
+/// What one frame shows.
+#[derive(Serialize)]
+struct Sample {
+    #[serde(flatten)]
+    summary: Summary,
+    time: String,
+    /// The keys, the largest share of a quota first.
+    keys: Vec<Listed>,
+}
+
+impl Top {
+    pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let gate = self.gate.open(pepper)?;
+        let path = self.gate.path().display().to_string();
+        if self.once || self.format.json {
+            let sample = Sample::take(&gate, path, self.rows.into(), now());
+            self.format.print(&sample, |out| sample.write(out))?;
+            return Ok(Status::Fine);
+        }
+        if !io::stdout().is_terminal() {
+            return Err(Failure::because("`top` needs a terminal; --once prints one frame as text"));
+        }
+        let mut terminal = ratatui::try_init()?;
+        let ended = watch(&mut terminal, &gate, &path);
+        ratatui::restore();
+        ended?;
+        Ok(Status::Fine)
+    }
+}
+
+fn watch(terminal: &mut ratatui::DefaultTerminal, gate: &Gate, path: &str) -> Result<(), Failure> {
+    loop {
+        let rows = terminal.size()?.height.saturating_sub(OTHER_LINES);
+        let sample = Sample::take(gate, path.to_owned(), rows.into(), now());
+        terminal.draw(|frame: &mut Frame<'_>| sample.draw(frame.area(), frame.buffer_mut(), true))?;
+        if event::poll(REFRESH)? && quits(&event::read()?) {
+            return Ok(());
+        }
+    }
+}
+
+fn quits(event: &Event) -> bool {
+    let Event::Key(key) = event else { return false };
+    let interrupt = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
+    key.kind == KeyEventKind::Press && (interrupt || matches!(key.code, KeyCode::Char('q') | KeyCode::Esc))
+}
+
+impl Sample {
+    /// Looks at all keys and keeps the `rows` most used.
+    fn take(gate: &Gate, path: String, rows: usize, now: Timestamp) -> Self {
+        let mut summary = Summary::of(gate, path);
+        // Room for as many again, so that they are sorted once in `rows` keys.
+        let room = rows.saturating_mul(2).max(64);
+        let mut top: Vec<(u32, KeyInfo)> = Vec::new();
+        for info in gate.table().list(now) {
+            summary.count(info.pepper);
+            let share = Use::of(&info.quotas).iter().map(Use::share).max().unwrap_or(0);
+            top.push((share, info));
+            if top.len() >= room {
+                keep_most_used(&mut top, rows);
+            }
+        }
+        keep_most_used(&mut top, rows);
+        let keys = top.iter().map(|(_, info)| Listed::of(info, gate, now)).collect();
+        Self { summary, time: when::rfc3339(now.unix_s()), keys }
+    }
+
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        let rows = u16::try_from(self.keys.len()).unwrap_or(u16::MAX);
+        let area = Rect::new(0, 0, TEXT_WIDTH, rows.saturating_add(OTHER_LINES - 2));
+        let mut buffer = Buffer::empty(area);
+        self.draw(area, &mut buffer, false);
+        for y in area.rows() {
+            let line: String = y
+                .columns()
+                .filter_map(|cell| buffer.cell((cell.x, cell.y)))
+                .map(|cell| cell.symbol())
+                .collect();
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    fn draw(&self, area: Rect, buffer: &mut Buffer, live: bool) {
+        let footer = if live { 2 } else { 0 };
+        let [header, _, table, help] = Layout::vertical([
+            Constraint::Length(2),
+            Constraint::Length(1),
+            Constraint::Fill(1),
+            Constraint::Length(footer),
+        ])
+        .areas(area);
+        let filled = u32::try_from(self.summary.fill_tenths()).unwrap_or(u32::MAX);
+        let gate = Line::from(vec![
+            Span::from(self.summary.gate()).bold(),
+            Span::from("  "),
+            Span::from(bar(filled)).style(heat(filled)),
+            Span::from(format!("  {}  {}", self.summary.fill(), self.time)),
+        ]);
+        let plans = Line::from(format!("plans: {}", self.summary.plans())).dim();
+        Paragraph::new(vec![gate, plans]).render(header, buffer);
+        self.table().render(table, buffer);
+        if live {
+            let about = "most used first, drawn every second; q quits";
+            Paragraph::new(vec![Line::default(), Line::from(about).dim()]).render(help, buffer);
+        }
+    }
+
+    fn table(&self) -> Table<'_> {
+        let windows = self.keys.first().map(|key| key.quotas.as_slice()).unwrap_or_default();
+        let mut headings =
+            vec!["KEY".to_owned(), "KEY ID".into(), "ACCOUNT".into(), "PLAN".into(), "STATE".into()];
+        headings.extend(windows.iter().map(|quota| quota.window.to_uppercase()));
+        headings.push("LAST USE".into());
+        let width = |width: usize| Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX));
+        let widest = |text: fn(&Listed) -> &str| {
+            width(self.keys.iter().map(|key| text(key).chars().count()).max().unwrap_or(0).max("PLAN".len()))
+        };
+        let mut widths = vec![
+            widest(|key| &key.about.hint),
+            width(11),
+            width(10),
+            widest(|key| key.about.plan()),
+            width("revoked".len()),
+        ];
+        for place in 0..windows.len() {
+            let count = |key: &Listed| key.quotas.get(place).map_or(0, |quota| use_in_numbers(quota).len());
+            let numbers = self.keys.iter().map(count).max().unwrap_or(0);
+            widths.push(width(numbers + 1 + usize::try_from(BAR_WIDTH).unwrap_or(0)));
+        }
+        widths.push(Constraint::Fill(1));
+        let rows = self.keys.iter().map(row);
+        Table::new(rows, widths).header(Row::new(headings).style(Style::new().bold())).column_spacing(2)
+    }
+}
+
+fn row(key: &Listed) -> Row<'_> {
+    let about = &key.about;
+    let mut cells = vec![
+        Cell::from(about.hint.as_str()),
+        Cell::from(about.key_id.as_str()),
+        Cell::from(about.account.to_string()),
+        Cell::from(about.plan()),
+        Cell::from(key.state),
+    ];
+    for quota in &key.quotas {
+        let share = quota.share();
+        let bar = Span::from(bar(share)).style(heat(share));
+        cells.push(Cell::from(Line::from(vec![bar, Span::from(" "), Span::from(use_in_numbers(quota))])));
+    }
+    cells.push(Cell::from(key.last_use.as_deref().unwrap_or("-")));
+    let row = Row::new(cells);
+    if key.state == "active" { row } else { row.dim() }
+}
+
+fn use_in_numbers(quota: &Use) -> String {
+    format!("{}/{}", quota.used, quota.limit)
+}
+
+/// The keys with the largest share of a quota, then those with the most units in the longest window.
+fn keep_most_used(keys: &mut Vec<(u32, KeyInfo)>, rows: usize) {
+    let units =
+        |info: &KeyInfo| info.quotas.longest().map_or(0, |quota| quota.limit.saturating_sub(quota.remaining));
+    keys.sort_by_key(|(share, info)| (core::cmp::Reverse((*share, units(info))), info.key_id));
+    keys.truncate(rows);
+}
+
+/// Thousandths as a bar: a used quota is never drawn empty, nor one with room full.
+fn bar(thousandths: u32) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let cells = BAR_WIDTH * 8;
+    let drawn = match thousandths {
+        0 => 0,
+        1000.. => cells,
+        some => (some * cells / 1000).clamp(1, cells - 1),
+    };
+    let (whole, part) = (drawn / 8, usize::try_from(drawn % 8).unwrap_or(0));
+    let mut bar = "█".repeat(usize::try_from(whole).unwrap_or(0)) + EIGHTHS[part];
+    let blank = BAR_WIDTH - whole - u32::from(part > 0);
+    bar += &"·".repeat(usize::try_from(blank).unwrap_or(0));
+    bar
+}
+
+/// Green, yellow from three quarters, red from nineteen twentieths.
+fn heat(thousandths: u32) -> Style {
+    Style::new().fg(match thousandths {
+        0..750 => Color::Green,
+        750..950 => Color::Yellow,
+        _ => Color::Red,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_is_empty_only_when_nothing_is_used_and_full_only_when_all_is() {
+        assert_eq!(bar(0), "··········");
+        assert_eq!(bar(1), "▏·········");
+        assert_eq!(bar(500), "█████·····");
+        assert_eq!(bar(999), "█████████▉");
+        assert_eq!(bar(1000), "██████████");
+        assert_eq!(bar(u32::MAX), "██████████");
+        for thousandths in 0..=1001 {
+            assert_eq!(bar(thousandths).chars().count(), 10, "{thousandths}");
+        }
+    }
+
+    #[test]
+    fn q_and_interrupt_quit() {
+        let press = |code, modifiers| Event::Key(event::KeyEvent::new(code, modifiers));
+        assert!(quits(&press(KeyCode::Char('q'), KeyModifiers::NONE)));
+        assert!(quits(&press(KeyCode::Char('c'), KeyModifiers::CONTROL)));
+        assert!(!quits(&press(KeyCode::Char('c'), KeyModifiers::NONE)));
+        assert!(!quits(&Event::FocusGained));
+    }
+}

@@ -1,0 +1,75 @@
+use core::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::{Format, GateFile, Status, remark};
+use crate::failure::Failure;
+use crate::pepper::PepperSource;
+
+/// Read the whole gate and report what is wrong with it
+///
+/// A change that was interrupted is completed first, and said so. Exit status 3 when something is wrong.
+#[derive(Args)]
+pub(super) struct Verify {
+    #[command(flatten)]
+    gate: GateFile,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Report {
+    gate: String,
+    capacity: u32,
+    /// Whether an interrupted change was completed.
+    completed: bool,
+    flaws: Vec<FlawText>,
+}
+
+#[derive(Serialize)]
+struct FlawText {
+    record: u32,
+    key_id: Option<String>,
+    what: String,
+}
+
+impl Verify {
+    pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let gate = self.gate.open(pepper)?;
+        let capacity = gate.table().capacity();
+        let bar = ProgressBar::new_spinner().with_message(format!("reading {capacity} records"));
+        bar.set_style(ProgressStyle::default_spinner());
+        bar.enable_steady_tick(Duration::from_millis(100));
+        let mut flaws = Vec::new();
+        let completed = gate.verify(|flaw| {
+            bar.set_message(format!("reading {capacity} records, {} flaws", flaws.len() + 1));
+            flaws.push(FlawText {
+                record: flaw.record,
+                key_id: flaw.key_id.map(|key_id| key_id.to_string()),
+                what: flaw.to_string(),
+            });
+        });
+        bar.finish_and_clear();
+        let report =
+            Report { gate: self.gate.path().display().to_string(), capacity, completed: completed?, flaws };
+        self.format.print(&report, |out| {
+            if report.completed {
+                writeln!(out, "a change that was interrupted is now completed")?;
+            }
+            for flaw in &report.flaws {
+                writeln!(out, "{}", flaw.what)?;
+            }
+            if report.flaws.is_empty() {
+                writeln!(out, "{}: all {capacity} records are well", report.gate)?;
+            }
+            Ok(())
+        })?;
+        if report.flaws.is_empty() {
+            return Ok(Status::Fine);
+        }
+        remark(&format!("keytally: {} has {} flaws", report.gate, report.flaws.len()));
+        Ok(Status::Faulty)
+    }
+}

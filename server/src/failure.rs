@@ -1,0 +1,36 @@
+//! Why a command failed: one sentence for the user.
+
+use core::error::Error;
+use core::fmt;
+use std::io;
+
+/// A command that couldn't do what it was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The sentence that says why.
+    Because(String),
+    /// Whoever read the output has gone, as `head` does: nothing is left to say, and to nobody.
+    OutputClosed,
+}
+
+impl Failure {
+    /// The failure of doing `what`, such as `cannot read PATH`.
+    pub(crate) fn of(what: impl fmt::Display, error: impl fmt::Display) -> Self {
+        Self::Because(format!("{what}: {error}"))
+    }
+
+    /// The failure that `sentence` tells.
+    pub(crate) fn because(sentence: impl Into<String>) -> Self {
+        Self::Because(sentence.into())
+    }
+}
+
+impl<E: Error + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error: &(dyn Error + 'static) = &error;
+        match error.downcast_ref::<io::Error>() {
+            Some(io) if io.kind() == io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Because(error.to_string()),
+        }
+    }
+}

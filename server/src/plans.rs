@@ -1,0 +1,96 @@
+//! Plans as they are written on a command line: `NAME=POLICY`.
+
+use keytally_host::keytally::gate::{AdminError, Plan};
+use keytally_host::keytally::{Layout, Policy};
+
+use crate::failure::Failure;
+
+/// Reads `default=100/minute, 1000/hour`.
+pub(crate) fn parse(text: &str) -> Result<Plan, Failure> {
+    let Some((name, policy)) = text.split_once('=') else {
+        return Err(Failure::because(format!(
+            "{text:?} is no plan; a plan is NAME=POLICY, like \"default=100/minute, 1000/hour\""
+        )));
+    };
+    let name = name.trim();
+    let policy: Policy = policy.parse().map_err(|error| Failure::of(format_args!("plan {name:?}"), error))?;
+    Plan::new(name, policy).ok_or_else(|| {
+        Failure::because(format!(
+            "{name:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _"
+        ))
+    })
+}
+
+/// Reads all of them; each name may appear once.
+pub(crate) fn parse_all(texts: &[String]) -> Result<Vec<Plan>, Failure> {
+    let plans: Vec<Plan> = texts.iter().map(|text| parse(text)).collect::<Result<_, _>>()?;
+    for (place, plan) in plans.iter().enumerate() {
+        if plans[..place].iter().any(|other| other.name == plan.name) {
+            return Err(Failure::because(format!("plan {:?} is given twice", plan.name)));
+        }
+    }
+    Ok(plans)
+}
+
+/// Whether a gate of this layout can have the plan: it's asked for several plans before the first of them is changed.
+pub(crate) fn fits(plan: &Plan, layout: &Layout) -> Result<(), AdminError> {
+    let windows = plan.policy.quotas().iter().map(|quota| &quota.window);
+    if plan.policy.algorithm() != layout.algorithm() || !windows.eq(layout.windows()) {
+        return Err(AdminError::PlanWindows);
+    }
+    for (place, quota) in plan.policy.quotas().iter().enumerate() {
+        let max = layout.max_limit(place);
+        if quota.limit > max {
+            return Err(AdminError::PlanLimit { limit: quota.limit, max });
+        }
+    }
+    Ok(())
+}
+
+/// `default = 100/minute, 1000/hour; pro = …`.
+pub(crate) fn in_words(plans: impl IntoIterator<Item = Plan>) -> String {
+    let words = plans.into_iter().map(|plan| format!("{} = {}", plan.name, plan.policy));
+    words.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sentence(text: &str) -> String {
+        match parse(text) {
+            Err(Failure::Because(sentence)) => sentence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_plan_is_a_name_and_a_policy() {
+        let plan = parse(" pro = 1000/minute,20000/hour").unwrap();
+        assert_eq!(
+            (plan.name.as_str(), plan.policy.to_string()),
+            ("pro", "1000/minute, 20000/hour".to_owned())
+        );
+        assert!(sentence("100/minute").starts_with("\"100/minute\" is no plan"));
+        assert!(sentence("Pro=1/s").starts_with("\"Pro\" can't be a plan's name"));
+        assert!(sentence("=1/s").starts_with("\"\" can't be a plan's name"));
+        assert!(sentence("x=5/fortnight").starts_with("plan \"x\": \"fortnight\" is no unit"));
+    }
+
+    #[test]
+    fn fits_is_what_a_gate_says() {
+        let plan = parse("default=100/minute, 1000/hour").unwrap();
+        let layout = plan.policy.layout();
+        let max = layout.max_limit(0);
+        assert_eq!(fits(&parse(&format!("x={max}/minute, 5/hour")).unwrap(), layout), Ok(()));
+        assert_eq!(
+            fits(&parse(&format!("x={}/minute, 5/hour", max + 1)).unwrap(), layout),
+            Err(AdminError::PlanLimit { limit: max + 1, max })
+        );
+        for other in
+            ["x=1/minute", "x=1/minute, 2/day", "x=sliding 1/minute, 2/hour", "x=1/minute, 2/hour, 3/day"]
+        {
+            assert_eq!(fits(&parse(other).unwrap(), layout), Err(AdminError::PlanWindows), "{other}");
+        }
+    }
+}

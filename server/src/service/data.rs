@@ -1,0 +1,151 @@
+//! The data folder: the gate, and its pepper when none is given. Both are made at the first start.
+//!
+//! Each step is made whole or not at all and is looked for before it's taken, so a start that was interrupted is carried on by the
+//! next one: folder, pepper, gate, first key. Several starts at once wait for each other.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use keytally_host::keytally::gate::{AdminError, NewKey};
+use keytally_host::keytally::{Key, Name, Peppers, Plan};
+use keytally_host::{Config, Gate, now, pepper};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::failure::Failure;
+use crate::pepper::{PepperSource, read};
+use crate::plans;
+
+/// What a start found or made.
+#[derive(Debug)]
+pub(crate) struct Data {
+    pub(crate) gate: Gate,
+    pub(crate) gate_path: PathBuf,
+    /// The file that holds the pepper, when it's known.
+    pub(crate) pepper_path: Option<PathBuf>,
+    /// Whether the gate was made just now.
+    pub(crate) made: bool,
+    /// The first key, when the gate had none: the only copy.
+    pub(crate) first_key: Option<Key>,
+}
+
+/// Opens the data folder, and makes what isn't there yet.
+pub(crate) fn open(folder: &Path, source: &PepperSource, new_plans: Vec<Plan>) -> Result<Data, Failure> {
+    let given = source.given()?;
+    let gate_path = folder.join("api.gate");
+    let own_pepper = folder.join("pepper");
+    let mut config = Config { keys: KEYS, ..Config::default() };
+    let plans_given = !new_plans.is_empty();
+    if plans_given {
+        config.plans.clone_from(&new_plans);
+    }
+    // What can't be is refused before anything is made: a gate of one key has the same plans.
+    let trial = Config { keys: 1, ..config.clone() };
+    Gate::in_memory(pepper::parse(&pepper::generate()?)?, &trial)?;
+
+    let lock = lock_folder(folder)?;
+    let exists = gate_path.try_exists().map_err(|error| cannot("look at", &gate_path, &error))?;
+    let peppers = match given {
+        Some(peppers) => peppers,
+        None => own_peppers(&own_pepper, &gate_path, exists)?,
+    };
+    let pepper_path = match source.file() {
+        Some(file) => Some(file.to_owned()),
+        None => own_pepper.exists().then_some(own_pepper),
+    };
+    let gate = if exists {
+        let gate = Gate::open(&gate_path, peppers)?;
+        set_plans(&gate, &new_plans)?;
+        gate
+    } else {
+        Gate::create(&gate_path, peppers, &config)?
+    };
+    let first_key = first_key(&gate)?;
+    drop(lock);
+    Ok(Data { gate, gate_path, pepper_path, made: !exists, first_key })
+}
+
+/// Keys of a gate that is made here.
+const KEYS: u32 = 100_000;
+
+/// Makes the folder unless it's there, and keeps other starts out of it.
+fn lock_folder(folder: &Path) -> Result<File, Failure> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(|error| cannot("make the folder", folder, &error))?;
+    let handle = File::open(folder).map_err(|error| cannot("open the folder", folder, &error))?;
+    rustix::io::retry_on_intr(|| flock(&handle, FlockOperation::LockExclusive))
+        .map_err(|error| cannot("lock the folder", folder, &error.into()))?;
+    Ok(handle)
+}
+
+/// The peppers in the folder, which are made if there is no gate yet either.
+fn own_peppers(path: &Path, gate_path: &Path, gate_exists: bool) -> Result<Peppers, Failure> {
+    if path.try_exists().map_err(|error| cannot("look at", path, &error))? {
+        return read(path);
+    }
+    if gate_exists {
+        return Err(Failure::because(format!(
+            "{} has no pepper beside it; give the one that it was made with in KEYTALLY_PEPPER or with --pepper-file",
+            gate_path.display()
+        )));
+    }
+    write_new(path, &pepper::generate()?).map_err(|error| cannot("write", path, &error))?;
+    read(path)
+}
+
+/// Writes a secret into a new file, whole or not at all.
+fn write_new(path: &Path, secret: &str) -> io::Result<()> {
+    // What a start that was killed has left. Nobody else is here: the folder is locked.
+    let unfinished = path.with_extension("new");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+    let written = writeln!(file, "{secret}").and_then(|()| file.sync_all());
+    // A link, unlike a new name, replaces nothing.
+    let linked = written.and_then(|()| fs::hard_link(&unfinished, path));
+    fs::remove_file(&unfinished)?;
+    linked?;
+    // That the name is on the disk before the gate is: a gate without its pepper is worth nothing.
+    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+/// Adds or changes plans: all of them or none.
+fn set_plans(gate: &Gate, new_plans: &[Plan]) -> Result<(), Failure> {
+    let table = gate.table();
+    for plan in new_plans {
+        plans::fits(plan, table.layout()).map_err(|error| {
+            let there = plans::in_words(table.plans().map(|(_, plan)| plan));
+            Failure::because(format!("--plan {}={}: {error} ({there})", plan.name, plan.policy))
+        })?;
+    }
+    let names = |plan: &Plan| !table.plans().any(|(_, other)| other.name == plan.name);
+    let total = table.plans().count() + new_plans.iter().filter(|plan| names(plan)).count();
+    if total > table.plan_slots() {
+        return Err(AdminError::PlansFull { max: table.plan_slots() }.into());
+    }
+    for plan in new_plans {
+        gate.set_plan(plan)?;
+    }
+    Ok(())
+}
+
+/// Issues a key for account 1 if the gate has none.
+fn first_key(gate: &Gate) -> Result<Option<Key>, Failure> {
+    if gate.table().list(now()).next().is_some() {
+        return Ok(None);
+    }
+    let plan = gate.table().plan(0).map(|plan| plan.name).unwrap_or_default();
+    let env = Name::new("live").ok_or_else(|| Failure::because("live is no name"))?;
+    let (key, _) = gate.issue(&NewKey { account: 1, env, plan: &plan, not_after: 0 })?;
+    Ok(Some(key))
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::of(format_args!("cannot {what} {}", path.display()), error)
+}

@@ -1,0 +1,163 @@
+//! The gate in front of a route: what it's asked, and the response that its verdict makes.
+
+use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::Response;
+use keytally_host::keytally::http::API_KEY_HEADER;
+use keytally_host::keytally::{Holder, Verdict};
+use keytally_host::now;
+
+use super::{Service, json};
+
+/// In shadow mode, says what a request that was let through would have been.
+pub(super) const SHADOW: &str = "X-Keytally-Shadow";
+
+/// What a route asks of the gate.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ask {
+    /// Charge so much, if there is room.
+    Charge(u32),
+    /// Check the key and look at its quotas.
+    Look,
+}
+
+/// Who the request is from, for the route behind the gate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller<'v> {
+    /// Unknown only in shadow mode.
+    pub(super) holder: Option<Holder>,
+    pub(super) verdict: &'v Verdict,
+}
+
+impl Caller<'_> {
+    /// The account; that of an unknown caller is 0.
+    pub(super) fn account(&self) -> u32 {
+        self.holder.map_or(0, |holder| holder.account)
+    }
+}
+
+impl Service {
+    /// Asks the gate, and lets `route` answer when it admits. `name` is the route's, for the log.
+    pub(super) fn guard(
+        &self,
+        name: &'static str,
+        headers: &HeaderMap,
+        ask: Ask,
+        route: impl FnOnce(&Caller<'_>) -> Response,
+    ) -> Response {
+        let verdict = self.ask(headers, ask);
+        self.metrics.count(&verdict);
+        if !verdict.admitted() {
+            self.log.refusal(name, &verdict, self.shadow);
+            if !self.shadow {
+                return refusal(&verdict, headers);
+            }
+            self.metrics.count_shadow(&verdict);
+        }
+        let mut response = route(&Caller { holder: verdict.holder(), verdict: &verdict });
+        set_headers(&mut response, &verdict);
+        if !verdict.admitted() {
+            // They belong to the statuses that weren't sent.
+            response.headers_mut().remove(RETRY_AFTER);
+            response.headers_mut().remove(WWW_AUTHENTICATE);
+            set(&mut response, SHADOW, verdict.outcome().as_str());
+        }
+        response
+    }
+
+    fn ask(&self, headers: &HeaderMap, ask: Ask) -> Verdict {
+        let mut values = headers.get_all(API_KEY_HEADER).iter();
+        // The value is bytes: it need not be UTF-8.
+        let api_key = values.next().map(HeaderValue::as_bytes);
+        if values.next().is_some() {
+            return Verdict::duplicate_header(now());
+        }
+        match ask {
+            Ask::Charge(cost) => self.metrics.time(|| self.gate.check(api_key, cost)),
+            Ask::Look => self.gate.peek(api_key, 0),
+        }
+    }
+}
+
+/// The response to a request that the gate refused.
+fn refusal(verdict: &Verdict, headers: &HeaderMap) -> Response {
+    let status = StatusCode::from_u16(verdict.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = if wants_problem(headers) {
+        let mut response = json(status, verdict.problem().as_str().to_owned());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+        response
+    } else {
+        json(status, verdict.body())
+    };
+    set_headers(&mut response, verdict);
+    response
+}
+
+const PROBLEM: &str = "application/problem+json";
+
+/// Whether the request names problem documents among what it accepts.
+fn wants_problem(headers: &HeaderMap) -> bool {
+    let mut ranges = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    ranges.any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(PROBLEM));
+        let refused = |part: &str| {
+            part.split_once('=').is_some_and(|(name, weight)| {
+                name.eq_ignore_ascii_case("q") && weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0)
+            })
+        };
+        named && !parts.any(refused)
+    })
+}
+
+/// Sets the verdict's headers: there is one of each, whatever the route has set.
+fn set_headers(response: &mut Response, verdict: &Verdict) {
+    for (name, value) in verdict.headers().iter() {
+        set(response, name, value);
+    }
+}
+
+/// Sets a header whose name and value are of our making.
+pub(super) fn set(response: &mut Response, name: &str, value: &str) {
+    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wants(accept: &[&'static str]) -> bool {
+        let mut headers = HeaderMap::new();
+        for value in accept {
+            headers.append(ACCEPT, HeaderValue::from_static(value));
+        }
+        wants_problem(&headers)
+    }
+
+    #[test]
+    fn a_problem_document_is_for_those_who_name_it() {
+        for none in [
+            &[][..],
+            &["*/*"],
+            &["application/json"],
+            &["application/*"],
+            &["application/problem+json;q=0"],
+            &["application/problem+json ; Q=0.0"],
+        ] {
+            assert!(!wants(none), "{none:?}");
+        }
+        for some in [
+            &["application/problem+json"][..],
+            &["text/html, Application/Problem+JSON;q=0.5"],
+            &["*/*", "application/problem+json"],
+        ] {
+            assert!(wants(some), "{some:?}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! `GET /api/v1/limits`: tells the caller's quotas and charges nothing.
+
+use alloc::sync::Arc;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::guard::Ask;
+use super::{Service, json_of};
+use crate::shown::Use;
+
+/// Charges nothing and gives the caller's quotas.
+pub(super) async fn limits(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
+    service.guard("limits", &headers, Ask::Look, |caller| {
+        let plan = caller.holder.and_then(|holder| service.gate.table().plan(holder.plan));
+        json_of(&Limits {
+            account: caller.account(),
+            plan: plan.as_ref().map(|plan| plan.name.as_str()),
+            quotas: Use::of(caller.verdict.quotas()),
+        })
+    })
+}
+
+#[derive(Serialize)]
+struct Limits<'a> {
+    account: u32,
+    plan: Option<&'a str>,
+    quotas: Vec<Use>,
+}

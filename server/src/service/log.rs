@@ -1,0 +1,202 @@
+//! The log: a line on standard error for every request that the gate refuses, as many as are worth reading.
+//!
+//! Lines are written by a thread of their own. No request ever waits for it: what doesn't fit its queue is counted and lost.
+
+use std::io::{self, Write};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use core::time::Duration;
+
+use keytally_host::keytally::{KeyId, Outcome, Reason, Timestamp, Verdict};
+use keytally_host::now;
+use prometheus::IntCounter;
+
+use crate::when;
+
+/// Lines that are written in a second; a flood of refused requests is summed up in one more.
+const LINES_PER_SECOND: u64 = 20;
+
+/// Lines that wait to be written.
+const QUEUE: usize = 256;
+
+/// The log of a service.
+#[derive(Debug)]
+pub(super) struct Log {
+    queue: Option<SyncSender<Line>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    lost: IntCounter,
+}
+
+#[derive(Debug)]
+struct Line {
+    time: Timestamp,
+    route: &'static str,
+    outcome: Outcome,
+    reason: Reason,
+    holder: Option<(KeyId, u32)>,
+    retry_after_s: Option<u32>,
+    shadow: bool,
+}
+
+impl Log {
+    /// Starts the thread that writes. Lines that are lost are counted in `lost`.
+    pub(super) fn start(lost: IntCounter) -> io::Result<Self> {
+        let (queue, lines) = sync_channel(QUEUE);
+        let counter = lost.clone();
+        let write = move || write_lines(&lines, &mut Bounded::new(io::stderr(), counter));
+        let writer = thread::Builder::new().name("log".to_owned()).spawn(write)?;
+        Ok(Self { queue: Some(queue), writer: Mutex::new(Some(writer)), lost })
+    }
+
+    /// Logs that the gate refused a request, or in shadow mode would have.
+    pub(super) fn refusal(&self, route: &'static str, verdict: &Verdict, shadow: bool) {
+        let line = Line {
+            time: verdict.now(),
+            route,
+            outcome: verdict.outcome(),
+            reason: verdict.reason(),
+            holder: verdict.holder().map(|holder| (holder.key_id, holder.account)),
+            retry_after_s: verdict.retry_after_s(),
+            shadow,
+        };
+        if self.queue.as_ref().is_none_or(|queue| queue.try_send(line).is_err()) {
+            self.lost.inc();
+        }
+    }
+}
+
+impl Drop for Log {
+    /// Lets the thread write what is queued.
+    fn drop(&mut self) {
+        self.queue = None;
+        let writer = self.writer.get_mut().ok().and_then(Option::take);
+        if let Some(writer) = writer {
+            // A panic of the writer has been reported already.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Line {
+    fn text(&self) -> String {
+        let mut text = when::rfc3339(self.time.unix_s());
+        text += if self.shadow { " shadow " } else { " " };
+        text += self.outcome.as_str();
+        if self.outcome == Outcome::InvalidKey {
+            text += &format!(" reason={}", self.reason);
+        }
+        if let Some((key_id, account)) = self.holder {
+            text += &format!(" key={key_id} account={account}");
+        }
+        if let Some(seconds) = self.retry_after_s {
+            text += &format!(" retry_after={seconds}");
+        }
+        text + &format!(" route={}", self.route)
+    }
+}
+
+fn write_lines(lines: &Receiver<Line>, out: &mut Bounded<impl Write>) {
+    loop {
+        match lines.recv_timeout(Duration::from_secs(1)) {
+            Ok(line) => out.write(&line.text(), now().unix_s()),
+            Err(RecvTimeoutError::Timeout) => out.begin(now().unix_s()),
+            Err(RecvTimeoutError::Disconnected) => return out.sum_up(),
+        }
+    }
+}
+
+/// Writes a bounded number of lines a second, and how many there were besides.
+struct Bounded<W> {
+    out: W,
+    second: u64,
+    written: u64,
+    lost: u64,
+    counter: IntCounter,
+}
+
+impl<W: Write> Bounded<W> {
+    fn new(out: W, counter: IntCounter) -> Self {
+        Self { out, second: 0, written: 0, lost: 0, counter }
+    }
+
+    fn write(&mut self, text: &str, second: u64) {
+        self.begin(second);
+        if self.written < LINES_PER_SECOND {
+            self.written += 1;
+            // Where standard error is closed there is nobody to tell.
+            let _ = writeln!(self.out, "{text}");
+        } else {
+            self.lost += 1;
+            self.counter.inc();
+        }
+    }
+
+    /// Begins another second, if it is another.
+    fn begin(&mut self, second: u64) {
+        if second != self.second {
+            self.sum_up();
+            self.second = second;
+            self.written = 0;
+        }
+    }
+
+    fn sum_up(&mut self) {
+        if self.lost > 0 {
+            let _ =
+                writeln!(self.out, "{} and {} more in that second", when::rfc3339(self.second), self.lost);
+            self.lost = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_summed_up() {
+        let counter = IntCounter::new("lost", "lost").unwrap();
+        let mut log = Bounded::new(Vec::new(), counter.clone());
+        for second in [5, 6] {
+            for number in 0..LINES_PER_SECOND + 3 * (6 - second) {
+                log.write(&format!("{second}.{number}"), second);
+            }
+        }
+        log.begin(7);
+        let text = String::from_utf8(log.out).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 41);
+        assert_eq!(lines[19], "5.19");
+        assert_eq!(lines[20], "1970-01-01T00:00:05Z and 3 more in that second");
+        assert_eq!(lines[40], "6.19");
+        assert_eq!(counter.get(), 3);
+    }
+
+    #[test]
+    fn a_line_says_why() {
+        let time = Timestamp::from_unix_s(0);
+        let line = Line {
+            time,
+            route: "auth",
+            outcome: Outcome::InvalidKey,
+            reason: Reason::Duplicate,
+            holder: None,
+            retry_after_s: None,
+            shadow: false,
+        };
+        assert_eq!(line.text(), "1970-01-01T00:00:00Z invalid_key reason=duplicate route=auth");
+        let denied = Line {
+            outcome: Outcome::Denied,
+            holder: KeyId::from_number(1).map(|key_id| (key_id, 42)),
+            retry_after_s: Some(7),
+            shadow: true,
+            ..line
+        };
+        assert_eq!(
+            denied.text(),
+            "1970-01-01T00:00:00Z shadow denied key=00000000001 account=42 retry_after=7 route=auth"
+        );
+    }
+}

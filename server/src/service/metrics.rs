@@ -1,0 +1,130 @@
+//! `GET /metrics`: Prometheus's text format, version 0.0.4.
+
+use keytally_host::Gate;
+use keytally_host::keytally::{Outcome, Reason, Verdict};
+use keytally_host::now;
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// The type of what [`Metrics::text`] gives.
+pub(super) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// What is counted.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    verdicts: IntCounterVec,
+    shadow: IntCounterVec,
+    seconds: Histogram,
+    lost_lines: IntCounter,
+    keys: IntGauge,
+    counted_at_s: IntGauge,
+}
+
+/// Upper bounds of the histogram's buckets: a check is a microsecond or so, a page fault or a busy machine makes it more.
+const SECONDS: [f64; 12] = [5e-7, 1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2];
+
+const LABELS: [&str; 2] = ["outcome", "reason"];
+
+/// For how long a count of the keys is told again, since counting reads the whole table.
+const COUNTED_FOR_S: i64 = 5;
+
+/// Every outcome and reason that a gate's verdict can have: their counters begin at 0.
+const VERDICTS: &[(Outcome, Reason)] = &[
+    (Outcome::Admitted, Reason::None),
+    (Outcome::Denied, Reason::None),
+    (Outcome::TooCostly, Reason::None),
+    (Outcome::MissingKey, Reason::None),
+    (Outcome::InvalidKey, Reason::Malformed),
+    (Outcome::InvalidKey, Reason::Checksum),
+    (Outcome::InvalidKey, Reason::Unknown),
+    (Outcome::InvalidKey, Reason::WrongSecret),
+    (Outcome::InvalidKey, Reason::Revoked),
+    (Outcome::InvalidKey, Reason::Expired),
+    (Outcome::InvalidKey, Reason::Duplicate),
+    (Outcome::InvalidKey, Reason::PepperMissing),
+    (Outcome::InvalidKey, Reason::Damaged),
+];
+
+impl Metrics {
+    /// Counters that all stand at 0.
+    pub(super) fn new(capacity: u32) -> prometheus::Result<Self> {
+        let verdicts = Opts::new("keytally_verdicts_total", "Verdicts of the gate, by outcome and reason.");
+        let shadow = Opts::new(
+            "keytally_shadow_admissions_total",
+            "Requests that shadow mode let through, by the outcome that they would have had.",
+        );
+        let seconds =
+            HistogramOpts::new("keytally_check_duration_seconds", "How long a check of the gate took.");
+        let metrics = Self {
+            registry: Registry::new(),
+            verdicts: IntCounterVec::new(verdicts, &LABELS)?,
+            shadow: IntCounterVec::new(shadow, &LABELS)?,
+            seconds: Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))?,
+            lost_lines: IntCounter::new("keytally_log_lines_lost_total", "Lines that were too many to log.")?,
+            keys: IntGauge::new(
+                "keytally_gate_keys",
+                "Records of the gate that hold a key, revoked ones too.",
+            )?,
+            counted_at_s: IntGauge::new("counted_at", "Not shown.")?,
+        };
+        let gate =
+            IntGauge::new("keytally_gate_capacity", "Records of the gate: the most keys that it holds.")?;
+        gate.set(capacity.into());
+        for (outcome, reason) in VERDICTS {
+            metrics.verdicts.with_label_values(&labels(*outcome, *reason));
+            if *outcome != Outcome::Admitted {
+                metrics.shadow.with_label_values(&labels(*outcome, *reason));
+            }
+        }
+        let registry = &metrics.registry;
+        registry.register(Box::new(metrics.verdicts.clone()))?;
+        registry.register(Box::new(metrics.shadow.clone()))?;
+        registry.register(Box::new(metrics.seconds.clone()))?;
+        registry.register(Box::new(metrics.lost_lines.clone()))?;
+        registry.register(Box::new(metrics.keys.clone()))?;
+        registry.register(Box::new(gate))?;
+        Ok(metrics)
+    }
+
+    /// Counts a verdict.
+    pub(super) fn count(&self, verdict: &Verdict) {
+        self.verdicts.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
+    }
+
+    /// Counts a request that only shadow mode let through.
+    pub(super) fn count_shadow(&self, verdict: &Verdict) {
+        self.shadow.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
+    }
+
+    /// Takes the time of a check.
+    pub(super) fn time(&self, check: impl FnOnce() -> Verdict) -> Verdict {
+        let timer = self.seconds.start_timer();
+        let verdict = check();
+        timer.observe_duration();
+        verdict
+    }
+
+    /// The counter of log lines that were dropped.
+    pub(super) fn lost_lines(&self) -> IntCounter {
+        self.lost_lines.clone()
+    }
+
+    /// All of it as text.
+    pub(super) fn text(&self, gate: &Gate) -> prometheus::Result<Vec<u8>> {
+        let now = now();
+        let now_s = i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
+        if now_s.saturating_sub(self.counted_at_s.get()).unsigned_abs() >= COUNTED_FOR_S.unsigned_abs() {
+            self.counted_at_s.set(now_s);
+            self.keys.set(i64::try_from(gate.table().list(now).count()).unwrap_or(i64::MAX));
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+fn labels(outcome: Outcome, reason: Reason) -> [&'static str; 2] {
+    [outcome.as_str(), reason.as_str()]
+}

@@ -1,0 +1,69 @@
+//! Text in columns.
+
+use std::io::{self, Write};
+
+/// On which side of its column a text stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Align {
+    Left,
+    Right,
+}
+
+/// Rows of text that are shown in columns as wide as what is in them.
+#[derive(Debug)]
+pub(crate) struct Table {
+    aligns: Vec<Align>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these columns and their headings.
+    pub(crate) fn new(columns: impl IntoIterator<Item = (String, Align)>) -> Self {
+        let (headings, aligns) = columns.into_iter().unzip();
+        Self { aligns, rows: vec![headings] }
+    }
+
+    /// Adds a row.
+    pub(crate) fn push(&mut self, row: Vec<String>) {
+        self.rows.push(row);
+    }
+
+    /// Writes headings and rows, a line each.
+    pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let width_of = |column: usize| {
+            self.rows.iter().filter_map(|row| row.get(column)).map(|text| width(text)).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.aligns.len()).map(width_of).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for ((text, align), column) in row.iter().zip(&self.aligns).zip(&widths) {
+                let blanks = column.saturating_sub(width(text));
+                match align {
+                    Align::Left => line.extend([text, " ".repeat(blanks).as_str(), "  "]),
+                    Align::Right => line.extend([" ".repeat(blanks).as_str(), text, "  "]),
+                }
+            }
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+fn width(text: &str) -> usize {
+    text.chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_text() {
+        let mut table = Table::new([("KEY".to_owned(), Align::Left), ("N".to_owned(), Align::Right)]);
+        table.push(vec!["kt_…9".to_owned(), "7".to_owned()]);
+        table.push(vec!["a".to_owned(), "1234".to_owned()]);
+        let mut out = Vec::new();
+        table.write(&mut out).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "KEY       N\nkt_…9     7\na      1234\n");
+    }
+}
