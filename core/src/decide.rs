@@ -7,13 +7,14 @@
 //! - A time before the tally's stamp, by at most the longest window, is taken as the tally's own: a clock that runs
 //!   late or goes back never opens a window again.
 //! - A stamp further ahead than that can only come from a clock that was wrong. The counts are kept, and the present
-//!   stamp is taken, so a table heals at once instead of denying until that future comes.
+//!   stamp is taken, so a table heals at once instead of denying until that future comes. This alone is written even
+//!   when the request is denied.
 //! - Windows that have passed count nothing.
 
 use crate::policy::{Algorithm, Limits, MAX_QUOTAS};
 use crate::tally::Layout;
 use crate::time::Timestamp;
-use crate::verdict::{Outcome, QuotaState, Quotas};
+use crate::verdict::{Outcome, Quotas};
 
 /// An answer, and the word that makes it so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,12 +25,17 @@ pub struct Decision {
     pub next: u64,
     /// Each window afterwards.
     pub quotas: Quotas,
-    /// The time that the decision holds for: the caller's, or the tally's own when the caller's is late.
-    pub time: Timestamp,
     /// When a denied request would be admitted if nobody else spent the room. `None` unless denied.
     pub retry_at: Option<Timestamp>,
     /// What [`settle`] could not charge; 0 from everything else.
     pub uncharged: u32,
+}
+
+impl Decision {
+    /// The time that the decision holds for: the caller's, or the tally's own when the caller's is late.
+    pub fn time(&self) -> Timestamp {
+        self.quotas.time
+    }
 }
 
 /// Units that were charged, and when: what [`refund`] and [`settle`] need to give back just those.
@@ -59,23 +65,20 @@ pub struct Charge {
 /// ```
 #[inline]
 pub fn check(layout: &Layout, limits: Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
-    let limits = layout.clamp(limits);
-    let mut reading = Reading::of(layout, word, now);
-    let outcome = reading.admits(layout, &limits, cost);
-    if outcome != Outcome::Admitted || cost == 0 {
-        return reading.decision(layout, &limits, outcome, word, cost);
+    let mut reading = Reading::of(layout, limits, word, now);
+    let outcome = reading.admits(cost);
+    let mut next = reading.unchanged(word);
+    if outcome == Outcome::Admitted && cost > 0 {
+        reading.charge(cost);
+        next = reading.pack();
     }
-    reading.charge(layout, cost);
-    let next = reading.pack(layout);
-    reading.decision(layout, &limits, outcome, next, cost)
+    reading.decision(outcome, next, cost)
 }
 
 /// What [`check`] would answer, without the charge.
 pub fn peek(layout: &Layout, limits: Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
-    let limits = layout.clamp(limits);
-    let reading = Reading::of(layout, word, now);
-    let outcome = reading.admits(layout, &limits, cost);
-    reading.decision(layout, &limits, outcome, word, cost)
+    let reading = Reading::of(layout, limits, word, now);
+    reading.decision(reading.admits(cost), word, cost)
 }
 
 /// Gives back the units of `charge` to the windows that they were charged in and that still count them.
@@ -83,10 +86,10 @@ pub fn peek(layout: &Layout, limits: Limits, word: u64, now: Timestamp, cost: u3
 /// A window that has passed since gets nothing: the units were never spent in the one that runs now. The caller
 /// refunds what it charged, once; a count never goes below 0.
 pub fn refund(layout: &Layout, limits: Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
-    let limits = layout.clamp(limits);
-    let mut reading = Reading::of(layout, word, now);
-    let next = if reading.give_back(layout, charge) { reading.pack(layout) } else { word };
-    reading.decision(layout, &limits, Outcome::Admitted, next, 0)
+    let mut reading = Reading::of(layout, limits, word, now);
+    let changed = reading.give_back(charge);
+    let next = if changed { reading.pack() } else { reading.unchanged(word) };
+    reading.decision(Outcome::Admitted, next, 0)
 }
 
 /// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as every
@@ -103,25 +106,24 @@ pub fn settle(
         let rest = Charge { cost: estimate.cost - actual, at: estimate.at };
         return refund(layout, limits, word, now, rest);
     }
-    let limits = layout.clamp(limits);
-    let mut reading = Reading::of(layout, word, now);
+    let mut reading = Reading::of(layout, limits, word, now);
     let extra = actual - estimate.cost;
-    let room = (0..layout.len()).map(|place| reading.remaining(layout, &limits, place)).min().unwrap_or(0);
+    let room = reading.remaining.iter().take(layout.len()).min().copied().unwrap_or(0);
     let charged = extra.min(room);
-    reading.charge(layout, charged);
-    let next = if charged == 0 { word } else { reading.pack(layout) };
-    let mut decision = reading.decision(layout, &limits, Outcome::Admitted, next, 0);
+    reading.charge(charged);
+    let next = if charged == 0 { reading.unchanged(word) } else { reading.pack() };
+    let mut decision = reading.decision(Outcome::Admitted, next, 0);
     decision.uncharged = extra - charged;
     decision
 }
 
 /// Forgets all counts. The stamp stays, so a late clock can't bring them back.
 pub fn reset(layout: &Layout, limits: Limits, word: u64, now: Timestamp) -> Decision {
-    let mut reading = Reading::of(layout, word, now);
+    let mut reading = Reading::of(layout, limits, word, now);
     reading.current = [0; MAX_QUOTAS];
     reading.previous = [0; MAX_QUOTAS];
-    let next = reading.pack(layout);
-    reading.decision(layout, &layout.clamp(limits), Outcome::Admitted, next, 0)
+    reading.measure();
+    reading.decision(Outcome::Admitted, reading.pack(), 0)
 }
 
 /// The word that a tally should have had if no clock had been wrong; the same word unless its stamp lies ahead of
@@ -131,21 +133,26 @@ pub(crate) fn heal(layout: &Layout, word: u64, now: Timestamp) -> u64 {
     if layout.stamp(word) <= asked + layout.longest_units() {
         return word;
     }
-    Reading::of(layout, word, now).pack(layout)
+    layout.with_stamp(word, asked)
 }
 
-/// What a tally says at a moment: its counts in the windows that run then.
-struct Reading {
+/// What a tally says at a moment: its counts in the windows that run then, and what they leave.
+struct Reading<'l> {
+    layout: &'l Layout,
+    limits: Limits,
     stamp: u64,
     /// The moment itself, in Unix milliseconds: within the unit that `stamp` names.
     time_ms: u64,
+    /// Whether the tally's stamp came from a wrong clock and was replaced.
+    healed: bool,
     current: [u64; MAX_QUOTAS],
     previous: [u64; MAX_QUOTAS],
+    remaining: [u32; MAX_QUOTAS],
 }
 
-impl Reading {
+impl<'l> Reading<'l> {
     #[inline]
-    fn of(layout: &Layout, word: u64, now: Timestamp) -> Self {
+    fn of(layout: &'l Layout, limits: Limits, word: u64, now: Timestamp) -> Self {
         let asked = layout.stamp_at(now);
         let held = layout.stamp(word);
         let late = held > asked && held - asked <= layout.longest_units();
@@ -154,63 +161,82 @@ impl Reading {
         } else {
             (asked, now.unix_ms().min(layout.stamp_start_ms(asked + 1) - 1))
         };
-        let mut reading = Self { stamp, time_ms, current: [0; MAX_QUOTAS], previous: [0; MAX_QUOTAS] };
+        let mut reading = Self {
+            layout,
+            limits: layout.clamp(limits),
+            stamp,
+            time_ms,
+            healed: held > stamp,
+            current: [0; MAX_QUOTAS],
+            previous: [0; MAX_QUOTAS],
+            remaining: [0; MAX_QUOTAS],
+        };
         for place in 0..layout.len() {
-            // A stamp ahead of the time keeps its counts, so nothing has passed.
-            let passed = layout.window_index(place, stamp).saturating_sub(layout.window_index(place, held));
             let (current, previous) = (layout.current(word, place), layout.previous(word, place));
+            // A stamp that is ahead keeps its counts: nothing has passed.
+            let passed = if held < stamp {
+                layout.window_index(place, stamp) - layout.window_index(place, held)
+            } else {
+                0
+            };
             (reading.current[place], reading.previous[place]) = match passed {
                 0 => (current, previous),
                 1 if layout.algorithm() == Algorithm::Sliding => (0, current),
                 _ => (0, 0),
             };
         }
+        reading.measure();
         reading
     }
 
-    fn pack(&self, layout: &Layout) -> u64 {
-        layout.pack(self.stamp, &self.current, &self.previous)
+    #[inline]
+    fn pack(&self) -> u64 {
+        self.layout.pack(self.stamp, &self.current, &self.previous)
     }
 
-    /// The milliseconds of the window at `place` that have passed.
+    /// The next word when nothing was charged: the word itself, but with the present stamp if its own came from a
+    /// wrong clock. Left as it is, that stamp would be taken for a present one as soon as the time comes near it.
     #[inline]
-    fn elapsed_ms(&self, layout: &Layout, place: usize) -> u64 {
-        self.time_ms - self.window_start_ms(layout, place)
+    fn unchanged(&self, word: u64) -> u64 {
+        if self.healed { self.pack() } else { word }
     }
 
+    /// Works out what the counts leave.
     #[inline]
-    fn window_start_ms(&self, layout: &Layout, place: usize) -> u64 {
-        layout.window_index(place, self.stamp) * layout.windows()[place].ms()
+    fn measure(&mut self) {
+        for place in 0..self.layout.len() {
+            let used = u32::try_from(self.used(place)).unwrap_or(u32::MAX);
+            self.remaining[place] = self.limits.0[place].saturating_sub(used);
+        }
     }
 
     /// The units that count against the limit. Rounded up, so that a fraction never admits more.
     ///
     /// A count has at most 32 bits and a window at most 2^31.4 milliseconds, so the product fits.
     #[inline]
-    fn used(&self, layout: &Layout, place: usize) -> u64 {
+    fn used(&self, place: usize) -> u64 {
         let previous = self.previous[place];
         if previous == 0 {
             return self.current[place];
         }
-        let length = layout.windows()[place].ms();
-        let overlap = length - self.elapsed_ms(layout, place);
+        let length = self.layout.windows()[place].ms();
+        let overlap = length - (self.time_ms - self.window_start_ms(place));
         self.current[place] + (previous * overlap).div_ceil(length)
     }
 
     #[inline]
-    fn remaining(&self, layout: &Layout, limits: &Limits, place: usize) -> u32 {
-        let used = u32::try_from(self.used(layout, place)).unwrap_or(u32::MAX);
-        limits.0[place].saturating_sub(used)
+    fn window_start_ms(&self, place: usize) -> u64 {
+        self.layout.window_index(place, self.stamp) * self.layout.windows()[place].ms()
     }
 
     /// Whether every window has room for `cost`.
     #[inline]
-    fn admits(&self, layout: &Layout, limits: &Limits, cost: u32) -> Outcome {
-        let places = 0..layout.len();
-        if places.clone().any(|place| cost > limits.0[place]) {
-            Outcome::TooCostly
-        } else if places.clone().all(|place| cost <= self.remaining(layout, limits, place)) {
+    fn admits(&self, cost: u32) -> Outcome {
+        let places = 0..self.layout.len();
+        if places.clone().all(|place| cost <= self.remaining[place]) {
             Outcome::Admitted
+        } else if places.clone().any(|place| cost > self.limits.0[place]) {
+            Outcome::TooCostly
         } else {
             Outcome::Denied
         }
@@ -218,19 +244,20 @@ impl Reading {
 
     /// Adds `cost` to every window, which has been found to have room for it.
     #[inline]
-    fn charge(&mut self, layout: &Layout, cost: u32) {
-        for current in &mut self.current[..layout.len()] {
-            *current += u64::from(cost);
+    fn charge(&mut self, cost: u32) {
+        for place in 0..self.layout.len() {
+            self.current[place] += u64::from(cost);
+            self.remaining[place] -= cost;
         }
     }
 
     /// Takes the units of `charge` out of the counts that hold them, and tells whether any did.
-    fn give_back(&mut self, layout: &Layout, charge: Charge) -> bool {
-        let charged = layout.stamp_at(charge.at);
+    fn give_back(&mut self, charge: Charge) -> bool {
+        let charged = self.layout.stamp_at(charge.at);
         let mut changed = false;
-        for place in 0..layout.len() {
-            let now = layout.window_index(place, self.stamp);
-            let count = match now.checked_sub(layout.window_index(place, charged)) {
+        for place in 0..self.layout.len() {
+            let now = self.layout.window_index(place, self.stamp);
+            let count = match now.checked_sub(self.layout.window_index(place, charged)) {
                 Some(0) => &mut self.current[place],
                 Some(1) => &mut self.previous[place],
                 _ => continue,
@@ -239,24 +266,25 @@ impl Reading {
             *count -= given;
             changed |= given > 0;
         }
+        self.measure();
         changed
     }
 
     /// The earliest moment, in Unix milliseconds, at which the window at `place` has room for `cost` if nothing more
     /// is spent; the present when it has room now. `cost` is at most the limit.
-    fn room_at_ms(&self, layout: &Layout, limits: &Limits, place: usize, cost: u32) -> u64 {
-        if cost <= self.remaining(layout, limits, place) {
+    fn room_at_ms(&self, place: usize, cost: u32) -> u64 {
+        if cost <= self.remaining[place] {
             return self.time_ms;
         }
-        let length = layout.windows()[place].ms();
-        let start = self.window_start_ms(layout, place);
+        let length = self.layout.windows()[place].ms();
+        let start = self.window_start_ms(place);
         // How long into a window until `count` units of the window before weigh at most `room`:
         // ceil(count·(L − e) / L) ≤ room holds from e = L − floor(room·L / count) on.
         let fades = |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
-        match layout.algorithm() {
+        match self.layout.algorithm() {
             Algorithm::Fixed => start + length,
             Algorithm::Sliding => {
-                let limit = u64::from(limits.0[place]);
+                let limit = u64::from(self.limits.0[place]);
                 match limit.checked_sub(self.current[place] + u64::from(cost)) {
                     Some(room) => start + fades(self.previous[place], room),
                     None => start + length + fades(self.current[place], limit - u64::from(cost)),
@@ -265,38 +293,31 @@ impl Reading {
         }
     }
 
-    /// When all that the window at `place` counts now is forgotten, in Unix seconds.
-    fn reset_unix_s(&self, layout: &Layout, place: usize) -> u64 {
-        let length = u64::from(layout.windows()[place].seconds());
-        let lasting = layout.algorithm() == Algorithm::Sliding && self.current[place] > 0;
-        (layout.window_index(place, self.stamp) + 1 + u64::from(lasting)) * length
-    }
-
     #[inline]
-    fn decision(&self, layout: &Layout, limits: &Limits, outcome: Outcome, next: u64, cost: u32) -> Decision {
-        let mut quotas = Quotas::default();
-        let mut retry_at_ms = None;
-        for place in 0..layout.len() {
-            let remaining = self.remaining(layout, limits, place);
-            quotas.push(QuotaState {
-                limit: limits.0[place],
-                remaining,
-                window: layout.windows()[place],
-                reset_unix_s: self.reset_unix_s(layout, place),
-                lacking: outcome == Outcome::Denied && cost > remaining,
-            });
-            if outcome == Outcome::Denied {
-                retry_at_ms = retry_at_ms.max(Some(self.room_at_ms(layout, limits, place, cost)));
+    fn decision(&self, outcome: Outcome, next: u64, cost: u32) -> Decision {
+        let layout = self.layout;
+        let mut quotas = Quotas {
+            windows: layout.all_windows(),
+            limits: self.limits.0,
+            remaining: self.remaining,
+            len: layout.len_u8(),
+            lacking: 0,
+            lasting: 0,
+            time: Timestamp::from_unix_ms(self.time_ms),
+        };
+        if layout.algorithm() == Algorithm::Sliding {
+            for place in 0..layout.len() {
+                quotas.lasting |= u8::from(self.current[place] > 0) << place;
             }
         }
-        Decision {
-            outcome,
-            next,
-            quotas,
-            time: Timestamp::from_unix_ms(self.time_ms),
-            retry_at: retry_at_ms.map(Timestamp::from_unix_ms),
-            uncharged: 0,
+        let mut retry_at = None;
+        if outcome == Outcome::Denied {
+            for place in 0..layout.len() {
+                quotas.lacking |= u8::from(cost > self.remaining[place]) << place;
+                retry_at = retry_at.max(Some(Timestamp::from_unix_ms(self.room_at_ms(place, cost))));
+            }
         }
+        Decision { outcome, next, quotas, retry_at, uncharged: 0 }
     }
 }
 
@@ -351,7 +372,7 @@ mod tests {
         let policy: Policy = "5/minute, 9/hour".parse().unwrap();
         let full = spend(&policy, 0, ms(0), 5).next;
         let late = spend(&policy, full, Timestamp::from_unix_ms(NOON - 3_600_000), 1);
-        assert_eq!((late.outcome, late.time), (Outcome::Denied, ms(0)));
+        assert_eq!((late.outcome, late.time()), (Outcome::Denied, ms(0)));
     }
 
     #[test]
@@ -360,24 +381,28 @@ mod tests {
         let ahead = spend(&policy, 0, ms(3_660_000), 4).next;
         let healed = spend(&policy, ahead, ms(0), 1);
         assert_eq!(healed.outcome, Outcome::Admitted);
-        assert_eq!(healed.quotas.as_slice()[0].remaining, 0);
+        assert_eq!(healed.quotas.remaining[0], 0);
         assert_eq!(policy.layout().stamp(healed.next), NOON / 60_000);
         let present = peek(policy.layout(), policy.limits(), heal(policy.layout(), ahead, ms(0)), ms(0), 0);
-        assert_eq!(present.quotas.as_slice()[0].remaining, 1);
+        assert_eq!(present.quotas.remaining[0], 1);
         assert_eq!(heal(policy.layout(), ahead, ms(60_000)), ahead);
+        // Also by a request that is denied: when the time comes near the wrong stamp, the tally must not be late.
+        let denied = check(policy.layout(), policy.limits(), ahead, ms(0), 2);
+        assert_eq!((denied.outcome, denied.retry_at), (Outcome::Denied, Some(ms(60_000))));
+        assert_eq!(spend(&policy, denied.next, ms(60_000), 1).outcome, Outcome::Admitted);
     }
 
     #[test]
     fn a_refund_goes_only_where_the_charge_still_counts() {
         let policy: Policy = "5/minute, 9/hour".parse().unwrap();
         let charged = check(policy.layout(), policy.limits(), 0, ms(0), 5);
-        let charge = Charge { cost: 5, at: charged.time };
+        let charge = Charge { cost: 5, at: charged.time() };
         let back = refund(policy.layout(), policy.limits(), charged.next, ms(59_000), charge);
-        assert_eq!(back.quotas.as_slice()[0].remaining, 5);
+        assert_eq!(back.quotas.remaining[0], 5);
         let minute_later = spend(&policy, charged.next, ms(60_000), 2).next;
         let back = refund(policy.layout(), policy.limits(), minute_later, ms(61_000), charge);
-        assert_eq!(back.quotas.as_slice()[0].remaining, 3);
-        assert_eq!(back.quotas.as_slice()[1].remaining, 7);
+        assert_eq!(back.quotas.remaining[0], 3);
+        assert_eq!(back.quotas.remaining[1], 7);
         let hour_later = spend(&policy, charged.next, ms(3_600_000), 2).next;
         assert_eq!(
             refund(policy.layout(), policy.limits(), hour_later, ms(3_600_000), charge).next,
@@ -389,12 +414,12 @@ mod tests {
     fn a_settle_above_the_estimate_charges_up_to_the_limit() {
         let policy: Policy = "5/minute, 9/hour".parse().unwrap();
         let reserved = check(policy.layout(), policy.limits(), 0, ms(0), 2);
-        let charge = Charge { cost: 2, at: reserved.time };
+        let charge = Charge { cost: 2, at: reserved.time() };
         let over = settle(policy.layout(), policy.limits(), reserved.next, ms(0), charge, 8);
         assert_eq!(over.uncharged, 3);
-        assert_eq!(over.quotas.as_slice()[0].remaining, 0);
+        assert_eq!(over.quotas.remaining[0], 0);
         let under = settle(policy.layout(), policy.limits(), reserved.next, ms(0), charge, 0);
-        assert_eq!((under.uncharged, under.quotas.as_slice()[0].remaining), (0, 5));
+        assert_eq!((under.uncharged, under.quotas.remaining[0]), (0, 5));
         let rest = settle(policy.layout(), policy.limits(), over.next, ms(0), charge, u32::MAX);
         assert_eq!((rest.uncharged, rest.next), (u32::MAX - 2, over.next));
     }
@@ -416,7 +441,7 @@ mod tests {
                         let (layout, limits) = (policy.layout(), policy.limits());
                         let decision = check(layout, limits, word, now, cost);
                         assert!(
-                            decision.quotas.as_slice().iter().all(|quota| quota.remaining <= quota.limit)
+                            decision.quotas.iter().all(|quota| quota.remaining <= quota.limit)
                         );
                         peek(layout, limits, word, now, cost);
                         refund(layout, limits, word, now, charge);

@@ -106,13 +106,13 @@ impl Verdict {
             write!(out, "X-RateLimit-Remaining: {}\r\n", longest.remaining)?;
             write!(out, "X-RateLimit-Reset: {}\r\n", longest.reset_unix_s)?;
             let mut between = "RateLimit-Policy: ";
-            for quota in self.quotas() {
+            for quota in self.quotas().iter() {
                 let window = quota.window;
                 write!(out, "{between}\"{window}\";q={};w={}", quota.limit, window.seconds())?;
                 between = ", ";
             }
             let mut between = "\r\nRateLimit: ";
-            for quota in self.quotas() {
+            for quota in self.quotas().iter() {
                 let delta_s = (quota.reset_unix_s.saturating_mul(1000))
                     .saturating_sub(self.now.unix_ms())
                     .div_ceil(1000);
@@ -200,7 +200,7 @@ mod tests {
     use crate::decide;
     use crate::policy::{MAX_WINDOW_S, Policy, Window};
     use crate::time::Timestamp;
-    use crate::verdict::{QuotaState, Quotas, Reason};
+    use crate::verdict::{Quotas, Reason};
 
     /// 20 seconds after a full hour.
     const NOW: Timestamp = Timestamp::from_unix_s(1_700_049_620);
@@ -248,16 +248,16 @@ mod tests {
 
     /// A verdict of which every number is as long as it can be.
     fn longest() -> Verdict {
-        let mut quotas = Quotas::default();
-        for _ in 0..4 {
-            quotas.push(QuotaState {
-                limit: u32::MAX,
-                remaining: u32::MAX,
-                window: Window::from_seconds(MAX_WINDOW_S - 1).unwrap(),
-                reset_unix_s: u64::MAX,
-                lacking: true,
-            });
-        }
+        let window = Window::from_seconds(MAX_WINDOW_S - 1).unwrap();
+        let quotas = Quotas {
+            windows: [window; 4],
+            limits: [u32::MAX; 4],
+            remaining: [u32::MAX; 4],
+            len: 4,
+            lacking: 0xf,
+            lasting: 0xf,
+            time: Timestamp::from_unix_ms(u64::MAX),
+        };
         let mut verdict = Verdict::refused(Outcome::Denied, Reason::None, Timestamp::from_unix_ms(0));
         verdict.quotas = quotas;
         verdict.retry_at = Some(Timestamp::from_unix_ms(u64::MAX));

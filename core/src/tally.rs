@@ -132,6 +132,17 @@ impl Layout {
         usize::from(self.len).min(MAX_QUOTAS)
     }
 
+    #[inline]
+    pub(crate) fn len_u8(&self) -> u8 {
+        self.len
+    }
+
+    /// The windows, and what fills the array past the last.
+    #[inline]
+    pub(crate) fn all_windows(&self) -> [Window; MAX_QUOTAS] {
+        self.windows
+    }
+
     /// The bits of the stamp.
     pub fn stamp_bits(&self) -> u32 {
         u64::BITS - u32::from(self.stamp_shift)
@@ -225,6 +236,12 @@ impl Layout {
             }
         }
         word
+    }
+
+    /// The same counts under another stamp.
+    pub(crate) fn with_stamp(&self, word: u64, stamp: u64) -> u64 {
+        let counts = (1u64 << self.stamp_shift) - 1;
+        (stamp << self.stamp_shift) | (word & counts)
     }
 
     /// Whether a word says nothing any more to any clock that is at most one longest window late, and from which

@@ -110,39 +110,72 @@ pub struct QuotaState {
     pub lacking: bool,
 }
 
-/// Up to four [`QuotaState`]s, shortest window first.
+/// Up to four [`QuotaState`]s, shortest window first. They are kept as the decision left them, and worked out when
+/// they are asked for: most requests only need to know whether they may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Quotas {
-    states: [QuotaState; MAX_QUOTAS],
-    len: u8,
+    pub(crate) windows: [Window; MAX_QUOTAS],
+    pub(crate) limits: [u32; MAX_QUOTAS],
+    pub(crate) remaining: [u32; MAX_QUOTAS],
+    /// How many there are.
+    pub(crate) len: u8,
+    /// Bit i: window i is why the request was denied.
+    pub(crate) lacking: u8,
+    /// Bit i: what window i counts will still count in the window after it.
+    pub(crate) lasting: u8,
+    /// The time that they hold for.
+    pub(crate) time: Timestamp,
 }
 
 impl Quotas {
+    /// Of a verdict that reached no tally.
+    pub(crate) const NONE: Self = Self {
+        windows: [Window::SECOND; MAX_QUOTAS],
+        limits: [0; MAX_QUOTAS],
+        remaining: [0; MAX_QUOTAS],
+        len: 0,
+        lacking: 0,
+        lasting: 0,
+        time: Timestamp::from_unix_ms(0),
+    };
+
+    /// How many there are, 0 to 4.
+    #[inline]
+    pub fn len(&self) -> usize {
+        usize::from(self.len).min(MAX_QUOTAS)
+    }
+
+    /// Whether there are none: the verdict reached no tally.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The one at `place`, 0 for the shortest window.
+    pub fn get(&self, place: usize) -> Option<QuotaState> {
+        if place >= self.len() {
+            return None;
+        }
+        let window = self.windows[place];
+        let bit = |bits: u8| bits >> place & 1 == 1;
+        let length = u64::from(window.seconds());
+        let windows = self.time.unix_s() / length + 1 + u64::from(bit(self.lasting));
+        Some(QuotaState {
+            limit: self.limits[place],
+            remaining: self.remaining[place],
+            window,
+            reset_unix_s: windows * length,
+            lacking: bit(self.lacking),
+        })
+    }
+
     /// All of them, shortest window first.
-    #[inline]
-    pub fn as_slice(&self) -> &[QuotaState] {
-        &self.states[..usize::from(self.len).min(MAX_QUOTAS)]
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = QuotaState> {
+        (0..self.len()).filter_map(|place| self.get(place))
     }
 
-    /// The one with the longest window; `None` when the verdict says nothing about quotas.
-    #[inline]
-    pub fn longest(&self) -> Option<&QuotaState> {
-        self.as_slice().last()
-    }
-
-    #[inline]
-    pub(crate) fn push(&mut self, state: QuotaState) {
-        self.states[usize::from(self.len)] = state;
-        self.len += 1;
-    }
-}
-
-impl Default for Quotas {
-    #[inline]
-    fn default() -> Self {
-        const UNUSED: QuotaState =
-            QuotaState { limit: 0, remaining: 0, window: Window::SECOND, reset_unix_s: 0, lacking: false };
-        Self { states: [UNUSED; MAX_QUOTAS], len: 0 }
+    /// The one with the longest window; `None` when there are none.
+    pub fn longest(&self) -> Option<QuotaState> {
+        self.get(self.len().checked_sub(1)?)
     }
 }
 
@@ -169,7 +202,6 @@ pub struct Verdict {
     pub(crate) cost: u32,
     pub(crate) uncharged: u32,
     pub(crate) now: Timestamp,
-    pub(crate) time: Timestamp,
     pub(crate) retry_at: Option<Timestamp>,
 }
 
@@ -196,14 +228,17 @@ impl Verdict {
         self.holder
     }
 
-    /// Every window after the decision, shortest first. Empty when no tally was reached.
-    pub fn quotas(&self) -> &[QuotaState] {
-        self.quotas.as_slice()
+    /// Every window after the decision. Empty when no tally was reached.
+    pub fn quotas(&self) -> &Quotas {
+        &self.quotas
     }
 
     /// Units left in the longest window; 0 when no tally was reached.
     pub fn remaining(&self) -> u32 {
-        self.quotas.longest().map_or(0, |quota| quota.remaining)
+        match self.quotas.len() {
+            0 => 0,
+            len => self.quotas.remaining[len - 1],
+        }
     }
 
     /// When a denied request is worth trying again; `None` unless denied or full.
@@ -219,7 +254,7 @@ impl Verdict {
 
     /// What was charged, to be kept for a later `refund` or `settle`; `None` unless admitted.
     pub fn charge(&self) -> Option<Charge> {
-        self.admitted().then_some(Charge { cost: self.cost, at: self.time })
+        self.admitted().then_some(Charge { cost: self.cost, at: self.quotas.time })
     }
 
     /// What a `settle` found no room for; 0 in every other verdict.
@@ -248,7 +283,6 @@ impl Verdict {
             cost,
             uncharged: decision.uncharged,
             now,
-            time: decision.time,
             retry_at: decision.retry_at,
         }
     }
@@ -258,11 +292,10 @@ impl Verdict {
             outcome,
             reason,
             holder: None,
-            quotas: Quotas::default(),
+            quotas: Quotas::NONE,
             cost: 0,
             uncharged: 0,
             now,
-            time: now,
             retry_at: None,
         }
     }
