@@ -34,7 +34,7 @@ pub struct Limiter {
 
 impl Limiter {
     /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, with its room on the disk taken:
-    /// about 20 bytes per subject.
+    /// about 25 bytes for each subject.
     ///
     /// The file appears whole or not at all: a process that dies on the way leaves nothing that opens.
     ///

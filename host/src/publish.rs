@@ -197,3 +197,89 @@ fn sync_folder(path: &Path) -> io::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::MetadataExt;
+
+    use keytally::{Limiter, Policy};
+
+    use super::*;
+
+    const LINES: usize = 64 + 3;
+
+    fn make(memory: Mapping) -> Result<Limiter<Mapping>, CreateError> {
+        let policy: Policy = "1/second".parse().unwrap();
+        Limiter::create_after(memory, LINES - 3, &policy, 4, [7; 16])
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.collect();
+        names.sort();
+        names
+    }
+
+    /// Both ways of creating, of which a file system may know only the second.
+    fn ways(path: &Path) -> [Unpublished; 2] {
+        [Unpublished::without_a_name(path).unwrap(), Unpublished::with_a_name(path).unwrap()]
+    }
+
+    #[test]
+    fn both_ways_of_creating_leave_the_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = [folder.path().join("one"), folder.path().join("two")];
+        for (path, way) in paths.iter().zip([0, 1]) {
+            let unpublished = ways(path).into_iter().nth(way).unwrap();
+            unpublished.publish(path, LINES, make).unwrap();
+            let metadata = path.metadata().unwrap();
+            assert_eq!((metadata.len(), metadata.mode() & 0o7777), (64 * LINES as u64, 0o600));
+            assert!(metadata.blocks() * 512 >= metadata.len());
+        }
+        assert_eq!(names(folder.path()), ["one", "two"]);
+    }
+
+    #[test]
+    fn both_ways_leave_nothing_when_the_table_cannot_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        for unpublished in ways(&path) {
+            let refuse = |_| -> Result<(), _> { Err(CreateError::PlanName) };
+            assert!(matches!(unpublished.publish(&path, LINES, refuse), Err(Error::Create { .. })));
+        }
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn both_ways_refuse_a_name_that_was_taken_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        for unpublished in ways(&path) {
+            fs::write(&path, "precious").unwrap();
+            assert!(matches!(unpublished.publish(&path, LINES, make), Err(Error::Exists { .. })));
+            assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+        }
+        assert_eq!(names(folder.path()), ["x"]);
+    }
+
+    #[test]
+    fn zeros_take_the_room_where_it_cannot_be_asked_for() {
+        for len in [1, ZEROS_LEN as u64, ZEROS_LEN as u64 + 1, 3 * ZEROS_LEN as u64 - 1] {
+            let file = tempfile::tempfile().unwrap();
+            write_zeros(&file, len).unwrap();
+            let metadata = file.metadata().unwrap();
+            assert_eq!(metadata.len(), len);
+            assert!(metadata.blocks() * 512 >= len);
+        }
+    }
+
+    #[test]
+    fn memory_can_be_neither_shortened_nor_grown() {
+        let (file, _table) = create_in_memory(LINES, make).unwrap();
+        let again = File::from(file.reopen().unwrap());
+        for len in [0, 64 * LINES as u64 + 64] {
+            assert!(again.set_len(len).is_err(), "{len}");
+        }
+    }
+}

@@ -1,0 +1,731 @@
+//! The files: made whole or not at all, refused with a sentence that names what was found, and kept through restarts.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use core::time::Duration;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::Read;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use keytally_host::keytally::gate::{AdminError, Flaw, FlawKind, NewKey};
+use keytally_host::keytally::{
+    Key, KeyId, KeyState, Name, Outcome, Peppers, Plan, Policy, Reason, Timestamp,
+};
+use keytally_host::{Config, Error, Gate, Limiter, pepper};
+use tempfile::TempDir;
+
+const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
+const KEYS: u32 = 50;
+
+fn peppers() -> Peppers {
+    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
+}
+
+fn other_peppers() -> Peppers {
+    Peppers::new(&[b"another pepper, also of 32 bytes"]).unwrap()
+}
+
+fn config() -> Config {
+    let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
+    let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
+    Config { keys: KEYS, plans, ..Config::default() }
+}
+
+fn policy() -> Policy {
+    "5/minute".parse().unwrap()
+}
+
+fn issue(gate: &Gate) -> (Key, KeyId) {
+    let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    gate.issue(&new).unwrap()
+}
+
+/// A folder with a gate and a limiter in it.
+struct Files {
+    folder: TempDir,
+    gate: PathBuf,
+    limiter: PathBuf,
+}
+
+impl Files {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (gate, limiter) = (folder.path().join("api.gate"), folder.path().join("limiter"));
+        Gate::create(&gate, peppers(), &config()).unwrap();
+        Limiter::create(&limiter, &policy(), 100).unwrap();
+        Self { folder, gate, limiter }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn open(&self) -> Result<Gate, Error> {
+        Gate::open(&self.gate, peppers())
+    }
+
+    /// What opening both says after `damage` was done to both.
+    fn refusals(damage: impl Fn(&Path)) -> [String; 2] {
+        let files = Self::new();
+        damage(&files.gate);
+        damage(&files.limiter);
+        let [gate, limiter] = [files.open().unwrap_err(), Limiter::open(&files.limiter).unwrap_err()];
+        // Nothing that was refused was changed, so it is refused again in the same words.
+        assert_eq!(files.open().unwrap_err().to_string(), gate.to_string());
+        let sentence = |path: &Path, error: &Error| {
+            let text = error.to_string();
+            let rest = text.strip_prefix(&format!("{}: ", path.display()));
+            rest.unwrap_or(&text).replace(files.folder.path().to_str().unwrap(), "FOLDER")
+        };
+        [sentence(&files.gate, &gate), sentence(&files.limiter, &limiter)]
+    }
+}
+
+fn entries(folder: &Path) -> usize {
+    folder.read_dir().unwrap().count()
+}
+
+fn open_raw(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+fn read_word(path: &Path, word: u64) -> u64 {
+    let mut bytes = [0; 8];
+    open_raw(path).read_exact_at(&mut bytes, word * 8).unwrap();
+    u64::from_le_bytes(bytes)
+}
+
+fn write_word(path: &Path, word: u64, value: u64) {
+    open_raw(path).write_all_at(&value.to_le_bytes(), word * 8).unwrap();
+}
+
+fn set_len(path: &Path, change: i64) {
+    let file = open_raw(path);
+    file.set_len(file.metadata().unwrap().len().checked_add_signed(change).unwrap()).unwrap();
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o7777
+}
+
+// Creating.
+
+#[test]
+fn creating_over_anything_is_refused_and_changes_nothing() {
+    let files = Files::new();
+    fs::write(files.path("text"), "precious").unwrap();
+    fs::create_dir(files.path("folder")).unwrap();
+    symlink("nowhere", files.path("link")).unwrap();
+    let before = entries(files.folder.path());
+    for name in ["api.gate", "limiter", "text", "folder", "link"] {
+        let path = files.path(name);
+        let gate = Gate::create(&path, peppers(), &config()).unwrap_err();
+        let limiter = Limiter::create(&path, &policy(), 100).unwrap_err();
+        for error in [gate, limiter] {
+            assert!(matches!(error, Error::Exists { .. }), "{error:?}");
+            assert_eq!(
+                error.to_string(),
+                format!("{}: there is a file of that name already, and it was left as it is", path.display())
+            );
+        }
+    }
+    assert_eq!(fs::read_to_string(files.path("text")).unwrap(), "precious");
+    assert_eq!(entries(files.folder.path()), before);
+    assert!(files.open().is_ok() && Limiter::open(&files.limiter).is_ok());
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x");
+    let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
+    let gate = |config| Gate::create(&path, peppers(), &config).unwrap_err().to_string();
+    let limiter = |capacity| Limiter::create(&path, &policy(), capacity).unwrap_err().to_string();
+    let shown = path.display();
+    assert_eq!(
+        gate(Config { keys: 0, ..config() }),
+        format!("{shown}: a capacity of 0 can't be; it is 1 to 67108864")
+    );
+    assert_eq!(
+        gate(Config { keys: u32::MAX, ..config() }),
+        format!("{shown}: a capacity of 4294967295 can't be; it is 1 to 67108864")
+    );
+    assert!(gate(Config { plans: vec![], ..config() }).contains("0 plans can't be"));
+    let many = (0..117).map(|number| plan(&format!("p{number}"), "1/minute")).collect();
+    assert!(gate(Config { plans: many, ..config() }).contains("117 plans can't be; there are 1 to 116"));
+    let twice = vec![plan("p", "1/minute"), plan("p", "2/minute")];
+    assert!(gate(Config { plans: twice, ..config() }).contains("each appears once"));
+    let differ = vec![plan("p", "1/minute"), plan("q", "2/hour")];
+    assert!(gate(Config { plans: differ, ..config() }).contains("must share their windows"));
+    assert!(limiter(0).contains("a capacity of 0 can't be"));
+    assert!(limiter(u32::MAX).contains("it is 1 to 1073741824"));
+    assert_eq!(entries(folder.path()), 0);
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    // The last is a file system in which nobody can create anything, not even root.
+    for path in
+        [folder.path().join("none/api.gate"), folder.path().join("file/api.gate"), "/proc/api.gate".into()]
+    {
+        let error = Gate::create(&path, peppers(), &config()).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("cannot create {}: ", path.display())), "{error}");
+    }
+    assert!(Gate::create("", peppers(), &config()).is_err());
+    assert!(Gate::create("/", peppers(), &config()).is_err());
+    assert_eq!(entries(folder.path()), 1);
+}
+
+#[test]
+fn a_hundred_and_sixteen_plans_fit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.gate");
+    let plan = |number: u32| {
+        Plan::new(&format!("p{number}"), format!("{}/minute", number + 1).parse().unwrap()).unwrap()
+    };
+    let gate =
+        Gate::create(&path, peppers(), &Config { plans: (0..115).map(plan).collect(), ..config() }).unwrap();
+    gate.set_plan(&plan(115)).unwrap();
+    let error = gate.set_plan(&plan(116)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("{}: the gate has room for 116 plans and has them all", path.display())
+    );
+    assert_eq!(Gate::open(&path, peppers()).unwrap().table().plans().count(), 116);
+}
+
+/// Creates what the environment names; no test unless it is told to.
+#[test]
+fn create_for_the_test_below() {
+    let Ok(path) = std::env::var("KEYTALLY_TEST_CREATE") else { return };
+    Gate::create(&path, peppers(), &config()).unwrap();
+}
+
+#[test]
+fn the_mode_is_0600_whatever_the_umask() {
+    let folder = tempfile::tempdir().unwrap();
+    for umask in ["000", "022", "077", "777"] {
+        let path = folder.path().join(umask);
+        let status = Command::new("sh")
+            .arg("-c")
+            .arg(format!("umask {umask} && exec \"$0\" --exact create_for_the_test_below"))
+            .arg(std::env::current_exe().unwrap())
+            .env("KEYTALLY_TEST_CREATE", &path)
+            .output()
+            .unwrap();
+        assert!(status.status.success(), "{status:?}");
+        assert_eq!(mode(&path), 0o600, "{umask}");
+    }
+}
+
+#[test]
+fn of_many_who_open_or_create_one_creates_and_all_share() {
+    let folder = tempfile::tempdir().unwrap();
+    for round in 0..20 {
+        let path = folder.path().join(round.to_string());
+        let admitted: usize = std::thread::scope(|scope| {
+            let thread = || {
+                let limiter = Limiter::open_or_create(&path, &policy(), 100).unwrap();
+                (0..10).filter(|_| limiter.table().check(b"subject", 1, NOW).admitted()).count()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(thread)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(admitted, 5);
+    }
+    assert_eq!(entries(folder.path()), 20);
+}
+
+// Opening.
+
+#[test]
+fn another_magic_version_or_kind_is_named() {
+    let text = |path: &Path| open_raw(path).write_all_at(b"# hello\n", 0).unwrap();
+    assert_eq!(
+        Files::refusals(text),
+        ["this is no keytally table: it begins with [23, 20, 68, 65, 6c, 6c, 6f, 0a], not \"keytally\""; 2]
+    );
+    assert_eq!(
+        Files::refusals(|path| write_word(path, 0, 0)),
+        ["this table was never finished: its creation was interrupted; create it again"; 2]
+    );
+    let version = |path: &Path| write_word(path, 1, read_word(path, 1) + 1);
+    assert_eq!(
+        Files::refusals(version),
+        ["this table has format version 2, and this library reads version 1"; 2]
+    );
+    let kind = |path: &Path| write_word(path, 1, read_word(path, 1) ^ 3 << 32);
+    assert_eq!(Files::refusals(kind), ["this is a limiter, not a gate", "this is a gate, not a limiter"]);
+
+    let files = Files::new();
+    let error = Gate::open(&files.limiter, peppers()).unwrap_err();
+    assert_eq!(error.to_string(), format!("{}: this is a limiter, not a gate", files.limiter.display()));
+    assert!(core::error::Error::source(&error).is_some());
+    let error = Limiter::open(&files.gate).unwrap_err();
+    assert_eq!(error.to_string(), format!("{}: this is a gate, not a limiter", files.gate.display()));
+}
+
+#[test]
+fn another_size_is_named_with_the_right_one() {
+    let right = Files::new();
+    let right = [&right.gate, &right.limiter].map(|path| path.metadata().unwrap().len());
+    for change in [-64, -1, 1, 63, 64, 4096] {
+        let expected = right.map(|len| {
+            format!(
+                "this table has {} bytes and its header says {len}",
+                len.checked_add_signed(change).unwrap()
+            )
+        });
+        assert_eq!(Files::refusals(|path| set_len(path, change)), expected);
+    }
+    // The header says more than there is, down to its first line.
+    for len in [64, 65, 4095, 4096] {
+        let refusals = Files::refusals(|path| open_raw(path).set_len(len).unwrap());
+        for (refusal, right) in refusals.iter().zip(right) {
+            assert_eq!(*refusal, format!("this table has {len} bytes and its header says {right}"));
+        }
+    }
+    for len in [0, 1, 63] {
+        let expected =
+            format!("this is no keytally table: it has {len} bytes, and the smallest has more than 4096");
+        assert_eq!(
+            Files::refusals(|path| open_raw(path).set_len(len).unwrap()),
+            [expected.clone(), expected]
+        );
+    }
+    // A header that agrees with a wrong size is caught by its own capacity.
+    let agreeing = |path: &Path| {
+        set_len(path, 64);
+        write_word(path, 2, path.metadata().unwrap().len());
+    };
+    for (refusal, right) in Files::refusals(agreeing).iter().zip(right) {
+        assert_eq!(*refusal, format!("this table has {} bytes and its header says {right}", right + 64));
+    }
+}
+
+#[test]
+fn a_damaged_header_is_named() {
+    let windows = |path: &Path| write_word(path, 5, 0);
+    assert_eq!(Files::refusals(windows), ["this table's header is damaged: 0 is no window"; 2]);
+    let capacity = |path: &Path| write_word(path, 3, 64 << 32);
+    assert_eq!(Files::refusals(capacity), ["this table's header is damaged: 0 is no capacity"; 2]);
+}
+
+#[test]
+fn a_wrong_pepper_is_refused() {
+    let files = Files::new();
+    let error = Gate::open(&files.gate, other_peppers()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{}: none of the 1 pepper(s) given belongs to this gate; give the pepper that it was created with",
+            files.gate.display()
+        )
+    );
+}
+
+#[test]
+fn a_file_that_others_can_get_at_is_refused_with_the_command_that_mends_it() {
+    for bits in [0o644, 0o602, 0o601, 0o777] {
+        let refusals = Files::refusals(|path| set_mode(path, bits));
+        for (refusal, name) in refusals.iter().zip(["api.gate", "limiter"]) {
+            assert_eq!(
+                *refusal,
+                format!(
+                    "its mode is {bits:04o}, so other users can get at it; mend it with: chmod 600 FOLDER/{name}"
+                )
+            );
+        }
+    }
+    let files = Files::new();
+    for bits in [0o600, 0o640, 0o660] {
+        set_mode(&files.gate, bits);
+        assert!(files.open().is_ok(), "{bits:o}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused_and_nothing_hangs() {
+    let files = Files::new();
+    let refused = |path: &Path| {
+        let gate = Gate::open(path, peppers()).unwrap_err().to_string();
+        assert_eq!(Limiter::open(path).unwrap_err().to_string(), gate);
+        gate
+    };
+    let folder = files.folder.path();
+    assert_eq!(refused(folder), format!("{}: this is a directory, not a regular file", folder.display()));
+    assert_eq!(refused(Path::new("/dev/null")), "/dev/null: this is a device, not a regular file");
+    let pipe = files.path("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert_eq!(refused(&pipe), format!("{}: this is a pipe, not a regular file", pipe.display()));
+    let socket = files.path("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    assert!(refused(&socket).starts_with(&format!("cannot open {}: ", socket.display())));
+    let none = files.path("none");
+    assert_eq!(
+        refused(&none),
+        format!("cannot open {}: No such file or directory (os error 2)", none.display())
+    );
+    symlink("loop", files.path("loop")).unwrap();
+    assert!(refused(&files.path("loop")).contains("symbolic links"));
+}
+
+#[test]
+fn a_symbolic_link_is_followed_and_what_it_leads_to_is_checked() {
+    let files = Files::new();
+    let link = files.path("link");
+    symlink("api.gate", &link).unwrap();
+    let gate = Gate::open(&link, peppers()).unwrap();
+    assert_eq!(gate.path(), Some(link.as_path()));
+    issue(&gate);
+    assert_eq!(files.open().unwrap().list().len(), 1);
+    set_mode(&files.gate, 0o604);
+    assert!(matches!(Gate::open(&link, peppers()), Err(Error::Mode { .. })));
+}
+
+#[test]
+fn another_policy_or_capacity_is_named_with_the_one_there() {
+    let files = Files::new();
+    let error = |policy: &str, capacity| {
+        let policy = policy.parse().unwrap();
+        Limiter::open_or_create(&files.limiter, &policy, capacity).unwrap_err().to_string()
+    };
+    let shown = files.limiter.display();
+    for asked in ["6/minute", "5/hour", "sliding 5/minute", "5/minute, 9/hour"] {
+        assert_eq!(
+            error(asked, 100),
+            format!(
+                "{shown}: this limiter's policy is \"5/minute\", and \"{asked}\" was asked for; open it with its own, or remove it and create another"
+            )
+        );
+    }
+    assert_eq!(
+        error("5/minute", 101),
+        format!(
+            "{shown}: this limiter is for 100 subjects, and 101 were asked for; open it with 100, or remove it and create another"
+        )
+    );
+    let limiter = Limiter::open_or_create(&files.limiter, &policy(), 100).unwrap();
+    assert_eq!(limiter.policy().unwrap(), policy());
+}
+
+#[test]
+fn a_copy_with_holes_gets_its_room_when_it_is_opened() {
+    use std::os::unix::fs::MetadataExt;
+    let files = Files::new();
+    let copy = files.path("copy");
+    let len = files.gate.metadata().unwrap().len();
+    let file = OpenOptions::new().write(true).create_new(true).open(&copy).unwrap();
+    let mut header = [0; 4096];
+    File::open(&files.gate).unwrap().read_exact(&mut header).unwrap();
+    file.write_all_at(&header, 0).unwrap();
+    file.set_len(len).unwrap();
+    set_mode(&copy, 0o600);
+    assert!(copy.metadata().unwrap().blocks() * 512 < len);
+    let gate = Gate::open(&copy, peppers()).unwrap();
+    assert!(copy.metadata().unwrap().blocks() * 512 >= len);
+    assert_eq!(copy.metadata().unwrap().len(), len);
+    issue(&gate);
+}
+
+// Keeping.
+
+#[test]
+fn keys_and_counts_survive_closing_and_opening() {
+    let files = Files::new();
+    let gate = files.open().unwrap();
+    let (key, id) = issue(&gate);
+    let (revoked, revoked_id) = issue(&gate);
+    gate.revoke(revoked_id).unwrap();
+    gate.assign(id, "pro").unwrap();
+    for _ in 0..7 {
+        assert!(gate.table().check(Some(key.expose().as_bytes()), 1, NOW).admitted());
+    }
+    drop(gate);
+    let gate = files.open().unwrap();
+    let verdict = gate.table().check(Some(key.expose().as_bytes()), 1, NOW);
+    assert_eq!(verdict.remaining(), 20_000 - 8);
+    assert_eq!(gate.check(Some(revoked.expose().as_bytes()), 1).reason(), Reason::Revoked);
+
+    let limiter = Limiter::open(&files.limiter).unwrap();
+    limiter.table().check(b"subject", 3, NOW);
+    drop(limiter);
+    assert_eq!(Limiter::open(&files.limiter).unwrap().table().check(b"subject", 1, NOW).remaining(), 1);
+}
+
+#[test]
+fn peppers_rotate_through_a_file() {
+    let files = Files::new();
+    let (old_key, id) = issue(&files.open().unwrap());
+    let both = Peppers::new(&[&b"a pepper for tests, of 32 bytes."[..], b"another pepper, also of 32 bytes"])
+        .unwrap();
+    let gate = Gate::open(&files.gate, both).unwrap();
+    let key = gate.rotate(id, Duration::from_secs(60)).unwrap();
+    for key in [&old_key, &key] {
+        assert!(gate.check(Some(key.expose().as_bytes()), 1).admitted());
+    }
+    let newest = Gate::open(&files.gate, other_peppers()).unwrap();
+    assert!(newest.check(Some(key.expose().as_bytes()), 1).admitted());
+    assert!(!newest.check(Some(old_key.expose().as_bytes()), 1).admitted());
+}
+
+#[test]
+fn a_change_to_a_file_that_was_replaced_or_removed_is_refused() {
+    let files = Files::new();
+    let gate = files.open().unwrap();
+    let (key, id) = issue(&gate);
+    let replaced = |gate: &Gate| {
+        let error = gate.revoke(id).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{}: the file was removed or replaced since it was opened; open it again",
+                files.gate.display()
+            )
+        );
+        // Checks go on with what is open.
+        assert!(gate.check(Some(key.expose().as_bytes()), 1).admitted());
+    };
+    fs::rename(&files.gate, files.path("moved")).unwrap();
+    replaced(&gate);
+    Gate::create(&files.gate, peppers(), &config()).unwrap();
+    replaced(&gate);
+    fs::rename(files.path("moved"), &files.gate).unwrap();
+    gate.revoke(id).unwrap();
+}
+
+#[test]
+fn a_gate_in_memory_is_administered_like_a_file() {
+    let gate = Gate::in_memory(peppers(), &config()).unwrap();
+    let (key, id) = issue(&gate);
+    assert!(gate.check(Some(key.expose().as_bytes()), 1).admitted());
+    gate.revoke(id).unwrap();
+    assert_eq!(gate.key(id).unwrap().state, KeyState::Revoked);
+    let error = gate.assign(id, "pro").unwrap_err();
+    assert!(matches!(error, Error::Admin { path: None, source: AdminError::Revoked(_) }));
+    assert_eq!(gate.path(), None);
+    let error = Gate::in_memory(peppers(), &Config { keys: 0, ..config() }).unwrap_err();
+    assert_eq!(error.to_string(), "a capacity of 0 can't be; it is 1 to 67108864");
+    assert!(Limiter::in_memory(&policy(), 0).is_err());
+}
+
+// Verifying. The format is told by core/src/gate.rs and core/src/record.rs.
+
+/// The first word of the records.
+const RECORDS: u64 = 4096 / 8;
+const INTENT: u64 = 2 * 8;
+const OWNER: u64 = 3 * 8;
+const TALLY: u64 = 1;
+const ACCOUNT: u64 = 6;
+const META: u64 = 7;
+const SEQUENCE_ONE: u64 = 1 << 18;
+
+fn record_of(id: KeyId) -> u64 {
+    u64::try_from((u128::from(id.number()) * u128::from(KEYS)) >> 64).unwrap()
+}
+
+fn flaws(gate: &Gate) -> (bool, Vec<Flaw>) {
+    let mut flaws = Vec::new();
+    let completed = gate.verify(|flaw| flaws.push(flaw)).unwrap();
+    (completed, flaws)
+}
+
+#[test]
+fn a_fresh_and_a_used_gate_verify_clean() {
+    let files = Files::new();
+    let gate = files.open().unwrap();
+    assert_eq!(flaws(&gate), (false, vec![]));
+    for number in 0..KEYS {
+        let (key, id) = issue(&gate);
+        gate.check(Some(key.expose().as_bytes()), 1);
+        match number % 3 {
+            0 => gate.revoke(id).unwrap(),
+            1 => drop(gate.rotate(id, Duration::from_secs(60)).unwrap()),
+            _ => gate.assign(id, "pro").unwrap(),
+        }
+    }
+    assert_eq!(flaws(&gate), (false, vec![]));
+}
+
+#[test]
+fn verify_reports_every_flaw_that_was_put_into_the_file() {
+    let seeded = |word: u64, change: fn(u64) -> u64| {
+        let files = Files::new();
+        let gate = files.open().unwrap();
+        let (key, id) = issue(&gate);
+        issue(&gate);
+        let at = RECORDS + record_of(id) * 8 + word;
+        write_word(&files.gate, at, change(read_word(&files.gate, at)));
+        // Whatever was put there, no check falls over it.
+        let outcome = gate.check(Some(key.expose().as_bytes()), 1).outcome();
+        let (completed, flaws) = flaws(&gate);
+        assert!(!completed);
+        assert!(flaws.iter().all(|flaw| u64::from(flaw.record) == record_of(id)));
+        (outcome, flaws.into_iter().map(|flaw| (flaw.kind, flaw.key_id == Some(id))).collect::<Vec<_>>())
+    };
+    let misplaced = seeded(0, |id| id ^ 1 << 63);
+    assert_eq!(misplaced, (Outcome::InvalidKey, vec![(FlawKind::Misplaced, false)]));
+    let (outcome, flaws) = seeded(META, |meta| meta | SEQUENCE_ONE);
+    assert_eq!((outcome, flaws), (Outcome::InvalidKey, vec![(FlawKind::HalfWritten, true)]));
+    let plan = seeded(META, |meta| meta | 9 << 8);
+    assert_eq!(plan, (Outcome::TooCostly, vec![(FlawKind::NoPlan { plan: 9 }, true)]));
+    let env = seeded(META, |meta| meta | 5);
+    assert_eq!(env, (Outcome::Admitted, vec![(FlawKind::NoEnv { env: 5 }, true)]));
+    let (_, pepper) = seeded(META, |meta| meta | 3 << 4);
+    assert_eq!(pepper, [(FlawKind::NoPepper { pepper: 3 }, true)]);
+}
+
+#[test]
+fn verify_reports_tallies_that_no_check_left() {
+    let files = Files::new();
+    let gate = files.open().unwrap();
+    let (key, id) = issue(&gate);
+    let tally = RECORDS + record_of(id) * 8 + TALLY;
+    write_word(&files.gate, tally, u64::MAX);
+    assert_eq!(
+        flaws(&gate).1,
+        [Flaw { record: u32::try_from(record_of(id)).unwrap(), key_id: Some(id), kind: FlawKind::NoTally }]
+    );
+    write_word(&files.gate, tally, (u64::MAX >> 2) & !0xffff);
+    let (_, flaws_there) = flaws(&gate);
+    assert_eq!(flaws_there.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(), [FlawKind::FutureTally]);
+    assert!(flaws_there[0].to_string().contains("stamped far in the future"));
+    // A key that is denied keeps its word; one that is admitted writes it anew, with the present stamp.
+    gate.reset(id).unwrap();
+    assert!(gate.check(Some(key.expose().as_bytes()), 1).admitted());
+    assert_eq!(flaws(&gate).1, []);
+}
+
+/// What an administrator leaves that was killed after each step of a change: the whole new record as the header's
+/// intent, and a line that is untouched, begun, or written and not yet even.
+#[test]
+fn a_change_that_was_left_half_done_is_in_force_and_the_next_administrator_completes_it() {
+    for (step, administer) in (0..4).flat_map(|step| [(step, false), (step, true)]) {
+        let files = Files::new();
+        let gate = files.open().unwrap();
+        let (key, id) = issue(&gate);
+        let record = RECORDS + record_of(id) * 8;
+        let hint = u64::from(u32::from_le_bytes(*key.expose().as_bytes().last_chunk().unwrap()));
+        let meta = read_word(&files.gate, record + META);
+        for word in 0..8 {
+            let value = match word {
+                TALLY => hint,
+                ACCOUNT => 77,
+                META => meta + 2 * SEQUENCE_ONE,
+                _ => read_word(&files.gate, record + word),
+            };
+            write_word(&files.gate, INTENT + word, value);
+        }
+        write_word(&files.gate, OWNER, 9 << 32 | (record_of(id) + 1));
+        if step >= 1 {
+            write_word(&files.gate, record + META, meta + SEQUENCE_ONE);
+        }
+        if step >= 2 {
+            // The tag half-written, and something else not yet.
+            write_word(&files.gate, record + 2, 0xdead_beef);
+        }
+        if step >= 3 {
+            write_word(&files.gate, record + ACCOUNT, 77);
+        }
+
+        let verdict = gate.check(Some(key.expose().as_bytes()), 1);
+        assert!(verdict.admitted(), "step {step}");
+        let account = verdict.holder().unwrap().account;
+        assert_eq!(account, if step == 0 { 42 } else { 77 }, "step {step}");
+
+        if administer {
+            gate.administer(|administrator| {
+                assert!(administrator.recovered());
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(flaws(&gate), (false, vec![]), "step {step}");
+        } else {
+            assert_eq!(flaws(&gate), (true, vec![]), "step {step}");
+        }
+        assert_eq!(read_word(&files.gate, OWNER), 9 << 32);
+        assert_eq!(read_word(&files.gate, record + META), meta + 2 * SEQUENCE_ONE);
+        let verdict = gate.check(Some(key.expose().as_bytes()), 1);
+        assert_eq!(verdict.holder().unwrap().account, 77);
+        // The tally is the one it was: both checks are in it.
+        assert_eq!(verdict.remaining(), 998);
+        assert_eq!(gate.key(id).unwrap().last_characters.unwrap(), key.expose()[key.expose().len() - 4..]);
+    }
+}
+
+#[test]
+fn an_intent_for_no_record_is_dropped() {
+    let files = Files::new();
+    write_word(&files.gate, OWNER, u64::from(KEYS) + 1);
+    let gate = files.open().unwrap();
+    assert_eq!(flaws(&gate), (true, vec![]));
+    assert_eq!(flaws(&gate), (false, vec![]));
+}
+
+// Secrets.
+
+#[test]
+fn debug_shows_no_secret() {
+    let files = Files::new();
+    let gate = files.open().unwrap();
+    let (key, id) = issue(&gate);
+    let record = RECORDS + record_of(id) * 8;
+    let text = format!("{gate:?} {:?} {key:?}", Limiter::open(&files.limiter).unwrap());
+    assert!(text.contains("Mapping(") && text.contains("Pepper(…)"));
+    assert!(!text.contains("pepper for tests") && !text.contains(key.expose()));
+    assert!(!text.contains(&read_word(&files.gate, record + 2).to_string()));
+}
+
+#[test]
+fn a_file_of_peppers_is_read_with_care() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pepper");
+    let (one, two) = (pepper::generate().unwrap(), pepper::generate().unwrap());
+    let write = |text: String| {
+        fs::write(&path, text).unwrap();
+        set_mode(&path, 0o600);
+    };
+    write(format!("# first\r\n{}\r\n\n  # second\n  {}", *one, *two));
+    let peppers = pepper::read_file(&path).unwrap();
+    let gate = folder.path().join("api.gate");
+    Gate::create(&gate, peppers, &config()).unwrap();
+    assert!(Gate::open(&gate, pepper::parse(&two).unwrap()).is_ok());
+
+    let error = || pepper::read_file(&path).unwrap_err().to_string();
+    let shown = path.display();
+    for bits in [0o640, 0o604, 0o620, 0o601] {
+        set_mode(&path, bits);
+        assert_eq!(
+            error(),
+            format!(
+                "{shown}: its mode is {bits:04o}, so other users can get at it; mend it with: chmod 600 {shown}"
+            )
+        );
+    }
+    write("# none\n\n".into());
+    assert_eq!(error(), format!("{shown}: no pepper is given; `openssl rand -hex 32` makes one"));
+    write(format!("{}\nshort\n", *one));
+    assert_eq!(error(), format!("{shown}: pepper 2 of 2 is neither hex nor base64"));
+    write(format!("{0}\n{0}\n", *one));
+    assert_eq!(error(), format!("{shown}: pepper 2 of 2 is the same as one before it"));
+    write("#".repeat(pepper::MAX_FILE_LEN + 1));
+    assert_eq!(
+        error(),
+        format!("{shown}: the file has more than 65536 bytes, so it can't be a file of peppers")
+    );
+    write("#".repeat(pepper::MAX_FILE_LEN - 65) + "\n" + &one);
+    assert!(pepper::read_file(&path).is_ok());
+    assert!(pepper::read_file(folder.path()).unwrap_err().to_string().contains("this is a directory"));
+    assert!(pepper::read_file("/dev/zero").unwrap_err().to_string().contains("this is a device"));
+    // A file that only its owner may read, and nobody write, is fine.
+    write(one.to_string());
+    set_mode(&path, 0o400);
+    assert!(pepper::read_file(&path).is_ok());
+}

@@ -1,0 +1,53 @@
+//! What a key and a subject take: a file grows by one line of 64 bytes for each key and by 16 bytes for each slot.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+
+use keytally_host::keytally::{LINE_LEN, Peppers, Policy};
+use keytally_host::{Config, Gate, HEADER_LEN, Limiter};
+
+fn len(path: &Path) -> u64 {
+    path.metadata().unwrap().len()
+}
+
+#[test]
+fn a_gate_takes_64_bytes_for_each_key_and_4_for_its_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    for keys in [1, 15, 16, 17, 1000, 100_000] {
+        let path = folder.path().join(keys.to_string());
+        let peppers = Peppers::new(&[[7; 32]]).unwrap();
+        Gate::create(&path, peppers, &Config { keys, ..Config::default() }).unwrap();
+        let hints = u64::from(keys).div_ceil(16) * 64;
+        assert_eq!(len(&path), 4096 + u64::from(keys) * 64 + hints, "{keys}");
+    }
+}
+
+#[test]
+fn a_limiter_takes_16_bytes_for_each_slot_and_8_for_each_claim() {
+    let folder = tempfile::tempdir().unwrap();
+    let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
+    for capacity in [1, 7, 64, 1000, 100_000] {
+        let path = folder.path().join(capacity.to_string());
+        let limiter = Limiter::create(&path, &policy, capacity).unwrap();
+        let slots = limiter.table().slots_total();
+        let claims = (slots / 8).div_ceil(8) * 64;
+        assert_eq!(len(&path), 4096 + slots * 16 + claims, "{capacity}");
+        // Some more slots than subjects, in whole buckets of eight, and not twice as many.
+        assert!(
+            (u64::from(capacity)..u64::from(capacity) * 2 + 8).contains(&slots),
+            "{slots} for {capacity}"
+        );
+    }
+}
+
+#[test]
+fn the_header_is_one_page_and_files_are_whole_lines() {
+    assert_eq!((HEADER_LEN, LINE_LEN), (4096, 64));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("limiter");
+    Limiter::create(&path, &"1/second".parse().unwrap(), 12_345).unwrap();
+    assert_eq!(len(&path) % 64, 0);
+    // All of it is on the disk, so that no check finds the disk full.
+    use std::os::unix::fs::MetadataExt;
+    assert!(path.metadata().unwrap().blocks() * 512 >= len(&path));
+}
