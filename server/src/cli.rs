@@ -30,8 +30,10 @@ use crate::pepper::PepperSource;
 /// invalid, 2 usage, 3 failure. It reads and writes the process's standard streams and never ends the process.
 pub fn run<A>(args: impl IntoIterator<Item = A>) -> i32
 where
-    A: Into<OsString> + Clone,
+    A: Into<OsString>,
 {
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let program = args.first().map_or_else(|| "keytally".into(), PathBuf::from);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -40,7 +42,7 @@ where
             return error.exit_code();
         }
     };
-    match cli.command.run(&cli.pepper) {
+    match cli.command.run(&cli.pepper, &program) {
         Ok(status) => status as i32,
         Err(Failure::OutputClosed) => Status::Fine as i32,
         Err(Failure::Because(sentence)) => {
@@ -67,7 +69,7 @@ enum Status {
 /// Issue API keys, check them, and limit how much each is used: all in one file that every process on the machine
 /// may share.
 #[derive(Parser)]
-#[command(name = "keytally", version, propagate_version = true, after_help = EXAMPLES)]
+#[command(name = "keytally", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     pepper: PepperSource,
@@ -79,7 +81,7 @@ const EXAMPLES: &str = "\
 Exit status: 0 fine, 1 denied or invalid, 2 usage, 3 failure.
 
 Begin with:
-  keytally serve                                 # a service to curl; it prints a key and a curl line
+  keytally serve                                 # a service, a key and a curl line
 
 or make a gate of your own:
   export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep it: without it no key can be checked
@@ -105,7 +107,7 @@ enum Command {
 }
 
 impl Command {
-    fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+    fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         match self {
             Self::Create(command) => command.run(pepper),
             Self::Issue(command) => command.run(pepper),
@@ -119,7 +121,7 @@ impl Command {
             Self::Check(command) => command.run(pepper),
             Self::Top(command) => command.run(pepper),
             Self::Verify(command) => command.run(pepper),
-            Self::Serve(command) => command.run(pepper),
+            Self::Serve(command) => command.run(pepper, program),
         }
     }
 }
@@ -172,6 +174,11 @@ impl Format {
 /// Says something to the user that isn't the command's output.
 fn remark(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// `1 key`, `2 keys`.
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn parse_name(text: &str) -> Result<Name, String> {

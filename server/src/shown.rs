@@ -49,6 +49,8 @@ pub(crate) struct Listed {
     pub(crate) state: &'static str,
     pub(crate) quotas: Vec<Use>,
     pub(crate) last_use: Option<String>,
+    #[serde(skip)]
+    pub(crate) last_use_s: Option<u64>,
     /// Until when the secret before the last rotation is good.
     pub(crate) grace_until: Option<String>,
     /// The number of the pepper that the secret is stored under.
@@ -122,6 +124,7 @@ impl Listed {
             about: About::of(info, gate),
             state: state(info, now),
             quotas: Use::of(&info.quotas),
+            last_use_s: info.last_used.map(Timestamp::unix_s),
             last_use: info.last_used.map(|time| when::rfc3339(time.unix_s())),
             grace_until: in_grace.then(|| when::rfc3339(info.grace_until.into())),
             pepper: info.pepper,

@@ -66,7 +66,7 @@ impl Import {
         self.format.print(&tidings, |out| {
             write!(out, "{} imported", tidings.imported)?;
             if tidings.already > 0 {
-                write!(out, ", {} were here already", tidings.already)?;
+                write!(out, ", {} already there", tidings.already)?;
             }
             writeln!(out, ", {} failed", tidings.failed.len())
         })?;

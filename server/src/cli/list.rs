@@ -6,7 +6,7 @@ use keytally_host::{Gate, now};
 use serde::Serialize;
 
 use super::create::PlanText;
-use super::{Format, GateFile, Status};
+use super::{Format, GateFile, Status, counted};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::shown::Listed;
@@ -182,7 +182,7 @@ impl Summary {
             let words = self
                 .peppers
                 .iter()
-                .map(|pepper| format!("number {} holds {} keys", pepper.number, pepper.keys));
+                .map(|pepper| format!("number {} holds {}", pepper.number, counted(pepper.keys, "key")));
             writeln!(out, "peppers: {}", words.collect::<Vec<_>>().join(", "))?;
         }
         Ok(())

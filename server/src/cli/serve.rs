@@ -39,7 +39,7 @@ pub(super) struct Serve {
 }
 
 impl Serve {
-    pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+    pub(super) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         let plans = plans::parse_all(&self.plans)?;
         let runtime = Runtime::new()?;
         runtime.block_on(async {
@@ -47,7 +47,14 @@ impl Serve {
             let listener = listen::bind(&self.listen).await?;
             let address = reachable(listener.local_addr()?);
             let data = data::open(&self.data, pepper, plans)?;
-            greet(&data, address, self.shadow)?;
+            if let Err(error) = self.greet(&data, address, program)
+                && data.first_key.is_some()
+            {
+                return Err(Failure::of(
+                    "the first key is issued and can't be printed; issue another",
+                    error,
+                ));
+            }
             drop(data.first_key);
             let service = Arc::new(Service::new(data.gate, self.shadow)?);
             if !listen::serve(listener, service, stop).await? {
@@ -56,42 +63,48 @@ impl Serve {
             Ok(Status::Fine)
         })
     }
-}
 
-/// Says what was made, and how to ask the service something.
-fn greet(data: &Data, address: SocketAddr, shadow: bool) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let table = data.gate.table();
-    let did = if data.made { "Made" } else { "Opened" };
-    writeln!(out, "{did} {}, a gate for {} keys.", data.gate_path.display(), table.capacity())?;
-    if let (true, Some(pepper)) = (data.made, &data.pepper_path) {
-        writeln!(
-            out,
-            "Its pepper is in {}: keep a copy, without it no key can be checked.",
-            pepper.display()
-        )?;
-    }
-    writeln!(out, "Plans: {}.", plans::in_words(table.plans().map(|(_, plan)| plan)))?;
-    if shadow {
-        writeln!(out, "Shadow mode: everything is admitted.")?;
-    }
-    let key = match &data.first_key {
-        Some(key) => {
-            writeln!(out, "\nThe first key, of account 1. It is shown only now:\n\n  {}", key.expose())?;
-            key.expose()
+    /// Says what was made, and how to ask the service something.
+    fn greet(&self, data: &Data, address: SocketAddr, program: &Path) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        let table = data.gate.table();
+        let did = if data.made { "Made" } else { "Opened" };
+        writeln!(out, "{did} {}, a gate for {} keys.", data.gate_path.display(), table.capacity())?;
+        if let (true, Some(pepper)) = (data.made, &data.pepper_path) {
+            writeln!(
+                out,
+                "Its pepper is in {}: keep a copy, without it no key can be checked.",
+                pepper.display()
+            )?;
         }
-        None => "KEY",
-    };
-    let pepper = data
-        .pepper_path
-        .as_deref()
-        .map(|path| format!(" --pepper-file {}", quoted(path)))
-        .unwrap_or_default();
-    let more = if data.first_key.is_some() { "More keys" } else { "Keys" };
-    writeln!(out, "\nAsk with it:\n\n  curl -i -H 'X-API-Key: {key}' http://{address}/api/v1/contacts")?;
-    writeln!(out, "\n{more}: keytally issue {} --account 2{pepper}", quoted(&data.gate_path))?;
-    writeln!(out, "\nListening on http://{address} (Ctrl-C stops)")?;
-    Ok(out.flush()?)
+        writeln!(out, "Plans: {}.", plans::in_words(table.plans().map(|(_, plan)| plan)))?;
+        if self.shadow {
+            writeln!(out, "Shadow mode: everything is admitted.")?;
+        }
+        let pepper = data
+            .pepper_path
+            .as_deref()
+            .map(|path| format!(" --pepper-file {}", quoted(path)))
+            .unwrap_or_default();
+        let issue = format!("{} issue {} --account 2{pepper}", quoted(program), quoted(&data.gate_path));
+        match &data.first_key {
+            Some(key) => {
+                let key = key.expose();
+                writeln!(out, "\nThe first key, of account 1. It is shown only now:\n\n  {key}")?;
+                writeln!(
+                    out,
+                    "\nTry it:\n\n  curl -i -H 'X-API-Key: {key}' http://{address}/api/v1/contacts"
+                )?;
+                writeln!(out, "\nAnother key:\n\n  {issue}")?;
+            }
+            None => {
+                writeln!(out, "\nA key:\n\n  {issue}")?;
+                writeln!(out, "\nTry it:\n\n  curl -i -H 'X-API-Key: KEY' http://{address}/api/v1/contacts")?;
+            }
+        }
+        writeln!(out, "\nListening on http://{address} (Ctrl-C stops)")?;
+        out.flush()
+    }
 }
 
 /// Where a client on this machine finds what listens on every address.

@@ -13,7 +13,7 @@ use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Style, Stylize as _};
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Cell, Paragraph, Row, Table, Widget};
+use ratatui::widgets::{Paragraph, Row, Table, Widget};
 use serde::Serialize;
 
 use super::list::Summary;
@@ -58,6 +58,11 @@ struct Sample {
     #[serde(flatten)]
     summary: Summary,
     time: String,
+    #[serde(skip)]
+    time_s: u64,
+    /// The windows of all plans, shortest first.
+    #[serde(skip)]
+    windows: Vec<String>,
     /// The keys, the largest share of a quota first.
     keys: Vec<Listed>,
 }
@@ -115,8 +120,9 @@ impl Sample {
             }
         }
         keep_most_used(&mut top, rows);
+        let windows = gate.table().layout().windows().iter().map(ToString::to_string).collect();
         let keys = top.iter().map(|(_, info)| Listed::of(info, gate, now)).collect();
-        Self { summary, time: when::rfc3339(now.unix_s()), keys }
+        Self { summary, time: when::rfc3339(now.unix_s()), time_s: now.unix_s(), windows, keys }
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
@@ -153,62 +159,102 @@ impl Sample {
         ]);
         let plans = Line::from(format!("plans: {}", self.summary.plans())).dim();
         Paragraph::new(vec![gate, plans]).render(header, buffer);
-        self.table().render(table, buffer);
+        self.table(table.width).render(table, buffer);
         if live {
             let about = "most used first, drawn every second; q quits";
             Paragraph::new(vec![Line::default(), Line::from(about).dim()]).render(help, buffer);
         }
     }
 
-    fn table(&self) -> Table<'_> {
-        let windows = self.keys.first().map(|key| key.quotas.as_slice()).unwrap_or_default();
-        let mut headings =
-            vec!["KEY".to_owned(), "KEY ID".into(), "ACCOUNT".into(), "PLAN".into(), "STATE".into()];
-        headings.extend(windows.iter().map(|quota| quota.window.to_uppercase()));
-        headings.push("LAST USE".into());
-        let width = |width: usize| Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX));
-        let widest = |text: fn(&Listed) -> &str| {
-            width(self.keys.iter().map(|key| text(key).chars().count()).max().unwrap_or(0).max("PLAN".len()))
-        };
-        let mut widths = vec![
-            widest(|key| &key.about.hint),
-            width(11),
-            width(10),
-            widest(|key| key.about.plan()),
-            width("revoked".len()),
-        ];
-        for place in 0..windows.len() {
-            let count = |key: &Listed| key.quotas.get(place).map_or(0, |quota| use_in_numbers(quota).len());
-            let numbers = self.keys.iter().map(count).max().unwrap_or(0);
-            widths.push(width(numbers + 1 + usize::try_from(BAR_WIDTH).unwrap_or(0)));
+    /// The keys, in as many columns as there is room for.
+    fn table(&self, room: u16) -> Table<'static> {
+        let mut columns = self.columns();
+        while width_of(&columns) > usize::from(room) {
+            let place = |heading: &str| columns.iter().position(|column| column.heading == heading);
+            let Some(place) = FIRST_TO_GO.into_iter().find_map(place) else { break };
+            columns.remove(place);
         }
-        widths.push(Constraint::Fill(1));
-        let rows = self.keys.iter().map(row);
-        Table::new(rows, widths).header(Row::new(headings).style(Style::new().bold())).column_spacing(2)
+        let headings = Row::new(columns.iter().map(|column| column.heading.clone())).bold();
+        let widths: Vec<Constraint> = columns
+            .iter()
+            .map(|column| Constraint::Length(u16::try_from(column.width()).unwrap_or(u16::MAX)))
+            .collect();
+        let mut columns: Vec<_> = columns.into_iter().map(|column| column.cells.into_iter()).collect();
+        let rows: Vec<Row<'static>> = self
+            .keys
+            .iter()
+            .map(|key| {
+                let row = Row::new(columns.iter_mut().map(|cells| cells.next().unwrap_or_default()));
+                if key.state == "active" { row } else { row.dim() }
+            })
+            .collect();
+        Table::new(rows, widths).header(headings).column_spacing(SPACING)
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        let column = |heading: &str, text: &dyn Fn(&Listed) -> String| Column {
+            heading: heading.to_owned(),
+            cells: self.keys.iter().map(|key| Line::from(text(key))).collect(),
+        };
+        let mut columns = vec![
+            column("KEY", &|key| key.about.hint.clone()),
+            column(KEY_ID, &|key| key.about.key_id.clone()),
+            column(ACCOUNT, &|key| key.about.account.to_string()),
+            column(PLAN, &|key| key.about.plan().to_owned()),
+            column(STATE, &|key| key.state.to_owned()),
+        ];
+        for (place, window) in self.windows.iter().enumerate() {
+            let cells = self.keys.iter().filter_map(|key| key.quotas.get(place)).map(|quota| {
+                let share = quota.share();
+                let bar = Span::from(bar(share)).style(heat(share));
+                Line::from(vec![bar, Span::from(format!(" {}/{}", quota.used, quota.limit))])
+            });
+            columns.push(Column { heading: window.to_uppercase(), cells: cells.collect() });
+        }
+        columns.push(column("LAST USE", &|key| match key.last_use_s {
+            Some(last_s) => age(self.time_s.saturating_sub(last_s)),
+            None => "-".to_owned(),
+        }));
+        columns
     }
 }
 
-fn row(key: &Listed) -> Row<'_> {
-    let about = &key.about;
-    let mut cells = vec![
-        Cell::from(about.hint.as_str()),
-        Cell::from(about.key_id.as_str()),
-        Cell::from(about.account.to_string()),
-        Cell::from(about.plan()),
-        Cell::from(key.state),
-    ];
-    for quota in &key.quotas {
-        let share = quota.share();
-        let bar = Span::from(bar(share)).style(heat(share));
-        cells.push(Cell::from(Line::from(vec![bar, Span::from(" "), Span::from(use_in_numbers(quota))])));
-    }
-    cells.push(Cell::from(key.last_use.as_deref().unwrap_or("-")));
-    let row = Row::new(cells);
-    if key.state == "active" { row } else { row.dim() }
+struct Column {
+    heading: String,
+    cells: Vec<Line<'static>>,
 }
 
-fn use_in_numbers(quota: &Use) -> String {
-    format!("{}/{}", quota.used, quota.limit)
+impl Column {
+    fn width(&self) -> usize {
+        self.cells.iter().map(Line::width).max().unwrap_or(0).max(self.heading.len())
+    }
+}
+
+const KEY_ID: &str = "KEY ID";
+const ACCOUNT: &str = "ACCOUNT";
+const PLAN: &str = "PLAN";
+const STATE: &str = "STATE";
+
+/// The columns that a narrow terminal does without, one after the other.
+const FIRST_TO_GO: [&str; 4] = [STATE, KEY_ID, PLAN, ACCOUNT];
+
+/// Blanks between columns.
+const SPACING: u16 = 2;
+
+fn width_of(columns: &[Column]) -> usize {
+    let between = columns.len().saturating_sub(1) * usize::from(SPACING);
+    columns.iter().map(Column::width).sum::<usize>() + between
+}
+
+/// A length of time in its largest unit: `5m ago`.
+fn age(seconds: u64) -> String {
+    let (number, unit) = match seconds {
+        0..60 => (seconds, "s"),
+        60..3600 => (seconds / 60, "m"),
+        3600..86_400 => (seconds / 3600, "h"),
+        _ => (seconds / 86_400, "d"),
+    };
+    format!("{number}{unit} ago")
 }
 
 /// The keys with the largest share of a quota, then those with the most units in the longest window.
@@ -259,6 +305,15 @@ mod tests {
         for thousandths in 0..=1001 {
             assert_eq!(bar(thousandths).chars().count(), 10, "{thousandths}");
         }
+    }
+
+    #[test]
+    fn an_age_is_told_in_its_largest_unit() {
+        let ages = [0, 59, 60, 3599, 3600, 86_399, 86_400, 10 * 86_400].map(age);
+        assert_eq!(
+            ages,
+            ["0s ago", "59s ago", "1m ago", "59m ago", "1h ago", "23h ago", "1d ago", "10d ago"]
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Format, GateFile, Status, remark};
+use super::{Format, GateFile, Status, counted, remark};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 
@@ -44,7 +44,7 @@ impl Verify {
         bar.enable_steady_tick(Duration::from_millis(100));
         let mut flaws = Vec::new();
         let completed = gate.verify(|flaw| {
-            bar.set_message(format!("reading {capacity} records, {} flaws", flaws.len() + 1));
+            bar.set_message(format!("reading {capacity} records, {}", counted(flaws.len() + 1, "flaw")));
             flaws.push(FlawText {
                 record: flaw.record,
                 key_id: flaw.key_id.map(|key_id| key_id.to_string()),
@@ -69,7 +69,7 @@ impl Verify {
         if report.flaws.is_empty() {
             return Ok(Status::Fine);
         }
-        remark(&format!("keytally: {} has {} flaws", report.gate, report.flaws.len()));
+        remark(&format!("keytally: {} has {}", report.gate, counted(report.flaws.len(), "flaw")));
         Ok(Status::Faulty)
     }
 }

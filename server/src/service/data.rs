@@ -71,6 +71,9 @@ const KEYS: u32 = 100_000;
 
 /// Makes the folder unless it's there, and keeps other starts out of it.
 fn lock_folder(folder: &Path) -> Result<File, Failure> {
+    if folder.exists() && !folder.is_dir() {
+        return Err(Failure::because(format!("{} is no folder; name another with --data", folder.display())));
+    }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)

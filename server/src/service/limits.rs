@@ -14,9 +14,12 @@ use crate::shown::Use;
 /// Charges nothing and gives the caller's quotas.
 pub(super) async fn limits(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
     service.guard("limits", &headers, Ask::Look, |caller| {
-        let plan = caller.holder.and_then(|holder| service.gate.table().plan(holder.plan));
+        let table = service.gate.table();
+        let plan = caller.holder.and_then(|holder| table.plan(holder.plan));
         json_of(&Limits {
             account: caller.account(),
+            key_id: caller.holder.map(|holder| holder.key_id.to_string()),
+            env: caller.holder.and_then(|holder| table.env(holder.env)).map(|env| env.to_string()),
             plan: plan.as_ref().map(|plan| plan.name.as_str()),
             quotas: Use::of(caller.verdict.quotas()),
         })
@@ -26,6 +29,8 @@ pub(super) async fn limits(State(service): State<Arc<Service>>, headers: HeaderM
 #[derive(Serialize)]
 struct Limits<'a> {
     account: u32,
+    key_id: Option<String>,
+    env: Option<String>,
     plan: Option<&'a str>,
     quotas: Vec<Use>,
 }

@@ -4,14 +4,15 @@ use alloc::sync::Arc;
 use core::time::Duration;
 use std::io;
 
+use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 
 use super::{Service, router};
 use crate::failure::Failure;
@@ -24,6 +25,9 @@ const HEAD_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long requests that are being answered may take when the service stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the requests that are on their way when the service stops are waited for.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// How long to wait when the system has no room for another connection.
 const BREATHER: Duration = Duration::from_millis(100);
@@ -58,14 +62,8 @@ pub(crate) async fn bind(address: &str) -> Result<TcpListener, Failure> {
             io::ErrorKind::InvalidInput => "; it must be an address and a port, such as 127.0.0.1:8080",
             _ => "",
         };
-        Failure::because(format!("cannot listen on {address}: {}{advice}", lower(&error)))
+        Failure::because(format!("cannot listen on {address}: {error}{advice}"))
     })
-}
-
-/// What the system says, without its number.
-fn lower(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// Serves until it's stopped. Whether all requests were answered in time.
@@ -74,10 +72,7 @@ pub(crate) async fn serve(
     service: Arc<Service>,
     mut stop: Stop,
 ) -> Result<bool, Failure> {
-    let router = router(service).await?;
-    let mut server = http1::Builder::new();
-    server.title_case_headers(true).timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-    let graceful = GracefulShutdown::new();
+    let connections = Connections::new(router(service).await?);
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = async {
@@ -85,27 +80,53 @@ pub(crate) async fn serve(
             let (stream, _) = listener.accept().await?;
             Ok::<_, io::Error>((permit, stream))
         };
-        let (permit, stream): (_, TcpStream) = tokio::select! {
+        tokio::select! {
             () = stop.came() => break,
             accepted = accepted => match accepted {
-                Ok(accepted) => accepted,
-                Err(_) => {
-                    sleep(BREATHER).await;
-                    continue;
-                }
+                Ok((permit, stream)) => connections.serve(stream, Some(permit)),
+                Err(_) => sleep(BREATHER).await,
             },
-        };
+        }
+    }
+    // Clients whose connection the system has accepted already are answered too.
+    let listener = listener.into_std()?;
+    while let Ok((stream, _)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        connections.serve(TcpStream::from_std(stream)?, None);
+    }
+    drop(listener);
+    sleep(LINGER).await;
+    tokio::select! {
+        () = connections.graceful.shutdown() => Ok(true),
+        () = sleep(STOP_WITHIN) => Ok(false),
+        () = stop.came() => Ok(false),
+    }
+}
+
+/// All connections that are open.
+struct Connections {
+    server: http1::Builder,
+    router: Router,
+    graceful: GracefulShutdown,
+}
+
+impl Connections {
+    fn new(router: Router) -> Self {
+        let mut server = http1::Builder::new();
+        server.title_case_headers(true).timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
+        Self { server, router, graceful: GracefulShutdown::new() }
+    }
+
+    /// Serves a connection until it ends, and gives its permit back then.
+    fn serve(&self, stream: TcpStream, permit: Option<OwnedSemaphorePermit>) {
         // Answers are small and must not wait for company. Where it can't be had they do.
         let _ = stream.set_nodelay(true);
-        let connection =
-            server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let connection = graceful.watch(connection);
+        let service = TowerToHyperService::new(self.router.clone());
+        let connection = self.graceful.watch(self.server.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             // That a client breaks off is its own affair.
             let _ = connection.await;
             drop(permit);
         });
     }
-    drop(listener);
-    Ok(timeout(STOP_WITHIN, graceful.shutdown()).await.is_ok())
 }

@@ -2,12 +2,11 @@
 //!
 //! Lines are written by a thread of their own. No request ever waits for it: what doesn't fit its queue is counted and lost.
 
-use std::io::{self, Write};
-use std::sync::Mutex;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
-
 use core::time::Duration;
+use std::io::{self, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use keytally_host::keytally::{KeyId, Outcome, Reason, Timestamp, Verdict};
 use keytally_host::now;
@@ -21,11 +20,15 @@ const LINES_PER_SECOND: u64 = 20;
 /// Lines that wait to be written.
 const QUEUE: usize = 256;
 
+/// How long the end of the service waits for the last lines.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
+
 /// The log of a service.
 #[derive(Debug)]
 pub(super) struct Log {
     queue: Option<SyncSender<Line>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    /// Closed once the thread has written everything.
+    written: Mutex<Receiver<()>>,
     lost: IntCounter,
 }
 
@@ -44,10 +47,13 @@ impl Log {
     /// Starts the thread that writes. Lines that are lost are counted in `lost`.
     pub(super) fn start(lost: IntCounter) -> io::Result<Self> {
         let (queue, lines) = sync_channel(QUEUE);
-        let counter = lost.clone();
-        let write = move || write_lines(&lines, &mut Bounded::new(io::stderr(), counter));
-        let writer = thread::Builder::new().name("log".to_owned()).spawn(write)?;
-        Ok(Self { queue: Some(queue), writer: Mutex::new(Some(writer)), lost })
+        let (writing, written) = sync_channel(0);
+        let mut out = Bounded::new(io::stderr(), lost.clone());
+        thread::Builder::new().name("log".to_owned()).spawn(move || {
+            write_lines(&lines, &mut out);
+            drop(writing);
+        })?;
+        Ok(Self { queue: Some(queue), written: Mutex::new(written), lost })
     }
 
     /// Logs that the gate refused a request, or in shadow mode would have.
@@ -68,14 +74,11 @@ impl Log {
 }
 
 impl Drop for Log {
-    /// Lets the thread write what is queued.
+    /// Lets the thread write what is queued, unless whoever reads it has stopped.
     fn drop(&mut self) {
         self.queue = None;
-        let writer = self.writer.get_mut().ok().and_then(Option::take);
-        if let Some(writer) = writer {
-            // A panic of the writer has been reported already.
-            let _ = writer.join();
-        }
+        let written = self.written.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = written.recv_timeout(LAST_WORDS_WITHIN);
     }
 }
 

@@ -13,7 +13,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use keytally_host::keytally::http::API_KEY_HEADER;
 use tokio::io::{AsyncWriteExt as _, duplex};
 use tokio::sync::mpsc;
 
@@ -21,9 +20,8 @@ use super::auth::{ACCOUNT_ID, KEY_ENV, KEY_ID, KEY_PLAN};
 use super::guard::SHADOW;
 use crate::failure::Failure;
 
-/// The names that a capital for each word wouldn't make right, and those that belong together with them.
+/// The names of ours that responses have.
 const NAMES: &[&str] = &[
-    API_KEY_HEADER,
     "X-RateLimit-Limit",
     "X-RateLimit-Remaining",
     "X-RateLimit-Reset",
