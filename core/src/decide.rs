@@ -440,9 +440,7 @@ mod tests {
                         let charge = Charge { cost, at: now };
                         let (layout, limits) = (policy.layout(), policy.limits());
                         let decision = check(layout, limits, word, now, cost);
-                        assert!(
-                            decision.quotas.iter().all(|quota| quota.remaining <= quota.limit)
-                        );
+                        assert!(decision.quotas.iter().all(|quota| quota.remaining <= quota.limit));
                         peek(layout, limits, word, now, cost);
                         refund(layout, limits, word, now, charge);
                         settle(layout, limits, word, now, charge, u32::MAX - cost);

@@ -444,8 +444,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 mod tests {
     extern crate alloc;
     extern crate std;
-    use std::format;
     use alloc::string::ToString;
+    use std::format;
 
     use super::*;
 

@@ -250,7 +250,7 @@ impl Layout {
     /// One whole window more than a clock that is right would need: were the slot reused as soon as its windows
     /// passed, a caller with a late clock would find its subject gone and start a new count in the old window.
     #[inline]
-    pub(crate) fn reusable(&self, word: u64, now: Timestamp) -> bool {
+    pub fn reusable(&self, word: u64, now: Timestamp) -> bool {
         word == VOID || self.stamp_at(now) >= self.reusable_from(word)
     }
 

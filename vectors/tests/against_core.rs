@@ -1,0 +1,226 @@
+//! The vector files, line by line, against the core.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use keytally::{
+    Charge, Entropy, Gate, GateConfig, Hint, KeyError, KeyId, Line, Name, NewKey, Outcome, Pepper, Peppers,
+    Plan, Policy, PolicyErrorKind, Reason, Timestamp, Verdict, decide, key, parse_key,
+};
+use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine};
+use keytally_vectors::model;
+use keytally_vectors::{load_decisions, load_keys, load_macs, load_policies, load_verdicts};
+
+fn policy(text: &str) -> Policy {
+    text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+#[test]
+fn policy_text() {
+    let file = load_policies();
+    for case in &file.valid {
+        let policy = policy(&case.text);
+        assert_eq!(policy.to_string(), case.canonical);
+        let quotas: Vec<_> =
+            policy.quotas().iter().map(|quota| [quota.limit, quota.window.seconds()]).collect();
+        assert_eq!(quotas, case.quotas, "{}", case.text);
+        assert_eq!(format!("{:?}", policy.algorithm()).to_lowercase(), case.algorithm);
+        assert_eq!(policy.layout().stamp_bits(), case.stamp_bits, "{}", case.text);
+        let counts_each = if case.algorithm == "sliding" { 2 } else { 1 };
+        let bits: Vec<u32> = policy
+            .layout()
+            .count_bits()
+            .iter()
+            .flat_map(|&bits| core::iter::repeat_n(u32::from(bits), counts_each))
+            .collect();
+        assert_eq!(bits, case.count_bits, "{}", case.text);
+    }
+    for case in &file.invalid {
+        let error = case.text.parse::<Policy>().expect_err(&case.text);
+        let (kind, needed) = match error.kind() {
+            PolicyErrorKind::Empty => ("empty", None),
+            PolicyErrorKind::TooLong => ("too_long", None),
+            PolicyErrorKind::Syntax => ("syntax", None),
+            PolicyErrorKind::Limit => ("limit", None),
+            PolicyErrorKind::Window => ("window", None),
+            PolicyErrorKind::Unit => ("unit", None),
+            PolicyErrorKind::TooManyQuotas => ("too_many", None),
+            PolicyErrorKind::Duplicate => ("duplicate", None),
+            PolicyErrorKind::NotNested => ("not_nested", None),
+            PolicyErrorKind::TooManyBits { needed } => ("too_many_bits", Some(needed)),
+        };
+        assert_eq!((kind, needed), (case.error.as_str(), case.needed_bits), "{}", case.text);
+    }
+}
+
+#[test]
+fn decisions() {
+    let file = load_decisions();
+    let steps = file.sequences.iter().map(|step| &step.case);
+    for case in file.cases.iter().chain(steps) {
+        decision(case);
+    }
+    for case in &file.reusable {
+        let now = Timestamp::from_unix_ms(case.now_ms);
+        assert_eq!(policy(&case.policy).layout().reusable(case.word, now), case.reusable, "{case:?}");
+    }
+}
+
+fn decision(case: &DecisionCase) {
+    let policy = policy(&case.policy);
+    let (layout, limits, now) = (policy.layout(), policy.limits(), Timestamp::from_unix_ms(case.now_ms));
+    let charge = |cost, at_ms| Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
+    let decision = match case.op {
+        Op::Check { cost } => decide::check(layout, limits, case.word, now, cost),
+        Op::Peek { cost } => decide::peek(layout, limits, case.word, now, cost),
+        Op::Refund { charged, charged_at_ms } => {
+            decide::refund(layout, limits, case.word, now, charge(charged, charged_at_ms))
+        }
+        Op::Settle { charged, charged_at_ms, actual } => {
+            decide::settle(layout, limits, case.word, now, charge(charged, charged_at_ms), actual)
+        }
+        Op::Reset => decide::reset(layout, limits, case.word, now),
+    };
+    assert_eq!(format!("{:#018x}", decision.next), format!("{:#018x}", case.next), "{case:?}");
+    assert_eq!(decision.uncharged, case.uncharged.unwrap_or(0), "{case:?}");
+    if let Some(expected) = &case.answer {
+        let verdict = Answer {
+            outcome: decision.outcome.to_string(),
+            at_ms: decision.time().unix_ms(),
+            remaining: decision.quotas.iter().map(|quota| quota.remaining).collect(),
+            reset_s: decision.quotas.iter().map(|quota| quota.reset_unix_s).collect(),
+            retry_at_ms: decision.retry_at.map(Timestamp::unix_ms),
+            // Rounded from the time above; the verdicts' own are compared below.
+            retry_after_s: expected.retry_after_s,
+        };
+        assert_eq!(&verdict, expected, "{case:?}");
+    }
+}
+
+#[test]
+fn keys() {
+    let file = load_keys();
+    for case in &file.valid {
+        let name = |text: &str| Name::new(text).unwrap();
+        let id = KeyId::from_number(case.key_id).unwrap();
+        let key =
+            key::Key::mint(name(&case.prefix), name(&case.env), id, &case.secret.to_be_bytes()).unwrap();
+        assert_eq!(key.expose(), case.text);
+        assert_eq!(id.to_string(), case.key_id_text);
+        assert_eq!(key.hint().to_string(), case.hint);
+        let parts = parse_key(case.text.as_bytes()).unwrap();
+        assert_eq!((parts.prefix, parts.env, parts.id), (case.prefix.as_str(), case.env.as_str(), id));
+        assert_eq!(Hint::of(case.text.as_bytes()).to_string(), case.hint);
+    }
+    for case in &file.invalid {
+        let kind = match parse_key(case.text.as_bytes()) {
+            Ok(_) => "none",
+            Err(KeyError::Form) => "form",
+            Err(KeyError::Checksum) => "checksum",
+        };
+        assert_eq!(kind, case.error, "{}", case.why);
+    }
+}
+
+#[test]
+fn macs() {
+    let file = load_macs();
+    let mut long_enough = 0;
+    for case in file.hmac.iter().filter(|case| case.key.len() >= keytally::mac::MIN_PEPPER_LEN) {
+        long_enough += 1;
+        let mac = Pepper::new(&case.key).unwrap().mac(&case.data).to_bytes();
+        assert_eq!(mac[..case.mac.len()], case.mac, "{}", case.why);
+    }
+    assert!(long_enough >= 2, "RFC 4231 has two cases with keys of a pepper's length");
+    for case in &file.record {
+        let mac = Pepper::new(&case.pepper).unwrap().mac(case.key.as_bytes()).to_bytes();
+        assert_eq!(mac[..16], case.mac, "{}", case.key);
+    }
+}
+
+/// The gate of a vector file: keys are imported, which keeps their ids, and rotated where they have been.
+fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
+    let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
+    let config =
+        GateConfig { keys: 64, prefix: Name::new("kt").unwrap(), plans: &plans, plan_slots: 1, hints: true };
+    let memory = (0..config.lines()).map(|_| Line::new()).collect();
+    let gate = Gate::create(memory, &config, Peppers::new(&[&setup.pepper]).unwrap()).unwrap();
+    let mut administrator = gate.administer().unwrap();
+    for key in &setup.keys {
+        let parts = parse_key(key.text.as_bytes()).unwrap();
+        let new = NewKey {
+            account: key.account,
+            env: Name::new(parts.env).unwrap(),
+            plan: "default",
+            not_after: key.not_after_s,
+        };
+        let first = key.previous.as_ref().unwrap_or(&key.text);
+        assert_eq!(administrator.import(first.as_bytes(), &new, Timestamp::default()).unwrap(), parts.id);
+        if key.previous.is_some() {
+            let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
+            let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
+            let rotated = administrator.rotate(parts.id, key.grace_until_s, Entropy::new(entropy)).unwrap();
+            assert_eq!(rotated.expose(), key.text);
+        }
+        if key.revoked {
+            administrator.revoke(parts.id).unwrap();
+        }
+    }
+    drop(administrator);
+    gate
+}
+
+#[test]
+fn verdicts() {
+    let file = load_verdicts();
+    for setup in &file.gates {
+        let gate = gate(setup);
+        let mut steps = 0;
+        for step in file.steps.iter().filter(|step| step.gate == setup.gate) {
+            steps += 1;
+            let now = Timestamp::from_unix_ms(step.now_ms);
+            let verdict = match (step.api_keys.as_slice(), step.op.as_str()) {
+                ([], "check") => gate.check(None, step.cost, now),
+                ([], "peek") => gate.peek(None, step.cost, now),
+                ([key], "check") => gate.check(Some(key.as_bytes()), step.cost, now),
+                ([key], "peek") => gate.peek(Some(key.as_bytes()), step.cost, now),
+                (_, _) => Verdict::duplicate_header(now),
+            };
+            let why = format!("{}: {} at {}", step.gate, step.why, step.now_ms);
+            assert_eq!(verdict.outcome().to_string(), step.outcome, "{why}");
+            let reason = (verdict.reason() != Reason::None).then(|| verdict.reason().to_string());
+            assert_eq!(reason, step.reason, "{why}");
+            assert_eq!(verdict.http_status(), step.status, "{why}");
+            let quotas: Vec<_> = verdict
+                .quotas()
+                .iter()
+                .map(|quota| QuotaLine {
+                    limit: quota.limit,
+                    remaining: quota.remaining,
+                    window_s: quota.window.seconds(),
+                    reset_s: quota.reset_unix_s,
+                })
+                .collect();
+            assert_eq!(quotas, step.quotas, "{why}");
+            if !quotas.is_empty() {
+                let holder = verdict.holder().unwrap();
+                assert_eq!((Some(holder.key_id.number()), Some(holder.account)), (step.key_id, step.account));
+            }
+            assert_eq!(verdict.retry_after_s().map(u64::from), step.retry_after_s, "{why}");
+            assert_eq!(verdict.headers().as_str(), step.headers, "{why}");
+            assert_eq!(verdict.body(), step.body, "{why}");
+        }
+        assert!(steps > 0, "{} has steps", setup.gate);
+    }
+    for case in &file.responses {
+        let outcomes = [
+            Outcome::Admitted,
+            Outcome::Denied,
+            Outcome::MissingKey,
+            Outcome::InvalidKey,
+            Outcome::TooCostly,
+            Outcome::Full,
+        ];
+        let outcome = outcomes.into_iter().find(|outcome| outcome.as_str() == case.outcome).unwrap();
+        assert_eq!((outcome as u32, outcome.http_status()), (case.outcome_value, case.status));
+        assert_eq!(outcome.body(), case.body);
+    }
+}

@@ -1,0 +1,200 @@
+//! Random policies, costs and clocks: the core against the model, and the promises on the core itself.
+
+use keytally::{Charge, Outcome, Policy, Timestamp, decide};
+use keytally_vectors::model::{self, Model};
+use proptest::prelude::*;
+
+/// Texts of policies that fit: one to four nested windows, limits from 1 to what the tally can hold.
+fn policy_text() -> impl Strategy<Value = String> {
+    any::<bool>().prop_flat_map(policy_text_of)
+}
+
+fn policy_text_of(sliding: bool) -> impl Strategy<Value = String> {
+    let unit = prop_oneof![Just(1u32), Just(7), Just(10), Just(60), Just(90), Just(3600), Just(86_400)];
+    let factors = prop::collection::vec(2u32..61, 0..4);
+    let limits = prop::collection::vec(prop_oneof![1u32..4, 1u32..200, 1u32..5000, Just(u32::MAX)], 4);
+    (unit, factors, limits).prop_filter_map("fits", move |(unit, factors, limits)| {
+        let mut window = unit;
+        let mut text = if sliding { "sliding ".to_owned() } else { String::new() };
+        text += &format!("{}/{window}s", limits[0]);
+        for (factor, limit) in factors.iter().zip(&limits[1..]) {
+            window = window.checked_mul(*factor)?;
+            text += &format!(", {limit}/{window}s");
+        }
+        text.parse::<Policy>().is_ok().then_some(text)
+    })
+}
+
+/// What a clock does between two requests, in milliseconds: mostly goes on, sometimes back, sometimes far away.
+fn clock_step() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        6 => 0i64..2_000,
+        4 => 0i64..100_000,
+        2 => 0i64..8_000_000,
+        2 => -100_000i64..0,
+        1 => -8_000_000i64..0,
+        1 => prop_oneof![Just(315_360_000_000i64), Just(-315_360_000_000)],
+    ]
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Check(u32),
+    Peek(u32),
+    /// The charge before so many, given back so late.
+    Refund(usize),
+    Settle(usize, u32),
+    Reset,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let cost = prop_oneof![8 => Just(1u32), 4 => 0u32..10, 2 => 0u32..5000, 1 => Just(u32::MAX)];
+    prop_oneof![
+        12 => cost.clone().prop_map(Op::Check),
+        2 => cost.clone().prop_map(Op::Peek),
+        2 => (0usize..4).prop_map(Op::Refund),
+        2 => ((0usize..4), cost).prop_map(|(charge, actual)| Op::Settle(charge, actual)),
+        1 => Just(Op::Reset),
+    ]
+}
+
+/// A million cases and more in all: each of these has up to 60 requests.
+fn config() -> ProptestConfig {
+    ProptestConfig { cases: 30_000, max_local_rejects: 1_000_000, ..ProptestConfig::default() }
+}
+
+const START_MS: i64 = 1_767_225_600_000;
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn the_core_does_what_the_model_does(
+        text in policy_text(),
+        steps in prop::collection::vec((op(), clock_step()), 1..60),
+    ) {
+        let policy: Policy = text.parse().unwrap();
+        let model = Model::parse(&text).unwrap();
+        let (layout, limits) = (policy.layout(), policy.limits());
+        let (mut word, mut clock, mut charges) = (0u64, START_MS, Vec::new());
+        for (op, step) in steps {
+            clock = (clock + step).max(0);
+            let now_ms = u64::try_from(clock).unwrap();
+            let now = Timestamp::from_unix_ms(now_ms);
+            match op {
+                Op::Check(cost) | Op::Peek(cost) => {
+                    let (real, expected) = match op {
+                        Op::Check(_) => (decide::check(layout, limits, word, now, cost), model.check(word, now_ms, cost)),
+                        _ => (decide::peek(layout, limits, word, now, cost), model.peek(word, now_ms, cost)),
+                    };
+                    prop_assert_eq!(real.outcome.as_str(), expected.outcome.name());
+                    prop_assert_eq!(real.next, expected.next);
+                    prop_assert_eq!(i128::from(real.time().unix_ms()), expected.time_ms);
+                    prop_assert_eq!(real.retry_at.map(|at| i128::from(at.unix_ms())), expected.retry_at_ms);
+                    for (quota, expected) in real.quotas.iter().zip(&expected.quotas) {
+                        prop_assert!(quota.remaining <= quota.limit);
+                        prop_assert_eq!((quota.remaining, quota.reset_unix_s), (expected.remaining, expected.reset_s));
+                    }
+                    if real.outcome == Outcome::Admitted && matches!(op, Op::Check(_)) {
+                        charges.push(Charge { cost, at: real.time() });
+                    }
+                    word = real.next;
+                }
+                Op::Refund(back) | Op::Settle(back, _) => {
+                    let Some(at) = charges.len().checked_sub(back + 1) else { continue };
+                    let charge = charges.remove(at);
+                    let same = model::Charge { cost: charge.cost, at_ms: charge.at.unix_ms() };
+                    if let Op::Settle(_, actual) = op {
+                        let expected = model.settle(word, same, actual, now_ms);
+                        let real = decide::settle(layout, limits, word, now, charge, actual);
+                        prop_assert_eq!((real.next, real.uncharged), (expected.next, expected.uncharged));
+                        word = real.next;
+                    } else {
+                        let real = decide::refund(layout, limits, word, now, charge);
+                        prop_assert_eq!(real.next, model.refund(word, same, now_ms));
+                        word = real.next;
+                    }
+                }
+                Op::Reset => {
+                    let real = decide::reset(layout, limits, word, now);
+                    prop_assert_eq!(real.next, model.reset(word, now_ms));
+                    word = real.next;
+                }
+            }
+            for later in [0, 1, 7_200_000, 100_000_000] {
+                let at = now_ms.saturating_add(later);
+                let reusable = layout.reusable(word, Timestamp::from_unix_ms(at));
+                prop_assert_eq!(reusable, model.reusable(word, at));
+            }
+        }
+    }
+
+    /// Any 64 bits at any time: also words that no decision wrote.
+    #[test]
+    fn any_word_at_any_time(text in policy_text(), word: u64, now_ms: u64, near: i16, cost: u32) {
+        let policy: Policy = text.parse().unwrap();
+        let model = Model::parse(&text).unwrap();
+        let (layout, limits) = (policy.layout(), policy.limits());
+        let unit_ms = u64::from(policy.quotas()[0].window.seconds()) * 1000;
+        let stamp_ms = (word >> (64 - layout.stamp_bits())).saturating_mul(unit_ms);
+        for now_ms in [now_ms, stamp_ms.saturating_add_signed(i64::from(near) * 1000)] {
+            let real = decide::check(layout, limits, word, Timestamp::from_unix_ms(now_ms), cost);
+            let expected = model.check(word, now_ms, cost);
+            prop_assert_eq!((real.outcome.as_str(), real.next), (expected.outcome.name(), expected.next));
+            prop_assert_eq!(real.retry_at.map(|at| i128::from(at.unix_ms())), expected.retry_at_ms);
+        }
+    }
+
+    /// Refused just before the promised time, admitted at it, if nobody else spends; and the seconds of Retry-After
+    /// reach it.
+    #[test]
+    fn a_promised_time_is_kept(
+        text in policy_text(),
+        spent in prop::collection::vec((1u32..4, 0u64..4_000), 1..40),
+        cost in 1u32..4,
+    ) {
+        let policy: Policy = text.parse().unwrap();
+        let (layout, limits) = (policy.layout(), policy.limits());
+        let (mut word, mut now_ms) = (0, u64::try_from(START_MS).unwrap());
+        for (cost, later) in spent {
+            now_ms += later;
+            word = decide::check(layout, limits, word, Timestamp::from_unix_ms(now_ms), cost).next;
+        }
+        let denied = decide::check(layout, limits, word, Timestamp::from_unix_ms(now_ms), cost);
+        if let Some(retry_at) = denied.retry_at {
+            let outcome = |at: Timestamp| decide::check(layout, limits, denied.next, at, cost).outcome;
+            prop_assert_eq!(outcome(Timestamp::from_unix_ms(retry_at.unix_ms() - 1)), Outcome::Denied);
+            prop_assert_eq!(outcome(retry_at), Outcome::Admitted);
+            let seconds = (retry_at.unix_ms() - now_ms).div_ceil(1000);
+            prop_assert_eq!(outcome(Timestamp::from_unix_ms(now_ms + seconds * 1000)), Outcome::Admitted);
+        }
+    }
+
+    /// Whatever the clock does within the longest window, no aligned window of a fixed policy admits more than its
+    /// limit, counted by the time that each decision held for.
+    #[test]
+    fn no_window_admits_more_than_its_limit(
+        text in policy_text_of(false),
+        steps in prop::collection::vec((0u32..20, -50_000i64..60_000), 1..80),
+    ) {
+        let policy: Policy = text.parse().unwrap();
+        let longest_ms = i64::from(policy.quotas().last().unwrap().window.seconds()) * 1000;
+        let (mut word, mut clock, mut latest) = (0, START_MS, START_MS);
+        let mut admitted = std::collections::HashMap::<(usize, u64), u64>::new();
+        for (cost, step) in steps {
+            clock = (clock + step).max(latest - longest_ms);
+            latest = latest.max(clock);
+            let now = Timestamp::from_unix_ms(u64::try_from(clock).unwrap());
+            let decision = decide::check(policy.layout(), policy.limits(), word, now, cost);
+            word = decision.next;
+            if decision.outcome == Outcome::Admitted {
+                for (place, quota) in policy.quotas().iter().enumerate() {
+                    let index = decision.time().unix_s() / u64::from(quota.window.seconds());
+                    let sum = admitted.entry((place, index)).or_default();
+                    *sum += u64::from(cost);
+                    prop_assert!(*sum <= u64::from(quota.limit));
+                }
+            }
+        }
+    }
+}
