@@ -211,7 +211,7 @@ impl Sample {
             });
             columns.push(Column { heading: window.to_uppercase(), cells: cells.collect() });
         }
-        columns.push(column("LAST USE", &|key| match key.last_use_s {
+        columns.push(column("USED WITHIN", &|key| match key.last_use_s {
             Some(last_s) => age(self.time_s.saturating_sub(last_s)),
             None => "-".to_owned(),
         }));
@@ -246,15 +246,16 @@ fn width_of(columns: &[Column]) -> usize {
     columns.iter().map(Column::width).sum::<usize>() + between
 }
 
-/// A length of time in its largest unit: `5m ago`.
+/// A length of time in its largest unit, rounded up: `5m`. A last use is known only as the beginning of its
+/// smallest window, so it was not before that.
 fn age(seconds: u64) -> String {
     let (number, unit) = match seconds {
         0..60 => (seconds, "s"),
-        60..3600 => (seconds / 60, "m"),
-        3600..86_400 => (seconds / 3600, "h"),
-        _ => (seconds / 86_400, "d"),
+        60..3600 => (seconds.div_ceil(60), "m"),
+        3600..86_400 => (seconds.div_ceil(3600), "h"),
+        _ => (seconds.div_ceil(86_400), "d"),
     };
-    format!("{number}{unit} ago")
+    format!("{number}{unit}")
 }
 
 /// The keys with the largest share of a quota, then those with the most units in the longest window.
@@ -309,11 +310,8 @@ mod tests {
 
     #[test]
     fn an_age_is_told_in_its_largest_unit() {
-        let ages = [0, 59, 60, 3599, 3600, 86_399, 86_400, 10 * 86_400].map(age);
-        assert_eq!(
-            ages,
-            ["0s ago", "59s ago", "1m ago", "59m ago", "1h ago", "23h ago", "1d ago", "10d ago"]
-        );
+        let ages = [0, 59, 60, 61, 3599, 3600, 86_399, 86_400, 86_401].map(age);
+        assert_eq!(ages, ["0s", "59s", "1m", "2m", "60m", "1h", "24h", "1d", "2d"]);
     }
 
     #[test]

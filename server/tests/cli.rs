@@ -1,0 +1,591 @@
+//! The commands, end to end: what they print, how they end, and that no secret is shown twice.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(unreachable_pub, reason = "it is a module of a test")]
+mod support;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value, json};
+use support::Bench;
+
+const G: &str = "api.gate";
+
+/// A bench with a gate of two plans. Their window is so long that its end doesn't fall into a test.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    let plans = ["--plan", "default=100/31d", "--plan", "pro=1000/31d"];
+    bench.run(&[&["create", G, "--keys", "1000"], &plans[..]].concat()).with(0);
+    bench
+}
+
+fn list(bench: &Bench) -> Value {
+    bench.run(&["list", G, "--json"]).json()
+}
+
+fn listed(bench: &Bench, key_id: &str) -> Value {
+    let list = list(bench);
+    let mut keys = list["keys"].as_array().unwrap().iter();
+    keys.find(|key| key["key_id"] == key_id).unwrap().clone()
+}
+
+fn outcome(answer: &(i32, Value)) -> (i32, &str, Option<&str>) {
+    (answer.0, answer.1["outcome"].as_str().unwrap(), answer.1["reason"].as_str())
+}
+
+#[test]
+fn create_makes_a_gate_as_it_was_asked_for() {
+    let bench = Bench::new();
+    let created = bench.run(&["create", G, "--json"]).json();
+    assert_eq!(created["gate"], G);
+    assert_eq!((&created["capacity"], &created["prefix"]), (&json!(100_000), &json!("kt")));
+    assert_eq!(created["plans"], json!([{"name": "default", "policy": "100/minute, 1000/hour"}]));
+    let file = fs::metadata(bench.path(G)).unwrap();
+    assert_eq!(file.permissions().mode() & 0o7777, 0o600);
+    assert_eq!(created["bytes"], file.len());
+
+    let plans = ["--plan", "free=5/s,10/10s", "--plan", "pro = 50/10s, 20/second"];
+    let text =
+        bench.run(&[&["create", "b.gate", "--keys", "10", "--prefix", "acme"], &plans[..]].concat()).with(0);
+    assert_eq!(text, "b.gate: made for 10 keys\nplans: free = 5/second, 10/10s; pro = 20/second, 50/10s\n");
+    let (key, _) = bench.issue("b.gate", &["--account", "1", "--env", "test"]);
+    assert!(key.starts_with("acme_test_"), "{key}");
+}
+
+#[test]
+fn issue_shows_a_key_once() {
+    let bench = bench();
+    let issued = bench
+        .run(&["issue", G, "--account", "42", "--env", "test", "--plan", "pro", "--expires", "90d", "--json"])
+        .json();
+    let key = bench.remember(issued["key"].as_str().unwrap());
+    let names: Vec<&String> = issued.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["account", "env", "expires", "hint", "key", "key_id", "plan"]);
+    let key_id = issued["key_id"].as_str().unwrap();
+    assert_eq!((key_id.len(), &key[8..19]), (11, key_id));
+    assert_eq!(issued["hint"], format!("kt_test_…{}", &key[key.len() - 4..]));
+    assert_eq!(
+        (&issued["account"], &issued["env"], &issued["plan"]),
+        (&json!(42), &json!("test"), &json!("pro"))
+    );
+    assert_eq!(issued["expires"], listed(&bench, key_id)["expires"]);
+    assert_eq!(issued["expires"].as_str().unwrap().len(), "2026-01-01T00:00:00Z".len());
+
+    // As text the key is all that standard output holds: it can be kept in a variable.
+    let ran = bench.run(&["issue", G, "--account", "7"]);
+    let key = bench.remember(ran.out.trim_end());
+    assert_eq!((ran.status, ran.out.as_str()), (0, format!("{key}\n").as_str()));
+    assert!(
+        ran.err.contains(&format!("key id {}, account 7, env live, plan default.", &key[8..19])),
+        "{ran:?}"
+    );
+    assert!(!ran.err.contains(&key[19..]));
+
+    // Nothing else ever shows it; `run` looks for it everywhere.
+    for args in [
+        &["list", G][..],
+        &["list", G, "--json"],
+        &["top", G, "--once"],
+        &["top", G, "--json"],
+        &["verify", G],
+        &["reset", G, key_id],
+        &["assign", G, key_id, "--plan", "default"],
+        &["plan", G, "default=101/31d"],
+        &["revoke", G, key_id],
+    ] {
+        bench.run(args).with(0);
+    }
+    assert_eq!(bench.check(G, &key, &[]).0, 0);
+    let text = bench.run(&["check", G, "--key", &key]);
+    assert!(text.with(0).starts_with("admitted: key "));
+}
+
+#[test]
+fn a_new_key_has_the_first_plan_and_never_expires_unless_told() {
+    let bench = bench();
+    let (_, key_id) = bench.issue(G, &["--account", "4294967295"]);
+    let key = listed(&bench, &key_id);
+    assert_eq!(
+        (&key["plan"], &key["env"], &key["expires"]),
+        (&json!("default"), &json!("live"), &Value::Null)
+    );
+    assert_eq!(key["account"], u32::MAX);
+    assert_eq!(
+        key["quotas"],
+        json!([{"window": "2678400s", "window_s": 2_678_400, "limit": 100, "used": 0, "remaining": 100, "reset": key["quotas"][0]["reset"]}])
+    );
+    assert_eq!(
+        (&key["state"], &key["last_use"], &key["grace_until"]),
+        (&json!("active"), &Value::Null, &Value::Null)
+    );
+}
+
+#[test]
+fn a_key_ends_when_it_expires() {
+    let bench = bench();
+    let (key, key_id) = bench.issue(G, &["--account", "1", "--expires", "1s"]);
+    std::thread::sleep(core::time::Duration::from_millis(1100));
+    assert_eq!(outcome(&bench.check(G, &key, &[])), (1, "invalid_key", Some("expired")));
+    assert_eq!(listed(&bench, &key_id)["state"], "expired");
+}
+
+#[test]
+fn check_charges_and_peek_does_not() {
+    let bench = bench();
+    let (key, key_id) = bench.issue(G, &["--account", "42"]);
+    let (status, answer) = bench.check(G, &key, &["--cost", "60"]);
+    assert_eq!((status, &answer["outcome"], &answer["charged"]), (0, &json!("admitted"), &json!(true)));
+    assert_eq!((&answer["account"], &answer["key_id"]), (&json!(42), &json!(key_id)));
+    assert_eq!((&answer["env"], &answer["plan"]), (&json!("live"), &json!("default")));
+    assert_eq!((&answer["status"], &answer["body"]), (&json!(200), &json!("")));
+    assert_eq!(answer["quotas"][0]["remaining"], 40);
+    assert_eq!(answer["headers"]["X-RateLimit-Remaining"], "40");
+    assert_eq!(answer["headers"]["RateLimit-Policy"], "\"2678400s\";q=100;w=2678400");
+
+    let (status, answer) = bench.check(G, &key, &["--cost", "40", "--peek"]);
+    assert_eq!((status, &answer["outcome"], &answer["charged"]), (0, &json!("admitted"), &json!(false)));
+    let (status, answer) = bench.check(G, &key, &["--cost", "41"]);
+    assert_eq!((status, &answer["outcome"], &answer["status"]), (1, &json!("denied"), &json!(429)));
+    assert_eq!(answer["body"], "{\"error\": \"Rate limit exceeded. Please try again later.\"}");
+    assert!(answer["retry_after"].as_u64().unwrap() >= 1);
+    let (status, answer) = bench.check(G, &key, &["--cost", "101"]);
+    assert_eq!((status, &answer["outcome"], &answer["retry_after"]), (1, &json!("too_costly"), &Value::Null));
+    assert_eq!(bench.check(G, &key, &["--cost", "40"]).0, 0);
+    assert_eq!(bench.check(G, &key, &["--cost", "0"]).0, 0);
+    assert_eq!(bench.check(G, &key, &[]).0, 1);
+    assert_eq!(listed(&bench, &key_id)["quotas"][0]["used"], 100);
+    assert!(listed(&bench, &key_id)["last_use"].is_string());
+
+    let text = bench.run_with_input(&["check", G, "--key", "-"], key.as_bytes()).with(1);
+    assert!(
+        text.starts_with(&format!("denied: key {key_id}, account 42, env live, plan default\n")),
+        "{text}"
+    );
+    assert!(text.contains("  0 of 100 left in the 2678400s, reset "), "{text}");
+    assert!(text.contains("  worth trying again in "), "{text}");
+}
+
+#[test]
+fn check_says_why_a_key_is_invalid() {
+    let bench = bench();
+    let (key, _) = bench.issue(G, &["--account", "42"]);
+    let mut mistyped = key.clone();
+    mistyped.replace_range(30..31, if &key[30..31] == "a" { "b" } else { "a" });
+    assert_eq!(outcome(&bench.check(G, &mistyped, &[])), (1, "invalid_key", Some("checksum")));
+    assert_eq!(outcome(&bench.check(G, "nonsense", &[])), (1, "invalid_key", Some("malformed")));
+    let ran = bench.run(&["check", G, "--key", "nonsense", "--json"]).json_with(1);
+    assert_eq!((&ran["account"], &ran["quotas"]), (&Value::Null, &json!([])));
+    assert_eq!(ran["body"], "{\"error\": \"Invalid API key\"}");
+
+    // The key of another gate, with another pepper.
+    let other = Bench::new();
+    let pepper = "a0".repeat(32);
+    other.finish(other.command(&["create", G]).env("KEYTALLY_PEPPER", &pepper), b"").with(0);
+    let issued = other
+        .finish(other.command(&["issue", G, "--account", "1", "--json"]).env("KEYTALLY_PEPPER", &pepper), b"")
+        .json();
+    let stranger = issued["key"].as_str().unwrap();
+    assert_eq!(outcome(&bench.check(G, stranger, &[])), (1, "invalid_key", Some("unknown")));
+}
+
+#[test]
+fn rotate_keeps_the_old_secret_for_its_grace_and_the_counts_for_ever() {
+    let bench = bench();
+    let (old, key_id) = bench.issue(G, &["--account", "42"]);
+    assert_eq!(bench.check(G, &old, &["--cost", "10"]).0, 0);
+    let new = bench.rotate(G, &key_id, "24h");
+    assert_ne!(old, new);
+    assert_eq!(old[..19], new[..19], "the key id stays");
+    assert_eq!(bench.check(G, &old, &["--cost", "10"]).1["quotas"][0]["used"], 20);
+    assert_eq!(bench.check(G, &new, &["--cost", "10"]).1["quotas"][0]["used"], 30);
+    let listed = listed(&bench, &key_id);
+    assert_eq!(listed["hint"], format!("kt_live_…{}", &new[new.len() - 4..]));
+    assert!(listed["grace_until"].is_string());
+    let text = bench.run(&["list", G]).with(0);
+    assert!(text.contains(&format!("the secret that {key_id} had before is good until 2")), "{text}");
+
+    let newest = bench.rotate(G, &key_id, "0s");
+    assert_eq!(outcome(&bench.check(G, &old, &[])), (1, "invalid_key", Some("wrong_secret")));
+    assert_eq!(outcome(&bench.check(G, &new, &[])), (1, "invalid_key", Some("expired")));
+    assert_eq!(bench.check(G, &newest, &[]).1["quotas"][0]["used"], 31);
+}
+
+#[test]
+fn revoke_ends_a_key() {
+    let bench = bench();
+    let (key, key_id) = bench.issue(G, &["--account", "42"]);
+    let revoked = bench.run(&["revoke", G, &key_id, "--json"]).json();
+    assert_eq!(revoked, json!({"key_id": key_id, "state": "revoked"}));
+    assert_eq!(outcome(&bench.check(G, &key, &[])), (1, "invalid_key", Some("revoked")));
+    assert_eq!(listed(&bench, &key_id)["state"], "revoked");
+    assert_eq!(bench.run(&["revoke", G, &key_id]).with(0), format!("key {key_id} is revoked\n"));
+    bench.run(&["rotate", G, &key_id, "--grace", "1h"]).fails(&[&key_id, "was revoked"]);
+    bench.run(&["assign", G, &key_id, "--plan", "pro"]).fails(&[&key_id, "was revoked"]);
+}
+
+#[test]
+fn plans_change_and_counts_stay() {
+    let bench = bench();
+    let (key, key_id) = bench.issue(G, &["--account", "42"]);
+    assert_eq!(bench.check(G, &key, &["--cost", "100"]).0, 0);
+    assert_eq!(bench.check(G, &key, &[]).0, 1);
+    let assigned = bench.run(&["assign", G, &key_id, "--plan", "pro", "--json"]).json();
+    assert_eq!(assigned, json!({"key_id": key_id, "plan": "pro"}));
+    assert_eq!(bench.check(G, &key, &[]).1["quotas"][0]["remaining"], 899);
+    let set = bench.run(&["plan", G, "pro=2000/31d", "--json"]).json();
+    assert_eq!(set, json!({"name": "pro", "policy": "2000/31d", "before": "1000/31d"}));
+    assert_eq!(bench.check(G, &key, &[]).1["quotas"][0]["remaining"], 1898);
+    bench.run(&["plan", G, "pro=50/31d"]).with(0);
+    assert_eq!(bench.check(G, &key, &[]).1["quotas"][0]["remaining"], 0);
+    assert_eq!(bench.run(&["plan", G, "free=1/31d"]).with(0), "plan free is 1/31d (new)\n");
+
+    bench.run(&["plan", G, "pro=2000/day"]).fails(&[G, "windows and algorithm"]);
+    bench.run(&["plan", G, "pro=sliding 2000/31d"]).fails(&["windows and algorithm"]);
+    bench.run(&["plan", G, "pro=2000/fortnight"]).fails(&["plan \"pro\"", "\"fortnight\" is no unit"]);
+    bench.run(&["plan", G, "2000/31d"]).fails(&["\"2000/31d\" is no plan", "NAME=POLICY"]);
+    bench.run(&["plan", G, "=2000/31d"]).fails(&["can't be a plan's name"]);
+    bench.run(&["assign", G, &key_id, "--plan", "nix"]).fails(&["no plan of that name"]);
+    bench.run(&["issue", G, "--account", "1", "--plan", "nix"]).fails(&["no plan of that name"]);
+    let plans = &list(&bench)["plans"];
+    assert_eq!(
+        plans,
+        &json!([{"name": "default", "policy": "100/31d"}, {"name": "pro", "policy": "50/31d"}, {"name": "free", "policy": "1/31d"}])
+    );
+}
+
+#[test]
+fn reset_forgets_what_was_used() {
+    let bench = bench();
+    let (key, key_id) = bench.issue(G, &["--account", "42"]);
+    assert_eq!(bench.check(G, &key, &["--cost", "100"]).0, 0);
+    let reset = bench.run(&["reset", G, &key_id, "--json"]).json();
+    assert_eq!((&reset["key_id"], &reset["quotas"][0]["used"]), (&json!(key_id), &json!(0)));
+    assert_eq!(bench.check(G, &key, &["--cost", "100"]).0, 0);
+}
+
+#[test]
+fn import_takes_in_keys_of_any_form_and_names_lines_only() {
+    let bench = bench();
+    let first = bench.remember("sk_live_51H8abcdefghijklmnopqrstuv");
+    let second = bench.remember("2b1ff0a5-7c1e-4c53-9d3e-0d5ad6b7c1f2");
+    let spaced = bench.remember("a key with spaces in it");
+    let (own, own_id) = bench.issue(G, &["--account", "1"]);
+    let input = format!("{first}\r\nshort\n\n{spaced}\n{second}\n{own}\n{first}");
+    let ran = bench
+        .run_with_input(&["import", G, "--account", "9", "--env", "test", "--plan", "pro"], input.as_bytes());
+    assert_eq!((ran.status, ran.out.as_str()), (1, "2 imported, 1 already there, 3 failed\n"), "{ran:?}");
+    let lines: Vec<&str> = ran.err.lines().collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[0].starts_with("line 2: a key to import has 16 to 256 bytes"), "{lines:?}");
+    assert!(lines[1].starts_with("line 4: "), "{lines:?}");
+    assert_eq!(lines[2], format!("line 6: this key is in the gate already, as {own_id}, for account 1"));
+
+    let answer = bench.check(G, &first, &[]).1;
+    assert_eq!(
+        (&answer["account"], &answer["env"], &answer["plan"]),
+        (&json!(9), &json!("test"), &json!("pro"))
+    );
+    assert_eq!(bench.check(G, &second, &[]).1["quotas"][0]["used"], 1);
+    assert_eq!(outcome(&bench.check(G, &format!("{first}x"), &[])), (1, "invalid_key", Some("unknown")));
+
+    let again =
+        bench.run_with_input(&["import", G, "--account", "9", "--json"], input.as_bytes()).json_with(1);
+    assert_eq!((&again["imported"], &again["already"]), (&json!(0), &json!(3)));
+    let failed: Vec<u64> =
+        again["failed"].as_array().unwrap().iter().map(|failed| failed["line"].as_u64().unwrap()).collect();
+    assert_eq!(failed, [2, 4, 6]);
+
+    let only = bench.run(&["list", G, "--account", "9", "--json"]).json();
+    assert_eq!(only["keys"].as_array().unwrap().len(), 2);
+    assert_eq!(only["used"], 3);
+    bench.run_with_input(&["import", G, "--account", "9"], b"").with(0);
+    bench
+        .run_with_input(&["import", G, "--account", "9", "--plan", "nix"], b"x")
+        .fails(&["no plan of that name"]);
+}
+
+#[test]
+fn import_takes_in_more_than_one_batch() {
+    let bench = Bench::new();
+    bench.run(&["create", G, "--keys", "8000"]).with(0);
+    let keys: String = (0..2501).map(|number| format!("foreign-key-of-customer-{number:08}\n")).collect();
+    let tidings = bench.run_with_input(&["import", G, "--account", "9", "--json"], keys.as_bytes()).json();
+    assert_eq!(tidings, json!({"imported": 2501, "already": 0, "failed": []}));
+    assert_eq!(bench.check(G, "foreign-key-of-customer-00002500", &[]).0, 0);
+}
+
+#[test]
+fn list_shows_the_gate_and_its_keys() {
+    let bench = bench();
+    let text = bench.run(&["list", G]).with(0);
+    assert_eq!(
+        text,
+        "api.gate: 0 of 1000 keys (0.0 %), prefix kt, fixed windows\n\
+         plans: default = 100/31d; pro = 1000/31d\n\
+         no keys; `keytally issue api.gate --account NUMBER` makes one\n"
+    );
+    let (key, key_id) = bench.issue(G, &["--account", "42"]);
+    bench.check(G, &key, &["--cost", "7"]);
+    bench.issue(G, &["--account", "7", "--env", "test", "--plan", "pro", "--expires", "1h"]);
+    let text = bench.run(&["list", G]).with(0);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "api.gate: 2 of 1000 keys (0.2 %), prefix kt, fixed windows");
+    assert_eq!(lines[2], "peppers: number 0 holds 2 keys");
+    let fields = |line: &str| {
+        line.split("  ")
+            .map(str::trim)
+            .filter(|field| !field.is_empty())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        fields(lines[4]),
+        ["KEY", "KEY ID", "ACCOUNT", "ENV", "PLAN", "STATE", "2678400S", "LAST USE", "EXPIRES"]
+    );
+    let line = lines.iter().find(|line| line.contains(&key_id)).unwrap();
+    let fields = fields(line);
+    let hint = format!("kt_live_…{}", &key[key.len() - 4..]);
+    assert_eq!(fields[..7], [hint.as_str(), &key_id, "42", "live", "default", "active", "7/100"]);
+    assert_eq!(fields[8], "never");
+    assert_eq!(list(&bench)["peppers"], json!([{"number": 0, "keys": 2}]));
+}
+
+#[test]
+fn list_tells_which_pepper_keys_wait_on() {
+    let bench = bench();
+    let (old, old_id) = bench.issue(G, &["--account", "1"]);
+    let both = format!("{},{}", bench.pepper, "77".repeat(32));
+    let run = |args: &[&str]| bench.finish(bench.command(args).env("KEYTALLY_PEPPER", &both), b"");
+    let issued = run(&["issue", G, "--account", "2", "--json"]).json();
+    bench.remember(issued["key"].as_str().unwrap());
+    let peppers = run(&["list", G, "--json"]).json()["peppers"].clone();
+    assert_eq!(peppers, json!([{"number": 0, "keys": 1}, {"number": 1, "keys": 1}]));
+    bench.remember(run(&["rotate", G, &old_id, "--grace", "0s"]).with(0).trim_end());
+    assert_eq!(run(&["list", G, "--json"]).json()["peppers"], json!([{"number": 1, "keys": 2}]));
+    drop(old);
+}
+
+#[test]
+fn top_shows_the_most_used_first() {
+    let bench = bench();
+    let (idle, _) = bench.issue(G, &["--account", "1"]);
+    let (busy, busy_id) = bench.issue(G, &["--account", "2"]);
+    let (some, some_id) = bench.issue(G, &["--account", "3", "--plan", "pro"]);
+    bench.check(G, &busy, &["--cost", "50"]);
+    bench.check(G, &some, &["--cost", "100"]);
+    let text = bench.run(&["top", G, "--once"]).with(0);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("api.gate  ▏·········  3 of 1000 keys (0.3 %)  2"), "{text}");
+    assert_eq!(lines[1], "plans: default = 100/31d; pro = 1000/31d");
+    let words: Vec<Vec<&str>> = lines[3..].iter().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["KEY", "KEY", "ID", "ACCOUNT", "PLAN", "STATE", "2678400S", "USED", "WITHIN"]);
+    assert_eq!(words[1][1..7], [busy_id.as_str(), "2", "default", "active", "█████·····", "50/100"]);
+    assert_eq!(words[2][1..7], [some_id.as_str(), "3", "pro", "active", "█·········", "100/1000"]);
+    assert_eq!(words[3][5..], ["··········", "0/100", "-"]);
+    assert_eq!(words.len(), 4);
+    let top = bench.run(&["top", G, "--json", "--rows", "1"]).json();
+    assert_eq!((&top["used"], &top["keys"][0]["key_id"]), (&json!(3), &json!(busy_id)));
+    assert_eq!(top["keys"].as_array().unwrap().len(), 1);
+    bench.run(&["top", G]).fails(&["needs a terminal", "--once"]);
+    drop(idle);
+}
+
+#[test]
+fn verify_reads_the_whole_file() {
+    let bench = bench();
+    let (_, key_id) = bench.issue(G, &["--account", "1"]);
+    assert_eq!(bench.run(&["verify", G]).with(0), "api.gate: all 1000 records are well\n");
+    let report = bench.run(&["verify", G, "--json"]).json();
+    assert_eq!(report, json!({"gate": G, "capacity": 1000, "completed": false, "flaws": []}));
+
+    // The plan number of the one record that is taken: there is no plan 9.
+    let mut bytes = fs::read(bench.path(G)).unwrap();
+    let id = number_of(&key_id).to_le_bytes();
+    let plan_at = bytes.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64 + 57;
+    bytes[plan_at] = 9;
+    fs::write(bench.path(G), &bytes).unwrap();
+    let ran = bench.run(&["verify", G]);
+    assert_eq!(ran.status, 3, "{ran:?}");
+    assert_eq!(ran.err, "keytally: api.gate has 1 flaw\n");
+    assert!(ran.out.contains(&key_id) && ran.out.contains("has plan number 9, and there is none"), "{ran:?}");
+    let report = bench.run(&["verify", G, "--json"]).json_with(3);
+    assert_eq!(report["flaws"][0]["key_id"], key_id);
+    bytes[plan_at] = 0;
+    fs::write(bench.path(G), &bytes).unwrap();
+    bench.run(&["verify", G]).with(0);
+}
+
+/// A key id as a number.
+fn number_of(key_id: &str) -> u64 {
+    key_id.parse::<keytally_host::keytally::KeyId>().unwrap().number()
+}
+
+#[test]
+fn the_pepper_comes_from_the_environment_or_a_file() {
+    let bench = bench();
+    let (key, _) = bench.issue(G, &["--account", "1"]);
+    let args = ["check", G, "--key", "-"];
+    let file = bench.path("pepper");
+    fs::write(&file, format!("{}\n", bench.pepper)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let named = [&args[..], &["--pepper-file", "pepper"]].concat();
+    bench.finish(&mut bench.command(&named), key.as_bytes()).with(0);
+    bench.finish(bench.command(&args).env("KEYTALLY_PEPPER_FILE", "pepper"), key.as_bytes()).with(0);
+    // The file is the nearer of the two.
+    let other = "99".repeat(32);
+    bench.finish(bench.command(&named).env("KEYTALLY_PEPPER", &other), key.as_bytes()).with(0);
+    bench
+        .finish(bench.command(&args).env("KEYTALLY_PEPPER", &other), key.as_bytes())
+        .fails(&[G, "none of the 1 pepper(s) given"]);
+
+    let none = ["KEYTALLY_PEPPER", "--pepper-file", "openssl rand -hex 32"];
+    bench.finish(&mut bench.command(&args), b"").fails(&none);
+    bench.finish(bench.command(&args).env("KEYTALLY_PEPPER", ""), b"").fails(&none);
+    bench.finish(bench.command(&args).env("KEYTALLY_PEPPER", "ab".repeat(31)), b"").fails(&[
+        "KEYTALLY_PEPPER",
+        "has 31 bytes",
+        "at least 32",
+    ]);
+    bench
+        .finish(bench.command(&args).env("KEYTALLY_PEPPER", "no/hex!"), b"")
+        .fails(&["neither hex nor base64"]);
+    bench.finish(bench.command(&args).env("KEYTALLY_PEPPER_FILE", "nix"), b"").fails(&["cannot open nix"]);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    bench.finish(&mut bench.command(&named), b"").fails(&["pepper", "0640", "chmod 600"]);
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_one_sentence() {
+    let bench = bench();
+    let before = fs::read(bench.path(G)).unwrap();
+    bench.run(&["create", G]).fails(&[G, "already"]);
+    bench.run(&["create", "x.gate", "--plan", "default=100/fortnight"]).fails(&["\"fortnight\" is no unit"]);
+    bench.run(&["create", "x.gate", "--plan", "default=0/s"]).fails(&["plan \"default\""]);
+    bench
+        .run(&["create", "x.gate", "--plan", "a=1/s", "--plan", "a=2/s"])
+        .fails(&["plan \"a\" is given twice"]);
+    bench.run(&["create", "x.gate", "--plan", "a=1/s", "--plan", "b=2/h"]).fails(&["share their windows"]);
+    bench.run(&["create", "x.gate", "--keys", "0"]).fails(&["a capacity of 0 can't be"]);
+    bench.run(&["create", "x.gate", "--keys", "67108865"]).fails(&["67108865", "67108864"]);
+    bench.run(&["create", "nix/x.gate"]).fails(&["nix/x.gate", "No such file or directory"]);
+    bench.run(&["create", "api.gate/x.gate"]).fails(&["api.gate/x.gate", "Not a directory"]);
+    // A folder that not even root can write.
+    bench.run(&["create", "/proc/x.gate"]).fails(&["/proc/x.gate"]);
+    bench.finish(&mut bench.command(&["create", "x.gate"]), b"").fails(&["no pepper was given"]);
+
+    bench.run(&["list", "nix.gate"]).fails(&["cannot open nix.gate", "No such file"]);
+    bench.run(&["list", "."]).fails(&["a directory"]);
+    let id = "0000000000A";
+    for args in [
+        &["revoke", G, id][..],
+        &["reset", G, id],
+        &["assign", G, id, "--plan", "pro"],
+        &["rotate", G, id, "--grace", "1h"],
+    ] {
+        bench.run(args).fails(&["the gate has no key 0000000000A", "`list`"]);
+    }
+    bench.run(&["issue", G, "--account", "1", "--expires", "1000years"]).fails(&["2106-02-07"]);
+    bench.run_with_input(&["check", G, "--key", "-"], b"\n").fails(&["no key on standard input"]);
+    assert!(before == fs::read(bench.path(G)).unwrap(), "a refusal changed the gate");
+    assert_eq!(bench.names(), [G]);
+}
+
+#[test]
+fn a_gate_that_is_another_or_damaged_is_refused_with_both_sides_named() {
+    let bench = bench();
+    let bytes = fs::read(bench.path(G)).unwrap();
+    let mut other = bytes.clone();
+    other[8..16].copy_from_slice(&99_u64.to_le_bytes());
+    for (name, bytes, parts) in [
+        ("version.gate", other, &["version 99", "version 1"][..]),
+        ("short.gate", bytes[..bytes.len() - 64].to_vec(), &["bytes"]),
+        ("long.gate", [&bytes[..], &[0; 64]].concat(), &["bytes"]),
+        ("text.gate", b"not a gate at all, but some text. ".repeat(1000), &["no keytally table"]),
+        ("empty.gate", Vec::new(), &["no keytally table", "0 bytes"]),
+    ] {
+        fs::write(bench.path(name), &bytes).unwrap();
+        fs::set_permissions(bench.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+        for command in ["list", "verify", "top"] {
+            bench.run(&[command, name]).fails(&[&[name], parts].concat());
+        }
+        assert!(fs::read(bench.path(name)).unwrap() == bytes, "{name} was changed");
+    }
+    fs::set_permissions(bench.path(G), fs::Permissions::from_mode(0o604)).unwrap();
+    bench.run(&["list", G]).fails(&["0604", "chmod 600"]);
+}
+
+#[test]
+fn a_full_gate_says_so() {
+    let bench = Bench::new();
+    bench.run(&["create", G, "--keys", "2"]).with(0);
+    bench.issue(G, &["--account", "1"]);
+    bench.issue(G, &["--account", "1"]);
+    bench.run(&["issue", G, "--account", "1"]).fails(&["the gate is full", "all 2 records"]);
+}
+
+#[test]
+fn usage_is_told_and_ends_with_2() {
+    let bench = bench();
+    for args in [
+        &[][..],
+        &["nix"],
+        &["list"],
+        &["issue", G],
+        &["issue", G, "--account", "-1"],
+        &["issue", G, "--account", "4294967296"],
+        &["issue", G, "--account", "1", "--env", "Live"],
+        &["issue", G, "--account", "1", "--env", "ninechars"],
+        &["issue", G, "--account", "1", "--expires", "soon"],
+        &["issue", G, "--account", "1", "--expires", "0s"],
+        &["create", "x.gate", "--prefix", "k_t"],
+        &["rotate", G, "0000000000A"],
+        &["rotate", G, "tooshort", "--grace", "1h"],
+        &["check", G],
+        &["check", G, "--key", "x", "--cost", "many"],
+        &["assign", G, "0000000000A"],
+    ] {
+        let ran = bench.run(args);
+        assert_eq!((ran.status, ran.out.as_str()), (2, ""), "{args:?} {ran:?}");
+        assert!(ran.err.contains("Usage:") || ran.err.contains("--help"), "{args:?} {ran:?}");
+    }
+    assert_eq!(bench.names(), [G]);
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let bench = Bench::new();
+    let help = bench.run(&["--help"]).with(0);
+    let commands = [
+        "create", "issue", "import", "list", "rotate", "revoke", "assign", "plan", "reset", "check", "top",
+        "verify", "serve",
+    ];
+    for command in commands {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} is not in {help}");
+        let help = bench.run(&[command, "--help"]).with(0);
+        assert!(help.contains("Usage: keytally ") && help.contains("--pepper-file"), "{help}");
+        assert_eq!(help.contains("--json"), command != "serve", "{help}");
+    }
+    assert!(bench.run(&["--version"]).with(0).starts_with("keytally 0."));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_failure() {
+    let bench = bench();
+    let mut child = bench
+        .command(&["list", G])
+        .env("KEYTALLY_PEPPER", &bench.pepper)
+        .stdout(closed_pipe())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut err = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut err).unwrap();
+    assert_eq!(err, "");
+}
+
+/// The writing end of a pipe that nobody reads.
+fn closed_pipe() -> std::io::PipeWriter {
+    std::io::pipe().unwrap().1
+}
