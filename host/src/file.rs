@@ -66,6 +66,14 @@ impl TableFile {
         self.absolute.as_ref().map(|_| self.path.as_path())
     }
 
+    /// Waits until the disk has what is in the file.
+    pub(crate) fn flush(&self) -> Result<(), Error> {
+        match self.absolute {
+            Some(_) => self.file.sync_data().map_err(|error| Error::io("flush", &self.path, error)),
+            None => Ok(()),
+        }
+    }
+
     /// A new open file description of the same file.
     pub(crate) fn reopen(&self) -> Result<OwnedFd, Error> {
         let (again, gone) = match &self.absolute {

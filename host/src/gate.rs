@@ -225,7 +225,7 @@ impl Gate {
 
     /// Takes in a key that was issued elsewhere, of any form, so that its holder keeps it.
     ///
-    /// For many at once use [`administer`](Self::administer), which takes the lock once for all of them.
+    /// For many at once use [`administer`](Self::administer), which locks and flushes once for all of them.
     ///
     /// # Errors
     /// [`Error::Admin`] with what [`Administrator::import`] lists; those of [`administer`](Self::administer).
@@ -296,14 +296,18 @@ impl Gate {
     /// # Errors
     /// Those of [`administer`](Self::administer).
     pub fn verify(&self, report: impl FnMut(Flaw)) -> Result<bool, Error> {
-        self.administer(|administrator| {
-            administrator.verify(now(), report);
-            Ok(administrator.recovered())
-        })
+        let _lock = Lock::of(&self.file)?;
+        let mut administrator = self.table.administer_alone();
+        administrator.verify(now(), report);
+        let completed = administrator.recovered();
+        if completed {
+            self.file.flush()?;
+        }
+        Ok(completed)
     }
 
-    /// Does many changes as one administrator, under one lock. Others who want to administer wait meanwhile, checks
-    /// don't. Every change stands by itself: those made before an error stay.
+    /// Does many changes as one administrator, under one lock, and flushes them to the disk once. Others who want to
+    /// administer wait meanwhile, checks don't. Every change stands by itself: those made before an error stay.
     ///
     /// In `work`, use the administrator only: another administering method of the same gate would wait for ever.
     ///
@@ -321,7 +325,7 @@ impl Gate {
     ///
     /// # Errors
     /// [`Error::Admin`] with the error of `work`; [`Error::Replaced`] when the gate's path now leads to another file;
-    /// [`Error::Io`] when the file can't be opened again or locked.
+    /// [`Error::Io`] when the file can't be opened again or locked, or, with the changes made, can't be flushed.
     pub fn administer<T>(
         &self,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,

@@ -35,13 +35,15 @@
 //! - **Sharing.** Processes that open one file share its counts and keys at once. No process is special, none has to
 //!   run for the others to work, and there is no daemon.
 //! - **Checks never wait.** `check`, `peek`, `refund`, `settle` and `reset` take no lock and make no system call but
-//!   the reading of the clock. They allocate nothing.
+//!   the reading of the clock. They allocate nothing. (The first to touch a page that the system has just written to
+//!   the disk may wait for the file system; in `/dev/shm` there is no such thing.)
 //! - **Administrators take turns.** What changes keys or plans (`issue`, `import`, `rotate`, `revoke`, `assign`,
 //!   `set_plan`, `administer`, `verify`) waits for the file's lock (`flock`). The kernel releases the lock of a
 //!   process that dies, and the next administrator completes what it left half-done.
-//! - **Death is harmless.** A process killed at any instruction loses no count. What is counted survives it, and is
-//!   written to the disk whenever the system sees fit: after a power failure the counts may be some seconds old.
-//!   Issued keys are as durable as counts; `create` alone waits for the disk.
+//! - **Death is harmless.** A process killed at any instruction loses no count and leaves nobody waiting.
+//! - **Power failures.** A change that an administrator made is on the disk when the call returns. Counts are written
+//!   when the system sees fit, so after a power failure they may be half a minute old. A change that was being made
+//!   just then may be lost, and its record unreadable: that key is invalid, and `verify` names it.
 //! - **Forking.** A child shares the mapping of its parent, of files and of tables in memory alike, and may go on
 //!   using the same `Gate` and `Limiter`. After `exec` a program opens the file anew; tables in memory are gone.
 //! - **Files stay as long as they were.** Nobody may shorten a file that is open: a process that touches memory which

@@ -593,7 +593,7 @@ fn verify_reports_tallies_that_no_check_left() {
         flaws(&gate).1,
         [Flaw { record: u32::try_from(record_of(id)).unwrap(), key_id: Some(id), kind: FlawKind::NoTally }]
     );
-    write_word(&files.gate, tally, (u64::MAX >> 2) & !0xffff);
+    write_word(&files.gate, tally, (u64::MAX >> 1) & !0xffff);
     let (_, flaws_there) = flaws(&gate);
     assert_eq!(flaws_there.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(), [FlawKind::FutureTally]);
     assert!(flaws_there[0].to_string().contains("stamped far in the future"));
@@ -724,6 +724,9 @@ fn a_file_of_peppers_is_read_with_care() {
     assert!(pepper::read_file(&path).is_ok());
     assert!(pepper::read_file(folder.path()).unwrap_err().to_string().contains("this is a directory"));
     assert!(pepper::read_file("/dev/zero").unwrap_err().to_string().contains("this is a device"));
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().unwrap().success());
+    assert!(pepper::read_file(&pipe).unwrap_err().to_string().contains("this is a pipe"));
     // A file that only its owner may read, and nobody write, is fine.
     write(one.to_string());
     set_mode(&path, 0o400);
