@@ -4,7 +4,7 @@ use core::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use keytally::{AttachError, CreateError, Policy, gate::AdminError, gate::MAX_KEYS};
+use keytally::{AttachError, CreateError, Policy, gate::AdminError};
 
 /// Why it couldn't be done. `Display` is one whole sentence: it names the file, what was found, what was expected,
 /// and, where there is one, the command that mends it. [`source`](core::error::Error::source) is for programs; its
@@ -278,9 +278,6 @@ impl fmt::Display for PepperError {
 }
 
 impl core::error::Error for PepperError {}
-
-// Sentences about capacities are the core's; this one is quoted in the documentation of `Config`.
-const _: () = assert!(MAX_KEYS == 67_108_864);
 
 #[cfg(test)]
 mod tests {

@@ -81,7 +81,7 @@ impl TableFile {
             // A program that closed all descriptors in order to run in the background closed this one too.
             None => {
                 let link = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-                let closed = io::Error::other("its descriptor was closed");
+                let closed = io::Error::other("its descriptor was closed, or there is no /proc");
                 (link, Error::io("lock the table in", &self.path, closed))
             }
         };

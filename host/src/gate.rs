@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
-use keytally::gate::{Flaw, KeyInfo};
+use keytally::gate::{Flaw, KeyInfo, MAX_KEYS};
 use keytally::{
     Administrator, AttachError, Charge, CreateError, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers,
     Plan, Timestamp, Verdict, gate::AdminError,
@@ -41,6 +41,9 @@ pub struct Config {
     /// The plans, at most 116, the first for keys that name none. All share their windows and algorithm.
     pub plans: Vec<Plan>,
 }
+
+// The page of `keys` says so.
+const _: () = assert!(MAX_KEYS == 67_108_864);
 
 impl Default for Config {
     /// 100,000 keys that begin with `kt`, and one plan: `default`, 100/minute, 1000/hour.
@@ -139,7 +142,7 @@ impl Gate {
     }
 
     /// Creates a gate that is in no file: for tests, and for one process with the children that it forks. It is
-    /// gone when the last of them is.
+    /// gone when the last of them is. What changes its keys needs `/proc`, to open it again for the lock.
     ///
     /// ```
     /// use keytally_host::{Config, Gate, pepper};
@@ -157,7 +160,7 @@ impl Gate {
         Ok(Self { table, file })
     }
 
-    /// The path that the gate was opened or created with; `None` in memory.
+    /// The path that the gate was opened or created with, as it was given; `None` in memory.
     pub fn path(&self) -> Option<&Path> {
         self.file.named()
     }

@@ -54,7 +54,8 @@
 //!   not survive a reboot.
 //! - **Local files only.** Two machines that map one file over a network don't see each other's counts.
 //! - **Who may open.** Files are made with mode 0600. A group may be let in (`chmod g+rw`); a file that others can get
-//!   at, or that belongs to a stranger, is refused. Whoever can write the file can change every count and key in it.
+//!   at, or that belongs to a stranger, is refused. Whoever can write the file can change every count and key in it, and
+//!   whoever can open it can keep administrators waiting.
 //!
 //! Linux only: `O_TMPFILE`, `memfd_create` and `flock` have no equals elsewhere that keep these promises.
 
@@ -88,3 +89,11 @@ pub const HEADER_LEN: usize = HEADER_LINES * keytally::LINE_LEN;
 const HEADER_LINES: usize = 64;
 
 const _: () = assert!(HEADER_LEN == 4096, "the header is one page");
+
+// A server's threads share one of each.
+const _: () = {
+    const fn shared<T: Send + Sync>() {}
+    shared::<Gate>();
+    shared::<Limiter>();
+    shared::<Error>();
+};
