@@ -1,7 +1,7 @@
 //! The commands, end to end: what they print, how they end, and that no secret is shown twice.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(unreachable_pub, reason = "it is a module of a test")]
+#[expect(dead_code, unreachable_pub, reason = "a module of two tests, each of which uses what it needs")]
 mod support;
 
 use std::fs;

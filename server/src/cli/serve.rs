@@ -46,7 +46,7 @@ impl Serve {
             let stop = Stop::new()?;
             let listener = listen::bind(&self.listen).await?;
             let address = reachable(listener.local_addr()?);
-            let data = data::open(&self.data, pepper, plans)?;
+            let data = data::open(&self.data, pepper, &plans)?;
             if let Err(error) = self.greet(&data, address, program)
                 && data.first_key.is_some()
             {

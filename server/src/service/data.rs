@@ -31,19 +31,19 @@ pub(crate) struct Data {
 }
 
 /// Opens the data folder, and makes what isn't there yet.
-pub(crate) fn open(folder: &Path, source: &PepperSource, new_plans: Vec<Plan>) -> Result<Data, Failure> {
+pub(crate) fn open(folder: &Path, source: &PepperSource, new_plans: &[Plan]) -> Result<Data, Failure> {
     let given = source.given()?;
     let gate_path = folder.join("api.gate");
     let own_pepper = folder.join("pepper");
-    let mut config = Config { keys: KEYS, ..Config::default() };
-    let plans_given = !new_plans.is_empty();
-    if plans_given {
-        config.plans.clone_from(&new_plans);
+    let mut config = Config::default();
+    if !new_plans.is_empty() {
+        config.plans = new_plans.to_vec();
     }
-    // What can't be is refused before anything is made: a gate of one key has the same plans.
-    let trial = Config { keys: 1, ..config.clone() };
-    Gate::in_memory(pepper::parse(&pepper::generate()?)?, &trial)?;
-
+    if !gate_path.exists() {
+        // What can't be is refused before anything is made: a gate of one key has the same plans.
+        let trial = Config { keys: 1, ..config.clone() };
+        Gate::in_memory(pepper::parse(&pepper::generate()?)?, &trial)?;
+    }
     let lock = lock_folder(folder)?;
     let exists = gate_path.try_exists().map_err(|error| cannot("look at", &gate_path, &error))?;
     let peppers = match given {
@@ -56,7 +56,7 @@ pub(crate) fn open(folder: &Path, source: &PepperSource, new_plans: Vec<Plan>) -
     };
     let gate = if exists {
         let gate = Gate::open(&gate_path, peppers)?;
-        set_plans(&gate, &new_plans)?;
+        set_plans(&gate, new_plans)?;
         gate
     } else {
         Gate::create(&gate_path, peppers, &config)?
@@ -65,9 +65,6 @@ pub(crate) fn open(folder: &Path, source: &PepperSource, new_plans: Vec<Plan>) -
     drop(lock);
     Ok(Data { gate, gate_path, pepper_path, made: !exists, first_key })
 }
-
-/// Keys of a gate that is made here.
-const KEYS: u32 = 100_000;
 
 /// Makes the folder unless it's there, and keeps other starts out of it.
 fn lock_folder(folder: &Path) -> Result<File, Failure> {

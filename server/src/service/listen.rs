@@ -9,6 +9,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +20,9 @@ use crate::failure::Failure;
 
 /// The most connections at a time; more wait until one ends.
 const MAX_CONNECTIONS: usize = 4096;
+
+/// What the system may hold of answers that a client doesn't read, in bytes for each connection.
+const SEND_BUFFER_LEN: usize = 64 * 1024;
 
 /// How long a client may take to send the head of a request, and how long an idle connection is kept.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -54,7 +58,7 @@ impl Stop {
 
 /// Listens at `address`.
 pub(crate) async fn bind(address: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
+    let cannot = |error: io::Error| {
         let advice = match error.kind() {
             io::ErrorKind::AddrInUse => {
                 "; choose another with --listen, such as 127.0.0.1:0 for any that is free"
@@ -63,7 +67,11 @@ pub(crate) async fn bind(address: &str) -> Result<TcpListener, Failure> {
             _ => "",
         };
         Failure::because(format!("cannot listen on {address}: {error}{advice}"))
-    })
+    };
+    let listener = TcpListener::bind(address).await.map_err(cannot)?;
+    // The connections that it accepts inherit this.
+    set_socket_send_buffer_size(&listener, SEND_BUFFER_LEN).map_err(|error| cannot(error.into()))?;
+    Ok(listener)
 }
 
 /// Serves until it's stopped. Whether all requests were answered in time.

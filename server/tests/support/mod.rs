@@ -1,10 +1,13 @@
 //! What the tests of the program share: a folder of its own, the program run in it, and a watch on its secrets.
 
-use core::cell::RefCell;
+pub mod server;
+pub mod wire;
+
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -15,7 +18,7 @@ pub struct Bench {
     folder: TempDir,
     pub pepper: String,
     /// What no output may show: all keys that have been shown once, and the pepper.
-    secrets: RefCell<Vec<String>>,
+    secrets: Mutex<Vec<String>>,
 }
 
 /// What a run of the program gave.
@@ -63,7 +66,7 @@ impl Ran {
 impl Bench {
     pub fn new() -> Self {
         let pepper = "5f".repeat(32);
-        Self { folder: tempfile::tempdir().unwrap(), secrets: RefCell::new(vec![pepper.clone()]), pepper }
+        Self { folder: tempfile::tempdir().unwrap(), secrets: Mutex::new(vec![pepper.clone()]), pepper }
     }
 
     /// A file in the folder.
@@ -99,7 +102,7 @@ impl Bench {
     /// Runs a command of the program to its end, and looks for secrets in what it prints.
     pub fn finish(&self, command: &mut Command, input: &[u8]) -> Ran {
         let ran = finish(command, input);
-        for secret in self.secrets.borrow().iter() {
+        for secret in self.secrets.lock().unwrap().iter() {
             for text in [&ran.out, &ran.err] {
                 assert!(!text.contains(secret), "a secret is shown by {command:?}: {text}");
             }
@@ -110,7 +113,7 @@ impl Bench {
     /// A key that was shown once: from now on no output may hold its secret.
     pub fn remember(&self, key: &str) -> String {
         let secret = if key.len() > 39 { &key[key.len() - 28..] } else { key };
-        self.secrets.borrow_mut().push(secret.to_owned());
+        self.secrets.lock().unwrap().push(secret.to_owned());
         key.to_owned()
     }
 

@@ -1,0 +1,113 @@
+//! HTTP as it stands on the wire: a client that changes nothing of what it sends or reads.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+
+/// A connection.
+#[derive(Debug)]
+pub struct Wire {
+    stream: BufReader<TcpStream>,
+}
+
+/// A response, name for name and byte for byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub status: String,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Wire {
+    pub fn to(address: SocketAddr) -> Self {
+        Self::over(TcpStream::connect(address).unwrap())
+    }
+
+    pub fn over(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Sends these bytes.
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
+    }
+
+    /// Sends a request with these header lines and reads the response.
+    pub fn ask(&mut self, request: &str, lines: &[&[u8]]) -> Reply {
+        let mut bytes = format!("{request} HTTP/1.1\r\nHost: test\r\n").into_bytes();
+        for line in lines {
+            bytes.extend(*line);
+            bytes.extend(b"\r\n");
+        }
+        bytes.extend(b"\r\n");
+        self.send(&bytes);
+        self.read(request.starts_with("HEAD")).expect("the connection ended before the response")
+    }
+
+    /// Reads one response; `None` when the connection ends before it begins.
+    pub fn read(&mut self, bodiless: bool) -> Option<Reply> {
+        let mut line = || {
+            let mut line = String::new();
+            self.stream.read_line(&mut line).unwrap();
+            if line.is_empty() {
+                return None;
+            }
+            Some(line.strip_suffix("\r\n").expect("the connection ended in a head").to_owned())
+        };
+        let status = line()?;
+        let mut headers = Vec::new();
+        loop {
+            let line = line().expect("the connection ended in a head");
+            let Some((name, value)) = line.split_once(": ") else {
+                assert_eq!(line, "");
+                break;
+            };
+            headers.push((name.to_owned(), value.to_owned()));
+        }
+        let mut reply = Reply { status, headers, body: String::new() };
+        let len: usize = reply.header("Content-Length").parse().unwrap();
+        let mut body = vec![0; if bodiless { 0 } else { len }];
+        self.stream.read_exact(&mut body).expect("the connection ended in a body");
+        reply.body = String::from_utf8(body).unwrap();
+        Some(reply)
+    }
+
+    /// Whether the other side has ended the connection and sent nothing more.
+    pub fn ended(&mut self) -> bool {
+        matches!(self.stream.read(&mut [0]), Ok(0))
+    }
+}
+
+impl Reply {
+    /// The one value of a header, whose name is in exactly these letters.
+    #[track_caller]
+    pub fn header(&self, name: &str) -> &str {
+        let mut values = self.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
+        let (exact, value) = values.next().unwrap_or_else(|| panic!("{name} is not in {self:?}"));
+        assert_eq!(values.next(), None, "{name} is sent twice");
+        assert_eq!(exact, name);
+        value
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name))
+    }
+
+    pub fn code(&self) -> u16 {
+        self.status.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        assert_eq!(self.header("Content-Type"), "application/json");
+        serde_json::from_str(&self.body).unwrap()
+    }
+
+    /// The same without what changes with the second.
+    pub fn timeless(mut self) -> Self {
+        self.headers.retain(|(name, _)| name != "Date");
+        self
+    }
+}
