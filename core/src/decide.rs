@@ -4,8 +4,8 @@
 //! [`next`](Decision::next) is the word itself is not written at all, so denials are read-only.
 //!
 //! Three rules about time hold for all of them:
-//! - A time before the tally's stamp, by at most the longest window, is taken as the tally's own: a clock that runs
-//!   late or goes back never opens a window again.
+//! - A time before the tally's stamp, by at most the longest window or a minute, whichever is longer, is taken as the
+//!   tally's own: a clock that runs late or goes back never opens a window again.
 //! - A stamp further ahead than that can only come from a clock that was wrong. The counts are kept, and the present
 //!   stamp is taken, so a table heals at once instead of denying until that future comes. This alone is written even
 //!   when the request is denied.
@@ -67,12 +67,12 @@ pub struct Charge {
 pub fn check(layout: &Layout, limits: Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
     let mut reading = Reading::of(layout, limits, word, now);
     let outcome = reading.admits(cost);
-    let mut next = reading.unchanged(word);
     if outcome == Outcome::Admitted && cost > 0 {
         reading.charge(cost);
-        next = reading.pack();
+        reading.decision(outcome, reading.word, cost)
+    } else {
+        reading.decision(outcome, reading.unchanged(word), cost)
     }
-    reading.decision(outcome, next, cost)
 }
 
 /// What [`check`] would answer, without the charge.
@@ -87,8 +87,7 @@ pub fn peek(layout: &Layout, limits: Limits, word: u64, now: Timestamp, cost: u3
 /// refunds what it charged, once; a count never goes below 0.
 pub fn refund(layout: &Layout, limits: Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
     let mut reading = Reading::of(layout, limits, word, now);
-    let changed = reading.give_back(charge);
-    let next = if changed { reading.pack() } else { reading.unchanged(word) };
+    let next = if reading.give_back(charge) { reading.word } else { reading.unchanged(word) };
     reading.decision(Outcome::Admitted, next, 0)
 }
 
@@ -111,7 +110,7 @@ pub fn settle(
     let room = reading.remaining.iter().take(layout.len()).min().copied().unwrap_or(0);
     let charged = extra.min(room);
     reading.charge(charged);
-    let next = if charged == 0 { reading.unchanged(word) } else { reading.pack() };
+    let next = if charged == 0 { reading.unchanged(word) } else { reading.word };
     let mut decision = reading.decision(Outcome::Admitted, next, 0);
     decision.uncharged = extra - charged;
     decision
@@ -120,17 +119,16 @@ pub fn settle(
 /// Forgets all counts. The stamp stays, so a late clock can't bring them back.
 pub fn reset(layout: &Layout, limits: Limits, word: u64, now: Timestamp) -> Decision {
     let mut reading = Reading::of(layout, limits, word, now);
-    reading.current = [0; MAX_QUOTAS];
-    reading.previous = [0; MAX_QUOTAS];
+    reading.word = layout.unused(layout.stamp(reading.word));
     reading.measure();
-    reading.decision(Outcome::Admitted, reading.pack(), 0)
+    reading.decision(Outcome::Admitted, reading.word, 0)
 }
 
 /// The word that a tally should have had if no clock had been wrong; the same word unless its stamp lies ahead of
-/// `now` by more than the longest window.
+/// `now` by more than clocks may disagree.
 pub(crate) fn heal(layout: &Layout, word: u64, now: Timestamp) -> u64 {
     let asked = layout.stamp_at(now);
-    if layout.stamp(word) <= asked + layout.longest_units() {
+    if layout.stamp(word) <= asked + layout.tolerance() {
         return word;
     }
     layout.with_stamp(word, asked)
@@ -140,13 +138,12 @@ pub(crate) fn heal(layout: &Layout, word: u64, now: Timestamp) -> u64 {
 struct Reading<'l> {
     layout: &'l Layout,
     limits: Limits,
-    stamp: u64,
-    /// The moment itself, in Unix milliseconds: within the unit that `stamp` names.
+    /// The tally, brought to that moment.
+    word: u64,
+    /// The moment itself, in Unix milliseconds: within the unit that the word's stamp names.
     time_ms: u64,
     /// Whether the tally's stamp came from a wrong clock and was replaced.
     healed: bool,
-    current: [u64; MAX_QUOTAS],
-    previous: [u64; MAX_QUOTAS],
     remaining: [u32; MAX_QUOTAS],
 }
 
@@ -155,78 +152,64 @@ impl<'l> Reading<'l> {
     fn of(layout: &'l Layout, limits: Limits, word: u64, now: Timestamp) -> Self {
         let asked = layout.stamp_at(now);
         let held = layout.stamp(word);
-        let late = held > asked && held - asked <= layout.longest_units();
-        let (stamp, time_ms) = if late {
-            (held, layout.stamp_start_ms(held))
-        } else {
-            (asked, now.unix_ms().min(layout.stamp_start_ms(asked + 1) - 1))
-        };
-        let mut reading = Self {
-            layout,
-            limits: layout.clamp(limits),
-            stamp,
-            time_ms,
-            healed: held > stamp,
-            current: [0; MAX_QUOTAS],
-            previous: [0; MAX_QUOTAS],
-            remaining: [0; MAX_QUOTAS],
-        };
-        for place in 0..layout.len() {
-            let (current, previous) = (layout.current(word, place), layout.previous(word, place));
-            // A stamp that is ahead keeps its counts: nothing has passed.
-            let passed = if held < stamp {
-                layout.window_index(place, stamp) - layout.window_index(place, held)
-            } else {
-                0
-            };
-            (reading.current[place], reading.previous[place]) = match passed {
-                0 => (current, previous),
-                1 if layout.algorithm() == Algorithm::Sliding => (0, current),
-                _ => (0, 0),
-            };
+        let (mut brought, mut time_ms, mut healed) = (word, now.unix_ms(), false);
+        if asked == layout.last_stamp() {
+            time_ms = time_ms.min(layout.stamp_start_ms(asked + 1) - 1);
         }
+        if held < asked {
+            brought = layout.rolled(word, asked);
+        } else if held > asked {
+            healed = held - asked > layout.tolerance();
+            if healed {
+                brought = layout.with_stamp(word, asked);
+            } else {
+                time_ms = layout.stamp_start_ms(held);
+            }
+        }
+        let limits = layout.clamp(limits);
+        let mut reading = Self { layout, limits, word: brought, time_ms, healed, remaining: [0; MAX_QUOTAS] };
         reading.measure();
         reading
-    }
-
-    #[inline]
-    fn pack(&self) -> u64 {
-        self.layout.pack(self.stamp, &self.current, &self.previous)
     }
 
     /// The next word when nothing was charged: the word itself, but with the present stamp if its own came from a
     /// wrong clock. Left as it is, that stamp would be taken for a present one as soon as the time comes near it.
     #[inline]
     fn unchanged(&self, word: u64) -> u64 {
-        if self.healed { self.pack() } else { word }
+        if self.healed { self.word } else { word }
     }
 
     /// Works out what the counts leave.
     #[inline]
     fn measure(&mut self) {
         for place in 0..self.layout.len() {
-            let used = u32::try_from(self.used(place)).unwrap_or(u32::MAX);
-            self.remaining[place] = self.limits.0[place].saturating_sub(used);
+            self.remaining[place] = self.limits.0[place].saturating_sub(self.used(place));
         }
     }
 
     /// The units that count against the limit. Rounded up, so that a fraction never admits more.
-    ///
-    /// A count has at most 32 bits and a window at most 2^31.4 milliseconds, so the product fits.
     #[inline]
-    fn used(&self, place: usize) -> u64 {
-        let previous = self.previous[place];
-        if previous == 0 {
-            return self.current[place];
+    fn used(&self, place: usize) -> u32 {
+        let current = self.layout.current(self.word, place);
+        match self.layout.previous(self.word, place) {
+            0 => current,
+            previous => current.saturating_add(self.overlapping(place, previous)),
         }
+    }
+
+    /// The part of the previous window's count that still overlaps the last full window length.
+    ///
+    /// A count has at most 32 bits and a window at most 2^31.4 milliseconds, so the product fits; and the weighted
+    /// count is at most the count.
+    fn overlapping(&self, place: usize, previous: u32) -> u32 {
         let length = self.layout.windows()[place].ms();
         let overlap = length - (self.time_ms - self.window_start_ms(place));
-        self.current[place] + (previous * overlap).div_ceil(length)
+        u32::try_from((u64::from(previous) * overlap).div_ceil(length)).unwrap_or(previous)
     }
 
     #[inline]
     fn window_start_ms(&self, place: usize) -> u64 {
-        self.layout.window_index(place, self.stamp) * self.layout.windows()[place].ms()
+        self.layout.window_index(place, self.layout.stamp(self.word)) * self.layout.windows()[place].ms()
     }
 
     /// Whether every window has room for `cost`.
@@ -245,29 +228,31 @@ impl<'l> Reading<'l> {
     /// Adds `cost` to every window, which has been found to have room for it.
     #[inline]
     fn charge(&mut self, cost: u32) {
-        for place in 0..self.layout.len() {
-            self.current[place] += u64::from(cost);
-            self.remaining[place] -= cost;
+        self.word = self.layout.charged(self.word, cost);
+        for remaining in &mut self.remaining[..self.layout.len()] {
+            *remaining -= cost;
         }
     }
 
     /// Takes the units of `charge` out of the counts that hold them, and tells whether any did.
     fn give_back(&mut self, charge: Charge) -> bool {
-        let charged = self.layout.stamp_at(charge.at);
-        let mut changed = false;
-        for place in 0..self.layout.len() {
-            let now = self.layout.window_index(place, self.stamp);
-            let count = match now.checked_sub(self.layout.window_index(place, charged)) {
-                Some(0) => &mut self.current[place],
-                Some(1) => &mut self.previous[place],
-                _ => continue,
-            };
-            let given = u64::from(charge.cost).min(*count);
-            *count -= given;
-            changed |= given > 0;
+        let layout = self.layout;
+        let (now, charged) = (layout.stamp(self.word), layout.stamp_at(charge.at));
+        let before = self.word;
+        for place in 0..layout.len() {
+            let previous =
+                match layout.window_index(place, now).checked_sub(layout.window_index(place, charged)) {
+                    Some(0) => false,
+                    Some(1) => true,
+                    _ => continue,
+                };
+            let count = if previous { layout.previous(before, place) } else { layout.current(before, place) };
+            if count > 0 {
+                self.word = layout.given_back(self.word, place, previous, charge.cost.min(count));
+            }
         }
         self.measure();
-        changed
+        self.word != before
     }
 
     /// The earliest moment, in Unix milliseconds, at which the window at `place` has room for `cost` if nothing more
@@ -285,9 +270,10 @@ impl<'l> Reading<'l> {
             Algorithm::Fixed => start + length,
             Algorithm::Sliding => {
                 let limit = u64::from(self.limits.0[place]);
-                match limit.checked_sub(self.current[place] + u64::from(cost)) {
-                    Some(room) => start + fades(self.previous[place], room),
-                    None => start + length + fades(self.current[place], limit - u64::from(cost)),
+                let current = u64::from(self.layout.current(self.word, place));
+                match limit.checked_sub(current + u64::from(cost)) {
+                    Some(room) => start + fades(u64::from(self.layout.previous(self.word, place)), room),
+                    None => start + length + fades(current, limit - u64::from(cost)),
                 }
             }
         }
@@ -307,17 +293,25 @@ impl<'l> Reading<'l> {
         };
         if layout.algorithm() == Algorithm::Sliding {
             for place in 0..layout.len() {
-                quotas.lasting |= u8::from(self.current[place] > 0) << place;
+                quotas.lasting |= u8::from(layout.current(self.word, place) > 0) << place;
             }
         }
         let mut retry_at = None;
         if outcome == Outcome::Denied {
             for place in 0..layout.len() {
                 quotas.lacking |= u8::from(cost > self.remaining[place]) << place;
-                retry_at = retry_at.max(Some(Timestamp::from_unix_ms(self.room_at_ms(place, cost))));
             }
+            retry_at = self.retry_at(cost);
         }
         Decision { outcome, next, quotas, retry_at, uncharged: 0 }
+    }
+
+    /// When every window will have room for `cost`: it is the last of them that counts, since none of the others
+    /// has less room then than before.
+    #[cold]
+    fn retry_at(&self, cost: u32) -> Option<Timestamp> {
+        let rooms = (0..self.layout.len()).map(|place| self.room_at_ms(place, cost));
+        rooms.max().map(Timestamp::from_unix_ms)
     }
 }
 

@@ -67,7 +67,7 @@ impl Header {
     pub(crate) fn write(&self, memory: &[Line]) {
         memory[0].store(0, 0);
         for word in memory.iter().flat_map(Line::words) {
-            // Fresh pages are zero already, and reading them takes no memory.
+            // Memory that is zero already isn't written again.
             if word.load(crate::sync::Ordering::Relaxed) != 0 {
                 word.store(0, crate::sync::Ordering::Relaxed);
             }

@@ -196,9 +196,9 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         &self.layout
     }
 
-    /// The limit of each window, shortest window first.
-    pub fn limits(&self) -> Limits {
-        self.limits
+    /// The policy that the table was made with; `None` in a damaged one.
+    pub fn policy(&self) -> Option<Policy> {
+        self.layout.policy(self.limits)
     }
 
     /// How many subjects the table was made for.

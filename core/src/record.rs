@@ -27,6 +27,7 @@ use crate::key::KeyId;
 use crate::line::{LINE_WORDS, Line, high, join, low};
 use crate::mac::Tag;
 use crate::sync::AtomicU64;
+use crate::time::Timestamp;
 
 /// Words of a record.
 const KEY_ID: usize = 0;
@@ -88,6 +89,19 @@ impl Record {
             env,
             sequence: 0,
         }
+    }
+
+    /// Whether no secret of the key is good any more, or the record is free.
+    #[inline]
+    pub(crate) fn has_ended(&self, now: Timestamp) -> bool {
+        let expired = self.not_after != 0 && now.unix_s() >= u64::from(self.not_after);
+        self.key_id.is_none() || self.state == KeyState::Revoked || expired
+    }
+
+    /// Whether the previous secret is good still.
+    #[inline]
+    pub(crate) fn is_in_grace(&self, now: Timestamp) -> bool {
+        now.unix_s() < u64::from(self.grace_until)
     }
 
     #[inline]

@@ -7,11 +7,18 @@
 //! Windows nest, so from the one stamp every window's index follows: hour = minute / 60. A sliding window has two
 //! counts, this window's and then the previous one's.
 
-use crate::policy::{Algorithm, Limits, MAX_QUOTAS, Quota, Window};
+use heapless::Vec;
+
+use crate::line::low;
+use crate::policy::{Algorithm, Limits, MAX_QUOTAS, Policy, Quota, Window};
 use crate::time::{Divisor, Timestamp};
 
 /// The year 2200 in Unix seconds: a stamp reaches at least so far.
 const STAMP_REACH_S: u64 = 7_258_118_400;
+
+/// Clocks may disagree by so many seconds, or by the longest window where that is more. Where windows are shorter than what
+/// clocks of honest machines are apart, the window alone would let two such clocks open it in turn, without end.
+const TOLERANCE_S: u32 = 60;
 
 /// The widest count, in bits: limits are `u32`.
 const MAX_COUNT_BITS: u32 = 32;
@@ -28,12 +35,18 @@ pub struct Layout {
     /// Bits of each count; both counts of a sliding window have them.
     bits: [u8; MAX_QUOTAS],
     /// Where each window's (current) count begins; a sliding window's previous count lies just below it.
-    shifts: [u8; MAX_QUOTAS],
-    stamp_shift: u8,
+    shifts: [u32; MAX_QUOTAS],
+    /// The largest count of each window, which is its mask too.
+    masks: [u32; MAX_QUOTAS],
+    /// One unit in every window's current count.
+    one_each: u64,
+    stamp_shift: u32,
     /// The smallest window, in milliseconds.
     unit: Divisor,
     /// Each window's length in units.
     ratios: [Divisor; MAX_QUOTAS],
+    /// How far clocks may disagree, in units.
+    tolerance: u64,
 }
 
 impl Layout {
@@ -87,38 +100,55 @@ impl Layout {
         if !nested || !fitting || total < CLAIM_TOKEN_BITS || stamp_bits < 12 {
             return None;
         }
-        // Neither the time at the last stamp nor the reset two windows later may leave 64 bits of milliseconds.
-        let reach =
-            (1u128 << stamp_bits) * u128::from(first.ms()) + 3 * u128::from(lengths[lengths.len() - 1].ms());
+        // Nothing that is reckoned from the last stamp may leave 64 bits of milliseconds.
+        let longest = lengths[lengths.len() - 1];
+        let tolerance = u64::from(longest.seconds().max(TOLERANCE_S).div_ceil(first.seconds()));
+        let units = (1u128 << stamp_bits) + u128::from(tolerance);
+        let reach = units * u128::from(first.ms()) + 3 * u128::from(longest.ms());
         if reach > u128::from(u64::MAX) {
             return None;
         }
-        let mut shifts = [0; MAX_QUOTAS];
-        let mut shift = u8::try_from(total).ok()?;
-        let stamp_shift = shift;
+        let (mut shifts, mut masks, mut one_each) = ([0; MAX_QUOTAS], [0; MAX_QUOTAS], 0);
+        let mut shift = total;
         for (place, &bits) in used.iter().enumerate() {
-            shift -= bits;
+            shift -= u32::from(bits);
             shifts[place] = shift;
+            masks[place] = u32::MAX >> (MAX_COUNT_BITS - u32::from(bits));
+            one_each |= 1u64 << shift;
             if algorithm == Algorithm::Sliding {
-                shift -= bits;
+                shift -= u32::from(bits);
             }
         }
         let ratios = windows.map(|window| Divisor::new(u64::from(window.seconds() / first.seconds())));
+        let unit = Divisor::new(first.ms());
+        let stamp_shift = total;
         Some(Self {
             algorithm,
             windows,
             len,
             bits,
             shifts,
+            masks,
+            one_each,
             stamp_shift,
-            unit: Divisor::new(first.ms()),
+            unit,
             ratios,
+            tolerance,
         })
     }
 
     /// How the windows count.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// The policy of this layout with these limits; `None` when one of them is 0.
+    pub(crate) fn policy(&self, limits: Limits) -> Option<Policy> {
+        let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
+        for (&window, &limit) in self.windows().iter().zip(&limits.0) {
+            quotas.push(Quota { limit, window }).ok()?;
+        }
+        Policy::new(self.algorithm, &quotas).ok()
     }
 
     /// The windows, shortest first.
@@ -145,7 +175,7 @@ impl Layout {
 
     /// The bits of the stamp.
     pub fn stamp_bits(&self) -> u32 {
-        u64::BITS - u32::from(self.stamp_shift)
+        u64::BITS - self.stamp_shift
     }
 
     /// The bits of each window's count, shortest window first.
@@ -158,18 +188,18 @@ impl Layout {
         self.bits
     }
 
-    /// The largest limit that the window at `place` can count, so far can a limit be raised in place.
+    /// The largest limit that the window at `place` can count; so far can a limit be raised in place.
     #[inline]
     pub fn max_limit(&self, place: usize) -> u32 {
-        u32::try_from(self.mask(place)).unwrap_or(u32::MAX)
+        self.masks[place]
     }
 
     /// `limits`, none above what its count can hold: a sum of them then never runs into the next field.
     #[inline]
     pub(crate) fn clamp(&self, limits: Limits) -> Limits {
         let mut clamped = limits;
-        for place in 0..self.len() {
-            clamped.0[place] = clamped.0[place].min(self.max_limit(place));
+        for (limit, &max) in clamped.0.iter_mut().zip(&self.masks) {
+            *limit = (*limit).min(max);
         }
         clamped
     }
@@ -177,7 +207,13 @@ impl Layout {
     /// The stamp of a moment. The last value is kept for claim marks; time stands still at the one before.
     #[inline]
     pub(crate) fn stamp_at(&self, now: Timestamp) -> u64 {
-        self.unit.divide(now.unix_ms()).min(self.claim_stamp() - 1)
+        self.unit.divide(now.unix_ms()).min(self.last_stamp())
+    }
+
+    /// The stamp at which time stands still.
+    #[inline]
+    pub(crate) fn last_stamp(&self) -> u64 {
+        self.claim_stamp() - 1
     }
 
     /// The moment, in Unix milliseconds, at which a stamp begins.
@@ -189,7 +225,7 @@ impl Layout {
     /// The stamp of a word.
     #[inline]
     pub(crate) fn stamp(&self, word: u64) -> u64 {
-        word >> self.stamp_shift
+        word.wrapping_shr(self.stamp_shift)
     }
 
     /// The index of the window at `place`, since the epoch, that a stamp lies in.
@@ -198,57 +234,84 @@ impl Layout {
         self.ratios[place].divide(stamp)
     }
 
-    /// The longest window in units of the smallest.
-    #[inline]
-    pub(crate) fn longest_units(&self) -> u64 {
-        self.ratios[self.len() - 1].value()
-    }
-
-    #[inline]
-    fn mask(&self, place: usize) -> u64 {
-        (1u64 << self.bits[place]) - 1
-    }
-
     /// The current count of the window at `place`.
     #[inline]
-    pub(crate) fn current(&self, word: u64, place: usize) -> u64 {
-        (word >> self.shifts[place]) & self.mask(place)
+    pub(crate) fn current(&self, word: u64, place: usize) -> u32 {
+        low(word.wrapping_shr(self.shifts[place])) & self.masks[place]
     }
 
     /// The previous count of the window at `place`; 0 in a fixed layout.
     #[inline]
-    pub(crate) fn previous(&self, word: u64, place: usize) -> u64 {
+    pub(crate) fn previous(&self, word: u64, place: usize) -> u32 {
         match self.algorithm {
             Algorithm::Fixed => 0,
-            Algorithm::Sliding => (word >> (self.shifts[place] - self.bits[place])) & self.mask(place),
+            Algorithm::Sliding => low(word.wrapping_shr(self.previous_shift(place))) & self.masks[place],
         }
     }
 
-    /// A word of this stamp and these counts, each of which fits its field.
     #[inline]
-    pub(crate) fn pack(&self, stamp: u64, current: &[u64; MAX_QUOTAS], previous: &[u64; MAX_QUOTAS]) -> u64 {
-        let mut word = stamp << self.stamp_shift;
+    fn previous_shift(&self, place: usize) -> u32 {
+        self.shifts[place] - u32::from(self.bits[place])
+    }
+
+    /// A tally of this stamp with nothing counted.
+    #[inline]
+    pub(crate) fn unused(&self, stamp: u64) -> u64 {
+        stamp << self.stamp_shift
+    }
+
+    /// The word with `cost` added to every window's current count. Each has room for it.
+    #[inline]
+    pub(crate) fn charged(&self, word: u64, cost: u32) -> u64 {
+        debug_assert!((0..self.len()).all(|place| cost <= self.masks[place] - self.current(word, place)));
+        word + u64::from(cost) * self.one_each
+    }
+
+    /// The word with `cost`, at most what is there, taken out of one count of the window at `place`: the current or
+    /// the previous one.
+    pub(crate) fn given_back(&self, word: u64, place: usize, previous: bool, cost: u32) -> u64 {
+        let shift = if previous { self.previous_shift(place) } else { self.shifts[place] };
+        word - (u64::from(cost) << shift)
+    }
+
+    /// The word as it is at a later stamp: windows that have passed count nothing, and in a sliding one the count of
+    /// the window just passed is the previous one.
+    pub(crate) fn rolled(&self, word: u64, stamp: u64) -> u64 {
+        let held = self.stamp(word);
+        let mut rolled = self.unused(stamp);
         for place in 0..self.len() {
-            debug_assert!(current[place] <= self.mask(place) && previous[place] <= self.mask(place));
-            word |= current[place] << self.shifts[place];
+            let passed = self.window_index(place, stamp) - self.window_index(place, held);
+            let (current, previous) = match passed {
+                0 => (self.current(word, place), self.previous(word, place)),
+                1 if self.algorithm == Algorithm::Sliding => (0, self.current(word, place)),
+                _ => (0, 0),
+            };
+            rolled |= u64::from(current) << self.shifts[place];
             if self.algorithm == Algorithm::Sliding {
-                word |= previous[place] << (self.shifts[place] - self.bits[place]);
+                rolled |= u64::from(previous) << self.previous_shift(place);
             }
         }
-        word
+        rolled
     }
 
     /// The same counts under another stamp.
     pub(crate) fn with_stamp(&self, word: u64, stamp: u64) -> u64 {
         let counts = (1u64 << self.stamp_shift) - 1;
-        (stamp << self.stamp_shift) | (word & counts)
+        self.unused(stamp) | (word & counts)
     }
 
-    /// Whether a word says nothing any more to any clock that is at most one longest window late, and from which
-    /// stamp on: its slot may then go to another subject.
+    /// How late a clock may be, in units of the smallest window: the longest window, or a minute where that is longer.
+    /// A stamp that is further ahead than this came from a clock that was wrong.
+    #[inline]
+    pub(crate) fn tolerance(&self) -> u64 {
+        self.tolerance
+    }
+
+    /// Whether a word says nothing any more to any clock that is late within the tolerance: its slot may then go to
+    /// another subject.
     ///
-    /// One whole window more than a clock that is right would need: were the slot reused as soon as its windows
-    /// passed, a caller with a late clock would find its subject gone and start a new count in the old window.
+    /// Were the slot reused as soon as its windows passed, a caller with a late clock would find its subject gone and
+    /// start a new count in the old window.
     #[inline]
     pub fn reusable(&self, word: u64, now: Timestamp) -> bool {
         word == VOID || self.stamp_at(now) >= self.reusable_from(word)
@@ -257,17 +320,18 @@ impl Layout {
     /// The first stamp at which the slot of `word` may be reused.
     pub(crate) fn reusable_from(&self, word: u64) -> u64 {
         let windows = match self.algorithm {
-            Algorithm::Fixed => 2,
-            Algorithm::Sliding => 3,
+            Algorithm::Fixed => 1,
+            Algorithm::Sliding => 2,
         };
         let longest = self.len() - 1;
-        (self.window_index(longest, self.stamp(word)) + windows) * self.longest_units()
+        let passed = (self.window_index(longest, self.stamp(word)) + windows) * self.ratios[longest].value();
+        passed + self.tolerance
     }
 
     /// The stamp of claim marks: all ones.
     #[inline]
     fn claim_stamp(&self) -> u64 {
-        u64::MAX >> self.stamp_shift
+        u64::MAX.wrapping_shr(self.stamp_shift)
     }
 
     /// The mark that a claim puts in place of an expired tally. `token` is cut to [`CLAIM_TOKEN_BITS`].
@@ -296,7 +360,6 @@ const fn counts_per_window(algorithm: Algorithm) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Policy;
 
     fn layout(text: &str) -> Layout {
         *text.parse::<Policy>().unwrap().layout()
@@ -311,12 +374,17 @@ mod tests {
     }
 
     #[test]
-    fn a_packed_word_reads_back() {
+    fn counts_roll_with_their_windows() {
         let layout = layout("sliding 5/10s, 50/100s");
-        let word = layout.pack(12345, &[1, 2, 0, 0], &[3, 4, 0, 0]);
-        assert_eq!(layout.stamp(word), 12345);
-        assert_eq!((layout.current(word, 0), layout.previous(word, 0)), (1, 3));
-        assert_eq!((layout.current(word, 1), layout.previous(word, 1)), (2, 4));
+        let counts = |word| [0, 1].map(|place| (layout.current(word, place), layout.previous(word, place)));
+        let word = layout.charged(layout.unused(123_459), 3);
+        assert_eq!((layout.stamp(word), counts(word)), (123_459, [(3, 0), (3, 0)]));
+        let later = layout.charged(layout.rolled(word, 123_460), 2);
+        assert_eq!(counts(later), [(2, 3), (2, 3)]);
+        assert_eq!(counts(layout.rolled(later, 123_461)), [(0, 2), (2, 3)]);
+        assert_eq!(counts(layout.rolled(later, 123_462)), [(0, 0), (2, 3)]);
+        assert_eq!(counts(layout.rolled(later, 123_480)), [(0, 0), (0, 0)]);
+        assert_eq!(counts(layout.given_back(later, 1, true, 3)), [(2, 3), (2, 0)]);
     }
 
     #[test]
@@ -324,7 +392,7 @@ mod tests {
         let layout = layout("100/minute, 1000/hour");
         let last = layout.stamp_at(Timestamp::from_unix_ms(u64::MAX));
         assert_eq!(last, (1 << 27) - 2);
-        assert!(!layout.is_claim_mark(layout.pack(last, &[(1 << 17) - 1, (1 << 20) - 1, 0, 0], &[0; 4])));
+        assert!(!layout.is_claim_mark(layout.unused(last) | ((1 << 37) - 1)));
         assert!(layout.is_claim_mark(layout.claim_mark(u64::MAX)));
         assert_ne!(layout.claim_mark(1), layout.claim_mark(2));
     }
@@ -339,7 +407,7 @@ mod tests {
     fn a_slot_is_kept_one_window_longer_than_its_tally() {
         let layout = layout("100/minute, 1000/hour");
         let hour = 3_600_000;
-        let word = layout.pack(59, &[1, 1, 0, 0], &[0; 4]);
+        let word = layout.charged(layout.unused(59), 1);
         assert!(!layout.reusable(word, Timestamp::from_unix_ms(2 * hour - 1)));
         assert!(layout.reusable(word, Timestamp::from_unix_ms(2 * hour)));
     }

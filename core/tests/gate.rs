@@ -128,7 +128,7 @@ fn a_revoked_key_is_refused_at_once_and_listed_still() {
     assert_eq!(verdict.holder().map(|holder| holder.key_id), Some(key_id));
     assert_eq!(gate.key(key_id, at(0)).unwrap().state, KeyState::Revoked);
     let mut administrator = gate.administer().unwrap();
-    assert_eq!(administrator.rotate(key_id, 0, entropy()).err(), Some(AdminError::Revoked(key_id)));
+    assert_eq!(administrator.rotate(key_id, 0, entropy(), at(0)).err(), Some(AdminError::Revoked(key_id)));
     assert_eq!(administrator.revoke(key_id), Ok(()));
 }
 
@@ -148,7 +148,7 @@ fn both_secrets_of_a_rotated_key_spend_one_quota() {
     let gate = attach(&memory);
     let (old, key_id) = issue(&gate);
     assert!(check(&gate, &old, at(0)).admitted());
-    let new = gate.administer().unwrap().rotate(key_id, unix_s(30), entropy()).unwrap();
+    let new = gate.administer().unwrap().rotate(key_id, unix_s(30), entropy(), at(0)).unwrap();
     assert_eq!(parse_key(new.expose().as_bytes()).unwrap().id, key_id);
     assert_eq!(check(&gate, &new, at(1)).remaining(), 8);
     assert_eq!(check(&gate, &old, at(29)).remaining(), 7);
@@ -156,7 +156,7 @@ fn both_secrets_of_a_rotated_key_spend_one_quota() {
     assert_eq!(check(&gate, &old, at(30)).reason(), Reason::Expired);
     assert!(check(&gate, &new, at(60)).admitted());
     // A second rotation, without grace, ends both.
-    let newest = gate.administer().unwrap().rotate(key_id, 0, entropy()).unwrap();
+    let newest = gate.administer().unwrap().rotate(key_id, 0, entropy(), at(0)).unwrap();
     assert_eq!(check(&gate, &new, at(61)).reason(), Reason::Expired);
     assert_eq!(check(&gate, &old, at(61)).reason(), Reason::WrongSecret);
     assert!(check(&gate, &newest, at(61)).admitted());
@@ -168,7 +168,7 @@ fn peppers_rotate_with_the_keys() {
     let (old_key, key_id) = issue(&attach(&memory));
     let both = Gate::attach(&memory[..], peppers(&[OLD, NEW])).unwrap();
     assert!(check(&both, &old_key, at(0)).admitted());
-    let new_key = both.administer().unwrap().rotate(key_id, unix_s(1000), entropy()).unwrap();
+    let new_key = both.administer().unwrap().rotate(key_id, unix_s(1000), entropy(), at(0)).unwrap();
     assert!(check(&both, &new_key, at(1)).admitted(), "the new secret is under the new pepper");
     assert!(check(&both, &old_key, at(1)).admitted(), "the old secret is under the old pepper");
     let only_new = Gate::attach(&memory[..], peppers(&[NEW])).unwrap();
@@ -193,9 +193,54 @@ fn a_fifth_pepper_waits_until_one_is_unused() {
     let refused = fifth.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).err();
     assert_eq!(refused, Some(AdminError::PeppersFull));
     let fourth = Gate::attach(&memory[..], peppers(&[[2; 32], [4; 32]])).unwrap();
-    fourth.administer().unwrap().rotate(ids[1], 0, entropy()).unwrap();
-    fourth.administer().unwrap().rotate(ids[1], 0, entropy()).unwrap();
-    issue(&fifth);
+    // The grace of the old secret needs the old pepper until it is over; a key that was revoked needs none.
+    fourth.administer().unwrap().rotate(ids[1], unix_s(10), entropy(), at(0)).unwrap();
+    let mut issue_at =
+        |now| fifth.administer().unwrap().issue(&new_key("default"), entropy(), now).map(|_| ());
+    assert_eq!(issue_at(at(9)), Err(AdminError::PeppersFull));
+    assert_eq!(issue_at(at(10)), Ok(()));
+    fifth.administer().unwrap().revoke(ids[2]).unwrap();
+    issue(&Gate::attach(&memory[..], peppers(&[OLD, [6; 32]])).unwrap());
+}
+
+#[test]
+fn what_is_refused_changes_nothing() {
+    let memory = memory(64);
+    let image =
+        || -> Vec<u64> { memory.iter().flat_map(Line::words).map(|word| word.load(SeqCst)).collect() };
+    let gate = Gate::attach(&memory[..], peppers(&[OLD, NEW])).unwrap();
+    let long = NewKey { env: Name::new("12345678").unwrap(), ..new_key("default") };
+    let before = image();
+    let mut administrator = gate.administer().unwrap();
+    assert_eq!(administrator.issue(&new_key("gold"), entropy(), at(0)).err(), Some(AdminError::NoSuchPlan));
+    let imported = administrator.import(b"an-imported-key-0001", &new_key("gold"), at(0));
+    assert_eq!(imported, Err(AdminError::NoSuchPlan));
+    let issued = administrator.issue(&NewKey { plan: "gold", ..long }, entropy(), at(0));
+    assert_eq!(issued.err(), Some(AdminError::NoSuchPlan));
+    drop(administrator);
+    assert!(image() == before);
+}
+
+#[test]
+fn a_plan_change_that_was_interrupted_is_completed() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let raised = Plan::new("pro", "7/minute, 70/hour".parse().unwrap()).unwrap();
+    gate.administer().unwrap().set_plan(&raised).unwrap();
+    // The header still holds what was to be written; an administrator killed before the end leaves it published.
+    let owner = &memory[3];
+    assert_eq!(owner.words()[1].load(SeqCst), 0);
+    let lowered = Plan::new("pro", "6/minute, 60/hour".parse().unwrap()).unwrap();
+    gate.administer().unwrap().set_plan(&lowered).unwrap();
+    owner.words()[4].store(70 << 32 | 7, SeqCst);
+    owner.words()[1].store(2, SeqCst);
+    assert!(gate.administer().unwrap().recovered());
+    assert_eq!(gate.plan(1), Some(raised));
+    assert!(!gate.administer().unwrap().recovered());
+    // One that names no plan is dropped.
+    owner.words()[1].store(u64::MAX, SeqCst);
+    assert!(gate.administer().unwrap().recovered());
+    assert_eq!(gate.plans().count(), 2);
 }
 
 #[test]
@@ -211,7 +256,7 @@ fn keys_of_other_forms_are_imported_and_rotate_into_ours() {
     let again = gate.administer().unwrap().import(foreign, &new_key("pro"), at(0));
     assert_eq!(again, Err(AdminError::AlreadyImported(key_id)));
 
-    let ours = gate.administer().unwrap().rotate(key_id, unix_s(60), entropy()).unwrap();
+    let ours = gate.administer().unwrap().rotate(key_id, unix_s(60), entropy(), at(0)).unwrap();
     assert_eq!(check(&gate, &ours, at(1)).remaining(), 18);
     assert_eq!(gate.check(Some(foreign), 1, at(2)).remaining(), 17);
     assert_eq!(gate.check(Some(foreign), 1, at(60)).reason(), Reason::Expired);
@@ -403,6 +448,7 @@ fn damage_is_reported_and_never_admitted() {
     assert_eq!(flaws(), [FlawKind::NoEnv { env: 15 }]);
     line.words()[7].store(meta | 3 << 4, SeqCst);
     assert_eq!(flaws(), [FlawKind::NoPepper { pepper: 3 }]);
+    assert_eq!(check(&gate, &key, at(0)).reason(), Reason::PepperMissing);
     line.words()[7].store(meta, SeqCst);
     line.words()[1].store(u64::MAX, SeqCst);
     assert_eq!(flaws(), [FlawKind::NoTally]);

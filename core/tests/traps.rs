@@ -94,6 +94,19 @@ fn a_clock_that_goes_back_reads_as_a_long_refill() {
 }
 
 #[test]
+fn two_clocks_that_disagree_open_the_window_in_turn() {
+    for policy in ["10/second", "sliding 10/second", "10/minute", "10/minute, 12/hour"] {
+        for apart in [1, 2, 30, 60] {
+            let limiter = limiter(policy, 8);
+            let admitted =
+                (0..1000).filter(|turn| limiter.check(b"a", 1, at(turn % 2 * apart)).admitted()).count();
+            // Each of the two may find a window of its own, the late one only the first time.
+            assert!(admitted <= 20, "{admitted} of {policy}, {apart} s apart");
+        }
+    }
+}
+
+#[test]
 fn no_time_panics() {
     for policy in ["5/second", "5/minute, 9/hour", "sliding 5/minute, 9/hour", "1/31d"] {
         let limiter = limiter(policy, 8);
@@ -230,7 +243,7 @@ fn revoked_keys_live_on_in_caches() {
 fn a_rotation_doubles_the_quota_during_its_grace() {
     with_key(|gate, old, key_id| {
         let until = u32::try_from(NOON_S + 3600).unwrap();
-        let new = gate.administer().unwrap().rotate(key_id, until, Entropy::new([6; 24])).unwrap();
+        let new = gate.administer().unwrap().rotate(key_id, until, Entropy::new([6; 24]), at(1)).unwrap();
         let keys = [old, new.expose(), old, new.expose()];
         let admitted = keys.iter().filter(|key| gate.check(Some(key.as_bytes()), 1, at(1)).admitted());
         assert_eq!(admitted.count(), 2);

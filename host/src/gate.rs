@@ -244,7 +244,9 @@ impl Gate {
     /// [`Error::Entropy`].
     pub fn rotate(&self, key_id: KeyId, grace: Duration) -> Result<Key, Error> {
         let entropy = entropy()?;
-        self.administer(|administrator| administrator.rotate(key_id, grace_until(now(), grace), entropy))
+        self.administer(|administrator| {
+            administrator.rotate(key_id, grace_until(now(), grace), entropy, now())
+        })
     }
 
     /// Ends a key at once: the next check in any process sees it.

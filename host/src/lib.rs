@@ -97,3 +97,8 @@ const _: () = {
     shared::<Limiter>();
     shared::<Error>();
 };
+
+/// The example of the project's README, which is compiled with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use keytally::{AttachError, Charge, CreateError, Line, Policy, Quota, Timestamp, Verdict};
+use keytally::{AttachError, Charge, CreateError, Line, Policy, Verdict};
 
 use crate::HEADER_LINES;
 use crate::clock::now;
@@ -132,10 +132,7 @@ impl Limiter {
 
     /// What the limiter admits; `None` when its header is damaged.
     pub fn policy(&self) -> Option<Policy> {
-        // A verdict of any subject lists them, whether or not the subject is known.
-        let verdict = self.table.peek(b"", 0, Timestamp::default());
-        let quotas = verdict.quotas().iter().map(|quota| Quota { limit: quota.limit, window: quota.window });
-        Policy::new(self.table.layout().algorithm(), &quotas.collect::<Vec<_>>()).ok()
+        self.table.policy()
     }
 
     /// The core's table, every method of which takes the time as an argument.

@@ -9,9 +9,8 @@ use super::{
     import_number,
 };
 use crate::key::{self, Hint, Key, KeyId, Name, SECRET_LEN};
-use crate::line::{LINE_WORDS, Line, low, scale};
+use crate::line::{LINE_WORDS, Line, scale};
 use crate::mac::{MAX_PEPPERS, Pepper};
-use crate::policy::MAX_QUOTAS;
 use crate::record::{KeyState, Place, Record};
 use crate::sync::Ordering;
 use crate::time::Timestamp;
@@ -42,7 +41,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
                 self.intent().discard();
             }
         }
-        Administrator { gate: self, recovered: pending.is_some() }
+        let recovered = self.complete_plan() | pending.is_some();
+        Administrator { gate: self, recovered }
     }
 }
 
@@ -127,6 +127,8 @@ pub enum AdminError {
     NamesTooLong,
     /// The key was revoked.
     Revoked(KeyId),
+    /// The key's record names something that isn't there.
+    Damaged(KeyId),
     /// The key is in the gate already.
     AlreadyImported(KeyId),
     /// The text can't be imported as a key.
@@ -161,6 +163,7 @@ impl fmt::Display for AdminError {
                 write!(f, "prefix and environment have more than {} characters together", key::MAX_NAMES_LEN)
             }
             Self::Revoked(key_id) => write!(f, "key {key_id} was revoked and can't be changed; issue a new one"),
+            Self::Damaged(key_id) => write!(f, "the record of key {key_id} is damaged; `verify` tells how"),
             Self::AlreadyImported(key_id) => write!(f, "this key is in the gate already, as {key_id}"),
             Self::NotImportable { len } => write!(
                 f,
@@ -227,7 +230,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     }
 
     /// Takes in a key of any form that was issued elsewhere, so that its holder keeps it. A key of our own form keeps
-    /// its key id.
+    /// its key id and its environment.
     ///
     /// # Errors
     /// [`AdminError::NotImportable`], [`AlreadyImported`](AdminError::AlreadyImported),
@@ -244,16 +247,12 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             }
             let place = gate.place(scale(parts.id.number(), u64::from(gate.capacity)));
             let place = self.vacant(core::iter::once(place), now).ok_or(AdminError::NoRoomToImport)?;
-            self.add(place, parts.id, text, new, now)?;
+            let new = NewKey { env: Name::new(parts.env).unwrap_or(new.env), ..*new };
+            self.add(place, parts.id, text, &new, now)?;
             return Ok(parts.id);
         }
-        for (_, pepper) in gate.known_peppers() {
-            let mac = pepper.mac(text);
-            let there = gate.import_places(&mac).filter_map(Place::key_id);
-            if let Some(key_id) = there.into_iter().find(|key_id| low(key_id.number()) == import_number(&mac))
-            {
-                return Err(AdminError::AlreadyImported(key_id));
-            }
+        if let Some((_, record, _)) = gate.find_imported(text) {
+            return Err(record.key_id.map_or(AdminError::NoRoomToImport, AdminError::AlreadyImported));
         }
         let mac = gate.peppers.newest().mac(text);
         // Of the two groups the emptier one: so both stay usable for longer.
@@ -264,8 +263,6 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             .vacant(gate.group_places(group).chain(gate.import_places(&mac)), now)
             .ok_or(AdminError::NoRoomToImport)?;
         let key_id = Cell::of(place.number, gate.capacity).id_ending_with(import_number(&mac));
-        // Set before the key is there: a check that misses it would miss the key.
-        gate.memory.as_ref()[PEPPER_LINE].store(IMPORTS_WORD, 1);
         self.add(place, key_id, text, new, now)?;
         Ok(key_id)
     }
@@ -276,13 +273,22 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     /// The new secret is stored under the newest pepper.
     ///
     /// # Errors
-    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked), [`PeppersFull`](AdminError::PeppersFull).
-    pub fn rotate(&mut self, key_id: KeyId, grace_until: u32, entropy: Entropy) -> Result<Key, AdminError> {
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked), [`PeppersFull`](AdminError::PeppersFull),
+    /// [`NamesTooLong`](AdminError::NamesTooLong) for a key that was imported into a longer environment name than the
+    /// prefix leaves room for, [`Damaged`](AdminError::Damaged).
+    pub fn rotate(
+        &mut self,
+        key_id: KeyId,
+        grace_until: u32,
+        entropy: Entropy,
+        now: Timestamp,
+    ) -> Result<Key, AdminError> {
         let (place, mut record) = self.active(key_id)?;
-        let env = self.gate.env(record.env).ok_or(AdminError::NoSuchKey(key_id))?;
+        let env = self.gate.env(record.env).ok_or(AdminError::Damaged(key_id))?;
         let key =
             Key::mint(self.gate.prefix, env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
-        let (number, pepper) = self.newest_pepper()?;
+        let (number, pepper) = self.newest_pepper(now)?;
+        self.register(number, pepper);
         record.previous = record.tag;
         record.previous_pepper = record.pepper;
         record.grace_until = grace_until;
@@ -339,7 +345,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         if number >= gate.plan_slots() {
             return Err(AdminError::PlansFull { max: gate.plan_slots() });
         }
-        gate.store_plan(number, plan);
+        gate.change_plan(number, plan);
         Ok(())
     }
 
@@ -357,11 +363,9 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             if record.key_id.is_none() {
                 return Some(place);
             }
-            let ended = record.state == KeyState::Revoked
-                || (record.not_after != 0 && now.unix_s() >= u64::from(record.not_after));
-            // As in a limiter, only a tally that says nothing any more: a check that has verified the old key, and
-            // is late to charge it, must find another word there.
-            if ended && self.gate.layout.reusable(place.tally().load(Ordering::Acquire), now) {
+            // As in a limiter, only a tally that says nothing any more, to no clock that is late either.
+            if record.has_ended(now) && self.gate.layout.reusable(place.tally().load(Ordering::Acquire), now)
+            {
                 reusable = reusable.or(Some(place));
             }
         }
@@ -376,16 +380,26 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         new: &NewKey<'_>,
         now: Timestamp,
     ) -> Result<(), AdminError> {
+        // Everything that can be refused is asked before anything is written.
         let plan = self.plan_number(new.plan)?;
-        let (number, pepper) = self.newest_pepper()?;
+        let (number, pepper) = self.newest_pepper(now)?;
         let env = self.env_number(new.env)?;
-        let tag = pepper.mac(text).tag();
-        let mut record = Record::new(key_id, tag, number, new.account, plan, env);
+        self.register(number, pepper);
+        self.learn(env, new.env);
+        if key::parse(text).is_err() {
+            // Before the key is there: a check that doesn't see this looks for no such key.
+            self.gate.memory.as_ref()[PEPPER_LINE].store(IMPORTS_WORD, 1);
+        }
+        let mut record = Record::new(key_id, pepper.mac(text).tag(), number, new.account, plan, env);
         record.not_after = new.not_after;
-        // The record is still nobody's: the new key begins with a tally of its own.
+        // The key that had the record before ends first, so that a check which is still about to charge it notices,
+        // and so that nobody's tally is put back to nothing.
+        if let Some(mut ended) = place.read().filter(|ended| ended.key_id.is_some()) {
+            ended.state = KeyState::Revoked;
+            self.write(place, ended, self.gate.hint(place.number));
+        }
         let layout = &self.gate.layout;
-        let fresh = layout.pack(layout.stamp_at(now), &[0; MAX_QUOTAS], &[0; MAX_QUOTAS]);
-        place.tally().store(fresh, Ordering::Release);
+        place.tally().store(layout.unused(layout.stamp_at(now)), Ordering::Release);
         self.write(place, record, Hint::of(text).last_word());
         Ok(())
     }
@@ -407,43 +421,41 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         plan.map(|(number, _)| number).ok_or(AdminError::NoSuchPlan)
     }
 
-    /// The number of an environment, which the gate learns if it is new.
+    /// The number of an environment, or the one that it will have.
     fn env_number(&self, env: Name) -> Result<u8, AdminError> {
-        for number in 0..u8::try_from(MAX_ENVS).unwrap_or(u8::MAX) {
-            match self.gate.env(number) {
-                Some(other) if other == env => return Ok(number),
-                Some(_) => {}
-                None => {
-                    let number_there = usize::from(number);
-                    let line = &self.gate.memory.as_ref()[ENV_LINE + number_there / LINE_WORDS];
-                    line.store(number_there % LINE_WORDS, env.to_word());
-                    return Ok(number);
-                }
-            }
-        }
-        Err(AdminError::EnvsFull)
+        let numbers = 0..u8::try_from(MAX_ENVS).unwrap_or(u8::MAX);
+        let free_or_its = |&number: &u8| self.gate.env(number).is_none_or(|other| other == env);
+        numbers.into_iter().find(free_or_its).ok_or(AdminError::EnvsFull)
     }
 
-    /// The newest pepper and its number, which it gets now if it has none: a number that no record needs.
-    fn newest_pepper(&self) -> Result<(u8, &Pepper), AdminError> {
+    fn learn(&self, number: u8, env: Name) {
+        let number = usize::from(number);
+        let line = &self.gate.memory.as_ref()[ENV_LINE + number / LINE_WORDS];
+        line.store(number % LINE_WORDS, env.to_word());
+    }
+
+    /// The newest pepper and its number, or the one that it will have: one that no key needs any more.
+    fn newest_pepper(&self, now: Timestamp) -> Result<(u8, &Pepper), AdminError> {
         let gate = self.gate;
         let pepper = gate.peppers.newest();
         let line = &gate.memory.as_ref()[PEPPER_LINE];
-        let as_number = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
-        if let Some(number) = (0..MAX_PEPPERS).find(|&number| line.load(number) == pepper.fingerprint()) {
-            return Ok((as_number(number), pepper));
-        }
-        let mut needed = [false; MAX_PEPPERS];
-        for record in gate.places().filter_map(Place::read).filter(|record| record.key_id.is_some()) {
-            needed[usize::from(record.pepper)] = true;
-            needed[usize::from(record.previous_pepper)] = true;
-        }
-        let free = (0..MAX_PEPPERS)
-            .find(|&number| line.load(number) == 0)
-            .or_else(|| (0..MAX_PEPPERS).find(|&number| !needed[number]))
-            .ok_or(AdminError::PeppersFull)?;
-        line.store(free, pepper.fingerprint());
-        Ok((as_number(free), pepper))
+        let number = (0..MAX_PEPPERS)
+            .find(|&number| line.load(number) == pepper.fingerprint())
+            .or_else(|| (0..MAX_PEPPERS).find(|&number| line.load(number) == 0))
+            .or_else(|| {
+                let mut needed = [false; MAX_PEPPERS];
+                for record in gate.places().filter_map(Place::read).filter(|record| !record.has_ended(now)) {
+                    needed[usize::from(record.pepper)] = true;
+                    needed[usize::from(record.previous_pepper)] |= record.is_in_grace(now);
+                }
+                needed.iter().position(|&needed| !needed)
+            });
+        let number = number.and_then(|number| u8::try_from(number).ok()).ok_or(AdminError::PeppersFull)?;
+        Ok((number, pepper))
+    }
+
+    fn register(&self, number: u8, pepper: &Pepper) {
+        self.gate.memory.as_ref()[PEPPER_LINE].store(usize::from(number), pepper.fingerprint());
     }
 }
 
@@ -494,6 +506,7 @@ impl Cell {
 mod tests {
     use super::*;
     use crate::gate::MAX_KEYS;
+    use crate::line::low;
 
     #[test]
     fn a_cell_holds_the_ids_of_its_record_and_no_others() {

@@ -3,10 +3,16 @@
 
 use heapless::{String, Vec};
 
-use super::{FIXED_LINES, Gate, MAX_PLAN_NAME_LEN, PLANS_PER_LINE};
-use crate::line::{LINE_WORDS, Line, high, join, low};
+use super::{FIXED_LINES, Gate, MAX_PLAN_NAME_LEN, OWNER_LINE, PLANS_PER_LINE};
+use crate::line::{LINE_WORDS, Line, high, index, join, low};
 use crate::policy::{Limits, MAX_QUOTAS, Policy, Quota};
 use crate::tally::Layout;
+
+/// Words of a plan in the header.
+pub(super) const PLAN_WORDS: usize = LINE_WORDS / PLANS_PER_LINE;
+
+/// The word of the owner line that says which plan is being changed, number + 1; what it is to be stands in the words after it.
+const PLAN_INTENT: usize = 1;
 
 /// A named policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,12 +31,13 @@ impl Plan {
         fits.then(|| Some(Self { name: name.try_into().ok()?, policy })).flatten()
     }
 
-    /// The name as two words of the header; the first is never 0.
-    pub(super) fn name_words(&self) -> [u64; 2] {
+    /// The plan as words of the header: the name in two, of which the first is never 0, and the limits in two.
+    pub(super) fn words(&self) -> [u64; PLAN_WORDS] {
         let mut bytes = [0; MAX_PLAN_NAME_LEN];
         bytes[..self.name.len()].copy_from_slice(self.name.as_bytes());
         let word = |at: usize| u64::from_le_bytes(core::array::from_fn(|byte| bytes[at + byte]));
-        [word(0), word(8)]
+        let limits = self.policy.limits().0;
+        [word(0), word(8), join(limits[1], limits[0]), join(limits[3], limits[2])]
     }
 
     fn name_from_words(words: [u64; 2]) -> Option<String<MAX_PLAN_NAME_LEN>> {
@@ -46,7 +53,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// The line of a plan, and the first of its four words: the name in two, the limits in two.
     pub(super) fn plan_line(&self, number: usize) -> (&Line, usize) {
         let line = &self.memory.as_ref()[FIXED_LINES + number / PLANS_PER_LINE];
-        (line, number % PLANS_PER_LINE * (LINE_WORDS / PLANS_PER_LINE))
+        (line, number % PLANS_PER_LINE * PLAN_WORDS)
     }
 
     /// How many plans there is room for.
@@ -65,15 +72,35 @@ impl<M: AsRef<[Line]>> Gate<M> {
         Limits([low(first), high(first), low(second), high(second)])
     }
 
-    /// Writes a plan; its name's first word last, since that is what makes it one.
-    pub(super) fn store_plan(&self, number: usize, plan: &Plan) {
+    /// Writes the words of a plan; its name's first word last, since that is what makes it one. A check meanwhile takes
+    /// the old limit or the new one of each window.
+    pub(super) fn store_plan(&self, number: usize, words: [u64; PLAN_WORDS]) {
         let (line, at) = self.plan_line(number);
-        let limits = plan.policy.limits();
-        line.store(at + 2, join(limits.0[1], limits.0[0]));
-        line.store(at + 3, join(limits.0[3], limits.0[2]));
-        let [first, second] = plan.name_words();
-        line.store(at + 1, second);
-        line.store(at, first);
+        for (word, &value) in words.iter().enumerate().rev() {
+            line.store(at + word, value);
+        }
+    }
+
+    /// Changes a plan wholly or not at all: what is to be written is published first, and completed by the next
+    /// administrator if this one is killed.
+    pub(super) fn change_plan(&self, number: usize, plan: &Plan) {
+        let owner = &self.memory.as_ref()[OWNER_LINE];
+        for (word, value) in plan.words().into_iter().enumerate() {
+            owner.store(PLAN_INTENT + 1 + word, value);
+        }
+        owner.store(PLAN_INTENT, number as u64 + 1);
+        self.complete_plan();
+    }
+
+    /// Completes the plan change that a killed administrator left, if there is one.
+    pub(super) fn complete_plan(&self) -> bool {
+        let owner = &self.memory.as_ref()[OWNER_LINE];
+        let Some(number) = owner.load(PLAN_INTENT).checked_sub(1) else { return false };
+        if number < self.plan_slots() as u64 {
+            self.store_plan(index(number), core::array::from_fn(|word| owner.load(PLAN_INTENT + 1 + word)));
+        }
+        owner.store(PLAN_INTENT, 0);
+        true
     }
 
     /// The plan of this number.
@@ -83,12 +110,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
         let (line, at) = self.plan_line(usize::from(number));
         let name = Plan::name_from_words([line.load(at), line.load(at + 1)])?;
-        let limits = self.limits(number);
-        let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
-        for (&window, &limit) in self.layout.windows().iter().zip(&limits.0) {
-            quotas.push(Quota { limit, window }).ok()?;
-        }
-        Plan::new(&name, Policy::new(self.layout.algorithm(), &quotas).ok()?)
+        Plan::new(&name, self.layout.policy(self.limits(number))?)
     }
 
     /// All plans and their numbers.

@@ -32,7 +32,7 @@ pub struct Tally {
 pub enum Clock {
     /// At or after the stamp: time is the caller's.
     Current,
-    /// Before the stamp, by the longest window at most: time is the stamp's.
+    /// Before the stamp, by the longest window or a minute at most: time is the stamp's.
     Late,
     /// Before the stamp by more than that. The stamp is wrong: counts stay, time is the caller's.
     Healed,
@@ -152,6 +152,13 @@ impl Model {
         length_ms(&self.policy.quotas[0])
     }
 
+    /// How late a clock may be, in units: the longest window, or a minute where that is longer.
+    #[must_use]
+    pub fn units_of_tolerance(&self) -> i128 {
+        let minute_ms = 60_000;
+        self.units_in_longest().max(divide_up(minute_ms, self.unit_ms()))
+    }
+
     /// How many of the smallest window make the longest.
     #[must_use]
     pub fn units_in_longest(&self) -> i128 {
@@ -232,7 +239,7 @@ impl Model {
         let now_stamp = self.stamp_of(now_ms);
         let ahead = written.stamp - now_stamp;
 
-        if ahead > self.units_in_longest() {
+        if ahead > self.units_of_tolerance() {
             // From a clock that was wrong: what it spent in "its" window counts as spent in ours.
             let mut tally = Tally { stamp: now_stamp, logs: Vec::new() };
             for (quota, log) in self.policy.quotas.iter().zip(&written.logs) {
@@ -370,7 +377,7 @@ impl Model {
     }
 
     /// May a limiter give the slot of this word to another subject? Only when the word tells nothing to any
-    /// clock that is late by the longest window or less.
+    /// clock that is late by the longest window, or a minute where that is longer, or less.
     #[must_use]
     pub fn reusable(&self, word: u64, now_ms: u64) -> bool {
         if word == 0 {
@@ -378,11 +385,12 @@ impl Model {
             return true;
         }
         let longest = self.units_in_longest();
-        let passed = self.stamp_of(now_ms) / longest - self.unpack(word).stamp / longest;
-        match self.policy.algorithm {
-            Algorithm::Fixed => passed >= 2,
-            Algorithm::Sliding => passed >= 3,
-        }
+        let counting = match self.policy.algorithm {
+            Algorithm::Fixed => 1,
+            Algorithm::Sliding => 2,
+        };
+        let silent_from = (self.unpack(word).stamp / longest + counting) * longest;
+        self.stamp_of(now_ms) >= silent_from + self.units_of_tolerance()
     }
 
     /// The next word where nothing was spent: the word as it was, but a stamp from a wrong clock is put right at
@@ -627,10 +635,10 @@ mod tests {
     fn a_reusable_word_tells_nothing_to_a_late_clock() {
         for text in ["2/second, 9/4s", "sliding 2/second, 9/4s"] {
             let model = model(text);
-            let word = model.check(0, 8_000, 2).next;
-            for second in 8..40u64 {
+            let word = model.check(0, 108_000, 2).next;
+            for second in 108..240u64 {
                 let now_ms = second * 1000;
-                let tells = (second - 4..=second).any(|late| {
+                let tells = (second - 60..=second).any(|late| {
                     let reading = model.read(word, late * 1000);
                     let quotas = model.policy().quotas.iter().zip(&reading.tally.logs);
                     quotas.map(|(quota, log)| model.used(quota, log, reading.time_ms)).sum::<i128>() > 0
