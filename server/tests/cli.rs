@@ -416,6 +416,32 @@ fn verify_reads_the_whole_file() {
     bench.run(&["verify", G]).with(0);
 }
 
+#[test]
+fn verify_completes_a_change_that_was_interrupted() {
+    let bench = bench();
+    let (key, key_id) = bench.issue(G, &["--account", "1"]);
+    let mut bytes = fs::read(bench.path(G)).unwrap();
+    bench.run(&["revoke", G, &key_id]).with(0);
+    // The file as a process leaves it that is killed between two steps of the revocation: the header's lines 2 and 3
+    // hold the intent and whose record it is for, the record is as it was.
+    let after = fs::read(bench.path(G)).unwrap();
+    bytes[128..256].copy_from_slice(&after[128..256]);
+    let id = number_of(&key_id).to_le_bytes();
+    let line = bytes.chunks(64).rposition(|line| line[..8] == id).unwrap();
+    let record = u32::try_from(line - keytally_host::HEADER_LEN / 64).unwrap();
+    bytes[192..196].copy_from_slice(&(record + 1).to_le_bytes());
+    fs::write(bench.path(G), &bytes).unwrap();
+
+    let report = bench.run(&["verify", G, "--json"]).json();
+    assert_eq!((&report["completed"], &report["flaws"]), (&json!(true), &json!([])));
+    assert_eq!(outcome(&bench.check(G, &key, &[])), (1, "invalid_key", Some("revoked")));
+    assert_eq!(bench.run(&["verify", G, "--json"]).json()["completed"], false);
+
+    fs::write(bench.path(G), &bytes).unwrap();
+    let text = bench.run(&["verify", G]).with(0);
+    assert_eq!(text, "a change that was interrupted is now completed\napi.gate: all 1000 records are well\n");
+}
+
 /// A key id as a number.
 fn number_of(key_id: &str) -> u64 {
     key_id.parse::<keytally_host::keytally::KeyId>().unwrap().number()
