@@ -84,6 +84,25 @@ impl Layout {
         lengths: &[Window],
         bits: [u8; MAX_QUOTAS],
     ) -> Option<Self> {
+        let total = bits.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
+        let stamp_bits = u64::BITS.checked_sub(total)?;
+        // A claim mark needs its token below the stamp, and a stamp has to reach past the longest window.
+        if total < CLAIM_TOKEN_BITS || stamp_bits < 12 {
+            return None;
+        }
+        Self::for_model(algorithm, lengths, bits, stamp_bits)
+    }
+
+    /// A layout with a stamp of `stamp_bits`, the counts right below it, and zeros below those. Tables get theirs from
+    /// a policy or a header, where nothing is left over; one with a stamp of a few bits is for comparing the decision
+    /// with the slow model on every word that there is.
+    #[doc(hidden)]
+    pub fn for_model(
+        algorithm: Algorithm,
+        lengths: &[Window],
+        bits: [u8; MAX_QUOTAS],
+        stamp_bits: u32,
+    ) -> Option<Self> {
         let first = *lengths.first()?;
         let len = u8::try_from(lengths.len()).ok()?;
         let mut windows = [first; MAX_QUOTAS];
@@ -95,9 +114,8 @@ impl Layout {
         let fitting = used.iter().all(|&bits| bits >= 1 && u32::from(bits) <= MAX_COUNT_BITS)
             && bits[lengths.len()..].iter().all(|&bits| bits == 0);
         let total = used.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
-        let stamp_bits = u64::BITS.checked_sub(total)?;
-        // A claim mark needs its token below the stamp, and a stamp has to reach past the longest window.
-        if !nested || !fitting || total < CLAIM_TOKEN_BITS || stamp_bits < 12 {
+        let stamp_shift = u64::BITS.checked_sub(stamp_bits)?;
+        if !nested || !fitting || stamp_bits == 0 || total > stamp_shift {
             return None;
         }
         // Nothing that is reckoned from the last stamp may leave 64 bits of milliseconds.
@@ -109,7 +127,7 @@ impl Layout {
             return None;
         }
         let (mut shifts, mut masks, mut one_each) = ([0; MAX_QUOTAS], [0; MAX_QUOTAS], 0);
-        let mut shift = total;
+        let mut shift = stamp_shift;
         for (place, &bits) in used.iter().enumerate() {
             shift -= u32::from(bits);
             shifts[place] = shift;
@@ -121,7 +139,6 @@ impl Layout {
         }
         let ratios = windows.map(|window| Divisor::new(u64::from(window.seconds() / first.seconds())));
         let unit = Divisor::new(first.ms());
-        let stamp_shift = total;
         Some(Self {
             algorithm,
             windows,
