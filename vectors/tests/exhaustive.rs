@@ -1,0 +1,198 @@
+//! Every state: in small layouts, the core against the model on every word that there is.
+//!
+//! A layout here has a stamp of a few bits and counts of one or two. So it has some hundred or thousand words, and each
+//! is read in every unit of time that its stamp can name and two beyond, at several moments within the unit, with
+//! every cost from 0 to above the limits, and given back with every charge that could be. Words with counts above
+//! their limits are among them, clocks that are late, and stamps that can only come from a clock that was wrong.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use keytally::policy::MAX_QUOTAS;
+use keytally::{Algorithm, Charge, Layout, Limits, Outcome, Policy, Timestamp, decide};
+use keytally_vectors::model::{self, Clock, Model};
+
+/// A policy, and the few bits that its words get here.
+struct Small {
+    policy: &'static str,
+    stamp_bits: u32,
+    /// Of each window; a sliding one has two counts of so many.
+    count_bits: &'static [u8],
+    /// At which thousandths of a unit the clock is read, besides its first, second and last millisecond.
+    thousandths: &'static [u64],
+    /// How many comparisons that makes. What changes what is tried changes it here, and in docs/TESTING.md.
+    comparisons: u64,
+}
+
+/// The tests, one a layout, so that they run side by side.
+macro_rules! layouts {
+    ($($test:ident: $policy:literal, stamp $stamp_bits:literal, counts $count_bits:expr, at $thousandths:expr, $comparisons:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            compare(ALL.iter().find(|small| small.policy == $policy).unwrap());
+        })*
+
+        const ALL: &[Small] = &[$(Small {
+            policy: $policy,
+            stamp_bits: $stamp_bits,
+            count_bits: &$count_bits,
+            thousandths: &$thousandths,
+            comparisons: $comparisons,
+        }),*];
+    };
+}
+
+// One window, then several. A minute, which is how late a clock may be at least, is one unit, then three, nine, thirty;
+// then the longest window is more than a minute.
+layouts! {
+    fixed_one_window: "3/60s", stamp 4, counts [2], at [500], 2_195_840;
+    fixed_nine_units_of_lateness: "2/7s", stamp 5, counts [2], at [500], 9_416_832;
+    fixed_thirty_units_of_lateness: "1/2s", stamp 6, counts [1], at [], 13_907_712;
+    fixed_two_windows: "2/60s, 3/120s", stamp 3, counts [2, 2], at [500], 1_458_944;
+    fixed_three_units_of_lateness: "2/20s, 3/60s", stamp 4, counts [2, 2], at [], 6_617_600;
+    fixed_shorter_window_has_the_larger_limit: "3/60s, 2/120s", stamp 3, counts [2, 2], at [500], 1_458_944;
+    fixed_three_windows: "1/60s, 2/120s, 3/240s", stamp 4, counts [1, 2, 2], at [], 13_235_200;
+    fixed_four_windows: "1/30s, 1/60s, 1/120s, 1/240s", stamp 5, counts [1, 1, 1, 1], at [], 15_293_440;
+    sliding_one_window: "sliding 3/60s", stamp 4, counts [2], at [250, 333, 500, 667, 750], 17_446_400;
+    sliding_larger_counts: "sliding 6/60s", stamp 3, counts [3], at [333, 500], 18_617_856;
+    sliding_nine_units_of_lateness: "sliding 1/7s", stamp 5, counts [1], at [333, 500], 6_347_520;
+    sliding_thirty_units_of_lateness: "sliding 1/2s", stamp 6, counts [1], at [], 27_815_424;
+    sliding_two_windows: "sliding 2/60s, 3/120s", stamp 3, counts [2, 2], at [500], 23_343_104;
+    sliding_three_units_of_lateness: "sliding 1/20s, 1/60s", stamp 4, counts [1, 1], at [333, 500], 3_773_952;
+    sliding_shorter_window_has_the_larger_limit: "sliding 3/60s, 1/120s", stamp 3, counts [2, 1], at [500], 5_835_776;
+    sliding_three_windows: "sliding 1/60s, 1/120s, 1/240s", stamp 4, counts [1, 1, 1], at [500], 12_109_824;
+}
+
+/// A small layout as the core has it and as the model has it.
+struct Pair {
+    layout: Layout,
+    limits: Limits,
+    model: Model,
+    /// The core's words lie at the upper end of 64 bits, the model's at the lower.
+    shift: u32,
+}
+
+impl Pair {
+    fn of(small: &Small) -> Self {
+        let policy: Policy = small.policy.parse().unwrap();
+        let mut bits = [0; MAX_QUOTAS];
+        bits[..small.count_bits.len()].copy_from_slice(small.count_bits);
+        let windows = policy.layout().windows();
+        let layout = Layout::for_model(policy.algorithm(), windows, bits, small.stamp_bits).unwrap();
+        let counts_each = if policy.algorithm() == Algorithm::Sliding { 2 } else { 1 };
+        let count_bits =
+            small.count_bits.iter().flat_map(|&bits| core::iter::repeat_n(u32::from(bits), counts_each));
+        let model = Model::with_layout(
+            model::parse_policy(small.policy).unwrap(),
+            model::Layout { stamp_bits: small.stamp_bits, count_bits: count_bits.collect() },
+        );
+        let shift = 64 - model.layout().total_bits();
+        Self { layout, limits: policy.limits(), model, shift }
+    }
+
+    /// Check and peek.
+    fn charge(&self, word: u64, now_ms: u64, cost: u32) {
+        let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
+        let checked = decide::check(&self.layout, self.limits, shifted, now, cost);
+        let peeked = decide::peek(&self.layout, self.limits, shifted, now, cost);
+        let pairs =
+            [(checked, self.model.check(word, now_ms, cost)), (peeked, self.model.peek(word, now_ms, cost))];
+        for (real, expected) in pairs {
+            let why = || format!("{} {word:#x} {now_ms} {cost}", self.model.policy());
+            assert_eq!(real.outcome.as_str(), expected.outcome.name(), "{}", why());
+            assert_eq!(real.next, expected.next << self.shift, "{}", why());
+            assert_eq!(i128::from(real.time().unix_ms()), expected.time_ms, "{}", why());
+            assert_eq!(real.retry_at.map(|at| i128::from(at.unix_ms())), expected.retry_at_ms, "{}", why());
+            assert_eq!(real.quotas.len(), expected.quotas.len());
+            for (real_quota, quota) in real.quotas.iter().zip(&expected.quotas) {
+                assert_eq!((real_quota.limit, real_quota.window.seconds()), (quota.limit, quota.window_s));
+                assert_eq!(
+                    (real_quota.remaining, real_quota.reset_unix_s),
+                    (quota.remaining, quota.reset_s),
+                    "{}",
+                    why()
+                );
+                let lacking = real.outcome == Outcome::Denied && cost > quota.remaining;
+                assert_eq!(real_quota.lacking, lacking, "{}", why());
+            }
+        }
+    }
+
+    fn refund(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64) {
+        let charge = Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
+        let now = Timestamp::from_unix_ms(now_ms);
+        let real = decide::refund(&self.layout, self.limits, word << self.shift, now, charge);
+        let expected = self.model.refund(word, model::Charge { cost, at_ms }, now_ms);
+        let why = || format!("{} {word:#x} {now_ms} refund of {cost} from {at_ms}", self.model.policy());
+        assert_eq!(real.next, expected << self.shift, "{}", why());
+    }
+
+    fn settle(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64, actual: u32) {
+        let charge = Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
+        let now = Timestamp::from_unix_ms(now_ms);
+        let real = decide::settle(&self.layout, self.limits, word << self.shift, now, charge, actual);
+        let expected = self.model.settle(word, model::Charge { cost, at_ms }, actual, now_ms);
+        let why = || {
+            format!(
+                "{} {word:#x} {now_ms} settlement of {cost} from {at_ms} as {actual}",
+                self.model.policy()
+            )
+        };
+        assert_eq!(
+            (real.next, real.uncharged),
+            (expected.next << self.shift, expected.uncharged),
+            "{}",
+            why()
+        );
+    }
+
+    fn reset_and_reuse(&self, word: u64, now_ms: u64) {
+        let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
+        let real = decide::reset(&self.layout, self.limits, shifted, now);
+        let why = || format!("{} {word:#x} {now_ms}", self.model.policy());
+        assert_eq!(real.next, self.model.reset(word, now_ms) << self.shift, "{}", why());
+        assert_eq!(self.layout.reusable(shifted, now), self.model.reusable(word, now_ms), "{}", why());
+    }
+}
+
+/// Compares on all that there is.
+fn compare(small: &Small) {
+    let pair = Pair::of(small);
+    let unit_ms = u64::from(pair.layout.windows()[0].seconds()) * 1000;
+    // The last stamp is all ones, which no tally has; time stands still before it.
+    let units = (0..(1u64 << small.stamp_bits) + 2).map(|unit| unit * unit_ms);
+    let within: Vec<u64> =
+        small.thousandths.iter().map(|part| part * unit_ms / 1000).chain([0, 1, unit_ms - 1]).collect();
+    let moments: Vec<u64> =
+        units.clone().flat_map(|unit| within.iter().map(move |ms| unit + ms)).chain([u64::MAX]).collect();
+    // Of a charge only the unit counts.
+    let charged: Vec<u64> = units.map(|unit| unit + unit_ms - 1).chain([u64::MAX]).collect();
+    let largest = pair.model.policy().quotas.iter().map(|quota| quota.limit).max().unwrap();
+    let (mut compared, mut clocks) = (0, [0u64; 3]);
+    for word in 0..1u64 << pair.model.layout().total_bits() {
+        for &now_ms in &moments {
+            clocks[match pair.model.read(word, now_ms).clock {
+                Clock::Current => 0,
+                Clock::Late => 1,
+                Clock::Healed => 2,
+            }] += 1;
+            for cost in (0..=largest + 1).chain([u32::MAX]) {
+                pair.charge(word, now_ms, cost);
+                compared += 2;
+            }
+            pair.reset_and_reuse(word, now_ms);
+            compared += 2;
+            for &at_ms in &charged {
+                for cost in 0..=largest {
+                    pair.refund(word, now_ms, cost, at_ms);
+                    compared += 1;
+                    for actual in 0..=largest + 1 {
+                        pair.settle(word, now_ms, cost, at_ms, actual);
+                        compared += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(clocks.iter().all(|&times| times > 0), "clocks on time, late and wrong: {clocks:?}");
+    println!("{}: {compared} comparisons", small.policy);
+    assert_eq!(compared, small.comparisons, "{}", small.policy);
+}
