@@ -26,8 +26,9 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 
-/// Runs the command line `args`, program name first, as the program `keytally` does, and gives the exit status: 0 fine, 1 denied or
-/// invalid, 2 usage, 3 failure. It reads and writes the process's standard streams and never ends the process.
+/// Runs the command line `args`, program name first, as the program `keytally` does, and gives the exit status: 0
+/// fine, 1 denied or invalid, 2 usage, 3 failure. It reads and writes the process's standard streams and never ends
+/// the process.
 pub fn run<A>(args: impl IntoIterator<Item = A>) -> i32
 where
     A: Into<OsString>,

@@ -10,7 +10,8 @@ use crate::failure::Failure;
 /// The last second that RFC 3339 can tell: 9999-12-31T23:59:59Z.
 const LAST_S: u64 = 253_402_300_799;
 
-/// `2026-01-31T12:00:00Z`. A time after the year 9999, which only a damaged file holds, is shown as the last second of that.
+/// `2026-01-31T12:00:00Z`. A time after the year 9999, which only a damaged file holds, is shown as the last second
+/// of that.
 pub(crate) fn rfc3339(unix_s: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(unix_s.min(LAST_S));
     humantime::format_rfc3339_seconds(time).to_string()

@@ -533,6 +533,19 @@ fn serve_fails(bench: &Bench, more: &[&str], parts: &[&str]) {
 }
 
 #[test]
+fn the_line_that_issues_a_key_names_the_pepper_that_is_in_use() {
+    let bench = Bench::new();
+    let server = Server::start(&bench, &[]);
+    assert!(server.greeting.contains("--pepper-file data/pepper"), "{}", server.greeting);
+    let pepper = fs::read_to_string(bench.path("data/pepper")).unwrap();
+    drop(server);
+    // A newer pepper joins it, in the environment: the file alone would be the wrong one now.
+    let both = format!("{},{}", pepper.trim_end(), "d4".repeat(32));
+    let server = Server::start_with(&bench, &[], &[("KEYTALLY_PEPPER", &both)]);
+    assert!(!server.greeting.contains("--pepper-file"), "{}", server.greeting);
+}
+
+#[test]
 fn a_start_that_cannot_be_changes_nothing() {
     let bench = Bench::new();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -16,12 +16,12 @@ use crate::service::listen::{self, Stop};
 
 /// Run the reference service: an API behind a gate, and /auth for services behind a proxy
 ///
-/// The first start makes the data folder, with a gate and its pepper in it, issues a key for account 1, and prints it with a curl line.
-/// Unless KEYTALLY_PEPPER or --pepper-file is given, the pepper is the one in the folder.
+/// The first start makes the data folder, with a gate and its pepper in it, issues a key for account 1, and prints it
+/// with a curl line. Unless KEYTALLY_PEPPER or --pepper-file is given, the pepper is the one in the folder.
 ///
 /// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits tells the key's quotas and charges nothing.
-/// /auth answers proxies: 200, 401 or 429, with X-Account-Id, X-Key-Id, X-Key-Env and X-Key-Plan; X-Cost sets the cost, and the proxy must set it or take it out. GET /metrics is for
-/// Prometheus, GET /healthz for whoever asks.
+/// /auth answers proxies: 200, 401 or 429, with X-Account-Id, X-Key-Id, X-Key-Env and X-Key-Plan; X-Cost sets the
+/// cost, and the proxy must set it or take it out. GET /metrics is for Prometheus, GET /healthz for whoever asks.
 #[derive(Args)]
 pub(super) struct Serve {
     /// Address and port; port 0 takes any that is free, and tells it
@@ -30,7 +30,8 @@ pub(super) struct Serve {
     /// Folder of the gate and its pepper
     #[arg(long, value_name = "FOLDER", default_value = "./keytally-data")]
     data: PathBuf,
-    /// A plan, NAME=POLICY, that is added to the gate, or changed in it [default of a new gate: default=100/minute, 1000/hour]
+    /// A plan, NAME=POLICY, that is added to the gate, or changed in it [default of a new gate: default=100/minute,
+    /// 1000/hour]
     #[arg(long = "plan", value_name = "PLAN")]
     plans: Vec<String>,
     /// Admit everything, and report what would not have been in X-Keytally-Shadow, the metrics and the log

@@ -1,8 +1,8 @@
 //! `/auth`: the gate for a service behind a proxy, which asks here before it passes a request on.
 //!
-//! It is what nginx's `auth_request`, Traefik's `ForwardAuth` and Envoy's `ext_authz` over HTTP ask: any method, and for
-//! Envoy's path prefix any path below. The answer is 200, 401 or 429; nginx knows only the first two and takes 429
-//! for a fault of its own, so there it is turned back with `error_page`.
+//! It is what nginx's `auth_request`, Traefik's `ForwardAuth` and Envoy's `ext_authz` over HTTP ask: any method,
+//! and for Envoy's path prefix any path below. The answer is 200, 401 or 429; nginx knows only the first two and
+//! takes 429 for a fault of its own, so there it is turned back with `error_page`.
 //!
 //! `X-Cost` says what the request costs. It is the proxy that must say it: one that passes on what its clients send
 //! lets them choose, though never less than 1.

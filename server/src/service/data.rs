@@ -1,7 +1,7 @@
 //! The data folder: the gate, and its pepper when none is given. Both are made at the first start.
 //!
-//! Each step is made whole or not at all and is looked for before it's taken, so a start that was interrupted is carried on by the
-//! next one: folder, pepper, gate, first key. Several starts at once wait for each other.
+//! Folder, pepper, gate, first key: each is made whole or not at all, and looked for before it is made, so a start
+//! that was interrupted is carried on by the next one. Several starts at once wait for each other.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,7 +22,7 @@ use crate::plans;
 pub(crate) struct Data {
     pub(crate) gate: Gate,
     pub(crate) gate_path: PathBuf,
-    /// The file that holds the pepper, when it's known.
+    /// The file that holds the pepper; `None` when the environment does.
     pub(crate) pepper_path: Option<PathBuf>,
     /// Whether the gate was made just now.
     pub(crate) made: bool,
@@ -46,13 +46,9 @@ pub(crate) fn open(folder: &Path, source: &PepperSource, new_plans: &[Plan]) -> 
     }
     let lock = lock_folder(folder)?;
     let exists = gate_path.try_exists().map_err(|error| cannot("look at", &gate_path, &error))?;
-    let peppers = match given {
-        Some(peppers) => peppers,
-        None => own_peppers(&own_pepper, &gate_path, exists)?,
-    };
-    let pepper_path = match source.file() {
-        Some(file) => Some(file.to_owned()),
-        None => own_pepper.exists().then_some(own_pepper),
+    let (peppers, pepper_path) = match given {
+        Some(peppers) => (peppers, source.file().map(Path::to_owned)),
+        None => (own_peppers(&own_pepper, &gate_path, exists)?, Some(own_pepper)),
     };
     let gate = if exists {
         let gate = Gate::open(&gate_path, peppers)?;

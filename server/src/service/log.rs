@@ -1,6 +1,7 @@
 //! The log: a line on standard error for every request that the gate refuses, as many as are worth reading.
 //!
-//! Lines are written by a thread of their own. No request ever waits for it: what doesn't fit its queue is counted and lost.
+//! Lines are written by a thread of their own. No request ever waits for it: what doesn't fit its queue is counted
+//! and lost.
 
 use core::time::Duration;
 use std::io::{self, Write};

@@ -22,7 +22,8 @@ pub(super) struct Metrics {
     counted_at_s: IntGauge,
 }
 
-/// Upper bounds of the histogram's buckets: a check is a microsecond or so, a page fault or a busy machine makes it more.
+/// Upper bounds of the histogram's buckets: a check is a microsecond or so, a page fault or a busy machine makes it
+/// more.
 const SECONDS: [f64; 12] = [5e-7, 1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2];
 
 const LABELS: [&str; 2] = ["outcome", "reason"];

@@ -1,8 +1,9 @@
 //! Header names in exactly the letters that the contract writes them in.
 //!
-//! HTTP doesn't care about the case of header names, and hyper sends them in lower case, or each word with a capital. People who
-//! search the output of `curl -i` do care. hyper sends a name in the letters in which it read it when a response carries
-//! what a request kept of them, so one request with the contract's names is read, once, at the start.
+//! HTTP doesn't care about the case of header names, and hyper sends them in lower case, or each word with a
+//! capital. People who search the output of `curl -i` do care. hyper sends a name in the letters in which it read
+//! it when a response carries what a request kept of them, so one request with the contract's names is read, once,
+//! at the start.
 
 use core::convert::Infallible;
 use std::io;

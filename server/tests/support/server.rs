@@ -28,7 +28,12 @@ const LOG: &str = "log.txt";
 impl Server {
     /// Starts the service in the bench's data folder.
     pub fn start(bench: &Bench, more: &[&str]) -> Self {
-        let mut child = Self::spawn(bench, more);
+        Self::start_with(bench, more, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn start_with(bench: &Bench, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut child = Self::spawn(bench, more, variables);
         let mut greeting = String::new();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let address = loop {
@@ -43,11 +48,12 @@ impl Server {
         Self { child, address, greeting }
     }
 
-    /// The same without waiting for it to be ready.
-    pub fn spawn(bench: &Bench, more: &[&str]) -> Child {
+    fn spawn(bench: &Bench, more: &[&str], variables: &[(&str, &str)]) -> Child {
         let args = [&["serve", "--listen", "127.0.0.1:0", "--data", "data"], more].concat();
         let log = File::options().create(true).append(true).open(bench.path(LOG)).unwrap();
-        bench.command(&args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().unwrap()
+        let mut command = bench.command(&args);
+        command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+        command.spawn().unwrap()
     }
 
     /// The key that the first start has shown.
