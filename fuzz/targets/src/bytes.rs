@@ -1,0 +1,106 @@
+//! Bytes taken one after another. Where none is left, zeros follow, so every input means something.
+
+/// What is left of the input.
+#[derive(Debug)]
+pub(crate) struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.0
+    }
+
+    pub(crate) fn byte(&mut self) -> u8 {
+        self.array::<1>()[0]
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> [u8; N] {
+        let taken = N.min(self.0.len());
+        let (these, rest) = self.0.split_at(taken);
+        self.0 = rest;
+        let mut array = [0; N];
+        array[..taken].copy_from_slice(these);
+        array
+    }
+
+    pub(crate) fn word(&mut self) -> u64 {
+        u64::from_le_bytes(self.array())
+    }
+
+    /// A number below `bound`, which is 1 to 256.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        usize::from(self.byte()) % bound
+    }
+
+    /// One of these.
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+
+    /// A cost: mostly small, sometimes at the ends.
+    pub(crate) fn cost(&mut self) -> u32 {
+        match self.byte() {
+            byte @ 0..=199 => u32::from(byte % 8),
+            byte @ 200..=249 => u32::from(byte) * 3,
+            250..=252 => u32::from_le_bytes(self.array()),
+            _ => u32::MAX,
+        }
+    }
+}
+
+/// A clock that goes on by steps of the input's choosing. What callers read of it may be late, by no more than clocks
+/// may disagree.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    /// The latest time that anybody has read.
+    pub(crate) latest_ms: u64,
+    tolerance_ms: u64,
+}
+
+impl Clock {
+    pub(crate) fn new(longest_window_s: u32) -> Self {
+        Self { latest_ms: 1_767_225_600_000, tolerance_ms: u64::from(longest_window_s.max(60)) * 1000 }
+    }
+
+    /// The time that the next caller reads.
+    pub(crate) fn read(&mut self, bytes: &mut Bytes<'_>) -> u64 {
+        let step = u64::from(bytes.byte());
+        let mut late = 0;
+        match step {
+            0..=99 => {}
+            100..=159 => self.latest_ms += (step - 99) * 17,
+            160..=199 => self.latest_ms += (step - 159) * 1000,
+            200..=229 => self.latest_ms += (step - 199) * 61_000,
+            230..=239 => self.latest_ms += (step - 229) * 3_600_000,
+            // Up to a moment before the tolerance is over: the stamps are whole units, so one more could be too many.
+            240..=253 => late = self.tolerance_ms * (step - 240) / 14,
+            // A round second, minute and hour, where windows begin.
+            254 => self.latest_ms = self.latest_ms.next_multiple_of(60_000),
+            _ => self.latest_ms = self.latest_ms.next_multiple_of(3_600_000),
+        }
+        self.latest_ms - late
+    }
+}
+
+/// Policies that fit, small enough for their limits to be met.
+pub(crate) const POLICIES: &[&str] = &[
+    "3/second",
+    "100/minute, 1000/hour",
+    "5/10s, 9/minute",
+    "1/minute, 2/hour, 3/day",
+    "1/second, 2/minute, 3/hour, 4/day",
+    "sliding 5/10s",
+    "sliding 3/second, 5/minute",
+    "sliding 10/minute, 20/hour",
+    "sliding 7/second, 7/minute, 7/hour, 7/day",
+    "4294967295/31d",
+    "sliding 1/7s, 2/21s",
+    "12/90s",
+];
