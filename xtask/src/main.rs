@@ -10,11 +10,14 @@
 //! | `tools.rs` | what a test needs, and how it is got |
 //! | `purity.rs` | core stays without std, allocation and unsafe |
 //! | `rules.rs` | unsafe, clocks and atomics stay in their named files |
+//! | `fuzz.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
 //! | `source.rs` | Rust source as a list of words, for the two above |
 //! | `command.rs` | runs a program, quiet unless it fails |
 
 mod ci;
 mod command;
+mod fuzz;
+mod mutants;
 mod purity;
 mod rules;
 mod source;
@@ -51,6 +54,22 @@ enum Task {
         #[arg(value_name = "SUITE", value_parser = PossibleValuesParser::new(suites::SUITES.iter().map(|suite| suite.name)))]
         suites: Vec<String>,
     },
+    /// Gives a fuzz target new inputs for a while, or each of them in turn.
+    Fuzz {
+        /// The target, a file under `fuzz/fuzz_targets`; all of them when none is named.
+        target: Option<String>,
+        /// For how long, each.
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+    },
+    /// Changes core one small thing at a time, and tells which changes no test notices. Takes hours.
+    Mutants {
+        /// Only these files of `core/src`.
+        files: Vec<String>,
+        /// How many changes are tried side by side.
+        #[arg(long, default_value_t = 1)]
+        jobs: u32,
+    },
     /// Checks all that must hold before a change lands: format, lints, documentation, every test suite.
     Ci,
 }
@@ -66,6 +85,14 @@ fn main() -> Result<ExitCode> {
         Task::Test { suites: named, .. } => {
             let wanted = |suite: &&Step| named.is_empty() || named.iter().any(|name| name == suite.name);
             suites::SUITES.iter().filter(wanted).collect()
+        }
+        Task::Fuzz { target, seconds } => {
+            fuzz::run(target.as_deref(), *seconds)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Mutants { files, jobs } => {
+            mutants::run(files, *jobs)?;
+            return Ok(ExitCode::SUCCESS);
         }
         Task::Ci => ci::CHECKS.iter().chain(suites::SUITES).collect(),
     };

@@ -43,10 +43,22 @@ pub(crate) const SUITES: &[Step] = &[
         work: Work::Tests(&[TestFiles::all_of("keytally-vectors")]),
     },
     Step {
+        name: "corpus",
+        about: "the fuzz targets find nothing in the inputs that are checked in",
+        needs: &[],
+        work: Work::Tests(&[TestFiles::all_of("keytally-fuzz-targets")]),
+    },
+    Step {
         name: "processes",
         about: "threads and processes on one file together admit exactly the limit",
         needs: &[],
         work: Work::Tests(&[TestFiles::one("keytally-host", "processes")]),
+    },
+    Step {
+        name: "stops",
+        about: "a process killed at every step of every protocol harms nobody",
+        needs: &[],
+        work: Work::Tests(&[TestFiles::one("keytally-host", "stops")]),
     },
     Step {
         name: "cli",

@@ -61,6 +61,28 @@ pub(crate) fn clippy() -> Result<Found> {
     component("clippy", "clippy")
 }
 
+/// The fuzzer's front end, from crates.io into `target/tools`.
+pub(crate) fn cargo_fuzz() -> Result<Found> {
+    Ok(("KEYTALLY_TEST_CARGO_FUZZ", from_crates("cargo-fuzz")?))
+}
+
+/// The maker of mutants, from crates.io into `target/tools`.
+pub(crate) fn cargo_mutants() -> Result<Found> {
+    Ok(("KEYTALLY_TEST_CARGO_MUTANTS", from_crates("cargo-mutants")?))
+}
+
+/// A program on PATH or from crates.io, where it has the name of its crate.
+fn from_crates(name: &str) -> Result<PathBuf> {
+    let local = std::path::absolute(Path::new("target/tools/bin").join(name))?;
+    if let Some(program) = on_path(name).or_else(|| local.is_file().then(|| local.clone())) {
+        return Ok(program);
+    }
+    let mut install = cargo();
+    install.args(["install", "--quiet", "--locked", "--root", "target/tools", name]);
+    command::run(install).with_context(|| format!("{name} is missing: `cargo install {name}` must work"))?;
+    Ok(local)
+}
+
 /// A part of the Rust toolchain that cargo calls by itself.
 fn component(name: &str, subcommand: &str) -> Result<Found> {
     let mut version = cargo();
