@@ -42,7 +42,7 @@ use crate::decide::{self, Charge, Decision};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::line::{LINE_WORDS, Line, high, index, join, low, scale};
 use crate::policy::{Limits, Policy};
-use crate::sync::{AtomicU64, Ordering, pause};
+use crate::sync::{AtomicU64, MODELLED, Ordering, pause};
 use crate::tally::{Layout, VOID};
 use crate::time::Timestamp;
 use crate::verdict::{Outcome, Reason, Verdict};
@@ -54,8 +54,9 @@ pub const BUCKET_SLOTS: usize = 8;
 pub const MAX_SUBJECTS: u32 = 1 << 30;
 
 /// How many turns an inserter waits for a claim before it takes it over. A holder needs a fraction of them; one
-/// that was killed or stopped never releases its claim, and one that is merely slow notices and begins again.
-pub const CLAIM_SPINS: u32 = 1024;
+/// that was killed or stopped never releases its claim, and one that is merely slow notices and begins again. One
+/// turn while a model checker runs the code, so that it sees claims lost at every step.
+pub const CLAIM_SPINS: u32 = if MODELLED { 1 } else { 1024 };
 
 /// Lines of the header.
 const HEADER_LINES: usize = 2;
@@ -296,8 +297,6 @@ impl<M: AsRef<[Line]>> Limiter<M> {
                 Insertion::Done => return Verdict::decided(&first, None, now, cost),
                 Insertion::Full { until } => {
                     let mut verdict = Verdict::refused(Outcome::Full, Reason::None, now);
-                    // Where every slot was somebody's mark, a moment later is as good a time as any.
-                    let until = if until == u64::MAX { self.layout.stamp_at(now) } else { until };
                     verdict.retry_at = Some(Timestamp::from_unix_ms(self.layout.stamp_start_ms(until)));
                     return verdict;
                 }
@@ -363,6 +362,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             (Some(slot), None) => (one, slot),
             (Some(slot), _) if !spills => (one, slot),
             (_, Some(slot)) => (two, slot),
+            // A mark is of an inserter that lost its claim: it goes, or the next claim voids it.
+            (_, None) if first_sight.marked || second_sight.marked => return Some(Insertion::Again),
             (_, None) => return Some(Insertion::Full { until }),
         };
         let claims = || claims.iter().flatten();

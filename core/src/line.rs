@@ -21,18 +21,18 @@ pub const LINE_LEN: usize = 64;
 pub struct Line([AtomicU64; LINE_WORDS]);
 
 // The format counts in lines, and a record is exactly one.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Line>() == LINE_LEN && align_of::<Line>() == LINE_LEN);
 
 impl Line {
     /// A line of zeros.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; LINE_WORDS])
     }
 
     /// A line of zeros.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     pub fn new() -> Self {
         Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }

@@ -1,0 +1,311 @@
+//! The limiter: the cell, hits, insertions, reuse, take-over.
+
+use alloc::sync::Arc;
+
+use keytally::{Limiter, Outcome, Timestamp, Verdict};
+
+use crate::model::{Memory, Work, explore, memory, preemptions, together};
+
+type Shared = Arc<Limiter<Memory>>;
+
+/// The start of a minute.
+const NOON_S: u64 = 1_700_049_600;
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix_s(NOON_S + seconds)
+}
+
+/// A limiter of one bucket: eight slots.
+fn one_bucket(policy: &str) -> Shared {
+    limiter(policy, 1)
+}
+
+fn limiter(policy: &str, capacity: u32) -> Shared {
+    let memory = memory(Limiter::<Memory>::lines(capacity));
+    Arc::new(Limiter::create(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap())
+}
+
+/// A check on a thread of its own.
+fn check(limiter: &Shared, subject: &'static [u8], cost: u32, now: Timestamp) -> Work<Verdict> {
+    let limiter = Arc::clone(limiter);
+    Box::new(move || limiter.check(subject, cost, now))
+}
+
+fn count(verdicts: &[Verdict], outcome: Outcome) -> usize {
+    verdicts.iter().filter(|verdict| verdict.outcome() == outcome).count()
+}
+
+/// Takes so many slots of the one bucket with subjects that nobody asks for.
+fn take_slots(limiter: &Shared, slots: u32, now: Timestamp) {
+    for filler in 0..slots {
+        assert!(limiter.check(&filler.to_le_bytes(), 1, now).admitted());
+    }
+}
+
+fn remaining(limiter: &Shared, subject: &[u8], now: Timestamp) -> u32 {
+    limiter.peek(subject, 0, now).remaining()
+}
+
+#[test]
+fn of_two_chargers_of_one_unit_one_is_denied() {
+    explore(preemptions(9, 9), || {
+        let limiter = one_bucket("2/minute");
+        limiter.check(b"a", 1, at(0));
+        let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"a", 1, at(1))]);
+        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (1, 1));
+        assert_eq!(remaining(&limiter, b"a", at(1)), 0);
+    });
+}
+
+#[test]
+fn of_three_chargers_of_two_units_one_is_denied() {
+    explore(preemptions(3, 5), || {
+        let limiter = one_bucket("3/minute, 4/hour");
+        limiter.check(b"a", 1, at(0));
+        let verdicts = together([0, 1, 2].map(|second| check(&limiter, b"a", 1, at(second))));
+        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (2, 1));
+        assert_eq!(remaining(&limiter, b"a", at(2)), 1);
+        assert_eq!(remaining(&limiter, b"a", at(60)), 1, "all windows or none");
+    });
+}
+
+#[test]
+fn a_denial_means_that_there_was_no_room() {
+    explore(preemptions(9, 9), || {
+        let limiter = one_bucket("3/minute");
+        limiter.check(b"a", 1, at(0));
+        // Either fits alone. Whoever is denied was denied by the other's charge.
+        let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"a", 2, at(0))]);
+        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (1, 1));
+        let charged = if verdicts[0].admitted() { 1 } else { 2 };
+        assert_eq!(remaining(&limiter, b"a", at(0)), 2 - charged);
+    });
+}
+
+#[test]
+fn a_refund_and_a_settlement_lose_no_charge() {
+    explore(preemptions(3, 5), || {
+        let limiter = one_bucket("5/minute");
+        let charge = limiter.check(b"a", 2, at(0)).charge().unwrap();
+        let refund: Work<Verdict> = {
+            let limiter = Arc::clone(&limiter);
+            Box::new(move || limiter.refund(b"a", charge, at(0)))
+        };
+        let settle: Work<Verdict> = {
+            let limiter = Arc::clone(&limiter);
+            Box::new(move || {
+                let charge = limiter.check(b"a", 1, at(0)).charge().unwrap();
+                limiter.settle(b"a", charge, 2, at(0))
+            })
+        };
+        let verdicts = together([refund, settle, check(&limiter, b"a", 1, at(0))]);
+        assert!(verdicts[2].admitted());
+        assert_eq!((verdicts[1].uncharged(), remaining(&limiter, b"a", at(0))), (0, 5 - 3));
+    });
+}
+
+#[test]
+fn two_inserters_of_one_subject_share_a_slot() {
+    explore(preemptions(4, 5), || {
+        let limiter = one_bucket("2/minute");
+        let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"a", 1, at(0))]);
+        assert_eq!(count(&verdicts, Outcome::Admitted), 2);
+        assert_eq!((limiter.live(at(0)), remaining(&limiter, b"a", at(0))), (1, 0));
+    });
+}
+
+#[test]
+fn three_inserters_of_one_subject_share_a_slot() {
+    explore(preemptions(1, 2), || {
+        let limiter = one_bucket("2/minute");
+        let verdicts = together([0; 3].map(|second| check(&limiter, b"a", 1, at(second))));
+        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (2, 1));
+        assert_eq!((limiter.live(at(0)), remaining(&limiter, b"a", at(0))), (1, 0));
+    });
+}
+
+#[test]
+fn two_subjects_take_two_slots() {
+    explore(preemptions(3, 5), || {
+        let limiter = one_bucket("1/minute");
+        let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"b", 1, at(0))]);
+        assert_eq!(count(&verdicts, Outcome::Admitted), 2);
+        assert_eq!(limiter.live(at(0)), 2);
+        assert_eq!([b"a", b"b"].map(|subject| remaining(&limiter, subject, at(0))), [0, 0]);
+    });
+}
+
+#[test]
+fn of_two_subjects_one_gets_the_last_slot() {
+    explore(preemptions(3, 5), || {
+        let limiter = one_bucket("1/minute");
+        take_slots(&limiter, 7, at(0));
+        let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"b", 1, at(0))]);
+        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Full)), (1, 1));
+        assert_eq!(limiter.live(at(0)), 8);
+        let left = [b"a", b"b"].map(|subject| remaining(&limiter, subject, at(0)));
+        assert_eq!(left, [0, 1].map(|at: usize| u32::from(!verdicts[at].admitted())));
+    });
+}
+
+/// An inserter that lost its claim may still put a mark into the slot for a moment. That is no reason to call the
+/// table full.
+#[test]
+fn the_last_slot_is_never_full_to_the_subject_that_gets_it() {
+    explore(preemptions(4, 5), || {
+        let limiter = one_bucket("2/minute");
+        take_slots(&limiter, 7, at(0));
+        let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"a", 1, at(0))]);
+        assert_eq!(count(&verdicts, Outcome::Admitted), 2);
+        assert_eq!((limiter.live(at(0)), remaining(&limiter, b"a", at(0))), (8, 0));
+    });
+}
+
+/// The clock of `a` is a minute late: the slot says nothing to it any more, as it says nothing to the clock of `b`.
+#[test]
+fn a_hit_and_the_reuse_of_its_slot_charge_their_own() {
+    explore(preemptions(4, 5), || {
+        let limiter = one_bucket("2/minute");
+        limiter.check(b"a", 2, at(0));
+        let verdicts = together([check(&limiter, b"a", 1, at(60)), check(&limiter, b"b", 1, at(120))]);
+        assert_eq!(count(&verdicts, Outcome::Admitted), 2);
+        assert_eq!(limiter.live(at(120)), 2);
+        assert_eq!([b"a", b"b"].map(|subject| remaining(&limiter, subject, at(60))), [1, 1]);
+    });
+}
+
+/// The slot changes hands twice and is the first subject's again.
+#[test]
+fn a_hit_and_two_reuses_of_its_slot_charge_their_own() {
+    explore(preemptions(3, 5), || {
+        let limiter = one_bucket("9/minute");
+        limiter.check(b"a", 9, at(0));
+        take_slots(&limiter, 7, at(120));
+        let later: Work<Verdict> = {
+            let limiter = Arc::clone(&limiter);
+            Box::new(move || {
+                let taken = limiter.check(b"b", 4, at(120)).admitted();
+                assert_eq!(remaining(&limiter, b"b", at(120)), if taken { 5 } else { 9 });
+                limiter.check(b"a", 2, at(240))
+            })
+        };
+        let [late, later] = together([check(&limiter, b"a", 1, at(180)), later]).try_into().unwrap();
+        assert!(later.admitted());
+        // The late charge counts now if it came last. Where `b` had the slot, the table was full to it.
+        let left = remaining(&limiter, b"a", at(240));
+        assert!(left == 7 || (left == 6 && late.admitted()), "{left}");
+    });
+}
+
+#[test]
+fn two_subjects_reuse_one_expired_slot() {
+    explore(preemptions(3, 5), || {
+        let limiter = one_bucket("2/minute");
+        limiter.check(b"z", 1, at(0));
+        take_slots(&limiter, 7, at(120));
+        let verdicts = together([check(&limiter, b"a", 1, at(120)), check(&limiter, b"b", 1, at(120))]);
+        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Full)), (1, 1));
+        let left = [b"a", b"b"].map(|subject| remaining(&limiter, subject, at(120)));
+        assert_eq!(left, [0, 1].map(|at: usize| 2 - u32::from(verdicts[at].admitted())));
+    });
+}
+
+/// Two buckets, and subjects that are found by where they live.
+mod two_buckets {
+    use siphasher::sip::SipHasher13;
+
+    use super::*;
+
+    const CAPACITY: u32 = 8;
+
+    fn two_buckets(policy: &str) -> Shared {
+        let limiter = limiter(policy, CAPACITY);
+        assert_eq!(limiter.slots_total(), 16);
+        limiter
+    }
+
+    /// Subjects with these two buckets. The seed of the table and the arithmetic are the limiter's.
+    fn subjects(buckets: [u64; 2]) -> impl Iterator<Item = [u8; 4]> {
+        let seed = u64::from_le_bytes([7; 8]);
+        (0u32..).map(u32::to_le_bytes).filter(move |bytes| {
+            let hash = SipHasher13::new_with_keys(seed, seed).hash(bytes);
+            [hash >> 63, hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 63] == buckets
+        })
+    }
+
+    fn subject(buckets: [u64; 2]) -> &'static [u8] {
+        // The fillers below never come so far.
+        let subject = subjects(buckets).nth(8).unwrap();
+        Box::leak(Box::new(subject))
+    }
+
+    fn fill(limiter: &Shared, bucket: u64, slots: usize, now: Timestamp) {
+        for filler in subjects([bucket, bucket]).take(slots) {
+            assert!(limiter.check(&filler, 1, now).admitted());
+        }
+    }
+
+    #[test]
+    fn inserters_into_the_second_bucket_share_a_slot() {
+        explore(preemptions(3, 5), || {
+            let limiter = two_buckets("2/minute");
+            fill(&limiter, 0, 8, at(0));
+            let spilling = subject([0, 1]);
+            let verdicts =
+                together([check(&limiter, spilling, 1, at(0)), check(&limiter, spilling, 1, at(0))]);
+            assert_eq!(count(&verdicts, Outcome::Admitted), 2);
+            assert_eq!((limiter.live(at(0)), remaining(&limiter, spilling, at(0))), (9, 0));
+        });
+    }
+
+    /// Four slots are taken: one more, and the second bucket is preferred.
+    #[test]
+    fn inserters_that_disagree_about_the_bucket_share_a_slot() {
+        explore(preemptions(1, 2), || {
+            let limiter = two_buckets("2/minute");
+            fill(&limiter, 0, 4, at(0));
+            let (either, here) = (subject([0, 1]), subject([0, 0]));
+            let verdicts = together([
+                check(&limiter, either, 1, at(0)),
+                check(&limiter, here, 1, at(0)),
+                check(&limiter, either, 1, at(0)),
+            ]);
+            assert_eq!(count(&verdicts, Outcome::Admitted), 3);
+            assert_eq!(limiter.live(at(0)), 6);
+            assert_eq!([either, here].map(|subject| remaining(&limiter, subject, at(0))), [0, 1]);
+        });
+    }
+
+    #[test]
+    fn inserters_that_need_both_claims_get_by() {
+        explore(preemptions(3, 4), || {
+            let limiter = two_buckets("2/minute");
+            fill(&limiter, 0, 6, at(0));
+            fill(&limiter, 1, 5, at(0));
+            let (one, other) = (subject([0, 1]), subject([1, 0]));
+            let verdicts = together([check(&limiter, one, 1, at(0)), check(&limiter, other, 1, at(0))]);
+            assert_eq!(count(&verdicts, Outcome::Admitted), 2);
+            assert_eq!(limiter.live(at(0)), 13);
+            assert_eq!([one, other].map(|subject| remaining(&limiter, subject, at(0))), [1, 1]);
+        });
+    }
+
+    /// The subject's slot in the second bucket has expired, and its first bucket has room again.
+    #[test]
+    fn a_subject_whose_old_slot_is_reused_has_one_slot() {
+        explore(preemptions(1, 2), || {
+            let limiter = two_buckets("2/minute");
+            fill(&limiter, 0, 8, at(0));
+            let (either, there) = (subject([0, 1]), subject([1, 1]));
+            limiter.check(either, 2, at(0));
+            let verdicts = together([
+                check(&limiter, either, 1, at(120)),
+                check(&limiter, there, 1, at(120)),
+                check(&limiter, either, 1, at(120)),
+            ]);
+            assert_eq!(count(&verdicts, Outcome::Admitted), 3);
+            assert_eq!(limiter.live(at(120)), 2);
+            assert_eq!([either, there].map(|subject| remaining(&limiter, subject, at(120))), [0, 1]);
+        });
+    }
+}
