@@ -196,3 +196,10 @@ fn compare(small: &Small) {
     println!("{}: {compared} comparisons", small.policy);
     assert_eq!(compared, small.comparisons, "{}", small.policy);
 }
+
+#[test]
+fn the_page_tells_how_many() {
+    let sum: u64 = ALL.iter().map(|small| small.comparisons).sum();
+    let text = format!("{},{:03},{:03} comparisons", sum / 1_000_000, sum / 1000 % 1000, sum % 1000);
+    assert!(include_str!("../../docs/TESTING.md").contains(&text), "docs/TESTING.md must say {text}");
+}
