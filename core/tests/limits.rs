@@ -1,5 +1,4 @@
 //! LIMITS.md says what the code says.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally::{gate, http, key, limiter, mac, policy};
 
