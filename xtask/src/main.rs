@@ -10,6 +10,7 @@
 //! | `tools.rs` | what a test needs, and how it is got |
 //! | `purity.rs` | core stays without std, allocation and unsafe |
 //! | `rules.rs` | unsafe, clocks and atomics stay in their named files |
+//! | `secrets.rs` | no branch and no index of a key check depends on a secret |
 //! | `fuzz.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
 //! | `source.rs` | Rust source as a list of words, for the two above |
 //! | `command.rs` | runs a program, quiet unless it fails |
@@ -20,6 +21,7 @@ mod fuzz;
 mod mutants;
 mod purity;
 mod rules;
+mod secrets;
 mod source;
 mod step;
 mod suites;

@@ -8,7 +8,7 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{command, purity, rules};
+use crate::{command, purity, rules, secrets};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -47,6 +47,12 @@ pub(crate) const SUITES: &[Step] = &[
         about: "the fuzz targets find nothing in the inputs that are checked in",
         needs: &[],
         work: Work::Tests(&[TestFiles::all_of("keytally-fuzz-targets")]),
+    },
+    Step {
+        name: "secrets",
+        about: "no branch and no index of a key check depends on a secret, seen by valgrind",
+        needs: &[tools::valgrind],
+        work: Work::Call(secrets::check),
     },
     Step {
         name: "processes",

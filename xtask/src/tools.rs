@@ -61,6 +61,17 @@ pub(crate) fn clippy() -> Result<Found> {
     component("clippy", "clippy")
 }
 
+/// valgrind with its headers, in [`VALGRIND`].
+pub(crate) fn valgrind() -> Result<Found> {
+    if on_path("valgrind").is_none() || !Path::new("/usr/include/valgrind/memcheck.h").exists() {
+        apt_install("valgrind with its headers", "valgrind")?;
+    }
+    Ok((VALGRIND, on_path("valgrind").context("valgrind was installed, but is not on PATH")?))
+}
+
+/// The environment variable of [`valgrind`].
+pub(crate) const VALGRIND: &str = "KEYTALLY_TEST_VALGRIND";
+
 /// The fuzzer's front end, from crates.io into `target/tools`.
 pub(crate) fn cargo_fuzz() -> Result<Found> {
     Ok(("KEYTALLY_TEST_CARGO_FUZZ", from_crates("cargo-fuzz")?))
