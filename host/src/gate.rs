@@ -337,8 +337,10 @@ impl Gate {
     ) -> Result<T, Error> {
         let _lock = Lock::of(&self.file)?;
         let mut administrator = self.table.administer_alone();
-        work(&mut administrator)
-            .map_err(|source| Error::Admin { path: self.path().map(PathBuf::from), source })
+        let done = work(&mut administrator);
+        // Also after an error: the changes before it stand.
+        self.file.flush()?;
+        done.map_err(|source| Error::Admin { path: self.path().map(PathBuf::from), source })
     }
 }
 
