@@ -1,6 +1,7 @@
 //! The compare-exchange loop: a decision put into a word that others decide on too.
 
 use crate::decide::Decision;
+use crate::stop::{Stop, stop};
 use crate::sync::{AtomicU64, Ordering};
 
 /// Decides on the word in `cell` until nobody came in between. `decide` answers `None` when the word is not its to
@@ -16,6 +17,7 @@ pub(crate) fn update(cell: &AtomicU64, decide: impl Fn(u64) -> Option<Decision>)
         if decision.next == word {
             return Some(decision);
         }
+        stop(Stop::Decided);
         match cell.compare_exchange_weak(word, decision.next, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return Some(decision),
             Err(present) => word = present,

@@ -17,6 +17,7 @@ use core::fmt;
 
 use crate::line::{LINE_LEN, Line, high, index, join, low};
 use crate::policy::{Algorithm, MAX_QUOTAS, Window};
+use crate::stop::{Stop, stop};
 use crate::tally::Layout;
 
 /// The version of the tables' format. A table of another version is refused.
@@ -96,7 +97,9 @@ impl Header {
 
     /// Makes the table one that opens. Everything else has been written.
     pub(crate) fn publish(memory: &[Line]) {
+        stop(Stop::TableWritten);
         memory[0].store(0, MAGIC);
+        stop(Stop::TablePublished);
     }
 
     /// Reads the header of a published table of this kind that fills `memory`.

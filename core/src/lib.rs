@@ -16,6 +16,7 @@
 //! | `record`, [`gate`] | a table of issued keys with their tallies: verify, then charge |
 //! | [`verdict`], [`http`] | the answer, and the HTTP response it makes |
 //! | [`header`], `line`, [`sync`] | how tables begin, the cache line, the only door to atomics |
+//! | `stop` | for tests only: where a thread can be stopped for ever; empty without the feature `stop-points` |
 //!
 //! # The contract
 //! - Every method takes `&self`: tables may be used by any number of threads, and by processes that share the memory.
@@ -42,6 +43,9 @@ mod cell;
 mod line;
 mod peppers;
 mod record;
+
+#[doc(hidden)]
+pub mod stop;
 
 #[doc(inline)]
 pub use {

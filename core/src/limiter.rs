@@ -42,6 +42,7 @@ use crate::decide::{self, Charge, Decision};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::line::{LINE_WORDS, Line, high, index, join, low, scale};
 use crate::policy::{Limits, Policy};
+use crate::stop::{Stop, stop};
 use crate::sync::{AtomicU64, MODELLED, Ordering, pause};
 use crate::tally::{Layout, VOID};
 use crate::time::Timestamp;
@@ -390,11 +391,17 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         {
             return Insertion::Again;
         }
-        if !confirm() || !swap(slot.tag, tag, subject.tag_after(tag)) {
+        stop(Stop::LimiterMarked);
+        let confirmed = confirm();
+        stop(Stop::LimiterConfirmed);
+        if !confirmed || !swap(slot.tag, tag, subject.tag_after(tag)) {
             swap(slot.tally, mark, VOID);
             return Insertion::Again;
         }
-        if swap(slot.tally, mark, first) { Insertion::Done } else { Insertion::Again }
+        stop(Stop::LimiterTagged);
+        let charged = swap(slot.tally, mark, first);
+        stop(Stop::LimiterCharged);
+        if charged { Insertion::Done } else { Insertion::Again }
     }
 
     /// Looks through a bucket for the subject and for a slot to put it in. The tally is loaded before the tag: a
@@ -447,12 +454,14 @@ impl<M: AsRef<[Line]>> Limiter<M> {
                 Err(other) => present = other,
             }
         };
+        stop(Stop::LimiterClaimed);
         for slot in self.slots(bucket) {
             let mark = slot.tally.load(Ordering::Acquire);
             if self.layout.is_claim_mark(mark) {
                 swap(slot.tally, mark, VOID);
             }
         }
+        stop(Stop::LimiterVoided);
         claim
     }
 

@@ -26,6 +26,7 @@
 use crate::key::KeyId;
 use crate::line::{LINE_WORDS, Line, high, join, low};
 use crate::mac::Tag;
+use crate::stop::{Stop, stop};
 use crate::sync::AtomicU64;
 use crate::time::Timestamp;
 
@@ -221,13 +222,18 @@ impl<'m> Place<'m> {
         let meta = self.line.load(SEQUENCE);
         if meta != words[SEQUENCE] {
             self.line.store(SEQUENCE, meta | 1 << SEQUENCE_SHIFT);
+            stop(Stop::RecordOdd);
             for word in (0..SEQUENCE).filter(|&word| word != TALLY) {
                 self.line.store(word, words[word]);
+                stop(Stop::RecordWord);
             }
             self.line.store(SEQUENCE, words[SEQUENCE]);
+            stop(Stop::RecordEven);
         }
         keep_hint(self.number, hint);
+        stop(Stop::HintKept);
         self.intent.withdraw();
+        stop(Stop::IntentWithdrawn);
     }
 }
 
@@ -261,8 +267,10 @@ impl Intent<'_> {
     fn publish(self, number: u32, words: &[u64; LINE_WORDS], hint: u32) {
         for (word, &value) in words.iter().enumerate() {
             self.words.store(word, if word == TALLY { u64::from(hint) } else { value });
+            stop(Stop::IntentWord);
         }
         self.owner.store(OWNER, join(high(self.owner.load(OWNER)).wrapping_add(1), number + 1));
+        stop(Stop::IntentPublished);
     }
 
     fn withdraw(self) {

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use keytally::stop::{Stop, stop};
 use keytally::{AttachError, LINE_LEN};
 use rustix::fs::{Mode, OFlags, open};
 
@@ -68,10 +69,12 @@ impl TableFile {
 
     /// Waits until the disk has what is in the file.
     pub(crate) fn flush(&self) -> Result<(), Error> {
-        match self.absolute {
-            Some(_) => self.file.sync_data().map_err(|error| Error::io("flush", &self.path, error)),
-            None => Ok(()),
+        if self.absolute.is_some() {
+            stop(Stop::ChangeMade);
+            self.file.sync_data().map_err(|error| Error::io("flush", &self.path, error))?;
+            stop(Stop::ChangeFlushed);
         }
+        Ok(())
     }
 
     /// A new open file description of the same file.

@@ -6,6 +6,7 @@
 
 use std::os::fd::OwnedFd;
 
+use keytally::stop::{Stop, stop};
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::Error;
@@ -23,6 +24,7 @@ impl Lock {
         let descriptor = file.reopen()?;
         rustix::io::retry_on_intr(|| flock(&descriptor, FlockOperation::LockExclusive))
             .map_err(|error| Error::io("lock", file.path(), error))?;
+        stop(Stop::LockTaken);
         Ok(Self { descriptor })
     }
 }

@@ -14,6 +14,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use keytally::stop::{Stop, stop};
 use keytally::{CreateError, LINE_LEN};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, RenameFlags, SealFlags, fallocate, fchmod,
@@ -103,19 +104,24 @@ impl Unpublished {
         let io_error = |doing| move |error: io::Error| Error::io(doing, path, error);
         // The mode that a file is opened with is less the umask.
         fchmod(&self.file, MODE).map_err(|error| Error::io("set the mode of", path, error))?;
+        stop(Stop::FileMade);
         let len = bytes(lines).map_err(io_error("create"))?;
         take_room(&self.file, len).map_err(io_error("find room on the disk for"))?;
+        stop(Stop::FileRoomTaken);
         let mapping = Mapping::of(&self.file, lines).map_err(io_error("map"))?;
         let table = make(mapping).map_err(|source| Error::Create { path: Some(path.into()), source })?;
+        stop(Stop::FileWritten);
         self.file.sync_all().map_err(io_error("write"))?;
         let file =
             self.file.try_clone().and_then(|file| TableFile::at(path, file)).map_err(io_error("open"))?;
+        stop(Stop::FileSynced);
         match self.give_name(path) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(Error::Exists { path: path.into() }),
             Err(error) => return Err(Error::io("create", path, error)),
         }
         self.name = None;
+        stop(Stop::FileNamed);
         sync_folder(path).map_err(io_error("flush the folder of"))?;
         Ok((file, table))
     }

@@ -12,6 +12,7 @@ use crate::key::{self, Hint, Key, KeyId, Name, SECRET_LEN};
 use crate::line::{LINE_WORDS, Line, scale};
 use crate::mac::{MAX_PEPPERS, Pepper};
 use crate::record::{KeyState, Place, Record};
+use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::time::Timestamp;
 
@@ -32,6 +33,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// The same for callers that hold a lock which lets only one administrator live, such as the lock of a file.
     pub fn administer_alone(&self) -> Administrator<'_, M> {
         self.memory.as_ref()[PEPPER_LINE].store(ADMINISTRATOR_WORD, 1);
+        stop(Stop::AdministratorEntered);
         let pending = self.intent().pending();
         if let Some(number) = pending {
             if number < self.capacity {
@@ -42,6 +44,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             }
         }
         let recovered = self.complete_plan() | pending.is_some();
+        stop(Stop::AdministratorRecovered);
         Administrator { gate: self, recovered }
     }
 }
@@ -191,6 +194,7 @@ pub struct Administrator<'g, M: AsRef<[Line]>> {
 
 impl<M: AsRef<[Line]>> Drop for Administrator<'_, M> {
     fn drop(&mut self) {
+        stop(Stop::AdministratorLeaving);
         self.gate.memory.as_ref()[PEPPER_LINE].store(ADMINISTRATOR_WORD, 0);
     }
 }
@@ -389,6 +393,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         if key::parse(text).is_err() {
             // Before the key is there: a check that doesn't see this looks for no such key.
             self.gate.memory.as_ref()[PEPPER_LINE].store(IMPORTS_WORD, 1);
+            stop(Stop::ImportsNoted);
         }
         let mut record = Record::new(key_id, pepper.mac(text).tag(), number, new.account, plan, env);
         record.not_after = new.not_after;
@@ -397,9 +402,11 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         if let Some(mut ended) = place.read().filter(|ended| ended.key_id.is_some()) {
             ended.state = KeyState::Revoked;
             self.write(place, ended, self.gate.hint(place.number));
+            stop(Stop::FormerEnded);
         }
         let layout = &self.gate.layout;
         place.tally().store(layout.unused(layout.stamp_at(now)), Ordering::Release);
+        stop(Stop::TallyCleared);
         self.write(place, record, Hint::of(text).last_word());
         Ok(())
     }
@@ -432,6 +439,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         let number = usize::from(number);
         let line = &self.gate.memory.as_ref()[ENV_LINE + number / LINE_WORDS];
         line.store(number % LINE_WORDS, env.to_word());
+        stop(Stop::EnvLearned);
     }
 
     /// The newest pepper and its number, or the one that it will have: one that no key needs any more.
@@ -456,6 +464,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
 
     fn register(&self, number: u8, pepper: &Pepper) {
         self.gate.memory.as_ref()[PEPPER_LINE].store(usize::from(number), pepper.fingerprint());
+        stop(Stop::PepperRegistered);
     }
 }
 

@@ -6,6 +6,7 @@ use heapless::{String, Vec};
 use super::{FIXED_LINES, Gate, MAX_PLAN_NAME_LEN, OWNER_LINE, PLANS_PER_LINE};
 use crate::line::{LINE_WORDS, Line, high, index, join, low};
 use crate::policy::{Limits, MAX_QUOTAS, Policy, Quota};
+use crate::stop::{Stop, stop};
 use crate::tally::Layout;
 
 /// Words of a plan in the header.
@@ -78,6 +79,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let (line, at) = self.plan_line(number);
         for (word, &value) in words.iter().enumerate().rev() {
             line.store(at + word, value);
+            stop(Stop::PlanWord);
         }
     }
 
@@ -87,8 +89,10 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let owner = &self.memory.as_ref()[OWNER_LINE];
         for (word, value) in plan.words().into_iter().enumerate() {
             owner.store(PLAN_INTENT + 1 + word, value);
+            stop(Stop::PlanIntentWord);
         }
         owner.store(PLAN_INTENT, number as u64 + 1);
+        stop(Stop::PlanIntentPublished);
         self.complete_plan();
     }
 
@@ -99,7 +103,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
         if number < self.plan_slots() as u64 {
             self.store_plan(index(number), core::array::from_fn(|word| owner.load(PLAN_INTENT + 1 + word)));
         }
+        stop(Stop::PlanWritten);
         owner.store(PLAN_INTENT, 0);
+        stop(Stop::PlanIntentWithdrawn);
         true
     }
 
