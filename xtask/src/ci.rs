@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::command::{self, cargo};
 use crate::step::{Step, Work};
+use crate::targets::every_build;
 use crate::tools::{self, Found};
 
 /// The checks, in the order in which they run: the quickest first.
@@ -36,9 +37,11 @@ fn format(_: &[Found]) -> Result<String> {
 }
 
 fn lints(_: &[Found]) -> Result<String> {
-    let mut clippy = cargo();
-    clippy.args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]);
-    command::run(clippy)?;
+    for build in every_build()? {
+        let mut clippy = cargo();
+        clippy.arg("clippy").args(build).args(["--all-targets", "--", "-D", "warnings"]);
+        command::run(clippy)?;
+    }
     Ok("no warning".to_owned())
 }
 

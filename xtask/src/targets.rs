@@ -4,7 +4,8 @@
 //! the rest. So a new file is run without being named anywhere, none can be lost, and none runs twice.
 //!
 //! Test files are chosen by name over the whole workspace (`--workspace --test NAME`), never by package:
-//! then every suite is one selection of the same build, with the same features of every dependency.
+//! then every suite is one selection of the same build, with the same features of every dependency. Only a file that
+//! needs features of its package (`required-features` in its `Cargo.toml`) is a build of its own.
 
 use core::fmt;
 use std::process::Command;
@@ -34,8 +35,8 @@ impl TestFiles {
         Self { package, name: None }
     }
 
-    fn holds(&self, (package, name): &(String, String)) -> bool {
-        self.package == package && self.name.is_none_or(|its_name| its_name == name)
+    fn holds(&self, file: &File) -> bool {
+        self.package == file.package && self.name.is_none_or(|its_name| its_name == file.name)
     }
 
     /// True when some file could be among both.
@@ -67,16 +68,56 @@ pub(crate) fn run_others(found: &[Found]) -> Result<String> {
     run(&["--lib", "--bins"], &targets.unnamed(&named_files())?, found)
 }
 
-fn run(kinds: &[&str], names: &[&str], found: &[Found]) -> Result<String> {
-    let mut test: Command = cargo();
-    test.args(["test", "--release", "--workspace", "--no-fail-fast"]).args(kinds);
-    for name in names {
-        test.args(["--test", name]);
+fn run(kinds: &[&str], files: &[&File], found: &[Found]) -> Result<String> {
+    let mut output = String::new();
+    for build in builds(files) {
+        let names = names(files.iter().filter(|file| file.build() == build));
+        // Libraries and programs need no features.
+        let kinds = if build.is_none() { kinds } else { &[] };
+        if names.is_empty() && kinds.is_empty() {
+            continue;
+        }
+        let mut test: Command = cargo();
+        test.args(["test", "--release", "--no-fail-fast"]).args(arguments(build)).args(kinds);
+        for name in names {
+            test.args(["--test", name]);
+        }
+        for (variable, path) in found {
+            test.env(variable, path);
+        }
+        output += &command::run(test)?;
     }
-    for (variable, path) in found {
-        test.env(variable, path);
+    count_tests(&output)
+}
+
+/// The package and the features that some test files need; `None` for the whole workspace as it ships.
+type Build<'a> = Option<(&'a str, &'a [String])>;
+
+/// The build of the workspace, and each other one that some of the files need.
+fn builds<'a>(files: &[&'a File]) -> Vec<Build<'a>> {
+    let mut builds = vec![None];
+    for file in files {
+        if !builds.contains(&file.build()) {
+            builds.push(file.build());
+        }
     }
-    count_tests(&command::run(test)?)
+    builds
+}
+
+/// What tells cargo which build is meant.
+fn arguments(build: Build<'_>) -> Vec<String> {
+    match build {
+        None => vec!["--workspace".to_owned()],
+        Some((package, features)) => {
+            vec!["--package".to_owned(), package.to_owned(), "--features".to_owned(), features.join(",")]
+        }
+    }
+}
+
+/// For each build that the test files need, what tells cargo which is meant.
+pub(crate) fn every_build() -> Result<Vec<Vec<String>>> {
+    let targets = Targets::read()?;
+    Ok(builds(&targets.0.iter().collect::<Vec<_>>()).into_iter().map(arguments).collect())
 }
 
 /// How many tests ran, from the lines with which each test program ends. None at all is a failure: a suite that
@@ -97,9 +138,24 @@ pub(crate) fn count_tests(output: &str) -> Result<String> {
     Ok(if ignored == 0 { tests } else { format!("{tests}, {ignored} ignored") })
 }
 
-/// The test files of the workspace, each as its package and its name.
+/// A test file.
 #[derive(Debug)]
-struct Targets(Vec<(String, String)>);
+struct File {
+    package: String,
+    name: String,
+    /// The features of its package that it needs.
+    features: Vec<String>,
+}
+
+impl File {
+    fn build(&self) -> Build<'_> {
+        (!self.features.is_empty()).then_some((self.package.as_str(), self.features.as_slice()))
+    }
+}
+
+/// The test files of the workspace.
+#[derive(Debug)]
+struct Targets(Vec<File>);
 
 impl Targets {
     /// Asks cargo.
@@ -114,7 +170,11 @@ impl Targets {
                 let (package, name) = (text(package, "name")?, text(target, "name")?);
                 let kind = list(target, "kind")?[0].as_str().unwrap_or_default();
                 match kind {
-                    "test" => files.push((package.to_owned(), name.to_owned())),
+                    "test" => files.push(File {
+                        package: package.to_owned(),
+                        name: name.to_owned(),
+                        features: strings(&target["required-features"]),
+                    }),
                     // `--lib --bins` runs these.
                     "lib" | "rlib" | "cdylib" | "staticlib" | "proc-macro" | "bin" => {}
                     _ => bail!("no suite runs tests of the kind {kind:?}, as {name} of {package} has them"),
@@ -124,8 +184,8 @@ impl Targets {
         Ok(Self(files))
     }
 
-    /// The names of the files; each entry must name at least one that exists.
-    fn named(&self, files: &[TestFiles]) -> Result<Vec<&str>> {
+    /// The files that are named; each entry must name at least one that exists.
+    fn named(&self, files: &[TestFiles]) -> Result<Vec<&File>> {
         for file in files {
             ensure!(
                 self.0.iter().any(|target| file.holds(target)),
@@ -135,25 +195,25 @@ impl Targets {
         self.split(files).map(|(named, _)| named)
     }
 
-    /// The names of all other files.
-    fn unnamed(&self, files: &[TestFiles]) -> Result<Vec<&str>> {
+    /// All other files.
+    fn unnamed(&self, files: &[TestFiles]) -> Result<Vec<&File>> {
         self.split(files).map(|(_, unnamed)| unnamed)
     }
 
-    /// The names in the list, and those that are not. A name may not be on both sides, since cargo selects by name.
-    fn split(&self, files: &[TestFiles]) -> Result<(Vec<&str>, Vec<&str>)> {
+    /// The files in the list, and those that are not. A name may not be on both sides, since cargo selects by name.
+    fn split(&self, files: &[TestFiles]) -> Result<(Vec<&File>, Vec<&File>)> {
         let (named, unnamed): (Vec<_>, Vec<_>) =
             self.0.iter().partition(|target| files.iter().any(|file| file.holds(target)));
-        let (named, unnamed) = (names(&named), names(&unnamed));
-        if let Some(name) = named.iter().find(|name| unnamed.contains(name)) {
+        let others = names(&unnamed);
+        if let Some(name) = names(&named).iter().find(|name| others.contains(name)) {
             bail!("two packages have a test file {name}.rs, and suites select by name: rename one");
         }
         Ok((named, unnamed))
     }
 }
 
-fn names<'a>(targets: &[&'a (String, String)]) -> Vec<&'a str> {
-    let mut names: Vec<&str> = targets.iter().map(|(_, name)| name.as_str()).collect();
+fn names<'a>(files: impl IntoIterator<Item = &'a &'a File>) -> Vec<&'a str> {
+    let mut names: Vec<&str> = files.into_iter().map(|file| file.name.as_str()).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -171,6 +231,11 @@ pub(crate) fn metadata() -> Result<Value> {
 /// The list under a name in cargo's metadata.
 pub(crate) fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
     value[name].as_array().with_context(|| format!("cargo metadata has no list {name}"))
+}
+
+/// The strings of a list in cargo's metadata, none where there is no list.
+fn strings(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// The string under a name in cargo's metadata.
@@ -208,9 +273,22 @@ mod tests {
     #[test]
     fn every_file_is_in_exactly_one_suite() {
         let targets = workspace();
-        assert_eq!(targets.named(&[PROCESSES]).unwrap(), ["processes"]);
-        assert_eq!(targets.named(&[VECTORS]).unwrap(), ["fresh", "model"]);
-        assert_eq!(targets.unnamed(&[PROCESSES, VECTORS]).unwrap(), ["sizes"]);
+        assert_eq!(names(&targets.named(&[PROCESSES]).unwrap()), ["processes"]);
+        assert_eq!(names(&targets.named(&[VECTORS]).unwrap()), ["fresh", "model"]);
+        assert_eq!(names(&targets.unnamed(&[PROCESSES, VECTORS]).unwrap()), ["sizes"]);
+    }
+
+    #[test]
+    fn a_file_that_needs_features_is_a_build_of_its_own() {
+        let mut stops = target("test", "stops", true);
+        stops["required-features"] = json!(["stop-points"]);
+        let metadata =
+            json!({ "packages": [{ "name": "host", "targets": [stops, target("test", "sizes", true)] }] });
+        let targets = Targets::from_metadata(&metadata).unwrap();
+        let files = targets.unnamed(&[]).unwrap();
+        let arguments: Vec<_> = builds(&files).into_iter().map(arguments).collect();
+        assert_eq!(arguments, [vec!["--workspace"], vec!["--package", "host", "--features", "stop-points"]]);
+        assert_eq!(files.iter().map(|file| file.build().is_some()).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]
