@@ -195,8 +195,7 @@ fn a_fifth_pepper_waits_until_one_is_unused() {
     let fourth = Gate::attach(&memory[..], peppers(&[[2; 32], [4; 32]])).unwrap();
     // The grace of the old secret needs the old pepper until it is over; a key that was revoked needs none.
     fourth.administer().unwrap().rotate(ids[1], unix_s(10), entropy(), at(0)).unwrap();
-    let issue_at =
-        |now| fifth.administer().unwrap().issue(&new_key("default"), entropy(), now).map(|_| ());
+    let issue_at = |now| fifth.administer().unwrap().issue(&new_key("default"), entropy(), now).map(|_| ());
     assert_eq!(issue_at(at(9)), Err(AdminError::PeppersFull));
     assert_eq!(issue_at(at(10)), Ok(()));
     fifth.administer().unwrap().revoke(ids[2]).unwrap();

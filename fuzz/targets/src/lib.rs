@@ -6,12 +6,12 @@
 //!
 //! | target | what the bytes are | held against |
 //! |---|---|---|
-//! | [`policy`] | a policy text | the model's parser |
-//! | [`key`] | a key, or the parts of one and a mistake in it | the model's parser |
-//! | [`headers`] | a policy and a few calls | the model's header block; each field read back |
-//! | [`limiter_calls`] | calls on a small limiter, by clocks that disagree | a model of each subject |
-//! | [`gate_calls`] | calls on a small gate, an administrator's too | a model of each key |
-//! | [`open_bytes`] | a gate or limiter with damage anywhere, or no table at all | a stranger is never admitted, and every call returns |
+//! | [`policy()`] | a policy text | the model's parser |
+//! | [`key()`] | a key, or the parts of one and a mistake in it | the model's parser |
+//! | [`headers()`] | a policy and a few calls | the model's header block; each field read back |
+//! | [`limiter_calls()`] | calls on a small limiter, by clocks that disagree | a model of each subject |
+//! | [`gate_calls()`] | calls on a small gate, an administrator's too | a model of each key |
+//! | [`open_bytes()`] | a gate or limiter with damage anywhere, or no table at all | a stranger is never admitted, and every call returns |
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a target fails by panicking")]
 #![expect(clippy::missing_panics_doc, reason = "a target fails by panicking")]
 
