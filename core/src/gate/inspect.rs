@@ -95,8 +95,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 
     /// Reads the whole gate and reports what no administrator and no check could have left, a [`Flaw`] each. While
-    /// somebody administers, the record that is being written may be reported; [`Administrator::verify`] can't be
-    /// disturbed so.
+    /// somebody administers, the record that is being written may be reported; an
+    /// [administrator's](super::Administrator::verify) reading can't be disturbed so.
     pub fn verify(&self, now: Timestamp, mut report: impl FnMut(Flaw)) {
         for place in self.places() {
             let Some(record) = place.read() else {
