@@ -169,8 +169,10 @@ impl<'m> Place<'m> {
         for _ in 0..MAX_LOOKS {
             let meta = self.line.load(SEQUENCE);
             if is_odd(meta) {
-                if let Some(words) = self.intent.read(self.number) {
-                    return Some(Record::from_words(&words));
+                let intent = self.intent.read(self.number).map(|words| Record::from_words(&words));
+                // In a damaged file the intent may be of another time: `unmoved` would never agree with it.
+                if let Some(record) = intent.filter(|record| self.unmoved(record)) {
+                    return Some(record);
                 }
                 crate::sync::pause();
                 continue;
