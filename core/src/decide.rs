@@ -120,7 +120,7 @@ pub fn settle(
 pub fn reset(layout: &Layout, limits: Limits, word: u64, now: Timestamp) -> Decision {
     let mut reading = Reading::of(layout, limits, word, now);
     reading.word = layout.unused(layout.stamp(reading.word));
-    reading.measure();
+    reading.remaining = Reading::measure(layout, &reading.limits, reading.word, reading.time_ms);
     reading.decision(Outcome::Admitted, reading.word, 0)
 }
 
@@ -167,9 +167,8 @@ impl<'l> Reading<'l> {
             }
         }
         let limits = layout.clamp(limits);
-        let mut reading = Self { layout, limits, word: brought, time_ms, healed, remaining: [0; MAX_QUOTAS] };
-        reading.measure();
-        reading
+        let remaining = Self::measure(layout, &limits, brought, time_ms);
+        Self { layout, limits, word: brought, time_ms, healed, remaining }
     }
 
     /// The next word when nothing was charged: the word itself, but with the present stamp if its own came from a
@@ -179,37 +178,24 @@ impl<'l> Reading<'l> {
         if self.healed { self.word } else { word }
     }
 
-    /// Works out what the counts leave.
+    /// What the counts leave: the limit less the units that count against it.
     #[inline]
-    fn measure(&mut self) {
-        for place in 0..self.layout.len() {
-            self.remaining[place] = self.limits.0[place].saturating_sub(self.used(place));
+    fn measure(layout: &Layout, limits: &Limits, word: u64, time_ms: u64) -> [u32; MAX_QUOTAS] {
+        let mut remaining = [0; MAX_QUOTAS];
+        for (place, remaining) in remaining.iter_mut().enumerate().take(layout.len()) {
+            let current = layout.current(word, place);
+            let used = match layout.previous(word, place) {
+                0 => current,
+                previous => current.saturating_add(overlapping(layout, place, word, time_ms, previous)),
+            };
+            *remaining = limits.0[place].saturating_sub(used);
         }
-    }
-
-    /// The units that count against the limit. Rounded up, so that a fraction never admits more.
-    #[inline]
-    fn used(&self, place: usize) -> u32 {
-        let current = self.layout.current(self.word, place);
-        match self.layout.previous(self.word, place) {
-            0 => current,
-            previous => current.saturating_add(self.overlapping(place, previous)),
-        }
-    }
-
-    /// The part of the previous window's count that still overlaps the last full window length.
-    ///
-    /// A count has at most 32 bits and a window at most 2^31.4 milliseconds, so the product fits; and the weighted
-    /// count is at most the count.
-    fn overlapping(&self, place: usize, previous: u32) -> u32 {
-        let length = self.layout.windows()[place].ms();
-        let overlap = length - (self.time_ms - self.window_start_ms(place));
-        u32::try_from((u64::from(previous) * overlap).div_ceil(length)).unwrap_or(previous)
+        remaining
     }
 
     #[inline]
     fn window_start_ms(&self, place: usize) -> u64 {
-        self.layout.window_index(place, self.layout.stamp(self.word)) * self.layout.windows()[place].ms()
+        window_start_ms(self.layout, place, self.word)
     }
 
     /// Whether every window has room for `cost`.
@@ -251,7 +237,7 @@ impl<'l> Reading<'l> {
                 self.word = layout.given_back(self.word, place, previous, charge.cost.min(count));
             }
         }
-        self.measure();
+        self.remaining = Self::measure(layout, &self.limits, self.word, self.time_ms);
         self.word != before
     }
 
@@ -313,6 +299,22 @@ impl<'l> Reading<'l> {
         let rooms = (0..self.layout.len()).map(|place| self.room_at_ms(place, cost));
         rooms.max().map(Timestamp::from_unix_ms)
     }
+}
+
+/// The part of the previous window's count that still overlaps the last full window length. Rounded up, so that a
+/// fraction never admits more.
+///
+/// A count has at most 32 bits and a window at most 2^31.4 milliseconds, so the product fits; and the weighted count is
+/// at most the count.
+fn overlapping(layout: &Layout, place: usize, word: u64, time_ms: u64, previous: u32) -> u32 {
+    let length = layout.windows()[place].ms();
+    let overlap = length - (time_ms - window_start_ms(layout, place, word));
+    u32::try_from((u64::from(previous) * overlap).div_ceil(length)).unwrap_or(previous)
+}
+
+/// When the window at `place` began that the word's stamp lies in, in Unix milliseconds.
+fn window_start_ms(layout: &Layout, place: usize, word: u64) -> u64 {
+    layout.window_index(place, layout.stamp(word)) * layout.windows()[place].ms()
 }
 
 #[cfg(test)]
