@@ -7,6 +7,8 @@ use core::fmt::{self, Write};
 
 use heapless::String;
 
+use crate::line::index;
+use crate::policy::Window;
 use crate::verdict::{Outcome, Verdict};
 
 /// The header that carries a key.
@@ -82,52 +84,56 @@ impl Verdict {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn headers(&self) -> Headers {
-        let mut headers = Headers { text: String::new() };
+        let mut headers = Headers { bytes: [0; MAX_HEADERS_LEN], len: 0 };
         // The longest block of all is tested to fit.
-        let _ = self.put_headers(&mut headers.text);
+        headers.len = self.write_headers(&mut headers.bytes).unwrap_or(0);
         headers
     }
 
     /// Writes the header fields into `buffer`, each `Name: value` and a line end, and gives their length.
     ///
     /// # Errors
-    /// [`BufferTooSmall`], and nothing is written. [`MAX_HEADERS_LEN`] bytes are always enough.
+    /// [`BufferTooSmall`]; what is in the buffer then is of no use. [`MAX_HEADERS_LEN`] bytes are always enough.
+    #[inline]
     pub fn write_headers(&self, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        let headers = self.headers();
-        let text = headers.as_str().as_bytes();
-        let target = buffer.get_mut(..text.len()).ok_or(BufferTooSmall { needed: text.len() })?;
-        target.copy_from_slice(text);
-        Ok(text.len())
+        let mut block = Block { buffer, len: 0 };
+        self.put_headers(&mut block);
+        if block.len <= block.buffer.len() {
+            Ok(block.len)
+        } else {
+            Err(BufferTooSmall { needed: block.len })
+        }
     }
 
-    fn put_headers(&self, out: &mut String<MAX_HEADERS_LEN>) -> fmt::Result {
+    fn put_headers(&self, out: &mut Block<'_>) {
         if let Some(longest) = self.quotas.longest() {
-            write!(out, "X-RateLimit-Limit: {}\r\n", longest.limit)?;
-            write!(out, "X-RateLimit-Remaining: {}\r\n", longest.remaining)?;
-            write!(out, "X-RateLimit-Reset: {}\r\n", longest.reset_unix_s)?;
-            let mut between = "RateLimit-Policy: ";
-            for quota in self.quotas().iter() {
-                let window = quota.window;
-                write!(out, "{between}\"{window}\";q={};w={}", quota.limit, window.seconds())?;
-                between = ", ";
+            out.text(b"X-RateLimit-Limit: ").number(longest.limit.into());
+            out.text(b"\r\nX-RateLimit-Remaining: ").number(longest.remaining.into());
+            out.text(b"\r\nX-RateLimit-Reset: ").number(longest.reset_unix_s);
+            out.text(b"\r\nRateLimit-Policy: ");
+            for (place, quota) in self.quotas.iter().enumerate() {
+                if place > 0 {
+                    out.text(b", ");
+                }
+                out.window(quota.window).text(b";q=").number(quota.limit.into());
+                out.text(b";w=").number(quota.window.seconds().into());
             }
-            let mut between = "\r\nRateLimit: ";
-            for quota in self.quotas().iter() {
-                let delta_s = (quota.reset_unix_s.saturating_mul(1000))
-                    .saturating_sub(self.now.unix_ms())
-                    .div_ceil(1000);
-                write!(out, "{between}\"{}\";r={};t={delta_s}", quota.window, quota.remaining)?;
-                between = ", ";
+            out.text(b"\r\nRateLimit: ");
+            for (place, quota) in self.quotas.iter().enumerate() {
+                if place > 0 {
+                    out.text(b", ");
+                }
+                let delta_ms = quota.reset_unix_s.saturating_mul(1000).saturating_sub(self.now.unix_ms());
+                out.window(quota.window).text(b";r=").number(quota.remaining.into());
+                out.text(b";t=").number(delta_ms.div_ceil(1000));
             }
-            out.push_str("\r\n").map_err(|_| fmt::Error)?;
+            out.text(b"\r\n");
         }
         if matches!(self.outcome, Outcome::MissingKey | Outcome::InvalidKey) {
-            out.push_str("WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n")
-                .map_err(|_| fmt::Error)?;
+            out.text(b"WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n");
         }
-        match self.retry_after_s() {
-            Some(seconds) => write!(out, "Retry-After: {seconds}\r\n"),
-            None => Ok(()),
+        if let Some(seconds) = self.retry_after_s() {
+            out.text(b"Retry-After: ").number(seconds.into()).text(b"\r\n");
         }
     }
 
@@ -172,20 +178,77 @@ impl Verdict {
 }
 
 /// The header fields of a verdict.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Headers {
-    text: String<MAX_HEADERS_LEN>,
+    bytes: [u8; MAX_HEADERS_LEN],
+    len: usize,
 }
 
 impl Headers {
     /// All of them as they go over the wire, each `Name: value` and a line end.
     pub fn as_str(&self) -> &str {
-        &self.text
+        core::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    /// The same as bytes, all of them ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 
     /// Name and value of each.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.text.split_terminator("\r\n").filter_map(|line| line.split_once(": "))
+        self.as_str().split_terminator("\r\n").filter_map(|line| line.split_once(": "))
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Header fields on their way into a buffer. What doesn't fit is counted all the same: the count tells what would be
+/// needed. (`core::fmt` would take ten times as long.)
+struct Block<'b> {
+    buffer: &'b mut [u8],
+    len: usize,
+}
+
+impl Block<'_> {
+    #[inline]
+    fn text<const N: usize>(&mut self, text: &[u8; N]) -> &mut Self {
+        let rest = self.buffer.get_mut(self.len..).unwrap_or_default();
+        if let Some(place) = rest.first_chunk_mut() {
+            *place = *text;
+        }
+        self.len += N;
+        self
+    }
+
+    #[inline]
+    fn number(&mut self, number: u64) -> &mut Self {
+        let digits = number.checked_ilog10().map_or(1, |digits| index(digits.into()) + 1);
+        let mut rest = number;
+        if let Some(place) = self.buffer.get_mut(self.len..self.len + digits) {
+            for digit in place.iter_mut().rev() {
+                *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+                rest /= 10;
+            }
+        }
+        self.len += digits;
+        self
+    }
+
+    /// The window's name in quotation marks; the same as its `Display`.
+    #[inline]
+    fn window(&mut self, window: Window) -> &mut Self {
+        match window.seconds() {
+            1 => self.text(b"\"second\""),
+            60 => self.text(b"\"minute\""),
+            3600 => self.text(b"\"hour\""),
+            86_400 => self.text(b"\"day\""),
+            seconds => self.text(b"\"").number(seconds.into()).text(b"s\""),
+        }
     }
 }
 
@@ -198,7 +261,7 @@ mod tests {
 
     use super::*;
     use crate::decide;
-    use crate::policy::{MAX_WINDOW_S, Policy, Window};
+    use crate::policy::{MAX_WINDOW_S, Policy};
     use crate::time::Timestamp;
     use crate::verdict::{Quotas, Reason};
 
@@ -277,12 +340,13 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_is_too_small_is_left_alone() {
+    fn a_buffer_that_is_too_small_tells_what_is_needed() {
         let verdict = verdict("100/minute", 0, 1);
         let needed = verdict.headers().as_str().len();
         let mut buffer = std::vec![b'!'; needed];
-        assert_eq!(verdict.write_headers(&mut buffer[..needed - 1]), Err(BufferTooSmall { needed }));
-        assert!(buffer.iter().all(|&byte| byte == b'!'));
+        for len in 0..needed {
+            assert_eq!(verdict.write_headers(&mut buffer[..len]), Err(BufferTooSmall { needed }));
+        }
         assert_eq!(verdict.write_headers(&mut buffer), Ok(needed));
         assert_eq!(core::str::from_utf8(&buffer).unwrap().to_string(), verdict.headers().as_str());
     }
