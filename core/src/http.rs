@@ -85,24 +85,27 @@ impl Verdict {
     /// ```
     pub fn headers(&self) -> Headers {
         let mut headers = Headers { bytes: [0; MAX_HEADERS_LEN], len: 0 };
-        // The longest block of all is tested to fit.
-        headers.len = self.write_headers(&mut headers.bytes).unwrap_or(0);
+        let mut block = Block { buffer: &mut headers.bytes, len: 0 };
+        self.put_headers(&mut block);
+        headers.len = block.len;
         headers
     }
 
     /// Writes the header fields into `buffer`, each `Name: value` and a line end, and gives their length.
     ///
     /// # Errors
-    /// [`BufferTooSmall`]; what is in the buffer then is of no use. [`MAX_HEADERS_LEN`] bytes are always enough.
+    /// [`BufferTooSmall`], and nothing is written. [`MAX_HEADERS_LEN`] bytes are always enough.
     #[inline]
     pub fn write_headers(&self, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        if buffer.len() < MAX_HEADERS_LEN {
+            let headers = self.headers();
+            let target = buffer.get_mut(..headers.len).ok_or(BufferTooSmall { needed: headers.len })?;
+            target.copy_from_slice(headers.as_bytes());
+            return Ok(headers.len);
+        }
         let mut block = Block { buffer, len: 0 };
         self.put_headers(&mut block);
-        if block.len <= block.buffer.len() {
-            Ok(block.len)
-        } else {
-            Err(BufferTooSmall { needed: block.len })
-        }
+        Ok(block.len)
     }
 
     fn put_headers(&self, out: &mut Block<'_>) {
@@ -207,8 +210,8 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// Header fields on their way into a buffer. What doesn't fit is counted all the same: the count tells what would be
-/// needed. (`core::fmt` would take ten times as long.)
+/// Header fields on their way into a buffer that has room for the longest block, which a test writes. (`core::fmt`
+/// would take ten times as long.)
 struct Block<'b> {
     buffer: &'b mut [u8],
     len: usize,
@@ -340,13 +343,14 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_is_too_small_tells_what_is_needed() {
+    fn a_buffer_that_is_too_small_is_left_alone() {
         let verdict = verdict("100/minute", 0, 1);
         let needed = verdict.headers().as_str().len();
         let mut buffer = std::vec![b'!'; needed];
         for len in 0..needed {
             assert_eq!(verdict.write_headers(&mut buffer[..len]), Err(BufferTooSmall { needed }));
         }
+        assert!(buffer.iter().all(|&byte| byte == b'!'));
         assert_eq!(verdict.write_headers(&mut buffer), Ok(needed));
         assert_eq!(core::str::from_utf8(&buffer).unwrap().to_string(), verdict.headers().as_str());
     }
