@@ -30,6 +30,7 @@ use crate::mac::{MAX_PEPPERS, Mac, Pepper};
 use crate::peppers::Peppers;
 use crate::policy::Limits;
 use crate::record::{Intent, KeyState, Place, Record};
+use crate::stop::{Stop, stop};
 use crate::tally::Layout;
 use crate::time::Timestamp;
 use crate::verdict::{Holder, Outcome, Reason, Verdict};
@@ -279,6 +280,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
                     return verdict;
                 }
             };
+            stop(Stop::KeyVerified);
             // An administrator may have given the record to another key since: then the key is verified again.
             let limits = self.limits(record.plan);
             let decision =

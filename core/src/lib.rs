@@ -26,6 +26,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+// For the models' stops, see stop.rs; their macros name `std`.
+#[cfg(any(loom, shuttle))]
+extern crate alloc;
+#[cfg(any(loom, shuttle))]
+extern crate std;
+
 pub mod decide;
 pub mod gate;
 pub mod header;

@@ -2,7 +2,7 @@
 //! a test sees what a process leaves to others that is killed just there.
 //!
 //! Without the feature `stop-points`, which is off by default and which nothing that ships turns on, [`stop`] is empty
-//! and nothing can be armed.
+//! and nothing can be armed. Under a model checker a thread does at its stops what its test gave it to do.
 
 macro_rules! stop_points {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
@@ -22,6 +22,9 @@ macro_rules! stop_points {
 stop_points! {
     /// Tally: the next word is decided and not yet exchanged for the present one.
     Decided,
+
+    /// Gate: the key is verified, and its tally is not looked at yet.
+    KeyVerified,
 
     /// Limiter: the claim of a bucket is taken.
     LimiterClaimed,
@@ -103,14 +106,17 @@ stop_points! {
 }
 
 /// Stops here for ever if this visit of this place was armed.
-#[cfg(not(feature = "stop-points"))]
+#[cfg(not(any(feature = "stop-points", loom, shuttle)))]
 #[inline(always)]
 pub const fn stop(_: Stop) {}
 
-#[cfg(feature = "stop-points")]
+#[cfg(all(feature = "stop-points", not(any(loom, shuttle))))]
 pub use armed::{arm, stop, stopped, visits};
 
-#[cfg(feature = "stop-points")]
+#[cfg(any(loom, shuttle))]
+pub use modelled::{stop, with_stops};
+
+#[cfg(all(feature = "stop-points", not(any(loom, shuttle))))]
 mod armed {
     use super::Stop;
     use crate::line::{high, join, low};
@@ -146,5 +152,48 @@ mod armed {
     /// How often this process has come to the place.
     pub fn visits(place: Stop) -> u64 {
         VISITS[place as usize].load(Ordering::Acquire)
+    }
+}
+
+#[cfg(any(loom, shuttle))]
+mod modelled {
+    use alloc::rc::Rc;
+    use core::cell::RefCell;
+
+    #[cfg(loom)]
+    use loom::thread_local;
+    #[cfg(shuttle)]
+    use shuttle::thread_local;
+
+    use super::Stop;
+
+    type AtStops = Rc<dyn Fn(Stop)>;
+
+    thread_local! {
+        static AT_STOPS: RefCell<Option<AtStops>> = RefCell::new(None);
+    }
+
+    /// Does here what this thread of the model was given to do.
+    pub fn stop(place: Stop) {
+        let at_stops = AT_STOPS.with(|slot| slot.borrow().clone());
+        if let Some(at_stops) = at_stops {
+            at_stops(place);
+        }
+    }
+
+    /// Does `work`, and `at_stops` at every place that this thread comes to meanwhile.
+    pub fn with_stops<T>(at_stops: impl Fn(Stop) + 'static, work: impl FnOnce() -> T) -> T {
+        AT_STOPS.with(|slot| slot.replace(Some(Rc::new(at_stops))));
+        let _last = Forget;
+        work()
+    }
+
+    /// Makes the thread's stops mere names again, also when it unwinds.
+    struct Forget;
+
+    impl Drop for Forget {
+        fn drop(&mut self) {
+            AT_STOPS.with(|slot| slot.replace(None));
+        }
     }
 }

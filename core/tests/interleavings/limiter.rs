@@ -1,8 +1,10 @@
 //! The limiter: the cell, hits, insertions, reuse, take-over.
 
+use alloc::rc::Rc;
 use alloc::sync::Arc;
+use core::cell::Cell;
 
-use keytally::{Limiter, Outcome, Timestamp, Verdict};
+use keytally::{AttachError, Limiter, Outcome, Timestamp, Verdict};
 
 use crate::model::{Memory, Work, explore, memory, preemptions, together};
 
@@ -210,6 +212,120 @@ fn two_subjects_reuse_one_expired_slot() {
     });
 }
 
+#[test]
+fn a_limiter_opens_whole_or_not_at_all() {
+    explore(preemptions(3, 5), || {
+        let memory = memory(Limiter::<Memory>::lines(1));
+        let created = Arc::clone(&memory);
+        let create: Work<bool> = Box::new(move || {
+            let limiter = Limiter::create(created, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
+            limiter.check(b"a", 1, at(0)).admitted()
+        });
+        let opened = Arc::clone(&memory);
+        let open: Work<bool> = Box::new(move || match Limiter::attach(opened) {
+            Ok(limiter) => {
+                assert_eq!(limiter.policy(), Some("2/minute".parse().unwrap()));
+                limiter.check(b"a", 1, at(0)).admitted()
+            }
+            Err(error) => {
+                assert_eq!(error, AttachError::Unfinished);
+                false
+            }
+        });
+        let admitted: u32 = together([create, open]).into_iter().map(u32::from).sum();
+        let limiter = Arc::new(Limiter::attach(memory).unwrap());
+        assert_eq!(remaining(&limiter, b"a", at(0)), 2 - admitted);
+    });
+}
+
+/// Inserters that stop for ever, or for a while.
+mod stops {
+    use keytally::stop::Stop;
+
+    use super::*;
+    use crate::model::{at_stop, dies_at, join, start};
+
+    /// Every step of an insertion.
+    const STEPS: [Stop; 6] = [
+        Stop::LimiterClaimed,
+        Stop::LimiterVoided,
+        Stop::LimiterMarked,
+        Stop::LimiterConfirmed,
+        Stop::LimiterTagged,
+        Stop::LimiterCharged,
+    ];
+
+    #[test]
+    fn the_claim_and_the_mark_of_a_dead_inserter_are_taken_over() {
+        for step in STEPS {
+            explore(preemptions(3, 5), move || {
+                let limiter = one_bucket("3/minute");
+                // The dead one's slot is the last.
+                take_slots(&limiter, 6, at(0));
+                let counted = u32::from(step == Stop::LimiterCharged);
+                let shared = Arc::clone(&limiter);
+                let then = move || {
+                    let verdicts = together([check(&shared, b"a", 1, at(0)), check(&shared, b"b", 1, at(0))]);
+                    assert_eq!(count(&verdicts, Outcome::Admitted), 2, "{step:?}");
+                    assert_eq!(shared.live(at(0)), 8);
+                    let left = [b"a", b"b"].map(|subject| remaining(&shared, subject, at(0)));
+                    assert_eq!(left, [2 - counted, 2], "{step:?}");
+                };
+                dies_at((step, 1), || limiter.check(b"a", 1, at(0)), then);
+            });
+        }
+    }
+
+    #[test]
+    fn two_who_take_over_from_the_dead_share_a_slot() {
+        for step in STEPS {
+            explore(preemptions(3, 5), move || {
+                let limiter = one_bucket("3/minute");
+                limiter.check(b"z", 1, at(0));
+                let counted = u32::from(step == Stop::LimiterCharged);
+                let shared = Arc::clone(&limiter);
+                let then = move || {
+                    let verdicts =
+                        together([check(&shared, b"a", 1, at(120)), check(&shared, b"a", 1, at(120))]);
+                    assert_eq!(count(&verdicts, Outcome::Admitted), 2, "{step:?}");
+                    let left = remaining(&shared, b"a", at(120));
+                    assert_eq!((shared.live(at(120)), left), (1, 1 - counted), "{step:?}");
+                };
+                dies_at((step, 1), || limiter.check(b"a", 1, at(120)), then);
+            });
+        }
+    }
+
+    /// The stopped one goes on while others take its claim over, or after they did.
+    #[test]
+    fn an_inserter_that_comes_back_from_the_dead_does_no_harm() {
+        for (step, late) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
+            explore(preemptions(1, 3), move || {
+                let limiter = one_bucket("3/minute");
+                limiter.check(b"z", 1, at(0));
+                // Two slots are left.
+                take_slots(&limiter, 6, at(120));
+                let others = [check(&limiter, b"a", 1, at(120)), check(&limiter, b"b", 1, at(120))];
+                let (started, verdicts) = (Rc::new(Cell::new(Vec::new())), Rc::new(Cell::new(Vec::new())));
+                let (starts, ends) = (Rc::clone(&started), Rc::clone(&verdicts));
+                let then = move || {
+                    let threads = start(others);
+                    if late { ends.set(join(threads)) } else { starts.set(threads) }
+                };
+                let (own, stopped) = at_stop((step, 1), then, || limiter.check(b"a", 1, at(120)));
+                assert!(stopped);
+                let mut verdicts = verdicts.take();
+                verdicts.extend(join(started.take()));
+                verdicts.push(own);
+                assert_eq!(count(&verdicts, Outcome::Admitted), 3, "{step:?}");
+                assert_eq!(limiter.live(at(120)), 8, "{step:?}");
+                let left = [b"a", b"b"].map(|subject| remaining(&limiter, subject, at(120)));
+                assert_eq!(left, [1, 2], "{step:?}");
+            });
+        }
+    }
+}
+
 /// Two buckets, and subjects that are found by where they live.
 mod two_buckets {
     use siphasher::sip::SipHasher13;
@@ -274,6 +390,24 @@ mod two_buckets {
             assert_eq!(limiter.live(at(0)), 6);
             assert_eq!([either, here].map(|subject| remaining(&limiter, subject, at(0))), [0, 1]);
         });
+    }
+
+    /// The first bucket is full to one clock and all expired to the other, which is a minute ahead. So one takes both
+    /// claims, in the order of the buckets, and the other only that of the first bucket.
+    #[test]
+    fn inserters_whose_clocks_disagree_about_the_bucket_share_a_slot() {
+        for (first, other) in [(0, 1), (1, 0)] {
+            explore(preemptions(3, 5), move || {
+                let limiter = two_buckets("2/minute");
+                fill(&limiter, first, 8, at(0));
+                let either = subject([first, other]);
+                let verdicts =
+                    together([check(&limiter, either, 1, at(119)), check(&limiter, either, 1, at(120))]);
+                assert_eq!(count(&verdicts, Outcome::Admitted), 2);
+                assert_eq!(limiter.live(at(120)), 1);
+                assert!(remaining(&limiter, either, at(120)) <= 1);
+            });
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! may see in the memory model of C11. Under `--cfg shuttle` schedules are random and memory is sequentially
 //! consistent, which reaches further: more threads, more operations.
 //!
-//! `cargo xtask test interleavings` builds and runs both, `--full` with higher bounds.
+//! `cargo xtask test loom shuttle` builds and runs both, `--full` with higher bounds.
 #![cfg(any(loom, shuttle))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,4 +13,7 @@ extern crate alloc;
 
 mod model;
 
+#[cfg(shuttle)]
+mod crowds;
+mod gate;
 mod limiter;

@@ -1,9 +1,14 @@
 //! The only door to the model checkers: a scenario doesn't know which of them runs it.
 
+use alloc::rc::Rc;
 use alloc::sync::Arc;
+use core::cell::Cell;
+use core::panic::AssertUnwindSafe;
+use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Mutex;
 
 use keytally::Line;
+use keytally::stop::{Stop, with_stops};
 
 #[cfg(loom)]
 pub(crate) use loom::thread;
@@ -18,41 +23,51 @@ pub(crate) fn memory(lines: usize) -> Memory {
     (0..lines).map(|_| Line::new()).collect()
 }
 
-/// How far a scenario is explored: in the short form, and in the full one.
+/// How far a scenario is explored: in the short form, if at all, and in the full one.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// Preemptions per interleaving.
-    #[cfg(loom)]
-    preemptions: [usize; 2],
-    /// Random schedules.
-    #[cfg(shuttle)]
-    schedules: [usize; 2],
-}
+pub(crate) struct Bounds([Option<usize>; 2]);
 
-/// All interleavings with at most `short` preemptions; in the full form with `full`. Without a bound their number
-/// has none either, since two inserters may take a claim from each other for ever: ten preemptions are out of reach.
+/// All interleavings with at most `short` preemptions; in the full form with `full`.
+///
+/// There is always a bound: two inserters may take a claim from each other for ever. Where it is below three, shuttle
+/// goes further.
 #[cfg(loom)]
 pub(crate) const fn preemptions(short: usize, full: usize) -> Bounds {
-    Bounds { preemptions: [short, full] }
+    Bounds([Some(short), Some(full)])
+}
+
+/// In the short form not at all.
+#[cfg(loom)]
+pub(crate) const fn full_form_only(full: usize) -> Bounds {
+    Bounds([None, Some(full)])
 }
 
 /// The same scenario on random schedules.
 #[cfg(shuttle)]
 pub(crate) const fn preemptions(_: usize, _: usize) -> Bounds {
-    schedules(2_000, 200_000)
+    schedules(5_000, 500_000)
+}
+
+#[cfg(shuttle)]
+pub(crate) const fn full_form_only(_: usize) -> Bounds {
+    schedules(5_000, 500_000)
 }
 
 /// For scenarios that are too large for loom: so many random schedules.
 #[cfg(shuttle)]
 pub(crate) const fn schedules(short: usize, full: usize) -> Bounds {
-    Bounds { schedules: [short, full] }
+    Bounds([Some(short), Some(full)])
 }
 
 /// Runs the scenario in every interleaving within the bounds, and prints how many that were.
 pub(crate) fn explore(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'static) {
+    let Some(bound) = bounds.0[usize::from(is_full())] else {
+        report(0, "interleavings, which are left to the full form");
+        return;
+    };
     let count = Arc::new(Mutex::new(0u64));
     let counted = Arc::clone(&count);
-    let what = run(bounds, usize::from(is_full()), move || {
+    let what = run(bound, move || {
         *counted.lock().unwrap() += 1;
         scenario();
     });
@@ -60,11 +75,11 @@ pub(crate) fn explore(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
 }
 
 #[cfg(loom)]
-fn run(bounds: Bounds, form: usize, scenario: impl Fn() + Send + Sync + 'static) -> String {
+fn run(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> String {
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 100_000;
     // LOOM_MAX_PREEMPTIONS, which loom reads itself, goes before.
-    let bound = *builder.preemption_bound.get_or_insert(bounds.preemptions[form]);
+    let bound = *builder.preemption_bound.get_or_insert(preemptions);
     builder.check(scenario);
     format!("interleavings with at most {bound} preemptions")
 }
@@ -72,9 +87,9 @@ fn run(bounds: Bounds, form: usize, scenario: impl Fn() + Send + Sync + 'static)
 /// Half of the schedules choose any thread at every step; the others keep to an order of the threads and change it
 /// at a few random steps (PCT), which finds what needs few but well-placed preemptions.
 #[cfg(shuttle)]
-fn run(bounds: Bounds, form: usize, scenario: impl Fn() + Send + Sync + 'static) -> String {
+fn run(schedules: usize, scenario: impl Fn() + Send + Sync + 'static) -> String {
     let scenario = Arc::new(scenario);
-    let half = bounds.schedules[form] / 2;
+    let half = schedules / 2;
     let random = Arc::clone(&scenario);
     shuttle::check_random(move || random(), half);
     shuttle::check_pct(move || scenario(), half, PCT_DEPTH);
@@ -87,7 +102,7 @@ const PCT_DEPTH: usize = 4;
 
 /// Whether the full form was asked for.
 fn is_full() -> bool {
-    std::env::var_os("KEYTALLY_TEST_FULL").is_some()
+    std::env::var_os("KEYTALLY_FULL").is_some()
 }
 
 /// Prints the line that `cargo xtask` adds up.
@@ -98,9 +113,60 @@ fn report(count: u64, what: &str) {
 
 /// Starts each of these on a thread of its own, and waits for all.
 pub(crate) fn together<T: Send + 'static>(work: impl IntoIterator<Item = Work<T>>) -> Vec<T> {
-    let threads: Vec<_> = work.into_iter().map(thread::spawn).collect();
+    join(start(work))
+}
+
+/// Starts each of these on a thread of its own.
+pub(crate) fn start<T: Send + 'static>(
+    work: impl IntoIterator<Item = Work<T>>,
+) -> Vec<thread::JoinHandle<T>> {
+    work.into_iter().map(thread::spawn).collect()
+}
+
+/// Waits for all.
+pub(crate) fn join<T>(threads: Vec<thread::JoinHandle<T>>) -> Vec<T> {
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
 }
 
 /// What a thread does.
 pub(crate) type Work<T> = Box<dyn FnOnce() -> T + Send>;
+
+/// Does `work` on this thread, and `then` in the middle of it, when it comes to this visit, counted from 1, of the place.
+/// Says whether it came there.
+///
+/// What came before is no part of the interleavings, so that `then` may start threads that meet the rest of `work`.
+pub(crate) fn at_stop<T>(
+    (place, visit): (Stop, u32),
+    then: impl FnOnce() + 'static,
+    work: impl FnOnce() -> T,
+) -> (T, bool) {
+    let (visits, then) = (Rc::new(Cell::new(0)), Cell::new(Some(then)));
+    let visited = Rc::clone(&visits);
+    let result = with_stops(
+        move |at| {
+            if at == place {
+                visits.set(visits.get() + 1);
+                if let Some(then) = (visits.get() == visit).then(|| then.take()).flatten() {
+                    then();
+                }
+            }
+        },
+        work,
+    );
+    (result, visited.get() >= visit)
+}
+
+/// Does `work` up to this visit of the place, as if the process were killed there. Then `then` is done.
+pub(crate) fn dies_at<T>(stop: (Stop, u32), work: impl FnOnce() -> T, then: impl FnOnce() + 'static) {
+    struct Dead;
+    let rest = move || {
+        then();
+        // What unwinds now would be gone with the process: nobody looks at the memory any more.
+        resume_unwind(Box::new(Dead));
+    };
+    match catch_unwind(AssertUnwindSafe(|| at_stop(stop, rest, work))) {
+        Ok(_) => unreachable!("it died"),
+        Err(end) if end.is::<Dead>() => {}
+        Err(failure) => resume_unwind(failure),
+    }
+}

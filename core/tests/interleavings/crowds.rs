@@ -1,0 +1,190 @@
+//! What is too much for loom, on random schedules: more threads, and what they do drawn by lot.
+
+use alloc::sync::Arc;
+use core::array;
+
+use keytally::stop::Stop;
+use keytally::sync::{AtomicU64, Ordering};
+use keytally::{KeyState, Limiter, NewKey, Outcome, Timestamp};
+use shuttle::rand::{Rng, thread_rng};
+
+use crate::gate::{self, at};
+use crate::model::{Memory, Work, at_stop, dies_at, explore, memory, schedules, thread, together};
+
+/// One of these.
+fn draw<T: Copy>(of: &[T]) -> T {
+    of[thread_rng().gen_range(0..of.len())]
+}
+
+/// Every step of an insertion.
+const STEPS: [Stop; 6] = [
+    Stop::LimiterClaimed,
+    Stop::LimiterVoided,
+    Stop::LimiterMarked,
+    Stop::LimiterConfirmed,
+    Stop::LimiterTagged,
+    Stop::LimiterCharged,
+];
+
+/// Two buckets. Six slots say nothing any more and four are taken. Four threads check five subjects, three times each,
+/// and one of them is stopped somewhere in an insertion until the others are done.
+#[test]
+fn a_crowd_of_subjects_gets_its_slots_and_its_limits() {
+    explore(schedules(20_000, 2_000_000), || {
+        let lines = memory(Limiter::<Memory>::lines(8));
+        let limiter = Limiter::create(lines, &"3/minute".parse().unwrap(), 8, [7; 16]).unwrap();
+        let limiter = Arc::new(limiter);
+        for old in 0..6u8 {
+            limiter.check(&[0, old], 1, at(0));
+        }
+        for filler in 0..4u8 {
+            limiter.check(&[1, filler], 1, at(120));
+        }
+        let done = Arc::new(AtomicU64::new(0));
+        let worker = |number: usize| -> Work<[(u8, bool); 3]> {
+            let (limiter, done) = (Arc::clone(&limiter), Arc::clone(&done));
+            Box::new(move || {
+                let check = |_| {
+                    let subject = draw(&[0, 1, 2, 3, 4]);
+                    let verdict = limiter.check(&[2, subject], 1, at(draw(&[120, 140, 179])));
+                    assert_ne!(verdict.outcome(), Outcome::Full, "there are slots for all");
+                    (subject, verdict.admitted())
+                };
+                if number > 0 {
+                    let checks = array::from_fn(check);
+                    done.fetch_add(1, Ordering::AcqRel);
+                    return checks;
+                }
+                // It may draw subjects that need no insertion; then it is stopped nowhere.
+                let until = Arc::clone(&done);
+                let wait = move || {
+                    while until.load(Ordering::Acquire) < 3 {
+                        thread::yield_now();
+                    }
+                };
+                at_stop((draw(&STEPS), 1), wait, || array::from_fn(check)).0
+            })
+        };
+        let checks = together((0..4).map(worker)).concat();
+        let mut subjects = 0;
+        for subject in 0..5 {
+            let verdicts = || checks.iter().filter(|(asked, _)| *asked == subject);
+            let (asked, admitted) =
+                (verdicts().count(), verdicts().filter(|(_, admitted)| *admitted).count());
+            assert_eq!(admitted, asked.min(3), "subject {subject}");
+            let left = limiter.peek(&[2, subject], 0, at(179)).remaining();
+            assert_eq!(usize::try_from(left), Ok(3 - admitted), "subject {subject}");
+            subjects += u64::from(asked > 0);
+        }
+        assert_eq!(limiter.live(at(179)), 4 + subjects);
+    });
+}
+
+/// Four threads, and fewer slots than subjects: one bucket, of which two slots are left.
+#[test]
+fn a_crowd_of_subjects_fills_the_table_exactly() {
+    explore(schedules(20_000, 2_000_000), || {
+        let lines = memory(Limiter::<Memory>::lines(1));
+        let limiter = Limiter::create(lines, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
+        let limiter = Arc::new(limiter);
+        for filler in 0..6u8 {
+            limiter.check(&[1, filler], 1, at(draw(&[0, 120])));
+        }
+        let free = 8 - limiter.live(at(120));
+        let worker = |_| -> Work<[(u8, Outcome); 3]> {
+            let limiter = Arc::clone(&limiter);
+            Box::new(move || {
+                array::from_fn(|_| {
+                    let subject = draw(&[0, 1, 2, 3]);
+                    (subject, limiter.check(&[2, subject], 1, at(draw(&[120, 179]))).outcome())
+                })
+            })
+        };
+        let checks = together((0..4).map(worker)).concat();
+        let mut held = 0;
+        for subject in 0..4 {
+            let of = |outcome| checks.iter().filter(|check| **check == (subject, outcome)).count();
+            let (admitted, denied) = (of(Outcome::Admitted), of(Outcome::Denied));
+            assert!(admitted <= 2 && (denied == 0 || admitted == 2));
+            // Nobody lost a slot, so who had one was never told that there is none, and nobody else was charged.
+            let left = limiter.peek(&[2, subject], 0, at(179)).remaining();
+            assert_eq!(usize::try_from(left), Ok(2 - admitted), "subject {subject}");
+            held += u64::from(admitted > 0);
+            assert!(of(Outcome::Full) == 0 || free < 4);
+        }
+        assert_eq!(8 - limiter.live(at(179)), free - held);
+        assert!(held == free || checks.iter().all(|(_, outcome)| *outcome != Outcome::Full));
+    });
+}
+
+/// An administrator dies somewhere in a rotation. Three threads check old and new secrets and a key that is being
+/// issued, while the next administrator completes what was left, and then issues, moves, rotates and revokes.
+#[test]
+fn a_crowd_of_checks_is_right_whatever_administrators_do() {
+    explore(schedules(20_000, 2_000_000), || {
+        let shared = gate::gate(2);
+        let (old, first) = gate::issue(&shared, &gate::new_key(), 7);
+        let new = gate::rotated(first, 8);
+        let other = NewKey { account: 2, plan: "pro", ..gate::new_key() };
+        // The same calls on an equal gate give the same key.
+        let (third, second) = {
+            let twin = gate::gate(2);
+            gate::issue(&twin, &gate::new_key(), 7);
+            gate::issue(&twin, &other, 9)
+        };
+        let stop = draw(&[
+            (Stop::IntentWord, 5),
+            (Stop::IntentPublished, 1),
+            (Stop::RecordOdd, 1),
+            (Stop::RecordWord, 3),
+            (Stop::RecordWord, 5),
+            (Stop::RecordEven, 1),
+            (Stop::IntentWithdrawn, 1),
+        ]);
+        let shared_then = Arc::clone(&shared);
+        let then = move || {
+            let shared = shared_then;
+            let administrator = gate::with(&shared, move |gate| {
+                let mut administrator = gate.administer_alone();
+                administrator.issue(&other, gate::entropy(9), at(0)).unwrap();
+                administrator.assign(first, "pro").unwrap();
+                let _ = administrator.rotate(first, gate::unix_s(100), gate::entropy(8), at(0)).unwrap();
+                administrator.revoke(second).unwrap();
+                [0, 0]
+            });
+            let checker = || {
+                let keys = [Arc::clone(&old), Arc::clone(&new), Arc::clone(&third)];
+                gate::with(&shared, move |gate| {
+                    let mut admitted = [0, 0];
+                    for _ in 0..3 {
+                        let key = draw(&[0, 1, 2]);
+                        let verdict = gate::ask(gate, &keys[key], at(1));
+                        admitted[key / 2] += u32::from(verdict.admitted());
+                        if let Some(holder) = verdict.holder() {
+                            let (of_first, plan) = (key < 2, holder.plan);
+                            assert_eq!(holder.key_id, if of_first { first } else { second });
+                            assert_eq!(holder.account, if of_first { 1 } else { 2 });
+                            assert!(of_first || plan == 1);
+                        }
+                    }
+                    admitted
+                })
+            };
+            let admitted = together([administrator, checker(), checker(), checker()]);
+            let state = |key_id, at: Timestamp| shared.key(key_id, at).unwrap();
+            for (key_id, place) in [(first, 0), (second, 1)] {
+                let sum: u32 = admitted.iter().map(|admitted| admitted[place]).sum();
+                let info = state(key_id, at(1));
+                assert_eq!(info.quotas.longest().unwrap().remaining, 4 - sum);
+                assert_eq!(info.plan, 1);
+            }
+            assert_eq!(state(second, at(1)).state, KeyState::Revoked);
+            shared.verify(at(1), |flaw| panic!("{flaw}"));
+        };
+        let rotate = || {
+            let mut administrator = shared.administer().unwrap();
+            administrator.rotate(first, gate::unix_s(100), gate::entropy(8), at(0)).unwrap()
+        };
+        dies_at(stop, rotate, then);
+    });
+}

@@ -1,0 +1,620 @@
+//! The gate: checks while an administrator issues, rotates, revokes, reuses records and changes plans; creation.
+
+use alloc::rc::Rc;
+use alloc::sync::Arc;
+use core::cell::Cell;
+
+use keytally::gate::AdminError;
+use keytally::stop::Stop;
+use keytally::sync::{AtomicU64, Ordering};
+use keytally::{
+    AttachError, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Name, NewKey, Peppers, Plan, Reason,
+    Timestamp, Verdict,
+};
+
+use crate::model::{
+    Memory, Work, at_stop, dies_at, explore, full_form_only, join, memory, preemptions, start, together,
+};
+
+pub(crate) type Shared = Arc<Gate<Memory>>;
+
+const NOON_S: u64 = 1_700_049_600;
+
+pub(crate) fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix_s(NOON_S + seconds)
+}
+
+pub(crate) fn unix_s(seconds: u64) -> u32 {
+    u32::try_from(NOON_S + seconds).unwrap()
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn peppers() -> Peppers {
+    Peppers::new(&[[1; 32]]).unwrap()
+}
+
+fn plan(name: &str, policy: &str) -> Plan {
+    Plan::new(name, policy.parse().unwrap()).unwrap()
+}
+
+/// Two plans in one line of the header.
+fn plans(default: &str, pro: &str) -> [Plan; 2] {
+    [plan("default", default), plan("pro", pro)]
+}
+
+fn config(plans: &[Plan], keys: u32) -> GateConfig<'_> {
+    GateConfig { keys, prefix: name("kt"), plans, plan_slots: 2, hints: false }
+}
+
+pub(crate) fn gate_of(plans: &[Plan], keys: u32) -> Shared {
+    let config = config(plans, keys);
+    Arc::new(Gate::create(memory(config.lines()), &config, peppers()).unwrap())
+}
+
+/// A gate of so many keys that admit two requests a minute, four with the plan `pro`.
+pub(crate) fn gate(keys: u32) -> Shared {
+    gate_of(&plans("2/minute", "4/minute"), keys)
+}
+
+/// A key of the first plan that never expires.
+pub(crate) fn new_key() -> NewKey<'static> {
+    NewKey { account: 1, env: name("live"), plan: "default", not_after: 0 }
+}
+
+pub(crate) fn entropy(seed: u8) -> Entropy {
+    Entropy::new([seed; 24])
+}
+
+/// Issues a key at noon.
+pub(crate) fn issue(gate: &Shared, new: &NewKey<'_>, seed: u8) -> (Arc<Key>, KeyId) {
+    let (key, key_id) = gate.administer().unwrap().issue(new, entropy(seed), at(0)).unwrap();
+    (Arc::new(key), key_id)
+}
+
+/// The key that the next rotation with this seed will make.
+pub(crate) fn rotated(key_id: KeyId, seed: u8) -> Arc<Key> {
+    Arc::new(Key::mint(name("kt"), name("live"), key_id, &[seed; 16]).unwrap())
+}
+
+pub(crate) fn ask(gate: &Shared, key: &Key, now: Timestamp) -> Verdict {
+    gate.check(Some(key.expose().as_bytes()), 1, now)
+}
+
+pub(crate) fn remaining(gate: &Shared, key: &Key, now: Timestamp) -> u32 {
+    gate.peek(Some(key.expose().as_bytes()), 0, now).remaining()
+}
+
+/// A thread's work, with a gate of its own to use.
+pub(crate) fn with<T>(gate: &Shared, work: impl FnOnce(&Shared) -> T + Send + 'static) -> Work<T> {
+    let gate = Arc::clone(gate);
+    Box::new(move || work(&gate))
+}
+
+/// Says to other threads that something is done.
+#[derive(Clone)]
+struct Flag(Arc<AtomicU64>);
+
+impl Flag {
+    fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(0)))
+    }
+
+    fn raise(&self) {
+        self.0.store(1, Ordering::Release);
+    }
+
+    fn is_up(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 1
+    }
+}
+
+#[test]
+fn a_revoked_key_is_refused_from_then_on() {
+    explore(preemptions(3, 5), || {
+        let gate = gate(1);
+        let (key, key_id) = issue(&gate, &new_key(), 7);
+        let (done, seen, shown) = (Flag::new(), Arc::clone(&key), key);
+        let raised = done.clone();
+        let admitted = together([
+            with(&gate, move |gate| {
+                gate.administer().unwrap().revoke(key_id).unwrap();
+                raised.raise();
+                0
+            }),
+            with(&gate, move |gate| {
+                let revoked = done.is_up();
+                let verdict = ask(gate, &seen, at(1));
+                if revoked || !verdict.admitted() {
+                    assert_eq!(verdict.reason(), Reason::Revoked);
+                }
+                u32::from(verdict.admitted())
+            }),
+        ]);
+        assert_eq!(ask(&gate, &shown, at(1)).reason(), Reason::Revoked);
+        let info = gate.key(key_id, at(1)).unwrap();
+        assert_eq!(info.quotas.longest().unwrap().remaining, 2 - admitted[1]);
+    });
+}
+
+#[test]
+fn a_rotated_key_is_good_all_the_time_and_spends_one_quota() {
+    explore(preemptions(1, 3), || {
+        let gate = gate(1);
+        let (old, key_id) = issue(&gate, &new_key(), 7);
+        let new = rotated(key_id, 8);
+        let (done, asked) = (Flag::new(), [Arc::clone(&old), Arc::clone(&new)]);
+        let raised = done.clone();
+        let admitted = together([
+            with(&gate, move |gate| {
+                gate.administer().unwrap().rotate(key_id, unix_s(100), entropy(8), at(0)).unwrap();
+                raised.raise();
+                0
+            }),
+            with(&gate, move |gate| {
+                let [old, new] = asked;
+                assert!(ask(gate, &old, at(1)).admitted());
+                let rotated = done.is_up();
+                let verdict = ask(gate, &new, at(1));
+                if !verdict.admitted() {
+                    assert_eq!((rotated, verdict.reason()), (false, Reason::WrongSecret));
+                }
+                1 + u32::from(verdict.admitted())
+            }),
+        ]);
+        for key in [old, new] {
+            assert_eq!(remaining(&gate, &key, at(1)), 2 - admitted[1]);
+        }
+    });
+}
+
+/// The second secret is the current one, and with the next rotation the previous one: good all the time. A reader that
+/// took one half of a record, or of an intent, from each rotation would know the first and the third.
+///
+/// The reader starts when the first rotation has done all but so much: what it may still see of what was before would
+/// be more interleavings than can be tried.
+#[test]
+fn of_two_rotations_none_is_seen_by_halves() {
+    for begun in [Stop::RecordEven, Stop::HintKept, Stop::IntentWithdrawn] {
+        explore(preemptions(1, 3), move || two_rotations((begun, 1)));
+    }
+}
+
+/// The reader may still see the first rotation's record written, and both intents.
+#[test]
+fn of_two_intents_none_is_seen_by_halves() {
+    explore(full_form_only(0), || two_rotations((Stop::RecordWord, 6)));
+}
+
+fn two_rotations(begun: (Stop, u32)) {
+    let gate = gate(1);
+    let (_, key_id) = issue(&gate, &new_key(), 7);
+    let second = rotated(key_id, 8);
+    let mut administrator = gate.administer().unwrap();
+    let readers = Rc::new(Cell::new(Vec::new()));
+    let started = Rc::clone(&readers);
+    let reader = with(&gate, move |gate| assert!(ask(gate, &second, at(1)).admitted()));
+    let (_, stopped) = at_stop(
+        begun,
+        move || started.set(start([reader])),
+        || {
+            administrator.rotate(key_id, unix_s(100), entropy(8), at(0)).unwrap();
+            administrator.rotate(key_id, unix_s(200), entropy(9), at(0)).unwrap();
+        },
+    );
+    assert!(stopped);
+    join(readers.take());
+}
+
+/// The record of a revoked key goes to another: first it is written once more as it is, so that late checks notice.
+/// The reader starts after that, for the reason given above.
+#[test]
+fn a_record_is_one_key_s_or_the_other_s() {
+    for begun in [(Stop::FormerEnded, 1), (Stop::IntentPublished, 2)] {
+        explore(preemptions(1, 2), move || {
+            let gate = gate(1);
+            let (_, first) = issue(&gate, &new_key(), 7);
+            gate.administer().unwrap().revoke(first).unwrap();
+            let readers = Rc::new(Cell::new(Vec::new()));
+            let started = Rc::clone(&readers);
+            let reader = with(&gate, move |gate| {
+                let info = gate.list(at(130)).next().expect("no record is lost to a reader");
+                let seen = (info.account, info.plan, info.state, info.not_after);
+                let old = (1, 0, KeyState::Revoked, 0);
+                let new = (2, 1, KeyState::Active, unix_s(999));
+                assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
+            });
+            let (_, stopped) = at_stop(
+                begun,
+                move || started.set(start([reader])),
+                || {
+                    let new = NewKey { account: 2, plan: "pro", not_after: unix_s(999), ..new_key() };
+                    gate.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
+                },
+            );
+            assert!(stopped);
+            join(readers.take());
+        });
+    }
+}
+
+/// The late clock says that the key is still good. Its charge may come to nothing, as the key has ended, but never
+/// goes to the key that has the record now.
+#[test]
+fn a_late_check_never_charges_the_next_key_of_the_record() {
+    explore(preemptions(3, 5), || {
+        let gate = gate(1);
+        let (old, first) = issue(&gate, &NewKey { not_after: unix_s(90), ..new_key() }, 7);
+        let administrators = Rc::new(Cell::new(Vec::new()));
+        let started = Rc::clone(&administrators);
+        let administrator = with(&gate, |gate| {
+            let issued = gate.administer().unwrap().issue(&new_key(), entropy(9), at(130));
+            // When the late charge came first, the record can't be reused yet.
+            issued.map_err(|error| assert_eq!(error, AdminError::Full { keys: 1 })).ok()
+        });
+        let (verdict, _) = at_stop(
+            (Stop::KeyVerified, 1),
+            move || started.set(start([administrator])),
+            || ask(&gate, &old, at(70)),
+        );
+        if verdict.admitted() {
+            assert_eq!((verdict.holder().unwrap().key_id, verdict.remaining()), (first, 1));
+        } else {
+            assert!(matches!(verdict.reason(), Reason::Revoked | Reason::Unknown), "{verdict:?}");
+        }
+        match join(administrators.take()).pop().unwrap() {
+            Some((key, _)) => assert_eq!(remaining(&gate, &key, at(130)), 2),
+            None => assert!(verdict.admitted()),
+        }
+    });
+}
+
+/// The key ends in the minute in which it was issued, never used: another key's tally would begin with the same word, and
+/// the late charge would find what it expects. So the record isn't reused yet.
+#[test]
+fn a_late_check_never_charges_a_key_of_the_same_minute() {
+    explore(preemptions(3, 5), || {
+        let gate = gate(1);
+        let (old, first) = issue(&gate, &new_key(), 7);
+        let administrators = Rc::new(Cell::new(Vec::new()));
+        let started = Rc::clone(&administrators);
+        let administrator = with(&gate, move |gate| {
+            let mut administrator = gate.administer().unwrap();
+            administrator.revoke(first).unwrap();
+            administrator.issue(&new_key(), entropy(9), at(0))
+        });
+        let _ = at_stop(
+            (Stop::KeyVerified, 1),
+            move || started.set(start([administrator])),
+            || ask(&gate, &old, at(0)),
+        );
+        if let Some(Ok((key, _))) = join(administrators.take()).pop() {
+            assert_eq!(remaining(&gate, &key, at(0)), 2);
+        }
+    });
+}
+
+#[test]
+fn a_new_key_is_whole_when_it_is_first_good() {
+    explore(preemptions(2, 3), || {
+        let gate = gate(1);
+        let new = NewKey { account: 2, env: name("test"), plan: "pro", not_after: 0 };
+        // The same entropy in an equal gate gives the same key.
+        let key = {
+            let twin = self::gate(1);
+            let issued = twin.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
+            Arc::new(issued.0)
+        };
+        let (done, asked) = (Flag::new(), Arc::clone(&key));
+        let raised = done.clone();
+        let admitted = together([
+            with(&gate, move |gate| {
+                gate.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
+                raised.raise();
+                0
+            }),
+            with(&gate, move |gate| {
+                let issued = done.is_up();
+                let verdict = ask(gate, &asked, at(130));
+                if verdict.admitted() {
+                    let holder = verdict.holder().unwrap();
+                    assert_eq!((holder.account, verdict.remaining()), (2, 3));
+                    assert_eq!(gate.env(holder.env), Some(name("test")));
+                } else {
+                    assert_eq!((issued, verdict.reason()), (false, Reason::Unknown));
+                }
+                u32::from(verdict.admitted())
+            }),
+        ]);
+        assert_eq!(remaining(&gate, &key, at(130)), 4 - admitted[1]);
+    });
+}
+
+#[test]
+fn an_imported_key_is_good_when_its_import_is_done() {
+    const TEXT: &[u8] = b"sk_somebody_elses_0123456789";
+    explore(preemptions(4, 7), || {
+        let gate = gate(1);
+        let done = Flag::new();
+        let raised = done.clone();
+        together([
+            with(&gate, move |gate| {
+                gate.administer().unwrap().import(TEXT, &new_key(), at(0)).unwrap();
+                raised.raise();
+            }),
+            with(&gate, move |gate| {
+                let first = gate.check(Some(TEXT), 1, at(0));
+                let imported = done.is_up() || first.admitted();
+                let second = gate.check(Some(TEXT), 1, at(0));
+                assert!(second.admitted() || !imported, "{second:?}");
+            }),
+        ]);
+    });
+}
+
+#[test]
+fn a_key_that_changes_plan_has_the_limits_of_one_plan() {
+    explore(preemptions(2, 4), || {
+        let gate = gate_of(&plans("1/minute, 9/hour", "2/minute, 3/hour"), 1);
+        let (key, key_id) = issue(&gate, &new_key(), 7);
+        let admitted = together([
+            with(&gate, move |gate| {
+                gate.administer().unwrap().assign(key_id, "pro").unwrap();
+                0
+            }),
+            with(&gate, move |gate| {
+                let mut admitted = 0;
+                for _ in 0..2 {
+                    let verdict = ask(gate, &key, at(0));
+                    assert!([[1, 9], [2, 3]].contains(&limits(&verdict)), "{verdict:?}");
+                    admitted += u32::from(verdict.admitted());
+                }
+                admitted
+            }),
+        ]);
+        let info = gate.key(key_id, at(0)).unwrap();
+        assert_eq!(info.quotas.longest().unwrap().remaining, 3 - admitted[1]);
+    });
+}
+
+fn limits(verdict: &Verdict) -> [u32; 2] {
+    [0, 1].map(|place| verdict.quotas().get(place).unwrap().limit)
+}
+
+#[test]
+fn a_plan_that_changes_admits_what_it_said_before_or_says_now() {
+    explore(preemptions(4, 6), || {
+        let gate = gate_of(&plans("1/minute, 9/hour", "1/minute, 1/hour"), 1);
+        let (key, key_id) = issue(&gate, &new_key(), 7);
+        let done = Flag::new();
+        let raised = done.clone();
+        let admitted = together([
+            with(&gate, move |gate| {
+                gate.administer().unwrap().set_plan(&plan("default", "2/minute, 3/hour")).unwrap();
+                raised.raise();
+                0
+            }),
+            with(&gate, move |gate| {
+                let mut admitted = 0;
+                for _ in 0..3 {
+                    let changed = done.is_up();
+                    let verdict = ask(gate, &key, at(0));
+                    let [minute, hour] = limits(&verdict);
+                    assert!([1, 2].contains(&minute) && [9, 3].contains(&hour), "{verdict:?}");
+                    assert!(!changed || (minute, hour) == (2, 3), "{verdict:?}");
+                    admitted += u32::from(verdict.admitted());
+                }
+                admitted
+            }),
+        ]);
+        assert!((1..=2).contains(&admitted[1]));
+        let info = gate.key(key_id, at(0)).unwrap();
+        assert_eq!(info.quotas.longest().unwrap().remaining, 3 - admitted[1]);
+    });
+}
+
+#[test]
+fn two_administrators_never_meet() {
+    explore(preemptions(9, 9), || {
+        let gate = gate(2);
+        let administer = |seed: u8| {
+            with(&gate, move |gate| match gate.administer() {
+                Ok(mut administrator) => {
+                    assert!(!administrator.recovered(), "nobody left anything half-done");
+                    Some(administrator.issue(&new_key(), entropy(seed), at(0)).unwrap())
+                }
+                Err(error) => {
+                    assert_eq!(error, AdminError::Busy);
+                    None
+                }
+            })
+        };
+        let issued: Vec<_> = together([administer(7), administer(8)]).into_iter().flatten().collect();
+        assert!(!issued.is_empty());
+        assert_eq!(gate.list(at(0)).count(), issued.len());
+        for (key, _) in &issued {
+            assert!(ask(&gate, key, at(0)).admitted());
+        }
+        assert!(gate.administer().is_ok());
+    });
+}
+
+#[test]
+fn a_gate_opens_whole_or_not_at_all() {
+    explore(preemptions(2, 3), || {
+        let memory = memory(config(&plans("2/minute", "4/minute"), 1).lines());
+        let created = Arc::clone(&memory);
+        let create: Work<()> = Box::new(move || {
+            let plans = plans("2/minute", "4/minute");
+            let gate = Gate::create(created, &config(&plans, 1), peppers()).unwrap();
+            let issued = gate.administer().unwrap().issue(&new_key(), entropy(7), at(0));
+            assert!(issued.is_ok());
+        });
+        let open: Work<()> = Box::new(move || match Gate::attach(memory, peppers()) {
+            Ok(gate) => {
+                let names: Vec<_> = gate.plans().map(|(_, plan)| plan.name).collect();
+                assert_eq!((gate.prefix(), &names[0][..], &names[1][..]), (name("kt"), "default", "pro"));
+                assert!(gate.list(at(0)).all(|info| info.account == 1));
+            }
+            Err(error) => assert_eq!(error, AttachError::Unfinished),
+        });
+        together([create, open]);
+    });
+}
+
+/// Administrators that are killed, and the next one, who completes what they left while checks go on.
+mod stops {
+    use super::*;
+
+    /// Every step of the writing of a record, some of them several times.
+    const RECORD: [(Stop, u32); 9] = [
+        (Stop::IntentWord, 8),
+        (Stop::IntentPublished, 1),
+        (Stop::RecordOdd, 1),
+        (Stop::RecordWord, 1),
+        (Stop::RecordWord, 3),
+        (Stop::RecordWord, 6),
+        (Stop::RecordEven, 1),
+        (Stop::HintKept, 1),
+        (Stop::IntentWithdrawn, 1),
+    ];
+
+    /// Whether the change is made, or will be, when its administrator dies there.
+    fn is_made(stop: Stop) -> bool {
+        stop != Stop::IntentWord
+    }
+
+    /// Whether the next administrator has something to complete.
+    fn is_left(stop: Stop) -> bool {
+        is_made(stop) && stop != Stop::IntentWithdrawn
+    }
+
+    #[test]
+    fn a_rotation_that_was_left_half_done_holds_no_key_up() {
+        for stop in RECORD {
+            explore(preemptions(1, 2), move || {
+                let gate = gate(1);
+                let (old, key_id) = issue(&gate, &new_key(), 7);
+                let new = rotated(key_id, 8);
+                let shared = Arc::clone(&gate);
+                let then = move || {
+                    let asked = [Arc::clone(&old), Arc::clone(&new)];
+                    let checks = with(&shared, move |gate| {
+                        let [old, new] = asked;
+                        assert!(ask(gate, &old, at(1)).admitted());
+                        let admitted = ask(gate, &new, at(1)).admitted();
+                        match stop.0 {
+                            Stop::IntentWord => assert!(!admitted),
+                            // Until somebody completes it, the record says nothing of it.
+                            Stop::IntentPublished => {}
+                            _ => assert!(admitted),
+                        }
+                        1 + u32::from(admitted)
+                    });
+                    let next = with(&shared, move |gate| {
+                        assert_eq!(gate.administer_alone().recovered(), is_left(stop.0));
+                        0
+                    });
+                    let admitted = together([checks, next])[0];
+                    assert_eq!(remaining(&shared, &old, at(1)), 2 - admitted);
+                    let made = shared.peek(Some(new.expose().as_bytes()), 0, at(1)).admitted();
+                    let grace = shared.key(key_id, at(1)).unwrap().grace_until;
+                    assert_eq!((made, grace != 0), (is_made(stop.0), is_made(stop.0)));
+                    shared.verify(at(1), |flaw| panic!("{flaw}"));
+                };
+                let rotate = || {
+                    gate.administer().unwrap().rotate(key_id, unix_s(100), entropy(8), at(0)).unwrap();
+                };
+                dies_at(stop, rotate, then);
+            });
+        }
+    }
+
+    #[test]
+    fn a_reuse_that_was_left_half_done_leaves_one_key_or_the_other() {
+        const STEPS: [(Stop, u32); 8] = [
+            (Stop::RecordWord, 3),
+            (Stop::FormerEnded, 1),
+            (Stop::TallyCleared, 1),
+            (Stop::IntentPublished, 2),
+            (Stop::RecordOdd, 2),
+            (Stop::RecordWord, 7),
+            (Stop::RecordWord, 12),
+            (Stop::HintKept, 2),
+        ];
+        for stop in STEPS {
+            // Of two records written, the first ends the former key.
+            let made = stop.1 >= if stop.0 == Stop::RecordWord { 7 } else { 2 };
+            explore(preemptions(1, 2), move || {
+                let gate = gate(1);
+                let (_, first) = issue(&gate, &new_key(), 7);
+                gate.administer().unwrap().revoke(first).unwrap();
+                let new = NewKey { account: 2, plan: "pro", not_after: unix_s(999), ..new_key() };
+                let shared = Arc::clone(&gate);
+                let then = move || {
+                    let seen = move |gate: &Shared| {
+                        let info = gate.list(at(130)).next().expect("no record is lost to a reader");
+                        let seen = (info.account, info.plan, info.state, info.not_after);
+                        let old = (1, 0, KeyState::Revoked, 0);
+                        let new = (2, 1, KeyState::Active, unix_s(999));
+                        assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
+                    };
+                    let next = |gate: &Shared| drop(gate.administer_alone());
+                    together([with(&shared, seen), with(&shared, next)]);
+                    let info = shared.list(at(130)).next().unwrap();
+                    assert_eq!(info.key_id != first, made);
+                    shared.verify(at(130), |flaw| panic!("{flaw}"));
+                    let again = shared.administer().unwrap().issue(&new_key(), entropy(9), at(300));
+                    assert_eq!(again.is_ok(), !made);
+                };
+                let reuse = || {
+                    gate.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
+                };
+                dies_at(stop, reuse, then);
+            });
+        }
+    }
+
+    #[test]
+    fn a_plan_that_was_left_half_changed_is_completed() {
+        const STEPS: [(Stop, u32); 7] = [
+            (Stop::PlanIntentWord, 4),
+            (Stop::PlanIntentPublished, 1),
+            (Stop::PlanWord, 1),
+            (Stop::PlanWord, 2),
+            (Stop::PlanWord, 4),
+            (Stop::PlanWritten, 1),
+            (Stop::PlanIntentWithdrawn, 1),
+        ];
+        for stop in STEPS {
+            explore(preemptions(2, 4), move || {
+                let gate = gate_of(&plans("1/minute, 9/hour", "1/minute, 1/hour"), 1);
+                let (key, key_id) = issue(&gate, &new_key(), 7);
+                let shared = Arc::clone(&gate);
+                let then = move || {
+                    let checks = with(&shared, move |gate| {
+                        let verdicts = [ask(gate, &key, at(0)), ask(gate, &key, at(0))];
+                        for verdict in verdicts {
+                            let [minute, hour] = limits(&verdict);
+                            assert!([1, 2].contains(&minute) && [9, 3].contains(&hour), "{verdict:?}");
+                        }
+                        assert!(verdicts[0].admitted());
+                    });
+                    let next = |gate: &Shared| drop(gate.administer_alone());
+                    together([checks, with(&shared, next)]);
+                    let quotas = shared.key(key_id, at(0)).unwrap().quotas;
+                    let limits = [0, 1].map(|place| quotas.get(place).unwrap().limit);
+                    let made = stop.0 != Stop::PlanIntentWord;
+                    assert_eq!(limits, if made { [2, 3] } else { [1, 9] });
+                };
+                let change = || {
+                    let plan = plan("default", "2/minute, 3/hour");
+                    gate.administer().unwrap().set_plan(&plan).unwrap();
+                };
+                dies_at(stop, change, then);
+            });
+        }
+    }
+}
