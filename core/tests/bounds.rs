@@ -1,0 +1,677 @@
+//! Every bound of LIMITS.md one below, at, and one above; and tables that are full to the last slot.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use keytally::gate::{
+    AdminError, IMPORT_GROUP, IMPORTED_KEY_LEN, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, NewKey,
+};
+use keytally::http::{MAX_HEADERS_LEN, MAX_PROBLEM_LEN};
+use keytally::key::{MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN};
+use keytally::limiter::{BUCKET_SLOTS, CLAIM_SPINS, MAX_SUBJECTS};
+use keytally::mac::{MAX_PEPPERS, MIN_PEPPER_LEN};
+use keytally::policy::{MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S};
+use keytally::sync::Ordering::SeqCst;
+use keytally::{
+    CreateError, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, Outcome, Pepper, Peppers, Plan,
+    Policy, PolicyErrorKind, Reason, Timestamp, Verdict, Window, parse_key,
+};
+
+const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
+
+/// Each bound by its name on the page, and the test that goes around it.
+const CASES: &[(&str, fn())] = &[
+    ("`policy::MAX_QUOTAS`", quotas_of_a_policy),
+    ("`policy::MAX_POLICY_LEN`", length_of_a_policy),
+    ("`policy::MAX_WINDOW_S`", length_of_a_window),
+    ("a limit", limits),
+    ("a cost", costs),
+    ("a time", times),
+    ("`gate::MAX_KEYS`", keys_of_a_gate),
+    ("`gate::MAX_ENVS`", environments),
+    ("`gate::MAX_PLAN_NAME_LEN`", length_of_a_plans_name),
+    ("plans", plans),
+    ("`gate::IMPORT_GROUP`", imported_keys),
+    ("`gate::IMPORTED_KEY_LEN`", length_of_an_imported_key),
+    ("`mac::MAX_PEPPERS`", peppers_in_use),
+    ("`mac::MIN_PEPPER_LEN`", length_of_a_pepper),
+    ("`key::MAX_KEY_LEN`", length_of_a_key),
+    ("`key::MAX_NAME_LEN`", length_of_a_name),
+    ("`key::MAX_NAMES_LEN`", length_of_both_names),
+    ("`limiter::MAX_SUBJECTS`", subjects_of_a_limiter),
+    ("`limiter::BUCKET_SLOTS`", slots_of_a_bucket),
+    ("`limiter::CLAIM_SPINS`", turns_for_a_claim),
+    ("`http::MAX_HEADERS_LEN`", length_of_the_headers),
+    ("`http::MAX_PROBLEM_LEN`", length_of_a_problem),
+    ("a subject", length_of_a_subject),
+    ("an account", accounts),
+    ("expiry and grace", expiry_and_grace),
+];
+
+/// The bounds of the program, which its own tests go around.
+const OF_THE_PROGRAM: &[&str] = &[
+    "connections of the service",
+    "the head of a request, an idle connection",
+    "the service's stop",
+    "the service's log",
+    "a key read from standard input",
+];
+
+#[test]
+fn every_bound_of_the_page_has_a_case() {
+    let page = include_str!("../../LIMITS.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+    let named: Vec<&str> = rows.map(|(name, _)| name).skip(1).collect();
+    let cases: Vec<&str> =
+        CASES.iter().map(|(name, _)| *name).chain(OF_THE_PROGRAM.iter().copied()).collect();
+    assert_eq!(cases, named, "the cases, and the page in its order");
+}
+
+#[test]
+fn every_bound_holds_one_below_at_and_one_above() {
+    for (name, case) in CASES {
+        println!("{name}");
+        case();
+    }
+}
+
+// Helpers.
+
+fn memory(lines: usize) -> Vec<Line> {
+    (0..lines).map(|_| Line::new()).collect()
+}
+
+fn policy(text: &str) -> Policy {
+    text.parse().unwrap()
+}
+
+fn policy_error(text: &str) -> PolicyErrorKind {
+    text.parse::<Policy>().unwrap_err().kind()
+}
+
+fn limiter(policy_text: &str, capacity: u32) -> Limiter<Vec<Line>> {
+    let memory = memory(Limiter::<Vec<Line>>::lines(capacity));
+    Limiter::create(memory, &policy(policy_text), capacity, [7; 16]).unwrap()
+}
+
+fn plan(name: &str, text: &str) -> Plan {
+    Plan::new(name, policy(text)).unwrap()
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).unwrap()
+}
+
+fn some_peppers(numbers: &[u8]) -> Peppers {
+    Peppers::new(&numbers.iter().map(|number| [*number; 32]).collect::<Vec<_>>()).unwrap()
+}
+
+fn config(keys: u32, plans: &[Plan], plan_slots: usize) -> GateConfig<'_> {
+    GateConfig { keys, prefix: name("kt"), plans, plan_slots, hints: true }
+}
+
+fn gate(keys: u32, policy: &str) -> Gate<Vec<Line>> {
+    let plans = [plan("default", policy)];
+    let config = config(keys, &plans, 4);
+    Gate::create(memory(config.lines()), &config, some_peppers(&[1])).unwrap()
+}
+
+fn new_key(env: &str) -> NewKey<'static> {
+    NewKey { account: 1, env: name(env), plan: "default", not_after: 0 }
+}
+
+/// Entropy that is another for each number, and spread over the ids.
+fn entropy(number: u64) -> Entropy {
+    let mixed = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    Entropy::new([mixed, number, !mixed].map(u64::to_le_bytes).as_flattened().try_into().unwrap())
+}
+
+fn issue(gate: &Gate<Vec<Line>>, number: u64) -> Result<(Key, KeyId), AdminError> {
+    gate.administer().unwrap().issue(&new_key("live"), entropy(number), NOW)
+}
+
+fn check(gate: &Gate<Vec<Line>>, key: &[u8], cost: u32) -> Verdict {
+    gate.check(Some(key), cost, NOW)
+}
+
+// Policies.
+
+fn quotas_of_a_policy() {
+    let quotas = ["1/s", "1/m", "1/h", "1/d", "1/2d"];
+    for count in [MAX_QUOTAS - 1, MAX_QUOTAS] {
+        assert_eq!(policy(&quotas[..count].join(", ")).quotas().len(), count);
+    }
+    assert_eq!(policy_error(&quotas.join(", ")), PolicyErrorKind::TooManyQuotas);
+}
+
+fn length_of_a_policy() {
+    let text = |len: usize| format!("{:>len$}", "5/minute");
+    for len in [MAX_POLICY_LEN - 1, MAX_POLICY_LEN] {
+        assert_eq!(policy(&text(len)), policy("5/minute"));
+    }
+    assert_eq!(policy_error(&text(MAX_POLICY_LEN + 1)), PolicyErrorKind::TooLong);
+}
+
+fn length_of_a_window() {
+    for seconds in [1, MAX_WINDOW_S - 1, MAX_WINDOW_S] {
+        assert_eq!(Window::from_seconds(seconds).unwrap().seconds(), seconds);
+        assert_eq!(policy(&format!("1/{seconds}s")).quotas()[0].window.seconds(), seconds);
+    }
+    for seconds in [0, MAX_WINDOW_S + 1, u32::MAX] {
+        assert_eq!(Window::from_seconds(seconds), None);
+        assert_eq!(policy_error(&format!("1/{seconds}s")), PolicyErrorKind::Window);
+    }
+}
+
+/// For each shape of policy: the largest limit that fits, as `text` writes it.
+fn largest(text: impl Fn(u32) -> String) -> u32 {
+    let (mut fits, mut too_large) = (0, u64::from(u32::MAX) + 1);
+    while too_large - fits > 1 {
+        let limit = fits.midpoint(too_large);
+        match text(u32::try_from(limit).unwrap()).parse::<Policy>() {
+            Ok(_) => fits = limit,
+            Err(error) => {
+                assert!(matches!(error.kind(), PolicyErrorKind::TooManyBits { .. }), "{error}");
+                too_large = limit;
+            }
+        }
+    }
+    u32::try_from(fits).unwrap()
+}
+
+/// Limits of 1 and the largest, in policies of one to four windows: spent to the last unit, by costs of every kind.
+fn limits() {
+    assert_eq!(policy_error("0/minute"), PolicyErrorKind::Limit);
+    assert_eq!(policy_error("4294967296/minute"), PolicyErrorKind::Limit);
+    let shapes: [fn(u32) -> String; 7] = [
+        |limit| format!("{limit}/day"),
+        |limit| format!("{limit}/31d"),
+        |limit| format!("sliding {limit}/hour"),
+        |limit| format!("{limit}/minute, {limit}/hour"),
+        |limit| format!("sliding {limit}/minute, {limit}/hour"),
+        |limit| format!("{limit}/s, {limit}/m, {limit}/h, {limit}/d"),
+        |limit| format!("sliding {limit}/s, {limit}/m, {limit}/h, {limit}/d"),
+    ];
+    for shape in shapes {
+        let largest = largest(shape);
+        println!("{}", shape(largest));
+        if let Some(above) = largest.checked_add(1) {
+            let error = policy_error(&shape(above));
+            assert!(matches!(error, PolicyErrorKind::TooManyBits { needed: 65.. }), "{error:?}");
+        }
+        for limit in [1, 2, largest - 1, largest] {
+            spend_to_the_last_unit(&shape(limit), limit);
+        }
+    }
+}
+
+fn spend_to_the_last_unit(text: &str, limit: u32) {
+    let (limiter, gate) = (limiter(text, 4), gate(4, text));
+    let key = issue(&gate, 0).unwrap().0;
+    let tables: [&dyn Fn(u32, Timestamp) -> Verdict; 2] =
+        [&|cost, now| limiter.check(b"subject", cost, now), &|cost, now| {
+            gate.check(Some(key.expose().as_bytes()), cost, now)
+        }];
+    for check in tables {
+        let outcome = |cost| {
+            let verdict = check(cost, NOW);
+            (verdict.outcome(), verdict.remaining())
+        };
+        if let Some(above) = limit.checked_add(1) {
+            assert_eq!(outcome(above), (Outcome::TooCostly, limit), "{text}");
+            assert_eq!(outcome(u32::MAX), (Outcome::TooCostly, limit), "{text}");
+        }
+        assert_eq!(outcome(0), (Outcome::Admitted, limit), "{text}");
+        assert_eq!(outcome(limit - 1), (Outcome::Admitted, 1), "{text}");
+        if limit > 1 {
+            assert_eq!(outcome(2), (Outcome::Denied, 1), "{text}");
+            assert_eq!(outcome(limit), (Outcome::Denied, 1), "{text}");
+        }
+        assert_eq!(outcome(1), (Outcome::Admitted, 0), "{text}");
+        assert_eq!(outcome(0), (Outcome::Admitted, 0), "{text}");
+        assert_eq!(outcome(1), (Outcome::Denied, 0), "{text}");
+        assert_eq!(outcome(limit), (Outcome::Denied, 0), "{text}");
+        // The whole of it again when all windows have passed, and all at once.
+        let later = Timestamp::from_unix_s(NOW.unix_s() + 2 * u64::from(MAX_WINDOW_S));
+        assert_eq!(check(limit, later).outcome(), Outcome::Admitted, "{text}");
+        assert_eq!(check(1, later).outcome(), Outcome::Denied, "{text}");
+    }
+}
+
+fn costs() {
+    for text in ["10/minute", "sliding 10/minute", "10/s, 10/m, 10/h, 10/d"] {
+        let limiter = limiter(text, 8);
+        let outcome = |subject: &[u8], cost| limiter.check(subject, cost, NOW).outcome();
+        for (cost, expected) in [
+            (0, Outcome::Admitted),
+            (1, Outcome::Admitted),
+            (9, Outcome::Admitted),
+            (10, Outcome::Admitted),
+            (11, Outcome::TooCostly),
+            (u32::MAX - 1, Outcome::TooCostly),
+            (u32::MAX, Outcome::TooCostly),
+        ] {
+            assert_eq!(outcome(&cost.to_le_bytes(), cost), expected, "{text}: {cost}");
+        }
+        // What costs nothing takes no slot.
+        assert_eq!(limiter.live(NOW), 3, "{text}");
+    }
+    // Where the limit is the largest number there is, no cost is above it.
+    let limiter = limiter("4294967295/day", 8);
+    assert_eq!(limiter.check(b"a", u32::MAX, NOW).outcome(), Outcome::Admitted);
+    assert_eq!(limiter.check(b"a", u32::MAX, NOW).outcome(), Outcome::Denied);
+}
+
+fn times() {
+    for text in ["1/s", "2/minute, 9/hour", "sliding 3/hour", "sliding 1/s, 1/m, 1/h, 1/d", "1/31d"] {
+        let layout = *policy(text).layout();
+        let unit_ms = u64::from(layout.windows()[0].seconds()) * 1000;
+        // The last stamp is kept for marks, and time stands still at the one before.
+        let last_ms = ((1 << layout.stamp_bits()) - 2) * unit_ms;
+        assert!(last_ms / 1000 >= 7_258_118_400, "{text}: the year 2200 is reached");
+        for at in [0, 1, last_ms - 1, last_ms, last_ms + 1, last_ms + unit_ms, u64::MAX - 1, u64::MAX] {
+            let limiter = limiter(text, 8);
+            let limit = policy(text).quotas()[0].limit;
+            let now = Timestamp::from_unix_ms(at);
+            let admitted = (0..limit + 3).filter(|_| limiter.check(b"a", 1, now).admitted()).count();
+            assert_eq!(admitted, limit as usize, "{text} at {at}");
+            let verdict = limiter.check(b"a", 1, now);
+            assert_eq!(verdict.outcome(), Outcome::Denied);
+            assert!(verdict.headers().as_str().len() < MAX_HEADERS_LEN);
+        }
+        // From there on windows no longer pass.
+        let limiter = limiter(text, 8);
+        let limit = policy(text).quotas()[0].limit;
+        let at = |ms| Timestamp::from_unix_ms(ms);
+        assert!(limiter.check(b"a", limit, at(last_ms)).admitted());
+        assert_eq!(limiter.check(b"a", 1, at(u64::MAX)).outcome(), Outcome::Denied, "{text}");
+    }
+}
+
+// Gates.
+
+fn keys_of_a_gate() {
+    let plans = [plan("default", "1/minute")];
+    let create = |keys| {
+        let none: &[Line] = &[];
+        Gate::create(none, &config(keys, &plans, 4), some_peppers(&[1])).unwrap_err()
+    };
+    for keys in [1, MAX_KEYS - 1, MAX_KEYS] {
+        assert!(matches!(create(keys), CreateError::Size { lines: 0, .. }), "{keys} keys need memory only");
+    }
+    for keys in [0, MAX_KEYS + 1, u32::MAX] {
+        assert_eq!(create(keys), CreateError::Capacity { capacity: keys, max: MAX_KEYS });
+    }
+    // At capacity: every record holds a key, the next is refused, and all that are there go on.
+    for keys in [1, 2, 7, 64, 1000] {
+        let gate = gate(keys, "2/minute");
+        let issued: Vec<(Key, KeyId)> =
+            (0..u64::from(keys)).map(|number| issue(&gate, number).unwrap()).collect();
+        for number in 0..20 {
+            let full = issue(&gate, 5000 + number).unwrap_err();
+            assert_eq!(full, AdminError::Full { keys });
+        }
+        let import =
+            gate.administer().unwrap().import(b"a-foreign-key-of-some-length", &new_key("live"), NOW);
+        assert_eq!(import.unwrap_err(), AdminError::NoRoomToImport);
+        for (key, id) in &issued {
+            assert!(check(&gate, key.expose().as_bytes(), 1).admitted());
+            let again = gate.administer().unwrap().rotate(*id, 0, entropy(9000), NOW).unwrap();
+            assert_eq!(check(&gate, again.expose().as_bytes(), 1).remaining(), 0);
+            gate.administer().unwrap().assign(*id, "default").unwrap();
+        }
+        assert_eq!(gate.list(NOW).count(), keys as usize);
+        // A key that was revoked makes room once its counts are forgotten everywhere, and not before.
+        gate.administer().unwrap().revoke(issued[0].1).unwrap();
+        assert_eq!(issue(&gate, 6000).unwrap_err(), AdminError::Full { keys });
+        let later = Timestamp::from_unix_s(NOW.unix_s() + 120);
+        gate.administer().unwrap().issue(&new_key("live"), entropy(6000), later).unwrap();
+        gate.verify(later, |flaw| panic!("{flaw}"));
+    }
+}
+
+fn environments() {
+    let gate = gate(64, "1/minute");
+    let issue = |env: usize| {
+        let env = format!("e{env}");
+        gate.administer().unwrap().issue(
+            &new_key(&env),
+            entropy(env.len() as u64 + 7 * gate.list(NOW).count() as u64),
+            NOW,
+        )
+    };
+    for env in 0..MAX_ENVS {
+        issue(env).unwrap();
+    }
+    assert_eq!(issue(MAX_ENVS).unwrap_err(), AdminError::EnvsFull);
+    // Those that are known go on, and nothing was written for the one that was refused.
+    for env in 0..MAX_ENVS {
+        issue(env).unwrap();
+    }
+    assert_eq!(gate.list(NOW).count(), 2 * MAX_ENVS);
+    gate.verify(NOW, |flaw| panic!("{flaw}"));
+}
+
+fn length_of_a_plans_name() {
+    let named = |len: usize| Plan::new(&"p".repeat(len), policy("1/minute"));
+    for len in [1, MAX_PLAN_NAME_LEN - 1, MAX_PLAN_NAME_LEN] {
+        let gate = gate(4, "1/minute");
+        gate.administer().unwrap().set_plan(&named(len).unwrap()).unwrap();
+        assert_eq!(gate.plan(1).unwrap().name.len(), len);
+    }
+    assert!(named(0).is_none() && named(MAX_PLAN_NAME_LEN + 1).is_none());
+}
+
+fn plans() {
+    let many: Vec<Plan> = (0..257).map(|number| plan(&format!("p{number}"), "1/minute")).collect();
+    for slots in [1, 2, 3, 255, 256] {
+        for count in [1, slots] {
+            let config = config(4, &many[..count], slots);
+            let gate = Gate::create(memory(config.lines()), &config, some_peppers(&[1])).unwrap();
+            // Two plans share a line, so an odd number of slots has one more.
+            let slots = gate.plan_slots();
+            for plan in &many[count..slots] {
+                gate.administer().unwrap().set_plan(plan).unwrap();
+            }
+            let full = gate.administer().unwrap().set_plan(&many[slots]).unwrap_err();
+            assert_eq!(full, AdminError::PlansFull { max: slots });
+            // One that is there can still be changed, and every one can be had.
+            gate.administer().unwrap().set_plan(&plan("p0", "1/minute")).unwrap();
+            assert_eq!(gate.plans().count(), slots);
+            let last = format!("p{}", slots - 1);
+            let new = NewKey { plan: &last, ..new_key("live") };
+            let (key, _) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
+            assert!(check(&gate, key.expose().as_bytes(), 1).admitted());
+        }
+    }
+    for (count, slots) in [(0, 4), (5, 4), (257, 257), (1, 257)] {
+        let config = config(4, &many[..count], slots);
+        let error = Gate::create(memory(config.lines()), &config, some_peppers(&[1])).unwrap_err();
+        assert!(matches!(error, CreateError::Plans { .. }), "{count} of {slots}: {error}");
+    }
+}
+
+fn foreign(number: usize) -> Vec<u8> {
+    format!("foreign-key-number-{number}").into_bytes()
+}
+
+fn imported_keys() {
+    // A gate of two groups, so that every key could be in every record: all of them can be imported.
+    let both = IMPORT_GROUP * 2;
+    for keys in [IMPORT_GROUP - 1, IMPORT_GROUP, IMPORT_GROUP + 1] {
+        let gate = gate(keys, "1/minute");
+        let mut imported = 0;
+        for number in 0..200 {
+            match gate.administer().unwrap().import(&foreign(number), &new_key("live"), NOW) {
+                Ok(_) => {
+                    imported += 1;
+                    assert!(check(&gate, &foreign(number), 1).admitted());
+                }
+                Err(error) => {
+                    assert_eq!(error, AdminError::NoRoomToImport);
+                    assert!(!check(&gate, &foreign(number), 1).admitted());
+                }
+            }
+        }
+        assert_eq!(imported, keys);
+    }
+    // Three quarters of a larger one.
+    let gate = gate(1000 * both, "1/minute");
+    for number in 0..usize::try_from(750 * both).unwrap() {
+        gate.administer().unwrap().import(&foreign(number), &new_key("live"), NOW).unwrap();
+    }
+}
+
+fn length_of_an_imported_key() {
+    let gate = gate(64, "1/minute");
+    let import = |len: usize| {
+        let text = vec![b'k'; len];
+        let done = gate.administer().unwrap().import(&text, &new_key("live"), NOW);
+        (done.map(drop), check(&gate, &text, 1).outcome())
+    };
+    let (shortest, longest) = (IMPORTED_KEY_LEN.start, IMPORTED_KEY_LEN.end - 1);
+    for len in [shortest, shortest + 1, longest - 1, longest] {
+        assert_eq!(import(len), (Ok(()), Outcome::Admitted), "{len}");
+    }
+    for len in [0, shortest - 1, longest + 1] {
+        assert_eq!(import(len), (Err(AdminError::NotImportable { len }), Outcome::InvalidKey), "{len}");
+    }
+}
+
+fn peppers_in_use() {
+    for count in [1, MAX_PEPPERS - 1, MAX_PEPPERS] {
+        let bytes: Vec<[u8; 32]> = (0..count).map(|number| [u8::try_from(number).unwrap(); 32]).collect();
+        assert!(Peppers::new(&bytes).is_ok());
+    }
+    let five: Vec<[u8; 32]> = (0..=MAX_PEPPERS).map(|number| [u8::try_from(number).unwrap(); 32]).collect();
+    assert!(Peppers::new(&five).is_err());
+    assert!(Peppers::new::<[u8; 32]>(&[]).is_err());
+    // Keys under each of four peppers; under a fifth no key can be issued until one is needed no more.
+    let plans = [plan("default", "1/minute")];
+    let config = config(16, &plans, 4);
+    let memory = memory(config.lines());
+    let under = |pepper: u8| Gate::attach(&memory[..], some_peppers(&[1, pepper])).unwrap();
+    Gate::create(&memory[..], &config, some_peppers(&[1])).unwrap();
+    let issue = |pepper: u8| {
+        let gate =
+            if pepper == 1 { Gate::attach(&memory[..], some_peppers(&[1])).unwrap() } else { under(pepper) };
+        gate.administer().unwrap().issue(&new_key("live"), entropy(pepper.into()), NOW)
+    };
+    let ids = [1, 2, 3, 4].map(|pepper| issue(pepper).unwrap().1);
+    assert_eq!(issue(5).unwrap_err(), AdminError::PeppersFull);
+    assert!(issue(4).is_ok());
+    under(2).administer().unwrap().revoke(ids[1]).unwrap();
+    assert!(issue(5).is_ok());
+}
+
+fn length_of_a_pepper() {
+    for len in [MIN_PEPPER_LEN, MIN_PEPPER_LEN + 1, 1000] {
+        assert!(Pepper::new(&vec![7; len]).is_ok(), "{len}");
+    }
+    for len in [0, MIN_PEPPER_LEN - 1] {
+        assert!(Pepper::new(&vec![7; len]).is_err(), "{len}");
+    }
+}
+
+// Keys.
+
+fn mint(prefix: usize, env: usize) -> Option<Key> {
+    let name = |len| Name::new(&"n".repeat(len)).unwrap();
+    Key::mint(name(prefix), name(env), KeyId::from_number(u64::MAX).unwrap(), &[0xff; 16])
+}
+
+fn length_of_a_key() {
+    let len = |prefix, env| mint(prefix, env).unwrap().expose().len();
+    assert_eq!([len(7, 6), len(8, 6), len(6, 8)], [MAX_KEY_LEN - 1, MAX_KEY_LEN, MAX_KEY_LEN]);
+    for (prefix, env) in [(7, 6), (8, 6)] {
+        let key = mint(prefix, env).unwrap();
+        assert!(parse_key(key.expose().as_bytes()).is_ok());
+        // One byte more is no key of our form, wherever it stands.
+        for at in 0..=key.expose().len() {
+            let mut longer = key.expose().to_owned();
+            longer.insert(at, 'n');
+            assert!(parse_key(longer.as_bytes()).is_err(), "{longer}");
+        }
+    }
+}
+
+fn length_of_a_name() {
+    for len in [1, MAX_NAME_LEN - 1, MAX_NAME_LEN] {
+        assert_eq!(Name::new(&"n".repeat(len)).unwrap().as_str().len(), len);
+    }
+    for len in [0, MAX_NAME_LEN + 1, 1000] {
+        assert!(Name::new(&"n".repeat(len)).is_none());
+    }
+}
+
+fn length_of_both_names() {
+    for prefix in 1..=MAX_NAME_LEN {
+        for env in 1..=MAX_NAME_LEN {
+            assert_eq!(mint(prefix, env).is_some(), prefix + env <= MAX_NAMES_LEN, "{prefix} and {env}");
+        }
+    }
+    let plans = [plan("default", "1/minute")];
+    let config = GateConfig { prefix: name("prefixes"), ..config(8, &plans, 4) };
+    let gate = Gate::create(memory(config.lines()), &config, some_peppers(&[1])).unwrap();
+    let mut administrator = gate.administer().unwrap();
+    assert!(administrator.issue(&new_key("sixsix"), entropy(1), NOW).is_ok());
+    let seven = administrator.issue(&new_key("sevenen"), entropy(2), NOW).unwrap_err();
+    assert_eq!(seven, AdminError::NamesTooLong);
+    assert_eq!(gate.list(NOW).count(), 1);
+}
+
+// Limiters.
+
+fn subjects_of_a_limiter() {
+    let create = |capacity| {
+        let none: &[Line] = &[];
+        Limiter::create(none, &policy("1/minute"), capacity, [7; 16]).unwrap_err()
+    };
+    for capacity in [1, MAX_SUBJECTS - 1, MAX_SUBJECTS] {
+        assert!(matches!(create(capacity), CreateError::Size { lines: 0, .. }));
+    }
+    for capacity in [0, MAX_SUBJECTS + 1, u32::MAX] {
+        assert_eq!(create(capacity), CreateError::Capacity { capacity, max: MAX_SUBJECTS });
+    }
+}
+
+/// A limiter of one bucket: the ninth subject is refused, told when there will be room, and finds it then.
+fn slots_of_a_bucket() {
+    for text in ["2/minute", "sliding 2/minute", "2/s, 2/m, 2/h, 2/d"] {
+        let limiter = limiter(text, 4);
+        assert_eq!(limiter.slots_total(), BUCKET_SLOTS as u64);
+        for subject in 0..BUCKET_SLOTS {
+            assert!(limiter.check(&[u8::try_from(subject).unwrap()], 1, NOW).admitted());
+        }
+        assert_eq!(limiter.live(NOW), BUCKET_SLOTS as u64);
+        let verdict = limiter.check(b"the ninth", 1, NOW);
+        assert_eq!((verdict.outcome(), verdict.http_status()), (Outcome::Full, 503));
+        let room = verdict.retry_at().unwrap();
+        let before = Timestamp::from_unix_ms(room.unix_ms() - 1);
+        assert_eq!(limiter.check(b"the ninth", 1, before).outcome(), Outcome::Full, "{text}");
+        // Nobody was put out for it, and at 100 % those that are there are charged to their limit and no further.
+        for subject in 0..BUCKET_SLOTS {
+            let subject = [u8::try_from(subject).unwrap()];
+            assert!(limiter.check(&subject, 1, NOW).admitted());
+            assert_eq!(limiter.check(&subject, 1, NOW).outcome(), Outcome::Denied);
+        }
+        assert!(limiter.check(b"the ninth", 1, room).admitted(), "{text}");
+    }
+}
+
+/// A claim that somebody holds for ever is waited for so many turns, and taken over.
+fn turns_for_a_claim() {
+    const { assert!(CLAIM_SPINS == 1024) };
+    let lines = Limiter::<Vec<Line>>::lines(4);
+    let memory = memory(lines);
+    let limiter = Limiter::create(&memory[..], &policy("1/minute"), 4, [7; 16]).unwrap();
+    // The claim of the only bucket is the first word of the last line; its lowest bit says that it is held.
+    let claim = &memory[lines - 1].words()[0];
+    for dead in [1, 3, u64::MAX] {
+        claim.store(dead, SeqCst);
+        assert!(limiter.check(&dead.to_le_bytes(), 1, NOW).admitted());
+        assert_eq!(claim.load(SeqCst) & 1, 0, "it is released");
+        assert_ne!(claim.load(SeqCst), dead & !1, "by somebody who took it");
+    }
+}
+
+fn length_of_a_subject() {
+    let limiter = limiter("1/minute", 64);
+    let long = vec![b's'; 1 << 20];
+    let lens = [0, 1, 7, 8, 9, 63, 64, 65, 4096, long.len() - 1, long.len()];
+    for len in lens {
+        assert!(limiter.check(&long[..len], 1, NOW).admitted(), "{len}");
+        assert_eq!(limiter.check(&long[..len], 1, NOW).outcome(), Outcome::Denied, "{len}");
+    }
+    assert_eq!(limiter.live(NOW), lens.len() as u64);
+}
+
+// HTTP.
+
+/// The longest header block and problem document that any verdict makes.
+fn longest(of: impl Fn(&Verdict) -> usize) -> usize {
+    let policies = [
+        "4294967295/31d",
+        "sliding 1023/2147483s",
+        "9/1000003s",
+        "99/11111s, 99/111110s, 99/222220s, 99/2222200s",
+        "127/s, 127/m, 127/h, 127/d",
+        "sliding 7/59s, 7/590s, 7/5900s, 7/590000s",
+    ];
+    let times = [0, NOW.unix_ms(), u64::MAX / 2, u64::MAX].map(Timestamp::from_unix_ms);
+    let mut longest = 0;
+    for text in policies.into_iter().filter(|text| text.parse::<Policy>().is_ok()) {
+        for now in times {
+            let limiter = limiter(text, 4);
+            let limit = policy(text).quotas()[0].limit;
+            for cost in [0, 1, limit, 1, u32::MAX] {
+                longest = longest.max(of(&limiter.check(b"a", cost, now)));
+            }
+            for subject in 0..20_u8 {
+                longest = longest.max(of(&limiter.check(&[subject], 1, now)));
+            }
+        }
+    }
+    let gate = gate(4, "1/minute");
+    longest.max(of(&gate.check(None, 1, NOW))).max(of(&gate.check(Some(b"x"), 1, NOW)))
+}
+
+fn length_of_the_headers() {
+    assert!((200..MAX_HEADERS_LEN).contains(&longest(|verdict| verdict.headers().as_str().len())));
+    let limiter = limiter("1/minute", 4);
+    let verdict = limiter.check(b"a", 1, NOW);
+    let len = verdict.headers().as_str().len();
+    for room in [0, len - 1] {
+        let mut buffer = vec![b'-'; room];
+        assert_eq!(verdict.write_headers(&mut buffer).unwrap_err().needed, len);
+    }
+    for room in [len, len + 1, MAX_HEADERS_LEN] {
+        let mut buffer = vec![b'-'; room];
+        assert_eq!(verdict.write_headers(&mut buffer), Ok(len));
+        assert_eq!(&buffer[..len], verdict.headers().as_str().as_bytes());
+    }
+}
+
+fn length_of_a_problem() {
+    assert!((100..MAX_PROBLEM_LEN).contains(&longest(|verdict| verdict.problem().len())));
+    // It is whole: it ends as it has to.
+    let limiter = limiter("1/minute", 4);
+    limiter.check(b"a", 1, NOW);
+    assert!(limiter.check(b"a", 1, NOW).problem().ends_with('}'));
+}
+
+// Accounts and moments.
+
+fn accounts() {
+    for account in [0, 1, u32::MAX - 1, u32::MAX] {
+        let gate = gate(4, "1/minute");
+        let new = NewKey { account, ..new_key("live") };
+        let (key, id) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
+        assert_eq!(check(&gate, key.expose().as_bytes(), 1).holder().unwrap().account, account);
+        assert_eq!(gate.key(id, NOW).unwrap().account, account);
+    }
+}
+
+fn expiry_and_grace() {
+    let now_s = u32::try_from(NOW.unix_s()).unwrap();
+    for end in [now_s + 1, u32::MAX - 1, u32::MAX] {
+        let gate = gate(4, "9/s");
+        let new = NewKey { not_after: end, ..new_key("live") };
+        let (old, id) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
+        let key = gate.administer().unwrap().rotate(id, end, entropy(2), NOW).unwrap();
+        let outcomes = |at: u64| {
+            [&key, &old].map(|key| {
+                let verdict = gate.peek(Some(key.expose().as_bytes()), 1, Timestamp::from_unix_s(at));
+                (verdict.outcome(), verdict.reason())
+            })
+        };
+        assert_eq!(outcomes(u64::from(end) - 1), [(Outcome::Admitted, Reason::None); 2], "{end}");
+        assert_eq!(outcomes(u64::from(end)), [(Outcome::InvalidKey, Reason::Expired); 2], "{end}");
+        assert_eq!(outcomes(u64::from(end) + 1), [(Outcome::InvalidKey, Reason::Expired); 2], "{end}");
+    }
+    // 0 is never for an expiry, and at once for a grace.
+    let gate = gate(4, "9/s");
+    let (old, id) = issue(&gate, 1).unwrap();
+    let key = gate.administer().unwrap().rotate(id, 0, entropy(2), NOW).unwrap();
+    let last = Timestamp::from_unix_ms(u64::MAX);
+    assert!(gate.peek(Some(key.expose().as_bytes()), 1, last).admitted());
+    assert_eq!(check(&gate, old.expose().as_bytes(), 1).reason(), Reason::Expired);
+}

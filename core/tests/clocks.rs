@@ -1,0 +1,324 @@
+//! Clocks that disagree, jump and are wrong altogether. What was admitted is counted by the time that each decision held
+//! for, `Charge::at`: no window of any length may hold more than its limit.
+//!
+//! Clocks may disagree by the longest window, or by a minute where that is longer. What a clock that is further off can do
+//! is open one window more, each time that it comes in between.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::HashMap;
+use std::sync::Barrier;
+use std::thread;
+
+use keytally::gate::NewKey;
+use keytally::sync::{AtomicU64, Ordering::SeqCst};
+use keytally::{
+    Charge, Entropy, Gate, GateConfig, Limiter, Line, Name, Peppers, Plan, Policy, Timestamp, Verdict,
+};
+
+/// 2023-11-15, noon.
+const NOON_MS: u64 = 1_700_049_600_000;
+const SECOND: u64 = 1000;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const TEN_YEARS: u64 = 3653 * 24 * HOUR;
+
+const POLICIES: [&str; 7] = [
+    "1/second",
+    "7/second, 40/10s, 100/minute",
+    "20/minute",
+    "20/minute, 100/hour",
+    "sliding 20/minute",
+    "sliding 20/minute, 100/hour",
+    "5/second, 50/minute, 500/hour, 5000/day",
+];
+
+fn ms(ms: u64) -> Timestamp {
+    Timestamp::from_unix_ms(ms)
+}
+
+fn memory(lines: usize) -> Vec<Line> {
+    (0..lines).map(|_| Line::new()).collect()
+}
+
+/// One key or one subject.
+trait Table: Sync {
+    fn check(&self, cost: u32, now: Timestamp) -> Verdict;
+    fn refund(&self, charge: Charge, now: Timestamp);
+}
+
+impl Table for Limiter<Vec<Line>> {
+    fn check(&self, cost: u32, now: Timestamp) -> Verdict {
+        Limiter::check(self, b"subject", cost, now)
+    }
+
+    fn refund(&self, charge: Charge, now: Timestamp) {
+        Limiter::refund(self, b"subject", charge, now);
+    }
+}
+
+struct OneKey {
+    gate: Gate<Vec<Line>>,
+    key: String,
+}
+
+impl Table for OneKey {
+    fn check(&self, cost: u32, now: Timestamp) -> Verdict {
+        self.gate.check(Some(self.key.as_bytes()), cost, now)
+    }
+
+    fn refund(&self, charge: Charge, now: Timestamp) {
+        let id = self.gate.list(now).next().unwrap().key_id;
+        self.gate.refund(id, charge, now).unwrap();
+    }
+}
+
+/// A limiter and a gate of this policy.
+fn tables(policy: &Policy) -> [Box<dyn Table>; 2] {
+    let limiter = Limiter::create(memory(Limiter::<Vec<Line>>::lines(8)), policy, 8, [7; 16]).unwrap();
+    let plans = [Plan::new("default", policy.clone()).unwrap()];
+    let prefix = Name::new("kt").unwrap();
+    let config = GateConfig { keys: 8, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let peppers = Peppers::new(&[[3; 32]]).unwrap();
+    let gate = Gate::create(memory(config.lines()), &config, peppers).unwrap();
+    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let entropy = Entropy::new([9; 24]);
+    let issue = gate.administer().unwrap().issue(&new, entropy, ms(NOON_MS)).unwrap();
+    let key = issue.0.expose().to_owned();
+    [Box::new(limiter), Box::new(OneKey { gate, key })]
+}
+
+/// What was admitted, by window and by its number since the epoch.
+#[derive(Debug, Default)]
+struct Admitted(HashMap<(u32, u64), u64>);
+
+impl Admitted {
+    fn add(&mut self, policy: &Policy, verdict: &Verdict) -> bool {
+        let Some(charge) = verdict.charge() else { return false };
+        for quota in policy.quotas() {
+            let length = quota.window.seconds();
+            let number = charge.at.unix_s() / u64::from(length);
+            *self.0.entry((length, number)).or_default() += u64::from(charge.cost);
+        }
+        true
+    }
+
+    fn join(&mut self, other: Self) {
+        for (window, count) in other.0 {
+            *self.0.entry(window).or_default() += count;
+        }
+    }
+
+    /// No window holds more than its limit, and `extra` windows more.
+    fn is_within(&self, policy: &Policy, extra: u64) {
+        for quota in policy.quotas() {
+            let limit = u64::from(quota.limit);
+            for ((length, number), count) in &self.0 {
+                assert!(
+                    *length != quota.window.seconds() || *count <= limit * (1 + extra),
+                    "{policy}: {count} in window {number} of {length} s"
+                );
+            }
+        }
+    }
+}
+
+/// A stream of numbers that look random.
+fn random(state: &mut u64, bound: u64) -> u64 {
+    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    (mixed ^ (mixed >> 31)) % bound
+}
+
+/// The threads' right clocks are apart by less than this.
+const APART: u64 = 5 * SECOND;
+
+/// Threads check at once, each by a clock of its own, which is the right one and what `wrong` adds or takes. They go from
+/// one moment to the next together: a thread that the system let wait would come late by any time.
+fn together(
+    policy: &Policy,
+    table: &dyn Table,
+    wrong: impl Fn(usize, &mut u64, u64) -> u64 + Sync,
+) -> Admitted {
+    const THREADS: usize = 4;
+    const MOMENTS: u64 = 300;
+    const CHECKS: u64 = 10;
+    let moment = Barrier::new(THREADS);
+    let mut admitted = Admitted::default();
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let (moment, wrong) = (&moment, &wrong);
+                scope.spawn(move || {
+                    let (mut state, mut moments) = (thread as u64, 1000);
+                    let mut admitted = Admitted::default();
+                    let mut right = NOON_MS;
+                    for _ in 0..MOMENTS {
+                        moment.wait();
+                        for _ in 0..CHECKS {
+                            let right = right + random(&mut state, APART);
+                            let now = ms(wrong(thread, &mut state, right));
+                            let cost = u32::try_from(random(&mut state, 3)).unwrap() + 1;
+                            admitted.add(policy, &table.check(cost, now));
+                        }
+                        // The same for all.
+                        right += random(&mut moments, 30 * SECOND);
+                    }
+                    admitted
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| admitted.join(thread.join().unwrap()));
+    });
+    admitted
+}
+
+#[test]
+fn clocks_that_disagree_by_a_minute_widen_no_limit() {
+    for policy in POLICIES {
+        let policy: Policy = policy.parse().unwrap();
+        for table in tables(&policy) {
+            // Every thread is late by something else, always the same; a minute in all.
+            let admitted =
+                together(&policy, &*table, |thread, _, right| right - [0, 15, 35, 55][thread] * SECOND);
+            admitted.is_within(&policy, 0);
+        }
+        for table in tables(&policy) {
+            // Every clock is late by something else at every check.
+            let admitted =
+                together(&policy, &*table, |_, state, right| right - random(state, MINUTE - APART + 1));
+            admitted.is_within(&policy, 0);
+        }
+    }
+}
+
+/// An hour is the longest window of some: there a jump back by an hour widens nothing either.
+#[test]
+fn a_clock_that_jumps_an_hour_back_widens_no_hour() {
+    for policy in
+        ["20/minute, 100/hour", "sliding 20/minute, 100/hour", "5/second, 50/minute, 500/hour, 5000/day"]
+    {
+        let policy: Policy = policy.parse().unwrap();
+        for table in tables(&policy) {
+            let admitted = together(&policy, &*table, |_, state, right| match random(state, 4) {
+                0 => right - HOUR + APART,
+                _ => right,
+            });
+            admitted.is_within(&policy, 0);
+        }
+    }
+}
+
+/// One clock goes wrong now and then, for one check.
+#[test]
+fn a_wrong_clock_opens_one_window_more_each_time_and_the_table_heals_at_once() {
+    for policy in POLICIES {
+        let policy: Policy = policy.parse().unwrap();
+        let tightest = policy.quotas()[0].limit;
+        for wrong in
+            [0, 1, NOON_MS - TEN_YEARS, NOON_MS - 3 * 24 * HOUR, NOON_MS + TEN_YEARS, u64::MAX - 1, u64::MAX]
+        {
+            for table in tables(&policy) {
+                let mut admitted = Admitted::default();
+                let mut visits = 0;
+                for round in 0..5 {
+                    while admitted.add(&policy, &table.check(1, ms(NOON_MS))) {}
+                    // A request by the wrong clock, and what it says is charged where it says.
+                    visits += 1;
+                    let there = table.check(1, ms(wrong));
+                    assert!(there.retry_at().is_none_or(|at| at >= there.now()), "{policy} {wrong} {round}");
+                    // Back at once: nobody is denied until that future, and nothing of that time is left.
+                    let here = table.check(0, ms(NOON_MS));
+                    assert!(here.admitted());
+                    assert!(
+                        here.now() <= ms(NOON_MS + policy_tolerance_ms(&policy)),
+                        "{policy} {wrong} {round}"
+                    );
+                    assert!(here.remaining() <= policy.quotas().last().unwrap().limit);
+                }
+                admitted.is_within(&policy, visits);
+                // When the next window comes, all is as if nothing had been.
+                let later = ms(NOON_MS + 62 * 24 * HOUR);
+                assert!(table.check(tightest, later).admitted(), "{policy} {wrong}");
+            }
+        }
+    }
+}
+
+fn policy_tolerance_ms(policy: &Policy) -> u64 {
+    u64::from(policy.quotas().last().unwrap().window.seconds()).max(60) * SECOND
+}
+
+/// Threads whose clocks are now right, now absurd. What can be asked for is that nothing panics, hangs or overflows,
+/// that every answer is one, and that each absurd check costs one window at most.
+#[test]
+fn absurd_clocks_among_right_ones_cost_one_window_each() {
+    for policy in POLICIES {
+        let policy: Policy = policy.parse().unwrap();
+        for table in tables(&policy) {
+            let absurd = AtomicU64::new(0);
+            let admitted = together(&policy, &*table, |thread, state, right| {
+                if thread > 0 || random(state, 300) > 0 {
+                    return right;
+                }
+                absurd.fetch_add(1, SeqCst);
+                match random(state, 6) {
+                    0 => 0,
+                    1 => u64::MAX,
+                    2 => right + TEN_YEARS,
+                    3 => right - TEN_YEARS,
+                    4 => random(state, u64::MAX),
+                    _ => right - HOUR,
+                }
+            });
+            admitted.is_within(&policy, absurd.load(SeqCst));
+        }
+    }
+}
+
+/// Refunds by clocks that are wrong give nothing to windows that spent nothing.
+#[test]
+fn a_refund_by_a_wrong_clock_admits_no_more() {
+    for policy in POLICIES {
+        let policy: Policy = policy.parse().unwrap();
+        for table in tables(&policy) {
+            let mut admitted = Admitted::default();
+            while admitted.add(&policy, &table.check(1, ms(NOON_MS))) {}
+            for at in [0, 1, NOON_MS - TEN_YEARS, NOON_MS - 2 * HOUR, NOON_MS + TEN_YEARS, u64::MAX] {
+                // Of a charge that this clock says it made, which nobody did.
+                table.refund(Charge { cost: u32::MAX, at: ms(at) }, ms(NOON_MS));
+                let verdict = table.check(1, ms(NOON_MS));
+                let previous_window = policy.algorithm() == keytally::Algorithm::Sliding;
+                assert!(!verdict.admitted() || previous_window, "{policy}: a refund of {at}");
+            }
+            admitted.is_within(&policy, 0);
+        }
+    }
+}
+
+/// Keys expire, and graces end, by the clock of the caller: an absurd one is told so, and harms no other.
+#[test]
+fn absurd_clocks_end_no_key_for_others() {
+    let policy: Policy = "20/minute, 100/hour".parse().unwrap();
+    let plans = [Plan::new("default", policy).unwrap()];
+    let prefix = Name::new("kt").unwrap();
+    let config = GateConfig { keys: 8, prefix, plans: &plans, plan_slots: 1, hints: true };
+    let gate = Gate::create(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap();
+    let not_after = u32::try_from(NOON_MS / 1000 + 3600).unwrap();
+    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after };
+    let (old, id) = gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
+    let grace_until = u32::try_from(NOON_MS / 1000 + 60).unwrap();
+    let key = gate.administer().unwrap().rotate(id, grace_until, Entropy::new([8; 24]), ms(NOON_MS)).unwrap();
+    let admitted = |key: &str, at: u64| gate.check(Some(key.as_bytes()), 1, ms(at)).admitted();
+    for _ in 0..3 {
+        assert!(!admitted(key.expose(), u64::MAX) && !admitted(old.expose(), u64::MAX));
+        assert!(admitted(key.expose(), NOON_MS) && admitted(old.expose(), NOON_MS));
+        assert!(!admitted(old.expose(), NOON_MS + 60 * SECOND));
+        assert!(admitted(key.expose(), NOON_MS + HOUR - 1) && !admitted(key.expose(), NOON_MS + HOUR));
+        // A clock that stands at the epoch finds both good: nothing has expired there.
+        assert!(admitted(key.expose(), 0) && admitted(old.expose(), 0));
+        let listed = gate.list(ms(u64::MAX)).chain(gate.list(ms(0))).count();
+        assert_eq!(listed, 2);
+        gate.verify(ms(NOON_MS), |flaw| assert!(flaw.to_string().contains("wrong clock"), "{flaw}"));
+    }
+}
