@@ -6,6 +6,8 @@
 //! stopped.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/prompt.rs"]
+mod prompt;
 mod support;
 
 use core::fmt::Write as _;
@@ -18,16 +20,14 @@ use std::thread;
 use keytally_host::keytally::gate::{Flaw, NewKey};
 use keytally_host::keytally::stop::{Stop, arm, stopped, visits};
 use keytally_host::keytally::{Charge, Entropy, KeyId, Name, Outcome, Peppers, Plan, Reason, Timestamp};
-use keytally_host::{Config, Gate, Limiter, now};
+use keytally_host::{Config, Gate, Limiter};
 
-use crate::support::{Worker, folder, role, tell};
+use crate::prompt::promptly;
+use crate::support::{Worker, folder, role, tell, wait_for_death};
 
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 /// When all that was counted at `NOW` is forgotten everywhere.
 const LATER: Timestamp = Timestamp::from_unix_s(1_700_000_000 + 10 * 3600);
-
-/// Whoever comes next may take so long at most.
-const PROMPT_MS: u64 = 1000;
 
 const OLD_PEPPER: &[u8] = b"a pepper for tests, of 32 bytes.";
 const NEW_PEPPER: &[u8] = b"another pepper, also of 32 bytes";
@@ -304,10 +304,7 @@ fn worker() {
     }
     if stopped() {
         tell("stopped");
-        // The parent kills.
-        loop {
-            thread::park();
-        }
+        wait_for_death();
     }
     act.join().unwrap();
     let visits: Vec<String> = Stop::ALL.iter().map(|&point| visits(point).to_string()).collect();
@@ -445,14 +442,6 @@ fn flaws(gate: &Gate) -> (bool, Vec<Flaw>) {
     let mut flaws = Vec::new();
     let completed = gate.verify(|flaw| flaws.push(flaw)).unwrap();
     (completed, flaws)
-}
-
-fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let begun = now().unix_ms();
-    let done = work();
-    let took = now().unix_ms() - begun;
-    assert!(took < PROMPT_MS, "{what} took {took} ms");
-    done
 }
 
 /// One kill, and all that must hold after it.
@@ -595,10 +584,24 @@ fn a_process_killed_at_any_step_harms_nobody() {
         (operation.before)(files.path());
         let done = copy(files.path());
         let mut texts = if done.path().join("keys").exists() { texts(done.path()) } else { vec![] };
-        texts.extend((operation.act)(done.path()));
+        let made = (operation.act)(done.path());
+        if let Some(text) = &made {
+            let gate = open_gate(done.path());
+            let id = gate.table().peek(Some(text.as_bytes()), 0, NOW).holder().unwrap().key_id;
+            let hint = gate.table().key(id, NOW).unwrap().last_characters;
+            assert_eq!(hint.as_deref(), Some(&text[text.len() - 4..]), "{}", operation.name);
+        }
+        texts.extend(made);
         let before = |but| see(operation, files.path(), &texts, but);
         let after = |but| see(operation, done.path(), &texts, but);
-        for (place, &visits) in count(operation, files.path()).iter().enumerate() {
+        let visits = count(operation, files.path());
+        // Whoever changes keys or plans flushes before the call returns, and does so under the lock.
+        let changes =
+            matches!(operation.kind, Kind::Gate | Kind::Plan | Kind::Reuse) && operation.name != "check";
+        for point in [Stop::LockTaken, Stop::ChangeMade, Stop::ChangeFlushed] {
+            assert_eq!(visits[point as usize], u64::from(changes), "{}: {point:?}", operation.name);
+        }
+        for (place, &visits) in visits.iter().enumerate() {
             visited[place] += visits;
             for visit in 1..=visits {
                 kill_at(operation, files.path(), [&before, &after], &texts, Stop::ALL[place], visit);

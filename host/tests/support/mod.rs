@@ -3,10 +3,14 @@
 //! The environment tells it that it is one, and what to do. It speaks to its parent in lines that begin with `@`, since
 //! the test harness writes to the same pipe.
 
+use core::time::Duration;
 use std::env;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 
 use tempfile::TempDir;
 
@@ -24,6 +28,13 @@ pub(crate) fn tell(answer: impl core::fmt::Display) {
     write!(out, "\n@{answer}\n").and_then(|()| out.flush()).unwrap();
 }
 
+/// In a worker: nothing more is done, and the parent kills.
+pub(crate) fn wait_for_death() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
 /// A folder in memory where there is one, so that the time goes into the work and not into the disk.
 pub(crate) fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
@@ -33,8 +44,11 @@ pub(crate) fn folder() -> TempDir {
 /// A worker, seen by its parent.
 pub(crate) struct Worker {
     child: Child,
-    stdout: BufReader<ChildStdout>,
+    answers: Receiver<String>,
 }
+
+/// A worker that says nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Worker {
     /// The command that starts a worker: the test named `worker` of this program.
@@ -47,25 +61,32 @@ impl Worker {
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        Self { child, stdout }
-    }
-
-    /// What it tells next; `None` when it ended.
-    pub(crate) fn answer(&mut self) -> Option<String> {
-        let mut line = String::new();
-        while self.stdout.read_line(&mut line).unwrap() > 0 {
-            if let Some(answer) = line.strip_prefix('@') {
-                return Some(answer.trim_end().to_owned());
+        let (sender, answers) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if let Some(answer) = line.strip_prefix('@') {
+                    // Nobody listens any more once the worker is killed.
+                    let _ = sender.send(answer.to_owned());
+                }
             }
-            line.clear();
-        }
-        None
+        });
+        Self { child, answers }
     }
 
-    /// Kills it with -9, and waits until it is gone.
+    /// What it tells next; `None` when it ended. Panics when it hangs.
+    pub(crate) fn answer(&mut self) -> Option<String> {
+        match self.answers.recv_timeout(PATIENCE) {
+            Ok(answer) => Some(answer),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("the worker hangs"),
+        }
+    }
+
+    /// Kills it with -9, and waits until it is gone. It must not have ended by itself.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        let status = self.child.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "a worker failed: {status}");
     }
 }
 

@@ -1,0 +1,122 @@
+//! Processes whose clocks disagree by up to a minute, on one gate and one limiter: all together they admit exactly the limit.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+extern crate alloc;
+
+mod support;
+
+use alloc::collections::BTreeMap;
+use std::path::Path;
+
+use keytally_host::keytally::gate::NewKey;
+use keytally_host::keytally::{Name, Peppers, Plan, Timestamp};
+use keytally_host::{Config, Gate, Limiter};
+
+use crate::support::{Worker, folder, role, tell, wait_for_death};
+
+/// Ten seconds before a minute ends.
+const BEGIN_S: u64 = 1_700_000_030;
+const STEP_MS: u64 = 10;
+const STEPS: u64 = 20_000;
+
+/// By how many seconds each process is late. Their right clocks are not in step either, so all of it is less than a minute.
+const LATE_S: [u64; 4] = [0, 7, 20, 35];
+
+/// Nobody is ahead of anybody by more than the rest of the minute: whoever is waits.
+const AHEAD_MS: u64 = 20_000;
+
+const POLICY: &str = "60/minute, 200/hour";
+
+fn peppers() -> Peppers {
+    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
+}
+
+/// Checks as its clock goes on, and tells what was admitted in which minute; no test unless it is told to be a worker.
+#[test]
+fn worker() {
+    let Some(words) = role() else { return };
+    let [folder, number, key] = &words[..] else { panic!("{words:?}") };
+    let (folder, number) = (Path::new(folder), number.parse::<usize>().unwrap());
+    let gate = Gate::open(folder.join("gate"), peppers()).unwrap();
+    let limiter = Limiter::open(folder.join("limiter")).unwrap();
+    let pace = Pace::of(folder, number);
+    let mut admitted = [BTreeMap::new(), BTreeMap::new()];
+    for step in 0..STEPS {
+        let right = BEGIN_S * 1000 + step * STEP_MS;
+        pace.wait(step * STEP_MS);
+        let now = Timestamp::from_unix_ms(right - LATE_S[number] * 1000);
+        let verdicts =
+            [gate.table().check(Some(key.as_bytes()), 1, now), limiter.table().check(b"subject", 1, now)];
+        for (verdict, admitted) in verdicts.iter().zip(&mut admitted) {
+            if let Some(charge) = verdict.charge() {
+                *admitted.entry(charge.at.unix_s() / 60).or_insert(0_u32) += 1;
+            }
+        }
+    }
+    pace.end();
+    for counts in admitted {
+        tell(counts.iter().map(|(minute, count)| format!("{minute}:{count}")).collect::<Vec<_>>().join(" "));
+    }
+    wait_for_death();
+}
+
+/// Keeps processes together that the system runs one after the other: each has a file as long as it has come.
+struct Pace {
+    own: std::fs::File,
+    others: Vec<std::path::PathBuf>,
+}
+
+impl Pace {
+    fn of(folder: &Path, number: usize) -> Self {
+        let path = |number: usize| folder.join(format!("pace-{number}"));
+        let others = (0..LATE_S.len()).filter(|other| *other != number).map(path).collect();
+        Self { own: std::fs::OpenOptions::new().write(true).open(path(number)).unwrap(), others }
+    }
+
+    fn wait(&self, come: u64) {
+        if !come.is_multiple_of(1000) {
+            return;
+        }
+        self.own.set_len(come).unwrap();
+        while self.others.iter().any(|other| other.metadata().unwrap().len() + AHEAD_MS < come) {
+            std::thread::yield_now();
+        }
+    }
+
+    fn end(&self) {
+        self.own.set_len(u64::from(u32::MAX)).unwrap();
+    }
+}
+
+#[test]
+fn processes_whose_clocks_disagree_admit_the_limit_together() {
+    let folder = folder();
+    let plans = vec![Plan::new("default", POLICY.parse().unwrap()).unwrap()];
+    let config = Config { keys: 8, plans, ..Config::default() };
+    let gate = Gate::create(folder.path().join("gate"), peppers(), &config).unwrap();
+    Limiter::create(folder.path().join("limiter"), &POLICY.parse().unwrap(), 8).unwrap();
+    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let (key, _) = gate.issue(&new).unwrap();
+    for number in 0..LATE_S.len() {
+        std::fs::write(folder.path().join(format!("pace-{number}")), "").unwrap();
+    }
+    let at = folder.path().to_str().unwrap();
+    let mut workers: Vec<Worker> = (0..LATE_S.len())
+        .map(|number| Worker::start(Worker::command(&[at, &number.to_string(), key.expose()])))
+        .collect();
+    for table in ["gate", "limiter"] {
+        let mut minutes: BTreeMap<u64, u32> = BTreeMap::new();
+        for worker in &mut workers {
+            for entry in worker.answer().unwrap().split_whitespace() {
+                let (minute, count) = entry.split_once(':').unwrap();
+                *minutes.entry(minute.parse().unwrap()).or_default() += count.parse::<u32>().unwrap();
+            }
+        }
+        // 200 seconds within one hour, all minutes asked for more than they have: the hour's limit, to the unit.
+        assert!(minutes.values().all(|count| *count <= 60), "{table}: {minutes:?}");
+        assert_eq!(minutes.values().sum::<u32>(), 200, "{table}: {minutes:?}");
+        let full = minutes.values().filter(|count| **count == 60).count();
+        assert!(full >= 2, "{table}: {minutes:?}");
+    }
+    workers.iter_mut().for_each(Worker::kill);
+}

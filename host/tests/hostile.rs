@@ -1,0 +1,540 @@
+//! Hostile files: gates and limiters with each bit of the header flipped, random bits of the body, every length, and
+//! things at their path that are no table of ours. Each is a clear error or a correct answer: never a crash, a hang, or a
+//! stranger that is admitted.
+//!
+//! The work on damaged files is done by a worker, a process of its own, so that a crash or a hang is seen as one.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use core::time::Duration;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use keytally_host::keytally::gate::NewKey;
+use keytally_host::keytally::{Key, KeyId, Name, Outcome, Peppers, Plan, Reason, Timestamp};
+use keytally_host::{Config, Error, Gate, HEADER_LEN, Limiter, entropy};
+
+use crate::support::{Worker, folder, role, tell, wait_for_death};
+
+const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
+
+/// Random damages to a body in the short form, and in the long one, where `KEYTALLY_FULL` is set.
+const ROUNDS: [u64; 2] = [4000, 200_000];
+
+const KEYS: u32 = 10;
+const SUBJECTS: u32 = 20;
+
+fn peppers() -> Peppers {
+    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
+}
+
+fn config() -> Config {
+    let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
+    let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
+    Config { keys: KEYS, plans, ..Config::default() }
+}
+
+fn new_key() -> NewKey<'static> {
+    NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 }
+}
+
+/// A folder with a gate and a limiter that have been used.
+struct Files {
+    gate: PathBuf,
+    limiter: PathBuf,
+}
+
+impl Files {
+    fn make(at: &Path) -> Self {
+        let files = Self::at(at);
+        let gate = Gate::create(&files.gate, peppers(), &config()).unwrap();
+        let mut texts = Vec::new();
+        for _ in 0..KEYS / 2 {
+            let (key, id) = gate.issue(&new_key()).unwrap();
+            assert!(gate.table().check(Some(key.expose().as_bytes()), 1, NOW).admitted());
+            texts.push(format!("{id} {}", key.expose()));
+        }
+        let id = gate.import(b"a-key-that-a-customer-has", &new_key()).unwrap();
+        texts.push(format!("{id} a-key-that-a-customer-has"));
+        fs::write(at.join("keys"), texts.join("\n")).unwrap();
+        let limiter =
+            Limiter::create(&files.limiter, &"5/minute, 9/hour".parse().unwrap(), SUBJECTS).unwrap();
+        for subject in 0..SUBJECTS {
+            assert!(limiter.table().check(&subject.to_le_bytes(), 1, NOW).admitted());
+        }
+        files
+    }
+
+    /// Makes the gate one whose administrator was killed while it wrote a record: the intent is the whole new record,
+    /// and the record's sequence is odd. The format is told by core/src/gate.rs and core/src/record.rs.
+    fn begin_a_change(&self, at: &Path) {
+        const INTENT: u64 = 2 * 64;
+        const OWNER: u64 = 3 * 64;
+        const SEQUENCE_ONE: u64 = 1 << 18;
+        let number = u64::try_from((u128::from(keys(at)[0].0.number()) * u128::from(KEYS)) >> 64).unwrap();
+        let record = HEADER_LEN as u64 + number * 64;
+        let file = open_raw(&self.gate);
+        let mut words = [0; 64];
+        file.read_exact_at(&mut words, record).unwrap();
+        let meta = u64::from_le_bytes(*words.last_chunk().unwrap());
+        words[8..16].fill(0);
+        words[56..].copy_from_slice(&(meta + 2 * SEQUENCE_ONE).to_le_bytes());
+        file.write_all_at(&words, INTENT).unwrap();
+        file.write_all_at(&(9 << 32 | (number + 1)).to_le_bytes(), OWNER).unwrap();
+        file.write_all_at(&(meta + SEQUENCE_ONE).to_le_bytes(), record + 56).unwrap();
+    }
+
+    fn at(at: &Path) -> Self {
+        Self { gate: at.join("gate"), limiter: at.join("limiter") }
+    }
+}
+
+fn keys(at: &Path) -> Vec<(KeyId, String)> {
+    let text = fs::read_to_string(at.join("keys")).unwrap();
+    let keys = text.lines().map(|line| line.split_once(' ').unwrap());
+    keys.map(|(id, key)| (id.parse().unwrap(), key.to_owned())).collect()
+}
+
+/// Keys that were never in the gate: with an id that is there and one that isn't, with and without a right checksum,
+/// of a foreign form, and things that are no keys.
+fn strangers(keys: &[(KeyId, String)]) -> Vec<Vec<u8>> {
+    let mut strangers: Vec<Vec<u8>> = vec![
+        vec![],
+        vec![0; 40],
+        vec![0xff; 300],
+        b"kt_live_".to_vec(),
+        b"another-key-that-a-customer-has".to_vec(),
+        b"A-key-that-a-customer-has".to_vec(),
+    ];
+    for (place, (id, text)) in keys.iter().enumerate() {
+        let mut other = text.clone().into_bytes();
+        let last = other.len() - 10;
+        other[last] = if other[last] == b'x' { b'y' } else { b'x' };
+        strangers.push(other);
+        let secret = |number: usize| [u8::try_from(number).unwrap() + 1; 16];
+        for id in [*id, KeyId::from_number(id.number() ^ 1 << 40).unwrap_or(*id)] {
+            let env = Name::new("live").unwrap();
+            let key: Key = Key::mint(Name::new("kt").unwrap(), env, id, &secret(place)).unwrap();
+            strangers.push(key.expose().as_bytes().to_vec());
+        }
+    }
+    strangers
+}
+
+// What is done with a file.
+
+/// Uses a gate in every way there is, and makes sure that it admits no stranger. What it says of its own keys is up to
+/// the damage.
+fn use_gate(path: &Path, keys: &[(KeyId, String)], strangers: &[Vec<u8>]) -> bool {
+    let gate = match Gate::open(path, peppers()) {
+        Ok(gate) => gate,
+        Err(error) => {
+            is_clear(path, &error);
+            return false;
+        }
+    };
+    let times = [0, NOW.unix_ms(), u64::MAX].map(Timestamp::from_unix_ms);
+    let check = |step: &str| {
+        for stranger in strangers {
+            let verdict = gate.table().check(Some(stranger), 1, NOW);
+            assert_eq!(verdict.outcome(), Outcome::InvalidKey, "{step}: a stranger: {stranger:02x?}");
+        }
+        assert_eq!(gate.table().check(None, 1, NOW).outcome(), Outcome::MissingKey);
+        for (id, text) in keys {
+            for now in times {
+                let verdict = gate.table().check(Some(text.as_bytes()), 1, now);
+                assert!(verdict.outcome() != Outcome::Full && verdict.outcome() != Outcome::MissingKey);
+                let _ = (verdict.retry_after_s(), verdict.quotas().iter().count(), verdict.remaining());
+                gate.table().peek(Some(text.as_bytes()), u32::MAX, now);
+                if let Some(charge) = verdict.charge() {
+                    gate.table().settle(*id, charge, 3, now);
+                    gate.table().refund(*id, charge, now);
+                }
+                gate.table().key(*id, now);
+            }
+        }
+        for now in times {
+            assert!(gate.table().list(now).count() <= KEYS as usize);
+            gate.table().verify(now, |flaw| drop(flaw.to_string()));
+        }
+        gate.table().plans().for_each(drop);
+    };
+    check("opened");
+    let mut said = Vec::new();
+    let mut may_fail = |result: Result<(), Error>| said.extend(result.err());
+    may_fail(gate.verify(|flaw| drop(flaw.to_string())).map(drop));
+    may_fail(
+        gate.administer(|administrator| administrator.issue(&new_key(), entropy().unwrap(), NOW).map(drop)),
+    );
+    let dev = NewKey { env: Name::new("dev").unwrap(), plan: "pro", ..new_key() };
+    may_fail(gate.import(b"yet-another-customers-key", &dev).map(drop));
+    may_fail(gate.rotate(keys[0].0, Duration::from_secs(60)).map(drop));
+    may_fail(gate.assign(keys[1].0, "pro"));
+    may_fail(gate.set_plan(&config().plans[0]));
+    may_fail(gate.set_plan(&Plan::new("new", "7/minute, 8/hour".parse().unwrap()).unwrap()));
+    may_fail(gate.revoke(keys[2].0));
+    for error in &said {
+        is_clear(path, error);
+    }
+    check("administered");
+    // A key that was revoked on this file is not admitted on it.
+    if gate.key(keys[2].0).is_some() {
+        let verdict = gate.table().check(Some(keys[2].1.as_bytes()), 1, NOW);
+        assert_eq!(verdict.outcome(), Outcome::InvalidKey, "revoked: {}", verdict.reason());
+    }
+    true
+}
+
+/// Uses a limiter in every way there is, and makes sure that it keeps the limits that it says it has.
+fn use_limiter(path: &Path) -> bool {
+    let limiter = match Limiter::open(path) {
+        Ok(limiter) => limiter,
+        Err(error) => {
+            is_clear(path, &error);
+            return false;
+        }
+    };
+    let limit = limiter.policy().and_then(|policy| Some(policy.quotas().first()?.limit));
+    for subject in (0..SUBJECTS).step_by(3).chain(1000..1010) {
+        let subject = subject.to_le_bytes();
+        let admitted = (0..40).filter(|_| limiter.table().check(&subject, 1, NOW).admitted()).count();
+        assert!(limit.is_none_or(|limit| admitted <= limit as usize), "{admitted} of {limit:?}");
+    }
+    for now in [0, 1, NOW.unix_ms() + 90_000_000, u64::MAX].map(Timestamp::from_unix_ms) {
+        for subject in [0, 1, 2, 2000, 2001_u32] {
+            let verdict = limiter.table().check(&subject.to_le_bytes(), 1, now);
+            let _ = (verdict.retry_after_s(), verdict.quotas().iter().count());
+            if let Some(charge) = verdict.charge() {
+                limiter.table().settle(&subject.to_le_bytes(), charge, 3, now);
+                limiter.table().refund(&subject.to_le_bytes(), charge, now);
+            }
+            limiter.table().peek(&subject.to_le_bytes(), u32::MAX, now);
+            limiter.table().reset(&subject.to_le_bytes(), now);
+        }
+        assert!(limiter.table().live(now) <= limiter.table().slots_total());
+    }
+    true
+}
+
+/// The sentence names the file and says something about it.
+fn is_clear(path: &Path, error: &Error) {
+    let text = error.to_string();
+    let name = path.display().to_string();
+    assert!(text.contains(&name) && text.len() > name.len() + 15, "{text}");
+}
+
+// The worker.
+
+/// A stream of numbers that look random.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+/// Damages files and uses them; no test unless it is told to be a worker.
+#[test]
+fn worker() {
+    let Some(words) = role() else { return };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match words[..] {
+        ["damage", at, "header", kind] => damage(Path::new(at), kind, &each_bit_of_the_header),
+        ["damage", at, "body", kind] => damage(Path::new(at), kind, &random_bits_of_the_body),
+        ["damage", at, "length", kind] => lengths(Path::new(at), kind),
+        ["open", at] => {
+            let files = Files::at(Path::new(at));
+            let said =
+                |opened: Result<(), Error>| opened.map_or_else(|error| error.to_string(), |()| "open".into());
+            tell(said(Gate::open(&files.gate, peppers()).map(drop)));
+            tell(said(Limiter::open(&files.limiter).map(drop)));
+        }
+        _ => panic!("no such role: {words:?}"),
+    }
+    tell("done");
+    wait_for_death();
+}
+
+/// What changes a file in its `round`th round; `false` when there are no more.
+type Damage<'a> = &'a dyn Fn(u64, &mut [u8]) -> bool;
+
+fn each_bit_of_the_header(round: u64, bytes: &mut [u8]) -> bool {
+    let at = usize::try_from(round / 8).unwrap();
+    if at >= HEADER_LEN {
+        return false;
+    }
+    bytes[at] ^= 1 << (round % 8);
+    true
+}
+
+fn random_bits_of_the_body(round: u64, bytes: &mut [u8]) -> bool {
+    let mut random = Random(round);
+    let body = (bytes.len() - HEADER_LEN) as u64;
+    // Some rounds flip a bit or a few, some put a whole word of zeros, ones or anything there, some do many.
+    for _ in 0..=random.below(4) * random.below(20) {
+        let at = HEADER_LEN + usize::try_from(random.below(body)).unwrap();
+        let word = at / 8 * 8..at / 8 * 8 + 8;
+        match random.below(5) {
+            0 => bytes[word].fill(0),
+            1 => bytes[word].fill(0xff),
+            2 => bytes[word].copy_from_slice(&random.below(u64::MAX).to_le_bytes()),
+            _ => bytes[at] ^= 1 << random.below(8),
+        }
+    }
+    round < ROUNDS[usize::from(std::env::var_os("KEYTALLY_FULL").is_some())]
+}
+
+/// Uses the file after every damage, and says now and then that it is alive.
+fn damage(at: &Path, kind: &str, damage: Damage<'_>) {
+    let path = at.join(kind);
+    let whole = fs::read(&path).unwrap();
+    let (keys, file) = (keys(at), open_raw(&path));
+    let strangers = strangers(&keys);
+    let (mut opened, mut refused) = (0, 0);
+    for round in 0.. {
+        let mut bytes = whole.clone();
+        if !damage(round, &mut bytes) {
+            break;
+        }
+        file.write_all_at(&bytes, 0).unwrap();
+        let case = format!("{kind}, round {round}");
+        let used = std::panic::catch_unwind(|| match path.file_name().unwrap().to_str() {
+            Some("gate") => use_gate(&path, &keys, &strangers),
+            _ => use_limiter(&path),
+        });
+        match used {
+            Ok(true) => opened += 1,
+            Ok(false) => refused += 1,
+            Err(_) => tell(format!("failed {case}")),
+        }
+        if round % 64 == 0 {
+            tell(format!("alive {case}"));
+        }
+    }
+    tell(format!("{opened} opened, {refused} refused"));
+}
+
+/// Every length from nothing to a little more than the whole, in lines and in odd bytes around each.
+fn lengths(at: &Path, kind: &str) {
+    let path = at.join(kind);
+    let whole = fs::read(&path).unwrap();
+    for lines in 0..=whole.len() / 64 + 2 {
+        for odd in [-1, 0, 1, 13] {
+            let Some(len) = (lines * 64).checked_add_signed(odd).filter(|len| *len != whole.len()) else {
+                continue;
+            };
+            let mut bytes = whole.clone();
+            bytes.resize(len, 0);
+            fs::write(&path, &bytes).unwrap();
+            let error = match kind {
+                "gate" => Gate::open(&path, peppers()).unwrap_err(),
+                _ => Limiter::open(&path).unwrap_err(),
+            };
+            is_clear(&path, &error);
+            assert!(error.to_string().contains(&len.to_string()), "{error}");
+        }
+        tell(format!("alive {kind}, {lines} lines"));
+    }
+    tell("0 opened, all refused");
+}
+
+fn open_raw(path: &Path) -> File {
+    OpenOptions::new().read(true).write(true).open(path).unwrap()
+}
+
+// This side.
+
+/// Lets a worker do it, and gives what it told. It has to go on telling until it is done.
+fn watched(command: Command) -> Vec<String> {
+    let mut worker = Worker::start(command);
+    let mut told = Vec::new();
+    loop {
+        match worker.answer() {
+            Some(answer) if answer == "done" => {
+                worker.kill();
+                return told;
+            }
+            Some(answer) => told.push(answer),
+            None => panic!("the worker crashed after {:?}", told.last()),
+        }
+    }
+}
+
+fn survives(at: &Path, damage: &str, kind: &str) {
+    let told = watched(Worker::command(&["damage", at.to_str().unwrap(), damage, kind]));
+    let failed: Vec<_> = told.iter().filter(|answer| answer.starts_with("failed")).collect();
+    assert!(
+        failed.is_empty(),
+        "{damage}: {} failed, among them {:?}",
+        failed.len(),
+        &failed[..failed.len().min(5)]
+    );
+    println!("{damage} of a {kind}: {}", told.last().unwrap());
+}
+
+#[test]
+fn every_bit_of_a_header() {
+    let folder = folder();
+    Files::make(folder.path());
+    survives(folder.path(), "header", "gate");
+    survives(folder.path(), "header", "limiter");
+}
+
+#[test]
+fn random_bits_of_a_body() {
+    let folder = folder();
+    Files::make(folder.path());
+    survives(folder.path(), "body", "gate");
+    survives(folder.path(), "body", "limiter");
+}
+
+/// The same while a change is half-done, which checks read from the header.
+#[test]
+fn every_bit_around_a_change_that_was_begun() {
+    let folder = folder();
+    let files = Files::make(folder.path());
+    files.begin_a_change(folder.path());
+    let gate = Gate::open(&files.gate, peppers()).unwrap();
+    for (_, text) in keys(folder.path()) {
+        assert!(gate.table().check(Some(text.as_bytes()), 1, NOW).admitted());
+    }
+    survives(folder.path(), "header", "gate");
+    survives(folder.path(), "body", "gate");
+}
+
+#[test]
+fn every_length() {
+    let folder = folder();
+    Files::make(folder.path());
+    survives(folder.path(), "length", "gate");
+    survives(folder.path(), "length", "limiter");
+}
+
+// What is at the path.
+
+/// As root only, who alone can give files away and become somebody else.
+#[test]
+fn a_strangers_file() {
+    const USER: u32 = 65_534;
+    const STRANGER: u32 = 54_321;
+    let folder = folder();
+    let at = folder.path();
+    let files = Files::make(at);
+    if chown(&files.gate, Some(USER), None).is_err() {
+        println!("not root: files can't be given away, so nothing is tested here");
+        return;
+    }
+    // Whatever folder this program lies in, the other user can start it from here.
+    fs::set_permissions(at, Permissions::from_mode(0o755)).unwrap();
+    let program = at.join("program");
+    // Not by this process: a child that another test starts just then would have the copy open for writing.
+    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap();
+    assert!(copied.success());
+    let open_as_user = |owner: u32, group: u32, mode: u32| -> Vec<String> {
+        for path in [&files.gate, &files.limiter] {
+            chown(path, Some(owner), Some(group)).unwrap();
+            fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+        }
+        let command = Worker::command(&["open", at.to_str().unwrap()]);
+        let mut as_user = Command::new(&program);
+        as_user.args(command.get_args()).uid(USER).gid(USER);
+        as_user.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let paths = [&files.gate, &files.limiter].map(|path| path.display().to_string());
+        watched(as_user).iter().zip(paths).map(|(said, path)| said.replace(&path, "FILE")).collect()
+    };
+    assert_eq!(open_as_user(USER, USER, 0o600), ["open"; 2]);
+    // An administrator may let a service's group in.
+    assert_eq!(open_as_user(0, USER, 0o660), ["open"; 2]);
+    let denied = "cannot open FILE: Permission denied (os error 13)";
+    assert_eq!(open_as_user(0, 0, 0o600), [denied; 2]);
+    assert_eq!(open_as_user(STRANGER, STRANGER, 0o600), [denied; 2]);
+    let refused = format!(
+        "FILE: it belongs to user {STRANGER}, and this process is user {USER}; mend it with: chown {USER} FILE"
+    );
+    for mode in [0o660, 0o666] {
+        assert_eq!(open_as_user(STRANGER, USER, mode), [&*refused; 2]);
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_while_it_is_mapped() {
+    let folder = folder();
+    let at = folder.path();
+    let files = Files::make(at);
+    let keys = keys(at);
+    let old_gate = Gate::open(&files.gate, peppers()).unwrap();
+    let old_limiter = Limiter::open(&files.limiter).unwrap();
+    let new = at.join("new");
+    Gate::create(&new, peppers(), &config()).unwrap();
+    fs::rename(&new, &files.gate).unwrap();
+    Limiter::create(&new, &"5/minute, 9/hour".parse().unwrap(), SUBJECTS).unwrap();
+    fs::rename(&new, &files.limiter).unwrap();
+    // What is mapped goes on as it was.
+    let (id, text) = &keys[0];
+    let verdict = old_gate.table().check(Some(text.as_bytes()), 1, NOW);
+    assert!(verdict.admitted());
+    assert_eq!(verdict.remaining(), 998);
+    assert_eq!(old_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), 7);
+    // What is opened now is the new one.
+    let new_gate = Gate::open(&files.gate, peppers()).unwrap();
+    assert_eq!(new_gate.table().check(Some(text.as_bytes()), 1, NOW).reason(), Reason::Unknown);
+    let new_limiter = Limiter::open(&files.limiter).unwrap();
+    assert_eq!(new_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), 8);
+    // Whoever changes keys in the old one is told that nobody would see it, and nothing is changed.
+    let refusals: [Result<(), Error>; 5] = [
+        old_gate.revoke(*id),
+        old_gate.rotate(*id, Duration::ZERO).map(drop),
+        old_gate.issue(&new_key()).map(drop),
+        old_gate.import(b"one-more-customers-key", &new_key()).map(drop),
+        old_gate.verify(|flaw| panic!("{flaw}")).map(drop),
+    ];
+    for refusal in refusals {
+        assert!(matches!(refusal, Err(Error::Replaced { .. })), "{refusal:?}");
+    }
+    assert!(old_gate.table().check(Some(text.as_bytes()), 1, NOW).admitted());
+    assert_eq!(old_gate.list().len(), keys.len());
+    assert_eq!(new_gate.list().len(), 0);
+}
+
+/// A link is followed to a table, and leads to nothing else.
+#[test]
+fn links_pipes_folders_and_devices() {
+    let folder = folder();
+    let at = folder.path();
+    let files = Files::make(at);
+    let link = |name: &str, to: &Path| {
+        let path = at.join(name);
+        symlink(to, &path).unwrap();
+        path
+    };
+    assert!(Gate::open(link("to-gate", &files.gate), peppers()).is_ok());
+    assert!(Limiter::open(link("to-limiter", &files.limiter)).is_ok());
+    let pipe = at.join("pipe");
+    assert!(Command::new("mkfifo").args(["-m", "600"]).arg(&pipe).status().unwrap().success());
+    let refused = [
+        link("to-nothing", &at.join("nothing")),
+        link("to-itself", &at.join("to-itself")),
+        link("to-null", Path::new("/dev/null")),
+        link("to-zero", Path::new("/dev/zero")),
+        link("to-folder", at),
+        link("to-pipe", &pipe),
+        at.into(),
+        pipe,
+        "/dev/full".into(),
+        "/proc/self/mem".into(),
+    ];
+    for path in refused {
+        is_clear(&path, &Gate::open(&path, peppers()).unwrap_err());
+        is_clear(&path, &Limiter::open(&path).unwrap_err());
+        let create = Gate::create(&path, peppers(), &config()).unwrap_err();
+        assert!(matches!(create, Error::Exists { .. }), "{create}");
+    }
+}
