@@ -13,18 +13,21 @@ pub(crate) const CHECKS: &[Step] = &[
         name: "format",
         about: "every file is formatted by rustfmt",
         needs: &[tools::rustfmt],
+        full_when_named: false,
         work: Work::Call(format),
     },
     Step {
         name: "lints",
         about: "clippy and the compiler have nothing to say",
         needs: &[tools::clippy],
+        full_when_named: false,
         work: Work::Call(lints),
     },
     Step {
         name: "docs",
         about: "the documentation builds without a warning, for users and for the project itself",
         needs: &[],
+        full_when_named: false,
         work: Work::Call(docs),
     },
 ];

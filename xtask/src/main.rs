@@ -10,15 +10,19 @@
 //! | `tools.rs` | what a test needs, and how it is got |
 //! | `purity.rs` | core stays without std, allocation and unsafe |
 //! | `rules.rs` | unsafe, clocks and atomics stay in their named files |
+//! | `panics.rs` | the places in a check that could panic are the known ones |
+//! | `models.rs` | core's own code in a model checker: every interleaving, and random schedules |
 //! | `secrets.rs` | no branch and no index of a key check depends on a secret |
-//! | `fuzz.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
+//! | `fuzz.rs`, `timing.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
 //! | `source.rs` | Rust source as a list of words, for the two above |
 //! | `command.rs` | runs a program, quiet unless it fails |
 
 mod ci;
 mod command;
 mod fuzz;
+mod models;
 mod mutants;
+mod panics;
 mod purity;
 mod rules;
 mod secrets;
@@ -26,6 +30,7 @@ mod source;
 mod step;
 mod suites;
 mod targets;
+mod timing;
 mod tools;
 
 use std::path::Path;
@@ -52,6 +57,9 @@ enum Task {
         /// Names the suites, one a line, and runs nothing.
         #[arg(long, conflicts_with = "suites")]
         list: bool,
+        /// Runs the long forms of the suites that have one.
+        #[arg(long, conflicts_with = "list")]
+        full: bool,
         /// The suites to run; all of them when none is named.
         #[arg(value_name = "SUITE", value_parser = PossibleValuesParser::new(suites::SUITES.iter().map(|suite| suite.name)))]
         suites: Vec<String>,
@@ -64,6 +72,14 @@ enum Task {
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
+    /// Measures whether the time of a check tells what is wrong with a key. Wants a quiet machine.
+    Timing {
+        /// How many samples of each kind of key.
+        #[arg(long, default_value_t = 10_000_000)]
+        samples: u32,
+    },
+    /// Writes docs/PANICS.md: the places in a check that could panic, and why they don't.
+    Panics,
     /// Changes core one small thing at a time, and tells which changes no test notices. Takes hours.
     Mutants {
         /// Only these files of `core/src`.
@@ -79,6 +95,10 @@ enum Task {
 fn main() -> Result<ExitCode> {
     let task = CommandLine::parse().task;
     enter_workspace()?;
+    let full = |step: &Step| match &task {
+        Task::Test { full, suites, .. } => *full || !suites.is_empty() && step.full_when_named,
+        _ => false,
+    };
     let steps: Vec<&Step> = match &task {
         Task::Test { list: true, .. } => {
             print!("{}", suites::list());
@@ -92,13 +112,21 @@ fn main() -> Result<ExitCode> {
             fuzz::run(target.as_deref(), *seconds)?;
             return Ok(ExitCode::SUCCESS);
         }
+        Task::Timing { samples } => {
+            timing::run(*samples)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Panics => {
+            panics::write()?;
+            return Ok(ExitCode::SUCCESS);
+        }
         Task::Mutants { files, jobs } => {
             mutants::run(files, *jobs)?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Ci => ci::CHECKS.iter().chain(suites::SUITES).collect(),
     };
-    Ok(if step::run_all(&steps) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if step::run_all(&steps, full) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Makes the workspace's folder the current one: every path here is written from there.

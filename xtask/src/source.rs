@@ -16,7 +16,10 @@ pub(crate) struct Word {
     pub(crate) line: usize,
 }
 
-/// What to do with items under `#[cfg(test)]`.
+/// Under these an item is for tests only. No user's build sets the second.
+const TEST_CONDITIONS: [&str; 2] = ["cfg(test)", "cfg(any(loom,shuttle))"];
+
+/// What to do with items that are for tests only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TestItems {
     /// Their words count like all others.
@@ -83,7 +86,8 @@ fn add(stream: TokenStream, test_items: TestItems, words: &mut Vec<Word>) {
 }
 
 fn is_cfg_test(token: &TokenTree) -> bool {
-    matches!(token, TokenTree::Group(group) if group.stream().to_string().replace(' ', "") == "cfg(test)")
+    let TokenTree::Group(group) = token else { return false };
+    TEST_CONDITIONS.contains(&group.stream().to_string().replace(' ', "").as_str())
 }
 
 fn ends_item(token: &TokenTree) -> bool {

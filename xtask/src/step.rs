@@ -2,6 +2,7 @@
 
 use core::fmt::Write as _;
 use core::time::Duration;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -18,9 +19,14 @@ pub(crate) struct Step {
     pub(crate) about: &'static str,
     /// The tools that it needs; each is looked for, and got if it can be, before the work starts.
     pub(crate) needs: &'static [Need],
+    /// Whether its long form is what runs when it is named: one of a few minutes. With `--full` every long form runs.
+    pub(crate) full_when_named: bool,
     /// What it does.
     pub(crate) work: Work,
 }
+
+/// The environment variable that tells tests to run in their long form.
+const FULL: &str = "KEYTALLY_FULL";
 
 /// What a step does. Work that passes answers with a few words for the table, such as `12 tests`.
 #[derive(Debug)]
@@ -34,8 +40,9 @@ pub(crate) enum Work {
 }
 
 impl Step {
-    fn run(&self) -> Result<String> {
-        let found = self.needs.iter().map(|need| need()).collect::<Result<Vec<_>>>()?;
+    fn run(&self, full: bool) -> Result<String> {
+        let mut found = self.needs.iter().map(|need| need()).collect::<Result<Vec<_>>>()?;
+        found.extend(full.then(|| (FULL, PathBuf::from("1"))));
         match self.work {
             Work::Tests(files) => targets::run_files(files, &found),
             Work::OtherTests => targets::run_others(&found),
@@ -45,12 +52,12 @@ impl Step {
 }
 
 /// Runs the steps in order, all of them whatever fails, and reports. True when every one passed.
-pub(crate) fn run_all(steps: &[&Step]) -> bool {
+pub(crate) fn run_all(steps: &[&Step], full: impl Fn(&Step) -> bool) -> bool {
     let mut rows = Vec::new();
     for step in steps {
         println!("{}: {}", step.name, step.about);
         let started = now();
-        let outcome = step.run().with_context(|| format!("{} failed", step.name));
+        let outcome = step.run(full(step)).with_context(|| format!("{} failed", step.name));
         let row = Row { name: step.name, took: started.elapsed(), outcome };
         match &row.outcome {
             Ok(note) => println!("  passed in {:.1} s: {note}", row.took.as_secs_f64()),

@@ -8,7 +8,7 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{command, purity, rules, secrets};
+use crate::{command, models, panics, purity, rules, secrets};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -16,66 +16,105 @@ pub(crate) const SUITES: &[Step] = &[
         name: "rules",
         about: "unsafe code, clock reads and atomics stay in their named files",
         needs: &[],
+        full_when_named: false,
         work: Work::Call(rules::check),
     },
     Step {
         name: "purity",
         about: "core has no std, no allocation, no unsafe, and no crate but the named ones",
         needs: &[],
+        full_when_named: false,
         work: Work::Call(purity::check),
     },
     Step {
         name: "unit",
         about: "the tests inside every crate, and every test file that has no suite of its own",
         needs: &[],
+        full_when_named: false,
         work: Work::OtherTests,
     },
     Step {
         name: "doc",
         about: "the examples in the documentation compile and run",
         needs: &[],
+        full_when_named: false,
         work: Work::Call(documentation_examples),
     },
     Step {
         name: "vectors",
         about: "the vector files are fresh, and the code agrees with them and with the slow model",
         needs: &[],
+        full_when_named: false,
         work: Work::Tests(&[TestFiles::all_of("keytally-vectors")]),
     },
     Step {
         name: "corpus",
         about: "the fuzz targets find nothing in the inputs that are checked in",
         needs: &[],
+        full_when_named: false,
         work: Work::Tests(&[TestFiles::all_of("keytally-fuzz-targets")]),
     },
     Step {
         name: "secrets",
         about: "no branch and no index of a key check depends on a secret, seen by valgrind",
         needs: &[tools::valgrind],
+        full_when_named: false,
         work: Work::Call(secrets::check),
+    },
+    Step {
+        name: "panics",
+        about: "the places in a check that could panic are the known ones, each with its reason",
+        needs: &[tools::objdump],
+        full_when_named: false,
+        work: Work::Call(panics::check),
+    },
+    Step {
+        name: "loom",
+        about: "the promises hold in every interleaving of a few threads, and whatever their loads may see",
+        needs: &[],
+        full_when_named: false,
+        work: Work::Call(models::loom),
+    },
+    Step {
+        name: "shuttle",
+        about: "the same on random schedules, of more threads too",
+        needs: &[],
+        full_when_named: false,
+        work: Work::Call(models::shuttle),
     },
     Step {
         name: "processes",
         about: "threads and processes on one file together admit exactly the limit",
         needs: &[],
+        full_when_named: false,
         work: Work::Tests(&[TestFiles::one("keytally-host", "processes")]),
+    },
+    Step {
+        name: "kills",
+        about: "processes killed at random instants lose no count and leave nobody stuck; 10,000 of them when named",
+        needs: &[],
+        full_when_named: true,
+        work: Work::Tests(&[TestFiles::one("keytally-host", "kills")]),
     },
     Step {
         name: "stops",
         about: "a process killed at every step of every protocol harms nobody",
         needs: &[],
+        full_when_named: false,
         work: Work::Tests(&[TestFiles::one("keytally-host", "stops")]),
     },
     Step {
         name: "cli",
         about: "the program's commands: what they print, their exit status, their errors",
         needs: &[],
+        full_when_named: false,
         work: Work::Tests(&[TestFiles::one("keytally-server", "cli")]),
     },
     Step {
         name: "service",
         about: "the service over real HTTP, asked by curl, Node's fetch and Python's requests",
         needs: &[tools::curl, tools::node, tools::python],
+        full_when_named: false,
         work: Work::Tests(&[TestFiles::one("keytally-server", "service")]),
     },
 ];

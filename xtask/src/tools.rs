@@ -72,6 +72,17 @@ pub(crate) fn valgrind() -> Result<Found> {
 /// The environment variable of [`valgrind`].
 pub(crate) const VALGRIND: &str = "KEYTALLY_TEST_VALGRIND";
 
+/// The disassembler of binutils, in [`OBJDUMP`].
+pub(crate) fn objdump() -> Result<Found> {
+    if on_path("objdump").is_none() {
+        apt_install("objdump", "binutils")?;
+    }
+    Ok((OBJDUMP, on_path("objdump").context("binutils was installed, but objdump is not on PATH")?))
+}
+
+/// The environment variable of [`objdump`].
+pub(crate) const OBJDUMP: &str = "KEYTALLY_TEST_OBJDUMP";
+
 /// The fuzzer's front end, from crates.io into `target/tools`.
 pub(crate) fn cargo_fuzz() -> Result<Found> {
     Ok(("KEYTALLY_TEST_CARGO_FUZZ", from_crates("cargo-fuzz")?))

@@ -1,0 +1,223 @@
+//! Measures single checks of keys that are wrong in different ways, in random order, and compares the times of each
+//! two kinds with Welch's test, as *dudect* does (Reparaz, Balasch, Verbauwhede: Dude, is my code constant time?, 2016):
+//! on all samples, and on those below some quantile, since the slowest tell about the machine and not about the code.
+//!
+//! `keytally-timing SAMPLES` prints the page; with a second argument, it writes the picture there.
+
+mod picture;
+
+use core::hint::black_box;
+use std::time::Instant;
+
+use keytally::{Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers, Plan, Reason, Timestamp};
+
+/// A kind of key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    WrongFirst,
+    WrongLast,
+    UnknownTaken,
+    UnknownFree,
+    Revoked,
+    Previous,
+    Control,
+}
+
+const KINDS: [(Kind, &str); 7] = [
+    (Kind::WrongFirst, "wrong in the first byte"),
+    (Kind::WrongLast, "wrong in the last byte"),
+    (Kind::UnknownTaken, "unknown id, record taken"),
+    (Kind::UnknownFree, "unknown id, record free"),
+    (Kind::Revoked, "revoked, right secret"),
+    (Kind::Previous, "previous secret, in its grace"),
+    (Kind::Control, "wrong in the first byte, again"),
+];
+
+/// Those that must not differ.
+const ALIKE: [Kind; 5] =
+    [Kind::WrongFirst, Kind::WrongLast, Kind::UnknownTaken, Kind::UnknownFree, Kind::Control];
+
+/// Keys that are issued to be presented wrong, to be revoked, and to be rotated, each.
+const EACH: usize = 1000;
+/// Ways in which each of them is wrong: after the answer is given, the log is told why, and that reads the text; so the
+/// texts of two kinds must be alike in all but what makes the kinds.
+const WAYS: usize = 8;
+/// Records, so that some are free.
+const KEYS: u32 = 1 << 12;
+/// The bytes of every key here: `kt_live_` and 39 more.
+const LEN: usize = 47;
+/// Above this, two kinds are told apart.
+const THRESHOLD: f64 = 5.0;
+/// The parts of the samples that are compared, from the fastest on.
+const PARTS: [f64; 5] = [0.5, 0.75, 0.9, 0.99, 1.0];
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let samples: usize = arguments.next().and_then(|text| text.parse().ok()).expect("the number of samples");
+    let now = Timestamp::from_unix_s(1_700_000_000);
+    let plans = [Plan::new("default", "4000000/minute".parse().expect("a policy")).expect("a plan")];
+    let prefix = Name::new("kt").expect("a name");
+    let config = GateConfig { keys: KEYS, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let gate =
+        Gate::create(&memory[..], &config, Peppers::new(&[[9; 32]]).expect("a pepper")).expect("a gate");
+    let mut random = Random(1);
+    let texts = texts(&gate, &mut random, now);
+
+    let mut times: Vec<Vec<u32>> = KINDS.iter().map(|_| Vec::with_capacity(samples)).collect();
+    // The first rounds warm up caches and predictors.
+    let mut warming = 20_000;
+    while times.iter().any(|times| times.len() < samples) {
+        let draw = random.next();
+        let kind = usize::try_from(draw % KINDS.len() as u64).expect("a kind");
+        let text = texts[kind][usize::try_from(draw >> 32).expect("a key") % texts[kind].len()];
+        let presented = black_box(text);
+        // Brings the record near, whosever it is: how long ago somebody asked for it is another matter than what is asked.
+        black_box(gate.peek(Some(black_box(&presented[..])), 1, now));
+        let started = Instant::now();
+        let verdict = gate.check(Some(black_box(&presented[..])), 1, now);
+        let took = started.elapsed();
+        black_box(verdict);
+        if warming > 0 {
+            warming -= 1;
+        } else if times[kind].len() < samples {
+            times[kind].push(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
+        }
+    }
+    report(&times, samples);
+    if let Some(path) = arguments.next() {
+        let curves: Vec<(&str, &[u32])> =
+            KINDS.iter().zip(&times).take(6).map(|((_, name), times)| (*name, &times[..])).collect();
+        std::fs::write(&path, picture::of(&curves)).expect("the picture can be written");
+    }
+}
+
+/// The keys of each kind.
+fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[u8; LEN]>> {
+    let mut administrator = gate.administer().expect("alone");
+    let env = Name::new("live").expect("a name");
+    let new = NewKey { account: 1, env, plan: "default", not_after: 0 };
+    let mut issue = |random: &mut Random| {
+        let entropy = random.bytes();
+        let (key, id) = administrator.issue(&new, Entropy::new(entropy), now).expect("room");
+        (key, id, <[u8; 16]>::try_from(&entropy[8..]).expect("a secret"))
+    };
+    let mut issued = || -> Vec<(Key, KeyId, [u8; 16])> { (0..EACH).map(|_| issue(random)).collect() };
+    let (active, revoked, rotated) = (issued(), issued(), issued());
+    let text = |key: &Key| <[u8; LEN]>::try_from(key.expose().as_bytes()).expect("a key's length");
+    let mint = |id: KeyId, secret: &[u8; 16]| {
+        text(&Key::mint(gate.prefix(), env, id, secret).expect("names that fit"))
+    };
+    let mut kinds: Vec<Vec<[u8; LEN]>> = vec![Vec::new(); KINDS.len()];
+    // A record's ids are those with the same upper twelve bits.
+    let taken: Vec<u64> = gate.list(now).map(|info| info.key_id.number() >> 52).collect();
+    let free: Vec<u64> = (0..u64::from(KEYS)).filter(|upper| !taken.contains(upper)).collect();
+    let like = |upper: u64, random: &mut Random| {
+        KeyId::from_number(upper << 52 | random.next() >> 12 | 1).expect("an id")
+    };
+    for (active_at, (_, id, secret)) in active.iter().enumerate() {
+        for way in 0..WAYS {
+            let mut wrong = |at: usize| {
+                let mut wrong = *secret;
+                wrong[at] ^= u8::try_from(1 + random.next() % 255).expect("a byte");
+                wrong
+            };
+            let (first, last, again) = (wrong(0), wrong(15), wrong(0));
+            kinds[0].push(mint(*id, &first));
+            kinds[1].push(mint(*id, &last));
+            kinds[6].push(mint(*id, &again));
+            kinds[2].push(mint(like(id.number() >> 52, random), secret));
+            kinds[3].push(mint(like(free[(active_at * WAYS + way) % free.len()], random), secret));
+        }
+    }
+    for (key, id, _) in &revoked {
+        kinds[4].push(text(key));
+        administrator.revoke(*id).expect("revoked");
+    }
+    for (key, id, _) in &rotated {
+        kinds[5].push(text(key));
+        administrator.rotate(*id, u32::MAX, Entropy::new(random.bytes()), now).expect("rotated");
+    }
+    drop(administrator);
+    let reasons = [
+        Reason::WrongSecret,
+        Reason::WrongSecret,
+        Reason::Unknown,
+        Reason::Unknown,
+        Reason::Revoked,
+        Reason::None,
+        Reason::WrongSecret,
+    ];
+    for (texts, reason) in kinds.iter().zip(reasons) {
+        for text in texts {
+            assert_eq!(gate.peek(Some(text), 1, now).reason(), reason);
+        }
+    }
+    kinds
+}
+
+fn report(times: &[Vec<u32>], samples: usize) {
+    println!("| kind of key | median | mean of the faster 99 % |\n|---|---:|---:|");
+    for ((_, name), times) in KINDS.iter().zip(times) {
+        let mut sorted = times.clone();
+        sorted.sort_unstable();
+        let part = &sorted[..sorted.len() * 99 / 100];
+        let mean = part.iter().map(|&time| f64::from(time)).sum::<f64>() / part.len() as f64;
+        println!("| {name} | {} ns | {mean:.2} ns |", sorted[sorted.len() / 2]);
+    }
+    println!();
+    let parts =
+        PARTS.map(|part| if part < 1.0 { format!("{:.0} %", part * 100.0) } else { "all".to_owned() });
+    println!("| against each other | {} | largest |", parts.join(" | "));
+    println!("|---|{}---:|", "---:|".repeat(PARTS.len()));
+    let mut worst = 0.0f64;
+    for one in 0..KINDS.len() {
+        for two in one + 1..KINDS.len() {
+            let alike = [one, two].iter().all(|kind| ALIKE.contains(&KINDS[*kind].0));
+            if !alike {
+                continue;
+            }
+            let tests = PARTS.map(|part| test(&times[one], &times[two], part));
+            let largest = tests.iter().fold(0.0f64, |most, t| most.max(t.abs()));
+            worst = worst.max(largest);
+            let columns = tests.map(|t| format!("{t:.2}"));
+            println!("| {} · {} | {} | {largest:.2} |", KINDS[one].1, KINDS[two].1, columns.join(" | "));
+        }
+    }
+    let held = if worst < THRESHOLD { "below" } else { "NOT below" };
+    println!("\nThe largest |t| is {worst:.2}, {held} {THRESHOLD}, at {samples} samples of each kind.");
+}
+
+/// Welch's t of the samples below the time that `part` of both together lie below.
+fn test(one: &[u32], two: &[u32], part: f64) -> f64 {
+    let mut all: Vec<u32> = one.iter().chain(two).copied().collect();
+    let at = ((all.len() - 1) as f64 * part) as usize;
+    let cut = *all.select_nth_unstable(at).1;
+    let moments = |times: &[u32]| {
+        let kept = times.iter().filter(|&&time| time <= cut).map(|&time| f64::from(time));
+        let count = kept.clone().count() as f64;
+        let mean = kept.clone().sum::<f64>() / count;
+        let variance = kept.map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        (mean, variance / count)
+    };
+    let ((mean_one, error_one), (mean_two, error_two)) = (moments(one), moments(two));
+    (mean_one - mean_two) / (error_one + error_two).sqrt()
+}
+
+/// Numbers that look random, and are the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word ^ (word >> 31)
+    }
+
+    fn bytes(&mut self) -> [u8; 24] {
+        let words = [self.next(), self.next(), self.next()];
+        words.map(u64::to_le_bytes).concat().try_into().expect("24 bytes")
+    }
+}
