@@ -37,14 +37,18 @@ const KINDS: [(Kind, &str); 7] = [
 const ALIKE: [Kind; 5] =
     [Kind::WrongFirst, Kind::WrongLast, Kind::UnknownTaken, Kind::UnknownFree, Kind::Control];
 
-/// Keys that are issued to be presented wrong, to be revoked, and to be rotated, each.
-const EACH: usize = 1000;
+/// Records of each kind that are asked for: as many of one kind as of another, so that all are as warm in the processor's
+/// caches.
+const EACH: usize = 100;
 /// Ways in which each of them is wrong: after the answer is given, the log is told why, and that reads the text; so the
 /// texts of two kinds must be alike in all but what makes the kinds.
 const WAYS: usize = 8;
 /// Records, so that some are free.
-const KEYS: u32 = 1 << 12;
-/// The bytes of every key here: `kt_live_` and 39 more.
+const KEYS: u32 = 1 << 10;
+/// Samples of each kind from one gate. Where records and texts lie makes a small difference of its own (some hundredths of a
+/// nanosecond, between two sets of the very same kind), so each kind gets other places again and again.
+const OF_ONE_GATE: usize = 4000;
+/// `kt_live_` and 39 more.
 const LEN: usize = 47;
 /// Above this, two kinds are told apart.
 const THRESHOLD: f64 = 5.0;
@@ -56,18 +60,31 @@ fn main() {
     let samples: usize = arguments.next().and_then(|text| text.parse().ok()).expect("the number of samples");
     let now = Timestamp::from_unix_s(1_700_000_000);
     let plans = [Plan::new("default", "4000000/minute".parse().expect("a policy")).expect("a plan")];
-    let prefix = Name::new("kt").expect("a name");
-    let config = GateConfig { keys: KEYS, prefix, plans: &plans, plan_slots: 1, hints: false };
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    let gate =
-        Gate::create(&memory[..], &config, Peppers::new(&[[9; 32]]).expect("a pepper")).expect("a gate");
     let mut random = Random(1);
-    let texts = texts(&gate, &mut random, now);
-
     let mut times: Vec<Vec<u32>> = KINDS.iter().map(|_| Vec::with_capacity(samples)).collect();
+    while times[0].len() < samples {
+        let until = samples.min(times[0].len() + OF_ONE_GATE);
+        measure(&mut times, until, &plans, &mut random, now);
+    }
+    report(&times, samples);
+    if let Some(path) = arguments.next() {
+        let curves: Vec<(&str, &[u32])> =
+            KINDS.iter().zip(&times).take(6).map(|((_, name), times)| (*name, &times[..])).collect();
+        std::fs::write(&path, picture::of(&curves)).expect("the picture can be written");
+    }
+}
+
+/// Measures keys of a new gate, until there are so many samples of each kind.
+fn measure(times: &mut [Vec<u32>], until: usize, plans: &[Plan], random: &mut Random, now: Timestamp) {
+    let prefix = Name::new("kt").expect("a name");
+    let config = GateConfig { keys: KEYS, prefix, plans, plan_slots: 1, hints: false };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let peppers = Peppers::new(&[random.bytes::<32>()]).expect("a pepper");
+    let gate = Gate::create(&memory[..], &config, peppers).expect("a gate");
+    let texts = texts(&gate, random, now);
     // The first rounds warm up caches and predictors.
-    let mut warming = 20_000;
-    while times.iter().any(|times| times.len() < samples) {
+    let mut warming = 2000;
+    while times.iter().any(|times| times.len() < until) {
         let draw = random.next();
         let kind = usize::try_from(draw % KINDS.len() as u64).expect("a kind");
         let text = texts[kind][usize::try_from(draw >> 32).expect("a key") % texts[kind].len()];
@@ -80,15 +97,9 @@ fn main() {
         black_box(verdict);
         if warming > 0 {
             warming -= 1;
-        } else if times[kind].len() < samples {
+        } else if times[kind].len() < until {
             times[kind].push(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
         }
-    }
-    report(&times, samples);
-    if let Some(path) = arguments.next() {
-        let curves: Vec<(&str, &[u32])> =
-            KINDS.iter().zip(&times).take(6).map(|((_, name), times)| (*name, &times[..])).collect();
-        std::fs::write(&path, picture::of(&curves)).expect("the picture can be written");
     }
 }
 
@@ -97,46 +108,54 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
     let mut administrator = gate.administer().expect("alone");
     let env = Name::new("live").expect("a name");
     let new = NewKey { account: 1, env, plan: "default", not_after: 0 };
-    let mut issue = |random: &mut Random| {
-        let entropy = random.bytes();
+    let mut issue = || {
+        let entropy: [u8; 24] = random.bytes();
         let (key, id) = administrator.issue(&new, Entropy::new(entropy), now).expect("room");
         (key, id, <[u8; 16]>::try_from(&entropy[8..]).expect("a secret"))
     };
-    let mut issued = || -> Vec<(Key, KeyId, [u8; 16])> { (0..EACH).map(|_| issue(random)).collect() };
-    let (active, revoked, rotated) = (issued(), issued(), issued());
+    let issued: Vec<Vec<(Key, KeyId, [u8; 16])>> =
+        KINDS.iter().map(|_| (0..EACH).map(|_| issue()).collect()).collect();
     let text = |key: &Key| <[u8; LEN]>::try_from(key.expose().as_bytes()).expect("a key's length");
     let mint = |id: KeyId, secret: &[u8; 16]| {
         text(&Key::mint(gate.prefix(), env, id, secret).expect("names that fit"))
     };
-    let mut kinds: Vec<Vec<[u8; LEN]>> = vec![Vec::new(); KINDS.len()];
-    // A record's ids are those with the same upper twelve bits.
-    let taken: Vec<u64> = gate.list(now).map(|info| info.key_id.number() >> 52).collect();
-    let free: Vec<u64> = (0..u64::from(KEYS)).filter(|upper| !taken.contains(upper)).collect();
+    // A record's ids are those with the same upper ten bits.
+    let upper = |id: KeyId| id.number() >> 54;
+    let taken: Vec<u64> = gate.list(now).map(|info| upper(info.key_id)).collect();
+    let mut free: Vec<u64> = (0..u64::from(KEYS)).filter(|upper| !taken.contains(upper)).collect();
+    free.sort_by_cached_key(|_| random.next());
     let like = |upper: u64, random: &mut Random| {
-        KeyId::from_number(upper << 52 | random.next() >> 12 | 1).expect("an id")
+        KeyId::from_number(upper << 54 | random.next() >> 10 | 1).expect("an id")
     };
-    for (active_at, (_, id, secret)) in active.iter().enumerate() {
-        for way in 0..WAYS {
-            let mut wrong = |at: usize| {
-                let mut wrong = *secret;
-                wrong[at] ^= u8::try_from(1 + random.next() % 255).expect("a byte");
-                wrong
-            };
-            let (first, last, again) = (wrong(0), wrong(15), wrong(0));
-            kinds[0].push(mint(*id, &first));
-            kinds[1].push(mint(*id, &last));
-            kinds[6].push(mint(*id, &again));
-            kinds[2].push(mint(like(id.number() >> 52, random), secret));
-            kinds[3].push(mint(like(free[(active_at * WAYS + way) % free.len()], random), secret));
+    let wrong = |secret: &[u8; 16], at: usize, random: &mut Random| {
+        let mut wrong = *secret;
+        wrong[at] ^= u8::try_from(1 + random.next() % 255).expect("a byte");
+        wrong
+    };
+    let mut kinds: Vec<Vec<[u8; LEN]>> = vec![Vec::new(); KINDS.len()];
+    let mut order: Vec<usize> = (0..KINDS.len()).collect();
+    order.sort_by_cached_key(|_| random.next());
+    for at in order {
+        let (kind, keys, texts) = (KINDS[at].0, &issued[at], &mut kinds[at]);
+        texts.reserve_exact(EACH * WAYS);
+        for ((key, id, secret), free) in keys.iter().zip(&free) {
+            for _ in 0..WAYS {
+                texts.push(match kind {
+                    Kind::WrongFirst | Kind::Control => mint(*id, &wrong(secret, 0, random)),
+                    Kind::WrongLast => mint(*id, &wrong(secret, 15, random)),
+                    Kind::UnknownTaken => mint(like(upper(*id), random), secret),
+                    Kind::UnknownFree => mint(like(*free, random), secret),
+                    Kind::Revoked | Kind::Previous => text(key),
+                });
+            }
+            match kind {
+                Kind::Revoked => administrator.revoke(*id).expect("revoked"),
+                Kind::Previous => {
+                    administrator.rotate(*id, u32::MAX, Entropy::new(random.bytes()), now).expect("rotated");
+                }
+                _ => {}
+            }
         }
-    }
-    for (key, id, _) in &revoked {
-        kinds[4].push(text(key));
-        administrator.revoke(*id).expect("revoked");
-    }
-    for (key, id, _) in &rotated {
-        kinds[5].push(text(key));
-        administrator.rotate(*id, u32::MAX, Entropy::new(random.bytes()), now).expect("rotated");
     }
     drop(administrator);
     let reasons = [
@@ -216,8 +235,7 @@ impl Random {
         word ^ (word >> 31)
     }
 
-    fn bytes(&mut self) -> [u8; 24] {
-        let words = [self.next(), self.next(), self.next()];
-        words.map(u64::to_le_bytes).concat().try_into().expect("24 bytes")
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        core::array::from_fn(|_| self.next().to_le_bytes()[0])
     }
 }
