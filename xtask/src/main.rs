@@ -12,11 +12,13 @@
 //! | `rules.rs` | unsafe, clocks and atomics stay in their named files |
 //! | `panics.rs` | the places in a check that could panic are the known ones |
 //! | `models.rs` | core's own code in a model checker: every interleaving, and random schedules |
+//! | `budgets.rs` | no hot path takes more instructions than it did |
 //! | `secrets.rs` | no branch and no index of a key check depends on a secret |
 //! | `fuzz.rs`, `timing.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
 //! | `source.rs` | Rust source as a list of words, for the two above |
 //! | `command.rs` | runs a program, quiet unless it fails |
 
+mod budgets;
 mod ci;
 mod command;
 mod fuzz;
@@ -36,7 +38,7 @@ mod tools;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
@@ -78,6 +80,12 @@ enum Task {
         #[arg(long, default_value_t = 10_000_000)]
         samples: u32,
     },
+    /// Measures speed.
+    Bench {
+        /// Counts the instructions of the hot paths anew and writes benches/budgets.txt; times nothing.
+        #[arg(long)]
+        budgets: bool,
+    },
     /// Writes docs/PANICS.md: the places in a check that could panic, and why they don't.
     Panics,
     /// Changes core one small thing at a time, and tells which changes no test notices. Takes hours.
@@ -114,6 +122,11 @@ fn main() -> Result<ExitCode> {
         }
         Task::Timing { samples } => {
             timing::run(*samples)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Bench { budgets } => {
+            ensure!(*budgets, "only --budgets can be measured so far");
+            budgets::record()?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Panics => {

@@ -109,7 +109,7 @@ type Places = HashMap<(String, Kind), Vec<String>>;
 
 /// The page is what the object says.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
-    let compiler = compiler()?;
+    let compiler = tools::compiler()?;
     let recorded = fs::read_to_string(PAGE).unwrap_or_default();
     if recorded.contains("rustc ") && !recorded.contains(&compiler) {
         // Another compiler proves more or less; the page's own is the one that is compared.
@@ -133,7 +133,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
 /// Writes the page.
 pub(crate) fn write() -> Result<()> {
     let (_, objdump) = tools::objdump()?;
-    fs::write(PAGE, page(&compiler()?, &places(&objdump)?)?)?;
+    fs::write(PAGE, page(&tools::compiler()?, &places(&objdump)?)?)?;
     println!("wrote {PAGE}");
     Ok(())
 }
@@ -203,13 +203,6 @@ fn place_of(line: &str) -> Option<(String, usize)> {
     let (file, number) = line.strip_prefix('/')?.split_once(".rs:")?;
     let number = number.split(' ').next()?.parse().ok()?;
     Some((format!("/{file}.rs"), number))
-}
-
-/// The compiler and its version, `rustc 1.88.0 (…)`.
-fn compiler() -> Result<String> {
-    let mut rustc = Command::new("rustc");
-    rustc.arg("--version");
-    Ok(command::run(rustc)?.trim().to_owned())
 }
 
 fn page(compiler: &str, places: &Places) -> Result<String> {

@@ -8,7 +8,7 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{command, models, panics, purity, rules, secrets};
+use crate::{budgets, command, models, panics, purity, rules, secrets};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -67,6 +67,13 @@ pub(crate) const SUITES: &[Step] = &[
         needs: &[tools::objdump],
         full_when_named: false,
         work: Work::Call(panics::check),
+    },
+    Step {
+        name: "budgets",
+        about: "no hot path takes more instructions than its budget, counted by valgrind",
+        needs: &[tools::valgrind],
+        full_when_named: false,
+        work: Work::Call(budgets::check),
     },
     Step {
         name: "loom",

@@ -51,6 +51,13 @@ pub(crate) fn python() -> Result<Found> {
     Ok(("KEYTALLY_TEST_PYTHON", virtual_environment()?))
 }
 
+/// The compiler and its version, `rustc 1.88.0 (…)`.
+pub(crate) fn compiler() -> Result<String> {
+    let mut rustc = Command::new("rustc");
+    rustc.arg("--version");
+    Ok(command::run(rustc)?.trim().to_owned())
+}
+
 /// The formatter.
 pub(crate) fn rustfmt() -> Result<Found> {
     component("rustfmt", "fmt")

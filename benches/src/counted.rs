@@ -1,0 +1,138 @@
+//! The paths whose instructions valgrind counts: `keytally-counted PATH TIMES` takes one of them so many times.
+//!
+//! The difference between two runs that differ in TIMES alone is what the path takes. So nothing but the path itself
+//! counts, and nothing about it depends on chance: no clock, no entropy, no address.
+
+use core::hint::black_box;
+use std::process::ExitCode;
+
+use keytally::{
+    Entropy, Gate, GateConfig, Key, Layout, Limiter, Limits, Line, Name, NewKey, Peppers, Plan, Policy,
+    Timestamp, decide,
+};
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1);
+    let (path, times) = (arguments.next(), arguments.next());
+    let path = PATHS.iter().find(|(name, ..)| path.as_deref() == Some(name));
+    match (path, times.and_then(|times| times.parse().ok())) {
+        (Some((_, _, take)), Some(times)) => {
+            take(times);
+            ExitCode::SUCCESS
+        }
+        _ => {
+            for (name, about, _) in PATHS {
+                println!("{name}\t{about}");
+            }
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// A path's name, what it is, and what takes it so many times.
+type Path = (&'static str, &'static str, fn(u32));
+
+const PATHS: &[Path] = &[
+    ("decide", "decide::check, two fixed windows, admitted", |times| decided(ROOMY, times)),
+    ("decide-denied", "the same, denied", |times| decided(TIGHT, times)),
+    ("decide-sliding", "the same, two sliding windows, admitted", |times| decided(SLIDING, times)),
+    ("subject", "Limiter::check_subject, admitted", |times| {
+        let limiter = limiter(ROOMY);
+        let subject = limiter.subject(SUBJECT);
+        each(times, |now| limiter.check_subject(black_box(subject), 1, now));
+    }),
+    ("limiter", "Limiter::check, a subject of 40 bytes, admitted", |times| {
+        let limiter = limiter(ROOMY);
+        each(times, |now| limiter.check(black_box(SUBJECT), 1, now));
+    }),
+    ("limiter-denied", "the same, denied", |times| {
+        let limiter = limiter(TIGHT);
+        each(times, |now| limiter.check(black_box(SUBJECT), 1, now));
+    }),
+    ("limiter-new", "the same, a new subject each time", |times| {
+        let limiter = limiter(ROOMY);
+        let mut number = 0_u64;
+        each(times, |now| {
+            number += 1;
+            limiter.check(black_box(&number.to_le_bytes()), 1, now)
+        });
+    }),
+    ("gate", "Gate::check, a right key, admitted", |times| {
+        let (gate, key) = gate(ROOMY);
+        each(times, |now| gate.check(Some(black_box(key.expose().as_bytes())), 1, now));
+    }),
+    ("gate-denied", "the same, denied", |times| {
+        let (gate, key) = gate(TIGHT);
+        each(times, |now| gate.check(Some(black_box(key.expose().as_bytes())), 1, now));
+    }),
+    ("gate-wrong", "Gate::check, a wrong secret of a key that exists", |times| {
+        let (gate, key) = gate(ROOMY);
+        let id = keytally::parse_key(key.expose().as_bytes()).expect("a key").id;
+        let wrong = Key::mint(gate.prefix(), env(), id, &[9; 16]).expect("a key");
+        each(times, |now| gate.check(Some(black_box(wrong.expose().as_bytes())), 1, now));
+    }),
+    ("headers", "Verdict::headers, two windows", |times| {
+        let limiter = limiter(ROOMY);
+        let verdict = limiter.check(SUBJECT, 1, START);
+        each(times, |_| black_box(&verdict).headers());
+    }),
+    ("write-headers", "Verdict::write_headers, two windows", |times| {
+        let limiter = limiter(ROOMY);
+        let verdict = limiter.check(SUBJECT, 1, START);
+        let mut buffer = [0; keytally::http::MAX_HEADERS_LEN];
+        each(times, |_| black_box(&verdict).write_headers(black_box(&mut buffer)));
+    }),
+];
+
+/// Limits that no run reaches.
+const ROOMY: &str = "100000/minute, 1000000/hour";
+/// Limits that the first request reaches.
+const TIGHT: &str = "1/minute, 1000/hour";
+const SLIDING: &str = "sliding 100/minute, 1000/hour";
+
+/// A full hour.
+const START: Timestamp = Timestamp::from_unix_s(1_700_049_600);
+/// 40 bytes.
+const SUBJECT: &[u8] = b"customer-0123456789abcdef0123456789abcde";
+
+/// Calls it so many times. Time stands still: a new window would cost a little more, now and then.
+fn each<R>(times: u32, mut call: impl FnMut(Timestamp) -> R) {
+    for _ in 0..times {
+        black_box(call(black_box(START)));
+    }
+}
+
+fn decided(policy: &str, times: u32) {
+    let policy: Policy = policy.parse().expect("a policy");
+    let (layout, limits): (&Layout, Limits) = (policy.layout(), policy.limits());
+    // One unit is spent, so that the tight limit is reached.
+    let word = decide::check(layout, limits, 0, START, 1).next;
+    each(times, |now| decide::check(black_box(layout), limits, black_box(word), now, 1));
+}
+
+fn limiter(policy: &str) -> Limiter<Vec<Line>> {
+    let capacity = 20_000;
+    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
+    let policy: Policy = policy.parse().expect("a policy");
+    let limiter = Limiter::create(memory, &policy, capacity, [7; 16]).expect("a limiter");
+    // The subject is there already.
+    assert!(limiter.check(SUBJECT, 1, START).admitted());
+    limiter
+}
+
+fn gate(policy: &str) -> (Gate<Vec<Line>>, Key) {
+    let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
+    let prefix = Name::new("kt").expect("a name");
+    let config = GateConfig { keys: 64, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let gate = Gate::create(memory, &config, Peppers::new(&[[5; 32]]).expect("a pepper")).expect("a gate");
+    let new = NewKey { account: 42, env: env(), plan: "default", not_after: 0 };
+    let issued = gate.administer().expect("alone").issue(&new, Entropy::new([7; 24]), START);
+    let (key, _) = issued.expect("room");
+    assert!(gate.check(Some(key.expose().as_bytes()), 1, START).admitted());
+    (gate, key)
+}
+
+fn env() -> Name {
+    Name::new("live").expect("a name")
+}

@@ -1,0 +1,301 @@
+//! The suite `budgets`: no hot path takes more instructions than it was found to take. Counts are repeatable where times
+//! are not.
+//!
+//! The paths are those of `benches/src/counted.rs`; valgrind counts them. What differs from processor to processor is left
+//! out: the C library's copying of bytes, and SHA-256's compressions, which are instructions of their own on some. And
+//! valgrind's own processor has few of the features by which a program could choose its path.
+
+use core::fmt::Write as _;
+use std::collections::HashMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::command::{self, cargo};
+use crate::tools::{self, Found};
+
+const FILE: &str = "benches/budgets.txt";
+const PROGRAM: &str = "target/release/keytally-counted";
+/// Two runs of a path differ by so many calls.
+const CALLS: u64 = 2000;
+/// What a path may take above its budget: as permille of it, and so many instructions.
+const SAME_COMPILER: (u64, u64) = (10, 2);
+/// The same where another compiler chose the instructions.
+const OTHER_COMPILER: (u64, u64) = (250, 10);
+
+/// Every path is within its budget.
+pub(crate) fn check(found: &[Found]) -> Result<String> {
+    let recorded =
+        Budgets::parse(&fs::read_to_string(FILE)?).with_context(|| format!("cannot read {FILE}"))?;
+    let present = Budgets::count(&valgrind(found)?)?;
+    compare(&recorded, &present)
+}
+
+/// Writes the budgets anew: what each path takes now.
+pub(crate) fn record() -> Result<()> {
+    let (_, valgrind) = tools::valgrind()?;
+    let present = Budgets::count(&valgrind)?;
+    fs::write(FILE, present.text())?;
+    print!("{}", present.text());
+    Ok(())
+}
+
+fn valgrind(found: &[Found]) -> Result<std::path::PathBuf> {
+    let (_, valgrind) = found.iter().find(|(name, _)| *name == tools::VALGRIND).context("no valgrind")?;
+    Ok(valgrind.clone())
+}
+
+/// What was counted, and what it depends on.
+#[derive(Debug, PartialEq, Eq)]
+struct Budgets {
+    compiler: String,
+    architecture: String,
+    paths: Vec<Counted>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Counted {
+    path: String,
+    instructions: u64,
+    about: String,
+}
+
+impl Budgets {
+    fn count(valgrind: &Path) -> Result<Self> {
+        let mut build = cargo();
+        build.args(["build", "--release", "--package", "keytally-benches", "--bin", "keytally-counted"]);
+        command::run(build)?;
+        let mut paths = Vec::new();
+        for line in command::run(Command::new(PROGRAM))?.lines() {
+            let (path, about) = line.split_once('\t').with_context(|| format!("not a path: {line}"))?;
+            let [few, more] = [0, CALLS].map(|calls| instructions(valgrind, path, 1000 + calls));
+            let instructions = more?.checked_sub(few?).context("more calls took fewer instructions")? / CALLS;
+            ensure!(instructions > 0, "{path} took no instruction: it wasn't called, or isn't in {PROGRAM}");
+            paths.push(Counted { path: path.to_owned(), instructions, about: about.to_owned() });
+        }
+        ensure!(!paths.is_empty(), "{PROGRAM} names no path");
+        let architecture = std::env::consts::ARCH.to_owned();
+        Ok(Self { compiler: tools::compiler()?, architecture, paths })
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!(
+            "# Instructions that each path takes. Written by `cargo xtask bench --budgets`; the suite `budgets` compares.\n\
+             compiler: {}\narchitecture: {}\n",
+            self.compiler, self.architecture
+        );
+        for Counted { path, instructions, about } in &self.paths {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{path:<16}{instructions:>6}  {about}");
+        }
+        text
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let value = |name: &str| {
+            let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+            found.map(str::to_owned).with_context(|| format!("it doesn't tell the {name}"))
+        };
+        let mut paths = Vec::new();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let mut words = line.split_whitespace();
+            let (Some(path), Some(count)) = (words.next(), words.next()) else {
+                bail!("not a budget: {line}")
+            };
+            if path.ends_with(':') {
+                continue;
+            }
+            let instructions = count.parse().with_context(|| format!("not a number: {line}"))?;
+            let about = words.collect::<Vec<_>>().join(" ");
+            paths.push(Counted { path: path.to_owned(), instructions, about });
+        }
+        Ok(Self { compiler: value("compiler")?, architecture: value("architecture")?, paths })
+    }
+}
+
+fn compare(recorded: &Budgets, present: &Budgets) -> Result<String> {
+    if recorded.architecture != present.architecture {
+        return Ok(format!("{FILE} is for {}: nothing to compare", recorded.architecture));
+    }
+    let same = recorded.compiler == present.compiler;
+    let (permille, more) = if same { SAME_COMPILER } else { OTHER_COMPILER };
+    let mut faults = String::new();
+    let mut saved = Vec::new();
+    for Counted { path, instructions, about } in &present.paths {
+        let Some(budget) = recorded.paths.iter().find(|budget| budget.path == *path) else {
+            bail!("{FILE} has no budget for {path}: `cargo xtask bench --budgets` writes it");
+        };
+        let allowed = budget.instructions + budget.instructions * permille / 1000 + more;
+        if *instructions > allowed {
+            let _ = writeln!(
+                faults,
+                "{path} takes {instructions} instructions, {} is its budget ({about})",
+                budget.instructions
+            );
+        } else if same && instructions + instructions * permille / 1000 + more < budget.instructions {
+            saved.push(path.as_str());
+        }
+    }
+    for Counted { path, .. } in &recorded.paths {
+        ensure!(
+            present.paths.iter().any(|counted| counted.path == *path),
+            "{FILE} has a budget for {path}, but there is no such path"
+        );
+    }
+    ensure!(
+        faults.is_empty(),
+        "{faults}If that is the price of something that is worth it, `cargo xtask bench --budgets` records it."
+    );
+    let note = match (same, &saved[..]) {
+        (false, _) => format!(", loosely: the budgets are those of {}", recorded.compiler),
+        (true, []) => String::new(),
+        (true, saved) => format!("; {} take less, record them anew", saved.join(", ")),
+    };
+    Ok(format!("{} paths{note}", present.paths.len()))
+}
+
+/// The instructions of a whole run, as far as they are the program's own.
+fn instructions(valgrind: &Path, path: &str, calls: u64) -> Result<u64> {
+    let out = tempfile::NamedTempFile::new()?;
+    let mut count = Command::new(valgrind);
+    count.args(["--tool=callgrind", &format!("--callgrind-out-file={}", out.path().display())]);
+    count.args([PROGRAM, path, &calls.to_string()]);
+    // Nothing from outside may lengthen the way to the path.
+    count.env_clear();
+    command::run(count)?;
+    own_instructions(&fs::read_to_string(out.path())?)
+}
+
+/// Adds up a file of callgrind's: what functions of the program itself took, but for SHA-256's compression.
+fn own_instructions(profile: &str) -> Result<u64> {
+    let mut names: HashMap<(&str, &str), &str> = HashMap::new();
+    let (mut object, mut function) = ("", "");
+    let (mut sum, mut inclusive) = (0, false);
+    for line in profile.lines() {
+        if let Some((key, value)) = line.split_once('=') {
+            // A name is written out once, with a number, and named by that number from then on.
+            let space = if key.ends_with("ob") {
+                "ob"
+            } else if key.ends_with("fn") {
+                "fn"
+            } else {
+                ""
+            };
+            let name = match value.split_once(' ') {
+                Some((number, name)) if number.starts_with('(') => {
+                    names.insert((space, number), name);
+                    name
+                }
+                _ => names.get(&(space, value)).copied().unwrap_or(value),
+            };
+            match key {
+                "ob" => object = name,
+                "fn" => function = name,
+                "calls" => inclusive = true,
+                _ => {}
+            }
+        } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
+            let cost = line.split(' ').nth(1).with_context(|| format!("no cost: {line}"))?;
+            let cost: u64 = cost.parse().with_context(|| format!("not a cost: {line}"))?;
+            let counts =
+                object.ends_with(PROGRAM) && !(function.contains("sha256") && function.contains("compress"));
+            // The line after a call tells what the called function took, which stands elsewhere too.
+            if !core::mem::take(&mut inclusive) && counts {
+                sum += cost;
+            }
+        }
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROFILE: &str = "\
+version: 1
+positions: line
+events: Ir
+summary: 999
+
+ob=(1) /somewhere/target/release/keytally-counted
+fl=(1) src/main.rs
+fn=(1) main
+3 5
+cob=(2) /lib/libc.so.6
+cfi=(2) ???
+cfn=(2) memcpy
+calls=3 0
+4 70
++2 6
+cfn=(3) sha2::sha256::soft::compress
+calls=1 0
+* 400
+
+fn=(3)
+7 400
+
+ob=(2)
+fl=(2)
+fn=(2)
+0 70
+
+ob=(1)
+fn=(1)
+-1 1
+";
+
+    #[test]
+    fn a_profile_is_added_up_without_what_differs_by_processor() {
+        assert_eq!(own_instructions(PROFILE).unwrap(), 12);
+        assert!(own_instructions("fn=(1) main\n3 x\n").is_err());
+    }
+
+    fn budgets(compiler: &str, counts: &[(&str, u64)]) -> Budgets {
+        let counted = |&(path, instructions): &(&str, u64)| Counted {
+            path: path.to_owned(),
+            instructions,
+            about: "a call".to_owned(),
+        };
+        Budgets {
+            compiler: compiler.to_owned(),
+            architecture: "x86_64".to_owned(),
+            paths: counts.iter().map(counted).collect(),
+        }
+    }
+
+    #[test]
+    fn budgets_are_read_as_they_were_written() {
+        let budgets = budgets("rustc 1.2.3 (x)", &[("gate", 900), ("decide", 40)]);
+        assert_eq!(Budgets::parse(&budgets.text()).unwrap(), budgets);
+        assert!(Budgets::parse("compiler: x\narchitecture: y\ngate many\n").is_err());
+    }
+
+    #[test]
+    fn a_path_that_takes_more_is_a_fault() {
+        let recorded = budgets("rustc 1", &[("gate", 1000)]);
+        assert_eq!(compare(&recorded, &budgets("rustc 1", &[("gate", 1012)])).unwrap(), "1 paths");
+        let error = compare(&recorded, &budgets("rustc 1", &[("gate", 1013)])).unwrap_err().to_string();
+        assert!(error.starts_with("gate takes 1013 instructions, 1000 is its budget (a call)"), "{error}");
+        let less = compare(&recorded, &budgets("rustc 1", &[("gate", 900)])).unwrap();
+        assert_eq!(less, "1 paths; gate take less, record them anew");
+    }
+
+    #[test]
+    fn another_compiler_is_compared_loosely_and_another_architecture_not_at_all() {
+        let recorded = budgets("rustc 1", &[("gate", 1000)]);
+        assert!(compare(&recorded, &budgets("rustc 2", &[("gate", 1260)])).unwrap().contains("loosely"));
+        assert!(compare(&recorded, &budgets("rustc 2", &[("gate", 1261)])).is_err());
+        let other = Budgets { architecture: "aarch64".to_owned(), ..budgets("rustc 1", &[("gate", 9000)]) };
+        assert!(compare(&recorded, &other).unwrap().contains("nothing to compare"));
+    }
+
+    #[test]
+    fn paths_and_budgets_name_each_other() {
+        let (one, two) = (budgets("rustc 1", &[("gate", 1)]), budgets("rustc 1", &[("gate", 1), ("new", 1)]));
+        assert!(compare(&one, &two).unwrap_err().to_string().contains("no budget for new"));
+        assert!(compare(&two, &one).unwrap_err().to_string().contains("no such path"));
+    }
+}
