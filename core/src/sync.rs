@@ -1,7 +1,13 @@
 //! The only door to atomics: everything else in the crate names them through here.
 //!
-//! Under `--cfg loom` the same code runs on loom's model of memory, and under `--cfg shuttle` on shuttle's random
-//! schedules, so that what is checked there is what ships.
+//! | where | a word is |
+//! |---|---|
+//! | the target has 64-bit atomics | `core`'s |
+//! | it has none, feature `portable-atomic` | that crate's |
+//! | it has none, feature `unshared` | a plain cell; tables are then not `Sync`, so the compiler lets nobody share them |
+//! | `--cfg loom`, `--cfg shuttle` | that of loom's model of memory, or of shuttle's random schedules |
+//!
+//! The same code runs on all of them, so that what is checked is what ships.
 
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU64, Ordering};
@@ -9,11 +15,21 @@ pub use loom::sync::atomic::{AtomicU64, Ordering};
 pub use shuttle::sync::atomic::{AtomicU64, Ordering};
 
 #[cfg(not(any(loom, shuttle)))]
+pub use core::sync::atomic::Ordering;
+#[cfg(all(not(any(loom, shuttle)), target_has_atomic = "64"))]
 #[expect(clippy::disallowed_types, reason = "this is the door")]
 /// A 64-bit word that several threads or processes share.
 pub type AtomicU64 = core::sync::atomic::AtomicU64;
-#[cfg(not(any(loom, shuttle)))]
-pub use core::sync::atomic::Ordering;
+#[cfg(all(not(target_has_atomic = "64"), not(feature = "portable-atomic")))]
+pub use Word as AtomicU64;
+#[cfg(all(not(target_has_atomic = "64"), feature = "portable-atomic"))]
+pub use portable_atomic::AtomicU64;
+
+#[cfg(not(any(target_has_atomic = "64", feature = "portable-atomic", feature = "unshared")))]
+compile_error!(
+    "this target has no 64-bit atomics: choose keytally's feature `portable-atomic`, for tables that interrupt handlers, \
+     threads or cores share, or `unshared`, for tables that one of them uses alone"
+);
 
 /// Whether a model checker runs the code: waiting then only adds interleavings that show nothing new.
 pub(crate) const MODELLED: bool = cfg!(any(loom, shuttle));
@@ -26,4 +42,81 @@ pub(crate) fn pause() {
     shuttle::thread::yield_now();
     #[cfg(not(any(loom, shuttle)))]
     core::hint::spin_loop();
+}
+
+/// A word that nobody shares, so that it takes no atomics: it has the methods of an atomic word that tables use, and orderings
+/// say nothing. Where there are atomics, it stands only in its test.
+#[cfg(any(test, not(any(target_has_atomic = "64", feature = "portable-atomic"))))]
+#[derive(Debug)]
+pub struct Word(core::cell::Cell<u64>);
+
+#[cfg(any(test, not(any(target_has_atomic = "64", feature = "portable-atomic"))))]
+impl Word {
+    /// A word of this value.
+    pub const fn new(value: u64) -> Self {
+        Self(core::cell::Cell::new(value))
+    }
+
+    /// Its value.
+    #[inline]
+    pub fn load(&self, _: Ordering) -> u64 {
+        self.0.get()
+    }
+
+    /// Gives it a value.
+    #[inline]
+    pub fn store(&self, value: u64, _: Ordering) {
+        self.0.set(value);
+    }
+
+    /// Gives it the value `new` if it has the value `expected`.
+    ///
+    /// # Errors
+    /// The value that it has instead.
+    #[inline]
+    pub fn compare_exchange(&self, expected: u64, new: u64, _: Ordering, _: Ordering) -> Result<u64, u64> {
+        let present = self.0.get();
+        if present != expected {
+            return Err(present);
+        }
+        self.0.set(new);
+        Ok(present)
+    }
+
+    /// The same; it never fails without cause.
+    ///
+    /// # Errors
+    /// The value that it has instead.
+    #[inline]
+    pub fn compare_exchange_weak(
+        &self,
+        expected: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
+        self.compare_exchange(expected, new, success, failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Ordering::{AcqRel, Acquire, Release};
+    use super::{AtomicU64, Word};
+
+    #[test]
+    fn an_unshared_word_answers_as_an_atomic_one() {
+        macro_rules! answers {
+            ($word:expr) => {{
+                let word = $word;
+                let kept = word.compare_exchange(4, 5, AcqRel, Acquire);
+                word.store(4, Release);
+                let changed = word.compare_exchange(4, u64::MAX, AcqRel, Acquire);
+                (kept, changed, word.compare_exchange_weak(4, 6, AcqRel, Acquire), word.load(Acquire))
+            }};
+        }
+        let expected = (Err(3), Ok(4), Err(u64::MAX), u64::MAX);
+        assert_eq!(answers!(AtomicU64::new(3)), expected);
+        assert_eq!(answers!(Word::new(3)), expected);
+    }
 }

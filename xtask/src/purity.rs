@@ -17,6 +17,7 @@ const CRATES: &[&str] = &[
     "keytally",
     "heapless",
     "hmac",
+    "portable-atomic",
     "sha2",
     "siphasher",
     "subtle",
