@@ -1,0 +1,158 @@
+//! What a user reads when something is wrong: each sentence names the value and what would be right.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use core::fmt::Display;
+
+use keytally::gate::{AdminError, Flaw, FlawKind};
+use keytally::header::TableKind;
+use keytally::http::BufferTooSmall;
+use keytally::{
+    AttachError, CreateError, KeyError, KeyId, KeyIdError, Outcome, PepperTooShort, Peppers, PeppersError,
+    Policy, Reason,
+};
+
+/// Each sentence says all of its words, and nothing is left of a format.
+fn says(sentences: &[(&dyn Display, &[&str])]) {
+    for (sentence, words) in sentences {
+        let text = sentence.to_string();
+        for word in *words {
+            assert!(text.contains(word), "{text:?} says {word:?}");
+        }
+        assert!(!text.contains(['{', '}']) && !text.contains("  "), "{text:?}");
+    }
+}
+
+fn id() -> KeyId {
+    "0000000000z".parse().unwrap()
+}
+
+#[test]
+fn of_a_table_that_does_not_open() {
+    let magic = u64::from_le_bytes(*b"PK\x03\x04abcd");
+    says(&[
+        (&AttachError::NotATable { magic }, &["[50, 4b, 03, 04, 61, 62, 63, 64]", "\"keytally\""]),
+        (&AttachError::Unfinished, &["interrupted", "create it again"]),
+        (&AttachError::Version { found: 7, expected: 1 }, &["version 7", "reads version 1"]),
+        (
+            &AttachError::Kind { found: TableKind::Gate, expected: TableKind::Limiter },
+            &["is a gate", "not a limiter"],
+        ),
+        (&AttachError::Truncated { len: 4096, needed: 8192 }, &["has 4096 bytes", "says 8192"]),
+        (&AttachError::Geometry { what: "window", value: 99 }, &["damaged", "99 is no window"]),
+        (&AttachError::WrongPepper { given: 3 }, &["none of the 3", "created with"]),
+    ]);
+}
+
+#[test]
+fn of_a_table_that_cannot_be_made() {
+    says(&[
+        (&CreateError::Size { lines: 10, needed: 20 }, &["10 lines", "takes 20"]),
+        (&CreateError::Capacity { capacity: 0, max: 1000 }, &["capacity of 0", "1 to 1000"]),
+        (&CreateError::Plans { plans: 9, max: 4 }, &["9 plans", "1 to 4"]),
+        (&CreateError::PlanName, &["1 to 16 characters", "appears once"]),
+        (&CreateError::PlanWindows, &["share their windows"]),
+        (&CreateError::Peppers, &["1 to 4 different peppers"]),
+    ]);
+}
+
+#[test]
+fn of_what_an_administrator_cannot_do() {
+    says(&[
+        (&AdminError::Busy, &["try again"]),
+        (&AdminError::Full { keys: 64 }, &["all 64 records", "revoke"]),
+        (&AdminError::NoRoomToImport, &["a quarter more"]),
+        (&AdminError::NoSuchKey(id()), &["no key 0000000000z", "`list`"]),
+        (&AdminError::NoSuchPlan, &["no plan of that name", "`list`"]),
+        (&AdminError::PlansFull { max: 4 }, &["4 plans"]),
+        (&AdminError::PlanWindows, &["windows and algorithm"]),
+        (&AdminError::PlanLimit { limit: 5000, max: 4095 }, &["5000", "the most is 4095"]),
+        (&AdminError::EnvsFull, &["16 environments"]),
+        (&AdminError::NamesTooLong, &["14 characters together"]),
+        (&AdminError::Revoked(id()), &["0000000000z was revoked", "issue a new one"]),
+        (&AdminError::Damaged(id()), &["0000000000z is damaged", "`verify`"]),
+        (&AdminError::AlreadyImported(id()), &["already", "0000000000z"]),
+        (&AdminError::NotImportable { len: 7 }, &["16 to 256 bytes", "this one has 7"]),
+        (&AdminError::PeppersFull, &["4 peppers", "rotate"]),
+    ]);
+}
+
+#[test]
+fn of_a_text_that_is_no_key_id_pepper_or_policy() {
+    says(&[
+        (&KeyIdError, &["11 characters", "0-9, A-Z and a-z"]),
+        (&KeyError::Form, &["prefix_env_", "39 characters"]),
+        (&KeyError::Checksum, &["checksum", "mistyped"]),
+        (&PepperTooShort { len: 31 }, &["31 bytes", "at least 32"]),
+        (&PeppersError::TooShort(PepperTooShort { len: 5 }), &["5 bytes", "at least 32"]),
+        (&PeppersError::Count, &["1 to 4 different peppers"]),
+        (&BufferTooSmall { needed: 77 }, &["77 bytes"]),
+    ]);
+    let policies: [(&str, &[&str]); 10] = [
+        ("", &["at least one quota", "100/minute"]),
+        (&"1".repeat(200), &["\"11111111111111111111111111111111…\"", "128 bytes"]),
+        ("5 per minute", &["\"5 per minute\" is no quota", "LIMIT/UNIT"]),
+        ("0/minute", &["\"0\" is no limit", "1 to 4294967295"]),
+        ("1/32d", &["\"32d\" is no window", "1 second to 31 days"]),
+        ("1/week", &["\"week\" is no unit", "minute"]),
+        ("1/s, 1/m, 1/h, 1/d, 1/2d", &["\"1/2d\" is one quota too many", "at most 4"]),
+        ("1/minute, 2/60s", &["2/minute", "each window may appear once"]),
+        ("1/7s, 1/minute", &["\"1/minute\"", "must nest"]),
+        ("4294967295/second, 4294967295/minute", &["97 bits", "has 64"]),
+    ];
+    for (text, words) in policies {
+        says(&[(&text.parse::<Policy>().unwrap_err(), words)]);
+    }
+    assert!(Peppers::new(&[[1; 31]]).unwrap_err().to_string().contains("31 bytes"));
+}
+
+#[test]
+fn of_a_flaw() {
+    let flaw = |kind| Flaw { record: 5, key_id: Some(id()), kind };
+    says(&[
+        (&flaw(FlawKind::HalfWritten), &["record 5 (key 0000000000z) is half-written"]),
+        (&flaw(FlawKind::Misplaced), &["record 5 (key 0000000000z)", "another record"]),
+        (&flaw(FlawKind::NoPlan { plan: 9 }), &["plan number 9"]),
+        (&flaw(FlawKind::NoEnv { env: 8 }), &["environment number 8"]),
+        (&flaw(FlawKind::NoPepper { pepper: 3 }), &["pepper number 3"]),
+        (&flaw(FlawKind::NoTally), &["no tally"]),
+        (&flaw(FlawKind::FutureTally), &["wrong clock", "mends it"]),
+        (&Flaw { record: 6, key_id: None, kind: FlawKind::NoTally }, &["record 6 holds"]),
+    ]);
+}
+
+/// Short words for logs and labels of metrics: no two are alike, and no character of them needs to be quoted.
+#[test]
+fn of_an_outcome_and_a_reason_one_word() {
+    use Outcome::{Admitted, Denied, Full, InvalidKey, MissingKey, TooCostly};
+    let outcomes =
+        [Admitted, Denied, MissingKey, InvalidKey, TooCostly, Full].map(|outcome| outcome.to_string());
+    let reasons = [
+        Reason::None,
+        Reason::Malformed,
+        Reason::Checksum,
+        Reason::Unknown,
+        Reason::WrongSecret,
+        Reason::Revoked,
+        Reason::Expired,
+        Reason::Duplicate,
+        Reason::PepperMissing,
+        Reason::Damaged,
+    ]
+    .map(|reason| reason.to_string());
+    assert_eq!(outcomes, ["admitted", "denied", "missing_key", "invalid_key", "too_costly", "full"]);
+    assert_eq!(
+        reasons,
+        [
+            "none",
+            "malformed",
+            "checksum",
+            "unknown",
+            "wrong_secret",
+            "revoked",
+            "expired",
+            "duplicate",
+            "pepper_missing",
+            "damaged"
+        ]
+    );
+}
