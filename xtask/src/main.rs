@@ -15,6 +15,7 @@
 //! | `budgets.rs` | no hot path takes more instructions than it did |
 //! | `secrets.rs` | no branch and no index of a key check depends on a secret |
 //! | `fuzz.rs`, `timing.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
+//! | `python.rs` | the Python module, built, installed and tested as its users have it |
 //! | `source.rs` | Rust source as a list of words, for the two above |
 //! | `command.rs` | runs a program, quiet unless it fails |
 
@@ -26,6 +27,7 @@ mod models;
 mod mutants;
 mod panics;
 mod purity;
+mod python;
 mod rules;
 mod secrets;
 mod source;

@@ -8,7 +8,7 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{budgets, command, models, panics, purity, rules, secrets};
+use crate::{budgets, command, models, panics, purity, python, rules, secrets};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -123,6 +123,13 @@ pub(crate) const SUITES: &[Step] = &[
         needs: &[tools::curl, tools::node, tools::python],
         full_when_named: false,
         work: Work::Tests(&[TestFiles::one("keytally-server", "service")]),
+    },
+    Step {
+        name: "python",
+        about: "the Python module as its users have it: lints, types, vectors, threads, forks, workers",
+        needs: &[python::environment],
+        full_when_named: false,
+        work: Work::Call(python::test),
     },
 ];
 

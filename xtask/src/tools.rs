@@ -136,18 +136,22 @@ fn node_from_pypi() -> Result<()> {
     command::run(pip).map(drop)
 }
 
-/// What the virtual environment holds besides Python.
+/// What the virtual environment of the tests in Rust holds besides Python.
 const PACKAGES: &[&str] = &["requests"];
 
-/// The interpreter of a virtual environment with [`PACKAGES`]. The list is written into it last, so one that was left
-/// half-made, or made for another list, is made anew.
 fn virtual_environment() -> Result<PathBuf> {
-    let folder = std::path::absolute("target/venv")?;
+    virtual_environment_of(Path::new("target/venv"), PACKAGES)
+}
+
+/// The interpreter of a virtual environment with these packages. The list is written into it last, so one that was left
+/// half-made, or made for another list, is made anew.
+pub(crate) fn virtual_environment_of(folder: &Path, packages: &[&str]) -> Result<PathBuf> {
+    let folder = std::path::absolute(folder)?;
     let python = folder.join("bin/python");
-    let packages = PACKAGES.join("\n");
+    let list = packages.join("\n");
     let done = folder.join("packages.txt");
-    let complete = fs::read_to_string(&done).is_ok_and(|made_with| made_with == packages);
-    if complete && runs_python(&python, &format!("import {}", PACKAGES.join(", "))) {
+    let complete = fs::read_to_string(&done).is_ok_and(|made_with| made_with == list);
+    if complete && runs_python(&python, "import pip") {
         return Ok(python);
     }
 
@@ -162,16 +166,17 @@ fn virtual_environment() -> Result<PathBuf> {
     venv.args(["-m", "venv"]).arg(&folder);
     command::run(venv).context("the virtual environment of the tests cannot be made")?;
     let mut pip = pip(&python);
-    pip.args(PACKAGES);
+    pip.args(packages);
     command::run(pip).with_context(|| {
-        let packages = PACKAGES.join(" ");
+        let packages = packages.join(" ");
         format!("Python's {packages} is missing: `{} -m pip install {packages}` must work", python.display())
     })?;
-    fs::write(&done, packages)?;
+    fs::write(&done, list)?;
     Ok(python)
 }
 
-fn pip(python: &Path) -> Command {
+/// `pip install`.
+pub(crate) fn pip(python: &Path) -> Command {
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
     pip

@@ -1,0 +1,49 @@
+//! Makes the gates of `vectors/verdict.json` in a folder, each in a file of its name, for Python's tests to open.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a tool of tests")]
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use keytally_host::keytally::{Entropy, Name, NewKey, Peppers, Plan, Timestamp, parse_key};
+use keytally_host::{Config, Gate};
+use keytally_vectors::files::GateSetup;
+use keytally_vectors::{load_verdicts, model};
+
+fn main() {
+    let folder = PathBuf::from(env::args_os().nth(1).expect("a folder"));
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    for setup in &load_verdicts().gates {
+        make(&folder.join(&setup.gate), setup);
+    }
+}
+
+/// Keys are imported, which keeps their ids, and rotated where they have been.
+fn make(path: &PathBuf, setup: &GateSetup) {
+    let plans = vec![Plan::new("default", setup.policy.parse().unwrap()).unwrap()];
+    let config = Config { keys: 64, plans, ..Config::default() };
+    let gate = Gate::create(path, Peppers::new(&[&setup.pepper]).unwrap(), &config).unwrap();
+    for key in &setup.keys {
+        let parts = parse_key(key.text.as_bytes()).unwrap();
+        let env = Name::new(parts.env).unwrap();
+        let new = NewKey { account: key.account, env, plan: "default", not_after: key.not_after_s };
+        let first = key.previous.as_ref().unwrap_or(&key.text);
+        gate.administer(|administrator| {
+            let key_id = administrator.import(first.as_bytes(), &new, Timestamp::default())?;
+            assert_eq!(key_id, parts.id);
+            if key.previous.is_some() {
+                let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
+                let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
+                let entropy = Entropy::new(entropy);
+                let rotated =
+                    administrator.rotate(key_id, key.grace_until_s, entropy, Timestamp::default())?;
+                assert_eq!(rotated.expose(), key.text);
+            }
+            if key.revoked {
+                administrator.revoke(key_id)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    }
+}

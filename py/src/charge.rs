@@ -1,0 +1,75 @@
+//! The charge of an admitted request.
+
+use keytally_host::keytally::{self, Timestamp};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::arguments::Cost;
+
+/// What an admitted request was charged, and when: what ``refund`` and ``settle`` need to give back just that.
+///
+/// It is two numbers, so another process can give it back: ``Charge(charge.cost, charge.at_ms)``.
+///
+/// Args:
+///     cost: The units charged, 0 to 4294967295.
+///     at_ms: When, in Unix milliseconds.
+///
+/// >>> from keytally import Charge, Limiter
+/// >>> charge = Limiter("5/minute").check("203.0.113.9", now=1_700_000_000).charge
+/// >>> charge
+/// Charge(cost=1, at_ms=1700000000000)
+/// >>> Charge(charge.cost, charge.at_ms) == charge
+/// True
+#[pyclass(frozen, eq, hash, module = "keytally")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Charge {
+    cost: u32,
+    at_ms: u64,
+}
+
+#[pymethods]
+impl Charge {
+    #[new]
+    fn new(cost: Cost, at_ms: u64) -> Self {
+        Self { cost: cost.0, at_ms }
+    }
+
+    /// The units charged.
+    #[getter]
+    fn cost(&self) -> u32 {
+        self.cost
+    }
+
+    /// When they were charged, in Unix milliseconds.
+    #[getter]
+    fn at_ms(&self) -> u64 {
+        self.at_ms
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Charge(cost={}, at_ms={})", self.cost, self.at_ms)
+    }
+}
+
+impl From<keytally::Charge> for Charge {
+    fn from(charge: keytally::Charge) -> Self {
+        Self { cost: charge.cost, at_ms: charge.at.unix_ms() }
+    }
+}
+
+/// A charge as an argument. Verdicts that charged nothing have none, and say so.
+pub(crate) struct Charged(pub(crate) keytally::Charge);
+
+impl<'py> FromPyObject<'_, 'py> for Charged {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if value.is_none() {
+            return Err(PyValueError::new_err(
+                "charge is None: only an admitted verdict has one; look at verdict.admitted first",
+            ));
+        }
+        let charge = value.cast::<Charge>()?.get();
+        Ok(Self(keytally::Charge { cost: charge.cost, at: Timestamp::from_unix_ms(charge.at_ms) }))
+    }
+}

@@ -1,0 +1,532 @@
+//! The gate.
+
+use std::path::PathBuf;
+
+use keytally_host::Config;
+use keytally_host::keytally::gate::{AdminError as Admin, NewKey};
+use keytally_host::keytally::{Name, Timestamp};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMapping};
+use zeroize::Zeroizing;
+
+use crate::arguments::{
+    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, PolicyText, with_api_key, with_bytes,
+};
+use crate::charge::Charged;
+use crate::exceptions::{self, NoSuchKeyError};
+use crate::key::{Key, KeyInfo};
+use crate::policy::Policy;
+use crate::report::Report;
+use crate::verdict::Verdict;
+
+/// A table of issued API keys with their counts, in a file that any number of processes share.
+///
+/// `check` verifies a key and charges every window of its quota in one atomic step. Any number of threads and processes
+/// may use one gate at once: together they admit exactly the limit. Checks never wait; what changes keys waits for
+/// whoever else is changing some.
+///
+/// Every method that depends on the time takes ``now``: Unix seconds, as ``time.time()`` gives them, or a datetime that
+/// has a time zone. Without it the system's clock is read.
+///
+/// Where ``create``, ``open`` and ``in_memory`` take peppers, the server's secrets: ``pepper`` is the text, hex or base64
+/// of at least 32 bytes, several separated by commas, newest last. ``pepper_file`` is a file with one a line, readable by
+/// its owner only. With neither, ``KEYTALLY_PEPPER_FILE`` and ``KEYTALLY_PEPPER`` of the environment are looked at.
+///
+/// >>> import os, tempfile, keytally
+/// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+/// >>> secret = keytally.generate_pepper()
+/// >>> gate = keytally.Gate.create(path, pepper=secret, plans={"default": "100/minute, 1000/hour"})
+/// >>> key = gate.issue(42)
+/// >>> verdict = gate.check(key.expose())
+/// >>> verdict.admitted, verdict.account, verdict.remaining
+/// (True, 42, 999)
+/// >>> other = keytally.Gate.open(path, pepper=secret)
+/// >>> other.revoke(key.key_id)
+/// >>> gate.check(key.expose()).status
+/// 401
+#[pyclass(frozen, module = "keytally")]
+pub(crate) struct Gate {
+    pub(crate) gate: keytally_host::Gate,
+}
+
+/// How many keys are imported while others who change the gate wait.
+const BATCH: usize = 1000;
+
+#[pymethods]
+impl Gate {
+    /// Creates a gate in a new file, with mode 0600 and its room on the disk taken.
+    ///
+    /// Args:
+    ///     path: Where; a local file system, and nothing may be there yet.
+    ///     pepper, pepper_file: The server's secret, see the class.
+    ///     keys: The most keys, 1 to 67108864; each takes 68 bytes.
+    ///     plans: Policies by name, each a `Policy` or its text; at most 116, with the same windows. The first is for
+    ///         keys that name none. Left out: ``{"default": "100/minute, 1000/hour"}``.
+    ///     prefix: What every key begins with, 1 to 8 characters of ``a-z`` and ``0-9``.
+    ///
+    /// Raises:
+    ///     FileExistsError: There is something at the path.
+    ///     PepperError, PolicyError, CreateError: There can be no such gate.
+    ///     OSError: The system refuses.
+    #[staticmethod]
+    #[pyo3(signature = (path, *, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt"), text_signature = "(path, *, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\")")]
+    fn create(
+        py: Python<'_>,
+        path: PathBuf,
+        pepper: Option<String>,
+        pepper_file: Option<PathBuf>,
+        keys: Capacity,
+        plans: Option<&Bound<'_, PyMapping>>,
+        prefix: &str,
+    ) -> PyResult<Self> {
+        let peppers = arguments::peppers(pepper, pepper_file)?;
+        let config = config(&keys, plans, prefix)?;
+        Self::made(py, || keytally_host::Gate::create(path, peppers, &config))
+    }
+
+    /// Opens the gate in a file.
+    ///
+    /// Args:
+    ///     path: The file.
+    ///     pepper, pepper_file: The secret that its keys were issued under, see the class.
+    ///
+    /// Raises:
+    ///     FileNotFoundError: There is no such file.
+    ///     TableError: The file is no gate, is damaged, has other peppers, or others can get at it.
+    ///     PepperError: The pepper can't be one.
+    ///     OSError: The system refuses.
+    #[staticmethod]
+    #[pyo3(signature = (path, *, pepper=None, pepper_file=None))]
+    fn open(
+        py: Python<'_>,
+        path: PathBuf,
+        pepper: Option<String>,
+        pepper_file: Option<PathBuf>,
+    ) -> PyResult<Self> {
+        let peppers = arguments::peppers(pepper, pepper_file)?;
+        Self::made(py, || keytally_host::Gate::open(path, peppers))
+    }
+
+    /// Creates a gate that is in no file: for tests, and for one process with the children that it forks.
+    ///
+    /// Args and what it raises are those of `create`.
+    #[staticmethod]
+    #[pyo3(signature = (*, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt"), text_signature = "(*, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\")")]
+    fn in_memory(
+        py: Python<'_>,
+        pepper: Option<String>,
+        pepper_file: Option<PathBuf>,
+        keys: Capacity,
+        plans: Option<&Bound<'_, PyMapping>>,
+        prefix: &str,
+    ) -> PyResult<Self> {
+        let peppers = arguments::peppers(pepper, pepper_file)?;
+        let config = config(&keys, plans, prefix)?;
+        Self::made(py, || keytally_host::Gate::in_memory(peppers, &config))
+    }
+
+    /// Checks the key, and then charges ``cost`` to every window of its plan, if all have room for it, else to none.
+    ///
+    /// Args:
+    ///     api_key: The value of the ``X-API-Key`` header, ``None`` when there was none. A request with more than one
+    ///         gets ``Verdict.duplicate_header()``.
+    ///     cost: Units, 0 to 4294967295; 0 is always admitted and charges nothing.
+    ///     now: The time; the system's clock when left out.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> gate.check(None).body
+    /// b'{"error": "Missing X-API-Key header"}'
+    /// >>> gate.check("no key at all").reason
+    /// 'malformed'
+    #[pyo3(signature = (api_key, cost=Cost(1), *, now=None), text_signature = "($self, api_key, cost=1, *, now=None)")]
+    fn check(
+        slf: &Bound<'_, Self>,
+        api_key: &Bound<'_, PyAny>,
+        cost: Cost,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
+        let now = Moment::or_now(now);
+        with_api_key(api_key, |api_key| {
+            Verdict::of_gate(slf.get().gate.table().check(api_key, cost.0, now), slf)
+        })
+    }
+
+    /// Returns what `check` would, without the charge.
+    #[pyo3(signature = (api_key, cost=Cost(1), *, now=None), text_signature = "($self, api_key, cost=1, *, now=None)")]
+    fn peek(
+        slf: &Bound<'_, Self>,
+        api_key: &Bound<'_, PyAny>,
+        cost: Cost,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
+        let now = Moment::or_now(now);
+        with_api_key(api_key, |api_key| {
+            Verdict::of_gate(slf.get().gate.table().peek(api_key, cost.0, now), slf)
+        })
+    }
+
+    /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError: The gate has no such key.
+    ///     ValueError: ``charge`` is ``None``, as that of a verdict that was not admitted.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> verdict = gate.check(gate.issue(42).expose(), 10)
+    /// >>> gate.refund(verdict.key_id, verdict.charge).remaining
+    /// 1000
+    #[pyo3(signature = (key_id, charge, *, now=None))]
+    fn refund(
+        slf: &Bound<'_, Self>,
+        key_id: KeyIdText,
+        charge: Charged,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
+        let table = slf.get().gate.table();
+        Self::known(slf, key_id, table.refund(key_id.0, charge.0, Moment::or_now(now)))
+    }
+
+    /// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as there
+    /// is room. What found no room is the verdict's ``uncharged``. Settle a charge once.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError: The gate has no such key.
+    ///     ValueError: ``charge`` is ``None``, as that of a verdict that was not admitted.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> verdict = gate.check(gate.issue(42).expose(), 50)
+    /// >>> gate.settle(verdict.key_id, verdict.charge, 20).remaining
+    /// 980
+    #[pyo3(signature = (key_id, charge, actual, *, now=None))]
+    fn settle(
+        slf: &Bound<'_, Self>,
+        key_id: KeyIdText,
+        charge: Charged,
+        actual: Cost,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
+        let table = slf.get().gate.table();
+        Self::known(slf, key_id, table.settle(key_id.0, charge.0, actual.0, Moment::or_now(now)))
+    }
+
+    /// Forgets all counts of the key.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError: The gate has no such key.
+    #[pyo3(signature = (key_id, *, now=None))]
+    fn reset(slf: &Bound<'_, Self>, key_id: KeyIdText, now: Option<Moment>) -> PyResult<Verdict> {
+        let table = slf.get().gate.table();
+        Self::known(slf, key_id, table.reset(key_id.0, Moment::or_now(now)))
+    }
+
+    /// Issues a key. What it returns is the only copy of the secret.
+    ///
+    /// Args:
+    ///     account: The number of the account that the key belongs to, 0 to 4294967295.
+    ///     env: The environment, 1 to 8 characters of ``a-z`` and ``0-9``; a gate knows at most 16.
+    ///     plan: The plan's name; the gate's first when left out.
+    ///     expires: When the key ends: a datetime that has a time zone, or a timedelta from now; never when left out.
+    ///
+    /// Raises:
+    ///     GateFullError: Every record holds a key.
+    ///     NoSuchPlanError: The gate has no plan of that name.
+    ///     AdminError: There is no room for another environment, or another pepper.
+    ///     OSError: The system refuses.
+    #[pyo3(signature = (account, *, env="live", plan=None, expires=None, now=None))]
+    fn issue(
+        &self,
+        py: Python<'_>,
+        account: Account,
+        env: &str,
+        plan: Option<String>,
+        expires: Option<Expiry>,
+        now: Option<Moment>,
+    ) -> PyResult<Key> {
+        let now = Moment::or_now(now);
+        let new = New {
+            account: account.0,
+            env: arguments::name(env, "env")?,
+            plan: self.plan_name(plan),
+            not_after: Expiry::not_after(expires, now)?,
+        };
+        let issued = py.detach(|| {
+            let entropy = keytally_host::entropy()?;
+            self.gate.administer(|administrator| administrator.issue(&new.key(), entropy, now))
+        });
+        issued.map(|(key, key_id)| Key { key, key_id }).map_err(exceptions::of)
+    }
+
+    /// Takes in keys that were issued elsewhere, of any form, so that their holders keep them, and returns their key ids.
+    ///
+    /// Each is 16 to 256 bytes of printable ASCII without spaces. Importing the same keys again changes nothing. They are
+    /// taken in one by one: after an error, those before it are in the gate.
+    ///
+    /// Args:
+    ///     keys: The keys, each a str or bytes.
+    ///     account, env, plan, expires: As in `issue`.
+    ///
+    /// Raises:
+    ///     AdminError: A key can't be imported; the message says which, by its number, and why.
+    ///     OSError: The system refuses.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> [key_id] = gate.import_keys(["customer-key-0001"], 42)
+    /// >>> gate.check("customer-key-0001").key_id == key_id
+    /// True
+    #[pyo3(signature = (keys, account, *, env="live", plan=None, expires=None, now=None))]
+    fn import_keys(
+        &self,
+        keys: &Bound<'_, PyAny>,
+        account: Account,
+        env: &str,
+        plan: Option<String>,
+        expires: Option<Expiry>,
+        now: Option<Moment>,
+    ) -> PyResult<Vec<String>> {
+        let py = keys.py();
+        let now = Moment::or_now(now);
+        let new = New {
+            account: account.0,
+            env: arguments::name(env, "env")?,
+            plan: self.plan_name(plan),
+            not_after: Expiry::not_after(expires, now)?,
+        };
+        let mut key_ids = Vec::new();
+        let mut keys = keys.try_iter()?;
+        loop {
+            let batch = keys
+                .by_ref()
+                .take(BATCH)
+                .map(|key| with_bytes(&key?, "a key to import", |bytes| Zeroizing::new(bytes.to_vec())))
+                .collect::<PyResult<Vec<_>>>()?;
+            if batch.is_empty() {
+                return Ok(key_ids);
+            }
+            py.detach(|| self.import_batch(&batch, &new, now, &mut key_ids))?;
+        }
+    }
+
+    /// Gives a key a new secret, and returns it. The old secret stays good for a while, and both spend the same quota.
+    ///
+    /// Args:
+    ///     key_id: The key's public name.
+    ///     grace: How long the old secret stays good, a timedelta or seconds, rounded up to seconds; 0 ends it at once.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError: The gate has no such key.
+    ///     RevokedError: The key was revoked.
+    ///     OSError: The system refuses.
+    ///
+    /// >>> import datetime, keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> old = gate.issue(42)
+    /// >>> new = gate.rotate(old.key_id, grace=datetime.timedelta(hours=24))
+    /// >>> gate.check(old.expose()).remaining, gate.check(new.expose()).remaining
+    /// (999, 998)
+    #[pyo3(signature = (key_id, *, grace, now=None))]
+    fn rotate(&self, py: Python<'_>, key_id: KeyIdText, grace: Grace, now: Option<Moment>) -> PyResult<Key> {
+        let now = Moment::or_now(now);
+        let key_id = key_id.0;
+        let rotated = py.detach(|| {
+            let entropy = keytally_host::entropy()?;
+            self.gate.administer(|administrator| administrator.rotate(key_id, grace.until(now), entropy, now))
+        });
+        rotated.map(|key| Key { key, key_id }).map_err(exceptions::of)
+    }
+
+    /// Ends a key at once: the next check in any process sees it.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError: The gate has no such key.
+    ///     OSError: The system refuses.
+    fn revoke(&self, py: Python<'_>, key_id: KeyIdText) -> PyResult<()> {
+        py.detach(|| self.gate.revoke(key_id.0)).map_err(exceptions::of)
+    }
+
+    /// Moves a key to another plan, counts kept.
+    ///
+    /// Raises:
+    ///     NoSuchKeyError, NoSuchPlanError, RevokedError, OSError: As their names say.
+    fn assign(&self, py: Python<'_>, key_id: KeyIdText, plan: &str) -> PyResult<()> {
+        py.detach(|| self.gate.assign(key_id.0, plan)).map_err(exceptions::of)
+    }
+
+    /// Adds a plan, or gives the plan of that name other limits, counts kept.
+    ///
+    /// Args:
+    ///     name: 1 to 16 characters of ``a-z``, ``0-9``, ``-`` and ``_``.
+    ///     policy: A `Policy` or its text, with the windows and the algorithm of the gate's other plans.
+    ///
+    /// Raises:
+    ///     PolicyError, CreateError: There can be no such plan.
+    ///     AdminError: The gate can't have it; the message says why.
+    ///     OSError: The system refuses.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> gate.set_plan("pro", "1000/minute, 20000/hour")
+    /// >>> gate.plans
+    /// {'default': Policy('100/minute, 1000/hour'), 'pro': Policy('1000/minute, 20000/hour')}
+    fn set_plan(&self, py: Python<'_>, name: &str, policy: PolicyText) -> PyResult<()> {
+        let plan = arguments::plan(name, policy.0)?;
+        py.detach(|| self.gate.set_plan(&plan)).map_err(exceptions::of)
+    }
+
+    /// Returns everything that may be shown of every key, revoked ones too, in the order of their key ids.
+    #[pyo3(signature = (*, now=None))]
+    fn list(&self, py: Python<'_>, now: Option<Moment>) -> Vec<KeyInfo> {
+        let now = Moment::or_now(now);
+        py.detach(|| self.gate.table().list(now).map(|info| KeyInfo::of(info, &self.gate, now)).collect())
+    }
+
+    /// Returns everything that may be shown of one key; ``None`` when the gate has no such key.
+    #[pyo3(signature = (key_id, *, now=None))]
+    fn key(&self, key_id: KeyIdText, now: Option<Moment>) -> Option<KeyInfo> {
+        let now = Moment::or_now(now);
+        Some(KeyInfo::of(self.gate.table().key(key_id.0, now)?, &self.gate, now))
+    }
+
+    /// Reads the whole gate and reports what is wrong with it. The change of an administrator that was killed is
+    /// completed first.
+    ///
+    /// Raises:
+    ///     OSError: The system refuses.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> gate.verify()
+    /// <Report: completed=False, flaws=[]>
+    fn verify(&self, py: Python<'_>) -> PyResult<Report> {
+        py.detach(|| {
+            let mut flaws = Vec::new();
+            let completed = self.gate.verify(|flaw| flaws.push(flaw))?;
+            Ok(Report { completed, flaws })
+        })
+        .map_err(exceptions::of)
+    }
+
+    /// The path that the gate was opened or created with; ``None`` in memory.
+    #[getter]
+    fn path(&self) -> Option<PathBuf> {
+        self.gate.path().map(PathBuf::from)
+    }
+
+    /// The policies of the plans by their names, the first for keys that name none.
+    #[getter]
+    fn plans<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let plans = PyDict::new(py);
+        for (_, plan) in self.gate.table().plans() {
+            plans.set_item(plan.name.as_str(), Policy { policy: plan.policy })?;
+        }
+        Ok(plans)
+    }
+
+    /// What every key begins with.
+    #[getter]
+    fn prefix(&self) -> String {
+        self.gate.table().prefix().to_string()
+    }
+
+    /// The most keys.
+    #[getter]
+    fn capacity(&self) -> u32 {
+        self.gate.table().capacity()
+    }
+
+    fn __repr__(&self) -> String {
+        match self.gate.path() {
+            Some(path) => format!("<Gate in {}>", path.display()),
+            None => "<Gate in memory>".to_owned(),
+        }
+    }
+}
+
+impl Gate {
+    /// Taking room for a file takes a while, in which other threads go on.
+    fn made(
+        py: Python<'_>,
+        make: impl FnOnce() -> Result<keytally_host::Gate, keytally_host::Error> + Send,
+    ) -> PyResult<Self> {
+        py.detach(make).map(|gate| Self { gate }).map_err(exceptions::of)
+    }
+
+    fn known(
+        slf: &Bound<'_, Self>,
+        key_id: KeyIdText,
+        verdict: Option<keytally_host::keytally::Verdict>,
+    ) -> PyResult<Verdict> {
+        match verdict {
+            Some(verdict) => Ok(Verdict::of_gate(verdict, slf)),
+            None => Err(NoSuchKeyError::new_err(Admin::NoSuchKey(key_id.0).to_string())),
+        }
+    }
+
+    /// The plan that was named, or the gate's first.
+    fn plan_name(&self, named: Option<String>) -> String {
+        named.unwrap_or_else(|| {
+            self.gate.table().plan(0).map(|plan| plan.name.as_str().to_owned()).unwrap_or_default()
+        })
+    }
+
+    /// Imports keys under one lock. Those that are there already, for the same account, have their key ids too.
+    fn import_batch(
+        &self,
+        batch: &[Zeroizing<Vec<u8>>],
+        new: &New,
+        now: Timestamp,
+        key_ids: &mut Vec<String>,
+    ) -> PyResult<()> {
+        let mut refused = None;
+        let done = self.gate.administer(|administrator| {
+            for key in batch {
+                match administrator.import(key, &new.key(), now) {
+                    Ok(key_id) => key_ids.push(key_id.to_string()),
+                    Err(Admin::AlreadyImported(key_id))
+                        if self.gate.key(key_id).is_some_and(|info| info.account == new.account) =>
+                    {
+                        key_ids.push(key_id.to_string());
+                    }
+                    Err(error) => {
+                        refused = Some(error);
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        });
+        done.map_err(exceptions::of)?;
+        match refused {
+            None => Ok(()),
+            Some(error) => {
+                let sentence = format!("key {}: {error}; those before it are imported", key_ids.len() + 1);
+                Err(exceptions::admin(&error, sentence))
+            }
+        }
+    }
+}
+
+/// What a new key is to be, owned.
+struct New {
+    account: u32,
+    env: Name,
+    plan: String,
+    not_after: u32,
+}
+
+impl New {
+    fn key(&self) -> NewKey<'_> {
+        NewKey { account: self.account, env: self.env, plan: &self.plan, not_after: self.not_after }
+    }
+}
+
+fn config(keys: &Capacity, plans: Option<&Bound<'_, PyMapping>>, prefix: &str) -> PyResult<Config> {
+    let mut config = Config { keys: keys.0, prefix: arguments::name(prefix, "prefix")?, ..Config::default() };
+    if let Some(plans) = plans {
+        config.plans = arguments::plans(plans)?;
+    }
+    Ok(config)
+}

@@ -1,0 +1,171 @@
+//! A new key, and what may be shown of one.
+
+use core::fmt::Write as _;
+
+use keytally_host::keytally::gate::KeyInfo as Info;
+use keytally_host::keytally::{self, KeyId, KeyState, Timestamp};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::verdict;
+
+/// A key that was just issued or rotated. It holds the only copy of the secret; the gate keeps its HMAC.
+///
+/// ``print`` and ``repr`` show its hint, so that it gets into no log by accident.
+///
+/// >>> import keytally
+/// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+/// >>> key = gate.issue(42)
+/// >>> key.expose().startswith("kt_live_"), key.expose() in repr(key)
+/// (True, False)
+/// >>> gate.check(key.expose()).admitted
+/// True
+#[pyclass(frozen, module = "keytally")]
+pub(crate) struct Key {
+    pub(crate) key: keytally::Key,
+    pub(crate) key_id: KeyId,
+}
+
+#[pymethods]
+impl Key {
+    /// Returns the key as the client must send it. Don't log it.
+    fn expose(&self) -> &str {
+        self.key.expose()
+    }
+
+    /// The key's public name: it survives rotation and may stand in logs.
+    #[getter]
+    fn key_id(&self) -> String {
+        self.key_id.to_string()
+    }
+
+    /// What may be shown of the key: prefix, environment and the last four characters.
+    #[getter]
+    fn hint(&self) -> String {
+        self.key.hint().to_string()
+    }
+
+    fn __str__(&self) -> String {
+        self.hint()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Key {}: {}>", self.key_id, self.hint())
+    }
+}
+
+/// Everything that may be shown of a key: what ``Gate.list`` returns. Times are Unix seconds.
+///
+/// >>> import keytally
+/// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+/// >>> key = gate.issue(42, env="test")
+/// >>> [info] = gate.list()
+/// >>> info.account, info.env, info.plan, info.state, info.expires
+/// (42, 'test', 'default', 'active', None)
+/// >>> info.key_id == key.key_id, info.hint == key.hint
+/// (True, True)
+#[pyclass(frozen, module = "keytally")]
+pub(crate) struct KeyInfo {
+    info: Info,
+    plan: Option<String>,
+    hint: String,
+    now: Timestamp,
+}
+
+impl KeyInfo {
+    pub(crate) fn of(info: Info, gate: &keytally_host::Gate, now: Timestamp) -> Self {
+        let table = gate.table();
+        let mut hint = format!("{}_", table.prefix());
+        // Writing to a String cannot fail.
+        if let Some(env) = info.env {
+            let _ = write!(hint, "{env}_");
+        }
+        let _ = write!(hint, "…{}", info.last_characters.as_deref().unwrap_or_default());
+        let plan = table.plan(info.plan).map(|plan| plan.name.as_str().to_owned());
+        Self { info, plan, hint, now }
+    }
+}
+
+#[pymethods]
+impl KeyInfo {
+    /// The key's public name.
+    #[getter]
+    fn key_id(&self) -> String {
+        self.info.key_id.to_string()
+    }
+
+    /// The number of the account that the key belongs to.
+    #[getter]
+    fn account(&self) -> u32 {
+        self.info.account
+    }
+
+    /// The environment; ``None`` in a damaged record.
+    #[getter]
+    fn env(&self) -> Option<String> {
+        self.info.env.map(|env| env.to_string())
+    }
+
+    /// The name of the plan; ``None`` in a damaged record.
+    #[getter]
+    fn plan(&self) -> Option<&str> {
+        self.plan.as_deref()
+    }
+
+    /// ``"active"``, ``"revoked"`` or ``"expired"``.
+    #[getter]
+    fn state(&self) -> &'static str {
+        let not_after = self.info.not_after;
+        match self.info.state {
+            KeyState::Revoked => "revoked",
+            KeyState::Active if not_after != 0 && self.now.unix_s() >= u64::from(not_after) => "expired",
+            KeyState::Active => "active",
+        }
+    }
+
+    /// What may be shown of the key: prefix, environment and the last four characters.
+    #[getter]
+    fn hint(&self) -> &str {
+        &self.hint
+    }
+
+    /// When the key expires; ``None`` for never.
+    #[getter]
+    fn expires(&self) -> Option<u32> {
+        Some(self.info.not_after).filter(|&unix_s| unix_s != 0)
+    }
+
+    /// Until when the secret before the last rotation is good; ``None`` when it no longer is.
+    #[getter]
+    fn grace_until(&self) -> Option<u32> {
+        Some(self.info.grace_until).filter(|&unix_s| u64::from(unix_s) > self.now.unix_s())
+    }
+
+    /// When the key was last charged, rounded down to the smallest window; ``None`` when never, or reset since.
+    #[getter]
+    fn last_used(&self) -> Option<u64> {
+        self.info.last_used.map(Timestamp::unix_s)
+    }
+
+    /// The number of the pepper that the secret is stored under.
+    #[getter]
+    fn pepper(&self) -> u8 {
+        self.info.pepper
+    }
+
+    /// The use of each window, shortest first, each a `QuotaState`.
+    #[getter]
+    fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        verdict::quotas(py, &self.info.quotas)
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "<KeyInfo {}: {}, account {}, {}>",
+            self.info.key_id,
+            self.hint,
+            self.info.account,
+            self.state()
+        )
+    }
+}

@@ -1,0 +1,97 @@
+//! Policies and their quotas.
+
+use keytally_host::keytally::{self, Algorithm};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::arguments::PolicyText;
+
+/// What may be used: one to four limits, each per window of time, whose windows nest.
+///
+/// Args:
+///     text: ``[fixed|sliding] LIMIT/[N]UNIT, …`` with the units second, minute, hour, day, or s, m, h, d.
+///
+/// Raises:
+///     PolicyError: There is no such policy; the message says which part is wrong, and how.
+///
+/// >>> from keytally import Policy
+/// >>> policy = Policy("1000/hour, 100/minute")
+/// >>> policy
+/// Policy('100/minute, 1000/hour')
+/// >>> policy.quotas[0].limit, policy.quotas[0].window
+/// (100, 60)
+/// >>> Policy("100/fortnight")
+/// Traceback (most recent call last):
+/// keytally.exceptions.PolicyError: "fortnight" is no unit; the units are second, minute, hour, day, or s, m, h, d
+#[pyclass(frozen, eq, module = "keytally")]
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Policy {
+    pub(crate) policy: keytally::Policy,
+}
+
+#[pymethods]
+impl Policy {
+    #[new]
+    fn new(text: PolicyText) -> Self {
+        Self { policy: text.0 }
+    }
+
+    /// How the windows count: ``"fixed"``, aligned to the Unix epoch, or ``"sliding"``, the last full window length.
+    #[getter]
+    fn algorithm(&self) -> &'static str {
+        match self.policy.algorithm() {
+            Algorithm::Fixed => "fixed",
+            Algorithm::Sliding => "sliding",
+        }
+    }
+
+    /// The quotas, shortest window first.
+    #[getter]
+    fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let quota = |quota: &keytally::Quota| Quota { limit: quota.limit, window: quota.window.seconds() };
+        PyTuple::new(py, self.policy.quotas().iter().map(quota).collect::<Vec<_>>())
+    }
+
+    fn __str__(&self) -> String {
+        self.policy.to_string()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Policy('{}')", self.policy)
+    }
+
+    fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {
+        self.policy.to_string().into_pyobject(py)?.hash()
+    }
+}
+
+/// At most so many units of cost in each window of that length.
+///
+/// >>> from keytally import Policy
+/// >>> Policy("5/10s").quotas
+/// (Quota(limit=5, window=10),)
+#[pyclass(frozen, eq, hash, module = "keytally")]
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Quota {
+    limit: u32,
+    window: u32,
+}
+
+#[pymethods]
+impl Quota {
+    /// The most that is admitted in one window.
+    #[getter]
+    fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// The length of the window in seconds.
+    #[getter]
+    fn window(&self) -> u32 {
+        self.window
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Quota(limit={}, window={})", self.limit, self.window)
+    }
+}

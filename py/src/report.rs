@@ -1,0 +1,62 @@
+//! What `verify` reports.
+
+use keytally_host::keytally::gate;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+/// What ``Gate.verify`` found.
+#[pyclass(frozen, module = "keytally")]
+pub(crate) struct Report {
+    pub(crate) completed: bool,
+    pub(crate) flaws: Vec<gate::Flaw>,
+}
+
+#[pymethods]
+impl Report {
+    /// Whether an administrator had been killed in the middle of a change, which is completed now.
+    #[getter]
+    fn completed(&self) -> bool {
+        self.completed
+    }
+
+    /// What is wrong, each a `Flaw`; empty when all is well.
+    #[getter]
+    fn flaws<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, self.flaws.iter().map(|&flaw| Flaw { flaw }).collect::<Vec<_>>())
+    }
+
+    fn __repr__(&self) -> String {
+        let flaws: Vec<String> = self.flaws.iter().map(|flaw| format!("<Flaw: {flaw}>")).collect();
+        let completed = if self.completed { "True" } else { "False" };
+        format!("<Report: completed={completed}, flaws=[{}]>", flaws.join(", "))
+    }
+}
+
+/// Something in a gate that no administrator and no check could have left there. ``str`` tells it in a sentence.
+#[pyclass(frozen, module = "keytally")]
+pub(crate) struct Flaw {
+    flaw: gate::Flaw,
+}
+
+#[pymethods]
+impl Flaw {
+    /// The number of the record.
+    #[getter]
+    fn record(&self) -> u32 {
+        self.flaw.record
+    }
+
+    /// The key that the record holds, as far as it can be told.
+    #[getter]
+    fn key_id(&self) -> Option<String> {
+        self.flaw.key_id.map(|key_id| key_id.to_string())
+    }
+
+    fn __str__(&self) -> String {
+        self.flaw.to_string()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Flaw: {}>", self.flaw)
+    }
+}

@@ -1,0 +1,296 @@
+//! The verdict. It holds the core's, and works out what it is asked for.
+
+use keytally_host::keytally::{self, Reason};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+
+use crate::arguments::Moment;
+use crate::charge::Charge;
+use crate::exceptions;
+use crate::gate::Gate;
+
+/// The answer to a check: everything that an HTTP response, a log line or a later refund needs. True when admitted.
+///
+/// >>> import keytally
+/// >>> limiter = keytally.Limiter("1/minute")
+/// >>> verdict = limiter.check("203.0.113.9", now=1_700_000_000)
+/// >>> verdict
+/// <Verdict admitted: 0 of 1 left>
+/// >>> bool(verdict), verdict.remaining, verdict.reset
+/// (True, 0, 1700000040)
+/// >>> verdict = limiter.check("203.0.113.9", now=1_700_000_000)
+/// >>> verdict.outcome, verdict.status, verdict.retry_after
+/// ('denied', 429, 40)
+/// >>> verdict.body
+/// b'{"error": "Rate limit exceeded. Please try again later."}'
+/// >>> verdict.headers[-1]
+/// ('Retry-After', '40')
+#[pyclass(frozen, module = "keytally")]
+pub(crate) struct Verdict {
+    verdict: keytally::Verdict,
+    /// Who knows the names of plan and environment.
+    gate: Option<Py<Gate>>,
+}
+
+impl Verdict {
+    #[inline]
+    pub(crate) fn of(verdict: keytally::Verdict) -> Self {
+        Self { verdict, gate: None }
+    }
+
+    #[inline]
+    pub(crate) fn of_gate(verdict: keytally::Verdict, gate: &Bound<'_, Gate>) -> Self {
+        Self { verdict, gate: Some(gate.clone().unbind()) }
+    }
+}
+
+#[pymethods]
+impl Verdict {
+    /// Returns the verdict on a request whose key header came more than once: it is invalid, whatever the values
+    /// are, since the next server in the chain might pick another one.
+    ///
+    /// >>> from keytally import Verdict
+    /// >>> verdict = Verdict.duplicate_header()
+    /// >>> verdict.status, verdict.reason
+    /// (401, 'duplicate')
+    #[staticmethod]
+    #[pyo3(signature = (*, now=None))]
+    fn duplicate_header(now: Option<Moment>) -> Self {
+        Self::of(keytally::Verdict::duplicate_header(Moment::or_now(now)))
+    }
+
+    /// Whether the request may go on.
+    #[getter]
+    fn admitted(&self) -> bool {
+        self.verdict.admitted()
+    }
+
+    /// What was decided: ``"admitted"``, ``"denied"``, ``"missing_key"``, ``"invalid_key"``, ``"too_costly"`` or
+    /// ``"full"``.
+    #[getter]
+    fn outcome(&self) -> &'static str {
+        self.verdict.outcome().as_str()
+    }
+
+    /// Why the key is invalid, for logs and metrics, never for the client: ``"malformed"``, ``"checksum"``,
+    /// ``"unknown"``, ``"wrong_secret"``, ``"revoked"``, ``"expired"``, ``"duplicate"``, ``"pepper_missing"`` or
+    /// ``"damaged"``; ``None`` when it isn't.
+    #[getter]
+    fn reason(&self) -> Option<&'static str> {
+        match self.verdict.reason() {
+            Reason::None => None,
+            reason => Some(reason.as_str()),
+        }
+    }
+
+    /// The HTTP status: 200 (the application's to replace), 401, 429 or 503.
+    #[getter]
+    fn status(&self) -> u16 {
+        self.verdict.http_status()
+    }
+
+    /// The response's body, JSON; empty when admitted.
+    #[getter]
+    fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.verdict.body().as_bytes())
+    }
+
+    /// The body's media type.
+    #[getter]
+    fn content_type(&self) -> &'static str {
+        "application/json"
+    }
+
+    /// The body as a problem document, ``application/problem+json`` (RFC 9457), for clients that want to be told which
+    /// quota it was; empty when admitted.
+    #[getter]
+    fn problem<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, self.verdict.problem().as_bytes())
+    }
+
+    /// The header fields of the response, name and value of each, whatever the outcome. Set them, don't append: there
+    /// must be one of each.
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let fields = PyList::empty(py);
+        for (name, value) in self.verdict.headers().iter() {
+            fields.append((PyString::intern(py, name), value))?;
+        }
+        Ok(fields)
+    }
+
+    /// The same as bytes with lowercase names, as ASGI takes them.
+    #[getter]
+    fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        let fields = PyList::empty(py);
+        for (name, value) in self.verdict.headers().iter() {
+            let name = name.to_ascii_lowercase();
+            fields.append((PyBytes::new(py, name.as_bytes()), PyBytes::new(py, value.as_bytes())))?;
+        }
+        Ok(fields)
+    }
+
+    /// The number of the account that the key belongs to; ``None`` unless the secret was right.
+    #[getter]
+    fn account(&self) -> Option<u32> {
+        self.verdict.holder().map(|holder| holder.account)
+    }
+
+    /// The key's public name; ``None`` unless the secret was right.
+    #[getter]
+    fn key_id(&self) -> Option<String> {
+        self.verdict.holder().map(|holder| holder.key_id.to_string())
+    }
+
+    /// The name of the key's plan; ``None`` unless the secret was right.
+    #[getter]
+    fn plan(&self) -> Option<String> {
+        let plan = self.gate.as_ref()?.get().gate.table().plan(self.verdict.holder()?.plan)?;
+        Some(plan.name.as_str().to_owned())
+    }
+
+    /// The key's environment; ``None`` unless the secret was right.
+    #[getter]
+    fn env(&self) -> Option<String> {
+        let env = self.gate.as_ref()?.get().gate.table().env(self.verdict.holder()?.env)?;
+        Some(env.to_string())
+    }
+
+    /// The limit of the longest window; ``None`` when nothing was counted, as for an invalid key.
+    #[getter]
+    fn limit(&self) -> Option<u32> {
+        self.verdict.quotas().longest().map(|quota| quota.limit)
+    }
+
+    /// Units left in the longest window; 0 when nothing was counted, as for an invalid key.
+    #[getter]
+    fn remaining(&self) -> u32 {
+        self.verdict.remaining()
+    }
+
+    /// When the longest window will have forgotten all that it counts now, in Unix seconds; ``None`` when nothing was
+    /// counted.
+    #[getter]
+    fn reset(&self) -> Option<u64> {
+        self.verdict.quotas().longest().map(|quota| quota.reset_unix_s)
+    }
+
+    /// Seconds until a try is worthwhile, rounded up and at least 1; ``None`` unless denied or full.
+    #[getter]
+    fn retry_after(&self) -> Option<u32> {
+        self.verdict.retry_after_s()
+    }
+
+    /// Every window after the decision, shortest first, each a `QuotaState`; empty when nothing was counted.
+    #[getter]
+    fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        quotas(py, self.verdict.quotas())
+    }
+
+    /// What was charged, to be kept for a later ``refund`` or ``settle``; ``None`` unless admitted.
+    #[getter]
+    fn charge(&self) -> Option<Charge> {
+        self.verdict.charge().map(Charge::from)
+    }
+
+    /// Units that a ``settle`` found no room for; 0 in every other verdict.
+    #[getter]
+    fn uncharged(&self) -> u32 {
+        self.verdict.uncharged()
+    }
+
+    /// Does nothing when admitted, and raises what happened otherwise.
+    ///
+    /// Raises:
+    ///     MissingKeyError, InvalidKeyError, DeniedError, TooCostlyError, FullError: Each is a `RefusedError`, and
+    ///         holds the verdict.
+    ///
+    /// >>> import keytally
+    /// >>> limiter = keytally.Limiter("1/minute")
+    /// >>> limiter.check("203.0.113.9", now=1_700_000_000).raise_for_status()
+    /// >>> limiter.check("203.0.113.9", now=1_700_000_000).raise_for_status()
+    /// Traceback (most recent call last):
+    /// keytally.exceptions.DeniedError: denied (429); try again in 40 s
+    fn raise_for_status(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let outcome = slf.get().verdict.outcome();
+        exceptions::refused(outcome, (slf.clone().unbind(),)).map_or(Ok(()), Err)
+    }
+
+    fn __bool__(&self) -> bool {
+        self.verdict.admitted()
+    }
+
+    fn __repr__(&self) -> String {
+        let outcome = self.verdict.outcome();
+        match (self.reason(), self.verdict.quotas().longest()) {
+            (Some(reason), _) => format!("<Verdict {outcome}: {reason}>"),
+            (None, Some(quota)) => {
+                format!("<Verdict {outcome}: {} of {} left>", quota.remaining, quota.limit)
+            }
+            (None, None) => format!("<Verdict {outcome}>"),
+        }
+    }
+}
+
+/// The windows as a tuple.
+pub(crate) fn quotas<'py>(py: Python<'py>, quotas: &keytally::Quotas) -> PyResult<Bound<'py, PyTuple>> {
+    PyTuple::new(py, quotas.iter().map(|state| QuotaState { state }).collect::<Vec<_>>())
+}
+
+/// One window of a verdict.
+///
+/// >>> import keytally
+/// >>> verdict = keytally.Limiter("5/minute, 9/hour").check("203.0.113.9", now=1_700_000_000)
+/// >>> verdict.quotas[0]
+/// <QuotaState minute: 4 of 5 left until 1700000040>
+#[pyclass(frozen, module = "keytally")]
+pub(crate) struct QuotaState {
+    state: keytally::QuotaState,
+}
+
+#[pymethods]
+impl QuotaState {
+    /// The most that one window admits.
+    #[getter]
+    fn limit(&self) -> u32 {
+        self.state.limit
+    }
+
+    /// What is left, at most the limit.
+    #[getter]
+    fn remaining(&self) -> u32 {
+        self.state.remaining
+    }
+
+    /// The length of the window in seconds.
+    #[getter]
+    fn window(&self) -> u32 {
+        self.state.window.seconds()
+    }
+
+    /// The window's name in header fields: ``second``, ``minute``, ``hour`` or ``day``, else its seconds, ``90s``.
+    #[getter]
+    fn name(&self) -> String {
+        self.state.window.to_string()
+    }
+
+    /// When all that is counted now will be forgotten, in Unix seconds.
+    #[getter]
+    fn reset(&self) -> u64 {
+        self.state.reset_unix_s
+    }
+
+    /// Whether this window is why the request was denied.
+    #[getter]
+    fn lacking(&self) -> bool {
+        self.state.lacking
+    }
+
+    fn __repr__(&self) -> String {
+        let state = &self.state;
+        format!(
+            "<QuotaState {}: {} of {} left until {}>",
+            state.window, state.remaining, state.limit, state.reset_unix_s
+        )
+    }
+}

@@ -1,0 +1,349 @@
+"""The gate: every method, and what it says of bad input."""
+
+import datetime as dt
+import os
+
+import pytest
+
+import keytally
+from keytally import Gate
+
+
+def test_a_check_verifies_and_then_charges(gate, now):
+    key = gate.issue(42, env="test", now=now)
+    verdict = gate.check(key.expose(), now=now)
+    assert verdict
+    assert (verdict.outcome, verdict.reason, verdict.status) == ("admitted", None, 200)
+    assert (verdict.account, verdict.key_id, verdict.env, verdict.plan) == (42, key.key_id, "test", "default")
+    assert (verdict.limit, verdict.remaining, verdict.retry_after) == (1000, 999, None)
+    assert [(q.name, q.limit, q.remaining, q.window) for q in verdict.quotas] == [
+        ("minute", 100, 99, 60),
+        ("hour", 1000, 999, 3600),
+    ]
+    assert gate.check(key.expose().encode(), now=now).remaining == 998
+    assert gate.peek(key.expose(), now=now).remaining == 998
+
+
+def test_the_responses_of_the_contract(gate, now):
+    key = gate.issue(42, now=now).expose()
+    missing, invalid = gate.check(None, now=now), gate.check(key[:-1] + "!", now=now)
+    denied = [gate.check(key, now=now) for _ in range(101)][-1]
+    assert (missing.status, missing.body) == (401, b'{"error": "Missing X-API-Key header"}')
+    assert (invalid.status, invalid.body) == (401, b'{"error": "Invalid API key"}')
+    assert (denied.status, denied.body) == (
+        429,
+        b'{"error": "Rate limit exceeded. Please try again later."}',
+    )
+    assert dict(denied.headers) == {
+        "X-RateLimit-Limit": "1000",
+        "X-RateLimit-Remaining": "900",
+        "X-RateLimit-Reset": "1700053200",
+        "RateLimit-Policy": '"minute";q=100;w=60, "hour";q=1000;w=3600',
+        "RateLimit": '"minute";r=0;t=40, "hour";r=900;t=3580',
+        "Retry-After": "40",
+    }
+    assert denied.raw_headers == [(n.lower().encode(), v.encode()) for n, v in denied.headers]
+    assert invalid.headers == [("WWW-Authenticate", 'ApiKey realm="api", header="X-API-Key"')]
+    assert denied.content_type == "application/json"
+    assert b"quota-exceeded" in denied.problem
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "x", "\0", "é", "\udcff", "\ud800", "k" * 5000, b"", b"\xff\xfe", "kt_live_", None]
+)
+def test_no_text_that_a_client_sends_is_an_error(gate, text):
+    assert gate.check(text).status == 401
+
+
+def test_a_key_of_another_type_is_an_error_that_says_so(gate):
+    for bad, name in [(5, "int"), (bytearray(b"x"), "bytearray"), (["k"], "list")]:
+        with pytest.raises(TypeError, match=f"api_key must be str or bytes, not {name}"):
+            gate.check(bad)
+
+
+def test_refund_and_settle_and_reset(gate, now):
+    key = gate.issue(42, now=now).expose()
+    verdict = gate.check(key, 50, now=now)
+    assert gate.settle(verdict.key_id, verdict.charge, 20, now=now).remaining == 980
+    verdict = gate.check(key, 10, now=now)
+    assert gate.refund(verdict.key_id, verdict.charge, now=now).remaining == 980
+    assert gate.reset(verdict.key_id, now=now).remaining == 1000
+    denied = gate.check(key, 101, now=now)
+    assert (denied.outcome, denied.charge, denied.status) == ("too_costly", None, 429)
+    with pytest.raises(ValueError, match="only an admitted verdict has one"):
+        gate.refund(denied.key_id, denied.charge)
+    with pytest.raises(ValueError, match="key_id is None"):
+        gate.refund(gate.check("x").key_id, verdict.charge)
+    with pytest.raises(keytally.NoSuchKeyError, match="has no key 00000000001"):
+        gate.refund("00000000001", verdict.charge)
+    with pytest.raises(keytally.KeyIdError, match="11 characters"):
+        gate.reset("!")
+
+
+def test_another_process_can_give_back_a_charge_from_its_numbers(gate, now):
+    key = gate.issue(42, now=now).expose()
+    charge = gate.check(key, 10, now=now).charge
+    again = keytally.Charge(charge.cost, charge.at_ms)
+    assert (again == charge, hash(again) == hash(charge), again != keytally.Charge(9, 0)) == (
+        True,
+        True,
+        True,
+    )
+    assert gate.refund(gate.list()[0].key_id, again, now=now).remaining == 1000
+
+
+def test_rotation_shares_the_quota_and_ends(gate, now):
+    old = gate.issue(42, now=now)
+    new = gate.rotate(old.key_id, grace=dt.timedelta(hours=1), now=now)
+    assert gate.check(old.expose(), now=now).remaining == 999
+    assert gate.check(new.expose(), now=now).remaining == 998
+    assert gate.key(old.key_id, now=now).grace_until == now + 3600
+    assert gate.check(old.expose(), now=now + 3600).reason == "expired"
+    newest = gate.rotate(old.key_id, grace=0, now=now)
+    assert gate.check(new.expose(), now=now).status == 401
+    assert gate.check(newest.expose(), now=now).admitted
+    for bad in (-1, float("nan"), dt.timedelta(seconds=-1)):
+        with pytest.raises(ValueError, match="grace is"):
+            gate.rotate(old.key_id, grace=bad)
+
+
+def test_revocation_is_seen_at_once_by_whoever_has_the_file_open(tmp_path, pepper):
+    path = tmp_path / "api.gate"
+    gate = Gate.create(path, pepper=pepper, keys=64)
+    other = Gate.open(str(path), pepper=pepper)
+    key = gate.issue(42)
+    assert other.check(key.expose()).admitted
+    gate.revoke(key.key_id)
+    assert other.check(key.expose()).reason == "revoked"
+    with pytest.raises(keytally.RevokedError, match="was revoked"):
+        other.rotate(key.key_id, grace=0)
+
+
+def test_keys_expire(gate, now):
+    key = gate.issue(42, expires=dt.timedelta(minutes=1), now=now)
+    assert gate.check(key.expose(), now=now + 59).admitted
+    assert gate.check(key.expose(), now=now + 60).reason == "expired"
+    [info] = gate.list(now=now + 60)
+    assert (info.state, info.expires) == ("expired", now + 60)
+    at = dt.datetime(2100, 1, 1, tzinfo=dt.timezone.utc)
+    assert gate.key(gate.issue(1, expires=at).key_id).expires == int(at.timestamp())
+    with pytest.raises(ValueError, match="not in the future"):
+        gate.issue(42, expires=dt.timedelta(0))
+    with pytest.raises(ValueError, match="can't expire after 2106"):
+        gate.issue(42, expires=dt.timedelta(days=40_000))
+    with pytest.raises(ValueError, match="names no time zone"):
+        gate.issue(42, expires=dt.datetime(2100, 1, 1))  # noqa: DTZ001
+    with pytest.raises(TypeError, match="expires must be a datetime or a timedelta, not int"):
+        gate.issue(42, expires=3600)
+
+
+def test_foreign_keys_are_imported(gate):
+    keys = [f"customer-key-{n:04}" for n in range(5)]
+    key_ids = gate.import_keys(keys[:3], 7, env="test")
+    assert gate.import_keys((key.encode() for key in keys), 7, env="test")[:3] == key_ids
+    assert gate.check(keys[4]).account == 7
+    with pytest.raises(keytally.AlreadyImportedError, match="key 1: .* in the gate already"):
+        gate.import_keys(keys, 8)
+    with pytest.raises(
+        keytally.AdminError, match="key 2: .* this one has 5 bytes; those before it are imported"
+    ):
+        gate.import_keys(["customer-key-0005", "short"], 7)
+    assert gate.check("customer-key-0005").admitted
+    with pytest.raises(TypeError, match="a key to import must be str or bytes, not int"):
+        gate.import_keys([5], 7)
+    assert gate.import_keys([], 7) == []
+
+
+def test_many_keys_are_imported_in_batches(pepper):
+    gate = Gate.in_memory(pepper=pepper, keys=5000)
+    keys = [f"customer-key-{n:06}" for n in range(2500)]
+    assert len(set(gate.import_keys(keys, 7))) == 2500
+    assert len(gate.list()) == 2500
+
+
+def test_plans(gate, now):
+    key = gate.issue(42, now=now)
+    assert gate.check(key.expose(), 10, now=now).remaining == 990
+    gate.set_plan("pro", keytally.Policy("1000/minute, 20000/hour"))
+    gate.assign(key.key_id, "pro")
+    verdict = gate.check(key.expose(), now=now)
+    assert (verdict.plan, verdict.limit, verdict.remaining) == ("pro", 20000, 19989)
+    assert list(gate.plans) == ["default", "pro"]
+    assert gate.check(gate.issue(1, plan="pro").expose()).limit == 20000
+    for name in ("issue", "assign"):
+        with pytest.raises(keytally.NoSuchPlanError):
+            gate.issue(1, plan="gold") if name == "issue" else gate.assign(key.key_id, "gold")
+    with pytest.raises(keytally.AdminError, match="windows"):
+        gate.set_plan("odd", "1/second")
+    with pytest.raises(keytally.CreateError, match="\"Pro\" can't be a plan's name"):
+        gate.set_plan("Pro", "1/minute, 2/hour")
+
+
+def test_what_may_be_shown_of_a_key(gate, now):
+    key = gate.issue(42, env="test", now=now)
+    gate.check(key.expose(), 3, now=now)
+    [info] = gate.list(now=now)
+    assert (info.key_id, info.account, info.env, info.plan) == (key.key_id, 42, "test", "default")
+    assert (info.state, info.hint, info.expires, info.grace_until) == ("active", key.hint, None, None)
+    assert (info.last_used, info.pepper) == (now // 60 * 60, 0)
+    assert [q.remaining for q in info.quotas] == [97, 997]
+    assert gate.key("00000000001") is None
+    for shown in (repr(info), repr(key), str(key), repr(gate), repr(gate.list())):
+        assert key.expose() not in shown
+        assert key.expose()[19:40] not in shown
+
+
+def test_peppers_come_from_the_argument_a_file_or_the_environment(tmp_path, pepper, monkeypatch):
+    path = tmp_path / "api.gate"
+    monkeypatch.delenv("KEYTALLY_PEPPER", raising=False)
+    monkeypatch.delenv("KEYTALLY_PEPPER_FILE", raising=False)
+    Gate.create(path, pepper=pepper, keys=8)
+    with pytest.raises(keytally.PepperError, match="no pepper was given"):
+        Gate.open(path)
+    monkeypatch.setenv("KEYTALLY_PEPPER", pepper)
+    Gate.open(path)
+    monkeypatch.setenv("KEYTALLY_PEPPER", "")
+    file = tmp_path / "pepper"
+    file.write_text(pepper)
+    file.chmod(0o640)
+    with pytest.raises(keytally.TableError, match="chmod 600"):
+        Gate.open(path, pepper_file=file)
+    file.chmod(0o600)
+    Gate.open(path, pepper_file=str(file))
+    monkeypatch.setenv("KEYTALLY_PEPPER_FILE", str(file))
+    Gate.open(path)
+    with pytest.raises(keytally.PepperError, match="both given"):
+        Gate.open(path, pepper=pepper, pepper_file=file)
+    with pytest.raises(keytally.PepperError, match="pepper 1 of 1 is neither hex nor base64"):
+        Gate.open(path, pepper="letmein!")
+    with pytest.raises(keytally.TableError, match="pepper"):
+        Gate.open(path, pepper=keytally.generate_pepper())
+
+
+def test_no_error_holds_a_secret(gate, pepper):
+    key = gate.issue(42).expose()
+    for call in (
+        lambda: gate.revoke(key),
+        lambda: gate.import_keys([key], 1),
+        lambda: Gate.in_memory(pepper=f"{pepper},{pepper}"),
+        lambda: Gate.in_memory(pepper=pepper[:30]),
+    ):
+        with pytest.raises(keytally.KeytallyError) as caught:
+            call()
+        assert key not in str(caught.value)
+        assert pepper[:16] not in str(caught.value)
+
+
+def test_what_can_be_no_gate_is_refused(tmp_path, pepper):
+    path = tmp_path / "api.gate"
+
+    def create(**arguments):
+        return Gate.create(path, pepper=pepper, **arguments)
+
+    for arguments, message in [
+        ({"keys": 0}, "a capacity of 0 can't be"),
+        ({"keys": 67_108_865}, "1 to 67108864"),
+        ({"plans": {}}, "0 plans can't be"),
+        ({"plans": {"a": "1/minute", "b": "1/hour"}}, "share their windows"),
+        ({"plans": {"A": "1/minute"}}, "can't be a plan's name"),
+        ({"prefix": "KT"}, 'prefix is "KT", and must be'),
+        ({"plans": {"default": "1/fortnight"}}, "is no unit"),
+        ({"keys": -1}, "capacity is -1, and must be 0 to 4294967295"),
+        ({"keys": 1 << 40}, "capacity is 1099511627776, and must be"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            create(**arguments)
+    with pytest.raises(TypeError, match="policy must be a str or a Policy, not int"):
+        create(plans={"default": 5})
+    assert not path.exists()
+    create(keys=8)
+    with pytest.raises(FileExistsError):
+        create(keys=8)
+    assert (path.stat().st_mode & 0o777) == 0o600
+
+
+def test_what_is_no_gate_is_not_opened(tmp_path, pepper):
+    path = tmp_path / "api.gate"
+    with pytest.raises(FileNotFoundError) as caught:
+        Gate.open(path, pepper=pepper)
+    assert str(path) in str(caught.value)
+    path.write_bytes(b"no gate")
+    path.chmod(0o600)
+    with pytest.raises(keytally.TableError, match="no keytally table"):
+        Gate.open(path, pepper=pepper)
+    with pytest.raises(keytally.TableError, match="a directory"):
+        Gate.open(tmp_path, pepper=pepper)
+    keytally.Limiter.create(tmp_path / "limiter", "5/minute", 8)
+    with pytest.raises(keytally.TableError, match="limiter"):
+        Gate.open(tmp_path / "limiter", pepper=pepper)
+    if os.getuid():
+        path.chmod(0)
+        with pytest.raises(PermissionError):
+            Gate.open(path, pepper=pepper)
+
+
+def test_a_full_gate_says_so(pepper):
+    gate = Gate.in_memory(pepper=pepper, keys=1)
+    gate.issue(1)
+    with pytest.raises(keytally.GateFullError, match="the gate is full"):
+        gate.issue(2)
+
+
+def test_bad_numbers_are_named(gate):
+    for cost in (-1, 1 << 32):
+        with pytest.raises(ValueError, match=f"cost is {cost}, and must be 0 to 4294967295"):
+            gate.check(None, cost)
+    with pytest.raises(TypeError, match="cost must be a whole number, not float"):
+        gate.check(None, 1.5)
+    with pytest.raises(ValueError, match="account is -1"):
+        gate.issue(-1)
+    with pytest.raises(ValueError, match='env is "Live"'):
+        gate.issue(1, env="Live")
+
+
+def test_verify_tells_what_is_wrong(tmp_path, pepper):
+    path = tmp_path / "api.gate"
+    gate = Gate.create(path, pepper=pepper, keys=8)
+    key = gate.issue(42)
+    assert gate.verify().flaws == ()
+    # The plan's number is the second byte of the last word of the key's record.
+    raw = bytearray(path.read_bytes())
+    record = next(at for at in range(4096, len(raw), 64) if any(raw[at : at + 8]))
+    raw[record + 56 + 1] = 200
+    path.write_bytes(raw)
+    report = gate.verify()
+    assert (report.completed, len(report.flaws)) == (False, 1)
+    assert report.flaws[0].key_id == key.key_id
+    assert "plan number 200" in str(report.flaws[0])
+    assert "plan number 200" in repr(report)
+    assert not gate.check(key.expose()).admitted
+
+
+def test_a_verdict_raises_what_happened(gate, now):
+    key = gate.issue(42, now=now).expose()
+    assert gate.check(key, now=now).raise_for_status() is None
+    for verdict, kind in [
+        (gate.check(None), keytally.MissingKeyError),
+        (gate.check("x"), keytally.InvalidKeyError),
+        (gate.check(key, 100, now=now), keytally.DeniedError),
+        (gate.check(key, 101, now=now), keytally.TooCostlyError),
+    ]:
+        with pytest.raises(kind) as caught:
+            verdict.raise_for_status()
+        assert isinstance(caught.value, keytally.RefusedError)
+        assert caught.value.verdict.outcome == verdict.outcome
+        assert str(verdict.status) in str(caught.value)
+
+
+def test_nothing_can_be_changed(gate):
+    verdict = gate.check(None)
+    for thing, name in [
+        (gate, "path"),
+        (verdict, "admitted"),
+        (gate.issue(1), "key_id"),
+        (gate.plans["default"], "quotas"),
+    ]:
+        with pytest.raises(AttributeError):
+            setattr(thing, name, None)
+        with pytest.raises(AttributeError):
+            thing.anything = 1

@@ -1,0 +1,80 @@
+"""The limiter: every method, and what it says of bad input."""
+
+import pytest
+
+import keytally
+from keytally import Limiter, Policy
+
+
+def test_a_subject_has_its_limit(now):
+    limiter = Limiter("2/minute, 3/hour", 100)
+    assert [bool(limiter.check("a", now=now)) for _ in range(3)] == [True, True, False]
+    assert limiter.check("b", now=now).admitted
+    assert limiter.check("a", now=now + 40).admitted
+    denied = limiter.check("a", now=now + 40)
+    assert (denied.retry_after, denied.status, denied.account, denied.plan, denied.env) == (
+        3540,
+        429,
+        None,
+        None,
+        None,
+    )
+    assert [q.lacking for q in denied.quotas] == [False, True]
+    assert (limiter.capacity, limiter.policy, limiter.path) == (100, Policy("2/minute, 3/hour"), None)
+
+
+def test_texts_and_their_bytes_are_one_subject(now):
+    limiter = Limiter("5/minute")
+    assert limiter.check("é", now=now).remaining == 4
+    assert limiter.check("é".encode(), now=now).remaining == 3
+    assert limiter.check("\ud800", now=now).remaining == 4
+    assert limiter.check(b"", now=now).remaining == 4
+    with pytest.raises(TypeError, match="subject must be str or bytes, not int"):
+        limiter.check(5)
+
+
+def test_refund_settle_reset_and_peek(now):
+    limiter = Limiter("10/minute")
+    estimate = limiter.check("a", 5, now=now).charge
+    assert limiter.settle("a", estimate, 12, now=now).uncharged == 2
+    assert limiter.peek("a", now=now).outcome == "denied"
+    assert limiter.reset("a", now=now).remaining == 10
+    charge = limiter.check("a", 4, now=now).charge
+    assert limiter.refund("a", charge, now=now).remaining == 10
+
+
+def test_a_full_table_is_an_answer(now):
+    limiter = Limiter("1/hour", 1)
+    verdicts = [limiter.check(str(n), now=now) for n in range(50)]
+    full = next(verdict for verdict in verdicts if verdict.outcome == "full")
+    assert full.status == 503
+    assert full.retry_after >= 1
+    with pytest.raises(keytally.FullError):
+        full.raise_for_status()
+
+
+def test_a_file_is_shared(tmp_path, now):
+    path = tmp_path / "addresses.limiter"
+    created = Limiter.create(path, "3/minute", 100)
+    opened = Limiter.open(path)
+    same = Limiter.open_or_create(path, Policy("3/minute"), 100)
+    assert [limiter.check("a", now=now).remaining for limiter in (created, opened, same)] == [2, 1, 0]
+    assert opened.path == path
+    assert repr(opened) == f"<Limiter '3/minute' in {path}>"
+    with pytest.raises(FileExistsError):
+        Limiter.create(path, "3/minute", 100)
+    with pytest.raises(keytally.TableError, match='"3/minute", and "4/minute" was asked for'):
+        Limiter.open_or_create(path, "4/minute", 100)
+    with pytest.raises(keytally.TableError, match="is for 100 subjects, and 99 were asked for"):
+        Limiter.open_or_create(path, "3/minute", 99)
+    with pytest.raises(FileNotFoundError):
+        Limiter.open(tmp_path / "none")
+
+
+def test_what_can_be_no_limiter_is_refused():
+    with pytest.raises(keytally.PolicyError, match="is no quota"):
+        Limiter("100")
+    with pytest.raises(keytally.CreateError, match="a capacity of 0 can't be"):
+        Limiter("1/minute", 0)
+    with pytest.raises(TypeError, match="policy must be a str or a Policy, not NoneType"):
+        Limiter(None)

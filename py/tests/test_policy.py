@@ -1,0 +1,33 @@
+"""Policies as values."""
+
+import pytest
+
+from keytally import Policy, PolicyError, Quota
+
+
+def test_policies_are_values():
+    policy = Policy("1000/hour, 100/minute")
+    assert str(policy) == "100/minute, 1000/hour"
+    assert repr(policy) == "Policy('100/minute, 1000/hour')"
+    assert policy == Policy("fixed 100/m,1000/h") == Policy(policy)
+    assert hash(policy) == hash(Policy("fixed 100/m,1000/h"))
+    assert policy != Policy("sliding 100/m,1000/h")
+    assert policy != "100/minute, 1000/hour"
+    assert len({Policy("5/s"), Policy("5/second"), Policy("6/s")}) == 2
+
+
+def test_quotas_are_values():
+    [quota] = Policy("5/10s").quotas
+    assert (quota.limit, quota.window) == (5, 10)
+    assert quota == Policy("sliding 5/10s").quotas[0]
+    assert len({quota, *Policy("5/10s").quotas}) == 1
+    with pytest.raises(TypeError):
+        Quota(5, 10)
+
+
+@pytest.mark.parametrize("text", ["100", "5/fortnight", "", "0/s", "1/90s, 2/2m", "1" * 200, "é/s", "\0/s"])
+def test_what_is_no_policy_is_named(text):
+    with pytest.raises(PolicyError) as caught:
+        Policy(text)
+    assert str(caught.value)
+    assert isinstance(caught.value, ValueError)

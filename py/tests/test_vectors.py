@@ -1,0 +1,158 @@
+"""The vector files, line by line: the same answers as in every other language."""
+
+import json
+import os
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from keytally import Charge, Gate, Limiter, Policy, PolicyError, Verdict
+
+VECTORS = Path(__file__).parents[2] / "vectors"
+
+
+def load(name):
+    return json.loads((VECTORS / name).read_text())
+
+
+def moment(ms):
+    """Return seconds that are exactly these milliseconds."""
+    return Fraction(int(ms), 1000)
+
+
+@pytest.mark.parametrize("case", load("policy.json")["valid"], ids=lambda case: case["text"])
+def test_policies(case):
+    policy = Policy(case["text"])
+    assert str(policy) == case["canonical"]
+    assert policy.algorithm == case["algorithm"]
+    assert [[quota.limit, quota.window] for quota in policy.quotas] == case["quotas"]
+    assert dict(Limiter(policy, 1).check("a").headers)["RateLimit-Policy"] == case["header"]
+
+
+# A word of each kind's sentence.
+SENTENCES = {
+    "empty": "at least one quota",
+    "too_long": "is longer than",
+    "syntax": "is no quota",
+    "limit": "is no limit",
+    "window": "is no window",
+    "unit": "is no unit",
+    "too_many": "one quota too many",
+    "duplicate": "the window of another quota",
+    "not_nested": "windows must nest",
+    "too_many_bits": "the policy needs {} bits",
+}
+
+
+@pytest.mark.parametrize("case", load("policy.json")["invalid"], ids=lambda case: case["text"])
+def test_texts_that_are_no_policy(case):
+    with pytest.raises(PolicyError) as caught:
+        Policy(case["text"])
+    assert SENTENCES[case["error"]].format(case.get("needed_bits")) in str(caught.value)
+
+
+def sequences():
+    """Return the sequences of operations that begin with an unused tally."""
+    found, last = {}, None
+    for step in load("decision.json")["sequences"]:
+        if step["sequence"] != last:
+            last = step["sequence"]
+            found[last] = []
+        found[last].append(step)
+    return [steps for steps in found.values() if int(steps[0]["word"], 16) == 0]
+
+
+@pytest.mark.parametrize("steps", sequences(), ids=lambda steps: steps[0]["sequence"])
+def test_sequences_of_decisions(steps):
+    limiter = Limiter(steps[0]["policy"], 1)
+    for step in steps:
+        now = moment(step["now_ms"])
+        op = step["op"]
+        if op in ("check", "peek"):
+            verdict = getattr(limiter, op)("a", step["cost"], now=now)
+            assert verdict.outcome == step["outcome"], step
+            assert [quota.remaining for quota in verdict.quotas] == step["remaining"], step
+            assert [quota.reset for quota in verdict.quotas] == [int(s) for s in step["reset_s"]], step
+            assert verdict.retry_after == step.get("retry_after_s"), step
+        elif op == "reset":
+            limiter.reset("a", now=now)
+        else:
+            charge = Charge(step["charged"], int(step["charged_at_ms"]))
+            if op == "refund":
+                limiter.refund("a", charge, now=now)
+            else:
+                verdict = limiter.settle("a", charge, step["actual"], now=now)
+                assert verdict.uncharged == step["uncharged"], step
+
+
+@pytest.fixture(scope="module")
+def gates(tmp_path_factory):
+    """Open the gates of verdict.json, which the Rust crates made."""
+    made = Path(os.environ["KEYTALLY_TEST_VECTOR_GATES"])
+    folder = tmp_path_factory.mktemp("gates")
+    opened = {}
+    for setup in load("verdict.json")["gates"]:
+        name = setup["gate"]
+        shutil.copy(made / name, folder / name)
+        opened[name] = Gate.open(folder / name, pepper=setup["pepper"])
+    return opened
+
+
+def test_verdicts(gates):
+    steps = load("verdict.json")["steps"]
+    for step in steps:
+        gate, now = gates[step["gate"]], moment(step["now_ms"])
+        keys = step["api_keys"]
+        if len(keys) > 1:
+            verdict = Verdict.duplicate_header(now=now)
+        else:
+            verdict = getattr(gate, step["op"])(keys[0] if keys else None, step["cost"], now=now)
+        assert verdict.outcome == step["outcome"], step
+        assert verdict.reason == step.get("reason"), step
+        assert verdict.status == step["status"], step
+        quotas = [(q.limit, q.remaining, q.window, q.reset) for q in verdict.quotas]
+        expected = [(q["limit"], q["remaining"], q["window_s"], int(q["reset_s"])) for q in step["quotas"]]
+        assert quotas == expected, step
+        if quotas:
+            assert verdict.account == step["account"], step
+            assert base62(verdict.key_id) == int(step["key_id"], 16), step
+            assert (verdict.limit, verdict.remaining, verdict.reset) == (
+                quotas[-1][0],
+                quotas[-1][1],
+                quotas[-1][3],
+            )
+        assert verdict.retry_after == step.get("retry_after_s"), step
+        lines = "".join(f"{name}: {value}\r\n" for name, value in verdict.headers)
+        assert lines == step["headers"], step
+        raw = b"".join(name + b": " + value + b"\r\n" for name, value in verdict.raw_headers)
+        names_are_lower = [name == name.lower() for name, _ in verdict.raw_headers]
+        assert (raw.lower(), all(names_are_lower)) == (lines.lower().encode(), True)
+        assert verdict.body == step["body"].encode(), step
+    assert {step["gate"] for step in steps} == set(gates)
+
+
+def base62(text):
+    digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    number = 0
+    for digit in text:
+        number = number * 62 + digits.index(digit)
+    return number
+
+
+def test_keys(pepper):
+    for case in load("key.json")["valid"]:
+        # A gate each, since some of the keys have one key id.
+        gate = Gate.in_memory(pepper=pepper, keys=8)
+        assert gate.import_keys([case["text"]], 1) == [case["key_id_text"]]
+        assert gate.check(case["text"]).admitted, case
+
+
+def test_texts_that_are_no_key(pepper):
+    gate = Gate.in_memory(pepper=pepper, keys=8)
+    for case in load("key.json")["invalid"]:
+        verdict = gate.check(case["text"])
+        assert verdict.outcome == "invalid_key", case
+        expected = {"form": {"malformed", "unknown"}, "checksum": {"checksum"}}[case["error"]]
+        assert verdict.reason in expected, (case, verdict.reason)
