@@ -210,6 +210,11 @@ impl<M: AsRef<[Line]>> Gate<M> {
         Ok(gate)
     }
 
+    /// The memory that the gate lies in.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
     fn with(memory: M, header: &Header, prefix: Name, peppers: Peppers) -> Self {
         let records_at = index(u64::from(header.header_lines));
         let hints_at =

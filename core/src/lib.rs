@@ -68,5 +68,5 @@ pub use {
     record::KeyState,
     tally::Layout,
     time::Timestamp,
-    verdict::{Holder, Outcome, QuotaState, Quotas, Reason, Verdict},
+    verdict::{Holder, Outcome, QuotaState, Quotas, Reason, Verdict, VerdictParts},
 };

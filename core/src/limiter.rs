@@ -193,6 +193,11 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         }
     }
 
+    /// The memory that the limiter lies in.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
     /// The layout of the tallies: windows and algorithm.
     pub fn layout(&self) -> &Layout {
         &self.layout

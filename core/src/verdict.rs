@@ -108,6 +108,8 @@ pub struct QuotaState {
     pub reset_unix_s: u64,
     /// Whether this window is why the request was denied.
     pub lacking: bool,
+    /// Whether what is counted now will still count in the window after this one, as in a sliding window.
+    pub lasting: bool,
 }
 
 /// Up to four [`QuotaState`]s, shortest window first. They are kept as the decision left them, and worked out when
@@ -165,6 +167,7 @@ impl Quotas {
             window,
             reset_unix_s: windows * length,
             lacking: bit(self.lacking),
+            lasting: bit(self.lasting),
         })
     }
 
@@ -177,6 +180,40 @@ impl Quotas {
     pub fn longest(&self) -> Option<QuotaState> {
         self.get(self.len().checked_sub(1)?)
     }
+}
+
+/// A verdict taken apart, for languages that keep one in a form of their own: [`Verdict::parts`] and
+/// [`Verdict::from_parts`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerdictParts {
+    /// What was decided.
+    pub outcome: Outcome,
+    /// Why the key is invalid.
+    pub reason: Reason,
+    /// Whose key it was.
+    pub holder: Option<Holder>,
+    /// Each window, shortest first; those from `quota_count` on say nothing.
+    pub windows: [Window; MAX_QUOTAS],
+    /// The limit of each.
+    pub limits: [u32; MAX_QUOTAS],
+    /// What is left of each.
+    pub remaining: [u32; MAX_QUOTAS],
+    /// How many windows there are, 0 to 4.
+    pub quota_count: u8,
+    /// Bit i: window i is why the request was denied.
+    pub lacking: u8,
+    /// Bit i: what window i counts will still count in the window after it.
+    pub lasting: u8,
+    /// The time that the decision holds for; 0 when no tally was reached.
+    pub time: Timestamp,
+    /// What was asked for.
+    pub cost: u32,
+    /// What a `settle` found no room for.
+    pub uncharged: u32,
+    /// The caller's time.
+    pub now: Timestamp,
+    /// When a denied request is worth trying again.
+    pub retry_at: Option<Timestamp>,
 }
 
 /// Whose key it was.
@@ -271,6 +308,62 @@ impl Verdict {
     /// the next server in the chain might pick another one.
     pub fn duplicate_header(now: Timestamp) -> Self {
         Self::refused(Outcome::InvalidKey, Reason::Duplicate, now)
+    }
+
+    /// The verdict taken apart.
+    #[inline]
+    pub fn parts(&self) -> VerdictParts {
+        let Quotas { windows, limits, remaining, len, lacking, lasting, time } = self.quotas;
+        let Self { outcome, reason, holder, cost, uncharged, now, retry_at, .. } = *self;
+        VerdictParts {
+            outcome,
+            reason,
+            holder,
+            windows,
+            limits,
+            remaining,
+            quota_count: len,
+            lacking,
+            lasting,
+            time,
+            cost,
+            uncharged,
+            now,
+            retry_at,
+        }
+    }
+
+    /// The verdict of these parts. Whatever they are, it can be put into a response: what remains is at most the
+    /// limit, and there are at most four windows.
+    ///
+    /// ```
+    /// use keytally::{Timestamp, Verdict};
+    /// let verdict = Verdict::duplicate_header(Timestamp::from_unix_s(1_700_000_000));
+    /// assert_eq!(Verdict::from_parts(&verdict.parts()), verdict);
+    /// ```
+    pub fn from_parts(parts: &VerdictParts) -> Self {
+        let mut remaining = parts.remaining;
+        for (remaining, limit) in remaining.iter_mut().zip(parts.limits) {
+            *remaining = limit.min(*remaining);
+        }
+        Self {
+            outcome: parts.outcome,
+            reason: parts.reason,
+            holder: parts.holder,
+            quotas: Quotas {
+                windows: parts.windows,
+                limits: parts.limits,
+                remaining,
+                len: parts.quota_count.min(4),
+                lacking: parts.lacking,
+                lasting: parts.lasting,
+                time: parts.time,
+            },
+            cost: parts.cost,
+            uncharged: parts.uncharged,
+            now: parts.now,
+            retry_at: parts.retry_at,
+        }
     }
 
     #[inline]

@@ -19,6 +19,14 @@ pub fn entropy() -> Result<Entropy, Error> {
     Ok(Entropy::new(*random()?))
 }
 
+/// The same as bytes, for callers that hand them on to another language.
+///
+/// # Errors
+/// [`Error::Entropy`].
+pub fn entropy_bytes() -> Result<Zeroizing<[u8; 24]>, Error> {
+    random()
+}
+
 /// Random bytes, wiped when dropped.
 pub(crate) fn random<const LEN: usize>() -> Result<Zeroizing<[u8; LEN]>, Error> {
     let mut bytes = Zeroizing::new([0; LEN]);

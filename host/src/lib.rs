@@ -73,7 +73,7 @@ mod publish;
 #[doc(inline)]
 pub use {
     clock::now,
-    entropy::entropy,
+    entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
     gate::{Config, Gate},
     limiter::Limiter,

@@ -13,6 +13,8 @@
 //! | `panics.rs` | the places in a check that could panic are the known ones |
 //! | `models.rs` | core's own code in a model checker: every interleaving, and random schedules |
 //! | `budgets.rs` | no hot path takes more instructions than it did |
+//! | `header.rs` | the C header, written from the sources |
+//! | `install.rs` | libkeytally under a prefix, to be found by pkg-config and CMake |
 //! | `secrets.rs` | no branch and no index of a key check depends on a secret |
 //! | `fuzz.rs`, `timing.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
 //! | `python.rs` | the Python module, built, installed and tested as its users have it |
@@ -23,6 +25,8 @@ mod budgets;
 mod ci;
 mod command;
 mod fuzz;
+mod header;
+mod install;
 mod models;
 mod mutants;
 mod panics;
@@ -37,7 +41,7 @@ mod targets;
 mod timing;
 mod tools;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -88,6 +92,20 @@ enum Task {
         #[arg(long)]
         budgets: bool,
     },
+    /// Writes include/keytally.h from the sources of ffi-c.
+    Header,
+    /// Builds libkeytally and puts it with its headers where C and C++ programs find it.
+    Install {
+        /// The folder that it will be used from, an absolute path.
+        #[arg(long, default_value = "/usr/local")]
+        prefix: PathBuf,
+        /// A folder that stands before the prefix while the files are put there, for makers of packages.
+        #[arg(long)]
+        destdir: Option<PathBuf>,
+        /// The libraries' folder under the prefix.
+        #[arg(long, default_value = "lib")]
+        libdir: PathBuf,
+    },
     /// Writes docs/PANICS.md: the places in a check that could panic, and why they don't.
     Panics,
     /// Changes core one small thing at a time, and tells which changes no test notices. Takes hours.
@@ -129,6 +147,14 @@ fn main() -> Result<ExitCode> {
         Task::Bench { budgets } => {
             ensure!(*budgets, "only --budgets can be measured so far");
             budgets::record()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Header => {
+            header::write()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Install { prefix, destdir, libdir } => {
+            install::run(&install::Places { prefix, destdir: destdir.as_deref(), libdir })?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Panics => {

@@ -29,10 +29,36 @@ struct Rule {
 const RULES: &[Rule] = &[
     Rule {
         what: "unsafe code",
-        patterns: &["unsafe"],
+        // Whatever may follow the word, but for attributes, which have a rule of their own.
+        patterns: &["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern", "unsafe auto"],
         folders: &[],
         in_tests: true,
-        homes: &["core/tests/wiped.rs", "host/src/map.rs", "host/tests/allocation.rs"],
+        // Everything that C hands over goes through the third, as types that it checks.
+        homes: &[
+            "core/tests/wiped.rs",
+            "host/src/map.rs",
+            "ffi-c/src/pointers.rs",
+            "host/tests/allocation.rs",
+        ],
+    },
+    Rule {
+        what: "names for the linker",
+        patterns: &["unsafe (", "no_mangle", "export_name"],
+        folders: &[],
+        in_tests: true,
+        // What C calls.
+        homes: &[
+            "ffi-c/src/administer.rs",
+            "ffi-c/src/files.rs",
+            "ffi-c/src/gate.rs",
+            "ffi-c/src/inspect.rs",
+            "ffi-c/src/key.rs",
+            "ffi-c/src/limiter.rs",
+            "ffi-c/src/policy.rs",
+            "ffi-c/src/status.rs",
+            "ffi-c/src/verdict.rs",
+            "ffi-c/src/version.rs",
+        ],
     },
     Rule {
         what: "clock reads",
@@ -128,14 +154,24 @@ mod tests {
         let map = ("host/src/map.rs", "fn f() { unsafe {} }");
         let wiped = ("core/tests/wiped.rs", "fn f() { unsafe {} }");
         let counts = ("host/tests/allocation.rs", "unsafe impl GlobalAlloc for Counts {}");
+        let pointers = ("ffi-c/src/pointers.rs", "pub const unsafe fn from_raw() {}");
         let core = ("core/src/lib.rs", "#![forbid(unsafe_code)] // unsafe");
-        assert!(faults("unsafe code", &[wiped, map, counts, core]).is_empty());
+        assert!(faults("unsafe code", &[wiped, map, pointers, counts, core]).is_empty());
+        let x = ("core/tests/x.rs", "\nunsafe impl Send for X {}");
         assert_eq!(
-            faults("unsafe code", &[wiped, map, counts, ("core/tests/x.rs", "\nunsafe impl Send for X {}")]),
+            faults("unsafe code", &[wiped, map, pointers, counts, x]),
             [
-                "core/tests/x.rs:2: unsafe code may stand only in core/tests/wiped.rs and host/src/map.rs and host/tests/allocation.rs"
+                "core/tests/x.rs:2: unsafe code may stand only in core/tests/wiped.rs and host/src/map.rs and ffi-c/src/pointers.rs and host/tests/allocation.rs"
             ]
         );
+    }
+
+    #[test]
+    fn attributes_that_are_unsafe_have_places_of_their_own() {
+        let export = ("core/src/x.rs", "#[unsafe(no_mangle)] fn f() {}");
+        assert!(!faults("names for the linker", &[export]).is_empty());
+        let faults = faults("unsafe code", &[export]);
+        assert!(faults.iter().all(|fault| !fault.starts_with("core/src/x.rs")), "{faults:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{budgets, command, models, panics, purity, python, rules, secrets};
+use crate::{budgets, command, header, models, panics, purity, python, rules, secrets};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -109,6 +109,13 @@ pub(crate) const SUITES: &[Step] = &[
         needs: &[],
         full_when_named: false,
         work: Work::Tests(&[TestFiles::one("keytally-host", "stops")]),
+    },
+    Step {
+        name: "c",
+        about: "keytally.h is that of the sources",
+        needs: &[],
+        full_when_named: false,
+        work: Work::Call(header::check),
     },
     Step {
         name: "cli",

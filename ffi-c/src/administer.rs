@@ -1,0 +1,216 @@
+//! A gate's keys and plans, changed. One administrator at a time; checks go on meanwhile.
+
+use core::ffi::c_char;
+
+use keytally::{Entropy, NewKey, Timestamp};
+
+use crate::gate::{GateState, kt_gate, kt_plan, plan, plan_name};
+use crate::guard::{Outcome, guard};
+use crate::key::{key_id, kt_key, name};
+use crate::pointers::{Handle, In, Out};
+use crate::status::kt_status;
+
+/// Random bytes for one new key.
+pub const KT_ENTROPY_SIZE: usize = 24;
+
+/// What a new key is to be.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct kt_new_key<'c> {
+    /// The environment, 1 to 8 characters of a-z and 0-9; the gate learns new ones as they come, 16 of them.
+    pub env: In<'c, c_char>,
+    /// Its length.
+    pub env_len: usize,
+    /// The plan's name; the gate's first plan when the length is 0.
+    pub plan: In<'c, c_char>,
+    /// Its length.
+    pub plan_len: usize,
+    /// The team account that the key belongs to.
+    pub account: u32,
+    /// When the key expires, in Unix seconds; 0 for never.
+    pub not_after_s: u32,
+}
+
+impl kt_new_key<'_> {
+    /// Hands on what the core takes, with the name of the first plan where none is given.
+    fn with<T>(&self, gate: &GateState, work: impl FnOnce(&NewKey<'_>) -> Outcome<T>) -> Outcome<T> {
+        let env = name(self.env, self.env_len)?;
+        let first = if self.plan_len == 0 { gate.table.plan(0) } else { None };
+        let plan = match &first {
+            Some(plan) => &plan.name,
+            None => plan_name(self.plan, self.plan_len)?,
+        };
+        work(&NewKey { account: self.account, env, plan, not_after: self.not_after_s })
+    }
+}
+
+/// Does `$work` as the gate's administrator: of a file under its lock, which waits for whoever else administers; of memory
+/// if nobody else does. (The administrators are of two types, so this can't be a function that takes a closure.)
+macro_rules! administer {
+    ($gate:ident, |$administrator:ident| $work:expr) => {
+        match $gate.file() {
+            #[cfg(feature = "host")]
+            Some(file) => file.administer(|$administrator| $work).map_err(kt_status::from),
+            _ => {
+                let mut administrator = $gate.table.administer()?;
+                let $administrator = &mut administrator;
+                $work.map_err(kt_status::from)
+            }
+        }
+    };
+}
+
+pub(crate) use administer;
+
+/// Issues a key. What it writes to `key_out` is the only copy of the secret.
+///
+/// `entropy` is 24 bytes from the system's entropy, used for this key only (in host builds `kt_entropy` gets them). The key takes
+/// a free record, or that of a key that was revoked or has expired and whose counts have been forgotten everywhere.
+///
+/// Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`,
+/// `KT_ENVS_FULL`, `KT_PEPPERS_FULL`; of memory `KT_BUSY`, see `kt_gate_take_over`; of a file `KT_FILE_REPLACED`, `KT_IO`,
+/// and it waits for whoever else administers.
+///
+/// ```c
+/// kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
+/// kt_key key;
+/// uint64_t key_id;
+/// kt_status status = kt_gate_issue(gate, &new_key, entropy, now_ms, &key, &key_id);
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_issue(
+    gate: Handle<kt_gate>,
+    new_key: In<kt_new_key>,
+    entropy: In<[u8; KT_ENTROPY_SIZE]>,
+    now_ms: u64,
+    key_out: Out<kt_key>,
+    key_id_out: Out<u64>,
+) -> kt_status {
+    guard(|| {
+        let gate = gate.state()?;
+        let (key_place, key_id_place) = (key_out.place()?, key_id_out.place()?);
+        let entropy = Entropy::new(entropy.read()?);
+        let now = Timestamp::from_unix_ms(now_ms);
+        let (key, key_id) = new_key
+            .read()?
+            .with(gate, |new| administer!(gate, |administrator| administrator.issue(new, entropy, now)))?;
+        key_place.write(kt_key::of(&key));
+        key_id_place.write(key_id.number());
+        Ok(())
+    })
+}
+
+/// Takes in a key that was issued elsewhere, of any form, so that its holder keeps it. A key of this library's form keeps its
+/// key id and its environment.
+///
+/// Statuses: `KT_NOT_IMPORTABLE`, `KT_ALREADY_IMPORTED`, `KT_NO_ROOM_TO_IMPORT`, and those of `kt_gate_issue`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_import(
+    gate: Handle<kt_gate>,
+    api_key: In<u8>,
+    api_key_len: usize,
+    new_key: In<kt_new_key>,
+    now_ms: u64,
+    key_id_out: Out<u64>,
+) -> kt_status {
+    guard(|| {
+        let (gate, place) = (gate.state()?, key_id_out.place()?);
+        let text = api_key.slice(api_key_len)?;
+        let now = Timestamp::from_unix_ms(now_ms);
+        let key_id = new_key
+            .read()?
+            .with(gate, |new| administer!(gate, |administrator| administrator.import(text, new, now)))?;
+        place.write(key_id.number());
+        Ok(())
+    })
+}
+
+/// Gives a key a new secret. The old one stays good until `grace_until_s`, in Unix seconds (0 for not at all), and both spend
+/// the same quota. A secret that was in its grace already ends now. `entropy` is as in `kt_gate_issue`.
+///
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NAMES_TOO_LONG` for an imported key,
+/// `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`; of memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_rotate(
+    gate: Handle<kt_gate>,
+    key_id: u64,
+    grace_until_s: u32,
+    entropy: In<[u8; KT_ENTROPY_SIZE]>,
+    now_ms: u64,
+    key_out: Out<kt_key>,
+) -> kt_status {
+    guard(|| {
+        let (gate, place) = (gate.state()?, key_out.place()?);
+        let key_id = self::key_id(key_id)?;
+        let entropy = Entropy::new(entropy.read()?);
+        let now = Timestamp::from_unix_ms(now_ms);
+        let key =
+            administer!(gate, |administrator| administrator.rotate(key_id, grace_until_s, entropy, now))?;
+        place.write(kt_key::of(&key));
+        Ok(())
+    })
+}
+
+/// Ends a key, and its previous secret with it, at once: the next check in any process sees it. The record stays, to be listed,
+/// until its place is needed. A key that was revoked before stays so.
+///
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`; of memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_revoke(gate: Handle<kt_gate>, key_id: u64) -> kt_status {
+    guard(|| {
+        let gate = gate.state()?;
+        let key_id = self::key_id(key_id)?;
+        administer!(gate, |administrator| administrator.revoke(key_id))
+    })
+}
+
+/// Moves a key to another plan, counts kept.
+///
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`; of
+/// memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_assign(
+    gate: Handle<kt_gate>,
+    key_id: u64,
+    plan: In<c_char>,
+    plan_len: usize,
+) -> kt_status {
+    guard(|| {
+        let gate = gate.state()?;
+        let (key_id, plan) = (self::key_id(key_id)?, plan_name(plan, plan_len)?);
+        administer!(gate, |administrator| administrator.assign(key_id, plan))
+    })
+}
+
+/// Adds a plan, or gives the plan of that name other limits, counts kept.
+///
+/// Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`, `KT_PLANS_FULL`; of
+/// memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_set_plan(gate: Handle<kt_gate>, plan: In<kt_plan>) -> kt_status {
+    guard(|| {
+        let gate = gate.state()?;
+        let plan = self::plan(&plan.read()?)?;
+        administer!(gate, |administrator| administrator.set_plan(&plan))
+    })
+}
+
+/// Ends the administration that a process left which died in the middle of it, and completes its change. Only for memory: call
+/// it when a lock of yours, or that you are alone, proves that nobody administers. A file needs none of it, and there it only
+/// waits for its turn.
+///
+/// Statuses: of a file `KT_FILE_REPLACED`, `KT_IO`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_take_over(gate: Handle<kt_gate>) -> kt_status {
+    guard(|| {
+        let gate = gate.state()?;
+        match gate.file() {
+            #[cfg(feature = "host")]
+            Some(file) => Ok(file.administer(|_| Ok(()))?),
+            _ => {
+                drop(gate.table.administer_alone());
+                Ok(())
+            }
+        }
+    })
+}

@@ -1,0 +1,226 @@
+//! Both tables in mapped files that any number of processes share, the system's clock and entropy.
+
+use core::ffi::c_char;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use keytally::{Gate, Limiter, Peppers};
+use keytally_host::pepper;
+
+use crate::administer::KT_ENTROPY_SIZE;
+use crate::gate::{GateState, kt_gate, kt_gate_config};
+use crate::guard::{Outcome, guard};
+use crate::limiter::{LimiterState, kt_limiter};
+use crate::pointers::{In, Lines, Out, on_heap};
+use crate::policy::policy;
+use crate::status::kt_status;
+use crate::text::utf8;
+
+/// Bytes of a new pepper as text, with the NUL.
+pub const KT_PEPPER_SIZE: usize = 65;
+
+impl GateState {
+    /// The core's table over the lines of a file, which the state owns.
+    fn of_file(file: keytally_host::Gate, peppers: Peppers) -> Outcome<Self> {
+        let table = Gate::attach(Lines::of_mapping(file.table().memory()), peppers)?;
+        Ok(Self { table, file: Some(Box::new(file)) })
+    }
+}
+
+impl LimiterState {
+    fn of_file(file: keytally_host::Limiter) -> Outcome<Self> {
+        let table = Limiter::attach(Lines::of_mapping(file.table().memory()))?;
+        Ok(Self { table, file: Some(Box::new(file)) })
+    }
+}
+
+fn path<'c>(path: In<'c, c_char>) -> Outcome<&'c Path> {
+    Ok(Path::new(OsStr::from_bytes(path.c_str()?.to_bytes())))
+}
+
+/// The peppers in a text; NULL is an error, and not the empty text.
+fn peppers(text: In<'_, c_char>, len: usize) -> Outcome<Peppers> {
+    Ok(pepper::parse(utf8(text.text(len)?, kt_status::KT_PEPPER_FORM)?)?)
+}
+
+/// The present as the system's clock tells it, in Unix milliseconds. Host builds only.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_now_ms() -> u64 {
+    keytally_host::now().unix_ms()
+}
+
+/// Gets 24 bytes of the system's entropy, for `kt_gate_issue` and `kt_gate_rotate`, or as a seed. Host builds only.
+///
+/// Statuses: `KT_NO_ENTROPY`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_entropy(entropy_out: Out<[u8; KT_ENTROPY_SIZE]>) -> kt_status {
+    guard(|| {
+        let place = entropy_out.place()?;
+        place.write(*keytally_host::entropy_bytes()?);
+        Ok(())
+    })
+}
+
+/// Writes a new pepper: 32 bytes of the system's entropy as 64 hex digits and a NUL. Keep it where the server finds it, and
+/// nowhere near the gate. Host builds only.
+///
+/// Statuses: `KT_NO_ENTROPY`; `KT_BUFFER_TOO_SMALL`: `KT_PEPPER_SIZE` bytes are enough.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_pepper_generate(buffer: Out<c_char>, buffer_len: usize) -> kt_status {
+    guard(|| buffer.buffer(buffer_len)?.put(pepper::generate()?.as_bytes()))
+}
+
+/// Creates a gate in a new file at `path`, mode 0600, with its room on the disk taken. It appears whole or not at all. Host
+/// builds only.
+///
+/// `path` ends with a NUL. `peppers` is text as `KEYTALLY_PEPPER` holds it: each at least 32 bytes in hex or base64, several
+/// separated by commas, newest last.
+///
+/// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`, `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`,
+/// `KT_NAME_FORM`, those that begin with `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`.
+///
+/// ```c
+/// kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
+/// kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 100000};
+/// kt_gate *gate;
+/// kt_status status = kt_gate_create("api.gate", peppers, strlen(peppers), &config, &gate);
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_create(
+    path: In<c_char>,
+    peppers: In<c_char>,
+    peppers_len: usize,
+    config: In<kt_gate_config>,
+    gate_out: Out<*mut kt_gate>,
+) -> kt_status {
+    guard(|| {
+        let place = gate_out.place()?;
+        let path = self::path(path)?;
+        let config = config.read()?;
+        if config.plans_len > MAX_PLANS {
+            return Err(kt_status::KT_PLAN_COUNT);
+        }
+        let config = keytally_host::Config {
+            keys: config.keys,
+            prefix: config.prefix()?,
+            plans: config.plans()?.collect::<Outcome<_>>()?,
+        };
+        let peppers = self::peppers(peppers, peppers_len)?;
+        let file = keytally_host::Gate::create(path, peppers.clone(), &config)?;
+        place.write(on_heap(GateState::of_file(file, peppers)?));
+        Ok(())
+    })
+}
+
+/// Plans that a file has room for.
+const MAX_PLANS: usize = 116;
+
+/// Opens the gate at `path`, which any number of processes may have open. Host builds only.
+///
+/// `path` ends with a NUL. `peppers` is text as `KEYTALLY_PEPPER` holds it: each in hex or base64, several separated by commas,
+/// newest last. One of them must be the gate's. End it with `kt_gate_close`.
+///
+/// Statuses: `KT_FILE_NOT_FOUND`, `KT_FILE_DENIED`, `KT_FILE_MODE`, `KT_FILE_OWNER`, `KT_NOT_A_FILE`, `KT_FILE_TOO_SHORT`,
+/// `KT_IO`, `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`,
+/// `KT_WRONG_PEPPER`, those that begin with `KT_PEPPER_`.
+///
+/// ```c
+/// kt_gate *gate;
+/// const char *peppers = getenv("KEYTALLY_PEPPER");
+/// kt_status status = kt_gate_open("api.gate", peppers, peppers ? strlen(peppers) : 0, &gate);
+/// if (status != KT_OK) fprintf(stderr, "api.gate: %s\n", kt_status_message(status));
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_open(
+    path: In<c_char>,
+    peppers: In<c_char>,
+    peppers_len: usize,
+    gate_out: Out<*mut kt_gate>,
+) -> kt_status {
+    guard(|| open(path, || self::peppers(peppers, peppers_len), gate_out))
+}
+
+/// The same with the peppers in a file, one a line, which only its owner can get at; blank lines and lines that begin with `#`
+/// are ignored. Host builds only.
+///
+/// Statuses: those of `kt_gate_open`, of either file.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_open_with_pepper_file(
+    path: In<c_char>,
+    pepper_path: In<c_char>,
+    gate_out: Out<*mut kt_gate>,
+) -> kt_status {
+    guard(|| open(path, || Ok(pepper::read_file(self::path(pepper_path)?)?), gate_out))
+}
+
+fn open(
+    path: In<'_, c_char>,
+    peppers: impl FnOnce() -> Outcome<Peppers>,
+    gate_out: Out<'_, *mut kt_gate>,
+) -> Outcome {
+    let place = gate_out.place()?;
+    let path = self::path(path)?;
+    let peppers = peppers()?;
+    let file = keytally_host::Gate::open(path, peppers.clone())?;
+    place.write(on_heap(GateState::of_file(file, peppers)?));
+    Ok(())
+}
+
+/// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, with its room on the disk taken: about 25
+/// bytes for each. It appears whole or not at all. Host builds only.
+///
+/// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`, `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`,
+/// `KT_NO_ENTROPY`, those that begin with `KT_POLICY_`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_create(
+    path: In<c_char>,
+    policy: In<c_char>,
+    policy_len: usize,
+    capacity: u32,
+    limiter_out: Out<*mut kt_limiter>,
+) -> kt_status {
+    guard(|| {
+        let place = limiter_out.place()?;
+        let path = self::path(path)?;
+        let file = keytally_host::Limiter::create(path, &self::policy(policy, policy_len)?, capacity)?;
+        place.write(on_heap(LimiterState::of_file(file)?));
+        Ok(())
+    })
+}
+
+/// Opens the limiter at `path`. End it with `kt_limiter_close`. Host builds only.
+///
+/// Statuses: those of `kt_gate_open`, but those of peppers.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_open(path: In<c_char>, limiter_out: Out<*mut kt_limiter>) -> kt_status {
+    guard(|| {
+        let place = limiter_out.place()?;
+        let file = keytally_host::Limiter::open(self::path(path)?)?;
+        place.write(on_heap(LimiterState::of_file(file)?));
+        Ok(())
+    })
+}
+
+/// Opens the limiter at `path`, or creates it if there is none. Of several processes that do so at once, one creates it and the
+/// others open the same. Host builds only.
+///
+/// Statuses: `KT_OTHER_POLICY` and `KT_OTHER_CAPACITY` when the limiter there has another; those of `kt_limiter_open` and
+/// `kt_limiter_create`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_open_or_create(
+    path: In<c_char>,
+    policy: In<c_char>,
+    policy_len: usize,
+    capacity: u32,
+    limiter_out: Out<*mut kt_limiter>,
+) -> kt_status {
+    guard(|| {
+        let place = limiter_out.place()?;
+        let path = self::path(path)?;
+        let policy = self::policy(policy, policy_len)?;
+        let file = keytally_host::Limiter::open_or_create(path, &policy, capacity)?;
+        place.write(on_heap(LimiterState::of_file(file)?));
+        Ok(())
+    })
+}

@@ -1,0 +1,376 @@
+//! The answer as a plain struct, and the HTTP response that it makes.
+
+use core::ffi::{CStr, c_char};
+
+use keytally::policy::MAX_QUOTAS;
+use keytally::{
+    Charge, Holder, KeyId, Outcome as Decided, Quotas, Reason, Timestamp, Verdict, VerdictParts, Window,
+};
+
+use crate::guard::{Outcome, guard};
+use crate::pointers::{In, Number, Numbered, Out};
+use crate::status::kt_status;
+use crate::text::put;
+
+/// The most quotas of a policy.
+pub const KT_MAX_QUOTAS: usize = 4;
+
+/// Always enough for the header fields of a verdict, with the NUL.
+pub const KT_HEADERS_SIZE: usize = 640;
+
+/// Always enough for a problem document, with the NUL.
+pub const KT_PROBLEM_SIZE: usize = 384;
+
+const _: () = {
+    assert!(KT_MAX_QUOTAS == MAX_QUOTAS);
+    assert!(KT_HEADERS_SIZE == keytally::http::MAX_HEADERS_LEN);
+    assert!(KT_PROBLEM_SIZE == keytally::http::MAX_PROBLEM_LEN);
+};
+
+/// What was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum kt_outcome {
+    /// The request may go on; its cost is charged.
+    KT_ADMITTED = 0,
+    /// Some window lacks room; nothing is charged.
+    KT_DENIED = 1,
+    /// No key was presented.
+    KT_MISSING_KEY = 2,
+    /// The key is no good, for a `kt_reason` that the client isn't told.
+    KT_INVALID_KEY = 3,
+    /// The cost is above a limit and can never be admitted.
+    KT_TOO_COSTLY = 4,
+    /// A limiter has no slot for a new subject; nothing is charged.
+    KT_FULL = 5,
+}
+
+/// Why a key is invalid: for logs and metrics, never for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum kt_reason {
+    /// The key isn't invalid.
+    KT_REASON_NONE = 0,
+    /// The text has no form that a key of this gate could have.
+    KT_REASON_MALFORMED = 1,
+    /// The checksum of a well-formed key is wrong: a typo.
+    KT_REASON_CHECKSUM = 2,
+    /// No key of this gate has this key id.
+    KT_REASON_UNKNOWN = 3,
+    /// The key id exists and the secret is another.
+    KT_REASON_WRONG_SECRET = 4,
+    /// The key was revoked.
+    KT_REASON_REVOKED = 5,
+    /// The key, or the grace of its previous secret, ended.
+    KT_REASON_EXPIRED = 6,
+    /// The header was sent more than once.
+    KT_REASON_DUPLICATE = 7,
+    /// The key belongs to a pepper that this process wasn't given.
+    KT_REASON_PEPPER_MISSING = 8,
+    /// The key's record can't be read.
+    KT_REASON_DAMAGED = 9,
+}
+
+impl Numbered for kt_outcome {
+    type Number = u8;
+}
+
+impl Numbered for kt_reason {
+    type Number = u8;
+}
+
+/// Units that were charged, and when: what `refund` and `settle` need to give back just those.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct kt_charge {
+    /// The time that the decision held for, in Unix milliseconds.
+    pub at_ms: u64,
+    /// The units; 0 when nothing was charged, so that refunding it does nothing.
+    pub cost: u32,
+}
+
+/// One window of a verdict, after the decision.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct kt_quota {
+    /// The most that one window admits.
+    pub limit: u32,
+    /// What is left, at most the limit.
+    pub remaining: u32,
+    /// The length of the window in seconds.
+    pub window_s: u32,
+    /// 1 when this window is why the request was denied, else 0.
+    pub lacking: u8,
+    /// 1 when what is counted now will still count in the window after this one, as in sliding windows, else 0.
+    pub lasting: u8,
+    /// When all that is counted now will be forgotten, in Unix seconds.
+    pub reset_unix_s: u64,
+}
+
+/// The answer to a check: a plain struct without pointers, to be copied, stored and sent at will.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct kt_verdict {
+    /// What was decided.
+    pub outcome: Number<kt_outcome>,
+    /// Why the key is invalid: for logs and metrics, never for the client.
+    pub reason: Number<kt_reason>,
+    /// The HTTP status: 401, 429, 503, or 200 when admitted, which is the application's to replace.
+    pub http_status: u16,
+    /// Seconds to wait, at least 1; 0 unless denied or full.
+    pub retry_after_s: u32,
+    /// The key's public name; 0 when it isn't known whose key it was. Known once the secret was found right, also when
+    /// the key turns out revoked or expired.
+    pub key_id: u64,
+    /// The team account that the key belongs to; says nothing when `key_id` is 0.
+    pub account: u32,
+    /// The number of the key's plan; `kt_gate_plan` tells its name.
+    pub plan: u8,
+    /// The number of the key's environment; `kt_gate_env` tells its name.
+    pub env: u8,
+    /// How many quotas there are; 0 when no tally was reached.
+    pub quota_count: u8,
+    /// What was charged; its cost is 0 unless admitted.
+    pub charge: kt_charge,
+    /// The caller's time, in Unix milliseconds.
+    pub now_ms: u64,
+    /// When a denied request is worth trying again, in Unix milliseconds; 0 unless denied or full.
+    pub retry_at_ms: u64,
+    /// What was asked for.
+    pub cost: u32,
+    /// What a `settle` found no room for; 0 in every other verdict.
+    pub uncharged: u32,
+    /// The quotas, shortest window first; those from `quota_count` on are zeros.
+    pub quotas: [kt_quota; KT_MAX_QUOTAS],
+}
+
+/// The quotas as C has them.
+#[inline]
+pub(crate) fn quotas(quotas: &Quotas) -> [kt_quota; KT_MAX_QUOTAS] {
+    let mut all = [kt_quota::default(); KT_MAX_QUOTAS];
+    for (place, quota) in all.iter_mut().enumerate() {
+        if let Some(state) = quotas.get(place) {
+            *quota = kt_quota {
+                limit: state.limit,
+                remaining: state.remaining,
+                window_s: state.window.seconds(),
+                lacking: state.lacking.into(),
+                lasting: state.lasting.into(),
+                reset_unix_s: state.reset_unix_s,
+            };
+        }
+    }
+    all
+}
+
+impl From<&Verdict> for kt_verdict {
+    #[inline]
+    fn from(verdict: &Verdict) -> Self {
+        let parts = verdict.parts();
+        let (key_id, account, plan, env) = match parts.holder {
+            Some(holder) => (holder.key_id.number(), holder.account, holder.plan, holder.env),
+            None => (0, 0, 0, 0),
+        };
+        Self {
+            outcome: Number(parts.outcome as u8),
+            reason: Number(parts.reason as u8),
+            http_status: verdict.http_status(),
+            retry_after_s: verdict.retry_after_s().unwrap_or(0),
+            key_id,
+            account,
+            plan,
+            env,
+            quota_count: parts.quota_count,
+            charge: kt_charge {
+                at_ms: parts.time.unix_ms(),
+                cost: if verdict.admitted() { parts.cost } else { 0 },
+            },
+            now_ms: parts.now.unix_ms(),
+            retry_at_ms: parts.retry_at.map_or(0, Timestamp::unix_ms),
+            cost: parts.cost,
+            uncharged: parts.uncharged,
+            quotas: quotas(verdict.quotas()),
+        }
+    }
+}
+
+const OUTCOMES: [Decided; 6] = [
+    Decided::Admitted,
+    Decided::Denied,
+    Decided::MissingKey,
+    Decided::InvalidKey,
+    Decided::TooCostly,
+    Decided::Full,
+];
+
+const REASONS: [Reason; 10] = [
+    Reason::None,
+    Reason::Malformed,
+    Reason::Checksum,
+    Reason::Unknown,
+    Reason::WrongSecret,
+    Reason::Revoked,
+    Reason::Expired,
+    Reason::Duplicate,
+    Reason::PepperMissing,
+    Reason::Damaged,
+];
+
+const _: () = {
+    let mut number = 0;
+    while number < OUTCOMES.len() {
+        assert!(OUTCOMES[number] as usize == number);
+        number += 1;
+    }
+    number = 0;
+    while number < REASONS.len() {
+        assert!(REASONS[number] as usize == number);
+        number += 1;
+    }
+};
+
+impl kt_verdict {
+    /// The core's verdict that this was, if it was one.
+    fn verdict(&self) -> Option<Verdict> {
+        let mut parts = VerdictParts {
+            outcome: *OUTCOMES.get(usize::from(self.outcome.0))?,
+            reason: *REASONS.get(usize::from(self.reason.0))?,
+            holder: KeyId::from_number(self.key_id).map(|key_id| Holder {
+                key_id,
+                account: self.account,
+                plan: self.plan,
+                env: self.env,
+            }),
+            // Of windows that aren't there, none is looked at.
+            windows: [const { Window::from_seconds(1).expect("a second is a window") }; MAX_QUOTAS],
+            limits: [0; MAX_QUOTAS],
+            remaining: [0; MAX_QUOTAS],
+            quota_count: self.quota_count,
+            lacking: 0,
+            lasting: 0,
+            time: Timestamp::from_unix_ms(self.charge.at_ms),
+            cost: self.cost,
+            uncharged: self.uncharged,
+            now: Timestamp::from_unix_ms(self.now_ms),
+            retry_at: (self.retry_after_s != 0).then(|| Timestamp::from_unix_ms(self.retry_at_ms)),
+        };
+        for (place, quota) in self.quotas.get(..usize::from(self.quota_count))?.iter().enumerate() {
+            parts.windows[place] = Window::from_seconds(quota.window_s)?;
+            parts.limits[place] = quota.limit;
+            parts.remaining[place] = quota.remaining;
+            parts.lacking |= (quota.lacking & 1) << place;
+            parts.lasting |= (quota.lasting & 1) << place;
+        }
+        Some(Verdict::from_parts(&parts))
+    }
+}
+
+impl kt_charge {
+    pub(crate) fn charge(&self) -> Charge {
+        Charge { cost: self.cost, at: Timestamp::from_unix_ms(self.at_ms) }
+    }
+}
+
+fn read(verdict: In<'_, kt_verdict>) -> Outcome<Verdict> {
+    verdict.read()?.verdict().ok_or(kt_status::KT_NOT_A_VERDICT)
+}
+
+/// Writes the header fields of the response: each `Name: value` with CR LF, ended by a NUL; and their length without that.
+/// Set them, don't append: there must be one of each.
+///
+/// Statuses: `KT_NOT_A_VERDICT`; `KT_BUFFER_TOO_SMALL`, and nothing was written: `KT_HEADERS_SIZE` bytes are always enough.
+///
+/// ```c
+/// char headers[KT_HEADERS_SIZE];
+/// size_t written;
+/// if (kt_verdict_headers(&verdict, headers, sizeof headers, &written) == KT_OK) write_all(socket, headers, written);
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_verdict_headers(
+    verdict: In<kt_verdict>,
+    buffer: Out<c_char>,
+    buffer_len: usize,
+    written_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let buffer = buffer.buffer(buffer_len)?;
+        let written = written_out.place()?;
+        put(buffer, written, read(verdict)?.headers().as_bytes())
+    })
+}
+
+/// The response body, JSON, ended by a NUL; empty when admitted, and for a struct that is no verdict. It never tells why a
+/// key is invalid. Never NULL; the text is always there and must not be freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_verdict_body(verdict: In<kt_verdict>) -> In<'static, c_char> {
+    let outcome = verdict.read().ok().and_then(|verdict| OUTCOMES.get(usize::from(verdict.outcome.0)));
+    In::of_static(outcome.map_or(c"", |outcome| body(*outcome)))
+}
+
+/// The body with its NUL; a test compares it with the core's.
+fn body(outcome: Decided) -> &'static CStr {
+    match outcome {
+        Decided::Admitted => c"",
+        Decided::MissingKey => cr#"{"error": "Missing X-API-Key header"}"#,
+        Decided::InvalidKey => cr#"{"error": "Invalid API key"}"#,
+        Decided::Denied | Decided::TooCostly => {
+            cr#"{"error": "Rate limit exceeded. Please try again later."}"#
+        }
+        Decided::Full => cr#"{"error": "Too many clients at once. Please try again later."}"#,
+    }
+}
+
+/// Writes the body as a problem document (`application/problem+json`, RFC 9457), for clients that want to be told which
+/// quota it was, ended by a NUL; and its length without that. Empty when admitted.
+///
+/// Statuses: `KT_NOT_A_VERDICT`; `KT_BUFFER_TOO_SMALL`, and nothing was written: `KT_PROBLEM_SIZE` bytes are always enough.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_verdict_problem(
+    verdict: In<kt_verdict>,
+    buffer: Out<c_char>,
+    buffer_len: usize,
+    written_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let buffer = buffer.buffer(buffer_len)?;
+        let written = written_out.place()?;
+        put(buffer, written, read(verdict)?.problem().as_bytes())
+    })
+}
+
+/// The verdict on a request whose key header came more than once: it is invalid, whatever the values are, since the next
+/// server in the chain might pick another one. No gate needs to be asked.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_verdict_duplicate_header(now_ms: u64, verdict_out: Out<kt_verdict>) -> kt_status {
+    guard(|| {
+        let verdict = Verdict::duplicate_header(Timestamp::from_unix_ms(now_ms));
+        verdict_out.place()?.write(kt_verdict::from(&verdict));
+        Ok(())
+    })
+}
+
+/// A short word for logs and metric labels, such as `invalid_key`. Never NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_outcome_name(outcome: Number<kt_outcome>) -> In<'static, c_char> {
+    const NAMES: [&CStr; OUTCOMES.len()] =
+        [c"admitted", c"denied", c"missing_key", c"invalid_key", c"too_costly", c"full"];
+    In::of_static(NAMES.get(usize::from(outcome.0)).copied().unwrap_or(c"unknown"))
+}
+
+/// A short word for logs and metric labels, such as `wrong_secret`. Never NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_reason_name(reason: Number<kt_reason>) -> In<'static, c_char> {
+    const NAMES: [&CStr; REASONS.len()] = [
+        c"none",
+        c"malformed",
+        c"checksum",
+        c"unknown",
+        c"wrong_secret",
+        c"revoked",
+        c"expired",
+        c"duplicate",
+        c"pepper_missing",
+        c"damaged",
+    ];
+    In::of_static(NAMES.get(usize::from(reason.0)).copied().unwrap_or(c"unknown"))
+}

@@ -1,0 +1,194 @@
+//! `cargo xtask header` writes include/keytally.h from the sources of ffi-c; the suite `c` compares.
+//!
+//! Where those name a checked pointer of `ffi-c/src/pointers.rs`, `In<T>`, `Out<T>` and the like, cbindgen is given the
+//! plain pointer that it is.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::targets::{list, metadata, text};
+use crate::tools::Found;
+
+const HEADER: &str = "include/keytally.h";
+const CONFIG: &str = "ffi-c/cbindgen.toml";
+
+/// The files that declare what C sees, in the order of the header.
+const SOURCES: &[&str] =
+    &["version", "status", "policy", "key", "verdict", "limiter", "gate", "administer", "inspect", "files"];
+
+/// Writes the header.
+pub(crate) fn write() -> Result<()> {
+    fs::write(HEADER, generate()?).with_context(|| format!("cannot write {HEADER}"))
+}
+
+/// The header that is checked in is the one of these sources.
+pub(crate) fn check(_: &[Found]) -> Result<String> {
+    let header = fs::read_to_string(HEADER).with_context(|| format!("cannot read {HEADER}"))?;
+    ensure!(
+        header == generate()?,
+        "{HEADER} is not that of the sources: `cargo xtask header` writes it anew"
+    );
+    Ok("fresh".to_owned())
+}
+
+fn generate() -> Result<String> {
+    let folder = tempfile::tempdir()?;
+    let source = folder.path().join("c.rs");
+    let mut declarations = String::new();
+    for name in SOURCES {
+        let path = format!("ffi-c/src/{name}.rs");
+        let source = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        // The page of a file can only stand at its beginning.
+        declarations
+            .extend(source.lines().filter(|line| !line.starts_with("//!")).flat_map(|line| [line, "\n"]));
+    }
+    fs::write(&source, plain(&declarations))?;
+    let mut config = cbindgen::Config::from_file(CONFIG).map_err(anyhow::Error::msg)?;
+    config.after_includes = config.after_includes.map(|text| with_version(&text)).transpose()?;
+    let bindings = cbindgen::Builder::new()
+        .with_config(config)
+        .with_src(&source)
+        .generate()
+        .context("cbindgen cannot read the sources of ffi-c")?;
+    let mut header = Vec::new();
+    bindings.write(&mut header);
+    Ok(in_one_line(&without_tags(&String::from_utf8(header)?)))
+}
+
+/// The sources with plain pointers.
+fn plain(source: &str) -> String {
+    let lifetimes = [" + use<'c>", "<'c>", "<'_>", "'c, ", "'_, ", "'static, "];
+    let mut source =
+        lifetimes.iter().fold(source.to_owned(), |source, lifetime| source.replace(lifetime, ""));
+    for (word, pointer) in [("In", "*const "), ("Out", "*mut "), ("Handle", "*mut "), ("Number", "")] {
+        source = unwrapped(&source, word, pointer);
+    }
+    source.replace(": Memory,", ": *mut c_void,")
+}
+
+/// The source with each `WORD<X>` as `POINTER X`.
+fn unwrapped(source: &str, word: &str, pointer: &str) -> String {
+    let opening = format!("{word}<");
+    let mut plain = String::new();
+    let mut rest = source;
+    while let Some(at) = rest.find(&opening) {
+        let (before, after) = (&rest[..at], &rest[at + opening.len()..]);
+        plain += before;
+        let is_word = !before.ends_with(|character: char| character.is_alphanumeric() || character == '_');
+        match after.find('>') {
+            Some(end) if is_word => {
+                plain += pointer;
+                plain += &after[..end];
+                rest = &after[end + 1..];
+            }
+            _ => {
+                plain += &opening;
+                rest = after;
+            }
+        }
+    }
+    plain + rest
+}
+
+/// The names of structs without the word `struct`: all have a typedef of the same name.
+fn without_tags(header: &str) -> String {
+    let mut lines = Vec::new();
+    for line in header.lines() {
+        let tagged = line.starts_with("typedef struct ");
+        let line = if tagged { line.to_owned() } else { line.replace("struct kt_", "kt_") };
+        lines.push(as_array(&line));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// A pointer to an array, `(*name)[16]`, as the array that a caller gives, `name[16]`. To a compiler they are the same pointer.
+fn as_array(line: &str) -> String {
+    let parts = line.split_once("(*").and_then(|(before, rest)| Some((before, rest.split_once(")[")?)));
+    match parts {
+        Some((before, (name, after))) if !name.contains('(') => format!("{before}{name}[{after}"),
+        _ => line.to_owned(),
+    }
+}
+
+/// A comment of one line stands in one line.
+fn in_one_line(header: &str) -> String {
+    let lines: Vec<&str> = header.lines().collect();
+    let mut text = String::new();
+    let mut at = 0;
+    while at < lines.len() {
+        let short = match lines[at..] {
+            [open, line, close, ..] if open.trim() == "/**" && close.trim() == "*/" => {
+                open.strip_suffix("/**").zip(line.trim().strip_prefix("* "))
+            }
+            _ => None,
+        };
+        match short {
+            Some((indent, sentence)) => {
+                text += &format!("{indent}/** {sentence} */\n");
+                at += 3;
+            }
+            None => {
+                text += lines[at];
+                text += "\n";
+                at += 1;
+            }
+        }
+    }
+    text
+}
+
+/// The text with the version of the package in its places.
+fn with_version(template: &str) -> Result<String> {
+    let metadata = metadata()?;
+    let package = list(&metadata, "packages")?.iter().find(|package| package["name"] == "keytally-ffi");
+    let version = text(package.context("there is no package keytally-ffi")?, "version")?;
+    let mut parts = version.split('.');
+    let mut part = || parts.next().context("a version has three parts");
+    Ok(template
+        .replace("@MAJOR@", part()?)
+        .replace("@MINOR@", part()?)
+        .replace("@PATCH@", part()?)
+        .replace("@VERSION@", version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checked_pointers_become_plain_ones() {
+        assert_eq!(
+            plain("f(a: In<c_char>, b: Out<*mut kt_gate>)"),
+            "f(a: *const c_char, b: *mut *mut kt_gate)"
+        );
+        assert_eq!(
+            plain("g(m: Memory, s: Number<kt_status>) -> In<'static, u8>"),
+            "g(m: *mut c_void, s: kt_status) -> *const u8"
+        );
+        assert_eq!(plain("struct kt_bytes<'c> { data: In<'c, u8> }"), "struct kt_bytes { data: *const u8 }");
+        assert_eq!(plain("fn f(a: kt_In<u8>)"), "fn f(a: kt_In<u8>)");
+    }
+
+    #[test]
+    fn short_comments_take_one_line() {
+        assert_eq!(in_one_line("    /**\n     * A.\n     */\n    int a;"), "    /** A. */\n    int a;\n");
+        let long = "/**\n * A.\n * B.\n */\n";
+        assert_eq!(in_one_line(long), long);
+    }
+
+    #[test]
+    fn arrays_look_like_arrays() {
+        assert_eq!(as_array("  const uint8_t (*seed)[16],"), "  const uint8_t seed[16],");
+        let function = "typedef int (*kt_visitor)(void *context, char (*text)[4]);";
+        assert_eq!(as_array(function), function);
+    }
+
+    #[test]
+    fn tags_stay_where_they_are_declared() {
+        assert_eq!(
+            without_tags("typedef struct kt_a {\nf(const struct kt_a *a);"),
+            "typedef struct kt_a {\nf(const kt_a *a);\n"
+        );
+    }
+}

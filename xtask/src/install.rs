@@ -1,0 +1,180 @@
+//! `cargo xtask install`: libkeytally, its headers, and what pkg-config and CMake find them with, under a prefix.
+//!
+//! `cargo cinstall` of cargo-c puts the same files in the same places, from the metadata in `ffi-c/Cargo.toml`.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::command::{self, cargo};
+use crate::targets::{list, metadata, text};
+
+/// Where things go.
+#[derive(Debug)]
+pub(crate) struct Places<'a> {
+    /// The folder that they will be used from, such as `/usr/local`.
+    pub(crate) prefix: &'a Path,
+    /// A folder that stands before the prefix while they are put there, for makers of packages.
+    pub(crate) destdir: Option<&'a Path>,
+    /// The libraries' folder under the prefix.
+    pub(crate) libdir: &'a Path,
+}
+
+impl Places<'_> {
+    /// Where a file that will be used from `path` is put now.
+    fn now(&self, path: &Path) -> PathBuf {
+        match self.destdir {
+            // Joining an absolute path would forget the first.
+            Some(destdir) => destdir.join(path.strip_prefix("/").unwrap_or(path)),
+            None => path.to_owned(),
+        }
+    }
+}
+
+/// Builds the libraries and puts everything there. Tells each file.
+pub(crate) fn run(places: &Places<'_>) -> Result<()> {
+    ensure!(places.prefix.is_absolute(), "--prefix {} is not an absolute path", places.prefix.display());
+    let version = version()?;
+    let soname = soname(&version)?;
+    let built = Built::new(&soname)?;
+
+    let lib = places.prefix.join(places.libdir);
+    let whole = format!("libkeytally.so.{version}");
+    let put = |path: PathBuf, content: &[u8], mode: u32| put(&places.now(&path), content, mode);
+    put(lib.join(&whole), &built.shared, 0o755)?;
+    link(&places.now(&lib.join(&soname)), &whole)?;
+    link(&places.now(&lib.join("libkeytally.so")), &whole)?;
+    put(lib.join("libkeytally.a"), &built.archive, 0o644)?;
+    put(lib.join("pkgconfig/keytally.pc"), pc(places, &version, &built.libraries).as_bytes(), 0o644)?;
+    for header in ["keytally.h", "keytally.hpp"] {
+        put(places.prefix.join("include").join(header), &read(&Path::new("include").join(header))?, 0o644)?;
+    }
+    for file in ["keytallyConfig.cmake", "keytallyConfigVersion.cmake"] {
+        let content = read(&Path::new("ffi-c/cmake").join(file))?;
+        put(places.prefix.join("share/cmake/keytally").join(file), &content, 0o644)?;
+    }
+    Ok(())
+}
+
+/// The libraries, built.
+struct Built {
+    shared: Vec<u8>,
+    archive: Vec<u8>,
+    /// What a program that takes the archive is linked with besides.
+    libraries: String,
+}
+
+impl Built {
+    fn new(soname: &str) -> Result<Self> {
+        let target = Path::new("target/install");
+        let build = |kind: &str, arguments: &[&str]| {
+            let mut rustc = cargo();
+            rustc.args(["rustc", "--release", "--package", "keytally-ffi", "--lib", "--crate-type", kind]);
+            rustc.arg("--target-dir").arg(target).arg("--").args(arguments);
+            command::run(rustc)
+        };
+        let output = build("staticlib", &["--print", "native-static-libs"])?;
+        let libraries = output
+            .lines()
+            .find_map(|line| line.split_once("native-static-libs: "))
+            .context("rustc doesn't say what a static library needs")?;
+        build("cdylib", &["-C", &format!("link-arg=-Wl,-soname,{soname}")])?;
+        let built = |name: &str| read(&target.join("release").join(name));
+        Ok(Self {
+            archive: built("libkeytally_ffi.a")?,
+            shared: built("libkeytally_ffi.so")?,
+            libraries: libraries.1.trim().to_owned(),
+        })
+    }
+}
+
+/// The version of the library.
+fn version() -> Result<String> {
+    let metadata = metadata()?;
+    let package = list(&metadata, "packages")?.iter().find(|package| package["name"] == "keytally-ffi");
+    Ok(text(package.context("there is no package keytally-ffi")?, "version")?.to_owned())
+}
+
+/// What programs ask the loader for: until 1.0 every minor version is another library.
+fn soname(version: &str) -> Result<String> {
+    let mut parts = version.split('.');
+    let mut part = || parts.next().context("a version has three parts");
+    Ok(match (part()?, part()?) {
+        ("0", minor) => format!("libkeytally.so.0.{minor}"),
+        (major, _) => format!("libkeytally.so.{major}"),
+    })
+}
+
+/// What pkg-config reads.
+fn pc(places: &Places<'_>, version: &str, libraries: &str) -> String {
+    format!(
+        "prefix={}\n\
+         exec_prefix=${{prefix}}\n\
+         libdir=${{exec_prefix}}/{}\n\
+         includedir=${{prefix}}/include\n\
+         \n\
+         Name: keytally\n\
+         Description: API-key checks and rate limits at memory speed\n\
+         Version: {version}\n\
+         Libs: -L${{libdir}} -lkeytally\n\
+         Libs.private: {libraries}\n\
+         Cflags: -I${{includedir}}\n",
+        places.prefix.display(),
+        places.libdir.display()
+    )
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Writes a file beside its place and renames it, so that a program which runs the old one goes on.
+fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let fresh = beside(path)?;
+    fs::write(&fresh, content).with_context(|| format!("cannot write {}", fresh.display()))?;
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
+    fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+fn link(path: &Path, target: &str) -> Result<()> {
+    let fresh = beside(path)?;
+    symlink(target, &fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
+    fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))?;
+    println!("{} -> {target}", path.display());
+    Ok(())
+}
+
+/// A name in the same folder, which is made, that nothing has.
+fn beside(path: &Path) -> Result<PathBuf> {
+    let folder = path.parent().context("a file without a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut name = path.file_name().context("a file without a name")?.to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let fresh = path.with_file_name(name);
+    let _ = fs::remove_file(&fresh);
+    Ok(fresh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_for_the_loader_changes_when_programs_must() {
+        assert_eq!(soname("0.1.7").unwrap(), "libkeytally.so.0.1");
+        assert_eq!(soname("2.3.4").unwrap(), "libkeytally.so.2");
+    }
+
+    #[test]
+    fn a_destdir_stands_before_the_prefix() {
+        let (prefix, libdir) = (Path::new("/usr"), Path::new("lib"));
+        let places = Places { prefix, destdir: Some(Path::new("/tmp/d")), libdir };
+        assert_eq!(places.now(&prefix.join("include/a.h")), Path::new("/tmp/d/usr/include/a.h"));
+        assert!(pc(&places, "0.1.0", "-lc").starts_with("prefix=/usr\n"));
+        assert_eq!(Places { destdir: None, ..places }.now(prefix), prefix);
+    }
+}
