@@ -12,6 +12,7 @@
 //! | `rules.rs` | unsafe, clocks and atomics stay in their named files |
 //! | `panics.rs` | the places in a check that could panic are the known ones |
 //! | `models.rs` | core's own code in a model checker: every interleaving, and random schedules |
+//! | `bench.rs` | speed beside what one would pick instead, and the pages that tell of it |
 //! | `budgets.rs` | no hot path takes more instructions than it did |
 //! | `header.rs` | the C header, written from the sources |
 //! | `install.rs` | libkeytally under a prefix, to be found by pkg-config and CMake |
@@ -21,6 +22,7 @@
 //! | `source.rs` | Rust source as a list of words, for the two above |
 //! | `command.rs` | runs a program, quiet unless it fails |
 
+mod bench;
 mod budgets;
 mod ci;
 mod command;
@@ -44,7 +46,7 @@ mod tools;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::builder::PossibleValuesParser;
 use clap::{Parser, Subcommand};
 
@@ -86,12 +88,9 @@ enum Task {
         #[arg(long, default_value_t = 10_000_000)]
         samples: u32,
     },
-    /// Measures speed.
-    Bench {
-        /// Counts the instructions of the hot paths anew and writes benches/budgets.txt; times nothing.
-        #[arg(long)]
-        budgets: bool,
-    },
+    /// Measures speed beside what one would pick instead, and writes benches/RESULTS.md and what else shows the figures. Wants
+    /// a quiet machine.
+    Bench(bench::Wanted),
     /// Writes include/keytally.h from the sources of ffi-c.
     Header,
     /// Builds libkeytally and puts it with its headers where C and C++ programs find it.
@@ -144,9 +143,8 @@ fn main() -> Result<ExitCode> {
             timing::run(*samples)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Task::Bench { budgets } => {
-            ensure!(*budgets, "only --budgets can be measured so far");
-            budgets::record()?;
+        Task::Bench(wanted) => {
+            bench::run(wanted)?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Header => {

@@ -1,0 +1,138 @@
+//! The group `contention`: the same check by one thread and by two at once.
+
+use core::hint::black_box;
+
+use keytally::sync::{AtomicU64, Ordering};
+use keytally::{Line, Timestamp};
+
+use crate::measure::{Bench, Contender, Yes, count, threads};
+use crate::peers::{Governors, Locked, RateNets, Sharded, roomy_quotas, slow_quotas};
+use crate::tables::limiter;
+use crate::traffic::{self, Cycle, MINUTES_UNITS, Order, ROOMY, START, Walk, index};
+
+/// Subjects of which each thread asks for its own.
+const SIZE: u32 = 1000;
+
+/// Limits that are never reached, for those that have no bits to save.
+const ROOM: [u32; 2] = [u32::MAX; 2];
+
+const COUNTS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];
+
+pub(crate) fn measure(bench: &mut Bench) {
+    let about = "What a check takes the thread that asks. Both windows checked and charged, all admitted.";
+    let title = "One subject of 40 bytes for all threads, by how many there are";
+    let mut table = bench.table("contention/one", "ns", title, about);
+    let one = [traffic::text(0)];
+    for (threads, column) in COUNTS {
+        let names = vec![&one[..]; threads];
+        let mut contenders = admitted(&one, &names);
+        contenders.push(bare_loops(threads));
+        table.column(column, contenders);
+    }
+    drop(table);
+
+    let title = "1,000 subjects of 40 bytes, each thread asking for its own, by how many threads there are";
+    let mut table = bench.table("contention/many", "ns", title, about);
+    let everybody: Vec<String> = (0..SIZE).map(traffic::text).collect();
+    let walk = Walk::new(SIZE, Order::Uniform);
+    for (threads, column) in COUNTS {
+        let own = |thread| {
+            let numbers = walk.numbers.iter().filter(|&&number| index(number) % threads == thread);
+            numbers.map(|&number| everybody[index(number)].clone()).collect::<Vec<String>>()
+        };
+        let names: Vec<Vec<String>> = (0..threads).map(own).collect();
+        let names: Vec<&[String]> = names.iter().map(Vec::as_slice).collect();
+        table.column(column, admitted(&everybody, &names));
+    }
+    drop(table);
+
+    let title = "One subject of 40 bytes for all threads, by how many there are, all denied";
+    let about = "What a check takes the thread that asks. The minute is spent.";
+    let mut table = bench.table("contention/denied", "ns", title, about);
+    for (threads, column) in COUNTS {
+        table.column(column, denied(threads, &one[0]));
+    }
+}
+
+/// Everybody who can be asked about a subject by several threads, each of which has its own list of names.
+fn admitted<'a>(everybody: &'a [String], names: &'a [&'a [String]]) -> Vec<Contender<'a>> {
+    let threads_count = names.len();
+    let walk = Walk::new(u32::try_from(everybody.len()).expect("a few"), Order::Uniform);
+    let clock = walk.clock();
+    let limiter = limiter(ROOMY, SIZE);
+    let governors = Governors::new(roomy_quotas());
+    let rate_nets = RateNets::new(u32::MAX);
+    let (sharded, locked) = (Sharded::new(ROOM), Locked::new(ROOM));
+    for name in everybody {
+        assert!(limiter.check(name.as_bytes(), 1, START).admitted(), "there is room");
+        governors.check(name);
+        rate_nets.check(name.as_bytes());
+        sharded.check(name, 1, START);
+        locked.check(name, 1, START);
+    }
+    vec![
+        threads("keytally", Yes::All, threads_count, move |thread, asked, times| {
+            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(asked));
+            count(times, || black_box(limiter.check(next.next().as_bytes(), 1, clock.next())).admitted())
+        }),
+        threads("two governors", Yes::All, threads_count, move |thread, _, times| {
+            let mut next = Cycle::new(names[thread]);
+            count(times, || governors.check(next.next()))
+        }),
+        threads("two rate-net", Yes::All, threads_count, move |thread, _, times| {
+            let mut next = Cycle::new(names[thread]);
+            count(times, || rate_nets.check(next.next().as_bytes()))
+        }),
+        threads("DashMap of counters", Yes::All, threads_count, move |thread, asked, times| {
+            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(asked));
+            count(times, || sharded.check(next.next(), 1, clock.next()))
+        }),
+        threads("Mutex<HashMap> of counters", Yes::All, threads_count, move |thread, asked, times| {
+            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(asked));
+            count(times, || locked.check(next.next(), 1, clock.next()))
+        }),
+    ]
+}
+
+/// One word that all threads count up, as plainly as can be.
+fn bare_loops(threads_count: usize) -> Contender<'static> {
+    let line = Line::new();
+    threads("a bare loop of load and compare-exchange", Yes::All, threads_count, move |_, _, times| {
+        count(times, || count_up(&line.words()[0]))
+    })
+}
+
+#[inline]
+fn count_up(word: &AtomicU64) -> bool {
+    let mut seen = word.load(Ordering::Acquire);
+    while let Err(other) = word.compare_exchange_weak(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire) {
+        seen = other;
+    }
+    true
+}
+
+fn denied<'a>(threads_count: usize, name: &'a String) -> Vec<Contender<'a>> {
+    let limiter = limiter(ROOMY, SIZE);
+    assert!(limiter.check(name.as_bytes(), MINUTES_UNITS, START).admitted(), "there is room");
+    let governors = Governors::new(slow_quotas(1));
+    governors.spend(name, 1);
+    let (sharded, locked) = (Sharded::new([1, 1]), Locked::new([1, 1]));
+    sharded.check(name, 1, START);
+    locked.check(name, 1, START);
+    let now = |asked: u64| Timestamp::from_unix_ms(START.unix_ms() + asked % 60_000);
+    vec![
+        threads("keytally", Yes::None, threads_count, move |_, asked, times| {
+            let now = now(asked);
+            count(times, || black_box(limiter.check(black_box(name).as_bytes(), 1, now)).admitted())
+        }),
+        threads("two governors", Yes::None, threads_count, move |_, _, times| {
+            count(times, || governors.check(black_box(name)))
+        }),
+        threads("DashMap of counters", Yes::None, threads_count, move |_, _, times| {
+            count(times, || sharded.check(black_box(name), 1, START))
+        }),
+        threads("Mutex<HashMap> of counters", Yes::None, threads_count, move |_, _, times| {
+            count(times, || locked.check(black_box(name), 1, START))
+        }),
+    ]
+}

@@ -1,0 +1,151 @@
+//! `cargo xtask bench`: measures speed beside what one would pick instead, and writes the pages that tell of it.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `results.rs` | what was measured, as it is kept in `benches/results.json` |
+//! | `pages.rs` | the results as tables |
+
+mod pages;
+mod results;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+
+use self::results::{Group, Results};
+use crate::command::{self, cargo};
+use crate::{budgets, tools};
+
+/// What can be measured.
+const GROUPS: [&str; 2] = ["limiter", "contention"];
+
+/// Where the program that measures leaves its figures.
+const FOLDER: &str = "target/bench";
+
+/// How often each contender gets its turn, and for how many milliseconds.
+const FULL: (u32, u32) = (5, 500);
+const QUICK: (u32, u32) = (3, 80);
+
+/// What is to be measured.
+#[derive(Debug, Args)]
+pub(crate) struct Wanted {
+    /// Measures for about 3 minutes instead of 15.
+    #[arg(long)]
+    quick: bool,
+    /// Measures nothing, and writes the pages anew from benches/results.json.
+    #[arg(long, conflicts_with_all = ["quick", "groups"])]
+    pages: bool,
+    /// Counts the instructions of the hot paths anew and writes benches/budgets.txt; times nothing.
+    #[arg(long, conflicts_with_all = ["quick", "groups", "pages"])]
+    budgets: bool,
+    /// The groups to measure, whose tables are then only printed; all of them when none is named.
+    #[arg(value_name = "GROUP", value_parser = PossibleValuesParser::new(GROUPS))]
+    groups: Vec<String>,
+}
+
+/// Measures, prints the tables, and writes the pages unless only some groups are named.
+pub(crate) fn run(wanted: &Wanted) -> Result<()> {
+    if wanted.budgets {
+        return budgets::record();
+    }
+    if wanted.pages {
+        return pages::write(&Results::load()?);
+    }
+    let Wanted { groups, quick, .. } = wanted;
+    let names: Vec<&str> =
+        if groups.is_empty() { GROUPS.to_vec() } else { groups.iter().map(String::as_str).collect() };
+    let (rounds, turn) = if *quick { QUICK } else { FULL };
+    let folder = std::path::absolute(FOLDER)?;
+    fs::create_dir_all(&folder)?;
+    let mut build = cargo();
+    build.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--no-run"]);
+    command::run(build)?;
+
+    let load = load();
+    let mut measured = Vec::new();
+    for name in &names {
+        let file = folder.join(format!("{name}.json"));
+        let mut bench = cargo();
+        bench.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--", name]);
+        bench.env("KEYTALLY_BENCH_FOLDER", &folder);
+        bench
+            .env("KEYTALLY_BENCH_ROUNDS", rounds.to_string())
+            .env("KEYTALLY_BENCH_TURN_MS", turn.to_string());
+        command::run(bench)?;
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let group: Group = serde_json::from_str(&text).with_context(|| format!("not a group: {name}"))?;
+        println!("{}", pages::group(&group));
+        measured.push(group);
+    }
+    if groups.is_empty() {
+        let results = Results {
+            machine: machine()?,
+            load,
+            compiler: tools::compiler()?,
+            date: output("date", &["-u", "+%F"])?,
+            commit: commit()?,
+            rounds,
+            turn_ms: turn,
+            groups: measured,
+        };
+        results.save()?;
+        pages::write(&results)?;
+    }
+    Ok(())
+}
+
+/// The processor, how many there are, and its caches.
+fn machine() -> Result<String> {
+    let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("an unknown processor", |(_, model)| model.trim());
+    let count = std::thread::available_parallelism()?;
+    let has_sha = cpus.split_whitespace().any(|flag| flag == "sha_ni" || flag == "sha2");
+    let sha = if has_sha { "with" } else { "without" };
+    Ok(format!("{model}, {count} cores, {sha} instructions for SHA-256{}", caches()))
+}
+
+fn caches() -> String {
+    let read = |place: u32, what: &str| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{place}/{what}");
+        Some(fs::read_to_string(path).ok()?.trim().to_owned())
+    };
+    let of = |place| {
+        let (level, kind, size) = (read(place, "level")?, read(place, "type")?, read(place, "size")?);
+        (kind != "Instruction").then(|| format!(", L{level} {size}"))
+    };
+    (0..8).filter_map(of).collect()
+}
+
+/// What else ran when the measurement began: the average number of runnable threads over a minute.
+fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
+}
+
+/// The commit that was measured; a changed work tree is another state than its commit.
+fn commit() -> Result<String> {
+    let commit = output("git", &["rev-parse", "--short=12", "HEAD"])?;
+    let changes = output("git", &["status", "--porcelain", "--untracked-files=no", "--", "*.rs", "*.toml"])?;
+    Ok(if changes.is_empty() { commit } else { format!("{commit} and changes") })
+}
+
+fn output(program: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    Ok(command::run(command)?.trim().to_owned())
+}
+
+/// Whether a file is there; the path is from the workspace's folder.
+fn write_if_new(path: &Path, content: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == content) {
+        return Ok(());
+    }
+    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("wrote {}", path.display());
+    Ok(())
+}

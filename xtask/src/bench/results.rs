@@ -1,0 +1,95 @@
+//! What was measured, as it is kept in `benches/results.json`: every page is written from it.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "benches/results.json";
+
+/// A whole measurement.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) machine: String,
+    /// The machine's load before.
+    pub(crate) load: f64,
+    pub(crate) compiler: String,
+    pub(crate) date: String,
+    pub(crate) commit: String,
+    /// How many turns each contender had.
+    pub(crate) rounds: u32,
+    /// How long a turn was, in milliseconds.
+    pub(crate) turn_ms: u32,
+    pub(crate) groups: Vec<Group>,
+}
+
+/// Tables that are measured together.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Group {
+    pub(crate) group: String,
+    pub(crate) tables: Vec<Table>,
+}
+
+/// Contenders in rows, and in columns the sizes of their work.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Table {
+    pub(crate) name: String,
+    pub(crate) unit: String,
+    pub(crate) title: String,
+    /// What each figure includes.
+    pub(crate) about: String,
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<Row>,
+}
+
+/// A contender.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    /// For each column a figure of each round; none where it wasn't measured.
+    pub(crate) cells: Vec<Vec<f64>>,
+}
+
+impl Results {
+    pub(crate) fn load() -> Result<Self> {
+        let text = fs::read_to_string(FILE).with_context(|| format!("cannot read {FILE}"))?;
+        serde_json::from_str(&text).with_context(|| format!("{FILE} isn't a measurement"))
+    }
+
+    pub(crate) fn save(&self) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)?;
+        fs::write(FILE, text + "\n").with_context(|| format!("cannot write {FILE}"))
+    }
+}
+
+impl Table {
+    /// The figures of a contender in a column, one a round.
+    fn rounds(&self, row: &str, column: &str) -> Result<&[f64]> {
+        let missing = || format!("{} has no figure of {row} in column {column}", self.name);
+        let place = self.columns.iter().position(|name| name == column).with_context(missing)?;
+        let row = self.rows.iter().find(|other| other.name == row).with_context(missing)?;
+        row.cells.get(place).filter(|rounds| !rounds.is_empty()).map(Vec::as_slice).with_context(missing)
+    }
+
+    /// The median of a contender's figures in a column.
+    pub(crate) fn figure(&self, row: &str, column: &str) -> Result<f64> {
+        self.rounds(row, column).map(median)
+    }
+
+    /// How many times as much a contender takes as another: the median of the rounds' ratios, so that what else the
+    /// machine did in a round is in both.
+    pub(crate) fn ratio(&self, row: &str, other: &str, column: &str) -> Result<f64> {
+        let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
+        Ok(median(&row.iter().zip(other).map(|(row, other)| row / other).collect::<Vec<_>>()))
+    }
+}
+
+/// The one in the middle; of two, the middle between them.
+pub(crate) fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted[..] {
+        [] => f64::NAN,
+        _ => sorted[(sorted.len() - 1) / 2].midpoint(sorted[sorted.len() / 2]),
+    }
+}
