@@ -486,24 +486,47 @@ mod tests {
         }
     }
 
+    /// The text and its right checksum.
+    fn with_checksum(text: &str) -> alloc::string::String {
+        let mut checksum = [0; CHECKSUM_CHARS];
+        encode(&crc32(text.as_bytes()).to_be_bytes(), &mut checksum);
+        format!("{text}{}", core::str::from_utf8(&checksum).unwrap())
+    }
+
     #[test]
-    fn other_forms_are_refused() {
-        let body = "0".repeat(38) + "1";
+    fn other_forms_are_refused_even_with_a_right_checksum() {
+        let body = format!("00000000001{}", "0".repeat(SECRET_CHARS));
+        assert!(parse(with_checksum(&format!("12345678_123456_{body}")).as_bytes()).is_ok());
         for text in [
-            "".into(),
-            "kt".into(),
             body.clone(),
+            format!("_{body}"),
             format!("kt_{body}"),
+            format!("ktlive{body}"),
+            format!("kt_live{body}"),
             format!("_live_{body}"),
             format!("kt__{body}"),
             format!("KT_live_{body}"),
+            format!("kt_Live_{body}"),
             format!("kt_live_x_{body}"),
             format!("123456789_a_{body}"),
+            format!("a_123456789_{body}"),
             format!("12345678_1234567_{body}"),
-            format!("kt_live_{}", "z".repeat(39)),
-            format!("kt_live_{}-", "1".repeat(38)),
-            format!("kt_live_{}\u{e9}", "1".repeat(37)),
+            format!("12345678_12345678_{body}"),
+            // No id, one beyond 64 bits, and a secret beyond 128.
+            format!("kt_live_{}", "0".repeat(33)),
+            format!("kt_live_LygHa16AHYG{}", "0".repeat(SECRET_CHARS)),
+            format!("kt_live_00000000001{}", "z".repeat(SECRET_CHARS)),
+            format!("kt_live_00000000001{}-", "0".repeat(SECRET_CHARS - 1)),
+            format!("kt_live_0000000000-{}", "0".repeat(SECRET_CHARS)),
         ] {
+            assert_eq!(parse(with_checksum(&text).as_bytes()), Err(KeyError::Form), "{text}");
+        }
+        for text in ["", "kt"].into_iter().map(alloc::string::String::from).chain([
+            // A checksum beyond 32 bits.
+            format!("kt_live_{body}zzzzzz"),
+            format!("kt_live_{body}00000-"),
+            format!("kt_live_{body}0000\u{e9}"),
+        ]) {
             assert_eq!(parse(text.as_bytes()), Err(KeyError::Form), "{text}");
         }
     }

@@ -296,3 +296,204 @@ impl Intent<'_> {
         self.withdraw();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::cell::Cell;
+
+    use super::*;
+    use crate::sync::Ordering;
+
+    /// A record's line, the intent's, and the owner's.
+    fn lines() -> [Line; 3] {
+        [const { Line::new() }; 3]
+    }
+
+    fn place(lines: &[Line; 3]) -> Place<'_> {
+        Place { number: 7, line: &lines[0], intent: Intent { words: &lines[1], owner: &lines[2] } }
+    }
+
+    fn write(lines: &[Line; 3], record: Record) {
+        place(lines).write(record, 0, |_, _| ());
+    }
+
+    /// Everything of a record but its sequence.
+    fn fields(record: &Record) -> (Option<KeyId>, [u64; 4], [u32; 3], KeyState, [u8; 4]) {
+        let Record { key_id, tag, previous, account, not_after, grace_until, plan, state, env, .. } = *record;
+        let tags = [tag.0[0], tag.0[1], previous.0[0], previous.0[1]];
+        let small = [plan, env, record.pepper, record.previous_pepper];
+        (key_id, tags, [account, not_after, grace_until], state, small)
+    }
+
+    fn zeros() -> Record {
+        Record { key_id: None, ..Record::new(KeyId::LAST, Tag([0, 0]), 0, 0, 0, 0) }
+    }
+
+    fn ones() -> Record {
+        Record {
+            key_id: Some(KeyId::LAST),
+            tag: Tag([u64::MAX; 2]),
+            previous: Tag([u64::MAX; 2]),
+            account: u32::MAX,
+            not_after: u32::MAX,
+            grace_until: u32::MAX,
+            plan: u8::MAX,
+            state: KeyState::Revoked,
+            pepper: 3,
+            previous_pepper: 3,
+            env: 15,
+            sequence: 0,
+        }
+    }
+
+    /// Records in which one field is as large as it can be and all others are zero.
+    fn one_field_each() -> [Record; 13] {
+        [
+            Record { key_id: Some(KeyId::LAST), ..zeros() },
+            Record { tag: Tag([u64::MAX, 0]), ..zeros() },
+            Record { tag: Tag([0, u64::MAX]), ..zeros() },
+            Record { previous: Tag([u64::MAX, 0]), ..zeros() },
+            Record { previous: Tag([0, u64::MAX]), ..zeros() },
+            Record { account: u32::MAX, ..zeros() },
+            Record { not_after: u32::MAX, ..zeros() },
+            Record { grace_until: u32::MAX, ..zeros() },
+            Record { plan: u8::MAX, ..zeros() },
+            Record { state: KeyState::Revoked, ..zeros() },
+            Record { pepper: 3, ..zeros() },
+            Record { previous_pepper: 3, ..zeros() },
+            Record { env: 15, ..zeros() },
+        ]
+    }
+
+    #[test]
+    fn every_field_comes_back_and_runs_into_no_other() {
+        let lines = lines();
+        place(&lines).tally().store(u64::MAX, Ordering::Relaxed);
+        for record in one_field_each().into_iter().chain([zeros(), ones(), zeros()]) {
+            write(&lines, record);
+            assert_eq!(place(&lines).read().as_ref().map(fields), Some(fields(&record)));
+            assert_eq!(place(&lines).key_id(), record.key_id);
+        }
+        assert_eq!(place(&lines).tally().load(Ordering::Relaxed), u64::MAX, "the tally is everybody's");
+    }
+
+    /// The sequence has 14 bits, and goes two further with each change.
+    #[test]
+    fn a_record_can_be_changed_without_end() {
+        let lines = lines();
+        for change in 1..=(1u64 << 13) + 2 {
+            let record = if change % 2 == 0 { zeros() } else { ones() };
+            write(&lines, record);
+            let read = place(&lines).read();
+            assert_eq!(read.as_ref().map(fields), Some(fields(&record)), "{change}");
+            assert_eq!(read.map(|read| read.sequence), Some(change * 2 % (1 << 14)));
+        }
+    }
+
+    #[test]
+    fn a_change_is_noticed_by_who_read_before() {
+        let lines = lines();
+        write(&lines, ones());
+        let before = place(&lines).read().unwrap();
+        assert!(place(&lines).unmoved(&before));
+        write(&lines, ones());
+        assert!(!place(&lines).unmoved(&before));
+    }
+
+    /// Leaves a change to [`ones`] undone after so many words, as a killed administrator does.
+    fn begin(lines: &[Line; 3], words_written: usize) -> [u64; LINE_WORDS] {
+        let place = place(lines);
+        let meta = place.line.load(SEQUENCE);
+        let sequence = (meta >> SEQUENCE_SHIFT) + 2;
+        let words = Record { sequence, ..ones() }.to_words();
+        place.intent.publish(place.number, &words, 0xabcd);
+        place.line.store(SEQUENCE, meta | 1 << SEQUENCE_SHIFT);
+        for word in (0..SEQUENCE).filter(|&word| word != TALLY).take(words_written) {
+            place.line.store(word, words[word]);
+        }
+        words
+    }
+
+    #[test]
+    fn a_half_written_record_is_read_from_the_intent_and_completed() {
+        for words_written in 0..SEQUENCE {
+            let lines = lines();
+            write(&lines, zeros());
+            begin(&lines, words_written);
+            let place = place(&lines);
+            let read = place.read().unwrap();
+            assert_eq!(fields(&read), fields(&ones()), "{words_written}");
+            assert!(place.unmoved(&read));
+            assert_eq!(place.intent.pending(), Some(7));
+
+            let hint = Cell::new(None);
+            place.intent.recover(place, |number, kept| hint.set(Some((number, kept))));
+            assert_eq!((place.intent.pending(), hint.get()), (None, Some((7, 0xabcd))));
+            assert!(place.unmoved(&read), "the record has become what was read");
+            assert_eq!(place.read().as_ref().map(fields), Some(fields(&ones())));
+            // Once is enough.
+            place.intent.recover(place, |_, _| panic!("there is nothing to recover"));
+        }
+    }
+
+    #[test]
+    fn an_intent_that_only_awaits_its_hint_changes_no_word() {
+        let lines = lines();
+        let words = begin(&lines, SEQUENCE);
+        let place = place(&lines);
+        place.line.store(SEQUENCE, words[SEQUENCE]);
+        place.tally().store(5, Ordering::Relaxed);
+        let hint = Cell::new(None);
+        place.intent.recover(place, |number, kept| hint.set(Some((number, kept))));
+        assert_eq!((place.intent.pending(), hint.get()), (None, Some((7, 0xabcd))));
+        assert_eq!(place.read().as_ref().map(fields), Some(fields(&ones())));
+        assert_eq!(place.line.load(SEQUENCE), words[SEQUENCE]);
+    }
+
+    #[test]
+    fn a_half_written_record_without_its_intent_is_damaged() {
+        for other in [0, 6, 8, u32::MAX - 1] {
+            let lines = lines();
+            begin(&lines, 2);
+            lines[2].store(OWNER, join(1, other + 1));
+            assert!(place(&lines).read().is_none(), "an intent of record {other}");
+        }
+        // An intent of the right record, and of another time.
+        let lines = lines();
+        begin(&lines, 2);
+        lines[1].store(SEQUENCE, lines[1].load(SEQUENCE) + (2 << SEQUENCE_SHIFT));
+        assert!(place(&lines).read().is_none());
+        // The next administrator's change makes it whole.
+        write(&lines, ones());
+        assert_eq!(place(&lines).read().as_ref().map(fields), Some(fields(&ones())));
+    }
+
+    #[test]
+    fn each_intent_is_another() {
+        let lines = lines();
+        let owner = || lines[2].load(OWNER);
+        write(&lines, ones());
+        assert_eq!(owner(), join(1, 0));
+        begin(&lines, 0);
+        assert_eq!(owner(), join(2, 8));
+        place(&lines).intent.discard();
+        assert_eq!((owner(), place(&lines).intent.pending()), (join(2, 0), None));
+        lines[2].store(OWNER, join(u32::MAX, 0));
+        begin(&lines, 0);
+        assert_eq!(owner(), join(0, 8));
+    }
+
+    #[test]
+    fn an_end_is_the_first_second_that_is_too_late() {
+        let at = Timestamp::from_unix_s;
+        let key = Record::new(KeyId::LAST, Tag([0, 0]), 0, 0, 0, 0);
+        let expiring = Record { not_after: 100, ..key };
+        assert_eq!([99, 100, 101].map(|now| expiring.has_ended(at(now))), [false, true, true]);
+        assert!(!key.has_ended(at(u64::MAX)) && !key.has_ended(at(0)), "0 is never");
+        assert!(Record { state: KeyState::Revoked, ..key }.has_ended(at(0)));
+        assert!(Record { key_id: None, ..key }.has_ended(at(0)), "a free record is nobody's");
+        let grace = Record { grace_until: 100, ..key };
+        assert_eq!([99, 100, 101].map(|now| grace.is_in_grace(at(now))), [true, false, false]);
+        assert!(!key.is_in_grace(at(0)));
+    }
+}

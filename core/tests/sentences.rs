@@ -7,8 +7,8 @@ use keytally::gate::{AdminError, Flaw, FlawKind};
 use keytally::header::TableKind;
 use keytally::http::BufferTooSmall;
 use keytally::{
-    AttachError, CreateError, KeyError, KeyId, KeyIdError, Outcome, PepperTooShort, Peppers, PeppersError,
-    Policy, Reason,
+    AttachError, CreateError, KeyError, KeyId, KeyIdError, Name, Outcome, PepperTooShort, Peppers,
+    PeppersError, Policy, Reason,
 };
 
 /// Each sentence says all of its words, and nothing is left of a format.
@@ -103,6 +103,13 @@ fn of_a_text_that_is_no_key_id_pepper_or_policy() {
         says(&[(&text.parse::<Policy>().unwrap_err(), words)]);
     }
     assert!(Peppers::new(&[[1; 31]]).unwrap_err().to_string().contains("31 bytes"));
+}
+
+/// What may be shown reads alike in logs and in `Debug`.
+#[test]
+fn of_a_key_id_and_a_name() {
+    let env = Name::new("live").unwrap();
+    assert_eq!(format!("{env} {env:?} {} {:?}", id(), id()), "live live 0000000000z 0000000000z");
 }
 
 #[test]
