@@ -1,0 +1,86 @@
+"""The slow obvious limiter: it remembers every charge, and adds them up anew each time it is asked.
+
+It shares nothing with the module. Times are in milliseconds.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Charged:
+    cost: int
+    at_ms: int
+
+
+@dataclass
+class Tally:
+    """The use of one subject or key under quotas of (limit, window in seconds), shortest window first."""
+
+    quotas: list
+    sliding: bool = False
+    charges: list = field(default_factory=list)
+    latest_ms: int = 0
+
+    def time(self, now_ms):
+        """Return the time that counts: a late clock is taken at the start of the latest unit that was written."""
+        unit_ms = self.quotas[0][1] * 1000
+        return max(now_ms, self.latest_ms // unit_ms * unit_ms)
+
+    def used(self, window_s, at_ms):
+        length = window_s * 1000
+        index, elapsed = divmod(at_ms, length)
+
+        def total(wanted):
+            return sum(charge.cost for charge in self.charges if charge.at_ms // length == wanted)
+
+        used = total(index)
+        if self.sliding:
+            # Rounded up, so that a fraction never admits more.
+            used += -(-total(index - 1) * (length - elapsed) // length)
+        return used
+
+    def remaining(self, now_ms):
+        at_ms = self.time(now_ms)
+        return [max(0, limit - self.used(window_s, at_ms)) for limit, window_s in self.quotas]
+
+    def outcome(self, cost, now_ms):
+        if any(cost > limit for limit, _ in self.quotas):
+            return "too_costly"
+        return "admitted" if all(cost <= left for left in self.remaining(now_ms)) else "denied"
+
+    def charge(self, cost, now_ms):
+        charged = Charged(cost, self.time(now_ms))
+        if cost and passed <= self.sliding:
+            self.charges.append(charged)
+            self.latest_ms = max(self.latest_ms, charged.at_ms)
+        return charged
+
+    def refund(self, charged, cost, now_ms):
+        """Take units off a charge; those of windows that have passed count nowhere any more."""
+        length = self.quotas[-1][1] * 1000
+        passed = self.time(now_ms) // length - charged.at_ms // length
+        if cost and passed <= self.sliding:
+            self.latest_ms = max(self.latest_ms, self.time(now_ms))
+        charged.cost -= cost
+
+    def settle(self, charged, actual, now_ms):
+        """Return the units that found no room."""
+        if actual <= charged.cost:
+            self.refund(charged, charged.cost - actual, now_ms)
+            return 0
+        extra = actual - charged.cost
+        fits = min(extra, *self.remaining(now_ms))
+        self.charge(fits, now_ms)
+        return extra - fits
+
+    def reset(self, now_ms):
+        self.latest_ms = max(self.latest_ms, self.time(now_ms))
+        self.charges.clear()
+
+    def retry_after(self, cost, now_ms):
+        """Return the whole seconds until the cost fits, found by trying one unit after the other."""
+        unit_ms = 1 if self.sliding else self.quotas[0][1] * 1000
+        at_ms = self.time(now_ms)
+        while self.outcome(cost, at_ms) != "admitted":
+            at_ms = (at_ms // unit_ms + 1) * unit_ms
+        return max(1, -(-(at_ms - now_ms) // 1000))

@@ -1,0 +1,214 @@
+"""Random histories, the module against the slow model: every outcome and every number, step by step."""
+
+import datetime as dt
+
+import pytest
+from hypothesis import HealthCheck, assume, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
+from model import Tally
+
+from keytally import Gate, Limiter, generate_pepper
+
+START_MS = 1_700_049_620_000
+PEPPER = generate_pepper()
+
+# Text, its quotas, whether it slides.
+POLICIES = [
+    ("3/second", [(3, 1)], False),
+    ("5/minute, 9/hour", [(5, 60), (9, 3600)], False),
+    ("2/s, 3/10s, 5/m, 6/h", [(2, 1), (3, 10), (5, 60), (6, 3600)], False),
+    ("sliding 7/10s", [(7, 10)], True),
+    ("sliding 5/minute, 9/hour", [(5, 60), (9, 3600)], True),
+]
+
+costs = st.integers(0, 8)
+
+
+def seconds(ms):
+    return dt.datetime.fromtimestamp(ms // 1000, dt.timezone.utc) + dt.timedelta(milliseconds=ms % 1000)
+
+
+class Histories(RuleBasedStateMachine):
+    """What both machines do: they move the clock, and compare verdicts with the model."""
+
+    charges = Bundle("charges")
+
+    def begin(self, policy):
+        self.text, self.quotas, self.sliding = policy
+        self.now_ms = START_MS
+        self.tallies = {}
+        self.resets = dict.fromkeys("abc", 0)
+
+    @rule(windows=st.integers(0, 3), thousandths=st.integers(0, 1000), back=st.integers(0, 999))
+    def pass_time(self, windows, thousandths, back):
+        """Let some time pass; a clock of fixed windows may also go back, by less than the longest."""
+        lengths = [window_s * 1000 for _, window_s in self.quotas]
+        self.now_ms += lengths[min(windows, len(lengths) - 1)] * thousandths // 1000
+        if not self.sliding and thousandths == 0:
+            latest = max((tally.latest_ms for tally in self.tallies.values()), default=self.now_ms)
+            self.now_ms = max(self.now_ms, latest) - lengths[-1] * back // 1000
+
+    def tally(self, name):
+        return self.tallies.setdefault(name, Tally(self.quotas, self.sliding))
+
+    def compare(self, verdict, name, outcome, cost=0):
+        tally = self.tally(name)
+        assert verdict.outcome == outcome
+        assert [quota.remaining for quota in verdict.quotas] == tally.remaining(self.now_ms)
+        assert verdict.remaining <= verdict.limit
+        expected = tally.retry_after(cost, self.now_ms) if outcome == "denied" else None
+        assert verdict.retry_after == expected
+        for (limit, window_s), quota in zip(self.quotas, verdict.quotas):
+            assert (quota.limit, quota.window) == (limit, window_s)
+            lacks = outcome == "denied" and cost > quota.remaining
+            assert quota.lacking == lacks
+
+    def compare_check(self, verdict, name, cost):
+        outcome = self.tally(name).outcome(cost, self.now_ms)
+        charged = self.tally(name).charge(cost, self.now_ms) if outcome == "admitted" else None
+        self.compare(verdict, name, outcome, cost)
+        assert (verdict.charge is None) == (charged is None)
+        if charged is None:
+            return None
+        assert (verdict.charge.cost, verdict.charge.at_ms) == (charged.cost, charged.at_ms)
+        return name, self.resets[name], verdict.charge, charged
+
+    def still_good(self, charge):
+        """Assume that the subject was not reset since: a charge that is forgotten can't be given back."""
+        assume(charge is not None)
+        name, resets, given, charged = charge
+        assume(self.resets[name] == resets)
+        return name, given, charged
+
+
+class LimiterHistories(Histories):
+    @initialize(policy=st.sampled_from(POLICIES))
+    def make(self, policy):
+        self.begin(policy)
+        self.limiter = Limiter(self.text, 10)
+
+    @rule(target=Histories.charges, name=st.sampled_from("abc"), cost=costs)
+    def check(self, name, cost):
+        verdict = self.limiter.check(name, cost, now=seconds(self.now_ms))
+        return self.compare_check(verdict, name, cost)
+
+    @rule(name=st.sampled_from("abc"), cost=costs)
+    def peek(self, name, cost):
+        verdict = self.limiter.peek(name, cost, now=seconds(self.now_ms))
+        self.compare(verdict, name, self.tally(name).outcome(cost, self.now_ms), cost)
+
+    @rule(charge=consumes(Histories.charges))
+    def refund(self, charge):
+        name, given, charged = self.still_good(charge)
+        verdict = self.limiter.refund(name, given, now=seconds(self.now_ms))
+        self.tally(name).refund(charged, charged.cost, self.now_ms)
+        self.compare(verdict, name, "admitted")
+
+    @rule(charge=consumes(Histories.charges), actual=costs)
+    def settle(self, charge, actual):
+        name, given, charged = self.still_good(charge)
+        verdict = self.limiter.settle(name, given, actual, now=seconds(self.now_ms))
+        uncharged = self.tally(name).settle(charged, actual, self.now_ms)
+        assert verdict.uncharged == uncharged
+        self.compare(verdict, name, "admitted")
+
+    @rule(name=st.sampled_from("abc"))
+    def reset(self, name):
+        known = name in self.tallies and self.tallies[name].latest_ms
+        verdict = self.limiter.reset(name, now=seconds(self.now_ms))
+        self.resets[name] += 1
+        if known:
+            self.tally(name).reset(self.now_ms)
+        self.compare(verdict, name, "admitted")
+
+
+class GateHistories(Histories):
+    @initialize(policy=st.sampled_from(POLICIES))
+    def make(self, policy):
+        self.begin(policy)
+        self.gate = Gate.in_memory(pepper=PEPPER, keys=64, plans={"default": self.text})
+        # Name, then its key id, the secrets that are good, those that are not, and whether it was revoked.
+        self.key_ids, self.good, self.bad, self.revoked = {}, {}, [], set()
+        for account, name in enumerate("abc"):
+            key = self.gate.issue(account, now=seconds(self.now_ms))
+            self.key_ids[name], self.good[name] = key.key_id, [key.expose()]
+
+    @rule(target=Histories.charges, name=st.sampled_from("abc"), cost=costs, which=st.integers(0, 9))
+    def check(self, name, cost, which):
+        secrets = self.good[name]
+        verdict = self.gate.check(secrets[which % len(secrets)], cost, now=seconds(self.now_ms))
+        if name in self.revoked:
+            assert (verdict.outcome, verdict.reason, verdict.quotas) == ("invalid_key", "revoked", ())
+            return None
+        assert (verdict.key_id, verdict.account) == (self.key_ids[name], "abc".index(name))
+        return self.compare_check(verdict, name, cost)
+
+    @rule(which=st.integers(0, 99), cost=costs)
+    def check_a_secret_that_is_over(self, which, cost):
+        assume(self.bad)
+        verdict = self.gate.check(self.bad[which % len(self.bad)], cost, now=seconds(self.now_ms))
+        assert (verdict.outcome, verdict.quotas) == ("invalid_key", ())
+
+    @rule(charge=consumes(Histories.charges))
+    def refund(self, charge):
+        name, given, charged = self.still_good(charge)
+        verdict = self.gate.refund(self.key_ids[name], given, now=seconds(self.now_ms))
+        self.tally(name).refund(charged, charged.cost, self.now_ms)
+        self.compare(verdict, name, "admitted")
+
+    @rule(charge=consumes(Histories.charges), actual=costs)
+    def settle(self, charge, actual):
+        name, given, charged = self.still_good(charge)
+        verdict = self.gate.settle(self.key_ids[name], given, actual, now=seconds(self.now_ms))
+        assert verdict.uncharged == self.tally(name).settle(charged, actual, self.now_ms)
+        self.compare(verdict, name, "admitted")
+
+    @rule(name=st.sampled_from("abc"))
+    def reset(self, name):
+        verdict = self.gate.reset(self.key_ids[name], now=seconds(self.now_ms))
+        self.resets[name] += 1
+        self.tally(name).reset(self.now_ms)
+        self.compare(verdict, name, "admitted")
+
+    @rule(name=st.sampled_from("abc"), keep=st.booleans())
+    def rotate(self, name, keep):
+        """Give a key a new secret: with grace two are good, and spend one quota."""
+        assume(name not in self.revoked)
+        grace = dt.timedelta(days=3650) if keep else 0
+        key = self.gate.rotate(self.key_ids[name], grace=grace, now=seconds(self.now_ms))
+        secrets = [*self.good[name], key.expose()]
+        kept = 2 if keep else 1
+        self.good[name], over = secrets[-kept:], secrets[:-kept]
+        self.bad += over
+
+    @rule(name=st.sampled_from("abc"))
+    def revoke(self, name):
+        self.gate.revoke(self.key_ids[name])
+        self.revoked.add(name)
+
+
+CALM = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+TestLimiter = LimiterHistories.TestCase
+TestLimiter.settings = CALM
+TestGate = GateHistories.TestCase
+TestGate.settings = CALM
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy[0])
+def test_the_model_denies_sometimes(policy):
+    _, quotas, sliding = policy
+    tally = Tally(quotas, sliding)
+    outcomes = []
+    for _ in range(12):
+        outcomes.append(tally.outcome(1, START_MS))
+        if outcomes[-1] == "admitted":
+            tally.charge(1, START_MS)
+    assert outcomes.count("admitted") == quotas[0][0]
