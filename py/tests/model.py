@@ -22,7 +22,7 @@ class Tally:
     latest_ms: int = 0
 
     def time(self, now_ms):
-        """Return the time that counts: a late clock is taken at the start of the latest unit that was written."""
+        """Return the time that counts: a late clock is taken at the start of the latest unit charged in."""
         unit_ms = self.quotas[0][1] * 1000
         return max(now_ms, self.latest_ms // unit_ms * unit_ms)
 
@@ -50,7 +50,7 @@ class Tally:
 
     def charge(self, cost, now_ms):
         charged = Charged(cost, self.time(now_ms))
-        if cost and passed <= self.sliding:
+        if cost:
             self.charges.append(charged)
             self.latest_ms = max(self.latest_ms, charged.at_ms)
         return charged

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
-from model import Tally
 
 from keytally import Gate, Limiter, generate_pepper
+from model import Tally
 
 START_MS = 1_700_049_620_000
 PEPPER = generate_pepper()

@@ -1,7 +1,6 @@
 """The vector files, line by line: the same answers as in every other language."""
 
 import json
-import os
 import shutil
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from keytally import Charge, Gate, Limiter, Policy, PolicyError, Verdict
+from tools import program
 
 VECTORS = Path(__file__).parents[2] / "vectors"
 
@@ -90,7 +90,7 @@ def test_sequences_of_decisions(steps):
 @pytest.fixture(scope="module")
 def gates(tmp_path_factory):
     """Open the gates of verdict.json, which the Rust crates made."""
-    made = Path(os.environ["KEYTALLY_TEST_VECTOR_GATES"])
+    made = program("gates")
     folder = tmp_path_factory.mktemp("gates")
     opened = {}
     for setup in load("verdict.json")["gates"]:

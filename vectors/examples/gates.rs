@@ -1,4 +1,4 @@
-//! Makes the gates of `vectors/verdict.json` in a folder, each in a file of its name, for Python's tests to open.
+//! Makes the gates of `verdict.json` in a folder, each in a file of its name, for other languages to open.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a tool of tests")]
 
 use std::path::PathBuf;

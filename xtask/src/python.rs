@@ -24,11 +24,11 @@ pub(crate) fn environment() -> Result<Found> {
 pub(crate) fn test(found: &[Found]) -> Result<String> {
     let python = found.first().map(|(_, python)| python).context("no Python")?;
     install(python)?;
-    let gates = vector_gates()?;
+    let programs = programs()?;
     let module = |arguments: &[&str]| {
         let mut command = Command::new(python);
         command.current_dir("py").args(["-X", "dev", "-W", "error", "-m"]).args(arguments);
-        command.env("KEYTALLY_TEST_VECTOR_GATES", &gates);
+        command.env("KEYTALLY_TEST_PROGRAMS", &programs);
         command
     };
     command::run(module(&["ruff", "check"]))?;
@@ -85,22 +85,36 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The gates of the vector files, made by the Rust crates, for Python to open.
-fn vector_gates() -> Result<PathBuf> {
-    let folder = std::path::absolute(Path::new(FOLDER).join("vector-gates"))?;
-    let mut make = cargo();
-    make.args([
-        "run",
+/// What tests run beside Python: the program `keytally`, a C program, and the gates of the vector files, which the Rust
+/// crates make.
+fn programs() -> Result<PathBuf> {
+    let folder = std::path::absolute(Path::new(FOLDER).join("programs"))?;
+    fs::create_dir_all(&folder)?;
+    let release = std::path::absolute("target/release")?;
+
+    let mut build = cargo();
+    build.args([
+        "build",
         "--release",
         "--quiet",
         "--package",
-        "keytally-python",
-        "--example",
-        "vector_gates",
-        "--",
+        "keytally-server",
+        "--package",
+        "keytally-ffi",
     ]);
-    make.arg(&folder);
-    command::run(make)?;
+    command::run(build)?;
+    fs::copy(release.join("keytally"), folder.join("keytally"))?;
+
+    let mut gates = cargo();
+    gates.args(["run", "--release", "--quiet", "--package", "keytally-vectors", "--example", "gates", "--"]);
+    gates.arg(folder.join("gates"));
+    command::run(gates)?;
+
+    let mut compiler = Command::new("cc");
+    compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-Iinclude", "py/tests/client.c", "-o"]);
+    compiler.arg(folder.join("client")).arg("-L").arg(&release).arg("-lkeytally_ffi");
+    compiler.arg(format!("-Wl,-rpath,{}", release.display()));
+    command::run(compiler)?;
     Ok(folder)
 }
 

@@ -1,0 +1,159 @@
+"""One file, three languages: Python workers, a C program and the Rust service at once on one key."""
+
+import http.client
+import multiprocessing
+import os
+import re
+import subprocess
+import threading
+import time
+
+import pytest
+
+from keytally import Gate
+from tools import program
+
+LIMIT = 3000
+ADMITTED, INVALID_KEY = 0, 3
+
+
+class Service:
+    """The Rust service on the gate of a data folder."""
+
+    def __init__(self, folder):
+        self.process = subprocess.Popen(
+            [
+                program("keytally"),
+                "serve",
+                "--data",
+                folder,
+                "--listen",
+                "127.0.0.1:0",
+                "--plan",
+                f"default={LIMIT}/31d",
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for line in self.process.stdout:
+            if found := re.match(r"Listening on http://(\S+)", line):
+                self.address = found[1]
+                return
+        raise AssertionError("the service does not start")
+
+    def check(self, key):
+        client = http.client.HTTPConnection(self.address)
+        status = self.ask(client, key)
+        client.close()
+        return status
+
+    @staticmethod
+    def ask(client, key):
+        client.request("GET", "/api/v1/contacts", headers={"X-API-Key": key})
+        response = client.getresponse()
+        response.read()
+        return response.status
+
+    def spend(self, key, begin):
+        client = http.client.HTTPConnection(self.address)
+        assert self.ask(client, key) == 200
+        admitted = 1
+        begin.wait()
+        while (status := self.ask(client, key)) == 200:
+            admitted += 1
+        client.close()
+        assert status == 429
+        return admitted
+
+
+class CProgram:
+    """The C program on a gate."""
+
+    def __init__(self, folder):
+        command = [program("client"), folder / "api.gate", folder / "pepper"]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+
+    def ask(self, command, word):
+        self.process.stdin.write(f"{command} {word}\n")
+        return int(self.process.stdout.readline())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def service(folder):
+    service = Service(folder)
+    yield service
+    service.process.terminate()
+    service.process.wait()
+    service.process.stdout.close()
+
+
+@pytest.fixture
+def c_program(folder, service):  # noqa: ARG001
+    c_program = CProgram(folder)
+    yield c_program
+    c_program.process.stdin.close()
+    assert c_program.process.wait() == 0
+    c_program.process.stdout.close()
+
+
+def worker(folder, key, begin, results):
+    gate = Gate.open(folder / "api.gate", pepper_file=folder / "pepper")
+    assert gate.check(key)
+    admitted = 1
+    begin.wait()
+    while gate.check(key):
+        admitted += 1
+        time.sleep(20e-6)
+    results.put(admitted)
+
+
+def test_the_sum_is_exactly_the_limit(folder, service, c_program):
+    gate = Gate.open(folder / "api.gate", pepper_file=folder / "pepper")
+    key = gate.issue(42).expose()
+    context = multiprocessing.get_context("fork")
+    begin, results = context.Event(), context.SimpleQueue()
+    workers = [context.Process(target=worker, args=(folder, key, begin, results)) for _ in range(2)]
+    for process in workers:
+        process.start()
+    of_rust, of_c = [], [c_program.ask("check", key) == ADMITTED]
+    others = [threading.Thread(target=lambda: of_rust.append(service.spend(key, begin))) for _ in range(2)]
+    others.append(threading.Thread(target=lambda: of_c.append(c_program.ask("spend", key))))
+    for thread in others[:2]:
+        thread.start()
+    # Each has had its part by then, whoever is quick.
+    while gate.peek(key).remaining > LIMIT - 5:
+        time.sleep(0.001)
+    others[2].start()
+    begin.set()
+    of_python = [results.get() for _ in workers]
+    for waited in (*others, *workers):
+        waited.join()
+    assert sum(of_python) + sum(of_rust) + sum(of_c) == LIMIT
+    assert gate.peek(key).remaining == 0
+
+
+def test_a_key_revoked_in_one_is_refused_by_the_next_call_in_the_others(folder, service, c_program):
+    gate = Gate.open(folder / "api.gate", pepper_file=folder / "pepper")
+
+    def revoke_by_the_program(key_id):
+        command = [program("keytally"), "revoke", folder / "api.gate", key_id]
+        environment = {**os.environ, "KEYTALLY_PEPPER_FILE": str(folder / "pepper")}
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+    def revoke_in_c(key_id):
+        assert c_program.ask("revoke", key_id) == 0
+
+    def answers(key):
+        return gate.check(key).status, service.check(key), c_program.ask("check", key)
+
+    for revoke in (gate.revoke, revoke_by_the_program, revoke_in_c):
+        key = gate.issue(42)
+        assert answers(key.expose()) == (200, 200, ADMITTED)
+        revoke(key.key_id)
+        assert answers(key.expose()) == (401, 401, INVALID_KEY)
