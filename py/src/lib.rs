@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `gate.rs`, `limiter.rs`, `policy.rs`, `verdict.rs`, `charge.rs`, `key.rs`, `report.rs` | a class each, with what belongs to it |
 //! | `arguments.rs` | what callers may pass: text or bytes, costs, times, spans, peppers, policies |
+//! | `fields.rs` | header fields |
 //! | `exceptions.rs` | errors as exceptions |
 //!
 //! Python's documentation of every name is the `///` above it here.
@@ -14,6 +15,7 @@ extern crate alloc;
 mod arguments;
 mod charge;
 mod exceptions;
+mod fields;
 mod gate;
 mod key;
 mod limiter;

@@ -2,11 +2,12 @@
 
 use keytally_host::keytally::{self, Reason};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::arguments::Moment;
 use crate::charge::Charge;
 use crate::exceptions;
+use crate::fields;
 use crate::gate::Gate;
 
 /// The answer to a check: everything that an HTTP response, a log line or a later refund needs. True when admitted.
@@ -112,22 +113,17 @@ impl Verdict {
     /// must be one of each.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let fields = PyList::empty(py);
-        for (name, value) in self.verdict.headers().iter() {
-            fields.append((PyString::intern(py, name), value))?;
-        }
-        Ok(fields)
+        let headers = self.verdict.headers();
+        let field = |(name, value)| (fields::name(py, name), fields::text(py, value));
+        PyList::new(py, fields::split(headers.as_bytes()).map(field).collect::<Vec<_>>())
     }
 
     /// The same as bytes with lowercase names, as ASGI takes them.
     #[getter]
     fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let fields = PyList::empty(py);
-        for (name, value) in self.verdict.headers().iter() {
-            let name = name.to_ascii_lowercase();
-            fields.append((PyBytes::new(py, name.as_bytes()), PyBytes::new(py, value.as_bytes())))?;
-        }
-        Ok(fields)
+        let headers = self.verdict.headers();
+        let field = |(name, value)| (fields::raw_name(py, name), PyBytes::new(py, value));
+        PyList::new(py, fields::split(headers.as_bytes()).map(field).collect::<Vec<_>>())
     }
 
     /// The number of the account that the key belongs to; ``None`` unless the secret was right.
