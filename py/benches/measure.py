@@ -1,4 +1,4 @@
-"""Measures the module beside its peers, and prints the figures as JSON, a group of benches/results.json.
+"""Measures the module beside its peers: figures as JSON, a group of benches/results.json.
 
 The contenders of a column take turns, so that what else the machine does meets all of them. Times are of the
 processor, not of the clock on the wall, and include the call from Python and nothing else: `timeit` compiles
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import timeit
+from pathlib import Path
 
 import limits
 import pyrate_limiter
@@ -318,8 +319,12 @@ print((resident() - before) / len(subjects))
 
 def main():
     gc.freeze()
-    groups = [keys, subjects, reading, importing, memory]
-    json.dump({"group": "python", "tables": [measure() for measure in groups]}, sys.stdout)
+    tables = [measure() for measure in (keys, subjects, reading, importing, memory)]
+    text = json.dumps({"group": "python", "tables": tables})
+    if folder := os.environ.get("KEYTALLY_BENCH_FOLDER"):
+        Path(folder, "python.json").write_text(text)
+    else:
+        print(text)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,13 @@ use clap::builder::PossibleValuesParser;
 
 use self::results::{Group, Results};
 use crate::command::{self, cargo};
-use crate::{budgets, tools};
+use crate::{budgets, python, tools};
 
 /// What can be measured.
-const GROUPS: [&str; 2] = ["limiter", "contention"];
+const GROUPS: [&str; 3] = ["limiter", "contention", PYTHON];
+
+/// The group that Python measures, with the module and its peers.
+const PYTHON: &str = "python";
 
 /// Where the program that measures leaves its figures.
 const FOLDER: &str = "target/bench";
@@ -61,16 +64,23 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
     let (rounds, turn) = if *quick { QUICK } else { FULL };
     let folder = std::path::absolute(FOLDER)?;
     fs::create_dir_all(&folder)?;
-    let mut build = cargo();
-    build.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--no-run"]);
-    command::run(build)?;
+    if names.iter().any(|name| *name != PYTHON) {
+        let mut build = cargo();
+        build.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--no-run"]);
+        command::run(build)?;
+    }
 
     let load = load();
     let mut measured = Vec::new();
     for name in &names {
         let file = folder.join(format!("{name}.json"));
-        let mut bench = cargo();
-        bench.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--", name]);
+        let mut bench = if *name == PYTHON {
+            python::bench()?
+        } else {
+            let mut bench = cargo();
+            bench.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--", name]);
+            bench
+        };
         bench.env("KEYTALLY_BENCH_FOLDER", &folder);
         bench
             .env("KEYTALLY_BENCH_ROUNDS", rounds.to_string())

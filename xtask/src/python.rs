@@ -14,10 +14,22 @@ const FOLDER: &str = "target/python";
 
 /// The interpreter of the environment with all that the tests need, in `KEYTALLY_TEST_PYTHON_MODULE`.
 pub(crate) fn environment() -> Result<Found> {
-    let needed = fs::read_to_string("py/tests/requirements.txt")?;
+    Ok(("KEYTALLY_TEST_PYTHON_MODULE", environment_with("venv", "py/tests/requirements.txt")?))
+}
+
+fn environment_with(name: &str, requirements: &str) -> Result<PathBuf> {
+    let needed = fs::read_to_string(requirements).with_context(|| format!("cannot read {requirements}"))?;
     let packages: Vec<&str> = needed.lines().filter(|line| !line.starts_with('#')).collect();
-    let python = tools::virtual_environment_of(&Path::new(FOLDER).join("venv"), &packages)?;
-    Ok(("KEYTALLY_TEST_PYTHON_MODULE", python))
+    tools::virtual_environment_of(&Path::new(FOLDER).join(name), &packages)
+}
+
+/// What measures the module beside its peers, with all that it needs.
+pub(crate) fn bench() -> Result<Command> {
+    let python = environment_with("bench", "py/benches/requirements.txt")?;
+    install(&python)?;
+    let mut measure = Command::new(python);
+    measure.arg("py/benches/measure.py");
+    Ok(measure)
 }
 
 /// Lints, types, and every test of the module, of the wheel that users get.
