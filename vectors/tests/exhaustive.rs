@@ -167,7 +167,10 @@ fn compare(small: &Small) {
     let charged: Vec<u64> = units.map(|unit| unit + unit_ms - 1).chain([u64::MAX]).collect();
     let largest = pair.model.policy().quotas.iter().map(|quota| quota.limit).max().unwrap();
     let (mut compared, mut clocks) = (0, [0u64; 3]);
-    for word in 0..1u64 << pair.model.layout().total_bits() {
+    let words = 1u64 << pair.model.layout().total_bits();
+    // `cargo xtask mutants` asks for a part, a hundred times over.
+    let quick = std::env::var_os("KEYTALLY_QUICK").is_some();
+    for word in (0..words).step_by(if quick { usize::try_from(words / 64).unwrap() | 1 } else { 1 }) {
         for &now_ms in &moments {
             clocks[match pair.model.read(word, now_ms).clock {
                 Clock::Current => 0,
@@ -194,7 +197,7 @@ fn compare(small: &Small) {
     }
     assert!(clocks.iter().all(|&times| times > 0), "clocks on time, late and wrong: {clocks:?}");
     println!("{}: {compared} comparisons", small.policy);
-    assert_eq!(compared, small.comparisons, "{}", small.policy);
+    assert!(quick || compared == small.comparisons, "{}: {compared}", small.policy);
 }
 
 #[test]

@@ -1,27 +1,304 @@
-//! `cargo xtask mutants`: changes core, one small thing at a time, and runs the quick tests on each change. One that no
-//! test notices is a test that is missing, or is listed with its reason in docs/MUTANTS.md.
+//! `cargo xtask mutants`: changes core, one small thing at a time, and runs tests on each change. A change that no test
+//! notices is a test that is missing, or is listed here with the reason why no test can notice it. docs/MUTANTS.md shows the
+//! list, and the figures of the last run over each file.
 
+use std::collections::HashMap;
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::tools;
 
-/// Runs cargo-mutants on core, or on those of its files that are named. What it does is in `.cargo/mutants.toml`, what it
-/// found in `target/mutants/mutants.out`.
+const PAGE: &str = "docs/MUTANTS.md";
+const FOLDER: &str = "target/mutants";
+
+/// The tests that judge a change, the quickest first. Each step has only what the ones before it let through.
+const STEPS: &[Step] = &[
+    Step { tests: "the tests inside core", arguments: &["--cargo-arg=--lib", "--test-package=keytally"] },
+    Step { tests: "core's test files", arguments: &["--cargo-arg=--test=*", "--test-package=keytally"] },
+    Step {
+        tests: "the vectors, the properties, a part of every state, and the inputs of the fuzzers",
+        arguments: &[
+            "--cargo-arg=--test=*",
+            "--test-package=keytally-vectors",
+            "--test-package=keytally-fuzz-targets",
+        ],
+    },
+];
+
+struct Step {
+    tests: &'static str,
+    arguments: &'static [&'static str],
+}
+
+/// Why no test can notice some changes, and the changes: the file, the function, and its line as it would be, or what
+/// would be in place of the whole function or arm.
+const LISTED: &[(&str, &[(&str, &str)])] = &[];
+
+/// Tries every change of core, or of those of its files that are named. Its own report is in `target/mutants/mutants.out`.
 pub(crate) fn run(files: &[String], jobs: u32) -> Result<()> {
     let (_, cargo_mutants) = tools::cargo_mutants()?;
-    let mut mutants = Command::new(cargo_mutants);
-    mutants.args(["mutants", "--package", "keytally", "--output", "target/mutants", "--colors=never"]);
-    mutants.args(["--jobs", &jobs.to_string()]);
-    for file in files {
-        mutants.args(["--file", &format!("core/src/{file}")]);
+    match fs::remove_dir_all(FOLDER) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context(FOLDER),
+        _ => {}
     }
-    // Its own report is what one wants to see, as it comes.
-    let status = mutants.status()?;
+    let mut results = Results::default();
+    for (number, step) in STEPS.iter().enumerate() {
+        println!("{} of {}: {}", number + 1, STEPS.len(), step.tests);
+        let mut mutants = Command::new(&cargo_mutants);
+        mutants.args(["mutants", "--package=keytally", "--colors=never", "--output", FOLDER]);
+        mutants.args(["--jobs", &jobs.to_string()]).args(step.arguments);
+        mutants.args(files.iter().map(|file| format!("--file=core/src/{file}")));
+        if number > 0 {
+            mutants.arg("--iterate");
+        }
+        // 2: some were missed; 3: some never ended.
+        let status = mutants.status()?;
+        ensure!(
+            matches!(status.code(), Some(0 | 2 | 3)),
+            "cargo-mutants ended with {status}: {FOLDER}/mutants.out tells why"
+        );
+        if !results.add(&Path::new(FOLDER).join("mutants.out"))? {
+            break;
+        }
+    }
+    let faults = results.faults();
     ensure!(
-        status.success(),
-        "some mutants were missed or timed out: target/mutants/mutants.out has them, and docs/MUTANTS.md those that change nothing"
+        faults.is_empty(),
+        "write the test that is missing, or mend the list in xtask/src/mutants.rs:\n{}",
+        faults.join("\n")
     );
+    let figures = results.figures(figures_of(&fs::read_to_string(PAGE).unwrap_or_default()));
+    fs::write(PAGE, page(&figures))?;
+    println!("every change is noticed or listed; wrote {PAGE}");
     Ok(())
+}
+
+/// What became of each change, by its file and by what it is.
+#[derive(Debug, Default)]
+struct Results {
+    files: HashMap<String, Figures>,
+    /// Those that the last step let through.
+    missed: Vec<Missed>,
+}
+
+/// A change that no test noticed.
+#[derive(Debug)]
+struct Missed {
+    file: String,
+    /// See [`what`].
+    what: String,
+    /// What cargo-mutants calls it, with its line.
+    name: String,
+}
+
+impl Results {
+    /// Takes in a step, from the folder of its report. Whether it let any change through.
+    fn add(&mut self, folder: &Path) -> Result<bool> {
+        self.missed.clear();
+        let report = folder.join("outcomes.json");
+        // Without any change to try there is no report.
+        let text = fs::read_to_string(&report).with_context(|| report.display().to_string())?;
+        let outcomes: Value = serde_json::from_str(&text)?;
+        for outcome in outcomes["outcomes"].as_array().context("a report without outcomes")? {
+            let mutant = &outcome["scenario"]["Mutant"];
+            if mutant.is_null() {
+                continue;
+            }
+            let file = mutant["file"].as_str().context("a change without a file")?.to_owned();
+            let name = mutant["name"].as_str().context("a change without a name")?;
+            let figures = self.files.entry(file.clone()).or_default();
+            match outcome["summary"].as_str() {
+                Some("CaughtMutant") => figures.noticed += 1,
+                Some("Unviable") => figures.not_compiled += 1,
+                Some("Timeout") => {
+                    figures.endless += 1;
+                    // That it never ends is noticed too: the next step needs not wait for it again.
+                    let caught = folder.join("caught.txt");
+                    writeln!(OpenOptions::new().append(true).create(true).open(caught)?, "{name}")?;
+                }
+                Some("MissedMutant") => {
+                    let diff = outcome["diff_path"].as_str().context("a change without a diff")?;
+                    let diff = fs::read_to_string(folder.join(diff))?;
+                    let what = what(mutant, name, &diff)?;
+                    self.missed.push(Missed { file, what, name: name.to_owned() });
+                }
+                other => bail!("{name}: {other:?} is a new kind of outcome"),
+            }
+        }
+        Ok(!self.missed.is_empty())
+    }
+
+    /// What is missed and not listed, and what is listed and not missed.
+    fn faults(&self) -> Vec<String> {
+        let listed: Vec<(&str, &str)> = LISTED.iter().flat_map(|(_, changes)| *changes).copied().collect();
+        let is =
+            |missed: &Missed, change: &(&str, &str)| (missed.file.as_str(), missed.what.as_str()) == *change;
+        let unlisted = self.missed.iter().filter(|missed| !listed.iter().any(|change| is(missed, change)));
+        let unlisted = unlisted.map(|missed| format!("no test notices {}\n    {}", missed.name, missed.what));
+        let tried = listed.iter().filter(|(file, _)| self.files.contains_key(*file));
+        let stale = tried.filter(|change| !self.missed.iter().any(|missed| is(missed, change)));
+        let stale = stale.map(|(file, what)| format!("listed, and noticed now or gone: {file}\n    {what}"));
+        let mut faults: Vec<String> = unlisted.chain(stale).collect();
+        faults.sort();
+        faults
+    }
+
+    /// The figures of the files that were tried, and of the others as they were.
+    fn figures(mut self, before: HashMap<String, Figures>) -> HashMap<String, Figures> {
+        for missed in self.missed {
+            self.files.entry(missed.file).or_default().listed += 1;
+        }
+        before.into_iter().chain(self.files).collect()
+    }
+}
+
+/// What a change is, wherever its line stands now: the function and the line as it would be, or what would be in place of
+/// the function or arm.
+fn what(mutant: &Value, name: &str, diff: &str) -> Result<String> {
+    if !matches!(mutant["genre"].as_str(), Some("BinaryOperator" | "UnaryOperator")) {
+        return Ok(name.splitn(4, ':').nth(3).context("a name without a place")?.trim().to_owned());
+    }
+    let function = mutant["function"]["function_name"].as_str().unwrap_or("outside of functions");
+    let mut lines =
+        diff.lines().filter_map(|line| line.strip_prefix('+')).filter(|line| !line.starts_with("++ "));
+    let line = lines.next().context("a diff without a new line")?;
+    Ok(format!("{function}: {}", line.replace(" /* ~ changed by cargo-mutants ~ */", "").trim()))
+}
+
+/// How many changes of a file came to what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Figures {
+    noticed: u32,
+    endless: u32,
+    not_compiled: u32,
+    listed: u32,
+}
+
+impl Figures {
+    fn all(self) -> [u32; 5] {
+        let Self { noticed, endless, not_compiled, listed } = self;
+        [noticed + endless + not_compiled + listed, noticed, endless, not_compiled, listed]
+    }
+}
+
+/// The figures on a page.
+fn figures_of(page: &str) -> HashMap<String, Figures> {
+    let row = |line: &str| {
+        let mut cells = line.strip_prefix("| `")?.split('|').map(|cell| cell.trim().trim_end_matches('`'));
+        let file = cells.next()?.to_owned();
+        let [_, noticed, endless, not_compiled, listed] =
+            core::array::from_fn(|_| cells.next()?.parse().ok());
+        Some((
+            file,
+            Figures { noticed: noticed?, endless: endless?, not_compiled: not_compiled?, listed: listed? },
+        ))
+    };
+    page.lines().filter_map(row).collect()
+}
+
+/// docs/MUTANTS.md.
+fn page(figures: &HashMap<String, Figures>) -> String {
+    let mut rows = String::new();
+    let mut sum = [0; 5];
+    let mut files: Vec<_> = figures.iter().collect();
+    files.sort_by_key(|(file, _)| *file);
+    for (file, figures) in files {
+        rows += &row(&format!("`{file}`"), figures.all());
+        sum = core::array::from_fn(|column| sum[column] + figures.all()[column]);
+    }
+    rows += &row("together", sum);
+    let steps: String = STEPS.iter().map(|step| format!("1. {}\n", step.tests)).collect();
+    let list: String = LISTED.iter().map(|(why, changes)| group(why, changes)).collect();
+    format!(
+        "\
+<!-- Written by `cargo xtask mutants`, from the list in xtask/src/mutants.rs and what cargo-mutants reports. -->
+# Mutants
+
+`cargo xtask mutants [FILE…]` lets cargo-mutants change core, one small thing at a time: another operator, another value in
+place of a function's, an arm of a match less. For each change tests are run, the quickest first, until one fails:
+
+{steps}
+A change that none of them notices is a test that is missing, or stands on the list below with the reason why no test can notice
+it. The command fails when there is another one, and when one that is listed is noticed or gone.
+
+*Not tried:* `core/src/stop.rs`, whose stops nothing that ships has. *Not judged by:* the suites that start processes, explore
+interleavings or kill, the tests of the crates above core, and the long forms of the random tests. They would notice more.
+
+## Figures
+
+Of the last run over each file. *Endless* changes were noticed since a test didn't end; those that *don't compile* say nothing.
+
+| file | changes | noticed | endless | don't compile | listed |
+|---|---|---|---|---|---|
+{rows}
+## What no test can notice
+
+A line is shown as it would be, with its function.
+
+{list}"
+    )
+}
+
+fn row(name: &str, figures: [u32; 5]) -> String {
+    let cells: String = figures.iter().map(|number| format!(" {number} |")).collect();
+    format!("| {name} |{cells}\n")
+}
+
+fn group(why: &str, changes: &[(&str, &str)]) -> String {
+    let changes: String = changes.iter().map(|(file, what)| format!("{file}\n    {what}\n")).collect();
+    format!("{why}\n\n```text\n{changes}```\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[test]
+    fn the_page_shows_the_list() {
+        let shown = fs::read_to_string(workspace().join(PAGE)).unwrap();
+        let figures = figures_of(&shown);
+        assert!(!figures.is_empty());
+        assert_eq!(shown, page(&figures), "`cargo xtask mutants` writes {PAGE} anew");
+    }
+
+    #[test]
+    fn the_files_on_the_page_and_on_the_list_exist() {
+        let figures = figures_of(&fs::read_to_string(workspace().join(PAGE)).unwrap());
+        let listed = LISTED.iter().flat_map(|(_, changes)| *changes).map(|(file, _)| *file);
+        for file in figures.keys().map(String::as_str).chain(listed) {
+            assert!(workspace().join(file).is_file(), "{file}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_listed_twice() {
+        let mut seen = HashSet::new();
+        for change in LISTED.iter().flat_map(|(_, changes)| *changes) {
+            assert!(seen.insert(change), "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_is_known_by_its_line() {
+        let mutant = serde_json::json!({"genre": "BinaryOperator", "function": {"function_name": "f"}});
+        let diff = "--- a.rs\n+++ replace + with - in f\n@@ -1 +1 @@\n-    a + b\n+    a - /* ~ changed by cargo-mutants ~ */ b\n";
+        assert_eq!(what(&mutant, "a.rs:1:7: replace + with - in f", diff).unwrap(), "f: a - b");
+        let mutant = serde_json::json!({"genre": "FnValue", "function": {"function_name": "f"}});
+        assert_eq!(
+            what(&mutant, "a.rs:1:7: replace a::f -> u64 with 0", diff).unwrap(),
+            "replace a::f -> u64 with 0"
+        );
+    }
+
+    fn workspace() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..")
+    }
 }
