@@ -2,9 +2,9 @@
 
 use core::hint::black_box;
 
-use keytally::sync::{AtomicU64, Ordering};
 use keytally::{Line, Timestamp};
 
+use crate::floors::count_up;
 use crate::measure::{Bench, Contender, Yes, count, threads};
 use crate::peers::{Governors, Locked, RateNets, Sharded, roomy_quotas, slow_quotas};
 use crate::tables::limiter;
@@ -100,15 +100,6 @@ fn bare_loops(threads_count: usize) -> Contender<'static> {
     threads("a bare loop of load and compare-exchange", Yes::All, threads_count, move |_, _, times| {
         count(times, || count_up(&line.words()[0]))
     })
-}
-
-#[inline]
-fn count_up(word: &AtomicU64) -> bool {
-    let mut seen = word.load(Ordering::Acquire);
-    while let Err(other) = word.compare_exchange_weak(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire) {
-        seen = other;
-    }
-    true
 }
 
 fn denied<'a>(threads_count: usize, name: &'a String) -> Vec<Contender<'a>> {

@@ -5,6 +5,7 @@ use core::hint::black_box;
 
 use keytally::{Outcome, Timestamp};
 
+use crate::floors::{Chase, count_up};
 use crate::measure::{Bench, Contender, Table, Yes, asked, calls};
 use crate::peers::{Governors, Locked, Pingora, RateNets, Ratelimits, Sharded, roomy_quotas, slow_quotas};
 use crate::tables::limiter;
@@ -123,6 +124,16 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
     if size == 1 {
         contenders.push(asked("two ratelimit, which know no subjects", Yes::All, || ratelimits.check()));
     }
+    if size == 1 {
+        let line = keytally::Line::new();
+        let (mut next, hasher) = (cycle(), siphasher::sip::SipHasher13::new_with_keys(1, 2));
+        contenders.push(calls("a bare compare-exchange loop and SipHash", move || {
+            count_up(&line.words()[0]);
+            next.next().bytes(|bytes| hasher.hash(bytes))
+        }));
+    }
+    let mut chase = Chase::new(size);
+    contenders.push(calls("a dependent load of a line of as many", move || chase.next()));
     let mut next = cycle();
     contenders.push(calls("reading the subject alone", || {
         next.next().bytes(|bytes| bytes.iter().fold(0, |sum: u8, byte| sum ^ byte))

@@ -8,10 +8,17 @@
 //! | `measure.rs` | a table of contenders that take turns |
 //! | `traffic.rs` | who asks, in which order, at what time |
 //! | `tables.rs` | limiters and gates that are filled |
+//! | `floors.rs` | what the machine itself takes |
 //! | `peers.rs` | what one would pick instead, for an hour and a minute |
 //! | the others | a group each |
 
 mod contention;
+mod crypto;
+mod decide;
+mod ffi;
+mod flood;
+mod floors;
+mod gate;
 mod limiter;
 mod measure;
 mod peers;
@@ -24,9 +31,21 @@ use crate::measure::Bench;
 type Group = fn(&mut Bench);
 
 /// The groups, in the order in which they run.
-const GROUPS: &[(&str, Group)] = &[("limiter", limiter::measure), ("contention", contention::measure)];
+const GROUPS: &[(&str, Group)] = &[
+    ("decide", decide::measure),
+    ("limiter", limiter::measure),
+    ("gate", gate::measure),
+    ("crypto", crypto::measure),
+    ("contention", contention::measure),
+    ("flood", flood::measure),
+    ("ffi", ffi::measure),
+];
 
 fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if let (Some(flood::ARGUMENT), Some(name)) = (arguments.next().as_deref(), arguments.next()) {
+        return flood::contend(&name);
+    }
     let mut bench = Bench::from_environment();
     for (name, measure) in GROUPS {
         if bench.wants(name) {

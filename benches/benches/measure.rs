@@ -51,6 +51,11 @@ impl Bench {
         self.groups.is_empty() || self.groups.iter().any(|name| name == group)
     }
 
+    /// How often each contender gets its turn.
+    pub(crate) fn rounds(&self) -> usize {
+        self.rounds
+    }
+
     /// Begins a table. `about` says in one line what each figure includes.
     pub(crate) fn table(&mut self, name: &str, unit: &str, title: &str, about: &str) -> Table<'_> {
         let (name, unit, title, about) = (name.into(), unit.into(), title.into(), about.into());
@@ -244,6 +249,6 @@ fn processor_time() -> Duration {
 
 /// The clock by which several threads together are timed, and single calls.
 #[expect(clippy::disallowed_methods, reason = "benchmarks read the clock")]
-fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }

@@ -1,10 +1,47 @@
 //! Limiters and gates that are filled.
 
-use keytally::{Limiter, Line, Policy};
+use keytally::{Entropy, Gate, GateConfig, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy};
+
+use crate::crypto::PEPPER;
+use crate::traffic::{Random, START};
 
 /// A limiter for so many subjects, with nobody in it.
 pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
     let policy: Policy = policy.parse().expect("a policy");
     Limiter::create(memory, &policy, capacity, [7; 16]).expect("a limiter")
+}
+
+/// The environment of all keys.
+pub(crate) fn env() -> Name {
+    Name::new("live").expect("a name")
+}
+
+/// A gate that is full, its keys in the order of their records, and their ids.
+pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<(String, KeyId)>) {
+    let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
+    let prefix = Name::new("kt").expect("a name");
+    let config = GateConfig { keys, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let gate = Gate::create(memory, &config, Peppers::new(&[PEPPER]).expect("a pepper")).expect("a gate");
+    let new = NewKey { account: 42, env: env(), plan: "default", not_after: 0 };
+    let mut random = Random(3);
+    let mut administrator = gate.administer().expect("alone");
+    let issue = |number: u32| {
+        // The first 8 bytes tell where a free record is looked for: here at the next one.
+        let at = (u128::from(number) << 64).div_ceil(u128::from(keys));
+        let mut entropy = [0; 24];
+        for (bytes, word) in entropy.chunks_exact_mut(8).zip([
+            u64::try_from(at).expect("below 2^64"),
+            random.next(),
+            random.next(),
+        ]) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        let (key, id) = administrator.issue(&new, Entropy::new(entropy), START).expect("room");
+        (key.expose().to_owned(), id)
+    };
+    let issued = (0..keys).map(issue).collect();
+    drop(administrator);
+    (gate, issued)
 }

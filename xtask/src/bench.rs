@@ -9,7 +9,7 @@ mod pages;
 mod results;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -21,7 +21,10 @@ use crate::command::{self, cargo};
 use crate::{budgets, python, tools};
 
 /// What can be measured.
-const GROUPS: [&str; 3] = ["limiter", "contention", PYTHON];
+const GROUPS: [&str; 8] = ["decide", "limiter", "gate", "crypto", "contention", "flood", FFI, PYTHON];
+
+/// The group that needs a program in C.
+const FFI: &str = "ffi";
 
 /// The group that Python measures, with the module and its peers.
 const PYTHON: &str = "python";
@@ -81,6 +84,9 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
             bench.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--", name]);
             bench
         };
+        if *name == FFI {
+            bench.env("KEYTALLY_BENCH_C", c_program(&folder)?);
+        }
         bench.env("KEYTALLY_BENCH_FOLDER", &folder);
         bench
             .env("KEYTALLY_BENCH_ROUNDS", rounds.to_string())
@@ -106,6 +112,28 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
         pages::write(&results)?;
     }
     Ok(())
+}
+
+/// Builds the program that calls the library from C.
+fn c_program(folder: &Path) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "keytally-ffi"]);
+    command::run(build)?;
+    let (release, program) = (std::path::absolute("target/release")?, folder.join("calls"));
+    let mut compiler = Command::new("cc");
+    compiler.args([
+        "-std=c11",
+        "-D_POSIX_C_SOURCE=200809L",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-Iinclude",
+    ]);
+    compiler.arg("benches/ffi/calls.c").arg("-o").arg(&program).arg("-L").arg(&release).arg("-lkeytally_ffi");
+    compiler.arg(format!("-Wl,-rpath,{}", release.display()));
+    command::run(compiler)?;
+    Ok(program)
 }
 
 /// The processor, how many there are, and its caches.

@@ -1,0 +1,110 @@
+//! The group `decide`: the pure function by number of windows, and the header fields of its verdict.
+
+use core::fmt::Write as _;
+use core::hint::black_box;
+
+use keytally::{Limiter, Line, Outcome, Policy, Timestamp, decide, http::MAX_HEADERS_LEN};
+
+use crate::measure::{Bench, calls};
+use crate::traffic::START;
+
+/// Windows that nest, with limits so low that four sliding ones fit a tally.
+const QUOTAS: [&str; 4] =
+    ["7/minute", "7/minute, 15/10m", "7/minute, 15/10m, 31/hour", "7/minute, 15/10m, 31/hour, 63/day"];
+
+pub(crate) fn measure(bench: &mut Bench) {
+    let title = "The decision, by number of windows";
+    let about = "decide::check of a word in a register: outcome, next word, what remains in each window. No table, no store.";
+    let mut table = bench.table("decide/windows", "ns", title, about);
+    for (count, quotas) in (1..).zip(QUOTAS) {
+        let fixed: Policy = quotas.parse().expect("a policy");
+        let sliding: Policy = format!("sliding {quotas}").parse().expect("a policy");
+        let ask = |name, policy: &Policy, word: u64, now: Timestamp, outcome: Outcome| {
+            let policy = policy.clone();
+            assert_eq!(decide::check(policy.layout(), policy.limits(), word, now, 1).outcome, outcome);
+            calls(name, move || {
+                decide::check(black_box(policy.layout()), policy.limits(), black_box(word), black_box(now), 1)
+            })
+        };
+        let minute_later = Timestamp::from_unix_ms(START.unix_ms() + 60_000);
+        let (used, used_sliding) = (used(&fixed), used(&sliding));
+        let contenders = vec![
+            ask("fixed, admitted", &fixed, used, START, Outcome::Admitted),
+            ask("fixed, admitted in a new minute", &fixed, used, minute_later, Outcome::Admitted),
+            ask("fixed, denied", &fixed, spent(&fixed, used), START, Outcome::Denied),
+            ask("sliding, admitted", &sliding, used_sliding, START, Outcome::Admitted),
+            ask("sliding, admitted in a new minute", &sliding, used_sliding, minute_later, Outcome::Admitted),
+            ask("sliding, denied", &sliding, spent(&sliding, used_sliding), START, Outcome::Denied),
+        ];
+        table.column(format!("{count}"), contenders);
+    }
+    drop(table);
+    headers(bench);
+}
+
+/// A tally with a unit in each window, and in each before.
+fn used(policy: &Policy) -> u64 {
+    let before = [86_400, 3600, 600, 60, 0].map(|seconds| START.unix_ms() - seconds * 1000);
+    before.into_iter().fold(0, |word, ms| {
+        decide::check(policy.layout(), policy.limits(), word, Timestamp::from_unix_ms(ms), 1).next
+    })
+}
+
+/// The tally when there is no room any more.
+fn spent(policy: &Policy, mut word: u64) -> u64 {
+    loop {
+        let decision = decide::check(policy.layout(), policy.limits(), word, START, 1);
+        if decision.outcome != Outcome::Admitted {
+            return word;
+        }
+        word = decision.next;
+    }
+}
+
+fn headers(bench: &mut Bench) {
+    let title = "All header fields of a verdict, by number of windows";
+    let about =
+        "X-RateLimit-Limit, -Remaining, -Reset, RateLimit-Policy and RateLimit, into memory of the caller's.";
+    let mut table = bench.table("decide/headers", "ns", title, about);
+    for (count, quotas) in (1..).zip(QUOTAS) {
+        let policy: Policy = quotas.parse().expect("a policy");
+        let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(64)).map(|_| Line::new()).collect();
+        let limiter = Limiter::create(memory, &policy, 64, [7; 16]).expect("a limiter");
+        let verdict = limiter.check(b"203.0.113.9", 1, START);
+        let mut buffer = [0; MAX_HEADERS_LEN];
+        let write = calls("Verdict::write_headers", move || {
+            black_box(&verdict).write_headers(black_box(&mut buffer))
+        });
+        let headers = calls("Verdict::headers", move || black_box(&verdict).headers());
+        let mut text = String::with_capacity(MAX_HEADERS_LEN);
+        let formatted = calls("the same fields by core::fmt", move || {
+            text.clear();
+            let verdict = black_box(&verdict);
+            let longest = verdict.quotas().longest().expect("a quota");
+            let _ = write!(
+                text,
+                "X-RateLimit-Limit: {}\r\nX-RateLimit-Remaining: {}\r\nX-RateLimit-Reset: {}\r\nRateLimit-Policy: ",
+                longest.limit, longest.remaining, longest.reset_unix_s
+            );
+            for (place, quota) in verdict.quotas().iter().enumerate() {
+                let comma = if place == 0 { "" } else { ", " };
+                let _ = write!(
+                    text,
+                    "{comma}\"{}\";q={};w={}",
+                    quota.window,
+                    quota.limit,
+                    quota.window.seconds()
+                );
+            }
+            text.push_str("\r\nRateLimit: ");
+            for (place, quota) in verdict.quotas().iter().enumerate() {
+                let comma = if place == 0 { "" } else { ", " };
+                let left = quota.reset_unix_s - START.unix_s();
+                let _ = write!(text, "{comma}\"{}\";r={};t={left}", quota.window, quota.remaining);
+            }
+            text.push_str("\r\n");
+            black_box(text.len())
+        });
+        table.column(format!("{count}"), vec![write, headers, formatted]);
+    }
+}
