@@ -153,6 +153,7 @@ impl Quotas {
     }
 
     /// The one at `place`, 0 for the shortest window.
+    #[inline]
     pub fn get(&self, place: usize) -> Option<QuotaState> {
         if place >= self.len() {
             return None;
@@ -160,7 +161,7 @@ impl Quotas {
         let window = self.windows[place];
         let bit = |bits: u8| bits >> place & 1 == 1;
         let length = u64::from(window.seconds());
-        let windows = self.time.unix_s() / length + 1 + u64::from(bit(self.lasting));
+        let windows = window.whole_in(self.time.unix_s()) + 1 + u64::from(bit(self.lasting));
         Some(QuotaState {
             limit: self.limits[place],
             remaining: self.remaining[place],
@@ -174,6 +175,12 @@ impl Quotas {
     /// All of them, shortest window first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = QuotaState> {
         (0..self.len()).filter_map(|place| self.get(place))
+    }
+
+    /// The time that they hold for: the caller's, or the tally's own when the caller's is late; 0 when there are none.
+    #[inline]
+    pub fn time(&self) -> Timestamp {
+        self.time
     }
 
     /// The one with the longest window; `None` when there are none.
@@ -284,6 +291,7 @@ impl Verdict {
     }
 
     /// Seconds until [`retry_at`](Self::retry_at), rounded up and at least 1; `None` unless denied or full.
+    #[inline]
     pub fn retry_after_s(&self) -> Option<u32> {
         let wait_ms = self.retry_at?.unix_ms().saturating_sub(self.now.unix_ms());
         Some(u32::try_from(wait_ms.div_ceil(1000)).unwrap_or(u32::MAX).max(1))
@@ -292,6 +300,12 @@ impl Verdict {
     /// What was charged, to be kept for a later `refund` or `settle`; `None` unless admitted.
     pub fn charge(&self) -> Option<Charge> {
         self.admitted().then_some(Charge { cost: self.cost, at: self.quotas.time })
+    }
+
+    /// What was asked for.
+    #[inline]
+    pub fn cost(&self) -> u32 {
+        self.cost
     }
 
     /// What a `settle` found no room for; 0 in every other verdict.

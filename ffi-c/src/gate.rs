@@ -278,7 +278,7 @@ pub extern "C" fn kt_gate_check(
     guard(|| {
         let (gate, place) = (gate.state()?, verdict_out.place()?);
         let api_key = api_key.optional(api_key_len)?;
-        place.write((&gate.table.check(api_key, cost, Timestamp::from_unix_ms(now_ms))).into());
+        place.put_verdict(&gate.table.check(api_key, cost, Timestamp::from_unix_ms(now_ms)));
         Ok(())
     })
 }
@@ -296,7 +296,7 @@ pub extern "C" fn kt_gate_peek(
     guard(|| {
         let (gate, place) = (gate.state()?, verdict_out.place()?);
         let api_key = api_key.optional(api_key_len)?;
-        place.write((&gate.table.peek(api_key, cost, Timestamp::from_unix_ms(now_ms))).into());
+        place.put_verdict(&gate.table.peek(api_key, cost, Timestamp::from_unix_ms(now_ms)));
         Ok(())
     })
 }
@@ -317,7 +317,7 @@ pub extern "C" fn kt_gate_refund(
         let (gate, place) = (gate.state()?, verdict_out.place()?);
         let (key_id, charge) = (self::key_id(key_id)?, charge.read()?.charge());
         let verdict = gate.table.refund(key_id, charge, Timestamp::from_unix_ms(now_ms));
-        place.write((&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?).into());
+        place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
 }
@@ -339,7 +339,7 @@ pub extern "C" fn kt_gate_settle(
         let (gate, place) = (gate.state()?, verdict_out.place()?);
         let (key_id, estimate) = (self::key_id(key_id)?, estimate.read()?.charge());
         let verdict = gate.table.settle(key_id, estimate, actual, Timestamp::from_unix_ms(now_ms));
-        place.write((&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?).into());
+        place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
 }
@@ -357,7 +357,7 @@ pub extern "C" fn kt_gate_reset(
     guard(|| {
         let (gate, place) = (gate.state()?, verdict_out.place()?);
         let verdict = gate.table.reset(self::key_id(key_id)?, Timestamp::from_unix_ms(now_ms));
-        place.write((&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?).into());
+        place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
 }

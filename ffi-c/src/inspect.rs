@@ -13,7 +13,7 @@ use crate::pointers::{Handle, In, Number, Numbered, Out};
 use crate::policy::KT_POLICY_SIZE;
 use crate::status::kt_status;
 use crate::text::{Text, characters, put};
-use crate::verdict::{KT_MAX_QUOTAS, kt_quota, quotas};
+use crate::verdict::{KT_MAX_QUOTAS, fill_quotas, kt_quota};
 
 /// Bytes of a plan's name, with the NUL.
 pub const KT_PLAN_NAME_SIZE: usize = 17;
@@ -55,6 +55,8 @@ pub struct kt_key_info {
 
 impl From<&KeyInfo> for kt_key_info {
     fn from(info: &KeyInfo) -> Self {
+        let mut quotas = [kt_quota::default(); KT_MAX_QUOTAS];
+        fill_quotas(&mut quotas, &info.quotas);
         Self {
             key_id: info.key_id.number(),
             last_used_ms: info.last_used.map_or(0, Timestamp::unix_ms),
@@ -69,7 +71,7 @@ impl From<&KeyInfo> for kt_key_info {
                 info.env.map_or_else(Default::default, |env| Text::<KT_NAME_SIZE>::of(&env)).as_bytes(),
             ),
             last_characters: characters(info.last_characters.as_deref().unwrap_or_default().as_bytes()),
-            quotas: quotas(&info.quotas),
+            quotas,
         }
     }
 }

@@ -184,7 +184,7 @@ pub extern "C" fn kt_limiter_check(
     guard(|| {
         let (limiter, place) = (limiter.state()?, verdict_out.place()?);
         let subject = subject.slice(subject_len)?;
-        place.write((&limiter.table.check(subject, cost, Timestamp::from_unix_ms(now_ms))).into());
+        place.put_verdict(&limiter.table.check(subject, cost, Timestamp::from_unix_ms(now_ms)));
         Ok(())
     })
 }
@@ -202,7 +202,7 @@ pub extern "C" fn kt_limiter_peek(
     guard(|| {
         let (limiter, place) = (limiter.state()?, verdict_out.place()?);
         let subject = subject.slice(subject_len)?;
-        place.write((&limiter.table.peek(subject, cost, Timestamp::from_unix_ms(now_ms))).into());
+        place.put_verdict(&limiter.table.peek(subject, cost, Timestamp::from_unix_ms(now_ms)));
         Ok(())
     })
 }
@@ -221,7 +221,7 @@ pub extern "C" fn kt_limiter_refund(
     guard(|| {
         let (limiter, place) = (limiter.state()?, verdict_out.place()?);
         let (subject, charge) = (subject.slice(subject_len)?, charge.read()?.charge());
-        place.write((&limiter.table.refund(subject, charge, Timestamp::from_unix_ms(now_ms))).into());
+        place.put_verdict(&limiter.table.refund(subject, charge, Timestamp::from_unix_ms(now_ms)));
         Ok(())
     })
 }
@@ -241,9 +241,7 @@ pub extern "C" fn kt_limiter_settle(
     guard(|| {
         let (limiter, place) = (limiter.state()?, verdict_out.place()?);
         let (subject, estimate) = (subject.slice(subject_len)?, estimate.read()?.charge());
-        place.write(
-            (&limiter.table.settle(subject, estimate, actual, Timestamp::from_unix_ms(now_ms))).into(),
-        );
+        place.put_verdict(&limiter.table.settle(subject, estimate, actual, Timestamp::from_unix_ms(now_ms)));
         Ok(())
     })
 }
@@ -259,9 +257,7 @@ pub extern "C" fn kt_limiter_reset(
 ) -> kt_status {
     guard(|| {
         let (limiter, place) = (limiter.state()?, verdict_out.place()?);
-        place.write(
-            (&limiter.table.reset(subject.slice(subject_len)?, Timestamp::from_unix_ms(now_ms))).into(),
-        );
+        place.put_verdict(&limiter.table.reset(subject.slice(subject_len)?, Timestamp::from_unix_ms(now_ms)));
         Ok(())
     })
 }

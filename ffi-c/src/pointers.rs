@@ -180,11 +180,21 @@ pub(crate) struct Place<'c, T>(Out<'c, T>);
 
 impl<T> Place<'_, T> {
     /// Writes the answer.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write(self, value: T) {
         // SAFETY: `place` found the pointer there and aligned; that it may be written is the guarantee of whoever made
         // the `Out`.
         unsafe { self.0.0.write(value) }
+    }
+}
+
+impl<'c, T: Plain> Place<'c, T> {
+    /// The place itself, to be filled field by field. What is in it says nothing.
+    #[inline(always)]
+    pub(crate) fn slot(self) -> &'c mut T {
+        // SAFETY: `place` found the pointer there and aligned; that it may be written, and that nobody else uses it for `'c`,
+        // is the guarantee of whoever made the `Out`. As `T` is plain, whatever is in it is a value.
+        unsafe { &mut *self.0.0 }
     }
 }
 

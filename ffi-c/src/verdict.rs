@@ -8,7 +8,7 @@ use keytally::{
 };
 
 use crate::guard::{Outcome, guard};
-use crate::pointers::{In, Number, Numbered, Out};
+use crate::pointers::{In, Number, Numbered, Out, Place};
 use crate::status::kt_status;
 use crate::text::put;
 
@@ -144,53 +144,42 @@ pub struct kt_verdict {
     pub quotas: [kt_quota; KT_MAX_QUOTAS],
 }
 
-/// The quotas as C has them.
-#[inline]
-pub(crate) fn quotas(quotas: &Quotas) -> [kt_quota; KT_MAX_QUOTAS] {
-    let mut all = [kt_quota::default(); KT_MAX_QUOTAS];
-    for (place, quota) in all.iter_mut().enumerate() {
-        if let Some(state) = quotas.get(place) {
-            *quota = kt_quota {
-                limit: state.limit,
-                remaining: state.remaining,
-                window_s: state.window.seconds(),
-                lacking: state.lacking.into(),
-                lasting: state.lasting.into(),
-                reset_unix_s: state.reset_unix_s,
-            };
-        }
+/// Fills in the quotas as C has them.
+#[inline(always)]
+pub(crate) fn fill_quotas(all: &mut [kt_quota; KT_MAX_QUOTAS], quotas: &Quotas) {
+    *all = [kt_quota::default(); KT_MAX_QUOTAS];
+    for (quota, state) in all.iter_mut().zip(quotas.iter()) {
+        quota.limit = state.limit;
+        quota.remaining = state.remaining;
+        quota.window_s = state.window.seconds();
+        quota.lacking = state.lacking.into();
+        quota.lasting = state.lasting.into();
+        quota.reset_unix_s = state.reset_unix_s;
     }
-    all
 }
 
-impl From<&Verdict> for kt_verdict {
-    #[inline]
-    fn from(verdict: &Verdict) -> Self {
-        let parts = verdict.parts();
-        let (key_id, account, plan, env) = match parts.holder {
+impl Place<'_, kt_verdict> {
+    /// Writes a verdict, field by field into its place: a copy of the whole would wait for all the stores before it, and
+    /// that is most of what a call from C costs.
+    #[inline(always)]
+    pub(crate) fn put_verdict(self, verdict: &Verdict) {
+        let out = self.slot();
+        out.outcome = Number(verdict.outcome() as u8);
+        out.reason = Number(verdict.reason() as u8);
+        out.http_status = verdict.http_status();
+        out.retry_after_s = verdict.retry_after_s().unwrap_or(0);
+        (out.key_id, out.account, out.plan, out.env) = match verdict.holder() {
             Some(holder) => (holder.key_id.number(), holder.account, holder.plan, holder.env),
             None => (0, 0, 0, 0),
         };
-        Self {
-            outcome: Number(parts.outcome as u8),
-            reason: Number(parts.reason as u8),
-            http_status: verdict.http_status(),
-            retry_after_s: verdict.retry_after_s().unwrap_or(0),
-            key_id,
-            account,
-            plan,
-            env,
-            quota_count: parts.quota_count,
-            charge: kt_charge {
-                at_ms: parts.time.unix_ms(),
-                cost: if verdict.admitted() { parts.cost } else { 0 },
-            },
-            now_ms: parts.now.unix_ms(),
-            retry_at_ms: parts.retry_at.map_or(0, Timestamp::unix_ms),
-            cost: parts.cost,
-            uncharged: parts.uncharged,
-            quotas: quotas(verdict.quotas()),
-        }
+        out.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
+        out.charge.at_ms = verdict.quotas().time().unix_ms();
+        out.charge.cost = if verdict.admitted() { verdict.cost() } else { 0 };
+        out.now_ms = verdict.now().unix_ms();
+        out.retry_at_ms = verdict.retry_at().map_or(0, Timestamp::unix_ms);
+        out.cost = verdict.cost();
+        out.uncharged = verdict.uncharged();
+        fill_quotas(&mut out.quotas, verdict.quotas());
     }
 }
 
@@ -344,7 +333,7 @@ pub extern "C" fn kt_verdict_problem(
 pub extern "C" fn kt_verdict_duplicate_header(now_ms: u64, verdict_out: Out<kt_verdict>) -> kt_status {
     guard(|| {
         let verdict = Verdict::duplicate_header(Timestamp::from_unix_ms(now_ms));
-        verdict_out.place()?.write(kt_verdict::from(&verdict));
+        verdict_out.place()?.put_verdict(&verdict);
         Ok(())
     })
 }
