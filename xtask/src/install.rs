@@ -33,8 +33,8 @@ impl Places<'_> {
     }
 }
 
-/// Builds the libraries and puts everything there. Tells each file.
-pub(crate) fn run(places: &Places<'_>) -> Result<()> {
+/// Builds the libraries and puts everything there. Each file is told.
+pub(crate) fn run(places: &Places<'_>, tell: impl Fn(&str)) -> Result<()> {
     ensure!(places.prefix.is_absolute(), "--prefix {} is not an absolute path", places.prefix.display());
     let version = version()?;
     let soname = soname(&version)?;
@@ -42,10 +42,21 @@ pub(crate) fn run(places: &Places<'_>) -> Result<()> {
 
     let lib = places.prefix.join(places.libdir);
     let whole = format!("libkeytally.so.{version}");
-    let put = |path: PathBuf, content: &[u8], mode: u32| put(&places.now(&path), content, mode);
+    let put = |path: PathBuf, content: &[u8], mode: u32| {
+        let path = places.now(&path);
+        put(&path, content, mode)?;
+        tell(&path.display().to_string());
+        Ok::<(), anyhow::Error>(())
+    };
+    let link = |name: &str| {
+        let path = places.now(&lib.join(name));
+        link(&path, &whole)?;
+        tell(&format!("{} -> {whole}", path.display()));
+        Ok::<(), anyhow::Error>(())
+    };
     put(lib.join(&whole), &built.shared, 0o755)?;
-    link(&places.now(&lib.join(&soname)), &whole)?;
-    link(&places.now(&lib.join("libkeytally.so")), &whole)?;
+    link(&soname)?;
+    link("libkeytally.so")?;
     put(lib.join("libkeytally.a"), &built.archive, 0o644)?;
     put(lib.join("pkgconfig/keytally.pc"), pc(places, &version, &built.libraries).as_bytes(), 0o644)?;
     for header in ["keytally.h", "keytally.hpp"] {
@@ -135,17 +146,13 @@ fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let fresh = beside(path)?;
     fs::write(&fresh, content).with_context(|| format!("cannot write {}", fresh.display()))?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
-    fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))?;
-    println!("{}", path.display());
-    Ok(())
+    fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))
 }
 
 fn link(path: &Path, target: &str) -> Result<()> {
     let fresh = beside(path)?;
     symlink(target, &fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
-    fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))?;
-    println!("{} -> {target}", path.display());
-    Ok(())
+    fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))
 }
 
 /// A name in the same folder, which is made, that nothing has.

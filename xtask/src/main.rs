@@ -16,6 +16,7 @@
 //! | `budgets.rs` | no hot path takes more instructions than it did |
 //! | `header.rs` | the C header, written from the sources |
 //! | `install.rs` | libkeytally under a prefix, to be found by pkg-config and CMake |
+//! | `native.rs` | libkeytally as programs in C and C++ meet it |
 //! | `secrets.rs` | no branch and no index of a key check depends on a secret |
 //! | `fuzz.rs`, `timing.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
 //! | `python.rs` | the Python module, built, installed and tested as its users have it |
@@ -31,6 +32,7 @@ mod header;
 mod install;
 mod models;
 mod mutants;
+mod native;
 mod panics;
 mod purity;
 mod python;
@@ -152,7 +154,9 @@ fn main() -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Task::Install { prefix, destdir, libdir } => {
-            install::run(&install::Places { prefix, destdir: destdir.as_deref(), libdir })?;
+            install::run(&install::Places { prefix, destdir: destdir.as_deref(), libdir }, |file| {
+                println!("{file}");
+            })?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Panics => {

@@ -8,7 +8,7 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{budgets, command, header, models, panics, purity, python, rules, secrets};
+use crate::{budgets, command, models, native, panics, purity, python, rules, secrets};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -112,10 +112,10 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "c",
-        about: "keytally.h is that of the sources",
-        needs: &[],
+        about: "libkeytally from C: vectors, wrong pointers, files, as gcc and clang, sanitizers, valgrind and CMake see it",
+        needs: &[tools::c_toolchain, tools::valgrind, tools::objdump],
         full_when_named: false,
-        work: Work::Call(header::check),
+        work: Work::Call(native::c),
     },
     Step {
         name: "cli",

@@ -90,6 +90,62 @@ pub(crate) fn objdump() -> Result<Found> {
 /// The environment variable of [`objdump`].
 pub(crate) const OBJDUMP: &str = "KEYTALLY_TEST_OBJDUMP";
 
+/// gcc and clang for C and C++ with their sanitizers, CMake, pkg-config, and the libraries that test programs use.
+pub(crate) fn c_toolchain() -> Result<Found> {
+    for (program, package) in [
+        ("gcc", "gcc"),
+        ("g++", "g++"),
+        ("clang++", "clang"),
+        ("cmake", "cmake"),
+        ("make", "make"),
+        ("pkg-config", "pkg-config"),
+        ("nm", "binutils"),
+    ] {
+        if on_path(program).is_none() {
+            apt_install(program, package)?;
+        }
+    }
+    if !compiles("clang", &["-fsanitize=address,undefined"])? {
+        // The run-time part has the version of the compiler in its name.
+        apt_install("clang's sanitizers", &format!("libclang-rt-{}-dev", clang_version()?))?;
+    }
+    for (package, debian) in [
+        ("libcjson", "libcjson-dev"),
+        ("libmicrohttpd", "libmicrohttpd-dev"),
+        ("cpp-httplib", "libcpp-httplib-dev"),
+    ] {
+        let exists = || {
+            let mut ask = Command::new("pkg-config");
+            ask.args(["--exists", package]);
+            succeeds(ask)
+        };
+        if !exists() {
+            apt_install(package, debian)?;
+            ensure!(exists(), "{debian} was installed, but pkg-config doesn't find {package}");
+        }
+    }
+    Ok(("KEYTALLY_TEST_CC", on_path("gcc").context("gcc was installed, but is not on PATH")?))
+}
+
+/// Whether a compiler makes a program with these flags.
+fn compiles(compiler: &str, flags: &[&str]) -> Result<bool> {
+    let folder = tempfile::tempdir()?;
+    let source = folder.path().join("a.c");
+    fs::write(&source, "int main(void) { return 0; }\n")?;
+    let mut compile = Command::new(compiler);
+    compile.args(flags).arg(&source).arg("-o").arg(folder.path().join("a"));
+    Ok(succeeds(compile))
+}
+
+/// The number of clang's version: the first in `Debian clang version 14.0.6`.
+fn clang_version() -> Result<String> {
+    let mut version = Command::new("clang");
+    version.arg("--version");
+    let text = command::run(version)?;
+    let number = text.split("version ").nth(1).and_then(|rest| rest.split('.').next());
+    Ok(number.context("clang doesn't tell its version")?.to_owned())
+}
+
 /// The fuzzer's front end, from crates.io into `target/tools`.
 pub(crate) fn cargo_fuzz() -> Result<Found> {
     Ok(("KEYTALLY_TEST_CARGO_FUZZ", from_crates("cargo-fuzz")?))

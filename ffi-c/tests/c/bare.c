@@ -1,0 +1,36 @@
+/* Both tables without an operating system's help: linked with the library that was built without `host`. */
+#include "check.h"
+
+static _Alignas(KT_TABLE_ALIGN) unsigned char limits[KT_LIMITER_SIZE(16)], keys[KT_GATE_SIZE(16)];
+
+int main(void) {
+    const uint8_t seed[16] = {1}, pepper[32] = {7}, entropy[KT_ENTROPY_SIZE] = {9};
+    const kt_bytes peppers[] = {{pepper, sizeof pepper}};
+    const kt_plan plan = {KT_TEXT("default"), KT_TEXT("2/minute")};
+    const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 16};
+    const kt_new_key new_key = {KT_TEXT("dev"), NULL, 0, 42, 0};
+    kt_limiter limiter;
+    kt_gate gate;
+    kt_verdict verdict;
+    kt_key key;
+    uint64_t key_id;
+    OK(kt_limiter_init(limits, sizeof limits, KT_TEXT("1/second"), 16, seed, &limiter));
+    OK(kt_limiter_check(&limiter, bytes("a"), 1, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+    OK(kt_limiter_check(&limiter, bytes("a"), 1, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_DENIED && verdict.retry_after_s == 1);
+
+    OK(kt_gate_init(keys, sizeof keys, &config, peppers, 1, &gate));
+    OK(kt_gate_issue(&gate, &new_key, entropy, NOW_MS, &key, &key_id));
+    for (int turn = 0; turn < 3; turn++) OK(kt_gate_check(&gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_DENIED && verdict.account == 42);
+    char headers[KT_HEADERS_SIZE];
+    size_t written;
+    OK(kt_verdict_headers(&verdict, headers, sizeof headers, &written));
+    CHECK(strstr(headers, "Retry-After: 60\r\n") != NULL);
+    OK(kt_gate_revoke(&gate, key_id));
+    EXPECT(kt_gate_check(NULL, NULL, 0, 1, NOW_MS, &verdict), KT_NULL_POINTER);
+    kt_gate_close(&gate);
+    kt_limiter_close(&limiter);
+    return 0;
+}

@@ -1,0 +1,477 @@
+/* Every function, asked as a program asks it: in memory, in files, and from threads. */
+#include "check.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <unistd.h>
+#include <valgrind/memcheck.h>
+
+static const uint8_t SEED[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
+static const uint8_t PEPPER[32] = {7};
+static const kt_bytes PEPPERS[] = {{PEPPER, sizeof PEPPER}};
+static const uint8_t ENTROPY[KT_ENTROPY_SIZE] = {0x5a, 1, 2, 3, 4, 5, 6, 7, 8};
+static const uint8_t OTHER_ENTROPY[KT_ENTROPY_SIZE] = {0xa5, 1, 2, 3, 4, 5, 6, 7, 8, 9};
+static const kt_plan PLANS[] = {
+    {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")},
+    {KT_TEXT("pro"), KT_TEXT("1000/minute, 20000/hour")},
+};
+static const kt_gate_config CONFIG = {PLANS, 2, KT_TEXT("kt"), 64};
+static const kt_new_key NEW_KEY = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
+
+static bool equal(const char *found, const char *wanted) {
+    if (strcmp(found, wanted) != 0) fprintf(stderr, "found \"%s\", not \"%s\"\n", found, wanted);
+    return strcmp(found, wanted) == 0;
+}
+
+static void texts(void) {
+    char buffer[KT_POLICY_SIZE];
+    size_t written;
+    OK(kt_policy_check(KT_TEXT("1000/hour,100/m"), buffer, sizeof buffer, &written));
+    CHECK(equal(buffer, "100/minute, 1000/hour") && written == strlen(buffer));
+    EXPECT(kt_policy_check(KT_TEXT("100/fortnight"), buffer, sizeof buffer, &written), KT_POLICY_UNIT);
+    OK(kt_policy_explain(KT_TEXT("100/fortnight"), buffer, sizeof buffer, &written));
+    CHECK(strstr(buffer, "\"fortnight\" is no unit") == buffer && written == strlen(buffer));
+    OK(kt_policy_explain(KT_TEXT("1/s"), buffer, sizeof buffer, &written));
+    CHECK(equal(buffer, "") && written == 0);
+
+    /* A buffer that is too small by one is left alone, and so is the length. */
+    memset(buffer, '!', sizeof buffer);
+    written = 77;
+    EXPECT(kt_policy_check(KT_TEXT("5/minute"), buffer, 8, &written), KT_BUFFER_TOO_SMALL);
+    CHECK(buffer[0] == '!' && buffer[7] == '!' && written == 77);
+    OK(kt_policy_check(KT_TEXT("5/minute"), buffer, 9, &written));
+    CHECK(equal(buffer, "5/minute") && buffer[9] == '!' && written == 8);
+
+    kt_key key;
+    const uint8_t secret[16] = {1};
+    OK(kt_key_mint(KT_TEXT("kt"), KT_TEXT("live"), 7, secret, &key));
+    kt_key_parts parts;
+    OK(kt_key_parse(bytes(key.text), strlen(key.text), &parts));
+    CHECK(parts.key_id == 7 && equal(parts.prefix, "kt") && equal(parts.env, "live"));
+    EXPECT(kt_key_mint(KT_TEXT("kt"), KT_TEXT("Live"), 7, secret, &key), KT_NAME_FORM);
+    EXPECT(kt_key_mint(KT_TEXT("12345678"), KT_TEXT("1234567"), 7, secret, &key), KT_NAMES_TOO_LONG);
+    EXPECT(kt_key_mint(KT_TEXT("kt"), KT_TEXT("live"), 0, secret, &key), KT_KEY_ID_FORM);
+    OK(kt_key_hint(bytes(key.text), strlen(key.text), buffer, sizeof buffer, &written));
+    CHECK(strncmp(buffer, "kt_live_\xe2\x80\xa6", 11) == 0 && written == 15);
+    kt_key_wipe(&key);
+    for (size_t at = 0; at < sizeof key.text; at++) CHECK(key.text[at] == 0);
+    kt_key_wipe(NULL);
+
+    OK(kt_key_id_text(1, buffer, KT_KEY_ID_SIZE, &written));
+    CHECK(equal(buffer, "00000000001") && written == 11);
+    uint64_t key_id;
+    OK(kt_key_id_parse(KT_TEXT("00000000010"), &key_id));
+    CHECK(key_id == 62);
+    EXPECT(kt_key_id_parse(KT_TEXT("0000000001"), &key_id), KT_KEY_ID_FORM);
+}
+
+static void limiter_in_memory(void) {
+    size_t size = kt_limiter_size(100);
+    void *memory = table_memory(size);
+    kt_limiter limiter;
+    OK(kt_limiter_init(memory, size, KT_TEXT("3/minute, 100/hour"), 100, SEED, &limiter));
+
+    kt_verdict verdict;
+    const uint8_t *subject = bytes("203.0.113.9");
+    OK(kt_limiter_check(&limiter, subject, 11, 2, NOW_MS + 1500, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.http_status == 200 && verdict.quota_count == 2);
+    CHECK(verdict.charge.cost == 2 && verdict.charge.at_ms == NOW_MS + 1500 && verdict.now_ms == NOW_MS + 1500);
+    CHECK(verdict.quotas[0].limit == 3 && verdict.quotas[0].remaining == 1 && verdict.quotas[0].window_s == 60);
+    CHECK(verdict.quotas[0].reset_unix_s == NOW_MS / 1000 + 60 && verdict.quotas[1].remaining == 98);
+    CHECK(verdict.quotas[2].limit == 0 && verdict.quotas[3].window_s == 0 && verdict.key_id == 0);
+    kt_charge charge = verdict.charge;
+
+    OK(kt_limiter_peek(&limiter, subject, 11, 2, NOW_MS + 2000, &verdict));
+    CHECK(verdict.outcome == KT_DENIED && verdict.http_status == 429 && verdict.charge.cost == 0);
+    CHECK(verdict.retry_after_s == 58 && verdict.retry_at_ms == NOW_MS + 60000);
+    CHECK(verdict.quotas[0].lacking == 1 && verdict.quotas[1].lacking == 0);
+    OK(kt_limiter_check(&limiter, subject, 11, 4, NOW_MS + 2000, &verdict));
+    CHECK(verdict.outcome == KT_TOO_COSTLY && verdict.retry_after_s == 0);
+
+    OK(kt_limiter_refund(&limiter, subject, 11, &charge, NOW_MS + 2000, &verdict));
+    CHECK(verdict.quotas[0].remaining == 3 && verdict.quotas[1].remaining == 100);
+    OK(kt_limiter_check(&limiter, subject, 11, 1, NOW_MS + 2000, &verdict));
+    charge = verdict.charge;
+    OK(kt_limiter_settle(&limiter, subject, 11, &charge, 5, NOW_MS + 2000, &verdict));
+    CHECK(verdict.quotas[0].remaining == 0 && verdict.uncharged == 2);
+    OK(kt_limiter_reset(&limiter, subject, 11, NOW_MS + 2000, &verdict));
+    CHECK(verdict.quotas[0].remaining == 3);
+
+    char policy[KT_POLICY_SIZE];
+    size_t written;
+    uint32_t capacity;
+    uint64_t live;
+    OK(kt_limiter_policy(&limiter, policy, sizeof policy, &written));
+    CHECK(equal(policy, "3/minute, 100/hour"));
+    OK(kt_limiter_capacity(&limiter, &capacity));
+    CHECK(capacity == 100);
+    OK(kt_limiter_check(&limiter, NULL, 0, 1, NOW_MS, &verdict)); /* The empty subject is one. */
+    OK(kt_limiter_live(&limiter, NOW_MS, &live));
+    CHECK(live >= 1);
+
+    /* The table holds no addresses: elsewhere, in larger memory, it is the same. */
+    void *elsewhere = table_memory(size + 64);
+    memcpy(elsewhere, memory, size);
+    kt_limiter other;
+    OK(kt_limiter_attach(elsewhere, size + 64, &other));
+    OK(kt_limiter_peek(&other, NULL, 0, 3, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_DENIED);
+    EXPECT(kt_limiter_attach(elsewhere, size - 64, &other), KT_TRUNCATED);
+
+    /* More subjects than there is room for: full is an answer. */
+    unsigned full = 0;
+    for (uint32_t number = 0; number < 1000; number++) {
+        OK(kt_limiter_check(&limiter, (const uint8_t *)&number, sizeof number, 1, NOW_MS, &verdict));
+        if (verdict.outcome == KT_FULL) {
+            CHECK(verdict.http_status == 503 && verdict.retry_after_s > 0 && verdict.quota_count == 0);
+            full++;
+        }
+    }
+    CHECK(full > 0 && full <= 900);
+
+    kt_limiter_close(&other);
+    kt_limiter_close(&limiter);
+    EXPECT(kt_limiter_check(&limiter, subject, 11, 1, NOW_MS, &verdict), KT_NOT_A_HANDLE);
+    kt_limiter_close(&limiter);
+    free(elsewhere);
+    free(memory);
+}
+
+static int count_keys(void *context, const kt_key_info *info) {
+    CHECK(info->key_id != 0 && equal(info->env, "live"));
+    return ++*(int *)context == 2;
+}
+
+static void no_flaw(void *context, const kt_flaw *flaw) {
+    fprintf(stderr, "%s\n", flaw->sentence);
+    ++*(int *)context;
+}
+
+/** What is the same whether the gate lies in memory or in a file. */
+static void use_gate(kt_gate *gate, bool hints) {
+    kt_key key, fresh;
+    uint64_t key_id, other_id;
+    kt_verdict verdict;
+    OK(kt_gate_issue(gate, &NEW_KEY, ENTROPY, NOW_MS, &key, &key_id));
+    size_t key_len = strlen(key.text);
+
+    OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.key_id == key_id && verdict.account == 42);
+    CHECK(verdict.quotas[0].remaining == 99 && verdict.quotas[1].remaining == 999);
+    kt_charge charge = verdict.charge;
+    OK(kt_gate_peek(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 999);
+    OK(kt_gate_refund(gate, key_id, &charge, NOW_MS, &verdict));
+    CHECK(verdict.quotas[1].remaining == 1000);
+    OK(kt_gate_check(gate, bytes(key.text), key_len, 10, NOW_MS, &verdict));
+    OK(kt_gate_settle(gate, key_id, &verdict.charge, 4, NOW_MS, &verdict));
+    CHECK(verdict.quotas[1].remaining == 996 && verdict.uncharged == 0);
+    OK(kt_gate_reset(gate, key_id, NOW_MS, &verdict));
+    CHECK(verdict.quotas[1].remaining == 1000);
+    EXPECT(kt_gate_refund(gate, key_id + 1, &charge, NOW_MS, &verdict), KT_NO_SUCH_KEY);
+    EXPECT(kt_gate_reset(gate, 0, NOW_MS, &verdict), KT_KEY_ID_FORM);
+
+    OK(kt_gate_check(gate, NULL, 0, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_MISSING_KEY && verdict.http_status == 401 && verdict.quota_count == 0);
+    CHECK(equal(kt_verdict_body(&verdict), "{\"error\": \"Missing X-API-Key header\"}"));
+    OK(kt_gate_check(gate, bytes(""), 0, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_MALFORMED);
+    OK(kt_verdict_duplicate_header(NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_DUPLICATE);
+    CHECK(equal(kt_verdict_body(&verdict), "{\"error\": \"Invalid API key\"}"));
+
+    kt_plan_info plan;
+    char env[KT_NAME_SIZE];
+    size_t written;
+    OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
+    OK(kt_gate_plan(gate, verdict.plan, &plan));
+    CHECK(equal(plan.name, "default") && equal(plan.policy, "100/minute, 1000/hour"));
+    OK(kt_gate_env(gate, verdict.env, env, sizeof env, &written));
+    CHECK(equal(env, "live") && written == 4);
+    EXPECT(kt_gate_plan(gate, 200, &plan), KT_NO_SUCH_PLAN);
+    EXPECT(kt_gate_env(gate, 200, env, sizeof env, &written), KT_NO_SUCH_ENV);
+
+    OK(kt_gate_assign(gate, key_id, KT_TEXT("pro")));
+    OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
+    CHECK(verdict.quotas[1].limit == 20000 && verdict.quotas[1].remaining == 19998); /* Counts kept. */
+    EXPECT(kt_gate_assign(gate, key_id, KT_TEXT("gold")), KT_NO_SUCH_PLAN);
+    kt_plan gold = {KT_TEXT("gold"), KT_TEXT("500/minute, 5000/hour")};
+    OK(kt_gate_set_plan(gate, &gold));
+    OK(kt_gate_assign(gate, key_id, KT_TEXT("gold")));
+    kt_plan daily = {KT_TEXT("daily"), KT_TEXT("5/day")};
+    EXPECT(kt_gate_set_plan(gate, &daily), KT_PLAN_WINDOWS);
+
+    /* The old secret lives on in its grace, and both spend one quota. */
+    OK(kt_gate_rotate(gate, key_id, (uint32_t)(NOW_MS / 1000 + 60), OTHER_ENTROPY, NOW_MS, &fresh));
+    OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 4997);
+    OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 4996);
+    OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS + 60000, &verdict));
+    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED);
+
+    OK(kt_gate_import(gate, bytes("legacy-key-0123456789-xyz"), 25, &NEW_KEY, NOW_MS, &other_id));
+    OK(kt_gate_check(gate, bytes("legacy-key-0123456789-xyz"), 25, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.key_id == other_id);
+    EXPECT(kt_gate_import(gate, bytes("legacy-key-0123456789-xyz"), 25, &NEW_KEY, NOW_MS, &other_id),
+           KT_ALREADY_IMPORTED);
+    EXPECT(kt_gate_import(gate, bytes("short"), 5, &NEW_KEY, NOW_MS, &other_id), KT_NOT_IMPORTABLE);
+
+    kt_key_info info;
+    OK(kt_gate_key(gate, other_id, NOW_MS, &info));
+    CHECK(info.account == 42 && !info.revoked && info.quotas[0].remaining == 99 && info.last_used_ms == NOW_MS);
+    CHECK(equal(info.last_characters, hints ? "-xyz" : ""));
+    int keys = 0;
+    OK(kt_gate_list(gate, NOW_MS, count_keys, &keys)); /* It ends the list at the second. */
+    CHECK(keys == 2);
+
+    kt_new_key nobody = {KT_TEXT("live"), KT_TEXT("nothing"), 1, 0};
+    EXPECT(kt_gate_issue(gate, &nobody, ENTROPY, NOW_MS, &key, &key_id), KT_NO_SUCH_PLAN);
+    kt_new_key nowhere = {KT_TEXT("LIVE"), NULL, 0, 1, 0};
+    EXPECT(kt_gate_issue(gate, &nowhere, ENTROPY, NOW_MS, &key, &key_id), KT_NAME_FORM);
+    kt_new_key first_plan = {KT_TEXT("live"), NULL, 0, 1, (uint32_t)(NOW_MS / 1000)};
+    OK(kt_gate_issue(gate, &first_plan, ENTROPY, NOW_MS, &key, &other_id));
+    OK(kt_gate_check(gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED && verdict.plan == 0);
+
+    OK(kt_gate_revoke(gate, key_id));
+    OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_REVOKED && verdict.account == 42);
+    EXPECT(kt_gate_rotate(gate, key_id, 0, ENTROPY, NOW_MS, &fresh), KT_REVOKED);
+    EXPECT(kt_gate_revoke(gate, 1), KT_NO_SUCH_KEY);
+
+    uint32_t capacity;
+    int flaws = 0;
+    OK(kt_gate_capacity(gate, &capacity));
+    CHECK(capacity == 64);
+    OK(kt_gate_take_over(gate));
+    OK(kt_gate_verify(gate, NOW_MS, no_flaw, &flaws));
+    CHECK(flaws == 0);
+}
+
+static void gate_in_memory(void) {
+    size_t size = kt_gate_size(CONFIG.keys);
+    void *memory = table_memory(size);
+    kt_gate gate, same;
+    OK(kt_gate_init(memory, size, &CONFIG, PEPPERS, 1, &gate));
+    use_gate(&gate, false);
+
+    /* Elsewhere, with the pepper; and what a gate is not. */
+    void *elsewhere = table_memory(size);
+    memcpy(elsewhere, memory, size);
+    OK(kt_gate_attach(elsewhere, size, PEPPERS, 1, &same));
+    const uint8_t strange[32] = {8};
+    const kt_bytes others[] = {{strange, sizeof strange}};
+    kt_gate stranger;
+    EXPECT(kt_gate_attach(elsewhere, size, others, 1, &stranger), KT_WRONG_PEPPER);
+    kt_limiter limiter;
+    EXPECT(kt_limiter_attach(elsewhere, size, &limiter), KT_OTHER_KIND);
+    kt_gate_close(&same);
+
+    /* An administrator that died in memory holds it until somebody who may takes over: word 6 of line 1. */
+    ((uint64_t *)memory)[8 + 6] = 1;
+    EXPECT(kt_gate_revoke(&gate, 1), KT_BUSY);
+    OK(kt_gate_take_over(&gate));
+    EXPECT(kt_gate_revoke(&gate, 1), KT_NO_SUCH_KEY);
+
+    memset(elsewhere, 0, size);
+    EXPECT(kt_gate_attach(elsewhere, size, PEPPERS, 1, &same), KT_UNFINISHED);
+    memset(elsewhere, '!', size);
+    EXPECT(kt_gate_attach(elsewhere, size, PEPPERS, 1, &same), KT_NOT_A_TABLE);
+    memcpy(elsewhere, memory, size);
+    ((uint32_t *)elsewhere)[2] = KT_TABLE_FORMAT + 1;
+    EXPECT(kt_gate_attach(elsewhere, size, PEPPERS, 1, &same), KT_OTHER_FORMAT);
+    memcpy(elsewhere, memory, size);
+    ((uint32_t *)elsewhere)[6] = 0; /* The capacity. */
+    EXPECT(kt_gate_attach(elsewhere, size, PEPPERS, 1, &same), KT_DAMAGED);
+
+    /* What can't be made. */
+    kt_gate_config wrong = CONFIG;
+    wrong.keys = 0;
+    EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_CAPACITY);
+    wrong.keys = CONFIG.keys + 1;
+    EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_MEMORY_TOO_SMALL);
+    wrong = CONFIG;
+    wrong.plans_len = 0;
+    EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_PLAN_COUNT);
+    kt_plan plans[KT_GATE_PLAN_SLOTS + 1];
+    char names[KT_GATE_PLAN_SLOTS + 1][2];
+    for (size_t at = 0; at <= KT_GATE_PLAN_SLOTS; at++) {
+        snprintf(names[at], sizeof names[at], "%c", (char)('a' + (char)at));
+        plans[at] = (kt_plan){names[at], 1, KT_TEXT("5/minute")};
+    }
+    wrong.plans = plans;
+    wrong.plans_len = KT_GATE_PLAN_SLOTS + 1;
+    EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_PLAN_COUNT);
+    wrong.plans_len = KT_GATE_PLAN_SLOTS;
+    OK(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same));
+    kt_gate_close(&same);
+    plans[1] = plans[0];
+    EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_PLAN_TWICE);
+    plans[1] = (kt_plan){names[1], 1, KT_TEXT("5/hour")};
+    EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_PLAN_WINDOWS);
+    plans[1] = (kt_plan){KT_TEXT("Plan B"), KT_TEXT("5/minute")};
+    EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_PLAN_NAME_FORM);
+    plans[1] = (kt_plan){names[1], 1, KT_TEXT("5/minute/hour")};
+    EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_POLICY_SYNTAX);
+    wrong = CONFIG;
+    wrong.prefix_len = 9;
+    wrong.prefix = "keytally9";
+    EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_NAME_FORM);
+
+    kt_bytes many[KT_MAX_PEPPERS + 1];
+    uint8_t peppers[KT_MAX_PEPPERS + 1][32] = {{1}, {2}, {3}, {4}, {5}};
+    for (size_t at = 0; at <= KT_MAX_PEPPERS; at++) many[at] = (kt_bytes){peppers[at], 32};
+    EXPECT(kt_gate_init(elsewhere, size, &CONFIG, many, 0, &same), KT_PEPPER_COUNT);
+    EXPECT(kt_gate_init(elsewhere, size, &CONFIG, many, KT_MAX_PEPPERS + 1, &same), KT_PEPPER_COUNT);
+    OK(kt_gate_init(elsewhere, size, &CONFIG, many, KT_MAX_PEPPERS, &same));
+    kt_gate_close(&same);
+    many[1].len = 31;
+    EXPECT(kt_gate_init(elsewhere, size, &CONFIG, many, 2, &same), KT_PEPPER_TOO_SHORT);
+    many[1] = many[0];
+    EXPECT(kt_gate_init(elsewhere, size, &CONFIG, many, 2, &same), KT_PEPPER_TWICE);
+
+    kt_gate_close(&gate);
+    free(elsewhere);
+    free(memory);
+}
+
+/** Closing wipes the peppers: nothing of the states that they were kept as is left in the handle. */
+static void closing_wipes(void) {
+    size_t size = kt_gate_size(CONFIG.keys);
+    void *memory = table_memory(size);
+    kt_gate *gate = calloc(1, sizeof *gate), *kept = malloc(sizeof *kept);
+    CHECK(gate != NULL && kept != NULL);
+    OK(kt_gate_init(memory, size, &CONFIG, PEPPERS, 1, gate));
+    memcpy(kept, gate, sizeof *kept);
+    kt_gate_close(gate);
+    /* Room in it that nothing was ever written to may be looked at all the same. */
+    (void)VALGRIND_MAKE_MEM_DEFINED(gate, sizeof *gate);
+    (void)VALGRIND_MAKE_MEM_DEFINED(kept, sizeof *kept);
+    size_t wiped = 0;
+    for (size_t at = 0; at < sizeof *gate; at++)
+        wiped += ((unsigned char *)kept)[at] != 0 && ((unsigned char *)gate)[at] == 0;
+    CHECK(wiped >= 60); /* Two states of 32 bytes, few of which were 0. */
+    free(kept);
+    free(gate);
+    free(memory);
+}
+
+static void files(const char *folder) {
+    char path[4096], other[4096], pepper[KT_PEPPER_SIZE], pepper_path[4096];
+    snprintf(path, sizeof path, "%s/api.gate", folder);
+    snprintf(other, sizeof other, "%s/addresses.limiter", folder);
+    snprintf(pepper_path, sizeof pepper_path, "%s/pepper", folder);
+    OK(kt_pepper_generate(pepper, sizeof pepper));
+    CHECK(strlen(pepper) == 64);
+    EXPECT(kt_pepper_generate(pepper_path, 64), KT_BUFFER_TOO_SMALL);
+    uint8_t entropy[KT_ENTROPY_SIZE] = {0}, zeros[KT_ENTROPY_SIZE] = {0};
+    OK(kt_entropy(entropy));
+    CHECK(memcmp(entropy, zeros, sizeof zeros) != 0);
+    CHECK(kt_now_ms() > NOW_MS / 2);
+
+    kt_gate *gate = NULL, *same = NULL;
+    EXPECT(kt_gate_open(path, pepper, 64, &gate), KT_FILE_NOT_FOUND);
+    CHECK(gate == NULL);
+    OK(kt_gate_create(path, pepper, 64, &CONFIG, &gate));
+    EXPECT(kt_gate_create(path, pepper, 64, &CONFIG, &same), KT_FILE_EXISTS);
+    EXPECT(kt_gate_open(path, "letmein", 7, &same), KT_PEPPER_FORM);
+    EXPECT(kt_gate_open(path, pepper, 0, &same), KT_PEPPER_COUNT);
+    EXPECT(kt_gate_open(path, KT_TEXT("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"), &same),
+           KT_WRONG_PEPPER);
+    EXPECT(kt_gate_open(folder, pepper, 64, &same), KT_NOT_A_FILE);
+    CHECK(same == NULL);
+    OK(kt_gate_open(path, pepper, 64, &same));
+    use_gate(gate, true);
+
+    /* Both see one table, and what one does holds for the other at once. */
+    kt_key key;
+    uint64_t key_id;
+    kt_verdict verdict;
+    OK(kt_entropy(entropy));
+    OK(kt_gate_issue(gate, &NEW_KEY, entropy, NOW_MS, &key, &key_id));
+    OK(kt_gate_check(same, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+    OK(kt_gate_revoke(same, key_id));
+    OK(kt_gate_check(gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_INVALID_KEY);
+    kt_gate_close(same);
+
+    FILE *file = fopen(pepper_path, "w");
+    CHECK(file != NULL && fprintf(file, "# ours\n%s\n", pepper) > 0 && fclose(file) == 0);
+    char command[5000];
+    snprintf(command, sizeof command, "chmod 640 '%s'", pepper_path);
+    CHECK(system(command) == 0);
+    EXPECT(kt_gate_open_with_pepper_file(path, pepper_path, &same), KT_FILE_MODE);
+    snprintf(command, sizeof command, "chmod 600 '%s'", pepper_path);
+    CHECK(system(command) == 0);
+    OK(kt_gate_open_with_pepper_file(path, pepper_path, &same));
+    kt_gate_close(same);
+    CHECK(unlink(path) == 0);
+    EXPECT(kt_gate_revoke(gate, 1), KT_FILE_REPLACED);
+    kt_gate_close(gate);
+
+    kt_limiter *limiter, *again;
+    OK(kt_limiter_open_or_create(other, KT_TEXT("5/minute"), 1000, &limiter));
+    OK(kt_limiter_open(other, &again));
+    OK(kt_limiter_check(limiter, bytes("a"), 1, 5, NOW_MS, &verdict));
+    OK(kt_limiter_check(again, bytes("a"), 1, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_DENIED);
+    kt_limiter_close(again);
+    EXPECT(kt_limiter_open_or_create(other, KT_TEXT("6/minute"), 1000, &again), KT_OTHER_POLICY);
+    EXPECT(kt_limiter_open_or_create(other, KT_TEXT("5/minute"), 1001, &again), KT_OTHER_CAPACITY);
+    EXPECT(kt_limiter_create(other, KT_TEXT("5/minute"), 1000, &again), KT_FILE_EXISTS);
+    EXPECT(kt_gate_open(other, pepper, 64, &gate), KT_OTHER_KIND);
+    kt_limiter_close(limiter);
+    CHECK(unlink(other) == 0 && unlink(pepper_path) == 0);
+    OK(kt_limiter_create(other, KT_TEXT("5/minute"), 1000, &limiter));
+    kt_limiter_close(limiter);
+    CHECK(unlink(other) == 0);
+}
+
+struct share {
+    kt_limiter *limiter;
+    unsigned admitted;
+};
+
+static void *spend(void *context) {
+    struct share *share = context;
+    for (int turn = 0; turn < 2000; turn++) {
+        kt_verdict verdict;
+        OK(kt_limiter_check(share->limiter, bytes("one"), 3, 1, NOW_MS, &verdict));
+        share->admitted += verdict.outcome == KT_ADMITTED;
+    }
+    return NULL;
+}
+
+static void threads(void) {
+    size_t size = kt_limiter_size(8);
+    void *memory = table_memory(size);
+    kt_limiter limiter;
+    OK(kt_limiter_init(memory, size, KT_TEXT("1000/minute"), 8, SEED, &limiter));
+    pthread_t threads[4];
+    struct share shares[4];
+    unsigned admitted = 0;
+    for (int at = 0; at < 4; at++) {
+        shares[at] = (struct share){&limiter, 0};
+        CHECK(pthread_create(&threads[at], NULL, spend, &shares[at]) == 0);
+    }
+    for (int at = 0; at < 4; at++) {
+        CHECK(pthread_join(threads[at], NULL) == 0);
+        admitted += shares[at].admitted;
+    }
+    CHECK(admitted == 1000);
+    kt_limiter_close(&limiter);
+    free(memory);
+}
+
+int main(int count, char **arguments) {
+    CHECK(count == 2); /* A folder for files. */
+    texts();
+    limiter_in_memory();
+    gate_in_memory();
+    closing_wipes();
+    files(arguments[1]);
+    threads();
+    return 0;
+}

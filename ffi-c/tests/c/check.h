@@ -1,0 +1,45 @@
+/* What the test programs have in common: checks that end the program with the line that failed. */
+#ifndef KEYTALLY_TEST_CHECK_H
+#define KEYTALLY_TEST_CHECK_H
+
+#include <keytally.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/** 2026-01-01 00:00:00 UTC. */
+#define NOW_MS UINT64_C(1767225600000)
+
+#define CHECK(condition) ((condition) ? (void)0 : failed(__FILE__, __LINE__, #condition))
+
+/** Checks a status, and tells by name which one came instead. */
+#define EXPECT(call, status) expect((call), (status), __FILE__, __LINE__, #call)
+
+#define OK(call) EXPECT(call, KT_OK)
+
+static inline void failed(const char *file, int line, const char *condition) {
+    fprintf(stderr, "%s:%d: %s\n", file, line, condition);
+    exit(1);
+}
+
+static inline void expect(kt_status found, kt_status wanted, const char *file, int line, const char *call) {
+    if (found != wanted) {
+        fprintf(stderr, "%s:%d: %s\n  is %d: %s\n  not %d: %s\n", file, line, call, (int)found,
+                kt_status_message(found), (int)wanted, kt_status_message(wanted));
+        exit(1);
+    }
+}
+
+/** The bytes of a text, as keys and subjects are passed. */
+static inline const uint8_t *bytes(const char *text) { return (const uint8_t *)text; }
+
+/** Memory for a table, which the caller frees. */
+static inline void *table_memory(size_t size) {
+    void *memory = aligned_alloc(KT_TABLE_ALIGN, size);
+    CHECK(memory != NULL);
+    memset(memory, 0, size);
+    return memory;
+}
+
+#endif

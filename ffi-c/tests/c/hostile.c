@@ -1,0 +1,252 @@
+/* What can be told of a wrong pointer is a status, and nothing is written. */
+#include "check.h"
+
+#include <stdint.h>
+
+static const uint8_t SEED[16] = {1}, PEPPER[32] = {7}, ENTROPY[KT_ENTROPY_SIZE] = {1};
+static const kt_bytes PEPPERS[] = {{PEPPER, sizeof PEPPER}};
+static const kt_plan PLAN = {KT_TEXT("default"), KT_TEXT("5/minute")};
+static const kt_gate_config CONFIG = {&PLAN, 1, KT_TEXT("kt"), 8};
+static const kt_new_key NEW_KEY = {KT_TEXT("live"), NULL, 0, 42, 0};
+static const kt_charge CHARGE = {NOW_MS, 1};
+
+static int visit(void *context, const kt_key_info *info) {
+    (void)context;
+    return info->key_id == 0;
+}
+
+static void report(void *context, const kt_flaw *flaw) {
+    (void)context;
+    (void)flaw;
+}
+
+/** A pointer that is one byte off. It is never followed. */
+#define OFF(pointer) ((void *)((uintptr_t)(pointer) + 1))
+
+/** Calls with a handle that is none, then NULL, then misaligned. */
+#define NO_HANDLE(handle, call) \
+    do { \
+        handle = none; \
+        EXPECT(call, KT_NOT_A_HANDLE); \
+        handle = NULL; \
+        EXPECT(call, KT_NULL_POINTER); \
+        handle = OFF(none); \
+        EXPECT(call, KT_MISALIGNED); \
+        handle = real; \
+    } while (0)
+
+#define NULL_AT(call) EXPECT(call, KT_NULL_POINTER)
+
+static void limiters(void *none) {
+    static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_LIMITER_SIZE(8)];
+    kt_limiter own, moved, *real = &own, *limiter = real;
+    const uint8_t *subject = bytes("a");
+    kt_verdict verdict;
+    char text[KT_POLICY_SIZE];
+    size_t written;
+    uint32_t capacity;
+    uint64_t live;
+    OK(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 8, SEED, real));
+
+    NO_HANDLE(limiter, kt_limiter_check(limiter, subject, 1, 1, NOW_MS, &verdict));
+    NO_HANDLE(limiter, kt_limiter_peek(limiter, subject, 1, 1, NOW_MS, &verdict));
+    NO_HANDLE(limiter, kt_limiter_refund(limiter, subject, 1, &CHARGE, NOW_MS, &verdict));
+    NO_HANDLE(limiter, kt_limiter_settle(limiter, subject, 1, &CHARGE, 1, NOW_MS, &verdict));
+    NO_HANDLE(limiter, kt_limiter_reset(limiter, subject, 1, NOW_MS, &verdict));
+    NO_HANDLE(limiter, kt_limiter_capacity(limiter, &capacity));
+    NO_HANDLE(limiter, kt_limiter_live(limiter, NOW_MS, &live));
+    NO_HANDLE(limiter, kt_limiter_policy(limiter, text, sizeof text, &written));
+    kt_limiter_close(NULL);
+    kt_limiter_close(none);
+    kt_limiter_close(OFF(none));
+
+    NULL_AT(kt_limiter_check(real, NULL, 1, 1, NOW_MS, &verdict));
+    NULL_AT(kt_limiter_check(real, subject, 1, 1, NOW_MS, NULL));
+    EXPECT(kt_limiter_check(real, subject, 1, 1, NOW_MS, OFF(&verdict)), KT_MISALIGNED);
+    EXPECT(kt_limiter_check(real, subject, SIZE_MAX, 1, NOW_MS, &verdict), KT_BAD_LENGTH);
+    EXPECT(kt_limiter_check(real, subject, SIZE_MAX / 2 + 1, 1, NOW_MS, &verdict), KT_BAD_LENGTH);
+    NULL_AT(kt_limiter_refund(real, subject, 1, NULL, NOW_MS, &verdict));
+    EXPECT(kt_limiter_refund(real, subject, 1, OFF(&CHARGE), NOW_MS, &verdict), KT_MISALIGNED);
+    NULL_AT(kt_limiter_policy(real, NULL, 8, &written));
+    NULL_AT(kt_limiter_policy(real, text, sizeof text, NULL));
+    EXPECT(kt_limiter_policy(real, NULL, 0, &written), KT_BUFFER_TOO_SMALL);
+
+    /* Nothing was charged by any of these. */
+    OK(kt_limiter_peek(real, subject, 1, 1, NOW_MS, &verdict));
+    CHECK(verdict.quotas[0].remaining == 5);
+
+    /* A copy is no handle, and the original still is one. */
+    moved = own;
+    EXPECT(kt_limiter_check(&moved, subject, 1, 1, NOW_MS, &verdict), KT_NOT_A_HANDLE);
+    kt_limiter_close(&moved);
+    OK(kt_limiter_check(real, subject, 1, 1, NOW_MS, &verdict));
+    /* Nor is a limiter a gate. */
+    EXPECT(kt_gate_check((kt_gate *)(void *)real, NULL, 0, 1, NOW_MS, &verdict), KT_NOT_A_HANDLE);
+
+    NULL_AT(kt_limiter_init(NULL, sizeof memory, KT_TEXT("5/minute"), 8, SEED, &moved));
+    EXPECT(kt_limiter_init(OFF(memory), sizeof memory, KT_TEXT("5/minute"), 8, SEED, &moved), KT_MISALIGNED);
+    EXPECT(kt_limiter_init(memory + 8, sizeof memory, KT_TEXT("5/minute"), 8, SEED, &moved), KT_MISALIGNED);
+    EXPECT(kt_limiter_init(memory, SIZE_MAX, KT_TEXT("5/minute"), 8, SEED, &moved), KT_BAD_LENGTH);
+    NULL_AT(kt_limiter_init(memory, sizeof memory, NULL, 8, 8, SEED, &moved));
+    NULL_AT(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 8, NULL, &moved));
+    NULL_AT(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 8, SEED, NULL));
+    EXPECT(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 8, SEED, (kt_limiter *)(void *)memory), KT_OVERLAP);
+    EXPECT(kt_limiter_init(memory, sizeof memory - 64, KT_TEXT("5/minute"), 8, SEED, &moved), KT_MEMORY_TOO_SMALL);
+    EXPECT(kt_limiter_init(memory, 0, KT_TEXT("5/minute"), 8, SEED, &moved), KT_MEMORY_TOO_SMALL);
+    EXPECT(kt_limiter_init(memory, sizeof memory, NULL, 0, 8, SEED, &moved), KT_POLICY_EMPTY);
+    EXPECT(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 0, SEED, &moved), KT_CAPACITY);
+    EXPECT(kt_limiter_attach(memory, 0, &moved), KT_TRUNCATED);
+    EXPECT(kt_limiter_attach(memory, sizeof memory, (kt_limiter *)(void *)memory), KT_OVERLAP);
+    NULL_AT(kt_limiter_attach(memory, sizeof memory, NULL));
+
+    /* None of these has touched the table. */
+    OK(kt_limiter_peek(real, subject, 1, 1, NOW_MS, &verdict));
+    CHECK(verdict.quotas[0].remaining == 4);
+    kt_limiter_close(real);
+}
+
+static void gates(void *none) {
+    static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(8)], spare[KT_GATE_SIZE(8)];
+    kt_gate own, other, *real = &own, *gate = real;
+    kt_verdict verdict;
+    kt_key key;
+    kt_key_info info;
+    kt_plan_info plan;
+    uint64_t id;
+    uint32_t capacity;
+    char text[KT_POLICY_SIZE];
+    size_t written;
+    OK(kt_gate_init(memory, sizeof memory, &CONFIG, PEPPERS, 1, real));
+    OK(kt_gate_issue(real, &NEW_KEY, ENTROPY, NOW_MS, &key, &id));
+    const uint8_t *api_key = bytes(key.text);
+    size_t len = strlen(key.text);
+
+    NO_HANDLE(gate, kt_gate_check(gate, api_key, len, 1, NOW_MS, &verdict));
+    NO_HANDLE(gate, kt_gate_peek(gate, api_key, len, 1, NOW_MS, &verdict));
+    NO_HANDLE(gate, kt_gate_refund(gate, id, &CHARGE, NOW_MS, &verdict));
+    NO_HANDLE(gate, kt_gate_settle(gate, id, &CHARGE, 1, NOW_MS, &verdict));
+    NO_HANDLE(gate, kt_gate_reset(gate, id, NOW_MS, &verdict));
+    NO_HANDLE(gate, kt_gate_issue(gate, &NEW_KEY, ENTROPY, NOW_MS, &key, &id));
+    NO_HANDLE(gate, kt_gate_import(gate, api_key, len, &NEW_KEY, NOW_MS, &id));
+    NO_HANDLE(gate, kt_gate_rotate(gate, id, 0, ENTROPY, NOW_MS, &key));
+    NO_HANDLE(gate, kt_gate_revoke(gate, id));
+    NO_HANDLE(gate, kt_gate_assign(gate, id, KT_TEXT("default")));
+    NO_HANDLE(gate, kt_gate_set_plan(gate, &PLAN));
+    NO_HANDLE(gate, kt_gate_take_over(gate));
+    NO_HANDLE(gate, kt_gate_key(gate, id, NOW_MS, &info));
+    NO_HANDLE(gate, kt_gate_list(gate, NOW_MS, visit, NULL));
+    NO_HANDLE(gate, kt_gate_plan(gate, 0, &plan));
+    NO_HANDLE(gate, kt_gate_env(gate, 0, text, sizeof text, &written));
+    NO_HANDLE(gate, kt_gate_capacity(gate, &capacity));
+    NO_HANDLE(gate, kt_gate_verify(gate, NOW_MS, report, NULL));
+    kt_gate_close(NULL);
+    kt_gate_close(none);
+    kt_gate_close(OFF(none));
+
+    NULL_AT(kt_gate_check(real, api_key, len, 1, NOW_MS, NULL));
+    EXPECT(kt_gate_check(real, api_key, SIZE_MAX, 1, NOW_MS, &verdict), KT_BAD_LENGTH);
+    NULL_AT(kt_gate_refund(real, id, NULL, NOW_MS, &verdict));
+    NULL_AT(kt_gate_settle(real, id, NULL, 1, NOW_MS, &verdict));
+    NULL_AT(kt_gate_reset(real, id, NOW_MS, NULL));
+    NULL_AT(kt_gate_issue(real, NULL, ENTROPY, NOW_MS, &key, &id));
+    NULL_AT(kt_gate_issue(real, &NEW_KEY, NULL, NOW_MS, &key, &id));
+    NULL_AT(kt_gate_issue(real, &NEW_KEY, ENTROPY, NOW_MS, NULL, &id));
+    NULL_AT(kt_gate_issue(real, &NEW_KEY, ENTROPY, NOW_MS, &key, NULL));
+    NULL_AT(kt_gate_import(real, NULL, 20, &NEW_KEY, NOW_MS, &id));
+    NULL_AT(kt_gate_import(real, bytes("0123456789abcdef"), 16, NULL, NOW_MS, &id));
+    NULL_AT(kt_gate_import(real, bytes("0123456789abcdef"), 16, &NEW_KEY, NOW_MS, NULL));
+    NULL_AT(kt_gate_rotate(real, id, 0, NULL, NOW_MS, &key));
+    NULL_AT(kt_gate_rotate(real, id, 0, ENTROPY, NOW_MS, NULL));
+    NULL_AT(kt_gate_assign(real, id, NULL, 7));
+    NULL_AT(kt_gate_set_plan(real, NULL));
+    NULL_AT(kt_gate_key(real, id, NOW_MS, NULL));
+    NULL_AT(kt_gate_list(real, NOW_MS, NULL, NULL));
+    NULL_AT(kt_gate_plan(real, 0, NULL));
+    NULL_AT(kt_gate_env(real, 0, NULL, 9, &written));
+    NULL_AT(kt_gate_env(real, 0, text, sizeof text, NULL));
+    NULL_AT(kt_gate_capacity(real, NULL));
+    NULL_AT(kt_gate_verify(real, NOW_MS, NULL, NULL));
+
+    /* No key was issued, changed or charged by any of these, and the first is as good as before. */
+    OK(kt_gate_check(real, api_key, len, 1, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[0].remaining == 4);
+    OK(kt_gate_list(real, NOW_MS, visit, NULL));
+
+    kt_gate_config no_plans = CONFIG, no_prefix = CONFIG;
+    no_plans.plans = NULL;
+    no_prefix.prefix = NULL;
+    kt_bytes no_pepper[] = {{NULL, 32}};
+    NULL_AT(kt_gate_init(NULL, sizeof spare, &CONFIG, PEPPERS, 1, &other));
+    NULL_AT(kt_gate_init(spare, sizeof spare, NULL, PEPPERS, 1, &other));
+    NULL_AT(kt_gate_init(spare, sizeof spare, &no_plans, PEPPERS, 1, &other));
+    NULL_AT(kt_gate_init(spare, sizeof spare, &no_prefix, PEPPERS, 1, &other));
+    NULL_AT(kt_gate_init(spare, sizeof spare, &CONFIG, NULL, 1, &other));
+    NULL_AT(kt_gate_init(spare, sizeof spare, &CONFIG, no_pepper, 1, &other));
+    NULL_AT(kt_gate_init(spare, sizeof spare, &CONFIG, PEPPERS, 1, NULL));
+    EXPECT(kt_gate_init(spare, sizeof spare, &CONFIG, PEPPERS, 1, OFF(&other)), KT_MISALIGNED);
+    EXPECT(kt_gate_init(spare, sizeof spare, &CONFIG, PEPPERS, 1, (kt_gate *)(void *)(spare + 64)), KT_OVERLAP);
+    NULL_AT(kt_gate_attach(memory, sizeof memory, NULL, 1, &other));
+    EXPECT(kt_gate_attach(memory, sizeof memory - 64, PEPPERS, 1, &other), KT_TRUNCATED);
+    kt_gate_close(real);
+
+    kt_gate *opened = NULL;
+    NULL_AT(kt_gate_open(NULL, KT_TEXT("x"), &opened));
+    NULL_AT(kt_gate_open("x", NULL, 64, &opened));
+    NULL_AT(kt_gate_open("x", KT_TEXT("x"), NULL));
+    NULL_AT(kt_gate_create(NULL, KT_TEXT("x"), &CONFIG, &opened));
+    NULL_AT(kt_gate_create("x", KT_TEXT("x"), NULL, &opened));
+    NULL_AT(kt_gate_open_with_pepper_file("x", NULL, &opened));
+    NULL_AT(kt_limiter_open(NULL, (kt_limiter **)(void *)&opened));
+    NULL_AT(kt_limiter_open("x", NULL));
+    NULL_AT(kt_limiter_create("x", NULL, 8, 8, (kt_limiter **)(void *)&opened));
+    NULL_AT(kt_entropy(NULL));
+    NULL_AT(kt_pepper_generate(NULL, 65));
+    CHECK(opened == NULL);
+}
+
+static void verdicts(void) {
+    char buffer[KT_HEADERS_SIZE];
+    size_t written = 77;
+    kt_verdict verdict;
+    OK(kt_verdict_duplicate_header(NOW_MS, &verdict));
+    NULL_AT(kt_verdict_duplicate_header(NOW_MS, NULL));
+    NULL_AT(kt_verdict_headers(NULL, buffer, sizeof buffer, &written));
+    NULL_AT(kt_verdict_headers(&verdict, NULL, sizeof buffer, &written));
+    NULL_AT(kt_verdict_headers(&verdict, buffer, sizeof buffer, NULL));
+    NULL_AT(kt_verdict_problem(NULL, buffer, sizeof buffer, &written));
+    CHECK(strcmp(kt_verdict_body(NULL), "") == 0);
+    EXPECT(kt_verdict_headers(&verdict, buffer, 4, &written), KT_BUFFER_TOO_SMALL);
+    EXPECT(kt_verdict_headers(&verdict, NULL, 0, &written), KT_BUFFER_TOO_SMALL);
+    verdict.outcome = (kt_outcome)6;
+    EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
+    CHECK(strcmp(kt_verdict_body(&verdict), "") == 0);
+    verdict.outcome = KT_DENIED;
+    verdict.reason = (kt_reason)10;
+    EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
+    verdict.reason = KT_REASON_NONE;
+    verdict.quota_count = 5;
+    EXPECT(kt_verdict_problem(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
+    verdict.quota_count = 1; /* A window of no length. */
+    EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
+    CHECK(written == 77);
+    /* Numbers at their ends are longest, and still fit. */
+    memset(&verdict, 0xff, sizeof verdict);
+    verdict.outcome = KT_DENIED;
+    verdict.reason = KT_REASON_NONE;
+    verdict.quota_count = KT_MAX_QUOTAS;
+    for (int place = 0; place < KT_MAX_QUOTAS; place++) verdict.quotas[place].window_s = 2678399;
+    OK(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written));
+    CHECK(written == strlen(buffer) && written < KT_HEADERS_SIZE);
+    OK(kt_verdict_problem(&verdict, buffer, KT_PROBLEM_SIZE, &written));
+}
+
+int main(void) {
+    _Alignas(KT_HANDLE_ALIGN) static unsigned char zeros[KT_GATE_HANDLE_SIZE + 8], garbage[KT_GATE_HANDLE_SIZE + 8];
+    memset(garbage, 0xa5, sizeof garbage);
+    limiters(zeros);
+    limiters(garbage);
+    gates(zeros);
+    gates(garbage);
+    verdicts();
+    return 0;
+}

@@ -1,0 +1,421 @@
+/* The vector files, which drive every language, drive C: policies, keys, MACs, decisions, verdicts. */
+#include "check.h"
+
+#include <cjson/cJSON.h>
+#include <inttypes.h>
+
+static const uint8_t SEED[16] = {5};
+
+/** What is being looked at, shown when a check fails. */
+static const char *at;
+
+#define HOLDS(condition) ((condition) ? (void)0 : (fprintf(stderr, "%s\n", at), failed(__FILE__, __LINE__, #condition)))
+
+static cJSON *load(const char *folder, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "rb");
+    CHECK(file != NULL && fseek(file, 0, SEEK_END) == 0);
+    size_t size = (size_t)ftell(file);
+    rewind(file);
+    char *text = malloc(size + 1);
+    CHECK(text != NULL && fread(text, 1, size, file) == size);
+    text[size] = 0;
+    fclose(file);
+    /* A text of cJSON's ends at a NUL, so that another control character stands in for it until `given`. */
+    for (char *nul = text; (nul = strstr(nul, "\\u0000")) != NULL;) nul[5] = '1';
+    cJSON *json = cJSON_Parse(text);
+    CHECK(json != NULL);
+    free(text);
+    return json;
+}
+
+static const cJSON *field(const cJSON *object, const char *name) { return cJSON_GetObjectItemCaseSensitive(object, name); }
+
+static const char *text(const cJSON *object, const char *name) {
+    const char *value = cJSON_GetStringValue(field(object, name));
+    if (value == NULL) fprintf(stderr, "%s: no %s\n", at, name);
+    CHECK(value != NULL);
+    return value;
+}
+
+/** A text in which there may be a NUL, and its length. */
+static const char *given(const cJSON *object, const char *name, char *into, size_t size, size_t *len) {
+    *len = strlen(text(object, name));
+    CHECK(*len < size);
+    memcpy(into, text(object, name), *len + 1);
+    for (size_t place = 0; place < *len; place++)
+        if (into[place] == 1) into[place] = 0;
+    return into;
+}
+
+static uint32_t number(const cJSON *object, const char *name) {
+    const cJSON *item = field(object, name);
+    CHECK(cJSON_IsNumber(item));
+    return (uint32_t)item->valuedouble;
+}
+
+/** 64 bits as decimal text, or as 0x and hexadecimal digits. */
+static uint64_t word(const cJSON *object, const char *name) {
+    const char *digits = text(object, name);
+    char *end;
+    uint64_t value = strtoull(digits, &end, 0);
+    CHECK(*digits != 0 && *end == 0);
+    return value;
+}
+
+static size_t unhex(const char *digits, uint8_t *into) {
+    size_t len = strlen(digits) / 2;
+    for (size_t place = 0; place < len; place++) {
+        unsigned byte;
+        CHECK(sscanf(digits + 2 * place, "%2x", &byte) == 1);
+        into[place] = (uint8_t)byte;
+    }
+    return len;
+}
+
+static void policies(const char *folder) {
+    cJSON *file = load(folder, "policy.json");
+    const cJSON *valid;
+    int cases = 0;
+    cJSON_ArrayForEach(valid, field(file, "valid")) {
+        char buffer[KT_POLICY_SIZE];
+        size_t written;
+        at = text(valid, "text");
+        OK(kt_policy_check(at, strlen(at), buffer, sizeof buffer, &written));
+        HOLDS(strcmp(buffer, text(valid, "canonical")) == 0);
+        cases++;
+    }
+    static const struct {
+        const char *name;
+        kt_status status;
+    } ERRORS[] = {
+        {"empty", KT_POLICY_EMPTY},         {"too_long", KT_POLICY_TOO_LONG},   {"syntax", KT_POLICY_SYNTAX},
+        {"limit", KT_POLICY_LIMIT},         {"window", KT_POLICY_WINDOW},       {"unit", KT_POLICY_UNIT},
+        {"too_many", KT_POLICY_TOO_MANY},   {"duplicate", KT_POLICY_DUPLICATE}, {"not_nested", KT_POLICY_NOT_NESTED},
+        {"too_many_bits", KT_POLICY_TOO_MANY_BITS},
+    };
+    const cJSON *invalid;
+    cJSON_ArrayForEach(invalid, field(file, "invalid")) {
+        char buffer[KT_POLICY_SIZE];
+        size_t written, which = 0;
+        char copy[1024];
+        size_t len;
+        at = given(invalid, "text", copy, sizeof copy, &len);
+        while (strcmp(ERRORS[which].name, text(invalid, "error")) != 0) {
+            which++;
+            HOLDS(which < sizeof ERRORS / sizeof *ERRORS);
+        }
+        EXPECT(kt_policy_check(at, len, buffer, sizeof buffer, &written), ERRORS[which].status);
+        OK(kt_policy_explain(at, len, buffer, sizeof buffer, &written));
+        HOLDS(written > 0 && written < KT_POLICY_SIZE - 1);
+        cases++;
+    }
+    CHECK(cases > 50);
+    cJSON_Delete(file);
+}
+
+static void keys(const char *folder) {
+    cJSON *file = load(folder, "key.json");
+    const cJSON *item;
+    int cases = 0;
+    cJSON_ArrayForEach(item, field(file, "valid")) {
+        at = text(item, "text");
+        const char *prefix = text(item, "prefix"), *env = text(item, "env");
+        uint8_t secret[16];
+        CHECK(unhex(text(item, "secret"), secret) == sizeof secret);
+        kt_key key;
+        OK(kt_key_mint(prefix, strlen(prefix), env, strlen(env), word(item, "key_id"), secret, &key));
+        HOLDS(strcmp(key.text, at) == 0);
+        kt_key_parts parts;
+        OK(kt_key_parse(bytes(at), strlen(at), &parts));
+        HOLDS(parts.key_id == word(item, "key_id"));
+        HOLDS(strcmp(parts.prefix, prefix) == 0 && strcmp(parts.env, env) == 0);
+        char id[KT_KEY_ID_SIZE], hint[KT_HINT_SIZE];
+        size_t written;
+        uint64_t key_id;
+        OK(kt_key_id_text(parts.key_id, id, sizeof id, &written));
+        HOLDS(strcmp(id, text(item, "key_id_text")) == 0);
+        OK(kt_key_id_parse(id, written, &key_id));
+        HOLDS(key_id == parts.key_id);
+        OK(kt_key_hint(bytes(at), strlen(at), hint, sizeof hint, &written));
+        HOLDS(strcmp(hint, text(item, "hint")) == 0);
+        cases++;
+    }
+    cJSON_ArrayForEach(item, field(file, "invalid")) {
+        char copy[1024];
+        size_t len;
+        at = given(item, "text", copy, sizeof copy, &len);
+        kt_key_parts parts;
+        kt_status status = strcmp(text(item, "error"), "form") == 0 ? KT_KEY_FORM : KT_KEY_CHECKSUM;
+        EXPECT(kt_key_parse(bytes(at), len, &parts), status);
+        cases++;
+    }
+    CHECK(cases > 50);
+    cJSON_Delete(file);
+}
+
+/** A gate in memory of its own. */
+struct gate {
+    void *memory;
+    kt_gate gate;
+};
+
+enum { KEYS = 64 };
+
+static void make_gate(struct gate *made, const char *policy, const uint8_t *pepper, size_t pepper_len) {
+    kt_plan plan = {KT_TEXT("default"), policy, strlen(policy)};
+    kt_gate_config config = {&plan, 1, KT_TEXT("kt"), KEYS};
+    kt_bytes peppers[] = {{pepper, pepper_len}};
+    made->memory = table_memory(kt_gate_size(KEYS));
+    OK(kt_gate_init(made->memory, kt_gate_size(KEYS), &config, peppers, 1, &made->gate));
+}
+
+static void end_gate(struct gate *made) {
+    kt_gate_close(&made->gate);
+    free(made->memory);
+}
+
+/** The MAC that a gate keeps is read from its memory, where words 2 and 3 of a record hold it, each big-endian in value. */
+static void macs(const char *folder) {
+    cJSON *file = load(folder, "mac.json");
+    const cJSON *item;
+    int cases = 0;
+    cJSON_ArrayForEach(item, field(file, "record")) {
+        at = text(item, "key");
+        uint8_t pepper[512], mac[16];
+        size_t pepper_len = unhex(text(item, "pepper"), pepper);
+        CHECK(unhex(text(item, "mac"), mac) == sizeof mac);
+        struct gate made;
+        make_gate(&made, "5/minute", pepper, pepper_len);
+        kt_new_key new_key = {KT_TEXT("live"), NULL, 0, 1, 0};
+        uint64_t key_id;
+        OK(kt_gate_import(&made.gate, bytes(at), strlen(at), &new_key, 0, &key_id));
+        const uint64_t *words = made.memory;
+        size_t record = KT_GATE_SIZE(0) / 8;
+        while (words[record] != key_id) {
+            record += 8;
+            CHECK(record < KT_GATE_SIZE(KEYS) / 8);
+        }
+        for (size_t place = 0; place < sizeof mac; place++)
+            HOLDS((uint8_t)(words[record + 2 + place / 8] >> (56 - 8 * (place % 8))) == mac[place]);
+        end_gate(&made);
+        cases++;
+    }
+    CHECK(cases > 5);
+    cJSON_Delete(file);
+}
+
+static uint8_t outcome_of(const char *name) {
+    uint8_t outcome = 0;
+    while (strcmp(kt_outcome_name(outcome), name) != 0) {
+        outcome++;
+        HOLDS(outcome <= KT_FULL);
+    }
+    return outcome;
+}
+
+/** A limiter for one subject, whose only tally the test reads and writes: slots of two words follow two lines. */
+struct tally {
+    void *memory;
+    kt_limiter limiter;
+};
+
+static uint64_t *tally_word(struct tally *tally) {
+    uint64_t *words = tally->memory;
+    for (size_t slot = 0; slot < 8; slot++)
+        if (words[16 + 2 * slot] != 0) return &words[16 + 2 * slot + 1];
+    return NULL;
+}
+
+static void make_tally(struct tally *tally, const char *policy) {
+    tally->memory = table_memory(kt_limiter_size(1));
+    OK(kt_limiter_init(tally->memory, kt_limiter_size(1), policy, strlen(policy), 1, SEED, &tally->limiter));
+}
+
+static void end_tally(struct tally *tally) {
+    kt_limiter_close(&tally->limiter);
+    free(tally->memory);
+}
+
+/** Makes the call of a case, and compares the verdict and the word that it leaves. */
+static void decide(struct tally *tally, const cJSON *item) {
+    const uint8_t *subject = bytes("one");
+    const char *op = text(item, "op");
+    uint64_t now_ms = word(item, "now_ms");
+    kt_verdict verdict;
+    kt_charge charge = {0, 0};
+    if (field(item, "charged")) charge = (kt_charge){word(item, "charged_at_ms"), number(item, "charged")};
+    if (strcmp(op, "check") == 0) OK(kt_limiter_check(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
+    else if (strcmp(op, "peek") == 0) OK(kt_limiter_peek(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
+    else if (strcmp(op, "refund") == 0) OK(kt_limiter_refund(&tally->limiter, subject, 3, &charge, now_ms, &verdict));
+    else if (strcmp(op, "settle") == 0)
+        OK(kt_limiter_settle(&tally->limiter, subject, 3, &charge, number(item, "actual"), now_ms, &verdict));
+    else OK(kt_limiter_reset(&tally->limiter, subject, 3, now_ms, &verdict));
+
+    /* A subject without a slot gets one only when there is something to count. */
+    uint64_t *left = tally_word(tally);
+    if (left != NULL) HOLDS(*left == word(item, "next"));
+    HOLDS(verdict.uncharged == (field(item, "uncharged") ? number(item, "uncharged") : 0));
+    if (!field(item, "outcome")) return;
+    HOLDS(verdict.outcome == outcome_of(text(item, "outcome")));
+    HOLDS(verdict.charge.at_ms == word(item, "at_ms") && verdict.now_ms == now_ms);
+    HOLDS(verdict.retry_at_ms == (field(item, "retry_at_ms") ? word(item, "retry_at_ms") : 0));
+    HOLDS(verdict.retry_after_s == (field(item, "retry_after_s") ? number(item, "retry_after_s") : 0));
+    HOLDS(verdict.quota_count == cJSON_GetArraySize(field(item, "remaining")));
+    for (int place = 0; place < verdict.quota_count; place++) {
+        const cJSON *remaining = cJSON_GetArrayItem(field(item, "remaining"), place);
+        const char *reset = cJSON_GetStringValue(cJSON_GetArrayItem(field(item, "reset_s"), place));
+        HOLDS(verdict.quotas[place].remaining == (uint32_t)remaining->valuedouble);
+        HOLDS(verdict.quotas[place].reset_unix_s == strtoull(reset, NULL, 10));
+    }
+}
+
+static void decisions(const char *folder) {
+    cJSON *file = load(folder, "decision.json");
+    const cJSON *item;
+    int cases = 0;
+    cJSON_ArrayForEach(item, field(file, "cases")) {
+        /* In a limiter these words are marks of an insertion, which no tally is. */
+        if (strcmp(text(item, "why"), "all ones") == 0 || strcmp(text(item, "why"), "reserved stamp") == 0) continue;
+        char *shown = cJSON_PrintUnformatted(item);
+        at = shown;
+        struct tally tally;
+        make_tally(&tally, text(item, "policy"));
+        if (word(item, "word") != 0) {
+            kt_verdict verdict;
+            OK(kt_limiter_check(&tally.limiter, bytes("one"), 3, 1, word(item, "now_ms"), &verdict));
+            HOLDS(tally_word(&tally) != NULL);
+            *tally_word(&tally) = word(item, "word");
+        }
+        decide(&tally, item);
+        end_tally(&tally);
+        cJSON_free(shown);
+        cases++;
+    }
+    struct tally tally = {NULL, {{0}}};
+    const char *sequence = "";
+    cJSON_ArrayForEach(item, field(file, "sequences")) {
+        char *shown = cJSON_PrintUnformatted(item);
+        at = shown;
+        if (strcmp(sequence, text(item, "sequence")) != 0) {
+            if (tally.memory != NULL) end_tally(&tally);
+            sequence = text(item, "sequence");
+            make_tally(&tally, text(item, "policy"));
+        }
+        decide(&tally, item);
+        cJSON_free(shown);
+        cases++;
+    }
+    end_tally(&tally);
+    CHECK(cases > 500);
+    cJSON_Delete(file);
+}
+
+/** Puts the keys of a vector gate into one: imported, which keeps their ids, and rotated where they have been. */
+static void issue_all(struct gate *made, const cJSON *list) {
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list) {
+        const char *key = text(item, "text");
+        const char *first = field(item, "previous") ? text(item, "previous") : key;
+        kt_new_key new_key = {KT_TEXT("live"), NULL, 0, number(item, "account"), number(item, "not_after_s")};
+        uint64_t key_id;
+        OK(kt_gate_import(&made->gate, bytes(first), strlen(first), &new_key, 0, &key_id));
+        if (first != key) {
+            /* The entropy of a new secret is the secret: its 22 characters stand before the checksum's 6. */
+            uint8_t entropy[KT_ENTROPY_SIZE] = {0};
+            const char *digits = key + strlen(key) - 28;
+            for (int digit = 0; digit < 22; digit++) {
+                const char *alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+                unsigned carry = (unsigned)(strchr(alphabet, digits[digit]) - alphabet);
+                for (int place = KT_ENTROPY_SIZE - 1; place >= 8; place--) {
+                    carry += entropy[place] * 62u;
+                    entropy[place] = (uint8_t)carry;
+                    carry >>= 8;
+                }
+            }
+            kt_key rotated;
+            OK(kt_gate_rotate(&made->gate, key_id, number(item, "grace_until_s"), entropy, 0, &rotated));
+            at = key;
+            HOLDS(strcmp(rotated.text, key) == 0);
+        }
+        if (cJSON_IsTrue(field(item, "revoked"))) OK(kt_gate_revoke(&made->gate, key_id));
+    }
+}
+
+static void step(struct gate *made, const cJSON *item) {
+    const cJSON *api_keys = field(item, "api_keys");
+    const char *api_key = cJSON_GetStringValue(cJSON_GetArrayItem(api_keys, 0));
+    size_t api_key_len = api_key == NULL ? 0 : strlen(api_key);
+    uint64_t now_ms = word(item, "now_ms");
+    kt_verdict verdict;
+    if (cJSON_GetArraySize(api_keys) > 1) OK(kt_verdict_duplicate_header(now_ms, &verdict));
+    else if (strcmp(text(item, "op"), "check") == 0)
+        OK(kt_gate_check(&made->gate, bytes(api_key), api_key_len, number(item, "cost"), now_ms, &verdict));
+    else OK(kt_gate_peek(&made->gate, bytes(api_key), api_key_len, number(item, "cost"), now_ms, &verdict));
+
+    HOLDS(verdict.outcome == outcome_of(text(item, "outcome")));
+    HOLDS(strcmp(kt_reason_name(verdict.reason), field(item, "reason") ? text(item, "reason") : "none") == 0);
+    HOLDS(verdict.http_status == number(item, "status"));
+    HOLDS(verdict.retry_after_s == (field(item, "retry_after_s") ? number(item, "retry_after_s") : 0));
+    HOLDS(verdict.quota_count == cJSON_GetArraySize(field(item, "quotas")));
+    if (verdict.quota_count > 0) HOLDS(verdict.key_id == word(item, "key_id") && verdict.account == number(item, "account"));
+    for (int place = 0; place < verdict.quota_count; place++) {
+        const cJSON *quota = cJSON_GetArrayItem(field(item, "quotas"), place);
+        const kt_quota *found = &verdict.quotas[place];
+        HOLDS(found->limit == number(quota, "limit") && found->remaining == number(quota, "remaining"));
+        HOLDS(found->window_s == number(quota, "window_s") && found->reset_unix_s == word(quota, "reset_s"));
+    }
+    char headers[KT_HEADERS_SIZE], problem[KT_PROBLEM_SIZE];
+    size_t written;
+    kt_verdict stored = verdict; /* A plain struct: a copy is as good. */
+    OK(kt_verdict_headers(&stored, headers, sizeof headers, &written));
+    HOLDS(written == strlen(headers) && strcmp(headers, text(item, "headers")) == 0);
+    HOLDS(strcmp(kt_verdict_body(&stored), text(item, "body")) == 0);
+    OK(kt_verdict_problem(&stored, problem, sizeof problem, &written));
+    HOLDS((written == 0) == (verdict.outcome == KT_ADMITTED));
+}
+
+static void verdicts(const char *folder) {
+    cJSON *file = load(folder, "verdict.json");
+    const cJSON *setup, *item;
+    int cases = 0;
+    cJSON_ArrayForEach(setup, field(file, "gates")) {
+        uint8_t pepper[512];
+        size_t pepper_len = unhex(text(setup, "pepper"), pepper);
+        struct gate made;
+        make_gate(&made, text(setup, "policy"), pepper, pepper_len);
+        issue_all(&made, field(setup, "keys"));
+        cJSON_ArrayForEach(item, field(file, "steps")) {
+            if (strcmp(text(item, "gate"), text(setup, "gate")) != 0) continue;
+            char *shown = cJSON_PrintUnformatted(item);
+            at = shown;
+            step(&made, item);
+            cJSON_free(shown);
+            cases++;
+        }
+        end_gate(&made);
+    }
+    cJSON_ArrayForEach(item, field(file, "responses")) {
+        at = text(item, "why");
+        kt_verdict verdict;
+        OK(kt_verdict_duplicate_header(word(item, "now_ms"), &verdict));
+        verdict.outcome = outcome_of(text(item, "outcome"));
+        HOLDS(verdict.outcome == number(item, "outcome_value"));
+        HOLDS(strcmp(kt_verdict_body(&verdict), text(item, "body")) == 0);
+        cases++;
+    }
+    CHECK(cases > 100);
+    cJSON_Delete(file);
+}
+
+int main(int count, char **arguments) {
+    CHECK(count == 2); /* The folder of the vector files. */
+    at = "";
+    policies(arguments[1]);
+    keys(arguments[1]);
+    macs(arguments[1]);
+    decisions(arguments[1]);
+    verdicts(arguments[1]);
+    return 0;
+}

@@ -1,0 +1,291 @@
+//! The suites `c` and `cpp`: libkeytally as programs in C and C++ meet it. It is installed into an empty prefix, and each test
+//! program is built from there and run: with gcc and clang, shared and static, under sanitizers and under valgrind.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::command::{self, cargo};
+use crate::tools::{self, Found};
+use crate::{header, install};
+
+/// A language: its compilers, its flags, its programs.
+struct Language {
+    /// The folder under `target/` and `ffi-c/tests/`.
+    name: &'static str,
+    extension: &'static str,
+    compilers: [&'static str; 2],
+    flags: &'static [&'static str],
+    programs: &'static [Program],
+}
+
+/// A test program.
+struct Program {
+    name: &'static str,
+    /// What pkg-config is asked for besides.
+    package: Option<&'static str>,
+    argument: Argument,
+}
+
+/// What a test program is run with.
+#[derive(Clone, Copy)]
+enum Argument {
+    Nothing,
+    /// An empty folder.
+    Folder,
+    /// The folder of the vector files.
+    Vectors,
+}
+
+const C: Language = Language {
+    name: "c",
+    extension: "c",
+    compilers: ["gcc", "clang"],
+    flags: &[
+        "-std=c11",
+        "-D_GNU_SOURCE",
+        "-Wall",
+        "-Wextra",
+        "-Wpedantic",
+        "-Wconversion",
+        "-Werror",
+        "-g",
+        "-pthread",
+    ],
+    programs: &[
+        Program { name: "layout", package: None, argument: Argument::Nothing },
+        Program { name: "hostile", package: None, argument: Argument::Nothing },
+        Program { name: "calls", package: None, argument: Argument::Folder },
+        Program { name: "vectors", package: Some("libcjson"), argument: Argument::Vectors },
+    ],
+};
+
+/// The oldest standards that the header is for, in which it is included twice.
+const STANDARDS: [[&str; 2]; 2] = [["c", "-std=c99"], ["c++", "-std=c++11"]];
+
+/// What a library without the host part may ask for: what every compiler may call by itself.
+const FREESTANDING: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
+
+/// The header, the library and its packaging, from C.
+pub(crate) fn c(found: &[Found]) -> Result<String> {
+    header::check(found)?;
+    let prefix = Prefix::new(&C)?;
+    prefix.header_by_itself()?;
+    let runs = prefix.build_and_run(&C, found)? + bare(&prefix)?;
+    Ok(format!("{runs} programs run"))
+}
+
+/// How a program is built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Shared,
+    Static,
+    Sanitized,
+}
+
+/// Where the library was installed for a suite.
+struct Prefix {
+    /// `target/LANGUAGE`, in which everything is new.
+    folder: PathBuf,
+    prefix: PathBuf,
+}
+
+impl Prefix {
+    fn new(language: &Language) -> Result<Self> {
+        let folder = std::path::absolute(Path::new("target/native").join(language.name))?;
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+        }
+        let prefix = folder.join("prefix");
+        install::run(&install::Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }, |_| ())?;
+        Ok(Self { folder, prefix })
+    }
+
+    /// The header alone, twice, in the oldest standards, with every warning.
+    fn header_by_itself(&self) -> Result<()> {
+        let source = self.folder.join("header.c");
+        fs::write(&source, "#include <keytally.h>\n#include <keytally.h>\nint main(void) { return 0; }\n")?;
+        for compiler in C.compilers {
+            for [language, standard] in STANDARDS {
+                let mut compile = Command::new(compiler);
+                compile.args([
+                    "-x",
+                    language,
+                    standard,
+                    "-Wall",
+                    "-Wextra",
+                    "-Wpedantic",
+                    "-Wconversion",
+                    "-Werror",
+                ]);
+                compile.arg("-fsyntax-only").arg("-I").arg(self.prefix.join("include")).arg(&source);
+                command::run(compile)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every program of the language in every way. Tells how many ran.
+    fn build_and_run(&self, language: &Language, found: &[Found]) -> Result<u32> {
+        let (_, valgrind) = found.iter().find(|(name, _)| *name == tools::VALGRIND).context("no valgrind")?;
+        let mut runs = 0;
+        for compiler in language.compilers {
+            for kind in [Kind::Shared, Kind::Static, Kind::Sanitized] {
+                for program in language.programs {
+                    let built = self.build(language, program, compiler, kind)?;
+                    self.run(Command::new(&built), program)?;
+                    runs += 1;
+                    if kind == Kind::Shared && compiler == language.compilers[0] {
+                        let mut watched = Command::new(valgrind);
+                        watched.args([
+                            "--quiet",
+                            "--leak-check=full",
+                            "--show-leak-kinds=all",
+                            "--error-exitcode=9",
+                        ]);
+                        watched.arg(&built);
+                        self.run(watched, program)?;
+                        runs += 1;
+                    }
+                }
+            }
+            for link in ["keytally", "static"] {
+                self.find_package(compiler, link)?;
+                runs += 2;
+            }
+        }
+        Ok(runs)
+    }
+
+    /// Builds a program with what pkg-config says.
+    fn build(&self, language: &Language, program: &Program, compiler: &str, kind: Kind) -> Result<PathBuf> {
+        let suffix = match kind {
+            Kind::Shared => "shared",
+            Kind::Static => "static",
+            Kind::Sanitized => "sanitized",
+        };
+        let built = self.folder.join(format!("{}-{compiler}-{suffix}", program.name));
+        let mut compile = Command::new(compiler);
+        compile.args(language.flags);
+        if kind == Kind::Sanitized {
+            compile.args([
+                "-fsanitize=address,undefined",
+                "-fno-sanitize-recover=all",
+                "-fno-omit-frame-pointer",
+            ]);
+        }
+        compile.arg(format!("ffi-c/tests/{}/{}.{}", language.name, program.name, language.extension));
+        compile.arg("-o").arg(&built);
+        for flag in self.pkg_config(program, kind)? {
+            compile.arg(match (kind, flag.as_str()) {
+                (Kind::Shared, _) | (_, "") => flag,
+                // The archive, although the shared library lies beside it.
+                (_, "-lkeytally") => "-l:libkeytally.a".to_owned(),
+                _ => flag,
+            });
+        }
+        command::run(compile)?;
+        Ok(built)
+    }
+
+    fn pkg_config(&self, program: &Program, kind: Kind) -> Result<Vec<String>> {
+        let mut ask = Command::new("pkg-config");
+        ask.env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig")).args(["--cflags", "--libs"]);
+        if kind != Kind::Shared {
+            ask.arg("--static");
+        }
+        ask.arg("keytally").args(program.package);
+        Ok(command::run(ask)?.split_whitespace().map(str::to_owned).collect())
+    }
+
+    fn run(&self, mut run: Command, program: &Program) -> Result<()> {
+        let scratch = tempfile::tempdir_in(&self.folder)?;
+        match program.argument {
+            Argument::Nothing => &mut run,
+            Argument::Folder => run.arg(scratch.path()),
+            Argument::Vectors => run.arg("vectors"),
+        };
+        run.env("LD_LIBRARY_PATH", self.prefix.join("lib"));
+        command::run(run).map(drop)
+    }
+
+    /// A project in CMake that finds the library, in C and in C++.
+    fn find_package(&self, compiler: &str, link: &str) -> Result<()> {
+        let folder = self.folder.join(format!("cmake-{compiler}-{link}"));
+        let [c, cpp] = if compiler.starts_with('g') { ["gcc", "g++"] } else { ["clang", "clang++"] };
+        let mut configure = Command::new("cmake");
+        configure.args(["-S", "ffi-c/tests/consumer", "-B"]).arg(&folder);
+        configure.arg(format!("-DCMAKE_PREFIX_PATH={}", self.prefix.display())).arg(format!("-DLINK={link}"));
+        configure.env("CC", c).env("CXX", cpp);
+        command::run(configure)?;
+        let mut build = Command::new("cmake");
+        build.arg("--build").arg(&folder);
+        command::run(build)?;
+        for program in ["in_c", "in_cpp"] {
+            // CMake has written into the program where the library is.
+            command::run(Command::new(folder.join(program)))?;
+        }
+        Ok(())
+    }
+}
+
+/// The library without its host part: it asks for nothing but what is named, and works.
+fn bare(prefix: &Prefix) -> Result<u32> {
+    let mut build = cargo();
+    build.args(["rustc", "--package", "keytally-ffi", "--lib", "--no-default-features", "--profile", "bare"]);
+    build.args(["--crate-type", "staticlib", "--target-dir", "target/install"]);
+    command::run(build)?;
+    let archive = "target/install/bare/libkeytally_ffi.a";
+    let names = |file: &Path, flag: &str| {
+        let mut names = Command::new("nm");
+        names.arg(flag).arg(file);
+        command::run(names)
+    };
+    // Everything that C can call, and all that it needs, in one piece: what is still missing then is what the library asks
+    // of others. (The archive also holds parts of the compiler's own library that nobody calls.)
+    let whole = prefix.folder.join("whole.so");
+    let mut link = Command::new("gcc");
+    link.args(["-shared", "-nostdlib", "-o"]).arg(&whole);
+    link.args(
+        exported(&names(Path::new(archive), "--defined-only")?).map(|name| format!("-Wl,--undefined={name}")),
+    );
+    command::run({
+        link.arg(archive);
+        link
+    })?;
+    let missing = names(&whole, "--undefined-only")?;
+    let missing: Vec<&str> = missing.split_whitespace().filter(|word| !["U", "w"].contains(word)).collect();
+    let unknown: Vec<&&str> = missing.iter().filter(|name| !FREESTANDING.contains(name)).collect();
+    ensure!(unknown.is_empty(), "the library without `host` needs {unknown:?}");
+
+    let built = prefix.folder.join("bare");
+    let mut compile = Command::new("gcc");
+    compile.args(C.flags).arg("-I").arg(prefix.prefix.join("include"));
+    compile.args(["ffi-c/tests/c/bare.c", archive, "-o"]).arg(&built);
+    command::run(compile)?;
+    command::run(Command::new(&built))?;
+    Ok(1)
+}
+
+/// The functions for C, from what `nm` prints.
+fn exported(names: &str) -> impl Iterator<Item = &str> {
+    names
+        .lines()
+        .filter_map(|line| line.split_once(" T "))
+        .map(|(_, name)| name)
+        .filter(|name| name.starts_with("kt_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_for_c_are_told_from_others() {
+        let names =
+            "a.o:\n0000000000000000 T kt_version\n0000000000000010 T memcpy\n                 U kt_other\n";
+        assert_eq!(exported(names).collect::<Vec<_>>(), ["kt_version"]);
+    }
+}
