@@ -160,6 +160,8 @@ enum kt_status
     KT_BUFFER_TOO_SMALL = 6,
     /** The struct is no verdict that this library wrote. */
     KT_NOT_A_VERDICT = 7,
+    /** There is no memory; only keytally.hpp allocates tables. */
+    KT_NO_MEMORY = 8,
     /** A defect of this library; nothing was done half that others can see. */
     KT_INTERNAL = 9,
     /** No quota in the policy. */

@@ -1,5 +1,744 @@
-// keytally.hpp: Keytally for C++17.
+/*
+ * keytally.hpp: Keytally for C++17, over keytally.h, whose contract holds here too.
+ *
+ * keytally::Gate and keytally::Limiter own their handle: they can be moved and not copied, and end it when they go. A
+ * moved-from one may only be assigned to or destroyed; asking it anything is KT_NULL_POINTER. keytally::Verdict is the plain
+ * kt_verdict with methods; it may be copied at will. Methods may be called from any number of threads, except that making, moving
+ * and ending an object must be left to one.
+ *
+ * What can fail comes twice. `open(...)` throws keytally::Error; `try_open(...)` throws nothing and gives a keytally::Result, which
+ * holds the value or the kt_status. With -fno-exceptions only the second is there. A refused request is no failure: it is the
+ * verdict's outcome.
+ *
+ * Times are keytally::Time, milliseconds of the system's clock; where none is given, the present. Nothing is allocated by check, peek,
+ * refund, settle and reset, and they cost what the C function costs.
+ */
 #ifndef KEYTALLY_HPP
 #define KEYTALLY_HPP
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#if defined(__cpp_exceptions)
+#include <exception>
+#include <stdexcept>
+#endif
+
+#if __cplusplus >= 202002L
+#include <span>
+#endif
+
 #include "keytally.h"
+
+namespace keytally {
+
+/** A moment, in milliseconds since 1970. */
+using Time = std::chrono::time_point<std::chrono::system_clock, std::chrono::milliseconds>;
+
+/** The present. */
+inline Time now() noexcept {
+    return std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
+}
+
+namespace detail {
+
+/** A time before 1970 is 1970. */
+inline std::uint64_t unix_ms(Time time) noexcept {
+    auto ms = time.time_since_epoch().count();
+    return ms < 0 ? 0 : static_cast<std::uint64_t>(ms);
+}
+
+/** Seconds since 1970, as 32 bits tell them: the last one for later times, rounded up. */
+inline std::uint32_t unix_s(Time time) noexcept {
+    std::uint64_t seconds = unix_ms(time) / 1000 + (unix_ms(time) % 1000 != 0);
+    return seconds > UINT32_MAX ? UINT32_MAX : static_cast<std::uint32_t>(seconds);
+}
+
+inline Time from_ms(std::uint64_t ms) noexcept {
+    return Time(std::chrono::milliseconds(static_cast<std::chrono::milliseconds::rep>(ms)));
+}
+
+inline const std::uint8_t *bytes(std::string_view text) noexcept {
+    return reinterpret_cast<const std::uint8_t *>(text.data());
+}
+
+} // namespace detail
+
+#if defined(__cpp_exceptions)
+/** What the methods that don't begin with try_ throw. */
+class Error : public std::runtime_error {
+public:
+    explicit Error(kt_status status) : std::runtime_error(kt_status_message(status)), status_(status) {}
+
+    /** Which error it is; what() is its sentence. */
+    kt_status status() const noexcept { return status_; }
+
+private:
+    kt_status status_;
+};
+#endif
+
+/** A value, or the status that tells why there is none. */
+template <class T>
+class [[nodiscard]] Result {
+public:
+    Result(T value) : content_(std::in_place_index<0>, std::move(value)) {}
+    Result(kt_status status) noexcept : content_(std::in_place_index<1>, status) {}
+
+    bool has_value() const noexcept { return content_.index() == 0; }
+    explicit operator bool() const noexcept { return has_value(); }
+
+    /** KT_OK when there is a value. */
+    kt_status status() const noexcept { return has_value() ? KT_OK : *std::get_if<1>(&content_); }
+
+    /** The value; there must be one. */
+    T &operator*() & noexcept { return *std::get_if<0>(&content_); }
+    const T &operator*() const & noexcept { return *std::get_if<0>(&content_); }
+    T &&operator*() && noexcept { return std::move(*std::get_if<0>(&content_)); }
+    T *operator->() noexcept { return std::get_if<0>(&content_); }
+    const T *operator->() const noexcept { return std::get_if<0>(&content_); }
+
+#if defined(__cpp_exceptions)
+    /** The value; throws Error when there is none. */
+    T value() && {
+        if (!has_value()) throw Error(status());
+        return std::move(**this);
+    }
+#endif
+
+private:
+    std::variant<T, kt_status> content_;
+};
+
+/** The same for what gives no value. */
+template <>
+class [[nodiscard]] Result<void> {
+public:
+    Result(kt_status status) noexcept : status_(status) {}
+
+    bool has_value() const noexcept { return status_ == KT_OK; }
+    explicit operator bool() const noexcept { return has_value(); }
+    kt_status status() const noexcept { return status_; }
+
+#if defined(__cpp_exceptions)
+    void value() && {
+        if (!has_value()) throw Error(status_);
+    }
+#endif
+
+private:
+    kt_status status_;
+};
+
+/** A short text in a buffer of its own. */
+template <std::size_t Size>
+class Text {
+public:
+    std::string_view view() const noexcept { return {buffer_, length_}; }
+    operator std::string_view() const noexcept { return view(); }
+    const char *c_str() const noexcept { return buffer_; }
+    std::string str() const { return std::string(view()); }
+
+    /** Fills it by a function of C's that takes a buffer, its size and where the length goes. */
+    template <class Write>
+    kt_status fill(Write &&write) noexcept {
+        return write(buffer_, Size, &length_);
+    }
+
+private:
+    char buffer_[Size] = {};
+    std::size_t length_ = 0;
+};
+
+/** The answer to a check: all fields of kt_verdict, and what an HTTP response needs. */
+struct Verdict : kt_verdict {
+    /** Whether the request may go on. */
+    bool admitted() const noexcept { return outcome == KT_ADMITTED; }
+
+    /** How long to wait; zero unless denied or full. */
+    std::chrono::seconds retry_after() const noexcept { return std::chrono::seconds(retry_after_s); }
+
+    /** When a denied request is worth trying again; nothing unless denied or full. */
+    std::optional<Time> retry_at() const noexcept {
+        return retry_after_s == 0 ? std::nullopt : std::optional(detail::from_ms(retry_at_ms));
+    }
+
+    /** The response body, JSON; empty when admitted. */
+    std::string_view body() const noexcept { return kt_verdict_body(this); }
+
+    /** The header fields, each with CR LF. for_each_header gives them one by one. */
+    Text<KT_HEADERS_SIZE> headers() const noexcept {
+        Text<KT_HEADERS_SIZE> text;
+        text.fill([this](auto... to) { return kt_verdict_headers(this, to...); });
+        return text;
+    }
+
+    /** The body as application/problem+json (RFC 9457); empty when admitted. */
+    Text<KT_PROBLEM_SIZE> problem() const noexcept {
+        Text<KT_PROBLEM_SIZE> text;
+        text.fill([this](auto... to) { return kt_verdict_problem(this, to...); });
+        return text;
+    }
+
+    /** Calls set(name, value) with each header field. Set them, don't append: there must be one of each. */
+    template <class Set>
+    void for_each_header(Set &&set) const {
+        auto text = headers();
+        std::string_view rest = text;
+        for (auto end = rest.find("\r\n"); end != rest.npos; end = rest.find("\r\n")) {
+            auto line = rest.substr(0, end);
+            auto colon = line.find(": ");
+            set(line.substr(0, colon), line.substr(colon + 2));
+            rest.remove_prefix(end + 2);
+        }
+    }
+
+    /** The verdict on a request whose key header came more than once. */
+    static Verdict duplicate_header(Time at = now()) noexcept {
+        Verdict verdict{};
+        kt_verdict_duplicate_header(detail::unix_ms(at), &verdict);
+        return verdict;
+    }
+};
+
+static_assert(sizeof(Verdict) == sizeof(kt_verdict) && std::is_trivially_copyable_v<Verdict>, "a verdict is plain");
+
+/** A key id as its 11 characters; empty for 0, which names no key. */
+inline Text<KT_KEY_ID_SIZE> key_id_text(std::uint64_t key_id) noexcept {
+    Text<KT_KEY_ID_SIZE> text;
+    text.fill([key_id](auto... to) { return kt_key_id_text(key_id, to...); });
+    return text;
+}
+
+/** What may be shown of a key, such as kt_live_…9aZk. */
+inline Text<KT_HINT_SIZE> key_hint(std::string_view api_key) noexcept {
+    Text<KT_HINT_SIZE> text;
+    text.fill([api_key](auto... to) { return kt_key_hint(detail::bytes(api_key), api_key.size(), to...); });
+    return text;
+}
+
+/** What is wrong with a policy, in one sentence; empty when nothing is. */
+inline Text<KT_POLICY_SIZE> explain_policy(std::string_view policy) noexcept {
+    Text<KT_POLICY_SIZE> text;
+    text.fill([policy](auto... to) { return kt_policy_explain(policy.data(), policy.size(), to...); });
+    return text;
+}
+
+/** A whole key, secret and all: the only copy there is. It is wiped when it goes. */
+class Key {
+public:
+    Key() noexcept : key_{} {}
+    Key(const Key &) = delete;
+    Key &operator=(const Key &) = delete;
+    Key(Key &&other) noexcept : key_(other.key_), id_(other.id_) { kt_key_wipe(&other.key_); }
+    Key &operator=(Key &&other) noexcept {
+        if (this != &other) {
+            key_ = other.key_;
+            id_ = other.id_;
+            kt_key_wipe(&other.key_);
+        }
+        return *this;
+    }
+    ~Key() { kt_key_wipe(&key_); }
+
+    /** The key as the client must send it. Don't log it. */
+    std::string_view expose() const noexcept { return key_.text; }
+
+    /** Its public name. */
+    std::uint64_t id() const noexcept { return id_; }
+
+private:
+    friend class Gate;
+    kt_key key_;
+    std::uint64_t id_ = 0;
+};
+
+/** A named policy. */
+struct Plan {
+    std::string_view name;
+    std::string_view policy;
+};
+
+/** What a gate is made of. */
+struct GateConfig {
+    /** The plans, the first for keys that name none. All share their windows and algorithm. */
+    std::vector<Plan> plans = {{"default", "100/minute, 1000/hour"}};
+    /** The most keys. */
+    std::uint32_t keys = 100000;
+    /** What every key begins with. */
+    std::string_view prefix = "kt";
+};
+
+/** What a new key is to be. */
+struct NewKey {
+    std::uint32_t account = 0;
+    std::string_view env = "live";
+    /** The plan's name; empty for the gate's first. */
+    std::string_view plan = {};
+    /** When it expires; never where there is nothing. */
+    std::optional<Time> not_after = std::nullopt;
+};
+
+/** A table's memory that an object owns. */
+class TableMemory {
+public:
+    explicit TableMemory(std::size_t size) noexcept
+        : begin_(size == 0 ? nullptr : ::operator new(size, std::align_val_t(KT_TABLE_ALIGN), std::nothrow)), size_(size) {
+        if (begin_ != nullptr) std::memset(begin_.get(), 0, size);
+    }
+
+    void *data() const noexcept { return begin_.get(); }
+    std::size_t size() const noexcept { return size_; }
+
+private:
+    struct Free {
+        void operator()(void *begin) const noexcept { ::operator delete(begin, std::align_val_t(KT_TABLE_ALIGN)); }
+    };
+    std::unique_ptr<void, Free> begin_;
+    std::size_t size_;
+};
+
+namespace detail {
+
+/** The end of a handle: of one that the library made, and of one that this header allocated. */
+template <class Handle, void (*close)(Handle *)>
+struct Close {
+    bool ours = false;
+    void operator()(Handle *handle) const noexcept {
+        close(handle);
+        if (ours) delete handle;
+    }
+};
+
+template <class Handle, void (*close)(Handle *)>
+using Owned = std::unique_ptr<Handle, Close<Handle, close>>;
+
+/** Makes a handle of this header's, which stays where it is while its owner moves. */
+template <class Handle, void (*close)(Handle *), class Init>
+Result<Owned<Handle, close>> make(Init &&init) noexcept {
+    std::unique_ptr<Handle> handle(new (std::nothrow) Handle);
+    if (!handle) return KT_NO_MEMORY;
+    if (kt_status status = init(handle.get()); status != KT_OK) return status;
+    return Owned<Handle, close>(handle.release(), Close<Handle, close>{true});
+}
+
+/** The same of the library's. */
+template <class Handle, void (*close)(Handle *), class Open>
+Result<Owned<Handle, close>> open(Open &&open) noexcept {
+    Handle *handle = nullptr;
+    if (kt_status status = open(&handle); status != KT_OK) return status;
+    return Owned<Handle, close>(handle);
+}
+
+/** Calls a function of C's that can only fail when there is no handle, which its caller has to see to. */
+template <class Call>
+Result<Verdict> verdict(Call &&call) noexcept {
+    Verdict verdict;
+    if (kt_status status = call(&verdict); status != KT_OK) return status;
+    return verdict;
+}
+
+#if defined(__cpp_exceptions)
+/** The same, throwing, without a Result in between. */
+template <class Call>
+Verdict verdict_or_throw(Call &&call) {
+    Verdict verdict;
+    if (kt_status status = call(&verdict); status != KT_OK) throw Error(status);
+    return verdict;
+}
+#endif
+
+} // namespace detail
+
+/** A table of counts for any subject: an address, a user, a route. */
+class Limiter {
+    /** A call of a function of C's, its answer's place still to come. */
+    template <class Function, class... Arguments>
+    auto call(Function function, std::string_view subject, Arguments... arguments) const noexcept {
+        return [=, handle = handle_.get()](kt_verdict *out) {
+            return function(handle, detail::bytes(subject), subject.size(), arguments..., out);
+        };
+    }
+
+public:
+    /** A limiter in memory of this process. */
+    static Result<Limiter> try_make(std::string_view policy, std::uint32_t capacity) noexcept {
+        std::uint8_t entropy[KT_ENTROPY_SIZE];
+        if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
+        TableMemory memory(kt_limiter_size(capacity));
+        if (memory.data() == nullptr) return memory.size() == 0 ? KT_CAPACITY : KT_NO_MEMORY;
+        auto handle = detail::make<kt_limiter, kt_limiter_close>([&](kt_limiter *out) {
+            return kt_limiter_init(memory.data(), memory.size(), policy.data(), policy.size(), capacity, entropy, out);
+        });
+        return made(std::move(handle), std::move(memory));
+    }
+
+    /** A limiter that was made in memory of the caller's, which must stay where it is for as long. */
+    static Result<Limiter> try_attach(void *memory, std::size_t size) noexcept {
+        return made(detail::make<kt_limiter, kt_limiter_close>(
+            [&](kt_limiter *out) { return kt_limiter_attach(memory, size, out); }));
+    }
+
+    /** The limiter in a file, which any number of processes share. `path` is NUL-terminated. */
+    static Result<Limiter> try_open(const char *path) noexcept {
+        return made(detail::open<kt_limiter, kt_limiter_close>([&](kt_limiter **out) { return kt_limiter_open(path, out); }));
+    }
+
+    /** The same, created if there is none. */
+    static Result<Limiter> try_open_or_create(const char *path, std::string_view policy, std::uint32_t capacity) noexcept {
+        return made(detail::open<kt_limiter, kt_limiter_close>([&](kt_limiter **out) {
+            return kt_limiter_open_or_create(path, policy.data(), policy.size(), capacity, out);
+        }));
+    }
+
+    Result<Verdict> try_check(std::string_view subject, std::uint32_t cost = 1, Time at = now()) const noexcept {
+        return detail::verdict(call(kt_limiter_check, subject, cost, detail::unix_ms(at)));
+    }
+    Result<Verdict> try_peek(std::string_view subject, std::uint32_t cost = 1, Time at = now()) const noexcept {
+        return detail::verdict(call(kt_limiter_peek, subject, cost, detail::unix_ms(at)));
+    }
+    Result<Verdict> try_refund(std::string_view subject, const kt_charge &charge, Time at = now()) const noexcept {
+        return detail::verdict(call(kt_limiter_refund, subject, &charge, detail::unix_ms(at)));
+    }
+    Result<Verdict> try_settle(std::string_view subject, const kt_charge &estimate, std::uint32_t actual,
+                               Time at = now()) const noexcept {
+        return detail::verdict(call(kt_limiter_settle, subject, &estimate, actual, detail::unix_ms(at)));
+    }
+    Result<Verdict> try_reset(std::string_view subject, Time at = now()) const noexcept {
+        return detail::verdict(call(kt_limiter_reset, subject, detail::unix_ms(at)));
+    }
+
+#if defined(__cpp_exceptions)
+    static Limiter make(std::string_view policy, std::uint32_t capacity) { return try_make(policy, capacity).value(); }
+    static Limiter attach(void *memory, std::size_t size) { return try_attach(memory, size).value(); }
+    static Limiter open(const std::string &path) { return try_open(path.c_str()).value(); }
+    static Limiter open_or_create(const std::string &path, std::string_view policy, std::uint32_t capacity) {
+        return try_open_or_create(path.c_str(), policy, capacity).value();
+    }
+
+    /** Charges `cost` to every window of the subject if all have room for it, else to none. */
+    Verdict check(std::string_view subject, std::uint32_t cost = 1, Time at = now()) const {
+        return detail::verdict_or_throw(call(kt_limiter_check, subject, cost, detail::unix_ms(at)));
+    }
+    /** What check would answer now, without the charge. */
+    Verdict peek(std::string_view subject, std::uint32_t cost = 1, Time at = now()) const {
+        return detail::verdict_or_throw(call(kt_limiter_peek, subject, cost, detail::unix_ms(at)));
+    }
+    /** Gives back what a check charged. Refund a charge once. */
+    Verdict refund(std::string_view subject, const kt_charge &charge, Time at = now()) const {
+        return try_refund(subject, charge, at).value();
+    }
+    /** Replaces an estimate by the actual cost. Settle a charge once. */
+    Verdict settle(std::string_view subject, const kt_charge &estimate, std::uint32_t actual, Time at = now()) const {
+        return try_settle(subject, estimate, actual, at).value();
+    }
+    /** Forgets all counts of the subject. */
+    Verdict reset(std::string_view subject, Time at = now()) const { return try_reset(subject, at).value(); }
+#endif
+
+#if __cplusplus >= 202002L
+    /** A subject that is no text. */
+    Result<Verdict> try_check(std::span<const std::byte> subject, std::uint32_t cost = 1, Time at = now()) const noexcept {
+        return try_check(std::string_view(reinterpret_cast<const char *>(subject.data()), subject.size()), cost, at);
+    }
+#if defined(__cpp_exceptions)
+    Verdict check(std::span<const std::byte> subject, std::uint32_t cost = 1, Time at = now()) const {
+        return check(std::string_view(reinterpret_cast<const char *>(subject.data()), subject.size()), cost, at);
+    }
+#endif
+#endif
+
+    /** The handle, for the functions of keytally.h. */
+    kt_limiter *get() const noexcept { return handle_.get(); }
+
+private:
+    using Owned = detail::Owned<kt_limiter, kt_limiter_close>;
+
+    Limiter(Owned handle, TableMemory memory) noexcept : memory_(std::move(memory)), handle_(std::move(handle)) {}
+
+    static Result<Limiter> made(Result<Owned> handle, TableMemory memory = TableMemory(0)) noexcept {
+        if (!handle) return handle.status();
+        return Limiter(*std::move(handle), std::move(memory));
+    }
+
+    // The memory outlives the handle.
+    TableMemory memory_;
+    Owned handle_;
+};
+
+/** A table of issued keys with their counts: verify, then charge. */
+class Gate {
+    using Check = kt_status (*)(kt_gate *, const std::uint8_t *, std::size_t, std::uint32_t, std::uint64_t, kt_verdict *);
+
+    /** A call of a function of C's, its answer's place still to come. */
+    auto call(Check function, std::optional<std::string_view> api_key, std::uint32_t cost, Time at) const noexcept {
+        // A view of nothing may have no address, and is a header all the same.
+        auto data = !api_key ? nullptr : api_key->data() == nullptr ? detail::bytes("") : detail::bytes(*api_key);
+        auto size = api_key ? api_key->size() : 0;
+        return [=, handle = handle_.get()](kt_verdict *out) {
+            return function(handle, data, size, cost, detail::unix_ms(at), out);
+        };
+    }
+
+public:
+    /** The gate in a file, which any number of processes share. `path` is NUL-terminated, `peppers` is as KEYTALLY_PEPPER. */
+    static Result<Gate> try_open(const char *path, std::string_view peppers) noexcept {
+        return made(detail::open<kt_gate, kt_gate_close>(
+            [&](kt_gate **out) { return kt_gate_open(path, peppers.data(), peppers.size(), out); }));
+    }
+
+    /** The same with the peppers in a file. */
+    static Result<Gate> try_open_with_pepper_file(const char *path, const char *pepper_path) noexcept {
+        return made(detail::open<kt_gate, kt_gate_close>(
+            [&](kt_gate **out) { return kt_gate_open_with_pepper_file(path, pepper_path, out); }));
+    }
+
+    /** A gate in a new file. */
+    static Result<Gate> try_create(const char *path, std::string_view peppers, const GateConfig &config) {
+        auto plans = c_plans(config);
+        auto shape = c_config(config, plans);
+        return made(detail::open<kt_gate, kt_gate_close>(
+            [&](kt_gate **out) { return kt_gate_create(path, peppers.data(), peppers.size(), &shape, out); }));
+    }
+
+    /** A gate in memory of this process; the pepper is bytes. */
+    static Result<Gate> try_make(std::string_view pepper, const GateConfig &config) {
+        auto plans = c_plans(config);
+        auto shape = c_config(config, plans);
+        kt_bytes bytes{detail::bytes(pepper), pepper.size()};
+        TableMemory memory(kt_gate_size(config.keys));
+        if (memory.data() == nullptr) return memory.size() == 0 ? KT_CAPACITY : KT_NO_MEMORY;
+        auto handle = detail::make<kt_gate, kt_gate_close>(
+            [&](kt_gate *out) { return kt_gate_init(memory.data(), memory.size(), &shape, &bytes, 1, out); });
+        return made(std::move(handle), std::move(memory));
+    }
+
+    /** A gate that was made in memory of the caller's, which must stay where it is for as long. */
+    static Result<Gate> try_attach(void *memory, std::size_t size, std::string_view pepper) noexcept {
+        kt_bytes bytes{detail::bytes(pepper), pepper.size()};
+        return made(detail::make<kt_gate, kt_gate_close>(
+            [&](kt_gate *out) { return kt_gate_attach(memory, size, &bytes, 1, out); }));
+    }
+
+    Result<Verdict> try_check(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Time at = now()) const noexcept {
+        return detail::verdict(call(kt_gate_check, api_key, cost, at));
+    }
+    Result<Verdict> try_peek(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Time at = now()) const noexcept {
+        return detail::verdict(call(kt_gate_peek, api_key, cost, at));
+    }
+    Result<Verdict> try_refund(std::uint64_t key_id, const kt_charge &charge, Time at = now()) const noexcept {
+        return detail::verdict([&](kt_verdict *out) { return kt_gate_refund(get(), key_id, &charge, detail::unix_ms(at), out); });
+    }
+    Result<Verdict> try_settle(std::uint64_t key_id, const kt_charge &estimate, std::uint32_t actual,
+                               Time at = now()) const noexcept {
+        return detail::verdict(
+            [&](kt_verdict *out) { return kt_gate_settle(get(), key_id, &estimate, actual, detail::unix_ms(at), out); });
+    }
+    Result<Verdict> try_reset(std::uint64_t key_id, Time at = now()) const noexcept {
+        return detail::verdict([&](kt_verdict *out) { return kt_gate_reset(get(), key_id, detail::unix_ms(at), out); });
+    }
+
+    Result<Key> try_issue(const NewKey &new_key, Time at = now()) const noexcept {
+        Key key;
+        std::uint8_t entropy[KT_ENTROPY_SIZE];
+        if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
+        kt_new_key fields = c_new_key(new_key);
+        kt_status status = kt_gate_issue(get(), &fields, entropy, detail::unix_ms(at), &key.key_, &key.id_);
+        if (status != KT_OK) return status;
+        return Result<Key>(std::move(key));
+    }
+    Result<std::uint64_t> try_import(std::string_view api_key, const NewKey &new_key, Time at = now()) const noexcept {
+        std::uint64_t key_id = 0;
+        kt_new_key fields = c_new_key(new_key);
+        kt_status status =
+            kt_gate_import(get(), detail::bytes(api_key), api_key.size(), &fields, detail::unix_ms(at), &key_id);
+        if (status != KT_OK) return status;
+        return key_id;
+    }
+    Result<Key> try_rotate(std::uint64_t key_id, std::chrono::seconds grace, Time at = now()) const noexcept {
+        Key key;
+        std::uint8_t entropy[KT_ENTROPY_SIZE];
+        if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
+        std::uint32_t until = grace.count() > 0 ? detail::unix_s(at + grace) : 0;
+        kt_status status = kt_gate_rotate(get(), key_id, until, entropy, detail::unix_ms(at), &key.key_);
+        if (status != KT_OK) return status;
+        key.id_ = key_id;
+        return Result<Key>(std::move(key));
+    }
+    Result<void> try_revoke(std::uint64_t key_id) const noexcept { return kt_gate_revoke(get(), key_id); }
+    Result<void> try_assign(std::uint64_t key_id, std::string_view plan) const noexcept {
+        return kt_gate_assign(get(), key_id, plan.data(), plan.size());
+    }
+    Result<void> try_set_plan(const Plan &plan) const noexcept {
+        kt_plan fields{plan.name.data(), plan.name.size(), plan.policy.data(), plan.policy.size()};
+        return kt_gate_set_plan(get(), &fields);
+    }
+    Result<kt_key_info> try_key(std::uint64_t key_id, Time at = now()) const noexcept {
+        kt_key_info info;
+        kt_status status = kt_gate_key(get(), key_id, detail::unix_ms(at), &info);
+        if (status != KT_OK) return status;
+        return info;
+    }
+    Result<kt_plan_info> try_plan(std::uint8_t number) const noexcept {
+        kt_plan_info info;
+        kt_status status = kt_gate_plan(get(), number, &info);
+        if (status != KT_OK) return status;
+        return info;
+    }
+    /** The name of an environment, from a verdict; empty when there is none of that number. */
+    Text<KT_NAME_SIZE> env(std::uint8_t number) const noexcept {
+        Text<KT_NAME_SIZE> text;
+        text.fill([&](auto... to) { return kt_gate_env(get(), number, to...); });
+        return text;
+    }
+
+    /** Calls visit(const kt_key_info &) with each key, until it returns false if it returns anything. */
+    template <class Visit>
+    Result<void> try_list(Visit &&visit, Time at = now()) const {
+        Visitor<std::remove_reference_t<Visit>> visitor{&visit};
+        kt_status status = kt_gate_list(get(), detail::unix_ms(at), visitor.each, &visitor);
+#if defined(__cpp_exceptions)
+        if (visitor.thrown) std::rethrow_exception(visitor.thrown);
+#endif
+        return status;
+    }
+
+#if defined(__cpp_exceptions)
+    static Gate open(const std::string &path, std::string_view peppers) { return try_open(path.c_str(), peppers).value(); }
+    static Gate open_with_pepper_file(const std::string &path, const std::string &pepper_path) {
+        return try_open_with_pepper_file(path.c_str(), pepper_path.c_str()).value();
+    }
+    static Gate create(const std::string &path, std::string_view peppers, const GateConfig &config = {}) {
+        return try_create(path.c_str(), peppers, config).value();
+    }
+    static Gate make(std::string_view pepper, const GateConfig &config = {}) { return try_make(pepper, config).value(); }
+    static Gate attach(void *memory, std::size_t size, std::string_view pepper) {
+        return try_attach(memory, size, pepper).value();
+    }
+
+    /** Checks the key, and then charges `cost` to every window of its plan if all have room for it, else to none. `api_key` is
+     *  the value of the X-API-Key header; nothing when there was none. */
+    Verdict check(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Time at = now()) const {
+        return detail::verdict_or_throw(call(kt_gate_check, api_key, cost, at));
+    }
+    /** What check would answer now, without the charge. */
+    Verdict peek(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Time at = now()) const {
+        return detail::verdict_or_throw(call(kt_gate_peek, api_key, cost, at));
+    }
+    /** Gives back what a check charged. Refund a charge once. */
+    Verdict refund(std::uint64_t key_id, const kt_charge &charge, Time at = now()) const {
+        return try_refund(key_id, charge, at).value();
+    }
+    /** Replaces an estimate by the actual cost. Settle a charge once. */
+    Verdict settle(std::uint64_t key_id, const kt_charge &estimate, std::uint32_t actual, Time at = now()) const {
+        return try_settle(key_id, estimate, actual, at).value();
+    }
+    /** Forgets all counts of the key. */
+    Verdict reset(std::uint64_t key_id, Time at = now()) const { return try_reset(key_id, at).value(); }
+    /** Issues a key. What it returns is the only copy of the secret. */
+    Key issue(const NewKey &new_key, Time at = now()) const { return try_issue(new_key, at).value(); }
+    /** Takes in a key that was issued elsewhere, of any form; gives its key id. */
+    std::uint64_t import(std::string_view api_key, const NewKey &new_key, Time at = now()) const {
+        return try_import(api_key, new_key, at).value();
+    }
+    /** Gives a key a new secret; the old one stays good for `grace`. */
+    Key rotate(std::uint64_t key_id, std::chrono::seconds grace, Time at = now()) const {
+        return try_rotate(key_id, grace, at).value();
+    }
+    /** Ends a key at once, in every process. */
+    void revoke(std::uint64_t key_id) const { try_revoke(key_id).value(); }
+    /** Moves a key to another plan, counts kept. */
+    void assign(std::uint64_t key_id, std::string_view plan) const { try_assign(key_id, plan).value(); }
+    /** Adds a plan, or gives the plan of that name other limits, counts kept. */
+    void set_plan(const Plan &plan) const { try_set_plan(plan).value(); }
+    /** Everything that may be shown of one key. */
+    kt_key_info key(std::uint64_t key_id, Time at = now()) const { return try_key(key_id, at).value(); }
+    /** The plan of this number, from a verdict. */
+    kt_plan_info plan(std::uint8_t number) const { return try_plan(number).value(); }
+    /** Calls visit(const kt_key_info &) with each key, until it returns false if it returns anything. It may throw. */
+    template <class Visit>
+    void list(Visit &&visit, Time at = now()) const {
+        try_list(std::forward<Visit>(visit), at).value();
+    }
+#endif
+
+    /** The handle, for the functions of keytally.h. */
+    kt_gate *get() const noexcept { return handle_.get(); }
+
+private:
+    using Owned = detail::Owned<kt_gate, kt_gate_close>;
+
+    Gate(Owned handle, TableMemory memory) noexcept : memory_(std::move(memory)), handle_(std::move(handle)) {}
+
+    static Result<Gate> made(Result<Owned> handle, TableMemory memory = TableMemory(0)) noexcept {
+        if (!handle) return handle.status();
+        return Gate(*std::move(handle), std::move(memory));
+    }
+
+    static std::vector<kt_plan> c_plans(const GateConfig &config) {
+        std::vector<kt_plan> plans;
+        for (const Plan &plan : config.plans)
+            plans.push_back({plan.name.data(), plan.name.size(), plan.policy.data(), plan.policy.size()});
+        return plans;
+    }
+
+    static kt_gate_config c_config(const GateConfig &config, const std::vector<kt_plan> &plans) noexcept {
+        return {plans.data(), plans.size(), config.prefix.data(), config.prefix.size(), config.keys};
+    }
+
+    static kt_new_key c_new_key(const NewKey &new_key) noexcept {
+        return {new_key.env.data(),  new_key.env.size(), new_key.plan.data(), new_key.plan.size(),
+                new_key.account, new_key.not_after ? detail::unix_s(*new_key.not_after) : 0};
+    }
+
+    /** What a callback of C's gets; nothing that is thrown may pass through the library. */
+    template <class Visit>
+    struct Visitor {
+        Visit *visit;
+#if defined(__cpp_exceptions)
+        std::exception_ptr thrown = nullptr;
+#endif
+
+        static int each(void *context, const kt_key_info *info) noexcept {
+            auto *self = static_cast<Visitor *>(context);
+#if defined(__cpp_exceptions)
+            try {
+                return self->ends(*info);
+            } catch (...) {
+                self->thrown = std::current_exception();
+                return 1;
+            }
+#else
+            return self->ends(*info);
+#endif
+        }
+
+        int ends(const kt_key_info &info) {
+            if constexpr (std::is_void_v<decltype((*visit)(info))>) {
+                (*visit)(info);
+                return 0;
+            } else {
+                return (*visit)(info) ? 0 : 1;
+            }
+        }
+    };
+
+    // The memory outlives the handle.
+    TableMemory memory_;
+    Owned handle_;
+};
+
+} // namespace keytally
+
 #endif

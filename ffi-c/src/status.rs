@@ -30,6 +30,8 @@ pub enum kt_status {
     KT_BUFFER_TOO_SMALL = 6,
     /// The struct is no verdict that this library wrote.
     KT_NOT_A_VERDICT = 7,
+    /// There is no memory; only keytally.hpp allocates tables.
+    KT_NO_MEMORY = 8,
     /// A defect of this library; nothing was done half that others can see.
     KT_INTERNAL = 9,
 
@@ -181,6 +183,7 @@ impl kt_status {
         KT_OVERLAP,
         KT_BUFFER_TOO_SMALL,
         KT_NOT_A_VERDICT,
+        KT_NO_MEMORY,
         KT_INTERNAL,
         KT_POLICY_EMPTY,
         KT_POLICY_TOO_LONG,
@@ -256,6 +259,7 @@ impl kt_status {
             KT_OVERLAP => c"the handle lies in the table's memory; keep it apart",
             KT_BUFFER_TOO_SMALL => c"the buffer is too small; one of the size that keytally.h names for it never is",
             KT_NOT_A_VERDICT => c"this is no verdict: it was never written by a check, or changed since",
+            KT_NO_MEMORY => c"there is no memory for this table",
             KT_INTERNAL => c"keytally has a defect here and stopped; please report it",
             KT_POLICY_EMPTY => c"a policy needs at least one quota, like \"100/minute, 1000/hour\"",
             KT_POLICY_TOO_LONG => c"the policy is longer than 128 bytes",

@@ -17,6 +17,8 @@ struct Language {
     name: &'static str,
     extension: &'static str,
     compilers: [&'static str; 2],
+    /// Every program is built in each.
+    standards: &'static [&'static str],
     flags: &'static [&'static str],
     programs: &'static [Program],
 }
@@ -24,6 +26,8 @@ struct Language {
 /// A test program.
 struct Program {
     name: &'static str,
+    /// A flag of its own.
+    flag: Option<&'static str>,
     /// What pkg-config is asked for besides.
     package: Option<&'static str>,
     argument: Argument,
@@ -43,22 +47,31 @@ const C: Language = Language {
     name: "c",
     extension: "c",
     compilers: ["gcc", "clang"],
-    flags: &[
-        "-std=c11",
-        "-D_GNU_SOURCE",
-        "-Wall",
-        "-Wextra",
-        "-Wpedantic",
-        "-Wconversion",
-        "-Werror",
-        "-g",
-        "-pthread",
-    ],
+    standards: &["-std=c11"],
+    flags: &["-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-g", "-pthread"],
     programs: &[
-        Program { name: "layout", package: None, argument: Argument::Nothing },
-        Program { name: "hostile", package: None, argument: Argument::Nothing },
-        Program { name: "calls", package: None, argument: Argument::Folder },
-        Program { name: "vectors", package: Some("libcjson"), argument: Argument::Vectors },
+        Program { name: "layout", flag: None, package: None, argument: Argument::Nothing },
+        Program { name: "hostile", flag: None, package: None, argument: Argument::Nothing },
+        Program { name: "calls", flag: None, package: None, argument: Argument::Folder },
+        Program { name: "vectors", flag: None, package: Some("libcjson"), argument: Argument::Vectors },
+    ],
+};
+
+const CPP: Language = Language {
+    name: "cpp",
+    extension: "cpp",
+    compilers: ["g++", "clang++"],
+    standards: &["-std=c++17", "-std=c++20"],
+    flags: &["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-g", "-pthread"],
+    programs: &[
+        Program { name: "consumer", flag: None, package: None, argument: Argument::Nothing },
+        Program {
+            name: "no_exceptions",
+            flag: Some("-fno-exceptions"),
+            package: None,
+            argument: Argument::Nothing,
+        },
+        Program { name: "calls", flag: None, package: None, argument: Argument::Folder },
     ],
 };
 
@@ -73,8 +86,34 @@ pub(crate) fn c(found: &[Found]) -> Result<String> {
     header::check(found)?;
     let prefix = Prefix::new(&C)?;
     prefix.header_by_itself()?;
-    let runs = prefix.build_and_run(&C, found)? + bare(&prefix)?;
+    let mut runs = prefix.build_and_run(&C, found)? + bare(&prefix)?;
+    for compiler in C.compilers {
+        for link in ["keytally", "static"] {
+            runs += prefix.find_package(compiler, link)?;
+        }
+    }
     Ok(format!("{runs} programs run"))
+}
+
+/// The wrapper for C++.
+pub(crate) fn cpp(found: &[Found]) -> Result<String> {
+    let runs = Prefix::new(&CPP)?.build_and_run(&CPP, found)?;
+    Ok(format!("{runs} programs run"))
+}
+
+/// The environment variable of [`workers`].
+const WORKERS: &str = "KEYTALLY_TEST_WORKERS";
+
+/// Builds the processes of the test of interoperation, in C and in C++; gives the folder that holds them.
+pub(crate) fn workers() -> Result<Found> {
+    let prefix = Prefix::at("interop")?;
+    for (language, name) in [(&C, "in_c"), (&CPP, "in_cpp")] {
+        let program = Program { name: "worker", flag: None, package: None, argument: Argument::Nothing };
+        let built =
+            prefix.build(language, &program, language.compilers[0], language.standards[0], Kind::Shared)?;
+        fs::rename(built, prefix.folder.join(name))?;
+    }
+    Ok((WORKERS, prefix.folder))
 }
 
 /// How a program is built.
@@ -94,7 +133,11 @@ struct Prefix {
 
 impl Prefix {
     fn new(language: &Language) -> Result<Self> {
-        let folder = std::path::absolute(Path::new("target/native").join(language.name))?;
+        Self::at(language.name)
+    }
+
+    fn at(name: &str) -> Result<Self> {
+        let folder = std::path::absolute(Path::new("target/native").join(name))?;
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
         }
@@ -132,35 +175,36 @@ impl Prefix {
         let (_, valgrind) = found.iter().find(|(name, _)| *name == tools::VALGRIND).context("no valgrind")?;
         let mut runs = 0;
         for compiler in language.compilers {
-            for kind in [Kind::Shared, Kind::Static, Kind::Sanitized] {
-                for program in language.programs {
-                    let built = self.build(language, program, compiler, kind)?;
-                    self.run(Command::new(&built), program)?;
-                    runs += 1;
-                    if kind == Kind::Shared && compiler == language.compilers[0] {
-                        let mut watched = Command::new(valgrind);
-                        watched.args([
-                            "--quiet",
-                            "--leak-check=full",
-                            "--show-leak-kinds=all",
-                            "--error-exitcode=9",
-                        ]);
-                        watched.arg(&built);
-                        self.run(watched, program)?;
+            for program in language.programs {
+                for standard in language.standards {
+                    for kind in [Kind::Shared, Kind::Static, Kind::Sanitized] {
+                        let built = self.build(language, program, compiler, standard, kind)?;
+                        self.run(Command::new(&built), program)?;
                         runs += 1;
+                        let once = compiler == language.compilers[0] && *standard == language.standards[0];
+                        if kind == Kind::Shared && once {
+                            let mut watched = Command::new(valgrind);
+                            watched.args(["--quiet", "--leak-check=full", "--show-leak-kinds=all"]);
+                            watched.arg("--error-exitcode=9").arg(&built);
+                            self.run(watched, program)?;
+                            runs += 1;
+                        }
                     }
                 }
-            }
-            for link in ["keytally", "static"] {
-                self.find_package(compiler, link)?;
-                runs += 2;
             }
         }
         Ok(runs)
     }
 
     /// Builds a program with what pkg-config says.
-    fn build(&self, language: &Language, program: &Program, compiler: &str, kind: Kind) -> Result<PathBuf> {
+    fn build(
+        &self,
+        language: &Language,
+        program: &Program,
+        compiler: &str,
+        standard: &str,
+        kind: Kind,
+    ) -> Result<PathBuf> {
         let suffix = match kind {
             Kind::Shared => "shared",
             Kind::Static => "static",
@@ -168,7 +212,7 @@ impl Prefix {
         };
         let built = self.folder.join(format!("{}-{compiler}-{suffix}", program.name));
         let mut compile = Command::new(compiler);
-        compile.args(language.flags);
+        compile.arg(standard).args(language.flags).args(program.flag);
         if kind == Kind::Sanitized {
             compile.args([
                 "-fsanitize=address,undefined",
@@ -212,13 +256,13 @@ impl Prefix {
     }
 
     /// A project in CMake that finds the library, in C and in C++.
-    fn find_package(&self, compiler: &str, link: &str) -> Result<()> {
+    fn find_package(&self, compiler: &str, link: &str) -> Result<u32> {
         let folder = self.folder.join(format!("cmake-{compiler}-{link}"));
-        let [c, cpp] = if compiler.starts_with('g') { ["gcc", "g++"] } else { ["clang", "clang++"] };
+        let cpp = if compiler == "gcc" { "g++" } else { "clang++" };
         let mut configure = Command::new("cmake");
         configure.args(["-S", "ffi-c/tests/consumer", "-B"]).arg(&folder);
         configure.arg(format!("-DCMAKE_PREFIX_PATH={}", self.prefix.display())).arg(format!("-DLINK={link}"));
-        configure.env("CC", c).env("CXX", cpp);
+        configure.env("CC", compiler).env("CXX", cpp);
         command::run(configure)?;
         let mut build = Command::new("cmake");
         build.arg("--build").arg(&folder);
@@ -227,7 +271,7 @@ impl Prefix {
             // CMake has written into the program where the library is.
             command::run(Command::new(folder.join(program)))?;
         }
-        Ok(())
+        Ok(2)
     }
 }
 
@@ -262,7 +306,7 @@ fn bare(prefix: &Prefix) -> Result<u32> {
 
     let built = prefix.folder.join("bare");
     let mut compile = Command::new("gcc");
-    compile.args(C.flags).arg("-I").arg(prefix.prefix.join("include"));
+    compile.args(C.standards).args(C.flags).arg("-I").arg(prefix.prefix.join("include"));
     compile.args(["ffi-c/tests/c/bare.c", archive, "-o"]).arg(&built);
     command::run(compile)?;
     command::run(Command::new(&built))?;

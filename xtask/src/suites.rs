@@ -118,6 +118,20 @@ pub(crate) const SUITES: &[Step] = &[
         work: Work::Call(native::c),
     },
     Step {
+        name: "cpp",
+        about: "keytally.hpp from C++17 and C++20, with exceptions and without, in the same ways",
+        needs: &[tools::c_toolchain, tools::valgrind],
+        full_when_named: false,
+        work: Work::Call(native::cpp),
+    },
+    Step {
+        name: "interop",
+        about: "processes in C, C++ and Rust on one gate file together admit exactly the limit",
+        needs: &[tools::c_toolchain, native::workers],
+        full_when_named: false,
+        work: Work::Tests(&[TestFiles::one("keytally-ffi", "interop")]),
+    },
+    Step {
         name: "cli",
         about: "the program's commands: what they print, their exit status, their errors",
         needs: &[],

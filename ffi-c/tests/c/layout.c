@@ -87,6 +87,7 @@ IS(KT_REASON_DAMAGED, 9);
 
 /* The first and the last of each family of statuses; none in between may move without the next one. */
 IS(KT_NULL_POINTER, 1);
+IS(KT_NO_MEMORY, 8);
 IS(KT_INTERNAL, 9);
 IS(KT_POLICY_EMPTY, 20);
 IS(KT_KEY_ID_FORM, 35);
@@ -118,7 +119,7 @@ int main(void) {
     CHECK(kt_gate_size(0) == 0 && kt_gate_size(KT_MAX_KEYS + 1) == 0);
 
     /* A number that is none has a sentence and a name too. */
-    CHECK(strlen(kt_status_message((kt_status)-1)) > 0 && strlen(kt_status_message((kt_status)8)) > 0);
+    CHECK(strlen(kt_status_message((kt_status)-1)) > 0 && strlen(kt_status_message((kt_status)10)) > 0);
     CHECK(strcmp(kt_outcome_name(KT_INVALID_KEY), "invalid_key") == 0);
     CHECK(strcmp(kt_outcome_name((kt_outcome)200), "unknown") == 0);
     CHECK(strcmp(kt_reason_name(KT_REASON_DAMAGED), "damaged") == 0);

@@ -1,1 +1,8 @@
-int main() { return 0; }
+// What a project that finds the package builds first.
+#include <keytally.hpp>
+
+int main() {
+    auto limiter = keytally::Limiter::make("2/minute", 100);
+    bool admitted = limiter.check("203.0.113.9").admitted() && limiter.check("203.0.113.9").admitted();
+    return admitted && !limiter.check("203.0.113.9").admitted() ? 0 : 1;
+}

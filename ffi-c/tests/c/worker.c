@@ -1,0 +1,28 @@
+/* A process of the interop test: spends keys of a gate's file, and tells how often each was admitted.
+   worker GATE NOW_MS TURNS KEY..., begun by a line on standard input, the peppers in KEYTALLY_PEPPER. */
+#include "check.h"
+
+int main(int count, char **arguments) {
+    CHECK(count > 4);
+    const char *peppers = getenv("KEYTALLY_PEPPER");
+    kt_gate *gate;
+    OK(kt_gate_open(arguments[1], peppers, peppers == NULL ? 0 : strlen(peppers), &gate));
+    uint64_t now_ms = strtoull(arguments[2], NULL, 10);
+    unsigned long turns = strtoul(arguments[3], NULL, 10);
+    unsigned long *admitted = calloc((size_t)count, sizeof *admitted);
+    CHECK(admitted != NULL);
+    puts("ready");
+    fflush(stdout);
+    CHECK(getchar() != EOF);
+    for (unsigned long turn = 0; turn < turns; turn++) {
+        for (int at = 4; at < count; at++) {
+            kt_verdict verdict;
+            OK(kt_gate_check(gate, bytes(arguments[at]), strlen(arguments[at]), 1, now_ms, &verdict));
+            admitted[at] += verdict.outcome == KT_ADMITTED;
+        }
+    }
+    for (int at = 4; at < count; at++) printf("%lu\n", admitted[at]);
+    free(admitted);
+    kt_gate_close(gate);
+    return 0;
+}

@@ -1,0 +1,218 @@
+// The wrapper: every method, both ways of failing, ownership. Built as C++17 and C++20.
+#include <keytally.hpp>
+
+#include <keytally.hpp> // A second time, to no effect.
+
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <thread>
+
+using namespace std::chrono_literals;
+using keytally::Gate;
+using keytally::Key;
+using keytally::Limiter;
+using keytally::Verdict;
+
+#define CHECK(condition) ((condition) ? (void)0 : failed(__FILE__, __LINE__, #condition))
+
+static void failed(const char *file, int line, const char *condition) {
+    std::fprintf(stderr, "%s:%d: %s\n", file, line, condition);
+    std::exit(1);
+}
+
+/** The status of what is thrown; KT_OK when nothing is. */
+static kt_status thrown(const std::function<void()> &work) {
+    try {
+        work();
+    } catch (const keytally::Error &error) {
+        CHECK(std::string_view(error.what()) == kt_status_message(error.status()));
+        return error.status();
+    }
+    return KT_OK;
+}
+
+static const keytally::Time NOW{std::chrono::milliseconds(1767225600000)};
+static constexpr std::string_view PEPPER = "a pepper of at least 32 bytes ...";
+
+static_assert(!std::is_copy_constructible_v<Gate> && std::is_nothrow_move_constructible_v<Gate>);
+static_assert(!std::is_copy_constructible_v<Limiter> && std::is_nothrow_move_assignable_v<Limiter>);
+static_assert(!std::is_copy_constructible_v<Key> && std::is_nothrow_move_constructible_v<Key>);
+static_assert(std::is_trivially_copyable_v<Verdict> && sizeof(Verdict) == sizeof(kt_verdict));
+
+static void limiters() {
+    auto limiter = Limiter::make("3/minute, 100/hour", 100);
+    Verdict verdict = limiter.check("203.0.113.9", 2, NOW);
+    CHECK(verdict.admitted() && verdict.quotas[0].remaining == 1 && verdict.charge.cost == 2);
+    CHECK(verdict.retry_after() == 0s && !verdict.retry_at());
+    Verdict denied = limiter.check("203.0.113.9", 2, NOW + 1s);
+    CHECK(!denied.admitted() && denied.retry_after() == 59s && denied.retry_at() == NOW + 60s);
+    CHECK(denied.body() == R"({"error": "Rate limit exceeded. Please try again later."})");
+    CHECK(denied.problem().view().find("\"violated-policies\": [\"minute\"]") != std::string_view::npos);
+
+    int fields = 0;
+    denied.for_each_header([&](std::string_view name, std::string_view value) {
+        CHECK(!name.empty() && !value.empty());
+        fields++;
+        if (name == "Retry-After") CHECK(value == "59");
+        if (name == "X-RateLimit-Limit") CHECK(value == "100");
+    });
+    CHECK(fields == 6);
+
+    CHECK(limiter.refund("203.0.113.9", verdict.charge, NOW).quotas[0].remaining == 3);
+    verdict = limiter.check("203.0.113.9", 1, NOW);
+    CHECK(limiter.settle("203.0.113.9", verdict.charge, 3, NOW).quotas[0].remaining == 0);
+    CHECK(limiter.peek("203.0.113.9", 1, NOW).outcome == KT_DENIED);
+    CHECK(limiter.reset("203.0.113.9", NOW).quotas[0].remaining == 3);
+    CHECK(limiter.check("203.0.113.9", 4, NOW).outcome == KT_TOO_COSTLY);
+
+    // Moving takes the table along; what is left behind is a status and not a crash.
+    Limiter moved = std::move(limiter);
+    CHECK(moved.check("203.0.113.9", 1, NOW).quotas[0].remaining == 2);
+    CHECK(limiter.try_check("x").status() == KT_NULL_POINTER);
+    CHECK(thrown([&] { limiter.check("x"); }) == KT_NULL_POINTER);
+    limiter = Limiter::make("1/second", 1);
+    CHECK(limiter.check("x", 1, NOW).admitted());
+    limiter = std::move(moved);
+    CHECK(limiter.peek("203.0.113.9", 1, NOW).quotas[0].remaining == 2);
+
+    CHECK(Limiter::try_make("3/fortnight", 100).status() == KT_POLICY_UNIT);
+    CHECK(Limiter::try_make("3/minute", 0).status() == KT_CAPACITY);
+    CHECK(thrown([] { Limiter::make("", 5); }) == KT_POLICY_EMPTY);
+    CHECK(keytally::explain_policy("3/fortnight").view().substr(0, 11) == "\"fortnight\"");
+    CHECK(keytally::explain_policy("3/minute").view().empty());
+
+    // A time before 1970 is 1970, and the present is used where no time is given.
+    CHECK(limiter.check("old", 1, keytally::Time(-5s)).now_ms == 0);
+    CHECK(limiter.check("new").now_ms / 1000 <= static_cast<std::uint64_t>(std::time(nullptr)));
+
+#if __cplusplus >= 202002L
+    const std::byte address[4] = {std::byte{203}, std::byte{0}, std::byte{113}, std::byte{9}};
+    CHECK(limiter.check(std::span<const std::byte>(address), 1, NOW).quotas[0].remaining == 2);
+    CHECK(limiter.try_check(std::span<const std::byte>(address), 1, NOW)->quotas[0].remaining == 1);
+#endif
+}
+
+/** What is the same in memory and in a file. */
+static void use(Gate &gate) {
+    Key key = gate.issue({42, "live", "default"}, NOW);
+    CHECK(key.expose().substr(0, 8) == "kt_live_" && key.id() != 0);
+    Verdict verdict = gate.check(key.expose(), 1, NOW);
+    CHECK(verdict.admitted() && verdict.account == 42 && verdict.key_id == key.id());
+    CHECK(gate.env(verdict.env).view() == "live" && std::string_view(gate.plan(verdict.plan).name) == "default");
+    CHECK(gate.refund(key.id(), verdict.charge, NOW).quotas[1].remaining == 1000);
+    verdict = gate.check(key.expose(), 5, NOW);
+    CHECK(gate.settle(key.id(), verdict.charge, 7, NOW).quotas[1].remaining == 993);
+    CHECK(gate.reset(key.id(), NOW).quotas[1].remaining == 1000);
+    CHECK(gate.peek(key.expose(), 1, NOW).admitted());
+
+    CHECK(gate.check(std::nullopt, 1, NOW).outcome == KT_MISSING_KEY);
+    CHECK(gate.check(std::string_view{}, 1, NOW).outcome == KT_INVALID_KEY); // Empty, and there.
+    CHECK(gate.check("nonsense", 1, NOW).reason == KT_REASON_MALFORMED);
+    CHECK(Verdict::duplicate_header(NOW).reason == KT_REASON_DUPLICATE);
+
+    gate.set_plan({"pro", "1000/minute, 20000/hour"});
+    gate.assign(key.id(), "pro");
+    CHECK(gate.check(key.expose(), 1, NOW).quotas[1].limit == 20000);
+    CHECK(thrown([&] { gate.assign(key.id(), "gold"); }) == KT_NO_SUCH_PLAN);
+
+    Key fresh = gate.rotate(key.id(), 60s, NOW);
+    CHECK(fresh.id() == key.id() && fresh.expose() != key.expose());
+    CHECK(gate.check(key.expose(), 1, NOW).admitted() && gate.check(fresh.expose(), 1, NOW).admitted());
+    CHECK(gate.check(key.expose(), 1, NOW + 60s).reason == KT_REASON_EXPIRED);
+
+    auto imported = gate.import("legacy-key-0123456789", {7}, NOW);
+    CHECK(gate.check("legacy-key-0123456789", 1, NOW).key_id == imported);
+    CHECK(gate.try_import("legacy-key-0123456789", {7}, NOW).status() == KT_ALREADY_IMPORTED);
+    Key brief = gate.issue({8, "test", {}, NOW + 1s}, NOW);
+    CHECK(gate.check(brief.expose(), 1, NOW).admitted() && !gate.check(brief.expose(), 1, NOW + 1s).admitted());
+
+    int keys = 0;
+    gate.list([&](const kt_key_info &info) { keys += info.key_id != 0; }, NOW);
+    CHECK(keys == 3);
+    gate.list([&](const kt_key_info &) { return --keys > 2; }, NOW);
+    CHECK(keys == 2);
+    struct Stop {};
+    bool stopped = false;
+    try {
+        gate.list([](const kt_key_info &) { throw Stop{}; }, NOW);
+    } catch (const Stop &) {
+        stopped = true; // Around the library, not through it.
+    }
+    CHECK(stopped);
+
+    gate.revoke(key.id());
+    CHECK(gate.check(fresh.expose(), 1, NOW).reason == KT_REASON_REVOKED && gate.key(key.id(), NOW).revoked == 1);
+    CHECK(thrown([&] { gate.rotate(key.id(), 0s, NOW); }) == KT_REVOKED);
+    CHECK(gate.try_revoke(1).status() == KT_NO_SUCH_KEY && !gate.try_revoke(1));
+
+    // A key is wiped when it goes, and when it was moved from.
+    Key taken = std::move(fresh);
+    CHECK(fresh.expose().empty() && !taken.expose().empty());
+    CHECK(keytally::key_hint(taken.expose()).view().substr(0, 8) == "kt_live_");
+    CHECK(keytally::key_id_text(1).view() == "00000000001" && keytally::key_id_text(0).view().empty());
+}
+
+static void gates(const std::string &folder) {
+    keytally::GateConfig config;
+    config.keys = 64;
+    auto gate = Gate::make(PEPPER, config);
+    use(gate);
+    CHECK(Gate::try_make("short", config).status() == KT_PEPPER_TOO_SHORT);
+    config.plans = {{"a", "5/minute"}, {"b", "5/hour"}};
+    CHECK(thrown([&] { Gate::make(PEPPER, config); }) == KT_PLAN_WINDOWS);
+
+    char pepper[KT_PEPPER_SIZE];
+    CHECK(kt_pepper_generate(pepper, sizeof pepper) == KT_OK);
+    auto path = folder + "/cpp.gate";
+    config.plans = keytally::GateConfig().plans;
+    CHECK(Gate::try_open(path.c_str(), pepper).status() == KT_FILE_NOT_FOUND);
+    auto file = Gate::create(path, pepper, config);
+    use(file);
+    auto same = Gate::open(path, pepper);
+    Key key = file.issue({1}, NOW);
+    CHECK(same.check(key.expose(), 1, NOW).admitted());
+    CHECK(thrown([&] { Gate::create(path, pepper, config); }) == KT_FILE_EXISTS);
+    CHECK(thrown([&] { Gate::open(path, "letmein"); }) == KT_PEPPER_FORM);
+    CHECK(thrown([&] { Gate::open_with_pepper_file(path, folder); }) == KT_NOT_A_FILE);
+    gate = std::move(file);
+    CHECK(gate.check(key.expose(), 1, NOW).quotas[1].remaining == 998);
+
+    auto limiter = Limiter::open_or_create(folder + "/cpp.limiter", "5/minute", 100);
+    auto again = Limiter::open(folder + "/cpp.limiter");
+    CHECK(limiter.check("a", 5, NOW).admitted() && !again.check("a", 1, NOW).admitted());
+}
+
+/** Memory of the caller's, made in C and attached to in C++. */
+static void attached() {
+    alignas(KT_TABLE_ALIGN) static unsigned char limits[KT_LIMITER_SIZE(8)], keys[KT_GATE_SIZE(8)];
+    const std::uint8_t seed[16] = {1};
+    kt_limiter limiter;
+    CHECK(kt_limiter_init(limits, sizeof limits, KT_TEXT("1/minute"), 8, seed, &limiter) == KT_OK);
+    auto same = Limiter::attach(limits, sizeof limits);
+    CHECK(same.check("a", 1, NOW).admitted() && !same.check("a", 1, NOW).admitted());
+    kt_limiter_close(&limiter);
+    CHECK(Gate::try_attach(keys, sizeof keys, PEPPER).status() == KT_UNFINISHED);
+    CHECK(Limiter::try_attach(keys + 1, sizeof keys - 1).status() == KT_MISALIGNED);
+}
+
+static void threads() {
+    auto limiter = Limiter::make("1000/minute", 8);
+    unsigned admitted[4] = {};
+    std::vector<std::thread> spenders;
+    for (unsigned &count : admitted)
+        spenders.emplace_back([&limiter, &count] {
+            for (int turn = 0; turn < 2000; turn++) count += limiter.check("one", 1, NOW).admitted();
+        });
+    for (auto &spender : spenders) spender.join();
+    CHECK(admitted[0] + admitted[1] + admitted[2] + admitted[3] == 1000);
+}
+
+int main(int count, char **arguments) {
+    CHECK(count == 2); // A folder for files.
+    limiters();
+    gates(arguments[1]);
+    attached();
+    threads();
+}

@@ -1,0 +1,133 @@
+//! Processes in C, C++ and Rust spend the keys of one gate file at once: together they admit exactly the limit.
+//!
+//! The first two are `ffi-c/tests/c/worker.c` and `ffi-c/tests/cpp/worker.cpp`, which the suite builds; the third is this
+//! program, started again.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use keytally::{Name, NewKey, Plan, Timestamp};
+use keytally_host::{Config, Gate, pepper};
+
+const NOW_MS: u64 = 1_767_225_600_000;
+const LIMIT: u64 = 1000;
+
+/// What tells this program that it is to spend: the arguments of a worker, one a line.
+const SPEND: &str = "KEYTALLY_TEST_SPEND";
+
+/// A process that spends keys, ready to begin.
+struct Worker {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    fn start(mut command: Command, pepper: &str) -> Self {
+        command.env("KEYTALLY_PEPPER", pepper).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        // The harness of Rust's tests has something to say first.
+        while !line.ends_with("ready\n") {
+            line.clear();
+            assert_ne!(output.read_line(&mut line).unwrap(), 0, "the worker ended before it was ready");
+        }
+        Self { child, output }
+    }
+
+    fn begin(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    }
+
+    /// How often each key was admitted.
+    fn end(mut self, keys: usize) -> Vec<u64> {
+        let lines = self.output.by_ref().lines().take(keys);
+        let admitted = lines.map(|line| line.unwrap().parse().unwrap()).collect();
+        // What else the harness has to say, so that it can say it.
+        self.output.read_to_end(&mut Vec::new()).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        admitted
+    }
+}
+
+/// Two processes of each language.
+fn workers(gate: &Path, turns: u64, keys: &[String], pepper: &str) -> Vec<Worker> {
+    let built = PathBuf::from(
+        std::env::var_os("KEYTALLY_TEST_WORKERS").expect("the suite `interop` says where the workers are"),
+    );
+    let mut arguments = vec![gate.display().to_string(), NOW_MS.to_string(), turns.to_string()];
+    arguments.extend_from_slice(keys);
+    let mut workers = Vec::new();
+    for _ in 0..2 {
+        for name in ["in_c", "in_cpp"] {
+            let mut command = Command::new(built.join(name));
+            command.args(&arguments).env("LD_LIBRARY_PATH", built.join("prefix/lib"));
+            workers.push(Worker::start(command, pepper));
+        }
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "spend", "--nocapture"]).env(SPEND, arguments.join("\n"));
+        workers.push(Worker::start(command, pepper));
+    }
+    workers
+}
+
+/// Issues so many keys, lets everybody spend each of them so often, and tells what was admitted of each in all.
+fn spend_together(keys: usize, turns: u64) -> Vec<u64> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.gate");
+    let pepper = pepper::generate().unwrap();
+    let plans = vec![Plan::new("default", format!("{LIMIT}/hour").parse().unwrap()).unwrap()];
+    let config = Config { keys: 1000, plans, ..Config::default() };
+    let gate = Gate::create(&path, pepper::parse(&pepper).unwrap(), &config).unwrap();
+    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let keys: Vec<String> = (0..keys).map(|_| gate.issue(&new).unwrap().0.expose().to_owned()).collect();
+
+    let mut workers = workers(&path, turns, &keys, &pepper);
+    workers.iter_mut().for_each(Worker::begin);
+    let mut sums = vec![0; keys.len()];
+    for worker in workers {
+        for (sum, admitted) in sums.iter_mut().zip(worker.end(keys.len())) {
+            *sum += admitted;
+        }
+    }
+    sums
+}
+
+#[test]
+fn one_key_admits_exactly_its_limit() {
+    assert_eq!(spend_together(1, 5000), [LIMIT]);
+}
+
+#[test]
+fn many_keys_each_admit_exactly_their_limit() {
+    assert_eq!(spend_together(50, 400), [LIMIT; 50]);
+}
+
+#[test]
+fn what_is_not_spent_was_not_needed() {
+    // Six processes that together ask for less than there is.
+    assert_eq!(spend_together(3, 100), [600; 3]);
+}
+
+/// The worker in Rust; nothing, unless it is asked to spend.
+#[test]
+fn spend() {
+    let Ok(arguments) = std::env::var(SPEND) else { return };
+    let mut arguments = arguments.lines();
+    let gate = arguments.next().unwrap();
+    let now = Timestamp::from_unix_ms(arguments.next().unwrap().parse().unwrap());
+    let turns: u64 = arguments.next().unwrap().parse().unwrap();
+    let keys: Vec<&str> = arguments.collect();
+    let gate = Gate::open(gate, pepper::parse(&std::env::var("KEYTALLY_PEPPER").unwrap()).unwrap()).unwrap();
+    let mut admitted = vec![0u64; keys.len()];
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    for _ in 0..turns {
+        for (count, key) in admitted.iter_mut().zip(&keys) {
+            *count += u64::from(gate.table().check(Some(key.as_bytes()), 1, now).admitted());
+        }
+    }
+    admitted.iter().for_each(|count| println!("{count}"));
+}
