@@ -381,6 +381,7 @@ mod tests {
         assert_eq!(policy.layout().stamp(healed.next), NOON / 60_000);
         let present = peek(policy.layout(), policy.limits(), heal(policy.layout(), ahead, ms(0)), ms(0), 0);
         assert_eq!(present.quotas.remaining[0], 1);
+        assert_eq!(policy.layout().stamp(heal(policy.layout(), ahead, ms(0))), NOON / 60_000);
         assert_eq!(heal(policy.layout(), ahead, ms(60_000)), ahead);
         // Also by a request that is denied: when the time comes near the wrong stamp, the tally must not be late.
         let denied = check(policy.layout(), policy.limits(), ahead, ms(0), 2);

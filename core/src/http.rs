@@ -304,6 +304,20 @@ mod tests {
     }
 
     #[test]
+    fn a_cost_violates_only_the_limits_below_it() {
+        let too_costly = verdict("5/minute, 10/hour, 20/day", 0, 10);
+        assert!(too_costly.problem().ends_with(r#""violated-policies": ["minute"]}"#));
+        let too_costly = verdict("5/minute, 10/hour, 20/day", 0, 11);
+        assert!(too_costly.problem().ends_with(r#""violated-policies": ["minute", "hour"]}"#));
+    }
+
+    #[test]
+    fn debug_shows_the_fields() {
+        let headers = verdict("100/minute", 0, 1).headers();
+        assert_eq!(std::format!("{headers:?}"), headers.as_str());
+    }
+
+    #[test]
     fn a_key_that_is_missing_or_invalid_asks_for_one() {
         for outcome in [Outcome::MissingKey, Outcome::InvalidKey] {
             let refused = Verdict::refused(outcome, Reason::None, NOW);

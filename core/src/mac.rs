@@ -228,6 +228,16 @@ mod tests {
     }
 
     #[test]
+    fn a_tag_is_the_first_half_of_a_mac() {
+        let mac = Pepper::of(&[1; 32]).mac(b"key");
+        let bytes = mac.to_bytes();
+        let words: [u64; 4] =
+            core::array::from_fn(|word| u64::from_be_bytes(bytes[8 * word..][..8].try_into().unwrap()));
+        assert_eq!(mac.words(), words);
+        assert_eq!(mac.tag().0, words[..2]);
+    }
+
+    #[test]
     fn short_peppers_are_refused() {
         assert_eq!(Pepper::new(&[1; 31]).err(), Some(PepperTooShort { len: 31 }));
         assert!(Pepper::new(&[1; 32]).is_ok());

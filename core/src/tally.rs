@@ -411,7 +411,12 @@ mod tests {
         assert_eq!(last, (1 << 27) - 2);
         assert!(!layout.is_claim_mark(layout.unused(last) | ((1 << 37) - 1)));
         assert!(layout.is_claim_mark(layout.claim_mark(u64::MAX)));
-        assert_ne!(layout.claim_mark(1), layout.claim_mark(2));
+        // Of a token 24 bits tell one mark from another.
+        for token in [1, 2, 3, 5, 1 << 12, (1 << 23) + 1] {
+            assert_eq!(layout.claim_mark(token), layout.claim_mark(token + (1 << 24)));
+            assert_ne!(layout.claim_mark(token), layout.claim_mark(token + 2));
+            assert_ne!(layout.claim_mark(token), layout.claim_mark(token - 1));
+        }
     }
 
     #[test]
@@ -442,5 +447,32 @@ mod tests {
         assert!(!parts(&[minute, hour], [30, 30, 0, 0]));
         assert!(!parts(&[minute, hour], [7, 10, 0, 0]));
         assert!(!parts(&[], [0; 4]));
+        let ninety = Window::from_seconds(90).unwrap();
+        assert!(!parts(&[minute, ninety], [17, 20, 0, 0]), "not nested");
+        assert!(!parts(&[minute, minute], [17, 20, 0, 0]), "one window twice");
+        assert!(!parts(&[minute, hour], [33, 4, 0, 0]), "a count wider than a limit can be");
+        assert!(!parts(&[minute, hour], [30, 0, 0, 0]), "a window without a count");
+    }
+
+    #[test]
+    fn a_layout_has_room_for_its_stamp_and_all_its_counts() {
+        let minute = Window::from_seconds(60).unwrap();
+        let fits = |algorithm, bits, stamp_bits| {
+            Layout::for_model(algorithm, &[minute], [bits, 0, 0, 0], stamp_bits).is_some()
+        };
+        assert!(fits(Algorithm::Fixed, 32, 32) && !fits(Algorithm::Fixed, 32, 33));
+        assert!(fits(Algorithm::Sliding, 16, 32) && !fits(Algorithm::Sliding, 17, 32));
+        assert!(
+            fits(Algorithm::Fixed, 1, 1) && !fits(Algorithm::Fixed, 1, 0) && !fits(Algorithm::Fixed, 1, 65)
+        );
+    }
+
+    /// A month is 2^31.3 ms, so from 2^33 of them on, time no longer fits 64 bits.
+    #[test]
+    fn no_stamp_reaches_past_64_bits_of_milliseconds() {
+        let month = [Window::from_seconds(crate::policy::MAX_WINDOW_S).unwrap()];
+        let parts = |bits| Layout::from_parts(Algorithm::Fixed, &month, [bits, 0, 0, 0]);
+        assert_eq!(parts(32).map(|layout| layout.stamp_bits()), Some(32));
+        assert!(parts(31).is_none());
     }
 }

@@ -4,8 +4,8 @@
 use keytally::gate::{AdminError, FlawKind};
 use keytally::sync::Ordering::SeqCst;
 use keytally::{
-    AttachError, Charge, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Line, Name, NewKey, Outcome,
-    Peppers, Plan, Reason, Timestamp, Verdict, parse_key,
+    AttachError, Charge, CreateError, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Line, Name, NewKey,
+    Outcome, Peppers, Plan, Reason, Timestamp, Verdict, parse_key,
 };
 
 const NOON_S: u64 = 1_700_049_600;
@@ -72,6 +72,7 @@ fn an_issued_key_is_charged_and_runs_out() {
     let (key, key_id) = issue(&gate);
     for used in 1..=3 {
         let verdict = check(&gate, &key, at(0));
+        assert!(!verdict.quotas().is_empty());
         assert_eq!((verdict.outcome(), verdict.remaining()), (Outcome::Admitted, 10 - used));
         let holder = verdict.holder().unwrap();
         assert_eq!((holder.key_id, holder.account), (key_id, 42));
@@ -108,6 +109,7 @@ fn a_key_is_invalid_for_a_reason_that_only_the_log_sees() {
         assert_eq!(verdict.body(), r#"{"error": "Invalid API key"}"#);
     }
     assert_eq!(gate.check(None, 1, at(0)).outcome(), Outcome::MissingKey);
+    assert!(gate.check(None, 1, at(0)).quotas().is_empty());
     assert_eq!(
         gate.key(key_id, at(0)).unwrap().last_used,
         None,
@@ -240,6 +242,50 @@ fn a_plan_change_that_was_interrupted_is_completed() {
     owner.words()[1].store(u64::MAX, SeqCst);
     assert!(gate.administer().unwrap().recovered());
     assert_eq!(gate.plans().count(), 2);
+    owner.words()[1].store(gate.plan_slots() as u64 + 1, SeqCst);
+    let records = image(&memory[RECORDS_AT..]);
+    assert!(gate.administer().unwrap().recovered());
+    assert!(image(&memory[RECORDS_AT..]) == records);
+}
+
+/// Where the records of [`memory`] begin: after the fixed lines and four plans.
+const RECORDS_AT: usize = 8;
+
+fn image(lines: &[Line]) -> Vec<u64> {
+    lines.iter().flat_map(Line::words).map(|word| word.load(SeqCst)).collect()
+}
+
+#[test]
+fn a_record_change_that_was_interrupted_is_completed() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    for _ in 0..64 {
+        issue(&gate);
+    }
+    let owner = &memory[3];
+    for number in [0, 1, 62, 63] {
+        let line = &memory[RECORDS_AT + number];
+        let key_id = KeyId::from_number(line.words()[0].load(SeqCst)).unwrap();
+        let meta = line.words()[7].load(SeqCst);
+        gate.administer().unwrap().revoke(key_id).unwrap();
+        // The header still holds what was written; an administrator killed before leaves it published, the sequence odd.
+        line.words()[7].store(meta | 1 << 18, SeqCst);
+        owner.words()[0].store(number as u64 + 1, SeqCst);
+        assert_eq!(gate.key(key_id, at(0)).unwrap().state, KeyState::Revoked, "as good as written");
+        // A plan may have been left by an administrator before.
+        owner.words()[1].store(u64::from(number == 62), SeqCst);
+        assert!(gate.administer().unwrap().recovered(), "{number}");
+        assert!(!gate.administer().unwrap().recovered());
+        assert_eq!(line.words()[7].load(SeqCst) >> 18 & 1, 0);
+        assert_eq!(gate.key(key_id, at(0)).unwrap().state, KeyState::Revoked);
+    }
+    // One that names no record is dropped.
+    let before = image(&memory);
+    for number in [64, 1000, u32::MAX - 1] {
+        owner.words()[0].store(owner.words()[0].load(SeqCst) | u64::from(number + 1), SeqCst);
+        assert!(gate.administer().unwrap().recovered());
+        assert!(image(&memory) == before, "{number}");
+    }
 }
 
 #[test]
@@ -270,9 +316,11 @@ fn keys_of_our_form_keep_their_id_when_imported() {
     let (key, key_id) = issue(&attach(&memory));
     let elsewhere = self::memory(1000);
     let gate = attach(&elsewhere);
-    let imported = gate.administer().unwrap().import(key.expose().as_bytes(), &new_key("default"), at(0));
+    let elsewhere = NewKey { env: Name::new("test").unwrap(), ..new_key("default") };
+    let imported = gate.administer().unwrap().import(key.expose().as_bytes(), &elsewhere, at(0));
     assert_eq!(imported, Ok(key_id));
     assert!(check(&gate, &key, at(0)).admitted());
+    assert_eq!(gate.key(key_id, at(0)).unwrap().env, Name::new("live"), "and their environment");
 }
 
 #[test]
@@ -355,6 +403,11 @@ fn keys_change_plans_and_plans_change_limits_with_counts_kept() {
         administrator.set_plan(&too_high.unwrap()),
         Err(AdminError::PlanLimit { limit: 4_000_000, .. })
     ));
+    // The largest limit that the count can hold, and one more.
+    let max = gate.layout().max_limit(1);
+    let limit = |limit| Plan::new("pro", format!("5/minute, {limit}/hour").parse().unwrap()).unwrap();
+    assert_eq!(administrator.set_plan(&limit(max)), Ok(()));
+    assert_eq!(administrator.set_plan(&limit(max + 1)), Err(AdminError::PlanLimit { limit: max + 1, max }));
     for name in ["gold", "silver"] {
         administrator.set_plan(&Plan::new(name, "9/minute, 9/hour".parse().unwrap()).unwrap()).unwrap();
     }
@@ -404,6 +457,61 @@ fn the_list_shows_everything_but_secrets() {
 }
 
 #[test]
+fn a_key_was_used_also_when_only_the_window_before_counts() {
+    let plans = [Plan::new("default", "sliding 5/minute".parse().unwrap()).unwrap()];
+    let config = config(8, &plans);
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let gate = Gate::create(&memory[..], &config, peppers(&[OLD])).unwrap();
+    assert_eq!(gate.capacity(), 8);
+    let (key, key_id) = issue(&gate);
+    assert!(check(&gate, &key, at(0)).admitted());
+    let charge = check(&gate, &key, at(60)).charge().unwrap();
+    gate.refund(key_id, charge, at(60)).unwrap();
+    assert_eq!(gate.key(key_id, at(60)).unwrap().last_used, Some(at(60)));
+    gate.reset(key_id, at(60)).unwrap();
+    assert_eq!(gate.key(key_id, at(60)).unwrap().last_used, None);
+}
+
+/// Two in a word, the lower half first: the format's business, and other versions' too.
+#[test]
+fn hints_lie_in_the_order_of_their_records() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    for _ in 0..64 {
+        issue(&gate);
+    }
+    let hints = image(&memory[RECORDS_AT + 64..]);
+    let hints = hints.iter().flat_map(|word| {
+        let bytes = word.to_le_bytes();
+        [0, 4].map(|at| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()))
+    });
+    let shown = gate.list(at(0)).map(|info| {
+        let last: [u8; 4] = info.last_characters.unwrap().as_bytes().try_into().unwrap();
+        u32::from_le_bytes(last)
+    });
+    assert!(hints.eq(shown));
+}
+
+#[test]
+fn plans_that_differ_in_windows_or_algorithm_make_no_gate() {
+    for (one, other) in [
+        ("1/minute", "1/hour"),
+        ("1/minute", "sliding 1/minute"),
+        ("1/minute", "1/minute, 5/hour"),
+        ("1/minute, 5/hour", "1/minute, 5/day"),
+    ] {
+        for policies in [[one, other], [other, one]] {
+            let plan = |name, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
+            let plans = [plan("a", policies[0]), plan("b", policies[1])];
+            let config = config(8, &plans);
+            let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+            let made = Gate::create(memory, &config, peppers(&[OLD]));
+            assert_eq!(made.err(), Some(CreateError::PlanWindows), "{policies:?}");
+        }
+    }
+}
+
+#[test]
 fn sixteen_environments_and_no_more() {
     let memory = memory(64);
     let gate = attach(&memory);
@@ -430,8 +538,10 @@ fn damage_is_reported_and_never_admitted() {
     let line = &memory[header + record];
     let meta = line.words()[7].load(SeqCst);
     let flaws = || {
-        let mut kinds = vec![];
+        let (mut kinds, mut told_alone) = (vec![], vec![]);
         gate.verify(at(0), |flaw| kinds.push(flaw.kind));
+        gate.administer().unwrap().verify(at(0), |flaw| told_alone.push(flaw.kind));
+        assert_eq!(kinds, told_alone);
         kinds
     };
     assert_eq!(flaws(), []);
@@ -454,6 +564,79 @@ fn damage_is_reported_and_never_admitted() {
     line.words()[1].store(0, SeqCst);
     line.words()[0].store(key_id.number() ^ 1 << 63, SeqCst);
     assert_eq!(flaws(), [FlawKind::Misplaced]);
+    assert_eq!(check(&gate, &key, at(0)).reason(), Reason::Unknown);
     line.words()[0].store(key_id.number(), SeqCst);
     assert!(check(&gate, &key, at(0)).admitted());
+    // Nor is the previous secret good for a key id that isn't its own.
+    let new = gate.administer().unwrap().rotate(key_id, unix_s(100), entropy(), at(0)).unwrap();
+    line.words()[0].store(key_id.number() ^ 1 << 63, SeqCst);
+    assert_eq!([&key, &new].map(|key| check(&gate, key, at(0)).reason()), [Reason::Unknown; 2]);
+}
+
+#[test]
+fn an_imported_key_needs_its_whole_tag() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let foreign = b"sk-proj-0123456789abcdef";
+    let key_id = gate.administer().unwrap().import(foreign, &new_key("pro"), at(0)).unwrap();
+    let line =
+        memory[RECORDS_AT..].iter().find(|line| line.words()[0].load(SeqCst) == key_id.number()).unwrap();
+    for word in [2, 3] {
+        let tag = line.words()[word].load(SeqCst);
+        line.words()[word].store(tag ^ 1, SeqCst);
+        assert_eq!(gate.check(Some(foreign), 1, at(0)).reason(), Reason::Unknown);
+        line.words()[word].store(tag, SeqCst);
+    }
+    assert!(gate.check(Some(foreign), 1, at(0)).admitted());
+}
+
+#[test]
+fn a_foreign_key_may_look_like_ours() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let (ours, _) = issue(&gate);
+    let mut typo = ours.expose().to_owned().into_bytes();
+    let last = typo.len() - 1;
+    typo[last] = if typo[last] == b'0' { b'1' } else { b'0' };
+    // Ours but for its checksum, and in a gate with imported keys still told to be a typo.
+    gate.administer().unwrap().import(b"sk-proj-0123456789abcdef", &new_key("pro"), at(0)).unwrap();
+    assert_eq!(gate.check(Some(&typo), 1, at(0)).reason(), Reason::Checksum);
+    gate.administer().unwrap().import(&typo, &new_key("pro"), at(0)).unwrap();
+    assert_eq!(gate.check(Some(&typo), 1, at(0)).remaining(), 19);
+}
+
+#[test]
+fn the_key_ids_of_two_imported_keys_of_one_record_differ() {
+    let memory = memory(1);
+    let gate = attach(&memory);
+    let import = |text: &[u8], now| gate.administer().unwrap().import(text, &new_key("pro"), now).unwrap();
+    let first = import(b"an-imported-key-0001", at(0));
+    gate.administer().unwrap().revoke(first).unwrap();
+    let second = import(b"an-imported-key-0002", at(7200));
+    assert_ne!(first, second);
+    assert!(gate.key(first, at(7200)).is_none());
+}
+
+#[test]
+fn a_rotation_to_the_same_secret_keeps_the_key_good() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let same = || Entropy::new([5; 24]);
+    let (key, key_id) = gate.administer().unwrap().issue(&new_key("pro"), same(), at(0)).unwrap();
+    let again = gate.administer().unwrap().rotate(key_id, unix_s(60), same(), at(0)).unwrap();
+    assert_eq!(key.expose(), again.expose());
+    assert!(check(&gate, &key, at(0)).admitted() && check(&gate, &key, at(60)).admitted());
+}
+
+#[test]
+fn a_gate_without_hints_shows_none() {
+    let plans = plans();
+    let config = GateConfig { hints: false, ..config(64, &plans) };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    drop(Gate::create(&memory[..], &config, peppers(&[OLD])).unwrap());
+    let gate = attach(&memory);
+    let (key, key_id) = issue(&gate);
+    assert!(check(&gate, &key, at(0)).admitted());
+    assert_eq!(gate.key(key_id, at(0)).unwrap().last_characters, None);
+    assert_eq!(memory.len(), RECORDS_AT + 64);
 }

@@ -27,6 +27,13 @@ fn each_subject_has_a_quota_of_its_own() {
 }
 
 #[test]
+fn a_table_tells_what_it_was_made_for() {
+    let limiter = limiter("sliding 3/minute, 5/hour", 100);
+    assert_eq!((limiter.capacity(), limiter.layout().windows().len()), (100, 2));
+    assert_eq!(limiter.policy(), Some("sliding 3/minute, 5/hour".parse().unwrap()));
+}
+
+#[test]
 fn a_peek_a_refused_cost_and_a_free_request_take_no_slot() {
     let limiter = limiter("3/minute", 8);
     assert!(limiter.peek(b"a", 3, at(0)).admitted());
@@ -104,8 +111,12 @@ fn slots_of_expired_subjects_are_used_again() {
     for minute in 0..50 {
         for subject in 0..64u32 {
             let name = [subject.to_le_bytes(), u32::to_le_bytes(minute)].concat();
-            let verdict = limiter.check(&name, 1, at(u64::from(minute) * 120));
-            assert_ne!(verdict.outcome(), Outcome::Full, "minute {minute}, subject {subject}");
+            // Whoever had the slot before, its new subject finds it again.
+            for left in [2, 1, 0] {
+                let verdict = limiter.check(&name, 1, at(u64::from(minute) * 120));
+                let now = (verdict.outcome(), verdict.remaining());
+                assert_eq!(now, (Outcome::Admitted, left), "minute {minute}, subject {subject}");
+            }
         }
     }
 }
@@ -147,6 +158,56 @@ fn the_claims_of_the_dead_hold_nobody_up() {
     let limiter = Limiter::attach(&memory[..]).unwrap();
     assert_eq!(refused(&limiter, capacity, at(0)), 0);
     assert_eq!(limiter.live(at(0)), u64::from(capacity));
+}
+
+/// The slots of a table, each as tag and tally: after a header of two lines, before the claims.
+fn slots(memory: &[Line], limiter: &Limiter<&[Line]>) -> Vec<[u64; 2]> {
+    let lines = usize::try_from(limiter.slots_total()).unwrap() / 4;
+    let words = memory[2..2 + lines].iter().flat_map(Line::words).map(|word| word.load(SeqCst));
+    words.collect::<Vec<_>>().chunks(2).map(|slot| [slot[0], slot[1]]).collect()
+}
+
+/// What an inserter leaves that was killed with its mark in a slot: the stamp all ones.
+fn mark(memory: &[Line], slot: usize) {
+    memory[2 + slot / 4].words()[slot % 4 * 2 + 1].store(u64::MAX, SeqCst);
+}
+
+#[test]
+fn the_mark_of_a_dead_inserter_is_nobodys_count() {
+    let policy: Policy = "3/minute".parse().unwrap();
+    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(4)).map(|_| Line::new()).collect();
+    let limiter = Limiter::create(&memory[..], &policy, 4, [7; 16]).unwrap();
+    limiter.check(b"a", 1, at(0));
+    let slot = slots(&memory, &limiter).iter().position(|slot| slot[1] != 0).unwrap();
+    mark(&memory, slot);
+    assert_eq!(limiter.live(at(0)), 0);
+    assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), 3);
+    assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), 2);
+    assert_eq!((limiter.check(b"a", 1, at(0)).remaining(), limiter.live(at(0))), (1, 1));
+    assert!(slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX), "the mark is gone");
+}
+
+/// Two buckets, full but for the mark of a dead inserter, which lies in one of them: a newcomer finds its slot, be it in
+/// its first bucket or in its second.
+#[test]
+fn the_slot_of_a_dead_inserter_is_had_from_both_buckets() {
+    let policy: Policy = "3/minute".parse().unwrap();
+    let admitted = |newcomer: u32, marked: usize| {
+        let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(10)).map(|_| Line::new()).collect();
+        let limiter = Limiter::create(&memory[..], &policy, 10, [7; 16]).unwrap();
+        refused(&limiter, 1000, at(0));
+        assert_eq!((limiter.live(at(0)), limiter.slots_total()), (16, 16));
+        mark(&memory, marked);
+        limiter.check(&newcomer.to_le_bytes(), 1, at(0)).admitted()
+    };
+    let mut from_both = 0;
+    for newcomer in 1000..1020 {
+        // A slot of each bucket.
+        let [one, other] = [0, 15].map(|marked| admitted(newcomer, marked));
+        assert!(one || other, "{newcomer}");
+        from_both += usize::from(one && other);
+    }
+    assert!(from_both > 3, "about half have two buckets");
 }
 
 #[test]

@@ -182,6 +182,10 @@ fn a_gate_needs_its_prefix_its_first_plan_and_a_pepper() {
     assert_eq!(said(plan, 0), Some(AttachError::Geometry { what: "first plan", value: 0 }));
     let wrong = Gate::attach(&memory[..], Peppers::new(&[[2; 32], [3; 32]]).unwrap()).err();
     assert_eq!(wrong, Some(AttachError::WrongPepper { given: 2 }));
+    // Without a line for plans.
+    let header = |lines: u64| with_word(&memory, open_gate, 3, |word| word & LOW | lines << 32);
+    assert_eq!(header(6), Some(AttachError::Geometry { what: "capacity", value: CAPACITY.into() }));
+    assert!(matches!(header(8), Some(AttachError::Truncated { .. })));
     // A flag of a later version.
     let flags = with_word(&memory, open_gate, 4, |word| word | 2);
     assert_eq!(flags, Some(AttachError::Geometry { what: "capacity", value: CAPACITY.into() }));
@@ -195,6 +199,20 @@ fn a_table_is_the_same_in_memory_that_was_used_before() {
         used.iter().flat_map(Line::words).for_each(|word| word.store(u64::MAX, SeqCst));
         create(&used).unwrap();
         assert!(image(&used) == image(&fresh));
+    }
+}
+
+#[test]
+fn a_limiter_has_a_header_of_two_lines_or_more() {
+    let lines = Limiter::<&[Line]>::lines(CAPACITY);
+    for header_lines in [0, 1, 2, 3, 64] {
+        let memory = memory(lines - 2 + header_lines.max(2));
+        let made = Limiter::create_after(&memory[..], header_lines, &policy(), CAPACITY, [7; 16]).map(drop);
+        if header_lines < 2 {
+            assert_eq!(made, Err(CreateError::Size { lines: memory.len(), needed: lines }));
+        } else {
+            assert_eq!((made, open_limiter(&memory)), (Ok(()), None));
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use keytally::gate::{AdminError, Flaw, FlawKind};
 use keytally::header::TableKind;
 use keytally::http::BufferTooSmall;
 use keytally::{
-    AttachError, CreateError, KeyError, KeyId, KeyIdError, Name, Outcome, PepperTooShort, Peppers,
+    AttachError, CreateError, Entropy, KeyError, KeyId, KeyIdError, Name, Outcome, PepperTooShort, Peppers,
     PeppersError, Policy, Reason,
 };
 
@@ -110,6 +110,7 @@ fn of_a_text_that_is_no_key_id_pepper_or_policy() {
 fn of_a_key_id_and_a_name() {
     let env = Name::new("live").unwrap();
     assert_eq!(format!("{env} {env:?} {} {:?}", id(), id()), "live live 0000000000z 0000000000z");
+    assert_eq!(format!("{:?}", Entropy::new([0xa7; 24])), "Entropy(…)", "and what may not isn't");
 }
 
 #[test]

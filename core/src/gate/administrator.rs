@@ -541,6 +541,8 @@ mod tests {
                         "{number} of {records}"
                     );
                     assert_eq!(low(id.number()), ending);
+                    let before = id.number().saturating_sub(1 << 32);
+                    assert!(before < cell.start || before == 0, "it is the first");
                 }
                 if number > 0 {
                     assert_eq!(scale(cell.start - 1, u64::from(records)), u64::from(number) - 1);
