@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo};
+use crate::step::FULL;
 use crate::tools::{self, Found};
 use crate::{header, install};
 
@@ -92,7 +93,11 @@ pub(crate) fn c(found: &[Found]) -> Result<String> {
             runs += prefix.find_package(compiler, link)?;
         }
     }
-    Ok(format!("{runs} programs run"))
+    if !found.iter().any(|(name, _)| *name == FULL) {
+        return Ok(format!("{runs} programs run"));
+    }
+    prefix.same_by_cargo_c()?;
+    Ok(format!("{runs} programs run; cargo-c installs the same"))
 }
 
 /// The wrapper for C++.
@@ -255,6 +260,35 @@ impl Prefix {
         command::run(run).map(drop)
     }
 
+    /// `cargo cinstall` puts the same files in the same places, with the same name for the loader.
+    fn same_by_cargo_c(&self) -> Result<()> {
+        let destdir = self.folder.join("cargo-c");
+        let mut install = Command::new(tools::cargo_c()?);
+        install.args([
+            "cinstall",
+            "--release",
+            "--manifest-path",
+            "ffi-c/Cargo.toml",
+            "--target-dir",
+            "target/cargo-c",
+        ]);
+        install.arg("--destdir").arg(&destdir).args(["--prefix", "/", "--libdir", "/lib"]);
+        command::run(install)?;
+        let ours = files(&self.prefix)?;
+        let theirs = files(&destdir)?;
+        ensure!(ours == theirs, "cargo xtask install puts {ours:#?} there, and cargo cinstall {theirs:#?}");
+        let soname = |root: &Path| -> Result<Option<String>> {
+            let mut dynamic = Command::new("objdump");
+            dynamic.arg("-p").arg(root.join("lib/libkeytally.so"));
+            Ok(command::run(dynamic)?.lines().find(|line| line.contains("SONAME")).map(str::to_owned))
+        };
+        ensure!(
+            soname(&self.prefix)?.is_some() && soname(&self.prefix)? == soname(&destdir)?,
+            "the SONAMEs differ"
+        );
+        Ok(())
+    }
+
     /// A project in CMake that finds the library, in C and in C++.
     fn find_package(&self, compiler: &str, link: &str) -> Result<u32> {
         let folder = self.folder.join(format!("cmake-{compiler}-{link}"));
@@ -273,6 +307,24 @@ impl Prefix {
         }
         Ok(2)
     }
+}
+
+/// Every file and link under a folder, by its path from there, in order.
+fn files(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                folders.push(entry.path());
+            } else {
+                found.push(entry.path().strip_prefix(root)?.to_owned());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// The library without its host part: it asks for nothing but what is named, and works.

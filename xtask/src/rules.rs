@@ -38,6 +38,7 @@ const RULES: &[Rule] = &[
             "core/tests/wiped.rs",
             "host/src/map.rs",
             "ffi-c/src/pointers.rs",
+            "fuzz/targets/src/c_calls.rs",
             "host/tests/allocation.rs",
         ],
     },
@@ -155,13 +156,14 @@ mod tests {
         let wiped = ("core/tests/wiped.rs", "fn f() { unsafe {} }");
         let counts = ("host/tests/allocation.rs", "unsafe impl GlobalAlloc for Counts {}");
         let pointers = ("ffi-c/src/pointers.rs", "pub const unsafe fn from_raw() {}");
+        let hostile = ("fuzz/targets/src/c_calls.rs", "fn f() { unsafe {} }");
         let core = ("core/src/lib.rs", "#![forbid(unsafe_code)] // unsafe");
-        assert!(faults("unsafe code", &[wiped, map, pointers, counts, core]).is_empty());
+        assert!(faults("unsafe code", &[wiped, map, pointers, hostile, counts, core]).is_empty());
         let x = ("core/tests/x.rs", "\nunsafe impl Send for X {}");
         assert_eq!(
-            faults("unsafe code", &[wiped, map, pointers, counts, x]),
+            faults("unsafe code", &[wiped, map, pointers, hostile, counts, x]),
             [
-                "core/tests/x.rs:2: unsafe code may stand only in core/tests/wiped.rs and host/src/map.rs and ffi-c/src/pointers.rs and host/tests/allocation.rs"
+                "core/tests/x.rs:2: unsafe code may stand only in core/tests/wiped.rs and host/src/map.rs and ffi-c/src/pointers.rs and fuzz/targets/src/c_calls.rs and host/tests/allocation.rs"
             ]
         );
     }

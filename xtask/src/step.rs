@@ -26,7 +26,7 @@ pub(crate) struct Step {
 }
 
 /// The environment variable that tells tests to run in their long form.
-const FULL: &str = "KEYTALLY_FULL";
+pub(crate) const FULL: &str = "KEYTALLY_FULL";
 
 /// What a step does. Work that passes answers with a few words for the table, such as `12 tests`.
 #[derive(Debug)]

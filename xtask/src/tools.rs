@@ -151,6 +151,23 @@ pub(crate) fn cargo_fuzz() -> Result<Found> {
     Ok(("KEYTALLY_TEST_CARGO_FUZZ", from_crates("cargo-fuzz")?))
 }
 
+/// The other way to install a library for C, from crates.io into `target/tools`: `cargo-cinstall`. Minutes to build, so only long
+/// forms need it. It is the last version that the minimum of Rust's versions that CI has can build.
+pub(crate) fn cargo_c() -> Result<PathBuf> {
+    let local = std::path::absolute("target/tools/bin/cargo-cinstall")?;
+    if let Some(program) = on_path("cargo-cinstall").or_else(|| local.is_file().then(|| local.clone())) {
+        return Ok(program);
+    }
+    if !Path::new("/usr/include/openssl/ssl.h").exists() {
+        apt_install("OpenSSL's headers", "libssl-dev")?;
+    }
+    let mut install = cargo();
+    install.args(["install", "--quiet", "--locked", "--root", "target/tools"]);
+    install.args(["cargo-c", "--version", "=0.10.24+cargo-0.98.0"]);
+    command::run(install).context("cargo-c is missing: `cargo install cargo-c` must work")?;
+    Ok(local)
+}
+
 /// The maker of mutants, from crates.io into `target/tools`.
 pub(crate) fn cargo_mutants() -> Result<Found> {
     Ok(("KEYTALLY_TEST_CARGO_MUTANTS", from_crates("cargo-mutants")?))

@@ -11,17 +11,20 @@
 //! | [`headers()`] | a policy and a few calls | the model's header block; each field read back |
 //! | [`limiter_calls()`] | calls on a small limiter, by clocks that disagree | a model of each subject |
 //! | [`gate_calls()`] | calls on a small gate, an administrator's too | a model of each key |
+//! | [`c_calls()`] | calls on the C library with arguments that are wrong | every call returns, and what fails writes nothing |
 //! | [`open_bytes()`] | a gate or limiter with damage anywhere, or no table at all | a stranger is never admitted, and every call returns |
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a target fails by panicking")]
 #![expect(clippy::missing_panics_doc, reason = "a target fails by panicking")]
 
 mod bytes;
+mod c_calls;
 mod gate;
 mod headers;
 mod limiter;
 mod open;
 mod texts;
 
+pub use c_calls::c_calls;
 pub use gate::gate_calls;
 pub use headers::headers;
 pub use limiter::limiter_calls;
@@ -39,4 +42,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("limiter_calls", limiter_calls),
     ("gate_calls", gate_calls),
     ("open_bytes", open_bytes),
+    ("c_calls", c_calls),
 ];
