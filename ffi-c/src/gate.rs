@@ -361,3 +361,29 @@ pub extern "C" fn kt_gate_reset(
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        KT_GATE_HANDLE_SIZE, KT_GATE_PLAN_SLOTS, KT_HANDLE_ALIGN, KT_KEY_SIZE, KT_LIMITER_HANDLE_SIZE,
+        KT_TABLE_ALIGN,
+    };
+
+    #[test]
+    fn the_page_of_limits_says_what_c_sees() {
+        let page = include_str!("../../LIMITS.md");
+        for row in [
+            format!(
+                "| a limiter's handle in C | {KT_LIMITER_HANDLE_SIZE} bytes at a multiple of {KT_HANDLE_ALIGN} |"
+            ),
+            format!(
+                "| a gate's handle in C | {KT_GATE_HANDLE_SIZE} bytes at a multiple of {KT_HANDLE_ALIGN} |"
+            ),
+            format!("| a table's memory in C | at a multiple of {KT_TABLE_ALIGN} bytes |"),
+            format!("| plans of a gate in memory made from C | {KT_GATE_PLAN_SLOTS} |"),
+            format!("| a key as C gets it | {KT_KEY_SIZE} bytes with its NUL |"),
+        ] {
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+}

@@ -27,6 +27,8 @@ struct Language {
 /// A test program.
 struct Program {
     name: &'static str,
+    /// Its source, where it isn't among the language's tests.
+    source: Option<&'static str>,
     /// A flag of its own.
     flag: Option<&'static str>,
     /// What pkg-config is asked for besides.
@@ -51,10 +53,16 @@ const C: Language = Language {
     standards: &["-std=c11"],
     flags: &["-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-g", "-pthread"],
     programs: &[
-        Program { name: "layout", flag: None, package: None, argument: Argument::Nothing },
-        Program { name: "hostile", flag: None, package: None, argument: Argument::Nothing },
-        Program { name: "calls", flag: None, package: None, argument: Argument::Folder },
-        Program { name: "vectors", flag: None, package: Some("libcjson"), argument: Argument::Vectors },
+        Program { name: "layout", source: None, flag: None, package: None, argument: Argument::Nothing },
+        Program { name: "hostile", source: None, flag: None, package: None, argument: Argument::Nothing },
+        Program { name: "calls", source: None, flag: None, package: None, argument: Argument::Folder },
+        Program {
+            name: "vectors",
+            source: None,
+            flag: None,
+            package: Some("libcjson"),
+            argument: Argument::Vectors,
+        },
     ],
 };
 
@@ -65,14 +73,15 @@ const CPP: Language = Language {
     standards: &["-std=c++17", "-std=c++20"],
     flags: &["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-g", "-pthread"],
     programs: &[
-        Program { name: "consumer", flag: None, package: None, argument: Argument::Nothing },
+        Program { name: "consumer", source: None, flag: None, package: None, argument: Argument::Nothing },
         Program {
             name: "no_exceptions",
+            source: None,
             flag: Some("-fno-exceptions"),
             package: None,
             argument: Argument::Nothing,
         },
-        Program { name: "calls", flag: None, package: None, argument: Argument::Folder },
+        Program { name: "calls", source: None, flag: None, package: None, argument: Argument::Folder },
     ],
 };
 
@@ -87,7 +96,7 @@ pub(crate) fn c(found: &[Found]) -> Result<String> {
     header::check(found)?;
     let prefix = Prefix::new(&C)?;
     prefix.header_by_itself()?;
-    let mut runs = prefix.build_and_run(&C, found)? + bare(&prefix)?;
+    let mut runs = prefix.build_and_run(&C, found)? + bare(&prefix)? + prefix.readme()?;
     for compiler in C.compilers {
         for link in ["keytally", "static"] {
             runs += prefix.find_package(compiler, link)?;
@@ -109,11 +118,19 @@ pub(crate) fn cpp(found: &[Found]) -> Result<String> {
 /// The environment variable of [`workers`].
 const WORKERS: &str = "KEYTALLY_TEST_WORKERS";
 
-/// Builds the processes of the test of interoperation, in C and in C++; gives the folder that holds them.
+/// Builds the processes of the test of interoperation and the example servers, in C and in C++; gives the folder that holds them.
 pub(crate) fn workers() -> Result<Found> {
     let prefix = Prefix::at("interop")?;
-    for (language, name) in [(&C, "in_c"), (&CPP, "in_cpp")] {
-        let program = Program { name: "worker", flag: None, package: None, argument: Argument::Nothing };
+    let worker =
+        |name| Program { name, source: None, flag: None, package: None, argument: Argument::Nothing };
+    let server =
+        |source, package| Program { source: Some(source), package: Some(package), ..worker("server") };
+    for (language, program, name) in [
+        (&C, worker("worker"), "in_c"),
+        (&CPP, worker("worker"), "in_cpp"),
+        (&C, server("integrations/c/server.c", "libmicrohttpd"), "server_in_c"),
+        (&CPP, server("integrations/cpp/server.cpp", "cpp-httplib"), "server_in_cpp"),
+    ] {
         let built =
             prefix.build(language, &program, language.compilers[0], language.standards[0], Kind::Shared)?;
         fs::rename(built, prefix.folder.join(name))?;
@@ -225,7 +242,8 @@ impl Prefix {
                 "-fno-omit-frame-pointer",
             ]);
         }
-        compile.arg(format!("ffi-c/tests/{}/{}.{}", language.name, program.name, language.extension));
+        let source = format!("ffi-c/tests/{}/{}.{}", language.name, program.name, language.extension);
+        compile.arg(program.source.unwrap_or(&source));
         compile.arg("-o").arg(&built);
         for flag in self.pkg_config(program, kind)? {
             compile.arg(match (kind, flag.as_str()) {
@@ -258,6 +276,51 @@ impl Prefix {
         };
         run.env("LD_LIBRARY_PATH", self.prefix.join("lib"));
         command::run(run).map(drop)
+    }
+
+    /// The README's `demo.c`, built by the command that stands below it and asked with a key and without.
+    fn readme(&self) -> Result<u32> {
+        let readme = fs::read_to_string("README.md")?;
+        let blocks = |language: &str| {
+            let fence = format!("```{language}\n");
+            readme.split(&fence).skip(1).filter_map(|rest| rest.split("\n```").next()).collect::<Vec<_>>()
+        };
+        let demo = blocks("c").into_iter().next().context("README.md holds no C")?;
+        let compile = "cc demo.c $(pkg-config --cflags --libs keytally)";
+        ensure!(
+            blocks("sh").iter().any(|block| block.contains(compile)),
+            "README.md doesn't say `{compile}`"
+        );
+
+        let folder = self.folder.join("readme");
+        fs::create_dir(&folder)?;
+        fs::write(folder.join("demo.c"), demo)?;
+        let maker = Program {
+            name: "make_gate",
+            source: None,
+            flag: None,
+            package: None,
+            argument: Argument::Nothing,
+        };
+        let maker = self.build(&C, &maker, C.compilers[0], C.standards[0], Kind::Shared)?;
+        let here = |program: &Path| {
+            let mut command = Command::new(program);
+            command.current_dir(&folder).env("KEYTALLY_PEPPER", "5a".repeat(32));
+            command.env("LD_LIBRARY_PATH", self.prefix.join("lib"));
+            command
+        };
+        let key = command::run(here(&maker))?;
+        let mut shell = here(Path::new("sh"));
+        shell.env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig"));
+        shell.args(["-c", &format!("{compile} && ./a.out {} && ! ./a.out", key.trim())]);
+        let said = command::run(shell)?;
+        for line in ["200", "X-RateLimit-Remaining: 999", "401", r#"{"error": "Missing X-API-Key header"}"#] {
+            ensure!(
+                said.lines().any(|found| found.trim() == line),
+                "README's demo.c doesn't say {line}:\n{said}"
+            );
+        }
+        Ok(2)
     }
 
     /// `cargo cinstall` puts the same files in the same places, with the same name for the loader.

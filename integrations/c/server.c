@@ -1,0 +1,127 @@
+/*
+ * An API that asks Keytally first, with libmicrohttpd: GET /api/v1/contacts for whoever holds a key.
+ *
+ *     cc server.c -o server $(pkg-config --cflags --libs keytally libmicrohttpd)
+ *     KEYTALLY_PEPPER=... ./server api.gate 8080
+ *
+ * The gate and its keys come from the command line (`keytally create`, `keytally issue`); what is done there, a key that is
+ * revoked say, holds for this server's next request.
+ */
+#include <keytally.h>
+
+#include <microhttpd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#define CONTACTS "{\"contacts\": [{\"name\": \"Ada\"}, {\"name\": \"Grace\"}]}"
+#define NOT_FOUND "{\"error\": \"Not found\"}"
+#define BROKEN "{\"error\": \"Internal server error\"}"
+
+/** The X-API-Key headers of a request: two are one too many, since the next server might pick the other one. */
+struct api_keys {
+    const char *first;
+    size_t len;
+    unsigned count;
+};
+
+static enum MHD_Result count_api_key(void *context, enum MHD_ValueKind kind, const char *name, size_t name_len,
+                                     const char *value, size_t value_len) {
+    (void)kind;
+    struct api_keys *keys = context;
+    if (name_len != strlen("X-API-Key") || strncasecmp(name, "X-API-Key", name_len) != 0) return MHD_YES;
+    if (keys->count++ == 0) {
+        keys->first = value == NULL ? "" : value;
+        keys->len = value_len;
+    }
+    return MHD_YES;
+}
+
+/** Sets the header fields of a verdict, one after another. */
+static int set_headers(struct MHD_Response *response, const kt_verdict *verdict) {
+    char headers[KT_HEADERS_SIZE];
+    size_t written;
+    if (kt_verdict_headers(verdict, headers, sizeof headers, &written) != KT_OK) return 0;
+    for (char *line = headers, *end; (end = strstr(line, "\r\n")) != NULL; line = end + 2) {
+        char *value = strstr(line, ": ");
+        *end = *value = 0;
+        if (MHD_add_response_header(response, line, value + 2) != MHD_YES) return 0;
+    }
+    return 1;
+}
+
+/** Sends a body that is always there, with the verdict's header fields where there is a verdict. */
+static enum MHD_Result respond(struct MHD_Connection *connection, unsigned status, const char *body,
+                               const kt_verdict *verdict) {
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(strlen(body), (void *)(size_t)body, MHD_RESPMEM_PERSISTENT);
+    if (response == NULL) return MHD_NO;
+    enum MHD_Result result = MHD_NO;
+    if (MHD_add_response_header(response, "Content-Type", "application/json") == MHD_YES &&
+        (verdict == NULL || set_headers(response, verdict)))
+        result = MHD_queue_response(connection, status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+static enum MHD_Result answer(void *context, struct MHD_Connection *connection, const char *path, const char *method,
+                              const char *version, const char *upload, size_t *upload_len, void **state) {
+    (void)version;
+    (void)upload;
+    static int seen;
+    if (*state == NULL) { /* The headers are here; the body, if there is one, comes with further calls. */
+        *state = &seen;
+        return MHD_YES;
+    }
+    if (*upload_len > 0) {
+        *upload_len = 0;
+        return MHD_YES;
+    }
+
+    struct api_keys keys = {NULL, 0, 0};
+    MHD_get_connection_values_n(connection, MHD_HEADER_KIND, count_api_key, &keys);
+    kt_verdict verdict;
+    kt_status status = keys.count > 1 ? kt_verdict_duplicate_header(kt_now_ms(), &verdict)
+                                      : kt_gate_check(context, (const uint8_t *)keys.first, keys.len, 1, kt_now_ms(), &verdict);
+    if (status != KT_OK) {
+        fprintf(stderr, "check: %s\n", kt_status_message(status));
+        return respond(connection, 500, BROKEN, NULL);
+    }
+    if (verdict.outcome != KT_ADMITTED) return respond(connection, verdict.http_status, kt_verdict_body(&verdict), &verdict);
+
+    /* From here on it is the application's. verdict.account tells whose contacts are wanted. */
+    if (strcmp(path, "/api/v1/contacts") != 0) return respond(connection, 404, NOT_FOUND, &verdict);
+    if (strcmp(method, "GET") != 0) return respond(connection, 405, NOT_FOUND, &verdict);
+    return respond(connection, 200, CONTACTS, &verdict);
+}
+
+int main(int count, char **arguments) {
+    if (count != 3) {
+        fprintf(stderr, "usage: KEYTALLY_PEPPER=... %s GATE PORT\n", arguments[0]);
+        return 2;
+    }
+    const char *peppers = getenv("KEYTALLY_PEPPER");
+    kt_gate *gate;
+    kt_status status = kt_gate_open(arguments[1], peppers, peppers == NULL ? 0 : strlen(peppers), &gate);
+    if (status == KT_NULL_POINTER) fprintf(stderr, "KEYTALLY_PEPPER is not set\n");
+    else if (status != KT_OK) fprintf(stderr, "%s: %s\n", arguments[1], kt_status_message(status));
+    if (status != KT_OK) return 1;
+
+    /* Threads share the gate as it is: one handle, no lock. */
+    struct MHD_Daemon *daemon =
+        MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL, (uint16_t)atoi(arguments[2]), NULL, NULL, answer,
+                         gate, MHD_OPTION_THREAD_POOL_SIZE, 4u, MHD_OPTION_END);
+    if (daemon == NULL) {
+        fprintf(stderr, "cannot listen on port %s\n", arguments[2]);
+        kt_gate_close(gate);
+        return 1;
+    }
+    printf("http://127.0.0.1:%u/api/v1/contacts\n", MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_BIND_PORT)->port);
+    fflush(stdout);
+    while (getchar() != EOF) {
+    } /* Until standard input ends. */
+    MHD_stop_daemon(daemon);
+    kt_gate_close(gate);
+    return 0;
+}
