@@ -402,6 +402,18 @@ mod tests {
     }
 
     #[test]
+    fn whole_windows_are_counted_whatever_their_length() {
+        for length in [1, 2, 59, 60, 61, 3599, 3600, 3601, 86_399, 86_400, 86_401, MAX_WINDOW_S] {
+            let window = Window::from_seconds(length).unwrap();
+            for count in [0, 1, 2, 1000] {
+                let seconds = count * u64::from(length);
+                let counted = [seconds, seconds + u64::from(length) - 1, seconds + u64::from(length)];
+                assert_eq!(counted.map(|seconds| window.whole_in(seconds)), [count, count, count + 1]);
+            }
+        }
+    }
+
+    #[test]
     fn every_error_names_its_part() {
         use PolicyErrorKind::{
             Duplicate, Empty, Limit, NotNested, Syntax, TooLong, TooManyQuotas, Unit, Window,

@@ -34,6 +34,15 @@ fn a_table_tells_what_it_was_made_for() {
 }
 
 #[test]
+fn a_verdict_repeats_what_was_asked_and_tells_the_time_that_holds() {
+    let limiter = limiter("3/minute", 8);
+    let verdict = limiter.check(b"a", 2, at(61));
+    assert_eq!((verdict.cost(), verdict.now(), verdict.quotas().time()), (2, at(61), at(61)));
+    let late = limiter.check(b"a", 4, at(59));
+    assert_eq!((late.cost(), late.now(), late.quotas().time()), (4, at(59), at(60)), "the tally's own");
+}
+
+#[test]
 fn a_peek_a_refused_cost_and_a_free_request_take_no_slot() {
     let limiter = limiter("3/minute", 8);
     assert!(limiter.peek(b"a", 3, at(0)).admitted());
