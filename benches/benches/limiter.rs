@@ -232,7 +232,7 @@ impl Minute {
 /// A table that has no room for the subjects that ask, and what that is to those that are in it.
 fn full(bench: &mut Bench) {
     let title = "A full table, by the number of subjects that it was made for";
-    let about = "Subjects of 40 bytes: new ones that are refused, and some of those that are in the table.";
+    let about = "Subjects of 40 bytes: new ones that are refused, those that are in it, and the same ones in a table with room.";
     let mut table = bench.table("limiter/full", "ns", title, about);
     for size in &SIZES[1..] {
         let limiter = limiter(ROOMY, *size);
@@ -259,7 +259,15 @@ fn full(bench: &mut Bench) {
         let hit = asked("in the table", Yes::All, || {
             black_box(limiter.check(next.next().as_bytes(), 1, clock.next())).admitted()
         });
-        table.column(thousands(*size), vec![refusal, hit]);
+        let roomy = self::limiter(ROOMY, 2 * *size);
+        for text in &live {
+            assert!(roomy.check(text.as_bytes(), 1, START).admitted(), "there is room");
+        }
+        let (mut next, mut clock) = (Cycle::new(&live), walk.clock());
+        let elsewhere = asked("in one with room", Yes::All, || {
+            black_box(roomy.check(next.next().as_bytes(), 1, clock.next())).admitted()
+        });
+        table.column(thousands(*size), vec![refusal, hit, elsewhere]);
     }
 }
 

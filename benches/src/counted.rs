@@ -14,7 +14,7 @@ use keytally::{
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (path, times) = (arguments.next(), arguments.next());
-    let path = PATHS.iter().find(|(name, ..)| path.as_deref() == Some(name));
+    let path = PATHS.iter().chain(LINES).find(|(name, ..)| path.as_deref() == Some(name));
     match (path, times.and_then(|times| times.parse().ok())) {
         (Some((_, _, take)), Some(times)) => {
             take(times);
@@ -84,6 +84,36 @@ const PATHS: &[Path] = &[
     }),
 ];
 
+/// Paths of which the cache lines are counted that they bring from memory, in tables that no cache of valgrind's holds. The
+/// subjects and keys are others each time.
+const LINES: &[Path] = &[
+    ("limiter-lines", "Limiter::check, one of many subjects", |times| {
+        let limiter = limiter_for(ROOMY, MANY);
+        let check = |number: u32, now| limiter.check(&number.to_le_bytes(), 1, now);
+        (0..MANY).for_each(|number| assert!(check(number, START).admitted()));
+        let mut number = 0;
+        each(times, |now| {
+            number = (number + STRIDE) % MANY;
+            check(number, now)
+        });
+    }),
+    ("gate-lines", "Gate::check, one of many keys", |times| {
+        let (gate, texts) = gate_for(ROOMY, MANY);
+        let mut text = texts.iter().cycle();
+        each(times, |now| gate.check(text.next().map(|text| &text[..]), 1, now));
+    }),
+    ("text-lines", "reading the keys alone", |times| {
+        let (_, texts) = gate_for(ROOMY, MANY);
+        let mut text = texts.iter().cycle();
+        each(times, |_| text.next().map(|text| text.iter().fold(0, |sum: u8, byte| sum ^ byte)));
+    }),
+];
+
+/// How many are many: a mebibyte of records.
+const MANY: u32 = 1 << 14;
+/// Odd, so that it leads to all of them.
+const STRIDE: u32 = 7919;
+
 /// Limits that no run reaches.
 const ROOMY: &str = "100000/minute, 1000000/hour";
 /// Limits that the first request reaches.
@@ -111,26 +141,52 @@ fn decided(policy: &str, times: u32) {
 }
 
 fn limiter(policy: &str) -> Limiter<Vec<Line>> {
-    let capacity = 20_000;
-    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
-    let policy: Policy = policy.parse().expect("a policy");
-    let limiter = Limiter::create(memory, &policy, capacity, [7; 16]).expect("a limiter");
+    let limiter = limiter_for(policy, 20_000);
     // The subject is there already.
     assert!(limiter.check(SUBJECT, 1, START).admitted());
     limiter
 }
 
+fn limiter_for(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
+    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
+    let policy: Policy = policy.parse().expect("a policy");
+    Limiter::create(memory, &policy, capacity, [7; 16]).expect("a limiter")
+}
+
 fn gate(policy: &str) -> (Gate<Vec<Line>>, Key) {
-    let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
-    let prefix = Name::new("kt").expect("a name");
-    let config = GateConfig { keys: 64, prefix, plans: &plans, plan_slots: 1, hints: false };
-    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    let gate = Gate::create(memory, &config, Peppers::new(&[[5; 32]]).expect("a pepper")).expect("a gate");
-    let new = NewKey { account: 42, env: env(), plan: "default", not_after: 0 };
-    let issued = gate.administer().expect("alone").issue(&new, Entropy::new([7; 24]), START);
-    let (key, _) = issued.expect("room");
+    let gate = empty_gate(policy, 64);
+    let key = issue(&gate, 7);
     assert!(gate.check(Some(key.expose().as_bytes()), 1, START).admitted());
     (gate, key)
+}
+
+/// A gate with so many keys, and their texts in another order than their records.
+fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<[u8; 47]>) {
+    // Half of the records stay free, so that a free one is near.
+    let gate = empty_gate(policy, 2 * keys);
+    let text = |number: u32| {
+        let place = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        issue(&gate, place).expose().as_bytes().try_into().expect("a key's length")
+    };
+    let texts = (0..keys).map(text).collect();
+    (gate, texts)
+}
+
+fn empty_gate(policy: &str, keys: u32) -> Gate<Vec<Line>> {
+    let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
+    let prefix = Name::new("kt").expect("a name");
+    let config = GateConfig { keys, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    Gate::create(memory, &config, Peppers::new(&[[5; 32]]).expect("a pepper")).expect("a gate")
+}
+
+/// Issues a key, in the free record that is next to a place, a fraction of 2^64.
+fn issue(gate: &Gate<Vec<Line>>, place: u64) -> Key {
+    let mut entropy = [7; 24];
+    entropy[..8].copy_from_slice(&place.to_le_bytes());
+    let new = NewKey { account: 42, env: env(), plan: "default", not_after: 0 };
+    let issued = gate.administer().expect("alone").issue(&new, Entropy::new(entropy), START);
+    issued.expect("room").0
 }
 
 fn env() -> Name {

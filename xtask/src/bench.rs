@@ -3,10 +3,14 @@
 //! | file | idea |
 //! |---|---|
 //! | `results.rs` | what was measured, as it is kept in `benches/results.json` |
-//! | `pages.rs` | the results as tables |
+//! | `targets.rs` | what was aimed at, and whether it is held |
+//! | `pages.rs` | the pages and tables |
+//! | `plots.rs` | the pictures |
 
 mod pages;
+mod plots;
 mod results;
+mod targets;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +20,15 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use self::results::{Group, Results};
+use self::results::{Group, Results, Table};
 use crate::command::{self, cargo};
 use crate::{budgets, python, tools};
 
 /// What can be measured.
-const GROUPS: [&str; 8] = ["decide", "limiter", "gate", "crypto", "contention", "flood", FFI, PYTHON];
+const GROUPS: [&str; 9] = ["decide", "limiter", "gate", "crypto", "contention", "flood", LINES, FFI, PYTHON];
+
+/// The group that valgrind measures.
+const LINES: &str = "lines";
 
 /// The group that needs a program in C.
 const FFI: &str = "ffi";
@@ -59,7 +66,7 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
         return budgets::record();
     }
     if wanted.pages {
-        return pages::write(&Results::load()?);
+        return pages::write(&Results::load(Path::new("."))?);
     }
     let Wanted { groups, quick, .. } = wanted;
     let names: Vec<&str> =
@@ -76,6 +83,12 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
     let load = load();
     let mut measured = Vec::new();
     for name in &names {
+        if *name == LINES {
+            let group = lines()?;
+            println!("{}", pages::group(&group));
+            measured.push(group);
+            continue;
+        }
         let file = folder.join(format!("{name}.json"));
         let mut bench = if *name == PYTHON {
             python::bench()?
@@ -112,6 +125,16 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
         pages::write(&results)?;
     }
     Ok(())
+}
+
+/// The cache lines of a check.
+fn lines() -> Result<Group> {
+    let [limiter, gate] = budgets::lines()?;
+    let title = "Cache lines that a check brings from memory";
+    let about = "In valgrind's model of a processor whose caches hold a sixteenth of the table. Without the text that is presented.";
+    let figures = [("Limiter::check", limiter), ("Gate::check", gate)];
+    let table = Table::single(["lines/check", "lines", title, about], "a check", &figures);
+    Ok(Group { group: LINES.to_owned(), tables: vec![table] })
 }
 
 /// Builds the program that calls the library from C.
@@ -176,14 +199,4 @@ fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(program);
     command.args(arguments);
     Ok(command::run(command)?.trim().to_owned())
-}
-
-/// Whether a file is there; the path is from the workspace's folder.
-fn write_if_new(path: &Path, content: &str) -> Result<()> {
-    if fs::read_to_string(path).is_ok_and(|old| old == content) {
-        return Ok(());
-    }
-    fs::write(path, content).with_context(|| format!("cannot write {}", path.display()))?;
-    println!("wrote {}", path.display());
-    Ok(())
 }

@@ -42,6 +42,41 @@ pub(crate) fn record() -> Result<()> {
     Ok(())
 }
 
+/// The cache lines that a check brings from memory, of a limiter and of a gate, in valgrind's model of a processor whose
+/// caches hold next to nothing of the tables.
+pub(crate) fn lines() -> Result<[f64; 2]> {
+    let (_, valgrind) = tools::valgrind()?;
+    build()?;
+    let [limiter, gate, texts] = ["limiter-lines", "gate-lines", "text-lines"].map(|path| -> Result<f64> {
+        let of = |calls| missed_lines(&profile(&valgrind, path, calls, CACHES)?);
+        let (few, more) = (of(1000)?, of(1000 + 5 * CALLS)?);
+        Ok((more - few) as f64 / (5 * CALLS) as f64)
+    });
+    Ok([limiter?, gate? - texts?])
+}
+
+/// First-level caches, and a last level that holds the program and a sixteenth of a table.
+const CACHES: &[&str] = &["--cache-sim=yes", "--I1=32768,8,64", "--D1=8192,8,64", "--LL=65536,16,64"];
+
+/// The lines that a whole run brought from memory, for data.
+fn missed_lines(profile: &str) -> Result<i64> {
+    let line = |name: &str| {
+        let found = profile.lines().find_map(|line| line.strip_prefix(name));
+        found.with_context(|| format!("callgrind tells no {name}"))
+    };
+    let figures = line("events: ")?.split(' ').zip(line("summary: ")?.split(' '));
+    let missed = figures.filter(|(event, _)| ["DLmr", "DLmw"].contains(event));
+    let counts = missed.map(|(_, count)| count.parse()).collect::<Result<Vec<i64>, _>>()?;
+    ensure!(counts.len() == 2, "callgrind has not modelled the caches");
+    Ok(counts.iter().sum())
+}
+
+fn build() -> Result<()> {
+    let mut build = cargo();
+    build.args(["build", "--release", "--package", "keytally-benches", "--bin", "keytally-counted"]);
+    command::run(build).map(drop)
+}
+
 fn valgrind(found: &[Found]) -> Result<std::path::PathBuf> {
     let (_, valgrind) = found.iter().find(|(name, _)| *name == tools::VALGRIND).context("no valgrind")?;
     Ok(valgrind.clone())
@@ -64,9 +99,7 @@ struct Counted {
 
 impl Budgets {
     fn count(valgrind: &Path) -> Result<Self> {
-        let mut build = cargo();
-        build.args(["build", "--release", "--package", "keytally-benches", "--bin", "keytally-counted"]);
-        command::run(build)?;
+        build()?;
         let mut paths = Vec::new();
         for line in command::run(Command::new(PROGRAM))?.lines() {
             let (path, about) = line.split_once('\t').with_context(|| format!("not a path: {line}"))?;
@@ -158,14 +191,19 @@ fn compare(recorded: &Budgets, present: &Budgets) -> Result<String> {
 
 /// The instructions of a whole run, as far as they are the program's own.
 fn instructions(valgrind: &Path, path: &str, calls: u64) -> Result<u64> {
+    own_instructions(&profile(valgrind, path, calls, &[])?)
+}
+
+/// What callgrind writes of a run.
+fn profile(valgrind: &Path, path: &str, calls: u64, options: &[&str]) -> Result<String> {
     let out = tempfile::NamedTempFile::new()?;
     let mut count = Command::new(valgrind);
     count.args(["--tool=callgrind", &format!("--callgrind-out-file={}", out.path().display())]);
-    count.args([PROGRAM, path, &calls.to_string()]);
+    count.args(options).args([PROGRAM, path, &calls.to_string()]);
     // Nothing from outside may lengthen the way to the path.
     count.env_clear();
     command::run(count)?;
-    own_instructions(&fs::read_to_string(out.path())?)
+    Ok(fs::read_to_string(out.path())?)
 }
 
 /// Adds up a file of callgrind's: what functions of the program itself took, but for SHA-256's compression.
@@ -251,6 +289,13 @@ fn=(1)
     fn a_profile_is_added_up_without_what_differs_by_processor() {
         assert_eq!(own_instructions(PROFILE).unwrap(), 12);
         assert!(own_instructions("fn=(1) main\n3 x\n").is_err());
+    }
+
+    #[test]
+    fn lines_are_those_of_data() {
+        let profile = "events: Ir Dr DLmr DLmw\nsummary: 1000 300 20 3\n";
+        assert_eq!(missed_lines(profile).unwrap(), 23);
+        assert!(missed_lines("events: Ir\nsummary: 1000\n").is_err());
     }
 
     fn budgets(compiler: &str, counts: &[(&str, u64)]) -> Budgets {

@@ -1,6 +1,7 @@
 //! What was measured, as it is kept in `benches/results.json`: every page is written from it.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -51,18 +52,32 @@ pub(crate) struct Row {
 }
 
 impl Results {
-    pub(crate) fn load() -> Result<Self> {
-        let text = fs::read_to_string(FILE).with_context(|| format!("cannot read {FILE}"))?;
+    pub(crate) fn load(root: &Path) -> Result<Self> {
+        let text = fs::read_to_string(root.join(FILE)).with_context(|| format!("cannot read {FILE}"))?;
         serde_json::from_str(&text).with_context(|| format!("{FILE} isn't a measurement"))
     }
 
+    /// The table of a name.
+    pub(crate) fn table(&self, name: &str) -> Result<&Table> {
+        let mut tables = self.groups.iter().flat_map(|group| &group.tables);
+        tables.find(|table| table.name == name).with_context(|| format!("{FILE} has no table {name}"))
+    }
+
     pub(crate) fn save(&self) -> Result<()> {
-        let text = serde_json::to_string_pretty(self)?;
+        let text = serde_json::to_string(self)?.replace("{\"name\"", "\n{\"name\"");
         fs::write(FILE, text + "\n").with_context(|| format!("cannot write {FILE}"))
     }
 }
 
 impl Table {
+    /// A table of one figure a row.
+    pub(crate) fn single(head: [&str; 4], column: &str, figures: &[(&str, f64)]) -> Self {
+        let [name, unit, title, about] = head.map(str::to_owned);
+        let row = |&(name, figure): &(&str, f64)| Row { name: name.to_owned(), cells: vec![vec![figure]] };
+        let rows = figures.iter().map(row).collect();
+        Self { name, unit, title, about, columns: vec![column.to_owned()], rows }
+    }
+
     /// The figures of a contender in a column, one a round.
     fn rounds(&self, row: &str, column: &str) -> Result<&[f64]> {
         let missing = || format!("{} has no figure of {row} in column {column}", self.name);
