@@ -41,12 +41,12 @@ const FOLDER: &str = "target/bench";
 
 /// How often each contender gets its turn, and for how many milliseconds.
 const FULL: (u32, u32) = (5, 500);
-const QUICK: (u32, u32) = (3, 80);
+const QUICK: (u32, u32) = (3, 40);
 
 /// What is to be measured.
 #[derive(Debug, Args)]
 pub(crate) struct Wanted {
-    /// Measures for about 3 minutes instead of 15.
+    /// Measures for some minutes instead of 15.
     #[arg(long)]
     quick: bool,
     /// Measures nothing, and writes the pages anew from benches/results.json.
