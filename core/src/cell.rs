@@ -9,18 +9,20 @@ use crate::sync::{AtomicU64, Ordering};
 ///
 /// Each turn is lost to somebody whose charge was written, and charges run out: after at most as many turns as the
 /// smallest limit has units, the answer is a denial, which needs no write.
-#[inline]
 pub(crate) fn update(cell: &AtomicU64, decide: impl Fn(u64) -> Option<Decision>) -> Option<Decision> {
     let mut word = cell.load(Ordering::Acquire);
     loop {
         let decision = decide(word)?;
-        if decision.next == word {
+        if decision.next == word || swap(cell, word, decision.next) {
             return Some(decision);
         }
-        stop(Stop::Decided);
-        match cell.compare_exchange_weak(word, decision.next, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return Some(decision),
-            Err(present) => word = present,
-        }
+        word = cell.load(Ordering::Acquire);
     }
+}
+
+/// Puts `next` in place of the word that was decided on, if it is still there.
+#[inline]
+pub(crate) fn swap(cell: &AtomicU64, word: u64, next: u64) -> bool {
+    stop(Stop::Decided);
+    cell.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
 }

@@ -11,30 +11,27 @@
 //!   when the request is denied.
 //! - Windows that have passed count nothing.
 
-use crate::policy::{Algorithm, Limits, MAX_QUOTAS};
+use crate::policy::{Algorithm, Limits};
 use crate::tally::Layout;
 use crate::time::Timestamp;
 use crate::verdict::{Outcome, Quotas};
 
-/// An answer, and the word that makes it so.
+/// An answer, and the word that makes it so: small enough for two registers. What else there is to know follows from
+/// the word, see [`quotas`] and [`retry_at`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// [`Outcome::Admitted`], [`Outcome::Denied`] or [`Outcome::TooCostly`].
-    pub outcome: Outcome,
     /// What the tally becomes; the same word when nothing changes.
     pub next: u64,
-    /// Each window afterwards.
-    pub quotas: Quotas,
-    /// When a denied request would be admitted if nobody else spent the room. `None` unless denied.
-    pub retry_at: Option<Timestamp>,
     /// What [`settle`] could not charge; 0 from everything else.
     pub uncharged: u32,
+    /// [`Outcome::Admitted`], [`Outcome::Denied`] or [`Outcome::TooCostly`].
+    pub outcome: Outcome,
 }
 
 impl Decision {
-    /// The time that the decision holds for: the caller's, or the tally's own when the caller's is late.
-    pub fn time(&self) -> Timestamp {
-        self.quotas.time
+    #[inline]
+    fn of(outcome: Outcome, next: u64) -> Self {
+        Self { next, uncharged: 0, outcome }
     }
 }
 
@@ -43,7 +40,7 @@ impl Decision {
 pub struct Charge {
     /// The units charged.
     pub cost: u32,
-    /// The time that the decision which charged them held for, [`Decision::time`].
+    /// The time that the decision which charged them held for, [`Quotas::time`].
     pub at: Timestamp,
 }
 
@@ -56,46 +53,44 @@ pub struct Charge {
 /// let policy: Policy = "2/minute, 3/hour".parse()?;
 /// let (layout, limits) = (policy.layout(), policy.limits());
 /// let now = Timestamp::from_unix_s(1_700_000_000);
-/// let first = decide::check(layout, limits, 0, now, 2);
+/// let first = decide::check(layout, &limits, 0, now, 2);
 /// assert_eq!(first.outcome, Outcome::Admitted);
-/// let second = decide::check(layout, limits, first.next, now, 1);
+/// let second = decide::check(layout, &limits, first.next, now, 1);
 /// assert_eq!(second.outcome, Outcome::Denied);
 /// assert_eq!(second.next, first.next);
 /// # Ok::<(), keytally::PolicyError>(())
 /// ```
 #[inline]
-pub fn check(layout: &Layout, limits: Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
-    let mut reading = Reading::of(layout, limits, word, now);
+pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
+    let reading = Reading::of(layout, limits, word, now);
     let outcome = reading.admits(cost);
     if outcome == Outcome::Admitted && cost > 0 {
-        reading.charge(cost);
-        reading.decision(outcome, reading.word, cost)
+        Decision::of(outcome, layout.charged(reading.word, cost))
     } else {
-        reading.decision(outcome, reading.unchanged(word), cost)
+        Decision::of(outcome, reading.unchanged(word))
     }
 }
 
 /// What [`check`] would answer, without the charge.
-pub fn peek(layout: &Layout, limits: Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
-    let reading = Reading::of(layout, limits, word, now);
-    reading.decision(reading.admits(cost), word, cost)
+pub fn peek(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
+    Decision::of(Reading::of(layout, limits, word, now).admits(cost), word)
 }
 
 /// Gives back the units of `charge` to the windows that they were charged in and that still count them.
 ///
 /// A window that has passed since gets nothing: the units were never spent in the one that runs now. The caller
 /// refunds what it charged, once; a count never goes below 0.
-pub fn refund(layout: &Layout, limits: Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
+pub fn refund(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
     let mut reading = Reading::of(layout, limits, word, now);
     let next = if reading.give_back(charge) { reading.word } else { reading.unchanged(word) };
-    reading.decision(Outcome::Admitted, next, 0)
+    Decision::of(Outcome::Admitted, next)
 }
 
 /// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as every
 /// window has room now. What found no room is [`Decision::uncharged`].
 pub fn settle(
     layout: &Layout,
-    limits: Limits,
+    limits: &Limits,
     word: u64,
     now: Timestamp,
     estimate: Charge,
@@ -105,23 +100,35 @@ pub fn settle(
         let rest = Charge { cost: estimate.cost - actual, at: estimate.at };
         return refund(layout, limits, word, now, rest);
     }
-    let mut reading = Reading::of(layout, limits, word, now);
+    let reading = Reading::of(layout, limits, word, now);
     let extra = actual - estimate.cost;
-    let room = reading.remaining.iter().take(layout.len()).min().copied().unwrap_or(0);
-    let charged = extra.min(room);
-    reading.charge(charged);
-    let next = if charged == 0 { reading.unchanged(word) } else { reading.word };
-    let mut decision = reading.decision(Outcome::Admitted, next, 0);
-    decision.uncharged = extra - charged;
-    decision
+    let charged = extra.min(reading.room());
+    let next = if charged == 0 { reading.unchanged(word) } else { layout.charged(reading.word, charged) };
+    Decision { next, uncharged: extra - charged, outcome: Outcome::Admitted }
 }
 
 /// Forgets all counts. The stamp stays, so a late clock can't bring them back.
-pub fn reset(layout: &Layout, limits: Limits, word: u64, now: Timestamp) -> Decision {
-    let mut reading = Reading::of(layout, limits, word, now);
-    reading.word = layout.unused(layout.stamp(reading.word));
-    reading.remaining = Reading::measure(layout, &reading.limits, reading.word, reading.time_ms);
-    reading.decision(Outcome::Admitted, reading.word, 0)
+pub fn reset(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Decision {
+    let reading = Reading::of(layout, limits, word, now);
+    Decision::of(Outcome::Admitted, layout.unused(layout.stamp(reading.word)))
+}
+
+/// Each window of a tally at a moment. Of a [`Decision`]'s next word, at the time that it was made for: each window
+/// after it.
+#[inline(always)]
+pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Quotas {
+    let reading = Reading::of(layout, limits, word, now);
+    Quotas::of(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
+}
+
+/// When every window will have room for `cost`, at most each limit, if nothing more is spent; the present when they have
+/// room now.
+///
+/// It is the last of the windows to have room that counts: none of the others has less room then than before.
+pub fn retry_at(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Timestamp {
+    let reading = Reading::of(layout, limits, word, now);
+    let rooms = (0..layout.len()).map(|place| reading.room_at_ms(place, cost));
+    Timestamp::from_unix_ms(rooms.fold(reading.time_ms, u64::max))
 }
 
 /// The word that a tally should have had if no clock had been wrong; the same word unless its stamp lies ahead of
@@ -137,38 +144,22 @@ pub(crate) fn heal(layout: &Layout, word: u64, now: Timestamp) -> u64 {
 /// What a tally says at a moment: its counts in the windows that run then, and what they leave.
 struct Reading<'l> {
     layout: &'l Layout,
-    limits: Limits,
+    limits: &'l Limits,
     /// The tally, brought to that moment.
     word: u64,
     /// The moment itself, in Unix milliseconds: within the unit that the word's stamp names.
     time_ms: u64,
     /// Whether the tally's stamp came from a wrong clock and was replaced.
     healed: bool,
-    remaining: [u32; MAX_QUOTAS],
 }
 
 impl<'l> Reading<'l> {
-    #[inline]
-    fn of(layout: &'l Layout, limits: Limits, word: u64, now: Timestamp) -> Self {
-        let asked = layout.stamp_at(now);
-        let held = layout.stamp(word);
-        let (mut brought, mut time_ms, mut healed) = (word, now.unix_ms(), false);
-        if asked == layout.last_stamp() {
-            time_ms = time_ms.min(layout.stamp_start_ms(asked + 1) - 1);
-        }
-        if held < asked {
-            brought = layout.rolled(word, asked);
-        } else if held > asked {
-            healed = held - asked > layout.tolerance();
-            if healed {
-                brought = layout.with_stamp(word, asked);
-            } else {
-                time_ms = layout.stamp_start_ms(held);
-            }
-        }
-        let limits = layout.clamp(limits);
-        let remaining = Self::measure(layout, &limits, brought, time_ms);
-        Self { layout, limits, word: brought, time_ms, healed, remaining }
+    #[inline(always)]
+    fn of(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
+        // Most often the tally was charged before in the very unit that runs now.
+        let (word, time_ms, healed) =
+            if layout.is_within(word, now) { (word, now.unix_ms(), false) } else { bring(layout, word, now) };
+        Self { layout, limits, word, time_ms, healed }
     }
 
     /// The next word when nothing was charged: the word itself, but with the present stamp if its own came from a
@@ -178,46 +169,38 @@ impl<'l> Reading<'l> {
         if self.healed { self.word } else { word }
     }
 
-    /// What the counts leave: the limit less the units that count against it.
-    #[inline]
-    fn measure(layout: &Layout, limits: &Limits, word: u64, time_ms: u64) -> [u32; MAX_QUOTAS] {
-        let mut remaining = [0; MAX_QUOTAS];
-        for (place, remaining) in remaining.iter_mut().enumerate().take(layout.len()) {
-            let current = layout.current(word, place);
-            let used = match layout.previous(word, place) {
-                0 => current,
-                previous => current.saturating_add(overlapping(layout, place, word, time_ms, previous)),
-            };
-            *remaining = limits.0[place].saturating_sub(used);
-        }
-        remaining
+    /// The limit of the window at `place`, not above what its count can hold: a sum then never runs into the next field.
+    #[inline(always)]
+    fn limit(&self, place: usize) -> u32 {
+        self.layout.counts().limit(self.limits, place)
     }
 
-    #[inline]
-    fn window_start_ms(&self, place: usize) -> u64 {
-        window_start_ms(self.layout, place, self.word)
+    /// What the count leaves: the limit less the units that count against it.
+    #[inline(always)]
+    fn remaining(&self, place: usize) -> u32 {
+        self.limit(place).saturating_sub(self.layout.used(self.word, place, self.time_ms))
+    }
+
+    /// The room that every window has.
+    #[inline(always)]
+    fn room(&self) -> u32 {
+        match self.layout.algorithm() {
+            Algorithm::Fixed => {
+                let mut room = u32::MAX;
+                for place in 0..self.layout.len() {
+                    let current = self.layout.counts().current(self.word, place);
+                    room = room.min(self.limit(place).saturating_sub(current));
+                }
+                room
+            }
+            Algorithm::Sliding => sliding_room(self.layout, self.limits, self.word, self.time_ms),
+        }
     }
 
     /// Whether every window has room for `cost`.
-    #[inline]
+    #[inline(always)]
     fn admits(&self, cost: u32) -> Outcome {
-        let places = 0..self.layout.len();
-        if places.clone().all(|place| cost <= self.remaining[place]) {
-            Outcome::Admitted
-        } else if places.clone().any(|place| cost > self.limits.0[place]) {
-            Outcome::TooCostly
-        } else {
-            Outcome::Denied
-        }
-    }
-
-    /// Adds `cost` to every window, which has been found to have room for it.
-    #[inline]
-    fn charge(&mut self, cost: u32) {
-        self.word = self.layout.charged(self.word, cost);
-        for remaining in &mut self.remaining[..self.layout.len()] {
-            *remaining -= cost;
-        }
+        if cost <= self.room() { Outcome::Admitted } else { refusal(self.layout, self.limits, cost) }
     }
 
     /// Takes the units of `charge` out of the counts that hold them, and tells whether any did.
@@ -232,89 +215,73 @@ impl<'l> Reading<'l> {
                     Some(1) => true,
                     _ => continue,
                 };
-            let count = if previous { layout.previous(before, place) } else { layout.current(before, place) };
+            let counts = layout.counts();
+            let count = if previous { counts.previous(before, place) } else { counts.current(before, place) };
             if count > 0 {
                 self.word = layout.given_back(self.word, place, previous, charge.cost.min(count));
             }
         }
-        self.remaining = Self::measure(layout, &self.limits, self.word, self.time_ms);
         self.word != before
     }
 
     /// The earliest moment, in Unix milliseconds, at which the window at `place` has room for `cost` if nothing more
     /// is spent; the present when it has room now. `cost` is at most the limit.
     fn room_at_ms(&self, place: usize, cost: u32) -> u64 {
-        if cost <= self.remaining[place] {
+        if cost <= self.remaining(place) {
             return self.time_ms;
         }
         let length = self.layout.windows()[place].ms();
-        let start = self.window_start_ms(place);
+        let start = self.time_ms - self.layout.elapsed_ms(place, self.time_ms);
         // How long into a window until `count` units of the window before weigh at most `room`:
         // ceil(count·(L − e) / L) ≤ room holds from e = L − floor(room·L / count) on.
         let fades = |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
         match self.layout.algorithm() {
             Algorithm::Fixed => start + length,
             Algorithm::Sliding => {
-                let limit = u64::from(self.limits.0[place]);
-                let current = u64::from(self.layout.current(self.word, place));
+                let limit = u64::from(self.limit(place));
+                let current = u64::from(self.layout.counts().current(self.word, place));
                 match limit.checked_sub(current + u64::from(cost)) {
-                    Some(room) => start + fades(u64::from(self.layout.previous(self.word, place)), room),
+                    Some(room) => {
+                        start + fades(u64::from(self.layout.counts().previous(self.word, place)), room)
+                    }
                     None => start + length + fades(current, limit - u64::from(cost)),
                 }
             }
         }
     }
-
-    #[inline]
-    fn decision(&self, outcome: Outcome, next: u64, cost: u32) -> Decision {
-        let layout = self.layout;
-        let mut quotas = Quotas {
-            windows: layout.all_windows(),
-            limits: self.limits.0,
-            remaining: self.remaining,
-            len: layout.len_u8(),
-            lacking: 0,
-            lasting: 0,
-            time: Timestamp::from_unix_ms(self.time_ms),
-        };
-        if layout.algorithm() == Algorithm::Sliding {
-            for place in 0..layout.len() {
-                quotas.lasting |= u8::from(layout.current(self.word, place) > 0) << place;
-            }
-        }
-        let mut retry_at = None;
-        if outcome == Outcome::Denied {
-            for place in 0..layout.len() {
-                quotas.lacking |= u8::from(cost > self.remaining[place]) << place;
-            }
-            retry_at = self.retry_at(cost);
-        }
-        Decision { outcome, next, quotas, retry_at, uncharged: 0 }
-    }
-
-    /// When every window will have room for `cost`: it is the last of them that counts, since none of the others
-    /// has less room then than before.
-    #[cold]
-    fn retry_at(&self, cost: u32) -> Option<Timestamp> {
-        let rooms = (0..self.layout.len()).map(|place| self.room_at_ms(place, cost));
-        rooms.max().map(Timestamp::from_unix_ms)
-    }
 }
 
-/// The part of the previous window's count that still overlaps the last full window length. Rounded up, so that a
-/// fraction never admits more.
-///
-/// A count has at most 32 bits and a window at most 2^31.4 milliseconds, so the product fits; and the weighted count is
-/// at most the count.
-fn overlapping(layout: &Layout, place: usize, word: u64, time_ms: u64, previous: u32) -> u32 {
-    let length = layout.windows()[place].ms();
-    let overlap = length - (time_ms - window_start_ms(layout, place, word));
-    u32::try_from((u64::from(previous) * overlap).div_ceil(length)).unwrap_or(previous)
+/// The room that every window of a sliding layout has.
+#[inline(never)]
+fn sliding_room(layout: &Layout, limits: &Limits, word: u64, time_ms: u64) -> u32 {
+    let reading = Reading { layout, limits, word, time_ms, healed: false };
+    (0..layout.len()).fold(u32::MAX, |least, place| least.min(reading.remaining(place)))
 }
 
-/// When the window at `place` began that the word's stamp lies in, in Unix milliseconds.
-fn window_start_ms(layout: &Layout, place: usize, word: u64) -> u64 {
-    layout.window_index(place, layout.stamp(word)) * layout.windows()[place].ms()
+/// Why a cost that some window has no room for is not admitted.
+#[inline(never)]
+fn refusal(layout: &Layout, limits: &Limits, cost: u32) -> Outcome {
+    let too_costly = (0..layout.len()).any(|place| cost > layout.counts().limit(limits, place));
+    if too_costly { Outcome::TooCostly } else { Outcome::Denied }
+}
+
+/// The tally brought to another unit than that of its stamp, the moment that it is for, and whether its stamp came from a
+/// wrong clock and was replaced.
+#[inline(never)]
+fn bring(layout: &Layout, word: u64, now: Timestamp) -> (u64, u64, bool) {
+    let asked = layout.stamp_at(now);
+    let held = layout.stamp(word);
+    let mut time_ms = now.unix_ms();
+    if asked == layout.last_stamp() {
+        time_ms = time_ms.min(layout.stamp_start_ms(asked + 1) - 1);
+    }
+    if held <= asked {
+        (layout.rolled(word, asked), time_ms, false)
+    } else if held - asked > layout.tolerance() {
+        (layout.with_stamp(word, asked), time_ms, true)
+    } else {
+        (word, layout.stamp_start_ms(held), false)
+    }
 }
 
 #[cfg(test)]
@@ -330,12 +297,23 @@ mod tests {
 
     /// Checks one unit `times` times at `now` and gives the last decision.
     fn spend(policy: &Policy, mut word: u64, now: Timestamp, times: u32) -> Decision {
-        let mut last = peek(policy.layout(), policy.limits(), word, now, 1);
+        let mut last = peek(policy.layout(), &policy.limits(), word, now, 1);
         for _ in 0..times {
-            last = check(policy.layout(), policy.limits(), word, now, 1);
+            last = check(policy.layout(), &policy.limits(), word, now, 1);
             word = last.next;
         }
         last
+    }
+
+    /// What each window has left.
+    fn left(policy: &Policy, word: u64, now: Timestamp) -> [u32; 2] {
+        let quotas = quotas(policy.layout(), &policy.limits(), word, now);
+        [0, 1].map(|place| quotas.get(place).unwrap().remaining)
+    }
+
+    /// When one more unit is admitted.
+    fn again(policy: &Policy, word: u64, now: Timestamp) -> Timestamp {
+        retry_at(policy.layout(), &policy.limits(), word, now, 1)
     }
 
     #[test]
@@ -343,11 +321,11 @@ mod tests {
         let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
         let last = spend(&policy, 0, ms(1500), 100);
         assert_eq!(last.outcome, Outcome::Admitted);
-        assert_eq!(last.quotas.longest().map(|quota| quota.remaining), Some(900));
+        assert_eq!(left(&policy, last.next, ms(1500)), [0, 900]);
         let denied = spend(&policy, last.next, ms(1500), 1);
         assert_eq!(denied.outcome, Outcome::Denied);
         assert_eq!(denied.next, last.next);
-        assert_eq!(denied.retry_at, Some(ms(60_000)));
+        assert_eq!(again(&policy, denied.next, ms(1500)), ms(60_000));
         assert_eq!(spend(&policy, last.next, ms(59_999), 1).outcome, Outcome::Denied);
         assert_eq!(spend(&policy, last.next, ms(60_000), 1).outcome, Outcome::Admitted);
     }
@@ -358,7 +336,7 @@ mod tests {
         let full = spend(&policy, 0, ms(9_999), 10).next;
         assert_eq!(spend(&policy, full, ms(10_000), 1).outcome, Outcome::Denied);
         let denied = spend(&policy, full, ms(10_001), 1);
-        assert_eq!(denied.retry_at, Some(ms(11_000)));
+        assert_eq!(again(&policy, denied.next, ms(10_001)), ms(11_000));
         assert_eq!(spend(&policy, full, ms(10_999), 1).outcome, Outcome::Denied);
         assert_eq!(spend(&policy, full, ms(11_000), 1).outcome, Outcome::Admitted);
     }
@@ -367,8 +345,10 @@ mod tests {
     fn a_late_clock_takes_the_tallys_time() {
         let policy: Policy = "5/minute, 9/hour".parse().unwrap();
         let full = spend(&policy, 0, ms(0), 5).next;
-        let late = spend(&policy, full, Timestamp::from_unix_ms(NOON - 3_600_000), 1);
-        assert_eq!((late.outcome, late.time()), (Outcome::Denied, ms(0)));
+        let before = Timestamp::from_unix_ms(NOON - 3_600_000);
+        let late = spend(&policy, full, before, 1);
+        let time = quotas(policy.layout(), &policy.limits(), full, before).time();
+        assert_eq!((late.outcome, time), (Outcome::Denied, ms(0)));
     }
 
     #[test]
@@ -377,32 +357,31 @@ mod tests {
         let ahead = spend(&policy, 0, ms(3_660_000), 4).next;
         let healed = spend(&policy, ahead, ms(0), 1);
         assert_eq!(healed.outcome, Outcome::Admitted);
-        assert_eq!(healed.quotas.remaining[0], 0);
+        assert_eq!(left(&policy, healed.next, ms(0)), [0, 4]);
         assert_eq!(policy.layout().stamp(healed.next), NOON / 60_000);
-        let present = peek(policy.layout(), policy.limits(), heal(policy.layout(), ahead, ms(0)), ms(0), 0);
-        assert_eq!(present.quotas.remaining[0], 1);
+        assert_eq!(left(&policy, heal(policy.layout(), ahead, ms(0)), ms(0)), [1, 5]);
         assert_eq!(policy.layout().stamp(heal(policy.layout(), ahead, ms(0))), NOON / 60_000);
         assert_eq!(heal(policy.layout(), ahead, ms(60_000)), ahead);
         // Also by a request that is denied: when the time comes near the wrong stamp, the tally must not be late.
-        let denied = check(policy.layout(), policy.limits(), ahead, ms(0), 2);
-        assert_eq!((denied.outcome, denied.retry_at), (Outcome::Denied, Some(ms(60_000))));
+        let denied = check(policy.layout(), &policy.limits(), ahead, ms(0), 2);
+        let until = retry_at(policy.layout(), &policy.limits(), ahead, ms(0), 2);
+        assert_eq!((denied.outcome, until), (Outcome::Denied, ms(60_000)));
         assert_eq!(spend(&policy, denied.next, ms(60_000), 1).outcome, Outcome::Admitted);
     }
 
     #[test]
     fn a_refund_goes_only_where_the_charge_still_counts() {
         let policy: Policy = "5/minute, 9/hour".parse().unwrap();
-        let charged = check(policy.layout(), policy.limits(), 0, ms(0), 5);
-        let charge = Charge { cost: 5, at: charged.time() };
-        let back = refund(policy.layout(), policy.limits(), charged.next, ms(59_000), charge);
-        assert_eq!(back.quotas.remaining[0], 5);
+        let charged = check(policy.layout(), &policy.limits(), 0, ms(0), 5);
+        let charge = Charge { cost: 5, at: ms(0) };
+        let back = refund(policy.layout(), &policy.limits(), charged.next, ms(59_000), charge);
+        assert_eq!(left(&policy, back.next, ms(59_000)), [5, 9]);
         let minute_later = spend(&policy, charged.next, ms(60_000), 2).next;
-        let back = refund(policy.layout(), policy.limits(), minute_later, ms(61_000), charge);
-        assert_eq!(back.quotas.remaining[0], 3);
-        assert_eq!(back.quotas.remaining[1], 7);
+        let back = refund(policy.layout(), &policy.limits(), minute_later, ms(61_000), charge);
+        assert_eq!(left(&policy, back.next, ms(61_000)), [3, 7]);
         let hour_later = spend(&policy, charged.next, ms(3_600_000), 2).next;
         assert_eq!(
-            refund(policy.layout(), policy.limits(), hour_later, ms(3_600_000), charge).next,
+            refund(policy.layout(), &policy.limits(), hour_later, ms(3_600_000), charge).next,
             hour_later
         );
     }
@@ -410,14 +389,14 @@ mod tests {
     #[test]
     fn a_settle_above_the_estimate_charges_up_to_the_limit() {
         let policy: Policy = "5/minute, 9/hour".parse().unwrap();
-        let reserved = check(policy.layout(), policy.limits(), 0, ms(0), 2);
-        let charge = Charge { cost: 2, at: reserved.time() };
-        let over = settle(policy.layout(), policy.limits(), reserved.next, ms(0), charge, 8);
+        let reserved = check(policy.layout(), &policy.limits(), 0, ms(0), 2);
+        let charge = Charge { cost: 2, at: ms(0) };
+        let over = settle(policy.layout(), &policy.limits(), reserved.next, ms(0), charge, 8);
         assert_eq!(over.uncharged, 3);
-        assert_eq!(over.quotas.remaining[0], 0);
-        let under = settle(policy.layout(), policy.limits(), reserved.next, ms(0), charge, 0);
-        assert_eq!((under.uncharged, under.quotas.remaining[0]), (0, 5));
-        let rest = settle(policy.layout(), policy.limits(), over.next, ms(0), charge, u32::MAX);
+        assert_eq!(left(&policy, over.next, ms(0)), [0, 4]);
+        let under = settle(policy.layout(), &policy.limits(), reserved.next, ms(0), charge, 0);
+        assert_eq!((under.uncharged, left(&policy, under.next, ms(0))), (0, [5, 9]));
+        let rest = settle(policy.layout(), &policy.limits(), over.next, ms(0), charge, u32::MAX);
         assert_eq!((rest.uncharged, rest.next), (u32::MAX - 2, over.next));
     }
 
@@ -435,9 +414,10 @@ mod tests {
                 for now in [0, 1, u64::MAX - 1, u64::MAX].map(Timestamp::from_unix_ms) {
                     for cost in [0, 1, policy.quotas()[0].limit, u32::MAX] {
                         let charge = Charge { cost, at: now };
-                        let (layout, limits) = (policy.layout(), policy.limits());
+                        let (layout, limits) = (policy.layout(), &policy.limits());
                         let decision = check(layout, limits, word, now, cost);
-                        assert!(decision.quotas.iter().all(|quota| quota.remaining <= quota.limit));
+                        let quotas = quotas(layout, limits, decision.next, now);
+                        assert!(quotas.iter().all(|quota| quota.remaining <= quota.limit));
                         peek(layout, limits, word, now, cost);
                         refund(layout, limits, word, now, charge);
                         settle(layout, limits, word, now, charge, u32::MAX - cost);

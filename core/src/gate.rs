@@ -31,6 +31,7 @@ use crate::peppers::Peppers;
 use crate::policy::Limits;
 use crate::record::{Intent, KeyState, Place, Record};
 use crate::stop::{Stop, stop};
+use crate::sync::Ordering;
 use crate::tally::Layout;
 use crate::time::Timestamp;
 use crate::verdict::{Holder, Outcome, Reason, Verdict};
@@ -266,32 +267,56 @@ impl<M: AsRef<[Line]>> Gate<M> {
         self.adjust(key_id, now, |limits, word| decide::reset(&self.layout, limits, word, now))
     }
 
+    #[inline(always)]
     fn answer(
         &self,
         api_key: Option<&[u8]>,
         cost: u32,
         now: Timestamp,
-        decide: impl Fn(Limits, u64) -> Decision,
+        decide: impl Fn(&Limits, u64) -> Decision,
     ) -> Verdict {
         let Some(text) = api_key else {
             return Verdict::refused(Outcome::MissingKey, Reason::None, now);
         };
+        // Nearly always nobody comes in between: that is what stands here, without a loop.
+        match self.verify_key(text, now) {
+            Ok((place, record)) => {
+                stop(Stop::KeyVerified);
+                let (limits, tally) = (self.limits(record.plan), place.tally());
+                let word = tally.load(Ordering::Acquire);
+                if place.unmoved(&record) {
+                    let decision = decide(&limits, word);
+                    if decision.next == word || cell::swap(tally, word, decision.next) {
+                        return Verdict::decided(&self.layout, &limits, decision, holder(&record), now, cost);
+                    }
+                }
+            }
+            Err(Refusal { reason, holder }) => return Verdict::invalid(reason, holder, now),
+        }
+        self.answer_again(text, cost, now, decide)
+    }
+
+    /// The same, as often as it takes.
+    #[cold]
+    #[inline(never)]
+    fn answer_again(
+        &self,
+        text: &[u8],
+        cost: u32,
+        now: Timestamp,
+        decide: impl Fn(&Limits, u64) -> Decision,
+    ) -> Verdict {
         loop {
             let (place, record) = match self.verify_key(text, now) {
                 Ok(verified) => verified,
-                Err(Refusal { reason, holder }) => {
-                    let mut verdict = Verdict::refused(Outcome::InvalidKey, reason, now);
-                    verdict.holder = holder;
-                    return verdict;
-                }
+                Err(Refusal { reason, holder }) => return Verdict::invalid(reason, holder, now),
             };
-            stop(Stop::KeyVerified);
             // An administrator may have given the record to another key since: then the key is verified again.
             let limits = self.limits(record.plan);
             let decision =
-                cell::update(place.tally(), |word| place.unmoved(&record).then(|| decide(limits, word)));
+                cell::update(place.tally(), |word| place.unmoved(&record).then(|| decide(&limits, word)));
             if let Some(decision) = decision {
-                return Verdict::decided(&decision, holder(&record), now, cost);
+                return Verdict::decided(&self.layout, &limits, decision, holder(&record), now, cost);
             }
         }
     }
@@ -301,15 +326,15 @@ impl<M: AsRef<[Line]>> Gate<M> {
         &self,
         key_id: KeyId,
         now: Timestamp,
-        decide: impl Fn(Limits, u64) -> Decision,
+        decide: impl Fn(&Limits, u64) -> Decision,
     ) -> Option<Verdict> {
         loop {
             let (place, record) = self.find(key_id)?;
             let limits = self.limits(record.plan);
             let decision =
-                cell::update(place.tally(), |word| place.unmoved(&record).then(|| decide(limits, word)));
+                cell::update(place.tally(), |word| place.unmoved(&record).then(|| decide(&limits, word)));
             if let Some(decision) = decision {
-                return Some(Verdict::decided(&decision, holder(&record), now, 0));
+                return Some(Verdict::decided(&self.layout, &limits, decision, holder(&record), now, 0));
             }
         }
     }
@@ -319,9 +344,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// Among keys of our form, with a right checksum, the work is the same whether the id exists and wherever the
     /// secret differs: one record, one HMAC under the record's pepper, both comparisons. (Two HMACs while a record
     /// is in the grace of a rotation that changed its pepper.)
-    #[inline]
+    #[inline(never)]
     fn verify_key(&self, text: &[u8], now: Timestamp) -> Result<(Place<'_>, Record), Refusal> {
-        let Some(key_id) = key::locate(text) else {
+        let Some(key_id) = key::id_in(text) else {
             return self.verify_imported(text, Reason::Malformed, now);
         };
         let place = self.place(scale(key_id.number(), u64::from(self.capacity)));

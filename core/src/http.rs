@@ -5,11 +5,12 @@
 
 use core::fmt::{self, Write};
 
-use heapless::String;
+use heapless::{String, Vec};
 
 use crate::line::index;
-use crate::policy::Window;
-use crate::verdict::{Outcome, Verdict};
+use crate::policy::{MAX_QUOTAS, Window};
+use crate::time::Timestamp;
+use crate::verdict::{Outcome, QuotaState, Verdict};
 
 /// The header that carries a key.
 pub const API_KEY_HEADER: &str = "X-API-Key";
@@ -84,6 +85,57 @@ impl Verdict {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn headers(&self) -> Headers {
+        self.respond(|response| response.headers())
+    }
+
+    /// Writes the header fields into `buffer`, each `Name: value` and a line end, and gives their length.
+    ///
+    /// # Errors
+    /// [`BufferTooSmall`], and nothing is written. [`MAX_HEADERS_LEN`] bytes are always enough.
+    #[inline]
+    pub fn write_headers(&self, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
+        self.respond(|response| response.write_headers(buffer))
+    }
+
+    /// The body as a problem document, `application/problem+json` (RFC 9457): for clients that want to be told which
+    /// quota it was. Empty when admitted.
+    pub fn problem(&self) -> String<MAX_PROBLEM_LEN> {
+        self.respond(|response| response.problem())
+    }
+
+    #[inline]
+    fn respond<R>(&self, respond: impl FnOnce(Response<'_>) -> R) -> R {
+        let mut quotas = Vec::<QuotaState, MAX_QUOTAS>::new();
+        quotas.extend(self.quotas.iter());
+        respond(Response {
+            outcome: self.outcome,
+            quotas: &quotas,
+            cost: self.cost,
+            now: self.now,
+            retry_after_s: self.retry_after_s(),
+        })
+    }
+}
+
+/// What a response tells of a verdict, worked out: for languages that keep a verdict in a form of their own.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'q> {
+    /// What was decided.
+    pub outcome: Outcome,
+    /// Every window, shortest first, at most four; empty when no tally was reached.
+    pub quotas: &'q [QuotaState],
+    /// What was asked for.
+    pub cost: u32,
+    /// The caller's time.
+    pub now: Timestamp,
+    /// Seconds until it is worth trying again; `None` unless denied or full.
+    pub retry_after_s: Option<u32>,
+}
+
+impl Response<'_> {
+    /// The same as [`Verdict::headers`].
+    #[inline]
+    pub fn headers(&self) -> Headers {
         let mut headers = Headers { bytes: [0; MAX_HEADERS_LEN], len: 0 };
         let mut block = Block { buffer: &mut headers.bytes, len: 0 };
         self.put_headers(&mut block);
@@ -91,10 +143,10 @@ impl Verdict {
         headers
     }
 
-    /// Writes the header fields into `buffer`, each `Name: value` and a line end, and gives their length.
+    /// The same as [`Verdict::write_headers`].
     ///
     /// # Errors
-    /// [`BufferTooSmall`], and nothing is written. [`MAX_HEADERS_LEN`] bytes are always enough.
+    /// [`BufferTooSmall`], and nothing is written.
     #[inline]
     pub fn write_headers(&self, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
         if buffer.len() < MAX_HEADERS_LEN {
@@ -109,7 +161,7 @@ impl Verdict {
     }
 
     fn put_headers(&self, out: &mut Block<'_>) {
-        if let Some(longest) = self.quotas.longest() {
+        if let Some(longest) = self.quotas.last() {
             out.text(b"X-RateLimit-Limit: ").number(longest.limit.into());
             out.text(b"\r\nX-RateLimit-Remaining: ").number(longest.remaining.into());
             out.text(b"\r\nX-RateLimit-Reset: ").number(longest.reset_unix_s);
@@ -135,13 +187,12 @@ impl Verdict {
         if matches!(self.outcome, Outcome::MissingKey | Outcome::InvalidKey) {
             out.text(b"WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n");
         }
-        if let Some(seconds) = self.retry_after_s() {
+        if let Some(seconds) = self.retry_after_s {
             out.text(b"Retry-After: ").number(seconds.into()).text(b"\r\n");
         }
     }
 
-    /// The body as a problem document, `application/problem+json` (RFC 9457): for clients that want to be told which
-    /// quota it was. Empty when admitted.
+    /// The same as [`Verdict::problem`].
     pub fn problem(&self) -> String<MAX_PROBLEM_LEN> {
         let mut out = String::new();
         // The longest document is tested to fit.
@@ -164,9 +215,9 @@ impl Verdict {
             }
             _ => "about:blank",
         };
-        write!(out, r#"{{"type": "{kind}", "title": "{title}", "status": {}"#, self.http_status())?;
+        write!(out, r#"{{"type": "{kind}", "title": "{title}", "status": {}"#, self.outcome.http_status())?;
         let lacking = self
-            .quotas()
+            .quotas
             .iter()
             .filter(|quota| quota.lacking || (self.outcome == Outcome::TooCostly && self.cost > quota.limit));
         let mut between = r#", "violated-policies": [""#;
@@ -264,7 +315,8 @@ mod tests {
 
     use super::*;
     use crate::decide;
-    use crate::policy::{MAX_WINDOW_S, Policy};
+    use crate::policy::{Limits, MAX_WINDOW_S, Policy};
+    use crate::tally::Counts;
     use crate::time::Timestamp;
     use crate::verdict::{Quotas, Reason};
 
@@ -273,8 +325,10 @@ mod tests {
 
     fn verdict(policy: &str, spent: u32, cost: u32) -> Verdict {
         let policy: Policy = policy.parse().unwrap();
-        let word = decide::check(policy.layout(), policy.limits(), 0, NOW, spent).next;
-        Verdict::decided(&decide::check(policy.layout(), policy.limits(), word, NOW, cost), None, NOW, cost)
+        let word = decide::check(policy.layout(), &policy.limits(), 0, NOW, spent).next;
+        let (layout, limits) = (policy.layout(), policy.limits());
+        let decision = decide::check(layout, &limits, word, NOW, cost);
+        Verdict::decided(layout, &limits, decision, None, NOW, cost)
     }
 
     #[test]
@@ -326,21 +380,16 @@ mod tests {
         }
     }
 
+    const LAST: Timestamp = Timestamp::from_unix_ms(u64::MAX);
+
     /// A verdict of which every number is as long as it can be.
     fn longest() -> Verdict {
         let window = Window::from_seconds(MAX_WINDOW_S - 1).unwrap();
-        let quotas = Quotas {
-            windows: [window; 4],
-            limits: [u32::MAX; 4],
-            remaining: [u32::MAX; 4],
-            len: 4,
-            lacking: 0xf,
-            lasting: 0xf,
-            time: Timestamp::from_unix_ms(u64::MAX),
-        };
+        let mut quotas = Quotas::of(&Counts::longest(window), &Limits([u32::MAX; 4]), 0, LAST);
+        quotas.lacking = 0xf;
         let mut verdict = Verdict::refused(Outcome::Denied, Reason::None, Timestamp::from_unix_ms(0));
         verdict.quotas = quotas;
-        verdict.retry_at = Some(Timestamp::from_unix_ms(u64::MAX));
+        verdict.retry_at = Some(LAST);
         verdict
     }
 

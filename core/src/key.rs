@@ -327,43 +327,53 @@ pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, KeyError> {
     Ok(KeyParts { prefix, env, id })
 }
 
-/// The key id in a text that has the outward form of a key. This is all that a check reads of it: whether the rest
-/// is right, the HMAC tells.
+/// The key id in a text that has the outward form of a key.
+fn locate(key: &[u8]) -> Option<KeyId> {
+    let id = id_in(key)?;
+    let names = key[..key.len() - BODY_LEN].strip_suffix(b"_")?;
+    let separator = names.iter().position(|&byte| byte == b'_')?;
+    (is_name(&names[..separator]) && is_name(&names[separator + 1..])).then_some(id)
+}
+
+/// The key id in a text as long as a key, at its place. This is all that a check reads of it: whether the rest is right,
+/// the HMAC tells.
 #[inline]
-pub(crate) fn locate(key: &[u8]) -> Option<KeyId> {
+pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
     if key.len() > MAX_KEY_LEN {
         return None;
     }
-    let (names, body) = key.split_at_checked(key.len().checked_sub(BODY_LEN)?)?;
-    let names = names.strip_suffix(b"_")?;
-    let separator = names.iter().position(|&byte| byte == b'_')?;
-    if !is_name(&names[..separator]) || !is_name(&names[separator + 1..]) {
-        return None;
-    }
-    decode_id(body.first_chunk()?)
+    decode_id(key.last_chunk::<BODY_LEN>()?.first_chunk()?)
 }
 
 #[inline]
 fn decode_id(text: &[u8; KEY_ID_LEN]) -> Option<KeyId> {
-    let mut number = 0u64;
-    for &character in &text[..KEY_ID_LEN - 1] {
-        // Ten digits stay below 62^10 < 2^60.
-        number = number * 62 + digit(character)?;
+    let digits = text.map(|character| DIGITS[usize::from(character)]);
+    // All valid digits are below 64, and what stands for others is not.
+    if digits.iter().fold(0, |all, digit| all | digit) >= NO_DIGIT {
+        return None;
     }
-    number.checked_mul(62)?.checked_add(digit(text[KEY_ID_LEN - 1])?).and_then(KeyId::from_number)
+    let digits = digits.map(u64::from);
+    // In pairs, so that the multiplications needn't wait for each other. Ten digits stay below 62^10 < 2^60.
+    let pair = |at: usize| digits[at] * 62 + digits[at + 1];
+    let four = |at: usize| pair(at) * (62 * 62) + pair(at + 2);
+    let ten = (four(0) * (62 * 62 * 62 * 62) + four(4)) * (62 * 62) + pair(8);
+    ten.checked_mul(62)?.checked_add(digits[KEY_ID_LEN - 1]).and_then(KeyId::from_number)
 }
 
 #[inline]
 fn digit(character: u8) -> Option<u64> {
     let digit = DIGITS[usize::from(character)];
-    (digit < 62).then_some(u64::from(digit))
+    (digit < NO_DIGIT).then_some(u64::from(digit))
 }
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The value of each character, 255 for those outside the alphabet.
+/// What stands for the characters outside the alphabet.
+const NO_DIGIT: u8 = 64;
+
+/// The value of each character.
 const DIGITS: [u8; 256] = {
-    let mut digits = [255; 256];
+    let mut digits = [NO_DIGIT; 256];
     let mut value = 0;
     while value < 62u8 {
         digits[ALPHABET[value as usize] as usize] = value;

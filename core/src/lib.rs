@@ -58,7 +58,7 @@ pub use {
     decide::Charge,
     gate::{Administrator, Entropy, Gate, GateConfig, NewKey, Plan},
     header::{AttachError, CreateError},
-    http::Headers,
+    http::{Headers, Response},
     key::{Hint, Key, KeyError, KeyId, KeyIdError, KeyParts, Name, parse as parse_key},
     limiter::{Limiter, Subject},
     line::{LINE_LEN, Line},
@@ -68,5 +68,5 @@ pub use {
     record::KeyState,
     tally::Layout,
     time::Timestamp,
-    verdict::{Holder, Outcome, QuotaState, Quotas, Reason, Verdict, VerdictParts},
+    verdict::{Holder, Outcome, QuotaState, Quotas, Reason, Verdict},
 };

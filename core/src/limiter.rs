@@ -46,7 +46,7 @@ use crate::stop::{Stop, stop};
 use crate::sync::{AtomicU64, MODELLED, Ordering, pause};
 use crate::tally::{Layout, VOID};
 use crate::time::Timestamp;
-use crate::verdict::{Outcome, Reason, Verdict};
+use crate::verdict::Verdict;
 
 /// Slots of a bucket: two cache lines.
 pub const BUCKET_SLOTS: usize = 8;
@@ -63,7 +63,6 @@ pub const CLAIM_SPINS: u32 = if MODELLED { 1 } else { 1024 };
 const HEADER_LINES: usize = 2;
 
 const BUCKET_LINES: usize = 2;
-const SLOTS_PER_LINE: usize = LINE_WORDS / 2;
 
 /// Slots for every 2 subjects of capacity. With half as many again as subjects, about one new subject in a million
 /// finds both of its buckets full before the table holds as many as it was made for.
@@ -183,7 +182,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         let buckets = buckets(header.capacity);
         Self {
             layout: header.layout,
-            limits: header.layout.clamp(limits),
+            limits,
             seed,
             buckets_at,
             claims_at: buckets_at + index(buckets) * BUCKET_LINES,
@@ -229,7 +228,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     #[inline]
     pub fn check_subject(&self, subject: Subject, cost: u32, now: Timestamp) -> Verdict {
         self.decide(subject, cost, now, true, |word| {
-            decide::check(&self.layout, self.limits, word, now, cost)
+            decide::check(&self.layout, &self.limits, word, now, cost)
         })
     }
 
@@ -237,14 +236,14 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// would find a free slot.
     pub fn peek(&self, subject: &[u8], cost: u32, now: Timestamp) -> Verdict {
         self.decide(self.subject(subject), cost, now, false, |word| {
-            decide::peek(&self.layout, self.limits, word, now, cost)
+            decide::peek(&self.layout, &self.limits, word, now, cost)
         })
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
     pub fn refund(&self, subject: &[u8], charge: Charge, now: Timestamp) -> Verdict {
         self.decide(self.subject(subject), 0, now, false, |word| {
-            decide::refund(&self.layout, self.limits, word, now, charge)
+            decide::refund(&self.layout, &self.limits, word, now, charge)
         })
     }
 
@@ -252,14 +251,14 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
     pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32, now: Timestamp) -> Verdict {
         self.decide(self.subject(subject), 0, now, true, |word| {
-            decide::settle(&self.layout, self.limits, word, now, estimate, actual)
+            decide::settle(&self.layout, &self.limits, word, now, estimate, actual)
         })
     }
 
     /// Forgets all counts of the subject.
     pub fn reset(&self, subject: &[u8], now: Timestamp) -> Verdict {
         self.decide(self.subject(subject), 0, now, false, |word| {
-            decide::reset(&self.layout, self.limits, word, now)
+            decide::reset(&self.layout, &self.limits, word, now)
         })
     }
 
@@ -267,7 +266,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     pub fn live(&self, now: Timestamp) -> u64 {
         let slots = (0..self.buckets).flat_map(|bucket| self.slots(bucket));
         let live = slots.filter(|slot| {
-            let word = slot.tally.load(Ordering::Relaxed);
+            let word = slot.tally().load(Ordering::Relaxed);
             !self.layout.is_claim_mark(word) && !self.layout.reusable(word, now)
         });
         live.count() as u64
@@ -280,7 +279,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
 
     /// Decides on the subject's tally; where it has none, on a void one, which is then inserted if `inserts` and if
     /// there is something to count.
-    #[inline]
+    #[inline(always)]
     fn decide(
         &self,
         subject: Subject,
@@ -289,46 +288,97 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         inserts: bool,
         decide: impl Fn(u64) -> Decision,
     ) -> Verdict {
-        loop {
-            if let Some(decision) = self.decide_on_live(subject, &decide) {
-                return Verdict::decided(&decision, None, now, cost);
-            }
-            let first = decide(VOID);
-            if !inserts || first.next == VOID {
-                return Verdict::decided(&first, None, now, cost);
-            }
-            match self.insert(subject, first.next, now) {
-                // It was there after all, or somebody came in between.
-                Insertion::Again => {}
-                Insertion::Done => return Verdict::decided(&first, None, now, cost),
-                Insertion::Full { until } => {
-                    let mut verdict = Verdict::refused(Outcome::Full, Reason::None, now);
-                    verdict.retry_at = Some(Timestamp::from_unix_ms(self.layout.stamp_start_ms(until)));
-                    return verdict;
-                }
+        // Nearly always the subject has a slot and nobody comes in between: that is what stands here, without a loop.
+        if let Some(slot) = self.glance(subject)
+            && let Some(word) = self.tally_of(subject, slot)
+        {
+            let decision = decide(word);
+            if decision.next == word || cell::swap(slot.tally(), word, decision.next) {
+                return Verdict::decided(&self.layout, &self.limits, decision, None, now, cost);
             }
         }
+        self.decide_again(subject, cost, now, inserts, decide)
     }
 
-    /// The hit: decides on the slot that the subject has, if it has one.
-    #[inline]
-    fn decide_on_live(&self, subject: Subject, decide: &impl Fn(u64) -> Decision) -> Option<Decision> {
-        for bucket in self.buckets_of(subject) {
-            for slot in self.slots(bucket) {
-                let tag = slot.tag.load(Ordering::Acquire);
-                if !subject.owns(tag) {
-                    continue;
+    /// The same, as often as it takes: somebody came in between, or the subject has no slot.
+    ///
+    /// Each turn is lost to somebody whose charge or insertion was written, and those run out: after at most as many turns
+    /// as the smallest limit has units, the answer is a denial, which needs no write.
+    #[cold]
+    #[inline(never)]
+    fn decide_again(
+        &self,
+        subject: Subject,
+        cost: u32,
+        now: Timestamp,
+        inserts: bool,
+        decide: impl Fn(u64) -> Decision,
+    ) -> Verdict {
+        let decision = loop {
+            let slot = self.find(subject);
+            let word = match slot.map(|slot| self.tally_of(subject, slot)) {
+                Some(Some(word)) => word,
+                // It changed hands while we looked.
+                Some(None) => continue,
+                None => VOID,
+            };
+            let decision = decide(word);
+            if decision.next == word {
+                break decision;
+            }
+            match slot {
+                Some(slot) => {
+                    if cell::swap(slot.tally(), word, decision.next) {
+                        break decision;
+                    }
                 }
-                let decision = cell::update(slot.tally, |word| {
-                    let ours = self.is_live(word) && slot.tag.load(Ordering::Acquire) == tag;
-                    ours.then(|| decide(word))
-                });
-                if decision.is_some() {
-                    return decision;
+                None if !inserts => break decision,
+                None => match self.insert(subject, decision.next, now) {
+                    Insertion::Done => break decision,
+                    // It was there after all, or somebody came in between.
+                    Insertion::Again => {}
+                    Insertion::Full { until } => {
+                        return Verdict::full(
+                            Timestamp::from_unix_ms(self.layout.stamp_start_ms(until)),
+                            now,
+                        );
+                    }
+                },
+            }
+        };
+        Verdict::decided(&self.layout, &self.limits, decision, None, now, cost)
+    }
+
+    /// The first slot with the subject's tag, which is nearly always the slot that it has.
+    #[inline(never)]
+    fn glance(&self, subject: Subject) -> Option<Slot<'_>> {
+        for bucket in self.buckets_of(subject) {
+            for line in self.bucket(bucket) {
+                for slot in line.words().as_chunks().0 {
+                    if subject.owns(slot[0].load(Ordering::Acquire)) {
+                        return Some(Slot(slot));
+                    }
                 }
             }
         }
         None
+    }
+
+    /// The slot that the subject has, if it has one.
+    fn find(&self, subject: Subject) -> Option<Slot<'_>> {
+        let mut slots = self.buckets_of(subject).into_iter().flat_map(|bucket| self.slots(bucket));
+        slots.find(|&slot| self.tally_of(subject, slot).is_some())
+    }
+
+    /// The tally in a slot, loaded while the slot was the subject's.
+    #[inline]
+    fn tally_of(&self, subject: Subject, slot: Slot<'_>) -> Option<u64> {
+        let tag = slot.tag().load(Ordering::Acquire);
+        if !subject.owns(tag) {
+            return None;
+        }
+        let word = slot.tally().load(Ordering::Acquire);
+        (self.is_live(word) && slot.tag().load(Ordering::Acquire) == tag).then_some(word)
     }
 
     fn insert(&self, subject: Subject, first: u64, now: Timestamp) -> Insertion {
@@ -374,37 +424,37 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         };
         let claims = || claims.iter().flatten();
         let token = claims().find(|claim| claim.bucket == bucket).map_or(0, |claim| claim.word);
-        Some(self.place(subject, &slot, token, first, now, || claims().all(Claim::confirm)))
+        Some(self.place(subject, slot, token, first, now, || claims().all(Claim::confirm)))
     }
 
     /// Steps 3 to 6 of an insertion.
     fn place(
         &self,
         subject: Subject,
-        slot: &Slot<'_>,
+        slot: Slot<'_>,
         token: u64,
         first: u64,
         now: Timestamp,
         confirm: impl Fn() -> bool,
     ) -> Insertion {
-        let tag = slot.tag.load(Ordering::Acquire);
-        let expired = slot.tally.load(Ordering::Acquire);
+        let tag = slot.tag().load(Ordering::Acquire);
+        let expired = slot.tally().load(Ordering::Acquire);
         let mark = self.layout.claim_mark(token);
         if self.layout.is_claim_mark(expired)
             || !self.layout.reusable(expired, now)
-            || !swap(slot.tally, expired, mark)
+            || !swap(slot.tally(), expired, mark)
         {
             return Insertion::Again;
         }
         stop(Stop::LimiterMarked);
         let confirmed = confirm();
         stop(Stop::LimiterConfirmed);
-        if !confirmed || !swap(slot.tag, tag, subject.tag_after(tag)) {
-            swap(slot.tally, mark, VOID);
+        if !confirmed || !swap(slot.tag(), tag, subject.tag_after(tag)) {
+            swap(slot.tally(), mark, VOID);
             return Insertion::Again;
         }
         stop(Stop::LimiterTagged);
-        let charged = swap(slot.tally, mark, first);
+        let charged = swap(slot.tally(), mark, first);
         stop(Stop::LimiterCharged);
         if charged { Insertion::Done } else { Insertion::Again }
     }
@@ -415,18 +465,18 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         let mut sight =
             Sight { present: false, marked: false, taken: 0, reusable: None, reusable_from: u64::MAX };
         for slot in self.slots(bucket) {
-            let mut word = slot.tally.load(Ordering::Acquire);
+            let mut word = slot.tally().load(Ordering::Acquire);
             if self.layout.is_claim_mark(word) {
                 sight.marked = true;
                 sight.taken += 1;
                 continue;
             }
-            if word != VOID && subject.owns(slot.tag.load(Ordering::Acquire)) {
+            if word != VOID && subject.owns(slot.tag().load(Ordering::Acquire)) {
                 sight.present = true;
             }
             // What a wrong clock stamped would otherwise keep its slot until that clock is right.
             let healed = decide::heal(&self.layout, word, now);
-            if healed != word && swap(slot.tally, word, healed) {
+            if healed != word && swap(slot.tally(), word, healed) {
                 word = healed;
             }
             if self.layout.reusable(word, now) {
@@ -461,9 +511,9 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         };
         stop(Stop::LimiterClaimed);
         for slot in self.slots(bucket) {
-            let mark = slot.tally.load(Ordering::Acquire);
+            let mark = slot.tally().load(Ordering::Acquire);
             if self.layout.is_claim_mark(mark) {
-                swap(slot.tally, mark, VOID);
+                swap(slot.tally(), mark, VOID);
             }
         }
         stop(Stop::LimiterVoided);
@@ -483,12 +533,14 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     }
 
     #[inline]
-    fn slots(&self, bucket: u64) -> impl Iterator<Item = Slot<'_>> {
+    fn bucket(&self, bucket: u64) -> &[Line] {
         let first = self.buckets_at + index(bucket) * BUCKET_LINES;
-        let lines = &self.memory.as_ref()[first..first + BUCKET_LINES];
-        lines.iter().flat_map(|line| {
-            (0..SLOTS_PER_LINE).map(|slot| Slot { tag: line.word(2 * slot), tally: line.word(2 * slot + 1) })
-        })
+        &self.memory.as_ref()[first..first + BUCKET_LINES]
+    }
+
+    #[inline]
+    fn slots(&self, bucket: u64) -> impl Iterator<Item = Slot<'_>> {
+        self.bucket(bucket).iter().flat_map(|line| line.words().as_chunks().0).map(Slot)
     }
 }
 
@@ -518,7 +570,7 @@ impl Subject {
 
     #[inline]
     fn owns(self, tag: u64) -> bool {
-        tag & !HANDS == self.hash_bits()
+        tag ^ self.hash_bits() <= HANDS
     }
 
     /// The subject's tag in a slot that had `tag`.
@@ -531,9 +583,19 @@ const HANDS_BITS: u32 = 16;
 const HANDS: u64 = (1 << HANDS_BITS) - 1;
 
 /// A slot: a tag and the tally of the subject that it names.
-struct Slot<'m> {
-    tag: &'m AtomicU64,
-    tally: &'m AtomicU64,
+#[derive(Clone, Copy)]
+struct Slot<'m>(&'m [AtomicU64; 2]);
+
+impl<'m> Slot<'m> {
+    #[inline]
+    fn tag(self) -> &'m AtomicU64 {
+        &self.0[0]
+    }
+
+    #[inline]
+    fn tally(self) -> &'m AtomicU64 {
+        &self.0[1]
+    }
 }
 
 /// What [`Limiter::look`] saw in a bucket.

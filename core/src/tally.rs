@@ -29,24 +29,128 @@ pub(crate) const VOID: u64 = 0;
 /// Where a tally keeps its stamp and its counts, and what its windows are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    algorithm: Algorithm,
-    windows: [Window; MAX_QUOTAS],
-    len: u8,
-    /// Bits of each count; both counts of a sliding window have them.
-    bits: [u8; MAX_QUOTAS],
-    /// Where each window's (current) count begins; a sliding window's previous count lies just below it.
-    shifts: [u32; MAX_QUOTAS],
-    /// The largest count of each window, which is its mask too.
-    masks: [u32; MAX_QUOTAS],
+    counts: Counts,
     /// One unit in every window's current count.
     one_each: u64,
     stamp_shift: u32,
+    /// The first word that is a claim mark.
+    first_mark: u64,
     /// The smallest window, in milliseconds.
     unit: Divisor,
     /// Each window's length in units.
     ratios: [Divisor; MAX_QUOTAS],
+    /// Each window's length in milliseconds.
+    lengths: [Divisor; MAX_QUOTAS],
     /// How far clocks may disagree, in units.
     tolerance: u64,
+}
+
+/// The part of a layout that reads counts: small enough to go with every verdict, so that nothing is worked out that
+/// nobody asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    windows: [Window; MAX_QUOTAS],
+    /// The largest count of each window, which is its mask too; 0 past the last window.
+    masks: [u32; MAX_QUOTAS],
+    /// Where each window's (current) count begins; a sliding window's previous count lies just below it.
+    shifts: [u8; MAX_QUOTAS],
+    /// Bits of each count; both counts of a sliding window have them.
+    bits: [u8; MAX_QUOTAS],
+    len: u8,
+    algorithm: Algorithm,
+}
+
+impl Counts {
+    /// Of no window at all.
+    pub(crate) const NONE: Self = Self {
+        windows: [Window::SECOND; MAX_QUOTAS],
+        masks: [0; MAX_QUOTAS],
+        shifts: [0; MAX_QUOTAS],
+        bits: [0; MAX_QUOTAS],
+        len: 0,
+        algorithm: Algorithm::Fixed,
+    };
+
+    /// Of as many windows as there can be, with counts as wide as they can be.
+    #[cfg(test)]
+    pub(crate) fn longest(window: Window) -> Self {
+        let (windows, masks) = ([window; MAX_QUOTAS], [u32::MAX; MAX_QUOTAS]);
+        Self { windows, masks, len: 4, ..Self::NONE }
+    }
+
+    /// The number of windows.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        usize::from(self.len).min(MAX_QUOTAS)
+    }
+
+    #[inline]
+    pub(crate) fn window(&self, place: usize) -> Window {
+        self.windows[place]
+    }
+
+    /// The limit of the window at `place`, not above what its count can hold: a sum then never runs into the next field.
+    #[inline]
+    pub(crate) fn limit(&self, limits: &Limits, place: usize) -> u32 {
+        limits.0[place].min(self.masks[place])
+    }
+
+    /// The current count of the window at `place`.
+    #[inline]
+    pub(crate) fn current(&self, word: u64, place: usize) -> u32 {
+        low(word.wrapping_shr(u32::from(self.shifts[place]))) & self.masks[place]
+    }
+
+    /// The previous count of the window at `place`; 0 in a fixed layout.
+    #[inline]
+    pub(crate) fn previous(&self, word: u64, place: usize) -> u32 {
+        match self.algorithm {
+            Algorithm::Fixed => 0,
+            Algorithm::Sliding => low(word.wrapping_shr(self.previous_shift(place))) & self.masks[place],
+        }
+    }
+
+    #[inline]
+    fn previous_shift(&self, place: usize) -> u32 {
+        u32::from(self.shifts[place] - self.bits[place])
+    }
+
+    /// What counts against the limit of the window at `place` at a moment that lies in the unit of the word's stamp.
+    #[inline]
+    pub(crate) fn used(&self, word: u64, place: usize, time_ms: u64) -> u32 {
+        let length = self.windows[place].ms();
+        self.used_by(word, place, time_ms, length, |number| number / length)
+    }
+
+    /// The same with another way to divide by the window's length.
+    ///
+    /// Of the previous count, the part that still overlaps the last full window length; rounded up, so that a fraction
+    /// never admits more. A count has at most 32 bits and a window at most 2^31.4 milliseconds, so the product fits.
+    #[inline(always)]
+    fn used_by(
+        &self,
+        word: u64,
+        place: usize,
+        time_ms: u64,
+        length: u64,
+        divide: impl Fn(u64) -> u64,
+    ) -> u32 {
+        let current = self.current(word, place);
+        match self.previous(word, place) {
+            0 => current,
+            previous => {
+                // Windows begin at whole multiples of their length.
+                let overlap = length - (time_ms - divide(time_ms) * length);
+                let weighted = divide(u64::from(previous) * overlap + (length - 1));
+                current.saturating_add(u32::try_from(weighted).unwrap_or(previous))
+            }
+        }
+    }
+
+    /// Whether what the window at `place` counts will still count in the one after it.
+    pub(crate) fn lasts(&self, word: u64, place: usize) -> bool {
+        self.algorithm == Algorithm::Sliding && self.current(word, place) > 0
+    }
 }
 
 impl Layout {
@@ -130,7 +234,7 @@ impl Layout {
         let mut shift = stamp_shift;
         for (place, &bits) in used.iter().enumerate() {
             shift -= u32::from(bits);
-            shifts[place] = shift;
+            shifts[place] = u8::try_from(shift).ok()?;
             masks[place] = u32::MAX >> (MAX_COUNT_BITS - u32::from(bits));
             one_each |= 1u64 << shift;
             if algorithm == Algorithm::Sliding {
@@ -138,25 +242,22 @@ impl Layout {
             }
         }
         let ratios = windows.map(|window| Divisor::new(u64::from(window.seconds() / first.seconds())));
+        let lengths = windows.map(|window| Divisor::new(window.ms()));
         let unit = Divisor::new(first.ms());
-        Some(Self {
-            algorithm,
-            windows,
-            len,
-            bits,
-            shifts,
-            masks,
-            one_each,
-            stamp_shift,
-            unit,
-            ratios,
-            tolerance,
-        })
+        let counts = Counts { windows, masks, shifts, bits, len, algorithm };
+        let first_mark = (u64::MAX >> stamp_shift) << stamp_shift;
+        Some(Self { counts, one_each, stamp_shift, first_mark, unit, ratios, lengths, tolerance })
     }
 
     /// How the windows count.
     pub fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        self.counts.algorithm
+    }
+
+    /// The part that reads counts.
+    #[inline]
+    pub(crate) fn counts(&self) -> &Counts {
+        &self.counts
     }
 
     /// The policy of this layout with these limits; `None` when one of them is 0.
@@ -165,29 +266,18 @@ impl Layout {
         for (&window, &limit) in self.windows().iter().zip(&limits.0) {
             quotas.push(Quota { limit, window }).ok()?;
         }
-        Policy::new(self.algorithm, &quotas).ok()
+        Policy::new(self.algorithm(), &quotas).ok()
     }
 
     /// The windows, shortest first.
     pub fn windows(&self) -> &[Window] {
-        &self.windows[..self.len()]
+        &self.counts.windows[..self.len()]
     }
 
     /// The number of windows, 1 to [`MAX_QUOTAS`].
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.len).min(MAX_QUOTAS)
-    }
-
-    #[inline]
-    pub(crate) fn len_u8(&self) -> u8 {
-        self.len
-    }
-
-    /// The windows, and what fills the array past the last.
-    #[inline]
-    pub(crate) fn all_windows(&self) -> [Window; MAX_QUOTAS] {
-        self.windows
+        self.counts.len()
     }
 
     /// The bits of the stamp.
@@ -197,28 +287,25 @@ impl Layout {
 
     /// The bits of each window's count, shortest window first.
     pub fn count_bits(&self) -> &[u8] {
-        &self.bits[..self.len()]
+        &self.counts.bits[..self.len()]
     }
 
     /// The bits of the counts, zero past the last window.
     pub(crate) fn bits(&self) -> [u8; MAX_QUOTAS] {
-        self.bits
+        self.counts.bits
     }
 
     /// The largest limit that the window at `place` can count; so far can a limit be raised in place.
-    #[inline]
     pub fn max_limit(&self, place: usize) -> u32 {
-        self.masks[place]
+        self.counts.masks[place]
     }
 
-    /// `limits`, none above what its count can hold: a sum of them then never runs into the next field.
-    #[inline]
-    pub(crate) fn clamp(&self, limits: Limits) -> Limits {
-        let mut clamped = limits;
-        for (limit, &max) in clamped.0.iter_mut().zip(&self.masks) {
-            *limit = (*limit).min(max);
-        }
-        clamped
+    /// What counts against the limit of the window at `place` at a moment that lies in the unit of the word's stamp: what
+    /// [`Counts::used`] says, with no division.
+    #[inline(always)]
+    pub(crate) fn used(&self, word: u64, place: usize, time_ms: u64) -> u32 {
+        let length = self.lengths[place];
+        self.counts.used_by(word, place, time_ms, length.value(), |number| length.divide(number))
     }
 
     /// The stamp of a moment. The last value is kept for claim marks; time stands still at the one before.
@@ -239,6 +326,21 @@ impl Layout {
         stamp * self.unit.value()
     }
 
+    /// Whether a moment lies in the unit of a tally's stamp.
+    #[inline]
+    pub(crate) fn is_within(&self, word: u64, now: Timestamp) -> bool {
+        // A layout's stamps all begin within 64 bits of milliseconds. A moment before the unit wraps around to one that
+        // is far behind it.
+        let start = self.stamp(word).wrapping_mul(self.unit.value());
+        now.unix_ms().wrapping_sub(start) < self.unit.value() && !self.is_claim_mark(word)
+    }
+
+    /// How long the window at `place` has run at a moment: windows begin at whole multiples of their length.
+    #[inline]
+    pub(crate) fn elapsed_ms(&self, place: usize, time_ms: u64) -> u64 {
+        time_ms - self.lengths[place].divide(time_ms) * self.lengths[place].value()
+    }
+
     /// The stamp of a word.
     #[inline]
     pub(crate) fn stamp(&self, word: u64) -> u64 {
@@ -251,26 +353,6 @@ impl Layout {
         self.ratios[place].divide(stamp)
     }
 
-    /// The current count of the window at `place`.
-    #[inline]
-    pub(crate) fn current(&self, word: u64, place: usize) -> u32 {
-        low(word.wrapping_shr(self.shifts[place])) & self.masks[place]
-    }
-
-    /// The previous count of the window at `place`; 0 in a fixed layout.
-    #[inline]
-    pub(crate) fn previous(&self, word: u64, place: usize) -> u32 {
-        match self.algorithm {
-            Algorithm::Fixed => 0,
-            Algorithm::Sliding => low(word.wrapping_shr(self.previous_shift(place))) & self.masks[place],
-        }
-    }
-
-    #[inline]
-    fn previous_shift(&self, place: usize) -> u32 {
-        self.shifts[place] - u32::from(self.bits[place])
-    }
-
     /// A tally of this stamp with nothing counted.
     #[inline]
     pub(crate) fn unused(&self, stamp: u64) -> u64 {
@@ -280,32 +362,35 @@ impl Layout {
     /// The word with `cost` added to every window's current count. Each has room for it.
     #[inline]
     pub(crate) fn charged(&self, word: u64, cost: u32) -> u64 {
-        debug_assert!((0..self.len()).all(|place| cost <= self.masks[place] - self.current(word, place)));
+        debug_assert!(
+            (0..self.len()).all(|place| cost <= self.counts.masks[place] - self.counts.current(word, place))
+        );
         word + u64::from(cost) * self.one_each
     }
 
     /// The word with `cost`, at most what is there, taken out of one count of the window at `place`: the current or
     /// the previous one.
     pub(crate) fn given_back(&self, word: u64, place: usize, previous: bool, cost: u32) -> u64 {
-        let shift = if previous { self.previous_shift(place) } else { self.shifts[place] };
+        let shift =
+            if previous { self.counts.previous_shift(place) } else { self.counts.shifts[place].into() };
         word - (u64::from(cost) << shift)
     }
 
     /// The word as it is at a later stamp: windows that have passed count nothing, and in a sliding one the count of
     /// the window just passed is the previous one.
     pub(crate) fn rolled(&self, word: u64, stamp: u64) -> u64 {
-        let held = self.stamp(word);
+        let (held, counts) = (self.stamp(word), &self.counts);
         let mut rolled = self.unused(stamp);
         for place in 0..self.len() {
             let passed = self.window_index(place, stamp) - self.window_index(place, held);
             let (current, previous) = match passed {
-                0 => (self.current(word, place), self.previous(word, place)),
-                1 if self.algorithm == Algorithm::Sliding => (0, self.current(word, place)),
+                0 => (counts.current(word, place), counts.previous(word, place)),
+                1 if counts.algorithm == Algorithm::Sliding => (0, counts.current(word, place)),
                 _ => (0, 0),
             };
-            rolled |= u64::from(current) << self.shifts[place];
-            if self.algorithm == Algorithm::Sliding {
-                rolled |= u64::from(previous) << self.previous_shift(place);
+            rolled |= u64::from(current) << counts.shifts[place];
+            if counts.algorithm == Algorithm::Sliding {
+                rolled |= u64::from(previous) << counts.previous_shift(place);
             }
         }
         rolled
@@ -336,7 +421,7 @@ impl Layout {
 
     /// The first stamp at which the slot of `word` may be reused.
     pub(crate) fn reusable_from(&self, word: u64) -> u64 {
-        let windows = match self.algorithm {
+        let windows = match self.algorithm() {
             Algorithm::Fixed => 1,
             Algorithm::Sliding => 2,
         };
@@ -353,13 +438,13 @@ impl Layout {
 
     /// The mark that a claim puts in place of an expired tally. `token` is cut to [`CLAIM_TOKEN_BITS`].
     pub(crate) fn claim_mark(&self, token: u64) -> u64 {
-        (self.claim_stamp() << self.stamp_shift) | (token & ((1 << CLAIM_TOKEN_BITS) - 1))
+        self.first_mark | (token & ((1 << CLAIM_TOKEN_BITS) - 1))
     }
 
     /// Whether a word is a claim mark and no tally.
     #[inline]
     pub(crate) fn is_claim_mark(&self, word: u64) -> bool {
-        self.stamp(word) == self.claim_stamp()
+        word >= self.first_mark
     }
 }
 
@@ -393,7 +478,8 @@ mod tests {
     #[test]
     fn counts_roll_with_their_windows() {
         let layout = layout("sliding 5/10s, 50/100s");
-        let counts = |word| [0, 1].map(|place| (layout.current(word, place), layout.previous(word, place)));
+        let of = *layout.counts();
+        let counts = |word| [0, 1].map(|place| (of.current(word, place), of.previous(word, place)));
         let word = layout.charged(layout.unused(123_459), 3);
         assert_eq!((layout.stamp(word), counts(word)), (123_459, [(3, 0), (3, 0)]));
         let later = layout.charged(layout.rolled(word, 123_460), 2);

@@ -2,9 +2,10 @@
 
 use core::fmt;
 
-use crate::decide::{Charge, Decision};
+use crate::decide::{self, Charge, Decision};
 use crate::key::KeyId;
-use crate::policy::{MAX_QUOTAS, Window};
+use crate::policy::{Limits, MAX_QUOTAS, Window};
+use crate::tally::{Counts, Layout, VOID};
 use crate::time::Timestamp;
 
 /// What was decided. The numbers are the same in every language.
@@ -114,42 +115,42 @@ pub struct QuotaState {
 
 /// Up to four [`QuotaState`]s, shortest window first. They are kept as the decision left them, and worked out when
 /// they are asked for: most requests only need to know whether they may go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct Quotas {
-    pub(crate) windows: [Window; MAX_QUOTAS],
-    pub(crate) limits: [u32; MAX_QUOTAS],
-    pub(crate) remaining: [u32; MAX_QUOTAS],
-    /// How many there are.
-    pub(crate) len: u8,
+    counts: Counts,
+    limits: Limits,
+    /// The tally, at the time that it is for.
+    word: u64,
+    time: Timestamp,
     /// Bit i: window i is why the request was denied.
     pub(crate) lacking: u8,
-    /// Bit i: what window i counts will still count in the window after it.
-    pub(crate) lasting: u8,
-    /// The time that they hold for.
-    pub(crate) time: Timestamp,
 }
 
 impl Quotas {
     /// Of a verdict that reached no tally.
     pub(crate) const NONE: Self = Self {
-        windows: [Window::SECOND; MAX_QUOTAS],
-        limits: [0; MAX_QUOTAS],
-        remaining: [0; MAX_QUOTAS],
-        len: 0,
-        lacking: 0,
-        lasting: 0,
+        counts: Counts::NONE,
+        limits: Limits([0; MAX_QUOTAS]),
+        word: VOID,
         time: Timestamp::from_unix_ms(0),
+        lacking: 0,
     };
+
+    /// Of a tally at a moment that lies in the unit of its stamp.
+    #[inline(always)]
+    pub(crate) fn of(counts: &Counts, limits: &Limits, word: u64, time: Timestamp) -> Self {
+        Self { counts: *counts, limits: *limits, word, time, lacking: 0 }
+    }
 
     /// How many there are, 0 to 4.
     #[inline]
     pub fn len(&self) -> usize {
-        usize::from(self.len).min(MAX_QUOTAS)
+        self.counts.len()
     }
 
     /// Whether there are none: the verdict reached no tally.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// The one at `place`, 0 for the shortest window.
@@ -158,29 +159,35 @@ impl Quotas {
         if place >= self.len() {
             return None;
         }
-        let window = self.windows[place];
-        let bit = |bits: u8| bits >> place & 1 == 1;
+        let window = self.counts.window(place);
         let length = u64::from(window.seconds());
-        let windows = window.whole_in(self.time.unix_s()) + 1 + u64::from(bit(self.lasting));
+        let lasting = self.counts.lasts(self.word, place);
+        let windows = window.whole_in(self.time.unix_s()) + 1 + u64::from(lasting);
         Some(QuotaState {
-            limit: self.limits[place],
-            remaining: self.remaining[place],
+            limit: self.counts.limit(&self.limits, place),
+            remaining: self.remaining(place),
             window,
             reset_unix_s: windows * length,
-            lacking: bit(self.lacking),
-            lasting: bit(self.lasting),
+            lacking: self.lacking >> place & 1 == 1,
+            lasting,
         })
+    }
+
+    #[inline]
+    fn remaining(&self, place: usize) -> u32 {
+        let used = self.counts.used(self.word, place, self.time.unix_ms());
+        self.counts.limit(&self.limits, place).saturating_sub(used)
+    }
+
+    /// The time that they hold for: the caller's, or the tally's own when the caller's is late.
+    #[inline]
+    pub fn time(&self) -> Timestamp {
+        self.time
     }
 
     /// All of them, shortest window first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = QuotaState> {
         (0..self.len()).filter_map(|place| self.get(place))
-    }
-
-    /// The time that they hold for: the caller's, or the tally's own when the caller's is late; 0 when there are none.
-    #[inline]
-    pub fn time(&self) -> Timestamp {
-        self.time
     }
 
     /// The one with the longest window; `None` when there are none.
@@ -189,39 +196,19 @@ impl Quotas {
     }
 }
 
-/// A verdict taken apart, for languages that keep one in a form of their own: [`Verdict::parts`] and
-/// [`Verdict::from_parts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VerdictParts {
-    /// What was decided.
-    pub outcome: Outcome,
-    /// Why the key is invalid.
-    pub reason: Reason,
-    /// Whose key it was.
-    pub holder: Option<Holder>,
-    /// Each window, shortest first; those from `quota_count` on say nothing.
-    pub windows: [Window; MAX_QUOTAS],
-    /// The limit of each.
-    pub limits: [u32; MAX_QUOTAS],
-    /// What is left of each.
-    pub remaining: [u32; MAX_QUOTAS],
-    /// How many windows there are, 0 to 4.
-    pub quota_count: u8,
-    /// Bit i: window i is why the request was denied.
-    pub lacking: u8,
-    /// Bit i: what window i counts will still count in the window after it.
-    pub lasting: u8,
-    /// The time that the decision holds for; 0 when no tally was reached.
-    pub time: Timestamp,
-    /// What was asked for.
-    pub cost: u32,
-    /// What a `settle` found no room for.
-    pub uncharged: u32,
-    /// The caller's time.
-    pub now: Timestamp,
-    /// When a denied request is worth trying again.
-    pub retry_at: Option<Timestamp>,
+impl fmt::Debug for Quotas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
 }
+
+impl PartialEq for Quotas {
+    fn eq(&self, other: &Self) -> bool {
+        self.time == other.time && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Quotas {}
 
 /// Whose key it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -281,7 +268,7 @@ impl Verdict {
     pub fn remaining(&self) -> u32 {
         match self.quotas.len() {
             0 => 0,
-            len => self.quotas.remaining[len - 1],
+            len => self.quotas.remaining(len - 1),
         }
     }
 
@@ -324,74 +311,71 @@ impl Verdict {
         Self::refused(Outcome::InvalidKey, Reason::Duplicate, now)
     }
 
-    /// The verdict taken apart.
-    #[inline]
-    pub fn parts(&self) -> VerdictParts {
-        let Quotas { windows, limits, remaining, len, lacking, lasting, time } = self.quotas;
-        let Self { outcome, reason, holder, cost, uncharged, now, retry_at, .. } = *self;
-        VerdictParts {
-            outcome,
-            reason,
-            holder,
-            windows,
-            limits,
-            remaining,
-            quota_count: len,
-            lacking,
-            lasting,
-            time,
-            cost,
-            uncharged,
-            now,
-            retry_at,
+    /// The verdict that a decision on a tally makes, for those who keep tallies of their own: the decision's own `layout`,
+    /// `limits`, `now` and `cost`.
+    #[inline(always)]
+    pub fn decided(
+        layout: &Layout,
+        limits: &Limits,
+        decision: Decision,
+        holder: Option<Holder>,
+        now: Timestamp,
+        cost: u32,
+    ) -> Self {
+        if decision.outcome == Outcome::Denied {
+            return Self::denied(layout, limits, decision, holder, now, cost);
         }
-    }
-
-    /// The verdict of these parts. Whatever they are, it can be put into a response: what remains is at most the
-    /// limit, and there are at most four windows.
-    ///
-    /// ```
-    /// use keytally::{Timestamp, Verdict};
-    /// let verdict = Verdict::duplicate_header(Timestamp::from_unix_s(1_700_000_000));
-    /// assert_eq!(Verdict::from_parts(&verdict.parts()), verdict);
-    /// ```
-    pub fn from_parts(parts: &VerdictParts) -> Self {
-        let mut remaining = parts.remaining;
-        for (remaining, limit) in remaining.iter_mut().zip(parts.limits) {
-            *remaining = limit.min(*remaining);
-        }
-        Self {
-            outcome: parts.outcome,
-            reason: parts.reason,
-            holder: parts.holder,
-            quotas: Quotas {
-                windows: parts.windows,
-                limits: parts.limits,
-                remaining,
-                len: parts.quota_count.min(4),
-                lacking: parts.lacking,
-                lasting: parts.lasting,
-                time: parts.time,
-            },
-            cost: parts.cost,
-            uncharged: parts.uncharged,
-            now: parts.now,
-            retry_at: parts.retry_at,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn decided(decision: &Decision, holder: Option<Holder>, now: Timestamp, cost: u32) -> Self {
         Self {
             outcome: decision.outcome,
             reason: Reason::None,
             holder,
-            quotas: decision.quotas,
+            quotas: decide::quotas(layout, limits, decision.next, now),
             cost,
             uncharged: decision.uncharged,
             now,
-            retry_at: decision.retry_at,
+            retry_at: None,
         }
+    }
+
+    /// The same of a denial: which windows lack room, and until when.
+    #[inline(never)]
+    fn denied(
+        layout: &Layout,
+        limits: &Limits,
+        decision: Decision,
+        holder: Option<Holder>,
+        now: Timestamp,
+        cost: u32,
+    ) -> Self {
+        let mut quotas = decide::quotas(layout, limits, decision.next, now);
+        for place in 0..layout.len() {
+            quotas.lacking |= u8::from(cost > quotas.remaining(place)) << place;
+        }
+        Self {
+            outcome: Outcome::Denied,
+            reason: Reason::None,
+            holder,
+            quotas,
+            cost,
+            uncharged: 0,
+            now,
+            retry_at: Some(decide::retry_at(layout, limits, decision.next, now, cost)),
+        }
+    }
+
+    /// The verdict on a new subject in a limiter that has no slot for one before `until`.
+    pub(crate) fn full(until: Timestamp, now: Timestamp) -> Self {
+        let mut verdict = Self::refused(Outcome::Full, Reason::None, now);
+        verdict.retry_at = Some(until);
+        verdict
+    }
+
+    /// The verdict on a key that is no good; `holder` is whose it was, if its secret was right.
+    #[inline(never)]
+    pub(crate) fn invalid(reason: Reason, holder: Option<Holder>, now: Timestamp) -> Self {
+        let mut verdict = Self::refused(Outcome::InvalidKey, reason, now);
+        verdict.holder = holder;
+        verdict
     }
 
     pub(crate) fn refused(outcome: Outcome, reason: Reason, now: Timestamp) -> Self {

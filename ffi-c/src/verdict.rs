@@ -4,7 +4,7 @@ use core::ffi::{CStr, c_char};
 
 use keytally::policy::MAX_QUOTAS;
 use keytally::{
-    Charge, Holder, KeyId, Outcome as Decided, Quotas, Reason, Timestamp, Verdict, VerdictParts, Window,
+    Charge, Outcome as Decided, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
 };
 
 use crate::guard::{Outcome, guard};
@@ -219,38 +219,37 @@ const _: () = {
 };
 
 impl kt_verdict {
-    /// The core's verdict that this was, if it was one.
-    fn verdict(&self) -> Option<Verdict> {
-        let mut parts = VerdictParts {
-            outcome: *OUTCOMES.get(usize::from(self.outcome.0))?,
-            reason: *REASONS.get(usize::from(self.reason.0))?,
-            holder: KeyId::from_number(self.key_id).map(|key_id| Holder {
-                key_id,
-                account: self.account,
-                plan: self.plan,
-                env: self.env,
-            }),
-            // Of windows that aren't there, none is looked at.
-            windows: [const { Window::from_seconds(1).expect("a second is a window") }; MAX_QUOTAS],
-            limits: [0; MAX_QUOTAS],
-            remaining: [0; MAX_QUOTAS],
-            quota_count: self.quota_count,
-            lacking: 0,
-            lasting: 0,
-            time: Timestamp::from_unix_ms(self.charge.at_ms),
-            cost: self.cost,
-            uncharged: self.uncharged,
-            now: Timestamp::from_unix_ms(self.now_ms),
-            retry_at: (self.retry_after_s != 0).then(|| Timestamp::from_unix_ms(self.retry_at_ms)),
+    /// Asks what a response tells of the verdict; `None` when it is none.
+    fn respond<R>(&self, respond: impl FnOnce(Response<'_>) -> R) -> Option<R> {
+        const NONE: QuotaState = QuotaState {
+            limit: 0,
+            remaining: 0,
+            window: Window::from_seconds(1).expect("a second is a window"),
+            reset_unix_s: 0,
+            lacking: false,
+            lasting: false,
         };
-        for (place, quota) in self.quotas.get(..usize::from(self.quota_count))?.iter().enumerate() {
-            parts.windows[place] = Window::from_seconds(quota.window_s)?;
-            parts.limits[place] = quota.limit;
-            parts.remaining[place] = quota.remaining;
-            parts.lacking |= (quota.lacking & 1) << place;
-            parts.lasting |= (quota.lasting & 1) << place;
+        let outcome = *OUTCOMES.get(usize::from(self.outcome.0))?;
+        REASONS.get(usize::from(self.reason.0))?;
+        let mut states = [NONE; KT_MAX_QUOTAS];
+        let quotas = self.quotas.get(..usize::from(self.quota_count))?;
+        for (state, quota) in states.iter_mut().zip(quotas) {
+            *state = QuotaState {
+                limit: quota.limit,
+                remaining: quota.remaining.min(quota.limit),
+                window: Window::from_seconds(quota.window_s)?,
+                reset_unix_s: quota.reset_unix_s,
+                lacking: quota.lacking != 0,
+                lasting: quota.lasting != 0,
+            };
         }
-        Some(Verdict::from_parts(&parts))
+        Some(respond(Response {
+            outcome,
+            quotas: states.get(..quotas.len())?,
+            cost: self.cost,
+            now: Timestamp::from_unix_ms(self.now_ms),
+            retry_after_s: Some(self.retry_after_s).filter(|&seconds| seconds != 0),
+        }))
     }
 }
 
@@ -260,8 +259,8 @@ impl kt_charge {
     }
 }
 
-fn read(verdict: In<'_, kt_verdict>) -> Outcome<Verdict> {
-    verdict.read()?.verdict().ok_or(kt_status::KT_NOT_A_VERDICT)
+fn respond<R>(verdict: In<'_, kt_verdict>, respond: impl FnOnce(Response<'_>) -> R) -> Outcome<R> {
+    verdict.read()?.respond(respond).ok_or(kt_status::KT_NOT_A_VERDICT)
 }
 
 /// Writes the header fields of the response: each `Name: value` with CR LF, ended by a NUL; and their length without that.
@@ -284,7 +283,7 @@ pub extern "C" fn kt_verdict_headers(
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
         let written = written_out.place()?;
-        put(buffer, written, read(verdict)?.headers().as_bytes())
+        put(buffer, written, respond(verdict, |response| response.headers())?.as_bytes())
     })
 }
 
@@ -323,7 +322,7 @@ pub extern "C" fn kt_verdict_problem(
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
         let written = written_out.place()?;
-        put(buffer, written, read(verdict)?.problem().as_bytes())
+        put(buffer, written, respond(verdict, |response| response.problem())?.as_bytes())
     })
 }
 

@@ -69,29 +69,35 @@ fn decision(case: &DecisionCase) {
     let (layout, limits, now) = (policy.layout(), policy.limits(), Timestamp::from_unix_ms(case.now_ms));
     let charge = |cost, at_ms| Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
     let decision = match case.op {
-        Op::Check { cost } => decide::check(layout, limits, case.word, now, cost),
-        Op::Peek { cost } => decide::peek(layout, limits, case.word, now, cost),
+        Op::Check { cost } => decide::check(layout, &limits, case.word, now, cost),
+        Op::Peek { cost } => decide::peek(layout, &limits, case.word, now, cost),
         Op::Refund { charged, charged_at_ms } => {
-            decide::refund(layout, limits, case.word, now, charge(charged, charged_at_ms))
+            decide::refund(layout, &limits, case.word, now, charge(charged, charged_at_ms))
         }
         Op::Settle { charged, charged_at_ms, actual } => {
-            decide::settle(layout, limits, case.word, now, charge(charged, charged_at_ms), actual)
+            decide::settle(layout, &limits, case.word, now, charge(charged, charged_at_ms), actual)
         }
-        Op::Reset => decide::reset(layout, limits, case.word, now),
+        Op::Reset => decide::reset(layout, &limits, case.word, now),
     };
     assert_eq!(format!("{:#018x}", decision.next), format!("{:#018x}", case.next), "{case:?}");
     assert_eq!(decision.uncharged, case.uncharged.unwrap_or(0), "{case:?}");
     if let Some(expected) = &case.answer {
-        let verdict = Answer {
+        let cost = match case.op {
+            Op::Check { cost } | Op::Peek { cost } => cost,
+            _ => 0,
+        };
+        let verdict = Verdict::decided(layout, &limits, decision, None, now, cost);
+        let quotas = verdict.quotas();
+        let answer = Answer {
             outcome: decision.outcome.to_string(),
-            at_ms: decision.time().unix_ms(),
-            remaining: decision.quotas.iter().map(|quota| quota.remaining).collect(),
-            reset_s: decision.quotas.iter().map(|quota| quota.reset_unix_s).collect(),
-            retry_at_ms: decision.retry_at.map(Timestamp::unix_ms),
+            at_ms: quotas.time().unix_ms(),
+            remaining: quotas.iter().map(|quota| quota.remaining).collect(),
+            reset_s: quotas.iter().map(|quota| quota.reset_unix_s).collect(),
+            retry_at_ms: verdict.retry_at().map(Timestamp::unix_ms),
             // Rounded from the time above; the verdicts' own are compared below.
             retry_after_s: expected.retry_after_s,
         };
-        assert_eq!(&verdict, expected, "{case:?}");
+        assert_eq!(&answer, expected, "{case:?}");
     }
 }
 

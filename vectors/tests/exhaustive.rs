@@ -7,7 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally::policy::MAX_QUOTAS;
-use keytally::{Algorithm, Charge, Layout, Limits, Outcome, Policy, Timestamp, decide};
+use keytally::{Algorithm, Charge, Layout, Limits, Outcome, Policy, Timestamp, Verdict, decide};
 use keytally_vectors::model::{self, Clock, Model};
 
 /// A policy, and the few bits that its words get here.
@@ -91,18 +91,20 @@ impl Pair {
     /// Check and peek.
     fn charge(&self, word: u64, now_ms: u64, cost: u32) {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
-        let checked = decide::check(&self.layout, self.limits, shifted, now, cost);
-        let peeked = decide::peek(&self.layout, self.limits, shifted, now, cost);
+        let checked = decide::check(&self.layout, &self.limits, shifted, now, cost);
+        let peeked = decide::peek(&self.layout, &self.limits, shifted, now, cost);
         let pairs =
             [(checked, self.model.check(word, now_ms, cost)), (peeked, self.model.peek(word, now_ms, cost))];
         for (real, expected) in pairs {
             let why = || format!("{} {word:#x} {now_ms} {cost}", self.model.policy());
             assert_eq!(real.outcome.as_str(), expected.outcome.name(), "{}", why());
             assert_eq!(real.next, expected.next << self.shift, "{}", why());
-            assert_eq!(i128::from(real.time().unix_ms()), expected.time_ms, "{}", why());
-            assert_eq!(real.retry_at.map(|at| i128::from(at.unix_ms())), expected.retry_at_ms, "{}", why());
-            assert_eq!(real.quotas.len(), expected.quotas.len());
-            for (real_quota, quota) in real.quotas.iter().zip(&expected.quotas) {
+            let verdict = Verdict::decided(&self.layout, &self.limits, real, None, now, cost);
+            let (quotas, retry_at) = (verdict.quotas(), verdict.retry_at());
+            assert_eq!(i128::from(quotas.time().unix_ms()), expected.time_ms, "{}", why());
+            assert_eq!(retry_at.map(|at| i128::from(at.unix_ms())), expected.retry_at_ms, "{}", why());
+            assert_eq!(quotas.len(), expected.quotas.len());
+            for (real_quota, quota) in quotas.iter().zip(&expected.quotas) {
                 assert_eq!((real_quota.limit, real_quota.window.seconds()), (quota.limit, quota.window_s));
                 assert_eq!(
                     (real_quota.remaining, real_quota.reset_unix_s),
@@ -119,7 +121,7 @@ impl Pair {
     fn refund(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64) {
         let charge = Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
         let now = Timestamp::from_unix_ms(now_ms);
-        let real = decide::refund(&self.layout, self.limits, word << self.shift, now, charge);
+        let real = decide::refund(&self.layout, &self.limits, word << self.shift, now, charge);
         let expected = self.model.refund(word, model::Charge { cost, at_ms }, now_ms);
         let why = || format!("{} {word:#x} {now_ms} refund of {cost} from {at_ms}", self.model.policy());
         assert_eq!(real.next, expected << self.shift, "{}", why());
@@ -128,7 +130,7 @@ impl Pair {
     fn settle(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64, actual: u32) {
         let charge = Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
         let now = Timestamp::from_unix_ms(now_ms);
-        let real = decide::settle(&self.layout, self.limits, word << self.shift, now, charge, actual);
+        let real = decide::settle(&self.layout, &self.limits, word << self.shift, now, charge, actual);
         let expected = self.model.settle(word, model::Charge { cost, at_ms }, actual, now_ms);
         let why = || {
             format!(
@@ -146,7 +148,7 @@ impl Pair {
 
     fn reset_and_reuse(&self, word: u64, now_ms: u64) {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
-        let real = decide::reset(&self.layout, self.limits, shifted, now);
+        let real = decide::reset(&self.layout, &self.limits, shifted, now);
         let why = || format!("{} {word:#x} {now_ms}", self.model.policy());
         assert_eq!(real.next, self.model.reset(word, now_ms) << self.shift, "{}", why());
         assert_eq!(self.layout.reusable(shifted, now), self.model.reusable(word, now_ms), "{}", why());

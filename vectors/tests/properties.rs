@@ -1,6 +1,6 @@
 //! Random policies, costs and clocks: the core against the model, and the promises on the core itself.
 
-use keytally::{Charge, Outcome, Policy, Timestamp, decide};
+use keytally::{Charge, Outcome, Policy, Timestamp, Verdict, decide};
 use keytally_vectors::model::{self, Model};
 use proptest::prelude::*;
 
@@ -86,19 +86,20 @@ proptest! {
             match op {
                 Op::Check(cost) | Op::Peek(cost) => {
                     let (real, expected) = match op {
-                        Op::Check(_) => (decide::check(layout, limits, word, now, cost), model.check(word, now_ms, cost)),
-                        _ => (decide::peek(layout, limits, word, now, cost), model.peek(word, now_ms, cost)),
+                        Op::Check(_) => (decide::check(layout, &limits, word, now, cost), model.check(word, now_ms, cost)),
+                        _ => (decide::peek(layout, &limits, word, now, cost), model.peek(word, now_ms, cost)),
                     };
                     prop_assert_eq!(real.outcome.as_str(), expected.outcome.name());
                     prop_assert_eq!(real.next, expected.next);
-                    prop_assert_eq!(i128::from(real.time().unix_ms()), expected.time_ms);
-                    prop_assert_eq!(real.retry_at.map(|at| i128::from(at.unix_ms())), expected.retry_at_ms);
-                    for (quota, expected) in real.quotas.iter().zip(&expected.quotas) {
+                    let verdict = Verdict::decided(layout, &limits, real, None, now, cost);
+                    prop_assert_eq!(i128::from(verdict.quotas().time().unix_ms()), expected.time_ms);
+                    prop_assert_eq!(verdict.retry_at().map(|at| i128::from(at.unix_ms())), expected.retry_at_ms);
+                    for (quota, expected) in verdict.quotas().iter().zip(&expected.quotas) {
                         prop_assert!(quota.remaining <= quota.limit);
                         prop_assert_eq!((quota.remaining, quota.reset_unix_s), (expected.remaining, expected.reset_s));
                     }
                     if real.outcome == Outcome::Admitted && matches!(op, Op::Check(_)) {
-                        charges.push(Charge { cost, at: real.time() });
+                        charges.push(Charge { cost, at: verdict.quotas().time() });
                     }
                     word = real.next;
                 }
@@ -108,17 +109,17 @@ proptest! {
                     let same = model::Charge { cost: charge.cost, at_ms: charge.at.unix_ms() };
                     if let Op::Settle(_, actual) = op {
                         let expected = model.settle(word, same, actual, now_ms);
-                        let real = decide::settle(layout, limits, word, now, charge, actual);
+                        let real = decide::settle(layout, &limits, word, now, charge, actual);
                         prop_assert_eq!((real.next, real.uncharged), (expected.next, expected.uncharged));
                         word = real.next;
                     } else {
-                        let real = decide::refund(layout, limits, word, now, charge);
+                        let real = decide::refund(layout, &limits, word, now, charge);
                         prop_assert_eq!(real.next, model.refund(word, same, now_ms));
                         word = real.next;
                     }
                 }
                 Op::Reset => {
-                    let real = decide::reset(layout, limits, word, now);
+                    let real = decide::reset(layout, &limits, word, now);
                     prop_assert_eq!(real.next, model.reset(word, now_ms));
                     word = real.next;
                 }
@@ -140,10 +141,12 @@ proptest! {
         let unit_ms = u64::from(policy.quotas()[0].window.seconds()) * 1000;
         let stamp_ms = (word >> (64 - layout.stamp_bits())).saturating_mul(unit_ms);
         for now_ms in [now_ms, stamp_ms.saturating_add_signed(i64::from(near) * 1000)] {
-            let real = decide::check(layout, limits, word, Timestamp::from_unix_ms(now_ms), cost);
+            let now = Timestamp::from_unix_ms(now_ms);
+            let real = decide::check(layout, &limits, word, now, cost);
             let expected = model.check(word, now_ms, cost);
             prop_assert_eq!((real.outcome.as_str(), real.next), (expected.outcome.name(), expected.next));
-            prop_assert_eq!(real.retry_at.map(|at| i128::from(at.unix_ms())), expected.retry_at_ms);
+            let verdict = Verdict::decided(layout, &limits, real, None, now, cost);
+            prop_assert_eq!(verdict.retry_at().map(|at| i128::from(at.unix_ms())), expected.retry_at_ms);
         }
     }
 
@@ -160,11 +163,12 @@ proptest! {
         let (mut word, mut now_ms) = (0, u64::try_from(START_MS).unwrap());
         for (cost, later) in spent {
             now_ms += later;
-            word = decide::check(layout, limits, word, Timestamp::from_unix_ms(now_ms), cost).next;
+            word = decide::check(layout, &limits, word, Timestamp::from_unix_ms(now_ms), cost).next;
         }
-        let denied = decide::check(layout, limits, word, Timestamp::from_unix_ms(now_ms), cost);
-        if let Some(retry_at) = denied.retry_at {
-            let outcome = |at: Timestamp| decide::check(layout, limits, denied.next, at, cost).outcome;
+        let now = Timestamp::from_unix_ms(now_ms);
+        let denied = decide::check(layout, &limits, word, now, cost);
+        if let Some(retry_at) = Verdict::decided(layout, &limits, denied, None, now, cost).retry_at() {
+            let outcome = |at: Timestamp| decide::check(layout, &limits, denied.next, at, cost).outcome;
             prop_assert_eq!(outcome(Timestamp::from_unix_ms(retry_at.unix_ms() - 1)), Outcome::Denied);
             prop_assert_eq!(outcome(retry_at), Outcome::Admitted);
             let seconds = (retry_at.unix_ms() - now_ms).div_ceil(1000);
@@ -187,11 +191,11 @@ proptest! {
             clock = (clock + step).max(latest - longest_ms);
             latest = latest.max(clock);
             let now = Timestamp::from_unix_ms(u64::try_from(clock).unwrap());
-            let decision = decide::check(policy.layout(), policy.limits(), word, now, cost);
+            let decision = decide::check(policy.layout(), &policy.limits(), word, now, cost);
             word = decision.next;
             if decision.outcome == Outcome::Admitted {
                 for (place, quota) in policy.quotas().iter().enumerate() {
-                    let index = decision.time().unix_s() / u64::from(quota.window.seconds());
+                    let index = decide::quotas(policy.layout(), &policy.limits(), word, now).time().unix_s() / u64::from(quota.window.seconds());
                     let sum = admitted.entry((place, index)).or_default();
                     *sum += u64::from(cost);
                     prop_assert!(*sum <= u64::from(quota.limit));

@@ -54,9 +54,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
     fn info(&self, place: Place<'_>, record: &Record, now: Timestamp) -> Option<KeyInfo> {
         let tally = place.tally().load(Ordering::Acquire);
-        let layout = &self.layout;
+        let (layout, counts) = (&self.layout, self.layout.counts());
         let used =
-            (0..layout.len()).any(|at| layout.current(tally, at) > 0 || layout.previous(tally, at) > 0);
+            (0..layout.len()).any(|at| counts.current(tally, at) > 0 || counts.previous(tally, at) > 0);
         Some(KeyInfo {
             key_id: record.key_id?,
             account: record.account,
@@ -68,7 +68,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             pepper: record.pepper,
             last_characters: Hint::last_from_word(self.hint(place.number)),
             last_used: used.then(|| Timestamp::from_unix_ms(layout.stamp_start_ms(layout.stamp(tally)))),
-            quotas: decide::peek(layout, self.limits(record.plan), tally, now, 0).quotas,
+            quotas: decide::quotas(layout, &self.limits(record.plan), tally, now),
         })
     }
 
