@@ -97,7 +97,7 @@
 #define KT_PROBLEM_SIZE 384
 
 /** Bytes of a limiter's handle. */
-#define KT_LIMITER_HANDLE_SIZE 256
+#define KT_LIMITER_HANDLE_SIZE 384
 
 /** The alignment of handles. */
 #define KT_HANDLE_ALIGN 8
@@ -472,7 +472,7 @@ typedef struct kt_verdict {
  * it is this library's.
  */
 typedef struct kt_limiter {
-    uint64_t private_[32];
+    uint64_t private_[48];
 } kt_limiter;
 
 /** A plan: a named policy. */

@@ -12,7 +12,7 @@ use crate::text::{Text, put};
 use crate::verdict::{kt_charge, kt_verdict};
 
 /// Bytes of a limiter's handle.
-pub const KT_LIMITER_HANDLE_SIZE: usize = 256;
+pub const KT_LIMITER_HANDLE_SIZE: usize = 384;
 
 /// The alignment of handles.
 pub const KT_HANDLE_ALIGN: usize = 8;
@@ -35,7 +35,7 @@ const _: () = {
 #[derive(Debug)]
 #[repr(C)]
 pub struct kt_limiter {
-    private_: [u64; 32],
+    private_: [u64; 48],
 }
 
 /// What is in it.
