@@ -353,8 +353,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let record = place.read().ok_or(Refusal::of(Reason::Damaged))?;
         // A pepper that this process doesn't have is stood in for by one that it has, so that the work is the same.
         let pepper = |number: u8| match self.pepper(usize::from(number)) {
-            Some(pepper) => (pepper, Choice::from(1)),
-            None => (self.peppers.newest(), Choice::from(0)),
+            Some(pepper) => (pepper, true),
+            None => (self.peppers.newest(), false),
         };
         let (current, current_there) = pepper(record.pepper);
         let tag = current.mac(text).tag();
@@ -365,17 +365,15 @@ impl<M: AsRef<[Line]>> Gate<M> {
             (previous.mac(text).tag(), previous_there)
         };
         let known = record.key_id == Some(key_id);
-        let is_current = tag.ct_eq(&record.tag) & current_there;
-        let is_previous = previous_tag.ct_eq(&record.previous) & previous_there;
-        match Match::of(is_current, is_previous) {
-            Match::Current if known => self.admissible(place, record, false, now),
-            Match::Previous if known => self.admissible(place, record, true, now),
+        match Match::of(tag.ct_eq(&record.tag), previous_tag.ct_eq(&record.previous)) {
+            Match::Current if known && current_there => self.admissible(place, record, false, now),
+            Match::Previous if known && previous_there => self.admissible(place, record, true, now),
             _ => {
                 // The wrong answer is given; what is left is to tell the logs why.
                 let reason = match key::parse(text) {
                     Err(KeyError::Form) => Reason::Malformed,
                     Err(KeyError::Checksum) => Reason::Checksum,
-                    Ok(_) if known && !bool::from(current_there) => Reason::PepperMissing,
+                    Ok(_) if known && !current_there => Reason::PepperMissing,
                     Ok(_) if known => Reason::WrongSecret,
                     Ok(_) => Reason::Unknown,
                 };
@@ -558,10 +556,10 @@ impl Match {
     /// compared whole, and that the key is right or wrong is what the client is told anyway.
     #[inline]
     fn of(current: Choice, previous: Choice) -> Self {
-        match (bool::from(current | previous), bool::from(current)) {
-            (true, true) => Self::Current,
-            (true, false) => Self::Previous,
-            (false, _) => Self::None,
+        match (bool::from(current), bool::from(previous)) {
+            (true, _) => Self::Current,
+            (false, true) => Self::Previous,
+            (false, false) => Self::None,
         }
     }
 }

@@ -5,9 +5,9 @@
 
 use core::fmt::{self, Write};
 
-use heapless::{String, Vec};
+use heapless::String;
 
-use crate::line::index;
+use crate::line::{index, low};
 use crate::policy::{MAX_QUOTAS, Window};
 use crate::time::Timestamp;
 use crate::verdict::{Outcome, QuotaState, Verdict};
@@ -105,11 +105,14 @@ impl Verdict {
 
     #[inline]
     fn respond<R>(&self, respond: impl FnOnce(Response<'_>) -> R) -> R {
-        let mut quotas = Vec::<QuotaState, MAX_QUOTAS>::new();
-        quotas.extend(self.quotas.iter());
+        let mut quotas = [QuotaState::NONE; MAX_QUOTAS];
+        let len = self.quotas.len();
+        for (place, quota) in quotas.iter_mut().enumerate().take(len) {
+            *quota = self.quotas.state(place);
+        }
         respond(Response {
             outcome: self.outcome,
-            quotas: &quotas,
+            quotas: quotas.get(..len).unwrap_or_default(),
             cost: self.cost,
             now: self.now,
             retry_after_s: self.retry_after_s(),
@@ -137,9 +140,7 @@ impl Response<'_> {
     #[inline]
     pub fn headers(&self) -> Headers {
         let mut headers = Headers { bytes: [0; MAX_HEADERS_LEN], len: 0 };
-        let mut block = Block { buffer: &mut headers.bytes, len: 0 };
-        self.put_headers(&mut block);
-        headers.len = block.len;
+        headers.len = MAX_HEADERS_LEN - self.put_headers(Rest(&mut headers.bytes)).0.len();
         headers
     }
 
@@ -149,47 +150,48 @@ impl Response<'_> {
     /// [`BufferTooSmall`], and nothing is written.
     #[inline]
     pub fn write_headers(&self, buffer: &mut [u8]) -> Result<usize, BufferTooSmall> {
-        if buffer.len() < MAX_HEADERS_LEN {
+        let len = buffer.len();
+        if len < MAX_HEADERS_LEN {
             let headers = self.headers();
             let target = buffer.get_mut(..headers.len).ok_or(BufferTooSmall { needed: headers.len })?;
             target.copy_from_slice(headers.as_bytes());
             return Ok(headers.len);
         }
-        let mut block = Block { buffer, len: 0 };
-        self.put_headers(&mut block);
-        Ok(block.len)
+        Ok(len - self.put_headers(Rest(buffer)).0.len())
     }
 
-    fn put_headers(&self, out: &mut Block<'_>) {
+    /// Writes the fields, and gives what they leave.
+    fn put_headers<'b>(&self, mut out: Rest<'b>) -> Rest<'b> {
         if let Some(longest) = self.quotas.last() {
-            out.text(b"X-RateLimit-Limit: ").number(longest.limit.into());
-            out.text(b"\r\nX-RateLimit-Remaining: ").number(longest.remaining.into());
-            out.text(b"\r\nX-RateLimit-Reset: ").number(longest.reset_unix_s);
-            out.text(b"\r\nRateLimit-Policy: ");
+            out = out.text(b"X-RateLimit-Limit: ").number(longest.limit.into());
+            out = out.text(b"\r\nX-RateLimit-Remaining: ").number(longest.remaining.into());
+            out = out.text(b"\r\nX-RateLimit-Reset: ").number(longest.reset_unix_s);
+            out = out.text(b"\r\nRateLimit-Policy: ");
             for (place, quota) in self.quotas.iter().enumerate() {
                 if place > 0 {
-                    out.text(b", ");
+                    out = out.text(b", ");
                 }
-                out.window(quota.window).text(b";q=").number(quota.limit.into());
-                out.text(b";w=").number(quota.window.seconds().into());
+                out = out.window(quota.window).text(b";q=").number(quota.limit.into());
+                out = out.text(b";w=").number(quota.window.seconds().into());
             }
-            out.text(b"\r\nRateLimit: ");
+            out = out.text(b"\r\nRateLimit: ");
             for (place, quota) in self.quotas.iter().enumerate() {
                 if place > 0 {
-                    out.text(b", ");
+                    out = out.text(b", ");
                 }
                 let delta_ms = quota.reset_unix_s.saturating_mul(1000).saturating_sub(self.now.unix_ms());
-                out.window(quota.window).text(b";r=").number(quota.remaining.into());
-                out.text(b";t=").number(delta_ms.div_ceil(1000));
+                out = out.window(quota.window).text(b";r=").number(quota.remaining.into());
+                out = out.text(b";t=").number(delta_ms.div_ceil(1000));
             }
-            out.text(b"\r\n");
+            out = out.text(b"\r\n");
         }
         if matches!(self.outcome, Outcome::MissingKey | Outcome::InvalidKey) {
-            out.text(b"WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n");
+            out = out.text(b"WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n");
         }
         if let Some(seconds) = self.retry_after_s {
-            out.text(b"Retry-After: ").number(seconds.into()).text(b"\r\n");
+            out = out.text(b"Retry-After: ").number(seconds.into()).text(b"\r\n");
         }
+        out
     }
 
     /// The same as [`Verdict::problem`].
@@ -261,41 +263,54 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// Header fields on their way into a buffer that has room for the longest block, which a test writes. (`core::fmt`
-/// would take ten times as long.)
-struct Block<'b> {
-    buffer: &'b mut [u8],
-    len: usize,
-}
+/// What is left of a buffer that has room for the longest block of fields, which a test writes. It is handed on from field
+/// to field, and so stays in registers; `core::fmt` would take ten times as long.
+struct Rest<'b>(&'b mut [u8]);
 
-impl Block<'_> {
-    #[inline]
-    fn text<const N: usize>(&mut self, text: &[u8; N]) -> &mut Self {
-        let rest = self.buffer.get_mut(self.len..).unwrap_or_default();
-        if let Some(place) = rest.first_chunk_mut() {
-            *place = *text;
+impl Rest<'_> {
+    #[inline(always)]
+    fn text<const N: usize>(self, text: &[u8; N]) -> Self {
+        match self.0.split_first_chunk_mut() {
+            Some((place, rest)) => {
+                *place = *text;
+                Self(rest)
+            }
+            None => Self(&mut []),
         }
-        self.len += N;
-        self
     }
 
-    #[inline]
-    fn number(&mut self, number: u64) -> &mut Self {
-        let digits = number.checked_ilog10().map_or(1, |digits| index(digits.into()) + 1);
-        let mut rest = number;
-        if let Some(place) = self.buffer.get_mut(self.len..self.len + digits) {
-            for digit in place.iter_mut().rev() {
-                *digit = b'0' + u8::try_from(rest % 10).unwrap_or(0);
-                rest /= 10;
+    #[inline(always)]
+    fn number(self, number: u64) -> Self {
+        match u32::try_from(number) {
+            Ok(number) if number < FOUR => {
+                let digits =
+                    1 + usize::from(number > 9) + usize::from(number > 99) + usize::from(number > 999);
+                self.last_digits(number, digits)
             }
+            _ => self.long_number(number),
         }
-        self.len += digits;
-        self
+    }
+
+    #[inline(never)]
+    fn long_number(self, number: u64) -> Self {
+        self.number(number / u64::from(FOUR)).last_digits(low(number % u64::from(FOUR)), 4)
+    }
+
+    /// The last one to four digits of a number below 10,000. All four are written: what comes next is written over the rest.
+    #[inline(always)]
+    fn last_digits(self, number: u32, digits: usize) -> Self {
+        let [[a, b], [c, d]] =
+            [number / 100, number % 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);
+        let text = u32::from_le_bytes([a, b, c, d]) >> (8 * (4 - digits));
+        if let Some(place) = self.0.first_chunk_mut() {
+            *place = text.to_le_bytes();
+        }
+        Self(self.0.get_mut(digits..).unwrap_or_default())
     }
 
     /// The window's name in quotation marks; the same as its `Display`.
-    #[inline]
-    fn window(&mut self, window: Window) -> &mut Self {
+    #[inline(always)]
+    fn window(self, window: Window) -> Self {
         match window.seconds() {
             1 => self.text(b"\"second\""),
             60 => self.text(b"\"minute\""),
@@ -305,6 +320,21 @@ impl Block<'_> {
         }
     }
 }
+
+/// 10,000: the numbers that are written four digits at a time.
+const FOUR: u32 = 10_000;
+
+/// The two digits of each number below 100.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [*b"00"; 100];
+    let mut number = 1;
+    while number < pairs.len() {
+        let [tens, ones] = pairs[number - 1];
+        pairs[number] = if ones == b'9' { [tens + 1, b'0'] } else { [tens, ones + 1] };
+        number += 1;
+    }
+    pairs
+};
 
 #[cfg(test)]
 mod tests {

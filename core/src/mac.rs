@@ -75,16 +75,21 @@ impl Pepper {
     /// HMAC-SHA-256 of `message`.
     #[inline]
     pub fn mac(&self, message: &[u8]) -> Mac {
-        let inner = match one_block(message) {
-            Some(block) => compressed(self.inner, block),
-            None => hash(self.inner, BLOCK_LEN, message),
-        };
-        let mut block = [0; BLOCK_LEN];
-        block[..32].copy_from_slice(&to_bytes(&inner));
-        block[32] = 0x80;
+        let mut state = self.inner;
+        let mut block = [[0; BLOCK_LEN]];
+        if fill_block(&mut block[0], message).is_some() {
+            compress256(&mut state, &block);
+        } else {
+            state = hash(self.inner, BLOCK_LEN, message);
+        }
         // The outer message is one pad block and one digest.
-        block[56..].copy_from_slice(&((BLOCK_LEN as u64 + 32) * 8).to_be_bytes());
-        Mac(compressed(self.outer, block))
+        let mut block = [[0; BLOCK_LEN]];
+        block[0][..32].copy_from_slice(&to_bytes(&state));
+        block[0][32] = 0x80;
+        block[0][56..].copy_from_slice(&((BLOCK_LEN as u64 + 32) * 8).to_be_bytes());
+        state = self.outer;
+        compress256(&mut state, &block);
+        Mac(state)
     }
 
     /// A number that tells this pepper from others and nothing else about it; never 0.
@@ -106,28 +111,25 @@ impl Drop for Pepper {
     }
 }
 
-/// The last block of a message after one pad block, if it is as long as keys of our own form are: it is copied in two
-/// overlapping halves of a fixed length, since a copy of any length would take a fifth of a compression.
-#[inline]
-fn one_block(message: &[u8]) -> Option<[u8; BLOCK_LEN]> {
-    const HALF: usize = 32;
-    let (first, last) = (message.first_chunk::<HALF>()?, message.last_chunk::<HALF>()?);
-    let len = message.len();
-    if len >= BLOCK_LEN - 8 {
-        return None;
+/// Fills in the last block of a message after one pad block, if the message is as long as keys of our own form are.
+///
+/// All copies have a fixed length: one of any length would take a fifth of a compression. And those of the end don't reach
+/// into the first half, which the compression reads first: a processor is slow to read what several stores wrote.
+#[inline(always)]
+fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {
+    const HALF: usize = BLOCK_LEN / 2;
+    const WORD: usize = 8;
+    let (first, rest) = message.split_first_chunk::<HALF>()?;
+    let (half, length) = block.split_last_chunk_mut::<WORD>()?;
+    let last = rest.len().checked_sub(WORD)?;
+    *half.first_chunk_mut()? = *first;
+    let half = half.get_mut(HALF..)?;
+    for at in [0, last.saturating_sub(WORD), last] {
+        *half.get_mut(at..)?.first_chunk_mut::<WORD>()? = *rest.get(at..)?.first_chunk()?;
     }
-    let mut block = [0; BLOCK_LEN];
-    block[..HALF].copy_from_slice(first);
-    block[len - HALF..len].copy_from_slice(last);
-    block[len] = 0x80;
-    block[BLOCK_LEN - 8..].copy_from_slice(&((BLOCK_LEN + len) as u64 * 8).to_be_bytes());
-    Some(block)
-}
-
-#[inline]
-fn compressed(mut state: State, block: [u8; BLOCK_LEN]) -> State {
-    compress256(&mut state, &[block]);
-    state
+    *half.get_mut(rest.len())? = 0x80;
+    *length = ((BLOCK_LEN + message.len()) as u64 * 8).to_be_bytes();
+    Some(())
 }
 
 /// The state after one pad block.
@@ -203,9 +205,11 @@ impl fmt::Debug for Mac {
 pub struct Tag(pub(crate) [u64; 2]);
 
 impl ConstantTimeEq for Tag {
+    /// All bits are compared before anything is made of it: their differences are gathered in one word.
     #[inline]
     fn ct_eq(&self, other: &Self) -> Choice {
-        self.0[0].ct_eq(&other.0[0]) & self.0[1].ct_eq(&other.0[1])
+        let different = (self.0[0] ^ other.0[0]) | (self.0[1] ^ other.0[1]);
+        different.ct_eq(&0)
     }
 }
 

@@ -113,6 +113,17 @@ pub struct QuotaState {
     pub lasting: bool,
 }
 
+impl QuotaState {
+    pub(crate) const NONE: Self = Self {
+        limit: 0,
+        remaining: 0,
+        window: Window::SECOND,
+        reset_unix_s: 0,
+        lacking: false,
+        lasting: false,
+    };
+}
+
 /// Up to four [`QuotaState`]s, shortest window first. They are kept as the decision left them, and worked out when
 /// they are asked for: most requests only need to know whether they may go on.
 #[derive(Clone, Copy)]
@@ -156,21 +167,22 @@ impl Quotas {
     /// The one at `place`, 0 for the shortest window.
     #[inline]
     pub fn get(&self, place: usize) -> Option<QuotaState> {
-        if place >= self.len() {
-            return None;
-        }
+        (place < self.len()).then(|| self.state(place))
+    }
+
+    #[inline]
+    pub(crate) fn state(&self, place: usize) -> QuotaState {
         let window = self.counts.window(place);
-        let length = u64::from(window.seconds());
         let lasting = self.counts.lasts(self.word, place);
         let windows = window.whole_in(self.time.unix_s()) + 1 + u64::from(lasting);
-        Some(QuotaState {
+        QuotaState {
             limit: self.counts.limit(&self.limits, place),
             remaining: self.remaining(place),
             window,
-            reset_unix_s: windows * length,
+            reset_unix_s: windows * u64::from(window.seconds()),
             lacking: self.lacking >> place & 1 == 1,
             lasting,
-        })
+        }
     }
 
     #[inline]
