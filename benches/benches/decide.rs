@@ -14,16 +14,23 @@ const QUOTAS: [&str; 4] =
 
 pub(crate) fn measure(bench: &mut Bench) {
     let title = "The decision, by number of windows";
-    let about = "decide::check of a word in a register: outcome, next word, what remains in each window. No table, no store.";
+    let about =
+        "decide::check of a word in a register: outcome and next word. No table, no store, no verdict.";
     let mut table = bench.table("decide/windows", "ns", title, about);
     for (count, quotas) in (1..).zip(QUOTAS) {
         let fixed: Policy = quotas.parse().expect("a policy");
         let sliding: Policy = format!("sliding {quotas}").parse().expect("a policy");
         let ask = |name, policy: &Policy, word: u64, now: Timestamp, outcome: Outcome| {
             let policy = policy.clone();
-            assert_eq!(decide::check(policy.layout(), policy.limits(), word, now, 1).outcome, outcome);
+            assert_eq!(decide::check(policy.layout(), &policy.limits(), word, now, 1).outcome, outcome);
             calls(name, move || {
-                decide::check(black_box(policy.layout()), policy.limits(), black_box(word), black_box(now), 1)
+                decide::check(
+                    black_box(policy.layout()),
+                    &policy.limits(),
+                    black_box(word),
+                    black_box(now),
+                    1,
+                )
             })
         };
         let minute_later = Timestamp::from_unix_ms(START.unix_ms() + 60_000);
@@ -46,14 +53,14 @@ pub(crate) fn measure(bench: &mut Bench) {
 fn used(policy: &Policy) -> u64 {
     let before = [86_400, 3600, 600, 60, 0].map(|seconds| START.unix_ms() - seconds * 1000);
     before.into_iter().fold(0, |word, ms| {
-        decide::check(policy.layout(), policy.limits(), word, Timestamp::from_unix_ms(ms), 1).next
+        decide::check(policy.layout(), &policy.limits(), word, Timestamp::from_unix_ms(ms), 1).next
     })
 }
 
 /// The tally when there is no room any more.
 fn spent(policy: &Policy, mut word: u64) -> u64 {
     loop {
-        let decision = decide::check(policy.layout(), policy.limits(), word, START, 1);
+        let decision = decide::check(policy.layout(), &policy.limits(), word, START, 1);
         if decision.outcome != Outcome::Admitted {
             return word;
         }

@@ -136,8 +136,8 @@ fn decided(policy: &str, times: u32) {
     let policy: Policy = policy.parse().expect("a policy");
     let (layout, limits): (&Layout, Limits) = (policy.layout(), policy.limits());
     // One unit is spent, so that the tight limit is reached.
-    let word = decide::check(layout, limits, 0, START, 1).next;
-    each(times, |now| decide::check(black_box(layout), limits, black_box(word), now, 1));
+    let word = decide::check(layout, &limits, 0, START, 1).next;
+    each(times, |now| decide::check(black_box(layout), &limits, black_box(word), now, 1));
 }
 
 fn limiter(policy: &str) -> Limiter<Vec<Line>> {

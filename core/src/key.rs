@@ -17,6 +17,8 @@ use core::str::FromStr;
 use heapless::String;
 use zeroize::Zeroize;
 
+use crate::line::{high, low};
+
 /// The longest key of this form, in bytes.
 pub const MAX_KEY_LEN: usize = MAX_NAMES_LEN + 2 + BODY_LEN;
 
@@ -314,14 +316,10 @@ pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, KeyError> {
         names.strip_suffix('_').and_then(|names| names.split_once('_')).ok_or(KeyError::Form)?;
     let (secret, checksum) = body[KEY_ID_LEN..].split_at(SECRET_CHARS);
     // A secret of 22 characters may exceed 128 bits, a checksum of 6 may exceed 32.
-    let mut number = [0; SECRET_LEN];
-    let fits = decode(secret, &mut number);
+    let mut number = decode::<{ SECRET_LEN / 4 }>(secret).ok_or(KeyError::Form)?;
     number.zeroize();
-    let mut sum = [0; 4];
-    if !fits || !decode(checksum, &mut sum) {
-        return Err(KeyError::Form);
-    }
-    if u32::from_be_bytes(sum) != crc32(&key[..key.len() - CHECKSUM_CHARS]) {
+    let [sum] = decode(checksum).ok_or(KeyError::Form)?;
+    if sum != crc32(&key[..key.len() - CHECKSUM_CHARS]) {
         return Err(KeyError::Checksum);
     }
     Ok(KeyParts { prefix, env, id })
@@ -407,20 +405,22 @@ fn select(digit: u32) -> u8 {
         .fold(0, |found, (&character, value)| found | (character & u8::from(value == digit).wrapping_neg()))
 }
 
-/// Reads base62 into a big-endian number; false when a character is outside the alphabet or the number too large.
-fn decode(text: &[u8], number: &mut [u8]) -> bool {
-    let mut fits = true;
+/// Reads base62 into a number of 32-bit limbs, the highest first; `None` when a character is outside the alphabet or the
+/// number too large.
+fn decode<const LIMBS: usize>(text: &[u8]) -> Option<[u32; LIMBS]> {
+    let mut number = [0; LIMBS];
     for &character in text {
-        let Some(digit) = digit(character) else { return false };
-        let mut carry = digit;
-        for byte in number.iter_mut().rev() {
-            let value = u64::from(*byte) * 62 + carry;
-            *byte = u8::try_from(value & 0xff).unwrap_or(0);
-            carry = value >> 8;
+        let mut carry = digit(character)?;
+        for limb in number.iter_mut().rev() {
+            let value = u64::from(*limb) * 62 + carry;
+            *limb = low(value);
+            carry = u64::from(high(value));
         }
-        fits &= carry == 0;
+        if carry != 0 {
+            return None;
+        }
     }
-    fits
+    Some(number)
 }
 
 /// CRC-32 as in IEEE 802.3 (reflected, 0xEDB88320), four bits at a time.
