@@ -9,6 +9,7 @@
 //!
 //! Python's documentation of every name is the `///` above it here.
 #![forbid(unsafe_code)]
+#![allow(rustdoc::broken_intra_doc_links, reason = "the examples are Python, where brackets are lists")]
 
 extern crate alloc;
 

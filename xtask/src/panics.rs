@@ -63,6 +63,7 @@ const REASONS: &[(&str, Kind, &str)] = &[
         "Widths and shifts are the layout's, whose sum was found to be 64 when it was made; stamps only grow; a count stays within its field, \
          since limits are cut to what the field holds.",
     ),
+    ("core/src/tally.rs", Kind::Division, "A window is a second at least."),
     (
         "core/src/time.rs",
         Kind::Arithmetic,
