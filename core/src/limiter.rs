@@ -413,14 +413,13 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         if alone && (spills || second_sight.marked) {
             return None;
         }
-        let until = first_sight.reusable_from.min(second_sight.reusable_from);
         let (bucket, slot) = match (first_sight.reusable, second_sight.reusable) {
             (Some(slot), None) => (one, slot),
             (Some(slot), _) if !spills => (one, slot),
             (_, Some(slot)) => (two, slot),
             // A mark is of an inserter that lost its claim: it goes, or the next claim voids it.
             (_, None) if first_sight.marked || second_sight.marked => return Some(Insertion::Again),
-            (_, None) => return Some(Insertion::Full { until }),
+            (_, None) => return Some(Insertion::Full { until: self.reusable_from([one, two]) }),
         };
         let claims = || claims.iter().flatten();
         let token = claims().find(|claim| claim.bucket == bucket).map_or(0, |claim| claim.word);
@@ -462,8 +461,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// Looks through a bucket for the subject and for a slot to put it in. The tally is loaded before the tag: a
     /// tally that is no mark, read after a claim was taken, is one whose slot no former holder can still change.
     fn look(&self, bucket: u64, subject: Subject, now: Timestamp) -> Sight<'_> {
-        let mut sight =
-            Sight { present: false, marked: false, taken: 0, reusable: None, reusable_from: u64::MAX };
+        let mut sight = Sight { present: false, marked: false, taken: 0, reusable: None };
         for slot in self.slots(bucket) {
             let mut word = slot.tally().load(Ordering::Acquire);
             if self.layout.is_claim_mark(word) {
@@ -483,10 +481,19 @@ impl<M: AsRef<[Line]>> Limiter<M> {
                 sight.reusable = sight.reusable.or(Some(slot));
             } else {
                 sight.taken += 1;
-                sight.reusable_from = sight.reusable_from.min(self.layout.reusable_from(word));
             }
         }
         sight
+    }
+
+    /// The first stamp at which a slot of these buckets can be reused.
+    #[cold]
+    fn reusable_from(&self, buckets: [u64; 2]) -> u64 {
+        let words = buckets.into_iter().flat_map(|bucket| self.slots(bucket)).map(|slot| {
+            let word = slot.tally().load(Ordering::Acquire);
+            if self.layout.is_claim_mark(word) { u64::MAX } else { self.layout.reusable_from(word) }
+        });
+        words.min().unwrap_or(u64::MAX)
     }
 
     /// Takes the claim of a bucket, from its holder if need be, and voids the marks of former holders.
@@ -605,8 +612,6 @@ struct Sight<'m> {
     /// Slots that can't be reused.
     taken: usize,
     reusable: Option<Slot<'m>>,
-    /// The first stamp at which a slot that can't be reused now can be.
-    reusable_from: u64,
 }
 
 enum Insertion {
