@@ -134,11 +134,12 @@ pub fn retry_at(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cos
 /// The word that a tally should have had if no clock had been wrong; the same word unless its stamp lies ahead of
 /// `now` by more than clocks may disagree.
 pub(crate) fn heal(layout: &Layout, word: u64, now: Timestamp) -> u64 {
-    let asked = layout.stamp_at(now);
-    if layout.stamp(word) <= asked + layout.tolerance() {
+    let held = layout.stamp(word);
+    if layout.stamp_start_ms(held) <= now.unix_ms() {
         return word;
     }
-    layout.with_stamp(word, asked)
+    let asked = layout.stamp_at(now);
+    if held <= asked + layout.tolerance() { word } else { layout.with_stamp(word, asked) }
 }
 
 /// What a tally says at a moment: its counts in the windows that run then, and what they leave.

@@ -464,12 +464,16 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         let mut sight = Sight { present: false, marked: false, taken: 0, reusable: None };
         for slot in self.slots(bucket) {
             let mut word = slot.tally().load(Ordering::Acquire);
+            if word == VOID {
+                sight.reusable = sight.reusable.or(Some(slot));
+                continue;
+            }
             if self.layout.is_claim_mark(word) {
                 sight.marked = true;
                 sight.taken += 1;
                 continue;
             }
-            if word != VOID && subject.owns(slot.tag().load(Ordering::Acquire)) {
+            if subject.owns(slot.tag().load(Ordering::Acquire)) {
                 sight.present = true;
             }
             // What a wrong clock stamped would otherwise keep its slot until that clock is right.

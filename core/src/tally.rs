@@ -416,9 +416,9 @@ impl Layout {
     /// start a new count in the old window.
     #[inline]
     pub fn reusable(&self, word: u64, now: Timestamp) -> bool {
-        let asked = self.stamp_at(now);
-        // No window of a tally passes before the unit of its stamp does: most often that is all there is to ask.
-        word == VOID || (asked > self.stamp(word) + self.tolerance && asked >= self.reusable_from(word))
+        // No window passes before the unit of the stamp does: most often that is all there is to ask.
+        let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance + 1);
+        word == VOID || (now.unix_ms() >= earliest && self.stamp_at(now) >= self.reusable_from(word))
     }
 
     /// The first stamp at which the slot of `word` may be reused.
