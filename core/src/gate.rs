@@ -202,7 +202,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let prefix =
             Name::from_word(prefix).ok_or(AttachError::Geometry { what: "prefix", value: prefix })?;
         let gate = Self::with(memory, &header, prefix, peppers);
-        if gate.plan(0).is_none() {
+        if !gate.has_first_plan() {
             return Err(AttachError::Geometry { what: "first plan", value: gate.plan_line(0).0.load(0) });
         }
         if (0..MAX_PEPPERS).all(|number| gate.pepper(number).is_none()) {

@@ -102,7 +102,7 @@ impl Policy {
         }
         let mut sorted =
             Vec::from_slice(quotas).map_err(|_| PolicyError::of(PolicyErrorKind::TooManyQuotas, ""))?;
-        sorted.sort_unstable_by_key(|quota: &Quota| quota.window);
+        sort(&mut sorted);
         if let Some(quota) = sorted.iter().find(|quota| quota.limit == 0) {
             return Err(PolicyError::about(PolicyErrorKind::Limit, quota));
         }
@@ -157,13 +157,16 @@ impl FromStr for Policy {
         if text.len() > MAX_POLICY_LEN {
             return Err(PolicyError::of(PolicyErrorKind::TooLong, text));
         }
-        let (algorithm, list) = split_algorithm(text.trim_matches(BLANKS));
+        let (algorithm, list) = split_algorithm(trimmed(text));
         if list.is_empty() {
             return Err(PolicyError::of(PolicyErrorKind::Empty, text));
         }
         let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
-        for part in list.split(',') {
-            let part = part.trim_matches(BLANKS);
+        let mut rest = Some(list);
+        while let Some(list) = rest {
+            let (part, after) = split(list, b',').map_or((list, None), |(part, after)| (part, Some(after)));
+            let part = trimmed(part);
+            rest = after;
             if quotas.is_full() {
                 return Err(PolicyError::of(PolicyErrorKind::TooManyQuotas, part));
             }
@@ -174,36 +177,68 @@ impl FromStr for Policy {
     }
 }
 
-const BLANKS: [char; 2] = [' ', '\t'];
+/// Puts quotas in the order of their windows. (There are four at most; `sort_unstable` is two kilobytes of code.)
+fn sort(quotas: &mut [Quota]) {
+    for end in (1..quotas.len()).rev() {
+        for place in 0..end {
+            if quotas[place].window > quotas[place + 1].window {
+                quotas.swap(place, place + 1);
+            }
+        }
+    }
+}
+
+/// A text without the spaces and tabs around it.
+fn trimmed(text: &str) -> &str {
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let bytes = text.as_bytes();
+    let start = bytes.iter().take_while(|byte| blank(byte)).count();
+    let after = bytes.iter().rev().take_while(|byte| blank(byte)).count();
+    text.get(start..bytes.len() - after).unwrap_or_default()
+}
+
+/// What comes before the first byte `at`, and what comes after it.
+fn split(text: &str, at: u8) -> Option<(&str, &str)> {
+    let place = text.bytes().position(|byte| byte == at)?;
+    Some((text.get(..place)?, text.get(place + 1..)?))
+}
 
 /// Takes the word `fixed` or `sliding` off the front, where there is one.
 fn split_algorithm(text: &str) -> (Algorithm, &str) {
     for (word, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
         match text.strip_prefix(word) {
-            Some("") => return (algorithm, ""),
-            Some(rest) if rest.starts_with(BLANKS) => return (algorithm, rest.trim_start_matches(BLANKS)),
+            Some(rest) if matches!(rest.as_bytes(), [] | [b' ' | b'\t', ..]) => {
+                return (algorithm, trimmed(rest));
+            }
             _ => {}
         }
     }
     (Algorithm::Fixed, text)
 }
 
+/// The number that a text begins with, `None` when it has no digit or is above 2^32, and how many digits it has.
+fn leading_number(text: &str) -> (Option<u32>, usize) {
+    let digits = text.bytes().take_while(u8::is_ascii_digit);
+    let more = |number: u32, digit: u8| number.checked_mul(10)?.checked_add(u32::from(digit - b'0'));
+    let len = digits.clone().count();
+    (if len == 0 { None } else { digits.clone().try_fold(0, more) }, len)
+}
+
 /// Reads `LIMIT/[N]UNIT`.
 fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     let syntax = || PolicyError::of(PolicyErrorKind::Syntax, part);
-    let (limit, window) = part.split_once('/').ok_or_else(syntax)?;
-    let limit = limit.trim_end_matches(BLANKS);
-    if limit.is_empty() || !limit.bytes().all(|byte| byte.is_ascii_digit()) {
+    let (limit, window) = split(part, b'/').ok_or_else(syntax)?;
+    let (limit, window) = (trimmed(limit), trimmed(window));
+    let (value, digits) = leading_number(limit);
+    if limit.is_empty() || digits < limit.len() {
         return Err(syntax());
     }
-    let limit = match limit.parse::<u32>() {
-        Ok(value) if value > 0 => value,
+    let limit = match value {
+        Some(value) if value > 0 => value,
         _ => return Err(PolicyError::of(PolicyErrorKind::Limit, limit)),
     };
-    let window = window.trim_start_matches(BLANKS);
-    let digits = window.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = window.split_at(digits);
-    let unit = unit.trim_start_matches(BLANKS);
+    let (number, digits) = leading_number(window);
+    let unit = trimmed(window.get(digits..).unwrap_or_default());
     if unit.is_empty() || !unit.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return Err(syntax());
     }
@@ -211,7 +246,7 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
         .into_iter()
         .find(|(word, letter, _)| unit == *word || unit == *letter)
         .ok_or_else(|| PolicyError::of(PolicyErrorKind::Unit, unit))?;
-    let number = if number.is_empty() { Some(1) } else { number.parse::<u32>().ok() };
+    let number = if digits == 0 { Some(1) } else { number };
     let window = number
         .and_then(|number| number.checked_mul(seconds))
         .and_then(Window::from_seconds)
@@ -240,17 +275,42 @@ impl fmt::Display for Policy {
 
 impl fmt::Display for Quota {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/", self.limit)?;
+        f.write_str(&self.text())
+    }
+}
+
+impl Quota {
+    /// The quota as policy text: at most 10 + 1 + 8 bytes. (By itself, since `core::fmt` is a kilobyte of code that small
+    /// machines do without.)
+    fn text(self) -> String<MAX_PART_LEN> {
+        let mut text = String::new();
+        push_number(&mut text, self.limit);
+        push(&mut text, "/");
         for (word, letter, seconds) in UNITS {
             if self.window.0 == seconds {
-                return f.write_str(word);
+                push(&mut text, word);
+                break;
             }
             if self.window.0.is_multiple_of(seconds) {
-                return write!(f, "{}{letter}", self.window.0 / seconds);
+                push_number(&mut text, self.window.0 / seconds);
+                push(&mut text, letter);
+                break;
             }
         }
-        Ok(())
+        text
     }
+}
+
+fn push_number(text: &mut String<MAX_PART_LEN>, number: u32) {
+    if number > 9 {
+        push_number(text, number / 10);
+    }
+    // It has room for every quota.
+    let _ = text.push(char::from_digit(number % 10, 10).unwrap_or_default());
+}
+
+fn push(text: &mut String<MAX_PART_LEN>, part: &str) {
+    let _ = text.push_str(part);
 }
 
 /// The window's name in HTTP fields: `second`, `minute`, `hour` or `day`, else its seconds, `90s`.
@@ -313,10 +373,7 @@ impl PolicyError {
     }
 
     fn about(kind: PolicyErrorKind, quota: &Quota) -> Self {
-        let mut part = String::new();
-        // A quota's text is at most 10 + 1 + 8 bytes.
-        let _ = fmt::write(&mut part, format_args!("{quota}"));
-        Self { kind, part }
+        Self { kind, part: quota.text() }
     }
 
     /// What is wrong.

@@ -41,8 +41,9 @@ macro_rules! plain {
     };
 }
 
+// `c_char` is one of the first two.
 plain! {
-    u8, u32, u64, usize, c_char,
+    i8, u8, u32, u64, usize,
     crate::kt_charge, crate::kt_quota, crate::kt_verdict, crate::kt_key, crate::kt_key_parts, crate::kt_key_info,
     crate::kt_plan_info, crate::kt_flaw,
 }

@@ -13,6 +13,7 @@
 //! | `panics.rs` | the places in a check that could panic are the known ones |
 //! | `models.rs` | core's own code in a model checker: every interleaving, and random schedules |
 //! | `bench.rs` | speed beside what one would pick instead, and the pages that tell of it |
+//! | `firmware.rs`, `bare_metal.rs` | the core on machines without an operating system, and the tools for that |
 //! | `budgets.rs` | no hot path takes more instructions than it did |
 //! | `header.rs` | the C header, written from the sources |
 //! | `install.rs` | libkeytally under a prefix, to be found by pkg-config and CMake |
@@ -23,10 +24,12 @@
 //! | `source.rs` | Rust source as a list of words, for the two above |
 //! | `command.rs` | runs a program, quiet unless it fails |
 
+mod bare_metal;
 mod bench;
 mod budgets;
 mod ci;
 mod command;
+mod firmware;
 mod fuzz;
 mod header;
 mod install;
@@ -107,6 +110,8 @@ enum Task {
         #[arg(long, default_value = "lib")]
         libdir: PathBuf,
     },
+    /// Writes docs/EMBEDDED.md: what the core costs on machines without an operating system.
+    Embedded,
     /// Writes docs/PANICS.md: the places in a check that could panic, and why they don't.
     Panics,
     /// Changes core one small thing at a time, and tells which changes no test notices. Takes hours.
@@ -157,6 +162,10 @@ fn main() -> Result<ExitCode> {
             install::run(&install::Places { prefix, destdir: destdir.as_deref(), libdir }, |file| {
                 println!("{file}");
             })?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Embedded => {
+            firmware::write()?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Panics => {

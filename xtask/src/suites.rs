@@ -8,7 +8,7 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{budgets, command, models, native, panics, purity, python, rules, secrets};
+use crate::{budgets, command, firmware, models, native, panics, purity, python, rules, secrets};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -74,6 +74,13 @@ pub(crate) const SUITES: &[Step] = &[
         needs: &[tools::valgrind],
         full_when_named: false,
         work: Work::Call(budgets::check),
+    },
+    Step {
+        name: "firmware",
+        about: "on every kind of microcontroller, emulated, and in WebAssembly, all answer the same, within its budgets",
+        needs: firmware::NEEDS,
+        full_when_named: false,
+        work: Work::Call(firmware::check),
     },
     Step {
         name: "loom",

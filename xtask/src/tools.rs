@@ -43,8 +43,11 @@ pub(crate) fn node() -> Result<Found> {
         "Node.js 18 or later is missing: `apt-get install nodejs` gets it where the distribution's is new enough, \
          else https://nodejs.org has it",
     )?;
-    Ok(("KEYTALLY_TEST_NODE", node))
+    Ok((NODE, node))
 }
+
+/// The environment variable of [`node`].
+pub(crate) const NODE: &str = "KEYTALLY_TEST_NODE";
 
 /// Python with `requests`, in a virtual environment under `target/`, in `KEYTALLY_TEST_PYTHON`.
 pub(crate) fn python() -> Result<Found> {
@@ -279,6 +282,12 @@ fn runs_python(python: &Path, script: &str) -> bool {
 
 /// Installs a package of the distribution, where that can be done without asking anyone.
 fn apt_install(what: &str, package: &str) -> Result<()> {
+    apt_install_all(what, &[package], &[])
+}
+
+/// The same with several packages, and options of apt-get's.
+pub(crate) fn apt_install_all(what: &str, packages: &[&str], options: &[&str]) -> Result<()> {
+    let package = packages.join(" ");
     let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
     if !root || on_path("apt-get").is_none() {
         bail!("{what} is missing: `sudo apt-get install {package}` gets it");
@@ -286,12 +295,13 @@ fn apt_install(what: &str, package: &str) -> Result<()> {
     static UPDATE: Once = Once::new();
     // A failure shows in the installation that follows, unless the lists were good enough.
     UPDATE.call_once(|| drop(command::run(apt_get(&["update"]))));
-    command::run(apt_get(&["install", "-y", "--no-install-recommends", package]))
+    let install = [&["install", "-y", "--no-install-recommends"], options, packages].concat();
+    command::run(apt_get(&install))
         .with_context(|| format!("{what} is missing, and `apt-get install {package}` did not get it"))
         .map(drop)
 }
 
-fn apt_get(arguments: &[&str]) -> Command {
+pub(crate) fn apt_get(arguments: &[&str]) -> Command {
     let mut apt_get = Command::new("apt-get");
     apt_get
         .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
@@ -301,7 +311,7 @@ fn apt_get(arguments: &[&str]) -> Command {
 }
 
 /// The program of this name that a shell would start.
-fn on_path(name: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let runnable = |file: &PathBuf| {
         fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)

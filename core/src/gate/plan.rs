@@ -119,6 +119,16 @@ impl<M: AsRef<[Line]>> Gate<M> {
         Plan::new(&name, self.layout.policy(self.limits(number))?)
     }
 
+    /// Whether there is a first plan, which no gate is without. (Reading it whole would link the reading of policies into programs
+    /// that only check.)
+    pub(super) fn has_first_plan(&self) -> bool {
+        let limits = self.limits(0).0;
+        let windows = 0..self.layout.windows().len();
+        let (line, at) = self.plan_line(0);
+        line.load(at) != 0
+            && windows.into_iter().all(|place| (1..=self.layout.max_limit(place)).contains(&limits[place]))
+    }
+
     /// All plans and their numbers.
     pub fn plans(&self) -> impl Iterator<Item = (u8, Plan)> {
         (0..=u8::MAX).map_while(|number| Some((number, self.plan(number)?)))

@@ -1,0 +1,118 @@
+/* The board: how a program starts, prints through semihosting, and ends. */
+#include "board.h"
+
+extern uint32_t stack_top, data_start, data_end, data_load, bss_start, bss_end;
+int main(void);
+
+static _Noreturn void trap(void) {
+    end(3);
+}
+
+_Noreturn void reset(void) {
+    uint32_t *from = &data_load;
+    for (uint32_t *to = &data_start; to < &data_end;) {
+        *to++ = *from++;
+    }
+    for (uint32_t *to = &bss_start; to < &bss_end;) {
+        *to++ = 0;
+    }
+    end(main());
+}
+
+/* The processor reads its stack pointer and its handlers from here. */
+__attribute__((section(".vectors"), used)) static const void *const vectors[16] = {
+    &stack_top, reset, trap, trap, trap, trap, trap, 0, 0, 0, 0, trap, trap, 0, trap, trap,
+};
+
+/* Asks the debugger; on real hardware one must be attached. */
+static uint32_t ask(uint32_t what, const void *with) {
+    register uint32_t r0 __asm__("r0") = what;
+    register const void *r1 __asm__("r1") = with;
+    __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
+    return r0;
+}
+
+void print(const char *text) {
+    ask(0x04, text);
+}
+
+void print_number(uint32_t number) {
+    char text[11];
+    char *at = text + sizeof text;
+    *--at = 0;
+    do {
+        *--at = (char)('0' + number % 10);
+        number /= 10;
+    } while (number > 0);
+    print(at);
+}
+
+_Noreturn void end(int status) {
+    const uint32_t block[2] = {0x20026, (uint32_t)status};
+    ask(0x20, block);
+    for (;;) {
+    }
+}
+
+_Noreturn void failed(const char *what, const char *file, int line) {
+    print(file);
+    print(":");
+    print_number((uint32_t)line);
+    print(": not so: ");
+    print(what);
+    print("\n");
+    end(1);
+}
+
+/* What every C program has of its library. These are the smallest, not the quickest. */
+
+void *memcpy(void *restrict to, const void *restrict from, size_t len) {
+    for (size_t place = 0; place < len; place++) {
+        ((uint8_t *)to)[place] = ((const uint8_t *)from)[place];
+    }
+    return to;
+}
+
+void *memmove(void *to, const void *from, size_t len) {
+    if ((uintptr_t)to <= (uintptr_t)from) {
+        return memcpy(to, from, len);
+    }
+    while (len-- > 0) {
+        ((uint8_t *)to)[len] = ((const uint8_t *)from)[len];
+    }
+    return to;
+}
+
+void *memset(void *to, int value, size_t len) {
+    for (size_t place = 0; place < len; place++) {
+        ((uint8_t *)to)[place] = (uint8_t)value;
+    }
+    return to;
+}
+
+int memcmp(const void *one, const void *other, size_t len) {
+    for (size_t place = 0; place < len; place++) {
+        int difference = ((const uint8_t *)one)[place] - ((const uint8_t *)other)[place];
+        if (difference != 0) {
+            return difference;
+        }
+    }
+    return 0;
+}
+
+size_t strlen(const char *text) {
+    size_t len = 0;
+    while (text[len] != 0) {
+        len++;
+    }
+    return len;
+}
+
+char *strstr(const char *text, const char *part) {
+    for (size_t len = strlen(part); *text != 0; text++) {
+        if (memcmp(text, part, len) == 0) {
+            return (char *)text;
+        }
+    }
+    return NULL;
+}

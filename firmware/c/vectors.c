@@ -1,0 +1,244 @@
+/* The shared vectors, as far as C sees them: policies, keys, verdicts. tables/src/lib.rs tells the form of their table. */
+#include "vectors.h"
+
+#include <keytally.h>
+
+#include "board.h"
+
+__asm__(
+    ".section .rodata.vectors, \"a\"\n"
+    ".balign 4\n"
+    "vectors_begin: .incbin \"vectors.bin\"\n"
+    "vectors_end:\n"
+    ".previous\n");
+extern const uint8_t vectors_begin[], vectors_end[];
+
+/* What is left of the table, and the texts that it names. */
+static const uint8_t *at, *texts;
+
+static uint64_t number(void) {
+    uint64_t number = 0;
+    for (int shift = 0;; shift += 7) {
+        const uint8_t byte = *at++;
+        number |= (uint64_t)(byte & 0x7f) << shift;
+        if (byte < 0x80) {
+            return number;
+        }
+    }
+}
+
+static void pass(int numbers) {
+    while (numbers-- > 0) {
+        number();
+    }
+}
+
+struct text {
+    const uint8_t *data;
+    size_t len;
+};
+
+/* A text where it stands. */
+static struct text take_text(void) {
+    const size_t len = (size_t)number();
+    const struct text text = {at, len};
+    at += len;
+    return text;
+}
+
+/* A text that is named. */
+static struct text text(void) {
+    uint64_t place = number();
+    const uint8_t *after = at;
+    at = texts;
+    while (place-- > 0) {
+        take_text();
+    }
+    const struct text text = take_text();
+    at = after;
+    return text;
+}
+
+static int is(struct text text, const char *other) {
+    return strlen(other) == text.len && memcmp(text.data, other, text.len) == 0;
+}
+
+#define CHARS(text) (const char *)(text).data, (text).len
+
+static uint32_t policies(void) {
+    static const kt_status ERRORS[] = {
+        KT_POLICY_EMPTY,    KT_POLICY_TOO_LONG, KT_POLICY_SYNTAX,    KT_POLICY_LIMIT,      KT_POLICY_WINDOW,
+        KT_POLICY_UNIT,     KT_POLICY_TOO_MANY, KT_POLICY_DUPLICATE, KT_POLICY_NOT_NESTED, KT_POLICY_TOO_MANY_BITS,
+    };
+    char printed[KT_POLICY_SIZE];
+    size_t written;
+    const uint32_t valid = (uint32_t)number();
+    for (uint32_t count = 0; count < valid; count++) {
+        const struct text policy = text(), canonical = text();
+        EXPECT(kt_policy_check(CHARS(policy), printed, sizeof printed, &written) == KT_OK);
+        EXPECT(is(canonical, printed));
+        pass(1);
+        pass(2 * (int)number());
+        pass(1);
+        pass((int)number());
+    }
+    const uint32_t invalid = (uint32_t)number();
+    for (uint32_t count = 0; count < invalid; count++) {
+        const struct text policy = text();
+        EXPECT(kt_policy_check(CHARS(policy), printed, sizeof printed, &written) == ERRORS[number()]);
+        number();
+    }
+    return (uint32_t)valid + invalid;
+}
+
+/* Decisions are of one word, which C doesn't see; they are behind every verdict. */
+static void pass_decisions(void) {
+    for (uint64_t left = number(); left > 0; left--) {
+        pass(9);
+        for (uint64_t answers = number(); answers > 0; answers--) {
+            pass(2);
+            pass(2 * (int)number());
+            pass(1);
+        }
+    }
+    pass(4 * (int)number());
+}
+
+static uint32_t keys(void) {
+    size_t written;
+    const uint32_t valid = (uint32_t)number();
+    for (uint32_t count = 0; count < valid; count++) {
+        const struct text prefix = text(), env = text();
+        const uint64_t key_id = number();
+        const struct text secret = text(), whole = text(), id = text(), hint = text();
+        kt_key key;
+        kt_key_parts parts;
+        char shown[KT_HINT_SIZE];
+        EXPECT(kt_key_mint(CHARS(prefix), CHARS(env), key_id, secret.data, &key) == KT_OK);
+        EXPECT(is(whole, key.text));
+        EXPECT(kt_key_parse(whole.data, whole.len, &parts) == KT_OK);
+        EXPECT(is(prefix, parts.prefix) && is(env, parts.env) && parts.key_id == key_id);
+        EXPECT(kt_key_id_text(key_id, shown, sizeof shown, &written) == KT_OK && is(id, shown));
+        EXPECT(kt_key_hint(whole.data, whole.len, shown, sizeof shown, &written) == KT_OK && is(hint, shown));
+    }
+    const uint32_t invalid = (uint32_t)number();
+    for (uint32_t count = 0; count < invalid; count++) {
+        const struct text key = text();
+        const kt_status status = number() == 1 ? KT_KEY_CHECKSUM : KT_KEY_FORM;
+        kt_key_parts parts;
+        EXPECT(kt_key_parse(key.data, key.len, &parts) == status);
+    }
+    return (uint32_t)valid + invalid;
+}
+
+static kt_gate gate;
+
+/* One request to the gate. */
+static void step(void) {
+    const uint64_t peek = number();
+    const uint32_t values = (uint32_t)number();
+    struct text key = {NULL, 0};
+    for (uint32_t value = 0; value < values; value++) {
+        key = text();
+    }
+    const uint32_t cost = (uint32_t)number();
+    const uint64_t now_ms = number();
+    kt_verdict verdict;
+    if (values > 1) {
+        EXPECT(kt_verdict_duplicate_header(now_ms, &verdict) == KT_OK);
+    } else {
+        EXPECT((peek ? kt_gate_peek : kt_gate_check)(&gate, key.data, key.len, cost, now_ms, &verdict) == KT_OK);
+    }
+    EXPECT(is(text(), kt_outcome_name(verdict.outcome)));
+    EXPECT(is(text(), kt_reason_name(verdict.reason)));
+    EXPECT(verdict.http_status == number());
+    const uint64_t key_id = number();
+    const uint32_t account = (uint32_t)number();
+    const uint32_t quotas = (uint32_t)number();
+    EXPECT(verdict.quota_count == quotas);
+    EXPECT(quotas == 0 || (verdict.key_id == key_id && verdict.account == account));
+    for (uint32_t place = 0; place < quotas; place++) {
+        const kt_quota *quota = &verdict.quotas[place];
+        EXPECT(quota->limit == number());
+        EXPECT(quota->remaining == number());
+        EXPECT(quota->window_s == number());
+        EXPECT(quota->reset_unix_s == number());
+    }
+    EXPECT(verdict.retry_after_s == number());
+    char headers[KT_HEADERS_SIZE];
+    size_t len, read = 0;
+    EXPECT(kt_verdict_headers(&verdict, headers, sizeof headers, &len) == KT_OK);
+    for (uint32_t lines = (uint32_t)number(); lines > 0; lines--) {
+        const struct text line = text();
+        EXPECT(read + line.len <= len && memcmp(headers + read, line.data, line.len) == 0);
+        read += line.len;
+    }
+    EXPECT(read == len);
+    EXPECT(is(text(), kt_verdict_body(&verdict)));
+}
+
+static uint32_t verdicts(uint8_t *gate_memory, size_t gate_len) {
+    uint32_t steps = 0;
+    for (uint32_t gates = (uint32_t)number(); gates > 0; gates--) {
+        const struct text policy = text(), pepper = text();
+        const kt_plan plan = {KT_TEXT("default"), CHARS(policy)};
+        const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+        const kt_bytes peppers = {pepper.data, pepper.len};
+        EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);
+        for (uint32_t keys = (uint32_t)number(); keys > 0; keys--) {
+            const struct text whole = text(), previous = text(), secret = text();
+            kt_key_parts parts;
+            EXPECT(kt_key_parse(whole.data, whole.len, &parts) == KT_OK);
+            kt_new_key new_key = {parts.env, strlen(parts.env), KT_TEXT("default"), 0, 0};
+            new_key.account = (uint32_t)number();
+            new_key.not_after_s = (uint32_t)number();
+            const uint32_t grace_until_s = (uint32_t)number();
+            const struct text first = previous.len > 0 ? previous : whole;
+            uint64_t key_id;
+            EXPECT(kt_gate_import(&gate, first.data, first.len, &new_key, 0, &key_id) == KT_OK);
+            EXPECT(key_id == parts.key_id);
+            if (previous.len > 0) {
+                uint8_t entropy[KT_ENTROPY_SIZE] = {0};
+                memcpy(entropy + 8, secret.data, 16);
+                kt_key key;
+                EXPECT(kt_gate_rotate(&gate, key_id, grace_until_s, entropy, 0, &key) == KT_OK);
+                EXPECT(is(whole, key.text));
+            }
+            if (number() == 1) {
+                EXPECT(kt_gate_revoke(&gate, key_id) == KT_OK);
+            }
+        }
+        for (uint32_t left = (uint32_t)number(); left > 0; left--, steps++) {
+            step();
+        }
+        kt_gate_close(&gate);
+    }
+    uint32_t outcomes = (uint32_t)number();
+    for (uint32_t left = outcomes; left > 0; left--) {
+        const struct text name = text();
+        EXPECT(is(name, kt_outcome_name((kt_outcome)number())));
+        number();
+        text();
+    }
+    return steps + outcomes;
+}
+
+void run_vectors(uint8_t *gate_memory, size_t gate_len) {
+    at = vectors_begin;
+    uint64_t count = number();
+    texts = at;
+    while (count-- > 0) {
+        take_text();
+    }
+    print("vectors: ");
+    print_number(policies());
+    pass_decisions();
+    print(" policies, ");
+    print_number(keys());
+    /* MACs are of a gate's inside. */
+    pass(3 * (int)number());
+    print(" keys, ");
+    print_number(verdicts(gate_memory, gate_len));
+    print(" verdicts agree\n");
+    EXPECT(at == vectors_end);
+}

@@ -1,0 +1,65 @@
+//! Reads the table of vectors; `tables/src/lib.rs` tells its form.
+
+/// What is left of the table, and the texts that it names.
+#[derive(Debug)]
+pub(crate) struct Table<'t> {
+    texts: &'t [u8],
+    rest: &'t [u8],
+}
+
+impl<'t> Table<'t> {
+    pub(crate) fn new(bytes: &'t [u8]) -> Self {
+        let mut table = Self { texts: bytes, rest: bytes };
+        let count = table.number();
+        table.texts = table.rest;
+        for _ in 0..count {
+            table.take_text();
+        }
+        table
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        let mut number = 0;
+        let mut shift = 0;
+        loop {
+            let byte = self.take(1)[0];
+            number |= u64::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                return number;
+            }
+        }
+    }
+
+    /// A number that fits 32 bits.
+    pub(crate) fn short(&mut self) -> u32 {
+        u32::try_from(self.number()).expect("a number of 32 bits")
+    }
+
+    pub(crate) fn bytes(&mut self) -> &'t [u8] {
+        let mut texts = Self { texts: &[], rest: self.texts };
+        for _ in 0..self.number() {
+            texts.take_text();
+        }
+        texts.take_text()
+    }
+
+    pub(crate) fn text(&mut self) -> &'t str {
+        str::from_utf8(self.bytes()).expect("texts are texts")
+    }
+
+    pub(crate) fn is_at_its_end(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn take_text(&mut self) -> &'t [u8] {
+        let len = self.short() as usize;
+        self.take(len)
+    }
+
+    fn take(&mut self, len: usize) -> &'t [u8] {
+        let (taken, rest) = self.rest.split_at(len);
+        self.rest = rest;
+        taken
+    }
+}

@@ -1,0 +1,31 @@
+//! Chooses the memory of the board that a target is run on, and the linker script of its runtime.
+
+use std::path::Path;
+
+/// The board of each target, a file of `memory/`, and how many nanoseconds a tick of its counter takes (`src/board.rs`).
+const BOARDS: &[(&str, &str, u32)] = &[
+    ("thumbv6m-none-eabi", "microbit.x", 62),
+    ("thumbv7m-none-eabi", "lm3s6965evb.x", 80),
+    ("thumbv7em-none-eabihf", "mps2-an386.x", 40),
+    ("thumbv8m.main-none-eabi", "mps2-an505.x", 50),
+    ("riscv32imc-unknown-none-elf", "virt.x", 1),
+    ("riscv32imac-unknown-none-elf", "virt.x", 1),
+];
+
+fn main() {
+    println!("cargo::rerun-if-changed=memory");
+    println!("cargo::rerun-if-changed=build.rs");
+    let target = std::env::var("TARGET").expect("cargo names the target");
+    let Some((_, board, tick_ns)) = BOARDS.iter().find(|(name, ..)| *name == target) else {
+        let names: Vec<&str> = BOARDS.iter().map(|(name, ..)| *name).collect();
+        panic!("no board is known for {target}; there are boards for {}", names.join(", "));
+    };
+    let folder = std::env::var_os("OUT_DIR").expect("cargo names a folder");
+    std::fs::copy(Path::new("memory").join(board), Path::new(&folder).join("memory.x")).expect("memory/ holds the board");
+    println!("cargo::rustc-env=KEYTALLY_TICK_NS={tick_ns}");
+    println!("cargo::rustc-link-search={}", Path::new(&folder).display());
+    if target.starts_with("riscv") {
+        println!("cargo::rustc-link-arg-bins=-Tmemory.x");
+    }
+    println!("cargo::rustc-link-arg-bins=-Tlink.x");
+}
