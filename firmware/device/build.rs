@@ -21,7 +21,8 @@ fn main() {
         panic!("no board is known for {target}; there are boards for {}", names.join(", "));
     };
     let folder = std::env::var_os("OUT_DIR").expect("cargo names a folder");
-    std::fs::copy(Path::new("memory").join(board), Path::new(&folder).join("memory.x")).expect("memory/ holds the board");
+    std::fs::copy(Path::new("memory").join(board), Path::new(&folder).join("memory.x"))
+        .expect("memory/ holds the board");
     println!("cargo::rustc-env=KEYTALLY_TICK_NS={tick_ns}");
     println!("cargo::rustc-link-search={}", Path::new(&folder).display());
     if target.starts_with("riscv") {

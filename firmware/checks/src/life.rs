@@ -4,7 +4,8 @@
 use core::fmt::{self, Write};
 
 use keytally::{
-    Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy, Timestamp, Verdict,
+    Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy, Timestamp,
+    Verdict,
 };
 
 use crate::{Clock, KEYS, PLAN_SLOTS, SUBJECTS};
@@ -32,9 +33,16 @@ pub fn run(gate: &[Line], limiter: &[Line], out: &mut dyn Write) -> fmt::Result 
     let config = GateConfig { keys: KEYS, prefix, plans: &plans, plan_slots: PLAN_SLOTS, hints: false };
     let peppers = Peppers::new(&[PEPPER]).expect("it is long enough");
     let gate = Gate::create(gate, &config, peppers).expect("the memory has the lines of a gate");
-    let limiter = Limiter::create(limiter, &policy("2/second"), SUBJECTS, *b"from the entropy").expect("its lines");
+    let limiter =
+        Limiter::create(limiter, &policy("2/second"), SUBJECTS, *b"from the entropy").expect("its lines");
     // The counter wraps 10 s from now.
-    let mut device = Device { gate, limiter, clock: Clock::new(START, u32::MAX - 10 * HZ, HZ), ticks: u32::MAX - 10 * HZ, out };
+    let mut device = Device {
+        gate,
+        limiter,
+        clock: Clock::new(START, u32::MAX - 10 * HZ, HZ),
+        ticks: u32::MAX - 10 * HZ,
+        out,
+    };
 
     writeln!(device.out, "a gate for {KEYS} keys, a limiter for {SUBJECTS} subjects")?;
     let (key, key_id) = device.issue()?;
@@ -78,7 +86,12 @@ struct Device<'d> {
 
 impl Device<'_> {
     fn issue(&mut self) -> Result<(Key, KeyId), fmt::Error> {
-        let new = NewKey { account: 42, env: Name::new("live").expect("a short name"), plan: "device", not_after: 0 };
+        let new = NewKey {
+            account: 42,
+            env: Name::new("live").expect("a short name"),
+            plan: "device",
+            not_after: 0,
+        };
         // A device takes these from its generator of random numbers.
         let entropy = Entropy::new(*b"24 bytes, random for you");
         let now = self.clock.at(self.ticks);

@@ -112,31 +112,40 @@ fn decision(table: &mut Table<'_>) {
     let charge = Charge { cost, at: Timestamp::from_unix_ms(table.number()) };
     let actual = table.short();
     let decision = match op {
-        0 => decide::check(layout, limits, word, now, cost),
-        1 => decide::peek(layout, limits, word, now, cost),
-        2 => decide::refund(layout, limits, word, now, charge),
-        3 => decide::settle(layout, limits, word, now, charge, actual),
-        4 => decide::reset(layout, limits, word, now),
+        0 => decide::check(layout, &limits, word, now, cost),
+        1 => decide::peek(layout, &limits, word, now, cost),
+        2 => decide::refund(layout, &limits, word, now, charge),
+        3 => decide::settle(layout, &limits, word, now, charge, actual),
+        4 => decide::reset(layout, &limits, word, now),
         _ => panic!("no such operation"),
     };
-    assert_eq!((decision.next, decision.uncharged), (table.number(), table.short()), "{policy} {word:#018x} {now:?}");
+    assert_eq!(
+        (decision.next, decision.uncharged),
+        (table.number(), table.short()),
+        "{policy} {word:#018x} {now:?}"
+    );
     each(table, |table| {
         assert_eq!(decision.outcome.as_str(), table.text(), "{policy} {word:#018x} {now:?}");
-        assert_eq!(decision.time().unix_ms(), table.number());
-        let mut quotas = decision.quotas.iter();
+        let verdict = Verdict::decided(layout, &limits, decision, None, now, cost);
+        assert_eq!(verdict.quotas().time().unix_ms(), table.number());
+        let mut quotas = verdict.quotas().iter();
         each(table, |table| {
             let quota = quotas.next().expect("as many windows");
             assert_eq!((quota.remaining, quota.reset_unix_s), (table.short(), table.number()));
         });
         assert_eq!(quotas.next(), None);
-        assert_eq!(decision.retry_at.map_or(0, Timestamp::unix_ms), table.number());
+        assert_eq!(verdict.retry_at().map_or(0, Timestamp::unix_ms), table.number());
     });
 }
 
 fn reusable(table: &mut Table<'_>) {
     let policy = policy(table.text());
     let (word, now) = (table.number(), Timestamp::from_unix_ms(table.number()));
-    assert_eq!(u32::from(policy.layout().reusable(word, now)), table.short(), "{policy} {word:#018x} {now:?}");
+    assert_eq!(
+        u32::from(policy.layout().reusable(word, now)),
+        table.short(),
+        "{policy} {word:#018x} {now:?}"
+    );
 }
 
 fn name(text: &str) -> Name {
@@ -234,7 +243,11 @@ fn step(table: &mut Table<'_>, gate: &Gate<&[Line]>) {
     let windows = each(table, |table| {
         let quota = quotas.next().expect("as many windows");
         let numbers = (quota.limit, quota.remaining, quota.window.seconds(), quota.reset_unix_s);
-        assert_eq!(numbers, (table.short(), table.short(), table.short(), table.number()), "{key:?} at {now:?}");
+        assert_eq!(
+            numbers,
+            (table.short(), table.short(), table.short(), table.number()),
+            "{key:?} at {now:?}"
+        );
     });
     assert_eq!(quotas.next(), None);
     if windows > 0 {

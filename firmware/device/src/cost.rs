@@ -22,7 +22,8 @@ pub(crate) fn tell(gate: &[Line], limiter: &[Line]) {
     let limiter = Limiter::create(limiter, &plans[0].policy, SUBJECTS, [7; 16]).expect("its lines");
     let now = Timestamp::from_unix_s(1_767_225_600);
 
-    let new = NewKey { account: 1, env: Name::new("live").expect("a short name"), plan: "default", not_after: 0 };
+    let new =
+        NewKey { account: 1, env: Name::new("live").expect("a short name"), plan: "default", not_after: 0 };
     let mut administrator = gate.administer().expect("nobody else administers");
     let (key, _) = administrator.issue(&new, Entropy::new([1; 24]), now).expect("the gate has room");
     let (revoked, id) = administrator.issue(&new, Entropy::new([2; 24]), now).expect("the gate has room");

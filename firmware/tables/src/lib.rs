@@ -121,8 +121,7 @@ fn macs(table: &mut Table) {
     let file = load_macs();
     let hmac = file.hmac.iter().filter(|case| case.key.len() >= MIN_PEPPER_LEN);
     let hmac = hmac.map(|case| (&case.key[..], &case.data[..], &case.mac[..]));
-    let records =
-        file.record.iter().map(|case| (&case.pepper[..], case.key.as_bytes(), &case.mac[..]));
+    let records = file.record.iter().map(|case| (&case.pepper[..], case.key.as_bytes(), &case.mac[..]));
     let cases: Vec<_> = hmac.chain(records).collect();
     table.list(&cases, |table, (key, data, mac)| {
         table.bytes(key);
