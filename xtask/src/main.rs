@@ -21,6 +21,7 @@
 //! | `secrets.rs` | no branch and no index of a key check depends on a secret |
 //! | `fuzz.rs`, `timing.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
 //! | `python.rs` | the Python module, built, installed and tested as its users have it |
+//! | `wheel.rs` | what PyPI would get |
 //! | `source.rs` | Rust source as a list of words, for the two above |
 //! | `command.rs` | runs a program, quiet unless it fails |
 
@@ -47,6 +48,7 @@ mod suites;
 mod targets;
 mod timing;
 mod tools;
+mod wheel;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -122,6 +124,9 @@ enum Task {
         #[arg(long, default_value_t = 1)]
         jobs: u32,
     },
+    /// Builds what PyPI would get, into target/python/dist: the source distribution and a wheel for each C library
+    /// that the toolchain has, each installed and tried in an environment of its own.
+    Wheel,
     /// Checks all that must hold before a change lands: format, lints, documentation, every test suite.
     Ci,
 }
@@ -174,6 +179,10 @@ fn main() -> Result<ExitCode> {
         }
         Task::Mutants { files, jobs } => {
             mutants::run(files, *jobs)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Wheel => {
+            wheel::run()?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Ci => ci::CHECKS.iter().chain(suites::SUITES).collect(),

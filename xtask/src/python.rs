@@ -9,6 +9,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::command::{self, cargo, succeeds};
 use crate::tools::{self, Found};
 
+/// Runs the examples of the documentation, in a Python that has nothing but the module.
+pub(crate) const SMOKE: [&str; 5] = ["-X", "dev", "-W", "error", "py/tests/smoke.py"];
+
 /// Where everything is built and installed.
 const FOLDER: &str = "target/python";
 
@@ -54,7 +57,7 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
     let mut others = 0;
     for interpreter in other_interpreters() {
         let mut smoke = Command::new(&interpreter);
-        smoke.args(["-X", "dev", "-W", "error", "py/tests/smoke.py"]).env("PYTHONPATH", unpacked(python)?);
+        smoke.args(SMOKE).env("PYTHONPATH", unpacked(python)?);
         command::run(smoke).with_context(|| format!("the wheel fails in {}", interpreter.display()))?;
         others += 1;
     }

@@ -241,12 +241,17 @@ pub(crate) fn virtual_environment_of(folder: &Path, packages: &[&str]) -> Result
     let mut venv = Command::new(system);
     venv.args(["-m", "venv"]).arg(&folder);
     command::run(venv).context("the virtual environment of the tests cannot be made")?;
-    let mut pip = pip(&python);
-    pip.args(packages);
-    command::run(pip).with_context(|| {
-        let packages = packages.join(" ");
-        format!("Python's {packages} is missing: `{} -m pip install {packages}` must work", python.display())
-    })?;
+    if !packages.is_empty() {
+        let mut pip = pip(&python);
+        pip.args(packages);
+        command::run(pip).with_context(|| {
+            let packages = packages.join(" ");
+            format!(
+                "Python's {packages} is missing: `{} -m pip install {packages}` must work",
+                python.display()
+            )
+        })?;
+    }
     fs::write(&done, list)?;
     Ok(python)
 }
