@@ -184,6 +184,50 @@ const TARGETS: &[Target] = &[
             Ok(Finding::at_most(1.25, ratio, " times"))
         },
     },
+    Target {
+        what: "Python: `gate.check(key)`, two windows, 1 key and 10,000",
+        wanted: "at most 0.5 µs",
+        find: |results| {
+            let table = results.table("python/keys")?;
+            let one = Finding::at_most(0.5, table.figure(OURS, "1 key")?, " µs");
+            Ok(one.and(Finding::at_most(0.5, table.figure(OURS, "10,000 keys")?, " µs")))
+        },
+    },
+    Target {
+        what: "the same",
+        wanted: "at least 25 times as fast as `hmac.new`, `compare_digest`, two hits of limits and their window stats",
+        find: |results| {
+            let table = results.table("python/keys")?;
+            let by_hand = "hmac.new, compare_digest, limits: two hits and their window stats";
+            let one = Finding::at_least(25.0, table.ratio(by_hand, OURS, "1 key")?, " times");
+            Ok(one.and(Finding::at_least(25.0, table.ratio(by_hand, OURS, "10,000 keys")?, " times")))
+        },
+    },
+    Target {
+        what: "Python: `limiter.check(subject)`, two windows, 1 address and 10,000",
+        wanted: "at most 0.35 µs",
+        find: |results| {
+            let table = results.table("python/subjects")?;
+            let one = Finding::at_most(0.35, table.figure(OURS, "1 address")?, " µs");
+            Ok(one.and(Finding::at_most(0.35, table.figure(OURS, "10,000 addresses")?, " µs")))
+        },
+    },
+    Target {
+        what: "the same, 1 address",
+        wanted: "faster than rust-py-rate-limit's check, which has one window",
+        find: |results| {
+            let other = "rust-py-rate-limit, one window: check";
+            let ratio = results.table("python/subjects")?.ratio(other, OURS, "1 address")?;
+            Ok(Finding::at_least(1.0, ratio, " times"))
+        },
+    },
+    Target {
+        what: "Python: `import keytally`",
+        wanted: "at most 15 ms",
+        find: |results| {
+            Ok(Finding::at_most(15.0, results.table("python/import")?.figure(OURS, "ms")?, " ms"))
+        },
+    },
 ];
 
 /// The targets as a table.
