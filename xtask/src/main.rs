@@ -48,6 +48,7 @@ mod suites;
 mod targets;
 mod timing;
 mod tools;
+mod web;
 mod wheel;
 
 use std::path::{Path, PathBuf};

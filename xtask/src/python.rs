@@ -154,7 +154,7 @@ fn other_interpreters() -> Vec<PathBuf> {
 }
 
 /// `63 passed`, from pytest's last line.
-fn passed(output: &str) -> Result<String> {
+pub(crate) fn passed(output: &str) -> Result<String> {
     let summary =
         output.lines().rev().find(|line| line.contains(" passed")).context("pytest says nothing")?;
     let words: Vec<&str> = summary.split_whitespace().collect();

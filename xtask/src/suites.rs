@@ -8,7 +8,7 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{budgets, command, firmware, models, native, panics, purity, python, rules, secrets};
+use crate::{budgets, command, firmware, models, native, panics, purity, python, rules, secrets, web};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -158,6 +158,13 @@ pub(crate) const SUITES: &[Step] = &[
         needs: &[python::environment],
         full_when_named: false,
         work: Work::Call(python::test),
+    },
+    Step {
+        name: "python-web",
+        about: "middleware and framework integrations, each by its own client and under real servers with workers",
+        needs: &[python::environment],
+        full_when_named: false,
+        work: Work::Call(web::test),
     },
 ];
 

@@ -1,0 +1,164 @@
+"""The WSGI middleware, call by call."""
+
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import contract
+import pytest
+
+from keytally import Limiter
+from keytally.wsgi import GateMiddleware, LimiterMiddleware, client_address
+
+
+def ask(app, path="/", key=None, **more):
+    """Send a request, through the standard library's validator, and return status, header fields and body."""
+    environ = {"PATH_INFO": path, "REMOTE_ADDR": "203.0.113.9", "QUERY_STRING": "", "SCRIPT_NAME": "", **more}
+    setup_testing_defaults(environ)
+    if key is not None:
+        environ["HTTP_X_API_KEY"] = key
+    started = []
+
+    def start_response(status, headers, exc_info=None):
+        started.append((status, headers))
+        return lambda _: None
+
+    parts = validator(app)(environ, start_response)
+    body = b"".join(parts)
+    parts.close()
+    assert len(started) == 1
+    status, headers = started[0]
+    return int(status[:3]), headers, body
+
+
+def hello(environ, start_response):
+    fields = [("Content-Type", "text/plain"), ("X-RateLimit-Remaining", "7"), ("ratelimit", "none")]
+    start_response("200 OK", fields)
+    return [b"hello"]
+
+
+def never(environ, start_response):
+    raise AssertionError("a refused request came through")
+
+
+def test_each_outcome_has_its_response(gate, key):
+    contract.assert_missing(*ask(GateMiddleware(never, gate)))
+    contract.assert_invalid(*ask(GateMiddleware(never, gate), key="kt_live_nonsense"))
+    for remaining in (1, 0):
+        status, headers, body = ask(GateMiddleware(hello, gate), key=key.expose())
+        contract.assert_admitted(status, headers, remaining=remaining)
+        assert body == b"hello"
+    contract.assert_exceeded(*ask(GateMiddleware(never, gate), key=key.expose()))
+
+
+def test_a_limiter_that_is_full_says_503():
+    counter = iter(range(10_000))
+    app = LimiterMiddleware(hello, Limiter("2/31d", capacity=1), key=lambda _: str(next(counter)))
+    contract.assert_full(*next(found for found in (ask(app) for _ in range(10_000)) if found[0] != 200))
+
+
+def test_a_limiter_counts_addresses_or_what_key_returns(limiter):
+    app = LimiterMiddleware(hello, limiter)
+    assert [ask(app)[0] for _ in range(3)] == [200, 200, 429]
+    contract.assert_exceeded(*ask(app))
+    assert ask(app, REMOTE_ADDR="203.0.113.10")[0] == 200
+    app = LimiterMiddleware(hello, limiter, key=lambda environ: {"/a": "a"}.get(environ["PATH_INFO"]))
+    assert [ask(app, "/a")[0] for _ in range(3)] == [200, 200, 429]
+    assert [ask(app, "/")[0] for _ in range(3)] == [200, 200, 200]
+    with pytest.raises(RuntimeError, match="pass key="):
+        client_address({"REMOTE_ADDR": ""})
+
+
+def test_a_key_that_comes_twice_is_refused_and_not_charged(gate, key):
+    """As servers join what comes twice."""
+    for separator in (",", ", "):
+        contract.assert_invalid(
+            *ask(GateMiddleware(never, gate), key=key.expose() + separator + key.expose())
+        )
+    assert gate.peek(key.expose(), 0).remaining == 2
+
+
+@pytest.mark.parametrize("text", ["", " ", "schl\xfcssel", "\xff" * 300, "x" * 70_000])
+def test_whatever_comes_as_a_key_is_answered(gate, text):
+    assert ask(GateMiddleware(never, gate), key=text)[0] == 401
+
+
+def test_the_verdict_is_in_the_environ(gate, key):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ["keytally.verdict"].account)
+        return hello(environ, start_response)
+
+    ask(GateMiddleware(app, gate), key=key.expose())
+    assert seen == [42]
+
+
+def test_exempt_paths_need_no_key(gate):
+    app = GateMiddleware(hello, gate, exempt=["/health", "/static/*", "/grün"])
+    latin = "/grün".encode().decode("latin-1")
+    assert {ask(app, path)[0] for path in ["/health", "/static/", "/static/a", latin]} == {200}
+    assert {ask(app, path)[0] for path in ["/", "/health/", "/static", "/gr\xfcn"]} == {401}
+
+
+def test_cost_shadow_and_headers(gate, key, limiter):
+    app = GateMiddleware(hello, gate, cost=lambda environ: 2 if environ["PATH_INFO"] == "/report" else 0)
+    contract.assert_admitted(*ask(app, "/", key.expose())[:2], remaining=2)
+    contract.assert_admitted(*ask(app, "/report", key.expose())[:2], remaining=0)
+    contract.assert_exceeded(*ask(app, "/report", key.expose()))
+    shadow = GateMiddleware(hello, gate, shadow=True)
+    for presented, outcome in [(None, "missing_key"), ("nonsense", "invalid_key"), (key.expose(), "denied")]:
+        status, headers, _ = ask(shadow, key=presented)
+        assert (status, contract.fields(headers)["x-keytally-shadow"]) == (200, outcome)
+        assert not {"retry-after", "www-authenticate"} & set(contract.fields(headers))
+    status, headers, _ = ask(LimiterMiddleware(hello, limiter, headers=False))
+    assert (status, headers[1:]) == (200, [("X-RateLimit-Remaining", "7"), ("ratelimit", "none")])
+
+
+def test_head_has_no_body(gate):
+    status, headers, body = ask(GateMiddleware(never, gate), REQUEST_METHOD="HEAD")
+    assert (status, body) == (401, b"")
+    assert contract.fields(headers)["content-length"] == str(len(contract.MISSING))
+
+
+def test_who_asks_for_problem_documents_gets_one(gate):
+    status, headers, body = ask(GateMiddleware(never, gate), HTTP_ACCEPT="application/problem+json")
+    assert (status, contract.fields(headers)["content-type"]) == (401, "application/problem+json")
+    assert body.startswith(b'{"type"')
+
+
+def test_bodies_stream_through(gate, key):
+    """The application's own iterable goes to the server, which closes it."""
+    closed = []
+
+    class Parts:
+        def __iter__(self):
+            return iter([b"1", b"2"])
+
+        def close(self):
+            closed.append(True)
+
+    parts = Parts()
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return parts
+
+    found = GateMiddleware(app, gate)(
+        {"PATH_INFO": "/", "HTTP_X_API_KEY": key.expose()}, lambda status, headers: None
+    )
+    assert found is parts
+    assert not closed
+
+
+def test_an_error_after_the_start_keeps_its_exc_info(gate, key):
+    calls = []
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        start_response("500 Failed", [], (LookupError, LookupError(), None))
+        return [b""]
+
+    app = GateMiddleware(app, gate)
+    app({"PATH_INFO": "/", "HTTP_X_API_KEY": key.expose()}, lambda *arguments: calls.append(arguments))
+    assert [len(arguments) for arguments in calls] == [2, 3]
+    assert all("X-RateLimit-Remaining" in dict(arguments[1]) for arguments in calls)
