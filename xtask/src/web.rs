@@ -13,7 +13,17 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
     let python = found.first().map(|(_, python)| python).context("no Python")?;
     python::install(python)?;
     let mut tests = Command::new(python);
-    tests.current_dir("py").args(["-X", "dev", "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider"]);
+    tests.current_dir("py").args([
+        "-X",
+        "dev",
+        "-W",
+        "error",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]);
     tests.arg("tests/integrations");
     python::passed(&command::run(tests)?)
 }

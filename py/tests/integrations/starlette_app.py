@@ -1,0 +1,94 @@
+"""An application with all that middleware must leave alone."""
+
+import asyncio
+import os
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+
+from keytally import Gate
+from keytally.asgi import GateMiddleware
+
+ORIGIN = "https://example.com"
+
+
+def make(gate, done=None):
+    """Return the application; `done` is a list that the background task fills."""
+    done = [] if done is None else done
+
+    async def home(request):
+        verdict = request.state.verdict
+        return JSONResponse({"pid": os.getpid(), "account": verdict.account})
+
+    async def health(request):
+        return JSONResponse({"pid": os.getpid()})
+
+    async def stream(request):
+        async def parts():
+            # The next part only comes when the client has had this one.
+            for part in range(3):
+                yield f"part {part}\n"
+                await asyncio.sleep(0.2)
+
+        return StreamingResponse(parts(), media_type="text/plain")
+
+    async def events(request):
+        async def messages():
+            for number in range(3):
+                yield f"id: {number}\ndata: {request.state.verdict.remaining}\n\n"
+
+        return StreamingResponse(messages(), media_type="text/event-stream")
+
+    async def echo(request):
+        async def parts():
+            async for part in request.stream():
+                yield part
+
+        return StreamingResponse(parts())
+
+    async def background(request):
+        return PlainTextResponse(
+            "later", background=BackgroundTask(done.append, request.state.verdict.account)
+        )
+
+    async def count(request):
+        return PlainTextResponse(str(len(done)))
+
+    async def fail(request):
+        raise LookupError("of the application")
+
+    async def talk(websocket):
+        await websocket.accept()
+        await websocket.send_json({"account": websocket.state.verdict.account})
+        async for text in websocket.iter_text():
+            await websocket.send_text(text.upper())
+
+    app = Starlette(
+        routes=[
+            Route("/", home),
+            Route("/health", health),
+            Route("/stream", stream),
+            Route("/events", events),
+            Route("/echo", echo, methods=["POST"]),
+            Route("/background", background),
+            Route("/done", count),
+            Route("/fail", fail),
+            WebSocketRoute("/talk", talk),
+        ]
+    )
+    app.add_middleware(GateMiddleware, gate=gate, exempt=["/health", "/done"])
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=[ORIGIN],
+        allow_headers=["X-API-Key"],
+        expose_headers=["X-RateLimit-Remaining", "Retry-After"],
+    )
+    return app
+
+
+def served():
+    """Return the application as a worker makes it."""
+    return make(Gate.open(os.environ["KEYTALLY_TEST_GATE"]))

@@ -1,0 +1,69 @@
+"""Servers with four workers: together they admit exactly the limit, whatever starts or kills them."""
+
+import os
+import signal
+
+import pytest
+import servers
+from servers import GUNICORN, HYPERCORN, UVICORN, UVICORN_WORKERS
+
+from keytally import Gate
+
+LIMIT = 100
+REQUESTS = 1000
+
+
+@pytest.fixture
+def gate(tmp_path, pepper):
+    return Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": f"{LIMIT}/31d"})
+
+
+SERVERS = {
+    "uvicorn": (UVICORN, "starlette_app:served"),
+    "gunicorn": (GUNICORN, "wsgi_app:served"),
+    "gunicorn, preload": ([*GUNICORN, "--preload"], "wsgi_app:served"),
+    "gunicorn of uvicorn": (UVICORN_WORKERS, "starlette_app:served"),
+    "gunicorn of uvicorn, preload": ([*UVICORN_WORKERS, "--preload"], "starlette_app:served"),
+    "hypercorn": (HYPERCORN, "starlette_app:served"),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_workers_admit_exactly_the_limit(name, gate, pepper, key):
+    command, app = SERVERS[name]
+    with servers.server(command, app, gate=gate, pepper=pepper) as address:
+        answers = servers.flood(address, REQUESTS, headers={"X-API-Key": key.expose()})
+    servers.assert_exact(answers, LIMIT)
+    assert len({answer.pid for answer in answers} - {None}) > 1, "one worker did it all"
+
+
+def test_preloaded_workers_share_a_limiter_in_memory():
+    with servers.server([*GUNICORN, "--preload"], "wsgi_app:in_memory") as address:
+        answers = servers.flood(address, REQUESTS)
+    servers.assert_exact(answers, LIMIT)
+    assert len({answer.pid for answer in answers} - {None}) > 1, "one worker did it all"
+
+
+@pytest.mark.parametrize("name", ["gunicorn", "gunicorn of uvicorn, preload"])
+def test_a_killed_worker_changes_nothing(name, gate, pepper, key):
+    command, app = SERVERS[name]
+    killed = []
+
+    def kill(answer):
+        if answer.remaining == LIMIT // 2 and answer.pid:
+            killed.append(answer.pid)
+            os.kill(answer.pid, signal.SIGKILL)
+
+    headers = {"X-API-Key": key.expose()}
+    with servers.server(command, app, gate=gate, pepper=pepper) as address:
+        answers = servers.flood(address, REQUESTS, headers=headers, meanwhile=kill)
+        answers += servers.flood(address, LIMIT, headers=headers)
+    assert len(killed) == 1
+    lost = sum(answer.status == 0 for answer in answers)
+    admitted = [answer.remaining for answer in answers if answer.status == 200]
+    assert len(set(admitted)) == len(admitted)
+    # Those that were on their way when it died may have been charged, and nobody knows.
+    assert LIMIT - lost <= len(admitted) <= LIMIT
+    servers.assert_never_rises(answers)
+    assert gate.peek(key.expose()).remaining == 0
+    assert gate.verify().flaws == ()
