@@ -6,7 +6,7 @@ import os
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
 from keytally import Gate
@@ -43,11 +43,7 @@ def make(gate, done=None):
         return StreamingResponse(messages(), media_type="text/event-stream")
 
     async def echo(request):
-        async def parts():
-            async for part in request.stream():
-                yield part
-
-        return StreamingResponse(parts())
+        return Response(b"".join([part async for part in request.stream()]))
 
     async def background(request):
         return PlainTextResponse(

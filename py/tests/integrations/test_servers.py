@@ -25,6 +25,13 @@ SERVERS = {
     "gunicorn of uvicorn": (UVICORN_WORKERS, "starlette_app:served"),
     "gunicorn of uvicorn, preload": ([*UVICORN_WORKERS, "--preload"], "starlette_app:served"),
     "hypercorn": (HYPERCORN, "starlette_app:served"),
+    "FastAPI": (UVICORN, "fastapi_app:served"),
+    "FastAPI, preload": ([*UVICORN_WORKERS, "--preload"], "fastapi_app:served"),
+    "Flask": (GUNICORN, "flask_app:served"),
+    "Flask, preload": ([*GUNICORN, "--preload"], "flask_app:served"),
+    "Django": (GUNICORN, "django_app:served"),
+    "Django, asynchronous": (UVICORN, "django_app:served_async"),
+    "Django REST framework": ([*GUNICORN, "--preload"], "django_app:served_rest"),
 }
 
 

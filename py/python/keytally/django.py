@@ -1,0 +1,309 @@
+"""Middleware for Django, synchronous and asynchronous, and the checks of its settings.
+
+In ``settings.py``::
+
+    INSTALLED_APPS = [..., "keytally.django.KeytallyConfig"]  # adds the checks
+    MIDDLEWARE = [..., "keytally.django.GateMiddleware"]
+    KEYTALLY = {
+        "GATE": {"PATH": "/var/lib/contacts/api.gate", "EXEMPT": ["/health", "/static/*"]},
+    }
+
+The pepper is in ``KEYTALLY_PEPPER``, unless the gate has ``"PEPPER"`` or ``"PEPPER_FILE"``. With
+``LimiterMiddleware`` it is ``"LIMITER": {"PATH": …, "POLICY": "20/minute, 200/hour"}``, and ``"KEY"`` is a
+function of the request that returns what to count, in place of the client's address. Both take ``"EXEMPT"``,
+a list of paths; ``"COST"``, a number or a function of the request; ``"SHADOW"``, whether to let everything in
+and only tell; ``"ON_VERDICT"``, which is called with each verdict and its request. A function may be named by
+its import path.
+
+The verdict is ``request.verdict``. Put the middleware below those that must see refusals too, such as that
+for CORS.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Union
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.apps import AppConfig
+from django.conf import settings
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.http import HttpRequest, HttpResponse
+from django.utils.module_loading import import_string
+
+from keytally import _web
+from keytally._native import Gate, Limiter
+from keytally.exceptions import KeytallyError
+
+if TYPE_CHECKING:
+    from keytally import Verdict
+
+__all__ = [
+    "GateMiddleware",
+    "KeytallyConfig",
+    "LimiterMiddleware",
+    "VerdictMiddleware",
+    "check_settings",
+    "client_address",
+    "gate",
+    "limiter",
+]
+
+Response = Union[HttpResponse, Awaitable[HttpResponse]]
+
+SHARED = {"EXEMPT", "COST", "SHADOW", "ON_VERDICT"}
+KNOWN = {
+    "GATE": SHARED | {"PATH", "PEPPER", "PEPPER_FILE"},
+    "LIMITER": SHARED | {"PATH", "POLICY", "CAPACITY", "KEY", "WORKERS"},
+}
+
+
+class KeytallyConfig(AppConfig):
+    """The application to install for the checks of the settings."""
+
+    name = "keytally.django"
+    label = "keytally"
+    verbose_name = "Keytally"
+
+
+def client_address(request: HttpRequest) -> str:
+    """Return the address that the server tells; of an IPv6 address its /64, since a client has all of that.
+
+    Behind a proxy that is the proxy's: then ``"KEY"`` must name a function that reads what that proxy sets.
+
+    Raises:
+        RuntimeError: There is no address, as on a Unix socket.
+
+    """
+    return _web.subject_of(request.META.get("REMOTE_ADDR"))
+
+
+def in_shadow_mode(section: str) -> bool:
+    """Return whether everything is let in: ``"SHADOW"`` of ``"GATE"`` or ``"LIMITER"``."""
+    return bool(_settings(section).get("SHADOW", False))
+
+
+@functools.cache
+def gate() -> Gate:
+    """Return the gate of the settings, which each process opens once.
+
+    Raises:
+        ImproperlyConfigured: The settings name no gate that can be opened.
+
+    """
+    found = _settings("GATE")
+    if "PATH" not in found:
+        raise ImproperlyConfigured('KEYTALLY["GATE"]["PATH"] is missing: it names the file of the gate')
+    try:
+        return Gate.open(found["PATH"], pepper=found.get("PEPPER"), pepper_file=found.get("PEPPER_FILE"))
+    except (KeytallyError, OSError) as error:
+        raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
+
+
+@functools.cache
+def limiter() -> Limiter:
+    """Return the limiter of the settings: that in the file, or one for this process.
+
+    Raises:
+        ImproperlyConfigured: The settings name no limiter that can be opened, or one for this process where
+            there are several.
+
+    """
+    found = _settings("LIMITER")
+    if "POLICY" not in found:
+        raise ImproperlyConfigured('KEYTALLY["LIMITER"]["POLICY"] is missing: such as "20/minute, 200/hour"')
+    capacity = found.get("CAPACITY", 100_000)
+    try:
+        if "PATH" in found:
+            return Limiter.open_or_create(found["PATH"], found["POLICY"], capacity)
+        count = _workers(found)
+        if count is not None and count > 1:
+            raise ImproperlyConfigured(PER_PROCESS.format(count=count))
+        return Limiter(found["POLICY"], capacity)
+    except (KeytallyError, OSError) as error:
+        raise ImproperlyConfigured(f'KEYTALLY["LIMITER"]: {error}') from error
+
+
+class VerdictMiddleware:
+    """Puts the header fields of ``request.verdict``, which something further in set, into the response.
+
+    If that verdict is no, it is the whole response, with the exact body. For `keytally.rest_framework`, whose
+    classes don't see the response.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> Response:
+        """Answer a request."""
+        if self._is_async:
+            return self._answer(request)
+        refusal = self._refusal(request)
+        return self._finish(request, self.get_response(request)) if refusal is None else refusal
+
+    async def _answer(self, request: HttpRequest) -> HttpResponse:
+        refusal = self._refusal(request)
+        return self._finish(request, await self.get_response(request)) if refusal is None else refusal
+
+    def _refusal(self, request: HttpRequest) -> HttpResponse | None:  # noqa: ARG002
+        return None
+
+    def _finish(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        verdict: Verdict | None = getattr(request, "verdict", None)
+        if verdict is None:
+            return response
+        if not verdict.admitted and response.status_code == verdict.status:
+            return _refusal(verdict, request)
+        return _with_headers(response, verdict)
+
+
+class _Middleware(VerdictMiddleware):
+    """What those do that ask themselves."""
+
+    section = ""
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)
+        found = _settings(self.section)
+        self._exempt = _web.exemption(found.get("EXEMPT", ()))
+        self._cost = _function(found.get("COST", 1))
+        self._shadow = in_shadow_mode(self.section)
+        self._on_verdict = _function(found.get("ON_VERDICT"))
+
+    def _check(self, request: HttpRequest, cost: int) -> Verdict | None:
+        raise NotImplementedError
+
+    def _refusal(self, request: HttpRequest) -> HttpResponse | None:
+        if self._exempt(request.path_info):
+            return None
+        verdict = self._check(request, self._cost(request) if callable(self._cost) else self._cost)
+        if verdict is None:
+            return None
+        request.verdict = verdict
+        if self._on_verdict is not None:
+            self._on_verdict(verdict, request)
+        return None if verdict.admitted or self._shadow else _refusal(verdict, request)
+
+    def _finish(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        verdict: Verdict | None = getattr(request, "verdict", None)
+        return response if verdict is None else _with_headers(response, verdict)
+
+
+class GateMiddleware(_Middleware):
+    """Lets a request in when its ``X-API-Key`` is good and has quota left, and charges it."""
+
+    section = "GATE"
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)
+        self._gate = gate()
+
+    def _check(self, request: HttpRequest, cost: int) -> Verdict:
+        return self._gate.check(request.META.get("HTTP_X_API_KEY"), cost)
+
+
+class LimiterMiddleware(_Middleware):
+    """Lets a request in when its subject has quota left, and charges it."""
+
+    section = "LIMITER"
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        super().__init__(get_response)
+        self._limiter = limiter()
+        self._key = _function(_settings("LIMITER").get("KEY", client_address))
+
+    def _check(self, request: HttpRequest, cost: int) -> Verdict | None:
+        subject = self._key(request)
+        return None if subject is None else self._limiter.check(subject, cost)
+
+
+@checks.register("security")
+def check_settings(**_: object) -> list[checks.CheckMessage]:
+    """Refuse settings that can't work, such as a limiter in memory where several workers have one each."""
+    found: list[checks.CheckMessage] = []
+    configured = getattr(settings, "KEYTALLY", {})
+    for section, opened, code in (("GATE", gate, "E001"), ("LIMITER", limiter, "E002")):
+        if section in configured:
+            try:
+                opened()
+            except ImproperlyConfigured as error:
+                found.append(checks.Error(str(error), id=f"keytally.{code}"))
+    if "LIMITER" in configured and not found:
+        section = configured["LIMITER"]
+        if "PATH" not in section and _workers(section) is None and not settings.DEBUG:
+            found.append(checks.Warning(UNKNOWN_WORKERS, id="keytally.W001"))
+    return found
+
+
+PER_PROCESS = (
+    'KEYTALLY["LIMITER"] is in memory, and {count} workers would each admit the whole limit: '
+    'give it a "PATH", so that they share it'
+)
+UNKNOWN_WORKERS = (
+    'KEYTALLY["LIMITER"] is in memory: with several workers each would admit the whole limit. '
+    'Give it a "PATH", so that they share it, or say "WORKERS": 1'
+)
+
+
+def _workers(section: Mapping[str, Any]) -> int | None:
+    """Return how many processes serve, by the settings or the server's own; ``None`` if neither tells."""
+    if "WORKERS" in section:
+        return int(section["WORKERS"])
+    told = [os.environ.get("WEB_CONCURRENCY", "")]
+    # Of gunicorn, uvicorn, hypercorn and others; a worker has the arguments of the server that started it.
+    words = " ".join([os.environ.get("GUNICORN_CMD_ARGS", ""), *sys.argv])
+    told += re.findall(r"(?:^|\s)(?:--workers|-w|--processes)(?:\s+|=)?(\d+)", words)
+    counts = [int(text) for text in told if text.isdigit()]
+    return max(counts) if counts else None
+
+
+def _settings(section: str) -> Mapping[str, Any]:
+    found = getattr(settings, "KEYTALLY", {}).get(section)
+    if not isinstance(found, Mapping):
+        raise ImproperlyConfigured(f'KEYTALLY["{section}"] is missing in the settings')
+    unknown = sorted(set(found) - KNOWN[section])
+    if unknown:
+        known = ", ".join(sorted(KNOWN[section]))
+        raise ImproperlyConfigured(f'KEYTALLY["{section}"] has no {unknown[0]!r}; it may have {known}')
+    return found
+
+
+def _function(named: Any) -> Any:  # noqa: ANN401
+    """Return what a setting names by its import path, or holds itself."""
+    return import_string(named) if isinstance(named, str) else named
+
+
+def _refusal(verdict: Verdict, request: HttpRequest) -> HttpResponse:
+    refusal = _web.refusal(verdict, request.META.get("HTTP_ACCEPT", ""), request.method)
+    response = HttpResponse(refusal.body, status=refusal.status)
+    for name, value in refusal.headers:
+        response[name] = value
+    return response
+
+
+def _with_headers(response: HttpResponse, verdict: Verdict) -> HttpResponse:
+    for name, value in _web.headers_of_response(verdict):
+        response[name] = value
+    return response
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    """Open the tables anew when a test has changed the settings."""
+    if setting == "KEYTALLY":
+        gate.cache_clear()
+        limiter.cache_clear()
+
+
+setting_changed.connect(_forget)

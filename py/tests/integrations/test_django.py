@@ -1,0 +1,243 @@
+"""Django's middleware and REST framework's classes through their own clients."""
+
+import asyncio
+import re
+import sys
+
+import contract
+import django_app
+import pytest
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
+from django.test import AsyncClient, Client, override_settings
+from rest_framework.test import APIClient
+
+from keytally import Gate
+from keytally.django import LimiterMiddleware, check_settings
+
+
+@pytest.fixture
+def gate(tmp_path, pepper):
+    return Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": "2/31d"})
+
+
+@pytest.fixture
+def configured(gate, pepper):
+    """Return a function that changes the settings until the test ends."""
+    changes = []
+
+    def configure(middleware=django_app.MIDDLEWARE, limiter=None, **options):
+        tables = {"GATE": {"PATH": gate.path, "PEPPER": pepper, **options}}
+        if limiter is not None:
+            tables["LIMITER"] = limiter
+        changes.append(override_settings(KEYTALLY=tables, MIDDLEWARE=middleware))
+        changes[-1].enable()
+
+    configure()
+    yield configure
+    for change in reversed(changes):
+        change.disable()
+
+
+class Synchronous:
+    client = Client
+
+    def ask(self, path, headers):
+        client = self.client(raise_request_exception=False)
+        response = client.get(path, headers=headers)
+        body = response.content if not response.streaming else b"".join(response)
+        return response.status_code, list(response.items()), body
+
+
+class OfRestFramework(Synchronous):
+    client = APIClient
+
+
+class Asynchronous:
+    def ask(self, path, headers):
+        async def ask():
+            response = await AsyncClient(raise_request_exception=False).get(path, headers=headers)
+            body = response.content if not response.streaming else b"".join([part async for part in response])
+            return response.status_code, list(response.items()), body
+
+        return asyncio.run(ask())
+
+
+@pytest.fixture(params=[Synchronous, Asynchronous])
+def ask(request, configured):
+    def ask(path, key=None, **headers):
+        if key is not None:
+            headers["X-API-Key"] = key.expose()
+        return request.param().ask(path, headers)
+
+    return ask
+
+
+def account(verdict, request):
+    told.append((verdict.outcome, request.path))
+
+
+told = []
+
+
+def cost(request):
+    return int(request.headers["cost"])
+
+
+@pytest.mark.parametrize("path", ["/", "/later"])
+def test_each_outcome_has_its_response(ask, gate, key, path):
+    contract.assert_missing(*ask(path))
+    contract.assert_invalid(*ask(path, **{"X-API-Key": "nonsense"}))
+    for remaining in (1, 0):
+        status, headers, body = ask(path, key)
+        contract.assert_admitted(status, headers, remaining=remaining)
+        assert b'"account": 42' in body
+    contract.assert_exceeded(*ask(path, key))
+    gate.revoke(key.key_id)
+    contract.assert_invalid(*ask(path, key))
+
+
+def test_header_fields_are_set_on_every_response(ask, gate):
+    for path, expected in {"/own": 200, "/gone": 404, "/fail": 500, "/nowhere": 404}.items():
+        status, headers, _ = ask(path, gate.issue(1))
+        assert (status, contract.fields(headers)["x-ratelimit-remaining"]) == (expected, "1")
+
+
+def test_bodies_stream_through(gate, configured, key):
+    status, headers, body = Synchronous().ask("/stream", {"X-API-Key": key.expose()})
+    contract.assert_admitted(status, headers, remaining=1)
+    assert body == b"part 0\npart 1\npart 2\n"
+
+
+def test_what_is_exempt_needs_no_key(ask, configured):
+    configured(EXEMPT=["/health"])
+    assert ask("/health")[0] == 200
+    assert ask("/healthy")[0] == 401
+
+
+def test_functions_may_be_named(ask, configured, key):
+    configured(COST="test_django.cost", ON_VERDICT="test_django.account", SHADOW=True)
+    told.clear()
+    contract.assert_admitted(*ask("/", key, cost="2")[:2], remaining=0)
+    status, headers, _ = ask("/", key, cost="1")
+    assert (status, contract.fields(headers)["x-keytally-shadow"]) == (200, "denied")
+    assert "retry-after" not in contract.fields(headers)
+    assert told == [("admitted", "/"), ("denied", "/")]
+
+
+LIMITER = {"POLICY": "2/31d", "CAPACITY": 100, "WORKERS": 1}
+
+
+def test_a_limiter_counts_addresses(ask, configured):
+    configured(middleware=["keytally.django.LimiterMiddleware"], limiter=LIMITER)
+    for remaining in (1, 0):
+        contract.assert_admitted(*ask("/own")[:2], remaining=remaining)
+    contract.assert_exceeded(*ask("/own"))
+
+
+def test_a_limiter_counts_what_key_returns(ask, configured, tmp_path):
+    table = {
+        "POLICY": "2/31d",
+        "PATH": tmp_path / "limiter",
+        "KEY": lambda request: request.headers.get("who"),
+    }
+    configured(middleware=["keytally.django.LimiterMiddleware"], limiter=table)
+    assert [ask("/own", who="a")[0] for _ in range(3)] == [200, 200, 429]
+    assert [ask("/own")[0] for _ in range(3)] == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("argv", "environment", "expected"),
+    [
+        (["gunicorn", "-w", "4", "app"], {}, "E002"),
+        (["gunicorn", "--workers=4", "app"], {}, "E002"),
+        (["uvicorn", "--workers", "4", "app"], {}, "E002"),
+        (["gunicorn", "app"], {"GUNICORN_CMD_ARGS": "--bind :80 -w4"}, "E002"),
+        (["uvicorn", "app"], {"WEB_CONCURRENCY": "4"}, "E002"),
+        (["gunicorn", "-w", "1", "app"], {}, None),
+        (["gunicorn", "app"], {}, "W001"),
+    ],
+)
+def test_a_limiter_in_memory_is_refused_under_several_workers(
+    configured, monkeypatch, argv, environment, expected
+):
+    table = {"POLICY": "2/31d", "CAPACITY": 100}
+    configured(limiter=table)
+    monkeypatch.setattr(sys, "argv", argv)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    found = [message.id for message in checks.run_checks() if message.id.startswith("keytally")]
+    assert found == ([f"keytally.{expected}"] if expected else [])
+    if expected == "E002":
+        # gunicorn runs no checks: its workers refuse to start.
+        with pytest.raises(ImproperlyConfigured, match="4 workers"):
+            LimiterMiddleware(lambda request: None)
+
+
+def test_workers_may_share_a_file(configured, monkeypatch, tmp_path):
+    configured(limiter={"POLICY": "2/31d", "PATH": tmp_path / "limiter"})
+    monkeypatch.setattr(sys, "argv", ["gunicorn", "-w", "4"])
+    assert check_settings() == []
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"GATE": {}}, "PATH"),
+        ({"GATE": {"PATH": "/nowhere/api.gate"}}, "pepper"),
+        ({"GATE": {"PATH": "/nowhere/api.gate", "PEPPER": "ab" * 32}}, "/nowhere/api.gate"),
+        ({"GATE": {"PATHS": "api.gate"}}, "PATHS.*PATH"),
+        ({"LIMITER": {}}, "POLICY"),
+        ({"LIMITER": {"POLICY": "many"}}, "many"),
+    ],
+)
+def test_settings_that_cant_work_are_refused(configured, tables, message):
+    with override_settings(KEYTALLY=tables):
+        [error] = check_settings()
+        assert isinstance(error, checks.Error)
+        assert re.search(message, error.msg)
+
+
+@pytest.fixture
+def rest(configured):
+    def ask(path, key=None, *, middleware=django_app.OF_REST_FRAMEWORK, limiter=LIMITER, **headers):
+        if middleware is not None:
+            configured(middleware=middleware, limiter=limiter)
+        if key is not None:
+            headers["X-API-Key"] = key.expose()
+        return OfRestFramework().ask(path, headers)
+
+    return ask
+
+
+def test_rest_framework_authenticates_and_charges(rest, gate, key):
+    contract.assert_missing(*rest("/rest"))
+    contract.assert_invalid(*rest("/rest", **{"X-API-Key": "nonsense"}))
+    for remaining in (1, 0):
+        status, headers, body = rest("/rest", key)
+        contract.assert_admitted(status, headers, remaining=remaining)
+        assert b'"account":42' in body
+    contract.assert_exceeded(*rest("/rest", key))
+
+
+def test_without_the_middleware_refusals_still_say_what_and_when(rest, key):
+    status, headers, body = rest("/rest", middleware=[])
+    assert (status, body) == (401, b'{"error":"Missing X-API-Key header"}')
+    assert "www-authenticate" in contract.fields(headers)
+    for _ in range(2):
+        rest("/rest", key, middleware=[])
+    status, headers, body = rest("/rest", key, middleware=[])
+    assert (status, body) == (429, b'{"error":"Rate limit exceeded. Please try again later."}')
+    assert int(contract.fields(headers)["retry-after"]) >= 1
+
+
+def test_behind_the_gates_middleware_nothing_is_charged_twice(rest, key):
+    contract.assert_admitted(*rest("/rest", key, middleware=django_app.MIDDLEWARE)[:2], remaining=1)
+
+
+def test_rest_framework_throttles(rest, gate):
+    # One limiter for the whole test: the settings are left as the first request has them.
+    first = rest("/throttled", gate.issue(1))
+    contract.assert_admitted(*first[:2], remaining=1)
+    contract.assert_admitted(*rest("/throttled", gate.issue(2), middleware=None)[:2], remaining=1)
+    contract.assert_exceeded(*rest("/throttled", gate.issue(3), middleware=None))

@@ -1,0 +1,108 @@
+"""Flask's extension and decorators through its own client."""
+
+import contract
+import flask_app
+import pytest
+from flask import Flask
+
+from keytally.flask import LimiterExtension, limit, require_key
+
+
+@pytest.fixture
+def client(gate):
+    return flask_app.make(gate).test_client()
+
+
+def ask(client, path, key=None, method="GET", **headers):
+    if key is not None:
+        headers["X-API-Key"] = key.expose()
+    response = client.open(path, method=method, headers=headers)
+    return response.status_code, response.headers.items(), response.data
+
+
+def test_each_outcome_has_its_response(client, gate, key):
+    contract.assert_missing(*ask(client, "/"))
+    contract.assert_invalid(*ask(client, "/", **{"X-API-Key": "nonsense"}))
+    for remaining in (1, 0):
+        status, headers, body = ask(client, "/", key)
+        contract.assert_admitted(status, headers, remaining=remaining)
+        assert b'"account":42' in body
+    contract.assert_exceeded(*ask(client, "/", key))
+    gate.revoke(key.key_id)
+    contract.assert_invalid(*ask(client, "/", key))
+
+
+def test_what_is_exempt_needs_no_key(client):
+    assert ask(client, "/health")[0] == 200
+    assert ask(client, "/open")[0::2] == (200, b"open")
+    assert ask(client, "/nowhere")[0] == 401
+    # A preflight, which Flask answers itself.
+    assert ask(client, "/", method="OPTIONS")[0] == 200
+    assert ask(client, "/nowhere", method="OPTIONS")[0] == 401
+
+
+def test_header_fields_are_set_on_every_response(gate):
+    app = flask_app.make(gate)
+    for path, expected in [
+        ("/own", 200),
+        ("/gone", 404),
+        ("/fail", 500),
+        ("/stream", 200),
+        ("/nowhere", 404),
+    ]:
+        status, headers, _ = ask(app.test_client(), path, gate.issue(1))
+        assert (status, contract.fields(headers)["x-ratelimit-remaining"]) == (expected, "1")
+
+
+def test_shadow_mode_refuses_nobody_and_tells(gate):
+    told = []
+    tell = lambda verdict, request: told.append((verdict.outcome, request.path))  # noqa: E731
+    client = flask_app.make(gate, shadow=True, on_verdict=tell).test_client()
+    status, headers, _ = ask(client, "/")
+    assert (status, contract.fields(headers)["x-keytally-shadow"]) == (200, "missing_key")
+    assert told == [("missing_key", "/")]
+
+
+def test_a_cost_may_depend_on_the_request(gate, key):
+    client = flask_app.make(gate, cost=lambda request: int(request.headers["cost"])).test_client()
+    contract.assert_admitted(*ask(client, "/", key, cost="2")[:2], remaining=0)
+
+
+def test_a_limiter_counts_addresses(limiter):
+    app = Flask("tests")
+    LimiterExtension(limiter, app)
+    app.add_url_rule("/", view_func=lambda: "hello")
+    for remaining in (1, 0):
+        contract.assert_admitted(*ask(app.test_client(), "/")[:2], remaining=remaining)
+    contract.assert_exceeded(*ask(app.test_client(), "/"))
+
+
+def test_single_views_are_decorated(gate, key, limiter):
+    app = Flask("tests")
+
+    @app.get("/contacts")
+    @limit(limiter, key=lambda request: request.args.get("who"))
+    @require_key(gate)
+    def contacts():
+        return "contacts"
+
+    client = app.test_client()
+    contract.assert_missing(*ask(client, "/contacts"))
+    contract.assert_admitted(*ask(client, "/contacts", key)[:2], remaining=1)
+    assert [ask(client, "/contacts?who=a")[0] for _ in range(3)] == [401, 401, 429]
+    assert ask(client, "/")[0] == 404
+
+
+def test_a_later_refusal_keeps_its_own_header_fields(gate, key, limiter):
+    """An inner decorator refuses what the outer one admitted."""
+    app = Flask("tests")
+
+    @app.get("/")
+    @require_key(gate)
+    @limit(limiter, key=lambda _: "everybody", cost=2)
+    def home():
+        return ""
+
+    client = app.test_client()
+    contract.assert_admitted(*ask(client, "/", key)[:2], remaining=0)
+    contract.assert_exceeded(*ask(client, "/", key))
