@@ -5,6 +5,7 @@ processor, not of the clock on the wall, and include the call from Python and no
 the statement into its loop.
 """
 
+import asyncio
 import gc
 import hashlib
 import hmac
@@ -21,6 +22,7 @@ from pathlib import Path
 import limits
 import pyrate_limiter
 import rust_py_rate_limit
+import slowapi
 import throttled
 
 import keytally
@@ -245,6 +247,104 @@ def reading():
     return table("verdict", "µs", title, "Of an admitted check with two windows.", {"each": contenders})
 
 
+class Added:
+    """What a middleware adds to a request, in process: the same requests with it and without."""
+
+    def __init__(self, name, app, bare, headers=(), between=lambda: None):
+        self.name = name
+        self.app = app
+        self.bare = bare
+        self.between = between
+        self.scope = {
+            "type": "http",
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": "/",
+            "root_path": "",
+            "query_string": b"",
+            "server": ("127.0.0.1", 8000),
+            "client": ("203.0.113.9", 40000),
+            "headers": [(b"host", b"127.0.0.1"), (b"user-agent", b"bench"), (b"accept", b"*/*"), *headers],
+        }
+
+    def turn(self):
+        return asyncio.run(self.took(self.app)) - asyncio.run(self.took(self.bare))
+
+    async def took(self, app):
+        statuses = set()
+
+        async def receive():
+            return {"type": "http.request", "body": b""}
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                statuses.add(message["status"])
+
+        self.between()
+        calls, began = 0, time.thread_time()
+        while (elapsed := time.thread_time() - began) < TURN_S:
+            for _ in range(100):
+                await app(dict(self.scope), receive, send)
+            calls += 100
+        admitted(statuses == {200})
+        return elapsed / calls * 1e6
+
+
+def middleware():
+    from slowapi.middleware import SlowAPIASGIMiddleware, SlowAPIMiddleware
+    from slowapi.util import get_remote_address
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.routing import Route
+
+    from keytally.asgi import GateMiddleware, LimiterMiddleware
+
+    async def home(_request):
+        return PlainTextResponse("hello")
+
+    def application(*classes, **options):
+        app = Starlette(routes=[Route("/", home)])
+        for added in classes:
+            app.add_middleware(added, **options)
+        return app
+
+    def of_slowapi(added):
+        app = application(added)
+        limits_of_all = [f"{ROOM}/minute", f"{ROOM}/hour"]
+        app.state.limiter = slowapi.Limiter(
+            get_remote_address, default_limits=limits_of_all, headers_enabled=True
+        )
+        return app
+
+    gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=8, plans={"default": ROOMY})
+    key = gate.issue(42)
+    limiter = keytally.Limiter(ROOMY, 100)
+    header = [(b"x-api-key", key.expose().encode())]
+    bare = application()
+    contenders = [
+        Added(
+            "keytally.asgi.GateMiddleware",
+            application(GateMiddleware, gate=gate),
+            bare,
+            header,
+            lambda: gate.reset(key.key_id),
+        ),
+        Added(
+            "keytally.asgi.LimiterMiddleware",
+            application(LimiterMiddleware, limiter=limiter),
+            bare,
+            (),
+            lambda: limiter.reset("203.0.113.9"),
+        ),
+        Added("slowapi's SlowAPIASGIMiddleware, no key", of_slowapi(SlowAPIASGIMiddleware), bare),
+        Added("slowapi's SlowAPIMiddleware, no key", of_slowapi(SlowAPIMiddleware), bare),
+    ]
+    title = "What middleware adds to a bare Starlette route"
+    about = "In process, without a server: two windows, the header fields of the response included."
+    return table("middleware", "µs", title, about, {"added": contenders})
+
+
 class Fresh:
     """A figure that a new interpreter prints."""
 
@@ -319,7 +419,7 @@ print((resident() - before) / len(subjects))
 
 def main():
     gc.freeze()
-    tables = [measure() for measure in (keys, subjects, reading, importing, memory)]
+    tables = [measure() for measure in (keys, subjects, reading, middleware, importing, memory)]
     text = json.dumps({"group": "python", "tables": tables})
     if folder := os.environ.get("KEYTALLY_BENCH_FOLDER"):
         Path(folder, "python.json").write_text(text)
