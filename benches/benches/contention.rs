@@ -5,7 +5,7 @@ use core::hint::black_box;
 use keytally::{Line, Timestamp};
 
 use crate::floors::count_up;
-use crate::measure::{Bench, Contender, Yes, count, threads};
+use crate::measure::{Bench, Contender, Yes, answered, count, threads};
 use crate::peers::{Governors, Locked, RateNets, Sharded, roomy_quotas, slow_quotas};
 use crate::tables::limiter;
 use crate::traffic::{self, Cycle, MINUTES_UNITS, Order, ROOMY, START, Walk, index};
@@ -58,7 +58,7 @@ pub(crate) fn measure(bench: &mut Bench) {
 fn admitted<'a>(everybody: &'a [String], names: &'a [&'a [String]]) -> Vec<Contender<'a>> {
     let threads_count = names.len();
     let walk = Walk::new(u32::try_from(everybody.len()).expect("a few"), Order::Uniform);
-    let clock = walk.clock();
+    let clock = walk.clock().faster(8);
     let limiter = limiter(ROOMY, SIZE);
     let governors = Governors::new(roomy_quotas());
     let rate_nets = RateNets::new(u32::MAX);
@@ -73,7 +73,7 @@ fn admitted<'a>(everybody: &'a [String], names: &'a [&'a [String]]) -> Vec<Conte
     vec![
         threads("keytally", Yes::All, threads_count, move |thread, asked, times| {
             let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(asked));
-            count(times, || black_box(limiter.check(next.next().as_bytes(), 1, clock.next())).admitted())
+            count(times, || answered(&limiter.check(next.next().as_bytes(), 1, clock.next())))
         }),
         threads("two governors", Yes::All, threads_count, move |thread, _, times| {
             let mut next = Cycle::new(names[thread]);
@@ -114,7 +114,7 @@ fn denied<'a>(threads_count: usize, name: &'a String) -> Vec<Contender<'a>> {
     vec![
         threads("keytally", Yes::None, threads_count, move |_, asked, times| {
             let now = now(asked);
-            count(times, || black_box(limiter.check(black_box(name).as_bytes(), 1, now)).admitted())
+            count(times, || answered(&limiter.check(black_box(name).as_bytes(), 1, now)))
         }),
         threads("two governors", Yes::None, threads_count, move |_, _, times| {
             count(times, || governors.check(black_box(name)))

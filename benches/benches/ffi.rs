@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::measure::{Bench, Contender, Yes, asked};
+use crate::measure::{Bench, Contender, Yes, answered, asked};
 use crate::tables::{gate, limiter};
 use crate::traffic::{self, Order, ROOMY, START, Walk};
 
@@ -27,16 +27,15 @@ pub(crate) fn measure(bench: &mut Bench) {
 
     let limiter = limiter(ROOMY, 1000);
     let (text, mut time) = (traffic::text(0), clock);
-    let rust = asked("Rust", Yes::All, || {
-        black_box(limiter.check(black_box(text.as_bytes()), 1, time.next())).admitted()
-    });
+    let rust =
+        asked("Rust", Yes::All, || answered(&limiter.check(black_box(text.as_bytes()), 1, time.next())));
     table.column("limiter", vec![rust, from_c(&program, "limiter")]);
 
     let (gate, issued) = gate(ROOMY, 64);
     assert!(gate.check(Some(issued[0].0.as_bytes()), 1, START).admitted());
     let mut time = clock;
     let rust = asked("Rust", Yes::All, || {
-        black_box(gate.check(Some(black_box(issued[0].0.as_bytes())), 1, time.next())).admitted()
+        answered(&gate.check(Some(black_box(issued[0].0.as_bytes())), 1, time.next()))
     });
     table.column("gate", vec![rust, from_c(&program, "gate")]);
 }

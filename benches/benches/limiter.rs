@@ -6,7 +6,7 @@ use core::hint::black_box;
 use keytally::{Outcome, Timestamp};
 
 use crate::floors::{Chase, count_up};
-use crate::measure::{Bench, Contender, Table, Yes, asked, calls};
+use crate::measure::{Bench, Contender, Table, Yes, answered, asked, calls};
 use crate::peers::{Governors, Locked, Pingora, RateNets, Ratelimits, Sharded, roomy_quotas, slow_quotas};
 use crate::tables::limiter;
 use crate::traffic::{self, Cycle, MINUTES_UNITS, Order, ROOMY, Random, START, Walk, index, thousands};
@@ -93,17 +93,17 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
     let (mut next, mut clock) = (cycle(), walk.clock());
     contenders.push(asked("keytally", Yes::All, || {
         let now = clock.next();
-        black_box(next.next().bytes(|bytes| plain.check(bytes, 1, now))).admitted()
+        answered(&next.next().bytes(|bytes| plain.check(bytes, 1, now)))
     }));
     let (mut next, mut clock) = (Cycle::new(&subjects), walk.clock());
     contenders.push(asked("keytally, subject hashed before", Yes::All, || {
-        black_box(hashed.check_subject(*next.next(), 1, clock.next())).admitted()
+        answered(&hashed.check_subject(*next.next(), 1, clock.next()))
     }));
     let (mut next, mut clock) = (cycle(), walk.clock());
     contenders.push(asked("keytally, and the system's clock read", Yes::All, || {
         black_box(keytally_host::now());
         let now = clock.next();
-        black_box(next.next().bytes(|bytes| clocked.check(bytes, 1, now))).admitted()
+        answered(&next.next().bytes(|bytes| clocked.check(bytes, 1, now)))
     }));
     let mut next = cycle();
     contenders.push(asked("two governors", Yes::All, || governors.check(next.next())));
@@ -164,7 +164,7 @@ fn outcomes(bench: &mut Bench) {
                     limiter.check(name.as_bytes(), MINUTES_UNITS, now);
                 }
             });
-            black_box(limiter.check(next.next().as_bytes(), 1, now)).admitted()
+            answered(&limiter.check(next.next().as_bytes(), 1, now))
         }));
 
         // In units that come back once an hour, a benchmark is short.
@@ -252,12 +252,11 @@ fn full(bench: &mut Bench) {
             [live, refused].map(|texts| texts.iter().map(String::clone).collect::<Vec<_>>());
         let walk = Walk::new(*size, Order::Uniform);
         let (mut next, mut clock) = (Cycle::new(&refused), walk.clock());
-        let refusal = asked("refused", Yes::None, || {
-            black_box(limiter.check(next.next().as_bytes(), 1, clock.next())).admitted()
-        });
+        let refusal =
+            asked("refused", Yes::None, || answered(&limiter.check(next.next().as_bytes(), 1, clock.next())));
         let (mut next, mut clock) = (Cycle::new(&live), walk.clock());
         let hit = asked("in the table", Yes::All, || {
-            black_box(limiter.check(next.next().as_bytes(), 1, clock.next())).admitted()
+            answered(&limiter.check(next.next().as_bytes(), 1, clock.next()))
         });
         let roomy = self::limiter(ROOMY, 2 * *size);
         for text in &live {
@@ -265,7 +264,7 @@ fn full(bench: &mut Bench) {
         }
         let (mut next, mut clock) = (Cycle::new(&live), walk.clock());
         let elsewhere = asked("in one with room", Yes::All, || {
-            black_box(roomy.check(next.next().as_bytes(), 1, clock.next())).admitted()
+            answered(&roomy.check(next.next().as_bytes(), 1, clock.next()))
         });
         table.column(thousands(*size), vec![refusal, hit, elsewhere]);
     }

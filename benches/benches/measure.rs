@@ -1,14 +1,16 @@
 //! A table of contenders that do the same work, a column for each size of it. The contenders of a column take turns, so
 //! that what else the machine does meets all of them.
 
-use core::hint::black_box;
+use core::hint::{black_box, spin_loop};
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Barrier;
 use std::time::Instant;
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
+use keytally::Verdict;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -107,6 +109,12 @@ pub(crate) fn asked<'a>(
     (name, Box::new(work))
 }
 
+/// Whether the verdict admits. All of it has to be there, as for somebody who reads its numbers; it isn't copied about.
+#[inline(always)]
+pub(crate) fn answered(verdict: &Verdict) -> bool {
+    black_box(verdict).admitted()
+}
+
 /// How many answers are yes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Yes {
@@ -127,6 +135,16 @@ impl Yes {
     }
 }
 
+/// Keeps the calling thread on one of the processors that it may run on: left alone, two threads share one for a while, and
+/// don't contend at all.
+fn run_on_processor(number: usize) {
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+    let mut one = CpuSet::new();
+    one.set(processors[number % processors.len()]);
+    let _ = sched_setaffinity(None, &one);
+}
+
 /// The same by several threads at once. `ask` asks so many times for a thread that has asked so often before, and counts
 /// the answers that are yes. The time is the average of the threads', by the clock on the wall: who waits for a lock has
 /// no processor meanwhile.
@@ -138,11 +156,16 @@ pub(crate) fn threads<'a>(
 ) -> Contender<'a> {
     let mut asked = 0;
     let work = move |times| {
-        let (barrier, ask) = (&Barrier::new(count), &ask);
+        let (arrived, ask) = (&AtomicUsize::new(0), &ask);
         let took: Duration = std::thread::scope(|scope| {
             let thread = |number| {
                 scope.spawn(move || {
-                    barrier.wait();
+                    run_on_processor(number);
+                    // Not asleep: who is woken begins when the others have long been at work.
+                    arrived.fetch_add(1, Ordering::AcqRel);
+                    while arrived.load(Ordering::Acquire) < count {
+                        spin_loop();
+                    }
                     let started = now();
                     let yes = ask(number, asked, times);
                     let took = started.elapsed();
