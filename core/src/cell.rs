@@ -13,16 +13,19 @@ pub(crate) fn update(cell: &AtomicU64, decide: impl Fn(u64) -> Option<Decision>)
     let mut word = cell.load(Ordering::Acquire);
     loop {
         let decision = decide(word)?;
-        if decision.next == word || swap(cell, word, decision.next) {
+        if decision.next == word {
             return Some(decision);
         }
-        word = cell.load(Ordering::Acquire);
+        match swap(cell, word, decision.next) {
+            Ok(()) => return Some(decision),
+            Err(present) => word = present,
+        }
     }
 }
 
-/// Puts `next` in place of the word that was decided on, if it is still there.
+/// Puts `next` in place of the word that was decided on, if it is still there; else gives what is.
 #[inline]
-pub(crate) fn swap(cell: &AtomicU64, word: u64, next: u64) -> bool {
+pub(crate) fn swap(cell: &AtomicU64, word: u64, next: u64) -> Result<(), u64> {
     stop(Stop::Decided);
-    cell.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    cell.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire).map(drop)
 }

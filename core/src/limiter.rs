@@ -289,54 +289,59 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         decide: impl Fn(u64) -> Decision,
     ) -> Verdict {
         // Nearly always the subject has a slot and nobody comes in between: that is what stands here, without a loop.
+        let mut found = None;
         if let Some(slot) = self.glance(subject)
-            && let Some(word) = self.tally_of(subject, slot)
+            && let Some(seen) = self.see(subject, slot)
         {
-            let decision = decide(word);
-            if decision.next == word || cell::swap(slot.tally(), word, decision.next) {
-                return Verdict::decided(&self.layout, &self.limits, decision, None, now, cost);
+            let decision = decide(seen.word);
+            let swapped = match decision.next {
+                same if same == seen.word => Ok(()),
+                next => cell::swap(slot.tally(), seen.word, next),
+            };
+            match swapped {
+                Ok(()) => {
+                    return Verdict::decided(&self.layout, &self.limits, decision, None, now, cost);
+                }
+                Err(present) => found = Some(Found { word: present, ..seen }),
             }
         }
-        self.decide_again(subject, cost, now, inserts, decide)
+        self.decide_again(subject, found, cost, now, inserts, decide)
     }
 
-    /// The same, as often as it takes: somebody came in between, or the subject has no slot.
+    /// The same, as often as it takes: somebody came in between, and put another tally into the slot that was found; or the
+    /// subject has no slot.
     ///
     /// Each turn is lost to somebody whose charge or insertion was written, and those run out: after at most as many turns
     /// as the smallest limit has units, the answer is a denial, which needs no write.
     #[cold]
     #[inline(never)]
-    fn decide_again(
-        &self,
+    fn decide_again<'m>(
+        &'m self,
         subject: Subject,
+        mut found: Option<Found<'m>>,
         cost: u32,
         now: Timestamp,
         inserts: bool,
         decide: impl Fn(u64) -> Decision,
     ) -> Verdict {
         let decision = loop {
-            let slot = self.find(subject);
-            let word = match slot.map(|slot| self.tally_of(subject, slot)) {
-                Some(Some(word)) => word,
-                // It changed hands while we looked.
-                Some(None) => continue,
-                None => VOID,
-            };
+            // Who has just been shown another tally is quick to decide on that: looked for afresh, it is another's again.
+            found = found.filter(|found| self.is_still(found)).or_else(|| self.find(subject));
+            let word = found.as_ref().map_or(VOID, |found| found.word);
             let decision = decide(word);
             if decision.next == word {
                 break decision;
             }
-            match slot {
-                Some(slot) => {
-                    if cell::swap(slot.tally(), word, decision.next) {
-                        break decision;
-                    }
-                }
+            found = match found {
+                Some(found) => match cell::swap(found.slot.tally(), word, decision.next) {
+                    Ok(()) => break decision,
+                    Err(present) => Some(Found { word: present, ..found }),
+                },
                 None if !inserts => break decision,
                 None => match self.insert(subject, decision.next, now) {
                     Insertion::Done => break decision,
                     // It was there after all, or somebody came in between.
-                    Insertion::Again => {}
+                    Insertion::Again => None,
                     Insertion::Full { until } => {
                         return Verdict::full(
                             Timestamp::from_unix_ms(self.layout.stamp_start_ms(until)),
@@ -344,12 +349,15 @@ impl<M: AsRef<[Line]>> Limiter<M> {
                         );
                     }
                 },
-            }
+            };
         };
         Verdict::decided(&self.layout, &self.limits, decision, None, now, cost)
     }
 
     /// The first slot with the subject's tag, which is nearly always the slot that it has.
+    ///
+    /// One by one, with a branch for each: a processor that guesses the slot of a busy subject goes on before its hash is
+    /// known. Comparing a line at once is 3 ns quicker for a random one of 1,000, and 5 ns slower for a busy one.
     #[inline(never)]
     fn glance(&self, subject: Subject) -> Option<Slot<'_>> {
         for bucket in self.buckets_of(subject) {
@@ -365,20 +373,26 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     }
 
     /// The slot that the subject has, if it has one.
-    fn find(&self, subject: Subject) -> Option<Slot<'_>> {
+    fn find(&self, subject: Subject) -> Option<Found<'_>> {
         let mut slots = self.buckets_of(subject).into_iter().flat_map(|bucket| self.slots(bucket));
-        slots.find(|&slot| self.tally_of(subject, slot).is_some())
+        slots.find_map(|slot| self.see(subject, slot))
     }
 
-    /// The tally in a slot, loaded while the slot was the subject's.
+    /// What a slot holds, if it is the subject's.
     #[inline]
-    fn tally_of(&self, subject: Subject, slot: Slot<'_>) -> Option<u64> {
+    fn see<'m>(&self, subject: Subject, slot: Slot<'m>) -> Option<Found<'m>> {
         let tag = slot.tag().load(Ordering::Acquire);
         if !subject.owns(tag) {
             return None;
         }
-        let word = slot.tally().load(Ordering::Acquire);
-        (self.is_live(word) && slot.tag().load(Ordering::Acquire) == tag).then_some(word)
+        let found = Found { slot, tag, word: slot.tally().load(Ordering::Acquire) };
+        self.is_still(&found).then_some(found)
+    }
+
+    /// Whether a word that was loaded from a slot after its tag is the subject's tally: it is if the tag is the same still.
+    #[inline]
+    fn is_still(&self, found: &Found<'_>) -> bool {
+        self.is_live(found.word) && found.slot.tag().load(Ordering::Acquire) == found.tag
     }
 
     fn insert(&self, subject: Subject, first: u64, now: Timestamp) -> Insertion {
@@ -607,6 +621,13 @@ impl<'m> Slot<'m> {
     fn tally(self) -> &'m AtomicU64 {
         &self.0[1]
     }
+}
+
+/// The slot of a subject, the tag that it was found by, and what was its tally.
+struct Found<'m> {
+    slot: Slot<'m>,
+    tag: u64,
+    word: u64,
 }
 
 /// What [`Limiter::look`] saw in a bucket.
