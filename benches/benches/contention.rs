@@ -59,21 +59,28 @@ fn admitted<'a>(everybody: &'a [String], names: &'a [&'a [String]]) -> Vec<Conte
     let threads_count = names.len();
     let walk = Walk::new(u32::try_from(everybody.len()).expect("a few"), Order::Uniform);
     let clock = walk.clock().faster(8);
-    let limiter = limiter(ROOMY, SIZE);
+    let [limiter, hashed] = [(); 2].map(|()| limiter(ROOMY, SIZE));
     let governors = Governors::new(roomy_quotas());
     let rate_nets = RateNets::new(u32::MAX);
     let (sharded, locked) = (Sharded::new(ROOM), Locked::new(ROOM));
     for name in everybody {
         assert!(limiter.check(name.as_bytes(), 1, START).admitted(), "there is room");
+        assert!(hashed.check(name.as_bytes(), 1, START).admitted(), "there is room");
         governors.check(name);
         rate_nets.check(name.as_bytes());
         sharded.check(name, 1, START);
         locked.check(name, 1, START);
     }
+    let subjects_of = |names: &&[String]| names.iter().map(|name| hashed.subject(name.as_bytes())).collect();
+    let subjects: Vec<Vec<_>> = names.iter().map(subjects_of).collect();
     vec![
         threads("keytally", Yes::All, threads_count, move |thread, asked, times| {
             let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(asked));
             count(times, || answered(&limiter.check(next.next().as_bytes(), 1, clock.next())))
+        }),
+        threads("keytally, subject hashed before", Yes::All, threads_count, move |thread, asked, times| {
+            let (mut next, mut clock) = (Cycle::new(&subjects[thread]), clock.after(asked));
+            count(times, || answered(&hashed.check_subject(*next.next(), 1, clock.next())))
         }),
         threads("two governors", Yes::All, threads_count, move |thread, _, times| {
             let mut next = Cycle::new(names[thread]);
