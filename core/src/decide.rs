@@ -115,7 +115,7 @@ pub fn reset(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Dec
 
 /// Each window of a tally at a moment. Of a [`Decision`]'s next word, at the time that it was made for: each window
 /// after it.
-#[inline(always)]
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Quotas {
     let reading = Reading::of(layout, limits, word, now);
     Quotas::of(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
@@ -155,7 +155,7 @@ struct Reading<'l> {
 }
 
 impl<'l> Reading<'l> {
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn of(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
         // Most often the tally was charged before in the very unit that runs now.
         let (word, time_ms, healed) =
@@ -171,19 +171,19 @@ impl<'l> Reading<'l> {
     }
 
     /// The limit of the window at `place`, not above what its count can hold: a sum then never runs into the next field.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn limit(&self, place: usize) -> u32 {
         self.layout.counts().limit(self.limits, place)
     }
 
     /// What the count leaves: the limit less the units that count against it.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn remaining(&self, place: usize) -> u32 {
         self.limit(place).saturating_sub(self.layout.used(self.word, place, self.time_ms))
     }
 
     /// The room that every window has.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn room(&self) -> u32 {
         match self.layout.algorithm() {
             Algorithm::Fixed => {
@@ -199,7 +199,7 @@ impl<'l> Reading<'l> {
     }
 
     /// Whether every window has room for `cost`.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn admits(&self, cost: u32) -> Outcome {
         if cost <= self.room() { Outcome::Admitted } else { refusal(self.layout, self.limits, cost) }
     }

@@ -267,7 +267,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         self.adjust(key_id, now, |limits, word| decide::reset(&self.layout, limits, word, now))
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn answer(
         &self,
         api_key: Option<&[u8]>,
@@ -279,19 +279,19 @@ impl<M: AsRef<[Line]>> Gate<M> {
             return Verdict::refused(Outcome::MissingKey, Reason::None, now);
         };
         // Nearly always nobody comes in between: that is what stands here, without a loop.
-        match self.verify_key(text, now) {
+        match &self.verify_key(text, now) {
             Ok((place, record)) => {
                 stop(Stop::KeyVerified);
                 let (limits, tally) = (self.limits(record.plan), place.tally());
                 let word = tally.load(Ordering::Acquire);
-                if place.unmoved(&record) {
+                if place.unmoved(record) {
                     let decision = decide(&limits, word);
                     if decision.next == word || cell::swap(tally, word, decision.next).is_ok() {
-                        return Verdict::decided(&self.layout, &limits, decision, holder(&record), now, cost);
+                        return Verdict::decided(&self.layout, &limits, decision, holder(record), now, cost);
                     }
                 }
             }
-            Err(Refusal { reason, holder }) => return Verdict::invalid(reason, holder, now),
+            Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
         }
         self.answer_again(text, cost, now, decide)
     }
@@ -307,16 +307,17 @@ impl<M: AsRef<[Line]>> Gate<M> {
         decide: impl Fn(&Limits, u64) -> Decision,
     ) -> Verdict {
         loop {
-            let (place, record) = match self.verify_key(text, now) {
+            let verified = self.verify_key(text, now);
+            let (place, record) = match &verified {
                 Ok(verified) => verified,
-                Err(Refusal { reason, holder }) => return Verdict::invalid(reason, holder, now),
+                Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
             };
             // An administrator may have given the record to another key since: then the key is verified again.
             let limits = self.limits(record.plan);
             let decision =
-                cell::update(place.tally(), |word| place.unmoved(&record).then(|| decide(&limits, word)));
+                cell::update(place.tally(), |word| place.unmoved(record).then(|| decide(&limits, word)));
             if let Some(decision) = decision {
-                return Verdict::decided(&self.layout, &limits, decision, holder(&record), now, cost);
+                return Verdict::decided(&self.layout, &limits, decision, holder(record), now, cost);
             }
         }
     }
@@ -370,7 +371,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             Match::Previous if known && previous_there => self.admissible(place, record, true, now),
             _ => {
                 // The wrong answer is given; what is left is to tell the logs why.
-                let reason = match key::parse(text) {
+                let reason = match key::validate(text) {
                     Err(KeyError::Form) => Reason::Malformed,
                     Err(KeyError::Checksum) => Reason::Checksum,
                     Ok(_) if known && !current_there => Reason::PepperMissing,

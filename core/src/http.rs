@@ -268,7 +268,7 @@ impl fmt::Debug for Headers {
 struct Rest<'b>(&'b mut [u8]);
 
 impl Rest<'_> {
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn text<const N: usize>(self, text: &[u8; N]) -> Self {
         match self.0.split_first_chunk_mut() {
             Some((place, rest)) => {
@@ -279,7 +279,7 @@ impl Rest<'_> {
         }
     }
 
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn number(self, number: u64) -> Self {
         match u32::try_from(number) {
             Ok(number) if number < FOUR => {
@@ -297,7 +297,7 @@ impl Rest<'_> {
     }
 
     /// The last one to four digits of a number below 10,000. All four are written: what comes next is written over the rest.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn last_digits(self, number: u32, digits: usize) -> Self {
         let [[a, b], [c, d]] =
             [number / 100, number % 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);
@@ -309,7 +309,7 @@ impl Rest<'_> {
     }
 
     /// The window's name in quotation marks; the same as its `Display`.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn window(self, window: Window) -> Self {
         match window.seconds() {
             1 => self.text(b"\"second\""),

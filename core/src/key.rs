@@ -309,20 +309,23 @@ impl core::error::Error for KeyError {}
 /// # Errors
 /// [`KeyError::Form`] and [`KeyError::Checksum`].
 pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, KeyError> {
-    let id = locate(key).ok_or(KeyError::Form)?;
-    let (names, body) = key.split_at(key.len() - BODY_LEN);
-    let names = core::str::from_utf8(names).map_err(|_| KeyError::Form)?;
+    let id = validate(key)?;
+    let names = core::str::from_utf8(&key[..key.len() - BODY_LEN]).map_err(|_| KeyError::Form)?;
     let (prefix, env) =
         names.strip_suffix('_').and_then(|names| names.split_once('_')).ok_or(KeyError::Form)?;
+    Ok(KeyParts { prefix, env, id })
+}
+
+/// The same without the names.
+pub(crate) fn validate(key: &[u8]) -> Result<KeyId, KeyError> {
+    let id = locate(key).ok_or(KeyError::Form)?;
+    let body = &key[key.len() - BODY_LEN..];
     let (secret, checksum) = body[KEY_ID_LEN..].split_at(SECRET_CHARS);
     // A secret of 22 characters may exceed 128 bits, a checksum of 6 may exceed 32.
     let mut number = decode::<{ SECRET_LEN / 4 }>(secret).ok_or(KeyError::Form)?;
     number.zeroize();
     let [sum] = decode(checksum).ok_or(KeyError::Form)?;
-    if sum != crc32(&key[..key.len() - CHECKSUM_CHARS]) {
-        return Err(KeyError::Checksum);
-    }
-    Ok(KeyParts { prefix, env, id })
+    if sum == crc32(&key[..key.len() - CHECKSUM_CHARS]) { Ok(id) } else { Err(KeyError::Checksum) }
 }
 
 /// The key id in a text that has the outward form of a key.

@@ -279,7 +279,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
 
     /// Decides on the subject's tally; where it has none, on a void one, which is then inserted if `inserts` and if
     /// there is something to count.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn decide(
         &self,
         subject: Subject,

@@ -83,7 +83,7 @@ impl Pepper {
             state = hash(self.inner, BLOCK_LEN, message);
         }
         // The outer message is one pad block and one digest.
-        let mut block = [[0; BLOCK_LEN]];
+        block = [[0; BLOCK_LEN]];
         block[0][..32].copy_from_slice(&to_bytes(&state));
         block[0][32] = 0x80;
         block[0][56..].copy_from_slice(&((BLOCK_LEN as u64 + 32) * 8).to_be_bytes());
@@ -115,7 +115,7 @@ impl Drop for Pepper {
 ///
 /// All copies have a fixed length: one of any length would take a fifth of a compression. And those of the end don't reach
 /// into the first half, which the compression reads first: a processor is slow to read what several stores wrote.
-#[inline(always)]
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {
     const HALF: usize = BLOCK_LEN / 2;
     const WORD: usize = 8;
@@ -141,8 +141,9 @@ fn padded(key: &[u8; BLOCK_LEN], pad: u8) -> State {
     state
 }
 
-/// SHA-256 of `message`, continued from a state that `before` bytes, whole blocks, led to.
-#[inline]
+/// SHA-256 of `message`, continued from a state that `before` bytes, whole blocks, led to. (Never inlined: checks of our own keys
+/// needn't have the stack for it.)
+#[inline(never)]
 fn hash(mut state: State, before: usize, message: &[u8]) -> State {
     let (blocks, rest) = message.as_chunks::<BLOCK_LEN>();
     if !blocks.is_empty() {

@@ -126,7 +126,7 @@ impl Counts {
     ///
     /// Of the previous count, the part that still overlaps the last full window length; rounded up, so that a fraction
     /// never admits more. A count has at most 32 bits and a window at most 2^31.4 milliseconds, so the product fits.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn used_by(
         &self,
         word: u64,
@@ -302,7 +302,7 @@ impl Layout {
 
     /// What counts against the limit of the window at `place` at a moment that lies in the unit of the word's stamp: what
     /// [`Counts::used`] says, with no division.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn used(&self, word: u64, place: usize, time_ms: u64) -> u32 {
         let length = self.lengths[place];
         self.counts.used_by(word, place, time_ms, length.value(), |number| length.divide(number))

@@ -148,7 +148,7 @@ impl Quotas {
     };
 
     /// Of a tally at a moment that lies in the unit of its stamp.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn of(counts: &Counts, limits: &Limits, word: u64, time: Timestamp) -> Self {
         Self { counts: *counts, limits: *limits, word, time, lacking: 0 }
     }
@@ -325,7 +325,7 @@ impl Verdict {
 
     /// The verdict that a decision on a tally makes, for those who keep tallies of their own: the decision's own `layout`,
     /// `limits`, `now` and `cost`.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn decided(
         layout: &Layout,
         limits: &Limits,

@@ -100,6 +100,26 @@ int memcmp(const void *one, const void *other, size_t len) {
     return 0;
 }
 
+/* The same by the names of the Arm run-time ABI, which compilers call too. Sizes tell what is known of the pointers' alignment. */
+#define ALIAS(name, of, ...) void *name(__VA_ARGS__) __attribute__((alias(of)))
+#define COPIES(size)                                                                             \
+    ALIAS(__aeabi_memcpy##size, "memcpy", void *restrict to, const void *restrict from, size_t len); \
+    ALIAS(__aeabi_memmove##size, "memmove", void *to, const void *from, size_t len);               \
+    ALIAS(__aeabi_memset##size, "set", void *to, size_t len, int value);                           \
+    ALIAS(__aeabi_memclr##size, "clear", void *to, size_t len)
+
+static __attribute__((used)) void *set(void *to, size_t len, int value) {
+    return memset(to, value, len);
+}
+
+static __attribute__((used)) void *clear(void *to, size_t len) {
+    return memset(to, 0, len);
+}
+
+COPIES();
+COPIES(4);
+COPIES(8);
+
 size_t strlen(const char *text) {
     size_t len = 0;
     while (text[len] != 0) {
