@@ -70,6 +70,11 @@ const REASONS: &[(&str, Kind, &str)] = &[
         "The estimate times the divisor is at most the number: the proof stands above it.",
     ),
     (
+        "core/src/verdict.rs",
+        Kind::Arithmetic,
+        "A window's bit is one of four; and a time of 64 bits of milliseconds leaves room for windows of seconds.",
+    ),
+    (
         "library/core",
         Kind::Arithmetic,
         "A range over a bucket's slots or a layout's windows ends long before its numbers do.",
