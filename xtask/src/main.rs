@@ -18,6 +18,7 @@
 //! | `header.rs` | the C header, written from the sources |
 //! | `install.rs` | libkeytally under a prefix, to be found by pkg-config and CMake |
 //! | `native.rs` | libkeytally as programs in C and C++ meet it |
+//! | `nginx.rs` | the nginx module, built as its users build it and tested in nginx |
 //! | `secrets.rs` | no branch and no index of a key check depends on a secret |
 //! | `fuzz.rs`, `timing.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
 //! | `python.rs` | the Python module, built, installed and tested as its users have it |
@@ -37,6 +38,7 @@ mod install;
 mod models;
 mod mutants;
 mod native;
+mod nginx;
 mod panics;
 mod purity;
 mod python;

@@ -8,7 +8,7 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{budgets, command, firmware, models, native, panics, purity, python, rules, secrets, web};
+use crate::{budgets, command, firmware, models, native, nginx, panics, purity, python, rules, secrets, web};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
@@ -137,6 +137,13 @@ pub(crate) const SUITES: &[Step] = &[
         needs: &[tools::c_toolchain, native::workers],
         full_when_named: false,
         work: Work::Tests(&[TestFiles::all_of("keytally-ffi")]),
+    },
+    Step {
+        name: "nginx",
+        about: "the nginx module in a real nginx: the contract, four workers, reloads, killed workers, replaced gates",
+        needs: &[tools::c_toolchain, tools::curl, tools::python, tools::nginx],
+        full_when_named: false,
+        work: Work::Call(nginx::test),
     },
     Step {
         name: "cli",

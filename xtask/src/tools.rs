@@ -130,6 +130,20 @@ pub(crate) fn c_toolchain() -> Result<Found> {
     Ok(("KEYTALLY_TEST_CC", on_path("gcc").context("gcc was installed, but is not on PATH")?))
 }
 
+/// nginx with its headers, and wrk, which loads it, in `KEYTALLY_TEST_NGINX`.
+pub(crate) fn nginx() -> Result<Found> {
+    for (there, package) in [
+        (on_path("nginx").is_some(), "nginx"),
+        (Path::new("/usr/share/nginx/src/configure").exists(), "nginx-dev"),
+        (on_path("wrk").is_some(), "wrk"),
+    ] {
+        if !there {
+            apt_install(package, package)?;
+        }
+    }
+    Ok(("KEYTALLY_TEST_NGINX", on_path("nginx").context("nginx was installed, but is not on PATH")?))
+}
+
 /// Whether a compiler makes a program with these flags.
 fn compiles(compiler: &str, flags: &[&str]) -> Result<bool> {
     let folder = tempfile::tempdir()?;

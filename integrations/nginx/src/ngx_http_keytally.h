@@ -1,0 +1,103 @@
+/*
+ * What the files of the module share.
+ *
+ * ngx_http_keytally_module.c     directives, phases: the module as nginx sees it
+ * ngx_http_keytally_gate.c       a gate: the mapped file, and what happens when it is replaced
+ * ngx_http_keytally_zone.c       a limiter in an nginx shared-memory zone
+ * ngx_http_keytally_cost.c       what a request costs
+ * ngx_http_keytally_check.c      the phases: is this request admitted?
+ * ngx_http_keytally_answer.c     what the client gets: refusals, and headers on what was let through
+ * ngx_http_keytally_variables.c  what logs and upstreams get
+ */
+#ifndef NGX_HTTP_KEYTALLY_H
+#define NGX_HTTP_KEYTALLY_H
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+#include <keytally.h>
+
+/** A gate that `keytally_gate` declares. */
+typedef struct {
+    ngx_str_t name;
+    ngx_str_t path;        /* absolute, NUL-terminated, as the next */
+    ngx_str_t pepper_path;
+    kt_gate *handle;
+    ngx_file_uniq_t file;  /* the inode that the handle maps */
+    ngx_file_uniq_t seen;  /* the last inode that was tried */
+    ngx_event_t watch;     /* in a worker: looks for a replaced file */
+} ngx_http_keytally_gate_t;
+
+/** A limiter that `keytally_limit_zone` declares. */
+typedef struct {
+    ngx_str_t name;
+    ngx_str_t policy;
+    ngx_http_complex_value_t key;
+    ngx_uint_t number;     /* from 0, its bit in `limited` of a request */
+    void *table;           /* in the zone, at the same address in every process */
+    size_t table_len;
+    kt_limiter handle;
+} ngx_http_keytally_zone_t;
+
+/** What a request is charged: a number, or what a variable holds by then. */
+typedef struct {
+    ngx_uint_t units;
+    ngx_http_complex_value_t *value; /* NULL when it is a number */
+} ngx_http_keytally_cost_t;
+
+/** One `keytally_limit` of a location. */
+typedef struct {
+    ngx_http_keytally_zone_t *zone;
+    ngx_http_keytally_cost_t cost;
+    ngx_flag_t shadow;
+} ngx_http_keytally_limit_t;
+
+/** The most zones: a request remembers those that it was charged in as bits. */
+#define NGX_HTTP_KEYTALLY_MAX_ZONES 64
+
+typedef struct {
+    ngx_array_t gates; /* of ngx_http_keytally_gate_t * */
+    ngx_array_t zones; /* of ngx_http_keytally_zone_t * */
+} ngx_http_keytally_main_conf_t;
+
+typedef struct {
+    ngx_http_keytally_gate_t *gate; /* NULL when off */
+    ngx_http_keytally_cost_t cost;
+    ngx_flag_t shadow;
+    ngx_array_t *limits; /* of ngx_http_keytally_limit_t; NULL when off */
+} ngx_http_keytally_loc_conf_t;
+
+/** What is known of a request, through all its internal redirects and subrequests. */
+typedef struct {
+    ngx_http_keytally_gate_t *gate; /* that was asked, so that it isn't asked again */
+    uint64_t limited;               /* the zones that were asked */
+    kt_verdict verdict;             /* whose headers and key the request has */
+    unsigned has_verdict:1;
+    unsigned shadowed:1;            /* the verdict is of a shadow: the client isn't told */
+    kt_outcome outcome;             /* of the first refusal, also in a shadow, else admitted */
+    kt_reason reason;
+} ngx_http_keytally_ctx_t;
+
+extern ngx_module_t ngx_http_keytally_module;
+
+char *ngx_http_keytally_gate_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *main, ngx_str_t *name);
+void ngx_http_keytally_gate_watch(ngx_cycle_t *cycle, ngx_http_keytally_gate_t *gate);
+
+char *ngx_http_keytally_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_http_keytally_zone_t *ngx_http_keytally_zone_find(ngx_http_keytally_main_conf_t *main, ngx_str_t *name);
+
+char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_keytally_cost_t *cost);
+ngx_int_t ngx_http_keytally_cost_of(ngx_http_request_t *r, ngx_http_keytally_cost_t *cost, uint32_t *units);
+
+ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r);
+ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r);
+ngx_http_keytally_ctx_t *ngx_http_keytally_ctx(ngx_http_request_t *r);
+
+ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx);
+void ngx_http_keytally_answer_init(void);
+
+ngx_int_t ngx_http_keytally_variables(ngx_conf_t *cf);
+
+#endif

@@ -1,0 +1,64 @@
+/*
+ * What the client gets: the whole answer to a request that is refused, and the header fields on every other.
+ */
+#include "ngx_http_keytally.h"
+
+static ngx_http_output_header_filter_pt next_header_filter;
+
+/** Answers in the contract's words. error_page has no part in it: clients read these bodies. */
+ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx) {
+    static ngx_str_t json = ngx_string("application/json");
+    ngx_http_complex_value_t body;
+    ngx_memzero(&body, sizeof body);
+    body.value.data = (u_char *)(size_t)kt_verdict_body(&ctx->verdict);
+    body.value.len = ngx_strlen(body.value.data);
+    /* 503 and 429 alike are whole answers here: what was sent is all there is to do. */
+    ngx_http_finalize_request(r, ngx_http_send_response(r, ctx->verdict.http_status, &json, &body));
+    return NGX_DONE;
+}
+
+/** Removes what has this name already, an upstream's say: there must be one of each. */
+static void remove_header(ngx_http_request_t *r, ngx_str_t *name) {
+    for (ngx_list_part_t *part = &r->headers_out.headers.part; part != NULL; part = part->next) {
+        ngx_table_elt_t *header = part->elts;
+        for (ngx_uint_t i = 0; i < part->nelts; i++)
+            if (header[i].key.len == name->len && ngx_strncasecmp(header[i].key.data, name->data, name->len) == 0)
+                header[i].hash = 0;
+    }
+}
+
+static ngx_int_t set_header(ngx_http_request_t *r, ngx_str_t *name, ngx_str_t *value) {
+    remove_header(r, name);
+    ngx_table_elt_t *header = ngx_list_push(&r->headers_out.headers);
+    if (header == NULL) return NGX_ERROR;
+    ngx_memzero(header, sizeof *header);
+    header->hash = 1;
+    header->key = *name;
+    header->value = *value;
+    return NGX_OK;
+}
+
+/** Sets the header fields of the verdict, whatever answers the request: a file, 304, 404, an upstream. */
+static ngx_int_t header_filter(ngx_http_request_t *r) {
+    ngx_http_keytally_ctx_t *ctx = r == r->main ? ngx_http_keytally_ctx(r) : NULL;
+    if (ctx == NULL || !ctx->has_verdict || ctx->shadowed) return next_header_filter(r);
+    char lines[KT_HEADERS_SIZE];
+    size_t len;
+    if (kt_verdict_headers(&ctx->verdict, lines, sizeof lines, &len) != KT_OK) return NGX_ERROR;
+    u_char *at = ngx_pnalloc(r->pool, len);
+    if (at == NULL) return NGX_ERROR;
+    ngx_memcpy(at, lines, len);
+    for (u_char *end = at + len; at < end;) {
+        u_char *colon = ngx_strlchr(at, end, ':'), *line_end = ngx_strlchr(at, end, '\r');
+        if (colon == NULL || line_end == NULL) return NGX_ERROR;
+        ngx_str_t name = {(size_t)(colon - at), at}, value = {(size_t)(line_end - colon - 2), colon + 2};
+        if (set_header(r, &name, &value) != NGX_OK) return NGX_ERROR;
+        at = line_end + 2;
+    }
+    return next_header_filter(r);
+}
+
+void ngx_http_keytally_answer_init(void) {
+    next_header_filter = ngx_http_top_header_filter;
+    ngx_http_top_header_filter = header_filter;
+}

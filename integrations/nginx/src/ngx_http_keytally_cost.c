@@ -1,0 +1,46 @@
+/*
+ * What a request costs: `cost=5`, or `cost=$variable`, which is looked up when the request is checked.
+ */
+#include "ngx_http_keytally.h"
+
+/** A number from 0 to 4294967295, else -1. */
+static int64_t number(ngx_str_t *text) {
+    off_t units = ngx_atoof(text->data, text->len);
+    return units == NGX_ERROR || units > (off_t)UINT32_MAX ? -1 : (int64_t)units;
+}
+
+char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_keytally_cost_t *cost) {
+    if (ngx_http_script_variables_count(text) > 0) {
+        ngx_http_compile_complex_value_t compile;
+        cost->value = ngx_palloc(cf->pool, sizeof *cost->value);
+        if (cost->value == NULL) return NGX_CONF_ERROR;
+        ngx_memzero(&compile, sizeof compile);
+        compile.cf = cf;
+        compile.value = text;
+        compile.complex_value = cost->value;
+        return ngx_http_compile_complex_value(&compile) == NGX_OK ? NGX_CONF_OK : NGX_CONF_ERROR;
+    }
+    int64_t units = number(text);
+    if (units < 0) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"cost=%V\" isn't a number from 0 to 4294967295, or a variable", text);
+        return NGX_CONF_ERROR;
+    }
+    cost->units = (ngx_uint_t)units;
+    return NGX_CONF_OK;
+}
+
+/** A variable that is empty costs 1. One that is no number is the administrator's mistake: the request isn't let through on a guess. */
+ngx_int_t ngx_http_keytally_cost_of(ngx_http_request_t *r, ngx_http_keytally_cost_t *cost, uint32_t *units) {
+    *units = (uint32_t)cost->units;
+    if (cost->value == NULL) return NGX_OK;
+    ngx_str_t text;
+    if (ngx_http_complex_value(r, cost->value, &text) != NGX_OK) return NGX_ERROR;
+    if (text.len == 0) return NGX_OK;
+    int64_t found = number(&text);
+    if (found < 0) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "keytally: the cost \"%V\" isn't a number from 0 to 4294967295", &text);
+        return NGX_ERROR;
+    }
+    *units = (uint32_t)found;
+    return NGX_OK;
+}

@@ -1,0 +1,116 @@
+/*
+ * A gate: a mapped file that every worker shares with the command line.
+ *
+ * The master opens it while it reads the configuration, as root, so that a file that can't be used is an error of the
+ * configuration, and workers needn't be able to open it: they inherit the mapping. When the file is replaced by another,
+ * a worker that may open that does so within a second; where none may, the next reload does. Until then the old
+ * file, which is still mapped, decides.
+ */
+#include "ngx_http_keytally.h"
+
+#define WATCH_MS 1000
+
+ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *main, ngx_str_t *name) {
+    ngx_http_keytally_gate_t **gates = main->gates.elts;
+    for (ngx_uint_t i = 0; i < main->gates.nelts; i++)
+        if (gates[i]->name.len == name->len && ngx_strncmp(gates[i]->name.data, name->data, name->len) == 0) return gates[i];
+    return NULL;
+}
+
+/** The inode of what lies at the gate's path now; 0 when nothing does. */
+static ngx_file_uniq_t inode(ngx_http_keytally_gate_t *gate) {
+    ngx_file_info_t info;
+    return ngx_file_info(gate->path.data, &info) == NGX_FILE_ERROR ? 0 : ngx_file_uniq(&info);
+}
+
+/** Opens what lies at the path, and only then lets go of what was open. */
+static kt_status open_gate(ngx_http_keytally_gate_t *gate) {
+    /* Before the file is opened: if it is replaced in between, the next look sees another inode again. */
+    ngx_file_uniq_t file = gate->seen = inode(gate);
+    kt_gate *fresh;
+    kt_status status =
+        kt_gate_open_with_pepper_file((const char *)gate->path.data, (const char *)gate->pepper_path.data, &fresh);
+    if (status != KT_OK) return status;
+    kt_gate_close(gate->handle);
+    gate->handle = fresh;
+    gate->file = file;
+    return KT_OK;
+}
+
+static void close_gate(void *data) {
+    ngx_http_keytally_gate_t *gate = data;
+    kt_gate_close(gate->handle);
+    gate->handle = NULL;
+}
+
+/** `keytally_gate NAME file=PATH pepper_file=PATH;` */
+char *ngx_http_keytally_gate_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
+    (void)cmd;
+    ngx_http_keytally_main_conf_t *main = conf;
+    ngx_str_t *words = cf->args->elts;
+    if (ngx_strcmp(words[1].data, "off") == 0) return "can't be named \"off\"";
+    if (ngx_http_keytally_gate_find(main, &words[1]) != NULL) return "declares a name that is taken";
+
+    ngx_http_keytally_gate_t *gate = ngx_pcalloc(cf->pool, sizeof *gate), **place;
+    if (gate == NULL) return NGX_CONF_ERROR;
+    gate->name = words[1];
+    for (ngx_uint_t i = 2; i < cf->args->nelts; i++) {
+        ngx_str_t *path;
+        size_t skip;
+        if (ngx_strncmp(words[i].data, "file=", 5) == 0) {
+            path = &gate->path;
+            skip = 5;
+        } else if (ngx_strncmp(words[i].data, "pepper_file=", 12) == 0) {
+            path = &gate->pepper_path;
+            skip = 12;
+        } else {
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                               "\"%V\" is no parameter of \"keytally_gate\", which takes \"file=\" and \"pepper_file=\"", &words[i]);
+            return NGX_CONF_ERROR;
+        }
+        path->data = words[i].data + skip;
+        path->len = words[i].len - skip;
+        if (path->len == 0 || ngx_conf_full_name(cf->cycle, path, 1) != NGX_OK) return "has an empty path";
+    }
+    if (gate->path.len == 0 || gate->pepper_path.len == 0) return "needs \"file=\" and \"pepper_file=\"";
+
+    ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cf->pool, 0);
+    if (cleanup == NULL || (place = ngx_array_push(&main->gates)) == NULL) return NGX_CONF_ERROR;
+    cleanup->handler = close_gate;
+    cleanup->data = gate;
+    *place = gate;
+    kt_status status = open_gate(gate);
+    if (status != KT_OK) {
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "cannot open the gate \"%V\" with the peppers \"%V\": %s", &gate->path,
+                           &gate->pepper_path, kt_status_message(status));
+        return NGX_CONF_ERROR;
+    }
+    return NGX_CONF_OK;
+}
+
+/** Once a second: has the file been replaced? */
+static void look(ngx_event_t *event) {
+    ngx_http_keytally_gate_t *gate = event->data;
+    ngx_file_uniq_t now = inode(gate);
+    if (now != 0 && now != gate->file && now != gate->seen) {
+        kt_status status = open_gate(gate);
+        if (status == KT_OK) {
+            ngx_log_error(NGX_LOG_NOTICE, event->log, 0, "keytally \"%V\": \"%V\" was replaced, and the new file is in use",
+                          &gate->name, &gate->path);
+        } else {
+            ngx_log_error(NGX_LOG_ERR, event->log, 0,
+                          "keytally \"%V\": \"%V\" was replaced, and the old file stays in use until nginx is reloaded: %s",
+                          &gate->name, &gate->path, kt_status_message(status));
+        }
+    }
+    if (!ngx_exiting && !ngx_quit && !ngx_terminate) ngx_add_timer(event, WATCH_MS);
+}
+
+void ngx_http_keytally_gate_watch(ngx_cycle_t *cycle, ngx_http_keytally_gate_t *gate) {
+    if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE) return;
+    gate->watch.handler = look;
+    gate->watch.data = gate;
+    gate->watch.log = cycle->log;
+    gate->watch.cancelable = 1; /* A worker that should go doesn't stay for this. */
+    ngx_add_timer(&gate->watch, WATCH_MS);
+}

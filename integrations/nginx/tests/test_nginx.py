@@ -1,0 +1,398 @@
+"""The module in a real nginx: `cargo xtask test nginx` builds it and says where things are."""
+
+import email.utils
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import unittest
+
+MODULE = os.environ["KEYTALLY_TEST_NGINX_MODULE"]
+KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
+MISSING = b'{"error": "Missing X-API-Key header"}'
+INVALID = b'{"error": "Invalid API key"}'
+EXCEEDED = b'{"error": "Rate limit exceeded. Please try again later."}'
+OURS = ("x-ratelimit", "ratelimit", "retry-after", "www-authenticate")
+
+HTTP = """
+    keytally_gate api file=api.gate pepper_file=pepper;
+    keytally_limit_zone zone=by_name:1m key=$arg_name policy="3/hour, 5/day";
+    keytally_limit_zone zone=all:1m key=all "policy=100000/hour";
+    keytally_limit_zone zone=narrow:1m key=$arg_narrow policy=2/hour;
+    server {
+        listen 127.0.0.1:%(port)s;
+        listen 127.0.0.1:%(h2_port)s http2;
+        root .;
+        location = /upstream {
+            add_header X-RateLimit-Limit upstream always;
+            add_header Retry-After 7 always;
+            add_header X-Seen "$http_account $http_outcome" always;
+            return 503 busy;
+        }
+        location / { keytally api; }
+        location /index/ { keytally api; index deep.txt; }
+        location = /moved { keytally api; try_files /nothing /file.txt; }
+        location = /gif { keytally api; empty_gif; }
+        location = /proxied {
+            keytally api;
+            proxy_set_header Account $keytally_account;
+            proxy_set_header Outcome $keytally_outcome;
+            proxy_pass http://127.0.0.1:%(port)s/upstream;
+        }
+        location = /costly { keytally api cost=$arg_cost; empty_gif; }
+        location = /ten { keytally api cost=10; empty_gif; }
+        location = /shadow { keytally api shadow; empty_gif; }
+        location = /forbidden { keytally api; deny all; }
+        location = /limited { keytally_limit by_name; empty_gif; }
+        location = /limited_both { keytally_limit by_name; keytally_limit narrow; empty_gif; }
+        location = /limited_all { keytally_limit all; empty_gif; }
+        location = /returned { keytally api; return 204; }
+        location /open/ { keytally off; alias ./; }
+    }
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def early_in_the_hour():
+    """Counts of a window that ends in the middle of a test would say nothing."""
+    left = 3600 - time.time() % 3600
+    if left < 30:
+        time.sleep(left + 1)
+
+
+class Nginx:
+    """An nginx with four workers in a folder of its own."""
+
+    def __init__(self, http=HTTP, user=None, plans=("default=1000/hour", "wide=100000/hour")):
+        self.folder = tempfile.mkdtemp()
+        os.chmod(self.folder, 0o755)
+        self.port, self.h2_port = free_port(), free_port()
+        for name, text in (("file.txt", "a file\n"), ("index/deep.txt", "deep\n")):
+            os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
+            self.write(name, text)
+        self.write("pepper", "5a" * 32, 0o600)
+        self.plans = plans
+        self.create("api.gate")
+        users = f"user {user};" if user else "user root;" if os.geteuid() == 0 else ""
+        head = f"""load_module {MODULE}; {users} worker_processes 4; pid nginx.pid; error_log error.log info;
+events {{ worker_connections 256; }}
+http {{
+    log_format ours "$status $uri $keytally_account $keytally_key_id $keytally_env $keytally_plan $keytally_outcome $keytally_reason";
+    access_log access.log ours;
+    client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
+    keepalive_requests 1000000;"""
+        self.config = head + http % vars(self) + "}\n"
+        self.config = self.config.replace("root .;", f"root {self.folder};").replace("alias ./;", f"alias {self.folder}/;")
+        self.write("nginx.conf", self.config)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name, text, mode=0o644):
+        with open(self.path(name), "w") as file:
+            file.write(text)
+        os.chmod(self.path(name), mode)
+
+    def read(self, name):
+        with open(self.path(name)) as file:
+            return file.read()
+
+    def command(self, *arguments):
+        return ["nginx", "-p", self.folder, "-c", self.path("nginx.conf"), "-e", self.path("error.log"), *arguments]
+
+    def __enter__(self):
+        self.master = subprocess.Popen(self.command("-g", "daemon off;"))
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", self.port)).close()
+                return self
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError(self.read("error.log"))
+
+    def __exit__(self, *_):
+        self.master.terminate()
+        self.master.wait()
+        log = self.read("error.log")
+        shutil.rmtree(self.folder)
+        for trouble in ("[alert]", "[emerg]", "exited on signal 11", "exited on signal 6"):
+            lines = [line for line in log.splitlines() if trouble in line and "signal 9" not in line]
+            assert not lines, lines
+
+    def workers(self):
+        with open(f"/proc/{self.master.pid}/task/{self.master.pid}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+
+    def reload(self):
+        before = set(self.workers())
+        self.master.send_signal(signal.SIGHUP)
+        for _ in range(500):
+            if len(set(self.workers()) - before) >= 4:
+                return
+            time.sleep(0.02)
+        raise AssertionError("nginx didn't reload: " + self.read("error.log"))
+
+    def keytally(self, *arguments):
+        done = subprocess.run([KEYTALLY, *arguments, "--pepper-file", self.path("pepper")], cwd=self.folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def create(self, name):
+        plans = [word for plan in self.plans for word in ("--plan", plan)]
+        self.keytally("create", name, "--keys", "1000", *plans)
+
+    def issue(self, plan="default"):
+        issued = json.loads(self.keytally("issue", "api.gate", "--account", "42", "--plan", plan, "--json"))
+        return issued["key"], issued["key_id"]
+
+    def get(self, path, *headers, method="GET"):
+        """Status, our header fields, body; each field once."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.putrequest(method, path)
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders()
+        response = connection.getresponse()
+        body = response.read()
+        fields = [(name, value) for name, value in response.getheaders() if name.lower().startswith((*OURS, "content-type", "x-seen"))]
+        connection.close()
+        assert len({name.lower() for name, _ in fields}) == len(fields), fields
+        return response.status, dict(fields), body
+
+    def remaining(self, path, key, *headers):
+        return int(self.get(path, ("X-API-Key", key), *headers)[1]["X-RateLimit-Remaining"])
+
+    def load(self, path, key, seconds):
+        return subprocess.Popen(
+            ["wrk", "-t2", "-c32", f"-d{seconds}s", "-H", f"X-API-Key: {key}", f"http://127.0.0.1:{self.port}{path}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def logged(self, status, path):
+        return self.read("access.log").count(f"{status} {path} ")
+
+
+def requests_of(wrk):
+    return int(re.search(r"(\d+) requests in", wrk.communicate()[0]).group(1))
+
+
+class Contract(unittest.TestCase):
+    def setUp(self):
+        early_in_the_hour()
+        self.nginx = Nginx().__enter__()
+        self.addCleanup(self.nginx.__exit__)
+
+    def test_refusals_are_the_contract_byte_for_byte(self):
+        nginx = self.nginx
+        unauthorized = {"Content-Type": "application/json", "WWW-Authenticate": 'ApiKey realm="api", header="X-API-Key"'}
+        key, key_id = nginx.issue()
+        self.assertEqual(nginx.get("/file.txt"), (401, unauthorized, MISSING))
+        for presented in ("nonsense", "", key[:-1], key[:-1] + ("0" if key[-1] != "0" else "1")):
+            self.assertEqual(nginx.get("/file.txt", ("X-API-Key", presented)), (401, unauthorized, INVALID), presented)
+        twice = (("X-API-Key", key), ("x-api-key", key))
+        self.assertEqual(nginx.get("/file.txt", *twice), (401, unauthorized, INVALID))
+        self.assertEqual(nginx.get("/file.txt", method="HEAD"), (401, unauthorized, b""))
+        for reason in ("missing_key -", "invalid_key malformed", "invalid_key checksum", "invalid_key duplicate"):
+            self.assertRegex(nginx.read("access.log"), f"401 /file.txt - - - - {reason}\n")
+
+        self.assertEqual(nginx.remaining("/ten", key), 990)
+        status, fields, body = nginx.get("/costly?cost=991", ("X-API-Key", key))
+        self.assertEqual((status, body, fields["X-RateLimit-Remaining"]), (429, EXCEEDED, "990"))
+        self.assertEqual(fields["Content-Type"], "application/json")
+        self.assertGreaterEqual(int(fields["Retry-After"]), 1)
+        status, fields, body = nginx.get("/costly?cost=1001", ("X-API-Key", key))
+        self.assertEqual((status, body, "Retry-After" in fields), (429, EXCEEDED, False))
+        self.assertEqual(nginx.remaining("/costly?cost=990", key), 0)
+        self.assertEqual(nginx.get("/file.txt", ("X-API-Key", key))[0], 429)
+        self.assertIn(f"429 /file.txt 42 {key_id} live default denied -\n", nginx.read("access.log"))
+
+    def test_every_answer_that_is_let_through_has_the_headers(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        mine = ("X-API-Key", key)
+        names = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit", "RateLimit-Policy"}
+        modified = ("If-Modified-Since", email.utils.formatdate(os.stat(nginx.path("file.txt")).st_mtime, usegmt=True))
+        asked = [("/file.txt", 200, ()), ("/file.txt", 304, (modified,)), ("/nothing", 404, ()), ("/gif", 200, ()), ("/proxied", 503, ())]
+        for count, (path, wanted, headers) in enumerate(asked, 1):
+            status, fields, _ = nginx.get(path, mine, *headers)
+            self.assertEqual(status, wanted, path)
+            self.assertEqual({name for name in fields if name.lower().startswith(OURS[:2])}, names, path)
+            self.assertEqual((fields["X-RateLimit-Limit"], fields["X-RateLimit-Remaining"]), ("1000", str(1000 - count)), path)
+            self.assertEqual(fields["RateLimit-Policy"], '"hour";q=1000;w=3600')
+        # The upstream is told whose request it is, and its own Retry-After is its own.
+        self.assertEqual((fields["X-Seen"], fields["Retry-After"]), ("42 admitted", "7"))
+        self.assertEqual(nginx.get("/open/file.txt")[1].keys(), {"Content-Type"})
+        # `return` answers before any access check, as README.md says.
+        self.assertEqual(nginx.get("/returned"), (204, {}, b""))
+
+    def test_http_1_and_2_alike(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        answers = []
+        for version, port in (("--http1.1", nginx.port), ("--http2-prior-knowledge", nginx.h2_port)):
+            for headers, status in (([], 401), ([f"X-API-Key: {key}"] * 2, 401), ([f"X-API-Key: {key}"], 200)):
+                words = [word for header in headers for word in ("-H", header)]
+                url = f"http://127.0.0.1:{port}/file.txt"
+                said = subprocess.run(["curl", "-si", version, *words, url], capture_output=True, text=True, check=True).stdout
+                self.assertRegex(said, f"^HTTP/{'2' if '2' in version else '1.1'} {status} ")
+                kept = [line for line in said.splitlines() if line.lower().startswith(OURS) or line.startswith(("{", "a file"))]
+                answers.append([re.sub("(?i)(x-ratelimit-remaining|ratelimit): .*", "", line).lower() for line in kept])
+        self.assertEqual(answers[:3], answers[3:])
+        self.assertEqual([len(answer) for answer in answers[:3]], [2, 2, 6])
+
+    def test_a_request_is_charged_once(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        # An index and try_files are internal redirects; a request that allow and deny refuse costs nothing.
+        for path, status in (("/index/", 200), ("/moved", 200), ("/forbidden", 403), ("/file.txt", 200)):
+            self.assertEqual(nginx.get(path, ("X-API-Key", key))[0], status, path)
+        self.assertEqual(nginx.remaining("/file.txt", key), 996)
+
+    def test_cost_and_shadow(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        self.assertEqual(nginx.remaining("/costly?cost=400", key), 600)
+        self.assertEqual(nginx.remaining("/costly", key), 599)
+        self.assertEqual(nginx.remaining("/costly?cost=0", key), 599)
+        for cost in ("-1", "a", "4294967296"):
+            self.assertEqual(nginx.get(f"/costly?cost={cost}", ("X-API-Key", key))[0], 500, cost)
+        self.assertIn('the cost "4294967296" isn\'t a number', nginx.read("error.log"))
+        self.assertEqual(nginx.remaining("/shadow", key), 598)
+        self.assertEqual(nginx.get("/shadow")[:2], (200, {"Content-Type": "image/gif"}))
+        self.assertIn("200 /shadow - - - - missing_key -\n", nginx.read("access.log"))
+
+    def test_limits_of_any_variable(self):
+        nginx = self.nginx
+        for left in (4, 3, 2):
+            status, fields, _ = nginx.get("/limited?name=a")
+            self.assertEqual((status, fields["X-RateLimit-Remaining"]), (200, str(left)))
+        nginx.reload()
+        status, fields, body = nginx.get("/limited?name=a")
+        self.assertEqual((status, body, fields["X-RateLimit-Remaining"]), (429, EXCEEDED, "2"))
+        self.assertEqual(nginx.get("/limited?name=b")[0], 200)
+        self.assertEqual(nginx.get("/limited")[:2], (200, {"Content-Type": "image/gif"}))
+        # What the second limit refuses, the first doesn't charge.
+        for status in (200, 200, 429, 429):
+            self.assertEqual(nginx.get("/limited_both?name=c&narrow=c")[0], status)
+        self.assertEqual(nginx.get("/limited?name=c")[1]["X-RateLimit-Remaining"], "2")
+
+
+class Sharing(unittest.TestCase):
+    def test_four_workers_admit_exactly_the_limit(self):
+        early_in_the_hour()
+        with Nginx() as nginx:
+            key, _ = nginx.issue()
+            asked = 0
+            while asked < 20_000:
+                asked += requests_of(nginx.load("/gif", key, 1))
+            self.assertEqual(nginx.logged(200, "/gif"), 1000)
+            self.assertGreaterEqual(nginx.logged(429, "/gif"), 19_000)
+
+    def hold_under_reloads_and_kills(self, path, plan):
+        early_in_the_hour()
+        with Nginx() as nginx:
+            key, _ = nginx.issue(plan)
+            kills = 0
+            while nginx.logged(429, path) == 0:
+                self.assertLess(kills, 200, "the limit is never reached")
+                wrk = nginx.load(path, key, 2)
+                for _ in range(3):
+                    time.sleep(0.3)
+                    nginx.reload()
+                    for worker in nginx.workers()[:2]:
+                        os.kill(worker, signal.SIGKILL)
+                        kills += 1
+                wrk.communicate()
+            admitted = nginx.logged(200, path)
+            self.assertLessEqual(admitted, 100_000)
+            # A request that was charged when its worker was killed was never answered: at most one for each connection.
+            self.assertGreaterEqual(admitted, 100_000 - 32 * kills)
+            self.assertEqual(nginx.get(path, ("X-API-Key", key))[0], 429)
+
+    def test_reloads_and_killed_workers_never_admit_one_too_many_keys(self):
+        self.hold_under_reloads_and_kills("/gif", "wide")
+
+    def test_reloads_and_killed_workers_never_admit_one_too_many_in_a_zone(self):
+        self.hold_under_reloads_and_kills("/limited_all", "wide")
+
+    def test_what_the_command_line_changes_holds_for_the_next_request(self):
+        with Nginx() as nginx:
+            for _ in range(5):
+                key, key_id = nginx.issue()
+                self.assertEqual(nginx.get("/gif", ("X-API-Key", key))[0], 200)
+                nginx.keytally("revoke", "api.gate", key_id)
+                self.assertEqual(nginx.get("/gif", ("X-API-Key", key))[::2], (401, INVALID))
+
+    def test_a_gate_that_is_replaced_is_taken_up(self):
+        for user in ("root", "www-data") if os.geteuid() == 0 else (None,):
+            with self.subTest(user=user), Nginx(user=user) as nginx:
+                old, _ = nginx.issue()
+                self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 200)
+                nginx.create("new.gate")
+                os.rename(nginx.path("new.gate"), nginx.path("api.gate"))
+                new, _ = nginx.issue()
+                if user == "www-data":  # The workers may not open it, and say so, until root does.
+                    while "stays in use until nginx is reloaded" not in nginx.read("error.log"):
+                        time.sleep(0.1)
+                    self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 200)
+                    nginx.reload()
+                while {nginx.get("/gif", ("X-API-Key", new))[0] for _ in range(40)} != {200}:
+                    time.sleep(0.1)
+                self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 401)
+
+
+class Configuration(unittest.TestCase):
+    def test_a_mistake_is_an_error_of_nginx_that_names_file_and_line(self):
+        gate = "keytally_gate api file=api.gate pepper_file=pepper;"
+        zone = "keytally_limit_zone zone=z:1m key=$uri policy=1/s;"
+        mistakes = {
+            "keytally_gate api file=nowhere pepper_file=pepper;": "cannot open the gate",
+            "keytally_gate api file=pepper pepper_file=pepper;": "cannot open the gate",
+            "keytally_gate api file=api.gate pepper_file=nowhere;": "cannot open the gate",
+            "keytally_gate api file=api.gate;": "invalid number of arguments",
+            "keytally_gate api file=api.gate peppers=pepper;": '"peppers=pepper" is no parameter of "keytally_gate"',
+            "keytally_gate api file= pepper_file=pepper;": "has an empty path",
+            "keytally_gate off file=api.gate pepper_file=pepper;": "can't be named",
+            f"{gate} {gate}": "declares a name that is taken",
+            "keytally api;": 'no "keytally_gate" above declares "api"',
+            f"{gate} keytally api; keytally api;": "is duplicate",
+            f"{gate} keytally api cost=x;": '"cost=x" isn\'t a number',
+            f"{gate} keytally api cost=4294967296;": "isn't a number",
+            f"{gate} keytally api shade;": '"shade" is no parameter',
+            "keytally_limit z;": 'no "keytally_limit_zone" above declares "z"',
+            f"{zone} keytally_limit z; keytally_limit z;": "is duplicate",
+            f"{zone} keytally_limit z; keytally_limit off;": "is off and on at once",
+            f"{zone} {zone}": "declares a name that is taken",
+            "keytally_limit_zone zone=z key=$uri policy=1/s;": 'isn\'t "zone=NAME:SIZE"',
+            "keytally_limit_zone zone=z:1k key=$uri policy=1/s;": "size of at least",
+            "keytally_limit_zone zone=z:1m key=$uri policy=5/fortnight;": "fortnight",
+            'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 5/m;': "without its closing quote",
+            'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 1/s";': "1/s",
+            "keytally_limit_zone zone=z:1m key=$uri rate=1/s;": '"rate=1/s" is no parameter',
+            "keytally_limit_zone zone=z:1m key= policy=1/s;": 'needs "zone=", "key=" and "policy="',
+        }
+        for line, said in mistakes.items():
+            with self.subTest(line):
+                nginx = Nginx(http="\n" + line + "\n")
+                number = next(at for at, text in enumerate(nginx.config.splitlines(), 1) if text == line)
+                done = subprocess.run(nginx.command("-t"), capture_output=True, text=True)
+                shutil.rmtree(nginx.folder)
+                self.assertEqual(done.returncode, 1, done.stderr)
+                self.assertIn(said, done.stderr)
+                self.assertRegex(done.stderr, rf"\[emerg\].*nginx\.conf:{number}\n")
+
+
+if __name__ == "__main__":
+    unittest.main()
