@@ -224,6 +224,14 @@ const TARGETS: &[Target] = &[
         },
     },
     Target {
+        what: "Python: what the ASGI middleware adds to a bare Starlette route",
+        wanted: "at most 8 µs",
+        find: |results| {
+            let table = results.table("python/middleware")?;
+            Ok(Finding::at_most(8.0, table.figure("keytally.asgi.GateMiddleware", "added")?, " µs"))
+        },
+    },
+    Target {
         what: "Python: `import keytally`",
         wanted: "at most 15 ms",
         find: |results| {
