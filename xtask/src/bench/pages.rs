@@ -106,7 +106,11 @@ fn bounds(results: &Results) -> Result<String> {
     for (label, table, row) in [
         ("`Limiter::check`", limiter, "keytally"),
         ("without its hash", limiter, "keytally, subject hashed before"),
-        ("a bare compare-exchange loop and the hash", limiter, "a bare compare-exchange loop and SipHash"),
+        (
+            "a bare compare-exchange loop and the hash",
+            limiter,
+            "a bare compare-exchange loop on the word that SipHash finds",
+        ),
         ("reading the subject", limiter, "reading the subject alone"),
         ("`Gate::check`", gate, "keytally"),
         ("two dependent compressions", gate, "two dependent compressions alone"),

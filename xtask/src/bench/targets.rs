@@ -84,7 +84,7 @@ const TARGETS: &[Target] = &[
         what: "one hot subject of 40 bytes",
         wanted: "at most 1.5 times a bare compare-exchange loop and the hash",
         find: |results| {
-            let floor = "a bare compare-exchange loop and SipHash";
+            let floor = "a bare compare-exchange loop on the word that SipHash finds";
             let ratio = results.table("limiter/uniform")?.ratio(OURS, floor, ONE)?;
             Ok(Finding::at_most(1.5, ratio, " times"))
         },
