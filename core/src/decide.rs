@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 use crate::verdict::{Outcome, Quotas};
 
 /// An answer, and the word that makes it so: small enough for two registers. What else there is to know follows from
-/// the word, see [`quotas`] and [`retry_at`].
+/// the word, see [`quotas`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// What the tally becomes; the same word when nothing changes.
@@ -121,16 +121,6 @@ pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Qu
     Quotas::of(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
 }
 
-/// When every window will have room for `cost`, at most each limit, if nothing more is spent; the present when they have
-/// room now.
-///
-/// It is the last of the windows to have room that counts: none of the others has less room then than before.
-pub fn retry_at(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Timestamp {
-    let reading = Reading::of(layout, limits, word, now);
-    let rooms = (0..layout.len()).map(|place| reading.room_at_ms(place, cost));
-    Timestamp::from_unix_ms(rooms.fold(reading.time_ms, u64::max))
-}
-
 /// The word that a tally should have had if no clock had been wrong; the same word unless its stamp lies ahead of
 /// `now` by more than clocks may disagree.
 pub(crate) fn heal(layout: &Layout, word: u64, now: Timestamp) -> u64 {
@@ -224,32 +214,6 @@ impl<'l> Reading<'l> {
         }
         self.word != before
     }
-
-    /// The earliest moment, in Unix milliseconds, at which the window at `place` has room for `cost` if nothing more
-    /// is spent; the present when it has room now. `cost` is at most the limit.
-    fn room_at_ms(&self, place: usize, cost: u32) -> u64 {
-        if cost <= self.remaining(place) {
-            return self.time_ms;
-        }
-        let length = self.layout.windows()[place].ms();
-        let start = self.time_ms - self.layout.elapsed_ms(place, self.time_ms);
-        // How long into a window until `count` units of the window before weigh at most `room`:
-        // ceil(count·(L − e) / L) ≤ room holds from e = L − floor(room·L / count) on.
-        let fades = |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
-        match self.layout.algorithm() {
-            Algorithm::Fixed => start + length,
-            Algorithm::Sliding => {
-                let limit = u64::from(self.limit(place));
-                let current = u64::from(self.layout.counts().current(self.word, place));
-                match limit.checked_sub(current + u64::from(cost)) {
-                    Some(room) => {
-                        start + fades(u64::from(self.layout.counts().previous(self.word, place)), room)
-                    }
-                    None => start + length + fades(current, limit - u64::from(cost)),
-                }
-            }
-        }
-    }
 }
 
 /// The room that every window of a sliding layout has.
@@ -314,7 +278,7 @@ mod tests {
 
     /// When one more unit is admitted.
     fn again(policy: &Policy, word: u64, now: Timestamp) -> Timestamp {
-        retry_at(policy.layout(), &policy.limits(), word, now, 1)
+        quotas(policy.layout(), &policy.limits(), word, now).room_at(1)
     }
 
     #[test]
@@ -365,7 +329,7 @@ mod tests {
         assert_eq!(heal(policy.layout(), ahead, ms(60_000)), ahead);
         // Also by a request that is denied: when the time comes near the wrong stamp, the tally must not be late.
         let denied = check(policy.layout(), &policy.limits(), ahead, ms(0), 2);
-        let until = retry_at(policy.layout(), &policy.limits(), ahead, ms(0), 2);
+        let until = quotas(policy.layout(), &policy.limits(), ahead, ms(0)).room_at(2);
         assert_eq!((denied.outcome, until), (Outcome::Denied, ms(60_000)));
         assert_eq!(spend(&policy, denied.next, ms(60_000), 1).outcome, Outcome::Admitted);
     }

@@ -410,16 +410,16 @@ mod tests {
         }
     }
 
-    const LAST: Timestamp = Timestamp::from_unix_ms(u64::MAX);
-
     /// A verdict of which every number is as long as it can be.
     fn longest() -> Verdict {
         let window = Window::from_seconds(MAX_WINDOW_S - 1).unwrap();
-        let mut quotas = Quotas::of(&Counts::longest(window), &Limits([u32::MAX; 4]), 0, LAST);
-        quotas.lacking = 0xf;
+        let late = Timestamp::from_unix_ms(u64::MAX - 2 * window.ms());
+        // A unit is spent in each window, so that none has room for all.
+        let mut quotas = Quotas::of(&Counts::longest(window), &Limits([u32::MAX; 4]), 1, late);
+        quotas.denied = u32::MAX;
         let mut verdict = Verdict::refused(Outcome::Denied, Reason::None, Timestamp::from_unix_ms(0));
         verdict.quotas = quotas;
-        verdict.retry_at = Some(LAST);
+        verdict.cost = u32::MAX;
         verdict
     }
 

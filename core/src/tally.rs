@@ -147,9 +147,14 @@ impl Counts {
         }
     }
 
+    /// Whether the window before the running one counts too.
+    pub(crate) fn slides(&self) -> bool {
+        self.algorithm == Algorithm::Sliding
+    }
+
     /// Whether what the window at `place` counts will still count in the one after it.
     pub(crate) fn lasts(&self, word: u64, place: usize) -> bool {
-        self.algorithm == Algorithm::Sliding && self.current(word, place) > 0
+        self.slides() && self.current(word, place) > 0
     }
 }
 
@@ -333,12 +338,6 @@ impl Layout {
         // is far behind it.
         let start = self.stamp(word).wrapping_mul(self.unit.value());
         now.unix_ms().wrapping_sub(start) < self.unit.value() && !self.is_claim_mark(word)
-    }
-
-    /// How long the window at `place` has run at a moment: windows begin at whole multiples of their length.
-    #[inline]
-    pub(crate) fn elapsed_ms(&self, place: usize, time_ms: u64) -> u64 {
-        time_ms - self.lengths[place].divide(time_ms) * self.lengths[place].value()
     }
 
     /// The stamp of a word.

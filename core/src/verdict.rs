@@ -133,8 +133,8 @@ pub struct Quotas {
     /// The tally, at the time that it is for.
     word: u64,
     time: Timestamp,
-    /// Bit i: window i is why the request was denied.
-    pub(crate) lacking: u8,
+    /// The cost that was denied, else 0: the windows that leave less are why.
+    pub(crate) denied: u32,
 }
 
 impl Quotas {
@@ -144,13 +144,13 @@ impl Quotas {
         limits: Limits([0; MAX_QUOTAS]),
         word: VOID,
         time: Timestamp::from_unix_ms(0),
-        lacking: 0,
+        denied: 0,
     };
 
     /// Of a tally at a moment that lies in the unit of its stamp.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn of(counts: &Counts, limits: &Limits, word: u64, time: Timestamp) -> Self {
-        Self { counts: *counts, limits: *limits, word, time, lacking: 0 }
+        Self { counts: *counts, limits: *limits, word, time, denied: 0 }
     }
 
     /// How many there are, 0 to 4.
@@ -175,20 +175,55 @@ impl Quotas {
         let window = self.counts.window(place);
         let lasting = self.counts.lasts(self.word, place);
         let windows = window.whole_in(self.time.unix_s()) + 1 + u64::from(lasting);
+        let remaining = self.remaining(place);
         QuotaState {
-            limit: self.counts.limit(&self.limits, place),
-            remaining: self.remaining(place),
+            limit: self.limit(place),
+            remaining,
             window,
             reset_unix_s: windows * u64::from(window.seconds()),
-            lacking: self.lacking >> place & 1 == 1,
+            lacking: remaining < self.denied,
             lasting,
         }
     }
 
     #[inline]
+    fn limit(&self, place: usize) -> u32 {
+        self.counts.limit(&self.limits, place)
+    }
+
+    #[inline]
     fn remaining(&self, place: usize) -> u32 {
-        let used = self.counts.used(self.word, place, self.time.unix_ms());
-        self.counts.limit(&self.limits, place).saturating_sub(used)
+        self.limit(place).saturating_sub(self.counts.used(self.word, place, self.time.unix_ms()))
+    }
+
+    /// When every window will have room for `cost`, at most each limit, if nothing more is spent; the present when they
+    /// have room now.
+    ///
+    /// It is the last of the windows to have room that counts: none of the others has less room then than before.
+    pub fn room_at(&self, cost: u32) -> Timestamp {
+        let rooms = (0..self.len()).map(|place| self.room_at_ms(place, cost));
+        Timestamp::from_unix_ms(rooms.fold(self.time.unix_ms(), u64::max))
+    }
+
+    fn room_at_ms(&self, place: usize, cost: u32) -> u64 {
+        if cost <= self.remaining(place) {
+            return self.time.unix_ms();
+        }
+        let length = self.counts.window(place).ms();
+        let start = self.time.unix_ms() / length * length;
+        if !self.counts.slides() {
+            return start + length;
+        }
+        let [current, previous] =
+            [self.counts.current(self.word, place), self.counts.previous(self.word, place)].map(u64::from);
+        // How long into a window until `count` units of the window before weigh at most `room`:
+        // ceil(count·(L − e) / L) ≤ room holds from e = L − floor(room·L / count) on.
+        let fades = |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
+        let limit = u64::from(self.limit(place));
+        match limit.checked_sub(current + u64::from(cost)) {
+            Some(room) => start + fades(previous, room),
+            None => start + length + fades(current, limit.saturating_sub(cost.into())),
+        }
     }
 
     /// The time that they hold for: the caller's, or the tally's own when the caller's is late.
@@ -245,7 +280,8 @@ pub struct Verdict {
     pub(crate) cost: u32,
     pub(crate) uncharged: u32,
     pub(crate) now: Timestamp,
-    pub(crate) retry_at: Option<Timestamp>,
+    /// When a slot falls free: of [`Outcome::Full`] alone.
+    pub(crate) free_at: Option<Timestamp>,
 }
 
 impl Verdict {
@@ -286,13 +322,16 @@ impl Verdict {
 
     /// When a denied request is worth trying again; `None` unless denied or full.
     pub fn retry_at(&self) -> Option<Timestamp> {
-        self.retry_at
+        match self.outcome {
+            Outcome::Denied => Some(self.quotas.room_at(self.cost)),
+            _ => self.free_at,
+        }
     }
 
     /// Seconds until [`retry_at`](Self::retry_at), rounded up and at least 1; `None` unless denied or full.
     #[inline]
     pub fn retry_after_s(&self) -> Option<u32> {
-        let wait_ms = self.retry_at?.unix_ms().saturating_sub(self.now.unix_ms());
+        let wait_ms = self.retry_at()?.unix_ms().saturating_sub(self.now.unix_ms());
         Some(u32::try_from(wait_ms.div_ceil(1000)).unwrap_or(u32::MAX).max(1))
     }
 
@@ -334,51 +373,24 @@ impl Verdict {
         now: Timestamp,
         cost: u32,
     ) -> Self {
-        if decision.outcome == Outcome::Denied {
-            return Self::denied(layout, limits, decision, holder, now, cost);
-        }
+        let mut quotas = decide::quotas(layout, limits, decision.next, now);
+        quotas.denied = if decision.outcome == Outcome::Denied { cost } else { 0 };
         Self {
             outcome: decision.outcome,
             reason: Reason::None,
             holder,
-            quotas: decide::quotas(layout, limits, decision.next, now),
+            quotas,
             cost,
             uncharged: decision.uncharged,
             now,
-            retry_at: None,
-        }
-    }
-
-    /// The same of a denial: which windows lack room, and until when.
-    #[inline(never)]
-    fn denied(
-        layout: &Layout,
-        limits: &Limits,
-        decision: Decision,
-        holder: Option<Holder>,
-        now: Timestamp,
-        cost: u32,
-    ) -> Self {
-        let mut quotas = decide::quotas(layout, limits, decision.next, now);
-        for place in 0..layout.len() {
-            quotas.lacking |= u8::from(cost > quotas.remaining(place)) << place;
-        }
-        Self {
-            outcome: Outcome::Denied,
-            reason: Reason::None,
-            holder,
-            quotas,
-            cost,
-            uncharged: 0,
-            now,
-            retry_at: Some(decide::retry_at(layout, limits, decision.next, now, cost)),
+            free_at: None,
         }
     }
 
     /// The verdict on a new subject in a limiter that has no slot for one before `until`.
     pub(crate) fn full(until: Timestamp, now: Timestamp) -> Self {
         let mut verdict = Self::refused(Outcome::Full, Reason::None, now);
-        verdict.retry_at = Some(until);
+        verdict.free_at = Some(until);
         verdict
     }
 
@@ -399,7 +411,7 @@ impl Verdict {
             cost: 0,
             uncharged: 0,
             now,
-            retry_at: None,
+            free_at: None,
         }
     }
 }
