@@ -22,10 +22,8 @@ const REASONS: &[(&str, Kind, &str)] = &[
     (
         "core/src/decide.rs",
         Kind::Arithmetic,
-        "The time lies within the unit that the stamp names, so a window's start is never after it; a layout is refused when its last \
-         stamp, the tolerance and three of its longest windows leave 64 bits of milliseconds; a cost is taken only from what was found to have room for it.",
+        "A layout is refused when its last stamp, the tolerance and three of its longest windows leave 64 bits of milliseconds.",
     ),
-    ("core/src/decide.rs", Kind::Index, "A place is below the layout's number of windows, four at most."),
     (
         "core/src/gate.rs",
         Kind::Index,
@@ -63,23 +61,16 @@ const REASONS: &[(&str, Kind, &str)] = &[
         "Widths and shifts are the layout's, whose sum was found to be 64 when it was made; stamps only grow; a count stays within its field, \
          since limits are cut to what the field holds.",
     ),
-    ("core/src/tally.rs", Kind::Division, "A window is a second at least."),
     (
         "core/src/time.rs",
         Kind::Arithmetic,
         "The estimate times the divisor is at most the number: the proof stands above it.",
     ),
     (
-        "core/src/verdict.rs",
-        Kind::Arithmetic,
-        "A window's bit is one of four; and a time of 64 bits of milliseconds leaves room for windows of seconds.",
-    ),
-    (
         "library/core",
         Kind::Arithmetic,
         "A range over a bucket's slots or a layout's windows ends long before its numbers do.",
     ),
-    ("library/core", Kind::Division, "A window is a second at least."),
     ("library/core", Kind::Index, "A bucket's lines lie within the memory, as above."),
 ];
 
