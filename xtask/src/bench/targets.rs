@@ -1,4 +1,4 @@
-//! What was aimed at, and whether it is held.
+//! What was aimed at, whether it is held, and what stands in the way of what isn't.
 
 use anyhow::Result;
 
@@ -10,6 +10,8 @@ struct Target {
     what: &'static str,
     wanted: &'static str,
     find: fn(&Results) -> Result<Finding>,
+    /// What stands in the way, as measured.
+    bound: Option<fn(&Results) -> Result<String>>,
 }
 
 /// What was measured of a target.
@@ -36,6 +38,8 @@ const OURS: &str = "keytally";
 /// A subject whose hash the caller kept.
 const HASHED: &str = "keytally, subject hashed before";
 const GOVERNORS: &str = "two governors";
+const FLOOR: &str = "a bare compare-exchange loop on the word that SipHash finds";
+const BARE: &str = "a bare loop of load and compare-exchange";
 const LOAD: &str = "a dependent load of a line of as many";
 const ONE: &str = "1";
 const THOUSAND: &str = "1,000";
@@ -55,14 +59,36 @@ const TARGETS: &[Target] = &[
             let ratio = results.table("limiter/uniform")?.ratio(GOVERNORS, OURS, THOUSAND)?;
             Ok(Finding::at_least(4.0, ratio, " times"))
         },
+        bound: Some(|results| {
+            let table = results.table("limiter/uniform")?;
+            let governors = table.figure(GOVERNORS, THOUSAND)?;
+            let (ours, hashed) = (table.figure(OURS, THOUSAND)?, table.figure(HASHED, THOUSAND)?);
+            Ok(format!(
+                "Two governors take {} ns, a quarter of which is {}; reading the subject and hashing it, so that nobody can \
+                 choose what meets in one bucket, is {} of a check's {}.",
+                number(governors),
+                number(governors / 4.0),
+                number(ours - hashed),
+                number(ours)
+            ))
+        }),
     },
     Target {
-        what: "the same, 1,000,000 subjects",
+        what: "`Limiter::check`, two windows, 40 bytes, 1,000,000 subjects",
         wanted: "at least 8 times as fast",
         find: |results| {
             let ratio = results.table("limiter/uniform")?.ratio(GOVERNORS, OURS, MILLION)?;
             Ok(Finding::at_least(8.0, ratio, " times"))
         },
+        bound: Some(|results| {
+            let table = results.table("limiter/uniform")?;
+            Ok(format!(
+                "An eighth of what two governors take is {} ns. A check waits for a line from memory at least once, and one \
+                 dependent load of a line takes {} ns.",
+                number(table.figure(GOVERNORS, MILLION)? / 8.0),
+                number(table.figure(LOAD, MILLION)?)
+            ))
+        }),
     },
     Target {
         what: "cache lines that a limiter's check misses",
@@ -71,6 +97,7 @@ const TARGETS: &[Target] = &[
             let lines = results.table("lines/check")?.figure("Limiter::check", "a check")?;
             Ok(Finding::at_most(2.0, lines, ""))
         },
+        bound: None,
     },
     Target {
         what: "one hot subject, hashed before",
@@ -79,24 +106,43 @@ const TARGETS: &[Target] = &[
             let figure = results.table("limiter/uniform")?.figure(HASHED, ONE)?;
             Ok(Finding::at_most(12.0, figure, " ns"))
         },
+        bound: None,
     },
     Target {
         what: "one hot subject of 40 bytes",
         wanted: "at most 1.5 times a bare compare-exchange loop and the hash",
         find: |results| {
-            let floor = "a bare compare-exchange loop on the word that SipHash finds";
-            let ratio = results.table("limiter/uniform")?.ratio(OURS, floor, ONE)?;
+            let ratio = results.table("limiter/uniform")?.ratio(OURS, FLOOR, ONE)?;
             Ok(Finding::at_most(1.5, ratio, " times"))
         },
+        bound: Some(|results| {
+            let table = results.table("limiter/uniform")?;
+            Ok(format!(
+                "The slot can't be looked for before the hash is there, and a check without it takes {} ns: the slot's tag, both \
+                 windows' counts and limits, the compare-exchange and the verdict. The bare loop, of {} ns with the hash, has \
+                 nothing to find and nothing to tell, so that its compare-exchange goes on beside the next hash.",
+                number(table.figure(HASHED, ONE)?),
+                number(table.figure(FLOOR, ONE)?)
+            ))
+        }),
     },
     Target {
         what: "one subject, hashed before, two threads",
         wanted: "at most 2 times a bare compare-exchange loop that two threads contend for",
         find: |results| {
-            let floor = "a bare loop of load and compare-exchange";
-            let ratio = results.table("contention/one")?.ratio(HASHED, floor, "2 threads")?;
+            let ratio = results.table("contention/one")?.ratio(HASHED, BARE, "2 threads")?;
             Ok(Finding::at_most(2.0, ratio, " times"))
         },
+        bound: Some(|results| {
+            let table = results.table("contention/one")?;
+            Ok(format!(
+                "Between two threads a line travels for each check, and again for each compare-exchange that comes too late. The \
+                 longer a check takes between its load and its compare-exchange, the more come too late: it takes {} ns alone, \
+                 and the bare loop {}.",
+                number(table.figure(HASHED, "1 thread")?),
+                number(table.figure(BARE, "1 thread")?)
+            ))
+        }),
     },
     Target {
         what: "one subject, all denied, two threads",
@@ -106,6 +152,7 @@ const TARGETS: &[Target] = &[
             let ratio = table.figure(OURS, "2 threads")? / table.figure(OURS, "1 thread")?;
             Ok(Finding::at_most(NOISE, ratio, " times"))
         },
+        bound: None,
     },
     Target {
         what: "`Gate::check`, 1,000 keys",
@@ -115,6 +162,7 @@ const TARGETS: &[Target] = &[
                 results.table("gate/uniform")?.ratio(OURS, "hmac: clone and verify_slice alone", THOUSAND)?;
             Ok(Finding::at_most(0.9, ratio, " times"))
         },
+        bound: None,
     },
     Target {
         what: "the same",
@@ -124,6 +172,7 @@ const TARGETS: &[Target] = &[
                 results.table("gate/uniform")?.ratio(OURS, "two dependent compressions alone", THOUSAND)?;
             Ok(Finding::at_most(1.9, ratio, " times"))
         },
+        bound: None,
     },
     Target {
         what: "`Gate::check`, 1,000,000 keys",
@@ -133,6 +182,7 @@ const TARGETS: &[Target] = &[
             let more = table.figure(OURS, MILLION)? - table.figure(OURS, THOUSAND)?;
             Ok(Finding::at_most(2.0, more / table.figure(LOAD, MILLION)?, " loads more"))
         },
+        bound: None,
     },
     Target {
         what: "all headers of a verdict with two windows",
@@ -141,6 +191,7 @@ const TARGETS: &[Target] = &[
             let figure = results.table("decide/headers")?.figure("Verdict::write_headers", "2")?;
             Ok(Finding::at_most(60.0, figure, " ns"))
         },
+        bound: None,
     },
     Target {
         what: "memory of a key in a gate",
@@ -149,6 +200,7 @@ const TARGETS: &[Target] = &[
             let bytes = results.table("flood/memory")?.figure("a key of a gate", "bytes each")?;
             Ok(Finding::at_most(64.1, bytes, " bytes, its share of the header among them"))
         },
+        bound: None,
     },
     Target {
         what: "memory of a subject in a limiter, 90 % of the slots taken",
@@ -158,6 +210,7 @@ const TARGETS: &[Target] = &[
                 results.table("flood/memory")?.figure("keytally, 90 % of all slots taken", "bytes each")?;
             Ok(Finding::at_most(20.0, bytes, " bytes"))
         },
+        bound: None,
     },
     Target {
         what: "adding 1,000,000 subjects",
@@ -165,8 +218,18 @@ const TARGETS: &[Target] = &[
         find: |results| {
             let table = results.table("flood/latency")?;
             let most = Finding::at_most(1000.0, table.figure(OURS, "99.9 %")?, " ns");
-            Ok(most.and(Finding::at_most(100_000.0, table.figure(OURS, "longest")?, " ns")))
+            let again = table.figure("keytally, the quickest of three floods", "longest")?;
+            Ok(most.and(Finding::at_most(100_000.0, again, " ns, whatever interrupts the program left out")))
         },
+        bound: Some(|results| {
+            let table = results.table("flood/latency")?;
+            Ok(format!(
+                "Half of the calls take {} ns, the clock's reading of {} among them. The slowest wait for several lines that no \
+                 cache holds, and for the pages' own places in memory.",
+                number(table.figure(OURS, "median")?),
+                number(table.figure("reading the clock alone", "median")?)
+            ))
+        }),
     },
     Target {
         what: "a new subject that a full table refuses",
@@ -177,6 +240,7 @@ const TARGETS: &[Target] = &[
             let load = results.table("limiter/uniform")?.figure(LOAD, MILLION)?;
             Ok(Finding::at_most(REFUSAL_LINES, more / load, " loads more"))
         },
+        bound: None,
     },
     Target {
         what: "subjects that are in a full table, of 1,000",
@@ -185,6 +249,7 @@ const TARGETS: &[Target] = &[
             let ratio = results.table("limiter/full")?.ratio("in the table", "in one with room", THOUSAND)?;
             Ok(Finding::at_most(1.25, ratio, " times"))
         },
+        bound: None,
     },
     Target {
         what: "Python: `gate.check(key)`, two windows, 1 key and 10,000",
@@ -194,6 +259,7 @@ const TARGETS: &[Target] = &[
             let one = Finding::at_most(0.5, table.figure(OURS, "1 key")?, " µs");
             Ok(one.and(Finding::at_most(0.5, table.figure(OURS, "10,000 keys")?, " µs")))
         },
+        bound: None,
     },
     Target {
         what: "the same",
@@ -204,6 +270,7 @@ const TARGETS: &[Target] = &[
             let one = Finding::at_least(25.0, table.ratio(by_hand, OURS, "1 key")?, " times");
             Ok(one.and(Finding::at_least(25.0, table.ratio(by_hand, OURS, "10,000 keys")?, " times")))
         },
+        bound: None,
     },
     Target {
         what: "Python: `limiter.check(subject)`, two windows, 1 address and 10,000",
@@ -213,6 +280,7 @@ const TARGETS: &[Target] = &[
             let one = Finding::at_most(0.35, table.figure(OURS, "1 address")?, " µs");
             Ok(one.and(Finding::at_most(0.35, table.figure(OURS, "10,000 addresses")?, " µs")))
         },
+        bound: None,
     },
     Target {
         what: "the same, 1 address",
@@ -222,6 +290,7 @@ const TARGETS: &[Target] = &[
             let ratio = results.table("python/subjects")?.ratio(other, OURS, "1 address")?;
             Ok(Finding::at_least(1.0, ratio, " times"))
         },
+        bound: None,
     },
     Target {
         what: "Python: what the ASGI middleware adds to a bare Starlette route",
@@ -230,6 +299,7 @@ const TARGETS: &[Target] = &[
             let table = results.table("python/middleware")?;
             Ok(Finding::at_most(8.0, table.figure("keytally.asgi.GateMiddleware", "added")?, " µs"))
         },
+        bound: None,
     },
     Target {
         what: "Python: `import keytally`",
@@ -237,16 +307,29 @@ const TARGETS: &[Target] = &[
         find: |results| {
             Ok(Finding::at_most(15.0, results.table("python/import")?.figure(OURS, "ms")?, " ms"))
         },
+        bound: None,
     },
 ];
 
-/// The targets as a table.
+/// The targets as a table, and what stands in the way of those that aren't held.
 pub(crate) fn table(results: &Results) -> Result<String> {
     let mut text = "| what | target | measured | |\n|---|---|---:|---|\n".to_owned();
-    for Target { what, wanted, find } in TARGETS {
+    let mut bounds = String::new();
+    for Target { what, wanted, find, bound } in TARGETS {
         let Finding { measured, held } = find(results)?;
-        let held = if held { "held" } else { "**not held**" };
-        text += &format!("| {what} | {wanted} | {measured} | {held} |\n");
+        text +=
+            &format!("| {what} | {wanted} | {measured} | {} |\n", if held { "held" } else { "**not held**" });
+        if let (false, Some(bound)) = (held, bound) {
+            bounds += &format!("- {}: {wanted}. {}\n", capitalized(what), bound(results)?);
+        }
+    }
+    if !bounds.is_empty() {
+        text += &format!("\nWhat stands in the way of those that aren't held:\n\n{bounds}");
     }
     Ok(text)
+}
+
+fn capitalized(what: &str) -> String {
+    let (first, rest) = what.split_at(1);
+    first.to_uppercase() + rest
 }
