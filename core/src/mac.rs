@@ -18,6 +18,19 @@ pub const MAX_PEPPERS: usize = 4;
 /// Bytes in a SHA-256 block.
 const BLOCK_LEN: usize = 64;
 
+/// Bytes in a digest.
+const DIGEST_LEN: usize = 32;
+
+/// The last block of the outer message, which is one pad block and one digest; its digest is yet to come. (A constant, so that
+/// it is copied in pieces as large as those that the compression reads.)
+const OUTER_BLOCK: [u8; BLOCK_LEN] = {
+    let mut block = [0; BLOCK_LEN];
+    block[DIGEST_LEN] = 0x80;
+    let [.., high, low] = (8 * (BLOCK_LEN as u16 + DIGEST_LEN as u16)).to_be_bytes();
+    (block[BLOCK_LEN - 2], block[BLOCK_LEN - 1]) = (high, low);
+    block
+};
+
 type State = [u32; 8];
 
 /// The initial state of SHA-256, FIPS 180-4, 5.3.3.
@@ -82,11 +95,8 @@ impl Pepper {
         } else {
             state = hash(self.inner, BLOCK_LEN, message);
         }
-        // The outer message is one pad block and one digest.
-        block = [[0; BLOCK_LEN]];
-        block[0][..32].copy_from_slice(&to_bytes(&state));
-        block[0][32] = 0x80;
-        block[0][56..].copy_from_slice(&((BLOCK_LEN as u64 + 32) * 8).to_be_bytes());
+        block = [OUTER_BLOCK];
+        block[0][..DIGEST_LEN].copy_from_slice(&to_bytes(&state));
         state = self.outer;
         compress256(&mut state, &block);
         Mac(state)
