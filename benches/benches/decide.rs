@@ -12,6 +12,14 @@ use crate::traffic::START;
 const QUOTAS: [&str; 4] =
     ["7/minute", "7/minute, 15/10m", "7/minute, 15/10m, 31/hour", "7/minute, 15/10m, 31/hour, 63/day"];
 
+/// The same numbers of windows, as services have them.
+const CONTRACTS: [&str; 4] = [
+    "1000/hour",
+    "100/minute, 1000/hour",
+    "100/minute, 1000/hour, 10000/day",
+    "100/minute, 300/10m, 1000/hour, 10000/day",
+];
+
 pub(crate) fn measure(bench: &mut Bench) {
     let title = "The decision, by number of windows";
     let about =
@@ -73,7 +81,7 @@ fn headers(bench: &mut Bench) {
     let about =
         "X-RateLimit-Limit, -Remaining, -Reset, RateLimit-Policy and RateLimit, into memory of the caller's.";
     let mut table = bench.table("decide/headers", "ns", title, about);
-    for (count, quotas) in (1..).zip(QUOTAS) {
+    for (count, quotas) in (1..).zip(CONTRACTS) {
         let policy: Policy = quotas.parse().expect("a policy");
         let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(64)).map(|_| Line::new()).collect();
         let limiter = Limiter::create(memory, &policy, 64, [7; 16]).expect("a limiter");

@@ -26,8 +26,12 @@ const DIGEST_LEN: usize = 32;
 const OUTER_BLOCK: [u8; BLOCK_LEN] = {
     let mut block = [0; BLOCK_LEN];
     block[DIGEST_LEN] = 0x80;
-    let [.., high, low] = (8 * (BLOCK_LEN as u16 + DIGEST_LEN as u16)).to_be_bytes();
-    (block[BLOCK_LEN - 2], block[BLOCK_LEN - 1]) = (high, low);
+    let bits = (8 * (BLOCK_LEN + DIGEST_LEN) as u64).to_be_bytes();
+    let mut place = 0;
+    while place < bits.len() {
+        block[BLOCK_LEN - bits.len() + place] = bits[place];
+        place += 1;
+    }
     block
 };
 
@@ -88,17 +92,23 @@ impl Pepper {
     /// HMAC-SHA-256 of `message`.
     #[inline]
     pub fn mac(&self, message: &[u8]) -> Mac {
+        self.mac_of(&mut Message::of(message))
+    }
+
+    /// The same of a message that was laid out before; its block is used up.
+    #[inline]
+    pub(crate) fn mac_of(&self, message: &mut Message<'_>) -> Mac {
+        let Message { text, block, fits } = message;
         let mut state = self.inner;
-        let mut block = [[0; BLOCK_LEN]];
-        if fill_block(&mut block[0], message).is_some() {
-            compress256(&mut state, &block);
+        if *fits {
+            compress256(&mut state, block);
         } else {
-            state = hash(self.inner, BLOCK_LEN, message);
+            state = hash(self.inner, BLOCK_LEN, text);
         }
-        block = [OUTER_BLOCK];
+        *block = [OUTER_BLOCK];
         block[0][..DIGEST_LEN].copy_from_slice(&to_bytes(&state));
         state = self.outer;
-        compress256(&mut state, &block);
+        compress256(&mut state, block);
         Mac(state)
     }
 
@@ -118,6 +128,23 @@ impl Drop for Pepper {
     fn drop(&mut self) {
         self.inner.zeroize();
         self.outer.zeroize();
+    }
+}
+
+/// A message, as the compression is to read it after the pad block.
+pub(crate) struct Message<'t> {
+    text: &'t [u8],
+    block: [[u8; BLOCK_LEN]; 1],
+    /// Whether the block holds all of it.
+    fits: bool,
+}
+
+impl<'t> Message<'t> {
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn of(text: &'t [u8]) -> Self {
+        let mut block = [[0; BLOCK_LEN]];
+        let fits = fill_block(&mut block[0], text).is_some();
+        Self { text, block, fits }
     }
 }
 
