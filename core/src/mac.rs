@@ -294,6 +294,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_our_own_form_takes_a_single_block() {
+        let fills = |len: usize| fill_block(&mut [0; BLOCK_LEN], &[0xa5; 64][..len]).is_some();
+        // From `p_e_` and 39 characters to the longest names.
+        for len in 43..=crate::key::MAX_KEY_LEN {
+            assert!(fills(len), "{len}");
+        }
+        assert!(!fills(crate::key::MAX_KEY_LEN + 1));
+    }
+
+    #[test]
     fn a_tag_is_the_first_half_of_a_mac() {
         let mac = Pepper::of(&[1; 32]).mac(b"key");
         let bytes = mac.to_bytes();
@@ -316,6 +326,9 @@ mod tests {
         for bit in 0..128 {
             let mut other = tag;
             other.0[bit / 64] ^= 1 << (bit % 64);
+            assert!(!bool::from(tag.ct_eq(&other)), "{bit}");
+            // Nor do differences of both halves make up for each other.
+            other.0[1 - bit / 64] ^= 1 << (bit % 64);
             assert!(!bool::from(tag.ct_eq(&other)), "{bit}");
         }
     }
