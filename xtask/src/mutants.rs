@@ -69,18 +69,10 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
             ("core/src/tally.rs", "Layout::with_stamp: self.unused(stamp) ^ (word & counts)"),
             (
                 "core/src/tally.rs",
-                "Layout::claim_mark: (self.claim_stamp() << self.stamp_shift) ^ (token & ((1 << CLAIM_TOKEN_BITS) - 1))",
+                "Layout::claim_mark: self.first_mark ^ (token & ((1 << CLAIM_TOKEN_BITS) - 1))",
             ),
             ("core/src/limiter.rs", "Subject::tag_after: self.hash_bits() ^ (tag.wrapping_add(1) & HANDS)"),
         ],
-    ),
-    (
-        "Every digit is below 62, and what is no digit is 255.",
-        &[("core/src/key.rs", "digit: (digit <= 62).then_some(u64::from(digit))")],
-    ),
-    (
-        "A tally brought to the stamp that it has is the same tally.",
-        &[("core/src/decide.rs", "Reading<'l>::of: if held <= asked {")],
     ),
     (
         "In a fixed layout the count of the window before is worked out for nothing: only a sliding one keeps it.",
@@ -114,7 +106,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "A buffer of just that length takes the other way to the same bytes.",
-        &[("core/src/http.rs", "Verdict::write_headers: if buffer.len() <= MAX_HEADERS_LEN {")],
+        &[("core/src/http.rs", "Response<'_>::write_headers: if len <= MAX_HEADERS_LEN {")],
     ),
     (
         "Of two groups that are taken alike, either will do.",
