@@ -114,8 +114,11 @@
 /** The most keys of a gate. */
 #define KT_MAX_KEYS 67108864
 
-/** How many plans a gate in memory of the caller's has room for. */
-#define KT_GATE_PLAN_SLOTS 8
+/**
+ * How many plans a gate in memory of the caller's has room for: few, since two of them take as much as a key, and a
+ * microcontroller may have no more than a few KiB for all.
+ */
+#define KT_GATE_PLAN_SLOTS 4
 
 /** The most peppers in use at a time. */
 #define KT_MAX_PEPPERS 4

@@ -20,8 +20,9 @@ pub const KT_GATE_HANDLE_SIZE: usize = 1024;
 /// The most keys of a gate.
 pub const KT_MAX_KEYS: u32 = 67108864;
 
-/// How many plans a gate in memory of the caller's has room for.
-pub const KT_GATE_PLAN_SLOTS: usize = 8;
+/// How many plans a gate in memory of the caller's has room for: few, since two of them take as much as a key, and a
+/// microcontroller may have no more than a few KiB for all.
+pub const KT_GATE_PLAN_SLOTS: usize = 4;
 
 /// The most peppers in use at a time.
 pub const KT_MAX_PEPPERS: usize = 4;

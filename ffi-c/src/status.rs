@@ -306,7 +306,7 @@ impl kt_status {
             KT_WRONG_PEPPER => sentence!("none of the peppers belongs to this gate; give the one that it was created with"),
             KT_MEMORY_TOO_SMALL => sentence!("the memory is smaller than the table; kt_limiter_size and kt_gate_size tell what it takes"),
             KT_CAPACITY => sentence!("a limiter is for 1 to 1073741824 subjects, and a gate for 1 to 67108864 keys"),
-            KT_PLAN_COUNT => sentence!("a gate needs at least one plan, and has room for 8 in memory of yours, for 116 in a file"),
+            KT_PLAN_COUNT => sentence!("a gate needs at least one plan, and has room for 4 in memory of yours, for 116 in a file"),
             KT_PLAN_TWICE => sentence!("two plans have the same name"),
             KT_PLAN_WINDOWS => sentence!("all plans of a gate must share their windows and algorithm, and fit 64 bits together"),
             KT_NOT_A_TABLE => sentence!("this is no keytally table: it begins with something else"),
