@@ -471,6 +471,14 @@ mod tests {
     }
 
     #[test]
+    fn a_text_may_be_as_long_as_it_says() {
+        let mut text = "1/s".to_string();
+        text += &" ".repeat(MAX_POLICY_LEN - text.len());
+        assert!(text.parse::<Policy>().is_ok());
+        assert_eq!(kind(&(text + " ")), PolicyErrorKind::TooLong);
+    }
+
+    #[test]
     fn every_error_names_its_part() {
         use PolicyErrorKind::{
             Duplicate, Empty, Limit, NotNested, Syntax, TooLong, TooManyQuotas, Unit, Window,
@@ -491,13 +499,16 @@ mod tests {
             ("1/32d", Window),
             ("1/4294967295d", Window),
             ("1/s,1/m,1/h,1/d,x", TooManyQuotas),
+            ("fixed5/s", Syntax),
             ("1/60s, 2/m", Duplicate),
             ("1/90s, 2/2m", NotNested),
         ] {
             assert_eq!(kind(text), expected, "{text}");
         }
         assert_eq!(kind(&"1".repeat(MAX_POLICY_LEN + 1)), TooLong);
-        assert_eq!("5/10s, 3/0h".parse::<Policy>().unwrap_err().part(), "0h");
+        for (text, part) in [("5/10s, 3/0h", "0h"), ("5/10s, 0/h", "0"), ("1/60s, 2/m", "2/minute")] {
+            assert_eq!(text.parse::<Policy>().unwrap_err().part(), part);
+        }
     }
 
     #[test]
