@@ -531,6 +531,7 @@ mod tests {
             format!("kt_live_00000000001{}", "z".repeat(SECRET_CHARS)),
             format!("kt_live_00000000001{}-", "0".repeat(SECRET_CHARS - 1)),
             format!("kt_live_0000000000-{}", "0".repeat(SECRET_CHARS)),
+            format!("kt_live_000000000--{}", "0".repeat(SECRET_CHARS)),
         ] {
             assert_eq!(parse(with_checksum(&text).as_bytes()), Err(KeyError::Form), "{text}");
         }

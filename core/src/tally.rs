@@ -554,6 +554,14 @@ mod tests {
         );
     }
 
+    /// Until 2200 there are 4096 windows of 1,772,002 s, and one more of those that are a second shorter: 12 bits, with
+    /// two counts of 26, and 13.
+    #[test]
+    fn a_stamp_takes_no_bit_more_than_it_needs() {
+        assert_eq!(layout("sliding 67108863/1772002s").stamp_bits(), 12);
+        assert!("sliding 67108863/1772001s".parse::<Policy>().is_err());
+    }
+
     /// A month is 2^31.3 ms, so from 2^33 of them on, time no longer fits 64 bits.
     #[test]
     fn no_stamp_reaches_past_64_bits_of_milliseconds() {
