@@ -48,6 +48,8 @@ int main(void) {
   uint64_t key_id;
   must(kt_gate_issue(&gate, &new_key, entropy, START_MS, &key, &key_id));
 
+  size_t key_len = strlen(key.text);
+
   uint64_t limiter_ms = START_MS, gate_ms = START_MS;
   char what[16];
   uint64_t times;
@@ -63,7 +65,7 @@ int main(void) {
     } else {
       for (uint64_t i = 0; i < times; i++) {
         gate_ms += STEP_MS;
-        must(kt_gate_check(&gate, (const uint8_t *)key.text, strlen(key.text), 1, gate_ms, &verdict));
+        must(kt_gate_check(&gate, (const uint8_t *)key.text, key_len, 1, gate_ms, &verdict));
         admitted += verdict.outcome == KT_ADMITTED;
       }
     }

@@ -216,7 +216,18 @@ pub(crate) struct Buffer<'c> {
     len: usize,
 }
 
-impl Buffer<'_> {
+impl<'c> Buffer<'c> {
+    /// The buffer itself, to be written in place. What is in it says nothing.
+    #[inline]
+    pub(crate) fn bytes(self) -> &'c mut [u8] {
+        if self.len == 0 {
+            return &mut [];
+        }
+        // SAFETY: The buffer was found to be `len` bytes; that they may be written, and that nobody else uses them for `'c`, is
+        // the guarantee of whoever made the `Out`. Whatever is in them is a value.
+        unsafe { slice::from_raw_parts_mut(self.at.0.cast(), self.len) }
+    }
+
     /// Copies a text into it, which must be shorter than the buffer, and ends it with a NUL.
     pub(crate) fn put(&mut self, text: &[u8]) -> Outcome {
         if text.len() >= self.len {

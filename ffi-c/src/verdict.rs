@@ -260,6 +260,7 @@ impl kt_charge {
 }
 
 fn respond<R>(verdict: In<'_, kt_verdict>, respond: impl FnOnce(Response<'_>) -> R) -> Outcome<R> {
+    // A copy: the answer may be written anywhere.
     verdict.read()?.respond(respond).ok_or(kt_status::KT_NOT_A_VERDICT)
 }
 
@@ -281,9 +282,16 @@ pub extern "C" fn kt_verdict_headers(
     written_out: Out<usize>,
 ) -> kt_status {
     guard(|| {
-        let buffer = buffer.buffer(buffer_len)?;
+        let bytes = buffer.buffer(buffer_len)?.bytes();
         let written = written_out.place()?;
-        put(buffer, written, respond(verdict, |response| response.headers())?.as_bytes())
+        // In place where all of it is sure to fit, since a copy is a good part of the work; else with room for the NUL.
+        let room = if buffer_len >= KT_HEADERS_SIZE { buffer_len } else { buffer_len.saturating_sub(1) };
+        let (text, _) = bytes.split_at_mut(room);
+        let len = respond(verdict, |response| response.write_headers(text))?
+            .map_err(|_| kt_status::KT_BUFFER_TOO_SMALL)?;
+        *bytes.get_mut(len).ok_or(kt_status::KT_BUFFER_TOO_SMALL)? = 0;
+        written.write(len);
+        Ok(())
     })
 }
 

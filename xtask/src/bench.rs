@@ -16,16 +16,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use self::results::{Group, Results, Table};
+use self::results::{Apart, Group, Results, Table};
 use crate::command::{self, cargo};
-use crate::{budgets, python, tools};
+use crate::{budgets, nginx, python, tools};
 
 /// What can be measured.
-const GROUPS: [&str; 9] = ["decide", "limiter", "gate", "crypto", "contention", "flood", LINES, FFI, PYTHON];
+const GROUPS: [&str; 10] =
+    ["decide", "limiter", "gate", "crypto", "contention", "flood", LINES, FFI, PYTHON, NGINX];
 
 /// The group that valgrind measures.
 const LINES: &str = "lines";
@@ -35,6 +36,9 @@ const FFI: &str = "ffi";
 
 /// The group that Python measures, with the module and its peers.
 const PYTHON: &str = "python";
+
+/// The group that is measured in nginx, with the module and without.
+const NGINX: &str = "nginx";
 
 /// Where the program that measures leaves its figures.
 const FOLDER: &str = "target/bench";
@@ -55,7 +59,10 @@ pub(crate) struct Wanted {
     /// Counts the instructions of the hot paths anew and writes benches/budgets.txt; times nothing.
     #[arg(long, conflicts_with_all = ["quick", "groups", "pages"])]
     budgets: bool,
-    /// The groups to measure, whose tables are then only printed; all of them when none is named.
+    /// Keeps what is measured of the named groups: puts it into benches/results.json, beside the others of before.
+    #[arg(long, requires = "groups", conflicts_with = "quick")]
+    keep: bool,
+    /// The groups to measure, whose tables are then only printed unless --keep says so; all of them when none is named.
     #[arg(value_name = "GROUP", value_parser = PossibleValuesParser::new(GROUPS))]
     groups: Vec<String>,
 }
@@ -68,13 +75,13 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
     if wanted.pages {
         return pages::write(&Results::load(Path::new("."))?);
     }
-    let Wanted { groups, quick, .. } = wanted;
+    let Wanted { groups, quick, keep, .. } = wanted;
     let names: Vec<&str> =
         if groups.is_empty() { GROUPS.to_vec() } else { groups.iter().map(String::as_str).collect() };
     let (rounds, turn) = if *quick { QUICK } else { FULL };
     let folder = std::path::absolute(FOLDER)?;
     fs::create_dir_all(&folder)?;
-    if names.iter().any(|name| *name != PYTHON) {
+    if names.iter().any(|name| ![PYTHON, NGINX].contains(name)) {
         let mut build = cargo();
         build.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--no-run"]);
         command::run(build)?;
@@ -90,12 +97,14 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
             continue;
         }
         let file = folder.join(format!("{name}.json"));
-        let mut bench = if *name == PYTHON {
-            python::bench()?
-        } else {
-            let mut bench = cargo();
-            bench.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--", name]);
-            bench
+        let mut bench = match *name {
+            PYTHON => python::bench()?,
+            NGINX => nginx::bench()?,
+            _ => {
+                let mut bench = cargo();
+                bench.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--", name]);
+                bench
+            }
         };
         if *name == FFI {
             bench.env("KEYTALLY_BENCH_C", c_program(&folder)?);
@@ -110,21 +119,28 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
         println!("{}", pages::group(&group));
         measured.push(group);
     }
-    if groups.is_empty() {
-        let results = Results {
-            machine: machine()?,
-            load,
-            compiler: tools::compiler()?,
-            date: output("date", &["-u", "+%F"])?,
-            commit: commit()?,
-            rounds,
-            turn_ms: turn,
-            groups: measured,
-        };
-        results.save()?;
-        pages::write(&results)?;
-    }
-    Ok(())
+    let (machine, compiler) = (machine()?, tools::compiler()?);
+    let (date, commit) = (output("date", &["-u", "+%F"])?, commit()?);
+    let results = if groups.is_empty() {
+        Results { machine, load, compiler, date, commit, rounds, turn_ms: turn, groups: measured }
+    } else if *keep {
+        let mut results = Results::load(Path::new("."))?;
+        ensure!(
+            (&results.machine, &results.compiler) == (&machine, &compiler),
+            "the others were measured on {}, with {}: measure all",
+            results.machine,
+            results.compiler
+        );
+        for group in measured {
+            let apart = Some(Apart { load, date: date.clone(), commit: commit.clone() });
+            results.put(Group { apart, ..group });
+        }
+        results
+    } else {
+        return Ok(());
+    };
+    results.save()?;
+    pages::write(&results)
 }
 
 /// The cache lines of a check.
@@ -134,7 +150,7 @@ fn lines() -> Result<Group> {
     let about = "In valgrind's model of a processor whose caches hold a sixteenth of the table. Without the text that is presented.";
     let figures = [("Limiter::check", limiter), ("Gate::check", gate)];
     let table = Table::single(["lines/check", "lines", title, about], "a check", &figures);
-    Ok(Group { group: LINES.to_owned(), tables: vec![table] })
+    Ok(Group { group: LINES.to_owned(), apart: None, tables: vec![table] })
 }
 
 /// Builds the program that calls the library from C.
@@ -191,7 +207,10 @@ fn load() -> f64 {
 /// The commit that was measured; a changed work tree is another state than its commit.
 fn commit() -> Result<String> {
     let commit = output("git", &["rev-parse", "--short=12", "HEAD"])?;
-    let changes = output("git", &["status", "--porcelain", "--untracked-files=no", "--", "*.rs", "*.toml"])?;
+    let changes = output(
+        "git",
+        &["status", "--porcelain", "--untracked-files=no", "--", "*.rs", "*.toml", "*.c", "*.h", "*.py"],
+    )?;
     Ok(if changes.is_empty() { commit } else { format!("{commit} and changes") })
 }
 

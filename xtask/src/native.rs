@@ -111,9 +111,16 @@ pub(crate) fn c(found: &[Found]) -> Result<String> {
 
 /// The wrapper for C++.
 pub(crate) fn cpp(found: &[Found]) -> Result<String> {
-    let runs = Prefix::new(&CPP)?.build_and_run(&CPP, found)?;
+    let prefix = Prefix::new(&CPP)?;
+    let runs = prefix.build_and_run(&CPP, found)?;
+    for compiler in CPP.compilers {
+        prefix.costs_nothing(compiler, found)?;
+    }
     Ok(format!("{runs} programs run"))
 }
+
+/// The most instructions that the wrapper may add to a check: the test of a time before 1970, and of a key that isn't there.
+const WRAPPED: u64 = 2;
 
 /// The environment variable of [`workers`].
 const WORKERS: &str = "KEYTALLY_TEST_WORKERS";
@@ -255,6 +262,39 @@ impl Prefix {
         }
         command::run(compile)?;
         Ok(built)
+    }
+
+    /// Counts the instructions of `cost.cpp`, which makes the same calls by C and by the wrapper.
+    fn costs_nothing(&self, compiler: &str, found: &[Found]) -> Result<()> {
+        const TIMES: u64 = 1000;
+        let (_, valgrind) = found.iter().find(|(name, _)| *name == tools::VALGRIND).context("no valgrind")?;
+        let program = Program {
+            name: "cost",
+            source: None,
+            flag: Some("-O2"),
+            package: None,
+            argument: Argument::Nothing,
+        };
+        let built = self.build(&CPP, &program, compiler, CPP.standards[0], Kind::Shared)?;
+        let count = |way: &str, times: u64| -> Result<u64> {
+            let out = self.folder.join("cost.callgrind");
+            let mut run = Command::new(valgrind);
+            run.args(["--quiet", "--tool=callgrind"]).arg(format!("--callgrind-out-file={}", out.display()));
+            run.arg(&built).args([way, &times.to_string()]).env("LD_LIBRARY_PATH", self.prefix.join("lib"));
+            command::run(run)?;
+            let counts = fs::read_to_string(&out)?;
+            let total = counts.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
+            total.with_context(|| format!("{} tells no total", out.display()))
+        };
+        // What a run begins with is in both.
+        let calls = |way| Ok::<u64, anyhow::Error>(count(way, 2 * TIMES)?.saturating_sub(count(way, TIMES)?));
+        let (c, cpp) = (calls("c")?, calls("cpp")?);
+        // Each time two checks.
+        ensure!(
+            c > 0 && cpp <= c + TIMES * 2 * WRAPPED,
+            "{compiler}: {TIMES} checks of each kind take {c} instructions from C and {cpp} by keytally.hpp"
+        );
+        Ok(())
     }
 
     fn pkg_config(&self, program: &Program, kind: Kind) -> Result<Vec<String>> {

@@ -141,7 +141,7 @@ pub(crate) const SUITES: &[Step] = &[
     Step {
         name: "nginx",
         about: "the nginx module in a real nginx: the contract, four workers, reloads, killed workers, replaced gates",
-        needs: &[tools::c_toolchain, tools::curl, tools::python, tools::nginx],
+        needs: nginx::NEEDS,
         full_when_named: false,
         work: Work::Call(nginx::test),
     },

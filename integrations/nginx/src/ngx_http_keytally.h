@@ -72,11 +72,11 @@ typedef struct {
 typedef struct {
     ngx_http_keytally_gate_t *gate; /* that was asked, so that it isn't asked again */
     uint64_t limited;               /* the zones that were asked */
-    kt_verdict verdict;             /* whose headers and key the request has */
     unsigned has_verdict:1;
     unsigned shadowed:1;            /* the verdict is of a shadow: the client isn't told */
     kt_outcome outcome;             /* of the first refusal, also in a shadow, else admitted */
     kt_reason reason;
+    kt_verdict verdict;             /* whose headers and key the request has, if it has any */
 } ngx_http_keytally_ctx_t;
 
 extern ngx_module_t ngx_http_keytally_module;

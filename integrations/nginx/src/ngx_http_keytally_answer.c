@@ -18,24 +18,13 @@ ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_
 }
 
 /** Removes what has this name already, an upstream's say: there must be one of each. */
-static void remove_header(ngx_http_request_t *r, ngx_str_t *name) {
-    for (ngx_list_part_t *part = &r->headers_out.headers.part; part != NULL; part = part->next) {
+static void remove_field(ngx_list_part_t *part, const ngx_str_t *name) {
+    for (; part != NULL; part = part->next) {
         ngx_table_elt_t *header = part->elts;
         for (ngx_uint_t i = 0; i < part->nelts; i++)
             if (header[i].key.len == name->len && ngx_strncasecmp(header[i].key.data, name->data, name->len) == 0)
                 header[i].hash = 0;
     }
-}
-
-static ngx_int_t set_header(ngx_http_request_t *r, ngx_str_t *name, ngx_str_t *value) {
-    remove_header(r, name);
-    ngx_table_elt_t *header = ngx_list_push(&r->headers_out.headers);
-    if (header == NULL) return NGX_ERROR;
-    ngx_memzero(header, sizeof *header);
-    header->hash = 1;
-    header->key = *name;
-    header->value = *value;
-    return NGX_OK;
 }
 
 /** Sets the header fields of the verdict, whatever answers the request: a file, 304, 404, an upstream. */
@@ -48,11 +37,24 @@ static ngx_int_t header_filter(ngx_http_request_t *r) {
     u_char *at = ngx_pnalloc(r->pool, len);
     if (at == NULL) return NGX_ERROR;
     ngx_memcpy(at, lines, len);
+
+    ngx_list_t *headers = &r->headers_out.headers;
+    ngx_uint_t others = headers->part.nelts; /* Where there are none, there is nothing to remove. */
     for (u_char *end = at + len; at < end;) {
-        u_char *colon = ngx_strlchr(at, end, ':'), *line_end = ngx_strlchr(at, end, '\r');
-        if (colon == NULL || line_end == NULL) return NGX_ERROR;
-        ngx_str_t name = {(size_t)(colon - at), at}, value = {(size_t)(line_end - colon - 2), colon + 2};
-        if (set_header(r, &name, &value) != NGX_OK) return NGX_ERROR;
+        /* Each line is `Name: value` and a line end. */
+        u_char *colon = at, *line_end = memchr(at, '\r', (size_t)(end - at));
+        if (line_end == NULL) return NGX_ERROR;
+        while (colon < line_end && *colon != ':') colon++;
+        if (colon == line_end) return NGX_ERROR;
+        ngx_str_t name = {(size_t)(colon - at), at};
+        if (others != 0) remove_field(&headers->part, &name);
+        ngx_table_elt_t *header = ngx_list_push(headers);
+        if (header == NULL) return NGX_ERROR;
+        ngx_memzero(header, sizeof *header);
+        header->hash = 1;
+        header->key = name;
+        header->value.len = (size_t)(line_end - colon) - 2;
+        header->value.data = colon + 2;
         at = line_end + 2;
     }
     return next_header_filter(r);

@@ -33,29 +33,32 @@ static ngx_http_keytally_ctx_t *make_ctx(ngx_http_request_t *r) {
     ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(r->pool, sizeof *ctx);
     if (cleanup == NULL) return NULL;
     ctx = cleanup->data;
-    ngx_memzero(ctx, sizeof *ctx);
+    ngx_memzero(ctx, offsetof(ngx_http_keytally_ctx_t, verdict)); /* The verdict is whatever it is until there is one. */
     cleanup->handler = keep;
     ngx_http_set_ctx(r, ctx, ngx_http_keytally_module);
     return ctx;
 }
 
-/** Notes a verdict for headers, variables and log; the first refusal is what `$keytally_outcome` tells. */
-static void note(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict, ngx_flag_t shadow,
-                 ngx_str_t *name, int is_gate) {
+/** Whose headers and key the request has: of a gate, which is what clients care for; of limits, the first one's, or that
+ *  which refused. */
+static void keep_verdict(ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict, ngx_flag_t shadow) {
+    /* A check that writes where the verdict stays saves the copy. */
+    if (verdict != &ctx->verdict) ctx->verdict = *verdict;
+    ctx->has_verdict = 1;
+    ctx->shadowed = shadow && verdict->outcome != KT_ADMITTED;
+}
+
+/** The first refusal is what `$keytally_outcome` tells; the log tells each. */
+static void tell(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict, ngx_flag_t shadow,
+                 ngx_str_t *name) {
+    if (verdict->outcome == KT_ADMITTED) return;
     if (ctx->outcome == KT_ADMITTED) {
         ctx->outcome = verdict->outcome;
         ctx->reason = verdict->reason;
     }
-    /* A gate speaks of the key, which is what clients care for; of limits the first one does. */
-    if (!ctx->has_verdict || is_gate || (verdict->outcome != KT_ADMITTED && !shadow)) {
-        ctx->verdict = *verdict;
-        ctx->has_verdict = 1;
-        ctx->shadowed = shadow && verdict->outcome != KT_ADMITTED;
-    }
-    if (verdict->outcome != KT_ADMITTED)
-        ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "keytally \"%V\"%s: %s%s%s", name, shadow ? ", shadow" : "",
-                      kt_outcome_name(verdict->outcome), verdict->reason == KT_REASON_NONE ? "" : ", ",
-                      verdict->reason == KT_REASON_NONE ? "" : kt_reason_name(verdict->reason));
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "keytally \"%V\"%s: %s%s%s", name, shadow ? ", shadow" : "",
+                  kt_outcome_name(verdict->outcome), verdict->reason == KT_REASON_NONE ? "" : ", ",
+                  verdict->reason == KT_REASON_NONE ? "" : kt_reason_name(verdict->reason));
 }
 
 static ngx_int_t broken(ngx_http_request_t *r, kt_status status) {
@@ -86,7 +89,7 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
         if (ctx->limited & bit) continue;
         ngx_str_t subject;
         uint32_t cost;
-        kt_verdict verdict;
+        kt_verdict other, *verdict = ctx->has_verdict ? &other : &ctx->verdict;
         if (ngx_http_complex_value(r, &limit->zone->key, &subject) != NGX_OK ||
             ngx_http_keytally_cost_of(r, &limit->cost, &cost) != NGX_OK) {
             answer = NGX_HTTP_INTERNAL_SERVER_ERROR;
@@ -95,14 +98,15 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
         if (subject.len == 0) continue; /* Nothing to count by, as in limit_req. */
         ctx->limited |= bit;
         kt_status status =
-            kt_limiter_check(&limit->zone->handle, subject.data, subject.len, cost, now_ms(), &verdict);
+            kt_limiter_check(&limit->zone->handle, subject.data, subject.len, cost, now_ms(), verdict);
         if (status != KT_OK) {
             answer = broken(r, status);
             break;
         }
-        note(r, ctx, &verdict, limit->shadow, &limit->zone->name, 0);
-        if (verdict.outcome == KT_ADMITTED) charged[count++] = (charged_t){limit->zone, subject, verdict.charge};
+        tell(r, ctx, verdict, limit->shadow, &limit->zone->name);
+        if (verdict->outcome == KT_ADMITTED) charged[count++] = (charged_t){limit->zone, subject, verdict->charge};
         else if (!limit->shadow) answer = NGX_DONE;
+        if (!ctx->has_verdict || answer == NGX_DONE) keep_verdict(ctx, verdict, limit->shadow);
     }
     if (answer == NGX_DECLINED) return NGX_DECLINED;
 
@@ -122,7 +126,7 @@ static ngx_uint_t api_keys(ngx_http_request_t *r, ngx_str_t *first) {
         ngx_table_elt_t *header = part->elts;
         for (ngx_uint_t i = 0; i < part->nelts; i++) {
             if (header[i].key.len != sizeof "x-api-key" - 1 ||
-                ngx_strncmp(header[i].lowcase_key, "x-api-key", sizeof "x-api-key" - 1) != 0)
+                ngx_memcmp(header[i].lowcase_key, "x-api-key", sizeof "x-api-key" - 1) != 0)
                 continue;
             if (count++ == 0) *first = header[i].value;
         }
@@ -142,12 +146,13 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
     if (ngx_http_keytally_cost_of(r, &location->cost, &cost) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
     ngx_str_t api_key = ngx_null_string; /* Without data there was no header. */
     ngx_uint_t count = api_keys(r, &api_key);
-    kt_verdict verdict;
-    kt_status status = count > 1 ? kt_verdict_duplicate_header(now_ms(), &verdict)
-                                 : kt_gate_check(gate->handle, api_key.data, api_key.len, cost, now_ms(), &verdict);
+    kt_verdict *verdict = &ctx->verdict;
+    kt_status status = count > 1 ? kt_verdict_duplicate_header(now_ms(), verdict)
+                                 : kt_gate_check(gate->handle, api_key.data, api_key.len, cost, now_ms(), verdict);
     if (status != KT_OK) return broken(r, status);
     ctx->gate = gate;
-    note(r, ctx, &verdict, location->shadow, &gate->name, 1);
-    if (verdict.outcome == KT_ADMITTED || location->shadow) return NGX_OK;
+    tell(r, ctx, verdict, location->shadow, &gate->name);
+    keep_verdict(ctx, verdict, location->shadow);
+    if (verdict->outcome == KT_ADMITTED || location->shadow) return NGX_OK;
     return ngx_http_keytally_refuse(r, ctx);
 }

@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 
 use super::plots::Plot;
-use super::results::{Group, Results, Table};
+use super::results::{Apart, Group, Results, Table};
 use super::targets;
 
 /// A page that a measurement writes, or parts of one between two marks.
@@ -180,6 +180,9 @@ fn projection(results: &Results) -> Result<String> {
 /// The tables of a group.
 pub(crate) fn group(group: &Group) -> String {
     let mut text = format!("## {}\n", group.group);
+    if let Some(Apart { load, date, commit }) = &group.apart {
+        let _ = write!(text, "\nMeasured apart, on {date} at commit {commit}; load before {load:.1}.\n");
+    }
     for table in &group.tables {
         text += "\n";
         text += &self::table(table);

@@ -28,7 +28,18 @@ pub(crate) struct Results {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Group {
     pub(crate) group: String,
+    /// When it was measured, where that was apart from the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) apart: Option<Apart>,
     pub(crate) tables: Vec<Table>,
+}
+
+/// A measurement of some groups alone, beside a whole one of before.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Apart {
+    pub(crate) load: f64,
+    pub(crate) date: String,
+    pub(crate) commit: String,
 }
 
 /// Contenders in rows, and in columns the sizes of their work.
@@ -61,6 +72,14 @@ impl Results {
     pub(crate) fn table(&self, name: &str) -> Result<&Table> {
         let mut tables = self.groups.iter().flat_map(|group| &group.tables);
         tables.find(|table| table.name == name).with_context(|| format!("{FILE} has no table {name}"))
+    }
+
+    /// Puts a group in place of the one that it had, or behind all.
+    pub(crate) fn put(&mut self, group: Group) {
+        match self.groups.iter_mut().find(|other| other.group == group.group) {
+            Some(other) => *other = group,
+            None => self.groups.push(group),
+        }
     }
 
     pub(crate) fn save(&self) -> Result<()> {

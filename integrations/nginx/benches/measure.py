@@ -1,0 +1,202 @@
+"""Measures nginx with the module beside nginx without: figures as JSON, a group of benches/results.json.
+
+`cargo xtask bench nginx` builds the module and says where things are. Each turn starts an nginx of its own, with one worker that
+has a processor to itself, and loads it for a second by wrk, which has another, with whatever the worker asks behind it. The
+contenders of a page take turns, so that what else the machine does meets all of them.
+"""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+MODULE = os.environ["KEYTALLY_TEST_NGINX_MODULE"]
+KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
+ROUNDS = 2 * int(os.environ.get("KEYTALLY_BENCH_ROUNDS", "1"))
+CONNECTIONS = 32
+AUTOGROUP = Path("/proc/self/autogroup")
+
+# So many that no limit is reached in a turn: the limits themselves are usual ones.
+CLIENTS = 4096
+
+LIMIT_REQ = ("limit_req_zone $http_x_client zone=other:10m rate=100r/m;", "limit_req zone=other burst=100 nodelay;")
+LIMIT = ("keytally_limit_zone zone=ours:10m key=$http_x_client policy=100/minute;", "keytally_limit ours;")
+KEY = ("keytally_gate api file=turn.gate pepper_file=pepper;", "keytally api;")
+# What each has in `http` and in its locations.
+CONTENDERS = {
+    "nginx alone": ("", ""),
+    "limit_req": LIMIT_REQ,
+    "keytally_limit": LIMIT,
+    "keytally": KEY,
+    "keytally_limit and keytally": (LIMIT[0] + KEY[0], LIMIT[1] + KEY[1]),
+}
+PAGES = {"empty_gif": "/gif", "a proxied answer": "/proxied"}
+
+CONFIG = """%(module)s worker_processes 1; pid nginx.pid; error_log error.log; daemon off; %(user)s
+events { worker_connections 256; }
+http {
+    access_log off; keepalive_requests 100000000; keepalive_timeout 1h;
+    client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
+    upstream app { server 127.0.0.1:%(app)s; keepalive 64; }
+    %(http)s
+    server {
+        listen 127.0.0.1:%(port)s;
+        location = /gif { %(location)s empty_gif; }
+        location = /proxied { %(location)s proxy_http_version 1.1; proxy_set_header Connection ""; proxy_pass http://app/contacts; }
+        location = /contacts { default_type application/json; return 200 '{"contacts": []}'; }
+    }
+}
+"""
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def processors():
+    """One for the worker and one for all else; the same where there is no other."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[0], allowed[-1]
+
+
+def run_on(processor):
+    """What a process does first: it keeps to the processor, as root ahead of what else the machine does."""
+
+    def first():
+        os.sched_setaffinity(0, {processor})
+        os.setsid()  # Linux gives sessions equal shares, which have a priority of their own.
+        if os.geteuid() == 0:
+            os.nice(-20)
+            if AUTOGROUP.exists():
+                AUTOGROUP.write_text("-20")
+
+    return first
+
+
+class Nginx:
+    def __init__(self, folder, app, contender, processor):
+        self.port = free_port()
+        declared, used = CONTENDERS[contender]
+        values = {
+            "module": f"load_module {MODULE};" if "keytally" in contender else "",
+            "user": "user root;" if os.geteuid() == 0 else "",
+            "app": app or self.port,
+            "port": self.port,
+            "http": declared,
+            "location": used,
+        }
+        config = Path(folder, f"{self.port}.conf")
+        config.write_text(CONFIG % values)
+        self.command = ["nginx", "-p", folder, "-c", str(config), "-e", str(Path(folder, "error.log"))]
+        self.processor = processor
+
+    def __enter__(self):
+        self.master = subprocess.Popen(self.command, preexec_fn=run_on(self.processor))
+        for _ in range(500):
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", self.port)
+                connection.request("GET", "/contacts")
+                connection.getresponse()  # Somebody answers, so there is a worker.
+                return self
+            except OSError:
+                time.sleep(0.01)
+        raise RuntimeError("nginx doesn't start")
+
+    def __exit__(self, *_):
+        self.master.terminate()
+        self.master.wait()
+
+    def worker_s(self):
+        """The worker's time of a processor so far, in seconds: its own and the kernel's for it."""
+        pid = Path(f"/proc/{self.master.pid}/task/{self.master.pid}/children").read_text().split()[0]
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
+def load(port, path, clients, processor):
+    """Requests, and requests a second."""
+    url = f"http://127.0.0.1:{port}{path}"
+    said = subprocess.run(
+        ["wrk", "-t1", f"-c{CONNECTIONS}", "-d1s", "-s", Path(__file__).with_name("clients.lua"), url, "--", clients],
+        preexec_fn=run_on(processor),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    if "Non-2xx" in said or "Socket errors" in said:
+        raise RuntimeError(said)
+    return int(re.search(r"(\d+) requests in", said).group(1)), float(re.search(r"Requests/sec: +([\d.]+)", said).group(1))
+
+
+def make_clients(folder):
+    """A gate with a key for each, and the file for wrk."""
+    Path(folder, "pepper").write_text("5a" * 32)
+    Path(folder, "pepper").chmod(0o600)
+
+    def keytally(*arguments):
+        command = [KEYTALLY, *arguments, "--pepper-file", "pepper"]
+        return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+    keytally("create", "api.gate", "--keys", str(2 * CLIENTS), "--plan", "default=100/minute, 1000/hour")
+    clients = Path(folder, "clients")
+    with clients.open("w") as file:
+        for number in range(CLIENTS):
+            key = keytally("issue", "api.gate", "--account", str(number))
+            print(key, f"10.0.{number // 256}.{number % 256}", file=file)
+    return clients
+
+
+def measure(folder):
+    """For each contender and page, by round: microseconds of the worker a request, and thousands of requests a second."""
+    worker, other = processors()
+    clients = make_clients(folder)
+    costs, rates = {}, {}
+    with Nginx(folder, None, "nginx alone", other) as app:
+        for page, path in PAGES.items():
+            for _ in range(ROUNDS):
+                for contender in CONTENDERS:
+                    shutil.copy(Path(folder, "api.gate"), Path(folder, "turn.gate"))  # Nothing is counted yet.
+                    with Nginx(folder, app.port, contender, worker) as nginx:
+                        before = nginx.worker_s()
+                        requests, rate = load(nginx.port, path, clients, other)
+                        cost = nginx.worker_s() - before
+                    costs.setdefault(contender, {}).setdefault(page, []).append(cost / requests * 1e6)
+                    rates.setdefault(contender, {}).setdefault(page, []).append(rate / 1000)
+    return costs, rates
+
+
+def table(name, unit, title, about, rows):
+    return {
+        "name": f"nginx/{name}",
+        "unit": unit,
+        "title": title,
+        "about": about,
+        "columns": list(PAGES),
+        "rows": [{"name": row, "cells": [cells[page] for page in PAGES]} for row, cells in rows.items()],
+    }
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        costs, rates = measure(folder)
+    how = (
+        f"One worker with a processor to itself. {CLIENTS:,} clients, each with a key and an address, ask over {CONNECTIONS} "
+        f"connections by wrk, which shares the other processor with the upstream. {ROUNDS} turns of a second, each with an nginx "
+        "started for it. Limits are of 100 requests a minute and, of keys, of 1,000 an hour."
+    )
+    tables = [
+        table("cpu", "µs", "What a request costs nginx's worker", f"Its time of a processor, the kernel's for it included. {how}", costs),
+        table("rate", "thousands a second", "Requests that nginx answers", how, rates),
+    ]
+    Path(os.environ["KEYTALLY_BENCH_FOLDER"], "nginx.json").write_text(json.dumps({"group": "nginx", "tables": tables}))
+
+
+if __name__ == "__main__":
+    main()
