@@ -26,7 +26,7 @@ use crate::decide::{self, Charge, Decision};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::key::{self, KeyError, KeyId, Name};
 use crate::line::{LINE_WORDS, Line, index, low, scale};
-use crate::mac::{MAX_PEPPERS, Mac, Message, Pepper};
+use crate::mac::{MAX_PEPPERS, Mac, Pepper};
 use crate::peppers::Peppers;
 use crate::policy::Limits;
 use crate::record::{Intent, KeyState, Place, Record};
@@ -347,8 +347,6 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// is in the grace of a rotation that changed its pepper.)
     #[inline(never)]
     fn verify_key(&self, text: &[u8], now: Timestamp) -> Result<(Place<'_>, Record), Refusal> {
-        // Laid out before anything else, so that it is in memory when the compression reads it.
-        let mut message = Message::of(text);
         let Some(key_id) = key::id_in(text) else {
             return self.verify_imported(text, Reason::Malformed, now);
         };
@@ -360,7 +358,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             None => (self.peppers.newest(), false),
         };
         let (current, current_there) = pepper(record.pepper);
-        let tag = current.mac_of(&mut message).tag();
+        let tag = current.mac(text).tag();
         let (previous_tag, previous_there) = if record.previous_pepper == record.pepper {
             (tag, current_there)
         } else {

@@ -92,23 +92,17 @@ impl Pepper {
     /// HMAC-SHA-256 of `message`.
     #[inline]
     pub fn mac(&self, message: &[u8]) -> Mac {
-        self.mac_of(&mut Message::of(message))
-    }
-
-    /// The same of a message that was laid out before; its block is used up.
-    #[inline]
-    pub(crate) fn mac_of(&self, message: &mut Message<'_>) -> Mac {
-        let Message { text, block, fits } = message;
         let mut state = self.inner;
-        if *fits {
-            compress256(&mut state, block);
+        let mut block = [[0; BLOCK_LEN]];
+        if fill_block(&mut block[0], message).is_some() {
+            compress256(&mut state, &block);
         } else {
-            state = hash(self.inner, BLOCK_LEN, text);
+            state = hash(self.inner, BLOCK_LEN, message);
         }
-        *block = [OUTER_BLOCK];
+        block = [OUTER_BLOCK];
         block[0][..DIGEST_LEN].copy_from_slice(&to_bytes(&state));
         state = self.outer;
-        compress256(&mut state, block);
+        compress256(&mut state, &block);
         Mac(state)
     }
 
@@ -128,23 +122,6 @@ impl Drop for Pepper {
     fn drop(&mut self) {
         self.inner.zeroize();
         self.outer.zeroize();
-    }
-}
-
-/// A message, as the compression is to read it after the pad block.
-pub(crate) struct Message<'t> {
-    text: &'t [u8],
-    block: [[u8; BLOCK_LEN]; 1],
-    /// Whether the block holds all of it.
-    fits: bool,
-}
-
-impl<'t> Message<'t> {
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(crate) fn of(text: &'t [u8]) -> Self {
-        let mut block = [[0; BLOCK_LEN]];
-        let fits = fill_block(&mut block[0], text).is_some();
-        Self { text, block, fits }
     }
 }
 

@@ -50,7 +50,7 @@ const QUICK: (u32, u32) = (3, 40);
 /// What is to be measured.
 #[derive(Debug, Args)]
 pub(crate) struct Wanted {
-    /// Measures for some minutes instead of 15.
+    /// Measures for some minutes instead of twenty.
     #[arg(long)]
     quick: bool,
     /// Measures nothing, and writes the pages anew from benches/results.json.
