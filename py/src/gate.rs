@@ -68,6 +68,13 @@ impl Gate {
     ///     FileExistsError: There is something at the path.
     ///     PepperError, PolicyError, CreateError: There can be no such gate.
     ///     OSError: The system refuses.
+    ///
+    /// >>> import os, tempfile, keytally
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+    /// >>> plans = {"default": "100/minute, 1000/hour", "pro": "1000/minute, 20000/hour"}
+    /// >>> gate = keytally.Gate.create(path, pepper=keytally.generate_pepper(), keys=1000, plans=plans)
+    /// >>> gate.prefix, gate.capacity, str(gate.path) == path
+    /// ('kt', 1000, True)
     #[staticmethod]
     #[pyo3(signature = (path, *, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt"), text_signature = "(path, *, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\")")]
     fn create(
@@ -95,6 +102,13 @@ impl Gate {
     ///     TableError: The file is no gate, is damaged, has other peppers, or others can get at it.
     ///     PepperError: The pepper can't be one.
     ///     OSError: The system refuses.
+    ///
+    /// >>> import os, tempfile, keytally
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+    /// >>> secret = keytally.generate_pepper()
+    /// >>> key = keytally.Gate.create(path, pepper=secret, keys=1000).issue(42)
+    /// >>> keytally.Gate.open(path, pepper=secret).check(key.expose()).account
+    /// 42
     #[staticmethod]
     #[pyo3(signature = (path, *, pepper=None, pepper_file=None))]
     fn open(
@@ -110,6 +124,11 @@ impl Gate {
     /// Creates a gate that is in no file: for tests, and for one process with the children that it forks.
     ///
     /// Args and what it raises are those of `create`.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans={"default": "5/minute"})
+    /// >>> gate
+    /// <Gate in memory>
     #[staticmethod]
     #[pyo3(signature = (*, pepper=None, pepper_file=None, keys=Capacity(100_000), plans=None, prefix="kt"), text_signature = "(*, pepper=None, pepper_file=None, keys=100000, plans=None, prefix=\"kt\")")]
     fn in_memory(
@@ -133,6 +152,10 @@ impl Gate {
     ///     cost: Units, 0 to 4294967295; 0 is always admitted and charges nothing.
     ///     now: The time; the system's clock when left out.
     ///
+    /// Raises:
+    ///     TypeError, ValueError: An argument is of another type, or out of bounds. Whatever text a client sends is none
+    ///         of these: the verdict tells.
+    ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     /// >>> gate.check(None).body
@@ -153,6 +176,14 @@ impl Gate {
     }
 
     /// Returns what `check` would, without the charge.
+    ///
+    /// Args and what it raises are those of `check`.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> key = gate.issue(42)
+    /// >>> gate.peek(key.expose()).remaining, gate.peek(key.expose()).remaining
+    /// (1000, 1000)
     #[pyo3(signature = (api_key, cost=Cost(1), *, now=None), text_signature = "($self, api_key, cost=1, *, now=None)")]
     fn peek(
         slf: &Bound<'_, Self>,
@@ -167,6 +198,10 @@ impl Gate {
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
+    ///
+    /// Args:
+    ///     key_id: The key's public name.
+    ///     charge: The ``charge`` of the verdict.
     ///
     /// Raises:
     ///     NoSuchKeyError: The gate has no such key.
@@ -190,6 +225,11 @@ impl Gate {
 
     /// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as there
     /// is room. What found no room is the verdict's ``uncharged``. Settle a charge once.
+    ///
+    /// Args:
+    ///     key_id: The key's public name.
+    ///     charge: The ``charge`` of the verdict.
+    ///     actual: What the request did cost, in units, 0 to 4294967295.
     ///
     /// Raises:
     ///     NoSuchKeyError: The gate has no such key.
@@ -216,6 +256,12 @@ impl Gate {
     ///
     /// Raises:
     ///     NoSuchKeyError: The gate has no such key.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> verdict = gate.check(gate.issue(42).expose(), 10)
+    /// >>> gate.reset(verdict.key_id).remaining
+    /// 1000
     #[pyo3(signature = (key_id, *, now=None))]
     fn reset(slf: &Bound<'_, Self>, key_id: KeyIdText, now: Option<Moment>) -> PyResult<Verdict> {
         let table = slf.get().gate.table();
@@ -235,6 +281,12 @@ impl Gate {
     ///     NoSuchPlanError: The gate has no plan of that name.
     ///     AdminError: There is no room for another environment, or another pepper.
     ///     OSError: The system refuses.
+    ///
+    /// >>> import datetime, keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> key = gate.issue(42, env="test", expires=datetime.timedelta(days=90))
+    /// >>> gate.check(key.expose()).env
+    /// 'test'
     #[pyo3(signature = (account, *, env="live", plan=None, expires=None, now=None))]
     fn issue(
         &self,
@@ -343,6 +395,13 @@ impl Gate {
     /// Raises:
     ///     NoSuchKeyError: The gate has no such key.
     ///     OSError: The system refuses.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> key = gate.issue(42)
+    /// >>> gate.revoke(key.key_id)
+    /// >>> gate.check(key.expose()).reason
+    /// 'revoked'
     fn revoke(&self, py: Python<'_>, key_id: KeyIdText) -> PyResult<()> {
         py.detach(|| self.gate.revoke(key_id.0)).map_err(exceptions::of)
     }
@@ -351,6 +410,14 @@ impl Gate {
     ///
     /// Raises:
     ///     NoSuchKeyError, NoSuchPlanError, RevokedError, OSError: As their names say.
+    ///
+    /// >>> import keytally
+    /// >>> plans = {"default": "5/minute", "pro": "50/minute"}
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans=plans)
+    /// >>> key = gate.issue(42)
+    /// >>> gate.assign(key.key_id, "pro")
+    /// >>> gate.check(key.expose()).plan
+    /// 'pro'
     fn assign(&self, py: Python<'_>, key_id: KeyIdText, plan: &str) -> PyResult<()> {
         py.detach(|| self.gate.assign(key_id.0, plan)).map_err(exceptions::of)
     }
@@ -377,6 +444,12 @@ impl Gate {
     }
 
     /// Returns everything that may be shown of every key, revoked ones too, in the order of their key ids.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> keys = gate.issue(1), gate.issue(2)
+    /// >>> sorted(info.account for info in gate.list())
+    /// [1, 2]
     #[pyo3(signature = (*, now=None))]
     fn list(&self, py: Python<'_>, now: Option<Moment>) -> Vec<KeyInfo> {
         let now = Moment::or_now(now);
@@ -384,6 +457,11 @@ impl Gate {
     }
 
     /// Returns everything that may be shown of one key; ``None`` when the gate has no such key.
+    ///
+    /// >>> import keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> gate.key(gate.issue(42).key_id).account
+    /// 42
     #[pyo3(signature = (key_id, *, now=None))]
     fn key(&self, key_id: KeyIdText, now: Option<Moment>) -> Option<KeyInfo> {
         let now = Moment::or_now(now);

@@ -18,7 +18,9 @@ use crate::verdict;
 /// >>> key = gate.issue(42)
 /// >>> key.expose().startswith("kt_live_"), key.expose() in repr(key)
 /// (True, False)
-/// >>> gate.check(key.expose()).admitted
+/// >>> gate.check(key.expose()).key_id == key.key_id
+/// True
+/// >>> key.hint == "kt_live_…" + key.expose()[-4:]
 /// True
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Key {
@@ -29,6 +31,11 @@ pub(crate) struct Key {
 #[pymethods]
 impl Key {
     /// Returns the key as the client must send it. Don't log it.
+    ///
+    /// >>> import keytally
+    /// >>> key = keytally.Gate.in_memory(pepper=keytally.generate_pepper()).issue(42)
+    /// >>> f"X-API-Key: {key.expose()}"[:19]
+    /// 'X-API-Key: kt_live_'
     fn expose(&self) -> &str {
         self.key.expose()
     }
@@ -64,6 +71,10 @@ impl Key {
 /// (42, 'test', 'default', 'active', None)
 /// >>> info.key_id == key.key_id, info.hint == key.hint
 /// (True, True)
+/// >>> info.last_used, info.grace_until, info.pepper
+/// (None, None, 0)
+/// >>> [quota.remaining for quota in info.quotas]
+/// [100, 1000]
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct KeyInfo {
     info: Info,

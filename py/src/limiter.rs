@@ -17,7 +17,7 @@ use crate::verdict::Verdict;
 ///
 /// Args:
 ///     policy: What each subject may use, a `Policy` or its text.
-///     capacity: The most subjects with live counts, 1 to 1073741824; each takes about 25 bytes.
+///     capacity: The most subjects with live counts, 1 to 1073741824; each takes about 26 bytes.
 ///
 /// Raises:
 ///     PolicyError: There is no such policy.
@@ -51,6 +51,13 @@ impl Limiter {
     ///     FileExistsError: There is something at the path.
     ///     PolicyError, CreateError: There can be no such limiter.
     ///     OSError: The system refuses.
+    ///
+    /// >>> import os, tempfile
+    /// >>> from keytally import Limiter
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "addresses.limiter")
+    /// >>> limiter = Limiter.create(path, "20/minute, 200/hour", capacity=10_000)
+    /// >>> limiter.policy, limiter.capacity, str(limiter.path) == path
+    /// (Policy('20/minute, 200/hour'), 10000, True)
     #[staticmethod]
     #[pyo3(signature = (path, policy, capacity=Capacity(100_000)), text_signature = "(path, policy, capacity=100000)")]
     fn create(py: Python<'_>, path: PathBuf, policy: PolicyText, capacity: Capacity) -> PyResult<Self> {
@@ -63,6 +70,13 @@ impl Limiter {
     ///     FileNotFoundError: There is no such file.
     ///     TableError: The file is no limiter, is damaged, or others can get at it.
     ///     OSError: The system refuses.
+    ///
+    /// >>> import os, tempfile
+    /// >>> from keytally import Limiter
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "addresses.limiter")
+    /// >>> limiter = Limiter.create(path, "5/minute", capacity=100)
+    /// >>> Limiter.open(path).policy
+    /// Policy('5/minute')
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         Self::made(py, || keytally_host::Limiter::open(path))
@@ -101,6 +115,14 @@ impl Limiter {
     ///     subject: Any text or bytes; a text counts as its UTF-8.
     ///     cost: Units, 0 to 4294967295; 0 is always admitted and charges nothing.
     ///     now: The time, in Unix seconds or as a datetime that has a time zone; the system's clock when left out.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: An argument is of another type, or out of bounds.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter("5/minute")
+    /// >>> limiter.check("203.0.113.9", cost=2, now=1_700_000_000).remaining
+    /// 3
     #[pyo3(signature = (subject, cost=Cost(1), *, now=None), text_signature = "($self, subject, cost=1, *, now=None)")]
     fn check(&self, subject: &Bound<'_, PyAny>, cost: Cost, now: Option<Moment>) -> PyResult<Verdict> {
         let now = Moment::or_now(now);
@@ -110,6 +132,13 @@ impl Limiter {
     }
 
     /// Returns what `check` would, without the charge.
+    ///
+    /// Args and what it raises are those of `check`.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter("5/minute")
+    /// >>> limiter.peek("203.0.113.9").remaining, limiter.peek("203.0.113.9").remaining
+    /// (5, 5)
     #[pyo3(signature = (subject, cost=Cost(1), *, now=None), text_signature = "($self, subject, cost=1, *, now=None)")]
     fn peek(&self, subject: &Bound<'_, PyAny>, cost: Cost, now: Option<Moment>) -> PyResult<Verdict> {
         let now = Moment::or_now(now);
@@ -117,6 +146,13 @@ impl Limiter {
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
+    ///
+    /// Args:
+    ///     subject: As in `check`.
+    ///     charge: The ``charge`` of the verdict.
+    ///
+    /// Raises:
+    ///     ValueError: ``charge`` is ``None``, as that of a verdict that was not admitted.
     ///
     /// >>> from keytally import Limiter
     /// >>> limiter = Limiter("5/minute")
@@ -133,6 +169,14 @@ impl Limiter {
 
     /// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as there
     /// is room. What found no room is the verdict's ``uncharged``. Settle a charge once.
+    ///
+    /// Args:
+    ///     subject: As in `check`.
+    ///     charge: The ``charge`` of the verdict.
+    ///     actual: What the request did cost, in units, 0 to 4294967295.
+    ///
+    /// Raises:
+    ///     ValueError: ``charge`` is ``None``, as that of a verdict that was not admitted.
     ///
     /// >>> from keytally import Limiter
     /// >>> limiter = Limiter("5/minute")
@@ -155,6 +199,12 @@ impl Limiter {
     }
 
     /// Forgets all counts of the subject.
+    ///
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter("5/minute")
+    /// >>> verdict = limiter.check("203.0.113.9", 5)
+    /// >>> limiter.reset("203.0.113.9").remaining
+    /// 5
     #[pyo3(signature = (subject, *, now=None))]
     fn reset(&self, subject: &Bound<'_, PyAny>, now: Option<Moment>) -> PyResult<Verdict> {
         let now = Moment::or_now(now);

@@ -18,8 +18,8 @@ use crate::arguments::PolicyText;
 /// >>> policy = Policy("1000/hour, 100/minute")
 /// >>> policy
 /// Policy('100/minute, 1000/hour')
-/// >>> policy.quotas[0].limit, policy.quotas[0].window
-/// (100, 60)
+/// >>> policy.algorithm, policy.quotas
+/// ('fixed', (Quota(limit=100, window=60), Quota(limit=1000, window=3600)))
 /// >>> Policy("100/fortnight")
 /// Traceback (most recent call last):
 /// keytally.exceptions.PolicyError: "fortnight" is no unit; the units are second, minute, hour, day, or s, m, h, d
@@ -68,8 +68,9 @@ impl Policy {
 /// At most so many units of cost in each window of that length.
 ///
 /// >>> from keytally import Policy
-/// >>> Policy("5/10s").quotas
-/// (Quota(limit=5, window=10),)
+/// >>> [quota] = Policy("5/10s").quotas
+/// >>> quota.limit, quota.window
+/// (5, 10)
 #[pyclass(frozen, eq, hash, module = "keytally")]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Quota {

@@ -5,6 +5,11 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 /// What ``Gate.verify`` found.
+///
+/// >>> import keytally
+/// >>> report = keytally.Gate.in_memory(pepper=keytally.generate_pepper()).verify()
+/// >>> report.completed, report.flaws
+/// (False, ())
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Report {
     pub(crate) completed: bool,
@@ -33,6 +38,11 @@ impl Report {
 }
 
 /// Something in a gate that no administrator and no check could have left there. ``str`` tells it in a sentence.
+///
+/// >>> import keytally
+/// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+/// >>> for flaw in gate.verify().flaws:
+/// ...     print(f"record {flaw.record}, key {flaw.key_id}: {flaw}")
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Flaw {
     flaw: gate::Flaw,

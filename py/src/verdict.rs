@@ -24,8 +24,23 @@ use crate::gate::Gate;
 /// ('denied', 429, 40)
 /// >>> verdict.body
 /// b'{"error": "Rate limit exceeded. Please try again later."}'
-/// >>> verdict.headers[-1]
-/// ('Retry-After', '40')
+/// >>> verdict.headers[-1], verdict.raw_headers[-1]
+/// (('Retry-After', '40'), (b'retry-after', b'40'))
+///
+/// That on a good key tells whose it is, too.
+///
+/// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+/// >>> key = gate.issue(42)
+/// >>> verdict = gate.check(key.expose(), 3)
+/// >>> verdict.admitted, verdict.account, verdict.env, verdict.plan, verdict.limit
+/// (True, 42, 'live', 'default', 1000)
+/// >>> verdict.key_id == key.key_id, verdict.charge.cost, verdict.uncharged
+/// (True, 3, 0)
+/// >>> [quota.remaining for quota in verdict.quotas]
+/// [97, 997]
+/// >>> verdict = gate.check("kt_live_mistyped")
+/// >>> verdict.content_type, verdict.problem[:7]
+/// ('application/json', b'{"type"')
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Verdict {
     verdict: keytally::Verdict,
@@ -237,8 +252,11 @@ pub(crate) fn quotas<'py>(py: Python<'py>, quotas: &keytally::Quotas) -> PyResul
 ///
 /// >>> import keytally
 /// >>> verdict = keytally.Limiter("5/minute, 9/hour").check("203.0.113.9", now=1_700_000_000)
-/// >>> verdict.quotas[0]
+/// >>> minute, hour = verdict.quotas
+/// >>> minute
 /// <QuotaState minute: 4 of 5 left until 1700000040>
+/// >>> hour.name, hour.limit, hour.remaining, hour.window, hour.reset, hour.lacking
+/// ('hour', 9, 8, 3600, 1700002800, False)
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct QuotaState {
     state: keytally::QuotaState,

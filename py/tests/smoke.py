@@ -2,34 +2,56 @@
 
 import doctest
 import inspect
+import re
 import sys
+import tempfile
 
 import keytally
-from keytally import _native, exceptions
+from keytally import exceptions
 
 
 def documented():
-    """Yield the name and the text of everything that has documentation."""
-    yield "keytally", keytally.__doc__
-    yield "keytally.exceptions", exceptions.__doc__
-    for name, value in sorted(vars(_native).items()):
-        if name.startswith("_") or not (inspect.isclass(value) or inspect.isbuiltin(value)):
-            continue
-        yield name, value.__doc__
-        if inspect.isclass(value):
-            for member, attribute in sorted(vars(value).items()):
+    """Yield the name, the value and the text of everything that has documentation."""
+    yield "keytally", keytally, keytally.__doc__
+    yield "keytally.exceptions", exceptions, exceptions.__doc__
+    for name in sorted(set(keytally.__all__) - {"__version__"}):
+        value = getattr(keytally, name)
+        yield name, value, value.__doc__
+        if inspect.isclass(value) and not issubclass(value, Exception):
+            for member in sorted(vars(value)):
                 if not member.startswith("_"):
-                    yield f"{name}.{member}", inspect.getdoc(attribute)
+                    attribute = getattr(value, member)
+                    yield f"{name}.{member}", attribute, inspect.getdoc(attribute)
+
+
+def examples(name, text):
+    """Return the examples of a text as a test."""
+    return doctest.DocTestParser().get_doctest(text, {}, name, name, 0)
+
+
+class Checker(doctest.OutputChecker):
+    """Compares without what Python 3.11 and later add to an error about an argument: its name."""
+
+    def check_output(self, want, got, optionflags):
+        """Compare."""
+        return super().check_output(
+            want, re.sub(r"^while processing '\w+'\n", "", got, flags=re.M), optionflags
+        )
 
 
 def failures():
     """Run the examples and return how many failed, and of how many."""
-    runner = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
-    for name, text in documented():
-        if not text:
-            raise AssertionError(f"{name} has no documentation")
-        for test in [doctest.DocTestParser().get_doctest(text, {}, name, name, 0)]:
-            runner.run(test)
+    runner = doctest.DocTestRunner(Checker(), optionflags=doctest.ELLIPSIS)
+    # What examples leave behind goes when they have run.
+    with tempfile.TemporaryDirectory() as folder:
+        tempfile.tempdir = folder
+        try:
+            for name, _, text in documented():
+                if not text:
+                    raise AssertionError(f"{name} has no documentation")
+                runner.run(examples(name, text))
+        finally:
+            tempfile.tempdir = None
     return runner.failures, runner.tries
 
 

@@ -170,6 +170,10 @@ class LimiterMiddleware(_Middleware):
         state: The name of the verdict in the state.
         on_verdict: A function that is called with each verdict and its scope, for logs and metrics.
 
+    >>> from keytally import Limiter
+    >>> async def application(scope, receive, send): ...
+    >>> application = LimiterMiddleware(application, Limiter("20/minute, 200/hour"), exempt=["/health"])
+
     """
 
     def __init__(
@@ -210,6 +214,9 @@ class VerdictMiddleware:
     Args:
         app: The application.
         state: The name of the verdict in the state.
+
+    >>> async def application(scope, receive, send): ...
+    >>> application = VerdictMiddleware(application)
 
     """
 

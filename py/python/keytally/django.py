@@ -80,6 +80,10 @@ def client_address(request: HttpRequest) -> str:
     Raises:
         RuntimeError: There is no address, as on a Unix socket.
 
+    >>> from django.test import RequestFactory
+    >>> client_address(RequestFactory().get("/", REMOTE_ADDR="203.0.113.9"))
+    '203.0.113.9'
+
     """
     return _web.subject_of(request.META.get("REMOTE_ADDR"))
 
@@ -135,6 +139,16 @@ class VerdictMiddleware:
 
     If that verdict is no, it is the whole response, with the exact body. For `keytally.rest_framework`, whose
     classes don't see the response.
+
+    >>> from django.http import HttpResponse
+    >>> from django.test import RequestFactory
+    >>> from keytally import Limiter
+    >>> def view(request):
+    ...     request.verdict = Limiter("5/31d").check("203.0.113.9")
+    ...     return HttpResponse("hello")
+    >>> VerdictMiddleware(view)(RequestFactory().get("/"))["X-RateLimit-Remaining"]
+    '4'
+
     """
 
     sync_capable = True
@@ -202,7 +216,26 @@ class _Middleware(VerdictMiddleware):
 
 
 class GateMiddleware(_Middleware):
-    """Lets a request in when its ``X-API-Key`` is good and has quota left, and charges it."""
+    """Lets a request in when its ``X-API-Key`` is good and has quota left, and charges it.
+
+    >>> import os, tempfile
+    >>> from django.http import HttpResponse
+    >>> from django.test import RequestFactory, override_settings
+    >>> from keytally import Gate, generate_pepper
+    >>> pepper, path = generate_pepper(), os.path.join(tempfile.mkdtemp(), "api.gate")
+    >>> key = Gate.create(path, pepper=pepper, keys=100).issue(42)
+    >>> with override_settings(KEYTALLY={"GATE": {"PATH": path, "PEPPER": pepper}}):
+    ...     problems = check_settings()
+    ...     capacity = gate().capacity
+    ...     middleware = GateMiddleware(lambda request: HttpResponse(f"account {request.verdict.account}"))
+    >>> problems, capacity
+    ([], 100)
+    >>> middleware(RequestFactory().get("/")).status_code
+    401
+    >>> middleware(RequestFactory().get("/", HTTP_X_API_KEY=key.expose())).content
+    b'account 42'
+
+    """
 
     section = "GATE"
 
@@ -215,7 +248,19 @@ class GateMiddleware(_Middleware):
 
 
 class LimiterMiddleware(_Middleware):
-    """Lets a request in when its subject has quota left, and charges it."""
+    """Lets a request in when its subject has quota left, and charges it.
+
+    >>> from django.http import HttpResponse
+    >>> from django.test import RequestFactory, override_settings
+    >>> with override_settings(KEYTALLY={"LIMITER": {"POLICY": "1/31d", "WORKERS": 1}}):
+    ...     policy = limiter().policy
+    ...     middleware = LimiterMiddleware(lambda request: HttpResponse("hello"))
+    >>> policy
+    Policy('1/31d')
+    >>> [middleware(RequestFactory().get("/")).status_code for _ in range(2)]
+    [200, 429]
+
+    """
 
     section = "LIMITER"
 

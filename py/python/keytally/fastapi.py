@@ -47,6 +47,14 @@ class Refused(HTTPException):
     Attributes:
         verdict: The verdict.
 
+    >>> from fastapi import FastAPI
+    >>> from fastapi.responses import PlainTextResponse
+    >>> app = FastAPI()
+    >>> @app.exception_handler(Refused)
+    ... async def answer(request, refused):
+    ...     verdict = refused.verdict
+    ...     return PlainTextResponse(verdict.outcome, verdict.status, dict(verdict.headers))
+
     """
 
     def __init__(self, verdict: Verdict) -> None:
@@ -55,7 +63,13 @@ class Refused(HTTPException):
 
 
 def client_address(request: HTTPConnection) -> str:
-    """Return the address that the server tells, as `keytally.asgi.client_address` does."""
+    """Return the address that the server tells, as `keytally.asgi.client_address` does.
+
+    >>> from starlette.requests import HTTPConnection
+    >>> client_address(HTTPConnection({"type": "http", "client": ("203.0.113.9", 40000)}))
+    '203.0.113.9'
+
+    """
     return asgi.client_address(request.scope)
 
 

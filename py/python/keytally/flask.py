@@ -45,6 +45,10 @@ def client_address(request: Request) -> str:
     Raises:
         RuntimeError: There is no address, as on a Unix socket.
 
+    >>> from flask import Request
+    >>> client_address(Request({"REMOTE_ADDR": "203.0.113.9"}))
+    '203.0.113.9'
+
     """
     return _web.subject_of(request.remote_addr)
 
@@ -169,6 +173,13 @@ class LimiterExtension(_Extension):
         shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
         on_verdict: A function that is called with each verdict and its request, for logs and metrics.
 
+    >>> from flask import Flask
+    >>> from keytally import Limiter
+    >>> app = Flask("contacts")
+    >>> limit_all = LimiterExtension(Limiter("1/31d"), app)
+    >>> [app.test_client().get("/nowhere").status_code for _ in range(2)]
+    [404, 429]
+
     """
 
     def __init__(
@@ -192,7 +203,19 @@ def require_key(
     shadow: bool = False,
     on_verdict: Callable[[Verdict, Request], object] | None = None,
 ) -> Callable[[View], View]:
-    """Return a decorator of one view, below that of the route, that does what `GateExtension` does."""
+    """Return a decorator of one view, below that of the route, that does what `GateExtension` does.
+
+    >>> from flask import Flask
+    >>> from keytally import Gate, generate_pepper
+    >>> gate = Gate.in_memory(pepper=generate_pepper(), keys=100)
+    >>> app = Flask("contacts")
+    >>> @app.get("/contacts")
+    ... @require_key(gate)
+    ... def contacts(): ...
+    >>> app.test_client().get("/contacts").status_code
+    401
+
+    """
     return _Rule(_of_gate(gate), cost, shadow, on_verdict).decorate
 
 

@@ -38,6 +38,10 @@ class Refused(APIException):
     Attributes:
         verdict: The verdict.
 
+    >>> from keytally import Limiter
+    >>> Refused(Limiter("5/minute").check("203.0.113.9", 6)).status_code
+    429
+
     """
 
     def __init__(self, verdict: Verdict) -> None:
@@ -57,6 +61,11 @@ class KeyHolder:
         account: The number of the account that the key belongs to.
         key_id: The key's public name.
         pk: The same, by which the framework's own throttles count.
+
+    >>> from keytally import Gate, generate_pepper
+    >>> gate = Gate.in_memory(pepper=generate_pepper(), keys=100)
+    >>> KeyHolder(gate.check(gate.issue(42).expose())).account
+    42
 
     """
 
@@ -82,6 +91,9 @@ class KeyAuthentication(BaseAuthentication):
     Attributes:
         cost: Units that a request is charged.
         required: Whether a request without the header is refused; if not, other classes may authenticate it.
+
+    >>> class OfReports(KeyAuthentication):
+    ...     cost = 10
 
     """
 
@@ -122,6 +134,10 @@ class LimiterThrottle(BaseThrottle):
 
     Attributes:
         cost: Units that a request is charged.
+
+    >>> class OfLogins(LimiterThrottle):
+    ...     def key(self, request, view):
+    ...         return request.data.get("name")
 
     """
 

@@ -159,6 +159,10 @@ class LimiterMiddleware(_Middleware):
         state: The name of the verdict in the environ.
         on_verdict: A function that is called with each verdict and its environ, for logs and metrics.
 
+    >>> from keytally import Limiter
+    >>> def application(environ, start_response): ...
+    >>> application = LimiterMiddleware(application, Limiter("20/minute, 200/hour"), exempt=["/health"])
+
     """
 
     def __init__(

@@ -2,18 +2,36 @@
 
 import doctest
 import importlib
+import re
+import tempfile
+from pathlib import Path
 
 import django_app
 import pytest
 
 MODULES = ["asgi", "django", "fastapi", "flask", "rest_framework", "wsgi"]
+# What settings name, and no code.
+OF_SETTINGS = {"KeytallyConfig"}
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_documentation_is_true_and_whole(name):
+def test_the_documentation_is_true_and_whole(name, monkeypatch, tmp_path):
     assert django_app.settings.configured
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     module = importlib.import_module(f"keytally.{name}")
     failed, _ = doctest.testmod(module)
     assert failed == 0
+    tests = doctest.DocTestFinder().find(module)
+    code = "".join(example.source for test in tests for example in test.examples)
     for public in module.__all__:
         assert getattr(module, public).__doc__, public
+        assert public in OF_SETTINGS or re.search(rf"\b{public}\b", code), f"{public} has no example"
+
+
+@pytest.mark.parametrize("page", ["README.md", "py/README.md"])
+def test_the_names_on_a_page_exist(page):
+    text = Path(__file__).parents[3].joinpath(page).read_text()
+    named = re.findall(rf"\bkeytally\.({'|'.join(MODULES)})\.(\w+)", text)
+    assert named
+    for module, name in named:
+        assert name in importlib.import_module(f"keytally.{module}").__all__
