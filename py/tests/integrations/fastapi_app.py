@@ -48,6 +48,10 @@ def make(gate, limiter, *, middleware=True, **options):
     async def limited():
         return {}
 
+    @app.get("/by-address", dependencies=[Depends(limit(limiter))])
+    async def by_address():
+        return {}
+
     app.include_router(router)
     if middleware:
         app.add_middleware(VerdictMiddleware)

@@ -10,10 +10,13 @@ import pytest
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.test import AsyncClient, Client, override_settings
-from rest_framework.test import APIClient
+from rest_framework.decorators import api_view, authentication_classes, throttle_classes
+from rest_framework.response import Response
+from rest_framework.test import APIClient, APIRequestFactory
 
 from keytally import Gate
 from keytally.django import LimiterMiddleware, check_settings
+from keytally.rest_framework import KeyAuthentication, LimiterThrottle
 
 
 @pytest.fixture
@@ -123,6 +126,24 @@ def test_functions_may_be_named(ask, configured, key):
     assert (status, contract.fields(headers)["x-keytally-shadow"]) == (200, "denied")
     assert "retry-after" not in contract.fields(headers)
     assert told == [("admitted", "/"), ("denied", "/")]
+
+
+def cors(get_response):
+    """Stand for middleware that lets browsers read responses."""
+
+    def middleware(request):
+        response = get_response(request)
+        response["Access-Control-Allow-Origin"] = "*"
+        return response
+
+    return middleware
+
+
+def test_refusals_pass_the_middleware_above(ask, configured, key):
+    configured(middleware=["test_django.cors", *django_app.MIDDLEWARE])
+    for presented, expected in [(None, 401), (key, 200), (key, 200), (key, 429)]:
+        status, headers, _ = ask("/", presented)
+        assert (status, contract.fields(headers)["access-control-allow-origin"]) == (expected, "*")
 
 
 LIMITER = {"POLICY": "2/31d", "CAPACITY": 100, "WORKERS": 1}
@@ -241,3 +262,53 @@ def test_rest_framework_throttles(rest, gate):
     contract.assert_admitted(*first[:2], remaining=1)
     contract.assert_admitted(*rest("/throttled", gate.issue(2), middleware=None)[:2], remaining=1)
     contract.assert_exceeded(*rest("/throttled", gate.issue(3), middleware=None))
+
+
+def answered_by(*, authentication=(), throttles=(), **fields):
+    """Return what a view with these classes answers to a request with these fields."""
+
+    @api_view()
+    @authentication_classes(authentication)
+    @throttle_classes(throttles)
+    def view(request):
+        return Response({"account": getattr(request.user, "account", None)})
+
+    response = view(APIRequestFactory().get("/", **fields))
+    return response.status_code, response.data.get("account")
+
+
+def test_a_key_may_be_one_way_among_others_and_cost_more(configured, gate, key):
+    class Optional(KeyAuthentication):
+        required = False
+        cost = 2
+
+    assert answered_by(authentication=[Optional]) == (200, None)
+    assert answered_by(authentication=[Optional], HTTP_X_API_KEY="nonsense") == (401, None)
+    assert answered_by(authentication=[Optional], HTTP_X_API_KEY=key.expose()) == (200, 42)
+    assert answered_by(authentication=[Optional], HTTP_X_API_KEY=key.expose()) == (429, None)
+
+
+def test_in_shadow_mode_who_would_be_refused_is_anonymous(configured, key):
+    configured(SHADOW=True, limiter={**LIMITER, "SHADOW": True})
+    for presented, account in [
+        ("nonsense", None),
+        (key.expose(), 42),
+        (key.expose(), 42),
+        (key.expose(), None),
+    ]:
+        fields = {"HTTP_X_API_KEY": presented}
+        found = answered_by(authentication=[KeyAuthentication], throttles=[LimiterThrottle], **fields)
+        assert found == (200, account)
+
+
+def test_a_throttle_counts_what_key_returns(configured):
+    class ByName(LimiterThrottle):
+        cost = 2
+
+        def key(self, request, view):
+            return request.headers.get("who")
+
+    configured(limiter=LIMITER)
+    statuses = [answered_by(throttles=[ByName], HTTP_WHO=who)[0] for who in ("a", "b", "a")]
+    assert statuses == [200, 200, 429]
+    assert [answered_by(throttles=[ByName])[0] for _ in range(3)] == [200, 200, 200]

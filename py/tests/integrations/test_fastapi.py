@@ -67,6 +67,15 @@ def test_a_limiter_counts_what_key_returns(client):
     contract.assert_exceeded(*ask(client, "/limited"))
 
 
+def test_a_limiter_counts_addresses(gate, limiter):
+    app = fastapi_app.make(gate, limiter)
+    first, second = (TestClient(app, client=(address, 40000)) for address in ("203.0.113.9", "203.0.113.10"))
+    for remaining in (1, 0):
+        contract.assert_admitted(*ask(first, "/by-address")[:2], remaining=remaining)
+    contract.assert_exceeded(*ask(first, "/by-address"))
+    contract.assert_admitted(*ask(second, "/by-address")[:2], remaining=1)
+
+
 def test_shadow_mode_refuses_nobody_and_tells(gate, limiter):
     told = []
     tell = lambda verdict, request: told.append((verdict.outcome, request.url.path))  # noqa: E731

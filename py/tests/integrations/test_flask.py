@@ -77,6 +77,15 @@ def test_a_limiter_counts_addresses(limiter):
     contract.assert_exceeded(*ask(app.test_client(), "/"))
 
 
+def test_refusals_pass_what_is_done_after_requests(gate, key):
+    """As CORS headers are set, by Flask-CORS and by hand."""
+    app = flask_app.make(gate)
+    app.after_request(lambda response: response.headers.set("Access-Control-Allow-Origin", "*") or response)
+    for presented, expected in [(None, 401), (key, 200), (key, 200), (key, 429)]:
+        status, headers, _ = ask(app.test_client(), "/", presented)
+        assert (status, contract.fields(headers)["access-control-allow-origin"]) == (expected, "*")
+
+
 def test_single_views_are_decorated(gate, key, limiter):
     app = Flask("tests")
 

@@ -114,6 +114,16 @@ def test_cost_shadow_and_headers(gate, key, limiter):
     assert (status, headers[1:]) == (200, [("X-RateLimit-Remaining", "7"), ("ratelimit", "none")])
 
 
+def test_each_verdict_is_told(gate, key, limiter):
+    told = []
+    tell = lambda verdict, environ: told.append((verdict.outcome, environ["PATH_INFO"]))  # noqa: E731
+    ask(GateMiddleware(hello, gate, on_verdict=tell), "/a", key.expose())
+    ask(GateMiddleware(never, gate, on_verdict=tell), "/b")
+    ask(LimiterMiddleware(hello, limiter, exempt=["/health"], on_verdict=tell), "/c")
+    ask(LimiterMiddleware(hello, limiter, exempt=["/health"], on_verdict=tell), "/health")
+    assert told == [("admitted", "/a"), ("missing_key", "/b"), ("admitted", "/c")]
+
+
 def test_head_has_no_body(gate):
     status, headers, body = ask(GateMiddleware(never, gate), REQUEST_METHOD="HEAD")
     assert (status, body) == (401, b"")
