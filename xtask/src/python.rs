@@ -1,5 +1,6 @@
 //! The Python module as its users have it: a wheel, installed into a virtual environment of its own.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,6 +12,9 @@ use crate::tools::{self, Found};
 
 /// Runs the examples of the documentation, in a Python that has nothing but the module.
 pub(crate) const SMOKE: [&str; 5] = ["-X", "dev", "-W", "error", "py/tests/smoke.py"];
+
+/// Runs tests, and leaves no cache behind.
+pub(crate) const PYTEST: [&str; 4] = ["pytest", "-q", "-p", "no:cacheprovider"];
 
 /// Where everything is built and installed.
 const FOLDER: &str = "target/python";
@@ -40,56 +44,88 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
     let python = found.first().map(|(_, python)| python).context("no Python")?;
     install(python)?;
     let programs = programs()?;
-    let module = |arguments: &[&str]| {
-        let mut command = Command::new(python);
-        command.current_dir("py").args(["-X", "dev", "-W", "error", "-m"]).args(arguments);
-        command.env("KEYTALLY_TEST_PROGRAMS", &programs);
-        command
-    };
-    command::run(module(&["ruff", "check"]))?;
-    command::run(module(&["ruff", "format", "--check"]))?;
+    command::run(strict(python, &["ruff", "check"]))?;
+    command::run(strict(python, &["ruff", "format", "--check"]))?;
     for check in [&["mypy"][..], &["mypy.stubtest", "keytally._native"]] {
         let mut command = Command::new(python);
         command.current_dir("py").arg("-m").args(check).env("MYPY_CACHE_DIR", "../target/python/mypy");
         command::run(command)?;
     }
-    let output = command::run(module(&["pytest", "-q", "-p", "no:cacheprovider"]))?;
-    let mut others = 0;
-    for interpreter in other_interpreters() {
-        let mut smoke = Command::new(&interpreter);
+    let mut done = pytest(python, &programs)?;
+    let (without_lock, others): (Vec<_>, Vec<_>) =
+        other_interpreters().into_iter().partition(|other| is_free_threaded(other));
+    for interpreter in &others {
+        let mut smoke = Command::new(interpreter);
         smoke.args(SMOKE).env("PYTHONPATH", unpacked(python)?);
         command::run(smoke).with_context(|| format!("the wheel fails in {}", interpreter.display()))?;
-        others += 1;
     }
-    let passed = passed(&output)?;
-    Ok(if others == 0 { passed } else { format!("{passed}, and the examples in {others} other Pythons") })
+    if !others.is_empty() {
+        done += &format!(", and the examples in {} other Pythons", others.len());
+    }
+    if let Some(interpreter) = without_lock.last() {
+        let passed = test_without_lock(python, interpreter, &programs)
+            .with_context(|| format!("the module fails in {}", interpreter.display()))?;
+        done += &format!(", and {passed} without the global lock");
+    }
+    Ok(done)
 }
 
-/// Builds the wheel and installs it; answers with its path.
-pub(crate) fn install(python: &Path) -> Result<PathBuf> {
-    let wheels = Path::new(FOLDER).join("wheels");
-    match fs::remove_dir_all(&wheels) {
+/// Every test in a Python that was built without the global lock, which needs a wheel of its own. Loading a module that
+/// isn't declared safe there is a warning, and so an error.
+fn test_without_lock(python: &Path, interpreter: &Path, programs: &Path) -> Result<String> {
+    let folder = Path::new(FOLDER).join("without-lock");
+    command::run({
+        let mut venv = Command::new(interpreter);
+        venv.args(["-m", "venv"]).arg(folder.join("venv"));
+        venv
+    })?;
+    let free = std::path::absolute(folder.join("venv/bin/python"))?;
+    let wheel = build(python, &folder.join("wheels"), &[OsStr::new("--interpreter"), free.as_os_str()])?;
+    let mut pip = tools::pip(&free);
+    pip.args(["--force-reinstall", "hypothesis", "pytest"]).arg(wheel);
+    command::run(pip)?;
+    pytest(&free, programs)
+}
+
+/// Every test of the module, without those of the integrations.
+fn pytest(python: &Path, programs: &Path) -> Result<String> {
+    let mut tests = strict(python, &PYTEST);
+    tests.env("KEYTALLY_TEST_PROGRAMS", programs);
+    passed(&command::run(tests)?)
+}
+
+/// A program of Python's in `py`, in development mode and with every warning an error.
+pub(crate) fn strict(python: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(python);
+    command.current_dir("py").args(["-X", "dev", "-W", "error", "-m"]).args(words);
+    command
+}
+
+/// Builds the wheel and installs it.
+pub(crate) fn install(python: &Path) -> Result<()> {
+    let wheel = build(python, &wheels(), &[])?;
+    let mut pip = tools::pip(python);
+    pip.args(["--force-reinstall", "--no-deps"]).arg(&wheel);
+    command::run(pip).map(drop)
+}
+
+/// Where the wheel for every Python goes.
+fn wheels() -> PathBuf {
+    Path::new(FOLDER).join("wheels")
+}
+
+/// Builds a wheel into a folder that has nothing else; answers with its path.
+fn build(python: &Path, folder: &Path, options: &[&OsStr]) -> Result<PathBuf> {
+    match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
     let mut build = Command::new(python);
-    build.args([
-        "-m",
-        "maturin",
-        "build",
-        "--release",
-        "--locked",
-        "--quiet",
-        "--manifest-path",
-        "py/Cargo.toml",
-    ]);
-    build.arg("--out").arg(&wheels).env("CARGO", cargo().get_program());
+    build.args(["-m", "maturin", "build", "--release", "--locked", "--quiet"]);
+    build.args(["--manifest-path", "py/Cargo.toml"]).args(options);
+    build.arg("--out").arg(folder).env("CARGO", cargo().get_program());
     command::run(build)?;
-    let wheel = only_file(&wheels)?;
-    let mut pip = tools::pip(python);
-    pip.args(["--force-reinstall", "--no-deps"]).arg(&wheel);
-    command::run(pip)?;
-    Ok(wheel)
+    only_file(folder)
 }
 
 fn only_file(folder: &Path) -> Result<PathBuf> {
@@ -136,21 +172,34 @@ fn programs() -> Result<PathBuf> {
 /// The wheel as a folder that any Python can import from.
 fn unpacked(python: &Path) -> Result<PathBuf> {
     let folder = std::path::absolute(Path::new(FOLDER).join("unpacked"))?;
-    let wheel = only_file(&Path::new(FOLDER).join("wheels"))?;
+    let wheel = only_file(&wheels())?;
     let mut pip = tools::pip(python);
     pip.args(["--upgrade", "--no-deps", "--target"]).arg(&folder).arg(wheel);
     command::run(pip)?;
     Ok(folder)
 }
 
-/// Every other Python that the wheel is for and that this machine has.
+/// Every other Python that the module is for and that this machine has: on the path, or kept by pyenv.
 fn other_interpreters() -> Vec<PathBuf> {
-    let works = |name: &String| {
-        let mut command = Command::new(name);
-        command.args(["-c", "import sys; sys.exit(sys.version_info < (3, 9))"]);
-        succeeds(command)
-    };
-    (9..30).map(|minor| format!("python3.{minor}")).filter(works).map(PathBuf::from).collect()
+    let names = (9..30).flat_map(|minor| [format!("python3.{minor}"), format!("python3.{minor}t")]);
+    let mut root = Command::new("pyenv");
+    root.arg("root");
+    let root = command::run(root).unwrap_or_default();
+    let kept = fs::read_dir(Path::new(root.trim()).join("versions")).into_iter().flatten().flatten();
+    let mut kept: Vec<PathBuf> = kept.map(|version| version.path().join("bin/python3")).collect();
+    kept.sort();
+    let all = names.map(PathBuf::from).chain(kept);
+    all.filter(|python| runs(python, "import sys; sys.exit(sys.version_info < (3, 9))")).collect()
+}
+
+fn is_free_threaded(python: &Path) -> bool {
+    runs(python, "import sys, sysconfig; sys.exit(not sysconfig.get_config_var('Py_GIL_DISABLED'))")
+}
+
+fn runs(python: &Path, script: &str) -> bool {
+    let mut command = Command::new(python);
+    command.args(["-c", script]);
+    succeeds(command)
 }
 
 /// `63 passed`, from pytest's last line.

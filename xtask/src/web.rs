@@ -1,7 +1,5 @@
 //! The Python module behind web frameworks: middleware, dependencies, extensions, each also under a real server.
 
-use std::process::Command;
-
 use anyhow::{Context as _, Result};
 
 use crate::command;
@@ -12,18 +10,7 @@ use crate::tools::Found;
 pub(crate) fn test(found: &[Found]) -> Result<String> {
     let python = found.first().map(|(_, python)| python).context("no Python")?;
     python::install(python)?;
-    let mut tests = Command::new(python);
-    tests.current_dir("py").args([
-        "-X",
-        "dev",
-        "-W",
-        "error",
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-    ]);
+    let mut tests = python::strict(python, &python::PYTEST);
     tests.arg("tests/integrations");
     python::passed(&command::run(tests)?)
 }
