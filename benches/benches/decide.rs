@@ -17,7 +17,7 @@ const CONTRACTS: [&str; 4] = [
     "1000/hour",
     "100/minute, 1000/hour",
     "100/minute, 1000/hour, 10000/day",
-    "100/minute, 300/10m, 1000/hour, 10000/day",
+    "30/minute, 100/10m, 300/hour, 1000/day",
 ];
 
 pub(crate) fn measure(bench: &mut Bench) {

@@ -366,21 +366,20 @@ impl<M: AsRef<[Line]>> Gate<M> {
             (previous.mac(text).tag(), previous_there)
         };
         let known = record.key_id == Some(key_id);
-        match Match::of(tag.ct_eq(&record.tag), previous_tag.ct_eq(&record.previous)) {
-            Match::Current if known && current_there => self.admissible(place, record, false, now),
-            Match::Previous if known && previous_there => self.admissible(place, record, true, now),
-            _ => {
+        // A choice, like the comparisons: a branch here would tell by its time whether the id exists.
+        let [current, previous] = [
+            tag.ct_eq(&record.tag) & Choice::from(u8::from(known & current_there)),
+            previous_tag.ct_eq(&record.previous) & Choice::from(u8::from(known & previous_there)),
+        ];
+        match Match::of(current, previous) {
+            Match::Current => self.admissible(place, record, false, now),
+            Match::Previous => self.admissible(place, record, true, now),
+            Match::None => {
                 // The wrong answer is given; what is left is to tell the logs why.
-                let reason = match key::validate(text) {
-                    Err(KeyError::Form) => Reason::Malformed,
-                    Err(KeyError::Checksum) => Reason::Checksum,
-                    Ok(_) if known && !current_there => Reason::PepperMissing,
-                    Ok(_) if known => Reason::WrongSecret,
-                    Ok(_) => Reason::Unknown,
-                };
-                match reason {
-                    Reason::Malformed | Reason::Checksum => self.verify_imported(text, reason, now),
-                    _ => Err(Refusal::of(reason)),
+                match key::validate(text) {
+                    Ok(_) => Err(Refusal::of(wrong(known, current_there))),
+                    Err(KeyError::Form) => self.verify_imported(text, Reason::Malformed, now),
+                    Err(KeyError::Checksum) => self.verify_imported(text, Reason::Checksum, now),
                 }
             }
         }
@@ -534,6 +533,14 @@ impl<M: AsRef<[Line]>> Gate<M> {
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
+}
+
+/// Why a key of our form isn't the one of its record. It is looked up, not branched to: whether the id exists must make no
+/// difference in time.
+fn wrong(known: bool, pepper_there: bool) -> Reason {
+    const REASONS: [Reason; 4] =
+        [Reason::Unknown, Reason::Unknown, Reason::PepperMissing, Reason::WrongSecret];
+    REASONS[2 * usize::from(known) + usize::from(pepper_there)]
 }
 
 fn holder(record: &Record) -> Option<Holder> {

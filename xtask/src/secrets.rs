@@ -1,5 +1,5 @@
-//! The suite `secrets`: no branch and no index of a key check depends on a secret, seen by valgrind, but for the one place
-//! where the answer of the comparison becomes a branch.
+//! The suite `secrets`: no branch and no index of a key check depends on a secret, or on whether a key id exists, seen by
+//! valgrind, but for the one place where the answer of the comparison becomes a branch, and the one where the reason is looked up.
 //!
 //! The program is `fuzz/secrets`, a workspace of its own, since it needs valgrind's headers to build.
 
@@ -13,8 +13,14 @@ use anyhow::{Context as _, Result, ensure};
 use crate::command::{self, cargo};
 use crate::tools::{self, Found};
 
-/// The file that may branch on the answer, and how its function there begins.
-const PLACE: (&str, &str) = ("core/src/gate.rs", "fn of(current: Choice, previous: Choice)");
+/// The file with the functions that may use what is kept from the others.
+const FILE: &str = "core/src/gate.rs";
+
+/// What the program marks undefined, by its argument: what that is, and the function that may use it, with how it begins.
+const RUNS: [(&str, &str, &str, &str); 2] = [
+    ("secrets", "a secret", "of", "fn of(current: Choice, previous: Choice)"),
+    ("ids", "whether a key id exists", "wrong", "fn wrong(known: bool, pepper_there: bool)"),
+];
 
 /// What memcheck says of a branch and of an index.
 const REPORTS: [&str; 2] =
@@ -31,19 +37,21 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     let control = reports(&watch(valgrind, &["control"])?);
     ensure!(!control.is_empty(), "valgrind doesn't see a comparison that ends at the first difference");
 
-    let lines = lines_of_place(&fs::read_to_string(PLACE.0)?)?;
-    let output = watch(valgrind, &[])?;
-    let (allowed, others): (Vec<_>, Vec<_>) =
-        reports(&output).into_iter().partition(|report| is_in_place(report, &lines));
-    ensure!(
-        others.is_empty(),
-        "a branch or an index depends on a secret outside of {}:{}-{}:\n{}",
-        PLACE.0,
-        lines.start(),
-        lines.end(),
-        others.iter().map(|report| report.join("\n")).collect::<Vec<_>>().join("\n\n")
-    );
-    ensure!(!allowed.is_empty(), "the secrets never reached the comparison:\n{output}");
+    let source = fs::read_to_string(FILE)?;
+    for (argument, what, name, begin) in RUNS {
+        let lines = lines_of(begin, &source)?;
+        let output = watch(valgrind, &[argument])?;
+        let (allowed, others): (Vec<_>, Vec<_>) =
+            reports(&output).into_iter().partition(|report| is_in(report, name, &lines));
+        ensure!(
+            others.is_empty(),
+            "a branch or an index depends on {what} outside of {FILE}:{}-{}:\n{}",
+            lines.start(),
+            lines.end(),
+            others.iter().map(|report| report.join("\n")).collect::<Vec<_>>().join("\n\n")
+        );
+        ensure!(!allowed.is_empty(), "it never reached `{name}`:\n{output}");
+    }
     Ok("no branch, no index".to_owned())
 }
 
@@ -72,21 +80,24 @@ fn reports(output: &str) -> Vec<Vec<String>> {
     reports
 }
 
-/// True when the innermost frame is a line of the place.
-fn is_in_place(report: &[String], lines: &RangeInclusive<usize>) -> bool {
+/// True when the innermost frame is a line of the function.
+fn is_in(report: &[String], name: &str, lines: &RangeInclusive<usize>) -> bool {
     let Some((_, at)) = report.first().and_then(|frame| frame.split_once(": ")) else { return false };
-    let line = at.strip_prefix("of (src/gate.rs:").and_then(|rest| rest.strip_suffix(')'));
+    let line = at.strip_prefix(name).and_then(|rest| rest.strip_prefix(" (src/gate.rs:")?.strip_suffix(')'));
     line.and_then(|line| line.parse().ok()).is_some_and(|line| lines.contains(&line))
 }
 
-/// The lines of the function that may branch.
-fn lines_of_place(source: &str) -> Result<RangeInclusive<usize>> {
-    let begins = |line: &str| line.contains(PLACE.1);
-    let start =
-        source.lines().position(begins).with_context(|| format!("{} has no `{}`", PLACE.0, PLACE.1))?;
-    let ends = |line: &str| line == "    }";
-    let length = source.lines().skip(start).position(ends).context("a function without an end")?;
-    Ok(start + 1..=start + 1 + length)
+/// The lines of the function that begins so.
+fn lines_of(begin: &str, source: &str) -> Result<RangeInclusive<usize>> {
+    let mut lines = source.lines();
+    let (start, first) = lines
+        .by_ref()
+        .enumerate()
+        .find(|(_, line)| line.contains(begin))
+        .with_context(|| format!("{FILE} has no `{begin}`"))?;
+    let end = format!("{}}}", first.split('f').next().unwrap_or_default());
+    let length = lines.position(|line| line == end).context("a function without an end")?;
+    Ok(start + 1..=start + 2 + length)
 }
 
 #[cfg(test)]
@@ -104,15 +115,17 @@ mod tests {
     fn reports_are_told_apart_by_their_innermost_frame() {
         let reports = reports(OUTPUT);
         assert_eq!(reports.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
-        assert!(is_in_place(&reports[0], &(527..=534)));
-        assert!(!is_in_place(&reports[0], &(530..=534)));
-        assert!(!is_in_place(&reports[1], &(1..=999)));
+        assert!(is_in(&reports[0], "of", &(527..=534)));
+        assert!(!is_in(&reports[0], "of", &(530..=534)));
+        assert!(!is_in(&reports[0], "wrong", &(527..=534)));
+        assert!(!is_in(&reports[1], "of", &(1..=999)));
     }
 
     #[test]
-    fn the_place_is_found_in_the_source() {
-        let source = format!("impl Match {{\n    {} -> Self {{\n        x\n    }}\n}}\n", PLACE.1);
-        assert_eq!(lines_of_place(&source).unwrap(), 2..=4);
-        assert!(lines_of_place("").is_err());
+    fn a_function_is_found_in_the_source() {
+        let source = "impl Match {\n    fn of() -> Self {\n        x\n    }\n}\nfn wrong() {\n    x\n}\n";
+        assert_eq!(lines_of("fn of()", source).unwrap(), 2..=4);
+        assert_eq!(lines_of("fn wrong()", source).unwrap(), 6..=8);
+        assert!(lines_of("fn of()", "").is_err());
     }
 }
