@@ -1,6 +1,9 @@
 //! The table of what CI checks before it runs the test suites.
 
-use anyhow::Result;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo};
 use crate::step::{Step, Work};
@@ -11,7 +14,7 @@ use crate::tools::{self, Found};
 pub(crate) const CHECKS: &[Step] = &[
     Step {
         name: "format",
-        about: "every file is formatted by rustfmt",
+        about: "every file of every workspace is formatted by rustfmt",
         needs: &[tools::rustfmt],
         full_when_named: false,
         work: Work::Call(format),
@@ -33,10 +36,33 @@ pub(crate) const CHECKS: &[Step] = &[
 ];
 
 fn format(_: &[Found]) -> Result<String> {
-    let mut fmt = cargo();
-    fmt.args(["fmt", "--all", "--check", "--", "--color=never"]);
-    command::run(fmt)?;
-    Ok("formatted".to_owned())
+    let workspaces = workspaces(Path::new("."))?;
+    ensure!(workspaces.len() > 1, "the firmware's workspace was not found");
+    for manifest in &workspaces {
+        let mut fmt = cargo();
+        fmt.arg("fmt").arg("--manifest-path").arg(manifest).args(["--all", "--check", "--", "--color=never"]);
+        command::run(fmt)?;
+    }
+    Ok(format!("{} workspaces are formatted", workspaces.len()))
+}
+
+/// The manifests of this workspace and of those below it, which `cargo fmt --all` of this one leaves out.
+fn workspaces(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let manifest = folder.join("Cargo.toml");
+    if fs::read_to_string(&manifest).is_ok_and(|manifest| manifest.lines().any(|line| line == "[workspace]"))
+    {
+        found.push(manifest);
+    }
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let built = name == "target" || name.as_encoded_bytes().starts_with(b".");
+        if entry.file_type()?.is_dir() && !built {
+            found.append(&mut workspaces(&entry.path())?);
+        }
+    }
+    Ok(found)
 }
 
 fn lints(_: &[Found]) -> Result<String> {
