@@ -338,7 +338,8 @@ fn locate(key: &[u8]) -> Option<KeyId> {
 
 /// The key id in a text as long as a key, at its place. This is all that a check reads of it: whether the rest is right,
 /// the HMAC tells.
-#[inline]
+#[cfg_attr(target_pointer_width = "64", inline)]
+#[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
     if key.len() > MAX_KEY_LEN {
         return None;

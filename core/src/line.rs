@@ -50,13 +50,15 @@ impl Line {
     }
 
     /// Loads the word at `index`, seeing all that was written before it.
-    #[inline]
+    #[cfg_attr(target_pointer_width = "64", inline)]
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     pub(crate) fn load(&self, index: usize) -> u64 {
         self.0[index].load(Ordering::Acquire)
     }
 
     /// Stores the word at `index`, after all that was written before it.
-    #[inline]
+    #[cfg_attr(target_pointer_width = "64", inline)]
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     pub(crate) fn store(&self, index: usize, value: u64) {
         self.0[index].store(value, Ordering::Release);
     }

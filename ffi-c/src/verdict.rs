@@ -145,7 +145,8 @@ pub struct kt_verdict {
 }
 
 /// Fills in the quotas as C has them.
-#[inline(always)]
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+#[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) fn fill_quotas(all: &mut [kt_quota; KT_MAX_QUOTAS], quotas: &Quotas) {
     *all = [kt_quota::default(); KT_MAX_QUOTAS];
     for (quota, state) in all.iter_mut().zip(quotas.iter()) {
@@ -161,7 +162,8 @@ pub(crate) fn fill_quotas(all: &mut [kt_quota; KT_MAX_QUOTAS], quotas: &Quotas) 
 impl Place<'_, kt_verdict> {
     /// Writes a verdict, field by field into its place: a copy of the whole would wait for all the stores before it, and
     /// that is most of what a call from C costs.
-    #[inline(always)]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     pub(crate) fn put_verdict(self, verdict: &Verdict) {
         let out = self.slot();
         out.outcome = Number(verdict.outcome() as u8);

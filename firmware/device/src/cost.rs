@@ -48,7 +48,10 @@ pub(crate) fn tell(gate: &[Line], limiter: &[Line]) {
 
 /// The one call for its stack, then as many again as are counted.
 fn cost<T>(what: &str, mut call: impl FnMut() -> T) {
-    let mut once = || drop(black_box(call()));
+    let mut once = || {
+        drop(black_box(call()));
+        stack::pointer()
+    };
     let stack = stack::used(&mut once);
     let begin = board::ticks();
     for _ in 0..ROUNDS {
