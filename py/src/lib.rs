@@ -9,7 +9,11 @@
 //!
 //! Python's documentation of every name is the `///` above it here.
 #![forbid(unsafe_code)]
-#![allow(rustdoc::broken_intra_doc_links, reason = "the examples are Python, where brackets are lists")]
+#![allow(
+    rustdoc::broken_intra_doc_links,
+    rustdoc::invalid_html_tags,
+    reason = "the examples are Python, where brackets are lists, and what Python shows is in angle brackets"
+)]
 
 extern crate alloc;
 
