@@ -123,7 +123,7 @@ enum Task {
     Mutants {
         /// Only these files of `core/src`.
         files: Vec<String>,
-        /// How many changes are tried side by side.
+        /// How many files are tried side by side, each in a copy of the workspace.
         #[arg(long, default_value_t = 1)]
         jobs: u32,
     },

@@ -5,8 +5,10 @@
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -15,12 +17,19 @@ use crate::tools;
 
 const PAGE: &str = "docs/MUTANTS.md";
 const FOLDER: &str = "target/mutants";
-const BUILD: &str = "target/mutants-build";
 
 /// The tests that judge a change, the quickest first. Each step has only what the ones before it let through.
-const STEPS: &[Step] = &[
-    Step { tests: "the tests inside core", arguments: &["--cargo-arg=--lib", "--test-package=keytally"] },
-    Step { tests: "core's test files", arguments: &["--cargo-arg=--test=*", "--test-package=keytally"] },
+const STEPS: [Step; 3] = [
+    Step {
+        tests: "the tests inside core",
+        arguments: &["--cargo-arg=--lib", "--test-package=keytally"],
+        timeout_s: 30,
+    },
+    Step {
+        tests: "core's test files",
+        arguments: &["--cargo-arg=--test=*", "--test-package=keytally"],
+        timeout_s: 60,
+    },
     Step {
         tests: "the vectors, the properties, a part of every state, and the inputs of the fuzzers",
         arguments: &[
@@ -28,12 +37,15 @@ const STEPS: &[Step] = &[
             "--test-package=keytally-vectors",
             "--test-package=keytally-fuzz-targets",
         ],
+        timeout_s: 240,
     },
 ];
 
 struct Step {
     tests: &'static str,
     arguments: &'static [&'static str],
+    /// What takes so long never ends: on a busy machine the tests of a step take a fifth of it.
+    timeout_s: u32,
 }
 
 /// Why no test can notice some changes, and the changes: the file, the function, and its line as it would be, or what
@@ -205,50 +217,151 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     ),
 ];
 
-/// Tries every change of core, or of those of its files that are named. Its own report is in `target/mutants/mutants.out`. What
-/// a file came to is written down unless it has a fault.
+/// Tries every change of core, or of those of its files that are named, so many files side by side. What a file came to is
+/// written down at once, unless it has a fault.
 pub(crate) fn run(files: &[String], jobs: u32) -> Result<()> {
     let (_, cargo_mutants) = tools::cargo_mutants()?;
-    match fs::remove_dir_all(FOLDER) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error).context(FOLDER),
-        _ => {}
-    }
-    let mut results = Results::default();
-    for (number, step) in STEPS.iter().enumerate() {
-        println!("{} of {}: {}", number + 1, STEPS.len(), step.tests);
-        let mut mutants = Command::new(&cargo_mutants);
-        if jobs == 1 {
-            // What the dependencies were built to is kept: otherwise each step and each run begins with that.
-            mutants.env("CARGO_TARGET_DIR", std::path::absolute(BUILD)?);
+    let queue = Mutex::new(queue(&cargo_mutants, files)?.into_iter());
+    let faults = Mutex::new(Vec::new());
+    let page = Mutex::new(());
+    let work = |number| -> Result<()> {
+        let mut place = Place::new(&cargo_mutants, number)?;
+        loop {
+            let next = locked(&queue).next();
+            let Some(file) = next else { return Ok(()) };
+            let results = place.try_all(&file)?;
+            let found = results.faults();
+            let _guard = locked(&page);
+            println!("{file}: {}", results.sentence(&found));
+            if found.is_empty() {
+                write_page(results)?;
+            } else {
+                locked(&faults).extend(found);
+            }
         }
-        mutants.args(["mutants", "--package=keytally", "--colors=never", "--output", FOLDER]);
-        mutants.args(["--jobs", &jobs.to_string()]).args(step.arguments);
-        mutants.args(files.iter().map(|file| format!("--file=core/src/{file}")));
-        if number > 0 {
-            mutants.arg("--iterate");
-        }
-        // 2: some were missed; 3: some never ended.
-        let status = mutants.status()?;
-        ensure!(
-            matches!(status.code(), Some(0 | 2 | 3)),
-            "cargo-mutants ended with {status}: {FOLDER}/mutants.out tells why"
-        );
-        if !results.add(&Path::new(FOLDER).join("mutants.out"))? {
-            break;
-        }
-    }
-    let faults = results.faults();
-    let figures = results.figures(&faults, figures_of(&fs::read_to_string(PAGE).unwrap_or_default()));
-    fs::write(PAGE, page(&figures))?;
-    println!("wrote {PAGE}");
-    let faults: Vec<&str> = faults.iter().map(|(_, fault)| fault.as_str()).collect();
+    };
+    thread::scope(|scope| {
+        let work = &work;
+        let workers: Vec<_> = (0..jobs).map(|number| scope.spawn(move || work(number))).collect();
+        workers.into_iter().try_for_each(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(_) => bail!("a worker panicked"),
+        })
+    })?;
+    let faults = locked(&faults);
     ensure!(
         faults.is_empty(),
         "write the test that is missing, or mend the list in xtask/src/mutants.rs:\n{}",
         faults.join("\n")
     );
-    println!("every change is noticed or listed");
+    println!("every change is noticed or listed: {PAGE}");
     Ok(())
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The files to try, those with the fewest changes first.
+fn queue(cargo_mutants: &Path, files: &[String]) -> Result<Vec<String>> {
+    let mut list = Command::new(cargo_mutants);
+    list.args(["mutants", "--package=keytally", "--list", "--json"]);
+    list.args(files.iter().map(|file| format!("--file=core/src/{file}")));
+    let output = list.stderr(Stdio::inherit()).output()?;
+    ensure!(output.status.success(), "cargo-mutants ended with {}", output.status);
+    let mut changes = HashMap::<String, u32>::new();
+    let list: Value = serde_json::from_slice(&output.stdout)?;
+    for mutant in list.as_array().context("a list that is none")? {
+        *changes
+            .entry(mutant["file"].as_str().context("a change without a file")?.to_owned())
+            .or_default() += 1;
+    }
+    let mut queue: Vec<_> = changes.into_iter().collect();
+    queue.sort_by(|(one, of_one), (two, of_two)| (of_one, one).cmp(&(of_two, two)));
+    Ok(queue.into_iter().map(|(file, _)| file).collect())
+}
+
+/// A copy of the workspace that is changed in place, and built without beginning anew for each file.
+struct Place<'c> {
+    cargo_mutants: &'c Path,
+    tree: PathBuf,
+    build: PathBuf,
+    report: PathBuf,
+    /// Of each step, whether its tests were seen to pass on what nobody changed.
+    passed: [bool; STEPS.len()],
+}
+
+impl<'c> Place<'c> {
+    fn new(cargo_mutants: &'c Path, number: u32) -> Result<Self> {
+        let folder = |name: &str| std::path::absolute(format!("{FOLDER}/{name}-{number}"));
+        let place = Self {
+            cargo_mutants,
+            tree: folder("tree")?,
+            build: folder("build")?,
+            report: folder("report")?,
+            passed: [false; STEPS.len()],
+        };
+        remove(&place.tree)?;
+        let files = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
+        let files = Command::new("git").args(files).output()?;
+        ensure!(files.status.success(), "git ls-files ended with {}", files.status);
+        for file in core::str::from_utf8(&files.stdout)?.split_terminator('\0') {
+            let copy = place.tree.join(file);
+            fs::create_dir_all(copy.parent().context("a file without a folder")?)?;
+            // A file that was removed and not yet from git is none.
+            if Path::new(file).is_file() {
+                fs::copy(file, copy).with_context(|| file.to_owned())?;
+            }
+        }
+        Ok(place)
+    }
+
+    /// Every change of a file, in steps.
+    fn try_all(&mut self, file: &str) -> Result<Results> {
+        remove(&self.report)?;
+        fs::create_dir_all(&self.report)?;
+        let mut results = Results::default();
+        for (number, (step, passed)) in STEPS.iter().zip(&mut self.passed).enumerate() {
+            let mut mutants = Command::new(self.cargo_mutants);
+            mutants.arg("mutants").arg("--dir").arg(&self.tree).args(["--in-place", "--package=keytally"]);
+            mutants.arg("--output").arg(&self.report).env("CARGO_TARGET_DIR", &self.build);
+            mutants.arg(format!("--file={file}")).args(["--timeout", &step.timeout_s.to_string()]);
+            mutants.args(step.arguments);
+            if *passed {
+                mutants.arg("--baseline=skip");
+            }
+            if number > 0 {
+                mutants.arg("--iterate");
+            }
+            // 2: some were missed; 3: some never ended.
+            let status = mutants.stdout(Stdio::null()).status()?;
+            let report = self.report.join("mutants.out");
+            ensure!(
+                matches!(status.code(), Some(0 | 2 | 3)),
+                "{file}: cargo-mutants ended with {status}: {} tells why",
+                report.display()
+            );
+            *passed = true;
+            if !results.add(&report)? {
+                break;
+            }
+        }
+        Ok(results)
+    }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(folder.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn write_page(results: Results) -> Result<()> {
+    let figures = results.figures(figures_of(&fs::read_to_string(PAGE).unwrap_or_default()));
+    Ok(fs::write(PAGE, page(&figures))?)
 }
 
 /// What became of each change, by its file and by what it is.
@@ -306,36 +419,33 @@ impl Results {
         Ok(!self.missed.is_empty())
     }
 
-    /// What is missed and not listed, and what is listed and not missed, each with its file.
-    fn faults(&self) -> Vec<(String, String)> {
+    /// What is missed and not listed, and what is listed and not missed.
+    fn faults(&self) -> Vec<String> {
         let listed: Vec<(&str, &str)> = LISTED.iter().flat_map(|(_, changes)| *changes).copied().collect();
         let is =
             |missed: &Missed, change: &(&str, &str)| (missed.file.as_str(), missed.what.as_str()) == *change;
         let unlisted = self.missed.iter().filter(|missed| !listed.iter().any(|change| is(missed, change)));
-        let unlisted = unlisted.map(|missed| {
-            (missed.file.clone(), format!("no test notices {}\n    {}", missed.name, missed.what))
-        });
+        let unlisted = unlisted.map(|missed| format!("no test notices {}\n    {}", missed.name, missed.what));
         let tried = listed.iter().filter(|(file, _)| self.files.contains_key(*file));
         let stale = tried.filter(|change| !self.missed.iter().any(|missed| is(missed, change)));
-        let stale = stale.map(|(file, what)| {
-            ((*file).to_owned(), format!("listed, and noticed now or gone: {file}\n    {what}"))
-        });
-        let mut faults: Vec<_> = unlisted.chain(stale).collect();
+        let stale = stale.map(|(file, what)| format!("listed, and noticed now or gone: {file}\n    {what}"));
+        let mut faults: Vec<String> = unlisted.chain(stale).collect();
         faults.sort();
         faults
     }
 
-    /// The figures of the files that were tried and have no fault, and of the others as they were.
-    fn figures(
-        mut self,
-        faults: &[(String, String)],
-        before: HashMap<String, Figures>,
-    ) -> HashMap<String, Figures> {
+    /// The figures of the files that were tried, and of the others as they were.
+    fn figures(mut self, before: HashMap<String, Figures>) -> HashMap<String, Figures> {
         for missed in self.missed {
             self.files.entry(missed.file).or_default().listed += 1;
         }
-        self.files.retain(|file, _| !faults.iter().any(|(faulty, _)| faulty == file));
         before.into_iter().chain(self.files).collect()
+    }
+
+    /// What became of them, for who waits.
+    fn sentence(&self, faults: &[String]) -> String {
+        let noticed: u32 = self.files.values().map(|figures| figures.noticed + figures.endless).sum();
+        format!("{noticed} noticed, {} not, {} faults", self.missed.len(), faults.len())
     }
 }
 
