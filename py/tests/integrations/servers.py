@@ -16,11 +16,14 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 WORKERS = 4
-START_S = 60
+# On a machine that has much else to do, too.
+START_S = 180
 STOP_S = 5
 CONNECTIONS = 100
 
 UVICORN = ["uvicorn", "--factory", "--workers", "{workers}", "--host", "127.0.0.1", "--port", "{port}"]
+# Else it ends workers that take more than five seconds to begin, and begins anew with others.
+UVICORN += ["--timeout-worker-healthcheck", str(START_S)]
 GUNICORN = ["gunicorn", "--workers", "{workers}", "--bind", "127.0.0.1:{port}", "--no-control-socket"]
 HYPERCORN = ["hypercorn", "--workers", "{workers}", "--bind", "127.0.0.1:{port}"]
 UVICORN_WORKERS = [*GUNICORN, "--worker-class", "uvicorn_worker.UvicornWorker"]
