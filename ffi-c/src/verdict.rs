@@ -148,14 +148,18 @@ pub struct kt_verdict {
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) fn fill_quotas(all: &mut [kt_quota; KT_MAX_QUOTAS], quotas: &Quotas) {
-    *all = [kt_quota::default(); KT_MAX_QUOTAS];
-    for (quota, state) in all.iter_mut().zip(quotas.iter()) {
-        quota.limit = state.limit;
-        quota.remaining = state.remaining;
-        quota.window_s = state.window.seconds();
-        quota.lacking = state.lacking.into();
-        quota.lasting = state.lasting.into();
-        quota.reset_unix_s = state.reset_unix_s;
+    for (place, quota) in all.iter_mut().enumerate() {
+        *quota = match quotas.get(place) {
+            Some(state) => kt_quota {
+                limit: state.limit,
+                remaining: state.remaining,
+                window_s: state.window.seconds(),
+                lacking: state.lacking.into(),
+                lasting: state.lasting.into(),
+                reset_unix_s: state.reset_unix_s,
+            },
+            None => kt_quota::default(),
+        };
     }
 }
 
