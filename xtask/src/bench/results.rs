@@ -116,6 +116,12 @@ impl Table {
         let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
         Ok(median(&row.iter().zip(other).map(|(row, other)| row / other).collect::<Vec<_>>()))
     }
+
+    /// How much more a contender takes than another, in the same way.
+    pub(crate) fn difference(&self, row: &str, other: &str, column: &str) -> Result<f64> {
+        let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
+        Ok(median(&row.iter().zip(other).map(|(row, other)| row - other).collect::<Vec<_>>()))
+    }
 }
 
 /// The one in the middle; of two, the middle between them.

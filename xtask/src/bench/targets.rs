@@ -41,6 +41,11 @@ const GOVERNORS: &str = "two governors";
 const FLOOR: &str = "a bare compare-exchange loop on the word that SipHash finds";
 const BARE: &str = "a bare loop of load and compare-exchange";
 const LOAD: &str = "a dependent load of a line of as many";
+const FROM_C: &str = "C, by the shared library";
+const WHOLE: &str = "Rust, every window worked out";
+const LIMIT_REQ: &str = "limit_req";
+const GIF: &str = "empty_gif";
+const PROXIED: &str = "a proxied answer";
 const ONE: &str = "1";
 const THOUSAND: &str = "1,000";
 const MILLION: &str = "1,000,000";
@@ -306,6 +311,71 @@ const TARGETS: &[Target] = &[
         wanted: "at most 15 ms",
         find: |results| {
             Ok(Finding::at_most(15.0, results.table("python/import")?.figure(OURS, "ms")?, " ms"))
+        },
+        bound: None,
+    },
+    Target {
+        what: "a call from C, of a limiter and of a gate",
+        wanted: "at most 5 ns more than from Rust, with the same worked out",
+        find: |results| {
+            let table = results.table("ffi/calls")?;
+            let more = |column| {
+                Ok::<_, anyhow::Error>(Finding::at_most(5.0, table.difference(FROM_C, WHOLE, column)?, " ns"))
+            };
+            Ok(more("limiter")?.and(more("gate")?))
+        },
+        bound: None,
+    },
+    Target {
+        what: "nginx: a zone of `keytally_limit`, `empty_gif` and a proxied answer",
+        wanted: "no more of a processor for each request than `limit_req`",
+        find: |results| {
+            let table = results.table("nginx/cpu")?;
+            let times = |page| {
+                let ratio = table.ratio("keytally_limit", LIMIT_REQ, page)?;
+                Ok::<_, anyhow::Error>(Finding::at_most(1.0, ratio, " times"))
+            };
+            Ok(times(GIF)?.and(times(PROXIED)?))
+        },
+        bound: Some(|results| {
+            let more = |page| results.table("nginx/cpu")?.difference("keytally_limit", LIMIT_REQ, page);
+            let headers = results.table("decide/headers")?.figure("Verdict::write_headers", ONE)?;
+            Ok(format!(
+                "It takes {} and {} µs more. Each answer gets five header fields, and `limit_req` sets none: to write them takes {} \
+                 ns, and nginx then has to list and to send them.",
+                number(more(GIF)?),
+                number(more(PROXIED)?),
+                number(headers)
+            ))
+        }),
+    },
+    Target {
+        what: "nginx: a key check",
+        wanted: "at most 0.3 µs of a processor more than `limit_req`",
+        find: |results| {
+            let table = results.table("nginx/cpu")?;
+            let more = |page| {
+                Ok::<_, anyhow::Error>(Finding::at_most(
+                    0.3,
+                    table.difference("keytally", LIMIT_REQ, page)?,
+                    " µs",
+                ))
+            };
+            Ok(more(GIF)?.and(more(PROXIED)?))
+        },
+        bound: None,
+    },
+    Target {
+        what: "nginx: requests a second with a zone, and with a key check",
+        wanted: "at least 0.97 of those of nginx alone",
+        find: |results| {
+            let table = results.table("nginx/rate")?;
+            let part = |contender, page| {
+                let ratio = table.ratio(contender, "nginx alone", page)?;
+                Ok::<_, anyhow::Error>(Finding::at_least(0.97, ratio, ""))
+            };
+            let limits = part("keytally_limit", GIF)?.and(part("keytally_limit", PROXIED)?);
+            Ok(limits.and(part("keytally", GIF)?).and(part("keytally", PROXIED)?))
         },
         bound: None,
     },
