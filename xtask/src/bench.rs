@@ -119,11 +119,14 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
         println!("{}", pages::group(&group));
         measured.push(group);
     }
+    if !groups.is_empty() && !keep {
+        return Ok(());
+    }
     let (machine, compiler) = (machine()?, tools::compiler()?);
     let (date, commit) = (output("date", &["-u", "+%F"])?, commit()?);
     let results = if groups.is_empty() {
         Results { machine, load, compiler, date, commit, rounds, turn_ms: turn, groups: measured }
-    } else if *keep {
+    } else {
         let mut results = Results::load(Path::new("."))?;
         ensure!(
             (&results.machine, &results.compiler) == (&machine, &compiler),
@@ -136,8 +139,6 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
             results.put(Group { apart, ..group });
         }
         results
-    } else {
-        return Ok(());
     };
     results.save()?;
     pages::write(&results)

@@ -301,7 +301,7 @@ impl<'c> Place<'c> {
             report: folder("report")?,
             passed: [false; STEPS.len()],
         };
-        remove(&place.tree)?;
+        tools::remove_folder(&place.tree)?;
         let files = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
         let files = Command::new("git").args(files).output()?;
         ensure!(files.status.success(), "git ls-files ended with {}", files.status);
@@ -318,7 +318,7 @@ impl<'c> Place<'c> {
 
     /// Every change of a file, in steps.
     fn try_all(&mut self, file: &str) -> Result<Results> {
-        remove(&self.report)?;
+        tools::remove_folder(&self.report)?;
         fs::create_dir_all(&self.report)?;
         let mut results = Results::default();
         for (number, (step, passed)) in STEPS.iter().zip(&mut self.passed).enumerate() {
@@ -347,15 +347,6 @@ impl<'c> Place<'c> {
             }
         }
         Ok(results)
-    }
-}
-
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context(folder.display().to_string())
-        }
-        _ => Ok(()),
     }
 }
 

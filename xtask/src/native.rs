@@ -167,9 +167,7 @@ impl Prefix {
 
     fn at(name: &str) -> Result<Self> {
         let folder = std::path::absolute(Path::new("target/native").join(name))?;
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
-        }
+        tools::remove_folder(&folder)?;
         let prefix = folder.join("prefix");
         install::run(&install::Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }, |_| ())?;
         Ok(Self { folder, prefix })

@@ -1,7 +1,6 @@
 //! The nginx module as an administrator builds it: against nginx's headers and the installed library, into `target/native/nginx`;
 //! tested and measured from there.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,9 +52,7 @@ fn python(script: &str) -> Result<Command> {
 /// Builds the module by the commands of its README.
 fn build(folder: &Path, prefix: &Path) -> Result<PathBuf> {
     let sources = folder.join("src");
-    if sources.exists() {
-        fs::remove_dir_all(&sources).with_context(|| format!("cannot empty {}", sources.display()))?;
-    }
+    tools::remove_folder(&sources)?;
     let mut copy = Command::new("cp");
     copy.arg("-rL").arg(SOURCES).arg(&sources);
     command::run(copy)?;

@@ -116,10 +116,7 @@ fn wheels() -> PathBuf {
 
 /// Builds a wheel into a folder that has nothing else; answers with its path.
 fn build(python: &Path, folder: &Path, options: &[&OsStr]) -> Result<PathBuf> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
+    tools::remove_folder(folder)?;
     let mut build = Command::new(python);
     build.args(["-m", "maturin", "build", "--release", "--locked", "--quiet"]);
     build.args(["--manifest-path", "py/Cargo.toml"]).args(options);

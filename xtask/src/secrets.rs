@@ -95,7 +95,8 @@ fn lines_of(begin: &str, source: &str) -> Result<RangeInclusive<usize>> {
         .enumerate()
         .find(|(_, line)| line.contains(begin))
         .with_context(|| format!("{FILE} has no `{begin}`"))?;
-    let end = format!("{}}}", first.split('f').next().unwrap_or_default());
+    let indentation = &first[..first.len() - first.trim_start().len()];
+    let end = format!("{indentation}}}");
     let length = lines.position(|line| line == end).context("a function without an end")?;
     Ok(start + 1..=start + 2 + length)
 }

@@ -130,6 +130,16 @@ pub(crate) fn c_toolchain() -> Result<Found> {
     Ok(("KEYTALLY_TEST_CC", on_path("gcc").context("gcc was installed, but is not on PATH")?))
 }
 
+/// Removes a folder with all that is in it, if it is there.
+pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// nginx with its headers, and wrk, which loads it, in `KEYTALLY_TEST_NGINX`.
 pub(crate) fn nginx() -> Result<Found> {
     for (there, package) in [
@@ -246,12 +256,7 @@ pub(crate) fn virtual_environment_of(folder: &Path, packages: &[&str]) -> Result
     }
 
     let system = system_python()?;
-    match fs::remove_dir_all(&folder) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("cannot remove {}", folder.display()));
-        }
-        _ => {}
-    }
+    remove_folder(&folder)?;
     let mut venv = Command::new(system);
     venv.args(["-m", "venv"]).arg(&folder);
     command::run(venv).context("the virtual environment of the tests cannot be made")?;

@@ -33,9 +33,7 @@ const KINDS: [Kind; 2] = [
 pub(crate) fn run() -> Result<()> {
     let python = tools::virtual_environment_of(Path::new("target/python/wheel"), &["maturin", "ziglang"])?;
     let folder = std::path::absolute(FOLDER)?;
-    if folder.exists() {
-        fs::remove_dir_all(&folder)?;
-    }
+    tools::remove_folder(&folder)?;
     let maturin = |arguments: &[&str]| {
         let mut maturin = Command::new(&python);
         maturin.args(["-m", "maturin"]).args(arguments).args(["--manifest-path", "py/Cargo.toml", "--out"]);
@@ -69,9 +67,7 @@ pub(crate) fn run() -> Result<()> {
 /// Installs it where nothing else is, and runs the examples of its documentation.
 fn check(package: &Path) -> Result<()> {
     let folder = Path::new("target/python/fresh");
-    if folder.exists() {
-        fs::remove_dir_all(folder)?;
-    }
+    tools::remove_folder(folder)?;
     let python = tools::virtual_environment_of(folder, &[])?;
     let mut pip = tools::pip(&python);
     pip.arg(package).env("CARGO_TARGET_DIR", std::path::absolute("target/python/sdist")?);

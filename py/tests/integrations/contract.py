@@ -28,6 +28,24 @@ def assert_admitted(status, headers, *, remaining):
     assert found["x-ratelimit-remaining"] == str(remaining)
 
 
+def presenting(text):
+    """Return the header fields of a request that presents a text as its key, if any."""
+    return {} if text is None else {"X-API-Key": text}
+
+
+def assert_each_outcome(ask, gate, key, body):
+    """Spend a key of two requests, then revoke it. `ask` sends what is given as X-API-Key, if anything."""
+    assert_missing(*ask(None))
+    assert_invalid(*ask("nonsense"))
+    for remaining in (1, 0):
+        status, headers, found = ask(key.expose())
+        assert_admitted(status, headers, remaining=remaining)
+        assert body in found
+    assert_exceeded(*ask(key.expose()))
+    gate.revoke(key.key_id)
+    assert_invalid(*ask(key.expose()))
+
+
 def assert_missing(status, headers, body):
     assert_unauthorized(status, headers, body, MISSING)
 

@@ -32,6 +32,12 @@ impl Finding {
     fn and(self, other: Self) -> Self {
         Self { measured: format!("{}; {}", self.measured, other.measured), held: self.held && other.held }
     }
+
+    /// The findings of two columns as one.
+    fn of_both<'c>(columns: [&'c str; 2], of: impl Fn(&'c str) -> Result<Self>) -> Result<Self> {
+        let [one, other] = columns;
+        Ok(of(one)?.and(of(other)?))
+    }
 }
 
 const OURS: &str = "keytally";
@@ -44,8 +50,8 @@ const LOAD: &str = "a dependent load of a line of as many";
 const FROM_C: &str = "C, by the shared library";
 const WHOLE: &str = "Rust, every window worked out";
 const LIMIT_REQ: &str = "limit_req";
-const GIF: &str = "empty_gif";
-const PROXIED: &str = "a proxied answer";
+const PAGES: [&str; 2] = ["empty_gif", "a proxied answer"];
+const KEYS: [&str; 2] = ["1 key", "10,000 keys"];
 const ONE: &str = "1";
 const THOUSAND: &str = "1,000";
 const MILLION: &str = "1,000,000";
@@ -261,8 +267,7 @@ const TARGETS: &[Target] = &[
         wanted: "at most 0.5 µs",
         find: |results| {
             let table = results.table("python/keys")?;
-            let one = Finding::at_most(0.5, table.figure(OURS, "1 key")?, " µs");
-            Ok(one.and(Finding::at_most(0.5, table.figure(OURS, "10,000 keys")?, " µs")))
+            Finding::of_both(KEYS, |keys| Ok(Finding::at_most(0.5, table.figure(OURS, keys)?, " µs")))
         },
         bound: None,
     },
@@ -272,8 +277,8 @@ const TARGETS: &[Target] = &[
         find: |results| {
             let table = results.table("python/keys")?;
             let by_hand = "hmac.new, compare_digest, limits: two hits and their window stats";
-            let one = Finding::at_least(25.0, table.ratio(by_hand, OURS, "1 key")?, " times");
-            Ok(one.and(Finding::at_least(25.0, table.ratio(by_hand, OURS, "10,000 keys")?, " times")))
+            let times = |keys| table.ratio(by_hand, OURS, keys);
+            Finding::of_both(KEYS, |keys| Ok(Finding::at_least(25.0, times(keys)?, " times")))
         },
         bound: None,
     },
@@ -282,8 +287,8 @@ const TARGETS: &[Target] = &[
         wanted: "at most 0.35 µs",
         find: |results| {
             let table = results.table("python/subjects")?;
-            let one = Finding::at_most(0.35, table.figure(OURS, "1 address")?, " µs");
-            Ok(one.and(Finding::at_most(0.35, table.figure(OURS, "10,000 addresses")?, " µs")))
+            let addresses = ["1 address", "10,000 addresses"];
+            Finding::of_both(addresses, |of| Ok(Finding::at_most(0.35, table.figure(OURS, of)?, " µs")))
         },
         bound: None,
     },
@@ -319,10 +324,8 @@ const TARGETS: &[Target] = &[
         wanted: "at most 5 ns more than from Rust, with the same worked out",
         find: |results| {
             let table = results.table("ffi/calls")?;
-            let more = |column| {
-                Ok::<_, anyhow::Error>(Finding::at_most(5.0, table.difference(FROM_C, WHOLE, column)?, " ns"))
-            };
-            Ok(more("limiter")?.and(more("gate")?))
+            let more = |what| table.difference(FROM_C, WHOLE, what);
+            Finding::of_both(["limiter", "gate"], |what| Ok(Finding::at_most(5.0, more(what)?, " ns")))
         },
         bound: None,
     },
@@ -331,20 +334,18 @@ const TARGETS: &[Target] = &[
         wanted: "no more of a processor for each request than `limit_req`",
         find: |results| {
             let table = results.table("nginx/cpu")?;
-            let times = |page| {
-                let ratio = table.ratio("keytally_limit", LIMIT_REQ, page)?;
-                Ok::<_, anyhow::Error>(Finding::at_most(1.0, ratio, " times"))
-            };
-            Ok(times(GIF)?.and(times(PROXIED)?))
+            let times = |page| table.ratio("keytally_limit", LIMIT_REQ, page);
+            Finding::of_both(PAGES, |page| Ok(Finding::at_most(1.0, times(page)?, " times")))
         },
         bound: Some(|results| {
-            let more = |page| results.table("nginx/cpu")?.difference("keytally_limit", LIMIT_REQ, page);
+            let [gif, proxied] =
+                PAGES.map(|page| results.table("nginx/cpu")?.difference("keytally_limit", LIMIT_REQ, page));
             let headers = results.table("decide/headers")?.figure("Verdict::write_headers", ONE)?;
             Ok(format!(
                 "It takes {} and {} µs more. Each answer gets five header fields, and `limit_req` sets none: to write them takes {} \
                  ns, and nginx then has to list and to send them.",
-                number(more(GIF)?),
-                number(more(PROXIED)?),
+                number(gif?),
+                number(proxied?),
                 number(headers)
             ))
         }),
@@ -354,14 +355,8 @@ const TARGETS: &[Target] = &[
         wanted: "at most 0.3 µs of a processor more than `limit_req`",
         find: |results| {
             let table = results.table("nginx/cpu")?;
-            let more = |page| {
-                Ok::<_, anyhow::Error>(Finding::at_most(
-                    0.3,
-                    table.difference("keytally", LIMIT_REQ, page)?,
-                    " µs",
-                ))
-            };
-            Ok(more(GIF)?.and(more(PROXIED)?))
+            let more = |page| table.difference("keytally", LIMIT_REQ, page);
+            Finding::of_both(PAGES, |page| Ok(Finding::at_most(0.3, more(page)?, " µs")))
         },
         bound: None,
     },
@@ -370,12 +365,10 @@ const TARGETS: &[Target] = &[
         wanted: "at least 0.97 of those of nginx alone",
         find: |results| {
             let table = results.table("nginx/rate")?;
-            let part = |contender, page| {
-                let ratio = table.ratio(contender, "nginx alone", page)?;
-                Ok::<_, anyhow::Error>(Finding::at_least(0.97, ratio, ""))
-            };
-            let limits = part("keytally_limit", GIF)?.and(part("keytally_limit", PROXIED)?);
-            Ok(limits.and(part("keytally", GIF)?).and(part("keytally", PROXIED)?))
+            Finding::of_both(["keytally_limit", "keytally"], |contender| {
+                let part = |page| table.ratio(contender, "nginx alone", page);
+                Finding::of_both(PAGES, |page| Ok(Finding::at_least(0.97, part(page)?, "")))
+            })
         },
         bound: None,
     },
