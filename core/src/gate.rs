@@ -286,7 +286,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
                 let word = tally.load(Ordering::Acquire);
                 if place.unmoved(record) {
                     let decision = decide(&limits, word);
-                    if decision.next == word || cell::swap(tally, word, decision.next).is_ok() {
+                    if cell::swap(tally, word, decision.next).is_ok() {
                         return Verdict::decided(&self.layout, &limits, decision, holder(record), now, cost);
                     }
                 }
