@@ -71,13 +71,13 @@ const PATHS: &[Path] = &[
         let wrong = Key::mint(gate.prefix(), env(), id, &[9; 16]).expect("a key");
         each(times, |now| gate.check(Some(black_box(wrong.expose().as_bytes())), 1, now));
     }),
-    ("headers", "Verdict::headers, two windows", |times| {
-        let limiter = limiter(ROOMY);
+    ("headers", "Verdict::headers, 100/minute and 1000/hour", |times| {
+        let limiter = limiter(CONTRACT);
         let verdict = limiter.check(SUBJECT, 1, START);
         each(times, |_| black_box(&verdict).headers());
     }),
-    ("write-headers", "Verdict::write_headers, two windows", |times| {
-        let limiter = limiter(ROOMY);
+    ("write-headers", "Verdict::write_headers, 100/minute and 1000/hour", |times| {
+        let limiter = limiter(CONTRACT);
         let verdict = limiter.check(SUBJECT, 1, START);
         let mut buffer = [0; keytally::http::MAX_HEADERS_LEN];
         each(times, |_| black_box(&verdict).write_headers(black_box(&mut buffer)));
@@ -116,6 +116,8 @@ const STRIDE: u32 = 7919;
 
 /// Limits that no run reaches.
 const ROOMY: &str = "100000/minute, 1000000/hour";
+/// The limits that the integrations have.
+const CONTRACT: &str = "100/minute, 1000/hour";
 /// Limits that the first request reaches.
 const TIGHT: &str = "1/minute, 1000/hour";
 const SLIDING: &str = "sliding 100/minute, 1000/hour";

@@ -171,17 +171,16 @@ impl Response<'_> {
                 if place > 0 {
                     out = out.text(b", ");
                 }
-                out = out.window(quota.window).text(b";q=").number(quota.limit.into());
-                out = out.text(b";w=").number(quota.window.seconds().into());
+                out = out.window(quota.window).text(b";q=").number(quota.limit.into()).seconds(quota.window);
             }
             out = out.text(b"\r\nRateLimit: ");
             for (place, quota) in self.quotas.iter().enumerate() {
                 if place > 0 {
                     out = out.text(b", ");
                 }
-                let delta_ms = quota.reset_unix_s.saturating_mul(1000).saturating_sub(self.now.unix_ms());
                 out = out.window(quota.window).text(b";r=").number(quota.remaining.into());
-                out = out.text(b";t=").number(delta_ms.div_ceil(1000));
+                // A reset is a whole second, so that the wait for it is rounded up when the present is rounded down.
+                out = out.text(b";t=").number(quota.reset_unix_s.saturating_sub(self.now.unix_s()));
             }
             out = out.text(b"\r\n");
         }
@@ -306,6 +305,16 @@ impl Rest<'_> {
             *place = text.to_le_bytes();
         }
         Self(self.0.get_mut(digits..).unwrap_or_default())
+    }
+
+    /// The window's length as a parameter. Those with a name are written in one go.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn seconds(self, window: Window) -> Self {
+        match window.seconds() {
+            60 => self.text(b";w=60"),
+            3600 => self.text(b";w=3600"),
+            seconds => self.text(b";w=").number(seconds.into()),
+        }
     }
 
     /// The window's name in quotation marks; the same as its `Display`.
