@@ -28,10 +28,23 @@ CLIENTS = 4096
 LIMIT_REQ = ("limit_req_zone $http_x_client zone=other:10m rate=100r/m;", "limit_req zone=other burst=100 nodelay;")
 LIMIT = ("keytally_limit_zone zone=ours:10m key=$http_x_client policy=100/minute;", "keytally_limit ours;")
 KEY = ("keytally_gate api file=turn.gate pepper_file=pepper;", "keytally api;")
+# What limit_req doesn't tell a client: as many fields, as long, and always the same.
+FIELDS = "".join(
+    f"add_header {name} {value} always;"
+    for name, value in {
+        "X-RateLimit-Limit": "1000",
+        "X-RateLimit-Remaining": "999",
+        "X-RateLimit-Reset": "1700053200",
+        "RateLimit-Policy": """'"minute";q=100;w=60, "hour";q=1000;w=3600'""",
+        "RateLimit": """'"minute";r=99;t=40, "hour";r=999;t=3580'""",
+    }.items()
+)
 # What each has in `http` and in its locations.
 CONTENDERS = {
     "nginx alone": ("", ""),
+    "nginx alone, and five fields": ("", FIELDS),
     "limit_req": LIMIT_REQ,
+    "limit_req, and five fields": (LIMIT_REQ[0], LIMIT_REQ[1] + FIELDS),
     "keytally_limit": LIMIT,
     "keytally": KEY,
     "keytally_limit and keytally": (LIMIT[0] + KEY[0], LIMIT[1] + KEY[1]),
