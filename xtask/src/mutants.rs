@@ -90,7 +90,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         "In a fixed layout the count of the window before is worked out for nothing: only a sliding one keeps it.",
         &[(
             "core/src/tally.rs",
-            "replace match guard self.algorithm == Algorithm::Sliding with true in Layout::rolled",
+            "replace match guard counts.algorithm == Algorithm::Sliding with true in Layout::rolled",
         )],
     ),
     (
@@ -119,6 +119,22 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     (
         "A buffer of just that length takes the other way to the same bytes.",
         &[("core/src/http.rs", "Response<'_>::write_headers: if len <= MAX_HEADERS_LEN {")],
+    ),
+    (
+        "A short cut: the longer way finds the same.",
+        &[
+            ("core/src/limiter.rs", "replace Limiter<M>::glance -> Option<Slot<'_>> with None"),
+            ("core/src/limiter.rs", "delete field word from struct Found expression in Limiter<M>::decide"),
+            ("core/src/tally.rs", "replace Layout::is_within -> bool with false"),
+            (
+                "core/src/tally.rs",
+                "Layout::reusable: let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance - 1);",
+            ),
+            (
+                "core/src/tally.rs",
+                "Layout::reusable: let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance * 1);",
+            ),
+        ],
     ),
     (
         "Of two groups that are taken alike, either will do.",

@@ -15,7 +15,12 @@ const SOURCES: &str = "/usr/share/nginx/src";
 
 /// The tests, which are in Python.
 pub(crate) fn test(_: &[Found]) -> Result<String> {
-    let output = command::run(python("integrations/nginx/tests/test_nginx.py")?)?;
+    let mut python = python("integrations/nginx/tests/test_nginx.py")?;
+    python.env("KEYTALLY_TEST_NGINX_MODULE_SANITIZED", sanitized(&std::path::absolute(FOLDER)?)?);
+    let mut libasan = Command::new("cc");
+    libasan.arg("-print-file-name=libasan.so");
+    python.env("KEYTALLY_TEST_LIBASAN", command::run(libasan)?.trim());
+    let output = command::run(python)?;
     let ran = output.lines().find_map(|line| line.strip_prefix("Ran ")?.split(" in ").next());
     Ok(ran.context("the tests don't say how many ran")?.to_owned())
 }
@@ -29,11 +34,14 @@ pub(crate) fn bench() -> Result<Command> {
 }
 
 /// What both need.
-pub(crate) const NEEDS: &[Need] = &[tools::c_toolchain, tools::curl, tools::python, tools::nginx];
+pub(crate) const NEEDS: &[Need] =
+    &[tools::c_toolchain, tools::curl, tools::python, tools::valgrind, tools::nginx];
+
+const FOLDER: &str = "target/native/nginx";
 
 /// A script that finds the module, the program `keytally` and the library by environment variables.
 fn python(script: &str) -> Result<Command> {
-    let folder = std::path::absolute("target/native/nginx")?;
+    let folder = std::path::absolute(FOLDER)?;
     let prefix = folder.join("prefix");
     install::run(&install::Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }, |_| ())?;
     let module = build(&folder, &prefix)?;
@@ -66,5 +74,21 @@ fn build(folder: &Path, prefix: &Path) -> Result<PathBuf> {
         make -f objs/Makefile modules"#,
     ]);
     command::run(make)?;
-    Ok(sources.join("objs/ngx_http_keytally_module.so"))
+    Ok(sources.join(MODULE))
+}
+
+const MODULE: &str = "objs/ngx_http_keytally_module.so";
+
+/// Builds the module that was built in `folder` once more, with what reports what C doesn't define.
+fn sanitized(folder: &Path) -> Result<PathBuf> {
+    let [plain, sanitized] = ["src", "sanitized"].map(|name| folder.join(name));
+    tools::remove_folder(&sanitized)?;
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(plain).arg(&sanitized);
+    command::run(copy)?;
+    let mut make = Command::new("make");
+    make.current_dir(&sanitized).args(["-f", "objs/Makefile", "--always-make", MODULE]);
+    make.arg("CC=cc -g -fsanitize=address,undefined -fno-sanitize-recover=all");
+    command::run(make)?;
+    Ok(sanitized.join(MODULE))
 }

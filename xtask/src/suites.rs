@@ -140,7 +140,7 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "nginx",
-        about: "the nginx module in a real nginx: the contract, four workers, reloads, killed workers, replaced gates",
+        about: "the nginx module in a real nginx: the contract, also under valgrind and sanitizers, four workers, reloads, killed workers, replaced gates",
         needs: nginx::NEEDS,
         full_when_named: false,
         work: Work::Call(nginx::test),
