@@ -663,3 +663,20 @@ impl Drop for Claim<'_> {
         swap(self.cell, self.word, self.word & !HELD);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_hands_changes_the_tag() {
+        let mut tag = 0;
+        for hands in 1..=u16::MAX {
+            let subject = Subject(u64::MAX << (hands % 48));
+            tag = subject.tag_after(tag);
+            assert!(subject.owns(tag));
+            assert_eq!(tag & 0xFFFF, u64::from(hands));
+        }
+        assert_eq!(Subject(1).tag_after(tag), 1 << 16, "the count begins anew");
+    }
+}
