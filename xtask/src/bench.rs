@@ -31,6 +31,10 @@ const GROUPS: [&str; 10] =
 /// The group that valgrind measures.
 const LINES: &str = "lines";
 
+/// What it measures.
+const LIMITER: &str = "Limiter::check";
+const GATE: &str = "Gate::check";
+
 /// The group that needs a program in C.
 const FFI: &str = "ffi";
 
@@ -149,9 +153,14 @@ fn lines() -> Result<Group> {
     let [limiter, gate] = budgets::lines()?;
     let title = "Cache lines that a check brings from memory";
     let about = "In valgrind's model of a processor whose caches hold a sixteenth of the table. Without the text that is presented.";
-    let figures = [("Limiter::check", limiter), ("Gate::check", gate)];
-    let table = Table::single(["lines/check", "lines", title, about], "a check", &figures);
-    Ok(Group { group: LINES.to_owned(), apart: None, tables: vec![table] })
+    let figures = vec![(LIMITER, limiter), (GATE, gate)];
+    let missed = Table::once(["lines/check", "lines", title, about], &[("a check", figures)]);
+
+    let title = "Instructions of a check, by what they are for";
+    let about = "Counted by valgrind on the program of the budgets, without SHA-256's compressions.";
+    let checks = [(LIMITER, budgets::parts("limiter")?), (GATE, budgets::parts("gate")?)];
+    let parts = Table::once(["lines/parts", "instructions", title, about], &checks);
+    Ok(Group { group: LINES.to_owned(), apart: None, tables: vec![missed, parts] })
 }
 
 /// Builds the program that calls the library from C.

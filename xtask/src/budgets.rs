@@ -206,20 +206,35 @@ fn profile(valgrind: &Path, path: &str, calls: u64, options: &[&str]) -> Result<
     Ok(fs::read_to_string(out.path())?)
 }
 
-/// Adds up a file of callgrind's: what functions of the program itself took, but for SHA-256's compression.
-fn own_instructions(profile: &str) -> Result<u64> {
+/// What one line of a file of callgrind's tells.
+struct Cost<'p> {
+    object: &'p str,
+    function: &'p str,
+    /// Where the source stands of what was inlined, too.
+    file: &'p str,
+    instructions: u64,
+}
+
+impl Cost<'_> {
+    /// Whether it is the program's own, and none of SHA-256's compressions.
+    fn is_own(&self) -> bool {
+        let compression = self.function.contains("sha256") && self.function.contains("compress");
+        self.object.ends_with(PROGRAM) && !compression
+    }
+}
+
+fn costs(profile: &str) -> Result<Vec<Cost<'_>>> {
     let mut names: HashMap<(&str, &str), &str> = HashMap::new();
-    let (mut object, mut function) = ("", "");
-    let (mut sum, mut inclusive) = (0, false);
+    let (mut object, mut function, mut file) = ("", "", "");
+    let (mut costs, mut inclusive) = (Vec::new(), false);
     for line in profile.lines() {
         if let Some((key, value)) = line.split_once('=') {
             // A name is written out once, with a number, and named by that number from then on.
-            let space = if key.ends_with("ob") {
-                "ob"
-            } else if key.ends_with("fn") {
-                "fn"
-            } else {
-                ""
+            let space = match key {
+                "ob" | "cob" => "ob",
+                "fn" | "cfn" => "fn",
+                "fl" | "fi" | "fe" | "cfl" | "cfi" => "fl",
+                _ => "",
             };
             let name = match value.split_once(' ') {
                 Some((number, name)) if number.starts_with('(') => {
@@ -231,21 +246,67 @@ fn own_instructions(profile: &str) -> Result<u64> {
             match key {
                 "ob" => object = name,
                 "fn" => function = name,
+                "fl" | "fi" | "fe" => file = name,
                 "calls" => inclusive = true,
                 _ => {}
             }
         } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
-            let cost = line.split(' ').nth(1).with_context(|| format!("no cost: {line}"))?;
-            let cost: u64 = cost.parse().with_context(|| format!("not a cost: {line}"))?;
-            let counts =
-                object.ends_with(PROGRAM) && !(function.contains("sha256") && function.contains("compress"));
+            let cost = line.split(' ').next_back().unwrap_or_default();
+            let instructions = cost.parse().with_context(|| format!("not a cost: {line}"))?;
             // The line after a call tells what the called function took, which stands elsewhere too.
-            if !core::mem::take(&mut inclusive) && counts {
-                sum += cost;
+            if !core::mem::take(&mut inclusive) {
+                costs.push(Cost { object, function, file, instructions });
             }
         }
     }
-    Ok(sum)
+    Ok(costs)
+}
+
+/// Adds up a file of callgrind's: what functions of the program itself took, but for SHA-256's compression.
+fn own_instructions(profile: &str) -> Result<u64> {
+    Ok(costs(profile)?.iter().filter(|cost| cost.is_own()).map(|cost| cost.instructions).sum())
+}
+
+/// What the instructions of a check are for, and the sources that hold it; the first that fits.
+const PARTS: &[(&str, &[&str])] = &[
+    ("the hash of the subject", &["siphasher"]),
+    ("the key's text", &["core/src/key.rs"]),
+    (
+        "HMAC and the comparison, without the compressions",
+        &["core/src/mac.rs", "peppers.rs", "subtle", "sha2"],
+    ),
+    ("the slot or the record: found and read", &["limiter.rs", "gate.rs", "record.rs", "line.rs", "plan.rs"]),
+    ("the decision", &["decide.rs", "tally.rs", "policy.rs", "time.rs"]),
+    ("the load and the compare-exchange", &["cell.rs", "sync.rs"]),
+    ("the verdict", &["verdict.rs"]),
+    ("the loop around it", &[""]),
+];
+
+/// The instructions of a path, all of them and then by what they are for.
+pub(crate) fn parts(path: &str) -> Result<Vec<(&'static str, f64)>> {
+    let (_, valgrind) = tools::valgrind()?;
+    build()?;
+    let of = |calls| parts_of(&profile(&valgrind, path, calls, &["--dump-instr=yes"])?);
+    let (few, more) = (of(1000)?, of(1000 + CALLS)?);
+    let each = |(few, more): (u64, u64)| more.saturating_sub(few) as f64 / CALLS as f64;
+    let parts: Vec<_> =
+        PARTS.iter().map(|(part, _)| *part).zip(few.into_iter().zip(more).map(each)).collect();
+    let together = parts.iter().map(|(_, instructions)| instructions).sum();
+    Ok([vec![("all of it", together)], parts].concat())
+}
+
+/// The program's own instructions by part. What stands in the language's library is of the part that it was inlined into:
+/// the last one before it, in the order of the program.
+fn parts_of(profile: &str) -> Result<Vec<u64>> {
+    let (mut sums, mut place) = (vec![0; PARTS.len()], PARTS.len() - 1);
+    for cost in costs(profile)?.iter().filter(|cost| cost.is_own()) {
+        if !cost.file.contains("/library/") {
+            let holds = |sources: &[&str]| sources.iter().any(|source| cost.file.contains(source));
+            place = PARTS.iter().position(|(_, sources)| holds(sources)).unwrap_or(place);
+        }
+        sums[place] += cost.instructions;
+    }
+    Ok(sums)
 }
 
 #[cfg(test)]
@@ -289,6 +350,9 @@ fn=(1)
     fn a_profile_is_added_up_without_what_differs_by_processor() {
         assert_eq!(own_instructions(PROFILE).unwrap(), 12);
         assert!(own_instructions("fn=(1) main\n3 x\n").is_err());
+        let other = PROFILE.replace("src/main.rs", "core/src/tally.rs");
+        let decision = PARTS.iter().position(|(part, _)| *part == "the decision").unwrap();
+        assert_eq!(parts_of(&other).unwrap()[decision], 12);
     }
 
     #[test]

@@ -18,6 +18,7 @@ const PAGES: &[Page] = &[
         let page = between_marks(old, "measurement", &measurement(results))?;
         let page = between_marks(&page, "targets", &targets::table(results)?)?;
         let page = between_marks(&page, "bounds", &bounds(results)?)?;
+        let page = between_marks(&page, "profile", &profile(results)?)?;
         between_marks(&page, "projection", &projection(results)?)
     }),
     ("README.md", |results, old| between_marks(old, "speed", &speed(results)?)),
@@ -130,6 +131,24 @@ fn bounds(results: &Results) -> Result<String> {
         number(of_limiter?),
         number(of_gate?)
     );
+    Ok(text)
+}
+
+/// What the instructions of a check are for.
+fn profile(results: &Results) -> Result<String> {
+    let table = results.table("lines/parts")?;
+    let mut text = format!(
+        "| instructions | {} |\n|---|{}\n",
+        table.columns.join(" | "),
+        "---:|".repeat(table.columns.len())
+    );
+    for row in &table.rows {
+        text += &format!("| {} |", row.name);
+        for column in &table.columns {
+            text += &format!(" {} |", number(table.figure(&row.name, column)?));
+        }
+        text += "\n";
+    }
     Ok(text)
 }
 
@@ -266,8 +285,8 @@ mod tests {
 
     #[test]
     fn a_row_is_compared_with_the_first() {
-        let figures = [("ours", 10.0), ("theirs", 25.0)];
-        let text = table(&Table::single(["t", "ns", "A title", "About."], "1", &figures));
+        let figures = vec![("ours", 10.0), ("theirs", 25.0)];
+        let text = table(&Table::once(["t", "ns", "A title", "About."], &[("1", figures)]));
         assert!(text.contains("| ours | **10.0** |\n| theirs | 25.0 (2.50 ×) |"), "{text}");
     }
 }

@@ -89,12 +89,16 @@ impl Results {
 }
 
 impl Table {
-    /// A table of one figure a row.
-    pub(crate) fn single(head: [&str; 4], column: &str, figures: &[(&str, f64)]) -> Self {
+    /// A table of figures that were taken once: columns, each with the same rows.
+    pub(crate) fn once(head: [&str; 4], columns: &[(&str, Vec<(&str, f64)>)]) -> Self {
         let [name, unit, title, about] = head.map(str::to_owned);
-        let row = |&(name, figure): &(&str, f64)| Row { name: name.to_owned(), cells: vec![vec![figure]] };
-        let rows = figures.iter().map(row).collect();
-        Self { name, unit, title, about, columns: vec![column.to_owned()], rows }
+        let rows = columns.first().map_or(&[][..], |(_, rows)| rows).iter().enumerate();
+        let rows = rows.map(|(place, (name, _))| {
+            let cells = columns.iter().map(|(_, figures)| vec![figures[place].1]).collect();
+            Row { name: (*name).to_owned(), cells }
+        });
+        let columns = columns.iter().map(|(column, _)| (*column).to_owned()).collect();
+        Self { name, unit, title, about, rows: rows.collect(), columns }
     }
 
     /// The figures of a contender in a column, one a round.
