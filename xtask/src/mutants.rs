@@ -254,6 +254,7 @@ pub(crate) fn run(files: &[String], jobs: u32) -> Result<()> {
             if found.is_empty() {
                 write_page(results)?;
             } else {
+                println!("{}", found.join("\n"));
                 locked(&faults).extend(found);
             }
         }
