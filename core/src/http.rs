@@ -298,8 +298,7 @@ impl Rest<'_> {
     /// The last one to four digits of a number below 10,000. All four are written: what comes next is written over the rest.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn last_digits(self, number: u32, digits: usize) -> Self {
-        let [[a, b], [c, d]] =
-            [number / 100, number % 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);
+        let [[a, b], [c, d]] = [number / 100, number].map(|digits| PAIRS[index(digits.into()) % PAIRS.len()]);
         let text = u32::from_le_bytes([a, b, c, d]) >> (8 * (4 - digits));
         if let Some(place) = self.0.first_chunk_mut() {
             *place = text.to_le_bytes();
@@ -442,6 +441,19 @@ mod tests {
         let title =
             [Outcome::Denied, Outcome::TooCostly].map(|outcome| Verdict { outcome, ..longest() }.problem());
         assert!(title.iter().all(|problem| problem.ends_with('}')));
+    }
+
+    #[test]
+    fn a_number_has_all_of_its_digits() {
+        for digits in 0..20 {
+            let power = 10u64.pow(digits);
+            for number in [power - 1, power, power + 1, 2 * (power / 3), u64::MAX / power] {
+                let mut buffer = [0; 64];
+                let left = Rest(&mut buffer).number(number).0.len();
+                let written = &buffer[..buffer.len() - left];
+                assert_eq!(core::str::from_utf8(written).unwrap(), number.to_string());
+            }
+        }
     }
 
     #[test]

@@ -417,3 +417,36 @@ impl Verdict {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate alloc;
+    use alloc::format;
+
+    use super::*;
+    use crate::policy::Policy;
+
+    fn quotas(word: u64, unix_s: u64) -> Quotas {
+        let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
+        decide::quotas(policy.layout(), &policy.limits(), word, Timestamp::from_unix_s(unix_s))
+    }
+
+    #[test]
+    fn there_is_a_quota_for_each_window_and_no_other() {
+        let two = quotas(VOID, 60);
+        assert_eq!(two.get(0).map(|quota| quota.limit), Some(100));
+        assert_eq!(two.get(1).map(|quota| quota.limit), Some(1000));
+        assert_eq!(two.get(2), None);
+        assert_eq!(format!("{two:?}"), format!("[{:?}, {:?}]", two.get(0).unwrap(), two.get(1).unwrap()));
+    }
+
+    #[test]
+    fn quotas_are_equal_when_time_and_states_are() {
+        let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
+        let at = Timestamp::from_unix_s(60);
+        let charged = decide::check(policy.layout(), &policy.limits(), VOID, at, 1).next;
+        assert_eq!(quotas(charged, 60), quotas(charged, 60));
+        assert_ne!(quotas(charged, 60), quotas(VOID, 60), "another count");
+        assert_ne!(quotas(charged, 60), quotas(charged, 61), "another time");
+    }
+}

@@ -123,8 +123,6 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     (
         "A short cut: the longer way comes to the same.",
         &[
-            ("core/src/http.rs", "delete match arm 60 in Rest<'_>::seconds"),
-            ("core/src/http.rs", "delete match arm 3600 in Rest<'_>::seconds"),
             ("core/src/limiter.rs", "replace Limiter<M>::glance -> Option<Slot<'_>> with None"),
             ("core/src/limiter.rs", "delete field word from struct Found expression in Limiter<M>::decide"),
             ("core/src/tally.rs", "replace Layout::is_within -> bool with false"),
