@@ -298,7 +298,8 @@ impl Rest<'_> {
     /// The last one to four digits of a number below 10,000. All four are written: what comes next is written over the rest.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn last_digits(self, number: u32, digits: usize) -> Self {
-        let [[a, b], [c, d]] = [number / 100, number].map(|digits| PAIRS[index(digits.into()) % PAIRS.len()]);
+        let [[a, b], [c, d]] =
+            [number / 100, number % 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);
         let text = u32::from_le_bytes([a, b, c, d]) >> (8 * (4 - digits));
         if let Some(place) = self.0.first_chunk_mut() {
             *place = text.to_le_bytes();

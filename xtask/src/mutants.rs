@@ -137,6 +137,13 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "An index is cut to two digits once more, so that no compiler need prove that it is one.",
+        &[(
+            "core/src/http.rs",
+            "Rest<'_>::last_digits: [number / 100, number + 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);",
+        )],
+    ),
+    (
         "Of two groups that are taken alike, either will do.",
         &[(
             "core/src/gate/administrator.rs",
