@@ -166,6 +166,7 @@ impl Quotas {
 
     /// The one at `place`, 0 for the shortest window.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub fn get(&self, place: usize) -> Option<QuotaState> {
         (place < self.len()).then(|| self.state(place))
     }
@@ -173,6 +174,7 @@ impl Quotas {
     /// In one piece with whoever asks: what comes back through memory is loaded in other pieces than it was stored in, and
     /// waits until the stores are done.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn state(&self, place: usize) -> QuotaState {
         let window = self.counts.window(place);
         let lasting = self.counts.lasts(self.word, place);
