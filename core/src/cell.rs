@@ -13,6 +13,9 @@ pub(crate) fn update(cell: &AtomicU64, decide: impl Fn(u64) -> Option<Decision>)
     let mut word = cell.load(Ordering::Acquire);
     loop {
         let decision = decide(word)?;
+        if decision.next == word {
+            return Some(decision);
+        }
         match swap(cell, word, decision.next) {
             Ok(()) => return Some(decision),
             Err(present) => word = present,
@@ -20,13 +23,9 @@ pub(crate) fn update(cell: &AtomicU64, decide: impl Fn(u64) -> Option<Decision>)
     }
 }
 
-/// Puts `next` in place of the word that was decided on, if it is still there; else gives what is. What changes nothing is
-/// not written.
+/// Puts `next` in place of the word that was decided on, if it is still there; else gives what is.
 #[inline]
 pub(crate) fn swap(cell: &AtomicU64, word: u64, next: u64) -> Result<(), u64> {
-    if next == word {
-        return Ok(());
-    }
     stop(Stop::Decided);
     cell.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire).map(drop)
 }

@@ -294,7 +294,11 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             && let Some(seen) = self.see(subject, slot)
         {
             let decision = decide(seen.word);
-            match cell::swap(slot.tally(), seen.word, decision.next) {
+            let swapped = match decision.next {
+                same if same == seen.word => Ok(()),
+                next => cell::swap(slot.tally(), seen.word, next),
+            };
+            match swapped {
                 Ok(()) => {
                     return Verdict::decided(&self.layout, &self.limits, decision, None, now, cost);
                 }
@@ -325,12 +329,15 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             found = found.filter(|found| self.is_still(found)).or_else(|| self.find(subject));
             let word = found.as_ref().map_or(VOID, |found| found.word);
             let decision = decide(word);
+            if decision.next == word {
+                break decision;
+            }
             found = match found {
                 Some(found) => match cell::swap(found.slot.tally(), word, decision.next) {
                     Ok(()) => break decision,
                     Err(present) => Some(Found { word: present, ..found }),
                 },
-                None if !inserts || decision.next == VOID => break decision,
+                None if !inserts => break decision,
                 None => match self.insert(subject, decision.next, now) {
                     Insertion::Done => break decision,
                     // It was there after all, or somebody came in between.
