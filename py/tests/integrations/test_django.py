@@ -89,7 +89,9 @@ def cost(request):
 
 @pytest.mark.parametrize("path", ["/", "/later"])
 def test_each_outcome_has_its_response(ask, gate, key, path):
-    contract.assert_each_outcome(lambda text: ask(path, **contract.presenting(text)), gate, key, b'"account": 42')
+    contract.assert_each_outcome(
+        lambda text: ask(path, **contract.presenting(text)), gate, key, b'"account": 42'
+    )
 
 
 def test_header_fields_are_set_on_every_response(ask, gate):

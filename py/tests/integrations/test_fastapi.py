@@ -24,7 +24,9 @@ def ask(client, path, key=None, **more):
 
 
 def test_each_outcome_has_its_response(client, gate, key):
-    contract.assert_each_outcome(lambda text: ask(client, "/", headers=contract.presenting(text)), gate, key, b'"account":42')
+    contract.assert_each_outcome(
+        lambda text: ask(client, "/", headers=contract.presenting(text)), gate, key, b'"account":42'
+    )
 
 
 def test_the_bodies_need_no_middleware(gate, limiter, key):

@@ -21,7 +21,9 @@ def ask(client, path, key=None, method="GET", **headers):
 
 
 def test_each_outcome_has_its_response(client, gate, key):
-    contract.assert_each_outcome(lambda text: ask(client, "/", **contract.presenting(text)), gate, key, b'"account":42')
+    contract.assert_each_outcome(
+        lambda text: ask(client, "/", **contract.presenting(text)), gate, key, b'"account":42'
+    )
 
 
 def test_what_is_exempt_needs_no_key(client):
