@@ -428,9 +428,12 @@ mod tests {
     use super::*;
     use crate::policy::Policy;
 
+    fn policy() -> Policy {
+        "100/minute, 1000/hour".parse().unwrap()
+    }
+
     fn quotas(word: u64, unix_s: u64) -> Quotas {
-        let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
-        decide::quotas(policy.layout(), &policy.limits(), word, Timestamp::from_unix_s(unix_s))
+        decide::quotas(policy().layout(), &policy().limits(), word, Timestamp::from_unix_s(unix_s))
     }
 
     #[test]
@@ -444,9 +447,8 @@ mod tests {
 
     #[test]
     fn quotas_are_equal_when_time_and_states_are() {
-        let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
         let at = Timestamp::from_unix_s(60);
-        let charged = decide::check(policy.layout(), &policy.limits(), VOID, at, 1).next;
+        let charged = decide::check(policy().layout(), &policy().limits(), VOID, at, 1).next;
         assert_eq!(quotas(charged, 60), quotas(charged, 60));
         assert_ne!(quotas(charged, 60), quotas(VOID, 60), "another count");
         assert_ne!(quotas(charged, 60), quotas(charged, 61), "another time");

@@ -33,7 +33,7 @@ pub(crate) fn bench() -> Result<Command> {
     python("integrations/nginx/benches/measure.py")
 }
 
-/// What both need.
+/// What both need; valgrind is for the tests alone.
 pub(crate) const NEEDS: &[Need] =
     &[tools::c_toolchain, tools::curl, tools::python, tools::valgrind, tools::nginx];
 
