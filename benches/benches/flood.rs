@@ -53,7 +53,7 @@ const CONTENDERS: [&str; 9] = [
 pub(crate) fn measure(bench: &mut Bench) {
     let program = std::env::current_exe().expect("this program has a path");
     let mut measured: Vec<Vec<Value>> = vec![Vec::new(); CONTENDERS.len()];
-    for _ in 0..bench.rounds() {
+    for _ in 0..bench.long_rounds() {
         for (name, measured) in CONTENDERS.iter().zip(&mut measured) {
             let output = Command::new(&program).args([ARGUMENT, name]).output().expect("it can be started");
             let figures = serde_json::from_slice(&output.stdout);

@@ -11,34 +11,36 @@ use crate::peers::{Governors, Locked, Pingora, RateNets, Ratelimits, Sharded, ro
 use crate::tables::limiter;
 use crate::traffic::{self, Cycle, MINUTES_UNITS, Order, ROOMY, Random, START, Walk, index, thousands};
 
-const SIZES: [u32; 4] = [1, 1000, 100_000, 1_000_000];
+const SIZES: &[u32] = &[1, 1000, 100_000, 1_000_000];
 
 /// Limits that are never reached, for those that have no bits to save.
 const ROOM: [u32; 2] = [u32::MAX; 2];
 
 pub(crate) fn measure(bench: &mut Bench) {
+    let sizes = bench.sizes(SIZES, &[1, 1000, 1_000_000]);
     let about = "Both windows checked and charged, all admitted. Includes reading the subject, hashing it and finding it.";
     let title = "Subjects of 40 bytes, each asking as often as any, by how many there are";
     let mut table = bench.table("limiter/uniform", "ns", title, about);
-    for size in SIZES {
-        admitted(&mut table, size, Order::Uniform, traffic::text);
+    for size in sizes {
+        admitted(&mut table, *size, Order::Uniform, traffic::text);
     }
     drop(table);
+    let others = bench.sizes(SIZES, &[1, 1000]);
     let title =
         "Subjects of 40 bytes, some asking much more often than others (Zipf's law), by how many there are";
     let mut table = bench.table("limiter/zipf", "ns", title, about);
-    for size in &SIZES[1..] {
+    for size in &others[1..] {
         admitted(&mut table, *size, Order::Zipf, traffic::text);
     }
     drop(table);
     let title = "Subjects that are numbers (u64), each asking as often as any, by how many there are";
     let mut table = bench.table("limiter/numbers", "ns", title, about);
-    for size in SIZES {
-        admitted(&mut table, size, Order::Uniform, traffic::number);
+    for size in others {
+        admitted(&mut table, *size, Order::Uniform, traffic::number);
     }
     drop(table);
     outcomes(bench);
-    full(bench);
+    full(bench, &sizes[1..]);
 }
 
 /// Something that names a subject.
@@ -231,11 +233,11 @@ impl Minute {
 }
 
 /// A table that has no room for the subjects that ask, and what that is to those that are in it.
-fn full(bench: &mut Bench) {
+fn full(bench: &mut Bench, sizes: &[u32]) {
     let title = "A full table, by the number of subjects that it was made for";
     let about = "Subjects of 40 bytes: new ones that are refused, those that are in it, and the same ones in a table with room.";
     let mut table = bench.table("limiter/full", "ns", title, about);
-    for size in &SIZES[1..] {
+    for size in sizes {
         let limiter = limiter(ROOMY, *size);
         let (mut refused, mut live) = (Vec::new(), Vec::<String>::new());
         let mut number = 0;

@@ -21,6 +21,7 @@ const SAMPLES: usize = 10;
 pub(crate) struct Bench {
     criterion: Criterion,
     rounds: usize,
+    quick: bool,
     groups: Vec<String>,
     /// Where the figures go; nowhere without.
     folder: Option<PathBuf>,
@@ -43,6 +44,7 @@ impl Bench {
         Self {
             criterion,
             rounds: usize::try_from(number("KEYTALLY_BENCH_ROUNDS", 1)).expect("a number of rounds"),
+            quick: std::env::var_os("KEYTALLY_BENCH_QUICK").is_some(),
             groups: std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect(),
             folder: std::env::var_os("KEYTALLY_BENCH_FOLDER").map(PathBuf::from),
             tables: Vec::new(),
@@ -53,9 +55,14 @@ impl Bench {
         self.groups.is_empty() || self.groups.iter().any(|name| name == group)
     }
 
-    /// How often each contender gets its turn.
-    pub(crate) fn rounds(&self) -> usize {
-        self.rounds
+    /// How often each contender gets a turn that takes seconds.
+    pub(crate) fn long_rounds(&self) -> usize {
+        if self.quick { 1 } else { self.rounds }
+    }
+
+    /// The sizes to measure: all of these, or in the quick form the few that targets are set for.
+    pub(crate) fn sizes(&self, all: &'static [u32], few: &'static [u32]) -> &'static [u32] {
+        if self.quick { few } else { all }
     }
 
     /// Begins a table. `about` says in one line what each figure includes.

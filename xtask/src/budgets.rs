@@ -8,6 +8,7 @@
 use core::fmt::Write as _;
 use std::collections::HashMap;
 use std::fs;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
 
@@ -49,7 +50,7 @@ pub(crate) fn lines() -> Result<[f64; 2]> {
     build()?;
     let [limiter, gate, texts] = ["limiter-lines", "gate-lines", "text-lines"].map(|path| -> Result<f64> {
         let of = |calls| missed_lines(&profile(&valgrind, path, calls, CACHES)?);
-        let (few, more) = (of(1000)?, of(1000 + 5 * CALLS)?);
+        let [few, more] = both([1000, 1000 + 5 * CALLS], of)?;
         Ok((more - few) as f64 / (5 * CALLS) as f64)
     });
     Ok([limiter?, gate? - texts?])
@@ -103,8 +104,9 @@ impl Budgets {
         let mut paths = Vec::new();
         for line in command::run(Command::new(PROGRAM))?.lines() {
             let (path, about) = line.split_once('\t').with_context(|| format!("not a path: {line}"))?;
-            let [few, more] = [0, CALLS].map(|calls| instructions(valgrind, path, 1000 + calls));
-            let instructions = more?.checked_sub(few?).context("more calls took fewer instructions")? / CALLS;
+            let of = |calls| instructions(valgrind, path, calls);
+            let [few, more] = both([1000, 1000 + CALLS], of)?;
+            let instructions = more.checked_sub(few).context("more calls took fewer instructions")? / CALLS;
             ensure!(instructions > 0, "{path} took no instruction: it wasn't called, or isn't in {PROGRAM}");
             paths.push(Counted { path: path.to_owned(), instructions, about: about.to_owned() });
         }
@@ -187,6 +189,16 @@ fn compare(recorded: &Budgets, present: &Budgets) -> Result<String> {
         (true, saved) => format!("; {} take less, record them anew", saved.join(", ")),
     };
     Ok(format!("{} paths{note}", present.paths.len()))
+}
+
+/// What is counted of a run with few calls and of one with more, at once: nothing is timed.
+fn both<T: Send>(calls: [u64; 2], count: impl Fn(u64) -> Result<T> + Sync) -> Result<[T; 2]> {
+    let count = &count;
+    std::thread::scope(|scope| {
+        let [few, more] = calls.map(|calls| scope.spawn(move || count(calls)));
+        let [few, more] = [few, more].map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        Ok([few?, more?])
+    })
 }
 
 /// The instructions of a whole run, as far as they are the program's own.
@@ -275,9 +287,11 @@ const PARTS: &[(&str, &[&str])] = &[
         "HMAC and the comparison, without the compressions",
         &["core/src/mac.rs", "peppers.rs", "subtle", "sha2"],
     ),
-    ("the slot or the record: found and read", &["limiter.rs", "gate.rs", "record.rs", "line.rs", "plan.rs"]),
+    (
+        "the slot or the record: found, read and exchanged",
+        &["limiter.rs", "gate.rs", "record.rs", "line.rs", "plan.rs", "cell.rs", "sync.rs"],
+    ),
     ("the decision", &["decide.rs", "tally.rs", "policy.rs", "time.rs"]),
-    ("the load and the compare-exchange", &["cell.rs", "sync.rs"]),
     ("the verdict", &["verdict.rs"]),
     ("the loop around it", &[""]),
 ];
@@ -287,7 +301,7 @@ pub(crate) fn parts(path: &str) -> Result<Vec<(&'static str, f64)>> {
     let (_, valgrind) = tools::valgrind()?;
     build()?;
     let of = |calls| parts_of(&profile(&valgrind, path, calls, &["--dump-instr=yes"])?);
-    let (few, more) = (of(1000)?, of(1000 + CALLS)?);
+    let [few, more] = both([1000, 1000 + CALLS], of)?;
     let each = |(few, more): (u64, u64)| more.saturating_sub(few) as f64 / CALLS as f64;
     let parts: Vec<_> =
         PARTS.iter().map(|(part, _)| *part).zip(few.into_iter().zip(more).map(each)).collect();

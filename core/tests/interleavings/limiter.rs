@@ -179,7 +179,7 @@ fn a_hit_and_the_reuse_of_its_slot_charge_their_own() {
 /// The slot changes hands twice and is the first subject's again.
 #[test]
 fn a_hit_and_two_reuses_of_its_slot_charge_their_own() {
-    explore(preemptions(3, 5), || {
+    explore(preemptions(3, 4), || {
         let limiter = one_bucket("9/minute");
         limiter.check(b"a", 9, at(0));
         take_slots(&limiter, 7, at(120));
@@ -258,7 +258,7 @@ mod stops {
     #[test]
     fn the_claim_and_the_mark_of_a_dead_inserter_are_taken_over() {
         for step in STEPS {
-            explore(preemptions(3, 5), move || {
+            explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
                 // The dead one's slot is the last.
                 take_slots(&limiter, 6, at(0));
@@ -279,7 +279,7 @@ mod stops {
     #[test]
     fn two_who_take_over_from_the_dead_share_a_slot() {
         for step in STEPS {
-            explore(preemptions(3, 5), move || {
+            explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
                 limiter.check(b"z", 1, at(0));
                 let counted = u32::from(step == Stop::LimiterCharged);
@@ -300,7 +300,7 @@ mod stops {
     #[test]
     fn an_inserter_that_comes_back_from_the_dead_does_no_harm() {
         for (step, late) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
-            explore(preemptions(1, 3), move || {
+            explore(preemptions(1, 2), move || {
                 let limiter = one_bucket("3/minute");
                 limiter.check(b"z", 1, at(0));
                 // Two slots are left.
