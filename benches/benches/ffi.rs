@@ -7,11 +7,11 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use keytally::Verdict;
+use keytally::{Timestamp, Verdict};
 
-use crate::measure::{Bench, Contender, Yes, answered, asked};
+use crate::measure::{Bench, Contender, Table, Yes, answered, asked};
 use crate::tables::{gate, limiter};
-use crate::traffic::{self, Order, ROOMY, START, Walk};
+use crate::traffic::{self, Clock, Order, ROOMY, Walk};
 
 /// Where `cargo xtask bench` says that the C program is.
 const PROGRAM: &str = "KEYTALLY_BENCH_C";
@@ -23,27 +23,83 @@ pub(crate) fn measure(bench: &mut Bench) {
     };
     let title = "One subject, one key, by who calls";
     let about = "A check that is admitted, with its verdict: Rust's, which works a window out when it is asked for, and the \
-                 struct of C, in which all are worked out.";
+                 struct of C, in which all are worked out. In a row, the processor begins a call before the one before has \
+                 ended, as far as it can look ahead; in turn, each call's text is only found by the answer before, as a \
+                 server's next request isn't there yet.";
     let mut table = bench.table("ffi/calls", "ns", title, about);
-    let clock = Walk::new(1, Order::Uniform).clock();
+    limiters::<false>(&mut table, "limiter", from_c(&program, "limiter"));
+    limiters::<true>(&mut table, "limiter, in turn", from_c(&program, "limiter-in-turn"));
+    gates::<false>(&mut table, "gate", from_c(&program, "gate"));
+    gates::<true>(&mut table, "gate, in turn", from_c(&program, "gate-in-turn"));
+}
 
-    // A table for each, whose times go on from one call to the next.
-    let [bare, full] = [(); 2].map(|()| limiter(ROOMY, 1000));
-    let (text, mut time, mut other_time) = (traffic::text(0), clock, clock);
-    let rust = asked("Rust", Yes::All, || answered(&bare.check(black_box(text.as_bytes()), 1, time.next())));
-    let whole =
-        asked(WHOLE, Yes::All, || told(&full.check(black_box(text.as_bytes()), 1, other_time.next())));
-    table.column("limiter", vec![rust, whole, from_c(&program, "limiter")]);
+// Below, each has a table and a clock of its own, whose time goes on from one call to the next.
 
-    let [(bare, bare_keys), (full, full_keys)] = [(); 2].map(|()| gate(ROOMY, 64));
-    let [bare_key, full_key] = [&bare_keys, &full_keys].map(|keys| keys[0].0.as_bytes());
-    assert!(
-        bare.check(Some(bare_key), 1, START).admitted() && full.check(Some(full_key), 1, START).admitted()
-    );
-    let (mut time, mut other_time) = (clock, clock);
-    let rust = asked("Rust", Yes::All, || answered(&bare.check(Some(black_box(bare_key)), 1, time.next())));
-    let whole = asked(WHOLE, Yes::All, || told(&full.check(Some(black_box(full_key)), 1, other_time.next())));
-    table.column("gate", vec![rust, whole, from_c(&program, "gate")]);
+fn limiters<const IN_TURN: bool>(table: &mut Table<'_>, column: &str, from_c: Contender<'_>) {
+    let [bare, whole] = [(); 2].map(|()| limiter(ROOMY, 1000));
+    let text = traffic::text(0);
+    let mut call = Call::<IN_TURN>::new(text.as_bytes());
+    let bare = asked("Rust", Yes::All, || {
+        let verdict = bare.check(call.text(), 1, call.now());
+        call.ended(&verdict);
+        answered(&verdict)
+    });
+    let mut call = Call::<IN_TURN>::new(text.as_bytes());
+    let whole = asked(WHOLE, Yes::All, || {
+        let verdict = whole.check(call.text(), 1, call.now());
+        call.ended(&verdict);
+        told(&verdict)
+    });
+    table.column(column, vec![bare, whole, from_c]);
+}
+
+fn gates<const IN_TURN: bool>(table: &mut Table<'_>, column: &str, from_c: Contender<'_>) {
+    let [(bare, bare_keys), (whole, whole_keys)] = [(); 2].map(|()| gate(ROOMY, 64));
+    let mut call = Call::<IN_TURN>::new(bare_keys[0].0.as_bytes());
+    let bare = asked("Rust", Yes::All, || {
+        let verdict = bare.check(Some(call.text()), 1, call.now());
+        call.ended(&verdict);
+        answered(&verdict)
+    });
+    let mut call = Call::<IN_TURN>::new(whole_keys[0].0.as_bytes());
+    let whole = asked(WHOLE, Yes::All, || {
+        let verdict = whole.check(Some(call.text()), 1, call.now());
+        call.ended(&verdict);
+        told(&verdict)
+    });
+    table.column(column, vec![bare, whole, from_c]);
+}
+
+/// What the next call is made with.
+struct Call<'t, const IN_TURN: bool> {
+    text: &'t [u8],
+    /// Where the text begins, which is always 0.
+    begin: usize,
+    clock: Clock,
+}
+
+impl<'t, const IN_TURN: bool> Call<'t, IN_TURN> {
+    fn new(text: &'t [u8]) -> Self {
+        Self { text, begin: 0, clock: Walk::new(1, Order::Uniform).clock() }
+    }
+
+    #[inline(always)]
+    fn text(&self) -> &'t [u8] {
+        &black_box(self.text)[self.begin..]
+    }
+
+    #[inline(always)]
+    fn now(&mut self) -> Timestamp {
+        self.clock.next()
+    }
+
+    /// No limit has its highest bit set, but the processor only knows when it has what is left.
+    #[inline(always)]
+    fn ended(&mut self, verdict: &Verdict) {
+        if IN_TURN {
+            self.begin = verdict.quotas().get(0).map_or(0, |quota| usize::from(quota.remaining >> 31 != 0));
+        }
+    }
 }
 
 /// Who gets from Rust what C's struct tells.
