@@ -176,6 +176,7 @@ fn hash(mut state: State, before: usize, message: &[u8]) -> State {
     state
 }
 
+#[cfg_attr(target_pointer_width = "64", inline(always))]
 fn to_bytes(state: &State) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (chunk, word) in bytes.chunks_exact_mut(4).zip(state) {

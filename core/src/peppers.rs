@@ -52,6 +52,7 @@ impl Peppers {
         &self.0[self.0.len() - 1]
     }
 
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn of_fingerprint(&self, fingerprint: u64) -> Option<&Pepper> {
         self.0.iter().find(|pepper| pepper.fingerprint() == fingerprint)
     }

@@ -200,6 +200,18 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "The answer is the same, but everybody takes the way of those who were disturbed. Only the time tells, and the suite \
+         `budgets` notices.",
+        &[(
+            "core/src/gate.rs",
+            "Gate<M>::answer: if decision.next == word && cell::swap(tally, word, decision.next).is_ok() {",
+        )],
+    ),
+    (
+        "A denial writes the word that is there already, which only costs time.",
+        &[("core/src/limiter.rs", "replace match guard same == seen.word with false in Limiter<M>::decide")],
+    ),
+    (
         "Only a thread that comes in between can notice. The suite `loom` does: it was seen failing with each of these.",
         &[
             ("core/src/limiter.rs", "Limiter<M>::place: && !self.layout.reusable(expired, now)"),

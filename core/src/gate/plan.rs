@@ -52,12 +52,14 @@ impl Plan {
 
 impl<M: AsRef<[Line]>> Gate<M> {
     /// The line of a plan, and the first of its four words: the name in two, the limits in two.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn plan_line(&self, number: usize) -> (&Line, usize) {
         let line = &self.memory.as_ref()[FIXED_LINES + number / PLANS_PER_LINE];
         (line, number % PLANS_PER_LINE * PLAN_WORDS)
     }
 
     /// How many plans there is room for.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn plan_slots(&self) -> usize {
         ((self.records_at - FIXED_LINES) * PLANS_PER_LINE).min(usize::from(u8::MAX) + 1)
     }
