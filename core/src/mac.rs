@@ -91,6 +91,7 @@ impl Pepper {
 
     /// HMAC-SHA-256 of `message`.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub fn mac(&self, message: &[u8]) -> Mac {
         let mut state = self.inner;
         let mut block = [[0; BLOCK_LEN]];

@@ -165,6 +165,7 @@ pub(crate) struct Place<'m> {
 impl<'m> Place<'m> {
     /// The record as it is, or as it is about to be. `None` when it is damaged.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn read(self) -> Option<Record> {
         for _ in 0..MAX_LOOKS {
             let meta = self.line.load(SEQUENCE);

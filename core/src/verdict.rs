@@ -196,6 +196,7 @@ impl Quotas {
     }
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
     fn remaining(&self, place: usize) -> u32 {
         self.limit(place).saturating_sub(self.counts.used(self.word, place, self.time.unix_ms()))
     }
@@ -325,7 +326,7 @@ impl Verdict {
     }
 
     /// When a denied request is worth trying again; `None` unless denied or full.
-    #[inline]
+    #[cfg_attr(target_pointer_width = "64", inline)]
     pub fn retry_at(&self) -> Option<Timestamp> {
         match self.outcome {
             Outcome::Denied => Some(self.quotas.room_at(self.cost)),
