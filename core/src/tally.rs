@@ -117,6 +117,7 @@ impl Counts {
 
     /// What counts against the limit of the window at `place` at a moment that lies in the unit of the word's stamp.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn used(&self, word: u64, place: usize, time_ms: u64) -> u32 {
         let length = self.windows[place].ms();
         self.used_by(word, place, time_ms, length, |number| number / length)
