@@ -946,8 +946,7 @@ fn a_stop_under_load_cuts_no_answer_short() {
     let request =
         format!("GET /api/v1/contacts HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-API-Key: {key}\r\n\r\n");
     let address = server.address;
-    // How many were answered. The last may not have been: the system lets clients in until the moment in which the door is
-    // closed, and nobody opens to them any more. What matters is that they aren't charged.
+    // How many were answered, and whether the last was not.
     let client = || {
         let mut answered = 0;
         while let Ok(mut stream) = TcpStream::connect(address) {
@@ -955,19 +954,23 @@ fn a_stop_under_load_cuts_no_answer_short() {
             let sent = stream.write_all(request.as_bytes());
             let read = sent.and_then(|()| stream.read_to_end(&mut answer));
             if answer.is_empty() {
-                break;
+                return (answered, 1);
             }
             assert!(read.is_ok() && answer.ends_with(CONTACTS_OF_1.as_bytes()), "{read:?}");
             answered += 1;
         }
-        answered
+        (answered, 0)
     };
-    let answered: u32 = thread::scope(|scope| {
+    let ends: Vec<(u32, u32)> = thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
         sleep(Duration::from_millis(500));
         server.signal(Signal::TERM);
-        clients.into_iter().map(|client| client.join().unwrap()).sum()
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
+    let answered: u32 = ends.iter().map(|(answered, _)| answered).sum();
+    let dropped: u32 = ends.iter().map(|(_, dropped)| dropped).sum();
+    // The system may accept one in the moment in which the door is closed.
+    assert!(dropped <= 1, "{dropped} were let in and not answered");
     assert!(answered > 100, "{answered}");
     assert!(server.wait().success());
     let used = bench.administer(&["list", GATE, "--json"]).json()["keys"][0]["quotas"][0]["used"].clone();

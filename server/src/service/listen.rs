@@ -98,6 +98,8 @@ pub(crate) async fn serve(
     }
     // Clients whose connection the system has accepted already are answered too.
     let listener = listener.into_std()?;
+    // From now on the system lets no more wait than one: else any number may come between the last look and the closing.
+    rustix::net::listen(&listener, 0).map_err(io::Error::from)?;
     while let Ok((stream, _)) = listener.accept() {
         stream.set_nonblocking(true)?;
         connections.serve(TcpStream::from_std(stream)?, None);
