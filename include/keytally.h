@@ -96,6 +96,9 @@
 /** Always enough for a problem document, with the NUL. */
 #define KT_PROBLEM_SIZE 384
 
+/** The most header fields of a verdict. */
+#define KT_MAX_FIELDS 6
+
 /** Bytes of a limiter's handle. */
 #define KT_LIMITER_HANDLE_SIZE 384
 
@@ -469,6 +472,18 @@ typedef struct kt_verdict {
     kt_quota quotas[KT_MAX_QUOTAS];
 } kt_verdict;
 
+/** A header field of a response. */
+typedef struct kt_field {
+    /** Its name, ended by a NUL: always there. */
+    const char *name;
+    /** The name's length. */
+    size_t name_len;
+    /** Its value, ended by a NUL: in the buffer that was given. */
+    const char *value;
+    /** The value's length. */
+    size_t value_len;
+} kt_field;
+
 /**
  * A limiter as one process holds it. Declare one beside the table's memory and give it to `kt_limiter_init` or
  * `kt_limiter_attach`, or get one from `kt_limiter_open`. It must not be moved or copied once it is in use. What is in
@@ -715,6 +730,26 @@ kt_status kt_verdict_headers(const kt_verdict *verdict,
                              char *buffer,
                              size_t buffer_len,
                              size_t *written_out);
+
+/**
+ * Gives the header fields of the response one by one, for servers that set them so; and how many there are. Their values are
+ * written into `buffer`. Set them, don't append: there must be one of each.
+ *
+ * Statuses: `KT_NOT_A_VERDICT`; `KT_BUFFER_TOO_SMALL` when the buffer has fewer than `KT_HEADERS_SIZE` bytes.
+ *
+ * ```c
+ * char buffer[KT_HEADERS_SIZE];
+ * kt_field fields[KT_MAX_FIELDS];
+ * size_t count;
+ * if (kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, &count) == KT_OK)
+ *     for (size_t i = 0; i < count; i++) set_header(response, fields[i].name, fields[i].value);
+ * ```
+ */
+kt_status kt_verdict_fields(const kt_verdict *verdict,
+                            char *buffer,
+                            size_t buffer_len,
+                            kt_field fields_out[KT_MAX_FIELDS],
+                            size_t *count_out);
 
 /**
  * The response body, JSON, ended by a NUL; empty when admitted, and for a struct that is no verdict. It never tells why a

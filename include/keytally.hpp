@@ -194,14 +194,12 @@ struct Verdict : kt_verdict {
     /** Calls set(name, value) with each header field. Set them, don't append: there must be one of each. */
     template <class Set>
     void for_each_header(Set &&set) const {
-        auto text = headers();
-        std::string_view rest = text;
-        for (auto end = rest.find("\r\n"); end != rest.npos; end = rest.find("\r\n")) {
-            auto line = rest.substr(0, end);
-            auto colon = line.find(": ");
-            set(line.substr(0, colon), line.substr(colon + 2));
-            rest.remove_prefix(end + 2);
-        }
+        char buffer[KT_HEADERS_SIZE];
+        kt_field fields[KT_MAX_FIELDS];
+        std::size_t count = 0;
+        if (kt_verdict_fields(this, buffer, sizeof buffer, fields, &count) != KT_OK) return;
+        for (std::size_t i = 0; i < count; i++)
+            set(std::string_view(fields[i].name, fields[i].name_len), std::string_view(fields[i].value, fields[i].value_len));
     }
 
     /** The verdict on a request whose key header came more than once. */

@@ -3,7 +3,9 @@
 //! X-RateLimit-* speak of the longest window. `RateLimit` and `RateLimit-Policy` list all of them, in the form of
 //! draft-ietf-httpapi-ratelimit-headers-10. Header names and bodies are exact, byte for byte.
 
+use core::ffi::CStr;
 use core::fmt::{self, Write};
+use core::ops::Range;
 
 use heapless::String;
 
@@ -17,6 +19,9 @@ pub const API_KEY_HEADER: &str = "X-API-Key";
 
 /// The most bytes that the header fields of a verdict take, with their line ends.
 pub const MAX_HEADERS_LEN: usize = 640;
+
+/// The most header fields of a verdict.
+pub const MAX_FIELDS: usize = 6;
 
 /// The most bytes of a problem document.
 pub const MAX_PROBLEM_LEN: usize = 384;
@@ -140,7 +145,7 @@ impl Response<'_> {
     #[inline]
     pub fn headers(&self) -> Headers {
         let mut headers = Headers { bytes: [0; MAX_HEADERS_LEN], len: 0 };
-        headers.len = MAX_HEADERS_LEN - self.put_headers(Rest(&mut headers.bytes)).0.len();
+        headers.len = MAX_HEADERS_LEN - self.put_fields(Rest(&mut headers.bytes), &mut Block).0.len();
         headers
     }
 
@@ -157,38 +162,61 @@ impl Response<'_> {
             target.copy_from_slice(headers.as_bytes());
             return Ok(headers.len);
         }
-        Ok(len - self.put_headers(Rest(buffer)).0.len())
+        Ok(len - self.put_fields(Rest(buffer), &mut Block).0.len())
+    }
+
+    /// Writes the values of the header fields, each ended by a NUL, and tells of each its name and where in `buffer` its value
+    /// lies: for servers that set fields one by one.
+    pub fn write_fields(
+        &self,
+        buffer: &mut [u8; MAX_HEADERS_LEN],
+        tell: impl FnMut(&'static CStr, Range<usize>),
+    ) {
+        self.put_fields(Rest(buffer), &mut Apart(tell));
     }
 
     /// Writes the fields, and gives what they leave.
-    fn put_headers<'b>(&self, mut out: Rest<'b>) -> Rest<'b> {
+    fn put_fields<'b>(&self, mut out: Rest<'b>, form: &mut impl Form) -> Rest<'b> {
         if let Some(longest) = self.quotas.last() {
-            out = out.text(b"X-RateLimit-Limit: ").number(longest.limit.into());
-            out = out.text(b"\r\nX-RateLimit-Remaining: ").number(longest.remaining.into());
-            out = out.text(b"\r\nX-RateLimit-Reset: ").number(longest.reset_unix_s);
-            out = out.text(b"\r\nRateLimit-Policy: ");
-            for (place, quota) in self.quotas.iter().enumerate() {
-                if place > 0 {
-                    out = out.text(b", ");
-                }
-                out = out.window(quota.window).text(b";q=").number(quota.limit.into()).seconds(quota.window);
-            }
-            out = out.text(b"\r\nRateLimit: ");
-            for (place, quota) in self.quotas.iter().enumerate() {
-                if place > 0 {
-                    out = out.text(b", ");
-                }
-                out = out.window(quota.window).text(b";r=").number(quota.remaining.into());
-                // A reset is a whole second, so that the wait for it is rounded up when the present is rounded down.
-                out = out.text(b";t=").number(quota.reset_unix_s.saturating_sub(self.now.unix_s()));
-            }
-            out = out.text(b"\r\n");
+            out = form.field(out, c"X-RateLimit-Limit", |out| out.number(longest.limit.into()));
+            out = form.field(out, c"X-RateLimit-Remaining", |out| out.number(longest.remaining.into()));
+            out = form.field(out, c"X-RateLimit-Reset", |out| out.number(longest.reset_unix_s));
+            out = form.field(out, c"RateLimit-Policy", |out| {
+                self.each_quota(out, |out, quota| {
+                    out.text(b";q=").number(quota.limit.into()).seconds(quota.window)
+                })
+            });
+            out = form.field(out, c"RateLimit", |out| {
+                self.each_quota(out, |out, quota| {
+                    // A reset is a whole second, so that the wait for it is rounded up when the present is rounded down.
+                    let wait_s = quota.reset_unix_s.saturating_sub(self.now.unix_s());
+                    out.text(b";r=").number(quota.remaining.into()).text(b";t=").number(wait_s)
+                })
+            });
         }
         if matches!(self.outcome, Outcome::MissingKey | Outcome::InvalidKey) {
-            out = out.text(b"WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n");
+            out = form.field(out, c"WWW-Authenticate", |out| {
+                out.text(b"ApiKey realm=\"api\", header=\"X-API-Key\"")
+            });
         }
         if let Some(seconds) = self.retry_after_s {
-            out = out.text(b"Retry-After: ").number(seconds.into()).text(b"\r\n");
+            out = form.field(out, c"Retry-After", |out| out.number(seconds.into()));
+        }
+        out
+    }
+
+    /// Writes the name of each window and what `parameters` writes of it.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn each_quota<'b>(
+        &self,
+        mut out: Rest<'b>,
+        parameters: impl Fn(Rest<'b>, &QuotaState) -> Rest<'b>,
+    ) -> Rest<'b> {
+        for (place, quota) in self.quotas.iter().enumerate() {
+            if place > 0 {
+                out = out.text(b", ");
+            }
+            out = parameters(out.window(quota.window), quota);
         }
         out
     }
@@ -262,11 +290,65 @@ impl fmt::Debug for Headers {
     }
 }
 
+/// What goes around the values of the fields.
+trait Form {
+    /// Writes a field.
+    fn field<'b>(
+        &mut self,
+        out: Rest<'b>,
+        name: &'static CStr,
+        value: impl FnOnce(Rest<'b>) -> Rest<'b>,
+    ) -> Rest<'b>;
+}
+
+/// As they go over the wire, each `Name: value` and a line end.
+struct Block;
+
+impl Form for Block {
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn field<'b>(
+        &mut self,
+        out: Rest<'b>,
+        name: &'static CStr,
+        value: impl FnOnce(Rest<'b>) -> Rest<'b>,
+    ) -> Rest<'b> {
+        value(out.name(name).text(b": ")).text(b"\r\n")
+    }
+}
+
+/// Values alone, each ended by a NUL, of which somebody is told.
+struct Apart<T>(T);
+
+impl<T: FnMut(&'static CStr, Range<usize>)> Form for Apart<T> {
+    fn field<'b>(
+        &mut self,
+        out: Rest<'b>,
+        name: &'static CStr,
+        value: impl FnOnce(Rest<'b>) -> Rest<'b>,
+    ) -> Rest<'b> {
+        let begin = MAX_HEADERS_LEN - out.0.len();
+        let out = value(out);
+        (self.0)(name, begin..MAX_HEADERS_LEN - out.0.len());
+        out.text(b"\0")
+    }
+}
+
 /// What is left of a buffer that has room for the longest block of fields, which a test writes. It is handed on from field
 /// to field, and so stays in registers; `core::fmt` would take ten times as long.
 struct Rest<'b>(&'b mut [u8]);
 
 impl Rest<'_> {
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn name(self, name: &CStr) -> Self {
+        match self.0.split_at_mut_checked(name.count_bytes()) {
+            Some((place, rest)) => {
+                place.copy_from_slice(name.to_bytes());
+                Self(rest)
+            }
+            None => Self(&mut []),
+        }
+    }
+
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn text<const N: usize>(self, text: &[u8; N]) -> Self {
         match self.0.split_first_chunk_mut() {
@@ -402,6 +484,30 @@ mod tests {
         assert!(too_costly.problem().ends_with(r#""violated-policies": ["minute"]}"#));
         let too_costly = verdict("5/minute, 10/hour, 20/day", 0, 11);
         assert!(too_costly.problem().ends_with(r#""violated-policies": ["minute", "hour"]}"#));
+    }
+
+    #[test]
+    fn fields_apart_are_those_of_the_block() {
+        let all = [
+            verdict("100/minute, 1000/hour", 0, 1),
+            verdict("100/minute", 100, 1),
+            Verdict::refused(Outcome::MissingKey, Reason::None, NOW),
+            Verdict::refused(Outcome::Full, Reason::None, NOW),
+            longest(),
+        ];
+        for verdict in all {
+            let mut buffer = [b'!'; MAX_HEADERS_LEN];
+            let mut told = Vec::new();
+            verdict.respond(|response| {
+                response.write_fields(&mut buffer, |name, value| told.push((name, value)));
+            });
+            let headers = verdict.headers();
+            assert!(told.len() <= MAX_FIELDS && headers.iter().count() == told.len());
+            for ((name, value), (field, range)) in headers.iter().zip(told) {
+                assert_eq!((field.to_str(), buffer.get(range.clone())), (Ok(name), Some(value.as_bytes())));
+                assert_eq!(buffer[range.end], 0);
+            }
+        }
     }
 
     #[test]

@@ -57,6 +57,8 @@ unsafe impl Plain for crate::kt_gate_config<'_> {}
 // SAFETY: As above.
 unsafe impl Plain for crate::kt_new_key<'_> {}
 // SAFETY: As above.
+unsafe impl Plain for crate::kt_field<'_> {}
+// SAFETY: As above.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 // SAFETY: A pointer to a handle is followed only as a `Handle`, which checks it.
 unsafe impl<H> Plain for *mut H {}
@@ -128,6 +130,11 @@ impl<'c, T: Plain> In<'c, T> {
 }
 
 impl<'c> In<'c, c_char> {
+    /// What lies `len` bytes after it.
+    pub(crate) fn after(self, len: usize) -> Self {
+        Self(self.0.wrapping_add(len), PhantomData)
+    }
+
     /// A text of `len` bytes.
     pub(crate) fn text(self, len: usize) -> Outcome<&'c [u8]> {
         In::<u8>(self.0.cast(), PhantomData).slice(len)
@@ -217,6 +224,11 @@ pub(crate) struct Buffer<'c> {
 }
 
 impl<'c> Buffer<'c> {
+    /// Where it begins, for C to read what will have been written.
+    pub(crate) fn begin(&self) -> In<'c, c_char> {
+        In(self.at.0, PhantomData)
+    }
+
     /// The buffer itself, to be written in place. What is in it says nothing.
     #[inline]
     pub(crate) fn bytes(self) -> &'c mut [u8] {

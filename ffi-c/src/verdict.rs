@@ -1,6 +1,7 @@
 //! The answer as a plain struct, and the HTTP response that it makes.
 
 use core::ffi::{CStr, c_char};
+use core::ops::Range;
 
 use keytally::policy::MAX_QUOTAS;
 use keytally::{
@@ -21,10 +22,14 @@ pub const KT_HEADERS_SIZE: usize = 640;
 /// Always enough for a problem document, with the NUL.
 pub const KT_PROBLEM_SIZE: usize = 384;
 
+/// The most header fields of a verdict.
+pub const KT_MAX_FIELDS: usize = 6;
+
 const _: () = {
     assert!(KT_MAX_QUOTAS == MAX_QUOTAS);
     assert!(KT_HEADERS_SIZE == keytally::http::MAX_HEADERS_LEN);
     assert!(KT_PROBLEM_SIZE == keytally::http::MAX_PROBLEM_LEN);
+    assert!(KT_MAX_FIELDS == keytally::http::MAX_FIELDS);
 };
 
 /// What was decided.
@@ -297,6 +302,62 @@ pub extern "C" fn kt_verdict_headers(
             .map_err(|_| kt_status::KT_BUFFER_TOO_SMALL)?;
         *bytes.get_mut(len).ok_or(kt_status::KT_BUFFER_TOO_SMALL)? = 0;
         written.write(len);
+        Ok(())
+    })
+}
+
+/// A header field of a response.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct kt_field<'c> {
+    /// Its name, ended by a NUL: always there.
+    pub name: In<'static, c_char>,
+    /// The name's length.
+    pub name_len: usize,
+    /// Its value, ended by a NUL: in the buffer that was given.
+    pub value: In<'c, c_char>,
+    /// The value's length.
+    pub value_len: usize,
+}
+
+/// Gives the header fields of the response one by one, for servers that set them so; and how many there are. Their values are
+/// written into `buffer`. Set them, don't append: there must be one of each.
+///
+/// Statuses: `KT_NOT_A_VERDICT`; `KT_BUFFER_TOO_SMALL` when the buffer has fewer than `KT_HEADERS_SIZE` bytes.
+///
+/// ```c
+/// char buffer[KT_HEADERS_SIZE];
+/// kt_field fields[KT_MAX_FIELDS];
+/// size_t count;
+/// if (kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, &count) == KT_OK)
+///     for (size_t i = 0; i < count; i++) set_header(response, fields[i].name, fields[i].value);
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_verdict_fields<'c>(
+    verdict: In<kt_verdict>,
+    buffer: Out<'c, c_char>,
+    buffer_len: usize,
+    fields_out: Out<[kt_field<'c>; KT_MAX_FIELDS]>,
+    count_out: Out<usize>,
+) -> kt_status {
+    guard(|| {
+        let buffer = buffer.buffer(buffer_len)?;
+        let texts = buffer.begin();
+        let bytes = buffer.bytes().first_chunk_mut().ok_or(kt_status::KT_BUFFER_TOO_SMALL)?;
+        let (fields, count) = (fields_out.place()?.slot(), count_out.place()?);
+        let mut places = fields.iter_mut();
+        let tell = |name: &'static CStr, value: Range<usize>| {
+            if let Some(place) = places.next() {
+                *place = kt_field {
+                    name: In::of_static(name),
+                    name_len: name.count_bytes(),
+                    value: texts.after(value.start),
+                    value_len: value.len(),
+                };
+            }
+        };
+        respond(verdict, |response| response.write_fields(bytes, tell))?;
+        count.write(KT_MAX_FIELDS - places.len());
         Ok(())
     })
 }

@@ -40,14 +40,12 @@ static enum MHD_Result count_api_key(void *context, enum MHD_ValueKind kind, con
 
 /** Sets the header fields of a verdict, one after another. */
 static int set_headers(struct MHD_Response *response, const kt_verdict *verdict) {
-    char headers[KT_HEADERS_SIZE];
-    size_t written;
-    if (kt_verdict_headers(verdict, headers, sizeof headers, &written) != KT_OK) return 0;
-    for (char *line = headers, *end; (end = strstr(line, "\r\n")) != NULL; line = end + 2) {
-        char *value = strstr(line, ": ");
-        *end = *value = 0;
-        if (MHD_add_response_header(response, line, value + 2) != MHD_YES) return 0;
-    }
+    char buffer[KT_HEADERS_SIZE];
+    kt_field fields[KT_MAX_FIELDS];
+    size_t count;
+    if (kt_verdict_fields(verdict, buffer, sizeof buffer, fields, &count) != KT_OK) return 0;
+    for (size_t i = 0; i < count; i++)
+        if (MHD_add_response_header(response, fields[i].name, fields[i].value) != MHD_YES) return 0;
     return 1;
 }
 

@@ -213,12 +213,19 @@ static void verdicts(void) {
     NULL_AT(kt_verdict_headers(NULL, buffer, sizeof buffer, &written));
     NULL_AT(kt_verdict_headers(&verdict, NULL, sizeof buffer, &written));
     NULL_AT(kt_verdict_headers(&verdict, buffer, sizeof buffer, NULL));
+    kt_field fields[KT_MAX_FIELDS];
+    NULL_AT(kt_verdict_fields(NULL, buffer, sizeof buffer, fields, &written));
+    NULL_AT(kt_verdict_fields(&verdict, NULL, sizeof buffer, fields, &written));
+    NULL_AT(kt_verdict_fields(&verdict, buffer, sizeof buffer, NULL, &written));
+    NULL_AT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, NULL));
+    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer - 1, fields, &written), KT_BUFFER_TOO_SMALL);
     NULL_AT(kt_verdict_problem(NULL, buffer, sizeof buffer, &written));
     CHECK(strcmp(kt_verdict_body(NULL), "") == 0);
     EXPECT(kt_verdict_headers(&verdict, buffer, 4, &written), KT_BUFFER_TOO_SMALL);
     EXPECT(kt_verdict_headers(&verdict, NULL, 0, &written), KT_BUFFER_TOO_SMALL);
     verdict.outcome = (kt_outcome)6;
     EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
+    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, &written), KT_NOT_A_VERDICT);
     CHECK(strcmp(kt_verdict_body(&verdict), "") == 0);
     verdict.outcome = KT_DENIED;
     verdict.reason = (kt_reason)10;
@@ -237,6 +244,9 @@ static void verdicts(void) {
     for (int place = 0; place < KT_MAX_QUOTAS; place++) verdict.quotas[place].window_s = 2678399;
     OK(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written));
     CHECK(written == strlen(buffer) && written < KT_HEADERS_SIZE);
+    OK(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, &written));
+    CHECK(written == KT_MAX_FIELDS && fields[5].value + fields[5].value_len < buffer + sizeof buffer);
+    CHECK(strcmp(fields[5].name, "Retry-After") == 0 && strcmp(fields[5].value, "4294967295") == 0);
     OK(kt_verdict_problem(&verdict, buffer, KT_PROBLEM_SIZE, &written));
 }
 

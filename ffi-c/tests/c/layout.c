@@ -45,6 +45,11 @@ IS(offsetof(kt_verdict, cost), 56);
 IS(offsetof(kt_verdict, uncharged), 60);
 IS(offsetof(kt_verdict, quotas), 64);
 
+IS(sizeof(kt_field), 2 * (sizeof(char *) + sizeof(size_t)));
+IS(offsetof(kt_field, name_len), sizeof(char *));
+IS(offsetof(kt_field, value), sizeof(char *) + sizeof(size_t));
+IS(offsetof(kt_field, value_len), 2 * sizeof(char *) + sizeof(size_t));
+
 IS(sizeof(kt_key), KT_KEY_SIZE);
 IS(sizeof(kt_key_parts), 32);
 IS(offsetof(kt_key_parts, prefix), 8);

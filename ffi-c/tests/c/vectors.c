@@ -343,6 +343,19 @@ static void issue_all(struct gate *made, const cJSON *list) {
     }
 }
 
+/** The fields one by one are those of the block. */
+static int one_by_one(const kt_verdict *verdict, const char *block) {
+    char values[KT_HEADERS_SIZE], lines[KT_HEADERS_SIZE] = "";
+    kt_field fields[KT_MAX_FIELDS];
+    size_t count, len = 0;
+    OK(kt_verdict_fields(verdict, values, sizeof values, fields, &count));
+    for (size_t i = 0; i < count; i++) {
+        HOLDS(fields[i].name_len == strlen(fields[i].name) && fields[i].value_len == strlen(fields[i].value));
+        len += (size_t)snprintf(lines + len, sizeof lines - len, "%s: %s\r\n", fields[i].name, fields[i].value);
+    }
+    return strcmp(lines, block) == 0;
+}
+
 static void step(struct gate *made, const cJSON *item) {
     const cJSON *api_keys = field(item, "api_keys");
     const char *api_key = cJSON_GetStringValue(cJSON_GetArrayItem(api_keys, 0));
@@ -371,6 +384,7 @@ static void step(struct gate *made, const cJSON *item) {
     kt_verdict stored = verdict; /* A plain struct: a copy is as good. */
     OK(kt_verdict_headers(&stored, headers, sizeof headers, &written));
     HOLDS(written == strlen(headers) && strcmp(headers, text(item, "headers")) == 0);
+    HOLDS(one_by_one(&stored, headers));
     HOLDS(strcmp(kt_verdict_body(&stored), text(item, "body")) == 0);
     OK(kt_verdict_problem(&stored, problem, sizeof problem, &written));
     HOLDS((written == 0) == (verdict.outcome == KT_ADMITTED));

@@ -6,9 +6,9 @@ use core::marker::PhantomData;
 use keytally::sync::Ordering::Relaxed;
 use keytally::{LINE_LEN, Line};
 use keytally_ffi::{
-    Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_POLICY_SIZE, Memory, Number, Out, kt_bytes, kt_charge,
-    kt_flaw, kt_gate, kt_gate_config, kt_key, kt_key_info, kt_key_parts, kt_limiter, kt_new_key, kt_plan,
-    kt_plan_info, kt_status, kt_verdict,
+    Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_POLICY_SIZE, Memory, Number, Out, kt_bytes,
+    kt_charge, kt_field, kt_flaw, kt_gate, kt_gate_config, kt_key, kt_key_info, kt_key_parts, kt_limiter,
+    kt_new_key, kt_plan, kt_plan_info, kt_status, kt_verdict,
 };
 
 use crate::bytes::{Bytes, POLICIES};
@@ -388,10 +388,23 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
     let mut written = 0;
     let verdict = core::slice::from_ref(&verdict);
     let at = new(buffer.as_mut_ptr());
-    let status = if bytes.byte() & 1 == 0 {
-        keytally_ffi::kt_verdict_headers(right(verdict), at, len, output(&mut written))
-    } else {
-        keytally_ffi::kt_verdict_problem(right(verdict), at, len, output(&mut written))
+    let status = match bytes.byte() % 4 {
+        0 | 2 => keytally_ffi::kt_verdict_headers(right(verdict), at, len, output(&mut written)),
+        1 => keytally_ffi::kt_verdict_problem(right(verdict), at, len, output(&mut written)),
+        _ => {
+            let none = kt_field { name: In::NULL, name_len: 0, value: In::NULL, value_len: 0 };
+            let mut fields = [none; KT_MAX_FIELDS];
+            let status = keytally_ffi::kt_verdict_fields(
+                right(verdict),
+                at,
+                len,
+                output(&mut fields),
+                output(&mut written),
+            );
+            assert!(fields[..written].iter().all(|field| field.name_len > 0 && field.value_len > 0));
+            assert!(fields[written..].iter().all(|field| field.name_len == 0));
+            status
+        }
     };
     assert!(
         status == kt_status::KT_OK || buffer.iter().all(|&byte| byte == 0x21),

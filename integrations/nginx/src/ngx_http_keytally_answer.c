@@ -31,31 +31,28 @@ static void remove_field(ngx_list_part_t *part, const ngx_str_t *name) {
 static ngx_int_t header_filter(ngx_http_request_t *r) {
     ngx_http_keytally_ctx_t *ctx = r == r->main ? ngx_http_keytally_ctx(r) : NULL;
     if (ctx == NULL || !ctx->has_verdict || ctx->shadowed) return next_header_filter(r);
-    char lines[KT_HEADERS_SIZE];
-    size_t len;
-    if (kt_verdict_headers(&ctx->verdict, lines, sizeof lines, &len) != KT_OK) return NGX_ERROR;
-    u_char *at = ngx_pnalloc(r->pool, len);
-    if (at == NULL) return NGX_ERROR;
-    ngx_memcpy(at, lines, len);
+    char values[KT_HEADERS_SIZE];
+    kt_field fields[KT_MAX_FIELDS];
+    size_t count;
+    if (kt_verdict_fields(&ctx->verdict, values, sizeof values, fields, &count) != KT_OK) return NGX_ERROR;
+    if (count == 0) return next_header_filter(r);
+    size_t len = (size_t)(fields[count - 1].value - values) + fields[count - 1].value_len;
+    u_char *kept = ngx_pnalloc(r->pool, len);
+    if (kept == NULL) return NGX_ERROR;
+    ngx_memcpy(kept, values, len);
 
     ngx_list_t *headers = &r->headers_out.headers;
     ngx_uint_t others = headers->part.nelts; /* Where there are none, there is nothing to remove. */
-    for (u_char *end = at + len; at < end;) {
-        /* Each line is `Name: value` and a line end. */
-        u_char *colon = at, *line_end = memchr(at, '\r', (size_t)(end - at));
-        if (line_end == NULL) return NGX_ERROR;
-        while (colon < line_end && *colon != ':') colon++;
-        if (colon == line_end) return NGX_ERROR;
-        ngx_str_t name = {(size_t)(colon - at), at};
+    for (size_t i = 0; i < count; i++) {
+        ngx_str_t name = {fields[i].name_len, (u_char *)(size_t)fields[i].name};
         if (others != 0) remove_field(&headers->part, &name);
         ngx_table_elt_t *header = ngx_list_push(headers);
         if (header == NULL) return NGX_ERROR;
         ngx_memzero(header, sizeof *header);
         header->hash = 1;
         header->key = name;
-        header->value.len = (size_t)(line_end - colon) - 2;
-        header->value.data = colon + 2;
-        at = line_end + 2;
+        header->value.len = fields[i].value_len;
+        header->value.data = kept + (fields[i].value - values);
     }
     return next_header_filter(r);
 }
