@@ -30,6 +30,7 @@ CLIENTS = 4096
 LIMIT_REQ = ("limit_req_zone $http_x_client zone=other:10m rate=100r/m;", "limit_req zone=other burst=100 nodelay;")
 LIMIT = ("keytally_limit_zone zone=ours:10m key=$http_x_client policy=100/minute;", "keytally_limit ours;")
 KEY = ("keytally_gate api file=turn.gate pepper_file=pepper;", "keytally api;")
+QUIET = "keytally_headers off;"
 # What limit_req doesn't tell a client: as many fields, as long, and always the same.
 FIELDS = "".join(
     f"add_header {name} {value} always;"
@@ -48,7 +49,9 @@ CONTENDERS = {
     "limit_req": LIMIT_REQ,
     "limit_req, and five fields": (LIMIT_REQ[0], LIMIT_REQ[1] + FIELDS),
     "keytally_limit": LIMIT,
+    "keytally_limit, headers off": (LIMIT[0], LIMIT[1] + QUIET),
     "keytally": KEY,
+    "keytally, headers off": (KEY[0], KEY[1] + QUIET),
 }
 if not QUICK:
     CONTENDERS["keytally_limit and keytally"] = (LIMIT[0] + KEY[0], LIMIT[1] + KEY[1])

@@ -66,6 +66,7 @@ typedef struct {
     ngx_http_keytally_cost_t cost;
     ngx_flag_t shadow;
     ngx_array_t *limits; /* of ngx_http_keytally_limit_t; NULL when off */
+    ngx_flag_t headers;  /* what is let through gets header fields */
 } ngx_http_keytally_loc_conf_t;
 
 /** What is known of a request, through all its internal redirects and subrequests. */

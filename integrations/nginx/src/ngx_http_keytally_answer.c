@@ -31,6 +31,8 @@ static void remove_field(ngx_list_part_t *part, const ngx_str_t *name) {
 static ngx_int_t header_filter(ngx_http_request_t *r) {
     ngx_http_keytally_ctx_t *ctx = r == r->main ? ngx_http_keytally_ctx(r) : NULL;
     if (ctx == NULL || !ctx->has_verdict || ctx->shadowed) return next_header_filter(r);
+    ngx_http_keytally_loc_conf_t *location = ngx_http_get_module_loc_conf(r, ngx_http_keytally_module);
+    if (!location->headers && ctx->verdict.outcome == KT_ADMITTED) return next_header_filter(r);
     char values[KT_HEADERS_SIZE];
     kt_field fields[KT_MAX_FIELDS];
     size_t count;

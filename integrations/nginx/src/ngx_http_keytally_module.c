@@ -16,6 +16,7 @@ static void *create_loc_conf(ngx_conf_t *cf) {
     if (conf == NULL) return NULL;
     conf->gate = NGX_CONF_UNSET_PTR;
     conf->limits = NGX_CONF_UNSET_PTR;
+    conf->headers = NGX_CONF_UNSET;
     return conf;
 }
 
@@ -29,6 +30,7 @@ static char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) {
         inner->shadow = outer->shadow;
     }
     ngx_conf_merge_ptr_value(inner->limits, outer->limits, NULL);
+    ngx_conf_merge_value(inner->headers, outer->headers, 1);
     return NGX_CONF_OK;
 }
 
@@ -144,6 +146,8 @@ static ngx_command_t commands[] = {
      NGX_HTTP_MAIN_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally"), ANYWHERE | NGX_CONF_TAKE123, use_gate, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_limit"), ANYWHERE | NGX_CONF_TAKE123, use_limit, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+    {ngx_string("keytally_headers"), ANYWHERE | NGX_CONF_FLAG, ngx_conf_set_flag_slot, NGX_HTTP_LOC_CONF_OFFSET,
+     offsetof(ngx_http_keytally_loc_conf_t, headers), NULL},
     ngx_null_command,
 };
 

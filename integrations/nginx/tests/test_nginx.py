@@ -49,6 +49,7 @@ HTTP = """
         }
         location = /costly { keytally api cost=$arg_cost; empty_gif; }
         location = /ten { keytally api cost=10; empty_gif; }
+        location = /quiet { keytally api; keytally_headers off; empty_gif; }
         location = /shadow { keytally api shadow; empty_gif; }
         location = /forbidden { keytally api; deny all; }
         location = /limited { keytally_limit by_name; empty_gif; }
@@ -250,6 +251,10 @@ class Contract(unittest.TestCase):
         # The upstream is told whose request it is, and its own Retry-After is its own.
         self.assertEqual((fields["X-Seen"], fields["Retry-After"]), ("42 admitted", "7"))
         self.assertEqual(nginx.get("/open/file.txt")[1].keys(), {"Content-Type"})
+        # Where the headers are off, a refusal tells all the same.
+        self.assertEqual(nginx.get("/quiet", mine)[:2], (200, {"Content-Type": "image/gif"}))
+        self.assertEqual(nginx.remaining("/gif", key), 1000 - len(asked) - 2)
+        self.assertIn("WWW-Authenticate", nginx.get("/quiet")[1])
         # `return` answers before any access check, as README.md says.
         self.assertEqual(nginx.get("/returned"), (204, {}, b""))
 
@@ -396,6 +401,7 @@ class Configuration(unittest.TestCase):
             "keytally_gate api file=api.gate peppers=pepper;": '"peppers=pepper" is no parameter of "keytally_gate"',
             "keytally_gate api file= pepper_file=pepper;": "has an empty path",
             "keytally_gate off file=api.gate pepper_file=pepper;": "can't be named",
+            "keytally_headers none;": 'it must be "on" or "off"',
             f"{gate} {gate}": "declares a name that is taken",
             "keytally api;": 'no "keytally_gate" above declares "api"',
             f"{gate} keytally api; keytally api;": "is duplicate",

@@ -49,6 +49,8 @@ const BARE: &str = "a bare loop of load and compare-exchange";
 const LOAD: &str = "a dependent load of a line of as many";
 const FROM_C: &str = "C, by the shared library";
 const WHOLE: &str = "Rust, every window worked out";
+const ZONE: &str = "keytally_limit";
+const KEY_CHECK: &str = "keytally";
 const LIMIT_REQ: &str = "limit_req";
 const LIMIT_REQ_TELLING: &str = "limit_req, and five fields";
 const NGINX: &str = "nginx alone";
@@ -337,17 +339,19 @@ const TARGETS: &[Target] = &[
         wanted: "no more of a processor for each request than `limit_req`",
         find: |results| {
             let table = results.table("nginx/cpu")?;
-            let times = |page| table.ratio("keytally_limit", LIMIT_REQ, page);
+            let times = |page| table.ratio(ZONE, LIMIT_REQ, page);
             Finding::of_both(PAGES, |page| Ok(Finding::at_most(1.0, times(page)?, " times")))
         },
         bound: Some(|results| {
             let table = results.table("nginx/cpu")?;
-            let [gif, proxied] = PAGES.map(|page| table.ratio("keytally_limit", LIMIT_REQ_TELLING, page));
+            let telling = PAGES.map(|page| table.ratio(ZONE, LIMIT_REQ_TELLING, page));
+            let silent = PAGES.map(|page| table.ratio("keytally_limit, headers off", LIMIT_REQ, page));
             Ok(format!(
                 "Each answer tells the client its limits in five header fields, and `limit_req` tells nothing. Of a `limit_req` \
-                 whose answers get as many fields, always the same, by `add_header`, it takes {} and {} times as much.",
-                number(gif?),
-                number(proxied?)
+                 whose answers get as many fields, always the same, by `add_header`, it takes {} times as much; with \
+                 `keytally_headers off`, {} of a `limit_req` without.",
+                both(telling)?,
+                both(silent)?
             ))
         }),
     },
@@ -356,17 +360,16 @@ const TARGETS: &[Target] = &[
         wanted: "at most 0.3 µs of a processor more than `limit_req`",
         find: |results| {
             let table = results.table("nginx/cpu")?;
-            let more = |page| table.difference("keytally", LIMIT_REQ, page);
+            let more = |page| table.difference(KEY_CHECK, LIMIT_REQ, page);
             Finding::of_both(PAGES, |page| Ok(Finding::at_most(0.3, more(page)?, " µs")))
         },
         bound: Some(|results| {
             let table = results.table("nginx/cpu")?;
-            let [gif, proxied] = PAGES.map(|page| table.difference("keytally", LIMIT_REQ_TELLING, page));
+            let more = PAGES.map(|page| table.difference(KEY_CHECK, LIMIT_REQ_TELLING, page));
             Ok(format!(
-                "Over a `limit_req` whose answers get as many header fields, always the same, by `add_header`, it takes {} and {} µs \
+                "Over a `limit_req` whose answers get as many header fields, always the same, by `add_header`, it takes {} µs \
                  more.",
-                number(gif?),
-                number(proxied?)
+                both(more)?
             ))
         }),
     },
@@ -375,18 +378,21 @@ const TARGETS: &[Target] = &[
         wanted: "at least 0.97 of those of nginx alone",
         find: |results| {
             let table = results.table("nginx/rate")?;
-            Finding::of_both(["keytally_limit", "keytally"], |contender| {
+            Finding::of_both([ZONE, KEY_CHECK], |contender| {
                 let part = |page| table.ratio(contender, NGINX, page);
                 Finding::of_both(PAGES, |page| Ok(Finding::at_least(0.97, part(page)?, "")))
             })
         },
         bound: Some(|results| {
             let table = results.table("nginx/rate")?;
-            let [gif, proxied] = PAGES.map(|page| table.ratio(NGINX_TELLING, NGINX, page));
+            let part = |contender| both(PAGES.map(|page| table.ratio(contender, NGINX, page)));
             Ok(format!(
-                "Five more header fields in each answer, always the same, by `add_header`, leave nginx alone {} and {} of its requests.",
-                number(gif?),
-                number(proxied?)
+                "Five more header fields in each answer, always the same, by `add_header`, leave nginx alone {} of its requests, and \
+                 `limit_req` without any leaves it {}. With `keytally_headers off` it is {} with a zone, and {} with a key check.",
+                part(NGINX_TELLING)?,
+                part(LIMIT_REQ)?,
+                part("keytally_limit, headers off")?,
+                part("keytally, headers off")?
             ))
         }),
     },
@@ -408,6 +414,12 @@ pub(crate) fn table(results: &Results) -> Result<String> {
         text += &format!("\nWhat stands in the way of those that aren't held:\n\n{bounds}");
     }
     Ok(text)
+}
+
+/// The figures of both pages of nginx.
+fn both(figures: [Result<f64>; 2]) -> Result<String> {
+    let [gif, proxied] = figures;
+    Ok(format!("{} and {}", number(gif?), number(proxied?)))
 }
 
 fn capitalized(what: &str) -> String {
