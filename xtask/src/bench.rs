@@ -54,7 +54,7 @@ const QUICK: (u32, u32) = (3, 80);
 /// What is to be measured.
 #[derive(Debug, Args)]
 pub(crate) struct Wanted {
-    /// Measures for about three minutes instead of twenty: fewer sizes, and shorter turns.
+    /// Measures for about three minutes instead of twenty-five: fewer sizes, and shorter turns.
     #[arg(long)]
     quick: bool,
     /// Measures nothing, and writes the pages anew from benches/results.json.
