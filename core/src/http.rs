@@ -338,6 +338,7 @@ impl<T: FnMut(&'static CStr, Range<usize>)> Form for Apart<T> {
 struct Rest<'b>(&'b mut [u8]);
 
 impl Rest<'_> {
+    /// A text whose length its type doesn't tell. On small processors, where neither is inlined, it takes longer than `text`.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn name(self, name: &CStr) -> Self {
         match self.0.split_at_mut_checked(name.count_bytes()) {

@@ -52,7 +52,9 @@ const LOAD: &str = "a dependent load of a line of as many";
 const FROM_C: &str = "C, by the shared library";
 const WHOLE: &str = "Rust, every window worked out";
 const ZONE: &str = "keytally_limit";
+const SILENT_ZONE: &str = "keytally_limit, headers off";
 const KEY_CHECK: &str = "keytally";
+const SILENT_KEY_CHECK: &str = "keytally, headers off";
 const LIMIT_REQ: &str = "limit_req";
 const LIMIT_REQ_TELLING: &str = "limit_req, and five fields";
 const NGINX: &str = "nginx alone";
@@ -356,7 +358,7 @@ const TARGETS: &[Target] = &[
         bound: Some(|results| {
             let table = results.table("nginx/cpu")?;
             let telling = PAGES.map(|page| table.ratio(ZONE, LIMIT_REQ_TELLING, page));
-            let silent = PAGES.map(|page| table.ratio("keytally_limit, headers off", LIMIT_REQ, page));
+            let silent = PAGES.map(|page| table.ratio(SILENT_ZONE, LIMIT_REQ, page));
             Ok(format!(
                 "Each answer tells the client its limits in five header fields, and `limit_req` tells nothing. Of a `limit_req` \
                  whose answers get as many fields, always the same, by `add_header`, it takes {} times as much; with \
@@ -402,8 +404,8 @@ const TARGETS: &[Target] = &[
                  `limit_req` without any leaves it {}. With `keytally_headers off` it is {} with a zone, and {} with a key check.",
                 part(NGINX_TELLING)?,
                 part(LIMIT_REQ)?,
-                part("keytally_limit, headers off")?,
-                part("keytally, headers off")?
+                part(SILENT_ZONE)?,
+                part(SILENT_KEY_CHECK)?
             ))
         }),
     },
