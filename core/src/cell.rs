@@ -1,18 +1,31 @@
 //! The compare-exchange loop: a decision put into a word that others decide on too.
 
-use crate::decide::Decision;
+use crate::decide::{self, Decision};
 use crate::stop::{Stop, stop};
 use crate::sync::{AtomicU64, Ordering};
+use crate::tally::Layout;
+use crate::time::{Clock, Timestamp};
 
-/// Decides on the word in `cell` until nobody came in between. `decide` answers `None` when the word is not its to
-/// decide on any more.
+/// Decides on the word in `cell` and exchanges it, in a compare-exchange loop.
 ///
-/// Each turn is lost to somebody whose charge was written, and charges run out: after at most as many turns as the
-/// smallest limit has units, the answer is a denial, which needs no write.
-pub(crate) fn update(cell: &AtomicU64, decide: impl Fn(u64) -> Option<Decision>) -> Option<Decision> {
+/// A word that a wrong clock stamped is corrected first. `now` moves forward to the clock's reading
+/// where the word is ahead of it. Returns `None` if `decide` does, i.e. when the word has another owner.
+///
+/// Lock-free: a failed exchange means that another thread's exchange succeeded.
+pub(crate) fn update(
+    cell: &AtomicU64,
+    layout: &Layout,
+    now: &mut Timestamp,
+    clock: impl Clock,
+    decide: impl Fn(u64, Timestamp) -> Option<Decision>,
+) -> Option<Decision> {
     let mut word = cell.load(Ordering::Acquire);
     loop {
-        let decision = decide(word)?;
+        if let Some(corrected) = decide::correction(layout, word, now, clock) {
+            word = swap(cell, word, corrected).err().unwrap_or(corrected);
+            continue;
+        }
+        let decision = decide(word, *now)?;
         if decision.next == word {
             return Some(decision);
         }
@@ -21,6 +34,32 @@ pub(crate) fn update(cell: &AtomicU64, decide: impl Fn(u64) -> Option<Decision>)
             Err(present) => word = present,
         }
     }
+}
+
+/// Returns `word`, which was loaded from `cell`, or what it was corrected to.
+pub(crate) fn corrected(
+    cell: &AtomicU64,
+    word: u64,
+    layout: &Layout,
+    now: &mut Timestamp,
+    clock: impl Clock,
+) -> u64 {
+    match decide::correction(layout, word, now, clock) {
+        Some(corrected) if swap(cell, word, corrected).is_ok() => corrected,
+        _ => word,
+    }
+}
+
+/// Corrects the word in `cell` if it is ahead of the clock by more than the tolerance, counts kept.
+/// Returns whether it did. A system clock is read after the word was loaded.
+pub(crate) fn correct(cell: &AtomicU64, layout: &Layout, clock: impl Clock) -> bool {
+    let word = cell.load(Ordering::Acquire);
+    let first = clock.reading();
+    if layout.is_claim_mark(word) || layout.ahead_ms(word, first) == 0 {
+        return false;
+    }
+    let corrected = decide::correct(layout, word, clock.at_least(first));
+    corrected != word && swap(cell, word, corrected).is_ok()
 }
 
 /// Puts `next` in place of the word that was decided on, if it is still there; else gives what is.

@@ -3,17 +3,33 @@
 //! Every function here is pure. Tables only load a word, ask, and compare-exchange the answer in; a decision whose
 //! [`next`](Decision::next) is the word itself is not written at all, so denials are read-only.
 //!
-//! Three rules about time hold for all of them:
-//! - A time before the tally's stamp, by at most the longest window or a minute, whichever is longer, is taken as the
-//!   tally's own: a clock that runs late or goes back never opens a window again.
-//! - A stamp further ahead than that can only come from a clock that was wrong. The counts are kept, and the present
-//!   stamp is taken, so a table heals at once instead of denying until that future comes. This alone is written even
-//!   when the request is denied.
+//! Two rules about time hold for all of them:
+//! - A time before the tally's stamp, by any amount, is taken as the tally's own time. No decision
+//!   moves a stamp back. So a late clock, or a caller that was stopped after it read its clock, never
+//!   opens a window again.
 //! - Windows that have passed count nothing.
+//!
+//! A stamp from a clock that ran ahead is moved back by a *correction*, which is not a decision: it
+//! charges nothing, keeps the counts, and needs evidence. The evidence is a reading of the system
+//! clock, taken after the tally was loaded, that the stamp is ahead of by more than
+//! [`TOLERANCE_MS`]. An explicit time is no evidence, since the caller may have been stopped.
+//!
+//! # What a wrong clock costs
+//! In windows of one tally that admit their limit once more, in real time:
+//! - A late clock, a stale reading, or a clock that was set back: none. A clock that is set back
+//!   replays times, so one window's label may be counted twice, but never within one window of real
+//!   time.
+//! - A system clock that ran more than 60 s ahead: one, when it is corrected. Each thread that is
+//!   stopped between the reading and the compare-exchange of a correction, at least as long as the
+//!   stamp was ahead, costs at most one more, if the word is equal again when it continues.
+//! - Explicit times that disagree: one in all. In a limiter, one more each time that a caller who is
+//!   61 s late or more finds its subject's slot reused.
+//! - System clocks that stay more than 60 s apart, or explicit times that far ahead mixed with a
+//!   system clock, are outside the guarantee: one window each time that they take turns.
 
 use crate::policy::{Algorithm, Limits};
 use crate::tally::Layout;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 use crate::verdict::{Outcome, Quotas};
 
 /// An answer, and the word that makes it so: small enough for two registers. What else there is to know follows from
@@ -67,7 +83,7 @@ pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: 
     if outcome == Outcome::Admitted && cost > 0 {
         Decision::of(outcome, layout.charged(reading.word, cost))
     } else {
-        Decision::of(outcome, reading.unchanged(word))
+        Decision::of(outcome, word)
     }
 }
 
@@ -82,7 +98,7 @@ pub fn peek(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u
 /// refunds what it charged, once; a count never goes below 0.
 pub fn refund(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
     let mut reading = Reading::of(layout, limits, word, now);
-    let next = if reading.give_back(charge) { reading.word } else { reading.unchanged(word) };
+    let next = if reading.give_back(charge) { reading.word } else { word };
     Decision::of(Outcome::Admitted, next)
 }
 
@@ -103,7 +119,7 @@ pub fn settle(
     let reading = Reading::of(layout, limits, word, now);
     let extra = actual - estimate.cost;
     let charged = extra.min(reading.room());
-    let next = if charged == 0 { reading.unchanged(word) } else { layout.charged(reading.word, charged) };
+    let next = if charged == 0 { word } else { layout.charged(reading.word, charged) };
     Decision { next, uncharged: extra - charged, outcome: Outcome::Admitted }
 }
 
@@ -121,15 +137,43 @@ pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Qu
     Quotas::of(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
 }
 
-/// The word that a tally should have had if no clock had been wrong; the same word unless its stamp lies ahead of
-/// `now` by more than clocks may disagree.
-pub(crate) fn heal(layout: &Layout, word: u64, now: Timestamp) -> u64 {
-    let held = layout.stamp(word);
-    if layout.stamp_start_ms(held) <= now.unix_ms() {
-        return word;
+/// Milliseconds that honest clocks may be apart, for every policy. A stamp that is further ahead of
+/// the system clock comes from a clock that was wrong.
+pub const TOLERANCE_MS: u64 = 60_000;
+
+/// Returns the time that waits are counted from, for a decision at `now` that held for the time `at`.
+/// See [`Verdict::waits_from`](crate::Verdict::waits_from).
+#[inline]
+pub fn waits_from(now: Timestamp, at: Timestamp) -> Timestamp {
+    let ahead_ms = at.unix_ms().saturating_sub(now.unix_ms());
+    if ahead_ms > TOLERANCE_MS { now } else { now.max(at) }
+}
+
+/// Returns the word with the stamp of `reading` and the same counts, if it is ahead of `reading` by
+/// more than [`TOLERANCE_MS`]; else the word itself.
+///
+/// `reading` must be read from a right clock after the word was loaded: see
+/// [What a wrong clock costs](self#what-a-wrong-clock-costs).
+pub fn correct(layout: &Layout, word: u64, reading: Timestamp) -> u64 {
+    if is_wrong(layout, word, reading) { layout.with_stamp(word, layout.stamp_at(reading)) } else { word }
+}
+
+/// Returns the [`correct`]ed word if that is another than `word`, which was loaded before this call.
+///
+/// If the tally is ahead of `now`, reads the clock again and moves `now` forward to that reading.
+/// Returns `None` if the time is explicit.
+#[inline]
+pub(crate) fn correction<C: Clock>(layout: &Layout, word: u64, now: &mut Timestamp, clock: C) -> Option<u64> {
+    if !C::IS_SYSTEM || layout.ahead_ms(word, *now) == 0 {
+        return None;
     }
-    let asked = layout.stamp_at(now);
-    if held <= asked + layout.tolerance() { word } else { layout.with_stamp(word, asked) }
+    *now = clock.at_least(*now);
+    Some(correct(layout, word, *now)).filter(|&corrected| corrected != word)
+}
+
+/// Whether a wrong clock stamped `word`, if `now` was read from a right clock after it was loaded.
+pub(crate) fn is_wrong(layout: &Layout, word: u64, now: Timestamp) -> bool {
+    layout.ahead_ms(word, now) > TOLERANCE_MS
 }
 
 /// What a tally says at a moment: its counts in the windows that run then, and what they leave.
@@ -140,24 +184,15 @@ struct Reading<'l> {
     word: u64,
     /// The moment itself, in Unix milliseconds: within the unit that the word's stamp names.
     time_ms: u64,
-    /// Whether the tally's stamp came from a wrong clock and was replaced.
-    healed: bool,
 }
 
 impl<'l> Reading<'l> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn of(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
         // Most often the tally was charged before in the very unit that runs now.
-        let (word, time_ms, healed) =
-            if layout.is_within(word, now) { (word, now.unix_ms(), false) } else { bring(layout, word, now) };
-        Self { layout, limits, word, time_ms, healed }
-    }
-
-    /// The next word when nothing was charged: the word itself, but with the present stamp if its own came from a
-    /// wrong clock. Left as it is, that stamp would be taken for a present one as soon as the time comes near it.
-    #[inline]
-    fn unchanged(&self, word: u64) -> u64 {
-        if self.healed { self.word } else { word }
+        let (word, time_ms) =
+            if layout.is_within(word, now) { (word, now.unix_ms()) } else { bring(layout, word, now) };
+        Self { layout, limits, word, time_ms }
     }
 
     /// The limit of the window at `place`, not above what its count can hold: a sum then never runs into the next field.
@@ -219,7 +254,7 @@ impl<'l> Reading<'l> {
 /// The room that every window of a sliding layout has.
 #[inline(never)]
 fn sliding_room(layout: &Layout, limits: &Limits, word: u64, time_ms: u64) -> u32 {
-    let reading = Reading { layout, limits, word, time_ms, healed: false };
+    let reading = Reading { layout, limits, word, time_ms };
     (0..layout.len()).fold(u32::MAX, |least, place| least.min(reading.remaining(place)))
 }
 
@@ -230,23 +265,16 @@ fn refusal(layout: &Layout, limits: &Limits, cost: u32) -> Outcome {
     if too_costly { Outcome::TooCostly } else { Outcome::Denied }
 }
 
-/// The tally brought to another unit than that of its stamp, the moment that it is for, and whether its stamp came from a
-/// wrong clock and was replaced.
+/// Returns the tally at the later of `now` and its own time, and that time in Unix milliseconds.
 #[inline(never)]
-fn bring(layout: &Layout, word: u64, now: Timestamp) -> (u64, u64, bool) {
+fn bring(layout: &Layout, word: u64, now: Timestamp) -> (u64, u64) {
     let asked = layout.stamp_at(now);
     let held = layout.stamp(word);
     let mut time_ms = now.unix_ms();
     if asked == layout.last_stamp() {
         time_ms = time_ms.min(layout.stamp_start_ms(asked + 1) - 1);
     }
-    if held <= asked {
-        (layout.rolled(word, asked), time_ms, false)
-    } else if held - asked > layout.tolerance() {
-        (layout.with_stamp(word, asked), time_ms, true)
-    } else {
-        (word, layout.stamp_start_ms(held), false)
-    }
+    if held <= asked { (layout.rolled(word, asked), time_ms) } else { (word, layout.stamp_start_ms(held)) }
 }
 
 #[cfg(test)]
@@ -316,22 +344,85 @@ mod tests {
         assert_eq!((late.outcome, time), (Outcome::Denied, ms(0)));
     }
 
+    /// A system clock that shows another time when it is read again.
+    #[derive(Clone, Copy)]
+    struct TwoReadings(Timestamp, Timestamp);
+
+    impl Clock for TwoReadings {
+        const IS_SYSTEM: bool = true;
+
+        fn reading(self) -> Timestamp {
+            self.0
+        }
+
+        fn reread(self) -> Option<Timestamp> {
+            Some(self.1)
+        }
+    }
+
     #[test]
-    fn a_stamp_from_a_wrong_clock_heals_at_once() {
+    fn no_decision_moves_a_stamp_back() {
+        for text in ["5/minute, 9/hour", "sliding 5/minute, 9/hour"] {
+            let policy: Policy = text.parse().unwrap();
+            let (layout, limits) = (policy.layout(), &policy.limits());
+            let ahead = spend(&policy, 0, ms(3_660_000), 4).next;
+            let charge = Charge { cost: 1, at: ms(3_660_000) };
+            for now in [0, NOON - 3_600_000, NOON, NOON + 3_599_999].map(Timestamp::from_unix_ms) {
+                assert_eq!(
+                    check(layout, limits, ahead, now, 1),
+                    check(layout, limits, ahead, ms(3_660_000), 1)
+                );
+                assert_eq!(check(layout, limits, ahead, now, 2).next, ahead, "a denial");
+                for next in [
+                    peek(layout, limits, ahead, now, 1).next,
+                    refund(layout, limits, ahead, now, charge).next,
+                    settle(layout, limits, ahead, now, charge, 2).next,
+                    reset(layout, limits, ahead, now).next,
+                ] {
+                    assert_eq!(layout.stamp(next), layout.stamp(ahead));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_correction_needs_a_reading_after_the_load() {
         let policy: Policy = "5/minute, 9/hour".parse().unwrap();
         let ahead = spend(&policy, 0, ms(3_660_000), 4).next;
-        let healed = spend(&policy, ahead, ms(0), 1);
-        assert_eq!(healed.outcome, Outcome::Admitted);
-        assert_eq!(left(&policy, healed.next, ms(0)), [0, 4]);
-        assert_eq!(policy.layout().stamp(healed.next), NOON / 60_000);
-        assert_eq!(left(&policy, heal(policy.layout(), ahead, ms(0)), ms(0)), [1, 5]);
-        assert_eq!(policy.layout().stamp(heal(policy.layout(), ahead, ms(0))), NOON / 60_000);
-        assert_eq!(heal(policy.layout(), ahead, ms(60_000)), ahead);
-        // Also by a request that is denied: when the time comes near the wrong stamp, the tally must not be late.
-        let denied = check(policy.layout(), &policy.limits(), ahead, ms(0), 2);
-        let until = quotas(policy.layout(), &policy.limits(), ahead, ms(0)).room_at(2);
-        assert_eq!((denied.outcome, until), (Outcome::Denied, ms(60_000)));
-        assert_eq!(spend(&policy, denied.next, ms(60_000), 1).outcome, Outcome::Admitted);
+        let correction = |first: u64, again: u64| {
+            let mut now = ms(first);
+            let clock = TwoReadings(now, ms(again));
+            (correction(policy.layout(), ahead, &mut now, clock), now)
+        };
+        assert_eq!(correction(0, 3_660_000), (None, ms(3_660_000)), "the first reading was stale");
+        assert_eq!(correction(0, 3_600_000), (None, ms(3_600_000)), "ahead by the tolerance");
+        assert_eq!(correction(3_700_000, 0), (None, ms(3_700_000)), "not ahead of the first reading");
+        assert_eq!(correction(3_600_000, 0), (None, ms(3_600_000)), "the later reading counts");
+        let (corrected, now) = correction(0, 3_599_999);
+        assert_eq!((left(&policy, corrected.unwrap(), now), now), ([1, 5], ms(3_599_999)));
+        assert_eq!(super::correction(policy.layout(), ahead, &mut ms(0), ms(0)), None, "explicit");
+    }
+
+    #[test]
+    fn a_decision_on_a_void_tally_differs_in_the_stamp_alone() {
+        for text in ["5/minute, 9/hour", "sliding 5/minute, 9/hour"] {
+            let policy: Policy = text.parse().unwrap();
+            let (layout, limits) = (policy.layout(), &policy.limits());
+            for cost in [0, 1, 5, 6, 10] {
+                let [first, later] = [ms(0), ms(7_777_777)].map(|now| check(layout, limits, 0, now, cost));
+                assert_eq!(first.outcome, later.outcome);
+                if first.next != 0 {
+                    assert_eq!(layout.with_stamp(first.next, layout.stamp(later.next)), later.next);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn waits_count_from_the_later_time_within_the_tolerance() {
+        assert_eq!(waits_from(ms(0), ms(60_000)), ms(60_000));
+        assert_eq!(waits_from(ms(0), ms(60_001)), ms(0));
+        assert_eq!(waits_from(ms(5), ms(0)), ms(5));
     }
 
     #[test]

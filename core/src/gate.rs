@@ -33,7 +33,7 @@ use crate::record::{Intent, KeyState, Place, Record};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::tally::Layout;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 use crate::verdict::{Holder, Outcome, Reason, Verdict};
 
 /// The most keys that a gate can be made for.
@@ -236,45 +236,62 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// `api_key` is the value of the `X-API-Key` header, `None` when there was none. Only a key that passed its check
     /// touches a tally.
     #[inline]
-    pub fn check(&self, api_key: Option<&[u8]>, cost: u32, now: Timestamp) -> Verdict {
-        self.answer(api_key, cost, now, |limits, word| decide::check(&self.layout, limits, word, now, cost))
+    pub fn check(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        self.answer(api_key, cost, clock, |limits, word, now| {
+            decide::check(&self.layout, limits, word, now, cost)
+        })
     }
 
-    /// What [`check`](Self::check) would answer now, without the charge.
-    pub fn peek(&self, api_key: Option<&[u8]>, cost: u32, now: Timestamp) -> Verdict {
-        self.answer(api_key, cost, now, |limits, word| decide::peek(&self.layout, limits, word, now, cost))
+    /// Returns what [`check`](Self::check) would answer now, and charges nothing.
+    pub fn peek(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        self.answer(api_key, cost, clock, |limits, word, now| {
+            decide::peek(&self.layout, limits, word, now, cost)
+        })
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
     ///
     /// `None` when the gate has no such key.
-    pub fn refund(&self, key_id: KeyId, charge: Charge, now: Timestamp) -> Option<Verdict> {
-        self.adjust(key_id, now, |limits, word| decide::refund(&self.layout, limits, word, now, charge))
+    pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
+        self.adjust(key_id, clock, |limits, word, now| {
+            decide::refund(&self.layout, limits, word, now, charge)
+        })
     }
 
     /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
     /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
     ///
     /// `None` when the gate has no such key.
-    pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32, now: Timestamp) -> Option<Verdict> {
-        self.adjust(key_id, now, |limits, word| {
+    pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32, clock: impl Clock) -> Option<Verdict> {
+        self.adjust(key_id, clock, |limits, word, now| {
             decide::settle(&self.layout, limits, word, now, estimate, actual)
         })
     }
 
     /// Forgets all counts of the key. `None` when the gate has no such key.
-    pub fn reset(&self, key_id: KeyId, now: Timestamp) -> Option<Verdict> {
-        self.adjust(key_id, now, |limits, word| decide::reset(&self.layout, limits, word, now))
+    pub fn reset(&self, key_id: KeyId, clock: impl Clock) -> Option<Verdict> {
+        self.adjust(key_id, clock, |limits, word, now| decide::reset(&self.layout, limits, word, now))
+    }
+
+    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how many.
+    ///
+    /// A system clock is read again after each tally was loaded. With an explicit time, which is older
+    /// than the loads, a sweep that is stopped in between for more than 60 s admits up to one more
+    /// window of each tally that was charged meanwhile: call it while no other thread charges.
+    pub fn correct_clock(&self, clock: impl Clock) -> u64 {
+        let corrected = self.places().filter(|place| cell::correct(place.tally(), &self.layout, clock));
+        corrected.count() as u64
     }
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn answer(
+    fn answer<C: Clock>(
         &self,
         api_key: Option<&[u8]>,
         cost: u32,
-        now: Timestamp,
-        decide: impl Fn(&Limits, u64) -> Decision,
+        clock: C,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
+        let now = clock.reading();
         let Some(text) = api_key else {
             return Verdict::refused(Outcome::MissingKey, Reason::None, now);
         };
@@ -284,8 +301,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
                 stop(Stop::KeyVerified);
                 let (limits, tally) = (self.limits(record.plan), place.tally());
                 let word = tally.load(Ordering::Acquire);
-                if place.unmoved(record) {
-                    let decision = decide(&limits, word);
+                if place.unmoved(record) && self.layout.is_due::<C>(word, now) {
+                    let decision = decide(&limits, word, now);
                     // Not a matter of `swap`: compiled so, the time of a wrong key told by some hundredths of a nanosecond
                     // whether its record is free.
                     if decision.next == word || cell::swap(tally, word, decision.next).is_ok() {
@@ -295,7 +312,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             }
             Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
         }
-        self.answer_again(text, cost, now, decide)
+        self.answer_again(text, cost, clock, decide)
     }
 
     /// The same, as often as it takes.
@@ -305,10 +322,13 @@ impl<M: AsRef<[Line]>> Gate<M> {
         &self,
         text: &[u8],
         cost: u32,
-        now: Timestamp,
-        decide: impl Fn(&Limits, u64) -> Decision,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Verdict {
+        let mut now = clock.reading();
         loop {
+            // The first reading may be old. The key may have expired since.
+            now = clock.at_least(now);
             let verified = self.verify_key(text, now);
             let (place, record) = match &verified {
                 Ok(verified) => verified,
@@ -316,8 +336,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
             };
             // An administrator may have given the record to another key since: then the key is verified again.
             let limits = self.limits(record.plan);
-            let decision =
-                cell::update(place.tally(), |word| place.unmoved(record).then(|| decide(&limits, word)));
+            let decision = cell::update(place.tally(), &self.layout, &mut now, clock, |word, now| {
+                place.unmoved(record).then(|| decide(&limits, word, now))
+            });
             if let Some(decision) = decision {
                 return Verdict::decided(&self.layout, &limits, decision, holder(record), now, cost);
             }
@@ -328,14 +349,16 @@ impl<M: AsRef<[Line]>> Gate<M> {
     fn adjust(
         &self,
         key_id: KeyId,
-        now: Timestamp,
-        decide: impl Fn(&Limits, u64) -> Decision,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
     ) -> Option<Verdict> {
+        let mut now = clock.reading();
         loop {
             let (place, record) = self.find(key_id)?;
             let limits = self.limits(record.plan);
-            let decision =
-                cell::update(place.tally(), |word| place.unmoved(&record).then(|| decide(&limits, word)));
+            let decision = cell::update(place.tally(), &self.layout, &mut now, clock, |word, now| {
+                place.unmoved(&record).then(|| decide(&limits, word, now))
+            });
             if let Some(decision) = decision {
                 return Some(Verdict::decided(&self.layout, &limits, decision, holder(&record), now, 0));
             }

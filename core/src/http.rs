@@ -119,7 +119,7 @@ impl Verdict {
             outcome: self.outcome,
             quotas: quotas.get(..len).unwrap_or_default(),
             cost: self.cost,
-            now: self.now,
+            waits_from: self.waits_from(),
             retry_after_s: self.retry_after_s(),
         })
     }
@@ -134,8 +134,8 @@ pub struct Response<'q> {
     pub quotas: &'q [QuotaState],
     /// What was asked for.
     pub cost: u32,
-    /// The caller's time.
-    pub now: Timestamp,
+    /// The time that waits are counted from, [`Verdict::waits_from`].
+    pub waits_from: Timestamp,
     /// Seconds until it is worth trying again; `None` unless denied or full.
     pub retry_after_s: Option<u32>,
 }
@@ -189,7 +189,7 @@ impl Response<'_> {
             out = form.field(out, c"RateLimit", |out| {
                 self.each_quota(out, |out, quota| {
                     // A reset is a whole second, so that the wait for it is rounded up when the present is rounded down.
-                    let wait_s = quota.reset_unix_s.saturating_sub(self.now.unix_s());
+                    let wait_s = quota.reset_unix_s.saturating_sub(self.waits_from.unix_s());
                     out.text(b";r=").number(quota.remaining.into()).text(b";t=").number(wait_s)
                 })
             });

@@ -67,6 +67,6 @@ pub use {
     policy::{Algorithm, Limits, Policy, PolicyError, PolicyErrorKind, Quota, Window},
     record::KeyState,
     tally::Layout,
-    time::Timestamp,
+    time::{Clock, Timestamp},
     verdict::{Holder, Outcome, QuotaState, Quotas, Reason, Verdict},
 };

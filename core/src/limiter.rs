@@ -45,7 +45,7 @@ use crate::policy::{Limits, Policy};
 use crate::stop::{Stop, stop};
 use crate::sync::{AtomicU64, MODELLED, Ordering, pause};
 use crate::tally::{Layout, VOID};
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
 
 /// Slots of a bucket: two cache lines.
@@ -220,46 +220,56 @@ impl<M: AsRef<[Line]>> Limiter<M> {
 
     /// Charges `cost` to every window of the subject if all have room for it, else to none.
     #[inline]
-    pub fn check(&self, subject: &[u8], cost: u32, now: Timestamp) -> Verdict {
-        self.check_subject(self.subject(subject), cost, now)
+    pub fn check(&self, subject: &[u8], cost: u32, clock: impl Clock) -> Verdict {
+        self.check_subject(self.subject(subject), cost, clock)
     }
 
     /// [`check`](Self::check) of a subject that was hashed before.
     #[inline]
-    pub fn check_subject(&self, subject: Subject, cost: u32, now: Timestamp) -> Verdict {
-        self.decide(subject, cost, now, true, |word| {
+    pub fn check_subject(&self, subject: Subject, cost: u32, clock: impl Clock) -> Verdict {
+        self.decide(subject, cost, clock, true, |word, now| {
             decide::check(&self.layout, &self.limits, word, now, cost)
         })
     }
 
-    /// What [`check`](Self::check) would answer now, without the charge. It doesn't look whether a new subject
-    /// would find a free slot.
-    pub fn peek(&self, subject: &[u8], cost: u32, now: Timestamp) -> Verdict {
-        self.decide(self.subject(subject), cost, now, false, |word| {
+    /// Returns what [`check`](Self::check) would answer now, and charges nothing. Whether a new
+    /// subject would find a free slot is not looked up.
+    pub fn peek(&self, subject: &[u8], cost: u32, clock: impl Clock) -> Verdict {
+        self.decide(self.subject(subject), cost, clock, false, |word, now| {
             decide::peek(&self.layout, &self.limits, word, now, cost)
         })
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
-    pub fn refund(&self, subject: &[u8], charge: Charge, now: Timestamp) -> Verdict {
-        self.decide(self.subject(subject), 0, now, false, |word| {
+    pub fn refund(&self, subject: &[u8], charge: Charge, clock: impl Clock) -> Verdict {
+        self.decide(self.subject(subject), 0, clock, false, |word, now| {
             decide::refund(&self.layout, &self.limits, word, now, charge)
         })
     }
 
     /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
     /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
-    pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32, now: Timestamp) -> Verdict {
-        self.decide(self.subject(subject), 0, now, true, |word| {
+    pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32, clock: impl Clock) -> Verdict {
+        self.decide(self.subject(subject), 0, clock, true, |word, now| {
             decide::settle(&self.layout, &self.limits, word, now, estimate, actual)
         })
     }
 
     /// Forgets all counts of the subject.
-    pub fn reset(&self, subject: &[u8], now: Timestamp) -> Verdict {
-        self.decide(self.subject(subject), 0, now, false, |word| {
+    pub fn reset(&self, subject: &[u8], clock: impl Clock) -> Verdict {
+        self.decide(self.subject(subject), 0, clock, false, |word, now| {
             decide::reset(&self.layout, &self.limits, word, now)
         })
+    }
+
+    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how many.
+    ///
+    /// A system clock is read again after each tally was loaded. With an explicit time, which is older
+    /// than the loads, a sweep that is stopped in between for more than 60 s admits up to one more
+    /// window of each tally that was charged meanwhile: call it while no other thread charges.
+    pub fn correct_clock(&self, clock: impl Clock) -> u64 {
+        let slots = (0..self.buckets).flat_map(|bucket| self.slots(bucket));
+        slots.filter(|slot| cell::correct(slot.tally(), &self.layout, clock)).count() as u64
     }
 
     /// How many subjects have a slot that can't be reused at `now`. Reads the whole table.
@@ -280,20 +290,22 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// Decides on the subject's tally; where it has none, on a void one, which is then inserted if `inserts` and if
     /// there is something to count.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn decide(
+    fn decide<C: Clock>(
         &self,
         subject: Subject,
         cost: u32,
-        now: Timestamp,
+        clock: C,
         inserts: bool,
-        decide: impl Fn(u64) -> Decision,
+        decide: impl Fn(u64, Timestamp) -> Decision,
     ) -> Verdict {
+        let now = clock.reading();
         // Nearly always the subject has a slot and nobody comes in between: that is what stands here, without a loop.
         let mut found = None;
         if let Some(slot) = self.glance(subject)
             && let Some(seen) = self.see(subject, slot)
+            && self.layout.is_due::<C>(seen.word, now)
         {
-            let decision = decide(seen.word);
+            let decision = decide(seen.word, now);
             let swapped = match decision.next {
                 same if same == seen.word => Ok(()),
                 next => cell::swap(slot.tally(), seen.word, next),
@@ -305,14 +317,13 @@ impl<M: AsRef<[Line]>> Limiter<M> {
                 Err(present) => found = Some(Found { word: present, ..seen }),
             }
         }
-        self.decide_again(subject, found, cost, now, inserts, decide)
+        self.decide_again(subject, found, cost, clock, inserts, decide)
     }
 
-    /// The same, as often as it takes: somebody came in between, and put another tally into the slot that was found; or the
-    /// subject has no slot.
+    /// The slow path: another thread exchanged the tally, the subject has no slot, or its tally is
+    /// ahead of the clock's reading.
     ///
-    /// Each turn is lost to somebody whose charge or insertion was written, and those run out: after at most as many turns
-    /// as the smallest limit has units, the answer is a denial, which needs no write.
+    /// Lock-free: a turn is lost only to another thread's exchange that succeeded.
     #[cold]
     #[inline(never)]
     fn decide_again<'m>(
@@ -320,15 +331,23 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         subject: Subject,
         mut found: Option<Found<'m>>,
         cost: u32,
-        now: Timestamp,
+        clock: impl Clock,
         inserts: bool,
-        decide: impl Fn(u64) -> Decision,
+        decide: impl Fn(u64, Timestamp) -> Decision,
     ) -> Verdict {
+        let mut now = clock.reading();
         let decision = loop {
-            // Who has just been shown another tally is quick to decide on that: looked for afresh, it is another's again.
+            // Retry on the value that the failed exchange returned; probing again loses the next race too.
             found = found.filter(|found| self.is_still(found)).or_else(|| self.find(subject));
             let word = found.as_ref().map_or(VOID, |found| found.word);
-            let decision = decide(word);
+            if let Some(present) = &found
+                && let Some(corrected) = decide::correction(&self.layout, word, &mut now, clock)
+            {
+                let word = cell::swap(present.slot.tally(), word, corrected).err().unwrap_or(corrected);
+                found = found.map(|found| Found { word, ..found });
+                continue;
+            }
+            let decision = decide(word, now);
             if decision.next == word {
                 break decision;
             }
@@ -338,15 +357,13 @@ impl<M: AsRef<[Line]>> Limiter<M> {
                     Err(present) => Some(Found { word: present, ..found }),
                 },
                 None if !inserts => break decision,
-                None => match self.insert(subject, decision.next, now) {
-                    Insertion::Done => break decision,
-                    // It was there after all, or somebody came in between.
+                None => match self.insert(subject, decision.next, &mut now, clock) {
+                    Insertion::Done { next } => break Decision { next, ..decision },
+                    // The subject has a slot after all, or the claim was lost.
                     Insertion::Again => None,
                     Insertion::Full { until } => {
-                        return Verdict::full(
-                            Timestamp::from_unix_ms(self.layout.stamp_start_ms(until)),
-                            now,
-                        );
+                        let until = Timestamp::from_unix_ms(self.layout.stamp_start_ms(until));
+                        return Verdict::full(until, now);
                     }
                 },
             };
@@ -395,13 +412,13 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         self.is_live(found.word) && found.slot.tag().load(Ordering::Acquire) == found.tag
     }
 
-    fn insert(&self, subject: Subject, first: u64, now: Timestamp) -> Insertion {
+    fn insert(&self, subject: Subject, first: u64, now: &mut Timestamp, clock: impl Clock) -> Insertion {
         let [one, two] = self.buckets_of(subject);
-        match self.insert_under(subject, [one, one], first, now) {
+        match self.insert_under(subject, [one, one], first, now, clock) {
             Some(insertion) => insertion,
             // The second bucket has a say in it.
             None => self
-                .insert_under(subject, [one.min(two), one.max(two)], first, now)
+                .insert_under(subject, [one.min(two), one.max(two)], first, now, clock)
                 .unwrap_or(Insertion::Again),
         }
     }
@@ -413,16 +430,22 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         subject: Subject,
         held: [u64; 2],
         first: u64,
-        now: Timestamp,
+        now: &mut Timestamp,
+        clock: impl Clock,
     ) -> Option<Insertion> {
         let [one, two] = self.buckets_of(subject);
         let claims = [Some(self.claim(held[0])), (held[1] != held[0]).then(|| self.claim(held[1]))];
         let alone = claims[1].is_none() && two != one;
-        let first_sight = self.look(one, subject, now);
-        let second_sight = self.look(two, subject, now);
+        let first_sight = self.look(one, subject, now, clock);
+        let second_sight = self.look(two, subject, now, clock);
         if first_sight.present || second_sight.present {
             return Some(Insertion::Again);
         }
+        // A slot that the subject had before was reused before the search, when its windows had
+        // passed. An older reading, of a thread that was stopped since, could open one of them again.
+        *now = clock.at_least(*now);
+        // A decision on a void tally is the same at every time but for the stamp.
+        let first = self.layout.with_stamp(first, self.layout.stamp_at(*now));
         let spills = first_sight.taken >= SPILL && second_sight.taken < first_sight.taken;
         if alone && (spills || second_sight.marked) {
             return None;
@@ -433,11 +456,16 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             (_, Some(slot)) => (two, slot),
             // A mark is of an inserter that lost its claim: it goes, or the next claim voids it.
             (_, None) if first_sight.marked || second_sight.marked => return Some(Insertion::Again),
-            (_, None) => return Some(Insertion::Full { until: self.reusable_from([one, two]) }),
+            (_, None) => {
+                let until = self.reusable_from([one, two]);
+                // A slot may have become reusable since the first reading.
+                let full = until > self.layout.stamp_at(*now);
+                return Some(if full { Insertion::Full { until } } else { Insertion::Again });
+            }
         };
         let claims = || claims.iter().flatten();
         let token = claims().find(|claim| claim.bucket == bucket).map_or(0, |claim| claim.word);
-        Some(self.place(subject, slot, token, first, now, || claims().all(Claim::confirm)))
+        Some(self.place(subject, slot, token, first, *now, || claims().all(Claim::confirm)))
     }
 
     /// Steps 3 to 6 of an insertion.
@@ -469,15 +497,15 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         stop(Stop::LimiterTagged);
         let charged = swap(slot.tally(), mark, first);
         stop(Stop::LimiterCharged);
-        if charged { Insertion::Done } else { Insertion::Again }
+        if charged { Insertion::Done { next: first } } else { Insertion::Again }
     }
 
     /// Looks through a bucket for the subject and for a slot to put it in. The tally is loaded before the tag: a
     /// tally that is no mark, read after a claim was taken, is one whose slot no former holder can still change.
-    fn look(&self, bucket: u64, subject: Subject, now: Timestamp) -> Sight<'_> {
+    fn look(&self, bucket: u64, subject: Subject, now: &mut Timestamp, clock: impl Clock) -> Sight<'_> {
         let mut sight = Sight { present: false, marked: false, taken: 0, reusable: None };
         for slot in self.slots(bucket) {
-            let mut word = slot.tally().load(Ordering::Acquire);
+            let word = slot.tally().load(Ordering::Acquire);
             if word == VOID {
                 sight.reusable = sight.reusable.or(Some(slot));
                 continue;
@@ -490,12 +518,9 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             if subject.owns(slot.tag().load(Ordering::Acquire)) {
                 sight.present = true;
             }
-            // What a wrong clock stamped would otherwise keep its slot until that clock is right.
-            let healed = decide::heal(&self.layout, word, now);
-            if healed != word && swap(slot.tally(), word, healed) {
-                word = healed;
-            }
-            if self.layout.reusable(word, now) {
+            // Otherwise a tally that a wrong clock stamped would keep its slot until that time.
+            let word = cell::corrected(slot.tally(), word, &self.layout, now, clock);
+            if self.layout.reusable(word, *now) {
                 sight.reusable = sight.reusable.or(Some(slot));
             } else {
                 sight.taken += 1;
@@ -640,7 +665,10 @@ struct Sight<'m> {
 }
 
 enum Insertion {
-    Done,
+    /// The subject has a slot, with this tally.
+    Done {
+        next: u64,
+    },
     Again,
     /// No slot can be reused before this stamp.
     Full {

@@ -9,16 +9,13 @@
 
 use heapless::Vec;
 
+use crate::decide::TOLERANCE_MS;
 use crate::line::low;
 use crate::policy::{Algorithm, Limits, MAX_QUOTAS, Policy, Quota, Window};
-use crate::time::{Divisor, Timestamp};
+use crate::time::{Clock, Divisor, Timestamp};
 
 /// The year 2200 in Unix seconds: a stamp reaches at least so far.
 const STAMP_REACH_S: u64 = 7_258_118_400;
-
-/// Clocks may disagree by so many seconds, or by the longest window where that is more. Where windows are shorter than what
-/// clocks of honest machines are apart, the window alone would let two such clocks open it in turn, without end.
-const TOLERANCE_S: u32 = 60;
 
 /// The widest count, in bits: limits are `u32`.
 const MAX_COUNT_BITS: u32 = 32;
@@ -41,7 +38,7 @@ pub struct Layout {
     ratios: [Divisor; MAX_QUOTAS],
     /// Each window's length in milliseconds.
     lengths: [Divisor; MAX_QUOTAS],
-    /// How far clocks may disagree, in units.
+    /// How far clocks may be apart, in units, rounded up.
     tolerance: u64,
 }
 
@@ -230,7 +227,7 @@ impl Layout {
         }
         // Nothing that is reckoned from the last stamp may leave 64 bits of milliseconds.
         let longest = lengths[lengths.len() - 1];
-        let tolerance = u64::from(longest.seconds().max(TOLERANCE_S).div_ceil(first.seconds()));
+        let tolerance = TOLERANCE_MS.div_ceil(first.ms());
         let units = (1u128 << stamp_bits) + u128::from(tolerance);
         let reach = units * u128::from(first.ms()) + 3 * u128::from(longest.ms());
         if reach > u128::from(u64::MAX) {
@@ -341,6 +338,20 @@ impl Layout {
         now.unix_ms().wrapping_sub(start) < self.unit.value() && !self.is_claim_mark(word)
     }
 
+    /// Whether the fast path may decide on a word at this reading. On a word that is ahead of a system
+    /// clock's reading, it may not: the slow path reads the clock again.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn is_due<C: Clock>(&self, word: u64, now: Timestamp) -> bool {
+        // The decision asks `is_within` as well, so that this costs nothing where it holds.
+        !C::IS_SYSTEM || self.is_within(word, now) || self.ahead_ms(word, now) == 0
+    }
+
+    /// Returns by how many milliseconds a word's stamp is ahead of a moment.
+    #[inline]
+    pub(crate) fn ahead_ms(&self, word: u64, now: Timestamp) -> u64 {
+        self.stamp_start_ms(self.stamp(word)).saturating_sub(now.unix_ms())
+    }
+
     /// The stamp of a word.
     #[inline]
     pub(crate) fn stamp(&self, word: u64) -> u64 {
@@ -402,18 +413,11 @@ impl Layout {
         self.unused(stamp) | (word & counts)
     }
 
-    /// How late a clock may be, in units of the smallest window: the longest window, or a minute where that is longer.
-    /// A stamp that is further ahead than this came from a clock that was wrong.
-    #[inline]
-    pub(crate) fn tolerance(&self) -> u64 {
-        self.tolerance
-    }
-
-    /// Whether a word says nothing any more to any clock that is late within the tolerance: its slot may then go to
-    /// another subject.
+    /// Whether all windows that a word counts in have passed, for every clock that is late by at most
+    /// [`TOLERANCE_MS`]. Another subject may then have the slot.
     ///
-    /// Were the slot reused as soon as its windows passed, a caller with a late clock would find its subject gone and
-    /// start a new count in the old window.
+    /// If a slot were reused as soon as its windows passed, a caller with a late clock would not find
+    /// its subject and would start a new count in the old window.
     #[inline]
     pub fn reusable(&self, word: u64, now: Timestamp) -> bool {
         // No window passes before the unit of the stamp does: most often that is all there is to ask.
@@ -514,12 +518,12 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_is_kept_one_window_longer_than_its_tally() {
+    fn a_slot_is_kept_a_minute_longer_than_its_tally() {
         let layout = layout("100/minute, 1000/hour");
         let hour = 3_600_000;
         let word = layout.charged(layout.unused(59), 1);
-        assert!(!layout.reusable(word, Timestamp::from_unix_ms(2 * hour - 1)));
-        assert!(layout.reusable(word, Timestamp::from_unix_ms(2 * hour)));
+        assert!(!layout.reusable(word, Timestamp::from_unix_ms(hour + 59_999)));
+        assert!(layout.reusable(word, Timestamp::from_unix_ms(hour + 60_000)));
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! Time is an argument: a moment in Unix milliseconds, and exact division by a length of time.
+//! Time is an argument: a moment in Unix milliseconds, the clock that it comes from, and exact
+//! division by a length of time.
 
 use crate::line::scale;
 
 /// A moment: milliseconds since the Unix epoch, UTC, as the caller's clock tells it.
 ///
-/// The core never reads a clock. A clock that is wrong can't widen a limit by more than one window; see
-/// [`decide`](crate::decide).
+/// As a [`Clock`] it is an explicit time: the core uses it as given and never corrects it. What a
+/// wrong explicit time costs stands in [`decide`](crate::decide).
 ///
 /// ```
 /// use keytally::Timestamp;
@@ -34,6 +35,66 @@ impl Timestamp {
     /// Whole seconds since the Unix epoch, rounded down.
     pub const fn unix_s(self) -> u64 {
         self.0 / 1000
+    }
+}
+
+/// The source of a call's time: an explicit time, or a system clock that can be read again.
+///
+/// Every method of a table that depends on time takes one. [`Timestamp`] implements it as an explicit
+/// time. The crate `keytally-host` has the operating system's clock, and a program without an
+/// operating system implements it for a clock of its own.
+///
+/// The core reads a system clock again in two cases: a tally is ahead of the first reading, or a
+/// subject is inserted into a limiter. So a thread that was stopped after its first reading neither
+/// takes a newer tally for one from a wrong clock nor opens a window that has passed.
+///
+/// ```
+/// use keytally::{Clock, Limiter, Line, Policy, Timestamp};
+///
+/// #[derive(Clone, Copy)]
+/// struct Timer(Timestamp);
+/// # fn read_timer() -> Timestamp { Timestamp::from_unix_s(1_700_000_000) }
+///
+/// impl Clock for Timer {
+///     const IS_SYSTEM: bool = true;
+///     fn reading(self) -> Timestamp { self.0 }
+///     fn reread(self) -> Option<Timestamp> { Some(read_timer()) }
+/// }
+///
+/// let memory: Vec<Line> = (0..Limiter::<&[Line]>::lines(64)).map(|_| Line::new()).collect();
+/// let policy: Policy = "2/minute".parse()?;
+/// let limiter = Limiter::create(&memory[..], &policy, 64, [7; 16])?;
+/// assert!(limiter.check(b"203.0.113.9", 1, Timer(read_timer())).admitted());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Clock: Copy {
+    /// Whether [`reread`](Self::reread) reads a clock.
+    const IS_SYSTEM: bool;
+
+    /// Returns the reading that the call came with.
+    fn reading(self) -> Timestamp;
+
+    /// Reads the clock again; `None` if the time is explicit.
+    fn reread(self) -> Option<Timestamp>;
+
+    /// Returns the later of `now` and the clock, read again.
+    #[inline]
+    fn at_least(self, now: Timestamp) -> Timestamp {
+        self.reread().map_or(now, |reading| reading.max(now))
+    }
+}
+
+impl Clock for Timestamp {
+    const IS_SYSTEM: bool = false;
+
+    #[inline]
+    fn reading(self) -> Timestamp {
+        self
+    }
+
+    #[inline]
+    fn reread(self) -> Option<Timestamp> {
+        None
     }
 }
 

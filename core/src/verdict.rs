@@ -231,10 +231,16 @@ impl Quotas {
         }
     }
 
-    /// The time that they hold for: the caller's, or the tally's own when the caller's is late.
+    /// Returns the time that they hold for: the caller's, or the tally's own if that is later.
     #[inline]
     pub fn time(&self) -> Timestamp {
         self.time
+    }
+
+    /// Returns by how many seconds the tally is ahead of `now`, rounded up.
+    pub(crate) fn ahead_s(&self, now: Timestamp) -> u32 {
+        let ahead_ms = self.time.unix_ms().saturating_sub(now.unix_ms());
+        u32::try_from(ahead_ms.div_ceil(1000)).unwrap_or(u32::MAX)
     }
 
     /// All of them, shortest window first.
@@ -334,11 +340,30 @@ impl Verdict {
         }
     }
 
-    /// Seconds until [`retry_at`](Self::retry_at), rounded up and at least 1; `None` unless denied or full.
+    /// Returns the seconds from [`waits_from`](Self::waits_from) until [`retry_at`](Self::retry_at),
+    /// rounded up and at least 1; `None` unless denied or full.
     #[inline]
     pub fn retry_after_s(&self) -> Option<u32> {
-        let wait_ms = self.retry_at()?.unix_ms().saturating_sub(self.now.unix_ms());
+        let wait_ms = self.retry_at()?.unix_ms().saturating_sub(self.waits_from().unix_ms());
         Some(u32::try_from(wait_ms.div_ceil(1000)).unwrap_or(u32::MAX).max(1))
+    }
+
+    /// Returns the time that waits are counted from, in `Retry-After` and in the `t` of `RateLimit`.
+    ///
+    /// It is the later of the caller's time and the decision's. If the tally is ahead by more than 60 s,
+    /// which honest clocks are not apart, it is the caller's: then the wait is as long as it takes the
+    /// caller's clock to get there.
+    #[inline]
+    pub fn waits_from(&self) -> Timestamp {
+        decide::waits_from(self.now, self.quotas.time)
+    }
+
+    /// Returns by how many seconds the tally was ahead of the caller, rounded up; 0 if it was not.
+    ///
+    /// More than 60 says that a clock was wrong, or that an explicit time was. With the system clock
+    /// the next check corrects it; see [`decide`](crate::decide) for what that costs.
+    pub fn clock_ahead_s(&self) -> u32 {
+        self.quotas.ahead_s(self.now)
     }
 
     /// What was charged, to be kept for a later `refund` or `settle`; `None` unless admitted.
@@ -357,7 +382,7 @@ impl Verdict {
         self.uncharged
     }
 
-    /// The caller's time.
+    /// Returns the caller's time: the explicit time, or the last reading of the system clock.
     pub fn now(&self) -> Timestamp {
         self.now
     }

@@ -1,8 +1,8 @@
-//! Clocks that disagree, jump and are wrong altogether. What was admitted is counted by the time that each decision held
-//! for, `Charge::at`: no window of any length may hold more than its limit.
+//! Clocks that disagree, jump, stand still, and are wrong. Admissions are counted by the time that each
+//! decision held for, `Charge::at`: no window of any length may hold more than its limit.
 //!
-//! Clocks may disagree by the longest window, or by a minute where that is longer. What a clock that is further off can do
-//! is open one window more, each time that it comes in between.
+//! A late clock, by any amount, never opens a window. A clock that runs ahead opens one when it is
+//! corrected, which takes a system clock or `correct_clock`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -12,7 +12,7 @@ use std::thread;
 use keytally::gate::NewKey;
 use keytally::sync::{AtomicU64, Ordering::SeqCst};
 use keytally::{
-    Charge, Entropy, Gate, GateConfig, Limiter, Line, Name, Peppers, Plan, Policy, Timestamp, Verdict,
+    Charge, Clock, Entropy, Gate, GateConfig, Limiter, Line, Name, Peppers, Plan, Policy, Timestamp, Verdict,
 };
 
 /// 2023-11-15, noon.
@@ -43,12 +43,22 @@ fn memory(lines: usize) -> Vec<Line> {
 /// One key or one subject.
 trait Table: Sync {
     fn check(&self, cost: u32, now: Timestamp) -> Verdict;
+    fn check_by(&self, cost: u32, clock: Stale) -> Verdict;
     fn refund(&self, charge: Charge, now: Timestamp);
+    fn correct(&self, now: Timestamp) -> u64;
 }
 
 impl Table for Limiter<Vec<Line>> {
     fn check(&self, cost: u32, now: Timestamp) -> Verdict {
         Limiter::check(self, b"subject", cost, now)
+    }
+
+    fn check_by(&self, cost: u32, clock: Stale) -> Verdict {
+        Limiter::check(self, b"subject", cost, clock)
+    }
+
+    fn correct(&self, now: Timestamp) -> u64 {
+        self.correct_clock(now)
     }
 
     fn refund(&self, charge: Charge, now: Timestamp) {
@@ -64,6 +74,14 @@ struct OneKey {
 impl Table for OneKey {
     fn check(&self, cost: u32, now: Timestamp) -> Verdict {
         self.gate.check(Some(self.key.as_bytes()), cost, now)
+    }
+
+    fn check_by(&self, cost: u32, clock: Stale) -> Verdict {
+        self.gate.check(Some(self.key.as_bytes()), cost, clock)
+    }
+
+    fn correct(&self, now: Timestamp) -> u64 {
+        self.gate.correct_clock(now)
     }
 
     fn refund(&self, charge: Charge, now: Timestamp) {
@@ -192,16 +210,17 @@ fn clocks_that_disagree_by_a_minute_widen_no_limit() {
     }
 }
 
-/// An hour is the longest window of some: there a jump back by an hour widens nothing either.
+/// A stopped process continues with a reading that is hours old, or a clock is set back by any amount.
 #[test]
-fn a_clock_that_jumps_an_hour_back_widens_no_hour() {
-    for policy in
-        ["20/minute, 100/hour", "sliding 20/minute, 100/hour", "5/second, 50/minute, 500/hour, 5000/day"]
-    {
+fn late_times_by_any_amount_widen_no_limit() {
+    for policy in POLICIES {
         let policy: Policy = policy.parse().unwrap();
         for table in tables(&policy) {
-            let admitted = together(&policy, &*table, |_, state, right| match random(state, 4) {
-                0 => right - HOUR + APART,
+            let admitted = together(&policy, &*table, |_, state, right| match random(state, 6) {
+                0 => right - HOUR,
+                1 => right - 61 * SECOND,
+                2 => right - TEN_YEARS,
+                3 => 0,
                 _ => right,
             });
             admitted.is_within(&policy, 0);
@@ -209,9 +228,76 @@ fn a_clock_that_jumps_an_hour_back_widens_no_hour() {
     }
 }
 
+/// A system clock whose first reading is `first`, and which shows `again` when it is read again.
+#[derive(Clone, Copy)]
+struct Stale {
+    first: Timestamp,
+    again: Timestamp,
+}
+
+impl Clock for Stale {
+    const IS_SYSTEM: bool = true;
+
+    fn reading(self) -> Timestamp {
+        self.first
+    }
+
+    fn reread(self) -> Option<Timestamp> {
+        Some(self.again)
+    }
+}
+
+/// The caller read the system clock, was stopped for a while, and continues.
+#[test]
+fn a_stopped_caller_with_the_system_clock_corrects_nothing() {
+    for policy in POLICIES {
+        let policy: Policy = policy.parse().unwrap();
+        let limit = policy.quotas()[0].limit;
+        for table in tables(&policy) {
+            let mut admitted = Admitted::default();
+            while admitted.add(&policy, &table.check(1, ms(NOON_MS))) {}
+            for stopped_ms in [1, SECOND, 61 * SECOND, 2 * HOUR, TEN_YEARS] {
+                let clock = Stale { first: ms(NOON_MS - stopped_ms), again: ms(NOON_MS) };
+                for _ in 0..limit {
+                    let verdict = table.check_by(1, clock);
+                    admitted.add(&policy, &verdict);
+                    assert_eq!((verdict.admitted(), verdict.now()), (false, ms(NOON_MS)), "{policy}");
+                }
+            }
+            assert!(!table.check(1, ms(NOON_MS)).admitted());
+            admitted.is_within(&policy, 0);
+        }
+    }
+}
+
+/// A stamp that is ahead of a reading which was taken after the load is corrected, by any call.
+#[test]
+fn a_tally_ahead_of_the_system_clock_is_corrected() {
+    for policy in POLICIES {
+        let policy: Policy = policy.parse().unwrap();
+        let unit_ms = u64::from(policy.quotas()[0].window.seconds()) * SECOND;
+        let ahead_ms = (unit_ms + MINUTE).div_ceil(unit_ms) * unit_ms;
+        for table in tables(&policy) {
+            table.check(1, ms(NOON_MS + ahead_ms));
+            let left = table.check(0, ms(NOON_MS + ahead_ms)).remaining();
+            let right = Stale { first: ms(NOON_MS), again: ms(NOON_MS) };
+            let verdict = table.check_by(0, right);
+            assert_eq!((verdict.clock_ahead_s(), verdict.remaining()), (0, left), "{policy}");
+            assert_eq!(verdict.quotas().time(), ms(NOON_MS), "{policy}");
+        }
+        for table in tables(&policy) {
+            // Ahead by a minute: clocks may be apart by that.
+            let minute = MINUTE / unit_ms * unit_ms;
+            table.check(1, ms(NOON_MS + minute));
+            let verdict = table.check_by(0, Stale { first: ms(NOON_MS), again: ms(NOON_MS) });
+            assert_eq!(u64::from(verdict.clock_ahead_s()), minute / SECOND, "{policy}");
+        }
+    }
+}
+
 /// One clock goes wrong now and then, for one check.
 #[test]
-fn a_wrong_clock_opens_one_window_more_each_time_and_the_table_heals_at_once() {
+fn a_correction_costs_at_most_one_window_each_time() {
     for policy in POLICIES {
         let policy: Policy = policy.parse().unwrap();
         let tightest = policy.quotas()[0].limit;
@@ -227,13 +313,14 @@ fn a_wrong_clock_opens_one_window_more_each_time_and_the_table_heals_at_once() {
                     visits += 1;
                     let there = table.check(1, ms(wrong));
                     assert!(there.retry_at().is_none_or(|at| at >= there.now()), "{policy} {wrong} {round}");
-                    // Back at once: nobody is denied until that future, and nothing of that time is left.
+                    // An explicit time corrects nothing; a sweep does.
+                    let locked = wrong > NOON_MS && there.admitted();
+                    let before = table.check(1, ms(NOON_MS));
+                    assert_eq!(before.clock_ahead_s() > 60, locked, "{policy} {wrong} {round}");
+                    admitted.add(&policy, &before);
+                    assert_eq!(table.correct(ms(NOON_MS)) > 0, locked, "{policy} {wrong} {round}");
                     let here = table.check(0, ms(NOON_MS));
-                    assert!(here.admitted());
-                    assert!(
-                        here.now() <= ms(NOON_MS + policy_tolerance_ms(&policy)),
-                        "{policy} {wrong} {round}"
-                    );
+                    assert_eq!((here.admitted(), here.clock_ahead_s()), (true, 0));
                     assert!(here.remaining() <= policy.quotas().last().unwrap().limit);
                 }
                 admitted.is_within(&policy, visits);
@@ -243,10 +330,6 @@ fn a_wrong_clock_opens_one_window_more_each_time_and_the_table_heals_at_once() {
             }
         }
     }
-}
-
-fn policy_tolerance_ms(policy: &Policy) -> u64 {
-    u64::from(policy.quotas().last().unwrap().window.seconds()).max(60) * SECOND
 }
 
 /// Threads whose clocks are now right, now absurd. What can be asked for is that nothing panics, hangs or overflows,

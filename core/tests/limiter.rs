@@ -135,8 +135,13 @@ fn a_wrong_clock_does_not_fill_a_table_for_good() {
     let limiter = limiter("3/minute", 64);
     let ten_years = 10 * 365 * 86_400;
     refused(&limiter, 4000, at(ten_years));
-    assert_eq!(limiter.check(b"newcomer", 1, at(0)).outcome(), Outcome::Full);
-    // Meeting the newcomer has put the slots of its buckets right; two minutes later they are free.
+    // Explicit times correct nothing.
+    let full = limiter.check(b"newcomer", 1, at(120));
+    assert_eq!(full.outcome(), Outcome::Full);
+    assert!(u64::from(full.retry_after_s().unwrap()) >= ten_years - 120, "the true wait");
+    // After a sweep the slots are free as soon as the minute of the sweep has passed, and one more.
+    assert_eq!(limiter.correct_clock(at(0)), limiter.slots_total());
+    assert_eq!(limiter.check(b"newcomer", 1, at(119)).outcome(), Outcome::Full);
     assert_eq!(limiter.check(b"newcomer", 1, at(120)).outcome(), Outcome::Admitted);
 }
 

@@ -123,7 +123,7 @@ fn of_a_flaw() {
         (&flaw(FlawKind::NoEnv { env: 8 }), &["environment number 8"]),
         (&flaw(FlawKind::NoPepper { pepper: 3 }), &["pepper number 3"]),
         (&flaw(FlawKind::NoTally), &["no tally"]),
-        (&flaw(FlawKind::FutureTally), &["wrong clock", "mends it"]),
+        (&flaw(FlawKind::FutureTally), &["wrong clock", "corrects it"]),
         (&Flaw { record: 6, key_id: None, kind: FlawKind::NoTally }, &["record 6 holds"]),
     ]);
 }

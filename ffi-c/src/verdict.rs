@@ -3,6 +3,7 @@
 use core::ffi::{CStr, c_char};
 use core::ops::Range;
 
+use keytally::decide::waits_from;
 use keytally::policy::MAX_QUOTAS;
 use keytally::{
     Charge, Outcome as Decided, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
@@ -258,7 +259,10 @@ impl kt_verdict {
             outcome,
             quotas: states.get(..quotas.len())?,
             cost: self.cost,
-            now: Timestamp::from_unix_ms(self.now_ms),
+            waits_from: waits_from(
+                Timestamp::from_unix_ms(self.now_ms),
+                Timestamp::from_unix_ms(self.charge.at_ms),
+            ),
             retry_after_s: Some(self.retry_after_s).filter(|&seconds| seconds != 0),
         }))
     }

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use keytally::gate::{Flaw, KeyInfo, MAX_KEYS};
 use keytally::{
-    Administrator, AttachError, Charge, CreateError, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers,
-    Plan, Timestamp, Verdict, gate::AdminError,
+    Administrator, AttachError, Charge, Clock, CreateError, GateConfig, Key, KeyId, Line, Name, NewKey,
+    Peppers, Plan, Timestamp, Verdict, gate::AdminError,
 };
 
-use crate::clock::now;
+use crate::clock::{SystemClock, now};
 use crate::entropy::entropy;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
@@ -175,12 +175,12 @@ impl Gate {
     /// `api_key` is the value of the `X-API-Key` header, `None` when there was none.
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
-        self.table.check(api_key, cost, now())
+        self.table.check(api_key, cost, SystemClock::read())
     }
 
     /// What [`check`](Self::check) would answer now, without the charge.
     pub fn peek(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
-        self.table.peek(api_key, cost, now())
+        self.table.peek(api_key, cost, SystemClock::read())
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
@@ -200,7 +200,7 @@ impl Gate {
     /// # Ok::<(), keytally_host::Error>(())
     /// ```
     pub fn refund(&self, key_id: KeyId, charge: Charge) -> Option<Verdict> {
-        self.table.refund(key_id, charge, now())
+        self.table.refund(key_id, charge, SystemClock::read())
     }
 
     /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
@@ -208,12 +208,19 @@ impl Gate {
     ///
     /// `None` when the gate has no such key.
     pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32) -> Option<Verdict> {
-        self.table.settle(key_id, estimate, actual, now())
+        self.table.settle(key_id, estimate, actual, SystemClock::read())
     }
 
     /// Forgets all counts of the key. `None` when the gate has no such key.
     pub fn reset(&self, key_id: KeyId) -> Option<Verdict> {
-        self.table.reset(key_id, now())
+        self.table.reset(key_id, SystemClock::read())
+    }
+
+    /// Corrects every tally that is more than 60 s ahead of the system clock, counts kept. Returns how
+    /// many. For a table that an explicit time or a wrong clock locked; checks by the system clock
+    /// correct the tallies that they meet by themselves. The clock is read after each tally was loaded.
+    pub fn correct_clock(&self) -> u64 {
+        self.table.correct_clock(SystemClock::read())
     }
 
     /// Issues a key. What it returns is the only copy of the secret.
@@ -223,7 +230,7 @@ impl Gate {
     /// [`Error::Entropy`].
     pub fn issue(&self, new: &NewKey<'_>) -> Result<(Key, KeyId), Error> {
         let entropy = entropy()?;
-        self.administer(|administrator| administrator.issue(new, entropy, now()))
+        self.administer(|administrator| administrator.issue(new, entropy, SystemClock::read()))
     }
 
     /// Takes in a key that was issued elsewhere, of any form, so that its holder keeps it.
@@ -233,7 +240,7 @@ impl Gate {
     /// # Errors
     /// [`Error::Admin`] with what [`Administrator::import`] lists; those of [`administer`](Self::administer).
     pub fn import(&self, text: &[u8], new: &NewKey<'_>) -> Result<KeyId, Error> {
-        self.administer(|administrator| administrator.import(text, new, now()))
+        self.administer(|administrator| administrator.import(text, new, SystemClock::read()))
     }
 
     /// Gives a key a new secret, and returns it. The old secret stays good for `grace`, rounded up to seconds, and
@@ -245,7 +252,8 @@ impl Gate {
     pub fn rotate(&self, key_id: KeyId, grace: Duration) -> Result<Key, Error> {
         let entropy = entropy()?;
         self.administer(|administrator| {
-            administrator.rotate(key_id, grace_until(now(), grace), entropy, now())
+            let clock = SystemClock::read();
+            administrator.rotate(key_id, grace_until(clock.reading(), grace), entropy, clock)
         })
     }
 

@@ -27,7 +27,7 @@
 //! | `publish` | creating one: whole or not at all |
 //! | `lock` | one administrator at a time |
 //! | `map` | the mapped memory, and all `unsafe` code of this crate |
-//! | [`now()`], [`entropy()`] | the only reads of the clock and of the system's entropy |
+//! | [`SystemClock`], [`now()`], [`entropy()`] | the only reads of the clock and of the system's entropy |
 //! | [`pepper`] | peppers as text, from the environment or a file |
 //! | [`Error`] | everything that can go wrong, a sentence each |
 //!
@@ -72,7 +72,7 @@ mod publish;
 
 #[doc(inline)]
 pub use {
-    clock::now,
+    clock::{SystemClock, now},
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
     gate::{Config, Gate},

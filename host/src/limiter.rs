@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use keytally::{AttachError, Charge, CreateError, Line, Policy, Verdict};
 
 use crate::HEADER_LINES;
-use crate::clock::now;
+use crate::clock::SystemClock;
 use crate::entropy;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
@@ -143,28 +143,35 @@ impl Limiter {
     /// Charges `cost` to every window of the subject if all have room for it, else to none.
     #[inline]
     pub fn check(&self, subject: &[u8], cost: u32) -> Verdict {
-        self.table.check(subject, cost, now())
+        self.table.check(subject, cost, SystemClock::read())
     }
 
     /// What [`check`](Self::check) would answer now, without the charge.
     pub fn peek(&self, subject: &[u8], cost: u32) -> Verdict {
-        self.table.peek(subject, cost, now())
+        self.table.peek(subject, cost, SystemClock::read())
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
     pub fn refund(&self, subject: &[u8], charge: Charge) -> Verdict {
-        self.table.refund(subject, charge, now())
+        self.table.refund(subject, charge, SystemClock::read())
     }
 
     /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
     /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
     pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32) -> Verdict {
-        self.table.settle(subject, estimate, actual, now())
+        self.table.settle(subject, estimate, actual, SystemClock::read())
+    }
+
+    /// Corrects every tally that is more than 60 s ahead of the system clock, counts kept. Returns how
+    /// many. For a table that an explicit time or a wrong clock locked; checks by the system clock
+    /// correct the tallies that they meet by themselves. The clock is read after each tally was loaded.
+    pub fn correct_clock(&self) -> u64 {
+        self.table.correct_clock(SystemClock::read())
     }
 
     /// Forgets all counts of the subject.
     pub fn reset(&self, subject: &[u8]) -> Verdict {
-        self.table.reset(subject, now())
+        self.table.reset(subject, SystemClock::read())
     }
 }
 

@@ -99,6 +99,8 @@ pub struct DecisionFile {
     pub sequences: Vec<SequenceStep>,
     /// Words whose slot may, or may not, go to another subject.
     pub reusable: Vec<ReusableCase>,
+    /// Words and what a correction makes of them.
+    pub corrections: Vec<CorrectionCase>,
 }
 
 /// One operation on a word.
@@ -180,7 +182,8 @@ pub struct Answer {
     /// Denied: the earliest effective time, in Unix milliseconds, at which all windows have room.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "decimal_u64_or_none")]
     pub retry_at_ms: Option<u64>,
-    /// Denied: seconds to wait, counted from `now_ms`.
+    /// Denied: seconds to wait, counted from the later of `now_ms` and `at_ms`, or from `now_ms` if
+    /// `at_ms` is more than 60 seconds ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
 }
@@ -193,6 +196,23 @@ pub struct SequenceStep {
     /// The operation; its `why` is empty where nothing is special.
     #[serde(flatten)]
     pub case: DecisionCase,
+}
+
+/// A word, corrected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorrectionCase {
+    /// The policy text.
+    pub policy: String,
+    /// The word before.
+    #[serde(with = "hex_u64")]
+    pub word: u64,
+    /// A right clock's time in Unix milliseconds.
+    #[serde(with = "decimal_u64")]
+    pub reading_ms: u64,
+    /// The word afterwards.
+    #[serde(with = "hex_u64")]
+    pub next: u64,
 }
 
 /// A word whose slot may, or may not, go to another subject.
@@ -376,6 +396,11 @@ pub struct IssuedKey {
     pub revoked: bool,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// A request to a gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -411,6 +436,9 @@ pub struct VerdictStep {
     /// Denied: seconds to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
+    /// By how many seconds the tally is ahead of the caller, rounded up.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub clock_ahead_s: u64,
     /// The header block.
     pub headers: String,
     /// The body.

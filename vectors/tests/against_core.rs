@@ -58,6 +58,11 @@ fn decisions() {
     for case in file.cases.iter().chain(steps) {
         decision(case);
     }
+    for case in &file.corrections {
+        let reading = Timestamp::from_unix_ms(case.reading_ms);
+        let next = decide::correct(policy(&case.policy).layout(), case.word, reading);
+        assert_eq!(next, case.next, "{case:?}");
+    }
     for case in &file.reusable {
         let now = Timestamp::from_unix_ms(case.now_ms);
         assert_eq!(policy(&case.policy).layout().reusable(case.word, now), case.reusable, "{case:?}");
@@ -94,8 +99,7 @@ fn decision(case: &DecisionCase) {
             remaining: quotas.iter().map(|quota| quota.remaining).collect(),
             reset_s: quotas.iter().map(|quota| quota.reset_unix_s).collect(),
             retry_at_ms: verdict.retry_at().map(Timestamp::unix_ms),
-            // Rounded from the time above; the verdicts' own are compared below.
-            retry_after_s: expected.retry_after_s,
+            retry_after_s: verdict.retry_after_s().map(u64::from),
         };
         assert_eq!(&answer, expected, "{case:?}");
     }
@@ -213,6 +217,7 @@ fn verdicts() {
                 assert_eq!((Some(holder.key_id.number()), Some(holder.account)), (step.key_id, step.account));
             }
             assert_eq!(verdict.retry_after_s().map(u64::from), step.retry_after_s, "{why}");
+            assert_eq!(u64::from(verdict.clock_ahead_s()), step.clock_ahead_s, "{why}");
             assert_eq!(verdict.headers().as_str(), step.headers, "{why}");
             assert_eq!(verdict.body(), step.body, "{why}");
         }

@@ -40,8 +40,7 @@ macro_rules! layouts {
     };
 }
 
-// One window, then several. A minute, which is how late a clock may be at least, is one unit, then three, nine, thirty;
-// then the longest window is more than a minute.
+// One window, then several. A minute, by which clocks may be apart, is one unit, then three, nine, thirty.
 layouts! {
     fixed_one_window: "3/60s", stamp 4, counts [2], at [500], 2_195_840;
     fixed_nine_units_of_lateness: "2/7s", stamp 5, counts [2], at [500], 9_416_832;
@@ -103,6 +102,9 @@ impl Pair {
             let (quotas, retry_at) = (verdict.quotas(), verdict.retry_at());
             assert_eq!(i128::from(quotas.time().unix_ms()), expected.time_ms, "{}", why());
             assert_eq!(retry_at.map(|at| i128::from(at.unix_ms())), expected.retry_at_ms, "{}", why());
+            assert_eq!(verdict.retry_after_s().map(u64::from), expected.retry_after_s, "{}", why());
+            assert_eq!(verdict.waits_from().unix_ms(), expected.waits_from_ms, "{}", why());
+            assert_eq!(u64::from(verdict.clock_ahead_s()), expected.clock_ahead_s, "{}", why());
             assert_eq!(quotas.len(), expected.quotas.len());
             for (real_quota, quota) in quotas.iter().zip(&expected.quotas) {
                 assert_eq!((real_quota.limit, real_quota.window.seconds()), (quota.limit, quota.window_s));
@@ -146,12 +148,18 @@ impl Pair {
         );
     }
 
-    fn reset_and_reuse(&self, word: u64, now_ms: u64) {
+    /// Reset, reuse and correction. Returns whether there was something to correct.
+    fn reset_and_reuse(&self, word: u64, now_ms: u64) -> bool {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
         let real = decide::reset(&self.layout, &self.limits, shifted, now);
         let why = || format!("{} {word:#x} {now_ms}", self.model.policy());
         assert_eq!(real.next, self.model.reset(word, now_ms) << self.shift, "{}", why());
         assert_eq!(self.layout.reusable(shifted, now), self.model.reusable(word, now_ms), "{}", why());
+        let corrected = decide::correct(&self.layout, shifted, now);
+        assert_eq!(corrected, self.model.correct(word, now_ms) << self.shift, "{}", why());
+        let late = self.model.read(word, now_ms).clock == Clock::Late;
+        assert!(corrected == shifted || late, "{}", why());
+        corrected != shifted
     }
 }
 
@@ -177,14 +185,13 @@ fn compare(small: &Small) {
             clocks[match pair.model.read(word, now_ms).clock {
                 Clock::Current => 0,
                 Clock::Late => 1,
-                Clock::Healed => 2,
             }] += 1;
             for cost in (0..=largest + 1).chain([u32::MAX]) {
                 pair.charge(word, now_ms, cost);
                 compared += 2;
             }
-            pair.reset_and_reuse(word, now_ms);
-            compared += 2;
+            clocks[2] += u64::from(pair.reset_and_reuse(word, now_ms));
+            compared += 3;
             for &at_ms in &charged {
                 for cost in 0..=largest {
                     pair.refund(word, now_ms, cost, at_ms);
@@ -197,7 +204,7 @@ fn compare(small: &Small) {
             }
         }
     }
-    assert!(clocks.iter().all(|&times| times > 0), "clocks on time, late and wrong: {clocks:?}");
+    assert!(clocks.iter().all(|&times| times > 0), "clocks on time and late, stamps to correct: {clocks:?}");
     println!("{}: {compared} comparisons", small.policy);
     assert!(quick || compared == small.comparisons, "{}: {compared}", small.policy);
 }

@@ -8,13 +8,14 @@ use super::{
     ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_KEY_LEN, IMPORTS_WORD, MAX_ENVS, PEPPER_LINE, Plan,
     import_number,
 };
+use crate::cell;
 use crate::key::{self, Hint, Key, KeyId, Name, SECRET_LEN};
 use crate::line::{LINE_WORDS, Line, scale};
 use crate::mac::{MAX_PEPPERS, Pepper};
 use crate::record::{KeyState, Place, Record};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
-use crate::time::Timestamp;
+use crate::time::{Clock, Timestamp};
 
 impl<M: AsRef<[Line]>> Gate<M> {
     /// Begins administration. What an administrator that was killed left half-done is completed first.
@@ -217,13 +218,14 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         &mut self,
         new: &NewKey<'_>,
         entropy: Entropy,
-        now: Timestamp,
+        clock: impl Clock,
     ) -> Result<(Key, KeyId), AdminError> {
         let gate = self.gate;
+        let mut now = clock.reading();
         let records = u64::from(gate.capacity);
         let start = scale(entropy.id(), records);
         let vacant = (start..records).chain(0..start).map(|number| gate.place(number));
-        let place = self.vacant(vacant, now).ok_or(AdminError::Full { keys: gate.capacity })?;
+        let place = self.vacant(vacant, &mut now, clock).ok_or(AdminError::Full { keys: gate.capacity })?;
         // The id is drawn anew from the ids of the record that was found.
         let key_id =
             Cell::of(place.number, gate.capacity).id_at(entropy.id().wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -240,8 +242,9 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     /// [`AdminError::NotImportable`], [`AlreadyImported`](AdminError::AlreadyImported),
     /// [`NoRoomToImport`](AdminError::NoRoomToImport), and those of [`issue`](Self::issue) but
     /// [`Full`](AdminError::Full).
-    pub fn import(&mut self, text: &[u8], new: &NewKey<'_>, now: Timestamp) -> Result<KeyId, AdminError> {
+    pub fn import(&mut self, text: &[u8], new: &NewKey<'_>, clock: impl Clock) -> Result<KeyId, AdminError> {
         let gate = self.gate;
+        let mut now = clock.reading();
         if !IMPORTED_KEY_LEN.contains(&text.len()) || !text.iter().all(u8::is_ascii_graphic) {
             return Err(AdminError::NotImportable { len: text.len() });
         }
@@ -250,7 +253,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
                 return Err(AdminError::AlreadyImported(parts.id));
             }
             let place = gate.place(scale(parts.id.number(), u64::from(gate.capacity)));
-            let place = self.vacant(core::iter::once(place), now).ok_or(AdminError::NoRoomToImport)?;
+            let place =
+                self.vacant(core::iter::once(place), &mut now, clock).ok_or(AdminError::NoRoomToImport)?;
             let new = NewKey { env: Name::new(parts.env).unwrap_or(new.env), ..*new };
             self.add(place, parts.id, text, &new, now)?;
             return Ok(parts.id);
@@ -264,7 +268,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         let taken = |group| gate.group_places(group).filter(|place| place.key_id().is_some()).count();
         let group = if taken(two) < taken(one) { two } else { one };
         let place = self
-            .vacant(gate.group_places(group).chain(gate.import_places(&mac)), now)
+            .vacant(gate.group_places(group).chain(gate.import_places(&mac)), &mut now, clock)
             .ok_or(AdminError::NoRoomToImport)?;
         let key_id = Cell::of(place.number, gate.capacity).id_ending_with(import_number(&mac));
         self.add(place, key_id, text, new, now)?;
@@ -285,13 +289,13 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         key_id: KeyId,
         grace_until: u32,
         entropy: Entropy,
-        now: Timestamp,
+        clock: impl Clock,
     ) -> Result<Key, AdminError> {
         let (place, mut record) = self.active(key_id)?;
         let env = self.gate.env(record.env).ok_or(AdminError::Damaged(key_id))?;
         let key =
             Key::mint(self.gate.prefix, env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
-        let (number, pepper) = self.newest_pepper(now)?;
+        let (number, pepper) = self.newest_pepper(clock.reading())?;
         self.register(number, pepper);
         record.previous = record.tag;
         record.previous_pepper = record.pepper;
@@ -358,8 +362,17 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         self.gate.verify(now, report);
     }
 
-    /// The first free one of these records, else the first that may be reused.
-    fn vacant<'m>(&self, places: impl Iterator<Item = Place<'m>>, now: Timestamp) -> Option<Place<'m>> {
+    /// Returns the first free one of these records, else the first that may be reused.
+    ///
+    /// A tally that a wrong clock stamped is corrected: otherwise its record could not be reused until
+    /// that time.
+    fn vacant<'m>(
+        &self,
+        places: impl Iterator<Item = Place<'m>>,
+        now: &mut Timestamp,
+        clock: impl Clock,
+    ) -> Option<Place<'m>> {
+        let layout = &self.gate.layout;
         let mut reusable = None;
         for place in places {
             // A damaged record is nobody's to reuse.
@@ -367,10 +380,14 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             if record.key_id.is_none() {
                 return Some(place);
             }
-            // As in a limiter, only a tally that says nothing any more, to no clock that is late either.
-            if record.has_ended(now) && self.gate.layout.reusable(place.tally().load(Ordering::Acquire), now)
-            {
-                reusable = reusable.or(Some(place));
+            if reusable.is_some() || !record.has_ended(*now) {
+                continue;
+            }
+            // As in a limiter: only if its windows have passed for a late clock too.
+            let tally = place.tally();
+            let word = cell::corrected(tally, tally.load(Ordering::Acquire), layout, now, clock);
+            if layout.reusable(word, *now) {
+                reusable = Some(place);
             }
         }
         reusable

@@ -36,8 +36,10 @@ pub struct KeyInfo {
     pub last_characters: Option<String<4>>,
     /// When the key was last charged, rounded down to the smallest window; `None` when never, or reset since.
     pub last_used: Option<Timestamp>,
-    /// The key's quotas now.
+    /// The key's quotas now, or at the tally's own time if that is ahead.
     pub quotas: Quotas,
+    /// By how many seconds the tally is ahead of the caller, rounded up; 0 if it is not.
+    pub clock_ahead_s: u32,
 }
 
 impl<M: AsRef<[Line]>> Gate<M> {
@@ -57,6 +59,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let (layout, counts) = (&self.layout, self.layout.counts());
         let used =
             (0..layout.len()).any(|at| counts.current(tally, at) > 0 || counts.previous(tally, at) > 0);
+        let quotas = decide::quotas(layout, &self.limits(record.plan), tally, now);
         Some(KeyInfo {
             key_id: record.key_id?,
             account: record.account,
@@ -68,7 +71,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
             pepper: record.pepper,
             last_characters: Hint::last_from_word(self.hint(place.number)),
             last_used: used.then(|| Timestamp::from_unix_ms(layout.stamp_start_ms(layout.stamp(tally)))),
-            quotas: decide::quotas(layout, &self.limits(record.plan), tally, now),
+            clock_ahead_s: quotas.ahead_s(now),
+            quotas,
         })
     }
 
@@ -120,7 +124,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             let tally = place.tally().load(Ordering::Acquire);
             if self.layout.is_claim_mark(tally) {
                 flaw(FlawKind::NoTally);
-            } else if decide::heal(&self.layout, tally, now) != tally {
+            } else if decide::is_wrong(&self.layout, tally, now) {
                 flaw(FlawKind::FutureTally);
             }
         }
@@ -163,7 +167,8 @@ pub enum FlawKind {
     },
     /// Where its tally should be is something else.
     NoTally,
-    /// Its tally was stamped by a clock that was wrong; its next check mends it.
+    /// Its tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
+    /// clock corrects it.
     FutureTally,
 }
 
@@ -181,7 +186,7 @@ impl fmt::Display for Flaw {
             FlawKind::NoPepper { pepper } => write!(f, " has pepper number {pepper}, and there is none"),
             FlawKind::NoTally => f.write_str(" holds something that is no tally"),
             FlawKind::FutureTally => f.write_str(
-                " has a tally stamped far in the future by a wrong clock; the key's next check mends it",
+                " has a tally that a wrong clock stamped more than 60 s ahead; the key's next check by the system clock corrects it",
             ),
         }
     }

@@ -1,6 +1,6 @@
 //! `decision.json`.
 
-use crate::files::{Answer, DecisionCase, Op, ReusableCase, SequenceStep};
+use crate::files::{Answer, CorrectionCase, DecisionCase, Op, ReusableCase, SequenceStep};
 use crate::model::{Algorithm, Charge, Decision, Entry, Model, Outcome, Quota, Tally};
 
 use super::random::Random;
@@ -12,10 +12,13 @@ const ABOUT: &str = "One operation on one tally, a 64-bit word. policy gives lim
     seconds. now_ms is the caller's time. op check and peek: cost is asked for; outcome is admitted, denied or too_costly; \
     at_ms is the effective time, which a charge remembers; remaining and reset_s are those of each window, the smallest first, \
     after the charge if one was made; when denied, retry_at_ms is the earliest effective time at which all windows have room \
-    and retry_after_s the number of seconds from now_ms, rounded up, at least 1. op refund: a charge of charged, made at \
+    and retry_after_s the number of seconds until then, rounded up, at least 1: counted from the later of now_ms and \
+    at_ms, or from now_ms if at_ms is more than 60 seconds ahead of it. op refund: a charge of charged, made at \
     effective time charged_at_ms, is given back. op settle: it is replaced by actual; uncharged is what did not fit. op reset: \
     all is forgotten. sequences: the same, step after step: the first word of a sequence is 0, every other is the next of the \
-    step before. reusable: may a limiter give the slot of the word to another subject at now_ms?";
+    step before. reusable: may a limiter give the slot of the word to another subject at now_ms? \
+    corrections: the word after it was corrected by reading_ms, a right clock's time; the same word unless it is more than 60 \
+    seconds ahead.";
 
 /// Policies that differ in the number of windows, their lengths, and whether bits are to spare.
 const POLICIES: &[&str] = &[
@@ -51,6 +54,7 @@ const STORIES: &[(&str, &str)] = &[
 pub(super) fn file() -> String {
     let mut cases = Vec::new();
     let mut reusable = Vec::new();
+    let mut corrections = Vec::new();
     let mut random = Random::new(2);
     for text in POLICIES {
         let mut bench =
@@ -59,7 +63,7 @@ pub(super) fn file() -> String {
         bench.costs();
         bench.counts();
         bench.edges();
-        bench.late();
+        bench.late(&mut corrections);
         bench.strange_words();
         bench.sliding();
         if !BRIEFLY.contains(text) {
@@ -75,6 +79,7 @@ pub(super) fn file() -> String {
         .array("cases", &cases)
         .array("sequences", &sequences())
         .array("reusable", &reusable)
+        .array("corrections", &corrections)
         .done()
 }
 
@@ -164,24 +169,33 @@ impl Bench {
         }
     }
 
-    /// Clocks behind the stamp, by as much as is late and by more.
-    fn late(&mut self) {
+    /// Clocks behind the stamp, by as much as clocks may be apart and by more.
+    fn late(&mut self, corrections: &mut Vec<CorrectionCase>) {
         let unit_ms = self.unit_ms();
-        let late_ms = unit_ms * u64::try_from(self.model.units_of_tolerance()).expect("a ratio");
+        let late_ms = 60_000;
         let stamp_ms = NEW_YEAR_MS / unit_ms * unit_ms;
         let some = self.word(stamp_ms, |quota| quota.limit / 2, |_| 0);
         let full = self.word(stamp_ms, |quota| quota.limit, |_| 0);
         for (why, now_ms) in [
             ("late by a millisecond", stamp_ms - 1),
-            ("as late as may be", stamp_ms - late_ms),
-            ("late by more: healed", stamp_ms - late_ms - 1),
-            ("late by all of time: healed", 0),
+            ("late by a minute", stamp_ms - late_ms),
+            ("late by more", stamp_ms - late_ms - 1),
+            ("late by all of time", 0),
         ] {
             self.check(why, some, now_ms, 1);
             self.check(why, full, now_ms, 1);
+            for word in [some, full, 0, u64::MAX] {
+                let next = self.model.correct(word, now_ms);
+                corrections.push(CorrectionCase {
+                    policy: self.policy.to_owned(),
+                    word,
+                    reading_ms: now_ms,
+                    next,
+                });
+            }
         }
         self.reset("late", full, stamp_ms - 1);
-        self.reset("healed", full, stamp_ms - late_ms - 1);
+        self.reset("late by more", full, stamp_ms - late_ms - 1);
     }
 
     /// Words that no decision writes.
@@ -277,8 +291,8 @@ impl Bench {
         }
         let longest_ms = length_of_longest_ms(&self.model).max(60_000);
         let ahead = self.word(at_ms + 2 * longest_ms, half, |_| 0);
-        self.refund("refund of a charge by a wrong clock, healed", ahead, at_ms, 1, at_ms + 2 * longest_ms);
-        self.refund("refund of a charge now, healed", ahead, at_ms, 1, at_ms);
+        self.refund("refund of a charge by a wrong clock, ahead", ahead, at_ms, 1, at_ms + 2 * longest_ms);
+        self.refund("refund of a charge now, the tally is ahead", ahead, at_ms, 1, at_ms);
     }
 
     /// Estimates above, at and below the actual cost.
@@ -319,7 +333,7 @@ impl Bench {
     /// Any operation on words stamped near the time.
     fn random(&mut self, random: &mut Random) {
         for _ in 0..10 {
-            let longest = self.model.units_of_tolerance();
+            let longest = self.model.units_in_longest().max(self.model.units_of_tolerance());
             let stamp = self.model.stamp_of(NEW_YEAR_MS) + random.between(0, 3 * longest);
             let mut tally = Tally { stamp, logs: Vec::new() };
             for quota in &self.model.policy().quotas {
@@ -362,8 +376,10 @@ impl Bench {
             let word = self.word(written_ms, |quota| quota.limit, |_| 0);
             for windows_later in 0..=2 {
                 let edge_ms = end_ms + windows_later * longest_ms;
-                push(word, edge_ms - 1);
-                push(word, edge_ms);
+                for edge_ms in [edge_ms, edge_ms + 60_000] {
+                    push(word, edge_ms - 1);
+                    push(word, edge_ms);
+                }
             }
             push(word, written_ms - 1);
         }

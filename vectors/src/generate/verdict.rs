@@ -13,7 +13,7 @@ const ABOUT: &str = "Requests to gates with all that a response needs. gates: ea
     gate; op is check or peek, api_keys the values of all X-API-Key headers (none: missing; two: refused), cost what is asked \
     for, now_ms the caller's time; then the verdict: outcome, reason (for logs; only of invalid keys), status (HTTP; 200 = the \
     application answers), key_id (0x and 16 hexadecimal digits) and account and quotas (the smallest window first; all three \
-    only of valid keys), retry_after_s (only when denied), headers (whole lines, each ending with CR LF) and body. responses: \
+    only of valid keys), retry_after_s (only when denied), clock_ahead_s (by how much the tally is ahead of now_ms; only when it is), headers (whole lines, each ending with CR LF) and body. responses: \
     status, headers and body for a given outcome (with its number outcome_value), quotas and retry_after_s at now_ms. Times \
     now_ms (Unix milliseconds) and reset_s (Unix seconds) are decimal strings, all else are JSON numbers.";
 
@@ -138,10 +138,10 @@ impl Story {
         }
         self.check("two longest windows later", &[&key], 1, now_ms + 2 * u64::from(largest.window_s) * 1000);
         self.check("the end of time", &[&key], 1, u64::MAX);
-        self.check("the clock is right again: healed", &[&key], 1, now_ms);
+        self.check("the clock is right again, the tally is locked", &[&key], 1, now_ms);
         let other = self.gate.keys[1].text.clone();
         self.check("another key has its own tally", &[&other], 1, NEW_YEAR_MS);
-        self.check("the beginning of time: healed", &[&other], 1, 0);
+        self.check("by a clock at the beginning of time", &[&other], 1, 0);
     }
 
     /// Requests whose key is missing or invalid.
@@ -211,6 +211,7 @@ impl Story {
             account: verdict.account,
             quotas: verdict.quotas.iter().map(line).collect(),
             retry_after_s: verdict.retry_after_s,
+            clock_ahead_s: verdict.clock_ahead_s,
             headers: verdict.headers,
             body: verdict.body.to_owned(),
         });

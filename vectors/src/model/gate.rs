@@ -76,6 +76,8 @@ pub struct Verdict {
     pub quotas: Vec<QuotaAnswer>,
     /// In how many seconds to try again, if denied.
     pub retry_after_s: Option<u64>,
+    /// By how many seconds the tally is ahead of the caller.
+    pub clock_ahead_s: u64,
     /// The whole header block.
     pub headers: String,
     /// The whole body.
@@ -102,14 +104,14 @@ impl Gate {
         };
         let decision = self.model.check(self.keys[key].tally, now_ms, cost);
         self.keys[key].tally = decision.next;
-        self.verdict(key, &decision, now_ms)
+        self.verdict(key, &decision)
     }
 
     /// The same without a charge.
     #[must_use]
     pub fn peek(&self, headers: &[&[u8]], cost: u32, now_ms: u64) -> Verdict {
         match self.verify(headers, now_ms) {
-            Ok(key) => self.verdict(key, &self.model.peek(self.keys[key].tally, now_ms, cost), now_ms),
+            Ok(key) => self.verdict(key, &self.model.peek(self.keys[key].tally, now_ms, cost)),
             Err(verdict) => verdict,
         }
     }
@@ -154,7 +156,7 @@ impl Gate {
         Ok(known)
     }
 
-    fn verdict(&self, key: usize, decision: &super::tally::Decision, now_ms: u64) -> Verdict {
+    fn verdict(&self, key: usize, decision: &super::tally::Decision) -> Verdict {
         Verdict {
             outcome: decision.outcome,
             reason: None,
@@ -163,7 +165,13 @@ impl Gate {
             account: Some(self.keys[key].account),
             quotas: decision.quotas.clone(),
             retry_after_s: decision.retry_after_s,
-            headers: header_block(decision.outcome, &decision.quotas, decision.retry_after_s, now_ms),
+            headers: header_block(
+                decision.outcome,
+                &decision.quotas,
+                decision.retry_after_s,
+                decision.waits_from_ms,
+            ),
+            clock_ahead_s: decision.clock_ahead_s,
             body: body(decision.outcome),
         }
     }
@@ -187,6 +195,7 @@ fn refusal(outcome: Outcome, reason: Option<Reason>) -> Verdict {
         quotas: Vec::new(),
         retry_after_s: None,
         headers: header_block(outcome, &[], None, 0),
+        clock_ahead_s: 0,
         body: body(outcome),
     }
 }

@@ -32,10 +32,8 @@ pub struct Tally {
 pub enum Clock {
     /// At or after the stamp: time is the caller's.
     Current,
-    /// Before the stamp, by the longest window or a minute at most: time is the stamp's.
+    /// Before the stamp, by any amount: time is the stamp's.
     Late,
-    /// Before the stamp by more than that. The stamp is wrong: counts stay, time is the caller's.
-    Healed,
 }
 
 /// A tally as it is at one time.
@@ -62,8 +60,13 @@ pub struct Decision {
     pub quotas: Vec<QuotaAnswer>,
     /// Denied: the earliest effective time at which all windows have room.
     pub retry_at_ms: Option<i128>,
-    /// Denied: the same as whole seconds from the caller's time, at least 1.
+    /// Denied: the same as whole seconds from `waits_from_ms`, at least 1 and at most 2^32 − 1.
     pub retry_after_s: Option<u64>,
+    /// The time that waits are counted from, in Unix milliseconds: the later of the caller's time and
+    /// the effective time, or the caller's if the effective time is more than a minute ahead.
+    pub waits_from_ms: u64,
+    /// By how many seconds the effective time is ahead of the caller's, rounded up, at most 2^32 − 1.
+    pub clock_ahead_s: u64,
 }
 
 /// A charge that a check made, as it is handed back in a refund or a settlement.
@@ -83,6 +86,9 @@ pub struct Settled {
     /// The part of the actual cost for which there was no room.
     pub uncharged: u32,
 }
+
+/// How far honest clocks may be apart, in milliseconds.
+const TOLERANCE_MS: i128 = 60_000;
 
 /// A policy with the layout of its words.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -152,11 +158,10 @@ impl Model {
         length_ms(&self.policy.quotas[0])
     }
 
-    /// How late a clock may be, in units: the longest window, or a minute where that is longer.
+    /// How late a clock may be and still find its slot, in units: a minute, rounded up.
     #[must_use]
     pub fn units_of_tolerance(&self) -> i128 {
-        let minute_ms = 60_000;
-        self.units_in_longest().max(divide_up(minute_ms, self.unit_ms()))
+        divide_up(TOLERANCE_MS, self.unit_ms())
     }
 
     /// How many of the smallest window make the longest.
@@ -239,16 +244,7 @@ impl Model {
         let now_stamp = self.stamp_of(now_ms);
         let ahead = written.stamp - now_stamp;
 
-        if ahead > self.units_of_tolerance() {
-            // From a clock that was wrong: what it spent in "its" window counts as spent in ours.
-            let mut tally = Tally { stamp: now_stamp, logs: Vec::new() };
-            for (quota, log) in self.policy.quotas.iter().zip(&written.logs) {
-                let moved = now_stamp / self.units_in(quota) - written.stamp / self.units_in(quota);
-                let moved = log.iter().map(|entry| Entry { index: entry.index + moved, cost: entry.cost });
-                tally.logs.push(moved.collect());
-            }
-            Reading { clock: Clock::Healed, time_ms: i128::from(now_ms), tally }
-        } else if ahead > 0 {
+        if ahead > 0 {
             Reading { clock: Clock::Late, time_ms: written.stamp * self.unit_ms(), tally: written }
         } else {
             // Where the stamp cannot go on, neither does time: it stays in the last unit.
@@ -259,6 +255,24 @@ impl Model {
                 tally: Tally { stamp: now_stamp, logs: written.logs },
             }
         }
+    }
+
+    /// Corrects a word by a reading of a right clock: what a wrong clock spent in windows ahead of it
+    /// counts as spent in the windows of the reading.
+    #[must_use]
+    pub fn correct(&self, word: u64, reading_ms: u64) -> u64 {
+        let written = self.unpack(word);
+        if written.stamp * self.unit_ms() - i128::from(reading_ms) <= TOLERANCE_MS {
+            return word;
+        }
+        let stamp = self.stamp_of(reading_ms);
+        let mut tally = Tally { stamp, logs: Vec::new() };
+        for (quota, log) in self.policy.quotas.iter().zip(&written.logs) {
+            let moved = stamp / self.units_in(quota) - written.stamp / self.units_in(quota);
+            let moved = log.iter().map(|entry| Entry { index: entry.index + moved, cost: entry.cost });
+            tally.logs.push(moved.collect());
+        }
+        self.pack(&tally)
     }
 
     /// What counts against a window at a time.
@@ -282,7 +296,6 @@ impl Model {
     pub fn check(&self, word: u64, now_ms: u64, cost: u32) -> Decision {
         let mut decision = self.peek(word, now_ms, cost);
         let mut reading = self.read(word, now_ms);
-        decision.next = self.unspent(word, &reading);
         if decision.outcome == Outcome::Admitted && cost > 0 {
             self.spend(&mut reading, i128::from(cost));
             decision.next = self.pack(&reading.tally);
@@ -311,10 +324,10 @@ impl Model {
             }
         }
 
-        let retry_after_s = retry_at_ms.map(|at: i128| {
-            let seconds = divide_up(at - i128::from(now_ms), 1000).max(1);
-            u64::try_from(seconds).expect("a few windows at most")
-        });
+        let ahead_ms = (reading.time_ms - i128::from(now_ms)).max(0);
+        let waits_from_ms = if ahead_ms > TOLERANCE_MS { now_ms } else { now_ms + whole(ahead_ms) };
+        let seconds = |ms: i128| whole(divide_up(ms.max(0), 1000).min(i128::from(u32::MAX)));
+        let retry_after_s = retry_at_ms.map(|at: i128| seconds(at - i128::from(waits_from_ms)).max(1));
         Decision {
             outcome,
             next: word,
@@ -322,6 +335,8 @@ impl Model {
             quotas: self.answers(&reading),
             retry_at_ms,
             retry_after_s,
+            waits_from_ms,
+            clock_ahead_s: seconds(ahead_ms),
         }
     }
 
@@ -344,7 +359,7 @@ impl Model {
                 given_back += back;
             }
         }
-        if given_back == 0 { self.unspent(word, &reading) } else { self.pack(&reading.tally) }
+        if given_back == 0 { word } else { self.pack(&reading.tally) }
     }
 
     /// Replaces the estimate that a check charged by the actual cost.
@@ -360,7 +375,7 @@ impl Model {
         let remaining = self.answers(&reading).iter().map(|answer| answer.remaining).min();
         let charged = extra.min(remaining.expect("a policy has a quota"));
         if charged == 0 {
-            return Settled { next: self.unspent(word, &reading), uncharged: extra };
+            return Settled { next: word, uncharged: extra };
         }
         self.spend(&mut reading, i128::from(charged));
         Settled { next: self.pack(&reading.tally), uncharged: extra - charged }
@@ -376,8 +391,8 @@ impl Model {
         self.pack(&reading.tally)
     }
 
-    /// May a limiter give the slot of this word to another subject? Only when the word tells nothing to any
-    /// clock that is late by the longest window, or a minute where that is longer, or less.
+    /// May a limiter give the slot of this word to another subject? Only if no window counts it for any
+    /// clock that is late by at most a minute.
     #[must_use]
     pub fn reusable(&self, word: u64, now_ms: u64) -> bool {
         if word == 0 {
@@ -391,12 +406,6 @@ impl Model {
         };
         let silent_from = (self.unpack(word).stamp / longest + counting) * longest;
         self.stamp_of(now_ms) >= silent_from + self.units_of_tolerance()
-    }
-
-    /// The next word where nothing was spent: the word as it was, but a stamp from a wrong clock is put right at
-    /// once. Left alone, it would be taken for a right one as soon as the time came near it.
-    fn unspent(&self, word: u64, reading: &Reading) -> u64 {
-        if reading.clock == Clock::Healed { self.pack(&reading.tally) } else { word }
     }
 
     /// Enters `cost` in the current window of every log.
@@ -465,6 +474,10 @@ fn spent(log: &[Entry], index: i128) -> i128 {
         }
     }
     sum
+}
+
+fn whole(number: i128) -> u64 {
+    u64::try_from(number).expect("a number that was bounded")
 }
 
 fn length_ms(quota: &Quota) -> i128 {
@@ -588,21 +601,33 @@ mod tests {
     fn late_clocks_spend_in_the_stamps_window() {
         let model = model("2/minute, 10/hour");
         let word = model.check(0, NEW_YEAR + 30_000, 2).next;
-        // One millisecond and one hour (60 units) before the stamp's minute: late.
-        for late_ms in [1, 3_600_000] {
+        // A late clock is late by any amount.
+        for late_ms in [1, 60_000, 3_600_000, 7_200_000, NEW_YEAR] {
             let denied = model.check(word, NEW_YEAR - late_ms, 1);
             assert_eq!(denied.outcome, Outcome::Denied);
             assert_eq!(denied.time_ms, i128::from(NEW_YEAR));
             assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 60_000));
         }
-        assert_eq!(model.check(word, NEW_YEAR - 3_600_000, 1).retry_after_s, Some(3660));
-        // One more: the stamp was wrong. Counts stay, the minute ends by the caller's clock.
-        let healed = model.check(word, NEW_YEAR - 3_600_001, 1);
-        assert_eq!(healed.outcome, Outcome::Denied);
-        assert_eq!(healed.retry_after_s, Some(1));
-        assert_eq!(remaining(&healed), [0, 8]);
-        let admitted = model.check(word, NEW_YEAR - 7_200_000, 0);
-        assert_eq!(remaining(&admitted), [0, 8]);
+        // Late by a minute at most: clocks may be apart by that. By more: the tally is locked until then.
+        let waits = |late_ms| {
+            let denied = model.check(word, NEW_YEAR - late_ms, 1);
+            (denied.retry_after_s, denied.clock_ahead_s)
+        };
+        assert_eq!(waits(60_000), (Some(60), 60));
+        assert_eq!(waits(60_001), (Some(121), 61));
+        assert_eq!(waits(NEW_YEAR), (Some(NEW_YEAR / 1000 + 60), NEW_YEAR / 1000));
+    }
+
+    #[test]
+    fn a_correction_keeps_counts_and_needs_more_than_a_minute() {
+        let model = model("2/minute, 10/hour");
+        let word = model.check(0, NEW_YEAR + 30_000, 2).next;
+        assert_eq!(model.correct(word, NEW_YEAR - 60_000), word);
+        let corrected = model.correct(word, NEW_YEAR - 60_001);
+        assert_eq!(model.unpack(corrected).stamp, i128::from(NEW_YEAR / 60_000) - 2);
+        let denied = model.check(corrected, NEW_YEAR - 60_001, 1);
+        assert_eq!((denied.outcome, remaining(&denied)), (Outcome::Denied, vec![0, 8]));
+        assert_eq!(denied.retry_after_s, Some(1));
     }
 
     #[test]
@@ -681,22 +706,21 @@ mod tests {
             for word in 0..1 << model.layout().total_bits() {
                 assert_eq!(model.pack(&model.unpack(word)), word);
                 for now_ms in (0..15_000).step_by(250) {
-                    let reading = model.read(word, now_ms);
                     let cost = 1 + u32::from(now_ms % 1000 == 0);
                     let denied = model.check(word, now_ms, cost);
                     let Some(retry_at_ms) = denied.retry_at_ms else { continue };
                     assert_eq!(denied.outcome, Outcome::Denied);
-                    assert_eq!(denied.next == word, reading.clock != Clock::Healed);
+                    assert_eq!(denied.next, word);
                     if retry_at_ms / 1000 > model.largest_stamp() {
                         continue;
                     }
                     let retry_at_ms = u64::try_from(retry_at_ms).unwrap();
                     assert_eq!(model.check(denied.next, retry_at_ms, cost).outcome, Outcome::Admitted);
                     assert_eq!(model.check(denied.next, retry_at_ms - 1, cost).outcome, Outcome::Denied);
-                    let retry_ms = now_ms + denied.retry_after_s.unwrap() * 1000;
+                    let retry_ms = denied.waits_from_ms + denied.retry_after_s.unwrap() * 1000;
                     assert!(
                         retry_ms >= retry_at_ms
-                            && (retry_ms < retry_at_ms + 1000 || retry_ms == now_ms + 1000)
+                            && (retry_ms < retry_at_ms + 1000 || retry_ms == denied.waits_from_ms + 1000)
                     );
                 }
             }
