@@ -362,7 +362,11 @@ fn every_record_of_a_gate_can_be_used_and_used_again() {
     assert_eq!(full, Some(AdminError::Full { keys: 100 }));
     gate.administer().unwrap().revoke(ids[33]).unwrap();
     let full = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(3659)).err();
-    assert_eq!(full, Some(AdminError::Full { keys: 100 }), "the revoked key's tally still counts for a late clock");
+    assert_eq!(
+        full,
+        Some(AdminError::Full { keys: 100 }),
+        "the revoked key's tally still counts for a late clock"
+    );
     let (key, key_id) = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(3660)).unwrap();
     assert!(check(&gate, &key, at(3660)).admitted());
     assert_ne!(key_id, ids[33]);

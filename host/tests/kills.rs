@@ -12,6 +12,8 @@ extern crate alloc;
 
 #[path = "support/prompt.rs"]
 mod prompt;
+#[path = "support/random.rs"]
+mod random;
 mod support;
 
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -29,6 +31,7 @@ use keytally_host::keytally::{
 use keytally_host::{Config, Error, Gate, Limiter, Mapping, entropy, now};
 
 use crate::prompt::promptly;
+use crate::random::Random;
 use crate::support::{Worker, folder, role, tell, wait_for_death};
 
 /// Kills in the short form, and in the long one.
@@ -80,18 +83,6 @@ fn open_gate(at: &Path) -> Gate {
 
 fn open_limiter(at: &Path) -> Limiter {
     Limiter::open(at.join("limiter")).unwrap()
-}
-
-/// A stream of numbers that look random.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
-    }
 }
 
 // The workers.

@@ -118,6 +118,13 @@ pub(crate) const SUITES: &[Step] = &[
         work: Work::Tests(&[TestFiles::one("keytally-host", "stops")]),
     },
     Step {
+        name: "freeze",
+        about: "processes stopped and continued at random instants, for over a minute too, admit no more than the limit",
+        needs: &[],
+        full_when_named: true,
+        work: Work::Tests(&[TestFiles::one("keytally-host", "freeze")]),
+    },
+    Step {
         name: "c",
         about: "libkeytally from C: vectors, wrong pointers, files, as gcc and clang, sanitizers, valgrind and CMake see it",
         needs: &[tools::c_toolchain, tools::valgrind, tools::objdump],

@@ -13,7 +13,8 @@ use keytally::{
 };
 
 use crate::model::{
-    Memory, Work, at_stop, dies_at, explore, full_form_only, join, memory, preemptions, start, together,
+    Memory, Stale, Work, at_stop, dies_at, explore, full_form_only, join, memory, preemptions, start,
+    together,
 };
 
 pub(crate) type Shared = Arc<Gate<Memory>>;
@@ -238,6 +239,30 @@ fn a_record_is_one_key_s_or_the_other_s() {
             join(readers.take());
         });
     }
+}
+
+#[test]
+fn a_stale_check_never_moves_a_tally_back() {
+    explore(preemptions(3, 5), || {
+        let gate = gate(1);
+        let (key, _) = issue(&gate, &new_key(), 7);
+        let (first, second) = (Arc::clone(&key), Arc::clone(&key));
+        let now = Stale { first: at(200), again: at(200) };
+        let text = |key: &Key| key.expose().as_bytes().to_vec();
+        let verdicts = together([
+            with(&gate, move |gate| {
+                let stale = Stale { first: at(0), again: at(200) };
+                [gate.check(Some(&text(&first)), 2, stale)].to_vec()
+            }),
+            with(&gate, move |gate| [1, 1].map(|cost| gate.check(Some(&text(&second)), cost, now)).to_vec()),
+        ])
+        .concat();
+        let charges = verdicts.iter().filter_map(Verdict::charge);
+        let present: u32 = charges.filter(|charge| charge.at >= at(180)).map(|charge| charge.cost).sum();
+        let after = gate.check(Some(&text(&key)), 1, now);
+        assert!(present <= 2 && !after.admitted(), "{verdicts:?} {after:?}");
+        assert_eq!(after.quotas().time(), at(200));
+    });
 }
 
 /// The late clock says that the key is still good. Its charge may come to nothing, as the key has ended, but never

@@ -4,9 +4,9 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
 
-use keytally::{AttachError, Limiter, Outcome, Timestamp, Verdict};
+use keytally::{AttachError, Clock, Limiter, Outcome, Timestamp, Verdict};
 
-use crate::model::{Memory, Work, explore, memory, preemptions, together};
+use crate::model::{Memory, Stale, Work, explore, memory, preemptions, together};
 
 type Shared = Arc<Limiter<Memory>>;
 
@@ -28,7 +28,12 @@ fn limiter(policy: &str, capacity: u32) -> Shared {
 }
 
 /// A check on a thread of its own.
-fn check(limiter: &Shared, subject: &'static [u8], cost: u32, now: Timestamp) -> Work<Verdict> {
+fn check(
+    limiter: &Shared,
+    subject: &'static [u8],
+    cost: u32,
+    now: impl Clock + Send + 'static,
+) -> Work<Verdict> {
     let limiter = Arc::clone(limiter);
     Box::new(move || limiter.check(subject, cost, now))
 }
@@ -103,6 +108,60 @@ fn a_refund_and_a_settlement_lose_no_charge() {
         let verdicts = together([refund, settle, check(&limiter, b"a", 1, at(0))]);
         assert!(verdicts[2].admitted());
         assert_eq!((verdicts[1].uncharged(), remaining(&limiter, b"a", at(0))), (0, 5 - 3));
+    });
+}
+
+/// The system clock of a thread that is not stopped.
+fn system(seconds: u64) -> Stale {
+    Stale { first: at(seconds), again: at(seconds) }
+}
+
+/// What was admitted in the minute that a moment lies in, by the time of each charge.
+fn admitted_in(verdicts: &[Verdict], seconds: u64) -> u32 {
+    let charges = verdicts.iter().filter_map(Verdict::charge);
+    charges
+        .filter(|charge| charge.at.unix_s() / 60 == at(seconds).unix_s() / 60)
+        .map(|charge| charge.cost)
+        .sum()
+}
+
+#[test]
+fn a_stale_reading_opens_no_window_again() {
+    explore(preemptions(5, 9), || {
+        let limiter = one_bucket("2/minute");
+        limiter.check(b"a", 2, at(0));
+        let stale = Stale { first: at(0), again: at(200) };
+        let verdicts = together([check(&limiter, b"a", 2, stale), check(&limiter, b"a", 2, system(200))]);
+        let after = limiter.check(b"a", 1, system(200));
+        assert_eq!((admitted_in(&verdicts, 0), admitted_in(&verdicts, 200)), (0, 2), "{verdicts:?}");
+        assert_eq!((after.outcome(), after.quotas().time()), (Outcome::Denied, at(200)));
+    });
+}
+
+#[test]
+fn a_stale_inserter_opens_no_window_again() {
+    explore(preemptions(3, 5), || {
+        let limiter = one_bucket("2/minute");
+        limiter.check(b"a", 2, at(0));
+        take_slots(&limiter, 7, at(0));
+        // The first slot that may be reused is the one of `a`.
+        let stale = Stale { first: at(0), again: at(200) };
+        let verdicts = together([check(&limiter, b"a", 1, stale), check(&limiter, b"b", 1, system(200))]);
+        assert!(verdicts[1].admitted());
+        assert_eq!(admitted_in(&verdicts[..1], 0), 0, "{verdicts:?}");
+        assert_eq!(verdicts[0].admitted(), admitted_in(&verdicts[..1], 200) == 1);
+    });
+}
+
+#[test]
+fn two_corrections_of_one_tally_lose_no_count() {
+    explore(preemptions(5, 9), || {
+        let limiter = one_bucket("2/minute");
+        limiter.check(b"a", 1, at(7200));
+        let verdicts = together([check(&limiter, b"a", 1, system(0)), check(&limiter, b"a", 1, system(1))]);
+        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (1, 1));
+        let after = limiter.peek(b"a", 0, at(1));
+        assert_eq!((after.remaining(), after.clock_ahead_s()), (0, 0));
     });
 }
 

@@ -7,8 +7,8 @@ use core::panic::AssertUnwindSafe;
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Mutex;
 
-use keytally::Line;
 use keytally::stop::{Stop, with_stops};
+use keytally::{Clock, Line, Timestamp};
 
 #[cfg(loom)]
 pub(crate) use loom::thread;
@@ -17,6 +17,26 @@ pub(crate) use shuttle::thread;
 
 /// Memory that threads share, and that a scenario can look into afterwards.
 pub(crate) type Memory = Arc<[Line]>;
+
+/// A system clock whose first reading is `first`, and which shows `again` when it is read again: a
+/// thread was stopped for as long as they are apart.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stale {
+    pub(crate) first: Timestamp,
+    pub(crate) again: Timestamp,
+}
+
+impl Clock for Stale {
+    const IS_SYSTEM: bool = true;
+
+    fn reading(self) -> Timestamp {
+        self.first
+    }
+
+    fn reread(self) -> Option<Timestamp> {
+        Some(self.again)
+    }
+}
 
 /// Zeroed memory.
 pub(crate) fn memory(lines: usize) -> Memory {

@@ -43,7 +43,7 @@ pub(crate) fn folder() -> TempDir {
 
 /// A worker, seen by its parent.
 pub(crate) struct Worker {
-    child: Child,
+    pub(crate) child: Child,
     answers: Receiver<String>,
 }
 

@@ -1,0 +1,193 @@
+//! Processes stopped with SIGSTOP and continued, at random instants, while they check: no window holds
+//! more than its limit.
+//!
+//! A process that is stopped between reading its clock and charging continues with an old reading, as
+//! under `docker pause`, a cgroup freezer, a debugger or in a suspended virtual machine. The stops are
+//! shorter and longer than the tolerance of 60 s, and the slots of a limiter are reused meanwhile.
+//! Admissions are counted by `Charge::at`, the time that their decision held for.
+//!
+//! The short form takes 90 s. The long one, if `KEYTALLY_FULL` is set, takes 15 minutes and makes at
+//! least 10⁸ checks.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+extern crate alloc;
+
+#[path = "support/random.rs"]
+mod random;
+mod support;
+
+use alloc::collections::BTreeMap;
+use core::time::Duration;
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Instant;
+
+use keytally_host::keytally::gate::NewKey;
+use keytally_host::keytally::{Charge, Name, Peppers, Plan, Policy, Timestamp, Verdict};
+use keytally_host::{Config, Gate, Limiter, now};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::random::Random;
+use crate::support::{Worker, folder, role, tell, wait_for_death};
+
+/// What one run is made of.
+struct Form {
+    length: Duration,
+    /// Workers that are stopped for longer than the tolerance, and that are stopped briefly only.
+    frozen: usize,
+    brief: usize,
+    least_checks: u64,
+}
+
+const SHORT: Form = Form { length: Duration::from_secs(86), frozen: 40, brief: 4, least_checks: 100_000 };
+const LONG: Form = Form { length: Duration::from_secs(900), frozen: 40, brief: 4, least_checks: 100_000_000 };
+
+/// The most that one window admits, of each table.
+const LIMIT: u32 = 10;
+
+/// The windows of the tables, in seconds: two gates and a limiter.
+const WINDOWS_S: [u64; 3] = [1, 60, 1];
+
+/// Every second another subject is asked for, and then never again. There are about as many slots (64)
+/// as subjects whose slot may not be reused yet, so each slot is reused soon after it may be.
+const CAPACITY: u32 = 42;
+
+fn peppers() -> Peppers {
+    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
+}
+
+fn policy(window_s: u64) -> Policy {
+    format!("{LIMIT}/{window_s}s").parse().unwrap()
+}
+
+/// What was admitted: by table, subject and window.
+#[derive(Default)]
+struct Admitted(BTreeMap<(usize, u64, u64), u32>);
+
+impl Admitted {
+    fn add(&mut self, table: usize, subject: u64, verdict: &Verdict) {
+        if let Some(charge) = verdict.charge() {
+            *self.0.entry((table, subject, charge.at.unix_s() / WINDOWS_S[table])).or_default() +=
+                charge.cost;
+        }
+    }
+}
+
+/// Checks until the file `end` is there; no test unless it is told to be a worker.
+#[test]
+fn worker() {
+    let Some(words) = role() else { return };
+    let [folder, number, keys @ ..] = &words[..] else { panic!("{words:?}") };
+    let folder = Path::new(folder);
+    let gates = [0, 1].map(|table| Gate::open(folder.join(format!("gate-{table}")), peppers()).unwrap());
+    let limiter = Limiter::open(folder.join("limiter")).unwrap();
+    let mut random = Random(number.parse().unwrap());
+    let (mut admitted, mut checks) = (Admitted::default(), 0_u64);
+    while !checks.is_multiple_of(1024) || !folder.join("end").exists() {
+        checks += 1;
+        let pick = random.below(64);
+        // A refund of nothing and a peek leave the counts, and must leave the stamp too.
+        let nothing = Charge { cost: 0, at: Timestamp::from_unix_s(0) };
+        match pick {
+            0..24 => {
+                let table = usize::from(pick >= 12);
+                let key = Some(keys[table].as_bytes());
+                match pick % 12 {
+                    0 => drop(gates[table].peek(key, 1)),
+                    1 => drop(gates[table].refund(keys[table + 2].parse().unwrap(), nothing)),
+                    _ => admitted.add(table, 0, &gates[table].check(key, 1)),
+                }
+            }
+            24 => drop(limiter.refund(b"0", nothing)),
+            _ => {
+                let subject = if pick < 32 { 0 } else { now().unix_s() };
+                admitted.add(2, subject, &limiter.check(subject.to_string().as_bytes(), 1));
+            }
+        }
+    }
+    let counts = admitted.0.iter();
+    let counts =
+        counts.map(|((table, subject, window), count)| format!("{table}:{subject}:{window}:{count}"));
+    tell(format!("{checks} {}", counts.collect::<Vec<_>>().join(" ")));
+    wait_for_death();
+}
+
+/// Stops and continues one worker until `end`.
+fn freeze(pid: Pid, frozen: bool, mut random: Random, end: Instant) {
+    let stop = |before_ms: u64, for_ms: u64| {
+        thread::sleep(Duration::from_millis(before_ms));
+        // Leaves the worker the time to go on before it is asked for its counts.
+        let for_ms = Duration::from_millis(for_ms);
+        if Instant::now() + for_ms + Duration::from_secs(3) > end {
+            return false;
+        }
+        kill_process(pid, Signal::STOP).unwrap();
+        thread::sleep(for_ms);
+        kill_process(pid, Signal::CONT).unwrap();
+        true
+    };
+    loop {
+        let go_on = if frozen {
+            stop(500 + random.below(8000), 64_000 + random.below(8000))
+        } else {
+            stop(random.below(500), random.below(3000))
+        };
+        if !go_on {
+            return;
+        }
+    }
+}
+
+#[test]
+fn stopped_processes_admit_no_more_than_the_limit() {
+    let form = if std::env::var_os("KEYTALLY_FULL").is_some() { LONG } else { SHORT };
+    let folder = folder();
+    let (mut keys, mut ids) = (Vec::new(), Vec::new());
+    for table in [0, 1] {
+        let plans = vec![Plan::new("default", policy(WINDOWS_S[table])).unwrap()];
+        let config = Config { keys: 8, plans, ..Config::default() };
+        let gate = Gate::create(folder.path().join(format!("gate-{table}")), peppers(), &config).unwrap();
+        let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+        let (key, key_id) = gate.issue(&new).unwrap();
+        keys.push(key.expose().to_owned());
+        ids.push(key_id.to_string());
+    }
+    Limiter::create(folder.path().join("limiter"), &policy(WINDOWS_S[2]), CAPACITY).unwrap();
+
+    let at = folder.path().to_str().unwrap();
+    let mut workers: Vec<Worker> = (0..form.frozen + form.brief)
+        .map(|number| {
+            let number = number.to_string();
+            let words = [&[at, &number][..], &[&keys[0], &keys[1], &ids[0], &ids[1]]].concat();
+            Worker::start(Worker::command(&words))
+        })
+        .collect();
+    let end = Instant::now() + form.length;
+    thread::scope(|scope| {
+        for (number, worker) in workers.iter().enumerate() {
+            let (pid, frozen) = (Pid::from_child(&worker.child), number < form.frozen);
+            scope.spawn(move || freeze(pid, frozen, Random(number as u64), end));
+        }
+    });
+    thread::sleep(end.saturating_duration_since(Instant::now()));
+    fs::write(folder.path().join("end"), "").unwrap();
+
+    let (mut windows, mut checks) = (BTreeMap::<String, u32>::new(), 0);
+    for worker in &mut workers {
+        let answer = worker.answer().unwrap();
+        let mut words = answer.split_whitespace();
+        checks += words.next().unwrap().parse::<u64>().unwrap();
+        for entry in words {
+            let (window, count) = entry.rsplit_once(':').unwrap();
+            *windows.entry(window.to_owned()).or_default() += count.parse::<u32>().unwrap();
+        }
+    }
+    workers.iter_mut().for_each(Worker::kill);
+    let over: Vec<_> = windows.iter().filter(|(_, count)| **count > LIMIT).collect();
+    let full = windows.values().filter(|count| **count == LIMIT).count();
+    println!("{checks} checks, {} windows, {full} of them full, {} over", windows.len(), over.len());
+    assert!(over.is_empty(), "table:subject:window and what it admitted: {over:?}");
+    assert!(full * 2 > windows.len(), "{full} of {} windows were full", windows.len());
+    assert!(checks >= form.least_checks, "{checks} checks");
+}
