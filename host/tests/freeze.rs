@@ -21,7 +21,6 @@ use core::time::Duration;
 use std::fs;
 use std::path::Path;
 use std::thread;
-use std::time::Instant;
 
 use keytally_host::keytally::gate::NewKey;
 use keytally_host::keytally::{Charge, Name, Peppers, Plan, Policy, Timestamp, Verdict};
@@ -33,15 +32,15 @@ use crate::support::{Worker, folder, role, tell, wait_for_death};
 
 /// What one run is made of.
 struct Form {
-    length: Duration,
+    length_ms: u64,
     /// Workers that are stopped for longer than the tolerance, and that are stopped briefly only.
     frozen: usize,
     brief: usize,
     least_checks: u64,
 }
 
-const SHORT: Form = Form { length: Duration::from_secs(86), frozen: 40, brief: 4, least_checks: 100_000 };
-const LONG: Form = Form { length: Duration::from_secs(900), frozen: 40, brief: 4, least_checks: 100_000_000 };
+const SHORT: Form = Form { length_ms: 86_000, frozen: 40, brief: 4, least_checks: 100_000 };
+const LONG: Form = Form { length_ms: 900_000, frozen: 40, brief: 4, least_checks: 100_000_000 };
 
 /// The most that one window admits, of each table.
 const LIMIT: u32 = 10;
@@ -113,17 +112,16 @@ fn worker() {
     wait_for_death();
 }
 
-/// Stops and continues one worker until `end`.
-fn freeze(pid: Pid, frozen: bool, mut random: Random, end: Instant) {
+/// Stops and continues one worker until the time `end_ms`.
+fn freeze(pid: Pid, frozen: bool, mut random: Random, end_ms: u64) {
     let stop = |before_ms: u64, for_ms: u64| {
         thread::sleep(Duration::from_millis(before_ms));
         // Leaves the worker the time to go on before it is asked for its counts.
-        let for_ms = Duration::from_millis(for_ms);
-        if Instant::now() + for_ms + Duration::from_secs(3) > end {
+        if now().unix_ms() + for_ms + 3000 > end_ms {
             return false;
         }
         kill_process(pid, Signal::STOP).unwrap();
-        thread::sleep(for_ms);
+        thread::sleep(Duration::from_millis(for_ms));
         kill_process(pid, Signal::CONT).unwrap();
         true
     };
@@ -163,14 +161,14 @@ fn stopped_processes_admit_no_more_than_the_limit() {
             Worker::start(Worker::command(&words))
         })
         .collect();
-    let end = Instant::now() + form.length;
+    let end_ms = now().unix_ms() + form.length_ms;
     thread::scope(|scope| {
         for (number, worker) in workers.iter().enumerate() {
             let (pid, frozen) = (Pid::from_child(&worker.child), number < form.frozen);
-            scope.spawn(move || freeze(pid, frozen, Random(number as u64), end));
+            scope.spawn(move || freeze(pid, frozen, Random(number as u64), end_ms));
         }
     });
-    thread::sleep(end.saturating_duration_since(Instant::now()));
+    thread::sleep(Duration::from_millis(end_ms.saturating_sub(now().unix_ms())));
     fs::write(folder.path().join("end"), "").unwrap();
 
     let (mut windows, mut checks) = (BTreeMap::<String, u32>::new(), 0);
