@@ -33,8 +33,25 @@
  * Signals and interrupts. kt_gate_check and kt_limiter_check may be called from a handler that interrupted one.
  * Panics. None comes out: in host builds a defect becomes KT_INTERNAL. Without the host part a defect would stop the
  *     program in an endless loop; docs/PANICS.md lists why each place that could isn't reached.
- * Time. It is an argument, Unix milliseconds as of your clock; kt_now_ms in host builds. A clock that runs late or
- *     goes back never widens a limit; one that was far ahead costs at most one extra window.
+ * Time. `now_ms` is an explicit time in Unix milliseconds, or KT_SYSTEM_CLOCK. The system clock is
+ *     read in the call, and again if a tally is ahead of that reading. An explicit time is used as
+ *     given and never corrected. If you have cached readings of the system clock, as an event loop
+ *     has, call kt_gate_use_system_clock or kt_limiter_use_system_clock once, and then give those
+ *     readings as `now_ms`.
+ * Wrong clocks. A time that is late, by any amount, is taken as the tally's own time, so it never
+ *     widens a limit. A time that is ahead moves the tally there. Until that time comes, the counts
+ *     of its windows stay, and `clock_ahead_s` says how far ahead the tally is. A call by the
+ *     system clock corrects a tally that is more than 60 s ahead, with its counts kept.
+ *     kt_gate_correct_clock and kt_limiter_correct_clock correct a whole table. In windows of one
+ *     tally that admit their limit once more, wrong clocks cost:
+ *     - A late clock, a stale reading, or a clock that was set back: none.
+ *     - A system clock that ran more than 60 s ahead: one, when its tally is corrected. Each thread
+ *       that is stopped in the middle of that correction, for as long as the tally was ahead, costs
+ *       at most one more.
+ *     - Explicit times that disagree: one in all. In a limiter, one more each time that a caller
+ *       who is 61 s late or more finds its subject's slot reused.
+ *     - System clocks that stay more than 60 s apart, or explicit times that far ahead mixed with
+ *       the system clock: one each time that they take turns. They are outside the guarantee.
  * Units. The end of a name tells: _ms milliseconds, _s seconds, _unix_s and _until_s Unix seconds, _len and _SIZE bytes.
  * Stability. Until 1.0 a minor version may change functions and structs, and the SONAME changes with it. Numbers of
  *     statuses, outcomes, reasons and flaws keep their meaning for ever; new ones may come. KT_VERSION is the header's
@@ -126,6 +143,12 @@
 /** The most peppers in use at a time. */
 #define KT_MAX_PEPPERS 4
 
+/**
+ * As `now_ms`: the system clock. It is read in the call, and again if a tally is ahead of that
+ * reading. A library without the host part returns `KT_NO_CLOCK`.
+ */
+#define KT_SYSTEM_CLOCK 18446744073709551615ull
+
 /** Random bytes for one new key. */
 #define KT_ENTROPY_SIZE 24
 
@@ -170,6 +193,8 @@ enum kt_status
     KT_NO_MEMORY = 8,
     /** A defect of this library; nothing was done half that others can see. */
     KT_INTERNAL = 9,
+    /** `now_ms` is `KT_SYSTEM_CLOCK`, and the library was built without the host part. */
+    KT_NO_CLOCK = 10,
     /** No quota in the policy. */
     KT_POLICY_EMPTY = 20,
     /** A policy of more than 128 bytes. */
@@ -379,7 +404,10 @@ enum kt_flaw_kind
     KT_FLAW_NO_PEPPER = 4,
     /** Where its tally should be is something else. */
     KT_FLAW_NO_TALLY = 5,
-    /** Its tally was stamped by a clock that was wrong; its next check mends it. */
+    /**
+     * Its tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
+     * clock corrects it.
+     */
     KT_FLAW_FUTURE_TALLY = 6,
     /** Something that this version of the header has no name for; the sentence tells. */
     KT_FLAW_OTHER = 7,
@@ -460,7 +488,7 @@ typedef struct kt_verdict {
     uint8_t quota_count;
     /** What was charged; its cost is 0 unless admitted. */
     kt_charge charge;
-    /** The caller's time, in Unix milliseconds. */
+    /** The caller's time, in Unix milliseconds: the last reading, if it was the system clock's. */
     uint64_t now_ms;
     /** When a denied request is worth trying again, in Unix milliseconds; 0 unless denied or full. */
     uint64_t retry_at_ms;
@@ -468,6 +496,12 @@ typedef struct kt_verdict {
     uint32_t cost;
     /** What a `settle` found no room for; 0 in every other verdict. */
     uint32_t uncharged;
+    /**
+     * By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More
+     * than 60 says that a clock, or an explicit time, was wrong. The next check by the system
+     * clock corrects the tally.
+     */
+    uint32_t clock_ahead_s;
     /** The quotas, shortest window first; those from `quota_count` on are zeros. */
     kt_quota quotas[KT_MAX_QUOTAS];
 } kt_verdict;
@@ -572,11 +606,16 @@ typedef struct kt_key_info {
     uint8_t pepper;
     /** How many quotas there are. */
     uint8_t quota_count;
+    /** By how many seconds the tally is ahead of the caller's time, rounded up; 0 if it is not. */
+    uint32_t clock_ahead_s;
     /** The environment, ended by a NUL; empty in a damaged record. */
     char env[KT_NAME_SIZE];
     /** The last four characters, ended by a NUL; empty where the gate doesn't keep them, as in memory of the caller's. */
     char last_characters[KT_LAST_CHARACTERS_SIZE];
-    /** The key's quotas now, shortest window first; those from `quota_count` on are zeros. */
+    /**
+     * The key's quotas now, or at the tally's own time if that is ahead, shortest window first.
+     * Those from `quota_count` on are zeros.
+     */
     kt_quota quotas[KT_MAX_QUOTAS];
 } kt_key_info;
 
@@ -834,14 +873,14 @@ void kt_limiter_close(kt_limiter *limiter);
  * Charges `cost` to every window of the subject if all have room for it, else to none.
  *
  * A subject is any bytes: an address, a user, a route; only their hash is kept. A cost of 0 is admitted and writes nothing.
- * `now_ms` is the present in Unix milliseconds.
+ * `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`: see the contract.
  *
  * Every answer is `KT_OK`: whether the request may go on is the verdict's `outcome`, which is `KT_ADMITTED`, `KT_DENIED`,
  * `KT_TOO_COSTLY` or `KT_FULL`.
  *
  * ```c
  * kt_verdict verdict;
- * if (kt_limiter_check(&limiter, address, address_len, 1, now_ms, &verdict) == KT_OK
+ * if (kt_limiter_check(&limiter, address, address_len, 1, KT_SYSTEM_CLOCK, &verdict) == KT_OK
  *     && verdict.outcome != KT_ADMITTED)
  *     return verdict.http_status;
  * ```
@@ -963,16 +1002,18 @@ void kt_gate_close(kt_gate *gate);
  * Checks the key, and then charges `cost` to every window of its plan if all have room for it, else to none. Only a key
  * that passed its check touches a tally.
  *
- * `api_key` is the value of the `X-API-Key` header, of `api_key_len` bytes and without a NUL; NULL when there was none.
- * When the header came more than once, ask `kt_verdict_duplicate_header` instead. `now_ms` is the present in Unix
- * milliseconds.
+ * `api_key` is the value of the `X-API-Key` header, of `api_key_len` bytes and without a NUL; NULL
+ * when there was none. When the header came more than once, ask `kt_verdict_duplicate_header`
+ * instead. `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`: see the
+ * contract.
  *
  * Every answer is `KT_OK`: whether the request may go on is the verdict's `outcome`, which is `KT_ADMITTED`, `KT_DENIED`,
  * `KT_TOO_COSTLY`, `KT_MISSING_KEY` or `KT_INVALID_KEY`.
  *
  * ```c
  * kt_verdict verdict;
- * if (kt_gate_check(gate, api_key, api_key_len, 1, now_ms, &verdict) == KT_OK && verdict.outcome != KT_ADMITTED)
+ * if (kt_gate_check(gate, api_key, api_key_len, 1, KT_SYSTEM_CLOCK, &verdict) == KT_OK
+ *     && verdict.outcome != KT_ADMITTED)
  *     return respond(verdict.http_status, kt_verdict_body(&verdict));
  * ```
  */
@@ -1027,6 +1068,46 @@ kt_status kt_gate_reset(kt_gate *gate,
                         kt_verdict *verdict_out);
 
 /**
+ * Declares that every `now_ms` given with this handle is a cached reading of the system clock, as
+ * an event loop has one. A call reads the clock itself if a tally is ahead of the reading, and
+ * uses the later of both. Without this, a `now_ms` is an explicit time, which corrects nothing. It
+ * holds for this handle until it is closed. Host builds only.
+ */
+kt_status kt_gate_use_system_clock(kt_gate *gate);
+
+/**
+ * Declares that every `now_ms` given with this handle is a cached reading of the system clock, as
+ * an event loop has one. A call reads the clock itself if a tally is ahead of the reading, and
+ * uses the later of both. Without this, a `now_ms` is an explicit time, which corrects nothing. It
+ * holds for this handle until it is closed. Host builds only.
+ */
+kt_status kt_limiter_use_system_clock(kt_limiter *limiter);
+
+/**
+ * Corrects every tally of the gate that is more than 60 s ahead, counts kept, and writes how many.
+ * Checks by the system clock correct the tallies that they meet; this is for all others. Reads the
+ * whole table.
+ *
+ * The system clock is read after each tally was loaded. An explicit `now_ms` is older than the
+ * loads: if the call is stopped for more than 60 s in between, each tally that is charged
+ * meanwhile may admit one more window. With an explicit time, call it while no other thread or
+ * process charges.
+ */
+kt_status kt_gate_correct_clock(kt_gate *gate, uint64_t now_ms, uint64_t *corrected_out);
+
+/**
+ * Corrects every tally of the limiter that is more than 60 s ahead, counts kept, and writes how
+ * many. Checks by the system clock correct the tallies that they meet; this is for all others.
+ * Reads the whole table.
+ *
+ * The system clock is read after each tally was loaded. An explicit `now_ms` is older than the
+ * loads: if the call is stopped for more than 60 s in between, each tally that is charged
+ * meanwhile may admit one more window. With an explicit time, call it while no other thread or
+ * process charges.
+ */
+kt_status kt_limiter_correct_clock(kt_limiter *limiter, uint64_t now_ms, uint64_t *corrected_out);
+
+/**
  * Issues a key. What it writes to `key_out` is the only copy of the secret.
  *
  * `entropy` is 24 bytes from the system's entropy, used for this key only (in host builds `kt_entropy` gets them). The key takes
@@ -1040,7 +1121,7 @@ kt_status kt_gate_reset(kt_gate *gate,
  * kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
  * kt_key key;
  * uint64_t key_id;
- * kt_status status = kt_gate_issue(gate, &new_key, entropy, now_ms, &key, &key_id);
+ * kt_status status = kt_gate_issue(gate, &new_key, entropy, KT_SYSTEM_CLOCK, &key, &key_id);
  * ```
  */
 kt_status kt_gate_issue(kt_gate *gate,
@@ -1164,7 +1245,12 @@ kt_status kt_gate_verify(kt_gate *gate,
                          kt_flaw_visitor report,
                          void *context);
 
-/** The present as the system's clock tells it, in Unix milliseconds. Host builds only. */
+/**
+ * Returns the system clock's time, in Unix milliseconds. Host builds only.
+ *
+ * To a function it is an explicit time, unless its handle was declared by
+ * `kt_gate_use_system_clock` or `kt_limiter_use_system_clock`: give `KT_SYSTEM_CLOCK` instead.
+ */
 uint64_t kt_now_ms(void);
 
 /**

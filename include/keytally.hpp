@@ -10,8 +10,10 @@
  * holds the value or the kt_status. With -fno-exceptions only the second is there. A refused request is no failure: it is the
  * verdict's outcome.
  *
- * Times are keytally::Time, milliseconds of the system's clock; where none is given, the present. Nothing is allocated by check, peek,
- * refund, settle and reset, and they cost what the C function costs.
+ * Methods that depend on time take a keytally::Clock: the system clock unless an explicit time is
+ * given. An explicit time is used as given and never corrected. The section "Wrong clocks" of
+ * keytally.h says what it costs. Nothing is allocated by check, peek, refund, settle and reset, and
+ * they cost what the C function costs.
  */
 #ifndef KEYTALLY_HPP
 #define KEYTALLY_HPP
@@ -43,10 +45,10 @@
 
 namespace keytally {
 
-/** A moment, in milliseconds since 1970. */
+/** A time, in milliseconds since 1970. */
 using Time = std::chrono::time_point<std::chrono::system_clock, std::chrono::milliseconds>;
 
-/** The present. */
+/** Returns the system clock's time. */
 inline Time now() noexcept {
     return std::chrono::floor<std::chrono::milliseconds>(std::chrono::system_clock::now());
 }
@@ -74,6 +76,29 @@ inline const std::uint8_t *bytes(std::string_view text) noexcept {
 }
 
 } // namespace detail
+
+/** The time of a call: the system clock, or an explicit time. */
+class Clock {
+public:
+    /** An explicit time, of any precision; a time before 1970 is 1970. */
+    template <class Duration>
+    Clock(std::chrono::time_point<std::chrono::system_clock, Duration> time) noexcept
+        : now_ms_(detail::unix_ms(std::chrono::floor<std::chrono::milliseconds>(time))) {}
+
+    /** The system clock: it is read in the call, and again if a tally is ahead of that reading. */
+    static constexpr Clock system() noexcept { return Clock(KT_SYSTEM_CLOCK); }
+
+    /** The explicit time; for the system clock, its time now. */
+    Time time() const noexcept { return now_ms_ == KT_SYSTEM_CLOCK ? now() : detail::from_ms(now_ms_); }
+
+    /** The parameter `now_ms` of keytally.h. */
+    constexpr std::uint64_t now_ms() const noexcept { return now_ms_; }
+
+private:
+    explicit constexpr Clock(std::uint64_t now_ms) noexcept : now_ms_(now_ms) {}
+
+    std::uint64_t now_ms_;
+};
 
 #if defined(__cpp_exceptions)
 /** What the methods that don't begin with try_ throw. */
@@ -169,6 +194,10 @@ struct Verdict : kt_verdict {
     /** How long to wait; zero unless denied or full. */
     std::chrono::seconds retry_after() const noexcept { return std::chrono::seconds(retry_after_s); }
 
+    /** By how much the tally was ahead of the caller; zero if it was not. More than 60 s says that a
+     *  clock, or an explicit time, was wrong. */
+    std::chrono::seconds clock_ahead() const noexcept { return std::chrono::seconds(clock_ahead_s); }
+
     /** When a denied request is worth trying again; nothing unless denied or full. */
     std::optional<Time> retry_at() const noexcept {
         return retry_after_s == 0 ? std::nullopt : std::optional(detail::from_ms(retry_at_ms));
@@ -203,9 +232,9 @@ struct Verdict : kt_verdict {
     }
 
     /** The verdict on a request whose key header came more than once. */
-    static Verdict duplicate_header(Time at = now()) noexcept {
+    static Verdict duplicate_header(Clock at = Clock::system()) noexcept {
         Verdict verdict{};
-        kt_verdict_duplicate_header(detail::unix_ms(at), &verdict);
+        kt_verdict_duplicate_header(at.now_ms(), &verdict);
         return verdict;
     }
 };
@@ -400,22 +429,29 @@ public:
         }));
     }
 
-    Result<Verdict> try_check(std::string_view subject, std::uint32_t cost = 1, Time at = now()) const noexcept {
-        return detail::verdict(call(kt_limiter_check, subject, cost, detail::unix_ms(at)));
+    Result<Verdict> try_check(std::string_view subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
+        return detail::verdict(call(kt_limiter_check, subject, cost, at.now_ms()));
     }
-    Result<Verdict> try_peek(std::string_view subject, std::uint32_t cost = 1, Time at = now()) const noexcept {
-        return detail::verdict(call(kt_limiter_peek, subject, cost, detail::unix_ms(at)));
+    Result<Verdict> try_peek(std::string_view subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
+        return detail::verdict(call(kt_limiter_peek, subject, cost, at.now_ms()));
     }
-    Result<Verdict> try_refund(std::string_view subject, const kt_charge &charge, Time at = now()) const noexcept {
-        return detail::verdict(call(kt_limiter_refund, subject, &charge, detail::unix_ms(at)));
+    Result<Verdict> try_refund(std::string_view subject, const kt_charge &charge, Clock at = Clock::system()) const noexcept {
+        return detail::verdict(call(kt_limiter_refund, subject, &charge, at.now_ms()));
     }
     Result<Verdict> try_settle(std::string_view subject, const kt_charge &estimate, std::uint32_t actual,
-                               Time at = now()) const noexcept {
-        return detail::verdict(call(kt_limiter_settle, subject, &estimate, actual, detail::unix_ms(at)));
+                               Clock at = Clock::system()) const noexcept {
+        return detail::verdict(call(kt_limiter_settle, subject, &estimate, actual, at.now_ms()));
     }
-    Result<Verdict> try_reset(std::string_view subject, Time at = now()) const noexcept {
-        return detail::verdict(call(kt_limiter_reset, subject, detail::unix_ms(at)));
+    Result<Verdict> try_reset(std::string_view subject, Clock at = Clock::system()) const noexcept {
+        return detail::verdict(call(kt_limiter_reset, subject, at.now_ms()));
     }
+    Result<std::uint64_t> try_correct_clock(Clock at = Clock::system()) const noexcept {
+        std::uint64_t corrected = 0;
+        kt_status status = kt_limiter_correct_clock(get(), at.now_ms(), &corrected);
+        if (status != KT_OK) return status;
+        return corrected;
+    }
+    Result<void> try_use_system_clock() const noexcept { return kt_limiter_use_system_clock(get()); }
 
 #if defined(__cpp_exceptions)
     static Limiter make(std::string_view policy, std::uint32_t capacity) { return try_make(policy, capacity).value(); }
@@ -426,32 +462,37 @@ public:
     }
 
     /** Charges `cost` to every window of the subject if all have room for it, else to none. */
-    Verdict check(std::string_view subject, std::uint32_t cost = 1, Time at = now()) const {
-        return detail::verdict_or_throw(call(kt_limiter_check, subject, cost, detail::unix_ms(at)));
+    Verdict check(std::string_view subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
+        return detail::verdict_or_throw(call(kt_limiter_check, subject, cost, at.now_ms()));
     }
     /** What check would answer now, without the charge. */
-    Verdict peek(std::string_view subject, std::uint32_t cost = 1, Time at = now()) const {
-        return detail::verdict_or_throw(call(kt_limiter_peek, subject, cost, detail::unix_ms(at)));
+    Verdict peek(std::string_view subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
+        return detail::verdict_or_throw(call(kt_limiter_peek, subject, cost, at.now_ms()));
     }
     /** Gives back what a check charged. Refund a charge once. */
-    Verdict refund(std::string_view subject, const kt_charge &charge, Time at = now()) const {
+    Verdict refund(std::string_view subject, const kt_charge &charge, Clock at = Clock::system()) const {
         return try_refund(subject, charge, at).value();
     }
     /** Replaces an estimate by the actual cost. Settle a charge once. */
-    Verdict settle(std::string_view subject, const kt_charge &estimate, std::uint32_t actual, Time at = now()) const {
+    Verdict settle(std::string_view subject, const kt_charge &estimate, std::uint32_t actual, Clock at = Clock::system()) const {
         return try_settle(subject, estimate, actual, at).value();
     }
     /** Forgets all counts of the subject. */
-    Verdict reset(std::string_view subject, Time at = now()) const { return try_reset(subject, at).value(); }
+    Verdict reset(std::string_view subject, Clock at = Clock::system()) const { return try_reset(subject, at).value(); }
+    /** Corrects every tally that is more than 60 s ahead, counts kept. Returns how many. With an
+     *  explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
+    std::uint64_t correct_clock(Clock at = Clock::system()) const { return try_correct_clock(at).value(); }
+    /** Declares that every time given to this object is a cached reading of the system clock. */
+    void use_system_clock() const { try_use_system_clock().value(); }
 #endif
 
 #if __cplusplus >= 202002L
     /** A subject that is no text. */
-    Result<Verdict> try_check(std::span<const std::byte> subject, std::uint32_t cost = 1, Time at = now()) const noexcept {
+    Result<Verdict> try_check(std::span<const std::byte> subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return try_check(std::string_view(reinterpret_cast<const char *>(subject.data()), subject.size()), cost, at);
     }
 #if defined(__cpp_exceptions)
-    Verdict check(std::span<const std::byte> subject, std::uint32_t cost = 1, Time at = now()) const {
+    Verdict check(std::span<const std::byte> subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return check(std::string_view(reinterpret_cast<const char *>(subject.data()), subject.size()), cost, at);
     }
 #endif
@@ -480,12 +521,12 @@ class Gate {
     using Check = kt_status (*)(kt_gate *, const std::uint8_t *, std::size_t, std::uint32_t, std::uint64_t, kt_verdict *);
 
     /** A call of a function of C's, its answer's place still to come. */
-    auto call(Check function, std::optional<std::string_view> api_key, std::uint32_t cost, Time at) const noexcept {
+    auto call(Check function, std::optional<std::string_view> api_key, std::uint32_t cost, Clock at) const noexcept {
         // A view of nothing may have no address, and is a header all the same.
         auto data = !api_key ? nullptr : api_key->data() == nullptr ? detail::bytes("") : detail::bytes(*api_key);
         auto size = api_key ? api_key->size() : 0;
         return [=, handle = handle_.get()](kt_verdict *out) {
-            return function(handle, data, size, cost, detail::unix_ms(at), out);
+            return function(handle, data, size, cost, at.now_ms(), out);
         };
     }
 
@@ -529,47 +570,54 @@ public:
             [&](kt_gate *out) { return kt_gate_attach(memory, size, &bytes, 1, out); }));
     }
 
-    Result<Verdict> try_check(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Time at = now()) const noexcept {
+    Result<Verdict> try_check(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_gate_check, api_key, cost, at));
     }
-    Result<Verdict> try_peek(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Time at = now()) const noexcept {
+    Result<Verdict> try_peek(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_gate_peek, api_key, cost, at));
     }
-    Result<Verdict> try_refund(std::uint64_t key_id, const kt_charge &charge, Time at = now()) const noexcept {
-        return detail::verdict([&](kt_verdict *out) { return kt_gate_refund(get(), key_id, &charge, detail::unix_ms(at), out); });
+    Result<Verdict> try_refund(std::uint64_t key_id, const kt_charge &charge, Clock at = Clock::system()) const noexcept {
+        return detail::verdict([&](kt_verdict *out) { return kt_gate_refund(get(), key_id, &charge, at.now_ms(), out); });
     }
     Result<Verdict> try_settle(std::uint64_t key_id, const kt_charge &estimate, std::uint32_t actual,
-                               Time at = now()) const noexcept {
+                               Clock at = Clock::system()) const noexcept {
         return detail::verdict(
-            [&](kt_verdict *out) { return kt_gate_settle(get(), key_id, &estimate, actual, detail::unix_ms(at), out); });
+            [&](kt_verdict *out) { return kt_gate_settle(get(), key_id, &estimate, actual, at.now_ms(), out); });
     }
-    Result<Verdict> try_reset(std::uint64_t key_id, Time at = now()) const noexcept {
-        return detail::verdict([&](kt_verdict *out) { return kt_gate_reset(get(), key_id, detail::unix_ms(at), out); });
+    Result<Verdict> try_reset(std::uint64_t key_id, Clock at = Clock::system()) const noexcept {
+        return detail::verdict([&](kt_verdict *out) { return kt_gate_reset(get(), key_id, at.now_ms(), out); });
     }
+    Result<std::uint64_t> try_correct_clock(Clock at = Clock::system()) const noexcept {
+        std::uint64_t corrected = 0;
+        kt_status status = kt_gate_correct_clock(get(), at.now_ms(), &corrected);
+        if (status != KT_OK) return status;
+        return corrected;
+    }
+    Result<void> try_use_system_clock() const noexcept { return kt_gate_use_system_clock(get()); }
 
-    Result<Key> try_issue(const NewKey &new_key, Time at = now()) const noexcept {
+    Result<Key> try_issue(const NewKey &new_key, Clock at = Clock::system()) const noexcept {
         Key key;
         std::uint8_t entropy[KT_ENTROPY_SIZE];
         if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
         kt_new_key fields = c_new_key(new_key);
-        kt_status status = kt_gate_issue(get(), &fields, entropy, detail::unix_ms(at), &key.key_, &key.id_);
+        kt_status status = kt_gate_issue(get(), &fields, entropy, at.now_ms(), &key.key_, &key.id_);
         if (status != KT_OK) return status;
         return Result<Key>(std::move(key));
     }
-    Result<std::uint64_t> try_import(std::string_view api_key, const NewKey &new_key, Time at = now()) const noexcept {
+    Result<std::uint64_t> try_import(std::string_view api_key, const NewKey &new_key, Clock at = Clock::system()) const noexcept {
         std::uint64_t key_id = 0;
         kt_new_key fields = c_new_key(new_key);
         kt_status status =
-            kt_gate_import(get(), detail::bytes(api_key), api_key.size(), &fields, detail::unix_ms(at), &key_id);
+            kt_gate_import(get(), detail::bytes(api_key), api_key.size(), &fields, at.now_ms(), &key_id);
         if (status != KT_OK) return status;
         return key_id;
     }
-    Result<Key> try_rotate(std::uint64_t key_id, std::chrono::seconds grace, Time at = now()) const noexcept {
+    Result<Key> try_rotate(std::uint64_t key_id, std::chrono::seconds grace, Clock at = Clock::system()) const noexcept {
         Key key;
         std::uint8_t entropy[KT_ENTROPY_SIZE];
         if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
-        std::uint32_t until = grace.count() > 0 ? detail::unix_s(at + grace) : 0;
-        kt_status status = kt_gate_rotate(get(), key_id, until, entropy, detail::unix_ms(at), &key.key_);
+        std::uint32_t until = grace.count() > 0 ? detail::unix_s(at.time() + grace) : 0;
+        kt_status status = kt_gate_rotate(get(), key_id, until, entropy, at.now_ms(), &key.key_);
         if (status != KT_OK) return status;
         key.id_ = key_id;
         return Result<Key>(std::move(key));
@@ -582,9 +630,9 @@ public:
         kt_plan fields{plan.name.data(), plan.name.size(), plan.policy.data(), plan.policy.size()};
         return kt_gate_set_plan(get(), &fields);
     }
-    Result<kt_key_info> try_key(std::uint64_t key_id, Time at = now()) const noexcept {
+    Result<kt_key_info> try_key(std::uint64_t key_id, Clock at = Clock::system()) const noexcept {
         kt_key_info info;
-        kt_status status = kt_gate_key(get(), key_id, detail::unix_ms(at), &info);
+        kt_status status = kt_gate_key(get(), key_id, at.now_ms(), &info);
         if (status != KT_OK) return status;
         return info;
     }
@@ -603,9 +651,9 @@ public:
 
     /** Calls visit(const kt_key_info &) with each key, until it returns false if it returns anything. */
     template <class Visit>
-    Result<void> try_list(Visit &&visit, Time at = now()) const {
+    Result<void> try_list(Visit &&visit, Clock at = Clock::system()) const {
         Visitor<std::remove_reference_t<Visit>> visitor{&visit};
-        kt_status status = kt_gate_list(get(), detail::unix_ms(at), visitor.each, &visitor);
+        kt_status status = kt_gate_list(get(), at.now_ms(), visitor.each, &visitor);
 #if defined(__cpp_exceptions)
         if (visitor.thrown) std::rethrow_exception(visitor.thrown);
 #endif
@@ -627,31 +675,36 @@ public:
 
     /** Checks the key, and then charges `cost` to every window of its plan if all have room for it, else to none. `api_key` is
      *  the value of the X-API-Key header; nothing when there was none. */
-    Verdict check(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Time at = now()) const {
+    Verdict check(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_gate_check, api_key, cost, at));
     }
     /** What check would answer now, without the charge. */
-    Verdict peek(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Time at = now()) const {
+    Verdict peek(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_gate_peek, api_key, cost, at));
     }
     /** Gives back what a check charged. Refund a charge once. */
-    Verdict refund(std::uint64_t key_id, const kt_charge &charge, Time at = now()) const {
+    Verdict refund(std::uint64_t key_id, const kt_charge &charge, Clock at = Clock::system()) const {
         return try_refund(key_id, charge, at).value();
     }
     /** Replaces an estimate by the actual cost. Settle a charge once. */
-    Verdict settle(std::uint64_t key_id, const kt_charge &estimate, std::uint32_t actual, Time at = now()) const {
+    Verdict settle(std::uint64_t key_id, const kt_charge &estimate, std::uint32_t actual, Clock at = Clock::system()) const {
         return try_settle(key_id, estimate, actual, at).value();
     }
     /** Forgets all counts of the key. */
-    Verdict reset(std::uint64_t key_id, Time at = now()) const { return try_reset(key_id, at).value(); }
+    Verdict reset(std::uint64_t key_id, Clock at = Clock::system()) const { return try_reset(key_id, at).value(); }
+    /** Corrects every tally that is more than 60 s ahead, counts kept. Returns how many. With an
+     *  explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
+    std::uint64_t correct_clock(Clock at = Clock::system()) const { return try_correct_clock(at).value(); }
+    /** Declares that every time given to this object is a cached reading of the system clock. */
+    void use_system_clock() const { try_use_system_clock().value(); }
     /** Issues a key. What it returns is the only copy of the secret. */
-    Key issue(const NewKey &new_key, Time at = now()) const { return try_issue(new_key, at).value(); }
+    Key issue(const NewKey &new_key, Clock at = Clock::system()) const { return try_issue(new_key, at).value(); }
     /** Takes in a key that was issued elsewhere, of any form; gives its key id. */
-    std::uint64_t import(std::string_view api_key, const NewKey &new_key, Time at = now()) const {
+    std::uint64_t import(std::string_view api_key, const NewKey &new_key, Clock at = Clock::system()) const {
         return try_import(api_key, new_key, at).value();
     }
     /** Gives a key a new secret; the old one stays good for `grace`. */
-    Key rotate(std::uint64_t key_id, std::chrono::seconds grace, Time at = now()) const {
+    Key rotate(std::uint64_t key_id, std::chrono::seconds grace, Clock at = Clock::system()) const {
         return try_rotate(key_id, grace, at).value();
     }
     /** Ends a key at once, in every process. */
@@ -661,12 +714,12 @@ public:
     /** Adds a plan, or gives the plan of that name other limits, counts kept. */
     void set_plan(const Plan &plan) const { try_set_plan(plan).value(); }
     /** Everything that may be shown of one key. */
-    kt_key_info key(std::uint64_t key_id, Time at = now()) const { return try_key(key_id, at).value(); }
+    kt_key_info key(std::uint64_t key_id, Clock at = Clock::system()) const { return try_key(key_id, at).value(); }
     /** The plan of this number, from a verdict. */
     kt_plan_info plan(std::uint8_t number) const { return try_plan(number).value(); }
     /** Calls visit(const kt_key_info &) with each key, until it returns false if it returns anything. It may throw. */
     template <class Visit>
-    void list(Visit &&visit, Time at = now()) const {
+    void list(Visit &&visit, Clock at = Clock::system()) const {
         try_list(std::forward<Visit>(visit), at).value();
     }
 #endif

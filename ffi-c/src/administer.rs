@@ -2,8 +2,9 @@
 
 use core::ffi::c_char;
 
-use keytally::{Entropy, NewKey, Timestamp};
+use keytally::{Entropy, NewKey};
 
+use crate::clock::with_clock;
 use crate::gate::{GateState, kt_gate, kt_plan, plan, plan_name};
 use crate::guard::{Outcome, guard};
 use crate::key::{key_id, kt_key, name};
@@ -75,7 +76,7 @@ pub(crate) use administer;
 /// kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
 /// kt_key key;
 /// uint64_t key_id;
-/// kt_status status = kt_gate_issue(gate, &new_key, entropy, now_ms, &key, &key_id);
+/// kt_status status = kt_gate_issue(gate, &new_key, entropy, KT_SYSTEM_CLOCK, &key, &key_id);
 /// ```
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_issue(
@@ -90,10 +91,12 @@ pub extern "C" fn kt_gate_issue(
         let gate = gate.state()?;
         let (key_place, key_id_place) = (key_out.place()?, key_id_out.place()?);
         let entropy = Entropy::new(entropy.read()?);
-        let now = Timestamp::from_unix_ms(now_ms);
-        let (key, key_id) = new_key
-            .read()?
-            .with(gate, |new| administer!(gate, |administrator| administrator.issue(new, entropy, now)))?;
+        let time = gate.clock.time(now_ms)?;
+        let (key, key_id) = new_key.read()?.with(gate, |new| {
+            administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
+                administrator.issue(new, entropy, clock)
+            }))
+        })?;
         key_place.write(kt_key::of(&key));
         key_id_place.write(key_id.number());
         Ok(())
@@ -116,10 +119,12 @@ pub extern "C" fn kt_gate_import(
     guard(|| {
         let (gate, place) = (gate.state()?, key_id_out.place()?);
         let text = api_key.slice(api_key_len)?;
-        let now = Timestamp::from_unix_ms(now_ms);
-        let key_id = new_key
-            .read()?
-            .with(gate, |new| administer!(gate, |administrator| administrator.import(text, new, now)))?;
+        let time = gate.clock.time(now_ms)?;
+        let key_id = new_key.read()?.with(gate, |new| {
+            administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
+                administrator.import(text, new, clock)
+            }))
+        })?;
         place.write(key_id.number());
         Ok(())
     })
@@ -143,9 +148,10 @@ pub extern "C" fn kt_gate_rotate(
         let (gate, place) = (gate.state()?, key_out.place()?);
         let key_id = self::key_id(key_id)?;
         let entropy = Entropy::new(entropy.read()?);
-        let now = Timestamp::from_unix_ms(now_ms);
-        let key =
-            administer!(gate, |administrator| administrator.rotate(key_id, grace_until_s, entropy, now))?;
+        let time = gate.clock.time(now_ms)?;
+        let key = administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
+            administrator.rotate(key_id, grace_until_s, entropy, clock)
+        }))?;
         place.write(kt_key::of(&key));
         Ok(())
     })

@@ -9,6 +9,7 @@ use keytally::{Gate, Limiter, Peppers};
 use keytally_host::pepper;
 
 use crate::administer::KT_ENTROPY_SIZE;
+use crate::clock::HandleClock;
 use crate::gate::{GateState, kt_gate, kt_gate_config};
 use crate::guard::{Outcome, guard};
 use crate::limiter::{LimiterState, kt_limiter};
@@ -24,14 +25,14 @@ impl GateState {
     /// The core's table over the lines of a file, which the state owns.
     fn of_file(file: keytally_host::Gate, peppers: Peppers) -> Outcome<Self> {
         let table = Gate::attach(Lines::of_mapping(file.table().memory()), peppers)?;
-        Ok(Self { table, file: Some(Box::new(file)) })
+        Ok(Self { table, clock: HandleClock::default(), file: Some(Box::new(file)) })
     }
 }
 
 impl LimiterState {
     fn of_file(file: keytally_host::Limiter) -> Outcome<Self> {
         let table = Limiter::attach(Lines::of_mapping(file.table().memory()))?;
-        Ok(Self { table, file: Some(Box::new(file)) })
+        Ok(Self { table, clock: HandleClock::default(), file: Some(Box::new(file)) })
     }
 }
 
@@ -44,7 +45,10 @@ fn peppers(text: In<'_, c_char>, len: usize) -> Outcome<Peppers> {
     Ok(pepper::parse(utf8(text.text(len)?, kt_status::KT_PEPPER_FORM)?)?)
 }
 
-/// The present as the system's clock tells it, in Unix milliseconds. Host builds only.
+/// Returns the system clock's time, in Unix milliseconds. Host builds only.
+///
+/// To a function it is an explicit time, unless its handle was declared by
+/// `kt_gate_use_system_clock` or `kt_limiter_use_system_clock`: give `KT_SYSTEM_CLOCK` instead.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_now_ms() -> u64 {
     keytally_host::now().unix_ms()

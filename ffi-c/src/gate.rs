@@ -3,8 +3,9 @@
 use core::ffi::c_char;
 
 use keytally::gate::MAX_KEYS;
-use keytally::{Gate, GateConfig, Name, Peppers, Plan, Timestamp};
+use keytally::{Gate, GateConfig, Name, Peppers, Plan};
 
+use crate::clock::{HandleClock, with_clock};
 use crate::guard::{Outcome, guard};
 use crate::key::{key_id, name};
 use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN, told};
@@ -46,6 +47,7 @@ pub struct kt_gate {
 #[derive(Debug)]
 pub struct GateState {
     pub(crate) table: Gate<Lines>,
+    pub(crate) clock: HandleClock,
     /// The file that the lines are mapped from.
     #[cfg(feature = "host")]
     pub(crate) file: Option<Box<keytally_host::Gate>>,
@@ -74,6 +76,7 @@ impl GateState {
 fn in_memory(table: Gate<Lines>) -> GateState {
     GateState {
         table,
+        clock: HandleClock::default(),
         #[cfg(feature = "host")]
         file: None,
     }
@@ -255,16 +258,18 @@ pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
 /// Checks the key, and then charges `cost` to every window of its plan if all have room for it, else to none. Only a key
 /// that passed its check touches a tally.
 ///
-/// `api_key` is the value of the `X-API-Key` header, of `api_key_len` bytes and without a NUL; NULL when there was none.
-/// When the header came more than once, ask `kt_verdict_duplicate_header` instead. `now_ms` is the present in Unix
-/// milliseconds.
+/// `api_key` is the value of the `X-API-Key` header, of `api_key_len` bytes and without a NUL; NULL
+/// when there was none. When the header came more than once, ask `kt_verdict_duplicate_header`
+/// instead. `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`: see the
+/// contract.
 ///
 /// Every answer is `KT_OK`: whether the request may go on is the verdict's `outcome`, which is `KT_ADMITTED`, `KT_DENIED`,
 /// `KT_TOO_COSTLY`, `KT_MISSING_KEY` or `KT_INVALID_KEY`.
 ///
 /// ```c
 /// kt_verdict verdict;
-/// if (kt_gate_check(gate, api_key, api_key_len, 1, now_ms, &verdict) == KT_OK && verdict.outcome != KT_ADMITTED)
+/// if (kt_gate_check(gate, api_key, api_key_len, 1, KT_SYSTEM_CLOCK, &verdict) == KT_OK
+///     && verdict.outcome != KT_ADMITTED)
 ///     return respond(verdict.http_status, kt_verdict_body(&verdict));
 /// ```
 #[unsafe(no_mangle)]
@@ -279,7 +284,9 @@ pub extern "C" fn kt_gate_check(
     guard(|| {
         let (gate, place) = (gate.state()?, verdict_out.place()?);
         let api_key = api_key.optional(api_key_len)?;
-        place.put_verdict(&gate.table.check(api_key, cost, Timestamp::from_unix_ms(now_ms)));
+        with_clock!(gate.clock.time(now_ms)?, |clock| {
+            place.put_verdict(&gate.table.check(api_key, cost, clock));
+        });
         Ok(())
     })
 }
@@ -297,7 +304,9 @@ pub extern "C" fn kt_gate_peek(
     guard(|| {
         let (gate, place) = (gate.state()?, verdict_out.place()?);
         let api_key = api_key.optional(api_key_len)?;
-        place.put_verdict(&gate.table.peek(api_key, cost, Timestamp::from_unix_ms(now_ms)));
+        with_clock!(gate.clock.time(now_ms)?, |clock| {
+            place.put_verdict(&gate.table.peek(api_key, cost, clock));
+        });
         Ok(())
     })
 }
@@ -317,7 +326,7 @@ pub extern "C" fn kt_gate_refund(
     guard(|| {
         let (gate, place) = (gate.state()?, verdict_out.place()?);
         let (key_id, charge) = (self::key_id(key_id)?, charge.read()?.charge());
-        let verdict = gate.table.refund(key_id, charge, Timestamp::from_unix_ms(now_ms));
+        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.table.refund(key_id, charge, clock));
         place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
@@ -339,7 +348,8 @@ pub extern "C" fn kt_gate_settle(
     guard(|| {
         let (gate, place) = (gate.state()?, verdict_out.place()?);
         let (key_id, estimate) = (self::key_id(key_id)?, estimate.read()?.charge());
-        let verdict = gate.table.settle(key_id, estimate, actual, Timestamp::from_unix_ms(now_ms));
+        let verdict =
+            with_clock!(gate.clock.time(now_ms)?, |clock| gate.table.settle(key_id, estimate, actual, clock));
         place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
@@ -357,7 +367,8 @@ pub extern "C" fn kt_gate_reset(
 ) -> kt_status {
     guard(|| {
         let (gate, place) = (gate.state()?, verdict_out.place()?);
-        let verdict = gate.table.reset(self::key_id(key_id)?, Timestamp::from_unix_ms(now_ms));
+        let key_id = self::key_id(key_id)?;
+        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.table.reset(key_id, clock));
         place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })

@@ -45,11 +45,14 @@ pub struct kt_key_info {
     pub pepper: u8,
     /// How many quotas there are.
     pub quota_count: u8,
+    /// By how many seconds the tally is ahead of the caller's time, rounded up; 0 if it is not.
+    pub clock_ahead_s: u32,
     /// The environment, ended by a NUL; empty in a damaged record.
     pub env: [c_char; KT_NAME_SIZE],
     /// The last four characters, ended by a NUL; empty where the gate doesn't keep them, as in memory of the caller's.
     pub last_characters: [c_char; KT_LAST_CHARACTERS_SIZE],
-    /// The key's quotas now, shortest window first; those from `quota_count` on are zeros.
+    /// The key's quotas now, or at the tally's own time if that is ahead, shortest window first.
+    /// Those from `quota_count` on are zeros.
     pub quotas: [kt_quota; KT_MAX_QUOTAS],
 }
 
@@ -67,6 +70,7 @@ impl From<&KeyInfo> for kt_key_info {
             plan: info.plan,
             pepper: info.pepper,
             quota_count: u8::try_from(info.quotas.len()).unwrap_or(0),
+            clock_ahead_s: info.clock_ahead_s,
             env: characters(
                 info.env.map_or_else(Default::default, |env| Text::<KT_NAME_SIZE>::of(&env)).as_bytes(),
             ),
@@ -106,7 +110,8 @@ pub enum kt_flaw_kind {
     KT_FLAW_NO_PEPPER = 4,
     /// Where its tally should be is something else.
     KT_FLAW_NO_TALLY = 5,
-    /// Its tally was stamped by a clock that was wrong; its next check mends it.
+    /// Its tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
+    /// clock corrects it.
     KT_FLAW_FUTURE_TALLY = 6,
     /// Something that this version of the header has no name for; the sentence tells.
     KT_FLAW_OTHER = 7,
@@ -169,7 +174,7 @@ pub extern "C" fn kt_gate_key(
 ) -> kt_status {
     guard(|| {
         let (gate, place) = (gate.state()?, info_out.place()?);
-        let info = gate.table.key(self::key_id(key_id)?, Timestamp::from_unix_ms(now_ms));
+        let info = gate.table.key(self::key_id(key_id)?, gate.clock.time(now_ms)?.moment());
         place.write((&info.ok_or(kt_status::KT_NO_SUCH_KEY)?).into());
         Ok(())
     })
@@ -187,7 +192,7 @@ pub extern "C" fn kt_gate_list(
     guard(|| {
         let gate = gate.state()?;
         let visit = visit.ok_or(kt_status::KT_NULL_POINTER)?;
-        for info in gate.table.list(Timestamp::from_unix_ms(now_ms)) {
+        for info in gate.table.list(gate.clock.time(now_ms)?.moment()) {
             if visit(context, In::of(&kt_key_info::from(&info))) != 0 {
                 break;
             }
@@ -256,10 +261,10 @@ pub extern "C" fn kt_gate_verify(
     guard(|| {
         let gate: &GateState = gate.state()?;
         let report = report.ok_or(kt_status::KT_NULL_POINTER)?;
-        let now = Timestamp::from_unix_ms(now_ms);
+        let time = gate.clock.time(now_ms)?;
         let tell = |flaw: Flaw| report(context, In::of(&kt_flaw::from(&flaw)));
         administer!(gate, |administrator| {
-            administrator.verify(now, tell);
+            administrator.verify(time.moment(), tell);
             Ok::<(), keytally::gate::AdminError>(())
         })
     })

@@ -5,6 +5,7 @@
 //! | `pointers.rs` | pointers from C as types that are checked before they are followed, handles; all unsafe code |
 //! | `guard.rs` | the border that no panic crosses |
 //! | `status.rs` | every error, its number and its sentence |
+//! | `clock.rs` | the time of a call: explicit, or the system clock |
 //! | `limiter.rs`, `gate.rs` | the two tables: made, attached, checked |
 //! | `administer.rs`, `inspect.rs` | a gate's keys and plans: changed, looked at |
 //! | `files.rs` | with the feature `host`: both tables in mapped files, the clock, entropy |
@@ -19,6 +20,7 @@
 #![expect(non_camel_case_types, reason = "the names are those that C sees")]
 
 mod administer;
+mod clock;
 #[cfg(feature = "host")]
 mod files;
 mod gate;
@@ -36,8 +38,8 @@ mod version;
 #[cfg(feature = "host")]
 pub use files::*;
 pub use {
-    administer::*, gate::*, inspect::*, key::*, limiter::*, pointers::*, policy::*, status::*, verdict::*,
-    version::*,
+    administer::*, clock::*, gate::*, inspect::*, key::*, limiter::*, pointers::*, policy::*, status::*,
+    verdict::*, version::*,
 };
 
 /// A panic would be a defect of the library, and docs/PANICS.md lists why there is none in a check. There is nobody to tell, and

@@ -2,8 +2,9 @@
 
 use core::ffi::c_char;
 
-use keytally::{Limiter, Line, Timestamp};
+use keytally::{Limiter, Line};
 
+use crate::clock::{HandleClock, with_clock};
 use crate::guard::guard;
 use crate::pointers::{Handle, Held, In, Lines, Memory, Out};
 use crate::policy::{KT_POLICY_SIZE, policy};
@@ -42,6 +43,7 @@ pub struct kt_limiter {
 #[derive(Debug)]
 pub struct LimiterState {
     pub(crate) table: Limiter<Lines>,
+    pub(crate) clock: HandleClock,
     /// The file that the lines are mapped from.
     #[cfg(feature = "host")]
     #[expect(dead_code, reason = "it keeps the mapping")]
@@ -57,6 +59,7 @@ impl Held for kt_limiter {
 fn in_memory(table: Limiter<Lines>) -> LimiterState {
     LimiterState {
         table,
+        clock: HandleClock::default(),
         #[cfg(feature = "host")]
         file: None,
     }
@@ -161,14 +164,14 @@ pub extern "C" fn kt_limiter_close(limiter: Handle<kt_limiter>) {
 /// Charges `cost` to every window of the subject if all have room for it, else to none.
 ///
 /// A subject is any bytes: an address, a user, a route; only their hash is kept. A cost of 0 is admitted and writes nothing.
-/// `now_ms` is the present in Unix milliseconds.
+/// `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`: see the contract.
 ///
 /// Every answer is `KT_OK`: whether the request may go on is the verdict's `outcome`, which is `KT_ADMITTED`, `KT_DENIED`,
 /// `KT_TOO_COSTLY` or `KT_FULL`.
 ///
 /// ```c
 /// kt_verdict verdict;
-/// if (kt_limiter_check(&limiter, address, address_len, 1, now_ms, &verdict) == KT_OK
+/// if (kt_limiter_check(&limiter, address, address_len, 1, KT_SYSTEM_CLOCK, &verdict) == KT_OK
 ///     && verdict.outcome != KT_ADMITTED)
 ///     return verdict.http_status;
 /// ```
@@ -184,7 +187,9 @@ pub extern "C" fn kt_limiter_check(
     guard(|| {
         let (limiter, place) = (limiter.state()?, verdict_out.place()?);
         let subject = subject.slice(subject_len)?;
-        place.put_verdict(&limiter.table.check(subject, cost, Timestamp::from_unix_ms(now_ms)));
+        with_clock!(limiter.clock.time(now_ms)?, |clock| {
+            place.put_verdict(&limiter.table.check(subject, cost, clock));
+        });
         Ok(())
     })
 }
@@ -202,7 +207,9 @@ pub extern "C" fn kt_limiter_peek(
     guard(|| {
         let (limiter, place) = (limiter.state()?, verdict_out.place()?);
         let subject = subject.slice(subject_len)?;
-        place.put_verdict(&limiter.table.peek(subject, cost, Timestamp::from_unix_ms(now_ms)));
+        with_clock!(limiter.clock.time(now_ms)?, |clock| {
+            place.put_verdict(&limiter.table.peek(subject, cost, clock));
+        });
         Ok(())
     })
 }
@@ -221,7 +228,9 @@ pub extern "C" fn kt_limiter_refund(
     guard(|| {
         let (limiter, place) = (limiter.state()?, verdict_out.place()?);
         let (subject, charge) = (subject.slice(subject_len)?, charge.read()?.charge());
-        place.put_verdict(&limiter.table.refund(subject, charge, Timestamp::from_unix_ms(now_ms)));
+        let verdict =
+            with_clock!(limiter.clock.time(now_ms)?, |clock| limiter.table.refund(subject, charge, clock));
+        place.put_verdict(&verdict);
         Ok(())
     })
 }
@@ -241,7 +250,10 @@ pub extern "C" fn kt_limiter_settle(
     guard(|| {
         let (limiter, place) = (limiter.state()?, verdict_out.place()?);
         let (subject, estimate) = (subject.slice(subject_len)?, estimate.read()?.charge());
-        place.put_verdict(&limiter.table.settle(subject, estimate, actual, Timestamp::from_unix_ms(now_ms)));
+        let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| {
+            limiter.table.settle(subject, estimate, actual, clock)
+        });
+        place.put_verdict(&verdict);
         Ok(())
     })
 }
@@ -257,7 +269,9 @@ pub extern "C" fn kt_limiter_reset(
 ) -> kt_status {
     guard(|| {
         let (limiter, place) = (limiter.state()?, verdict_out.place()?);
-        place.put_verdict(&limiter.table.reset(subject.slice(subject_len)?, Timestamp::from_unix_ms(now_ms)));
+        let subject = subject.slice(subject_len)?;
+        let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| limiter.table.reset(subject, clock));
+        place.put_verdict(&verdict);
         Ok(())
     })
 }
@@ -277,7 +291,7 @@ pub extern "C" fn kt_limiter_capacity(limiter: Handle<kt_limiter>, capacity_out:
 pub extern "C" fn kt_limiter_live(limiter: Handle<kt_limiter>, now_ms: u64, live_out: Out<u64>) -> kt_status {
     guard(|| {
         let (limiter, place) = (limiter.state()?, live_out.place()?);
-        place.write(limiter.table.live(Timestamp::from_unix_ms(now_ms)));
+        place.write(limiter.table.live(limiter.clock.time(now_ms)?.moment()));
         Ok(())
     })
 }

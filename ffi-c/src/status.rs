@@ -55,6 +55,8 @@ pub enum kt_status {
     KT_NO_MEMORY = 8,
     /// A defect of this library; nothing was done half that others can see.
     KT_INTERNAL = 9,
+    /// `now_ms` is `KT_SYSTEM_CLOCK`, and the library was built without the host part.
+    KT_NO_CLOCK = 10,
 
     // Of texts.
     /// No quota in the policy.
@@ -206,6 +208,7 @@ impl kt_status {
         KT_NOT_A_VERDICT,
         KT_NO_MEMORY,
         KT_INTERNAL,
+        KT_NO_CLOCK,
         KT_POLICY_EMPTY,
         KT_POLICY_TOO_LONG,
         KT_POLICY_SYNTAX,
@@ -282,6 +285,7 @@ impl kt_status {
             KT_NOT_A_VERDICT => sentence!("this is no verdict: it was never written by a check, or changed since"),
             KT_NO_MEMORY => sentence!("there is no memory for this table"),
             KT_INTERNAL => sentence!("keytally has a defect here and stopped; please report it"),
+            KT_NO_CLOCK => sentence!("this library has no system clock; give an explicit time, in Unix milliseconds"),
             KT_POLICY_EMPTY => sentence!("a policy needs at least one quota, like \"100/minute, 1000/hour\""),
             KT_POLICY_TOO_LONG => sentence!("the policy is longer than 128 bytes"),
             KT_POLICY_SYNTAX => sentence!("a quota of the policy is not of the form LIMIT/[N]UNIT, like 100/minute or 5/10s"),

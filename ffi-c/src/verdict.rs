@@ -9,6 +9,7 @@ use keytally::{
     Charge, Outcome as Decided, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
 };
 
+use crate::clock::Time;
 use crate::guard::{Outcome, guard};
 use crate::pointers::{In, Number, Numbered, Out, Place};
 use crate::status::kt_status;
@@ -138,7 +139,7 @@ pub struct kt_verdict {
     pub quota_count: u8,
     /// What was charged; its cost is 0 unless admitted.
     pub charge: kt_charge,
-    /// The caller's time, in Unix milliseconds.
+    /// The caller's time, in Unix milliseconds: the last reading, if it was the system clock's.
     pub now_ms: u64,
     /// When a denied request is worth trying again, in Unix milliseconds; 0 unless denied or full.
     pub retry_at_ms: u64,
@@ -146,6 +147,10 @@ pub struct kt_verdict {
     pub cost: u32,
     /// What a `settle` found no room for; 0 in every other verdict.
     pub uncharged: u32,
+    /// By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More
+    /// than 60 says that a clock, or an explicit time, was wrong. The next check by the system
+    /// clock corrects the tally.
+    pub clock_ahead_s: u32,
     /// The quotas, shortest window first; those from `quota_count` on are zeros.
     pub quotas: [kt_quota; KT_MAX_QUOTAS],
 }
@@ -191,6 +196,7 @@ impl Place<'_, kt_verdict> {
         out.retry_at_ms = verdict.retry_at().map_or(0, Timestamp::unix_ms);
         out.cost = verdict.cost();
         out.uncharged = verdict.uncharged();
+        out.clock_ahead_s = verdict.clock_ahead_s();
         fill_quotas(&mut out.quotas, verdict.quotas());
     }
 }
@@ -410,8 +416,8 @@ pub extern "C" fn kt_verdict_problem(
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_duplicate_header(now_ms: u64, verdict_out: Out<kt_verdict>) -> kt_status {
     guard(|| {
-        let verdict = Verdict::duplicate_header(Timestamp::from_unix_ms(now_ms));
-        verdict_out.place()?.put_verdict(&verdict);
+        let place = verdict_out.place()?;
+        place.put_verdict(&Verdict::duplicate_header(Time::new(now_ms)?.moment()));
         Ok(())
     })
 }

@@ -142,7 +142,8 @@ static void step(void) {
         key = text();
     }
     const uint32_t cost = (uint32_t)number();
-    const uint64_t now_ms = number();
+    uint64_t now_ms = number();
+    if (now_ms == KT_SYSTEM_CLOCK) now_ms--; /* An explicit time that has the same answer. */
     kt_verdict verdict;
     if (values > 1) {
         EXPECT(kt_verdict_duplicate_header(now_ms, &verdict) == KT_OK);

@@ -80,8 +80,8 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *connection, 
     struct api_keys keys = {NULL, 0, 0};
     MHD_get_connection_values_n(connection, MHD_HEADER_KIND, count_api_key, &keys);
     kt_verdict verdict;
-    kt_status status = keys.count > 1 ? kt_verdict_duplicate_header(kt_now_ms(), &verdict)
-                                      : kt_gate_check(context, (const uint8_t *)keys.first, keys.len, 1, kt_now_ms(), &verdict);
+    kt_status status = keys.count > 1 ? kt_verdict_duplicate_header(KT_SYSTEM_CLOCK, &verdict)
+                                      : kt_gate_check(context, (const uint8_t *)keys.first, keys.len, 1, KT_SYSTEM_CLOCK, &verdict);
     if (status != KT_OK) {
         fprintf(stderr, "check: %s\n", kt_status_message(status));
         return respond(connection, 500, BROKEN, NULL);

@@ -14,8 +14,19 @@ const HEADER: &str = "include/keytally.h";
 const CONFIG: &str = "ffi-c/cbindgen.toml";
 
 /// The files that declare what C sees, in the order of the header.
-const SOURCES: &[&str] =
-    &["version", "status", "policy", "key", "verdict", "limiter", "gate", "administer", "inspect", "files"];
+const SOURCES: &[&str] = &[
+    "version",
+    "status",
+    "policy",
+    "key",
+    "verdict",
+    "limiter",
+    "gate",
+    "clock",
+    "administer",
+    "inspect",
+    "files",
+];
 
 /// Writes the header.
 pub(crate) fn write() -> Result<()> {

@@ -30,6 +30,18 @@ int main(void) {
     CHECK(strstr(headers, "Retry-After: 60\r\n") != NULL);
     OK(kt_gate_revoke(&gate, key_id));
     EXPECT(kt_gate_check(NULL, NULL, 0, 1, NOW_MS, &verdict), KT_NULL_POINTER);
+
+    /* There is no system clock to read. An explicit time corrects a tally that is an hour ahead. */
+    uint64_t corrected = 77;
+    EXPECT(kt_limiter_check(&limiter, bytes("a"), 1, 1, KT_SYSTEM_CLOCK, &verdict), KT_NO_CLOCK);
+    EXPECT(kt_gate_check(&gate, NULL, 0, 1, KT_SYSTEM_CLOCK, &verdict), KT_NO_CLOCK);
+    EXPECT(kt_verdict_duplicate_header(KT_SYSTEM_CLOCK, &verdict), KT_NO_CLOCK);
+    EXPECT(kt_gate_correct_clock(&gate, KT_SYSTEM_CLOCK, &corrected), KT_NO_CLOCK);
+    CHECK(corrected == 77);
+    OK(kt_gate_correct_clock(&gate, NOW_MS - 3600000, &corrected));
+    CHECK(corrected == 1);
+    OK(kt_limiter_correct_clock(&limiter, NOW_MS - 3600000, &corrected));
+    CHECK(corrected == 1);
     kt_gate_close(&gate);
     kt_limiter_close(&limiter);
     return 0;

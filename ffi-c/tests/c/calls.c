@@ -429,6 +429,236 @@ static void files(const char *folder) {
     CHECK(unlink(other) == 0);
 }
 
+enum { HOUR_MS = 3600000 };
+
+/** Seconds from one time to a later one, rounded up. */
+static uint32_t seconds_until(uint64_t later_ms, uint64_t now_ms) { return (uint32_t)((later_ms - now_ms + 999) / 1000); }
+
+/** A limiter of 5 an hour, and a second handle of it, whose times are declared cached readings. */
+struct clocks {
+    void *memory;
+    kt_limiter explicit, cached;
+};
+
+static void make_clocks(struct clocks *made) {
+    size_t size = kt_limiter_size(100);
+    made->memory = table_memory(size);
+    OK(kt_limiter_init(made->memory, size, KT_TEXT("5/hour"), 100, SEED, &made->explicit));
+    OK(kt_limiter_attach(made->memory, size, &made->cached));
+    OK(kt_limiter_use_system_clock(&made->cached));
+}
+
+static void end_clocks(struct clocks *made) {
+    kt_limiter_close(&made->cached);
+    kt_limiter_close(&made->explicit);
+    free(made->memory);
+}
+
+/** Charges a subject all its units at an explicit time, three hours ahead. Returns that time. */
+static uint64_t lock_ahead(struct clocks *made, const char *subject) {
+    kt_verdict verdict;
+    uint64_t ahead_ms = kt_now_ms() + 3 * HOUR_MS;
+    OK(kt_limiter_check(&made->explicit, bytes(subject), 1, 5, ahead_ms, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.clock_ahead_s == 0);
+    return ahead_ms;
+}
+
+/** An explicit time corrects nothing: the verdict has the true wait, and how far the tally is ahead. */
+static void explicit_time_is_never_corrected(void) {
+    struct clocks made;
+    make_clocks(&made);
+    uint64_t ahead_ms = lock_ahead(&made, "a");
+    for (int turn = 0; turn < 3; turn++) {
+        /* Now, and days late. */
+        uint64_t now_ms = kt_now_ms() - (uint64_t)turn * 24 * HOUR_MS;
+        kt_verdict verdict;
+        OK(kt_limiter_check(&made.explicit, bytes("a"), 1, 1, now_ms, &verdict));
+        CHECK(verdict.outcome == KT_DENIED && verdict.now_ms == now_ms && verdict.retry_at_ms > ahead_ms);
+        CHECK(verdict.retry_after_s == seconds_until(verdict.retry_at_ms, now_ms));
+        CHECK(verdict.clock_ahead_s > 2 * 3600 && verdict.clock_ahead_s == seconds_until(verdict.charge.at_ms, now_ms));
+    }
+    end_clocks(&made);
+}
+
+/** The system clock corrects a tally that is ahead, and keeps its counts. */
+static void system_clock_corrects_with_counts_kept(void) {
+    struct clocks made;
+    make_clocks(&made);
+    kt_verdict verdict;
+    uint64_t before_ms = kt_now_ms();
+    lock_ahead(&made, "a");
+    OK(kt_limiter_check(&made.explicit, bytes("a"), 1, 1, KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0 && verdict.retry_after_s <= 3600);
+    CHECK(verdict.now_ms >= before_ms && verdict.now_ms <= kt_now_ms() && verdict.charge.at_ms == verdict.now_ms);
+    /* The table itself is corrected: an explicit time of the present is right again. */
+    OK(kt_limiter_peek(&made.explicit, bytes("a"), 1, 1, verdict.now_ms, &verdict));
+    CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0);
+    end_clocks(&made);
+}
+
+/** A cached reading corrects by a later reading. Elsewhere it is used as given. */
+static void cached_reading_corrects_once_declared(void) {
+    struct clocks made;
+    make_clocks(&made);
+    kt_verdict verdict;
+    uint64_t start_ms = kt_now_ms(), stale_ms = start_ms - 2 * HOUR_MS;
+    lock_ahead(&made, "a");
+    OK(kt_limiter_check(&made.cached, bytes("a"), 1, 1, stale_ms, &verdict));
+    CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0 && verdict.now_ms >= start_ms);
+    /* What was charged by now is not taken back by a stale reading, and no new window begins. */
+    OK(kt_limiter_check(&made.cached, bytes("a"), 1, 1, stale_ms, &verdict));
+    CHECK(verdict.outcome == KT_DENIED && verdict.now_ms >= start_ms);
+    OK(kt_limiter_check(&made.cached, bytes("a"), 1, 0, start_ms + 1, &verdict));
+    CHECK(verdict.now_ms == start_ms + 1);
+    /* The declaration is of one handle. */
+    lock_ahead(&made, "b");
+    OK(kt_limiter_check(&made.explicit, bytes("b"), 1, 1, kt_now_ms(), &verdict));
+    CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s > 2 * 3600);
+    OK(kt_limiter_check(&made.cached, bytes("b"), 1, 1, KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0);
+    end_clocks(&made);
+}
+
+/** A late explicit time has the tally's own time, so it opens no window again. */
+static void late_time_never_widens_a_limit(void) {
+    struct clocks made;
+    make_clocks(&made);
+    unsigned admitted = 0;
+    for (uint64_t turn = 0; turn < 40; turn++) {
+        kt_verdict verdict;
+        uint64_t late_ms = turn % 2 == 0 ? 0 : (turn % 5) * HOUR_MS + (turn % 3) * 24 * HOUR_MS;
+        OK(kt_limiter_check(&made.explicit, bytes("a"), 1, 1, NOW_MS - late_ms, &verdict));
+        admitted += verdict.outcome == KT_ADMITTED;
+    }
+    CHECK(admitted == 5);
+    end_clocks(&made);
+}
+
+static void correct_clock_corrects_the_whole_table(void) {
+    struct clocks made;
+    make_clocks(&made);
+    uint64_t corrected;
+    kt_verdict verdict;
+    for (uint64_t time_ms = kt_now_ms(), turn = 0; turn < 2; turn++) {
+        lock_ahead(&made, "a");
+        lock_ahead(&made, "b");
+        OK(kt_limiter_check(&made.explicit, bytes("c"), 1, 1, kt_now_ms(), &verdict));
+        OK(kt_limiter_correct_clock(&made.explicit, turn == 0 ? time_ms : KT_SYSTEM_CLOCK, &corrected));
+        CHECK(corrected == 2);
+        OK(kt_limiter_correct_clock(&made.explicit, time_ms, &corrected));
+        CHECK(corrected == 0);
+        OK(kt_limiter_check(&made.explicit, bytes("a"), 1, 1, kt_now_ms(), &verdict));
+        CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0 && verdict.retry_after_s <= 3600);
+        OK(kt_limiter_reset(&made.explicit, bytes("a"), 1, KT_SYSTEM_CLOCK, &verdict));
+        OK(kt_limiter_reset(&made.explicit, bytes("b"), 1, KT_SYSTEM_CLOCK, &verdict));
+    }
+    end_clocks(&made);
+}
+
+static void remember(void *context, const kt_flaw *flaw) { *(kt_flaw *)context = *flaw; }
+
+static int remember_ahead(void *context, const kt_key_info *info) {
+    *(uint32_t *)context += info->clock_ahead_s;
+    return 0;
+}
+
+/** Every function of a gate that takes a time takes the system clock too. */
+static void gate_takes_either_time(void) {
+    kt_gate_config config = CONFIG;
+    config.keys = 3;
+    kt_plan hourly = {KT_TEXT("default"), KT_TEXT("5/hour")};
+    config.plans = &hourly;
+    config.plans_len = 1;
+    size_t size = kt_gate_size(3);
+    void *memory = table_memory(size);
+    kt_gate gate, cached;
+    OK(kt_gate_init(memory, size, &config, PEPPERS, 1, &gate));
+    OK(kt_gate_attach(memory, size, PEPPERS, 1, &cached));
+    OK(kt_gate_use_system_clock(&cached));
+
+    /* Keys that ended in 1970 give up their records now, and not at an explicit time of 1970. */
+    kt_new_key ended = {KT_TEXT("live"), KT_TEXT("default"), 42, 1000};
+    kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
+    kt_key key;
+    uint64_t key_id, corrected, start_ms = kt_now_ms();
+    kt_verdict verdict;
+    for (int turn = 0; turn < 3; turn++) OK(kt_gate_issue(&gate, &ended, ENTROPY, 0, &key, &key_id));
+    EXPECT(kt_gate_issue(&gate, &new_key, ENTROPY, 999000, &key, &key_id), KT_GATE_FULL);
+    OK(kt_gate_issue(&cached, &new_key, ENTROPY, 999000, &key, &key_id)); /* A stale reading is taken again. */
+    OK(kt_gate_import(&gate, bytes("legacy-key-0123456789-xyz"), 25, &new_key, KT_SYSTEM_CLOCK, &key_id));
+    OK(kt_gate_issue(&gate, &new_key, ENTROPY, KT_SYSTEM_CLOCK, &key, &key_id));
+    OK(kt_gate_rotate(&gate, key_id, 0, OTHER_ENTROPY, KT_SYSTEM_CLOCK, &key));
+    const uint8_t *api_key = bytes(key.text);
+    size_t len = strlen(key.text);
+
+    OK(kt_gate_check(&gate, api_key, len, 1, start_ms + 3 * HOUR_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+    OK(kt_gate_check(&gate, api_key, len, 5, start_ms, &verdict));
+    CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s > 2 * 3600);
+
+    /* Looking at a gate corrects nothing. */
+    kt_key_info info;
+    uint32_t ahead_s = 0;
+    kt_flaw flaw = {0};
+    OK(kt_gate_key(&gate, key_id, KT_SYSTEM_CLOCK, &info));
+    CHECK(info.clock_ahead_s > 2 * 3600 && info.quotas[0].remaining == 4);
+    OK(kt_gate_key(&gate, key_id, start_ms + 3 * HOUR_MS, &info));
+    CHECK(info.clock_ahead_s == 0);
+    OK(kt_gate_list(&gate, KT_SYSTEM_CLOCK, remember_ahead, &ahead_s));
+    CHECK(ahead_s > 2 * 3600);
+    OK(kt_gate_verify(&gate, start_ms + 3 * HOUR_MS, remember, &flaw));
+    CHECK(flaw.key_id == 0);
+    OK(kt_gate_verify(&gate, KT_SYSTEM_CLOCK, remember, &flaw));
+    CHECK(flaw.key_id == key_id && flaw.kind == KT_FLAW_FUTURE_TALLY);
+    CHECK(strstr(flaw.sentence, "the key's next check by the system clock corrects it") != NULL);
+
+    OK(kt_gate_peek(&cached, api_key, len, 1, start_ms, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.clock_ahead_s == 0 && verdict.quotas[0].remaining == 4);
+    OK(kt_gate_check(&cached, api_key, len, 1, start_ms, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[0].remaining == 3);
+    OK(kt_gate_check(&gate, api_key, len, 1, KT_SYSTEM_CLOCK, &verdict));
+    OK(kt_gate_refund(&gate, key_id, &verdict.charge, KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.quotas[0].remaining == 3 && verdict.now_ms >= start_ms);
+    OK(kt_gate_settle(&gate, key_id, &verdict.charge, 2, KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.quotas[0].remaining == 1 && verdict.now_ms >= start_ms);
+
+    OK(kt_gate_reset(&gate, key_id, start_ms + 3 * HOUR_MS, &verdict));
+    OK(kt_gate_correct_clock(&gate, KT_SYSTEM_CLOCK, &corrected));
+    CHECK(corrected == 1);
+    OK(kt_gate_reset(&gate, key_id, KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.clock_ahead_s == 0 && verdict.now_ms >= start_ms);
+    OK(kt_verdict_duplicate_header(KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.now_ms >= start_ms && verdict.now_ms <= kt_now_ms());
+    kt_gate_close(&cached);
+    kt_gate_close(&gate);
+    free(memory);
+}
+
+/** Every function of a limiter that takes a time takes the system clock too. */
+static void limiter_takes_either_time(void) {
+    struct clocks made;
+    make_clocks(&made);
+    kt_verdict verdict;
+    uint64_t live, start_ms = kt_now_ms();
+    OK(kt_limiter_check(&made.explicit, bytes("a"), 1, 2, KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.now_ms >= start_ms && verdict.now_ms <= kt_now_ms());
+    kt_charge charge = verdict.charge;
+    OK(kt_limiter_settle(&made.explicit, bytes("a"), 1, &charge, 3, KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.quotas[0].remaining == 2);
+    charge.cost = 3;
+    OK(kt_limiter_refund(&made.explicit, bytes("a"), 1, &charge, KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.quotas[0].remaining == 5);
+    OK(kt_limiter_peek(&made.explicit, bytes("a"), 1, 5, KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.now_ms >= start_ms);
+    OK(kt_limiter_reset(&made.explicit, bytes("a"), 1, KT_SYSTEM_CLOCK, &verdict));
+    CHECK(verdict.now_ms >= start_ms);
+    OK(kt_limiter_live(&made.explicit, KT_SYSTEM_CLOCK, &live));
+    CHECK(live == 1);
+    OK(kt_limiter_live(&made.explicit, start_ms + 100 * HOUR_MS, &live));
+    CHECK(live == 0);
+    end_clocks(&made);
+}
+
 struct share {
     kt_limiter *limiter;
     unsigned admitted;
@@ -472,6 +702,13 @@ int main(int count, char **arguments) {
     gate_in_memory();
     closing_wipes();
     files(arguments[1]);
+    explicit_time_is_never_corrected();
+    system_clock_corrects_with_counts_kept();
+    cached_reading_corrects_once_declared();
+    late_time_never_widens_a_limit();
+    correct_clock_corrects_the_whole_table();
+    gate_takes_either_time();
+    limiter_takes_either_time();
     threads();
     return 0;
 }

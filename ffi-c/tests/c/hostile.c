@@ -53,6 +53,8 @@ static void limiters(void *none) {
     NO_HANDLE(limiter, kt_limiter_refund(limiter, subject, 1, &CHARGE, NOW_MS, &verdict));
     NO_HANDLE(limiter, kt_limiter_settle(limiter, subject, 1, &CHARGE, 1, NOW_MS, &verdict));
     NO_HANDLE(limiter, kt_limiter_reset(limiter, subject, 1, NOW_MS, &verdict));
+    NO_HANDLE(limiter, kt_limiter_use_system_clock(limiter));
+    NO_HANDLE(limiter, kt_limiter_correct_clock(limiter, NOW_MS, &live));
     NO_HANDLE(limiter, kt_limiter_capacity(limiter, &capacity));
     NO_HANDLE(limiter, kt_limiter_live(limiter, NOW_MS, &live));
     NO_HANDLE(limiter, kt_limiter_policy(limiter, text, sizeof text, &written));
@@ -65,6 +67,7 @@ static void limiters(void *none) {
     EXPECT(kt_limiter_check(real, subject, 1, 1, NOW_MS, OFF(&verdict)), KT_MISALIGNED);
     EXPECT(kt_limiter_check(real, subject, SIZE_MAX, 1, NOW_MS, &verdict), KT_BAD_LENGTH);
     EXPECT(kt_limiter_check(real, subject, SIZE_MAX / 2 + 1, 1, NOW_MS, &verdict), KT_BAD_LENGTH);
+    NULL_AT(kt_limiter_correct_clock(real, NOW_MS, NULL));
     NULL_AT(kt_limiter_refund(real, subject, 1, NULL, NOW_MS, &verdict));
     EXPECT(kt_limiter_refund(real, subject, 1, OFF(&CHARGE), NOW_MS, &verdict), KT_MISALIGNED);
     NULL_AT(kt_limiter_policy(real, NULL, 8, &written));
@@ -126,6 +129,8 @@ static void gates(void *none) {
     NO_HANDLE(gate, kt_gate_refund(gate, id, &CHARGE, NOW_MS, &verdict));
     NO_HANDLE(gate, kt_gate_settle(gate, id, &CHARGE, 1, NOW_MS, &verdict));
     NO_HANDLE(gate, kt_gate_reset(gate, id, NOW_MS, &verdict));
+    NO_HANDLE(gate, kt_gate_use_system_clock(gate));
+    NO_HANDLE(gate, kt_gate_correct_clock(gate, NOW_MS, &id));
     NO_HANDLE(gate, kt_gate_issue(gate, &NEW_KEY, ENTROPY, NOW_MS, &key, &id));
     NO_HANDLE(gate, kt_gate_import(gate, api_key, len, &NEW_KEY, NOW_MS, &id));
     NO_HANDLE(gate, kt_gate_rotate(gate, id, 0, ENTROPY, NOW_MS, &key));
@@ -148,6 +153,7 @@ static void gates(void *none) {
     NULL_AT(kt_gate_refund(real, id, NULL, NOW_MS, &verdict));
     NULL_AT(kt_gate_settle(real, id, NULL, 1, NOW_MS, &verdict));
     NULL_AT(kt_gate_reset(real, id, NOW_MS, NULL));
+    NULL_AT(kt_gate_correct_clock(real, NOW_MS, NULL));
     NULL_AT(kt_gate_issue(real, NULL, ENTROPY, NOW_MS, &key, &id));
     NULL_AT(kt_gate_issue(real, &NEW_KEY, NULL, NOW_MS, &key, &id));
     NULL_AT(kt_gate_issue(real, &NEW_KEY, ENTROPY, NOW_MS, NULL, &id));

@@ -28,7 +28,7 @@ IS(offsetof(kt_quota, lacking), 12);
 IS(offsetof(kt_quota, lasting), 13);
 IS(offsetof(kt_quota, reset_unix_s), 16);
 
-IS(sizeof(kt_verdict), 160);
+IS(sizeof(kt_verdict), 168);
 IS(offsetof(kt_verdict, outcome), 0);
 IS(offsetof(kt_verdict, reason), 1);
 IS(offsetof(kt_verdict, http_status), 2);
@@ -43,7 +43,8 @@ IS(offsetof(kt_verdict, now_ms), 40);
 IS(offsetof(kt_verdict, retry_at_ms), 48);
 IS(offsetof(kt_verdict, cost), 56);
 IS(offsetof(kt_verdict, uncharged), 60);
-IS(offsetof(kt_verdict, quotas), 64);
+IS(offsetof(kt_verdict, clock_ahead_s), 64);
+IS(offsetof(kt_verdict, quotas), 72);
 
 IS(sizeof(kt_field), 2 * (sizeof(char *) + sizeof(size_t)));
 IS(offsetof(kt_field, name_len), sizeof(char *));
@@ -63,9 +64,10 @@ IS(offsetof(kt_key_info, revoked), 28);
 IS(offsetof(kt_key_info, plan), 29);
 IS(offsetof(kt_key_info, pepper), 30);
 IS(offsetof(kt_key_info, quota_count), 31);
-IS(offsetof(kt_key_info, env), 32);
-IS(offsetof(kt_key_info, last_characters), 41);
-IS(offsetof(kt_key_info, quotas), 48);
+IS(offsetof(kt_key_info, clock_ahead_s), 32);
+IS(offsetof(kt_key_info, env), 36);
+IS(offsetof(kt_key_info, last_characters), 45);
+IS(offsetof(kt_key_info, quotas), 56);
 
 IS(sizeof(kt_plan_info), KT_PLAN_NAME_SIZE + KT_POLICY_SIZE);
 IS(offsetof(kt_flaw, record), 8);
@@ -94,6 +96,7 @@ IS(KT_REASON_DAMAGED, 9);
 IS(KT_NULL_POINTER, 1);
 IS(KT_NO_MEMORY, 8);
 IS(KT_INTERNAL, 9);
+IS(KT_NO_CLOCK, 10);
 IS(KT_POLICY_EMPTY, 20);
 IS(KT_KEY_ID_FORM, 35);
 IS(KT_PEPPER_TOO_SHORT, 40);
@@ -104,6 +107,8 @@ IS(KT_BUSY, 80);
 IS(KT_PEPPERS_FULL, 92);
 IS(KT_FILE_NOT_FOUND, 100);
 IS(KT_IO, 110);
+
+IS(KT_SYSTEM_CLOCK, UINT64_MAX);
 
 int main(void) {
     CHECK(kt_version() == KT_VERSION);
@@ -124,7 +129,7 @@ int main(void) {
     CHECK(kt_gate_size(0) == 0 && kt_gate_size(KT_MAX_KEYS + 1) == 0);
 
     /* A number that is none has a sentence and a name too. */
-    CHECK(strlen(kt_status_message((kt_status)-1)) > 0 && strlen(kt_status_message((kt_status)10)) > 0);
+    CHECK(strlen(kt_status_message((kt_status)-1)) > 0 && strlen(kt_status_message((kt_status)11)) > 0);
     CHECK(strcmp(kt_outcome_name(KT_INVALID_KEY), "invalid_key") == 0);
     CHECK(strcmp(kt_outcome_name((kt_outcome)200), "unknown") == 0);
     CHECK(strcmp(kt_reason_name(KT_REASON_DAMAGED), "damaged") == 0);

@@ -13,7 +13,7 @@ int main(void) {
     uint64_t key_id;
     OK(kt_gate_create("api.gate", peppers, strlen(peppers), &config, &gate));
     OK(kt_entropy(entropy));
-    OK(kt_gate_issue(gate, &new_key, entropy, kt_now_ms(), &key, &key_id));
+    OK(kt_gate_issue(gate, &new_key, entropy, KT_SYSTEM_CLOCK, &key, &key_id));
     puts(key.text);
     kt_key_wipe(&key);
     kt_gate_close(gate);

@@ -64,6 +64,12 @@ static uint64_t word(const cJSON *object, const char *name) {
     return value;
 }
 
+/** A step's time. The last millisecond is `KT_SYSTEM_CLOCK`; the one before has the same answers. */
+static uint64_t explicit_time(const cJSON *item) {
+    uint64_t now_ms = word(item, "now_ms");
+    return now_ms == KT_SYSTEM_CLOCK ? now_ms - 1 : now_ms;
+}
+
 static size_t unhex(const char *digits, uint8_t *into) {
     size_t len = strlen(digits) / 2;
     for (size_t place = 0; place < len; place++) {
@@ -242,7 +248,7 @@ static void end_tally(struct tally *tally) {
 static void decide(struct tally *tally, const cJSON *item) {
     const uint8_t *subject = bytes("one");
     const char *op = text(item, "op");
-    uint64_t now_ms = word(item, "now_ms");
+    uint64_t now_ms = explicit_time(item);
     kt_verdict verdict;
     kt_charge charge = {0, 0};
     if (field(item, "charged")) charge = (kt_charge){word(item, "charged_at_ms"), number(item, "charged")};
@@ -284,7 +290,7 @@ static void decisions(const char *folder) {
         make_tally(&tally, text(item, "policy"));
         if (word(item, "word") != 0) {
             kt_verdict verdict;
-            OK(kt_limiter_check(&tally.limiter, bytes("one"), 3, 1, word(item, "now_ms"), &verdict));
+            OK(kt_limiter_check(&tally.limiter, bytes("one"), 3, 1, explicit_time(item), &verdict));
             HOLDS(tally_word(&tally) != NULL);
             *tally_word(&tally) = word(item, "word");
         }
@@ -308,6 +314,23 @@ static void decisions(const char *folder) {
         cases++;
     }
     end_tally(&tally);
+    cJSON_ArrayForEach(item, field(file, "corrections")) {
+        if (word(item, "word") == UINT64_MAX) continue; /* A mark, as above. */
+        char *shown = cJSON_PrintUnformatted(item);
+        at = shown;
+        kt_verdict verdict;
+        uint64_t before = word(item, "word"), corrected;
+        make_tally(&tally, text(item, "policy"));
+        OK(kt_limiter_check(&tally.limiter, bytes("one"), 3, 1, NOW_MS, &verdict));
+        uint64_t *left = tally_word(&tally);
+        HOLDS(left != NULL);
+        *left = before;
+        OK(kt_limiter_correct_clock(&tally.limiter, word(item, "reading_ms"), &corrected));
+        HOLDS(*left == word(item, "next") && corrected == (before != word(item, "next")));
+        end_tally(&tally);
+        cJSON_free(shown);
+        cases++;
+    }
     CHECK(cases > 500);
     cJSON_Delete(file);
 }
@@ -360,7 +383,7 @@ static void step(struct gate *made, const cJSON *item) {
     const cJSON *api_keys = field(item, "api_keys");
     const char *api_key = cJSON_GetStringValue(cJSON_GetArrayItem(api_keys, 0));
     size_t api_key_len = api_key == NULL ? 0 : strlen(api_key);
-    uint64_t now_ms = word(item, "now_ms");
+    uint64_t now_ms = explicit_time(item);
     kt_verdict verdict;
     if (cJSON_GetArraySize(api_keys) > 1) OK(kt_verdict_duplicate_header(now_ms, &verdict));
     else if (strcmp(text(item, "op"), "check") == 0)
@@ -371,6 +394,7 @@ static void step(struct gate *made, const cJSON *item) {
     HOLDS(strcmp(kt_reason_name(verdict.reason), field(item, "reason") ? text(item, "reason") : "none") == 0);
     HOLDS(verdict.http_status == number(item, "status"));
     HOLDS(verdict.retry_after_s == (field(item, "retry_after_s") ? number(item, "retry_after_s") : 0));
+    HOLDS(verdict.clock_ahead_s == (field(item, "clock_ahead_s") ? number(item, "clock_ahead_s") : 0));
     HOLDS(verdict.quota_count == cJSON_GetArraySize(field(item, "quotas")));
     if (verdict.quota_count > 0) HOLDS(verdict.key_id == word(item, "key_id") && verdict.account == number(item, "account"));
     for (int place = 0; place < verdict.quota_count; place++) {

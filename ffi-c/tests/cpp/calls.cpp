@@ -83,17 +83,72 @@ static void limiters() {
     CHECK(keytally::explain_policy("3/fortnight").view().substr(0, 11) == "\"fortnight\"");
     CHECK(keytally::explain_policy("3/minute").view().empty());
 
-    // A time before 1970 is 1970, and the present is used where no time is given.
+    // A time before 1970 is 1970, and any precision is rounded down to milliseconds.
     CHECK(limiter.check("old", 1, keytally::Time(-5s)).now_ms == 0);
-    auto before = keytally::now(); // By the same clock: std::time's may be some milliseconds late.
-    auto asked = keytally::Time(std::chrono::milliseconds(limiter.check("new").now_ms));
-    CHECK(before <= asked && asked <= keytally::now());
+    CHECK(limiter.check("fine", 1, std::chrono::system_clock::time_point(1999us)).now_ms == 1);
+    CHECK(limiter.check("coarse", 1, std::chrono::time_point<std::chrono::system_clock, std::chrono::hours>(1h)).now_ms == 3600000);
 
 #if __cplusplus >= 202002L
     const std::byte address[4] = {std::byte{203}, std::byte{0}, std::byte{113}, std::byte{9}};
     CHECK(limiter.check(std::span<const std::byte>(address), 1, NOW).quotas[0].remaining == 2);
     CHECK(limiter.try_check(std::span<const std::byte>(address), 1, NOW)->quotas[0].remaining == 1);
 #endif
+}
+
+static bool is_now(std::uint64_t ms, keytally::Time before) {
+    auto time = keytally::Time(std::chrono::milliseconds(ms));
+    return before <= time && time <= keytally::now();
+}
+
+/** An explicit time far ahead locks a tally. The default, the system clock, corrects it, counts kept. */
+static void system_clock_corrects_what_an_explicit_time_locked() {
+    auto limiter = Limiter::make("5/hour", 100);
+    auto before = keytally::now(), ahead = before + 3h; // By the same clock: std::time's may be some milliseconds late.
+    CHECK(is_now(limiter.check("new").now_ms, before));
+    CHECK(limiter.check("a", 5, ahead).admitted());
+    Verdict locked = limiter.check("a", 1, before);
+    CHECK(!locked.admitted() && locked.clock_ahead() > 2h && before + locked.retry_after() >= ahead);
+    CHECK(limiter.peek("a", 1, before).clock_ahead() > 2h); // An explicit time corrects nothing.
+    Verdict corrected = limiter.check("a");
+    CHECK(!corrected.admitted() && corrected.clock_ahead() == 0s && corrected.retry_after() <= 1h);
+    CHECK(is_now(corrected.now_ms, before));
+
+    // A reading is an explicit time until it is declared a reading.
+    CHECK(limiter.reset("a", ahead).admitted() && limiter.check("a", 5, ahead).admitted());
+    CHECK(limiter.check("a", 1, before).clock_ahead() > 2h);
+    limiter.use_system_clock();
+    corrected = limiter.check("a", 1, before - 3h);
+    CHECK(!corrected.admitted() && corrected.clock_ahead() == 0s && is_now(corrected.now_ms, before));
+
+    auto tables = Limiter::make("5/hour", 100);
+    for (const char *subject : {"a", "b"}) CHECK(tables.check(subject, 5, ahead).admitted());
+    CHECK(tables.correct_clock(before) == 2 && tables.correct_clock() == 0);
+    CHECK(tables.reset("a", ahead).admitted() && tables.correct_clock() == 1);
+
+    keytally::GateConfig config;
+    config.plans = {{"default", "5/hour"}};
+    config.keys = 8;
+    auto gate = Gate::make(PEPPER, config);
+    Key key = gate.issue({42});
+    CHECK(gate.check(key.expose(), 5, ahead).admitted());
+    CHECK(gate.check(key.expose(), 1, before).clock_ahead() > 2h && gate.key(key.id()).clock_ahead_s > 2 * 3600);
+    corrected = gate.check(key.expose());
+    CHECK(!corrected.admitted() && corrected.clock_ahead() == 0s && is_now(corrected.now_ms, before));
+    CHECK(gate.reset(key.id(), ahead).admitted() && gate.correct_clock(before) == 1 && gate.correct_clock() == 0);
+    CHECK(gate.reset(key.id(), ahead).admitted());
+    gate.use_system_clock();
+    CHECK(is_now(gate.peek(key.expose(), 1, before - 3h).now_ms, before));
+    CHECK(is_now(Verdict::duplicate_header().now_ms, before));
+
+    // A grace and an expiry begin at the time that is given, also where that is the system clock.
+    Key fresh = gate.rotate(key.id(), 1h), brief = gate.issue({7, "live", {}, before + 1h});
+    CHECK(gate.check(key.expose(), 0).admitted() && gate.check(brief.expose(), 0).admitted());
+    CHECK(!gate.check(key.expose(), 0, ahead).admitted() && !gate.check(brief.expose(), 0, ahead).admitted());
+    CHECK(gate.check(fresh.expose(), 0, ahead).admitted());
+
+    CHECK(Limiter(std::move(limiter)).try_correct_clock().has_value());
+    CHECK(limiter.try_correct_clock().status() == KT_NULL_POINTER);
+    CHECK(limiter.try_use_system_clock().status() == KT_NULL_POINTER);
 }
 
 /** What is the same in memory and in a file. */
@@ -214,6 +269,7 @@ static void threads() {
 int main(int count, char **arguments) {
     CHECK(count == 2); // A folder for files.
     limiters();
+    system_clock_corrects_what_an_explicit_time_locked();
     gates(arguments[1]);
     attached();
     threads();

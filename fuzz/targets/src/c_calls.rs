@@ -6,9 +6,9 @@ use core::marker::PhantomData;
 use keytally::sync::Ordering::Relaxed;
 use keytally::{LINE_LEN, Line};
 use keytally_ffi::{
-    Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_POLICY_SIZE, Memory, Number, Out, kt_bytes,
-    kt_charge, kt_field, kt_flaw, kt_gate, kt_gate_config, kt_key, kt_key_info, kt_key_parts, kt_limiter,
-    kt_new_key, kt_plan, kt_plan_info, kt_status, kt_verdict,
+    Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_POLICY_SIZE, KT_SYSTEM_CLOCK, Memory, Number,
+    Out, kt_bytes, kt_charge, kt_field, kt_flaw, kt_gate, kt_gate_config, kt_key, kt_key_info, kt_key_parts,
+    kt_limiter, kt_new_key, kt_plan, kt_plan_info, kt_status, kt_verdict,
 };
 
 use crate::bytes::{Bytes, POLICIES};
@@ -88,7 +88,8 @@ impl World<'_> {
         let call = bytes.below(32);
         let limiter = self.limiter(bytes);
         let gate = self.gate(bytes);
-        let now_ms = bytes.pick(&[NOW_MS, NOW_MS + 1000, NOW_MS + 3_600_000, 0, u64::MAX]);
+        let now_ms =
+            bytes.pick(&[NOW_MS, NOW_MS + 1000, NOW_MS + 3_600_000, 0, u64::MAX - 1, KT_SYSTEM_CLOCK]);
         let policy = bytes.pick(POLICIES).as_bytes();
         let (text, text_len) = text(bytes, policy);
         let (subject, subject_len) = input(bytes, b"203.0.113.9");
@@ -208,7 +209,7 @@ impl World<'_> {
         answers.hold(status == kt_status::KT_OK);
     }
 
-    /// Whatever tells something of a table.
+    /// Whatever tells something of a table, or is about its clock.
     fn look(
         &self,
         gate: Handle<'_, kt_gate>,
@@ -224,7 +225,7 @@ impl World<'_> {
         let (mut half, mut word) = (0, 0);
         let mut plan = kt_plan_info { name: [0; 17], policy: [0; KT_POLICY_SIZE] };
         let mut info: Box<[kt_key_info; 1]> = Box::new([zeroed_info()]);
-        match bytes.below(9) {
+        match bytes.below(13) {
             0 => c::kt_limiter_policy(
                 limiter,
                 new(buffer.as_mut_ptr()),
@@ -244,6 +245,10 @@ impl World<'_> {
             ),
             6 => c::kt_gate_key(gate, key_id, now_ms, output(&mut info[0])),
             7 => c::kt_gate_list(gate, now_ms, Some(visit), core::ptr::null_mut()),
+            8 => c::kt_gate_use_system_clock(gate),
+            9 => c::kt_limiter_use_system_clock(limiter),
+            10 => c::kt_gate_correct_clock(gate, now_ms, output(&mut word)),
+            11 => c::kt_limiter_correct_clock(limiter, now_ms, output(&mut word)),
             _ => c::kt_gate_list(gate, now_ms, None, core::ptr::null_mut()),
         }
     }
