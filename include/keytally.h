@@ -239,6 +239,8 @@ enum kt_status
     KT_PEPPER_FILE_TOO_LONG = 44,
     /** None of the peppers is the gate's. */
     KT_WRONG_PEPPER = 45,
+    /** A text of peppers that begins with a byte-order mark. */
+    KT_PEPPER_BYTE_ORDER_MARK = 46,
     /** The memory is smaller than the table. */
     KT_MEMORY_TOO_SMALL = 60,
     /** A capacity that is 0 or above its maximum. */
@@ -688,10 +690,11 @@ kt_status kt_policy_check(const char *policy,
                           size_t *written_out);
 
 /**
- * Tells in one sentence what is wrong with a policy, naming the part of it; the empty text when nothing is.
+ * Writes in one sentence what is wrong with a policy, naming the part of it. Writes the empty text when nothing is.
  *
  * The sentence is in `buffer`, ended by a NUL, and its length without that in `written_out`. It is shown to whoever
- * wrote the policy, as `kt_status_message` can't name the part.
+ * wrote the policy, as `kt_status_message` cannot name the part. A part of 16 bytes or more may be a key that was given in
+ * place of a policy, so it is not named: the sentence is then that of `kt_status_message`.
  *
  * Statuses: `KT_BUFFER_TOO_SMALL`: `KT_POLICY_SIZE` bytes are always enough.
  */
@@ -1315,8 +1318,13 @@ kt_status kt_gate_open(const char *path,
                        kt_gate **gate_out);
 
 /**
- * The same with the peppers in a file, one a line, which only its owner can get at; blank lines and lines that begin with `#`
- * are ignored. Host builds only.
+ * Opens the gate at `path` with the peppers in a file, one a line; blank lines and lines that begin with `#` are ignored.
+ * Host builds only.
+ *
+ * The path `-` is standard input, and the file may be a pipe: then the call waits for what is written to it. Symbolic links
+ * are followed. Two kinds of file are accepted: one that root owns and nobody else can write, as systemd, Kubernetes and
+ * Docker provide secrets, and one that only its owner can read and write. The owner is the user of this process, unless that
+ * is root.
  *
  * Statuses: those of `kt_gate_open`, of either file.
  */

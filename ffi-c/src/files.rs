@@ -145,8 +145,13 @@ pub extern "C" fn kt_gate_open(
     guard(|| open(path, || self::peppers(peppers, peppers_len), gate_out))
 }
 
-/// The same with the peppers in a file, one a line, which only its owner can get at; blank lines and lines that begin with `#`
-/// are ignored. Host builds only.
+/// Opens the gate at `path` with the peppers in a file, one a line; blank lines and lines that begin with `#` are ignored.
+/// Host builds only.
+///
+/// The path `-` is standard input, and the file may be a pipe: then the call waits for what is written to it. Symbolic links
+/// are followed. Two kinds of file are accepted: one that root owns and nobody else can write, as systemd, Kubernetes and
+/// Docker provide secrets, and one that only its owner can read and write. The owner is the user of this process, unless that
+/// is root.
 ///
 /// Statuses: those of `kt_gate_open`, of either file.
 #[unsafe(no_mangle)]

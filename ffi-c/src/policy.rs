@@ -3,6 +3,7 @@
 use core::ffi::c_char;
 
 use keytally::Policy;
+use keytally::gate::IMPORTED_KEY_LEN;
 
 use crate::guard::{Outcome, guard};
 use crate::pointers::{In, Out};
@@ -45,10 +46,11 @@ pub extern "C" fn kt_policy_check(
     })
 }
 
-/// Tells in one sentence what is wrong with a policy, naming the part of it; the empty text when nothing is.
+/// Writes in one sentence what is wrong with a policy, naming the part of it. Writes the empty text when nothing is.
 ///
 /// The sentence is in `buffer`, ended by a NUL, and its length without that in `written_out`. It is shown to whoever
-/// wrote the policy, as `kt_status_message` can't name the part.
+/// wrote the policy, as `kt_status_message` cannot name the part. A part of 16 bytes or more may be a key that was given in
+/// place of a policy, so it is not named: the sentence is then that of `kt_status_message`.
 ///
 /// Statuses: `KT_BUFFER_TOO_SMALL`: `KT_POLICY_SIZE` bytes are always enough.
 #[unsafe(no_mangle)]
@@ -65,6 +67,9 @@ pub extern "C" fn kt_policy_explain(
         let sentence = match core::str::from_utf8(policy.text(policy_len)?) {
             Ok(text) => match text.parse::<Policy>() {
                 Ok(_) => return put(buffer, written, b""),
+                Err(error) if error.part().len() >= IMPORTED_KEY_LEN.start => {
+                    return put(buffer, written, kt_status::from(error.kind()).message().to_bytes());
+                }
                 Err(error) => Text::<KT_POLICY_SIZE>::of(&error),
             },
             Err(_) => {

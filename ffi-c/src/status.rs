@@ -105,6 +105,8 @@ pub enum kt_status {
     KT_PEPPER_FILE_TOO_LONG = 44,
     /// None of the peppers is the gate's.
     KT_WRONG_PEPPER = 45,
+    /// A text of peppers that begins with a byte-order mark.
+    KT_PEPPER_BYTE_ORDER_MARK = 46,
 
     // Of tables.
     /// The memory is smaller than the table.
@@ -231,6 +233,7 @@ impl kt_status {
         KT_PEPPER_FORM,
         KT_PEPPER_FILE_TOO_LONG,
         KT_WRONG_PEPPER,
+        KT_PEPPER_BYTE_ORDER_MARK,
         KT_MEMORY_TOO_SMALL,
         KT_CAPACITY,
         KT_PLAN_COUNT,
@@ -308,6 +311,7 @@ impl kt_status {
             KT_PEPPER_FORM => sentence!("a pepper is neither hex nor base64"),
             KT_PEPPER_FILE_TOO_LONG => sentence!("the file of peppers is longer than 65536 bytes"),
             KT_WRONG_PEPPER => sentence!("none of the peppers belongs to this gate; give the one that it was created with"),
+            KT_PEPPER_BYTE_ORDER_MARK => sentence!("the peppers begin with a byte-order mark; save them as ASCII or as UTF-8 without that mark"),
             KT_MEMORY_TOO_SMALL => sentence!("the memory is smaller than the table; kt_limiter_size and kt_gate_size tell what it takes"),
             KT_CAPACITY => sentence!("a limiter is for 1 to 1073741824 subjects, and a gate for 1 to 67108864 keys"),
             KT_PLAN_COUNT => sentence!("a gate needs at least one plan, and has room for 4 in memory of yours, for 116 in a file"),
@@ -338,8 +342,8 @@ impl kt_status {
             KT_FILE_NOT_FOUND => sentence!("there is no such file or folder"),
             KT_FILE_DENIED => sentence!("the system does not let this process do that with the file"),
             KT_FILE_EXISTS => sentence!("there is a file of that name already, and it was left as it is"),
-            KT_FILE_MODE => sentence!("other users can get at the file; mend it with: chmod 600 FILE"),
-            KT_FILE_OWNER => sentence!("the file belongs to a user who is neither this process's nor root; mend it with: chown USER FILE"),
+            KT_FILE_MODE => sentence!("other users can get at the file; fix it with: chmod 600 FILE, or with chmod go-w FILE where root owns a file of peppers"),
+            KT_FILE_OWNER => sentence!("the file belongs to a user who is neither this process's nor root; fix it with: chown USER FILE"),
             KT_NOT_A_FILE => sentence!("this is a folder, a device or the like, and no regular file"),
             KT_FILE_TOO_SHORT => sentence!("this is no keytally table: the file is too short to be one"),
             KT_FILE_REPLACED => sentence!("the file was removed or replaced since it was opened; open it again"),
@@ -467,12 +471,13 @@ impl From<keytally_host::Error> for kt_status {
             Error::Policy { .. } => KT_OTHER_POLICY,
             Error::Entropy(_) => KT_NO_ENTROPY,
             Error::Exists { .. } => KT_FILE_EXISTS,
-            Error::Mode { .. } => KT_FILE_MODE,
+            Error::Mode { .. } | Error::Writable { .. } => KT_FILE_MODE,
             Error::NotAFile { .. } => KT_NOT_A_FILE,
             Error::Owner { .. } => KT_FILE_OWNER,
             Error::Replaced { .. } => KT_FILE_REPLACED,
             Error::TooShort { .. } => KT_FILE_TOO_SHORT,
             Error::Pepper { source, .. } => match source {
+                PepperError::ByteOrderMark { .. } => KT_PEPPER_BYTE_ORDER_MARK,
                 PepperError::Count { .. } => KT_PEPPER_COUNT,
                 PepperError::Form { .. } => KT_PEPPER_FORM,
                 PepperError::Long { .. } => KT_PEPPER_FILE_TOO_LONG,

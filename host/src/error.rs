@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use keytally::{AttachError, CreateError, Policy, gate::AdminError};
 
+use crate::redact::redact;
+
 /// Why it couldn't be done. `Display` is one whole sentence: it names the file, what was found, what was expected,
 /// and, where there is one, the command that mends it. [`source`](core::error::Error::source) is for programs; its
 /// text is in the sentence already.
 ///
-/// No sentence holds a key or a pepper.
-#[derive(Debug)]
+/// No sentence holds a key or a pepper, not even one that was given as a path; see [`redact`](crate::redact). `Debug`
+/// shows the sentence too.
 #[non_exhaustive]
 pub enum Error {
     /// An administrator's change can't be made, and nothing was changed.
@@ -112,6 +114,19 @@ pub enum Error {
         /// Its length in bytes.
         len: u64,
     },
+    /// Users other than root can write a file of peppers that root owns.
+    Writable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Error").field(&format_args!("{self}")).finish()
+    }
 }
 
 impl Error {
@@ -128,49 +143,51 @@ impl fmt::Display for Error {
             Self::Capacity { path, found, asked } => write!(
                 f,
                 "{}: this limiter is for {found} subjects, and {asked} were asked for; open it with {found}, or remove it and create another",
-                path.display()
+                shown(path)
             ),
             Self::Create { path, source } => about(path.as_deref(), source, f),
             Self::Entropy(error) => write!(f, "the system gives no random bytes: {error}"),
             Self::Exists { path } => {
-                write!(
-                    f,
-                    "{}: there is a file of that name already, and it was left as it is",
-                    path.display()
-                )
+                write!(f, "{}: there is a file of that name already, and it was left as it is", shown(path))
             }
-            Self::Io { doing, path, source } => write!(f, "cannot {doing} {}: {source}", path.display()),
+            Self::Io { doing, path, source } => write!(f, "cannot {doing} {}: {source}", shown(path)),
             Self::Mode { path, mode } => write!(
                 f,
-                "{}: its mode is {mode:04o}, so other users can get at it; mend it with: chmod 600 {}",
-                path.display(),
+                "{}: its mode is {mode:04o}, so other users can get at it; fix it with: chmod 600 {}",
+                shown(path),
                 Quoted(path)
             ),
             Self::NotAFile { path, found } => {
-                write!(f, "{}: this is {found}, not a regular file", path.display())
+                write!(f, "{}: this is {found}, not a regular file", shown(path))
             }
             Self::Owner { path, owner, user } => write!(
                 f,
-                "{}: it belongs to user {owner}, and this process is user {user}; mend it with: chown {user} {}",
-                path.display(),
+                "{}: it belongs to user {owner}, and this process is user {user}; fix it with: chown {user} {}",
+                shown(path),
                 Quoted(path)
             ),
             Self::Pepper { path, source } => about(path.as_deref(), source, f),
             Self::Policy { path, found, asked } => write!(
                 f,
                 "{}: this limiter's policy is \"{found}\", and \"{asked}\" was asked for; open it with its own, or remove it and create another",
-                path.display()
+                shown(path)
             ),
             Self::Replaced { path } => write!(
                 f,
                 "{}: the file was removed or replaced since it was opened; open it again",
-                path.display()
+                shown(path)
             ),
             Self::TooShort { path, len } => write!(
                 f,
                 "{}: this is no keytally table: it has {len} bytes, and the smallest has more than {}",
-                path.display(),
+                shown(path),
                 crate::HEADER_LEN
+            ),
+            Self::Writable { path, mode } => write!(
+                f,
+                "{}: its mode is {mode:04o}, so users other than root can write it; fix it with: chmod go-w {}",
+                shown(path),
+                Quoted(path)
             ),
         }
     }
@@ -192,9 +209,14 @@ impl core::error::Error for Error {
 /// The sentence of an inner error, after the file that it is about.
 fn about(path: Option<&Path>, error: &dyn fmt::Display, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match path {
-        Some(path) => write!(f, "{}: {error}", path.display()),
+        Some(path) => write!(f, "{}: {error}", shown(path)),
         None => error.fmt(f),
     }
+}
+
+/// A path as an error may repeat it.
+fn shown(path: &Path) -> String {
+    redact(&path.to_string_lossy()).into_owned()
 }
 
 /// A path as a shell takes it.
@@ -202,7 +224,7 @@ struct Quoted<'a>(&'a Path);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.display().to_string();
+        let text = shown(self.0);
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+=@,:".contains(&byte);
         if text.bytes().all(plain) && !text.starts_with('-') {
             f.write_str(&text)
@@ -218,6 +240,11 @@ impl fmt::Display for Quoted<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PepperError {
+    /// The text begins with a byte-order mark.
+    ByteOrderMark {
+        /// The encoding that the mark stands for: UTF-8 or UTF-16.
+        encoding: &'static str,
+    },
     /// There is none, or there are more than four.
     Count {
         /// How many there are.
@@ -258,6 +285,10 @@ impl fmt::Display for PepperError {
         const MAX: usize = keytally::mac::MAX_PEPPERS;
         const MIN_LEN: usize = keytally::mac::MIN_PEPPER_LEN;
         match self {
+            Self::ByteOrderMark { encoding } => write!(
+                f,
+                "the text begins with a {encoding} byte-order mark; save it as ASCII or as UTF-8 without that mark"
+            ),
             Self::Count { given: 0 } => f.write_str("no pepper is given; `openssl rand -hex 32` makes one"),
             Self::Count { given } => {
                 write!(f, "{given} peppers are given, and at most {MAX} can be in use; leave out the oldest")
@@ -288,9 +319,37 @@ mod tests {
         let mode = |path: &str| Error::Mode { path: path.into(), mode: 0o644 }.to_string();
         assert_eq!(
             mode("/srv/api.gate"),
-            "/srv/api.gate: its mode is 0644, so other users can get at it; mend it with: chmod 600 /srv/api.gate"
+            "/srv/api.gate: its mode is 0644, so other users can get at it; fix it with: chmod 600 /srv/api.gate"
         );
         assert!(mode("my gate's").ends_with(r"chmod 600 'my gate'\''s'"));
         assert!(mode("-x").ends_with("chmod 600 -- '-x'"));
+    }
+
+    #[test]
+    fn secret_that_was_given_as_a_path_is_not_repeated() {
+        let secret = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM";
+        let path = || PathBuf::from(secret);
+        let io = || io::Error::from(io::ErrorKind::NotFound);
+        let policy = || Box::new("1/s".parse::<Policy>().unwrap());
+        for error in [
+            Error::Admin { path: Some(path()), source: AdminError::NoSuchPlan },
+            Error::Attach { path: path(), source: AttachError::Unfinished },
+            Error::Capacity { path: path(), found: 1, asked: 2 },
+            Error::Create { path: Some(path()), source: CreateError::Peppers },
+            Error::Exists { path: path() },
+            Error::Io { doing: "open", path: path(), source: io() },
+            Error::Mode { path: path(), mode: 0o644 },
+            Error::NotAFile { path: path(), found: "a directory" },
+            Error::Owner { path: path(), owner: 1, user: 2 },
+            Error::Pepper { path: Some(path()), source: PepperError::Count { given: 0 } },
+            Error::Policy { path: path(), found: policy(), asked: policy() },
+            Error::Replaced { path: path() },
+            Error::TooShort { path: path(), len: 1 },
+            Error::Writable { path: path(), mode: 0o666 },
+        ] {
+            let texts = [error.to_string(), format!("{error:?}")];
+            assert!(texts.iter().all(|text| text.contains("kt_live_…")), "{texts:?}");
+            assert!(!texts.iter().any(|text| text.contains("Xk2L")), "{texts:?}");
+        }
     }
 }

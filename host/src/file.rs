@@ -16,9 +16,6 @@ use crate::map::Mapping;
 /// Permission bits that a table's file must not have: a group may be let in, everybody may not.
 const REFUSED_IN_TABLES: u32 = 0o007;
 
-/// Permission bits that a file of secrets must not have.
-const REFUSED_IN_SECRETS: u32 = 0o077;
-
 /// A table's file, open for as long as the table is.
 #[derive(Debug)]
 pub(crate) struct TableFile {
@@ -103,7 +100,7 @@ pub(crate) fn open_table<T>(
     path: &Path,
     attach: impl FnOnce(Mapping) -> Result<T, AttachError>,
 ) -> Result<(TableFile, T), Error> {
-    let file = open_regular(path, OFlags::RDWR, REFUSED_IN_TABLES)?;
+    let file = open_regular(path)?;
     let io_error = |doing| move |error| Error::io(doing, path, error);
     let metadata = file.metadata().map_err(io_error("look at"))?;
     let len = metadata.len();
@@ -128,15 +125,10 @@ pub(crate) fn open_table<T>(
     Ok((TableFile::at(path, file).map_err(io_error("look at"))?, table))
 }
 
-/// Opens a file that holds secrets, to be read.
-pub(crate) fn open_secret(path: &Path) -> Result<File, Error> {
-    open_regular(path, OFlags::RDONLY, REFUSED_IN_SECRETS)
-}
-
-/// Opens a regular file that is ours, and that users whose permission bits are among `refused` can't get at. A
-/// symbolic link is followed: all this is asked of the file that it leads to.
-fn open_regular(path: &Path, access: OFlags, refused: u32) -> Result<File, Error> {
-    let file = match open_file(path, access) {
+/// Opens a regular file that is ours, and that other users can't get at. A symbolic link is followed: all this is asked
+/// of the file that it leads to.
+fn open_regular(path: &Path) -> Result<File, Error> {
+    let file = match open_file(path, OFlags::RDWR) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
             return Err(Error::NotAFile { path: path.into(), found: "a directory" });
@@ -158,18 +150,18 @@ fn open_regular(path: &Path, access: OFlags, refused: u32) -> Result<File, Error
         return Err(Error::NotAFile { path: path.into(), found });
     }
     let user = rustix::process::geteuid().as_raw();
-    refuse_strangers(path, metadata.uid(), metadata.mode() & 0o7777, user, refused)?;
+    refuse_strangers(path, metadata.uid(), metadata.mode() & 0o7777, user)?;
     Ok(file)
 }
 
 /// The rule of who may get at a file, for a process of `user`.
-fn refuse_strangers(path: &Path, owner: u32, mode: u32, user: u32, refused: u32) -> Result<(), Error> {
+fn refuse_strangers(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(), Error> {
     const ROOT: u32 = 0;
     // Whoever owns the file can open it to everybody at any moment, so that is asked first.
     if owner != user && owner != ROOT && user != ROOT {
         return Err(Error::Owner { path: path.into(), owner, user });
     }
-    if mode & refused != 0 {
+    if mode & REFUSED_IN_TABLES != 0 {
         return Err(Error::Mode { path: path.into(), mode });
     }
     Ok(())
@@ -188,7 +180,7 @@ mod tests {
 
     #[test]
     fn files_of_strangers_and_files_open_to_all_are_refused() {
-        let rule = |owner, mode, user| refuse_strangers(Path::new("f"), owner, mode, user, REFUSED_IN_TABLES);
+        let rule = |owner, mode, user| refuse_strangers(Path::new("f"), owner, mode, user);
         for (owner, user) in [(1000, 1000), (0, 1000), (0, 0), (1000, 0)] {
             assert!(rule(owner, 0o600, user).is_ok(), "{owner} {user}");
             assert!(rule(owner, 0o660, user).is_ok(), "{owner} {user}");
@@ -199,7 +191,7 @@ mod tests {
         let error = rule(1001, 0o600, 1000).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "f: it belongs to user 1001, and this process is user 1000; mend it with: chown 1000 f"
+            "f: it belongs to user 1001, and this process is user 1000; fix it with: chown 1000 f"
         );
     }
 }

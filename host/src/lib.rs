@@ -28,7 +28,8 @@
 //! | `lock` | one administrator at a time |
 //! | `map` | the mapped memory, and all `unsafe` code of this crate |
 //! | [`SystemClock`], [`now()`], [`entropy()`] | the only reads of the clock and of the system's entropy |
-//! | [`pepper`] | peppers as text, from the environment or a file |
+//! | [`pepper`] | peppers as text, from the environment or a file; which files are accepted |
+//! | [`redact`] | which texts look like secrets, and what errors show in their place |
 //! | [`Error`] | everything that can go wrong, a sentence each |
 //!
 //! # The contract between processes
@@ -62,6 +63,8 @@
 //!
 //! Linux only: `O_TMPFILE`, `memfd_create` and `flock` have no equals elsewhere that keep these promises.
 
+extern crate alloc;
+
 mod clock;
 mod entropy;
 mod error;
@@ -72,6 +75,7 @@ mod lock;
 mod map;
 pub mod pepper;
 mod publish;
+pub mod redact;
 
 #[doc(inline)]
 pub use {

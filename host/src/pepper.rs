@@ -3,6 +3,8 @@
 //! A text of hex digits only, an even number of them, is hex. Everything else is base64, in the standard or the
 //! URL-safe alphabet, with or without its padding. What was read is wiped, and no error shows any of it.
 
+mod file;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -14,7 +16,6 @@ use zeroize::Zeroizing;
 
 use crate::entropy;
 use crate::error::{Error, PepperError};
-use crate::file::open_secret;
 
 /// The longest file of peppers, in bytes.
 pub const MAX_FILE_LEN: usize = 1 << 16;
@@ -39,10 +40,18 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
         "" => Vec::new(),
         text => text.split(',').map(|item| item.trim_ascii().as_bytes()).collect(),
     };
-    peppers(&items).map_err(|source| Error::Pepper { path: None, source })
+    refuse_mark(text.as_bytes())
+        .and_then(|()| peppers(&items))
+        .map_err(|source| Error::Pepper { path: None, source })
 }
 
-/// The peppers in a file, one a line; blank lines and lines that begin with `#` are ignored.
+/// Reads the peppers in a file, one a line; blank lines and lines that begin with `#` are ignored.
+///
+/// The path `-` is standard input, and the file may be a pipe: then the call waits for what is written to it. Symbolic
+/// links are followed. Two kinds of file are accepted:
+///
+/// - one that root owns and nobody else can write, as systemd, Kubernetes and Docker provide secrets;
+/// - one that only its owner can read and write. The owner is the user of this process, unless that is root.
 ///
 /// ```
 /// use std::{fs, os::unix::fs::PermissionsExt};
@@ -51,8 +60,8 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 /// # let path = folder.path().join("pepper");
 /// fs::write(&path, format!("# made in spring\n{}\n", *pepper::generate()?))?;
 ///
-/// fs::set_permissions(&path, fs::Permissions::from_mode(0o640))?;
-/// assert!(pepper::read_file(&path).unwrap_err().to_string().contains("chmod 600"));
+/// fs::set_permissions(&path, fs::Permissions::from_mode(0o660))?;
+/// assert!(pepper::read_file(&path).unwrap_err().to_string().contains("fix it with: chmod"));
 ///
 /// fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
 /// pepper::read_file(&path)?;
@@ -60,16 +69,17 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Mode`] when anybody but the owner can get at the file; [`Error::Owner`], [`Error::NotAFile`];
-/// [`Error::Io`] when it can't be read; [`Error::Pepper`], with the number of the one that is wrong.
+/// [`Error::Mode`], [`Error::Writable`] or [`Error::Owner`] when another user can read or write the file;
+/// [`Error::NotAFile`]; [`Error::Io`] when it cannot be read; [`Error::Pepper`] for what is wrong with its text.
 pub fn read_file(path: impl AsRef<Path>) -> Result<Peppers, Error> {
     let path = path.as_ref();
-    let file = open_secret(path)?;
+    let file = file::open(path)?;
     let text = read_all(&file).map_err(|error| Error::io("read", path, error))?;
     let wrong = |source| Error::Pepper { path: Some(PathBuf::from(path)), source };
     if text.len() > MAX_FILE_LEN {
         return Err(wrong(PepperError::Long { max: MAX_FILE_LEN }));
     }
+    refuse_mark(&text).map_err(wrong)?;
     let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
     let items: Vec<&[u8]> = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#")).collect();
     peppers(&items).map_err(wrong)
@@ -98,6 +108,16 @@ fn read_all(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE_LEN + 1));
     file.take(MAX_FILE_LEN as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
+}
+
+/// Refuses a text that begins with a byte-order mark, which some editors and shells of Windows put there.
+fn refuse_mark(text: &[u8]) -> Result<(), PepperError> {
+    const MARKS: [(&[u8], &str); 3] =
+        [(b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")];
+    match MARKS.iter().find(|(mark, _)| text.starts_with(mark)) {
+        Some(&(_, encoding)) => Err(PepperError::ByteOrderMark { encoding }),
+        None => Ok(()),
+    }
 }
 
 fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
@@ -209,6 +229,20 @@ mod tests {
             let error = parse(&text).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("0102"), "{error:?}");
         }
+    }
+
+    #[test]
+    fn byte_order_mark_is_named() {
+        assert_eq!(
+            error(&format!("\u{feff}{HEX}")),
+            "the text begins with a UTF-8 byte-order mark; save it as ASCII or as UTF-8 without that mark"
+        );
+        for (mark, encoding) in
+            [(&b"\xff\xfe"[..], "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\xef\xbb\xbf", "UTF-8")]
+        {
+            assert_eq!(refuse_mark(&[mark, b"5f"].concat()), Err(PepperError::ByteOrderMark { encoding }));
+        }
+        assert_eq!(refuse_mark(b"\xef\xbb"), Ok(()));
     }
 
     #[test]

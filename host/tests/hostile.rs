@@ -457,7 +457,7 @@ fn a_strangers_file() {
     assert_eq!(open_as_user(0, 0, 0o600), [denied; 2]);
     assert_eq!(open_as_user(STRANGER, STRANGER, 0o600), [denied; 2]);
     let refused = format!(
-        "FILE: it belongs to user {STRANGER}, and this process is user {USER}; mend it with: chown {USER} FILE"
+        "FILE: it belongs to user {STRANGER}, and this process is user {USER}; fix it with: chown {USER} FILE"
     );
     for mode in [0o660, 0o666] {
         assert_eq!(open_as_user(STRANGER, USER, mode), [&*refused; 2]);

@@ -477,8 +477,8 @@ fn the_pepper_comes_from_the_environment_or_a_file() {
         .finish(bench.command(&args).env("KEYTALLY_PEPPER", "no/hex!"), b"")
         .fails(&["neither hex nor base64"]);
     bench.finish(bench.command(&args).env("KEYTALLY_PEPPER_FILE", "nix"), b"").fails(&["cannot open nix"]);
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-    bench.finish(&mut bench.command(&named), b"").fails(&["pepper", "0640", "chmod 600"]);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o660)).unwrap();
+    bench.finish(&mut bench.command(&named), b"").fails(&["pepper", "0660", "fix it with: chmod "]);
 }
 
 #[test]

@@ -583,8 +583,8 @@ fn a_start_that_cannot_be_changes_nothing() {
     other[8] = 99;
     fs::write(bench.path(GATE), &other).unwrap();
     serve_fails(&bench, &[], &["data/api.gate", "version 99"]);
-    fs::set_permissions(bench.path("data/pepper"), fs::Permissions::from_mode(0o644)).unwrap();
-    serve_fails(&bench, &[], &["data/pepper", "0644", "chmod 600"]);
+    fs::set_permissions(bench.path("data/pepper"), fs::Permissions::from_mode(0o664)).unwrap();
+    serve_fails(&bench, &[], &["data/pepper", "0664", "fix it with: chmod "]);
 }
 
 #[test]

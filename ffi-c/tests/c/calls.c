@@ -33,6 +33,13 @@ static void texts(void) {
     CHECK(strstr(buffer, "\"fortnight\" is no unit") == buffer && written == strlen(buffer));
     OK(kt_policy_explain(KT_TEXT("1/s"), buffer, sizeof buffer, &written));
     CHECK(equal(buffer, "") && written == 0);
+    /* What may be a key isn't repeated. */
+    OK(kt_policy_explain(KT_TEXT("100/abcdefghijk"), buffer, sizeof buffer, &written));
+    CHECK(strstr(buffer, "\"abcdefghijk\" is no unit") == buffer);
+    OK(kt_policy_explain(KT_TEXT("100/abcdefghijklmnop"), buffer, sizeof buffer, &written));
+    CHECK(equal(buffer, kt_status_message(KT_POLICY_UNIT)) && written == strlen(buffer));
+    OK(kt_policy_explain(KT_TEXT("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"), buffer, sizeof buffer, &written));
+    CHECK(equal(buffer, kt_status_message(KT_POLICY_SYNTAX)));
 
     /* A buffer that is too small by one is left alone, and so is the length. */
     memset(buffer, '!', sizeof buffer);
@@ -400,11 +407,16 @@ static void files(const char *folder) {
     FILE *file = fopen(pepper_path, "w");
     CHECK(file != NULL && fprintf(file, "# ours\n%s\n", pepper) > 0 && fclose(file) == 0);
     char command[5000];
-    snprintf(command, sizeof command, "chmod 640 '%s'", pepper_path);
+    snprintf(command, sizeof command, "chmod 660 '%s'", pepper_path);
     CHECK(system(command) == 0);
     EXPECT(kt_gate_open_with_pepper_file(path, pepper_path, &same), KT_FILE_MODE);
+    file = fopen(pepper_path, "w");
+    CHECK(file != NULL && fprintf(file, "\xef\xbb\xbf%s\n", pepper) > 0 && fclose(file) == 0);
     snprintf(command, sizeof command, "chmod 600 '%s'", pepper_path);
     CHECK(system(command) == 0);
+    EXPECT(kt_gate_open_with_pepper_file(path, pepper_path, &same), KT_PEPPER_BYTE_ORDER_MARK);
+    file = fopen(pepper_path, "w");
+    CHECK(file != NULL && fprintf(file, "# ours\n%s\r\n", pepper) > 0 && fclose(file) == 0);
     OK(kt_gate_open_with_pepper_file(path, pepper_path, &same));
     kt_gate_close(same);
     CHECK(unlink(path) == 0);

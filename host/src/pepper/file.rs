@@ -1,0 +1,122 @@
+//! Opens a file of peppers. Refuses one that another user could have written, or can read.
+//!
+//! | owner | accepted | provided by |
+//! |---|---|---|
+//! | the user of this process | nobody else can read or write it: 0600, 0400 | an administrator, `keytally serve` |
+//! | root | nobody else can write it: 0400, 0440, 0444 | systemd, Kubernetes, Docker |
+//!
+//! Root keeps secrets from other users by the folder, an access control list or a namespace, none of which the mode
+//! shows. Symbolic links are followed, and the rule is asked of the file that they lead to. A pipe follows the same
+//! rule. Standard input was opened by whoever started the process, so its owner and mode are asked only of a file.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, open as open_file};
+
+use crate::error::Error;
+
+/// The path that stands for standard input.
+const STANDARD_INPUT: &str = "-";
+
+const ROOT: u32 = 0;
+
+/// Permission bits that a file of root must not have.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Permission bits that a file of another owner must not have.
+const OPEN_TO_OTHERS: u32 = 0o077;
+
+/// Opens the peppers at `path` to be read. Waits for the other end of a pipe.
+pub(super) fn open(path: &Path) -> Result<File, Error> {
+    let is_standard_input = path == Path::new(STANDARD_INPUT);
+    let file = if is_standard_input { standard_input() } else { open_path(path) };
+    let file = file.map_err(|error| Error::io("open", path, error))?;
+    let metadata = file.metadata().map_err(|error| Error::io("look at", path, error))?;
+    let kind = metadata.file_type();
+    if kind.is_file() || (kind.is_fifo() && !is_standard_input) {
+        let user = rustix::process::geteuid().as_raw();
+        refuse_others(path, metadata.uid(), metadata.mode() & 0o7777, user)?;
+    } else if kind.is_dir() {
+        return Err(Error::NotAFile { path: path.into(), found: "a directory" });
+    } else if !is_standard_input {
+        return Err(Error::NotAFile { path: path.into(), found: "a device" });
+    }
+    Ok(file)
+}
+
+fn standard_input() -> io::Result<File> {
+    Ok(io::stdin().as_fd().try_clone_to_owned()?.into())
+}
+
+fn open_path(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+    Ok(rustix::io::retry_on_intr(|| open_file(path, flags, Mode::empty()))?.into())
+}
+
+/// The rule, for a process of `user`. The owner is asked first, since an owner can change the mode.
+fn refuse_others(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(), Error> {
+    if owner == ROOT {
+        return match mode & WRITABLE_BY_OTHERS {
+            0 => Ok(()),
+            _ => Err(Error::Writable { path: path.into(), mode }),
+        };
+    }
+    if owner != user && user != ROOT {
+        return Err(Error::Owner { path: path.into(), owner, user });
+    }
+    match mode & OPEN_TO_OTHERS {
+        0 => Ok(()),
+        _ => Err(Error::Mode { path: path.into(), mode }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: u32 = 1000;
+
+    fn rule(owner: u32, mode: u32, user: u32) -> Result<(), String> {
+        refuse_others(Path::new("f"), owner, mode, user).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn file_of_root_is_accepted_unless_others_can_write() {
+        for mode in [0o400, 0o600, 0o440, 0o640, 0o444, 0o644, 0o755] {
+            for user in [ROOT, US] {
+                assert_eq!(rule(ROOT, mode, user), Ok(()), "{mode:o}");
+            }
+        }
+        for mode in [0o420, 0o402, 0o660, 0o666, 0o777] {
+            assert_eq!(
+                rule(ROOT, mode, US).unwrap_err(),
+                format!(
+                    "f: its mode is {mode:04o}, so users other than root can write it; fix it with: chmod go-w f"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn file_of_a_user_is_accepted_if_only_its_owner_has_access() {
+        for user in [US, ROOT] {
+            for mode in [0o400, 0o600, 0o700] {
+                assert_eq!(rule(US, mode, user), Ok(()), "{mode:o}");
+            }
+            for mode in [0o640, 0o604, 0o620, 0o602, 0o440, 0o444] {
+                assert!(rule(US, mode, user).unwrap_err().ends_with("chmod 600 f"), "{mode:o}");
+            }
+        }
+    }
+
+    #[test]
+    fn file_of_another_user_is_refused() {
+        for mode in [0o400, 0o600, 0o444] {
+            assert!(rule(1001, mode, US).unwrap_err().contains("belongs to user 1001"), "{mode:o}");
+        }
+    }
+}

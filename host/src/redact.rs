@@ -1,0 +1,229 @@
+//! Keeps secrets out of errors: a key or a pepper that was given where a name or a path belongs is not repeated.
+//!
+//! A text looks like a secret if it holds one of these:
+//! - two names and 20 or more base62 characters, joined by underscores: a key of this project's form, with any prefix;
+//! - 32 or more hexadecimal digits: a pepper, a hash, a UUID;
+//! - 16 or more characters without a separator that change between lowercase, uppercase and digits as random ones do.
+//!
+//! Sixteen is the length of the shortest key that can be imported. A text that is neither a path nor a policy is not
+//! repeated either if it has so many characters without a separator, however they look.
+//!
+//! This is a guess. A name that looks random is hidden too, and a secret of common words in a path is shown.
+
+use alloc::borrow::Cow;
+
+use keytally::PolicyError;
+use keytally::gate::IMPORTED_KEY_LEN;
+
+/// Returns `text` as an error may repeat it: without what looks like a secret.
+///
+/// ```
+/// use keytally_host::redact;
+/// assert_eq!(redact::redact("/srv/api.gate"), "/srv/api.gate");
+/// assert_eq!(redact::redact("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"), "kt_live_…");
+/// assert_eq!(redact::redact("an-old-key-of-42"), "a text of 16 characters");
+/// assert_eq!(redact::redact("pro=sk_live_51H8Tq3JxWm9Zc7Va2Nb"), "pro=sk_live_…");
+/// ```
+pub fn redact(text: &str) -> Cow<'_, str> {
+    hide(text, text.contains(['/', '.']))
+}
+
+fn hide(text: &str, is_path: bool) -> Cow<'_, str> {
+    let hidden = |part: &str| is_secret(part) || (!is_path && part.chars().count() >= MIN_LEN);
+    if is_base64_secret(text) || (hidden(text) && !text.contains(SEPARATORS)) {
+        return match names_of_key(text) {
+            Some(names) => Cow::Owned(format!("{names}…")),
+            None => Cow::Owned(format!("a text of {} characters", text.chars().count())),
+        };
+    }
+    if !text.split(SEPARATORS).any(hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::new();
+    for piece in text.split_inclusive(SEPARATORS) {
+        let part = piece.trim_end_matches(SEPARATORS);
+        if hidden(part) {
+            shown.extend([names_of_key(part).unwrap_or_default(), "…", &piece[part.len()..]]);
+        } else {
+            shown += piece;
+        }
+    }
+    Cow::Owned(shown)
+}
+
+/// Returns `sentence` with what looks like a secret in `given` left out of it, wherever it repeats `given`.
+pub fn redact_in(sentence: String, given: &str) -> String {
+    replace(sentence, given, &redact(given))
+}
+
+fn replace(sentence: String, given: &str, shown: &str) -> String {
+    if given == shown { sentence } else { sentence.replace(given, shown) }
+}
+
+/// Returns the sentence of a policy's error, which repeats a part of the policy, without a secret.
+///
+/// ```
+/// use keytally_host::{keytally::Policy, redact::policy_error};
+/// let error = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM".parse::<Policy>().unwrap_err();
+/// assert!(policy_error(&error).starts_with("\"kt_live_…\" is no quota"));
+/// ```
+pub fn policy_error(error: &PolicyError) -> String {
+    replace(error.to_string(), error.part(), &hide(error.part(), false))
+}
+
+/// The length of the shortest key, in characters.
+const MIN_LEN: usize = IMPORTED_KEY_LEN.start;
+
+/// What separates the parts of a path, a policy, an option or an address.
+const SEPARATORS: &[char] =
+    &[' ', '\t', '\n', '\r', '/', '=', ',', ';', ':', '?', '&', '"', '\'', '`', '(', ')'];
+
+/// How many characters of its body make a text a key of this project's form.
+const MIN_BODY_LEN: usize = 20;
+
+/// The fewest hexadecimal digits that are a secret.
+const MIN_HEX_LEN: usize = 32;
+
+/// The fewest changes between lowercase, uppercase and digits in a random text. Sixteen random base62 characters
+/// have nine on average.
+const MIN_CHANGES: usize = 8;
+
+fn is_secret(part: &str) -> bool {
+    if part.len() < MIN_LEN {
+        return false;
+    }
+    let digits = part.bytes().filter(u8::is_ascii_hexdigit).count();
+    let is_hex = digits >= MIN_HEX_LEN && part.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let (changes, pairs) = changes(part);
+    is_hex || (changes >= MIN_CHANGES && changes * 10 >= pairs * 3) || names_of_key(part).is_some()
+}
+
+/// Whether the whole text is base64, which may hold slashes, of random bytes.
+fn is_base64_secret(text: &str) -> bool {
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
+    let text = text.trim_end_matches('=');
+    let (changes, pairs) = changes(text);
+    let is_random = changes >= MIN_CHANGES && changes * 10 >= pairs * 4;
+    text.len() >= MIN_HEX_LEN && text.bytes().all(is_base64) && is_random
+}
+
+/// How often a letter or digit is followed by one of another class, and how often by any.
+fn changes(text: &str) -> (usize, usize) {
+    let class = |byte: u8| match byte {
+        b'a'..=b'z' => 1,
+        b'A'..=b'Z' => 2,
+        b'0'..=b'9' => 3,
+        _ => 0,
+    };
+    let pairs = text.bytes().zip(text.bytes().skip(1)).map(|(one, next)| (class(one), class(next)));
+    let pairs = pairs.filter(|&(one, next)| one != 0 && next != 0);
+    (pairs.clone().filter(|(one, next)| one != next).count(), pairs.count())
+}
+
+/// The prefix and the environment of a key, with their underscores, if the text holds a key of this form.
+fn names_of_key(text: &str) -> Option<&str> {
+    let is_name = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.match_indices('_').find_map(|(end, _)| {
+        let body = text[end + 1..].bytes().take_while(u8::is_ascii_alphanumeric);
+        // A word is no secret.
+        if body.clone().count() < MIN_BODY_LEN || body.clone().all(|byte| byte.is_ascii_lowercase()) {
+            return None;
+        }
+        let (before, env) = text[..end].rsplit_once('_')?;
+        let prefix_len = before.bytes().rev().take_while(is_name).count();
+        let names = 1..=keytally::key::MAX_NAME_LEN;
+        let fits = names.contains(&prefix_len)
+            && names.contains(&env.len())
+            && env.bytes().all(|byte| is_name(&byte));
+        fits.then(|| &text[before.len() - prefix_len..=end])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM";
+
+    #[test]
+    fn key_of_any_prefix_is_shown_as_its_names() {
+        assert_eq!(redact(KEY), "kt_live_…");
+        assert_eq!(redact(&KEY.replace("kt_live", "acme_test")), "acme_test_…");
+        // Cut short, mistyped, with more around it, or as the value of an option.
+        assert_eq!(redact(&KEY[..30]), "kt_live_…");
+        assert_eq!(redact(&KEY.replace("Hc1n", "Hc-1n")), "a text of 48 characters");
+        assert_eq!(redact(&format!("--{KEY}")), "kt_live_…");
+        assert_eq!(redact(&format!("--plan={KEY}")), "--plan=kt_live_…");
+        assert_eq!(redact(&format!("/srv/{KEY}/api.gate")), "/srv/kt_live_…/api.gate");
+        assert_eq!(redact(&format!("curl -H 'X-API-Key: {KEY}'")), "curl -H 'X-API-Key: kt_live_…'");
+        assert_eq!(redact(&format!("{KEY}.gate")), "kt_live_…");
+    }
+
+    #[test]
+    fn imported_key_and_pepper_are_shown_as_their_length() {
+        for (secret, len) in [
+            ("customer-key-0001", 17),
+            ("2b1ff0a5-7c1e-4c53-9d3e-0d5ad6b7c1f2", 36),
+            ("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f", 64),
+            ("ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=", 44),
+            ("q/7Zk2Pz+Hc1nT9vYb/4sWdEfUaJoQi83ZKMx0Gq5Xk=", 44),
+            ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiI0MiJ9.x7Qk2LmPz7Hc1nT9vYbR4s", 60),
+            ("\u{e4}bcdefghijklmnop", 16),
+        ] {
+            assert_eq!(redact(secret), format!("a text of {len} characters"), "{secret}");
+            assert!(!redact(&format!("./{secret}")).contains(secret) || len < 20, "{secret}");
+        }
+    }
+
+    #[test]
+    fn ordinary_value_is_shown_as_it_is() {
+        for text in [
+            "",
+            "api.gate",
+            "./keytally-data",
+            "/var/lib/keytally-production-eu-west-1/api.gate",
+            "/tmp/.tmpA1b2C3/api.gate",
+            "/tmp/keytally-a1b2c3d4/api.gate",
+            "/run/secrets/..2026_01_31_12_00_00.123456789/pepper",
+            "/run/credentials/keytally.service/pepper",
+            "/home/anna/backup-2026-01-31T12-00-00Z.gate",
+            "default=100/minute, 1000/hour, 4294967295/31d",
+            "enterprise-2026",
+            "127.0.0.1:8080",
+            "0Gq5Xk2LmPz",
+        ] {
+            assert_eq!(redact(text), text);
+        }
+    }
+
+    #[test]
+    fn bound_of_a_plain_text_is_the_shortest_key() {
+        assert_eq!(redact("abcdefghijklmno"), "abcdefghijklmno");
+        assert_eq!(redact("abcdefghijklmnop"), "a text of 16 characters");
+        assert_eq!(redact("pro=abcdefghijklmnop"), "pro=…");
+    }
+
+    #[test]
+    fn sentence_is_changed_where_it_repeats_the_secret() {
+        let sentence = |given: &str| redact_in(format!("cannot use {given} as {given}"), given);
+        assert_eq!(sentence("api.gate"), "cannot use api.gate as api.gate");
+        assert_eq!(sentence(KEY), "cannot use kt_live_… as kt_live_…");
+    }
+
+    #[test]
+    fn every_error_of_a_policy_hides_a_key() {
+        for text in [
+            KEY.to_owned(),
+            format!("100/{KEY}"),
+            format!("{KEY}/minute"),
+            "100/abcdefghijklmnopqrstuv".to_owned(),
+            "1/an-old-key-of-customer-ghijkl".to_owned(),
+            format!("1/s, 1/m, 1/h, 1/d, {KEY}"),
+            KEY.repeat(3),
+            format!("{KEY}{}", " ".repeat(100)),
+        ] {
+            let shown = policy_error(&text.parse::<keytally::Policy>().unwrap_err());
+            assert!(!shown.contains("Xk2L") && !shown.contains("ghijkl"), "{shown}");
+        }
+    }
+}
