@@ -18,6 +18,9 @@
 
 #include <keytally.h>
 
+/** The longest name of a gate or a zone, in bytes. Logs show names, and no key of Keytally's form is so short. */
+#define NGX_HTTP_KEYTALLY_MAX_NAME_LEN 32
+
 /** A gate that `keytally_gate` declares. */
 typedef struct {
     ngx_str_t name;

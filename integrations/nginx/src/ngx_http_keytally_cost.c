@@ -22,7 +22,7 @@ char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_key
     }
     int64_t units = number(text);
     if (units < 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"cost=%V\" isn't a number from 0 to 4294967295, or a variable", text);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"cost=\" isn't a number from 0 to 4294967295, or a variable");
         return NGX_CONF_ERROR;
     }
     cost->units = (ngx_uint_t)units;
@@ -38,7 +38,7 @@ ngx_int_t ngx_http_keytally_cost_of(ngx_http_request_t *r, ngx_http_keytally_cos
     if (text.len == 0) return NGX_OK;
     int64_t found = number(&text);
     if (found < 0) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "keytally: the cost \"%V\" isn't a number from 0 to 4294967295", &text);
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "keytally: the cost isn't a number from 0 to 4294967295");
         return NGX_ERROR;
     }
     *units = (uint32_t)found;

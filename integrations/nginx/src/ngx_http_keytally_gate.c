@@ -49,6 +49,7 @@ char *ngx_http_keytally_gate_directive(ngx_conf_t *cf, ngx_command_t *cmd, void 
     ngx_http_keytally_main_conf_t *main = conf;
     ngx_str_t *words = cf->args->elts;
     if (ngx_strcmp(words[1].data, "off") == 0) return "can't be named \"off\"";
+    if (words[1].len > NGX_HTTP_KEYTALLY_MAX_NAME_LEN) return "has a name of more than 32 bytes";
     if (ngx_http_keytally_gate_find(main, &words[1]) != NULL) return "declares a name that is taken";
 
     ngx_http_keytally_gate_t *gate = ngx_pcalloc(cf->pool, sizeof *gate), **place;
@@ -65,7 +66,7 @@ char *ngx_http_keytally_gate_directive(ngx_conf_t *cf, ngx_command_t *cmd, void 
             skip = 12;
         } else {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "\"%V\" is no parameter of \"keytally_gate\", which takes \"file=\" and \"pepper_file=\"", &words[i]);
+                               "parameter %ui of \"keytally_gate\" is neither \"file=\" nor \"pepper_file=\"", i);
             return NGX_CONF_ERROR;
         }
         path->data = words[i].data + skip;
@@ -81,11 +82,17 @@ char *ngx_http_keytally_gate_directive(ngx_conf_t *cf, ngx_command_t *cmd, void 
     *place = gate;
     kt_status status = open_gate(gate);
     if (status != KT_OK) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "cannot open the gate \"%V\" with the peppers \"%V\": %s", &gate->path,
-                           &gate->pepper_path, kt_status_message(status));
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "cannot open the gate of \"file=\" with the peppers of \"pepper_file=\": %s",
+                           kt_status_message(status));
         return NGX_CONF_ERROR;
     }
     return NGX_CONF_OK;
+}
+
+/** A worker never waits for a pipe. */
+static int is_file(ngx_str_t *path) {
+    ngx_file_info_t info;
+    return ngx_file_info(path->data, &info) != NGX_FILE_ERROR && ngx_is_file(&info);
 }
 
 /** Once a second: has the file been replaced? */
@@ -93,7 +100,9 @@ static void look(ngx_event_t *event) {
     ngx_http_keytally_gate_t *gate = event->data;
     ngx_file_uniq_t now = inode(gate);
     if (now != 0 && now != gate->file && now != gate->seen) {
-        kt_status status = open_gate(gate);
+        kt_status status = KT_NOT_A_FILE;
+        gate->seen = now;
+        if (is_file(&gate->pepper_path)) status = open_gate(gate);
         if (status == KT_OK) {
             ngx_log_error(NGX_LOG_NOTICE, event->log, 0, "keytally \"%V\": \"%V\" was replaced, and the new file is in use",
                           &gate->name, &gate->path);

@@ -47,8 +47,7 @@ static char *parse_options(ngx_conf_t *cf, ngx_http_keytally_cost_t *cost, ngx_f
             ngx_str_t text = {words[i].len - 5, words[i].data + 5};
             if (ngx_http_keytally_cost_parse(cf, &text, cost) != NGX_CONF_OK) return NGX_CONF_ERROR;
         } else {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"%V\" is no parameter of \"%V\", which takes \"cost=\" and \"shadow\"",
-                               &words[i], &words[0]);
+            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "parameter %ui of \"%V\" is neither \"cost=\" nor \"shadow\"", i, &words[0]);
             return NGX_CONF_ERROR;
         }
     }
@@ -73,7 +72,7 @@ static char *use_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     location->gate =
         ngx_http_keytally_gate_find(ngx_http_conf_get_module_main_conf(cf, ngx_http_keytally_module), &words[1]);
     if (location->gate == NULL) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "no \"keytally_gate\" above declares \"%V\"", &words[1]);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "no \"keytally_gate\" above declares the name in \"keytally\"");
         return NGX_CONF_ERROR;
     }
     return parse_options(cf, &location->cost, &location->shadow);
@@ -93,7 +92,7 @@ static char *use_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     ngx_http_keytally_zone_t *zone =
         ngx_http_keytally_zone_find(ngx_http_conf_get_module_main_conf(cf, ngx_http_keytally_module), &words[1]);
     if (zone == NULL) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "no \"keytally_limit_zone\" above declares \"%V\"", &words[1]);
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "no \"keytally_limit_zone\" above declares the name in \"keytally_limit\"");
         return NGX_CONF_ERROR;
     }
     if (location->limits == NGX_CONF_UNSET_PTR) {
@@ -107,6 +106,17 @@ static char *use_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     if (limit == NULL) return NGX_CONF_ERROR;
     limit->zone = zone;
     return parse_options(cf, &limit->cost, &limit->shadow);
+}
+
+/** `keytally_headers on|off;`. What nginx offers for this repeats the value in its error. */
+static char *set_headers(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
+    (void)cmd;
+    ngx_http_keytally_loc_conf_t *location = conf;
+    ngx_str_t *words = cf->args->elts;
+    if (location->headers != NGX_CONF_UNSET) return "is duplicate";
+    if (ngx_strcmp(words[1].data, "on") != 0 && ngx_strcmp(words[1].data, "off") != 0) return "takes \"on\" or \"off\"";
+    location->headers = ngx_strcmp(words[1].data, "on") == 0;
+    return NGX_CONF_OK;
 }
 
 /** Puts a handler behind all others of its phase: nginx calls them from the last to the first. */
@@ -146,8 +156,7 @@ static ngx_command_t commands[] = {
      NGX_HTTP_MAIN_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally"), ANYWHERE | NGX_CONF_TAKE123, use_gate, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_limit"), ANYWHERE | NGX_CONF_TAKE123, use_limit, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
-    {ngx_string("keytally_headers"), ANYWHERE | NGX_CONF_FLAG, ngx_conf_set_flag_slot, NGX_HTTP_LOC_CONF_OFFSET,
-     offsetof(ngx_http_keytally_loc_conf_t, headers), NULL},
+    {ngx_string("keytally_headers"), ANYWHERE | NGX_CONF_TAKE1, set_headers, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     ngx_null_command,
 };
 

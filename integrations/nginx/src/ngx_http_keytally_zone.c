@@ -68,7 +68,7 @@ static char *parse_size(ngx_conf_t *cf, ngx_str_t *text, ngx_str_t *name, ssize_
         *size = ngx_parse_size(&rest);
         if (*size >= (ssize_t)(8 * ngx_pagesize)) return NGX_CONF_OK;
     }
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"zone=%V\" isn't \"zone=NAME:SIZE\" with a size of at least %uz bytes", text,
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"zone=\" isn't \"zone=NAME:SIZE\" with a size of at least %uz bytes",
                        8 * ngx_pagesize);
     return NGX_CONF_ERROR;
 }
@@ -102,7 +102,7 @@ static char *check_policy(ngx_conf_t *cf, ngx_str_t *policy) {
     size_t len;
     if (kt_policy_check((const char *)policy->data, policy->len, sentence, sizeof sentence, &len) == KT_OK) return NGX_CONF_OK;
     if (kt_policy_explain((const char *)policy->data, policy->len, sentence, sizeof sentence, &len) != KT_OK) len = 0;
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "policy=\"%V\": %*s", policy, len, sentence);
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"policy=\": %*s", len, sentence);
     return NGX_CONF_ERROR;
 }
 
@@ -128,14 +128,14 @@ char *ngx_http_keytally_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd, void 
             if (check_policy(cf, &zone->policy) != NGX_CONF_OK) return NGX_CONF_ERROR;
         } else {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "\"%V\" is no parameter of \"keytally_limit_zone\", which takes \"zone=\", \"key=\" and \"policy=\"",
-                               &word);
+                               "parameter %ui of \"keytally_limit_zone\" is none of \"zone=\", \"key=\" and \"policy=\"", i);
             return NGX_CONF_ERROR;
         }
     }
     if (zone->name.len == 0 || key.len == 0 || zone->policy.len == 0)
         return "needs \"zone=\", \"key=\" and \"policy=\"";
     if (zone->name.len == 3 && ngx_strncmp(zone->name.data, "off", 3) == 0) return "can't be named \"off\"";
+    if (zone->name.len > NGX_HTTP_KEYTALLY_MAX_NAME_LEN) return "has a name of more than 32 bytes";
     if (ngx_http_keytally_zone_find(main, &zone->name) != NULL) return "declares a name that is taken";
     zone->number = main->zones.nelts;
     if (zone->number == NGX_HTTP_KEYTALLY_MAX_ZONES) return "is one of more than 64";

@@ -398,17 +398,17 @@ class Configuration(unittest.TestCase):
             "keytally_gate api file=pepper pepper_file=pepper;": "cannot open the gate",
             "keytally_gate api file=api.gate pepper_file=nowhere;": "cannot open the gate",
             "keytally_gate api file=api.gate;": "invalid number of arguments",
-            "keytally_gate api file=api.gate peppers=pepper;": '"peppers=pepper" is no parameter of "keytally_gate"',
+            "keytally_gate api file=api.gate peppers=pepper;": 'parameter 3 of "keytally_gate" is neither "file=" nor "pepper_file="',
             "keytally_gate api file= pepper_file=pepper;": "has an empty path",
             "keytally_gate off file=api.gate pepper_file=pepper;": "can't be named",
-            "keytally_headers none;": 'it must be "on" or "off"',
+            "keytally_headers none;": 'takes "on" or "off"',
             f"{gate} {gate}": "declares a name that is taken",
-            "keytally api;": 'no "keytally_gate" above declares "api"',
+            "keytally api;": 'no "keytally_gate" above declares the name',
             f"{gate} keytally api; keytally api;": "is duplicate",
-            f"{gate} keytally api cost=x;": '"cost=x" isn\'t a number',
+            f"{gate} keytally api cost=x;": '"cost=" isn\'t a number',
             f"{gate} keytally api cost=4294967296;": "isn't a number",
-            f"{gate} keytally api shade;": '"shade" is no parameter',
-            "keytally_limit z;": 'no "keytally_limit_zone" above declares "z"',
+            f"{gate} keytally api shade;": 'parameter 2 of "keytally" is neither "cost=" nor "shadow"',
+            "keytally_limit z;": 'no "keytally_limit_zone" above declares the name',
             f"{zone} keytally_limit z; keytally_limit z;": "is duplicate",
             f"{zone} keytally_limit z; keytally_limit off;": "is off and on at once",
             f"{zone} {zone}": "declares a name that is taken",
@@ -417,7 +417,7 @@ class Configuration(unittest.TestCase):
             "keytally_limit_zone zone=z:1m key=$uri policy=5/fortnight;": "fortnight",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 5/m;': "without its closing quote",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 1/s";': "1/s",
-            "keytally_limit_zone zone=z:1m key=$uri rate=1/s;": '"rate=1/s" is no parameter',
+            "keytally_limit_zone zone=z:1m key=$uri rate=1/s;": 'parameter 3 of "keytally_limit_zone" is none of "zone="',
             "keytally_limit_zone zone=z:1m key= policy=1/s;": 'needs "zone=", "key=" and "policy="',
         }
         for line, said in mistakes.items():
@@ -429,6 +429,38 @@ class Configuration(unittest.TestCase):
                 self.assertEqual(done.returncode, 1, done.stderr)
                 self.assertIn(said, done.stderr)
                 self.assertRegex(done.stderr, rf"\[emerg\].*nginx\.conf:{number}\n")
+
+    def test_secret_in_any_place_is_not_repeated(self):
+        gate = "keytally_gate api file=api.gate pepper_file=pepper;"
+        zone = "keytally_limit_zone zone=z:1m key=$uri policy=1/s;"
+        lines = [
+            "keytally_gate {} file=api.gate pepper_file=pepper;",
+            "keytally_gate api file={} pepper_file=pepper;",
+            "keytally_gate api file=api.gate pepper_file={};",
+            "keytally_gate api {} pepper_file=pepper;",
+            "keytally {};",
+            "keytally_headers {};",
+            gate + " keytally api {};",
+            gate + " keytally api cost={};",
+            "keytally_limit {};",
+            zone + " keytally_limit z {};",
+            zone + " keytally_limit z cost={};",
+            "keytally_limit_zone zone={}:1m key=$uri policy=1/s;",
+            "keytally_limit_zone zone={} key=$uri policy=1/s;",
+            "keytally_limit_zone zone=z:{} key=$uri policy=1/s;",
+            "keytally_limit_zone zone=z:1m {} policy=1/s;",
+            "keytally_limit_zone zone=z:1m key=$uri policy={};",
+            "keytally_limit_zone zone=z:1m key=$uri policy=100/{};",
+            "keytally_limit_zone zone=z:1m key=$uri policy=1/s {};",
+        ]
+        for line in lines:
+            for secret in ("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM", "5a" * 32):
+                with self.subTest(line):
+                    nginx = Nginx(http="\n" + line.format(secret) + "\n")
+                    done = subprocess.run(nginx.command("-t"), capture_output=True, text=True)
+                    shutil.rmtree(nginx.folder)
+                    self.assertEqual(done.returncode, 1, done.stderr)
+                    self.assertNotIn(secret[8:20], done.stderr + done.stdout)
 
 
 if __name__ == "__main__":
