@@ -3,6 +3,7 @@
 mod assign;
 mod check;
 mod create;
+pub(crate) mod given;
 mod import;
 mod issue;
 mod list;
@@ -23,6 +24,7 @@ use keytally_host::Gate;
 use keytally_host::keytally::{KeyId, Name};
 use serde::Serialize;
 
+use self::given::Given;
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 
@@ -35,19 +37,24 @@ where
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let program = args.first().map_or_else(|| "keytally".into(), PathBuf::from);
+    let given = Given::of(&args);
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version come this way too. Where standard error is closed there is nobody to tell.
-            let _ = error.print();
+        Err(error) if error.use_stderr() => {
+            // Where standard error is closed, no user reads it.
+            let _ = write!(io::stderr(), "{}", given.redacted(error.render().to_string()));
             return error.exit_code();
+        }
+        Err(help_or_version) => {
+            let _ = help_or_version.print();
+            return help_or_version.exit_code();
         }
     };
     match cli.command.run(&cli.pepper, &program) {
         Ok(status) => status as i32,
         Err(Failure::OutputClosed) => Status::Fine as i32,
         Err(Failure::Because(sentence)) => {
-            let _ = writeln!(io::stderr(), "keytally: {sentence}");
+            let _ = writeln!(io::stderr(), "keytally: {}", given.redacted(sentence));
             FAILED
         }
     }
@@ -131,7 +138,7 @@ impl Command {
 #[derive(Args)]
 struct GateFile {
     /// The gate's file
-    #[arg(value_name = "GATE")]
+    #[arg(value_name = "GATE", value_parser = given::path())]
     path: PathBuf,
 }
 

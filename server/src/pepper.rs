@@ -9,17 +9,23 @@ use keytally_host::pepper;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use zeroize::Zeroizing;
 
+use crate::cli;
 use crate::failure::Failure;
 
 /// The environment variable that holds the pepper itself.
 const VARIABLE: &str = "KEYTALLY_PEPPER";
 
+/// The environment variable that names the file of the pepper.
+pub(crate) const FILE_VARIABLE: &str = "KEYTALLY_PEPPER_FILE";
+
 /// What every command is told about the pepper.
 #[derive(Args, Debug)]
 pub(crate) struct PepperSource {
-    /// File that holds the pepper, the server's secret: hex or base64, at least 32 bytes; several one a line,
-    /// newest last. Readable by its owner only. Without it, KEYTALLY_PEPPER holds the pepper itself
-    #[arg(long = "pepper-file", value_name = "FILE", env = "KEYTALLY_PEPPER_FILE", global = true)]
+    /// File that holds the pepper, the server's secret: hex or base64, at least 32 bytes; several one a line, newest
+    /// last. Only its owner may read it, or only root may write it. May be a pipe; - is standard input. Without it,
+    /// KEYTALLY_PEPPER holds the pepper itself
+    #[arg(long = "pepper-file", value_name = "FILE", value_parser = cli::given::path(), env = FILE_VARIABLE)]
+    #[arg(hide_env_values = true, global = true)]
     file: Option<PathBuf>,
 }
 
@@ -27,6 +33,16 @@ impl PepperSource {
     /// The file, when the pepper comes from one.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
+    }
+
+    /// Refuses to read `what` from standard input if the pepper is to be read from there.
+    pub(crate) fn leaves_standard_input(&self, what: &str) -> Result<(), Failure> {
+        if self.file() == Some(Path::new("-")) {
+            return Err(Failure::because(format!(
+                "standard input can't hold both the pepper and {what}; give the pepper in a file or in {VARIABLE}"
+            )));
+        }
+        Ok(())
     }
 
     /// The peppers, if any were given.

@@ -2,6 +2,7 @@
 
 use keytally_host::keytally::gate::{AdminError, Plan};
 use keytally_host::keytally::{Layout, Policy};
+use keytally_host::redact::{policy_error, redact};
 
 use crate::failure::Failure;
 
@@ -9,14 +10,18 @@ use crate::failure::Failure;
 pub(crate) fn parse(text: &str) -> Result<Plan, Failure> {
     let Some((name, policy)) = text.split_once('=') else {
         return Err(Failure::because(format!(
-            "{text:?} is no plan; a plan is NAME=POLICY, like \"default=100/minute, 1000/hour\""
+            "{:?} is no plan; a plan is NAME=POLICY, like \"default=100/minute, 1000/hour\"",
+            redact(text)
         )));
     };
     let name = name.trim();
-    let policy: Policy = policy.parse().map_err(|error| Failure::of(format_args!("plan {name:?}"), error))?;
+    let policy: Policy = policy
+        .parse()
+        .map_err(|error| Failure::of(format_args!("plan {:?}", redact(name)), policy_error(&error)))?;
     Plan::new(name, policy).ok_or_else(|| {
         Failure::because(format!(
-            "{name:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _"
+            "{:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _",
+            redact(name)
         ))
     })
 }
@@ -74,6 +79,12 @@ mod tests {
         assert!(sentence("100/minute").starts_with("\"100/minute\" is no plan"));
         assert!(sentence("Pro=1/s").starts_with("\"Pro\" can't be a plan's name"));
         assert!(sentence("=1/s").starts_with("\"\" can't be a plan's name"));
+        for secret in ["kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM", "an-old-key-of-42"] {
+            for text in [secret, &format!("{secret}=1/s"), &format!("x={secret}"), &format!("x=1/{secret}")] {
+                let sentence = sentence(text);
+                assert!(!sentence.contains("Xk2L") && !sentence.contains("old-key"), "{sentence}");
+            }
+        }
         assert!(sentence("x=5/fortnight").starts_with("plan \"x\": \"fortnight\" is no unit"));
     }
 

@@ -33,9 +33,15 @@ pub(crate) fn expires(not_after: u32) -> Option<String> {
     (not_after != 0).then(|| rfc3339(not_after.into()))
 }
 
+/// Reads a length of time. (The errors of `humantime` repeat parts of the text, which may be a secret.)
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "it is a length of time, such as 90d, 24h, 30m or 1h 30m".to_owned())
+}
+
 /// Reads a length of time of at least a second.
 pub(crate) fn at_least_a_second(text: &str) -> Result<Duration, String> {
-    let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let span = span(text)?;
     if span.as_secs() == 0 { Err("it must be at least 1s".to_owned()) } else { Ok(span) }
 }
 

@@ -482,6 +482,52 @@ fn the_pepper_comes_from_the_environment_or_a_file() {
 }
 
 #[test]
+fn pepper_comes_from_standard_input() {
+    let bench = bench();
+    let (key, _) = bench.issue(G, &["--account", "1"]);
+    let from_input = |args: &[&str], input: &str| {
+        bench.finish(&mut bench.command(&[args, &["--pepper-file", "-"]].concat()), input.as_bytes())
+    };
+    let pepper = format!("{}\n", bench.pepper);
+    let used = |text: &str| text.contains("1 of 1000 keys");
+    assert!(used(&from_input(&["list", G], &pepper).with(0)));
+    from_input(&["check", G, "--key", &key], &pepper).with(0);
+    from_input(&["list", G], "").fails(&["-: no pepper is given"]);
+    // As a shell's `<(command)`.
+    let mut shell = std::process::Command::new("sh");
+    let program = env!("CARGO_BIN_EXE_keytally");
+    let script = format!("exec 3< pipe; {program} list {G} --pepper-file /dev/fd/3");
+    let make = format!("mkfifo -m 600 pipe; printenv PEPPER > pipe & {script}");
+    shell.current_dir(bench.path(".")).env("PEPPER", &bench.pepper).args(["-c", &make]);
+    assert!(used(&bench.finish(&mut shell, b"").with(0)));
+
+    // One standard input doesn't hold both.
+    for args in [&["check", G][..], &["check", G, "--key", "-"], &["import", G, "--account", "1"]] {
+        from_input(args, &pepper).fails(&["standard input can't hold both the pepper and the key"]);
+    }
+}
+
+#[test]
+fn check_reads_the_key_from_standard_input() {
+    let bench = bench();
+    let (key, _) = bench.issue(G, &["--account", "1"]);
+    bench.run_with_input(&["check", G], format!("{key}\n").as_bytes()).with(0);
+    bench.run_with_input(&["check", G], b"").fails(&["no key on standard input"]);
+}
+
+#[test]
+fn key_may_begin_with_a_dash() {
+    let bench = bench();
+    for key in ["-old-key-of-customer-42", "--json-is-no-option-here"] {
+        let key = bench.remember(key);
+        bench.run_with_input(&["import", G, "--account", "1"], key.as_bytes()).with(0);
+        bench.run(&["check", G, "--key", &key]).with(0);
+        bench.run(&["check", G, &format!("--key={key}")]).with(0);
+        bench.run_with_input(&["check", G], key.as_bytes()).with(0);
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused_in_one_sentence() {
     let bench = bench();
     let before = fs::read(bench.path(G)).unwrap();
@@ -567,7 +613,7 @@ fn usage_is_told_and_ends_with_2() {
         &["create", "x.gate", "--prefix", "k_t"],
         &["rotate", G, "0000000000A"],
         &["rotate", G, "tooshort", "--grace", "1h"],
-        &["check", G],
+        &["check"],
         &["check", G, "--key", "x", "--cost", "many"],
         &["assign", G, "0000000000A"],
     ] {

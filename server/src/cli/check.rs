@@ -1,5 +1,5 @@
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufRead as _, Read as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
 use clap::Args;
 use keytally_host::Gate;
@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{Format, GateFile, Status};
+use super::{Format, GateFile, Status, remark};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::shown::Use;
@@ -21,9 +21,15 @@ use crate::when;
 pub(super) struct Check {
     #[command(flatten)]
     gate: GateFile,
-    /// The key; - reads it from standard input. Every user of this machine can see the arguments of your processes,
-    /// so prefer - where others have accounts
-    #[arg(long, value_name = "KEY")]
+    /// The key. Left out, or with -, it is the first line of standard input. Prefer that: every user of this machine
+    /// can see the arguments of your processes
+    #[arg(
+        long,
+        value_name = "KEY",
+        default_value = "-",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     key: OsString,
     /// What the request costs
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
@@ -58,12 +64,12 @@ struct Answer {
 
 impl Check {
     pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        let from_input = self.key == OsStr::new("-");
+        if from_input {
+            pepper.leaves_standard_input("the key")?;
+        }
         let gate = self.gate.open(pepper)?;
-        let key = if self.key == OsStr::new("-") {
-            read_line()?
-        } else {
-            Zeroizing::new(self.key.into_encoded_bytes())
-        };
+        let key = if from_input { read_line()? } else { Zeroizing::new(self.key.into_encoded_bytes()) };
         let verdict =
             if self.peek { gate.peek(Some(&key), self.cost) } else { gate.check(Some(&key), self.cost) };
         let answer = Answer::of(&verdict, &gate, self.cost, !self.peek);
@@ -121,6 +127,9 @@ impl Answer {
 fn read_line() -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut line = Zeroizing::new(Vec::with_capacity(256));
     let input = io::stdin().lock();
+    if input.is_terminal() {
+        remark("The key, then Enter:");
+    }
     input
         .take(MAX_LINE_LEN)
         .read_until(b'\n', &mut line)

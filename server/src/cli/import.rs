@@ -47,6 +47,7 @@ struct Failed {
 
 impl Import {
     pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        pepper.leaves_standard_input("the keys")?;
         let gate = self.gate.open(pepper)?;
         let mut tidings = Tidings::default();
         let done = self.new.with(&gate, |new| {

@@ -7,6 +7,7 @@ use super::issue::print_once;
 use super::{Format, GateFile, Status, parse_key_id};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
+use crate::when;
 
 /// Give a key a new secret and print it, once
 ///
@@ -19,7 +20,7 @@ pub(super) struct Rotate {
     #[arg(value_name = "ID", value_parser = parse_key_id)]
     key_id: KeyId,
     /// How long the old secret stays good, such as 24h; 0s ends it at once
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = when::span)]
     grace: Duration,
     #[command(flatten)]
     format: Format,

@@ -1,12 +1,13 @@
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use keytally_host::now;
 use tokio::runtime::Runtime;
 
-use super::{Status, remark};
+use super::{Status, given, remark};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::plans;
@@ -16,8 +17,8 @@ use crate::service::listen::{self, Stop};
 
 /// Run the reference service: an API behind a gate, and /auth for services behind a proxy
 ///
-/// The first start makes the data folder, with a gate and its pepper in it, issues a key for account 1, and prints it
-/// with a curl line. Unless KEYTALLY_PEPPER or --pepper-file is given, the pepper is the one in the folder.
+/// The first start makes the data folder, with a gate and its pepper in it. At a terminal it also issues a key for
+/// account 1, and prints it with a curl line; elsewhere it says how to issue one, since output may be a log. Unless KEYTALLY_PEPPER or --pepper-file is given, the pepper is the one in the folder.
 ///
 /// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits tells the key's quotas and charges nothing.
 /// /auth answers proxies: 200, 401 or 429, with X-Account-Id, X-Key-Id, X-Key-Env and X-Key-Plan; X-Cost sets the
@@ -28,7 +29,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: String,
     /// Folder of the gate and its pepper
-    #[arg(long, value_name = "FOLDER", default_value = "./keytally-data")]
+    #[arg(long, value_name = "FOLDER", default_value = "./keytally-data", value_parser = given::path())]
     data: PathBuf,
     /// A plan, NAME=POLICY, that is added to the gate, or changed in it [default of a new gate: default=100/minute,
     /// 1000/hour]
@@ -47,7 +48,7 @@ impl Serve {
             let stop = Stop::new()?;
             let listener = listen::bind(&self.listen).await?;
             let address = reachable(listener.local_addr()?);
-            let data = data::open(&self.data, pepper, &plans)?;
+            let data = data::open(&self.data, pepper, &plans, io::stdout().is_terminal())?;
             if let Err(error) = self.greet(&data, address, program)
                 && data.first_key.is_some()
             {
@@ -99,7 +100,13 @@ impl Serve {
                 writeln!(out, "\nAnother key:\n\n  {issue}")?;
             }
             None => {
-                writeln!(out, "\nA key:\n\n  {issue}")?;
+                let head = match table.list(now()).next() {
+                    None => {
+                        "No key is issued yet: standard output is not a terminal, so it may be a log. Issue one with"
+                    }
+                    Some(_) => "A key",
+                };
+                writeln!(out, "\n{head}:\n\n  {issue}")?;
                 writeln!(out, "\nTry it:\n\n  curl -i -H 'X-API-Key: KEY' http://{address}/api/v1/contacts")?;
             }
         }

@@ -26,12 +26,17 @@ pub(crate) struct Data {
     pub(crate) pepper_path: Option<PathBuf>,
     /// Whether the gate was made just now.
     pub(crate) made: bool,
-    /// The first key, when the gate had none: the only copy.
+    /// The first key, when the gate had none and it can be shown: the only copy.
     pub(crate) first_key: Option<Key>,
 }
 
-/// Opens the data folder, and makes what isn't there yet.
-pub(crate) fn open(folder: &Path, source: &PepperSource, new_plans: &[Plan]) -> Result<Data, Failure> {
+/// Opens the data folder, and makes what isn't there yet; the first key only if it can be shown.
+pub(crate) fn open(
+    folder: &Path,
+    source: &PepperSource,
+    new_plans: &[Plan],
+    can_show: bool,
+) -> Result<Data, Failure> {
     let given = source.given()?;
     let gate_path = folder.join("api.gate");
     let own_pepper = folder.join("pepper");
@@ -57,7 +62,7 @@ pub(crate) fn open(folder: &Path, source: &PepperSource, new_plans: &[Plan]) -> 
     } else {
         Gate::create(&gate_path, peppers, &config)?
     };
-    let first_key = first_key(&gate)?;
+    let first_key = if can_show { first_key(&gate)? } else { None };
     drop(lock);
     Ok(Data { gate, gate_path, pepper_path, made: !exists, first_key })
 }

@@ -2,11 +2,16 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::{Child, ExitStatus, Stdio};
 
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use super::Bench;
 use super::wire::{Reply, Wire};
@@ -33,13 +38,15 @@ impl Server {
 
     /// The same with these variables in its environment.
     pub fn start_with(bench: &Bench, more: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Self::spawn(bench, more, variables);
+        let (child, terminal) = Self::spawn(bench, more, variables);
         let mut greeting = String::new();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut out = BufReader::new(terminal);
         let address = loop {
             let mut line = String::new();
-            out.read_line(&mut line).unwrap();
+            // A terminal that no process writes to any more gives an error.
+            let _ = out.read_line(&mut line);
             assert_ne!(line, "", "the service ended: {greeting}{}", log(bench));
+            let line = line.replace("\r\n", "\n");
             greeting += &line;
             if let Some(rest) = line.strip_prefix("Listening on http://") {
                 break rest.split(' ').next().unwrap().parse().unwrap();
@@ -48,12 +55,14 @@ impl Server {
         Self { child, address, greeting }
     }
 
-    fn spawn(bench: &Bench, more: &[&str], variables: &[(&str, &str)]) -> Child {
+    /// Starts the service at a terminal, and returns the other end of that.
+    fn spawn(bench: &Bench, more: &[&str], variables: &[(&str, &str)]) -> (Child, File) {
         let args = [&["serve", "--listen", "127.0.0.1:0", "--data", "data"], more].concat();
         let log = File::options().create(true).append(true).open(bench.path(LOG)).unwrap();
         let mut command = bench.command(&args);
-        command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
-        command.spawn().unwrap()
+        let (terminal, end) = terminal();
+        command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(end).stderr(log);
+        (command.spawn().unwrap(), terminal)
     }
 
     /// The key that the first start has shown.
@@ -97,6 +106,20 @@ impl Server {
         self.child.try_wait().unwrap().is_none()
     }
 }
+
+/// A terminal: the end that a person sees, and the end that a program writes to.
+pub fn terminal() -> (File, File) {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let path = ptsname(&terminal, Vec::new()).unwrap();
+    let end =
+        File::options().read(true).write(true).custom_flags(NOCTTY).open(OsStr::from_bytes(path.as_bytes()));
+    (File::from(terminal), end.unwrap())
+}
+
+/// So that the terminal does not become that of the tests.
+const NOCTTY: i32 = OFlags::NOCTTY.bits().cast_signed();
 
 impl Drop for Server {
     fn drop(&mut self) {

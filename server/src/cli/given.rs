@@ -1,0 +1,65 @@
+//! What the user gave, which errors repeat unless it looks like a secret.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{MAIN_SEPARATOR, PathBuf};
+
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use keytally_host::redact::{redact, redact_in};
+
+use crate::pepper::FILE_VARIABLE;
+
+/// The texts of a command line that errors may repeat: arguments, and the parts of `--option=value`.
+pub(super) struct Given(Vec<String>);
+
+impl Given {
+    /// The texts in these arguments and in the environment.
+    pub(super) fn of(args: &[OsString]) -> Self {
+        let mut texts = Vec::new();
+        for arg in args.iter().skip(1).cloned().chain(env::var_os(FILE_VARIABLE)) {
+            let text = arg.to_string_lossy().into_owned();
+            if let Some((option, value)) = text.split_once('=') {
+                texts.extend([option.to_owned(), value.to_owned()]);
+            }
+            texts.push(text);
+        }
+        // The longest first: one may be a part of another.
+        texts.sort_unstable_by_key(|text| core::cmp::Reverse(text.len()));
+        Self(texts)
+    }
+
+    /// Returns `sentence` without what looks like a secret in these texts.
+    pub(super) fn redacted(&self, sentence: String) -> String {
+        self.0.iter().fold(sentence, |sentence, text| redact_in(sentence, text))
+    }
+}
+
+/// Reads a path, and refuses a key or a pepper that was given in its place: a file of that name would show it.
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        let text = path.to_string_lossy();
+        let is_path = ["./", "../", "/"].iter().any(|begin| text.starts_with(begin));
+        if is_path || redact(&text) == text {
+            return Ok(path);
+        }
+        Err(format!("this looks like a key or a pepper, and a path belongs here; for a file of that name, begin with .{MAIN_SEPARATOR}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM";
+
+    #[test]
+    fn sentence_repeats_no_secret_of_the_arguments() {
+        let args = ["keytally", &format!("--plan={KEY}"), KEY, "an-old-key-of-42", "api.gate"];
+        let given = Given::of(&args.map(OsString::from));
+        let sentence = format!("api.gate, --plan={KEY}, '{KEY}', 'an-old-key-of-42'");
+        assert_eq!(
+            given.redacted(sentence),
+            "api.gate, --plan=kt_live_…, 'kt_live_…', 'a text of 16 characters'"
+        );
+    }
+}
