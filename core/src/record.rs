@@ -20,8 +20,12 @@
 //! have; so a reader never waits, and a record that a killed administrator left half-written is as good as written.
 //! The next administrator completes it.
 //!
-//! Every word is stored with release and loaded with acquire. A reader that sees a new word therefore sees the
-//! sequence that was made odd before it, and its second look at the sequence differs from the first.
+//! Every word is stored with release and loaded with acquire, and word 7 is loaded first and last. A reader that sees
+//! a new word therefore sees the sequence that was made odd before it, and its second look at word 7 differs from the
+//! first.
+//!
+//! The sequence wraps after 8,192 writes. So a caller that acts on a copy later compares the key id and the whole of
+//! word 7 with the line again ([`Place::unmoved`]); SAFETY.md says what such a caller still cannot notice.
 
 use crate::key::KeyId;
 use crate::line::{LINE_WORDS, Line, high, join, low};
@@ -69,8 +73,8 @@ pub(crate) struct Record {
     pub(crate) pepper: u8,
     pub(crate) previous_pepper: u8,
     pub(crate) env: u8,
-    /// 14 bits; odd while the line is being written.
-    sequence: u64,
+    /// Word 7 as it was read, with its even sequence; 0 in a record that is not written yet.
+    last_word: u64,
 }
 
 impl Record {
@@ -88,7 +92,7 @@ impl Record {
             pepper,
             previous_pepper: pepper,
             env,
-            sequence: 0,
+            last_word: 0,
         }
     }
 
@@ -125,17 +129,17 @@ impl Record {
             pepper: (meta[0] >> 4) & 3,
             previous_pepper: meta[2] & 3,
             env: meta[0] & 0xf,
-            sequence: (words[SEQUENCE] >> SEQUENCE_SHIFT) & SEQUENCE_MASK,
+            last_word: words[SEQUENCE],
         }
     }
 
-    fn to_words(self) -> [u64; LINE_WORDS] {
+    fn to_words(self, sequence: u64) -> [u64; LINE_WORDS] {
         let meta = u64::from(self.env)
             | u64::from(self.pepper) << 4
             | (self.state as u64) << 6
             | u64::from(self.plan) << 8
             | u64::from(self.previous_pepper) << 16
-            | (self.sequence & SEQUENCE_MASK) << SEQUENCE_SHIFT
+            | sequence << SEQUENCE_SHIFT
             | u64::from(self.grace_until) << 32;
         [
             self.key_id.map_or(0, KeyId::number),
@@ -150,8 +154,17 @@ impl Record {
     }
 }
 
-fn is_odd(meta: u64) -> bool {
-    (meta >> SEQUENCE_SHIFT) & 1 == 1
+fn sequence(last_word: u64) -> u64 {
+    (last_word >> SEQUENCE_SHIFT) & SEQUENCE_MASK
+}
+
+fn is_odd(last_word: u64) -> bool {
+    sequence(last_word) & 1 == 1
+}
+
+/// The even sequence that a write of the record ends with, also if the line is odd without an intent.
+fn next_sequence(last_word: u64) -> u64 {
+    ((sequence(last_word) | 1) + 1) & SEQUENCE_MASK
 }
 
 /// The line of a record, and where the header keeps the intent.
@@ -168,12 +181,10 @@ impl<'m> Place<'m> {
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn read(self) -> Option<Record> {
         for _ in 0..MAX_LOOKS {
-            let meta = self.line.load(SEQUENCE);
-            if is_odd(meta) {
-                let intent = self.intent.read(self.number).map(|words| Record::from_words(&words));
-                // In a damaged file the intent may be of another time: `unmoved` would never agree with it.
-                if let Some(record) = intent.filter(|record| self.unmoved(record)) {
-                    return Some(record);
+            let last_word = self.line.load(SEQUENCE);
+            if is_odd(last_word) {
+                if let Some(words) = self.intended(last_word) {
+                    return Some(Record::from_words(&words));
                 }
                 crate::sync::pause();
                 continue;
@@ -182,7 +193,7 @@ impl<'m> Place<'m> {
             for (word, copy) in words.iter_mut().enumerate() {
                 *copy = self.line.load(word);
             }
-            if self.line.load(SEQUENCE) == meta && words[SEQUENCE] == meta {
+            if words[SEQUENCE] == last_word {
                 return Some(Record::from_words(&words));
             }
         }
@@ -200,31 +211,39 @@ impl<'m> Place<'m> {
         KeyId::from_number(self.line.load(KEY_ID))
     }
 
-    /// Whether the line may still hold what `record` was read from: the sequence hasn't moved.
-    ///
-    /// A record that was read from the intent has the sequence that the line is about to have, one further.
+    /// Whether the line still holds the record that was read, or is about to: its key id and last word are the same.
     #[inline]
     pub(crate) fn unmoved(self, record: &Record) -> bool {
-        let sequence = (self.line.load(SEQUENCE) >> SEQUENCE_SHIFT) & SEQUENCE_MASK;
-        let about_to_have = (sequence + (sequence & 1)) & SEQUENCE_MASK;
-        about_to_have == record.sequence
+        let last_word = self.line.load(SEQUENCE);
+        if last_word == record.last_word {
+            return self.key_id() == record.key_id;
+        }
+        is_odd(last_word)
+            && self.intended(last_word).is_some_and(|words| {
+                words[SEQUENCE] == record.last_word && KeyId::from_number(words[KEY_ID]) == record.key_id
+            })
+    }
+
+    /// The words that a line with this odd last word is about to hold, as the intent says.
+    #[cold]
+    #[inline(never)]
+    fn intended(self, odd: u64) -> Option<[u64; LINE_WORDS]> {
+        // In a damaged file the intent may be of another time.
+        self.intent.read(self.number).filter(|words| sequence(words[SEQUENCE]) == next_sequence(odd))
     }
 
     /// Replaces the record, all but its tally. `hint` goes with it. Only an administrator may.
-    pub(crate) fn write(self, mut record: Record, hint: u32, keep_hint: impl Fn(u32, u32)) {
-        let meta = self.line.load(SEQUENCE);
-        // Two further, and even: also from a line that was found odd without an intent.
-        record.sequence = (((meta >> SEQUENCE_SHIFT) | 1) + 1) & SEQUENCE_MASK;
-        let words = record.to_words();
+    pub(crate) fn write(self, record: Record, hint: u32, keep_hint: impl Fn(u32, u32)) {
+        let words = record.to_words(next_sequence(self.line.load(SEQUENCE)));
         self.intent.publish(self.number, &words, hint);
         self.complete(&words, hint, keep_hint);
     }
 
     /// Writes the words of the intent into the record, and withdraws the intent.
     fn complete(self, words: &[u64; LINE_WORDS], hint: u32, keep_hint: impl Fn(u32, u32)) {
-        let meta = self.line.load(SEQUENCE);
-        if meta != words[SEQUENCE] {
-            self.line.store(SEQUENCE, meta | 1 << SEQUENCE_SHIFT);
+        let last_word = self.line.load(SEQUENCE);
+        if last_word != words[SEQUENCE] {
+            self.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
             stop(Stop::RecordOdd);
             for word in (0..SEQUENCE).filter(|&word| word != TALLY) {
                 self.line.store(word, words[word]);
@@ -343,7 +362,7 @@ mod tests {
             pepper: 3,
             previous_pepper: 3,
             env: 15,
-            sequence: 0,
+            last_word: 0,
         }
     }
 
@@ -387,7 +406,7 @@ mod tests {
             write(&lines, record);
             let read = place(&lines).read();
             assert_eq!(read.as_ref().map(fields), Some(fields(&record)), "{change}");
-            assert_eq!(read.map(|read| read.sequence), Some(change * 2 % (1 << 14)));
+            assert_eq!(read.map(|read| sequence(read.last_word)), Some(change * 2 % (1 << 14)));
         }
     }
 
@@ -401,14 +420,68 @@ mod tests {
         assert!(!place(&lines).unmoved(&before));
     }
 
-    /// Leaves a change to [`ones`] undone after so many words, as a killed administrator does.
-    fn begin(lines: &[Line; 3], words_written: usize) -> [u64; LINE_WORDS] {
+    /// Writes of a record after which its sequence is the same again.
+    const PERIOD: u64 = 1 << 13;
+
+    /// A record like [`ones`] of another key.
+    fn another() -> Record {
+        Record { key_id: KeyId::from_number(1), ..ones() }
+    }
+
+    #[test]
+    fn unmoved_after_a_period_notices_another_key() {
+        let lines = lines();
+        write(&lines, ones());
+        let before = place(&lines).read().unwrap();
+        (0..PERIOD).for_each(|_| write(&lines, another()));
+        assert_eq!(place(&lines).read().unwrap().last_word, before.last_word);
+        assert!(!place(&lines).unmoved(&before));
+    }
+
+    #[test]
+    fn unmoved_after_a_period_notices_another_last_word() {
+        for change in one_field_each().into_iter().filter(|change| change.to_words(0)[SEQUENCE] != 0) {
+            let lines = lines();
+            write(&lines, zeros());
+            let before = place(&lines).read().unwrap();
+            (0..PERIOD).for_each(|_| write(&lines, change));
+            assert!(!place(&lines).unmoved(&before), "{change:?}");
+            (0..PERIOD).for_each(|_| write(&lines, zeros()));
+            assert!(place(&lines).unmoved(&before), "the same key and last word are back");
+        }
+    }
+
+    #[test]
+    fn unmoved_after_a_period_notices_another_intent() {
+        let lines = lines();
+        begin(&lines, ones(), 3);
+        let before = place(&lines).read().unwrap();
+        assert!(place(&lines).unmoved(&before));
+        (0..PERIOD).for_each(|_| write(&lines, another()));
+        begin(&lines, another(), 3);
+        assert_eq!(place(&lines).read().unwrap().last_word, before.last_word);
+        assert!(!place(&lines).unmoved(&before));
+        begin(&lines, Record { plan: 0, ..ones() }, 3);
+        assert!(!place(&lines).unmoved(&before));
+    }
+
+    #[test]
+    fn unmoved_ignores_an_intent_until_the_line_is_odd() {
+        let lines = lines();
+        let words = begin(&lines, ones(), 0);
+        let intended = Record::from_words(&words);
+        assert!(place(&lines).unmoved(&intended));
+        lines[0].store(SEQUENCE, 0);
+        assert!(!place(&lines).unmoved(&intended));
+    }
+
+    /// Leaves a change to `record` undone after so many words, as a killed administrator does.
+    fn begin(lines: &[Line; 3], record: Record, words_written: usize) -> [u64; LINE_WORDS] {
         let place = place(lines);
-        let meta = place.line.load(SEQUENCE);
-        let sequence = (meta >> SEQUENCE_SHIFT) + 2;
-        let words = Record { sequence, ..ones() }.to_words();
+        let last_word = place.line.load(SEQUENCE);
+        let words = record.to_words(next_sequence(last_word));
         place.intent.publish(place.number, &words, 0xabcd);
-        place.line.store(SEQUENCE, meta | 1 << SEQUENCE_SHIFT);
+        place.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
         for word in (0..SEQUENCE).filter(|&word| word != TALLY).take(words_written) {
             place.line.store(word, words[word]);
         }
@@ -420,7 +493,7 @@ mod tests {
         for words_written in 0..SEQUENCE {
             let lines = lines();
             write(&lines, zeros());
-            begin(&lines, words_written);
+            begin(&lines, ones(), words_written);
             let place = place(&lines);
             let read = place.read().unwrap();
             assert_eq!(fields(&read), fields(&ones()), "{words_written}");
@@ -440,7 +513,7 @@ mod tests {
     #[test]
     fn an_intent_that_only_awaits_its_hint_changes_no_word() {
         let lines = lines();
-        let words = begin(&lines, SEQUENCE);
+        let words = begin(&lines, ones(), SEQUENCE);
         let place = place(&lines);
         place.line.store(SEQUENCE, words[SEQUENCE]);
         place.tally().store(5, Ordering::Relaxed);
@@ -455,13 +528,13 @@ mod tests {
     fn a_half_written_record_without_its_intent_is_damaged() {
         for other in [0, 6, 8, u32::MAX - 1] {
             let lines = lines();
-            begin(&lines, 2);
+            begin(&lines, ones(), 2);
             lines[2].store(OWNER, join(1, other + 1));
             assert!(place(&lines).read().is_none(), "an intent of record {other}");
         }
         // An intent of the right record, and of another time.
         let lines = lines();
-        begin(&lines, 2);
+        begin(&lines, ones(), 2);
         lines[1].store(SEQUENCE, lines[1].load(SEQUENCE) + (2 << SEQUENCE_SHIFT));
         assert!(place(&lines).read().is_none());
         // The next administrator's change makes it whole.
@@ -475,12 +548,12 @@ mod tests {
         let owner = || lines[2].load(OWNER);
         write(&lines, ones());
         assert_eq!(owner(), join(1, 0));
-        begin(&lines, 0);
+        begin(&lines, ones(), 0);
         assert_eq!(owner(), join(2, 8));
         place(&lines).intent.discard();
         assert_eq!((owner(), place(&lines).intent.pending()), (join(2, 0), None));
         lines[2].store(OWNER, join(u32::MAX, 0));
-        begin(&lines, 0);
+        begin(&lines, ones(), 0);
         assert_eq!(owner(), join(0, 8));
     }
 

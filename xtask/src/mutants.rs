@@ -72,7 +72,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
             ("core/src/record.rs", "Record::to_words: ^ (self.state as u64) << 6"),
             ("core/src/record.rs", "Record::to_words: ^ u64::from(self.plan) << 8"),
             ("core/src/record.rs", "Record::to_words: ^ u64::from(self.previous_pepper) << 16"),
-            ("core/src/record.rs", "Record::to_words: ^ (self.sequence & SEQUENCE_MASK) << SEQUENCE_SHIFT"),
+            ("core/src/record.rs", "Record::to_words: ^ sequence << SEQUENCE_SHIFT"),
             ("core/src/record.rs", "Record::to_words: ^ u64::from(self.grace_until) << 32;"),
             (
                 "core/src/gate/administrator.rs",
@@ -158,14 +158,6 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         )],
     ),
     (
-        "The second look at a record's sequence is one too many: word 7 is read after all others, and who sees a new word sees the \
-     sequence that was made odd before it.",
-        &[(
-            "core/src/record.rs",
-            "Place<'m>::read: if self.line.load(SEQUENCE) == meta || words[SEQUENCE] == meta {",
-        )],
-    ),
-    (
         "It only tells the processor that this thread waits for another one.",
         &[("core/src/sync.rs", "replace pause with ()")],
     ),
@@ -230,15 +222,15 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
             ("core/src/limiter.rs", "replace Claim<'_>::confirm -> bool with true"),
             (
                 "core/src/record.rs",
-                "Place<'m>::complete: self.line.store(SEQUENCE, meta & 1 << SEQUENCE_SHIFT);",
+                "Place<'m>::complete: self.line.store(SEQUENCE, last_word & 1 << SEQUENCE_SHIFT);",
             ),
             (
                 "core/src/record.rs",
-                "Place<'m>::complete: self.line.store(SEQUENCE, meta ^ 1 << SEQUENCE_SHIFT);",
+                "Place<'m>::complete: self.line.store(SEQUENCE, last_word ^ 1 << SEQUENCE_SHIFT);",
             ),
             (
                 "core/src/record.rs",
-                "Place<'m>::complete: self.line.store(SEQUENCE, meta | 1 >> SEQUENCE_SHIFT);",
+                "Place<'m>::complete: self.line.store(SEQUENCE, last_word | 1 >> SEQUENCE_SHIFT);",
             ),
         ],
     ),

@@ -1,0 +1,173 @@
+//! A record's sequence wraps after 8,192 writes. A call that is stopped for exactly that many writes neither admits an
+//! ended key nor changes the tally of the record's next key.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+extern crate alloc;
+
+use alloc::rc::Rc;
+use core::cell::Cell;
+
+use keytally::{
+    Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers, Plan, Reason, Timestamp, Verdict,
+};
+
+const NOON_S: u64 = 1_700_049_600;
+
+/// Writes of one record after which its sequence is the same again.
+const SEQUENCE_PERIOD: usize = 1 << 13;
+
+/// The requests that a key may make in a minute.
+const LIMIT: u32 = 3;
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix_s(NOON_S + seconds)
+}
+
+fn peppers() -> Peppers {
+    Peppers::new(&[[1; 32]]).unwrap()
+}
+
+fn new_key() -> NewKey<'static> {
+    NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 }
+}
+
+type SharedGate = Gate<Rc<[Line]>>;
+
+/// A gate's memory that runs a hook at one access. The call that makes this access is stopped meanwhile.
+struct StoppingMemory {
+    lines: Rc<[Line]>,
+    accesses_left: Cell<u32>,
+    hook: Cell<Option<Box<dyn FnOnce()>>>,
+}
+
+impl AsRef<[Line]> for StoppingMemory {
+    fn as_ref(&self) -> &[Line] {
+        match self.accesses_left.get() {
+            0 => {}
+            1 => {
+                self.accesses_left.set(0);
+                self.hook.take().unwrap()();
+            }
+            left => self.accesses_left.set(left - 1),
+        }
+        &self.lines
+    }
+}
+
+/// A gate of one record, and the key that it holds.
+struct Setup {
+    lines: Rc<[Line]>,
+    key: Key,
+    key_id: KeyId,
+}
+
+impl Setup {
+    /// Issues the key at noon.
+    fn new() -> Self {
+        let plans = [Plan::new("default", format!("{LIMIT}/minute").parse().unwrap()).unwrap()];
+        let prefix = Name::new("kt").unwrap();
+        let config = GateConfig { keys: 1, prefix, plans: &plans, plan_slots: 1, hints: false };
+        let lines: Rc<[Line]> = (0..config.lines()).map(|_| Line::new()).collect();
+        let gate = Gate::create(Rc::clone(&lines), &config, peppers()).unwrap();
+        let issued = gate.administer().unwrap().issue(&new_key(), Entropy::new([7; 24]), at(0));
+        let (key, key_id) = issued.unwrap();
+        Self { lines, key, key_id }
+    }
+
+    fn gate(&self) -> SharedGate {
+        Gate::attach(Rc::clone(&self.lines), peppers()).unwrap()
+    }
+
+    /// Makes a call on the gate, and stops it at this access of the memory, counted from 1, while `meanwhile` runs.
+    /// Returns `None` if the call has no such access.
+    fn stopped<T>(
+        &self,
+        access: u32,
+        call: impl FnOnce(&Gate<StoppingMemory>) -> T,
+        meanwhile: impl FnOnce(&SharedGate) + 'static,
+    ) -> Option<T> {
+        let lines = Rc::clone(&self.lines);
+        let memory = StoppingMemory { lines, accesses_left: Cell::new(0), hook: Cell::new(None) };
+        let (stopped, other) = (Gate::attach(memory, peppers()).unwrap(), self.gate());
+        stopped.memory().hook.set(Some(Box::new(move || meanwhile(&other))));
+        stopped.memory().accesses_left.set(access);
+        let result = call(&stopped);
+        (stopped.memory().accesses_left.get() == 0).then_some(result)
+    }
+}
+
+/// Ends the key and gives its record to another one, which makes one request. The record is written so often that its
+/// sequence is the same as before.
+fn replace(gate: &SharedGate, former: KeyId) -> Key {
+    let mut administrator = gate.administer().unwrap();
+    administrator.revoke(former).unwrap();
+    // A reused record is written twice: first the former key ends.
+    let (key, key_id) = administrator.issue(&new_key(), Entropy::new([9; 24]), at(130)).unwrap();
+    for _ in 3..SEQUENCE_PERIOD {
+        administrator.assign(key_id, "default").unwrap();
+    }
+    assert_ne!(key_id, former);
+    assert!(check(gate, &key, at(130)).admitted());
+    key
+}
+
+fn check<M: AsRef<[Line]>>(gate: &Gate<M>, key: &Key, now: Timestamp) -> Verdict {
+    gate.check(Some(key.expose().as_bytes()), 1, now)
+}
+
+/// Makes the call at each of its accesses once while the record goes to another key. Asserts that the other key keeps
+/// its counts, and gives each result to `judge`.
+fn assert_next_key_keeps_its_tally<T>(
+    call: impl Fn(&Setup, &Gate<StoppingMemory>) -> T,
+    judge: impl Fn(&Setup, T),
+) {
+    for access in 1.. {
+        let setup = Setup::new();
+        let (former, next) = (setup.key_id, Rc::new(Cell::new(None)));
+        let kept = Rc::clone(&next);
+        let meanwhile = move |gate: &SharedGate| kept.set(Some(replace(gate, former)));
+        let Some(result) = setup.stopped(access, |gate| call(&setup, gate), meanwhile) else {
+            assert!(access > 1, "the call was never stopped");
+            break;
+        };
+        let verdict = setup.gate().peek(Some(next.take().unwrap().expose().as_bytes()), 0, at(130));
+        assert_eq!(verdict.remaining(), LIMIT - 1, "stopped at access {access}");
+        judge(&setup, result);
+    }
+}
+
+#[test]
+fn check_stopped_for_a_period_spares_the_next_key() {
+    assert_next_key_keeps_its_tally(
+        |setup, gate| check(gate, &setup.key, at(130)),
+        |_, verdict| assert!(matches!(verdict.reason(), Reason::Unknown | Reason::Revoked), "{verdict:?}"),
+    );
+}
+
+#[test]
+fn reset_stopped_for_a_period_spares_the_next_key() {
+    assert_next_key_keeps_its_tally(
+        |setup, gate| gate.reset(setup.key_id, at(130)),
+        |_, verdict| assert!(verdict.is_none(), "{verdict:?}"),
+    );
+}
+
+#[test]
+fn check_stopped_for_a_period_sees_the_revocation() {
+    for access in 1.. {
+        let setup = Setup::new();
+        let key_id = setup.key_id;
+        let revoke = move |gate: &SharedGate| {
+            let mut administrator = gate.administer().unwrap();
+            for _ in 0..SEQUENCE_PERIOD {
+                administrator.revoke(key_id).unwrap();
+            }
+        };
+        let Some(verdict) = setup.stopped(access, |gate| check(gate, &setup.key, at(1)), revoke) else {
+            assert!(access > 1, "the check was never stopped");
+            break;
+        };
+        assert_eq!(verdict.reason(), Reason::Revoked, "stopped at access {access}");
+        assert_eq!(setup.gate().key(key_id, at(1)).unwrap().last_used, None);
+    }
+}
