@@ -87,12 +87,16 @@ stop_points! {
     /// Creation: the table opens.
     TablePublished,
 
+    /// File: an administrator has written its name as the holder, and has not taken the file's `flock`.
+    HolderNamed,
     /// File: the administrators' lock is taken.
     LockTaken,
     /// File: a change is made and not flushed yet.
     ChangeMade,
     /// File: a change is flushed, and the lock is still held.
     ChangeFlushed,
+    /// File: the `flock` is released, and the administrator is still named as the holder.
+    LockReleased,
     /// New file: it is there, empty, under no name or under one of its own.
     FileMade,
     /// New file: its room on the disk is taken.

@@ -1,6 +1,6 @@
 //! The system clock: the only place that reads it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use keytally::{Clock, Timestamp};
 
@@ -57,4 +57,11 @@ impl Clock for SystemClock {
     fn reread(self) -> Option<Timestamp> {
         Some(now())
     }
+}
+
+/// The present on the clock that only waiting is measured by: nothing moves it back.
+pub(crate) fn instant() -> Instant {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    let instant = Instant::now();
+    instant
 }

@@ -1,11 +1,13 @@
 //! Everything that can go wrong, a sentence each.
 
 use core::fmt;
+use core::time::Duration;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use keytally::{AttachError, CreateError, Policy, gate::AdminError};
 
+use crate::lock::Holder;
 use crate::redact::redact;
 
 /// Why it couldn't be done. `Display` is one whole sentence: it names the file, what was found, what was expected,
@@ -30,6 +32,15 @@ pub enum Error {
         /// Why not.
         source: AttachError,
     },
+    /// Another administrator did not end in time, and nothing was changed.
+    Busy {
+        /// The gate's file; `None` in memory.
+        path: Option<PathBuf>,
+        /// How long this call waited for its turn.
+        waited: Duration,
+        /// Who administers.
+        holder: Holder,
+    },
     /// The limiter has another capacity.
     Capacity {
         /// The file.
@@ -52,6 +63,11 @@ pub enum Error {
     Exists {
         /// The path.
         path: PathBuf,
+    },
+    /// The wait for another administrator was interrupted, and nothing was changed.
+    Interrupted {
+        /// The gate's file; `None` in memory.
+        path: Option<PathBuf>,
     },
     /// The operating system refused something.
     Io {
@@ -140,6 +156,7 @@ impl fmt::Display for Error {
         match self {
             Self::Admin { path, source } => about(path.as_deref(), source, f),
             Self::Attach { path, source } => about(Some(path), source, f),
+            Self::Busy { path, waited, holder } => about(path.as_deref(), &Waited { waited, holder }, f),
             Self::Capacity { path, found, asked } => write!(
                 f,
                 "{}: this limiter is for {found} subjects, and {asked} were asked for; open it with {found}, or remove it and create another",
@@ -149,6 +166,10 @@ impl fmt::Display for Error {
             Self::Entropy(error) => write!(f, "the system gives no random bytes: {error}"),
             Self::Exists { path } => {
                 write!(f, "{}: there is a file of that name already, and it was left as it is", shown(path))
+            }
+            Self::Interrupted { path } => {
+                let sentence = "the wait for another administrator was interrupted, and nothing was changed";
+                about(path.as_deref(), &sentence, f)
             }
             Self::Io { doing, path, source } => write!(f, "cannot {doing} {}: {source}", shown(path)),
             Self::Mode { path, mode } => write!(
@@ -217,6 +238,29 @@ fn about(path: Option<&Path>, error: &dyn fmt::Display, f: &mut fmt::Formatter<'
 /// A path as an error may repeat it.
 fn shown(path: &Path) -> String {
     redact(&path.to_string_lossy()).into_owned()
+}
+
+/// What is said of a wait that was in vain.
+struct Waited<'a> {
+    waited: &'a Duration,
+    holder: &'a Holder,
+}
+
+impl fmt::Display for Waited<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { waited, holder } = self;
+        if holder.pid == Some(std::process::id()) && waited.is_zero() {
+            return write!(f, "{holder} administers this gate already; end that first, or wait longer");
+        }
+        write!(f, "{holder} has been changing this gate for longer than the wait of {waited:?}; ")?;
+        match (holder.pid, holder.stopped) {
+            (Some(pid), true) => write!(f, "it is stopped; continue it with: kill -CONT {pid}"),
+            (Some(_), false) => f.write_str("try again, wait longer, or end that process"),
+            (None, _) => f.write_str(
+                "try again, wait longer, or, once that container is gone, use: keytally verify --take-over",
+            ),
+        }
+    }
 }
 
 /// A path as a shell takes it.
@@ -313,6 +357,21 @@ impl core::error::Error for PepperError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_in_vain_names_the_holder_and_what_to_do() {
+        let busy = |pid, stopped| {
+            let holder = Holder { pid, program: pid.map(|_| "worker".into()), stopped };
+            Error::Busy { path: Some("api.gate".into()), waited: Duration::from_secs(10), holder }.to_string()
+        };
+        assert_eq!(
+            busy(Some(7), false),
+            "api.gate: process 7 (worker) has been changing this gate for longer than the wait of 10s; try again, wait longer, or end that process"
+        );
+        assert!(busy(Some(7), true).ends_with("; it is stopped; continue it with: kill -CONT 7"));
+        assert!(busy(None, false).contains("a process of another container has been"));
+        assert!(busy(None, false).ends_with("use: keytally verify --take-over"));
+    }
 
     #[test]
     fn a_command_that_mends_can_be_pasted() {

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -74,24 +74,29 @@ impl TableFile {
         Ok(())
     }
 
-    /// A new open file description of the same file.
-    pub(crate) fn reopen(&self) -> Result<OwnedFd, Error> {
-        let (again, gone) = match &self.absolute {
-            Some(absolute) => (absolute.clone(), Error::Replaced { path: self.path.clone() }),
-            // A program that closed all descriptors in order to run in the background closed this one too.
-            None => {
-                let link = PathBuf::from(format!("/proc/self/fd/{}", self.file.as_raw_fd()));
-                let closed = io::Error::other("its descriptor was closed, or there is no /proc");
-                (link, Error::io("lock the table in", &self.path, closed))
-            }
-        };
-        let file = match open_file(&again, OFlags::RDWR) {
+    /// A new open file description of the same file; `None` in memory.
+    pub(crate) fn new_description(&self) -> Result<Option<OwnedFd>, Error> {
+        let Some(absolute) = &self.absolute else { return Ok(None) };
+        let gone = || Error::Replaced { path: self.path.clone() };
+        let file = match open_file(absolute, OFlags::RDWR) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(gone),
-            Err(error) => return Err(Error::io("open", &again, error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(gone()),
+            Err(error) => return Err(Error::io("open", absolute, error)),
         };
-        let identity = Identity::of(&file).map_err(|error| Error::io("look at", &again, error))?;
-        if identity == self.identity { Ok(file.into()) } else { Err(gone) }
+        let identity = Identity::of(&file).map_err(|error| Error::io("look at", absolute, error))?;
+        if identity == self.identity { Ok(Some(file.into())) } else { Err(gone()) }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn descriptor(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether the path still leads to this file. A table in memory stays where it is.
+    pub(crate) fn is_in_place(&self) -> io::Result<bool> {
+        let Some(absolute) = &self.absolute else { return Ok(true) };
+        let metadata = absolute.metadata()?;
+        Ok(Identity { device: metadata.dev(), inode: metadata.ino() } == self.identity)
     }
 }
 

@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use keytally::gate::{Flaw, KeyInfo, MAX_KEYS};
+use keytally::sync::{AtomicU64, Ordering};
 use keytally::{
     Administrator, AttachError, Charge, Clock, CreateError, GateConfig, Key, KeyId, Line, Name, NewKey,
     Peppers, Plan, Timestamp, Verdict, gate::AdminError,
@@ -13,7 +14,7 @@ use crate::clock::{SystemClock, now};
 use crate::entropy::entropy;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
-use crate::lock::Lock;
+use crate::lock::{self, DEFAULT_WAIT, Lock, Wait};
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
 
@@ -112,7 +113,12 @@ const NO_MEMORY: &[Line] = &[];
 pub struct Gate {
     table: keytally::Gate<Mapping>,
     file: TableFile,
+    /// How long administering calls wait, in milliseconds.
+    wait_ms: AtomicU64,
 }
+
+/// Changes that [`Gate::administer_each`] makes before it lets other administrators in.
+const PART: usize = 1000;
 
 impl Gate {
     /// Creates a gate in a new file at `path`, mode 0600, with its room on the disk taken.
@@ -127,7 +133,7 @@ impl Gate {
         let lines = config.lines(Some(path), &peppers)?;
         let (file, table) =
             create_table(path, lines, |memory| keytally::Gate::create(memory, &config.table(), peppers))?;
-        Ok(Self { table, file })
+        Ok(Self::of(table, file))
     }
 
     /// Opens the gate at `path`. A symbolic link is followed.
@@ -138,11 +144,11 @@ impl Gate {
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
         let attach = |memory| -> Result<_, AttachError> { keytally::Gate::attach(memory, peppers) };
         let (file, table) = open_table(path.as_ref(), attach)?;
-        Ok(Self { table, file })
+        Ok(Self::of(table, file))
     }
 
     /// Creates a gate that is in no file: for tests, and for one process with the children that it forks. It is
-    /// gone when the last of them is. What changes its keys needs `/proc`, to open it again for the lock.
+    /// gone when the last of them is.
     ///
     /// ```
     /// use keytally_host::{Config, Gate, pepper};
@@ -157,7 +163,33 @@ impl Gate {
         let lines = config.lines(None, &peppers)?;
         let (file, table) =
             create_in_memory(lines, |memory| keytally::Gate::create(memory, &config.table(), peppers))?;
-        Ok(Self { table, file })
+        Ok(Self::of(table, file))
+    }
+
+    fn of(table: keytally::Gate<Mapping>, file: TableFile) -> Self {
+        let gate = Self { table, file, wait_ms: AtomicU64::new(0) };
+        gate.set_wait(DEFAULT_WAIT);
+        gate
+    }
+
+    /// Sets how long this gate's administering methods wait for their turn at most: 10 seconds unless set. Zero tries
+    /// once.
+    pub fn set_wait(&self, at_most: Duration) {
+        let wait_ms = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX);
+        self.wait_ms.store(wait_ms, Ordering::Relaxed);
+    }
+
+    /// How long this gate's administering methods wait for their turn at most.
+    pub fn wait(&self) -> Wait<'static> {
+        Wait::at_most(Duration::from_millis(self.wait_ms.load(Ordering::Relaxed)))
+    }
+
+    /// Whether the gate's path still leads to the file that is open. A gate in memory stays where it is.
+    ///
+    /// # Errors
+    /// That of the system, such as [`NotFound`](std::io::ErrorKind::NotFound) when the file was removed.
+    pub fn is_in_place(&self) -> std::io::Result<bool> {
+        self.file.is_in_place()
     }
 
     /// The path that the gate was opened or created with, as it was given; `None` in memory.
@@ -235,7 +267,7 @@ impl Gate {
 
     /// Takes in a key that was issued elsewhere, of any form, so that its holder keeps it.
     ///
-    /// For many at once use [`administer`](Self::administer), which locks and flushes once for all of them.
+    /// For many at once use [`administer_each`](Self::administer_each), which locks and flushes once for a thousand.
     ///
     /// # Errors
     /// [`Error::Admin`] with what [`Administrator::import`] lists; those of [`administer`](Self::administer).
@@ -291,8 +323,10 @@ impl Gate {
         self.table.key(key_id, now())
     }
 
-    /// Reads the whole gate and reports what is wrong with it, while no administrator changes it. First it completes
-    /// the change of one that was killed, and tells whether there was such a change.
+    /// Reads the whole gate and reports what is wrong with it. First it completes the change of an administrator that was
+    /// killed, and returns whether there was such a change.
+    ///
+    /// Other administrators wait only if something is wrong: then the gate is read again under the lock.
     ///
     /// ```
     /// # use keytally_host::{Config, Gate, pepper};
@@ -309,20 +343,50 @@ impl Gate {
     /// # Errors
     /// Those of [`administer`](Self::administer).
     pub fn verify(&self, report: impl FnMut(Flaw)) -> Result<bool, Error> {
-        let _lock = Lock::of(&self.file)?;
+        self.verify_within(self.wait(), report)
+    }
+
+    /// Does what [`verify`](Self::verify) does, with a wait of its own.
+    ///
+    /// # Errors
+    /// Those of [`administer`](Self::administer).
+    pub fn verify_within(&self, wait: Wait<'_>, report: impl FnMut(Flaw)) -> Result<bool, Error> {
+        let completed = self.recover(wait, |_| ())?.0;
+        // A change that is being made meanwhile may look like a flaw, so flaws are looked for again undisturbed.
+        let mut flawed = false;
+        self.table.verify(now(), |_| flawed = true);
+        if !flawed {
+            return Ok(completed);
+        }
+        let mut flaws = Vec::new();
+        let again =
+            self.recover(wait, |administrator| administrator.verify(now(), |flaw| flaws.push(flaw)))?.0;
+        flaws.into_iter().for_each(report);
+        Ok(completed || again)
+    }
+
+    /// Does `work` under the lock, and flushes only what it completed.
+    fn recover<T>(
+        &self,
+        wait: Wait<'_>,
+        work: impl FnOnce(&mut Administrator<'_, Mapping>) -> T,
+    ) -> Result<(bool, T), Error> {
+        let _lock = Lock::of(&self.file, self.table.memory().as_ref(), wait)?;
         let mut administrator = self.table.administer_alone();
-        administrator.verify(now(), report);
+        let done = work(&mut administrator);
         let completed = administrator.recovered();
         if completed {
             self.file.flush()?;
         }
-        Ok(completed)
+        Ok((completed, done))
     }
 
     /// Does many changes as one administrator, under one lock, and flushes them to the disk once. Others who want to
     /// administer wait meanwhile, checks don't. Every change stands by itself: those made before an error stay.
     ///
-    /// In `work`, use the administrator only: another administering method of the same gate would wait for ever.
+    /// Keep `work` short, since others wait for their turn 10 seconds at most. For more than about a thousand changes,
+    /// use [`administer_each`](Self::administer_each). In `work`, use the administrator only: another
+    /// administering method of the same gate is refused with [`Error::Busy`].
     ///
     /// ```
     /// use keytally_host::{Config, Gate, keytally::{Name, gate::NewKey}, now, pepper};
@@ -337,18 +401,80 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Admin`] with the error of `work`; [`Error::Replaced`] when the gate's path now leads to another file;
-    /// [`Error::Io`] when the file can't be opened again or locked, or, with the changes made, can't be flushed.
+    /// [`Error::Admin`] with the error of `work`; [`Error::Busy`] when another administrator did not end in time;
+    /// [`Error::Replaced`] when the gate's path now leads to another file; [`Error::Io`] when the file can't be opened
+    /// again or locked, or, with the changes made, can't be flushed.
     pub fn administer<T>(
         &self,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
     ) -> Result<T, Error> {
-        let _lock = Lock::of(&self.file)?;
+        self.administer_within(self.wait(), work)
+    }
+
+    /// Does what [`administer`](Self::administer) does, with a wait of its own.
+    ///
+    /// # Errors
+    /// Those of [`administer`](Self::administer), and [`Error::Interrupted`].
+    pub fn administer_within<T>(
+        &self,
+        wait: Wait<'_>,
+        work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
+    ) -> Result<T, Error> {
+        let _lock = Lock::of(&self.file, self.table.memory().as_ref(), wait)?;
         let mut administrator = self.table.administer_alone();
         let done = work(&mut administrator);
         // Also after an error: the changes before it stand.
         self.file.flush()?;
         done.map_err(|source| Error::Admin { path: self.path().map(PathBuf::from), source })
+    }
+
+    /// Does `work` for each item, a thousand under one lock, and lets other administrators in between: an import of
+    /// a million keys delays no revocation by more than a thousand imports. Items are drawn without the lock.
+    ///
+    /// ```
+    /// use keytally_host::{Config, Gate, Wait, keytally::{Name, gate::NewKey}, now, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// let new = NewKey { account: 7, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    /// let keys = (0..5000).map(|number| format!("customer-key-{number:04}"));
+    /// gate.administer_each(Wait::default(), keys, |administrator, key| {
+    ///     administrator.import(key.as_bytes(), &new, now()).map(drop)
+    /// })?;
+    /// assert_eq!(gate.list().len(), 5000);
+    /// # Ok::<(), keytally_host::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`administer_within`](Self::administer_within), of the first part that has one. The changes before it
+    /// stay, and the items after it are not drawn.
+    pub fn administer_each<T>(
+        &self,
+        wait: Wait<'_>,
+        items: impl IntoIterator<Item = T>,
+        mut work: impl FnMut(&mut Administrator<'_, Mapping>, T) -> Result<(), AdminError>,
+    ) -> Result<(), Error> {
+        let mut items = items.into_iter();
+        loop {
+            let part: Vec<T> = items.by_ref().take(PART).collect();
+            if part.is_empty() {
+                return Ok(());
+            }
+            self.administer_within(wait, |administrator| {
+                part.into_iter().try_for_each(|item| work(administrator, item))
+            })?;
+        }
+    }
+
+    /// Ends the administration of a process that is known to be gone, and completes its change.
+    ///
+    /// This is needed in one case only: an administrator in another container was killed, and at that moment another
+    /// program or a forked child held a `flock` on the file. Every other administration ends with its process.
+    /// If the other administrator is alive after all, both write at once and may damage the record that they change.
+    ///
+    /// # Errors
+    /// Those of [`administer`](Self::administer).
+    pub fn take_over(&self) -> Result<(), Error> {
+        lock::take_over(self.table.memory().as_ref());
+        self.administer(|_| Ok(()))
     }
 }
 

@@ -39,8 +39,12 @@
 //!   the reading of the clock. They allocate nothing. (The first to touch a page that the system has just written to
 //!   the disk may wait for the file system; in `/dev/shm` there is no such thing.)
 //! - **Administrators take turns.** What changes keys or plans (`issue`, `import`, `rotate`, `revoke`, `assign`,
-//!   `set_plan`, `administer`, `verify`) waits for the file's lock (`flock`). The kernel releases the lock of a
-//!   process that dies, and the next administrator completes what it left half-done.
+//!   `set_plan`, `administer`, `verify`) waits for the gate's lock: 10 seconds at most, unless
+//!   [`Gate::set_wait`] or a [`Wait`] says otherwise. Then [`Error::Busy`] names the process that administers. The lock of a
+//!   process that dies is free at once, and the next administrator completes what it left half-done. A forked child
+//!   does not inherit the lock, and a `flock` of another program delays nobody.
+//! - **Long administrations let others in.** [`Gate::administer_each`] gives the lock up after every thousand changes, and
+//!   an administrator that begins lets those go first that have been waiting. One call of `administer` is not interrupted.
 //! - **Death is harmless.** A process killed at any instruction loses no count and leaves nobody waiting.
 //! - **Stops are harmless.** A process that is stopped at any instruction, for any time, and continued (`SIGSTOP`,
 //!   `docker pause`, a frozen cgroup, a suspended machine) widens no limit. Its old reading of the clock is taken as the time
@@ -59,7 +63,7 @@
 //! - **Local files only.** Two machines that map one file over a network don't see each other's counts.
 //! - **Who may open.** Files are made with mode 0600. A group may be let in (`chmod g+rw`); a file that others can get
 //!   at, or that belongs to a stranger, is refused. Whoever can write the file can change every count and key in it, and
-//!   whoever can open it can keep administrators waiting.
+//!   can keep administrators waiting.
 //!
 //! Linux only: `O_TMPFILE`, `memfd_create` and `flock` have no equals elsewhere that keep these promises.
 
@@ -84,6 +88,7 @@ pub use {
     error::{Error, PepperError},
     gate::{Config, Gate},
     limiter::Limiter,
+    lock::{Holder, Wait},
     map::Mapping,
 };
 

@@ -15,7 +15,11 @@ use std::thread;
 
 use keytally_host::keytally::gate::{AdminError, NewKey};
 use keytally_host::keytally::{Key, KeyId, KeyState, Name, Outcome, Peppers, Plan, Timestamp};
-use keytally_host::{Config, Error, Gate, Limiter, entropy};
+use keytally_host::{Config, Error, Gate, Limiter, Wait, entropy};
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{
+    Pid, PidfdFlags, PidfdGetfdFlags, Signal, geteuid, kill_process, pidfd_getfd, pidfd_open,
+};
 
 /// The time of every check here, so that no window rolls while the work goes on.
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
@@ -58,6 +62,8 @@ fn worker() {
         ["change", path] => change_for_ever(path),
         ["create", folder] => create_for_ever(folder),
         ["hold", path] => hold(path),
+        ["import", path] => import_for_long(path),
+        ["wait", path] => wait_in_vain(path),
         _ => panic!("no such role: {words:?}"),
     }
 }
@@ -209,6 +215,31 @@ fn hold(path: &str) {
     });
 }
 
+/// Imports keys in parts, for longer than the test takes.
+fn import_for_long(path: &str) {
+    let gate = Gate::open(path, peppers()).unwrap();
+    // There is next to no time between the parts if the keys are drawn at once.
+    let keys: Vec<String> = (0..100_000).map(|number| format!("customer-key-{number:012}")).collect();
+    let mut told = false;
+    let _ =
+        gate.administer_each(Wait::default(), keys.iter().cycle().take(5_000_000), |administrator, key| {
+            // A full gate refuses, and the work goes on all the same.
+            let _ = administrator.import(key.as_bytes(), &new_key(), NOW);
+            if !told {
+                tell("importing");
+                told = true;
+            }
+            Ok(())
+        });
+}
+
+/// Waits for its turn, which does not come, and tells what it is told.
+fn wait_in_vain(path: &str) {
+    let gate = Gate::open(path, peppers()).unwrap();
+    gate.set_wait(Duration::from_millis(200));
+    tell(gate.administer(|_| Ok(())).unwrap_err());
+}
+
 // This side: the parent.
 
 struct Worker {
@@ -259,6 +290,10 @@ impl Worker {
         // Of an answer that was cut short nobody can say that it was given.
         let whole = rest.rfind('\n').map_or(0, |end| end + 1);
         rest[..whole].lines().filter_map(|line| line.strip_prefix('@')).map(str::to_owned).collect()
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
     }
 
     fn end(mut self) {
@@ -515,6 +550,217 @@ fn an_administrator_waits_for_another_until_that_one_is_killed() {
         let key = waiting.join().unwrap();
         assert!(check(&gate, key.expose()));
     });
+}
+
+/// A bound against a hang, and no measurement.
+const PROMPT: Duration = Duration::from_secs(5);
+
+/// A gate, a key of it, and a worker that administers the gate until it is killed.
+fn held(folder: &Path) -> (Gate, KeyId, Worker) {
+    let path = folder.join("api.gate");
+    let gate = Gate::create(&path, peppers(), &config(10, "10/minute")).unwrap();
+    let (_, id) = issue(&gate);
+    let mut holder = Worker::start("hold", &path, &[]);
+    assert_eq!(holder.answer(), "holding");
+    (gate, id, holder)
+}
+
+/// A forked child shares its parent's descriptors, and so does this test, which takes them over.
+#[test]
+fn a_killed_holder_delays_nobody_while_its_child_lives() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gate, id, holder) = held(folder.path());
+    let handle = pidfd_open(holder.pid(), PidfdFlags::empty()).unwrap();
+    let descriptors = format!("/proc/{}/fd", holder.pid());
+    let inherited: Vec<_> = std::fs::read_dir(descriptors)
+        .unwrap()
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            let is_gate = std::fs::read_link(entry.path()).ok()?.ends_with("api.gate");
+            let number = entry.file_name().to_str()?.parse().ok()?;
+            is_gate.then(|| pidfd_getfd(&handle, number, PidfdGetfdFlags::empty()).unwrap())
+        })
+        .collect();
+    assert!(inherited.len() >= 2, "the gate and its lock");
+    let gate_lock = std::fs::File::open(folder.path().join("api.gate")).unwrap();
+    holder.kill();
+    assert!(flock(&gate_lock, FlockOperation::NonBlockingLockExclusive).is_err(), "the child keeps it");
+    gate.set_wait(PROMPT);
+    gate.revoke(id).unwrap();
+    // The next ones need not fear the child either, nor the one before them.
+    issue(&gate);
+    assert!(matches!(gate.verify(|flaw| panic!("{flaw}")), Ok(false)));
+    drop(inherited);
+    issue(&gate);
+}
+
+#[test]
+fn a_stopped_holder_is_named_when_the_wait_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gate, id, holder) = held(folder.path());
+    gate.set_wait(Duration::from_millis(50));
+    let pid = u32::try_from(holder.pid().as_raw_nonzero().get()).unwrap();
+    let named = |error: &Error, is_stopped: bool| match error {
+        Error::Busy { holder, waited, .. } => {
+            assert_eq!((holder.pid, holder.stopped), (Some(pid), is_stopped));
+            assert!(holder.program.as_ref().is_some_and(|program| program.starts_with("processes")));
+            assert_eq!(*waited, Duration::from_millis(50));
+        }
+        other => panic!("{other}"),
+    };
+    named(&gate.revoke(id).unwrap_err(), false);
+    kill_process(holder.pid(), Signal::STOP).unwrap();
+    let stopped = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ");
+    while !stopped() {
+        thread::yield_now();
+    }
+    let error = gate.revoke(id).unwrap_err();
+    named(&error, true);
+    assert!(error.to_string().ends_with(&format!("it is stopped; continue it with: kill -CONT {pid}")));
+    named(&gate.verify(drop).unwrap_err(), true);
+    assert_eq!(gate.key(id).unwrap().state, KeyState::Active);
+    holder.kill();
+    gate.revoke(id).unwrap();
+}
+
+#[test]
+fn an_interrupted_wait_ends_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gate, id, holder) = held(folder.path());
+    let looked = core::cell::Cell::new(0);
+    let interrupted = || looked.replace(looked.get() + 1) == 3;
+    let wait = Wait::at_most(Duration::from_secs(60)).unless(&interrupted);
+    let error = gate.administer_within(wait, |administrator| administrator.revoke(id)).unwrap_err();
+    assert!(matches!(error, Error::Interrupted { .. }), "{error}");
+    assert_eq!(looked.get(), 4);
+    holder.kill();
+}
+
+#[test]
+fn a_flock_of_another_program_delays_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.gate");
+    let gate = Gate::create(&path, peppers(), &config(10, "10/minute")).unwrap();
+    gate.set_wait(Duration::ZERO);
+    for operation in [FlockOperation::LockExclusive, FlockOperation::LockShared] {
+        let file = std::fs::File::open(&path).unwrap();
+        flock(&file, operation).unwrap();
+        let (key, id) = issue(&gate);
+        gate.revoke(id).unwrap();
+        assert!(!check(&gate, key.expose()));
+        // Even so there is one administrator at a time.
+        let nested = gate.administer(|_| {
+            thread::scope(|scope| scope.spawn(|| gate.revoke(id)).join().unwrap())
+                .map_err(|error| assert!(matches!(error, Error::Busy { .. }), "{error}"))
+                .unwrap_err();
+            Ok(())
+        });
+        nested.unwrap();
+    }
+}
+
+#[test]
+fn a_thread_that_administers_already_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.gate");
+    let file = Gate::create(path, peppers(), &config(10, "10/minute")).unwrap();
+    for gate in [file, Gate::in_memory(peppers(), &config(10, "10/minute")).unwrap()] {
+        let (_, id) = issue(&gate);
+        gate.set_wait(Duration::MAX);
+        gate.administer(|_| {
+            let error = gate.revoke(id).unwrap_err();
+            assert!(error.to_string().contains("administers this gate already"), "{error}");
+            Ok(())
+        })
+        .unwrap();
+        gate.revoke(id).unwrap();
+    }
+}
+
+#[test]
+fn a_user_who_may_not_signal_the_holder_waits_for_it() {
+    const USER: u32 = 65_534;
+    if !geteuid().is_root() {
+        println!("not root: no other user can be had");
+        return;
+    }
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    use std::os::unix::process::CommandExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = at.join("api.gate");
+    let gate = Gate::create(&path, peppers(), &config(10, "10/minute")).unwrap();
+    chown(&path, Some(0), Some(USER)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660)).unwrap();
+    // The program lies where only its builder may look.
+    let program = at.join("processes");
+    std::fs::copy(env::current_exe().unwrap(), &program).unwrap();
+    let said = gate.administer(|_| {
+        let mut waiter = Command::new(&program);
+        waiter.args(["--exact", "worker", "--nocapture", "--test-threads=1"]).uid(USER).gid(USER);
+        Ok(waiter.env(ROLE, format!("wait {}", path.display())).current_dir("/").output().unwrap())
+    });
+    let said = String::from_utf8(said.unwrap().stdout).unwrap();
+    let holder = format!("process {} (", std::process::id());
+    assert!(said.contains(&holder) && said.contains("for longer than the wait of 200ms"), "{said}");
+}
+
+/// Without parts, and without giving way between them, a revocation waits for the whole import.
+#[test]
+fn a_revocation_takes_its_turn_during_an_import() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.gate");
+    let gate = Gate::create(&path, peppers(), &config(100_000, "10/minute")).unwrap();
+    let ids: Vec<KeyId> = (0..10).map(|_| issue(&gate).1).collect();
+    let mut importer = Worker::start("import", &path, &[]);
+    assert_eq!(importer.answer(), "importing");
+    gate.set_wait(PROMPT);
+    for id in ids {
+        gate.revoke(id).unwrap();
+    }
+    importer.kill();
+    gate.verify(|flaw| panic!("{flaw}")).unwrap();
+}
+
+#[test]
+fn a_change_after_a_replacement_during_the_wait_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (gate, id, holder) = held(folder.path());
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| gate.revoke(id));
+        thread::sleep(Duration::from_millis(50));
+        let new = folder.path().join("new.gate");
+        Gate::create(&new, peppers(), &config(10, "10/minute")).unwrap();
+        std::fs::rename(new, folder.path().join("api.gate")).unwrap();
+        holder.kill();
+        assert!(matches!(waiting.join().unwrap(), Err(Error::Replaced { .. })));
+    });
+    assert_eq!(gate.key(id).unwrap().state, KeyState::Active);
+}
+
+/// What a hostile or a foreign writer puts in place of the holder's name.
+#[test]
+fn a_name_that_means_nobody_here_is_taken_over() {
+    use std::os::unix::fs::FileExt as _;
+    const HOLDER: u64 = 64 + 7 * 8;
+    const MARK: u64 = 1 << 22;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.gate");
+    let gate = Gate::create(&path, peppers(), &config(10, "10/minute")).unwrap();
+    gate.set_wait(Duration::from_millis(20));
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let name = |word: u64| file.write_all_at(&word.to_le_bytes(), HOLDER).unwrap();
+    for word in [1, !MARK, MARK, 4_194_303, 1 << 40] {
+        name(word);
+        gate.administer(|_| Ok(())).unwrap();
+    }
+    // A marked name of another namespace is the one that nobody here may take over by itself.
+    name(u64::MAX);
+    let error = gate.administer(|_| Ok(())).unwrap_err();
+    assert!(matches!(&error, Error::Busy { holder, .. } if holder.pid.is_none()), "{error}");
+    gate.take_over().unwrap();
+    issue(&gate);
 }
 
 #[test]

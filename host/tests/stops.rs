@@ -433,7 +433,7 @@ fn leaves_an_intent(point: Stop, before: bool) -> bool {
         | Stop::PlanIntentPublished
         | Stop::PlanWord
         | Stop::PlanWritten => true,
-        Stop::LockTaken | Stop::AdministratorEntered => before,
+        Stop::HolderNamed | Stop::LockTaken | Stop::AdministratorEntered => before,
         _ => false,
     }
 }
@@ -598,7 +598,9 @@ fn a_process_killed_at_any_step_harms_nobody() {
         // Whoever changes keys or plans flushes before the call returns, and does so under the lock.
         let changes =
             matches!(operation.kind, Kind::Gate | Kind::Plan | Kind::Reuse) && operation.name != "check";
-        for point in [Stop::LockTaken, Stop::ChangeMade, Stop::ChangeFlushed] {
+        for point in
+            [Stop::HolderNamed, Stop::LockTaken, Stop::ChangeMade, Stop::ChangeFlushed, Stop::LockReleased]
+        {
             assert_eq!(visits[point as usize], u64::from(changes), "{}: {point:?}", operation.name);
         }
         for (place, &visits) in visits.iter().enumerate() {
