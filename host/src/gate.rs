@@ -184,6 +184,11 @@ impl Gate {
         Wait::at_most(Duration::from_millis(self.wait_ms.load(Ordering::Relaxed)))
     }
 
+    /// Waits as long as another gate does.
+    pub(crate) fn keep_wait_of(&self, other: &Self) {
+        self.wait_ms.store(other.wait_ms.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     /// Whether the gate's path still leads to the file that is open. A gate in memory stays where it is.
     ///
     /// # Errors
@@ -475,6 +480,12 @@ impl Gate {
     pub fn take_over(&self) -> Result<(), Error> {
         lock::take_over(self.table.memory().as_ref());
         self.administer(|_| Ok(()))
+    }
+}
+
+impl AsRef<Self> for Gate {
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 

@@ -23,6 +23,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`Gate`], [`Limiter`] | the core's tables in a file, with the system's clock |
+//! | [`Followed`] | a gate that is opened again when its file is replaced |
 //! | `file` | opening a file: what is refused, and why |
 //! | `publish` | creating one: whole or not at all |
 //! | `lock` | one administrator at a time |
@@ -57,6 +58,9 @@
 //! - **Files stay as long as they were.** Nobody may shorten a file that is open: a process that touches memory which
 //!   the file no longer backs is killed by `SIGBUS`. Nothing here ever does it, and no replacement needs it: make the
 //!   new file beside the old one and rename it. Tables in memory are sealed against it.
+//! - **A gate's file may be replaced** by renaming another over it. A [`Followed`] gate opens the new file within a second, and
+//!   keeps the old one until the new one can be opened. A [`Gate`] stays with its file, and refuses changes
+//!   ([`Error::Replaced`]). Limiters are not followed: a new limiter has forgotten all counts, so nobody replaces one in use.
 //! - **Disk space** is taken when a file is created, so that a full disk is an error then and never a `SIGBUS` later.
 //!   File systems that copy on write (btrfs, ZFS) can't promise that; prefer another, or `/dev/shm` where counts need
 //!   not survive a reboot.
@@ -73,6 +77,7 @@ mod clock;
 mod entropy;
 mod error;
 mod file;
+mod followed;
 mod gate;
 mod limiter;
 mod lock;
@@ -86,6 +91,7 @@ pub use {
     clock::{SystemClock, now},
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
+    followed::{Current, FollowEvent, FollowStatus, Followed},
     gate::{Config, Gate},
     limiter::Limiter,
     lock::{Holder, Wait},
@@ -106,6 +112,7 @@ const _: () = assert!(HEADER_LEN == 4096, "the header is one page");
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<Gate>();
+    shared::<Followed>();
     shared::<Limiter>();
     shared::<Error>();
 };

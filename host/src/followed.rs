@@ -1,0 +1,325 @@
+//! A gate that is followed by its path: when its file is replaced, the new file is opened and takes its place.
+
+use alloc::sync::Arc;
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ops::Deref;
+use core::time::Duration;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use arc_swap::{ArcSwap, Guard};
+use keytally::Peppers;
+use keytally::sync::{AtomicU64, Ordering};
+
+use crate::clock::coarse_ms;
+use crate::error::Error;
+use crate::gate::Gate;
+
+/// How often the path is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// A gate that follows its path, as `tail -F` does: when another file is renamed over it, that file is opened and takes its
+/// place.
+///
+/// Until then, and for as long as the new file cannot be opened, the old file decides. [`load`](Self::load) gives the
+/// gate that is in force; it takes no lock, makes no system call and allocates nothing. The path is looked at
+/// - once a second by a thread, once [`watch`](Self::watch) was called; or
+/// - by whoever calls [`look_when_due`](Self::look_when_due), once a second at most; or
+/// - by [`look`](Self::look) and [`reopen`](Self::reopen) at once.
+///
+/// A file that is written over in its place is not noticed: rename the new one over it.
+///
+/// ```
+/// use keytally_host::{Config, Followed, Gate, keytally::{Name, gate::NewKey}, pepper};
+/// # let folder = tempfile::tempdir()?;
+/// # let (path, new_path) = (folder.path().join("api.gate"), folder.path().join("new.gate"));
+/// let secret = pepper::generate()?;
+/// Gate::create(&path, pepper::parse(&secret)?, &Config::default())?;
+/// let gate = Followed::open(&path, pepper::parse(&secret)?)?;
+/// gate.watch(|event| eprintln!("{event}"))?;
+///
+/// // Another process makes a new gate, and puts it in place of the old one.
+/// let new_gate = Gate::create(&new_path, pepper::parse(&secret)?, &Config::default())?;
+/// let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+/// let (key, _) = new_gate.issue(&new)?;
+/// std::fs::rename(new_path, path)?;
+///
+/// gate.look()?; // the thread would do so within a second
+/// assert!(gate.load().check(Some(key.expose().as_bytes()), 1).admitted());
+/// assert_eq!(gate.status().reopened, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Concurrency
+/// Threads share a `&Followed`. A gate that was loaded stays mapped until its [`Current`] is dropped. After a fork the thread is
+/// the parent's only: call [`watch`](Self::watch) again in the child.
+pub struct Followed<T = Gate> {
+    shared: Arc<Shared<T>>,
+    watcher: Mutex<Option<Watcher>>,
+}
+
+/// What a [`Followed`] shares with its thread.
+struct Shared<T> {
+    path: PathBuf,
+    peppers: Peppers,
+    wrap: Box<dyn Fn(Gate) -> Result<T, Error> + Send + Sync>,
+    current: ArcSwap<T>,
+    status: ArcSwap<FollowStatus>,
+    looked_ms: AtomicU64,
+    ending: AtomicU64,
+}
+
+/// The thread, and the process that it runs in.
+struct Watcher {
+    process: u32,
+    /// In a forked child it stands for no thread, and must not be joined or detached.
+    thread: ManuallyDrop<JoinHandle<()>>,
+}
+
+/// The gate that was in force when it was loaded.
+pub struct Current<T = Gate>(Guard<Arc<T>>);
+
+impl<T> Current<T> {
+    /// The same, to be kept for longer than a request takes.
+    pub fn to_arc(&self) -> Arc<T> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl<T> Deref for Current<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> fmt::Debug for Current<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Current").finish_non_exhaustive()
+    }
+}
+
+/// How a [`Followed`] has fared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FollowStatus {
+    /// How often another file took the place of the one that was open.
+    pub reopened: u64,
+    /// Why what is at the path is not in force; `None` when it is.
+    pub problem: Option<String>,
+}
+
+/// What happened to a [`Followed`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum FollowEvent<'e> {
+    /// The file was replaced, and the new one is in force.
+    Reopened(&'e Path),
+    /// The file was removed, or replaced by one that cannot be opened. The old one stays in force, and the new one is tried
+    /// again every second. This is reported once for each error.
+    Failed(&'e Error),
+}
+
+impl fmt::Display for FollowEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reopened(path) => {
+                write!(f, "{}: the file was replaced, and the new one is in force", path.display())
+            }
+            Self::Failed(error) => write!(f, "{error}; the gate that was open before stays in force"),
+        }
+    }
+}
+
+impl Followed {
+    /// Opens the gate at `path`.
+    ///
+    /// # Errors
+    /// Those of [`Gate::open`].
+    pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
+        let gate = Gate::open(&path, peppers.clone())?;
+        Self::of(gate, peppers, Ok)
+    }
+}
+
+impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
+    /// Follows the path of a gate that was opened or created with these peppers. `wrap` makes what [`load`](Self::load)
+    /// gives of each gate.
+    ///
+    /// # Errors
+    /// That of `wrap`; [`Error::Io`] for a gate in memory.
+    pub fn of(
+        gate: Gate,
+        peppers: Peppers,
+        wrap: impl Fn(Gate) -> Result<T, Error> + Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let named =
+            gate.path().ok_or_else(|| Error::io("follow", Path::new("memory"), ErrorKind::NotFound))?;
+        let path = std::path::absolute(named).map_err(|error| Error::io("follow", named, error))?;
+        let shared = Shared {
+            path,
+            peppers,
+            current: ArcSwap::from_pointee(wrap(gate)?),
+            wrap: Box::new(wrap),
+            status: ArcSwap::default(),
+            looked_ms: AtomicU64::new(coarse_ms()),
+            ending: AtomicU64::new(0),
+        };
+        Ok(Self { shared: Arc::new(shared), watcher: Mutex::new(None) })
+    }
+
+    /// The gate that is in force. Keep it for one request, whose verdict may name plans of this gate by number.
+    #[inline]
+    pub fn load(&self) -> Current<T> {
+        Current(self.shared.current.load())
+    }
+
+    /// Starts the thread that looks at the path once a second, and calls `report` with what happens. Does nothing if this
+    /// process has the thread already.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system gives no thread.
+    pub fn watch(&self, mut report: impl FnMut(FollowEvent<'_>) + Send + 'static) -> Result<(), Error> {
+        let process = std::process::id();
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        if watcher.as_ref().is_some_and(|watcher| watcher.process == process) {
+            return Ok(());
+        }
+        let shared = Arc::clone(&self.shared);
+        let work = move || {
+            while shared.ending.load(Ordering::Acquire) == 0 {
+                // A wake-up without cause only makes it look earlier.
+                thread::park_timeout(LOOK_EVERY);
+                let _ = shared.look(false, &mut report);
+            }
+        };
+        let thread = thread::Builder::new()
+            .name("keytally-watch".to_owned())
+            .spawn(work)
+            .map_err(|error| Error::io("start a thread to follow", &self.shared.path, error))?;
+        *watcher = Some(Watcher { process, thread: ManuallyDrop::new(thread) });
+        Ok(())
+    }
+
+    /// Looks at the path now. If the file was replaced, opens the new one; returns whether it did.
+    ///
+    /// # Errors
+    /// Those of [`Gate::open`], and [`Error::Io`] when the file was removed. The old file stays in force.
+    pub fn look(&self) -> Result<bool, Error> {
+        self.shared.look(false, &mut |_| ())
+    }
+
+    /// Looks at the path if nobody has for a second. What is found is in the [`status`](Self::status). This is for
+    /// programs that cannot have a thread; the call that looks takes a system call longer.
+    #[inline]
+    pub fn look_when_due(&self) {
+        let looked_ms = self.shared.looked_ms.load(Ordering::Relaxed);
+        if coarse_ms().saturating_sub(looked_ms) >= LOOK_EVERY.as_secs() * 1000 {
+            self.shared.look_for_all(looked_ms);
+        }
+    }
+
+    /// Opens the file at the path, whether it was replaced or not.
+    ///
+    /// # Errors
+    /// Those of [`Gate::open`]. The old file stays in force.
+    pub fn reopen(&self) -> Result<(), Error> {
+        self.shared.look(true, &mut |_| ()).map(drop)
+    }
+
+    /// The gate whose file is at the path now, for a change to its keys or plans: a change to a file that was replaced
+    /// would be lost. Without a file there, it is the gate that is in force, whose changes are refused.
+    ///
+    /// # Errors
+    /// Those of [`Gate::open`].
+    pub fn in_place(&self) -> Result<Current<T>, Error> {
+        match self.look() {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            looked => {
+                looked?;
+            }
+        }
+        Ok(self.load())
+    }
+
+    /// How it has fared.
+    pub fn status(&self) -> FollowStatus {
+        FollowStatus::clone(&self.shared.status.load())
+    }
+}
+
+impl<T: AsRef<Gate>> Shared<T> {
+    #[cold]
+    fn look_for_all(&self, looked_ms: u64) {
+        let exchanged =
+            self.looked_ms.compare_exchange(looked_ms, coarse_ms(), Ordering::Relaxed, Ordering::Relaxed);
+        if exchanged.is_ok() {
+            let _ = self.look(false, &mut |_| ());
+        }
+    }
+
+    fn look(&self, force: bool, report: &mut dyn FnMut(FollowEvent<'_>)) -> Result<bool, Error> {
+        let opened = self.open_if_replaced(force);
+        let before = self.status.load();
+        match &opened {
+            Ok(true) => report(FollowEvent::Reopened(&self.path)),
+            Ok(false) if before.problem.is_none() => {}
+            // The old file is at the path again.
+            Ok(false) => self.change_status(|status| status.problem = None),
+            Err(error) => {
+                let problem = error.to_string();
+                if before.problem.as_ref() != Some(&problem) {
+                    self.change_status(|status| status.problem = Some(problem.clone()));
+                    report(FollowEvent::Failed(error));
+                }
+            }
+        }
+        opened
+    }
+
+    fn open_if_replaced(&self, force: bool) -> Result<bool, Error> {
+        let current = self.current.load_full();
+        let old = (*current).as_ref();
+        let in_place = old.is_in_place().map_err(|error| Error::io("look at", &self.path, error))?;
+        if in_place && !force {
+            return Ok(false);
+        }
+        let gate = Gate::open(&self.path, self.peppers.clone())?;
+        gate.keep_wait_of(old);
+        self.current.store(Arc::new((self.wrap)(gate)?));
+        self.change_status(|status| *status = FollowStatus { reopened: status.reopened + 1, problem: None });
+        Ok(true)
+    }
+
+    fn change_status(&self, change: impl Fn(&mut FollowStatus)) {
+        self.status.rcu(|status| {
+            let mut status = FollowStatus::clone(status);
+            change(&mut status);
+            status
+        });
+    }
+}
+
+impl<T> Drop for Followed<T> {
+    fn drop(&mut self) {
+        let watcher = self.watcher.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(watcher) = watcher.filter(|watcher| watcher.process == std::process::id()) else { return };
+        self.shared.ending.store(1, Ordering::Release);
+        watcher.thread.thread().unpark();
+        // The thread itself may be the last to use this, in its `report`.
+        if watcher.thread.thread().id() != thread::current().id() {
+            let _ = ManuallyDrop::into_inner(watcher.thread).join();
+        }
+    }
+}
+
+impl<T> fmt::Debug for Followed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Followed").field("path", &self.shared.path).finish_non_exhaustive()
+    }
+}
