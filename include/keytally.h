@@ -269,7 +269,7 @@ enum kt_status
     KT_OTHER_CAPACITY = 72,
     /** The limiter there has another policy. */
     KT_OTHER_POLICY = 73,
-    /** Somebody else is changing this gate. */
+    /** Another administrator is changing this gate, and did not end in time. */
     KT_BUSY = 80,
     /** Every record is taken. */
     KT_GATE_FULL = 81,
@@ -1117,8 +1117,8 @@ kt_status kt_limiter_correct_clock(kt_limiter *limiter, uint64_t now_ms, uint64_
  * a free record, or that of a key that was revoked or has expired and whose counts have been forgotten everywhere.
  *
  * Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`,
- * `KT_ENVS_FULL`, `KT_PEPPERS_FULL`; of memory `KT_BUSY`, see `kt_gate_take_over`; of a file `KT_FILE_REPLACED`, `KT_IO`,
- * and it waits for whoever else administers.
+ * `KT_ENVS_FULL`, `KT_PEPPERS_FULL`; `KT_BUSY`, see `kt_gate_set_wait` and `kt_gate_take_over`; of a file also
+ * `KT_FILE_REPLACED`, `KT_IO`, and those of `kt_gate_open` if the file was replaced.
  *
  * ```c
  * kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
@@ -1152,7 +1152,7 @@ kt_status kt_gate_import(kt_gate *gate,
  * the same quota. A secret that was in its grace already ends now. `entropy` is as in `kt_gate_issue`.
  *
  * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NAMES_TOO_LONG` for an imported key,
- * `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`; of memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+ * `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`; `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_rotate(kt_gate *gate,
                          uint64_t key_id,
@@ -1165,7 +1165,7 @@ kt_status kt_gate_rotate(kt_gate *gate,
  * Ends a key, and its previous secret with it, at once: the next check in any process sees it. The record stays, to be listed,
  * until its place is needed. A key that was revoked before stays so.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`; of memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`; `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_revoke(kt_gate *gate,
                          uint64_t key_id);
@@ -1173,8 +1173,8 @@ kt_status kt_gate_revoke(kt_gate *gate,
 /**
  * Moves a key to another plan, counts kept.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`; of
- * memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`;
+ * `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_assign(kt_gate *gate,
                          uint64_t key_id,
@@ -1184,16 +1184,18 @@ kt_status kt_gate_assign(kt_gate *gate,
 /**
  * Adds a plan, or gives the plan of that name other limits, counts kept.
  *
- * Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`, `KT_PLANS_FULL`; of
- * memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`, `KT_PLANS_FULL`;
+ * `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_set_plan(kt_gate *gate,
                            const kt_plan *plan);
 
 /**
- * Ends the administration that a process left which died in the middle of it, and completes its change. Only for memory: call
- * it when a lock of yours, or that you are alone, proves that nobody administers. A file needs none of it, and there it only
- * waits for its turn.
+ * Ends the administration that a process left which died in the middle of it, and completes its change. Call it when a lock of
+ * yours, or that you are alone, proves that no other thread or process administers.
+ *
+ * A file needs it in one case only: when the administrator was killed in another container while another program or a
+ * forked child held an `flock` on the file.
  *
  * Statuses: of a file `KT_FILE_REPLACED`, `KT_IO`.
  */
@@ -1237,11 +1239,11 @@ kt_status kt_gate_env(kt_gate *gate,
 kt_status kt_gate_capacity(kt_gate *gate, uint32_t *keys_out);
 
 /**
- * Reads the whole gate, and calls `report` with what no administrator and no check could have left there, while nobody else
- * administers. First it completes the change of an administrator that was killed. In `report` no function that changes this
- * gate may be called.
+ * Reads the whole gate, and calls `report` with what no administrator and no check could have left there. First it completes
+ * the change of an administrator that was killed. Other administrators wait only if something is wrong: then the gate is
+ * read again under the lock, and in `report` no function that changes this gate may be called.
  *
- * Statuses: of memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_verify(kt_gate *gate,
                          uint64_t now_ms,
@@ -1331,6 +1333,62 @@ kt_status kt_gate_open(const char *path,
 kt_status kt_gate_open_with_pepper_file(const char *path,
                                         const char *pepper_path,
                                         kt_gate **gate_out);
+
+/**
+ * Sets how long the functions that change this gate's keys or plans wait for another administrator, in milliseconds: 10000 unless
+ * set, and 0 to try once. Then they return `KT_BUSY`. It may be called at any time, and by any thread. Host builds only.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory, which never waits.
+ */
+kt_status kt_gate_set_wait(kt_gate *gate,
+                           uint64_t wait_ms);
+
+/**
+ * Writes the id of the process that is changing this gate: after `KT_BUSY`, the one that was waited for, unless it has ended since.
+ * 0 when there is none, or when it is in another container. Host builds only.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory.
+ */
+kt_status kt_gate_administrator(kt_gate *gate,
+                                uint32_t *pid_out);
+
+/**
+ * Lets a thread of this library look once a second whether another file was renamed over the gate's, and open that one. Checks
+ * do not wait for it, and a call that is under way ends with the table that it began with. While the new file cannot
+ * be opened, the old one decides, and the new one is tried again every second: see `kt_gate_reopen_status`.
+ *
+ * The thread ends with `kt_gate_close`. A forked child does not have it: call this again there. A second call in one process
+ * does nothing. Without this call, `kt_gate_reopen_if_replaced` and the functions that change keys or plans look. Host builds only.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory; `KT_IO` when the system gives no thread.
+ */
+kt_status kt_gate_watch(kt_gate *gate);
+
+/**
+ * Looks whether another file was renamed over the gate's, and if so opens that one. Any thread may call it at any time, also
+ * while others check. If it fails, the old file stays in use. Host builds only.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FILE_NOT_FOUND` when the file was removed, those of `kt_gate_open`.
+ */
+kt_status kt_gate_reopen_if_replaced(kt_gate *gate);
+
+/**
+ * Opens the file at the gate's path, whether it was replaced or not. Otherwise it is as `kt_gate_reopen_if_replaced`. Host builds
+ * only.
+ *
+ * Statuses: those of `kt_gate_reopen_if_replaced`.
+ */
+kt_status kt_gate_reopen(kt_gate *gate);
+
+/**
+ * Writes how often another file took the place of the gate's, and into `failing_out` 1 while what is at the path cannot be
+ * opened, else 0. Host builds only.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory.
+ */
+kt_status kt_gate_reopen_status(kt_gate *gate,
+                                uint64_t *reopened_out,
+                                uint32_t *failing_out);
 
 /**
  * Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, with its room on the disk taken: about 25

@@ -713,6 +713,12 @@ public:
     void assign(std::uint64_t key_id, std::string_view plan) const { try_assign(key_id, plan).value(); }
     /** Adds a plan, or gives the plan of that name other limits, counts kept. */
     void set_plan(const Plan &plan) const { try_set_plan(plan).value(); }
+    /** As those of these names with try_. */
+    void set_wait(std::chrono::milliseconds wait) const { try_set_wait(wait).value(); }
+    std::uint32_t administrator() const { return try_administrator().value(); }
+    void watch() const { try_watch().value(); }
+    void reopen_if_replaced() const { try_reopen_if_replaced().value(); }
+    void reopen() const { try_reopen().value(); }
     /** Everything that may be shown of one key. */
     kt_key_info key(std::uint64_t key_id, Clock at = Clock::system()) const { return try_key(key_id, at).value(); }
     /** The plan of this number, from a verdict. */
@@ -723,6 +729,24 @@ public:
         try_list(std::forward<Visit>(visit), at).value();
     }
 #endif
+
+    /** Sets how long changes to keys and plans wait for another administrator: 10 seconds unless set. Then they are KT_BUSY. */
+    Result<void> try_set_wait(std::chrono::milliseconds wait) const noexcept {
+        return kt_gate_set_wait(get(), wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
+    }
+    /** The id of the process that is changing this gate; 0 when none is, or when it is in another container. */
+    Result<std::uint32_t> try_administrator() const noexcept {
+        std::uint32_t pid = 0;
+        kt_status status = kt_gate_administrator(get(), &pid);
+        if (status != KT_OK) return status;
+        return pid;
+    }
+    /** Lets a thread open the file that is renamed over the gate's, within a second. Call it again in a forked child. */
+    Result<void> try_watch() const noexcept { return kt_gate_watch(get()); }
+    /** Opens the file that was renamed over the gate's, if one was. */
+    Result<void> try_reopen_if_replaced() const noexcept { return kt_gate_reopen_if_replaced(get()); }
+    /** Opens the file at the gate's path. */
+    Result<void> try_reopen() const noexcept { return kt_gate_reopen(get()); }
 
     /** The handle, for the functions of keytally.h. */
     kt_gate *get() const noexcept { return handle_.get(); }

@@ -1,14 +1,17 @@
 //! A gate's keys and plans, changed. One administrator at a time; checks go on meanwhile.
+//!
+//! Of a file, each call waits for its turn, see `kt_gate_set_wait`. Every call gives the lock up before it returns, so an import of
+//! many keys lets other administrators in between them.
 
 use core::ffi::c_char;
 
-use keytally::{Entropy, NewKey};
+use keytally::{Entropy, Gate, NewKey};
 
 use crate::clock::with_clock;
-use crate::gate::{GateState, kt_gate, kt_plan, plan, plan_name};
+use crate::gate::{kt_gate, kt_plan, plan, plan_name};
 use crate::guard::{Outcome, guard};
 use crate::key::{key_id, kt_key, name};
-use crate::pointers::{Handle, In, Out};
+use crate::pointers::{Handle, In, Lines, Out};
 use crate::status::kt_status;
 
 /// Random bytes for one new key.
@@ -34,9 +37,9 @@ pub struct kt_new_key<'c> {
 
 impl kt_new_key<'_> {
     /// Hands on what the core takes, with the name of the first plan where none is given.
-    fn with<T>(&self, gate: &GateState, work: impl FnOnce(&NewKey<'_>) -> Outcome<T>) -> Outcome<T> {
+    fn with<T>(&self, gate: &Gate<Lines>, work: impl FnOnce(&NewKey<'_>) -> Outcome<T>) -> Outcome<T> {
         let env = name(self.env, self.env_len)?;
-        let first = if self.plan_len == 0 { gate.table.plan(0) } else { None };
+        let first = if self.plan_len == 0 { gate.plan(0) } else { None };
         let plan = match &first {
             Some(plan) => &plan.name,
             None => plan_name(self.plan, self.plan_len)?,
@@ -45,15 +48,15 @@ impl kt_new_key<'_> {
     }
 }
 
-/// Does `$work` as the gate's administrator: of a file under its lock, which waits for whoever else administers; of memory
-/// if nobody else does. (The administrators are of two types, so this can't be a function that takes a closure.)
+/// Does `$work` as the gate's administrator: of a file under its lock, which waits for another administrator; of memory
+/// if there is no other. (The administrators are of two types, so this can't be a function that takes a closure.)
 macro_rules! administer {
     ($gate:ident, |$administrator:ident| $work:expr) => {
         match $gate.file() {
             #[cfg(feature = "host")]
             Some(file) => file.administer(|$administrator| $work).map_err(kt_status::from),
             _ => {
-                let mut administrator = $gate.table.administer()?;
+                let mut administrator = $gate.administer()?;
                 let $administrator = &mut administrator;
                 $work.map_err(kt_status::from)
             }
@@ -69,8 +72,8 @@ pub(crate) use administer;
 /// a free record, or that of a key that was revoked or has expired and whose counts have been forgotten everywhere.
 ///
 /// Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`,
-/// `KT_ENVS_FULL`, `KT_PEPPERS_FULL`; of memory `KT_BUSY`, see `kt_gate_take_over`; of a file `KT_FILE_REPLACED`, `KT_IO`,
-/// and it waits for whoever else administers.
+/// `KT_ENVS_FULL`, `KT_PEPPERS_FULL`; `KT_BUSY`, see `kt_gate_set_wait` and `kt_gate_take_over`; of a file also
+/// `KT_FILE_REPLACED`, `KT_IO`, and those of `kt_gate_open` if the file was replaced.
 ///
 /// ```c
 /// kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
@@ -88,11 +91,11 @@ pub extern "C" fn kt_gate_issue(
     key_id_out: Out<u64>,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.state()?;
+        let gate = gate.in_place()?;
         let (key_place, key_id_place) = (key_out.place()?, key_id_out.place()?);
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
-        let (key, key_id) = new_key.read()?.with(gate, |new| {
+        let (key, key_id) = new_key.read()?.with(&gate, |new| {
             administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
                 administrator.issue(new, entropy, clock)
             }))
@@ -117,10 +120,10 @@ pub extern "C" fn kt_gate_import(
     key_id_out: Out<u64>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, key_id_out.place()?);
+        let (gate, place) = (gate.in_place()?, key_id_out.place()?);
         let text = api_key.slice(api_key_len)?;
         let time = gate.clock.time(now_ms)?;
-        let key_id = new_key.read()?.with(gate, |new| {
+        let key_id = new_key.read()?.with(&gate, |new| {
             administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
                 administrator.import(text, new, clock)
             }))
@@ -134,7 +137,7 @@ pub extern "C" fn kt_gate_import(
 /// the same quota. A secret that was in its grace already ends now. `entropy` is as in `kt_gate_issue`.
 ///
 /// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NAMES_TOO_LONG` for an imported key,
-/// `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`; of memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+/// `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`; `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_rotate(
     gate: Handle<kt_gate>,
@@ -145,7 +148,7 @@ pub extern "C" fn kt_gate_rotate(
     key_out: Out<kt_key>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, key_out.place()?);
+        let (gate, place) = (gate.in_place()?, key_out.place()?);
         let key_id = self::key_id(key_id)?;
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
@@ -160,11 +163,11 @@ pub extern "C" fn kt_gate_rotate(
 /// Ends a key, and its previous secret with it, at once: the next check in any process sees it. The record stays, to be listed,
 /// until its place is needed. A key that was revoked before stays so.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`; of memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`; `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_revoke(gate: Handle<kt_gate>, key_id: u64) -> kt_status {
     guard(|| {
-        let gate = gate.state()?;
+        let gate = gate.in_place()?;
         let key_id = self::key_id(key_id)?;
         administer!(gate, |administrator| administrator.revoke(key_id))
     })
@@ -172,8 +175,8 @@ pub extern "C" fn kt_gate_revoke(gate: Handle<kt_gate>, key_id: u64) -> kt_statu
 
 /// Moves a key to another plan, counts kept.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`; of
-/// memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`;
+/// `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_assign(
     gate: Handle<kt_gate>,
@@ -182,7 +185,7 @@ pub extern "C" fn kt_gate_assign(
     plan_len: usize,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.state()?;
+        let gate = gate.in_place()?;
         let (key_id, plan) = (self::key_id(key_id)?, plan_name(plan, plan_len)?);
         administer!(gate, |administrator| administrator.assign(key_id, plan))
     })
@@ -190,31 +193,33 @@ pub extern "C" fn kt_gate_assign(
 
 /// Adds a plan, or gives the plan of that name other limits, counts kept.
 ///
-/// Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`, `KT_PLANS_FULL`; of
-/// memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+/// Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`, `KT_PLANS_FULL`;
+/// `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_set_plan(gate: Handle<kt_gate>, plan: In<kt_plan>) -> kt_status {
     guard(|| {
-        let gate = gate.state()?;
+        let gate = gate.in_place()?;
         let plan = self::plan(&plan.read()?)?;
         administer!(gate, |administrator| administrator.set_plan(&plan))
     })
 }
 
-/// Ends the administration that a process left which died in the middle of it, and completes its change. Only for memory: call
-/// it when a lock of yours, or that you are alone, proves that nobody administers. A file needs none of it, and there it only
-/// waits for its turn.
+/// Ends the administration that a process left which died in the middle of it, and completes its change. Call it when a lock of
+/// yours, or that you are alone, proves that no other thread or process administers.
+///
+/// A file needs it in one case only: when the administrator was killed in another container while another program or a
+/// forked child held an `flock` on the file.
 ///
 /// Statuses: of a file `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_take_over(gate: Handle<kt_gate>) -> kt_status {
     guard(|| {
-        let gate = gate.state()?;
+        let gate = gate.in_place()?;
         match gate.file() {
             #[cfg(feature = "host")]
-            Some(file) => Ok(file.administer(|_| Ok(()))?),
+            Some(file) => Ok(file.take_over()?),
             _ => {
-                drop(gate.table.administer_alone());
+                drop(gate.administer_alone());
                 Ok(())
             }
         }

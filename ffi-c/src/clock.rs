@@ -141,8 +141,8 @@ pub extern "C" fn kt_gate_correct_clock(
     corrected_out: Out<u64>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, corrected_out.place()?);
-        place.write(with_clock!(gate.clock.time(now_ms)?, |clock| gate.table.correct_clock(clock)));
+        let (gate, place) = (gate.in_force()?, corrected_out.place()?);
+        place.write(with_clock!(gate.clock.time(now_ms)?, |clock| gate.correct_clock(clock)));
         Ok(())
     })
 }

@@ -1,19 +1,20 @@
 //! Both tables in mapped files that any number of processes share, the system's clock and entropy.
 
 use core::ffi::c_char;
+use core::time::Duration;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use keytally::{Gate, Limiter, Peppers};
-use keytally_host::pepper;
+use keytally_host::{Followed, pepper};
 
 use crate::administer::KT_ENTROPY_SIZE;
 use crate::clock::HandleClock;
-use crate::gate::{GateState, kt_gate, kt_gate_config};
+use crate::gate::{FileGate, GateState, GateTable, kt_gate, kt_gate_config};
 use crate::guard::{Outcome, guard};
 use crate::limiter::{LimiterState, kt_limiter};
-use crate::pointers::{In, Lines, Out, on_heap};
+use crate::pointers::{Handle, In, Lines, Out, on_heap};
 use crate::policy::policy;
 use crate::status::kt_status;
 use crate::text::utf8;
@@ -22,10 +23,29 @@ use crate::text::utf8;
 pub const KT_PEPPER_SIZE: usize = 65;
 
 impl GateState {
-    /// The core's table over the lines of a file, which the state owns.
+    /// The core's table over the lines of a file, and of each that replaces it.
     fn of_file(file: keytally_host::Gate, peppers: Peppers) -> Outcome<Self> {
-        let table = Gate::attach(Lines::of_mapping(file.table().memory()), peppers)?;
-        Ok(Self { table, clock: HandleClock::default(), file: Some(Box::new(file)) })
+        let keys = peppers.clone();
+        let over = move |file: keytally_host::Gate| match Gate::attach(
+            Lines::of_mapping(file.table().memory()),
+            keys.clone(),
+        ) {
+            Ok(table) => Ok(FileGate { table, file }),
+            Err(source) => Err(keytally_host::Error::Attach {
+                path: file.path().unwrap_or(Path::new("")).into(),
+                source,
+            }),
+        };
+        let table = GateTable::File(Followed::of(file, peppers, over)?);
+        Ok(Self { table, clock: HandleClock::default() })
+    }
+
+    /// The gate in a file; in memory there is none to wait for, and none that is replaced.
+    fn followed(&self) -> Outcome<&Followed<FileGate>> {
+        match &self.table {
+            GateTable::File(file) => Ok(file),
+            GateTable::Memory(_) => Err(kt_status::KT_NOT_A_FILE),
+        }
     }
 }
 
@@ -174,6 +194,82 @@ fn open(
     let file = keytally_host::Gate::open(path, peppers.clone())?;
     place.write(on_heap(GateState::of_file(file, peppers)?));
     Ok(())
+}
+
+/// Sets how long the functions that change this gate's keys or plans wait for another administrator, in milliseconds: 10000 unless
+/// set, and 0 to try once. Then they return `KT_BUSY`. It may be called at any time, and by any thread. Host builds only.
+///
+/// Statuses: `KT_NOT_A_FILE` for a gate in memory, which never waits.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_set_wait(gate: Handle<kt_gate>, wait_ms: u64) -> kt_status {
+    guard(|| {
+        gate.state()?.followed()?.load().file.set_wait(Duration::from_millis(wait_ms));
+        Ok(())
+    })
+}
+
+/// Writes the id of the process that is changing this gate: after `KT_BUSY`, the one that was waited for, unless it has ended since.
+/// 0 when there is none, or when it is in another container. Host builds only.
+///
+/// Statuses: `KT_NOT_A_FILE` for a gate in memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_administrator(gate: Handle<kt_gate>, pid_out: Out<u32>) -> kt_status {
+    guard(|| {
+        let place = pid_out.place()?;
+        let holder = gate.state()?.followed()?.load().file.administrator();
+        place.write(holder.and_then(|holder| holder.pid).unwrap_or(0));
+        Ok(())
+    })
+}
+
+/// Lets a thread of this library look once a second whether another file was renamed over the gate's, and open that one. Checks
+/// do not wait for it, and a call that is under way ends with the table that it began with. While the new file cannot
+/// be opened, the old one decides, and the new one is tried again every second: see `kt_gate_reopen_status`.
+///
+/// The thread ends with `kt_gate_close`. A forked child does not have it: call this again there. A second call in one process
+/// does nothing. Without this call, `kt_gate_reopen_if_replaced` and the functions that change keys or plans look. Host builds only.
+///
+/// Statuses: `KT_NOT_A_FILE` for a gate in memory; `KT_IO` when the system gives no thread.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_watch(gate: Handle<kt_gate>) -> kt_status {
+    guard(|| Ok(gate.state()?.followed()?.watch(|_| ())?))
+}
+
+/// Looks whether another file was renamed over the gate's, and if so opens that one. Any thread may call it at any time, also
+/// while others check. If it fails, the old file stays in use. Host builds only.
+///
+/// Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FILE_NOT_FOUND` when the file was removed, those of `kt_gate_open`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_reopen_if_replaced(gate: Handle<kt_gate>) -> kt_status {
+    guard(|| Ok(gate.state()?.followed()?.look().map(drop)?))
+}
+
+/// Opens the file at the gate's path, whether it was replaced or not. Otherwise it is as `kt_gate_reopen_if_replaced`. Host builds
+/// only.
+///
+/// Statuses: those of `kt_gate_reopen_if_replaced`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_reopen(gate: Handle<kt_gate>) -> kt_status {
+    guard(|| Ok(gate.state()?.followed()?.reopen()?))
+}
+
+/// Writes how often another file took the place of the gate's, and into `failing_out` 1 while what is at the path cannot be
+/// opened, else 0. Host builds only.
+///
+/// Statuses: `KT_NOT_A_FILE` for a gate in memory.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_reopen_status(
+    gate: Handle<kt_gate>,
+    reopened_out: Out<u64>,
+    failing_out: Out<u32>,
+) -> kt_status {
+    guard(|| {
+        let (reopened, failing) = (reopened_out.place()?, failing_out.place()?);
+        let status = gate.state()?.followed()?.status();
+        reopened.write(status.reopened);
+        failing.write(status.problem.is_some().into());
+        Ok(())
+    })
 }
 
 /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, with its room on the disk taken: about 25

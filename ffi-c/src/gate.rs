@@ -46,40 +46,110 @@ pub struct kt_gate {
 /// What is in it.
 #[derive(Debug)]
 pub struct GateState {
-    pub(crate) table: Gate<Lines>,
+    pub(crate) table: GateTable,
     pub(crate) clock: HandleClock,
-    /// The file that the lines are mapped from.
+}
+
+/// Where a gate lies.
+#[derive(Debug)]
+pub enum GateTable {
+    /// A table in memory of the caller's.
+    Memory(Gate<Lines>),
+    /// A table in a file, which may be replaced by another while the handle is used.
     #[cfg(feature = "host")]
-    pub(crate) file: Option<Box<keytally_host::Gate>>,
+    File(keytally_host::Followed<FileGate>),
+}
+
+/// A table in a file. The lines are the file's, which is unmapped after the table is dropped.
+#[cfg(feature = "host")]
+#[derive(Debug)]
+pub struct FileGate {
+    pub(crate) table: Gate<Lines>,
+    pub(crate) file: keytally_host::Gate,
+}
+
+#[cfg(feature = "host")]
+impl AsRef<keytally_host::Gate> for FileGate {
+    fn as_ref(&self) -> &keytally_host::Gate {
+        &self.file
+    }
 }
 
 impl Held for kt_gate {
     type State = GateState;
-    const MAGIC: u64 = u64::from_le_bytes(*b"ktgates\x02");
+    const MAGIC: u64 = u64::from_le_bytes(*b"ktgates\x03");
 }
 
-impl GateState {
-    /// The file, whose lock lets one administrator in at a time.
+/// The table that is in force for a call, with the handle's clock.
+pub(crate) struct InForce<'c> {
+    pub(crate) clock: &'c HandleClock,
+    table: TableInForce<'c>,
+}
+
+enum TableInForce<'c> {
+    Memory(&'c Gate<Lines>),
     #[cfg(feature = "host")]
-    pub(crate) fn file(&self) -> Option<&keytally_host::Gate> {
-        self.file.as_deref()
+    File(keytally_host::Current<FileGate>),
+}
+
+impl<'c> Handle<'c, kt_gate> {
+    /// Returns the table that is in force.
+    #[inline]
+    pub(crate) fn in_force(self) -> Outcome<InForce<'c>> {
+        let state = self.state()?;
+        let table = match &state.table {
+            GateTable::Memory(table) => TableInForce::Memory(table),
+            #[cfg(feature = "host")]
+            GateTable::File(file) => TableInForce::File(file.load()),
+        };
+        Ok(InForce { clock: &state.clock, table })
     }
 
-    /// There is none.
+    /// Returns the table whose file is in place, for a change to its keys or plans.
+    pub(crate) fn in_place(self) -> Outcome<InForce<'c>> {
+        let state = self.state()?;
+        let table = match &state.table {
+            GateTable::Memory(table) => TableInForce::Memory(table),
+            #[cfg(feature = "host")]
+            GateTable::File(file) => TableInForce::File(file.in_place()?),
+        };
+        Ok(InForce { clock: &state.clock, table })
+    }
+}
+
+impl core::ops::Deref for InForce<'_> {
+    type Target = Gate<Lines>;
+
+    #[inline]
+    fn deref(&self) -> &Gate<Lines> {
+        match &self.table {
+            TableInForce::Memory(table) => table,
+            #[cfg(feature = "host")]
+            TableInForce::File(file) => &file.table,
+        }
+    }
+}
+
+impl InForce<'_> {
+    /// Returns the file, whose lock lets one administrator in at a time.
+    #[cfg(feature = "host")]
+    pub(crate) fn file(&self) -> Option<&keytally_host::Gate> {
+        match &self.table {
+            TableInForce::Memory(_) => None,
+            TableInForce::File(file) => Some(&file.file),
+        }
+    }
+
+    /// Returns `None`: there are no files.
     #[cfg(not(feature = "host"))]
     pub(crate) fn file(&self) -> Option<core::convert::Infallible> {
         None
     }
 }
 
-/// Of a table that lies in memory of the caller's.
+/// The state of a table that lies in memory of the caller's.
 fn in_memory(table: Gate<Lines>) -> GateState {
-    GateState {
-        table,
-        clock: HandleClock::default(),
-        #[cfg(feature = "host")]
-        file: None,
-    }
+    GateState { table: GateTable::Memory(table), clock: HandleClock::default() }
 }
 
 /// Some bytes, such as a pepper.
@@ -282,10 +352,10 @@ pub extern "C" fn kt_gate_check(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, verdict_out.place()?);
+        let (gate, place) = (gate.in_force()?, verdict_out.place()?);
         let api_key = api_key.optional(api_key_len)?;
         with_clock!(gate.clock.time(now_ms)?, |clock| {
-            place.put_verdict(&gate.table.check(api_key, cost, clock));
+            place.put_verdict(&gate.check(api_key, cost, clock));
         });
         Ok(())
     })
@@ -302,10 +372,10 @@ pub extern "C" fn kt_gate_peek(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, verdict_out.place()?);
+        let (gate, place) = (gate.in_force()?, verdict_out.place()?);
         let api_key = api_key.optional(api_key_len)?;
         with_clock!(gate.clock.time(now_ms)?, |clock| {
-            place.put_verdict(&gate.table.peek(api_key, cost, clock));
+            place.put_verdict(&gate.peek(api_key, cost, clock));
         });
         Ok(())
     })
@@ -324,9 +394,9 @@ pub extern "C" fn kt_gate_refund(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, verdict_out.place()?);
+        let (gate, place) = (gate.in_force()?, verdict_out.place()?);
         let (key_id, charge) = (self::key_id(key_id)?, charge.read()?.charge());
-        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.table.refund(key_id, charge, clock));
+        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.refund(key_id, charge, clock));
         place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
@@ -346,10 +416,10 @@ pub extern "C" fn kt_gate_settle(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, verdict_out.place()?);
+        let (gate, place) = (gate.in_force()?, verdict_out.place()?);
         let (key_id, estimate) = (self::key_id(key_id)?, estimate.read()?.charge());
         let verdict =
-            with_clock!(gate.clock.time(now_ms)?, |clock| gate.table.settle(key_id, estimate, actual, clock));
+            with_clock!(gate.clock.time(now_ms)?, |clock| gate.settle(key_id, estimate, actual, clock));
         place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
@@ -366,9 +436,9 @@ pub extern "C" fn kt_gate_reset(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, verdict_out.place()?);
+        let (gate, place) = (gate.in_force()?, verdict_out.place()?);
         let key_id = self::key_id(key_id)?;
-        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.table.reset(key_id, clock));
+        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.reset(key_id, clock));
         place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })

@@ -6,7 +6,7 @@ use keytally::gate::{Flaw, FlawKind, KeyInfo};
 use keytally::{KeyState, Timestamp};
 
 use crate::administer::administer;
-use crate::gate::{GateState, kt_gate};
+use crate::gate::kt_gate;
 use crate::guard::guard;
 use crate::key::{KT_NAME_SIZE, key_id};
 use crate::pointers::{Handle, In, Number, Numbered, Out};
@@ -173,8 +173,8 @@ pub extern "C" fn kt_gate_key(
     info_out: Out<kt_key_info>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, info_out.place()?);
-        let info = gate.table.key(self::key_id(key_id)?, gate.clock.time(now_ms)?.moment());
+        let (gate, place) = (gate.in_force()?, info_out.place()?);
+        let info = gate.key(self::key_id(key_id)?, gate.clock.time(now_ms)?.moment());
         place.write((&info.ok_or(kt_status::KT_NO_SUCH_KEY)?).into());
         Ok(())
     })
@@ -190,9 +190,9 @@ pub extern "C" fn kt_gate_list(
     context: *mut c_void,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.state()?;
+        let gate = gate.in_force()?;
         let visit = visit.ok_or(kt_status::KT_NULL_POINTER)?;
-        for info in gate.table.list(gate.clock.time(now_ms)?.moment()) {
+        for info in gate.list(gate.clock.time(now_ms)?.moment()) {
             if visit(context, In::of(&kt_key_info::from(&info))) != 0 {
                 break;
             }
@@ -207,8 +207,8 @@ pub extern "C" fn kt_gate_list(
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_plan(gate: Handle<kt_gate>, plan: u8, info_out: Out<kt_plan_info>) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, info_out.place()?);
-        let plan = gate.table.plan(plan).ok_or(kt_status::KT_NO_SUCH_PLAN)?;
+        let (gate, place) = (gate.in_force()?, info_out.place()?);
+        let plan = gate.plan(plan).ok_or(kt_status::KT_NO_SUCH_PLAN)?;
         place.write(kt_plan_info {
             name: characters(plan.name.as_bytes()),
             policy: Text::of(&plan.policy).characters(),
@@ -229,9 +229,9 @@ pub extern "C" fn kt_gate_env(
     written_out: Out<usize>,
 ) -> kt_status {
     guard(|| {
-        let gate = gate.state()?;
+        let gate = gate.in_force()?;
         let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.place()?);
-        let env = gate.table.env(env).ok_or(kt_status::KT_NO_SUCH_ENV)?;
+        let env = gate.env(env).ok_or(kt_status::KT_NO_SUCH_ENV)?;
         put(buffer, written, env.as_str().as_bytes())
     })
 }
@@ -240,17 +240,17 @@ pub extern "C" fn kt_gate_env(
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_capacity(gate: Handle<kt_gate>, keys_out: Out<u32>) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.state()?, keys_out.place()?);
-        place.write(gate.table.capacity());
+        let (gate, place) = (gate.in_force()?, keys_out.place()?);
+        place.write(gate.capacity());
         Ok(())
     })
 }
 
-/// Reads the whole gate, and calls `report` with what no administrator and no check could have left there, while nobody else
-/// administers. First it completes the change of an administrator that was killed. In `report` no function that changes this
-/// gate may be called.
+/// Reads the whole gate, and calls `report` with what no administrator and no check could have left there. First it completes
+/// the change of an administrator that was killed. Other administrators wait only if something is wrong: then the gate is
+/// read again under the lock, and in `report` no function that changes this gate may be called.
 ///
-/// Statuses: of memory `KT_BUSY`; of a file `KT_FILE_REPLACED`, `KT_IO`.
+/// Statuses: `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_verify(
     gate: Handle<kt_gate>,
@@ -259,10 +259,17 @@ pub extern "C" fn kt_gate_verify(
     context: *mut c_void,
 ) -> kt_status {
     guard(|| {
-        let gate: &GateState = gate.state()?;
+        let gate = gate.in_place()?;
         let report = report.ok_or(kt_status::KT_NULL_POINTER)?;
         let time = gate.clock.time(now_ms)?;
         let tell = |flaw: Flaw| report(context, In::of(&kt_flaw::from(&flaw)));
+        administer!(gate, |_administrator| Ok::<(), keytally::gate::AdminError>(()))?;
+        // A change that is being made meanwhile may look like a flaw, so flaws are looked for again undisturbed.
+        let mut flawed = false;
+        gate.verify(time.moment(), |_| flawed = true);
+        if !flawed {
+            return Ok(());
+        }
         administer!(gate, |administrator| {
             administrator.verify(time.moment(), tell);
             Ok::<(), keytally::gate::AdminError>(())

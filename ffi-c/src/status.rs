@@ -139,7 +139,7 @@ pub enum kt_status {
     KT_OTHER_POLICY = 73,
 
     // Of an administrator. Nothing was changed.
-    /// Somebody else is changing this gate.
+    /// Another administrator is changing this gate, and did not end in time.
     KT_BUSY = 80,
     /// Every record is taken.
     KT_GATE_FULL = 81,
@@ -326,7 +326,7 @@ impl kt_status {
             KT_NO_SUCH_ENV => sentence!("the gate has no environment of that number"),
             KT_OTHER_CAPACITY => sentence!("the limiter there has another capacity; open it with its own, or remove it and create another"),
             KT_OTHER_POLICY => sentence!("the limiter there has another policy; open it with its own, or remove it and create another"),
-            KT_BUSY => sentence!("somebody else is changing this gate right now; try again"),
+            KT_BUSY => sentence!("another administrator is changing this gate; try again, wait longer, or end its process"),
             KT_GATE_FULL => sentence!("the gate is full: all its records hold keys; revoke some, or create a gate with more keys"),
             KT_NO_ROOM_TO_IMPORT => sentence!("the records that this key could be imported into are taken; create the gate with at least a quarter more keys than you import"),
             KT_NO_SUCH_KEY => sentence!("the gate has no such key"),
@@ -466,6 +466,7 @@ impl From<keytally_host::Error> for kt_status {
         match error {
             Error::Admin { source, .. } => source.into(),
             Error::Attach { source, .. } => source.into(),
+            Error::Busy { .. } | Error::Interrupted { .. } => KT_BUSY,
             Error::Create { source, .. } => source.into(),
             Error::Capacity { .. } => KT_OTHER_CAPACITY,
             Error::Policy { .. } => KT_OTHER_POLICY,

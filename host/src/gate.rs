@@ -14,7 +14,7 @@ use crate::clock::{SystemClock, now};
 use crate::entropy::entropy;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
-use crate::lock::{self, DEFAULT_WAIT, Lock, Wait};
+use crate::lock::{self, DEFAULT_WAIT, Holder, Lock, Wait};
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
 
@@ -467,6 +467,11 @@ impl Gate {
                 part.into_iter().try_for_each(|item| work(administrator, item))
             })?;
         }
+    }
+
+    /// The process that administers the gate now, if any does.
+    pub fn administrator(&self) -> Option<Holder> {
+        lock::holder(self.table.memory().as_ref())
     }
 
     /// Ends the administration of a process that is known to be gone, and completes its change.

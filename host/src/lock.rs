@@ -233,6 +233,12 @@ impl Drop for Lock<'_> {
     }
 }
 
+/// Who administers the gate whose lines these are.
+pub(crate) fn holder(lines: &[Line]) -> Option<Holder> {
+    let name = Name(lines[HOLDER.0].words()[HOLDER.1].load(Ordering::Acquire));
+    (!name.is_free() && !name.is_gone()).then(|| name.holder())
+}
+
 /// Ends whichever administration the header names.
 pub(crate) fn take_over(lines: &[Line]) {
     lines[HOLDER.0].words()[HOLDER.1].store(0, Ordering::Release);

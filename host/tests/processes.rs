@@ -609,6 +609,7 @@ fn a_stopped_holder_is_named_when_the_wait_ends() {
         other => panic!("{other}"),
     };
     named(&gate.revoke(id).unwrap_err(), false);
+    assert_eq!(gate.administrator().unwrap().pid, Some(pid));
     kill_process(holder.pid(), Signal::STOP).unwrap();
     let stopped = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ");
     while !stopped() {
@@ -621,6 +622,7 @@ fn a_stopped_holder_is_named_when_the_wait_ends() {
     assert_eq!(gate.key(id).unwrap().state, KeyState::Active);
     holder.kill();
     gate.revoke(id).unwrap();
+    assert_eq!(gate.administrator(), None);
 }
 
 #[test]

@@ -224,14 +224,30 @@ impl<'py> FromPyObject<'_, 'py> for Grace {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        let seconds = match value.cast::<PyDelta>() {
-            Ok(span) => total_seconds(&span)?,
-            Err(_) => value.extract().map_err(|_| wrong_type("grace", "a timedelta or seconds", &value))?,
-        };
-        Duration::try_from_secs_f64(seconds).map(Self).map_err(|_| {
-            PyValueError::new_err(format!("grace is {}, and must be 0 or a length of time", shown(&value)))
-        })
+        span("grace", &value).map(Self)
     }
+}
+
+/// How long a change waits for another administrator: a `timedelta`, or seconds.
+pub(crate) struct Timeout(pub(crate) Duration);
+
+impl<'py> FromPyObject<'_, 'py> for Timeout {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        span("timeout", &value).map(Self)
+    }
+}
+
+/// A length of time.
+fn span(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    let seconds = match value.cast::<PyDelta>() {
+        Ok(span) => total_seconds(span)?,
+        Err(_) => value.extract().map_err(|_| wrong_type(name, "a timedelta or seconds", value))?,
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| {
+        PyValueError::new_err(format!("{name} is {}, and must be 0 or a length of time", shown(value)))
+    })
 }
 
 fn total_seconds(span: &Bound<'_, PyDelta>) -> PyResult<f64> {

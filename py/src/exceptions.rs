@@ -10,6 +10,7 @@ use pyo3::{PyErr, import_exception};
 
 import_exception!(keytally.exceptions, AdminError);
 import_exception!(keytally.exceptions, AlreadyImportedError);
+import_exception!(keytally.exceptions, BusyError);
 import_exception!(keytally.exceptions, CreateError);
 import_exception!(keytally.exceptions, DeniedError);
 import_exception!(keytally.exceptions, FullError);
@@ -30,6 +31,7 @@ pub(crate) fn of(error: Error) -> PyErr {
     let sentence = error.to_string();
     match error {
         Error::Admin { source, .. } => admin(&source, sentence),
+        Error::Busy { holder, .. } => BusyError::new_err((sentence, holder.pid)),
         Error::Create { .. } => CreateError::new_err(sentence),
         Error::Entropy(source) | Error::Io { source, .. } => os(&source, sentence),
         // 17 is EEXIST.

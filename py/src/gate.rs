@@ -1,16 +1,20 @@
 //! The gate.
 
+use alloc::sync::Arc;
+use core::cell::RefCell;
+use core::time::Duration;
 use std::path::PathBuf;
 
-use keytally_host::Config;
 use keytally_host::keytally::gate::{AdminError as Admin, NewKey};
-use keytally_host::keytally::{Name, Timestamp};
+use keytally_host::keytally::{Administrator, Name, Peppers, Timestamp};
+use keytally_host::{Config, Error, Followed, Gate as Host, Mapping, Wait};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
 use zeroize::Zeroizing;
 
 use crate::arguments::{
-    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, PolicyText, with_api_key, with_bytes,
+    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, PolicyText, Timeout, with_api_key,
+    with_bytes,
 };
 use crate::charge::Charged;
 use crate::exceptions::{self, NoSuchKeyError};
@@ -22,8 +26,13 @@ use crate::verdict::Verdict;
 /// A table of issued API keys with their counts, in a file that any number of processes share.
 ///
 /// `check` verifies a key and charges every window of its quota in one atomic step. Any number of threads and processes
-/// may use one gate at once: together they admit exactly the limit. Checks never wait; what changes keys waits for
-/// whoever else is changing some.
+/// may use one gate at once: together they admit exactly the limit. Checks never wait.
+///
+/// Methods that change keys or plans wait while another administrator does, for ``timeout`` at most: seconds or a timedelta.
+/// Then they raise `BusyError`, which names its process. Ctrl-C ends the wait.
+///
+/// When another file is renamed over the gate's, it is opened within a second and decides from then on. While it cannot be opened
+/// the old one does, and ``reopen_problem`` says why.
 ///
 /// Every method that depends on the time takes ``now``: Unix seconds, as ``time.time()`` gives them, or a datetime that
 /// has a time zone. Without it the system's clock is read.
@@ -46,11 +55,20 @@ use crate::verdict::Verdict;
 /// 401
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Gate {
-    pub(crate) gate: keytally_host::Gate,
+    held: Held,
 }
 
-/// How many keys are imported while others who change the gate wait.
+/// The gate itself.
+enum Held {
+    Memory(Arc<Host>),
+    File(Followed),
+}
+
+/// How many keys are imported under one lock. Other administrators are let in after each batch.
 const BATCH: usize = 1000;
+
+/// How long a change waits for another administrator.
+const TIMEOUT: Timeout = Timeout(Duration::from_secs(10));
 
 #[pymethods]
 impl Gate {
@@ -88,7 +106,7 @@ impl Gate {
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
         let config = config(&keys, plans, prefix)?;
-        Self::made(py, || keytally_host::Gate::create(path, peppers, &config))
+        Self::follow(py, peppers, |peppers| Host::create(path, peppers, &config))
     }
 
     /// Opens the gate in a file.
@@ -118,7 +136,7 @@ impl Gate {
         pepper_file: Option<PathBuf>,
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
-        Self::made(py, || keytally_host::Gate::open(path, peppers))
+        Self::follow(py, peppers, |peppers| Host::open(path, peppers))
     }
 
     /// Creates a gate that is in no file: for tests, and for one process with the children that it forks.
@@ -141,7 +159,8 @@ impl Gate {
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
         let config = config(&keys, plans, prefix)?;
-        Self::made(py, || keytally_host::Gate::in_memory(peppers, &config))
+        let gate = py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::of)?;
+        Ok(Self { held: Held::Memory(Arc::new(gate)) })
     }
 
     /// Checks the key, and then charges ``cost`` to every window of its plan, if all have room for it, else to none.
@@ -171,7 +190,8 @@ impl Gate {
     ) -> PyResult<Verdict> {
         let now = Moment::or_now(now);
         with_api_key(api_key, |api_key| {
-            Verdict::of_gate(slf.get().gate.table().check(api_key, cost.0, now), slf)
+            let gate = slf.get().now();
+            Verdict::of_gate(gate.table().check(api_key, cost.0, now), gate)
         })
     }
 
@@ -193,7 +213,8 @@ impl Gate {
     ) -> PyResult<Verdict> {
         let now = Moment::or_now(now);
         with_api_key(api_key, |api_key| {
-            Verdict::of_gate(slf.get().gate.table().peek(api_key, cost.0, now), slf)
+            let gate = slf.get().now();
+            Verdict::of_gate(gate.table().peek(api_key, cost.0, now), gate)
         })
     }
 
@@ -219,8 +240,9 @@ impl Gate {
         charge: Charged,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let table = slf.get().gate.table();
-        Self::known(slf, key_id, table.refund(key_id.0, charge.0, Moment::or_now(now)))
+        let gate = slf.get().now();
+        let verdict = gate.table().refund(key_id.0, charge.0, Moment::or_now(now));
+        Self::known(gate, key_id, verdict)
     }
 
     /// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as there
@@ -248,8 +270,9 @@ impl Gate {
         actual: Cost,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let table = slf.get().gate.table();
-        Self::known(slf, key_id, table.settle(key_id.0, charge.0, actual.0, Moment::or_now(now)))
+        let gate = slf.get().now();
+        let verdict = gate.table().settle(key_id.0, charge.0, actual.0, Moment::or_now(now));
+        Self::known(gate, key_id, verdict)
     }
 
     /// Forgets all counts of the key.
@@ -264,8 +287,9 @@ impl Gate {
     /// 1000
     #[pyo3(signature = (key_id, *, now=None))]
     fn reset(slf: &Bound<'_, Self>, key_id: KeyIdText, now: Option<Moment>) -> PyResult<Verdict> {
-        let table = slf.get().gate.table();
-        Self::known(slf, key_id, table.reset(key_id.0, Moment::or_now(now)))
+        let gate = slf.get().now();
+        let verdict = gate.table().reset(key_id.0, Moment::or_now(now));
+        Self::known(gate, key_id, verdict)
     }
 
     /// Issues a key. What it returns is the only copy of the secret.
@@ -287,7 +311,8 @@ impl Gate {
     /// >>> key = gate.issue(42, env="test", expires=datetime.timedelta(days=90))
     /// >>> gate.check(key.expose()).env
     /// 'test'
-    #[pyo3(signature = (account, *, env="live", plan=None, expires=None, now=None))]
+    #[pyo3(signature = (account, *, env="live", plan=None, expires=None, now=None, timeout=TIMEOUT), text_signature = "($self, account, *, env=\"live\", plan=None, expires=None, now=None, timeout=10)")]
+    #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn issue(
         &self,
         py: Python<'_>,
@@ -296,6 +321,7 @@ impl Gate {
         plan: Option<String>,
         expires: Option<Expiry>,
         now: Option<Moment>,
+        timeout: Timeout,
     ) -> PyResult<Key> {
         let now = Moment::or_now(now);
         let new = New {
@@ -304,11 +330,10 @@ impl Gate {
             plan: self.plan_name(plan),
             not_after: Expiry::not_after(expires, now)?,
         };
-        let issued = py.detach(|| {
-            let entropy = keytally_host::entropy()?;
-            self.gate.administer(|administrator| administrator.issue(&new.key(), entropy, now))
-        });
-        issued.map(|(key, key_id)| Key { key, key_id }).map_err(exceptions::of)
+        let entropy = keytally_host::entropy().map_err(exceptions::of)?;
+        let (key, key_id) =
+            self.administer(py, &timeout, |administrator| administrator.issue(&new.key(), entropy, now))?;
+        Ok(Key { key, key_id })
     }
 
     /// Takes in keys that were issued elsewhere, of any form, so that their holders keep them, and returns their key ids.
@@ -329,7 +354,8 @@ impl Gate {
     /// >>> [key_id] = gate.import_keys(["customer-key-0001"], 42)
     /// >>> gate.check("customer-key-0001").key_id == key_id
     /// True
-    #[pyo3(signature = (keys, account, *, env="live", plan=None, expires=None, now=None))]
+    #[pyo3(signature = (keys, account, *, env="live", plan=None, expires=None, now=None, timeout=TIMEOUT), text_signature = "($self, keys, account, *, env=\"live\", plan=None, expires=None, now=None, timeout=10)")]
+    #[expect(clippy::too_many_arguments, reason = "callers in Python name them")]
     fn import_keys(
         &self,
         keys: &Bound<'_, PyAny>,
@@ -338,6 +364,7 @@ impl Gate {
         plan: Option<String>,
         expires: Option<Expiry>,
         now: Option<Moment>,
+        timeout: Timeout,
     ) -> PyResult<Vec<String>> {
         let py = keys.py();
         let now = Moment::or_now(now);
@@ -358,7 +385,7 @@ impl Gate {
             if batch.is_empty() {
                 return Ok(key_ids);
             }
-            py.detach(|| self.import_batch(&batch, &new, now, &mut key_ids))?;
+            self.import_batch(py, &batch, &new, now, &timeout, &mut key_ids)?;
         }
     }
 
@@ -379,15 +406,22 @@ impl Gate {
     /// >>> new = gate.rotate(old.key_id, grace=datetime.timedelta(hours=24))
     /// >>> gate.check(old.expose()).remaining, gate.check(new.expose()).remaining
     /// (999, 998)
-    #[pyo3(signature = (key_id, *, grace, now=None))]
-    fn rotate(&self, py: Python<'_>, key_id: KeyIdText, grace: Grace, now: Option<Moment>) -> PyResult<Key> {
+    #[pyo3(signature = (key_id, *, grace, now=None, timeout=TIMEOUT), text_signature = "($self, key_id, *, grace, now=None, timeout=10)")]
+    fn rotate(
+        &self,
+        py: Python<'_>,
+        key_id: KeyIdText,
+        grace: Grace,
+        now: Option<Moment>,
+        timeout: Timeout,
+    ) -> PyResult<Key> {
         let now = Moment::or_now(now);
         let key_id = key_id.0;
-        let rotated = py.detach(|| {
-            let entropy = keytally_host::entropy()?;
-            self.gate.administer(|administrator| administrator.rotate(key_id, grace.until(now), entropy, now))
-        });
-        rotated.map(|key| Key { key, key_id }).map_err(exceptions::of)
+        let entropy = keytally_host::entropy().map_err(exceptions::of)?;
+        let key = self.administer(py, &timeout, |administrator| {
+            administrator.rotate(key_id, grace.until(now), entropy, now)
+        })?;
+        Ok(Key { key, key_id })
     }
 
     /// Ends a key at once: the next check in any process sees it.
@@ -402,8 +436,9 @@ impl Gate {
     /// >>> gate.revoke(key.key_id)
     /// >>> gate.check(key.expose()).reason
     /// 'revoked'
-    fn revoke(&self, py: Python<'_>, key_id: KeyIdText) -> PyResult<()> {
-        py.detach(|| self.gate.revoke(key_id.0)).map_err(exceptions::of)
+    #[pyo3(signature = (key_id, *, timeout=TIMEOUT), text_signature = "($self, key_id, *, timeout=10)")]
+    fn revoke(&self, py: Python<'_>, key_id: KeyIdText, timeout: Timeout) -> PyResult<()> {
+        self.administer(py, &timeout, |administrator| administrator.revoke(key_id.0))
     }
 
     /// Moves a key to another plan, counts kept.
@@ -418,8 +453,9 @@ impl Gate {
     /// >>> gate.assign(key.key_id, "pro")
     /// >>> gate.check(key.expose()).plan
     /// 'pro'
-    fn assign(&self, py: Python<'_>, key_id: KeyIdText, plan: &str) -> PyResult<()> {
-        py.detach(|| self.gate.assign(key_id.0, plan)).map_err(exceptions::of)
+    #[pyo3(signature = (key_id, plan, *, timeout=TIMEOUT), text_signature = "($self, key_id, plan, *, timeout=10)")]
+    fn assign(&self, py: Python<'_>, key_id: KeyIdText, plan: &str, timeout: Timeout) -> PyResult<()> {
+        self.administer(py, &timeout, |administrator| administrator.assign(key_id.0, plan))
     }
 
     /// Adds a plan, or gives the plan of that name other limits, counts kept.
@@ -438,9 +474,10 @@ impl Gate {
     /// >>> gate.set_plan("pro", "1000/minute, 20000/hour")
     /// >>> gate.plans
     /// {'default': Policy('100/minute, 1000/hour'), 'pro': Policy('1000/minute, 20000/hour')}
-    fn set_plan(&self, py: Python<'_>, name: &str, policy: PolicyText) -> PyResult<()> {
+    #[pyo3(signature = (name, policy, *, timeout=TIMEOUT), text_signature = "($self, name, policy, *, timeout=10)")]
+    fn set_plan(&self, py: Python<'_>, name: &str, policy: PolicyText, timeout: Timeout) -> PyResult<()> {
         let plan = arguments::plan(name, policy.0)?;
-        py.detach(|| self.gate.set_plan(&plan)).map_err(exceptions::of)
+        self.administer(py, &timeout, |administrator| administrator.set_plan(&plan))
     }
 
     /// Returns everything that may be shown of every key, revoked ones too, in the order of their key ids.
@@ -453,7 +490,8 @@ impl Gate {
     #[pyo3(signature = (*, now=None))]
     fn list(&self, py: Python<'_>, now: Option<Moment>) -> Vec<KeyInfo> {
         let now = Moment::or_now(now);
-        py.detach(|| self.gate.table().list(now).map(|info| KeyInfo::of(info, &self.gate, now)).collect())
+        let gate = self.now();
+        py.detach(|| gate.table().list(now).map(|info| KeyInfo::of(info, &gate, now)).collect())
     }
 
     /// Returns everything that may be shown of one key; ``None`` when the gate has no such key.
@@ -465,7 +503,8 @@ impl Gate {
     #[pyo3(signature = (key_id, *, now=None))]
     fn key(&self, key_id: KeyIdText, now: Option<Moment>) -> Option<KeyInfo> {
         let now = Moment::or_now(now);
-        Some(KeyInfo::of(self.gate.table().key(key_id.0, now)?, &self.gate, now))
+        let gate = self.now();
+        Some(KeyInfo::of(gate.table().key(key_id.0, now)?, &gate, now))
     }
 
     /// Reads the whole gate and reports what is wrong with it. The change of an administrator that was killed is
@@ -478,26 +517,67 @@ impl Gate {
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     /// >>> gate.verify()
     /// <Report: completed=False, flaws=[]>
-    fn verify(&self, py: Python<'_>) -> PyResult<Report> {
-        py.detach(|| {
-            let mut flaws = Vec::new();
-            let completed = self.gate.verify(|flaw| flaws.push(flaw))?;
-            Ok(Report { completed, flaws })
-        })
-        .map_err(exceptions::of)
+    #[pyo3(signature = (*, timeout=TIMEOUT), text_signature = "($self, *, timeout=10)")]
+    fn verify(&self, py: Python<'_>, timeout: Timeout) -> PyResult<Report> {
+        let mut flaws = Vec::new();
+        let completed =
+            self.waiting(py, &timeout, |gate, wait| gate.verify_within(wait, |flaw| flaws.push(flaw)))?;
+        Ok(Report { completed, flaws })
+    }
+
+    /// Opens the gate's file again at once, whether it was replaced or not. In memory there is nothing to open.
+    ///
+    /// Without this call, a file that was renamed over the gate's is opened by the first check that comes a second or
+    /// more after the last look at the path.
+    ///
+    /// Raises:
+    ///     FileNotFoundError, TableError, OSError: As in `open`; the gate that was open before stays in force.
+    ///
+    /// >>> import os, tempfile, keytally
+    /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
+    /// >>> secret = keytally.generate_pepper()
+    /// >>> gate = keytally.Gate.create(path, pepper=secret, keys=1000)
+    /// >>> key = keytally.Gate.create(path + ".new", pepper=secret, keys=1000).issue(42)
+    /// >>> os.rename(path + ".new", path)
+    /// >>> gate.reopen()
+    /// >>> gate.check(key.expose()).account, gate.reopened, gate.reopen_problem
+    /// (42, 1, None)
+    fn reopen(&self, py: Python<'_>) -> PyResult<()> {
+        match &self.held {
+            Held::Memory(_) => Ok(()),
+            Held::File(gate) => py.detach(|| gate.reopen()).map_err(exceptions::of),
+        }
+    }
+
+    /// How often another file took the place of the one that was open.
+    #[getter]
+    fn reopened(&self) -> u64 {
+        match &self.held {
+            Held::Memory(_) => 0,
+            Held::File(gate) => gate.status().reopened,
+        }
+    }
+
+    /// Why the file at the path is not in force; ``None`` when it is.
+    #[getter]
+    fn reopen_problem(&self) -> Option<String> {
+        match &self.held {
+            Held::Memory(_) => None,
+            Held::File(gate) => gate.status().problem,
+        }
     }
 
     /// The path that the gate was opened or created with; ``None`` in memory.
     #[getter]
     fn path(&self) -> Option<PathBuf> {
-        self.gate.path().map(PathBuf::from)
+        self.now().path().map(PathBuf::from)
     }
 
     /// The policies of the plans by their names, the first for keys that name none.
     #[getter]
     fn plans<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let plans = PyDict::new(py);
-        for (_, plan) in self.gate.table().plans() {
+        for (_, plan) in self.now().table().plans() {
             plans.set_item(plan.name.as_str(), Policy { policy: plan.policy })?;
         }
         Ok(plans)
@@ -506,17 +586,17 @@ impl Gate {
     /// What every key begins with.
     #[getter]
     fn prefix(&self) -> String {
-        self.gate.table().prefix().to_string()
+        self.now().table().prefix().to_string()
     }
 
     /// The most keys.
     #[getter]
     fn capacity(&self) -> u32 {
-        self.gate.table().capacity()
+        self.now().table().capacity()
     }
 
     fn __repr__(&self) -> String {
-        match self.gate.path() {
+        match self.now().path() {
             Some(path) => format!("<Gate in {}>", path.display()),
             None => "<Gate in memory>".to_owned(),
         }
@@ -525,20 +605,70 @@ impl Gate {
 
 impl Gate {
     /// Taking room for a file takes a while, in which other threads go on.
-    fn made(
+    fn follow(
         py: Python<'_>,
-        make: impl FnOnce() -> Result<keytally_host::Gate, keytally_host::Error> + Send,
+        peppers: Peppers,
+        make: impl FnOnce(Peppers) -> Result<Host, Error> + Send,
     ) -> PyResult<Self> {
-        py.detach(make).map(|gate| Self { gate }).map_err(exceptions::of)
+        let followed = py.detach(|| Followed::of(make(peppers.clone())?, peppers, Ok));
+        followed.map(|gate| Self { held: Held::File(gate) }).map_err(exceptions::of)
+    }
+
+    /// The gate that is in force. Once a second it looks whether its file was replaced: a thread of this module's would make
+    /// Python warn of every fork.
+    fn now(&self) -> Arc<Host> {
+        match &self.held {
+            Held::Memory(gate) => Arc::clone(gate),
+            Held::File(gate) => {
+                gate.look_when_due();
+                gate.load().to_arc()
+            }
+        }
+    }
+
+    /// Does `work` with the gate whose file is in place, and with a wait that ends after `timeout` or when a signal handler
+    /// raises, as that of Ctrl-C does.
+    fn waiting<T: Send>(
+        &self,
+        py: Python<'_>,
+        timeout: &Timeout,
+        work: impl FnOnce(&Host, Wait<'_>) -> Result<T, Error> + Send,
+    ) -> PyResult<T> {
+        let (done, raised) = py.detach(|| {
+            let raised = RefCell::new(None);
+            let interrupted = || {
+                Python::attach(|py| py.check_signals())
+                    .is_err_and(|error| raised.replace(Some(error)).is_none())
+            };
+            let wait = Wait::at_most(timeout.0).unless(&interrupted);
+            let done = match &self.held {
+                Held::Memory(gate) => work(gate, wait),
+                Held::File(gate) => gate.in_place().and_then(|gate| work(&gate, wait)),
+            };
+            (done, raised.into_inner())
+        });
+        match raised {
+            Some(error) => Err(error),
+            None => done.map_err(exceptions::of),
+        }
+    }
+
+    fn administer<T: Send>(
+        &self,
+        py: Python<'_>,
+        timeout: &Timeout,
+        work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, Admin> + Send,
+    ) -> PyResult<T> {
+        self.waiting(py, timeout, |gate, wait| gate.administer_within(wait, work))
     }
 
     fn known(
-        slf: &Bound<'_, Self>,
+        gate: Arc<Host>,
         key_id: KeyIdText,
         verdict: Option<keytally_host::keytally::Verdict>,
     ) -> PyResult<Verdict> {
         match verdict {
-            Some(verdict) => Ok(Verdict::of_gate(verdict, slf)),
+            Some(verdict) => Ok(Verdict::of_gate(verdict, gate)),
             None => Err(NoSuchKeyError::new_err(Admin::NoSuchKey(key_id.0).to_string())),
         }
     }
@@ -546,37 +676,40 @@ impl Gate {
     /// The plan that was named, or the gate's first.
     fn plan_name(&self, named: Option<String>) -> String {
         named.unwrap_or_else(|| {
-            self.gate.table().plan(0).map(|plan| plan.name.as_str().to_owned()).unwrap_or_default()
+            self.now().table().plan(0).map(|plan| plan.name.as_str().to_owned()).unwrap_or_default()
         })
     }
 
     /// Imports keys under one lock. Those that are there already, for the same account, have their key ids too.
     fn import_batch(
         &self,
+        py: Python<'_>,
         batch: &[Zeroizing<Vec<u8>>],
         new: &New,
         now: Timestamp,
+        timeout: &Timeout,
         key_ids: &mut Vec<String>,
     ) -> PyResult<()> {
         let mut refused = None;
-        let done = self.gate.administer(|administrator| {
-            for key in batch {
-                match administrator.import(key, &new.key(), now) {
-                    Ok(key_id) => key_ids.push(key_id.to_string()),
-                    Err(Admin::AlreadyImported(key_id))
-                        if self.gate.key(key_id).is_some_and(|info| info.account == new.account) =>
-                    {
-                        key_ids.push(key_id.to_string());
-                    }
-                    Err(error) => {
-                        refused = Some(error);
-                        return Ok(());
+        self.waiting(py, timeout, |gate, wait| {
+            gate.administer_within(wait, |administrator| {
+                for key in batch {
+                    match administrator.import(key, &new.key(), now) {
+                        Ok(key_id) => key_ids.push(key_id.to_string()),
+                        Err(Admin::AlreadyImported(key_id))
+                            if gate.key(key_id).is_some_and(|info| info.account == new.account) =>
+                        {
+                            key_ids.push(key_id.to_string());
+                        }
+                        Err(error) => {
+                            refused = Some(error);
+                            return Ok(());
+                        }
                     }
                 }
-            }
-            Ok(())
-        });
-        done.map_err(exceptions::of)?;
+                Ok(())
+            })
+        })?;
         match refused {
             None => Ok(()),
             Some(error) => {

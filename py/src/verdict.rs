@@ -1,5 +1,8 @@
 //! The verdict. It holds the core's, and works out what it is asked for.
 
+use alloc::sync::Arc;
+
+use keytally_host::Gate;
 use keytally_host::keytally::{self, Reason};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
@@ -8,7 +11,6 @@ use crate::arguments::Moment;
 use crate::charge::Charge;
 use crate::exceptions;
 use crate::fields;
-use crate::gate::Gate;
 
 /// The answer to a check: everything that an HTTP response, a log line or a later refund needs. True when admitted.
 ///
@@ -44,8 +46,8 @@ use crate::gate::Gate;
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Verdict {
     verdict: keytally::Verdict,
-    /// Who knows the names of plan and environment.
-    gate: Option<Py<Gate>>,
+    /// The gate that gave it, which knows the names of plan and environment.
+    gate: Option<Arc<Gate>>,
 }
 
 impl Verdict {
@@ -55,8 +57,8 @@ impl Verdict {
     }
 
     #[inline]
-    pub(crate) fn of_gate(verdict: keytally::Verdict, gate: &Bound<'_, Gate>) -> Self {
-        Self { verdict, gate: Some(gate.clone().unbind()) }
+    pub(crate) fn of_gate(verdict: keytally::Verdict, gate: Arc<Gate>) -> Self {
+        Self { verdict, gate: Some(gate) }
     }
 }
 
@@ -156,14 +158,14 @@ impl Verdict {
     /// The name of the key's plan; ``None`` unless the secret was right.
     #[getter]
     fn plan(&self) -> Option<String> {
-        let plan = self.gate.as_ref()?.get().gate.table().plan(self.verdict.holder()?.plan)?;
+        let plan = self.gate.as_ref()?.table().plan(self.verdict.holder()?.plan)?;
         Some(plan.name.as_str().to_owned())
     }
 
     /// The key's environment; ``None`` unless the secret was right.
     #[getter]
     fn env(&self) -> Option<String> {
-        let env = self.gate.as_ref()?.get().gate.table().env(self.verdict.holder()?.env)?;
+        let env = self.gate.as_ref()?.table().env(self.verdict.holder()?.env)?;
         Some(env.to_string())
     }
 

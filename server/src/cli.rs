@@ -15,6 +15,7 @@ mod serve;
 mod top;
 mod verify;
 
+use core::time::Duration;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -149,6 +150,28 @@ impl GateFile {
 
     fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// The gate that a command changes.
+#[derive(Args)]
+struct ChangedGate {
+    #[command(flatten)]
+    gate: GateFile,
+    /// How long to wait while another process changes the gate, such as 30s; 0s tries once
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    wait: Duration,
+}
+
+impl ChangedGate {
+    fn open(&self, pepper: &PepperSource) -> Result<Gate, Failure> {
+        let gate = self.gate.open(pepper)?;
+        gate.set_wait(self.wait);
+        Ok(gate)
+    }
+
+    fn path(&self) -> &Path {
+        self.gate.path()
     }
 }
 

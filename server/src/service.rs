@@ -12,6 +12,7 @@ mod metrics;
 mod names;
 
 use alloc::sync::Arc;
+use std::path::Path;
 
 use axum::Router;
 use axum::extract::State;
@@ -20,7 +21,8 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::map_response;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
-use keytally_host::Gate;
+use keytally_host::keytally::Peppers;
+use keytally_host::{FollowEvent, Followed, Gate};
 use serde::Serialize;
 
 use self::log::Log;
@@ -30,7 +32,7 @@ use crate::failure::Failure;
 /// What the routes share.
 #[derive(Debug)]
 pub(crate) struct Service {
-    gate: Gate,
+    gate: Followed,
     metrics: Metrics,
     log: Log,
     /// Whether everything is admitted, and what would not have been is only reported.
@@ -38,11 +40,23 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// A service of this gate.
-    pub(crate) fn new(gate: Gate, shadow: bool) -> Result<Self, Failure> {
-        let metrics = Metrics::new(gate.table().capacity())?;
+    /// A service of this gate, which is opened again when its file is replaced.
+    pub(crate) fn new(gate: Gate, peppers: Peppers, shadow: bool) -> Result<Self, Failure> {
+        let metrics = Metrics::new()?;
         let log = Log::start(metrics.lost_lines())?;
+        let gate = Followed::of(gate, peppers, Ok)?;
+        let events = log.events();
+        gate.watch(move |event| events.gate(&event))?;
         Ok(Self { gate, metrics, log, shadow })
+    }
+
+    /// Opens the gate's file again, whether it was replaced or not.
+    pub(crate) fn reopen(&self) {
+        let events = self.log.events();
+        match self.gate.reopen() {
+            Ok(()) => events.gate(&FollowEvent::Reopened(self.gate.load().path().unwrap_or(Path::new("")))),
+            Err(error) => events.gate(&FollowEvent::Failed(&error)),
+        }
     }
 }
 
@@ -70,7 +84,10 @@ async fn router(service: Arc<Service>) -> Result<Router, Failure> {
 
 async fn metrics(State(service): State<Arc<Service>>) -> Response {
     // Counting the keys reads the whole table.
-    let text = tokio::task::spawn_blocking(move || service.metrics.text(&service.gate)).await;
+    let text = tokio::task::spawn_blocking(move || {
+        service.metrics.text(&service.gate.load(), &service.gate.status())
+    })
+    .await;
     match text {
         Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         _ => json(StatusCode::INTERNAL_SERVER_ERROR, r#"{"error": "The metrics can't be read"}"#),

@@ -624,6 +624,78 @@ fn usage_is_told_and_ends_with_2() {
     assert_eq!(bench.names(), [G]);
 }
 
+/// Calls `work` while this process administers the bench's gate.
+fn while_administering(bench: &Bench, work: impl FnOnce()) {
+    let peppers = keytally_host::pepper::parse(&bench.pepper).unwrap();
+    let gate = keytally_host::Gate::open(bench.path(G), peppers).unwrap();
+    gate.administer(|_| {
+        work();
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_command_that_waits_in_vain_names_the_holder() {
+    let bench = bench();
+    let (_, id) = bench.issue(G, &["--account", "1"]);
+    let id = id.as_str();
+    let holder = format!("api.gate: process {} (cli", std::process::id());
+    while_administering(&bench, || {
+        for args in [
+            &["issue", G, "--account", "1"][..],
+            &["rotate", G, id, "--grace", "1h"],
+            &["revoke", G, id],
+            &["assign", G, id, "--plan", "pro"],
+            &["plan", G, "pro=7/31d"],
+            &["verify", G],
+        ] {
+            let ran = bench.run(&[args, &["--wait", "20ms"]].concat());
+            ran.fails(&[
+                &holder,
+                "for longer than the wait of 20ms; try again, wait longer, or end that process",
+            ]);
+        }
+        let args = ["import", G, "--account", "1", "--wait", "0s"];
+        bench.run_with_input(&args, b"customer-key-0001\n").fails(&[&holder]);
+        // Checks and lists do not wait.
+        assert_eq!(listed(&bench, id)["state"], "active");
+    });
+    assert_eq!(bench.run(&["revoke", G, id, "--wait", "soon"]).status, 2);
+    bench.run(&["revoke", G, id, "--wait", "0s"]).with(0);
+}
+
+#[test]
+fn ctrl_c_ends_a_wait() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let bench = bench();
+    let (_, id) = bench.issue(G, &["--account", "1"]);
+    while_administering(&bench, || {
+        let mut command = bench.command(&["revoke", G, &id, "--wait", "60s"]);
+        let mut waiting = command.env("KEYTALLY_PEPPER", &bench.pepper).spawn().unwrap();
+        std::thread::sleep(core::time::Duration::from_millis(200));
+        assert!(waiting.try_wait().unwrap().is_none());
+        let pid = rustix::process::Pid::from_child(&waiting);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        assert_eq!(waiting.wait().unwrap().signal(), Some(2));
+    });
+    assert_eq!(listed(&bench, &id)["state"], "active");
+}
+
+#[test]
+fn verify_takes_over_only_when_it_is_told() {
+    use std::os::unix::fs::FileExt as _;
+    // Where the gate names who administers it, see host/src/lock.rs.
+    const HOLDER: u64 = 64 + 7 * 8;
+    let bench = bench();
+    let file = fs::OpenOptions::new().write(true).open(bench.path(G)).unwrap();
+    file.write_all_at(&u64::MAX.to_le_bytes(), HOLDER).unwrap();
+    let refused = bench.run(&["verify", G, "--wait", "20ms"]);
+    refused.fails(&["a process of another container", "use: keytally verify --take-over"]);
+    bench.run(&["verify", G, "--take-over"]).with(0);
+    bench.run(&["verify", G, "--wait", "0s"]).with(0);
+}
+
 #[test]
 fn every_command_explains_itself() {
     let bench = Bench::new();
@@ -637,6 +709,8 @@ fn every_command_explains_itself() {
         let help = bench.run(&[command, "--help"]).with(0);
         assert!(help.contains("Usage: keytally ") && help.contains("--pepper-file"), "{help}");
         assert_eq!(help.contains("--json"), command != "serve", "{help}");
+        let changes = ["issue", "import", "rotate", "revoke", "assign", "plan", "verify"].contains(&command);
+        assert_eq!(help.contains("--wait"), changes, "{help}");
     }
     assert!(bench.run(&["--version"]).with(0).starts_with("keytally 0."));
 }

@@ -378,6 +378,52 @@ fn what_the_command_line_changes_is_seen_by_the_next_request() {
     assert_eq!(code(&newest).code(), 401);
 }
 
+/// Puts a new gate in place of the service's, with these options, and gives a key of it.
+fn replace_gate(bench: &Bench, keys: &str) -> String {
+    bench.administer(&["create", "data/new.gate", "--keys", keys]).with(0);
+    let issued = bench.administer(&["issue", "data/new.gate", "--account", "7", "--json"]).json();
+    fs::rename(bench.path("data/new.gate"), bench.path(GATE)).unwrap();
+    bench.remember(issued["key"].as_str().unwrap())
+}
+
+#[test]
+fn a_gate_that_is_replaced_is_taken_up_logged_and_counted() {
+    let bench = Bench::new();
+    let server = Server::start(&bench, &[]);
+    let (old, _) = bench.new_key(&["--account", "42"]);
+    assert_eq!(server.contacts(&old).code(), 200);
+    assert_eq!(server.metric("keytally_gate_reopened_total"), 0);
+    let new = replace_gate(&bench, "77");
+    logged(&bench, &[" gate ", "api.gate: the file was replaced, and the new one is in force"]);
+    assert_eq!((server.contacts(&old).code(), server.contacts(&new).code()), (401, 200));
+    assert_eq!(server.metric("keytally_gate_reopened_total"), 1);
+    assert_eq!(server.metric("keytally_gate_capacity"), 77);
+
+    // What cannot be opened leaves the gate as it is, and says so until it can.
+    fs::write(bench.path("data/junk"), "no gate").unwrap();
+    fs::rename(bench.path("data/junk"), bench.path(GATE)).unwrap();
+    logged(&bench, &[" gate ", "; the gate that was open before stays in force"]);
+    assert_eq!(server.metric("keytally_gate_reopen_failing"), 1);
+    assert_eq!(server.contacts(&new).code(), 200);
+    let newest = replace_gate(&bench, "78");
+    // A signal is faster than the next look, if only by a moment.
+    server.signal(Signal::HUP);
+    while server.contacts(&newest).code() != 200 {
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(server.metric("keytally_gate_reopen_failing"), 0);
+}
+
+#[test]
+fn a_hangup_opens_the_gate_again() {
+    let bench = Bench::new();
+    let mut server = Server::start(&bench, &[]);
+    server.signal(Signal::HUP);
+    logged(&bench, &[" gate ", "and the new one is in force"]);
+    assert!(server.runs());
+    assert_eq!(server.metric("keytally_gate_reopened_total"), 1);
+}
+
 #[test]
 fn a_killed_service_comes_back_with_all_its_counts() {
     let bench = Bench::new();

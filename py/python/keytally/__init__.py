@@ -29,6 +29,7 @@ from keytally._native import (
 from keytally.exceptions import (
     AdminError,
     AlreadyImportedError,
+    BusyError,
     CreateError,
     DeniedError,
     FullError,
@@ -50,6 +51,7 @@ from keytally.exceptions import (
 __all__ = [
     "AdminError",
     "AlreadyImportedError",
+    "BusyError",
     "Charge",
     "CreateError",
     "DeniedError",

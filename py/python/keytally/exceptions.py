@@ -93,6 +93,19 @@ class AdminError(KeytallyError):
     """
 
 
+class BusyError(AdminError, TimeoutError):
+    """Another administrator did not end within ``timeout``, and nothing was changed.
+
+    Attributes:
+        pid: The process that administers the gate; ``None`` for one of another container.
+
+    """
+
+    def __init__(self, message: str, pid: int | None) -> None:
+        self.pid = pid
+        super().__init__(message)
+
+
 class NoSuchKeyError(AdminError):
     """The gate has no such key.
 

@@ -2,7 +2,7 @@ use clap::Args;
 use keytally_host::keytally::KeyId;
 use serde::Serialize;
 
-use super::{Format, GateFile, Status, parse_key_id};
+use super::{ChangedGate, Format, Status, parse_key_id};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 
@@ -10,7 +10,7 @@ use crate::pepper::PepperSource;
 #[derive(Args)]
 pub(super) struct Assign {
     #[command(flatten)]
-    gate: GateFile,
+    gate: ChangedGate,
     /// The key's id, as `list` shows it
     #[arg(value_name = "ID", value_parser = parse_key_id)]
     key_id: KeyId,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::issue::NewKeyArgs;
-use super::{Format, GateFile, Status, remark};
+use super::{ChangedGate, Format, Status, remark};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 
@@ -21,14 +21,14 @@ use crate::pepper::PepperSource;
 #[derive(Args)]
 pub(super) struct Import {
     #[command(flatten)]
-    gate: GateFile,
+    gate: ChangedGate,
     #[command(flatten)]
     new: NewKeyArgs,
     #[command(flatten)]
     format: Format,
 }
 
-/// How many keys are taken in while others who change the gate wait.
+/// How many keys are imported under one lock. Other administrators are let in after each batch.
 const BATCH: usize = 1000;
 
 #[derive(Default, Serialize)]

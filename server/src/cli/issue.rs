@@ -5,7 +5,7 @@ use keytally_host::keytally::gate::NewKey;
 use keytally_host::keytally::{Key, KeyId, Name};
 use keytally_host::{Gate, now};
 
-use super::{Format, GateFile, Status, parse_name, remark};
+use super::{ChangedGate, Format, Status, parse_name, remark};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::shown::NewSecret;
@@ -18,7 +18,7 @@ use crate::when;
 #[derive(Args)]
 pub(super) struct Issue {
     #[command(flatten)]
-    gate: GateFile,
+    gate: ChangedGate,
     #[command(flatten)]
     new: NewKeyArgs,
     #[command(flatten)]

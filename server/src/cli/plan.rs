@@ -2,7 +2,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::create::PlanText;
-use super::{Format, GateFile, Status};
+use super::{ChangedGate, Format, Status};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::plans;
@@ -13,7 +13,7 @@ use crate::plans;
 #[derive(Args)]
 pub(super) struct Plan {
     #[command(flatten)]
-    gate: GateFile,
+    gate: ChangedGate,
     /// The plan, NAME=POLICY
     #[arg(value_name = "PLAN")]
     plan: String,

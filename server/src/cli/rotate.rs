@@ -4,7 +4,7 @@ use clap::Args;
 use keytally_host::keytally::KeyId;
 
 use super::issue::print_once;
-use super::{Format, GateFile, Status, parse_key_id};
+use super::{ChangedGate, Format, Status, parse_key_id};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::when;
@@ -15,7 +15,7 @@ use crate::when;
 #[derive(Args)]
 pub(super) struct Rotate {
     #[command(flatten)]
-    gate: GateFile,
+    gate: ChangedGate,
     /// The key's id, as `list` shows it
     #[arg(value_name = "ID", value_parser = parse_key_id)]
     key_id: KeyId,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keytally_host::now;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Status, given, remark};
 use crate::failure::Failure;
@@ -19,6 +20,9 @@ use crate::service::listen::{self, Stop};
 ///
 /// The first start makes the data folder, with a gate and its pepper in it. At a terminal it also issues a key for
 /// account 1, and prints it with a curl line; elsewhere it says how to issue one, since output may be a log. Unless KEYTALLY_PEPPER or --pepper-file is given, the pepper is the one in the folder.
+///
+/// When the gate's file is replaced by another (mv new.gate api.gate), that one is opened within a second; SIGHUP opens it at
+/// once, unless standard input is a terminal.
 ///
 /// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits tells the key's quotas and charges nothing.
 /// /auth answers proxies: 200, 401 or 429, with X-Account-Id, X-Key-Id, X-Key-Env and X-Key-Plan; X-Cost sets the
@@ -46,6 +50,7 @@ impl Serve {
         let runtime = Runtime::new()?;
         runtime.block_on(async {
             let stop = Stop::new()?;
+            let hangup = hangup()?;
             let listener = listen::bind(&self.listen).await?;
             let address = reachable(listener.local_addr()?);
             let data = data::open(&self.data, pepper, &plans, io::stdout().is_terminal())?;
@@ -58,7 +63,8 @@ impl Serve {
                 ));
             }
             drop(data.first_key);
-            let service = Arc::new(Service::new(data.gate, self.shadow)?);
+            let service = Arc::new(Service::new(data.gate, data.peppers, self.shadow)?);
+            tokio::spawn(reopen_at(hangup, Arc::clone(&service)));
             if !listen::serve(listener, service, stop).await? {
                 remark("keytally: stopped with requests unanswered: their clients took too long");
             }
@@ -112,6 +118,21 @@ impl Serve {
         }
         writeln!(out, "\nListening on http://{address} (Ctrl-C stops)")?;
         out.flush()
+    }
+}
+
+/// SIGHUP, taken over from now on. In a terminal it means that the terminal was closed, and still ends the service.
+fn hangup() -> io::Result<Option<Signal>> {
+    if io::stdin().is_terminal() { Ok(None) } else { signal(SignalKind::hangup()).map(Some) }
+}
+
+/// Opens the gate's file again whenever the signal comes.
+async fn reopen_at(mut hangup: Option<Signal>, service: Arc<Service>) {
+    while let Some(hangup) = &mut hangup
+        && hangup.recv().await.is_some()
+    {
+        let service = Arc::clone(&service);
+        let _ = tokio::task::spawn_blocking(move || service.reopen()).await;
     }
 }
 

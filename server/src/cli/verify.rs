@@ -4,7 +4,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{Format, GateFile, Status, counted, remark};
+use super::{ChangedGate, Format, Status, counted, remark};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 
@@ -14,7 +14,10 @@ use crate::pepper::PepperSource;
 #[derive(Args)]
 pub(super) struct Verify {
     #[command(flatten)]
-    gate: GateFile,
+    gate: ChangedGate,
+    /// End the change of a process in another container that is gone; only when the error says so
+    #[arg(long)]
+    take_over: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -38,6 +41,9 @@ struct FlawText {
 impl Verify {
     pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
+        if self.take_over {
+            gate.take_over()?;
+        }
         let capacity = gate.table().capacity();
         let bar = ProgressBar::new_spinner().with_message(format!("reading {capacity} records"));
         bar.set_style(ProgressStyle::default_spinner());

@@ -30,20 +30,20 @@ pub(super) async fn auth(State(service): State<Arc<Service>>, headers: HeaderMap
         Ok(cost) => cost,
         // Nothing may be refused in shadow mode, and nothing is charged by guesswork.
         Err(_) if service.shadow => {
-            let mut response = service.guard("auth", &headers, Ask::Look, |caller| service.admit(caller));
+            let mut response = service.guard("auth", &headers, Ask::Look, Service::admit);
             set(&mut response, SHADOW, "bad_cost");
             return response;
         }
         Err(error) => return json(StatusCode::BAD_REQUEST, error),
     };
-    service.guard("auth", &headers, Ask::Charge(cost), |caller| service.admit(caller))
+    service.guard("auth", &headers, Ask::Charge(cost), Service::admit)
 }
 
 impl Service {
-    fn admit(&self, caller: &Caller<'_>) -> Response {
+    fn admit(caller: &Caller<'_>) -> Response {
         let mut response = StatusCode::OK.into_response();
         let Some(holder) = caller.holder else { return response };
-        let table = self.gate.table();
+        let table = caller.gate.table();
         set(&mut response, ACCOUNT_ID, &holder.account.to_string());
         set(&mut response, KEY_ID, &holder.key_id.to_string());
         if let Some(env) = table.env(holder.env) {

@@ -3,15 +3,18 @@
 //! Folder, pepper, gate, first key: each is made whole or not at all, and looked for before it is made, so a start
 //! that was interrupted is carried on by the next one. Several starts at once wait for each other.
 
+use core::time::Duration;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use keytally_host::keytally::gate::{AdminError, NewKey};
 use keytally_host::keytally::{Key, Name, Peppers, Plan};
 use keytally_host::{Config, Gate, now, pepper};
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 
 use crate::failure::Failure;
 use crate::pepper::{PepperSource, read};
@@ -21,6 +24,8 @@ use crate::plans;
 #[derive(Debug)]
 pub(crate) struct Data {
     pub(crate) gate: Gate,
+    /// The peppers of the gate.
+    pub(crate) peppers: Peppers,
     pub(crate) gate_path: PathBuf,
     /// The file that holds the pepper; `None` when the environment does.
     pub(crate) pepper_path: Option<PathBuf>,
@@ -56,16 +61,20 @@ pub(crate) fn open(
         None => (own_peppers(&own_pepper, &gate_path, exists)?, Some(own_pepper)),
     };
     let gate = if exists {
-        let gate = Gate::open(&gate_path, peppers)?;
+        let gate = Gate::open(&gate_path, peppers.clone())?;
         set_plans(&gate, new_plans)?;
         gate
     } else {
-        Gate::create(&gate_path, peppers, &config)?
+        Gate::create(&gate_path, peppers.clone(), &config)?
     };
     let first_key = if can_show { first_key(&gate)? } else { None };
     drop(lock);
-    Ok(Data { gate, gate_path, pepper_path, made: !exists, first_key })
+    Ok(Data { gate, peppers, gate_path, pepper_path, made: !exists, first_key })
 }
+
+/// A start waits for another one for 10 seconds at most.
+const LOOKS: u32 = 1000;
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Makes the folder unless it's there, and keeps other starts out of it.
 fn lock_folder(folder: &Path) -> Result<File, Failure> {
@@ -78,9 +87,17 @@ fn lock_folder(folder: &Path) -> Result<File, Failure> {
         .create(folder)
         .map_err(|error| cannot("make the folder", folder, &error))?;
     let handle = File::open(folder).map_err(|error| cannot("open the folder", folder, &error))?;
-    rustix::io::retry_on_intr(|| flock(&handle, FlockOperation::LockExclusive))
-        .map_err(|error| cannot("lock the folder", folder, &error.into()))?;
-    Ok(handle)
+    for _ in 0..LOOKS {
+        match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(handle),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => thread::sleep(LOOK_EVERY),
+            Err(error) => return Err(cannot("lock the folder", folder, &error.into())),
+        }
+    }
+    Err(Failure::because(format!(
+        "{}: another start has been using this folder for 10s; end that one, or try again",
+        folder.display()
+    )))
 }
 
 /// The peppers in the folder, which are made if there is no gate yet either.

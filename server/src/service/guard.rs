@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use keytally_host::keytally::http::API_KEY_HEADER;
 use keytally_host::keytally::{Holder, Verdict};
-use keytally_host::now;
+use keytally_host::{Gate, now};
 
 use super::{Service, json};
 
@@ -27,6 +27,8 @@ pub(super) struct Caller<'v> {
     /// Unknown only in shadow mode.
     pub(super) holder: Option<Holder>,
     pub(super) verdict: &'v Verdict,
+    /// The gate that gave the verdict.
+    pub(super) gate: &'v Gate,
 }
 
 impl Caller<'_> {
@@ -45,7 +47,8 @@ impl Service {
         ask: Ask,
         route: impl FnOnce(&Caller<'_>) -> Response,
     ) -> Response {
-        let verdict = self.ask(headers, ask);
+        let gate = self.gate.load();
+        let verdict = self.ask(&gate, headers, ask);
         self.metrics.count(&verdict);
         if !verdict.admitted() {
             self.log.refusal(name, &verdict, self.shadow);
@@ -54,7 +57,7 @@ impl Service {
             }
             self.metrics.count_shadow(&verdict);
         }
-        let mut response = route(&Caller { holder: verdict.holder(), verdict: &verdict });
+        let mut response = route(&Caller { holder: verdict.holder(), verdict: &verdict, gate: &gate });
         set_headers(&mut response, &verdict);
         if !verdict.admitted() {
             // They belong to the statuses that weren't sent.
@@ -65,7 +68,7 @@ impl Service {
         response
     }
 
-    fn ask(&self, headers: &HeaderMap, ask: Ask) -> Verdict {
+    fn ask(&self, gate: &Gate, headers: &HeaderMap, ask: Ask) -> Verdict {
         let mut values = headers.get_all(API_KEY_HEADER).iter();
         // The value is bytes: it need not be UTF-8.
         let api_key = values.next().map(HeaderValue::as_bytes);
@@ -73,8 +76,8 @@ impl Service {
             return Verdict::duplicate_header(now());
         }
         match ask {
-            Ask::Charge(cost) => self.metrics.time(|| self.gate.check(api_key, cost)),
-            Ask::Look => self.gate.peek(api_key, 0),
+            Ask::Charge(cost) => self.metrics.time(|| gate.check(api_key, cost)),
+            Ask::Look => gate.peek(api_key, 0),
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::shown::Use;
 /// Charges nothing and gives the caller's quotas.
 pub(super) async fn limits(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
     service.guard("limits", &headers, Ask::Look, |caller| {
-        let table = service.gate.table();
+        let table = caller.gate.table();
         let plan = caller.holder.and_then(|holder| table.plan(holder.plan));
         json_of(&Limits {
             account: caller.account(),

@@ -1,4 +1,5 @@
-//! The log: a line on standard error for every request that the gate refuses, as many as are worth reading.
+//! The log: a line on standard error for every request that the gate refuses, as many as are worth reading, and for every
+//! time that the gate's file is replaced.
 //!
 //! Lines are written by a thread of their own. No request ever waits for it: what doesn't fit its queue is counted
 //! and lost.
@@ -10,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use keytally_host::keytally::{KeyId, Outcome, Reason, Timestamp, Verdict};
-use keytally_host::now;
+use keytally_host::{FollowEvent, now};
 use prometheus::IntCounter;
 
 use crate::when;
@@ -27,10 +28,38 @@ const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 /// The log of a service.
 #[derive(Debug)]
 pub(super) struct Log {
-    queue: Option<SyncSender<Line>>,
+    queue: Option<SyncSender<Entry>>,
     /// Closed once the thread has written everything.
     written: Mutex<Receiver<()>>,
     lost: IntCounter,
+}
+
+/// What a line is of.
+#[derive(Debug)]
+enum Entry {
+    Refusal(Line),
+    Gate(String),
+}
+
+/// Where what happens to the gate is logged, by threads that do not have the log.
+#[derive(Debug)]
+pub(super) struct Events {
+    queue: Option<SyncSender<Entry>>,
+    lost: IntCounter,
+}
+
+impl Events {
+    /// Logs that the gate's file was replaced, or why the new one is not in force.
+    pub(super) fn gate(&self, event: &FollowEvent<'_>) {
+        queue(self.queue.as_ref(), Entry::Gate(event.to_string()), &self.lost);
+    }
+}
+
+/// Puts a line where the thread that writes gets it, or counts it as lost.
+fn queue(queue: Option<&SyncSender<Entry>>, entry: Entry, lost: &IntCounter) {
+    if queue.is_none_or(|queue| queue.try_send(entry).is_err()) {
+        lost.inc();
+    }
 }
 
 #[derive(Debug)]
@@ -68,9 +97,12 @@ impl Log {
             retry_after_s: verdict.retry_after_s(),
             shadow,
         };
-        if self.queue.as_ref().is_none_or(|queue| queue.try_send(line).is_err()) {
-            self.lost.inc();
-        }
+        queue(self.queue.as_ref(), Entry::Refusal(line), &self.lost);
+    }
+
+    /// For what happens to the gate.
+    pub(super) fn events(&self) -> Events {
+        Events { queue: self.queue.clone(), lost: self.lost.clone() }
     }
 }
 
@@ -80,6 +112,15 @@ impl Drop for Log {
         self.queue = None;
         let written = self.written.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _ = written.recv_timeout(LAST_WORDS_WITHIN);
+    }
+}
+
+impl Entry {
+    fn text(&self) -> String {
+        match self {
+            Self::Refusal(line) => line.text(),
+            Self::Gate(sentence) => format!("{} gate {sentence}", when::rfc3339(now().unix_s())),
+        }
     }
 }
 
@@ -101,7 +142,7 @@ impl Line {
     }
 }
 
-fn write_lines(lines: &Receiver<Line>, out: &mut Bounded<impl Write>) {
+fn write_lines(lines: &Receiver<Entry>, out: &mut Bounded<impl Write>) {
     loop {
         match lines.recv_timeout(Duration::from_secs(1)) {
             Ok(line) => out.write(&line.text(), now().unix_s()),

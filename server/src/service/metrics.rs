@@ -1,8 +1,7 @@
 //! `GET /metrics`: Prometheus's text format, version 0.0.4.
 
-use keytally_host::Gate;
 use keytally_host::keytally::{Outcome, Reason, Verdict};
-use keytally_host::now;
+use keytally_host::{FollowStatus, Gate, now};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
@@ -19,6 +18,9 @@ pub(super) struct Metrics {
     seconds: Histogram,
     lost_lines: IntCounter,
     keys: IntGauge,
+    capacity: IntGauge,
+    reopened: IntCounter,
+    reopen_failing: IntGauge,
     counted_at_s: IntGauge,
 }
 
@@ -50,7 +52,7 @@ const VERDICTS: &[(Outcome, Reason)] = &[
 
 impl Metrics {
     /// Counters that all stand at 0.
-    pub(super) fn new(capacity: u32) -> prometheus::Result<Self> {
+    pub(super) fn new() -> prometheus::Result<Self> {
         let verdicts = Opts::new("keytally_verdicts_total", "Verdicts of the gate, by outcome and reason.");
         let shadow = Opts::new(
             "keytally_shadow_admissions_total",
@@ -68,11 +70,20 @@ impl Metrics {
                 "keytally_gate_keys",
                 "Records of the gate that hold a key, revoked ones too.",
             )?,
+            capacity: IntGauge::new(
+                "keytally_gate_capacity",
+                "Records of the gate: the most keys that it holds.",
+            )?,
+            reopened: IntCounter::new(
+                "keytally_gate_reopened_total",
+                "How often the gate's file was replaced and the new one opened.",
+            )?,
+            reopen_failing: IntGauge::new(
+                "keytally_gate_reopen_failing",
+                "1 while the file at the gate's path cannot be opened and the one before it stays in force.",
+            )?,
             counted_at_s: IntGauge::new("counted_at", "Not shown.")?,
         };
-        let gate =
-            IntGauge::new("keytally_gate_capacity", "Records of the gate: the most keys that it holds.")?;
-        gate.set(capacity.into());
         for (outcome, reason) in VERDICTS {
             metrics.verdicts.with_label_values(&labels(*outcome, *reason));
             if *outcome != Outcome::Admitted {
@@ -85,7 +96,9 @@ impl Metrics {
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.lost_lines.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
-        registry.register(Box::new(gate))?;
+        registry.register(Box::new(metrics.capacity.clone()))?;
+        registry.register(Box::new(metrics.reopened.clone()))?;
+        registry.register(Box::new(metrics.reopen_failing.clone()))?;
         Ok(metrics)
     }
 
@@ -113,7 +126,10 @@ impl Metrics {
     }
 
     /// All of it as text.
-    pub(super) fn text(&self, gate: &Gate) -> prometheus::Result<Vec<u8>> {
+    pub(super) fn text(&self, gate: &Gate, status: &FollowStatus) -> prometheus::Result<Vec<u8>> {
+        self.capacity.set(gate.table().capacity().into());
+        self.reopened.inc_by(status.reopened.saturating_sub(self.reopened.get()));
+        self.reopen_failing.set(status.problem.is_some().into());
         let now = now();
         let now_s = i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
         if now_s.saturating_sub(self.counted_at_s.get()).unsigned_abs() >= COUNTED_FOR_S.unsigned_abs() {
