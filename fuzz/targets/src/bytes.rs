@@ -30,6 +30,10 @@ impl<'a> Bytes<'a> {
         array
     }
 
+    pub(crate) fn take(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.byte()).collect()
+    }
+
     pub(crate) fn word(&mut self) -> u64 {
         u64::from_le_bytes(self.array())
     }

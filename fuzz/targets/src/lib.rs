@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | [`policy()`] | a policy text | the model's parser |
 //! | [`key()`] | a key, or the parts of one and a mistake in it | the model's parser |
+//! | [`mac()`] | a pepper, and a key or another text | the crate `hmac` |
 //! | [`headers()`] | a policy and a few calls | the model's header block; each field read back |
 //! | [`limiter_calls()`] | calls on a small limiter, by clocks that disagree | a model of each subject |
 //! | [`gate_calls()`] | calls on a small gate, an administrator's too | a model of each key |
@@ -21,6 +22,7 @@ mod c_calls;
 mod gate;
 mod headers;
 mod limiter;
+mod mac;
 mod open;
 mod texts;
 
@@ -28,6 +30,7 @@ pub use c_calls::c_calls;
 pub use gate::gate_calls;
 pub use headers::headers;
 pub use limiter::limiter_calls;
+pub use mac::mac;
 pub use open::open_bytes;
 pub use texts::{key, policy};
 
@@ -38,6 +41,7 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("policy", policy),
     ("key", key),
+    ("mac", mac),
     ("headers", headers),
     ("limiter_calls", limiter_calls),
     ("gate_calls", gate_calls),

@@ -34,4 +34,4 @@ macro_rules! targets {
     };
 }
 
-targets!(policy key headers limiter_calls gate_calls open_bytes c_calls);
+targets!(policy key mac headers limiter_calls gate_calls open_bytes c_calls);
