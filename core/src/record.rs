@@ -20,12 +20,13 @@
 //! have; so a reader never waits, and a record that a killed administrator left half-written is as good as written.
 //! The next administrator completes it.
 //!
-//! Every word is stored with release and loaded with acquire, and word 7 is loaded first and last. A reader that sees
-//! a new word therefore sees the sequence that was made odd before it, and its second look at word 7 differs from the
-//! first.
+//! Every word is stored with release and loaded with acquire, and word 7 is loaded first and last. A
+//! reader that sees a new word therefore sees the sequence that was made odd before it, and its
+//! second look at word 7 differs from the first.
 //!
-//! The sequence wraps after 8,192 writes. So a caller that acts on a copy later compares the key id and the whole of
-//! word 7 with the line again ([`Place::unmoved`]); SAFETY.md says what such a caller still cannot notice.
+//! The sequence wraps after 8,192 writes. Before a caller acts on a copy, it therefore compares the
+//! key id and the whole of word 7 with the line again ([`Place::unmoved`]). SAFETY.md says what this
+//! comparison cannot notice.
 
 use crate::key::KeyId;
 use crate::line::{LINE_WORDS, Line, high, join, low};
@@ -162,7 +163,9 @@ fn is_odd(last_word: u64) -> bool {
     sequence(last_word) & 1 == 1
 }
 
-/// The even sequence that a write of the record ends with, also if the line is odd without an intent.
+/// The even sequence that a write of the record ends with.
+///
+/// The line may also be odd without an intent, in a damaged file.
 fn next_sequence(last_word: u64) -> u64 {
     ((sequence(last_word) | 1) + 1) & SEQUENCE_MASK
 }
@@ -211,7 +214,9 @@ impl<'m> Place<'m> {
         KeyId::from_number(self.line.load(KEY_ID))
     }
 
-    /// Whether the line still holds the record that was read, or is about to: its key id and last word are the same.
+    /// Whether the line still holds, or is about to hold, the record that was read.
+    ///
+    /// The key id and the last word decide.
     #[inline]
     pub(crate) fn unmoved(self, record: &Record) -> bool {
         let last_word = self.line.load(SEQUENCE);

@@ -1,5 +1,5 @@
-//! A record's sequence wraps after 8,192 writes. A call that is stopped for exactly that many writes neither admits an
-//! ended key nor changes the tally of the record's next key.
+//! A record's sequence wraps after 8,192 writes. A call that is stopped for exactly that many
+//! writes neither admits an ended key nor changes the tally of the record's next key.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
@@ -33,7 +33,8 @@ fn new_key() -> NewKey<'static> {
 
 type SharedGate = Gate<Rc<[Line]>>;
 
-/// A gate's memory that runs a hook at one access. The call that makes this access is stopped meanwhile.
+/// A gate's memory that runs a hook at one access. The call that makes this access is stopped
+/// meanwhile.
 struct StoppingMemory {
     lines: Rc<[Line]>,
     accesses_left: Cell<u32>,
@@ -78,8 +79,8 @@ impl Setup {
         Gate::attach(Rc::clone(&self.lines), peppers()).unwrap()
     }
 
-    /// Makes a call on the gate, and stops it at this access of the memory, counted from 1, while `meanwhile` runs.
-    /// Returns `None` if the call has no such access.
+    /// Makes a call on the gate, and stops it at this access of the memory, counted from 1, while
+    /// `meanwhile` runs. Returns `None` if the call has no such access.
     fn stopped<T>(
         &self,
         access: u32,
@@ -96,8 +97,8 @@ impl Setup {
     }
 }
 
-/// Ends the key and gives its record to another one, which makes one request. The record is written so often that its
-/// sequence is the same as before.
+/// Ends the key and gives its record to another one, which makes one request. The record is written
+/// so often that its sequence is the same as before.
 fn replace(gate: &SharedGate, former: KeyId) -> Key {
     let mut administrator = gate.administer().unwrap();
     administrator.revoke(former).unwrap();
@@ -115,8 +116,8 @@ fn check<M: AsRef<[Line]>>(gate: &Gate<M>, key: &Key, now: Timestamp) -> Verdict
     gate.check(Some(key.expose().as_bytes()), 1, now)
 }
 
-/// Makes the call at each of its accesses once while the record goes to another key. Asserts that the other key keeps
-/// its counts, and gives each result to `judge`.
+/// Makes the call at each of its accesses once while the record goes to another key. Asserts that
+/// the other key keeps its counts, and gives each result to `judge`.
 fn assert_next_key_keeps_its_tally<T>(
     call: impl Fn(&Setup, &Gate<StoppingMemory>) -> T,
     judge: impl Fn(&Setup, T),
