@@ -55,6 +55,8 @@ pub(crate) struct Listed {
     pub(crate) grace_until: Option<String>,
     /// The number of the pepper that the secret is stored under.
     pub(crate) pepper: u8,
+    /// By how many seconds the key's tally is ahead of the system clock; 0 if it is not.
+    pub(crate) clock_ahead_s: u32,
 }
 
 impl<'a> NewSecret<'a> {
@@ -128,6 +130,7 @@ impl Listed {
             last_use: info.last_used.map(|time| when::rfc3339(time.unix_s())),
             grace_until: in_grace.then(|| when::rfc3339(info.grace_until.into())),
             pepper: info.pepper,
+            clock_ahead_s: info.clock_ahead_s,
         }
     }
 }

@@ -7,6 +7,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
+use keytally_host::keytally::Timestamp;
 use serde_json::{Value, json};
 use support::Bench;
 
@@ -389,6 +390,35 @@ fn top_shows_the_most_used_first() {
     assert_eq!(top["keys"].as_array().unwrap().len(), 1);
     bench.run(&["top", G]).fails(&["needs a terminal", "--once"]);
     drop(idle);
+}
+
+#[test]
+fn tallies_ahead_of_the_clock_are_shown_and_corrected() {
+    let bench = bench();
+    let (key, _) = bench.issue(G, &["--account", "1"]);
+    let (_, other_id) = bench.issue(G, &["--account", "2"]);
+    // A wrong clock charges three units two windows from now.
+    let peppers = keytally_host::pepper::parse(&bench.pepper).unwrap();
+    let gate = keytally_host::Gate::open(bench.path(G), peppers).unwrap();
+    let wrong = Timestamp::from_unix_s(keytally_host::now().unix_s() + 62 * 86_400);
+    assert!(gate.table().check(Some(key.as_bytes()), 3, wrong).admitted());
+
+    let all = list(&bench);
+    let ahead = all["clock_ahead_s"].as_u64().unwrap();
+    assert_eq!((&all["keys_ahead"], ahead > 31 * 86_400), (&json!(1), true), "{all}");
+    assert_eq!(listed(&bench, &other_id)["clock_ahead_s"], json!(0));
+    let sentence = format!("clock: the tally of 1 key is up to {ahead} s ahead of this clock");
+    for command in ["list", "top"] {
+        let once: &[&str] = if command == "top" { &["--once"] } else { &[] };
+        let text = bench.run(&[&[command, G], once].concat()).with(0);
+        assert!(text.contains(&sentence[..40]), "{text}");
+    }
+
+    bench.check(G, &key, &[]);
+    let corrected = list(&bench);
+    assert_eq!((&corrected["keys_ahead"], &corrected["clock_ahead_s"]), (&json!(0), &json!(0)));
+    let used = corrected["keys"].as_array().unwrap().iter().map(|key| key["quotas"][0]["used"].as_u64());
+    assert_eq!(used.max(), Some(Some(4)), "counts are kept");
 }
 
 #[test]

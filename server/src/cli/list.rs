@@ -1,6 +1,8 @@
 use std::io::{self, Write};
 
 use clap::Args;
+use keytally_host::keytally::decide::TOLERANCE_MS;
+use keytally_host::keytally::gate::KeyInfo;
 use keytally_host::keytally::{Algorithm, Timestamp};
 use keytally_host::{Gate, now};
 use serde::Serialize;
@@ -44,6 +46,10 @@ pub(super) struct Summary {
     algorithm: &'static str,
     plans: Vec<PlanText>,
     peppers: Vec<PepperUse>,
+    /// Keys whose tally is ahead of the system clock by more than it may be.
+    keys_ahead: usize,
+    /// By how many seconds the one that is furthest ahead is.
+    clock_ahead_s: u32,
 }
 
 /// How many keys are stored under a pepper: it must be kept as long as there are any.
@@ -67,7 +73,7 @@ impl Listing {
         let mut summary = Summary::of(gate, path);
         let mut keys = Vec::new();
         for info in gate.table().list(now) {
-            summary.count(info.pepper);
+            summary.count(&info);
             if account.is_none_or(|account| account == info.account) {
                 keys.push(Listed::of(&info, gate, now));
             }
@@ -138,12 +144,19 @@ impl Summary {
             },
             plans: table.plans().map(|(_, plan)| PlanText::of(&plan)).collect(),
             peppers: Vec::new(),
+            keys_ahead: 0,
+            clock_ahead_s: 0,
         }
     }
 
-    /// Counts a key that is stored under the pepper of this number.
-    pub(super) fn count(&mut self, pepper: u8) {
+    /// Counts a key.
+    pub(super) fn count(&mut self, info: &KeyInfo) {
         self.used += 1;
+        if u64::from(info.clock_ahead_s) * 1000 > TOLERANCE_MS {
+            self.keys_ahead += 1;
+            self.clock_ahead_s = self.clock_ahead_s.max(info.clock_ahead_s);
+        }
+        let pepper = info.pepper;
         match self.peppers.iter_mut().find(|other| other.number == pepper) {
             Some(there) => there.keys += 1,
             None => {
@@ -151,6 +164,17 @@ impl Summary {
                 self.peppers.sort_unstable_by_key(|pepper| pepper.number);
             }
         }
+    }
+
+    /// Returns a sentence about tallies that are ahead of the system clock, if there are any.
+    pub(super) fn ahead(&self) -> Option<String> {
+        (self.keys_ahead > 0).then(|| {
+            format!(
+                "clock: the tally of {} is up to {} s ahead of this clock; the next check of each corrects it",
+                counted(self.keys_ahead, "key"),
+                self.clock_ahead_s
+            )
+        })
     }
 
     /// The gate's file.
@@ -184,6 +208,9 @@ impl Summary {
                 .iter()
                 .map(|pepper| format!("number {} holds {}", pepper.number, counted(pepper.keys, "key")));
             writeln!(out, "peppers: {}", words.collect::<Vec<_>>().join(", "))?;
+        }
+        if let Some(ahead) = self.ahead() {
+            writeln!(out, "{ahead}")?;
         }
         Ok(())
     }

@@ -112,7 +112,7 @@ impl Sample {
         let room = rows.saturating_mul(2).max(64);
         let mut top: Vec<(u32, KeyInfo)> = Vec::new();
         for info in gate.table().list(now) {
-            summary.count(info.pepper);
+            summary.count(&info);
             let share = Use::of(&info.quotas).iter().map(Use::share).max().unwrap_or(0);
             top.push((share, info));
             if top.len() >= room {
@@ -157,7 +157,10 @@ impl Sample {
             Span::from(bar(filled)).style(heat(filled)),
             Span::from(format!("  {}  {}", self.summary.fill(), self.time)),
         ]);
-        let plans = Line::from(format!("plans: {}", self.summary.plans())).dim();
+        let plans = match self.summary.ahead() {
+            Some(ahead) => Line::from(ahead).style(Style::new().fg(Color::Red)),
+            None => Line::from(format!("plans: {}", self.summary.plans())).dim(),
+        };
         Paragraph::new(vec![gate, plans]).render(header, buffer);
         self.table(table.width).render(table, buffer);
         if live {
