@@ -145,8 +145,7 @@ pub const TOLERANCE_MS: u64 = 60_000;
 /// See [`Verdict::waits_from`](crate::Verdict::waits_from).
 #[inline]
 pub fn waits_from(now: Timestamp, at: Timestamp) -> Timestamp {
-    let ahead_ms = at.unix_ms().saturating_sub(now.unix_ms());
-    if ahead_ms > TOLERANCE_MS { now } else { now.max(at) }
+    if at <= now || at.unix_ms() - now.unix_ms() > TOLERANCE_MS { now } else { at }
 }
 
 /// Returns the word with the stamp of `reading` and the same counts, if it is ahead of `reading` by

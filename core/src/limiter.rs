@@ -425,13 +425,13 @@ impl<M: AsRef<[Line]>> Limiter<M> {
 
     /// Inserts the subject while holding the claims of the buckets `held`, in this order. `None` when the claim of
     /// the second bucket is needed and not held.
-    fn insert_under(
+    fn insert_under<C: Clock>(
         &self,
         subject: Subject,
         held: [u64; 2],
         first: u64,
         now: &mut Timestamp,
-        clock: impl Clock,
+        clock: C,
     ) -> Option<Insertion> {
         let [one, two] = self.buckets_of(subject);
         let claims = [Some(self.claim(held[0])), (held[1] != held[0]).then(|| self.claim(held[1]))];
@@ -445,7 +445,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         // passed. An older reading, of a thread that was stopped since, could open one of them again.
         *now = clock.at_least(*now);
         // A decision on a void tally is the same at every time but for the stamp.
-        let first = self.layout.with_stamp(first, self.layout.stamp_at(*now));
+        let first =
+            if C::IS_SYSTEM { self.layout.with_stamp(first, self.layout.stamp_at(*now)) } else { first };
         let spills = first_sight.taken >= SPILL && second_sight.taken < first_sight.taken;
         if alone && (spills || second_sight.marked) {
             return None;
@@ -459,7 +460,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             (_, None) => {
                 let until = self.reusable_from([one, two]);
                 // A slot may have become reusable since the first reading.
-                let full = until > self.layout.stamp_at(*now);
+                let full = !C::IS_SYSTEM || until > self.layout.stamp_at(*now);
                 return Some(if full { Insertion::Full { until } } else { Insertion::Again });
             }
         };

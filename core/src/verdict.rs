@@ -353,7 +353,7 @@ impl Verdict {
     /// It is the later of the caller's time and the decision's. If the tally is ahead by more than 60 s,
     /// which honest clocks are not apart, it is the caller's: then the wait is as long as it takes the
     /// caller's clock to get there.
-    #[inline]
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn waits_from(&self) -> Timestamp {
         decide::waits_from(self.now, self.quotas.time)
     }
