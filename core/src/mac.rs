@@ -1,11 +1,16 @@
 //! HMAC-SHA-256 of keys under a pepper, and its comparison in constant time.
 //!
-//! The two SHA-256 states that HMAC starts from, after the inner and the outer pad, are computed once per pepper. A
-//! key of our own form is then one compression for the inner hash and one for the outer. RFC 2104 and RFC 4231.
+//! The two SHA-256 states that HMAC starts from, after the inner and the outer pad, are computed
+//! once per pepper. A key of our own form is then one compression for the inner hash and one for the
+//! outer. The crate `block-buffer` pads messages of other lengths. SAFETY.md says why the crate
+//! `hmac` is used in tests only. RFC 2104 and RFC 4231.
 
 use core::fmt;
 
 use sha2::block_api::compress256;
+use sha2::digest::array::Array;
+use sha2::digest::block_buffer::EagerBuffer;
+use sha2::digest::consts::U64;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroize;
 
@@ -156,24 +161,15 @@ fn padded(key: &[u8; BLOCK_LEN], pad: u8) -> State {
     state
 }
 
-/// SHA-256 of `message`, continued from a state that `before` bytes, whole blocks, led to. (Never inlined: checks of our own keys
-/// needn't have the stack for it.)
+/// Continues SHA-256 with the whole `message`, from the state after `before` bytes in whole blocks.
+///
+/// Never inlined: checks of our own keys need no stack for it.
 #[inline(never)]
 fn hash(mut state: State, before: usize, message: &[u8]) -> State {
-    let (blocks, rest) = message.as_chunks::<BLOCK_LEN>();
-    if !blocks.is_empty() {
-        compress256(&mut state, blocks);
-    }
     let bits = (before as u64 + message.len() as u64) * 8;
-    let mut block = [0; BLOCK_LEN];
-    block[..rest.len()].copy_from_slice(rest);
-    block[rest.len()] = 0x80;
-    if rest.len() >= BLOCK_LEN - 8 {
-        compress256(&mut state, &[block]);
-        block = [0; BLOCK_LEN];
-    }
-    block[BLOCK_LEN - 8..].copy_from_slice(&bits.to_be_bytes());
-    compress256(&mut state, &[block]);
+    let mut buffer = EagerBuffer::<U64>::default();
+    buffer.digest_blocks(message, |blocks| compress256(&mut state, Array::cast_slice_to_core(blocks)));
+    buffer.len64_padding_be(bits, |block| compress256(&mut state, &[block.0]));
     state
 }
 
