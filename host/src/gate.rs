@@ -348,14 +348,20 @@ impl Gate {
     /// # Errors
     /// Those of [`administer`](Self::administer).
     pub fn verify(&self, report: impl FnMut(Flaw)) -> Result<bool, Error> {
-        self.verify_within(self.wait(), report)
+        self.verify_within(self.wait(), SystemClock::read(), report)
     }
 
-    /// Does what [`verify`](Self::verify) does, with a wait of its own.
+    /// Does what [`verify`](Self::verify) does, with a wait and a clock of its own.
     ///
     /// # Errors
     /// Those of [`administer`](Self::administer).
-    pub fn verify_within(&self, wait: Wait<'_>, report: impl FnMut(Flaw)) -> Result<bool, Error> {
+    pub fn verify_within(
+        &self,
+        wait: Wait<'_>,
+        clock: impl Clock,
+        report: impl FnMut(Flaw),
+    ) -> Result<bool, Error> {
+        let now = || clock.at_least(clock.reading());
         let completed = self.recover(wait, |_| ())?.0;
         // A change that is being made meanwhile may look like a flaw, so flaws are looked for again undisturbed.
         let mut flawed = false;

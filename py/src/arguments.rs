@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally_host::keytally::{KeyId, Name, Peppers, Plan, Policy, Timestamp};
-use keytally_host::{now, pepper};
+use keytally_host::pepper;
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyMapping, PyString, PyTzInfoAccess as _};
@@ -112,15 +112,7 @@ fn shown(value: &Bound<'_, PyAny>) -> String {
 
 /// A moment: Unix seconds as `time.time()` gives them, or an aware `datetime`.
 #[derive(Clone, Copy)]
-pub(crate) struct Moment(Timestamp);
-
-impl Moment {
-    /// The moment that was passed, or the present.
-    #[inline]
-    pub(crate) fn or_now(moment: Option<Self>) -> Timestamp {
-        moment.map_or_else(now, |moment| moment.0)
-    }
-}
+pub(crate) struct Moment(pub(crate) Timestamp);
 
 impl<'py> FromPyObject<'_, 'py> for Moment {
     type Error = PyErr;

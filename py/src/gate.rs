@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally_host::keytally::gate::{AdminError as Admin, NewKey};
-use keytally_host::keytally::{Administrator, Name, Peppers, Timestamp};
+use keytally_host::keytally::{Administrator, Clock as _, Name, Peppers};
 use keytally_host::{Config, Error, Followed, Gate as Host, Mapping, Wait};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
@@ -17,6 +17,7 @@ use crate::arguments::{
     with_bytes,
 };
 use crate::charge::Charged;
+use crate::clock::{Time, with_clock};
 use crate::exceptions::{self, NoSuchKeyError};
 use crate::key::{Key, KeyInfo};
 use crate::policy::Policy;
@@ -34,8 +35,15 @@ use crate::verdict::Verdict;
 /// When another file is renamed over the gate's, it is opened within a second and decides from then on. While it cannot be opened
 /// the old one does, and ``reopen_problem`` says why.
 ///
-/// Every method that depends on the time takes ``now``: Unix seconds, as ``time.time()`` gives them, or a datetime that
-/// has a time zone. Without it the system's clock is read.
+/// Every method that depends on the time takes ``now``, an explicit time: Unix seconds, as ``time.time()`` gives them, or
+/// a datetime that has a time zone. Without it the method uses the system clock, and reads it again if a tally is ahead
+/// of the first reading. A tally that is more than 60 s ahead of the system clock is corrected, with its counts kept.
+///
+/// An explicit time is used as given and corrects nothing, even if it is a reading of the system clock. A late one is
+/// taken as the tally's own time, so it never widens a limit. One that is far ahead moves the tally there, and the tally
+/// keeps its counts until that time comes: ``clock_ahead_s`` of a verdict says so. Explicit times that disagree admit at
+/// most one more window in all. Mixed with the system clock, explicit times more than 60 s ahead admit one more window
+/// each time that the two take turns.
 ///
 /// Where ``create``, ``open`` and ``in_memory`` take peppers, the server's secrets: ``pepper`` is the text, hex or base64
 /// of at least 32 bytes, several separated by commas, newest last. ``pepper_file`` is a file with one a line, readable by
@@ -169,7 +177,7 @@ impl Gate {
     ///     api_key: The value of the ``X-API-Key`` header, ``None`` when there was none. A request with more than one
     ///         gets ``Verdict.duplicate_header()``.
     ///     cost: Units, 0 to 4294967295; 0 is always admitted and charges nothing.
-    ///     now: The time; the system's clock when left out.
+    ///     now: An explicit time, see the class; the system clock when left out.
     ///
     /// Raises:
     ///     TypeError, ValueError: An argument is of another type, or out of bounds. Whatever text a client sends is none
@@ -188,10 +196,10 @@ impl Gate {
         cost: Cost,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let now = Moment::or_now(now);
+        let now = Time::from(now);
         with_api_key(api_key, |api_key| {
             let gate = slf.get().now();
-            Verdict::of_gate(gate.table().check(api_key, cost.0, now), gate)
+            with_clock!(now, |clock| Verdict::of_gate(gate.table().check(api_key, cost.0, clock), gate))
         })
     }
 
@@ -211,10 +219,10 @@ impl Gate {
         cost: Cost,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let now = Moment::or_now(now);
+        let now = Time::from(now);
         with_api_key(api_key, |api_key| {
             let gate = slf.get().now();
-            Verdict::of_gate(gate.table().peek(api_key, cost.0, now), gate)
+            with_clock!(now, |clock| Verdict::of_gate(gate.table().peek(api_key, cost.0, clock), gate))
         })
     }
 
@@ -241,7 +249,7 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let gate = slf.get().now();
-        let verdict = gate.table().refund(key_id.0, charge.0, Moment::or_now(now));
+        let verdict = with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock));
         Self::known(gate, key_id, verdict)
     }
 
@@ -271,7 +279,8 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let gate = slf.get().now();
-        let verdict = gate.table().settle(key_id.0, charge.0, actual.0, Moment::or_now(now));
+        let verdict =
+            with_clock!(Time::from(now), |clock| gate.table().settle(key_id.0, charge.0, actual.0, clock));
         Self::known(gate, key_id, verdict)
     }
 
@@ -288,7 +297,7 @@ impl Gate {
     #[pyo3(signature = (key_id, *, now=None))]
     fn reset(slf: &Bound<'_, Self>, key_id: KeyIdText, now: Option<Moment>) -> PyResult<Verdict> {
         let gate = slf.get().now();
-        let verdict = gate.table().reset(key_id.0, Moment::or_now(now));
+        let verdict = with_clock!(Time::from(now), |clock| gate.table().reset(key_id.0, clock));
         Self::known(gate, key_id, verdict)
     }
 
@@ -323,16 +332,17 @@ impl Gate {
         now: Option<Moment>,
         timeout: Timeout,
     ) -> PyResult<Key> {
-        let now = Moment::or_now(now);
+        let now = Time::from(now);
         let new = New {
             account: account.0,
             env: arguments::name(env, "env")?,
             plan: self.plan_name(plan),
-            not_after: Expiry::not_after(expires, now)?,
+            not_after: Expiry::not_after(expires, now.moment())?,
         };
         let entropy = keytally_host::entropy().map_err(exceptions::of)?;
-        let (key, key_id) =
-            self.administer(py, &timeout, |administrator| administrator.issue(&new.key(), entropy, now))?;
+        let (key, key_id) = self.administer(py, &timeout, |administrator| {
+            with_clock!(now, |clock| administrator.issue(&new.key(), entropy, clock))
+        })?;
         Ok(Key { key, key_id })
     }
 
@@ -367,12 +377,12 @@ impl Gate {
         timeout: Timeout,
     ) -> PyResult<Vec<String>> {
         let py = keys.py();
-        let now = Moment::or_now(now);
+        let now = Time::from(now);
         let new = New {
             account: account.0,
             env: arguments::name(env, "env")?,
             plan: self.plan_name(plan),
-            not_after: Expiry::not_after(expires, now)?,
+            not_after: Expiry::not_after(expires, now.moment())?,
         };
         let mut key_ids = Vec::new();
         let mut keys = keys.try_iter()?;
@@ -415,11 +425,13 @@ impl Gate {
         now: Option<Moment>,
         timeout: Timeout,
     ) -> PyResult<Key> {
-        let now = Moment::or_now(now);
+        let now = Time::from(now);
         let key_id = key_id.0;
         let entropy = keytally_host::entropy().map_err(exceptions::of)?;
         let key = self.administer(py, &timeout, |administrator| {
-            administrator.rotate(key_id, grace.until(now), entropy, now)
+            with_clock!(now, |clock| {
+                administrator.rotate(key_id, grace.until(clock.reading()), entropy, clock)
+            })
         })?;
         Ok(Key { key, key_id })
     }
@@ -489,7 +501,7 @@ impl Gate {
     /// [1, 2]
     #[pyo3(signature = (*, now=None))]
     fn list(&self, py: Python<'_>, now: Option<Moment>) -> Vec<KeyInfo> {
-        let now = Moment::or_now(now);
+        let now = Time::from(now).moment();
         let gate = self.now();
         py.detach(|| gate.table().list(now).map(|info| KeyInfo::of(info, &gate, now)).collect())
     }
@@ -502,7 +514,7 @@ impl Gate {
     /// 42
     #[pyo3(signature = (key_id, *, now=None))]
     fn key(&self, key_id: KeyIdText, now: Option<Moment>) -> Option<KeyInfo> {
-        let now = Moment::or_now(now);
+        let now = Time::from(now).moment();
         let gate = self.now();
         Some(KeyInfo::of(gate.table().key(key_id.0, now)?, &gate, now))
     }
@@ -517,11 +529,13 @@ impl Gate {
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     /// >>> gate.verify()
     /// <Report: completed=False, flaws=[]>
-    #[pyo3(signature = (*, timeout=TIMEOUT), text_signature = "($self, *, timeout=10)")]
-    fn verify(&self, py: Python<'_>, timeout: Timeout) -> PyResult<Report> {
+    #[pyo3(signature = (*, now=None, timeout=TIMEOUT), text_signature = "($self, *, now=None, timeout=10)")]
+    fn verify(&self, py: Python<'_>, now: Option<Moment>, timeout: Timeout) -> PyResult<Report> {
         let mut flaws = Vec::new();
-        let completed =
-            self.waiting(py, &timeout, |gate, wait| gate.verify_within(wait, |flaw| flaws.push(flaw)))?;
+        let now = Time::from(now);
+        let completed = self.waiting(py, &timeout, |gate, wait| {
+            with_clock!(now, |clock| gate.verify_within(wait, clock, |flaw| flaws.push(flaw)))
+        })?;
         Ok(Report { completed, flaws })
     }
 
@@ -565,6 +579,27 @@ impl Gate {
             Held::Memory(_) => None,
             Held::File(gate) => gate.status().problem,
         }
+    }
+
+    /// Corrects every tally that is more than 60 s ahead, counts kept, and returns how many. Calls by the system clock
+    /// correct the tallies that they meet; this is for all others. Reads the whole table.
+    ///
+    /// Args:
+    ///     now: The time; the system clock when left out, which is read after each tally was loaded. An explicit time is
+    ///         older than that. If the call is stopped for more than 60 s, each tally that is charged meanwhile may
+    ///         admit one more window, so pass one only while nothing else charges.
+    ///
+    /// >>> import time, keytally
+    /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    /// >>> key = gate.issue(42)
+    /// >>> verdict = gate.check(key.expose(), now=time.time() + 86_400)
+    /// >>> gate.correct_clock(), gate.peek(key.expose()).clock_ahead_s
+    /// (1, 0)
+    #[pyo3(signature = (*, now=None))]
+    fn correct_clock(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
+        let now = Time::from(now);
+        let gate = self.now();
+        py.detach(|| with_clock!(now, |clock| gate.table().correct_clock(clock)))
     }
 
     /// The path that the gate was opened or created with; ``None`` in memory.
@@ -686,7 +721,7 @@ impl Gate {
         py: Python<'_>,
         batch: &[Zeroizing<Vec<u8>>],
         new: &New,
-        now: Timestamp,
+        now: Time,
         timeout: &Timeout,
         key_ids: &mut Vec<String>,
     ) -> PyResult<()> {
@@ -694,7 +729,7 @@ impl Gate {
         self.waiting(py, timeout, |gate, wait| {
             gate.administer_within(wait, |administrator| {
                 for key in batch {
-                    match administrator.import(key, &new.key(), now) {
+                    match with_clock!(now, |clock| administrator.import(key, &new.key(), clock)) {
                         Ok(key_id) => key_ids.push(key_id.to_string()),
                         Err(Admin::AlreadyImported(key_id))
                             if gate.key(key_id).is_some_and(|info| info.account == new.account) =>

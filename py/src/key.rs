@@ -71,8 +71,8 @@ impl Key {
 /// (42, 'test', 'default', 'active', None)
 /// >>> info.key_id == key.key_id, info.hint == key.hint
 /// (True, True)
-/// >>> info.last_used, info.grace_until, info.pepper
-/// (None, None, 0)
+/// >>> info.last_used, info.grace_until, info.pepper, info.clock_ahead_s
+/// (None, None, 0, 0)
 /// >>> [quota.remaining for quota in info.quotas]
 /// [100, 1000]
 #[pyclass(frozen, module = "keytally")]
@@ -162,6 +162,12 @@ impl KeyInfo {
     #[getter]
     fn pepper(&self) -> u8 {
         self.info.pepper
+    }
+
+    /// By how many seconds the tally is ahead of the caller's time, rounded up; 0 if it is not.
+    #[getter]
+    fn clock_ahead_s(&self) -> u32 {
+        self.info.clock_ahead_s
     }
 
     /// The use of each window, shortest first, each a `QuotaState`.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `gate.rs`, `limiter.rs`, `policy.rs`, `verdict.rs`, `charge.rs`, `key.rs`, `report.rs` | a class each, with what belongs to it |
 //! | `arguments.rs` | what callers may pass: text or bytes, costs, times, spans, peppers, policies |
+//! | `clock.rs` | the time of a call: explicit, or the system clock |
 //! | `fields.rs` | header fields |
 //! | `exceptions.rs` | errors as exceptions |
 //!
@@ -19,6 +20,7 @@ extern crate alloc;
 
 mod arguments;
 mod charge;
+mod clock;
 mod exceptions;
 mod fields;
 mod gate;

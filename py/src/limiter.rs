@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 
 use crate::arguments::{Capacity, Cost, Moment, PolicyText, with_bytes};
 use crate::charge::Charged;
+use crate::clock::{Time, with_clock};
 use crate::exceptions;
 use crate::policy::Policy;
 use crate::verdict::Verdict;
@@ -14,6 +15,10 @@ use crate::verdict::Verdict;
 ///
 /// ``Limiter(policy)`` is this process's, shared with the children that it forks. ``Limiter.open_or_create(path, …)``
 /// is shared by every process that opens the file. Any number of threads may use one. Calls never wait.
+///
+/// Every method that depends on the time takes ``now``, an explicit time: see `Gate` for what it means and costs. In a
+/// limiter, a caller that passes a time 61 s late or more may find its subject's slot reused. That costs one more window
+/// each time.
 ///
 /// Args:
 ///     policy: What each subject may use, a `Policy` or its text.
@@ -114,7 +119,7 @@ impl Limiter {
     /// Args:
     ///     subject: Any text or bytes; a text counts as its UTF-8.
     ///     cost: Units, 0 to 4294967295; 0 is always admitted and charges nothing.
-    ///     now: The time, in Unix seconds or as a datetime that has a time zone; the system's clock when left out.
+    ///     now: An explicit time, in Unix seconds or as a datetime that has a time zone; the system clock when left out.
     ///
     /// Raises:
     ///     TypeError, ValueError: An argument is of another type, or out of bounds.
@@ -125,9 +130,9 @@ impl Limiter {
     /// 3
     #[pyo3(signature = (subject, cost=Cost(1), *, now=None), text_signature = "($self, subject, cost=1, *, now=None)")]
     fn check(&self, subject: &Bound<'_, PyAny>, cost: Cost, now: Option<Moment>) -> PyResult<Verdict> {
-        let now = Moment::or_now(now);
+        let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            Verdict::of(self.limiter.table().check(subject, cost.0, now))
+            with_clock!(now, |clock| Verdict::of(self.limiter.table().check(subject, cost.0, clock)))
         })
     }
 
@@ -141,8 +146,10 @@ impl Limiter {
     /// (5, 5)
     #[pyo3(signature = (subject, cost=Cost(1), *, now=None), text_signature = "($self, subject, cost=1, *, now=None)")]
     fn peek(&self, subject: &Bound<'_, PyAny>, cost: Cost, now: Option<Moment>) -> PyResult<Verdict> {
-        let now = Moment::or_now(now);
-        with_bytes(subject, "subject", |subject| Verdict::of(self.limiter.table().peek(subject, cost.0, now)))
+        let now = Time::from(now);
+        with_bytes(subject, "subject", |subject| {
+            with_clock!(now, |clock| Verdict::of(self.limiter.table().peek(subject, cost.0, clock)))
+        })
     }
 
     /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
@@ -161,9 +168,9 @@ impl Limiter {
     /// 5
     #[pyo3(signature = (subject, charge, *, now=None))]
     fn refund(&self, subject: &Bound<'_, PyAny>, charge: Charged, now: Option<Moment>) -> PyResult<Verdict> {
-        let now = Moment::or_now(now);
+        let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            Verdict::of(self.limiter.table().refund(subject, charge.0, now))
+            with_clock!(now, |clock| Verdict::of(self.limiter.table().refund(subject, charge.0, clock)))
         })
     }
 
@@ -192,9 +199,11 @@ impl Limiter {
         actual: Cost,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let now = Moment::or_now(now);
+        let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            Verdict::of(self.limiter.table().settle(subject, charge.0, actual.0, now))
+            with_clock!(now, |clock| Verdict::of(
+                self.limiter.table().settle(subject, charge.0, actual.0, clock)
+            ))
         })
     }
 
@@ -207,8 +216,32 @@ impl Limiter {
     /// 5
     #[pyo3(signature = (subject, *, now=None))]
     fn reset(&self, subject: &Bound<'_, PyAny>, now: Option<Moment>) -> PyResult<Verdict> {
-        let now = Moment::or_now(now);
-        with_bytes(subject, "subject", |subject| Verdict::of(self.limiter.table().reset(subject, now)))
+        let now = Time::from(now);
+        with_bytes(subject, "subject", |subject| {
+            with_clock!(now, |clock| Verdict::of(self.limiter.table().reset(subject, clock)))
+        })
+    }
+
+    /// Corrects every tally that is more than 60 s ahead, counts kept, and returns how many. Calls by the system clock
+    /// correct the tallies that they meet; this is for all others. Reads the whole table.
+    ///
+    /// Args:
+    ///     now: The time; the system clock when left out, which is read after each tally was loaded. An explicit time is
+    ///         older than that. If the call is stopped for more than 60 s, each tally that is charged meanwhile may
+    ///         admit one more window, so pass one only while nothing else charges.
+    ///
+    /// >>> import time
+    /// >>> from keytally import Limiter
+    /// >>> limiter = Limiter("5/minute")
+    /// >>> verdict = limiter.check("203.0.113.9", 5, now=time.time() + 86_400)
+    /// >>> limiter.correct_clock()
+    /// 1
+    /// >>> limiter.peek("203.0.113.9").clock_ahead_s
+    /// 0
+    #[pyo3(signature = (*, now=None))]
+    fn correct_clock(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
+        let now = Time::from(now);
+        py.detach(|| with_clock!(now, |clock| self.limiter.table().correct_clock(clock)))
     }
 
     /// The path that the limiter was opened or created with; ``None`` in memory.

@@ -9,6 +9,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 
 use crate::arguments::Moment;
 use crate::charge::Charge;
+use crate::clock::Time;
 use crate::exceptions;
 use crate::fields;
 
@@ -74,7 +75,7 @@ impl Verdict {
     #[staticmethod]
     #[pyo3(signature = (*, now=None))]
     fn duplicate_header(now: Option<Moment>) -> Self {
-        Self::of(keytally::Verdict::duplicate_header(Moment::or_now(now)))
+        Self::of(keytally::Verdict::duplicate_header(Time::from(now).moment()))
     }
 
     /// Whether the request may go on.
@@ -192,6 +193,13 @@ impl Verdict {
     #[getter]
     fn retry_after(&self) -> Option<u32> {
         self.verdict.retry_after_s()
+    }
+
+    /// By how many seconds the tally was ahead of the caller's time, rounded up; 0 if it was not. More than 60 says that
+    /// a clock, or an explicit ``now``, was wrong. The next call by the system clock corrects the tally.
+    #[getter]
+    fn clock_ahead_s(&self) -> u32 {
+        self.verdict.clock_ahead_s()
     }
 
     /// Every window after the decision, shortest first, each a `QuotaState`; empty when nothing was counted.

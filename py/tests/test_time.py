@@ -1,4 +1,4 @@
-"""Time is an argument: Unix seconds, or a datetime that has a time zone."""
+"""The time of a call: the system clock, or explicit Unix seconds or an aware datetime."""
 
 import datetime as dt
 import time
@@ -7,7 +7,9 @@ from fractions import Fraction
 
 import pytest
 
-from keytally import Gate, Limiter
+from keytally import Gate, GateFullError, Limiter, Verdict
+
+HOUR_S = 3600
 
 
 def test_seconds_and_datetimes_are_one_moment(now):
@@ -68,9 +70,121 @@ def test_every_method_that_depends_on_the_time_takes_it(pepper, now):
     gate.import_keys(["customer-key-0001"], 1, now=now)
     gate.key(key_id, now=now)
     gate.list(now=now)
+    gate.verify(now=now)
+    gate.correct_clock(now=now)
     limiter = Limiter("5/second")
     charge = limiter.check("a", now=now).charge
     limiter.peek("a", now=now)
     limiter.refund("a", charge, now=now)
     limiter.settle("a", charge, 1, now=now)
     limiter.reset("a", now=now)
+    limiter.correct_clock(now=now)
+    Verdict.duplicate_header(now=now)
+
+
+def lock(table, subject):
+    """Charge all of an hour's units by an explicit time, three hours ahead, and return that time."""
+    ahead = time.time() + 3 * HOUR_S
+    verdict = table.check(subject, 5, now=ahead)
+    assert (verdict.outcome, verdict.clock_ahead_s) == ("admitted", 0)
+    return ahead
+
+
+@pytest.fixture(params=["limiter", "gate"])
+def table(request, pepper):
+    """Return a table of 5 an hour, what to check in it, and what names that to the other methods."""
+    if request.param == "limiter":
+        return Limiter("5/hour"), "a", "a"
+    gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "5/hour"})
+    key = gate.issue(1)
+    return gate, key.expose(), key.key_id
+
+
+def test_an_explicit_time_is_never_corrected(table):
+    table, subject, _ = table
+    ahead = lock(table, subject)
+    for late_s in (0, 24 * HOUR_S, 0):
+        now = time.time() - late_s
+        verdict = table.check(subject, now=now)
+        assert verdict.outcome == "denied"
+        assert now + verdict.retry_after > ahead
+        assert 2 * HOUR_S < verdict.clock_ahead_s <= ahead - now + 1
+
+
+def test_the_system_clock_corrects_with_counts_kept(table):
+    table, subject, _ = table
+    lock(table, subject)
+    verdict = table.check(subject)
+    assert (verdict.outcome, verdict.clock_ahead_s) == ("denied", 0)
+    assert verdict.retry_after <= HOUR_S
+    # The table itself is corrected, so an explicit time of the present is right again.
+    verdict = table.peek(subject, now=time.time())
+    assert (verdict.outcome, verdict.clock_ahead_s) == ("denied", 0)
+
+
+def test_each_call_by_the_system_clock_corrects(table):
+    table, subject, name = table
+    charge = table.check(subject).charge
+    calls = [
+        lambda: table.check(subject, 0),
+        lambda: table.peek(subject),
+        lambda: table.refund(name, charge),
+        lambda: table.settle(name, charge, 1),
+        lambda: table.reset(name),
+    ]
+    for call in calls:
+        ahead = time.time() + 3 * HOUR_S
+        table.reset(name, now=ahead)
+        table.check(subject, now=ahead)
+        assert table.peek(subject, now=time.time()).clock_ahead_s > 2 * HOUR_S
+        assert call().clock_ahead_s == 0
+        assert table.peek(subject, now=time.time()).clock_ahead_s <= 60
+
+
+def test_a_late_explicit_time_never_widens_a_limit(table):
+    table, subject, _ = table
+    now = time.time()
+    times = [now - late_s for late_s in (0, HOUR_S, 24 * HOUR_S, 0, 50 * HOUR_S) * 5]
+    assert sum(table.check(subject, now=moment).admitted for moment in times) == 5
+
+
+def test_correct_clock_counts_what_it_corrects(table):
+    table, subject, name = table
+    for now in (time.time(), None):
+        lock(table, subject)
+        assert table.correct_clock(now=now) == 1
+        assert table.correct_clock(now=now) == 0
+        verdict = table.peek(subject, now=time.time())
+        assert (verdict.outcome, verdict.clock_ahead_s) == ("denied", 0)
+        table.reset(name)
+
+
+def test_looking_at_a_gate_takes_either_time(pepper):
+    gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "5/hour"})
+    key = gate.issue(1)
+    ahead = lock(gate, key.expose())
+    assert gate.key(key.key_id).clock_ahead_s > 2 * HOUR_S
+    assert gate.key(key.key_id, now=ahead).clock_ahead_s == 0
+    [info] = gate.list()
+    assert info.clock_ahead_s > 2 * HOUR_S
+    assert gate.verify(now=ahead).flaws == ()
+    [flaw] = gate.verify().flaws
+    assert "the key's next check by the system clock corrects it" in str(flaw)
+
+
+def test_keys_are_issued_by_either_time(pepper):
+    gate = Gate.in_memory(pepper=pepper, keys=4)
+    for _ in range(4):
+        gate.issue(1, expires=dt.timedelta(seconds=1), now=1000)
+    with pytest.raises(GateFullError):
+        gate.issue(1, now=1000)
+    key = gate.issue(1, expires=dt.timedelta(hours=1))
+    assert gate.check(key.expose()).admitted
+    new = gate.rotate(key.key_id, grace=HOUR_S)
+    assert gate.check(key.expose()).admitted
+    assert not gate.check(key.expose(), now=time.time() + 2 * HOUR_S).admitted
+    assert gate.check(new.expose()).admitted
+    assert gate.import_keys(["customer-key-0001"], 1)
+    before_ms = time.time() * 1000
+    assert Verdict.duplicate_header().reason == "duplicate"
+    assert gate.check(new.expose(), 2).charge.at_ms >= int(before_ms) - 1

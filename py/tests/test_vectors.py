@@ -124,6 +124,7 @@ def test_verdicts(gates):
                 quotas[-1][3],
             )
         assert verdict.retry_after == step.get("retry_after_s"), step
+        assert verdict.clock_ahead_s == step.get("clock_ahead_s", 0), step
         lines = "".join(f"{name}: {value}\r\n" for name, value in verdict.headers)
         assert lines == step["headers"], step
         raw = b"".join(name + b": " + value + b"\r\n" for name, value in verdict.raw_headers)
