@@ -10,7 +10,7 @@ use std::path::Path;
 
 use keytally_host::keytally::gate::NewKey;
 use keytally_host::keytally::{Name, Peppers, Plan, Timestamp};
-use keytally_host::{Config, Gate, Limiter};
+use keytally_host::{Config, Gate, Limiter, entropy};
 
 use crate::support::{Worker, folder, role, tell, wait_for_death};
 
@@ -96,7 +96,11 @@ fn processes_whose_clocks_disagree_admit_the_limit_together() {
     let gate = Gate::create(folder.path().join("gate"), peppers(), &config).unwrap();
     Limiter::create(folder.path().join("limiter"), &POLICY.parse().unwrap(), 8).unwrap();
     let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
-    let (key, _) = gate.issue(&new).unwrap();
+    let (key, _) = gate
+        .administer(|administrator| {
+            administrator.issue(&new, entropy().unwrap(), Timestamp::from_unix_s(BEGIN_S))
+        })
+        .unwrap();
     for number in 0..LATE_S.len() {
         std::fs::write(folder.path().join(format!("pace-{number}")), "").unwrap();
     }

@@ -457,7 +457,9 @@ fn a_process_killed_at_a_random_instant_harms_nobody() {
     .unwrap();
     let administrators = ROLES.iter().filter(|role| **role == "administer").count();
     let keys = (0..SPENT + administrators * VETERANS).map(|_| {
-        let (key, id) = gate.issue(&new_key()).unwrap();
+        let (key, id) = gate
+            .administer(|administrator| administrator.issue(&new_key(), entropy().unwrap(), when(0)))
+            .unwrap();
         (id, key.expose().to_owned())
     });
     write_keys(at, &keys.collect::<Vec<_>>());

@@ -319,7 +319,7 @@ fn run_together(mut workers: Vec<Worker>) -> Vec<u32> {
 }
 
 fn issue(gate: &Gate) -> (Key, KeyId) {
-    gate.issue(&new_key()).unwrap()
+    gate.administer(|administrator| administrator.issue(&new_key(), entropy().unwrap(), NOW)).unwrap()
 }
 
 #[test]
