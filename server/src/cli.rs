@@ -112,7 +112,7 @@ enum Command {
     Check(check::Check),
     Top(top::Top),
     Verify(verify::Verify),
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
 }
 
 impl Command {

@@ -5,7 +5,7 @@
 #[expect(dead_code, unreachable_pub, reason = "a module of two tests, each of which uses what it needs")]
 mod support;
 
-use core::net::SocketAddr;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::collections::HashSet;
 use std::env;
@@ -21,7 +21,7 @@ use keytally_host::now;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::server::{GATE, Server, log, logged};
-use support::wire::{Reply, Wire};
+use support::wire::{Reply, Wire, narrow_connection};
 use support::{Bench, finish, names};
 
 const MISSING: &str = r#"{"error": "Missing X-API-Key header"}"#;
@@ -277,7 +277,7 @@ fn forged(key_id: KeyId) -> String {
 #[test]
 fn every_invalid_key_gets_the_same_answer_and_the_log_tells_why() {
     let bench = Bench::new();
-    let server = Server::start(&bench, &[]);
+    let server = Server::start(&bench, &["--failures", "off"]);
     let (revoked, revoked_id) = bench.new_key(&["--account", "2"]);
     bench.administer(&["revoke", GATE, &revoked_id]).with(0);
     let (expired, _) = bench.new_key(&["--account", "3", "--expires", "1s"]);
@@ -328,7 +328,8 @@ fn every_invalid_key_gets_the_same_answer_and_the_log_tells_why() {
             }
         }
     }
-    assert_eq!(answers.len(), 1, "the client can tell reasons apart: {answers:?}");
+    // That of /auth has an empty identity besides.
+    assert_eq!(answers.len(), 2, "the client can tell reasons apart: {answers:?}");
     // Whose key it was is known when the secret was right.
     logged(&bench, &["reason=revoked", &revoked_id, "account=2"]);
     let log = log(&bench);
@@ -713,7 +714,7 @@ fn auth_answers_proxies() {
     assert_eq!(ask("GET /auth", &["x-cost: 80"]).header("X-RateLimit-Remaining"), "900");
     let denied = ask("GET /auth", &["X-Cost: 1"]);
     assert_eq!((denied.code(), denied.body.as_str()), (429, EXCEEDED));
-    assert!(denied.has("Retry-After") && !denied.has("X-Account-Id"), "{denied:?}");
+    assert!(denied.has("Retry-After") && denied.header("X-Account-Id").is_empty(), "{denied:?}");
     let costly = ask("GET /auth", &["X-Cost: 101"]);
     assert_eq!((costly.code(), costly.body.as_str()), (429, EXCEEDED));
     assert!(!costly.has("Retry-After"), "{costly:?}");
@@ -879,7 +880,9 @@ fn shadow_mode_lets_everything_through_and_reports_it() {
         assert!(!reply.has("WWW-Authenticate") && !reply.has("X-RateLimit-Limit"), "{reply:?}");
         let reply = server.ask("POST /auth/x", lines);
         assert_eq!((reply.code(), reply.header("X-Keytally-Shadow")), (200, outcome));
-        assert!(!reply.has("X-Account-Id"), "{reply:?}");
+        for name in ["X-Account-Id", "X-Key-Id", "X-Key-Env", "X-Key-Plan"] {
+            assert_eq!(reply.header(name), "");
+        }
         assert_eq!(server.ask("GET /api/v1/limits", lines).json()["quotas"], json!([]));
     }
     let reply = server.ask("GET /auth", &[header.as_bytes(), b"X-Cost: many"]);
@@ -907,23 +910,18 @@ fn a_flood_of_refusals_does_not_flood_the_log() {
     let bench = Bench::new();
     let server = Server::start(&bench, &[]);
     let mut wire = Wire::to(server.address);
-    for _ in 0..2000 {
-        assert_eq!(wire.ask("GET /api/v1/contacts", &[]).code(), 401);
-    }
+    let (_, between) = timed(|| {
+        for _ in 0..2000 {
+            assert_eq!(wire.ask("GET /api/v1/contacts", &[]).code(), 401);
+        }
+    });
     server.signal(Signal::TERM);
     assert!(server.wait().success());
     let log = log(&bench);
-    assert!((1..200).contains(&log.lines().count()), "{}", log.lines().count());
+    let seconds = usize::try_from(between.1 / 1000 - between.0 / 1000 + 1).unwrap();
+    // Twenty lines in each, and one that sums up.
+    assert!((1..=seconds * 21).contains(&log.lines().count()), "{}", log.lines().count());
     assert!(log.contains(" more in that second"), "{log}");
-}
-
-/// A connection whose other side can send little ahead.
-fn narrow_connection(address: SocketAddr) -> Wire {
-    use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
-    sockopt::set_socket_recv_buffer_size(&socket, 2048).unwrap();
-    connect(&socket, &address).unwrap();
-    Wire::over(TcpStream::from(socket))
 }
 
 /// Asks for more than the other side can send while nobody reads it.
@@ -931,7 +929,7 @@ fn ask_for_much(wire: &mut Wire) {
     let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
     // All that is asked fits what the service reads at once: nothing is left unread when it closes.
     wire.send(&request.repeat(200));
-    sleep(Duration::from_millis(500));
+    sleep(Duration::from_millis(1500));
 }
 
 #[test]
@@ -941,7 +939,7 @@ fn a_stop_lets_the_request_at_hand_finish() {
         let mut server = Server::start(&bench, &[]);
         let mut idle = Wire::to(server.address);
         assert_eq!(idle.ask("GET /healthz", &[]).code(), 200);
-        let mut busy = narrow_connection(server.address);
+        let mut busy = Wire::over(narrow_connection(server.address));
         ask_for_much(&mut busy);
         server.signal(signal);
         sleep(Duration::from_millis(700));
@@ -963,10 +961,10 @@ fn a_stop_lets_the_request_at_hand_finish() {
 fn a_stop_waits_ten_seconds_at_most_and_not_at_all_when_asked_twice() {
     let bench = Bench::new();
     let patient = Server::start(&bench, &[]);
-    let mut deaf = narrow_connection(patient.address);
+    let mut deaf = Wire::over(narrow_connection(patient.address));
     ask_for_much(&mut deaf);
     let hasty = Server::start(&bench, &[]);
-    let mut deaf_too = narrow_connection(hasty.address);
+    let mut deaf_too = Wire::over(narrow_connection(hasty.address));
     ask_for_much(&mut deaf_too);
 
     let (_, between) = timed(|| {
@@ -992,6 +990,7 @@ fn a_stop_under_load_cuts_no_answer_short() {
     let request =
         format!("GET /api/v1/contacts HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-API-Key: {key}\r\n\r\n");
     let address = server.address;
+    let answered_by_now = AtomicU32::new(0);
     // How many were answered, and whether the last was not.
     let client = || {
         let mut answered = 0;
@@ -1004,12 +1003,16 @@ fn a_stop_under_load_cuts_no_answer_short() {
             }
             assert!(read.is_ok() && answer.ends_with(CONTACTS_OF_1.as_bytes()), "{read:?}");
             answered += 1;
+            answered_by_now.fetch_add(1, Ordering::Relaxed);
         }
         (answered, 0)
     };
     let ends: Vec<(u32, u32)> = thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
-        sleep(Duration::from_millis(500));
+        while answered_by_now.load(Ordering::Relaxed) < 100 {
+            assert!(!clients.iter().any(|client| client.is_finished()), "a client was not let in");
+            sleep(Duration::from_millis(10));
+        }
         server.signal(Signal::TERM);
         clients.into_iter().map(|client| client.join().unwrap()).collect()
     });
@@ -1017,7 +1020,6 @@ fn a_stop_under_load_cuts_no_answer_short() {
     let dropped: u32 = ends.iter().map(|(_, dropped)| dropped).sum();
     // The system may accept one in the moment in which the door is closed.
     assert!(dropped <= 1, "{dropped} were let in and not answered");
-    assert!(answered > 100, "{answered}");
     assert!(server.wait().success());
     let used = bench.administer(&["list", GATE, "--json"]).json()["keys"][0]["quotas"][0]["used"].clone();
     assert_eq!(used, answered, "what was charged was answered");

@@ -161,10 +161,15 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "service",
-        about: "the service over real HTTP, asked by curl, Node's fetch and Python's requests",
+        about: "the service over real HTTP, asked by curl, Node's fetch and Python's requests; its listeners; attacks on it",
         needs: &[tools::curl, tools::node, tools::python],
         full_when_named: false,
-        work: Work::Tests(&[TestFiles::one("keytally-server", "service")]),
+        work: Work::Tests(&[
+            TestFiles::one("keytally-server", "service"),
+            TestFiles::one("keytally-server", "listeners"),
+            TestFiles::one("keytally-server", "guesses"),
+            TestFiles::one("keytally-server", "attacks"),
+        ]),
     },
     Step {
         name: "python",

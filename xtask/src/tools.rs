@@ -20,13 +20,25 @@ pub(crate) type Found = (&'static str, PathBuf);
 /// Finds a tool or gets it.
 pub(crate) type Need = fn() -> Result<Found>;
 
-/// `curl`, in `KEYTALLY_TEST_CURL`.
+/// `curl` with HTTP/2, in `KEYTALLY_TEST_CURL`.
 pub(crate) fn curl() -> Result<Found> {
-    if on_path("curl").is_none() {
-        apt_install("curl", "curl")?;
-    }
-    let curl = on_path("curl").context("curl was installed, but is not on PATH")?;
+    let usable = || {
+        let candidates = [on_path("curl"), Some(PathBuf::from("/usr/bin/curl"))];
+        candidates.into_iter().flatten().find(|curl| speaks_http2(curl))
+    };
+    let curl = match usable() {
+        Some(curl) => curl,
+        None => {
+            apt_install("curl with HTTP/2", "curl")?;
+            usable().context("curl was installed, but does not speak HTTP/2")?
+        }
+    };
     Ok(("KEYTALLY_TEST_CURL", curl))
+}
+
+fn speaks_http2(curl: &Path) -> bool {
+    let version = Command::new(curl).arg("--version").output();
+    version.is_ok_and(|version| String::from_utf8_lossy(&version.stdout).contains(" HTTP2"))
 }
 
 /// Node.js with `fetch`, so 18 or later, in `KEYTALLY_TEST_NODE`. Where the distribution's is older, or cannot be

@@ -1,9 +1,12 @@
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use keytally_host::keytally::{Policy, PolicyError};
 use keytally_host::now;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -12,9 +15,12 @@ use super::{Status, given, remark};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::plans;
-use crate::service::Service;
+use crate::service::address::TrustedProxy;
+use crate::service::bind::Listener;
 use crate::service::data::{self, Data};
 use crate::service::listen::{self, Stop};
+use crate::service::preflight::MethodSource;
+use crate::service::{Service, Settings};
 
 /// Run the reference service: an API behind a gate, and /auth for services behind a proxy
 ///
@@ -24,14 +30,22 @@ use crate::service::listen::{self, Stop};
 /// When the gate's file is replaced by another (mv new.gate api.gate), that one is opened within a second; SIGHUP opens it at
 /// once, unless standard input is a terminal.
 ///
-/// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits tells the key's quotas and charges nothing.
-/// /auth answers proxies: 200, 401 or 429, with X-Account-Id, X-Key-Id, X-Key-Env and X-Key-Plan; X-Cost sets the
-/// cost, and the proxy must set it or take it out. GET /metrics is for Prometheus, GET /healthz for whoever asks.
+/// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits reports the key's quotas and charges nothing.
+/// /auth answers proxies: 200, 401 or 429, with X-Account-Id, X-Key-Id, X-Key-Env and X-Key-Plan, which are empty when
+/// no key was admitted. X-Cost sets the cost, and the proxy must set it or remove it. GET /metrics is for Prometheus,
+/// GET /healthz for health checks. Both HTTP/1.1 and HTTP/2 without TLS (prior knowledge) are served.
 #[derive(Args)]
 pub(super) struct Serve {
-    /// Address and port; port 0 takes any that is free, and tells it
+    /// Address and port, or unix: and the path of a socket. An IPv6 address stands in brackets, as in [::1]:8080. Port
+    /// 0 takes any that is free, and prints it
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: String,
+    /// Another address like that of --listen for /metrics, which is then served only there [default: that of --listen]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<String>,
+    /// Permissions of the files of Unix sockets, in octal
+    #[arg(long, value_name = "MODE", default_value = "660", value_parser = parse_mode)]
+    socket_mode: u32,
     /// Folder of the gate and its pepper
     #[arg(long, value_name = "FOLDER", default_value = "./keytally-data", value_parser = given::path())]
     data: PathBuf,
@@ -42,6 +56,53 @@ pub(super) struct Serve {
     /// Admit everything, and report what would not have been in X-Keytally-Shadow, the metrics and the log
     #[arg(long)]
     shadow: bool,
+    /// A proxy whose X-Forwarded-For names the client: an address, a network such as 10.0.0.0/8, or unix for all peers
+    /// of Unix sockets. The client is the rightmost address there that is no trusted proxy. Repeatable
+    #[arg(long = "trusted-proxy", value_name = "NETWORK")]
+    trusted_proxies: Vec<TrustedProxy>,
+    /// How many wrong keys a client address may send; more are answered with 429. A right key is never refused by it,
+    /// and a missing key does not count. An IPv6 address counts with its /64. At /auth, only addresses that a
+    /// --trusted-proxy forwards count. Or: off
+    #[arg(long, value_name = "POLICY", default_value = "20/minute, 200/hour", value_parser = parse_failures)]
+    failures: Failures,
+    /// Let CORS preflights pass at /auth without a key: requests whose method, as the proxy states it in this header,
+    /// is OPTIONS. It is X-Forwarded-Method for Traefik and Caddy, X-Original-Method for ingress-nginx, and :method for
+    /// Envoy, which asks with the method itself. The proxy must set it on every request: clients who could would pass
+    /// without a key [default: none pass]
+    #[arg(long, value_name = "HEADER")]
+    preflight_header: Option<MethodSource>,
+    /// How many connections there are at a time, as far as the system lets the process open files. One takes up to 30
+    /// KiB of memory. A further one displaces that which has sent no request for the longest time
+    #[arg(long, value_name = "COUNT", default_value_t = 2048, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
+    connections: usize,
+    /// How many connections a client address may have at a time. An IPv6 address counts with its /64. Loopback
+    /// addresses, Unix sockets and trusted proxies may have any number
+    #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
+    connections_per_address: usize,
+    /// How long a client may take to send the head of a request or to read an answer, and how long an idle connection
+    /// is kept
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout)]
+    client_timeout: Duration,
+}
+
+/// A limit of failed checks, or none.
+#[derive(Clone)]
+struct Failures(Option<Policy>);
+
+fn parse_failures(text: &str) -> Result<Failures, String> {
+    let policy = (text != "off").then(|| text.parse()).transpose();
+    policy.map(Failures).map_err(|error: PolicyError| format!("{error}; or write off"))
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| "it must be an octal number from 0 to 777, such as 660".to_owned())
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let range = Duration::from_secs(1)..=Duration::from_secs(3600);
+    if range.contains(&timeout) { Ok(timeout) } else { Err("it must be from 1s to 1h".to_owned()) }
 }
 
 impl Serve {
@@ -51,10 +112,13 @@ impl Serve {
         runtime.block_on(async {
             let stop = Stop::new()?;
             let hangup = hangup()?;
-            let listener = listen::bind(&self.listen).await?;
-            let address = reachable(listener.local_addr()?);
+            let listener = Listener::bind("--listen", &self.listen, self.socket_mode).await?;
+            let metrics = match &self.metrics_listen {
+                Some(address) => Some(Listener::bind("--metrics-listen", address, self.socket_mode).await?),
+                None => None,
+            };
             let data = data::open(&self.data, pepper, &plans, io::stdout().is_terminal())?;
-            if let Err(error) = self.greet(&data, address, program)
+            if let Err(error) = self.greet(&data, &listener, metrics.as_ref(), program)
                 && data.first_key.is_some()
             {
                 return Err(Failure::of(
@@ -63,9 +127,19 @@ impl Serve {
                 ));
             }
             drop(data.first_key);
-            let service = Arc::new(Service::new(data.gate, data.peppers, self.shadow)?);
+            let settings = Settings {
+                shadow: self.shadow,
+                proxies: Arc::new(self.trusted_proxies.into_iter().collect()),
+                failures: self.failures.0,
+                preflights: self.preflight_header,
+                connections: self.connections,
+                per_address: self.connections_per_address,
+                patience: self.client_timeout,
+            };
+            let service = Service::new(data.gate, data.peppers, settings)?;
             tokio::spawn(reopen_at(hangup, Arc::clone(&service)));
-            if !listen::serve(listener, service, stop).await? {
+            let doors = service.doors(listener, metrics).await?;
+            if !listen::serve(doors, stop).await? {
                 remark("keytally: stopped with requests unanswered: their clients took too long");
             }
             Ok(Status::Fine)
@@ -73,7 +147,13 @@ impl Serve {
     }
 
     /// Says what was made, and how to ask the service something.
-    fn greet(&self, data: &Data, address: SocketAddr, program: &Path) -> io::Result<()> {
+    fn greet(
+        &self,
+        data: &Data,
+        listener: &Listener,
+        metrics: Option<&Listener>,
+        program: &Path,
+    ) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let table = data.gate.table();
         let did = if data.made { "Made" } else { "Opened" };
@@ -94,15 +174,13 @@ impl Serve {
             .as_deref()
             .map(|path| format!(" --pepper-file {}", quoted(path)))
             .unwrap_or_default();
+        let contacts = curl_target(listener, "/api/v1/contacts");
         let issue = format!("{} issue {} --account 2{pepper}", quoted(program), quoted(&data.gate_path));
         match &data.first_key {
             Some(key) => {
                 let key = key.expose();
                 writeln!(out, "\nThe first key, of account 1. It is shown only now:\n\n  {key}")?;
-                writeln!(
-                    out,
-                    "\nTry it:\n\n  curl -i -H 'X-API-Key: {key}' http://{address}/api/v1/contacts"
-                )?;
+                writeln!(out, "\nTry it:\n\n  curl -i -H 'X-API-Key: {key}' {contacts}")?;
                 writeln!(out, "\nAnother key:\n\n  {issue}")?;
             }
             None => {
@@ -113,10 +191,14 @@ impl Serve {
                     Some(_) => "A key",
                 };
                 writeln!(out, "\n{head}:\n\n  {issue}")?;
-                writeln!(out, "\nTry it:\n\n  curl -i -H 'X-API-Key: KEY' http://{address}/api/v1/contacts")?;
+                writeln!(out, "\nTry it:\n\n  curl -i -H 'X-API-Key: KEY' {contacts}")?;
             }
         }
-        writeln!(out, "\nListening on http://{address} (Ctrl-C stops)")?;
+        writeln!(out)?;
+        if let Some(metrics) = metrics {
+            writeln!(out, "Metrics are on {}", location(metrics))?;
+        }
+        writeln!(out, "Listening on {} (Ctrl-C stops)", location(listener))?;
         out.flush()
     }
 }
@@ -133,6 +215,23 @@ async fn reopen_at(mut hangup: Option<Signal>, service: Arc<Service>) {
     {
         let service = Arc::clone(&service);
         let _ = tokio::task::spawn_blocking(move || service.reopen()).await;
+    }
+}
+
+/// Where a listener is, as the greeting shows it.
+fn location(listener: &Listener) -> String {
+    match (listener.tcp_address(), listener.unix_path()) {
+        (Some(address), _) => format!("http://{}", reachable(address)),
+        (None, path) => format!("unix:{}", path.unwrap_or(Path::new("")).display()),
+    }
+}
+
+/// The arguments that make curl ask a listener for `path`.
+fn curl_target(listener: &Listener, path: &str) -> String {
+    match listener.unix_path() {
+        Some(socket) => format!("--unix-socket {} http://localhost{path}", quoted(socket)),
+        // A shell may take brackets for a pattern.
+        None => quoted(Path::new(&format!("{}{path}", location(listener)))),
     }
 }
 

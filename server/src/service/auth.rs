@@ -9,11 +9,11 @@
 
 use alloc::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
-use super::guard::{Ask, Caller, SHADOW, set};
+use super::guard::{Ask, Caller, Route, SHADOW, set};
 use super::{Service, json};
 
 pub(super) const ACCOUNT_ID: &str = "X-Account-Id";
@@ -24,22 +24,39 @@ pub(super) const KEY_PLAN: &str = "X-Key-Plan";
 /// What the request costs; 1 when it isn't there.
 const COST: &str = "X-Cost";
 
-/// Charges the cost and tells whose key it is, in headers.
-pub(super) async fn auth(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
-    let cost = match cost(&headers) {
-        Ok(cost) => cost,
-        // Nothing may be refused in shadow mode, and nothing is charged by guesswork.
-        Err(_) if service.shadow => {
-            let mut response = service.guard("auth", &headers, Ask::Look, Service::admit);
-            set(&mut response, SHADOW, "bad_cost");
-            return response;
+/// Charges the cost and reports whose key it is, in headers.
+pub(super) async fn auth(State(service): State<Arc<Service>>, request: Request) -> Response {
+    let mut response = service.authorize(&request);
+    // A proxy that copies only the headers that are there would pass on the client's own.
+    for name in [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN] {
+        if !response.headers().contains_key(name) {
+            set(&mut response, name, "");
         }
-        Err(error) => return json(StatusCode::BAD_REQUEST, error),
-    };
-    service.guard("auth", &headers, Ask::Charge(cost), Service::admit)
+    }
+    response
 }
 
 impl Service {
+    fn authorize(&self, request: &Request) -> Response {
+        let headers = request.headers();
+        if let Some(source) = &self.settings.preflights
+            && source.states_options(request.method(), headers)
+        {
+            self.metrics.count_preflight();
+            return StatusCode::OK.into_response();
+        }
+        match cost(headers) {
+            Ok(cost) => self.guard(Route::Auth, request, Ask::Charge(cost), Self::admit),
+            // Nothing may be refused in shadow mode, and nothing is charged by guesswork.
+            Err(_) if self.settings.shadow => {
+                let mut response = self.guard(Route::Auth, request, Ask::Look, Self::admit);
+                set(&mut response, SHADOW, "bad_cost");
+                response
+            }
+            Err(error) => json(StatusCode::BAD_REQUEST, error),
+        }
+    }
+
     fn admit(caller: &Caller<'_>) -> Response {
         let mut response = StatusCode::OK.into_response();
         let Some(holder) = caller.holder else { return response };

@@ -2,17 +2,17 @@
 
 use alloc::sync::Arc;
 
-use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::guard::Ask;
+use super::guard::{Ask, Route};
 use super::{Service, json_of};
 
 /// Charges 1 and gives the account's contacts.
-pub(super) async fn contacts(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
-    service.guard("contacts", &headers, Ask::Charge(1), |caller| json_of(&Contacts::of(caller.account())))
+pub(super) async fn contacts(State(service): State<Arc<Service>>, request: Request) -> Response {
+    service
+        .guard(Route::Contacts, &request, Ask::Charge(1), |caller| json_of(&Contacts::of(caller.account())))
 }
 
 #[derive(Debug, Serialize)]

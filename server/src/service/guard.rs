@@ -1,5 +1,8 @@
 //! The gate in front of a route: what it's asked, and the response that its verdict makes.
 
+use core::net::IpAddr;
+
+use axum::extract::Request;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
@@ -7,10 +10,33 @@ use keytally_host::keytally::http::API_KEY_HEADER;
 use keytally_host::keytally::{Holder, Verdict};
 use keytally_host::{Gate, now};
 
+use super::address::Peer;
 use super::{Service, json};
 
 /// In shadow mode, says what a request that was let through would have been.
 pub(super) const SHADOW: &str = "X-Keytally-Shadow";
+
+/// A route behind the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/auth`, which proxies ask.
+    Auth,
+    /// `/api/v1/contacts`
+    Contacts,
+    /// `/api/v1/limits`
+    Limits,
+}
+
+impl Route {
+    /// Returns the name in the log.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auth => "auth",
+            Self::Contacts => "contacts",
+            Self::Limits => "limits",
+        }
+    }
+}
 
 /// What a route asks of the gate.
 #[derive(Clone, Copy, Debug)]
@@ -39,25 +65,35 @@ impl Caller<'_> {
 }
 
 impl Service {
-    /// Asks the gate, and lets `route` answer when it admits. `name` is the route's, for the log.
+    /// Asks the gate, and lets `answer` respond when it admits.
     pub(super) fn guard(
         &self,
-        name: &'static str,
-        headers: &HeaderMap,
+        route: Route,
+        request: &Request,
         ask: Ask,
-        route: impl FnOnce(&Caller<'_>) -> Response,
+        answer: impl FnOnce(&Caller<'_>) -> Response,
     ) -> Response {
+        let headers = request.headers();
         let gate = self.gate.load();
         let verdict = self.ask(&gate, headers, ask);
         self.metrics.count(&verdict);
         if !verdict.admitted() {
-            self.log.refusal(name, &verdict, self.shadow);
-            if !self.shadow {
-                return refusal(&verdict, headers);
+            let shadow = self.settings.shadow;
+            let too_many = self.guesses.too_many(&verdict, self.client(route, request));
+            let retry_after_s = too_many.as_ref().unwrap_or(&verdict).retry_after_s();
+            self.log.refusal(route.as_str(), &verdict, retry_after_s, shadow);
+            if too_many.is_some() {
+                self.metrics.count_guess(shadow);
+            }
+            if !shadow {
+                return match too_many {
+                    None => refusal(&verdict, headers),
+                    Some(too_many) => refused_guess(&too_many, headers),
+                };
             }
             self.metrics.count_shadow(&verdict);
         }
-        let mut response = route(&Caller { holder: verdict.holder(), verdict: &verdict, gate: &gate });
+        let mut response = answer(&Caller { holder: verdict.holder(), verdict: &verdict, gate: &gate });
         set_headers(&mut response, &verdict);
         if !verdict.admitted() {
             // They belong to the statuses that weren't sent.
@@ -66,6 +102,19 @@ impl Service {
             set(&mut response, SHADOW, verdict.outcome().as_str());
         }
         response
+    }
+
+    /// Returns the address that failed checks are counted by.
+    ///
+    /// At `/auth` that is one that a trusted proxy forwards: the peer there is the proxy, and all clients would share
+    /// its count.
+    fn client(&self, route: Route, request: &Request) -> Option<IpAddr> {
+        let peer = *request.extensions().get::<Peer>()?;
+        let proxies = &self.settings.proxies;
+        match route {
+            Route::Auth => proxies.forwarded(peer, request.headers()),
+            Route::Contacts | Route::Limits => proxies.client(peer, request.headers()),
+        }
     }
 
     fn ask(&self, gate: &Gate, headers: &HeaderMap, ask: Ask) -> Verdict {
@@ -84,16 +133,30 @@ impl Service {
 
 /// The response to a request that the gate refused.
 fn refusal(verdict: &Verdict, headers: &HeaderMap) -> Response {
+    let mut response = refusal_without_quotas(verdict, headers);
+    set_headers(&mut response, verdict);
+    response
+}
+
+/// The response to a wrong key after too many of them. The rate-limit headers describe a key's quota, and there is none.
+fn refused_guess(too_many: &Verdict, headers: &HeaderMap) -> Response {
+    let mut response = refusal_without_quotas(too_many, headers);
+    if let Some(seconds) = too_many.retry_after_s() {
+        set(&mut response, "Retry-After", &seconds.to_string());
+    }
+    response
+}
+
+/// Status and body of a refusal.
+fn refusal_without_quotas(verdict: &Verdict, headers: &HeaderMap) -> Response {
     let status = StatusCode::from_u16(verdict.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = if wants_problem(headers) {
+    if wants_problem(headers) {
         let mut response = json(status, verdict.problem().as_str().to_owned());
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         response
     } else {
         json(status, verdict.body())
-    };
-    set_headers(&mut response, verdict);
-    response
+    }
 }
 
 const PROBLEM: &str = "application/problem+json";

@@ -2,18 +2,17 @@
 
 use alloc::sync::Arc;
 
-use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::guard::Ask;
+use super::guard::{Ask, Route};
 use super::{Service, json_of};
 use crate::shown::Use;
 
 /// Charges nothing and gives the caller's quotas.
-pub(super) async fn limits(State(service): State<Arc<Service>>, headers: HeaderMap) -> Response {
-    service.guard("limits", &headers, Ask::Look, |caller| {
+pub(super) async fn limits(State(service): State<Arc<Service>>, request: Request) -> Response {
+    service.guard(Route::Limits, &request, Ask::Look, |caller| {
         let table = caller.gate.table();
         let plan = caller.holder.and_then(|holder| table.plan(holder.plan));
         json_of(&Limits {

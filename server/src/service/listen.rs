@@ -1,31 +1,55 @@
-//! Connections: accepted, bounded in number and in patience, and ended gracefully.
+//! Connections: accepted, bounded in number, memory and patience, and ended gracefully.
 
 use alloc::sync::Arc;
+use core::future::Future;
 use core::time::Duration;
 use std::io;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use rustix::net::sockopt::set_socket_send_buffer_size;
-use tokio::net::{TcpListener, TcpStream};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::sync::watch;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{interval, sleep, timeout};
 
-use super::{Service, router};
+use super::address::{Network, Peer, TrustedProxies};
+use super::bind::{Listener, Stream};
+use super::slots::{AGES, Slot, Slots, Watched};
 use crate::failure::Failure;
 
-/// The most connections at a time; more wait until one ends.
-const MAX_CONNECTIONS: usize = 4096;
+/// Connections of the listener for metrics at a time.
+pub(super) const MAX_METRICS_CONNECTIONS: usize = 64;
 
-/// What the system may hold of answers that a client doesn't read, in bytes for each connection.
-const SEND_BUFFER_LEN: usize = 64 * 1024;
+/// Files that the process opens besides connections.
+const OTHER_FILES: usize = 64;
 
-/// How long a client may take to send the head of a request, and how long an idle connection is kept.
-const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// The longest head of a request, in bytes: what hyper calls `max_buf_size` in HTTP/1 and `max_header_list_size` in HTTP/2.
+const MAX_HEAD_LEN: u16 = 16 * 1024;
+
+/// Requests of one HTTP/2 connection at a time.
+const MAX_STREAMS: u32 = 100;
+
+/// Bytes of request bodies that an HTTP/2 client may send unasked, on a stream and on a connection: the protocol's default.
+const HTTP2_WINDOW: u32 = 65_535;
+
+/// Bytes of an answer that wait for room in an HTTP/2 stream.
+const HTTP2_SEND_LEN: usize = 16 * 1024;
+
+/// Streams that an HTTP/2 client has reset before they were accepted; with one more, the connection is ended.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// Streams that the service has reset for errors of an HTTP/2 client; with one more, the connection is ended.
+const MAX_ERROR_RESETS: usize = 128;
 
 /// How long requests that are being answered may take when the service stops.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
@@ -56,87 +80,205 @@ impl Stop {
     }
 }
 
-/// Listens at `address`.
-pub(crate) async fn bind(address: &str) -> Result<TcpListener, Failure> {
-    let cannot = |error: io::Error| {
-        let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "; choose another with --listen, such as 127.0.0.1:0 for any that is free"
-            }
-            io::ErrorKind::InvalidInput => "; it must be an address and a port, such as 127.0.0.1:8080",
-            _ => "",
-        };
-        Failure::because(format!("cannot listen on {address}: {error}{advice}"))
-    };
-    let listener = TcpListener::bind(address).await.map_err(cannot)?;
-    // The connections that it accepts inherit this.
-    set_socket_send_buffer_size(&listener, SEND_BUFFER_LEN).map_err(|error| cannot(error.into()))?;
-    Ok(listener)
+/// Lets the process open files for so many connections, and returns for how many the system permits it.
+pub(super) fn permitted_connections(connections: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let others = MAX_METRICS_CONNECTIONS + OTHER_FILES;
+    let wanted = connections.saturating_add(others) as u64;
+    let wanted = limit.maximum.map_or(wanted, |most| wanted.min(most));
+    let now = limit.current.unwrap_or(u64::MAX);
+    let raised = now < wanted
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok();
+    let files = usize::try_from(if raised { wanted } else { now }).unwrap_or(usize::MAX);
+    files.saturating_sub(others).clamp(1, connections)
 }
 
-/// Serves until it's stopped. Whether all requests were answered in time.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    service: Arc<Service>,
-    mut stop: Stop,
-) -> Result<bool, Failure> {
-    let connections = Connections::new(router(service).await?);
-    let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = async {
-            let permit = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
-            let (stream, _) = listener.accept().await?;
-            Ok::<_, io::Error>((permit, stream))
-        };
-        tokio::select! {
-            () = stop.came() => break,
-            accepted = accepted => match accepted {
-                Ok((permit, stream)) => connections.serve(stream, Some(permit)),
-                Err(_) => sleep(BREATHER).await,
-            },
-        }
+/// A listener, and what its connections get.
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(super) listener: Listener,
+    pub(super) router: Router,
+    pub(super) slots: Arc<Slots>,
+    /// The peers, besides this machine, whose connections are not counted by address.
+    pub(super) proxies: Arc<TrustedProxies>,
+    /// How long a connection may make no progress.
+    pub(super) patience: Duration,
+}
+
+/// Serves until it is stopped. Returns whether all requests were answered in time.
+pub(crate) async fn serve(doors: Vec<Door>, mut stop: Stop) -> Result<bool, Failure> {
+    let graceful = Arc::new(GracefulShutdown::new());
+    let (stopping, _) = watch::channel(());
+    let mut open = JoinSet::new();
+    for door in doors {
+        open.spawn(door.open(Arc::clone(&graceful), stopping.subscribe()));
     }
-    // Clients whose connection the system has accepted already are answered too.
-    let listener = listener.into_std()?;
-    // From now on the system lets no more wait than one: else any number may come between the last look and the closing.
-    rustix::net::listen(&listener, 0).map_err(io::Error::from)?;
-    while let Ok((stream, _)) = listener.accept() {
-        stream.set_nonblocking(true)?;
-        connections.serve(TcpStream::from_std(stream)?, None);
+    stop.came().await;
+    stopping.send_replace(());
+    while let Some(closed) = open.join_next().await {
+        closed??;
     }
-    drop(listener);
     sleep(LINGER).await;
+    let finished = async {
+        // The doors, which share it, have ended.
+        if let Some(graceful) = Arc::into_inner(graceful) {
+            graceful.shutdown().await;
+        }
+    };
     tokio::select! {
-        () = connections.graceful.shutdown() => Ok(true),
+        () = finished => Ok(true),
         () = sleep(STOP_WITHIN) => Ok(false),
         () = stop.came() => Ok(false),
     }
 }
 
-/// All connections that are open.
+impl Door {
+    /// Serves connections until the service stops, those included that the kernel has accepted already.
+    async fn open(
+        self,
+        graceful: Arc<GracefulShutdown>,
+        mut stopping: watch::Receiver<()>,
+    ) -> io::Result<()> {
+        let Self { listener, router, slots, proxies, patience } = self;
+        let connections = Connections { server: server(patience), router, graceful };
+        let mut ages = interval(patience / AGES);
+        loop {
+            tokio::select! {
+                _ = stopping.changed() => break,
+                _ = ages.tick() => slots.age(),
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        if let Some(slot) = slots.take(counted(peer, &proxies)).await {
+                            connections.accept(stream, peer, slot);
+                        }
+                    }
+                    Err(error) => {
+                        if let Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) = Errno::from_io_error(&error) {
+                            slots.displace_oldest();
+                        }
+                        sleep(BREATHER).await;
+                    }
+                },
+            }
+        }
+        listener.close(|stream, peer| {
+            if let Some(slot) = slots.enter(counted(peer, &proxies)) {
+                connections.accept(stream, peer, slot);
+            }
+        })
+    }
+}
+
+/// The network that a peer's connections are counted by. This machine and trusted proxies connect for many clients.
+fn counted(peer: Peer, proxies: &TrustedProxies) -> Option<Network> {
+    match peer {
+        Peer::Address(address) if !address.is_loopback() && !proxies.contain(peer) => {
+            Some(Network::of(address))
+        }
+        _ => None,
+    }
+}
+
+/// What makes answers out of bytes: HTTP/1, and HTTP/2 if that is how the client begins.
+fn server(patience: Duration) -> auto::Builder<Streams> {
+    let mut server = auto::Builder::new(Streams { patience });
+    // Slots watch over time, for both protocols alike.
+    server.http1().title_case_headers(true).header_read_timeout(None).max_buf_size(MAX_HEAD_LEN.into());
+    server
+        .http2()
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD_LEN.into())
+        .initial_stream_window_size(HTTP2_WINDOW)
+        .initial_connection_window_size(HTTP2_WINDOW)
+        .max_send_buf_size(HTTP2_SEND_LEN)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS);
+    server
+}
+
+/// Runs the streams of HTTP/2 connections: one whose client does not take the answer in time is reset.
+#[derive(Clone, Copy, Debug)]
+struct Streams {
+    patience: Duration,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        tokio::spawn(timeout(self.patience, stream));
+    }
+}
+
+/// What turns accepted streams into served connections.
 struct Connections {
-    server: http1::Builder,
+    server: auto::Builder<Streams>,
     router: Router,
-    graceful: GracefulShutdown,
+    graceful: Arc<GracefulShutdown>,
 }
 
 impl Connections {
-    fn new(router: Router) -> Self {
-        let mut server = http1::Builder::new();
-        server.title_case_headers(true).timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN);
-        Self { server, router, graceful: GracefulShutdown::new() }
+    fn accept(&self, stream: Stream, peer: Peer, slot: Slot) {
+        match stream {
+            Stream::Tcp(stream) => {
+                // Answers are small and must not wait for company. Where it can't be had they do.
+                let _ = stream.set_nodelay(true);
+                self.serve(stream, peer, slot);
+            }
+            Stream::Unix(stream) => self.serve(stream, peer, slot),
+        }
     }
 
-    /// Serves a connection until it ends, and gives its permit back then.
-    fn serve(&self, stream: TcpStream, permit: Option<OwnedSemaphorePermit>) {
-        // Answers are small and must not wait for company. Where it can't be had they do.
-        let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(self.router.clone());
-        let connection = self.graceful.watch(self.server.serve_connection(TokioIo::new(stream), service));
-        tokio::spawn(async move {
-            // That a client breaks off is its own affair.
-            let _ = connection.await;
-            drop(permit);
+    /// Serves a connection until it ends or must be closed.
+    fn serve<S>(&self, stream: S, peer: Peer, slot: Slot)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let routes = TowerToHyperService::new(self.router.clone());
+        let reporter = slot.reporter();
+        let stream = TokioIo::new(Watched::new(stream, reporter.clone()));
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let pipelined = reporter.request();
+            request.extensions_mut().insert(peer);
+            let response = routes.call(request);
+            async move {
+                if pipelined {
+                    // Else a few thousand connections of many requests would delay every other client by seconds.
+                    yield_now().await;
+                }
+                response.await
+            }
         });
+        let connection = self.graceful.watch(self.server.serve_connection(stream, service).into_owned());
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = slot.must_close() => {}
+                // That a client breaks off is its own affair.
+                _ = connection => {}
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::IpAddr;
+
+    use super::super::address::TrustedProxy;
+    use super::*;
+
+    #[test]
+    fn loopback_and_trusted_proxies_are_not_counted() {
+        let proxies = ["10.0.0.0/8".parse::<TrustedProxy>().unwrap()].into_iter().collect();
+        let is_counted = |address: &str| {
+            let address: IpAddr = address.parse().unwrap();
+            counted(address.into(), &proxies).is_some()
+        };
+        for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.1.2.3"] {
+            assert!(!is_counted(address), "{address}");
+        }
+        for address in ["203.0.113.1", "192.168.0.1", "2001:db8::1"] {
+            assert!(is_counted(address), "{address}");
+        }
+        assert!(counted(Peer::Local, &proxies).is_none());
     }
 }

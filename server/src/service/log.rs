@@ -86,15 +86,21 @@ impl Log {
         Ok(Self { queue: Some(queue), written: Mutex::new(written), lost })
     }
 
-    /// Logs that the gate refused a request, or in shadow mode would have.
-    pub(super) fn refusal(&self, route: &'static str, verdict: &Verdict, shadow: bool) {
+    /// Logs that a request was refused for this verdict, or in shadow mode would have been, and for how long.
+    pub(super) fn refusal(
+        &self,
+        route: &'static str,
+        verdict: &Verdict,
+        retry_after_s: Option<u32>,
+        shadow: bool,
+    ) {
         let line = Line {
             time: verdict.now(),
             route,
             outcome: verdict.outcome(),
             reason: verdict.reason(),
             holder: verdict.holder().map(|holder| (holder.key_id, holder.account)),
-            retry_after_s: verdict.retry_after_s(),
+            retry_after_s,
             shadow,
         };
         queue(self.queue.as_ref(), Entry::Refusal(line), &self.lost);

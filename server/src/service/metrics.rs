@@ -1,10 +1,12 @@
 //! `GET /metrics`: Prometheus's text format, version 0.0.4.
 
-use keytally_host::keytally::{Outcome, Reason, Verdict};
+use keytally_host::keytally::{Outcome, Reason as KeyReason, Verdict};
 use keytally_host::{FollowStatus, Gate, now};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
+
+use super::slots::Reason;
 
 /// The type of what [`Metrics::text`] gives.
 pub(super) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -15,6 +17,9 @@ pub(super) struct Metrics {
     registry: Registry,
     verdicts: IntCounterVec,
     shadow: IntCounterVec,
+    guesses: IntCounterVec,
+    preflights: IntCounter,
+    closed_connections: IntCounterVec,
     seconds: Histogram,
     lost_lines: IntCounter,
     keys: IntGauge,
@@ -34,20 +39,20 @@ const LABELS: [&str; 2] = ["outcome", "reason"];
 const COUNTED_FOR_S: i64 = 5;
 
 /// Every outcome and reason that a gate's verdict can have: their counters begin at 0.
-const VERDICTS: &[(Outcome, Reason)] = &[
-    (Outcome::Admitted, Reason::None),
-    (Outcome::Denied, Reason::None),
-    (Outcome::TooCostly, Reason::None),
-    (Outcome::MissingKey, Reason::None),
-    (Outcome::InvalidKey, Reason::Malformed),
-    (Outcome::InvalidKey, Reason::Checksum),
-    (Outcome::InvalidKey, Reason::Unknown),
-    (Outcome::InvalidKey, Reason::WrongSecret),
-    (Outcome::InvalidKey, Reason::Revoked),
-    (Outcome::InvalidKey, Reason::Expired),
-    (Outcome::InvalidKey, Reason::Duplicate),
-    (Outcome::InvalidKey, Reason::PepperMissing),
-    (Outcome::InvalidKey, Reason::Damaged),
+const VERDICTS: &[(Outcome, KeyReason)] = &[
+    (Outcome::Admitted, KeyReason::None),
+    (Outcome::Denied, KeyReason::None),
+    (Outcome::TooCostly, KeyReason::None),
+    (Outcome::MissingKey, KeyReason::None),
+    (Outcome::InvalidKey, KeyReason::Malformed),
+    (Outcome::InvalidKey, KeyReason::Checksum),
+    (Outcome::InvalidKey, KeyReason::Unknown),
+    (Outcome::InvalidKey, KeyReason::WrongSecret),
+    (Outcome::InvalidKey, KeyReason::Revoked),
+    (Outcome::InvalidKey, KeyReason::Expired),
+    (Outcome::InvalidKey, KeyReason::Duplicate),
+    (Outcome::InvalidKey, KeyReason::PepperMissing),
+    (Outcome::InvalidKey, KeyReason::Damaged),
 ];
 
 impl Metrics {
@@ -58,12 +63,26 @@ impl Metrics {
             "keytally_shadow_admissions_total",
             "Requests that shadow mode let through, by the outcome that they would have had.",
         );
+        let guesses = Opts::new(
+            "keytally_guesses_total",
+            "Wrong keys beyond the limit of failed checks: refused with 429, or let through by shadow mode.",
+        );
+        let closed = Opts::new(
+            "keytally_connections_closed_total",
+            "Connections that the service closed: too many of one address, displaced when all slots were taken, no progress in time.",
+        );
         let seconds =
             HistogramOpts::new("keytally_check_duration_seconds", "How long a check of the gate took.");
         let metrics = Self {
             registry: Registry::new(),
             verdicts: IntCounterVec::new(verdicts, &LABELS)?,
             shadow: IntCounterVec::new(shadow, &LABELS)?,
+            guesses: IntCounterVec::new(guesses, &["action"])?,
+            preflights: IntCounter::new(
+                "keytally_preflights_total",
+                "CORS preflights that passed at /auth without a key.",
+            )?,
+            closed_connections: IntCounterVec::new(closed, &["reason"])?,
             seconds: Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))?,
             lost_lines: IntCounter::new("keytally_log_lines_lost_total", "Lines that were too many to log.")?,
             keys: IntGauge::new(
@@ -90,9 +109,18 @@ impl Metrics {
                 metrics.shadow.with_label_values(&labels(*outcome, *reason));
             }
         }
+        for shadow in [false, true] {
+            metrics.guesses.with_label_values(&[guess_action(shadow)]);
+        }
+        for reason in Reason::ALL {
+            metrics.closed_connections.with_label_values(&[reason.as_str()]);
+        }
         let registry = &metrics.registry;
         registry.register(Box::new(metrics.verdicts.clone()))?;
         registry.register(Box::new(metrics.shadow.clone()))?;
+        registry.register(Box::new(metrics.guesses.clone()))?;
+        registry.register(Box::new(metrics.preflights.clone()))?;
+        registry.register(Box::new(metrics.closed_connections.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.lost_lines.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
@@ -110,6 +138,21 @@ impl Metrics {
     /// Counts a request that only shadow mode let through.
     pub(super) fn count_shadow(&self, verdict: &Verdict) {
         self.shadow.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
+    }
+
+    /// Counts a wrong key beyond the limit of failed checks.
+    pub(super) fn count_guess(&self, shadow: bool) {
+        self.guesses.with_label_values(&[guess_action(shadow)]).inc();
+    }
+
+    /// Counts a CORS preflight that passed without a key.
+    pub(super) fn count_preflight(&self) {
+        self.preflights.inc();
+    }
+
+    /// Returns the counter of connections that the service closed.
+    pub(super) fn closed_connections(&self) -> IntCounterVec {
+        self.closed_connections.clone()
     }
 
     /// Takes the time of a check.
@@ -142,6 +185,10 @@ impl Metrics {
     }
 }
 
-fn labels(outcome: Outcome, reason: Reason) -> [&'static str; 2] {
+fn labels(outcome: Outcome, reason: KeyReason) -> [&'static str; 2] {
     [outcome.as_str(), reason.as_str()]
+}
+
+const fn guess_action(shadow: bool) -> &'static str {
+    if shadow { "shadow" } else { "refused" }
 }

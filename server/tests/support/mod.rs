@@ -1,5 +1,6 @@
 //! What the tests of the program share: a folder of its own, the program run in it, and a watch on its secrets.
 
+pub mod http2;
 pub mod server;
 pub mod wire;
 

@@ -1,13 +1,13 @@
 //! The service at work: the real program, on a port of its own.
 
-use core::net::SocketAddr;
+use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,6 +20,7 @@ use super::wire::{Reply, Wire};
 #[derive(Debug)]
 pub struct Server {
     child: Child,
+    /// Its TCP address. Of a service on a Unix socket it is 0.0.0.0:0.
     pub address: SocketAddr,
     /// What it said at its start.
     pub greeting: String,
@@ -38,7 +39,39 @@ impl Server {
 
     /// The same with these variables in its environment.
     pub fn start_with(bench: &Bench, more: &[&str], variables: &[(&str, &str)]) -> Self {
-        let (child, terminal) = Self::spawn(bench, more, variables);
+        Self::start_at(bench, "127.0.0.1:0", more, variables)
+    }
+
+    /// The same at a given address.
+    pub fn start_at(bench: &Bench, listen: &str, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = bench.command(&Self::args(listen, more));
+        command.envs(variables.iter().copied());
+        Self::started(bench, command)
+    }
+
+    /// The same in a process that may open so many files.
+    pub fn start_with_files(bench: &Bench, files: u32, more: &[&str]) -> Self {
+        let inner = bench.command(&Self::args("127.0.0.1:0", more));
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(inner.get_program());
+        command.args(inner.get_args()).current_dir(bench.path("."));
+        for name in ["KEYTALLY_PEPPER", "KEYTALLY_PEPPER_FILE"] {
+            command.env_remove(name);
+        }
+        Self::started(bench, command)
+    }
+
+    fn args<'a>(listen: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+        [&["serve", "--listen", listen, "--data", "data"], more].concat()
+    }
+
+    fn started(bench: &Bench, mut command: Command) -> Self {
+        let log_file = File::options().create(true).append(true).open(bench.path(LOG)).unwrap();
+        // At a terminal, so that the first start shows a key.
+        let (terminal, end) = terminal();
+        command.stdin(Stdio::null()).stdout(end).stderr(log_file);
+        let child = command.spawn().unwrap();
+        drop(command);
         let mut greeting = String::new();
         let mut out = BufReader::new(terminal);
         let address = loop {
@@ -51,18 +84,18 @@ impl Server {
             if let Some(rest) = line.strip_prefix("Listening on http://") {
                 break rest.split(' ').next().unwrap().parse().unwrap();
             }
+            if line.starts_with("Listening on unix:") {
+                break (Ipv4Addr::UNSPECIFIED, 0).into();
+            }
         };
         Self { child, address, greeting }
     }
 
-    /// Starts the service at a terminal, and returns the other end of that.
-    fn spawn(bench: &Bench, more: &[&str], variables: &[(&str, &str)]) -> (Child, File) {
-        let args = [&["serve", "--listen", "127.0.0.1:0", "--data", "data"], more].concat();
-        let log = File::options().create(true).append(true).open(bench.path(LOG)).unwrap();
-        let mut command = bench.command(&args);
-        let (terminal, end) = terminal();
-        command.envs(variables.iter().copied()).stdin(Stdio::null()).stdout(end).stderr(log);
-        (command.spawn().unwrap(), terminal)
+    /// The most memory that it has had in use, in MiB.
+    pub fn peak_memory_mib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() / 1024
     }
 
     /// The key that the first start has shown.
@@ -88,7 +121,11 @@ impl Server {
 
     /// Its metrics, and the value of one of them.
     pub fn metric(&self, name: &str) -> u64 {
-        let text = self.ask("GET /metrics", &[]).body;
+        Self::value(&self.ask("GET /metrics", &[]).body, name)
+    }
+
+    /// The value of one of the metrics in `text`.
+    pub fn value(text: &str, name: &str) -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap()
     }

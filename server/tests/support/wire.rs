@@ -2,13 +2,24 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 /// A connection.
 #[derive(Debug)]
-pub struct Wire {
-    stream: BufReader<TcpStream>,
+pub struct Wire<S = TcpStream> {
+    stream: BufReader<S>,
+}
+
+/// A connection whose other side can send little ahead.
+pub fn narrow_connection(address: SocketAddr) -> TcpStream {
+    use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_recv_buffer_size(&socket, 2048).unwrap();
+    connect(&socket, &address).unwrap();
+    TcpStream::from(socket)
 }
 
 /// A response, name for name and byte for byte.
@@ -19,7 +30,7 @@ pub struct Reply {
     pub body: String,
 }
 
-impl Wire {
+impl Wire<TcpStream> {
     pub fn to(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).unwrap())
     }
@@ -28,6 +39,21 @@ impl Wire {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream: BufReader::new(stream) }
+    }
+}
+
+impl Wire<UnixStream> {
+    pub fn to_socket(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+}
+
+impl<S: Read + Write> Wire<S> {
+    /// The connection itself.
+    pub fn stream(&mut self) -> &mut S {
+        self.stream.get_mut()
     }
 
     /// Sends these bytes.

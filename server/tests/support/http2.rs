@@ -1,0 +1,98 @@
+//! HTTP/2 frames as they are on the wire (RFC 9113), for what no ordinary client sends.
+
+use core::net::SocketAddr;
+use core::time::Duration;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+
+/// HTTP/2 connections of the service at a time.
+pub const MAX_CONNECTIONS: usize = 64;
+
+pub const REFUSED_STREAM: u32 = 7;
+pub const ENHANCE_YOUR_CALM: u32 = 11;
+
+/// A frame: length, type, flags, stream, payload.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The preface of a client that lets the other side send so many bytes on each stream.
+pub fn preface(window: u32) -> Vec<u8> {
+    let setting = [&[0, 4], &window.to_be_bytes()[..]].concat();
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &setting)[..]].concat()
+}
+
+/// The fields of a request for `path`: method, scheme, path and authority (RFC 7541).
+pub fn request(path: &str) -> Vec<u8> {
+    let len = u8::try_from(path.len()).unwrap();
+    [&[0x82, 0x86, 0x04, len], path.as_bytes(), &[0x01, 4], b"test"].concat()
+}
+
+/// A whole request on the stream of this number, the first of which is 0.
+pub fn get(number: u32, path: &str) -> Vec<u8> {
+    frame(1, 5, 2 * number + 1, &request(path))
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Http2 {
+    pub stream: TcpStream,
+}
+
+/// A frame that was received.
+#[derive(Debug)]
+pub struct Frame {
+    pub kind: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
+}
+
+impl Http2 {
+    /// Connects with such a preface.
+    pub fn to(address: SocketAddr, window: u32) -> Self {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream.write_all(&preface(window)).unwrap();
+        Self { stream }
+    }
+
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+
+    /// Reads until such a frame comes.
+    pub fn await_frame(&mut self, is_it: impl Fn(&Frame) -> bool) -> Frame {
+        loop {
+            let mut head = [0; 9];
+            self.stream.read_exact(&mut head).expect("the connection ended before the frame");
+            let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+            let mut payload = vec![0; usize::try_from(number(&head[..3])).unwrap()];
+            self.stream.read_exact(&mut payload).expect("the connection ended in a frame");
+            let frame = Frame { kind: head[3], stream: number(&head[5..]), payload };
+            if is_it(&frame) {
+                return frame;
+            }
+        }
+    }
+
+    /// Reads until the connection ends.
+    pub fn await_end(&mut self) {
+        match self.stream.read_to_end(&mut Vec::new()) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+        }
+    }
+}
+
+impl Frame {
+    /// The error code of a reset.
+    pub fn code(&self) -> u32 {
+        u32::from_be_bytes(self.payload[..4].try_into().unwrap())
+    }
+
+    /// The error code of a connection's end.
+    pub fn last_word(&self) -> u32 {
+        u32::from_be_bytes(self.payload[4..8].try_into().unwrap())
+    }
+}
