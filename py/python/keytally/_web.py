@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from keytally import Verdict
+    from keytally._guesses import Answer
 
 API_KEY_HEADER = "X-API-Key"
 RAW_API_KEY_HEADER = b"x-api-key"
@@ -35,6 +36,9 @@ REFUSAL_NAMES = frozenset(name.decode() for name in RAW_REFUSAL_NAMES)
 
 PROBLEM = "application/problem+json"
 
+# Where a request has its answer when that is not its verdict, as for one wrong key too many.
+ANSWER = "keytally_answer"
+
 
 class Refusal(NamedTuple):
     """The response to a request that isn't admitted."""
@@ -48,16 +52,16 @@ class Refusal(NamedTuple):
 REASONS = {401: "Unauthorized", 429: "Too Many Requests", 503: "Service Unavailable"}
 
 
-def refusal(verdict: Verdict, accept: str = "", method: str = "GET") -> Refusal:
+def refusal(answer: Answer, accept: str = "", method: str = "GET") -> Refusal:
     """Return the response; its body is a problem document for who names that in ``Accept``."""
     problem = wants_problem(accept)
-    body = verdict.problem if problem else verdict.body
+    body = answer.problem if problem else answer.body
     headers = [
-        ("Content-Type", PROBLEM if problem else verdict.content_type),
+        ("Content-Type", PROBLEM if problem else answer.content_type),
         ("Content-Length", str(len(body))),
-        *verdict.headers,
+        *answer.headers,
     ]
-    return Refusal(verdict.status, REASONS[verdict.status], headers, b"" if method == "HEAD" else body)
+    return Refusal(answer.status, REASONS[answer.status], headers, b"" if method == "HEAD" else body)
 
 
 def wants_problem(accept: str) -> bool:

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Union
 
 from keytally import _web
+from keytally._guesses import DEFAULT, Answer, Guesses
 from keytally._native import Verdict
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ class _Middleware:
     def _check(self, scope: Scope, cost: int) -> Verdict | None:
         raise NotImplementedError
 
+    def _answer_to(self, verdict: Verdict, scope: Scope) -> Answer:  # noqa: ARG002
+        """Return what a request that isn't admitted gets."""
+        return verdict
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if (kind != "http" and kind != "websocket") or self._exempt(_path(scope)):
@@ -91,7 +96,7 @@ class _Middleware:
         if self._on_verdict is not None:
             self._on_verdict(verdict, scope)
         if not verdict.admitted and not self._shadow:
-            return await _refuse(verdict, scope, receive, send)
+            return await _refuse(self._answer_to(verdict, scope), scope, receive, send)
         if kind == "http" and self._headers:
             raw = verdict.raw_headers if verdict.admitted else _shadow_headers(verdict)
             return await self.app(scope, receive, _with(raw, send))
@@ -117,9 +122,16 @@ class GateMiddleware(_Middleware):
             it.
         state: The name of the verdict in the state.
         on_verdict: A function that is called with each verdict and its scope, for logs and metrics.
+        failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
+            it, and a missing key does not count. A policy counts for one process and the children that it
+            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
+            ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
+            where the server is told to trust them, as uvicorn by ``--forwarded-allow-ips``.
 
     Raises:
-        TypeError, ValueError: Something in ``exempt`` is no path.
+        TypeError, ValueError: Something in ``exempt`` is no path, or something in ``trusted_proxies`` no
+            network.
 
     """
 
@@ -134,6 +146,8 @@ class GateMiddleware(_Middleware):
         headers: bool = True,
         state: str = "verdict",
         on_verdict: Callable[[Verdict, Scope], object] | None = None,
+        failures: Limiter | str | None = DEFAULT,
+        trusted_proxies: Iterable[str] = (),
     ) -> None:
         super().__init__(
             app,
@@ -145,9 +159,13 @@ class GateMiddleware(_Middleware):
             on_verdict=on_verdict,
         )
         self._gate = gate
+        self._guesses = Guesses(failures, trusted_proxies)
 
     def _check(self, scope: Scope, cost: int) -> Verdict:
         return check(self._gate, scope, cost)
+
+    def _answer_to(self, verdict: Verdict, scope: Scope) -> Answer:
+        return answer(self._guesses, verdict, scope)
 
 
 class LimiterMiddleware(_Middleware):
@@ -155,8 +173,8 @@ class LimiterMiddleware(_Middleware):
 
     The subject is the client's address, or what ``key`` returns.
 
-    In front of a gate it keeps those out who try keys. Only one of the two can fill the header fields:
-    ``headers=False`` leaves that to the gate.
+    In front of a gate, only one of the two can fill the header fields: ``headers=False`` leaves that to the
+    gate.
 
     Args:
         app: The application.
@@ -234,8 +252,9 @@ class VerdictMiddleware:
             verdict = state.get(self._state)
             if verdict is None or message["type"] != "http.response.start":
                 return send(message)
-            refused = message["status"] == verdict.status
-            raw = verdict.raw_headers if verdict.admitted or refused else _shadow_headers(verdict)
+            answer: Answer = state.get(_web.ANSWER, verdict)
+            refused = not verdict.admitted and message["status"] == answer.status
+            raw = _raw(answer.headers) if verdict.admitted or refused else _shadow_headers(verdict)
             return _with(raw, send)(message)
 
         return await self.app(scope, receive, send_with_headers)
@@ -247,6 +266,13 @@ def check(gate: Gate, scope: Scope, cost: int) -> Verdict:
     if len(keys) > 1:
         return Verdict.duplicate_header()
     return gate.check(keys[0] if keys else None, cost)
+
+
+def answer(guesses: Guesses, verdict: Verdict, scope: Scope) -> Answer:
+    """Return what a request that isn't admitted gets."""
+    client = scope.get("client")
+    forwarded_for = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
+    return guesses.answer(verdict, client[0] if client else None, forwarded_for.decode("latin-1"))
 
 
 def _path(scope: Scope) -> str:
@@ -277,9 +303,9 @@ def _raw(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
-async def _refuse(verdict: Verdict, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
     accept = b",".join(value for name, value in scope["headers"] if name == b"accept").decode("latin-1")
-    refusal = _web.refusal(verdict, accept, scope.get("method", "GET"))
+    refusal = _web.refusal(answer, accept, scope.get("method", "GET"))
     prefix = "http.response"
     if scope["type"] == "websocket":
         # The server's "websocket.connect" comes first.

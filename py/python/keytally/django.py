@@ -15,6 +15,12 @@ a list of paths; ``"COST"``, a number or a function of the request; ``"SHADOW"``
 and only tell; ``"ON_VERDICT"``, which is called with each verdict and its request. A function may be named by
 its import path.
 
+``"FAILURES"`` of the gate is how many wrong keys a client address may send, by default
+``"20/minute, 200/hour"`` in each process; more get 429. A right key is never refused by it.
+``{"PATH": …, "POLICY": …}`` counts for all workers together, and ``None`` sets no limit. Behind a proxy,
+``"TRUSTED_PROXIES": ["10.0.0.0/8"]`` names the addresses whose ``X-Forwarded-For`` names the client, and
+``"unix"`` stands for all peers of Unix sockets.
+
 The verdict is ``request.verdict``. Put the middleware below those that must see refusals too, such as that
 for CORS.
 """
@@ -38,6 +44,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
 from keytally import _web
+from keytally._guesses import DEFAULT, Answer, Guesses
 from keytally._native import Gate, Limiter
 from keytally.exceptions import KeytallyError
 
@@ -59,7 +66,7 @@ Response = Union[HttpResponse, Awaitable[HttpResponse]]
 
 SHARED = {"EXEMPT", "COST", "SHADOW", "ON_VERDICT"}
 KNOWN = {
-    "GATE": SHARED | {"PATH", "PEPPER", "PEPPER_FILE"},
+    "GATE": SHARED | {"PATH", "PEPPER", "PEPPER_FILE", "FAILURES", "TRUSTED_PROXIES"},
     "LIMITER": SHARED | {"PATH", "POLICY", "CAPACITY", "KEY", "WORKERS"},
 }
 
@@ -107,6 +114,27 @@ def gate() -> Gate:
     try:
         return Gate.open(found["PATH"], pepper=found.get("PEPPER"), pepper_file=found.get("PEPPER_FILE"))
     except (KeytallyError, OSError) as error:
+        raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
+
+
+@functools.cache
+def guesses() -> Guesses:
+    """Return the limit of failed checks of the settings.
+
+    Raises:
+        ImproperlyConfigured: The settings name no limit, or no networks.
+
+    """
+    found = _settings("GATE")
+    failures = found.get("FAILURES", DEFAULT)
+    try:
+        if isinstance(failures, Mapping):
+            if not {"PATH", "POLICY"} <= set(failures) <= {"PATH", "POLICY", "CAPACITY"}:
+                raise ImproperlyConfigured(FAILURES)
+            capacity = failures.get("CAPACITY", 100_000)
+            failures = Limiter.open_or_create(failures["PATH"], failures["POLICY"], capacity)
+        return Guesses(failures, found.get("TRUSTED_PROXIES", ()))
+    except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
 
 
@@ -178,8 +206,9 @@ class VerdictMiddleware:
         verdict: Verdict | None = getattr(request, "verdict", None)
         if verdict is None:
             return response
-        if not verdict.admitted and response.status_code == verdict.status:
-            return _refusal(verdict, request)
+        answer: Answer = getattr(request, _web.ANSWER, verdict)
+        if not verdict.admitted and response.status_code == answer.status:
+            return _refusal(answer, request)
         return _with_headers(response, verdict)
 
 
@@ -199,6 +228,10 @@ class _Middleware(VerdictMiddleware):
     def _check(self, request: HttpRequest, cost: int) -> Verdict | None:
         raise NotImplementedError
 
+    def _answer_to(self, verdict: Verdict, request: HttpRequest) -> Answer:  # noqa: ARG002
+        """Return what a request that isn't admitted gets."""
+        return verdict
+
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:
         if self._exempt(request.path_info):
             return None
@@ -208,7 +241,9 @@ class _Middleware(VerdictMiddleware):
         request.verdict = verdict
         if self._on_verdict is not None:
             self._on_verdict(verdict, request)
-        return None if verdict.admitted or self._shadow else _refusal(verdict, request)
+        if verdict.admitted or self._shadow:
+            return None
+        return _refusal(self._answer_to(verdict, request), request)
 
     def _finish(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
         verdict: Verdict | None = getattr(request, "verdict", None)
@@ -242,9 +277,13 @@ class GateMiddleware(_Middleware):
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         super().__init__(get_response)
         self._gate = gate()
+        self._guesses = guesses()
 
     def _check(self, request: HttpRequest, cost: int) -> Verdict:
         return self._gate.check(request.META.get("HTTP_X_API_KEY"), cost)
+
+    def _answer_to(self, verdict: Verdict, request: HttpRequest) -> Answer:
+        return answer(self._guesses, verdict, request)
 
 
 class LimiterMiddleware(_Middleware):
@@ -279,10 +318,11 @@ def check_settings(**_: object) -> list[checks.CheckMessage]:
     """Refuse settings that can't work, such as a limiter in memory where several workers have one each."""
     found: list[checks.CheckMessage] = []
     configured = getattr(settings, "KEYTALLY", {})
-    for section, opened, code in (("GATE", gate, "E001"), ("LIMITER", limiter, "E002")):
+    for section, tables, code in (("GATE", (gate, guesses), "E001"), ("LIMITER", (limiter,), "E002")):
         if section in configured:
             try:
-                opened()
+                for opened in tables:
+                    opened()
             except ImproperlyConfigured as error:
                 found.append(checks.Error(str(error), id=f"keytally.{code}"))
     if "LIMITER" in configured and not found:
@@ -296,6 +336,7 @@ PER_PROCESS = (
     'KEYTALLY["LIMITER"] is in memory, and {count} workers would each admit the whole limit: '
     'give it a "PATH", so that they share it'
 )
+FAILURES = 'KEYTALLY["GATE"]["FAILURES"] as a dict must have "PATH" and "POLICY", and may have "CAPACITY"'
 UNKNOWN_WORKERS = (
     'KEYTALLY["LIMITER"] is in memory: with several workers each would admit the whole limit. '
     'Give it a "PATH", so that they share it, or say "WORKERS": 1'
@@ -330,8 +371,14 @@ def _function(named: Any) -> Any:  # noqa: ANN401
     return import_string(named) if isinstance(named, str) else named
 
 
-def _refusal(verdict: Verdict, request: HttpRequest) -> HttpResponse:
-    refusal = _web.refusal(verdict, request.META.get("HTTP_ACCEPT", ""), request.method)
+def answer(guesses: Guesses, verdict: Verdict, request: HttpRequest) -> Answer:
+    """Return what a request that isn't admitted gets."""
+    forwarded_for = request.META.get("HTTP_X_FORWARDED_FOR", "")
+    return guesses.answer(verdict, request.META.get("REMOTE_ADDR"), forwarded_for)
+
+
+def _refusal(answer: Answer, request: HttpRequest) -> HttpResponse:
+    refusal = _web.refusal(answer, request.META.get("HTTP_ACCEPT", ""), request.method)
     response = HttpResponse(refusal.body, status=refusal.status)
     for name, value in refusal.headers:
         response[name] = value
@@ -348,6 +395,7 @@ def _forget(*, setting: str, **_: object) -> None:
     """Open the tables anew when a test has changed the settings."""
     if setting == "KEYTALLY":
         gate.cache_clear()
+        guesses.cache_clear()
         limiter.cache_clear()
 
 

@@ -24,7 +24,7 @@ Where a whole application is behind a gate, `keytally.asgi.GateMiddleware` is qu
 
 # No annotations as text: FastAPI reads those of dependencies, and some versions can't in an object.
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Optional, Union
 
 from fastapi import HTTPException, Request, Response
@@ -33,6 +33,7 @@ from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
 from keytally import _web, asgi
+from keytally._guesses import DEFAULT, Answer, Guesses
 from keytally._native import Gate, Limiter, Verdict
 
 __all__ = ["Refused", "client_address", "limit", "require_key"]
@@ -46,20 +47,23 @@ class Refused(HTTPException):
 
     Attributes:
         verdict: The verdict.
+        status_code: The status of the answer: that of the verdict, or 429 after too many wrong keys.
+        headers: The header fields of the answer.
 
     >>> from fastapi import FastAPI
     >>> from fastapi.responses import PlainTextResponse
     >>> app = FastAPI()
     >>> @app.exception_handler(Refused)
     ... async def answer(request, refused):
-    ...     verdict = refused.verdict
-    ...     return PlainTextResponse(verdict.outcome, verdict.status, dict(verdict.headers))
+    ...     return PlainTextResponse(refused.verdict.outcome, refused.status_code, refused.headers)
 
     """
 
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.status, json.loads(verdict.body)["error"], dict(verdict.headers))
+    def __init__(self, verdict: Verdict, answer: Optional[Answer] = None) -> None:
         self.verdict = verdict
+        self.answer = verdict if answer is None else answer
+        error = json.loads(self.answer.body)["error"]
+        super().__init__(self.answer.status, error, dict(self.answer.headers))
 
 
 def client_address(request: HTTPConnection) -> str:
@@ -84,6 +88,9 @@ class _Dependency:
     def _check(self, request: HTTPConnection, cost: int) -> Optional[Verdict]:
         raise NotImplementedError
 
+    def _answer_to(self, verdict: Verdict, request: HTTPConnection) -> Answer:  # noqa: ARG002
+        return verdict
+
     def _ask(self, request: HTTPConnection, response: Response) -> Optional[Verdict]:
         cost = self._cost if isinstance(self._cost, int) else self._cost(request)
         verdict = self._check(request, cost)
@@ -97,21 +104,27 @@ class _Dependency:
             handlers: Any = request.scope.get("starlette.exception_handlers")
             if handlers is not None:
                 handlers[0].setdefault(Refused, _answer)
-            raise Refused(verdict)
+            answer = self._answer_to(verdict, request)
+            setattr(request.state, _web.ANSWER, answer)
+            raise Refused(verdict, answer)
         for name, value in _web.headers_of_response(verdict):
             response.headers[name] = value
         return verdict
 
 
 class _RequireKey(_Dependency, SecurityBase):
-    def __init__(self, gate: Gate, cost: Cost, shadow: bool, on_verdict: OnVerdict) -> None:
+    def __init__(self, gate: Gate, cost: Cost, shadow: bool, on_verdict: OnVerdict, guesses: Guesses) -> None:
         super().__init__(cost, shadow, on_verdict)
         self.model = APIKey.model_validate({"in": APIKeyIn.header, "name": _web.API_KEY_HEADER})
         self.scheme_name = "APIKey"
         self._gate = gate
+        self._guesses = guesses
 
     def _check(self, request: HTTPConnection, cost: int) -> Verdict:
         return asgi.check(self._gate, request.scope, cost)
+
+    def _answer_to(self, verdict: Verdict, request: HTTPConnection) -> Answer:
+        return asgi.answer(self._guesses, verdict, request.scope)
 
     async def __call__(self, request: HTTPConnection, response: Response) -> Optional[Verdict]:
         return self._ask(request, response)
@@ -139,7 +152,13 @@ class _Limit(_Dependency):
 
 
 def require_key(
-    gate: Gate, *, cost: Cost = 1, shadow: bool = False, on_verdict: OnVerdict = None
+    gate: Gate,
+    *,
+    cost: Cost = 1,
+    shadow: bool = False,
+    on_verdict: OnVerdict = None,
+    failures: Union[Limiter, str, None] = DEFAULT,
+    trusted_proxies: Iterable[str] = (),
 ) -> Callable[..., Any]:
     """Return a dependency that needs a good ``X-API-Key`` with quota left, charges it, gives the `Verdict`.
 
@@ -151,9 +170,15 @@ def require_key(
         cost: Units that a request is charged, or a function of the request that returns them.
         shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
         on_verdict: A function that is called with each verdict and its request, for logs and metrics.
+        failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
+            it, and a missing key does not count. A policy counts for one process and the children that it
+            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
+            ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
+            where the server is told to trust them, as uvicorn by ``--forwarded-allow-ips``.
 
     """
-    return _RequireKey(gate, cost, shadow, on_verdict)
+    return _RequireKey(gate, cost, shadow, on_verdict, Guesses(failures, trusted_proxies))
 
 
 def limit(
@@ -181,5 +206,5 @@ def limit(
 
 async def _answer(request: Request, refused: Refused) -> Response:
     accept = ",".join(request.headers.getlist("accept"))
-    refusal = _web.refusal(refused.verdict, accept, request.scope.get("method", "GET"))
+    refusal = _web.refusal(refused.answer, accept, request.scope.get("method", "GET"))
     return Response(refusal.body, refusal.status, dict(refusal.headers))

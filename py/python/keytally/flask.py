@@ -27,9 +27,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union
 from flask import Flask, Request, Response, after_this_request, current_app, g, request
 
 from keytally import _web
+from keytally._guesses import DEFAULT, Guesses
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict
+    from keytally._guesses import Answer
 
 __all__ = ["GateExtension", "LimiterExtension", "client_address", "limit", "require_key"]
 
@@ -62,8 +64,10 @@ class _Rule:
         cost: Cost,
         shadow: bool,
         on_verdict: Callable[[Verdict, Request], object] | None,
+        answer: Callable[[Verdict, Request], Answer] = lambda verdict, _: verdict,
     ) -> None:
         self._check = check
+        self._answer = answer
         self._cost = cost
         self._shadow = shadow
         self._on_verdict = on_verdict
@@ -79,7 +83,8 @@ class _Rule:
         if self._on_verdict is not None:
             self._on_verdict(verdict, asked)
         if not verdict.admitted and not self._shadow:
-            refusal = _web.refusal(verdict, asked.headers.get("Accept", ""), asked.method)
+            answer = self._answer(verdict, asked)
+            refusal = _web.refusal(answer, asked.headers.get("Accept", ""), asked.method)
             return Response(refusal.body, refusal.status, refusal.headers)
 
         @after_this_request
@@ -143,6 +148,12 @@ class GateExtension(_Extension):
         cost: Units that a request is charged, or a function of the request that returns them.
         shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
         on_verdict: A function that is called with each verdict and its request, for logs and metrics.
+        failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
+            it, and a missing key does not count. A policy counts for one process and the children that it
+            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
+            ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
+            where Werkzeug's ``ProxyFix`` takes the address from the header.
 
     """
 
@@ -155,8 +166,11 @@ class GateExtension(_Extension):
         cost: Cost = 1,
         shadow: bool = False,
         on_verdict: Callable[[Verdict, Request], object] | None = None,
+        failures: Limiter | str | None = DEFAULT,
+        trusted_proxies: Iterable[str] = (),
     ) -> None:
-        super().__init__(_Rule(_of_gate(gate), cost, shadow, on_verdict), app, exempt)
+        guesses = Guesses(failures, trusted_proxies)
+        super().__init__(_Rule(_of_gate(gate), cost, shadow, on_verdict, _answer_of(guesses)), app, exempt)
 
 
 class LimiterExtension(_Extension):
@@ -202,6 +216,8 @@ def require_key(
     cost: Cost = 1,
     shadow: bool = False,
     on_verdict: Callable[[Verdict, Request], object] | None = None,
+    failures: Limiter | str | None = DEFAULT,
+    trusted_proxies: Iterable[str] = (),
 ) -> Callable[[View], View]:
     """Return a decorator of one view, below that of the route, that does what `GateExtension` does.
 
@@ -216,7 +232,8 @@ def require_key(
     401
 
     """
-    return _Rule(_of_gate(gate), cost, shadow, on_verdict).decorate
+    guesses = Guesses(failures, trusted_proxies)
+    return _Rule(_of_gate(gate), cost, shadow, on_verdict, _answer_of(guesses)).decorate
 
 
 def limit(
@@ -233,6 +250,14 @@ def limit(
 
 def _of_gate(gate: Gate) -> Callable[[Request, int], Verdict]:
     return lambda request, cost: gate.check(request.headers.get(_web.API_KEY_HEADER), cost)
+
+
+def _answer_of(guesses: Guesses) -> Callable[[Verdict, Request], Answer]:
+    def answer(verdict: Verdict, request: Request) -> Answer:
+        forwarded_for = request.environ.get("HTTP_X_FORWARDED_FOR", "")
+        return guesses.answer(verdict, request.remote_addr, forwarded_for)
+
+    return answer
 
 
 def _of_limiter(

@@ -22,12 +22,13 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.throttling import BaseThrottle
 
-from keytally import django
+from keytally import _web, django
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
 
     from keytally import Gate, Limiter, Verdict
+    from keytally._guesses import Answer
 
 __all__ = ["KeyAuthentication", "KeyHolder", "LimiterThrottle", "Refused"]
 
@@ -37,6 +38,7 @@ class Refused(APIException):
 
     Attributes:
         verdict: The verdict.
+        status_code: The status of the answer: that of the verdict, or 429 after too many wrong keys.
 
     >>> from keytally import Limiter
     >>> Refused(Limiter("5/minute").check("203.0.113.9", 6)).status_code
@@ -44,14 +46,15 @@ class Refused(APIException):
 
     """
 
-    def __init__(self, verdict: Verdict) -> None:
-        self.status_code = verdict.status
-        super().__init__(json.loads(verdict.body))
+    def __init__(self, verdict: Verdict, answer: Answer | None = None) -> None:
+        answer = verdict if answer is None else answer
+        self.status_code = answer.status
+        super().__init__(json.loads(answer.body))
         self.verdict = verdict
         # What the framework's own handler looks for.
-        headers = dict(verdict.headers)
+        headers = dict(answer.headers)
         self.auth_header = headers.get("WWW-Authenticate")
-        self.wait = verdict.retry_after
+        self.wait = answer.retry_after
 
 
 class KeyHolder:
@@ -83,7 +86,7 @@ class KeyHolder:
 
 
 class KeyAuthentication(BaseAuthentication):
-    """Needs a good ``X-API-Key`` with quota left, and charges it.
+    """Needs a good ``X-API-Key`` with quota left, and charges it. The settings limit wrong keys.
 
     A request that `keytally.django.GateMiddleware` let in isn't charged again. In shadow mode whoever would
     be refused is anonymous.
@@ -121,7 +124,9 @@ class KeyAuthentication(BaseAuthentication):
         if not verdict.admitted:
             if django.in_shadow_mode("GATE"):
                 return None
-            raise Refused(verdict)
+            answer = django.answer(django.guesses(), verdict, asked)
+            setattr(asked, _web.ANSWER, answer)
+            raise Refused(verdict, answer)
         return KeyHolder(verdict), verdict
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002

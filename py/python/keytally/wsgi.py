@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Union
 
 from keytally import _web
+from keytally._guesses import DEFAULT, Guesses
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict
+    from keytally._guesses import Answer
 
 __all__ = ["GateMiddleware", "LimiterMiddleware", "client_address"]
 
@@ -69,6 +71,10 @@ class _Middleware:
     def _check(self, environ: Environ, cost: int) -> Verdict | None:
         raise NotImplementedError
 
+    def _answer_to(self, verdict: Verdict, environ: Environ) -> Answer:  # noqa: ARG002
+        """Return what a request that isn't admitted gets."""
+        return verdict
+
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if self._exempt(_path(environ)):
             return self.app(environ, start_response)
@@ -80,7 +86,8 @@ class _Middleware:
         if self._on_verdict is not None:
             self._on_verdict(verdict, environ)
         if not verdict.admitted and not self._shadow:
-            refusal = _web.refusal(verdict, environ.get("HTTP_ACCEPT", ""), environ["REQUEST_METHOD"])
+            answer = self._answer_to(verdict, environ)
+            refusal = _web.refusal(answer, environ.get("HTTP_ACCEPT", ""), environ["REQUEST_METHOD"])
             start_response(f"{refusal.status} {refusal.reason}", refusal.headers)
             return [refusal.body]
         if self._headers:
@@ -106,9 +113,16 @@ class GateMiddleware(_Middleware):
             it.
         state: The name of the verdict in the environ.
         on_verdict: A function that is called with each verdict and its environ, for logs and metrics.
+        failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
+            it, and a missing key does not count. A policy counts for one process and the children that it
+            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
+            ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
+            where something in front takes the address from the header, as Werkzeug's ``ProxyFix`` does.
 
     Raises:
-        TypeError, ValueError: Something in ``exempt`` is no path.
+        TypeError, ValueError: Something in ``exempt`` is no path, or something in ``trusted_proxies`` no
+            network.
 
     """
 
@@ -123,6 +137,8 @@ class GateMiddleware(_Middleware):
         headers: bool = True,
         state: str = "keytally.verdict",
         on_verdict: Callable[[Verdict, Environ], object] | None = None,
+        failures: Limiter | str | None = DEFAULT,
+        trusted_proxies: Iterable[str] = (),
     ) -> None:
         super().__init__(
             app,
@@ -134,9 +150,15 @@ class GateMiddleware(_Middleware):
             on_verdict=on_verdict,
         )
         self._gate = gate
+        self._guesses = Guesses(failures, trusted_proxies)
 
     def _check(self, environ: Environ, cost: int) -> Verdict:
         return self._gate.check(environ.get("HTTP_X_API_KEY"), cost)
+
+    def _answer_to(self, verdict: Verdict, environ: Environ) -> Answer:
+        return self._guesses.answer(
+            verdict, environ.get("REMOTE_ADDR"), environ.get("HTTP_X_FORWARDED_FOR", "")
+        )
 
 
 class LimiterMiddleware(_Middleware):
@@ -144,8 +166,8 @@ class LimiterMiddleware(_Middleware):
 
     The subject is the client's address, or what ``key`` returns.
 
-    In front of a gate it keeps those out who try keys. Only one of the two can fill the header fields:
-    ``headers=False`` leaves that to the gate.
+    In front of a gate, only one of the two can fill the header fields: ``headers=False`` leaves that to the
+    gate.
 
     Args:
         app: The application.

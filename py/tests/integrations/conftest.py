@@ -2,7 +2,13 @@
 
 import pytest
 
-from keytally import Gate, Limiter
+from keytally import Gate, Limiter, _guesses
+
+
+@pytest.fixture(autouse=True)
+def _forget_guesses():
+    """Count the guesses of each test alone."""
+    _guesses.in_memory.cache_clear()
 
 
 @pytest.fixture

@@ -28,9 +28,10 @@ def assert_admitted(status, headers, *, remaining):
     assert found["x-ratelimit-remaining"] == str(remaining)
 
 
-def presenting(text):
-    """Return the header fields of a request that presents a text as its key, if any."""
-    return {} if text is None else {"X-API-Key": text}
+def presenting(text, forwarded_for=None):
+    """Return the header fields of a request that presents a text as its key, if any, by a proxy, if any."""
+    presented = {"X-API-Key": text, "X-Forwarded-For": forwarded_for}
+    return {name: value for name, value in presented.items() if value is not None}
 
 
 def assert_each_outcome(ask, gate, key, body):
@@ -69,6 +70,58 @@ def assert_exceeded(status, headers, body):
     assert found["x-ratelimit-remaining"] == "0"
     assert int(found["retry-after"]) >= 1
     assert_json(found, EXCEEDED)
+
+
+def assert_too_many(status, headers, body):
+    """Assert that a wrong key was one too many: there is no quota to report."""
+    found = fields(headers)
+    assert (status, body) == (429, EXCEEDED)
+    assert int(found["retry-after"]) >= 1
+    assert [name for name in [*QUOTA, "www-authenticate", "x-keytally-shadow"] if name in found] == []
+    assert_json(found, EXCEEDED)
+
+
+def assert_guesses_are_limited(ask, gate):
+    """Guess three keys where two are allowed. `ask` sends a key, from an address, forwarded for another."""
+    for _ in range(3):
+        assert_missing(*ask(None))
+    revoked = gate.issue(7)
+    gate.revoke(revoked.key_id)
+    assert_invalid(*ask("nonsense"))
+    assert_invalid(*ask(revoked.expose()))
+    for text in ("nonsense", revoked.expose()):
+        assert_too_many(*ask(text))
+    assert_too_many(*ask("nonsense", forwarded_for="198.51.100.1"))
+    assert_missing(*ask(None))
+    key = gate.issue(42)
+    for remaining in (1, 0):
+        assert_admitted(*ask(key.expose())[:2], remaining=remaining)
+    assert_exceeded(*ask(key.expose()))
+    for address, status in [
+        ("203.0.113.10", 401),
+        ("2001:db8::1", 401),
+        ("2001:db8::2", 401),
+        ("2001:db8::3", 429),
+        ("2001:db8:0:1::1", 401),
+    ]:
+        assert ask("nonsense", address=address)[0] == status, address
+
+
+PROXIES = ["10.0.0.0/8"]
+
+
+def assert_trusted_proxies_are_believed(ask):
+    """Guess as a client of a proxy of `PROXIES` where two wrong keys are allowed."""
+    for forwarded_for, statuses in [
+        ("192.0.2.1, 198.51.100.1", [401, 401, 429]),
+        ("192.0.2.2, 198.51.100.1, 10.0.0.2", [429]),
+        ("198.51.100.2", [401]),
+        (None, [401, 401, 401]),
+    ]:
+        found = [ask("nonsense", address="10.0.0.1", forwarded_for=forwarded_for)[0] for _ in statuses]
+        assert found == statuses, forwarded_for
+    found = [ask("nonsense", address="11.0.0.1", forwarded_for=f"198.51.100.{host}")[0] for host in (3, 4, 5)]
+    assert found == [401, 401, 429]
 
 
 def assert_full(status, headers, body):

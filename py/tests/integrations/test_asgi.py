@@ -118,6 +118,33 @@ def test_an_address_is_counted_as_what_a_client_has(address, subject):
     assert client_address({"client": (address, 1)}) == subject
 
 
+def guessing(app):
+    def guess(text, address="203.0.113.9", forwarded_for=None):
+        headers = contract.presenting(text, forwarded_for).items()
+        return answer(ask(app, headers=headers, client=(address, 40000)))
+
+    return guess
+
+
+def test_guesses_beyond_the_limit_are_refused(gate):
+    contract.assert_guesses_are_limited(guessing(GateMiddleware(hello, gate, failures="2/31d")), gate)
+    app = GateMiddleware(hello, gate, failures="2/30d", trusted_proxies=contract.PROXIES)
+    contract.assert_trusted_proxies_are_believed(guessing(app))
+
+
+def test_duplicate_keys_count_as_guesses(gate, key):
+    app = GateMiddleware(never, gate, failures="1/31d")
+    contract.assert_invalid(*answer(ask(app, headers=key_of(key) * 2)))
+    contract.assert_too_many(*answer(ask(app, headers=key_of(key) * 2)))
+
+
+def test_repeated_forwarded_fields_are_one_list(gate):
+    app = GateMiddleware(never, gate, failures="1/31d", trusted_proxies=["unix"])
+    for last, status in [("198.51.100.1", 401), ("198.51.100.1", 429), ("198.51.100.2", 401)]:
+        headers = [("X-API-Key", "nonsense"), ("X-Forwarded-For", "192.0.2.1"), ("X-Forwarded-For", last)]
+        assert answer(ask(app, headers=headers, client=None))[0] == status
+
+
 def test_a_key_that_comes_twice_is_refused_and_not_charged(gate, key):
     sent = ask(GateMiddleware(never, gate), headers=key_of(key) * 2)
     contract.assert_invalid(*answer(sent))

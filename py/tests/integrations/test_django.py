@@ -45,8 +45,8 @@ def configured(gate, pepper):
 class Synchronous:
     client = Client
 
-    def ask(self, path, headers):
-        client = self.client(raise_request_exception=False)
+    def ask(self, path, headers, address="127.0.0.1"):
+        client = self.client(raise_request_exception=False, REMOTE_ADDR=address)
         response = client.get(path, headers=headers)
         body = response.content if not response.streaming else b"".join(response)
         return response.status_code, list(response.items()), body
@@ -56,10 +56,21 @@ class OfRestFramework(Synchronous):
     client = APIClient
 
 
+class ClientAt(AsyncClient):
+    """A client with an address, which Django's own doesn't take."""
+
+    def __init__(self, address):
+        super().__init__(raise_request_exception=False)
+        self.address = address
+
+    def _base_scope(self, **request):
+        return {**super()._base_scope(**request), "client": [self.address, 0]}
+
+
 class Asynchronous:
-    def ask(self, path, headers):
+    def ask(self, path, headers, address="127.0.0.1"):
         async def ask():
-            response = await AsyncClient(raise_request_exception=False).get(path, headers=headers)
+            response = await ClientAt(address).get(path, headers=headers)
             body = response.content if not response.streaming else b"".join([part async for part in response])
             return response.status_code, list(response.items()), body
 
@@ -138,6 +149,58 @@ def test_refusals_pass_the_middleware_above(ask, configured, key):
     for presented, expected in [(None, 401), (key, 200), (key, 200), (key, 429)]:
         status, headers, _ = ask("/", presented)
         assert (status, contract.fields(headers)["access-control-allow-origin"]) == (expected, "*")
+
+
+def guessing(client, path):
+    def guess(text, address="203.0.113.9", forwarded_for=None):
+        return client.ask(path, contract.presenting(text, forwarded_for), address)
+
+    return guess
+
+
+@pytest.mark.parametrize(
+    ("client", "middleware", "path"),
+    [
+        (Synchronous(), django_app.MIDDLEWARE, "/"),
+        (Asynchronous(), django_app.MIDDLEWARE, "/"),
+        (OfRestFramework(), django_app.OF_REST_FRAMEWORK, "/rest"),
+    ],
+)
+def test_guesses_beyond_the_limit_are_refused(configured, gate, tmp_path, client, middleware, path):
+    guess = guessing(client, path)
+    configured(middleware=middleware, FAILURES="2/31d")
+    contract.assert_guesses_are_limited(guess, gate)
+    table = {"PATH": tmp_path / "guesses", "POLICY": "2/31d"}
+    configured(middleware=middleware, FAILURES=table, TRUSTED_PROXIES=contract.PROXIES)
+    contract.assert_trusted_proxies_are_believed(guess)
+    configured(middleware=middleware, FAILURES=None)
+    assert {guess("nonsense")[0] for _ in range(50)} == {401}
+
+
+def test_without_the_middleware_a_guess_too_many_says_when(configured):
+    configured(middleware=[], FAILURES="1/31d")
+    ask = lambda: OfRestFramework().ask("/rest", {"X-API-Key": "nonsense"})  # noqa: E731
+    assert ask()[0] == 401
+    status, headers, body = ask()
+    assert (status, body) == (429, b'{"error":"Rate limit exceeded. Please try again later."}')
+    assert int(contract.fields(headers)["retry-after"]) >= 1
+    assert "www-authenticate" not in contract.fields(headers)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"FAILURES": "many"}, 'KEYTALLY."GATE".: .*many'),
+        ({"FAILURES": 5}, "failures must be a policy"),
+        ({"FAILURES": {"POLICY": "2/31d"}}, '"FAILURES". as a dict must have "PATH"'),
+        ({"TRUSTED_PROXIES": "10.0.0.0/8"}, "trusted_proxies must be a list"),
+        ({"TRUSTED_PROXIES": ["10.0.0.0/33"]}, "trusted_proxies.0. must be an address"),
+    ],
+)
+def test_a_wrong_limit_of_guesses_is_refused(configured, options, message):
+    configured(**options)
+    [error] = check_settings()
+    assert re.search(message, error.msg)
 
 
 LIMITER = {"POLICY": "2/31d", "CAPACITY": 100, "WORKERS": 1}

@@ -1,5 +1,7 @@
 """FastAPI's dependencies through its own client."""
 
+import functools
+
 import contract
 import fastapi_app
 import pytest
@@ -68,6 +70,37 @@ def test_a_limiter_counts_addresses(gate, limiter):
         contract.assert_admitted(*ask(first, "/by-address")[:2], remaining=remaining)
     contract.assert_exceeded(*ask(first, "/by-address"))
     contract.assert_admitted(*ask(second, "/by-address")[:2], remaining=1)
+
+
+def guessing(app):
+    def guess(text, address="203.0.113.9", forwarded_for=None):
+        client = TestClient(app, client=(address, 40000))
+        return ask(client, "/", headers=contract.presenting(text, forwarded_for))
+
+    return guess
+
+
+@pytest.mark.parametrize("middleware", [True, False])
+def test_guesses_beyond_the_limit_are_refused(gate, limiter, middleware):
+    make = functools.partial(fastapi_app.make, gate, limiter, middleware=middleware)
+    contract.assert_guesses_are_limited(guessing(make(failures="2/31d")), gate)
+    app = make(failures="2/30d", trusted_proxies=contract.PROXIES)
+    contract.assert_trusted_proxies_are_believed(guessing(app))
+
+
+def test_a_handler_of_refusals_knows_a_guess_too_many(gate, limiter):
+    app = fastapi_app.make(gate, limiter, failures="1/31d")
+
+    @app.exception_handler(Refused)
+    async def answer(request, refused):
+        text = f"{refused.verdict.outcome} {refused.detail}"
+        return fastapi_app.PlainTextResponse(text, refused.status_code, refused.headers)
+
+    guess = guessing(app)
+    assert guess("nonsense")[0::2] == (401, b"invalid_key Invalid API key")
+    status, headers, body = guess("nonsense")
+    assert (status, body) == (429, b"invalid_key Rate limit exceeded. Please try again later.")
+    assert int(contract.fields(headers)["retry-after"]) >= 1
 
 
 def test_shadow_mode_refuses_nobody_and_tells(gate, limiter):

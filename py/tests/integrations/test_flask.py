@@ -4,6 +4,7 @@ import contract
 import flask_app
 import pytest
 from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keytally.flask import LimiterExtension, limit, require_key
 
@@ -46,6 +47,38 @@ def test_header_fields_are_set_on_every_response(gate):
     ]:
         status, headers, _ = ask(app.test_client(), path, gate.issue(1))
         assert (status, contract.fields(headers)["x-ratelimit-remaining"]) == (expected, "1")
+
+
+def guessing(app):
+    def guess(text, address="203.0.113.9", forwarded_for=None):
+        response = app.test_client().get(
+            "/",
+            headers=contract.presenting(text, forwarded_for),
+            environ_overrides={"REMOTE_ADDR": address},
+        )
+        return response.status_code, response.headers.items(), response.data
+
+    return guess
+
+
+def decorated(gate, **options):
+    app = Flask("tests")
+    app.add_url_rule("/", view_func=require_key(gate, **options)(lambda: "hello"))
+    return app
+
+
+@pytest.mark.parametrize("make", [flask_app.make, decorated])
+def test_guesses_beyond_the_limit_are_refused(gate, make):
+    contract.assert_guesses_are_limited(guessing(make(gate, failures="2/31d")), gate)
+    app = make(gate, failures="2/30d", trusted_proxies=contract.PROXIES)
+    contract.assert_trusted_proxies_are_believed(guessing(app))
+
+
+def test_an_address_that_proxyfix_resolved_is_counted(gate):
+    app = flask_app.make(gate, failures="1/31d")
+    app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1)
+    for client, status in [("198.51.100.1", 401), ("198.51.100.2", 401), ("198.51.100.1", 429)]:
+        assert guessing(app)("nonsense", forwarded_for=client)[0] == status
 
 
 def test_shadow_mode_refuses_nobody_and_tells(gate):

@@ -114,6 +114,44 @@ def test_cost_shadow_and_headers(gate, key, limiter):
     assert (status, headers[1:]) == (200, [("X-RateLimit-Remaining", "7"), ("ratelimit", "none")])
 
 
+def guessing(app):
+    def guess(text, address="203.0.113.9", forwarded_for=None):
+        more = {"REMOTE_ADDR": address}
+        if forwarded_for is not None:
+            more["HTTP_X_FORWARDED_FOR"] = forwarded_for
+        return ask(app, key=text, **more)
+
+    return guess
+
+
+def test_guesses_beyond_the_limit_are_refused(gate):
+    contract.assert_guesses_are_limited(guessing(GateMiddleware(hello, gate, failures="2/31d")), gate)
+    app = GateMiddleware(hello, gate, failures="2/30d", trusted_proxies=contract.PROXIES)
+    contract.assert_trusted_proxies_are_believed(guessing(app))
+
+
+def test_workers_with_one_file_limit_guesses_together(gate, tmp_path):
+    path = tmp_path / "guesses"
+    workers = [
+        GateMiddleware(hello, gate, failures=Limiter.open_or_create(path, "2/31d", 100)) for _ in range(2)
+    ]
+    assert [ask(app, key="nonsense")[0] for app in workers * 2] == [401, 401, 429, 429]
+
+
+def test_hooks_and_environ_have_the_gates_verdict(gate):
+    told = []
+    tell = lambda verdict, environ: told.append((verdict.outcome, environ["keytally.verdict"].reason))  # noqa: E731
+    app = GateMiddleware(never, gate, failures="1/31d", on_verdict=tell)
+    assert [ask(app, key="nonsense")[0] for _ in range(2)] == [401, 429]
+    assert told == [("invalid_key", "malformed")] * 2
+
+
+def test_shadow_mode_counts_no_guesses(gate, limiter):
+    app = GateMiddleware(hello, gate, failures=limiter, shadow=True)
+    assert {ask(app, key="nonsense")[0] for _ in range(3)} == {200}
+    assert limiter.peek("203.0.113.9", 0).remaining == 2
+
+
 def test_each_verdict_is_told(gate, key, limiter):
     told = []
     tell = lambda verdict, environ: told.append((verdict.outcome, environ["PATH_INFO"]))  # noqa: E731
