@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::thread::{self, sleep};
 
-use keytally_host::keytally::{Key, KeyId, Name};
+use keytally_host::keytally::{Key, KeyId, Name, Timestamp};
 use keytally_host::now;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -848,6 +848,22 @@ fn metrics_are_prometheus_text() {
     assert_eq!(server.metric("keytally_check_duration_seconds_count"), 2);
     assert_eq!(server.metric("keytally_check_duration_seconds_bucket{le=\"+Inf\"}"), 2);
     assert!(!reply.body.contains(&key[8..]));
+}
+
+#[test]
+fn a_tally_ahead_of_the_clock_is_counted() {
+    let bench = Bench::new();
+    let server = Server::start(&bench, &["--plan", "default=100/10s"]);
+    let key = server.first_key().unwrap();
+    assert_eq!(server.contacts(&key).code(), 200);
+    assert_eq!(server.metric("keytally_clock_ahead_total"), 0);
+    // Another process's clock runs 50 s ahead, which clocks may.
+    let peppers = keytally_host::pepper::read_file(bench.path("data/pepper")).unwrap();
+    let gate = keytally_host::Gate::open(bench.path(GATE), peppers).unwrap();
+    let ahead = Timestamp::from_unix_ms(keytally_host::now().unix_ms() + 50_000);
+    assert!(gate.table().check(Some(key.as_bytes()), 1, ahead).admitted());
+    assert_eq!(server.contacts(&key).code(), 200);
+    assert_eq!(server.metric("keytally_clock_ahead_total"), 1);
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub(super) struct Metrics {
     preflights: IntCounter,
     closed_connections: IntCounterVec,
     seconds: Histogram,
+    ahead: IntCounter,
     lost_lines: IntCounter,
     keys: IntGauge,
     capacity: IntGauge,
@@ -84,6 +85,10 @@ impl Metrics {
             )?,
             closed_connections: IntCounterVec::new(closed, &["reason"])?,
             seconds: Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))?,
+            ahead: IntCounter::new(
+                "keytally_clock_ahead_total",
+                "Verdicts whose tally was ahead of this system's clock.",
+            )?,
             lost_lines: IntCounter::new("keytally_log_lines_lost_total", "Lines that were too many to log.")?,
             keys: IntGauge::new(
                 "keytally_gate_keys",
@@ -122,6 +127,7 @@ impl Metrics {
         registry.register(Box::new(metrics.preflights.clone()))?;
         registry.register(Box::new(metrics.closed_connections.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
+        registry.register(Box::new(metrics.ahead.clone()))?;
         registry.register(Box::new(metrics.lost_lines.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.capacity.clone()))?;
@@ -133,6 +139,9 @@ impl Metrics {
     /// Counts a verdict.
     pub(super) fn count(&self, verdict: &Verdict) {
         self.verdicts.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
+        if verdict.clock_ahead_s() > 0 {
+            self.ahead.inc();
+        }
     }
 
     /// Counts a request that only shadow mode let through.
