@@ -35,15 +35,17 @@ use crate::verdict::Verdict;
 /// When another file is renamed over the gate's, it is opened within a second and decides from then on. While it cannot be opened
 /// the old one does, and ``reopen_problem`` says why.
 ///
-/// Every method that depends on the time takes ``now``, an explicit time: Unix seconds, as ``time.time()`` gives them, or
-/// a datetime that has a time zone. Without it the method uses the system clock, and reads it again if a tally is ahead
-/// of the first reading. A tally that is more than 60 s ahead of the system clock is corrected, with its counts kept.
+/// Every method that depends on the time takes ``now``, an explicit time: Unix seconds, as
+/// ``time.time()`` gives them, or a datetime that has a time zone. Without it the method uses the
+/// system clock, and reads it again if a tally is ahead of the first reading. A tally that is more
+/// than 60 s ahead of the system clock is corrected, with its counts kept.
 ///
-/// An explicit time is used as given and corrects nothing, even if it is a reading of the system clock. A late one is
-/// taken as the tally's own time, so it never widens a limit. One that is far ahead moves the tally there, and the tally
-/// keeps its counts until that time comes: ``clock_ahead_s`` of a verdict says so. Explicit times that disagree admit at
-/// most one more window in all. Mixed with the system clock, explicit times more than 60 s ahead admit one more window
-/// each time that the two take turns.
+/// An explicit time is used as given and corrects nothing, even if it is a reading of the system
+/// clock. A late one is taken as the tally's own time, so it never widens a limit. One that is far
+/// ahead moves the tally there, and the tally keeps its counts until that time comes:
+/// ``clock_ahead_s`` of a verdict says so. Explicit times that disagree admit at most one more
+/// window in all. Mixed with the system clock, explicit times more than 60 s ahead admit one more
+/// window each time that the two take turns.
 ///
 /// Where ``create``, ``open`` and ``in_memory`` take peppers, the server's secrets: ``pepper`` is the text, hex or base64
 /// of at least 32 bytes, several separated by commas, newest last. ``pepper_file`` is a file with one a line, readable by
@@ -581,13 +583,15 @@ impl Gate {
         }
     }
 
-    /// Corrects every tally that is more than 60 s ahead, counts kept, and returns how many. Calls by the system clock
-    /// correct the tallies that they meet; this is for all others. Reads the whole table.
+    /// Corrects every tally that is more than 60 s ahead, counts kept, and returns how many. Calls
+    /// by the system clock correct the tallies that they meet; this is for all others. Reads the
+    /// whole table.
     ///
     /// Args:
-    ///     now: The time; the system clock when left out, which is read after each tally was loaded. An explicit time is
-    ///         older than that. If the call is stopped for more than 60 s, each tally that is charged meanwhile may
-    ///         admit one more window, so pass one only while nothing else charges.
+    ///     now: The time; the system clock when left out, which is read after each tally was
+    ///         loaded. An explicit time is older than that. If the call is stopped for more than a
+    ///         minute, each tally that is charged meanwhile may admit one more window, so pass one
+    ///         only while nothing else charges.
     ///
     /// >>> import time, keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())

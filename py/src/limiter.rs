@@ -16,9 +16,9 @@ use crate::verdict::Verdict;
 /// ``Limiter(policy)`` is this process's, shared with the children that it forks. ``Limiter.open_or_create(path, …)``
 /// is shared by every process that opens the file. Any number of threads may use one. Calls never wait.
 ///
-/// Every method that depends on the time takes ``now``, an explicit time: see `Gate` for what it means and costs. In a
-/// limiter, a caller that passes a time 61 s late or more may find its subject's slot reused. That costs one more window
-/// each time.
+/// Every method that depends on the time takes ``now``, an explicit time: see `Gate` for what it
+/// means and costs. In a limiter, a caller that passes a time 61 s late or more may find its
+/// subject's slot reused. That costs one more window each time.
 ///
 /// Args:
 ///     policy: What each subject may use, a `Policy` or its text.
@@ -119,7 +119,8 @@ impl Limiter {
     /// Args:
     ///     subject: Any text or bytes; a text counts as its UTF-8.
     ///     cost: Units, 0 to 4294967295; 0 is always admitted and charges nothing.
-    ///     now: An explicit time, in Unix seconds or as a datetime that has a time zone; the system clock when left out.
+    ///     now: An explicit time, in Unix seconds or as a datetime that has a time zone; the system
+    ///         clock when left out.
     ///
     /// Raises:
     ///     TypeError, ValueError: An argument is of another type, or out of bounds.
@@ -222,13 +223,15 @@ impl Limiter {
         })
     }
 
-    /// Corrects every tally that is more than 60 s ahead, counts kept, and returns how many. Calls by the system clock
-    /// correct the tallies that they meet; this is for all others. Reads the whole table.
+    /// Corrects every tally that is more than 60 s ahead, counts kept, and returns how many. Calls
+    /// by the system clock correct the tallies that they meet; this is for all others. Reads the
+    /// whole table.
     ///
     /// Args:
-    ///     now: The time; the system clock when left out, which is read after each tally was loaded. An explicit time is
-    ///         older than that. If the call is stopped for more than 60 s, each tally that is charged meanwhile may
-    ///         admit one more window, so pass one only while nothing else charges.
+    ///     now: The time; the system clock when left out, which is read after each tally was
+    ///         loaded. An explicit time is older than that. If the call is stopped for more than a
+    ///         minute, each tally that is charged meanwhile may admit one more window, so pass one
+    ///         only while nothing else charges.
     ///
     /// >>> import time
     /// >>> from keytally import Limiter

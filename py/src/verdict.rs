@@ -195,8 +195,9 @@ impl Verdict {
         self.verdict.retry_after_s()
     }
 
-    /// By how many seconds the tally was ahead of the caller's time, rounded up; 0 if it was not. More than 60 says that
-    /// a clock, or an explicit ``now``, was wrong. The next call by the system clock corrects the tally.
+    /// By how many seconds the tally was ahead of the caller's time, rounded up; 0 if it was not.
+    /// More than 60 says that a clock, or an explicit ``now``, was wrong. The next call by the
+    /// system clock corrects the tally.
     #[getter]
     fn clock_ahead_s(&self) -> u32 {
         self.verdict.clock_ahead_s()
