@@ -69,6 +69,7 @@ typedef struct {
     ngx_http_keytally_cost_t cost;
     ngx_flag_t shadow;
     ngx_array_t *limits; /* of ngx_http_keytally_limit_t; NULL when off */
+    ngx_http_keytally_zone_t *failures; /* counts wrong keys; NULL when off */
     ngx_flag_t headers;  /* what is let through gets header fields */
 } ngx_http_keytally_loc_conf_t;
 
@@ -80,6 +81,7 @@ typedef struct {
     unsigned shadowed:1;            /* the verdict is of a shadow: the client isn't told */
     kt_outcome outcome;             /* of the first refusal, also in a shadow, else admitted */
     kt_reason reason;
+    uint32_t guess_retry_s;         /* when there were too many wrong keys: Retry-After; else 0 */
     kt_verdict verdict;             /* whose headers and key the request has, if it has any */
 } ngx_http_keytally_ctx_t;
 
@@ -99,7 +101,7 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r);
 ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r);
 ngx_http_keytally_ctx_t *ngx_http_keytally_ctx(ngx_http_request_t *r);
 
-ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx);
+ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, const kt_verdict *verdict);
 void ngx_http_keytally_answer_init(void);
 
 ngx_int_t ngx_http_keytally_variables(ngx_conf_t *cf);

@@ -6,14 +6,14 @@
 static ngx_http_output_header_filter_pt next_header_filter;
 
 /** Answers in the contract's words. error_page has no part in it: clients read these bodies. */
-ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx) {
+ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, const kt_verdict *verdict) {
     static ngx_str_t json = ngx_string("application/json");
     ngx_http_complex_value_t body;
     ngx_memzero(&body, sizeof body);
-    body.value.data = (u_char *)(size_t)kt_verdict_body(&ctx->verdict);
+    body.value.data = (u_char *)(size_t)kt_verdict_body(verdict);
     body.value.len = ngx_strlen(body.value.data);
     /* 503 and 429 alike are whole answers here: what was sent is all there is to do. */
-    ngx_http_finalize_request(r, ngx_http_send_response(r, ctx->verdict.http_status, &json, &body));
+    ngx_http_finalize_request(r, ngx_http_send_response(r, verdict->http_status, &json, &body));
     return NGX_DONE;
 }
 
@@ -27,11 +27,25 @@ static void remove_field(ngx_list_part_t *part, const ngx_str_t *name) {
     }
 }
 
+/** Sets the one field of the answer to a wrong key too many: the others describe a key's quota, and there is no key. */
+static ngx_int_t set_retry_after(ngx_http_request_t *r, uint32_t seconds) {
+    ngx_table_elt_t *header = ngx_list_push(&r->headers_out.headers);
+    u_char *text = ngx_pnalloc(r->pool, NGX_INT32_LEN);
+    if (header == NULL || text == NULL) return NGX_ERROR;
+    ngx_memzero(header, sizeof *header);
+    header->hash = 1;
+    ngx_str_set(&header->key, "Retry-After");
+    header->value.data = text;
+    header->value.len = (size_t)(ngx_sprintf(text, "%uD", seconds) - text);
+    return next_header_filter(r);
+}
+
 /** Sets the header fields of the verdict, whatever answers the request: a file, 304, 404, an upstream. */
 static ngx_int_t header_filter(ngx_http_request_t *r) {
     ngx_http_keytally_ctx_t *ctx = r == r->main ? ngx_http_keytally_ctx(r) : NULL;
     if (ctx == NULL || !ctx->has_verdict || ctx->shadowed) return next_header_filter(r);
     ngx_http_keytally_loc_conf_t *location = ngx_http_get_module_loc_conf(r, ngx_http_keytally_module);
+    if (ctx->guess_retry_s != 0) return set_retry_after(r, ctx->guess_retry_s);
     if (!location->headers && ctx->verdict.outcome == KT_ADMITTED) return next_header_filter(r);
     char values[KT_HEADERS_SIZE];
     kt_field fields[KT_MAX_FIELDS];

@@ -116,7 +116,7 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
         (void)kt_limiter_refund(&charged[i].zone->handle, charged[i].subject.data, charged[i].subject.len, &charged[i].charge,
                                 now_ms(), &after);
     }
-    return answer == NGX_DONE ? ngx_http_keytally_refuse(r, ctx) : answer;
+    return answer == NGX_DONE ? ngx_http_keytally_refuse(r, &ctx->verdict) : answer;
 }
 
 /** The X-API-Key headers: two are one too many, since the next server might pick the other one. */
@@ -132,6 +132,24 @@ static ngx_uint_t api_keys(ngx_http_request_t *r, ngx_str_t *first) {
         }
     }
     return count;
+}
+
+/**
+ * Counts an invalid key, whatever the reason: if a revoked key did not count, the answer would reveal that its secret is right.
+ *
+ * The gate was asked first, so a valid key is never refused here. A full zone refuses nothing.
+ */
+static ngx_int_t refuse_invalid_key(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_zone_t *zone) {
+    ngx_str_t subject;
+    kt_verdict counted;
+    if (ngx_http_complex_value(r, &zone->key, &subject) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    if (subject.len == 0) return ngx_http_keytally_refuse(r, &ctx->verdict);
+    kt_status status = kt_limiter_check(&zone->handle, subject.data, subject.len, 1, now_ms(), &counted);
+    if (status != KT_OK) return broken(r, status);
+    if (counted.outcome != KT_DENIED) return ngx_http_keytally_refuse(r, &ctx->verdict);
+    tell(r, ctx, &counted, 0, &zone->name);
+    ctx->guess_retry_s = counted.retry_after_s;
+    return ngx_http_keytally_refuse(r, &counted);
 }
 
 ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
@@ -154,5 +172,6 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
     tell(r, ctx, verdict, location->shadow, &gate->name);
     keep_verdict(ctx, verdict, location->shadow);
     if (verdict->outcome == KT_ADMITTED || location->shadow) return NGX_OK;
-    return ngx_http_keytally_refuse(r, ctx);
+    if (verdict->outcome == KT_INVALID_KEY && location->failures != NULL) return refuse_invalid_key(r, ctx, location->failures);
+    return ngx_http_keytally_refuse(r, verdict);
 }

@@ -16,6 +16,7 @@ static void *create_loc_conf(ngx_conf_t *cf) {
     if (conf == NULL) return NULL;
     conf->gate = NGX_CONF_UNSET_PTR;
     conf->limits = NGX_CONF_UNSET_PTR;
+    conf->failures = NGX_CONF_UNSET_PTR;
     conf->headers = NGX_CONF_UNSET;
     return conf;
 }
@@ -30,6 +31,7 @@ static char *merge_loc_conf(ngx_conf_t *cf, void *parent, void *child) {
         inner->shadow = outer->shadow;
     }
     ngx_conf_merge_ptr_value(inner->limits, outer->limits, NULL);
+    ngx_conf_merge_ptr_value(inner->failures, outer->failures, NULL);
     ngx_conf_merge_value(inner->headers, outer->headers, 1);
     return NGX_CONF_OK;
 }
@@ -78,23 +80,27 @@ static char *use_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     return parse_options(cf, &location->cost, &location->shadow);
 }
 
+static ngx_http_keytally_zone_t *find_zone(ngx_conf_t *cf) {
+    ngx_str_t *words = cf->args->elts;
+    ngx_http_keytally_zone_t *zone =
+        ngx_http_keytally_zone_find(ngx_http_conf_get_module_main_conf(cf, ngx_http_keytally_module), &words[1]);
+    if (zone == NULL)
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "no \"keytally_limit_zone\" above declares the name in \"%V\"", &words[0]);
+    return zone;
+}
+
 /** `keytally_limit NAME [cost=N|$variable] [shadow];`, any number of them, and `keytally_limit off;` */
 static char *use_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
     ngx_http_keytally_loc_conf_t *location = conf;
-    ngx_str_t *words = cf->args->elts;
     if (says_off(cf)) {
         if (location->limits != NGX_CONF_UNSET_PTR) return "is off and on at once";
         location->limits = NULL;
         return NGX_CONF_OK;
     }
     if (location->limits == NULL) return "is off and on at once";
-    ngx_http_keytally_zone_t *zone =
-        ngx_http_keytally_zone_find(ngx_http_conf_get_module_main_conf(cf, ngx_http_keytally_module), &words[1]);
-    if (zone == NULL) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "no \"keytally_limit_zone\" above declares the name in \"keytally_limit\"");
-        return NGX_CONF_ERROR;
-    }
+    ngx_http_keytally_zone_t *zone = find_zone(cf);
+    if (zone == NULL) return NGX_CONF_ERROR;
     if (location->limits == NGX_CONF_UNSET_PTR) {
         location->limits = ngx_array_create(cf->pool, 2, sizeof(ngx_http_keytally_limit_t));
         if (location->limits == NULL) return NGX_CONF_ERROR;
@@ -106,6 +112,15 @@ static char *use_limit(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     if (limit == NULL) return NGX_CONF_ERROR;
     limit->zone = zone;
     return parse_options(cf, &limit->cost, &limit->shadow);
+}
+
+/** `keytally_failures NAME;` and `keytally_failures off;` */
+static char *use_failures(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
+    (void)cmd;
+    ngx_http_keytally_loc_conf_t *location = conf;
+    if (location->failures != NGX_CONF_UNSET_PTR) return "is duplicate";
+    location->failures = says_off(cf) ? NULL : find_zone(cf);
+    return says_off(cf) || location->failures != NULL ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
 /** `keytally_headers on|off;`. What nginx offers for this repeats the value in its error. */
@@ -156,6 +171,7 @@ static ngx_command_t commands[] = {
      NGX_HTTP_MAIN_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally"), ANYWHERE | NGX_CONF_TAKE123, use_gate, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_limit"), ANYWHERE | NGX_CONF_TAKE123, use_limit, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+    {ngx_string("keytally_failures"), ANYWHERE | NGX_CONF_TAKE1, use_failures, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_headers"), ANYWHERE | NGX_CONF_TAKE1, set_headers, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     ngx_null_command,
 };

@@ -1,5 +1,6 @@
 /*
  * What logs and upstreams get: $keytally_account, _key_id, _env, _plan, _outcome, _reason. Empty before the check, and where there was none.
+ * What zones count by: $keytally_client.
  */
 #include "ngx_http_keytally.h"
 
@@ -57,6 +58,26 @@ static ngx_int_t get(ngx_http_request_t *r, ngx_http_variable_value_t *value, ui
     return status == KT_OK ? set(r, value, text, len) : absent(value);
 }
 
+/**
+ * The bytes of the network that counts as one client: an IPv4 address, or the /64 of an IPv6 address. Empty on a Unix socket.
+ *
+ * A site is given at least a /64 and may use any address in it.
+ */
+static ngx_int_t get_client(ngx_http_request_t *r, ngx_http_variable_value_t *value, uintptr_t data) {
+    (void)data;
+    struct sockaddr *peer = r->connection->sockaddr;
+    if (peer->sa_family == AF_INET)
+        return set(r, value, (char *)&((struct sockaddr_in *)peer)->sin_addr, sizeof(struct in_addr));
+#if (NGX_HAVE_INET6)
+    if (peer->sa_family == AF_INET6) {
+        struct in6_addr *address = &((struct sockaddr_in6 *)peer)->sin6_addr;
+        if (IN6_IS_ADDR_V4MAPPED(address)) return set(r, value, (char *)address + 12, sizeof(struct in_addr));
+        return set(r, value, (char *)address, 8);
+    }
+#endif
+    return set(r, value, "", 0);
+}
+
 ngx_int_t ngx_http_keytally_variables(ngx_conf_t *cf) {
     static struct {
         ngx_str_t name;
@@ -72,5 +93,10 @@ ngx_int_t ngx_http_keytally_variables(ngx_conf_t *cf) {
         variable->get_handler = get;
         variable->data = all[i].which;
     }
+    /* Not cacheable either: realip may change the address. */
+    static ngx_str_t client = ngx_string("keytally_client");
+    ngx_http_variable_t *variable = ngx_http_add_variable(cf, &client, NGX_HTTP_VAR_NOCACHEABLE);
+    if (variable == NULL) return NGX_ERROR;
+    variable->get_handler = get_client;
     return NGX_OK;
 }

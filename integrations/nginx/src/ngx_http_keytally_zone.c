@@ -106,11 +106,11 @@ static char *check_policy(ngx_conf_t *cf, ngx_str_t *policy) {
     return NGX_CONF_ERROR;
 }
 
-/** `keytally_limit_zone zone=NAME:SIZE key=$variable policy="…";` */
+/** `keytally_limit_zone zone=NAME:SIZE [key=$variable] policy="…";` */
 char *ngx_http_keytally_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
     ngx_http_keytally_main_conf_t *main = conf;
-    ngx_str_t *words = cf->args->elts, key = ngx_null_string;
+    ngx_str_t *words = cf->args->elts, key = ngx_string("$keytally_client");
     ssize_t size = 0;
     ngx_http_keytally_zone_t *zone = ngx_pcalloc(cf->pool, sizeof *zone), **place;
     if (zone == NULL) return NGX_CONF_ERROR;
@@ -132,8 +132,8 @@ char *ngx_http_keytally_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd, void 
             return NGX_CONF_ERROR;
         }
     }
-    if (zone->name.len == 0 || key.len == 0 || zone->policy.len == 0)
-        return "needs \"zone=\", \"key=\" and \"policy=\"";
+    if (zone->name.len == 0 || zone->policy.len == 0) return "needs \"zone=\" and \"policy=\"";
+    if (key.len == 0) return "has an empty \"key=\"";
     if (zone->name.len == 3 && ngx_strncmp(zone->name.data, "off", 3) == 0) return "can't be named \"off\"";
     if (zone->name.len > NGX_HTTP_KEYTALLY_MAX_NAME_LEN) return "has a name of more than 32 bytes";
     if (ngx_http_keytally_zone_find(main, &zone->name) != NULL) return "declares a name that is taken";

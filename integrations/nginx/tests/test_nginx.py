@@ -28,9 +28,14 @@ HTTP = """
     keytally_limit_zone zone=by_name:1m key=$arg_name policy="3/hour, 5/day";
     keytally_limit_zone zone=all:1m key=all "policy=100000/hour";
     keytally_limit_zone zone=narrow:1m key=$arg_narrow policy=2/hour;
+    keytally_limit_zone zone=guesses:1m policy=2/hour;
+    keytally_limit_zone zone=few_guesses:32k policy=1/hour;
+    set_real_ip_from 127.0.0.9;
+    real_ip_header X-Forwarded-For;
     server {
         listen 127.0.0.1:%(port)s;
         listen 127.0.0.1:%(h2_port)s http2;
+        listen unix:%(folder)s/socket;
         root .;
         location = /upstream {
             add_header X-RateLimit-Limit upstream always;
@@ -56,6 +61,16 @@ HTTP = """
         location = /limited { keytally_limit by_name; empty_gif; }
         location = /limited_both { keytally_limit by_name; keytally_limit narrow; empty_gif; }
         location = /limited_all { keytally_limit all; empty_gif; }
+        location /guessed {
+            keytally api;
+            keytally_failures guesses;
+            empty_gif;
+            location = /guessed/inner { empty_gif; }
+            location = /guessed/off { keytally_failures off; empty_gif; }
+            location = /guessed/shadow { keytally api shadow; empty_gif; }
+        }
+        location = /guessed_by_few { keytally api; keytally_failures few_guesses; empty_gif; }
+        location = /limited_clients { keytally_limit guesses; empty_gif; }
         location = /returned { keytally api; return 204; }
         location /open/ { keytally off; alias ./; }
     }
@@ -118,7 +133,7 @@ http {{
 
     def __enter__(self):
         self.master = subprocess.Popen([*self.under, *self.command("-g", "daemon off;")])
-        for _ in range(1000):
+        for _ in range(10_000):
             try:
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return self
@@ -164,9 +179,9 @@ http {{
         issued = json.loads(self.keytally("issue", "api.gate", "--account", "42", "--plan", plan, "--json"))
         return issued["key"], issued["key_id"]
 
-    def get(self, path, *headers, method="GET"):
+    def get(self, path, *headers, method="GET", source="127.0.0.1"):
         """Status, our header fields, body; each field once."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, source_address=(source, 0))
         connection.putrequest(method, path)
         for name, value in headers:
             connection.putheader(name, value)
@@ -177,6 +192,11 @@ http {{
         connection.close()
         assert len({name.lower() for name, _ in fields}) == len(fields), fields
         return response.status, dict(fields), body
+
+    def guess(self, path="/guessed", text="nonsense", source="127.0.0.1", forwarded_for=None):
+        """The status of a key that a client presents, by a proxy if any."""
+        forwarded = () if forwarded_for is None else (("X-Forwarded-For", forwarded_for),)
+        return self.get(path, ("X-API-Key", text), *forwarded, source=source)[0]
 
     def remaining(self, path, key, *headers):
         return int(self.get(path, ("X-API-Key", key), *headers)[1]["X-RateLimit-Remaining"])
@@ -311,6 +331,68 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.get("/limited?name=c")[1]["X-RateLimit-Remaining"], "2")
 
 
+    def test_wrong_keys_beyond_the_limit_get_429(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        revoked, revoked_id = nginx.issue()
+        nginx.keytally("revoke", "api.gate", revoked_id)
+        for _ in range(3):
+            self.assertEqual(nginx.get("/guessed")[::2], (401, MISSING))
+        for text in (revoked, "nonsense"):
+            self.assertEqual(nginx.get("/guessed", ("X-API-Key", text))[::2], (401, INVALID))
+        twice = (("X-API-Key", key), ("X-API-Key", key))
+        for headers in ([("X-API-Key", revoked)], [("X-API-Key", "nonsense")], twice):
+            status, fields, body = nginx.get("/guessed", *headers)
+            self.assertEqual((status, fields.keys(), body), (429, {"Content-Type", "Retry-After"}, EXCEEDED))
+            self.assertIn(int(fields["Retry-After"]), range(1, 3601))
+        # Logs have the gate's own verdict.
+        for told in (f"42 {revoked_id} live default invalid_key revoked", "- - - - invalid_key malformed"):
+            nginx.wait_for_log("access.log", f"429 /guessed {told}\n")
+        nginx.wait_for_log("error.log", 'keytally "guesses": denied')
+        self.assertEqual(nginx.get("/guessed")[0], 401)
+        for left in (999, 998):
+            self.assertEqual(nginx.remaining("/guessed", key), left)
+        self.assertEqual([nginx.guess(f"/guessed/{where}") for where in ("inner", "off")], [429, 401])
+        self.assertEqual(nginx.guess(source="127.0.0.2"), 401)
+
+    def test_guesses_count_by_the_address_that_realip_resolves(self):
+        nginx = self.nginx
+        for client, status in (
+            ("198.51.100.1", 401),
+            ("198.51.100.1", 401),
+            ("198.51.100.1", 429),
+            ("198.51.100.2", 401),
+            ("2001:db8::1", 401),
+            ("2001:db8::2", 401),
+            ("2001:db8::3", 429),
+            ("2001:db8:0:1::1", 401),
+        ):
+            self.assertEqual(nginx.guess(source="127.0.0.9", forwarded_for=client), status, client)
+        # Another peer's word is not taken.
+        statuses = [nginx.guess(forwarded_for=f"198.51.100.{host}") for host in (3, 4, 5)]
+        self.assertEqual(statuses, [401, 401, 429])
+
+    def test_a_client_on_a_unix_socket_is_not_counted(self):
+        connection = http.client.HTTPConnection("localhost", timeout=30)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(self.nginx.path("socket"))
+        self.addCleanup(connection.close)
+        for _ in range(3):
+            connection.request("GET", "/guessed", headers={"X-API-Key": "nonsense"})
+            response = connection.getresponse()
+            self.assertEqual((response.status, response.read()), (401, INVALID))
+
+    def test_shadow_counts_no_guesses(self):
+        for status in (200, 200, 200):
+            self.assertEqual(self.nginx.guess("/guessed/shadow"), status)
+        self.assertEqual([self.nginx.guess() for _ in range(3)], [401, 401, 429])
+
+    def test_a_zone_without_a_key_counts_clients(self):
+        for host, status in ((1, 200), (2, 200), (3, 429)):
+            client = ("X-Forwarded-For", f"2001:db8::{host}")
+            self.assertEqual(self.nginx.get("/limited_clients", client, source="127.0.0.9")[0], status)
+
+
 class UnderValgrind(Contract):
     """The same, with every access to memory watched, and what is never freed."""
 
@@ -336,6 +418,23 @@ class Sharing(unittest.TestCase):
                 asked += requests_of(nginx.load("/gif", key, 1))
             self.assertEqual(nginx.logged(200, "/gif"), 1000)
             self.assertGreaterEqual(nginx.logged(429, "/gif"), 19_000)
+
+    def test_a_full_zone_refuses_no_further_network(self):
+        early_in_the_hour()
+        with Nginx() as nginx:
+            connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=30, source_address=("127.0.0.9", 0))
+            found = set()
+            for client in range(10_000):
+                for _ in range(2):
+                    forwarded = f"10.1.{client // 256}.{client % 256}"
+                    connection.request("GET", "/guessed_by_few", headers={"X-API-Key": "x", "X-Forwarded-For": forwarded})
+                    response = connection.getresponse()
+                    response.read()
+                found.add(response.status)
+                if response.status == 401:
+                    break
+            connection.close()
+            self.assertEqual(found, {429, 401})
 
     def hold_under_reloads_and_kills(self, path, plan):
         early_in_the_hour()
@@ -426,6 +525,8 @@ class Configuration(unittest.TestCase):
             "keytally_limit z;": 'no "keytally_limit_zone" above declares the name',
             f"{zone} keytally_limit z; keytally_limit z;": "is duplicate",
             f"{zone} keytally_limit z; keytally_limit off;": "is off and on at once",
+            "keytally_failures z;": 'above declares the name in "keytally_failures"',
+            f"{zone} keytally_failures z; keytally_failures z;": "is duplicate",
             f"{zone} {zone}": "declares a name that is taken",
             "keytally_limit_zone zone=z key=$uri policy=1/s;": 'isn\'t "zone=NAME:SIZE"',
             "keytally_limit_zone zone=z:1k key=$uri policy=1/s;": "size of at least",
@@ -433,7 +534,8 @@ class Configuration(unittest.TestCase):
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 5/m;': "without its closing quote",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 1/s";': "1/s",
             "keytally_limit_zone zone=z:1m key=$uri rate=1/s;": 'parameter 3 of "keytally_limit_zone" is none of "zone="',
-            "keytally_limit_zone zone=z:1m key= policy=1/s;": 'needs "zone=", "key=" and "policy="',
+            "keytally_limit_zone zone=z:1m key= policy=1/s;": 'has an empty "key="',
+            "keytally_limit_zone zone=z:1m key=$uri;": 'needs "zone=" and "policy="',
         }
         for line, said in mistakes.items():
             with self.subTest(line):
@@ -458,6 +560,7 @@ class Configuration(unittest.TestCase):
             gate + " keytally api {};",
             gate + " keytally api cost={};",
             "keytally_limit {};",
+            "keytally_failures {};",
             zone + " keytally_limit z {};",
             zone + " keytally_limit z cost={};",
             "keytally_limit_zone zone={}:1m key=$uri policy=1/s;",
