@@ -51,6 +51,13 @@ pub struct GateState {
 }
 
 /// Where a gate lies.
+#[cfg_attr(
+    feature = "host",
+    expect(
+        clippy::large_enum_variant,
+        reason = "it lies in a handle of the caller's, so nothing is allocated"
+    )
+)]
 #[derive(Debug)]
 pub enum GateTable {
     /// A table in memory of the caller's.
