@@ -361,7 +361,7 @@ impl Verdict {
     /// Returns by how many seconds the tally was ahead of the caller, rounded up; 0 if it was not.
     ///
     /// More than 60 says that a clock was wrong, or that an explicit time was. With the system clock
-    /// the next check corrects it; see [`decide`](crate::decide) for what that costs.
+    /// the next check corrects it; see [`decide`] for what that costs.
     pub fn clock_ahead_s(&self) -> u32 {
         self.quotas.ahead_s(self.now)
     }

@@ -36,7 +36,7 @@ use crate::service::{Service, Settings};
 /// GET /healthz for health checks. Both HTTP/1.1 and HTTP/2 without TLS (prior knowledge) are served.
 #[derive(Args)]
 pub(super) struct Serve {
-    /// Address and port, or unix: and the path of a socket. An IPv6 address stands in brackets, as in [::1]:8080. Port
+    /// Address and port, or unix: and the path of a socket. An IPv6 address stands in brackets, as in `[::1]:8080`. Port
     /// 0 takes any that is free, and prints it
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: String,
