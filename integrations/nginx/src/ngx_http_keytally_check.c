@@ -5,7 +5,7 @@
  */
 #include "ngx_http_keytally.h"
 
-/** nginx's own clock, which it reads once a round of events: late by little, and a late clock never widens a limit. */
+/** Returns nginx's cached reading of the system clock, as every handle declares it to be. */
 static uint64_t now_ms(void) {
     ngx_time_t *now = ngx_timeofday();
     return (uint64_t)now->sec * 1000 + now->msec;

@@ -31,6 +31,7 @@ static kt_status open_gate(ngx_http_keytally_gate_t *gate) {
     kt_status status =
         kt_gate_open_with_pepper_file((const char *)gate->path.data, (const char *)gate->pepper_path.data, &fresh);
     if (status != KT_OK) return status;
+    (void)kt_gate_use_system_clock(fresh); /* It fails only for what is no handle. */
     kt_gate_close(gate->handle);
     gate->handle = fresh;
     gate->file = file;

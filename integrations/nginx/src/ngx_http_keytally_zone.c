@@ -48,6 +48,7 @@ static ngx_int_t init_zone(ngx_shm_zone_t *shm, void *old) {
             status = kt_limiter_init(zone->table, zone->table_len, (const char *)zone->policy.data, zone->policy.len, capacity,
                                      entropy, &zone->handle);
     }
+    if (status == KT_OK) status = kt_limiter_use_system_clock(&zone->handle);
     if (status == KT_OK) return NGX_OK;
     ngx_log_error(NGX_LOG_EMERG, shm->shm.log, 0, "keytally_limit_zone \"%V\": %s", &zone->name, kt_status_message(status));
     return NGX_ERROR;

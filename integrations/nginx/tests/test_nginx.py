@@ -1,5 +1,6 @@
 """The module in a real nginx: `cargo xtask test nginx` builds it and says where things are."""
 
+import ctypes
 import email.utils
 import http.client
 import json
@@ -21,6 +22,7 @@ KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
 MISSING = b'{"error": "Missing X-API-Key header"}'
 INVALID = b'{"error": "Invalid API key"}'
 EXCEEDED = b'{"error": "Rate limit exceeded. Please try again later."}'
+LIBRARY = ctypes.CDLL("libkeytally.so")
 OURS = ("x-ratelimit", "ratelimit", "retry-after", "www-authenticate")
 
 HTTP = """
@@ -501,6 +503,86 @@ class Sharing(unittest.TestCase):
             nginx.wait_for_log("error.log", "stays in use until nginx is reloaded: this is a folder, a device")
             time.sleep(2)  # Every worker has looked.
             self.assertEqual({nginx.get("/gif", ("X-API-Key", key))[0] for _ in range(40)}, {200})
+
+
+class Clock(unittest.TestCase):
+    """Time is a cached reading of the system clock: what an explicit time moved three hours ahead is corrected at once."""
+
+    AHEAD = 3 * 3600
+
+    def setUp(self):
+        early_in_the_hour()
+
+    def spend_ahead(self, check, handle, subject, cost):
+        verdict = ctypes.create_string_buffer(b"?" * 1024)
+        now_ms = ctypes.c_uint64(int((time.time() + self.AHEAD) * 1000))
+        self.assertEqual(check(handle, subject, ctypes.c_size_t(len(subject)), ctypes.c_uint32(cost), now_ms, verdict), 0)
+        self.assertEqual(verdict.raw[0], 0, "admitted")
+
+    def assert_is_now(self, fields, remaining):
+        self.assertEqual(int(fields["X-RateLimit-Remaining"]), remaining)
+        self.assertLessEqual(int(fields["X-RateLimit-Reset"]), time.time() + 3600)
+
+    def test_a_key_that_an_explicit_time_locked_is_corrected(self):
+        with Nginx() as nginx:
+            # A gate that is opened again declares its times, too.
+            for _ in range(2):
+                key, _ = nginx.issue()
+                gate = ctypes.c_void_p()
+                paths = [nginx.path(name).encode() for name in ("api.gate", "pepper")]
+                self.assertEqual(LIBRARY.kt_gate_open_with_pepper_file(*paths, ctypes.byref(gate)), 0)
+                self.spend_ahead(LIBRARY.kt_gate_check, gate, key.encode(), 999)
+                LIBRARY.kt_gate_close(gate)
+                status, fields, _ = nginx.get("/gif", ("X-API-Key", key))
+                self.assertEqual(status, 200)
+                self.assert_is_now(fields, 0)
+                status, fields, _ = nginx.get("/gif", ("X-API-Key", key))
+                self.assertEqual(status, 429)
+                self.assert_is_now(fields, 0)
+                self.assertLessEqual(int(fields["Retry-After"]), 3600)
+                nginx.create("new.gate")
+                os.rename(nginx.path("new.gate"), nginx.path("api.gate"))
+                fresh, _ = nginx.issue()
+                while {nginx.get("/gif", ("X-API-Key", fresh))[0] for _ in range(40)} != {200}:
+                    time.sleep(0.1)
+
+    def spend_ahead_in_zones(self, worker, subject):
+        """Charge a subject in the zones of a worker: in copies of their tables, which are then written back."""
+        found = 0
+        with open(f"/proc/{worker}/maps") as maps, open(f"/proc/{worker}/mem", "r+b", buffering=0) as memory:
+            for line in maps:
+                start, end = (int(address, 16) for address in line.split()[0].split("-"))
+                if "/dev/zero" not in line:
+                    continue
+                memory.seek(start)
+                content = memory.read(end - start)
+                at = next((at for at in range(0, len(content), 64) if content.startswith(b"keytally", at)), None)
+                if at is None:
+                    continue
+                table = content[at:]
+                room = ctypes.create_string_buffer(len(table) + 64)
+                begin = (ctypes.addressof(room) + 63) // 64 * 64
+                ctypes.memmove(begin, table, len(table))
+                handle = ctypes.create_string_buffer(384)
+                if LIBRARY.kt_limiter_attach(ctypes.c_void_p(begin), ctypes.c_size_t(len(table)), handle) != 0:
+                    continue
+                self.spend_ahead(LIBRARY.kt_limiter_check, handle, subject, 1)
+                LIBRARY.kt_limiter_close(handle)
+                memory.seek(start + at)
+                memory.write(ctypes.string_at(begin, len(table)))
+                found += 1
+        return found
+
+    def test_a_subject_that_an_explicit_time_locked_is_corrected(self):
+        with Nginx() as nginx:
+            # A zone that is kept over a reload declares its times, too. Three hours ahead, a new window begins.
+            for _ in range(2):
+                self.assertEqual(self.spend_ahead_in_zones(nginx.workers()[0], b"all"), 3)
+                for request in (1, 2):
+                    status, fields, _ = nginx.get("/limited_all")
+                    self.assertEqual(status, 200)
+                    self.assert_is_now(fields, 100_000 - 1 - request)
+                nginx.reload()
 
 
 class Configuration(unittest.TestCase):
