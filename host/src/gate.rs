@@ -85,8 +85,9 @@ const NO_MEMORY: &[Line] = &[];
 
 /// A gate: a table of issued keys with their tallies, in a file that any number of processes share.
 ///
-/// Threads share a `&Gate`. Checks never wait; what changes keys waits for whoever else is changing some. See the
-/// [crate's page](crate) for what holds between processes.
+/// Threads share a `&Gate`. Checks never wait; changes to keys and plans wait for another administrator, for a bounded time.
+/// See the [crate's page](crate) for what holds between processes. When the file is replaced, a `Gate` stays with the
+/// one that it opened: a [`Followed`](crate::Followed) gate opens the new one.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,16 +1,19 @@
 """Threads, forks and processes on one table: together they admit exactly the limit."""
 
 import contextlib
+import datetime
 import multiprocessing
 import os
+import pathlib
 import signal
+import subprocess
 import sys
 import threading
 import time
 
 import pytest
 
-from keytally import Gate, Limiter
+from keytally import BusyError, Gate, Limiter, TableError
 
 LIMIT = 4000
 WORKERS = 4
@@ -194,18 +197,161 @@ def test_a_killed_process_loses_no_count(gate, now):
     assert gate.verify().flaws == ()
 
 
-def test_other_threads_run_while_one_waits_for_the_lock(gate, now):
-    """Another process holds the lock of the file: who waits for it must not hold up checks."""
-    import fcntl
+IMPORTS = """
+import itertools, os, sys, threading, time, warnings
+from keytally import Gate
+gate = Gate.open(sys.argv[1], pepper=sys.argv[2])
+keys = [f"customer-key-{number:06d}" for number in range(2000)]
+importing = lambda: [gate.import_keys(keys, 7) for _ in range(100_000)]
+"""
 
-    key = gate.issue(42, now=now)
-    with open(gate.path) as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+
+@contextlib.contextmanager
+def program(gate, pepper, code):
+    """Run `code` after IMPORTS, in a process of its own that is killed in the end."""
+    command = [sys.executable, "-W", "ignore", "-c", IMPORTS + code, str(gate.path), pepper]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def stop_while_it_administers(process, gate):
+    """Stop the process at a moment at which it holds the lock."""
+    while True:
+        process.send_signal(signal.SIGSTOP)
+        while ") T " not in pathlib.Path(f"/proc/{process.pid}/stat").read_text():
+            time.sleep(0.001)
+        try:
+            gate.verify(timeout=0)
+        except BusyError as busy:
+            assert busy.pid == process.pid
+            return
+        process.send_signal(signal.SIGCONT)
+        time.sleep(0.01)
+
+
+def big(tmp_path, pepper):
+    return Gate.create(tmp_path / "big.gate", pepper=pepper, keys=10_000)
+
+
+def test_a_stopped_importer_is_named_and_holds_up_no_check(tmp_path, pepper):
+    gate = big(tmp_path, pepper)
+    key = gate.issue(42)
+    with program(gate, pepper, "importing()") as importer:
+        stop_while_it_administers(importer, gate)
+        calls = [
+            lambda: gate.issue(1, timeout=0.02),
+            lambda: gate.import_keys(["customer-key-000001"], 7, timeout=datetime.timedelta(milliseconds=20)),
+            lambda: gate.rotate(key.key_id, grace=0, timeout=0.02),
+            lambda: gate.revoke(key.key_id, timeout=0.02),
+            lambda: gate.assign(key.key_id, "default", timeout=0.02),
+            lambda: gate.set_plan("default", "1/minute, 2/hour", timeout=0.02),
+            lambda: gate.verify(timeout=0.02),
+        ]
+        for call in calls:
+            with pytest.raises(BusyError, match=rf"process {importer.pid} \(.*kill -CONT") as raised:
+                call()
+            assert raised.value.pid == importer.pid
+            assert isinstance(raised.value, TimeoutError)
+        for wrong in (-1, "soon", float("nan")):
+            with pytest.raises((TypeError, ValueError), match="timeout"):
+                gate.revoke(key.key_id, timeout=wrong)
+        # Other threads check while one waits, and it goes on when the importer does.
         waiting = threading.Thread(target=gate.revoke, args=(key.key_id,))
         waiting.start()
         deadline = time.monotonic() + 0.2
         while time.monotonic() < deadline:
-            assert gate.check(key.expose(), 0, now=now).admitted
-        fcntl.flock(file, fcntl.LOCK_UN)
-    waiting.join()
-    assert gate.check(key.expose(), now=now).reason == "revoked"
+            assert gate.check(key.expose(), 0).admitted
+        importer.send_signal(signal.SIGCONT)
+        waiting.join()
+        assert gate.check(key.expose()).reason == "revoked"
+
+
+def test_a_revocation_takes_its_turn_during_an_import(tmp_path, pepper):
+    gate = big(tmp_path, pepper)
+    key_ids = [gate.issue(42).key_id for _ in range(5)]
+    with program(gate, pepper, "importing()"):
+        for key_id in key_ids:
+            gate.revoke(key_id, timeout=5)
+
+
+def test_a_killed_administrator_delays_nobody_while_its_children_live(tmp_path, pepper):
+    gate = big(tmp_path, pepper)
+    code = """
+threading.Thread(target=importing, daemon=True).start()
+for _ in range(30):
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    time.sleep(0.003)
+print("forked", flush=True)
+time.sleep(60)
+"""
+    children = []
+    with program(gate, pepper, code) as parent:
+        while (line := parent.stdout.readline().strip()) != "forked":
+            children.append(int(line))
+        try:
+            stop_while_it_administers(parent, gate)
+            parent.kill()
+            parent.wait()
+            gate.issue(1, timeout=5)
+            assert gate.verify(timeout=5).flaws == ()
+        finally:
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+
+
+def test_ctrl_c_ends_a_wait(tmp_path, pepper):
+    gate = big(tmp_path, pepper)
+    code = """
+print("waiting", flush=True)
+try:
+    gate.issue(1, timeout=3600)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    with program(gate, pepper, "importing()") as importer:
+        stop_while_it_administers(importer, gate)
+        with program(gate, pepper, code) as waiting:
+            assert waiting.stdout.readline() == "waiting\n"
+            time.sleep(0.1)
+            waiting.send_signal(signal.SIGINT)
+            assert waiting.communicate(timeout=10)[0] == "interrupted\n"
+
+
+def test_a_replaced_file_is_opened_within_a_second_of_checks(tmp_path, pepper):
+    gate = big(tmp_path, pepper)
+    old = gate.issue(1)
+    verdict = gate.check(old.expose())
+    new_path = tmp_path / "new.gate"
+    plans = {"other": "100/minute, 1000/hour"}
+    new = Gate.create(new_path, pepper=pepper, keys=64, plans=plans).issue(2)
+    new_path.rename(gate.path)
+    deadline = time.monotonic() + 10
+    while not gate.check(new.expose()).admitted and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert (gate.check(new.expose()).account, gate.check(new.expose()).plan, gate.capacity) == (2, "other", 64)
+    assert gate.check(old.expose()).reason in ("unknown", "wrong_secret")
+    # A verdict keeps the names of the gate that gave it.
+    assert verdict.plan == "default"
+    assert (gate.reopened, gate.reopen_problem) == (1, None)
+
+
+def test_a_replacement_that_does_not_open_leaves_the_old_gate_in_force(tmp_path, pepper):
+    gate = big(tmp_path, pepper)
+    key = gate.issue(1)
+    (tmp_path / "junk").write_text("no gate")
+    (tmp_path / "junk").chmod(0o600)
+    (tmp_path / "junk").rename(gate.path)
+    with pytest.raises(TableError, match="no keytally table"):
+        gate.reopen()
+    with pytest.raises(TableError, match="no keytally table"):
+        gate.revoke(key.key_id)
+    assert gate.check(key.expose()).admitted
+    assert (gate.reopened, "no keytally table" in gate.reopen_problem) == (0, True)

@@ -686,6 +686,96 @@ static void *spend(void *context) {
     return NULL;
 }
 
+/** Puts a new gate with one key in place of the one at `path`. */
+static void replace(const char *folder, const char *path, const char *pepper, kt_key *key_out) {
+    char new_path[4096];
+    uint8_t entropy[KT_ENTROPY_SIZE];
+    uint64_t key_id;
+    kt_gate *gate;
+    snprintf(new_path, sizeof new_path, "%s/new.gate", folder);
+    OK(kt_gate_create(new_path, pepper, 64, &CONFIG, &gate));
+    OK(kt_entropy(entropy));
+    OK(kt_gate_issue(gate, &NEW_KEY, entropy, NOW_MS, key_out, &key_id));
+    kt_gate_close(gate);
+    CHECK(rename(new_path, path) == 0);
+}
+
+static bool admits(kt_gate *gate, const kt_key *key) {
+    kt_verdict verdict;
+    OK(kt_gate_check(gate, bytes(key->text), strlen(key->text), 1, NOW_MS, &verdict));
+    return verdict.outcome == KT_ADMITTED;
+}
+
+/** A gate whose file is replaced is opened again: when it is asked, when its keys change, and by its thread. */
+static void replaced_files(const char *folder) {
+    char path[4096], pepper[KT_PEPPER_SIZE], other[KT_PEPPER_SIZE];
+    snprintf(path, sizeof path, "%s/replaced.gate", folder);
+    OK(kt_pepper_generate(pepper, sizeof pepper));
+    OK(kt_pepper_generate(other, sizeof other));
+    kt_key old, new, newest;
+    kt_gate *gate;
+    uint64_t reopened;
+    uint32_t failing;
+    replace(folder, path, pepper, &old);
+    OK(kt_gate_open(path, pepper, 64, &gate));
+    OK(kt_gate_reopen_if_replaced(gate));
+    OK(kt_gate_reopen_status(gate, &reopened, &failing));
+    CHECK(reopened == 0 && failing == 0 && admits(gate, &old));
+
+    replace(folder, path, pepper, &new);
+    CHECK(admits(gate, &old));
+    OK(kt_gate_reopen_if_replaced(gate));
+    CHECK(admits(gate, &new) && !admits(gate, &old));
+
+    replace(folder, path, other, &old);
+    EXPECT(kt_gate_reopen_if_replaced(gate), KT_WRONG_PEPPER);
+    EXPECT(kt_gate_revoke(gate, 1), KT_WRONG_PEPPER);
+    OK(kt_gate_reopen_status(gate, &reopened, &failing));
+    CHECK(reopened == 1 && failing == 1 && admits(gate, &new));
+
+    /* A change is made to the file that is there. */
+    replace(folder, path, pepper, &newest);
+    EXPECT(kt_gate_revoke(gate, 1), KT_NO_SUCH_KEY);
+    CHECK(admits(gate, &newest));
+    OK(kt_gate_reopen(gate));
+    OK(kt_gate_reopen_status(gate, &reopened, &failing));
+    CHECK(reopened == 3 && failing == 0);
+
+    OK(kt_gate_watch(gate));
+    OK(kt_gate_watch(gate));
+    replace(folder, path, pepper, &new);
+    for (int i = 0; !admits(gate, &new); i++) {
+        CHECK(i < 1000); /* 100 seconds under valgrind: a bound against a hang. */
+        usleep(100000);
+    }
+    kt_gate_close(gate);
+    CHECK(unlink(path) == 0);
+}
+
+/** A gate that another process administers: the wait ends, and names the process. */
+static void held_files(const char *folder) {
+    char path[4096], pepper[KT_PEPPER_SIZE];
+    snprintf(path, sizeof path, "%s/held.gate", folder);
+    OK(kt_pepper_generate(pepper, sizeof pepper));
+    kt_gate *gate;
+    uint32_t pid = 7;
+    OK(kt_gate_create(path, pepper, 64, &CONFIG, &gate));
+    OK(kt_gate_administrator(gate, &pid));
+    CHECK(pid == 0);
+    OK(kt_gate_set_wait(gate, 20));
+    /* What an administrator of another container leaves that has no lock of the file: see host/src/lock.rs. */
+    FILE *file = fopen(path, "r+");
+    uint64_t holder = UINT64_MAX;
+    CHECK(file != NULL && fseek(file, 64 + 7 * 8, SEEK_SET) == 0 && fwrite(&holder, 8, 1, file) == 1 && fclose(file) == 0);
+    EXPECT(kt_gate_revoke(gate, 1), KT_BUSY);
+    OK(kt_gate_administrator(gate, &pid));
+    CHECK(pid == 0);
+    OK(kt_gate_take_over(gate));
+    EXPECT(kt_gate_revoke(gate, 1), KT_NO_SUCH_KEY);
+    kt_gate_close(gate);
+    CHECK(unlink(path) == 0);
+}
+
 static void threads(void) {
     size_t size = kt_limiter_size(8);
     void *memory = table_memory(size);
@@ -721,6 +811,8 @@ int main(int count, char **arguments) {
     correct_clock_corrects_the_whole_table();
     gate_takes_either_time();
     limiter_takes_either_time();
+    replaced_files(arguments[1]);
+    held_files(arguments[1]);
     threads();
     return 0;
 }

@@ -228,6 +228,12 @@ static void gates(const std::string &folder) {
     auto file = Gate::create(path, pepper, config);
     use(file);
     auto same = Gate::open(path, pepper);
+    same.set_wait(std::chrono::milliseconds(20));
+    CHECK(same.administrator() == 0);
+    same.reopen_if_replaced();
+    same.reopen();
+    same.watch();
+    CHECK(gate.try_watch().status() == KT_NOT_A_FILE && gate.try_set_wait(1s).status() == KT_NOT_A_FILE);
     Key key = file.issue({1}, NOW);
     CHECK(same.check(key.expose(), 1, NOW).admitted());
     CHECK(thrown([&] { Gate::create(path, pepper, config); }) == KT_FILE_EXISTS);
