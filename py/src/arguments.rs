@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use keytally_host::keytally::{KeyId, Name, Peppers, Plan, Policy, Timestamp};
 use keytally_host::pepper;
+use keytally_host::redact::{policy_error, redact};
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyMapping, PyString, PyTzInfoAccess as _};
@@ -101,9 +102,10 @@ fn whole_number(value: Borrowed<'_, '_, PyAny>, what: &str, expected: &str) -> P
     })
 }
 
-/// A value as an error repeats it, cut short.
+/// A value as an error repeats it: without a secret, and cut short.
 fn shown(value: &Bound<'_, PyAny>) -> String {
     let text = value.repr().map_or_else(|_| "?".to_owned(), |text| text.to_string());
+    let text = redact(&text).into_owned();
     match text.char_indices().nth(40) {
         Some((cut, _)) => format!("{}…", &text[..cut]),
         None => text,
@@ -259,7 +261,7 @@ impl<'py> FromPyObject<'_, 'py> for PolicyText {
         let text: String = value.extract().map_err(|_| wrong_type("policy", "a str or a Policy", &value))?;
         text.parse()
             .map(Self)
-            .map_err(|error: keytally_host::keytally::PolicyError| PolicyError::new_err(error.to_string()))
+            .map_err(|error: keytally_host::keytally::PolicyError| PolicyError::new_err(policy_error(&error)))
     }
 }
 
@@ -287,6 +289,7 @@ impl<'py> FromPyObject<'_, 'py> for KeyIdText {
 /// The name of an environment, or the prefix of all keys.
 pub(crate) fn name(text: &str, what: &str) -> PyResult<Name> {
     Name::new(text).ok_or_else(|| {
+        let text = redact(text);
         CreateError::new_err(format!("{what} is {text:?}, and must be 1 to 8 characters of a-z and 0-9"))
     })
 }
@@ -294,6 +297,7 @@ pub(crate) fn name(text: &str, what: &str) -> PyResult<Name> {
 /// The plan of this name.
 pub(crate) fn plan(name: &str, policy: Policy) -> PyResult<Plan> {
     Plan::new(name, policy).ok_or_else(|| {
+        let name = redact(name);
         CreateError::new_err(format!(
             "{name:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _"
         ))
@@ -319,9 +323,9 @@ pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<P
             return Err(PepperError::new_err("pepper and pepper_file are both given; leave one out"));
         }
         (Some(text), None) => pepper::parse(&text),
-        (None, Some(file)) => pepper::read_file(file),
+        (None, Some(file)) => read_file(file),
         (None, None) => match (set("KEYTALLY_PEPPER_FILE"), set("KEYTALLY_PEPPER")) {
-            (Some(file), _) => pepper::read_file(PathBuf::from(file)),
+            (Some(file), _) => read_file(PathBuf::from(file)),
             (None, Some(text)) => {
                 let text = Zeroizing::new(text.into_encoded_bytes());
                 let text = core::str::from_utf8(&text)
@@ -337,6 +341,11 @@ pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<P
         },
     };
     parsed.map_err(exceptions::of)
+}
+
+/// Reads the peppers of a file. A pipe may be another thread's to write, so other threads go on meanwhile.
+fn read_file(file: PathBuf) -> Result<Peppers, keytally_host::Error> {
+    Python::attach(|py| py.detach(|| pepper::read_file(file)))
 }
 
 /// The environment variable, unless it is empty.

@@ -48,8 +48,9 @@ use crate::verdict::Verdict;
 /// window each time that the two take turns.
 ///
 /// Where ``create``, ``open`` and ``in_memory`` take peppers, the server's secrets: ``pepper`` is the text, hex or base64
-/// of at least 32 bytes, several separated by commas, newest last. ``pepper_file`` is a file with one a line, readable by
-/// its owner only. With neither, ``KEYTALLY_PEPPER_FILE`` and ``KEYTALLY_PEPPER`` of the environment are looked at.
+/// of at least 32 bytes, several separated by commas, newest last. ``pepper_file`` is a file with one a line. Either
+/// only its owner has access to it, or root owns it and nobody else can write it, as systemd, Kubernetes and Docker provide
+/// secrets. It may be a pipe, and ``"-"`` is standard input. With neither, ``KEYTALLY_PEPPER_FILE`` and ``KEYTALLY_PEPPER`` of the environment are looked at.
 ///
 /// >>> import os, tempfile, keytally
 /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")

@@ -62,6 +62,16 @@ mod _native {
         py.detach(|| keytally_server::cli::run(args))
     }
 
+    /// Returns ``text`` as an error may repeat it: without what looks like a key or a pepper.
+    ///
+    /// >>> from keytally._native import redact
+    /// >>> redact("/srv/api.gate"), redact("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM")
+    /// ('/srv/api.gate', 'kt_live_…')
+    #[pyfunction]
+    fn redact(text: &str) -> String {
+        keytally_host::redact::redact(text).into_owned()
+    }
+
     /// A new pepper: 32 bytes of the system's entropy as 64 hex digits. Keep it where the server finds it, and
     /// nowhere near the gate.
     ///

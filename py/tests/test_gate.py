@@ -205,8 +205,8 @@ def test_peppers_come_from_the_argument_a_file_or_the_environment(tmp_path, pepp
     monkeypatch.setenv("KEYTALLY_PEPPER", "")
     file = tmp_path / "pepper"
     file.write_text(pepper)
-    file.chmod(0o640)
-    with pytest.raises(keytally.TableError, match="chmod 600"):
+    file.chmod(0o660)
+    with pytest.raises(keytally.TableError, match="fix it with: chmod"):
         Gate.open(path, pepper_file=file)
     file.chmod(0o600)
     Gate.open(path, pepper_file=str(file))

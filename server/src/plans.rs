@@ -79,7 +79,7 @@ mod tests {
         assert!(sentence("100/minute").starts_with("\"100/minute\" is no plan"));
         assert!(sentence("Pro=1/s").starts_with("\"Pro\" can't be a plan's name"));
         assert!(sentence("=1/s").starts_with("\"\" can't be a plan's name"));
-        for secret in ["kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM", "an-old-key-of-customer-42"] {
+        for secret in ["kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM", "an-old-key-of-421"] {
             for text in [secret, &format!("{secret}=1/s"), &format!("x={secret}"), &format!("x=1/{secret}")] {
                 let sentence = sentence(text);
                 assert!(!sentence.contains("Xk2L") && !sentence.contains("old-key"), "{sentence}");

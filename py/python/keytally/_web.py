@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING, Callable, NamedTuple
 
+from keytally._native import redact
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -89,12 +91,12 @@ def exemption(paths: Iterable[str]) -> Callable[[str], bool]:
 
     """
     if isinstance(paths, (str, bytes)):
-        raise TypeError(f"exempt is a list of paths, not one text: exempt=[{paths!r}]")
+        raise TypeError(f"exempt is a list of paths, not one text: exempt=[{redact(repr(paths))}]")
     paths = list(paths)
     for path in paths:
         if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
             raise ValueError(
-                f"{path!r} can't be exempt: give a path as '/health', or all that begin alike as '/static/*'"
+                f"{redact(repr(path))} can't be exempt: give a path as '/health', or all that begin alike as '/static/*'"
             )
     exact = frozenset(path for path in paths if not path.endswith("*"))
     prefixes = tuple(path[:-1] for path in paths if path.endswith("*"))

@@ -45,7 +45,7 @@ from django.utils.module_loading import import_string
 
 from keytally import _web
 from keytally._guesses import DEFAULT, Answer, Guesses
-from keytally._native import Gate, Limiter
+from keytally._native import Gate, Limiter, redact
 from keytally.exceptions import KeytallyError
 
 if TYPE_CHECKING:
@@ -346,7 +346,11 @@ UNKNOWN_WORKERS = (
 def _workers(section: Mapping[str, Any]) -> int | None:
     """Return how many processes serve, by the settings or the server's own; ``None`` if neither tells."""
     if "WORKERS" in section:
-        return int(section["WORKERS"])
+        try:
+            return int(section["WORKERS"])
+        except (TypeError, ValueError):
+            shown = redact(repr(section["WORKERS"]))
+            raise ImproperlyConfigured(f'KEYTALLY["LIMITER"]["WORKERS"] is {shown}, and must be a number') from None
     told = [os.environ.get("WEB_CONCURRENCY", "")]
     # Of gunicorn, uvicorn, hypercorn and others; a worker has the arguments of the server that started it.
     words = " ".join([os.environ.get("GUNICORN_CMD_ARGS", ""), *sys.argv])
@@ -359,16 +363,25 @@ def _settings(section: str) -> Mapping[str, Any]:
     found = getattr(settings, "KEYTALLY", {}).get(section)
     if not isinstance(found, Mapping):
         raise ImproperlyConfigured(f'KEYTALLY["{section}"] is missing in the settings')
-    unknown = sorted(set(found) - KNOWN[section])
+    unknown = sorted(set(found) - KNOWN[section], key=str)
     if unknown:
         known = ", ".join(sorted(KNOWN[section]))
-        raise ImproperlyConfigured(f'KEYTALLY["{section}"] has no {unknown[0]!r}; it may have {known}')
+        raise ImproperlyConfigured(f'KEYTALLY["{section}"] has no {redact(repr(unknown[0]))}; it may have {known}')
     return found
 
 
 def _function(named: Any) -> Any:  # noqa: ANN401
     """Return what a setting names by its import path, or holds itself."""
-    return import_string(named) if isinstance(named, str) else named
+    if not isinstance(named, str):
+        return named
+    try:
+        return import_string(named)
+    except ImportError:
+        shown = redact(named)
+        if shown == named:
+            raise
+        # The import's own error repeats the name.
+        raise ImproperlyConfigured(f"{shown} is no import path of a function") from None
 
 
 def answer(guesses: Guesses, verdict: Verdict, request: HttpRequest) -> Answer:

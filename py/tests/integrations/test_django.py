@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sys
+import traceback
 
 import contract
 import django_app
@@ -15,7 +16,7 @@ from rest_framework.response import Response
 from rest_framework.test import APIClient, APIRequestFactory
 
 from keytally import Gate
-from keytally.django import LimiterMiddleware, check_settings
+from keytally.django import GateMiddleware, LimiterMiddleware, check_settings
 from keytally.rest_framework import KeyAuthentication, LimiterThrottle
 
 
@@ -274,6 +275,36 @@ def test_settings_that_cant_work_are_refused(configured, tables, message):
         [error] = check_settings()
         assert isinstance(error, checks.Error)
         assert re.search(message, error.msg)
+
+
+SECRET = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"
+TABLES = {
+    "GATE": {"PATH": "own.gate", "PEPPER": "ab" * 32, "EXEMPT": [], "COST": 1, "ON_VERDICT": None},
+    "LIMITER": {"POLICY": "2/31d", "CAPACITY": 8, "KEY": len, "WORKERS": 1, "EXEMPT": [], "COST": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [(section, name) for section in TABLES for name in [*TABLES[section], "PATH", "PEPPER_FILE", SECRET]],
+)
+@pytest.mark.parametrize("value", [SECRET, [SECRET], SECRET + ".function"])
+def test_a_secret_in_the_settings_is_not_repeated(configured, monkeypatch, tmp_path, section, name, value):
+    monkeypatch.chdir(tmp_path)
+    middleware = {"GATE": GateMiddleware, "LIMITER": LimiterMiddleware}[section]
+    Gate.create(tmp_path / "own.gate", pepper="ab" * 32, keys=8)
+    table = {**TABLES[section], name: value}
+    shown = ""
+    with override_settings(KEYTALLY={section: table}):
+        for call in (check_settings, lambda: middleware(lambda request: None)):
+            try:
+                shown += repr(call())
+            except Exception as error:
+                shown += repr(error) + "".join(
+                    traceback.format_exception(type(error), error, error.__traceback__)
+                )
+    assert SECRET[8:] not in shown
+    assert SECRET[20:32] not in shown
 
 
 @pytest.fixture

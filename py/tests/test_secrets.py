@@ -1,0 +1,142 @@
+"""No exception shows a key or a pepper that was given in a wrong place."""
+
+import inspect
+import os
+import threading
+import traceback
+
+import pytest
+
+import keytally
+from keytally import Charge, Gate, Limiter, Policy, Verdict, _web, exceptions
+
+SECRETS = [
+    "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM",
+    "sk_live_51H8Tq3JxWm9Zc7Va2NbXrYp",
+    "an-old-key-of-customer-42",
+    "8a4fd2730c15be96e7a0c3512d48f96b7e0d5ad6b7c1f2a94c539d3e2b1ff0a5",
+    "q/7Zk2Pz+Hc1nT9vYb/4sWdEfUaJoQi83ZKMx0Gq5Xk=",
+]
+PEPPER = "5f" * 32
+PLANS = {"default": "5/minute"}
+KEY_ID = "00000000001"
+
+
+def wrapped(secret):
+    """Return the values by which a secret gets into a wrong place."""
+    yield secret
+    yield secret.encode()
+    yield [secret]
+    yield {secret: "1/s"}
+    yield {"default": secret}
+    yield {"default": f"1/{secret}"}
+    yield f"1/{secret}"
+    yield f"1/s, {secret}"
+
+
+def shown(error):
+    """Return all that is shown of an exception, and of those that led to it."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__)) + repr(error)
+
+
+def hides(error, secret):
+    """Fail if an exception shows twelve characters of a secret."""
+    text = shown(error)
+    hidden = secret.replace("kt_live_", "").replace("sk_live_", "")
+    parts = [hidden[at : at + 12] for at in range(len(hidden) - 11)]
+    assert not [part for part in parts if part in text], text
+
+
+def calls(gate, path):
+    """Return every function, with arguments that are right."""
+    charge = Charge(1, 1)
+    holder = {"account": 1, "env": "live", "plan": "default", "expires": None, "now": 1.0}
+    table = {"pepper": PEPPER, "pepper_file": None, "keys": 8, "plans": PLANS, "prefix": "kt"}
+    limit = {"policy": "5/minute", "capacity": 8}
+    limiter = Limiter("5/minute", 8)
+    yield Gate.create, {"path": path / "new.gate", **table}
+    yield Gate.open, {"path": path / "api.gate", "pepper": PEPPER, "pepper_file": None}
+    yield Gate.in_memory, table
+    yield gate.check, {"api_key": "x", "cost": 1, "now": 1.0}
+    yield gate.peek, {"api_key": "x", "cost": 1, "now": 1.0}
+    yield gate.refund, {"key_id": KEY_ID, "charge": charge, "now": 1.0}
+    yield gate.settle, {"key_id": KEY_ID, "charge": charge, "actual": 1, "now": 1.0}
+    yield gate.reset, {"key_id": KEY_ID, "now": 1.0}
+    yield gate.issue, holder
+    yield gate.import_keys, {"keys": ["a-key-of-customer"], **holder}
+    yield gate.rotate, {"key_id": KEY_ID, "grace": 1, "now": 1.0}
+    yield gate.revoke, {"key_id": KEY_ID}
+    yield gate.assign, {"key_id": KEY_ID, "plan": "default"}
+    yield gate.set_plan, {"name": "pro", "policy": "5/minute"}
+    yield gate.list, {"now": 1.0}
+    yield gate.key, {"key_id": KEY_ID, "now": 1.0}
+    yield gate.verify, {}
+    yield Limiter, limit
+    yield Limiter.create, {"path": path / "new.limiter", **limit}
+    yield Limiter.open, {"path": path / "limiter"}
+    yield Limiter.open_or_create, {"path": path / "limiter", **limit}
+    yield limiter.check, {"subject": "x", "cost": 1, "now": 1.0}
+    yield limiter.peek, {"subject": "x", "cost": 1, "now": 1.0}
+    yield limiter.refund, {"subject": "x", "charge": charge, "now": 1.0}
+    yield limiter.settle, {"subject": "x", "charge": charge, "actual": 1, "now": 1.0}
+    yield limiter.reset, {"subject": "x", "now": 1.0}
+    yield Policy, {"text": "5/minute"}
+    yield Charge, {"cost": 1, "at_ms": 1}
+    yield Verdict.duplicate_header, {"now": 1.0}
+    yield _web.exemption, {"paths": ["/health"]}
+    yield exceptions.RefusedError, {"verdict": limiter.check("x")}
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_no_argument_is_repeated_if_it_is_a_secret(secret, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    gate = Gate.create(tmp_path / "api.gate", pepper=PEPPER, keys=64, plans=PLANS)
+    raised = 0
+    for function, right in calls(gate, tmp_path):
+        for name in right:
+            for value in wrapped(secret):
+                try:
+                    function(**{**right, name: value})
+                except Exception as error:
+                    hides(error, secret)
+                    raised += 1
+    assert raised > 300
+
+
+def test_the_table_of_calls_is_complete(gate, tmp_path):
+    listed = {getattr(function, "__qualname__", repr(function)) for function, _ in calls(gate, tmp_path)}
+    public = {
+        f"{kind.__name__}.{name}"
+        for kind in (Gate, Limiter)
+        for name, member in vars(kind).items()
+        if not name.startswith("_") and callable(getattr(kind, name)) and not inspect.isdatadescriptor(member)
+    }
+    assert public - listed == set()
+
+
+def test_variables_of_the_environment_are_not_repeated(monkeypatch, tmp_path):
+    for secret in SECRETS:
+        for variable in ("KEYTALLY_PEPPER_FILE", "KEYTALLY_PEPPER"):
+            with monkeypatch.context() as context:
+                context.setenv(variable, secret)
+                with pytest.raises((keytally.KeytallyError, OSError)) as raised:
+                    Gate.open(tmp_path / "api.gate")
+            hides(raised.value, secret)
+
+
+def test_a_value_that_is_no_secret_is_repeated():
+    with pytest.raises(keytally.CreateError, match='env is "Live", and must be 1 to 8'):
+        Gate.in_memory(pepper=PEPPER, keys=1).issue(1, env="Live")
+    with pytest.raises(ValueError, match="cost is -1, and must be 0 to"):
+        Limiter("5/minute", 8).check("x", -1)
+    with pytest.raises(ValueError, match="'health' can't be exempt"):
+        _web.exemption(["health"])
+
+
+def test_a_pepper_file_may_be_a_pipe_of_another_thread(tmp_path):
+    path = tmp_path / "pepper"
+    os.mkfifo(path, 0o600)
+    writer = threading.Thread(target=path.write_text, args=(PEPPER,))
+    writer.start()
+    Gate.in_memory(pepper_file=path, keys=1)
+    writer.join()
