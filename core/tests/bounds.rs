@@ -72,6 +72,7 @@ const OF_THE_HOST: &[&str] = &[
     "changes under one lock in `administer_each`, `keytally import`, `import_keys`",
     "a start of the service that waits for another one in the same folder",
     "a replaced gate file",
+    "a pepper file",
 ];
 
 /// The bounds of the library for C, which its own tests go around.
