@@ -65,9 +65,3 @@ pub(crate) fn instant() -> Instant {
     let instant = Instant::now();
     instant
 }
-
-/// Milliseconds of that clock, a few behind, without a system call.
-pub(crate) fn coarse_ms() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
-}

@@ -9,23 +9,26 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 use keytally::Peppers;
 use keytally::sync::{AtomicU64, Ordering};
 
-use crate::clock::coarse_ms;
+use crate::clock::instant;
 use crate::error::Error;
 use crate::gate::Gate;
+use crate::lock::this_thread;
 
 /// How often the path is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY_MS: u64 = 1000;
 
 /// A gate that follows its path, as `tail -F` does: when another file is renamed over it, that file is opened and takes its
 /// place.
 ///
 /// Until then, and for as long as the new file cannot be opened, the old file decides. [`load`](Self::load) gives the
-/// gate that is in force; it takes no lock, makes no system call and allocates nothing. The path is looked at
+/// gate that is in force; it takes no lock and makes no system call, and allocates only in a thread's first call. The path is
+/// looked at
 /// - once a second by a thread, once [`watch`](Self::watch) was called; or
 /// - by whoever calls [`look_when_due`](Self::look_when_due), once a second at most; or
 /// - by [`look`](Self::look) and [`reopen`](Self::reopen) at once.
@@ -68,7 +71,11 @@ struct Shared<T> {
     wrap: Box<dyn Fn(Gate) -> Result<T, Error> + Send + Sync>,
     current: ArcSwap<T>,
     status: ArcSwap<FollowStatus>,
+    opened: Instant,
+    /// When the path was last looked at, in milliseconds since it was opened.
     looked_ms: AtomicU64,
+    /// The number of the thread.
+    thread: AtomicU64,
     ending: AtomicU64,
 }
 
@@ -167,7 +174,9 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
             current: ArcSwap::from_pointee(wrap(gate)?),
             wrap: Box::new(wrap),
             status: ArcSwap::default(),
-            looked_ms: AtomicU64::new(coarse_ms()),
+            opened: instant(),
+            looked_ms: AtomicU64::new(0),
+            thread: AtomicU64::new(0),
             ending: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared), watcher: Mutex::new(None) })
@@ -192,9 +201,10 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         }
         let shared = Arc::clone(&self.shared);
         let work = move || {
+            shared.thread.store(this_thread(), Ordering::Release);
             while shared.ending.load(Ordering::Acquire) == 0 {
                 // A wake-up without cause only makes it look earlier.
-                thread::park_timeout(LOOK_EVERY);
+                thread::park_timeout(Duration::from_millis(LOOK_EVERY_MS));
                 let _ = shared.look(false, &mut report);
             }
         };
@@ -219,8 +229,9 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     #[inline]
     pub fn look_when_due(&self) {
         let looked_ms = self.shared.looked_ms.load(Ordering::Relaxed);
-        if coarse_ms().saturating_sub(looked_ms) >= LOOK_EVERY.as_secs() * 1000 {
-            self.shared.look_for_all(looked_ms);
+        let now_ms = self.shared.now_ms();
+        if now_ms.saturating_sub(looked_ms) >= LOOK_EVERY_MS {
+            self.shared.look_for_all(looked_ms, now_ms);
         }
     }
 
@@ -254,10 +265,15 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
 }
 
 impl<T: AsRef<Gate>> Shared<T> {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(instant().duration_since(self.opened).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Looks, unless another thread does so already.
     #[cold]
-    fn look_for_all(&self, looked_ms: u64) {
+    fn look_for_all(&self, looked_ms: u64, now_ms: u64) {
         let exchanged =
-            self.looked_ms.compare_exchange(looked_ms, coarse_ms(), Ordering::Relaxed, Ordering::Relaxed);
+            self.looked_ms.compare_exchange(looked_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
         if exchanged.is_ok() {
             let _ = self.look(false, &mut |_| ());
         }
@@ -312,7 +328,7 @@ impl<T> Drop for Followed<T> {
         self.shared.ending.store(1, Ordering::Release);
         watcher.thread.thread().unpark();
         // The thread itself may be the last to use this, in its `report`.
-        if watcher.thread.thread().id() != thread::current().id() {
+        if self.shared.thread.load(Ordering::Acquire) != this_thread() {
             let _ = ManuallyDrop::into_inner(watcher.thread).join();
         }
     }
