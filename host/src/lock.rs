@@ -341,7 +341,7 @@ impl Name {
 }
 
 /// The number of the calling thread.
-fn this_thread() -> u64 {
+pub(crate) fn this_thread() -> u64 {
     let number = rustix::thread::gettid().as_raw_nonzero().get();
     low_bits(u64::try_from(number).unwrap_or(0), THREAD_BITS)
 }
