@@ -42,22 +42,22 @@ macro_rules! layouts {
 
 // One window, then several. A minute, by which clocks may be apart, is one unit, then three, nine, thirty.
 layouts! {
-    fixed_one_window: "3/60s", stamp 4, counts [2], at [500], 2_195_840;
-    fixed_nine_units_of_lateness: "2/7s", stamp 5, counts [2], at [500], 9_416_832;
-    fixed_thirty_units_of_lateness: "1/2s", stamp 6, counts [1], at [], 13_907_712;
-    fixed_two_windows: "2/60s, 3/120s", stamp 3, counts [2, 2], at [500], 1_458_944;
-    fixed_three_units_of_lateness: "2/20s, 3/60s", stamp 4, counts [2, 2], at [], 6_617_600;
-    fixed_shorter_window_has_the_larger_limit: "3/60s, 2/120s", stamp 3, counts [2, 2], at [500], 1_458_944;
-    fixed_three_windows: "1/60s, 2/120s, 3/240s", stamp 4, counts [1, 2, 2], at [], 13_235_200;
-    fixed_four_windows: "1/30s, 1/60s, 1/120s, 1/240s", stamp 5, counts [1, 1, 1, 1], at [], 15_293_440;
-    sliding_one_window: "sliding 3/60s", stamp 4, counts [2], at [250, 333, 500, 667, 750], 17_446_400;
-    sliding_larger_counts: "sliding 6/60s", stamp 3, counts [3], at [333, 500], 18_617_856;
-    sliding_nine_units_of_lateness: "sliding 1/7s", stamp 5, counts [1], at [333, 500], 6_347_520;
-    sliding_thirty_units_of_lateness: "sliding 1/2s", stamp 6, counts [1], at [], 27_815_424;
-    sliding_two_windows: "sliding 2/60s, 3/120s", stamp 3, counts [2, 2], at [500], 23_343_104;
-    sliding_three_units_of_lateness: "sliding 1/20s, 1/60s", stamp 4, counts [1, 1], at [333, 500], 3_773_952;
-    sliding_shorter_window_has_the_larger_limit: "sliding 3/60s, 1/120s", stamp 3, counts [2, 1], at [500], 5_835_776;
-    sliding_three_windows: "sliding 1/60s, 1/120s, 1/240s", stamp 4, counts [1, 1, 1], at [500], 12_109_824;
+    fixed_one_window: "3/60s", stamp 4, counts [2], at [500], 2_200_512;
+    fixed_nine_units_of_lateness: "2/7s", stamp 5, counts [2], at [500], 9_434_368;
+    fixed_thirty_units_of_lateness: "1/2s", stamp 6, counts [1], at [], 13_933_184;
+    fixed_two_windows: "2/60s, 3/120s", stamp 3, counts [2, 2], at [500], 1_464_192;
+    fixed_three_units_of_lateness: "2/20s, 3/60s", stamp 4, counts [2, 2], at [], 6_631_680;
+    fixed_shorter_window_has_the_larger_limit: "3/60s, 2/120s", stamp 3, counts [2, 2], at [500], 1_464_192;
+    fixed_three_windows: "1/60s, 2/120s, 3/240s", stamp 4, counts [1, 2, 2], at [], 13_263_360;
+    fixed_four_windows: "1/30s, 1/60s, 1/120s, 1/240s", stamp 5, counts [1, 1, 1, 1], at [], 15_346_176;
+    sliding_one_window: "sliding 3/60s", stamp 4, counts [2], at [250, 333, 500, 667, 750], 17_483_520;
+    sliding_larger_counts: "sliding 6/60s", stamp 3, counts [3], at [333, 500], 18_643_968;
+    sliding_nine_units_of_lateness: "sliding 1/7s", stamp 5, counts [1], at [333, 500], 6_369_408;
+    sliding_thirty_units_of_lateness: "sliding 1/2s", stamp 6, counts [1], at [], 27_866_368;
+    sliding_two_windows: "sliding 2/60s, 3/120s", stamp 3, counts [2, 2], at [500], 23_427_072;
+    sliding_three_units_of_lateness: "sliding 1/20s, 1/60s", stamp 4, counts [1, 1], at [333, 500], 3_797_248;
+    sliding_shorter_window_has_the_larger_limit: "sliding 3/60s, 1/120s", stamp 3, counts [2, 1], at [500], 5_856_768;
+    sliding_three_windows: "sliding 1/60s, 1/120s, 1/240s", stamp 4, counts [1, 1, 1], at [500], 12_184_576;
 }
 
 /// A small layout as the core has it and as the model has it.
