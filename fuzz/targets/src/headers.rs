@@ -62,7 +62,7 @@ pub(crate) fn hold(verdict: &Verdict) {
     assert_eq!(retry_after_s.is_some_and(|seconds| seconds >= 1), waits);
     let headers = verdict.headers();
     let text = headers.as_str();
-    assert_eq!(text, model::header_block(outcome, &quotas, retry_after_s, verdict.now().unix_ms()));
+    assert_eq!(text, model::header_block(outcome, &quotas, retry_after_s, verdict.waits_from().unix_ms()));
     assert_eq!((verdict.http_status(), verdict.body()), (model::status(outcome), model::body(outcome)));
 
     assert!(text.len() <= MAX_HEADERS_LEN);
