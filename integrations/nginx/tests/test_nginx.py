@@ -578,7 +578,7 @@ class Clock(unittest.TestCase):
             # A zone that is kept over a reload declares its times, too. Three hours ahead, a new window begins.
             for _ in range(2):
                 nginx.get("/open/file.txt")  # By the answer there are workers, of which the newest is the last.
-                self.assertEqual(self.spend_ahead_in_zones(nginx.workers()[-1], b"all"), 3)
+                self.assertEqual(self.spend_ahead_in_zones(nginx.workers()[-1], b"all"), 5)
                 for request in (1, 2):
                     status, fields, _ = nginx.get("/limited_all")
                     self.assertEqual(status, 200)
