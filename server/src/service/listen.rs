@@ -24,7 +24,7 @@ use tokio::time::{interval, sleep, timeout};
 
 use super::address::{Network, Peer, TrustedProxies};
 use super::bind::{Listener, Stream};
-use super::slots::{AGES, Slot, Slots, Watched};
+use super::slots::{AGES, Reporter, Slot, Slots, Watched, spare};
 use crate::failure::Failure;
 
 /// Connections of the listener for metrics at a time.
@@ -83,14 +83,14 @@ impl Stop {
 /// Lets the process open files for so many connections, and returns for how many the system permits it.
 pub(super) fn permitted_connections(connections: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
-    let others = MAX_METRICS_CONNECTIONS + OTHER_FILES;
-    let wanted = connections.saturating_add(others) as u64;
+    let others = MAX_METRICS_CONNECTIONS + spare(MAX_METRICS_CONNECTIONS) + OTHER_FILES;
+    let wanted = (connections + spare(connections) + others) as u64;
     let wanted = limit.maximum.map_or(wanted, |most| wanted.min(most));
     let now = limit.current.unwrap_or(u64::MAX);
     let raised = now < wanted
         && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok();
     let files = usize::try_from(if raised { wanted } else { now }).unwrap_or(usize::MAX);
-    files.saturating_sub(others).clamp(1, connections)
+    (files.saturating_sub(others) / 9 * 8).clamp(1, connections)
 }
 
 /// A listener, and what its connections get.
@@ -140,7 +140,7 @@ impl Door {
         mut stopping: watch::Receiver<()>,
     ) -> io::Result<()> {
         let Self { listener, router, slots, proxies, patience } = self;
-        let connections = Connections { server: server(patience), router, graceful };
+        let connections = Connections { patience, router, graceful };
         let mut ages = interval(patience / AGES);
         loop {
             tokio::select! {
@@ -180,8 +180,8 @@ fn counted(peer: Peer, proxies: &TrustedProxies) -> Option<Network> {
 }
 
 /// What makes answers out of bytes: HTTP/1, and HTTP/2 if that is how the client begins.
-fn server(patience: Duration) -> auto::Builder<Streams> {
-    let mut server = auto::Builder::new(Streams { patience });
+fn server(streams: Streams) -> auto::Builder<Streams> {
+    let mut server = auto::Builder::new(streams);
     // Slots watch over time, for both protocols alike.
     server.http1().title_case_headers(true).header_read_timeout(None).max_buf_size(MAX_HEAD_LEN.into());
     server
@@ -196,21 +196,30 @@ fn server(patience: Duration) -> auto::Builder<Streams> {
     server
 }
 
-/// Runs the streams of HTTP/2 connections: one whose client does not take the answer in time is reset.
-#[derive(Clone, Copy, Debug)]
+/// Runs the streams of an HTTP/2 connection. One whose client does not take the answer in time is reset, and all end
+/// with the connection.
+#[derive(Clone, Debug)]
 struct Streams {
     patience: Duration,
+    connection: Reporter,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        tokio::spawn(timeout(self.patience, stream));
+        let Self { patience, connection } = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = connection.must_close() => {}
+                _ = timeout(patience, stream) => {}
+            }
+        });
     }
 }
 
 /// What turns accepted streams into served connections.
 struct Connections {
-    server: auto::Builder<Streams>,
+    patience: Duration,
     router: Router,
     graceful: Arc<GracefulShutdown>,
 }
@@ -234,6 +243,7 @@ impl Connections {
     {
         let routes = TowerToHyperService::new(self.router.clone());
         let reporter = slot.reporter();
+        let server = server(Streams { patience: self.patience, connection: reporter.clone() });
         let stream = TokioIo::new(Watched::new(stream, reporter.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
             let pipelined = reporter.request();
@@ -247,7 +257,7 @@ impl Connections {
                 response.await
             }
         });
-        let connection = self.graceful.watch(self.server.serve_connection(stream, service).into_owned());
+        let connection = self.graceful.watch(server.serve_connection(stream, service).into_owned());
         tokio::spawn(async move {
             tokio::select! {
                 biased;

@@ -11,11 +11,11 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use core::task::{Context, Poll, ready};
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use prometheus::IntCounterVec;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::address::Network;
 
@@ -25,9 +25,16 @@ pub(super) const MAX_HTTP2: usize = 64;
 /// How many calls of [`Slots::age`] without progress a connection survives.
 pub(super) const AGES: u32 = 8;
 
+/// Returns how many connections that were displaced may not have ended yet, so that new ones need not wait for them.
+pub(super) const fn spare(total: usize) -> usize {
+    total / 8 + 1
+}
+
 /// All connections of a listener.
 #[derive(Debug)]
 pub(super) struct Slots {
+    total: usize,
+    /// Has a permit for each connection until it has ended, displaced or not.
     room: Arc<Semaphore>,
     http2_room: Arc<Semaphore>,
     per_network: usize,
@@ -61,7 +68,30 @@ struct Progress {
     /// Whether no input was waited for since the last request.
     pipelined: AtomicBool,
     http2: AtomicBool,
-    close: Notify,
+    /// Kept until all streams of the connection have ended.
+    http2_permit: OnceLock<OwnedSemaphorePermit>,
+    closing: Closing,
+}
+
+/// An event that happens once.
+#[derive(Debug)]
+struct Closing(Semaphore);
+
+impl Default for Closing {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
+    }
+}
+
+impl Closing {
+    fn begin(&self) {
+        self.0.close();
+    }
+
+    async fn begun(&self) {
+        // It has no permits: this waits until it is closed.
+        let _ = self.0.acquire().await;
+    }
 }
 
 /// Why the service closes a connection, as the metric names it.
@@ -90,9 +120,10 @@ impl Reason {
 impl Slots {
     /// Makes `total` slots, of which each network may have `per_network`.
     pub(super) fn new(total: usize, per_network: usize, closed: IntCounterVec) -> Arc<Self> {
-        let [room, http2_room] = [total, MAX_HTTP2].map(|count| Arc::new(Semaphore::new(count)));
+        let [room, http2_room] =
+            [total + spare(total), MAX_HTTP2].map(|count| Arc::new(Semaphore::new(count)));
         let (turn, open) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { room, http2_room, per_network, turn, open, closed })
+        Arc::new(Self { total, room, http2_room, per_network, turn, open, closed })
     }
 
     /// Takes a slot for a connection from `network`, or from a client that is not counted.
@@ -101,18 +132,12 @@ impl Slots {
     /// as many connections as it may have.
     pub(super) async fn take(self: &Arc<Self>, network: Option<Network>) -> Option<Slot> {
         let mut slot = self.enter(network)?;
-        slot.permit = match Arc::clone(&self.room).try_acquire_owned() {
-            Ok(permit) => Some(permit),
-            Err(_) => {
-                self.displace_oldest();
-                // The semaphore is never closed.
-                Arc::clone(&self.room).acquire_owned().await.ok()
-            }
-        };
+        // The semaphore is never closed.
+        slot.permit = Arc::clone(&self.room).acquire_owned().await.ok();
         Some(slot)
     }
 
-    /// Takes a slot although all may be taken, for a connection that arrived before a stop.
+    /// Takes a slot without waiting for displaced connections to end, for one that arrived before a stop.
     pub(super) fn enter(self: &Arc<Self>, network: Option<Network>) -> Option<Slot> {
         let mut open = self.open();
         if let Some(network) = network {
@@ -122,6 +147,9 @@ impl Slots {
                 return None;
             }
             *count += 1;
+        }
+        if open.connections.len() >= self.total {
+            self.displace(&mut open, |_| true);
         }
         let number = open.next_number;
         open.next_number += 1;
@@ -144,7 +172,7 @@ impl Slots {
         if let Some(number) = oldest.map(|(number, _)| *number)
             && let Some(entry) = open.connections.remove(&number)
         {
-            entry.progress.close.notify_one();
+            entry.progress.closing.begin();
             self.count(Reason::Full);
         }
     }
@@ -156,7 +184,7 @@ impl Slots {
             entry.ages = if turn == entry.seen { entry.ages + 1 } else { 0 };
             entry.seen = turn;
             if entry.ages == AGES + 1 {
-                entry.progress.close.notify_one();
+                entry.progress.closing.begin();
                 self.count(Reason::Timeout);
             }
         }
@@ -195,12 +223,14 @@ impl Slot {
 
     /// Waits until the connection must be closed.
     pub(super) async fn must_close(&self) {
-        self.progress.close.notified().await;
+        self.progress.closing.begun().await;
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        // For the streams of the connection.
+        self.progress.closing.begin();
         let mut open = self.slots.open();
         open.connections.remove(&self.number);
         if let Some(network) = self.network
@@ -228,17 +258,30 @@ impl Reporter {
         self.progress.pipelined.swap(true, Ordering::Relaxed)
     }
 
-    /// The client speaks HTTP/2. Waits for one of the slots for that, the oldest of which is displaced if all are taken.
-    async fn http2(self) -> Option<OwnedSemaphorePermit> {
-        let room = Arc::clone(&self.slots.http2_room);
-        if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
-            self.progress.http2.store(true, Ordering::Relaxed);
-            return Some(permit);
-        }
-        self.slots.displace(&mut self.slots.open(), |progress| progress.http2.load(Ordering::Relaxed));
-        let permit = room.acquire_owned().await.ok();
+    /// Waits until the connection must be closed, or has ended.
+    pub(super) async fn must_close(&self) {
+        self.progress.closing.begun().await;
+    }
+
+    /// The client speaks HTTP/2, which is progress. Waits for one of the slots for that; if all are taken, the
+    /// connection of HTTP/2 whose last progress is the oldest is displaced.
+    async fn http2(self) {
+        self.slots.made_by(&self.progress);
         self.progress.http2.store(true, Ordering::Relaxed);
-        permit
+        self.displace_http2();
+        // The semaphore is never closed.
+        if let Ok(permit) = Arc::clone(&self.slots.http2_room).acquire_owned().await {
+            // It is the only one.
+            let _ = self.progress.http2_permit.set(permit);
+        }
+    }
+
+    fn displace_http2(&self) {
+        let http2 = |progress: &Progress| progress.http2.load(Ordering::Relaxed);
+        let mut open = self.slots.open();
+        if open.connections.values().filter(|entry| http2(&entry.progress)).count() > MAX_HTTP2 {
+            self.slots.displace(&mut open, http2);
+        }
     }
 
     /// Output waits for the client to read, or no longer.
@@ -262,10 +305,8 @@ enum Protocol {
     Unknown(usize),
     Http1,
     /// HTTP/2, without a slot yet.
-    Waiting(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
-    Http2 {
-        _permit: Option<OwnedSemaphorePermit>,
-    },
+    Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
+    Http2,
 }
 
 impl Protocol {
@@ -307,8 +348,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if let Protocol::Waiting(slot) = &mut self.protocol {
-            let _permit = ready!(slot.as_mut().poll(context));
-            self.protocol = Protocol::Http2 { _permit };
+            ready!(slot.as_mut().poll(context));
+            self.protocol = Protocol::Http2;
         }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
@@ -360,8 +401,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 #[cfg(test)]
 mod tests {
+    use core::time::Duration;
+
     use prometheus::Opts;
     use tokio::runtime::Builder;
+    use tokio::time::timeout;
 
     use super::*;
 
@@ -375,7 +419,7 @@ mod tests {
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
-        Builder::new_current_thread().build().unwrap().block_on(future)
+        Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
     }
 
     #[test]
@@ -402,12 +446,31 @@ mod tests {
             let stalled = slots.take(None).await.unwrap();
             let idle = slots.take(None).await.unwrap();
             stalled.reporter().stalled(true);
+            idle.reporter().request();
             stalled.reporter().request();
             slots.displace_oldest();
             stalled.must_close().await;
             idle.reporter().stalled(true);
             idle.reporter().stalled(false);
             assert_eq!(slots.open().connections.len(), 1);
+        });
+    }
+
+    #[test]
+    fn new_connections_do_not_wait_for_displaced_ones() {
+        block_on(async {
+            let slots = slots(8, 99);
+            let mut taken = Vec::new();
+            for _ in 0..8 + spare(8) {
+                taken.push(slots.take(None).await.unwrap());
+            }
+            taken[0].must_close().await;
+            taken[1].must_close().await;
+            assert_eq!(slots.open().connections.len(), 8);
+            // The bound itself holds: the next one waits for the end of one.
+            assert!(timeout(Duration::from_millis(10), slots.take(None)).await.is_err());
+            drop(taken.swap_remove(0));
+            assert!(slots.take(None).await.is_some());
         });
     }
 
