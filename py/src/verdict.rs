@@ -37,8 +37,8 @@ use crate::fields;
 /// >>> verdict = gate.check(key.expose(), 3)
 /// >>> verdict.admitted, verdict.account, verdict.env, verdict.plan, verdict.limit
 /// (True, 42, 'live', 'default', 1000)
-/// >>> verdict.key_id == key.key_id, verdict.charge.cost, verdict.uncharged
-/// (True, 3, 0)
+/// >>> verdict.key_id == key.key_id, verdict.charge.cost, verdict.uncharged, verdict.clock_ahead_s
+/// (True, 3, 0, 0)
 /// >>> [quota.remaining for quota in verdict.quotas]
 /// [97, 997]
 /// >>> verdict = gate.check("kt_live_mistyped")

@@ -99,6 +99,13 @@ class BusyError(AdminError, TimeoutError):
     Attributes:
         pid: The process that administers the gate; ``None`` for one of another container.
 
+    >>> import keytally
+    >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
+    >>> try:
+    ...     key = gate.issue(42, timeout=0.5)
+    ... except keytally.BusyError as error:
+    ...     print(f"process {error.pid} administers the gate")
+
     """
 
     def __init__(self, message: str, pid: int | None) -> None:
