@@ -51,6 +51,17 @@ fn hide(text: &str, is_path: bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
+/// Returns `text`, which is no path, as an error may repeat it: each of its parts without what looks
+/// like a secret.
+///
+/// ```
+/// use keytally_host::redact;
+/// assert_eq!(redact::redact_name("1/an-old-key-of-42"), "1/a text of 16 characters");
+/// ```
+pub fn redact_name(text: &str) -> String {
+    text.split('/').map(redact).collect::<Vec<_>>().join("/")
+}
+
 /// Returns `sentence` with what looks like a secret in `given` left out of it, wherever it repeats `given`.
 pub fn redact_in(sentence: String, given: &str) -> String {
     replace(sentence, given, &redact(given))

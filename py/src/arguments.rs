@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use keytally_host::keytally::{KeyId, Name, Peppers, Plan, Policy, Timestamp};
 use keytally_host::pepper;
-use keytally_host::redact::{policy_error, redact};
+use keytally_host::redact::{policy_error, redact, redact_name};
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyMapping, PyString, PyTzInfoAccess as _};
@@ -289,7 +289,7 @@ impl<'py> FromPyObject<'_, 'py> for KeyIdText {
 /// The name of an environment, or the prefix of all keys.
 pub(crate) fn name(text: &str, what: &str) -> PyResult<Name> {
     Name::new(text).ok_or_else(|| {
-        let text = redact(text);
+        let text = redact_name(text);
         CreateError::new_err(format!("{what} is {text:?}, and must be 1 to 8 characters of a-z and 0-9"))
     })
 }
@@ -297,7 +297,7 @@ pub(crate) fn name(text: &str, what: &str) -> PyResult<Name> {
 /// The plan of this name.
 pub(crate) fn plan(name: &str, policy: Policy) -> PyResult<Plan> {
     Plan::new(name, policy).ok_or_else(|| {
-        let name = redact(name);
+        let name = redact_name(name);
         CreateError::new_err(format!(
             "{name:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _"
         ))

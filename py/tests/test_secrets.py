@@ -80,7 +80,9 @@ def calls(gate, path):
     yield gate.set_plan, {"name": "pro", "policy": "5/minute"}
     yield gate.list, {"now": 1.0}
     yield gate.key, {"key_id": KEY_ID, "now": 1.0}
-    yield gate.verify, {}
+    yield gate.verify, {"now": 1.0}
+    yield gate.correct_clock, {"now": 1.0}
+    yield gate.reopen, {}
     yield Limiter, limit
     yield Limiter.create, {"path": path / "new.limiter", **limit}
     yield Limiter.open, {"path": path / "limiter"}
@@ -90,6 +92,7 @@ def calls(gate, path):
     yield limiter.refund, {"subject": "x", "charge": charge, "now": 1.0}
     yield limiter.settle, {"subject": "x", "charge": charge, "actual": 1, "now": 1.0}
     yield limiter.reset, {"subject": "x", "now": 1.0}
+    yield limiter.correct_clock, {"now": 1.0}
     yield Policy, {"text": "5/minute"}
     yield Charge, {"cost": 1, "at_ms": 1}
     yield Verdict.duplicate_header, {"now": 1.0}
@@ -105,7 +108,7 @@ def test_no_argument_is_repeated_if_it_is_a_secret(secret, tmp_path, monkeypatch
     for function, right in calls(gate, tmp_path):
         for name in right:
             # A path of common words is shown.
-            values = [secret] if name in ("path", "pepper_file") else wrapped(secret)
+            values = [secret] if name in ("path", "pepper_file", "paths") else wrapped(secret)
             for value in values:
                 raised += raises(function, {**right, name: value}, secret)
     assert raised > 250

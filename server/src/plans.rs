@@ -2,7 +2,7 @@
 
 use keytally_host::keytally::gate::{AdminError, Plan};
 use keytally_host::keytally::{Layout, Policy};
-use keytally_host::redact::{policy_error, redact};
+use keytally_host::redact::{policy_error, redact_name};
 
 use crate::failure::Failure;
 
@@ -11,17 +11,17 @@ pub(crate) fn parse(text: &str) -> Result<Plan, Failure> {
     let Some((name, policy)) = text.split_once('=') else {
         return Err(Failure::because(format!(
             "{:?} is no plan; a plan is NAME=POLICY, like \"default=100/minute, 1000/hour\"",
-            redact(text)
+            redact_name(text)
         )));
     };
     let name = name.trim();
     let policy: Policy = policy
         .parse()
-        .map_err(|error| Failure::of(format_args!("plan {:?}", redact(name)), policy_error(&error)))?;
+        .map_err(|error| Failure::of(format_args!("plan {:?}", redact_name(name)), policy_error(&error)))?;
     Plan::new(name, policy).ok_or_else(|| {
         Failure::because(format!(
             "{:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _",
-            redact(name)
+            redact_name(name)
         ))
     })
 }
