@@ -245,7 +245,12 @@ class Gate:
         timeout: timedelta | float = 10,
     ) -> builtins.list[str]: ...
     def rotate(
-        self, key_id: str, *, grace: timedelta | float, now: float | datetime | None = None, timeout: timedelta | float = 10
+        self,
+        key_id: str,
+        *,
+        grace: timedelta | float,
+        now: float | datetime | None = None,
+        timeout: timedelta | float = 10,
     ) -> Key: ...
     def revoke(self, key_id: str, *, timeout: timedelta | float = 10) -> None: ...
     def assign(self, key_id: str, plan: str, *, timeout: timedelta | float = 10) -> None: ...

@@ -95,8 +95,9 @@ def exemption(paths: Iterable[str]) -> Callable[[str], bool]:
     paths = list(paths)
     for path in paths:
         if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
+            shown = redact(repr(path))
             raise ValueError(
-                f"{redact(repr(path))} can't be exempt: give a path as '/health', or all that begin alike as '/static/*'"
+                f"{shown} can't be exempt: give a path as '/health', or all that begin alike as '/static/*'"
             )
     exact = frozenset(path for path in paths if not path.endswith("*"))
     prefixes = tuple(path[:-1] for path in paths if path.endswith("*"))

@@ -350,7 +350,9 @@ def _workers(section: Mapping[str, Any]) -> int | None:
             return int(section["WORKERS"])
         except (TypeError, ValueError):
             shown = redact(repr(section["WORKERS"]))
-            raise ImproperlyConfigured(f'KEYTALLY["LIMITER"]["WORKERS"] is {shown}, and must be a number') from None
+            raise ImproperlyConfigured(
+                f'KEYTALLY["LIMITER"]["WORKERS"] is {shown}, and must be a number'
+            ) from None
     told = [os.environ.get("WEB_CONCURRENCY", "")]
     # Of gunicorn, uvicorn, hypercorn and others; a worker has the arguments of the server that started it.
     words = " ".join([os.environ.get("GUNICORN_CMD_ARGS", ""), *sys.argv])
@@ -366,7 +368,9 @@ def _settings(section: str) -> Mapping[str, Any]:
     unknown = sorted(set(found) - KNOWN[section], key=str)
     if unknown:
         known = ", ".join(sorted(KNOWN[section]))
-        raise ImproperlyConfigured(f'KEYTALLY["{section}"] has no {redact(repr(unknown[0]))}; it may have {known}')
+        raise ImproperlyConfigured(
+            f'KEYTALLY["{section}"] has no {redact(repr(unknown[0]))}; it may have {known}'
+        )
     return found
 
 

@@ -284,6 +284,14 @@ TABLES = {
 }
 
 
+def outcome(call):
+    """Return all that is shown of what a call returns or raises."""
+    try:
+        return repr(call())
+    except Exception as error:
+        return repr(error) + "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
 @pytest.mark.parametrize(
     ("section", "name"),
     [(section, name) for section in TABLES for name in [*TABLES[section], "PATH", "PEPPER_FILE", SECRET]],
@@ -297,12 +305,7 @@ def test_a_secret_in_the_settings_is_not_repeated(configured, monkeypatch, tmp_p
     shown = ""
     with override_settings(KEYTALLY={section: table}):
         for call in (check_settings, lambda: middleware(lambda request: None)):
-            try:
-                shown += repr(call())
-            except Exception as error:
-                shown += repr(error) + "".join(
-                    traceback.format_exception(type(error), error, error.__traceback__)
-                )
+            shown += outcome(call)
     assert SECRET[8:] not in shown
     assert SECRET[20:32] not in shown
 
