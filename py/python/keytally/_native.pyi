@@ -20,6 +20,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "generate_pepper",
+    "redact",
     "run",
 ]
 
