@@ -310,7 +310,10 @@ time.sleep(60)
 
 def test_ctrl_c_ends_a_wait(tmp_path, pepper):
     gate = big(tmp_path, pepper)
+    # As in a terminal, even if the tests are run in the background.
     code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("waiting", flush=True)
 try:
     gate.issue(1, timeout=3600)

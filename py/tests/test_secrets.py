@@ -147,7 +147,7 @@ def test_a_value_that_is_no_secret_is_repeated():
 def test_a_pepper_file_may_be_a_pipe_of_another_thread(tmp_path):
     path = tmp_path / "pepper"
     os.mkfifo(path, 0o600)
-    writer = threading.Thread(target=path.write_text, args=(PEPPER,))
+    writer = threading.Thread(target=path.write_text, args=(PEPPER,), daemon=True)
     writer.start()
     Gate.in_memory(pepper_file=path, keys=1)
     writer.join()

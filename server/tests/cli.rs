@@ -523,12 +523,11 @@ fn pepper_comes_from_standard_input() {
     assert!(used(&from_input(&["list", G], &pepper).with(0)));
     from_input(&["check", G, "--key", &key], &pepper).with(0);
     from_input(&["list", G], "").fails(&["-: no pepper is given"]);
-    // As a shell's `<(command)`.
-    let mut shell = std::process::Command::new("sh");
+    // A pipe that a shell makes. A named one would do only as long as its writer has it open.
+    let mut shell = std::process::Command::new("bash");
     let program = env!("CARGO_BIN_EXE_keytally");
-    let script = format!("exec 3< pipe; {program} list {G} --pepper-file /dev/fd/3");
-    let make = format!("mkfifo -m 600 pipe; printenv PEPPER > pipe & {script}");
-    shell.current_dir(bench.path(".")).env("PEPPER", &bench.pepper).args(["-c", &make]);
+    let script = format!("{program} list {G} --pepper-file <(printenv PEPPER)");
+    shell.current_dir(bench.path(".")).env("PEPPER", &bench.pepper).args(["-c", &script]);
     assert!(used(&bench.finish(&mut shell, b"").with(0)));
 
     // One standard input doesn't hold both.
@@ -701,8 +700,11 @@ fn ctrl_c_ends_a_wait() {
     let bench = bench();
     let (_, id) = bench.issue(G, &["--account", "1"]);
     while_administering(&bench, || {
-        let mut command = bench.command(&["revoke", G, &id, "--wait", "60s"]);
-        let mut waiting = command.env("KEYTALLY_PEPPER", &bench.pepper).spawn().unwrap();
+        // As in a terminal, even if the tests are run in the background.
+        let mut command = std::process::Command::new("env");
+        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_keytally"), "revoke", G, &id, "--wait", "60s"]);
+        command.current_dir(bench.path(".")).env("KEYTALLY_PEPPER", &bench.pepper).env_remove("KEYTALLY_PEPPER_FILE");
+        let mut waiting = command.spawn().unwrap();
         std::thread::sleep(core::time::Duration::from_millis(200));
         assert!(waiting.try_wait().unwrap().is_none());
         let pid = rustix::process::Pid::from_child(&waiting);
