@@ -702,8 +702,19 @@ fn ctrl_c_ends_a_wait() {
     while_administering(&bench, || {
         // As in a terminal, even if the tests are run in the background.
         let mut command = std::process::Command::new("env");
-        command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_keytally"), "revoke", G, &id, "--wait", "60s"]);
-        command.current_dir(bench.path(".")).env("KEYTALLY_PEPPER", &bench.pepper).env_remove("KEYTALLY_PEPPER_FILE");
+        command.args([
+            "--default-signal=INT",
+            env!("CARGO_BIN_EXE_keytally"),
+            "revoke",
+            G,
+            &id,
+            "--wait",
+            "60s",
+        ]);
+        command
+            .current_dir(bench.path("."))
+            .env("KEYTALLY_PEPPER", &bench.pepper)
+            .env_remove("KEYTALLY_PEPPER_FILE");
         let mut waiting = command.spawn().unwrap();
         std::thread::sleep(core::time::Duration::from_millis(200));
         assert!(waiting.try_wait().unwrap().is_none());
