@@ -30,13 +30,13 @@ const OTHER_COMPILER: (u64, u64) = (250, 10);
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let recorded =
         Budgets::parse(&fs::read_to_string(FILE)?).with_context(|| format!("cannot read {FILE}"))?;
-    let present = Budgets::count(&valgrind(found)?)?;
+    let present = Budgets::count(tools::VALGRIND.among(found)?)?;
     compare(&recorded, &present)
 }
 
 /// Writes the budgets anew: what each path takes now.
 pub(crate) fn record() -> Result<()> {
-    let (_, valgrind) = tools::valgrind()?;
+    let valgrind = tools::VALGRIND.path()?;
     let present = Budgets::count(&valgrind)?;
     fs::write(FILE, present.text())?;
     print!("{}", present.text());
@@ -46,7 +46,7 @@ pub(crate) fn record() -> Result<()> {
 /// The cache lines that a check brings from memory, of a limiter and of a gate, in valgrind's model of a processor whose
 /// caches hold next to nothing of the tables.
 pub(crate) fn lines() -> Result<[f64; 2]> {
-    let (_, valgrind) = tools::valgrind()?;
+    let valgrind = tools::VALGRIND.path()?;
     build()?;
     let [limiter, gate, texts] = ["limiter-lines", "gate-lines", "text-lines"].map(|path| -> Result<f64> {
         let of = |calls| missed_lines(&profile(&valgrind, path, calls, CACHES)?);
@@ -76,11 +76,6 @@ fn build() -> Result<()> {
     let mut build = cargo();
     build.args(["build", "--release", "--package", "keytally-benches", "--bin", "keytally-counted"]);
     command::run(build).map(drop)
-}
-
-fn valgrind(found: &[Found]) -> Result<std::path::PathBuf> {
-    let (_, valgrind) = found.iter().find(|(name, _)| *name == tools::VALGRIND).context("no valgrind")?;
-    Ok(valgrind.clone())
 }
 
 /// What was counted, and what it depends on.
@@ -298,7 +293,7 @@ const PARTS: &[(&str, &[&str])] = &[
 
 /// The instructions of a path, all of them and then by what they are for.
 pub(crate) fn parts(path: &str) -> Result<Vec<(&'static str, f64)>> {
-    let (_, valgrind) = tools::valgrind()?;
+    let valgrind = tools::VALGRIND.path()?;
     build()?;
     let of = |calls| parts_of(&profile(&valgrind, path, calls, &["--dump-instr=yes"])?);
     let [few, more] = both([1000, 1000 + CALLS], of)?;

@@ -15,14 +15,14 @@ pub(crate) const CHECKS: &[Step] = &[
     Step {
         name: "format",
         about: "every file of every workspace is formatted by rustfmt",
-        needs: &[tools::rustfmt],
+        needs: &[&tools::RUSTFMT],
         full_when_named: false,
         work: Work::Call(format),
     },
     Step {
         name: "lints",
         about: "clippy and the compiler have nothing to say",
-        needs: &[tools::clippy],
+        needs: &[&tools::CLIPPY],
         full_when_named: false,
         work: Work::Call(lints),
     },

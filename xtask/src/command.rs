@@ -2,11 +2,12 @@
 
 use core::time::Duration;
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::FileExt as _;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// The cargo that started this program.
 pub(crate) fn cargo() -> Command {
@@ -42,30 +43,35 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Waits for the end. On a terminal, the last line of output so far is shown meanwhile.
+/// Waits for the end. On a terminal, shows the time that has passed and the last line of output meanwhile.
 fn wait(child: &mut Child, log: &File) -> io::Result<ExitStatus> {
-    let mut terminal = io::stdout();
-    if !terminal.is_terminal() {
+    if !io::stdout().is_terminal() {
         return child.wait();
     }
-    loop {
-        let ended = child.try_wait()?;
-        write!(terminal, "\r\x1b[2K")?;
-        if let Some(status) = ended {
-            terminal.flush()?;
-            return Ok(status);
+    let line = ProgressBar::new_spinner().with_style(style());
+    line.set_draw_target(ProgressDrawTarget::stdout());
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
         }
-        write!(terminal, "{}", last_line(log)?)?;
-        terminal.flush()?;
+        line.set_message(last_line(log)?);
+        line.tick();
         std::thread::sleep(REDRAW);
-    }
+    };
+    line.finish_and_clear();
+    Ok(status)
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("  {elapsed} {wide_msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 fn last_line(log: &File) -> io::Result<String> {
     let tail = bytes_from(log, log.metadata()?.len().saturating_sub(TAIL))?;
     let tail = String::from_utf8_lossy(&tail);
     let line = tail.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    Ok(line.chars().filter(|c| !c.is_control()).take(LINE).collect())
+    Ok(line.chars().filter(|c| !c.is_control()).collect())
 }
 
 /// The file's content from an offset on, read without moving the place where the child writes next.
@@ -87,8 +93,6 @@ fn bytes_from(file: &File, mut offset: u64) -> io::Result<Vec<u8>> {
 const REDRAW: Duration = Duration::from_millis(100);
 /// How much of the output is searched for its last line, in bytes.
 const TAIL: u64 = 1024;
-/// How much of that line is shown, in characters, so that it does not wrap.
-const LINE: usize = 78;
 
 #[cfg(test)]
 mod tests {

@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::bare_metal;
 use crate::command;
-use crate::tools::{self, Found};
+use crate::tools::{self, Found, Need};
 
 const PAGE: &str = "docs/EMBEDDED.md";
 /// What every device prints but for its costs; of the first line, C knows a part.
@@ -217,20 +217,20 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
 
 /// Writes the page.
 pub(crate) fn write() -> Result<()> {
-    let found = NEEDS.iter().map(|need| need()).collect::<Result<Vec<_>>>()?;
+    let found = tools::find_all(NEEDS)?;
     fs::write(PAGE, measure(&Tools::of(&found)?)?)?;
     println!("wrote {PAGE}");
     Ok(())
 }
 
 /// What the suite needs.
-pub(crate) const NEEDS: &[tools::Need] = &[
-    bare_metal::cargo,
-    bare_metal::lld,
-    bare_metal::arm_gcc,
-    bare_metal::qemu_arm,
-    bare_metal::qemu_riscv,
-    tools::node,
+pub(crate) const NEEDS: &[&Need] = &[
+    &bare_metal::CARGO,
+    &bare_metal::LLD,
+    &bare_metal::ARM_GCC,
+    &bare_metal::QEMU_ARM,
+    &bare_metal::QEMU_RISCV,
+    &tools::NODE,
 ];
 
 struct Tools {
@@ -242,15 +242,12 @@ struct Tools {
 
 impl Tools {
     fn of(found: &[Found]) -> Result<Self> {
-        let path = |wanted: &str| {
-            let tool = found.iter().find(|(name, _)| *name == wanted);
-            tool.map(|(_, path)| path.clone()).with_context(|| format!("no {wanted}"))
-        };
+        let path = |need: &Need| need.among(found).map(Path::to_owned);
         Ok(Self {
-            cargo: path(bare_metal::CARGO)?,
-            lld: path(bare_metal::LLD)?,
-            gcc: path(bare_metal::ARM_GCC)?,
-            node: path(tools::NODE)?,
+            cargo: path(&bare_metal::CARGO)?,
+            lld: path(&bare_metal::LLD)?,
+            gcc: path(&bare_metal::ARM_GCC)?,
+            node: path(&tools::NODE)?,
         })
     }
 

@@ -24,7 +24,7 @@ const FOUND: &str = "target/fuzz/corpus";
 /// Runs one target, or each of them in turn, and says how many inputs were tried.
 pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
     let names = names()?;
-    let (_, cargo_fuzz) = tools::cargo_fuzz()?;
+    let cargo_fuzz = tools::cargo_fuzz()?;
     if let Some(target) = target {
         ensure!(
             names.iter().any(|name| name == target),

@@ -7,7 +7,8 @@
 //! | `ci.rs` | the table of what CI checks besides the suites |
 //! | `step.rs` | a step: its work, how it is run, the report |
 //! | `targets.rs` | which suite runs which test file, so that none is lost and none runs twice |
-//! | `tools.rs` | what a test needs, and how it is got |
+//! | `tools.rs` | what a test needs, and how it is found |
+//! | `packages.rs` | the packages of the distribution that are missing, and how they are installed |
 //! | `purity.rs` | core stays without std, allocation and unsafe |
 //! | `rules.rs` | unsafe, clocks and atomics stay in their named files |
 //! | `panics.rs` | the places in a check that could panic are the known ones |
@@ -39,6 +40,7 @@ mod models;
 mod mutants;
 mod native;
 mod nginx;
+mod packages;
 mod panics;
 mod purity;
 mod python;
@@ -72,7 +74,7 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Runs every test suite, or the named ones. Installs or builds what a test needs.
+    /// Runs every test suite, or the named ones. Names every tool that is missing before it runs anything.
     Test {
         /// Names the suites, one a line, and runs nothing.
         #[arg(long, conflicts_with = "suites")]
@@ -80,6 +82,9 @@ enum Task {
         /// Runs the long forms of the suites that have one.
         #[arg(long, conflicts_with = "list")]
         full: bool,
+        /// Installs the tools that are missing, by apt-get and rustup.
+        #[arg(long, conflicts_with = "list")]
+        install: bool,
         /// The suites to run; all of them when none is named.
         #[arg(value_name = "SUITE", value_parser = PossibleValuesParser::new(suites::SUITES.iter().map(|suite| suite.name)))]
         suites: Vec<String>,
@@ -131,10 +136,21 @@ enum Task {
     /// that the toolchain has, each installed and tried in an environment of its own.
     Wheel,
     /// Checks all that must hold before a change lands: format, lints, documentation, every test suite.
-    Ci,
+    Ci {
+        /// Installs the tools that are missing, by apt-get and rustup.
+        #[arg(long)]
+        install: bool,
+    },
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<ExitCode> {
     let task = CommandLine::parse().task;
     enter_workspace()?;
     let full = |step: &Step| match &task {
@@ -188,9 +204,10 @@ fn main() -> Result<ExitCode> {
             wheel::run()?;
             return Ok(ExitCode::SUCCESS);
         }
-        Task::Ci => ci::CHECKS.iter().chain(suites::SUITES).collect(),
+        Task::Ci { .. } => ci::CHECKS.iter().chain(suites::SUITES).collect(),
     };
-    Ok(if step::run_all(&steps, full) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let install = matches!(task, Task::Test { install: true, .. } | Task::Ci { install: true });
+    Ok(if step::run_all(&steps, full, install)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Makes the workspace's folder the current one: every path here is written from there.

@@ -247,7 +247,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
 /// Tries every change of core, or of those of its files that are named, so many files side by side. What a file came to is
 /// written down at once, unless it has a fault.
 pub(crate) fn run(files: &[String], jobs: u32) -> Result<()> {
-    let (_, cargo_mutants) = tools::cargo_mutants()?;
+    let cargo_mutants = tools::cargo_mutants()?;
     let queue = Mutex::new(queue(&cargo_mutants, files)?.into_iter());
     let faults = Mutex::new(Vec::new());
     let page = Mutex::new(());

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo};
 use crate::step::FULL;
-use crate::tools::{self, Found};
+use crate::tools::{self, Found, Need};
 use crate::{header, install};
 
 /// A language: its compilers, its flags, its programs.
@@ -122,11 +122,10 @@ pub(crate) fn cpp(found: &[Found]) -> Result<String> {
 /// The most instructions that the wrapper may add to a check: the test of a time before 1970, and of a key that isn't there.
 const WRAPPED: u64 = 2;
 
-/// The environment variable of [`workers`].
-const WORKERS: &str = "KEYTALLY_TEST_WORKERS";
+/// The processes of the test of interoperation and the example servers, in C and in C++: the folder that holds them.
+pub(crate) const WORKERS: Need = Need::new("KEYTALLY_TEST_WORKERS", tools::needs_c_toolchain, workers);
 
-/// Builds the processes of the test of interoperation and the example servers, in C and in C++; gives the folder that holds them.
-pub(crate) fn workers() -> Result<Found> {
+fn workers() -> Result<PathBuf> {
     let prefix = Prefix::at("interop")?;
     let worker =
         |name| Program { name, source: None, flag: None, package: None, argument: Argument::Nothing };
@@ -142,7 +141,7 @@ pub(crate) fn workers() -> Result<Found> {
             prefix.build(language, &program, language.compilers[0], language.standards[0], Kind::Shared)?;
         fs::rename(built, prefix.folder.join(name))?;
     }
-    Ok((WORKERS, prefix.folder))
+    Ok(prefix.folder)
 }
 
 /// How a program is built.
@@ -199,7 +198,7 @@ impl Prefix {
 
     /// Every program of the language in every way. Tells how many ran.
     fn build_and_run(&self, language: &Language, found: &[Found]) -> Result<u32> {
-        let (_, valgrind) = found.iter().find(|(name, _)| *name == tools::VALGRIND).context("no valgrind")?;
+        let valgrind = tools::VALGRIND.among(found)?;
         let mut runs = 0;
         for compiler in language.compilers {
             for program in language.programs {
@@ -265,7 +264,7 @@ impl Prefix {
     /// Counts the instructions of `cost.cpp`, which makes the same calls by C and by the wrapper.
     fn costs_nothing(&self, compiler: &str, found: &[Found]) -> Result<()> {
         const TIMES: u64 = 1000;
-        let (_, valgrind) = found.iter().find(|(name, _)| *name == tools::VALGRIND).context("no valgrind")?;
+        let valgrind = tools::VALGRIND.among(found)?;
         let program = Program {
             name: "cost",
             source: None,

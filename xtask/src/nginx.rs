@@ -27,15 +27,13 @@ pub(crate) fn test(_: &[Found]) -> Result<String> {
 
 /// The program that measures nginx with the module and without; it leaves its figures in the folder of the benches.
 pub(crate) fn bench() -> Result<Command> {
-    for need in NEEDS {
-        need()?;
-    }
+    tools::find_all(NEEDS)?;
     python("integrations/nginx/benches/measure.py")
 }
 
 /// What both need; valgrind is for the tests alone.
-pub(crate) const NEEDS: &[Need] =
-    &[tools::c_toolchain, tools::curl, tools::python, tools::valgrind, tools::nginx];
+pub(crate) const NEEDS: &[&Need] =
+    &[&tools::C_TOOLCHAIN, &tools::CURL, &tools::PYTHON, &tools::VALGRIND, &tools::NGINX];
 
 const FOLDER: &str = "target/native/nginx";
 

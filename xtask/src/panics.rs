@@ -112,7 +112,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
         // Another compiler proves more or less; the page's own is the one that is compared.
         return Ok(format!("{PAGE} tells of another compiler than {compiler}: nothing to compare"));
     }
-    let (_, objdump) = found.iter().find(|(name, _)| *name == tools::OBJDUMP).context("no objdump")?;
+    let objdump = tools::OBJDUMP.among(found)?;
     let places = places(objdump)?;
     let fresh = page(&compiler, &places)?;
     let page = recorded;
@@ -129,7 +129,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
 
 /// Writes the page.
 pub(crate) fn write() -> Result<()> {
-    let (_, objdump) = tools::objdump()?;
+    let objdump = tools::OBJDUMP.path()?;
     fs::write(PAGE, page(&tools::compiler()?, &places(&objdump)?)?)?;
     println!("wrote {PAGE}");
     Ok(())

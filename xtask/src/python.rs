@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command::{self, cargo, succeeds};
-use crate::tools::{self, Found};
+use crate::tools::{self, Found, Need};
 
 /// Runs the examples of the documentation, in a Python that has nothing but the module.
 pub(crate) const SMOKE: [&str; 5] = ["-X", "dev", "-W", "error", "py/tests/smoke.py"];
@@ -19,10 +19,10 @@ pub(crate) const PYTEST: [&str; 4] = ["pytest", "-q", "-p", "no:cacheprovider"];
 /// Where everything is built and installed.
 const FOLDER: &str = "target/python";
 
-/// The interpreter of the environment with all that the tests need, in `KEYTALLY_TEST_PYTHON_MODULE`.
-pub(crate) fn environment() -> Result<Found> {
-    Ok(("KEYTALLY_TEST_PYTHON_MODULE", environment_with("venv", "py/tests/requirements.txt")?))
-}
+/// The interpreter of the environment with all that the tests need.
+pub(crate) const ENVIRONMENT: Need = Need::new("KEYTALLY_TEST_PYTHON_MODULE", tools::needs_python, || {
+    environment_with("venv", "py/tests/requirements.txt")
+});
 
 fn environment_with(name: &str, requirements: &str) -> Result<PathBuf> {
     let needed = fs::read_to_string(requirements).with_context(|| format!("cannot read {requirements}"))?;

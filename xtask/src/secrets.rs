@@ -28,7 +28,7 @@ const REPORTS: [&str; 2] =
 
 /// Runs the program under valgrind, and the same with a comparison as it must not be.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
-    let (_, valgrind) = found.iter().find(|(name, _)| *name == tools::VALGRIND).context("no valgrind")?;
+    let valgrind = tools::VALGRIND.among(found)?;
     let mut build = cargo();
     build.args(["build", "--release", "--manifest-path", "fuzz/secrets/Cargo.toml"]);
     build.args(["--target-dir", "target/secrets"]);

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use crate::packages;
 use crate::targets::{self, TestFiles};
 use crate::tools::{Found, Need};
 
@@ -17,8 +18,8 @@ pub(crate) struct Step {
     pub(crate) name: &'static str,
     /// What holds when it passes, in one line.
     pub(crate) about: &'static str,
-    /// The tools that it needs; each is looked for, and got if it can be, before the work starts.
-    pub(crate) needs: &'static [Need],
+    /// The tools that it needs.
+    pub(crate) needs: &'static [&'static Need],
     /// Whether its long form is what runs when it is named: one of a few minutes. With `--full` every long form runs.
     pub(crate) full_when_named: bool,
     /// What it does.
@@ -41,7 +42,7 @@ pub(crate) enum Work {
 
 impl Step {
     fn run(&self, full: bool) -> Result<String> {
-        let mut found = self.needs.iter().map(|need| need()).collect::<Result<Vec<_>>>()?;
+        let mut found = self.needs.iter().map(|need| need.find()).collect::<Result<Vec<_>>>()?;
         found.extend(full.then(|| (FULL, PathBuf::from("1"))));
         match self.work {
             Work::Tests(files) => targets::run_files(files, &found),
@@ -51,11 +52,17 @@ impl Step {
     }
 }
 
-/// Runs the steps in order, all of them whatever fails, and reports. True when every one passed.
-pub(crate) fn run_all(steps: &[&Step], full: impl Fn(&Step) -> bool) -> bool {
+/// Runs the steps in order, whichever of them fail, and reports. Returns whether every one passed.
+///
+/// # Errors
+///
+/// Nothing is run if tools are missing. The error names all of them.
+pub(crate) fn run_all(steps: &[&Step], full: impl Fn(&Step) -> bool, install: bool) -> Result<bool> {
+    let needs: Vec<&Need> = steps.iter().flat_map(|step| step.needs.iter().copied()).collect();
+    packages::require(&needs, install)?;
     let mut rows = Vec::new();
-    for step in steps {
-        println!("{}: {}", step.name, step.about);
+    for (index, step) in steps.iter().enumerate() {
+        println!("[{}/{}] {}: {}", index + 1, steps.len(), step.name, step.about);
         let started = now();
         let outcome = step.run(full(step)).with_context(|| format!("{} failed", step.name));
         let row = Row { name: step.name, took: started.elapsed(), outcome };
@@ -66,7 +73,7 @@ pub(crate) fn run_all(steps: &[&Step], full: impl Fn(&Step) -> bool) -> bool {
         rows.push(row);
     }
     println!("\n{}", report(&rows));
-    rows.iter().all(|row| row.outcome.is_ok())
+    Ok(rows.iter().all(|row| row.outcome.is_ok()))
 }
 
 #[derive(Debug)]

