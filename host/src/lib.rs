@@ -71,6 +71,9 @@
 //!
 //! Linux only: `O_TMPFILE`, `memfd_create` and `flock` have no equals elsewhere that keep these promises.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("keytally-host supports Linux only; keytally, the core, builds for any target");
+
 extern crate alloc;
 
 mod clock;

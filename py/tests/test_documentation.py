@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import keytally
 import smoke
 
 ROOT = Path(__file__).parents[2]
@@ -35,10 +36,12 @@ def test_every_name_has_an_example():
 
 
 @pytest.mark.parametrize("page", ["README.md", "py/README.md"])
-def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch, capsys):
+def test_the_code_of_a_page_runs_twice(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KEYTALLY_PEPPER", "5a" * 32)
+    keytally.Gate.create("api.gate", keys=2, plans={"default": "100/minute, 1000/hour"})
     codes = re.findall(r"^```python\n(.*?)^```$", ROOT.joinpath(page).read_text(), re.MULTILINE | re.DOTALL)
     assert codes
-    for code in codes:
+    for code in codes * 2:
         exec(compile(code, page, "exec"), {})
     assert "X-RateLimit-Remaining: 999" in capsys.readouterr().out
