@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 
 use crate::command::{self, cargo};
 use crate::install;
+use crate::targets::{PROFILE, PROFILE_FOLDER};
 use crate::tools::{self, Found, Need};
 
 /// Where Debian's nginx-dev has nginx's headers and its `configure`.
@@ -44,13 +45,13 @@ fn python(script: &str) -> Result<Command> {
     install::run(&install::Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }, |_| ())?;
     let module = build(&folder, &prefix)?;
     let mut program = cargo();
-    program.args(["build", "--release", "--quiet", "--package", "keytally-server"]);
+    program.arg("build").args(PROFILE).args(["--quiet", "--package", "keytally-server"]);
     command::run(program)?;
 
     let mut python = Command::new("python3");
     python.arg(script);
     python.env("KEYTALLY_TEST_NGINX_MODULE", module);
-    python.env("KEYTALLY_TEST_KEYTALLY", std::path::absolute("target/release/keytally")?);
+    python.env("KEYTALLY_TEST_KEYTALLY", std::path::absolute(PROFILE_FOLDER)?.join("keytally"));
     python.env("LD_LIBRARY_PATH", prefix.join("lib"));
     Ok(python)
 }

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command::{self, cargo, succeeds};
+use crate::targets::{PROFILE, PROFILE_FOLDER};
 use crate::tools::{self, Found, Need};
 
 /// Runs the examples of the documentation, in a Python that has nothing but the module.
@@ -138,30 +139,24 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
 fn programs() -> Result<PathBuf> {
     let folder = std::path::absolute(Path::new(FOLDER).join("programs"))?;
     fs::create_dir_all(&folder)?;
-    let release = std::path::absolute("target/release")?;
+    let built = std::path::absolute(PROFILE_FOLDER)?;
 
     let mut build = cargo();
-    build.args([
-        "build",
-        "--release",
-        "--quiet",
-        "--package",
-        "keytally-server",
-        "--package",
-        "keytally-ffi",
-    ]);
+    build.arg("build").args(PROFILE);
+    build.args(["--quiet", "--package", "keytally-server", "--package", "keytally-ffi"]);
     command::run(build)?;
-    fs::copy(release.join("keytally"), folder.join("keytally"))?;
+    fs::copy(built.join("keytally"), folder.join("keytally"))?;
 
     let mut gates = cargo();
-    gates.args(["run", "--release", "--quiet", "--package", "keytally-vectors", "--example", "gates", "--"]);
+    gates.arg("run").args(PROFILE);
+    gates.args(["--quiet", "--package", "keytally-vectors", "--example", "gates", "--"]);
     gates.arg(folder.join("gates"));
     command::run(gates)?;
 
     let mut compiler = Command::new("cc");
     compiler.args(["-O2", "-Wall", "-Wextra", "-Werror", "-Iinclude", "py/tests/client.c", "-o"]);
-    compiler.arg(folder.join("client")).arg("-L").arg(&release).arg("-lkeytally_ffi");
-    compiler.arg(format!("-Wl,-rpath,{}", release.display()));
+    compiler.arg(folder.join("client")).arg("-L").arg(&built).arg("-lkeytally_ffi");
+    compiler.arg(format!("-Wl,-rpath,{}", built.display()));
     command::run(compiler)?;
     Ok(folder)
 }

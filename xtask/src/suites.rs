@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::command::cargo;
 use crate::step::{Step, Work};
-use crate::targets::{TestFiles, count_tests};
+use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
 use crate::{budgets, command, firmware, models, native, nginx, panics, purity, python, rules, secrets, web};
 
@@ -204,7 +204,7 @@ pub(crate) fn named_files() -> Vec<TestFiles> {
 
 fn documentation_examples(_: &[Found]) -> Result<String> {
     let mut test: Command = cargo();
-    test.args(["test", "--release", "--workspace", "--no-fail-fast", "--doc"]);
+    test.arg("test").args(PROFILE).args(["--workspace", "--no-fail-fast", "--doc"]);
     count_tests(&command::run(test)?)
 }
 

@@ -17,6 +17,12 @@ use crate::command::{self, cargo};
 use crate::suites::named_files;
 use crate::tools::Found;
 
+/// The options of cargo with which tests and what they start are built.
+pub(crate) const PROFILE: [&str; 2] = ["--profile", "tests"];
+
+/// Where that is put.
+pub(crate) const PROFILE_FOLDER: &str = "target/tests";
+
 /// Test files that a suite names as its own: one, or all, of a package.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TestFiles {
@@ -78,7 +84,7 @@ fn run(kinds: &[&str], files: &[&File], found: &[Found]) -> Result<String> {
             continue;
         }
         let mut test: Command = cargo();
-        test.args(["test", "--release", "--no-fail-fast"]).args(arguments(build)).args(kinds);
+        test.arg("test").args(PROFILE).arg("--no-fail-fast").args(arguments(build)).args(kinds);
         for name in names {
             test.args(["--test", name]);
         }
