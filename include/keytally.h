@@ -21,7 +21,8 @@
  * Ownership. A handle in a struct of yours (kt_gate_init, kt_gate_attach, kt_limiter_init, kt_limiter_attach) lies in
  *     your memory: nothing is allocated. One that comes as a pointer (kt_gate_open, kt_limiter_open and the others of
  *     files) is the library's until it is closed. kt_gate_close and kt_limiter_close end both kinds, once. No other
- *     function allocates, except those that open or create files, and those that change keys in files.
+ *     function allocates, except those that open or create files, those that change keys in files, kt_gate_watch and
+ *     kt_gate_reopen, and the first use of gate files in each thread, which sets up what a replacement needs.
  * Memory that must not move. A table's memory must not be moved, freed or used for anything else while a handle of it
  *     is in use, and a handle must not be moved or copied. The table itself holds no addresses: processes may share it
  *     at different ones, each with a handle of its own, and it may be saved to disk and loaded.
@@ -30,7 +31,8 @@
  * Threads. Any number of threads may use one handle at once, and any number of processes one table. Nothing blocks
  *     but functions that change keys in a file, which take turns. Only making and closing a handle must be left to
  *     one thread, while no other uses it. After fork the child may use the parent's handles.
- * Signals and interrupts. kt_gate_check and kt_limiter_check may be called from a handler that interrupted one.
+ * Signals and interrupts. kt_gate_check and kt_limiter_check may be called from a handler that interrupted one. For a
+ *     gate file, the thread must have called kt_gate_check before, outside a handler.
  * Panics. None comes out: in host builds a defect becomes KT_INTERNAL. Without the host part a defect would stop the
  *     program in an endless loop; docs/PANICS.md lists why each place that could isn't reached.
  * Time. `now_ms` is an explicit time in Unix milliseconds, or KT_SYSTEM_CLOCK. The system clock is
@@ -38,20 +40,22 @@
  *     given and never corrected. If you have cached readings of the system clock, as an event loop
  *     has, call kt_gate_use_system_clock or kt_limiter_use_system_clock once, and then give those
  *     readings as `now_ms`.
- * Wrong clocks. A time that is late, by any amount, is taken as the tally's own time, so it never
- *     widens a limit. A time that is ahead moves the tally there. Until that time comes, the counts
- *     of its windows stay, and `clock_ahead_s` says how far ahead the tally is. A call by the
- *     system clock corrects a tally that is more than 60 s ahead, with its counts kept.
- *     kt_gate_correct_clock and kt_limiter_correct_clock correct a whole table. In windows of one
- *     tally that admit their limit once more, wrong clocks cost:
- *     - A late clock, a stale reading, or a clock that was set back: none.
- *     - A system clock that ran more than 60 s ahead: one, when its tally is corrected. Each thread
- *       that is stopped in the middle of that correction, for as long as the tally was ahead, costs
- *       at most one more.
- *     - Explicit times that disagree: one in all. In a limiter, one more each time that a caller
- *       who is 61 s late or more finds its subject's slot reused.
+ * Wrong clocks. A time that is late, by any amount, is taken as the tally's own time. A time that is
+ *     ahead moves the tally there. Until that time comes, the counts of its windows stay, and
+ *     `clock_ahead_s` says how far ahead the tally is. A call by the system clock corrects a tally
+ *     that is more than 60 s ahead, with its counts kept. kt_gate_correct_clock and
+ *     kt_limiter_correct_clock correct a whole table. A window is an interval of the times of its
+ *     decisions (kt_charge.at_ms), its label. Wrong clocks cost, in labels of one tally that admit
+ *     their limit once more:
+ *     - Late clocks, stale readings, explicit times that disagree: none. In a limiter, one each
+ *       time that a caller who is 61 s late or more finds its subject's slot reused.
+ *     - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
+ *       than 60 s: one, when its tally is corrected. Each check that read the clock before the step
+ *       and charges after the correction costs one more. So does each thread that is stopped in
+ *       the middle of that correction for as long as the tally was ahead.
  *     - System clocks that stay more than 60 s apart, or explicit times that far ahead mixed with
  *       the system clock: one each time that they take turns. They are outside the guarantee.
+ *     In real time, callers whose times differ by d can use the windows of d more at one moment.
  * Units. The end of a name tells: _ms milliseconds, _s seconds, _unix_s and _until_s Unix seconds, _len and _SIZE bytes.
  * Stability. Until 1.0 a minor version may change functions and structs, and the SONAME changes with it. Numbers of
  *     statuses, outcomes, reasons and flaws keep their meaning for ever; new ones may come. KT_VERSION is the header's
@@ -1324,7 +1328,7 @@ kt_status kt_gate_open(const char *path,
  * Host builds only.
  *
  * The path `-` is standard input, and the file may be a pipe: then the call waits for what is written to it. Symbolic links
- * are followed. Two kinds of file are accepted: one that root owns and nobody else can write, as systemd, Kubernetes and
+ * are followed. Two kinds of file are accepted: one that root owns and no other user can write, as systemd, Kubernetes and
  * Docker provide secrets, and one that only its owner can read and write. The owner is the user of this process, unless that
  * is root.
  *

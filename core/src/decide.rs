@@ -15,17 +15,19 @@
 //! [`TOLERANCE_MS`]. An explicit time is no evidence, since the caller may have been stopped.
 //!
 //! # What a wrong clock costs
-//! In windows of one tally that admit their limit once more, in real time:
-//! - A late clock, a stale reading, or a clock that was set back: none. A clock that is set back
-//!   replays times, so one window's label may be counted twice, but never within one window of real
-//!   time.
-//! - A system clock that ran more than 60 s ahead: one, when it is corrected. Each thread that is
-//!   stopped between the reading and the compare-exchange of a correction, at least as long as the
-//!   stamp was ahead, costs at most one more, if the word is equal again when it continues.
-//! - Explicit times that disagree: one in all. In a limiter, one more each time that a caller who is
-//!   61 s late or more finds its subject's slot reused.
+//! A window is an interval of the times of its decisions ([`Charge::at`]), its label. In labels of one
+//! tally that admit their limit once more:
+//! - Late clocks, stale readings, and explicit times that disagree: none. In a limiter, one each time
+//!   that a caller who is 61 s late or more finds its subject's slot reused.
+//! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more than
+//!   60 s: one, when the tally is corrected. Each check that read the clock before the step and
+//!   charges after the correction costs one more. So does each thread that is stopped between the
+//!   reading and the compare-exchange of a correction, at least as long as the stamp was ahead, if
+//!   the tally holds the same word again when the thread continues.
 //! - System clocks that stay more than 60 s apart, or explicit times that far ahead mixed with a
-//!   system clock, are outside the guarantee: one window each time that they take turns.
+//!   system clock, are outside the guarantee: one each time that they take turns.
+//!
+//! In real time, callers whose times differ by `d` can use the windows of `d` more at one moment.
 
 use crate::policy::{Algorithm, Limits};
 use crate::tally::Layout;

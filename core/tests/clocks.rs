@@ -12,7 +12,8 @@ use std::thread;
 use keytally::gate::NewKey;
 use keytally::sync::{AtomicU64, Ordering::SeqCst};
 use keytally::{
-    Charge, Clock, Entropy, Gate, GateConfig, Limiter, Line, Name, Peppers, Plan, Policy, Timestamp, Verdict,
+    Charge, Clock, Entropy, Gate, GateConfig, Limiter, Line, Name, Outcome, Peppers, Plan, Policy, Timestamp,
+    Verdict,
 };
 
 /// 2023-11-15, noon.
@@ -403,5 +404,62 @@ fn absurd_clocks_end_no_key_for_others() {
         let listed = gate.list(ms(u64::MAX)).chain(gate.list(ms(0))).count();
         assert_eq!(listed, 2);
         gate.verify(ms(NOON_MS), |flaw| assert!(flaw.to_string().contains("wrong clock"), "{flaw}"));
+    }
+}
+
+fn gate_for(keys: u32) -> Gate<Vec<Line>> {
+    let plans = [Plan::new("default", "5/second".parse().unwrap()).unwrap()];
+    let prefix = Name::new("kt").unwrap();
+    let config = GateConfig { keys, prefix, plans: &plans, plan_slots: 1, hints: false };
+    Gate::create(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap()
+}
+
+/// A caller read the system clock, was stopped until the key had expired, and finds the tally ahead of its reading.
+#[test]
+fn a_key_that_expired_during_a_stop_is_refused() {
+    let gate = gate_for(8);
+    let not_after = u32::try_from(NOON_MS / 1000 + 3600).unwrap();
+    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after };
+    let (key, _) = gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
+    let key = Some(key.expose().as_bytes());
+    assert!(gate.check(key, 1, ms(NOON_MS + 2 * MINUTE)).admitted());
+    let stopped_for = |ms_later| Stale { first: ms(NOON_MS), again: ms(NOON_MS + ms_later) };
+    assert!(gate.check(key, 1, stopped_for(HOUR - SECOND)).admitted());
+    assert!(!gate.check(key, 1, stopped_for(HOUR)).admitted());
+}
+
+/// The record of a revoked key whose tally a clock stamped that ran ahead.
+#[test]
+fn a_record_whose_tally_is_ahead_is_issued_again() {
+    let gate = gate_for(1);
+    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let issue = |entropy, at: u64| {
+        let clock = Stale { first: ms(at), again: ms(at) };
+        gate.administer().unwrap().issue(&new, Entropy::new([entropy; 24]), clock)
+    };
+    let (key, id) = issue(9, NOON_MS).unwrap();
+    assert!(gate.check(Some(key.expose().as_bytes()), 1, ms(NOON_MS + 24 * HOUR)).admitted());
+    gate.administer().unwrap().revoke(id).unwrap();
+    // The correction moves its tally to this time, from which on its windows pass.
+    assert!(issue(8, NOON_MS + MINUTE).is_err());
+    assert!(issue(8, NOON_MS + 3 * MINUTE).is_ok());
+}
+
+/// A caller read the system clock, was stopped, and finds no slot that was free at the time of that reading.
+#[test]
+fn a_table_that_emptied_during_a_stop_is_not_full() {
+    let policy: Policy = "2/minute".parse().unwrap();
+    let limiter = Limiter::create(memory(Limiter::<Vec<Line>>::lines(5)), &policy, 5, [7; 16]).unwrap();
+    let is_full = |subject: u32, clock: Stale| {
+        Limiter::check(&limiter, &subject.to_le_bytes(), 1, clock).outcome() == Outcome::Full
+    };
+    let at = |first: u64, again: u64| Stale { first: ms(first), again: ms(again) };
+    let mut subjects = 0..1000;
+    assert!(
+        subjects.any(|subject| is_full(subject, at(NOON_MS, NOON_MS))),
+        "no table of five holds a thousand"
+    );
+    for subject in subjects {
+        assert!(!is_full(subject, at(NOON_MS, NOON_MS + HOUR + u64::from(subject) * HOUR)));
     }
 }

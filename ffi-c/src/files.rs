@@ -169,7 +169,7 @@ pub extern "C" fn kt_gate_open(
 /// Host builds only.
 ///
 /// The path `-` is standard input, and the file may be a pipe: then the call waits for what is written to it. Symbolic links
-/// are followed. Two kinds of file are accepted: one that root owns and nobody else can write, as systemd, Kubernetes and
+/// are followed. Two kinds of file are accepted: one that root owns and no other user can write, as systemd, Kubernetes and
 /// Docker provide secrets, and one that only its owner can read and write. The owner is the user of this process, unless that
 /// is root.
 ///

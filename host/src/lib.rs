@@ -48,8 +48,8 @@
 //!   an administrator that begins lets those go first that have been waiting. One call of `administer` is not interrupted.
 //! - **Death is harmless.** A process killed at any instruction loses no count and leaves nobody waiting.
 //! - **Stops are harmless.** A process that is stopped at any instruction, for any time, and continued (`SIGSTOP`,
-//!   `docker pause`, a frozen cgroup, a suspended machine) widens no limit. Its old reading of the clock is taken as the time
-//!   of the tally that it meets, or read again.
+//!   `docker pause`, a frozen cgroup, a suspended machine) lets no window admit more than its limit, counted by the times of
+//!   the decisions. Its old reading of the clock is taken as the time of the tally that it meets, or read again.
 //! - **Power failures.** A change that an administrator made is on the disk when the call returns. Counts are written
 //!   when the system sees fit, so after a power failure they may be half a minute old. A change that was being made
 //!   just then may be lost, and its record unreadable: that key is invalid, and `verify` names it.

@@ -13,7 +13,7 @@
 //!
 //! A thread that wrote its name and then cannot take the `flock` marks its name by a compare-exchange. Whoever takes
 //! over an unmarked name holds the `flock` meanwhile. So of the two only one exchange succeeds, and the other thread
-//! begins again. Any other program's `flock` delays nobody.
+//! begins again. Any other program's `flock` delays no administrator.
 //!
 //! Whether a thread is gone can be told within one PID namespace. A process in another one (another container) relies on
 //! the `flock`, and cannot take over a marked name: see [`Gate::take_over`](crate::Gate::take_over).
@@ -287,7 +287,7 @@ impl Name {
         low_bits(self.0, THREAD_BITS)
     }
 
-    /// Whether it names nobody.
+    /// Whether it names no thread.
     const fn is_free(self) -> bool {
         self.thread() == 0
     }
@@ -312,7 +312,7 @@ impl Name {
         Pid::from_raw(i32::try_from(self.thread()).ok()?)
     }
 
-    /// Whether the thread has certainly ended. Of a thread in another namespace nobody can say.
+    /// Whether the thread has certainly ended. For a thread in another namespace, this is unknown.
     fn is_gone(self) -> bool {
         let Some(pid) = self.pid() else { return true };
         if !self.is_here() {
@@ -375,7 +375,7 @@ impl ThreadStat {
         Some(Self { state, start: fields.nth(18)?.parse().ok()? })
     }
 
-    /// Whether it is a zombie or dead: it runs no more, and nobody has waited for it yet.
+    /// Whether it is a zombie or dead: it runs no more, and its parent has not waited for it yet.
     fn has_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }

@@ -50,7 +50,7 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 /// The path `-` is standard input, and the file may be a pipe: then the call waits for what is written to it. Symbolic
 /// links are followed. Two kinds of file are accepted:
 ///
-/// - one that root owns and nobody else can write, as systemd, Kubernetes and Docker provide secrets;
+/// - one that root owns and no other user can write, as systemd, Kubernetes and Docker provide secrets;
 /// - one that only its owner can read and write. The owner is the user of this process, unless that is root.
 ///
 /// ```

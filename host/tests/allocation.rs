@@ -1,5 +1,5 @@
 //! Nothing is allocated after set-up: not by an admitted check, nor by a denied, invalid or missing one, nor when a
-//! limiter meets a new subject or is full.
+//! limiter meets a new subject or is full. A followed gate allocates once, at its first use in a thread.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
@@ -7,7 +7,7 @@ use std::alloc::System;
 
 use keytally_host::keytally::gate::NewKey;
 use keytally_host::keytally::{Name, Outcome, Peppers, Plan};
-use keytally_host::{Config, Gate, Limiter};
+use keytally_host::{Config, Followed, Gate, Limiter};
 
 /// The system's allocator, which counts what the present thread asks of it.
 struct Counting;
@@ -106,6 +106,22 @@ fn a_gate_check_allocates_nothing_whatever_its_outcome() {
             && gate.reset(key_id).is_some()
     });
     assert_eq!(adjusted, (true, 0));
+}
+
+#[test]
+fn followed_gate_allocates_once_in_each_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("api.gate");
+    let peppers = || Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap();
+    Gate::create(&path, peppers(), &Config { keys: 1, ..Config::default() }).unwrap();
+    let gate = Followed::open(&path, peppers()).unwrap();
+    let check = || allocations(|| gate.load().check(Some(b"nonsense"), 1).outcome());
+    for _ in 0..2 {
+        std::thread::scope(|scope| {
+            let counts = scope.spawn(|| [check().1, check().1, check().1]).join().unwrap();
+            assert!(counts[0] <= 1 && counts[1..] == [0, 0], "{counts:?}");
+        });
+    }
 }
 
 #[test]

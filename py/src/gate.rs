@@ -41,15 +41,17 @@ use crate::verdict::Verdict;
 /// than 60 s ahead of the system clock is corrected, with its counts kept.
 ///
 /// An explicit time is used as given and corrects nothing, even if it is a reading of the system
-/// clock. A late one is taken as the tally's own time, so it never widens a limit. One that is far
-/// ahead moves the tally there, and the tally keeps its counts until that time comes:
-/// ``clock_ahead_s`` of a verdict says so. Explicit times that disagree admit at most one more
-/// window in all. Mixed with the system clock, explicit times more than 60 s ahead admit one more
-/// window each time that the two take turns.
+/// clock. A late one is taken as the tally's own time. One that is far ahead moves the tally there,
+/// and the tally keeps its counts until that time comes: ``clock_ahead_s`` of a verdict says so.
+/// A window is an interval of the times of its decisions (``Charge.at_ms``). Explicit times that
+/// disagree never let a window admit more than its limit, counted by those times. In real time,
+/// callers whose times differ by five seconds can use the windows of five seconds more at one
+/// moment. Mixed with the system clock, explicit times more than 60 s ahead admit one more window
+/// each time that the two take turns.
 ///
 /// Where ``create``, ``open`` and ``in_memory`` take peppers, the server's secrets: ``pepper`` is the text, hex or base64
 /// of at least 32 bytes, several separated by commas, newest last. ``pepper_file`` is a file with one a line. Either
-/// only its owner has access to it, or root owns it and nobody else can write it, as systemd, Kubernetes and Docker provide
+/// only its owner has access to it, or root owns it and no other user can write it, as systemd, Kubernetes and Docker provide
 /// secrets. It may be a pipe, and ``"-"`` is standard input. With neither, ``KEYTALLY_PEPPER_FILE`` and ``KEYTALLY_PEPPER`` of the environment are looked at.
 ///
 /// >>> import os, tempfile, keytally

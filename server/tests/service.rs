@@ -919,6 +919,15 @@ fn shadow_mode_lets_everything_through_and_reports_it() {
         (1, 3, 1)
     );
     assert_eq!((count("invalid_key", "malformed"), count("invalid_key", "duplicate")), (3, 3));
+
+    // What a revoked key was is not passed on as who the client is.
+    bench.administer(&["revoke", GATE, key_id]).with(0);
+    let reply = server.ask("GET /auth", &[header.as_bytes()]);
+    assert_eq!((reply.code(), reply.header("X-Keytally-Shadow")), (200, "invalid_key"));
+    for name in ["X-Account-Id", "X-Key-Id", "X-Key-Env", "X-Key-Plan"] {
+        assert_eq!(reply.header(name), "");
+    }
+    assert_eq!(server.contacts(&key).json()["account"], 0);
 }
 
 #[test]

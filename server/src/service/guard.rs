@@ -7,7 +7,7 @@ use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use keytally_host::keytally::http::API_KEY_HEADER;
-use keytally_host::keytally::{Holder, Verdict};
+use keytally_host::keytally::{Holder, Outcome, Verdict};
 use keytally_host::{Gate, now};
 
 use super::address::Peer;
@@ -50,7 +50,7 @@ pub(super) enum Ask {
 /// Who the request is from, for the route behind the gate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller<'v> {
-    /// Unknown only in shadow mode.
+    /// Unknown only in shadow mode, where an invalid key names no holder either: it may be revoked or expired.
     pub(super) holder: Option<Holder>,
     pub(super) verdict: &'v Verdict,
     /// The gate that gave the verdict.
@@ -93,7 +93,8 @@ impl Service {
             }
             self.metrics.count_shadow(&verdict);
         }
-        let mut response = answer(&Caller { holder: verdict.holder(), verdict: &verdict, gate: &gate });
+        let holder = verdict.holder().filter(|_| verdict.outcome() != Outcome::InvalidKey);
+        let mut response = answer(&Caller { holder, verdict: &verdict, gate: &gate });
         set_headers(&mut response, &verdict);
         if !verdict.admitted() {
             // They belong to the statuses that weren't sent.
