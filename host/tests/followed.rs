@@ -86,7 +86,7 @@ fn a_gate_is_not_opened_again_while_its_file_is_in_place() {
 }
 
 #[test]
-fn a_replacement_that_does_not_open_leaves_the_old_gate_in_force() {
+fn a_replacement_that_does_not_open_keeps_the_old_gate() {
     let (files, old) = Files::new();
     let gate = files.follow();
     let (tell, told) = mpsc::channel();
@@ -153,7 +153,7 @@ fn a_change_is_made_to_the_file_that_is_there() {
 }
 
 #[test]
-fn a_gate_that_was_loaded_before_the_replacement_can_be_used_after_it() {
+fn a_gate_loaded_before_a_replacement_stays_usable() {
     let (files, old) = Files::new();
     let gate = files.follow();
     let loaded = gate.load();

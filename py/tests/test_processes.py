@@ -279,7 +279,7 @@ def test_a_revocation_takes_its_turn_during_an_import(tmp_path, pepper):
             gate.revoke(key_id, timeout=5)
 
 
-def test_a_killed_administrator_delays_nobody_while_its_children_live(tmp_path, pepper):
+def test_a_killed_administrator_with_children_delays_no_call(tmp_path, pepper):
     gate = big(tmp_path, pepper)
     code = """
 threading.Thread(target=importing, daemon=True).start()
@@ -351,7 +351,7 @@ def test_a_replaced_file_is_opened_within_a_second_of_checks(tmp_path, pepper):
     assert (gate.reopened, gate.reopen_problem) == (1, None)
 
 
-def test_a_replacement_that_does_not_open_leaves_the_old_gate_in_force(tmp_path, pepper):
+def test_a_replacement_that_does_not_open_keeps_the_old_gate(tmp_path, pepper):
     gate = big(tmp_path, pepper)
     key = gate.issue(1)
     (tmp_path / "junk").write_text("no gate")

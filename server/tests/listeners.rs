@@ -8,9 +8,10 @@ use std::env;
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 
+use rustix::net::listen;
 use rustix::process::Signal;
 use support::server::Server;
 use support::wire::{Reply, Wire};
@@ -112,6 +113,17 @@ fn a_start_refuses_a_path_that_is_taken() {
     // No failed start leaves its first socket behind.
     serve_fails(&bench, &["--listen", "unix:new", "--metrics-listen", SOCKET], &["--metrics-listen"]);
     assert!(!bench.path("new").exists());
+}
+
+#[test]
+fn a_start_does_not_wait_for_a_listener_with_a_full_queue() {
+    let bench = Bench::new();
+    let path = bench.path("api.socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    listen(&listener, 0).unwrap();
+    // The queue has room for one client, which is not accepted.
+    let _queued = UnixStream::connect(&path).unwrap();
+    serve_fails(&bench, &["--listen", SOCKET], &["another process listens there"]);
 }
 
 #[test]
