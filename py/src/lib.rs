@@ -8,6 +8,7 @@
 //! | `fields.rs` | header fields |
 //! | `exceptions.rs` | errors as exceptions |
 //! | `interpreter.rs` | the interpreter that may have the module |
+//! | `kept.rs` | a verdict that was pickled |
 //!
 //! Python's documentation of every name is the `///` above it here.
 #![forbid(unsafe_code)]
@@ -26,6 +27,7 @@ mod exceptions;
 mod fields;
 mod gate;
 mod interpreter;
+mod kept;
 mod key;
 mod limiter;
 mod policy;
@@ -55,6 +57,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<verdict::Verdict>()?;
     module.add_function(wrap_pyfunction!(generate_pepper, module)?)?;
     module.add_function(wrap_pyfunction!(redact, module)?)?;
+    module.add_function(wrap_pyfunction!(kept::restore_verdict, module)?)?;
     module.add_function(wrap_pyfunction!(run, module)?)
 }
 
