@@ -29,7 +29,18 @@ Table = Union[Gate, Limiter]
 class Asked:
     """A table that was asked about a request."""
 
-    __slots__ = ("cost", "is_gate", "listed", "refusal", "subject", "table", "told", "verdict", "written")
+    __slots__ = (
+        "charged",
+        "cost",
+        "is_gate",
+        "listed",
+        "refusal",
+        "subject",
+        "table",
+        "told",
+        "verdict",
+        "written",
+    )
 
     def __init__(self, table: Table | None, subject: str | bytes | None) -> None:
         # None for a verdict that the application got by itself.
@@ -46,17 +57,19 @@ class Asked:
     def answer(self, verdict: Verdict, cost: int) -> None:
         self.cost = cost
         self.verdict = verdict
+        # The verdict that charged it.
+        self.charged = verdict
         # What header fields are written of: the verdict, or that of a later refund.
         self.written = verdict
 
     def give_back(self) -> None:
         """Refund the charge."""
-        charge = self.verdict.charge
+        charge = self.charged.charge
         if charge is None or not self.cost:
             return
         try:
             if isinstance(self.table, Gate):
-                self.written = self.table.refund(self.verdict.key_id, charge)
+                self.written = self.table.refund(self.charged.key_id, charge)
             elif self.table is not None and self.subject is not None:
                 self.written = self.table.refund(self.subject, charge)
         except KeytallyError:
@@ -96,8 +109,12 @@ class Record:
             asked.answer(check(cost), cost)
             self._asked.append(asked)
         elif cost > asked.cost and asked.verdict.admitted:
+            before = asked.cost
             asked.give_back()
             asked.answer(check(cost), cost)
+            if not asked.verdict.admitted:
+                # In shadow mode the request goes on, and what was charged before is still due.
+                asked.charged = check(before)
         return asked
 
     def refuse(self, asked: Asked, answer: _web.Answer) -> None:

@@ -125,11 +125,12 @@ class _Extension:
             TypeError: The view is a method. The decorator belongs on its class.
 
         """
-        name = getattr(view, "__qualname__", "")
+        name = getattr(view, "__qualname__", type(view).__name__)
         owner = name.rpartition(".")[0]
-        if not isinstance(view, type) and (not name or (owner and not owner.endswith("<locals>"))):
+        in_class = isinstance(view, types.FunctionType) and owner and not owner.endswith("<locals>")
+        if in_class or isinstance(view, (staticmethod, classmethod)):
             raise TypeError(
-                f"{name or type(view).__name__} is a method, which can't be exempt alone: "
+                f"{name} is a method, which can't be exempt alone: "
                 "make its class exempt, or list its path in exempt="
             )
         self._exempt_views.add(view)

@@ -288,6 +288,15 @@ def test_the_highest_cost_is_charged(gate, key):
     assert (asyncio_status(app, key), spent(gate, key)) == (429, 20)
 
 
+def test_a_higher_cost_in_shadow_leaves_the_lower_one_charged(gate, key):
+    inner = asgi.GateMiddleware(hello_asgi, gate, cost=100, shadow=True)
+    client = TestClient(asgi.GateMiddleware(inner, gate, cost=3))
+    gate.check(key.expose(), 10)
+    answer = client.get("/", headers={"X-API-Key": key.expose()})
+    assert (answer.status_code, answer.headers["x-keytally-shadow"]) == (200, "denied")
+    assert spent(gate, key) == 13
+
+
 def test_one_limiter_is_charged_once_for_each_subject(limiter):
     inner = asgi.LimiterMiddleware(hello_asgi, limiter, key=everybody)
     other = asgi.LimiterMiddleware(inner, limiter, key=lambda _: "somebody")
