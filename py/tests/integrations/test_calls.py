@@ -237,7 +237,7 @@ def test_in_shadow_mode_a_cost_out_of_range_is_told(gate, key, ask):
     assert (status, contract.fields(headers)["x-keytally-shadow"]) == (200, "cost_out_of_range")
 
 
-def test_a_limiter_in_front_gives_back_what_a_wrong_cost_was_charged(gate, key, limiter):
+def test_a_wrong_cost_gives_back_what_a_limiter_charged(gate, key, limiter):
     inner = asgi.GateMiddleware(hello_asgi, gate, cost=lambda _: -1)
     app = asgi.LimiterMiddleware(inner, limiter, key=lambda _: "everybody")
     response = TestClient(app).get("/", headers=contract.presenting(key.expose()))

@@ -335,7 +335,7 @@ def test_fastapi_charges_once_whatever_the_scopes(gate, key, limiter, wrap):
     assert spent(gate, key) == 2
 
 
-def test_a_route_of_its_own_response_lists_both(gate, key, limiter):
+def test_a_500_lists_the_quotas_of_both(gate, key, limiter):
     app = FastAPI()
     dependencies = [Depends(require_key(gate)), Depends(limit(limiter, key=everybody))]
 
