@@ -42,12 +42,12 @@ class Asked:
         "written",
     )
 
-    def __init__(self, table: Table | None, subject: str | bytes | None) -> None:
+    def __init__(self, table: Table | None, subject: Any) -> None:  # noqa: ANN401
         # None for a verdict that the application got by itself.
         self.table = table
-        # None for a gate.
+        # What the table was asked about: of a gate, the keys that the request presents.
         self.subject = subject
-        self.is_gate = subject is None
+        self.is_gate = not isinstance(table, Limiter)
         # Whether the response lists its quotas.
         self.listed = False
         # What the request is refused with, if this table is why.
@@ -70,7 +70,7 @@ class Asked:
         try:
             if isinstance(self.table, Gate):
                 self.written = self.table.refund(self.charged.key_id, charge)
-            elif self.table is not None and self.subject is not None:
+            elif self.table is not None:
                 self.written = self.table.refund(self.subject, charge)
         except KeytallyError:
             # The key was removed meanwhile, and its counts with it.
@@ -96,9 +96,7 @@ class Record:
         # Whether an integration further out puts the header fields into the response.
         self.sets_headers = False
 
-    def ask(
-        self, table: Table, subject: str | bytes | None, cost: int, check: Callable[[int], Verdict]
-    ) -> Asked:
+    def ask(self, table: Table, subject: Any, cost: int, check: Callable[[int], Verdict]) -> Asked:  # noqa: ANN401
         """Charge a table by ``check``, unless it was charged for this request already.
 
         Then a higher cost replaces the one that was charged.

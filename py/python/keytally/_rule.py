@@ -198,7 +198,9 @@ def check_key(record: _once.Record, gate: Gate, keys: Sequence[str | bytes], cos
             return Verdict.duplicate_header()
         return gate.check(keys[0] if keys else None, cost)
 
-    return record.ask(gate, None, cost, check)
+    # WSGI and Django have bytes as text.
+    presented = [key.encode("latin-1", "replace") if isinstance(key, str) else key for key in keys]
+    return record.ask(gate, presented, cost, check)
 
 
 def check_subject(record: _once.Record, limiter: Limiter, subject: str | bytes, cost: int) -> _once.Asked:

@@ -6,6 +6,7 @@ import os
 import contract
 import django_app
 import pytest
+from django.core.asgi import get_asgi_application
 from django.test import Client, RequestFactory, override_settings
 from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.testclient import TestClient
@@ -295,6 +296,33 @@ def test_a_higher_cost_in_shadow_leaves_the_lower_one_charged(gate, key):
     answer = client.get("/", headers={"X-API-Key": key.expose()})
     assert (answer.status_code, answer.headers["x-keytally-shadow"]) == (200, "denied")
     assert spent(gate, key) == 13
+
+
+def test_a_dispatched_copy_with_another_key_is_asked_anew(gate, key):
+    """As an endpoint for batches makes one of its own environ, or scope."""
+    other = gate.issue(7)
+    seen = []
+
+    def batch(environ, start_response):
+        seen.append(environ["keytally.verdict"].account)
+        if len(seen) == 1:
+            return app({**environ, "HTTP_X_API_KEY": other.expose()}, start_response)
+        return hello_wsgi(environ, start_response)
+
+    app = wsgi.GateMiddleware(batch, gate)
+    assert WsgiClient(app).get("/", headers={"X-API-Key": key.expose()}).status_code == 200
+    assert seen == [42, 7]
+    assert (spent(gate, key), spent(gate, other)) == (1, 1)
+
+
+def test_an_asgi_gate_and_django_inside_charge_once(gate, key, pepper):
+    tables = {"GATE": {"PATH": gate.path, "PEPPER": pepper}}
+    for middleware in (django_app.MIDDLEWARE, django_app.OF_REST_FRAMEWORK):
+        with override_settings(KEYTALLY=tables, MIDDLEWARE=middleware):
+            app = asgi.GateMiddleware(get_asgi_application(), gate)
+            response = TestClient(app).get("/rest", headers={"X-API-Key": key.expose()})
+        assert (response.status_code, response.json()["account"]) == (200, 42)
+    assert spent(gate, key) == 2
 
 
 def test_one_limiter_is_charged_once_for_each_subject(limiter):
