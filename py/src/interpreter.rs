@@ -1,6 +1,8 @@
 //! The interpreter that may have the module: the main one of the process.
 
-use pyo3::exceptions::{PyImportError, PyRuntimeError};
+use std::{io, thread};
+
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
 /// Refuses every interpreter but the main one.
@@ -9,9 +11,10 @@ use pyo3::prelude::*;
 /// further one, `except PepperError` would not catch what is raised.
 pub(crate) fn refuse_further(py: Python<'_>) -> PyResult<()> {
     // Each interpreter has a module `builtins` of its own, and a thread of no interpreter is attached to the main one.
-    let main = py
-        .detach(|| std::thread::spawn(|| Python::attach(builtins)).join())
-        .map_err(|_| PyRuntimeError::new_err("the thread that looks for the main interpreter panicked"))??;
+    let main = py.detach(|| {
+        let thread = thread::Builder::new().spawn(|| Python::attach(builtins))?;
+        thread.join().map_err(|_| io::Error::other("the thread that finds the main interpreter panicked"))
+    })??;
     if main.is(&builtins(py)?) {
         return Ok(());
     }
