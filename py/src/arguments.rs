@@ -340,7 +340,7 @@ pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<P
             }
         },
     };
-    parsed.map_err(exceptions::of)
+    parsed.map_err(exceptions::of_pepper)
 }
 
 /// Reads the peppers of a file. A pipe may be another thread's to write, so other threads go on meanwhile.

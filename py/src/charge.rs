@@ -3,6 +3,7 @@
 use keytally_host::keytally::{self, Timestamp};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 
 use crate::arguments::Cost;
 
@@ -44,6 +45,11 @@ impl Charge {
     #[getter]
     fn at_ms(&self) -> u64 {
         self.at_ms
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (u32, u64)) {
+        let charge = slf.get();
+        (slf.get_type(), (charge.cost, charge.at_ms))
     }
 
     fn __repr__(&self) -> String {

@@ -3,6 +3,7 @@
 use std::io;
 
 use keytally_host::Error;
+use keytally_host::keytally::AttachError;
 use keytally_host::keytally::Outcome;
 use keytally_host::keytally::gate::AdminError as Admin;
 use pyo3::exceptions::{PyFileExistsError, PyOSError};
@@ -31,14 +32,25 @@ pub(crate) fn of(error: Error) -> PyErr {
     let sentence = error.to_string();
     match error {
         Error::Admin { source, .. } => admin(&source, sentence),
+        Error::Attach { source: AttachError::WrongPepper { .. }, .. } | Error::Pepper { .. } => {
+            PepperError::new_err(sentence)
+        }
         Error::Busy { holder, .. } => BusyError::new_err((sentence, holder.pid)),
         Error::Create { .. } => CreateError::new_err(sentence),
         Error::Entropy(source) | Error::Io { source, .. } => os(&source, sentence),
         // 17 is EEXIST.
         Error::Exists { .. } => PyFileExistsError::new_err((17, sentence)),
-        Error::Pepper { .. } => PepperError::new_err(sentence),
         // What is at the path, or what it holds, is not what was asked for.
         _ => TableError::new_err(sentence),
+    }
+}
+
+/// Returns the exception for a pepper file that cannot be read.
+pub(crate) fn of_pepper(error: Error) -> PyErr {
+    match error {
+        Error::Io { .. } => of(error),
+        // The file itself is refused: it is a folder, or other users can read or write it.
+        error => PepperError::new_err(error.to_string()),
     }
 }
 

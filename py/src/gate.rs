@@ -130,8 +130,8 @@ impl Gate {
     ///
     /// Raises:
     ///     FileNotFoundError: There is no such file.
-    ///     TableError: The file is no gate, is damaged, has other peppers, or others can get at it.
-    ///     PepperError: The pepper can't be one.
+    ///     TableError: The file is no gate, is damaged, or others can get at it.
+    ///     PepperError: The pepper can't be one, cannot be read, or is not the gate's.
     ///     OSError: The system refuses.
     ///
     /// >>> import os, tempfile, keytally

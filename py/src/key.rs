@@ -173,7 +173,7 @@ impl KeyInfo {
     /// The use of each window, shortest first, each a `QuotaState`.
     #[getter]
     fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        verdict::quotas(py, &self.info.quotas)
+        verdict::quotas(py, self.info.quotas.iter())
     }
 
     fn __repr__(&self) -> String {

@@ -2,7 +2,7 @@
 
 use keytally_host::keytally::{self, Algorithm};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyTuple, PyType};
 
 use crate::arguments::PolicyText;
 
@@ -58,6 +58,10 @@ impl Policy {
 
     fn __repr__(&self) -> String {
         format!("Policy('{}')", self.policy)
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (String,)) {
+        (slf.get_type(), (slf.get().policy.to_string(),))
     }
 
     fn __hash__(&self, py: Python<'_>) -> PyResult<isize> {

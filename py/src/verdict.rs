@@ -3,7 +3,8 @@
 use alloc::sync::Arc;
 
 use keytally_host::Gate;
-use keytally_host::keytally::{self, Reason};
+use keytally_host::keytally::http::Headers;
+use keytally_host::keytally::{self, Outcome, Reason, Timestamp};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
@@ -12,6 +13,7 @@ use crate::charge::Charge;
 use crate::clock::Time;
 use crate::exceptions;
 use crate::fields;
+use crate::kept::{HolderState, Kept, State};
 
 /// The answer to a check: everything that an HTTP response, a log line or a later refund needs. True when admitted.
 ///
@@ -46,20 +48,79 @@ use crate::fields;
 /// ('application/json', b'{"type"')
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Verdict {
-    verdict: keytally::Verdict,
-    /// The gate that gave it, which knows the names of plan and environment.
-    gate: Option<Arc<Gate>>,
+    held: Held,
+}
+
+enum Held {
+    /// As core gave it, with the gate that knows the names of plan and environment.
+    Core { verdict: keytally::Verdict, gate: Option<Arc<Gate>> },
+    /// As it was pickled.
+    Kept(Box<Kept>),
 }
 
 impl Verdict {
     #[inline]
     pub(crate) fn of(verdict: keytally::Verdict) -> Self {
-        Self { verdict, gate: None }
+        Self { held: Held::Core { verdict, gate: None } }
     }
 
     #[inline]
     pub(crate) fn of_gate(verdict: keytally::Verdict, gate: Arc<Gate>) -> Self {
-        Self { verdict, gate: Some(gate) }
+        Self { held: Held::Core { verdict, gate: Some(gate) } }
+    }
+
+    pub(crate) fn from_kept(kept: Kept) -> Self {
+        Self { held: Held::Kept(Box::new(kept)) }
+    }
+
+    /// Returns what `core` finds in the verdict, or `kept` in the values of one that was pickled.
+    fn either<T>(&self, core: impl FnOnce(&keytally::Verdict) -> T, kept: impl FnOnce(&Kept) -> T) -> T {
+        match &self.held {
+            Held::Core { verdict, .. } => core(verdict),
+            Held::Kept(values) => kept(values),
+        }
+    }
+
+    fn decided(&self) -> Outcome {
+        self.either(keytally::Verdict::outcome, |kept| kept.outcome)
+    }
+
+    fn longest(&self) -> Option<keytally::QuotaState> {
+        self.either(|verdict| verdict.quotas().longest(), |kept| kept.quotas.last().copied())
+    }
+
+    fn block(&self) -> Headers {
+        self.either(keytally::Verdict::headers, |kept| kept.response().headers())
+    }
+
+    fn holder(&self) -> HolderState {
+        (self.account(), self.key_id(), self.plan(), self.env())
+    }
+
+    fn charged_at(&self) -> Option<Timestamp> {
+        self.either(|verdict| verdict.charge().map(|charge| charge.at), |kept| kept.charged_at)
+    }
+
+    /// Returns the values to pickle.
+    fn state(&self) -> State {
+        self.either(
+            |verdict| {
+                let kept = Kept {
+                    outcome: verdict.outcome(),
+                    reason: verdict.reason(),
+                    holder: self.holder(),
+                    quotas: verdict.quotas().iter().collect(),
+                    cost: verdict.cost(),
+                    charged_at: self.charged_at(),
+                    waits_from: verdict.waits_from(),
+                    retry_after_s: verdict.retry_after_s(),
+                    uncharged: verdict.uncharged(),
+                    clock_ahead_s: verdict.clock_ahead_s(),
+                };
+                kept.state()
+            },
+            Kept::state,
+        )
     }
 }
 
@@ -81,14 +142,14 @@ impl Verdict {
     /// Whether the request may go on.
     #[getter]
     fn admitted(&self) -> bool {
-        self.verdict.admitted()
+        self.decided() == Outcome::Admitted
     }
 
     /// What was decided: ``"admitted"``, ``"denied"``, ``"missing_key"``, ``"invalid_key"``, ``"too_costly"`` or
     /// ``"full"``.
     #[getter]
     fn outcome(&self) -> &'static str {
-        self.verdict.outcome().as_str()
+        self.decided().as_str()
     }
 
     /// Why the key is invalid, for logs and metrics, never for the client: ``"malformed"``, ``"checksum"``,
@@ -96,7 +157,7 @@ impl Verdict {
     /// ``"damaged"``; ``None`` when it isn't.
     #[getter]
     fn reason(&self) -> Option<&'static str> {
-        match self.verdict.reason() {
+        match self.either(keytally::Verdict::reason, |kept| kept.reason) {
             Reason::None => None,
             reason => Some(reason.as_str()),
         }
@@ -105,13 +166,13 @@ impl Verdict {
     /// The HTTP status: 200 (the application's to replace), 401, 429 or 503.
     #[getter]
     fn status(&self) -> u16 {
-        self.verdict.http_status()
+        self.decided().http_status()
     }
 
     /// The response's body, JSON; empty when admitted.
     #[getter]
     fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.verdict.body().as_bytes())
+        PyBytes::new(py, self.decided().body().as_bytes())
     }
 
     /// The body's media type.
@@ -124,14 +185,15 @@ impl Verdict {
     /// quota it was; empty when admitted.
     #[getter]
     fn problem<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.verdict.problem().as_bytes())
+        let problem = self.either(keytally::Verdict::problem, |kept| kept.response().problem());
+        PyBytes::new(py, problem.as_bytes())
     }
 
     /// The header fields of the response, name and value of each, whatever the outcome. Set them, don't append: there
     /// must be one of each.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let headers = self.verdict.headers();
+        let headers = self.block();
         let field = |(name, value)| (fields::name(py, name), fields::text(py, value));
         PyList::new(py, fields::split(headers.as_bytes()).map(field).collect::<Vec<_>>())
     }
@@ -139,7 +201,7 @@ impl Verdict {
     /// The same as bytes with lowercase names, as ASGI takes them.
     #[getter]
     fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let headers = self.verdict.headers();
+        let headers = self.block();
         let field = |(name, value)| (fields::raw_name(py, name), PyBytes::new(py, value));
         PyList::new(py, fields::split(headers.as_bytes()).map(field).collect::<Vec<_>>())
     }
@@ -147,52 +209,65 @@ impl Verdict {
     /// The number of the account that the key belongs to; ``None`` unless the secret was right.
     #[getter]
     fn account(&self) -> Option<u32> {
-        self.verdict.holder().map(|holder| holder.account)
+        self.either(|verdict| verdict.holder().map(|holder| holder.account), |kept| kept.holder.0)
     }
 
     /// The key's public name; ``None`` unless the secret was right.
     #[getter]
     fn key_id(&self) -> Option<String> {
-        self.verdict.holder().map(|holder| holder.key_id.to_string())
+        self.either(
+            |verdict| verdict.holder().map(|holder| holder.key_id.to_string()),
+            |kept| kept.holder.1.clone(),
+        )
     }
 
     /// The name of the key's plan; ``None`` unless the secret was right.
     #[getter]
     fn plan(&self) -> Option<String> {
-        let plan = self.gate.as_ref()?.table().plan(self.verdict.holder()?.plan)?;
-        Some(plan.name.as_str().to_owned())
+        match &self.held {
+            Held::Core { verdict, gate } => {
+                let plan = gate.as_ref()?.table().plan(verdict.holder()?.plan)?;
+                Some(plan.name.as_str().to_owned())
+            }
+            Held::Kept(kept) => kept.holder.2.clone(),
+        }
     }
 
     /// The key's environment; ``None`` unless the secret was right.
     #[getter]
     fn env(&self) -> Option<String> {
-        let env = self.gate.as_ref()?.table().env(self.verdict.holder()?.env)?;
-        Some(env.to_string())
+        match &self.held {
+            Held::Core { verdict, gate } => {
+                let env = gate.as_ref()?.table().env(verdict.holder()?.env)?;
+                Some(env.to_string())
+            }
+            Held::Kept(kept) => kept.holder.3.clone(),
+        }
     }
 
     /// The limit of the longest window; ``None`` when nothing was counted, as for an invalid key.
     #[getter]
     fn limit(&self) -> Option<u32> {
-        self.verdict.quotas().longest().map(|quota| quota.limit)
+        self.longest().map(|quota| quota.limit)
     }
 
     /// Units left in the longest window; 0 when nothing was counted, as for an invalid key.
     #[getter]
     fn remaining(&self) -> u32 {
-        self.verdict.remaining()
+        self.longest().map_or(0, |quota| quota.remaining)
     }
 
     /// When the longest window will have forgotten all that it counts now, in Unix seconds; ``None`` when nothing was
     /// counted.
     #[getter]
     fn reset(&self) -> Option<u64> {
-        self.verdict.quotas().longest().map(|quota| quota.reset_unix_s)
+        self.longest().map(|quota| quota.reset_unix_s)
     }
 
     /// Seconds until a try is worthwhile, rounded up and at least 1; ``None`` unless denied or full.
     #[getter]
     fn retry_after(&self) -> Option<u32> {
-        self.verdict.retry_after_s()
+        self.either(keytally::Verdict::retry_after_s, |kept| kept.retry_after_s)
     }
 
     /// By how many seconds the tally was ahead of the caller's time, rounded up; 0 if it was not.
@@ -200,25 +275,29 @@ impl Verdict {
     /// system clock corrects the tally.
     #[getter]
     fn clock_ahead_s(&self) -> u32 {
-        self.verdict.clock_ahead_s()
+        self.either(keytally::Verdict::clock_ahead_s, |kept| kept.clock_ahead_s)
     }
 
     /// Every window after the decision, shortest first, each a `QuotaState`; empty when nothing was counted.
     #[getter]
     fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        quotas(py, self.verdict.quotas())
+        self.either(
+            |verdict| quotas(py, verdict.quotas().iter()),
+            |kept| quotas(py, kept.quotas.iter().copied()),
+        )
     }
 
     /// What was charged, to be kept for a later ``refund`` or ``settle``; ``None`` unless admitted.
     #[getter]
     fn charge(&self) -> Option<Charge> {
-        self.verdict.charge().map(Charge::from)
+        let cost = self.either(keytally::Verdict::cost, |kept| kept.cost);
+        self.charged_at().map(|at| Charge::from(keytally::Charge { cost, at }))
     }
 
     /// Units that a ``settle`` found no room for; 0 in every other verdict.
     #[getter]
     fn uncharged(&self) -> u32 {
-        self.verdict.uncharged()
+        self.either(keytally::Verdict::uncharged, |kept| kept.uncharged)
     }
 
     /// Does nothing when admitted, and raises what happened otherwise.
@@ -234,17 +313,22 @@ impl Verdict {
     /// Traceback (most recent call last):
     /// keytally.exceptions.DeniedError: denied (429); try again in 40 s
     fn raise_for_status(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let outcome = slf.get().verdict.outcome();
+        let outcome = slf.get().decided();
         exceptions::refused(outcome, (slf.clone().unbind(),)).map_or(Ok(()), Err)
     }
 
     fn __bool__(&self) -> bool {
-        self.verdict.admitted()
+        self.admitted()
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (State,))> {
+        let restore = slf.py().import("keytally._native")?.getattr("restore_verdict")?;
+        Ok((restore, (slf.get().state(),)))
     }
 
     fn __repr__(&self) -> String {
-        let outcome = self.verdict.outcome();
-        match (self.reason(), self.verdict.quotas().longest()) {
+        let outcome = self.decided();
+        match (self.reason(), self.longest()) {
             (Some(reason), _) => format!("<Verdict {outcome}: {reason}>"),
             (None, Some(quota)) => {
                 format!("<Verdict {outcome}: {} of {} left>", quota.remaining, quota.limit)
@@ -255,8 +339,11 @@ impl Verdict {
 }
 
 /// The windows as a tuple.
-pub(crate) fn quotas<'py>(py: Python<'py>, quotas: &keytally::Quotas) -> PyResult<Bound<'py, PyTuple>> {
-    PyTuple::new(py, quotas.iter().map(|state| QuotaState { state }).collect::<Vec<_>>())
+pub(crate) fn quotas<'py>(
+    py: Python<'py>,
+    quotas: impl Iterator<Item = keytally::QuotaState>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    PyTuple::new(py, quotas.map(|state| QuotaState { state }).collect::<Vec<_>>())
 }
 
 /// One window of a verdict.

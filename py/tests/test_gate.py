@@ -206,8 +206,12 @@ def test_peppers_come_from_the_argument_a_file_or_the_environment(tmp_path, pepp
     file = tmp_path / "pepper"
     file.write_text(pepper)
     file.chmod(0o660)
-    with pytest.raises(keytally.TableError, match="fix it with: chmod"):
+    with pytest.raises(keytally.PepperError, match="fix it with: chmod"):
         Gate.open(path, pepper_file=file)
+    with pytest.raises(keytally.PepperError, match="is a directory"):
+        Gate.open(path, pepper_file=tmp_path)
+    with pytest.raises(FileNotFoundError):
+        Gate.open(path, pepper_file=tmp_path / "nothing")
     file.chmod(0o600)
     Gate.open(path, pepper_file=str(file))
     monkeypatch.setenv("KEYTALLY_PEPPER_FILE", str(file))
@@ -216,7 +220,7 @@ def test_peppers_come_from_the_argument_a_file_or_the_environment(tmp_path, pepp
         Gate.open(path, pepper=pepper, pepper_file=file)
     with pytest.raises(keytally.PepperError, match="pepper 1 of 1 is neither hex nor base64"):
         Gate.open(path, pepper="letmein!")
-    with pytest.raises(keytally.TableError, match="pepper"):
+    with pytest.raises(keytally.PepperError, match="pepper"):
         Gate.open(path, pepper=keytally.generate_pepper())
 
 

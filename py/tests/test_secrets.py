@@ -8,7 +8,17 @@ import traceback
 import pytest
 
 import keytally
-from keytally import Charge, Gate, Limiter, Policy, Verdict, _web, exceptions
+from keytally import (
+    Charge,
+    Gate,
+    Limiter,
+    Policy,
+    Verdict,
+    _addresses,
+    _calls,
+    _exempt,
+    exceptions,
+)
 
 SECRETS = [
     "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM",
@@ -96,7 +106,9 @@ def calls(gate, path):
     yield Policy, {"text": "5/minute"}
     yield Charge, {"cost": 1, "at_ms": 1}
     yield Verdict.duplicate_header, {"now": 1.0}
-    yield _web.exemption, {"paths": ["/health"]}
+    yield _exempt.exemption, {"paths": ["/health"]}
+    yield _calls.checked_cost, {"cost": 1}
+    yield _addresses.checked_prefix, {"ipv6_prefix": 64}
     yield exceptions.RefusedError, {"verdict": limiter.check("x")}
 
 
@@ -141,7 +153,7 @@ def test_a_value_that_is_no_secret_is_repeated():
     with pytest.raises(ValueError, match="cost is -1, and must be 0 to"):
         Limiter("5/minute", 8).check("x", -1)
     with pytest.raises(ValueError, match="'health' can't be exempt"):
-        _web.exemption(["health"])
+        _exempt.exemption(["health"])
 
 
 def test_a_pepper_file_may_be_a_pipe_of_another_thread(tmp_path):

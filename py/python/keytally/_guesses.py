@@ -9,42 +9,21 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import re
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import TYPE_CHECKING
 
-from keytally import _web
-from keytally._native import Limiter, Verdict
+from keytally import _addresses, _web
+from keytally._native import Limiter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from keytally._native import Verdict
 
 # The limit of an integration that is given no other, as of ``keytally serve``.
 DEFAULT = "20/minute, 200/hour"
 
 # Client networks that a policy counts at a time: 1.5 MiB of memory. Wrong keys of further networks get 401.
 MAX_NETWORKS = 65_536
-
-Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
-
-# An address in X-Forwarded-For that has a port or brackets.
-DECORATED = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
-
-
-class TooMany(NamedTuple):
-    """The answer to a wrong key beyond the limit.
-
-    It has no rate-limit fields: they describe a key's quota, and there is no key.
-    """
-
-    status: int
-    body: bytes
-    problem: bytes
-    content_type: str
-    headers: list[tuple[str, str]]
-    retry_after: int | None
-
-
-Answer = Union[Verdict, TooMany]
 
 
 class Guesses:
@@ -53,21 +32,28 @@ class Guesses:
     Args:
         failures: A policy, which this process counts in memory; a limiter; or ``None`` for no limit.
         trusted_proxies: The proxies whose ``X-Forwarded-For`` is believed.
+        ipv6_prefix: How many bits of an IPv6 address count.
 
     Raises:
         TypeError, ValueError: One of them is something else.
 
     """
 
-    def __init__(self, failures: Limiter | str | None, trusted_proxies: Iterable[str]) -> None:
+    def __init__(
+        self,
+        failures: Limiter | str | None,
+        trusted_proxies: Iterable[str],
+        ipv6_prefix: int = _addresses.IPV6_PREFIX,
+    ) -> None:
         if isinstance(failures, str):
             failures = in_memory(failures)
         elif failures is not None and not isinstance(failures, Limiter):
             raise TypeError(f"failures must be a policy such as {DEFAULT!r}, a Limiter, or None")
         self._limiter = failures
         self._proxies = TrustedProxies(trusted_proxies)
+        self._ipv6_prefix = _addresses.checked_prefix(ipv6_prefix)
 
-    def answer(self, verdict: Verdict, peer: str | None, forwarded_for: str) -> Answer:
+    def answer(self, verdict: Verdict, peer: str | None, forwarded_for: str) -> _web.Answer:
         """Count a failed check, and return what to answer: the verdict, or that there were too many.
 
         Every invalid key counts, for whatever reason: if a revoked key did not, the answer would reveal that
@@ -78,16 +64,16 @@ class Guesses:
         client = self._proxies.client(peer, forwarded_for)
         if client is None:
             return verdict
-        counted = self._limiter.check(_web.subject_of(str(client)))
+        counted = self._limiter.check(_addresses.client(client, self._ipv6_prefix))
         # A full limiter refuses nothing: the refusal would hit others.
         if counted.outcome != "denied":
             return verdict
-        return TooMany(
+        return _web.OwnAnswer(
             counted.status,
             counted.body,
             counted.problem,
             counted.content_type,
-            [(name, value) for name, value in counted.headers if name == "Retry-After"],
+            _web.refusal_fields(counted),
             counted.retry_after,
         )
 
@@ -104,28 +90,26 @@ class TrustedProxies:
         self._unix = "unix" in proxies
         self._networks = [_network(index, text) for index, text in enumerate(proxies) if text != "unix"]
 
-    def client(self, peer: str | None, forwarded_for: str) -> Address | None:
+    def client(self, peer: str | None, forwarded_for: str) -> _addresses.Address | None:
         """Return the address of the client that sent a request, or ``None`` if it is unknown.
 
         It is the peer's own address, unless the peer is trusted. Then ``X-Forwarded-For`` is read from the
         right, where the nearest proxy appended, past trusted addresses. What stands left of the first
         untrusted address is the client's own text. If all are trusted, it is the leftmost.
         """
-        address = _parse(peer or "")
+        address = _addresses.parse(peer or "")
         if address is None and not self._unix:
             return None
         if address is not None and not self._contain(address):
             return address
         client = None
         for hop in reversed(forwarded_for.split(",")):
-            hop = hop.strip()
-            decorated = DECORATED.fullmatch(hop)
-            client = _parse((decorated[1] or decorated[2]) if decorated else hop)
+            client = _addresses.parse(hop.strip())
             if client is None or not self._contain(client):
                 return client
         return client
 
-    def _contain(self, address: Address) -> bool:
+    def _contain(self, address: _addresses.Address) -> bool:
         return any(address in network for network in self._networks)
 
 
@@ -148,12 +132,3 @@ def _network(index: int, text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Net
             # No peer has such an address: it is taken as the IPv4 address that it stands for.
             problem = "must be an IPv4 network in its own form, such as 10.0.0.0/8"
     raise ValueError(f"trusted_proxies[{index}] {problem}")
-
-
-def _parse(text: str) -> Address | None:
-    """Return the address, or ``None`` if the text is no address, as that of a peer on a Unix socket."""
-    try:
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    return (address.ipv4_mapped or address) if address.version == 6 else address

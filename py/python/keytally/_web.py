@@ -1,45 +1,64 @@
-"""What the integrations have in common: header fields, exempt paths, addresses, refusals."""
+"""What integrations have in common: header fields, answers of their own, responses to refused requests."""
 
 from __future__ import annotations
 
-import ipaddress
-from typing import TYPE_CHECKING, Callable, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Union
 
-from keytally._native import redact
+from keytally._native import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from keytally import Verdict
-    from keytally._guesses import Answer
 
 API_KEY_HEADER = "X-API-Key"
 RAW_API_KEY_HEADER = b"x-api-key"
 
 # In shadow mode, says what a request that was let through would have been.
 SHADOW_HEADER = "X-Keytally-Shadow"
-RAW_SHADOW_HEADER = b"x-keytally-shadow"
 
 # What an application's response has of these is replaced: there must be one of each.
-RAW_NAMES = frozenset(
+NAMES = frozenset(
     [
-        b"x-ratelimit-limit",
-        b"x-ratelimit-remaining",
-        b"x-ratelimit-reset",
-        b"ratelimit",
-        b"ratelimit-policy",
-        RAW_SHADOW_HEADER,
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "ratelimit",
+        "ratelimit-policy",
+        SHADOW_HEADER.lower(),
     ]
 )
-NAMES = frozenset(name.decode() for name in RAW_NAMES)
+RAW_NAMES = frozenset(name.encode() for name in NAMES)
 # These belong to refusals alone; on another response they are the application's.
-RAW_REFUSAL_NAMES = frozenset([b"retry-after", b"www-authenticate"])
-REFUSAL_NAMES = frozenset(name.decode() for name in RAW_REFUSAL_NAMES)
+REFUSAL_NAMES = frozenset(["Retry-After", "WWW-Authenticate"])
 
+JSON = "application/json"
 PROBLEM = "application/problem+json"
 
-# Where a request has its answer when that is not its verdict, as for one wrong key too many.
-ANSWER = "keytally_answer"
+
+class OwnAnswer(NamedTuple):
+    """The answer to a refused request when that is not the verdict's.
+
+    It has no rate-limit fields of its own.
+    """
+
+    status: int
+    body: bytes
+    problem: bytes
+    content_type: str
+    headers: list[tuple[str, str]]
+    retry_after: int | None
+
+
+Answer = Union[Verdict, OwnAnswer]
+
+# To a cost that the application took from a request, and that no table takes.
+WRONG_COST = OwnAnswer(
+    400,
+    b'{"error": "Cost out of range"}',
+    b'{"type": "about:blank", "title": "Cost out of range", "status": 400}',
+    JSON,
+    [],
+    None,
+)
 
 
 class Refusal(NamedTuple):
@@ -51,17 +70,21 @@ class Refusal(NamedTuple):
     body: bytes
 
 
-REASONS = {401: "Unauthorized", 429: "Too Many Requests", 503: "Service Unavailable"}
+REASONS = {400: "Bad Request", 401: "Unauthorized", 429: "Too Many Requests", 503: "Service Unavailable"}
 
 
-def refusal(answer: Answer, accept: str = "", method: str = "GET") -> Refusal:
-    """Return the response; its body is a problem document for who names that in ``Accept``."""
+def refusal(answer: Answer, fields: Iterable[tuple[str, str]], accept: str, method: str) -> Refusal:
+    """Return the response, with the request's rate-limit fields.
+
+    Its body is a problem document if the request's ``Accept`` names that.
+    """
     problem = wants_problem(accept)
     body = answer.problem if problem else answer.body
     headers = [
         ("Content-Type", PROBLEM if problem else answer.content_type),
         ("Content-Length", str(len(body))),
-        *answer.headers,
+        *fields,
+        *refusal_fields(answer),
     ]
     return Refusal(answer.status, REASONS[answer.status], headers, b"" if method == "HEAD" else body)
 
@@ -75,57 +98,11 @@ def wants_problem(accept: str) -> bool:
     return False
 
 
-def headers_of_response(verdict: Verdict) -> list[tuple[str, str]]:
-    """Return what the application's own response gets: in shadow mode also when the verdict is no."""
-    if verdict.admitted:
-        return verdict.headers
-    headers = [(name, value) for name, value in verdict.headers if name.lower() not in REFUSAL_NAMES]
-    return [*headers, (SHADOW_HEADER, verdict.outcome)]
+def refusal_fields(answer: Answer) -> list[tuple[str, str]]:
+    """Return the header fields that only a refusal has."""
+    return [field for field in answer.headers if field[0] in REFUSAL_NAMES]
 
 
-def exemption(paths: Iterable[str]) -> Callable[[str], bool]:
-    """Return what tells whether a path is exempt.
-
-    Raises:
-        TypeError, ValueError: The paths are no paths.
-
-    """
-    if isinstance(paths, (str, bytes)):
-        raise TypeError(f"exempt is a list of paths, not one text: exempt=[{redact(repr(paths))}]")
-    paths = list(paths)
-    for path in paths:
-        if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
-            shown = redact(repr(path))
-            raise ValueError(
-                f"{shown} can't be exempt: give a path as '/health', or all that begin alike as '/static/*'"
-            )
-    exact = frozenset(path for path in paths if not path.endswith("*"))
-    prefixes = tuple(path[:-1] for path in paths if path.endswith("*"))
-    if not paths:
-        return lambda _: False
-    if not prefixes:
-        return exact.__contains__
-    return lambda path: path in exact or path.startswith(prefixes)
-
-
-def subject_of(address: str | None) -> str:
-    """Return what counts an address: itself, or of an IPv6 address its /64, of which a client has them all.
-
-    Raises:
-        RuntimeError: The server tells no address.
-
-    """
-    if not address:
-        raise RuntimeError(
-            "the server doesn't tell the client's address, as on a Unix socket: "
-            "pass key= with a function that returns what to count"
-        )
-    if ":" not in address:
-        return address
-    try:
-        parsed = ipaddress.IPv6Address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.ipv4_mapped:
-        return str(parsed.ipv4_mapped)
-    return f"{ipaddress.IPv6Address(int(parsed) >> 64 << 64)}/64"
+def raw(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Return header fields as ASGI takes them."""
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]

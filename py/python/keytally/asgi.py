@@ -12,19 +12,29 @@ check takes about a microsecond and never waits, so nothing is handed to a threa
 With Starlette and FastAPI it is ``app.add_middleware(GateMiddleware, gate=gate)``. Add CORSMiddleware after
 it: what is added last is outermost, so that it answers preflights, which carry no key, and a browser may read
 refusals.
+
+Starlette answers an unhandled exception outside of all added middleware, so that its 500 has no rate-limit
+fields. They are there if the whole application is wrapped instead, in the last line of the module that the
+server imports: ``app = GateMiddleware(app, gate)``.
+
+A request has one verdict and is charged once, however many of these integrations ask about it: see
+``docs/INTEGRATIONS.md``.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Union
 
-from keytally import _web
-from keytally._guesses import DEFAULT, Answer, Guesses
-from keytally._native import Verdict
+from keytally import _once, _web
+from keytally._addresses import IPV6_PREFIX, checked_prefix, subject
+from keytally._exempt import exemption
+from keytally._guesses import DEFAULT, Guesses
+from keytally._rule import GateRule, LimiterRule, Rule
 
 if TYPE_CHECKING:
-    from keytally import Gate, Limiter
+    from keytally import Gate, Limiter, Verdict
 
 __all__ = ["GateMiddleware", "LimiterMiddleware", "VerdictMiddleware", "client_address"]
 
@@ -33,14 +43,20 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Cost = Union[int, Callable[[Scope], int]]
+Subject = Union[str, bytes, None]
+Key = Callable[[Scope], Union[Subject, Awaitable[Subject]]]
+Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
 
 
-def client_address(scope: Scope) -> str:
-    """Return the address that the server tells; of an IPv6 address its /64, since a client has all of that.
+def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
+    """Return what counts the client's address, as the server reports it, by ``docs/ADDRESSES.md``.
 
     Behind a proxy that is the proxy's, unless the server is told to trust its header: uvicorn's
     ``--forwarded-allow-ips`` and the like.
+
+    Args:
+        scope: The request.
+        ipv6_prefix: How many bits of an IPv6 address count: a client has all of its /64.
 
     Raises:
         RuntimeError: There is no address, as on a Unix socket.
@@ -49,57 +65,63 @@ def client_address(scope: Scope) -> str:
     '203.0.113.9'
     >>> client_address({"client": ("2001:db8::a:b:c:d", 40000)})
     '2001:db8::/64'
+    >>> client_address({"client": ("2001:db8::a:b:c:d", 40000)}, ipv6_prefix=56)
+    '2001:db8::/56'
 
     """
-    client = scope.get("client")
-    return _web.subject_of(client[0] if client else None)
+    return subject(READ.peer(scope), ipv6_prefix)
+
+
+class _Reader:
+    """How a scope is read."""
+
+    def keys(self, scope: Scope) -> list[bytes]:
+        return [value for name, value in scope["headers"] if name == _web.RAW_API_KEY_HEADER]
+
+    def peer(self, scope: Scope) -> str | None:
+        client = scope.get("client")
+        return client[0] if client else None
+
+    def forwarded_for(self, scope: Scope) -> str:
+        values = (value for name, value in scope["headers"] if name == b"x-forwarded-for")
+        return b",".join(values).decode("latin-1")
+
+
+READ = _Reader()
 
 
 class _Middleware:
     """What both do with a verdict."""
 
     def __init__(
-        self,
-        app: App,
-        *,
-        exempt: Iterable[str],
-        cost: Cost,
-        shadow: bool,
-        headers: bool,
-        state: str,
-        on_verdict: Callable[[Verdict, Scope], object] | None,
+        self, app: App, rule: Rule[Scope], *, exempt: Iterable[str], headers: bool, state: str
     ) -> None:
         self.app = app
-        self._exempt = _web.exemption(exempt)
-        self._cost = cost
-        self._shadow = shadow
+        self._rule = rule
+        self._exempt = exemption(exempt)
         self._headers = headers
         self._state = state
-        self._on_verdict = on_verdict
-
-    def _check(self, scope: Scope, cost: int) -> Verdict | None:
-        raise NotImplementedError
-
-    def _answer_to(self, verdict: Verdict, scope: Scope) -> Answer:  # noqa: ARG002
-        """Return what a request that isn't admitted gets."""
-        return verdict
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if (kind != "http" and kind != "websocket") or self._exempt(_path(scope)):
             return await self.app(scope, receive, send)
-        cost = self._cost if isinstance(self._cost, int) else self._cost(scope)
-        verdict = self._check(scope, cost)
-        if verdict is None:
+        # The server's own scope stays as it is, and so does its state, which requests may share.
+        scope = {**scope}
+        record = _once.of(scope)
+        state = record.own_state(scope)
+
+        def leave(record: _once.Record, asked: _once.Asked) -> None:
+            record.leave(state, self._state, asked)
+
+        asked = await self._rule.ask_awaiting(scope, scope, leave)
+        if asked is None:
             return await self.app(scope, receive, send)
-        scope.setdefault("state", {})[self._state] = verdict
-        if self._on_verdict is not None:
-            self._on_verdict(verdict, scope)
-        if not verdict.admitted and not self._shadow:
-            return await _refuse(self._answer_to(verdict, scope), scope, receive, send)
-        if kind == "http" and self._headers:
-            raw = verdict.raw_headers if verdict.admitted else _shadow_headers(verdict)
-            return await self.app(scope, receive, _with(raw, send))
+        if asked.refusal is not None:
+            return await _refuse(asked.refusal, record, scope, receive, send)
+        if kind == "http" and self._headers and not record.sets_headers:
+            record.sets_headers = True
+            send = _with(record, send)
         return await self.app(scope, receive, send)
 
 
@@ -121,17 +143,21 @@ class GateMiddleware(_Middleware):
         headers: Whether responses tell what is left of the quota, in place of what the application says of
             it.
         state: The name of the verdict in the state.
-        on_verdict: A function that is called with each verdict and its scope, for logs and metrics.
+        on_verdict: A function that is called with each verdict and its scope, for logs and metrics. What it
+            raises is logged.
         failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
             it, and a missing key does not count. A policy counts for one process and the children that it
             forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
         trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
             ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
             where the server is told to trust them, as uvicorn by ``--forwarded-allow-ips``.
+        ipv6_prefix: How many bits of an IPv6 address count for ``failures``.
+
+    ``cost`` and ``on_verdict`` may be async.
 
     Raises:
-        TypeError, ValueError: Something in ``exempt`` is no path, or something in ``trusted_proxies`` no
-            network.
+        TypeError, ValueError: An argument is of another type, or out of bounds; something in ``exempt`` can
+            never match, or something in ``trusted_proxies`` is not a network.
 
     """
 
@@ -148,24 +174,19 @@ class GateMiddleware(_Middleware):
         on_verdict: Callable[[Verdict, Scope], object] | None = None,
         failures: Limiter | str | None = DEFAULT,
         trusted_proxies: Iterable[str] = (),
+        ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        super().__init__(
-            app,
-            exempt=exempt,
+        rule = GateRule[Scope](
+            gate,
+            READ,
+            Guesses(failures, trusted_proxies, ipv6_prefix),
             cost=cost,
             shadow=shadow,
             headers=headers,
-            state=state,
             on_verdict=on_verdict,
+            awaits=True,
         )
-        self._gate = gate
-        self._guesses = Guesses(failures, trusted_proxies)
-
-    def _check(self, scope: Scope, cost: int) -> Verdict:
-        return check(self._gate, scope, cost)
-
-    def _answer_to(self, verdict: Verdict, scope: Scope) -> Answer:
-        return answer(self._guesses, verdict, scope)
+        super().__init__(app, rule, exempt=exempt, headers=headers, state=state)
 
 
 class LimiterMiddleware(_Middleware):
@@ -173,20 +194,24 @@ class LimiterMiddleware(_Middleware):
 
     The subject is the client's address, or what ``key`` returns.
 
-    In front of a gate, only one of the two can fill the header fields: ``headers=False`` leaves that to the
-    gate.
+    With a gate in the same application, the verdict in the state and X-RateLimit-* are the gate's.
 
     Args:
         app: The application.
         limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it forks;
             ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are started.
-        key: A function of the scope that returns the subject, or ``None`` to let the request in uncounted.
+        key: A function of the scope that returns the subject, or ``None`` to let the request in uncounted;
+            the client's address when left out.
         exempt: Paths that aren't counted: ``"/health"``, or all that begin alike, ``"/static/*"``.
         cost: Units that a request is charged, or a function of its scope that returns them.
         shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
         headers: Whether responses tell what is left of the quota.
         state: The name of the verdict in the state.
-        on_verdict: A function that is called with each verdict and its scope, for logs and metrics.
+        on_verdict: A function that is called with each verdict and its scope, for logs and metrics. What it
+            raises is logged.
+        ipv6_prefix: How many bits of an IPv6 address count, where ``key`` is left out.
+
+    ``key``, ``cost`` and ``on_verdict`` may be async.
 
     >>> from keytally import Limiter
     >>> async def application(scope, receive, send): ...
@@ -199,35 +224,32 @@ class LimiterMiddleware(_Middleware):
         app: App,
         limiter: Limiter,
         *,
-        key: Callable[[Scope], str | bytes | None] = client_address,
+        key: Key | None = None,
         exempt: Iterable[str] = (),
         cost: Cost = 1,
         shadow: bool = False,
         headers: bool = True,
         state: str = "verdict",
         on_verdict: Callable[[Verdict, Scope], object] | None = None,
+        ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        super().__init__(
-            app,
-            exempt=exempt,
+        rule = LimiterRule[Scope](
+            limiter,
+            key or functools.partial(client_address, ipv6_prefix=checked_prefix(ipv6_prefix)),
             cost=cost,
             shadow=shadow,
             headers=headers,
-            state=state,
             on_verdict=on_verdict,
+            awaits=True,
         )
-        self._limiter = limiter
-        self._key = key
-
-    def _check(self, scope: Scope, cost: int) -> Verdict | None:
-        subject = self._key(scope)
-        return None if subject is None else self._limiter.check(subject, cost)
+        super().__init__(app, rule, exempt=exempt, headers=headers, state=state)
 
 
 class VerdictMiddleware:
     """Puts the header fields of a verdict, which something further in left in the state, into the response.
 
-    For `keytally.fastapi`, whose dependencies don't see a response that a route makes itself.
+    For `keytally.fastapi`, whose dependencies don't see a response that a route makes itself. Around the
+    whole application, ``app = VerdictMiddleware(app)``, it also reaches the 500 of an unhandled exception.
 
     Args:
         app: The application.
@@ -246,33 +268,13 @@ class VerdictMiddleware:
         """Pass the request on."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        state = scope.setdefault("state", {})
-
-        def send_with_headers(message: Message) -> Awaitable[None]:
-            verdict = state.get(self._state)
-            if verdict is None or message["type"] != "http.response.start":
-                return send(message)
-            answer: Answer = state.get(_web.ANSWER, verdict)
-            refused = not verdict.admitted and message["status"] == answer.status
-            raw = _raw(answer.headers) if verdict.admitted or refused else _shadow_headers(verdict)
-            return _with(raw, send)(message)
-
-        return await self.app(scope, receive, send_with_headers)
-
-
-def check(gate: Gate, scope: Scope, cost: int) -> Verdict:
-    """Ask the gate about the key of a request."""
-    keys = [value for name, value in scope["headers"] if name == _web.RAW_API_KEY_HEADER]
-    if len(keys) > 1:
-        return Verdict.duplicate_header()
-    return gate.check(keys[0] if keys else None, cost)
-
-
-def answer(guesses: Guesses, verdict: Verdict, scope: Scope) -> Answer:
-    """Return what a request that isn't admitted gets."""
-    client = scope.get("client")
-    forwarded_for = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
-    return guesses.answer(verdict, client[0] if client else None, forwarded_for.decode("latin-1"))
+        scope = {**scope}
+        record = _once.of(scope)
+        state = record.own_state(scope)
+        if not record.sets_headers:
+            record.sets_headers = True
+            send = _with(record, send, lambda: state.get(self._state))
+        return await self.app(scope, receive, send)
 
 
 def _path(scope: Scope) -> str:
@@ -282,30 +284,28 @@ def _path(scope: Scope) -> str:
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
-def _with(raw: list[tuple[bytes, bytes]], send: Send) -> Send:
-    """Return a send that sets these header fields. It awaits nothing itself, so it is no coroutine."""
-    names = _web.RAW_NAMES.union(name for name, _ in raw)
+def _with(record: _once.Record, send: Send, verdict: Callable[[], Verdict | None] = lambda: None) -> Send:
+    """Return a send that sets the header fields. It awaits nothing itself, so it is no coroutine."""
 
     def send_with_headers(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            headers = [field for field in message.get("headers", ()) if field[0].lower() not in names]
-            message = {**message, "headers": headers + raw}
+            record.adopt(verdict())
+            fields = record.raw_fields()
+            if fields:
+                kept = [
+                    field for field in message.get("headers", ()) if field[0].lower() not in _web.RAW_NAMES
+                ]
+                message = {**message, "headers": kept + fields}
         return send(message)
 
     return send_with_headers
 
 
-def _shadow_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
-    return _raw(_web.headers_of_response(verdict))
-
-
-def _raw(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-
-
-async def _refuse(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(
+    answer: _web.Answer, record: _once.Record, scope: Scope, receive: Receive, send: Send
+) -> None:
     accept = b",".join(value for name, value in scope["headers"] if name == b"accept").decode("latin-1")
-    refusal = _web.refusal(answer, accept, scope.get("method", "GET"))
+    refusal = _web.refusal(answer, record.fields(), accept, scope.get("method", "GET"))
     prefix = "http.response"
     if scope["type"] == "websocket":
         # The server's "websocket.connect" comes first.
@@ -315,7 +315,7 @@ async def _refuse(answer: Answer, scope: Scope, receive: Receive, send: Send) ->
             await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ""})
             return
         prefix = "websocket.http.response"
-    await send({"type": f"{prefix}.start", "status": refusal.status, "headers": _raw(refusal.headers)})
+    await send({"type": f"{prefix}.start", "status": refusal.status, "headers": _web.raw(refusal.headers)})
     await send({"type": f"{prefix}.body", "body": refusal.body})
 
 

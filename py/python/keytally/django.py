@@ -12,8 +12,9 @@ The pepper is in ``KEYTALLY_PEPPER``, unless the gate has ``"PEPPER"`` or ``"PEP
 ``LimiterMiddleware`` it is ``"LIMITER": {"PATH": …, "POLICY": "20/minute, 200/hour"}``, and ``"KEY"`` is a
 function of the request that returns what to count, in place of the client's address. Both take ``"EXEMPT"``,
 a list of paths; ``"COST"``, a number or a function of the request; ``"SHADOW"``, whether to let everything in
-and only tell; ``"ON_VERDICT"``, which is called with each verdict and its request. A function may be named by
-its import path.
+and only tell; ``"ON_VERDICT"``, which is called with each verdict and its request; ``"IPV6_PREFIX"``, how
+many bits of an IPv6 address count as one client, by default 64. A function may be named by its import path,
+and may be async.
 
 ``"FAILURES"`` of the gate is how many wrong keys a client address may send, by default
 ``"20/minute, 200/hour"`` in each process; more get 429. A right key is never refused by it.
@@ -22,7 +23,8 @@ its import path.
 ``"unix"`` stands for all peers of Unix sockets.
 
 The verdict is ``request.verdict``. Put the middleware below those that must see refusals too, such as that
-for CORS.
+for CORS. A request has one verdict and is charged once, also with both middlewares and with
+`keytally.rest_framework`: see ``docs/INTEGRATIONS.md``.
 """
 
 from __future__ import annotations
@@ -31,10 +33,10 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Union
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Union
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefunction
 from django.apps import AppConfig
 from django.conf import settings
 from django.core import checks
@@ -43,13 +45,13 @@ from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from keytally import _web
-from keytally._guesses import DEFAULT, Answer, Guesses
+from keytally import _calls, _once, _web, wsgi
+from keytally._addresses import IPV6_PREFIX, checked_prefix, subject
+from keytally._exempt import exemption
+from keytally._guesses import DEFAULT, Guesses
 from keytally._native import Gate, Limiter, redact
+from keytally._rule import GateRule, LimiterRule, Rule
 from keytally.exceptions import KeytallyError
-
-if TYPE_CHECKING:
-    from keytally import Verdict
 
 __all__ = [
     "GateMiddleware",
@@ -64,7 +66,7 @@ __all__ = [
 
 Response = Union[HttpResponse, Awaitable[HttpResponse]]
 
-SHARED = {"EXEMPT", "COST", "SHADOW", "ON_VERDICT"}
+SHARED = {"EXEMPT", "COST", "SHADOW", "ON_VERDICT", "IPV6_PREFIX"}
 KNOWN = {
     "GATE": SHARED | {"PATH", "PEPPER", "PEPPER_FILE", "FAILURES", "TRUSTED_PROXIES"},
     "LIMITER": SHARED | {"PATH", "POLICY", "CAPACITY", "KEY", "WORKERS"},
@@ -79,10 +81,14 @@ class KeytallyConfig(AppConfig):
     verbose_name = "Keytally"
 
 
-def client_address(request: HttpRequest) -> str:
-    """Return the address that the server tells; of an IPv6 address its /64, since a client has all of that.
+def client_address(request: HttpRequest, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
+    """Return what counts the client's address, as the server reports it, by ``docs/ADDRESSES.md``.
 
     Behind a proxy that is the proxy's: then ``"KEY"`` must name a function that reads what that proxy sets.
+
+    Args:
+        request: The request.
+        ipv6_prefix: How many bits of an IPv6 address count: a client has all of its /64.
 
     Raises:
         RuntimeError: There is no address, as on a Unix socket.
@@ -92,12 +98,27 @@ def client_address(request: HttpRequest) -> str:
     '203.0.113.9'
 
     """
-    return _web.subject_of(request.META.get("REMOTE_ADDR"))
+    return subject(wsgi.READ.peer(request.META), ipv6_prefix)
+
+
+def limited_address(request: HttpRequest) -> str:
+    """Return what counts the client's address by the settings of the limiter."""
+    section = getattr(settings, "KEYTALLY", {}).get("LIMITER", {})
+    return client_address(request, ipv6_prefix=section.get("IPV6_PREFIX", IPV6_PREFIX))
+
+
+def fields(request: HttpRequest) -> MutableMapping[str, Any]:
+    """Return the environ, with the record that the request has in its ASGI scope, if it has one."""
+    environ: MutableMapping[str, Any] = request.META
+    scope = getattr(request, "scope", None)
+    if scope is not None and _once.NAME not in environ:
+        environ[_once.NAME] = _once.of(scope)
+    return environ
 
 
 def in_shadow_mode(section: str) -> bool:
     """Return whether everything is let in: ``"SHADOW"`` of ``"GATE"`` or ``"LIMITER"``."""
-    return bool(_settings(section).get("SHADOW", False))
+    return section in getattr(settings, "KEYTALLY", {}) and bool(_settings(section).get("SHADOW", False))
 
 
 @functools.cache
@@ -133,7 +154,7 @@ def guesses() -> Guesses:
                 raise ImproperlyConfigured(FAILURES)
             capacity = failures.get("CAPACITY", 100_000)
             failures = Limiter.open_or_create(failures["PATH"], failures["POLICY"], capacity)
-        return Guesses(failures, found.get("TRUSTED_PROXIES", ()))
+        return Guesses(failures, found.get("TRUSTED_PROXIES", ()), found.get("IPV6_PREFIX", IPV6_PREFIX))
     except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
 
@@ -152,13 +173,14 @@ def limiter() -> Limiter:
         raise ImproperlyConfigured('KEYTALLY["LIMITER"]["POLICY"] is missing: such as "20/minute, 200/hour"')
     capacity = found.get("CAPACITY", 100_000)
     try:
+        checked_prefix(found.get("IPV6_PREFIX", IPV6_PREFIX))
         if "PATH" in found:
             return Limiter.open_or_create(found["PATH"], found["POLICY"], capacity)
         count = _workers(found)
         if count is not None and count > 1:
             raise ImproperlyConfigured(PER_PROCESS.format(count=count))
         return Limiter(found["POLICY"], capacity)
-    except (KeytallyError, OSError) as error:
+    except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["LIMITER"]: {error}') from error
 
 
@@ -193,23 +215,27 @@ class VerdictMiddleware:
         if self._is_async:
             return self._answer(request)
         refusal = self._refusal(request)
-        return self._finish(request, self.get_response(request)) if refusal is None else refusal
+        return self._finish(request, self.get_response(request) if refusal is None else refusal)
 
     async def _answer(self, request: HttpRequest) -> HttpResponse:
-        refusal = self._refusal(request)
-        return self._finish(request, await self.get_response(request)) if refusal is None else refusal
+        refusal = await self._refusal_awaiting(request)
+        return self._finish(request, await self.get_response(request) if refusal is None else refusal)
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:  # noqa: ARG002
         return None
 
+    async def _refusal_awaiting(self, request: HttpRequest) -> HttpResponse | None:  # noqa: ARG002
+        return None
+
     def _finish(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        verdict: Verdict | None = getattr(request, "verdict", None)
-        if verdict is None:
-            return response
-        answer: Answer = getattr(request, _web.ANSWER, verdict)
-        if not verdict.admitted and response.status_code == answer.status:
-            return _refusal(answer, request)
-        return _with_headers(response, verdict)
+        record = _once.of(fields(request))
+        record.adopt(getattr(request, "verdict", None))
+        answer = record.answer
+        if answer is not None and response.status_code == answer.status and not hasattr(response, REFUSAL):
+            return _refused(answer, request)
+        for name, value in record.fields():
+            response[name] = value
+        return response
 
 
 class _Middleware(VerdictMiddleware):
@@ -220,34 +246,35 @@ class _Middleware(VerdictMiddleware):
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         super().__init__(get_response)
         found = _settings(self.section)
-        self._exempt = _web.exemption(found.get("EXEMPT", ()))
-        self._cost = _function(found.get("COST", 1))
-        self._shadow = in_shadow_mode(self.section)
-        self._on_verdict = _function(found.get("ON_VERDICT"))
+        try:
+            self._exempt = exemption(found.get("EXEMPT", ()))
+            self._rule = self._rule_with(
+                cost=self._function(found.get("COST", 1)),
+                shadow=in_shadow_mode(self.section),
+                on_verdict=self._function(found.get("ON_VERDICT")),
+                awaits=self._is_async,
+            )
+        except (TypeError, ValueError) as error:
+            raise ImproperlyConfigured(f'KEYTALLY["{self.section}"]: {error}') from error
 
-    def _check(self, request: HttpRequest, cost: int) -> Verdict | None:
+    def _rule_with(self, **options: Any) -> Rule[HttpRequest]:  # noqa: ANN401
         raise NotImplementedError
 
-    def _answer_to(self, verdict: Verdict, request: HttpRequest) -> Answer:  # noqa: ARG002
-        """Return what a request that isn't admitted gets."""
-        return verdict
+    def _function(self, named: Any) -> Any:  # noqa: ANN401
+        """Return what a setting names, which can be called here."""
+        function = _function(named)
+        return async_to_sync(function) if _calls.is_async(function) and not self._is_async else function
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:
         if self._exempt(request.path_info):
             return None
-        verdict = self._check(request, self._cost(request) if callable(self._cost) else self._cost)
-        if verdict is None:
-            return None
-        request.verdict = verdict
-        if self._on_verdict is not None:
-            self._on_verdict(verdict, request)
-        if verdict.admitted or self._shadow:
-            return None
-        return _refusal(self._answer_to(verdict, request), request)
+        return _follow(request, self._rule.ask(request, fields(request), leaving(request)))
 
-    def _finish(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        verdict: Verdict | None = getattr(request, "verdict", None)
-        return response if verdict is None else _with_headers(response, verdict)
+    async def _refusal_awaiting(self, request: HttpRequest) -> HttpResponse | None:
+        if self._exempt(request.path_info):
+            return None
+        asked = await self._rule.ask_awaiting(request, fields(request), leaving(request))
+        return _follow(request, asked)
 
 
 class GateMiddleware(_Middleware):
@@ -274,16 +301,8 @@ class GateMiddleware(_Middleware):
 
     section = "GATE"
 
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        super().__init__(get_response)
-        self._gate = gate()
-        self._guesses = guesses()
-
-    def _check(self, request: HttpRequest, cost: int) -> Verdict:
-        return self._gate.check(request.META.get("HTTP_X_API_KEY"), cost)
-
-    def _answer_to(self, verdict: Verdict, request: HttpRequest) -> Answer:
-        return answer(self._guesses, verdict, request)
+    def _rule_with(self, **options: Any) -> Rule[HttpRequest]:  # noqa: ANN401
+        return GateRule[HttpRequest](gate(), wsgi.READ, guesses(), **options)
 
 
 class LimiterMiddleware(_Middleware):
@@ -303,14 +322,9 @@ class LimiterMiddleware(_Middleware):
 
     section = "LIMITER"
 
-    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
-        super().__init__(get_response)
-        self._limiter = limiter()
-        self._key = _function(_settings("LIMITER").get("KEY", client_address))
-
-    def _check(self, request: HttpRequest, cost: int) -> Verdict | None:
-        subject = self._key(request)
-        return None if subject is None else self._limiter.check(subject, cost)
+    def _rule_with(self, **options: Any) -> Rule[HttpRequest]:  # noqa: ANN401
+        key = self._function(_settings("LIMITER").get("KEY", limited_address))
+        return LimiterRule[HttpRequest](limiter(), key, **options)
 
 
 @checks.register("security")
@@ -388,23 +402,30 @@ def _function(named: Any) -> Any:  # noqa: ANN401
         raise ImproperlyConfigured(f"{shown} is no import path of a function") from None
 
 
-def answer(guesses: Guesses, verdict: Verdict, request: HttpRequest) -> Answer:
-    """Return what a request that isn't admitted gets."""
-    forwarded_for = request.META.get("HTTP_X_FORWARDED_FOR", "")
-    return guesses.answer(verdict, request.META.get("REMOTE_ADDR"), forwarded_for)
+def leaving(request: HttpRequest) -> Callable[[_once.Record, _once.Asked], None]:
+    """Return a function that leaves the verdict in a request."""
+
+    def leave(record: _once.Record, asked: _once.Asked) -> None:  # noqa: ARG001
+        request.verdict = record.verdict
+
+    return leave
 
 
-def _refusal(answer: Answer, request: HttpRequest) -> HttpResponse:
-    refusal = _web.refusal(answer, request.META.get("HTTP_ACCEPT", ""), request.method)
+def _follow(request: HttpRequest, asked: _once.Asked | None) -> HttpResponse | None:
+    return None if asked is None or asked.refusal is None else _refused(asked.refusal, request)
+
+
+# The attribute of a response that says that it is a refusal in its exact form.
+REFUSAL = "keytally_refusal"
+
+
+def _refused(answer: _web.Answer, request: HttpRequest) -> HttpResponse:
+    record = _once.of(fields(request))
+    refusal = _web.refusal(answer, record.fields(), request.META.get("HTTP_ACCEPT", ""), request.method)
     response = HttpResponse(refusal.body, status=refusal.status)
     for name, value in refusal.headers:
         response[name] = value
-    return response
-
-
-def _with_headers(response: HttpResponse, verdict: Verdict) -> HttpResponse:
-    for name, value in _web.headers_of_response(verdict):
-        response[name] = value
+    setattr(response, REFUSAL, True)
     return response
 
 

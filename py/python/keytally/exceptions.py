@@ -37,7 +37,7 @@ class PolicyError(KeytallyError, ValueError):
 
 
 class PepperError(KeytallyError, ValueError):
-    """A pepper is missing, or can't be one.
+    """A pepper is missing, can't be one, cannot be read, or is not the gate's.
 
     >>> import keytally
     >>> keytally.Gate.in_memory(pepper="letmein!")
@@ -111,6 +111,9 @@ class BusyError(AdminError, TimeoutError):
     def __init__(self, message: str, pid: int | None) -> None:
         self.pid = pid
         super().__init__(message)
+
+    def __reduce__(self) -> tuple[type, tuple[str, int | None]]:
+        return type(self), (str(self), self.pid)
 
 
 class NoSuchKeyError(AdminError):
@@ -198,6 +201,9 @@ class RefusedError(KeytallyError):
         self.verdict = verdict
         retry = f"; try again in {verdict.retry_after} s" if verdict.retry_after else ""
         super().__init__(f"{verdict.outcome} ({verdict.status}){retry}")
+
+    def __reduce__(self) -> tuple[type, tuple[Verdict]]:
+        return type(self), (self.verdict,)
 
 
 class MissingKeyError(RefusedError):

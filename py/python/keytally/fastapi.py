@@ -14,17 +14,22 @@
 >>> @app.post("/login", dependencies=[Depends(limit(Limiter("5/minute")))])
 ... async def login() -> None: ...
 
-Each is async and never waits, so it costs no thread. Make one and use it everywhere: FastAPI asks a
-dependency once a request, however many routers and routes name it, and so the request is charged once.
-`VerdictMiddleware` puts the header fields also on responses that a route makes itself and on those to its
-errors.
+Each is async and never waits, so it costs no thread. A request is charged once and has one verdict, however
+many routers and routes name a dependency of the same gate, also by ``Security`` with scopes: see
+``docs/INTEGRATIONS.md``. `VerdictMiddleware` puts the header fields also on responses that a route makes
+itself and on those to its errors.
+
+FastAPI answers an unhandled exception outside of all added middleware. Its 500 has the header fields if the
+whole application is wrapped instead, in the last line of the module that the server imports:
+``app = VerdictMiddleware(app)``.
 
 Where a whole application is behind a gate, `keytally.asgi.GateMiddleware` is quicker.
 """
 
 # No annotations as text: FastAPI reads those of dependencies, and some versions can't in an object.
+import functools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Optional, Union
 
 from fastapi import HTTPException, Request, Response
@@ -32,13 +37,17 @@ from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from keytally import _web, asgi
-from keytally._guesses import DEFAULT, Answer, Guesses
+from keytally import _once, _web, asgi
+from keytally._addresses import IPV6_PREFIX, checked_prefix
+from keytally._guesses import DEFAULT, Guesses
 from keytally._native import Gate, Limiter, Verdict
+from keytally._rule import GateRule, LimiterRule, Rule
 
 __all__ = ["Refused", "client_address", "limit", "require_key"]
 
-Cost = Union[int, Callable[[HTTPConnection], int]]
+Subject = Union[str, bytes, None]
+Key = Callable[[HTTPConnection], Union[Subject, Awaitable[Subject]]]
+Cost = Union[int, Callable[[HTTPConnection], Union[int, Awaitable[int]]]]
 OnVerdict = Optional[Callable[[Verdict, HTTPConnection], object]]
 
 
@@ -47,7 +56,8 @@ class Refused(HTTPException):
 
     Attributes:
         verdict: The verdict.
-        status_code: The status of the answer: that of the verdict, or 429 after too many wrong keys.
+        status_code: The status of the answer: that of the verdict, 429 after too many wrong keys, or 400 to a
+            cost that is out of range.
         headers: The header fields of the answer.
 
     >>> from fastapi import FastAPI
@@ -59,96 +69,66 @@ class Refused(HTTPException):
 
     """
 
-    def __init__(self, verdict: Verdict, answer: Optional[Answer] = None) -> None:
+    def __init__(
+        self,
+        verdict: Verdict,
+        answer: Optional[_web.Answer] = None,
+        fields: Optional[list[tuple[str, str]]] = None,
+    ) -> None:
         self.verdict = verdict
         self.answer = verdict if answer is None else answer
+        self.fields = self.answer.headers if fields is None else fields
         error = json.loads(self.answer.body)["error"]
-        super().__init__(self.answer.status, error, dict(self.answer.headers))
+        headers = dict([*self.fields, *_web.refusal_fields(self.answer)])
+        super().__init__(self.answer.status, error, headers)
 
 
-def client_address(request: HTTPConnection) -> str:
-    """Return the address that the server tells, as `keytally.asgi.client_address` does.
+def client_address(request: HTTPConnection, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
+    """Return what counts the client's address, as `keytally.asgi.client_address` does.
 
     >>> from starlette.requests import HTTPConnection
     >>> client_address(HTTPConnection({"type": "http", "client": ("203.0.113.9", 40000)}))
     '203.0.113.9'
 
     """
-    return asgi.client_address(request.scope)
+    return asgi.client_address(request.scope, ipv6_prefix=ipv6_prefix)
 
 
 class _Dependency:
     """What both do with a verdict."""
 
-    def __init__(self, cost: Cost, shadow: bool, on_verdict: OnVerdict) -> None:
-        self._cost = cost
-        self._shadow = shadow
-        self._on_verdict = on_verdict
+    def __init__(self, rule: Rule[HTTPConnection]) -> None:
+        self._rule = rule
 
-    def _check(self, request: HTTPConnection, cost: int) -> Optional[Verdict]:
-        raise NotImplementedError
+    async def __call__(self, request: HTTPConnection, response: Response) -> Optional[Verdict]:
+        scope = request.scope
+        record = _once.of(scope)
+        state = record.own_state(scope)
+        # Starlette makes it again, of the state that is now in the scope.
+        request.__dict__.pop("_state", None)
 
-    def _answer_to(self, verdict: Verdict, request: HTTPConnection) -> Answer:  # noqa: ARG002
-        return verdict
+        def leave(record: _once.Record, asked: _once.Asked) -> None:  # noqa: ARG001
+            state["verdict"] = record.verdict
 
-    def _ask(self, request: HTTPConnection, response: Response) -> Optional[Verdict]:
-        cost = self._cost if isinstance(self._cost, int) else self._cost(request)
-        verdict = self._check(request, cost)
-        if verdict is None:
+        asked = await self._rule.ask_awaiting(request, scope, leave)
+        if asked is None:
             return None
-        request.state.verdict = verdict
-        if self._on_verdict is not None:
-            self._on_verdict(verdict, request)
-        if not verdict.admitted and not self._shadow:
+        if asked.refusal is not None:
             # Without this the body would be {"detail": …}.
-            handlers: Any = request.scope.get("starlette.exception_handlers")
+            handlers: Any = scope.get("starlette.exception_handlers")
             if handlers is not None:
                 handlers[0].setdefault(Refused, _answer)
-            answer = self._answer_to(verdict, request)
-            setattr(request.state, _web.ANSWER, answer)
-            raise Refused(verdict, answer)
-        for name, value in _web.headers_of_response(verdict):
+            raise Refused(asked.verdict, asked.refusal, record.fields())
+        for name, value in record.fields():
             response.headers[name] = value
-        return verdict
+        return asked.verdict
 
 
 class _RequireKey(_Dependency, SecurityBase):
-    def __init__(self, gate: Gate, cost: Cost, shadow: bool, on_verdict: OnVerdict, guesses: Guesses) -> None:
-        super().__init__(cost, shadow, on_verdict)
+    def __init__(self, rule: Rule[HTTPConnection]) -> None:
+        super().__init__(rule)
         self.model = APIKey.model_validate({"in": APIKeyIn.header, "name": _web.API_KEY_HEADER})
         self.scheme_name = "APIKey"
-        self._gate = gate
-        self._guesses = guesses
-
-    def _check(self, request: HTTPConnection, cost: int) -> Verdict:
-        return asgi.check(self._gate, request.scope, cost)
-
-    def _answer_to(self, verdict: Verdict, request: HTTPConnection) -> Answer:
-        return asgi.answer(self._guesses, verdict, request.scope)
-
-    async def __call__(self, request: HTTPConnection, response: Response) -> Optional[Verdict]:
-        return self._ask(request, response)
-
-
-class _Limit(_Dependency):
-    def __init__(
-        self,
-        limiter: Limiter,
-        key: Callable[[HTTPConnection], Union[str, bytes, None]],
-        cost: Cost,
-        shadow: bool,
-        on_verdict: OnVerdict,
-    ) -> None:
-        super().__init__(cost, shadow, on_verdict)
-        self._limiter = limiter
-        self._key = key
-
-    def _check(self, request: HTTPConnection, cost: int) -> Optional[Verdict]:
-        subject = self._key(request)
-        return None if subject is None else self._limiter.check(subject, cost)
-
-    async def __call__(self, request: HTTPConnection, response: Response) -> Optional[Verdict]:
-        return self._ask(request, response)
 
 
 def require_key(
@@ -159,35 +139,49 @@ def require_key(
     on_verdict: OnVerdict = None,
     failures: Union[Limiter, str, None] = DEFAULT,
     trusted_proxies: Iterable[str] = (),
+    ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[..., Any]:
     """Return a dependency that needs a good ``X-API-Key`` with quota left, charges it, gives the `Verdict`.
 
-    The verdict is also ``request.state.verdict``. Of several dependencies the last asked fills the header
-    fields.
+    The verdict is also ``request.state.verdict``.
 
     Args:
         gate: The gate.
         cost: Units that a request is charged, or a function of the request that returns them.
         shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        on_verdict: A function that is called with each verdict and its request, for logs and metrics.
+        on_verdict: A function that is called with each verdict and its request, for logs and metrics. What it
+            raises is logged.
         failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
             it, and a missing key does not count. A policy counts for one process and the children that it
             forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
         trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
             ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
             where the server is told to trust them, as uvicorn by ``--forwarded-allow-ips``.
+        ipv6_prefix: How many bits of an IPv6 address count for ``failures``.
+
+    ``cost`` and ``on_verdict`` may be async.
 
     """
-    return _RequireKey(gate, cost, shadow, on_verdict, Guesses(failures, trusted_proxies))
+    rule = GateRule[HTTPConnection](
+        gate,
+        asgi.READ,
+        Guesses(failures, trusted_proxies, ipv6_prefix),
+        cost=cost,
+        shadow=shadow,
+        on_verdict=on_verdict,
+        awaits=True,
+    )
+    return _RequireKey(rule)
 
 
 def limit(
     limiter: Limiter,
     *,
-    key: Callable[[HTTPConnection], Union[str, bytes, None]] = client_address,
+    key: Optional[Key] = None,
     cost: Cost = 1,
     shadow: bool = False,
     on_verdict: OnVerdict = None,
+    ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[..., Any]:
     """Return a dependency that needs quota left of the request's subject, charges it, gives the `Verdict`.
 
@@ -198,13 +192,26 @@ def limit(
             client's address when left out.
         cost: Units that a request is charged, or a function of the request that returns them.
         shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        on_verdict: A function that is called with each verdict and its request, for logs and metrics.
+        on_verdict: A function that is called with each verdict and its request, for logs and metrics. What it
+            raises is logged.
+        ipv6_prefix: How many bits of an IPv6 address count, where ``key`` is left out.
+
+    ``key``, ``cost`` and ``on_verdict`` may be async.
 
     """
-    return _Limit(limiter, key, cost, shadow, on_verdict)
+    rule = LimiterRule[HTTPConnection](
+        limiter,
+        key or functools.partial(client_address, ipv6_prefix=checked_prefix(ipv6_prefix)),
+        cost=cost,
+        shadow=shadow,
+        on_verdict=on_verdict,
+        awaits=True,
+    )
+    return _Dependency(rule)
 
 
 async def _answer(request: Request, refused: Refused) -> Response:
     accept = ",".join(request.headers.getlist("accept"))
-    refusal = _web.refusal(refused.answer, accept, request.scope.get("method", "GET"))
+    method = request.scope.get("method", "GET")
+    refusal = _web.refusal(refused.answer, refused.fields, accept, method)
     return Response(refusal.body, refusal.status, dict(refusal.headers))

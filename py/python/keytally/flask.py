@@ -21,17 +21,19 @@ Every response has the header fields, also one to an error. The verdict is ``fla
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from flask import Flask, Request, Response, after_this_request, current_app, g, request
 
-from keytally import _web
+from keytally import _once, _rule, _web, wsgi
+from keytally._addresses import IPV6_PREFIX, checked_prefix
+from keytally._exempt import exemption
 from keytally._guesses import DEFAULT, Guesses
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict
-    from keytally._guesses import Answer
 
 __all__ = ["GateExtension", "LimiterExtension", "client_address", "limit", "require_key"]
 
@@ -39,10 +41,14 @@ Cost = Union[int, Callable[[Request], int]]
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def client_address(request: Request) -> str:
-    """Return the address that the server tells; of an IPv6 address its /64, since a client has all of that.
+def client_address(request: Request, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
+    """Return what counts the client's address, as the server reports it, by ``docs/ADDRESSES.md``.
 
     Behind a proxy that is the proxy's, unless Werkzeug's ``ProxyFix`` takes it from the proxy's header.
+
+    Args:
+        request: The request.
+        ipv6_prefix: How many bits of an IPv6 address count: a client has all of its /64.
 
     Raises:
         RuntimeError: There is no address, as on a Unix socket.
@@ -52,67 +58,56 @@ def client_address(request: Request) -> str:
     '203.0.113.9'
 
     """
-    return _web.subject_of(request.remote_addr)
+    return wsgi.client_address(request.environ, ipv6_prefix=ipv6_prefix)
 
 
-class _Rule:
-    """What is asked about a request, and what is done with the verdict."""
-
-    def __init__(
-        self,
-        check: Callable[[Request, int], Verdict | None],
-        cost: Cost,
-        shadow: bool,
-        on_verdict: Callable[[Verdict, Request], object] | None,
-        answer: Callable[[Verdict, Request], Answer] = lambda verdict, _: verdict,
-    ) -> None:
-        self._check = check
-        self._answer = answer
-        self._cost = cost
-        self._shadow = shadow
-        self._on_verdict = on_verdict
-
-    def refusal(self) -> Response | None:
-        """Return the response to the request if it isn't admitted."""
-        asked: Request = request._get_current_object()  # type: ignore[attr-defined]
-        cost = self._cost if isinstance(self._cost, int) else self._cost(asked)
-        verdict = self._check(asked, cost)
-        if verdict is None:
-            return None
-        g.verdict = verdict
-        if self._on_verdict is not None:
-            self._on_verdict(verdict, asked)
-        if not verdict.admitted and not self._shadow:
-            answer = self._answer(verdict, asked)
-            refusal = _web.refusal(answer, asked.headers.get("Accept", ""), asked.method)
-            return Response(refusal.body, refusal.status, refusal.headers)
+def _refusal(rule: _rule.Rule[Request]) -> Response | None:
+    """Return the response to the request if it isn't admitted."""
+    asking: Request = request._get_current_object()  # type: ignore[attr-defined]
+    asked = rule.ask(asking, asking.environ, _leave)
+    if asked is None:
+        return None
+    record = _once.of(asking.environ)
+    if asked.refusal is not None:
+        accept = asking.headers.get("Accept", "")
+        refusal = _web.refusal(asked.refusal, record.fields(), accept, asking.method)
+        return Response(refusal.body, refusal.status, refusal.headers)
+    if not record.sets_headers:
+        record.sets_headers = True
 
         @after_this_request
         def set_headers(response: Response) -> Response:
-            # After a refusal by what was asked later, those of that one stay.
-            if g.verdict is verdict:
-                for name, value in _web.headers_of_response(verdict):
-                    response.headers[name] = value
+            for name, value in record.fields():
+                response.headers[name] = value
             return response
 
-        return None
+    return None
 
-    def decorate(self, view: View) -> View:
+
+def _leave(record: _once.Record, asked: _once.Asked) -> None:  # noqa: ARG001
+    g.verdict = record.verdict
+
+
+def _decorator(rule: _rule.Rule[Request]) -> Callable[[View], View]:
+    def decorate(view: View) -> View:
         @functools.wraps(view)
         def guarded(*args: object, **kwargs: object) -> object:
-            refusal = self.refusal()
+            refusal = _refusal(rule)
             return current_app.ensure_sync(view)(*args, **kwargs) if refusal is None else refusal
 
         return guarded  # type: ignore[return-value]
+
+    return decorate
 
 
 class _Extension:
     """What both do before each request."""
 
-    def __init__(self, rule: _Rule, app: Flask | None, exempt: Iterable[str]) -> None:
+    def __init__(self, rule: _rule.Rule[Request], app: Flask | None, exempt: Iterable[str]) -> None:
         self._rule = rule
-        self._exempt_path = _web.exemption(exempt)
-        self._exempt_views: set[Callable[..., Any]] = set()
+        self._exempt_path = exemption(exempt)
+        self._exempt_views: set[object] = set()
+        self._examined: set[Flask] = set()
         if app is not None:
             self.init_app(app)
 
@@ -121,20 +116,83 @@ class _Extension:
         app.before_request(self._before_request)
 
     def exempt(self, view: View) -> View:
-        """Let a view's requests in unasked: a decorator, below that of the route."""
+        """Let a view's requests in unasked: a decorator, directly below that of the route.
+
+        Decorators between the two are fine if they use `functools.wraps`. One that hides the view is an error
+        at the application's first request.
+
+        Raises:
+            TypeError: The view is a method. The decorator belongs on its class.
+
+        """
+        name = getattr(view, "__qualname__", type(view).__name__)
+        owner = name.rpartition(".")[0]
+        in_class = isinstance(view, types.FunctionType) and owner and not owner.endswith("<locals>")
+        if in_class or isinstance(view, (staticmethod, classmethod)):
+            raise TypeError(
+                f"{name} is a method, which can't be exempt alone: "
+                "make its class exempt, or list its path in exempt="
+            )
         self._exempt_views.add(view)
         return view
 
     def _before_request(self) -> Response | None:
+        if self._exempt_views:
+            app = current_app._get_current_object()  # type: ignore[attr-defined]
+            if app not in self._examined:
+                self._refuse_hidden(app)
+                self._examined.add(app)
         if self._exempt_path(request.path) or self._is_exempt():
             return None
-        return self._rule.refusal()
+        return _refusal(self._rule)
 
     def _is_exempt(self) -> bool:
         # Flask answers a browser's preflight itself, which carries no key, and no view sees it.
         if request.method == "OPTIONS" and getattr(request.url_rule, "provide_automatic_options", False):
             return True
-        return current_app.view_functions.get(request.endpoint or "") in self._exempt_views
+        if not self._exempt_views:
+            return False
+        view = current_app.view_functions.get(request.endpoint or "")
+        return not self._exempt_views.isdisjoint(_unwrapped(view))
+
+    def _refuse_hidden(self, app: Flask) -> None:
+        """Refuse an application in which a decorator hides an exempt view."""
+        found: set[object] = set()
+        for view in app.view_functions.values():
+            found.update(_unwrapped(view))
+        for view in app.view_functions.values():
+            for hidden in _closed_over(view):
+                if hidden in self._exempt_views and hidden not in found:
+                    name = getattr(hidden, "__qualname__", repr(hidden))
+                    raise RuntimeError(
+                        f"{name} is exempt, but a decorator above it hides that: "
+                        "put exempt directly below the route, or use functools.wraps in the decorator"
+                    )
+
+
+def _unwrapped(view: object) -> list[object]:
+    """Return a view, its class if it has one, and the functions that its decorators wrap."""
+    found: list[object] = []
+    while view is not None and view not in found:
+        found += [view, getattr(view, "view_class", None)]
+        view = getattr(view, "__wrapped__", None)
+    return found
+
+
+def _closed_over(view: object) -> list[object]:
+    """Return the functions and classes that a view can call because a decorator gave them to it."""
+    found = [view]
+    for one in found:
+        cells = (one.__closure__ or ()) if isinstance(one, types.FunctionType) else ()
+        for cell in cells:
+            try:
+                held = cell.cell_contents
+            except ValueError:
+                # It is not filled yet.
+                continue
+            if isinstance(held, (types.FunctionType, type)) and held not in found:
+                found.append(held)
+    return found
 
 
 class GateExtension(_Extension):
@@ -147,13 +205,15 @@ class GateExtension(_Extension):
         exempt: Paths that need no key: ``"/health"``, or all that begin alike, ``"/static/*"``.
         cost: Units that a request is charged, or a function of the request that returns them.
         shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        on_verdict: A function that is called with each verdict and its request, for logs and metrics.
+        on_verdict: A function that is called with each verdict and its request, for logs and metrics. What it
+            raises is logged.
         failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
             it, and a missing key does not count. A policy counts for one process and the children that it
             forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
         trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
             ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
             where Werkzeug's ``ProxyFix`` takes the address from the header.
+        ipv6_prefix: How many bits of an IPv6 address count for ``failures``.
 
     """
 
@@ -168,9 +228,17 @@ class GateExtension(_Extension):
         on_verdict: Callable[[Verdict, Request], object] | None = None,
         failures: Limiter | str | None = DEFAULT,
         trusted_proxies: Iterable[str] = (),
+        ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        guesses = Guesses(failures, trusted_proxies)
-        super().__init__(_Rule(_of_gate(gate), cost, shadow, on_verdict, _answer_of(guesses)), app, exempt)
+        rule = _rule.GateRule[Request](
+            gate,
+            wsgi.READ,
+            Guesses(failures, trusted_proxies, ipv6_prefix),
+            cost=cost,
+            shadow=shadow,
+            on_verdict=on_verdict,
+        )
+        super().__init__(rule, app, exempt)
 
 
 class LimiterExtension(_Extension):
@@ -185,7 +253,9 @@ class LimiterExtension(_Extension):
         exempt: Paths that aren't counted: ``"/health"``, or all that begin alike, ``"/static/*"``.
         cost: Units that a request is charged, or a function of the request that returns them.
         shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        on_verdict: A function that is called with each verdict and its request, for logs and metrics.
+        on_verdict: A function that is called with each verdict and its request, for logs and metrics. What it
+            raises is logged.
+        ipv6_prefix: How many bits of an IPv6 address count, where ``key`` is left out.
 
     >>> from flask import Flask
     >>> from keytally import Limiter
@@ -201,13 +271,14 @@ class LimiterExtension(_Extension):
         limiter: Limiter,
         app: Flask | None = None,
         *,
-        key: Callable[[Request], str | bytes | None] = client_address,
+        key: Callable[[Request], str | bytes | None] | None = None,
         exempt: Iterable[str] = (),
         cost: Cost = 1,
         shadow: bool = False,
         on_verdict: Callable[[Verdict, Request], object] | None = None,
+        ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        super().__init__(_Rule(_of_limiter(limiter, key), cost, shadow, on_verdict), app, exempt)
+        super().__init__(_of_limiter(limiter, key, cost, shadow, on_verdict, ipv6_prefix), app, exempt)
 
 
 def require_key(
@@ -218,6 +289,7 @@ def require_key(
     on_verdict: Callable[[Verdict, Request], object] | None = None,
     failures: Limiter | str | None = DEFAULT,
     trusted_proxies: Iterable[str] = (),
+    ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[[View], View]:
     """Return a decorator of one view, below that of the route, that does what `GateExtension` does.
 
@@ -232,39 +304,37 @@ def require_key(
     401
 
     """
-    guesses = Guesses(failures, trusted_proxies)
-    return _Rule(_of_gate(gate), cost, shadow, on_verdict, _answer_of(guesses)).decorate
+    rule = _rule.GateRule[Request](
+        gate,
+        wsgi.READ,
+        Guesses(failures, trusted_proxies, ipv6_prefix),
+        cost=cost,
+        shadow=shadow,
+        on_verdict=on_verdict,
+    )
+    return _decorator(rule)
 
 
 def limit(
     limiter: Limiter,
     *,
-    key: Callable[[Request], str | bytes | None] = client_address,
+    key: Callable[[Request], str | bytes | None] | None = None,
     cost: Cost = 1,
     shadow: bool = False,
     on_verdict: Callable[[Verdict, Request], object] | None = None,
+    ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[[View], View]:
     """Return a decorator of one view, below that of the route, that does what `LimiterExtension` does."""
-    return _Rule(_of_limiter(limiter, key), cost, shadow, on_verdict).decorate
-
-
-def _of_gate(gate: Gate) -> Callable[[Request, int], Verdict]:
-    return lambda request, cost: gate.check(request.headers.get(_web.API_KEY_HEADER), cost)
-
-
-def _answer_of(guesses: Guesses) -> Callable[[Verdict, Request], Answer]:
-    def answer(verdict: Verdict, request: Request) -> Answer:
-        forwarded_for = request.environ.get("HTTP_X_FORWARDED_FOR", "")
-        return guesses.answer(verdict, request.remote_addr, forwarded_for)
-
-    return answer
+    return _decorator(_of_limiter(limiter, key, cost, shadow, on_verdict, ipv6_prefix))
 
 
 def _of_limiter(
-    limiter: Limiter, key: Callable[[Request], str | bytes | None]
-) -> Callable[[Request, int], Verdict | None]:
-    def check(request: Request, cost: int) -> Verdict | None:
-        subject = key(request)
-        return None if subject is None else limiter.check(subject, cost)
-
-    return check
+    limiter: Limiter,
+    key: Callable[[Request], str | bytes | None] | None,
+    cost: Cost,
+    shadow: bool,
+    on_verdict: Callable[[Verdict, Request], object] | None,
+    ipv6_prefix: int,
+) -> _rule.LimiterRule[Request]:
+    key = key or functools.partial(client_address, ipv6_prefix=checked_prefix(ipv6_prefix))
+    return _rule.LimiterRule[Request](limiter, key, cost=cost, shadow=shadow, on_verdict=on_verdict)

@@ -10,25 +10,24 @@ In ``settings.py``, beside what `keytally.django` says of ``KEYTALLY``::
 
 Authentication verifies the key and charges its quota in one step. ``request.user`` is then a `KeyHolder` and
 ``request.auth`` the verdict. The middleware gives responses the header fields, and refusals their exact
-bodies.
+bodies. What a throttle refuses, the key is not charged for: see ``docs/INTEGRATIONS.md``.
 """
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.throttling import BaseThrottle
 
-from keytally import _web, django
+from keytally import _calls, _rule, django, wsgi
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
 
-    from keytally import Gate, Limiter, Verdict
-    from keytally._guesses import Answer
+    from keytally import Gate, Limiter, Verdict, _once, _web
 
 __all__ = ["KeyAuthentication", "KeyHolder", "LimiterThrottle", "Refused"]
 
@@ -38,7 +37,8 @@ class Refused(APIException):
 
     Attributes:
         verdict: The verdict.
-        status_code: The status of the answer: that of the verdict, or 429 after too many wrong keys.
+        status_code: The status of the answer: that of the verdict, 429 after too many wrong keys, or 400 to a
+            cost that is out of range.
 
     >>> from keytally import Limiter
     >>> Refused(Limiter("5/minute").check("203.0.113.9", 6)).status_code
@@ -46,7 +46,7 @@ class Refused(APIException):
 
     """
 
-    def __init__(self, verdict: Verdict, answer: Answer | None = None) -> None:
+    def __init__(self, verdict: Verdict, answer: _web.Answer | None = None) -> None:
         answer = verdict if answer is None else answer
         self.status_code = answer.status
         super().__init__(json.loads(answer.body))
@@ -103,6 +103,12 @@ class KeyAuthentication(BaseAuthentication):
     cost = 1
     required = True
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if isinstance(cls.cost, int):
+            _calls.checked_cost(cls.cost)
+        _calls.refuse_async(gate=cls.gate, cost_of=cls.cost_of)
+
     def gate(self) -> Gate:
         """Return the gate to ask: that of the settings."""
         return django.gate()
@@ -113,21 +119,21 @@ class KeyAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[KeyHolder, Verdict] | None:
         """Ask the gate."""
-        asked: Any = request._request
-        header = asked.META.get("HTTP_X_API_KEY")
-        if header is None and not self.required:
+        fields = django.fields(request._request)
+        if not self.required and not wsgi.READ.keys(fields):
             return None
-        verdict = getattr(asked, "verdict", None)
-        if verdict is None or verdict.key_id is None:
-            verdict = self.gate().check(header, self.cost_of(request))
-            asked.verdict = verdict
-        if not verdict.admitted:
-            if django.in_shadow_mode("GATE"):
-                return None
-            answer = django.answer(django.guesses(), verdict, asked)
-            setattr(asked, _web.ANSWER, answer)
-            raise Refused(verdict, answer)
-        return KeyHolder(verdict), verdict
+        rule: _rule.GateRule[Request] = _rule.GateRule(
+            self.gate(),
+            wsgi.READ,
+            django.guesses(),
+            cost=self.cost_of,
+            shadow=django.in_shadow_mode("GATE"),
+            on_verdict=None,
+            awaits=True,
+        )
+        verdict = _verdict_of(rule.ask(request, fields, django.leaving(request._request)))
+        # In shadow mode it may be one that would be refused.
+        return (KeyHolder(verdict), verdict) if verdict is not None and verdict.admitted else None
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
         """Return the scheme for ``WWW-Authenticate``."""
@@ -148,25 +154,39 @@ class LimiterThrottle(BaseThrottle):
 
     cost = 1
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if isinstance(cls.cost, int):
+            _calls.checked_cost(cls.cost)
+        _calls.refuse_async(limiter=cls.limiter, key=cls.key)
+
     def limiter(self) -> Limiter:
         """Return the limiter to ask: that of the settings."""
         return django.limiter()
 
     def key(self, request: Request, view: object) -> str | bytes | None:  # noqa: ARG002
         """Return the request's subject: the client's address. ``None`` lets it in uncounted."""
-        return django.client_address(request)
+        return django.limited_address(request)
 
     def allow_request(self, request: Request, view: object) -> bool:
         """Ask the limiter."""
-        subject = self.key(request, view)
-        if subject is None:
-            return True
-        verdict = self.limiter().check(subject, self.cost)
-        asked: Any = request._request
-        if not verdict.admitted and not django.in_shadow_mode("LIMITER"):
-            asked.verdict = verdict
-            raise Refused(verdict)
-        # What is left of a key's quota is told rather than of an address's.
-        if getattr(asked, "verdict", None) is None:
-            asked.verdict = verdict
+        fields = django.fields(request._request)
+        rule: _rule.LimiterRule[Request] = _rule.LimiterRule(
+            self.limiter(),
+            lambda request: self.key(request, view),
+            cost=lambda _: self.cost,
+            shadow=django.in_shadow_mode("LIMITER"),
+            on_verdict=None,
+            awaits=True,
+        )
+        _verdict_of(rule.ask(request, fields, django.leaving(request._request)))
         return True
+
+
+def _verdict_of(asked: _once.Asked | None) -> Verdict | None:
+    """Return the verdict; raise `Refused` if the request is refused for it."""
+    if asked is None:
+        return None
+    if asked.refusal is not None:
+        raise Refused(asked.verdict, asked.refusal)
+    return asked.verdict

@@ -67,6 +67,11 @@ def rest(request):
 
 
 @api_view()
+def failing(request):
+    raise LookupError("of the application")
+
+
+@api_view()
 @throttle_classes([LimiterThrottle])
 def throttled(request):
     return Response({"account": request.user.account})
@@ -99,4 +104,5 @@ urlpatterns = [
     path("stream", stream),
     path("rest", rest),
     path("throttled", throttled),
+    path("failing", failing),
 ]

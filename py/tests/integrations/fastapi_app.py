@@ -2,15 +2,17 @@
 
 import os
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, WebSocket
 from fastapi.responses import PlainTextResponse
 from starlette.middleware.cors import CORSMiddleware
+from starlette_app import together
 
 from keytally import Gate, Limiter, Verdict
 from keytally.asgi import VerdictMiddleware
 from keytally.fastapi import limit, require_key
 
 ORIGIN = "https://example.com"
+waiting = []
 
 
 def make(gate, limiter, *, middleware=True, **options):
@@ -29,6 +31,13 @@ def make(gate, limiter, *, middleware=True, **options):
     @router.get("/once")
     def once(verdict: Verdict = Depends(api_key)):  # noqa: B008
         return {"remaining": verdict.remaining}
+
+    @router.get("/pair")
+    async def pair(request: Request):
+        before = request.state.verdict.account
+        waiting.append(before)
+        await together(waiting)
+        return [before, request.state.verdict.account]
 
     @router.get("/own")
     async def own():
@@ -62,3 +71,9 @@ def make(gate, limiter, *, middleware=True, **options):
 def served():
     """Return the application as a worker makes it."""
     return make(Gate.open(os.environ["KEYTALLY_TEST_GATE"]), Limiter("5/minute", capacity=100))
+
+
+def bare():
+    """Return it without the middleware for verdicts."""
+    gate = Gate.open(os.environ["KEYTALLY_TEST_GATE"])
+    return make(gate, Limiter("5/minute", capacity=100), middleware=False)

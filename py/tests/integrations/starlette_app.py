@@ -14,6 +14,17 @@ from keytally.asgi import GateMiddleware
 
 ORIGIN = "https://example.com"
 
+# Who is at a route that waits for a second request.
+waiting = []
+
+
+async def together(waiting):
+    """Wait until two are there."""
+    for _ in range(1000):
+        if len(waiting) >= 2:
+            break
+        await asyncio.sleep(0.01)
+
 
 def make(gate, done=None):
     """Return the application; `done` is a list that the background task fills."""
@@ -53,6 +64,13 @@ def make(gate, done=None):
     async def count(request):
         return PlainTextResponse(str(len(done)))
 
+    async def pair(request):
+        """Answer when another request of the same kind is here too, and say whose it was meanwhile."""
+        before = request.state.verdict.account
+        waiting.append(before)
+        await together(waiting)
+        return JSONResponse([before, request.state.verdict.account])
+
     async def fail(request):
         raise LookupError("of the application")
 
@@ -71,6 +89,7 @@ def make(gate, done=None):
             Route("/echo", echo, methods=["POST"]),
             Route("/background", background),
             Route("/done", count),
+            Route("/pair", pair),
             Route("/fail", fail),
             WebSocketRoute("/talk", talk),
         ]

@@ -352,7 +352,7 @@ def test_rest_framework_throttles(rest, gate):
     first = rest("/throttled", gate.issue(1))
     contract.assert_admitted(*first[:2], remaining=1)
     contract.assert_admitted(*rest("/throttled", gate.issue(2), middleware=None)[:2], remaining=1)
-    contract.assert_exceeded(*rest("/throttled", gate.issue(3), middleware=None))
+    contract.assert_exceeded(*rest("/throttled", gate.issue(3), middleware=None), remaining=2)
 
 
 def answered_by(*, authentication=(), throttles=(), **fields):

@@ -1,0 +1,83 @@
+"""Client addresses: how one is read, and what counts as one client. ``docs/ADDRESSES.md`` has the rules."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Union
+
+Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
+
+# The prefix of the IPv6 addresses that count as one client: a site is given at least a /64.
+IPV6_PREFIX = 64
+
+# An address with a port, or in brackets.
+DECORATED = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
+
+# The first 96 bits of the IPv6 addresses whose last 32 bits are an IPv4 address.
+IPV4_AFTER = {
+    0x0000_0000_0000_0000_0000_0000,  # ::/96, IPv4-compatible (RFC 4291, deprecated)
+    0x0000_0000_0000_0000_0000_FFFF,  # ::ffff:0:0/96, IPv4-mapped (RFC 4291)
+    0x0000_0000_0000_0000_FFFF_0000,  # ::ffff:0:0:0/96, IPv4-translated (RFC 2765)
+    0x0064_FF9B_0000_0000_0000_0000,  # 64:ff9b::/96, NAT64 (RFC 6052)
+}
+# The first 16 bits of a 6to4 address (RFC 3056); the IPv4 address follows.
+SIX_TO_FOUR = 0x2002
+
+
+def parse(text: str) -> Address | None:
+    """Return an address without its port, brackets and zone, or ``None`` if the text is not an address.
+
+    An IPv4-mapped address is the IPv4 address: a socket for both families reports peers so.
+    """
+    decorated = DECORATED.fullmatch(text)
+    if decorated:
+        text = decorated[1] or decorated[2] or ""
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if address.version == 6 else address
+
+
+def client(address: Address, ipv6_prefix: int = IPV6_PREFIX) -> str:
+    """Return what counts an address: the IPv4 address that it is or holds, or its IPv6 network."""
+    if address.version == 4:
+        return str(address)
+    number = int(address)
+    if number >> 32 in IPV4_AFTER and number > 1:
+        return str(ipaddress.IPv4Address(number & 0xFFFF_FFFF))
+    if number >> 112 == SIX_TO_FOUR:
+        return str(ipaddress.IPv4Address(number >> 80 & 0xFFFF_FFFF))
+    host_bits = 128 - ipv6_prefix
+    return f"{ipaddress.IPv6Address(number >> host_bits << host_bits)}/{ipv6_prefix}"
+
+
+def subject(text: str | None, ipv6_prefix: int = IPV6_PREFIX) -> str:
+    """Return what counts a client, by the address that the server reports. Text that is none counts as it is.
+
+    Raises:
+        RuntimeError: The server reports no address.
+
+    """
+    if not text:
+        raise RuntimeError(
+            "the server doesn't tell the client's address, as on a Unix socket: "
+            "pass key= with a function that returns what to count"
+        )
+    address = parse(text)
+    return text if address is None else client(address, ipv6_prefix)
+
+
+def checked_prefix(ipv6_prefix: int) -> int:
+    """Return the prefix length.
+
+    Raises:
+        TypeError, ValueError: There is no such prefix length.
+
+    """
+    if not isinstance(ipv6_prefix, int):
+        raise TypeError("ipv6_prefix must be a whole number from 1 to 128")
+    if not 1 <= ipv6_prefix <= 128:
+        raise ValueError(f"ipv6_prefix is {ipv6_prefix}, and must be 1 to 128")
+    return ipv6_prefix

@@ -1,0 +1,139 @@
+//! A verdict that was pickled: its values, without the tally and the gate that they came from.
+
+use keytally_host::keytally::http::Response;
+use keytally_host::keytally::policy::{MAX_QUOTAS, Window};
+use keytally_host::keytally::verdict::QuotaState;
+use keytally_host::keytally::{Outcome, Reason, Timestamp};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use crate::verdict::Verdict;
+
+/// The values of a verdict.
+pub(crate) struct Kept {
+    pub(crate) outcome: Outcome,
+    pub(crate) reason: Reason,
+    pub(crate) holder: HolderState,
+    /// Shortest window first, at most four.
+    pub(crate) quotas: Vec<QuotaState>,
+    pub(crate) cost: u32,
+    /// When it was charged; `None` unless admitted.
+    pub(crate) charged_at: Option<Timestamp>,
+    pub(crate) waits_from: Timestamp,
+    pub(crate) retry_after_s: Option<u32>,
+    pub(crate) uncharged: u32,
+    pub(crate) clock_ahead_s: u32,
+}
+
+/// Account, key id, plan and environment.
+pub(crate) type HolderState = (Option<u32>, Option<String>, Option<String>, Option<String>);
+
+/// Limit, remaining, window, reset, lacking and lasting.
+type WindowState = (u32, u32, u32, u64, bool, bool);
+
+/// A verdict as Python pickles it: the fields of [`Kept`] in their order.
+pub(crate) type State =
+    (String, String, HolderState, Vec<WindowState>, u32, Option<u64>, u64, Option<u32>, u32, u32);
+
+const OUTCOMES: [Outcome; 6] = [
+    Outcome::Admitted,
+    Outcome::Denied,
+    Outcome::MissingKey,
+    Outcome::InvalidKey,
+    Outcome::TooCostly,
+    Outcome::Full,
+];
+
+const REASONS: [Reason; 10] = [
+    Reason::None,
+    Reason::Malformed,
+    Reason::Checksum,
+    Reason::Unknown,
+    Reason::WrongSecret,
+    Reason::Revoked,
+    Reason::Expired,
+    Reason::Duplicate,
+    Reason::PepperMissing,
+    Reason::Damaged,
+];
+
+impl Kept {
+    /// Returns what a response says of the verdict.
+    pub(crate) fn response(&self) -> Response<'_> {
+        Response {
+            outcome: self.outcome,
+            quotas: &self.quotas,
+            cost: self.cost,
+            waits_from: self.waits_from,
+            retry_after_s: self.retry_after_s,
+        }
+    }
+
+    /// Returns the values as Python pickles them.
+    pub(crate) fn state(&self) -> State {
+        let window = |quota: &QuotaState| {
+            let QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting } = *quota;
+            (limit, remaining, window.seconds(), reset_unix_s, lacking, lasting)
+        };
+        (
+            self.outcome.as_str().to_owned(),
+            self.reason.as_str().to_owned(),
+            self.holder.clone(),
+            self.quotas.iter().map(window).collect(),
+            self.cost,
+            self.charged_at.map(Timestamp::unix_ms),
+            self.waits_from.unix_ms(),
+            self.retry_after_s,
+            self.uncharged,
+            self.clock_ahead_s,
+        )
+    }
+
+    /// Returns the verdict that a state is of; `None` if it is of none.
+    fn from_state(state: State) -> Option<Self> {
+        let (
+            outcome,
+            reason,
+            holder,
+            quotas,
+            cost,
+            charged_at,
+            waits_from,
+            retry_after_s,
+            uncharged,
+            ahead_s,
+        ) = state;
+        let quota = |(limit, remaining, window, reset_unix_s, lacking, lasting)| {
+            let window = Window::from_seconds(window)?;
+            Some(QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting })
+        };
+        let quotas: Vec<QuotaState> = quotas.into_iter().map(quota).collect::<Option<_>>()?;
+        (quotas.len() <= MAX_QUOTAS).then_some(())?;
+        Some(Self {
+            outcome: OUTCOMES.into_iter().find(|known| known.as_str() == outcome)?,
+            reason: REASONS.into_iter().find(|known| known.as_str() == reason)?,
+            holder,
+            quotas,
+            cost,
+            charged_at: charged_at.map(Timestamp::from_unix_ms),
+            waits_from: Timestamp::from_unix_ms(waits_from),
+            retry_after_s,
+            uncharged,
+            clock_ahead_s: ahead_s,
+        })
+    }
+}
+
+/// Returns the verdict that was pickled or copied. For `pickle` alone.
+///
+/// >>> import pickle
+/// >>> from keytally import Limiter
+/// >>> verdict = Limiter("5/minute").check("203.0.113.9", now=1_700_000_000)
+/// >>> pickle.loads(pickle.dumps(verdict))
+/// <Verdict admitted: 4 of 5 left>
+#[pyfunction]
+pub(crate) fn restore_verdict(state: State) -> PyResult<Verdict> {
+    Kept::from_state(state).map(Verdict::from_kept).ok_or_else(|| {
+        PyValueError::new_err("the state is not a verdict's: it was pickled by another version")
+    })
+}

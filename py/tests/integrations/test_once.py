@@ -1,0 +1,526 @@
+"""One request, one charge, one identity: several integrations at once, of one framework and of several."""
+
+import asyncio
+import os
+
+import contract
+import django_app
+import pytest
+from django.core.asgi import get_asgi_application
+from django.test import Client, RequestFactory, override_settings
+from fastapi import APIRouter, Depends, FastAPI, Security
+from fastapi.testclient import TestClient
+from flask import Flask, g
+from rest_framework.decorators import api_view, authentication_classes, throttle_classes
+from rest_framework.response import Response
+from starlette.requests import Request
+from werkzeug.test import Client as WsgiClient
+
+from keytally import Gate, Limiter, asgi, flask, wsgi
+from keytally.django import GateMiddleware
+from keytally.fastapi import limit, require_key
+from keytally.rest_framework import KeyAuthentication
+
+REQUESTS = 12
+SUBJECT = "everybody"
+
+
+@pytest.fixture
+def gate(tmp_path, pepper):
+    return Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": "100/31d"})
+
+
+@pytest.fixture
+def limiter():
+    return Limiter("2/31d", capacity=100)
+
+
+@pytest.fixture
+def key(gate):
+    return gate.issue(42)
+
+
+def everybody(_):
+    return SUBJECT
+
+
+def spent(gate, key):
+    return 100 - gate.peek(key.expose(), 0).remaining
+
+
+def of_limiter(limiter):
+    return 2 - limiter.peek(SUBJECT, 0).remaining
+
+
+def asgi_stack(gate, limiter, order, **options):
+    """Return a function that asks an ASGI application behind both, in an order from the outside."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope["state"]["verdict"].account)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    for name in reversed(order):
+        if name == "gate":
+            app = asgi.GateMiddleware(app, gate, **options)
+        else:
+            app = asgi.LimiterMiddleware(app, limiter, key=everybody)
+
+    def ask(text):
+        response = TestClient(app).get("/", headers=contract.presenting(text))
+        return response.status_code, response.headers.multi_items(), seen[-1] if seen else None
+
+    return ask
+
+
+def wsgi_stack(gate, limiter, order, **options):
+    seen = []
+
+    def app(environ, start_response):
+        seen.append(environ["keytally.verdict"].account)
+        start_response("200 OK", [])
+        return []
+
+    for name in reversed(order):
+        if name == "gate":
+            app = wsgi.GateMiddleware(app, gate, **options)
+        else:
+            app = wsgi.LimiterMiddleware(app, limiter, key=everybody)
+
+    def ask(text):
+        response = WsgiClient(app).get("/", headers=contract.presenting(text))
+        return response.status_code, list(response.headers), seen[-1] if seen else None
+
+    return ask
+
+
+def flask_extensions(gate, limiter, order, **options):
+    app = Flask("tests")
+    seen = []
+    for name in order:
+        if name == "gate":
+            flask.GateExtension(gate, app, **options)
+        else:
+            flask.LimiterExtension(limiter, app, key=everybody)
+
+    @app.get("/")
+    def home():
+        seen.append(g.verdict.account)
+        return ""
+
+    return asking_flask(app, seen)
+
+
+def flask_decorators(gate, limiter, order, **options):
+    app = Flask("tests")
+    seen = []
+
+    def home():
+        seen.append(g.verdict.account)
+        return ""
+
+    for name in reversed(order):
+        if name == "gate":
+            home = flask.require_key(gate, **options)(home)
+        else:
+            home = flask.limit(limiter, key=everybody)(home)
+    app.add_url_rule("/", view_func=home)
+    return asking_flask(app, seen)
+
+
+def asking_flask(app, seen):
+    def ask(text):
+        response = app.test_client().get("/", headers=contract.presenting(text))
+        return response.status_code, list(response.headers), seen[-1] if seen else None
+
+    return ask
+
+
+def fastapi_dependencies(gate, limiter, order, **options):
+    app = FastAPI()
+    seen = []
+    made = {
+        "gate": Depends(require_key(gate, **options)),
+        "limiter": Depends(limit(limiter, key=everybody)),
+    }
+
+    @app.get("/", dependencies=[made[name] for name in order])
+    def home(request: Request):
+        seen.append(request.state.verdict.account)
+
+    def ask(text):
+        response = TestClient(app).get("/", headers=contract.presenting(text))
+        return response.status_code, response.headers.multi_items(), seen[-1] if seen else None
+
+    return ask
+
+
+def flask_behind_wsgi(gate, limiter, order, **options):
+    """The gate, or the limiter, is WSGI middleware, and the other one is Flask's."""
+    app = Flask("tests")
+    seen = []
+
+    def home():
+        seen.append(g.verdict.account)
+        return ""
+
+    if order[0] == "gate":
+        home = flask.limit(limiter, key=everybody)(home)
+        app.wsgi_app = wsgi.GateMiddleware(app.wsgi_app, gate, **options)
+    else:
+        home = flask.require_key(gate, **options)(home)
+        app.wsgi_app = wsgi.LimiterMiddleware(app.wsgi_app, limiter, key=everybody)
+    app.add_url_rule("/", view_func=home)
+    return asking_flask(app, seen)
+
+
+STACKS = [
+    asgi_stack,
+    wsgi_stack,
+    flask_extensions,
+    flask_decorators,
+    fastapi_dependencies,
+    flask_behind_wsgi,
+]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("order", [("gate", "limiter"), ("limiter", "gate")], ids=" in ".join)
+def test_a_gate_and_a_limiter_charge_all_or_nothing(gate, key, limiter, stack, order):
+    ask = stack(gate, limiter, order)
+    for left in (1, 0):
+        status, headers, account = ask(key.expose())
+        assert (status, account) == (200, 42)
+        assert_lists_both(headers, of_gate=98 + left, of_limiter=left)
+    for _ in range(REQUESTS - 2):
+        status, headers, _ = ask(key.expose())
+        assert status == 429
+        assert int(contract.fields(headers)["retry-after"]) >= 1
+    assert (spent(gate, key), of_limiter(limiter)) == (2, 2)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("order", [("gate", "limiter"), ("limiter", "gate")], ids=" in ".join)
+def test_what_the_gate_denies_the_limiter_is_not_charged(gate, limiter, pepper, stack, order):
+    gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "1/31d"})
+    key = gate.issue(42)
+    ask = stack(gate, limiter, order)
+    assert [ask(key.expose())[0] for _ in range(4)] == [200, 429, 429, 429]
+    assert of_limiter(limiter) == 1
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_limiter_in_front_counts_wrong_keys(gate, limiter, stack):
+    ask = stack(gate, limiter, ("limiter", "gate"))
+    assert [ask("nonsense")[0] for _ in range(3)] == [401, 401, 429]
+    assert of_limiter(limiter) == 2
+
+
+def assert_lists_both(headers, *, of_gate, of_limiter):
+    found = contract.fields(headers)
+    assert (found["x-ratelimit-limit"], found["x-ratelimit-remaining"]) == ("100", str(of_gate))
+    assert found["ratelimit-policy"] == '"2678400s";q=100;w=2678400, "2678400s-2";q=2;w=2678400'
+    quotas = [item.split(";")[:2] for item in found["ratelimit"].split(", ")]
+    assert quotas == [['"2678400s"', f"r={of_gate}"], ['"2678400s-2"', f"r={of_limiter}"]]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_what_a_limiter_refuses_shows_the_gates_quota(gate, key, stack):
+    ask = stack(gate, Limiter("1/31d", capacity=10), ("gate", "limiter"))
+    ask(key.expose())
+    status, headers, _ = ask(key.expose())
+    found = contract.fields(headers)
+    assert (status, found["x-ratelimit-limit"], found["x-ratelimit-remaining"]) == (429, "100", "99")
+    assert '"2678400s-2";r=0' in found["ratelimit"]
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_one_gate_in_two_places_is_charged_once(gate, key, stack):
+    """The second place is the gate again, where the limiter would be."""
+    opened = Gate.open(gate.path, pepper=PEPPER[gate.path])
+    for second in (gate, opened):
+        before = spent(gate, key)
+        if stack is asgi_stack:
+            inner = asgi.GateMiddleware(hello_asgi, second)
+            status = asyncio_status(asgi.GateMiddleware(inner, gate), key)
+        elif stack is wsgi_stack:
+            app = wsgi.GateMiddleware(wsgi.GateMiddleware(hello_wsgi, second), gate)
+            status = WsgiClient(app).get("/", headers={"X-API-Key": key.expose()}).status_code
+        else:
+            app = Flask("tests")
+            app.add_url_rule("/", view_func=flask.require_key(second)(lambda: ""))
+            if stack is flask_behind_wsgi:
+                app.wsgi_app = wsgi.GateMiddleware(app.wsgi_app, gate)
+            else:
+                flask.GateExtension(gate, app)
+            status = app.test_client().get("/", headers={"X-API-Key": key.expose()}).status_code
+        assert (status, spent(gate, key) - before) == (200, 1)
+
+
+PEPPER = {}
+
+
+@pytest.fixture(autouse=True)
+def _pepper(gate, pepper):
+    PEPPER[gate.path] = pepper
+
+
+async def hello_asgi(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def hello_wsgi(environ, start_response):
+    start_response("200 OK", [])
+    return []
+
+
+def asyncio_status(app, key):
+    return TestClient(app).get("/", headers={"X-API-Key": key.expose()}).status_code
+
+
+def test_the_highest_cost_is_charged(gate, key):
+    app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, gate, cost=10), gate, cost=3)
+    assert (asyncio_status(app, key), spent(gate, key)) == (200, 10)
+    app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, gate, cost=3), gate, cost=10)
+    assert (asyncio_status(app, key), spent(gate, key)) == (200, 20)
+    app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, gate, cost=90), gate)
+    assert (asyncio_status(app, key), spent(gate, key)) == (429, 20)
+
+
+def test_a_higher_cost_in_shadow_leaves_the_lower_one_charged(gate, key):
+    inner = asgi.GateMiddleware(hello_asgi, gate, cost=100, shadow=True)
+    client = TestClient(asgi.GateMiddleware(inner, gate, cost=3))
+    gate.check(key.expose(), 10)
+    answer = client.get("/", headers={"X-API-Key": key.expose()})
+    assert (answer.status_code, answer.headers["x-keytally-shadow"]) == (200, "denied")
+    assert spent(gate, key) == 13
+
+
+def test_a_dispatched_copy_with_another_key_is_asked_anew(gate, key):
+    """As an endpoint for batches makes one of its own environ, or scope."""
+    other = gate.issue(7)
+    seen = []
+
+    def batch(environ, start_response):
+        seen.append(environ["keytally.verdict"].account)
+        if len(seen) == 1:
+            return app({**environ, "HTTP_X_API_KEY": other.expose()}, start_response)
+        return hello_wsgi(environ, start_response)
+
+    app = wsgi.GateMiddleware(batch, gate)
+    assert WsgiClient(app).get("/", headers={"X-API-Key": key.expose()}).status_code == 200
+    assert seen == [42, 7]
+    assert (spent(gate, key), spent(gate, other)) == (1, 1)
+
+
+def test_an_asgi_gate_and_django_inside_charge_once(gate, key, pepper):
+    tables = {"GATE": {"PATH": gate.path, "PEPPER": pepper}}
+    for middleware in (django_app.MIDDLEWARE, django_app.OF_REST_FRAMEWORK):
+        with override_settings(KEYTALLY=tables, MIDDLEWARE=middleware):
+            app = asgi.GateMiddleware(get_asgi_application(), gate)
+            response = TestClient(app).get("/rest", headers={"X-API-Key": key.expose()})
+        assert (response.status_code, response.json()["account"]) == (200, 42)
+    assert spent(gate, key) == 2
+
+
+def test_one_limiter_is_charged_once_for_each_subject(limiter):
+    inner = asgi.LimiterMiddleware(hello_asgi, limiter, key=everybody)
+    other = asgi.LimiterMiddleware(inner, limiter, key=lambda _: "somebody")
+    app = asgi.LimiterMiddleware(other, limiter, key=everybody)
+    assert TestClient(app).get("/").status_code == 200
+    assert of_limiter(limiter) == 1
+    assert limiter.peek("somebody", 0).remaining == 1
+
+
+def secured(gate, limiter):
+    """Name a dependency in a router by Depends and in a route by Security with scopes."""
+    api_key = require_key(gate)
+    limited = limit(limiter, key=everybody)
+    router = APIRouter(dependencies=[Depends(api_key), Depends(limited)])
+
+    @router.get("/")
+    def home(
+        verdict=Security(api_key, scopes=["read"]),  # noqa: B008
+        _=Security(limited, scopes=["read"]),  # noqa: B008
+    ):
+        return {"account": verdict.account}
+
+    app = FastAPI()
+    app.include_router(router)
+    return app
+
+
+@pytest.mark.parametrize("wrap", [lambda app: app, asgi.VerdictMiddleware], ids=["bare", "wrapped"])
+def test_fastapi_charges_once_whatever_the_scopes(gate, key, limiter, wrap):
+    client = TestClient(wrap(secured(gate, limiter)))
+    for left in (1, 0):
+        response = client.get("/", headers={"X-API-Key": key.expose()})
+        assert (response.status_code, response.json()) == (200, {"account": 42})
+        assert_lists_both(response.headers.multi_items(), of_gate=98 + left, of_limiter=left)
+    assert client.get("/", headers={"X-API-Key": key.expose()}).status_code == 429
+    assert spent(gate, key) == 2
+
+
+def test_a_500_lists_the_quotas_of_both(gate, key, limiter):
+    app = FastAPI()
+    dependencies = [Depends(require_key(gate)), Depends(limit(limiter, key=everybody))]
+
+    @app.get("/", dependencies=dependencies)
+    def home():
+        raise LookupError("of the application")
+
+    client = TestClient(asgi.VerdictMiddleware(app), raise_server_exceptions=False)
+    response = client.get("/", headers={"X-API-Key": key.expose()})
+    assert response.status_code == 500
+    assert_lists_both(response.headers.multi_items(), of_gate=99, of_limiter=1)
+
+
+@pytest.fixture
+def django(gate, pepper):
+    """Return a function that asks a Django project, in which settings it is told."""
+
+    def ask(path, key, middleware, client=Client, **tables):
+        limiter = {"POLICY": "2/31d", "CAPACITY": 100, "WORKERS": 1, "KEY": everybody}
+        found = {"GATE": {"PATH": gate.path, "PEPPER": pepper}, "LIMITER": limiter, **tables}
+        with override_settings(KEYTALLY=found, MIDDLEWARE=middleware):
+            for _ in range(REQUESTS):
+                response = client().get(path, headers={"X-API-Key": key.expose()})
+                yield response.status_code, list(response.items()), response.content
+
+    return ask
+
+
+BOTH = [*django_app.MIDDLEWARE, "keytally.django.LimiterMiddleware"]
+
+
+@pytest.mark.parametrize("middleware", [BOTH, BOTH[::-1]], ids=" in ".join)
+@pytest.mark.parametrize("path", ["/", "/later", "/rest", "/throttled"])
+def test_django_charges_all_or_nothing(django, gate, key, middleware, path):
+    answers = list(django(path, key, middleware))
+    assert [status for status, _, _ in answers] == [200] * 2 + [429] * (REQUESTS - 2)
+    for left, (_, headers, body) in zip((1, 0), answers):
+        assert b'"account":42' in body.replace(b" ", b"")
+        if path != "/throttled":
+            assert_lists_both(headers, of_gate=98 + left, of_limiter=left)
+    assert spent(gate, key) == 2
+
+
+def test_a_throttle_refuses_and_the_key_is_not_charged(django, gate, key):
+    answers = list(django("/throttled", key, django_app.OF_REST_FRAMEWORK))
+    assert [status for status, _, _ in answers] == [200] * 2 + [429] * (REQUESTS - 2)
+    contract.assert_exceeded(*answers[-1], remaining=98)
+    assert spent(gate, key) == 2
+
+
+def test_rest_framework_knows_the_gates_verdict_behind_a_limiter(django, gate, key):
+    """The limiter's own verdict has no key, and the key was asked about again for it."""
+    [first, *_] = django("/rest", key, BOTH)
+    assert b'"account":42' in first[2]
+    assert spent(gate, key) == 2
+
+
+def test_rest_framework_charges_its_higher_cost(gate, key, pepper):
+    class Costly(KeyAuthentication):
+        cost = 10
+
+    @api_view()
+    @authentication_classes([Costly])
+    @throttle_classes([])
+    def view(request):
+        return Response({"verdict": request.auth.key_id == request._request.verdict.key_id})
+
+    with override_settings(KEYTALLY={"GATE": {"PATH": gate.path, "PEPPER": pepper}}):
+        response = GateMiddleware(view)(RequestFactory().get("/", HTTP_X_API_KEY=key.expose()))
+    assert (response.status_code, response.data) == (200, {"verdict": True})
+    assert response["X-RateLimit-Remaining"] == "90"
+    assert spent(gate, key) == 10
+
+
+def test_a_throttle_and_the_middleware_share_a_limiter(django, gate, key):
+    """Both name the limiter of the settings, and both count the client's address."""
+    tables = {"LIMITER": {"POLICY": "2/31d", "CAPACITY": 100, "WORKERS": 1}}
+    answers = list(django("/throttled", key, BOTH, **tables))
+    assert [status for status, _, _ in answers[:3]] == [200, 200, 429]
+
+
+@pytest.mark.parametrize(
+    ("policy", "limit"),
+    [("20/minute, 200/hour", 200), ("20/minute, 200/7d", 20), ("3/2d, 5/4d", 3), ("9/day, 90/7d", 9)],
+)
+def test_without_a_gate_the_first_limiters_day_is_shown(policy, limit):
+    inner = asgi.LimiterMiddleware(hello_asgi, Limiter("1000/hour", 10), key=everybody)
+    app = asgi.LimiterMiddleware(inner, Limiter(policy, 10), key=everybody)
+    found = contract.fields(TestClient(app).get("/").headers.multi_items())
+    assert found["x-ratelimit-limit"] == str(limit)
+    assert found["x-ratelimit-remaining"] == str(limit - 1)
+    assert found["ratelimit-policy"].count(";q=") == policy.count("/") + 1
+    assert "q=1000" in found["ratelimit-policy"]
+
+
+def test_each_verdict_is_told_once(gate, key):
+    told = []
+    tell = lambda verdict, _: told.append(verdict.outcome)  # noqa: E731
+    inner = asgi.GateMiddleware(hello_asgi, gate, on_verdict=tell)
+    assert asyncio_status(asgi.GateMiddleware(inner, gate, on_verdict=tell), key) == 200
+    assert told == ["admitted"]
+    other = []
+    inner = asgi.GateMiddleware(hello_asgi, gate, on_verdict=lambda *_: other.append(1))
+    assert asyncio_status(asgi.GateMiddleware(inner, gate, on_verdict=tell), key) == 200
+    assert (len(told), len(other)) == (2, 1)
+
+
+def test_a_shadowed_limiter_is_told_and_charges_nothing_back(gate, key, limiter):
+    inner = asgi.LimiterMiddleware(hello_asgi, limiter, key=everybody, shadow=True)
+    client = TestClient(asgi.GateMiddleware(inner, gate))
+    answers = [client.get("/", headers={"X-API-Key": key.expose()}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert [answer.headers.get("x-keytally-shadow") for answer in answers] == [None, None, "denied"]
+    assert spent(gate, key) == 3
+
+
+def test_a_key_that_is_gone_when_it_is_refunded_is_no_error(gate, key, limiter, tmp_path, pepper):
+    """The gate's file is replaced by one without the key between the charge and its refund."""
+
+    async def replaced(scope):
+        Gate.create(tmp_path / "other.gate", pepper=pepper, keys=8)
+        os.rename(tmp_path / "other.gate", gate.path)
+        gate.reopen()
+        return SUBJECT
+
+    limiter.check(SUBJECT, 2)
+    app = asgi.GateMiddleware(asgi.LimiterMiddleware(hello_asgi, limiter, key=replaced), gate)
+    assert asyncio_status(app, key) == 429
+
+
+def test_the_servers_scope_and_state_stay_as_they_were(gate, key, limiter):
+    state = {"of_the_lifespan": 7}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": [(b"x-api-key", key.expose().encode())],
+        "client": ("203.0.113.9", 1),
+        "state": state,
+    }
+    app = FastAPI()
+    seen = []
+
+    @app.get("/", dependencies=[Depends(require_key(gate)), Depends(limit(limiter))])
+    async def home(request: Request):
+        seen.append((request.state.verdict.account, request.state.of_the_lifespan))
+
+    async def receive():
+        return {"type": "http.request"}
+
+    async def send(message):
+        pass
+
+    stacks = [app, asgi.GateMiddleware(app, gate), asgi.VerdictMiddleware(app)]
+    for stack in [*stacks, asgi.LimiterMiddleware(app, limiter)]:
+        limiter.reset("203.0.113.9")
+        asyncio.run(stack(dict(scope), receive, send))
+    assert seen == [(42, 7)] * 4
+    assert state == {"of_the_lifespan": 7}

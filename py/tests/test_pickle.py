@@ -1,0 +1,105 @@
+"""What can be pickled and copied: for queues of tasks, pools of processes, and logs."""
+
+import copy
+import pickle
+
+import pytest
+
+from keytally import BusyError, Charge, DeniedError, Gate, Limiter, Policy, Verdict
+
+ATTRIBUTES = [name for name in dir(Verdict) if not name.startswith("_") and name not in ("duplicate_header",)]
+
+
+def again(value):
+    """Return a value after each way to copy it."""
+    copies = [copy.copy(value), copy.deepcopy(value)]
+    return copies + [pickle.loads(pickle.dumps(value, protocol)) for protocol in range(6)]
+
+
+@pytest.mark.parametrize(
+    "value", [Policy("100/minute, 1000/hour"), Policy("sliding 5/10s"), Charge(3, 1_700_000_000_000)]
+)
+def test_a_copy_is_equal(value):
+    assert again(value) == [value] * 8
+
+
+def verdicts(pepper, now):
+    gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "2/minute, 5/hour"})
+    key = gate.issue(42, env="test", now=now)
+    limiter = Limiter("sliding 2/minute, 5/hour", capacity=1)
+    for _ in range(3):
+        yield gate.check(key.expose(), now=now)
+    yield gate.check(key.expose(), 9, now=now)
+    yield gate.check(None, now=now)
+    yield gate.check("nonsense", now=now)
+    gate.revoke(key.key_id)
+    yield gate.check(key.expose(), now=now)
+    yield limiter.check("a", 2, now=now)
+    yield limiter.check("a", now=now + 70)
+    yield limiter.check("a", now=now - 500)
+    yield next(
+        found for found in (limiter.check(str(n), now=now) for n in range(1000)) if found.outcome == "full"
+    )
+    yield limiter.settle("a", limiter.check("a", 0, now=now).charge, 9, now=now)
+    yield Verdict.duplicate_header(now=now)
+
+
+def read(verdict):
+    """Return all that a verdict says."""
+    values = {name: getattr(verdict, name) for name in ATTRIBUTES if name != "raise_for_status"}
+    values["quotas"] = [
+        (quota.name, quota.limit, quota.remaining, quota.window, quota.reset, quota.lacking)
+        for quota in verdict.quotas
+    ]
+    try:
+        verdict.raise_for_status()
+    except Exception as error:
+        values["raised"] = repr(error)
+    return repr(verdict), bool(verdict), values
+
+
+def test_a_copied_verdict_says_the_same(pepper, now):
+    found = list(verdicts(pepper, now))
+    assert {verdict.outcome for verdict in found} == {
+        "admitted",
+        "denied",
+        "missing_key",
+        "invalid_key",
+        "too_costly",
+        "full",
+    }
+    assert any(verdict.uncharged for verdict in found)
+    assert any(verdict.clock_ahead_s for verdict in found)
+    for verdict in found:
+        for copied in again(verdict):
+            assert read(copied) == read(verdict)
+            # A copy of the copy too.
+            assert read(pickle.loads(pickle.dumps(copied))) == read(verdict)
+
+
+def test_the_charge_of_a_copied_verdict_can_be_refunded(now):
+    limiter = Limiter("5/minute")
+    verdict = pickle.loads(pickle.dumps(limiter.check("a", 3, now=now)))
+    assert limiter.refund("a", verdict.charge, now=now).remaining == 5
+
+
+def test_refusals_can_be_pickled(now):
+    limiter = Limiter("1/minute")
+    limiter.check("a", now=now)
+    with pytest.raises(DeniedError) as refused:
+        limiter.check("a", now=now).raise_for_status()
+    for error in again(refused.value):
+        assert (str(error), error.verdict.retry_after) == (
+            str(refused.value),
+            refused.value.verdict.retry_after,
+        )
+    for error in again(BusyError("busy", 7)):
+        assert (str(error), error.pid) == ("busy", 7)
+
+
+def test_a_state_that_is_no_verdicts_is_refused(now):
+    restore, (state,) = Limiter("1/minute").check("a", now=now).__reduce__()
+    quota = state[3][0]
+    for place, value in [(0, "perhaps"), (1, "because"), (3, [quota] * 5), (3, [(1, 1, 0, 0, False, False)])]:
+        with pytest.raises(ValueError, match="not a verdict's"):
+            restore((*state[:place], value, *state[place + 1 :]))
