@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use keytally_host::keytally::{KeyId, Name, Peppers, Plan, Policy, Timestamp};
 use keytally_host::pepper;
 use keytally_host::redact::{policy_error, redact, redact_name};
-use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyMapping, PyString, PyTzInfoAccess as _};
 use zeroize::Zeroizing;
@@ -323,9 +323,9 @@ pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<P
             return Err(PepperError::new_err("pepper and pepper_file are both given; leave one out"));
         }
         (Some(text), None) => pepper::parse(&text),
-        (None, Some(file)) => read_file(file),
+        (None, Some(file)) => read_file(file)?,
         (None, None) => match (set("KEYTALLY_PEPPER_FILE"), set("KEYTALLY_PEPPER")) {
-            (Some(file), _) => read_file(PathBuf::from(file)),
+            (Some(file), _) => read_file(PathBuf::from(file))?,
             (None, Some(text)) => {
                 let text = Zeroizing::new(text.into_encoded_bytes());
                 let text = core::str::from_utf8(&text)
@@ -343,10 +343,24 @@ pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<P
     parsed.map_err(exceptions::of_pepper)
 }
 
-/// Reads the peppers of a file. A pipe may be another thread's to write, so other threads go on meanwhile.
-fn read_file(file: PathBuf) -> Result<Peppers, keytally_host::Error> {
-    Python::attach(|py| py.detach(|| pepper::read_file(file)))
+/// Reads the peppers of a file. Pipes and terminals wait for a writer: other threads go on meanwhile, and a signal such
+/// as Ctrl-C ends the wait.
+fn read_file(file: PathBuf) -> PyResult<Result<Peppers, keytally_host::Error>> {
+    if std::fs::metadata(&file).is_ok_and(|found| found.is_file()) {
+        return Ok(pepper::read_file(file));
+    }
+    let reader = std::thread::Builder::new().spawn(move || pepper::read_file(file))?;
+    Python::attach(|py| {
+        while !reader.is_finished() {
+            py.detach(|| std::thread::sleep(SIGNALS_EVERY));
+            py.check_signals()?;
+        }
+        reader.join().map_err(|_| PyRuntimeError::new_err("the pepper file could not be read"))
+    })
 }
+
+/// How often a wait looks for signals.
+const SIGNALS_EVERY: Duration = Duration::from_millis(10);
 
 /// The environment variable, unless it is empty.
 fn set(variable: &str) -> Option<std::ffi::OsString> {

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import signal
 import threading
 import traceback
 
@@ -163,3 +164,19 @@ def test_a_pepper_file_may_be_a_pipe_of_another_thread(tmp_path):
     writer.start()
     Gate.in_memory(pepper_file=path, keys=1)
     writer.join()
+
+
+def test_ctrl_c_ends_the_wait_for_the_writer_of_a_pipe(tmp_path):
+    path = tmp_path / "pepper"
+    os.mkfifo(path, 0o600)
+    # As in a terminal, even if the tests are run in the background.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Gate.in_memory(pepper_file=path, keys=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    # The reader that was left behind ends.
+    path.write_text(PEPPER)
