@@ -199,7 +199,7 @@ enum kt_status
     KT_POLICY_EMPTY = 20,
     /** A policy of more than 128 bytes. */
     KT_POLICY_TOO_LONG = 21,
-    /** A quota that isn't `LIMIT/[N]UNIT`. */
+    /** A quota that is neither `LIMIT/[N]UNIT` nor `LIMIT per [N]UNIT`. */
     KT_POLICY_SYNTAX = 22,
     /** A limit that is 0 or above 4294967295. */
     KT_POLICY_LIMIT = 23,

@@ -90,7 +90,7 @@ fn of_a_text_that_is_no_key_id_pepper_or_policy() {
     let policies: [(&str, &[&str]); 10] = [
         ("", &["at least one quota", "100/minute"]),
         (&"1".repeat(200), &["\"11111111111111111111111111111111…\"", "128 bytes"]),
-        ("5 per minute", &["\"5 per minute\" is no quota", "LIMIT/UNIT"]),
+        ("5 a minute", &["\"5 a minute\" is no quota", "LIMIT/UNIT"]),
         ("0/minute", &["\"0\" is no limit", "1 to 4294967295"]),
         ("1/32d", &["\"32d\" is no window", "1 second to 31 days"]),
         ("1/week", &["\"week\" is no unit", "minute"]),

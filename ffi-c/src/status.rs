@@ -63,7 +63,7 @@ pub enum kt_status {
     KT_POLICY_EMPTY = 20,
     /// A policy of more than 128 bytes.
     KT_POLICY_TOO_LONG = 21,
-    /// A quota that isn't `LIMIT/[N]UNIT`.
+    /// A quota that is neither `LIMIT/[N]UNIT` nor `LIMIT per [N]UNIT`.
     KT_POLICY_SYNTAX = 22,
     /// A limit that is 0 or above 4294967295.
     KT_POLICY_LIMIT = 23,
@@ -291,10 +291,10 @@ impl kt_status {
             KT_NO_CLOCK => sentence!("this library has no system clock; give an explicit time, in Unix milliseconds"),
             KT_POLICY_EMPTY => sentence!("a policy needs at least one quota, like \"100/minute, 1000/hour\""),
             KT_POLICY_TOO_LONG => sentence!("the policy is longer than 128 bytes"),
-            KT_POLICY_SYNTAX => sentence!("a quota of the policy is not of the form LIMIT/[N]UNIT, like 100/minute or 5/10s"),
+            KT_POLICY_SYNTAX => sentence!("a quota of the policy is not of the form LIMIT/[N]UNIT, like 100/minute, 5/10s or 100 per minute"),
             KT_POLICY_LIMIT => sentence!("a limit of the policy is not 1 to 4294967295"),
             KT_POLICY_WINDOW => sentence!("a window of the policy is not 1 second to 31 days"),
-            KT_POLICY_UNIT => sentence!("a unit of the policy is none of second, minute, hour, day, s, m, h, d"),
+            KT_POLICY_UNIT => sentence!("a unit of the policy is none of second, minute, hour, day, sec, min, s, m, h, d"),
             KT_POLICY_TOO_MANY => sentence!("the policy has more than 4 quotas"),
             KT_POLICY_DUPLICATE => sentence!("two quotas of the policy have the same window"),
             KT_POLICY_NOT_NESTED => sentence!("a window of the policy is not a whole multiple of the next shorter one"),
