@@ -317,7 +317,7 @@ impl kt_status {
             KT_PLAN_COUNT => sentence!("a gate needs at least one plan, and has room for 4 in memory of yours, for 116 in a file"),
             KT_PLAN_TWICE => sentence!("two plans have the same name"),
             KT_PLAN_WINDOWS => sentence!("all plans of a gate must share their windows and algorithm, and fit 64 bits together"),
-            KT_NOT_A_TABLE => sentence!("this is no keytally table: it begins with something else"),
+            KT_NOT_A_TABLE => sentence!("this is no keytally table: it does not begin as one does"),
             KT_UNFINISHED => sentence!("this table was never finished: its creation was interrupted; create it again"),
             KT_OTHER_FORMAT => sentence!("this table has another version of the format than this library reads"),
             KT_OTHER_KIND => sentence!("this is a limiter where a gate was expected, or the other way round"),
@@ -421,7 +421,7 @@ impl From<CreateError> for kt_status {
 impl From<AttachError> for kt_status {
     fn from(error: AttachError) -> Self {
         match error {
-            AttachError::NotATable { .. } => KT_NOT_A_TABLE,
+            AttachError::NotATable => KT_NOT_A_TABLE,
             AttachError::Unfinished => KT_UNFINISHED,
             AttachError::Version { .. } => KT_OTHER_FORMAT,
             AttachError::Kind { .. } => KT_OTHER_KIND,

@@ -271,6 +271,20 @@ def test_what_is_no_gate_is_not_opened(tmp_path, pepper):
     path.chmod(0o600)
     with pytest.raises(keytally.TableError, match="no keytally table"):
         Gate.open(path, pepper=pepper)
+    # Nothing of a file is repeated, and another program's file is not to be changed.
+    for content in (pepper, "keytally" + pepper, "keytally\1\0\0\0" + pepper):
+        for mode in (0o600, 0o644):
+            path.write_text(content + pepper)
+            path.chmod(mode)
+            for open_it in (
+                lambda: Gate.open(path, pepper=pepper),
+                lambda: keytally.Limiter.open(path),
+                lambda: keytally.Limiter.open_or_create(path, "5/minute", 8),
+            ):
+                with pytest.raises(keytally.TableError) as refused:
+                    open_it()
+                sentence = "this is no keytally table: it does not begin as one does"
+                assert str(refused.value) == f"{path}: {sentence}"
     with pytest.raises(keytally.TableError, match="a directory"):
         Gate.open(tmp_path, pepper=pepper)
     keytally.Limiter.create(tmp_path / "limiter", "5/minute", 8)

@@ -493,7 +493,7 @@ fn the_pepper_comes_from_the_environment_or_a_file() {
     bench.finish(bench.command(&named).env("KEYTALLY_PEPPER", &other), key.as_bytes()).with(0);
     bench
         .finish(bench.command(&args).env("KEYTALLY_PEPPER", &other), key.as_bytes())
-        .fails(&[G, "none of the 1 pepper(s) given"]);
+        .fails(&[G, "the pepper that was given does not belong to this gate"]);
 
     let none = ["KEYTALLY_PEPPER", "--pepper-file", "openssl rand -hex 32"];
     bench.finish(&mut bench.command(&args), b"").fails(&none);
@@ -597,7 +597,7 @@ fn a_gate_that_is_another_or_damaged_is_refused_with_both_sides_named() {
     let bench = bench();
     let bytes = fs::read(bench.path(G)).unwrap();
     let mut other = bytes.clone();
-    other[8..16].copy_from_slice(&99_u64.to_le_bytes());
+    other[8] = 99;
     for (name, bytes, parts) in [
         ("version.gate", other, &["version 99", "version 1"][..]),
         ("short.gate", bytes[..bytes.len() - 64].to_vec(), &["bytes"]),
@@ -614,6 +614,59 @@ fn a_gate_that_is_another_or_damaged_is_refused_with_both_sides_named() {
     }
     fs::set_permissions(bench.path(G), fs::Permissions::from_mode(0o604)).unwrap();
     bench.run(&["list", G]).fails(&["0604", "chmod 600"]);
+}
+
+/// Files that hold secrets, given where a gate or a pepper file belongs.
+const CONTENTS: [&[u8]; 6] = [
+    b"5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f\n",
+    b"SECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecret\n",
+    b"keytally-pepper=SECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecret\n",
+    b"keytallySECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecret\n",
+    b"keytally\x01\0\0\0SECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecret\n",
+    b"\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef",
+];
+
+#[test]
+fn error_says_nothing_of_what_a_file_holds() {
+    let bench = bench();
+    for mode in [0o600, 0o644] {
+        for content in CONTENTS {
+            fs::write(bench.path("file"), content).unwrap();
+            fs::set_permissions(bench.path("file"), fs::Permissions::from_mode(mode)).unwrap();
+            for command in ["list", "verify", "top"] {
+                let ran = bench.run(&[command, "file"]);
+                let sentence = "keytally: file: this is no keytally table: it does not begin as one does\n";
+                assert_eq!((ran.status, ran.err.as_str()), (3, sentence), "{command} {content:?}");
+            }
+        }
+    }
+    // The gate and the pepper in one, as in a command with the two exchanged.
+    fs::write(bench.path("file"), format!("{}\n", bench.pepper)).unwrap();
+    fs::set_permissions(bench.path("file"), fs::Permissions::from_mode(0o600)).unwrap();
+    let ran = bench.finish(&mut bench.command(&["list", "file", "--pepper-file", "file"]), b"");
+    assert_eq!(ran.err, "keytally: file: this is no keytally table: it does not begin as one does\n");
+}
+
+#[test]
+fn another_program_s_file_is_never_advised_to_change() {
+    let bench = bench();
+    let passwd = "root:x:0:0:root:/root:/bin/sh\n".repeat(9);
+    for content in [passwd.as_str(), "root:x:0:0\n", ""] {
+        for mode in [0o644, 0o666, 0o600] {
+            fs::write(bench.path("passwd"), content).unwrap();
+            fs::set_permissions(bench.path("passwd"), fs::Permissions::from_mode(mode)).unwrap();
+            let as_gate = bench.run(&["list", "passwd"]);
+            let as_pepper = bench.finish(&mut bench.command(&["list", G, "--pepper-file", "passwd"]), b"");
+            assert!(as_gate.err.contains("this is no keytally table"), "{as_gate:?}");
+            assert!(as_pepper.err.contains("pepper"), "{as_pepper:?}");
+            for ran in [as_gate, as_pepper] {
+                assert!(
+                    ran.status == 3 && !ran.err.contains("fix it") && !ran.err.contains("chmod"),
+                    "{ran:?}"
+                );
+            }
+        }
+    }
 }
 
 #[test]
