@@ -69,6 +69,10 @@ fn of_what_an_administrator_cannot_do() {
         (&AdminError::EnvsFull, &["16 environments"]),
         (&AdminError::NamesTooLong, &["14 characters together"]),
         (&AdminError::Revoked(id()), &["0000000000z was revoked", "issue a new one"]),
+        (
+            &AdminError::InGrace { key_id: id(), until: 1_700_000_000 },
+            &["key 0000000000z", "valid until Unix second 1700000000", "force"],
+        ),
         (&AdminError::Damaged(id()), &["0000000000z is damaged", "`verify`"]),
         (&AdminError::AlreadyImported(id()), &["already", "0000000000z"]),
         (&AdminError::NotImportable { len: 7 }, &["16 to 256 bytes", "this one has 7"]),

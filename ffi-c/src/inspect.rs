@@ -35,7 +35,8 @@ pub struct kt_key_info {
     pub account: u32,
     /// When the key expires, in Unix seconds; 0 for never.
     pub not_after_s: u32,
-    /// Until when the previous secret is good, in Unix seconds; 0 when the key was never rotated.
+    /// Until when the previous secret is valid, in Unix seconds: its grace ends or the key expires. 0 when it is not valid now,
+    /// as after a revocation.
     pub grace_until_s: u32,
     /// 1 when the key was revoked, else 0.
     pub revoked: u8,

@@ -165,6 +165,8 @@ pub enum kt_status {
     KT_NOT_IMPORTABLE = 91,
     /// Keys under 4 peppers are in the gate.
     KT_PEPPERS_FULL = 92,
+    /// The secret before the key's last rotation is still valid, and another rotation would end it.
+    KT_IN_GRACE = 93,
 
     // Of files and of the operating system.
     /// No such file or folder.
@@ -261,6 +263,7 @@ impl kt_status {
         KT_ALREADY_IMPORTED,
         KT_NOT_IMPORTABLE,
         KT_PEPPERS_FULL,
+        KT_IN_GRACE,
         KT_FILE_NOT_FOUND,
         KT_FILE_DENIED,
         KT_FILE_EXISTS,
@@ -339,6 +342,7 @@ impl kt_status {
             KT_ALREADY_IMPORTED => sentence!("the key is in the gate already"),
             KT_NOT_IMPORTABLE => sentence!("a key to import has 16 to 256 bytes of printable ASCII without spaces"),
             KT_PEPPERS_FULL => sentence!("keys under 4 peppers are in this gate; rotate those of the oldest before you use another"),
+            KT_IN_GRACE => sentence!("the secret that the key had before its last rotation is still valid, and another rotation would end it at once; wait, or force the rotation"),
             KT_FILE_NOT_FOUND => sentence!("there is no such file or folder"),
             KT_FILE_DENIED => sentence!("the system does not let this process do that with the file"),
             KT_FILE_EXISTS => sentence!("there is a file of that name already, and it was left as it is"),
@@ -451,6 +455,7 @@ impl From<AdminError> for kt_status {
             AdminError::AlreadyImported(_) => KT_ALREADY_IMPORTED,
             AdminError::NotImportable { .. } => KT_NOT_IMPORTABLE,
             AdminError::PeppersFull => KT_PEPPERS_FULL,
+            AdminError::InGrace { .. } => KT_IN_GRACE,
             _ => KT_INTERNAL,
         }
     }

@@ -495,7 +495,7 @@ fn peppers_rotate_through_a_file() {
     let both = Peppers::new(&[&b"a pepper for tests, of 32 bytes."[..], b"another pepper, also of 32 bytes"])
         .unwrap();
     let gate = Gate::open(&files.gate, both).unwrap();
-    let key = gate.rotate(id, Duration::from_secs(60)).unwrap();
+    let key = gate.rotate(id, Duration::from_secs(60), false).unwrap();
     for key in [&old_key, &key] {
         assert!(gate.check(Some(key.expose().as_bytes()), 1).admitted());
     }
@@ -575,7 +575,7 @@ fn a_fresh_and_a_used_gate_verify_clean() {
         gate.check(Some(key.expose().as_bytes()), 1);
         match number % 3 {
             0 => gate.revoke(id).unwrap(),
-            1 => drop(gate.rotate(id, Duration::from_secs(60)).unwrap()),
+            1 => drop(gate.rotate(id, Duration::from_secs(60), false).unwrap()),
             _ => gate.assign(id, "pro").unwrap(),
         }
     }

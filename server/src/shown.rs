@@ -51,7 +51,7 @@ pub(crate) struct Listed {
     pub(crate) last_use: Option<String>,
     #[serde(skip)]
     pub(crate) last_use_s: Option<u64>,
-    /// Until when the secret before the last rotation is good.
+    /// Until when the secret before the last rotation is valid; none when it is not.
     pub(crate) grace_until: Option<String>,
     /// The number of the pepper that the secret is stored under.
     pub(crate) pepper: u8,

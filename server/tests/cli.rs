@@ -204,12 +204,59 @@ fn rotate_keeps_the_old_secret_for_its_grace_and_the_counts_for_ever() {
     assert_eq!(listed["hint"], format!("kt_live_…{}", &new[new.len() - 4..]));
     assert!(listed["grace_until"].is_string());
     let text = bench.run(&["list", G]).with(0);
-    assert!(text.contains(&format!("the secret that {key_id} had before is good until 2")), "{text}");
+    assert!(text.contains(&format!("the secret that {key_id} had before is valid until 2")), "{text}");
 
-    let newest = bench.rotate(G, &key_id, "0s");
+    let newest = bench.run(&["rotate", G, &key_id, "--grace", "0s", "--force", "--json"]).json();
+    let newest = bench.remember(newest["key"].as_str().unwrap());
     assert_eq!(outcome(&bench.check(G, &old, &[])), (1, "invalid_key", Some("wrong_secret")));
     assert_eq!(outcome(&bench.check(G, &new, &[])), (1, "invalid_key", Some("expired")));
     assert_eq!(bench.check(G, &newest, &[]).1["quotas"][0]["used"], 31);
+}
+
+#[test]
+fn rotation_within_a_grace_needs_force() {
+    let bench = bench();
+    let (first, key_id) = bench.issue(G, &["--account", "42"]);
+    let second = bench.rotate(G, &key_id, "1h");
+    let until = listed(&bench, &key_id)["grace_until"].clone();
+    for grace in ["1h", "0s"] {
+        let refused = bench.run(&["rotate", G, &key_id, "--grace", grace]);
+        refused.fails(&[&key_id, "is valid until", until.as_str().unwrap(), "--force"]);
+    }
+    for key in [&first, &second] {
+        assert_eq!(bench.check(G, key, &[]).0, 0, "the refusal ended a secret");
+    }
+    let forced = bench.run(&["rotate", G, &key_id, "--grace", "1h", "--force"]).with(0);
+    let third = bench.remember(forced.trim_end());
+    assert_eq!(outcome(&bench.check(G, &first, &[])), (1, "invalid_key", Some("wrong_secret")));
+    assert_eq!([&second, &third].map(|key| bench.check(G, key, &[]).0), [0, 0]);
+    // A key without a running grace needs none.
+    let (_, other_id) = bench.issue(G, &["--account", "43"]);
+    bench.rotate(G, &other_id, "0s");
+    bench.rotate(G, &other_id, "0s");
+}
+
+#[test]
+fn ended_key_has_no_old_secret_in_a_grace() {
+    let bench = bench();
+    let (_, revoked) = bench.issue(G, &["--account", "1"]);
+    let (_, expired) = bench.issue(G, &["--account", "2", "--expires", "3s"]);
+    let (_, brief) = bench.issue(G, &["--account", "3", "--expires", "30m"]);
+    for key_id in [&revoked, &expired, &brief] {
+        bench.rotate(G, key_id, "1h");
+        assert!(listed(&bench, key_id)["grace_until"].is_string());
+    }
+    // The old secret ends with its key.
+    assert_eq!(listed(&bench, &brief)["grace_until"], listed(&bench, &brief)["expires"]);
+    bench.run(&["revoke", G, &revoked]).with(0);
+    std::thread::sleep(core::time::Duration::from_millis(3100));
+    for key_id in [&revoked, &expired] {
+        assert_eq!(listed(&bench, key_id)["grace_until"], Value::Null);
+    }
+    let text = bench.run(&["list", G]).with(0);
+    assert_eq!(text.matches("had before is valid until").count(), 1, "{text}");
+    // So nothing is lost by another rotation.
+    bench.rotate(G, &expired, "1h");
 }
 
 #[test]

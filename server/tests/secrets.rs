@@ -30,7 +30,7 @@ const COMMANDS: [&[&str]; 13] = [
     &["issue", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
     &["import", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
     &["list", G, "--account", "1"],
-    &["rotate", G, ID, "--grace", "1h"],
+    &["rotate", G, ID, "--grace", "1h", "--wait", "1s"],
     &["revoke", G, ID],
     &["assign", G, ID, "--plan", "default"],
     &["plan", G, "default=1/day"],

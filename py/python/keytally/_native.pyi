@@ -252,6 +252,7 @@ class Gate:
         key_id: str,
         *,
         grace: timedelta | float,
+        force: bool = False,
         now: float | datetime | None = None,
         timeout: timedelta | float = 10,
     ) -> Key: ...

@@ -106,7 +106,7 @@ impl Listing {
         table.write(&mut out)?;
         for key in &self.keys {
             if let Some(until) = &key.grace_until {
-                writeln!(out, "the secret that {} had before is good until {until}", key.about.key_id)?;
+                writeln!(out, "the secret that {} had before is valid until {until}", key.about.key_id)?;
             }
         }
         Ok(())
