@@ -1252,6 +1252,9 @@ kt_status kt_gate_capacity(kt_gate *gate, uint32_t *keys_out);
  * the change of an administrator that was killed. Other administrators wait only if something is wrong: then the gate is
  * read again under the lock, and in `report` no function that changes this gate may be called.
  *
+ * Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its record, a
+ * MAC, an account, a time, a count, or the number of another plan, environment or pepper.
+ *
  * Statuses: `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_verify(kt_gate *gate,

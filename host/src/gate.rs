@@ -351,6 +351,9 @@ impl Gate {
     ///
     /// Other administrators wait only if something is wrong: then the gate is read again under the lock.
     ///
+    /// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its
+    /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
+    ///
     /// ```
     /// # use keytally_host::{Config, Gate, pepper};
     /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;

@@ -533,6 +533,9 @@ impl Gate {
     /// Reads the whole gate and reports what is wrong with it. The change of an administrator that was killed is
     /// completed first.
     ///
+    /// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its
+    /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
+    ///
     /// Raises:
     ///     OSError: The system refuses.
     ///

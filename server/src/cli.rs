@@ -15,6 +15,7 @@ mod serve;
 mod top;
 mod verify;
 
+use core::fmt::Display;
 use core::time::Duration;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -208,8 +209,9 @@ fn remark(text: &str) {
 }
 
 /// `1 key`, `2 keys`.
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+fn counted(count: impl Display, what: &str) -> String {
+    let count = count.to_string();
+    format!("{count} {what}{}", if count == "1" { "" } else { "s" })
 }
 
 fn parse_name(text: &str) -> Result<Name, String> {

@@ -472,9 +472,13 @@ fn tallies_ahead_of_the_clock_are_shown_and_corrected() {
 fn verify_reads_the_whole_file() {
     let bench = bench();
     let (_, key_id) = bench.issue(G, &["--account", "1"]);
-    assert_eq!(bench.run(&["verify", G]).with(0), "api.gate: all 1000 records are well\n");
+    assert_eq!(bench.run(&["verify", G]).with(0), format!("api.gate: no flaw in 1000 records\n{UNSEEN}"));
     let report = bench.run(&["verify", G, "--json"]).json();
-    assert_eq!(report, json!({"gate": G, "capacity": 1000, "completed": false, "flaws": []}));
+    assert_eq!(
+        (&report["gate"], &report["capacity"], &report["completed"]),
+        (&json!(G), &json!(1000), &json!(false))
+    );
+    assert_eq!(report["flaws"], json!([]));
 
     // The plan number of the one record that is taken: there is no plan 9.
     let mut bytes = fs::read(bench.path(G)).unwrap();
@@ -516,7 +520,34 @@ fn verify_completes_a_change_that_was_interrupted() {
 
     fs::write(bench.path(G), &bytes).unwrap();
     let text = bench.run(&["verify", G]).with(0);
-    assert_eq!(text, "a change that was interrupted is now completed\napi.gate: all 1000 records are well\n");
+    let completed = "a change that was interrupted is now completed\n";
+    assert_eq!(text, format!("{completed}api.gate: no flaw in 1000 records\n{UNSEEN}"));
+}
+
+/// What `verify` says of itself.
+const UNSEEN: &str = "Not seen: other valid values in place of the right ones, since records have no checksum. These are the \
+                      key id within its record, MACs, accounts, times, counts, the numbers of plans, environments and peppers.\n";
+
+#[test]
+fn verify_says_that_it_sees_no_changed_id_mac_or_account() {
+    let bench = bench();
+    let (_, key_id) = bench.issue(G, &["--account", "1"]);
+    let good = fs::read(bench.path(G)).unwrap();
+    let id = number_of(&key_id).to_le_bytes();
+    let record = good.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64;
+    // The last byte of the id, the MAC's first byte, the account, the expiry.
+    for at in [0, 16, 48, 52] {
+        let mut changed = good.clone();
+        changed[record + at] ^= 1;
+        fs::write(bench.path(G), &changed).unwrap();
+        let text = bench.run(&["verify", G]).with(0);
+        assert!(text.ends_with(UNSEEN), "{at}: {text}");
+        assert_eq!(bench.run(&["verify", G, "--json"]).json()["unseen"].as_array().unwrap().len(), 6);
+    }
+    let help = bench.run(&["verify", "--help"]).with(0).split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["no checksum", "the key id within its record, a MAC, an account, a time, a count"] {
+        assert!(help.contains(part), "{help}");
+    }
 }
 
 /// A key id as a number.
@@ -714,6 +745,33 @@ fn another_program_s_file_is_never_advised_to_change() {
             }
         }
     }
+}
+
+#[test]
+fn help_of_create_tells_the_size_of_the_file() {
+    let bench = Bench::new();
+    let size = |keys: &str| {
+        bench.run(&["create", &format!("{keys}.gate"), "--keys", keys, "--json"]).json()["bytes"]
+            .as_u64()
+            .unwrap()
+    };
+    let [small, large] = ["1600", "3200"].map(size);
+    let (each, header) = ((large - small) / 1600, small - (large - small));
+    let help = bench.run(&["create", "--help"]).with(0);
+    assert!(help.contains(&format!("takes {each} bytes a key and {header} bytes for its header")), "{help}");
+}
+
+#[test]
+fn one_is_singular() {
+    let bench = Bench::new();
+    let made = bench.run(&["create", G, "--keys", "1"]).with(0);
+    assert!(made.starts_with("api.gate: made for 1 key\n"), "{made}");
+    bench.issue(G, &["--account", "1"]);
+    let text = bench.run(&["list", G]).with(0);
+    assert!(text.starts_with("api.gate: 1 of 1 key (100.0 %)"), "{text}");
+    assert!(bench.run(&["verify", G]).with(0).starts_with("api.gate: no flaw in 1 record\n"));
+    fs::write(bench.path("x.gate"), "x").unwrap();
+    bench.run(&["list", "x.gate"]).fails(&["it has 1 byte, "]);
 }
 
 #[test]

@@ -102,6 +102,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// Reads the whole gate and reports what no administrator and no check could have left, a [`Flaw`] each. While
     /// somebody administers, the record that is being written may be reported; an
     /// [administrator's](super::Administrator::verify) reading can't be disturbed so.
+    ///
+    /// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its
+    /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
     pub fn verify(&self, now: Timestamp, mut report: impl FnMut(Flaw)) {
         for place in self.places() {
             let Some(record) = place.read() else {

@@ -3,14 +3,14 @@ use keytally_host::keytally::Name;
 use keytally_host::{Config, Gate};
 use serde::Serialize;
 
-use super::{Format, GateFile, Status, parse_name};
+use super::{Format, GateFile, Status, counted, parse_name};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::plans;
 
 /// Make a new gate
 ///
-/// The file takes 64 bytes a key, and no more ever. It belongs to you alone (mode 0600) and holds no secret.
+/// The file takes 68 bytes a key and 4096 bytes for its header, and no more ever. It belongs to you alone (mode 0600) and holds no secret.
 #[derive(Args)]
 pub(super) struct Create {
     #[command(flatten)]
@@ -64,7 +64,7 @@ impl Create {
             plans: config.plans.iter().map(PlanText::of).collect(),
         };
         self.format.print(&created, |out| {
-            writeln!(out, "{}: made for {} keys", created.gate, created.capacity)?;
+            writeln!(out, "{}: made for {}", created.gate, counted(created.capacity, "key"))?;
             writeln!(out, "plans: {}", plans::in_words(config.plans))
         })?;
         Ok(Status::Fine)

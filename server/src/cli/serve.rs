@@ -11,7 +11,7 @@ use keytally_host::now;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Status, given, remark};
+use super::{Status, counted, given, remark};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::plans;
@@ -157,7 +157,8 @@ impl Serve {
         let mut out = io::stdout().lock();
         let table = data.gate.table();
         let did = if data.made { "Made" } else { "Opened" };
-        writeln!(out, "{did} {}, a gate for {} keys.", data.gate_path.display(), table.capacity())?;
+        let keys = counted(table.capacity(), "key");
+        writeln!(out, "{did} {}, a gate for {keys}.", data.gate_path.display())?;
         if let (true, Some(pepper)) = (data.made, &data.pepper_path) {
             writeln!(
                 out,
