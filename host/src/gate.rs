@@ -312,6 +312,34 @@ impl Gate {
         })
     }
 
+    /// Gives a key a new secret as [`rotate`](Self::rotate) does, once `hand_over` has delivered it. If that fails,
+    /// nothing is changed: a secret that nobody received would end the old one for nothing, and a rotation cannot be
+    /// taken back.
+    ///
+    /// Other administrators wait while `hand_over` runs; checks do not.
+    ///
+    /// # Errors
+    /// Those of [`rotate`](Self::rotate). What `hand_over` fails with is the inner result.
+    pub fn rotate_after<E>(
+        &self,
+        key_id: KeyId,
+        grace: Duration,
+        force: bool,
+        hand_over: impl FnOnce(&Key) -> Result<(), E>,
+    ) -> Result<Result<(), E>, Error> {
+        let entropy = entropy()?;
+        self.administer(|administrator| {
+            let key = administrator.next_key(key_id, force, &entropy, now())?;
+            if let Err(error) = hand_over(&key) {
+                return Ok(Err(error));
+            }
+            // The hand-over may have taken long.
+            let clock = SystemClock::read();
+            let until = grace_until(clock.reading(), grace);
+            administrator.rotate(key_id, until, force, entropy, clock).map(|_| Ok(()))
+        })
+    }
+
     /// Ends a key at once: the next check in any process sees it.
     ///
     /// # Errors

@@ -191,6 +191,17 @@ impl Format {
         data: &impl Serialize,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Failure> {
+        self.write(data, text).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::of("cannot write to standard output", error),
+        })
+    }
+
+    fn write(
+        self,
+        data: &impl Serialize,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         if self.json {
             // An error of `serde_json` hides the kind of the one beneath it.
@@ -199,7 +210,7 @@ impl Format {
         } else {
             text(&mut out)?;
         }
-        Ok(out.flush()?)
+        out.flush()
     }
 }
 

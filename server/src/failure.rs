@@ -23,6 +23,14 @@ impl Failure {
     pub(crate) fn because(sentence: impl Into<String>) -> Self {
         Self::Because(sentence.into())
     }
+
+    /// The sentence.
+    pub(crate) fn sentence(&self) -> &str {
+        match self {
+            Self::Because(sentence) => sentence,
+            Self::OutputClosed => "the reader of the output has gone",
+        }
+    }
 }
 
 impl<E: Error + 'static> From<E> for Failure {

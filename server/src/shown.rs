@@ -65,7 +65,9 @@ impl<'a> NewSecret<'a> {
         let info = gate.key(key_id).ok_or_else(|| {
             Failure::because(format!("key {key_id} was removed by somebody else as soon as it was made"))
         })?;
-        Ok(Self { key: key.expose(), about: About::of(&info, gate) })
+        // The gate may not hold the key's secret yet.
+        let about = About { hint: key.hint().to_string(), ..About::of(&info, gate) };
+        Ok(Self { key: key.expose(), about })
     }
 }
 

@@ -259,6 +259,79 @@ fn ended_key_has_no_old_secret_in_a_grace() {
     bench.rotate(G, &expired, "1h");
 }
 
+/// Runs a command whose standard output is this file; gives its exit status and what it says.
+fn run_into(bench: &Bench, args: &[&str], input: &str, out: impl Into<std::process::Stdio>) -> (i32, String) {
+    use std::io::{Read as _, Write as _};
+    let mut command = bench.command(args);
+    command.env("KEYTALLY_PEPPER", &bench.pepper).stdout(out);
+    command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    (child.wait().unwrap().code().unwrap(), err)
+}
+
+fn full_disk() -> fs::File {
+    fs::File::options().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn key_that_cannot_be_printed_is_revoked_again() {
+    let bench = bench();
+    for json in [&[][..], &["--json"]] {
+        let args = [&["issue", G, "--account", "1"], json].concat();
+        for (out, why) in [
+            (std::process::Stdio::from(full_disk()), "No space left on device"),
+            (closed_pipe().into(), "the reader of the output has gone"),
+        ] {
+            let (status, err) = run_into(&bench, &args, "", out);
+            assert_eq!(status, 3, "{err}");
+            assert!(err.contains("is revoked again") && err.contains(why), "{err}");
+            let all = list(&bench);
+            let keys = all["keys"].as_array().unwrap();
+            assert!(keys.iter().all(|key| key["state"] == "revoked"), "{all}");
+            assert!(keys.iter().any(|key| err.contains(key["key_id"].as_str().unwrap())), "{err}");
+        }
+    }
+    assert_eq!(list(&bench)["used"], 4);
+}
+
+#[test]
+fn secret_that_cannot_be_printed_replaces_none() {
+    let bench = bench();
+    let (key, key_id) = bench.issue(G, &["--account", "1"]);
+    let before = listed(&bench, &key_id);
+    for grace in ["0s", "1h"] {
+        let args = ["rotate", G, &key_id, "--grace", grace];
+        for out in [std::process::Stdio::from(full_disk()), closed_pipe().into()] {
+            let (status, err) = run_into(&bench, &args, "", out);
+            assert_eq!(status, 3, "{err}");
+            assert!(err.contains(&format!("key {key_id} is as it was")), "{err}");
+            assert_eq!(listed(&bench, &key_id), before);
+        }
+    }
+    assert_eq!(bench.check(G, &key, &[]).0, 0);
+    // It can be tried again, without force.
+    let new = bench.rotate(G, &key_id, "1h");
+    assert_eq!([&key, &new].map(|key| bench.check(G, key, &[]).0), [0, 0]);
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let bench = bench();
+    let (_, key_id) = bench.issue(G, &["--account", "1"]);
+    for (args, input) in [
+        (&["list", G][..], ""),
+        (&["import", G, "--account", "1"], "customer-key-0001\n"),
+        (&["revoke", G, &key_id], ""),
+    ] {
+        let (status, err) = run_into(&bench, args, input, full_disk());
+        let sentence = "keytally: cannot write to standard output: No space left on device (os error 28)\n";
+        assert_eq!((status, err.as_str()), (3, sentence), "{args:?}");
+    }
+}
+
 #[test]
 fn revoke_ends_a_key() {
     let bench = bench();

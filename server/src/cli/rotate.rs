@@ -13,7 +13,8 @@ use crate::when;
 
 /// Give a key a new secret and print it, once
 ///
-/// Key id, account, plan and counts stay. Until the grace ends the old secret is valid too, and spends the same quota.
+/// Key id, account, plan and counts stay. Until the grace ends the old secret is valid too, and spends the same quota. If
+/// the new secret cannot be printed, nothing is changed.
 #[derive(Args)]
 pub(super) struct Rotate {
     #[command(flatten)]
@@ -34,14 +35,32 @@ pub(super) struct Rotate {
 impl Rotate {
     pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
-        let key = gate.rotate(self.key_id, self.grace, self.force).map_err(|error| match error {
-            Error::Admin { source: AdminError::InGrace { key_id, until }, .. } => Failure::because(format!(
-                "the secret that key {key_id} had before its last rotation is valid until {}, and another \
-                 rotation would end it at once; wait, or give --force",
-                when::rfc3339(until.into())
-            )),
-            error => error.into(),
-        })?;
-        print_once(self.format, &key, self.key_id, &gate)
+        let mut printed = false;
+        // The secret is printed before the gate holds it. The other way round, a secret that nobody received would
+        // replace the one in use, which could be had back by no command.
+        let rotated = gate.rotate_after(self.key_id, self.grace, self.force, |key| {
+            print_once(self.format, key, self.key_id, &gate)?;
+            printed = true;
+            Ok::<(), Failure>(())
+        });
+        match rotated {
+            Ok(Ok(())) => Ok(Status::Fine),
+            Ok(Err(failure)) => Err(Failure::because(format!(
+                "the new secret could not be printed, so key {} is as it was: {}",
+                self.key_id,
+                failure.sentence()
+            ))),
+            Err(Error::Admin { source: AdminError::InGrace { key_id, until }, .. }) => {
+                Err(Failure::because(format!(
+                    "the secret that key {key_id} had before its last rotation is valid until {}, and another \
+                     rotation would end it at once; wait, or give --force",
+                    when::rfc3339(until.into())
+                )))
+            }
+            Err(error) if printed => Err(Failure::because(format!(
+                "the secret that was printed may be invalid, try it with `keytally check`: {error}"
+            ))),
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use keytally_host::keytally::{Policy, PolicyError};
+use keytally_host::keytally::{Policy, PolicyError, parse_key};
 use keytally_host::now;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::issue::taken_back;
 use super::{Status, counted, given, remark};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
@@ -119,12 +120,9 @@ impl Serve {
             };
             let data = data::open(&self.data, pepper, &plans, io::stdout().is_terminal())?;
             if let Err(error) = self.greet(&data, &listener, metrics.as_ref(), program)
-                && data.first_key.is_some()
+                && let Some(parts) = data.first_key.as_ref().map(|key| parse_key(key.expose().as_bytes()))
             {
-                return Err(Failure::of(
-                    "the first key is issued and can't be printed; issue another",
-                    error,
-                ));
+                return Err(taken_back(&data.gate, parts?.id, &Failure::because(error.to_string())));
             }
             drop(data.first_key);
             let settings = Settings {
