@@ -363,9 +363,9 @@ fn plans_change_and_counts_stay() {
 
     bench.run(&["plan", G, "pro=2000/day"]).fails(&[G, "windows and algorithm"]);
     bench.run(&["plan", G, "pro=sliding 2000/31d"]).fails(&["windows and algorithm"]);
-    bench.run(&["plan", G, "pro=2000/fortnight"]).fails(&["plan \"pro\"", "\"fortnight\" is no unit"]);
-    bench.run(&["plan", G, "2000/31d"]).fails(&["\"2000/31d\" is no plan", "NAME=POLICY"]);
-    bench.run(&["plan", G, "=2000/31d"]).fails(&["can't be a plan's name"]);
+    bench.run(&["plan", G, "pro=2000/fortnight"]).misused(&["plan \"pro\"", "\"fortnight\" is no unit"]);
+    bench.run(&["plan", G, "2000/31d"]).misused(&["\"2000/31d\" is no plan", "NAME=POLICY"]);
+    bench.run(&["plan", G, "=2000/31d"]).misused(&["can't be a plan's name"]);
     bench.run(&["assign", G, &key_id, "--plan", "nix"]).fails(&["no plan of that name"]);
     bench.run(&["issue", G, "--account", "1", "--plan", "nix"]).fails(&["no plan of that name"]);
     let plans = &list(&bench)["plans"];
@@ -683,7 +683,7 @@ fn pepper_comes_from_standard_input() {
 
     // One standard input doesn't hold both.
     for args in [&["check", G][..], &["check", G, "--key", "-"], &["import", G, "--account", "1"]] {
-        from_input(args, &pepper).fails(&["standard input can't hold both the pepper and the key"]);
+        from_input(args, &pepper).misused(&["standard input can't hold both the pepper and the key"]);
     }
 }
 
@@ -712,14 +712,16 @@ fn what_cannot_be_is_refused_in_one_sentence() {
     let bench = bench();
     let before = fs::read(bench.path(G)).unwrap();
     bench.run(&["create", G]).fails(&[G, "already"]);
-    bench.run(&["create", "x.gate", "--plan", "default=100/fortnight"]).fails(&["\"fortnight\" is no unit"]);
-    bench.run(&["create", "x.gate", "--plan", "default=0/s"]).fails(&["plan \"default\""]);
+    bench
+        .run(&["create", "x.gate", "--plan", "default=100/fortnight"])
+        .misused(&["'--plan <PLAN>'", "\"fortnight\" is no unit"]);
+    bench.run(&["create", "x.gate", "--plan", "default=0/s"]).misused(&["plan \"default\""]);
     bench
         .run(&["create", "x.gate", "--plan", "a=1/s", "--plan", "a=2/s"])
-        .fails(&["plan \"a\" is given twice"]);
-    bench.run(&["create", "x.gate", "--plan", "a=1/s", "--plan", "b=2/h"]).fails(&["share their windows"]);
-    bench.run(&["create", "x.gate", "--keys", "0"]).fails(&["a capacity of 0 can't be"]);
-    bench.run(&["create", "x.gate", "--keys", "67108865"]).fails(&["67108865", "67108864"]);
+        .misused(&["plan \"a\" is given twice"]);
+    bench.run(&["create", "x.gate", "--plan", "a=1/s", "--plan", "b=2/h"]).misused(&["share their windows"]);
+    bench.run(&["create", "x.gate", "--keys", "0"]).misused(&["'--keys <NUMBER>'", "1..=67108864"]);
+    bench.run(&["create", "x.gate", "--keys", "67108865"]).misused(&["67108865", "67108864"]);
     bench.run(&["create", "nix/x.gate"]).fails(&["nix/x.gate", "No such file or directory"]);
     bench.run(&["create", "api.gate/x.gate"]).fails(&["api.gate/x.gate", "Not a directory"]);
     // A folder that not even root can write.
@@ -737,7 +739,7 @@ fn what_cannot_be_is_refused_in_one_sentence() {
     ] {
         bench.run(args).fails(&["the gate has no key 0000000000A", "`list`"]);
     }
-    bench.run(&["issue", G, "--account", "1", "--expires", "1000years"]).fails(&["2106-02-07"]);
+    bench.run(&["issue", G, "--account", "1", "--expires", "1000years"]).misused(&["2106-02-07"]);
     bench.run_with_input(&["check", G, "--key", "-"], b"\n").fails(&["no key on standard input"]);
     assert!(before == fs::read(bench.path(G)).unwrap(), "a refusal changed the gate");
     assert_eq!(bench.names(), [G]);
@@ -821,6 +823,33 @@ fn another_program_s_file_is_never_advised_to_change() {
 }
 
 #[test]
+fn quota_that_never_denies_is_a_warning() {
+    let bench = Bench::new();
+    let warning = "keytally: warning: 100/minute in plan default can never deny a request, since 50/hour allows no more already\n";
+    let ran = bench.run(&["create", G, "--keys", "10", "--plan", "default=100/minute, 50/hour"]);
+    assert_eq!((ran.status, ran.err.as_str()), (0, warning));
+    let ran = bench.run(&["plan", G, "default=10/minute, 600/hour", "--json"]);
+    let warning = "keytally: warning: 600/hour in plan default can never deny a request, since 10/minute allows no more already\n";
+    assert_eq!((ran.status, ran.err.as_str()), (0, warning));
+    for policy in ["default=10/minute, 599/hour", "default=10/minute, 11/hour"] {
+        assert_eq!(bench.run(&["plan", G, policy]).err, "", "{policy}");
+    }
+}
+
+#[test]
+fn policy_is_read_as_people_write_it() {
+    let bench = Bench::new();
+    let plans = ["--plan", "a=100 per minute, 1000 per hour", "--plan", "b=100/min, 3000/hour"];
+    let created = bench.run(&[&["create", G, "--json"], &plans[..]].concat()).json();
+    assert_eq!(
+        created["plans"],
+        json!([{"name": "a", "policy": "100/minute, 1000/hour"}, {"name": "b", "policy": "100/minute, 3000/hour"}])
+    );
+    let created = bench.run(&["create", "b.gate", "--plan", "c=10/sec", "--json"]).json();
+    assert_eq!(created["plans"], json!([{"name": "c", "policy": "10/second"}]));
+}
+
+#[test]
 fn help_of_create_tells_the_size_of_the_file() {
     let bench = Bench::new();
     let size = |keys: &str| {
@@ -876,6 +905,16 @@ fn usage_is_told_and_ends_with_2() {
         &["check"],
         &["check", G, "--key", "x", "--cost", "many"],
         &["assign", G, "0000000000A"],
+        &["revoke", G, "0000000000A", "--wait", "soon"],
+        &["plan", G, "default=1/fortnight"],
+        &["import", G, "--account", "1", "--expires", "1000years"],
+        &["list", G, "--account", "all"],
+        &["top", G, "--rows", "-1"],
+        &["serve", "--socket-mode", "999"],
+        &["serve", "--trusted-proxy", "nonsense"],
+        &["serve", "--connections", "0"],
+        &["serve", "--connections-per-address", "x"],
+        &["serve", "--client-timeout", "2h"],
     ] {
         let ran = bench.run(args);
         assert_eq!((ran.status, ran.out.as_str()), (2, ""), "{args:?} {ran:?}");

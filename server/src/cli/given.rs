@@ -1,10 +1,12 @@
 //! What the user gave, which errors repeat unless it looks like a secret.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{MAIN_SEPARATOR, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::error::ErrorKind;
+use clap::{Arg, Command};
 use keytally_host::redact::{redact, redact_in};
 
 use crate::pepper::FILE_VARIABLE;
@@ -44,6 +46,33 @@ pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
         }
         Err(format!("this looks like a key or a pepper, and a path belongs here; for a file of that name, begin with .{MAIN_SEPARATOR}"))
     })
+}
+
+/// Reads a value by `parse`, whose sentence is all that is said of a wrong one. (The parsers of clap repeat the whole
+/// value, in which no secret is found that stands among other text.)
+pub(super) fn value<T: Clone + Send + Sync + 'static>(
+    parse: fn(&str) -> Result<T, String>,
+) -> impl TypedValueParser<Value = T> {
+    Parsed(parse)
+}
+
+/// What ends the words on a wrong argument.
+pub(super) const MORE: &str = "For more information, try '--help'.";
+
+#[derive(Clone)]
+struct Parsed<T>(fn(&str) -> Result<T, String>);
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Parsed<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        let text = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
+        text.and_then(self.0).map_err(|sentence| {
+            let name = arg.map(ToString::to_string).unwrap_or_default();
+            let message = format!("invalid value for '{name}': {sentence}\n\n{MORE}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
+        })
+    }
 }
 
 #[cfg(test)]
