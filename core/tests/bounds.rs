@@ -64,6 +64,7 @@ const OF_THE_PROGRAM: &[&str] = &[
     "client addresses whose wrong keys are counted",
     "the service's stop",
     "the service's log",
+    "the filter of `keytally top`",
     "a key read from standard input",
 ];
 
