@@ -6,9 +6,10 @@ use std::path::{MAIN_SEPARATOR, PathBuf};
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::error::ErrorKind;
-use clap::{Arg, Command};
+use clap::{Arg, Command, CommandFactory as _};
 use keytally_host::redact::{redact, redact_in};
 
+use super::Cli;
 use crate::pepper::FILE_VARIABLE;
 
 /// The texts of a command line that errors may repeat: arguments, and the parts of `--option=value`.
@@ -25,6 +26,9 @@ impl Given {
             }
             texts.push(text);
         }
+        // The name of an option of ours is no secret, however long it is.
+        let options = options(&Cli::command());
+        texts.retain(|text| !options.contains(text));
         // The longest first: one may be a part of another.
         texts.sort_unstable_by_key(|text| core::cmp::Reverse(text.len()));
         Self(texts)
@@ -34,6 +38,12 @@ impl Given {
     pub(super) fn redacted(&self, sentence: String) -> String {
         self.0.iter().fold(sentence, |sentence, text| redact_in(sentence, text))
     }
+}
+
+/// The options of a command and of those below it, as they are given.
+fn options(command: &Command) -> Vec<String> {
+    let own = command.get_arguments().filter_map(Arg::get_long).map(|name| format!("--{name}"));
+    own.chain(command.get_subcommands().flat_map(options)).collect()
 }
 
 /// Reads a path, and refuses a key or a pepper that was given in its place: a file of that name would show it.
@@ -90,5 +100,12 @@ mod tests {
             given.redacted(sentence),
             "api.gate, --plan=kt_live_…, 'kt_live_…', 'a text of 16 characters'"
         );
+    }
+
+    #[test]
+    fn option_with_a_long_name_is_named() {
+        let given = Given::of(&["keytally", "--metrics-listen", "--no-such-option-here"].map(OsString::from));
+        let sentence = "--metrics-listen and --no-such-option-here".to_owned();
+        assert_eq!(given.redacted(sentence), "--metrics-listen and a text of 21 characters");
     }
 }
