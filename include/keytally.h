@@ -203,7 +203,7 @@ enum kt_status
     KT_POLICY_EMPTY = 20,
     /** A policy of more than 128 bytes. */
     KT_POLICY_TOO_LONG = 21,
-    /** A quota that isn't `LIMIT/[N]UNIT`. */
+    /** A quota that is neither `LIMIT/[N]UNIT` nor `LIMIT per [N]UNIT`. */
     KT_POLICY_SYNTAX = 22,
     /** A limit that is 0 or above 4294967295. */
     KT_POLICY_LIMIT = 23,
@@ -299,6 +299,8 @@ enum kt_status
     KT_NOT_IMPORTABLE = 91,
     /** Keys under 4 peppers are in the gate. */
     KT_PEPPERS_FULL = 92,
+    /** The secret before the key's last rotation is still valid, and another rotation would end it. */
+    KT_IN_GRACE = 93,
     /** No such file or folder. */
     KT_FILE_NOT_FOUND = 100,
     /** The system doesn't let this process. */
@@ -602,7 +604,10 @@ typedef struct kt_key_info {
     uint32_t account;
     /** When the key expires, in Unix seconds; 0 for never. */
     uint32_t not_after_s;
-    /** Until when the previous secret is good, in Unix seconds; 0 when the key was never rotated. */
+    /**
+     * Until when the previous secret is valid, in Unix seconds: its grace ends or the key expires. 0 when it is not valid now,
+     * as after a revocation.
+     */
     uint32_t grace_until_s;
     /** 1 when the key was revoked, else 0. */
     uint8_t revoked;
@@ -1152,15 +1157,19 @@ kt_status kt_gate_import(kt_gate *gate,
                          uint64_t *key_id_out);
 
 /**
- * Gives a key a new secret. The old one stays good until `grace_until_s`, in Unix seconds (0 for not at all), and both spend
- * the same quota. A secret that was in its grace already ends now. `entropy` is as in `kt_gate_issue`.
+ * Gives a key a new secret. The old one stays valid until `grace_until_s`, in Unix seconds (0 for not at all), and both spend
+ * the same quota. `entropy` is as in `kt_gate_issue`.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NAMES_TOO_LONG` for an imported key,
- * `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`; `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * A key has two secrets at most. If the one before the last rotation is still valid, this rotation would end it at once, and
+ * is refused unless `force` is not 0.
+ *
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_IN_GRACE`, `KT_NAMES_TOO_LONG` for an
+ * imported key, `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`; `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_rotate(kt_gate *gate,
                          uint64_t key_id,
                          uint32_t grace_until_s,
+                         uint8_t force,
                          const uint8_t entropy[KT_ENTROPY_SIZE],
                          uint64_t now_ms,
                          kt_key *key_out);
@@ -1246,6 +1255,9 @@ kt_status kt_gate_capacity(kt_gate *gate, uint32_t *keys_out);
  * Reads the whole gate, and calls `report` with what no administrator and no check could have left there. First it completes
  * the change of an administrator that was killed. Other administrators wait only if something is wrong: then the gate is
  * read again under the lock, and in `report` no function that changes this gate may be called.
+ *
+ * Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its record, a
+ * MAC, an account, a time, a count, or the number of another plan, environment or pepper.
  *
  * Statuses: `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
  */

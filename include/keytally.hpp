@@ -612,12 +612,13 @@ public:
         if (status != KT_OK) return status;
         return key_id;
     }
-    Result<Key> try_rotate(std::uint64_t key_id, std::chrono::seconds grace, Clock at = Clock::system()) const noexcept {
+    Result<Key> try_rotate(std::uint64_t key_id, std::chrono::seconds grace, bool force = false,
+                           Clock at = Clock::system()) const noexcept {
         Key key;
         std::uint8_t entropy[KT_ENTROPY_SIZE];
         if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
         std::uint32_t until = grace.count() > 0 ? detail::unix_s(at.time() + grace) : 0;
-        kt_status status = kt_gate_rotate(get(), key_id, until, entropy, at.now_ms(), &key.key_);
+        kt_status status = kt_gate_rotate(get(), key_id, until, force, entropy, at.now_ms(), &key.key_);
         if (status != KT_OK) return status;
         key.id_ = key_id;
         return Result<Key>(std::move(key));
@@ -703,9 +704,10 @@ public:
     std::uint64_t import(std::string_view api_key, const NewKey &new_key, Clock at = Clock::system()) const {
         return try_import(api_key, new_key, at).value();
     }
-    /** Gives a key a new secret; the old one stays good for `grace`. */
-    Key rotate(std::uint64_t key_id, std::chrono::seconds grace, Clock at = Clock::system()) const {
-        return try_rotate(key_id, grace, at).value();
+    /** Gives a key a new secret; the old one stays valid for `grace`. While a secret from before that one is still valid, the
+     *  rotation would end it at once, and is refused unless `force` is set. */
+    Key rotate(std::uint64_t key_id, std::chrono::seconds grace, bool force = false, Clock at = Clock::system()) const {
+        return try_rotate(key_id, grace, force, at).value();
     }
     /** Ends a key at once, in every process. */
     void revoke(std::uint64_t key_id) const { try_revoke(key_id).value(); }

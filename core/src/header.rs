@@ -50,6 +50,15 @@ impl fmt::Display for TableKind {
     }
 }
 
+/// The bytes by which a table is recognized: the magic, the version and the kind.
+pub const BEGINNING_LEN: usize = 16;
+
+/// Returns whether a table begins with these bytes, of whatever version and kind.
+pub fn begins_a_table(bytes: [u8; BEGINNING_LEN]) -> bool {
+    let word = |at| u64::from_le_bytes(core::array::from_fn(|byte| bytes[at + byte]));
+    word(0) == MAGIC && TableKind::from_number(high(word(8))).is_some()
+}
+
 /// The shape of a table, as its header tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
@@ -108,16 +117,17 @@ impl Header {
         match line.load(0) {
             MAGIC => {}
             0 => return Err(AttachError::Unfinished),
-            found => return Err(AttachError::NotATable { magic: found }),
+            _ => return Err(AttachError::NotATable),
         }
-        let version = low(line.load(1));
-        if version != FORMAT_VERSION {
-            return Err(AttachError::Version { found: version, expected: FORMAT_VERSION });
-        }
-        match TableKind::from_number(high(line.load(1))) {
+        // Eight letters may begin any text. A number is repeated only if a kind follows, which no text holds.
+        let (version, kind) = (low(line.load(1)), TableKind::from_number(high(line.load(1))));
+        match kind {
+            None => return Err(AttachError::NotATable),
+            Some(_) if version != FORMAT_VERSION => {
+                return Err(AttachError::Version { found: version, expected: FORMAT_VERSION });
+            }
             Some(kind) if kind == expected => {}
             Some(found) => return Err(AttachError::Kind { found, expected }),
-            None => return Err(AttachError::Geometry { what: "kind", value: u64::from(high(line.load(1))) }),
         }
         if line.load(2) != bytes(memory.len()) {
             return Err(AttachError::Truncated { len: bytes(memory.len()), needed: line.load(2) });
@@ -165,14 +175,13 @@ fn bytes(lines: usize) -> u64 {
 }
 
 /// Why memory can't be used as a table. Each names what was found and what would be right.
+///
+/// Of memory that does not begin as a table does, nothing is repeated: it may be a file that holds a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachError {
-    /// It begins with something else.
-    NotATable {
-        /// The first eight bytes, little-endian.
-        magic: u64,
-    },
+    /// It does not begin as a table does: with the magic, a version and a kind.
+    NotATable,
     /// Its creator hasn't finished, or died before it had.
     Unfinished,
     /// It has another version of the format.
@@ -213,13 +222,7 @@ pub enum AttachError {
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotATable { magic } => {
-                write!(
-                    f,
-                    "this is no keytally table: it begins with {:02x?}, not \"keytally\"",
-                    magic.to_le_bytes()
-                )
-            }
+            Self::NotATable => f.write_str("this is no keytally table: it does not begin as one does"),
             Self::Unfinished => {
                 f.write_str("this table was never finished: its creation was interrupted; create it again")
             }
@@ -233,9 +236,12 @@ impl fmt::Display for AttachError {
             Self::Geometry { what, value } => {
                 write!(f, "this table's header is damaged: {value} is no {what}")
             }
+            Self::WrongPepper { given: 1 } => f.write_str(
+                "the pepper that was given does not belong to this gate; give the one that it was created with",
+            ),
             Self::WrongPepper { given } => write!(
                 f,
-                "none of the {given} pepper(s) given belongs to this gate; give the pepper that it was created with"
+                "none of the {given} peppers that were given belongs to this gate; give the one that it was created with"
             ),
         }
     }

@@ -131,6 +131,26 @@ impl Policy {
         &self.quotas
     }
 
+    /// Returns each quota that can never deny a request, with the quota that allows no more than it already: in
+    /// `100/minute, 50/hour` the first, in `10/minute, 1000/hour` the second. Such a policy is allowed, but hardly what
+    /// its author meant.
+    ///
+    /// This holds for counts that the same policy made. After a plan's limits were changed, the counts of the limits
+    /// before may reach such a quota for one window.
+    ///
+    /// ```
+    /// let policy: keytally::Policy = "100/minute, 50/hour".parse()?;
+    /// let (idle, other) = policy.never_binding().next().unwrap();
+    /// assert_eq!((idle.to_string(), other.to_string()), ("100/minute".into(), "50/hour".into()));
+    /// # Ok::<(), keytally::PolicyError>(())
+    /// ```
+    pub fn never_binding(&self) -> impl Iterator<Item = (Quota, Quota)> {
+        self.quotas.iter().filter_map(|quota| {
+            let other = self.quotas.iter().find(|other| other.implies(*quota))?;
+            Some((*quota, *other))
+        })
+    }
+
     /// Where a tally of this policy keeps its stamp and counts.
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -224,10 +244,18 @@ fn leading_number(text: &str) -> (Option<u32>, usize) {
     (if len == 0 { None } else { digits.clone().try_fold(0, more) }, len)
 }
 
-/// Reads `LIMIT/[N]UNIT`.
+/// What comes before the word `per`, which blanks separate from it, and what comes after.
+fn split_per(text: &str) -> Option<(&str, &str)> {
+    let blank = text.bytes().position(|byte| matches!(byte, b' ' | b'\t'))?;
+    let (limit, rest) = (text.get(..blank)?, trimmed(text.get(blank..)?));
+    let window = rest.strip_prefix("per")?;
+    matches!(window.as_bytes(), [b' ' | b'\t', ..]).then_some((limit, window))
+}
+
+/// Reads `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
 fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     let syntax = || PolicyError::of(PolicyErrorKind::Syntax, part);
-    let (limit, window) = split(part, b'/').ok_or_else(syntax)?;
+    let (limit, window) = split(part, b'/').or_else(|| split_per(part)).ok_or_else(syntax)?;
     let (limit, window) = (trimmed(limit), trimmed(window));
     let (value, digits) = leading_number(limit);
     if limit.is_empty() || digits < limit.len() {
@@ -242,9 +270,14 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     if unit.is_empty() || !unit.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return Err(syntax());
     }
+    let word = match unit {
+        "sec" => "second",
+        "min" => "minute",
+        unit => unit,
+    };
     let (_, _, seconds) = UNITS
         .into_iter()
-        .find(|(word, letter, _)| unit == *word || unit == *letter)
+        .find(|(name, letter, _)| word == *name || word == *letter)
         .ok_or_else(|| PolicyError::of(PolicyErrorKind::Unit, unit))?;
     let number = if digits == 0 { Some(1) } else { number };
     let window = number
@@ -280,6 +313,15 @@ impl fmt::Display for Quota {
 }
 
 impl Quota {
+    /// Whether what this quota admits always fits `other`, one of another window of the same policy. Windows nest, so
+    /// a shorter window's count is part of a longer one's, and a longer window is a whole number of shorter ones. In
+    /// sliding windows the estimates are bounded alike.
+    fn implies(&self, other: Self) -> bool {
+        let (own, others) = (self.window.0, other.window.0);
+        let within = u64::from(self.limit) * u64::from((others / own).max(1));
+        own != others && within <= u64::from(other.limit)
+    }
+
     /// The quota as policy text: at most 10 + 1 + 8 bytes. (By itself, since `core::fmt` is a kilobyte of code that small
     /// machines do without.)
     fn text(self) -> String<MAX_PART_LEN> {
@@ -330,13 +372,13 @@ pub enum PolicyErrorKind {
     Empty,
     /// The text is longer than [`MAX_POLICY_LEN`].
     TooLong,
-    /// A quota isn't of the form `LIMIT/[N]UNIT`.
+    /// A quota isn't of the form `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
     Syntax,
     /// A limit is 0 or above 4294967295.
     Limit,
     /// A window is 0 or longer than [`MAX_WINDOW_S`].
     Window,
-    /// A unit is none of second, minute, hour, day, s, m, h, d.
+    /// A unit is none of second, minute, hour, day, sec, min, s, m, h, d.
     Unit,
     /// There are more than [`MAX_QUOTAS`] quotas.
     TooManyQuotas,
@@ -408,7 +450,10 @@ impl fmt::Display for PolicyError {
                 write!(f, "\"{part}\" is no window; a window is 1 second to {} days", MAX_WINDOW_S / 86_400)
             }
             PolicyErrorKind::Unit => {
-                write!(f, "\"{part}\" is no unit; the units are second, minute, hour, day, or s, m, h, d")
+                write!(
+                    f,
+                    "\"{part}\" is no unit; the units are second, minute, hour, day, or sec, min, s, m, h, d"
+                )
             }
             PolicyErrorKind::TooManyQuotas => {
                 write!(f, "\"{part}\" is one quota too many; a policy has at most {MAX_QUOTAS}")
@@ -453,6 +498,10 @@ mod tests {
             ("1/31day", "1/31d"),
             ("4294967295/day", "4294967295/day"),
             ("1/s,1/m,1/h,1/d", "1/second, 1/minute, 1/hour, 1/day"),
+            ("100 per minute", "100/minute"),
+            ("sliding 5\tper\t10 s, 100 per hour", "sliding 5/10s, 100/hour"),
+            ("100/min, 10/sec", "10/second, 100/minute"),
+            ("7/2min,5 per 30sec", "5/30s, 7/2m"),
         ] {
             assert_eq!(text.parse::<Policy>().unwrap().to_string(), canonical);
         }
@@ -491,6 +540,16 @@ mod tests {
             ("1/", Syntax),
             ("1/minute,", Syntax),
             ("1/Minute", Syntax),
+            ("1 minute", Syntax),
+            ("per minute", Syntax),
+            ("1per minute", Syntax),
+            ("1 perminute", Syntax),
+            ("1 per", Syntax),
+            ("1 Per minute", Syntax),
+            ("1 per 5", Syntax),
+            ("1 1 per minute", Syntax),
+            ("0 per minute", Limit),
+            ("1 per week", Unit),
             ("0/s", Limit),
             ("4294967296/s", Limit),
             ("1/fortnight", Unit),
@@ -516,6 +575,29 @@ mod tests {
         // 33 for seconds until 2200, and 31 or 32 for the count.
         assert!("2147483647/second".parse::<Policy>().is_ok());
         assert_eq!(kind("2147483648/second"), PolicyErrorKind::TooManyBits { needed: 65 });
+    }
+
+    #[test]
+    fn quotas_that_never_deny_are_named_with_their_reason() {
+        let named = |text: &str| -> alloc::vec::Vec<(_, _)> {
+            let policy: Policy = text.parse().unwrap();
+            policy.never_binding().map(|(idle, other)| (idle.to_string(), other.to_string())).collect()
+        };
+        for text in
+            ["100/minute", "100/minute, 1000/hour", "10/minute, 599/hour", "sliding 2/10s, 11/m, 70/h"]
+        {
+            assert_eq!(named(text), [], "{text}");
+        }
+        let pair = |idle: &str, other: &str| (idle.to_string(), other.to_string());
+        assert_eq!(named("100/minute, 50/hour"), [pair("100/minute", "50/hour")]);
+        assert_eq!(named("50/minute, 50/hour"), [pair("50/minute", "50/hour")]);
+        assert_eq!(named("10/minute, 600/hour"), [pair("600/hour", "10/minute")]);
+        assert_eq!(named("sliding 10/minute, 600/hour"), [pair("600/hour", "10/minute")]);
+        assert_eq!(
+            named("9/second, 5/minute, 300/hour, 4/day"),
+            [pair("9/second", "5/minute"), pair("5/minute", "4/day"), pair("300/hour", "5/minute")]
+        );
+        assert_eq!(named("1/minute, 4294967295/31d"), [pair("4294967295/31d", "1/minute")]);
     }
 
     #[test]

@@ -110,6 +110,15 @@ impl Record {
         now.unix_s() < u64::from(self.grace_until)
     }
 
+    /// Returns until when the previous secret is valid, in Unix seconds; 0 when it is not.
+    pub(crate) fn previous_until(&self, now: Timestamp) -> u32 {
+        match self.not_after {
+            _ if self.has_ended(now) || !self.is_in_grace(now) => 0,
+            0 => self.grace_until,
+            not_after => self.grace_until.min(not_after),
+        }
+    }
+
     #[inline]
     fn from_words(words: &[u64; LINE_WORDS]) -> Self {
         let meta = words[SEQUENCE].to_le_bytes();

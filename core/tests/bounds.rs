@@ -31,6 +31,7 @@ const CASES: &[(&str, fn())] = &[
     ("plans", plans),
     ("`gate::IMPORT_GROUP`", imported_keys),
     ("`gate::IMPORTED_KEY_LEN`", length_of_an_imported_key),
+    ("secrets of a key", secrets_of_a_key),
     ("`mac::MAX_PEPPERS`", peppers_in_use),
     ("`mac::MIN_PEPPER_LEN`", length_of_a_pepper),
     ("`key::MAX_KEY_LEN`", length_of_a_key),
@@ -63,6 +64,7 @@ const OF_THE_PROGRAM: &[&str] = &[
     "client addresses whose wrong keys are counted",
     "the service's stop",
     "the service's log",
+    "the filter of `keytally top`",
     "a key read from standard input",
 ];
 
@@ -343,7 +345,7 @@ fn keys_of_a_gate() {
         assert_eq!(import.unwrap_err(), AdminError::NoRoomToImport);
         for (key, id) in &issued {
             assert!(check(&gate, key.expose().as_bytes(), 1).admitted());
-            let again = gate.administer().unwrap().rotate(*id, 0, entropy(9000), NOW).unwrap();
+            let again = gate.administer().unwrap().rotate(*id, 0, false, entropy(9000), NOW).unwrap();
             assert_eq!(check(&gate, again.expose().as_bytes(), 1).remaining(), 0);
             gate.administer().unwrap().assign(*id, "default").unwrap();
         }
@@ -679,13 +681,28 @@ fn accounts() {
     }
 }
 
+fn secrets_of_a_key() {
+    let gate = gate(4, "9/s");
+    let (first, id) = issue(&gate, 1).unwrap();
+    let until = u32::try_from(NOW.unix_s()).unwrap() + 60;
+    let rotate = |force, seed| gate.administer().unwrap().rotate(id, until, force, entropy(seed), NOW);
+    let admitted = |key: &Key| check(&gate, key.expose().as_bytes(), 0).admitted();
+    assert!(admitted(&first));
+    let second = rotate(false, 2).unwrap();
+    assert!(admitted(&first) && admitted(&second));
+    assert_eq!(rotate(false, 3).unwrap_err(), AdminError::InGrace { key_id: id, until });
+    assert!(admitted(&first) && admitted(&second));
+    let third = rotate(true, 4).unwrap();
+    assert!(!admitted(&first) && admitted(&second) && admitted(&third));
+}
+
 fn expiry_and_grace() {
     let now_s = u32::try_from(NOW.unix_s()).unwrap();
     for end in [now_s + 1, u32::MAX - 1, u32::MAX] {
         let gate = gate(4, "9/s");
         let new = NewKey { not_after: end, ..new_key("live") };
         let (old, id) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
-        let key = gate.administer().unwrap().rotate(id, end, entropy(2), NOW).unwrap();
+        let key = gate.administer().unwrap().rotate(id, end, false, entropy(2), NOW).unwrap();
         let outcomes = |at: u64| {
             [&key, &old].map(|key| {
                 let verdict = gate.peek(Some(key.expose().as_bytes()), 1, Timestamp::from_unix_s(at));
@@ -699,7 +716,7 @@ fn expiry_and_grace() {
     // 0 is never for an expiry, and at once for a grace.
     let gate = gate(4, "9/s");
     let (old, id) = issue(&gate, 1).unwrap();
-    let key = gate.administer().unwrap().rotate(id, 0, entropy(2), NOW).unwrap();
+    let key = gate.administer().unwrap().rotate(id, 0, false, entropy(2), NOW).unwrap();
     let last = Timestamp::from_unix_ms(u64::MAX);
     assert!(gate.peek(Some(key.expose().as_bytes()), 1, last).admitted());
     assert_eq!(check(&gate, old.expose().as_bytes(), 1).reason(), Reason::Expired);

@@ -392,7 +392,11 @@ fn absurd_clocks_end_no_key_for_others() {
     let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after };
     let (old, id) = gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
     let grace_until = u32::try_from(NOON_MS / 1000 + 60).unwrap();
-    let key = gate.administer().unwrap().rotate(id, grace_until, Entropy::new([8; 24]), ms(NOON_MS)).unwrap();
+    let key = gate
+        .administer()
+        .unwrap()
+        .rotate(id, grace_until, false, Entropy::new([8; 24]), ms(NOON_MS))
+        .unwrap();
     let admitted = |key: &str, at: u64| gate.check(Some(key.as_bytes()), 1, ms(at)).admitted();
     for _ in 0..3 {
         assert!(!admitted(key.expose(), u64::MAX) && !admitted(old.expose(), u64::MAX));

@@ -130,7 +130,10 @@ fn a_revoked_key_is_refused_at_once_and_listed_still() {
     assert_eq!(verdict.holder().map(|holder| holder.key_id), Some(key_id));
     assert_eq!(gate.key(key_id, at(0)).unwrap().state, KeyState::Revoked);
     let mut administrator = gate.administer().unwrap();
-    assert_eq!(administrator.rotate(key_id, 0, entropy(), at(0)).err(), Some(AdminError::Revoked(key_id)));
+    assert_eq!(
+        administrator.rotate(key_id, 0, false, entropy(), at(0)).err(),
+        Some(AdminError::Revoked(key_id))
+    );
     assert_eq!(administrator.revoke(key_id), Ok(()));
 }
 
@@ -150,7 +153,7 @@ fn both_secrets_of_a_rotated_key_spend_one_quota() {
     let gate = attach(&memory);
     let (old, key_id) = issue(&gate);
     assert!(check(&gate, &old, at(0)).admitted());
-    let new = gate.administer().unwrap().rotate(key_id, unix_s(30), entropy(), at(0)).unwrap();
+    let new = gate.administer().unwrap().rotate(key_id, unix_s(30), false, entropy(), at(0)).unwrap();
     assert_eq!(parse_key(new.expose().as_bytes()).unwrap().id, key_id);
     assert_eq!(check(&gate, &new, at(1)).remaining(), 8);
     assert_eq!(check(&gate, &old, at(29)).remaining(), 7);
@@ -158,10 +161,52 @@ fn both_secrets_of_a_rotated_key_spend_one_quota() {
     assert_eq!(check(&gate, &old, at(30)).reason(), Reason::Expired);
     assert!(check(&gate, &new, at(60)).admitted());
     // A second rotation, without grace, ends both.
-    let newest = gate.administer().unwrap().rotate(key_id, 0, entropy(), at(0)).unwrap();
+    let newest = gate.administer().unwrap().rotate(key_id, 0, false, entropy(), at(61)).unwrap();
     assert_eq!(check(&gate, &new, at(61)).reason(), Reason::Expired);
     assert_eq!(check(&gate, &old, at(61)).reason(), Reason::WrongSecret);
     assert!(check(&gate, &newest, at(61)).admitted());
+}
+
+#[test]
+fn rotation_within_a_grace_is_refused_unless_forced() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let (first, key_id) = issue(&gate);
+    let rotate = |force, now| gate.administer().unwrap().rotate(key_id, unix_s(90), force, entropy(), now);
+    let second = rotate(false, at(0)).unwrap();
+    let refused = rotate(false, at(89)).unwrap_err();
+    assert_eq!(refused, AdminError::InGrace { key_id, until: unix_s(90) });
+    assert!(check(&gate, &first, at(1)).admitted() && check(&gate, &second, at(1)).admitted());
+    // What is refused is refused beforehand too, and what is not is the same key.
+    let same = || Entropy::new([5; 24]);
+    let next = |force, now| gate.administer().unwrap().next_key(key_id, force, &same(), now);
+    assert_eq!(next(false, at(89)).unwrap_err(), refused);
+    let third = next(true, at(1)).unwrap();
+    assert!(!check(&gate, &third, at(1)).admitted(), "nothing was changed");
+    let rotated = gate.administer().unwrap().rotate(key_id, unix_s(90), true, same(), at(1)).unwrap();
+    assert_eq!(rotated.expose(), third.expose());
+    assert_eq!(check(&gate, &first, at(60)).reason(), Reason::WrongSecret);
+    assert!(check(&gate, &second, at(60)).admitted() && check(&gate, &third, at(60)).admitted());
+    assert!(rotate(false, at(90)).is_ok());
+}
+
+#[test]
+fn previous_secret_is_valid_no_longer_than_its_key() {
+    let memory = memory(64);
+    let gate = attach(&memory);
+    let new = NewKey { not_after: unix_s(50), ..new_key("default") };
+    let (_, key_id) = gate.administer().unwrap().issue(&new, entropy(), at(0)).unwrap();
+    let until = |now| gate.key(key_id, now).unwrap().grace_until;
+    assert_eq!(until(at(0)), 0);
+    gate.administer().unwrap().rotate(key_id, unix_s(30), false, entropy(), at(0)).unwrap();
+    assert_eq!([0, 29, 30].map(|s| until(at(s))), [unix_s(30), unix_s(30), 0]);
+    gate.administer().unwrap().rotate(key_id, unix_s(90), false, entropy(), at(30)).unwrap();
+    assert_eq!([30, 49, 50].map(|s| until(at(s))), [unix_s(50), unix_s(50), 0]);
+    assert_eq!(gate.list(at(30)).next().unwrap().grace_until, unix_s(50));
+    // Of an expired key no secret is left to lose.
+    assert!(gate.administer().unwrap().rotate(key_id, unix_s(90), false, entropy(), at(50)).is_ok());
+    gate.administer().unwrap().revoke(key_id).unwrap();
+    assert_eq!(until(at(0)), 0);
 }
 
 #[test]
@@ -170,7 +215,7 @@ fn peppers_rotate_with_the_keys() {
     let (old_key, key_id) = issue(&attach(&memory));
     let both = Gate::attach(&memory[..], peppers(&[OLD, NEW])).unwrap();
     assert!(check(&both, &old_key, at(0)).admitted());
-    let new_key = both.administer().unwrap().rotate(key_id, unix_s(1000), entropy(), at(0)).unwrap();
+    let new_key = both.administer().unwrap().rotate(key_id, unix_s(1000), false, entropy(), at(0)).unwrap();
     assert!(check(&both, &new_key, at(1)).admitted(), "the new secret is under the new pepper");
     assert!(check(&both, &old_key, at(1)).admitted(), "the old secret is under the old pepper");
     let only_new = Gate::attach(&memory[..], peppers(&[NEW])).unwrap();
@@ -196,7 +241,7 @@ fn a_fifth_pepper_waits_until_one_is_unused() {
     assert_eq!(refused, Some(AdminError::PeppersFull));
     let fourth = Gate::attach(&memory[..], peppers(&[[2; 32], [4; 32]])).unwrap();
     // The grace of the old secret needs the old pepper until it is over; a key that was revoked needs none.
-    fourth.administer().unwrap().rotate(ids[1], unix_s(10), entropy(), at(0)).unwrap();
+    fourth.administer().unwrap().rotate(ids[1], unix_s(10), false, entropy(), at(0)).unwrap();
     let issue_at = |now| fifth.administer().unwrap().issue(&new_key("default"), entropy(), now).map(|_| ());
     assert_eq!(issue_at(at(9)), Err(AdminError::PeppersFull));
     assert_eq!(issue_at(at(10)), Ok(()));
@@ -301,7 +346,7 @@ fn keys_of_other_forms_are_imported_and_rotate_into_ours() {
     let again = gate.administer().unwrap().import(foreign, &new_key("pro"), at(0));
     assert_eq!(again, Err(AdminError::AlreadyImported(key_id)));
 
-    let ours = gate.administer().unwrap().rotate(key_id, unix_s(60), entropy(), at(0)).unwrap();
+    let ours = gate.administer().unwrap().rotate(key_id, unix_s(60), false, entropy(), at(0)).unwrap();
     assert_eq!(check(&gate, &ours, at(1)).remaining(), 18);
     assert_eq!(gate.check(Some(foreign), 1, at(2)).remaining(), 17);
     assert_eq!(gate.check(Some(foreign), 1, at(60)).reason(), Reason::Expired);
@@ -572,7 +617,7 @@ fn damage_is_reported_and_never_admitted() {
     line.words()[0].store(key_id.number(), SeqCst);
     assert!(check(&gate, &key, at(0)).admitted());
     // Nor is the previous secret good for a key id that isn't its own.
-    let new = gate.administer().unwrap().rotate(key_id, unix_s(100), entropy(), at(0)).unwrap();
+    let new = gate.administer().unwrap().rotate(key_id, unix_s(100), false, entropy(), at(0)).unwrap();
     line.words()[0].store(key_id.number() ^ 1 << 63, SeqCst);
     assert_eq!([&key, &new].map(|key| check(&gate, key, at(0)).reason()), [Reason::Unknown; 2]);
 }
@@ -627,7 +672,7 @@ fn a_rotation_to_the_same_secret_keeps_the_key_good() {
     let gate = attach(&memory);
     let same = || Entropy::new([5; 24]);
     let (key, key_id) = gate.administer().unwrap().issue(&new_key("pro"), same(), at(0)).unwrap();
-    let again = gate.administer().unwrap().rotate(key_id, unix_s(60), same(), at(0)).unwrap();
+    let again = gate.administer().unwrap().rotate(key_id, unix_s(60), false, same(), at(0)).unwrap();
     assert_eq!(key.expose(), again.expose());
     assert!(check(&gate, &key, at(0)).admitted() && check(&gate, &key, at(60)).admitted());
 }

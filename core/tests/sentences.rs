@@ -28,9 +28,8 @@ fn id() -> KeyId {
 
 #[test]
 fn of_a_table_that_does_not_open() {
-    let magic = u64::from_le_bytes(*b"PK\x03\x04abcd");
     says(&[
-        (&AttachError::NotATable { magic }, &["[50, 4b, 03, 04, 61, 62, 63, 64]", "\"keytally\""]),
+        (&AttachError::NotATable, &["no keytally table", "does not begin as one does"]),
         (&AttachError::Unfinished, &["interrupted", "create it again"]),
         (&AttachError::Version { found: 7, expected: 1 }, &["version 7", "reads version 1"]),
         (
@@ -39,7 +38,8 @@ fn of_a_table_that_does_not_open() {
         ),
         (&AttachError::Truncated { len: 4096, needed: 8192 }, &["has 4096 bytes", "says 8192"]),
         (&AttachError::Geometry { what: "window", value: 99 }, &["damaged", "99 is no window"]),
-        (&AttachError::WrongPepper { given: 3 }, &["none of the 3", "created with"]),
+        (&AttachError::WrongPepper { given: 1 }, &["the pepper that was given", "created with"]),
+        (&AttachError::WrongPepper { given: 3 }, &["none of the 3 peppers", "created with"]),
     ]);
 }
 
@@ -69,6 +69,10 @@ fn of_what_an_administrator_cannot_do() {
         (&AdminError::EnvsFull, &["16 environments"]),
         (&AdminError::NamesTooLong, &["14 characters together"]),
         (&AdminError::Revoked(id()), &["0000000000z was revoked", "issue a new one"]),
+        (
+            &AdminError::InGrace { key_id: id(), until: 1_700_000_000 },
+            &["key 0000000000z", "valid until Unix second 1700000000", "force"],
+        ),
         (&AdminError::Damaged(id()), &["0000000000z is damaged", "`verify`"]),
         (&AdminError::AlreadyImported(id()), &["already", "0000000000z"]),
         (&AdminError::NotImportable { len: 7 }, &["16 to 256 bytes", "this one has 7"]),
@@ -90,7 +94,7 @@ fn of_a_text_that_is_no_key_id_pepper_or_policy() {
     let policies: [(&str, &[&str]); 10] = [
         ("", &["at least one quota", "100/minute"]),
         (&"1".repeat(200), &["\"11111111111111111111111111111111…\"", "128 bytes"]),
-        ("5 per minute", &["\"5 per minute\" is no quota", "LIMIT/UNIT"]),
+        ("5 a minute", &["\"5 a minute\" is no quota", "LIMIT/UNIT"]),
         ("0/minute", &["\"0\" is no limit", "1 to 4294967295"]),
         ("1/32d", &["\"32d\" is no window", "1 second to 31 days"]),
         ("1/week", &["\"week\" is no unit", "minute"]),

@@ -243,7 +243,8 @@ fn revoked_keys_live_on_in_caches() {
 fn a_rotation_doubles_the_quota_during_its_grace() {
     with_key(|gate, old, key_id| {
         let until = u32::try_from(NOON_S + 3600).unwrap();
-        let new = gate.administer().unwrap().rotate(key_id, until, Entropy::new([6; 24]), at(1)).unwrap();
+        let new =
+            gate.administer().unwrap().rotate(key_id, until, false, Entropy::new([6; 24]), at(1)).unwrap();
         let keys = [old, new.expose(), old, new.expose()];
         let admitted = keys.iter().filter(|key| gate.check(Some(key.as_bytes()), 1, at(1)).admitted());
         assert_eq!(admitted.count(), 2);

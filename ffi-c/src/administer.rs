@@ -133,16 +133,20 @@ pub extern "C" fn kt_gate_import(
     })
 }
 
-/// Gives a key a new secret. The old one stays good until `grace_until_s`, in Unix seconds (0 for not at all), and both spend
-/// the same quota. A secret that was in its grace already ends now. `entropy` is as in `kt_gate_issue`.
+/// Gives a key a new secret. The old one stays valid until `grace_until_s`, in Unix seconds (0 for not at all), and both spend
+/// the same quota. `entropy` is as in `kt_gate_issue`.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NAMES_TOO_LONG` for an imported key,
-/// `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`; `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
+/// A key has two secrets at most. If the one before the last rotation is still valid, this rotation would end it at once, and
+/// is refused unless `force` is not 0.
+///
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_IN_GRACE`, `KT_NAMES_TOO_LONG` for an
+/// imported key, `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`; `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_rotate(
     gate: Handle<kt_gate>,
     key_id: u64,
     grace_until_s: u32,
+    force: u8,
     entropy: In<[u8; KT_ENTROPY_SIZE]>,
     now_ms: u64,
     key_out: Out<kt_key>,
@@ -153,7 +157,7 @@ pub extern "C" fn kt_gate_rotate(
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
         let key = administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
-            administrator.rotate(key_id, grace_until_s, entropy, clock)
+            administrator.rotate(key_id, grace_until_s, force != 0, entropy, clock)
         }))?;
         place.write(kt_key::of(&key));
         Ok(())

@@ -35,7 +35,8 @@ pub struct kt_key_info {
     pub account: u32,
     /// When the key expires, in Unix seconds; 0 for never.
     pub not_after_s: u32,
-    /// Until when the previous secret is good, in Unix seconds; 0 when the key was never rotated.
+    /// Until when the previous secret is valid, in Unix seconds: its grace ends or the key expires. 0 when it is not valid now,
+    /// as after a revocation.
     pub grace_until_s: u32,
     /// 1 when the key was revoked, else 0.
     pub revoked: u8,
@@ -249,6 +250,9 @@ pub extern "C" fn kt_gate_capacity(gate: Handle<kt_gate>, keys_out: Out<u32>) ->
 /// Reads the whole gate, and calls `report` with what no administrator and no check could have left there. First it completes
 /// the change of an administrator that was killed. Other administrators wait only if something is wrong: then the gate is
 /// read again under the lock, and in `report` no function that changes this gate may be called.
+///
+/// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its record, a
+/// MAC, an account, a time, a count, or the number of another plan, environment or pepper.
 ///
 /// Statuses: `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]

@@ -63,7 +63,7 @@ pub enum kt_status {
     KT_POLICY_EMPTY = 20,
     /// A policy of more than 128 bytes.
     KT_POLICY_TOO_LONG = 21,
-    /// A quota that isn't `LIMIT/[N]UNIT`.
+    /// A quota that is neither `LIMIT/[N]UNIT` nor `LIMIT per [N]UNIT`.
     KT_POLICY_SYNTAX = 22,
     /// A limit that is 0 or above 4294967295.
     KT_POLICY_LIMIT = 23,
@@ -165,6 +165,8 @@ pub enum kt_status {
     KT_NOT_IMPORTABLE = 91,
     /// Keys under 4 peppers are in the gate.
     KT_PEPPERS_FULL = 92,
+    /// The secret before the key's last rotation is still valid, and another rotation would end it.
+    KT_IN_GRACE = 93,
 
     // Of files and of the operating system.
     /// No such file or folder.
@@ -261,6 +263,7 @@ impl kt_status {
         KT_ALREADY_IMPORTED,
         KT_NOT_IMPORTABLE,
         KT_PEPPERS_FULL,
+        KT_IN_GRACE,
         KT_FILE_NOT_FOUND,
         KT_FILE_DENIED,
         KT_FILE_EXISTS,
@@ -291,10 +294,10 @@ impl kt_status {
             KT_NO_CLOCK => sentence!("this library has no system clock; give an explicit time, in Unix milliseconds"),
             KT_POLICY_EMPTY => sentence!("a policy needs at least one quota, like \"100/minute, 1000/hour\""),
             KT_POLICY_TOO_LONG => sentence!("the policy is longer than 128 bytes"),
-            KT_POLICY_SYNTAX => sentence!("a quota of the policy is not of the form LIMIT/[N]UNIT, like 100/minute or 5/10s"),
+            KT_POLICY_SYNTAX => sentence!("a quota of the policy is not of the form LIMIT/[N]UNIT, like 100/minute, 5/10s or 100 per minute"),
             KT_POLICY_LIMIT => sentence!("a limit of the policy is not 1 to 4294967295"),
             KT_POLICY_WINDOW => sentence!("a window of the policy is not 1 second to 31 days"),
-            KT_POLICY_UNIT => sentence!("a unit of the policy is none of second, minute, hour, day, s, m, h, d"),
+            KT_POLICY_UNIT => sentence!("a unit of the policy is none of second, minute, hour, day, sec, min, s, m, h, d"),
             KT_POLICY_TOO_MANY => sentence!("the policy has more than 4 quotas"),
             KT_POLICY_DUPLICATE => sentence!("two quotas of the policy have the same window"),
             KT_POLICY_NOT_NESTED => sentence!("a window of the policy is not a whole multiple of the next shorter one"),
@@ -317,7 +320,7 @@ impl kt_status {
             KT_PLAN_COUNT => sentence!("a gate needs at least one plan, and has room for 4 in memory of yours, for 116 in a file"),
             KT_PLAN_TWICE => sentence!("two plans have the same name"),
             KT_PLAN_WINDOWS => sentence!("all plans of a gate must share their windows and algorithm, and fit 64 bits together"),
-            KT_NOT_A_TABLE => sentence!("this is no keytally table: it begins with something else"),
+            KT_NOT_A_TABLE => sentence!("this is no keytally table: it does not begin as one does"),
             KT_UNFINISHED => sentence!("this table was never finished: its creation was interrupted; create it again"),
             KT_OTHER_FORMAT => sentence!("this table has another version of the format than this library reads"),
             KT_OTHER_KIND => sentence!("this is a limiter where a gate was expected, or the other way round"),
@@ -339,6 +342,7 @@ impl kt_status {
             KT_ALREADY_IMPORTED => sentence!("the key is in the gate already"),
             KT_NOT_IMPORTABLE => sentence!("a key to import has 16 to 256 bytes of printable ASCII without spaces"),
             KT_PEPPERS_FULL => sentence!("keys under 4 peppers are in this gate; rotate those of the oldest before you use another"),
+            KT_IN_GRACE => sentence!("the secret that the key had before its last rotation is still valid, and another rotation would end it at once; wait, or force the rotation"),
             KT_FILE_NOT_FOUND => sentence!("there is no such file or folder"),
             KT_FILE_DENIED => sentence!("the system does not let this process do that with the file"),
             KT_FILE_EXISTS => sentence!("there is a file of that name already, and it was left as it is"),
@@ -421,7 +425,7 @@ impl From<CreateError> for kt_status {
 impl From<AttachError> for kt_status {
     fn from(error: AttachError) -> Self {
         match error {
-            AttachError::NotATable { .. } => KT_NOT_A_TABLE,
+            AttachError::NotATable => KT_NOT_A_TABLE,
             AttachError::Unfinished => KT_UNFINISHED,
             AttachError::Version { .. } => KT_OTHER_FORMAT,
             AttachError::Kind { .. } => KT_OTHER_KIND,
@@ -451,6 +455,7 @@ impl From<AdminError> for kt_status {
             AdminError::AlreadyImported(_) => KT_ALREADY_IMPORTED,
             AdminError::NotImportable { .. } => KT_NOT_IMPORTABLE,
             AdminError::PeppersFull => KT_PEPPERS_FULL,
+            AdminError::InGrace { .. } => KT_IN_GRACE,
             _ => KT_INTERNAL,
         }
     }

@@ -146,7 +146,7 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
     passes(3600);
     const uint64_t now_ms = clock_at(&clock, ticks);
     entropy = (const uint8_t *)"others, as random please";
-    EXPECT(kt_gate_rotate(&gate, key_id, (uint32_t)(now_ms / 1000) + 60, entropy, now_ms, &other) == KT_OK);
+    EXPECT(kt_gate_rotate(&gate, key_id, (uint32_t)(now_ms / 1000) + 60, 0, entropy, now_ms, &other) == KT_OK);
     tell_key("rotated", key_id, &other);
     check("the old secret, in its grace", &key);
     check("the new secret", &other);

@@ -202,7 +202,7 @@ static uint32_t verdicts(uint8_t *gate_memory, size_t gate_len) {
                 uint8_t entropy[KT_ENTROPY_SIZE] = {0};
                 memcpy(entropy + 8, secret.data, 16);
                 kt_key key;
-                EXPECT(kt_gate_rotate(&gate, key_id, grace_until_s, entropy, 0, &key) == KT_OK);
+                EXPECT(kt_gate_rotate(&gate, key_id, grace_until_s, 0, entropy, 0, &key) == KT_OK);
                 EXPECT(is(whole, key.text));
             }
             if (number() == 1) {

@@ -34,7 +34,7 @@ int main(void) {
     kt_key key;
     uint64_t key_id;
     TRY(kt_gate_issue(&gate, &new_key, entropy[0], now_ms, &key, &key_id));
-    TRY(kt_gate_rotate(&gate, key_id, 0, entropy[1], now_ms, &key));
+    TRY(kt_gate_rotate(&gate, key_id, 0, 0, entropy[1], now_ms, &key));
 
     size_t key_len = 0;
     while (key.text[key_len] != 0) {

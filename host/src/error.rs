@@ -84,6 +84,9 @@ pub enum Error {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// Whether the file was recognized as a table or a file of peppers. Only then does the sentence say how to fix
+        /// it: the advice would break another program's file.
+        recognized: bool,
     },
     /// What is at the path is no regular file.
     NotAFile {
@@ -100,6 +103,8 @@ pub enum Error {
         owner: u32,
         /// The user number of this process.
         user: u32,
+        /// As in [`Mode`](Self::Mode).
+        recognized: bool,
     },
     /// The peppers can't be read from their text.
     Pepper {
@@ -136,6 +141,8 @@ pub enum Error {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
+        /// As in [`Mode`](Self::Mode).
+        recognized: bool,
     },
 }
 
@@ -172,21 +179,17 @@ impl fmt::Display for Error {
                 about(path.as_deref(), &sentence, f)
             }
             Self::Io { doing, path, source } => write!(f, "cannot {doing} {}: {source}", shown(path)),
-            Self::Mode { path, mode } => write!(
-                f,
-                "{}: its mode is {mode:04o}, so other users can get at it; fix it with: chmod 600 {}",
-                shown(path),
-                Quoted(path)
-            ),
+            Self::Mode { path, mode, recognized } => {
+                write!(f, "{}: its mode is {mode:04o}, so other users can get at it", shown(path))?;
+                fix(*recognized, "chmod 600", path, f)
+            }
             Self::NotAFile { path, found } => {
                 write!(f, "{}: this is {found}, not a regular file", shown(path))
             }
-            Self::Owner { path, owner, user } => write!(
-                f,
-                "{}: it belongs to user {owner}, and this process is user {user}; fix it with: chown {user} {}",
-                shown(path),
-                Quoted(path)
-            ),
+            Self::Owner { path, owner, user, recognized } => {
+                write!(f, "{}: it belongs to user {owner}, and this process is user {user}", shown(path))?;
+                fix(*recognized, &format!("chown {user}"), path, f)
+            }
             Self::Pepper { path, source } => about(path.as_deref(), source, f),
             Self::Policy { path, found, asked } => write!(
                 f,
@@ -200,16 +203,15 @@ impl fmt::Display for Error {
             ),
             Self::TooShort { path, len } => write!(
                 f,
-                "{}: this is no keytally table: it has {len} bytes, and the smallest has more than {}",
+                "{}: this is no keytally table: it has {len} byte{}, and the smallest has more than {}",
                 shown(path),
+                if *len == 1 { "" } else { "s" },
                 crate::HEADER_LEN
             ),
-            Self::Writable { path, mode } => write!(
-                f,
-                "{}: its mode is {mode:04o}, so users other than root can write it; fix it with: chmod go-w {}",
-                shown(path),
-                Quoted(path)
-            ),
+            Self::Writable { path, mode, recognized } => {
+                write!(f, "{}: its mode is {mode:04o}, so users other than root can write it", shown(path))?;
+                fix(*recognized, "chmod go-w", path, f)
+            }
         }
     }
 }
@@ -233,6 +235,11 @@ fn about(path: Option<&Path>, error: &dyn fmt::Display, f: &mut fmt::Formatter<'
         Some(path) => write!(f, "{}: {error}", shown(path)),
         None => error.fmt(f),
     }
+}
+
+/// The command that fixes a file, if it may be changed.
+fn fix(recognized: bool, command: &str, path: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    if recognized { write!(f, "; fix it with: {command} {}", Quoted(path)) } else { Ok(()) }
 }
 
 /// A path as an error may repeat it.
@@ -346,7 +353,8 @@ impl fmt::Display for PepperError {
             }
             Self::Short { number, of, len } => write!(
                 f,
-                "pepper {number} of {of} has {len} bytes, and must have at least {MIN_LEN}; `openssl rand -hex 32` makes one"
+                "pepper {number} of {of} has {len} byte{}, and must have at least {MIN_LEN}; `openssl rand -hex 32` makes one",
+                if *len == 1 { "" } else { "s" },
             ),
         }
     }
@@ -375,7 +383,7 @@ mod tests {
 
     #[test]
     fn a_command_that_mends_can_be_pasted() {
-        let mode = |path: &str| Error::Mode { path: path.into(), mode: 0o644 }.to_string();
+        let mode = |path: &str| Error::Mode { path: path.into(), mode: 0o644, recognized: true }.to_string();
         assert_eq!(
             mode("/srv/api.gate"),
             "/srv/api.gate: its mode is 0644, so other users can get at it; fix it with: chmod 600 /srv/api.gate"
@@ -397,14 +405,14 @@ mod tests {
             Error::Create { path: Some(path()), source: CreateError::Peppers },
             Error::Exists { path: path() },
             Error::Io { doing: "open", path: path(), source: io() },
-            Error::Mode { path: path(), mode: 0o644 },
+            Error::Mode { path: path(), mode: 0o644, recognized: true },
             Error::NotAFile { path: path(), found: "a directory" },
-            Error::Owner { path: path(), owner: 1, user: 2 },
+            Error::Owner { path: path(), owner: 1, user: 2, recognized: true },
             Error::Pepper { path: Some(path()), source: PepperError::Count { given: 0 } },
             Error::Policy { path: path(), found: policy(), asked: policy() },
             Error::Replaced { path: path() },
             Error::TooShort { path: path(), len: 1 },
-            Error::Writable { path: path(), mode: 0o666 },
+            Error::Writable { path: path(), mode: 0o666, recognized: true },
         ] {
             let texts = [error.to_string(), format!("{error:?}")];
             assert!(texts.iter().all(|text| text.contains("kt_live_…")), "{texts:?}");

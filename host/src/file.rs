@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use keytally::header::{BEGINNING_LEN, begins_a_table};
 use keytally::stop::{Stop, stop};
 use keytally::{AttachError, LINE_LEN};
 use rustix::fs::{Mode, OFlags, open};
@@ -114,6 +115,10 @@ pub(crate) fn open_table<T>(
     if lines == 0 {
         return Err(Error::TooShort { path: path.into(), len });
     }
+    // What is asked next may lead to a command that changes the file, which only a table's file should suffer.
+    refuse_other_files(path, &file)?;
+    let user = rustix::process::geteuid().as_raw();
+    refuse_strangers(path, metadata.uid(), metadata.mode() & 0o7777, user)?;
     // A copy with holes in it would run out of disk at a check, which the kernel can tell only by SIGBUS.
     if metadata.blocks().saturating_mul(512) < len {
         crate::publish::fill_holes(&file, len).map_err(io_error("find room on the disk for"))?;
@@ -130,8 +135,7 @@ pub(crate) fn open_table<T>(
     Ok((TableFile::at(path, file).map_err(io_error("look at"))?, table))
 }
 
-/// Opens a regular file that is ours, and that other users can't get at. A symbolic link is followed: all this is asked
-/// of the file that it leads to.
+/// Opens a regular file. A symbolic link is followed.
 fn open_regular(path: &Path) -> Result<File, Error> {
     let file = match open_file(path, OFlags::RDWR) {
         Ok(file) => file,
@@ -154,9 +158,20 @@ fn open_regular(path: &Path) -> Result<File, Error> {
         };
         return Err(Error::NotAFile { path: path.into(), found });
     }
-    let user = rustix::process::geteuid().as_raw();
-    refuse_strangers(path, metadata.uid(), metadata.mode() & 0o7777, user)?;
     Ok(file)
+}
+
+/// Refuses a file that no table begins, before anything else is said of it: no error repeats its content or advises to
+/// change it.
+fn refuse_other_files(path: &Path, file: &File) -> Result<(), Error> {
+    let mut bytes = [0; BEGINNING_LEN];
+    file.read_exact_at(&mut bytes, 0).map_err(|error| Error::io("read", path, error))?;
+    let source = match bytes {
+        bytes if begins_a_table(bytes) => return Ok(()),
+        [0, 0, 0, 0, 0, 0, 0, 0, ..] => AttachError::Unfinished,
+        _ => AttachError::NotATable,
+    };
+    Err(Error::Attach { path: path.into(), source })
 }
 
 /// The rule of who may get at a file, for a process of `user`.
@@ -164,10 +179,10 @@ fn refuse_strangers(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(),
     const ROOT: u32 = 0;
     // Whoever owns the file can open it to everybody at any moment, so that is asked first.
     if owner != user && owner != ROOT && user != ROOT {
-        return Err(Error::Owner { path: path.into(), owner, user });
+        return Err(Error::Owner { path: path.into(), owner, user, recognized: true });
     }
     if mode & REFUSED_IN_TABLES != 0 {
-        return Err(Error::Mode { path: path.into(), mode });
+        return Err(Error::Mode { path: path.into(), mode, recognized: true });
     }
     Ok(())
 }

@@ -101,7 +101,7 @@ const NO_MEMORY: &[Line] = &[];
 /// let gate = Gate::open(&path, pepper::parse(&secret)?)?;
 /// let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
 /// let (old, key_id) = gate.issue(&new)?;
-/// let key = gate.rotate(key_id, Duration::from_secs(24 * 3600))?;
+/// let key = gate.rotate(key_id, Duration::from_secs(24 * 3600), false)?;
 /// // Both are good for a day, and spend the same quota.
 /// assert_eq!(gate.check(Some(old.expose().as_bytes()), 1).remaining(), 999);
 /// assert_eq!(gate.check(Some(key.expose().as_bytes()), 1).remaining(), 998);
@@ -281,17 +281,62 @@ impl Gate {
         self.administer(|administrator| administrator.import(text, new, SystemClock::read()))
     }
 
-    /// Gives a key a new secret, and returns it. The old secret stays good for `grace`, rounded up to seconds, and
+    /// Gives a key a new secret, and returns it. The old secret stays valid for `grace`, rounded up to seconds, and
     /// both spend the same quota.
+    ///
+    /// A key has two secrets at most. If the one before the last rotation is still valid, this rotation would end it
+    /// at once, and is refused unless `force` is set.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use keytally_host::{Config, Error, Gate, keytally::{Name, gate::{AdminError, NewKey}}, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// # let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    /// # let (_, key_id) = gate.issue(&new)?;
+    /// let hour = Duration::from_secs(3600);
+    /// gate.rotate(key_id, hour, false)?;
+    /// let refused = gate.rotate(key_id, hour, false);
+    /// assert!(matches!(refused, Err(Error::Admin { source: AdminError::InGrace { .. }, .. })));
+    /// gate.rotate(key_id, hour, true)?;
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Admin`] with what [`Administrator::rotate`] lists; those of [`administer`](Self::administer);
     /// [`Error::Entropy`].
-    pub fn rotate(&self, key_id: KeyId, grace: Duration) -> Result<Key, Error> {
+    pub fn rotate(&self, key_id: KeyId, grace: Duration, force: bool) -> Result<Key, Error> {
         let entropy = entropy()?;
         self.administer(|administrator| {
             let clock = SystemClock::read();
-            administrator.rotate(key_id, grace_until(clock.reading(), grace), entropy, clock)
+            administrator.rotate(key_id, grace_until(clock.reading(), grace), force, entropy, clock)
+        })
+    }
+
+    /// Gives a key a new secret as [`rotate`](Self::rotate) does, once `hand_over` has delivered it. If that fails,
+    /// nothing is changed: a secret that nobody received would end the old one for nothing, and a rotation cannot be
+    /// taken back.
+    ///
+    /// Other administrators wait while `hand_over` runs; checks do not.
+    ///
+    /// # Errors
+    /// Those of [`rotate`](Self::rotate). What `hand_over` fails with is the inner result.
+    pub fn rotate_after<E>(
+        &self,
+        key_id: KeyId,
+        grace: Duration,
+        force: bool,
+        hand_over: impl FnOnce(&Key) -> Result<(), E>,
+    ) -> Result<Result<(), E>, Error> {
+        let entropy = entropy()?;
+        self.administer(|administrator| {
+            let key = administrator.next_key(key_id, force, &entropy, now())?;
+            if let Err(error) = hand_over(&key) {
+                return Ok(Err(error));
+            }
+            // The hand-over may have taken long.
+            let clock = SystemClock::read();
+            let until = grace_until(clock.reading(), grace);
+            administrator.rotate(key_id, until, force, entropy, clock).map(|_| Ok(()))
         })
     }
 
@@ -333,6 +378,9 @@ impl Gate {
     /// killed, and returns whether there was such a change.
     ///
     /// Other administrators wait only if something is wrong: then the gate is read again under the lock.
+    ///
+    /// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its
+    /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
     ///
     /// ```
     /// # use keytally_host::{Config, Gate, pepper};

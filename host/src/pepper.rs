@@ -69,20 +69,29 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Mode`], [`Error::Writable`] or [`Error::Owner`] when another user can read or write the file;
-/// [`Error::NotAFile`]; [`Error::Io`] when it cannot be read; [`Error::Pepper`] for what is wrong with its text.
+/// [`Error::Pepper`] for what is wrong with its text; [`Error::Mode`], [`Error::Writable`] or [`Error::Owner`] when
+/// another user can read or write a file of peppers; [`Error::NotAFile`]; [`Error::Io`] when it cannot be read.
 pub fn read_file(path: impl AsRef<Path>) -> Result<Peppers, Error> {
     let path = path.as_ref();
-    let file = file::open(path)?;
+    let file::Opened { file, refusal } = file::open(path)?;
     let text = read_all(&file).map_err(|error| Error::io("read", path, error))?;
     let wrong = |source| Error::Pepper { path: Some(PathBuf::from(path)), source };
-    if text.len() > MAX_FILE_LEN {
-        return Err(wrong(PepperError::Long { max: MAX_FILE_LEN }));
+    let peppers = from_file(&text).map_err(wrong)?;
+    match refusal {
+        Some(error) => Err(error),
+        None => Ok(peppers),
     }
-    refuse_mark(&text).map_err(wrong)?;
+}
+
+/// Reads the text of a file.
+fn from_file(text: &[u8]) -> Result<Peppers, PepperError> {
+    if text.len() > MAX_FILE_LEN {
+        return Err(PepperError::Long { max: MAX_FILE_LEN });
+    }
+    refuse_mark(text)?;
     let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
     let items: Vec<&[u8]> = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#")).collect();
-    peppers(&items).map_err(wrong)
+    peppers(&items)
 }
 
 /// A new pepper: 32 bytes of the system's entropy as 64 hex digits. It is wiped when dropped.

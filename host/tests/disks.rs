@@ -102,7 +102,7 @@ fn on_a_full_disk(folder: &Path) {
         keys.push(issue(&gate).unwrap().0);
     }
     assert!(issue(&gate).unwrap_err().to_string().contains("the gate is full"));
-    keys[0] = gate.rotate(id, Duration::ZERO).unwrap();
+    keys[0] = gate.rotate(id, Duration::ZERO, false).unwrap();
     keys.iter().for_each(|key| is_good(&gate, key));
     for subject in 0..100_u32 {
         assert!(limiter.check(&subject.to_le_bytes(), 1).admitted());
@@ -152,7 +152,7 @@ fn on_a_disk_that_can_only_be_read(folder: &Path) {
     says_so(&Limiter::open(&limiter_path).unwrap_err(), "open", &limiter_path);
     // Who opened it before can't change keys any more, and is told so.
     says_so(&issue(&gate).unwrap_err(), "open", &path);
-    says_so(&gate.rotate(id, Duration::ZERO).unwrap_err(), "open", &path);
+    says_so(&gate.rotate(id, Duration::ZERO, false).unwrap_err(), "open", &path);
     says_so(&gate.revoke(id).unwrap_err(), "open", &path);
     says_so(&gate.verify(|_| ()).unwrap_err(), "open", &path);
     assert_eq!(fs::read(&path).unwrap(), before, "nothing was changed");
@@ -163,7 +163,7 @@ fn on_a_disk_that_can_only_be_read(folder: &Path) {
 
     let output = Command::new("umount").arg(folder).output().unwrap();
     assert!(output.status.success(), "{output:?}");
-    let again = gate.rotate(id, Duration::ZERO).unwrap();
+    let again = gate.rotate(id, Duration::ZERO, false).unwrap();
     is_good(&gate, &again);
     assert!(!gate.verify(|flaw| panic!("{flaw}")).unwrap());
 }

@@ -247,11 +247,23 @@ fn of_many_who_open_or_create_one_creates_and_all_share() {
 
 #[test]
 fn another_magic_version_or_kind_is_named() {
-    let text = |path: &Path| open_raw(path).write_all_at(b"# hello\n", 0).unwrap();
-    assert_eq!(
-        Files::refusals(text),
-        ["this is no keytally table: it begins with [23, 20, 68, 65, 6c, 6c, 6f, 0a], not \"keytally\""; 2]
-    );
+    // The same sentence whatever there is, so that it tells nothing of that.
+    for text in
+        [&b"# hello\n"[..], b"SECRETsecretSECRET", b"keytallySECRETsecret", b"keytally\x01\0\0\0SECRET"]
+    {
+        let write = |path: &Path| open_raw(path).write_all_at(text, 0).unwrap();
+        let sentence = "this is no keytally table: it does not begin as one does";
+        assert_eq!(Files::refusals(write), [sentence; 2], "{text:?}");
+        let files = Files::new();
+        write(&files.limiter);
+        for error in [
+            Limiter::open_or_create(&files.limiter, &policy(), 100).unwrap_err(),
+            Gate::open(&files.limiter, peppers()).unwrap_err(),
+        ] {
+            let all = format!("{}: {sentence}", files.limiter.display());
+            assert_eq!((error.to_string(), format!("{error:?}")), (all.clone(), format!("Error({all})")));
+        }
+    }
     assert_eq!(
         Files::refusals(|path| write_word(path, 0, 0)),
         ["this table was never finished: its creation was interrupted; create it again"; 2]
@@ -293,8 +305,9 @@ fn another_size_is_named_with_the_right_one() {
         }
     }
     for len in [0, 1, 63] {
+        let bytes = if len == 1 { "byte" } else { "bytes" };
         let expected =
-            format!("this is no keytally table: it has {len} bytes, and the smallest has more than 4096");
+            format!("this is no keytally table: it has {len} {bytes}, and the smallest has more than 4096");
         assert_eq!(
             Files::refusals(|path| open_raw(path).set_len(len).unwrap()),
             [expected.clone(), expected]
@@ -325,7 +338,7 @@ fn a_wrong_pepper_is_refused() {
     assert_eq!(
         error.to_string(),
         format!(
-            "{}: none of the 1 pepper(s) given belongs to this gate; give the pepper that it was created with",
+            "{}: the pepper that was given does not belong to this gate; give the one that it was created with",
             files.gate.display()
         )
     );
@@ -343,6 +356,21 @@ fn a_file_that_others_can_get_at_is_refused_with_the_command_that_mends_it() {
                 )
             );
         }
+    }
+    // Another program's file is only said to be no table.
+    for bits in [0o644, 0o666, 0o777] {
+        let refusals = Files::refusals(|path| {
+            fs::write(path, "root:x:0:0:root:/root:/bin/sh\n".repeat(9)).unwrap();
+            set_mode(path, bits);
+        });
+        assert_eq!(refusals, ["this is no keytally table: it does not begin as one does"; 2]);
+        let refusals = Files::refusals(|path| {
+            fs::write(path, "x").unwrap();
+            set_mode(path, bits);
+        });
+        assert!(
+            refusals.iter().all(|refusal| refusal.starts_with("this is no keytally table: it has 1 byte"))
+        );
     }
     let files = Files::new();
     for bits in [0o600, 0o640, 0o660] {
@@ -467,7 +495,7 @@ fn peppers_rotate_through_a_file() {
     let both = Peppers::new(&[&b"a pepper for tests, of 32 bytes."[..], b"another pepper, also of 32 bytes"])
         .unwrap();
     let gate = Gate::open(&files.gate, both).unwrap();
-    let key = gate.rotate(id, Duration::from_secs(60)).unwrap();
+    let key = gate.rotate(id, Duration::from_secs(60), false).unwrap();
     for key in [&old_key, &key] {
         assert!(gate.check(Some(key.expose().as_bytes()), 1).admitted());
     }
@@ -547,7 +575,7 @@ fn a_fresh_and_a_used_gate_verify_clean() {
         gate.check(Some(key.expose().as_bytes()), 1);
         match number % 3 {
             0 => gate.revoke(id).unwrap(),
-            1 => drop(gate.rotate(id, Duration::from_secs(60)).unwrap()),
+            1 => drop(gate.rotate(id, Duration::from_secs(60), false).unwrap()),
             _ => gate.assign(id, "pro").unwrap(),
         }
     }

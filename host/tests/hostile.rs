@@ -172,7 +172,7 @@ fn use_gate(path: &Path, keys: &[(KeyId, String)], strangers: &[Vec<u8>]) -> boo
     );
     let dev = NewKey { env: Name::new("dev").unwrap(), plan: "pro", ..new_key() };
     may_fail(gate.import(b"yet-another-customers-key", &dev).map(drop));
-    may_fail(gate.rotate(keys[0].0, Duration::from_secs(60)).map(drop));
+    may_fail(gate.rotate(keys[0].0, Duration::from_secs(60), true).map(drop));
     may_fail(gate.assign(keys[1].0, "pro"));
     may_fail(gate.set_plan(&config().plans[0]));
     may_fail(gate.set_plan(&Plan::new("new", "7/minute, 8/hour".parse().unwrap()).unwrap()));
@@ -491,7 +491,7 @@ fn a_file_that_is_replaced_while_it_is_mapped() {
     // Whoever changes keys in the old one is told that nobody would see it, and nothing is changed.
     let refusals: [Result<(), Error>; 5] = [
         old_gate.revoke(*id),
-        old_gate.rotate(*id, Duration::ZERO).map(drop),
+        old_gate.rotate(*id, Duration::ZERO, false).map(drop),
         old_gate.issue(&new_key()).map(drop),
         old_gate.import(b"one-more-customers-key", &new_key()).map(drop),
         old_gate.verify(|flaw| panic!("{flaw}")).map(drop),

@@ -325,7 +325,7 @@ fn administer(job: &Job) {
                 let id = one_of(&rotated, &mut random);
                 account.begin(&format!("rotate {id}"));
                 let key = change(&gate, &mut account, |administrator| {
-                    administrator.rotate(id, grace_until(job.batch), entropy().unwrap(), now)
+                    administrator.rotate(id, grace_until(job.batch), true, entropy().unwrap(), now)
                 });
                 account.done(&format!("rotate {id} {}", key.unwrap().expose()));
             }
@@ -719,7 +719,7 @@ fn changes_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
                 let key = &known[&id.to_string()];
                 text.clone_from(key.texts.last().unwrap());
                 if key.rotating {
-                    let key = administrator.rotate(*id, grace_until(batch), entropy().unwrap(), now)?;
+                    let key = administrator.rotate(*id, grace_until(batch), true, entropy().unwrap(), now)?;
                     *text = key.expose().to_owned();
                 }
             }

@@ -154,7 +154,8 @@ fn serve(path: &str) {
             ["check", key] => tell(gate.table().check(Some(key.as_bytes()), 1, NOW).outcome()),
             ["revoke", id] => tell(format!("{:?}", gate.revoke(id.parse().unwrap()))),
             ["rotate", id] => {
-                tell(gate.rotate(id.parse().unwrap(), Duration::from_secs(60)).unwrap().expose());
+                // Each rotation ends the grace of the one before.
+                tell(gate.rotate(id.parse().unwrap(), Duration::from_secs(60), true).unwrap().expose());
             }
             ["assign", id, plan] => tell(format!("{:?}", gate.assign(id.parse().unwrap(), plan))),
             _ => panic!("{line}"),
@@ -188,7 +189,7 @@ fn change_for_ever(path: &str) {
         match gate.issue(&new_key()) {
             Ok((key, id)) => {
                 tell(format!("{} {id}", key.expose()));
-                let again = gate.rotate(id, Duration::from_secs(3600)).unwrap();
+                let again = gate.rotate(id, Duration::from_secs(3600), false).unwrap();
                 tell(format!("{} {id}", again.expose()));
             }
             Err(Error::Admin { source: AdminError::Full { .. }, .. }) => return tell("full"),

@@ -252,8 +252,8 @@ fn import(at: &Path) -> Option<String> {
 fn rotate(at: &Path) -> Option<String> {
     let id = ids(at)[1];
     let grace_until = u32::try_from(LATER.unix_s() + 3600).unwrap();
-    let rotate =
-        open_gate(at).administer(|administrator| administrator.rotate(id, grace_until, entropy(98), NOW));
+    let rotate = open_gate(at)
+        .administer(|administrator| administrator.rotate(id, grace_until, false, entropy(98), NOW));
     Some(rotate.unwrap().expose().to_owned())
 }
 
@@ -532,7 +532,7 @@ fn gate_lives(what: &str, gate: &Gate, operation: &Operation) {
         match next {
             Ok((key, id)) => {
                 assert!(gate.table().check(Some(key.expose().as_bytes()), 1, LATER).admitted(), "{what}");
-                gate.rotate(id, Duration::from_secs(1)).unwrap();
+                gate.rotate(id, Duration::from_secs(1), false).unwrap();
                 gate.revoke(id).unwrap();
             }
             Err(error) => assert!(operation.kind == Kind::Reuse, "{what}: {error}"),

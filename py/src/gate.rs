@@ -404,15 +404,18 @@ impl Gate {
         }
     }
 
-    /// Gives a key a new secret, and returns it. The old secret stays good for a while, and both spend the same quota.
+    /// Gives a key a new secret, and returns it. The old secret stays valid for a while, and both spend the same quota.
     ///
     /// Args:
     ///     key_id: The key's public name.
-    ///     grace: How long the old secret stays good, a timedelta or seconds, rounded up to seconds; 0 ends it at once.
+    ///     grace: How long the old secret stays valid, a timedelta or seconds, rounded up to seconds; 0 ends it at once.
+    ///     force: Whether to rotate although the secret before the last rotation is still valid. A key has two secrets at
+    ///         most, so that one ends at once.
     ///
     /// Raises:
     ///     NoSuchKeyError: The gate has no such key.
     ///     RevokedError: The key was revoked.
+    ///     AdminError: The secret before the last rotation is still valid, and ``force`` is false.
     ///     OSError: The system refuses.
     ///
     /// >>> import datetime, keytally
@@ -421,12 +424,17 @@ impl Gate {
     /// >>> new = gate.rotate(old.key_id, grace=datetime.timedelta(hours=24))
     /// >>> gate.check(old.expose()).remaining, gate.check(new.expose()).remaining
     /// (999, 998)
-    #[pyo3(signature = (key_id, *, grace, now=None, timeout=TIMEOUT), text_signature = "($self, key_id, *, grace, now=None, timeout=10)")]
+    /// >>> gate.rotate(old.key_id, grace=0)
+    /// Traceback (most recent call last):
+    /// keytally.exceptions.AdminError: the secret that key ... had before its last rotation is valid until ...
+    /// >>> newest = gate.rotate(old.key_id, grace=0, force=True)
+    #[pyo3(signature = (key_id, *, grace, force=false, now=None, timeout=TIMEOUT), text_signature = "($self, key_id, *, grace, force=False, now=None, timeout=10)")]
     fn rotate(
         &self,
         py: Python<'_>,
         key_id: KeyIdText,
         grace: Grace,
+        force: bool,
         now: Option<Moment>,
         timeout: Timeout,
     ) -> PyResult<Key> {
@@ -435,7 +443,7 @@ impl Gate {
         let entropy = keytally_host::entropy().map_err(exceptions::of)?;
         let key = self.administer(py, &timeout, |administrator| {
             with_clock!(now, |clock| {
-                administrator.rotate(key_id, grace.until(clock.reading()), entropy, clock)
+                administrator.rotate(key_id, grace.until(clock.reading()), force, entropy, clock)
             })
         })?;
         Ok(Key { key, key_id })
@@ -526,6 +534,9 @@ impl Gate {
 
     /// Reads the whole gate and reports what is wrong with it. The change of an administrator that was killed is
     /// completed first.
+    ///
+    /// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its
+    /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
     ///
     /// Raises:
     ///     OSError: The system refuses.

@@ -9,7 +9,8 @@ use crate::arguments::PolicyText;
 /// What may be used: one to four limits, each per window of time, whose windows nest.
 ///
 /// Args:
-///     text: ``[fixed|sliding] LIMIT/[N]UNIT, …`` with the units second, minute, hour, day, or s, m, h, d.
+///     text: ``[fixed|sliding] LIMIT/[N]UNIT, …`` with the units second, minute, hour, day, or sec, min, s, m, h, d.
+///         ``LIMIT per [N]UNIT`` is read too.
 ///
 /// Raises:
 ///     PolicyError: There is no such policy; the message says which part is wrong, and how.
@@ -22,7 +23,7 @@ use crate::arguments::PolicyText;
 /// ('fixed', (Quota(limit=100, window=60), Quota(limit=1000, window=3600)))
 /// >>> Policy("100/fortnight")
 /// Traceback (most recent call last):
-/// keytally.exceptions.PolicyError: "fortnight" is no unit; the units are second, minute, hour, day, or s, m, h, d
+/// keytally.exceptions.PolicyError: "fortnight" is no unit; the units are second, minute, hour, day, or sec, min, s, m, h, d
 #[pyclass(frozen, eq, module = "keytally")]
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
@@ -48,8 +49,20 @@ impl Policy {
     /// The quotas, shortest window first.
     #[getter]
     fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let quota = |quota: &keytally::Quota| Quota { limit: quota.limit, window: quota.window.seconds() };
-        PyTuple::new(py, self.policy.quotas().iter().map(quota).collect::<Vec<_>>())
+        PyTuple::new(py, self.policy.quotas().iter().map(Quota::of).collect::<Vec<_>>())
+    }
+
+    /// Each quota that can never deny a request, with the quota that allows no more than it already.
+    ///
+    /// >>> from keytally import Policy
+    /// >>> Policy("100/minute, 50/hour").never_binding
+    /// ((Quota(limit=100, window=60), Quota(limit=50, window=3600)),)
+    /// >>> Policy("100/minute, 1000/hour").never_binding
+    /// ()
+    #[getter]
+    fn never_binding<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        let pairs = self.policy.never_binding().map(|(idle, other)| (Quota::of(&idle), Quota::of(&other)));
+        PyTuple::new(py, pairs.collect::<Vec<_>>())
     }
 
     fn __str__(&self) -> String {
@@ -80,6 +93,12 @@ impl Policy {
 pub(crate) struct Quota {
     limit: u32,
     window: u32,
+}
+
+impl Quota {
+    fn of(quota: &keytally::Quota) -> Self {
+        Self { limit: quota.limit, window: quota.window.seconds() }
+    }
 }
 
 #[pymethods]

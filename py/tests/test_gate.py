@@ -99,7 +99,11 @@ def test_rotation_shares_the_quota_and_ends(gate, now):
     assert gate.check(new.expose(), now=now).remaining == 998
     assert gate.key(old.key_id, now=now).grace_until == now + 3600
     assert gate.check(old.expose(), now=now + 3600).reason == "expired"
-    newest = gate.rotate(old.key_id, grace=0, now=now)
+    with pytest.raises(keytally.AdminError, match=f"key {old.key_id} .* is valid until"):
+        gate.rotate(old.key_id, grace=0, now=now)
+    assert gate.check(old.expose(), 0, now=now).admitted
+    newest = gate.rotate(old.key_id, grace=0, force=True, now=now)
+    assert gate.check(old.expose(), now=now).status == 401
     assert gate.check(new.expose(), now=now).status == 401
     assert gate.check(newest.expose(), now=now).admitted
     for bad in (-1, float("nan"), dt.timedelta(seconds=-1)):
@@ -117,6 +121,15 @@ def test_revocation_is_seen_at_once_by_whoever_has_the_file_open(tmp_path, peppe
     assert other.check(key.expose()).reason == "revoked"
     with pytest.raises(keytally.RevokedError, match="was revoked"):
         other.rotate(key.key_id, grace=0)
+
+
+def test_ended_key_has_no_old_secret_in_a_grace(gate, now):
+    revoked, brief = gate.issue(1, now=now), gate.issue(2, expires=dt.timedelta(seconds=60), now=now)
+    for key in (revoked, brief):
+        gate.rotate(key.key_id, grace=3600, now=now)
+    gate.revoke(revoked.key_id)
+    assert [gate.key(key.key_id, now=now).grace_until for key in (revoked, brief)] == [None, now + 60]
+    assert gate.key(brief.key_id, now=now + 60).grace_until is None
 
 
 def test_keys_expire(gate, now):
@@ -275,6 +288,20 @@ def test_what_is_no_gate_is_not_opened(tmp_path, pepper):
     path.chmod(0o600)
     with pytest.raises(keytally.TableError, match="no keytally table"):
         Gate.open(path, pepper=pepper)
+    # Nothing of a file is repeated, and another program's file is not to be changed.
+    for content in (pepper, "keytally" + pepper, "keytally\1\0\0\0" + pepper):
+        for mode in (0o600, 0o644):
+            path.write_text(content + pepper)
+            path.chmod(mode)
+            for open_it in (
+                lambda: Gate.open(path, pepper=pepper),
+                lambda: keytally.Limiter.open(path),
+                lambda: keytally.Limiter.open_or_create(path, "5/minute", 8),
+            ):
+                with pytest.raises(keytally.TableError) as refused:
+                    open_it()
+                sentence = "this is no keytally table: it does not begin as one does"
+                assert str(refused.value) == f"{path}: {sentence}"
     with pytest.raises(keytally.TableError, match="a directory"):
         Gate.open(tmp_path, pepper=pepper)
     keytally.Limiter.create(tmp_path / "limiter", "5/minute", 8)

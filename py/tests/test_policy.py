@@ -25,6 +25,20 @@ def test_quotas_are_values():
         Quota(5, 10)
 
 
+def test_policies_are_read_as_people_write_them():
+    policy = Policy("100/minute, 1000/hour")
+    assert policy == Policy("100 per minute, 1000 per hour") == Policy("100/min,1000/h")
+    assert Policy("10/sec") == Policy("10/second")
+
+
+def test_quotas_that_never_deny_are_named_with_their_reason():
+    minute, hour = Policy("100/minute, 50/hour").quotas
+    assert Policy("100/minute, 50/hour").never_binding == ((minute, hour),)
+    minute, hour = Policy("sliding 10/minute, 600/hour").quotas
+    assert Policy("sliding 10/minute, 600/hour").never_binding == ((hour, minute),)
+    assert Policy("10/minute, 599/hour").never_binding == ()
+
+
 @pytest.mark.parametrize("text", ["100", "5/fortnight", "", "0/s", "1/90s, 2/2m", "1" * 200, "é/s", "\0/s"])
 def test_what_is_no_policy_is_named(text):
     with pytest.raises(PolicyError) as caught:

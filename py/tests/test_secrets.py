@@ -85,7 +85,7 @@ def calls(gate, path):
     yield gate.reset, {"key_id": KEY_ID, "now": 1.0}
     yield gate.issue, holder
     yield gate.import_keys, {"keys": ["a-key-of-customer"], **holder}
-    yield gate.rotate, {"key_id": KEY_ID, "grace": 1, "now": 1.0}
+    yield gate.rotate, {"key_id": KEY_ID, "grace": 1, "force": False, "now": 1.0}
     yield gate.revoke, {"key_id": KEY_ID}
     yield gate.assign, {"key_id": KEY_ID, "plan": "default"}
     yield gate.set_plan, {"name": "pro", "policy": "5/minute"}

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, rule
 
-from keytally import Gate, Limiter, generate_pepper
+from keytally import AdminError, Gate, Limiter, generate_pepper
 from model import Tally
 
 START_MS = 1_700_049_620_000
@@ -171,12 +171,16 @@ class GateHistories(Histories):
         self.tally(name).reset(self.now_ms)
         self.compare(verdict, name, "admitted")
 
-    @rule(name=st.sampled_from("abc"), keep=st.booleans())
-    def rotate(self, name, keep):
-        """Give a key a new secret: with grace two are good, and spend one quota."""
+    @rule(name=st.sampled_from("abc"), keep=st.booleans(), force=st.booleans())
+    def rotate(self, name, keep, force):
+        """Give a key a new secret: with grace two are good, and spend one quota; a third needs force."""
         assume(name not in self.revoked)
-        grace = dt.timedelta(days=3650) if keep else 0
-        key = self.gate.rotate(self.key_ids[name], grace=grace, now=seconds(self.now_ms))
+        arguments = {"grace": dt.timedelta(days=3650) if keep else 0, "now": seconds(self.now_ms)}
+        if len(self.good[name]) == 2 and not force:
+            with pytest.raises(AdminError):
+                self.gate.rotate(self.key_ids[name], **arguments)
+            return
+        key = self.gate.rotate(self.key_ids[name], force=force, **arguments)
         secrets = [*self.good[name], key.expose()]
         kept = 2 if keep else 1
         self.good[name], over = secrets[-kept:], secrets[:-kept]

@@ -15,6 +15,7 @@ mod serve;
 mod top;
 mod verify;
 
+use core::fmt::Display;
 use core::time::Duration;
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -22,12 +23,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use keytally_host::Gate;
+use keytally_host::keytally::gate::Plan;
 use keytally_host::keytally::{KeyId, Name};
 use serde::Serialize;
 
 use self::given::Given;
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
+use crate::{plans, when};
 
 /// Runs the command line `args`, program name first, as the program `keytally` does, and gives the exit status: 0
 /// fine, 1 denied or invalid, 2 usage, 3 failure. It reads and writes the process's standard streams and never ends
@@ -58,8 +61,16 @@ where
             let _ = writeln!(io::stderr(), "keytally: {}", given.redacted(sentence));
             FAILED
         }
+        Err(Failure::Usage(sentence)) => {
+            let sentence = given.redacted(sentence);
+            let _ = writeln!(io::stderr(), "keytally: {sentence}\n\n{}", given::MORE);
+            USAGE
+        }
     }
 }
+
+/// The exit status of a command whose arguments can't be right for any gate. It is clap's too.
+const USAGE: i32 = 2;
 
 /// The exit status of a command that could not do what it was asked.
 const FAILED: i32 = 3;
@@ -107,7 +118,7 @@ enum Command {
     Rotate(rotate::Rotate),
     Revoke(revoke::Revoke),
     Assign(assign::Assign),
-    Plan(plan::Plan),
+    Plan(Box<plan::Plan>),
     Reset(reset::Reset),
     Check(check::Check),
     Top(top::Top),
@@ -159,7 +170,7 @@ struct ChangedGate {
     #[command(flatten)]
     gate: GateFile,
     /// How long to wait while another process changes the gate, such as 30s; 0s tries once
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = when::span)]
     wait: Duration,
 }
 
@@ -190,6 +201,17 @@ impl Format {
         data: &impl Serialize,
         text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<(), Failure> {
+        self.write(data, text).map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::of("cannot write to standard output", error),
+        })
+    }
+
+    fn write(
+        self,
+        data: &impl Serialize,
+        text: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         if self.json {
             // An error of `serde_json` hides the kind of the one beneath it.
@@ -198,7 +220,7 @@ impl Format {
         } else {
             text(&mut out)?;
         }
-        Ok(out.flush()?)
+        out.flush()
     }
 }
 
@@ -207,9 +229,17 @@ fn remark(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// Warns of quotas in these plans that can never deny a request.
+fn warn_of<'p>(plans: impl IntoIterator<Item = &'p Plan>) {
+    for plan in plans {
+        plans::warnings(&format!("plan {}", plan.name), &plan.policy).iter().for_each(|text| remark(text));
+    }
+}
+
 /// `1 key`, `2 keys`.
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+fn counted(count: impl Display, what: &str) -> String {
+    let count = count.to_string();
+    format!("{count} {what}{}", if count == "1" { "" } else { "s" })
 }
 
 fn parse_name(text: &str) -> Result<Name, String> {

@@ -38,7 +38,7 @@ impl PepperSource {
     /// Refuses to read `what` from standard input if the pepper is to be read from there.
     pub(crate) fn leaves_standard_input(&self, what: &str) -> Result<(), Failure> {
         if self.file() == Some(Path::new("-")) {
-            return Err(Failure::because(format!(
+            return Err(Failure::usage(format!(
                 "standard input can't hold both the pepper and {what}; give the pepper in a file or in {VARIABLE}"
             )));
         }

@@ -7,34 +7,42 @@ use keytally_host::redact::{policy_error, redact_name};
 use crate::failure::Failure;
 
 /// Reads `default=100/minute, 1000/hour`.
-pub(crate) fn parse(text: &str) -> Result<Plan, Failure> {
+pub(crate) fn parse(text: &str) -> Result<Plan, String> {
     let Some((name, policy)) = text.split_once('=') else {
-        return Err(Failure::because(format!(
+        return Err(format!(
             "{:?} is no plan; a plan is NAME=POLICY, like \"default=100/minute, 1000/hour\"",
             redact_name(text)
-        )));
+        ));
     };
     let name = name.trim();
-    let policy: Policy = policy
-        .parse()
-        .map_err(|error| Failure::of(format_args!("plan {:?}", redact_name(name)), policy_error(&error)))?;
+    let policy: Policy =
+        policy.parse().map_err(|error| format!("plan {:?}: {}", redact_name(name), policy_error(&error)))?;
     Plan::new(name, policy).ok_or_else(|| {
-        Failure::because(format!(
+        format!(
             "{:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _",
             redact_name(name)
-        ))
+        )
     })
 }
 
-/// Reads all of them; each name may appear once.
-pub(crate) fn parse_all(texts: &[String]) -> Result<Vec<Plan>, Failure> {
-    let plans: Vec<Plan> = texts.iter().map(|text| parse(text)).collect::<Result<_, _>>()?;
+/// Refuses plans of which two have one name.
+pub(crate) fn refuse_twins(plans: &[Plan]) -> Result<(), Failure> {
     for (place, plan) in plans.iter().enumerate() {
         if plans[..place].iter().any(|other| other.name == plan.name) {
-            return Err(Failure::because(format!("plan {:?} is given twice", plan.name)));
+            return Err(Failure::usage(format!("plan {:?} is given twice", plan.name)));
         }
     }
-    Ok(plans)
+    Ok(())
+}
+
+/// Returns a sentence about each quota of `policy` that can never deny a request.
+pub(crate) fn warnings(owner: &str, policy: &Policy) -> Vec<String> {
+    let warning = |(idle, other)| {
+        format!(
+            "keytally: warning: {idle} in {owner} can never deny a request, since {other} allows no more already"
+        )
+    };
+    policy.never_binding().map(warning).collect()
 }
 
 /// Whether a gate of this layout can have the plan: it's asked for several plans before the first of them is changed.
@@ -63,10 +71,7 @@ mod tests {
     use super::*;
 
     fn sentence(text: &str) -> String {
-        match parse(text) {
-            Err(Failure::Because(sentence)) => sentence,
-            other => panic!("{other:?}"),
-        }
+        parse(text).unwrap_err()
     }
 
     #[test]

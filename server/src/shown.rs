@@ -51,7 +51,7 @@ pub(crate) struct Listed {
     pub(crate) last_use: Option<String>,
     #[serde(skip)]
     pub(crate) last_use_s: Option<u64>,
-    /// Until when the secret before the last rotation is good.
+    /// Until when the secret before the last rotation is valid; none when it is not.
     pub(crate) grace_until: Option<String>,
     /// The number of the pepper that the secret is stored under.
     pub(crate) pepper: u8,
@@ -65,7 +65,9 @@ impl<'a> NewSecret<'a> {
         let info = gate.key(key_id).ok_or_else(|| {
             Failure::because(format!("key {key_id} was removed by somebody else as soon as it was made"))
         })?;
-        Ok(Self { key: key.expose(), about: About::of(&info, gate) })
+        // The gate may not hold the key's secret yet.
+        let about = About { hint: key.hint().to_string(), ..About::of(&info, gate) };
+        Ok(Self { key: key.expose(), about })
     }
 }
 

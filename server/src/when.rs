@@ -22,7 +22,7 @@ pub(crate) fn expiry(now: Timestamp, after: Duration) -> Result<u32, Failure> {
     let unix_s = now.unix_s().saturating_add(after.as_secs());
     u32::try_from(unix_s).map_err(|_| {
         let last = rfc3339(u32::MAX.into());
-        Failure::because(format!(
+        Failure::usage(format!(
             "a key can't expire after {last}; leave --expires out for one that never does"
         ))
     })

@@ -204,12 +204,132 @@ fn rotate_keeps_the_old_secret_for_its_grace_and_the_counts_for_ever() {
     assert_eq!(listed["hint"], format!("kt_live_…{}", &new[new.len() - 4..]));
     assert!(listed["grace_until"].is_string());
     let text = bench.run(&["list", G]).with(0);
-    assert!(text.contains(&format!("the secret that {key_id} had before is good until 2")), "{text}");
+    assert!(text.contains(&format!("the secret that {key_id} had before is valid until 2")), "{text}");
 
-    let newest = bench.rotate(G, &key_id, "0s");
+    let newest = bench.run(&["rotate", G, &key_id, "--grace", "0s", "--force", "--json"]).json();
+    let newest = bench.remember(newest["key"].as_str().unwrap());
     assert_eq!(outcome(&bench.check(G, &old, &[])), (1, "invalid_key", Some("wrong_secret")));
     assert_eq!(outcome(&bench.check(G, &new, &[])), (1, "invalid_key", Some("expired")));
     assert_eq!(bench.check(G, &newest, &[]).1["quotas"][0]["used"], 31);
+}
+
+#[test]
+fn rotation_within_a_grace_needs_force() {
+    let bench = bench();
+    let (first, key_id) = bench.issue(G, &["--account", "42"]);
+    let second = bench.rotate(G, &key_id, "1h");
+    let until = listed(&bench, &key_id)["grace_until"].clone();
+    for grace in ["1h", "0s"] {
+        let refused = bench.run(&["rotate", G, &key_id, "--grace", grace]);
+        refused.fails(&[&key_id, "is valid until", until.as_str().unwrap(), "--force"]);
+    }
+    for key in [&first, &second] {
+        assert_eq!(bench.check(G, key, &[]).0, 0, "the refusal ended a secret");
+    }
+    let forced = bench.run(&["rotate", G, &key_id, "--grace", "1h", "--force"]).with(0);
+    let third = bench.remember(forced.trim_end());
+    assert_eq!(outcome(&bench.check(G, &first, &[])), (1, "invalid_key", Some("wrong_secret")));
+    assert_eq!([&second, &third].map(|key| bench.check(G, key, &[]).0), [0, 0]);
+    // A key without a running grace needs none.
+    let (_, other_id) = bench.issue(G, &["--account", "43"]);
+    bench.rotate(G, &other_id, "0s");
+    bench.rotate(G, &other_id, "0s");
+}
+
+#[test]
+fn ended_key_has_no_old_secret_in_a_grace() {
+    let bench = bench();
+    let (_, revoked) = bench.issue(G, &["--account", "1"]);
+    let (_, expired) = bench.issue(G, &["--account", "2", "--expires", "3s"]);
+    let (_, brief) = bench.issue(G, &["--account", "3", "--expires", "30m"]);
+    for key_id in [&revoked, &expired, &brief] {
+        bench.rotate(G, key_id, "1h");
+        assert!(listed(&bench, key_id)["grace_until"].is_string());
+    }
+    // The old secret ends with its key.
+    assert_eq!(listed(&bench, &brief)["grace_until"], listed(&bench, &brief)["expires"]);
+    bench.run(&["revoke", G, &revoked]).with(0);
+    std::thread::sleep(core::time::Duration::from_millis(3100));
+    for key_id in [&revoked, &expired] {
+        assert_eq!(listed(&bench, key_id)["grace_until"], Value::Null);
+    }
+    let text = bench.run(&["list", G]).with(0);
+    assert_eq!(text.matches("had before is valid until").count(), 1, "{text}");
+    // So nothing is lost by another rotation.
+    bench.rotate(G, &expired, "1h");
+}
+
+/// Runs a command whose standard output is this file; gives its exit status and what it says.
+fn run_into(bench: &Bench, args: &[&str], input: &str, out: impl Into<std::process::Stdio>) -> (i32, String) {
+    use std::io::{Read as _, Write as _};
+    let mut command = bench.command(args);
+    command.env("KEYTALLY_PEPPER", &bench.pepper).stdout(out);
+    command.stdin(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    (child.wait().unwrap().code().unwrap(), err)
+}
+
+fn full_disk() -> fs::File {
+    fs::File::options().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn key_that_cannot_be_printed_is_revoked_again() {
+    let bench = bench();
+    for json in [&[][..], &["--json"]] {
+        let args = [&["issue", G, "--account", "1"], json].concat();
+        for (out, why) in [
+            (std::process::Stdio::from(full_disk()), "No space left on device"),
+            (closed_pipe().into(), "the reader of the output has gone"),
+        ] {
+            let (status, err) = run_into(&bench, &args, "", out);
+            assert_eq!(status, 3, "{err}");
+            assert!(err.contains("is revoked again") && err.contains(why), "{err}");
+            let all = list(&bench);
+            let keys = all["keys"].as_array().unwrap();
+            assert!(keys.iter().all(|key| key["state"] == "revoked"), "{all}");
+            assert!(keys.iter().any(|key| err.contains(key["key_id"].as_str().unwrap())), "{err}");
+        }
+    }
+    assert_eq!(list(&bench)["used"], 4);
+}
+
+#[test]
+fn secret_that_cannot_be_printed_replaces_none() {
+    let bench = bench();
+    let (key, key_id) = bench.issue(G, &["--account", "1"]);
+    let before = listed(&bench, &key_id);
+    for grace in ["0s", "1h"] {
+        let args = ["rotate", G, &key_id, "--grace", grace];
+        for out in [std::process::Stdio::from(full_disk()), closed_pipe().into()] {
+            let (status, err) = run_into(&bench, &args, "", out);
+            assert_eq!(status, 3, "{err}");
+            assert!(err.contains(&format!("key {key_id} is as it was")), "{err}");
+            assert_eq!(listed(&bench, &key_id), before);
+        }
+    }
+    assert_eq!(bench.check(G, &key, &[]).0, 0);
+    // It can be tried again, without force.
+    let new = bench.rotate(G, &key_id, "1h");
+    assert_eq!([&key, &new].map(|key| bench.check(G, key, &[]).0), [0, 0]);
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let bench = bench();
+    let (_, key_id) = bench.issue(G, &["--account", "1"]);
+    for (args, input) in [
+        (&["list", G][..], ""),
+        (&["import", G, "--account", "1"], "customer-key-0001\n"),
+        (&["revoke", G, &key_id], ""),
+    ] {
+        let (status, err) = run_into(&bench, args, input, full_disk());
+        let sentence = "keytally: cannot write to standard output: No space left on device (os error 28)\n";
+        assert_eq!((status, err.as_str()), (3, sentence), "{args:?}");
+    }
 }
 
 #[test]
@@ -243,9 +363,9 @@ fn plans_change_and_counts_stay() {
 
     bench.run(&["plan", G, "pro=2000/day"]).fails(&[G, "windows and algorithm"]);
     bench.run(&["plan", G, "pro=sliding 2000/31d"]).fails(&["windows and algorithm"]);
-    bench.run(&["plan", G, "pro=2000/fortnight"]).fails(&["plan \"pro\"", "\"fortnight\" is no unit"]);
-    bench.run(&["plan", G, "2000/31d"]).fails(&["\"2000/31d\" is no plan", "NAME=POLICY"]);
-    bench.run(&["plan", G, "=2000/31d"]).fails(&["can't be a plan's name"]);
+    bench.run(&["plan", G, "pro=2000/fortnight"]).misused(&["plan \"pro\"", "\"fortnight\" is no unit"]);
+    bench.run(&["plan", G, "2000/31d"]).misused(&["\"2000/31d\" is no plan", "NAME=POLICY"]);
+    bench.run(&["plan", G, "=2000/31d"]).misused(&["can't be a plan's name"]);
     bench.run(&["assign", G, &key_id, "--plan", "nix"]).fails(&["no plan of that name"]);
     bench.run(&["issue", G, "--account", "1", "--plan", "nix"]).fails(&["no plan of that name"]);
     let plans = &list(&bench)["plans"];
@@ -425,9 +545,13 @@ fn tallies_ahead_of_the_clock_are_shown_and_corrected() {
 fn verify_reads_the_whole_file() {
     let bench = bench();
     let (_, key_id) = bench.issue(G, &["--account", "1"]);
-    assert_eq!(bench.run(&["verify", G]).with(0), "api.gate: all 1000 records are well\n");
+    assert_eq!(bench.run(&["verify", G]).with(0), format!("api.gate: no flaw in 1000 records\n{UNSEEN}"));
     let report = bench.run(&["verify", G, "--json"]).json();
-    assert_eq!(report, json!({"gate": G, "capacity": 1000, "completed": false, "flaws": []}));
+    assert_eq!(
+        (&report["gate"], &report["capacity"], &report["completed"]),
+        (&json!(G), &json!(1000), &json!(false))
+    );
+    assert_eq!(report["flaws"], json!([]));
 
     // The plan number of the one record that is taken: there is no plan 9.
     let mut bytes = fs::read(bench.path(G)).unwrap();
@@ -469,7 +593,34 @@ fn verify_completes_a_change_that_was_interrupted() {
 
     fs::write(bench.path(G), &bytes).unwrap();
     let text = bench.run(&["verify", G]).with(0);
-    assert_eq!(text, "a change that was interrupted is now completed\napi.gate: all 1000 records are well\n");
+    let completed = "a change that was interrupted is now completed\n";
+    assert_eq!(text, format!("{completed}api.gate: no flaw in 1000 records\n{UNSEEN}"));
+}
+
+/// What `verify` says of itself.
+const UNSEEN: &str = "Not seen: other valid values in place of the right ones, since records have no checksum. These are the \
+                      key id within its record, MACs, accounts, times, counts, the numbers of plans, environments and peppers.\n";
+
+#[test]
+fn verify_says_that_it_sees_no_changed_id_mac_or_account() {
+    let bench = bench();
+    let (_, key_id) = bench.issue(G, &["--account", "1"]);
+    let good = fs::read(bench.path(G)).unwrap();
+    let id = number_of(&key_id).to_le_bytes();
+    let record = good.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64;
+    // The last byte of the id, the MAC's first byte, the account, the expiry.
+    for at in [0, 16, 48, 52] {
+        let mut changed = good.clone();
+        changed[record + at] ^= 1;
+        fs::write(bench.path(G), &changed).unwrap();
+        let text = bench.run(&["verify", G]).with(0);
+        assert!(text.ends_with(UNSEEN), "{at}: {text}");
+        assert_eq!(bench.run(&["verify", G, "--json"]).json()["unseen"].as_array().unwrap().len(), 6);
+    }
+    let help = bench.run(&["verify", "--help"]).with(0).split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["no checksum", "the key id within its record, a MAC, an account, a time, a count"] {
+        assert!(help.contains(part), "{help}");
+    }
 }
 
 /// A key id as a number.
@@ -493,7 +644,7 @@ fn the_pepper_comes_from_the_environment_or_a_file() {
     bench.finish(bench.command(&named).env("KEYTALLY_PEPPER", &other), key.as_bytes()).with(0);
     bench
         .finish(bench.command(&args).env("KEYTALLY_PEPPER", &other), key.as_bytes())
-        .fails(&[G, "none of the 1 pepper(s) given"]);
+        .fails(&[G, "the pepper that was given does not belong to this gate"]);
 
     let none = ["KEYTALLY_PEPPER", "--pepper-file", "openssl rand -hex 32"];
     bench.finish(&mut bench.command(&args), b"").fails(&none);
@@ -532,7 +683,7 @@ fn pepper_comes_from_standard_input() {
 
     // One standard input doesn't hold both.
     for args in [&["check", G][..], &["check", G, "--key", "-"], &["import", G, "--account", "1"]] {
-        from_input(args, &pepper).fails(&["standard input can't hold both the pepper and the key"]);
+        from_input(args, &pepper).misused(&["standard input can't hold both the pepper and the key"]);
     }
 }
 
@@ -561,14 +712,16 @@ fn what_cannot_be_is_refused_in_one_sentence() {
     let bench = bench();
     let before = fs::read(bench.path(G)).unwrap();
     bench.run(&["create", G]).fails(&[G, "already"]);
-    bench.run(&["create", "x.gate", "--plan", "default=100/fortnight"]).fails(&["\"fortnight\" is no unit"]);
-    bench.run(&["create", "x.gate", "--plan", "default=0/s"]).fails(&["plan \"default\""]);
+    bench
+        .run(&["create", "x.gate", "--plan", "default=100/fortnight"])
+        .misused(&["'--plan <PLAN>'", "\"fortnight\" is no unit"]);
+    bench.run(&["create", "x.gate", "--plan", "default=0/s"]).misused(&["plan \"default\""]);
     bench
         .run(&["create", "x.gate", "--plan", "a=1/s", "--plan", "a=2/s"])
-        .fails(&["plan \"a\" is given twice"]);
-    bench.run(&["create", "x.gate", "--plan", "a=1/s", "--plan", "b=2/h"]).fails(&["share their windows"]);
-    bench.run(&["create", "x.gate", "--keys", "0"]).fails(&["a capacity of 0 can't be"]);
-    bench.run(&["create", "x.gate", "--keys", "67108865"]).fails(&["67108865", "67108864"]);
+        .misused(&["plan \"a\" is given twice"]);
+    bench.run(&["create", "x.gate", "--plan", "a=1/s", "--plan", "b=2/h"]).misused(&["share their windows"]);
+    bench.run(&["create", "x.gate", "--keys", "0"]).misused(&["'--keys <NUMBER>'", "1..=67108864"]);
+    bench.run(&["create", "x.gate", "--keys", "67108865"]).misused(&["67108865", "67108864"]);
     bench.run(&["create", "nix/x.gate"]).fails(&["nix/x.gate", "No such file or directory"]);
     bench.run(&["create", "api.gate/x.gate"]).fails(&["api.gate/x.gate", "Not a directory"]);
     // A folder that not even root can write.
@@ -586,7 +739,7 @@ fn what_cannot_be_is_refused_in_one_sentence() {
     ] {
         bench.run(args).fails(&["the gate has no key 0000000000A", "`list`"]);
     }
-    bench.run(&["issue", G, "--account", "1", "--expires", "1000years"]).fails(&["2106-02-07"]);
+    bench.run(&["issue", G, "--account", "1", "--expires", "1000years"]).misused(&["2106-02-07"]);
     bench.run_with_input(&["check", G, "--key", "-"], b"\n").fails(&["no key on standard input"]);
     assert!(before == fs::read(bench.path(G)).unwrap(), "a refusal changed the gate");
     assert_eq!(bench.names(), [G]);
@@ -597,7 +750,7 @@ fn a_gate_that_is_another_or_damaged_is_refused_with_both_sides_named() {
     let bench = bench();
     let bytes = fs::read(bench.path(G)).unwrap();
     let mut other = bytes.clone();
-    other[8..16].copy_from_slice(&99_u64.to_le_bytes());
+    other[8] = 99;
     for (name, bytes, parts) in [
         ("version.gate", other, &["version 99", "version 1"][..]),
         ("short.gate", bytes[..bytes.len() - 64].to_vec(), &["bytes"]),
@@ -614,6 +767,113 @@ fn a_gate_that_is_another_or_damaged_is_refused_with_both_sides_named() {
     }
     fs::set_permissions(bench.path(G), fs::Permissions::from_mode(0o604)).unwrap();
     bench.run(&["list", G]).fails(&["0604", "chmod 600"]);
+}
+
+/// Files that hold secrets, given where a gate or a pepper file belongs.
+const CONTENTS: [&[u8]; 6] = [
+    b"5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f5f\n",
+    b"SECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecret\n",
+    b"keytally-pepper=SECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecret\n",
+    b"keytallySECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecret\n",
+    b"keytally\x01\0\0\0SECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecretSECRETsecret\n",
+    b"\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef\xde\xad\xbe\xef",
+];
+
+#[test]
+fn error_says_nothing_of_what_a_file_holds() {
+    let bench = bench();
+    for mode in [0o600, 0o644] {
+        for content in CONTENTS {
+            fs::write(bench.path("file"), content).unwrap();
+            fs::set_permissions(bench.path("file"), fs::Permissions::from_mode(mode)).unwrap();
+            for command in ["list", "verify", "top"] {
+                let ran = bench.run(&[command, "file"]);
+                let sentence = "keytally: file: this is no keytally table: it does not begin as one does\n";
+                assert_eq!((ran.status, ran.err.as_str()), (3, sentence), "{command} {content:?}");
+            }
+        }
+    }
+    // The gate and the pepper in one, as in a command with the two exchanged.
+    fs::write(bench.path("file"), format!("{}\n", bench.pepper)).unwrap();
+    fs::set_permissions(bench.path("file"), fs::Permissions::from_mode(0o600)).unwrap();
+    let ran = bench.finish(&mut bench.command(&["list", "file", "--pepper-file", "file"]), b"");
+    assert_eq!(ran.err, "keytally: file: this is no keytally table: it does not begin as one does\n");
+}
+
+#[test]
+fn another_program_s_file_is_never_advised_to_change() {
+    let bench = bench();
+    let passwd = "root:x:0:0:root:/root:/bin/sh\n".repeat(9);
+    for content in [passwd.as_str(), "root:x:0:0\n", ""] {
+        for mode in [0o644, 0o666, 0o600] {
+            fs::write(bench.path("passwd"), content).unwrap();
+            fs::set_permissions(bench.path("passwd"), fs::Permissions::from_mode(mode)).unwrap();
+            let as_gate = bench.run(&["list", "passwd"]);
+            let as_pepper = bench.finish(&mut bench.command(&["list", G, "--pepper-file", "passwd"]), b"");
+            assert!(as_gate.err.contains("this is no keytally table"), "{as_gate:?}");
+            assert!(as_pepper.err.contains("pepper"), "{as_pepper:?}");
+            for ran in [as_gate, as_pepper] {
+                assert!(
+                    ran.status == 3 && !ran.err.contains("fix it") && !ran.err.contains("chmod"),
+                    "{ran:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn quota_that_never_denies_is_a_warning() {
+    let bench = Bench::new();
+    let warning = "keytally: warning: 100/minute in plan default can never deny a request, since 50/hour allows no more already\n";
+    let ran = bench.run(&["create", G, "--keys", "10", "--plan", "default=100/minute, 50/hour"]);
+    assert_eq!((ran.status, ran.err.as_str()), (0, warning));
+    let ran = bench.run(&["plan", G, "default=10/minute, 600/hour", "--json"]);
+    let warning = "keytally: warning: 600/hour in plan default can never deny a request, since 10/minute allows no more already\n";
+    assert_eq!((ran.status, ran.err.as_str()), (0, warning));
+    for policy in ["default=10/minute, 599/hour", "default=10/minute, 11/hour"] {
+        assert_eq!(bench.run(&["plan", G, policy]).err, "", "{policy}");
+    }
+}
+
+#[test]
+fn policy_is_read_as_people_write_it() {
+    let bench = Bench::new();
+    let plans = ["--plan", "a=100 per minute, 1000 per hour", "--plan", "b=100/min, 3000/hour"];
+    let created = bench.run(&[&["create", G, "--json"], &plans[..]].concat()).json();
+    assert_eq!(
+        created["plans"],
+        json!([{"name": "a", "policy": "100/minute, 1000/hour"}, {"name": "b", "policy": "100/minute, 3000/hour"}])
+    );
+    let created = bench.run(&["create", "b.gate", "--plan", "c=10/sec", "--json"]).json();
+    assert_eq!(created["plans"], json!([{"name": "c", "policy": "10/second"}]));
+}
+
+#[test]
+fn help_of_create_tells_the_size_of_the_file() {
+    let bench = Bench::new();
+    let size = |keys: &str| {
+        bench.run(&["create", &format!("{keys}.gate"), "--keys", keys, "--json"]).json()["bytes"]
+            .as_u64()
+            .unwrap()
+    };
+    let [small, large] = ["1600", "3200"].map(size);
+    let (each, header) = ((large - small) / 1600, small - (large - small));
+    let help = bench.run(&["create", "--help"]).with(0);
+    assert!(help.contains(&format!("takes {each} bytes a key and {header} bytes for its header")), "{help}");
+}
+
+#[test]
+fn one_is_singular() {
+    let bench = Bench::new();
+    let made = bench.run(&["create", G, "--keys", "1"]).with(0);
+    assert!(made.starts_with("api.gate: made for 1 key\n"), "{made}");
+    bench.issue(G, &["--account", "1"]);
+    let text = bench.run(&["list", G]).with(0);
+    assert!(text.starts_with("api.gate: 1 of 1 key (100.0 %)"), "{text}");
+    assert!(bench.run(&["verify", G]).with(0).starts_with("api.gate: no flaw in 1 record\n"));
+    fs::write(bench.path("x.gate"), "x").unwrap();
+    bench.run(&["list", "x.gate"]).fails(&["it has 1 byte, "]);
 }
 
 #[test]
@@ -645,6 +905,16 @@ fn usage_is_told_and_ends_with_2() {
         &["check"],
         &["check", G, "--key", "x", "--cost", "many"],
         &["assign", G, "0000000000A"],
+        &["revoke", G, "0000000000A", "--wait", "soon"],
+        &["plan", G, "default=1/fortnight"],
+        &["import", G, "--account", "1", "--expires", "1000years"],
+        &["list", G, "--account", "all"],
+        &["top", G, "--rows", "-1"],
+        &["serve", "--socket-mode", "999"],
+        &["serve", "--trusted-proxy", "nonsense"],
+        &["serve", "--connections", "0"],
+        &["serve", "--connections-per-address", "x"],
+        &["serve", "--client-timeout", "2h"],
     ] {
         let ran = bench.run(args);
         assert_eq!((ran.status, ran.out.as_str()), (2, ""), "{args:?} {ran:?}");

@@ -25,12 +25,12 @@ const SECRETS: [&str; 6] = [
 ];
 
 /// Each command as it is used. What follows an option that is given in this form is its value.
-const COMMANDS: [&[&str]; 13] = [
+const COMMANDS: [&[&str]; 14] = [
     &["create", "new.gate", "--keys", "10", "--plan", "default=1/day", "--prefix", "kt"],
     &["issue", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
     &["import", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
     &["list", G, "--account", "1"],
-    &["rotate", G, ID, "--grace", "1h"],
+    &["rotate", G, ID, "--grace", "1h", "--wait", "1s"],
     &["revoke", G, ID],
     &["assign", G, ID, "--plan", "default"],
     &["plan", G, "default=1/day"],
@@ -38,7 +38,8 @@ const COMMANDS: [&[&str]; 13] = [
     &["check", G, "--key", "no-key", "--cost", "1"],
     &["top", G, "--once", "--rows", "1"],
     &["verify", G],
-    &["serve", "--listen", "nowhere", "--data", "api.gate", "--plan", "default=1/day"],
+    &["serve", "--listen", "unix:no/folder", "--data", "api.gate", "--plan", "default=1/day"],
+    &["serve", "--data", "api.gate", "--metrics-listen", "unix:no/folder", "--failures", "x=1/day"],
 ];
 
 /// Fails if a run shows twelve characters of a secret.

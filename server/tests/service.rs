@@ -567,7 +567,7 @@ fn a_pepper_of_ones_own_is_used_instead() {
     let mut other = bench.command(&args);
     bench
         .finish(other.env("KEYTALLY_PEPPER", "00".repeat(32)), b"")
-        .fails(&["data/api.gate: none of the 1 pepper(s)"]);
+        .fails(&["data/api.gate: the pepper that was given does not belong"]);
     let mut short = bench.command(&args);
     bench.finish(short.env("KEYTALLY_PEPPER", "00".repeat(31)), b"").fails(&["has 31 bytes"]);
 }
@@ -600,9 +600,25 @@ fn a_start_that_cannot_be_changes_nothing() {
     let mut serve = bench.command(&["serve", "--data", "data", "--listen", &address]);
     bench.finish(&mut serve, b"").fails(&["cannot listen on", &address, "in use", "--listen"]);
     let mut serve = bench.command(&["serve", "--data", "data", "--listen", "banana"]);
-    bench.finish(&mut serve, b"").fails(&["cannot listen on banana", "address and a port"]);
-    serve_fails(&bench, &["--plan", "default=100/fortnight"], &["\"fortnight\" is no unit"]);
-    serve_fails(&bench, &["--plan", "a=1/s", "--plan", "b=1/h"], &["share their windows"]);
+    bench
+        .finish(&mut serve, b"")
+        .misused(&["'--listen <ADDRESS>'", "\"banana\" is not an address and a port"]);
+    let misused = |more: &[&str], parts: &[&str]| {
+        let args = [&["serve", "--listen", "127.0.0.1:0", "--data", "data"], more].concat();
+        bench.finish(&mut bench.command(&args), b"").misused(parts);
+    };
+    misused(&["--plan", "default=100/fortnight"], &["\"fortnight\" is no unit"]);
+    misused(&["--plan", "a=1/s", "--plan", "b=1/h"], &["share their windows"]);
+    misused(&["--plan", "a=1/s", "--plan", "a=2/s"], &["plan \"a\" is given twice"]);
+    misused(
+        &["--failures", "20/fortnight"],
+        &["'--failures <POLICY>'", "\"fortnight\" is no unit", "write off"],
+    );
+    for address in
+        ["", ":80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:80", "[::1]", "[x]:80", "unix:"]
+    {
+        misused(&["--metrics-listen", address], &["'--metrics-listen <ADDRESS>'", "unix: and a path"]);
+    }
     serve_fails(&bench, &["--pepper-file", "nix"], &["cannot open nix"]);
     assert_eq!(bench.names(), [] as [&str; 0]);
 
@@ -632,6 +648,15 @@ fn a_start_that_cannot_be_changes_nothing() {
     serve_fails(&bench, &[], &["data/api.gate", "version 99"]);
     fs::set_permissions(bench.path("data/pepper"), fs::Permissions::from_mode(0o664)).unwrap();
     serve_fails(&bench, &[], &["data/pepper", "0664", "fix it with: chmod "]);
+}
+
+#[test]
+fn start_warns_of_quotas_that_never_deny() {
+    let bench = Bench::new();
+    let plan = ["--plan", "default=100/minute, 50/hour"];
+    let _server = Server::start(&bench, &[&plan[..], &["--failures", "20/minute, 10/hour"]].concat());
+    logged(&bench, &["warning: 100/minute in plan default can never deny a request", "50/hour"]);
+    logged(&bench, &["warning: 20/minute in --failures can never deny a request", "10/hour"]);
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn make(path: &PathBuf, setup: &GateSetup) {
                 let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
                 let entropy = Entropy::new(entropy);
                 let rotated =
-                    administrator.rotate(key_id, key.grace_until_s, entropy, Timestamp::default())?;
+                    administrator.rotate(key_id, key.grace_until_s, false, entropy, Timestamp::default())?;
                 assert_eq!(rotated.expose(), key.text);
             }
             if key.revoked {

@@ -168,7 +168,7 @@ fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
             let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
             let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
             let rotated = administrator
-                .rotate(parts.id, key.grace_until_s, Entropy::new(entropy), Timestamp::default())
+                .rotate(parts.id, key.grace_until_s, false, Entropy::new(entropy), Timestamp::default())
                 .unwrap();
             assert_eq!(rotated.expose(), key.text);
         }

@@ -131,6 +131,13 @@ pub enum AdminError {
     NamesTooLong,
     /// The key was revoked.
     Revoked(KeyId),
+    /// The secret before the key's last rotation is still valid, and another rotation would end it at once.
+    InGrace {
+        /// The key.
+        key_id: KeyId,
+        /// Until when that secret is valid, in Unix seconds.
+        until: u32,
+    },
     /// The key's record names something that isn't there.
     Damaged(KeyId),
     /// The key is in the gate already.
@@ -167,6 +174,10 @@ impl fmt::Display for AdminError {
                 write!(f, "prefix and environment have more than {} characters together", key::MAX_NAMES_LEN)
             }
             Self::Revoked(key_id) => write!(f, "key {key_id} was revoked and can't be changed; issue a new one"),
+            Self::InGrace { key_id, until } => write!(
+                f,
+                "the secret that key {key_id} had before its last rotation is valid until Unix second {until}, and another rotation would end it at once; wait, or force the rotation"
+            ),
             Self::Damaged(key_id) => write!(f, "the record of key {key_id} is damaged; `verify` tells how"),
             Self::AlreadyImported(key_id) => write!(f, "this key is in the gate already, as {key_id}"),
             Self::NotImportable { len } => write!(
@@ -275,27 +286,28 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         Ok(key_id)
     }
 
-    /// Gives a key a new secret, and returns it. The old secret stays good until `grace_until` (Unix seconds; 0 for
-    /// not at all), and both spend the same quota. A secret that was in its grace already ends now.
+    /// Gives a key a new secret, and returns it. The old secret stays valid until `grace_until` (Unix seconds; 0 for
+    /// not at all), and both spend the same quota.
     ///
-    /// The new secret is stored under the newest pepper.
+    /// A key has two secrets at most. If the one before the last rotation is still valid, this rotation would end it
+    /// at once, and is refused unless `force` is set. The new secret is stored under the newest pepper.
     ///
     /// # Errors
-    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked), [`PeppersFull`](AdminError::PeppersFull),
-    /// [`NamesTooLong`](AdminError::NamesTooLong) for a key that was imported into a longer environment name than the
-    /// prefix leaves room for, [`Damaged`](AdminError::Damaged).
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked), [`InGrace`](AdminError::InGrace),
+    /// [`PeppersFull`](AdminError::PeppersFull), [`NamesTooLong`](AdminError::NamesTooLong) for a key that was imported
+    /// into a longer environment name than the prefix leaves room for, [`Damaged`](AdminError::Damaged).
     pub fn rotate(
         &mut self,
         key_id: KeyId,
         grace_until: u32,
+        force: bool,
         entropy: Entropy,
         clock: impl Clock,
     ) -> Result<Key, AdminError> {
+        let now = clock.reading();
+        let key = self.next_key(key_id, force, &entropy, now)?;
         let (place, mut record) = self.active(key_id)?;
-        let env = self.gate.env(record.env).ok_or(AdminError::Damaged(key_id))?;
-        let key =
-            Key::mint(self.gate.prefix, env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
-        let (number, pepper) = self.newest_pepper(clock.reading())?;
+        let (number, pepper) = self.newest_pepper(now)?;
         self.register(number, pepper);
         record.previous = record.tag;
         record.previous_pepper = record.pepper;
@@ -304,6 +316,28 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         record.pepper = number;
         self.write(place, record, key.hint().last_word());
         Ok(key)
+    }
+
+    /// Returns the key that [`rotate`](Self::rotate) makes of the same entropy, and changes nothing. For a caller that
+    /// must hand the key over first, since a rotation cannot be taken back.
+    ///
+    /// # Errors
+    /// Those of [`rotate`](Self::rotate).
+    pub fn next_key(
+        &self,
+        key_id: KeyId,
+        force: bool,
+        entropy: &Entropy,
+        now: Timestamp,
+    ) -> Result<Key, AdminError> {
+        let (_, record) = self.active(key_id)?;
+        let until = record.previous_until(now);
+        if until > 0 && !force {
+            return Err(AdminError::InGrace { key_id, until });
+        }
+        self.newest_pepper(now)?;
+        let env = self.gate.env(record.env).ok_or(AdminError::Damaged(key_id))?;
+        Key::mint(self.gate.prefix, env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)
     }
 
     /// Ends a key, and its previous secret with it, at once: the next check in any process sees it. The record stays, to be

@@ -28,7 +28,8 @@ pub struct KeyInfo {
     pub state: KeyState,
     /// When the key expires, in Unix seconds; 0 = never.
     pub not_after: u32,
-    /// Until when the previous secret is good, in Unix seconds; 0 when the key was never rotated.
+    /// Until when the previous secret is valid, in Unix seconds: its grace ends or the key expires. 0 when it is not
+    /// valid now, as after a revocation.
     pub grace_until: u32,
     /// The number of the pepper that the secret is stored under.
     pub pepper: u8,
@@ -67,7 +68,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             plan: record.plan,
             state: record.state,
             not_after: record.not_after,
-            grace_until: record.grace_until,
+            grace_until: record.previous_until(now),
             pepper: record.pepper,
             last_characters: Hint::last_from_word(self.hint(place.number)),
             last_used: used.then(|| Timestamp::from_unix_ms(layout.stamp_start_ms(layout.stamp(tally)))),
@@ -101,6 +102,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// Reads the whole gate and reports what no administrator and no check could have left, a [`Flaw`] each. While
     /// somebody administers, the record that is being written may be reported; an
     /// [administrator's](super::Administrator::verify) reading can't be disturbed so.
+    ///
+    /// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its
+    /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
     pub fn verify(&self, now: Timestamp, mut report: impl FnMut(Flaw)) {
         for place in self.places() {
             let Some(record) = place.read() else {

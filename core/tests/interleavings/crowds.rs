@@ -148,7 +148,9 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
                 let mut administrator = gate.administer_alone();
                 administrator.issue(&other, gate::entropy(9), at(0)).unwrap();
                 administrator.assign(first, "pro").unwrap();
-                let _ = administrator.rotate(first, gate::unix_s(100), gate::entropy(8), at(0)).unwrap();
+                let (until, entropy) = (gate::unix_s(100), gate::entropy(8));
+                // The rotation that was left may be complete, and its grace running.
+                let _ = administrator.rotate(first, until, true, entropy, at(0)).unwrap();
                 administrator.revoke(second).unwrap();
                 [0, 0]
             });
@@ -183,7 +185,7 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
         };
         let rotate = || {
             let mut administrator = shared.administer().unwrap();
-            administrator.rotate(first, gate::unix_s(100), gate::entropy(8), at(0)).unwrap()
+            administrator.rotate(first, gate::unix_s(100), false, gate::entropy(8), at(0)).unwrap()
         };
         dies_at(stop, rotate, then);
     });

@@ -150,7 +150,7 @@ fn a_rotated_key_is_good_all_the_time_and_spends_one_quota() {
         let raised = done.clone();
         let admitted = together([
             with(&gate, move |gate| {
-                gate.administer().unwrap().rotate(key_id, unix_s(100), entropy(8), at(0)).unwrap();
+                gate.administer().unwrap().rotate(key_id, unix_s(100), false, entropy(8), at(0)).unwrap();
                 raised.raise();
                 0
             }),
@@ -201,8 +201,8 @@ fn two_rotations(begun: (Stop, u32)) {
         begun,
         move || started.set(start([reader])),
         || {
-            administrator.rotate(key_id, unix_s(100), entropy(8), at(0)).unwrap();
-            administrator.rotate(key_id, unix_s(200), entropy(9), at(0)).unwrap();
+            administrator.rotate(key_id, unix_s(100), false, entropy(8), at(0)).unwrap();
+            administrator.rotate(key_id, unix_s(200), true, entropy(9), at(0)).unwrap();
         },
     );
     assert!(stopped);
@@ -550,7 +550,7 @@ mod stops {
                     shared.verify(at(1), |flaw| panic!("{flaw}"));
                 };
                 let rotate = || {
-                    gate.administer().unwrap().rotate(key_id, unix_s(100), entropy(8), at(0)).unwrap();
+                    gate.administer().unwrap().rotate(key_id, unix_s(100), false, entropy(8), at(0)).unwrap();
                 };
                 dies_at(stop, rotate, then);
             });

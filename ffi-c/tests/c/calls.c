@@ -156,7 +156,7 @@ static void no_flaw(void *context, const kt_flaw *flaw) {
 
 /** What is the same whether the gate lies in memory or in a file. */
 static void use_gate(kt_gate *gate, bool hints) {
-    kt_key key, fresh;
+    kt_key key, fresh, other;
     uint64_t key_id, other_id;
     kt_verdict verdict;
     OK(kt_gate_issue(gate, &NEW_KEY, ENTROPY, NOW_MS, &key, &key_id));
@@ -209,13 +209,27 @@ static void use_gate(kt_gate *gate, bool hints) {
     EXPECT(kt_gate_set_plan(gate, &daily), KT_PLAN_WINDOWS);
 
     /* The old secret lives on in its grace, and both spend one quota. */
-    OK(kt_gate_rotate(gate, key_id, (uint32_t)(NOW_MS / 1000 + 60), OTHER_ENTROPY, NOW_MS, &fresh));
+    OK(kt_gate_rotate(gate, key_id, (uint32_t)(NOW_MS / 1000 + 60), 0, OTHER_ENTROPY, NOW_MS, &fresh));
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 4997);
     OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 4996);
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS + 60000, &verdict));
     CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED);
+
+    /* A third secret would end the first in its grace. */
+    kt_key_info info;
+    OK(kt_gate_key(gate, key_id, NOW_MS, &info));
+    CHECK(info.grace_until_s == NOW_MS / 1000 + 60);
+    EXPECT(kt_gate_rotate(gate, key_id, 0, 0, ENTROPY, NOW_MS, &other), KT_IN_GRACE);
+    OK(kt_gate_check(gate, bytes(key.text), key_len, 0, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+    OK(kt_gate_rotate(gate, key_id, (uint32_t)(NOW_MS / 1000 + 60), 1, ENTROPY, NOW_MS, &other));
+    OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 0, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+    OK(kt_gate_check(gate, bytes(other.text), strlen(other.text), 0, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+    fresh = other;
 
     OK(kt_gate_import(gate, bytes("legacy-key-0123456789-xyz"), 25, &NEW_KEY, NOW_MS, &other_id));
     OK(kt_gate_check(gate, bytes("legacy-key-0123456789-xyz"), 25, 1, NOW_MS, &verdict));
@@ -224,7 +238,6 @@ static void use_gate(kt_gate *gate, bool hints) {
            KT_ALREADY_IMPORTED);
     EXPECT(kt_gate_import(gate, bytes("short"), 5, &NEW_KEY, NOW_MS, &other_id), KT_NOT_IMPORTABLE);
 
-    kt_key_info info;
     OK(kt_gate_key(gate, other_id, NOW_MS, &info));
     CHECK(info.account == 42 && !info.revoked && info.quotas[0].remaining == 99 && info.last_used_ms == NOW_MS);
     CHECK(equal(info.last_characters, hints ? "-xyz" : ""));
@@ -244,7 +257,9 @@ static void use_gate(kt_gate *gate, bool hints) {
     OK(kt_gate_revoke(gate, key_id));
     OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_REVOKED && verdict.account == 42);
-    EXPECT(kt_gate_rotate(gate, key_id, 0, ENTROPY, NOW_MS, &fresh), KT_REVOKED);
+    EXPECT(kt_gate_rotate(gate, key_id, 0, 0, ENTROPY, NOW_MS, &fresh), KT_REVOKED);
+    OK(kt_gate_key(gate, key_id, NOW_MS, &info));
+    CHECK(info.revoked && info.grace_until_s == 0); /* No secret of a revoked key is valid. */
     EXPECT(kt_gate_revoke(gate, 1), KT_NO_SUCH_KEY);
 
     uint32_t capacity;
@@ -599,7 +614,7 @@ static void gate_takes_either_time(void) {
     OK(kt_gate_issue(&cached, &new_key, ENTROPY, 999000, &key, &key_id)); /* A stale reading is taken again. */
     OK(kt_gate_import(&gate, bytes("legacy-key-0123456789-xyz"), 25, &new_key, KT_SYSTEM_CLOCK, &key_id));
     OK(kt_gate_issue(&gate, &new_key, ENTROPY, KT_SYSTEM_CLOCK, &key, &key_id));
-    OK(kt_gate_rotate(&gate, key_id, 0, OTHER_ENTROPY, KT_SYSTEM_CLOCK, &key));
+    OK(kt_gate_rotate(&gate, key_id, 0, 0, OTHER_ENTROPY, KT_SYSTEM_CLOCK, &key));
     const uint8_t *api_key = bytes(key.text);
     size_t len = strlen(key.text);
 

@@ -133,7 +133,7 @@ static void gates(void *none) {
     NO_HANDLE(gate, kt_gate_correct_clock(gate, NOW_MS, &id));
     NO_HANDLE(gate, kt_gate_issue(gate, &NEW_KEY, ENTROPY, NOW_MS, &key, &id));
     NO_HANDLE(gate, kt_gate_import(gate, api_key, len, &NEW_KEY, NOW_MS, &id));
-    NO_HANDLE(gate, kt_gate_rotate(gate, id, 0, ENTROPY, NOW_MS, &key));
+    NO_HANDLE(gate, kt_gate_rotate(gate, id, 0, 0, ENTROPY, NOW_MS, &key));
     NO_HANDLE(gate, kt_gate_revoke(gate, id));
     NO_HANDLE(gate, kt_gate_assign(gate, id, KT_TEXT("default")));
     NO_HANDLE(gate, kt_gate_set_plan(gate, &PLAN));
@@ -175,8 +175,8 @@ static void gates(void *none) {
     NULL_AT(kt_gate_import(real, NULL, 20, &NEW_KEY, NOW_MS, &id));
     NULL_AT(kt_gate_import(real, bytes("0123456789abcdef"), 16, NULL, NOW_MS, &id));
     NULL_AT(kt_gate_import(real, bytes("0123456789abcdef"), 16, &NEW_KEY, NOW_MS, NULL));
-    NULL_AT(kt_gate_rotate(real, id, 0, NULL, NOW_MS, &key));
-    NULL_AT(kt_gate_rotate(real, id, 0, ENTROPY, NOW_MS, NULL));
+    NULL_AT(kt_gate_rotate(real, id, 0, 0, NULL, NOW_MS, &key));
+    NULL_AT(kt_gate_rotate(real, id, 0, 0, ENTROPY, NOW_MS, NULL));
     NULL_AT(kt_gate_assign(real, id, NULL, 7));
     NULL_AT(kt_gate_set_plan(real, NULL));
     NULL_AT(kt_gate_key(real, id, NOW_MS, NULL));

@@ -358,7 +358,7 @@ static void issue_all(struct gate *made, const cJSON *list) {
                 }
             }
             kt_key rotated;
-            OK(kt_gate_rotate(&made->gate, key_id, number(item, "grace_until_s"), entropy, 0, &rotated));
+            OK(kt_gate_rotate(&made->gate, key_id, number(item, "grace_until_s"), 0, entropy, 0, &rotated));
             at = key;
             HOLDS(strcmp(rotated.text, key) == 0);
         }

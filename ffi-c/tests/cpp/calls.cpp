@@ -174,10 +174,14 @@ static void use(Gate &gate) {
     CHECK(gate.check(key.expose(), 1, NOW).quotas[1].limit == 20000);
     CHECK(thrown([&] { gate.assign(key.id(), "gold"); }) == KT_NO_SUCH_PLAN);
 
-    Key fresh = gate.rotate(key.id(), 60s, NOW);
+    Key fresh = gate.rotate(key.id(), 60s, false, NOW);
     CHECK(fresh.id() == key.id() && fresh.expose() != key.expose());
     CHECK(gate.check(key.expose(), 1, NOW).admitted() && gate.check(fresh.expose(), 1, NOW).admitted());
     CHECK(gate.check(key.expose(), 1, NOW + 60s).reason == KT_REASON_EXPIRED);
+    CHECK(thrown([&] { gate.rotate(key.id(), 60s, false, NOW); }) == KT_IN_GRACE);
+    CHECK(gate.check(key.expose(), 0, NOW).admitted());
+    fresh = gate.rotate(key.id(), 60s, true, NOW);
+    CHECK(!gate.check(key.expose(), 0, NOW).admitted() && gate.check(fresh.expose(), 0, NOW).admitted());
 
     auto imported = gate.import("legacy-key-0123456789", {7}, NOW);
     CHECK(gate.check("legacy-key-0123456789", 1, NOW).key_id == imported);
@@ -201,7 +205,7 @@ static void use(Gate &gate) {
 
     gate.revoke(key.id());
     CHECK(gate.check(fresh.expose(), 1, NOW).reason == KT_REASON_REVOKED && gate.key(key.id(), NOW).revoked == 1);
-    CHECK(thrown([&] { gate.rotate(key.id(), 0s, NOW); }) == KT_REVOKED);
+    CHECK(thrown([&] { gate.rotate(key.id(), 0s, false, NOW); }) == KT_REVOKED);
     CHECK(gate.try_revoke(1).status() == KT_NO_SUCH_KEY && !gate.try_revoke(1));
 
     // A key is wiped when it goes, and when it was moved from.

@@ -106,7 +106,7 @@ impl Device<'_> {
         let grace_until = u32::try_from(now.unix_s() + 60).expect("before the year 2106");
         let entropy = Entropy::new(*b"others, as random please");
         let mut administrator = self.gate.administer().expect("nobody else administers");
-        let key = administrator.rotate(key_id, grace_until, entropy, now).expect("the key is there");
+        let key = administrator.rotate(key_id, grace_until, false, entropy, now).expect("the key is there");
         writeln!(self.out, "rotated {key_id}, shown as {}", key.hint())?;
         Ok(key)
     }

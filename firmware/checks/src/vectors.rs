@@ -214,7 +214,8 @@ fn gate(table: &mut Table<'_>, memory: &[Line]) -> u32 {
         if rotated {
             let mut entropy = [0; 24];
             entropy[8..].copy_from_slice(secret);
-            let key = administrator.rotate(id, grace_until_s, Entropy::new(entropy), Timestamp::default());
+            let key =
+                administrator.rotate(id, grace_until_s, false, Entropy::new(entropy), Timestamp::default());
             assert_eq!(key.expect(text).expose(), text);
         }
         if table.short() == 1 {

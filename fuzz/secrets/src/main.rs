@@ -72,8 +72,9 @@ fn main() {
     let (previous, rotated) = issue(90);
     let (ended, rotated_out) = issue(140);
     let (revoked, gone) = issue(220);
-    let late = administrator.rotate(rotated, NOW_S + 60, Entropy::new([3; 24]), now()).expect("rotated");
-    administrator.rotate(rotated_out, NOW_S, Entropy::new([4; 24]), now()).expect("rotated");
+    let late =
+        administrator.rotate(rotated, NOW_S + 60, false, Entropy::new([3; 24]), now()).expect("rotated");
+    administrator.rotate(rotated_out, NOW_S, false, Entropy::new([4; 24]), now()).expect("rotated");
     administrator.revoke(gone).expect("revoked");
     drop(administrator);
     drop(gate);

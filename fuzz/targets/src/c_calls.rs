@@ -173,7 +173,7 @@ impl World<'_> {
             20 => c::kt_gate_import(gate, api_key, api_key_len, new_key, now_ms, answers.number(bytes)),
             21 => {
                 let mut rotated = (kt_key { text: [0; KT_KEY_SIZE] }, key_id);
-                let status = c::kt_gate_rotate(gate, key_id, 0, entropy, now_ms, output(&mut rotated.0));
+                let status = c::kt_gate_rotate(gate, key_id, 0, 1, entropy, now_ms, output(&mut rotated.0));
                 if status == kt_status::KT_OK {
                     keys.push(rotated);
                 }

@@ -45,6 +45,16 @@ impl Known {
     fn ended(&self, now_s: u64) -> bool {
         self.revoked || (self.not_after != 0 && now_s >= u64::from(self.not_after))
     }
+
+    /// Until when the secret before the last rotation is valid; 0 if it is not.
+    fn previous_until(&self, now_s: u64) -> u32 {
+        let expiry = if self.not_after == 0 { u32::MAX } else { self.not_after };
+        if self.ended(now_s) || now_s >= u64::from(self.grace_until) {
+            0
+        } else {
+            self.grace_until.min(expiry)
+        }
+    }
 }
 
 /// Environments of new keys.
@@ -400,22 +410,26 @@ impl World<'_> {
 
     fn rotate(&mut self, bytes: &mut Bytes<'_>, now_ms: u64) {
         let Some(key) = self.pick(bytes) else { return };
-        let grace_until = match bytes.byte() {
+        let byte = bytes.byte();
+        let force = byte % 2 == 1;
+        let grace_until = match byte {
             0..=63 => 0,
             byte => unix_s(now_ms, u32::from(byte) * 7),
         };
         let entropy = Entropy::new(self.draw());
         let known = &mut self.keys[key];
         let now = Timestamp::from_unix_ms(now_ms);
-        match self.gate.administer().unwrap().rotate(known.key_id, grace_until, entropy, now) {
+        let until = known.previous_until(now_ms / 1000);
+        match self.gate.administer().unwrap().rotate(known.key_id, grace_until, force, entropy, now) {
             Ok(new) => {
-                assert!(!known.gone && !known.revoked);
+                assert!(!known.gone && !known.revoked && (until == 0 || force));
                 assert_eq!(parse_key(new.expose().as_bytes()).unwrap().id, known.key_id);
                 known.texts.push(new.expose().to_owned());
                 known.grace_until = grace_until;
             }
             Err(AdminError::NoSuchKey(_)) => assert!(known.gone),
             Err(AdminError::Revoked(_)) => assert!(known.revoked),
+            Err(AdminError::InGrace { until: said, .. }) => assert!(!force && until > 0 && said == until),
             Err(error) => panic!("{error}"),
         }
     }
@@ -455,7 +469,8 @@ impl World<'_> {
             let there = |known: &&Known| known.key_id == info.key_id && !known.gone;
             let known = self.keys.iter().find(there).expect("a key that was issued");
             assert_eq!((info.account, usize::from(info.plan)), (known.account, known.plan));
-            assert_eq!((info.not_after, info.grace_until), (known.not_after, known.grace_until));
+            let until = known.previous_until(latest_ms / 1000);
+            assert_eq!((info.not_after, info.grace_until), (known.not_after, until));
             assert_eq!(info.state == KeyState::Revoked, known.revoked);
             let text = &known.texts[known.texts.len() - 1];
             if let Some(last) = info.last_characters {

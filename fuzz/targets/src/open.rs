@@ -65,7 +65,7 @@ fn gate(policy: &Policy, bytes: &mut Bytes<'_>, now: Timestamp) -> (Vec<Line>, V
     let keys: Vec<(Key, KeyId)> =
         (1..4).map(|seed| administrator.issue(&new, Entropy::new([seed * 60; 24]), now).unwrap()).collect();
     let _ = administrator.import(b"legacy-0123456789", &new, now);
-    let rotated = administrator.rotate(keys[0].1, u32::MAX, Entropy::new([7; 24]), now).unwrap();
+    let rotated = administrator.rotate(keys[0].1, u32::MAX, false, Entropy::new([7; 24]), now).unwrap();
     administrator.revoke(keys[1].1).unwrap();
     drop(administrator);
     gate.check(Some(rotated.expose().as_bytes()), 1, now);
@@ -195,7 +195,7 @@ fn administer(gate: &Gate<&[Line]>, bytes: &mut Bytes<'_>, now: Timestamp) {
         }
         (1, _) => drop(administrator.import(b"another-legacy-key-01", &new, now)),
         (2, Some(key_id)) => {
-            if let Ok(key) = administrator.rotate(key_id, 0, entropy, now) {
+            if let Ok(key) = administrator.rotate(key_id, 0, true, entropy, now) {
                 sane(&gate.check(Some(key.expose().as_bytes()), 1, now));
             }
         }

@@ -151,7 +151,9 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
             match kind {
                 Kind::Revoked => administrator.revoke(*id).expect("revoked"),
                 Kind::Previous => {
-                    administrator.rotate(*id, u32::MAX, Entropy::new(random.bytes()), now).expect("rotated");
+                    administrator
+                        .rotate(*id, u32::MAX, false, Entropy::new(random.bytes()), now)
+                        .expect("rotated");
                 }
                 _ => {}
             }

@@ -7,7 +7,8 @@
 //!
 //! Root keeps secrets from other users by the folder, an access control list or a namespace, none of which the mode
 //! shows. Symbolic links are followed, and the rule is asked of the file that they lead to. A pipe follows the same
-//! rule. Standard input was opened by whoever started the process, so its owner and mode are asked only of a file.
+//! rule. A file that is refused is read all the same, to learn whether it holds peppers: nothing else marks a file as
+//! one of ours, and no command may be advised for another. Standard input was opened by whoever started the process, so its owner and mode are asked only of a file.
 
 use std::fs::File;
 use std::io;
@@ -30,22 +31,37 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Permission bits that a file of another owner must not have.
 const OPEN_TO_OTHERS: u32 = 0o077;
 
-/// Opens the peppers at `path` to be read. Waits for the other end of a pipe.
-pub(super) fn open(path: &Path) -> Result<File, Error> {
+/// A file of peppers, open to be read.
+pub(super) struct Opened {
+    pub(super) file: File,
+    /// Why nothing in it may be used. It is the caller's error only if the file holds peppers: the command that it
+    /// advises would break another program's file.
+    pub(super) refusal: Option<Error>,
+}
+
+/// Opens the peppers at `path`. Waits for the other end of a pipe.
+pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     let is_standard_input = path == Path::new(STANDARD_INPUT);
     let file = if is_standard_input { standard_input() } else { open_path(path) };
     let file = file.map_err(|error| Error::io("open", path, error))?;
     let metadata = file.metadata().map_err(|error| Error::io("look at", path, error))?;
     let kind = metadata.file_type();
-    if kind.is_file() || (kind.is_fifo() && !is_standard_input) {
+    let rule = |recognized| {
         let user = rustix::process::geteuid().as_raw();
-        refuse_others(path, metadata.uid(), metadata.mode() & 0o7777, user)?;
+        refuse_others(path, metadata.uid(), metadata.mode() & 0o7777, user, recognized)
+    };
+    if kind.is_file() {
+        return Ok(Opened { file, refusal: rule(true).err() });
+    }
+    if kind.is_fifo() && !is_standard_input {
+        // To look into a pipe may take as long as its writer likes.
+        rule(false)?;
     } else if kind.is_dir() {
         return Err(Error::NotAFile { path: path.into(), found: "a directory" });
     } else if !is_standard_input {
         return Err(Error::NotAFile { path: path.into(), found: "a device" });
     }
-    Ok(file)
+    Ok(Opened { file, refusal: None })
 }
 
 fn standard_input() -> io::Result<File> {
@@ -58,19 +74,19 @@ fn open_path(path: &Path) -> io::Result<File> {
 }
 
 /// The rule, for a process of `user`. The owner is asked first, since an owner can change the mode.
-fn refuse_others(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(), Error> {
+fn refuse_others(path: &Path, owner: u32, mode: u32, user: u32, recognized: bool) -> Result<(), Error> {
     if owner == ROOT {
         return match mode & WRITABLE_BY_OTHERS {
             0 => Ok(()),
-            _ => Err(Error::Writable { path: path.into(), mode }),
+            _ => Err(Error::Writable { path: path.into(), mode, recognized }),
         };
     }
     if owner != user && user != ROOT {
-        return Err(Error::Owner { path: path.into(), owner, user });
+        return Err(Error::Owner { path: path.into(), owner, user, recognized });
     }
     match mode & OPEN_TO_OTHERS {
         0 => Ok(()),
-        _ => Err(Error::Mode { path: path.into(), mode }),
+        _ => Err(Error::Mode { path: path.into(), mode, recognized }),
     }
 }
 
@@ -81,7 +97,7 @@ mod tests {
     const US: u32 = 1000;
 
     fn rule(owner: u32, mode: u32, user: u32) -> Result<(), String> {
-        refuse_others(Path::new("f"), owner, mode, user).map_err(|error| error.to_string())
+        refuse_others(Path::new("f"), owner, mode, user, true).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -1,32 +1,36 @@
-use clap::Args;
+use clap::{Args, value_parser};
 use keytally_host::keytally::Name;
+use keytally_host::keytally::gate::Plan;
 use keytally_host::{Config, Gate};
 use serde::Serialize;
 
-use super::{Format, GateFile, Status, parse_name};
+use super::{Format, GateFile, Status, counted, given, parse_name, warn_of};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::plans;
 
 /// Make a new gate
 ///
-/// The file takes 64 bytes a key, and no more ever. It belongs to you alone (mode 0600) and holds no secret.
+/// The file takes 68 bytes a key and 4096 bytes for its header, and no more ever. It belongs to you alone (mode 0600) and holds no secret.
 #[derive(Args)]
 pub(super) struct Create {
     #[command(flatten)]
     gate: GateFile,
     /// The most keys that the gate will hold
-    #[arg(long, value_name = "NUMBER", default_value_t = 100_000)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = value_parser!(u32).range(1..=MAX_KEYS))]
     keys: u32,
     /// A plan, NAME=POLICY; the first is the one for keys that name none. All plans of a gate share their windows
-    #[arg(long = "plan", value_name = "PLAN", default_value = "default=100/minute, 1000/hour")]
-    plans: Vec<String>,
+    #[arg(long = "plan", value_name = "PLAN", default_value = "default=100/minute, 1000/hour", value_parser = given::value(plans::parse))]
+    plans: Vec<Plan>,
     /// What every key begins with
     #[arg(long, value_name = "NAME", default_value = "kt", value_parser = parse_name)]
     prefix: Name,
     #[command(flatten)]
     format: Format,
 }
+
+/// The most keys of a gate, as clap takes it.
+const MAX_KEYS: i64 = keytally_host::keytally::gate::MAX_KEYS as i64;
 
 #[derive(Serialize)]
 struct Created {
@@ -45,15 +49,15 @@ pub(super) struct PlanText {
 }
 
 impl PlanText {
-    pub(super) fn of(plan: &keytally_host::keytally::Plan) -> Self {
+    pub(super) fn of(plan: &Plan) -> Self {
         Self { name: plan.name.as_str().to_owned(), policy: plan.policy.to_string() }
     }
 }
 
 impl Create {
     pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let plans = plans::parse_all(&self.plans)?;
-        let config = Config { keys: self.keys, prefix: self.prefix, plans };
+        plans::refuse_twins(&self.plans)?;
+        let config = Config { keys: self.keys, prefix: self.prefix, plans: self.plans };
         let path = self.gate.path();
         Gate::create(path, pepper.needed()?, &config)?;
         let created = Created {
@@ -64,9 +68,10 @@ impl Create {
             plans: config.plans.iter().map(PlanText::of).collect(),
         };
         self.format.print(&created, |out| {
-            writeln!(out, "{}: made for {} keys", created.gate, created.capacity)?;
-            writeln!(out, "plans: {}", plans::in_words(config.plans))
+            writeln!(out, "{}: made for {}", created.gate, counted(created.capacity, "key"))?;
+            writeln!(out, "plans: {}", plans::in_words(config.plans.iter().cloned()))
         })?;
+        warn_of(&config.plans);
         Ok(Status::Fine)
     }
 }

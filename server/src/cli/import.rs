@@ -59,6 +59,7 @@ impl Import {
         if let Err(Failure::Because(sentence)) = done {
             let so_far = match tidings.imported {
                 0 => String::new(),
+                1 => " (1 key before that is imported)".to_owned(),
                 count => format!(" ({count} keys before that are imported)"),
             };
             return Err(Failure::because(format!("{sentence}{so_far}")));

@@ -14,7 +14,7 @@ use crate::when;
 /// Issue a key and print it, once
 ///
 /// The key alone goes to standard output, what else there is to know to standard error. The gate keeps only the
-/// key's HMAC: a lost key can't be shown again, only rotated.
+/// key's HMAC: a lost key can't be shown again, only rotated. If it cannot be printed, it is revoked again.
 #[derive(Args)]
 pub(super) struct Issue {
     #[command(flatten)]
@@ -60,12 +60,26 @@ impl Issue {
     pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
         let (key, key_id) = self.new.with(&gate, |new| Ok(gate.issue(new)?))?;
-        print_once(self.format, &key, key_id, &gate)
+        match print_once(self.format, &key, key_id, &gate) {
+            Ok(()) => Ok(Status::Fine),
+            Err(failure) => Err(taken_back(&gate, key_id, &failure)),
+        }
     }
 }
 
+/// Revokes a key that could not be handed over: nobody may hold it, and anybody who saw a part of the output might.
+pub(super) fn taken_back(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failure {
+    let why = failure.sentence();
+    Failure::because(match gate.revoke(key_id) {
+        Ok(()) => format!("the key could not be printed, so key {key_id} is revoked again: {why}"),
+        Err(error) => {
+            format!("key {key_id} could not be printed ({why}), and not be revoked again either: {error}")
+        }
+    })
+}
+
 /// Prints a secret: the one place that does, but for the first start of the service.
-pub(super) fn print_once(format: Format, key: &Key, key_id: KeyId, gate: &Gate) -> Result<Status, Failure> {
+pub(super) fn print_once(format: Format, key: &Key, key_id: KeyId, gate: &Gate) -> Result<(), Failure> {
     let shown = NewSecret::of(key, key_id, gate)?;
     format.print(&shown, |out| writeln!(out, "{}", shown.key))?;
     if !format.json {
@@ -79,5 +93,5 @@ pub(super) fn print_once(format: Format, key: &Key, key_id: KeyId, gate: &Gate) 
             about.plan()
         ));
     }
-    Ok(Status::Fine)
+    Ok(())
 }

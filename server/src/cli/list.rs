@@ -106,7 +106,7 @@ impl Listing {
         table.write(&mut out)?;
         for key in &self.keys {
             if let Some(until) = &key.grace_until {
-                writeln!(out, "the secret that {} had before is good until {until}", key.about.key_id)?;
+                writeln!(out, "the secret that {} had before is valid until {until}", key.about.key_id)?;
             }
         }
         Ok(())
@@ -185,7 +185,8 @@ impl Summary {
     /// `3 of 100000 keys (0.0 %)`.
     pub(super) fn fill(&self) -> String {
         let tenths = self.fill_tenths();
-        format!("{} of {} keys ({}.{} %)", self.used, self.capacity, tenths / 10, tenths % 10)
+        let capacity = counted(self.capacity, "key");
+        format!("{} of {capacity} ({}.{} %)", self.used, tenths / 10, tenths % 10)
     }
 
     /// Thousandths of the records that hold a key.

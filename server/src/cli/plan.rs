@@ -2,7 +2,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::create::PlanText;
-use super::{ChangedGate, Format, Status};
+use super::{ChangedGate, Format, Status, given, warn_of};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::plans;
@@ -15,8 +15,8 @@ pub(super) struct Plan {
     #[command(flatten)]
     gate: ChangedGate,
     /// The plan, NAME=POLICY
-    #[arg(value_name = "PLAN")]
-    plan: String,
+    #[arg(value_name = "PLAN", value_parser = given::value(plans::parse))]
+    plan: keytally_host::keytally::Plan,
     #[command(flatten)]
     format: Format,
 }
@@ -31,7 +31,7 @@ struct Set {
 
 impl Plan {
     pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let plan = plans::parse(&self.plan)?;
+        let plan = self.plan;
         let gate = self.gate.open(pepper)?;
         let before = gate.table().plans().find(|(_, other)| other.name == plan.name);
         gate.set_plan(&plan)?;
@@ -43,6 +43,7 @@ impl Plan {
                 None => writeln!(out, "plan {name} is {policy} (new)"),
             }
         })?;
+        warn_of([&plan]);
         Ok(Status::Fine)
     }
 }

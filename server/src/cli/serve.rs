@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use keytally_host::keytally::{Policy, PolicyError};
+use keytally_host::keytally::{Plan, Policy, PolicyError, parse_key};
 use keytally_host::now;
+use keytally_host::redact::{policy_error, redact};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Status, given, remark};
+use super::issue::taken_back;
+use super::{Status, counted, given, remark, warn_of};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::plans;
@@ -38,10 +40,10 @@ use crate::service::{Service, Settings};
 pub(super) struct Serve {
     /// Address and port, or unix: and the path of a socket. An IPv6 address stands in brackets, as in `[::1]:8080`. Port
     /// 0 takes any that is free, and prints it
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = given::value(parse_address))]
     listen: String,
     /// Another address like that of --listen for /metrics, which is then served only there [default: that of --listen]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = given::value(parse_address))]
     metrics_listen: Option<String>,
     /// Permissions of the files of Unix sockets, in octal
     #[arg(long, value_name = "MODE", default_value = "660", value_parser = parse_mode)]
@@ -51,8 +53,8 @@ pub(super) struct Serve {
     data: PathBuf,
     /// A plan, NAME=POLICY, that is added to the gate, or changed in it [default of a new gate: default=100/minute,
     /// 1000/hour]
-    #[arg(long = "plan", value_name = "PLAN")]
-    plans: Vec<String>,
+    #[arg(long = "plan", value_name = "PLAN", value_parser = given::value(plans::parse))]
+    plans: Vec<Plan>,
     /// Admit everything, and report what would not have been in X-Keytally-Shadow, the metrics and the log
     #[arg(long)]
     shadow: bool,
@@ -63,7 +65,7 @@ pub(super) struct Serve {
     /// How many wrong keys a client address may send; more are answered with 429. A right key is never refused by it,
     /// and a missing key does not count. An IPv6 address counts with its /64. At /auth, only addresses that a
     /// --trusted-proxy forwards count. Or: off
-    #[arg(long, value_name = "POLICY", default_value = "20/minute, 200/hour", value_parser = parse_failures)]
+    #[arg(long, value_name = "POLICY", default_value = "20/minute, 200/hour", value_parser = given::value(parse_failures))]
     failures: Failures,
     /// Let CORS preflights pass at /auth without a key: requests whose method, as the proxy states it in this header,
     /// is OPTIONS. It is X-Forwarded-Method for Traefik and Caddy, X-Original-Method for ingress-nginx, and :method for
@@ -91,7 +93,30 @@ struct Failures(Option<Policy>);
 
 fn parse_failures(text: &str) -> Result<Failures, String> {
     let policy = (text != "off").then(|| text.parse()).transpose();
-    policy.map(Failures).map_err(|error: PolicyError| format!("{error}; or write off"))
+    policy.map(Failures).map_err(|error: PolicyError| format!("{}; or write off", policy_error(&error)))
+}
+
+/// Reads an address as far as it can be told without a look at the machine.
+fn parse_address(text: &str) -> Result<String, String> {
+    let is_tcp = |(host, port): (&str, &str)| {
+        let brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let has_host = match brackets {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && !host.contains([':', '[', ']']),
+        };
+        has_host && port.parse::<u16>().is_ok()
+    };
+    let is_address = match text.strip_prefix("unix:") {
+        Some(path) => !path.is_empty(),
+        None => text.rsplit_once(':').is_some_and(is_tcp),
+    };
+    if is_address {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{:?} is not an address and a port, such as 127.0.0.1:8080 or [::1]:8080, nor unix: and a path",
+        redact(text)
+    ))
 }
 
 fn parse_mode(text: &str) -> Result<u32, String> {
@@ -107,7 +132,7 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 
 impl Serve {
     pub(super) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
-        let plans = plans::parse_all(&self.plans)?;
+        plans::refuse_twins(&self.plans)?;
         let runtime = Runtime::new()?;
         runtime.block_on(async {
             let stop = Stop::new()?;
@@ -117,16 +142,17 @@ impl Serve {
                 Some(address) => Some(Listener::bind("--metrics-listen", address, self.socket_mode).await?),
                 None => None,
             };
-            let data = data::open(&self.data, pepper, &plans, io::stdout().is_terminal())?;
+            let data = data::open(&self.data, pepper, &self.plans, io::stdout().is_terminal())?;
             if let Err(error) = self.greet(&data, &listener, metrics.as_ref(), program)
-                && data.first_key.is_some()
+                && let Some(parts) = data.first_key.as_ref().map(|key| parse_key(key.expose().as_bytes()))
             {
-                return Err(Failure::of(
-                    "the first key is issued and can't be printed; issue another",
-                    error,
-                ));
+                return Err(taken_back(&data.gate, parts?.id, &Failure::because(error.to_string())));
             }
             drop(data.first_key);
+            warn_of(&self.plans);
+            if let Some(policy) = &self.failures.0 {
+                plans::warnings("--failures", policy).iter().for_each(|text| remark(text));
+            }
             let settings = Settings {
                 shadow: self.shadow,
                 proxies: Arc::new(self.trusted_proxies.into_iter().collect()),
@@ -157,7 +183,8 @@ impl Serve {
         let mut out = io::stdout().lock();
         let table = data.gate.table();
         let did = if data.made { "Made" } else { "Opened" };
-        writeln!(out, "{did} {}, a gate for {} keys.", data.gate_path.display(), table.capacity())?;
+        let keys = counted(table.capacity(), "key");
+        writeln!(out, "{did} {}, a gate for {keys}.", data.gate_path.display())?;
         if let (true, Some(pepper)) = (data.made, &data.pepper_path) {
             writeln!(
                 out,

@@ -57,9 +57,8 @@ impl Listener {
         bound.map_err(|error| {
             let advice = match error.kind() {
                 io::ErrorKind::AddrInUse if address.starts_with(UNIX) => "; choose another path with ",
-                io::ErrorKind::AddrInUse => "; choose another, such as 127.0.0.1:0 for any that is free, with ",
-                io::ErrorKind::InvalidInput => {
-                    "; it must be an address and a port, such as 127.0.0.1:8080 or [::1]:8080, or unix: and a path, in "
+                io::ErrorKind::AddrInUse => {
+                    "; choose another, such as 127.0.0.1:0 for any that is free, with "
                 }
                 _ => return Failure::because(format!("cannot listen on {address}: {error}")),
             };

@@ -64,6 +64,17 @@ impl Ran {
     }
 }
 
+impl Ran {
+    /// Asserts that its arguments were refused in words that hold all of these.
+    #[track_caller]
+    pub fn misused(self, parts: &[&str]) {
+        assert_eq!((self.status, self.out.as_str()), (2, ""), "{self:?}");
+        for part in parts.iter().chain(&["--help"]) {
+            assert!(self.err.contains(part), "{part:?} is not in {:?}", self.err);
+        }
+    }
+}
+
 impl Bench {
     pub fn new() -> Self {
         let pepper = "5f".repeat(32);

@@ -180,7 +180,7 @@ impl Bench {
 
     /// Gives a key of the service's gate another secret.
     pub fn new_secret(&self, key_id: &str, grace: &str) -> String {
-        let key = self.administer(&["rotate", GATE, key_id, "--grace", grace]).with(0);
+        let key = self.administer(&["rotate", GATE, key_id, "--grace", grace, "--force"]).with(0);
         self.remember(key.trim_end())
     }
 }

@@ -1,4 +1,4 @@
-//! Policy text: `[fixed|sliding] LIMIT/[N]UNIT, LIMIT/[N]UNIT, …`.
+//! Policy text: `[fixed|sliding] LIMIT/[N]UNIT, LIMIT per [N]UNIT, …`.
 
 use core::fmt;
 
@@ -44,13 +44,13 @@ pub enum PolicyError {
     Empty,
     /// More than 128 bytes.
     TooLong,
-    /// A quota that is not `LIMIT/[N]UNIT`.
+    /// A quota that is neither `LIMIT/[N]UNIT` nor `LIMIT per [N]UNIT`.
     Syntax,
     /// A limit of 0, or above 4294967295.
     Limit,
     /// A window of 0, or longer than 31 days.
     Window,
-    /// A unit that is none of second, minute, hour, day, s, m, h, d.
+    /// A unit that is none of second, minute, hour, day, sec, min, s, m, h, d.
     Unit,
     /// More than four quotas.
     TooMany,
@@ -134,9 +134,9 @@ fn split_algorithm(text: &str) -> (Algorithm, &str) {
     (Algorithm::Fixed, text)
 }
 
-/// Reads one `LIMIT/[N]UNIT`, from left to right.
+/// Reads one `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`, from left to right.
 fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
-    let Some((limit, window)) = part.split_once('/') else {
+    let Some((limit, window)) = part.split_once('/').or_else(|| split_at_per(part)) else {
         return Err(PolicyError::Syntax);
     };
 
@@ -157,8 +157,8 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
         return Err(PolicyError::Syntax);
     }
     let unit_s: u32 = match unit {
-        "second" | "s" => 1,
-        "minute" | "m" => 60,
+        "second" | "sec" | "s" => 1,
+        "minute" | "min" | "m" => 60,
         "hour" | "h" => 60 * 60,
         "day" | "d" => 24 * 60 * 60,
         _ => return Err(PolicyError::Unit),
@@ -170,6 +170,15 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     }
 
     Ok(Quota { limit: small(&limit), window_s: small(&window_s) })
+}
+
+/// Splits at the first word, after a number, if that word is `per` and another word follows.
+fn split_at_per(part: &str) -> Option<(&str, &str)> {
+    let part = trim(part);
+    let limit_end = part.find([' ', '\t'])?;
+    let (limit, rest) = part.split_at(limit_end);
+    let (word, window) = trim(rest).split_once([' ', '\t'])?;
+    (word == "per").then_some((limit, window))
 }
 
 /// Cuts ASCII spaces and tabs, and nothing else, from both ends.
@@ -248,6 +257,7 @@ mod tests {
         let text = "\tfixed  0007 / 48 h ,3/120s,\t2/60s ";
         assert_eq!(parse_policy(text).unwrap().to_string(), "2/minute, 3/2m, 7/2d");
         assert_eq!(parse_policy("1/90s").unwrap().to_string(), "1/90s");
+        assert_eq!(parse_policy("3 per 2min,1 \tper sec ").unwrap().to_string(), "1/second, 3/2m");
     }
 
     #[test]
@@ -262,6 +272,9 @@ mod tests {
             ("1/60", PolicyError::Syntax),
             ("1/S", PolicyError::Syntax),
             ("1/s,", PolicyError::Syntax),
+            ("1 per", PolicyError::Syntax),
+            ("per s", PolicyError::Syntax),
+            ("1 a s", PolicyError::Syntax),
             ("sliding", PolicyError::Empty),
             ("sliding,", PolicyError::Syntax),
             ("0/parsec", PolicyError::Limit),
