@@ -259,7 +259,11 @@ impl fmt::Display for Waited<'_> {
         if holder.pid == Some(std::process::id()) && waited.is_zero() {
             return write!(f, "{holder} administers this gate already; end that first, or wait longer");
         }
-        write!(f, "{holder} has been changing this gate for longer than the wait of {waited:?}; ")?;
+        if waited.is_zero() {
+            write!(f, "{holder} is changing this gate; ")?;
+        } else {
+            write!(f, "{holder} has been changing this gate for longer than the wait of {waited:?}; ")?;
+        }
         match (holder.pid, holder.stopped) {
             (Some(pid), true) => write!(f, "it is stopped; continue it with: kill -CONT {pid}"),
             (Some(_), false) => f.write_str("try again, wait longer, or end that process"),

@@ -6,7 +6,8 @@
 //! - 16 or more characters without a separator that change between lowercase, uppercase and digits as random ones do.
 //!
 //! Sixteen is the length of the shortest key that can be imported. A text that is neither a path nor a policy is not
-//! repeated either if it has so many characters without a separator, however they look.
+//! repeated either if it has so many characters without a separator, however they look. A text is taken as a path if it
+//! has a slash or exactly one dot.
 //!
 //! This is a guess. A name that looks random is hidden too, and a secret of common words in a path is shown.
 
@@ -22,10 +23,11 @@ use keytally::gate::IMPORTED_KEY_LEN;
 /// assert_eq!(redact::redact("/srv/api.gate"), "/srv/api.gate");
 /// assert_eq!(redact::redact("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"), "kt_live_…");
 /// assert_eq!(redact::redact("an-old-key-of-42"), "a text of 16 characters");
+/// assert_eq!(redact::redact("prod.customer.anna.k42"), "a text of 22 characters");
 /// assert_eq!(redact::redact("pro=sk_live_51H8Tq3JxWm9Zc7Va2Nb"), "pro=sk_live_…");
 /// ```
 pub fn redact(text: &str) -> Cow<'_, str> {
-    hide(text, text.contains(['/', '.']))
+    hide(text, text.contains('/') || text.matches('.').count() == 1)
 }
 
 fn hide(text: &str, is_path: bool) -> Cow<'_, str> {

@@ -15,17 +15,18 @@ const G: &str = "api.gate";
 const ID: &str = "0000000000A";
 
 /// A key of this project's form, another's key, and peppers.
-const SECRETS: [&str; 6] = [
+const SECRETS: [&str; 7] = [
     "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM",
     "sk_live_51H8Tq3JxWm9Zc7Va2NbXrYp",
     "2b1ff0a5-7c1e-4c53-9d3e-0d5ad6b7c1f2",
     "an-old-key-of-customer-42",
+    "4correcthorsebatterystaple",
     "8a4fd2730c15be96e7a0c3512d48f96b7e0d5ad6b7c1f2a94c539d3e2b1ff0a5",
     "q/7Zk2Pz+Hc1nT9vYb/4sWdEfUaJoQi83ZKMx0Gq5Xk=",
 ];
 
 /// Each command as it is used. What follows an option that is given in this form is its value.
-const COMMANDS: [&[&str]; 14] = [
+const COMMANDS: [&[&str]; 16] = [
     &["create", "new.gate", "--keys", "10", "--plan", "default=1/day", "--prefix", "kt"],
     &["issue", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
     &["import", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
@@ -40,6 +41,26 @@ const COMMANDS: [&[&str]; 14] = [
     &["verify", G],
     &["serve", "--listen", "unix:no/folder", "--data", "api.gate", "--plan", "default=1/day"],
     &["serve", "--data", "api.gate", "--metrics-listen", "unix:no/folder", "--failures", "x=1/day"],
+    &[
+        "serve",
+        "--listen",
+        "unix:no/folder",
+        "--client-timeout",
+        "9s",
+        "--trusted-proxy",
+        "unix",
+        "--socket-mode",
+        "660",
+    ],
+    &[
+        "serve",
+        "--listen",
+        "unix:no/folder",
+        "--connections",
+        "9",
+        "--preflight-header",
+        "X-Forwarded-Method",
+    ],
 ];
 
 /// Fails if a run shows twelve characters of a secret.

@@ -16,13 +16,13 @@ use super::issue::taken_back;
 use super::{Status, counted, given, remark, warn_of};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
-use crate::plans;
 use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
 use crate::service::data::{self, Data};
 use crate::service::listen::{self, Stop};
 use crate::service::preflight::MethodSource;
 use crate::service::{Service, Settings};
+use crate::{plans, when};
 
 /// Run the reference service: an API behind a gate, and /auth for services behind a proxy
 ///
@@ -125,7 +125,7 @@ fn parse_mode(text: &str) -> Result<u32, String> {
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
-    let timeout = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let timeout = when::span(text)?;
     let range = Duration::from_secs(1)..=Duration::from_secs(3600);
     if range.contains(&timeout) { Ok(timeout) } else { Err("it must be from 1s to 1h".to_owned()) }
 }
@@ -135,14 +135,15 @@ impl Serve {
         plans::refuse_twins(&self.plans)?;
         let runtime = Runtime::new()?;
         runtime.block_on(async {
-            let stop = Stop::new()?;
-            let hangup = hangup()?;
             let listener = Listener::bind("--listen", &self.listen, self.socket_mode).await?;
             let metrics = match &self.metrics_listen {
                 Some(address) => Some(Listener::bind("--metrics-listen", address, self.socket_mode).await?),
                 None => None,
             };
             let data = data::open(&self.data, pepper, &self.plans, io::stdout().is_terminal())?;
+            // Until here a signal ends the process at once: opening may wait for a pipe or for another process.
+            let stop = Stop::new()?;
+            let hangup = hangup()?;
             if let Err(error) = self.greet(&data, &listener, metrics.as_ref(), program)
                 && let Some(parts) = data.first_key.as_ref().map(|key| parse_key(key.expose().as_bytes()))
             {
