@@ -31,11 +31,37 @@ impl Places<'_> {
             None => path.to_owned(),
         }
     }
+
+    /// Fails unless this user may put files into every folder. It is asked before the build, which takes minutes.
+    fn check(&self) -> Result<()> {
+        let lib = self.prefix.join(self.libdir);
+        let [headers, cmake] = ["include", CMAKE].map(|folder| self.prefix.join(folder));
+        for folder in [lib.join("pkgconfig"), lib, headers, cmake] {
+            let folder = self.now(&folder);
+            let existing = nearest_that_exists(&folder);
+            tempfile::tempfile_in(existing).with_context(|| {
+                format!(
+                    "cannot write into {}: run this as a user who may, or choose another folder by --prefix",
+                    existing.display()
+                )
+            })?;
+        }
+        Ok(())
+    }
 }
+
+/// The folder, or that of those around it which is there and will hold it.
+fn nearest_that_exists(folder: &Path) -> &Path {
+    folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."))
+}
+
+/// Where CMake looks under a prefix.
+const CMAKE: &str = "share/cmake/keytally";
 
 /// Builds the libraries and puts everything there. Each file is told.
 pub(crate) fn run(places: &Places<'_>, tell: impl Fn(&str)) -> Result<()> {
     ensure!(places.prefix.is_absolute(), "--prefix {} is not an absolute path", places.prefix.display());
+    places.check()?;
     let version = version()?;
     let soname = soname(&version)?;
     let built = Built::new(&soname)?;
@@ -64,7 +90,7 @@ pub(crate) fn run(places: &Places<'_>, tell: impl Fn(&str)) -> Result<()> {
     }
     for file in ["keytallyConfig.cmake", "keytallyConfigVersion.cmake"] {
         let content = read(&Path::new("ffi-c/cmake").join(file))?;
-        put(places.prefix.join("share/cmake/keytally").join(file), &content, 0o644)?;
+        put(places.prefix.join(CMAKE).join(file), &content, 0o644)?;
     }
     Ok(())
 }
@@ -174,6 +200,32 @@ mod tests {
     fn the_name_for_the_loader_changes_when_programs_must() {
         assert_eq!(soname("0.1.7").unwrap(), "libkeytally.so.0.1");
         assert_eq!(soname("2.3.4").unwrap(), "libkeytally.so.2");
+    }
+
+    #[test]
+    fn prefix_below_a_file_is_refused_before_the_build() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let prefix = file.path().join("prefix");
+        let places = Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") };
+        let error = run(&places, |_| ()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot write into {}", file.path().display())), "{error}");
+    }
+
+    #[test]
+    fn folders_are_made_in_the_nearest_that_exists() {
+        for (folder, nearest) in
+            [("/proc/self/no/such", "/proc/self"), ("src/no/such", "src"), ("no/such", ".")]
+        {
+            assert_eq!(nearest_that_exists(Path::new(folder)), Path::new(nearest));
+        }
+    }
+
+    #[test]
+    fn folders_are_not_made_before_the_build() {
+        let folder = tempfile::tempdir().unwrap();
+        let prefix = folder.path().join("prefix");
+        Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }.check().unwrap();
+        assert!(!prefix.exists());
     }
 
     #[test]
