@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -118,13 +119,54 @@ impl Built {
             .find_map(|line| line.split_once("native-static-libs: "))
             .context("rustc doesn't say what a static library needs")?;
         build("cdylib", &["-C", &format!("link-arg=-Wl,-soname,{soname}")])?;
-        let built = |name: &str| read(&target.join("release").join(name));
+        let built = target.join("release");
         Ok(Self {
-            archive: built("libkeytally_ffi.a")?,
-            shared: built("libkeytally_ffi.so")?,
-            libraries: libraries.1.trim().to_owned(),
+            archive: archive_of_own_names(&built)?,
+            shared: read(&built.join("libkeytally_ffi.so"))?,
+            libraries: without_shared_unwinder(libraries.1),
         })
     }
+}
+
+/// What rustc says that an archive needs, without `libgcc_s`. Compilers link an unwinder by themselves, and with `-static` there is
+/// no `libgcc_s`.
+fn without_shared_unwinder(libraries: &str) -> String {
+    libraries.split_whitespace().filter(|library| *library != "-lgcc_s").collect::<Vec<_>>().join(" ")
+}
+
+/// The archive in `folder`, in one piece that defines no names but those for C.
+///
+/// Rust's own library is in every static library that Rust makes. Two in one program would define its names twice.
+fn archive_of_own_names(folder: &Path) -> Result<Vec<u8>> {
+    let [all, whole, own] =
+        ["libkeytally_ffi.a", "keytally.o", "libkeytally.a"].map(|name| folder.join(name));
+    let mut nm = Command::new("nm");
+    nm.arg("--defined-only").arg(&all);
+    let names = command::run(nm)?;
+    // Groups of sections are named by names that are not ours alone.
+    let mut ld = Command::new("ld");
+    ld.args(["--relocatable", "--force-group-allocation"]);
+    ld.args(exported(&names).map(|name| format!("--undefined={name}"))).arg(&all).arg("-o").arg(&whole);
+    command::run(ld)?;
+    let mut objcopy = Command::new("objcopy");
+    objcopy.args(["--wildcard", "--keep-global-symbol=kt_*"]);
+    // The compiler's notes to itself: joined, they are invalid, and tools that look into them stop.
+    objcopy.args(["--remove-section=.llvmbc", "--remove-section=.llvmcmd"]).arg(&whole);
+    command::run(objcopy)?;
+    let _ = fs::remove_file(&own);
+    let mut ar = Command::new("ar");
+    ar.arg("rcs").arg(&own).arg(&whole);
+    command::run(ar)?;
+    read(&own)
+}
+
+/// The functions for C, from what `nm` prints.
+pub(crate) fn exported(names: &str) -> impl Iterator<Item = &str> {
+    names
+        .lines()
+        .filter_map(|line| line.split_once(" T "))
+        .map(|(_, name)| name)
+        .filter(|name| name.starts_with("kt_"))
 }
 
 /// The version of the library.
@@ -226,6 +268,18 @@ mod tests {
         let prefix = folder.path().join("prefix");
         Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }.check().unwrap();
         assert!(!prefix.exists());
+    }
+
+    #[test]
+    fn shared_unwinder_is_not_asked_for() {
+        assert_eq!(without_shared_unwinder(" -lgcc_s -lutil -lc"), "-lutil -lc");
+    }
+
+    #[test]
+    fn functions_for_c_are_told_from_others() {
+        let names =
+            "a.o:\n0000000000000000 T kt_version\n0000000000000010 T memcpy\n                 U kt_other\n";
+        assert_eq!(exported(names).collect::<Vec<_>>(), ["kt_version"]);
     }
 
     #[test]
