@@ -82,6 +82,7 @@ const CPP: Language = Language {
             argument: Argument::Nothing,
         },
         Program { name: "calls", source: None, flag: None, package: None, argument: Argument::Folder },
+        Program { name: "macros", source: None, flag: None, package: None, argument: Argument::Nothing },
     ],
 };
 
