@@ -15,10 +15,12 @@
  * keytally.h says what it costs. Nothing is allocated by check, peek, refund, settle and reset, and
  * they cost what the C function costs.
  *
- * A text is given as a std::string, a std::string_view, a literal or a `const char *`. A null pointer, as std::getenv gives, is no
- * crash: it is a missing key, a missing pepper, and KT_NULL_POINTER for any other text.
+ * A text is given as a std::string, a std::string_view, a literal or a `const char *`. A null
+ * pointer, as std::getenv gives, is no crash: it is a missing key, a missing pepper, and
+ * KT_NULL_POINTER for any other text.
  *
- * Some systems define a macro named `check`. This header compiles after it; where it is in force, write `(gate.check)(api_key)`.
+ * Some systems define a macro named `check`. This header compiles after it; where it is in force,
+ * write `(gate.check)(api_key)`.
  */
 #ifndef KEYTALLY_HPP
 #define KEYTALLY_HPP
@@ -92,7 +94,10 @@ using IfText = std::enable_if_t<std::is_convertible_v<const T &, Target> && !std
 
 } // namespace detail
 
-/** Text, or bytes, that a caller gives. A null pointer is KT_NULL_POINTER to every function but those that say otherwise. */
+/**
+ * Text, or bytes, that a caller gives. A null pointer is KT_NULL_POINTER to every function but
+ * those that say otherwise.
+ */
 class Input {
 public:
     constexpr Input() noexcept = default;

@@ -33,7 +33,8 @@ impl Places<'_> {
         }
     }
 
-    /// Fails unless this user may put files into every folder. It is asked before the build, which takes minutes.
+    /// Fails unless this user may put files into every folder. It is asked before the build, which
+    /// takes minutes.
     fn check(&self) -> Result<()> {
         let lib = self.prefix.join(self.libdir);
         let [headers, cmake] = ["include", CMAKE].map(|folder| self.prefix.join(folder));
@@ -128,15 +129,16 @@ impl Built {
     }
 }
 
-/// What rustc says that an archive needs, without `libgcc_s`. Compilers link an unwinder by themselves, and with `-static` there is
-/// no `libgcc_s`.
+/// What rustc says that an archive needs, without `libgcc_s`. Compilers link an unwinder by
+/// themselves, and with `-static` there is no `libgcc_s`.
 fn without_shared_unwinder(libraries: &str) -> String {
     libraries.split_whitespace().filter(|library| *library != "-lgcc_s").collect::<Vec<_>>().join(" ")
 }
 
 /// The archive in `folder`, in one piece that defines no names but those for C.
 ///
-/// Rust's own library is in every static library that Rust makes. Two in one program would define its names twice.
+/// Rust's own library is in every static library that Rust makes. Two in one program would define
+/// its names twice.
 fn archive_of_own_names(folder: &Path) -> Result<Vec<u8>> {
     let [all, whole, own] =
         ["libkeytally_ffi.a", "keytally.o", "libkeytally.a"].map(|name| folder.join(name));

@@ -331,7 +331,8 @@ impl Prefix {
         command::run(run).map(drop)
     }
 
-    /// A program of two archives that Rust made, which both bring Rust's own library, in either order.
+    /// A program of two archives that Rust made, which both bring Rust's own library, in either
+    /// order.
     fn beside_another_archive(&self, compiler: &str) -> Result<u32> {
         let [source, other] = ["other.rs", "libother.a"].map(|name| self.folder.join(name));
         let ours = self.prefix.join("lib/libkeytally.a");
@@ -355,7 +356,8 @@ impl Prefix {
         Ok(2)
     }
 
-    /// The README's `demo.c`, built by the commands that stand there, shared and static, and asked with a key and without.
+    /// The README's `demo.c`, built by the commands that stand there, shared and static, and asked
+    /// with a key and without.
     fn readme(&self, compiler: &str) -> Result<u32> {
         let readme = fs::read_to_string("README.md")?;
         let blocks = |language: &str| {

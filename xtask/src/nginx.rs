@@ -55,7 +55,8 @@ fn python(script: &str) -> Result<Command> {
     Ok(python)
 }
 
-/// Builds the module by the commands of its README, into a folder of modules that does not exist yet.
+/// Builds the module by the commands of its README, into a folder of modules that does not exist
+/// yet.
 fn build(folder: &Path, prefix: &Path) -> Result<PathBuf> {
     let [sources, modules] = ["src", "modules"].map(|name| folder.join(name));
     for folder in [&sources, &modules] {

@@ -1,4 +1,5 @@
-// The header after macros that headers of systems define, in lower case: AssertMacros.h, sys/sysmacros.h, Windows, Qt, X11.
+// The header after macros that headers of systems define, in lower case: AssertMacros.h,
+// sys/sysmacros.h, Windows, Qt, X11.
 #define check(assertion) (assertion)
 #define verify(assertion) (assertion)
 #define require(assertion, label) (assertion)

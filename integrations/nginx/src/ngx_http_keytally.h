@@ -69,7 +69,10 @@ typedef struct ngx_http_keytally_charged_s {
 #define NGX_HTTP_KEYTALLY_MAX_GATES 64
 #define NGX_HTTP_KEYTALLY_MAX_ZONES 64
 
-/** The length of an IPv6 network that counts as one client, unless `keytally_ipv6_prefix` sets another. */
+/**
+ * The length of an IPv6 network that counts as one client, unless `keytally_ipv6_prefix` sets
+ * another.
+ */
 #define NGX_HTTP_KEYTALLY_IPV6_PREFIX 64
 
 typedef struct {
@@ -90,7 +93,8 @@ typedef struct {
 /**
  * What is known of a client's request, through all its internal redirects and subrequests.
  *
- * Only what was charged is remembered. A gate or zone that refused is asked again, and refuses again.
+ * Only what was charged is remembered. A gate or zone that refused is asked again, and refuses
+ * again.
  */
 typedef struct {
     uint64_t gates;                 /* the gates that charged it */

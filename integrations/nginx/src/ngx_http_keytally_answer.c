@@ -26,7 +26,10 @@ ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_
     return NGX_DONE;
 }
 
-/** Answers a request that was refused in a subrequest of auth_request, by the whole refusal; any other by 403. */
+/**
+ * Answers a request that was refused in a subrequest of auth_request, by the whole refusal; any
+ * other by 403.
+ */
 ngx_int_t ngx_http_keytally_refusal(ngx_http_request_t *r) {
     ngx_http_keytally_ctx_t *ctx = ngx_http_keytally_ctx(r);
     if (ctx == NULL || ctx->refusal_status == 0) return NGX_HTTP_FORBIDDEN;

@@ -1,8 +1,10 @@
 /*
- * Is this request admitted? Limits are asked in the preaccess phase, the gate last of all in the access phase. nginx runs no access
- * phase in subrequests: there the gate is asked in the preaccess phase, too.
+ * Is this request admitted? Limits are asked in the preaccess phase, the gate last of all in the
+ * access phase. nginx runs no access phase in subrequests: there the gate is asked in the preaccess
+ * phase, too.
  *
- * A request is charged once by each, however often nginx redirects it internally, and with all its subrequests.
+ * A request is charged once by each, however often nginx redirects it internally, and with all its
+ * subrequests.
  */
 #include "ngx_http_keytally.h"
 
@@ -19,7 +21,8 @@ static void keep(void *data) {
 /**
  * Returns the context of a client's request, also to its subrequests; NULL when it has none yet.
  *
- * nginx forgets a module's context at an internal redirect, but not the request's cleanups: there it is found again.
+ * nginx forgets a module's context at an internal redirect, but not the request's cleanups: there
+ * it is found again.
  */
 ngx_http_keytally_ctx_t *ngx_http_keytally_ctx(ngx_http_request_t *r) {
     r = r->main;
@@ -56,7 +59,10 @@ static void keep_verdict(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_gate_t 
     ctx->shadowed = shadow && verdict->outcome != KT_ADMITTED;
 }
 
-/** Whether a verdict is told to the client: one in a subrequest is not, where a gate has told its own. */
+/**
+ * Whether a verdict is told to the client: one in a subrequest is not, where a gate has told its
+ * own.
+ */
 static ngx_flag_t decides(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx) {
     return r == r->main || ctx->gate == NULL;
 }
@@ -79,7 +85,9 @@ static ngx_int_t broken(ngx_http_request_t *r, kt_status status) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
-/** Gives back what was charged after `until`: what is refused charges nothing, in none of the zones. */
+/**
+ * Gives back what was charged after `until`: what is refused charges nothing, in none of the zones.
+ */
 static void give_back(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charged_t *until) {
     for (; ctx->charged != until; ctx->charged = ctx->charged->next) {
         ngx_http_keytally_charged_t *charged = ctx->charged;
@@ -159,7 +167,8 @@ static ngx_uint_t api_keys(ngx_http_request_t *r, ngx_str_t *first) {
 /**
  * Counts an invalid key, whatever the reason: if a revoked key did not count, the answer would reveal that its secret is right.
  *
- * The gate was asked first, so a valid key is never refused here. A full zone refuses nothing. A request counts once.
+ * The gate was asked first, so a valid key is never refused here. A full zone refuses nothing. A
+ * request counts once.
  */
 static ngx_int_t refuse_invalid_key(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *invalid,
                                     ngx_http_keytally_zone_t *zone) {
@@ -206,8 +215,9 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
 }
 
 /**
- * Whether the request itself will be asked for a key of this gate, at the end of its access phase. Then its subrequest, which is
- * auth_request's, need not be: what that refuses is charged nothing, and a refusal is the request's whole answer.
+ * Whether the request itself will be asked for a key of this gate, at the end of its access phase.
+ * Then its subrequest, which is auth_request's, need not be: what that refuses is charged nothing,
+ * and a refusal is the request's whole answer.
  */
 static ngx_flag_t is_asked_later(ngx_http_request_t *r, ngx_http_keytally_gate_t *gate) {
     ngx_http_core_main_conf_t *core = ngx_http_get_module_main_conf(r, ngx_http_core_module);

@@ -134,7 +134,7 @@ static char *set_headers(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     return NGX_CONF_OK;
 }
 
-/** `keytally_refusal;`: it needs neither a key nor a limit of the levels around it, which have refused already. */
+/** `keytally_refusal;`. No key is asked for there, and no limit asked, that an outer level sets. */
 static char *use_refusal(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
     ngx_http_keytally_loc_conf_t *location = conf;

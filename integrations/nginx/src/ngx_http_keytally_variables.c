@@ -60,7 +60,9 @@ static ngx_int_t get(ngx_http_request_t *r, ngx_http_variable_value_t *value, ui
 
 #if (NGX_HAVE_INET6)
 
-/** Returns where an IPv6 address holds the IPv4 address that it stands for; NULL when it holds none. */
+/**
+ * Returns where an IPv6 address holds the IPv4 address that it stands for; NULL when it holds none.
+ */
 static const u_char *embedded_ipv4(const u_char *address) {
     static const u_char prefixes[][12] = {
         {0},                                                /* ::a.b.c.d, IPv4-compatible (RFC 4291) */
@@ -91,9 +93,11 @@ static u_char *write_ipv4(u_char *text, const u_char *address) {
 }
 
 /**
- * The network that counts as one client: an IPv4 address, or the network of an IPv6 address. Empty on a Unix socket.
+ * The network that counts as one client: an IPv4 address, or the network of an IPv6 address. Empty
+ * on a Unix socket.
  *
- * A site is given at least a /64 and may use any address in it. An IPv6 address that stands for an IPv4 address is that one.
+ * A site is given at least a /64 and may use any address in it. An IPv6 address that stands for an
+ * IPv4 address is that one.
  */
 static ngx_int_t get_client_address(ngx_http_request_t *r, ngx_http_variable_value_t *value, uintptr_t data) {
     (void)data;

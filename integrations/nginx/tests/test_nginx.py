@@ -422,12 +422,14 @@ class Contract(unittest.TestCase):
 
     def test_subrequest_without_a_key_is_refused(self):
         nginx = self.nginx
-        # Each of the limited fragments costs more than the limit. A refusal does not admit the next fragment.
+        # Each of the limited fragments costs more than the limit. A refusal does not admit the next
+        # fragment.
         limited = b"\n" + EXCEEDED * 2 + b"\n" + EXCEEDED + b"a file\n\n"
         self.assertEqual(nginx.get("/page.html")[::2], (200, b"\n" + MISSING * 2 + limited))
         key, _ = nginx.issue()
         self.assertEqual(nginx.get("/page.html", ("X-API-Key", key))[::2], (200, b"\na file\ndeep\n" + limited))
-        # Both fragments of the gate are one request, and so are two guesses. What was given back is charged when it is admitted.
+        # Both fragments of the gate are one request, and so are two guesses. What was given back is
+        # charged when it is admitted.
         self.assertEqual(nginx.remaining("/gif", key), 998)
         self.assertEqual(nginx.get("/limited?name=p")[1]["X-RateLimit-Remaining"], "4")
         self.assertEqual(nginx.get("/limited?name=q")[1]["X-RateLimit-Remaining"], "2")
@@ -450,7 +452,8 @@ class Contract(unittest.TestCase):
         status, fields, body = nginx.get(path, ("X-API-Key", key))
         self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (429, "0", EXCEEDED))
         self.assertGreaterEqual(int(fields["Retry-After"]), 1)
-        # Without the page of the error, nginx answers with a page of its own, and never with the file.
+        # Without the page of the error, nginx answers with a page of its own, and never with the
+        # file.
         path = "/authorized/without_page/file.txt"
         self.assertEqual(nginx.get(path)[0], 401)
         status, fields, body = nginx.get(path, ("X-API-Key", key))

@@ -26,7 +26,8 @@ impl From<IpAddr> for Peer {
 
 /// The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address.
 ///
-/// A site is given at least a /64 and may use any address in it. An IPv6 address that holds an IPv4 address is that one.
+/// A site is given at least a /64 and may use any address in it. An IPv6 address that holds an IPv4
+/// address is that one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Network([u8; 16]);
 
