@@ -14,6 +14,13 @@
  * given. An explicit time is used as given and never corrected. The section "Wrong clocks" of
  * keytally.h says what it costs. Nothing is allocated by check, peek, refund, settle and reset, and
  * they cost what the C function costs.
+ *
+ * A text is given as a std::string, a std::string_view, a literal or a `const char *`. A null
+ * pointer, as std::getenv gives, is no crash: it is a missing key, a missing pepper, and
+ * KT_NULL_POINTER for any other text.
+ *
+ * Some systems define a macro named `check`. This header compiles after it; where it is in force,
+ * write `(gate.check)(api_key)`.
  */
 #ifndef KEYTALLY_HPP
 #define KEYTALLY_HPP
@@ -43,6 +50,10 @@
 
 #include "keytally.h"
 
+/* AssertMacros.h of macOS defines it. It is restored at the end. */
+#pragma push_macro("check")
+#undef check
+
 namespace keytally {
 
 /** A time, in milliseconds since 1970. */
@@ -71,11 +82,91 @@ inline Time from_ms(std::uint64_t ms) noexcept {
     return Time(std::chrono::milliseconds(static_cast<std::chrono::milliseconds::rep>(ms)));
 }
 
-inline const std::uint8_t *bytes(std::string_view text) noexcept {
-    return reinterpret_cast<const std::uint8_t *>(text.data());
+inline const std::uint8_t *bytes(const char *text) noexcept {
+    return reinterpret_cast<const std::uint8_t *>(text);
 }
 
+/** Whether a T is text by a conversion to Target, and no pointer, which may be null. */
+template <class T, class Target>
+using IfText = std::enable_if_t<std::is_convertible_v<const T &, Target> && !std::is_pointer_v<std::decay_t<T>> &&
+                                    !std::is_null_pointer_v<T>,
+                                int>;
+
 } // namespace detail
+
+/**
+ * Text, or bytes, that a caller gives. A null pointer is KT_NULL_POINTER to every function but
+ * those that say otherwise.
+ */
+class Input {
+public:
+    constexpr Input() noexcept = default;
+    constexpr Input(const char *text) noexcept
+        : data_(text), size_(text == nullptr ? 1 : std::string_view(text).size()) {}
+    template <class T, detail::IfText<T, std::string_view> = 0>
+    constexpr Input(const T &text) noexcept {
+        std::string_view view = text;
+        data_ = view.data();
+        size_ = view.size();
+    }
+
+    /** The text; empty for a null pointer. */
+    constexpr std::string_view view() const noexcept {
+        return data_ == nullptr ? std::string_view() : std::string_view(data_, size_);
+    }
+
+    /** The parameters of a function of C's, which refuses a length without a pointer. */
+    constexpr const char *data() const noexcept { return data_; }
+    constexpr std::size_t size() const noexcept { return size_; }
+
+private:
+    const char *data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+/** The value of an X-API-Key header. std::nullopt and a null pointer say that there was none. */
+class ApiKey {
+public:
+    constexpr ApiKey() noexcept = default;
+    constexpr ApiKey(const char *header) noexcept
+        : ApiKey(header == nullptr ? std::nullopt : std::optional(std::string_view(header))) {}
+    template <class T, detail::IfText<T, std::optional<std::string_view>> = 0>
+    constexpr ApiKey(const T &header) noexcept {
+        if (std::optional<std::string_view> view = header) {
+            // A view of nothing may have no address, and is a header all the same.
+            data_ = view->data() == nullptr ? "" : view->data();
+            size_ = view->size();
+        }
+    }
+
+    /** The parameters of a function of C's. */
+    constexpr const char *data() const noexcept { return data_; }
+    constexpr std::size_t size() const noexcept { return size_; }
+
+private:
+    const char *data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
+#if defined(__cpp_exceptions)
+/** A path that a caller gives. A null pointer is KT_NULL_POINTER. */
+class Path {
+public:
+    Path(const char *path) {
+        if (path != nullptr) path_ = path;
+    }
+    template <class T, detail::IfText<T, std::string> = 0>
+    Path(const T &path) {
+        std::string text = path;
+        path_ = std::move(text);
+    }
+
+    const char *c_str() const noexcept { return path_ ? path_->c_str() : nullptr; }
+
+private:
+    std::optional<std::string> path_;
+};
+#endif
 
 /** The time of a call: the system clock, or an explicit time. */
 class Clock {
@@ -249,14 +340,14 @@ inline Text<KT_KEY_ID_SIZE> key_id_text(std::uint64_t key_id) noexcept {
 }
 
 /** What may be shown of a key, such as kt_live_…9aZk. */
-inline Text<KT_HINT_SIZE> key_hint(std::string_view api_key) noexcept {
+inline Text<KT_HINT_SIZE> key_hint(Input api_key) noexcept {
     Text<KT_HINT_SIZE> text;
-    text.fill([api_key](auto... to) { return kt_key_hint(detail::bytes(api_key), api_key.size(), to...); });
+    text.fill([api_key](auto... to) { return kt_key_hint(detail::bytes(api_key.data()), api_key.size(), to...); });
     return text;
 }
 
 /** What is wrong with a policy, in one sentence; empty when nothing is. */
-inline Text<KT_POLICY_SIZE> explain_policy(std::string_view policy) noexcept {
+inline Text<KT_POLICY_SIZE> explain_policy(Input policy) noexcept {
     Text<KT_POLICY_SIZE> text;
     text.fill([policy](auto... to) { return kt_policy_explain(policy.data(), policy.size(), to...); });
     return text;
@@ -293,8 +384,8 @@ private:
 
 /** A named policy. */
 struct Plan {
-    std::string_view name;
-    std::string_view policy;
+    Input name;
+    Input policy;
 };
 
 /** What a gate is made of. */
@@ -304,15 +395,15 @@ struct GateConfig {
     /** The most keys. */
     std::uint32_t keys = 100000;
     /** What every key begins with. */
-    std::string_view prefix = "kt";
+    Input prefix = "kt";
 };
 
 /** What a new key is to be. */
 struct NewKey {
     std::uint32_t account = 0;
-    std::string_view env = "live";
+    Input env = "live";
     /** The plan's name; empty for the gate's first. */
-    std::string_view plan = {};
+    Input plan = {};
     /** When it expires; never where there is nothing. */
     std::optional<Time> not_after = std::nullopt;
 };
@@ -392,15 +483,15 @@ Verdict verdict_or_throw(Call &&call) {
 class Limiter {
     /** A call of a function of C's, its answer's place still to come. */
     template <class Function, class... Arguments>
-    auto call(Function function, std::string_view subject, Arguments... arguments) const noexcept {
+    auto call(Function function, Input subject, Arguments... arguments) const noexcept {
         return [=, handle = handle_.get()](kt_verdict *out) {
-            return function(handle, detail::bytes(subject), subject.size(), arguments..., out);
+            return function(handle, detail::bytes(subject.data()), subject.size(), arguments..., out);
         };
     }
 
 public:
     /** A limiter in memory of this process. */
-    static Result<Limiter> try_make(std::string_view policy, std::uint32_t capacity) noexcept {
+    static Result<Limiter> try_make(Input policy, std::uint32_t capacity) noexcept {
         std::uint8_t entropy[KT_ENTROPY_SIZE];
         if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
         TableMemory memory(kt_limiter_size(capacity));
@@ -423,26 +514,26 @@ public:
     }
 
     /** The same, created if there is none. */
-    static Result<Limiter> try_open_or_create(const char *path, std::string_view policy, std::uint32_t capacity) noexcept {
+    static Result<Limiter> try_open_or_create(const char *path, Input policy, std::uint32_t capacity) noexcept {
         return made(detail::open<kt_limiter, kt_limiter_close>([&](kt_limiter **out) {
             return kt_limiter_open_or_create(path, policy.data(), policy.size(), capacity, out);
         }));
     }
 
-    Result<Verdict> try_check(std::string_view subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_check(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_check, subject, cost, at.now_ms()));
     }
-    Result<Verdict> try_peek(std::string_view subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_peek(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_peek, subject, cost, at.now_ms()));
     }
-    Result<Verdict> try_refund(std::string_view subject, const kt_charge &charge, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_refund(Input subject, const kt_charge &charge, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_refund, subject, &charge, at.now_ms()));
     }
-    Result<Verdict> try_settle(std::string_view subject, const kt_charge &estimate, std::uint32_t actual,
+    Result<Verdict> try_settle(Input subject, const kt_charge &estimate, std::uint32_t actual,
                                Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_settle, subject, &estimate, actual, at.now_ms()));
     }
-    Result<Verdict> try_reset(std::string_view subject, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_reset(Input subject, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_reset, subject, at.now_ms()));
     }
     Result<std::uint64_t> try_correct_clock(Clock at = Clock::system()) const noexcept {
@@ -454,31 +545,31 @@ public:
     Result<void> try_use_system_clock() const noexcept { return kt_limiter_use_system_clock(get()); }
 
 #if defined(__cpp_exceptions)
-    static Limiter make(std::string_view policy, std::uint32_t capacity) { return try_make(policy, capacity).value(); }
+    static Limiter make(Input policy, std::uint32_t capacity) { return try_make(policy, capacity).value(); }
     static Limiter attach(void *memory, std::size_t size) { return try_attach(memory, size).value(); }
-    static Limiter open(const std::string &path) { return try_open(path.c_str()).value(); }
-    static Limiter open_or_create(const std::string &path, std::string_view policy, std::uint32_t capacity) {
+    static Limiter open(const Path &path) { return try_open(path.c_str()).value(); }
+    static Limiter open_or_create(const Path &path, Input policy, std::uint32_t capacity) {
         return try_open_or_create(path.c_str(), policy, capacity).value();
     }
 
     /** Charges `cost` to every window of the subject if all have room for it, else to none. */
-    Verdict check(std::string_view subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
+    Verdict check(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_limiter_check, subject, cost, at.now_ms()));
     }
     /** What check would answer now, without the charge. */
-    Verdict peek(std::string_view subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
+    Verdict peek(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_limiter_peek, subject, cost, at.now_ms()));
     }
     /** Gives back what a check charged. Refund a charge once. */
-    Verdict refund(std::string_view subject, const kt_charge &charge, Clock at = Clock::system()) const {
+    Verdict refund(Input subject, const kt_charge &charge, Clock at = Clock::system()) const {
         return try_refund(subject, charge, at).value();
     }
     /** Replaces an estimate by the actual cost. Settle a charge once. */
-    Verdict settle(std::string_view subject, const kt_charge &estimate, std::uint32_t actual, Clock at = Clock::system()) const {
+    Verdict settle(Input subject, const kt_charge &estimate, std::uint32_t actual, Clock at = Clock::system()) const {
         return try_settle(subject, estimate, actual, at).value();
     }
     /** Forgets all counts of the subject. */
-    Verdict reset(std::string_view subject, Clock at = Clock::system()) const { return try_reset(subject, at).value(); }
+    Verdict reset(Input subject, Clock at = Clock::system()) const { return try_reset(subject, at).value(); }
     /** Corrects every tally that is more than 60 s ahead, counts kept. Returns how many. With an
      *  explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
     std::uint64_t correct_clock(Clock at = Clock::system()) const { return try_correct_clock(at).value(); }
@@ -521,20 +612,18 @@ class Gate {
     using Check = kt_status (*)(kt_gate *, const std::uint8_t *, std::size_t, std::uint32_t, std::uint64_t, kt_verdict *);
 
     /** A call of a function of C's, its answer's place still to come. */
-    auto call(Check function, std::optional<std::string_view> api_key, std::uint32_t cost, Clock at) const noexcept {
-        // A view of nothing may have no address, and is a header all the same.
-        auto data = !api_key ? nullptr : api_key->data() == nullptr ? detail::bytes("") : detail::bytes(*api_key);
-        auto size = api_key ? api_key->size() : 0;
+    auto call(Check function, ApiKey api_key, std::uint32_t cost, Clock at) const noexcept {
         return [=, handle = handle_.get()](kt_verdict *out) {
-            return function(handle, data, size, cost, at.now_ms(), out);
+            return function(handle, detail::bytes(api_key.data()), api_key.size(), cost, at.now_ms(), out);
         };
     }
 
 public:
-    /** The gate in a file, which any number of processes share. `path` is NUL-terminated, `peppers` is as KEYTALLY_PEPPER. */
-    static Result<Gate> try_open(const char *path, std::string_view peppers) noexcept {
+    /** The gate in a file, which any number of processes share. `path` is NUL-terminated, `peppers` is as KEYTALLY_PEPPER;
+     *  a null pointer is KT_PEPPER_COUNT, as an empty text is. */
+    static Result<Gate> try_open(const char *path, Input peppers) noexcept {
         return made(detail::open<kt_gate, kt_gate_close>(
-            [&](kt_gate **out) { return kt_gate_open(path, peppers.data(), peppers.size(), out); }));
+            [&](kt_gate **out) { return kt_gate_open(path, peppers.view().data(), peppers.view().size(), out); }));
     }
 
     /** The same with the peppers in a file. */
@@ -544,18 +633,18 @@ public:
     }
 
     /** A gate in a new file. */
-    static Result<Gate> try_create(const char *path, std::string_view peppers, const GateConfig &config) {
+    static Result<Gate> try_create(const char *path, Input peppers, const GateConfig &config) {
         auto plans = c_plans(config);
         auto shape = c_config(config, plans);
         return made(detail::open<kt_gate, kt_gate_close>(
-            [&](kt_gate **out) { return kt_gate_create(path, peppers.data(), peppers.size(), &shape, out); }));
+            [&](kt_gate **out) { return kt_gate_create(path, peppers.view().data(), peppers.view().size(), &shape, out); }));
     }
 
     /** A gate in memory of this process; the pepper is bytes. */
-    static Result<Gate> try_make(std::string_view pepper, const GateConfig &config) {
+    static Result<Gate> try_make(Input pepper, const GateConfig &config) {
         auto plans = c_plans(config);
         auto shape = c_config(config, plans);
-        kt_bytes bytes{detail::bytes(pepper), pepper.size()};
+        kt_bytes bytes{detail::bytes(pepper.data()), pepper.size()};
         TableMemory memory(kt_gate_size(config.keys));
         if (memory.data() == nullptr) return memory.size() == 0 ? KT_CAPACITY : KT_NO_MEMORY;
         auto handle = detail::make<kt_gate, kt_gate_close>(
@@ -564,16 +653,16 @@ public:
     }
 
     /** A gate that was made in memory of the caller's, which must stay where it is for as long. */
-    static Result<Gate> try_attach(void *memory, std::size_t size, std::string_view pepper) noexcept {
-        kt_bytes bytes{detail::bytes(pepper), pepper.size()};
+    static Result<Gate> try_attach(void *memory, std::size_t size, Input pepper) noexcept {
+        kt_bytes bytes{detail::bytes(pepper.data()), pepper.size()};
         return made(detail::make<kt_gate, kt_gate_close>(
             [&](kt_gate *out) { return kt_gate_attach(memory, size, &bytes, 1, out); }));
     }
 
-    Result<Verdict> try_check(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_check(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_gate_check, api_key, cost, at));
     }
-    Result<Verdict> try_peek(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_peek(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_gate_peek, api_key, cost, at));
     }
     Result<Verdict> try_refund(std::uint64_t key_id, const kt_charge &charge, Clock at = Clock::system()) const noexcept {
@@ -604,11 +693,11 @@ public:
         if (status != KT_OK) return status;
         return Result<Key>(std::move(key));
     }
-    Result<std::uint64_t> try_import(std::string_view api_key, const NewKey &new_key, Clock at = Clock::system()) const noexcept {
+    Result<std::uint64_t> try_import(Input api_key, const NewKey &new_key, Clock at = Clock::system()) const noexcept {
         std::uint64_t key_id = 0;
         kt_new_key fields = c_new_key(new_key);
         kt_status status =
-            kt_gate_import(get(), detail::bytes(api_key), api_key.size(), &fields, at.now_ms(), &key_id);
+            kt_gate_import(get(), detail::bytes(api_key.data()), api_key.size(), &fields, at.now_ms(), &key_id);
         if (status != KT_OK) return status;
         return key_id;
     }
@@ -624,7 +713,7 @@ public:
         return Result<Key>(std::move(key));
     }
     Result<void> try_revoke(std::uint64_t key_id) const noexcept { return kt_gate_revoke(get(), key_id); }
-    Result<void> try_assign(std::uint64_t key_id, std::string_view plan) const noexcept {
+    Result<void> try_assign(std::uint64_t key_id, Input plan) const noexcept {
         return kt_gate_assign(get(), key_id, plan.data(), plan.size());
     }
     Result<void> try_set_plan(const Plan &plan) const noexcept {
@@ -662,25 +751,25 @@ public:
     }
 
 #if defined(__cpp_exceptions)
-    static Gate open(const std::string &path, std::string_view peppers) { return try_open(path.c_str(), peppers).value(); }
-    static Gate open_with_pepper_file(const std::string &path, const std::string &pepper_path) {
+    static Gate open(const Path &path, Input peppers) { return try_open(path.c_str(), peppers).value(); }
+    static Gate open_with_pepper_file(const Path &path, const Path &pepper_path) {
         return try_open_with_pepper_file(path.c_str(), pepper_path.c_str()).value();
     }
-    static Gate create(const std::string &path, std::string_view peppers, const GateConfig &config = {}) {
+    static Gate create(const Path &path, Input peppers, const GateConfig &config = {}) {
         return try_create(path.c_str(), peppers, config).value();
     }
-    static Gate make(std::string_view pepper, const GateConfig &config = {}) { return try_make(pepper, config).value(); }
-    static Gate attach(void *memory, std::size_t size, std::string_view pepper) {
+    static Gate make(Input pepper, const GateConfig &config = {}) { return try_make(pepper, config).value(); }
+    static Gate attach(void *memory, std::size_t size, Input pepper) {
         return try_attach(memory, size, pepper).value();
     }
 
     /** Checks the key, and then charges `cost` to every window of its plan if all have room for it, else to none. `api_key` is
      *  the value of the X-API-Key header; nothing when there was none. */
-    Verdict check(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
+    Verdict check(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_gate_check, api_key, cost, at));
     }
     /** What check would answer now, without the charge. */
-    Verdict peek(std::optional<std::string_view> api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
+    Verdict peek(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_gate_peek, api_key, cost, at));
     }
     /** Gives back what a check charged. Refund a charge once. */
@@ -701,7 +790,7 @@ public:
     /** Issues a key. What it returns is the only copy of the secret. */
     Key issue(const NewKey &new_key, Clock at = Clock::system()) const { return try_issue(new_key, at).value(); }
     /** Takes in a key that was issued elsewhere, of any form; gives its key id. */
-    std::uint64_t import(std::string_view api_key, const NewKey &new_key, Clock at = Clock::system()) const {
+    std::uint64_t import(Input api_key, const NewKey &new_key, Clock at = Clock::system()) const {
         return try_import(api_key, new_key, at).value();
     }
     /** Gives a key a new secret; the old one stays valid for `grace`. While a secret from before that one is still valid, the
@@ -712,7 +801,7 @@ public:
     /** Ends a key at once, in every process. */
     void revoke(std::uint64_t key_id) const { try_revoke(key_id).value(); }
     /** Moves a key to another plan, counts kept. */
-    void assign(std::uint64_t key_id, std::string_view plan) const { try_assign(key_id, plan).value(); }
+    void assign(std::uint64_t key_id, Input plan) const { try_assign(key_id, plan).value(); }
     /** Adds a plan, or gives the plan of that name other limits, counts kept. */
     void set_plan(const Plan &plan) const { try_set_plan(plan).value(); }
     /** As those of these names with try_. */
@@ -817,5 +906,7 @@ private:
 };
 
 } // namespace keytally
+
+#pragma pop_macro("check")
 
 #endif

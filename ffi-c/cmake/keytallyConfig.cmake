@@ -36,7 +36,7 @@ if(keytally_FOUND AND keytally_STATIC_LIBRARY AND NOT TARGET keytally::static)
     set_target_properties(keytally::static PROPERTIES
         IMPORTED_LOCATION "${keytally_STATIC_LIBRARY}"
         INTERFACE_INCLUDE_DIRECTORIES "${keytally_INCLUDE_DIR}"
-        INTERFACE_LINK_LIBRARIES "Threads::Threads;gcc_s;util;rt;m;${CMAKE_DL_LIBS}")
+        INTERFACE_LINK_LIBRARIES "Threads::Threads;util;rt;m;${CMAKE_DL_LIBS}")
 endif()
 
 unset(_keytally_prefix)

@@ -309,7 +309,7 @@ impl kt_status {
             KT_KEY_CHECKSUM => sentence!("the key's checksum is wrong: a character was mistyped or lost"),
             KT_KEY_ID_FORM => sentence!("a key id is 11 characters of 0-9, A-Z and a-z, and its number is not 0"),
             KT_PEPPER_TOO_SHORT => sentence!("a pepper has fewer than 32 bytes; `openssl rand -hex 32` makes one"),
-            KT_PEPPER_COUNT => sentence!("1 to 4 peppers can be in use; `openssl rand -hex 32` makes one"),
+            KT_PEPPER_COUNT => sentence!("no pepper is given, or more than 4; is KEYTALLY_PEPPER unset, or the file of peppers empty? `openssl rand -hex 32` makes one for a new gate"),
             KT_PEPPER_TWICE => sentence!("the same pepper is given twice"),
             KT_PEPPER_FORM => sentence!("a pepper is neither hex nor base64"),
             KT_PEPPER_FILE_TOO_LONG => sentence!("the file of peppers is longer than 65536 bytes"),

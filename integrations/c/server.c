@@ -102,9 +102,10 @@ int main(int count, char **arguments) {
     const char *peppers = getenv("KEYTALLY_PEPPER");
     kt_gate *gate;
     kt_status status = kt_gate_open(arguments[1], peppers, peppers == NULL ? 0 : strlen(peppers), &gate);
-    if (status == KT_NULL_POINTER) fprintf(stderr, "KEYTALLY_PEPPER is not set\n");
-    else if (status != KT_OK) fprintf(stderr, "%s: %s\n", arguments[1], kt_status_message(status));
-    if (status != KT_OK) return 1;
+    if (status != KT_OK) {
+        fprintf(stderr, "%s: %s\n", arguments[1], kt_status_message(status));
+        return 1;
+    }
 
     /* Threads share the gate as it is: one handle, no lock. */
     struct MHD_Daemon *daemon =

@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -31,11 +32,38 @@ impl Places<'_> {
             None => path.to_owned(),
         }
     }
+
+    /// Fails unless this user may put files into every folder. It is asked before the build, which
+    /// takes minutes.
+    fn check(&self) -> Result<()> {
+        let lib = self.prefix.join(self.libdir);
+        let [headers, cmake] = ["include", CMAKE].map(|folder| self.prefix.join(folder));
+        for folder in [lib.join("pkgconfig"), lib, headers, cmake] {
+            let folder = self.now(&folder);
+            let existing = nearest_that_exists(&folder);
+            tempfile::tempfile_in(existing).with_context(|| {
+                format!(
+                    "cannot write into {}: run this as a user who may, or choose another folder by --prefix",
+                    existing.display()
+                )
+            })?;
+        }
+        Ok(())
+    }
 }
+
+/// The folder, or that of those around it which is there and will hold it.
+fn nearest_that_exists(folder: &Path) -> &Path {
+    folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."))
+}
+
+/// Where CMake looks under a prefix.
+const CMAKE: &str = "share/cmake/keytally";
 
 /// Builds the libraries and puts everything there. Each file is told.
 pub(crate) fn run(places: &Places<'_>, tell: impl Fn(&str)) -> Result<()> {
     ensure!(places.prefix.is_absolute(), "--prefix {} is not an absolute path", places.prefix.display());
+    places.check()?;
     let version = version()?;
     let soname = soname(&version)?;
     let built = Built::new(&soname)?;
@@ -64,7 +92,7 @@ pub(crate) fn run(places: &Places<'_>, tell: impl Fn(&str)) -> Result<()> {
     }
     for file in ["keytallyConfig.cmake", "keytallyConfigVersion.cmake"] {
         let content = read(&Path::new("ffi-c/cmake").join(file))?;
-        put(places.prefix.join("share/cmake/keytally").join(file), &content, 0o644)?;
+        put(places.prefix.join(CMAKE).join(file), &content, 0o644)?;
     }
     Ok(())
 }
@@ -92,13 +120,55 @@ impl Built {
             .find_map(|line| line.split_once("native-static-libs: "))
             .context("rustc doesn't say what a static library needs")?;
         build("cdylib", &["-C", &format!("link-arg=-Wl,-soname,{soname}")])?;
-        let built = |name: &str| read(&target.join("release").join(name));
+        let built = target.join("release");
         Ok(Self {
-            archive: built("libkeytally_ffi.a")?,
-            shared: built("libkeytally_ffi.so")?,
-            libraries: libraries.1.trim().to_owned(),
+            archive: archive_of_own_names(&built)?,
+            shared: read(&built.join("libkeytally_ffi.so"))?,
+            libraries: without_shared_unwinder(libraries.1),
         })
     }
+}
+
+/// What rustc says that an archive needs, without `libgcc_s`. Compilers link an unwinder by
+/// themselves, and with `-static` there is no `libgcc_s`.
+fn without_shared_unwinder(libraries: &str) -> String {
+    libraries.split_whitespace().filter(|library| *library != "-lgcc_s").collect::<Vec<_>>().join(" ")
+}
+
+/// The archive in `folder`, in one piece that defines no names but those for C.
+///
+/// Rust's own library is in every static library that Rust makes. Two in one program would define
+/// its names twice.
+fn archive_of_own_names(folder: &Path) -> Result<Vec<u8>> {
+    let [all, whole, own] =
+        ["libkeytally_ffi.a", "keytally.o", "libkeytally.a"].map(|name| folder.join(name));
+    let mut nm = Command::new("nm");
+    nm.arg("--defined-only").arg(&all);
+    let names = command::run(nm)?;
+    // Groups of sections are named by names that are not ours alone.
+    let mut ld = Command::new("ld");
+    ld.args(["--relocatable", "--force-group-allocation"]);
+    ld.args(exported(&names).map(|name| format!("--undefined={name}"))).arg(&all).arg("-o").arg(&whole);
+    command::run(ld)?;
+    let mut objcopy = Command::new("objcopy");
+    objcopy.args(["--wildcard", "--keep-global-symbol=kt_*"]);
+    // The compiler's notes to itself: joined, they are invalid, and tools that look into them stop.
+    objcopy.args(["--remove-section=.llvmbc", "--remove-section=.llvmcmd"]).arg(&whole);
+    command::run(objcopy)?;
+    let _ = fs::remove_file(&own);
+    let mut ar = Command::new("ar");
+    ar.arg("rcs").arg(&own).arg(&whole);
+    command::run(ar)?;
+    read(&own)
+}
+
+/// The functions for C, from what `nm` prints.
+pub(crate) fn exported(names: &str) -> impl Iterator<Item = &str> {
+    names
+        .lines()
+        .filter_map(|line| line.split_once(" T "))
+        .map(|(_, name)| name)
+        .filter(|name| name.starts_with("kt_"))
 }
 
 /// The version of the library.
@@ -174,6 +244,44 @@ mod tests {
     fn the_name_for_the_loader_changes_when_programs_must() {
         assert_eq!(soname("0.1.7").unwrap(), "libkeytally.so.0.1");
         assert_eq!(soname("2.3.4").unwrap(), "libkeytally.so.2");
+    }
+
+    #[test]
+    fn prefix_below_a_file_is_refused_before_the_build() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let prefix = file.path().join("prefix");
+        let places = Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") };
+        let error = run(&places, |_| ()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot write into {}", file.path().display())), "{error}");
+    }
+
+    #[test]
+    fn folders_are_made_in_the_nearest_that_exists() {
+        for (folder, nearest) in
+            [("/proc/self/no/such", "/proc/self"), ("src/no/such", "src"), ("no/such", ".")]
+        {
+            assert_eq!(nearest_that_exists(Path::new(folder)), Path::new(nearest));
+        }
+    }
+
+    #[test]
+    fn folders_are_not_made_before_the_build() {
+        let folder = tempfile::tempdir().unwrap();
+        let prefix = folder.path().join("prefix");
+        Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }.check().unwrap();
+        assert!(!prefix.exists());
+    }
+
+    #[test]
+    fn shared_unwinder_is_not_asked_for() {
+        assert_eq!(without_shared_unwinder(" -lgcc_s -lutil -lc"), "-lutil -lc");
+    }
+
+    #[test]
+    fn functions_for_c_are_told_from_others() {
+        let names =
+            "a.o:\n0000000000000000 T kt_version\n0000000000000010 T memcpy\n                 U kt_other\n";
+        assert_eq!(exported(names).collect::<Vec<_>>(), ["kt_version"]);
     }
 
     #[test]

@@ -82,8 +82,22 @@ const CPP: Language = Language {
             argument: Argument::Nothing,
         },
         Program { name: "calls", source: None, flag: None, package: None, argument: Argument::Folder },
+        Program { name: "macros", source: None, flag: None, package: None, argument: Argument::Nothing },
     ],
 };
+
+/// Another static library in Rust: it allocates, prints, starts a thread and catches a panic.
+const OTHER: &str = r#"
+use std::collections::HashMap;
+
+#[unsafe(no_mangle)]
+pub extern "C" fn other_answer(number: u32) -> u32 {
+    let caught = std::panic::catch_unwind(|| HashMap::from([(number, number)])[&(number + 1)]);
+    println!("{caught:?}");
+    let doubled = std::thread::spawn(move || vec![number; 2].into_iter().sum::<u32>());
+    doubled.join().unwrap_or(0) + u32::from(caught.is_err()) * 2
+}
+"#;
 
 /// The oldest standards that the header is for, in which it is included twice.
 const STANDARDS: [[&str; 2]; 2] = [["c", "-std=c99"], ["c++", "-std=c++11"]];
@@ -96,8 +110,9 @@ pub(crate) fn c(found: &[Found]) -> Result<String> {
     header::check(found)?;
     let prefix = Prefix::new(&C)?;
     prefix.header_by_itself()?;
-    let mut runs = prefix.build_and_run(&C, found)? + bare(&prefix)? + prefix.readme()?;
+    let mut runs = prefix.build_and_run(&C, found)? + bare(&prefix)?;
     for compiler in C.compilers {
+        runs += prefix.readme(compiler)? + prefix.beside_another_archive(compiler)?;
         for link in ["keytally", "static"] {
             runs += prefix.find_package(compiler, link)?;
         }
@@ -249,7 +264,7 @@ impl Prefix {
         let source = format!("ffi-c/tests/{}/{}.{}", language.name, program.name, language.extension);
         compile.arg(program.source.unwrap_or(&source));
         compile.arg("-o").arg(&built);
-        for flag in self.pkg_config(program, kind)? {
+        for flag in self.pkg_config(program.package, kind)? {
             compile.arg(match (kind, flag.as_str()) {
                 (Kind::Shared, _) | (_, "") => flag,
                 // The archive, although the shared library lies beside it.
@@ -294,13 +309,13 @@ impl Prefix {
         Ok(())
     }
 
-    fn pkg_config(&self, program: &Program, kind: Kind) -> Result<Vec<String>> {
+    fn pkg_config(&self, package: Option<&str>, kind: Kind) -> Result<Vec<String>> {
         let mut ask = Command::new("pkg-config");
         ask.env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig")).args(["--cflags", "--libs"]);
         if kind != Kind::Shared {
             ask.arg("--static");
         }
-        ask.arg("keytally").args(program.package);
+        ask.arg("keytally").args(package);
         Ok(command::run(ask)?.split_whitespace().map(str::to_owned).collect())
     }
 
@@ -315,21 +330,41 @@ impl Prefix {
         command::run(run).map(drop)
     }
 
-    /// The README's `demo.c`, built by the command that stands below it and asked with a key and without.
-    fn readme(&self) -> Result<u32> {
+    /// A program of two archives that Rust made, which both bring Rust's own library, in either
+    /// order.
+    fn beside_another_archive(&self, compiler: &str) -> Result<u32> {
+        let [source, other] = ["other.rs", "libother.a"].map(|name| self.folder.join(name));
+        let ours = self.prefix.join("lib/libkeytally.a");
+        fs::write(&source, OTHER)?;
+        let mut rustc = Command::new("rustc");
+        // Optimized as a whole, it has Rust's own library in the object that is always linked.
+        rustc
+            .args(["--edition=2024", "--crate-type=staticlib", "-O", "-Clto=fat", "-o"])
+            .arg(&other)
+            .arg(&source);
+        command::run(rustc)?;
+        let flags = self.pkg_config(None, Kind::Static)?;
+        for (place, archives) in [("first", [&ours, &other]), ("last", [&other, &ours])] {
+            let built = self.folder.join(format!("beside-{compiler}-{place}"));
+            let mut compile = Command::new(compiler);
+            compile.args(C.standards).args(C.flags).arg("ffi-c/tests/c/beside.c").arg("-o").arg(&built);
+            compile.args(archives).args(flags.iter().filter(|flag| *flag != "-lkeytally"));
+            command::run(compile)?;
+            command::run(Command::new(&built))?;
+        }
+        Ok(2)
+    }
+
+    /// The README's `demo.c`, built by the commands that stand there, shared and static, and asked
+    /// with a key and without.
+    fn readme(&self, compiler: &str) -> Result<u32> {
         let readme = fs::read_to_string("README.md")?;
         let blocks = |language: &str| {
             let fence = format!("```{language}\n");
             readme.split(&fence).skip(1).filter_map(|rest| rest.split("\n```").next()).collect::<Vec<_>>()
         };
         let demo = blocks("c").into_iter().next().context("README.md holds no C")?;
-        let compile = "cc demo.c $(pkg-config --cflags --libs keytally)";
-        ensure!(
-            blocks("sh").iter().any(|block| block.contains(compile)),
-            "README.md doesn't say `{compile}`"
-        );
-
-        let folder = self.folder.join("readme");
+        let folder = self.folder.join(format!("readme-{compiler}"));
         fs::create_dir(&folder)?;
         fs::write(folder.join("demo.c"), demo)?;
         let maker = Program {
@@ -340,24 +375,34 @@ impl Prefix {
             argument: Argument::Nothing,
         };
         let maker = self.build(&C, &maker, C.compilers[0], C.standards[0], Kind::Shared)?;
-        let here = |program: &Path| {
+        let here = |program: &Path, libraries: &Path| {
             let mut command = Command::new(program);
             command.current_dir(&folder).env("KEYTALLY_PEPPER", "5a".repeat(32));
-            command.env("LD_LIBRARY_PATH", self.prefix.join("lib"));
+            command.env("LD_LIBRARY_PATH", libraries);
             command
         };
-        let key = command::run(here(&maker))?;
-        let mut shell = here(Path::new("sh"));
-        shell.env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig"));
-        shell.args(["-c", &format!("{compile} && ./a.out {} && ! ./a.out", key.trim())]);
-        let said = command::run(shell)?;
-        for line in ["200", "X-RateLimit-Remaining: 999", "401", r#"{"error": "Missing X-API-Key header"}"#] {
-            ensure!(
-                said.lines().any(|found| found.trim() == line),
-                "README's demo.c doesn't say {line}:\n{said}"
-            );
+        let shared = self.prefix.join("lib");
+        let key = command::run(here(&maker, &shared))?;
+        for (compile, libraries, remaining) in [
+            ("cc demo.c $(pkg-config --cflags --libs keytally)", shared.as_path(), 999),
+            // It finds no library where it runs.
+            ("cc -static demo.c $(pkg-config --static --cflags --libs keytally)", folder.as_path(), 998),
+        ] {
+            ensure!(readme.contains(compile), "README.md doesn't say `{compile}`");
+            let compile = compile.replacen("cc", compiler, 1);
+            let mut shell = here(Path::new("sh"), libraries);
+            shell.env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig"));
+            shell.args(["-c", &format!("{compile} && ./a.out {} && ! ./a.out", key.trim())]);
+            let said = command::run(shell)?;
+            let remaining = format!("X-RateLimit-Remaining: {remaining}");
+            for line in ["200", &remaining, "401", r#"{"error": "Missing X-API-Key header"}"#] {
+                ensure!(
+                    said.lines().any(|found| found.trim() == line),
+                    "README's demo.c doesn't say {line}:\n{said}"
+                );
+            }
         }
-        Ok(2)
+        Ok(4)
     }
 
     /// `cargo cinstall` puts the same files in the same places, with the same name for the loader.
@@ -445,7 +490,8 @@ fn bare(prefix: &Prefix) -> Result<u32> {
     let mut link = Command::new("gcc");
     link.args(["-shared", "-nostdlib", "-o"]).arg(&whole);
     link.args(
-        exported(&names(Path::new(archive), "--defined-only")?).map(|name| format!("-Wl,--undefined={name}")),
+        install::exported(&names(Path::new(archive), "--defined-only")?)
+            .map(|name| format!("-Wl,--undefined={name}")),
     );
     command::run({
         link.arg(archive);
@@ -463,25 +509,4 @@ fn bare(prefix: &Prefix) -> Result<u32> {
     command::run(compile)?;
     command::run(Command::new(&built))?;
     Ok(1)
-}
-
-/// The functions for C, from what `nm` prints.
-fn exported(names: &str) -> impl Iterator<Item = &str> {
-    names
-        .lines()
-        .filter_map(|line| line.split_once(" T "))
-        .map(|(_, name)| name)
-        .filter(|name| name.starts_with("kt_"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn functions_for_c_are_told_from_others() {
-        let names =
-            "a.o:\n0000000000000000 T kt_version\n0000000000000010 T memcpy\n                 U kt_other\n";
-        assert_eq!(exported(names).collect::<Vec<_>>(), ["kt_version"]);
-    }
 }

@@ -1,18 +1,16 @@
 //! The nginx module as an administrator builds it: against nginx's headers and the installed library, into `target/native/nginx`;
 //! tested and measured from there.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{self, cargo};
 use crate::install;
 use crate::targets::{PROFILE, PROFILE_FOLDER};
 use crate::tools::{self, Found, Need};
-
-/// Where Debian's nginx-dev has nginx's headers and its `configure`.
-const SOURCES: &str = "/usr/share/nginx/src";
 
 /// The tests, which are in Python.
 pub(crate) fn test(_: &[Found]) -> Result<String> {
@@ -56,24 +54,33 @@ fn python(script: &str) -> Result<Command> {
     Ok(python)
 }
 
-/// Builds the module by the commands of its README.
+/// Builds the module by the commands of its README, into a folder of modules that does not exist
+/// yet.
 fn build(folder: &Path, prefix: &Path) -> Result<PathBuf> {
-    let sources = folder.join("src");
-    tools::remove_folder(&sources)?;
-    let mut copy = Command::new("cp");
-    copy.arg("-rL").arg(SOURCES).arg(&sources);
-    command::run(copy)?;
-    let mut make = Command::new("bash");
-    make.current_dir(&sources).env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig"));
-    make.env("MODULE", std::path::absolute("integrations/nginx")?);
-    make.args([
-        "-ec",
-        r#". ./conf_flags
-        ./configure "${NGX_CONF_FLAGS[@]}" --with-compat --with-cc-opt=-O2 --add-dynamic-module="$MODULE"
-        make -f objs/Makefile modules"#,
-    ]);
-    command::run(make)?;
-    Ok(sources.join(MODULE))
+    let [sources, modules] = ["src", "modules"].map(|name| folder.join(name));
+    for folder in [&sources, &modules] {
+        tools::remove_folder(folder)?;
+    }
+    let readme = fs::read_to_string("integrations/nginx/README.md")?;
+    let block = readme.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());
+    let mut commands = block.context("the module's README has no commands")?.to_owned();
+    for (place, ours) in [
+        ("apt-get install", "true"),
+        ("/tmp/nginx-src", path(&sources)?),
+        ("/path/to/integrations/nginx", path(&std::path::absolute("integrations/nginx")?)?),
+        ("/usr/lib/nginx/modules", path(&modules)?),
+    ] {
+        ensure!(commands.contains(place), "the module's README does not name {place}");
+        commands = commands.replace(place, ours);
+    }
+    let mut shell = Command::new("sh");
+    shell.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")).arg("-ec").arg(commands);
+    command::run(shell)?;
+    Ok(modules.join("ngx_http_keytally_module.so"))
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is not UTF-8")
 }
 
 const MODULE: &str = "objs/ngx_http_keytally_module.so";

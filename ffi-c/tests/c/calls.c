@@ -399,6 +399,8 @@ static void files(const char *folder) {
     EXPECT(kt_gate_create(path, pepper, 64, &CONFIG, &same), KT_FILE_EXISTS);
     EXPECT(kt_gate_open(path, "letmein", 7, &same), KT_PEPPER_FORM);
     EXPECT(kt_gate_open(path, pepper, 0, &same), KT_PEPPER_COUNT);
+    EXPECT(kt_gate_open(path, NULL, 0, &same), KT_PEPPER_COUNT); /* KEYTALLY_PEPPER is not set. */
+    CHECK(strstr(kt_status_message(KT_PEPPER_COUNT), "KEYTALLY_PEPPER") != NULL);
     EXPECT(kt_gate_open(path, KT_TEXT("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"), &same),
            KT_WRONG_PEPPER);
     EXPECT(kt_gate_open(folder, pepper, 64, &same), KT_NOT_A_FILE);

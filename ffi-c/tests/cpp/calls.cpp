@@ -251,6 +251,57 @@ static void gates(const std::string &folder) {
     CHECK(limiter.check("a", 5, NOW).admitted() && !again.check("a", 1, NOW).admitted());
 }
 
+/** A null `const char *` is a status wherever a text belongs, and a missing key in its place. */
+static void null_pointers(const std::string &folder) {
+    const char *null = std::getenv("KEYTALLY_NO_SUCH_VARIABLE");
+    CHECK(null == nullptr);
+    keytally::GateConfig config;
+    config.keys = 8;
+    char pepper[KT_PEPPER_SIZE];
+    CHECK(kt_pepper_generate(pepper, sizeof pepper) == KT_OK);
+    auto path = folder + "/null.gate";
+    CHECK(thrown([&] { Gate::create(path, null, config); }) == KT_PEPPER_COUNT);
+    CHECK(thrown([&] { Gate::create(null, pepper, config); }) == KT_NULL_POINTER);
+    auto gate = Gate::create(path, pepper, config);
+    CHECK(thrown([&] { Gate::open(path, null); }) == KT_PEPPER_COUNT);
+    CHECK(thrown([&] { Gate::open(path, nullptr); }) == KT_PEPPER_COUNT);
+    CHECK(Gate::try_open(path.c_str(), null).status() == KT_PEPPER_COUNT);
+    CHECK(std::string_view(kt_status_message(KT_PEPPER_COUNT)).find("KEYTALLY_PEPPER") != std::string_view::npos);
+    CHECK(thrown([&] { Gate::open(null, pepper); }) == KT_NULL_POINTER);
+    CHECK(Gate::try_open(null, pepper).status() == KT_NULL_POINTER);
+    CHECK(thrown([&] { Gate::open_with_pepper_file(path, null); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { Gate::open_with_pepper_file(null, path); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { Gate::make(null, config); }) == KT_NULL_POINTER);
+    alignas(KT_TABLE_ALIGN) static unsigned char memory[KT_GATE_SIZE(8)];
+    CHECK(thrown([&] { Gate::attach(memory, sizeof memory, null); }) == KT_NULL_POINTER);
+    config.prefix = null;
+    CHECK(thrown([&] { Gate::make(PEPPER, config); }) == KT_NULL_POINTER);
+
+    CHECK(gate.check(null).outcome == KT_MISSING_KEY && gate.check(nullptr).outcome == KT_MISSING_KEY);
+    CHECK(gate.try_check(null)->outcome == KT_MISSING_KEY && gate.peek(null).outcome == KT_MISSING_KEY);
+    CHECK(gate.check(std::optional<std::string>()).outcome == KT_MISSING_KEY);
+    CHECK(gate.check(std::optional<std::string>("x")).outcome == KT_INVALID_KEY);
+    CHECK(gate.check("").outcome == KT_INVALID_KEY);
+    Key key = gate.issue({1});
+    CHECK(thrown([&] { gate.issue({1, null}); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { gate.issue({1, "live", null}); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { gate.import(null, {1}); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { gate.assign(key.id(), null); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { gate.set_plan({null, "1/minute"}); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { gate.set_plan({"a", null}); }) == KT_NULL_POINTER);
+
+    CHECK(thrown([&] { Limiter::make(null, 8); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { Limiter::open(null); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { Limiter::open_or_create(null, "1/minute", 8); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { Limiter::open_or_create(folder + "/null.limiter", null, 8); }) == KT_NULL_POINTER);
+    auto limiter = Limiter::make("1/minute", 8);
+    CHECK(thrown([&] { limiter.check(null); }) == KT_NULL_POINTER);
+    CHECK(limiter.try_check(null).status() == KT_NULL_POINTER && limiter.try_peek(null).status() == KT_NULL_POINTER);
+    CHECK(thrown([&] { limiter.reset(null); }) == KT_NULL_POINTER);
+    CHECK(limiter.check("").admitted() && limiter.try_check(std::string_view())->outcome == KT_DENIED);
+    CHECK(keytally::key_hint(null).view().empty() && keytally::explain_policy(null).view().empty());
+}
+
 /** Memory of the caller's, made in C and attached to in C++. */
 static void attached() {
     alignas(KT_TABLE_ALIGN) static unsigned char limits[KT_LIMITER_SIZE(8)], keys[KT_GATE_SIZE(8)];
@@ -281,6 +332,7 @@ int main(int count, char **arguments) {
     limiters();
     system_clock_corrects_what_an_explicit_time_locked();
     gates(arguments[1]);
+    null_pointers(arguments[1]);
     attached();
     threads();
 }

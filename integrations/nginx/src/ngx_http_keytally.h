@@ -7,7 +7,7 @@
  * ngx_http_keytally_cost.c       what a request costs
  * ngx_http_keytally_check.c      the phases: is this request admitted?
  * ngx_http_keytally_answer.c     what the client gets: refusals, and headers on what was let through
- * ngx_http_keytally_variables.c  what logs and upstreams get
+ * ngx_http_keytally_variables.c  what logs and upstreams get, and the client's address
  */
 #ifndef NGX_HTTP_KEYTALLY_H
 #define NGX_HTTP_KEYTALLY_H
@@ -24,6 +24,7 @@
 /** A gate that `keytally_gate` declares. */
 typedef struct {
     ngx_str_t name;
+    ngx_uint_t number;     /* from 0, its bit in `gates` of a request */
     ngx_str_t path;        /* absolute, NUL-terminated, as the next */
     ngx_str_t pepper_path;
     kt_gate *handle;
@@ -56,12 +57,28 @@ typedef struct {
     ngx_flag_t shadow;
 } ngx_http_keytally_limit_t;
 
-/** The most zones: a request remembers those that it was charged in as bits. */
+/** What one zone charged a request, to be given back if a later zone or the gate denies it. */
+typedef struct ngx_http_keytally_charged_s {
+    struct ngx_http_keytally_charged_s *next; /* that was charged before it */
+    ngx_http_keytally_zone_t *zone;
+    ngx_str_t subject;
+    kt_charge charge;
+} ngx_http_keytally_charged_t;
+
+/** The most gates, and the most zones: a request remembers those that it was charged in as bits. */
+#define NGX_HTTP_KEYTALLY_MAX_GATES 64
 #define NGX_HTTP_KEYTALLY_MAX_ZONES 64
+
+/**
+ * The length of an IPv6 network that counts as one client, unless `keytally_ipv6_prefix` sets
+ * another.
+ */
+#define NGX_HTTP_KEYTALLY_IPV6_PREFIX 64
 
 typedef struct {
     ngx_array_t gates; /* of ngx_http_keytally_gate_t * */
     ngx_array_t zones; /* of ngx_http_keytally_zone_t * */
+    ngx_uint_t ipv6_prefix; /* 0 when unset */
 } ngx_http_keytally_main_conf_t;
 
 typedef struct {
@@ -73,12 +90,22 @@ typedef struct {
     ngx_flag_t headers;  /* what is let through gets header fields */
 } ngx_http_keytally_loc_conf_t;
 
-/** What is known of a request, through all its internal redirects and subrequests. */
+/**
+ * What is known of a client's request, through all its internal redirects and subrequests.
+ *
+ * Only what was charged is remembered. A gate or zone that refused is asked again, and refuses
+ * again.
+ */
 typedef struct {
-    ngx_http_keytally_gate_t *gate; /* that was asked, so that it isn't asked again */
-    uint64_t limited;               /* the zones that were asked */
+    uint64_t gates;                 /* the gates that charged it */
+    uint64_t zones;                 /* the zones that charged it */
+    ngx_http_keytally_charged_t *charged; /* what they charged, the last first */
+    ngx_http_keytally_gate_t *gate; /* the verdict's; NULL when it is a zone's */
+    ngx_uint_t refusal_status;      /* of the answer to the last refusal; 0 when there was none */
+    const char *refusal_body;
     unsigned has_verdict:1;
     unsigned shadowed:1;            /* the verdict is of a shadow: the client isn't told */
+    unsigned guess_counted:1;       /* its invalid key was counted in the zone of failures */
     kt_outcome outcome;             /* of the first refusal, also in a shadow, else admitted */
     kt_reason reason;
     uint32_t guess_retry_s;         /* when there were too many wrong keys: Retry-After; else 0 */
@@ -99,9 +126,12 @@ ngx_int_t ngx_http_keytally_cost_of(ngx_http_request_t *r, ngx_http_keytally_cos
 
 ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r);
 ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r);
+ngx_int_t ngx_http_keytally_check_subrequest(ngx_http_request_t *r);
+void ngx_http_keytally_give_back_if_denied(ngx_http_keytally_ctx_t *ctx);
 ngx_http_keytally_ctx_t *ngx_http_keytally_ctx(ngx_http_request_t *r);
 
-ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, const kt_verdict *verdict);
+ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict);
+ngx_int_t ngx_http_keytally_refusal(ngx_http_request_t *r);
 void ngx_http_keytally_answer_init(void);
 
 ngx_int_t ngx_http_keytally_variables(ngx_conf_t *cf);

@@ -5,16 +5,36 @@
 
 static ngx_http_output_header_filter_pt next_header_filter;
 
-/** Answers in the contract's words. error_page has no part in it: clients read these bodies. */
-ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, const kt_verdict *verdict) {
+static ngx_int_t send_refusal(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx) {
     static ngx_str_t json = ngx_string("application/json");
     ngx_http_complex_value_t body;
     ngx_memzero(&body, sizeof body);
-    body.value.data = (u_char *)(size_t)kt_verdict_body(verdict);
+    body.value.data = (u_char *)(size_t)ctx->refusal_body;
     body.value.len = ngx_strlen(body.value.data);
+    ngx_uint_t status = ctx->refusal_status;
+    /* auth_request reads only the status, and takes any refusal but these two for a fault. */
+    if (r != r->main && r->header_only && status != NGX_HTTP_UNAUTHORIZED) status = NGX_HTTP_FORBIDDEN;
+    return ngx_http_send_response(r, status, &json, &body);
+}
+
+/** Answers in the contract's words. error_page has no part in it: clients read these bodies. */
+ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict) {
+    ctx->refusal_status = verdict->http_status;
+    ctx->refusal_body = kt_verdict_body(verdict);
     /* 503 and 429 alike are whole answers here: what was sent is all there is to do. */
-    ngx_http_finalize_request(r, ngx_http_send_response(r, verdict->http_status, &json, &body));
+    ngx_http_finalize_request(r, send_refusal(r, ctx));
     return NGX_DONE;
+}
+
+/**
+ * Answers a request that was refused in a subrequest of auth_request, by the whole refusal; any
+ * other by 403.
+ */
+ngx_int_t ngx_http_keytally_refusal(ngx_http_request_t *r) {
+    ngx_http_keytally_ctx_t *ctx = ngx_http_keytally_ctx(r);
+    if (ctx == NULL || ctx->refusal_status == 0) return NGX_HTTP_FORBIDDEN;
+    ngx_http_keytally_give_back_if_denied(ctx);
+    return send_refusal(r, ctx);
 }
 
 /** Removes what has this name already, an upstream's say: there must be one of each. */
@@ -44,6 +64,8 @@ static ngx_int_t set_retry_after(ngx_http_request_t *r, uint32_t seconds) {
 static ngx_int_t header_filter(ngx_http_request_t *r) {
     ngx_http_keytally_ctx_t *ctx = r == r->main ? ngx_http_keytally_ctx(r) : NULL;
     if (ctx == NULL || !ctx->has_verdict || ctx->shadowed) return next_header_filter(r);
+    /* Only a subrequest was refused, such as one of mirror. */
+    if (ctx->verdict.outcome != KT_ADMITTED && r->headers_out.status < NGX_HTTP_BAD_REQUEST) return next_header_filter(r);
     ngx_http_keytally_loc_conf_t *location = ngx_http_get_module_loc_conf(r, ngx_http_keytally_module);
     if (ctx->guess_retry_s != 0) return set_retry_after(r, ctx->guess_retry_s);
     if (!location->headers && ctx->verdict.outcome == KT_ADMITTED) return next_header_filter(r);

@@ -1,7 +1,10 @@
 /*
- * Is this request admitted? Limits are asked in the preaccess phase, the gate last of all in the access phase.
+ * Is this request admitted? Limits are asked in the preaccess phase, the gate last of all in the
+ * access phase. nginx runs no access phase in subrequests: there the gate is asked in the preaccess
+ * phase, too.
  *
- * A request is charged once by each, however often nginx redirects it internally.
+ * A request is charged once by each, however often nginx redirects it internally, and with all its
+ * subrequests.
  */
 #include "ngx_http_keytally.h"
 
@@ -15,10 +18,16 @@ static void keep(void *data) {
     (void)data;
 }
 
-/** nginx forgets a module's context at an internal redirect, but not the request's cleanups: there it is found again. */
+/**
+ * Returns the context of a client's request, also to its subrequests; NULL when it has none yet.
+ *
+ * nginx forgets a module's context at an internal redirect, but not the request's cleanups: there
+ * it is found again.
+ */
 ngx_http_keytally_ctx_t *ngx_http_keytally_ctx(ngx_http_request_t *r) {
+    r = r->main;
     ngx_http_keytally_ctx_t *ctx = ngx_http_get_module_ctx(r, ngx_http_keytally_module);
-    if (ctx != NULL || (!r->internal && !r->filter_finalize && r == r->main)) return ctx;
+    if (ctx != NULL || (!r->internal && !r->filter_finalize)) return ctx;
     for (ngx_pool_cleanup_t *cleanup = r->pool->cleanup; cleanup != NULL; cleanup = cleanup->next) {
         if (cleanup->handler != keep) continue;
         ngx_http_set_ctx(r, cleanup->data, ngx_http_keytally_module);
@@ -35,17 +44,27 @@ static ngx_http_keytally_ctx_t *make_ctx(ngx_http_request_t *r) {
     ctx = cleanup->data;
     ngx_memzero(ctx, offsetof(ngx_http_keytally_ctx_t, verdict)); /* The verdict is whatever it is until there is one. */
     cleanup->handler = keep;
-    ngx_http_set_ctx(r, ctx, ngx_http_keytally_module);
+    ngx_http_set_ctx(r->main, ctx, ngx_http_keytally_module);
     return ctx;
 }
 
 /** Whose headers and key the request has: of a gate, which is what clients care for; of limits, the first one's, or that
  *  which refused. */
-static void keep_verdict(ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict, ngx_flag_t shadow) {
+static void keep_verdict(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_gate_t *gate, const kt_verdict *verdict,
+                         ngx_flag_t shadow) {
     /* A check that writes where the verdict stays saves the copy. */
     if (verdict != &ctx->verdict) ctx->verdict = *verdict;
+    ctx->gate = gate;
     ctx->has_verdict = 1;
     ctx->shadowed = shadow && verdict->outcome != KT_ADMITTED;
+}
+
+/**
+ * Whether a verdict is told to the client: one in a subrequest is not, where a gate has told its
+ * own.
+ */
+static ngx_flag_t decides(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx) {
+    return r == r->main || ctx->gate == NULL;
 }
 
 /** The first refusal is what `$keytally_outcome` tells; the log tells each. */
@@ -66,12 +85,22 @@ static ngx_int_t broken(ngx_http_request_t *r, kt_status status) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
-/** What one limit charged, to be given back when a later one refuses. */
-typedef struct {
-    ngx_http_keytally_zone_t *zone;
-    ngx_str_t subject;
-    kt_charge charge;
-} charged_t;
+/**
+ * Gives back what was charged after `until`: what is refused charges nothing, in none of the zones.
+ */
+static void give_back(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charged_t *until) {
+    for (; ctx->charged != until; ctx->charged = ctx->charged->next) {
+        ngx_http_keytally_charged_t *charged = ctx->charged;
+        kt_verdict after;
+        ctx->zones &= ~((uint64_t)1 << charged->zone->number);
+        (void)kt_limiter_refund(&charged->zone->handle, charged->subject.data, charged->subject.len, &charged->charge, now_ms(),
+                                &after);
+    }
+}
+
+void ngx_http_keytally_give_back_if_denied(ngx_http_keytally_ctx_t *ctx) {
+    if (ctx->verdict.outcome != KT_INVALID_KEY && ctx->verdict.outcome != KT_MISSING_KEY) give_back(ctx, NULL);
+}
 
 ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
     ngx_http_keytally_loc_conf_t *location = ngx_http_get_module_loc_conf(r, ngx_http_keytally_module);
@@ -79,44 +108,45 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
     ngx_http_keytally_ctx_t *ctx = make_ctx(r);
     if (ctx == NULL) return NGX_HTTP_INTERNAL_SERVER_ERROR;
 
-    charged_t charged[NGX_HTTP_KEYTALLY_MAX_ZONES];
-    ngx_uint_t count = 0;
+    ngx_http_keytally_charged_t *before = ctx->charged;
+    kt_verdict other, *verdict = NULL;
     ngx_int_t answer = NGX_DECLINED;
     ngx_http_keytally_limit_t *limits = location->limits->elts;
     for (ngx_uint_t i = 0; i < location->limits->nelts && answer == NGX_DECLINED; i++) {
         ngx_http_keytally_limit_t *limit = &limits[i];
         uint64_t bit = (uint64_t)1 << limit->zone->number;
-        if (ctx->limited & bit) continue;
-        ngx_str_t subject;
+        if (ctx->zones & bit) continue;
         uint32_t cost;
-        kt_verdict other, *verdict = ctx->has_verdict ? &other : &ctx->verdict;
-        if (ngx_http_complex_value(r, &limit->zone->key, &subject) != NGX_OK ||
+        ngx_http_keytally_charged_t *charged = ngx_palloc(r->pool, sizeof *charged);
+        verdict = ctx->has_verdict ? &other : &ctx->verdict;
+        if (charged == NULL || ngx_http_complex_value(r, &limit->zone->key, &charged->subject) != NGX_OK ||
             ngx_http_keytally_cost_of(r, &limit->cost, &cost) != NGX_OK) {
             answer = NGX_HTTP_INTERNAL_SERVER_ERROR;
             break;
         }
-        if (subject.len == 0) continue; /* Nothing to count by, as in limit_req. */
-        ctx->limited |= bit;
-        kt_status status =
-            kt_limiter_check(&limit->zone->handle, subject.data, subject.len, cost, now_ms(), verdict);
+        ngx_str_t *subject = &charged->subject;
+        if (subject->len == 0) continue; /* Nothing to count by, as in limit_req. */
+        kt_status status = kt_limiter_check(&limit->zone->handle, subject->data, subject->len, cost, now_ms(), verdict);
         if (status != KT_OK) {
             answer = broken(r, status);
             break;
         }
         tell(r, ctx, verdict, limit->shadow, &limit->zone->name);
-        if (verdict->outcome == KT_ADMITTED) charged[count++] = (charged_t){limit->zone, subject, verdict->charge};
-        else if (!limit->shadow) answer = NGX_DONE;
-        if (!ctx->has_verdict || answer == NGX_DONE) keep_verdict(ctx, verdict, limit->shadow);
+        if (verdict->outcome == KT_ADMITTED) {
+            ctx->zones |= bit;
+            charged->zone = limit->zone;
+            charged->charge = verdict->charge;
+            charged->next = ctx->charged;
+            ctx->charged = charged;
+        } else if (!limit->shadow) {
+            answer = NGX_DONE;
+        }
+        if (!ctx->has_verdict || (answer == NGX_DONE && decides(r, ctx))) keep_verdict(ctx, NULL, verdict, limit->shadow);
     }
     if (answer == NGX_DECLINED) return NGX_DECLINED;
 
-    /* What is refused charges nothing, in none of the limits. */
-    for (ngx_uint_t i = 0; i < count; i++) {
-        kt_verdict after;
-        (void)kt_limiter_refund(&charged[i].zone->handle, charged[i].subject.data, charged[i].subject.len, &charged[i].charge,
-                                now_ms(), &after);
-    }
-    return answer == NGX_DONE ? ngx_http_keytally_refuse(r, &ctx->verdict) : answer;
+    give_back(ctx, r == r->main ? NULL : before);
+    return answer == NGX_DONE ? ngx_http_keytally_refuse(r, ctx, verdict) : answer;
 }
 
 /** The X-API-Key headers: two are one too many, since the next server might pick the other one. */
@@ -137,19 +167,23 @@ static ngx_uint_t api_keys(ngx_http_request_t *r, ngx_str_t *first) {
 /**
  * Counts an invalid key, whatever the reason: if a revoked key did not count, the answer would reveal that its secret is right.
  *
- * The gate was asked first, so a valid key is never refused here. A full zone refuses nothing.
+ * The gate was asked first, so a valid key is never refused here. A full zone refuses nothing. A
+ * request counts once.
  */
-static ngx_int_t refuse_invalid_key(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_zone_t *zone) {
+static ngx_int_t refuse_invalid_key(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *invalid,
+                                    ngx_http_keytally_zone_t *zone) {
     ngx_str_t subject;
     kt_verdict counted;
+    if (ctx->guess_counted) return ngx_http_keytally_refuse(r, ctx, invalid);
     if (ngx_http_complex_value(r, &zone->key, &subject) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    if (subject.len == 0) return ngx_http_keytally_refuse(r, &ctx->verdict);
+    if (subject.len == 0) return ngx_http_keytally_refuse(r, ctx, invalid);
     kt_status status = kt_limiter_check(&zone->handle, subject.data, subject.len, 1, now_ms(), &counted);
     if (status != KT_OK) return broken(r, status);
-    if (counted.outcome != KT_DENIED) return ngx_http_keytally_refuse(r, &ctx->verdict);
+    ctx->guess_counted = 1;
+    if (counted.outcome != KT_DENIED) return ngx_http_keytally_refuse(r, ctx, invalid);
     tell(r, ctx, &counted, 0, &zone->name);
     ctx->guess_retry_s = counted.retry_after_s;
-    return ngx_http_keytally_refuse(r, &counted);
+    return ngx_http_keytally_refuse(r, ctx, &counted);
 }
 
 ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
@@ -158,20 +192,44 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
     if (gate == NULL) return NGX_DECLINED;
     ngx_http_keytally_ctx_t *ctx = make_ctx(r);
     if (ctx == NULL) return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    if (ctx->gate == gate) return NGX_OK;
+    uint64_t bit = (uint64_t)1 << gate->number;
+    if (ctx->gates & bit) return NGX_OK;
 
     uint32_t cost;
     if (ngx_http_keytally_cost_of(r, &location->cost, &cost) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
     ngx_str_t api_key = ngx_null_string; /* Without data there was no header. */
     ngx_uint_t count = api_keys(r, &api_key);
-    kt_verdict *verdict = &ctx->verdict;
+    ngx_flag_t kept = decides(r, ctx);
+    kt_verdict other, *verdict = kept ? &ctx->verdict : &other;
     kt_status status = count > 1 ? kt_verdict_duplicate_header(now_ms(), verdict)
                                  : kt_gate_check(gate->handle, api_key.data, api_key.len, cost, now_ms(), verdict);
     if (status != KT_OK) return broken(r, status);
-    ctx->gate = gate;
     tell(r, ctx, verdict, location->shadow, &gate->name);
-    keep_verdict(ctx, verdict, location->shadow);
+    if (kept) keep_verdict(ctx, gate, verdict, location->shadow);
+    if (verdict->outcome == KT_ADMITTED) ctx->gates |= bit;
     if (verdict->outcome == KT_ADMITTED || location->shadow) return NGX_OK;
-    if (verdict->outcome == KT_INVALID_KEY && location->failures != NULL) return refuse_invalid_key(r, ctx, location->failures);
-    return ngx_http_keytally_refuse(r, verdict);
+    if (verdict->outcome == KT_INVALID_KEY && location->failures != NULL)
+        return refuse_invalid_key(r, ctx, verdict, location->failures);
+    if (r == r->main) ngx_http_keytally_give_back_if_denied(ctx);
+    return ngx_http_keytally_refuse(r, ctx, verdict);
+}
+
+/**
+ * Whether the request itself will be asked for a key of this gate, at the end of its access phase.
+ * Then its subrequest, which is auth_request's, need not be: what that refuses is charged nothing,
+ * and a refusal is the request's whole answer.
+ */
+static ngx_flag_t is_asked_later(ngx_http_request_t *r, ngx_http_keytally_gate_t *gate) {
+    ngx_http_core_main_conf_t *core = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+    ngx_http_keytally_loc_conf_t *location = ngx_http_get_module_loc_conf(r->main, ngx_http_keytally_module);
+    return r->header_only && location->gate == gate && !location->shadow &&
+           core->phase_engine.handlers[r->main->phase_handler].checker == ngx_http_core_access_phase;
+}
+
+/** Asks the gate of a subrequest, in which nginx runs no access phase. */
+ngx_int_t ngx_http_keytally_check_subrequest(ngx_http_request_t *r) {
+    if (r == r->main) return NGX_DECLINED;
+    ngx_http_keytally_loc_conf_t *location = ngx_http_get_module_loc_conf(r, ngx_http_keytally_module);
+    if (location->gate != NULL && is_asked_later(r, location->gate)) return NGX_DECLINED;
+    return ngx_http_keytally_check_gate(r);
 }

@@ -56,6 +56,8 @@ char *ngx_http_keytally_gate_directive(ngx_conf_t *cf, ngx_command_t *cmd, void 
     ngx_http_keytally_gate_t *gate = ngx_pcalloc(cf->pool, sizeof *gate), **place;
     if (gate == NULL) return NGX_CONF_ERROR;
     gate->name = words[1];
+    gate->number = main->gates.nelts;
+    if (gate->number == NGX_HTTP_KEYTALLY_MAX_GATES) return "is one of more than 64";
     for (ngx_uint_t i = 2; i < cf->args->nelts; i++) {
         ngx_str_t *path;
         size_t skip;

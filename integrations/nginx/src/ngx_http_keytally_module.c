@@ -134,6 +134,30 @@ static char *set_headers(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     return NGX_CONF_OK;
 }
 
+/** `keytally_refusal;`. No key is asked for there, and no limit asked, that an outer level sets. */
+static char *use_refusal(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
+    (void)cmd;
+    ngx_http_keytally_loc_conf_t *location = conf;
+    ngx_http_core_loc_conf_t *core = ngx_http_conf_get_module_loc_conf(cf, ngx_http_core_module);
+    if (core->handler == ngx_http_keytally_refusal) return "is duplicate";
+    core->handler = ngx_http_keytally_refusal;
+    if (location->gate == NGX_CONF_UNSET_PTR) location->gate = NULL;
+    if (location->limits == NGX_CONF_UNSET_PTR) location->limits = NULL;
+    return NGX_CONF_OK;
+}
+
+/** `keytally_ipv6_prefix N;`: the length of the network that counts as one client. */
+static char *set_ipv6_prefix(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
+    (void)cmd;
+    ngx_http_keytally_main_conf_t *main = conf;
+    ngx_str_t *words = cf->args->elts;
+    if (main->ipv6_prefix != 0) return "is duplicate";
+    ngx_int_t length = ngx_atoi(words[1].data, words[1].len);
+    if (length < 1 || length > 128) return "takes a number from 1 to 128";
+    main->ipv6_prefix = (ngx_uint_t)length;
+    return NGX_CONF_OK;
+}
+
 /** Puts a handler behind all others of its phase: nginx calls them from the last to the first. */
 static ngx_int_t add_last(ngx_conf_t *cf, ngx_http_phases phase, ngx_http_handler_pt handler) {
     ngx_http_core_main_conf_t *core = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
@@ -148,6 +172,7 @@ static ngx_int_t add_last(ngx_conf_t *cf, ngx_http_phases phase, ngx_http_handle
 /** A request that limit_req, allow, deny, auth_basic or auth_request refuses costs nobody anything. */
 static ngx_int_t postconfiguration(ngx_conf_t *cf) {
     if (add_last(cf, NGX_HTTP_PREACCESS_PHASE, ngx_http_keytally_check_limits) != NGX_OK ||
+        add_last(cf, NGX_HTTP_PREACCESS_PHASE, ngx_http_keytally_check_subrequest) != NGX_OK ||
         add_last(cf, NGX_HTTP_ACCESS_PHASE, ngx_http_keytally_check_gate) != NGX_OK)
         return NGX_ERROR;
     ngx_http_keytally_answer_init();
@@ -162,7 +187,7 @@ static ngx_int_t init_process(ngx_cycle_t *cycle) {
     return NGX_OK;
 }
 
-#define ANYWHERE (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF)
+#define ANYWHERE (NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF | NGX_HTTP_LMT_CONF)
 
 static ngx_command_t commands[] = {
     {ngx_string("keytally_gate"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE3, ngx_http_keytally_gate_directive,
@@ -173,6 +198,8 @@ static ngx_command_t commands[] = {
     {ngx_string("keytally_limit"), ANYWHERE | NGX_CONF_TAKE123, use_limit, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_failures"), ANYWHERE | NGX_CONF_TAKE1, use_failures, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
     {ngx_string("keytally_headers"), ANYWHERE | NGX_CONF_TAKE1, set_headers, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+    {ngx_string("keytally_refusal"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS, use_refusal, NGX_HTTP_LOC_CONF_OFFSET, 0, NULL},
+    {ngx_string("keytally_ipv6_prefix"), NGX_HTTP_MAIN_CONF | NGX_CONF_TAKE1, set_ipv6_prefix, NGX_HTTP_MAIN_CONF_OFFSET, 0, NULL},
     ngx_null_command,
 };
 

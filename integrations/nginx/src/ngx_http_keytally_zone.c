@@ -111,7 +111,7 @@ static char *check_policy(ngx_conf_t *cf, ngx_str_t *policy) {
 char *ngx_http_keytally_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
     ngx_http_keytally_main_conf_t *main = conf;
-    ngx_str_t *words = cf->args->elts, key = ngx_string("$keytally_client");
+    ngx_str_t *words = cf->args->elts, key = ngx_string("$keytally_client_address");
     ssize_t size = 0;
     ngx_http_keytally_zone_t *zone = ngx_pcalloc(cf->pool, sizeof *zone), **place;
     if (zone == NULL) return NGX_CONF_ERROR;

@@ -25,6 +25,12 @@ EXCEEDED = b'{"error": "Rate limit exceeded. Please try again later."}'
 LIBRARY = ctypes.CDLL("libkeytally.so")
 OURS = ("x-ratelimit", "ratelimit", "retry-after", "www-authenticate")
 
+PAGE = """
+<!--# include virtual="/fragment/file.txt" --><!--# include virtual="/fragment/index/deep.txt" -->
+<!--# include virtual="/costly_fragment/file.txt?name=p" --><!--# include virtual="/costly_fragment/index/deep.txt?name=p" -->
+<!--# include virtual="/two_limits/file.txt?name=q&narrow=q" --><!--# include virtual="/one_limit/file.txt?name=q" -->
+"""
+
 HTTP = """
     keytally_gate api file=api.gate pepper_file=pepper;
     keytally_limit_zone zone=by_name:1m key=$arg_name policy="3/hour, 5/day";
@@ -74,6 +80,25 @@ HTTP = """
         location = /guessed_by_few { keytally api; keytally_failures few_guesses; empty_gif; }
         location = /limited_clients { keytally_limit guesses; empty_gif; }
         location = /returned { keytally api; return 204; }
+        location = /limited_and_keyed { keytally_limit by_name; keytally api cost=$arg_cost; empty_gif; }
+        location = /shadow_first { keytally api shadow; try_files /nothing /file.txt; }
+        location = /page.html { ssi on; }
+        location /fragment/ { keytally api; keytally_failures guesses; alias ./; }
+        location /one_limit/ { keytally_limit by_name; alias ./; }
+        location /two_limits/ { keytally_limit by_name; keytally_limit narrow cost=3; alias ./; }
+        location /costly_fragment/ { keytally_limit by_name cost=4; alias ./; }
+        location /authorized/ { auth_request /keys; error_page 401 403 = @refused; alias ./; }
+        location /authorized/without_page/ { auth_request /keys; alias ./; }
+        location /authorized/denied/ { deny all; auth_request /keys; error_page 401 403 = @refused; alias ./; }
+        location = /keys { internal; keytally api; keytally_failures guesses; empty_gif; }
+        location @refused { keytally_refusal; }
+        location /sso/ { keytally api; auth_request /sso_check; alias ./; }
+        location = /sso_check { keytally api; proxy_pass http://127.0.0.1:%(port)s/sso_answer; }
+        location = /sso_answer { if ($http_sso = refuses) { return 403; } return 204; }
+        location = /mirrored { mirror /mirror; proxy_pass http://127.0.0.1:%(port)s/open/file.txt; }
+        location = /mirror { keytally api; empty_gif; }
+        location /writes/ { alias ./; limit_except GET { keytally api; } }
+        location = /who { add_header X-Seen "$keytally_client_address" always; empty_gif; }
         location /open/ { keytally off; alias ./; }
     }
 """
@@ -100,7 +125,7 @@ class Nginx:
         self.under = [word.replace("FOLDER", self.folder) for word in under]
         os.chmod(self.folder, 0o755)
         self.port, self.h2_port = free_port(), free_port()
-        for name, text in (("file.txt", "a file\n"), ("index/deep.txt", "deep\n")):
+        for name, text in (("file.txt", "a file\n"), ("index/deep.txt", "deep\n"), ("page.html", PAGE)):
             os.makedirs(os.path.dirname(self.path(name)), exist_ok=True)
             self.write(name, text)
         self.write("pepper", "5a" * 32, 0o600)
@@ -136,11 +161,11 @@ http {{
     def __enter__(self):
         self.master = subprocess.Popen([*self.under, *self.command("-g", "daemon off;")])
         for _ in range(10_000):
-            try:
+            # nginx writes its number once it listens on every socket.
+            if os.path.exists(self.path("nginx.pid")):
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return self
-            except OSError:
-                time.sleep(0.02)
+            time.sleep(0.02)
         raise AssertionError(self.read("error.log"))
 
     def __exit__(self, *_):
@@ -395,6 +420,111 @@ class Contract(unittest.TestCase):
             self.assertEqual(self.nginx.get("/limited_clients", client, source="127.0.0.9")[0], status)
 
 
+    def test_subrequest_without_a_key_is_refused(self):
+        nginx = self.nginx
+        # Each of the limited fragments costs more than the limit. A refusal does not admit the next
+        # fragment.
+        limited = b"\n" + EXCEEDED * 2 + b"\n" + EXCEEDED + b"a file\n\n"
+        self.assertEqual(nginx.get("/page.html")[::2], (200, b"\n" + MISSING * 2 + limited))
+        key, _ = nginx.issue()
+        self.assertEqual(nginx.get("/page.html", ("X-API-Key", key))[::2], (200, b"\na file\ndeep\n" + limited))
+        # Both fragments of the gate are one request, and so are two guesses. What was given back is
+        # charged when it is admitted.
+        self.assertEqual(nginx.remaining("/gif", key), 998)
+        self.assertEqual(nginx.get("/limited?name=p")[1]["X-RateLimit-Remaining"], "4")
+        self.assertEqual(nginx.get("/limited?name=q")[1]["X-RateLimit-Remaining"], "2")
+        self.assertEqual([nginx.guess("/page.html"), nginx.guess(), nginx.guess()], [200, 401, 429])
+
+    def test_auth_request_answers_as_the_gate_would(self):
+        nginx = self.nginx
+        key, key_id = nginx.issue()
+        path = "/authorized/file.txt"
+        unauthorized = {"Content-Type": "application/json", "WWW-Authenticate": 'ApiKey realm="api", header="X-API-Key"'}
+        self.assertEqual(nginx.get(path), (401, unauthorized, MISSING))
+        for _ in range(2):
+            self.assertEqual(nginx.get(path, ("X-API-Key", "nonsense")), (401, unauthorized, INVALID))
+        status, fields, body = nginx.get(path, ("X-API-Key", "nonsense"))
+        self.assertEqual((status, fields.keys(), body), (429, {"Content-Type", "Retry-After"}, EXCEEDED))
+        status, fields, body = nginx.get(path, ("X-API-Key", key))
+        self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (200, "999", b"a file\n"))
+        nginx.wait_for_log("access.log", f"200 {path} 42 {key_id} live default admitted -\n")
+        self.assertEqual(nginx.remaining("/costly?cost=999", key), 0)
+        status, fields, body = nginx.get(path, ("X-API-Key", key))
+        self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (429, "0", EXCEEDED))
+        self.assertGreaterEqual(int(fields["Retry-After"]), 1)
+        # Without the page of the error, nginx answers with a page of its own, and never with the
+        # file.
+        path = "/authorized/without_page/file.txt"
+        self.assertEqual(nginx.get(path)[0], 401)
+        status, fields, body = nginx.get(path, ("X-API-Key", key))
+        self.assertEqual((status, fields["X-RateLimit-Remaining"]), (403, "0"))
+        self.assertNotIn(b"a file", body)
+
+    def test_refusal_of_another_module_charges_no_key(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        status, fields, _ = nginx.get("/authorized/denied/file.txt", ("X-API-Key", key))
+        self.assertEqual((status, fields.keys() & {"X-RateLimit-Remaining"}), (403, set()))
+        self.assertEqual(nginx.get("/sso/file.txt", ("X-API-Key", key), ("SSO", "refuses"))[0], 403)
+        self.assertEqual(nginx.remaining("/gif", key), 999)
+
+    def test_key_beside_auth_request_is_asked_once_and_last(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        self.assertEqual(nginx.get("/sso/file.txt")[::2], (401, MISSING))
+        status, fields, body = nginx.get("/sso/file.txt", ("X-API-Key", key))
+        self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (200, "999", b"a file\n"))
+
+    def test_refused_mirror_leaves_the_answer_as_it_is(self):
+        status, fields, body = self.nginx.get("/mirrored")
+        self.assertEqual((status, fields.keys(), body), (200, {"Content-Type"}, b"a file\n"))
+        self.nginx.wait_for_log("error.log", 'keytally "api": missing_key')
+
+    def test_shadow_before_a_redirect_admits_no_request(self):
+        self.assertEqual(self.nginx.get("/shadow_first")[::2], (401, MISSING))
+
+    def test_limit_except_asks_for_a_key(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        self.assertEqual(nginx.get("/writes/file.txt")[::2], (200, b"a file\n"))
+        self.assertEqual(nginx.get("/writes/file.txt", method="POST")[::2], (401, MISSING))
+        status, fields, _ = nginx.get("/writes/file.txt", ("X-API-Key", key), method="POST")
+        self.assertEqual((status, fields["X-RateLimit-Remaining"]), (405, "999"))
+
+    def test_zone_is_not_charged_for_a_request_that_the_gate_denies(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        for _ in range(4):
+            self.assertEqual(nginx.get("/limited_and_keyed?name=g&cost=1001", ("X-API-Key", key))[0], 429)
+        self.assertEqual(nginx.get("/limited?name=g")[1]["X-RateLimit-Remaining"], "4")
+        # A request without a valid key is charged: the zone limits those, too.
+        self.assertEqual(nginx.get("/limited_and_keyed?name=g")[0], 401)
+        self.assertEqual(nginx.get("/limited?name=g")[1]["X-RateLimit-Remaining"], "2")
+
+    def client_address(self, text):
+        return self.nginx.get("/who", ("X-Forwarded-For", text), source="127.0.0.9")[1].get("X-Seen")
+
+    def test_client_address_is_ipv4_or_a_64(self):
+        for text, address in (
+            ("203.0.113.9", "203.0.113.9"),
+            ("203.0.113.9:40001", "203.0.113.9"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+            ("[2001:db8:1:2::6]:443", "2001:db8:1:2::/64"),
+            ("::ffff:203.0.113.9", "203.0.113.9"),
+            ("::ffff:0:203.0.113.9", "203.0.113.9"),
+            ("::203.0.113.9", "203.0.113.9"),
+            ("64:ff9b::203.0.113.9", "203.0.113.9"),
+            ("64:ff9b:0:0:0:1:cb00:7109", "64:ff9b::/64"),
+            ("64:ff9b:1::203.0.113.9", "64:ff9b:1::/64"),
+            ("2002:cb00:7109:1::1", "203.0.113.9"),
+            ("::1", "::/64"),
+            ("::", "::/64"),
+            ("::2", "0.0.0.2"),
+        ):
+            self.assertEqual(self.client_address(text), address, text)
+        self.assertEqual(self.nginx.get("/who")[1]["X-Seen"], "127.0.0.1")
+
+
 class UnderValgrind(Contract):
     """The same, with every access to memory watched, and what is never freed."""
 
@@ -584,7 +714,51 @@ class Clock(unittest.TestCase):
                 nginx.reload()
 
 
+class Readme(unittest.TestCase):
+    """The examples of README.md, as they stand there."""
+
+    SERVERS = """
+    upstream app { server unix:%(folder)s/app; }
+    server { listen unix:%(folder)s/app; location / { return 200 "account $http_x_account"; } }
+    """
+
+    def examples(self):
+        with open(os.path.join(os.path.dirname(__file__), "../README.md")) as file:
+            return re.findall("```nginx\n(.*?)```", file.read(), re.DOTALL)
+
+    def test_whole_example_asks_for_keys_and_limits_addresses(self):
+        http = re.search(r"http \{\n(.*)\}\n", self.examples()[0], re.DOTALL)[1]
+        for path, ours in (("/var/lib/keytally/api.gate", "api.gate"), ("/etc/keytally/pepper", "pepper")):
+            self.assertIn(path, http)
+            http = http.replace(path, ours)
+        with Nginx(http=self.SERVERS + http.replace("server {", "server { listen 127.0.0.1:%(port)s;")) as nginx:
+            key, _ = nginx.issue()
+            self.assertEqual(nginx.get("/api/")[::2], (401, MISSING))
+            self.assertEqual(nginx.get("/api/health")[::2], (200, b"account "))
+            self.assertEqual(nginx.get("/api/", ("X-API-Key", key))[::2], (200, b"account 42"))
+            answers = {nginx.get("/api/", ("X-API-Key", key))[0] for _ in range(100)}
+            self.assertEqual(answers, {200, 429})
+
+    def test_auth_request_example_asks_for_keys(self):
+        gate = "keytally_gate api file=api.gate pepper_file=pepper;"
+        server = "server { listen 127.0.0.1:%(port)s;\n" + self.examples()[1] + "}"
+        with Nginx(http=self.SERVERS + gate + server, plans=("default=2/hour",)) as nginx:
+            early_in_the_hour()
+            key, _ = nginx.issue()
+            self.assertEqual(nginx.get("/api/")[::2], (401, MISSING))
+            self.assertEqual(nginx.get("/api/", ("X-API-Key", "nonsense"))[::2], (401, INVALID))
+            for _ in range(2):
+                self.assertEqual(nginx.get("/api/", ("X-API-Key", key))[::2], (200, b"account 42"))
+            self.assertEqual(nginx.get("/api/", ("X-API-Key", key))[::2], (429, EXCEEDED))
+
+
 class Configuration(unittest.TestCase):
+    def test_ipv6_prefix_sets_the_network_of_a_client(self):
+        for prefix, network in ((56, "2001:db8:1:200::/56"), (128, "2001:db8:1:2ff::1/128"), (61, "2001:db8:1:2f8::/61"), (1, "::/1")):
+            with self.subTest(prefix), Nginx(http=f"keytally_ipv6_prefix {prefix};" + HTTP) as nginx:
+                client = ("X-Forwarded-For", "2001:db8:1:2ff::1")
+                self.assertEqual(nginx.get("/who", client, source="127.0.0.9")[1]["X-Seen"], network)
+
     def test_a_mistake_is_an_error_of_nginx_that_names_file_and_line(self):
         gate = "keytally_gate api file=api.gate pepper_file=pepper;"
         zone = "keytally_limit_zone zone=z:1m key=$uri policy=1/s;"
@@ -596,6 +770,12 @@ class Configuration(unittest.TestCase):
             "keytally_gate api file=api.gate peppers=pepper;": 'parameter 3 of "keytally_gate" is neither "file=" nor "pepper_file="',
             "keytally_gate api file= pepper_file=pepper;": "has an empty path",
             "keytally_gate off file=api.gate pepper_file=pepper;": "can't be named",
+            "keytally_ipv6_prefix 0;": "takes a number from 1 to 128",
+            "keytally_ipv6_prefix 129;": "takes a number from 1 to 128",
+            "keytally_ipv6_prefix x;": "takes a number from 1 to 128",
+            "keytally_ipv6_prefix 64; keytally_ipv6_prefix 64;": "is duplicate",
+            "server { location / { keytally_refusal; keytally_refusal; } }": "is duplicate",
+            "".join(f"keytally_gate g{number} file=api.gate pepper_file=pepper; " for number in range(65)): "is one of more than 64",
             "keytally_headers none;": 'takes "on" or "off"',
             f"{gate} {gate}": "declares a name that is taken",
             "keytally api;": 'no "keytally_gate" above declares the name',
@@ -638,6 +818,8 @@ class Configuration(unittest.TestCase):
             "keytally_gate api {} pepper_file=pepper;",
             "keytally {};",
             "keytally_headers {};",
+            "keytally_ipv6_prefix {};",
+            "server {{ location / {{ keytally_refusal {}; }} }}",
             gate + " keytally api {};",
             gate + " keytally api cost={};",
             "keytally_limit {};",

@@ -1,6 +1,6 @@
 //! Client addresses: the peer of a connection, and the client that a trusted proxy forwards for.
 
-use core::net::{IpAddr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::str::FromStr;
 
 use axum::http::HeaderMap;
@@ -26,22 +26,42 @@ impl From<IpAddr> for Peer {
 
 /// The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address.
 ///
-/// A site is given at least a /64 and may use any address in it.
+/// A site is given at least a /64 and may use any address in it. An IPv6 address that holds an IPv4
+/// address is that one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Network([u8; 16]);
 
 impl Network {
     /// Returns the network of an address.
     pub(super) fn of(address: IpAddr) -> Self {
-        Self(match address.to_canonical() {
-            IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-            IpAddr::V6(address) => (address.to_bits() >> 64 << 64).to_be_bytes(),
+        let ipv4 = match address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(address) => embedded_ipv4(address),
+        };
+        Self(match (ipv4, address) {
+            (Some(address), _) | (None, IpAddr::V4(address)) => address.to_ipv6_mapped().octets(),
+            (None, IpAddr::V6(address)) => (address.to_bits() >> 64 << 64).to_be_bytes(),
         })
     }
 
     /// Returns its bytes, which no other network has.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
+    }
+}
+
+/// Returns the IPv4 address that an IPv6 address holds, or `None`.
+fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
+    let [.., a, b, c, d] = address.octets();
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
+        // IPv4-compatible, IPv4-mapped (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052).
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
+            Some(Ipv4Addr::new(a, b, c, d))
+        }
+        // 6to4 (RFC 3056).
+        [0x2002, high, low, ..] => Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))),
+        _ => None,
     }
 }
 
@@ -176,6 +196,18 @@ mod tests {
         assert!(!same("203.0.113.1", "203.0.113.2"));
         assert!(same("203.0.113.1", "::ffff:203.0.113.1"));
         assert!(!same("0.0.0.1", "::1"));
+        for embedded in [
+            "::203.0.113.1",
+            "::ffff:0:203.0.113.1",
+            "64:ff9b::203.0.113.1",
+            "2002:cb00:7101::1",
+            "2002:cb00:7101:ffff::",
+        ] {
+            assert!(same("203.0.113.1", embedded), "{embedded}");
+        }
+        assert!(same("::", "::1") && same("::1", "0:0:0:0:1::"));
+        assert!(same("64:ff9b::1:cb00:7101", "64:ff9b::1:cb00:7102"));
+        assert!(same("64:ff9b:1::203.0.113.1", "64:ff9b:1::203.0.113.2"));
     }
 
     #[test]
