@@ -21,6 +21,12 @@
 /** The longest name of a gate or a zone, in bytes. Logs show names, and no key of Keytally's form is so short. */
 #define NGX_HTTP_KEYTALLY_MAX_NAME_LEN 32
 
+/** What distinguishes a file from every other one that exists. */
+typedef struct {
+    dev_t device;
+    ngx_file_uniq_t inode; /* 0 if there is no file */
+} ngx_http_keytally_file_t;
+
 /** A gate that `keytally_gate` declares. */
 typedef struct {
     ngx_str_t name;
@@ -28,8 +34,9 @@ typedef struct {
     ngx_str_t path;        /* absolute, NUL-terminated, as the next */
     ngx_str_t pepper_path;
     kt_gate *handle;
-    ngx_file_uniq_t file;  /* the inode that the handle maps */
-    ngx_file_uniq_t seen;  /* the last inode that was tried */
+    ngx_http_keytally_file_t file; /* what the handle maps */
+    ngx_http_keytally_file_t seen; /* the last file that could not be opened */
+    kt_status refused;     /* why */
     ngx_event_t watch;     /* in a worker: looks for a replaced file */
 } ngx_http_keytally_gate_t;
 

@@ -17,16 +17,24 @@ ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_con
     return NULL;
 }
 
-/** The inode of what lies at the gate's path now; 0 when nothing does. */
-static ngx_file_uniq_t inode(ngx_http_keytally_gate_t *gate) {
+/** Returns what lies at the gate's path now. */
+static ngx_http_keytally_file_t file_of(ngx_http_keytally_gate_t *gate) {
+    ngx_http_keytally_file_t file = {0, 0};
     ngx_file_info_t info;
-    return ngx_file_info(gate->path.data, &info) == NGX_FILE_ERROR ? 0 : ngx_file_uniq(&info);
+    if (ngx_file_info(gate->path.data, &info) == NGX_FILE_ERROR) return file;
+    file.device = info.st_dev;
+    file.inode = ngx_file_uniq(&info);
+    return file;
+}
+
+static int is_same(ngx_http_keytally_file_t one, ngx_http_keytally_file_t other) {
+    return one.device == other.device && one.inode == other.inode;
 }
 
 /** Opens what lies at the path, and only then lets go of what was open. */
 static kt_status open_gate(ngx_http_keytally_gate_t *gate) {
-    /* Before the file is opened: if it is replaced in between, the next look sees another inode again. */
-    ngx_file_uniq_t file = gate->seen = inode(gate);
+    /* Before the file is opened: if it is replaced in between, the next look sees another file again. */
+    ngx_http_keytally_file_t file = file_of(gate);
     kt_gate *fresh;
     kt_status status =
         kt_gate_open_with_pepper_file((const char *)gate->path.data, (const char *)gate->pepper_path.data, &fresh);
@@ -98,21 +106,21 @@ static int is_file(ngx_str_t *path) {
     return ngx_file_info(path->data, &info) != NGX_FILE_ERROR && ngx_is_file(&info);
 }
 
-/** Once a second: has the file been replaced? */
+/** Opens the gate's file if it was replaced. Runs once a second; a file that is refused is logged once for each reason. */
 static void look(ngx_event_t *event) {
     ngx_http_keytally_gate_t *gate = event->data;
-    ngx_file_uniq_t now = inode(gate);
-    if (now != 0 && now != gate->file && now != gate->seen) {
-        kt_status status = KT_NOT_A_FILE;
-        gate->seen = now;
-        if (is_file(&gate->pepper_path)) status = open_gate(gate);
+    ngx_http_keytally_file_t now = file_of(gate);
+    if (now.inode != 0 && !is_same(now, gate->file)) {
+        kt_status status = is_file(&gate->pepper_path) ? open_gate(gate) : KT_NOT_A_FILE;
         if (status == KT_OK) {
             ngx_log_error(NGX_LOG_NOTICE, event->log, 0, "keytally \"%V\": \"%V\" was replaced, and the new file is in use",
                           &gate->name, &gate->path);
-        } else {
+        } else if (!is_same(now, gate->seen) || status != gate->refused) {
             ngx_log_error(NGX_LOG_ERR, event->log, 0,
-                          "keytally \"%V\": \"%V\" was replaced, and the old file stays in use until nginx is reloaded: %s",
+                          "keytally \"%V\": \"%V\" was replaced, and the old file stays in use until the new one can be opened: %s",
                           &gate->name, &gate->path, kt_status_message(status));
+            gate->seen = now;
+            gate->refused = status;
         }
     }
     if (!ngx_exiting && !ngx_quit && !ngx_terminate) ngx_add_timer(event, WATCH_MS);

@@ -612,13 +612,31 @@ class Sharing(unittest.TestCase):
                 os.rename(nginx.path("new.gate"), nginx.path("api.gate"))
                 new, _ = nginx.issue()
                 if user == "www-data":  # The workers may not open it, and say so, until root does.
-                    while "stays in use until nginx is reloaded" not in nginx.read("error.log"):
+                    while "stays in use until the new one can be opened" not in nginx.read("error.log"):
                         time.sleep(0.1)
                     self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 200)
                     nginx.reload()
                 while {nginx.get("/gif", ("X-API-Key", new))[0] for _ in range(40)} != {200}:
                     time.sleep(0.1)
                 self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 401)
+
+    def test_replacement_that_was_refused_is_tried_again(self):
+        with Nginx() as nginx:
+            old, _ = nginx.issue()
+            nginx.create("new.gate")
+            os.chmod(nginx.path("new.gate"), 0o606)
+            os.rename(nginx.path("new.gate"), nginx.path("api.gate"))
+            nginx.wait_for_log("error.log", "stays in use until the new one can be opened")
+            time.sleep(2)
+            self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 200)
+            # Each worker says it once.
+            logged = nginx.read("error.log").count("stays in use until the new one can be opened")
+            self.assertLessEqual(logged, len(nginx.workers()))
+            os.chmod(nginx.path("api.gate"), 0o600)
+            new, _ = nginx.issue()
+            nginx.wait_for_log("error.log", "the new file is in use")
+            time.sleep(2)  # Every worker has looked.
+            self.assertEqual({nginx.get("/gif", ("X-API-Key", new))[0] for _ in range(40)}, {200})
 
     def test_no_worker_waits_for_a_pepper_in_a_pipe(self):
         nginx = Nginx(http=HTTP.replace("pepper_file=pepper;", "pepper_file=pipe;"))
@@ -630,7 +648,7 @@ class Sharing(unittest.TestCase):
             key, _ = nginx.issue()
             nginx.create("new.gate")
             os.rename(nginx.path("new.gate"), nginx.path("api.gate"))
-            nginx.wait_for_log("error.log", "stays in use until nginx is reloaded: this is a folder, a device")
+            nginx.wait_for_log("error.log", "stays in use until the new one can be opened: this is a folder, a device")
             time.sleep(2)  # Every worker has looked.
             self.assertEqual({nginx.get("/gif", ("X-API-Key", key))[0] for _ in range(40)}, {200})
 
