@@ -77,6 +77,16 @@ const OF_THE_HOST: &[&str] = &[
     "a pepper file",
 ];
 
+/// The bounds of the Python module and of the nginx module, which their own tests go around.
+const OF_THE_ADAPTERS: &[&str] = &[
+    "an IPv6 prefix that counts as one client in Python",
+    "a cost in Python's web integrations",
+    "encodings of a path that may be exempt",
+    "interpreters of a process that may import `keytally`",
+    "an IPv6 prefix that counts as one client in nginx",
+    "gates and zones in nginx",
+];
+
 /// The bounds of the library for C, which its own tests go around.
 const OF_THE_C_LIBRARY: &[&str] = &[
     "a limiter's handle in C",
@@ -91,7 +101,8 @@ fn every_bound_of_the_page_has_a_case() {
     let page = include_str!("../../LIMITS.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
     let named: Vec<&str> = rows.map(|(name, _)| name).skip(1).collect();
-    let elsewhere = OF_THE_PROGRAM.iter().chain(OF_THE_C_LIBRARY).chain(OF_THE_HOST).copied();
+    let elsewhere =
+        OF_THE_PROGRAM.iter().chain(OF_THE_C_LIBRARY).chain(OF_THE_HOST).chain(OF_THE_ADAPTERS).copied();
     let cases: Vec<&str> = CASES.iter().map(|(name, _)| *name).chain(elsewhere).collect();
     assert_eq!(cases, named, "the cases, and the page in its order");
 }
