@@ -130,10 +130,14 @@ fn refuse_mark(text: &[u8]) -> Result<(), PepperError> {
 }
 
 fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
-    if items.is_empty() || items.len() > MAX_PEPPERS {
-        return Err(PepperError::Count { given: items.len() });
-    }
     let of = items.len();
+    // The form is asked first: of another program's file, too many lines are the least that is wrong.
+    if let Some(place) = items.iter().position(|item| decode(item).is_none()) {
+        return Err(PepperError::Form { number: place + 1, of });
+    }
+    if items.is_empty() || of > MAX_PEPPERS {
+        return Err(PepperError::Count { given: of });
+    }
     let mut decoded: Vec<Zeroizing<Vec<u8>>> = Vec::with_capacity(of);
     for (place, item) in items.iter().enumerate() {
         let number = place + 1;
@@ -234,6 +238,7 @@ mod tests {
             error(&[HEX; 5].join(",")),
             "5 peppers are given, and at most 4 can be in use; leave out the oldest"
         );
+        assert_eq!(error(&["root:x:0:0:root"; 5].join(",")), "pepper 1 of 5 is neither hex nor base64");
         for text in [format!("{HEX},{short}"), format!("!{HEX}"), format!("{HEX},{HEX}")] {
             let error = parse(&text).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("0102"), "{error:?}");

@@ -17,12 +17,20 @@ pub(crate) fn parse(text: &str) -> Result<Plan, String> {
     let name = name.trim();
     let policy: Policy =
         policy.parse().map_err(|error| format!("plan {:?}: {}", redact_name(name), policy_error(&error)))?;
-    Plan::new(name, policy).ok_or_else(|| {
-        format!(
-            "{:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _",
-            redact_name(name)
-        )
-    })
+    Plan::new(name, policy).ok_or_else(|| wrong_name(name))
+}
+
+/// Reads the name of a plan.
+pub(crate) fn parse_name(text: &str) -> Result<String, String> {
+    let policy = "1/second".parse().ok();
+    match policy.and_then(|policy| Plan::new(text, policy)) {
+        Some(plan) => Ok(plan.name.as_str().to_owned()),
+        None => Err(wrong_name(text)),
+    }
+}
+
+fn wrong_name(name: &str) -> String {
+    format!("{:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _", redact_name(name))
 }
 
 /// Refuses plans of which two have one name.

@@ -28,6 +28,15 @@ pub(crate) fn expiry(now: Timestamp, after: Duration) -> Result<u32, Failure> {
     })
 }
 
+/// Refuses a grace that ends later than a gate can keep.
+pub(crate) fn grace(now: Timestamp, grace: Duration) -> Result<(), Failure> {
+    let end = now.unix_s().saturating_add(grace.as_secs());
+    if end <= u32::MAX.into() {
+        return Ok(());
+    }
+    Err(Failure::usage(format!("a grace can't end after {}", rfc3339(u32::MAX.into()))))
+}
+
 /// A key's end as it is kept: 0 is never.
 pub(crate) fn expires(not_after: u32) -> Option<String> {
     (not_after != 0).then(|| rfc3339(not_after.into()))

@@ -284,6 +284,7 @@ fn key_that_cannot_be_printed_is_revoked_again() {
         for (out, why) in [
             (std::process::Stdio::from(full_disk()), "No space left on device"),
             (closed_pipe().into(), "the reader of the output has gone"),
+            (std::process::Stdio::null(), "standard output is closed, or /dev/null"),
         ] {
             let (status, err) = run_into(&bench, &args, "", out);
             assert_eq!(status, 3, "{err}");
@@ -294,7 +295,7 @@ fn key_that_cannot_be_printed_is_revoked_again() {
             assert!(keys.iter().any(|key| err.contains(key["key_id"].as_str().unwrap())), "{err}");
         }
     }
-    assert_eq!(list(&bench)["used"], 4);
+    assert_eq!(list(&bench)["used"], 6);
 }
 
 #[test]
@@ -304,7 +305,7 @@ fn secret_that_cannot_be_printed_replaces_none() {
     let before = listed(&bench, &key_id);
     for grace in ["0s", "1h"] {
         let args = ["rotate", G, &key_id, "--grace", grace];
-        for out in [std::process::Stdio::from(full_disk()), closed_pipe().into()] {
+        for out in [full_disk().into(), closed_pipe().into(), std::process::Stdio::null()] {
             let (status, err) = run_into(&bench, &args, "", out);
             assert_eq!(status, 3, "{err}");
             assert!(err.contains(&format!("key {key_id} is as it was")), "{err}");
@@ -905,6 +906,9 @@ fn usage_is_told_and_ends_with_2() {
         &["check"],
         &["check", G, "--key", "x", "--cost", "many"],
         &["assign", G, "0000000000A"],
+        &["assign", G, "0000000000A", "--plan", "a-name-of-17-char"],
+        &["issue", G, "--account", "1", "--plan", "BAD NAME"],
+        &["rotate", G, "0000000000A", "--grace", "300y"],
         &["revoke", G, "0000000000A", "--wait", "soon"],
         &["plan", G, "default=1/fortnight"],
         &["import", G, "--account", "1", "--expires", "1000years"],

@@ -2,9 +2,10 @@ use clap::Args;
 use keytally_host::keytally::KeyId;
 use serde::Serialize;
 
-use super::{ChangedGate, Format, Status, parse_key_id};
+use super::{ChangedGate, Format, Status, given, parse_key_id};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
+use crate::plans;
 
 /// Move a key to another plan, counts kept
 #[derive(Args)]
@@ -15,7 +16,7 @@ pub(super) struct Assign {
     #[arg(value_name = "ID", value_parser = parse_key_id)]
     key_id: KeyId,
     /// The plan's name
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = given::value(plans::parse_name))]
     plan: String,
     #[command(flatten)]
     format: Format,

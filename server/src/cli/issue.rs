@@ -1,15 +1,19 @@
 use core::time::Duration;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use clap::Args;
 use keytally_host::keytally::gate::NewKey;
 use keytally_host::keytally::{Key, KeyId, Name};
 use keytally_host::{Gate, now};
 
-use super::{ChangedGate, Format, Status, parse_name, remark};
+use super::{ChangedGate, Format, Status, given, parse_name, remark};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::shown::NewSecret;
-use crate::when;
+use crate::{plans, when};
 
 /// Issue a key and print it, once
 ///
@@ -35,7 +39,7 @@ pub(super) struct NewKeyArgs {
     #[arg(long, value_name = "NAME", default_value = "live", value_parser = parse_name)]
     env: Name,
     /// Plan; the gate's first when left out
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = given::value(plans::parse_name))]
     plan: Option<String>,
     /// How long the key is good, such as 90d; for ever when left out
     #[arg(long, value_name = "TIME", value_parser = when::at_least_a_second)]
@@ -78,8 +82,19 @@ pub(super) fn taken_back(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failu
     })
 }
 
+/// Whether standard output is `/dev/null`, which it also is if it was closed when the program started.
+fn goes_nowhere() -> bool {
+    let rdev = |file: File| file.metadata().map(|found| (found.file_type().is_char_device(), found.rdev()));
+    let output = io::stdout().as_fd().try_clone_to_owned().map(File::from).and_then(rdev);
+    let null = File::open("/dev/null").and_then(rdev);
+    matches!((output, null), (Ok(output), Ok(null)) if output == null)
+}
+
 /// Prints a secret: the one place that does, but for the first start of the service.
 pub(super) fn print_once(format: Format, key: &Key, key_id: KeyId, gate: &Gate) -> Result<(), Failure> {
+    if goes_nowhere() {
+        return Err(Failure::because("standard output is closed, or /dev/null".to_owned()));
+    }
     let shown = NewSecret::of(key, key_id, gate)?;
     format.print(&shown, |out| writeln!(out, "{}", shown.key))?;
     if !format.json {

@@ -1,9 +1,9 @@
 use core::time::Duration;
 
 use clap::Args;
-use keytally_host::Error;
 use keytally_host::keytally::KeyId;
 use keytally_host::keytally::gate::AdminError;
+use keytally_host::{Error, now};
 
 use super::issue::print_once;
 use super::{ChangedGate, Format, Status, parse_key_id};
@@ -34,6 +34,7 @@ pub(super) struct Rotate {
 
 impl Rotate {
     pub(super) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        when::grace(now(), self.grace)?;
         let gate = self.gate.open(pepper)?;
         let mut printed = false;
         // The secret is printed before the gate holds it. The other way round, a secret that nobody received would
