@@ -130,6 +130,7 @@ public:
     constexpr ApiKey() noexcept = default;
     constexpr ApiKey(const char *header) noexcept
         : ApiKey(header == nullptr ? std::nullopt : std::optional(std::string_view(header))) {}
+    constexpr ApiKey(const std::optional<const char *> &header) noexcept : ApiKey(header.value_or(nullptr)) {}
     template <class T, detail::IfText<T, std::optional<std::string_view>> = 0>
     constexpr ApiKey(const T &header) noexcept {
         if (std::optional<std::string_view> view = header) {
@@ -155,6 +156,7 @@ public:
     Path(const char *path) {
         if (path != nullptr) path_ = path;
     }
+    Path(std::string_view path) : path_(path) {}
     template <class T, detail::IfText<T, std::string> = 0>
     Path(const T &path) {
         std::string text = path;

@@ -93,7 +93,8 @@ impl fmt::Display for Missing {
         write!(f, "To install them:")?;
         let (packages, components) = (self.packages(), self.components());
         if !packages.is_empty() {
-            write!(f, "\n  sudo apt-get install --no-install-recommends {}", packages.join(" "))?;
+            let packages = packages.join(" ");
+            write!(f, "\n  sudo apt-get update && sudo apt-get install --no-install-recommends {packages}")?;
         }
         if !components.is_empty() {
             write!(f, "\n  rustup component add {}", components.join(" "))?;
@@ -110,7 +111,7 @@ pub(crate) fn require(needs: &[&Need], install: bool) -> Result<()> {
     }
     ensure!(
         install,
-        "{missing}\nWith --install, this command installs them. `cargo xtask test SUITE` asks for less: see --list."
+        "{missing}\n`cargo xtask test --install` does so. `cargo xtask test SUITE` needs less: see `cargo xtask test --list`."
     );
     // The name of one package is only known when another is there: clang's sanitizers have its version.
     for _ in 0..2 {
@@ -229,7 +230,7 @@ mod tests {
             missing.to_string(),
             "These tools are missing: valgrind with its headers, clang, clippy.\n\
              To install them:\n  \
-               sudo apt-get install --no-install-recommends clang libclang-rt-14-dev valgrind\n  \
+               sudo apt-get update && sudo apt-get install --no-install-recommends clang libclang-rt-14-dev valgrind\n  \
                rustup component add clippy"
         );
     }

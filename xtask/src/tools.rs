@@ -183,7 +183,7 @@ pub(crate) fn needs_c_toolchain(missing: &mut Missing) {
     ] {
         let mut exists = Command::new("pkg-config");
         exists.args(["--exists", package]);
-        missing.unless(succeeds(exists), package, &[debian]);
+        missing.unless(succeeds(exists), debian, &[debian]);
     }
 }
 

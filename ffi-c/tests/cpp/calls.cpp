@@ -278,6 +278,9 @@ static void null_pointers(const std::string &folder) {
     CHECK(thrown([&] { Gate::make(PEPPER, config); }) == KT_NULL_POINTER);
 
     CHECK(gate.check(null).outcome == KT_MISSING_KEY && gate.check(nullptr).outcome == KT_MISSING_KEY);
+    CHECK(gate.check(std::optional<const char *>()).outcome == KT_MISSING_KEY);
+    CHECK(gate.check(std::optional<const char *>(nullptr)).outcome == KT_MISSING_KEY);
+    CHECK(Gate::open(std::string_view(path), pepper).check(null).outcome == KT_MISSING_KEY);
     CHECK(gate.try_check(null)->outcome == KT_MISSING_KEY && gate.peek(null).outcome == KT_MISSING_KEY);
     CHECK(gate.check(std::optional<std::string>()).outcome == KT_MISSING_KEY);
     CHECK(gate.check(std::optional<std::string>("x")).outcome == KT_INVALID_KEY);
