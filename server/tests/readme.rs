@@ -8,7 +8,8 @@ use std::process::Command;
 fn first_steps_of_the_readme_run_as_written() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
     let section = readme.split("\n## First steps\n").nth(1).unwrap().split("\n## ").next().unwrap();
-    let script = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let blocks = section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let script = blocks.filter(|block| block.contains("keytally create")).last().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_keytally"));
     let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
