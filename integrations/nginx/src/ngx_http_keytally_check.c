@@ -215,15 +215,27 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
 }
 
 /**
+ * Whether the request waits in its access phase for this subrequest, which is auth_request's.
+ *
+ * One of mirror may run at that time, too, after an internal redirect.
+ */
+static ngx_flag_t is_awaited(ngx_http_request_t *r) {
+    ngx_http_core_main_conf_t *core = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+    return r->header_only && !r->background && r->parent == r->main &&
+           core->phase_engine.handlers[r->main->phase_handler].checker == ngx_http_core_access_phase;
+}
+
+/**
  * Whether the request itself will be asked for a key of this gate, at the end of its access phase.
- * Then its subrequest, which is auth_request's, need not be: what that refuses is charged nothing,
- * and a refusal is the request's whole answer.
+ * Then its subrequest need not be: what that refuses is charged nothing, and a refusal is the
+ * request's whole answer.
+ *
+ * With `satisfy any`, a subrequest that is let through ends the access phase.
  */
 static ngx_flag_t is_asked_later(ngx_http_request_t *r, ngx_http_keytally_gate_t *gate) {
-    ngx_http_core_main_conf_t *core = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+    ngx_http_core_loc_conf_t *core = ngx_http_get_module_loc_conf(r->main, ngx_http_core_module);
     ngx_http_keytally_loc_conf_t *location = ngx_http_get_module_loc_conf(r->main, ngx_http_keytally_module);
-    return r->header_only && location->gate == gate && !location->shadow &&
-           core->phase_engine.handlers[r->main->phase_handler].checker == ngx_http_core_access_phase;
+    return location->gate == gate && !location->shadow && core->satisfy == NGX_HTTP_SATISFY_ALL && is_awaited(r);
 }
 
 /** Asks the gate of a subrequest, in which nginx runs no access phase. */

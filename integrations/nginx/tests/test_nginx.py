@@ -95,6 +95,14 @@ HTTP = """
         location /sso/ { keytally api; auth_request /sso_check; alias ./; }
         location = /sso_check { keytally api; proxy_pass http://127.0.0.1:%(port)s/sso_answer; }
         location = /sso_answer { if ($http_sso = refuses) { return 403; } return 204; }
+        location /any/ { satisfy any; deny all; auth_request /keys; keytally api; alias ./; }
+        location /any_inherited/ {
+            keytally api;
+            location /any_inherited/file/ { satisfy any; deny all; auth_request /any_inherited/keys; alias ./; }
+            location = /any_inherited/keys { internal; empty_gif; }
+        }
+        location = /mirrored_first { mirror /mirror; error_page 404 = @mirrored_first; }
+        location @mirrored_first { auth_request /keys; keytally api; empty_gif; }
         location = /mirrored { mirror /mirror; proxy_pass http://127.0.0.1:%(port)s/open/file.txt; }
         location = /mirror { keytally api; empty_gif; }
         location /writes/ { alias ./; limit_except GET { keytally api; } }
@@ -474,6 +482,21 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.get("/sso/file.txt")[::2], (401, MISSING))
         status, fields, body = nginx.get("/sso/file.txt", ("X-API-Key", key))
         self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (200, "999", b"a file\n"))
+
+    def test_satisfy_any_admits_no_request_without_a_key(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        for count, path in enumerate(("/any/file.txt", "/any_inherited/file/file.txt"), 1):
+            self.assertEqual(nginx.get(path)[::2], (401, MISSING))
+            self.assertEqual(nginx.get(path, ("X-API-Key", key[:-1]))[::2], (401, INVALID))
+            status, fields, body = nginx.get(path, ("X-API-Key", key))
+            self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (200, str(1000 - count), b"a file\n"))
+
+    def test_mirror_before_a_redirect_asks_for_a_key(self):
+        self.assertEqual(self.nginx.get("/mirrored_first")[::2], (401, MISSING))
+        self.nginx.wait_for_log("access.log", "401 /mirrored_first ")
+        refusals = re.findall('keytally "api": missing_key.*subrequest: "/mirror"', self.nginx.read("error.log"))
+        self.assertEqual(len(refusals), 1)
 
     def test_refused_mirror_leaves_the_answer_as_it_is(self):
         status, fields, body = self.nginx.get("/mirrored")
