@@ -138,6 +138,7 @@ void ngx_http_keytally_give_back_if_denied(ngx_http_keytally_ctx_t *ctx);
 ngx_http_keytally_ctx_t *ngx_http_keytally_ctx(ngx_http_request_t *r);
 
 ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict);
+ngx_int_t ngx_http_keytally_refuse_cost(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx);
 ngx_int_t ngx_http_keytally_refusal(ngx_http_request_t *r);
 void ngx_http_keytally_answer_init(void);
 

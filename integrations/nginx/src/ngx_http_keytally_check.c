@@ -119,13 +119,18 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
         uint32_t cost;
         ngx_http_keytally_charged_t *charged = ngx_palloc(r->pool, sizeof *charged);
         verdict = ctx->has_verdict ? &other : &ctx->verdict;
-        if (charged == NULL || ngx_http_complex_value(r, &limit->zone->key, &charged->subject) != NGX_OK ||
-            ngx_http_keytally_cost_of(r, &limit->cost, &cost) != NGX_OK) {
+        if (charged == NULL || ngx_http_complex_value(r, &limit->zone->key, &charged->subject) != NGX_OK) {
             answer = NGX_HTTP_INTERNAL_SERVER_ERROR;
             break;
         }
         ngx_str_t *subject = &charged->subject;
         if (subject->len == 0) continue; /* Nothing to count by, as in limit_req. */
+        ngx_int_t found = ngx_http_keytally_cost_of(r, &limit->cost, &cost);
+        if (found == NGX_DECLINED && limit->shadow) continue;
+        if (found != NGX_OK) {
+            answer = found == NGX_DECLINED ? NGX_HTTP_BAD_REQUEST : NGX_HTTP_INTERNAL_SERVER_ERROR;
+            break;
+        }
         kt_status status = kt_limiter_check(&limit->zone->handle, subject->data, subject->len, cost, now_ms(), verdict);
         if (status != KT_OK) {
             answer = broken(r, status);
@@ -146,6 +151,7 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
     if (answer == NGX_DECLINED) return NGX_DECLINED;
 
     give_back(ctx, r == r->main ? NULL : before);
+    if (answer == NGX_HTTP_BAD_REQUEST) return ngx_http_keytally_refuse_cost(r, ctx);
     return answer == NGX_DONE ? ngx_http_keytally_refuse(r, ctx, verdict) : answer;
 }
 
@@ -195,8 +201,9 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
     uint64_t bit = (uint64_t)1 << gate->number;
     if (ctx->gates & bit) return NGX_OK;
 
-    uint32_t cost;
-    if (ngx_http_keytally_cost_of(r, &location->cost, &cost) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    uint32_t cost; /* 0 when it is out of range: then the key is asked for all the same. */
+    ngx_int_t found = ngx_http_keytally_cost_of(r, &location->cost, &cost);
+    if (found == NGX_ERROR) return NGX_HTTP_INTERNAL_SERVER_ERROR;
     ngx_str_t api_key = ngx_null_string; /* Without data there was no header. */
     ngx_uint_t count = api_keys(r, &api_key);
     ngx_flag_t kept = decides(r, ctx);
@@ -206,11 +213,13 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
     if (status != KT_OK) return broken(r, status);
     tell(r, ctx, verdict, location->shadow, &gate->name);
     if (kept) keep_verdict(ctx, gate, verdict, location->shadow);
-    if (verdict->outcome == KT_ADMITTED) ctx->gates |= bit;
-    if (verdict->outcome == KT_ADMITTED || location->shadow) return NGX_OK;
+    ngx_flag_t admitted = verdict->outcome == KT_ADMITTED && found == NGX_OK;
+    if (admitted) ctx->gates |= bit;
+    if (admitted || location->shadow) return NGX_OK;
     if (verdict->outcome == KT_INVALID_KEY && location->failures != NULL)
         return refuse_invalid_key(r, ctx, verdict, location->failures);
     if (r == r->main) ngx_http_keytally_give_back_if_denied(ctx);
+    if (verdict->outcome == KT_ADMITTED) return ngx_http_keytally_refuse_cost(r, ctx);
     return ngx_http_keytally_refuse(r, ctx, verdict);
 }
 

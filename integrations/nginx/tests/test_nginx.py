@@ -21,6 +21,7 @@ LIBASAN = os.environ["KEYTALLY_TEST_LIBASAN"]
 KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
 MISSING = b'{"error": "Missing X-API-Key header"}'
 INVALID = b'{"error": "Invalid API key"}'
+WRONG_COST = b'{"error": "Cost out of range"}'
 EXCEEDED = b'{"error": "Rate limit exceeded. Please try again later."}'
 LIBRARY = ctypes.CDLL("libkeytally.so")
 OURS = ("x-ratelimit", "ratelimit", "retry-after", "www-authenticate")
@@ -62,6 +63,8 @@ HTTP = """
             proxy_pass http://127.0.0.1:%(port)s/upstream;
         }
         location = /costly { keytally api cost=$arg_cost; empty_gif; }
+        location = /costly_shadow { keytally_limit by_name cost=$arg_cost shadow; keytally api cost=$arg_cost shadow; empty_gif; }
+        location = /limited_by_cost { keytally_limit by_name cost=$arg_cost; empty_gif; }
         location = /ten { keytally api cost=10; empty_gif; }
         location = /quiet { keytally api; keytally_headers off; empty_gif; }
         location = /shadow { keytally api shadow; empty_gif; }
@@ -89,6 +92,8 @@ HTTP = """
         location /costly_fragment/ { keytally_limit by_name cost=4; alias ./; }
         location /authorized/ { auth_request /keys; error_page 401 403 = @refused; alias ./; }
         location /authorized/without_page/ { auth_request /keys; alias ./; }
+        location /authorized/costly/ { auth_request /costly_keys; error_page 401 403 = @refused; alias ./; }
+        location = /costly_keys { internal; keytally api cost=$http_cost; empty_gif; }
         location /authorized/denied/ { deny all; auth_request /keys; error_page 401 403 = @refused; alias ./; }
         location = /keys { internal; keytally api; keytally_failures guesses; empty_gif; }
         location @refused { keytally_refusal; }
@@ -343,12 +348,30 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.remaining("/costly?cost=400", key), 600)
         self.assertEqual(nginx.remaining("/costly", key), 599)
         self.assertEqual(nginx.remaining("/costly?cost=0", key), 599)
-        for cost in ("-1", "a", "4294967296"):
-            self.assertEqual(nginx.get(f"/costly?cost={cost}", ("X-API-Key", key))[0], 500, cost)
-        nginx.wait_for_log("error.log", "the cost isn't a number .*cost=4294967296")
         self.assertEqual(nginx.remaining("/shadow", key), 598)
         self.assertEqual(nginx.get("/shadow")[:2], (200, {"Content-Type": "image/gif"}))
         nginx.wait_for_log("access.log", "200 /shadow - - - - missing_key -\n")
+
+    def test_cost_out_of_range_is_refused_and_charged_to_none(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        mine = ("X-API-Key", key)
+        for cost in ("-1", "abc", "4294967296"):
+            for path in ("/costly", "/limited_by_cost", "/limited_and_keyed"):
+                answer = nginx.get(f"{path}?name=o&cost={cost}", mine)
+                self.assertEqual((answer[0], answer[1]["Content-Type"], answer[2]), (400, "application/json", WRONG_COST), path)
+            self.assertEqual(nginx.get("/authorized/costly/file.txt", mine, ("Cost", cost))[::2], (400, WRONG_COST))
+            # Without a valid key, that is the answer.
+            self.assertEqual(nginx.get(f"/costly?cost={cost}")[::2], (401, MISSING))
+            self.assertEqual(nginx.get(f"/costly?cost={cost}", ("X-API-Key", "nonsense"))[::2], (401, INVALID))
+            # A shadow refuses nothing, and admits nothing to an internal redirect.
+            self.assertEqual(nginx.get(f"/costly_shadow?name=o&cost={cost}", mine)[0], 200)
+            # Where there is nothing to count by, nothing has a cost.
+            self.assertEqual(nginx.get(f"/limited_by_cost?cost={cost}")[0], 200)
+        nginx.wait_for_log("error.log", "the cost isn't a number .*cost=4294967296")
+        self.assertEqual(nginx.get("/authorized/costly/file.txt", mine, ("Cost", "5"))[1]["X-RateLimit-Remaining"], "995")
+        self.assertEqual(nginx.remaining("/gif", key), 994)
+        self.assertEqual(nginx.get("/limited?name=o")[1]["X-RateLimit-Remaining"], "4")
 
     def test_limits_of_any_variable(self):
         nginx = self.nginx
