@@ -4,7 +4,7 @@
  * phase, too.
  *
  * A request is charged once by each, however often nginx redirects it internally, and with all its
- * subrequests.
+ * subrequests. If a later one refuses it, the earlier ones give back their charges.
  */
 #include "ngx_http_keytally.h"
 
@@ -85,21 +85,68 @@ static ngx_int_t broken(ngx_http_request_t *r, kt_status status) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
+static void remember(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charged_t *charged, const kt_verdict *verdict) {
+    charged->charge = verdict->charge;
+    charged->next = ctx->charged;
+    ctx->charged = charged;
+}
+
 /**
- * Gives back what was charged after `until`: what is refused charges nothing, in none of the zones.
+ * Gives back what a gate charged. Where the gate's file was replaced meanwhile, a key of the same
+ * id was not charged.
+ */
+static void give_back_to_gate(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charged_t *charged) {
+    ngx_http_keytally_gate_t *gate = charged->gate;
+    kt_verdict after;
+    ctx->gates &= ~((uint64_t)1 << gate->number);
+    if (ngx_http_keytally_gate_is_same_file(charged->file, gate->file))
+        (void)kt_gate_refund(gate->handle, charged->key_id, &charged->charge, now_ms(), &after);
+}
+
+static void give_back_to_zone(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charged_t *charged) {
+    ngx_http_keytally_zone_t *zone = charged->zone;
+    kt_verdict after;
+    ctx->zones &= ~((uint64_t)1 << zone->number);
+    (void)kt_limiter_refund(&zone->handle, charged->subject.data, charged->subject.len, &charged->charge, now_ms(), &after);
+}
+
+/**
+ * Gives back what was charged after `until`: what is refused charges nothing, in no zone and no
+ * gate.
  */
 static void give_back(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charged_t *until) {
     for (; ctx->charged != until; ctx->charged = ctx->charged->next) {
-        ngx_http_keytally_charged_t *charged = ctx->charged;
-        kt_verdict after;
-        ctx->zones &= ~((uint64_t)1 << charged->zone->number);
-        (void)kt_limiter_refund(&charged->zone->handle, charged->subject.data, charged->subject.len, &charged->charge, now_ms(),
-                                &after);
+        if (ctx->charged->zone != NULL) give_back_to_zone(ctx, ctx->charged);
+        else give_back_to_gate(ctx, ctx->charged);
     }
 }
 
+/** Gives back all that was charged, unless the verdict is on a request without a valid key. */
+static void give_back_if_denied(ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict) {
+    if (verdict->outcome != KT_INVALID_KEY && verdict->outcome != KT_MISSING_KEY) give_back(ctx, NULL);
+}
+
 void ngx_http_keytally_give_back_if_denied(ngx_http_keytally_ctx_t *ctx) {
-    if (ctx->verdict.outcome != KT_INVALID_KEY && ctx->verdict.outcome != KT_MISSING_KEY) give_back(ctx, NULL);
+    give_back_if_denied(ctx, &ctx->verdict);
+}
+
+/**
+ * Whether this is a subrequest of auth_request without which the request is refused. One that is
+ * let through leaves the rest of the access phase to be passed.
+ *
+ * With `satisfy any`, neither holds. A subrequest of mirror may run while the request waits for
+ * one of auth_request, after an internal redirect.
+ */
+static ngx_flag_t is_condition(ngx_http_request_t *r) {
+    ngx_http_core_main_conf_t *phases = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+    ngx_http_core_loc_conf_t *location = ngx_http_get_module_loc_conf(r->main, ngx_http_core_module);
+    return r->header_only && !r->background && r->parent == r->main && location->satisfy == NGX_HTTP_SATISFY_ALL &&
+           phases->phase_engine.handlers[r->main->phase_handler].checker == ngx_http_core_access_phase;
+}
+
+/** Whether a refusal here is one of the client's whole request. */
+static ngx_flag_t refuses_all(ngx_http_request_t *r) {
+    return r == r->main || is_condition(r);
 }
 
 ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
@@ -140,9 +187,7 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
         if (verdict->outcome == KT_ADMITTED) {
             ctx->zones |= bit;
             charged->zone = limit->zone;
-            charged->charge = verdict->charge;
-            charged->next = ctx->charged;
-            ctx->charged = charged;
+            remember(ctx, charged, verdict);
         } else if (!limit->shadow) {
             answer = NGX_DONE;
         }
@@ -150,7 +195,7 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
     }
     if (answer == NGX_DECLINED) return NGX_DECLINED;
 
-    give_back(ctx, r == r->main ? NULL : before);
+    give_back(ctx, refuses_all(r) ? NULL : before);
     if (answer == NGX_HTTP_BAD_REQUEST) return ngx_http_keytally_refuse_cost(r, ctx);
     return answer == NGX_DONE ? ngx_http_keytally_refuse(r, ctx, verdict) : answer;
 }
@@ -203,7 +248,8 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
 
     uint32_t cost; /* 0 when it is out of range: then the key is asked for all the same. */
     ngx_int_t found = ngx_http_keytally_cost_of(r, &location->cost, &cost);
-    if (found == NGX_ERROR) return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    ngx_http_keytally_charged_t *charged = ngx_palloc(r->pool, sizeof *charged);
+    if (found == NGX_ERROR || charged == NULL) return NGX_HTTP_INTERNAL_SERVER_ERROR;
     ngx_str_t api_key = ngx_null_string; /* Without data there was no header. */
     ngx_uint_t count = api_keys(r, &api_key);
     ngx_flag_t kept = decides(r, ctx);
@@ -214,37 +260,30 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
     tell(r, ctx, verdict, location->shadow, &gate->name);
     if (kept) keep_verdict(ctx, gate, verdict, location->shadow);
     ngx_flag_t admitted = verdict->outcome == KT_ADMITTED && found == NGX_OK;
-    if (admitted) ctx->gates |= bit;
+    if (admitted) {
+        ctx->gates |= bit;
+        charged->zone = NULL;
+        charged->gate = gate;
+        charged->file = gate->file;
+        charged->key_id = verdict->key_id;
+        remember(ctx, charged, verdict);
+    }
     if (admitted || location->shadow) return NGX_OK;
     if (verdict->outcome == KT_INVALID_KEY && location->failures != NULL)
         return refuse_invalid_key(r, ctx, verdict, location->failures);
-    if (r == r->main) ngx_http_keytally_give_back_if_denied(ctx);
+    if (refuses_all(r)) give_back_if_denied(ctx, verdict);
     if (verdict->outcome == KT_ADMITTED) return ngx_http_keytally_refuse_cost(r, ctx);
     return ngx_http_keytally_refuse(r, ctx, verdict);
-}
-
-/**
- * Whether the request waits in its access phase for this subrequest, which is auth_request's.
- *
- * One of mirror may run at that time, too, after an internal redirect.
- */
-static ngx_flag_t is_awaited(ngx_http_request_t *r) {
-    ngx_http_core_main_conf_t *core = ngx_http_get_module_main_conf(r, ngx_http_core_module);
-    return r->header_only && !r->background && r->parent == r->main &&
-           core->phase_engine.handlers[r->main->phase_handler].checker == ngx_http_core_access_phase;
 }
 
 /**
  * Whether the request itself will be asked for a key of this gate, at the end of its access phase.
  * Then its subrequest need not be: what that refuses is charged nothing, and a refusal is the
  * request's whole answer.
- *
- * With `satisfy any`, a subrequest that is let through ends the access phase.
  */
 static ngx_flag_t is_asked_later(ngx_http_request_t *r, ngx_http_keytally_gate_t *gate) {
-    ngx_http_core_loc_conf_t *core = ngx_http_get_module_loc_conf(r->main, ngx_http_core_module);
     ngx_http_keytally_loc_conf_t *location = ngx_http_get_module_loc_conf(r->main, ngx_http_keytally_module);
-    return location->gate == gate && !location->shadow && core->satisfy == NGX_HTTP_SATISFY_ALL && is_awaited(r);
+    return location->gate == gate && !location->shadow && is_condition(r);
 }
 
 /** Asks the gate of a subrequest, in which nginx runs no access phase. */

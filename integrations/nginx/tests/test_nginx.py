@@ -37,8 +37,10 @@ HTTP = """
     keytally_limit_zone zone=by_name:1m key=$arg_name policy="3/hour, 5/day";
     keytally_limit_zone zone=all:1m key=all "policy=100000/hour";
     keytally_limit_zone zone=narrow:1m key=$arg_narrow policy=2/hour;
+    keytally_limit_zone zone=narrow_header:1m key=$http_narrow policy=2/hour;
     keytally_limit_zone zone=guesses:1m policy=2/hour;
     keytally_limit_zone zone=few_guesses:32k policy=1/hour;
+    limit_req_zone $arg_slow zone=slow:1m rate=20r/m;
     set_real_ip_from 127.0.0.9;
     real_ip_header X-Forwarded-For;
     server {
@@ -94,6 +96,20 @@ HTTP = """
         location /authorized/without_page/ { auth_request /keys; alias ./; }
         location /authorized/costly/ { auth_request /costly_keys; error_page 401 403 = @refused; alias ./; }
         location = /costly_keys { internal; keytally api cost=$http_cost; empty_gif; }
+        location = /moved_to_limit { keytally api; try_files /nothing @narrow; }
+        location @narrow { keytally_limit narrow; empty_gif; }
+        location = /moved_to_shadow { keytally api; try_files /nothing @narrow_shadow; }
+        location @narrow_shadow { keytally_limit narrow shadow; empty_gif; }
+        location = /delayed { keytally api; try_files /nothing @delayed; }
+        location @delayed { limit_req zone=slow burst=5; keytally_limit narrow; empty_gif; }
+        location /limited_any/ { satisfy any; keytally_limit by_name; auth_request /keys; keytally api cost=0; alias ./; }
+        location /authorized/limit/ { auth_request /keys_to_limit; alias ./; }
+        location = /keys_to_limit { internal; keytally api; try_files /nothing @narrow_header; }
+        location @narrow_header { keytally_limit narrow_header; empty_gif; }
+        location /authorized/moved/ { auth_request /keys; try_files /nothing @narrow_file; }
+        location @narrow_file { keytally_limit narrow; rewrite ^ /file.txt break; }
+        location /limited_authorized/ { keytally_limit by_name; auth_request /keys; alias ./; }
+        location /limited_authorized/page/ { keytally_limit by_name; auth_request /keys; error_page 401 403 = @refused; alias ./; }
         location /authorized/denied/ { deny all; auth_request /keys; error_page 401 403 = @refused; alias ./; }
         location = /keys { internal; keytally api; keytally_failures guesses; empty_gif; }
         location @refused { keytally_refusal; }
@@ -547,6 +563,37 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.get("/limited_and_keyed?name=g")[0], 401)
         self.assertEqual(nginx.get("/limited?name=g")[1]["X-RateLimit-Remaining"], "2")
 
+    def test_gate_is_not_charged_for_a_request_that_a_limit_refuses(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        for path, refused in (("/moved_to_limit", 429), ("/authorized/limit/file.txt", 403), ("/authorized/moved/file.txt", 429)):
+            answers = [nginx.get(f"{path}?narrow={path}", ("X-API-Key", key), ("Narrow", path))[0] for _ in range(6)]
+            self.assertEqual(answers, [200] * 2 + [refused] * 4, path)
+        self.assertEqual(nginx.remaining("/gif", key), 993)
+        # In shadow, a limit refuses nothing.
+        for left in (992, 991, 990, 989):
+            self.assertEqual(nginx.remaining("/moved_to_shadow?narrow=s", key), left)
+        # What was given back is charged when the request is asked again.
+        self.assertEqual(nginx.get("/moved_to_limit?narrow=e", ("X-API-Key", key))[1]["X-RateLimit-Remaining"], "988")
+        # A request without a valid key charges no key.
+        self.assertEqual(nginx.get("/moved_to_limit?narrow=f")[0], 401)
+
+    def test_zone_is_not_charged_where_auth_request_denies(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        self.assertEqual(nginx.remaining("/costly?cost=1000", key), 0)
+        for path, status in (("/limited_authorized/", 403), ("/limited_authorized/page/", 429)):
+            for _ in range(4):
+                self.assertEqual(nginx.get(f"{path}file.txt?name=d", ("X-API-Key", key))[0], status)
+        self.assertEqual(nginx.get("/limited?name=d")[1]["X-RateLimit-Remaining"], "4")
+        # With `satisfy any`, another check may let the request through all the same.
+        self.assertEqual(nginx.get("/limited_any/file.txt?name=t", ("X-API-Key", key))[0], 200)
+        self.assertEqual(nginx.get("/limited?name=t")[1]["X-RateLimit-Remaining"], "3")
+        # A request without a valid key is charged: the zone limits those, too.
+        self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d")[0], 401)
+        self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d", ("X-API-Key", "nonsense"))[0], 401)
+        self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d", ("X-API-Key", "nonsense"))[0], 429)
+
     def client_address(self, text):
         return self.nginx.get("/who", ("X-Forwarded-For", text), source="127.0.0.9")[1].get("X-Seen")
 
@@ -666,6 +713,25 @@ class Sharing(unittest.TestCase):
                     time.sleep(0.1)
                 self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 401)
 
+    def test_charge_is_not_given_back_to_another_file(self):
+        early_in_the_hour()
+        with Nginx() as nginx:
+            key, _ = nginx.issue()
+            for query in ("narrow=r", "narrow=r", "slow=s"):
+                self.assertEqual(nginx.get(f"/delayed?{query}", ("X-API-Key", key))[0], 200)
+            shutil.copy(nginx.path("api.gate"), nginx.path("new.gate"))
+            answers = []
+            # It is charged at once, and refused three seconds later.
+            request = threading.Thread(target=lambda: answers.append(nginx.get("/delayed?narrow=r&slow=s", ("X-API-Key", key))[0]))
+            request.start()
+            time.sleep(0.2)
+            os.rename(nginx.path("new.gate"), nginx.path("api.gate"))
+            request.join()
+            self.assertEqual(answers, [429])
+            while nginx.read("error.log").count("the new file is in use") < 4:
+                time.sleep(0.1)
+            self.assertEqual(nginx.remaining("/gif", key), 996)
+
     def test_replacement_that_was_refused_is_tried_again(self):
         with Nginx() as nginx:
             old, _ = nginx.issue()
@@ -770,7 +836,7 @@ class Clock(unittest.TestCase):
             # A zone that is kept over a reload declares its times, too. In each turn new windows begin, in every zone.
             for hours in (3, 6):
                 nginx.get("/open/file.txt")  # By the answer there are workers, of which the newest is the last.
-                self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 5)
+                self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 6)
                 for request in (1, 2):
                     status, fields, _ = nginx.get("/limited_all")
                     self.assertEqual(status, 200)
