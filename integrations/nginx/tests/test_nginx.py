@@ -519,6 +519,7 @@ class Contract(unittest.TestCase):
         nginx = self.nginx
         key, _ = nginx.issue()
         self.assertEqual(nginx.get("/sso/file.txt")[::2], (401, MISSING))
+        nginx.wait_for_log("access.log", "204 /sso_answer ")
         status, fields, body = nginx.get("/sso/file.txt", ("X-API-Key", key))
         self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (200, "999", b"a file\n"))
 
@@ -870,8 +871,19 @@ class Readme(unittest.TestCase):
             self.assertEqual(answers, {200, 429})
 
     def test_auth_request_example_asks_for_keys(self):
+        self.check_auth_request_example(self.examples()[1])
+
+    def test_auth_request_example_holds_for_a_whole_server(self):
+        example, lines = self.examples()[1], ""
+        for line in ("    auth_request /keys;\n", "    error_page 401 403 = @refused;\n"):
+            self.assertIn(line, example)
+            example = example.replace(line, "")
+            lines += line
+        self.check_auth_request_example(lines + example)
+
+    def check_auth_request_example(self, example):
         gate = "keytally_gate api file=api.gate pepper_file=pepper;"
-        server = "server { listen 127.0.0.1:%(port)s;\n" + self.examples()[1] + "}"
+        server = "server { listen 127.0.0.1:%(port)s;\n" + example + "}"
         with Nginx(http=self.SERVERS + gate + server, plans=("default=2/hour",)) as nginx:
             early_in_the_hour()
             key, _ = nginx.issue()
