@@ -60,11 +60,30 @@ static void keep_verdict(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_gate_t 
 }
 
 /**
- * Whether a verdict is told to the client: one in a subrequest is not, where a gate has told its
- * own.
+ * Whether this is a subrequest of auth_request without which the request is refused. One that is
+ * let through leaves the rest of the access phase to be passed.
+ *
+ * With `satisfy any`, neither holds. A subrequest of mirror may run while the request waits for
+ * one of auth_request, after an internal redirect.
+ */
+static ngx_flag_t is_condition(ngx_http_request_t *r) {
+    ngx_http_core_main_conf_t *phases = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+    ngx_http_core_loc_conf_t *location = ngx_http_get_module_loc_conf(r->main, ngx_http_core_module);
+    return r->header_only && !r->background && r->parent == r->main && location->satisfy == NGX_HTTP_SATISFY_ALL &&
+           phases->phase_engine.handlers[r->main->phase_handler].checker == ngx_http_core_access_phase;
+}
+
+/** Whether a refusal here is one of the client's whole request. */
+static ngx_flag_t refuses_all(ngx_http_request_t *r) {
+    return r == r->main || is_condition(r);
+}
+
+/**
+ * Whether a verdict is told to the client: one in a subrequest that refuses nothing else is not,
+ * where a gate has told its own.
  */
 static ngx_flag_t decides(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx) {
-    return r == r->main || ctx->gate == NULL;
+    return refuses_all(r) || ctx->gate == NULL;
 }
 
 /** The first refusal is what `$keytally_outcome` tells; the log tells each. */
@@ -128,25 +147,6 @@ static void give_back_if_denied(ngx_http_keytally_ctx_t *ctx, const kt_verdict *
 
 void ngx_http_keytally_give_back_if_denied(ngx_http_keytally_ctx_t *ctx) {
     give_back_if_denied(ctx, &ctx->verdict);
-}
-
-/**
- * Whether this is a subrequest of auth_request without which the request is refused. One that is
- * let through leaves the rest of the access phase to be passed.
- *
- * With `satisfy any`, neither holds. A subrequest of mirror may run while the request waits for
- * one of auth_request, after an internal redirect.
- */
-static ngx_flag_t is_condition(ngx_http_request_t *r) {
-    ngx_http_core_main_conf_t *phases = ngx_http_get_module_main_conf(r, ngx_http_core_module);
-    ngx_http_core_loc_conf_t *location = ngx_http_get_module_loc_conf(r->main, ngx_http_core_module);
-    return r->header_only && !r->background && r->parent == r->main && location->satisfy == NGX_HTTP_SATISFY_ALL &&
-           phases->phase_engine.handlers[r->main->phase_handler].checker == ngx_http_core_access_phase;
-}
-
-/** Whether a refusal here is one of the client's whole request. */
-static ngx_flag_t refuses_all(ngx_http_request_t *r) {
-    return r == r->main || is_condition(r);
 }
 
 ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {

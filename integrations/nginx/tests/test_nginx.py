@@ -104,6 +104,7 @@ HTTP = """
         location @delayed { limit_req zone=slow burst=5; keytally_limit narrow; empty_gif; }
         location /limited_any/ { satisfy any; keytally_limit by_name; auth_request /keys; keytally api cost=0; alias ./; }
         location /authorized/limit/ { auth_request /keys_to_limit; alias ./; }
+        location /authorized/limit/page/ { auth_request /keys_to_limit; error_page 401 403 = @refused; alias ./; }
         location = /keys_to_limit { internal; keytally api; try_files /nothing @narrow_header; }
         location @narrow_header { keytally_limit narrow_header; empty_gif; }
         location /authorized/moved/ { auth_request /keys; try_files /nothing @narrow_file; }
@@ -571,6 +572,10 @@ class Contract(unittest.TestCase):
             answers = [nginx.get(f"{path}?narrow={path}", ("X-API-Key", key), ("Narrow", path))[0] for _ in range(6)]
             self.assertEqual(answers, [200] * 2 + [refused] * 4, path)
         self.assertEqual(nginx.remaining("/gif", key), 993)
+        # The limit that refused is the one that is told.
+        for path, status in (("/authorized/limit/file.txt", 403), ("/authorized/limit/page/file.txt", 429)):
+            answer, fields, _ = nginx.get(path, ("X-API-Key", key), ("Narrow", "/authorized/limit/file.txt"))
+            self.assertEqual((answer, fields["X-RateLimit-Limit"], "Retry-After" in fields), (status, "2", True))
         # In shadow, a limit refuses nothing.
         for left in (992, 991, 990, 989):
             self.assertEqual(nginx.remaining("/moved_to_shadow?narrow=s", key), left)
