@@ -64,11 +64,14 @@ typedef struct {
     ngx_flag_t shadow;
 } ngx_http_keytally_limit_t;
 
-/** What one zone charged a request, to be given back if a later zone or the gate denies it. */
+/** What one zone or gate charged a request, to be given back if a later one denies it. */
 typedef struct ngx_http_keytally_charged_s {
     struct ngx_http_keytally_charged_s *next; /* that was charged before it */
-    ngx_http_keytally_zone_t *zone;
+    ngx_http_keytally_zone_t *zone;           /* NULL when it is a gate */
     ngx_str_t subject;
+    ngx_http_keytally_gate_t *gate;
+    ngx_http_keytally_file_t file;            /* what the gate's handle mapped */
+    uint64_t key_id;
     kt_charge charge;
 } ngx_http_keytally_charged_t;
 
@@ -123,6 +126,7 @@ extern ngx_module_t ngx_http_keytally_module;
 
 char *ngx_http_keytally_gate_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
 ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *main, ngx_str_t *name);
+ngx_flag_t ngx_http_keytally_gate_is_same_file(ngx_http_keytally_file_t one, ngx_http_keytally_file_t other);
 void ngx_http_keytally_gate_watch(ngx_cycle_t *cycle, ngx_http_keytally_gate_t *gate);
 
 char *ngx_http_keytally_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
@@ -138,6 +142,7 @@ void ngx_http_keytally_give_back_if_denied(ngx_http_keytally_ctx_t *ctx);
 ngx_http_keytally_ctx_t *ngx_http_keytally_ctx(ngx_http_request_t *r);
 
 ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict);
+ngx_int_t ngx_http_keytally_refuse_cost(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx);
 ngx_int_t ngx_http_keytally_refusal(ngx_http_request_t *r);
 void ngx_http_keytally_answer_init(void);
 

@@ -18,12 +18,21 @@ static ngx_int_t send_refusal(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ct
 }
 
 /** Answers in the contract's words. error_page has no part in it: clients read these bodies. */
-ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict) {
-    ctx->refusal_status = verdict->http_status;
-    ctx->refusal_body = kt_verdict_body(verdict);
+static ngx_int_t refuse_by(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, ngx_uint_t status, const char *body) {
+    ctx->refusal_status = status;
+    ctx->refusal_body = body;
     /* 503 and 429 alike are whole answers here: what was sent is all there is to do. */
     ngx_http_finalize_request(r, send_refusal(r, ctx));
     return NGX_DONE;
+}
+
+ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict) {
+    return refuse_by(r, ctx, verdict->http_status, kt_verdict_body(verdict));
+}
+
+/** Answers a request whose cost is out of range. */
+ngx_int_t ngx_http_keytally_refuse_cost(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx) {
+    return refuse_by(r, ctx, NGX_HTTP_BAD_REQUEST, "{\"error\": \"Cost out of range\"}");
 }
 
 /**

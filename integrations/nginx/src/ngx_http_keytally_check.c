@@ -4,7 +4,7 @@
  * phase, too.
  *
  * A request is charged once by each, however often nginx redirects it internally, and with all its
- * subrequests.
+ * subrequests. If a later one refuses it, the earlier ones give back their charges.
  */
 #include "ngx_http_keytally.h"
 
@@ -60,11 +60,30 @@ static void keep_verdict(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_gate_t 
 }
 
 /**
- * Whether a verdict is told to the client: one in a subrequest is not, where a gate has told its
- * own.
+ * Whether this is a subrequest of auth_request without which the request is refused. One that is
+ * let through leaves the rest of the access phase to be passed.
+ *
+ * With `satisfy any`, neither holds. A subrequest of mirror may run while the request waits for
+ * one of auth_request, after an internal redirect.
+ */
+static ngx_flag_t is_condition(ngx_http_request_t *r) {
+    ngx_http_core_main_conf_t *phases = ngx_http_get_module_main_conf(r, ngx_http_core_module);
+    ngx_http_core_loc_conf_t *location = ngx_http_get_module_loc_conf(r->main, ngx_http_core_module);
+    return r->header_only && !r->background && r->parent == r->main && location->satisfy == NGX_HTTP_SATISFY_ALL &&
+           phases->phase_engine.handlers[r->main->phase_handler].checker == ngx_http_core_access_phase;
+}
+
+/** Whether a refusal here is one of the client's whole request. */
+static ngx_flag_t refuses_all(ngx_http_request_t *r) {
+    return r == r->main || is_condition(r);
+}
+
+/**
+ * Whether a verdict is told to the client: one in a subrequest that refuses nothing else is not,
+ * where a gate has told its own.
  */
 static ngx_flag_t decides(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx) {
-    return r == r->main || ctx->gate == NULL;
+    return refuses_all(r) || ctx->gate == NULL;
 }
 
 /** The first refusal is what `$keytally_outcome` tells; the log tells each. */
@@ -85,21 +104,49 @@ static ngx_int_t broken(ngx_http_request_t *r, kt_status status) {
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
+static void remember(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charged_t *charged, const kt_verdict *verdict) {
+    charged->charge = verdict->charge;
+    charged->next = ctx->charged;
+    ctx->charged = charged;
+}
+
 /**
- * Gives back what was charged after `until`: what is refused charges nothing, in none of the zones.
+ * Gives back what a gate charged. Where the gate's file was replaced meanwhile, a key of the same
+ * id was not charged.
+ */
+static void give_back_to_gate(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charged_t *charged) {
+    ngx_http_keytally_gate_t *gate = charged->gate;
+    kt_verdict after;
+    ctx->gates &= ~((uint64_t)1 << gate->number);
+    if (ngx_http_keytally_gate_is_same_file(charged->file, gate->file))
+        (void)kt_gate_refund(gate->handle, charged->key_id, &charged->charge, now_ms(), &after);
+}
+
+static void give_back_to_zone(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charged_t *charged) {
+    ngx_http_keytally_zone_t *zone = charged->zone;
+    kt_verdict after;
+    ctx->zones &= ~((uint64_t)1 << zone->number);
+    (void)kt_limiter_refund(&zone->handle, charged->subject.data, charged->subject.len, &charged->charge, now_ms(), &after);
+}
+
+/**
+ * Gives back what was charged after `until`: what is refused charges nothing, in no zone and no
+ * gate.
  */
 static void give_back(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charged_t *until) {
     for (; ctx->charged != until; ctx->charged = ctx->charged->next) {
-        ngx_http_keytally_charged_t *charged = ctx->charged;
-        kt_verdict after;
-        ctx->zones &= ~((uint64_t)1 << charged->zone->number);
-        (void)kt_limiter_refund(&charged->zone->handle, charged->subject.data, charged->subject.len, &charged->charge, now_ms(),
-                                &after);
+        if (ctx->charged->zone != NULL) give_back_to_zone(ctx, ctx->charged);
+        else give_back_to_gate(ctx, ctx->charged);
     }
 }
 
+/** Gives back all that was charged, unless the verdict is on a request without a valid key. */
+static void give_back_if_denied(ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict) {
+    if (verdict->outcome != KT_INVALID_KEY && verdict->outcome != KT_MISSING_KEY) give_back(ctx, NULL);
+}
+
 void ngx_http_keytally_give_back_if_denied(ngx_http_keytally_ctx_t *ctx) {
-    if (ctx->verdict.outcome != KT_INVALID_KEY && ctx->verdict.outcome != KT_MISSING_KEY) give_back(ctx, NULL);
+    give_back_if_denied(ctx, &ctx->verdict);
 }
 
 ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
@@ -119,13 +166,18 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
         uint32_t cost;
         ngx_http_keytally_charged_t *charged = ngx_palloc(r->pool, sizeof *charged);
         verdict = ctx->has_verdict ? &other : &ctx->verdict;
-        if (charged == NULL || ngx_http_complex_value(r, &limit->zone->key, &charged->subject) != NGX_OK ||
-            ngx_http_keytally_cost_of(r, &limit->cost, &cost) != NGX_OK) {
+        if (charged == NULL || ngx_http_complex_value(r, &limit->zone->key, &charged->subject) != NGX_OK) {
             answer = NGX_HTTP_INTERNAL_SERVER_ERROR;
             break;
         }
         ngx_str_t *subject = &charged->subject;
         if (subject->len == 0) continue; /* Nothing to count by, as in limit_req. */
+        ngx_int_t found = ngx_http_keytally_cost_of(r, &limit->cost, &cost);
+        if (found == NGX_DECLINED && limit->shadow) continue;
+        if (found != NGX_OK) {
+            answer = found == NGX_DECLINED ? NGX_HTTP_BAD_REQUEST : NGX_HTTP_INTERNAL_SERVER_ERROR;
+            break;
+        }
         kt_status status = kt_limiter_check(&limit->zone->handle, subject->data, subject->len, cost, now_ms(), verdict);
         if (status != KT_OK) {
             answer = broken(r, status);
@@ -135,9 +187,7 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
         if (verdict->outcome == KT_ADMITTED) {
             ctx->zones |= bit;
             charged->zone = limit->zone;
-            charged->charge = verdict->charge;
-            charged->next = ctx->charged;
-            ctx->charged = charged;
+            remember(ctx, charged, verdict);
         } else if (!limit->shadow) {
             answer = NGX_DONE;
         }
@@ -145,7 +195,8 @@ ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r) {
     }
     if (answer == NGX_DECLINED) return NGX_DECLINED;
 
-    give_back(ctx, r == r->main ? NULL : before);
+    give_back(ctx, refuses_all(r) ? NULL : before);
+    if (answer == NGX_HTTP_BAD_REQUEST) return ngx_http_keytally_refuse_cost(r, ctx);
     return answer == NGX_DONE ? ngx_http_keytally_refuse(r, ctx, verdict) : answer;
 }
 
@@ -195,8 +246,10 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
     uint64_t bit = (uint64_t)1 << gate->number;
     if (ctx->gates & bit) return NGX_OK;
 
-    uint32_t cost;
-    if (ngx_http_keytally_cost_of(r, &location->cost, &cost) != NGX_OK) return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    uint32_t cost; /* 0 when it is out of range: then the key is asked for all the same. */
+    ngx_int_t found = ngx_http_keytally_cost_of(r, &location->cost, &cost);
+    ngx_http_keytally_charged_t *charged = ngx_palloc(r->pool, sizeof *charged);
+    if (found == NGX_ERROR || charged == NULL) return NGX_HTTP_INTERNAL_SERVER_ERROR;
     ngx_str_t api_key = ngx_null_string; /* Without data there was no header. */
     ngx_uint_t count = api_keys(r, &api_key);
     ngx_flag_t kept = decides(r, ctx);
@@ -206,24 +259,31 @@ ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r) {
     if (status != KT_OK) return broken(r, status);
     tell(r, ctx, verdict, location->shadow, &gate->name);
     if (kept) keep_verdict(ctx, gate, verdict, location->shadow);
-    if (verdict->outcome == KT_ADMITTED) ctx->gates |= bit;
-    if (verdict->outcome == KT_ADMITTED || location->shadow) return NGX_OK;
+    ngx_flag_t admitted = verdict->outcome == KT_ADMITTED && found == NGX_OK;
+    if (admitted) {
+        ctx->gates |= bit;
+        charged->zone = NULL;
+        charged->gate = gate;
+        charged->file = gate->file;
+        charged->key_id = verdict->key_id;
+        remember(ctx, charged, verdict);
+    }
+    if (admitted || location->shadow) return NGX_OK;
     if (verdict->outcome == KT_INVALID_KEY && location->failures != NULL)
         return refuse_invalid_key(r, ctx, verdict, location->failures);
-    if (r == r->main) ngx_http_keytally_give_back_if_denied(ctx);
+    if (refuses_all(r)) give_back_if_denied(ctx, verdict);
+    if (verdict->outcome == KT_ADMITTED) return ngx_http_keytally_refuse_cost(r, ctx);
     return ngx_http_keytally_refuse(r, ctx, verdict);
 }
 
 /**
  * Whether the request itself will be asked for a key of this gate, at the end of its access phase.
- * Then its subrequest, which is auth_request's, need not be: what that refuses is charged nothing,
- * and a refusal is the request's whole answer.
+ * Then its subrequest need not be: what that refuses is charged nothing, and a refusal is the
+ * request's whole answer.
  */
 static ngx_flag_t is_asked_later(ngx_http_request_t *r, ngx_http_keytally_gate_t *gate) {
-    ngx_http_core_main_conf_t *core = ngx_http_get_module_main_conf(r, ngx_http_core_module);
     ngx_http_keytally_loc_conf_t *location = ngx_http_get_module_loc_conf(r->main, ngx_http_keytally_module);
-    return r->header_only && location->gate == gate && !location->shadow &&
-           core->phase_engine.handlers[r->main->phase_handler].checker == ngx_http_core_access_phase;
+    return location->gate == gate && !location->shadow && is_condition(r);
 }
 
 /** Asks the gate of a subrequest, in which nginx runs no access phase. */

@@ -29,7 +29,11 @@ char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_key
     return NGX_CONF_OK;
 }
 
-/** A variable that is empty costs 1. One that is no number is the administrator's mistake: the request isn't let through on a guess. */
+/**
+ * Looks up the cost of a request: `NGX_DECLINED`, and 0 units, when it is out of range.
+ *
+ * A variable that is empty costs 1. One may hold what the client sent.
+ */
 ngx_int_t ngx_http_keytally_cost_of(ngx_http_request_t *r, ngx_http_keytally_cost_t *cost, uint32_t *units) {
     *units = (uint32_t)cost->units;
     if (cost->value == NULL) return NGX_OK;
@@ -37,10 +41,8 @@ ngx_int_t ngx_http_keytally_cost_of(ngx_http_request_t *r, ngx_http_keytally_cos
     if (ngx_http_complex_value(r, cost->value, &text) != NGX_OK) return NGX_ERROR;
     if (text.len == 0) return NGX_OK;
     int64_t found = number(&text);
-    if (found < 0) {
-        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0, "keytally: the cost isn't a number from 0 to 4294967295");
-        return NGX_ERROR;
-    }
-    *units = (uint32_t)found;
-    return NGX_OK;
+    *units = found < 0 ? 0 : (uint32_t)found;
+    if (found >= 0) return NGX_OK;
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "keytally: the cost isn't a number from 0 to 4294967295");
+    return NGX_DECLINED;
 }

@@ -27,7 +27,7 @@ static ngx_http_keytally_file_t file_of(ngx_http_keytally_gate_t *gate) {
     return file;
 }
 
-static int is_same(ngx_http_keytally_file_t one, ngx_http_keytally_file_t other) {
+ngx_flag_t ngx_http_keytally_gate_is_same_file(ngx_http_keytally_file_t one, ngx_http_keytally_file_t other) {
     return one.device == other.device && one.inode == other.inode;
 }
 
@@ -110,12 +110,12 @@ static int is_file(ngx_str_t *path) {
 static void look(ngx_event_t *event) {
     ngx_http_keytally_gate_t *gate = event->data;
     ngx_http_keytally_file_t now = file_of(gate);
-    if (now.inode != 0 && !is_same(now, gate->file)) {
+    if (now.inode != 0 && !ngx_http_keytally_gate_is_same_file(now, gate->file)) {
         kt_status status = is_file(&gate->pepper_path) ? open_gate(gate) : KT_NOT_A_FILE;
         if (status == KT_OK) {
             ngx_log_error(NGX_LOG_NOTICE, event->log, 0, "keytally \"%V\": \"%V\" was replaced, and the new file is in use",
                           &gate->name, &gate->path);
-        } else if (!is_same(now, gate->seen) || status != gate->refused) {
+        } else if (!ngx_http_keytally_gate_is_same_file(now, gate->seen) || status != gate->refused) {
             ngx_log_error(NGX_LOG_ERR, event->log, 0,
                           "keytally \"%V\": \"%V\" was replaced, and the old file stays in use until the new one can be opened: %s",
                           &gate->name, &gate->path, kt_status_message(status));

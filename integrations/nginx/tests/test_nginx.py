@@ -21,6 +21,7 @@ LIBASAN = os.environ["KEYTALLY_TEST_LIBASAN"]
 KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
 MISSING = b'{"error": "Missing X-API-Key header"}'
 INVALID = b'{"error": "Invalid API key"}'
+WRONG_COST = b'{"error": "Cost out of range"}'
 EXCEEDED = b'{"error": "Rate limit exceeded. Please try again later."}'
 LIBRARY = ctypes.CDLL("libkeytally.so")
 OURS = ("x-ratelimit", "ratelimit", "retry-after", "www-authenticate")
@@ -36,8 +37,10 @@ HTTP = """
     keytally_limit_zone zone=by_name:1m key=$arg_name policy="3/hour, 5/day";
     keytally_limit_zone zone=all:1m key=all "policy=100000/hour";
     keytally_limit_zone zone=narrow:1m key=$arg_narrow policy=2/hour;
+    keytally_limit_zone zone=narrow_header:1m key=$http_narrow policy=2/hour;
     keytally_limit_zone zone=guesses:1m policy=2/hour;
     keytally_limit_zone zone=few_guesses:32k policy=1/hour;
+    limit_req_zone $arg_slow zone=slow:1m rate=20r/m;
     set_real_ip_from 127.0.0.9;
     real_ip_header X-Forwarded-For;
     server {
@@ -62,6 +65,8 @@ HTTP = """
             proxy_pass http://127.0.0.1:%(port)s/upstream;
         }
         location = /costly { keytally api cost=$arg_cost; empty_gif; }
+        location = /costly_shadow { keytally_limit by_name cost=$arg_cost shadow; keytally api cost=$arg_cost shadow; empty_gif; }
+        location = /limited_by_cost { keytally_limit by_name cost=$arg_cost; empty_gif; }
         location = /ten { keytally api cost=10; empty_gif; }
         location = /quiet { keytally api; keytally_headers off; empty_gif; }
         location = /shadow { keytally api shadow; empty_gif; }
@@ -89,12 +94,37 @@ HTTP = """
         location /costly_fragment/ { keytally_limit by_name cost=4; alias ./; }
         location /authorized/ { auth_request /keys; error_page 401 403 = @refused; alias ./; }
         location /authorized/without_page/ { auth_request /keys; alias ./; }
+        location /authorized/costly/ { auth_request /costly_keys; error_page 401 403 = @refused; alias ./; }
+        location = /costly_keys { internal; keytally api cost=$http_cost; empty_gif; }
+        location = /moved_to_limit { keytally api; try_files /nothing @narrow; }
+        location @narrow { keytally_limit narrow; empty_gif; }
+        location = /moved_to_shadow { keytally api; try_files /nothing @narrow_shadow; }
+        location @narrow_shadow { keytally_limit narrow shadow; empty_gif; }
+        location = /delayed { keytally api; try_files /nothing @delayed; }
+        location @delayed { limit_req zone=slow burst=5; keytally_limit narrow; empty_gif; }
+        location /limited_any/ { satisfy any; keytally_limit by_name; auth_request /keys; keytally api cost=0; alias ./; }
+        location /authorized/limit/ { auth_request /keys_to_limit; alias ./; }
+        location /authorized/limit/page/ { auth_request /keys_to_limit; error_page 401 403 = @refused; alias ./; }
+        location = /keys_to_limit { internal; keytally api; try_files /nothing @narrow_header; }
+        location @narrow_header { keytally_limit narrow_header; empty_gif; }
+        location /authorized/moved/ { auth_request /keys; try_files /nothing @narrow_file; }
+        location @narrow_file { keytally_limit narrow; rewrite ^ /file.txt break; }
+        location /limited_authorized/ { keytally_limit by_name; auth_request /keys; alias ./; }
+        location /limited_authorized/page/ { keytally_limit by_name; auth_request /keys; error_page 401 403 = @refused; alias ./; }
         location /authorized/denied/ { deny all; auth_request /keys; error_page 401 403 = @refused; alias ./; }
         location = /keys { internal; keytally api; keytally_failures guesses; empty_gif; }
         location @refused { keytally_refusal; }
         location /sso/ { keytally api; auth_request /sso_check; alias ./; }
         location = /sso_check { keytally api; proxy_pass http://127.0.0.1:%(port)s/sso_answer; }
         location = /sso_answer { if ($http_sso = refuses) { return 403; } return 204; }
+        location /any/ { satisfy any; deny all; auth_request /keys; keytally api; alias ./; }
+        location /any_inherited/ {
+            keytally api;
+            location /any_inherited/file/ { satisfy any; deny all; auth_request /any_inherited/keys; alias ./; }
+            location = /any_inherited/keys { internal; empty_gif; }
+        }
+        location = /mirrored_first { mirror /mirror; error_page 404 = @mirrored_first; }
+        location @mirrored_first { auth_request /keys; keytally api; empty_gif; }
         location = /mirrored { mirror /mirror; proxy_pass http://127.0.0.1:%(port)s/open/file.txt; }
         location = /mirror { keytally api; empty_gif; }
         location /writes/ { alias ./; limit_except GET { keytally api; } }
@@ -335,12 +365,30 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.remaining("/costly?cost=400", key), 600)
         self.assertEqual(nginx.remaining("/costly", key), 599)
         self.assertEqual(nginx.remaining("/costly?cost=0", key), 599)
-        for cost in ("-1", "a", "4294967296"):
-            self.assertEqual(nginx.get(f"/costly?cost={cost}", ("X-API-Key", key))[0], 500, cost)
-        nginx.wait_for_log("error.log", "the cost isn't a number .*cost=4294967296")
         self.assertEqual(nginx.remaining("/shadow", key), 598)
         self.assertEqual(nginx.get("/shadow")[:2], (200, {"Content-Type": "image/gif"}))
         nginx.wait_for_log("access.log", "200 /shadow - - - - missing_key -\n")
+
+    def test_cost_out_of_range_is_refused_and_charged_to_none(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        mine = ("X-API-Key", key)
+        for cost in ("-1", "abc", "4294967296"):
+            for path in ("/costly", "/limited_by_cost", "/limited_and_keyed"):
+                answer = nginx.get(f"{path}?name=o&cost={cost}", mine)
+                self.assertEqual((answer[0], answer[1]["Content-Type"], answer[2]), (400, "application/json", WRONG_COST), path)
+            self.assertEqual(nginx.get("/authorized/costly/file.txt", mine, ("Cost", cost))[::2], (400, WRONG_COST))
+            # Without a valid key, that is the answer.
+            self.assertEqual(nginx.get(f"/costly?cost={cost}")[::2], (401, MISSING))
+            self.assertEqual(nginx.get(f"/costly?cost={cost}", ("X-API-Key", "nonsense"))[::2], (401, INVALID))
+            # A shadow refuses nothing, and admits nothing to an internal redirect.
+            self.assertEqual(nginx.get(f"/costly_shadow?name=o&cost={cost}", mine)[0], 200)
+            # Where there is nothing to count by, nothing has a cost.
+            self.assertEqual(nginx.get(f"/limited_by_cost?cost={cost}")[0], 200)
+        nginx.wait_for_log("error.log", "the cost isn't a number .*cost=4294967296")
+        self.assertEqual(nginx.get("/authorized/costly/file.txt", mine, ("Cost", "5"))[1]["X-RateLimit-Remaining"], "995")
+        self.assertEqual(nginx.remaining("/gif", key), 994)
+        self.assertEqual(nginx.get("/limited?name=o")[1]["X-RateLimit-Remaining"], "4")
 
     def test_limits_of_any_variable(self):
         nginx = self.nginx
@@ -472,8 +520,24 @@ class Contract(unittest.TestCase):
         nginx = self.nginx
         key, _ = nginx.issue()
         self.assertEqual(nginx.get("/sso/file.txt")[::2], (401, MISSING))
+        nginx.wait_for_log("access.log", "204 /sso_answer ")
         status, fields, body = nginx.get("/sso/file.txt", ("X-API-Key", key))
         self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (200, "999", b"a file\n"))
+
+    def test_satisfy_any_admits_no_request_without_a_key(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        for count, path in enumerate(("/any/file.txt", "/any_inherited/file/file.txt"), 1):
+            self.assertEqual(nginx.get(path)[::2], (401, MISSING))
+            self.assertEqual(nginx.get(path, ("X-API-Key", key[:-1]))[::2], (401, INVALID))
+            status, fields, body = nginx.get(path, ("X-API-Key", key))
+            self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (200, str(1000 - count), b"a file\n"))
+
+    def test_mirror_before_a_redirect_asks_for_a_key(self):
+        self.assertEqual(self.nginx.get("/mirrored_first")[::2], (401, MISSING))
+        self.nginx.wait_for_log("access.log", "401 /mirrored_first ")
+        refusals = re.findall('keytally "api": missing_key.*subrequest: "/mirror"', self.nginx.read("error.log"))
+        self.assertEqual(len(refusals), 1)
 
     def test_refused_mirror_leaves_the_answer_as_it_is(self):
         status, fields, body = self.nginx.get("/mirrored")
@@ -500,6 +564,41 @@ class Contract(unittest.TestCase):
         # A request without a valid key is charged: the zone limits those, too.
         self.assertEqual(nginx.get("/limited_and_keyed?name=g")[0], 401)
         self.assertEqual(nginx.get("/limited?name=g")[1]["X-RateLimit-Remaining"], "2")
+
+    def test_gate_is_not_charged_for_a_request_that_a_limit_refuses(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        for path, refused in (("/moved_to_limit", 429), ("/authorized/limit/file.txt", 403), ("/authorized/moved/file.txt", 429)):
+            answers = [nginx.get(f"{path}?narrow={path}", ("X-API-Key", key), ("Narrow", path))[0] for _ in range(6)]
+            self.assertEqual(answers, [200] * 2 + [refused] * 4, path)
+        self.assertEqual(nginx.remaining("/gif", key), 993)
+        # The limit that refused is the one that is told.
+        for path, status in (("/authorized/limit/file.txt", 403), ("/authorized/limit/page/file.txt", 429)):
+            answer, fields, _ = nginx.get(path, ("X-API-Key", key), ("Narrow", "/authorized/limit/file.txt"))
+            self.assertEqual((answer, fields["X-RateLimit-Limit"], "Retry-After" in fields), (status, "2", True))
+        # In shadow, a limit refuses nothing.
+        for left in (992, 991, 990, 989):
+            self.assertEqual(nginx.remaining("/moved_to_shadow?narrow=s", key), left)
+        # What was given back is charged when the request is asked again.
+        self.assertEqual(nginx.get("/moved_to_limit?narrow=e", ("X-API-Key", key))[1]["X-RateLimit-Remaining"], "988")
+        # A request without a valid key charges no key.
+        self.assertEqual(nginx.get("/moved_to_limit?narrow=f")[0], 401)
+
+    def test_zone_is_not_charged_where_auth_request_denies(self):
+        nginx = self.nginx
+        key, _ = nginx.issue()
+        self.assertEqual(nginx.remaining("/costly?cost=1000", key), 0)
+        for path, status in (("/limited_authorized/", 403), ("/limited_authorized/page/", 429)):
+            for _ in range(4):
+                self.assertEqual(nginx.get(f"{path}file.txt?name=d", ("X-API-Key", key))[0], status)
+        self.assertEqual(nginx.get("/limited?name=d")[1]["X-RateLimit-Remaining"], "4")
+        # With `satisfy any`, another check may let the request through all the same.
+        self.assertEqual(nginx.get("/limited_any/file.txt?name=t", ("X-API-Key", key))[0], 200)
+        self.assertEqual(nginx.get("/limited?name=t")[1]["X-RateLimit-Remaining"], "3")
+        # A request without a valid key is charged: the zone limits those, too.
+        self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d")[0], 401)
+        self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d", ("X-API-Key", "nonsense"))[0], 401)
+        self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d", ("X-API-Key", "nonsense"))[0], 429)
 
     def client_address(self, text):
         return self.nginx.get("/who", ("X-Forwarded-For", text), source="127.0.0.9")[1].get("X-Seen")
@@ -620,6 +719,25 @@ class Sharing(unittest.TestCase):
                     time.sleep(0.1)
                 self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 401)
 
+    def test_charge_is_not_given_back_to_another_file(self):
+        early_in_the_hour()
+        with Nginx() as nginx:
+            key, _ = nginx.issue()
+            for query in ("narrow=r", "narrow=r", "slow=s"):
+                self.assertEqual(nginx.get(f"/delayed?{query}", ("X-API-Key", key))[0], 200)
+            shutil.copy(nginx.path("api.gate"), nginx.path("new.gate"))
+            answers = []
+            # It is charged at once, and refused three seconds later.
+            request = threading.Thread(target=lambda: answers.append(nginx.get("/delayed?narrow=r&slow=s", ("X-API-Key", key))[0]))
+            request.start()
+            time.sleep(0.2)
+            os.rename(nginx.path("new.gate"), nginx.path("api.gate"))
+            request.join()
+            self.assertEqual(answers, [429])
+            while nginx.read("error.log").count("the new file is in use") < 4:
+                time.sleep(0.1)
+            self.assertEqual(nginx.remaining("/gif", key), 996)
+
     def test_replacement_that_was_refused_is_tried_again(self):
         with Nginx() as nginx:
             old, _ = nginx.issue()
@@ -724,7 +842,7 @@ class Clock(unittest.TestCase):
             # A zone that is kept over a reload declares its times, too. In each turn new windows begin, in every zone.
             for hours in (3, 6):
                 nginx.get("/open/file.txt")  # By the answer there are workers, of which the newest is the last.
-                self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 5)
+                self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 6)
                 for request in (1, 2):
                     status, fields, _ = nginx.get("/limited_all")
                     self.assertEqual(status, 200)
@@ -758,8 +876,19 @@ class Readme(unittest.TestCase):
             self.assertEqual(answers, {200, 429})
 
     def test_auth_request_example_asks_for_keys(self):
+        self.check_auth_request_example(self.examples()[1])
+
+    def test_auth_request_example_holds_for_a_whole_server(self):
+        example, lines = self.examples()[1], ""
+        for line in ("    auth_request /keys;\n", "    error_page 401 403 = @refused;\n"):
+            self.assertIn(line, example)
+            example = example.replace(line, "")
+            lines += line
+        self.check_auth_request_example(lines + example)
+
+    def check_auth_request_example(self, example):
         gate = "keytally_gate api file=api.gate pepper_file=pepper;"
-        server = "server { listen 127.0.0.1:%(port)s;\n" + self.examples()[1] + "}"
+        server = "server { listen 127.0.0.1:%(port)s;\n" + example + "}"
         with Nginx(http=self.SERVERS + gate + server, plans=("default=2/hour",)) as nginx:
             early_in_the_hour()
             key, _ = nginx.issue()
