@@ -284,7 +284,7 @@ def _path(scope: Scope) -> str:
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
-def _with(record: _once.Record, send: Send, verdict: Callable[[], Verdict | None] = lambda: None) -> Send:
+def _with(record: _once.Record, send: Send, verdict: Callable[[], object] = lambda: None) -> Send:
     """Return a send that sets the header fields. It awaits nothing itself, so it is no coroutine."""
 
     def send_with_headers(message: Message) -> Awaitable[None]:
