@@ -197,10 +197,15 @@ class Record:
 
 
 def of(carrier: MutableMapping[str, Any]) -> Record:
-    """Return the record of a request."""
+    """Return the record of a request.
+
+    An environ that has its ASGI scope, as a2wsgi's has, is of the same request.
+    """
     record: Record | None = carrier.get(NAME)
     if record is None:
-        record = carrier[NAME] = Record()
+        scope = carrier.get("asgi.scope")
+        record = of(scope) if isinstance(scope, dict) else Record()
+        carrier[NAME] = record
     return record
 
 

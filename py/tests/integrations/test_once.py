@@ -3,6 +3,7 @@
 import asyncio
 import os
 
+import a2wsgi
 import contract
 import django_app
 import pytest
@@ -385,6 +386,34 @@ def test_a_dispatched_copy_with_another_key_is_asked_anew(gate, key):
     assert WsgiClient(app).get("/", headers={"X-API-Key": key.expose()}).status_code == 200
     assert seen == [42, 7]
     assert (spent(gate, key), spent(gate, other)) == (1, 1)
+
+
+def test_an_asgi_gate_and_flask_inside_charge_once(gate, key):
+    """By a2wsgi, whose environ has the ASGI scope."""
+    app = Flask("tests")
+    flask.GateExtension(gate, app, cost=3)
+    seen = []
+
+    @app.get("/")
+    def home():
+        seen.append(g.verdict.account)
+        return ""
+
+    client = TestClient(asgi.GateMiddleware(a2wsgi.WSGIMiddleware(app), gate))
+    response = client.get("/", headers={"X-API-Key": key.expose()})
+    assert (response.status_code, seen, spent(gate, key)) == (200, [42], 3)
+    assert response.headers.get_list("x-ratelimit-remaining") == ["97"]
+    assert client.get("/", headers={"X-API-Key": "nonsense"}).status_code == 401
+
+
+def test_an_environ_with_another_scope_has_its_own_record(gate, key):
+    """What a bridge calls so may be anything."""
+    for scope in (None, "none", {}):
+        environ = {"asgi.scope": scope, "HTTP_X_API_KEY": key.expose()}
+        app = wsgi.GateMiddleware(wsgi.GateMiddleware(hello_wsgi, gate), gate)
+        before = spent(gate, key)
+        assert WsgiClient(app).get("/", environ_overrides=environ).status_code == 200
+        assert spent(gate, key) - before == 1
 
 
 def test_an_asgi_gate_and_django_inside_charge_once(gate, key, pepper):
