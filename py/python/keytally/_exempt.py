@@ -11,8 +11,8 @@ from keytally._native import redact
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# What a path has that may not be in its normal form.
-SUSPECT = re.compile(r"[%\\]|(?:^|/)\.|//")
+# What a path has in which there may be a dot segment.
+SUSPECT = re.compile(r"[%\\]|/\.")
 
 # How often a path may be encoded. One that is encoded more often is not exempt.
 MAX_ENCODINGS = 4
@@ -34,7 +34,7 @@ def exemption(paths: Iterable[str]) -> Callable[[str], bool]:
             raise ValueError(
                 f"{shown} can't be exempt: give a path as '/health', or all that begin alike as '/static/*'"
             )
-        if normal(path) != path or any(mark in path for mark in "%?#\\"):
+        if has_dot_segment(path) or "//" in path or any(mark in path for mark in "%?#\\"):
             shown = redact(repr(path))
             raise ValueError(
                 f"{shown} can't be exempt, because no request's path is compared in that form: "
@@ -46,20 +46,20 @@ def exemption(paths: Iterable[str]) -> Callable[[str], bool]:
         return lambda _: False
 
     def is_exempt(path: str) -> bool:
-        found = normal(path)
-        return found is not None and (found in exact or found.startswith(prefixes))
+        # Repeated slashes are not joined, as routers do not join them: //health may be another route.
+        return path in exact or (path.startswith(prefixes) and not has_dot_segment(path))
 
     return is_exempt
 
 
-def normal(path: str) -> str | None:
-    """Return the path with repeated slashes joined, or ``None`` if it has a dot segment, encoded or not.
+def has_dot_segment(path: str) -> bool:
+    """Return whether a path has a dot segment, encoded or not, or is encoded too often to tell.
 
     What serves the path may decode it once more, take a backslash for a slash, or drop what follows a
     semicolon. Then a dot segment leads out of an exempt folder.
     """
     if not SUSPECT.search(path):
-        return path
+        return False
     decoded = path
     for _ in range(MAX_ENCODINGS):
         further = unquote(decoded)
@@ -67,8 +67,6 @@ def normal(path: str) -> str | None:
             break
         decoded = further
     else:
-        return None
+        return True
     segments = decoded.replace("\\", "/").split("/")
-    if any(segment.partition(";")[0] in (".", "..") for segment in segments):
-        return None
-    return re.sub("//+", "/", path)
+    return any(segment.partition(";")[0] in (".", "..") for segment in segments)

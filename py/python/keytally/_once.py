@@ -5,6 +5,8 @@ A request has one record. It is in the ASGI scope or the WSGI environ, so that a
 
 from __future__ import annotations
 
+import functools
+import os
 from typing import TYPE_CHECKING, Any, Callable, Union
 
 from keytally import _web
@@ -13,6 +15,7 @@ from keytally.exceptions import KeytallyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
+    from pathlib import Path
 
 # Where the record is in a scope or an environ.
 NAME = "keytally.record"
@@ -123,9 +126,12 @@ class Record:
             for other in self._asked:
                 other.give_back()
 
-    def adopt(self, verdict: Verdict | None) -> None:
-        """Take a verdict that the application got by itself, if no integration asked."""
-        if verdict is not None and not self._asked:
+    def adopt(self, verdict: object) -> None:
+        """Take a verdict that the application got by itself, if no integration asked.
+
+        What is not a `Verdict` is another thing of the application under the same name.
+        """
+        if isinstance(verdict, Verdict) and not self._asked:
             asked = Asked(None, None)
             asked.answer(verdict, 0)
             asked.listed = True
@@ -191,15 +197,33 @@ class Record:
 
 
 def of(carrier: MutableMapping[str, Any]) -> Record:
-    """Return the record of a request."""
+    """Return the record of a request.
+
+    An environ that has its ASGI scope, as a2wsgi's has, is of the same request.
+    """
     record: Record | None = carrier.get(NAME)
     if record is None:
-        record = carrier[NAME] = Record()
+        scope = carrier.get("asgi.scope")
+        record = of(scope) if isinstance(scope, dict) else Record()
+        carrier[NAME] = record
     return record
 
 
+@functools.lru_cache(maxsize=256)
+def file_at(path: Path | None) -> str | None:
+    """Return the one name of a file that has several, as by a symbolic link; ``None`` in memory.
+
+    The name is looked up once. Ask at construction: a relative path depends on the working directory.
+    """
+    return None if path is None else os.path.realpath(path)
+
+
 def _same(one: Table | None, other: Table) -> bool:
-    return one is other or (one is not None and one.path is not None and one.path == other.path)
+    if one is other:
+        return True
+    if one is None or one.path is None or other.path is None:
+        return False
+    return one.path == other.path or file_at(one.path) == file_at(other.path)
 
 
 def _x_ratelimit(asked: Asked) -> list[tuple[str, str]]:

@@ -144,6 +144,7 @@ class GateRule(Rule[RequestT]):
     ) -> None:
         super().__init__(**options)
         self._gate = gate
+        _once.file_at(gate.path)
         self._read = read
         self._guesses = guesses
 
@@ -175,6 +176,7 @@ class LimiterRule(Rule[RequestT]):
         if not awaits:
             _calls.refuse_async(key=key)
         self._limiter = limiter
+        _once.file_at(limiter.path)
         self._key = key
 
     def _subject(self, request: RequestT, fields: MutableMapping[str, Any]) -> Any:  # noqa: ANN401, ARG002
@@ -205,4 +207,6 @@ def check_key(record: _once.Record, gate: Gate, keys: Sequence[str | bytes], cos
 
 def check_subject(record: _once.Record, limiter: Limiter, subject: str | bytes, cost: int) -> _once.Asked:
     """Ask the limiter about the subject of a request."""
-    return record.ask(limiter, subject, cost, lambda cost: limiter.check(subject, cost))
+    # Text and its bytes are one subject. A limiter has its own error for text that has no bytes.
+    counted = subject.encode(errors="surrogatepass") if isinstance(subject, str) else subject
+    return record.ask(limiter, counted, cost, lambda cost: limiter.check(subject, cost))

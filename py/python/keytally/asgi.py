@@ -14,8 +14,9 @@ it: what is added last is outermost, so that it answers preflights, which carry 
 refusals.
 
 Starlette answers an unhandled exception outside of all added middleware, so that its 500 has no rate-limit
-fields. They are there if the whole application is wrapped instead, in the last line of the module that the
-server imports: ``app = GateMiddleware(app, gate)``.
+fields. They are there if the whole application is wrapped as well, in the last line of the module that the
+server imports: ``app = VerdictMiddleware(app)``. That 500 has no CORS fields either, unless CORSMiddleware
+wraps all, and is not added: ``app = CORSMiddleware(GateMiddleware(app, gate), allow_origins=...)``.
 
 A request has one verdict and is charged once, however many of these integrations ask about it: see
 ``docs/INTEGRATIONS.md``.
@@ -249,7 +250,8 @@ class VerdictMiddleware:
     """Puts the header fields of a verdict, which something further in left in the state, into the response.
 
     For `keytally.fastapi`, whose dependencies don't see a response that a route makes itself. Around the
-    whole application, ``app = VerdictMiddleware(app)``, it also reaches the 500 of an unhandled exception.
+    whole application, ``app = VerdictMiddleware(app)``, it also reaches the 500 of an unhandled exception,
+    and leaves preflights to the CORSMiddleware inside, which `GateMiddleware` there would refuse.
 
     Args:
         app: The application.
@@ -284,7 +286,7 @@ def _path(scope: Scope) -> str:
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
-def _with(record: _once.Record, send: Send, verdict: Callable[[], Verdict | None] = lambda: None) -> Send:
+def _with(record: _once.Record, send: Send, verdict: Callable[[], object] = lambda: None) -> Send:
     """Return a send that sets the header fields. It awaits nothing itself, so it is no coroutine."""
 
     def send_with_headers(message: Message) -> Awaitable[None]:

@@ -14,7 +14,9 @@ function of the request that returns what to count, in place of the client's add
 a list of paths; ``"COST"``, a number or a function of the request; ``"SHADOW"``, whether to let everything in
 and only tell; ``"ON_VERDICT"``, which is called with each verdict and its request; ``"IPV6_PREFIX"``, how
 many bits of an IPv6 address count as one client, by default 64. A function may be named by its import path,
-and may be async.
+and may be async. Only the middleware reads ``"EXEMPT"``, ``"COST"``, ``"ON_VERDICT"`` and ``"KEY"``. The
+classes of `keytally.rest_framework` have a cost and a key of their own, and a view that needs none of these
+classes does not name them.
 
 ``"FAILURES"`` of the gate is how many wrong keys a client address may send, by default
 ``"20/minute, 200/hour"`` in each process; more get 429. A right key is never refused by it.
@@ -332,19 +334,54 @@ def check_settings(**_: object) -> list[checks.CheckMessage]:
     """Refuse settings that can't work, such as a limiter in memory where several workers have one each."""
     found: list[checks.CheckMessage] = []
     configured = getattr(settings, "KEYTALLY", {})
-    for section, tables, code in (("GATE", (gate, guesses), "E001"), ("LIMITER", (limiter,), "E002")):
-        if section in configured:
+    for middleware, code in ((GateMiddleware, "E001"), (LimiterMiddleware, "E002")):
+        if middleware.section in configured:
             try:
-                for opened in tables:
-                    opened()
+                # It opens the tables, and reads all of the settings.
+                middleware(HttpResponse)
             except ImproperlyConfigured as error:
                 found.append(checks.Error(str(error), id=f"keytally.{code}"))
-    if "LIMITER" in configured and not found:
+            else:
+                found += _without_effect(middleware)
+    if "LIMITER" in configured and not any(message.level >= checks.ERROR for message in found):
         section = configured["LIMITER"]
         if "PATH" not in section and _workers(section) is None and not settings.DEBUG:
             found.append(checks.Warning(UNKNOWN_WORKERS, id="keytally.W001"))
     return found
 
+
+def _without_effect(middleware: type[_Middleware]) -> list[checks.CheckMessage]:
+    """Report what only the middleware reads if the project has no such middleware."""
+    section = middleware.section
+    values = _settings(section)
+    named = [name for name in OF_MIDDLEWARE if values.get(name) not in NO_VALUES]
+    if not named or any(_is_a(path, middleware) for path in settings.MIDDLEWARE):
+        return []
+    name = middleware.__name__
+    return [
+        checks.Warning(
+            f'KEYTALLY["{section}"]["{one}"] has no effect: only keytally.django.{name} reads it, '
+            "and MIDDLEWARE does not have that",
+            id="keytally.W002",
+        )
+        for one in named
+    ]
+
+
+def _is_a(path: str, middleware: type[_Middleware]) -> bool:
+    """Return whether an import path names the middleware, or a class of the project that is one."""
+    try:
+        named = import_string(path)
+    except ImportError:
+        # Django reports that itself.
+        return False
+    return isinstance(named, type) and issubclass(named, middleware)
+
+
+# What keytally.rest_framework does not read: its classes say it.
+OF_MIDDLEWARE = ("EXEMPT", "COST", "ON_VERDICT", "KEY")
+# As if it were not there.
+NO_VALUES: tuple[object, ...] = (None, 1, (), [])
 
 PER_PROCESS = (
     'KEYTALLY["LIMITER"] is in memory, and {count} workers would each admit the whole limit: '
@@ -394,12 +431,12 @@ def _function(named: Any) -> Any:  # noqa: ANN401
         return named
     try:
         return import_string(named)
-    except ImportError:
+    except ImportError as error:
         shown = redact(named)
         if shown == named:
-            raise
+            raise ValueError(f"{shown} cannot be imported: {error}") from error
         # The import's own error repeats the name.
-        raise ImproperlyConfigured(f"{shown} is no import path of a function") from None
+        raise ValueError(f"{shown} is not the import path of a function") from None
 
 
 def leaving(request: HttpRequest) -> Callable[[_once.Record, _once.Asked], None]:

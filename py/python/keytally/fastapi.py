@@ -21,7 +21,7 @@ itself and on those to its errors.
 
 FastAPI answers an unhandled exception outside of all added middleware. Its 500 has the header fields if the
 whole application is wrapped instead, in the last line of the module that the server imports:
-``app = VerdictMiddleware(app)``.
+``app = VerdictMiddleware(app)``. For CORS fields on it too, see ``docs/INTEGRATIONS.md``.
 
 Where a whole application is behind a gate, `keytally.asgi.GateMiddleware` is quicker.
 """

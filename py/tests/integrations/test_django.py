@@ -205,6 +205,7 @@ def test_a_wrong_limit_of_guesses_is_refused(configured, options, message):
 
 
 LIMITER = {"POLICY": "2/31d", "CAPACITY": 100, "WORKERS": 1}
+BOTH = [*django_app.MIDDLEWARE, "keytally.django.LimiterMiddleware"]
 
 
 def test_a_limiter_counts_addresses(ask, configured):
@@ -275,6 +276,62 @@ def test_settings_that_cant_work_are_refused(configured, tables, message):
         [error] = check_settings()
         assert isinstance(error, checks.Error)
         assert re.search(message, error.msg)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"EXEMPT": ["bad//x"]}, 'KEYTALLY."SECTION".: .*bad//x'),
+        ({"EXEMPT": "/health"}, 'KEYTALLY."SECTION".: .*exempt is a list'),
+        ({"COST": -5}, 'KEYTALLY."SECTION".: .*cost'),
+        ({"ON_VERDICT": "no.such.fn"}, 'KEYTALLY."SECTION".: .*no.such.fn'),
+        ({"ON_VERDICT": "os.no_such_function"}, 'KEYTALLY."SECTION".: .*no_such_function'),
+        ({"ON_VERDICT": "nonsense"}, 'KEYTALLY."SECTION".: .*nonsense'),
+        ({"COST": "no.such.fn"}, 'KEYTALLY."SECTION".: .*no.such.fn'),
+    ],
+)
+@pytest.mark.parametrize("section", ["GATE", "LIMITER"])
+@pytest.mark.parametrize("middleware", [[], BOTH])
+def test_values_that_cant_work_are_refused(configured, section, options, message, middleware):
+    if section == "GATE":
+        configured(middleware, **options)
+    else:
+        configured(middleware, {**LIMITER, **options})
+    [error] = [found for found in check_settings() if found.level >= checks.ERROR]
+    assert re.search(message.replace("SECTION", section), error.msg)
+
+
+def test_a_key_that_cant_be_imported_is_refused(configured):
+    configured(BOTH, {**LIMITER, "KEY": "no.such.fn"})
+    [error] = check_settings()
+    assert re.search('KEYTALLY."LIMITER".: .*no.such.fn', error.msg)
+
+
+class Own(GateMiddleware):
+    """Gate middleware of a project."""
+
+
+@pytest.mark.parametrize("name", ["EXEMPT", "COST", "ON_VERDICT", "KEY"])
+def test_a_value_that_only_the_middleware_reads_is_reported(configured, name):
+    value = ["/health"] if name == "EXEMPT" else cost
+    if name != "KEY":
+        configured(django_app.OF_REST_FRAMEWORK, **{name: value})
+        [warning] = check_settings()
+        assert (warning.id, warning.level) == ("keytally.W002", checks.WARNING)
+        assert f'KEYTALLY["GATE"]["{name}"] has no effect' in warning.msg
+        for middleware in (django_app.MIDDLEWARE, ["test_django.cors", "test_django.Own"]):
+            configured(middleware, **{name: value})
+            assert check_settings() == []
+    configured(django_app.MIDDLEWARE, {**LIMITER, name: value})
+    [warning] = check_settings()
+    assert f'KEYTALLY["LIMITER"]["{name}"] has no effect' in warning.msg
+    configured(BOTH, {**LIMITER, name: value})
+    assert check_settings() == []
+
+
+def test_a_default_that_only_the_middleware_reads_is_not_reported(configured):
+    configured(django_app.OF_REST_FRAMEWORK, EXEMPT=[], COST=1, ON_VERDICT=None)
+    assert check_settings() == []
 
 
 SECRET = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"

@@ -1,5 +1,8 @@
 """The header fields of a 500, where an application raises an exception that nothing handles."""
 
+import re
+from pathlib import Path
+
 import contract
 import django_app
 import flask_app
@@ -8,6 +11,8 @@ from django.test import Client, override_settings
 from fastapi import Depends, FastAPI
 from fastapi.testclient import TestClient
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.routing import Route
 from werkzeug.test import Client as WsgiClient
 
@@ -28,10 +33,26 @@ def raising(*_):
     raise LookupError("of the application")
 
 
+ORIGIN = "https://example.com"
+
+
+def of_page(block, gate):
+    """Return an application that is wrapped as a code block of the page says."""
+    text = Path(__file__).parents[3].joinpath("docs/INTEGRATIONS.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[block]
+    names = {
+        "app": Starlette(routes=[Route("/", lambda _: Response("hello")), Route("/fail", raising)]),
+        "gate": gate,
+        "GateMiddleware": asgi.GateMiddleware,
+        "VerdictMiddleware": asgi.VerdictMiddleware,
+        "CORSMiddleware": CORSMiddleware,
+    }
+    exec(code, names)
+    return names["app"]
+
+
 def of_starlette(gate):
-    """Wrap it, as the documentation says in one line."""
-    app = Starlette(routes=[Route("/fail", raising)])
-    return asgi.GateMiddleware(app, gate)
+    return of_page(0, gate)
 
 
 def of_fastapi(gate):
@@ -49,6 +70,23 @@ def test_a_wrapped_application_has_them(gate, key, make):
     client = TestClient(make(gate), raise_server_exceptions=False)
     response = client.get("/fail", headers=contract.presenting(key.expose()))
     assert_failed(response.status_code, response.headers.multi_items())
+
+
+@pytest.mark.parametrize(("block", "origin_of_500"), [(0, None), (1, ORIGIN)])
+def test_a_wrapped_application_answers_browsers(gate, key, block, origin_of_500):
+    client = TestClient(of_page(block, gate), raise_server_exceptions=False, headers={"Origin": ORIGIN})
+    preflight = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "X-API-Key"}
+    presented = contract.presenting(key.expose())
+    for method, path, headers, status, left, origin in [
+        ("OPTIONS", "/", preflight, 200, None, ORIGIN),
+        ("GET", "/", {}, 401, None, ORIGIN),
+        ("GET", "/", presented, 200, "8", ORIGIN),
+        ("GET", "/fail", presented, 500, "7", origin_of_500),
+    ]:
+        response = client.request(method, path, headers=headers)
+        found = response.headers.get("access-control-allow-origin")
+        assert (response.status_code, found) == (status, origin)
+        assert response.headers.get("x-ratelimit-remaining") == left
 
 
 def test_flask_has_them(gate, key):

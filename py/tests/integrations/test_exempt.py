@@ -2,13 +2,17 @@
 
 import asyncio
 import functools
+from urllib.parse import unquote
 
 import django_app
 import flask_app
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
-from django.test import RequestFactory, override_settings
+from django.test import Client, RequestFactory, override_settings
+from django.urls import path as django_path
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from flask import Flask
 from flask.views import MethodView
 
@@ -44,7 +48,14 @@ PATHS = [
     ("/static/..;/secret", False),
     ("/static/..;a=b/secret", False),
     ("/static/%252525252525252e", False),
+    ("/%2fhealth", False),
+    ("/%2f%2fstatic/x", False),
+    ("/%73tatic/x", False),
+    ("/health%2f", False),
 ]
+
+# Flask takes several leading slashes for one, and so compares them as one. Other routers do not.
+LEADING_SLASHES = ["//health", "///health", "//static/x", "///static/a.css"]
 
 
 def exempt_in_asgi(gate, path):
@@ -72,6 +83,12 @@ def exempt_in_wsgi(gate, path):
     return started[0].startswith("200")
 
 
+def exempt_in_flask_behind_wsgi(gate, path):
+    app = Flask("tests", static_folder=None)
+    app.wsgi_app = wsgi.GateMiddleware(app.wsgi_app, gate, exempt=EXEMPT)
+    return is_open_in_flask(app, path)
+
+
 def exempt_in_django(gate, path):
     middleware = django.GateMiddleware(lambda request: HttpResponse())
     request = RequestFactory().get("/")
@@ -82,6 +99,10 @@ def exempt_in_django(gate, path):
 def exempt_in_flask(gate, path):
     app = Flask("tests", static_folder=None)
     flask.GateExtension(gate, app, exempt=EXEMPT)
+    return is_open_in_flask(app, path)
+
+
+def is_open_in_flask(app, path):
     app.add_url_rule("/<path:_>", view_func=lambda _: "any")
     environ = {"PATH_INFO": path.encode().decode("latin-1")}
     return app.test_client().get("/", environ_overrides=environ).status_code in (200, 308)
@@ -99,6 +120,43 @@ def gate(tmp_path, pepper):
 @pytest.mark.parametrize("is_exempt", [exempt_in_asgi, exempt_in_wsgi, exempt_in_django, exempt_in_flask])
 def test_no_path_leads_out_of_an_exempt_folder(gate, is_exempt, path, expected):
     assert is_exempt(gate, path) == expected
+
+
+@pytest.mark.parametrize("path", LEADING_SLASHES)
+@pytest.mark.parametrize(
+    "is_exempt", [exempt_in_asgi, exempt_in_wsgi, exempt_in_django, exempt_in_flask_behind_wsgi]
+)
+def test_leading_slashes_are_not_joined(gate, is_exempt, path):
+    assert not is_exempt(gate, path)
+
+
+@pytest.mark.parametrize("path", ["//health", "//static/x", "/%2fhealth", "/%2F%2Fstatic/x"])
+def test_a_protected_catch_all_route_is_not_reached(gate, path):
+    """The server decodes the path once; FastAPI and Django route it as it is then."""
+    api = FastAPI()
+    api.add_api_route("/health", lambda: "open")
+    api.add_api_route("/{path:path}", lambda path: f"protected {path}")
+    api.add_middleware(asgi.GateMiddleware, gate=gate, exempt=EXEMPT)
+    client = TestClient(api)
+    assert client.get("/health").status_code == 200
+    assert client.get(f"http://testserver{path}").status_code == 401
+    with override_settings(
+        ROOT_URLCONF=(django_path("<path:_>", lambda request, _: HttpResponse("secret")),)
+    ):
+        assert Client().get("/health").status_code == 200
+        assert Client().get("/", PATH_INFO=unquote(path)).status_code == 401
+
+
+def test_flask_routes_leading_slashes_as_one(gate):
+    app = Flask("tests", static_folder=None)
+    flask.GateExtension(gate, app, exempt=EXEMPT)
+    app.add_url_rule("/health", "open", lambda: "open")
+    app.add_url_rule("/<path:_>", "protected", lambda _: "protected")
+    client = app.test_client()
+    for path, expected in [("//health", (200, "open")), ("///health", (200, "open"))]:
+        response = client.get("/", environ_overrides={"PATH_INFO": path})
+        assert (response.status_code, response.text) == expected
+    assert client.get("/", environ_overrides={"PATH_INFO": "//secret"}).status_code == 401
 
 
 @pytest.mark.parametrize(

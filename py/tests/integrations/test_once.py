@@ -3,10 +3,12 @@
 import asyncio
 import os
 
+import a2wsgi
 import contract
 import django_app
 import pytest
 from django.core.asgi import get_asgi_application
+from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from fastapi import APIRouter, Depends, FastAPI, Security
 from fastapi.testclient import TestClient
@@ -17,7 +19,7 @@ from starlette.requests import Request
 from werkzeug.test import Client as WsgiClient
 
 from keytally import Gate, Limiter, asgi, flask, wsgi
-from keytally.django import GateMiddleware
+from keytally.django import GateMiddleware, VerdictMiddleware
 from keytally.fastapi import limit, require_key
 from keytally.rest_framework import KeyAuthentication
 
@@ -258,6 +260,77 @@ def test_one_gate_in_two_places_is_charged_once(gate, key, stack):
         assert (status, spent(gate, key) - before) == (200, 1)
 
 
+def spellings(path):
+    """Return other names of a file, for a process in its folder."""
+    link = path.with_name("link")
+    link.symlink_to(path)
+    return [path.name, f"./{path.name}", f"{path.parent}/../{path.parent.name}/{path.name}", link]
+
+
+def test_a_gate_by_another_name_is_charged_once(gate, key, monkeypatch):
+    monkeypatch.chdir(gate.path.parent)
+    for name in spellings(gate.path):
+        before = spent(gate, key)
+        other = Gate.open(name, pepper=PEPPER[gate.path])
+        app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, other), gate)
+        # What is opened by a relative name stays that file.
+        with monkeypatch.context() as elsewhere:
+            elsewhere.chdir("/")
+            assert (asyncio_status(app, key), spent(gate, key) - before) == (200, 1)
+
+
+def test_a_limiter_by_another_name_is_charged_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    limiter = Limiter.create(tmp_path / "all.limiter", "9/31d", capacity=10)
+    for count, name in enumerate(spellings(limiter.path), 1):
+        other = Limiter.open_or_create(name, "9/31d", capacity=10)
+        inner = asgi.LimiterMiddleware(hello_asgi, other, key=everybody)
+        TestClient(asgi.LimiterMiddleware(inner, limiter, key=everybody)).get("/")
+        assert limiter.peek(SUBJECT, 0).remaining == 9 - count
+
+
+def test_a_replaced_gate_opened_again_is_charged_once(gate, key, tmp_path, pepper):
+    new = Gate.create(tmp_path / "new.gate", pepper=pepper, keys=8)
+    key = new.issue(7)
+    os.rename(new.path, gate.path)
+    gate.reopen()
+    app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, Gate.open(gate.path, pepper=pepper)), gate)
+    before = gate.peek(key.expose(), 0).remaining
+    assert asyncio_status(app, key) == 200
+    assert before - gate.peek(key.expose(), 0).remaining == 1
+
+
+def test_a_subject_as_text_and_as_bytes_is_charged_once(limiter):
+    inner = asgi.LimiterMiddleware(hello_asgi, limiter, key=lambda _: SUBJECT.encode())
+    app = asgi.LimiterMiddleware(inner, limiter, key=everybody)
+    assert TestClient(app).get("/").status_code == 200
+    assert of_limiter(limiter) == 1
+
+
+def test_a_verdict_of_the_application_itself_is_left_alone(gate, key):
+    """The application's state may have another thing of that name."""
+
+    async def app(scope, receive, send):
+        scope["state"]["verdict"] = "guilty"
+        await hello_asgi(scope, receive, send)
+
+    response = TestClient(asgi.VerdictMiddleware(app)).get("/")
+    assert (response.status_code, "ratelimit" in response.headers) == (200, False)
+    response = TestClient(asgi.VerdictMiddleware(asgi.GateMiddleware(app, gate))).get(
+        "/", headers={"X-API-Key": key.expose()}
+    )
+    assert (response.status_code, response.headers["x-ratelimit-remaining"]) == (200, "99")
+
+
+def test_a_verdict_of_a_django_view_itself_is_left_alone():
+    def view(request):
+        request.verdict = "guilty"
+        return HttpResponse("sentenced")
+
+    response = VerdictMiddleware(view)(RequestFactory().get("/"))
+    assert (response.status_code, response.content, "RateLimit" in response) == (200, b"sentenced", False)
+
+
 PEPPER = {}
 
 
@@ -313,6 +386,34 @@ def test_a_dispatched_copy_with_another_key_is_asked_anew(gate, key):
     assert WsgiClient(app).get("/", headers={"X-API-Key": key.expose()}).status_code == 200
     assert seen == [42, 7]
     assert (spent(gate, key), spent(gate, other)) == (1, 1)
+
+
+def test_an_asgi_gate_and_flask_inside_charge_once(gate, key):
+    """By a2wsgi, whose environ has the ASGI scope."""
+    app = Flask("tests")
+    flask.GateExtension(gate, app, cost=3)
+    seen = []
+
+    @app.get("/")
+    def home():
+        seen.append(g.verdict.account)
+        return ""
+
+    client = TestClient(asgi.GateMiddleware(a2wsgi.WSGIMiddleware(app), gate))
+    response = client.get("/", headers={"X-API-Key": key.expose()})
+    assert (response.status_code, seen, spent(gate, key)) == (200, [42], 3)
+    assert response.headers.get_list("x-ratelimit-remaining") == ["97"]
+    assert client.get("/", headers={"X-API-Key": "nonsense"}).status_code == 401
+
+
+def test_an_environ_with_another_scope_has_its_own_record(gate, key):
+    """What a bridge calls so may be anything."""
+    for scope in (None, "none", {}):
+        environ = {"asgi.scope": scope, "HTTP_X_API_KEY": key.expose()}
+        app = wsgi.GateMiddleware(wsgi.GateMiddleware(hello_wsgi, gate), gate)
+        before = spent(gate, key)
+        assert WsgiClient(app).get("/", environ_overrides=environ).status_code == 200
+        assert spent(gate, key) - before == 1
 
 
 def test_an_asgi_gate_and_django_inside_charge_once(gate, key, pepper):
