@@ -84,6 +84,7 @@ const OF_THE_ADAPTERS: &[&str] = &[
     "encodings of a path that may be exempt",
     "interpreters of a process that may import `keytally`",
     "an IPv6 prefix that counts as one client in nginx",
+    "a cost in nginx",
     "gates and zones in nginx",
 ];
 
