@@ -1,4 +1,4 @@
-//! A verdict that was pickled: its values, without the tally and the gate that they came from.
+//! What was pickled: a verdict's values, without the tally and the gate that they came from, and quotas.
 
 use keytally_host::keytally::http::Response;
 use keytally_host::keytally::policy::{MAX_QUOTAS, Window};
@@ -7,7 +7,8 @@ use keytally_host::keytally::{Outcome, Reason, Timestamp};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::verdict::Verdict;
+use crate::policy;
+use crate::verdict::{self, Verdict};
 
 /// The values of a verdict.
 pub(crate) struct Kept {
@@ -29,7 +30,7 @@ pub(crate) struct Kept {
 pub(crate) type HolderState = (Option<u32>, Option<String>, Option<String>, Option<String>);
 
 /// Limit, remaining, window, reset, lacking and lasting.
-type WindowState = (u32, u32, u32, u64, bool, bool);
+pub(crate) type WindowState = (u32, u32, u32, u64, bool, bool);
 
 /// A verdict as Python pickles it: the fields of [`Kept`] in their order.
 pub(crate) type State =
@@ -71,15 +72,11 @@ impl Kept {
 
     /// Returns the values as Python pickles them.
     pub(crate) fn state(&self) -> State {
-        let window = |quota: &QuotaState| {
-            let QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting } = *quota;
-            (limit, remaining, window.seconds(), reset_unix_s, lacking, lasting)
-        };
         (
             self.outcome.as_str().to_owned(),
             self.reason.as_str().to_owned(),
             self.holder.clone(),
-            self.quotas.iter().map(window).collect(),
+            self.quotas.iter().map(window_state).collect(),
             self.cost,
             self.charged_at.map(Timestamp::unix_ms),
             self.waits_from.unix_ms(),
@@ -103,11 +100,7 @@ impl Kept {
             uncharged,
             ahead_s,
         ) = state;
-        let quota = |(limit, remaining, window, reset_unix_s, lacking, lasting)| {
-            let window = Window::from_seconds(window)?;
-            Some(QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting })
-        };
-        let quotas: Vec<QuotaState> = quotas.into_iter().map(quota).collect::<Option<_>>()?;
+        let quotas: Vec<QuotaState> = quotas.into_iter().map(quota_state).collect::<Option<_>>()?;
         (quotas.len() <= MAX_QUOTAS).then_some(())?;
         Some(Self {
             outcome: OUTCOMES.into_iter().find(|known| known.as_str() == outcome)?,
@@ -124,6 +117,18 @@ impl Kept {
     }
 }
 
+/// Returns one window of a verdict as Python pickles it.
+pub(crate) fn window_state(quota: &QuotaState) -> WindowState {
+    let QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting } = *quota;
+    (limit, remaining, window.seconds(), reset_unix_s, lacking, lasting)
+}
+
+fn quota_state(state: WindowState) -> Option<QuotaState> {
+    let (limit, remaining, window, reset_unix_s, lacking, lasting) = state;
+    let window = Window::from_seconds(window)?;
+    Some(QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting })
+}
+
 /// Returns the verdict that was pickled or copied. For `pickle` alone.
 ///
 /// >>> import pickle
@@ -136,4 +141,29 @@ pub(crate) fn restore_verdict(state: State) -> PyResult<Verdict> {
     Kept::from_state(state).map(Verdict::from_kept).ok_or_else(|| {
         PyValueError::new_err("the state is not a verdict's: it was pickled by another version")
     })
+}
+
+/// Returns the window of a verdict that was pickled or copied. For `pickle` alone.
+///
+/// >>> import pickle
+/// >>> from keytally import Limiter
+/// >>> [quota] = Limiter("5/minute").check("203.0.113.9", now=1_700_000_000).quotas
+/// >>> pickle.loads(pickle.dumps(quota))
+/// <QuotaState minute: 4 of 5 left until 1700000040>
+#[pyfunction]
+pub(crate) fn restore_quota_state(state: WindowState) -> PyResult<verdict::QuotaState> {
+    quota_state(state)
+        .map(verdict::QuotaState::from)
+        .ok_or_else(|| PyValueError::new_err("the state is not a quota's: it was pickled by another version"))
+}
+
+/// Returns the quota of a policy that was pickled or copied. For `pickle` alone.
+///
+/// >>> import pickle
+/// >>> from keytally import Policy
+/// >>> pickle.loads(pickle.dumps(Policy("5/10s").quotas))
+/// (Quota(limit=5, window=10),)
+#[pyfunction]
+pub(crate) fn restore_quota(limit: u32, window: u32) -> policy::Quota {
+    policy::Quota { limit, window }
 }

@@ -8,7 +8,7 @@
 //! | `fields.rs` | header fields |
 //! | `exceptions.rs` | errors as exceptions |
 //! | `interpreter.rs` | the interpreter that may have the module |
-//! | `kept.rs` | a verdict that was pickled |
+//! | `kept.rs` | verdicts and quotas that were pickled |
 //!
 //! Python's documentation of every name is the `///` above it here.
 #![forbid(unsafe_code)]
@@ -57,6 +57,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<verdict::Verdict>()?;
     module.add_function(wrap_pyfunction!(generate_pepper, module)?)?;
     module.add_function(wrap_pyfunction!(redact, module)?)?;
+    module.add_function(wrap_pyfunction!(kept::restore_quota, module)?)?;
+    module.add_function(wrap_pyfunction!(kept::restore_quota_state, module)?)?;
     module.add_function(wrap_pyfunction!(kept::restore_verdict, module)?)?;
     module.add_function(wrap_pyfunction!(run, module)?)
 }

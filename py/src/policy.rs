@@ -91,8 +91,8 @@ impl Policy {
 #[pyclass(frozen, eq, hash, module = "keytally")]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Quota {
-    limit: u32,
-    window: u32,
+    pub(crate) limit: u32,
+    pub(crate) window: u32,
 }
 
 impl Quota {
@@ -113,6 +113,12 @@ impl Quota {
     #[getter]
     fn window(&self) -> u32 {
         self.window
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (u32, u32))> {
+        let restore = slf.py().import("keytally._native")?.getattr("restore_quota")?;
+        let quota = slf.get();
+        Ok((restore, (quota.limit, quota.window)))
     }
 
     fn __repr__(&self) -> String {

@@ -13,7 +13,7 @@ use crate::charge::Charge;
 use crate::clock::Time;
 use crate::exceptions;
 use crate::fields;
-use crate::kept::{HolderState, Kept, State};
+use crate::kept::{HolderState, Kept, State, WindowState, window_state};
 
 /// The answer to a check: everything that an HTTP response, a log line or a later refund needs. True when admitted.
 ///
@@ -343,7 +343,7 @@ pub(crate) fn quotas<'py>(
     py: Python<'py>,
     quotas: impl Iterator<Item = keytally::QuotaState>,
 ) -> PyResult<Bound<'py, PyTuple>> {
-    PyTuple::new(py, quotas.map(|state| QuotaState { state }).collect::<Vec<_>>())
+    PyTuple::new(py, quotas.map(QuotaState::from).collect::<Vec<_>>())
 }
 
 /// One window of a verdict.
@@ -358,6 +358,12 @@ pub(crate) fn quotas<'py>(
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct QuotaState {
     state: keytally::QuotaState,
+}
+
+impl From<keytally::QuotaState> for QuotaState {
+    fn from(state: keytally::QuotaState) -> Self {
+        Self { state }
+    }
 }
 
 #[pymethods]
@@ -396,6 +402,11 @@ impl QuotaState {
     #[getter]
     fn lacking(&self) -> bool {
         self.state.lacking
+    }
+
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (WindowState,))> {
+        let restore = slf.py().import("keytally._native")?.getattr("restore_quota_state")?;
+        Ok((restore, (window_state(&slf.get().state),)))
     }
 
     fn __repr__(&self) -> String {

@@ -23,6 +23,35 @@ def test_a_copy_is_equal(value):
     assert again(value) == [value] * 8
 
 
+def test_a_copied_quota_is_equal():
+    quotas = Policy("100/minute, 1000/hour").quotas
+    for copied in again(quotas) + again(list(quotas)):
+        assert tuple(copied) == quotas
+    for quota in quotas:
+        assert again(quota) == [quota] * 8
+
+
+def test_a_copied_window_of_a_verdict_says_the_same(now):
+    limiter = Limiter("1/minute, 5/31d")
+    limiter.check("a", now=now)
+    for quota in limiter.check("a", now=now).quotas:
+        for copied in again(quota):
+            assert window(copied) == window(quota)
+
+
+def test_a_state_that_is_no_windows_is_refused(now):
+    restore, ((limit, remaining, _, *others),) = (
+        Limiter("1/minute").check("a", now=now).quotas[0].__reduce__()
+    )
+    with pytest.raises(ValueError, match="not a quota's"):
+        restore((limit, remaining, 0, *others))
+
+
+def window(quota):
+    """Return all that one window of a verdict says."""
+    return quota.name, quota.limit, quota.remaining, quota.window, quota.reset, quota.lacking, repr(quota)
+
+
 def verdicts(pepper, now):
     gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "2/minute, 5/hour"})
     key = gate.issue(42, env="test", now=now)
@@ -47,10 +76,7 @@ def verdicts(pepper, now):
 def read(verdict):
     """Return all that a verdict says."""
     values = {name: getattr(verdict, name) for name in ATTRIBUTES if name != "raise_for_status"}
-    values["quotas"] = [
-        (quota.name, quota.limit, quota.remaining, quota.window, quota.reset, quota.lacking)
-        for quota in verdict.quotas
-    ]
+    values["quotas"] = [window(quota) for quota in verdict.quotas]
     try:
         verdict.raise_for_status()
     except Exception as error:
