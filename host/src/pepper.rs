@@ -131,24 +131,23 @@ fn refuse_mark(text: &[u8]) -> Result<(), PepperError> {
 
 fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
     let of = items.len();
-    // The form is asked first: of another program's file, too many lines are the least that is wrong.
-    if let Some(place) = items.iter().position(|item| decode(item).is_none()) {
-        return Err(PepperError::Form { number: place + 1, of });
-    }
+    // The form is checked first: in another program's file, too many lines are the least that is wrong.
+    let decoded = items
+        .iter()
+        .enumerate()
+        .map(|(place, item)| decode(item).ok_or(PepperError::Form { number: place + 1, of }));
+    let decoded = decoded.collect::<Result<Vec<_>, _>>()?;
     if items.is_empty() || of > MAX_PEPPERS {
         return Err(PepperError::Count { given: of });
     }
-    let mut decoded: Vec<Zeroizing<Vec<u8>>> = Vec::with_capacity(of);
-    for (place, item) in items.iter().enumerate() {
+    for (place, pepper) in decoded.iter().enumerate() {
         let number = place + 1;
-        let pepper = decode(item).ok_or(PepperError::Form { number, of })?;
         if pepper.len() < MIN_PEPPER_LEN {
             return Err(PepperError::Short { number, of, len: pepper.len() });
         }
-        if decoded.contains(&pepper) {
+        if decoded[..place].contains(pepper) {
             return Err(PepperError::Repeated { number, of });
         }
-        decoded.push(pepper);
     }
     let list: Vec<&[u8]> = decoded.iter().map(|pepper| pepper.as_slice()).collect();
     Peppers::new(&list).map_err(|error| match error {
