@@ -6,8 +6,8 @@
 //! - 16 or more characters without a separator that change between lowercase, uppercase and digits as random ones do.
 //!
 //! Sixteen is the length of the shortest key that can be imported. A text that is neither a path nor a policy is not
-//! repeated either if it has so many characters without a separator, however they look. A text is taken as a path if it
-//! has a slash or exactly one dot.
+//! repeated either if it has so many characters without a separator, however they look. A text with a slash
+//! or exactly one dot is treated as a path.
 //!
 //! This is a guess. A name that looks random is hidden too, and a secret of common words in a path is shown.
 

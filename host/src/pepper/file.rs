@@ -8,7 +8,8 @@
 //! Root keeps secrets from other users by the folder, an access control list or a namespace, none of which the mode
 //! shows. Symbolic links are followed, and the rule is asked of the file that they lead to. A pipe follows the same
 //! rule. A file that is refused is read all the same, to learn whether it holds peppers: nothing else marks a file as
-//! one of ours, and no command may be advised for another. Standard input was opened by whoever started the process, so its owner and mode are asked only of a file.
+//! one of ours, and no command may be advised for another. Standard input was opened by the parent process, so its
+//! owner and mode are checked only if it is a file.
 
 use std::fs::File;
 use std::io;

@@ -71,7 +71,7 @@ impl Issue {
     }
 }
 
-/// Revokes a key that could not be handed over: nobody may hold it, and anybody who saw a part of the output might.
+/// Revokes a key that could not be printed: perhaps no one holds it, or a reader of partial output does.
 pub(super) fn taken_back(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failure {
     let why = failure.sentence();
     Failure::because(match gate.revoke(key_id) {
