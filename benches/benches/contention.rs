@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use keytally::{Line, Timestamp};
+use keytally_core::{Line, Timestamp};
 
 use crate::floors::count_up;
 use crate::measure::{Bench, Contender, Yes, answered, count, threads};

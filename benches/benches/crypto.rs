@@ -3,7 +3,7 @@
 use core::hint::black_box;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use keytally::Pepper;
+use keytally_core::Pepper;
 use sha2::Sha256;
 use sha2::block_api::compress256;
 

@@ -3,7 +3,7 @@
 use core::fmt::Write as _;
 use core::hint::black_box;
 
-use keytally::{Limiter, Line, Outcome, Policy, Timestamp, decide, http::MAX_HEADERS_LEN};
+use keytally_core::{Limiter, Line, MAX_HEADERS_LEN, Outcome, Policy, Timestamp, decide};
 
 use crate::measure::{Bench, calls};
 use crate::traffic::START;

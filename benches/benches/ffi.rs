@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use keytally::{Timestamp, Verdict};
+use keytally_core::{Timestamp, Verdict};
 
 use crate::measure::{Bench, Contender, Table, Yes, answered, asked};
 use crate::tables::{gate, limiter};

@@ -6,7 +6,7 @@
 use core::hint::black_box;
 use std::process::Command;
 
-use keytally::{GateConfig, Limiter, Line, Name, Outcome};
+use keytally_core::{GateConfig, Limiter, Line, Name, Outcome};
 use serde_json::{Value, json};
 
 use crate::measure::{Bench, answered, now};
@@ -155,7 +155,7 @@ fn table(name: &str) -> Box<dyn FnMut(&String) -> bool> {
         }
         "keytally, as a service maps it" => {
             let policy = ROOMY.parse().expect("a policy");
-            let limiter = keytally_host::Limiter::in_memory(&policy, SUBJECTS).expect("memory");
+            let limiter = keytally::Limiter::in_memory(&policy, SUBJECTS).expect("memory");
             Box::new(move |text| answered(&limiter.check(text.as_bytes(), 1)))
         }
         "one governor: the minute alone" => {

@@ -1,6 +1,6 @@
 //! What the machine itself takes: figures to stand beside ours.
 
-use keytally::sync::{AtomicU64, Ordering};
+use keytally_core::sync::{AtomicU64, Ordering};
 
 use crate::traffic::{Random, index};
 

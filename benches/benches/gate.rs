@@ -4,7 +4,7 @@ use core::hint::black_box;
 
 use dashmap::DashMap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use keytally::{Key, KeyId, Outcome};
+use keytally_core::{Key, KeyId, Outcome};
 use sha2::Sha256;
 
 use crate::crypto::{PEPPER, two_compressions};

@@ -3,7 +3,7 @@
 use core::hash::Hash;
 use core::hint::black_box;
 
-use keytally::{Outcome, Timestamp};
+use keytally_core::{Outcome, Timestamp};
 
 use crate::floors::{Chase, count_up};
 use crate::measure::{Bench, Contender, Table, Yes, answered, asked, calls};
@@ -103,7 +103,7 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
     }));
     let (mut next, mut clock) = (cycle(), walk.clock());
     contenders.push(asked("keytally, and the system's clock read", Yes::All, || {
-        black_box(keytally_host::now());
+        black_box(keytally::now());
         let now = clock.next();
         answered(&next.next().bytes(|bytes| clocked.check(bytes, 1, now)))
     }));
@@ -127,7 +127,7 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
         contenders.push(asked("two ratelimit, which know no subjects", Yes::All, || ratelimits.check()));
     }
     if size == 1 {
-        let (line, hasher) = (keytally::Line::new(), siphasher::sip::SipHasher13::new_with_keys(1, 2));
+        let (line, hasher) = (keytally_core::Line::new(), siphasher::sip::SipHasher13::new_with_keys(1, 2));
         let mut next = cycle();
         contenders.push(calls("a bare compare-exchange loop on the word that SipHash finds", move || {
             // Which of the line's words only the hash tells, as in any table.

@@ -12,7 +12,7 @@ use governor::clock::{Clock, DefaultClock, FakeRelativeClock};
 use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::DashMapStateStore;
 use governor::{Quota, RateLimiter};
-use keytally::Timestamp;
+use keytally_core::Timestamp;
 use pingora_limits::rate::Rate;
 use rate_net::{Eviction, RateLimiter as RateNet};
 use ratelimit::Ratelimiter;

@@ -1,6 +1,6 @@
 //! Limiters and gates that are filled.
 
-use keytally::{Entropy, Gate, GateConfig, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy};
+use keytally_core::{Entropy, Gate, GateConfig, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy};
 
 use crate::crypto::PEPPER;
 use crate::traffic::{Random, START};

@@ -1,6 +1,6 @@
 //! Who asks, in which order, at what time.
 
-use keytally::Timestamp;
+use keytally_core::Timestamp;
 
 /// Two windows as in `100/minute, 1000/hour`, with limits that a benchmark's traffic doesn't reach: what is measured is
 /// admitted unless a table says otherwise. They take all the bits that a tally has.

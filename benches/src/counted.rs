@@ -6,7 +6,7 @@
 use core::hint::black_box;
 use std::process::ExitCode;
 
-use keytally::{
+use keytally_core::{
     Entropy, Gate, GateConfig, Key, Layout, Limiter, Limits, Line, Name, NewKey, Peppers, Plan, Policy,
     Timestamp, decide,
 };
@@ -67,7 +67,7 @@ const PATHS: &[Path] = &[
     }),
     ("gate-wrong", "Gate::check, a wrong secret of a key that exists", |times| {
         let (gate, key) = gate(ROOMY);
-        let id = keytally::parse_key(key.expose().as_bytes()).expect("a key").id;
+        let id = keytally_core::parse_key(key.expose().as_bytes()).expect("a key").id;
         let wrong = Key::mint(gate.prefix(), env(), id, &[9; 16]).expect("a key");
         each(times, |now| gate.check(Some(black_box(wrong.expose().as_bytes())), 1, now));
     }),
@@ -79,7 +79,7 @@ const PATHS: &[Path] = &[
     ("write-headers", "Verdict::write_headers, 100/minute and 1000/hour", |times| {
         let limiter = limiter(CONTRACT);
         let verdict = limiter.check(SUBJECT, 1, START);
-        let mut buffer = [0; keytally::http::MAX_HEADERS_LEN];
+        let mut buffer = [0; keytally_core::MAX_HEADERS_LEN];
         each(times, |_| black_box(&verdict).write_headers(black_box(&mut buffer)));
     }),
 ];

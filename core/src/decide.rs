@@ -67,7 +67,7 @@ pub struct Charge {
 /// A cost of 0 is always admitted and writes nothing. A cost above a limit can never fit: [`Outcome::TooCostly`].
 ///
 /// ```
-/// use keytally::{decide, Outcome, Policy, Timestamp};
+/// use keytally_core::{decide, Outcome, Policy, Timestamp};
 /// let policy: Policy = "2/minute, 3/hour".parse()?;
 /// let (layout, limits) = (policy.layout(), policy.limits());
 /// let now = Timestamp::from_unix_s(1_700_000_000);
@@ -76,7 +76,7 @@ pub struct Charge {
 /// let second = decide::check(layout, &limits, first.next, now, 1);
 /// assert_eq!(second.outcome, Outcome::Denied);
 /// assert_eq!(second.next, first.next);
-/// # Ok::<(), keytally::PolicyError>(())
+/// # Ok::<(), keytally_core::PolicyError>(())
 /// ```
 #[inline]
 pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {

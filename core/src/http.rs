@@ -78,7 +78,7 @@ impl Verdict {
     /// The header fields of the response. Set them, don't append: there must be one of each.
     ///
     /// ```
-    /// use keytally::{Limiter, Line, Policy, Timestamp};
+    /// use keytally_core::{Limiter, Line, Policy, Timestamp};
     /// let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(8)).map(|_| Line::new()).collect();
     /// let policy: Policy = "100/minute, 1000/hour".parse()?;
     /// let limiter = Limiter::create(memory, &policy, 8, [7; 16])?;

@@ -47,11 +47,11 @@ const _: () = assert!(MAX_KEY_LEN == 55);
 /// The public name of a key: it survives rotation and may stand in logs. As text, 11 base62 characters.
 ///
 /// ```
-/// use keytally::KeyId;
+/// use keytally_core::KeyId;
 /// let id: KeyId = "00000000001".parse()?;
 /// assert_eq!(id.number(), 1);
 /// assert!("0000000000-".parse::<KeyId>().is_err());
-/// # Ok::<(), keytally::KeyIdError>(())
+/// # Ok::<(), keytally_core::KeyIdError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(NonZeroU64);
@@ -298,12 +298,12 @@ impl core::error::Error for KeyError {}
 /// knows the key.
 ///
 /// ```
-/// use keytally::{Key, KeyId, Name, parse_key};
+/// use keytally_core::{Key, KeyId, Name, parse_key};
 /// let (prefix, env) = (Name::new("kt").unwrap(), Name::new("live").unwrap());
 /// let key = Key::mint(prefix, env, KeyId::from_number(7).unwrap(), &[1; 16]).unwrap();
 /// let parts = parse_key(key.expose().as_bytes())?;
 /// assert_eq!((parts.env, parts.id.number()), ("live", 7));
-/// # Ok::<(), keytally::KeyError>(())
+/// # Ok::<(), keytally_core::KeyError>(())
 /// ```
 ///
 /// # Errors

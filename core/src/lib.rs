@@ -32,39 +32,48 @@ extern crate alloc;
 #[cfg(any(loom, shuttle))]
 extern crate std;
 
-pub mod decide;
-pub mod gate;
-pub mod header;
-pub mod http;
-pub mod key;
-pub mod limiter;
-pub mod mac;
-pub mod policy;
-pub mod sync;
-pub mod tally;
-pub mod time;
-pub mod verdict;
-
 mod cell;
+mod gate;
+mod header;
+mod http;
+mod key;
+mod limiter;
 mod line;
+mod mac;
 mod peppers;
+mod policy;
 mod record;
+mod tally;
+mod time;
+mod verdict;
+
+pub mod decide;
 
 #[doc(hidden)]
 pub mod stop;
+#[doc(hidden)]
+pub mod sync;
 
-#[doc(inline)]
 pub use {
     decide::Charge,
-    gate::{Administrator, Entropy, Gate, GateConfig, NewKey, Plan},
-    header::{AttachError, CreateError},
-    http::{Headers, Response},
-    key::{Hint, Key, KeyError, KeyId, KeyIdError, KeyParts, Name, parse as parse_key},
-    limiter::{Limiter, Subject},
+    gate::{
+        AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig, IMPORT_GROUP, IMPORTED_KEY_LEN,
+        KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, NewKey, Plan,
+    },
+    header::{AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, begins_a_table},
+    http::{API_KEY_HEADER, BufferTooSmall, Headers, MAX_FIELDS, MAX_HEADERS_LEN, MAX_PROBLEM_LEN, Response},
+    key::{
+        Hint, KEY_ID_LEN, Key, KeyError, KeyId, KeyIdError, KeyParts, MAX_KEY_LEN, MAX_NAME_LEN,
+        MAX_NAMES_LEN, Name, SECRET_LEN, parse as parse_key,
+    },
+    limiter::{BUCKET_SLOTS, CLAIM_SPINS, Limiter, MAX_SUBJECTS, Subject},
     line::{LINE_LEN, Line},
-    mac::{Pepper, PepperTooShort},
+    mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Tag},
     peppers::{Peppers, PeppersError},
-    policy::{Algorithm, Limits, Policy, PolicyError, PolicyErrorKind, Quota, Window},
+    policy::{
+        Algorithm, Limits, MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S, Policy, PolicyError, PolicyErrorKind,
+        Quota, Window,
+    },
     record::KeyState,
     tally::Layout,
     time::{Clock, Timestamp},

@@ -78,7 +78,7 @@ const SPILL: usize = 5;
 /// map the same memory.
 ///
 /// ```
-/// use keytally::{Limiter, Line, Outcome, Policy, Timestamp};
+/// use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp};
 /// static MEMORY: [Line; Limiter::<&[Line]>::lines(64)] = [const { Line::new() }; Limiter::<&[Line]>::lines(64)];
 /// let policy: Policy = "2/minute".parse()?;
 /// let limiter = Limiter::create(&MEMORY[..], &policy, 64, [7; 16])?;

@@ -12,7 +12,7 @@ pub const LINE_LEN: usize = 64;
 /// lies in them holds no pointer, so the same lines may be a `static`, a heap block or a mapped file.
 ///
 /// ```
-/// use keytally::Line;
+/// use keytally_core::Line;
 /// static MEMORY: [Line; 80] = [const { Line::new() }; 80];
 /// assert_eq!(size_of_val(&MEMORY), 80 * 64);
 /// ```

@@ -75,14 +75,14 @@ pub struct Quota {
 /// One to four quotas with nested windows, in ascending order of their length, that fit one tally.
 ///
 /// ```
-/// use keytally::Policy;
+/// use keytally_core::Policy;
 /// let policy: Policy = "1000/hour, 100/minute".parse()?;
 /// assert_eq!(policy.to_string(), "100/minute, 1000/hour");
 /// assert_eq!(policy.quotas()[0].limit, 100);
 ///
 /// let error = "100/fortnight".parse::<Policy>().unwrap_err();
 /// assert!(error.to_string().starts_with("\"fortnight\" is no unit"));
-/// # Ok::<(), keytally::PolicyError>(())
+/// # Ok::<(), keytally_core::PolicyError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -139,10 +139,10 @@ impl Policy {
     /// before may reach such a quota for one window.
     ///
     /// ```
-    /// let policy: keytally::Policy = "100/minute, 50/hour".parse()?;
+    /// let policy: keytally_core::Policy = "100/minute, 50/hour".parse()?;
     /// let (idle, other) = policy.never_binding().next().unwrap();
     /// assert_eq!((idle.to_string(), other.to_string()), ("100/minute".into(), "50/hour".into()));
-    /// # Ok::<(), keytally::PolicyError>(())
+    /// # Ok::<(), keytally_core::PolicyError>(())
     /// ```
     pub fn never_binding(&self) -> impl Iterator<Item = (Quota, Quota)> {
         self.quotas.iter().filter_map(|quota| {

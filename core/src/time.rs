@@ -9,7 +9,7 @@ use crate::line::scale;
 /// wrong explicit time costs stands in [`decide`](crate::decide).
 ///
 /// ```
-/// use keytally::Timestamp;
+/// use keytally_core::Timestamp;
 /// let now = Timestamp::from_unix_ms(1_700_000_000_250);
 /// assert_eq!(now.unix_s(), 1_700_000_000);
 /// ```
@@ -49,7 +49,7 @@ impl Timestamp {
 /// takes a newer tally for one from a wrong clock nor opens a window that has passed.
 ///
 /// ```
-/// use keytally::{Clock, Limiter, Line, Policy, Timestamp};
+/// use keytally_core::{Clock, Limiter, Line, Policy, Timestamp};
 ///
 /// #[derive(Clone, Copy)]
 /// struct Timer(Timestamp);

@@ -1,19 +1,19 @@
 //! Every bound of LIMITS.md one below, at, and one above; and tables that are full to the last slot.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally::gate::{
+use keytally_core::sync::Ordering::SeqCst;
+use keytally_core::{
     AdminError, IMPORT_GROUP, IMPORTED_KEY_LEN, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, NewKey,
 };
-use keytally::http::{MAX_HEADERS_LEN, MAX_PROBLEM_LEN};
-use keytally::key::{MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN};
-use keytally::limiter::{BUCKET_SLOTS, CLAIM_SPINS, MAX_SUBJECTS};
-use keytally::mac::{MAX_PEPPERS, MIN_PEPPER_LEN};
-use keytally::policy::{MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S};
-use keytally::sync::Ordering::SeqCst;
-use keytally::{
+use keytally_core::{BUCKET_SLOTS, CLAIM_SPINS, MAX_SUBJECTS};
+use keytally_core::{
     CreateError, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, Outcome, Pepper, Peppers, Plan,
     Policy, PolicyErrorKind, Reason, Timestamp, Verdict, Window, parse_key,
 };
+use keytally_core::{MAX_HEADERS_LEN, MAX_PROBLEM_LEN};
+use keytally_core::{MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN};
+use keytally_core::{MAX_PEPPERS, MIN_PEPPER_LEN};
+use keytally_core::{MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S};
 
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 

@@ -9,9 +9,9 @@ use std::collections::HashMap;
 use std::sync::Barrier;
 use std::thread;
 
-use keytally::gate::NewKey;
-use keytally::sync::{AtomicU64, Ordering::SeqCst};
-use keytally::{
+use keytally_core::NewKey;
+use keytally_core::sync::{AtomicU64, Ordering::SeqCst};
+use keytally_core::{
     Charge, Clock, Entropy, Gate, GateConfig, Limiter, Line, Name, Outcome, Peppers, Plan, Policy, Timestamp,
     Verdict,
 };
@@ -372,7 +372,7 @@ fn a_refund_by_a_wrong_clock_admits_no_more() {
                 // Of a charge that this clock says it made, which nobody did.
                 table.refund(Charge { cost: u32::MAX, at: ms(at) }, ms(NOON_MS));
                 let verdict = table.check(1, ms(NOON_MS));
-                let previous_window = policy.algorithm() == keytally::Algorithm::Sliding;
+                let previous_window = policy.algorithm() == keytally_core::Algorithm::Sliding;
                 assert!(!verdict.admitted() || previous_window, "{policy}: a refund of {at}");
             }
             admitted.is_within(&policy, 0);

@@ -1,9 +1,9 @@
 //! The gate as a user sees it: the life of a key.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally::gate::{AdminError, FlawKind};
-use keytally::sync::Ordering::SeqCst;
-use keytally::{
+use keytally_core::sync::Ordering::SeqCst;
+use keytally_core::{AdminError, FlawKind};
+use keytally_core::{
     AttachError, Charge, CreateError, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Line, Name, NewKey,
     Outcome, Peppers, Plan, Reason, Timestamp, Verdict, parse_key,
 };

@@ -1,8 +1,8 @@
 //! The limiter as a user sees it: counting, filling, reuse, and what is left of inserters that died.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally::sync::Ordering::SeqCst;
-use keytally::{Limiter, Line, Outcome, Policy, Timestamp};
+use keytally_core::sync::Ordering::SeqCst;
+use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp};
 
 const NOON_S: u64 = 1_700_049_600;
 

@@ -2,14 +2,14 @@
 //! be right.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally::gate::MAX_KEYS;
-use keytally::header::{FORMAT_VERSION, TableKind};
-use keytally::limiter::MAX_SUBJECTS;
-use keytally::policy::MAX_WINDOW_S;
-use keytally::sync::Ordering::SeqCst;
-use keytally::{
+use keytally_core::MAX_KEYS;
+use keytally_core::MAX_SUBJECTS;
+use keytally_core::MAX_WINDOW_S;
+use keytally_core::sync::Ordering::SeqCst;
+use keytally_core::{
     AttachError, CreateError, Gate, GateConfig, LINE_LEN, Limiter, Line, Name, Peppers, Plan, Policy,
 };
+use keytally_core::{FORMAT_VERSION, TableKind};
 
 const CAPACITY: u32 = 64;
 

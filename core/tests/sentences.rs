@@ -3,10 +3,10 @@
 
 use core::fmt::Display;
 
-use keytally::gate::{AdminError, Flaw, FlawKind};
-use keytally::header::TableKind;
-use keytally::http::BufferTooSmall;
-use keytally::{
+use keytally_core::BufferTooSmall;
+use keytally_core::TableKind;
+use keytally_core::{AdminError, Flaw, FlawKind};
+use keytally_core::{
     AttachError, CreateError, Entropy, KeyError, KeyId, KeyIdError, Name, Outcome, PepperTooShort, Peppers,
     PeppersError, Policy, Reason,
 };

@@ -7,7 +7,7 @@ extern crate alloc;
 use alloc::rc::Rc;
 use core::cell::Cell;
 
-use keytally::{
+use keytally_core::{
     Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers, Plan, Reason, Timestamp, Verdict,
 };
 

@@ -1,7 +1,7 @@
 //! What went wrong in other limiters, each of which had been released. The names say what went wrong there.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally::{
+use keytally_core::{
     Charge, Entropy, Gate, GateConfig, Limiter, Line, Name, NewKey, Outcome, Peppers, Plan, Policy,
     PolicyErrorKind, Timestamp, Verdict,
 };
@@ -201,7 +201,7 @@ fn a_cost_above_the_limit_gets_contradictory_fields() {
 }
 
 /// A gate with one key, for two requests an hour.
-fn with_key(test: impl FnOnce(&Gate<&[Line]>, &str, keytally::KeyId)) {
+fn with_key(test: impl FnOnce(&Gate<&[Line]>, &str, keytally_core::KeyId)) {
     let plans = [Plan::new("default", "2/hour".parse().unwrap()).unwrap()];
     let prefix = Name::new("kt").unwrap();
     let config = GateConfig { keys: 8, prefix, plans: &plans, plan_slots: 1, hints: false };
@@ -266,7 +266,7 @@ fn keys_are_stored_in_clear_or_under_a_weak_hash() {
     let stored: Vec<u8> = memory
         .iter()
         .flat_map(Line::words)
-        .flat_map(|word| word.load(keytally::sync::Ordering::SeqCst).to_le_bytes())
+        .flat_map(|word| word.load(keytally_core::sync::Ordering::SeqCst).to_le_bytes())
         .collect();
     let holds = |needle: &[u8]| stored.windows(needle.len()).any(|window| window == needle);
     assert!(holds(b"default"), "the search finds what is there");

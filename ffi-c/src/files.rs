@@ -6,8 +6,8 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use keytally::{Gate, Limiter, Peppers};
-use keytally_host::{Followed, pepper};
+use keytally::{Followed, pepper};
+use keytally_core::{Gate, Limiter, Peppers};
 
 use crate::administer::KT_ENTROPY_SIZE;
 use crate::clock::HandleClock;
@@ -24,17 +24,16 @@ pub const KT_PEPPER_SIZE: usize = 65;
 
 impl GateState {
     /// The core's table over the lines of a file, and of each that replaces it.
-    fn of_file(file: keytally_host::Gate, peppers: Peppers) -> Outcome<Self> {
+    fn of_file(file: keytally::Gate, peppers: Peppers) -> Outcome<Self> {
         let keys = peppers.clone();
-        let over = move |file: keytally_host::Gate| match Gate::attach(
+        let over = move |file: keytally::Gate| match Gate::attach(
             Lines::of_mapping(file.table().memory()),
             keys.clone(),
         ) {
             Ok(table) => Ok(FileGate { table, file }),
-            Err(source) => Err(keytally_host::Error::Attach {
-                path: file.path().unwrap_or(Path::new("")).into(),
-                source,
-            }),
+            Err(source) => {
+                Err(keytally::Error::Attach { path: file.path().unwrap_or(Path::new("")).into(), source })
+            }
         };
         let table = GateTable::File(Followed::of(file, peppers, over)?);
         Ok(Self { table, clock: HandleClock::default() })
@@ -50,7 +49,7 @@ impl GateState {
 }
 
 impl LimiterState {
-    fn of_file(file: keytally_host::Limiter) -> Outcome<Self> {
+    fn of_file(file: keytally::Limiter) -> Outcome<Self> {
         let table = Limiter::attach(Lines::of_mapping(file.table().memory()))?;
         Ok(Self { table, clock: HandleClock::default(), file: Some(Box::new(file)) })
     }
@@ -71,7 +70,7 @@ fn peppers(text: In<'_, c_char>, len: usize) -> Outcome<Peppers> {
 /// `kt_gate_use_system_clock` or `kt_limiter_use_system_clock`: give `KT_SYSTEM_CLOCK` instead.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_now_ms() -> u64 {
-    keytally_host::now().unix_ms()
+    keytally::now().unix_ms()
 }
 
 /// Gets 24 bytes of the system's entropy, for `kt_gate_issue` and `kt_gate_rotate`, or as a seed. Host builds only.
@@ -81,7 +80,7 @@ pub extern "C" fn kt_now_ms() -> u64 {
 pub extern "C" fn kt_entropy(entropy_out: Out<[u8; KT_ENTROPY_SIZE]>) -> kt_status {
     guard(|| {
         let place = entropy_out.place()?;
-        place.write(*keytally_host::entropy_bytes()?);
+        place.write(*keytally::entropy_bytes()?);
         Ok(())
     })
 }
@@ -125,13 +124,13 @@ pub extern "C" fn kt_gate_create(
         if config.plans_len > MAX_PLANS {
             return Err(kt_status::KT_PLAN_COUNT);
         }
-        let config = keytally_host::Config {
+        let config = keytally::GateConfig {
             keys: config.keys,
             prefix: config.prefix()?,
             plans: config.plans()?.collect::<Outcome<_>>()?,
         };
         let peppers = self::peppers(peppers, peppers_len)?;
-        let file = keytally_host::Gate::create(path, peppers.clone(), &config)?;
+        let file = keytally::Gate::create(path, peppers.clone(), &config)?;
         place.write(on_heap(GateState::of_file(file, peppers)?));
         Ok(())
     })
@@ -191,7 +190,7 @@ fn open(
     let place = gate_out.place()?;
     let path = self::path(path)?;
     let peppers = peppers()?;
-    let file = keytally_host::Gate::open(path, peppers.clone())?;
+    let file = keytally::Gate::open(path, peppers.clone())?;
     place.write(on_heap(GateState::of_file(file, peppers)?));
     Ok(())
 }
@@ -288,7 +287,7 @@ pub extern "C" fn kt_limiter_create(
     guard(|| {
         let place = limiter_out.place()?;
         let path = self::path(path)?;
-        let file = keytally_host::Limiter::create(path, &self::policy(policy, policy_len)?, capacity)?;
+        let file = keytally::Limiter::create(path, &self::policy(policy, policy_len)?, capacity)?;
         place.write(on_heap(LimiterState::of_file(file)?));
         Ok(())
     })
@@ -301,7 +300,7 @@ pub extern "C" fn kt_limiter_create(
 pub extern "C" fn kt_limiter_open(path: In<c_char>, limiter_out: Out<*mut kt_limiter>) -> kt_status {
     guard(|| {
         let place = limiter_out.place()?;
-        let file = keytally_host::Limiter::open(self::path(path)?)?;
+        let file = keytally::Limiter::open(self::path(path)?)?;
         place.write(on_heap(LimiterState::of_file(file)?));
         Ok(())
     })
@@ -324,7 +323,7 @@ pub extern "C" fn kt_limiter_open_or_create(
         let place = limiter_out.place()?;
         let path = self::path(path)?;
         let policy = self::policy(policy, policy_len)?;
-        let file = keytally_host::Limiter::open_or_create(path, &policy, capacity)?;
+        let file = keytally::Limiter::open_or_create(path, &policy, capacity)?;
         place.write(on_heap(LimiterState::of_file(file)?));
         Ok(())
     })

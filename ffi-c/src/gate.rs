@@ -2,8 +2,8 @@
 
 use core::ffi::c_char;
 
-use keytally::gate::MAX_KEYS;
-use keytally::{Gate, GateConfig, Name, Peppers, Plan};
+use keytally_core::MAX_KEYS;
+use keytally_core::{Gate, GateConfig, Name, Peppers, Plan};
 
 use crate::clock::{HandleClock, with_clock};
 use crate::guard::{Outcome, guard};
@@ -31,7 +31,7 @@ pub const KT_MAX_PEPPERS: usize = 4;
 const _: () = {
     assert!(size_of::<kt_gate>() == KT_GATE_HANDLE_SIZE && align_of::<kt_gate>() == KT_HANDLE_ALIGN);
     assert!(KT_MAX_KEYS == MAX_KEYS);
-    assert!(KT_MAX_PEPPERS == keytally::mac::MAX_PEPPERS);
+    assert!(KT_MAX_PEPPERS == keytally_core::MAX_PEPPERS);
 };
 
 /// A gate as one process holds it, with the server's peppers, which are in the table never. Declare one beside the table's
@@ -64,7 +64,7 @@ pub enum GateTable {
     Memory(Gate<Lines>),
     /// A table in a file, which may be replaced by another while the handle is used.
     #[cfg(feature = "host")]
-    File(keytally_host::Followed<FileGate>),
+    File(keytally::Followed<FileGate>),
 }
 
 /// A table in a file. The lines are the file's, which is unmapped after the table is dropped.
@@ -72,12 +72,12 @@ pub enum GateTable {
 #[derive(Debug)]
 pub struct FileGate {
     pub(crate) table: Gate<Lines>,
-    pub(crate) file: keytally_host::Gate,
+    pub(crate) file: keytally::Gate,
 }
 
 #[cfg(feature = "host")]
-impl AsRef<keytally_host::Gate> for FileGate {
-    fn as_ref(&self) -> &keytally_host::Gate {
+impl AsRef<keytally::Gate> for FileGate {
+    fn as_ref(&self) -> &keytally::Gate {
         &self.file
     }
 }
@@ -96,7 +96,7 @@ pub(crate) struct InForce<'c> {
 enum TableInForce<'c> {
     Memory(&'c Gate<Lines>),
     #[cfg(feature = "host")]
-    File(keytally_host::Current<FileGate>),
+    File(keytally::Current<FileGate>),
 }
 
 impl<'c> Handle<'c, kt_gate> {
@@ -140,7 +140,7 @@ impl core::ops::Deref for InForce<'_> {
 impl InForce<'_> {
     /// Returns the file, whose lock lets one administrator in at a time.
     #[cfg(feature = "host")]
-    pub(crate) fn file(&self) -> Option<&keytally_host::Gate> {
+    pub(crate) fn file(&self) -> Option<&keytally::Gate> {
         match &self.table {
             TableInForce::Memory(_) => None,
             TableInForce::File(file) => Some(&file.file),

@@ -2,8 +2,8 @@
 
 use core::ffi::{c_char, c_int, c_void};
 
-use keytally::gate::{Flaw, FlawKind, KeyInfo};
-use keytally::{KeyState, Timestamp};
+use keytally_core::{Flaw, FlawKind, KeyInfo};
+use keytally_core::{KeyState, Timestamp};
 
 use crate::administer::administer;
 use crate::gate::kt_gate;
@@ -21,7 +21,7 @@ pub const KT_PLAN_NAME_SIZE: usize = 17;
 /// Bytes of a key's last characters, with the NUL.
 pub const KT_LAST_CHARACTERS_SIZE: usize = 5;
 
-const _: () = assert!(KT_PLAN_NAME_SIZE == keytally::gate::MAX_PLAN_NAME_LEN + 1);
+const _: () = assert!(KT_PLAN_NAME_SIZE == keytally_core::MAX_PLAN_NAME_LEN + 1);
 
 /// Everything that may be shown of a key.
 #[derive(Clone, Copy, Debug)]
@@ -267,7 +267,7 @@ pub extern "C" fn kt_gate_verify(
         let report = report.ok_or(kt_status::KT_NULL_POINTER)?;
         let time = gate.clock.time(now_ms)?;
         let tell = |flaw: Flaw| report(context, In::of(&kt_flaw::from(&flaw)));
-        administer!(gate, |_administrator| Ok::<(), keytally::gate::AdminError>(()))?;
+        administer!(gate, |_administrator| Ok::<(), keytally_core::AdminError>(()))?;
         // A change that is being made meanwhile may look like a flaw, so flaws are looked for again undisturbed.
         let mut flawed = false;
         gate.verify(time.moment(), |_| flawed = true);
@@ -276,7 +276,7 @@ pub extern "C" fn kt_gate_verify(
         }
         administer!(gate, |administrator| {
             administrator.verify(time.moment(), tell);
-            Ok::<(), keytally::gate::AdminError>(())
+            Ok::<(), keytally_core::AdminError>(())
         })
     })
 }

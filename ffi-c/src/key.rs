@@ -2,7 +2,7 @@
 
 use core::ffi::c_char;
 
-use keytally::{Hint, Key, KeyId, Name, parse_key};
+use keytally_core::{Hint, Key, KeyId, Name, parse_key};
 
 use crate::guard::{Outcome, guard};
 use crate::pointers::{In, Out};
@@ -22,7 +22,7 @@ pub const KT_KEY_ID_SIZE: usize = 12;
 pub const KT_HINT_SIZE: usize = 24;
 
 const _: () = {
-    use keytally::key::{KEY_ID_LEN, MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN};
+    use keytally_core::{KEY_ID_LEN, MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN};
     assert!(KT_KEY_SIZE == MAX_KEY_LEN + 1);
     assert!(KT_NAME_SIZE == MAX_NAME_LEN + 1);
     assert!(KT_KEY_ID_SIZE == KEY_ID_LEN + 1);

@@ -15,7 +15,7 @@
 //! | `version.rs` | versions |
 //!
 //! A C function here does three things: it turns pointers into what they point to or into a status, calls the
-//! function of the same name of [`keytally`] or [`keytally_host`](https://docs.rs/keytally-host), and writes the answer.
+//! function of the same name of [`keytally`] or [`keytally`](https://docs.rs/keytally-host), and writes the answer.
 #![cfg_attr(not(feature = "host"), no_std)]
 #![expect(non_camel_case_types, reason = "the names are those that C sees")]
 

@@ -2,7 +2,7 @@
 
 use core::ffi::c_char;
 
-use keytally::{Limiter, Line};
+use keytally_core::{Limiter, Line};
 
 use crate::clock::{HandleClock, with_clock};
 use crate::guard::guard;
@@ -27,7 +27,7 @@ pub const KT_MAX_SUBJECTS: u32 = 1073741824;
 const _: () = {
     assert!(size_of::<kt_limiter>() == KT_LIMITER_HANDLE_SIZE && align_of::<kt_limiter>() == KT_HANDLE_ALIGN);
     assert!(align_of::<Line>() == KT_TABLE_ALIGN);
-    assert!(KT_MAX_SUBJECTS == keytally::limiter::MAX_SUBJECTS);
+    assert!(KT_MAX_SUBJECTS == keytally_core::MAX_SUBJECTS);
 };
 
 /// A limiter as one process holds it. Declare one beside the table's memory and give it to `kt_limiter_init` or
@@ -47,7 +47,7 @@ pub struct LimiterState {
     /// The file that the lines are mapped from.
     #[cfg(feature = "host")]
     #[expect(dead_code, reason = "it keeps the mapping")]
-    pub(crate) file: Option<Box<keytally_host::Limiter>>,
+    pub(crate) file: Option<Box<keytally::Limiter>>,
 }
 
 impl Held for kt_limiter {
@@ -141,7 +141,7 @@ pub extern "C" fn kt_limiter_attach(
 /// As much of the memory as the table in it says that it has, so that memory may be larger than a table.
 pub(crate) fn told(memory: Lines) -> Lines {
     let words = memory.as_ref().first().map(Line::words);
-    let bytes = words.map_or(0, |words| words[2].load(keytally::sync::Ordering::Relaxed));
+    let bytes = words.map_or(0, |words| words[2].load(keytally_core::sync::Ordering::Relaxed));
     // A length that is none is for the core to refuse.
     match usize::try_from(bytes) {
         Ok(bytes) if bytes > 0 && bytes.is_multiple_of(KT_TABLE_ALIGN) => {

@@ -19,7 +19,7 @@ use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 use core::slice;
 
-use keytally::{LINE_LEN, Line};
+use keytally_core::{LINE_LEN, Line};
 
 use crate::guard::Outcome;
 use crate::status::kt_status;
@@ -315,7 +315,7 @@ unsafe impl Sync for Lines {}
 impl Lines {
     /// The lines of a mapping. Whoever keeps these keeps the mapping for longer.
     #[cfg(feature = "host")]
-    pub(crate) fn of_mapping(mapping: &keytally_host::Mapping) -> Self {
+    pub(crate) fn of_mapping(mapping: &keytally::Mapping) -> Self {
         let lines = mapping.as_ref();
         Self { at: NonNull::from(lines).cast(), lines: lines.len() }
     }

@@ -2,8 +2,8 @@
 
 use core::ffi::c_char;
 
-use keytally::Policy;
-use keytally::gate::IMPORTED_KEY_LEN;
+use keytally_core::IMPORTED_KEY_LEN;
+use keytally_core::Policy;
 
 use crate::guard::{Outcome, guard};
 use crate::pointers::{In, Out};
@@ -16,12 +16,12 @@ pub const KT_POLICY_SIZE: usize = 256;
 /// The policy in these bytes.
 pub(crate) fn policy(text: In<'_, c_char>, len: usize) -> Outcome<Policy> {
     let text = text.text(len)?;
-    if text.len() > keytally::policy::MAX_POLICY_LEN {
+    if text.len() > keytally_core::MAX_POLICY_LEN {
         return Err(kt_status::KT_POLICY_TOO_LONG);
     }
     utf8(text, kt_status::KT_POLICY_SYNTAX)?
         .parse()
-        .map_err(|error: keytally::PolicyError| error.kind().into())
+        .map_err(|error: keytally_core::PolicyError| error.kind().into())
 }
 
 /// Checks a policy, and tells how it is written.

@@ -2,8 +2,8 @@
 
 use core::ffi::{CStr, c_char};
 
-use keytally::gate::AdminError;
-use keytally::{AttachError, CreateError, KeyError, PeppersError, PolicyErrorKind};
+use keytally_core::AdminError;
+use keytally_core::{AttachError, CreateError, KeyError, PeppersError, PolicyErrorKind};
 
 use crate::pointers::{In, Number, Numbered};
 
@@ -462,11 +462,11 @@ impl From<AdminError> for kt_status {
 }
 
 #[cfg(feature = "host")]
-impl From<keytally_host::Error> for kt_status {
-    fn from(error: keytally_host::Error) -> Self {
+impl From<keytally::Error> for kt_status {
+    fn from(error: keytally::Error) -> Self {
         use std::io::ErrorKind;
 
-        use keytally_host::{Error, PepperError};
+        use keytally::{Error, PepperError};
 
         match error {
             Error::Admin { source, .. } => source.into(),

@@ -3,9 +3,9 @@
 use core::ffi::{CStr, c_char};
 use core::ops::Range;
 
-use keytally::decide::waits_from;
-use keytally::policy::MAX_QUOTAS;
-use keytally::{
+use keytally_core::MAX_QUOTAS;
+use keytally_core::decide::waits_from;
+use keytally_core::{
     Charge, Outcome as Decided, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
 };
 
@@ -29,9 +29,9 @@ pub const KT_MAX_FIELDS: usize = 6;
 
 const _: () = {
     assert!(KT_MAX_QUOTAS == MAX_QUOTAS);
-    assert!(KT_HEADERS_SIZE == keytally::http::MAX_HEADERS_LEN);
-    assert!(KT_PROBLEM_SIZE == keytally::http::MAX_PROBLEM_LEN);
-    assert!(KT_MAX_FIELDS == keytally::http::MAX_FIELDS);
+    assert!(KT_HEADERS_SIZE == keytally_core::MAX_HEADERS_LEN);
+    assert!(KT_PROBLEM_SIZE == keytally_core::MAX_PROBLEM_LEN);
+    assert!(KT_MAX_FIELDS == keytally_core::MAX_FIELDS);
 };
 
 /// What was decided.

@@ -7,7 +7,7 @@ use crate::pointers::In;
 /// The version of the format of tables. A table of another version is refused with `KT_OTHER_FORMAT`.
 pub const KT_TABLE_FORMAT: u32 = 1;
 
-const _: () = assert!(KT_TABLE_FORMAT == keytally::header::FORMAT_VERSION);
+const _: () = assert!(KT_TABLE_FORMAT == keytally_core::FORMAT_VERSION);
 
 /// The version of the library in use, as `KT_VERSION` of the header that a program was compiled with:
 /// `major << 16 | minor << 8 | patch`. They may differ where the library is shared.

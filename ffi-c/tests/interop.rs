@@ -8,8 +8,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use keytally::{Name, NewKey, Plan, Timestamp};
-use keytally_host::{Config, Gate, pepper};
+use keytally::{Gate, GateConfig, pepper};
+use keytally_core::{Name, NewKey, Plan, Timestamp};
 
 const NOW_MS: u64 = 1_767_225_600_000;
 const LIMIT: u64 = 1000;
@@ -79,7 +79,7 @@ fn spend_together(keys: usize, turns: u64) -> Vec<u64> {
     let path = folder.path().join("api.gate");
     let pepper = pepper::generate().unwrap();
     let plans = vec![Plan::new("default", format!("{LIMIT}/hour").parse().unwrap()).unwrap()];
-    let config = Config { keys: 1000, plans, ..Config::default() };
+    let config = GateConfig { keys: 1000, plans, ..GateConfig::default() };
     let gate = Gate::create(&path, pepper::parse(&pepper).unwrap(), &config).unwrap();
     let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
     let keys: Vec<String> = (0..keys).map(|_| gate.issue(&new).unwrap().0.expose().to_owned()).collect();

@@ -1,4 +1,4 @@
-//! The example servers in `integrations/c` and `integrations/cpp` keep the contract, byte for byte, over real HTTP.
+//! The example servers in `adapters/c` and `adapters/cpp` keep the contract, byte for byte, over real HTTP.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -6,8 +6,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use keytally::{Key, KeyId, Name, NewKey, Plan};
-use keytally_host::{Config, Gate, pepper};
+use keytally::{Gate, GateConfig, pepper};
+use keytally_core::{Key, KeyId, Name, NewKey, Plan};
 
 /// A server on a gate of its own.
 struct Server {
@@ -26,7 +26,7 @@ impl Server {
         let path = folder.path().join("api.gate");
         let secret = pepper::generate().unwrap();
         let plans = vec![Plan::new("default", "3/hour, 1000/day".parse().unwrap()).unwrap()];
-        let config = Config { keys: 100, plans, ..Config::default() };
+        let config = GateConfig { keys: 100, plans, ..GateConfig::default() };
         let gate = Gate::create(&path, pepper::parse(&secret).unwrap(), &config).unwrap();
         let mut child = Self::command(&built, name, &path)
             .env("KEYTALLY_PEPPER", &*secret)

@@ -2,12 +2,12 @@
 
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use keytally::{Clock, Timestamp};
+use keytally_core::{Clock, Timestamp};
 
 /// Returns the system clock's time (`CLOCK_REALTIME`). A clock before 1970 reads as 0.
 ///
 /// ```
-/// assert!(keytally_host::now().unix_s() > 1_700_000_000);
+/// assert!(keytally::now().unix_s() > 1_700_000_000);
 /// ```
 pub fn now() -> Timestamp {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
@@ -22,11 +22,11 @@ pub fn now() -> Timestamp {
 /// their [`table`](crate::Gate::table) with a reading that the caller has already.
 ///
 /// ```
-/// use keytally_host::{Config, Gate, SystemClock, now, pepper};
-/// let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+/// use keytally::{GateConfig, Gate, SystemClock, now, pepper};
+/// let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
 /// let reading = now(); // once for several requests
 /// gate.table().check(None, 1, SystemClock::cached(reading));
-/// # Ok::<(), keytally_host::Error>(())
+/// # Ok::<(), keytally::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock(Timestamp);

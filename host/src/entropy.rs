@@ -1,6 +1,6 @@
 //! The system's entropy: the only place that asks for it.
 
-use keytally::Entropy;
+use keytally_core::Entropy;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
@@ -8,9 +8,9 @@ use crate::error::Error;
 /// Entropy for one new key, for callers that issue or rotate keys through [`Gate::administer`](crate::Gate::administer).
 ///
 /// ```
-/// let entropy = keytally_host::entropy()?;
+/// let entropy = keytally::entropy()?;
 /// assert_eq!(format!("{entropy:?}"), "Entropy(…)");
-/// # Ok::<(), keytally_host::Error>(())
+/// # Ok::<(), keytally::Error>(())
 /// ```
 ///
 /// # Errors

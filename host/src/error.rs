@@ -5,9 +5,9 @@ use core::time::Duration;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use keytally::{AttachError, CreateError, Policy, gate::AdminError};
+use keytally_core::{AdminError, AttachError, CreateError, Policy};
 
-use crate::lock::Holder;
+use crate::lock::LockHolder;
 use crate::redact::redact;
 
 /// Why it couldn't be done. `Display` is one whole sentence: it names the file, what was found, what was expected,
@@ -39,7 +39,7 @@ pub enum Error {
         /// How long this call waited for its turn.
         waited: Duration,
         /// Who administers.
-        holder: Holder,
+        holder: LockHolder,
     },
     /// The limiter has another capacity.
     Capacity {
@@ -250,7 +250,7 @@ fn shown(path: &Path) -> String {
 /// What is said of a wait that was in vain.
 struct Waited<'a> {
     waited: &'a Duration,
-    holder: &'a Holder,
+    holder: &'a LockHolder,
 }
 
 impl fmt::Display for Waited<'_> {
@@ -337,8 +337,8 @@ pub enum PepperError {
 
 impl fmt::Display for PepperError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MAX: usize = keytally::mac::MAX_PEPPERS;
-        const MIN_LEN: usize = keytally::mac::MIN_PEPPER_LEN;
+        const MAX: usize = keytally_core::MAX_PEPPERS;
+        const MIN_LEN: usize = keytally_core::MIN_PEPPER_LEN;
         match self {
             Self::ByteOrderMark { encoding } => write!(
                 f,
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn a_wait_in_vain_names_the_holder_and_what_to_do() {
         let busy = |pid, stopped| {
-            let holder = Holder { pid, program: pid.map(|_| "worker".into()), stopped };
+            let holder = LockHolder { pid, program: pid.map(|_| "worker".into()), stopped };
             Error::Busy { path: Some("api.gate".into()), waited: Duration::from_secs(10), holder }.to_string()
         };
         assert_eq!(

@@ -6,9 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use keytally::header::{BEGINNING_LEN, begins_a_table};
-use keytally::stop::{Stop, stop};
-use keytally::{AttachError, LINE_LEN};
+use keytally_core::stop::{Stop, stop};
+use keytally_core::{AttachError, LINE_LEN};
+use keytally_core::{BEGINNING_LEN, begins_a_table};
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::error::Error;

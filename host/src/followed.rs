@@ -12,8 +12,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
-use keytally::Peppers;
-use keytally::sync::{AtomicU64, Ordering};
+use keytally_core::Peppers;
+use keytally_core::sync::{AtomicU64, Ordering};
 
 use crate::clock::instant;
 use crate::error::Error;
@@ -36,16 +36,16 @@ const LOOK_EVERY_MS: u64 = 1000;
 /// A file that is written over in its place is not noticed: rename the new one over it.
 ///
 /// ```
-/// use keytally_host::{Config, Followed, Gate, keytally::{Name, gate::NewKey}, pepper};
+/// use keytally::{GateConfig, Followed, Gate, Name, NewKey, pepper};
 /// # let folder = tempfile::tempdir()?;
 /// # let (path, new_path) = (folder.path().join("api.gate"), folder.path().join("new.gate"));
 /// let secret = pepper::generate()?;
-/// Gate::create(&path, pepper::parse(&secret)?, &Config::default())?;
+/// Gate::create(&path, pepper::parse(&secret)?, &GateConfig::default())?;
 /// let gate = Followed::open(&path, pepper::parse(&secret)?)?;
 /// gate.watch(|event| eprintln!("{event}"))?;
 ///
 /// // Another process makes a new gate, and puts it in place of the old one.
-/// let new_gate = Gate::create(&new_path, pepper::parse(&secret)?, &Config::default())?;
+/// let new_gate = Gate::create(&new_path, pepper::parse(&secret)?, &GateConfig::default())?;
 /// let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
 /// let (key, _) = new_gate.issue(&new)?;
 /// std::fs::rename(new_path, path)?;

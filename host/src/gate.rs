@@ -3,18 +3,18 @@
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
-use keytally::gate::{Flaw, KeyInfo, MAX_KEYS};
-use keytally::sync::{AtomicU64, Ordering};
-use keytally::{
-    Administrator, AttachError, Charge, Clock, CreateError, GateConfig, Key, KeyId, Line, Name, NewKey,
-    Peppers, Plan, Timestamp, Verdict, gate::AdminError,
+use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_core::{
+    AdminError, Administrator, AttachError, Charge, Clock, CreateError, Key, KeyId, Line, Name, NewKey,
+    Peppers, Plan, Timestamp, Verdict,
 };
+use keytally_core::{Flaw, KeyInfo, MAX_KEYS};
 
 use crate::clock::{SystemClock, now};
 use crate::entropy::entropy;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
-use crate::lock::{self, DEFAULT_WAIT, Holder, Lock, Wait};
+use crate::lock::{self, DEFAULT_WAIT, Lock, LockHolder, Wait};
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
 
@@ -24,17 +24,17 @@ const PLAN_SLOTS: usize = 116;
 /// What a new gate is to be.
 ///
 /// ```
-/// use keytally_host::{Config, keytally::Plan};
+/// use keytally::{GateConfig, Plan};
 /// let plans = vec![
 ///     Plan::new("default", "100/minute, 1000/hour".parse()?).unwrap(),
 ///     Plan::new("pro", "1000/minute, 20000/hour".parse()?).unwrap(),
 /// ];
-/// let config = Config { keys: 5000, plans, ..Config::default() };
+/// let config = GateConfig { keys: 5000, plans, ..GateConfig::default() };
 /// assert_eq!(config.prefix.as_str(), "kt");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Config {
+pub struct GateConfig {
     /// The most keys, 1 to 67,108,864. Each takes 68 bytes of the file: 64, and 4 for its hint.
     pub keys: u32,
     /// What every key begins with.
@@ -46,7 +46,7 @@ pub struct Config {
 // The page of `keys` says so.
 const _: () = assert!(MAX_KEYS == 67_108_864);
 
-impl Default for Config {
+impl Default for GateConfig {
     /// 100,000 keys that begin with `kt`, and one plan: `default`, 100/minute, 1000/hour.
     fn default() -> Self {
         let plan = || Plan::new("default", "100/minute, 1000/hour".parse().ok()?);
@@ -58,10 +58,10 @@ impl Default for Config {
     }
 }
 
-impl Config {
+impl GateConfig {
     /// The same as the core takes it.
-    fn table(&self) -> GateConfig<'_> {
-        GateConfig {
+    fn table(&self) -> keytally_core::GateConfig<'_> {
+        keytally_core::GateConfig {
             keys: self.keys,
             prefix: self.prefix,
             plans: &self.plans,
@@ -73,7 +73,7 @@ impl Config {
     /// The lines of the gate. What can't be is refused here, before any room is taken for it.
     fn lines(&self, path: Option<&Path>, peppers: &Peppers) -> Result<usize, Error> {
         // With no memory at all, the right answer is that the size is wrong.
-        match keytally::Gate::create(NO_MEMORY, &self.table(), peppers.clone()) {
+        match keytally_core::Gate::create(NO_MEMORY, &self.table(), peppers.clone()) {
             Err(CreateError::Size { needed, .. }) => Ok(needed),
             Err(source) => Err(Error::Create { path: path.map(PathBuf::from), source }),
             Ok(_) => Ok(0),
@@ -91,11 +91,11 @@ const NO_MEMORY: &[Line] = &[];
 ///
 /// ```
 /// use std::time::Duration;
-/// use keytally_host::{Config, Gate, keytally::{Name, Outcome, gate::NewKey}, pepper};
+/// use keytally::{GateConfig, Gate, Name, Outcome, NewKey, pepper};
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("api.gate");
 /// let secret = pepper::generate()?;
-/// Gate::create(&path, pepper::parse(&secret)?, &Config::default())?;
+/// Gate::create(&path, pepper::parse(&secret)?, &GateConfig::default())?;
 ///
 /// // Another process, or the same one after a restart:
 /// let gate = Gate::open(&path, pepper::parse(&secret)?)?;
@@ -112,7 +112,7 @@ const NO_MEMORY: &[Line] = &[];
 /// ```
 #[derive(Debug)]
 pub struct Gate {
-    table: keytally::Gate<Mapping>,
+    table: keytally_core::Gate<Mapping>,
     file: TableFile,
     /// How long administering calls wait, in milliseconds.
     wait_ms: AtomicU64,
@@ -129,11 +129,12 @@ impl Gate {
     /// # Errors
     /// [`Error::Exists`] when there is anything at `path`; [`Error::Create`] when there can be no such gate;
     /// [`Error::Io`] when the folder can't be written or the disk is full. Then nothing was changed.
-    pub fn create(path: impl AsRef<Path>, peppers: Peppers, config: &Config) -> Result<Self, Error> {
+    pub fn create(path: impl AsRef<Path>, peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let path = path.as_ref();
         let lines = config.lines(Some(path), &peppers)?;
-        let (file, table) =
-            create_table(path, lines, |memory| keytally::Gate::create(memory, &config.table(), peppers))?;
+        let (file, table) = create_table(path, lines, |memory| {
+            keytally_core::Gate::create(memory, &config.table(), peppers)
+        })?;
         Ok(Self::of(table, file))
     }
 
@@ -143,7 +144,7 @@ impl Gate {
     /// [`Error::Attach`] when the file is no gate, has another version or size, is damaged, or has other peppers;
     /// [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`]; [`Error::Io`] when it can't be opened.
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
-        let attach = |memory| -> Result<_, AttachError> { keytally::Gate::attach(memory, peppers) };
+        let attach = |memory| -> Result<_, AttachError> { keytally_core::Gate::attach(memory, peppers) };
         let (file, table) = open_table(path.as_ref(), attach)?;
         Ok(Self::of(table, file))
     }
@@ -152,22 +153,22 @@ impl Gate {
     /// gone when the last of them is.
     ///
     /// ```
-    /// use keytally_host::{Config, Gate, pepper};
-    /// let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// use keytally::{GateConfig, Gate, pepper};
+    /// let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
     /// assert!(gate.path().is_none());
-    /// # Ok::<(), keytally_host::Error>(())
+    /// # Ok::<(), keytally::Error>(())
     /// ```
     ///
     /// # Errors
     /// [`Error::Create`] when there can be no such gate; [`Error::Io`] when there is no memory for it.
-    pub fn in_memory(peppers: Peppers, config: &Config) -> Result<Self, Error> {
+    pub fn in_memory(peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let lines = config.lines(None, &peppers)?;
         let (file, table) =
-            create_in_memory(lines, |memory| keytally::Gate::create(memory, &config.table(), peppers))?;
+            create_in_memory(lines, |memory| keytally_core::Gate::create(memory, &config.table(), peppers))?;
         Ok(Self::of(table, file))
     }
 
-    fn of(table: keytally::Gate<Mapping>, file: TableFile) -> Self {
+    fn of(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
         let gate = Self { table, file, wait_ms: AtomicU64::new(0) };
         gate.set_wait(DEFAULT_WAIT);
         gate
@@ -204,7 +205,7 @@ impl Gate {
     }
 
     /// The core's table, every method of which takes the time as an argument.
-    pub fn table(&self) -> &keytally::Gate<Mapping> {
+    pub fn table(&self) -> &keytally_core::Gate<Mapping> {
         &self.table
     }
 
@@ -226,8 +227,8 @@ impl Gate {
     /// `None` when the gate has no such key.
     ///
     /// ```
-    /// # use keytally_host::{Config, Gate, keytally::{Name, gate::NewKey}, pepper};
-    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// # use keytally::{GateConfig, Gate, Name, NewKey, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
     /// # let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
     /// # let (key, _) = gate.issue(&new)?;
     /// let verdict = gate.check(Some(key.expose().as_bytes()), 10);
@@ -235,7 +236,7 @@ impl Gate {
     ///     let after = gate.refund(holder.key_id, charge).expect("the gate has the key");
     ///     assert_eq!(after.remaining(), 1000);
     /// }
-    /// # Ok::<(), keytally_host::Error>(())
+    /// # Ok::<(), keytally::Error>(())
     /// ```
     pub fn refund(&self, key_id: KeyId, charge: Charge) -> Option<Verdict> {
         self.table.refund(key_id, charge, SystemClock::read())
@@ -289,8 +290,8 @@ impl Gate {
     ///
     /// ```
     /// # use std::time::Duration;
-    /// # use keytally_host::{Config, Error, Gate, keytally::{Name, gate::{AdminError, NewKey}}, pepper};
-    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// # use keytally::{GateConfig, Error, Gate, Name, AdminError, NewKey, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
     /// # let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
     /// # let (_, key_id) = gate.issue(&new)?;
     /// let hour = Duration::from_secs(3600);
@@ -383,15 +384,15 @@ impl Gate {
     /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
     ///
     /// ```
-    /// # use keytally_host::{Config, Gate, pepper};
-    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// # use keytally::{GateConfig, Gate, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
     /// let mut flaws = 0;
     /// let completed = gate.verify(|flaw| {
     ///     eprintln!("{flaw}");
     ///     flaws += 1;
     /// })?;
     /// assert_eq!((completed, flaws), (false, 0));
-    /// # Ok::<(), keytally_host::Error>(())
+    /// # Ok::<(), keytally::Error>(())
     /// ```
     ///
     /// # Errors
@@ -449,15 +450,15 @@ impl Gate {
     /// administering method of the same gate is refused with [`Error::Busy`].
     ///
     /// ```
-    /// use keytally_host::{Config, Gate, keytally::{Name, gate::NewKey}, now, pepper};
-    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// use keytally::{GateConfig, Gate, Name, NewKey, now, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
     /// let new = NewKey { account: 7, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
     /// let imported = gate.administer(|administrator| {
     ///     let keys = ["customer-key-0001", "customer-key-0002"];
     ///     keys.iter().map(|key| administrator.import(key.as_bytes(), &new, now())).collect::<Result<Vec<_>, _>>()
     /// })?;
     /// assert_eq!(imported.len(), 2);
-    /// # Ok::<(), keytally_host::Error>(())
+    /// # Ok::<(), keytally::Error>(())
     /// ```
     ///
     /// # Errors
@@ -492,15 +493,15 @@ impl Gate {
     /// a million keys delays no revocation by more than a thousand imports. Items are drawn without the lock.
     ///
     /// ```
-    /// use keytally_host::{Config, Gate, Wait, keytally::{Name, gate::NewKey}, now, pepper};
-    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+    /// use keytally::{GateConfig, Gate, Wait, Name, NewKey, now, pepper};
+    /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
     /// let new = NewKey { account: 7, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
     /// let keys = (0..5000).map(|number| format!("customer-key-{number:04}"));
     /// gate.administer_each(Wait::default(), keys, |administrator, key| {
     ///     administrator.import(key.as_bytes(), &new, now()).map(drop)
     /// })?;
     /// assert_eq!(gate.list().len(), 5000);
-    /// # Ok::<(), keytally_host::Error>(())
+    /// # Ok::<(), keytally::Error>(())
     /// ```
     ///
     /// # Errors
@@ -525,7 +526,7 @@ impl Gate {
     }
 
     /// The process that administers the gate now, if any does.
-    pub fn administrator(&self) -> Option<Holder> {
+    pub fn administrator(&self) -> Option<LockHolder> {
         lock::holder(self.table.memory().as_ref())
     }
 

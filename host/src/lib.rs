@@ -4,11 +4,11 @@
 //! The core, [`keytally`], decides; this crate brings the memory, the time and the randomness.
 //!
 //! ```
-//! use keytally_host::{Config, Gate, keytally::{Name, gate::NewKey}, pepper};
+//! use keytally::{GateConfig, Gate, Name, NewKey, pepper};
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("api.gate");
 //! let peppers = pepper::parse(&pepper::generate()?)?; // a real one is kept: see `pepper::read_file`
-//! let gate = Gate::create(&path, peppers, &Config::default())?;
+//! let gate = Gate::create(&path, peppers, &GateConfig::default())?;
 //!
 //! let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
 //! let (key, _key_id) = gate.issue(&new)?;
@@ -95,16 +95,31 @@ pub use {
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
     followed::{Current, FollowEvent, FollowStatus, Followed},
-    gate::{Config, Gate},
+    gate::{Gate, GateConfig},
     limiter::Limiter,
-    lock::{Holder, Wait},
+    lock::{LockHolder, Wait},
     map::Mapping,
 };
 
-pub use keytally;
+#[doc(inline)]
+pub use keytally_core::{
+    API_KEY_HEADER, AdminError, Administrator, Algorithm, AttachError, BEGINNING_LEN, BUCKET_SLOTS,
+    BufferTooSmall, Charge, Clock, CreateError, Entropy, FORMAT_VERSION, Flaw, FlawKind, Headers, Hint,
+    Holder, IMPORT_GROUP, IMPORTED_KEY_LEN, KEY_ID_LEN, Key, KeyError, KeyId, KeyIdError, KeyInfo, KeyParts,
+    KeyState, LINE_LEN, Layout, Limits, Line, MAX_ENVS, MAX_FIELDS, MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS,
+    MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PEPPERS, MAX_PLAN_NAME_LEN, MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS,
+    MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac, Name, NewKey, Outcome, Pepper, PepperTooShort, Peppers,
+    PeppersError, Plan, Policy, PolicyError, PolicyErrorKind, Quota, QuotaState, Quotas, Reason, Response,
+    SECRET_LEN, Subject, TableKind, Tag, Timestamp, Verdict, Window, begins_a_table, decide, parse_key,
+};
+
+/// The tables of the core, over memory of any kind: what [`Gate::table`] and [`Limiter::table`] return.
+pub mod table {
+    pub use keytally_core::{Gate, Limiter};
+}
 
 /// Bytes in the header that tables in files have: one page.
-pub const HEADER_LEN: usize = HEADER_LINES * keytally::LINE_LEN;
+pub const HEADER_LEN: usize = HEADER_LINES * LINE_LEN;
 
 /// The header in lines.
 const HEADER_LINES: usize = 64;

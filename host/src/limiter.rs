@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use keytally::{AttachError, Charge, CreateError, Line, Policy, Verdict};
+use keytally_core::{AttachError, Charge, CreateError, Line, Policy, Verdict};
 
 use crate::HEADER_LINES;
 use crate::clock::SystemClock;
@@ -18,7 +18,7 @@ const MAX_TRIES: u32 = 8;
 /// A limiter: a table of tallies for any subject, an address, a user or a route, that any number of processes share.
 ///
 /// ```
-/// use keytally_host::Limiter;
+/// use keytally::Limiter;
 /// let limiter = Limiter::in_memory(&"2/minute".parse()?, 100_000)?;
 /// assert!(limiter.check(b"203.0.113.9", 1).admitted());
 /// assert!(limiter.check(b"203.0.113.9", 1).admitted());
@@ -28,7 +28,7 @@ const MAX_TRIES: u32 = 8;
 /// ```
 #[derive(Debug)]
 pub struct Limiter {
-    table: keytally::Limiter<Mapping>,
+    table: keytally_core::Limiter<Mapping>,
     file: TableFile,
 }
 
@@ -56,7 +56,7 @@ impl Limiter {
     /// [`Error::Attach`] when the file is no limiter, has another version or size, or is damaged;
     /// [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`]; [`Error::Io`] when it can't be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let attach = |memory| -> Result<_, AttachError> { keytally::Limiter::attach(memory) };
+        let attach = |memory| -> Result<_, AttachError> { keytally_core::Limiter::attach(memory) };
         let (file, table) = open_table(path.as_ref(), attach)?;
         Ok(Self { table, file })
     }
@@ -65,7 +65,7 @@ impl Limiter {
     /// creates it and the others open the same.
     ///
     /// ```
-    /// use keytally_host::Limiter;
+    /// use keytally::Limiter;
     /// # let folder = tempfile::tempdir()?;
     /// # let path = folder.path().join("addresses.limiter");
     /// let limiter = Limiter::open_or_create(&path, &"5/minute".parse()?, 1000)?;
@@ -136,7 +136,7 @@ impl Limiter {
     }
 
     /// The core's table, every method of which takes the time as an argument.
-    pub fn table(&self) -> &keytally::Limiter<Mapping> {
+    pub fn table(&self) -> &keytally_core::Limiter<Mapping> {
         &self.table
     }
 
@@ -180,15 +180,15 @@ fn make(
     policy: &Policy,
     capacity: u32,
     seed: &[u8; 16],
-) -> Result<keytally::Limiter<Mapping>, CreateError> {
-    keytally::Limiter::create_after(memory, HEADER_LINES, policy, capacity, *seed)
+) -> Result<keytally_core::Limiter<Mapping>, CreateError> {
+    keytally_core::Limiter::create_after(memory, HEADER_LINES, policy, capacity, *seed)
 }
 
 /// The lines of the limiter. A capacity that can't be is refused here, before any room is taken for it.
 fn lines(path: Option<&Path>, policy: &Policy, capacity: u32) -> Result<usize, Error> {
     const NO_MEMORY: &[Line] = &[];
     // With no memory at all, the right answer is that the size is wrong.
-    match keytally::Limiter::create_after(NO_MEMORY, HEADER_LINES, policy, capacity, [0; 16]) {
+    match keytally_core::Limiter::create_after(NO_MEMORY, HEADER_LINES, policy, capacity, [0; 16]) {
         Err(CreateError::Size { needed, .. }) => Ok(needed),
         Err(source) => Err(Error::Create { path: path.map(PathBuf::from), source }),
         Ok(_) => Ok(0),

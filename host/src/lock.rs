@@ -28,9 +28,9 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Instant;
 
-use keytally::Line;
-use keytally::stop::{Stop, stop};
-use keytally::sync::{AtomicU64, Ordering};
+use keytally_core::Line;
+use keytally_core::stop::{Stop, stop};
+use keytally_core::sync::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -63,12 +63,12 @@ const WAITING: (usize, usize) = (3, 7);
 ///
 /// ```
 /// use std::time::Duration;
-/// use keytally_host::{Config, Gate, Wait, pepper};
-/// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &Config::default())?;
+/// use keytally::{GateConfig, Gate, Wait, pepper};
+/// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
 /// let stopping = || false; // for example, whether the user has pressed Ctrl-C
 /// let wait = Wait::at_most(Duration::from_secs(2)).unless(&stopping);
 /// gate.administer_within(wait, |_| Ok(()))?;
-/// # Ok::<(), keytally_host::Error>(())
+/// # Ok::<(), keytally::Error>(())
 /// ```
 #[derive(Clone, Copy)]
 pub struct Wait<'a> {
@@ -106,7 +106,7 @@ impl fmt::Debug for Wait<'_> {
 /// The process that administers a gate, as far as it can be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Holder {
+pub struct LockHolder {
     /// Its process id; `None` for a process of another PID namespace, such as another container's.
     pub pid: Option<u32>,
     /// The name of its program.
@@ -115,7 +115,7 @@ pub struct Holder {
     pub stopped: bool,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LockHolder {
     /// Shows `process 4242 (keytally)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(pid) = self.pid else { return f.write_str("a process of another container") };
@@ -234,7 +234,7 @@ impl Drop for Lock<'_> {
 }
 
 /// Who administers the gate whose lines these are.
-pub(crate) fn holder(lines: &[Line]) -> Option<Holder> {
+pub(crate) fn holder(lines: &[Line]) -> Option<LockHolder> {
     let name = Name(lines[HOLDER.0].words()[HOLDER.1].load(Ordering::Acquire));
     (!name.is_free() && !name.is_gone()).then(|| name.holder())
 }
@@ -326,9 +326,9 @@ impl Name {
         stat.has_ended() || low_bits(stat.start, u64::BITS - START_AT) != self.0 >> START_AT
     }
 
-    fn holder(self) -> Holder {
+    fn holder(self) -> LockHolder {
         if !self.is_here() {
-            return Holder { pid: None, program: None, stopped: false };
+            return LockHolder { pid: None, program: None, stopped: false };
         }
         let thread = self.thread();
         let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
@@ -336,7 +336,7 @@ impl Name {
         let pid = group.or(u32::try_from(thread).ok());
         let program = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
         let stopped = ThreadStat::read(&format!("/proc/{thread}/stat")).is_some_and(|stat| stat.is_stopped());
-        Holder { pid, program: program.map(|name| name.trim_end().to_owned()), stopped }
+        LockHolder { pid, program: program.map(|name| name.trim_end().to_owned()), stopped }
     }
 }
 

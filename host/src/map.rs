@@ -5,7 +5,7 @@ use core::slice;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use keytally::{LINE_LEN, Line};
+use keytally_core::{LINE_LEN, Line};
 use memmap2::{MmapOptions, MmapRaw};
 
 /// The lines of a file, mapped and shared with every process that maps the same file. Unmapped when dropped.
@@ -72,7 +72,7 @@ mod tests {
         assert_eq!(format!("{mapping:?}"), "Mapping(4096 bytes)");
         // A table made in the mapping is in the file.
         let policy = "1/second".parse().unwrap();
-        keytally::Limiter::create_after(mapping, 62 - 1, &policy, 1, [0; 16]).unwrap();
+        keytally_core::Limiter::create_after(mapping, 62 - 1, &policy, 1, [0; 16]).unwrap();
         let mut magic = [0; 8];
         file.rewind().unwrap();
         file.read_exact(&mut magic).unwrap();

@@ -10,8 +10,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64Unpadded, Base64UrlUnpadded, Encoding};
-use keytally::mac::{MAX_PEPPERS, MIN_PEPPER_LEN};
-use keytally::{Peppers, PeppersError};
+use keytally_core::{MAX_PEPPERS, MIN_PEPPER_LEN};
+use keytally_core::{Peppers, PeppersError};
 use zeroize::Zeroizing;
 
 use crate::entropy;
@@ -23,14 +23,14 @@ pub const MAX_FILE_LEN: usize = 1 << 16;
 /// The peppers in `text`, separated by commas, as `KEYTALLY_PEPPER` holds them. Spaces around each are ignored.
 ///
 /// ```
-/// use keytally_host::pepper;
+/// use keytally::pepper;
 /// let old = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 /// let new = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 /// pepper::parse(&format!("{old}, {new}"))?;
 ///
 /// let error = pepper::parse(&format!("{old}, letmein")).unwrap_err();
 /// assert!(error.to_string().starts_with("pepper 2 of 2 "));
-/// # Ok::<(), keytally_host::Error>(())
+/// # Ok::<(), keytally::Error>(())
 /// ```
 ///
 /// # Errors
@@ -55,7 +55,7 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 ///
 /// ```
 /// use std::{fs, os::unix::fs::PermissionsExt};
-/// use keytally_host::pepper;
+/// use keytally::pepper;
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("pepper");
 /// fs::write(&path, format!("# made in spring\n{}\n", *pepper::generate()?))?;
@@ -97,9 +97,9 @@ fn from_file(text: &[u8]) -> Result<Peppers, PepperError> {
 /// A new pepper: 32 bytes of the system's entropy as 64 hex digits. It is wiped when dropped.
 ///
 /// ```
-/// let pepper = keytally_host::pepper::generate()?;
+/// let pepper = keytally::pepper::generate()?;
 /// assert_eq!(pepper.len(), 64);
-/// # Ok::<(), keytally_host::Error>(())
+/// # Ok::<(), keytally::Error>(())
 /// ```
 ///
 /// # Errors

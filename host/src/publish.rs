@@ -14,8 +14,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use keytally::stop::{Stop, stop};
-use keytally::{CreateError, LINE_LEN};
+use keytally_core::stop::{Stop, stop};
+use keytally_core::{CreateError, LINE_LEN};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, RenameFlags, SealFlags, fallocate, fchmod,
     fcntl_add_seals, linkat, memfd_create, open, renameat_with, unlink,
@@ -209,7 +209,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
 
-    use keytally::{Limiter, Policy};
+    use keytally_core::{Limiter, Policy};
 
     use super::*;
 

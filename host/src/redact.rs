@@ -13,13 +13,13 @@
 
 use alloc::borrow::Cow;
 
-use keytally::PolicyError;
-use keytally::gate::IMPORTED_KEY_LEN;
+use keytally_core::IMPORTED_KEY_LEN;
+use keytally_core::PolicyError;
 
 /// Returns `text` as an error may repeat it: without what looks like a secret.
 ///
 /// ```
-/// use keytally_host::redact;
+/// use keytally::redact;
 /// assert_eq!(redact::redact("/srv/api.gate"), "/srv/api.gate");
 /// assert_eq!(redact::redact("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"), "kt_live_…");
 /// assert_eq!(redact::redact("an-old-key-of-42"), "a text of 16 characters");
@@ -57,7 +57,7 @@ fn hide(text: &str, is_path: bool) -> Cow<'_, str> {
 /// like a secret.
 ///
 /// ```
-/// use keytally_host::redact;
+/// use keytally::redact;
 /// assert_eq!(redact::redact_name("1/an-old-key-of-42"), "1/a text of 16 characters");
 /// ```
 pub fn redact_name(text: &str) -> String {
@@ -76,7 +76,7 @@ fn replace(sentence: String, given: &str, shown: &str) -> String {
 /// Returns the sentence of a policy's error, which repeats a part of the policy, without a secret.
 ///
 /// ```
-/// use keytally_host::{keytally::Policy, redact::policy_error};
+/// use keytally::{Policy, redact::policy_error};
 /// let error = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM".parse::<Policy>().unwrap_err();
 /// assert!(policy_error(&error).starts_with("\"kt_live_…\" is no quota"));
 /// ```
@@ -144,7 +144,7 @@ fn names_of_key(text: &str) -> Option<&str> {
         }
         let (before, env) = text[..end].rsplit_once('_')?;
         let prefix_len = before.bytes().rev().take_while(is_name).count();
-        let names = 1..=keytally::key::MAX_NAME_LEN;
+        let names = 1..=keytally_core::MAX_NAME_LEN;
         let fits = names.contains(&prefix_len)
             && names.contains(&env.len())
             && env.bytes().all(|byte| is_name(&byte));
@@ -235,7 +235,7 @@ mod tests {
             KEY.repeat(3),
             format!("{KEY}{}", " ".repeat(100)),
         ] {
-            let shown = policy_error(&text.parse::<keytally::Policy>().unwrap_err());
+            let shown = policy_error(&text.parse::<keytally_core::Policy>().unwrap_err());
             assert!(!shown.contains("Xk2L") && !shown.contains("ghijkl"), "{shown}");
         }
     }

@@ -5,9 +5,9 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
 use std::alloc::System;
 
-use keytally_host::keytally::gate::NewKey;
-use keytally_host::keytally::{Name, Outcome, Peppers, Plan};
-use keytally_host::{Config, Followed, Gate, Limiter};
+use keytally::NewKey;
+use keytally::{Followed, Gate, GateConfig, Limiter};
+use keytally::{Name, Outcome, Peppers, Plan};
 
 /// The system's allocator, which counts what the present thread asks of it.
 struct Counting;
@@ -70,7 +70,7 @@ fn a_gate_check_allocates_nothing_whatever_its_outcome() {
     let folder = tempfile::tempdir().unwrap();
     let peppers = Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap();
     let plan = Plan::new("default", "3/31d".parse().unwrap()).unwrap();
-    let config = Config { keys: 100, plans: vec![plan], ..Config::default() };
+    let config = GateConfig { keys: 100, plans: vec![plan], ..GateConfig::default() };
     let gate = Gate::create(folder.path().join("api.gate"), peppers, &config).unwrap();
     let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
     let (key, key_id) = gate.issue(&new).unwrap();
@@ -113,7 +113,7 @@ fn followed_gate_allocates_once_in_each_thread() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.gate");
     let peppers = || Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap();
-    Gate::create(&path, peppers(), &Config { keys: 1, ..Config::default() }).unwrap();
+    Gate::create(&path, peppers(), &GateConfig { keys: 1, ..GateConfig::default() }).unwrap();
     let gate = Followed::open(&path, peppers()).unwrap();
     let check = || allocations(|| gate.load().check(Some(b"nonsense"), 1).outcome());
     for _ in 0..2 {

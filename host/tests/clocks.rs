@@ -8,9 +8,9 @@ mod support;
 use alloc::collections::BTreeMap;
 use std::path::Path;
 
-use keytally_host::keytally::gate::NewKey;
-use keytally_host::keytally::{Name, Peppers, Plan, Timestamp};
-use keytally_host::{Config, Gate, Limiter, entropy};
+use keytally::NewKey;
+use keytally::{Gate, GateConfig, Limiter, entropy};
+use keytally::{Name, Peppers, Plan, Timestamp};
 
 use crate::support::{Worker, folder, role, tell, wait_for_death};
 
@@ -92,7 +92,7 @@ impl Pace {
 fn processes_whose_clocks_disagree_admit_the_limit_together() {
     let folder = folder();
     let plans = vec![Plan::new("default", POLICY.parse().unwrap()).unwrap()];
-    let config = Config { keys: 8, plans, ..Config::default() };
+    let config = GateConfig { keys: 8, plans, ..GateConfig::default() };
     let gate = Gate::create(folder.path().join("gate"), peppers(), &config).unwrap();
     Limiter::create(folder.path().join("limiter"), &POLICY.parse().unwrap(), 8).unwrap();
     let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };

@@ -12,9 +12,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keytally_host::keytally::gate::NewKey;
-use keytally_host::keytally::{Key, KeyId, Name, Peppers};
-use keytally_host::{Config, Error, Gate, HEADER_LEN, Limiter};
+use keytally::NewKey;
+use keytally::{Error, Gate, GateConfig, HEADER_LEN, Limiter};
+use keytally::{Key, KeyId, Name, Peppers};
 
 use crate::support::{Worker, folder, role, tell, wait_for_death};
 
@@ -26,8 +26,8 @@ fn peppers() -> Peppers {
 }
 
 /// A gate that takes half the disk.
-fn config() -> Config {
-    Config { keys: u32::try_from(DISK / 2 / 68).unwrap(), ..Config::default() }
+fn config() -> GateConfig {
+    GateConfig { keys: u32::try_from(DISK / 2 / 68).unwrap(), ..GateConfig::default() }
 }
 
 fn issue(gate: &Gate) -> Result<(Key, KeyId), Error> {
@@ -80,7 +80,7 @@ fn on_a_full_disk(folder: &Path) {
     };
     // What doesn't fit is refused before anything is there, and leaves nothing.
     let large = folder.join("large");
-    let too_large = Config { keys: config().keys * 3, ..config() };
+    let too_large = GateConfig { keys: config().keys * 3, ..config() };
     says_full(&Gate::create(&large, peppers(), &too_large).unwrap_err(), &large);
     let policy = "5/minute".parse().unwrap();
     says_full(&Limiter::create(&large, &policy, 20_000).unwrap_err(), &large);

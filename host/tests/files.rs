@@ -8,11 +8,9 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keytally_host::keytally::gate::{AdminError, Flaw, FlawKind, NewKey};
-use keytally_host::keytally::{
-    Key, KeyId, KeyState, Name, Outcome, Peppers, Plan, Policy, Reason, Timestamp,
-};
-use keytally_host::{Config, Error, Gate, Limiter};
+use keytally::{AdminError, Flaw, FlawKind, NewKey};
+use keytally::{Error, Gate, GateConfig, Limiter};
+use keytally::{Key, KeyId, KeyState, Name, Outcome, Peppers, Plan, Policy, Reason, Timestamp};
 use tempfile::TempDir;
 
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
@@ -26,10 +24,10 @@ fn other_peppers() -> Peppers {
     Peppers::new(&[b"another pepper, also of 32 bytes"]).unwrap()
 }
 
-fn config() -> Config {
+fn config() -> GateConfig {
     let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
     let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    Config { keys: KEYS, plans, ..Config::default() }
+    GateConfig { keys: KEYS, plans, ..GateConfig::default() }
 }
 
 fn policy() -> Policy {
@@ -148,20 +146,20 @@ fn what_cannot_be_is_refused_and_leaves_no_file() {
     let limiter = |capacity| Limiter::create(&path, &policy(), capacity).unwrap_err().to_string();
     let shown = path.display();
     assert_eq!(
-        gate(Config { keys: 0, ..config() }),
+        gate(GateConfig { keys: 0, ..config() }),
         format!("{shown}: a capacity of 0 can't be; it is 1 to 67108864")
     );
     assert_eq!(
-        gate(Config { keys: u32::MAX, ..config() }),
+        gate(GateConfig { keys: u32::MAX, ..config() }),
         format!("{shown}: a capacity of 4294967295 can't be; it is 1 to 67108864")
     );
-    assert!(gate(Config { plans: vec![], ..config() }).contains("0 plans can't be"));
+    assert!(gate(GateConfig { plans: vec![], ..config() }).contains("0 plans can't be"));
     let many = (0..117).map(|number| plan(&format!("p{number}"), "1/minute")).collect();
-    assert!(gate(Config { plans: many, ..config() }).contains("117 plans can't be; there are 1 to 116"));
+    assert!(gate(GateConfig { plans: many, ..config() }).contains("117 plans can't be; there are 1 to 116"));
     let twice = vec![plan("p", "1/minute"), plan("p", "2/minute")];
-    assert!(gate(Config { plans: twice, ..config() }).contains("each appears once"));
+    assert!(gate(GateConfig { plans: twice, ..config() }).contains("each appears once"));
     let differ = vec![plan("p", "1/minute"), plan("q", "2/hour")];
-    assert!(gate(Config { plans: differ, ..config() }).contains("must share their windows"));
+    assert!(gate(GateConfig { plans: differ, ..config() }).contains("must share their windows"));
     assert!(limiter(0).contains("a capacity of 0 can't be"));
     assert!(limiter(u32::MAX).contains("it is 1 to 1073741824"));
     assert_eq!(entries(folder.path()), 0);
@@ -191,7 +189,8 @@ fn a_hundred_and_sixteen_plans_fit() {
         Plan::new(&format!("p{number}"), format!("{}/minute", number + 1).parse().unwrap()).unwrap()
     };
     let gate =
-        Gate::create(&path, peppers(), &Config { plans: (0..115).map(plan).collect(), ..config() }).unwrap();
+        Gate::create(&path, peppers(), &GateConfig { plans: (0..115).map(plan).collect(), ..config() })
+            .unwrap();
     gate.set_plan(&plan(115)).unwrap();
     let error = gate.set_plan(&plan(116)).unwrap_err();
     assert_eq!(
@@ -539,7 +538,7 @@ fn a_gate_in_memory_is_administered_like_a_file() {
     let error = gate.assign(id, "pro").unwrap_err();
     assert!(matches!(error, Error::Admin { path: None, source: AdminError::Revoked(_) }));
     assert_eq!(gate.path(), None);
-    let error = Gate::in_memory(peppers(), &Config { keys: 0, ..config() }).unwrap_err();
+    let error = Gate::in_memory(peppers(), &GateConfig { keys: 0, ..config() }).unwrap_err();
     assert_eq!(error.to_string(), "a capacity of 0 can't be; it is 1 to 67108864");
     assert!(Limiter::in_memory(&policy(), 0).is_err());
 }

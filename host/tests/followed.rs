@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::thread;
 
-use keytally_host::keytally::gate::NewKey;
-use keytally_host::keytally::{KeyId, Name, Peppers};
-use keytally_host::{Config, Error, Followed, Gate};
+use keytally::NewKey;
+use keytally::{Error, Followed, Gate, GateConfig};
+use keytally::{KeyId, Name, Peppers};
 use tempfile::TempDir;
 
 /// A bound against a hang, and no measurement.
@@ -41,7 +41,8 @@ impl Files {
     /// Puts a new gate in place of what is there, and gives a key of it.
     fn replace(&self, peppers: Peppers) -> (String, KeyId) {
         let new_path = self.folder.path().join("new.gate");
-        let gate = Gate::create(&new_path, peppers, &Config { keys: 8, ..Config::default() }).unwrap();
+        let gate =
+            Gate::create(&new_path, peppers, &GateConfig { keys: 8, ..GateConfig::default() }).unwrap();
         let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
         let (key, id) = gate.issue(&new).unwrap();
         fs::rename(new_path, &self.path).unwrap();
@@ -146,7 +147,7 @@ fn a_change_is_made_to_the_file_that_is_there() {
     // What was set for the old file holds for the new one.
     assert_eq!(
         format!("{:?}", gate.load().wait()),
-        format!("{:?}", keytally_host::Wait::at_most(Duration::from_millis(7)))
+        format!("{:?}", keytally::Wait::at_most(Duration::from_millis(7)))
     );
     files.replace(other_peppers());
     assert!(matches!(gate.in_place(), Err(Error::Attach { .. })));
@@ -200,6 +201,6 @@ fn threads_check_while_the_file_is_replaced_many_times() {
 
 #[test]
 fn a_gate_in_memory_has_no_path_to_follow() {
-    let gate = Gate::in_memory(peppers(), &Config::default()).unwrap();
+    let gate = Gate::in_memory(peppers(), &GateConfig::default()).unwrap();
     assert!(matches!(Followed::of(gate, peppers(), Ok), Err(Error::Io { doing: "follow", .. })));
 }

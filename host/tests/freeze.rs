@@ -22,9 +22,9 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use keytally_host::keytally::gate::NewKey;
-use keytally_host::keytally::{Charge, Name, Peppers, Plan, Policy, Timestamp, Verdict};
-use keytally_host::{Config, Gate, Limiter, now};
+use keytally::NewKey;
+use keytally::{Charge, Name, Peppers, Plan, Policy, Timestamp, Verdict};
+use keytally::{Gate, GateConfig, Limiter, now};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::random::Random;
@@ -144,7 +144,7 @@ fn stopped_processes_admit_no_more_than_the_limit() {
     let (mut keys, mut ids) = (Vec::new(), Vec::new());
     for table in [0, 1] {
         let plans = vec![Plan::new("default", policy(WINDOWS_S[table])).unwrap()];
-        let config = Config { keys: 8, plans, ..Config::default() };
+        let config = GateConfig { keys: 8, plans, ..GateConfig::default() };
         let gate = Gate::create(folder.path().join(format!("gate-{table}")), peppers(), &config).unwrap();
         let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
         let (key, key_id) = gate.issue(&new).unwrap();

@@ -14,9 +14,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keytally_host::keytally::gate::NewKey;
-use keytally_host::keytally::{Key, KeyId, Name, Outcome, Peppers, Plan, Reason, Timestamp};
-use keytally_host::{Config, Error, Gate, HEADER_LEN, Limiter, entropy};
+use keytally::NewKey;
+use keytally::{Error, Gate, GateConfig, HEADER_LEN, Limiter, entropy};
+use keytally::{Key, KeyId, Name, Outcome, Peppers, Plan, Reason, Timestamp};
 
 use crate::support::{Worker, folder, role, tell, wait_for_death};
 
@@ -32,10 +32,10 @@ fn peppers() -> Peppers {
     Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
 }
 
-fn config() -> Config {
+fn config() -> GateConfig {
     let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
     let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    Config { keys: KEYS, plans, ..Config::default() }
+    GateConfig { keys: KEYS, plans, ..GateConfig::default() }
 }
 
 fn new_key() -> NewKey<'static> {

@@ -24,11 +24,9 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use keytally_host::keytally::gate::{AdminError, NewKey};
-use keytally_host::keytally::{
-    Administrator, Charge, KeyId, KeyState, Name, Outcome, Peppers, Plan, Reason, Timestamp,
-};
-use keytally_host::{Config, Error, Gate, Limiter, Mapping, entropy, now};
+use keytally::{AdminError, NewKey};
+use keytally::{Administrator, Charge, KeyId, KeyState, Name, Outcome, Peppers, Plan, Reason, Timestamp};
+use keytally::{Error, Gate, GateConfig, Limiter, Mapping, entropy, now};
 
 use crate::prompt::promptly;
 use crate::random::Random;
@@ -415,7 +413,7 @@ fn create(job: &Job) {
         account.begin(&name);
         if count % 2 == 0 {
             let plans = vec![plan("default", 0)];
-            Gate::create(&path, peppers(), &Config { keys: 8, plans, ..Config::default() }).unwrap();
+            Gate::create(&path, peppers(), &GateConfig { keys: 8, plans, ..GateConfig::default() }).unwrap();
         } else {
             Limiter::create(&path, &"1/hour".parse().unwrap(), 8).unwrap();
         }
@@ -446,8 +444,11 @@ fn a_process_killed_at_a_random_instant_harms_nobody() {
     let kills = KILLS[usize::from(std::env::var_os("KEYTALLY_FULL").is_some())];
     let folder = folder();
     let at = folder.path();
-    let config =
-        Config { keys: 1024, plans: vec![plan("default", 0), plan("pro", 50_000)], ..Config::default() };
+    let config = GateConfig {
+        keys: 1024,
+        plans: vec![plan("default", 0), plan("pro", 50_000)],
+        ..GateConfig::default()
+    };
     let gate = Gate::create(at.join("gate"), peppers(), &config).unwrap();
     let limiter = Limiter::create(
         at.join("limiter"),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use keytally_host::{Config, Gate, pepper};
+use keytally::{Gate, GateConfig, pepper};
 use tempfile::TempDir;
 
 const PEPPER: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -61,7 +61,8 @@ fn every_line_is_a_pepper() {
     let path = folder.path().join("pepper");
     own_file(&path, format!("# first\r\n{PEPPER}\r\n\n  # second\n  {OTHER}"));
     let gate = folder.path().join("api.gate");
-    Gate::create(&gate, pepper::read_file(&path).unwrap(), &Config { keys: 1, ..Config::default() }).unwrap();
+    Gate::create(&gate, pepper::read_file(&path).unwrap(), &GateConfig { keys: 1, ..GateConfig::default() })
+        .unwrap();
     assert!(Gate::open(&gate, pepper::parse(OTHER).unwrap()).is_ok());
     assert!(Gate::open(&gate, pepper::parse(PEPPER).unwrap()).is_ok());
 }

@@ -13,9 +13,9 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 
-use keytally_host::keytally::gate::{AdminError, NewKey};
-use keytally_host::keytally::{Key, KeyId, KeyState, Name, Outcome, Peppers, Plan, Timestamp};
-use keytally_host::{Config, Error, Gate, Limiter, Wait, entropy};
+use keytally::{AdminError, NewKey};
+use keytally::{Error, Gate, GateConfig, Limiter, Wait, entropy};
+use keytally::{Key, KeyId, KeyState, Name, Outcome, Peppers, Plan, Timestamp};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Signal, geteuid, kill_process, pidfd_getfd, pidfd_open,
@@ -31,8 +31,12 @@ fn peppers() -> Peppers {
     Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
 }
 
-fn config(keys: u32, policy: &str) -> Config {
-    Config { keys, plans: vec![Plan::new("default", policy.parse().unwrap()).unwrap()], ..Config::default() }
+fn config(keys: u32, policy: &str) -> GateConfig {
+    GateConfig {
+        keys,
+        plans: vec![Plan::new("default", policy.parse().unwrap()).unwrap()],
+        ..GateConfig::default()
+    }
 }
 
 fn new_key() -> NewKey<'static> {

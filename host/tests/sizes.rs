@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use keytally_host::keytally::{LINE_LEN, Peppers, Policy};
-use keytally_host::{Config, Gate, HEADER_LEN, Limiter};
+use keytally::{Gate, GateConfig, HEADER_LEN, Limiter};
+use keytally::{LINE_LEN, Peppers, Policy};
 
 fn len(path: &Path) -> u64 {
     path.metadata().unwrap().len()
@@ -16,7 +16,7 @@ fn a_gate_takes_64_bytes_for_each_key_and_4_for_its_hint() {
     for keys in [1, 15, 16, 17, 1000, 100_000] {
         let path = folder.path().join(keys.to_string());
         let peppers = Peppers::new(&[[7; 32]]).unwrap();
-        Gate::create(&path, peppers, &Config { keys, ..Config::default() }).unwrap();
+        Gate::create(&path, peppers, &GateConfig { keys, ..GateConfig::default() }).unwrap();
         let hints = u64::from(keys).div_ceil(16) * 64;
         assert_eq!(len(&path), 4096 + u64::from(keys) * 64 + hints, "{keys}");
     }

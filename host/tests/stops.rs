@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use keytally_host::keytally::gate::{Flaw, NewKey};
-use keytally_host::keytally::stop::{Stop, arm, stopped, visits};
-use keytally_host::keytally::{Charge, Entropy, KeyId, Name, Outcome, Peppers, Plan, Reason, Timestamp};
-use keytally_host::{Config, Gate, Limiter};
+use keytally::stop::{Stop, arm, stopped, visits};
+use keytally::{Charge, Entropy, KeyId, Name, Outcome, Peppers, Plan, Reason, Timestamp};
+use keytally::{Flaw, NewKey};
+use keytally::{Gate, GateConfig, Limiter};
 
 use crate::prompt::promptly;
 use crate::support::{Worker, folder, role, tell, wait_for_death};
@@ -141,9 +141,9 @@ fn plan(name: &str, policy: &str) -> Plan {
     Plan::new(name, policy.parse().unwrap()).unwrap()
 }
 
-fn config() -> Config {
+fn config() -> GateConfig {
     let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    Config { keys: 8, plans, ..Config::default() }
+    GateConfig { keys: 8, plans, ..GateConfig::default() }
 }
 
 fn open_gate(at: &Path) -> Gate {

@@ -3,9 +3,9 @@
 use core::time::Duration;
 use std::path::PathBuf;
 
-use keytally_host::keytally::{KeyId, Name, Peppers, Plan, Policy, Timestamp};
-use keytally_host::pepper;
-use keytally_host::redact::{policy_error, redact, redact_name};
+use keytally::pepper;
+use keytally::redact::{policy_error, redact, redact_name};
+use keytally::{KeyId, Name, Peppers, Plan, Policy, Timestamp};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyMapping, PyString, PyTzInfoAccess as _};
@@ -261,7 +261,7 @@ impl<'py> FromPyObject<'_, 'py> for PolicyText {
         let text: String = value.extract().map_err(|_| wrong_type("policy", "a str or a Policy", &value))?;
         text.parse()
             .map(Self)
-            .map_err(|error: keytally_host::keytally::PolicyError| PolicyError::new_err(policy_error(&error)))
+            .map_err(|error: keytally::PolicyError| PolicyError::new_err(policy_error(&error)))
     }
 }
 
@@ -279,7 +279,7 @@ impl<'py> FromPyObject<'_, 'py> for KeyIdText {
             ));
         }
         let text: String = value.extract().map_err(|_| wrong_type("key_id", "a str", &value))?;
-        text.parse().map(Self).map_err(|error: keytally_host::keytally::KeyIdError| {
+        text.parse().map(Self).map_err(|error: keytally::KeyIdError| {
             // What is no key id may be a whole key, so it isn't repeated.
             KeyIdError::new_err(error.to_string())
         })
@@ -345,7 +345,7 @@ pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<P
 
 /// Reads the peppers of a file. Pipes and terminals wait for a writer: other threads go on meanwhile, and a signal such
 /// as Ctrl-C ends the wait.
-fn read_file(file: PathBuf) -> PyResult<Result<Peppers, keytally_host::Error>> {
+fn read_file(file: PathBuf) -> PyResult<Result<Peppers, keytally::Error>> {
     if std::fs::metadata(&file).is_ok_and(|found| found.is_file()) {
         return Ok(pepper::read_file(file));
     }

@@ -1,6 +1,6 @@
 //! The charge of an admitted request.
 
-use keytally_host::keytally::{self, Timestamp};
+use keytally::Timestamp;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyType;

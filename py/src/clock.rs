@@ -1,8 +1,8 @@
 //! The time of a call: an explicit one, or the system clock.
 
-pub(crate) use keytally_host::SystemClock;
-use keytally_host::keytally::Timestamp;
-use keytally_host::now;
+pub(crate) use keytally::SystemClock;
+use keytally::Timestamp;
+use keytally::now;
 
 use crate::arguments::Moment;
 

@@ -2,10 +2,10 @@
 
 use std::io;
 
-use keytally_host::Error;
-use keytally_host::keytally::AttachError;
-use keytally_host::keytally::Outcome;
-use keytally_host::keytally::gate::AdminError as Admin;
+use keytally::AdminError as Admin;
+use keytally::AttachError;
+use keytally::Error;
+use keytally::Outcome;
 use pyo3::exceptions::{PyFileExistsError, PyOSError};
 use pyo3::{PyErr, import_exception};
 

@@ -5,9 +5,9 @@ use core::cell::RefCell;
 use core::time::Duration;
 use std::path::PathBuf;
 
-use keytally_host::keytally::gate::{AdminError as Admin, NewKey};
-use keytally_host::keytally::{Administrator, Clock as _, Name, Peppers};
-use keytally_host::{Config, Error, Followed, Gate as Host, Mapping, Wait};
+use keytally::{AdminError as Admin, NewKey};
+use keytally::{Administrator, Clock as _, Name, Peppers};
+use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Wait};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
 use zeroize::Zeroizing;
@@ -344,7 +344,7 @@ impl Gate {
             plan: self.plan_name(plan),
             not_after: Expiry::not_after(expires, now.moment())?,
         };
-        let entropy = keytally_host::entropy().map_err(exceptions::of)?;
+        let entropy = keytally::entropy().map_err(exceptions::of)?;
         let (key, key_id) = self.administer(py, &timeout, |administrator| {
             with_clock!(now, |clock| administrator.issue(&new.key(), entropy, clock))
         })?;
@@ -440,7 +440,7 @@ impl Gate {
     ) -> PyResult<Key> {
         let now = Time::from(now);
         let key_id = key_id.0;
-        let entropy = keytally_host::entropy().map_err(exceptions::of)?;
+        let entropy = keytally::entropy().map_err(exceptions::of)?;
         let key = self.administer(py, &timeout, |administrator| {
             with_clock!(now, |clock| {
                 administrator.rotate(key_id, grace.until(clock.reading()), force, entropy, clock)
@@ -715,11 +715,7 @@ impl Gate {
         self.waiting(py, timeout, |gate, wait| gate.administer_within(wait, work))
     }
 
-    fn known(
-        gate: Arc<Host>,
-        key_id: KeyIdText,
-        verdict: Option<keytally_host::keytally::Verdict>,
-    ) -> PyResult<Verdict> {
+    fn known(gate: Arc<Host>, key_id: KeyIdText, verdict: Option<keytally::Verdict>) -> PyResult<Verdict> {
         match verdict {
             Some(verdict) => Ok(Verdict::of_gate(verdict, gate)),
             None => Err(NoSuchKeyError::new_err(Admin::NoSuchKey(key_id.0).to_string())),
@@ -787,8 +783,9 @@ impl New {
     }
 }
 
-fn config(keys: &Capacity, plans: Option<&Bound<'_, PyMapping>>, prefix: &str) -> PyResult<Config> {
-    let mut config = Config { keys: keys.0, prefix: arguments::name(prefix, "prefix")?, ..Config::default() };
+fn config(keys: &Capacity, plans: Option<&Bound<'_, PyMapping>>, prefix: &str) -> PyResult<GateConfig> {
+    let mut config =
+        GateConfig { keys: keys.0, prefix: arguments::name(prefix, "prefix")?, ..GateConfig::default() };
     if let Some(plans) = plans {
         config.plans = arguments::plans(plans)?;
     }

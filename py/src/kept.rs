@@ -1,9 +1,9 @@
 //! What was pickled: a verdict's values, without the tally and the gate that they came from, and quotas.
 
-use keytally_host::keytally::http::Response;
-use keytally_host::keytally::policy::{MAX_QUOTAS, Window};
-use keytally_host::keytally::verdict::QuotaState;
-use keytally_host::keytally::{Outcome, Reason, Timestamp};
+use keytally::QuotaState;
+use keytally::Response;
+use keytally::{MAX_QUOTAS, Window};
+use keytally::{Outcome, Reason, Timestamp};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 

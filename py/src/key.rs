@@ -2,8 +2,8 @@
 
 use core::fmt::Write as _;
 
-use keytally_host::keytally::gate::KeyInfo as Info;
-use keytally_host::keytally::{self, KeyId, KeyState, Timestamp};
+use keytally::KeyInfo as Info;
+use keytally::{KeyId, KeyState, Timestamp};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -84,7 +84,7 @@ pub(crate) struct KeyInfo {
 }
 
 impl KeyInfo {
-    pub(crate) fn of(info: Info, gate: &keytally_host::Gate, now: Timestamp) -> Self {
+    pub(crate) fn of(info: Info, gate: &keytally::Gate, now: Timestamp) -> Self {
         let table = gate.table();
         let mut hint = format!("{}_", table.prefix());
         // Writing to a String cannot fail.

@@ -67,7 +67,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
 /// status: 0 fine, 1 denied or invalid, 2 usage, 3 failure.
 #[pyfunction]
 fn run(py: Python<'_>, args: Vec<OsString>) -> i32 {
-    py.detach(|| keytally_server::cli::run(args))
+    py.detach(|| keytally_cli::run(args))
 }
 
 /// Returns ``text`` as an error may repeat it: without what looks like a key or a pepper.
@@ -77,7 +77,7 @@ fn run(py: Python<'_>, args: Vec<OsString>) -> i32 {
 /// ('/srv/api.gate', 'kt_live_…')
 #[pyfunction]
 fn redact(text: &str) -> String {
-    keytally_host::redact::redact(text).into_owned()
+    keytally::redact::redact(text).into_owned()
 }
 
 /// A new pepper: 32 bytes of the system's entropy as 64 hex digits. Keep it where the server finds it, and
@@ -88,7 +88,7 @@ fn redact(text: &str) -> String {
 /// 64
 #[pyfunction]
 fn generate_pepper() -> PyResult<String> {
-    match keytally_host::pepper::generate() {
+    match keytally::pepper::generate() {
         Ok(pepper) => Ok((*pepper).clone()),
         Err(error) => Err(exceptions::of(error)),
     }

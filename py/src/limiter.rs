@@ -34,7 +34,7 @@ use crate::verdict::Verdict;
 /// [True, True, False]
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Limiter {
-    limiter: keytally_host::Limiter,
+    limiter: keytally::Limiter,
 }
 
 #[pymethods]
@@ -42,7 +42,7 @@ impl Limiter {
     #[new]
     #[pyo3(signature = (policy, capacity=Capacity(100_000)), text_signature = "(policy, capacity=100000)")]
     fn new(py: Python<'_>, policy: PolicyText, capacity: Capacity) -> PyResult<Self> {
-        Self::made(py, || keytally_host::Limiter::in_memory(&policy.0, capacity.0))
+        Self::made(py, || keytally::Limiter::in_memory(&policy.0, capacity.0))
     }
 
     /// Creates a limiter in a new file, with mode 0600 and its room on the disk taken.
@@ -66,7 +66,7 @@ impl Limiter {
     #[staticmethod]
     #[pyo3(signature = (path, policy, capacity=Capacity(100_000)), text_signature = "(path, policy, capacity=100000)")]
     fn create(py: Python<'_>, path: PathBuf, policy: PolicyText, capacity: Capacity) -> PyResult<Self> {
-        Self::made(py, || keytally_host::Limiter::create(path, &policy.0, capacity.0))
+        Self::made(py, || keytally::Limiter::create(path, &policy.0, capacity.0))
     }
 
     /// Opens the limiter in a file.
@@ -84,7 +84,7 @@ impl Limiter {
     /// Policy('5/minute')
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Self::made(py, || keytally_host::Limiter::open(path))
+        Self::made(py, || keytally::Limiter::open(path))
     }
 
     /// Opens the limiter in a file, or creates it if there is none. Of several processes that do so at once, one
@@ -111,7 +111,7 @@ impl Limiter {
         policy: PolicyText,
         capacity: Capacity,
     ) -> PyResult<Self> {
-        Self::made(py, || keytally_host::Limiter::open_or_create(path, &policy.0, capacity.0))
+        Self::made(py, || keytally::Limiter::open_or_create(path, &policy.0, capacity.0))
     }
 
     /// Charges ``cost`` to every window of the subject if all have room for it, else to none.
@@ -278,7 +278,7 @@ impl Limiter {
     /// Taking room for a file takes a while, in which other threads go on.
     fn made(
         py: Python<'_>,
-        make: impl FnOnce() -> Result<keytally_host::Limiter, keytally_host::Error> + Send,
+        make: impl FnOnce() -> Result<keytally::Limiter, keytally::Error> + Send,
     ) -> PyResult<Self> {
         py.detach(make).map(|limiter| Self { limiter }).map_err(exceptions::of)
     }

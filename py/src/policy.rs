@@ -1,6 +1,6 @@
 //! Policies and their quotas.
 
-use keytally_host::keytally::{self, Algorithm};
+use keytally::Algorithm;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 

@@ -1,6 +1,5 @@
 //! What `verify` reports.
 
-use keytally_host::keytally::gate;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -13,7 +12,7 @@ use pyo3::types::PyTuple;
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Report {
     pub(crate) completed: bool,
-    pub(crate) flaws: Vec<gate::Flaw>,
+    pub(crate) flaws: Vec<keytally::Flaw>,
 }
 
 #[pymethods]
@@ -45,7 +44,7 @@ impl Report {
 /// ...     print(f"record {flaw.record}, key {flaw.key_id}: {flaw}")
 #[pyclass(frozen, module = "keytally")]
 pub(crate) struct Flaw {
-    flaw: gate::Flaw,
+    flaw: keytally::Flaw,
 }
 
 #[pymethods]

@@ -2,9 +2,9 @@
 
 use alloc::sync::Arc;
 
-use keytally_host::Gate;
-use keytally_host::keytally::http::Headers;
-use keytally_host::keytally::{self, Outcome, Reason, Timestamp};
+use keytally::Gate;
+use keytally::Headers;
+use keytally::{Outcome, Reason, Timestamp};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
-use keytally_host::keytally::{Entropy, Name, NewKey, Peppers, Plan, Timestamp, parse_key};
-use keytally_host::{Config, Gate};
+use keytally::{Entropy, Name, NewKey, Peppers, Plan, Timestamp, parse_key};
+use keytally::{Gate, GateConfig};
 use keytally_vectors::files::GateSetup;
 use keytally_vectors::{load_verdicts, model};
 
@@ -21,7 +21,7 @@ fn main() {
 /// Keys are imported, which keeps their ids, and rotated where they have been.
 fn make(path: &PathBuf, setup: &GateSetup) {
     let plans = vec![Plan::new("default", setup.policy.parse().unwrap()).unwrap()];
-    let config = Config { keys: 64, plans, ..Config::default() };
+    let config = GateConfig { keys: 64, plans, ..GateConfig::default() };
     let gate = Gate::create(path, Peppers::new(&[&setup.pepper]).unwrap(), &config).unwrap();
     for key in &setup.keys {
         let parts = parse_key(key.text.as_bytes()).unwrap();

@@ -1,9 +1,9 @@
 //! The vector files, line by line, against the core.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use keytally::{
-    Charge, Entropy, Gate, GateConfig, Hint, KeyError, KeyId, Line, Name, NewKey, Outcome, Pepper, Peppers,
-    Plan, Policy, PolicyErrorKind, Reason, Timestamp, Verdict, decide, key, parse_key,
+use keytally_core::{
+    Charge, Entropy, Gate, GateConfig, Hint, Key, KeyError, KeyId, Line, Name, NewKey, Outcome, Pepper,
+    Peppers, Plan, Policy, PolicyErrorKind, Reason, Timestamp, Verdict, decide, parse_key,
 };
 use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine};
 use keytally_vectors::model;
@@ -111,8 +111,7 @@ fn keys() {
     for case in &file.valid {
         let name = |text: &str| Name::new(text).unwrap();
         let id = KeyId::from_number(case.key_id).unwrap();
-        let key =
-            key::Key::mint(name(&case.prefix), name(&case.env), id, &case.secret.to_be_bytes()).unwrap();
+        let key = Key::mint(name(&case.prefix), name(&case.env), id, &case.secret.to_be_bytes()).unwrap();
         assert_eq!(key.expose(), case.text);
         assert_eq!(id.to_string(), case.key_id_text);
         assert_eq!(key.hint().to_string(), case.hint);
@@ -134,7 +133,7 @@ fn keys() {
 fn macs() {
     let file = load_macs();
     let mut long_enough = 0;
-    for case in file.hmac.iter().filter(|case| case.key.len() >= keytally::mac::MIN_PEPPER_LEN) {
+    for case in file.hmac.iter().filter(|case| case.key.len() >= keytally_core::MIN_PEPPER_LEN) {
         long_enough += 1;
         let mac = Pepper::new(&case.key).unwrap().mac(&case.data).to_bytes();
         assert_eq!(mac[..case.mac.len()], case.mac, "{}", case.why);

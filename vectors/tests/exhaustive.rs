@@ -6,8 +6,8 @@
 //! their limits are among them, clocks that are late, and stamps that can only come from a clock that was wrong.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally::policy::MAX_QUOTAS;
-use keytally::{Algorithm, Charge, Layout, Limits, Outcome, Policy, Timestamp, Verdict, decide};
+use keytally_core::MAX_QUOTAS;
+use keytally_core::{Algorithm, Charge, Layout, Limits, Outcome, Policy, Timestamp, Verdict, decide};
 use keytally_vectors::model::{self, Clock, Model};
 
 /// A policy, and the few bits that its words get here.

@@ -1,6 +1,6 @@
 //! Random policies, costs and clocks: the core against the model, and the promises on the core itself.
 
-use keytally::{Charge, Outcome, Policy, Timestamp, Verdict, decide};
+use keytally_core::{Charge, Outcome, Policy, Timestamp, Verdict, decide};
 use keytally_vectors::model::{self, Model};
 use proptest::prelude::*;
 

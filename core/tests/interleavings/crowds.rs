@@ -3,9 +3,9 @@
 use alloc::sync::Arc;
 use core::array;
 
-use keytally::stop::Stop;
-use keytally::sync::{AtomicU64, Ordering};
-use keytally::{KeyState, Limiter, NewKey, Outcome, Timestamp};
+use keytally_core::stop::Stop;
+use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_core::{KeyState, Limiter, NewKey, Outcome, Timestamp};
 use shuttle::rand::{Rng, thread_rng};
 
 use crate::gate::{self, at};

@@ -4,10 +4,10 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
 
-use keytally::gate::AdminError;
-use keytally::stop::Stop;
-use keytally::sync::{AtomicU64, Ordering};
-use keytally::{
+use keytally_core::AdminError;
+use keytally_core::stop::Stop;
+use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_core::{
     AttachError, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Name, NewKey, Peppers, Plan, Reason,
     Timestamp, Verdict,
 };

@@ -4,7 +4,7 @@ use alloc::rc::Rc;
 use alloc::sync::Arc;
 use core::cell::Cell;
 
-use keytally::{AttachError, Clock, Limiter, Outcome, Timestamp, Verdict};
+use keytally_core::{AttachError, Clock, Limiter, Outcome, Timestamp, Verdict};
 
 use crate::model::{Memory, Stale, Work, explore, memory, preemptions, together};
 
@@ -299,7 +299,7 @@ fn a_limiter_opens_whole_or_not_at_all() {
 
 /// Inserters that stop for ever, or for a while.
 mod stops {
-    use keytally::stop::Stop;
+    use keytally_core::stop::Stop;
 
     use super::*;
     use crate::model::{at_stop, dies_at, join, start};

@@ -7,8 +7,8 @@ use core::panic::AssertUnwindSafe;
 use std::panic::{catch_unwind, resume_unwind};
 use std::sync::Mutex;
 
-use keytally::stop::{Stop, with_stops};
-use keytally::{Clock, Line, Timestamp};
+use keytally_core::stop::{Stop, with_stops};
+use keytally_core::{Clock, Line, Timestamp};
 
 #[cfg(loom)]
 pub(crate) use loom::thread;

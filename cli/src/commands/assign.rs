@@ -1,0 +1,40 @@
+use clap::Args;
+use keytally::KeyId;
+use serde::Serialize;
+
+use super::{ChangedGate, Format, Status, parse_key_id};
+use crate::failure::Failure;
+use crate::given;
+use crate::pepper::PepperSource;
+use crate::plans;
+
+/// Move a key to another plan, counts kept
+#[derive(Args)]
+pub(crate) struct Assign {
+    #[command(flatten)]
+    gate: ChangedGate,
+    /// The key's id, as `list` shows it
+    #[arg(value_name = "ID", value_parser = parse_key_id)]
+    key_id: KeyId,
+    /// The plan's name
+    #[arg(long, value_name = "NAME", value_parser = given::value(plans::parse_name))]
+    plan: String,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Assigned {
+    key_id: String,
+    plan: String,
+}
+
+impl Assign {
+    pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        self.gate.open(pepper)?.assign(self.key_id, &self.plan)?;
+        let assigned = Assigned { key_id: self.key_id.to_string(), plan: self.plan };
+        self.format
+            .print(&assigned, |out| writeln!(out, "key {} has plan {}", assigned.key_id, assigned.plan))?;
+        Ok(Status::Fine)
+    }
+}

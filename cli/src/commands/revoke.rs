@@ -1,0 +1,34 @@
+use clap::Args;
+use keytally::KeyId;
+use serde::Serialize;
+
+use super::{ChangedGate, Format, Status, parse_key_id};
+use crate::failure::Failure;
+use crate::pepper::PepperSource;
+
+/// End a key, at once and in every process
+#[derive(Args)]
+pub(crate) struct Revoke {
+    #[command(flatten)]
+    gate: ChangedGate,
+    /// The key's id, as `list` shows it
+    #[arg(value_name = "ID", value_parser = parse_key_id)]
+    key_id: KeyId,
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Revoked {
+    key_id: String,
+    state: &'static str,
+}
+
+impl Revoke {
+    pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
+        self.gate.open(pepper)?.revoke(self.key_id)?;
+        let revoked = Revoked { key_id: self.key_id.to_string(), state: "revoked" };
+        self.format.print(&revoked, |out| writeln!(out, "key {} is revoked", revoked.key_id))?;
+        Ok(Status::Fine)
+    }
+}

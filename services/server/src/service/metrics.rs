@@ -1,0 +1,203 @@
+//! `GET /metrics`: Prometheus's text format, version 0.0.4.
+
+use keytally::{FollowStatus, Gate, now};
+use keytally::{Outcome, Reason as KeyReason, Verdict};
+use prometheus::{
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use super::slots::Reason;
+
+/// The type of what [`Metrics::text`] gives.
+pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// What is counted.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    verdicts: IntCounterVec,
+    shadow: IntCounterVec,
+    guesses: IntCounterVec,
+    preflights: IntCounter,
+    closed_connections: IntCounterVec,
+    seconds: Histogram,
+    ahead: IntCounter,
+    lost_lines: IntCounter,
+    keys: IntGauge,
+    capacity: IntGauge,
+    reopened: IntCounter,
+    reopen_failing: IntGauge,
+    counted_at_s: IntGauge,
+}
+
+/// Upper bounds of the histogram's buckets: a check is a microsecond or so, a page fault or a busy machine makes it
+/// more.
+const SECONDS: [f64; 12] = [5e-7, 1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2];
+
+const LABELS: [&str; 2] = ["outcome", "reason"];
+
+/// For how long a count of the keys is told again, since counting reads the whole table.
+const COUNTED_FOR_S: i64 = 5;
+
+/// Every outcome and reason that a gate's verdict can have: their counters begin at 0.
+const VERDICTS: &[(Outcome, KeyReason)] = &[
+    (Outcome::Admitted, KeyReason::None),
+    (Outcome::Denied, KeyReason::None),
+    (Outcome::TooCostly, KeyReason::None),
+    (Outcome::MissingKey, KeyReason::None),
+    (Outcome::InvalidKey, KeyReason::Malformed),
+    (Outcome::InvalidKey, KeyReason::Checksum),
+    (Outcome::InvalidKey, KeyReason::Unknown),
+    (Outcome::InvalidKey, KeyReason::WrongSecret),
+    (Outcome::InvalidKey, KeyReason::Revoked),
+    (Outcome::InvalidKey, KeyReason::Expired),
+    (Outcome::InvalidKey, KeyReason::Duplicate),
+    (Outcome::InvalidKey, KeyReason::PepperMissing),
+    (Outcome::InvalidKey, KeyReason::Damaged),
+];
+
+impl Metrics {
+    /// Counters that all stand at 0.
+    pub(crate) fn new() -> prometheus::Result<Self> {
+        let verdicts = Opts::new("keytally_verdicts_total", "Verdicts of the gate, by outcome and reason.");
+        let shadow = Opts::new(
+            "keytally_shadow_admissions_total",
+            "Requests that shadow mode let through, by the outcome that they would have had.",
+        );
+        let guesses = Opts::new(
+            "keytally_guesses_total",
+            "Wrong keys beyond the limit of failed checks: refused with 429, or let through by shadow mode.",
+        );
+        let closed = Opts::new(
+            "keytally_connections_closed_total",
+            "Connections that the service closed: too many of one address, displaced when all slots were taken, no progress in time.",
+        );
+        let seconds =
+            HistogramOpts::new("keytally_check_duration_seconds", "How long a check of the gate took.");
+        let metrics = Self {
+            registry: Registry::new(),
+            verdicts: IntCounterVec::new(verdicts, &LABELS)?,
+            shadow: IntCounterVec::new(shadow, &LABELS)?,
+            guesses: IntCounterVec::new(guesses, &["action"])?,
+            preflights: IntCounter::new(
+                "keytally_preflights_total",
+                "CORS preflights that passed at /auth without a key.",
+            )?,
+            closed_connections: IntCounterVec::new(closed, &["reason"])?,
+            seconds: Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))?,
+            ahead: IntCounter::new(
+                "keytally_clock_ahead_total",
+                "Verdicts whose tally was ahead of this system's clock.",
+            )?,
+            lost_lines: IntCounter::new("keytally_log_lines_lost_total", "Lines that were too many to log.")?,
+            keys: IntGauge::new(
+                "keytally_gate_keys",
+                "Records of the gate that hold a key, revoked ones too.",
+            )?,
+            capacity: IntGauge::new(
+                "keytally_gate_capacity",
+                "Records of the gate: the most keys that it holds.",
+            )?,
+            reopened: IntCounter::new(
+                "keytally_gate_reopened_total",
+                "How often the gate's file was replaced and the new one opened.",
+            )?,
+            reopen_failing: IntGauge::new(
+                "keytally_gate_reopen_failing",
+                "1 while the file at the gate's path cannot be opened and the one before it stays in force.",
+            )?,
+            counted_at_s: IntGauge::new("counted_at", "Not shown.")?,
+        };
+        for (outcome, reason) in VERDICTS {
+            metrics.verdicts.with_label_values(&labels(*outcome, *reason));
+            if *outcome != Outcome::Admitted {
+                metrics.shadow.with_label_values(&labels(*outcome, *reason));
+            }
+        }
+        for shadow in [false, true] {
+            metrics.guesses.with_label_values(&[guess_action(shadow)]);
+        }
+        for reason in Reason::ALL {
+            metrics.closed_connections.with_label_values(&[reason.as_str()]);
+        }
+        let registry = &metrics.registry;
+        registry.register(Box::new(metrics.verdicts.clone()))?;
+        registry.register(Box::new(metrics.shadow.clone()))?;
+        registry.register(Box::new(metrics.guesses.clone()))?;
+        registry.register(Box::new(metrics.preflights.clone()))?;
+        registry.register(Box::new(metrics.closed_connections.clone()))?;
+        registry.register(Box::new(metrics.seconds.clone()))?;
+        registry.register(Box::new(metrics.ahead.clone()))?;
+        registry.register(Box::new(metrics.lost_lines.clone()))?;
+        registry.register(Box::new(metrics.keys.clone()))?;
+        registry.register(Box::new(metrics.capacity.clone()))?;
+        registry.register(Box::new(metrics.reopened.clone()))?;
+        registry.register(Box::new(metrics.reopen_failing.clone()))?;
+        Ok(metrics)
+    }
+
+    /// Counts a verdict.
+    pub(crate) fn count(&self, verdict: &Verdict) {
+        self.verdicts.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
+        if verdict.clock_ahead_s() > 0 {
+            self.ahead.inc();
+        }
+    }
+
+    /// Counts a request that only shadow mode let through.
+    pub(crate) fn count_shadow(&self, verdict: &Verdict) {
+        self.shadow.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
+    }
+
+    /// Counts a wrong key beyond the limit of failed checks.
+    pub(crate) fn count_guess(&self, shadow: bool) {
+        self.guesses.with_label_values(&[guess_action(shadow)]).inc();
+    }
+
+    /// Counts a CORS preflight that passed without a key.
+    pub(crate) fn count_preflight(&self) {
+        self.preflights.inc();
+    }
+
+    /// Returns the counter of connections that the service closed.
+    pub(crate) fn closed_connections(&self) -> IntCounterVec {
+        self.closed_connections.clone()
+    }
+
+    /// Takes the time of a check.
+    pub(crate) fn time(&self, check: impl FnOnce() -> Verdict) -> Verdict {
+        let timer = self.seconds.start_timer();
+        let verdict = check();
+        timer.observe_duration();
+        verdict
+    }
+
+    /// The counter of log lines that were dropped.
+    pub(crate) fn lost_lines(&self) -> IntCounter {
+        self.lost_lines.clone()
+    }
+
+    /// All of it as text.
+    pub(crate) fn text(&self, gate: &Gate, status: &FollowStatus) -> prometheus::Result<Vec<u8>> {
+        self.capacity.set(gate.table().capacity().into());
+        self.reopened.inc_by(status.reopened.saturating_sub(self.reopened.get()));
+        self.reopen_failing.set(status.problem.is_some().into());
+        let now = now();
+        let now_s = i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
+        if now_s.saturating_sub(self.counted_at_s.get()).unsigned_abs() >= COUNTED_FOR_S.unsigned_abs() {
+            self.counted_at_s.set(now_s);
+            self.keys.set(i64::try_from(gate.table().list(now).count()).unwrap_or(i64::MAX));
+        }
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+fn labels(outcome: Outcome, reason: KeyReason) -> [&'static str; 2] {
+    [outcome.as_str(), reason.as_str()]
+}
+
+const fn guess_action(shadow: bool) -> &'static str {
+    if shadow { "shadow" } else { "refused" }
+}

@@ -1,0 +1,204 @@
+//! What a user sees of a secret: a new key at a terminal or when asked for, and nothing of a secret in any other place.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses what it needs")]
+mod support;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
+use support::program::{Bench, Ran};
+use support::server::{GATE, Server};
+
+const G: &str = "api.gate";
+const ID: &str = "0000000000A";
+
+/// A key of this project's form, another's key, and peppers.
+const SECRETS: [&str; 7] = [
+    "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM",
+    "sk_live_51H8Tq3JxWm9Zc7Va2NbXrYp",
+    "2b1ff0a5-7c1e-4c53-9d3e-0d5ad6b7c1f2",
+    "an-old-key-of-customer-42",
+    "4correcthorsebatterystaple",
+    "8a4fd2730c15be96e7a0c3512d48f96b7e0d5ad6b7c1f2a94c539d3e2b1ff0a5",
+    "q/7Zk2Pz+Hc1nT9vYb/4sWdEfUaJoQi83ZKMx0Gq5Xk=",
+];
+
+/// Each command as it is used. What follows an option that is given in this form is its value.
+const COMMANDS: [&[&str]; 16] = [
+    &["create", "new.gate", "--keys", "10", "--plan", "default=1/day", "--prefix", "kt"],
+    &["issue", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
+    &["import", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
+    &["list", G, "--account", "1"],
+    &["rotate", G, ID, "--grace", "1h", "--wait", "1s"],
+    &["revoke", G, ID],
+    &["assign", G, ID, "--plan", "default"],
+    &["plan", G, "default=1/day"],
+    &["reset", G, ID],
+    &["check", G, "--key", "no-key", "--cost", "1"],
+    &["top", G, "--once", "--rows", "1"],
+    &["verify", G],
+    &["serve", "--listen", "unix:no/folder", "--data", "api.gate", "--plan", "default=1/day"],
+    &["serve", "--data", "api.gate", "--metrics-listen", "unix:no/folder", "--failures", "x=1/day"],
+    &[
+        "serve",
+        "--listen",
+        "unix:no/folder",
+        "--client-timeout",
+        "9s",
+        "--trusted-proxy",
+        "unix",
+        "--socket-mode",
+        "660",
+    ],
+    &[
+        "serve",
+        "--listen",
+        "unix:no/folder",
+        "--connections",
+        "9",
+        "--preflight-header",
+        "X-Forwarded-Method",
+    ],
+];
+
+/// Fails if a run shows twelve characters of a secret.
+#[track_caller]
+fn shows_nothing(ran: &Ran, secret: &str, args: &[String]) {
+    // Prefix and environment are public.
+    let hidden = secret.strip_prefix("kt_live_").or(secret.strip_prefix("sk_live_")).unwrap_or(secret);
+    for part in hidden.as_bytes().windows(12) {
+        let part = core::str::from_utf8(part).unwrap();
+        for text in [&ran.out, &ran.err] {
+            assert!(!text.contains(part), "{args:?} shows a part of the secret: {text}");
+        }
+    }
+}
+
+/// Every way to give a secret in a wrong place of this command.
+fn misuses(command: &[&str], secret: &str) -> Vec<Vec<String>> {
+    let mut misuses = Vec::new();
+    for at in 0..command.len() {
+        let mut args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
+        let before = args.clone();
+        args[at] = secret.to_owned();
+        misuses.push(args);
+        let is_value = at > 0 && before[at - 1].starts_with("--") && before[at - 1] != "--once";
+        if is_value {
+            let mut joined = before.clone();
+            joined[at - 1] = format!("{}={secret}", before[at - 1]);
+            joined.remove(at);
+            misuses.push(joined);
+        }
+        for around in [format!("{secret}=1/day"), format!("default={secret}"), format!("default=1/{secret}")]
+        {
+            if before[at].contains('=') {
+                let mut args = before.clone();
+                args[at] = around;
+                misuses.push(args);
+            }
+        }
+    }
+    for more in [
+        vec![secret.to_owned()],
+        vec![format!("--{secret}")],
+        vec![format!("-{secret}")],
+        vec![format!("--{secret}={secret}")],
+        vec![format!("--json={secret}")],
+        vec!["--".to_owned(), secret.to_owned()],
+        vec!["--pepper-file".to_owned(), secret.to_owned()],
+        vec![format!("--pepper-file={secret}")],
+    ] {
+        let mut args: Vec<String> = command.iter().map(|arg| (*arg).to_owned()).collect();
+        args.extend(more);
+        misuses.push(args);
+    }
+    misuses
+}
+
+#[test]
+fn no_misuse_of_a_command_shows_a_secret() {
+    let bench = Bench::new();
+    bench.run(&["create", G, "--keys", "10", "--plan", "default=1/day"]).with(0);
+    let before = bench.names();
+    let mut count = 0;
+    for secret in SECRETS {
+        let mut all: Vec<Vec<String>> =
+            COMMANDS.iter().flat_map(|command| misuses(command, secret)).collect();
+        all.push(vec![secret.to_owned()]);
+        all.push(vec!["help".to_owned(), secret.to_owned()]);
+        for args in all {
+            let words: Vec<&str> = args.iter().map(String::as_str).collect();
+            let ran = bench.run_with_input(&words, secret.as_bytes());
+            // A key that was imported or checked is no misuse, but isn't shown either.
+            let is_use = ["import", "check"].contains(&words[0]) || ran.status == 0;
+            assert!(is_use || ran.status > 1, "{args:?} {ran:?}");
+            shows_nothing(&ran, secret, &args);
+            count += 1;
+            for name in bench.names().iter().filter(|name| !before.contains(name)) {
+                fs::remove_file(bench.path(name)).unwrap();
+            }
+        }
+    }
+    assert!(count > 900, "{count}");
+}
+
+#[test]
+fn no_environment_variable_shows_a_secret() {
+    let bench = Bench::new();
+    bench.run(&["create", G]).with(0);
+    for secret in SECRETS {
+        for args in [&["list", G][..], &["--help"], &["list", "--help"], &["list", G, "--nix"]] {
+            for variable in ["KEYTALLY_PEPPER_FILE", "KEYTALLY_PEPPER"] {
+                let ran = bench.finish(bench.command(args).env(variable, secret), b"");
+                shows_nothing(&ran, secret, &[format!("{args:?} with {variable}")]);
+            }
+        }
+    }
+}
+
+#[test]
+fn file_named_like_a_secret_is_used_if_the_path_says_so() {
+    let bench = Bench::new();
+    let path = format!("./{}", SECRETS[0]);
+    bench.run(&["create", SECRETS[0]]).with(2);
+    bench.run(&["create", &path]).with(0);
+    bench.run(&["verify", &path]).with(0);
+    assert_eq!(bench.names(), [SECRETS[0]]);
+}
+
+#[test]
+fn first_key_is_shown_at_a_terminal() {
+    let bench = Bench::new();
+    let server = Server::start(&bench, &[]);
+    let key = server.first_key().unwrap();
+    assert_eq!(server.contacts(&key).code(), 200);
+}
+
+#[test]
+fn first_key_is_not_written_to_a_log() {
+    let bench = Bench::new();
+    let mut serve = bench.command(&["serve", "--listen", "127.0.0.1:0", "--data", "data"]);
+    let mut child = serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut said = String::new();
+    for line in lines.map(Result::unwrap) {
+        said += &format!("{line}\n");
+        if line.starts_with("Listening on") {
+            break;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!said.contains("kt_live_"), "{said}");
+    assert!(said.contains("standard output is not a terminal"), "{said}");
+    let issue = said.lines().find(|line| line.contains(" issue ")).unwrap();
+    let mut shell = std::process::Command::new("sh");
+    let ran = bench.finish(shell.args(["-c", issue]).current_dir(bench.path(".")), b"");
+    assert!(ran.out.starts_with("kt_live_"), "{ran:?}");
+
+    // It is issued at the first start at a terminal of a gate without a key: not here, where there is one.
+    assert_eq!(bench.administer(&["list", GATE, "--json"]).json()["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(Server::start(&bench, &[]).first_key(), None);
+}

@@ -1,0 +1,137 @@
+//! A key check with every secret marked undefined: valgrind's memcheck then reports each branch and each index that
+//! depends on one. `cargo xtask test secrets` runs it, and lets only the reports in `Match::of` pass, where the answer of the
+//! comparison becomes a branch on purpose.
+//!
+//! Undefined are the stored tags of every record, the pepper's two hash states, and of a key that is right, its secret and
+//! checksum. The text of a wrong key is no secret from who presents it: once the answer is given, the log is told why, and
+//! that reads the text.
+//!
+//! With the argument `ids` the records' key ids are undefined instead, and only wrong keys are checked: whether an id exists must
+//! make no difference either, but in `wrong`, which looks up the reason that the log is told.
+//!
+//! With the argument `control` it compares secrets as one must not, so that a valgrind that sees nothing is noticed.
+
+use core::hint::black_box;
+
+use crabgrind::memcheck::{MemState, is_defined, mark_mem};
+use keytally_core::sync::Ordering::SeqCst;
+use keytally_core::{
+    Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Outcome, Peppers, Plan, Reason, Timestamp,
+    parse_key,
+};
+
+const PEPPER: [u8; 32] = [9; 32];
+const NOW_S: u32 = 1_700_000_000;
+
+/// Characters of a key's end: secret and checksum.
+const SECRET: usize = 22 + 6;
+
+fn mark<T: ?Sized>(what: &T, state: MemState) {
+    let address = core::ptr::from_ref(what).cast_mut().cast();
+    // Its result says nothing: this version of the crate takes valgrind's answer for an error.
+    let _ = mark_mem(address, size_of_val(what), state);
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_unix_s(NOW_S.into())
+}
+
+/// The pepper, with nothing of it defined but its fingerprint, which stands in the gate's header for all to read.
+fn peppers() -> Peppers {
+    let bytes = PEPPER;
+    mark(&bytes, MemState::Undefined);
+    let peppers = Peppers::new(&[bytes]).expect("one pepper");
+    let words = core::ptr::from_ref(&peppers).cast::<u64>();
+    let count = size_of_val(&peppers) / 8;
+    // Two states of 32 bytes and the fingerprint are undefined now; the compiler puts the smallest last. Were it not so,
+    // opening the gate would be reported.
+    let first = (0..count).find(|&at| is_defined(words.wrapping_add(at).cast_mut().cast(), 8).is_err());
+    let fingerprint = words.wrapping_add(first.expect("nothing of a pepper is undefined") + 8);
+    let _ = mark_mem(fingerprint.cast_mut().cast(), 8, MemState::Defined);
+    peppers
+}
+
+fn main() {
+    assert_eq!(crabgrind::run_mode(), crabgrind::RunMode::Valgrind, "this runs under valgrind only");
+    let argument = std::env::args().nth(1).unwrap_or_default();
+    if argument == "control" {
+        control();
+        return;
+    }
+    let ids = argument == "ids";
+    let plans = [Plan::new("default", "100/minute, 1000/hour".parse().expect("a policy")).expect("a plan")];
+    let prefix = Name::new("kt").expect("a name");
+    let config = GateConfig { keys: 64, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let gate =
+        Gate::create(&memory[..], &config, Peppers::new(&[PEPPER]).expect("one pepper")).expect("a gate");
+    let new = NewKey { account: 42, env: Name::new("live").expect("a name"), plan: "default", not_after: 0 };
+    let mut administrator = gate.administer().expect("alone");
+    let mut issue = |seed: u8| administrator.issue(&new, Entropy::new([seed; 24]), now()).expect("room");
+    let (current, _) = issue(40);
+    let (previous, rotated) = issue(90);
+    let (ended, rotated_out) = issue(140);
+    let (revoked, gone) = issue(220);
+    let late =
+        administrator.rotate(rotated, NOW_S + 60, false, Entropy::new([3; 24]), now()).expect("rotated");
+    administrator.rotate(rotated_out, NOW_S, false, Entropy::new([4; 24]), now()).expect("rotated");
+    administrator.revoke(gone).expect("revoked");
+    drop(administrator);
+    drop(gate);
+
+    for record in &memory[config.lines() - 64..] {
+        let words = record.words();
+        for word in if ids { &words[..1] } else { &words[2..6] } {
+            mark(word, MemState::Undefined);
+        }
+    }
+    let peppers = if ids { Peppers::new(&[PEPPER]).expect("one pepper") } else { peppers() };
+    let gate = Gate::attach(&memory[..], peppers).expect("the gate");
+    let check = |text: &str, outcome: Outcome, reason: Reason| {
+        let verdict = gate.check(Some(text.as_bytes()), 1, now());
+        mark(&verdict, MemState::Defined);
+        assert_eq!((verdict.outcome(), verdict.reason()), (outcome, reason));
+    };
+    let right = |key: &Key, outcome: Outcome, reason: Reason| {
+        let text = key.expose().to_owned();
+        mark(&text.as_bytes()[text.len() - SECRET..], MemState::Undefined);
+        check(&text, outcome, reason);
+    };
+    if !ids {
+        right(&current, Outcome::Admitted, Reason::None);
+        right(&late, Outcome::Admitted, Reason::None);
+        right(&previous, Outcome::Admitted, Reason::None);
+        right(&ended, Outcome::InvalidKey, Reason::Expired);
+        right(&revoked, Outcome::InvalidKey, Reason::Revoked);
+    }
+
+    let id = parse_key(current.expose().as_bytes()).expect("a key").id;
+    for (id, secret, reason) in [
+        (id, wrong(40, 0), Reason::WrongSecret),
+        (id, wrong(40, 15), Reason::WrongSecret),
+        (KeyId::from_number(id.number() ^ 1).expect("an id"), [40; 16], Reason::Unknown),
+        (gone, wrong(220, 7), Reason::WrongSecret),
+        (rotated, wrong(90, 7), Reason::WrongSecret),
+    ] {
+        let key = Key::mint(prefix, new.env, id, &secret).expect("a key");
+        check(key.expose(), Outcome::InvalidKey, reason);
+    }
+    black_box(memory[0].words()[0].load(SeqCst));
+}
+
+/// A secret with one byte wrong.
+fn wrong(right: u8, at: usize) -> [u8; 16] {
+    let mut secret = [right; 16];
+    secret[at] ^= 1;
+    secret
+}
+
+/// What must be reported: a comparison that ends at the first difference.
+#[inline(never)]
+fn control() {
+    let (mut tag, stored) = ([7u8; 16], [7u8; 16]);
+    mark(&stored, MemState::Undefined);
+    tag[3] = black_box(8);
+    let same = black_box(&tag).iter().zip(black_box(&stored)).all(|(one, other)| one == other);
+    black_box(same);
+}

@@ -1,0 +1,245 @@
+//! Measures single checks of keys that are wrong in different ways, in random order, and compares the times of each
+//! two kinds with Welch's test, as *dudect* does (Reparaz, Balasch, Verbauwhede: Dude, is my code constant time?, 2016):
+//! on all samples, and on those below some quantile, since the slowest tell about the machine and not about the code.
+//!
+//! `keytally-timing SAMPLES` prints the page; with a second argument, it writes the picture there.
+
+mod picture;
+
+use core::hint::black_box;
+use std::time::Instant;
+
+use keytally_core::{
+    Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers, Plan, Reason, Timestamp,
+};
+
+/// A kind of key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    WrongFirst,
+    WrongLast,
+    UnknownTaken,
+    UnknownFree,
+    Revoked,
+    Previous,
+    Control,
+}
+
+const KINDS: [(Kind, &str); 7] = [
+    (Kind::WrongFirst, "wrong in the first byte"),
+    (Kind::WrongLast, "wrong in the last byte"),
+    (Kind::UnknownTaken, "unknown id, record taken"),
+    (Kind::UnknownFree, "unknown id, record free"),
+    (Kind::Revoked, "revoked, right secret"),
+    (Kind::Previous, "previous secret, in its grace"),
+    (Kind::Control, "wrong in the first byte, again"),
+];
+
+/// Those that must not differ.
+const ALIKE: [Kind; 5] =
+    [Kind::WrongFirst, Kind::WrongLast, Kind::UnknownTaken, Kind::UnknownFree, Kind::Control];
+
+/// Records of each kind that are asked for: as many of one kind as of another, so that all are as warm in the processor's
+/// caches.
+const EACH: usize = 100;
+/// Ways in which each of them is wrong: after the answer is given, the log is told why, and that reads the text; so the
+/// texts of two kinds must be alike in all but what makes the kinds.
+const WAYS: usize = 8;
+/// Records, so that some are free.
+const KEYS: u32 = 1 << 10;
+/// Samples of each kind from one gate. Where records and texts lie makes a small difference of its own (some hundredths of a
+/// nanosecond, between two sets of the very same kind), so each kind gets other places again and again.
+const OF_ONE_GATE: usize = 4000;
+/// `kt_live_` and 39 more.
+const LEN: usize = 47;
+/// Above this, two kinds are told apart.
+const THRESHOLD: f64 = 5.0;
+/// The parts of the samples that are compared, from the fastest on.
+const PARTS: [f64; 5] = [0.5, 0.75, 0.9, 0.99, 1.0];
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let samples: usize = arguments.next().and_then(|text| text.parse().ok()).expect("the number of samples");
+    let now = Timestamp::from_unix_s(1_700_000_000);
+    let plans = [Plan::new("default", "4000000/minute".parse().expect("a policy")).expect("a plan")];
+    let mut random = Random(1);
+    let mut times: Vec<Vec<u32>> = KINDS.iter().map(|_| Vec::with_capacity(samples)).collect();
+    while times[0].len() < samples {
+        let until = samples.min(times[0].len() + OF_ONE_GATE);
+        measure(&mut times, until, &plans, &mut random, now);
+    }
+    report(&times, samples);
+    if let Some(path) = arguments.next() {
+        let curves: Vec<(&str, &[u32])> =
+            KINDS.iter().zip(&times).take(6).map(|((_, name), times)| (*name, &times[..])).collect();
+        std::fs::write(&path, picture::of(&curves)).expect("the picture can be written");
+    }
+}
+
+/// Measures keys of a new gate, until there are so many samples of each kind.
+fn measure(times: &mut [Vec<u32>], until: usize, plans: &[Plan], random: &mut Random, now: Timestamp) {
+    let prefix = Name::new("kt").expect("a name");
+    let config = GateConfig { keys: KEYS, prefix, plans, plan_slots: 1, hints: false };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let peppers = Peppers::new(&[random.bytes::<32>()]).expect("a pepper");
+    let gate = Gate::create(&memory[..], &config, peppers).expect("a gate");
+    let texts = texts(&gate, random, now);
+    // The first rounds warm up caches and predictors.
+    let mut warming = 2000;
+    while times.iter().any(|times| times.len() < until) {
+        let draw = random.next();
+        let kind = usize::try_from(draw % KINDS.len() as u64).expect("a kind");
+        let text = texts[kind][usize::try_from(draw >> 32).expect("a key") % texts[kind].len()];
+        let presented = black_box(text);
+        // Brings the record near, whosever it is: how long ago somebody asked for it is another matter than what is asked.
+        black_box(gate.peek(Some(black_box(&presented[..])), 1, now));
+        let started = Instant::now();
+        let verdict = gate.check(Some(black_box(&presented[..])), 1, now);
+        let took = started.elapsed();
+        black_box(verdict);
+        if warming > 0 {
+            warming -= 1;
+        } else if times[kind].len() < until {
+            times[kind].push(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+/// The keys of each kind.
+fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[u8; LEN]>> {
+    let mut administrator = gate.administer().expect("alone");
+    let env = Name::new("live").expect("a name");
+    let new = NewKey { account: 1, env, plan: "default", not_after: 0 };
+    let mut issue = || {
+        let entropy: [u8; 24] = random.bytes();
+        let (key, id) = administrator.issue(&new, Entropy::new(entropy), now).expect("room");
+        (key, id, <[u8; 16]>::try_from(&entropy[8..]).expect("a secret"))
+    };
+    let issued: Vec<Vec<(Key, KeyId, [u8; 16])>> =
+        KINDS.iter().map(|_| (0..EACH).map(|_| issue()).collect()).collect();
+    let text = |key: &Key| <[u8; LEN]>::try_from(key.expose().as_bytes()).expect("a key's length");
+    let mint = |id: KeyId, secret: &[u8; 16]| {
+        text(&Key::mint(gate.prefix(), env, id, secret).expect("names that fit"))
+    };
+    // A record's ids are those with the same upper ten bits.
+    let upper = |id: KeyId| id.number() >> 54;
+    let taken: Vec<u64> = gate.list(now).map(|info| upper(info.key_id)).collect();
+    let mut free: Vec<u64> = (0..u64::from(KEYS)).filter(|upper| !taken.contains(upper)).collect();
+    free.sort_by_cached_key(|_| random.next());
+    let like = |upper: u64, random: &mut Random| {
+        KeyId::from_number(upper << 54 | random.next() >> 10 | 1).expect("an id")
+    };
+    let wrong = |secret: &[u8; 16], at: usize, random: &mut Random| {
+        let mut wrong = *secret;
+        wrong[at] ^= u8::try_from(1 + random.next() % 255).expect("a byte");
+        wrong
+    };
+    let mut kinds: Vec<Vec<[u8; LEN]>> = vec![Vec::new(); KINDS.len()];
+    let mut order: Vec<usize> = (0..KINDS.len()).collect();
+    order.sort_by_cached_key(|_| random.next());
+    for at in order {
+        let (kind, keys, texts) = (KINDS[at].0, &issued[at], &mut kinds[at]);
+        texts.reserve_exact(EACH * WAYS);
+        for ((key, id, secret), free) in keys.iter().zip(&free) {
+            for _ in 0..WAYS {
+                texts.push(match kind {
+                    Kind::WrongFirst | Kind::Control => mint(*id, &wrong(secret, 0, random)),
+                    Kind::WrongLast => mint(*id, &wrong(secret, 15, random)),
+                    Kind::UnknownTaken => mint(like(upper(*id), random), secret),
+                    Kind::UnknownFree => mint(like(*free, random), secret),
+                    Kind::Revoked | Kind::Previous => text(key),
+                });
+            }
+            match kind {
+                Kind::Revoked => administrator.revoke(*id).expect("revoked"),
+                Kind::Previous => {
+                    administrator
+                        .rotate(*id, u32::MAX, false, Entropy::new(random.bytes()), now)
+                        .expect("rotated");
+                }
+                _ => {}
+            }
+        }
+    }
+    drop(administrator);
+    let reasons = [
+        Reason::WrongSecret,
+        Reason::WrongSecret,
+        Reason::Unknown,
+        Reason::Unknown,
+        Reason::Revoked,
+        Reason::None,
+        Reason::WrongSecret,
+    ];
+    for (texts, reason) in kinds.iter().zip(reasons) {
+        for text in texts {
+            assert_eq!(gate.peek(Some(text), 1, now).reason(), reason);
+        }
+    }
+    kinds
+}
+
+fn report(times: &[Vec<u32>], samples: usize) {
+    println!("| kind of key | median | mean of the faster 99 % |\n|---|---:|---:|");
+    for ((_, name), times) in KINDS.iter().zip(times) {
+        let mut sorted = times.clone();
+        sorted.sort_unstable();
+        let part = &sorted[..sorted.len() * 99 / 100];
+        let mean = part.iter().map(|&time| f64::from(time)).sum::<f64>() / part.len() as f64;
+        println!("| {name} | {} ns | {mean:.2} ns |", sorted[sorted.len() / 2]);
+    }
+    println!();
+    let parts =
+        PARTS.map(|part| if part < 1.0 { format!("{:.0} %", part * 100.0) } else { "all".to_owned() });
+    println!("| against each other | {} | largest |", parts.join(" | "));
+    println!("|---|{}---:|", "---:|".repeat(PARTS.len()));
+    let mut worst = 0.0f64;
+    for one in 0..KINDS.len() {
+        for two in one + 1..KINDS.len() {
+            let alike = [one, two].iter().all(|kind| ALIKE.contains(&KINDS[*kind].0));
+            if !alike {
+                continue;
+            }
+            let tests = PARTS.map(|part| test(&times[one], &times[two], part));
+            let largest = tests.iter().fold(0.0f64, |most, t| most.max(t.abs()));
+            worst = worst.max(largest);
+            let columns = tests.map(|t| format!("{t:.2}"));
+            println!("| {} · {} | {} | {largest:.2} |", KINDS[one].1, KINDS[two].1, columns.join(" | "));
+        }
+    }
+    let held = if worst < THRESHOLD { "below" } else { "NOT below" };
+    println!("\nThe largest |t| is {worst:.2}, {held} {THRESHOLD}, at {samples} samples of each kind.");
+}
+
+/// Welch's t of the samples below the time that `part` of both together lie below.
+fn test(one: &[u32], two: &[u32], part: f64) -> f64 {
+    let mut all: Vec<u32> = one.iter().chain(two).copied().collect();
+    let at = ((all.len() - 1) as f64 * part) as usize;
+    let cut = *all.select_nth_unstable(at).1;
+    let moments = |times: &[u32]| {
+        let kept = times.iter().filter(|&&time| time <= cut).map(|&time| f64::from(time));
+        let count = kept.clone().count() as f64;
+        let mean = kept.clone().sum::<f64>() / count;
+        let variance = kept.map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
+        (mean, variance / count)
+    };
+    let ((mean_one, error_one), (mean_two, error_two)) = (moments(one), moments(two));
+    (mean_one - mean_two) / (error_one + error_two).sqrt()
+}
+
+/// Numbers that look random, and are the same in every run.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        word ^ (word >> 31)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        core::array::from_fn(|_| self.next().to_le_bytes()[0])
+    }
+}

@@ -1,0 +1,282 @@
+//! The shared vectors against the core, on the device itself. A case that differs is a panic that shows it.
+
+use core::fmt;
+
+use keytally_core::{
+    Charge, Entropy, Gate, GateConfig, Hint, KeyError, KeyId, Line, Name, NewKey, Outcome, Pepper, Peppers,
+    Plan, Policy, PolicyErrorKind, Timestamp, Verdict, decide, parse_key,
+};
+
+use crate::table::Table;
+use crate::{KEYS, PLAN_SLOTS};
+
+static VECTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vectors.bin"));
+
+/// How many cases of each kind agreed.
+#[derive(Clone, Copy, Debug)]
+pub struct Agreed {
+    policies: u32,
+    decisions: u32,
+    keys: u32,
+    macs: u32,
+    verdicts: u32,
+}
+
+impl fmt::Display for Agreed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { policies, decisions, keys, macs, verdicts } = self;
+        write!(
+            f,
+            "vectors: {policies} policies, {keys} keys, {verdicts} verdicts agree, and {decisions} decisions, {macs} MACs"
+        )
+    }
+}
+
+/// Runs all of them. The gates are made in `memory`, which has the lines of one.
+pub fn run(memory: &[Line]) -> Agreed {
+    let table = &mut Table::new(VECTORS);
+    let agreed = Agreed {
+        policies: each(table, valid_policy) + each(table, invalid_policy),
+        decisions: each(table, decision) + each(table, reusable),
+        keys: each(table, valid_key) + each(table, invalid_key),
+        macs: each(table, mac),
+        verdicts: {
+            let mut steps = 0;
+            each(table, |table| steps += gate(table, memory));
+            steps + each(table, outcome)
+        },
+    };
+    assert!(table.is_at_its_end(), "something was left unread");
+    agreed
+}
+
+fn each<'t>(table: &mut Table<'t>, mut case: impl FnMut(&mut Table<'t>)) -> u32 {
+    let count = table.short();
+    for _ in 0..count {
+        case(table);
+    }
+    count
+}
+
+fn policy(text: &str) -> Policy {
+    text.parse().expect(text)
+}
+
+fn valid_policy(table: &mut Table<'_>) {
+    let text = table.text();
+    let policy = policy(text);
+    assert!(shows(&policy, table.text()), "{text}: as it is printed");
+    assert_eq!(policy.algorithm() as u32, table.short(), "{text}");
+    let mut quotas = policy.quotas().iter();
+    each(table, |table| {
+        let quota = quotas.next().expect(text);
+        assert_eq!((quota.limit, quota.window.seconds()), (table.short(), table.short()), "{text}");
+    });
+    assert_eq!(quotas.next(), None, "{text}");
+    assert_eq!(policy.layout().stamp_bits(), table.short(), "{text}");
+    let counts = policy.layout().count_bits();
+    let mut place = 0;
+    let read = each(table, |table| {
+        // A sliding window has two counts of one width.
+        let per_window = policy.algorithm() as usize + 1;
+        assert_eq!(u32::from(counts[place / per_window]), table.short(), "{text}");
+        place += 1;
+    });
+    assert_eq!(read as usize, counts.len() * (policy.algorithm() as usize + 1), "{text}");
+}
+
+fn invalid_policy(table: &mut Table<'_>) {
+    let text = table.text();
+    let error = text.parse::<Policy>().expect_err(text);
+    let (kind, needed) = match error.kind() {
+        PolicyErrorKind::Empty => (0, 0),
+        PolicyErrorKind::TooLong => (1, 0),
+        PolicyErrorKind::Syntax => (2, 0),
+        PolicyErrorKind::Limit => (3, 0),
+        PolicyErrorKind::Window => (4, 0),
+        PolicyErrorKind::Unit => (5, 0),
+        PolicyErrorKind::TooManyQuotas => (6, 0),
+        PolicyErrorKind::Duplicate => (7, 0),
+        PolicyErrorKind::NotNested => (8, 0),
+        PolicyErrorKind::TooManyBits { needed } => (9, needed),
+    };
+    assert_eq!((kind, needed), (table.short(), table.short()), "{text}");
+}
+
+fn decision(table: &mut Table<'_>) {
+    let policy = policy(table.text());
+    let (layout, limits) = (policy.layout(), policy.limits());
+    let word = table.number();
+    let now = Timestamp::from_unix_ms(table.number());
+    let (op, cost) = (table.short(), table.short());
+    let charge = Charge { cost, at: Timestamp::from_unix_ms(table.number()) };
+    let actual = table.short();
+    let decision = match op {
+        0 => decide::check(layout, &limits, word, now, cost),
+        1 => decide::peek(layout, &limits, word, now, cost),
+        2 => decide::refund(layout, &limits, word, now, charge),
+        3 => decide::settle(layout, &limits, word, now, charge, actual),
+        4 => decide::reset(layout, &limits, word, now),
+        _ => panic!("no such operation"),
+    };
+    assert_eq!(
+        (decision.next, decision.uncharged),
+        (table.number(), table.short()),
+        "{policy} {word:#018x} {now:?}"
+    );
+    each(table, |table| {
+        assert_eq!(decision.outcome.as_str(), table.text(), "{policy} {word:#018x} {now:?}");
+        let verdict = Verdict::decided(layout, &limits, decision, None, now, cost);
+        assert_eq!(verdict.quotas().time().unix_ms(), table.number());
+        let mut quotas = verdict.quotas().iter();
+        each(table, |table| {
+            let quota = quotas.next().expect("as many windows");
+            assert_eq!((quota.remaining, quota.reset_unix_s), (table.short(), table.number()));
+        });
+        assert_eq!(quotas.next(), None);
+        assert_eq!(verdict.retry_at().map_or(0, Timestamp::unix_ms), table.number());
+    });
+}
+
+fn reusable(table: &mut Table<'_>) {
+    let policy = policy(table.text());
+    let (word, now) = (table.number(), Timestamp::from_unix_ms(table.number()));
+    assert_eq!(
+        u32::from(policy.layout().reusable(word, now)),
+        table.short(),
+        "{policy} {word:#018x} {now:?}"
+    );
+}
+
+fn name(text: &str) -> Name {
+    Name::new(text).expect(text)
+}
+
+fn valid_key(table: &mut Table<'_>) {
+    let (prefix, env) = (table.text(), table.text());
+    let id = KeyId::from_number(table.number()).expect("no key id is 0");
+    let secret = table.bytes().try_into().expect("secrets have 16 bytes");
+    let key = keytally_core::Key::mint(name(prefix), name(env), id, secret).expect("the names are short");
+    let text = table.text();
+    assert_eq!(key.expose(), text);
+    let parts = parse_key(text.as_bytes()).expect(text);
+    assert_eq!((parts.prefix, parts.env, parts.id), (prefix, env, id));
+    assert!(shows(id, table.text()), "{text}: its id");
+    assert!(shows(Hint::of(text.as_bytes()), table.text()), "{text}: its hint");
+}
+
+/// Whether what is displayed is this text.
+fn shows(what: impl fmt::Display, text: &str) -> bool {
+    struct Rest<'a>(&'a str);
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(text);
+    fmt::write(&mut rest, format_args!("{what}")).is_ok() && rest.0.is_empty()
+}
+
+fn invalid_key(table: &mut Table<'_>) {
+    let text = table.text();
+    let kind = match parse_key(text.as_bytes()).expect_err(text) {
+        KeyError::Form => 0,
+        KeyError::Checksum => 1,
+    };
+    assert_eq!(kind, table.short(), "{text}");
+}
+
+fn mac(table: &mut Table<'_>) {
+    let pepper = Pepper::new(table.bytes()).expect("peppers are long enough");
+    let mac = pepper.mac(table.bytes()).to_bytes();
+    let expected = table.bytes();
+    assert_eq!(mac[..expected.len()], *expected);
+}
+
+/// One gate and its requests. Keys are imported, which keeps their ids, and rotated where they have been.
+fn gate(table: &mut Table<'_>, memory: &[Line]) -> u32 {
+    let plan = Plan::new("default", policy(table.text())).expect("a short name");
+    let config =
+        GateConfig { keys: KEYS, prefix: name("kt"), plans: &[plan], plan_slots: PLAN_SLOTS, hints: false };
+    let peppers = Peppers::new(&[table.bytes()]).expect("peppers are long enough");
+    let gate = Gate::create(memory, &config, peppers).expect("the memory has the lines of a gate");
+    let mut administrator = gate.administer().expect("nobody else administers");
+    each(table, |table| {
+        let (text, previous, secret) = (table.text(), table.text(), table.bytes());
+        let parts = parse_key(text.as_bytes()).expect(text);
+        let (account, not_after, grace_until_s) = (table.short(), table.short(), table.short());
+        let new = NewKey { account, env: name(parts.env), plan: "default", not_after };
+        let rotated = !previous.is_empty();
+        let first = if rotated { previous } else { text };
+        let id = administrator.import(first.as_bytes(), &new, Timestamp::default()).expect(first);
+        assert_eq!(id, parts.id, "{text}");
+        if rotated {
+            let mut entropy = [0; 24];
+            entropy[8..].copy_from_slice(secret);
+            let key =
+                administrator.rotate(id, grace_until_s, false, Entropy::new(entropy), Timestamp::default());
+            assert_eq!(key.expect(text).expose(), text);
+        }
+        if table.short() == 1 {
+            administrator.revoke(id).expect(text);
+        }
+    });
+    drop(administrator);
+    each(table, |table| step(table, &gate))
+}
+
+fn step(table: &mut Table<'_>, gate: &Gate<&[Line]>) {
+    let peek = table.short() == 1;
+    let mut key = None;
+    let keys = each(table, |table| key = Some(table.bytes()));
+    let (cost, now) = (table.short(), Timestamp::from_unix_ms(table.number()));
+    let verdict = match (keys, peek) {
+        (2.., _) => Verdict::duplicate_header(now),
+        (_, true) => gate.peek(key, cost, now),
+        (_, false) => gate.check(key, cost, now),
+    };
+    assert_eq!(verdict.outcome().as_str(), table.text(), "{key:?} at {now:?}");
+    assert_eq!(verdict.reason().as_str(), table.text(), "{key:?} at {now:?}");
+    assert_eq!(u32::from(verdict.http_status()), table.short());
+    let (key_id, account) = (table.number(), table.short());
+    let mut quotas = verdict.quotas().iter();
+    let windows = each(table, |table| {
+        let quota = quotas.next().expect("as many windows");
+        let numbers = (quota.limit, quota.remaining, quota.window.seconds(), quota.reset_unix_s);
+        assert_eq!(
+            numbers,
+            (table.short(), table.short(), table.short(), table.number()),
+            "{key:?} at {now:?}"
+        );
+    });
+    assert_eq!(quotas.next(), None);
+    if windows > 0 {
+        let holder = verdict.holder().expect("a good key has a holder");
+        assert_eq!((holder.key_id.number(), holder.account), (key_id, account));
+    }
+    assert_eq!(verdict.retry_after_s().map_or(0, u64::from), table.number());
+    let headers = verdict.headers();
+    let mut block = headers.as_str();
+    each(table, |table| {
+        let line = table.text();
+        block = block.strip_prefix(line).unwrap_or_else(|| panic!("{block} does not begin with {line}"));
+    });
+    assert_eq!(block, "");
+    assert_eq!(verdict.body(), table.text());
+}
+
+fn outcome(table: &mut Table<'_>) {
+    let text = table.text();
+    let outcomes = [
+        Outcome::Admitted,
+        Outcome::Denied,
+        Outcome::MissingKey,
+        Outcome::InvalidKey,
+        Outcome::TooCostly,
+        Outcome::Full,
+    ];
+    let outcome = outcomes.into_iter().find(|outcome| outcome.as_str() == text).expect(text);
+    assert_eq!((outcome as u32, u32::from(outcome.http_status())), (table.short(), table.short()));
+    assert_eq!(outcome.body(), table.text());
+}

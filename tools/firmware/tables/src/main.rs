@@ -1,0 +1,36 @@
+//! Writes what the C programs hold to the folder that is named: `vectors.bin`, the vectors; `gate.bin`, a gate that was
+//! filled at the desk, and `gate.h`, the key that is in it.
+
+use std::fs;
+use std::path::PathBuf;
+
+use keytally_core::{Entropy, Gate, GateConfig, Line, Name, NewKey, Peppers, Plan, Timestamp};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder: PathBuf = std::env::args_os().nth(1).ok_or("name the folder to write to")?.into();
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("vectors.bin"), keytally_tables::encode())?;
+    let (image, key) = provisioned()?;
+    fs::write(folder.join("gate.bin"), image)?;
+    fs::write(folder.join("gate.h"), format!("#define DEVICE_KEY \"{key}\"\n"))?;
+    Ok(())
+}
+
+/// A gate for a device that only checks: made at the desk with the same core, burnt into the device's flash, copied to
+/// its memory when it starts, and attached to. It holds no pepper and no key. This one's pepper, and the entropy of its key,
+/// are for all to see.
+fn provisioned() -> Result<(Vec<u8>, String), Box<dyn std::error::Error>> {
+    let plan = Plan::new("device", "100/minute, 1000/hour".parse()?).ok_or("a short name")?;
+    let name = |text| Name::new(text).ok_or("a short name");
+    let config = GateConfig { keys: 64, prefix: name("kt")?, plans: &[plan], plan_slots: 4, hints: false };
+    let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+    let peppers = Peppers::new(&[b"a pepper for all to see, 32 byte"])?;
+    let gate = Gate::create(&memory[..], &config, peppers)?;
+    let new = NewKey { account: 42, env: name("live")?, plan: "device", not_after: 0 };
+    let entropy = Entropy::new(*b"24 bytes, random for you");
+    let (key, _) = gate.administer()?.issue(&new, entropy, Timestamp::from_unix_s(1_767_225_600))?;
+    let words = memory.iter().flat_map(Line::words);
+    let bytes =
+        words.flat_map(|word| word.load(keytally_core::sync::Ordering::Acquire).to_le_bytes()).collect();
+    Ok((bytes, key.expose().to_owned()))
+}

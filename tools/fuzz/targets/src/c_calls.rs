@@ -1,0 +1,486 @@
+//! The C library, called in any order with arguments that are wrong in every way that can be told.
+
+use core::ffi::{c_char, c_int, c_void};
+use core::marker::PhantomData;
+
+use keytally_core::sync::Ordering::Relaxed;
+use keytally_core::{LINE_LEN, Line};
+use keytally_ffi::{
+    Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_POLICY_SIZE, KT_SYSTEM_CLOCK, Memory, Number,
+    Out, kt_bytes, kt_charge, kt_field, kt_flaw, kt_gate, kt_gate_config, kt_key, kt_key_info, kt_key_parts,
+    kt_limiter, kt_new_key, kt_plan, kt_plan_info, kt_status, kt_verdict,
+};
+
+use crate::bytes::{Bytes, POLICIES};
+
+/// Lines of each of the two memories that tables are put into.
+const LINES: usize = 96;
+/// Handles of each kind, some of which come to be in use.
+const HANDLES: usize = 3;
+const PEPPER: [u8; 32] = [9; 32];
+const NOW_MS: u64 = 1_767_225_600_000;
+/// What an answer's place holds before the call.
+const UNTOUCHED: u64 = 0xa5a5_a5a5_a5a5_a5a5;
+
+/// Structs of C's that handles are made of, at addresses of their own, never moved.
+struct Place<T>(*mut [u64; 128], PhantomData<T>);
+
+impl<T> Place<T> {
+    /// With something in it, which may be zeros.
+    fn new(filling: u64) -> Self {
+        Self(Box::into_raw(Box::new([filling; 128])), PhantomData)
+    }
+
+    fn at(&self) -> *mut T {
+        self.0.cast()
+    }
+
+    /// As if C had copied one struct over another.
+    fn copy_from(&self, other: &Self) {
+        // SAFETY: Both are boxes of this type, which live as long as the places; they may be the same, as `copy` allows.
+        unsafe { core::ptr::copy(other.0, self.0, 1) };
+    }
+}
+
+impl<T> Drop for Place<T> {
+    fn drop(&mut self) {
+        // SAFETY: `new` made it from a box of this type, and nothing uses it afterwards.
+        drop(unsafe { Box::from_raw(self.0) });
+    }
+}
+
+/// Makes calls on C's functions, in which pointers are NULL, misaligned or to something else, lengths are impossible, and handles
+/// are used before they are made, after they were closed, moved, or taken for the other kind. No call crashes, none finds a
+/// defect, and what fails writes nothing.
+pub fn c_calls(bytes: &[u8]) {
+    let mut bytes = Bytes::new(bytes);
+    let filling = bytes.pick(&[0, UNTOUCHED, u64::MAX, 1]);
+    let memories: [Vec<Line>; 2] = core::array::from_fn(|_| (0..LINES).map(|_| Line::new()).collect());
+    let world = World {
+        limiters: core::array::from_fn(|_| Place::new(filling)),
+        gates: core::array::from_fn(|_| Place::new(filling)),
+        memories: &memories,
+    };
+    let mut keys = vec![(kt_key { text: [0; KT_KEY_SIZE] }, 1)];
+    for _ in 0..128 {
+        if bytes.is_empty() {
+            break;
+        }
+        world.call(&mut bytes, &mut keys);
+    }
+    for gate in &world.gates {
+        keytally_ffi::kt_gate_close(handle(gate.at()));
+    }
+    for limiter in &world.limiters {
+        keytally_ffi::kt_limiter_close(handle(limiter.at()));
+    }
+}
+
+struct World<'m> {
+    limiters: [Place<kt_limiter>; HANDLES],
+    gates: [Place<kt_gate>; HANDLES],
+    memories: &'m [Vec<Line>; 2],
+}
+
+impl World<'_> {
+    /// One call, whatever comes of it.
+    fn call(&self, bytes: &mut Bytes<'_>, keys: &mut Vec<(kt_key, u64)>) {
+        let call = bytes.below(32);
+        let limiter = self.limiter(bytes);
+        let gate = self.gate(bytes);
+        let now_ms =
+            bytes.pick(&[NOW_MS, NOW_MS + 1000, NOW_MS + 3_600_000, 0, u64::MAX - 1, KT_SYSTEM_CLOCK]);
+        let policy = bytes.pick(POLICIES).as_bytes();
+        let (text, text_len) = text(bytes, policy);
+        let (subject, subject_len) = input(bytes, b"203.0.113.9");
+        let (key, key_id) = keys[bytes.below(keys.len().min(256))];
+        let api_key: Vec<u8> = key
+            .text
+            .iter()
+            .map(|&character| character.cast_unsigned())
+            .take_while(|&byte| byte != 0)
+            .collect();
+        let (api_key, api_key_len) = input(bytes, &api_key);
+        let charge = [kt_charge { at_ms: now_ms, cost: bytes.cost() }];
+        let charge = wrong(bytes, &charge);
+        let seed = [[bytes.byte(); 16]];
+        let seed = wrong(bytes, &seed);
+        let entropy = [[bytes.byte(); 24]];
+        let entropy = wrong(bytes, &entropy);
+        let new_key = [kt_new_key {
+            env: c_text(b"live"),
+            env_len: bytes.pick(&[4, 4, 3, 0, usize::MAX]),
+            plan: if bytes.byte() < 200 { c_text(b"default") } else { In::NULL },
+            plan_len: bytes.pick(&[7, 0, 7, 3]),
+            account: 7,
+            not_after_s: bytes.pick(&[0, 1, u32::MAX]),
+        }];
+        let new_key = wrong(bytes, &new_key);
+        let plans = [kt_plan { name: c_text(b"default"), name_len: 7, policy: text, policy_len: text_len }];
+        let config = [kt_gate_config {
+            plans: wrong(bytes, &plans),
+            plans_len: bytes.pick(&[1, 1, 1, 0, usize::MAX]),
+            prefix: c_text(b"kt"),
+            prefix_len: bytes.pick(&[2, 2, 2, 0, 1]),
+            keys: bytes.pick(&[5, 40, 0, u32::MAX]),
+        }];
+        let config = wrong(bytes, &config);
+        let pepper = [kt_bytes { data: wrong(bytes, &PEPPER), len: bytes.pick(&[32, 32, 31, 0]) }];
+        let (peppers, peppers_len) = (wrong(bytes, &pepper), bytes.pick(&[1, 1, 1, 0, 5, usize::MAX]));
+        let (memory, memory_len) = self.memory(bytes);
+        let cost = bytes.cost();
+        let mut answers = Answers::new();
+        let verdict = answers.verdict(bytes);
+        use keytally_ffi as c;
+        let status = match call {
+            0 => c::kt_limiter_init(
+                memory,
+                memory_len,
+                text,
+                text_len,
+                bytes.pick(&[8, 1, 100, 0]),
+                seed,
+                self.new_limiter(bytes),
+            ),
+            1 => c::kt_limiter_attach(memory, memory_len, self.new_limiter(bytes)),
+            2 => c::kt_gate_init(memory, memory_len, config, peppers, peppers_len, self.new_gate(bytes)),
+            3 => c::kt_gate_attach(memory, memory_len, peppers, peppers_len, self.new_gate(bytes)),
+            4..=6 => c::kt_limiter_check(limiter, subject, subject_len, cost, now_ms, verdict),
+            7 => c::kt_limiter_peek(limiter, subject, subject_len, cost, now_ms, verdict),
+            8 => c::kt_limiter_refund(limiter, subject, subject_len, charge, now_ms, verdict),
+            9 => c::kt_limiter_settle(limiter, subject, subject_len, charge, cost, now_ms, verdict),
+            10 => c::kt_limiter_reset(limiter, subject, subject_len, now_ms, verdict),
+            11..=13 => c::kt_gate_check(gate, api_key, api_key_len, cost, now_ms, verdict),
+            14 => c::kt_gate_peek(gate, api_key, api_key_len, cost, now_ms, verdict),
+            15 => c::kt_gate_refund(gate, key_id, charge, now_ms, verdict),
+            16 => c::kt_gate_settle(gate, key_id, charge, cost, now_ms, verdict),
+            17 => c::kt_gate_reset(gate, key_id, now_ms, verdict),
+            18 | 19 => {
+                let mut issued = (kt_key { text: [0; KT_KEY_SIZE] }, 0);
+                let status = c::kt_gate_issue(
+                    gate,
+                    new_key,
+                    entropy,
+                    now_ms,
+                    output(&mut issued.0),
+                    output(&mut issued.1),
+                );
+                if status == kt_status::KT_OK {
+                    keys.push(issued);
+                }
+                status
+            }
+            20 => c::kt_gate_import(gate, api_key, api_key_len, new_key, now_ms, answers.number(bytes)),
+            21 => {
+                let mut rotated = (kt_key { text: [0; KT_KEY_SIZE] }, key_id);
+                let status = c::kt_gate_rotate(gate, key_id, 0, 1, entropy, now_ms, output(&mut rotated.0));
+                if status == kt_status::KT_OK {
+                    keys.push(rotated);
+                }
+                status
+            }
+            22 => c::kt_gate_revoke(gate, key_id),
+            23 => c::kt_gate_assign(gate, key_id, c_text(b"default"), bytes.pick(&[7, 0, 3, usize::MAX])),
+            24 => c::kt_gate_set_plan(gate, wrong(bytes, &plans)),
+            25 => self.look(gate, limiter, bytes, key_id, now_ms),
+            26 => {
+                c::kt_gate_close(gate);
+                c::kt_limiter_close(limiter);
+                kt_status::KT_OK
+            }
+            27 => {
+                // A struct that was copied, and a table that somebody writes to.
+                self.gates[bytes.below(HANDLES)].copy_from(&self.gates[bytes.below(HANDLES)]);
+                self.limiters[bytes.below(HANDLES)].copy_from(&self.limiters[bytes.below(HANDLES)]);
+                let line = &self.memories[bytes.below(2)][bytes.below(LINES)];
+                line.words()[bytes.below(8)].store(bytes.word(), Relaxed);
+                kt_status::KT_OK
+            }
+            28 => c::kt_gate_take_over(gate),
+            29 => c::kt_gate_verify(gate, now_ms, Some(flaw), core::ptr::null_mut()),
+            30 => respond(bytes),
+            _ => c::kt_key_parse(
+                api_key,
+                api_key_len,
+                output(&mut kt_key_parts { key_id: 0, prefix: [0; 9], env: [0; 9] }),
+            ),
+        };
+        assert_ne!(status, kt_status::KT_INTERNAL, "call {call} found a defect");
+        answers.hold(status == kt_status::KT_OK);
+    }
+
+    /// Whatever tells something of a table, or is about its clock.
+    fn look(
+        &self,
+        gate: Handle<'_, kt_gate>,
+        limiter: Handle<'_, kt_limiter>,
+        bytes: &mut Bytes<'_>,
+        key_id: u64,
+        now_ms: u64,
+    ) -> kt_status {
+        use keytally_ffi as c;
+        let mut buffer = [0; KT_POLICY_SIZE];
+        let len = bytes.pick(&[KT_POLICY_SIZE, 8, 0, usize::MAX]);
+        let mut written = 0;
+        let (mut half, mut word) = (0, 0);
+        let mut plan = kt_plan_info { name: [0; 17], policy: [0; KT_POLICY_SIZE] };
+        let mut info: Box<[kt_key_info; 1]> = Box::new([zeroed_info()]);
+        match bytes.below(13) {
+            0 => c::kt_limiter_policy(
+                limiter,
+                new(buffer.as_mut_ptr()),
+                len.min(KT_POLICY_SIZE),
+                output(&mut written),
+            ),
+            1 => c::kt_limiter_capacity(limiter, output(&mut half)),
+            2 => c::kt_limiter_live(limiter, now_ms, output(&mut word)),
+            3 => c::kt_gate_capacity(gate, output(&mut half)),
+            4 => c::kt_gate_plan(gate, bytes.byte(), output(&mut plan)),
+            5 => c::kt_gate_env(
+                gate,
+                bytes.byte(),
+                new(buffer.as_mut_ptr()),
+                len.min(KT_POLICY_SIZE),
+                output(&mut written),
+            ),
+            6 => c::kt_gate_key(gate, key_id, now_ms, output(&mut info[0])),
+            7 => c::kt_gate_list(gate, now_ms, Some(visit), core::ptr::null_mut()),
+            8 => c::kt_gate_use_system_clock(gate),
+            9 => c::kt_limiter_use_system_clock(limiter),
+            10 => c::kt_gate_correct_clock(gate, now_ms, output(&mut word)),
+            11 => c::kt_limiter_correct_clock(limiter, now_ms, output(&mut word)),
+            _ => c::kt_gate_list(gate, now_ms, None, core::ptr::null_mut()),
+        }
+    }
+
+    fn limiter(&self, bytes: &mut Bytes<'_>) -> Handle<'_, kt_limiter> {
+        let right = self.limiters[bytes.below(HANDLES)].at();
+        handle(match bytes.byte() {
+            0..=229 => right,
+            230..=239 => core::ptr::null_mut(),
+            240..=247 => right.wrapping_byte_add(1),
+            _ => self.gates[0].at().cast(),
+        })
+    }
+
+    fn gate(&self, bytes: &mut Bytes<'_>) -> Handle<'_, kt_gate> {
+        let right = self.gates[bytes.below(HANDLES)].at();
+        handle(match bytes.byte() {
+            0..=229 => right,
+            230..=239 => core::ptr::null_mut(),
+            240..=247 => right.wrapping_byte_add(4),
+            _ => self.limiters[0].at().cast(),
+        })
+    }
+
+    fn new_limiter(&self, bytes: &mut Bytes<'_>) -> Out<'_, kt_limiter> {
+        new(match bytes.byte() {
+            0..=239 => self.limiters[bytes.below(HANDLES)].at(),
+            240..=247 => core::ptr::null_mut(),
+            _ => self.memories[0].as_ptr().cast_mut().cast(),
+        })
+    }
+
+    fn new_gate(&self, bytes: &mut Bytes<'_>) -> Out<'_, kt_gate> {
+        new(match bytes.byte() {
+            0..=239 => self.gates[bytes.below(HANDLES)].at(),
+            240..=247 => core::ptr::null_mut(),
+            _ => self.memories[0].as_ptr().cast_mut().cast(),
+        })
+    }
+
+    /// One of the memories, or none, and a length that it has or that nothing can have.
+    fn memory(&self, bytes: &mut Bytes<'_>) -> (Memory<'_>, usize) {
+        let right = self.memories[bytes.below(2)].as_ptr().cast_mut().cast::<c_void>();
+        let size = LINES * LINE_LEN;
+        let (pointer, len) = match bytes.byte() {
+            0..=179 => (right, size),
+            180..=209 => (right, bytes.below(256) * 24),
+            210..=219 => (core::ptr::null_mut(), size),
+            220..=229 => (right.wrapping_byte_add(8), size - LINE_LEN),
+            230..=239 => (right, usize::MAX),
+            _ => (right, isize::MAX.cast_unsigned() + 1),
+        };
+        // SAFETY: It is NULL, misaligned, or one of the memories with a length that it has, or that is refused as
+        // impossible. They outlive the handles and are nothing but tables.
+        (unsafe { Memory::from_raw(pointer) }, len)
+    }
+}
+
+/// Places for answers, and whether they were left alone.
+struct Answers {
+    verdict: kt_verdict,
+    number: u64,
+}
+
+impl Answers {
+    fn new() -> Self {
+        let mut verdict = untouched();
+        verdict.now_ms = UNTOUCHED;
+        Self { verdict, number: UNTOUCHED }
+    }
+
+    fn verdict(&mut self, bytes: &mut Bytes<'_>) -> Out<'static, kt_verdict> {
+        let right = &raw mut self.verdict;
+        new(match bytes.byte() {
+            0..=239 => right,
+            240..=247 => core::ptr::null_mut(),
+            _ => right.wrapping_byte_add(1),
+        })
+    }
+
+    fn number(&mut self, bytes: &mut Bytes<'_>) -> Out<'static, u64> {
+        new(if bytes.byte() < 240 { &raw mut self.number } else { core::ptr::null_mut() })
+    }
+
+    fn hold(&self, done: bool) {
+        if !done {
+            assert_eq!(
+                (self.verdict.now_ms, self.verdict.outcome.0, self.number),
+                (UNTOUCHED, 0xa5, UNTOUCHED)
+            );
+        } else if self.verdict.now_ms != UNTOUCHED {
+            let mut headers = [0; KT_HEADERS_SIZE];
+            let mut written = 0;
+            let verdict = core::slice::from_ref(&self.verdict);
+            let status = keytally_ffi::kt_verdict_headers(
+                right(verdict),
+                new(headers.as_mut_ptr()),
+                KT_HEADERS_SIZE,
+                output(&mut written),
+            );
+            assert_eq!((status, headers[written]), (kt_status::KT_OK, 0));
+        }
+    }
+}
+
+fn untouched() -> kt_verdict {
+    let mut verdict: Box<[kt_verdict; 1]> = Box::new([keytally_zero()]);
+    verdict[0].outcome = Number(0xa5);
+    verdict[0]
+}
+
+/// A verdict that the library wrote.
+fn keytally_zero() -> kt_verdict {
+    let mut verdict = core::mem::MaybeUninit::<kt_verdict>::zeroed();
+    let status = keytally_ffi::kt_verdict_duplicate_header(0, new(verdict.as_mut_ptr()));
+    assert_eq!(status, kt_status::KT_OK);
+    // SAFETY: It was zeros, and every field of it is a number.
+    unsafe { verdict.assume_init() }
+}
+
+fn zeroed_info() -> kt_key_info {
+    // SAFETY: Every field of it is a number.
+    unsafe { core::mem::zeroed() }
+}
+
+/// The response to a verdict that C may have written anything into.
+fn respond(bytes: &mut Bytes<'_>) -> kt_status {
+    let mut verdict = keytally_zero();
+    verdict.outcome = Number(bytes.byte() % 8);
+    verdict.reason = Number(bytes.byte() % 12);
+    verdict.quota_count = bytes.byte() % 6;
+    verdict.retry_after_s = bytes.cost();
+    (verdict.retry_at_ms, verdict.now_ms, verdict.charge.at_ms) = (bytes.word(), bytes.word(), bytes.word());
+    for quota in &mut verdict.quotas {
+        quota.limit = bytes.cost();
+        quota.remaining = bytes.cost();
+        quota.window_s = bytes.pick(&[60, 3600, 1, 2_678_400, 0, u32::MAX]);
+        (quota.lacking, quota.lasting) = (bytes.byte(), bytes.byte());
+    }
+    let mut buffer = [0x21; KT_HEADERS_SIZE];
+    let len = bytes.pick(&[KT_HEADERS_SIZE, KT_HEADERS_SIZE, 100, 0]);
+    let mut written = 0;
+    let verdict = core::slice::from_ref(&verdict);
+    let at = new(buffer.as_mut_ptr());
+    let status = match bytes.byte() % 4 {
+        0 | 2 => keytally_ffi::kt_verdict_headers(right(verdict), at, len, output(&mut written)),
+        1 => keytally_ffi::kt_verdict_problem(right(verdict), at, len, output(&mut written)),
+        _ => {
+            let none = kt_field { name: In::NULL, name_len: 0, value: In::NULL, value_len: 0 };
+            let mut fields = [none; KT_MAX_FIELDS];
+            let status = keytally_ffi::kt_verdict_fields(
+                right(verdict),
+                at,
+                len,
+                output(&mut fields),
+                output(&mut written),
+            );
+            assert!(fields[..written].iter().all(|field| field.name_len > 0 && field.value_len > 0));
+            assert!(fields[written..].iter().all(|field| field.name_len == 0));
+            status
+        }
+    };
+    assert!(
+        status == kt_status::KT_OK || buffer.iter().all(|&byte| byte == 0x21),
+        "{status:?} wrote something"
+    );
+    status
+}
+
+extern "C" fn visit(_: *mut c_void, info: In<'_, kt_key_info>) -> c_int {
+    let _ = info;
+    0
+}
+
+extern "C" fn flaw(_: *mut c_void, flaw: In<'_, kt_flaw>) {
+    let _ = flaw;
+}
+
+/// The values, or a pointer that is none: NULL or, where that means something, misaligned.
+fn wrong<'v, T>(bytes: &mut Bytes<'_>, values: &'v [T]) -> In<'v, T> {
+    let right = values.as_ptr();
+    let pointer = match bytes.byte() {
+        0..=239 => right,
+        240..=247 => core::ptr::null(),
+        _ if align_of::<T>() > 1 => right.wrapping_byte_add(1),
+        _ => core::ptr::null(),
+    };
+    // SAFETY: It is NULL, misaligned, or these values, which live as long.
+    unsafe { In::from_raw(pointer) }
+}
+
+fn right<T>(values: &[T]) -> In<'_, T> {
+    // SAFETY: These values live as long.
+    unsafe { In::from_raw(values.as_ptr()) }
+}
+
+fn c_text(text: &[u8]) -> In<'_, c_char> {
+    // SAFETY: The text lives as long, and a character is a byte.
+    unsafe { In::from_raw(text.as_ptr().cast()) }
+}
+
+/// Bytes and a length that they have, or that nothing can have.
+fn input<'v>(bytes: &mut Bytes<'_>, values: &'v [u8]) -> (In<'v, u8>, usize) {
+    (wrong(bytes, values), length(bytes, values.len()))
+}
+
+fn text<'v>(bytes: &mut Bytes<'_>, values: &'v [u8]) -> (In<'v, c_char>, usize) {
+    let text = if bytes.byte() < 240 { c_text(values) } else { In::NULL };
+    (text, length(bytes, values.len()))
+}
+
+fn length(bytes: &mut Bytes<'_>, len: usize) -> usize {
+    match bytes.byte() {
+        0..=219 => len,
+        220..=239 => len / 2,
+        240..=247 => usize::MAX,
+        _ => isize::MAX.cast_unsigned() + 1,
+    }
+}
+
+fn handle<'h, T>(pointer: *mut T) -> Handle<'h, T> {
+    // SAFETY: It is NULL, misaligned, or one of the world's places, which are larger than any handle, outlive the call, and are
+    // closed by nobody meanwhile.
+    unsafe { Handle::from_raw(pointer) }
+}
+
+fn new<'h, T>(pointer: *mut T) -> Out<'h, T> {
+    // SAFETY: It is NULL, misaligned, refused since it lies in the table's memory, or a place that nothing else uses during the
+    // call.
+    unsafe { Out::from_raw(pointer) }
+}
+
+fn output<T>(value: &mut T) -> Out<'_, T> {
+    new(value)
+}

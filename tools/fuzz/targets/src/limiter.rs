@@ -1,0 +1,127 @@
+//! A limiter and its model: a word for each subject, and no table.
+
+use keytally_core::BUCKET_SLOTS;
+use keytally_core::{Charge, Limiter, Line, Outcome, Policy, Timestamp, Verdict};
+use keytally_vectors::model::{self, Model};
+
+use crate::bytes::{Bytes, Clock, POLICIES};
+use crate::headers;
+
+const SUBJECTS: usize = 48;
+
+/// What the model knows of a subject.
+#[derive(Default)]
+struct Known {
+    word: u64,
+    charges: Vec<Charge>,
+}
+
+/// Calls on a small limiter, held against a model of each subject. The subjects are more than the table holds, so
+/// slots are reused and the table is full at times.
+pub fn limiter_calls(bytes: &[u8]) {
+    let mut bytes = Bytes::new(bytes);
+    let policy: Policy = bytes.pick(POLICIES).parse().unwrap();
+    let model = Model::parse(&policy.to_string()).unwrap();
+    let capacity = 1 + u32::from(bytes.byte() % 24);
+    let seed = [bytes.byte(); 16];
+    let subjects = 1 + bytes.below(SUBJECTS);
+    let memory: Vec<Line> = (0..Limiter::<&[Line]>::lines(capacity)).map(|_| Line::new()).collect();
+    let limiters = [
+        Limiter::create(&memory[..], &policy, capacity, seed).unwrap(),
+        Limiter::attach(&memory[..]).unwrap(),
+    ];
+    let mut clock = Clock::new(policy.quotas().last().unwrap().window.seconds());
+    let mut known: Vec<Known> = (0..SUBJECTS).map(|_| Known::default()).collect();
+    for _ in 0..256 {
+        if bytes.is_empty() {
+            break;
+        }
+        let call = bytes.byte();
+        let limiter = &limiters[usize::from(call & 1)];
+        let subject = bytes.below(subjects);
+        let name = [b's', u8::try_from(subject).unwrap()];
+        let now_ms = clock.read(&mut bytes);
+        let now = Timestamp::from_unix_ms(now_ms);
+        // Nobody needs the slot of a word that tells nothing any more, so somebody else may have it by now.
+        let may_be_gone = |known: &Known| model.reusable(known.word, clock.latest_ms);
+        let these = &mut known[subject];
+        match (call >> 1) % 8 {
+            0..=3 => {
+                let cost = bytes.cost();
+                let verdict = limiter.check(&name, cost, now);
+                headers::hold(&verdict);
+                if verdict.outcome() == Outcome::Full {
+                    assert!(may_be_gone(these), "a subject that has a slot needs no other");
+                    let taken = known.iter().filter(|known| !model.reusable(known.word, now_ms)).count();
+                    assert!(taken >= BUCKET_SLOTS, "full with {taken} subjects");
+                    continue;
+                }
+                let expected = model.check(these.word, now_ms, cost);
+                same(&verdict, &expected);
+                these.word = expected.next;
+                if let Some(charge) = verdict.charge() {
+                    these.charges.push(charge);
+                }
+            }
+            4 => {
+                let cost = bytes.cost();
+                let verdict = limiter.peek(&name, cost, now);
+                headers::hold(&verdict);
+                same(&verdict, &model.peek(these.word, now_ms, cost));
+            }
+            5 => {
+                let Some(charge) = these.charges.pop() else { continue };
+                let verdict = limiter.refund(&name, charge, now);
+                these.word = model.refund(these.word, modelled(charge), now_ms);
+                same_quotas(&verdict, &model.peek(these.word, now_ms, 0));
+            }
+            6 => {
+                let Some(charge) = these.charges.pop() else { continue };
+                let actual = bytes.cost();
+                let verdict = limiter.settle(&name, charge, actual, now);
+                if verdict.outcome() == Outcome::Full {
+                    assert!(may_be_gone(these));
+                    continue;
+                }
+                let expected = model.settle(these.word, modelled(charge), actual, now_ms);
+                assert_eq!(verdict.uncharged(), expected.uncharged);
+                these.word = expected.next;
+                same_quotas(&verdict, &model.peek(these.word, now_ms, 0));
+            }
+            // A reset leaves a stamp where there is a slot, and the model can't know whether there is one.
+            _ if may_be_gone(these) => {}
+            _ => {
+                let verdict = limiter.reset(&name, now);
+                these.word = model.reset(these.word, now_ms);
+                same_quotas(&verdict, &model.peek(these.word, now_ms, 0));
+            }
+        }
+    }
+    let live = known.iter().filter(|known| !model.reusable(known.word, clock.latest_ms)).count();
+    assert_eq!(limiters[0].live(Timestamp::from_unix_ms(clock.latest_ms)), u64::try_from(live).unwrap());
+}
+
+pub(crate) fn modelled(charge: Charge) -> model::Charge {
+    model::Charge { cost: charge.cost, at_ms: charge.at.unix_ms() }
+}
+
+/// The verdict is what the model decided.
+pub(crate) fn same(verdict: &Verdict, expected: &model::Decision) {
+    assert_eq!(verdict.outcome().as_str(), expected.outcome.name());
+    assert_eq!(verdict.retry_at().map(|at| i128::from(at.unix_ms())), expected.retry_at_ms);
+    assert_eq!(verdict.retry_after_s().map(u64::from), expected.retry_after_s);
+    if let Some(charge) = verdict.charge() {
+        assert_eq!(i128::from(charge.at.unix_ms()), expected.time_ms);
+    }
+    same_quotas(verdict, expected);
+}
+
+pub(crate) fn same_quotas(verdict: &Verdict, expected: &model::Decision) {
+    let real = verdict.quotas().iter().map(|quota| model::QuotaAnswer {
+        limit: quota.limit,
+        remaining: quota.remaining,
+        window_s: quota.window.seconds(),
+        reset_s: quota.reset_unix_s,
+    });
+    assert_eq!(real.collect::<Vec<_>>(), expected.quotas);
+}

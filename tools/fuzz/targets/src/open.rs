@@ -1,0 +1,232 @@
+//! Tables with any bytes in them: made whole and then damaged anywhere, or made of the input altogether.
+
+use keytally_core::sync::Ordering::Relaxed;
+use keytally_core::{
+    Charge, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy,
+    Timestamp, Verdict,
+};
+use keytally_vectors::model;
+
+use crate::bytes::{Bytes, POLICIES};
+
+const KEYS: u32 = 5;
+const SUBJECTS: u32 = 12;
+const PEPPER: [u8; 32] = [9; 32];
+
+/// Opens a table that anybody may have written anything into, and makes every call there is on it. All return, and a
+/// key that nobody issued is not admitted.
+pub fn open_bytes(bytes: &[u8]) {
+    let mut bytes = Bytes::new(bytes);
+    let kind = bytes.byte();
+    let now = Timestamp::from_unix_ms(1_767_225_600_000);
+    let policy: Policy = bytes.pick(POLICIES).parse().unwrap();
+    let (memory, keys) = match kind % 4 {
+        0 => (limiter(&policy, now), Vec::new()),
+        1 | 2 => gate(&policy, &mut bytes, now),
+        _ => (of_bytes(&mut bytes), Vec::new()),
+    };
+    damage(&memory, &mut bytes);
+    if let Ok(limiter) = Limiter::attach(&memory[..]) {
+        limit(&limiter, &mut bytes);
+    }
+    if let Ok(gate) = Gate::attach(&memory[..], Peppers::new(&[PEPPER]).unwrap()) {
+        pass(&gate, &keys, &mut bytes);
+    }
+}
+
+fn lines(count: usize) -> Vec<Line> {
+    (0..count).map(|_| Line::new()).collect()
+}
+
+/// A limiter with some subjects in it.
+fn limiter(policy: &Policy, now: Timestamp) -> Vec<Line> {
+    let memory = lines(Limiter::<&[Line]>::lines(SUBJECTS));
+    let limiter = Limiter::create(&memory[..], policy, SUBJECTS, [5; 16]).unwrap();
+    for subject in 0..8 {
+        limiter.check(&[subject], 1, now);
+    }
+    memory
+}
+
+/// A gate with some keys in it: rotated, revoked, imported.
+fn gate(policy: &Policy, bytes: &mut Bytes<'_>, now: Timestamp) -> (Vec<Line>, Vec<(Key, KeyId)>) {
+    let plans = [Plan::new("default", policy.clone()).unwrap()];
+    let config = GateConfig {
+        keys: KEYS,
+        prefix: Name::new("kt").unwrap(),
+        plans: &plans,
+        plan_slots: 3,
+        hints: bytes.byte() & 1 == 1,
+    };
+    let memory = lines(config.lines());
+    let gate = Gate::create(&memory[..], &config, Peppers::new(&[PEPPER]).unwrap()).unwrap();
+    let mut administrator = gate.administer().unwrap();
+    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let keys: Vec<(Key, KeyId)> =
+        (1..4).map(|seed| administrator.issue(&new, Entropy::new([seed * 60; 24]), now).unwrap()).collect();
+    let _ = administrator.import(b"legacy-0123456789", &new, now);
+    let rotated = administrator.rotate(keys[0].1, u32::MAX, false, Entropy::new([7; 24]), now).unwrap();
+    administrator.revoke(keys[1].1).unwrap();
+    drop(administrator);
+    gate.check(Some(rotated.expose().as_bytes()), 1, now);
+    (memory, keys)
+}
+
+/// The input as a table, which is a keytally table when it says so; its size is made to fit what it says.
+fn of_bytes(bytes: &mut Bytes<'_>) -> Vec<Line> {
+    let memory = lines(1 + bytes.below(64));
+    if bytes.byte() & 1 == 1 {
+        memory[0].words()[0].store(u64::from_le_bytes(*b"keytally"), Relaxed);
+        memory[0].words()[1].store(u64::from(1 + bytes.byte() % 2) << 32 | 1, Relaxed);
+        memory[0].words()[2].store((memory.len() * 64).try_into().unwrap(), Relaxed);
+    }
+    for word in memory.iter().flat_map(Line::words).skip(3) {
+        if bytes.is_empty() {
+            break;
+        }
+        word.store(bytes.word(), Relaxed);
+    }
+    memory
+}
+
+/// Puts something where it doesn't belong, up to sixteen times.
+fn damage(memory: &[Line], bytes: &mut Bytes<'_>) {
+    for _ in 0..bytes.below(17) {
+        let (line, word) = (&memory[bytes.below(memory.len().min(256))], bytes.below(8));
+        let present = line.words()[word].load(Relaxed);
+        let value = match bytes.below(6) {
+            0 => present ^ 1 << bytes.below(64),
+            1 => bytes.word(),
+            2 => u64::from(bytes.byte()),
+            3 => u64::MAX - u64::from(bytes.byte()),
+            4 => present.wrapping_add(u64::from(bytes.byte())),
+            _ => {
+                // A whole line from elsewhere: what belongs to one record, or is an intent, in another's place.
+                let from = &memory[bytes.below(memory.len().min(256))];
+                for (to, from) in line.words().iter().zip(from.words()) {
+                    to.store(from.load(Relaxed), Relaxed);
+                }
+                continue;
+            }
+        };
+        line.words()[word].store(value, Relaxed);
+    }
+}
+
+fn limit(limiter: &Limiter<&[Line]>, bytes: &mut Bytes<'_>) {
+    let _ = (limiter.policy(), limiter.capacity());
+    for _ in 0..32 {
+        let now = Timestamp::from_unix_ms(time(bytes));
+        let subject = [bytes.byte() % 32];
+        let cost = bytes.cost();
+        sane(&limiter.peek(&subject, cost, now));
+        let verdict = limiter.check(&subject, cost, now);
+        sane(&verdict);
+        let charge = verdict.charge().unwrap_or(Charge { cost, at: now });
+        match bytes.below(4) {
+            0 => sane(&limiter.refund(&subject, charge, now)),
+            1 => sane(&limiter.settle(&subject, charge, bytes.cost(), now)),
+            2 => sane(&limiter.reset(&subject, now)),
+            _ => assert!(limiter.live(now) <= limiter.slots_total()),
+        }
+        if bytes.is_empty() {
+            break;
+        }
+    }
+}
+
+fn pass(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>) {
+    let stranger = |key_id: u64| {
+        model::encode_key(&model::Key {
+            prefix: "kt".to_owned(),
+            env: "live".to_owned(),
+            key_id: key_id.max(1),
+            secret: 0x5eed_5eed_5eed_5eed,
+        })
+    };
+    let deny = |text: &[u8], now: Timestamp| {
+        let verdict = gate.check(Some(text), 1, now);
+        assert!(!verdict.admitted(), "a stranger was admitted");
+        assert!(verdict.quotas().is_empty(), "a stranger reached a tally");
+        sane(&verdict);
+    };
+    for _ in 0..16 {
+        let now = Timestamp::from_unix_ms(time(bytes));
+        deny(stranger(bytes.word()).as_bytes(), now);
+        deny(b"stranger-0123456789", now);
+        for (key, key_id) in keys {
+            deny(stranger(key_id.number()).as_bytes(), now);
+            let verdict = gate.check(Some(key.expose().as_bytes()), bytes.cost(), now);
+            sane(&verdict);
+            let charge = verdict.charge().unwrap_or(Charge { cost: 1, at: now });
+            sane(&gate.peek(Some(key.expose().as_bytes()), 1, now));
+            gate.refund(*key_id, charge, now).iter().for_each(sane);
+            gate.settle(*key_id, charge, bytes.cost(), now).iter().for_each(sane);
+        }
+        sane(&gate.check(Some(b"legacy-0123456789"), 1, now));
+        for info in gate.list(now) {
+            let _ = (gate.reset(info.key_id, now), gate.key(info.key_id, now));
+        }
+        gate.verify(now, |flaw| assert!(!flaw.to_string().is_empty()));
+        let _ = gate.plans().count();
+        if bytes.is_empty() {
+            break;
+        }
+        administer(gate, bytes, now);
+    }
+}
+
+fn administer(gate: &Gate<&[Line]>, bytes: &mut Bytes<'_>, now: Timestamp) {
+    // Whoever had the administrator's word has no say in memory that is one's own.
+    drop(gate.administer());
+    let mut administrator = gate.administer_alone();
+    let _ = administrator.recovered();
+    let new = NewKey { account: 7, env: Name::new("dev").unwrap(), plan: "default", not_after: 0 };
+    let entropy = Entropy::new([bytes.byte(); 24]);
+    let listed: Vec<KeyId> = gate.list(now).map(|info| info.key_id).collect();
+    let key_id = listed.get(bytes.below(8)).or(listed.first()).copied();
+    match (bytes.below(7), key_id) {
+        (0, _) => {
+            if let Ok((key, key_id)) = administrator.issue(&new, entropy, now) {
+                drop(administrator);
+                assert_eq!(gate.key(key_id, now).map(|info| info.key_id), Some(key_id));
+                sane(&gate.check(Some(key.expose().as_bytes()), 1, now));
+            }
+        }
+        (1, _) => drop(administrator.import(b"another-legacy-key-01", &new, now)),
+        (2, Some(key_id)) => {
+            if let Ok(key) = administrator.rotate(key_id, 0, true, entropy, now) {
+                sane(&gate.check(Some(key.expose().as_bytes()), 1, now));
+            }
+        }
+        (3, Some(key_id)) => drop(administrator.revoke(key_id)),
+        (4, Some(key_id)) => drop(administrator.assign(key_id, "default")),
+        (5, _) => {
+            let plan = gate.plan(0).unwrap_or_else(|| Plan::new("x", "1/day".parse().unwrap()).unwrap());
+            let _ = administrator.set_plan(&plan);
+        }
+        _ => administrator.verify(now, |flaw| assert!(!flaw.to_string().is_empty())),
+    }
+}
+
+fn time(bytes: &mut Bytes<'_>) -> u64 {
+    let base = 1_767_225_600_000u64;
+    match bytes.byte() {
+        0..=127 => base,
+        byte @ 128..=199 => base + u64::from(byte - 127) * 60_000,
+        byte @ 200..=229 => base - u64::from(byte - 199) * 600_000,
+        230..=250 => bytes.word(),
+        251..=253 => 0,
+        _ => u64::MAX,
+    }
+}
+
+/// A verdict that can be put into a response.
+fn sane(verdict: &Verdict) {
+    for quota in verdict.quotas().iter() {
+        assert!(quota.remaining <= quota.limit);
+    }
+    assert_eq!(verdict.admitted(), verdict.http_status() == 200);
+    assert!(!verdict.headers().as_str().is_empty() || verdict.quotas().is_empty());
+    let _ = (verdict.problem(), verdict.retry_after_s());
+}

@@ -1,0 +1,99 @@
+//! Texts: policies and keys, each read by the core and by the model.
+
+use keytally_core::{Hint, Key, KeyError, KeyId, Name, Policy, PolicyErrorKind, parse_key};
+use keytally_vectors::model;
+
+use crate::bytes::Bytes;
+
+/// Reads a policy text.
+pub fn policy(bytes: &[u8]) {
+    let Ok(text) = core::str::from_utf8(bytes) else { return };
+    match (text.parse::<Policy>(), model::parse_policy(text)) {
+        (Ok(policy), Ok(expected)) => {
+            assert_eq!(format!("{:?}", policy.algorithm()), format!("{:?}", expected.algorithm));
+            let quotas = policy.quotas().iter().map(|quota| (quota.limit, quota.window.seconds()));
+            assert!(quotas.eq(expected.quotas.iter().map(|quota| (quota.limit, quota.window_s))));
+            let layout = model::Layout::of(&expected);
+            assert_eq!(policy.layout().stamp_bits(), layout.stamp_bits);
+            assert_eq!(policy.to_string(), expected.to_string());
+            assert_eq!(policy.to_string().parse::<Policy>().as_ref(), Ok(&policy));
+        }
+        (Err(error), Err(expected)) => {
+            let kind = match error.kind() {
+                PolicyErrorKind::Empty => "empty",
+                PolicyErrorKind::TooLong => "too_long",
+                PolicyErrorKind::Syntax => "syntax",
+                PolicyErrorKind::Limit => "limit",
+                PolicyErrorKind::Window => "window",
+                PolicyErrorKind::Unit => "unit",
+                PolicyErrorKind::TooManyQuotas => "too_many",
+                PolicyErrorKind::Duplicate => "duplicate",
+                PolicyErrorKind::NotNested => "not_nested",
+                PolicyErrorKind::TooManyBits { needed } => {
+                    assert_eq!(expected, model::PolicyError::TooManyBits { needed });
+                    "too_many_bits"
+                }
+            };
+            assert_eq!(kind, expected.kind());
+            assert!(error.part().len() <= 32 && !error.to_string().is_empty());
+        }
+        (real, expected) => panic!("{text:?} is {real:?} to the core and {expected:?} to the model"),
+    }
+}
+
+/// Reads a key: the bytes themselves, or one made of them with a mistake in it.
+pub fn key(bytes: &[u8]) {
+    read_key(bytes);
+    let mut bytes = Bytes::new(bytes);
+    let mut name = |longest: usize| -> String {
+        let len = 1 + bytes.below(longest);
+        (0..len).map(|_| char::from(bytes.pick(b"0123456789abcdefghijklmnopqrstuvwxyz"))).collect()
+    };
+    let prefix = name(8);
+    let env = name(8.min(14 - prefix.len()));
+    let key_id = bytes.word().max(1);
+    let secret: [u8; 16] = bytes.array();
+    let made =
+        model::Key { prefix: prefix.clone(), env: env.clone(), key_id, secret: u128::from_be_bytes(secret) };
+    let text = model::encode_key(&made);
+    let names = [prefix, env].map(|name| Name::new(&name).unwrap());
+    let minted = Key::mint(names[0], names[1], KeyId::from_number(key_id).unwrap(), &secret).unwrap();
+    assert_eq!(minted.expose(), text);
+    assert!(read_key(text.as_bytes()));
+
+    let mut wrong = text.into_bytes();
+    let at = bytes.below(wrong.len());
+    match bytes.below(4) {
+        0 => wrong[at] = bytes.byte(),
+        1 => drop(wrong.remove(at)),
+        2 => wrong.insert(at, bytes.byte()),
+        _ => wrong.truncate(at),
+    }
+    read_key(&wrong);
+}
+
+/// Reads a text, and says whether it is a key.
+fn read_key(text: &[u8]) -> bool {
+    let hint = Hint::of(text).to_string();
+    // Never more than a name's worth and four characters.
+    assert!(hint.len() <= 16 + "…".len() + 4, "{hint}");
+    match (parse_key(text), model::parse_key(text)) {
+        (Ok(parts), Ok(expected)) => {
+            assert_eq!((parts.prefix, parts.env), (expected.prefix.as_str(), expected.env.as_str()));
+            assert_eq!(parts.id.number(), expected.key_id);
+            assert_eq!(parts.id.to_string(), model::key_id_text(expected.key_id));
+            assert_eq!(parts.id.to_string().parse(), Ok(parts.id));
+            assert_eq!(hint, model::hint(core::str::from_utf8(text).unwrap(), &expected));
+            true
+        }
+        (Err(error), Err(expected)) => {
+            let kind = match error {
+                KeyError::Form => "form",
+                KeyError::Checksum => "checksum",
+            };
+            assert_eq!(kind, expected.kind());
+            false
+        }
+        (real, expected) => panic!("{text:?} is {real:?} to the core and {expected:?} to the model"),
+    }
+}

@@ -1,0 +1,292 @@
+//! The results as tables.
+
+use core::fmt::Write as _;
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use super::plots::Plot;
+use super::results::{Apart, Group, Results, Table};
+use super::targets;
+
+/// A page that a measurement writes, or parts of one between two marks.
+type Page = (&'static str, fn(&Results, &str) -> Result<String>);
+
+const PAGES: &[Page] = &[
+    ("benches/RESULTS.md", |results, _| results_page(results)),
+    ("docs/PERFORMANCE.md", |results, old| {
+        let page = between_marks(old, "measurement", &measurement(results))?;
+        let page = between_marks(&page, "targets", &targets::table(results)?)?;
+        let page = between_marks(&page, "bounds", &bounds(results)?)?;
+        let page = between_marks(&page, "profile", &profile(results)?)?;
+        between_marks(&page, "projection", &projection(results)?)
+    }),
+    ("README.md", |results, old| between_marks(old, "speed", &speed(results)?)),
+    ("docs/speed-size.svg", |results, _| Ok(Plot::of_sizes(results)?.svg())),
+    ("docs/speed-threads.svg", |results, _| Ok(Plot::of_threads(results)?.svg())),
+    ("docs/speed-flood.svg", |results, _| Ok(Plot::of_floods(results)?.svg())),
+];
+
+/// Writes those that are not what they must be.
+pub(crate) fn write(results: &Results) -> Result<()> {
+    for (path, page) in PAGES {
+        let old = fs::read_to_string(path).unwrap_or_default();
+        let new = page(results, &old).with_context(|| format!("cannot write {path}"))?;
+        if new != old {
+            fs::write(path, new)?;
+            println!("wrote {path}");
+        }
+    }
+    Ok(())
+}
+
+/// Puts a text between two marks of a page that is else written by hand.
+fn between_marks(page: &str, name: &str, text: &str) -> Result<String> {
+    let marks =
+        [format!("<!-- {name}: written by `cargo xtask bench` -->\n"), format!("<!-- end of {name} -->")];
+    let missing = || format!("there is no place marked {name}");
+    let (before, rest) = page.split_once(&marks[0]).with_context(missing)?;
+    let (_, after) = rest.split_once(&marks[1]).with_context(missing)?;
+    Ok(format!("{before}{}{text}{}{after}", marks[0], marks[1]))
+}
+
+fn results_page(results: &Results) -> Result<String> {
+    let mut page = format!(
+        "<!-- Written by `cargo xtask bench`. -->\n# Results\n\nHow it was measured tells \
+         [PERFORMANCE.md](../docs/PERFORMANCE.md). Figures are medians; the factor behind one compares its row with the \
+         first, within rounds.\n\n{}\n## Targets\n\n{}",
+        measurement(results),
+        targets::table(results)?
+    );
+    for group in &results.groups {
+        page += "\n";
+        page += &self::group(group);
+    }
+    Ok(page)
+}
+
+/// When, where and how.
+fn measurement(results: &Results) -> String {
+    format!(
+        "| | |\n|---|---|\n| machine | {} |\n| load before | {:.1} |\n| date | {} |\n| commit | {} |\n| compiler | {} |\n\
+         | turns of each contender | {} of {} ms |\n",
+        results.machine,
+        results.load,
+        results.date,
+        results.commit,
+        results.compiler,
+        results.rounds,
+        results.turn_ms
+    )
+}
+
+/// The figures that one looks for first.
+fn speed(results: &Results) -> Result<String> {
+    let (limiter, gate) = (results.table("limiter/uniform")?, results.table("gate/uniform")?);
+    let mut text = "| nanoseconds a check | 1,000 | 1,000,000 |\n|---|---:|---:|\n".to_owned();
+    for (label, table, row) in [
+        ("`Limiter::check`, a subject of 40 bytes, an hour's and a minute's limit", limiter, "keytally"),
+        ("two governors, which keep the same two limits", limiter, "two governors"),
+        ("a DashMap of counters by hand", limiter, "DashMap of counters"),
+        ("`Gate::check`: a key verified, then charged", gate, "keytally"),
+        ("its HMAC alone, by the `hmac` crate", gate, "hmac: clone and verify_slice alone"),
+        ("HMAC, a DashMap of keys and two governors", gate, "hmac, a DashMap of MACs, two governors"),
+    ] {
+        let [few, many] = ["1,000", "1,000,000"].map(|column| table.figure(row, column));
+        text += &format!("| {label} | {} | {} |\n", number(few?), number(many?));
+    }
+    text += &format!("\nMeasured on {}, {}.\n", results.machine, results.date);
+    Ok(text)
+}
+
+/// What a check is made of.
+fn bounds(results: &Results) -> Result<String> {
+    let (limiter, gate) = (results.table("limiter/uniform")?, results.table("gate/uniform")?);
+    let lines = results.table("lines/check")?;
+    let mut text = "| nanoseconds | 1 | 1,000 | 1,000,000 |\n|---|---:|---:|---:|\n".to_owned();
+    for (label, table, row) in [
+        ("`Limiter::check`", limiter, "keytally"),
+        ("without its hash", limiter, "keytally, subject hashed before"),
+        (
+            "a bare compare-exchange loop and the hash",
+            limiter,
+            "a bare compare-exchange loop on the word that SipHash finds",
+        ),
+        ("reading the subject", limiter, "reading the subject alone"),
+        ("`Gate::check`", gate, "keytally"),
+        ("two dependent compressions", gate, "two dependent compressions alone"),
+        ("reading the key", gate, "reading the key alone"),
+        ("a load of a random line, of 64 bytes for each", gate, "a dependent load of a line of as many"),
+    ] {
+        text += &format!("| {label} |");
+        for column in ["1", "1,000", "1,000,000"] {
+            text +=
+                &table.figure(row, column).map_or(" |".to_owned(), |figure| format!(" {} |", number(figure)));
+        }
+        text += "\n";
+    }
+    let [of_limiter, of_gate] = ["Limiter::check", "Gate::check"].map(|row| lines.figure(row, "a check"));
+    text += &format!(
+        "\nA check of a limiter brings {} cache lines from memory when no cache holds the table, one of a gate {}.\n",
+        number(of_limiter?),
+        number(of_gate?)
+    );
+    Ok(text)
+}
+
+/// What the instructions of a check are for.
+fn profile(results: &Results) -> Result<String> {
+    let table = results.table("lines/parts")?;
+    let mut text = format!(
+        "| instructions | {} |\n|---|{}\n",
+        table.columns.join(" | "),
+        "---:|".repeat(table.columns.len())
+    );
+    for row in &table.rows {
+        text += &format!("| {} |", row.name);
+        for column in &table.columns {
+            text += &format!(" {} |", number(table.figure(&row.name, column)?));
+        }
+        text += "\n";
+    }
+    Ok(text)
+}
+
+/// What follows for machines that were not measured.
+fn projection(results: &Results) -> Result<String> {
+    let (many, one) = (results.table("contention/many")?, results.table("contention/one")?);
+    let denied = results.table("contention/denied")?;
+    let (limiter, gate) = (results.table("limiter/uniform")?, results.table("gate/uniform")?);
+    let lines = results.table("lines/check")?;
+    let ours = "keytally";
+    let load = gate.figure("a dependent load of a line of as many", "1,000,000")?;
+    let millions = |ns: f64, cores: f64| number(1000.0 * cores / ns);
+    let each = many.figure(ours, "2 threads")?;
+    let mut text = "| millions of checks a second | 1 core | 2 cores | 16 cores | 64 cores |\n|---|---:|---:|---:|---:|\n".to_owned();
+    text += &format!(
+        "| each its own subjects, admitted | {} | {} | *{}* | *{}* |\n",
+        millions(many.figure(ours, "1 thread")?, 1.0),
+        millions(each, 2.0),
+        millions(each, 16.0),
+        millions(each, 64.0)
+    );
+    let shared = millions(one.figure(ours, "2 threads")?, 2.0);
+    text += &format!(
+        "| one subject, admitted | {} | {shared} | *at most {shared}* | *at most {shared}* |\n",
+        millions(one.figure(ours, "1 thread")?, 1.0)
+    );
+    let each = denied.figure(ours, "2 threads")?;
+    text += &format!(
+        "| one subject, denied | {} | {} | *{}* | *{}* |\n",
+        millions(denied.figure(ours, "1 thread")?, 1.0),
+        millions(each, 2.0),
+        millions(each, 16.0),
+        millions(each, 64.0)
+    );
+    text += "\n| 100 million | memory | nanoseconds a check |\n|---|---:|---:|\n";
+    for (label, table, row, bytes) in [
+        ("subjects in a limiter", limiter, "Limiter::check", "keytally"),
+        ("keys in a gate, which takes two gates", gate, "Gate::check", "a key of a gate"),
+    ] {
+        let bytes = results.table("flood/memory")?.figure(bytes, "bytes each")?;
+        // The page tables of so much memory are in no cache either: a line for each line.
+        let ns = table.figure(ours, "1,000,000")? + lines.figure(row, "a check")? * load;
+        text += &format!("| {label} | *{:.1} GB* | *{}* |\n", bytes / 10.0, number(ns));
+    }
+    Ok(text)
+}
+
+/// The tables of a group.
+pub(crate) fn group(group: &Group) -> String {
+    let mut text = format!("## {}\n", group.group);
+    if let Some(Apart { load, date, commit }) = &group.apart {
+        let _ = write!(text, "\nMeasured apart, on {date} at commit {commit}; load before {load:.1}.\n");
+    }
+    for table in &group.tables {
+        text += "\n";
+        text += &self::table(table);
+    }
+    text
+}
+
+/// A table; the first row is what the others are compared with.
+fn table(table: &Table) -> String {
+    let mut text = format!("### {}\n\n{}\n\n| {} |", table.title, table.about, table.unit);
+    for column in &table.columns {
+        let _ = write!(text, " {column} |");
+    }
+    text += "\n|---|";
+    text += &"---:|".repeat(table.columns.len());
+    let base = table.rows.first().map(|row| row.name.as_str()).unwrap_or_default();
+    for row in &table.rows {
+        let _ = write!(text, "\n| {} |", row.name);
+        for column in &table.columns {
+            let Ok(figure) = table.figure(&row.name, column) else {
+                text += " |";
+                continue;
+            };
+            let _ = match table.ratio(&row.name, base, column) {
+                Ok(ratio) if row.name != base => write!(text, " {} ({} ×) |", number(figure), number(ratio)),
+                _ => write!(text, " **{}** |", number(figure)),
+            };
+        }
+    }
+    text + "\n"
+}
+
+/// A figure with as many digits as it is good for.
+pub(crate) fn number(figure: f64) -> String {
+    if figure.abs() < 10.0 {
+        return format!("{figure:.2}");
+    }
+    if figure.abs() < 100.0 {
+        return format!("{figure:.1}");
+    }
+    let digits = format!("{figure:.0}");
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// Nothing on them is typed by hand.
+    #[test]
+    fn every_page_is_what_was_measured() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
+        let results = Results::load(root).unwrap();
+        for (path, page) in PAGES {
+            let old = fs::read_to_string(root.join(path)).unwrap();
+            assert!(page(&results, &old).unwrap() == old, "{path}: `cargo xtask bench --pages` writes it");
+        }
+    }
+
+    #[test]
+    fn what_stands_outside_of_the_marks_stays() {
+        let page = "by hand\n<!-- x: written by `cargo xtask bench` -->\nold\n<!-- end of x -->\nmore";
+        let new = between_marks(page, "x", "new\n").unwrap();
+        assert_eq!(new, page.replace("old", "new"));
+        assert!(between_marks(page, "y", "new").is_err());
+    }
+
+    #[test]
+    fn figures_have_the_digits_that_they_are_good_for() {
+        assert_eq!([1.234, 45.67, 123.4, 1_234_567.8].map(number), ["1.23", "45.7", "123", "1,234,568"]);
+    }
+
+    #[test]
+    fn a_row_is_compared_with_the_first() {
+        let figures = vec![("ours", 10.0), ("theirs", 25.0)];
+        let text = table(&Table::once(["t", "ns", "A title", "About."], &[("1", figures)]));
+        assert!(text.contains("| ours | **10.0** |\n| theirs | 25.0 (2.50 ×) |"), "{text}");
+    }
+}

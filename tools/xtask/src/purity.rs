@@ -1,0 +1,118 @@
+//! Core is pure: no std, no allocation, no unsafe, and no crate but the named ones, none of them with std or alloc.
+//!
+//! A build for the machine at hand cannot show this, since std is there to be linked. The sources and the crate
+//! graph can: in a crate that says `no_std` and never `extern crate`, the names `std` and `alloc` do not exist.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::command::{self, cargo};
+use crate::source::{TestItems, Word, lines_of, rust_files, words};
+use crate::tools::Found;
+
+/// The crates that core may be built with: those of the design, then what these bring along.
+const CRATES: &[&str] = &[
+    "keytally-core",
+    "heapless",
+    "hmac",
+    "portable-atomic",
+    "sha2",
+    "siphasher",
+    "subtle",
+    "zeroize",
+    // By sha2 and hmac.
+    "block-buffer",
+    "cfg-if",
+    "cpufeatures",
+    "crypto-common",
+    "digest",
+    "hybrid-array",
+    "typenum",
+    // By cpufeatures, where the processor's features are asked of the system.
+    "libc",
+    // By heapless.
+    "byteorder",
+    "hash32",
+    "stable_deref_trait",
+];
+
+/// Core's sources and core's crates are pure.
+pub(crate) fn check(_: &[Found]) -> Result<String> {
+    let mut faults = attribute_faults(&fs::read_to_string("core/src/lib.rs")?)?;
+    for path in rust_files(Path::new("core/src"))? {
+        let source = fs::read_to_string(&path)?;
+        let found = extern_crates(&source).with_context(|| format!("cannot read {}", path.display()))?;
+        faults.extend(found.into_iter().map(|line| format!("{}:{line}: extern crate", path.display())));
+    }
+
+    let mut tree = cargo();
+    tree.args(["tree", "--quiet", "--package", "keytally-core", "--edges", "normal", "--prefix", "none"]);
+    tree.args(["--format", "{p}|{f}"]);
+    let tree = command::run(tree)?;
+    faults.extend(crate_faults(&tree));
+
+    ensure!(faults.is_empty(), "core is not pure:\n{}", faults.join("\n"));
+    Ok("pure".to_owned())
+}
+
+fn attribute_faults(lib: &str) -> Result<Vec<String>> {
+    let words = words(lib, TestItems::Count)?;
+    let wanted = ["# ! [ no_std ]", "# ! [ forbid ( unsafe_code ) ]"];
+    let missing = wanted.iter().filter(|attribute| lines_of(&words, attribute).is_empty());
+    Ok(missing.map(|attribute| format!("core/src/lib.rs: no {}", attribute.replace(' ', ""))).collect())
+}
+
+fn extern_crates(source: &str) -> Result<Vec<usize>> {
+    let words: Vec<Word> = words(source, TestItems::Skip)?;
+    Ok(lines_of(&words, "extern crate"))
+}
+
+/// What is wrong with the crates in the lines `NAME VERSION …|FEATURES` of `cargo tree`.
+fn crate_faults(tree: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    for line in tree.lines() {
+        let mut parts = line.split('|');
+        let name = parts.next().and_then(|package| package.split(' ').next()).unwrap_or_default();
+        let features = parts.next().unwrap_or_default();
+        if !CRATES.contains(&name) {
+            faults.push(format!("{name} is not among the crates named in tools/xtask/src/purity.rs"));
+        }
+        let impure = features.split([',', ' ']).filter(|feature| ["std", "alloc"].contains(feature));
+        faults.extend(impure.map(|feature| format!("{name} is built with its feature {feature}")));
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_attributes_are_wanted_as_code() {
+        assert!(attribute_faults("#![no_std]\n#![forbid(unsafe_code)]").unwrap().is_empty());
+        assert_eq!(
+            attribute_faults("// #![no_std]\n#![cfg_attr(not(test), no_std)]").unwrap(),
+            ["core/src/lib.rs: no #![no_std]", "core/src/lib.rs: no #![forbid(unsafe_code)]"]
+        );
+    }
+
+    #[test]
+    fn std_may_be_named_in_tests_only() {
+        assert!(extern_crates("#[cfg(test)]\nextern crate std;").unwrap().is_empty());
+        assert_eq!(extern_crates("\nextern crate alloc;").unwrap(), [2]);
+    }
+
+    #[test]
+    fn crates_and_their_features_are_judged() {
+        assert!(crate_faults("sha2 v0.11.1|oid\nsha2 v0.11.1|oid (*)\n").is_empty());
+        assert_eq!(
+            crate_faults("rand v0.9.0|\nsubtle v2.6.1|i128,std (*)\n"),
+            [
+                "rand is not among the crates named in tools/xtask/src/purity.rs",
+                "subtle is built with its feature std"
+            ]
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! The suite `secrets`: no branch and no index of a key check depends on a secret, or on whether a key id exists, seen by
+//! valgrind, but for the one place where the answer of the comparison becomes a branch, and the one where the reason is looked up.
+//!
+//! The program is `tools/audit/secrets`, a workspace of its own, since it needs valgrind's headers to build.
+
+use core::ops::RangeInclusive;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::command::{self, cargo};
+use crate::tools::{self, Found};
+
+/// The file with the functions that may use what is kept from the others.
+const FILE: &str = "core/src/gate.rs";
+
+/// What the program marks undefined, by its argument: what that is, and the function that may use it, with how it begins.
+const RUNS: [(&str, &str, &str, &str); 2] = [
+    ("secrets", "a secret", "of", "fn of(current: Choice, previous: Choice)"),
+    ("ids", "whether a key id exists", "wrong", "fn wrong(known: bool, pepper_there: bool)"),
+];
+
+/// What memcheck says of a branch and of an index.
+const REPORTS: [&str; 2] =
+    ["Conditional jump or move depends on uninitialised", "Use of uninitialised value"];
+
+/// Runs the program under valgrind, and the same with a comparison as it must not be.
+pub(crate) fn check(found: &[Found]) -> Result<String> {
+    let valgrind = tools::VALGRIND.among(found)?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--manifest-path", "tools/audit/secrets/Cargo.toml"]);
+    build.args(["--target-dir", "target/secrets"]);
+    command::run(build)?;
+
+    let control = reports(&watch(valgrind, &["control"])?);
+    ensure!(!control.is_empty(), "valgrind doesn't see a comparison that ends at the first difference");
+
+    let source = fs::read_to_string(FILE)?;
+    for (argument, what, name, begin) in RUNS {
+        let lines = lines_of(begin, &source)?;
+        let output = watch(valgrind, &[argument])?;
+        let (allowed, others): (Vec<_>, Vec<_>) =
+            reports(&output).into_iter().partition(|report| is_in(report, name, &lines));
+        ensure!(
+            others.is_empty(),
+            "a branch or an index depends on {what} outside of {FILE}:{}-{}:\n{}",
+            lines.start(),
+            lines.end(),
+            others.iter().map(|report| report.join("\n")).collect::<Vec<_>>().join("\n\n")
+        );
+        ensure!(!allowed.is_empty(), "it never reached `{name}`:\n{output}");
+    }
+    Ok("no branch, no index".to_owned())
+}
+
+fn watch(valgrind: &Path, arguments: &[&str]) -> Result<String> {
+    let mut watch = Command::new(valgrind);
+    watch.args(["--leak-check=no", "--read-inline-info=yes", "--error-limit=no"]);
+    watch.arg("target/secrets/release/keytally-secrets").args(arguments);
+    command::run(watch)
+}
+
+/// The stack of each report, the innermost frame first.
+fn reports(output: &str) -> Vec<Vec<String>> {
+    let mut reports = Vec::new();
+    let mut lines = output.lines().peekable();
+    while let Some(line) = lines.next() {
+        if REPORTS.iter().any(|report| line.contains(report)) {
+            let mut stack = Vec::new();
+            while let Some(frame) =
+                lines.next_if(|line| line.contains("   at 0x") || line.contains("   by 0x"))
+            {
+                stack.push(frame.to_owned());
+            }
+            reports.push(stack);
+        }
+    }
+    reports
+}
+
+/// True when the innermost frame is a line of the function.
+fn is_in(report: &[String], name: &str, lines: &RangeInclusive<usize>) -> bool {
+    let Some((_, at)) = report.first().and_then(|frame| frame.split_once(": ")) else { return false };
+    let line = at.strip_prefix(name).and_then(|rest| rest.strip_prefix(" (src/gate.rs:")?.strip_suffix(')'));
+    line.and_then(|line| line.parse().ok()).is_some_and(|line| lines.contains(&line))
+}
+
+/// The lines of the function that begins so.
+fn lines_of(begin: &str, source: &str) -> Result<RangeInclusive<usize>> {
+    let mut lines = source.lines();
+    let (start, first) = lines
+        .by_ref()
+        .enumerate()
+        .find(|(_, line)| line.contains(begin))
+        .with_context(|| format!("{FILE} has no `{begin}`"))?;
+    let indentation = &first[..first.len() - first.trim_start().len()];
+    let end = format!("{indentation}}}");
+    let length = lines.position(|line| line == end).context("a function without an end")?;
+    Ok(start + 1..=start + 2 + length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "==1== Conditional jump or move depends on uninitialised value(s)\n\
+        ==1==    at 0x12F391: of (src/gate.rs:529)\n\
+        ==1==    by 0x12F391: verify_key<&[keytally_core::line::Line]> (src/gate.rs:338)\n\
+        ==1== \n\
+        ==1== Use of uninitialised value of size 8\n\
+        ==1==    at 0x12F400: digit (src/key.rs:12)\n";
+
+    #[test]
+    fn reports_are_told_apart_by_their_innermost_frame() {
+        let reports = reports(OUTPUT);
+        assert_eq!(reports.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+        assert!(is_in(&reports[0], "of", &(527..=534)));
+        assert!(!is_in(&reports[0], "of", &(530..=534)));
+        assert!(!is_in(&reports[0], "wrong", &(527..=534)));
+        assert!(!is_in(&reports[1], "of", &(1..=999)));
+    }
+
+    #[test]
+    fn a_function_is_found_in_the_source() {
+        let source = "impl Match {\n    fn of() -> Self {\n        x\n    }\n}\nfn wrong() {\n    x\n}\n";
+        assert_eq!(lines_of("fn of()", source).unwrap(), 2..=4);
+        assert_eq!(lines_of("fn wrong()", source).unwrap(), 6..=8);
+        assert!(lines_of("fn of()", "").is_err());
+    }
+}

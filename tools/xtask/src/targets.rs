@@ -1,0 +1,374 @@
+//! Which suite runs which test file.
+//!
+//! Cargo is asked for every target that it can test, the files that suites name are taken away, and `unit` runs
+//! the rest. So a new file is run without being named anywhere, none can be lost, and none runs twice.
+//!
+//! Test files are chosen by name over a whole workspace (`--workspace --test NAME`), never by package:
+//! then every suite is one selection of the same build, with the same features of every dependency. Only a file that
+//! needs features of its package (`required-features` in its `Cargo.toml`) is a build of its own.
+
+use core::fmt;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::command::{self, cargo};
+use crate::suites::named_files;
+use crate::tools::Found;
+
+/// The options of cargo with which tests and what they start are built.
+pub(crate) const PROFILE: [&str; 2] = ["--profile", "tests"];
+
+/// The manifests of the workspaces whose tests run here: the product's with its tools, and the services'.
+pub(crate) const WORKSPACES: [&str; 2] = ["Cargo.toml", SERVICES];
+
+/// The manifest of the services' workspace.
+pub(crate) const SERVICES: &str = "services/Cargo.toml";
+
+/// Where that is put.
+pub(crate) const PROFILE_FOLDER: &str = "target/tests";
+
+/// Test files that a suite names as its own: one, or all, of a package.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TestFiles {
+    package: &'static str,
+    name: Option<&'static str>,
+}
+
+impl TestFiles {
+    /// `tests/NAME.rs` of a package.
+    pub(crate) const fn one(package: &'static str, name: &'static str) -> Self {
+        Self { package, name: Some(name) }
+    }
+
+    /// Every test file of a package.
+    pub(crate) const fn all_of(package: &'static str) -> Self {
+        Self { package, name: None }
+    }
+
+    fn holds(&self, file: &File) -> bool {
+        self.package == file.package && self.name.is_none_or(|its_name| its_name == file.name)
+    }
+
+    /// True when some file could be among both.
+    #[cfg(test)]
+    pub(crate) fn overlap(&self, other: &Self) -> bool {
+        self.package == other.package
+            && (self.name == other.name || self.name.is_none() || other.name.is_none())
+    }
+}
+
+impl fmt::Display for TestFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.name {
+            Some(name) => write!(f, "the test file tests/{name}.rs of {}", self.package),
+            None => write!(f, "the test files of {}", self.package),
+        }
+    }
+}
+
+/// Runs the test files that a suite names.
+pub(crate) fn run_files(files: &[TestFiles], found: &[Found]) -> Result<String> {
+    let targets = Targets::read()?;
+    run(&[], &targets.named(files)?, found)
+}
+
+/// Runs the tests inside libraries and programs, and the test files that no suite names.
+pub(crate) fn run_others(found: &[Found]) -> Result<String> {
+    let targets = Targets::read()?;
+    run(&["--lib", "--bins"], &targets.unnamed(&named_files())?, found)
+}
+
+fn run(kinds: &[&str], files: &[&File], found: &[Found]) -> Result<String> {
+    let mut output = String::new();
+    for build in builds(files) {
+        let names = names(files.iter().filter(|file| file.build() == build));
+        // Libraries and programs need no features.
+        let kinds = if build.features.is_none() { kinds } else { &[] };
+        if names.is_empty() && kinds.is_empty() {
+            continue;
+        }
+        let mut test: Command = cargo();
+        test.arg("test").args(PROFILE).arg("--no-fail-fast").args(arguments(build)).args(kinds);
+        for name in names {
+            test.args(["--test", name]);
+        }
+        for (variable, path) in found {
+            test.env(variable, path);
+        }
+        output += &command::run(test)?;
+    }
+    count_tests(&output)
+}
+
+/// A build: of a whole workspace as it ships, or of one package with features that some test files need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Build<'a> {
+    manifest: &'static str,
+    features: Option<(&'a str, &'a [String])>,
+}
+
+/// The builds of the workspaces, and each other one that some of the files need.
+fn builds<'a>(files: &[&'a File]) -> Vec<Build<'a>> {
+    let mut builds = WORKSPACES.map(|manifest| Build { manifest, features: None }).to_vec();
+    for file in files {
+        if !builds.contains(&file.build()) {
+            builds.push(file.build());
+        }
+    }
+    builds
+}
+
+/// What tells cargo which build is meant.
+fn arguments(build: Build<'_>) -> Vec<String> {
+    let mut arguments = vec!["--manifest-path".to_owned(), build.manifest.to_owned()];
+    arguments.extend(match build.features {
+        None => vec!["--workspace".to_owned()],
+        Some((package, features)) => {
+            vec!["--package".to_owned(), package.to_owned(), "--features".to_owned(), features.join(",")]
+        }
+    });
+    arguments
+}
+
+/// For each build that the test files need, what tells cargo which is meant.
+pub(crate) fn every_build() -> Result<Vec<Vec<String>>> {
+    let targets = Targets::read()?;
+    Ok(builds(&targets.0.iter().collect::<Vec<_>>()).into_iter().map(arguments).collect())
+}
+
+/// How many tests ran, from the lines with which each test program ends. None at all is a failure: a suite that
+/// tests nothing must not look as if it did.
+pub(crate) fn count_tests(output: &str) -> Result<String> {
+    let (mut passed, mut ignored) = (0, 0);
+    for line in output.lines().filter_map(|line| line.trim().strip_prefix("test result: ok. ")) {
+        for part in line.split("; ") {
+            match part.split_once(' ') {
+                Some((count, "passed")) => passed += count.parse::<u32>()?,
+                Some((count, "ignored")) => ignored += count.parse::<u32>()?,
+                _ => {}
+            }
+        }
+    }
+    ensure!(passed > 0, "no test ran:\n{output}");
+    let tests = if passed == 1 { "1 test".to_owned() } else { format!("{passed} tests") };
+    Ok(if ignored == 0 { tests } else { format!("{tests}, {ignored} ignored") })
+}
+
+/// A test file.
+#[derive(Debug)]
+struct File {
+    /// The manifest of its workspace.
+    manifest: &'static str,
+    package: String,
+    name: String,
+    /// The features of its package that it needs.
+    features: Vec<String>,
+}
+
+impl File {
+    fn build(&self) -> Build<'_> {
+        let features =
+            (!self.features.is_empty()).then_some((self.package.as_str(), self.features.as_slice()));
+        Build { manifest: self.manifest, features }
+    }
+}
+
+/// The test files of the workspaces.
+#[derive(Debug)]
+struct Targets(Vec<File>);
+
+impl Targets {
+    /// Asks cargo.
+    fn read() -> Result<Self> {
+        let each = WORKSPACES.map(|manifest| Self::from_metadata(manifest, &metadata_of(manifest)?));
+        let files = each.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flat_map(|targets| targets.0);
+        Ok(Self(files.collect()))
+    }
+
+    fn from_metadata(manifest: &'static str, metadata: &Value) -> Result<Self> {
+        let mut files = Vec::new();
+        for package in list(metadata, "packages")? {
+            for target in list(package, "targets")?.iter().filter(|target| target["test"] == true) {
+                let (package, name) = (text(package, "name")?, text(target, "name")?);
+                let kind = list(target, "kind")?[0].as_str().unwrap_or_default();
+                match kind {
+                    "test" => files.push(File {
+                        manifest,
+                        package: package.to_owned(),
+                        name: name.to_owned(),
+                        features: strings(&target["required-features"]),
+                    }),
+                    // `--lib --bins` runs these.
+                    "lib" | "rlib" | "cdylib" | "staticlib" | "proc-macro" | "bin" => {}
+                    _ => bail!("no suite runs tests of the kind {kind:?}, as {name} of {package} has them"),
+                }
+            }
+        }
+        Ok(Self(files))
+    }
+
+    /// The files that are named; each entry must name at least one that exists.
+    fn named(&self, files: &[TestFiles]) -> Result<Vec<&File>> {
+        for file in files {
+            ensure!(
+                self.0.iter().any(|target| file.holds(target)),
+                "a suite names {file}, but there is none"
+            );
+        }
+        self.split(files).map(|(named, _)| named)
+    }
+
+    /// All other files.
+    fn unnamed(&self, files: &[TestFiles]) -> Result<Vec<&File>> {
+        self.split(files).map(|(_, unnamed)| unnamed)
+    }
+
+    /// The files in the list, and those that are not. A name may not be on both sides, since cargo selects by name.
+    fn split(&self, files: &[TestFiles]) -> Result<(Vec<&File>, Vec<&File>)> {
+        let (named, unnamed): (Vec<_>, Vec<_>) =
+            self.0.iter().partition(|target| files.iter().any(|file| file.holds(target)));
+        let others = names(&unnamed);
+        if let Some(name) = names(&named).iter().find(|name| others.contains(name)) {
+            bail!("two packages have a test file {name}.rs, and suites select by name: rename one");
+        }
+        Ok((named, unnamed))
+    }
+}
+
+fn names<'a>(files: impl IntoIterator<Item = &'a &'a File>) -> Vec<&'a str> {
+    let mut names: Vec<&str> = files.into_iter().map(|file| file.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// What cargo knows of the packages of the product and its tools.
+pub(crate) fn metadata() -> Result<Value> {
+    metadata_of(WORKSPACES[0])
+}
+
+/// What cargo knows of a workspace's own packages.
+pub(crate) fn metadata_of(manifest: &str) -> Result<Value> {
+    let mut metadata = cargo();
+    metadata.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest]);
+    let output = metadata.output().context("cannot start cargo")?;
+    ensure!(output.status.success(), "cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")
+}
+
+/// The list under a name in cargo's metadata.
+pub(crate) fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
+    value[name].as_array().with_context(|| format!("cargo metadata has no list {name}"))
+}
+
+/// The strings of a list in cargo's metadata, none where there is no list.
+fn strings(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The string under a name in cargo's metadata.
+pub(crate) fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
+    value[name].as_str().with_context(|| format!("cargo metadata has no string {name}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn target(kind: &str, name: &str, test: bool) -> Value {
+        json!({ "kind": [kind], "name": name, "test": test })
+    }
+
+    fn workspace() -> Targets {
+        let metadata = json!({ "packages": [
+            { "name": "core", "targets": [target("lib", "core", true), target("test", "sizes", true)] },
+            { "name": "host", "targets": [
+                target("lib", "host", true),
+                target("test", "processes", true),
+                target("test", "sizes", true),
+                target("bench", "speed", false),
+            ] },
+            { "name": "vectors", "targets": [target("test", "fresh", true), target("test", "model", true)] },
+        ] });
+        Targets::from_metadata("Cargo.toml", &metadata).unwrap()
+    }
+
+    const PROCESSES: TestFiles = TestFiles::one("host", "processes");
+    const VECTORS: TestFiles = TestFiles::all_of("vectors");
+
+    #[test]
+    fn every_file_is_in_exactly_one_suite() {
+        let targets = workspace();
+        assert_eq!(names(&targets.named(&[PROCESSES]).unwrap()), ["processes"]);
+        assert_eq!(names(&targets.named(&[VECTORS]).unwrap()), ["fresh", "model"]);
+        assert_eq!(names(&targets.unnamed(&[PROCESSES, VECTORS]).unwrap()), ["sizes"]);
+    }
+
+    #[test]
+    fn a_file_that_needs_features_is_a_build_of_its_own() {
+        let mut stops = target("test", "stops", true);
+        stops["required-features"] = json!(["stop-points"]);
+        let metadata =
+            json!({ "packages": [{ "name": "host", "targets": [stops, target("test", "sizes", true)] }] });
+        let targets = Targets::from_metadata("Cargo.toml", &metadata).unwrap();
+        let files = targets.unnamed(&[]).unwrap();
+        let arguments: Vec<_> = builds(&files).into_iter().map(arguments).collect();
+        assert_eq!(
+            arguments,
+            [
+                vec!["--manifest-path", "Cargo.toml", "--workspace"],
+                vec!["--manifest-path", "services/Cargo.toml", "--workspace"],
+                vec!["--manifest-path", "Cargo.toml", "--package", "host", "--features", "stop-points"],
+            ]
+        );
+        assert_eq!(
+            files.iter().map(|file| file.build().features.is_some()).collect::<Vec<_>>(),
+            [true, false]
+        );
+    }
+
+    #[test]
+    fn a_named_file_must_be_there() {
+        let gone = TestFiles::one("core", "processes");
+        let error = workspace().named(&[PROCESSES, gone]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a suite names the test file tests/processes.rs of core, but there is none"
+        );
+    }
+
+    #[test]
+    fn a_name_on_both_sides_is_refused() {
+        let error = workspace().unnamed(&[TestFiles::one("core", "sizes")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "two packages have a test file sizes.rs, and suites select by name: rename one"
+        );
+    }
+
+    #[test]
+    fn an_unknown_kind_of_test_is_refused() {
+        let metadata =
+            json!({ "packages": [{ "name": "core", "targets": [target("bench", "speed", true)] }] });
+        let error = Targets::from_metadata("Cargo.toml", &metadata).unwrap_err().to_string();
+        assert_eq!(error, "no suite runs tests of the kind \"bench\", as speed of core has them");
+    }
+
+    #[test]
+    fn tests_are_counted_over_all_programs() {
+        let output = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
+                      noise\n\
+                      test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.01s\n";
+        assert_eq!(count_tests(output).unwrap(), "7 tests, 1 ignored");
+    }
+
+    #[test]
+    fn no_test_is_a_failure() {
+        assert!(count_tests("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured").is_err());
+        assert!(count_tests("").is_err());
+    }
+}
