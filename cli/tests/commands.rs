@@ -943,7 +943,7 @@ fn a_command_that_waits_in_vain_names_the_holder() {
     let bench = bench();
     let (_, id) = bench.issue(G, &["--account", "1"]);
     let id = id.as_str();
-    let holder = format!("api.gate: process {} (cli", std::process::id());
+    let holder = format!("api.gate: process {} (commands", std::process::id());
     while_administering(&bench, || {
         for args in [
             &["issue", G, "--account", "1"][..],
@@ -1019,17 +1019,25 @@ fn every_command_explains_itself() {
     let help = bench.run(&["--help"]).with(0);
     let commands = [
         "create", "issue", "import", "list", "rotate", "revoke", "assign", "plan", "reset", "check", "top",
-        "verify", "serve",
+        "verify",
     ];
     for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in {help}");
         let help = bench.run(&[command, "--help"]).with(0);
         assert!(help.contains("Usage: keytally ") && help.contains("--pepper-file"), "{help}");
-        assert_eq!(help.contains("--json"), command != "serve", "{help}");
+        assert!(help.contains("--json"), "{help}");
         let changes = ["issue", "import", "rotate", "revoke", "assign", "plan", "verify"].contains(&command);
         assert_eq!(help.contains("--wait"), changes, "{help}");
     }
     assert!(bench.run(&["--version"]).with(0).starts_with("keytally 0."));
+}
+
+#[test]
+fn serve_names_the_package_that_has_it() {
+    let bench = Bench::new();
+    for args in [&["serve"][..], &["serve", "--listen", "127.0.0.1:0"], &["serve", "--help"]] {
+        bench.run(args).misused(&["no command serve", "cargo install keytally-server"]);
+    }
 }
 
 #[test]

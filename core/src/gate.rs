@@ -108,7 +108,7 @@ const fn lines(header_lines: usize, keys: u32, hints: bool) -> usize {
 /// map the same memory.
 ///
 /// ```
-/// use keytally_core::{Entropy, Gate, GateConfig, Line, Name, Peppers, Plan, Timestamp, gate::NewKey};
+/// use keytally_core::{Entropy, Gate, GateConfig, Line, Name, Peppers, Plan, Timestamp, NewKey};
 /// let plan = Plan::new("default", "100/minute, 1000/hour".parse()?).unwrap();
 /// let config = GateConfig {
 ///     keys: 64,
