@@ -428,7 +428,7 @@ impl<'t> Library<'t> {
     fn build(tools: &'t Tools) -> Result<Self> {
         let arguments =
             ["rustc", "--profile", "bare", "--package", "keytally-ffi", "--crate-type", "staticlib"];
-        let features = ["--no-default-features", "--features", "keytally/portable-atomic"];
+        let features = ["--no-default-features", "--features", "keytally-core/portable-atomic"];
         let target = (C_TARGET, Words::Interrupts.flags());
         command::run(tools.cargo(&[&arguments[..], &features].concat(), &[target]))?;
         let archive = Path::new(TARGET).join(C_TARGET).join("bare/libkeytally_ffi.a");
@@ -749,7 +749,7 @@ mod tests {
     fn a_symbol_belongs_to_the_first_part_that_fits() {
         let part = |name: &str| part(name).map_or("", |part| PARTS[part].0);
         let gate =
-            |name: &str| part(&format!("<keytally_core::Gate<keytally_ffi::pointers::Lines>>::{name}"));
+            |name: &str| part(&format!("<keytally_core::gate::Gate<keytally_ffi::pointers::Lines>>::{name}"));
         assert_eq!(gate("verify_key"), "the gate and its records");
         assert_eq!(gate("verify_imported"), "keys that were issued elsewhere: looked for");
         assert_eq!(part("kt_gate_close"), "what C sees: checked pointers, handles, the verdict as a struct");
