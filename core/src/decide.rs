@@ -58,6 +58,8 @@ impl Decision {
 ///
 /// It can be built as a literal, so that a caller can store both values and put them together again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Charge {
     /// The units charged.
     pub cost: u32,

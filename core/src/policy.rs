@@ -19,6 +19,7 @@ pub const MAX_WINDOW_S: u32 = 31 * 86_400;
 
 /// How a window counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Algorithm {
     /// Windows aligned to the Unix epoch; the count starts again with each.
@@ -26,6 +27,12 @@ pub enum Algorithm {
     /// The last full window length: this window's count, and the previous one's weighted by the part of it that
     /// still overlaps, rounded up.
     Sliding,
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl Algorithm {
@@ -40,6 +47,8 @@ impl Algorithm {
 
 /// A length of time, whole seconds from 1 to [`MAX_WINDOW_S`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Window(u32);
 
 impl Window {
@@ -80,6 +89,8 @@ impl Window {
 /// It can be built as a literal, since a limit and a window are all that it will ever have. Another kind of window is
 /// another [`Window`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Quota {
     /// The most that is admitted in one window, at least 1.
     pub limit: u32,

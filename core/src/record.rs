@@ -356,7 +356,7 @@ mod tests {
 
     /// A record's line, the intent's, and the owner's.
     fn lines() -> [Line; 3] {
-        [const { Line::new() }; 3]
+        core::array::from_fn(|_| Line::new())
     }
 
     fn place(lines: &[Line; 3]) -> Place<'_> {

@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 
 /// What was decided. The numbers are the same in every language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -29,6 +30,7 @@ pub enum Outcome {
 
 /// Why a key is invalid: for logs and metrics, never for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Reason {
@@ -114,6 +116,8 @@ impl fmt::Display for Outcome {
 
 /// One window of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct QuotaState {
     /// The most that one window admits.
@@ -293,6 +297,8 @@ impl Eq for Quotas {}
 
 /// Whose key it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct Holder {
     /// The key's public name.

@@ -419,7 +419,7 @@ fn plans() {
             gate.administer().unwrap().set_plan(&plan("p0", "1/minute")).unwrap();
             assert_eq!(gate.plans().count(), slots);
             let last = format!("p{}", slots - 1);
-            let new = new_key("live").with_plan(&*last);
+            let new = new_key("live").with_plan(&last);
             let (key, _) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
             assert!(check(&gate, key.expose().as_bytes(), 1).is_admitted());
         }

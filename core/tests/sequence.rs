@@ -142,7 +142,7 @@ fn check_stopped_for_a_period_spares_the_next_key() {
     assert_next_key_keeps_its_tally(
         |setup, gate| check(gate, &setup.key, at(130)),
         |_, verdict| {
-            assert!(matches!(verdict.reason(), Some(Reason::Unknown) | Some(Reason::Revoked)), "{verdict:?}")
+            assert!(matches!(verdict.reason(), Some(Reason::Unknown | Reason::Revoked)), "{verdict:?}");
         },
     );
 }

@@ -223,7 +223,7 @@ fn a_record_is_one_key_s_or_the_other_s() {
             let reader = with(&gate, move |gate| {
                 let info = gate.list(at(130)).next().expect("no record is lost to a reader");
                 let seen = (info.account, info.plan, info.state, info.not_after);
-                let old = (1, 0, KeyState::Revoked, 0);
+                let old = (1, 0, KeyState::Revoked, None);
                 let new = (2, 1, KeyState::Active, end(999));
                 assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
             });
@@ -546,7 +546,7 @@ mod stops {
                     assert_eq!(remaining(&shared, &old, at(1)), 2 - admitted);
                     let made = shared.peek(Some(new.expose().as_bytes()), 0, at(1)).is_admitted();
                     let grace = shared.key(key_id, at(1)).unwrap().grace_until;
-                    assert_eq!((made, grace != 0), (is_made(stop.0), is_made(stop.0)));
+                    assert_eq!((made, grace.is_some()), (is_made(stop.0), is_made(stop.0)));
                     shared.verify(at(1), |flaw| panic!("{flaw}"));
                 };
                 let rotate = || {
@@ -582,7 +582,7 @@ mod stops {
                     let seen = move |gate: &Shared| {
                         let info = gate.list(at(130)).next().expect("no record is lost to a reader");
                         let seen = (info.account, info.plan, info.state, info.not_after);
-                        let old = (1, 0, KeyState::Revoked, 0);
+                        let old = (1, 0, KeyState::Revoked, None);
                         let new = (2, 1, KeyState::Active, end(999));
                         assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
                     };

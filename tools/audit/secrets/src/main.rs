@@ -71,8 +71,15 @@ fn main() {
     let (previous, rotated) = issue(90);
     let (ended, rotated_out) = issue(140);
     let (revoked, gone) = issue(220);
-    let late =
-        administrator.rotate(rotated, Some(Timestamp::from_unix_s(u64::from(NOW_S) + 60)), false, Entropy::new([3; 24]), now()).expect("rotated");
+    let late = administrator
+        .rotate(
+            rotated,
+            Some(Timestamp::from_unix_s(u64::from(NOW_S) + 60)),
+            false,
+            Entropy::new([3; 24]),
+            now(),
+        )
+        .expect("rotated");
     administrator.rotate(rotated_out, Some(now()), false, Entropy::new([4; 24]), now()).expect("rotated");
     administrator.revoke(gone).expect("revoked");
     drop(administrator);

@@ -154,7 +154,13 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
                 Kind::Revoked => administrator.revoke(*id).expect("revoked"),
                 Kind::Previous => {
                     administrator
-                        .rotate(*id, Some(Timestamp::from_unix_s(u32::MAX.into())), false, Entropy::new(random.bytes()), now)
+                        .rotate(
+                            *id,
+                            Some(Timestamp::from_unix_s(u32::MAX.into())),
+                            false,
+                            Entropy::new(random.bytes()),
+                            now,
+                        )
                         .expect("rotated");
                 }
                 _ => {}
