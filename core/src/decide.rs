@@ -29,10 +29,13 @@
 //!
 //! In real time, callers whose times differ by `d` can use the windows of `d` more at one moment.
 
-use crate::policy::{Algorithm, Limits};
+use crate::outcome::Outcome;
+use crate::quota::{Algorithm, Limits};
+use crate::quotas::Quotas;
 use crate::tally::Layout;
+#[doc(inline)]
+pub use crate::time::TOLERANCE_MS;
 use crate::time::{Clock, Timestamp};
-use crate::verdict::{Outcome, Quotas};
 
 /// An answer, and the word that makes it so: small enough for two registers. What else there is to know follows from
 /// the word, see [`quotas`].
@@ -49,7 +52,7 @@ pub struct Decision {
 
 impl Decision {
     #[inline]
-    fn of(outcome: Outcome, next: u64) -> Self {
+    fn new(outcome: Outcome, next: u64) -> Self {
         Self { next, uncharged: 0, outcome }
     }
 }
@@ -85,18 +88,18 @@ pub struct Charge {
 /// ```
 #[inline]
 pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
-    let reading = Reading::of(layout, limits, word, now);
+    let reading = Reading::new(layout, limits, word, now);
     let outcome = reading.admits(cost);
     if outcome == Outcome::Admitted && cost > 0 {
-        Decision::of(outcome, layout.charged(reading.word, cost))
+        Decision::new(outcome, layout.charged(reading.word, cost))
     } else {
-        Decision::of(outcome, word)
+        Decision::new(outcome, word)
     }
 }
 
 /// What [`check`] would answer, without the charge.
 pub fn peek(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
-    Decision::of(Reading::of(layout, limits, word, now).admits(cost), word)
+    Decision::new(Reading::new(layout, limits, word, now).admits(cost), word)
 }
 
 /// Gives back the units of `charge` to the windows that they were charged in and that still count them.
@@ -104,9 +107,9 @@ pub fn peek(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u
 /// A window that has passed since gets nothing: the units were never spent in the one that runs now. The caller
 /// refunds what it charged, once; a count never goes below 0.
 pub fn refund(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
-    let mut reading = Reading::of(layout, limits, word, now);
+    let mut reading = Reading::new(layout, limits, word, now);
     let next = if reading.give_back(charge) { reading.word } else { word };
-    Decision::of(Outcome::Admitted, next)
+    Decision::new(Outcome::Admitted, next)
 }
 
 /// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as every
@@ -123,7 +126,7 @@ pub fn settle(
         let rest = Charge { cost: estimate.cost - actual, at: estimate.at };
         return refund(layout, limits, word, now, rest);
     }
-    let reading = Reading::of(layout, limits, word, now);
+    let reading = Reading::new(layout, limits, word, now);
     let extra = actual - estimate.cost;
     let charged = extra.min(reading.room());
     let next = if charged == 0 { word } else { layout.charged(reading.word, charged) };
@@ -132,21 +135,17 @@ pub fn settle(
 
 /// Forgets all counts. The stamp stays, so a late clock can't bring them back.
 pub fn reset(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Decision {
-    let reading = Reading::of(layout, limits, word, now);
-    Decision::of(Outcome::Admitted, layout.unused(layout.stamp(reading.word)))
+    let reading = Reading::new(layout, limits, word, now);
+    Decision::new(Outcome::Admitted, layout.unused(layout.stamp(reading.word)))
 }
 
 /// Each window of a tally at a moment. Of a [`Decision`]'s next word, at the time that it was made for: each window
 /// after it.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Quotas {
-    let reading = Reading::of(layout, limits, word, now);
-    Quotas::of(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
+    let reading = Reading::new(layout, limits, word, now);
+    Quotas::new(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
 }
-
-/// Milliseconds that honest clocks may be apart, for every policy. A stamp that is further ahead of
-/// the system clock comes from a clock that was wrong.
-pub const TOLERANCE_MS: u64 = 60_000;
 
 /// Returns the time that waits are counted from, for a decision at `now` that held for the time `at`.
 /// See [`Verdict::waits_from`](crate::Verdict::waits_from).
@@ -194,7 +193,7 @@ struct Reading<'l> {
 
 impl<'l> Reading<'l> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn of(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
+    fn new(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
         // Most often the tally was charged before in the very unit that runs now.
         let (word, time_ms) =
             if layout.is_within(word, now) { (word, now.unix_ms()) } else { bring(layout, word, now) };

@@ -15,8 +15,9 @@
 
 use core::fmt;
 
-use crate::line::{LINE_LEN, Line, high, index, join, low};
-use crate::policy::{Algorithm, MAX_QUOTAS, Window};
+use crate::bits::{high, index, join, low};
+use crate::line::{LINE_LEN, Line};
+use crate::quota::{Algorithm, MAX_QUOTAS, Window};
 use crate::stop::{Stop, stop};
 use crate::tally::Layout;
 

@@ -7,11 +7,13 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 use core::ops::Range;
 
-use crate::line::{index, low};
-use crate::policy::{MAX_QUOTAS, Window};
+use crate::bits::{index, low};
+use crate::outcome::Outcome;
+use crate::quota::{MAX_QUOTAS, Window};
+use crate::quotas::QuotaState;
 use crate::text::Text;
 use crate::time::Timestamp;
-use crate::verdict::{Outcome, QuotaState, Verdict};
+use crate::verdict::Verdict;
 
 /// The header that carries a key.
 pub const API_KEY_HEADER: &str = "X-API-Key";
@@ -507,10 +509,11 @@ mod tests {
 
     use super::*;
     use crate::decide;
-    use crate::policy::{Limits, MAX_WINDOW_S, Policy};
+    use crate::policy::Policy;
+    use crate::quota::{Limits, MAX_WINDOW_S};
+    use crate::quotas::Quotas;
     use crate::tally::Counts;
     use crate::time::Timestamp;
-    use crate::verdict::Quotas;
 
     /// 20 seconds after a full hour.
     const NOW: Timestamp = Timestamp::from_unix_s(1_700_049_620);
@@ -641,7 +644,7 @@ mod tests {
         let window = Window::from_seconds(MAX_WINDOW_S - 1).unwrap();
         let late = Timestamp::from_unix_ms(u64::MAX - 2 * window.ms());
         // A unit is spent in each window, so that none has room for all.
-        let mut quotas = Quotas::of(&Counts::longest(window), &Limits([u32::MAX; 4]), 1, late);
+        let mut quotas = Quotas::new(&Counts::longest(window), &Limits([u32::MAX; 4]), 1, late);
         quotas.denied = u32::MAX;
         let mut verdict = Verdict::refused(Outcome::Denied, None, Timestamp::from_unix_ms(0));
         verdict.quotas = quotas;

@@ -17,7 +17,7 @@ use core::str::FromStr;
 use heapless::String;
 use zeroize::Zeroize;
 
-use crate::line::{high, low};
+use crate::bits::{high, low};
 use crate::text::Text;
 
 /// The longest key of this form, in bytes.

@@ -57,7 +57,32 @@ extern crate alloc;
 #[cfg(any(loom, shuttle))]
 extern crate std;
 
-mod cell;
+// The modules, from the ground up. A module uses only those above it.
+//
+// bits      arithmetic on words: halves, scaling, exact division
+// sync      the atomics, and their replacements where there are none or where a model checker runs
+// stop      steps at which tests stop a thread; empty without the feature `__stop-points`
+// text      short texts of a bounded length
+// time      timestamps and clocks
+// quota     limits and windows
+// outcome   what a check decides, and why a key is invalid
+// tally     the word that counts, and its layout
+// quotas    the state of each window of a tally
+// decide    the decision: a pure function of layout, limits, word, time and cost
+// policy    policy text, such as `100/minute, 1000/hour`
+// atomic    the compare-exchange loop around a decision
+// line      the cache line that tables consist of
+// header    the header of every table
+// key       the form of keys and key ids
+// mac       HMAC-SHA-256, peppers and tags
+// verdict   the result of a check
+// http      the HTTP response of a verdict
+// record    a key's record: a seqlock with a redo record
+// gate      the table of issued keys
+// limiter   the table of tallies for any subject
+// formats   the features `serde` and `defmt`
+mod atomic;
+mod bits;
 #[cfg(any(feature = "serde", feature = "defmt"))]
 mod formats;
 mod gate;
@@ -67,8 +92,10 @@ mod key;
 mod limiter;
 mod line;
 mod mac;
-mod peppers;
+mod outcome;
 mod policy;
+mod quota;
+mod quotas;
 mod record;
 mod tally;
 mod text;
@@ -100,15 +127,14 @@ pub use {
     },
     limiter::{BUCKET_SLOTS, CLAIM_SPINS, Limiter, MAX_SUBJECTS, Subject},
     line::{LINE_LEN, Line},
-    mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Tag},
-    peppers::{Peppers, PeppersError},
-    policy::{
-        Algorithm, Limits, MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S, ParsePolicyError, ParsePolicyErrorKind,
-        Policy, Quota, Window,
-    },
+    mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
+    outcome::{Outcome, Reason},
+    policy::{MAX_POLICY_LEN, ParsePolicyError, ParsePolicyErrorKind, Policy},
+    quota::{Algorithm, Limits, MAX_QUOTAS, MAX_WINDOW_S, Quota, Window},
+    quotas::{QuotaState, Quotas},
     record::KeyState,
     tally::Layout,
     text::Text,
     time::{Clock, Timestamp},
-    verdict::{Holder, Outcome, QuotaState, Quotas, Reason, Verdict},
+    verdict::{Holder, Verdict},
 };

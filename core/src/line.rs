@@ -88,35 +88,3 @@ impl Default for Line {
         Self::new()
     }
 }
-
-/// Puts two 32-bit halves into a word.
-pub(crate) const fn join(high: u32, low: u32) -> u64 {
-    ((high as u64) << 32) | low as u64
-}
-
-/// The upper half of a word.
-pub(crate) const fn high(word: u64) -> u32 {
-    (word >> 32) as u32
-}
-
-/// The lower half of a word.
-#[expect(clippy::cast_possible_truncation, reason = "the upper half is dropped on purpose")]
-pub(crate) const fn low(word: u64) -> u32 {
-    word as u32
-}
-
-/// The upper 64 bits of a product: scales `fraction` (of 2^64) to a number below `range`.
-#[inline]
-pub(crate) const fn scale(fraction: u64, range: u64) -> u64 {
-    ((fraction as u128 * range as u128) >> 64) as u64
-}
-
-/// An index into memory that fits: the callers' tables are slices, so what they count fits `usize`.
-#[inline]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "an index that did not fit fails the slice's own bounds check"
-)]
-pub(crate) const fn index(number: u64) -> usize {
-    number as usize
-}

@@ -7,6 +7,7 @@
 
 use core::fmt;
 
+use heapless::Vec;
 use sha2::block_api::compress256;
 use sha2::digest::array::Array;
 use sha2::digest::block_buffer::EagerBuffer;
@@ -79,10 +80,10 @@ impl Pepper {
         if bytes.len() < MIN_PEPPER_LEN {
             return Err(PepperTooShort { len: bytes.len() });
         }
-        Ok(Self::of(bytes))
+        Ok(Self::from_bytes(bytes))
     }
 
-    fn of(bytes: &[u8]) -> Self {
+    fn from_bytes(bytes: &[u8]) -> Self {
         let mut block = [0; BLOCK_LEN];
         match block.get_mut(..bytes.len()) {
             Some(start) => start.copy_from_slice(bytes),
@@ -129,6 +130,62 @@ impl Drop for Pepper {
     fn drop(&mut self) {
         self.inner.zeroize();
         self.outer.zeroize();
+    }
+}
+
+/// Up to four peppers, newest last. New keys use the newest.
+#[derive(Clone, Debug)]
+pub struct Peppers(pub(crate) Vec<Pepper, MAX_PEPPERS>);
+
+/// Why a list of peppers is no good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeppersError {
+    /// One of them is too short.
+    TooShort(PepperTooShort),
+    /// There is none, or more than [`MAX_PEPPERS`].
+    Count,
+    /// One of them is given twice.
+    Repeated,
+}
+
+impl fmt::Display for PeppersError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooShort(error) => error.fmt(f),
+            Self::Count => write!(f, "give 1 to {MAX_PEPPERS} different peppers, newest last"),
+            Self::Repeated => f.write_str("the same pepper is given twice; give each once, newest last"),
+        }
+    }
+}
+
+impl core::error::Error for PeppersError {}
+
+impl Peppers {
+    /// The peppers of these bytes, newest last.
+    ///
+    /// # Errors
+    /// What [`PeppersError`] lists.
+    pub fn new<P: AsRef<[u8]>>(peppers: &[P]) -> Result<Self, PeppersError> {
+        let mut list = Vec::<Pepper, MAX_PEPPERS>::new();
+        for bytes in peppers {
+            let pepper = Pepper::new(bytes.as_ref()).map_err(PeppersError::TooShort)?;
+            if list.iter().any(|other| other.fingerprint() == pepper.fingerprint()) {
+                return Err(PeppersError::Repeated);
+            }
+            list.push(pepper).map_err(|_| PeppersError::Count)?;
+        }
+        if list.is_empty() { Err(PeppersError::Count) } else { Ok(Self(list)) }
+    }
+
+    pub(crate) fn newest(&self) -> &Pepper {
+        // `new` lets no empty list through.
+        &self.0[self.0.len() - 1]
+    }
+
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn by_fingerprint(&self, fingerprint: u64) -> Option<&Pepper> {
+        self.0.iter().find(|pepper| pepper.fingerprint() == fingerprint)
     }
 }
 
@@ -253,7 +310,7 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_the_hmac_crate(key in prop::collection::vec(any::<u8>(), 0..200), message in prop::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert_eq!(Pepper::of(&key).mac(&message).to_bytes(), reference(&key, &message));
+            prop_assert_eq!(Pepper::from_bytes(&key).mac(&message).to_bytes(), reference(&key, &message));
         }
     }
 
@@ -262,7 +319,7 @@ mod tests {
         for len in 0..=130 {
             let message = [0xa5; 130];
             assert_eq!(
-                Pepper::of(&[7; 32]).mac(&message[..len]).to_bytes(),
+                Pepper::from_bytes(&[7; 32]).mac(&message[..len]).to_bytes(),
                 reference(&[7; 32], &message[..len]),
                 "{len}"
             );
@@ -281,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_tag_is_the_first_half_of_a_mac() {
-        let mac = Pepper::of(&[1; 32]).mac(b"key");
+        let mac = Pepper::from_bytes(&[1; 32]).mac(b"key");
         let bytes = mac.to_bytes();
         let words: [u64; 4] =
             core::array::from_fn(|word| u64::from_be_bytes(bytes[8 * word..][..8].try_into().unwrap()));
@@ -297,7 +354,7 @@ mod tests {
 
     #[test]
     fn every_bit_of_a_tag_counts() {
-        let tag = Pepper::of(&[1; 32]).mac(b"key").tag();
+        let tag = Pepper::from_bytes(&[1; 32]).mac(b"key").tag();
         assert!(bool::from(tag.ct_eq(&tag)));
         for bit in 0..128 {
             let mut other = tag;
@@ -311,7 +368,7 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing() {
-        let pepper = Pepper::of(&[1; 32]);
+        let pepper = Pepper::from_bytes(&[1; 32]);
         assert_eq!(
             format!("{pepper:?} {:?} {:?}", pepper.mac(b""), pepper.mac(b"").tag()),
             "Pepper(…) Mac(…) Tag(…)"

@@ -1,4 +1,4 @@
-//! A key's record: one cache line, read whole although it is written word by word.
+//! A key's record: one cache line behind a seqlock with a redo record.
 //!
 //! | word | holds |
 //! |---|---|
@@ -9,27 +9,33 @@
 //! | 6 | account (32) · not after, Unix seconds (32; 0 = never) |
 //! | 7 | previous secret's grace until (32) · sequence (14) · previous pepper (2) · plan (8) · state (2) · pepper (2) · environment (4) |
 //!
-//! The tally is everybody's and no part of what follows. The rest is one administrator's at a time, who
+//! Checks change the tally at any time, so it is not part of the seqlock. Only one administrator writes the other words:
 //!
-//! 1. writes the whole new record to the header as an *intent*, and publishes it,
-//! 2. makes the record's sequence odd, writes the words, makes the sequence even again, two further than it was,
-//! 3. withdraws the intent.
+//! 1. It writes the whole new record to the header, as a *redo record*, and publishes that.
+//! 2. It makes the record's sequence odd, writes the words, and makes the sequence even again, 2 higher than before.
+//! 3. It withdraws the redo record.
 //!
-//! A reader copies the words and takes the copy if the sequence was even and the same before and after. When it is
-//! odd the reader takes the intent instead, which is complete and has the same words that the record is about to
-//! have; so a reader never waits, and a record that a killed administrator left half-written is as good as written.
-//! The next administrator completes it.
+//! | redo record | sequence | state | a reader takes | the next administrator |
+//! |---|---|---|---|---|
+//! | none, or of another record | even | stable | the record | (nothing to do) |
+//! | of this record | even, the old one | published | the record | writes the words, withdraws |
+//! | of this record | odd | being written | the redo record | writes the words, withdraws |
+//! | of this record | even, the new one | written | the record | withdraws |
+//! | none, or of another record | odd | damaged | nothing: `read` returns `None` | reports a flaw; a new write repairs it |
 //!
-//! Every word is stored with release and loaded with acquire, and word 7 is loaded first and last. A
-//! reader that sees a new word therefore sees the sequence that was made odd before it, and its
-//! second look at word 7 differs from the first.
+//! A reader copies the words, and takes the copy if the sequence was even and the same before and after. If the sequence
+//! is odd, the reader takes the redo record, which is complete and has the words that the record is about to have. So a
+//! reader never waits for a writer, stopped or killed.
 //!
-//! The sequence wraps after 8,192 writes. Before a caller acts on a copy, it therefore compares the
-//! key id and the whole of word 7 with the line again ([`Place::unmoved`]). SAFETY.md says what this
-//! comparison cannot notice.
+//! Every word is stored with release and loaded with acquire ordering, and word 7 is loaded first and last. A reader
+//! that sees a new word therefore sees the odd sequence that was stored before it, so its two loads of word 7 differ.
+//!
+//! The sequence wraps after 8,192 writes. Before a caller acts on a copy, it therefore compares the key id and the whole
+//! of word 7 with the line again ([`RecordRef::is_unchanged`]). SAFETY.md says what this comparison cannot detect.
 
+use crate::bits::{high, join, low};
 use crate::key::KeyId;
-use crate::line::{LINE_WORDS, Line, high, join, low};
+use crate::line::{LINE_WORDS, Line};
 use crate::mac::Tag;
 use crate::stop::{Stop, stop};
 use crate::sync::AtomicU64;
@@ -40,26 +46,26 @@ const KEY_ID: usize = 0;
 const TALLY: usize = 1;
 const SEQUENCE: usize = 7;
 
-/// How often a reader looks again when a record moves under it. One look is enough unless the same record is
-/// changed several times during a check; no administrator is so fast, but a damaged file may look like it.
-const MAX_LOOKS: u32 = 1000;
+/// How often a reader reads a record again that changes meanwhile. Once is enough unless the record changes several
+/// times during one check, which happens only in a damaged file.
+const MAX_READS: u32 = 1000;
 
 /// Bits of the sequence number in word 7.
 const SEQUENCE_SHIFT: u32 = 18;
 const SEQUENCE_MASK: u64 = (1 << 14) - 1;
 
-/// What has become of a key.
+/// Whether a key was revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum KeyState {
-    /// It is good until it expires.
+    /// It is valid until it expires.
     Active = 0,
-    /// It is no good any more.
+    /// It is no longer valid.
     Revoked = 1,
 }
 
-/// A record, copied out of its line. The tally is left where it is.
+/// A copy of a record, without its tally.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
     pub(crate) key_id: Option<KeyId>,
@@ -68,7 +74,7 @@ pub(crate) struct Record {
     pub(crate) account: u32,
     /// Unix seconds; 0 = never.
     pub(crate) not_after: u32,
-    /// Until when the previous secret is good, in Unix seconds.
+    /// When the grace of the previous secret ends, in Unix seconds; 0 = no grace.
     pub(crate) grace_until: u32,
     pub(crate) plan: u8,
     pub(crate) state: KeyState,
@@ -80,7 +86,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// A record of a new key, good for ever, with no previous secret.
+    /// The record of a new key that never expires and has no previous secret.
     pub(crate) fn new(key_id: KeyId, tag: Tag, pepper: u8, account: u32, plan: u8, env: u8) -> Self {
         Self {
             key_id: Some(key_id),
@@ -98,14 +104,14 @@ impl Record {
         }
     }
 
-    /// Whether no secret of the key is good any more, or the record is free.
+    /// Returns whether the key is revoked or expired, or the record is free.
     #[inline]
     pub(crate) fn has_ended(&self, now: Timestamp) -> bool {
         let expired = self.not_after != 0 && now.unix_s() >= u64::from(self.not_after);
         self.key_id.is_none() || self.state == KeyState::Revoked || expired
     }
 
-    /// Whether the previous secret is good still.
+    /// Returns whether the grace of the previous secret lasts.
     #[inline]
     pub(crate) fn is_in_grace(&self, now: Timestamp) -> bool {
         now.unix_s() < u64::from(self.grace_until)
@@ -188,30 +194,30 @@ fn is_odd(last_word: u64) -> bool {
     sequence(last_word) & 1 == 1
 }
 
-/// The even sequence that a write of the record ends with.
+/// Returns the even sequence that a write of the record ends with.
 ///
-/// The line may also be odd without an intent, in a damaged file.
+/// In a damaged file, the line may also be odd without a redo record.
 fn next_sequence(last_word: u64) -> u64 {
     ((sequence(last_word) | 1) + 1) & SEQUENCE_MASK
 }
 
-/// The line of a record, and where the header keeps the intent.
+/// A reference to a record's line and to the header's redo record.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place<'m> {
+pub(crate) struct RecordRef<'m> {
     pub(crate) number: u32,
     pub(crate) line: &'m Line,
-    pub(crate) intent: Intent<'m>,
+    pub(crate) redo: RedoRecord<'m>,
 }
 
-impl<'m> Place<'m> {
-    /// The record as it is, or as it is about to be. `None` when it is damaged.
+impl<'m> RecordRef<'m> {
+    /// Returns the record, or the one that it is about to become; `None` if it is damaged.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn read(self) -> Option<Record> {
-        for _ in 0..MAX_LOOKS {
+        for _ in 0..MAX_READS {
             let last_word = self.line.load(SEQUENCE);
             if is_odd(last_word) {
-                if let Some(words) = self.intended(last_word) {
+                if let Some(words) = self.redo_words(last_word) {
                     return Some(Record::from_words(&words));
                 }
                 crate::sync::pause();
@@ -228,48 +234,48 @@ impl<'m> Place<'m> {
         None
     }
 
-    /// The tally of the record.
+    /// Returns the tally of the record.
     #[inline]
     pub(crate) fn tally(self) -> &'m AtomicU64 {
         self.line.word(TALLY)
     }
 
-    /// The key id alone, which is all that most searches look at.
+    /// Returns the key id alone, which is all that most searches need.
     pub(crate) fn key_id(self) -> Option<KeyId> {
         KeyId::from_number(self.line.load(KEY_ID))
     }
 
-    /// Whether the line still holds, or is about to hold, the record that was read.
-    ///
-    /// The key id and the last word decide.
+    /// Returns whether the line still holds, or is about to hold, the record that was read. It compares the key id and
+    /// the last word.
     #[inline]
-    pub(crate) fn unmoved(self, record: &Record) -> bool {
+    pub(crate) fn is_unchanged(self, record: &Record) -> bool {
         let last_word = self.line.load(SEQUENCE);
         if last_word == record.last_word {
             return self.key_id() == record.key_id;
         }
         is_odd(last_word)
-            && self.intended(last_word).is_some_and(|words| {
+            && self.redo_words(last_word).is_some_and(|words| {
                 words[SEQUENCE] == record.last_word && KeyId::from_number(words[KEY_ID]) == record.key_id
             })
     }
 
-    /// The words that a line with this odd last word is about to hold, as the intent says.
+    /// Returns the words that a line with this odd last word is about to hold, from the redo record.
     #[cold]
     #[inline(never)]
-    fn intended(self, odd: u64) -> Option<[u64; LINE_WORDS]> {
-        // In a damaged file the intent may be of another time.
-        self.intent.read(self.number).filter(|words| sequence(words[SEQUENCE]) == next_sequence(odd))
+    fn redo_words(self, odd: u64) -> Option<[u64; LINE_WORDS]> {
+        // In a damaged file, the redo record may be of another write.
+        self.redo.read(self.number).filter(|words| sequence(words[SEQUENCE]) == next_sequence(odd))
     }
 
-    /// Replaces the record, all but its tally. `hint` goes with it. Only an administrator may.
+    /// Replaces the record except for its tally, and passes its number and `hint` to `keep_hint`. Only the administrator
+    /// may call it.
     pub(crate) fn write(self, record: Record, hint: u32, keep_hint: impl Fn(u32, u32)) {
         let words = record.to_words(next_sequence(self.line.load(SEQUENCE)));
-        self.intent.publish(self.number, &words, hint);
+        self.redo.publish(self.number, &words, hint);
         self.complete(&words, hint, keep_hint);
     }
 
-    /// Writes the words of the intent into the record, and withdraws the intent.
+    /// Writes the words of the redo record into the record, and withdraws the redo record.
     fn complete(self, words: &[u64; LINE_WORDS], hint: u32, keep_hint: impl Fn(u32, u32)) {
         let last_word = self.line.load(SEQUENCE);
         if last_word != words[SEQUENCE] {
@@ -284,25 +290,25 @@ impl<'m> Place<'m> {
         }
         keep_hint(self.number, hint);
         stop(Stop::HintKept);
-        self.intent.withdraw();
+        self.redo.withdraw();
         stop(Stop::IntentWithdrawn);
     }
 }
 
-/// The header's copy of a record that is being written: a line of words, with the hint in place of the tally, and a
-/// word that says whose it is.
+/// The header's redo record: the words of the record that is being written, with the hint in place of the tally, and a
+/// word that names the record.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Intent<'m> {
+pub(crate) struct RedoRecord<'m> {
     pub(crate) words: &'m Line,
-    /// Record number + 1 (32; 0 = no intent) · how many intents there were (32).
+    /// Record number + 1 (32; 0 = none) · how many redo records there were (32).
     pub(crate) owner: &'m Line,
 }
 
-/// The word of the owner line that the intent uses.
+/// The word of the owner line that names the record.
 const OWNER: usize = 0;
 
-impl Intent<'_> {
-    /// The words that record `number` is about to have, if it is that record's intent.
+impl RedoRecord<'_> {
+    /// Returns the words that record `number` is about to have, if the redo record is for it.
     fn read(self, number: u32) -> Option<[u64; LINE_WORDS]> {
         let owner = self.owner.load(OWNER);
         if low(owner) != number + 1 {
@@ -312,7 +318,7 @@ impl Intent<'_> {
         for (word, copy) in words.iter_mut().enumerate() {
             *copy = self.words.load(word);
         }
-        // The count of intents tells this one from a later one for the same record.
+        // The count distinguishes this redo record from a later one for the same record.
         (self.owner.load(OWNER) == owner).then_some(words)
     }
 
@@ -329,19 +335,19 @@ impl Intent<'_> {
         self.owner.store(OWNER, join(high(self.owner.load(OWNER)), 0));
     }
 
-    /// The record that the intent is for, if a killed administrator left one.
+    /// Returns the number of the record that a killed administrator was writing.
     pub(crate) fn pending(self) -> Option<u32> {
         low(self.owner.load(OWNER)).checked_sub(1)
     }
 
-    /// Completes what a killed administrator left: `place` is the pending record's.
-    pub(crate) fn recover(self, place: Place<'_>, keep_hint: impl Fn(u32, u32)) {
-        if let Some(words) = self.read(place.number) {
-            place.complete(&words, low(words[TALLY]), keep_hint);
+    /// Completes the write of the pending record.
+    pub(crate) fn recover(self, record: RecordRef<'_>, keep_hint: impl Fn(u32, u32)) {
+        if let Some(words) = self.read(record.number) {
+            record.complete(&words, low(words[TALLY]), keep_hint);
         }
     }
 
-    /// Drops an intent that names no record.
+    /// Withdraws a redo record that names no record of the gate.
     pub(crate) fn discard(self) {
         self.withdraw();
     }
@@ -359,8 +365,8 @@ mod tests {
         core::array::from_fn(|_| Line::new())
     }
 
-    fn place(lines: &[Line; 3]) -> Place<'_> {
-        Place { number: 7, line: &lines[0], intent: Intent { words: &lines[1], owner: &lines[2] } }
+    fn place(lines: &[Line; 3]) -> RecordRef<'_> {
+        RecordRef { number: 7, line: &lines[0], redo: RedoRecord { words: &lines[1], owner: &lines[2] } }
     }
 
     fn write(lines: &[Line; 3], record: Record) {
@@ -445,9 +451,9 @@ mod tests {
         let lines = lines();
         write(&lines, ones());
         let before = place(&lines).read().unwrap();
-        assert!(place(&lines).unmoved(&before));
+        assert!(place(&lines).is_unchanged(&before));
         write(&lines, ones());
-        assert!(!place(&lines).unmoved(&before));
+        assert!(!place(&lines).is_unchanged(&before));
     }
 
     /// Writes of a record after which its sequence is the same again.
@@ -459,50 +465,50 @@ mod tests {
     }
 
     #[test]
-    fn unmoved_after_a_period_notices_another_key() {
+    fn is_unchanged_after_a_period_notices_another_key() {
         let lines = lines();
         write(&lines, ones());
         let before = place(&lines).read().unwrap();
         (0..PERIOD).for_each(|_| write(&lines, another()));
         assert_eq!(place(&lines).read().unwrap().last_word, before.last_word);
-        assert!(!place(&lines).unmoved(&before));
+        assert!(!place(&lines).is_unchanged(&before));
     }
 
     #[test]
-    fn unmoved_after_a_period_notices_another_last_word() {
+    fn is_unchanged_after_a_period_notices_another_last_word() {
         for change in one_field_each().into_iter().filter(|change| change.to_words(0)[SEQUENCE] != 0) {
             let lines = lines();
             write(&lines, zeros());
             let before = place(&lines).read().unwrap();
             (0..PERIOD).for_each(|_| write(&lines, change));
-            assert!(!place(&lines).unmoved(&before), "{change:?}");
+            assert!(!place(&lines).is_unchanged(&before), "{change:?}");
             (0..PERIOD).for_each(|_| write(&lines, zeros()));
-            assert!(place(&lines).unmoved(&before), "the same key and last word are back");
+            assert!(place(&lines).is_unchanged(&before), "the same key and last word are back");
         }
     }
 
     #[test]
-    fn unmoved_after_a_period_notices_another_intent() {
+    fn is_unchanged_after_a_period_notices_another_intent() {
         let lines = lines();
         begin(&lines, ones(), 3);
         let before = place(&lines).read().unwrap();
-        assert!(place(&lines).unmoved(&before));
+        assert!(place(&lines).is_unchanged(&before));
         (0..PERIOD).for_each(|_| write(&lines, another()));
         begin(&lines, another(), 3);
         assert_eq!(place(&lines).read().unwrap().last_word, before.last_word);
-        assert!(!place(&lines).unmoved(&before));
+        assert!(!place(&lines).is_unchanged(&before));
         begin(&lines, Record { plan: 0, ..ones() }, 3);
-        assert!(!place(&lines).unmoved(&before));
+        assert!(!place(&lines).is_unchanged(&before));
     }
 
     #[test]
-    fn unmoved_ignores_an_intent_until_the_line_is_odd() {
+    fn is_unchanged_ignores_an_intent_until_the_line_is_odd() {
         let lines = lines();
         let words = begin(&lines, ones(), 0);
         let intended = Record::from_words(&words);
-        assert!(place(&lines).unmoved(&intended));
+        assert!(place(&lines).is_unchanged(&intended));
         lines[0].store(SEQUENCE, 0);
-        assert!(!place(&lines).unmoved(&intended));
+        assert!(!place(&lines).is_unchanged(&intended));
     }
 
     /// Leaves a change to `record` undone after so many words, as a killed administrator does.
@@ -510,7 +516,7 @@ mod tests {
         let place = place(lines);
         let last_word = place.line.load(SEQUENCE);
         let words = record.to_words(next_sequence(last_word));
-        place.intent.publish(place.number, &words, 0xabcd);
+        place.redo.publish(place.number, &words, 0xabcd);
         place.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
         for word in (0..SEQUENCE).filter(|&word| word != TALLY).take(words_written) {
             place.line.store(word, words[word]);
@@ -527,16 +533,16 @@ mod tests {
             let place = place(&lines);
             let read = place.read().unwrap();
             assert_eq!(fields(&read), fields(&ones()), "{words_written}");
-            assert!(place.unmoved(&read));
-            assert_eq!(place.intent.pending(), Some(7));
+            assert!(place.is_unchanged(&read));
+            assert_eq!(place.redo.pending(), Some(7));
 
             let hint = Cell::new(None);
-            place.intent.recover(place, |number, kept| hint.set(Some((number, kept))));
-            assert_eq!((place.intent.pending(), hint.get()), (None, Some((7, 0xabcd))));
-            assert!(place.unmoved(&read), "the record has become what was read");
+            place.redo.recover(place, |number, kept| hint.set(Some((number, kept))));
+            assert_eq!((place.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
+            assert!(place.is_unchanged(&read), "the record has become what was read");
             assert_eq!(place.read().as_ref().map(fields), Some(fields(&ones())));
             // Once is enough.
-            place.intent.recover(place, |_, _| panic!("there is nothing to recover"));
+            place.redo.recover(place, |_, _| panic!("there is nothing to recover"));
         }
     }
 
@@ -548,8 +554,8 @@ mod tests {
         place.line.store(SEQUENCE, words[SEQUENCE]);
         place.tally().store(5, Ordering::Relaxed);
         let hint = Cell::new(None);
-        place.intent.recover(place, |number, kept| hint.set(Some((number, kept))));
-        assert_eq!((place.intent.pending(), hint.get()), (None, Some((7, 0xabcd))));
+        place.redo.recover(place, |number, kept| hint.set(Some((number, kept))));
+        assert_eq!((place.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
         assert_eq!(place.read().as_ref().map(fields), Some(fields(&ones())));
         assert_eq!(place.line.load(SEQUENCE), words[SEQUENCE]);
     }
@@ -580,8 +586,8 @@ mod tests {
         assert_eq!(owner(), join(1, 0));
         begin(&lines, ones(), 0);
         assert_eq!(owner(), join(2, 8));
-        place(&lines).intent.discard();
-        assert_eq!((owner(), place(&lines).intent.pending()), (join(2, 0), None));
+        place(&lines).redo.discard();
+        assert_eq!((owner(), place(&lines).redo.pending()), (join(2, 0), None));
         lines[2].store(OWNER, join(u32::MAX, 0));
         begin(&lines, ones(), 0);
         assert_eq!(owner(), join(0, 8));

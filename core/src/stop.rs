@@ -123,7 +123,7 @@ pub use modelled::{stop, with_stops};
 #[cfg(all(feature = "__stop-points", not(any(loom, shuttle))))]
 mod armed {
     use super::Stop;
-    use crate::line::{high, join, low};
+    use crate::bits::{high, join, low};
     use crate::sync::{AtomicU64, Ordering, pause};
 
     /// The number of the place (32) · the visit at which to stop (32; 0 = none).

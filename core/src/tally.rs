@@ -7,12 +7,9 @@
 //! Windows nest, so from the one stamp every window's index follows: hour = minute / 60. A sliding window has two
 //! counts, this window's and then the previous one's.
 
-use heapless::Vec;
-
-use crate::decide::TOLERANCE_MS;
-use crate::line::low;
-use crate::policy::{Algorithm, Limits, MAX_QUOTAS, Policy, Quota, Window};
-use crate::time::{Clock, Divisor, Timestamp};
+use crate::bits::{Divisor, low};
+use crate::quota::{Algorithm, Limits, MAX_QUOTAS, Quota, Window};
+use crate::time::{Clock, TOLERANCE_MS, Timestamp};
 
 /// The year 2200 in Unix seconds: a stamp reaches at least so far.
 const STAMP_REACH_S: u64 = 7_258_118_400;
@@ -31,7 +28,7 @@ pub struct Layout {
     one_each: u64,
     stamp_shift: u32,
     /// The first word that is a claim mark.
-    first_mark: u64,
+    first_reservation: u64,
     /// The smallest window, in milliseconds.
     unit: Divisor,
     /// Each window's length in units.
@@ -193,8 +190,8 @@ impl Layout {
     ) -> Option<Self> {
         let total = bits.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
         let stamp_bits = u64::BITS.checked_sub(total)?;
-        // A claim mark needs its token below the stamp, and a stamp has to reach past the longest window.
-        if total < CLAIM_TOKEN_BITS || stamp_bits < 12 {
+        // A claim mark needs its ticket below the stamp, and a stamp has to reach past the longest window.
+        if total < TICKET_BITS || stamp_bits < 12 {
             return None;
         }
         Self::with_stamp_bits(algorithm, lengths, bits, stamp_bits)
@@ -258,8 +255,8 @@ impl Layout {
         let lengths = windows.map(|window| Divisor::new(window.ms()));
         let unit = Divisor::new(first.ms());
         let counts = Counts { windows, masks, shifts, bits, len, algorithm };
-        let first_mark = (u64::MAX >> stamp_shift) << stamp_shift;
-        Some(Self { counts, one_each, stamp_shift, first_mark, unit, ratios, lengths, tolerance })
+        let first_reservation = (u64::MAX >> stamp_shift) << stamp_shift;
+        Some(Self { counts, one_each, stamp_shift, first_reservation, unit, ratios, lengths, tolerance })
     }
 
     /// How the windows count.
@@ -271,15 +268,6 @@ impl Layout {
     #[inline]
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
-    }
-
-    /// The policy of this layout with these limits; `None` when one of them is 0.
-    pub(crate) fn policy(&self, limits: Limits) -> Option<Policy> {
-        let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
-        for (&window, &limit) in self.windows().iter().zip(&limits.0) {
-            quotas.push(Quota { limit, window }).ok()?;
-        }
-        Policy::new(self.algorithm(), &quotas).ok()
     }
 
     /// The windows, shortest first.
@@ -330,7 +318,7 @@ impl Layout {
     /// The stamp at which time stands still.
     #[inline]
     pub(crate) fn last_stamp(&self) -> u64 {
-        self.claim_stamp() - 1
+        self.reservation_stamp() - 1
     }
 
     /// The moment, in Unix milliseconds, at which a stamp begins.
@@ -345,7 +333,7 @@ impl Layout {
         // A layout's stamps all begin within 64 bits of milliseconds. A moment before the unit wraps around to one that
         // is far behind it.
         let start = self.stamp(word).wrapping_mul(self.unit.value());
-        now.unix_ms().wrapping_sub(start) < self.unit.value() && !self.is_claim_mark(word)
+        now.unix_ms().wrapping_sub(start) < self.unit.value() && !self.is_reservation(word)
     }
 
     /// Whether the fast path may decide on a word at this reading. On a word that is ahead of a system
@@ -448,25 +436,25 @@ impl Layout {
 
     /// The stamp of claim marks: all ones.
     #[inline]
-    fn claim_stamp(&self) -> u64 {
+    fn reservation_stamp(&self) -> u64 {
         u64::MAX.wrapping_shr(self.stamp_shift)
     }
 
-    /// The mark that a claim puts in place of an expired tally. `token` is cut to [`CLAIM_TOKEN_BITS`].
-    pub(crate) fn claim_mark(&self, token: u64) -> u64 {
-        self.first_mark | (token & ((1 << CLAIM_TOKEN_BITS) - 1))
+    /// The mark that a claim puts in place of an expired tally. `ticket` is cut to [`TICKET_BITS`].
+    pub(crate) fn reservation(&self, ticket: u64) -> u64 {
+        self.first_reservation | (ticket & ((1 << TICKET_BITS) - 1))
     }
 
     /// Whether a word is a claim mark and no tally.
     #[inline]
-    pub(crate) fn is_claim_mark(&self, word: u64) -> bool {
-        word >= self.first_mark
+    pub(crate) fn is_reservation(&self, word: u64) -> bool {
+        word >= self.first_reservation
     }
 }
 
-/// Bits of the token that tells one claim's mark from another's. Four sliding windows of one-second units leave
+/// Bits of the ticket that tells one claim's mark from another's. Four sliding windows of one-second units leave
 /// just so many below the stamp.
-pub(crate) const CLAIM_TOKEN_BITS: u32 = 24;
+pub(crate) const TICKET_BITS: u32 = 24;
 
 const fn counts_per_window(algorithm: Algorithm) -> u32 {
     match algorithm {
@@ -478,6 +466,7 @@ const fn counts_per_window(algorithm: Algorithm) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Policy;
 
     fn layout(text: &str) -> Layout {
         *text.parse::<Policy>().unwrap().layout()
@@ -507,24 +496,24 @@ mod tests {
     }
 
     #[test]
-    fn time_stands_still_before_the_claim_mark() {
+    fn time_stands_still_before_the_reservation() {
         let layout = layout("100/minute, 1000/hour");
         let last = layout.stamp_at(Timestamp::from_unix_ms(u64::MAX));
         assert_eq!(last, (1 << 27) - 2);
-        assert!(!layout.is_claim_mark(layout.unused(last) | ((1 << 37) - 1)));
-        assert!(layout.is_claim_mark(layout.claim_mark(u64::MAX)));
-        // Of a token 24 bits tell one mark from another.
-        for token in [1, 2, 3, 5, 1 << 12, (1 << 23) + 1] {
-            assert_eq!(layout.claim_mark(token), layout.claim_mark(token + (1 << 24)));
-            assert_ne!(layout.claim_mark(token), layout.claim_mark(token + 2));
-            assert_ne!(layout.claim_mark(token), layout.claim_mark(token - 1));
+        assert!(!layout.is_reservation(layout.unused(last) | ((1 << 37) - 1)));
+        assert!(layout.is_reservation(layout.reservation(u64::MAX)));
+        // Of a ticket 24 bits tell one mark from another.
+        for ticket in [1, 2, 3, 5, 1 << 12, (1 << 23) + 1] {
+            assert_eq!(layout.reservation(ticket), layout.reservation(ticket + (1 << 24)));
+            assert_ne!(layout.reservation(ticket), layout.reservation(ticket + 2));
+            assert_ne!(layout.reservation(ticket), layout.reservation(ticket - 1));
         }
     }
 
     #[test]
-    fn the_tightest_layout_still_has_room_for_a_token() {
+    fn the_tightest_layout_still_has_room_for_a_ticket() {
         let layout = layout("sliding 7/second, 7/minute, 7/hour, 7/day");
-        assert_eq!(u64::BITS - layout.stamp_bits(), CLAIM_TOKEN_BITS);
+        assert_eq!(u64::BITS - layout.stamp_bits(), TICKET_BITS);
     }
 
     #[test]
@@ -580,7 +569,7 @@ mod tests {
     /// A month is 2^31.3 ms, so from 2^33 of them on, time no longer fits 64 bits.
     #[test]
     fn no_stamp_reaches_past_64_bits_of_milliseconds() {
-        let month = [Window::from_seconds(crate::policy::MAX_WINDOW_S).unwrap()];
+        let month = [Window::from_seconds(crate::quota::MAX_WINDOW_S).unwrap()];
         let parts = |bits| Layout::from_parts(Algorithm::Fixed, &month, [bits, 0, 0, 0]);
         assert_eq!(parts(32).map(|layout| layout.stamp_bits()), Some(32));
         assert!(parts(31).is_none());
