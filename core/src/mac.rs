@@ -27,8 +27,8 @@ const BLOCK_LEN: usize = 64;
 /// Bytes in a digest.
 const DIGEST_LEN: usize = 32;
 
-/// The last block of the outer message, which is one pad block and one digest; its digest is yet to come. (A constant, so that
-/// it is copied in pieces as large as those that the compression reads.)
+/// The last block of the outer message, which is one pad block and one digest, before the digest is written. It is a
+/// constant so that it is copied in units as wide as those that the compression reads.
 const OUTER_BLOCK: [u8; BLOCK_LEN] = {
     let mut block = [0; BLOCK_LEN];
     block[DIGEST_LEN] = 0x80;
@@ -72,7 +72,7 @@ impl fmt::Display for PepperTooShort {
 impl core::error::Error for PepperTooShort {}
 
 impl Pepper {
-    /// The pepper of these bytes, at least 32, best from the system's entropy.
+    /// The pepper of these bytes, at least 32, which should be random.
     ///
     /// # Errors
     /// [`PepperTooShort`].
@@ -96,7 +96,7 @@ impl Pepper {
         pepper
     }
 
-    /// HMAC-SHA-256 of `message`.
+    /// Returns the HMAC-SHA-256 of `message`.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub fn mac(&self, message: &[u8]) -> Mac {
@@ -114,7 +114,7 @@ impl Pepper {
         Mac(state)
     }
 
-    /// A number that tells this pepper from others and nothing else about it; never 0.
+    /// Returns a number that identifies this pepper and reveals nothing else about it; never 0.
     pub(crate) fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
@@ -137,7 +137,7 @@ impl Drop for Pepper {
 #[derive(Clone, Debug)]
 pub struct Peppers(pub(crate) Vec<Pepper, MAX_PEPPERS>);
 
-/// Why a list of peppers is no good.
+/// Why a list of peppers is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeppersError {
@@ -165,7 +165,7 @@ impl Peppers {
     /// The peppers of these bytes, newest last.
     ///
     /// # Errors
-    /// What [`PeppersError`] lists.
+    /// [`PeppersError`] if there are none or too many, if one is too short, or if one is repeated.
     pub fn new<P: AsRef<[u8]>>(peppers: &[P]) -> Result<Self, PeppersError> {
         let mut list = Vec::<Pepper, MAX_PEPPERS>::new();
         for bytes in peppers {
@@ -179,7 +179,7 @@ impl Peppers {
     }
 
     pub(crate) fn newest(&self) -> &Pepper {
-        // `new` lets no empty list through.
+        // `new` rejects an empty list.
         &self.0[self.0.len() - 1]
     }
 
@@ -191,8 +191,8 @@ impl Peppers {
 
 /// Fills in the last block of a message after one pad block, if the message is as long as keys of our own form are.
 ///
-/// All copies have a fixed length: one of any length would take a fifth of a compression. And those of the end don't reach
-/// into the first half, which the compression reads first: a processor is slow to read what several stores wrote.
+/// All copies have a fixed length: a copy of variable length would take a fifth of a compression. The copies of the end do
+/// not overlap the first half, which the compression reads first: a load that spans several stores stalls.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {
     const HALF: usize = BLOCK_LEN / 2;
@@ -240,24 +240,25 @@ fn to_bytes(state: &State) -> [u8; 32] {
     bytes
 }
 
-/// An HMAC-SHA-256 of a key. It is compared in constant time, as a [`Tag`], and can't be printed.
+/// An HMAC-SHA-256 of a key. It is compared in constant time, as a [`Tag`], and cannot be printed.
 #[derive(Clone, Copy)]
 pub struct Mac(State);
 
 impl Mac {
-    /// All 32 bytes. Comparing them with `==` would tell by its time how many are right: use [`tag`](Self::tag).
+    /// Returns all 32 bytes. Comparing them with `==` would reveal through timing how many are right: compare the
+    /// [`tag`](Self::tag) instead.
     pub fn to_bytes(&self) -> [u8; 32] {
         to_bytes(&self.0)
     }
 
-    /// The first 128 bits, which a record keeps.
+    /// Returns the first 128 bits, which a record keeps.
     #[inline]
     pub fn tag(&self) -> Tag {
         let [first, second, ..] = self.words();
         Tag([first, second])
     }
 
-    /// The MAC as four words, each as its eight bytes read big-endian.
+    /// Returns the MAC as four words, each of eight bytes read big-endian.
     #[inline]
     pub(crate) fn words(&self) -> [u64; 4] {
         let word = |place: usize| u64::from(self.0[2 * place]) << 32 | u64::from(self.0[2 * place + 1]);
@@ -271,12 +272,12 @@ impl fmt::Debug for Mac {
     }
 }
 
-/// The 128 bits of a MAC that a record keeps. Equality is only to be had in constant time.
+/// The 128 bits of a MAC that a record keeps. They can be compared in constant time only.
 #[derive(Clone, Copy)]
 pub struct Tag(pub(crate) [u64; 2]);
 
 impl ConstantTimeEq for Tag {
-    /// All bits are compared before anything is made of it: their differences are gathered in one word.
+    /// Compares all bits first: their differences are gathered in one word.
     #[inline]
     fn ct_eq(&self, other: &Self) -> Choice {
         let different = (self.0[0] ^ other.0[0]) | (self.0[1] ^ other.0[1]);
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_our_own_form_takes_a_single_block() {
+    fn key_of_our_form_fits_a_single_block() {
         let fills = |len: usize| fill_block(&mut [0; BLOCK_LEN], &[0xa5; 64][..len]).is_some();
         // From `p_e_` and 39 characters to the longest names.
         for len in 43..=crate::key::MAX_KEY_LEN {
@@ -347,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn short_peppers_are_refused() {
+    fn pepper_below_32_bytes_is_rejected() {
         assert_eq!(Pepper::new(&[1; 31]).err(), Some(PepperTooShort { len: 31 }));
         assert!(Pepper::new(&[1; 32]).is_ok());
     }
@@ -360,7 +361,7 @@ mod tests {
             let mut other = tag;
             other.0[bit / 64] ^= 1 << (bit % 64);
             assert!(!bool::from(tag.ct_eq(&other)), "{bit}");
-            // Nor do differences of both halves make up for each other.
+            // Differences in both halves do not cancel each other.
             other.0[1 - bit / 64] ^= 1 << (bit % 64);
             assert!(!bool::from(tag.ct_eq(&other)), "{bit}");
         }

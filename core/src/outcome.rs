@@ -2,19 +2,19 @@
 
 use core::fmt;
 
-/// What was decided. The numbers are the same in every language.
+/// The outcome of a check. The numbers are the same in every language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The request may go on; its cost is charged.
+    /// The request is admitted and its cost is charged.
     Admitted = 0,
     /// Some window lacks room; nothing is charged.
     Denied = 1,
     /// No key was presented.
     MissingKey = 2,
-    /// The key is no good, for a [`Reason`] that the client isn't told.
+    /// The key was rejected; see [`Reason`], which must not be disclosed to the client.
     InvalidKey = 3,
     /// The cost is above a limit and can never be admitted.
     TooCostly = 4,
@@ -28,13 +28,13 @@ pub enum Outcome {
 #[repr(u8)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The text has no form that a key of this gate could have.
+    /// The text does not have the form of a key of this gate.
     Malformed = 1,
-    /// The checksum of a well-formed key is wrong: a typo.
+    /// The checksum of a well-formed key is wrong, as after a typing error.
     Checksum = 2,
     /// No key of this gate has this key id.
     Unknown = 3,
-    /// The key id exists and the secret is another.
+    /// The key id exists, and the secret is wrong.
     WrongSecret = 4,
     /// The key was revoked.
     Revoked = 5,
@@ -42,9 +42,9 @@ pub enum Reason {
     Expired = 6,
     /// The header was sent more than once.
     Duplicate = 7,
-    /// The key belongs to a pepper that this process wasn't given.
+    /// The key is stored under a pepper that this process does not have.
     PepperMissing = 8,
-    /// The key's record can't be read.
+    /// The key's record is damaged.
     Damaged = 9,
 }
 
@@ -62,7 +62,7 @@ impl Reason {
         Self::Damaged,
     ];
 
-    /// A short word for logs and metric labels.
+    /// Returns a short word for logs and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
@@ -89,7 +89,7 @@ impl Outcome {
     pub const ALL: &'static [Self] =
         &[Self::Admitted, Self::Denied, Self::MissingKey, Self::InvalidKey, Self::TooCostly, Self::Full];
 
-    /// A short word for logs and metric labels.
+    /// Returns a short word for logs and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Admitted => "admitted",

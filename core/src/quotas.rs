@@ -6,7 +6,7 @@ use crate::quota::{Limits, MAX_QUOTAS, Window};
 use crate::tally::{Counts, VOID};
 use crate::time::Timestamp;
 
-/// One window of a verdict.
+/// The state of one window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -14,15 +14,15 @@ use crate::time::Timestamp;
 pub struct QuotaState {
     /// The most that one window admits.
     pub limit: u32,
-    /// What is left, at most the limit.
+    /// Units left, at most the limit.
     pub remaining: u32,
     /// The window.
     pub window: Window,
-    /// When all that is counted now will be forgotten, in Unix seconds.
+    /// When all units that count now will have stopped counting, in Unix seconds.
     pub reset_unix_s: u64,
-    /// Whether this window is why the request was denied.
+    /// Whether the request was denied for lack of room in this window.
     pub lacking: bool,
-    /// Whether what is counted now will still count in the window after this one, as in a sliding window.
+    /// Whether units that count now will also count in the next window, as in a sliding window.
     pub lasting: bool,
 }
 
@@ -43,16 +43,16 @@ impl QuotaState {
     }
 }
 
-/// Up to four [`QuotaState`]s, shortest window first. They are kept as the decision left them, and worked out when
-/// they are asked for: most requests only need to know whether they may go on.
+/// Up to four [`QuotaState`]s, shortest window first. It keeps the tally and computes each state on request, since most
+/// callers only need the outcome.
 #[derive(Clone, Copy)]
 pub struct Quotas {
     counts: Counts,
     limits: Limits,
-    /// The tally, at the time that it is for.
+    /// The tally, rolled to `time`.
     word: u64,
     time: Timestamp,
-    /// The cost that was denied, else 0: the windows that leave less are why.
+    /// The cost that was denied, else 0. The windows with less room are lacking.
     pub(crate) denied: u32,
 }
 
@@ -66,41 +66,41 @@ impl Quotas {
         denied: 0,
     };
 
-    /// Of a tally at a moment that lies in the unit of its stamp.
+    /// Of a tally at a moment within the unit of its stamp.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn new(counts: &Counts, limits: &Limits, word: u64, time: Timestamp) -> Self {
         Self { counts: *counts, limits: *limits, word, time, denied: 0 }
     }
 
-    /// How many there are, 0 to 4.
+    /// Returns how many windows there are, 0 to 4.
     #[inline]
     pub fn len(&self) -> usize {
         self.counts.len()
     }
 
-    /// Whether there are none: the verdict reached no tally.
+    /// Returns whether there is no window, i.e. the verdict reached no tally.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The one at `place`, 0 for the shortest window.
+    /// Returns the state of the window at `index`, 0 for the shortest.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
-    pub fn get(&self, place: usize) -> Option<QuotaState> {
-        (place < self.len()).then(|| self.state(place))
+    pub fn get(&self, index: usize) -> Option<QuotaState> {
+        (index < self.len()).then(|| self.state(index))
     }
 
-    /// In one piece with whoever asks: what comes back through memory is loaded in other pieces than it was stored in, and
-    /// waits until the stores are done.
+    /// Always inlined: returned through memory, it causes a store-forwarding stall, since the loads are wider than the
+    /// stores.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
-    pub(crate) fn state(&self, place: usize) -> QuotaState {
-        let window = self.counts.window(place);
-        let lasting = self.counts.lasts(self.word, place);
+    pub(crate) fn state(&self, index: usize) -> QuotaState {
+        let window = self.counts.window(index);
+        let lasting = self.counts.lasts(self.word, index);
         let windows = window.whole_in(self.time.unix_s()) + 1 + u64::from(lasting);
-        let remaining = self.remaining(place);
+        let remaining = self.remaining(index);
         QuotaState {
-            limit: self.limit(place),
+            limit: self.limit(index),
             remaining,
             window,
             reset_unix_s: windows * u64::from(window.seconds()),
@@ -110,47 +110,47 @@ impl Quotas {
     }
 
     #[inline]
-    fn limit(&self, place: usize) -> u32 {
-        self.counts.limit(&self.limits, place)
+    fn limit(&self, index: usize) -> u32 {
+        self.counts.limit(&self.limits, index)
     }
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
-    pub(crate) fn remaining(&self, place: usize) -> u32 {
-        self.limit(place).saturating_sub(self.counts.used(self.word, place, self.time.unix_ms()))
+    pub(crate) fn remaining(&self, index: usize) -> u32 {
+        self.limit(index).saturating_sub(self.counts.used(self.word, index, self.time.unix_ms()))
     }
 
-    /// When every window will have room for `cost`, at most each limit, if nothing more is spent; the present when they
-    /// have room now.
+    /// Returns when every window will have room for `cost`, at most each limit, if nothing more is charged. It is the
+    /// present if they have room now.
     ///
-    /// It is the last of the windows to have room that counts: none of the others has less room then than before.
+    /// It is the latest of the windows' times, since no window has less room at a later time.
     pub fn room_at(&self, cost: u32) -> Timestamp {
-        let rooms = (0..self.len()).map(|place| self.room_at_ms(place, cost));
+        let rooms = (0..self.len()).map(|index| self.room_at_ms(index, cost));
         Timestamp::from_unix_ms(rooms.fold(self.time.unix_ms(), u64::max))
     }
 
-    fn room_at_ms(&self, place: usize, cost: u32) -> u64 {
-        if cost <= self.remaining(place) {
+    fn room_at_ms(&self, index: usize, cost: u32) -> u64 {
+        if cost <= self.remaining(index) {
             return self.time.unix_ms();
         }
-        let length = self.counts.window(place).ms();
+        let length = self.counts.window(index).ms();
         let start = self.time.unix_ms() / length * length;
         if !self.counts.slides() {
             return start + length;
         }
         let [current, previous] =
-            [self.counts.current(self.word, place), self.counts.previous(self.word, place)].map(u64::from);
-        // How long into a window until `count` units of the window before weigh at most `room`:
+            [self.counts.current(self.word, index), self.counts.previous(self.word, index)].map(u64::from);
+        // The time into a window until `count` units of the window before weigh at most `room`:
         // ceil(count·(L − e) / L) ≤ room holds from e = L − floor(room·L / count) on.
         let fades = |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
-        let limit = u64::from(self.limit(place));
+        let limit = u64::from(self.limit(index));
         match limit.checked_sub(current + u64::from(cost)) {
             Some(room) => start + fades(previous, room),
             None => start + length + fades(current, limit.saturating_sub(cost.into())),
         }
     }
 
-    /// Returns the time that they hold for: the caller's, or the tally's own if that is later.
+    /// Returns the time of these states: the caller's, or the tally's own if that is later.
     #[inline]
     pub fn time(&self) -> Timestamp {
         self.time
@@ -162,12 +162,12 @@ impl Quotas {
         u32::try_from(ahead_ms.div_ceil(1000)).unwrap_or(u32::MAX)
     }
 
-    /// All of them, shortest window first.
+    /// Returns the state of every window, shortest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = QuotaState> {
-        (0..self.len()).filter_map(|place| self.get(place))
+        (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    /// The one with the longest window; `None` when there are none.
+    /// Returns the state of the longest window; `None` if there is none.
     pub fn longest(&self) -> Option<QuotaState> {
         self.get(self.len().checked_sub(1)?)
     }

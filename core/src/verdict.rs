@@ -1,4 +1,4 @@
-//! The verdict: everything that an HTTP response, a log line or a later refund needs to know.
+//! The verdict: the result of a check, for the HTTP response, logs and a later refund.
 
 use crate::decide::{self, Charge, Decision};
 use crate::key::KeyId;
@@ -8,7 +8,7 @@ use crate::quotas::Quotas;
 use crate::tally::Layout;
 use crate::time::Timestamp;
 
-/// Whose key it was.
+/// The holder of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -18,13 +18,13 @@ pub struct Holder {
     pub key_id: KeyId,
     /// The team account that the key belongs to.
     pub account: u32,
-    /// The number of the key's plan; the gate tells its name.
+    /// The number of the key's plan; [`Gate::plan`](crate::Gate::plan) returns its name.
     pub plan: u8,
-    /// The number of the key's environment; the gate tells its name.
+    /// The number of the key's environment; [`Gate::env`](crate::Gate::env) returns its name.
     pub env: u8,
 }
 
-/// The answer to a check.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub(crate) outcome: Outcome,
@@ -34,18 +34,18 @@ pub struct Verdict {
     pub(crate) cost: u32,
     pub(crate) uncharged: u32,
     pub(crate) now: Timestamp,
-    /// When a slot falls free: of [`Outcome::Full`] alone.
+    /// When a slot becomes free; only with [`Outcome::Full`].
     pub(crate) free_at: Option<Timestamp>,
 }
 
 impl Verdict {
-    /// Whether the request may go on.
+    /// Returns whether the request is admitted.
     #[inline]
     pub fn is_admitted(&self) -> bool {
         self.outcome == Outcome::Admitted
     }
 
-    /// What was decided.
+    /// Returns the outcome.
     #[inline]
     pub fn outcome(&self) -> Outcome {
         self.outcome
@@ -57,17 +57,17 @@ impl Verdict {
         self.reason
     }
 
-    /// Whose key it was: known once the secret was found right, also when the key turns out revoked or expired.
+    /// Returns the holder of the key, if the secret was right, also if the key is revoked or expired.
     pub fn holder(&self) -> Option<Holder> {
         self.holder
     }
 
-    /// Every window after the decision. Empty when no tally was reached.
+    /// Returns the state of every window after the decision; empty if no tally was reached.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
     }
 
-    /// Units left in the longest window; 0 when no tally was reached.
+    /// Returns the units left in the longest window; 0 if no tally was reached.
     pub fn remaining(&self) -> u32 {
         match self.quotas.len() {
             0 => 0,
@@ -75,7 +75,7 @@ impl Verdict {
         }
     }
 
-    /// When a denied request is worth trying again; `None` unless denied or full.
+    /// Returns when a retry can succeed; `None` unless denied or full.
     #[cfg_attr(target_pointer_width = "64", inline)]
     pub fn retry_at(&self) -> Option<Timestamp> {
         match self.outcome {
@@ -95,8 +95,7 @@ impl Verdict {
     /// Returns the time that waits are counted from, in `Retry-After` and in the `t` of `RateLimit`.
     ///
     /// It is the later of the caller's time and the decision's. If the tally is ahead by more than 60 s,
-    /// which honest clocks are not apart, it is the caller's: then the wait is as long as it takes the
-    /// caller's clock to get there.
+    /// more than right clocks differ, it is the caller's time, so that the wait ends by the caller's clock.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn waits_from(&self) -> Timestamp {
         decide::waits_from(self.now, self.quotas.time())
@@ -110,18 +109,18 @@ impl Verdict {
         self.quotas.ahead_s(self.now)
     }
 
-    /// What was charged, to be kept for a later `refund` or `settle`; `None` unless admitted.
+    /// Returns the charge, to be kept for a later `refund` or `settle`; `None` unless admitted.
     pub fn charge(&self) -> Option<Charge> {
         self.is_admitted().then_some(Charge { cost: self.cost, at: self.quotas.time() })
     }
 
-    /// What was asked for.
+    /// Returns the cost that was requested.
     #[inline]
     pub fn cost(&self) -> u32 {
         self.cost
     }
 
-    /// What a `settle` found no room for; 0 in every other verdict.
+    /// Returns the units that a `settle` found no room for; 0 in every other verdict.
     pub fn uncharged(&self) -> u32 {
         self.uncharged
     }
@@ -131,14 +130,14 @@ impl Verdict {
         self.now
     }
 
-    /// The verdict on a request whose key header came more than once: it is invalid, whatever the values are, since
-    /// the next server in the chain might pick another one.
+    /// The verdict on a request with more than one key header. It is invalid whatever the values are, since another
+    /// server in the chain might use another one.
     pub fn duplicate_header(now: Timestamp) -> Self {
         Self::refused(Outcome::InvalidKey, Some(Reason::Duplicate), now)
     }
 
-    /// The verdict that a decision on a tally makes, for those who keep tallies of their own: the decision's own `layout`,
-    /// `limits`, `now` and `cost`.
+    /// The verdict of a decision, for callers that store tallies of their own. `layout`, `limits`, `now` and `cost` must be
+    /// those of the decision.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn decided(
         layout: &Layout,
@@ -169,7 +168,7 @@ impl Verdict {
         verdict
     }
 
-    /// The verdict on a key that is no good; `holder` is whose it was, if its secret was right.
+    /// The verdict on an invalid key. `holder` is the key's, if its secret was right.
     #[inline(never)]
     pub(crate) fn invalid(reason: Reason, holder: Option<Holder>, now: Timestamp) -> Self {
         let mut verdict = Self::refused(Outcome::InvalidKey, Some(reason), now);

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use keytally::stop::{Stop, arm, stopped, visits};
+use keytally_core::stop::{Stop, arm, stopped, visits};
 use keytally::{Charge, Entropy, KeyId, Name, Outcome, Peppers, Plan, Reason, Timestamp};
 use keytally::{Flaw, NewKey};
 use keytally::{Gate, GateConfig, Limiter};
