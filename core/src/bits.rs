@@ -1,28 +1,28 @@
 //! Arithmetic on words: halves, scaling, and exact division by a multiplication.
 
-/// Puts two 32-bit halves into a word.
+/// Joins two 32-bit halves to a word.
 pub(crate) const fn join(high: u32, low: u32) -> u64 {
     ((high as u64) << 32) | low as u64
 }
 
-/// The upper half of a word.
+/// Returns the upper half of a word.
 pub(crate) const fn high(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
-/// The lower half of a word.
+/// Returns the lower half of a word.
 #[expect(clippy::cast_possible_truncation, reason = "the upper half is dropped on purpose")]
 pub(crate) const fn low(word: u64) -> u32 {
     word as u32
 }
 
-/// The upper 64 bits of a product: scales `fraction` (of 2^64) to a number below `range`.
+/// Scales `fraction`, of 2^64, to a number below `range`: the upper 64 bits of their product.
 #[inline]
 pub(crate) const fn scale(fraction: u64, range: u64) -> u64 {
     ((fraction as u128 * range as u128) >> 64) as u64
 }
 
-/// An index into memory that fits: the callers' tables are slices, so what they count fits `usize`.
+/// Converts a number to an index into a slice.
 #[inline]
 #[expect(
     clippy::cast_possible_truncation,
@@ -32,7 +32,7 @@ pub(crate) const fn index(number: u64) -> usize {
     number as usize
 }
 
-/// A divisor whose division is a multiplication, since a 64-bit divide would cost more than the decision.
+/// A divisor that divides by a multiplication, since a 64-bit division would cost more than the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Divisor {
     value: u64,
@@ -45,7 +45,7 @@ impl Divisor {
     pub(crate) const fn new(value: u64) -> Self {
         let value = if value == 0 { 1 } else { value };
         // floor(2^64 / value) from 64-bit arithmetic: 2^64 = (2^64 − 1) + 1, so the quotient of 2^64 − 1 is right
-        // unless `value` divides 2^64, a power of two, for which it is one too small; `divide` mends one too small.
+        // unless `value` divides 2^64, a power of two, for which it is one too small; `divide` corrects that.
         Self { value, reciprocal: u64::MAX / value }
     }
 
@@ -53,11 +53,11 @@ impl Divisor {
         self.value
     }
 
-    /// `number / value`, exactly.
+    /// Returns `number / value`, exactly.
     ///
     /// With r = floor((2^64−1) / v), n·r / 2^64 is at most n/v and less than 2 below it: with 2^64 = r·v + e,
     /// 1 ≤ e ≤ v, the error is n·e / (2^64·v) < 1, and the floor adds less than 1. So the estimate is one too
-    /// small at most, and one comparison mends it.
+    /// small at most, and one comparison corrects it.
     #[inline]
     pub(crate) const fn divide(self, number: u64) -> u64 {
         let estimate = scale(number, self.reciprocal);

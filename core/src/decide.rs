@@ -1,13 +1,13 @@
-//! The decision: a layout, limits, a word, a time and a cost give an outcome and the next word. Nothing else.
+//! The decision: a pure function of a layout, limits, a word, a time and a cost, which gives an outcome and the next word.
 //!
-//! Every function here is pure. Tables only load a word, ask, and compare-exchange the answer in; a decision whose
-//! [`next`](Decision::next) is the word itself is not written at all, so denials are read-only.
+//! Tables load a word, decide, and compare-exchange the next word in. If [`next`](Decision::next) is the word itself,
+//! nothing is written, so denials are read-only.
 //!
 //! Two rules about time hold for all of them:
 //! - A time before the tally's stamp, by any amount, is taken as the tally's own time. No decision
 //!   moves a stamp back. So a late clock, or a caller that was stopped after it read its clock, never
 //!   opens a window again.
-//! - Windows that have passed count nothing.
+//! - Windows that have passed do not count.
 //!
 //! A stamp from a clock that ran ahead is moved back by a *correction*, which is not a decision: it
 //! charges nothing, keeps the counts, and needs evidence. The evidence is a reading of the system
@@ -37,14 +37,13 @@ use crate::tally::Layout;
 pub use crate::time::TOLERANCE_MS;
 use crate::time::{Clock, Timestamp};
 
-/// An answer, and the word that makes it so: small enough for two registers. What else there is to know follows from
-/// the word, see [`quotas`].
+/// An outcome and the next word: small enough for two registers. [`quotas`] computes the rest from the word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Decision {
-    /// What the tally becomes; the same word when nothing changes.
+    /// The next word of the tally; the present word if nothing changes.
     pub next: u64,
-    /// What [`settle`] could not charge; 0 from everything else.
+    /// The units that [`settle`] could not charge; 0 in every other decision.
     pub uncharged: u32,
     /// [`Outcome::Admitted`], [`Outcome::Denied`] or [`Outcome::TooCostly`].
     pub outcome: Outcome,
@@ -57,7 +56,7 @@ impl Decision {
     }
 }
 
-/// Units that were charged, and when: what [`refund`] and [`settle`] need to give back just those.
+/// Units that were charged, and when, so that [`refund`] and [`settle`] can return exactly those.
 ///
 /// It can be built as a literal, so that a caller can store both values and put them together again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +65,7 @@ impl Decision {
 pub struct Charge {
     /// The units charged.
     pub cost: u32,
-    /// The time that the decision which charged them held for, [`Quotas::time`].
+    /// The time of the decision that charged them, [`Quotas::time`].
     pub at: Timestamp,
 }
 
@@ -97,15 +96,15 @@ pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: 
     }
 }
 
-/// What [`check`] would answer, without the charge.
+/// Returns the decision that [`check`] would make, without the charge.
 pub fn peek(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
     Decision::new(Reading::new(layout, limits, word, now).admits(cost), word)
 }
 
-/// Gives back the units of `charge` to the windows that they were charged in and that still count them.
+/// Returns the units of `charge` to the windows that they were charged in and that still count them.
 ///
-/// A window that has passed since gets nothing: the units were never spent in the one that runs now. The caller
-/// refunds what it charged, once; a count never goes below 0.
+/// A window that has passed since gets nothing, since the units were not spent in the present one. The caller refunds
+/// each charge once. A count never goes below 0.
 pub fn refund(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
     let mut reading = Reading::new(layout, limits, word, now);
     let next = if reading.give_back(charge) { reading.word } else { word };
@@ -113,7 +112,7 @@ pub fn refund(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, charg
 }
 
 /// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as every
-/// window has room now. What found no room is [`Decision::uncharged`].
+/// window has room now. [`Decision::uncharged`] is the part that found no room.
 pub fn settle(
     layout: &Layout,
     limits: &Limits,
@@ -133,14 +132,14 @@ pub fn settle(
     Decision { next, uncharged: extra - charged, outcome: Outcome::Admitted }
 }
 
-/// Forgets all counts. The stamp stays, so a late clock can't bring them back.
+/// Sets all counts to 0. The stamp stays, so a late clock cannot restore them.
 pub fn reset(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Decision {
     let reading = Reading::new(layout, limits, word, now);
     Decision::new(Outcome::Admitted, layout.unused(layout.stamp(reading.word)))
 }
 
-/// Each window of a tally at a moment. Of a [`Decision`]'s next word, at the time that it was made for: each window
-/// after it.
+/// Returns the state of each window of a tally at a moment. For the next word of a [`Decision`] and its time, that is the
+/// state after the decision.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Quotas {
     let reading = Reading::new(layout, limits, word, now);
@@ -181,11 +180,11 @@ pub(crate) fn is_wrong(layout: &Layout, word: u64, now: Timestamp) -> bool {
     layout.ahead_ms(word, now) > TOLERANCE_MS
 }
 
-/// What a tally says at a moment: its counts in the windows that run then, and what they leave.
+/// A tally at a moment: its counts in the windows of that moment, and the room that they leave.
 struct Reading<'l> {
     layout: &'l Layout,
     limits: &'l Limits,
-    /// The tally, brought to that moment.
+    /// The tally, rolled to that moment.
     word: u64,
     /// The moment itself, in Unix milliseconds: within the unit that the word's stamp names.
     time_ms: u64,
@@ -194,33 +193,34 @@ struct Reading<'l> {
 impl<'l> Reading<'l> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn new(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
-        // Most often the tally was charged before in the very unit that runs now.
+        // Most often the tally was charged before in the present unit.
         let (word, time_ms) =
-            if layout.is_within(word, now) { (word, now.unix_ms()) } else { bring(layout, word, now) };
+            if layout.is_within(word, now) { (word, now.unix_ms()) } else { roll(layout, word, now) };
         Self { layout, limits, word, time_ms }
     }
 
-    /// The limit of the window at `place`, not above what its count can hold: a sum then never runs into the next field.
+    /// Returns the limit of the window at `index`, at most what its count can hold, so that a sum never overflows into the
+    /// next field.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn limit(&self, place: usize) -> u32 {
-        self.layout.counts().limit(self.limits, place)
+    fn limit(&self, index: usize) -> u32 {
+        self.layout.counts().limit(self.limits, index)
     }
 
-    /// What the count leaves: the limit less the units that count against it.
+    /// Returns the units left: the limit less the units that count against it.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn remaining(&self, place: usize) -> u32 {
-        self.limit(place).saturating_sub(self.layout.used(self.word, place, self.time_ms))
+    fn remaining(&self, index: usize) -> u32 {
+        self.limit(index).saturating_sub(self.layout.used(self.word, index, self.time_ms))
     }
 
-    /// The room that every window has.
+    /// Returns the room that every window has.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn room(&self) -> u32 {
         match self.layout.algorithm() {
             Algorithm::Fixed => {
                 let mut room = u32::MAX;
-                for place in 0..self.layout.len() {
-                    let current = self.layout.counts().current(self.word, place);
-                    room = room.min(self.limit(place).saturating_sub(current));
+                for index in 0..self.layout.len() {
+                    let current = self.layout.counts().current(self.word, index);
+                    room = room.min(self.limit(index).saturating_sub(current));
                 }
                 room
             }
@@ -228,58 +228,62 @@ impl<'l> Reading<'l> {
         }
     }
 
-    /// Whether every window has room for `cost`.
+    /// Returns whether every window has room for `cost`, as an outcome.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn admits(&self, cost: u32) -> Outcome {
         if cost <= self.room() { Outcome::Admitted } else { refusal(self.layout, self.limits, cost) }
     }
 
-    /// Takes the units of `charge` out of the counts that hold them, and tells whether any did.
+    /// Subtracts the units of `charge` from the counts that hold them, and returns whether any count changed.
     fn give_back(&mut self, charge: Charge) -> bool {
         let layout = self.layout;
         let (now, charged) = (layout.stamp(self.word), layout.stamp_at(charge.at));
         let before = self.word;
-        for place in 0..layout.len() {
+        for index in 0..layout.len() {
             let previous =
-                match layout.window_index(place, now).checked_sub(layout.window_index(place, charged)) {
+                match layout.window_index(index, now).checked_sub(layout.window_index(index, charged)) {
                     Some(0) => false,
                     Some(1) => true,
                     _ => continue,
                 };
             let counts = layout.counts();
-            let count = if previous { counts.previous(before, place) } else { counts.current(before, place) };
+            let count = if previous { counts.previous(before, index) } else { counts.current(before, index) };
             if count > 0 {
-                self.word = layout.given_back(self.word, place, previous, charge.cost.min(count));
+                self.word = layout.given_back(self.word, index, previous, charge.cost.min(count));
             }
         }
         self.word != before
     }
 }
 
-/// The room that every window of a sliding layout has.
+/// Returns the room that every window of a sliding layout has.
 #[inline(never)]
 fn sliding_room(layout: &Layout, limits: &Limits, word: u64, time_ms: u64) -> u32 {
     let reading = Reading { layout, limits, word, time_ms };
-    (0..layout.len()).fold(u32::MAX, |least, place| least.min(reading.remaining(place)))
+    (0..layout.len()).fold(u32::MAX, |least, index| least.min(reading.remaining(index)))
 }
 
-/// Why a cost that some window has no room for is not admitted.
+/// Returns why a cost that some window lacks room for is not admitted.
 #[inline(never)]
 fn refusal(layout: &Layout, limits: &Limits, cost: u32) -> Outcome {
-    let too_costly = (0..layout.len()).any(|place| cost > layout.counts().limit(limits, place));
+    let too_costly = (0..layout.len()).any(|index| cost > layout.counts().limit(limits, index));
     if too_costly { Outcome::TooCostly } else { Outcome::Denied }
 }
 
 /// Returns the tally at the later of `now` and its own time, and that time in Unix milliseconds.
 #[inline(never)]
-fn bring(layout: &Layout, word: u64, now: Timestamp) -> (u64, u64) {
-    let asked = layout.stamp_at(now);
+fn roll(layout: &Layout, word: u64, now: Timestamp) -> (u64, u64) {
+    let present = layout.stamp_at(now);
     let held = layout.stamp(word);
     let mut time_ms = now.unix_ms();
-    if asked == layout.last_stamp() {
-        time_ms = time_ms.min(layout.stamp_start_ms(asked + 1) - 1);
+    if present == layout.last_stamp() {
+        time_ms = time_ms.min(layout.stamp_start_ms(present + 1) - 1);
     }
-    if held <= asked { (layout.rolled(word, asked), time_ms) } else { (word, layout.stamp_start_ms(held)) }
+    if held <= present {
+        (layout.rolled(word, present), time_ms)
+    } else {
+        (word, layout.stamp_start_ms(held))
+    }
 }
 
 #[cfg(test)]
@@ -306,7 +310,7 @@ mod tests {
     /// What each window has left.
     fn left(policy: &Policy, word: u64, now: Timestamp) -> [u32; 2] {
         let quotas = quotas(policy.layout(), &policy.limits(), word, now);
-        [0, 1].map(|place| quotas.get(place).unwrap().remaining)
+        [0, 1].map(|index| quotas.get(index).unwrap().remaining)
     }
 
     /// When one more unit is admitted.

@@ -8,8 +8,8 @@ pub(crate) const LINE_WORDS: usize = 8;
 /// Bytes in a [`Line`].
 pub const LINE_LEN: usize = 64;
 
-/// One cache line of eight atomic words, 64 bytes at a 64-byte boundary. Tables are slices of lines, and what
-/// lies in them holds no pointer, so the same lines may be a `static`, a heap block or a mapped file.
+/// One cache line of eight atomic words: 64 bytes, aligned to 64 bytes. Tables are slices of lines and contain no
+/// pointers, so the lines may be a `static`, a heap block or a mapped file.
 ///
 /// ```
 /// use keytally_core::Line;
@@ -37,13 +37,13 @@ impl Line {
         Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    /// The word at `index`, 0 to 7.
+    /// Returns the word at `index`, 0 to 7.
     #[inline]
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
         &self.0[index]
     }
 
-    /// All eight words.
+    /// Returns all eight words.
     #[inline]
     pub(crate) fn words(&self) -> &[AtomicU64; LINE_WORDS] {
         &self.0

@@ -1,4 +1,4 @@
-//! Policies: what a user writes, `100/minute, 1000/hour`, read once into a form that can't be wrong.
+//! Policies: parses text such as `100/minute, 1000/hour` into a form that is always valid.
 
 use core::fmt;
 use core::str::FromStr;
@@ -35,7 +35,7 @@ impl Policy {
     /// A policy of `quotas`, in any order.
     ///
     /// # Errors
-    /// What [`ParsePolicyErrorKind`] lists, apart from the kinds that only text can have.
+    /// [`ParsePolicyError`] of any kind that does not depend on text.
     pub fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, ParsePolicyError> {
         if quotas.is_empty() {
             return Err(ParsePolicyError::new(ParsePolicyErrorKind::Empty, ""));
@@ -70,22 +70,21 @@ impl Policy {
         Self::new(layout.algorithm(), &quotas).ok()
     }
 
-    /// How the windows count.
+    /// Returns how the windows count.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The quotas, shortest window first.
+    /// Returns the quotas, shortest window first.
     pub fn quotas(&self) -> &[Quota] {
         &self.quotas
     }
 
-    /// Returns each quota that can never deny a request, with the quota that allows no more than it already: in
-    /// `100/minute, 50/hour` the first, in `10/minute, 1000/hour` the second. Such a policy is allowed, but hardly what
-    /// its author meant.
+    /// Returns each quota that can never deny a request, with the quota that already allows no more: the first quota of
+    /// `100/minute, 50/hour`, or the second of `10/minute, 1000/hour`. Such a policy is valid, but probably an error.
     ///
-    /// This holds for counts that the same policy made. After a plan's limits were changed, the counts of the limits
-    /// before may reach such a quota for one window.
+    /// This holds for counts that the same policy made. After the limits of a plan were changed, counts that the former
+    /// limits admitted may reach such a quota for one window.
     ///
     /// ```
     /// let policy: keytally_core::Policy = "100/minute, 50/hour".parse()?;
@@ -100,12 +99,12 @@ impl Policy {
         })
     }
 
-    /// Where a tally of this policy keeps its stamp and counts.
+    /// Returns the layout of a tally of this policy.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The limits alone, in the order of the windows.
+    /// Returns the limits alone, in the order of the windows.
     pub fn limits(&self) -> Limits {
         let mut limits = Limits([u32::MAX; MAX_QUOTAS]);
         for (limit, quota) in limits.0.iter_mut().zip(&self.quotas) {
@@ -144,18 +143,18 @@ impl FromStr for Policy {
     }
 }
 
-/// Puts quotas in the order of their windows. (There are four at most; `sort_unstable` is two kilobytes of code.)
+/// Sorts at most four quotas by their windows. `sort_unstable` would take two kilobytes of code.
 fn sort(quotas: &mut [Quota]) {
     for end in (1..quotas.len()).rev() {
-        for place in 0..end {
-            if quotas[place].window > quotas[place + 1].window {
-                quotas.swap(place, place + 1);
+        for index in 0..end {
+            if quotas[index].window > quotas[index + 1].window {
+                quotas.swap(index, index + 1);
             }
         }
     }
 }
 
-/// A text without the spaces and tabs around it.
+/// Returns a text without the spaces and tabs around it.
 fn trimmed(text: &str) -> &str {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let bytes = text.as_bytes();
@@ -164,13 +163,13 @@ fn trimmed(text: &str) -> &str {
     text.get(start..bytes.len() - after).unwrap_or_default()
 }
 
-/// What comes before the first byte `at`, and what comes after it.
+/// Returns the texts before and after the first byte `at`.
 fn split(text: &str, at: u8) -> Option<(&str, &str)> {
-    let place = text.bytes().position(|byte| byte == at)?;
-    Some((text.get(..place)?, text.get(place + 1..)?))
+    let position = text.bytes().position(|byte| byte == at)?;
+    Some((text.get(..position)?, text.get(position + 1..)?))
 }
 
-/// Takes the word `fixed` or `sliding` off the front, where there is one.
+/// Returns the algorithm that the word `fixed` or `sliding` at the front names, and the text after it.
 fn split_algorithm(text: &str) -> (Algorithm, &str) {
     for (word, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
         match text.strip_prefix(word) {
@@ -183,7 +182,8 @@ fn split_algorithm(text: &str) -> (Algorithm, &str) {
     (Algorithm::Fixed, text)
 }
 
-/// The number that a text begins with, `None` when it has no digit or is above 2^32, and how many digits it has.
+/// Returns the number that a text begins with, and how many digits it has. The number is `None` if there is no digit or
+/// it is 2^32 or more.
 fn leading_number(text: &str) -> (Option<u32>, usize) {
     let digits = text.bytes().take_while(u8::is_ascii_digit);
     let more = |number: u32, digit: u8| number.checked_mul(10)?.checked_add(u32::from(digit - b'0'));
@@ -191,7 +191,7 @@ fn leading_number(text: &str) -> (Option<u32>, usize) {
     (if len == 0 { None } else { digits.clone().try_fold(0, more) }, len)
 }
 
-/// What comes before the word `per`, which blanks separate from it, and what comes after.
+/// Returns the texts before and after the word `per`, which blanks must separate from both.
 fn split_per(text: &str) -> Option<(&str, &str)> {
     let blank = text.bytes().position(|byte| matches!(byte, b' ' | b'\t'))?;
     let (limit, rest) = (text.get(..blank)?, trimmed(text.get(blank..)?));
@@ -199,7 +199,7 @@ fn split_per(text: &str) -> Option<(&str, &str)> {
     matches!(window.as_bytes(), [b' ' | b'\t', ..]).then_some((limit, window))
 }
 
-/// Reads `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
+/// Parses `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
 fn parse_quota(part: &str) -> Result<Quota, ParsePolicyError> {
     let syntax = || ParsePolicyError::new(ParsePolicyErrorKind::Syntax, part);
     let (limit, window) = split(part, b'/').or_else(|| split_per(part)).ok_or_else(syntax)?;
@@ -239,8 +239,8 @@ impl fmt::Display for Policy {
         if self.algorithm == Algorithm::Sliding {
             f.write_str("sliding ")?;
         }
-        for (place, quota) in self.quotas.iter().enumerate() {
-            if place > 0 {
+        for (index, quota) in self.quotas.iter().enumerate() {
+            if index > 0 {
                 f.write_str(", ")?;
             }
             quota.fmt(f)?;
@@ -249,7 +249,7 @@ impl fmt::Display for Policy {
     }
 }
 
-/// What is wrong with a policy.
+/// The kind of a [`ParsePolicyError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParsePolicyErrorKind {
@@ -257,7 +257,7 @@ pub enum ParsePolicyErrorKind {
     Empty,
     /// The text is longer than [`MAX_POLICY_LEN`].
     TooLong,
-    /// A quota isn't of the form `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
+    /// A quota does not have the form `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
     Syntax,
     /// A limit is 0 or above 4294967295.
     Limit,
@@ -269,16 +269,16 @@ pub enum ParsePolicyErrorKind {
     TooManyQuotas,
     /// Two quotas have the same window.
     Duplicate,
-    /// A window isn't a whole multiple of the next shorter one.
+    /// A window is not a whole multiple of the next shorter one.
     NotNested,
-    /// The stamp and the counts don't fit the 64 bits of a tally.
+    /// The stamp and the counts do not fit the 64 bits of a tally.
     TooManyBits {
         /// The bits that they need.
         needed: u32,
     },
 }
 
-/// A policy that can't be: the kind of error and the part of the text that has it.
+/// An invalid policy: the kind of the error and the part of the text that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsePolicyError {
     kind: ParsePolicyErrorKind,
@@ -300,12 +300,12 @@ impl ParsePolicyError {
         Self { kind, part: quota.text() }
     }
 
-    /// What is wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ParsePolicyErrorKind {
         self.kind
     }
 
-    /// The offending part of the text, cut to 32 bytes; empty when it is the whole that is wrong.
+    /// Returns the part of the text that has the error, cut to 32 bytes; empty if the error is in the whole text.
     pub fn part(&self) -> &str {
         &self.part
     }
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_may_be_as_long_as_it_says() {
+    fn text_may_have_the_documented_length() {
         let mut text = "1/s".to_string();
         text += &" ".repeat(MAX_POLICY_LEN - text.len());
         assert!(text.parse::<Policy>().is_ok());

@@ -15,10 +15,10 @@ pub const MAX_WINDOW_S: u32 = 31 * 86_400;
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Algorithm {
-    /// Windows aligned to the Unix epoch; the count starts again with each.
+    /// Windows are aligned to the Unix epoch, and each starts with a count of 0.
     Fixed,
-    /// The last full window length: this window's count, and the previous one's weighted by the part of it that
-    /// still overlaps, rounded up.
+    /// The last full window length counts: the present window's count, and the previous one's weighted by the part of it
+    /// that still overlaps, rounded up.
     Sliding,
 }
 
@@ -45,7 +45,7 @@ impl Algorithm {
 pub struct Window(pub(crate) u32);
 
 impl Window {
-    /// A window of `seconds`; `None` when that is 0 or more than [`MAX_WINDOW_S`].
+    /// A window of `seconds`; `None` if that is 0 or more than [`MAX_WINDOW_S`].
     pub const fn from_seconds(seconds: u32) -> Option<Self> {
         if seconds == 0 || seconds > MAX_WINDOW_S { None } else { Some(Self(seconds)) }
     }
@@ -53,13 +53,13 @@ impl Window {
     /// One second.
     pub(crate) const SECOND: Self = Self(1);
 
-    /// The length in seconds.
+    /// Returns the length in seconds.
     pub const fn seconds(self) -> u32 {
         self.0
     }
 
-    /// How many whole windows there are in so many seconds. The usual lengths are divided by as constants, which is
-    /// a multiplication and so ten times as quick.
+    /// Returns how many whole windows `seconds` has. Common lengths are constant divisors, so that the division is a
+    /// multiplication, which is ten times as fast.
     #[inline]
     pub(crate) const fn whole_in(self, seconds: u64) -> u64 {
         match self.0 {
@@ -71,7 +71,7 @@ impl Window {
         }
     }
 
-    /// The length in milliseconds.
+    /// Returns the length in milliseconds.
     pub(crate) const fn ms(self) -> u64 {
         self.0 as u64 * 1000
     }
@@ -85,17 +85,18 @@ impl Window {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Quota {
-    /// The most that is admitted in one window, at least 1.
+    /// The most units that one window admits, at least 1.
     pub limit: u32,
     /// The length of the window.
     pub window: Window,
 }
 
-/// The limit of each window of a [`Layout`](crate::Layout), shortest window first; what lies past the last window says nothing.
+/// The limit of each window of a [`Layout`](crate::Layout), shortest window first. Values past the last window have no
+/// meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits(pub(crate) [u32; MAX_QUOTAS]);
 
-/// The units of policy text, the longest first, so that the first that divides a length names it best.
+/// The units of policy text, longest first, so that the first that divides a length gives the shortest text.
 pub(crate) const UNITS: [(&str, &str, u32); 4] =
     [("day", "d", 86_400), ("hour", "h", 3600), ("minute", "m", 60), ("second", "s", 1)];
 
@@ -109,17 +110,17 @@ impl fmt::Display for Quota {
 }
 
 impl Quota {
-    /// Whether what this quota admits always fits `other`, one of another window of the same policy. Windows nest, so
-    /// a shorter window's count is part of a longer one's, and a longer window is a whole number of shorter ones. In
-    /// sliding windows the estimates are bounded alike.
+    /// Returns whether all that this quota admits fits `other`, a quota of another window of the same policy. Windows nest,
+    /// so a shorter window's count is part of a longer one's, and a longer window is a whole number of shorter ones. In
+    /// sliding windows, the same bounds hold for the estimates.
     pub(crate) fn implies(&self, other: Self) -> bool {
         let (own, others) = (self.window.0, other.window.0);
         let within = u64::from(self.limit) * u64::from((others / own).max(1));
         own != others && within <= u64::from(other.limit)
     }
 
-    /// The quota as policy text: at most 10 + 1 + 8 bytes. (By itself, since `core::fmt` is a kilobyte of code that small
-    /// machines do without.)
+    /// Returns the quota as policy text, at most 10 + 1 + 8 bytes. It does not use `core::fmt`, which is a kilobyte of code
+    /// that small machines can do without.
     pub(crate) fn text(self) -> Text<MAX_PART_LEN> {
         let mut text = Text::new();
         push_number(&mut text, self.limit);
@@ -143,7 +144,7 @@ fn push_number(text: &mut Text<MAX_PART_LEN>, number: u32) {
     if number > 9 {
         push_number(text, number / 10);
     }
-    // It has room for every quota.
+    // There is room for every quota.
     let _ = text.push(char::from_digit(number % 10, 10).unwrap_or_default());
 }
 
@@ -151,7 +152,7 @@ fn push(text: &mut Text<MAX_PART_LEN>, part: &str) {
     let _ = text.push_str(part);
 }
 
-/// The window's name in HTTP fields: `second`, `minute`, `hour` or `day`, else its seconds, `90s`.
+/// Writes the window's name in HTTP fields: `second`, `minute`, `hour` or `day`, else its seconds, such as `90s`.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match UNITS.into_iter().find(|(_, _, seconds)| self.0 == *seconds) {

@@ -4,10 +4,10 @@
 /// the system clock comes from a clock that was wrong.
 pub const TOLERANCE_MS: u64 = 60_000;
 
-/// A moment: milliseconds since the Unix epoch, UTC, as the caller's clock tells it.
+/// A moment in milliseconds since the Unix epoch, in UTC.
 ///
 /// As a [`Clock`] it is an explicit time: the core uses it as given and never corrects it. What a
-/// wrong explicit time costs stands in [`decide`](crate::decide).
+/// wrong explicit time costs: see [`decide`](crate::decide).
 ///
 /// ```
 /// use keytally_core::Timestamp;
@@ -25,17 +25,17 @@ impl Timestamp {
         Self(ms)
     }
 
-    /// The moment `seconds` seconds after the Unix epoch; later than a `Timestamp` can tell is the last one.
+    /// The moment `seconds` seconds after the Unix epoch, at most the latest `Timestamp`.
     pub const fn from_unix_s(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub const fn unix_ms(self) -> u64 {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch, rounded down.
+    /// Returns the whole seconds since the Unix epoch, rounded down.
     pub const fn unix_s(self) -> u64 {
         self.0 / 1000
     }
@@ -44,7 +44,7 @@ impl Timestamp {
 /// The source of a call's time: an explicit time, or a system clock that can be read again.
 ///
 /// Every method of a table that depends on time takes one. [`Timestamp`] implements it as an explicit
-/// time. The crate `keytally-host` has the operating system's clock, and a program without an
+/// time. The crate `keytally` has the operating system's clock, and a program without an
 /// operating system implements it for a clock of its own.
 ///
 /// The core reads a system clock again in two cases: a tally is ahead of the first reading, or a
