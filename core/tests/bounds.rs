@@ -38,7 +38,7 @@ const CASES: &[(&str, fn())] = &[
     ("`MAX_NAMES_LEN`", length_of_both_names),
     ("`MAX_SUBJECTS`", subjects_of_a_limiter),
     ("`BUCKET_SLOTS`", slots_of_a_bucket),
-    ("`CLAIM_SPINS`", turns_for_a_claim),
+    ("`CLAIM_SPINS`", turns_for_a_lock),
     ("`MAX_HEADERS_LEN`", length_of_the_headers),
     ("`MAX_PROBLEM_LEN`", length_of_a_problem),
     ("a subject", length_of_a_subject),
@@ -526,7 +526,7 @@ fn length_of_a_key() {
     for (prefix, env) in [(7, 6), (8, 6)] {
         let key = mint(prefix, env).unwrap();
         assert!(parse_key(key.expose().as_bytes()).is_ok());
-        // One byte more is no key of our form, wherever it stands.
+        // One more byte makes it a text without our form, at any position.
         for at in 0..=key.expose().len() {
             let mut longer = key.expose().to_owned();
             longer.insert(at, 'n');
@@ -575,7 +575,7 @@ fn subjects_of_a_limiter() {
     }
 }
 
-/// A limiter of one bucket: the ninth subject is refused, told when there will be room, and finds it then.
+/// A limiter of one bucket: the ninth subject is rejected with the time when there will be room, and finds room then.
 fn slots_of_a_bucket() {
     for text in ["2/minute", "sliding 2/minute", "2/s, 2/m, 2/h, 2/d"] {
         let limiter = limiter(text, 4);
@@ -599,19 +599,19 @@ fn slots_of_a_bucket() {
     }
 }
 
-/// A claim that somebody holds for ever is waited for so many turns, and taken over.
-fn turns_for_a_claim() {
+/// An inserter waits `CLAIM_SPINS` turns for the lock of a stopped holder, and then takes it over.
+fn turns_for_a_lock() {
     const { assert!(CLAIM_SPINS == 1024) };
     let lines = Limiter::<Vec<Line>>::lines(4);
     let memory = memory(lines);
     let limiter = Limiter::create(&memory[..], &policy("1/minute"), 4, [7; 16]).unwrap();
-    // The claim of the only bucket is the first word of the last line; its lowest bit says that it is held.
-    let claims = &memory[lines - 1];
+    // The lock word of the only bucket is the first word of the last line. Its lowest bit is set while it is locked.
+    let locks = &memory[lines - 1];
     for dead in [1, 3, u64::MAX] {
-        claims.store(0, dead);
+        locks.store(0, dead);
         assert!(limiter.check(&dead.to_le_bytes(), 1, NOW).is_admitted());
-        assert_eq!(claims.load(0) & 1, 0, "it is released");
-        assert_ne!(claims.load(0), dead & !1, "by somebody who took it");
+        assert_eq!(locks.load(0) & 1, 0, "it is unlocked");
+        assert_ne!(locks.load(0), dead & !1, "the inserter took it over");
     }
 }
 

@@ -369,7 +369,7 @@ fn a_refund_by_a_wrong_clock_admits_no_more() {
             let mut admitted = Admitted::default();
             while admitted.add(&policy, &table.check(1, ms(NOON_MS))) {}
             for at in [0, 1, NOON_MS - TEN_YEARS, NOON_MS - 2 * HOUR, NOON_MS + TEN_YEARS, u64::MAX] {
-                // Of a charge that this clock says it made, which nobody did.
+                // A refund of a charge that was never made.
                 table.refund(Charge { cost: u32::MAX, at: ms(at) }, ms(NOON_MS));
                 let verdict = table.check(1, ms(NOON_MS));
                 let previous_window = policy.algorithm() == keytally_core::Algorithm::Sliding;
@@ -380,7 +380,7 @@ fn a_refund_by_a_wrong_clock_admits_no_more() {
     }
 }
 
-/// Keys expire, and graces end, by the clock of the caller: an absurd one is told so, and harms no other.
+/// Keys expire, and graces end, by the caller's clock. A wrong clock does not affect callers with another clock.
 #[test]
 fn absurd_clocks_end_no_key_for_others() {
     let policy: Policy = "20/minute, 100/hour".parse().unwrap();

@@ -109,11 +109,7 @@ fn a_key_is_invalid_for_a_reason_that_only_the_log_sees() {
     }
     assert_eq!(gate.check(None, 1, at(0)).outcome(), Outcome::MissingKey);
     assert!(gate.check(None, 1, at(0)).quotas().is_empty());
-    assert_eq!(
-        gate.key(key_id, at(0)).unwrap().last_used,
-        None,
-        "nobody but the key's holder spends its quota"
-    );
+    assert_eq!(gate.key(key_id, at(0)).unwrap().last_used, None, "only the key's holder spends its quota");
 }
 
 #[test]
@@ -473,8 +469,8 @@ fn a_holder_of_the_key_id_refunds_settles_and_resets() {
     let charge = gate.check(Some(key.expose().as_bytes()), 1, at(0)).charge().unwrap();
     assert_eq!(gate.settle(key_id, charge, 9, at(0)).unwrap().uncharged(), 6);
     assert_eq!(gate.reset(key_id, at(0)).unwrap().remaining(), 10);
-    let nobody = KeyId::from_number(key_id.number() ^ 1).unwrap();
-    assert_eq!(gate.refund(nobody, Charge { cost: 1, at: at(0) }, at(0)), None);
+    let unknown = KeyId::from_number(key_id.number() ^ 1).unwrap();
+    assert_eq!(gate.refund(unknown, Charge { cost: 1, at: at(0) }, at(0)), None);
 }
 
 #[test]
@@ -585,10 +581,10 @@ fn damage_is_reported_and_never_admitted() {
     let line = &memory[header + record];
     let meta = line.load(7);
     let flaws = || {
-        let (mut kinds, mut told_alone) = (vec![], vec![]);
+        let (mut kinds, mut administrators) = (vec![], vec![]);
         gate.verify(at(0), |flaw| kinds.push(flaw.kind));
-        gate.administer().unwrap().verify(at(0), |flaw| told_alone.push(flaw.kind));
-        assert_eq!(kinds, told_alone);
+        gate.administer().unwrap().verify(at(0), |flaw| administrators.push(flaw.kind));
+        assert_eq!(kinds, administrators);
         kinds
     };
     assert_eq!(flaws(), []);
@@ -644,7 +640,7 @@ fn a_foreign_key_may_look_like_ours() {
     let mut typo = ours.expose().to_owned().into_bytes();
     let last = typo.len() - 1;
     typo[last] = if typo[last] == b'0' { b'1' } else { b'0' };
-    // Ours but for its checksum, and in a gate with imported keys still told to be a typo.
+    // A key of our form with a wrong checksum has the reason `Checksum`, also in a gate with imported keys.
     gate.administer().unwrap().import(b"sk-proj-0123456789abcdef", &new_key("pro"), at(0)).unwrap();
     assert_eq!(gate.check(Some(&typo), 1, at(0)).reason(), Some(Reason::Checksum));
     gate.administer().unwrap().import(&typo, &new_key("pro"), at(0)).unwrap();

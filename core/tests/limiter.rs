@@ -34,7 +34,7 @@ fn a_table_tells_what_it_was_made_for() {
 }
 
 #[test]
-fn a_verdict_repeats_what_was_asked_and_tells_the_time_that_holds() {
+fn verdict_has_the_requested_cost_and_the_time_of_the_decision() {
     let limiter = limiter("3/minute", 8);
     let verdict = limiter.check(b"a", 2, at(61));
     assert_eq!((verdict.cost(), verdict.now(), verdict.quotas().time()), (2, at(61), at(61)));
@@ -151,22 +151,22 @@ fn a_late_clock_finds_its_subject_and_no_new_quota() {
     for _ in 0..3 {
         assert!(limiter.check(b"a", 1, at(59)).is_admitted());
     }
-    // A clock that is a minute ahead brings so many others that every slot is asked for.
+    // A clock that is a minute ahead inserts enough other subjects to request every slot.
     refused(&limiter, 1000, at(61));
     assert_eq!(limiter.check(b"a", 1, at(59)).outcome(), Outcome::Denied);
 }
 
 #[test]
-fn the_claims_of_the_dead_hold_nobody_up() {
+fn locks_of_killed_inserters_are_taken_over() {
     let capacity = 64;
     let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
     let policy: Policy = "3/minute".parse().unwrap();
     Limiter::create(&memory[..], &policy, capacity, [7; 16]).unwrap();
-    // Every claim is held by somebody who will never release it.
+    // Every bucket is locked by an inserter that was killed.
     let buckets = usize::try_from(limiter("3/minute", capacity).slots_total()).unwrap() / 8;
-    let claims = &memory[memory.len() - buckets.div_ceil(8)..];
-    // What a claim word looks like is the format's business; all ones is one that is held.
-    for line in claims {
+    let locks = &memory[memory.len() - buckets.div_ceil(8)..];
+    // A lock word of all ones is locked.
+    for line in locks {
         (0..8).for_each(|word| line.store(word, u64::MAX));
     }
     let limiter = Limiter::attach(&memory[..]).unwrap();
@@ -174,34 +174,34 @@ fn the_claims_of_the_dead_hold_nobody_up() {
     assert_eq!(limiter.live_subjects(at(0)), u64::from(capacity));
 }
 
-/// The slots of a table, each as tag and tally: after a header of two lines, before the claims.
+/// The slots of a table, each as tag and tally: after a header of two lines, before the lock words.
 fn slots(memory: &[Line], limiter: &Limiter<&[Line]>) -> Vec<[u64; 2]> {
     let lines = usize::try_from(limiter.slots_total()).unwrap() / 4;
     let words = memory[2..2 + lines].iter().flat_map(|line| (0..8).map(|word| line.load(word)));
     words.collect::<Vec<_>>().chunks(2).map(|slot| [slot[0], slot[1]]).collect()
 }
 
-/// What an inserter leaves that was killed with its mark in a slot: the stamp all ones.
-fn mark(memory: &[Line], slot: usize) {
+/// Puts the reservation of a killed inserter into a slot: its stamp is all ones.
+fn reserve(memory: &[Line], slot: usize) {
     memory[2 + slot / 4].store(slot % 4 * 2 + 1, u64::MAX);
 }
 
 #[test]
-fn the_mark_of_a_dead_inserter_is_nobodys_count() {
+fn reservation_of_a_killed_inserter_counts_for_no_subject() {
     let policy: Policy = "3/minute".parse().unwrap();
     let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(4)).map(|_| Line::new()).collect();
     let limiter = Limiter::create(&memory[..], &policy, 4, [7; 16]).unwrap();
     limiter.check(b"a", 1, at(0));
     let slot = slots(&memory, &limiter).iter().position(|slot| slot[1] != 0).unwrap();
-    mark(&memory, slot);
+    reserve(&memory, slot);
     assert_eq!(limiter.live_subjects(at(0)), 0);
     assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), 3);
     assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), 2);
     assert_eq!((limiter.check(b"a", 1, at(0)).remaining(), limiter.live_subjects(at(0))), (1, 1));
-    assert!(slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX), "the mark is gone");
+    assert!(slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX), "the reservation is gone");
 }
 
-/// Two buckets, full but for the mark of a dead inserter, which lies in one of them: a newcomer finds its slot, be it in
+/// Two buckets, full except for the reservation of a killed inserter in one of them: a new subject gets that slot, be it in
 /// its first bucket or in its second.
 #[test]
 fn the_slot_of_a_dead_inserter_is_had_from_both_buckets() {
@@ -211,7 +211,7 @@ fn the_slot_of_a_dead_inserter_is_had_from_both_buckets() {
         let limiter = Limiter::create(&memory[..], &policy, 10, [7; 16]).unwrap();
         refused(&limiter, 1000, at(0));
         assert_eq!((limiter.live_subjects(at(0)), limiter.slots_total()), (16, 16));
-        mark(&memory, marked);
+        reserve(&memory, marked);
         limiter.check(&newcomer.to_le_bytes(), 1, at(0)).is_admitted()
     };
     let mut from_both = 0;

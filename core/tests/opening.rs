@@ -107,7 +107,7 @@ fn every_word_of_a_header_is_checked() {
         }
         let other = AttachError::Kind { found, expected };
         assert_eq!(said(1, &|word| word & LOW | (found as u64) << 32), Some(other));
-        // Without a kind it is no table, whatever its version seems to be.
+        // Without a kind it is not a table, whatever its version.
         for version in [FORMAT_VERSION, 0x5041_5353] {
             let text = u64::from(version) | 3 << 32;
             assert_eq!(said(1, &|_| text), Some(AttachError::NotATable));

@@ -52,7 +52,7 @@ fn a_denied_cost_burns_quota() {
 }
 
 #[test]
-fn a_burst_after_idle_nearly_doubles_and_remaining_exceeds_the_limit() {
+fn burst_after_idle_exceeds_neither_limit_nor_remaining() {
     for policy in ["100/minute", "sliding 100/minute"] {
         let limiter = limiter(policy, 8);
         assert_eq!(admitted(&limiter, b"a", 100, at(0)), 100);
@@ -225,7 +225,7 @@ fn charging_before_verifying_lets_anyone_lock_out_a_keys_owner() {
 }
 
 #[test]
-fn of_two_key_headers_one_server_takes_the_first_and_another_the_last() {
+fn two_key_headers_are_rejected_whichever_a_server_takes() {
     let verdict = Verdict::duplicate_header(at(0));
     assert_eq!((verdict.outcome(), verdict.body()), (Outcome::InvalidKey, r#"{"error": "Invalid API key"}"#));
 }

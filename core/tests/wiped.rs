@@ -12,7 +12,7 @@ fn zeros_after_drop<T>(value: T, range: core::ops::Range<usize>) -> usize {
     let mut value = ManuallyDrop::new(value);
     assert!(range.end <= size_of::<T>());
     let first = (&raw const value).cast::<u8>();
-    // SAFETY: the value is dropped here and by nobody else, and isn't used as a `T` any more.
+    // SAFETY: the value is dropped here only, and is not used as a `T` afterwards.
     unsafe { ManuallyDrop::drop(&mut value) };
     range
         .filter(|&at| {

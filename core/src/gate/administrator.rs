@@ -208,7 +208,7 @@ impl fmt::Display for AdminError {
             Self::NamesTooLong => {
                 write!(f, "prefix and environment have more than {} characters together", key::MAX_NAMES_LEN)
             }
-            Self::Revoked(key_id) => write!(f, "key {key_id} was revoked and cannot be changed; issue a new one"),
+            Self::Revoked(key_id) => write!(f, "key {key_id} was revoked and can't be changed; issue a new one"),
             Self::InGrace { key_id, until } => write!(
                 f,
                 "the secret that key {key_id} had before its last rotation is valid until Unix second {}, and another rotation would end it at once; wait, or force the rotation",

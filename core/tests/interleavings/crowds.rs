@@ -106,7 +106,7 @@ fn a_crowd_of_subjects_fills_the_table_exactly() {
             let of = |outcome| checks.iter().filter(|check| **check == (subject, outcome)).count();
             let (admitted, denied) = (of(Outcome::Admitted), of(Outcome::Denied));
             assert!(admitted <= 2 && (denied == 0 || admitted == 2));
-            // Nobody lost a slot, so who had one was never told that there is none, and nobody else was charged.
+            // No subject lost its slot, so a subject with a slot never got `Full`, and no other subject was charged.
             let left = limiter.peek(&[2, subject], 0, at(179)).remaining();
             assert_eq!(usize::try_from(left), Ok(2 - admitted), "subject {subject}");
             held += u64::from(admitted > 0);

@@ -55,7 +55,7 @@ pub(crate) fn gate_of(plans: &[Plan], keys: u32) -> Shared {
     Arc::new(Gate::create(memory(config.lines()), &config, peppers()).unwrap())
 }
 
-/// A gate of so many keys that admit two requests a minute, four with the plan `pro`.
+/// A gate of `keys` keys that admit two requests a minute, or four with the plan `pro`.
 pub(crate) fn gate(keys: u32) -> Shared {
     gate_of(&plans("2/minute", "4/minute"), keys)
 }
@@ -447,7 +447,7 @@ fn two_administrators_never_meet() {
         let administer = |seed: u8| {
             with(&gate, move |gate| match gate.administer() {
                 Ok(mut administrator) => {
-                    assert!(!administrator.has_recovered(), "nobody left anything half-done");
+                    assert!(!administrator.has_recovered(), "no change was left half-done");
                     Some(administrator.issue(&new_key(), entropy(seed), at(0)).unwrap())
                 }
                 Err(error) => {
@@ -532,7 +532,7 @@ mod stops {
                         let admitted = ask(gate, &new, at(1)).is_admitted();
                         match stop.0 {
                             Stop::IntentWord => assert!(!admitted),
-                            // Until somebody completes it, the record says nothing of it.
+                            // Until an administrator completes it, the record does not show it.
                             Stop::IntentPublished => {}
                             _ => assert!(admitted),
                         }

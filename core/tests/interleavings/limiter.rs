@@ -42,7 +42,7 @@ fn count(verdicts: &[Verdict], outcome: Outcome) -> usize {
     verdicts.iter().filter(|verdict| verdict.outcome() == outcome).count()
 }
 
-/// Takes so many slots of the one bucket with subjects that nobody asks for.
+/// Takes this many slots of the one bucket with other subjects.
 fn take_slots(limiter: &Shared, slots: u32, now: Timestamp) {
     for filler in 0..slots {
         assert!(limiter.check(&filler.to_le_bytes(), 1, now).is_admitted());
@@ -209,7 +209,7 @@ fn of_two_subjects_one_gets_the_last_slot() {
     });
 }
 
-/// An inserter that lost its claim may still put a mark into the slot for a moment. That is no reason to call the
+/// An inserter that lost its lock may still reserve the slot for a moment. That is not a reason to report the
 /// table full.
 #[test]
 fn the_last_slot_is_never_full_to_the_subject_that_gets_it() {
@@ -297,7 +297,7 @@ fn a_limiter_opens_whole_or_not_at_all() {
     });
 }
 
-/// Inserters that stop for ever, or for a while.
+/// Inserters that stop permanently, or for a while.
 mod stops {
     use keytally_core::stop::Stop;
 
@@ -315,7 +315,7 @@ mod stops {
     ];
 
     #[test]
-    fn the_claim_and_the_mark_of_a_dead_inserter_are_taken_over() {
+    fn lock_and_reservation_of_a_killed_inserter_are_taken_over() {
         for step in STEPS {
             explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
@@ -355,7 +355,7 @@ mod stops {
         }
     }
 
-    /// The stopped one goes on while others take its claim over, or after they did.
+    /// The stopped inserter continues while others take its lock over, or afterwards.
     #[test]
     fn an_inserter_that_comes_back_from_the_dead_does_no_harm() {
         for (step, late) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
@@ -454,7 +454,7 @@ mod two_buckets {
     /// The first bucket is full to one clock and all expired to the other, which is a minute ahead. So one takes both
     /// claims, in the order of the buckets, and the other only that of the first bucket.
     #[test]
-    fn inserters_whose_clocks_disagree_about_the_bucket_share_a_slot() {
+    fn inserters_with_clocks_that_disagree_share_a_slot() {
         for (first, other) in [(0, 1), (1, 0)] {
             explore(preemptions(3, 5), move || {
                 let limiter = two_buckets("2/minute");
@@ -470,7 +470,7 @@ mod two_buckets {
     }
 
     #[test]
-    fn inserters_that_need_both_claims_get_by() {
+    fn inserters_that_need_both_locks_do_not_deadlock() {
         explore(preemptions(3, 4), || {
             let limiter = two_buckets("2/minute");
             fill(&limiter, 0, 6, at(0));

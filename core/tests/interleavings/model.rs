@@ -49,7 +49,7 @@ pub(crate) struct Bounds([Option<usize>; 2]);
 
 /// All interleavings with at most `short` preemptions; in the full form with `full`.
 ///
-/// There is always a bound: two inserters may take a claim from each other for ever. Where it is below three, shuttle
+/// There is always a bound: two inserters may take a lock over from each other without end. Where it is below three, shuttle
 /// goes further.
 #[cfg(loom)]
 pub(crate) const fn preemptions(short: usize, full: usize) -> Bounds {
@@ -73,7 +73,7 @@ pub(crate) const fn full_form_only(_: usize) -> Bounds {
     schedules(5_000, 500_000)
 }
 
-/// For scenarios that are too large for loom: so many random schedules.
+/// For scenarios that are too large for loom: this many random schedules.
 #[cfg(shuttle)]
 pub(crate) const fn schedules(short: usize, full: usize) -> Bounds {
     Bounds([Some(short), Some(full)])
@@ -181,7 +181,7 @@ pub(crate) fn dies_at<T>(stop: (Stop, u32), work: impl FnOnce() -> T, then: impl
     struct Dead;
     let rest = move || {
         then();
-        // What unwinds now would be gone with the process: nobody looks at the memory any more.
+        // A killed process would not unwind, and no test reads the memory afterwards.
         resume_unwind(Box::new(Dead));
     };
     match catch_unwind(AssertUnwindSafe(|| at_stop(stop, rest, work))) {
