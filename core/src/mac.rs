@@ -33,10 +33,10 @@ const OUTER_BLOCK: [u8; BLOCK_LEN] = {
     let mut block = [0; BLOCK_LEN];
     block[DIGEST_LEN] = 0x80;
     let bits = (8 * (BLOCK_LEN + DIGEST_LEN) as u64).to_be_bytes();
-    let mut place = 0;
-    while place < bits.len() {
-        block[BLOCK_LEN - bits.len() + place] = bits[place];
-        place += 1;
+    let mut index = 0;
+    while index < bits.len() {
+        block[BLOCK_LEN - bits.len() + index] = bits[index];
+        index += 1;
     }
     block
 };
@@ -261,7 +261,7 @@ impl Mac {
     /// Returns the MAC as four words, each of eight bytes read big-endian.
     #[inline]
     pub(crate) fn words(&self) -> [u64; 4] {
-        let word = |place: usize| u64::from(self.0[2 * place]) << 32 | u64::from(self.0[2 * place + 1]);
+        let word = |index: usize| u64::from(self.0[2 * index]) << 32 | u64::from(self.0[2 * index + 1]);
         [word(0), word(1), word(2), word(3)]
     }
 }

@@ -278,16 +278,13 @@ fn own_instructions(profile: &str) -> Result<u64> {
 const PARTS: &[(&str, &[&str])] = &[
     ("the hash of the subject", &["siphasher"]),
     ("the key's text", &["core/src/key.rs"]),
-    (
-        "HMAC and the comparison, without the compressions",
-        &["core/src/mac.rs", "peppers.rs", "subtle", "sha2"],
-    ),
+    ("HMAC and the comparison, without the compressions", &["core/src/mac.rs", "subtle", "sha2"]),
     (
         "the slot or the record: found, read and exchanged",
-        &["limiter.rs", "gate.rs", "record.rs", "line.rs", "plan.rs", "cell.rs", "sync.rs"],
+        &["limiter.rs", "gate.rs", "record.rs", "line.rs", "plan.rs", "atomic.rs", "sync.rs"],
     ),
-    ("the decision", &["decide.rs", "tally.rs", "policy.rs", "time.rs"]),
-    ("the verdict", &["verdict.rs"]),
+    ("the decision", &["decide.rs", "tally.rs", "quota.rs", "policy.rs", "time.rs", "bits.rs"]),
+    ("the verdict", &["verdict.rs", "quotas.rs", "outcome.rs"]),
     ("the loop around it", &[""]),
 ];
 

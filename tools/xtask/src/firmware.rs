@@ -126,17 +126,9 @@ const PARTS: &[(&str, &[&str])] = &[
     ("pieces that the compiler found in several functions", &["OUTLINED_FUNCTION"]),
     (
         "HMAC-SHA-256, peppers, comparison",
-        &[
-            "keytally_core::mac",
-            "keytally_core::peppers",
-            "gate::peppers",
-            "Pepper",
-            "sha2",
-            "subtle",
-            "zeroize",
-        ],
+        &["keytally_core::mac", "gate::peppers", "Pepper", "sha2", "subtle", "zeroize"],
     ),
-    ("keys that were issued elsewhere: looked for", &["imported", "import_", "group_places"]),
+    ("keys that were issued elsewhere: looked for", &["imported", "import_", "group_records"]),
     (
         "tables: made, opened and checked",
         &[
@@ -150,7 +142,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ),
     (
         "sliding windows, clocks that run late or wrong",
-        &["decide::bring", "sliding_room", "Counts>::previous", "Quotas>::remaining", "Layout>::with_stamp"],
+        &["decide::roll", "sliding_room", "Counts>::previous", "Quotas>::remaining", "Layout>::with_stamp"],
     ),
     ("when to try again", &["retry_a", "room_at"]),
     (
@@ -183,7 +175,10 @@ const PARTS: &[(&str, &[&str])] = &[
             "keytally_core::decide",
             "keytally_core::tally",
             "keytally_core::time",
-            "keytally_core::cell",
+            "keytally_core::atomic",
+            "keytally_core::bits",
+            "keytally_core::quota",
+            "keytally_core::outcome",
             "keytally_core::verdict",
         ],
     ),

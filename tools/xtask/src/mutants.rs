@@ -63,10 +63,10 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
                 "core/src/key.rs",
                 "select: .fold(0, |found, (&character, value)| found ^ (character & u8::from(value == digit).wrapping_neg()))",
             ),
-            ("core/src/line.rs", "join: ((high as u64) << 32) ^ low as u64"),
+            ("core/src/bits.rs", "join: ((high as u64) << 32) ^ low as u64"),
             (
                 "core/src/mac.rs",
-                "Mac::words: let word = |place: usize| u64::from(self.0[2 * place]) << 32 ^ u64::from(self.0[2 * place + 1]);",
+                "Mac::words: let word = |index: usize| u64::from(self.0[2 * index]) << 32 ^ u64::from(self.0[2 * index + 1]);",
             ),
             ("core/src/record.rs", "Record::to_words: ^ u64::from(self.pepper) << 4"),
             ("core/src/record.rs", "Record::to_words: ^ (self.state as u64) << 6"),
@@ -75,15 +75,18 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
             ("core/src/record.rs", "Record::to_words: ^ sequence << SEQUENCE_SHIFT"),
             ("core/src/record.rs", "Record::to_words: ^ u64::from(self.grace_until) << 32;"),
             (
-                "core/src/gate/administrator.rs",
-                "Cell::id_ending_with: let first = (self.start & !LOW) ^ u64::from(number);",
+                "core/src/gate/ids.rs",
+                "RecordIds::id_ending_with: let first = (self.start & !LOW) ^ u64::from(number);",
             ),
             ("core/src/tally.rs", "Layout::with_stamp: self.unused(stamp) ^ (word & counts)"),
             (
                 "core/src/tally.rs",
-                "Layout::claim_mark: self.first_mark ^ (token & ((1 << CLAIM_TOKEN_BITS) - 1))",
+                "Layout::reservation: self.first_reservation ^ (ticket & ((1 << TICKET_BITS) - 1))",
             ),
-            ("core/src/limiter.rs", "Subject::tag_after: self.hash_bits() ^ (tag.wrapping_add(1) & HANDS)"),
+            (
+                "core/src/limiter.rs",
+                "Subject::tag_after: self.fingerprint() ^ (tag.wrapping_add(1) & GENERATION)",
+            ),
         ],
     ),
     (
@@ -123,16 +126,19 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     (
         "A short cut: the longer way comes to the same.",
         &[
-            ("core/src/limiter.rs", "replace Limiter<M>::glance -> Option<Slot<'_>> with None"),
-            ("core/src/limiter.rs", "delete field word from struct Found expression in Limiter<M>::decide"),
+            ("core/src/limiter.rs", "replace Limiter<M>::probe_tags -> Option<Slot<'_>> with None"),
+            (
+                "core/src/limiter.rs",
+                "delete field word from struct Found expression in Limiter<M>::decide_on",
+            ),
             ("core/src/tally.rs", "replace Layout::is_within -> bool with false"),
             (
                 "core/src/tally.rs",
-                "Layout::reusable: let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance - 1);",
+                "Layout::is_reusable: let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance - 1);",
             ),
             (
                 "core/src/tally.rs",
-                "Layout::reusable: let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance * 1);",
+                "Layout::is_reusable: let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance * 1);",
             ),
         ],
     ),
@@ -146,7 +152,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     (
         "Of two groups that are taken alike, either will do.",
         &[(
-            "core/src/gate/administrator.rs",
+            "core/src/gate/import.rs",
             "Administrator<'_, M>::import: let group = if taken(two) <= taken(one) { two } else { one };",
         )],
     ),
@@ -154,7 +160,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         "The lines of hints aren't there in a gate without them, and what isn't there is neither read nor written.",
         &[(
             "core/src/gate.rs",
-            "Gate<M>::with: (header.flags | HINTS_FLAG != 0).then(|| records_at + index(u64::from(header.capacity)));",
+            "Gate<M>::from_header: (header.flags | HINTS_FLAG != 0).then(|| records_at + index(u64::from(header.capacity)));",
         )],
     ),
     (
@@ -163,32 +169,53 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "A slot that nobody ever had holds a void tally, which is nobody's whatever its tag says.",
-        &[("core/src/limiter.rs", "Subject::hash_bits: 0 => 1 >> HANDS_BITS,")],
+        &[("core/src/limiter.rs", "Subject::fingerprint: 0 => 1 >> GENERATION_BITS,")],
     ),
     (
         "Only where a new subject is put: which of its buckets is preferred.",
         &[
             (
-                "core/src/limiter.rs",
-                "Limiter<M>::insert_under: let spills = first_sight.taken >= SPILL || second_sight.taken < first_sight.taken;",
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::insert_under: let spills = first_bucket.taken >= SPILL || second_bucket.taken < first_bucket.taken;",
             ),
             (
-                "core/src/limiter.rs",
-                "Limiter<M>::insert_under: let spills = first_sight.taken >= SPILL && second_sight.taken <= first_sight.taken;",
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::insert_under: let spills = first_bucket.taken >= SPILL && second_bucket.taken <= first_bucket.taken;",
             ),
-            ("core/src/limiter.rs", "Limiter<M>::look: sight.taken *= 1;"),
+            ("core/src/limiter/insert.rs", "Limiter<M>::search: searched.taken *= 1;"),
         ],
     ),
     (
         "Only how long a claim is waited for: taking it over is safe at any moment.",
         &[
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present ^ HELD != 0 && turns < CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present | HELD != 0 && turns < CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present & HELD == 0 && turns < CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present & HELD != 0 && turns <= CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present & HELD != 0 && turns == CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present & HELD != 0 && turns > CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: let taken = (present ^ HELD).wrapping_add(2);"),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present ^ LOCKED != 0 && turns < CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present | LOCKED != 0 && turns < CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present & LOCKED == 0 && turns < CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present & LOCKED != 0 && turns <= CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present & LOCKED != 0 && turns == CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present & LOCKED != 0 && turns > CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: let taken = (present ^ LOCKED).wrapping_add(2);",
+            ),
         ],
     ),
     (
@@ -196,41 +223,47 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
          `budgets` notices.",
         &[(
             "core/src/gate.rs",
-            "Gate<M>::answer: if decision.next == word && cell::swap(tally, word, decision.next).is_ok() {",
+            "Gate<M>::check_with: if decision.next == word && atomic::exchange_decided(tally, word, decision.next).is_ok() {",
         )],
     ),
     (
         "A denial writes the word that is there already, which only costs time.",
-        &[("core/src/limiter.rs", "replace match guard same == seen.word with false in Limiter<M>::decide")],
+        &[(
+            "core/src/limiter.rs",
+            "replace match guard same == seen.word with false in Limiter<M>::decide_on",
+        )],
     ),
     (
         "Only a thread that comes in between can notice. The suite `loom` does: it was seen failing with each of these.",
         &[
-            ("core/src/limiter.rs", "Limiter<M>::place: && !self.layout.reusable(expired, now)"),
             (
-                "core/src/limiter.rs",
-                "Limiter<M>::insert_under: if first_sight.present && second_sight.present {",
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::take_slot: && !self.layout.is_reusable(expired, now)",
             ),
             (
-                "core/src/limiter.rs",
-                "replace match guard first_sight.marked || second_sight.marked with false in Limiter<M>::insert_under",
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::insert_under: if first_bucket.present && second_bucket.present {",
             ),
             (
-                "core/src/limiter.rs",
-                "Limiter<M>::insert_under: let token = claims().find(|claim| claim.bucket != bucket).map_or(0, |claim| claim.word);",
+                "core/src/limiter/insert.rs",
+                "replace match guard first_bucket.reserved || second_bucket.reserved with false in Limiter<M>::insert_under",
             ),
-            ("core/src/limiter.rs", "replace Claim<'_>::confirm -> bool with true"),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::insert_under: let ticket = locks().find(|lock| lock.bucket != bucket).map_or(0, |lock| lock.word);",
+            ),
+            ("core/src/limiter/insert.rs", "replace BucketLock<'_>::confirm -> bool with true"),
             (
                 "core/src/record.rs",
-                "Place<'m>::complete: self.line.store(SEQUENCE, last_word & 1 << SEQUENCE_SHIFT);",
+                "RecordRef<'m>::complete: self.line.store(SEQUENCE, last_word & 1 << SEQUENCE_SHIFT);",
             ),
             (
                 "core/src/record.rs",
-                "Place<'m>::complete: self.line.store(SEQUENCE, last_word ^ 1 << SEQUENCE_SHIFT);",
+                "RecordRef<'m>::complete: self.line.store(SEQUENCE, last_word ^ 1 << SEQUENCE_SHIFT);",
             ),
             (
                 "core/src/record.rs",
-                "Place<'m>::complete: self.line.store(SEQUENCE, last_word | 1 >> SEQUENCE_SHIFT);",
+                "RecordRef<'m>::complete: self.line.store(SEQUENCE, last_word | 1 >> SEQUENCE_SHIFT);",
             ),
         ],
     ),
@@ -238,8 +271,8 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         "The same moment, when both buckets are full and in one of them the mark of an inserter that lost its claim is about to go. \
          No model gets there. The answer would be `Full`, a moment too early.",
         &[(
-            "core/src/limiter.rs",
-            "Limiter<M>::insert_under: (_, None) if first_sight.marked && second_sight.marked => return Some(Insertion::Again),",
+            "core/src/limiter/insert.rs",
+            "Limiter<M>::insert_under: (_, None) if first_bucket.reserved && second_bucket.reserved => return Some(Insertion::Again),",
         )],
     ),
 ];

@@ -45,14 +45,23 @@ const REASONS: &[(&str, Kind, &str)] = &[
     (
         "core/src/limiter.rs",
         Kind::Index,
-        "A bucket's number is below the number of buckets, and opening found the memory to hold them and their claims.",
+        "A bucket's number is below the number of buckets, and opening found the memory to hold them and their lock words.",
+    ),
+    (
+        "core/src/limiter/insert.rs",
+        Kind::Index,
+        "A bucket's number is below the number of buckets, and opening found the memory to hold their lock words.",
+    ),
+    (
+        "core/src/limiter/insert.rs",
+        Kind::Arithmetic,
+        "A bucket has eight slots to count, and an inserter waits at most `CLAIM_SPINS` turns.",
     ),
     ("core/src/limiter.rs", Kind::Arithmetic, "The same; and a bucket has eight slots to count."),
-    ("core/src/mac.rs", Kind::Arithmetic, "A key that gets this far has 256 bytes at most."),
     (
-        "core/src/peppers.rs",
+        "core/src/mac.rs",
         Kind::Arithmetic,
-        "A list of peppers is never empty: making an empty one is an error.",
+        "A key that gets this far has 256 bytes at most, and a list of peppers is never empty: making an empty one is an error.",
     ),
     ("core/src/record.rs", Kind::Arithmetic, "A record's number is below 2^26."),
     (
@@ -62,7 +71,7 @@ const REASONS: &[(&str, Kind, &str)] = &[
          since limits are cut to what the field holds.",
     ),
     (
-        "core/src/time.rs",
+        "core/src/bits.rs",
         Kind::Arithmetic,
         "The estimate times the divisor is at most the number: the proof stands above it.",
     ),

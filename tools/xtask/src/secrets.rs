@@ -18,7 +18,7 @@ const FILE: &str = "core/src/gate.rs";
 
 /// What the program marks undefined, by its argument: what that is, and the function that may use it, with how it begins.
 const RUNS: [(&str, &str, &str, &str); 2] = [
-    ("secrets", "a secret", "of", "fn of(current: Choice, previous: Choice)"),
+    ("secrets", "a secret", "new", "fn new(current: Choice, previous: Choice)"),
     ("ids", "whether a key id exists", "wrong", "fn wrong(known: bool, pepper_there: bool)"),
 ];
 

@@ -1,5 +1,5 @@
 //! A key check with every secret marked undefined: valgrind's memcheck then reports each branch and each index that
-//! depends on one. `cargo xtask test secrets` runs it, and lets only the reports in `Match::of` pass, where the answer of the
+//! depends on one. `cargo xtask test secrets` runs it, and lets only the reports in `Match::new` pass, where the answer of the
 //! comparison becomes a branch on purpose.
 //!
 //! Undefined are the stored tags of every record, the pepper's two hash states, and of a key that is right, its secret and
