@@ -14,6 +14,12 @@ use keytally_core::{MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN};
 use keytally_core::{MAX_PEPPERS, MIN_PEPPER_LEN};
 use keytally_core::{MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S};
 
+mod support {
+    pub(crate) mod memory;
+}
+
+use support::memory::memory;
+
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 
 /// Each bound by its name on the page, and the test that goes around it.
@@ -116,10 +122,6 @@ fn every_bound_holds_one_below_at_and_one_above() {
 }
 
 // Helpers.
-
-fn memory(lines: usize) -> Vec<Line> {
-    (0..lines).map(|_| Line::new()).collect()
-}
 
 fn policy(text: &str) -> Policy {
     text.parse().unwrap()

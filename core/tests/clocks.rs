@@ -16,6 +16,12 @@ use keytally_core::{
     Verdict,
 };
 
+mod support {
+    pub(crate) mod memory;
+}
+
+use support::memory::memory;
+
 /// 2023-11-15, noon.
 const NOON_MS: u64 = 1_700_049_600_000;
 const SECOND: u64 = 1000;
@@ -35,10 +41,6 @@ const POLICIES: [&str; 7] = [
 
 fn ms(ms: u64) -> Timestamp {
     Timestamp::from_unix_ms(ms)
-}
-
-fn memory(lines: usize) -> Vec<Line> {
-    (0..lines).map(|_| Line::new()).collect()
 }
 
 /// One key or one subject.

@@ -7,13 +7,14 @@ use keytally_core::{
     Outcome, Peppers, Plan, Reason, Timestamp, Verdict, parse_key,
 };
 
-const NOON_S: u64 = 1_700_049_600;
+mod support {
+    pub(crate) mod noon;
+}
+
+use support::noon::at;
+
 const OLD: [u8; 32] = [1; 32];
 const NEW: [u8; 32] = [2; 32];
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_unix_s(NOON_S + seconds)
-}
 
 fn end(seconds: u64) -> Option<Timestamp> {
     Some(at(seconds))

@@ -3,11 +3,11 @@
 
 use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp};
 
-const NOON_S: u64 = 1_700_049_600;
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_unix_s(NOON_S + seconds)
+mod support {
+    pub(crate) mod noon;
 }
+
+use support::noon::at;
 
 fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let lines = Limiter::<Vec<Line>>::lines(capacity);

@@ -10,11 +10,13 @@ use keytally_core::{
 };
 use keytally_core::{FORMAT_VERSION, TableKind};
 
-const CAPACITY: u32 = 64;
-
-fn memory(lines: usize) -> Vec<Line> {
-    (0..lines).map(|_| Line::new()).collect()
+mod support {
+    pub(crate) mod memory;
 }
+
+use support::memory::memory;
+
+const CAPACITY: u32 = 64;
 
 fn image(memory: &[Line]) -> Vec<u64> {
     memory.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect()

@@ -6,11 +6,11 @@ use keytally_core::{
     Plan, Policy, Timestamp, Verdict,
 };
 
-const NOON_S: u64 = 1_700_049_600;
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_unix_s(NOON_S + seconds)
+mod support {
+    pub(crate) mod noon;
 }
+
+use support::noon::{NOON_S, at};
 
 fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let memory = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();

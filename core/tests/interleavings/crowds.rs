@@ -8,8 +8,9 @@ use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{KeyState, Limiter, NewKey, Outcome, Timestamp};
 use shuttle::rand::{Rng, thread_rng};
 
-use crate::gate::{self, at};
+use crate::gate;
 use crate::model::{Memory, Work, at_stop, dies_at, explore, memory, schedules, thread, together};
+use crate::noon::at;
 
 /// One of these.
 fn draw<T: Copy>(of: &[T]) -> T {

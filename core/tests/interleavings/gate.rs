@@ -16,14 +16,9 @@ use crate::model::{
     Memory, Stale, Work, at_stop, dies_at, explore, full_form_only, join, memory, preemptions, start,
     together,
 };
+use crate::noon::at;
 
 pub(crate) type Shared = Arc<Gate<Memory>>;
-
-const NOON_S: u64 = 1_700_049_600;
-
-pub(crate) fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_unix_s(NOON_S + seconds)
-}
 
 pub(crate) fn end(seconds: u64) -> Option<Timestamp> {
     Some(at(seconds))

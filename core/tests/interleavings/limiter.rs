@@ -7,16 +7,11 @@ use core::cell::Cell;
 use keytally_core::{AttachError, Clock, Limiter, Outcome, Timestamp, Verdict};
 
 use crate::model::{Memory, Stale, Work, explore, memory, preemptions, together};
+use crate::noon::at;
 
 type Shared = Arc<Limiter<Memory>>;
 
 /// The start of a minute.
-const NOON_S: u64 = 1_700_049_600;
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_unix_s(NOON_S + seconds)
-}
-
 /// A limiter of one bucket: eight slots.
 fn one_bucket(policy: &str) -> Shared {
     limiter(policy, 1)

@@ -12,6 +12,8 @@
 extern crate alloc;
 
 mod model;
+#[path = "../support/noon.rs"]
+mod noon;
 
 #[cfg(shuttle)]
 mod crowds;
