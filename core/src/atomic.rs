@@ -1,4 +1,5 @@
-//! The compare-exchange loop: applies a pure decision to a word that other threads and processes change too.
+//! The compare-exchange loop: applies a pure decision to a word that other threads and processes
+//! change too.
 
 use crate::decide::{self, Decision};
 use crate::stop::{Stop, stop};
@@ -51,8 +52,8 @@ pub(crate) fn corrected(
     }
 }
 
-/// Corrects the word in `atomic` if it is ahead of the clock by more than the tolerance, counts kept.
-/// Returns whether it did. A system clock is read after the word was loaded.
+/// Corrects the word in `atomic` if it is ahead of the clock by more than the tolerance, counts
+/// kept. Returns whether it did. A system clock is read after the word was loaded.
 pub(crate) fn correct(atomic: &AtomicU64, layout: &Layout, clock: impl Clock) -> bool {
     let word = atomic.load(Ordering::Acquire);
     let first = clock.reading();

@@ -32,7 +32,8 @@ pub(crate) const fn index(number: u64) -> usize {
     number as usize
 }
 
-/// A divisor that divides by a multiplication, since a 64-bit division would cost more than the decision.
+/// A divisor that divides by a multiplication, since a 64-bit division would cost more than the
+/// decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Divisor {
     value: u64,
@@ -44,8 +45,9 @@ impl Divisor {
     /// `value` must not be 0; 0 is taken as 1.
     pub(crate) const fn new(value: u64) -> Self {
         let value = if value == 0 { 1 } else { value };
-        // floor(2^64 / value) from 64-bit arithmetic: 2^64 = (2^64 − 1) + 1, so the quotient of 2^64 − 1 is right
-        // unless `value` divides 2^64, a power of two, for which it is one too small; `divide` corrects that.
+        // floor(2^64 / value) from 64-bit arithmetic: 2^64 = (2^64 − 1) + 1, so the quotient of
+        // 2^64 − 1 is right unless `value` divides 2^64, a power of two, for which it is one too
+        // small; `divide` corrects that.
         Self { value, reciprocal: u64::MAX / value }
     }
 
@@ -55,9 +57,9 @@ impl Divisor {
 
     /// Returns `number / value`, exactly.
     ///
-    /// With r = floor((2^64−1) / v), n·r / 2^64 is at most n/v and less than 2 below it: with 2^64 = r·v + e,
-    /// 1 ≤ e ≤ v, the error is n·e / (2^64·v) < 1, and the floor adds less than 1. So the estimate is one too
-    /// small at most, and one comparison corrects it.
+    /// With r = floor((2^64−1) / v), n·r / 2^64 is at most n/v and less than 2 below it: with 2^64
+    /// = r·v + e, 1 ≤ e ≤ v, the error is n·e / (2^64·v) < 1, and the floor adds less than 1. So
+    /// the estimate is one too small at most, and one comparison corrects it.
     #[inline]
     pub(crate) const fn divide(self, number: u64) -> u64 {
         let estimate = scale(number, self.reciprocal);

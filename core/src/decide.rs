@@ -1,12 +1,13 @@
-//! The decision: a pure function of a layout, limits, a word, a time and a cost, which gives an outcome and the next word.
+//! The decision: a pure function of a layout, limits, a word, a time and a cost, which gives an
+//! outcome and the next word.
 //!
-//! Tables load a word, decide, and compare-exchange the next word in. If [`next`](Decision::next) is the word itself,
-//! nothing is written, so denials are read-only.
+//! Tables load a word, decide, and compare-exchange the next word in. If [`next`](Decision::next)
+//! is the word itself, nothing is written, so denials are read-only.
 //!
 //! Two rules about time hold for all of them:
 //! - A time before the tally's stamp, by any amount, is taken as the tally's own time. No decision
-//!   moves a stamp back. So a late clock, or a caller that was stopped after it read its clock, never
-//!   opens a window again.
+//!   moves a stamp back. So a late clock, or a caller that was stopped after it read its clock,
+//!   never opens a window again.
 //! - Windows that have passed do not count.
 //!
 //! A stamp from a clock that ran ahead is moved back by a *correction*, which is not a decision: it
@@ -15,15 +16,15 @@
 //! [`TOLERANCE_MS`]. An explicit time is no evidence, since the caller may have been stopped.
 //!
 //! # What a wrong clock costs
-//! A window is an interval of the times of its decisions ([`Charge::at`]), its label. In labels of one
-//! tally that admit their limit once more:
-//! - Late clocks, stale readings, and explicit times that disagree: none. In a limiter, one each time
-//!   that a caller who is 61 s late or more finds its subject's slot reused.
-//! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more than
-//!   60 s: one, when the tally is corrected. Each check that read the clock before the step and
-//!   charges after the correction costs one more. So does each thread that is stopped between the
-//!   reading and the compare-exchange of a correction, at least as long as the stamp was ahead, if
-//!   the tally holds the same word again when the thread continues.
+//! A window is an interval of the times of its decisions ([`Charge::at`]), its label. In labels of
+//! one tally that admit their limit once more:
+//! - Late clocks, stale readings, and explicit times that disagree: none. In a limiter, one each
+//!   time that a caller who is 61 s late or more finds its subject's slot reused.
+//! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
+//!   than 60 s: one, when the tally is corrected. Each check that read the clock before the step
+//!   and charges after the correction costs one more. So does each thread that is stopped between
+//!   the reading and the compare-exchange of a correction, at least as long as the stamp was ahead,
+//!   if the tally holds the same word again when the thread continues.
 //! - System clocks that stay more than 60 s apart, or explicit times that far ahead mixed with a
 //!   system clock, are outside the guarantee: one each time that they take turns.
 //!
@@ -37,7 +38,8 @@ use crate::tally::Layout;
 pub use crate::time::TOLERANCE_MS;
 use crate::time::{Clock, Timestamp};
 
-/// An outcome and the next word: small enough for two registers. [`quotas`] computes the rest from the word.
+/// An outcome and the next word: small enough for two registers. [`quotas`] computes the rest from
+/// the word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Decision {
@@ -58,7 +60,8 @@ impl Decision {
 
 /// Units that were charged, and when, so that [`refund`] and [`settle`] can return exactly those.
 ///
-/// It can be built as a literal, so that a caller can store both values and put them together again.
+/// It can be built as a literal, so that a caller can store both values and put them together
+/// again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -71,7 +74,8 @@ pub struct Charge {
 
 /// Charges `cost` to every window if all have room for it, else to none.
 ///
-/// A cost of 0 is always admitted and writes nothing. A cost above a limit can never fit: [`Outcome::TooCostly`].
+/// A cost of 0 is always admitted and writes nothing. A cost above a limit can never fit:
+/// [`Outcome::TooCostly`].
 ///
 /// ```
 /// use keytally_core::{decide, Outcome, Policy, Timestamp};
@@ -101,18 +105,19 @@ pub fn peek(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u
     Decision::new(Reading::new(layout, limits, word, now).admits(cost), word)
 }
 
-/// Returns the units of `charge` to the windows that they were charged in and that still count them.
+/// Returns the units of `charge` to the windows that they were charged in and that still count
+/// them.
 ///
-/// A window that has passed since gets nothing, since the units were not spent in the present one. The caller refunds
-/// each charge once. A count never goes below 0.
+/// A window that has passed since gets nothing, since the units were not spent in the present one.
+/// The caller refunds each charge once. A count never goes below 0.
 pub fn refund(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
     let mut reading = Reading::new(layout, limits, word, now);
     let next = if reading.give_back(charge) { reading.word } else { word };
     Decision::new(Outcome::Admitted, next)
 }
 
-/// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as every
-/// window has room now. [`Decision::uncharged`] is the part that found no room.
+/// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it
+/// as far as every window has room now. [`Decision::uncharged`] is the part that found no room.
 pub fn settle(
     layout: &Layout,
     limits: &Limits,
@@ -138,16 +143,16 @@ pub fn reset(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Dec
     Decision::new(Outcome::Admitted, layout.unused(layout.stamp(reading.word)))
 }
 
-/// Returns the state of each window of a tally at a moment. For the next word of a [`Decision`] and its time, that is the
-/// state after the decision.
+/// Returns the state of each window of a tally at a moment. For the next word of a [`Decision`] and
+/// its time, that is the state after the decision.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Quotas {
     let reading = Reading::new(layout, limits, word, now);
     Quotas::new(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
 }
 
-/// Returns the time that waits are counted from, for a decision at `now` that held for the time `at`.
-/// See [`Verdict::waits_from`](crate::Verdict::waits_from).
+/// Returns the time that waits are counted from, for a decision at `now` that held for the time
+/// `at`. See [`Verdict::waits_from`](crate::Verdict::waits_from).
 #[inline]
 pub fn waits_from(now: Timestamp, at: Timestamp) -> Timestamp {
     if at <= now || at.unix_ms() - now.unix_ms() > TOLERANCE_MS { now } else { at }
@@ -162,7 +167,8 @@ pub fn correct(layout: &Layout, word: u64, reading: Timestamp) -> u64 {
     if is_wrong(layout, word, reading) { layout.with_stamp(word, layout.stamp_at(reading)) } else { word }
 }
 
-/// Returns the [`correct`]ed word if that is another than `word`, which was loaded before this call.
+/// Returns the [`correct`]ed word if that is another than `word`, which was loaded before this
+/// call.
 ///
 /// If the tally is ahead of `now`, reads the clock again and moves `now` forward to that reading.
 /// Returns `None` if the time is explicit.
@@ -199,8 +205,8 @@ impl<'l> Reading<'l> {
         Self { layout, limits, word, time_ms }
     }
 
-    /// Returns the limit of the window at `index`, at most what its count can hold, so that a sum never overflows into the
-    /// next field.
+    /// Returns the limit of the window at `index`, at most what its count can hold, so that a sum
+    /// never overflows into the next field.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn limit(&self, index: usize) -> u32 {
         self.layout.counts().limit(self.limits, index)
@@ -234,7 +240,8 @@ impl<'l> Reading<'l> {
         if cost <= self.room() { Outcome::Admitted } else { refusal(self.layout, self.limits, cost) }
     }
 
-    /// Subtracts the units of `charge` from the counts that hold them, and returns whether any count changed.
+    /// Subtracts the units of `charge` from the counts that hold them, and returns whether any
+    /// count changed.
     fn give_back(&mut self, charge: Charge) -> bool {
         let layout = self.layout;
         let (now, charged) = (layout.stamp(self.word), layout.stamp_at(charge.at));

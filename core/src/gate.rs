@@ -5,9 +5,9 @@
 //! records, one line per key | hints, 16 per line (where the gate keeps them)
 //! ```
 //!
-//! A key id names its record: ids are minted so that `id × records / 2^64` is the record's number. So a check reads one
-//! line whether or not the id exists, every record can be used, and ids need no index. The module `import` holds the
-//! rule for keys of other forms.
+//! A key id names its record: ids are minted so that `id × records / 2^64` is the record's number.
+//! So a check reads one line whether or not the id exists, every record can be used, and ids need
+//! no index. The module `import` holds the rule for keys of other forms.
 
 mod administrator;
 mod ids;
@@ -89,16 +89,19 @@ pub struct GateConfig<'a> {
     pub keys: u32,
     /// The prefix of every key.
     pub prefix: Name,
-    /// The plans, of which the first is for keys that name none. All share their windows and algorithm.
+    /// The plans, of which the first is for keys that name none. All share their windows and
+    /// algorithm.
     pub plans: &'a [Plan],
     /// How many plans the gate has room for: at least as many as `plans`, at most 256.
     pub plan_slots: usize,
-    /// Whether to keep the last four characters of each key, so that `list` can show them. They take 4 bytes.
+    /// Whether to keep the last four characters of each key, so that `list` can show them. They
+    /// take 4 bytes.
     pub hints: bool,
 }
 
 impl<'a> GateConfig<'a> {
-    /// A gate for `keys` keys that begin with `prefix`, with room for `plans` and no more, and without hints.
+    /// A gate for `keys` keys that begin with `prefix`, with room for `plans` and no more, and
+    /// without hints.
     pub const fn new(keys: u32, prefix: Name, plans: &'a [Plan]) -> Self {
         Self { keys, prefix, plans, plan_slots: plans.len(), hints: false }
     }
@@ -115,8 +118,8 @@ impl<'a> GateConfig<'a> {
         Self { hints, ..self }
     }
 
-    /// Returns the lines that the gate takes, of [`LINE_LEN`](crate::LINE_LEN) bytes each. For a configuration that no
-    /// gate has, use [`validate`](Self::validate).
+    /// Returns the lines that the gate takes, of [`LINE_LEN`](crate::LINE_LEN) bytes each. For a
+    /// configuration that no gate has, use [`validate`](Self::validate).
     pub const fn lines(&self) -> usize {
         lines(header_lines(self.plan_slots), self.keys, self.hints)
     }
@@ -223,8 +226,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// Opens a gate that was created before.
     ///
     /// # Errors
-    /// [`AttachError`] if the memory does not hold a gate of this format version and of the size that its header
-    /// states, or if none of the peppers is the gate's.
+    /// [`AttachError`] if the memory does not hold a gate of this format version and of the size
+    /// that its header states, or if none of the peppers is the gate's.
     pub fn attach(memory: M, peppers: Peppers) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
         let header = Header::read(lines, TableKind::Gate)?;
@@ -268,10 +271,11 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
     }
 
-    /// Checks the key and then charges `cost` to every window of its plan, if all have room for it, else to none.
+    /// Checks the key and then charges `cost` to every window of its plan, if all have room for it,
+    /// else to none.
     ///
-    /// `api_key` is the value of the `X-API-Key` header, `None` when there was none. Only a key that passed its check
-    /// touches a tally.
+    /// `api_key` is the value of the `X-API-Key` header, `None` when there was none. Only a key
+    /// that passed its check touches a tally.
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
         self.check_with(api_key, cost, clock, |limits, word, now| {
@@ -286,19 +290,19 @@ impl<M: AsRef<[Line]>> Gate<M> {
         })
     }
 
-    /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
-    ///
-    /// `None` when the gate has no such key.
+    /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
+    /// Returns `None` if the gate does not have the key.
     pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
         self.adjust(key_id, clock, |limits, word, now| {
             decide::refund(&self.layout, limits, word, now, charge)
         })
     }
 
-    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room.
+    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
+    /// there is room.
     ///
-    /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. Settle each charge once. Returns
-    /// `None` if the gate does not have the key.
+    /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. Settle each
+    /// charge once. Returns `None` if the gate does not have the key.
     pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32, clock: impl Clock) -> Option<Verdict> {
         self.adjust(key_id, clock, |limits, word, now| {
             decide::settle(&self.layout, limits, word, now, estimate, actual)
@@ -310,11 +314,12 @@ impl<M: AsRef<[Line]>> Gate<M> {
         self.adjust(key_id, clock, |limits, word, now| decide::reset(&self.layout, limits, word, now))
     }
 
-    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how many.
+    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how
+    /// many.
     ///
-    /// A system clock is read again after each tally was loaded. With an explicit time, which is older
-    /// than the loads, a sweep that is stopped in between for more than 60 s admits up to one more
-    /// window of each tally that was charged meanwhile: call it while no other thread charges.
+    /// A system clock is read again after each tally was loaded. With an explicit time, which is
+    /// older than the loads, a sweep that is stopped in between for more than 60 s admits up to one
+    /// more window of each tally that was charged meanwhile: call it while no other thread charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
         let corrected = self.records().filter(|at| atomic::correct(at.tally(), &self.layout, clock));
         corrected.count() as u64
@@ -340,8 +345,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
                 let word = tally.load(Ordering::Acquire);
                 if at.is_unchanged(record) && self.layout.is_due::<C>(word, now) {
                     let decision = decide(&limits, word, now);
-                    // Keep this comparison out of `exchange_decided`: with it there, code generation leaked through
-                    // timing whether an unknown key's record is free (`cargo xtask test timing`).
+                    // Keep this comparison out of `exchange_decided`: with it there, code
+                    // generation leaked through timing whether an unknown key's record is free
+                    // (`cargo xtask test timing`).
                     if decision.next == word || atomic::exchange_decided(tally, word, decision.next).is_ok() {
                         return Verdict::decided(&self.layout, &limits, decision, holder(record), now, cost);
                     }
@@ -404,9 +410,10 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
     /// Returns the record of a key whose secret is right and that is neither revoked nor expired.
     ///
-    /// For keys of Keytally's form with a right checksum, the work does not depend on whether the id exists or where
-    /// the secret differs: one record, one HMAC under the record's pepper, both comparisons. While a record is in the
-    /// grace of a rotation that changed its pepper, it is two HMACs.
+    /// For keys of Keytally's form with a right checksum, the work does not depend on whether the
+    /// id exists or where the secret differs: one record, one HMAC under the record's pepper, both
+    /// comparisons. While a record is in the grace of a rotation that changed its pepper, it is two
+    /// HMACs.
     #[inline(never)]
     fn verify_key(&self, text: &[u8], now: Timestamp) -> Result<(RecordRef<'_>, Record), Refusal> {
         let Some(key_id) = key::id_in(text) else {
@@ -414,7 +421,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
         };
         let at = self.record(scale(key_id.number(), u64::from(self.capacity)));
         let record = at.read().ok_or(Refusal::new(Reason::Damaged))?;
-        // The newest pepper replaces one that this process does not have, so that the work is the same.
+        // The newest pepper replaces one that this process does not have, so that the work is the
+        // same.
         let pepper = |number: u8| match self.pepper(usize::from(number)) {
             Some(pepper) => (pepper, true),
             None => (self.peppers.newest(), false),
@@ -428,7 +436,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
             (previous.mac(text).tag(), previous_there)
         };
         let known = record.key_id == Some(key_id);
-        // A `Choice`, like the comparisons: the time of a branch would reveal whether the id exists.
+        // A `Choice`, like the comparisons: the time of a branch would reveal whether the id
+        // exists.
         let [current, previous] = [
             tag.ct_eq(&record.tag) & Choice::from(u8::from(known & current_there)),
             previous_tag.ct_eq(&record.previous) & Choice::from(u8::from(known & previous_there)),
@@ -437,7 +446,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
             Match::Current => self.admissible(at, record, false, now),
             Match::Previous => self.admissible(at, record, true, now),
             Match::None => {
-                // The key is rejected. From here on the time may depend on the reason, which only logs show.
+                // The key is rejected. From here on the time may depend on the reason, which only
+                // logs show.
                 match key::validate(text) {
                     Ok(_) => Err(Refusal::new(wrong(known, current_there))),
                     Err(ParseKeyError::Form) => self.verify_imported(text, Reason::Malformed, now),
@@ -531,8 +541,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 }
 
-/// Returns why a key of Keytally's form does not match its record. It is a table lookup, not a branch, so that the time does
-/// not depend on whether the id exists.
+/// Returns why a key of Keytally's form does not match its record. It is a table lookup, not a
+/// branch, so that the time does not depend on whether the id exists.
 fn wrong(known: bool, pepper_there: bool) -> Reason {
     const REASONS: [Reason; 4] =
         [Reason::Unknown, Reason::Unknown, Reason::PepperMissing, Reason::WrongSecret];
@@ -551,8 +561,8 @@ enum Match {
 }
 
 impl Match {
-    /// Declassifies the result of the comparisons. Nothing else branches on it: both tags have been compared entirely,
-    /// and the response reveals whether the key is right.
+    /// Declassifies the result of the comparisons. Nothing else branches on it: both tags have been
+    /// compared entirely, and the response reveals whether the key is right.
     #[inline]
     fn new(current: Choice, previous: Choice) -> Self {
         match (bool::from(current), bool::from(previous)) {

@@ -1,6 +1,8 @@
-//! The header of every table: magic, format version, geometry and windows; and the errors of creating and opening one.
+//! The header of every table: magic, format version, geometry and windows; and the errors of
+//! creating and opening one.
 //!
-//! All numbers are little-endian words. The magic is stored last, so an unfinished table never opens.
+//! All numbers are little-endian words. The magic is stored last, so an unfinished table never
+//! opens.
 //!
 //! | word | holds |
 //! |---|---|
@@ -120,7 +122,8 @@ impl Header {
             0 => return Err(AttachError::Unfinished),
             _ => return Err(AttachError::NotATable),
         }
-        // Any text may begin with eight letters. The error repeats a number only if a kind follows, which text never has.
+        // Any text may begin with eight letters. The error repeats a number only if a kind follows,
+        // which text never has.
         let (version, kind) = (low(line.load(1)), TableKind::from_number(high(line.load(1))));
         match kind {
             None => return Err(AttachError::NotATable),
@@ -177,7 +180,8 @@ fn bytes(lines: usize) -> u64 {
 
 /// Why memory cannot be opened as a table. Each variant names what was found and what is valid.
 ///
-/// If the memory does not begin as a table does, nothing of it is repeated: it may be a file that holds a secret.
+/// If the memory does not begin as a table does, nothing of it is repeated: it may be a file that
+/// holds a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachError {

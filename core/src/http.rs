@@ -1,7 +1,8 @@
 //! HTTP: status, body and header fields of a verdict, written into buffers of a fixed size.
 //!
-//! X-RateLimit-* describe the longest window. `RateLimit` and `RateLimit-Policy` list all windows, in the form of
-//! draft-ietf-httpapi-ratelimit-headers-10. Header names and bodies are exact, byte for byte.
+//! X-RateLimit-* describe the longest window. `RateLimit` and `RateLimit-Policy` list all windows,
+//! in the form of draft-ietf-httpapi-ratelimit-headers-10. Header names and bodies are exact, byte
+//! for byte.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
@@ -32,7 +33,8 @@ const QUOTAS: &CStr = c"RateLimit";
 const RETRY_AFTER: &CStr = c"Retry-After";
 const AUTHENTICATE: &CStr = c"WWW-Authenticate";
 
-/// The names of all header fields that a verdict can have. At most [`MAX_FIELDS`] of them are in one response.
+/// The names of all header fields that a verdict can have. At most [`MAX_FIELDS`] of them are in
+/// one response.
 pub const FIELD_NAMES: [&str; 7] = [
     name(LIMIT),
     name(REMAINING),
@@ -53,11 +55,11 @@ const fn name(name: &'static CStr) -> &'static str {
 /// The media type of a problem document, RFC 9457.
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
-/// Returns whether the value of an `Accept` header field names problem documents, [`PROBLEM_MEDIA_TYPE`], with a weight
-/// above 0.
+/// Returns whether the value of an `Accept` header field names problem documents,
+/// [`PROBLEM_MEDIA_TYPE`], with a weight above 0.
 ///
-/// Wildcards such as `*/*` do not count: a client that sends them may expect the documented JSON bodies. Of a request
-/// with several `Accept` fields, ask for each. RFC 9110, 12.5.1.
+/// Wildcards such as `*/*` do not count: a client that sends them may expect the documented JSON
+/// bodies. Of a request with several `Accept` fields, ask for each. RFC 9110, 12.5.1.
 ///
 /// ```
 /// use keytally_core::accepts_problem;
@@ -133,7 +135,8 @@ impl Verdict {
         self.outcome.body()
     }
 
-    /// Returns the header fields of the response. Set them instead of appending: a response has one of each.
+    /// Returns the header fields of the response. Set them instead of appending: a response has one
+    /// of each.
     ///
     /// ```
     /// use keytally_core::{Limiter, Line, Policy, Timestamp};
@@ -151,7 +154,8 @@ impl Verdict {
         self.respond(|response| response.headers())
     }
 
-    /// Writes the header fields into `buffer`, each `Name: value` and a line end, and returns their length.
+    /// Writes the header fields into `buffer`, each `Name: value` and a line end, and returns their
+    /// length.
     ///
     /// # Errors
     /// [`BufferTooSmall`], and nothing is written. [`MAX_HEADERS_LEN`] bytes are always enough.
@@ -160,8 +164,8 @@ impl Verdict {
         self.respond(|response| response.write_headers(buffer))
     }
 
-    /// Returns the body as a problem document, `application/problem+json`, which names the quotas that lack room. It is
-    /// empty when admitted. RFC 9457.
+    /// Returns the body as a problem document, `application/problem+json`, which names the quotas
+    /// that lack room. It is empty when admitted. RFC 9457.
     pub fn problem(&self) -> Text<MAX_PROBLEM_LEN> {
         self.respond(|response| response.problem())
     }
@@ -183,7 +187,8 @@ impl Verdict {
     }
 }
 
-/// The values of a verdict that its response shows, for languages that keep verdicts in a form of their own.
+/// The values of a verdict that its response shows, for languages that keep verdicts in a form of
+/// their own.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Response<'q> {
@@ -222,7 +227,8 @@ impl Response<'_> {
         headers
     }
 
-    /// Writes the header fields into `buffer`, as [`Verdict::write_headers`] does, and returns their length.
+    /// Writes the header fields into `buffer`, as [`Verdict::write_headers`] does, and returns
+    /// their length.
     ///
     /// # Errors
     /// [`BufferTooSmall`], and nothing is written.
@@ -238,8 +244,9 @@ impl Response<'_> {
         Ok(len - self.put_fields(Rest(buffer), &mut Block).0.len())
     }
 
-    /// Writes the values of the header fields into `buffer`, each ended by a NUL. Calls `report` with the name of each
-    /// field and the range of its value. It is for servers that set fields one by one.
+    /// Writes the values of the header fields into `buffer`, each ended by a NUL. Calls `report`
+    /// with the name of each field and the range of its value. It is for servers that set fields
+    /// one by one.
     pub fn write_fields(
         &self,
         buffer: &mut [u8; MAX_HEADERS_LEN],
@@ -405,12 +412,13 @@ impl<T: FnMut(&'static CStr, Range<usize>)> Form for Separate<T> {
     }
 }
 
-/// The rest of a buffer that has room for the longest block of fields, which a test writes. It is passed from field to
-/// field, so it stays in registers; `core::fmt` would take ten times as long.
+/// The rest of a buffer that has room for the longest block of fields, which a test writes. It is
+/// passed from field to field, so it stays in registers; `core::fmt` would take ten times as long.
 struct Rest<'b>(&'b mut [u8]);
 
 impl Rest<'_> {
-    /// Writes a text whose length is not in its type. Where neither is inlined, it is slower than `text`.
+    /// Writes a text whose length is not in its type. Where neither is inlined, it is slower than
+    /// `text`.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn name(self, name: &CStr) -> Self {
         match self.0.split_at_mut_checked(name.count_bytes()) {
@@ -450,8 +458,8 @@ impl Rest<'_> {
         self.number(number / u64::from(FOUR)).last_digits(low(number % u64::from(FOUR)), 4)
     }
 
-    /// Writes the last `digits` digits, 1 to 4, of a number below 10,000. It stores four bytes; the next text overwrites the
-    /// rest.
+    /// Writes the last `digits` digits, 1 to 4, of a number below 10,000. It stores four bytes; the
+    /// next text overwrites the rest.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn last_digits(self, number: u32, digits: usize) -> Self {
         let [[a, b], [c, d]] =

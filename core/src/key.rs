@@ -7,8 +7,8 @@
 //! └ prefix
 //! ```
 //!
-//! A key has at most 55 bytes, so its HMAC takes two SHA-256 compressions. With the checksum, a secret scanner or a web
-//! form can detect a typing error without a server.
+//! A key has at most 55 bytes, so its HMAC takes two SHA-256 compressions. With the checksum, a
+//! secret scanner or a web form can detect a typing error without a server.
 
 use core::fmt;
 use core::num::NonZeroU64;
@@ -45,7 +45,8 @@ const HINT_CHARS: usize = 4;
 // The HMAC of a key takes one block: 55 bytes, the end mark and the 8-byte length.
 const _: () = assert!(MAX_KEY_LEN == 55);
 
-/// The public name of a key. It survives rotation and may be logged. As text it has 11 base62 characters.
+/// The public name of a key. It survives rotation and may be logged. As text it has 11 base62
+/// characters.
 ///
 /// ```
 /// use keytally_core::KeyId;
@@ -160,15 +161,16 @@ fn is_name(bytes: &[u8]) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
-/// A key with its secret. It exists only when it was just issued or rotated. It is wiped when dropped, and `Debug` shows
-/// its hint.
+/// A key with its secret. It exists only when it was just issued or rotated. It is wiped when
+/// dropped, and `Debug` shows its hint.
 #[derive(Clone)]
 pub struct Key {
     text: String<MAX_KEY_LEN>,
 }
 
 impl Key {
-    /// The key of these parts; `None` if prefix and environment have more than 14 characters together.
+    /// The key of these parts; `None` if prefix and environment have more than 14 characters
+    /// together.
     pub fn mint(prefix: Name, env: Name, id: KeyId, secret: &[u8; SECRET_LEN]) -> Option<Self> {
         if prefix.as_str().len() + env.as_str().len() > MAX_NAMES_LEN {
             return None;
@@ -199,7 +201,8 @@ impl Key {
         &self.text
     }
 
-    /// Returns the part of the key that may be shown: prefix, environment and the last four characters.
+    /// Returns the part of the key that may be shown: prefix, environment and the last four
+    /// characters.
     pub fn hint(&self) -> Hint<'_> {
         Hint::new(self.text.as_bytes())
     }
@@ -217,15 +220,16 @@ impl Drop for Key {
     }
 }
 
-/// The part of a key that may be shown, such as `kt_live_…9aZk`. Of a key of another form, it is the last four characters, if
-/// the key has at least 24.
+/// The part of a key that may be shown, such as `kt_live_…9aZk`. Of a key of another form, it is
+/// the last four characters, if the key has at least 24.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint<'a> {
     names: &'a str,
     last: [u8; HINT_CHARS],
 }
 
-/// The shortest key of another form with a hint: four characters of a shorter key would reveal too much.
+/// The shortest key of another form with a hint: four characters of a shorter key would reveal too
+/// much.
 const MIN_HINTED_LEN: usize = 24;
 
 impl<'a> Hint<'a> {
@@ -247,7 +251,8 @@ impl<'a> Hint<'a> {
         u32::from_le_bytes(self.last)
     }
 
-    /// Returns the last characters that [`last_word`](Self::last_word) encoded, if they can be shown.
+    /// Returns the last characters that [`last_word`](Self::last_word) encoded, if they can be
+    /// shown.
     pub(crate) fn last_from_word(word: u32) -> Option<Text<HINT_CHARS>> {
         let last = word.to_le_bytes();
         if !last.iter().all(u8::is_ascii_graphic) {
@@ -298,8 +303,8 @@ impl fmt::Display for ParseKeyError {
 
 impl core::error::Error for ParseKeyError {}
 
-/// Parses a key's public parts and checks its form and checksum, offline. The result does not say whether a gate has
-/// the key.
+/// Parses a key's public parts and checks its form and checksum, offline. The result does not say
+/// whether a gate has the key.
 ///
 /// ```
 /// use keytally_core::{Key, KeyId, Name, parse_key};
@@ -340,8 +345,8 @@ fn locate(key: &[u8]) -> Option<KeyId> {
     (is_name(&names[..separator]) && is_name(&names[separator + 1..])).then_some(id)
 }
 
-/// Returns the key id at its position in a text that is as long as a key. A check parses no more than this, since the HMAC
-/// covers the rest.
+/// Returns the key id at its position in a text that is as long as a key. A check parses no more
+/// than this, since the HMAC covers the rest.
 #[cfg_attr(target_pointer_width = "64", inline)]
 #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
@@ -388,7 +393,8 @@ const DIGITS: [u8; 256] = {
     digits
 };
 
-/// Writes a big-endian number in base62, zero-padded to the length of `text`, which has room for it.
+/// Writes a big-endian number in base62, zero-padded to the length of `text`, which has room for
+/// it.
 fn encode(number: &[u8], text: &mut [u8]) {
     let mut rest = [0; SECRET_LEN];
     let rest = &mut rest[..number.len()];
@@ -413,8 +419,8 @@ fn select(digit: u32) -> u8 {
         .fold(0, |found, (&character, value)| found | (character & u8::from(value == digit).wrapping_neg()))
 }
 
-/// Parses base62 into a number of 32-bit limbs, highest first; `None` if a character is outside the alphabet or the number
-/// is too large.
+/// Parses base62 into a number of 32-bit limbs, highest first; `None` if a character is outside the
+/// alphabet or the number is too large.
 fn decode<const LIMBS: usize>(text: &[u8]) -> Option<[u32; LIMBS]> {
     let mut number = [0; LIMBS];
     for &character in text {

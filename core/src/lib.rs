@@ -1,12 +1,12 @@
 //! Checks API keys and rate limits: may the holder of this API key make this request now?
 //!
-//! A [`Gate`] is a table of issued keys. A check verifies a key in constant time and charges every window of its quota
-//! in one atomic step. Its [`Verdict`] holds everything that the HTTP response needs. A [`Limiter`] does the same for
-//! any subject, such as an address, without keys.
+//! A [`Gate`] is a table of issued keys. A check verifies a key in constant time and charges every
+//! window of its quota in one atomic step. Its [`Verdict`] holds everything that the HTTP response
+//! needs. A [`Limiter`] does the same for any subject, such as an address, without keys.
 //!
-//! This crate is the core of Keytally: no `std`, no allocation, no clock, no I/O, no randomness and no `unsafe`. The
-//! caller passes in time, memory and entropy. Servers use the crate `keytally`, which adds files that processes share,
-//! the system's clock and its entropy.
+//! This crate is the core of Keytally: no `std`, no allocation, no clock, no I/O, no randomness and
+//! no `unsafe`. The caller passes in time, memory and entropy. Servers use the crate `keytally`,
+//! which adds files that processes share, the system's clock and its entropy.
 //!
 //! ```
 //! use keytally_core::{Entropy, Gate, GateConfig, Line, Name, NewKey, Outcome, Peppers, Plan, Timestamp};
@@ -33,9 +33,9 @@
 //! ```
 //!
 //! # Concurrency
-//! Every method takes `&self`. Any number of threads, and of processes that share the memory, may use a table at once.
-//! A check takes no lock: see ARCHITECTURE.md for what each operation may wait for. Clocks may disagree: see
-//! [`decide`].
+//! Every method takes `&self`. Any number of threads, and of processes that share the memory, may
+//! use a table at once. A check takes no lock: see ARCHITECTURE.md for what each operation may wait
+//! for. Clocks may disagree: see [`decide`].
 //!
 //! # Units
 //! Times are Unix milliseconds. Costs and limits are `u32`.
@@ -104,7 +104,8 @@ mod verdict;
 
 pub mod decide;
 
-// Not part of the API: for the other crates and tests of this project, without a guarantee of stability.
+// Not part of the API: for the other crates and tests of this project, without a guarantee of
+// stability.
 #[doc(hidden)]
 pub mod stop;
 #[doc(hidden)]

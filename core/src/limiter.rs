@@ -4,12 +4,12 @@
 //! header | bucket 0: 8 × { tag, tally } | bucket 1 | … | lock words, one per bucket
 //! ```
 //!
-//! The table uses two-choice hashing with buckets: a keyed hash of the subject names two buckets, and
-//! the subject has a slot in at most one of them. A new subject takes the first bucket, unless that
-//! has `SPILL` slots taken and the second has fewer.
+//! The table uses two-choice hashing with buckets: a keyed hash of the subject names two buckets,
+//! and the subject has a slot in at most one of them. A new subject takes the first bucket, unless
+//! that has `SPILL` slots taken and the second has fewer.
 //!
-//! A slot's tag is a 48-bit fingerprint of the subject's hash above a 16-bit generation, which counts
-//! how often the slot was reassigned (an ABA counter).
+//! A slot's tag is a 48-bit fingerprint of the subject's hash above a 16-bit generation, which
+//! counts how often the slot was reassigned (an ABA counter).
 //!
 //! # States of a slot
 //! | tally | tag | meaning |
@@ -20,10 +20,10 @@
 //! | expired (all windows passed by a minute) | a fingerprint | as live, but another subject may take the slot |
 //!
 //! # Hit
-//! Find the tag, load the tally, load the tag again, compare-exchange the tally. A slot is reassigned
-//! only by first exchanging its *expired* tally for a reservation, and the new tally's stamp is at
-//! least one longest window younger. So a compare-exchange that succeeds proves that the slot was
-//! still this subject's.
+//! Find the tag, load the tally, load the tag again, compare-exchange the tally. A slot is
+//! reassigned only by first exchanging its *expired* tally for a reservation, and the new tally's
+//! stamp is at least one longest window younger. So a compare-exchange that succeeds proves that
+//! the slot was still this subject's.
 //!
 //! The module [`insert`] holds the protocol that gives a slot to a new subject.
 
@@ -56,8 +56,9 @@ const HEADER_LINES: usize = 2;
 
 const BUCKET_LINES: usize = 2;
 
-/// Slots for every 2 subjects of capacity. With 1.5 slots for each subject, about one new subject in a million finds
-/// both of its buckets full before the table holds as many subjects as its capacity.
+/// Slots for every 2 subjects of capacity. With 1.5 slots for each subject, about one new subject
+/// in a million finds both of its buckets full before the table holds as many subjects as its
+/// capacity.
 const SLOTS_PER_2_SUBJECTS: u64 = 3;
 
 /// A limiter in memory that the caller provides: anything that dereferences to a slice of lines.
@@ -88,8 +89,8 @@ pub struct Limiter<M> {
     capacity: u32,
 }
 
-/// A subject's hash, which a caller may keep instead of hashing again. It is valid for one table only, since each
-/// table has its own seed.
+/// A subject's hash, which a caller may keep instead of hashing again. It is valid for one table
+/// only, since each table has its own seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject(u64);
 
@@ -99,8 +100,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         lines_after(HEADER_LINES, capacity)
     }
 
-    /// Returns the lines that a limiter for `capacity` subjects takes after a header of `header_lines`, counted with the
-    /// header. A header has at least 2 lines.
+    /// Returns the lines that a limiter for `capacity` subjects takes after a header of
+    /// `header_lines`, counted with the header. A header has at least 2 lines.
     ///
     /// # Errors
     /// [`CreateError::Capacity`] if no limiter has this capacity.
@@ -112,16 +113,19 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         Ok(lines_after(header_lines, capacity))
     }
 
-    /// Creates a table for `capacity` subjects, 1 to [`MAX_SUBJECTS`], in memory that no other table uses. `seed` must
-    /// be random: a client that knew it could choose subjects that collide in one bucket.
+    /// Creates a table for `capacity` subjects, 1 to [`MAX_SUBJECTS`], in memory that no other
+    /// table uses. `seed` must be random: a client that knew it could choose subjects that collide
+    /// in one bucket.
     ///
     /// # Errors
-    /// [`CreateError::Capacity`]; [`CreateError::Size`] if the memory does not have [`lines`](Self::lines) lines.
+    /// [`CreateError::Capacity`]; [`CreateError::Size`] if the memory does not have
+    /// [`lines`](Self::lines) lines.
     pub fn create(memory: M, policy: &Policy, capacity: u32, seed: [u8; 16]) -> Result<Self, CreateError> {
         Self::create_after(memory, HEADER_LINES, policy, capacity, seed)
     }
 
-    /// Creates a table after a header of `header_lines` lines, at least 2. In files a header has one page.
+    /// Creates a table after a header of `header_lines` lines, at least 2. In files a header has
+    /// one page.
     ///
     /// # Errors
     /// Those of [`create`](Self::create).
@@ -158,8 +162,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// Opens a table that was created before.
     ///
     /// # Errors
-    /// [`AttachError`] if the memory does not hold a limiter of this format version and of the size that its header
-    /// states.
+    /// [`AttachError`] if the memory does not hold a limiter of this format version and of the size
+    /// that its header states.
     pub fn attach(memory: M) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
         let header = Header::read(lines, TableKind::Limiter)?;
@@ -229,8 +233,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         })
     }
 
-    /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing. Whether a new
-    /// subject would find a free slot is not looked up.
+    /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing. Whether
+    /// a new subject would find a free slot is not looked up.
     pub fn peek(&self, subject: &[u8], cost: u32, clock: impl Clock) -> Verdict {
         self.decide_on(self.subject(subject), cost, clock, false, |word, now| {
             decide::peek(&self.layout, &self.limits, word, now, cost)
@@ -244,9 +248,11 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         })
     }
 
-    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room.
+    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
+    /// there is room.
     ///
-    /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. Settle each charge once.
+    /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. Settle each
+    /// charge once.
     pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32, clock: impl Clock) -> Verdict {
         self.decide_on(self.subject(subject), 0, clock, true, |word, now| {
             decide::settle(&self.layout, &self.limits, word, now, estimate, actual)
@@ -260,11 +266,12 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         })
     }
 
-    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how many.
+    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how
+    /// many.
     ///
-    /// A system clock is read again after each tally was loaded. With an explicit time, which is older
-    /// than the loads, a sweep that is stopped in between for more than 60 s admits up to one more
-    /// window of each tally that was charged meanwhile: call it while no other thread charges.
+    /// A system clock is read again after each tally was loaded. With an explicit time, which is
+    /// older than the loads, a sweep that is stopped in between for more than 60 s admits up to one
+    /// more window of each tally that was charged meanwhile: call it while no other thread charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
         let slots = (0..self.buckets).flat_map(|bucket| self.slots(bucket));
         slots.filter(|slot| atomic::correct(slot.tally(), &self.layout, clock)).count() as u64
@@ -285,8 +292,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         self.buckets * BUCKET_SLOTS as u64
     }
 
-    /// Applies `decide` to the subject's tally, or to a void one if it has none. If `inserts` is set and there is
-    /// something to count, a new subject gets a slot.
+    /// Applies `decide` to the subject's tally, or to a void one if it has none. If `inserts` is
+    /// set and there is something to count, a new subject gets a slot.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn decide_on<C: Clock>(
         &self,
@@ -297,7 +304,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         decide: impl Fn(u64, Timestamp) -> Decision,
     ) -> Verdict {
         let now = clock.reading();
-        // Fast path: a single attempt for a subject that has a slot. Contention and new subjects fall through.
+        // Fast path: a single attempt for a subject that has a slot. Contention and new subjects
+        // fall through.
         let mut found = None;
         if let Some(slot) = self.probe_tags(subject)
             && let Some(seen) = self.probe_slot(subject, slot)
@@ -335,7 +343,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     ) -> Verdict {
         let mut now = clock.reading();
         let decision = loop {
-            // Retry on the value that the failed exchange returned; probing again loses the next race too.
+            // Retry on the value that the failed exchange returned; probing again loses the next
+            // race too.
             found = found.filter(|found| self.is_unchanged(found)).or_else(|| self.probe(subject));
             let word = found.as_ref().map_or(VOID, |found| found.word);
             if let Some(present) = &found
@@ -373,9 +382,9 @@ impl<M: AsRef<[Line]>> Limiter<M> {
 
     /// Returns the first slot with the subject's fingerprint, which nearly always is the subject's.
     ///
-    /// Compares tag by tag, with a branch for each, so that branch prediction can run ahead of the hash for a busy
-    /// subject. Comparing a line at once was 3 ns faster for a random one of 1,000 subjects, and 5 ns slower for a busy
-    /// one (`cargo xtask bench`).
+    /// Compares tag by tag, with a branch for each, so that branch prediction can run ahead of the
+    /// hash for a busy subject. Comparing a line at once was 3 ns faster for a random one of 1,000
+    /// subjects, and 5 ns slower for a busy one (`cargo xtask bench`).
     #[inline(never)]
     fn probe_tags(&self, subject: Subject) -> Option<Slot<'_>> {
         for bucket in self.buckets_of(subject) {
@@ -407,7 +416,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         self.is_unchanged(&found).then_some(found)
     }
 
-    /// Returns whether a word that was loaded after the slot's tag is the subject's tally: the tag must be unchanged.
+    /// Returns whether a word that was loaded after the slot's tag is the subject's tally: the tag
+    /// must be unchanged.
     #[inline]
     fn is_unchanged(&self, found: &Found<'_>) -> bool {
         self.is_live(found.word) && found.slot.tag().load(Ordering::Acquire) == found.tag
@@ -418,9 +428,9 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         word != VOID && !self.layout.is_reservation(word)
     }
 
-    /// Returns the buckets of a subject. The first comes from the upper bits of the hash. The second comes from the
-    /// upper bits of its product with an odd constant (2^64 divided by the golden ratio), so it depends on the lower bits
-    /// too.
+    /// Returns the buckets of a subject. The first comes from the upper bits of the hash. The
+    /// second comes from the upper bits of its product with an odd constant (2^64 divided by the
+    /// golden ratio), so it depends on the lower bits too.
     #[inline]
     fn buckets_of(&self, subject: Subject) -> [u64; 2] {
         [scale(subject.0, self.buckets), scale(subject.0.wrapping_mul(0x9E37_79B9_7F4A_7C15), self.buckets)]

@@ -8,8 +8,8 @@ pub(crate) const LINE_WORDS: usize = 8;
 /// Bytes in a [`Line`].
 pub const LINE_LEN: usize = 64;
 
-/// One cache line of eight atomic words: 64 bytes, aligned to 64 bytes. Tables are slices of lines and contain no
-/// pointers, so the lines may be a `static`, a heap block or a mapped file.
+/// One cache line of eight atomic words: 64 bytes, aligned to 64 bytes. Tables are slices of lines
+/// and contain no pointers, so the lines may be a `static`, a heap block or a mapped file.
 ///
 /// ```
 /// use keytally_core::Line;
@@ -49,7 +49,8 @@ impl Line {
         &self.0
     }
 
-    /// Loads the word at `index`, 0 to 7, with acquire ordering. The table format defines what it means.
+    /// Loads the word at `index`, 0 to 7, with acquire ordering. The table format defines what it
+    /// means.
     ///
     /// # Panics
     /// If `index` is 8 or more.

@@ -1,8 +1,8 @@
 //! HMAC-SHA-256 of keys under a pepper, and its comparison in constant time.
 //!
 //! The two SHA-256 states that HMAC starts from, after the inner and the outer pad, are computed
-//! once per pepper. A key of our own form is then one compression for the inner hash and one for the
-//! outer. The crate `block-buffer` pads messages of other lengths. SAFETY.md says why the crate
+//! once per pepper. A key of our own form is then one compression for the inner hash and one for
+//! the outer. The crate `block-buffer` pads messages of other lengths. SAFETY.md says why the crate
 //! `hmac` is used in tests only. RFC 2104 and RFC 4231.
 
 use core::fmt;
@@ -27,8 +27,9 @@ const BLOCK_LEN: usize = 64;
 /// Bytes in a digest.
 const DIGEST_LEN: usize = 32;
 
-/// The last block of the outer message, which is one pad block and one digest, before the digest is written. It is a
-/// constant so that it is copied in units as wide as those that the compression reads.
+/// The last block of the outer message, which is one pad block and one digest, before the digest is
+/// written. It is a constant so that it is copied in units as wide as those that the compression
+/// reads.
 const OUTER_BLOCK: [u8; BLOCK_LEN] = {
     let mut block = [0; BLOCK_LEN];
     block[DIGEST_LEN] = 0x80;
@@ -47,7 +48,8 @@ type State = [u32; 8];
 const INITIAL: State =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// The server's HMAC secret, ready for use. It is wiped when dropped, and `Debug` shows nothing of it.
+/// The server's HMAC secret, ready for use. It is wiped when dropped, and `Debug` shows nothing of
+/// it.
 #[derive(Clone)]
 pub struct Pepper {
     inner: State,
@@ -189,10 +191,12 @@ impl Peppers {
     }
 }
 
-/// Fills in the last block of a message after one pad block, if the message is as long as keys of our own form are.
+/// Fills in the last block of a message after one pad block, if the message is as long as keys of
+/// our own form are.
 ///
-/// All copies have a fixed length: a copy of variable length would take a fifth of a compression. The copies of the end do
-/// not overlap the first half, which the compression reads first: a load that spans several stores stalls.
+/// All copies have a fixed length: a copy of variable length would take a fifth of a compression.
+/// The copies of the end do not overlap the first half, which the compression reads first: a load
+/// that spans several stores stalls.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {
     const HALF: usize = BLOCK_LEN / 2;
@@ -245,8 +249,8 @@ fn to_bytes(state: &State) -> [u8; 32] {
 pub struct Mac(State);
 
 impl Mac {
-    /// Returns all 32 bytes. Comparing them with `==` would reveal through timing how many are right: compare the
-    /// [`tag`](Self::tag) instead.
+    /// Returns all 32 bytes. Comparing them with `==` would reveal through timing how many are
+    /// right: compare the [`tag`](Self::tag) instead.
     pub fn to_bytes(&self) -> [u8; 32] {
         to_bytes(&self.0)
     }

@@ -80,11 +80,12 @@ impl Policy {
         &self.quotas
     }
 
-    /// Returns each quota that can never deny a request, with the quota that already allows no more: the first quota of
-    /// `100/minute, 50/hour`, or the second of `10/minute, 1000/hour`. Such a policy is valid, but probably an error.
+    /// Returns each quota that can never deny a request, with the quota that already allows no
+    /// more: the first quota of `100/minute, 50/hour`, or the second of `10/minute, 1000/hour`.
+    /// Such a policy is valid, but probably an error.
     ///
-    /// This holds for counts that the same policy made. After the limits of a plan were changed, counts that the former
-    /// limits admitted may reach such a quota for one window.
+    /// This holds for counts that the same policy made. After the limits of a plan were changed,
+    /// counts that the former limits admitted may reach such a quota for one window.
     ///
     /// ```
     /// let policy: keytally_core::Policy = "100/minute, 50/hour".parse()?;
@@ -169,7 +170,8 @@ fn split(text: &str, at: u8) -> Option<(&str, &str)> {
     Some((text.get(..position)?, text.get(position + 1..)?))
 }
 
-/// Returns the algorithm that the word `fixed` or `sliding` at the front names, and the text after it.
+/// Returns the algorithm that the word `fixed` or `sliding` at the front names, and the text after
+/// it.
 fn split_algorithm(text: &str) -> (Algorithm, &str) {
     for (word, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
         match text.strip_prefix(word) {
@@ -182,8 +184,8 @@ fn split_algorithm(text: &str) -> (Algorithm, &str) {
     (Algorithm::Fixed, text)
 }
 
-/// Returns the number that a text begins with, and how many digits it has. The number is `None` if there is no digit or
-/// it is 2^32 or more.
+/// Returns the number that a text begins with, and how many digits it has. The number is `None` if
+/// there is no digit or it is 2^32 or more.
 fn leading_number(text: &str) -> (Option<u32>, usize) {
     let digits = text.bytes().take_while(u8::is_ascii_digit);
     let more = |number: u32, digit: u8| number.checked_mul(10)?.checked_add(u32::from(digit - b'0'));
@@ -305,7 +307,8 @@ impl ParsePolicyError {
         self.kind
     }
 
-    /// Returns the part of the text that has the error, cut to 32 bytes; empty if the error is in the whole text.
+    /// Returns the part of the text that has the error, cut to 32 bytes; empty if the error is in
+    /// the whole text.
     pub fn part(&self) -> &str {
         &self.part
     }

@@ -17,8 +17,8 @@ pub const MAX_WINDOW_S: u32 = 31 * 86_400;
 pub enum Algorithm {
     /// Windows are aligned to the Unix epoch, and each starts with a count of 0.
     Fixed,
-    /// The last full window length counts: the present window's count, and the previous one's weighted by the part of it
-    /// that still overlaps, rounded up.
+    /// The last full window length counts: the present window's count, and the previous one's
+    /// weighted by the part of it that still overlaps, rounded up.
     Sliding,
 }
 
@@ -58,8 +58,8 @@ impl Window {
         self.0
     }
 
-    /// Returns how many whole windows `seconds` has. Common lengths are constant divisors, so that the division is a
-    /// multiplication, which is ten times as fast.
+    /// Returns how many whole windows `seconds` has. Common lengths are constant divisors, so that
+    /// the division is a multiplication, which is ten times as fast.
     #[inline]
     pub(crate) const fn whole_in(self, seconds: u64) -> u64 {
         match self.0 {
@@ -79,8 +79,8 @@ impl Window {
 
 /// A limit for the cost in each window of a length.
 ///
-/// It can be built as a literal, since a limit and a window are all that it will ever have. Another kind of window is
-/// another [`Window`].
+/// It can be built as a literal, since a limit and a window are all that it will ever have. Another
+/// kind of window is another [`Window`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -91,12 +91,13 @@ pub struct Quota {
     pub window: Window,
 }
 
-/// The limit of each window of a [`Layout`](crate::Layout), shortest window first. Values past the last window have no
-/// meaning.
+/// The limit of each window of a [`Layout`](crate::Layout), shortest window first. Values past the
+/// last window have no meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits(pub(crate) [u32; MAX_QUOTAS]);
 
-/// The units of policy text, longest first, so that the first that divides a length gives the shortest text.
+/// The units of policy text, longest first, so that the first that divides a length gives the
+/// shortest text.
 pub(crate) const UNITS: [(&str, &str, u32); 4] =
     [("day", "d", 86_400), ("hour", "h", 3600), ("minute", "m", 60), ("second", "s", 1)];
 
@@ -110,17 +111,18 @@ impl fmt::Display for Quota {
 }
 
 impl Quota {
-    /// Returns whether all that this quota admits fits `other`, a quota of another window of the same policy. Windows nest,
-    /// so a shorter window's count is part of a longer one's, and a longer window is a whole number of shorter ones. In
-    /// sliding windows, the same bounds hold for the estimates.
+    /// Returns whether all that this quota admits fits `other`, a quota of another window of the
+    /// same policy. Windows nest, so a shorter window's count is part of a longer one's, and a
+    /// longer window is a whole number of shorter ones. In sliding windows, the same bounds hold
+    /// for the estimates.
     pub(crate) fn implies(&self, other: Self) -> bool {
         let (own, others) = (self.window.0, other.window.0);
         let within = u64::from(self.limit) * u64::from((others / own).max(1));
         own != others && within <= u64::from(other.limit)
     }
 
-    /// Returns the quota as policy text, at most 10 + 1 + 8 bytes. It does not use `core::fmt`, which is a kilobyte of code
-    /// that small machines can do without.
+    /// Returns the quota as policy text, at most 10 + 1 + 8 bytes. It does not use `core::fmt`,
+    /// which is a kilobyte of code that small machines can do without.
     pub(crate) fn text(self) -> Text<MAX_PART_LEN> {
         let mut text = Text::new();
         push_number(&mut text, self.limit);
@@ -152,7 +154,8 @@ fn push(text: &mut Text<MAX_PART_LEN>, part: &str) {
     let _ = text.push_str(part);
 }
 
-/// Writes the window's name in HTTP fields: `second`, `minute`, `hour` or `day`, else its seconds, such as `90s`.
+/// Writes the window's name in HTTP fields: `second`, `minute`, `hour` or `day`, else its seconds,
+/// such as `90s`.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match UNITS.into_iter().find(|(_, _, seconds)| self.0 == *seconds) {

@@ -43,8 +43,8 @@ impl QuotaState {
     }
 }
 
-/// Up to four [`QuotaState`]s, shortest window first. It keeps the tally and computes each state on request, since most
-/// callers only need the outcome.
+/// Up to four [`QuotaState`]s, shortest window first. It keeps the tally and computes each state on
+/// request, since most callers only need the outcome.
 #[derive(Clone, Copy)]
 pub struct Quotas {
     counts: Counts,
@@ -90,8 +90,8 @@ impl Quotas {
         (index < self.len()).then(|| self.state(index))
     }
 
-    /// Always inlined: returned through memory, it causes a store-forwarding stall, since the loads are wider than the
-    /// stores.
+    /// Always inlined: returned through memory, it causes a store-forwarding stall, since the loads
+    /// are wider than the stores.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn state(&self, index: usize) -> QuotaState {
@@ -120,8 +120,8 @@ impl Quotas {
         self.limit(index).saturating_sub(self.counts.used(self.word, index, self.time.unix_ms()))
     }
 
-    /// Returns when every window will have room for `cost`, at most each limit, if nothing more is charged. It is the
-    /// present if they have room now.
+    /// Returns when every window will have room for `cost`, at most each limit, if nothing more is
+    /// charged. It is the present if they have room now.
     ///
     /// It is the latest of the windows' times, since no window has less room at a later time.
     pub fn room_at(&self, cost: u32) -> Timestamp {

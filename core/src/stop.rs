@@ -1,8 +1,9 @@
-//! Stop points, for tests only: named steps of every protocol at which a test can stop a thread permanently. The test
-//! then sees the state that a process killed at that step leaves to others.
+//! Stop points, for tests only: named steps of every protocol at which a test can stop a thread
+//! permanently. The test then sees the state that a process killed at that step leaves to others.
 //!
-//! Without the feature `__stop-points`, which is off in every build that ships, [`stop`] is empty and no step can be
-//! armed. Under a model checker, a thread runs a closure of its test at each step.
+//! Without the feature `__stop-points`, which is off in every build that ships, [`stop`] is empty
+//! and no step can be armed. Under a model checker, a thread runs a closure of its test at each
+//! step.
 
 macro_rules! stop_points {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
@@ -87,7 +88,8 @@ stop_points! {
     /// Creation: the table opens.
     TablePublished,
 
-    /// File: an administrator has written its name as the holder, and has not taken the file's `flock`.
+    /// File: an administrator has written its name as the holder, and has not taken the file's
+    /// `flock`.
     HolderNamed,
     /// File: the administrators' lock is taken.
     LockTaken,

@@ -44,8 +44,8 @@ pub(crate) fn pause() {
     core::hint::spin_loop();
 }
 
-/// A word that is not shared, without atomics. It has the methods of an atomic word that tables use, and ignores orderings.
-/// On targets with atomics, only its test compiles it.
+/// A word that is not shared, without atomics. It has the methods of an atomic word that tables
+/// use, and ignores orderings. On targets with atomics, only its test compiles it.
 #[cfg(any(test, not(any(target_has_atomic = "64", feature = "portable-atomic"))))]
 #[derive(Debug)]
 pub struct Word(core::cell::Cell<u64>);

@@ -4,8 +4,8 @@
 //! 64 bits = stamp (time in units of the smallest window) | count of window 1 | … | count of window n
 //! ```
 //!
-//! Windows nest, so the index of every window follows from the one stamp: hour = minute / 60. A sliding window has two
-//! counts: the present window's, then the previous one's.
+//! Windows nest, so the index of every window follows from the one stamp: hour = minute / 60. A
+//! sliding window has two counts: the present window's, then the previous one's.
 //!
 //! A stamp of all ones marks a reservation instead of a tally (see the limiter).
 
@@ -41,14 +41,15 @@ pub struct Layout {
     tolerance: u64,
 }
 
-/// The part of a layout that reads counts. It is small enough for every verdict to hold a copy, so that a verdict can
-/// compute its states on request.
+/// The part of a layout that reads counts. It is small enough for every verdict to hold a copy, so
+/// that a verdict can compute its states on request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     windows: [Window; MAX_QUOTAS],
     /// The largest count of each window, which is its mask too; 0 past the last window.
     masks: [u32; MAX_QUOTAS],
-    /// The lowest bit of each window's current count. A sliding window's previous count is directly below it.
+    /// The lowest bit of each window's current count. A sliding window's previous count is directly
+    /// below it.
     shifts: [u8; MAX_QUOTAS],
     /// Bits of each count; both counts of a sliding window have them.
     bits: [u8; MAX_QUOTAS],
@@ -85,8 +86,8 @@ impl Counts {
         self.windows[index]
     }
 
-    /// Returns the limit of the window at `index`, at most what its count can hold, so that a sum never overflows into the
-    /// next field.
+    /// Returns the limit of the window at `index`, at most what its count can hold, so that a sum
+    /// never overflows into the next field.
     #[inline]
     pub(crate) fn limit(&self, limits: &Limits, index: usize) -> u32 {
         limits.0[index].min(self.masks[index])
@@ -112,8 +113,8 @@ impl Counts {
         u32::from(self.shifts[index] - self.bits[index])
     }
 
-    /// Returns the units that count against the limit of the window at `index`, at a moment within the unit of the word's
-    /// stamp.
+    /// Returns the units that count against the limit of the window at `index`, at a moment within
+    /// the unit of the word's stamp.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn used(&self, word: u64, index: usize, time_ms: u64) -> u32 {
@@ -121,11 +122,12 @@ impl Counts {
         self.used_by(word, index, time_ms, length, |number| number / length)
     }
 
-    /// Returns the units that count against the limit, with a function that divides by the window's length.
+    /// Returns the units that count against the limit, with a function that divides by the window's
+    /// length.
     ///
-    /// The previous count is weighted by the part of its window that overlaps the last full window length, and rounded
-    /// up, so that a fraction never admits more. A count has at most 32 bits and a window at most 2^31.4 milliseconds, so
-    /// the product fits.
+    /// The previous count is weighted by the part of its window that overlaps the last full window
+    /// length, and rounded up, so that a fraction never admits more. A count has at most 32 bits
+    /// and a window at most 2^31.4 milliseconds, so the product fits.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn used_by(
         &self,
@@ -159,8 +161,8 @@ impl Counts {
 }
 
 impl Layout {
-    /// The layout for `quotas`, which are sorted and nested. Spare bits go to the counts, so that limits can be
-    /// raised in index.
+    /// The layout for `quotas`, which are sorted and nested. Spare bits go to the counts, so that
+    /// limits can be raised in index.
     ///
     /// # Errors
     /// The bits needed, when that is more than 64.
@@ -195,14 +197,16 @@ impl Layout {
     ) -> Option<Self> {
         let total = bits.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
         let stamp_bits = u64::BITS.checked_sub(total)?;
-        // A reservation needs its ticket below the stamp, and a stamp must reach past the longest window.
+        // A reservation needs its ticket below the stamp, and a stamp must reach past the longest
+        // window.
         if total < TICKET_BITS || stamp_bits < 12 {
             return None;
         }
         Self::with_stamp_bits(algorithm, lengths, bits, stamp_bits)
     }
 
-    /// A layout with a stamp of `stamp_bits`, for tests that compare the decision with a model on every word.
+    /// A layout with a stamp of `stamp_bits`, for tests that compare the decision with a model on
+    /// every word.
     #[cfg(feature = "__models")]
     #[doc(hidden)]
     pub fn for_model(
@@ -214,8 +218,8 @@ impl Layout {
         Self::with_stamp_bits(algorithm, lengths, bits, stamp_bits)
     }
 
-    /// A layout with a stamp of `stamp_bits`, the counts right below it, and zeros below those. The layouts of tables
-    /// come from a policy or a header and leave no bit over.
+    /// A layout with a stamp of `stamp_bits`, the counts right below it, and zeros below those. The
+    /// layouts of tables come from a policy or a header and leave no bit over.
     fn with_stamp_bits(
         algorithm: Algorithm,
         lengths: &[Window],
@@ -301,7 +305,8 @@ impl Layout {
         self.counts.bits
     }
 
-    /// Returns the largest limit that the window at `index` can count: how far its limit can be raised without a new layout.
+    /// Returns the largest limit that the window at `index` can count: how far its limit can be
+    /// raised without a new layout.
     pub fn max_limit(&self, index: usize) -> u32 {
         self.counts.masks[index]
     }
@@ -313,7 +318,8 @@ impl Layout {
         self.counts.used_by(word, index, time_ms, length.value(), |number| length.divide(number))
     }
 
-    /// Returns the stamp of a moment. The largest value is for reservations, so time stops at the one before it.
+    /// Returns the stamp of a moment. The largest value is for reservations, so time stops at the
+    /// one before it.
     #[inline]
     pub(crate) fn stamp_at(&self, now: Timestamp) -> u64 {
         self.unit.divide(now.unix_ms()).min(self.last_stamp())
@@ -334,14 +340,14 @@ impl Layout {
     /// Returns whether a moment is within the unit of a tally's stamp.
     #[inline]
     pub(crate) fn is_within(&self, word: u64, now: Timestamp) -> bool {
-        // All stamps of a layout begin within 64 bits of milliseconds. The difference of a moment before the unit wraps to
-        // a large number.
+        // All stamps of a layout begin within 64 bits of milliseconds. The difference of a moment
+        // before the unit wraps to a large number.
         let start = self.stamp(word).wrapping_mul(self.unit.value());
         now.unix_ms().wrapping_sub(start) < self.unit.value() && !self.is_reservation(word)
     }
 
-    /// Returns whether the fast path may decide on a word at this reading. If the word is ahead of a
-    /// system clock's reading, the slow path must read the clock again.
+    /// Returns whether the fast path may decide on a word at this reading. If the word is ahead of
+    /// a system clock's reading, the slow path must read the clock again.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn is_due<C: Clock>(&self, word: u64, now: Timestamp) -> bool {
         // The decision calls `is_within` too, so this is free if it holds.
@@ -372,7 +378,8 @@ impl Layout {
         stamp << self.stamp_shift
     }
 
-    /// Returns the word with `cost` added to every window's current count. Each must have room for it.
+    /// Returns the word with `cost` added to every window's current count. Each must have room for
+    /// it.
     #[inline]
     pub(crate) fn charged(&self, word: u64, cost: u32) -> u64 {
         debug_assert!(
@@ -381,16 +388,16 @@ impl Layout {
         word + u64::from(cost) * self.one_each
     }
 
-    /// Returns the word with `cost` subtracted from the current or the previous count of the window at `index`. The count
-    /// must be at least `cost`.
+    /// Returns the word with `cost` subtracted from the current or the previous count of the window
+    /// at `index`. The count must be at least `cost`.
     pub(crate) fn given_back(&self, word: u64, index: usize, previous: bool, cost: u32) -> u64 {
         let shift =
             if previous { self.counts.previous_shift(index) } else { self.counts.shifts[index].into() };
         word - (u64::from(cost) << shift)
     }
 
-    /// Returns the word at a later stamp. Windows that have passed count nothing. In a sliding window, the count of the
-    /// window before the present one becomes the previous count.
+    /// Returns the word at a later stamp. Windows that have passed count nothing. In a sliding
+    /// window, the count of the window before the present one becomes the previous count.
     pub(crate) fn rolled(&self, word: u64, stamp: u64) -> u64 {
         let (held, counts) = (self.stamp(word), &self.counts);
         let mut rolled = self.unused(stamp);
@@ -415,14 +422,15 @@ impl Layout {
         self.unused(stamp) | (word & counts)
     }
 
-    /// Returns whether all windows that a word counts in have passed, for every clock that is late by at
-    /// most [`TOLERANCE_MS`]. The slot can then be reassigned.
+    /// Returns whether all windows that a word counts in have passed, for every clock that is late
+    /// by at most [`TOLERANCE_MS`]. The slot can then be reassigned.
     ///
-    /// If a slot were reused as soon as its windows passed, a caller with a late clock would not find
-    /// its subject and would start a new count in the old window.
+    /// If a slot were reused as soon as its windows passed, a caller with a late clock would not
+    /// find its subject and would start a new count in the old window.
     #[inline]
     pub fn is_reusable(&self, word: u64, now: Timestamp) -> bool {
-        // No window passes before the unit of the stamp does, so most often this comparison decides.
+        // No window passes before the unit of the stamp does, so most often this comparison
+        // decides.
         let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance + 1);
         word == VOID || (now.unix_ms() >= earliest && self.stamp_at(now) >= self.reusable_from(word))
     }
@@ -444,7 +452,8 @@ impl Layout {
         u64::MAX.wrapping_shr(self.stamp_shift)
     }
 
-    /// Returns the reservation that an inserter exchanges an expired tally for. `ticket` is cut to [`TICKET_BITS`].
+    /// Returns the reservation that an inserter exchanges an expired tally for. `ticket` is cut to
+    /// [`TICKET_BITS`].
     pub(crate) fn reservation(&self, ticket: u64) -> u64 {
         self.first_reservation | (ticket & ((1 << TICKET_BITS) - 1))
     }
@@ -456,8 +465,8 @@ impl Layout {
     }
 }
 
-/// Bits of the ticket that distinguishes the reservations of two locks. Four sliding windows of one-second units leave
-/// exactly this many bits below the stamp.
+/// Bits of the ticket that distinguishes the reservations of two locks. Four sliding windows of
+/// one-second units leave exactly this many bits below the stamp.
 pub(crate) const TICKET_BITS: u32 = 24;
 
 const fn counts_per_window(algorithm: Algorithm) -> u32 {
@@ -562,8 +571,8 @@ mod tests {
         );
     }
 
-    /// Until 2200 there are 4096 windows of 1,772,002 s, and one more of those that are a second shorter: 12 bits, with
-    /// two counts of 26, and 13.
+    /// Until 2200 there are 4096 windows of 1,772,002 s, and one more of those that are a second
+    /// shorter: 12 bits, with two counts of 26, and 13.
     #[test]
     fn a_stamp_takes_no_bit_more_than_it_needs() {
         assert_eq!(layout("sliding 67108863/1772002s").stamp_bits(), 12);

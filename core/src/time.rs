@@ -43,8 +43,8 @@ impl Timestamp {
 
 /// The source of a call's time: an explicit time, or a system clock that can be read again.
 ///
-/// Every method of a table that depends on time takes one. [`Timestamp`] implements it as an explicit
-/// time. The crate `keytally` has the operating system's clock, and a program without an
+/// Every method of a table that depends on time takes one. [`Timestamp`] implements it as an
+/// explicit time. The crate `keytally` has the operating system's clock, and a program without an
 /// operating system implements it for a clock of its own.
 ///
 /// The core reads a system clock again in two cases: a tally is ahead of the first reading, or a

@@ -51,13 +51,14 @@ impl Verdict {
         self.outcome
     }
 
-    /// Returns why the key is invalid, for logs and metrics and never for the client; `None` unless the outcome is
-    /// [`Outcome::InvalidKey`].
+    /// Returns why the key is invalid, for logs and metrics and never for the client; `None` unless
+    /// the outcome is [`Outcome::InvalidKey`].
     pub fn reason(&self) -> Option<Reason> {
         self.reason
     }
 
-    /// Returns the holder of the key, if the secret was right, also if the key is revoked or expired.
+    /// Returns the holder of the key, if the secret was right, also if the key is revoked or
+    /// expired.
     pub fn holder(&self) -> Option<Holder> {
         self.holder
     }
@@ -84,18 +85,20 @@ impl Verdict {
         }
     }
 
-    /// Returns the seconds from [`waits_from`](Self::waits_from) until [`retry_at`](Self::retry_at),
-    /// rounded up and at least 1; `None` unless denied or full.
+    /// Returns the seconds from [`waits_from`](Self::waits_from) until
+    /// [`retry_at`](Self::retry_at), rounded up and at least 1; `None` unless denied or full.
     #[inline]
     pub fn retry_after_s(&self) -> Option<u32> {
         let wait_ms = self.retry_at()?.unix_ms().saturating_sub(self.waits_from().unix_ms());
         Some(u32::try_from(wait_ms.div_ceil(1000)).unwrap_or(u32::MAX).max(1))
     }
 
-    /// Returns the time that waits are counted from, in `Retry-After` and in the `t` of `RateLimit`.
+    /// Returns the time that waits are counted from, in `Retry-After` and in the `t` of
+    /// `RateLimit`.
     ///
-    /// It is the later of the caller's time and the decision's. If the tally is ahead by more than 60 s,
-    /// more than right clocks differ, it is the caller's time, so that the wait ends by the caller's clock.
+    /// It is the later of the caller's time and the decision's. If the tally is ahead by more than
+    /// 60 s, more than right clocks differ, it is the caller's time, so that the wait ends by the
+    /// caller's clock.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn waits_from(&self) -> Timestamp {
         decide::waits_from(self.now, self.quotas.time())
@@ -103,8 +106,8 @@ impl Verdict {
 
     /// Returns by how many seconds the tally was ahead of the caller, rounded up; 0 if it was not.
     ///
-    /// More than 60 says that a clock was wrong, or that an explicit time was. With the system clock
-    /// the next check corrects it; see [`decide`] for what that costs.
+    /// More than 60 says that a clock was wrong, or that an explicit time was. With the system
+    /// clock the next check corrects it; see [`decide`] for what that costs.
     pub fn clock_ahead_s(&self) -> u32 {
         self.quotas.ahead_s(self.now)
     }
@@ -130,14 +133,14 @@ impl Verdict {
         self.now
     }
 
-    /// The verdict on a request with more than one key header. It is invalid whatever the values are, since another
-    /// server in the chain might use another one.
+    /// The verdict on a request with more than one key header. It is invalid whatever the values
+    /// are, since another server in the chain might use another one.
     pub fn duplicate_header(now: Timestamp) -> Self {
         Self::refused(Outcome::InvalidKey, Some(Reason::Duplicate), now)
     }
 
-    /// The verdict of a decision, for callers that store tallies of their own. `layout`, `limits`, `now` and `cost` must be
-    /// those of the decision.
+    /// The verdict of a decision, for callers that store tallies of their own. `layout`, `limits`,
+    /// `now` and `cost` must be those of the decision.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn decided(
         layout: &Layout,

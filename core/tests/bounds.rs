@@ -1,4 +1,5 @@
-//! Every bound of LIMITS.md one below, at, and one above; and tables that are full to the last slot.
+//! Every bound of LIMITS.md one below, at, and one above; and tables that are full to the last
+//! slot.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
@@ -221,7 +222,8 @@ fn largest(text: impl Fn(u32) -> String) -> u32 {
     u32::try_from(fits).unwrap()
 }
 
-/// Limits of 1 and the largest, in policies of one to four windows: spent to the last unit, by costs of every kind.
+/// Limits of 1 and the largest, in policies of one to four windows: spent to the last unit, by
+/// costs of every kind.
 fn limits() {
     assert_eq!(policy_error("0/minute"), ParsePolicyErrorKind::Limit);
     assert_eq!(policy_error("4294967296/minute"), ParsePolicyErrorKind::Limit);
@@ -363,7 +365,8 @@ fn keys_of_a_gate() {
             gate.administer().unwrap().assign(*id, "default").unwrap();
         }
         assert_eq!(gate.list(NOW).count(), keys as usize);
-        // A key that was revoked makes room once its counts are forgotten everywhere, and not before.
+        // A key that was revoked makes room once its counts are forgotten everywhere, and not
+        // before.
         gate.administer().unwrap().revoke(issued[0].1).unwrap();
         assert_eq!(issue(&gate, 6000).unwrap_err(), AdminError::Full { keys });
         let later = Timestamp::from_unix_s(NOW.unix_s() + 120);
@@ -438,7 +441,8 @@ fn foreign(number: usize) -> Vec<u8> {
 }
 
 fn imported_keys() {
-    // A gate of two groups, so that every key could be in every record: all of them can be imported.
+    // A gate of two groups, so that every key could be in every record: all of them can be
+    // imported.
     let both = IMPORT_GROUP * 2;
     for keys in [IMPORT_GROUP - 1, IMPORT_GROUP, IMPORT_GROUP + 1] {
         let gate = gate(keys, "1/minute");
@@ -488,7 +492,8 @@ fn peppers_in_use() {
     let five: Vec<[u8; 32]> = (0..=MAX_PEPPERS).map(|number| [u8::try_from(number).unwrap(); 32]).collect();
     assert!(Peppers::new(&five).is_err());
     assert!(Peppers::new::<[u8; 32]>(&[]).is_err());
-    // Keys under each of four peppers; under a fifth no key can be issued until one is needed no more.
+    // Keys under each of four peppers; under a fifth no key can be issued until one is needed no
+    // more.
     let plans = [plan("default", "1/minute")];
     let config = config(16, &plans, 4);
     let memory = memory(config.lines());
@@ -577,7 +582,8 @@ fn subjects_of_a_limiter() {
     }
 }
 
-/// A limiter of one bucket: the ninth subject is rejected with the time when there will be room, and finds room then.
+/// A limiter of one bucket: the ninth subject is rejected with the time when there will be room,
+/// and finds room then.
 fn slots_of_a_bucket() {
     for text in ["2/minute", "sliding 2/minute", "2/s, 2/m, 2/h, 2/d"] {
         let limiter = limiter(text, 4);
@@ -591,7 +597,8 @@ fn slots_of_a_bucket() {
         let room = verdict.retry_at().unwrap();
         let before = Timestamp::from_unix_ms(room.unix_ms() - 1);
         assert_eq!(limiter.check(b"the ninth", 1, before).outcome(), Outcome::Full, "{text}");
-        // Nobody was put out for it, and at 100 % those that are there are charged to their limit and no further.
+        // Nobody was put out for it, and at 100 % those that are there are charged to their limit
+        // and no further.
         for subject in 0..BUCKET_SLOTS {
             let subject = [u8::try_from(subject).unwrap()];
             assert!(limiter.check(&subject, 1, NOW).is_admitted());
@@ -607,7 +614,8 @@ fn turns_for_a_lock() {
     let lines = Limiter::<Vec<Line>>::lines(4);
     let memory = memory(lines);
     let limiter = Limiter::create(&memory[..], &policy("1/minute"), 4, [7; 16]).unwrap();
-    // The lock word of the only bucket is the first word of the last line. Its lowest bit is set while it is locked.
+    // The lock word of the only bucket is the first word of the last line. Its lowest bit is set
+    // while it is locked.
     let locks = &memory[lines - 1];
     for dead in [1, 3, u64::MAX] {
         locks.store(0, dead);

@@ -236,7 +236,8 @@ fn a_fifth_pepper_waits_until_one_is_unused() {
     let refused = fifth.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).err();
     assert_eq!(refused, Some(AdminError::PeppersFull));
     let fourth = Gate::attach(&memory[..], peppers(&[[2; 32], [4; 32]])).unwrap();
-    // The grace of the old secret needs the old pepper until it is over; a key that was revoked needs none.
+    // The grace of the old secret needs the old pepper until it is over; a key that was revoked
+    // needs none.
     fourth.administer().unwrap().rotate(ids[1], end(10), false, entropy(), at(0)).unwrap();
     let issue_at = |now| fifth.administer().unwrap().issue(&new_key("default"), entropy(), now).map(|_| ());
     assert_eq!(issue_at(at(9)), Err(AdminError::PeppersFull));
@@ -269,7 +270,8 @@ fn a_plan_change_that_was_interrupted_is_completed() {
     let gate = attach(&memory);
     let raised = Plan::new("pro", "7/minute, 70/hour".parse().unwrap()).unwrap();
     gate.administer().unwrap().set_plan(&raised).unwrap();
-    // The header still holds what was to be written; an administrator killed before the end leaves it published.
+    // The header still holds what was to be written; an administrator killed before the end leaves
+    // it published.
     let owner = &memory[3];
     assert_eq!(owner.load(1), 0);
     let lowered = Plan::new("pro", "6/minute, 60/hour".parse().unwrap()).unwrap();
@@ -309,7 +311,8 @@ fn a_record_change_that_was_interrupted_is_completed() {
         let key_id = KeyId::from_number(line.load(0)).unwrap();
         let meta = line.load(7);
         gate.administer().unwrap().revoke(key_id).unwrap();
-        // The header still holds what was written; an administrator killed before leaves it published, the sequence odd.
+        // The header still holds what was written; an administrator killed before leaves it
+        // published, the sequence odd.
         line.store(7, meta | 1 << 18);
         owner.store(0, number as u64 + 1);
         assert_eq!(gate.key(key_id, at(0)).unwrap().state, KeyState::Revoked, "as good as written");
@@ -641,7 +644,8 @@ fn a_foreign_key_may_look_like_ours() {
     let mut typo = ours.expose().to_owned().into_bytes();
     let last = typo.len() - 1;
     typo[last] = if typo[last] == b'0' { b'1' } else { b'0' };
-    // A key of our form with a wrong checksum has the reason `Checksum`, also in a gate with imported keys.
+    // A key of our form with a wrong checksum has the reason `Checksum`, also in a gate with
+    // imported keys.
     gate.administer().unwrap().import(b"sk-proj-0123456789abcdef", &new_key("pro"), at(0)).unwrap();
     assert_eq!(gate.check(Some(&typo), 1, at(0)).reason(), Some(Reason::Checksum));
     gate.administer().unwrap().import(&typo, &new_key("pro"), at(0)).unwrap();

@@ -1,4 +1,5 @@
-//! The limiter as a user sees it: counting, filling, reuse, and what is left of inserters that died.
+//! The limiter as a user sees it: counting, filling, reuse, and what is left of inserters that
+//! died.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp};
@@ -201,8 +202,8 @@ fn reservation_of_a_killed_inserter_counts_for_no_subject() {
     assert!(slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX), "the reservation is gone");
 }
 
-/// Two buckets, full except for the reservation of a killed inserter in one of them: a new subject gets that slot, be it in
-/// its first bucket or in its second.
+/// Two buckets, full except for the reservation of a killed inserter in one of them: a new subject
+/// gets that slot, be it in its first bucket or in its second.
 #[test]
 fn the_slot_of_a_dead_inserter_is_had_from_both_buckets() {
     let policy: Policy = "3/minute".parse().unwrap();

@@ -1,5 +1,5 @@
-//! What may be opened as a table, and what is said of memory that may not: each error names what was found and what would
-//! be right.
+//! What may be opened as a table, and what is said of memory that may not: each error names what
+//! was found and what would be right.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::MAX_KEYS;

@@ -1,4 +1,5 @@
-//! What went wrong in other limiters, each of which had been released. The names say what went wrong there.
+//! What went wrong in other limiters, each of which had been released. The names say what went
+//! wrong there.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
@@ -62,8 +63,8 @@ fn burst_after_idle_exceeds_neither_limit_nor_remaining() {
         }
         assert_eq!(admitted(&limiter, b"a", 300, at(3600)), 100);
     }
-    // A sliding limit holds over every minute, not only over aligned ones: half a minute after a full burst at the
-    // end of one, half of the quota is back.
+    // A sliding limit holds over every minute, not only over aligned ones: half a minute after a
+    // full burst at the end of one, half of the quota is back.
     let limiter = limiter("sliding 100/minute", 8);
     assert_eq!(admitted(&limiter, b"a", 300, at(59)), 100);
     assert_eq!(admitted(&limiter, b"a", 300, at(60)), 0);

@@ -22,8 +22,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// Begins administration, and completes a change that a killed administrator left half-done.
     ///
     /// # Errors
-    /// [`AdminError::Busy`] while there is another administrator. If that one may have been killed, and a lock of the
-    /// caller's proves that no administrator runs, use [`take_over`](Self::take_over).
+    /// [`AdminError::Busy`] while there is another administrator. If that one may have been killed,
+    /// and a lock of the caller's proves that no administrator runs, use
+    /// [`take_over`](Self::take_over).
     pub fn administer(&self) -> Result<Administrator<'_, M>, AdminError> {
         let word = self.memory.as_ref()[PEPPER_LINE].word(ADMINISTRATOR_WORD);
         match word.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire) {
@@ -32,8 +33,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
     }
 
-    /// Begins administration although another administrator is registered, and completes a change that it left
-    /// half-done. The caller must hold a lock that admits one administrator at a time, such as that of a file.
+    /// Begins administration although another administrator is registered, and completes a change
+    /// that it left half-done. The caller must hold a lock that admits one administrator at a time,
+    /// such as that of a file.
     pub fn take_over(&self) -> Administrator<'_, M> {
         self.memory.as_ref()[PEPPER_LINE].store(ADMINISTRATOR_WORD, 1);
         stop(Stop::AdministratorEntered);
@@ -52,7 +54,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 }
 
-/// Random bytes from the caller for one key: 8 for the key id and 16 for the secret. They are wiped when dropped.
+/// Random bytes from the caller for one key: 8 for the key id and 16 for the secret. They are wiped
+/// when dropped.
 #[derive(Clone)]
 pub struct Entropy([u8; 8 + SECRET_LEN]);
 
@@ -103,7 +106,8 @@ pub struct NewKey<'a> {
     pub plan: Option<&'a str>,
     /// The moment from which it is no longer valid; `None` for never.
     ///
-    /// A gate keeps whole Unix seconds, rounded up, until 2106-02-07T06:28:15Z. A later moment is kept as that one.
+    /// A gate keeps whole Unix seconds, rounded up, until 2106-02-07T06:28:15Z. A later moment is
+    /// kept as that one.
     pub not_after: Option<Timestamp>,
 }
 
@@ -135,7 +139,8 @@ impl<'a> NewKey<'a> {
 pub enum AdminError {
     /// There is another administrator.
     Busy,
-    /// Every record is taken by a key that is active, or that ended so recently that its counts still matter.
+    /// Every record is taken by a key that is active, or that ended so recently that its counts
+    /// still matter.
     Full {
         /// The most keys.
         keys: u32,
@@ -166,7 +171,8 @@ pub enum AdminError {
     NamesTooLong,
     /// The key was revoked.
     Revoked(KeyId),
-    /// The secret before the key's last rotation is still valid, and another rotation would end it at once.
+    /// The secret before the key's last rotation is still valid, and another rotation would end it
+    /// at once.
     InGrace {
         /// The key.
         key_id: KeyId,
@@ -234,7 +240,8 @@ impl core::error::Error for AdminError {}
 
 /// The administrator of a gate, which alone may change its keys and plans. There is one at a time.
 ///
-/// Every change is atomic, also if the process is killed in the middle of it: the next administrator completes it.
+/// Every change is atomic, also if the process is killed in the middle of it: the next
+/// administrator completes it.
 #[derive(Debug)]
 pub struct Administrator<'g, M: AsRef<[Line]>> {
     pub(super) gate: &'g Gate<M>,
@@ -256,11 +263,13 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
 
     /// Issues a key, and returns the only copy of its secret.
     ///
-    /// The key gets a free record, or the record of a revoked or expired key whose windows have all passed.
+    /// The key gets a free record, or the record of a revoked or expired key whose windows have all
+    /// passed.
     ///
     /// # Errors
-    /// [`AdminError::Full`], [`NoSuchPlan`](AdminError::NoSuchPlan), [`EnvsFull`](AdminError::EnvsFull),
-    /// [`NamesTooLong`](AdminError::NamesTooLong), [`PeppersFull`](AdminError::PeppersFull).
+    /// [`AdminError::Full`], [`NoSuchPlan`](AdminError::NoSuchPlan),
+    /// [`EnvsFull`](AdminError::EnvsFull), [`NamesTooLong`](AdminError::NamesTooLong),
+    /// [`PeppersFull`](AdminError::PeppersFull).
     pub fn issue(
         &mut self,
         new: &NewKey<'_>,
@@ -282,16 +291,18 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         Ok((key, key_id))
     }
 
-    /// Gives a key a new secret, and returns it. The old secret stays valid until `grace_until`, kept as
-    /// whole seconds, rounded up; `None` ends it at once. Both spend the same quota.
+    /// Gives a key a new secret, and returns it. The old secret stays valid until `grace_until`,
+    /// kept as whole seconds, rounded up; `None` ends it at once. Both spend the same quota.
     ///
-    /// A key has two secrets at most. If the one before the last rotation is still valid, this rotation would end it
-    /// at once, so it is an error unless `force` is set. The new secret is stored under the newest pepper.
+    /// A key has two secrets at most. If the one before the last rotation is still valid, this
+    /// rotation would end it at once, so it is an error unless `force` is set. The new secret is
+    /// stored under the newest pepper.
     ///
     /// # Errors
-    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked), [`InGrace`](AdminError::InGrace),
-    /// [`PeppersFull`](AdminError::PeppersFull), [`NamesTooLong`](AdminError::NamesTooLong) for a key that was imported
-    /// into a longer environment name than the prefix leaves room for, [`Damaged`](AdminError::Damaged).
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked),
+    /// [`InGrace`](AdminError::InGrace), [`PeppersFull`](AdminError::PeppersFull),
+    /// [`NamesTooLong`](AdminError::NamesTooLong) for a key that was imported into a longer
+    /// environment name than the prefix leaves room for, [`Damaged`](AdminError::Damaged).
     pub fn rotate(
         &mut self,
         key_id: KeyId,
@@ -314,8 +325,9 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         Ok(key)
     }
 
-    /// Returns the key that [`rotate`](Self::rotate) would make of the same entropy, and changes nothing. It is for callers
-    /// that must deliver the key first, since a rotation cannot be undone.
+    /// Returns the key that [`rotate`](Self::rotate) would make of the same entropy, and changes
+    /// nothing. It is for callers that must deliver the key first, since a rotation cannot be
+    /// undone.
     ///
     /// # Errors
     /// Those of [`rotate`](Self::rotate).
@@ -339,7 +351,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
 
     /// Ends a key and its previous secret at once: the next check in any process sees it.
     ///
-    /// The record stays in the list until another key needs it. Revoking a revoked key changes nothing.
+    /// The record stays in the list until another key needs it. Revoking a revoked key changes
+    /// nothing.
     ///
     /// # Errors
     /// [`AdminError::NoSuchKey`].
@@ -353,7 +366,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     /// Moves a key to another plan and keeps its counts.
     ///
     /// # Errors
-    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked), [`NoSuchPlan`](AdminError::NoSuchPlan).
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked),
+    /// [`NoSuchPlan`](AdminError::NoSuchPlan).
     pub fn assign(&mut self, key_id: KeyId, plan: &str) -> Result<(), AdminError> {
         let (at, mut record) = self.active(key_id)?;
         record.plan = self.plan_number(plan)?;
@@ -364,7 +378,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     /// Adds a plan, or changes the limits of the plan with that name. Keys keep their counts.
     ///
     /// # Errors
-    /// [`AdminError::PlanWindows`], [`PlanLimit`](AdminError::PlanLimit), [`PlansFull`](AdminError::PlansFull).
+    /// [`AdminError::PlanWindows`], [`PlanLimit`](AdminError::PlanLimit),
+    /// [`PlansFull`](AdminError::PlansFull).
     pub fn set_plan(&mut self, plan: &Plan) -> Result<(), AdminError> {
         let gate = self.gate;
         let same = plan.policy.algorithm() == gate.layout.algorithm()
@@ -389,15 +404,16 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         Ok(())
     }
 
-    /// Reads the whole gate and reports each flaw. No other administrator changes the gate meanwhile.
+    /// Reads the whole gate and reports each flaw. No other administrator changes the gate
+    /// meanwhile.
     pub fn verify(&mut self, now: Timestamp, report: impl FnMut(super::Flaw)) {
         self.gate.verify(now, report);
     }
 
     /// Returns the first free one of `records`, else the first that can be reused.
     ///
-    /// A tally that a wrong clock stamped is corrected, since otherwise its record could not be reused
-    /// until that time.
+    /// A tally that a wrong clock stamped is corrected, since otherwise its record could not be
+    /// reused until that time.
     pub(super) fn vacant<'m>(
         &self,
         records: impl Iterator<Item = RecordRef<'m>>,
@@ -447,8 +463,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         }
         let mut record = Record::new(key_id, pepper.mac(text).tag(), number, new.account, plan, env);
         record.not_after = stored_s(new.not_after);
-        // The key that had the record before ends first. So a check that is about to charge it sees that, and the tally
-        // that is cleared belongs to no key.
+        // The key that had the record before ends first. So a check that is about to charge it sees
+        // that, and the tally that is cleared belongs to no key.
         if let Some(mut ended) = at.read().filter(|ended| ended.key_id.is_some()) {
             ended.state = KeyState::Revoked;
             self.write(at, ended, self.gate.hint(at.number));
@@ -492,7 +508,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         stop(Stop::EnvLearned);
     }
 
-    /// Returns the newest pepper and its number, or the number that it will get: one that no key needs any longer.
+    /// Returns the newest pepper and its number, or the number that it will get: one that no key
+    /// needs any longer.
     fn newest_pepper(&self, now: Timestamp) -> Result<(u8, &Pepper), AdminError> {
         let gate = self.gate;
         let pepper = gate.peppers.newest();

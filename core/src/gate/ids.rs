@@ -22,7 +22,8 @@ impl RecordIds {
         if number == 0 || number == records {
             return 0;
         }
-        // 2^64 = quotient · records + rest, from 64-bit arithmetic; the rest may be `records` itself.
+        // 2^64 = quotient · records + rest, from 64-bit arithmetic; the rest may be `records`
+        // itself.
         let (number, records) = (u64::from(number), u64::from(records));
         let (quotient, rest) = (u64::MAX / records, u64::MAX % records + 1);
         number * quotient + (number * rest).div_ceil(records)

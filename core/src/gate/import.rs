@@ -1,7 +1,8 @@
 //! Keys of other forms, which were issued elsewhere and imported.
 //!
-//! An imported key has no id in its text. It may be in any record of two groups of [`IMPORT_GROUP`] that its HMAC names.
-//! Its id is minted for the record that it gets, and ends with 32 bits of the HMAC.
+//! An imported key has no id in its text. It may be in any record of two groups of [`IMPORT_GROUP`]
+//! that its HMAC names. Its id is minted for the record that it gets, and ends with 32 bits of the
+//! HMAC.
 
 use core::ops::Range;
 
@@ -24,8 +25,8 @@ pub const IMPORTED_KEY_LEN: Range<usize> = 16..257;
 pub const IMPORT_GROUP: u32 = 8;
 
 impl<M: AsRef<[Line]>> Gate<M> {
-    /// Returns the record of a key of another form, or `otherwise` as the reason if the gate never imported a key. Tries
-    /// every pepper that is in use, always all of them.
+    /// Returns the record of a key of another form, or `otherwise` as the reason if the gate never
+    /// imported a key. Tries every pepper that is in use, always all of them.
     #[cold]
     pub(super) fn verify_imported(
         &self,
@@ -52,8 +53,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
         for (number, pepper) in self.known_peppers() {
             let mac = pepper.mac(text);
             for at in self.import_records(&mac) {
-                // The key id selects the record. It comes from the MAC of the whole key, so the time of this branch
-                // reveals nothing about a part of the key.
+                // The key id selects the record. It comes from the MAC of the whole key, so the
+                // time of this branch reveals nothing about a part of the key.
                 if at.key_id().is_none_or(|key_id| low(key_id.number()) != import_number(&mac)) {
                     continue;
                 }
@@ -94,8 +95,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
 }
 
 impl<M: AsRef<[Line]>> Administrator<'_, M> {
-    /// Imports a key of any form that was issued elsewhere, so that its holder keeps it. A key of Keytally's form keeps
-    /// its key id and its environment.
+    /// Imports a key of any form that was issued elsewhere, so that its holder keeps it. A key of
+    /// Keytally's form keeps its key id and its environment.
     ///
     /// # Errors
     /// [`AdminError::NotImportable`], [`AlreadyImported`](AdminError::AlreadyImported),

@@ -29,14 +29,15 @@ pub struct KeyInfo {
     pub state: KeyState,
     /// The moment from which the key is no longer valid; `None` for never.
     pub not_after: Option<Timestamp>,
-    /// The moment from which the previous secret is no longer valid: its grace ends or the key expires. `None` if it is
-    /// not valid now, as after a revocation.
+    /// The moment from which the previous secret is no longer valid: its grace ends or the key
+    /// expires. `None` if it is not valid now, as after a revocation.
     pub grace_until: Option<Timestamp>,
     /// The number of the pepper that the secret is stored under.
     pub pepper: u8,
     /// The last four characters, if the gate keeps hints.
     pub last_characters: Option<Text<4>>,
-    /// When the key was last charged, rounded down to the smallest window; `None` when never, or reset since.
+    /// When the key was last charged, rounded down to the smallest window; `None` when never, or
+    /// reset since.
     pub last_used: Option<Timestamp>,
     /// The key's quotas now, or at the tally's own time if that is ahead.
     pub quotas: Quotas,
@@ -51,7 +52,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
         self.info(at, &record, now)
     }
 
-    /// Returns the public properties of every key, revoked ones included, in the order of their key ids.
+    /// Returns the public properties of every key, revoked ones included, in the order of their key
+    /// ids.
     pub fn list(&self, now: Timestamp) -> impl Iterator<Item = KeyInfo> {
         self.records().filter_map(move |at| self.info(at, &at.read()?, now))
     }
@@ -100,13 +102,15 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
     }
 
-    /// Reads the whole gate and reports each [`Flaw`]: a state that no administrator and no check leaves behind.
+    /// Reads the whole gate and reports each [`Flaw`]: a state that no administrator and no check
+    /// leaves behind.
     ///
-    /// While there is an administrator, the record that it writes may be reported too. To exclude that, use
-    /// [`Administrator::verify`](super::Administrator::verify).
+    /// While there is an administrator, the record that it writes may be reported too. To exclude
+    /// that, use [`Administrator::verify`](super::Administrator::verify).
     ///
-    /// Records have no checksum. So a value that was changed into another valid value is not detected: the key id within
-    /// its record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
+    /// Records have no checksum. So a value that was changed into another valid value is not
+    /// detected: the key id within its record, a MAC, an account, a time, a count, or the number of
+    /// another plan, environment or pepper.
     pub fn verify(&self, now: Timestamp, mut report: impl FnMut(Flaw)) {
         for at in self.records() {
             let Some(record) = at.read() else {

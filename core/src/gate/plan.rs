@@ -1,5 +1,5 @@
-//! Plans: named policies that keys are issued under. All plans of a gate share their windows and algorithm, so a key
-//! can change its plan, and a plan its limits, without losing counts.
+//! Plans: named policies that keys are issued under. All plans of a gate share their windows and
+//! algorithm, so a key can change its plan, and a plan its limits, without losing counts.
 
 use heapless::Vec;
 
@@ -15,7 +15,8 @@ use crate::text::Text;
 /// Words of a plan in the header.
 pub(super) const PLAN_WORDS: usize = LINE_WORDS / PLANS_PER_LINE;
 
-/// The word of the owner line that holds the number + 1 of the plan that is being changed. The words after it hold the new plan.
+/// The word of the owner line that holds the number + 1 of the plan that is being changed. The
+/// words after it hold the new plan.
 const PLAN_REDO: usize = 1;
 
 /// A named policy.
@@ -36,7 +37,8 @@ impl Plan {
         fits.then(|| Some(Self { name: Text::from_text(name)?, policy })).flatten()
     }
 
-    /// Returns the plan as words of the header: the name in two, of which the first is never 0, and the limits in two.
+    /// Returns the plan as words of the header: the name in two, of which the first is never 0, and
+    /// the limits in two.
     pub(super) fn words(&self) -> [u64; PLAN_WORDS] {
         let mut bytes = [0; MAX_PLAN_NAME_LEN];
         bytes[..self.name.len()].copy_from_slice(self.name.as_bytes());
@@ -55,7 +57,8 @@ impl Plan {
 }
 
 impl<M: AsRef<[Line]>> Gate<M> {
-    /// Returns the line of a plan, and the index of the first of its four words: the name in two, the limits in two.
+    /// Returns the line of a plan, and the index of the first of its four words: the name in two,
+    /// the limits in two.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn plan_line(&self, number: usize) -> (&Line, usize) {
         let line = &self.memory.as_ref()[FIXED_LINES + number / PLANS_PER_LINE];
@@ -70,7 +73,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
     #[inline]
     pub(super) fn limits(&self, plan: u8) -> Limits {
-        // A damaged record may name a plan that does not exist. Its limits are 0, so nothing is admitted.
+        // A damaged record may name a plan that does not exist. Its limits are 0, so nothing is
+        // admitted.
         if usize::from(plan) >= self.plan_slots() {
             return Limits([0; MAX_QUOTAS]);
         }
@@ -79,8 +83,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
         Limits([low(first), high(first), low(second), high(second)])
     }
 
-    /// Writes the words of a plan, the first word of its name last, since that word makes the plan exist. A concurrent
-    /// check takes the old or the new limit of each window.
+    /// Writes the words of a plan, the first word of its name last, since that word makes the plan
+    /// exist. A concurrent check takes the old or the new limit of each window.
     pub(super) fn store_plan(&self, number: usize, words: [u64; PLAN_WORDS]) {
         let (line, at) = self.plan_line(number);
         for (word, &value) in words.iter().enumerate().rev() {
@@ -89,8 +93,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
     }
 
-    /// Changes a plan atomically: publishes a redo record first, which the next administrator completes if this one is
-    /// killed.
+    /// Changes a plan atomically: publishes a redo record first, which the next administrator
+    /// completes if this one is killed.
     pub(super) fn change_plan(&self, number: usize, plan: &Plan) {
         let owner = &self.memory.as_ref()[OWNER_LINE];
         for (word, value) in plan.words().into_iter().enumerate() {
@@ -125,8 +129,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
         Plan::new(&name, Policy::from_layout(&self.layout, self.limits(number))?)
     }
 
-    /// Returns whether there is a first plan, which every gate has. It does not read the whole plan, since that would link
-    /// the policy code into programs that only check.
+    /// Returns whether there is a first plan, which every gate has. It does not read the whole
+    /// plan, since that would link the policy code into programs that only check.
     pub(super) fn has_first_plan(&self) -> bool {
         let limits = self.limits(0).0;
         let windows = 0..self.layout.windows().len();
@@ -141,8 +145,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 }
 
-/// Returns the layout that can count the largest limit of every window over all plans; `None` if their windows differ
-/// or do not fit one tally.
+/// Returns the layout that can count the largest limit of every window over all plans; `None` if
+/// their windows differ or do not fit one tally.
 pub(super) fn common_layout(plans: &[Plan]) -> Option<Layout> {
     let first = &plans.first()?.policy;
     let mut quotas = Vec::<Quota, MAX_QUOTAS>::from_slice(first.quotas()).ok()?;

@@ -1,11 +1,13 @@
 //! Insertion: gives a slot to a new subject.
 //!
-//! Inserters of a subject lock the lock word of its first bucket. A reservation is put into a bucket only under that
-//! bucket's lock. An inserter that waited for [`CLAIM_SPINS`] turns takes the lock over, so progress never depends on
-//! the speed or the life of its holder:
+//! An inserter locks the first bucket of its subject. A reservation is put into a bucket only under
+//! that bucket's lock. An inserter that waited for [`CLAIM_SPINS`] turns takes
+//! the lock over, so progress never depends on the speed or the life of its holder:
 //!
-//! 1. *lock* the bucket; turn every reservation found in it into a tombstone (a void tally): their owners lost the lock;
-//! 2. *search* both buckets for the subject and for a slot that can be reused; load the slot's tag, then its tally;
+//! 1. *lock* the bucket; turn every reservation found in it into a tombstone (a void tally): their
+//!    owners lost the lock;
+//! 2. *search* both buckets for the subject and for a slot that can be reused; load the slot's tag,
+//!    then its tally;
 //! 3. *reserve*: exchange the tally for a reservation that holds the lock's ticket;
 //! 4. *confirm* the lock by exchanging its word for itself; give up if it was lost;
 //! 5. *tag*: exchange the tag that was loaded for the subject's, one generation later;
@@ -25,16 +27,17 @@
 //! | (1, t) → (0, t) | the holder | unlocked |
 //!
 //! # Why a subject never gets two slots
-//! Let Y take the lock over from X. If X confirms after that, X gives up. If X confirmed before, X's reservation is
-//! older than Y's lock, so Y's step 1 sees the reservation or what became of it. Either Y turns it into a tombstone and
-//! X's step 6 fails, or X's step 6 came first and Y's step 2 finds the subject.
+//! Let Y take the lock over from X. If X confirms after that, X gives up. If X confirmed before,
+//! X's reservation is older than Y's lock, so Y's step 1 sees the reservation or what became of it.
+//! Either Y turns it into a tombstone and X's step 6 fails, or X's step 6 came first and Y's step 2
+//! finds the subject.
 //!
-//! A late step 5 of X is harmless. The tag that it expects was loaded before its reservation, and every insertion into
-//! that slot since then has counted the generation up. If X changes a tag and does not reach step 6, the tally below it
-//! is void, and the slot of a void tally has no subject.
+//! A late step 5 of X is harmless. The tag that it expects was loaded before its reservation, and
+//! every insertion into that slot since then has counted the generation up. If X changes a tag and
+//! does not reach step 6, the tally below it is void, and the slot of a void tally has no subject.
 //!
-//! Both buckets' locks are needed if the second bucket holds a reservation or takes the subject. They are locked in the
-//! order of their numbers.
+//! Both buckets' locks are needed if the second bucket holds a reservation or takes the subject.
+//! They are locked in the order of their numbers.
 
 use super::{Limiter, Slot, Subject};
 use crate::atomic::{self, exchange};
@@ -45,13 +48,15 @@ use crate::sync::{AtomicU64, MODELLED, Ordering, pause};
 use crate::tally::VOID;
 use crate::time::{Clock, Timestamp};
 
-/// How many turns an inserter waits for the lock of a bucket before it takes the lock over. A holder needs a fraction
-/// of them. One that was killed or stopped never unlocks; one that is only slow notices the loss and starts over. It is
-/// one turn under a model checker, so that locks are lost at every step.
+/// How many turns an inserter waits for the lock of a bucket before it takes the lock over. A
+/// holder needs a fraction of them. One that was killed or stopped never unlocks; one that is only
+/// slow notices the loss and starts over. It is one turn under a model checker, so that locks are
+/// lost at every step.
 pub const CLAIM_SPINS: u32 = if MODELLED { 1 } else { 1024 };
 
-/// How many slots of a subject's first bucket must be taken before an emptier second bucket is preferred. A lower value
-/// fills the table more evenly. A higher value keeps more subjects in the bucket that is searched first.
+/// How many slots of a subject's first bucket must be taken before an emptier second bucket is
+/// preferred. A lower value fills the table more evenly. A higher value keeps more subjects in the
+/// bucket that is searched first.
 const SPILL: usize = 5;
 
 impl<M: AsRef<[Line]>> Limiter<M> {
@@ -73,8 +78,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         }
     }
 
-    /// Inserts the subject under the locks of the buckets `locked`, in this order. Returns `None` if the lock of the
-    /// second bucket is needed as well.
+    /// Inserts the subject under the locks of the buckets `locked`, in this order. Returns `None`
+    /// if the lock of the second bucket is needed as well.
     fn insert_under<C: Clock>(
         &self,
         subject: Subject,
@@ -91,8 +96,9 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         if first_bucket.present || second_bucket.present {
             return Some(Insertion::Again);
         }
-        // If the subject had a slot before, that slot was reused before this search, after its windows
-        // had passed. The reading of a thread that was stopped since then could open one of them again.
+        // If the subject had a slot before, that slot was reused before this search, after its
+        // windows had passed. The reading of a thread that was stopped since then could open one of
+        // them again.
         *now = clock.at_least(*now);
         // A decision on a void tally depends on the time in the stamp alone.
         let first =
@@ -105,7 +111,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             (Some(slot), None) => (one, slot),
             (Some(slot), _) if !spills => (one, slot),
             (_, Some(slot)) => (two, slot),
-            // The reservation is of an inserter that lost its lock. It goes away, or the next lock voids it.
+            // The reservation is of an inserter that lost its lock. It goes away, or the next lock
+            // voids it.
             (_, None) if first_bucket.reserved || second_bucket.reserved => return Some(Insertion::Again),
             (_, None) => {
                 let until = self.reusable_from([one, two]);
@@ -152,8 +159,9 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         if charged { Insertion::Done { next: first } } else { Insertion::Again }
     }
 
-    /// Searches a bucket for the subject and for a slot that it can take. The tally is loaded before the tag: if a tally
-    /// loaded under the lock is not a reservation, no former holder can change its slot any more.
+    /// Searches a bucket for the subject and for a slot that it can take. The tally is loaded
+    /// before the tag: if a tally loaded under the lock is not a reservation, no former holder can
+    /// change its slot any more.
     fn search(&self, bucket: u64, subject: Subject, now: &mut Timestamp, clock: impl Clock) -> Searched<'_> {
         let mut searched = Searched { present: false, reserved: false, taken: 0, reusable: None };
         for slot in self.slots(bucket) {
@@ -170,7 +178,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             if subject.owns(slot.tag().load(Ordering::Acquire)) {
                 searched.present = true;
             }
-            // Without the correction, a tally that a wrong clock stamped would keep its slot until that time.
+            // Without the correction, a tally that a wrong clock stamped would keep its slot until
+            // that time.
             let word = atomic::corrected(slot.tally(), word, &self.layout, now, clock);
             if self.layout.is_reusable(word, *now) {
                 searched.reusable = searched.reusable.or(Some(slot));
@@ -191,7 +200,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         words.min().unwrap_or(u64::MAX)
     }
 
-    /// Locks a bucket, from another holder after [`CLAIM_SPINS`] turns, and voids the reservations of former holders.
+    /// Locks a bucket, from another holder after [`CLAIM_SPINS`] turns, and voids the reservations
+    /// of former holders.
     fn lock(&self, bucket: u64) -> BucketLock<'_> {
         let at = index(bucket);
         let word = self.memory.as_ref()[self.locks_at + at / LINE_WORDS].word(at % LINE_WORDS);
@@ -246,7 +256,8 @@ pub(super) enum Insertion {
 /// Set in the lock word of a locked bucket.
 const LOCKED: u64 = 1;
 
-/// The lock of a bucket. Dropping it unlocks the bucket, unless another inserter took the lock over.
+/// The lock of a bucket. Dropping it unlocks the bucket, unless another inserter took the lock
+/// over.
 struct BucketLock<'m> {
     atomic: &'m AtomicU64,
     word: u64,
@@ -254,8 +265,8 @@ struct BucketLock<'m> {
 }
 
 impl BucketLock<'_> {
-    /// Returns whether the lock is still held. It is an exchange, since only a read-modify-write is guaranteed to read
-    /// the latest value.
+    /// Returns whether the lock is still held. It is an exchange, since only a read-modify-write is
+    /// guaranteed to read the latest value.
     fn confirm(&self) -> bool {
         exchange(self.atomic, self.word, self.word).is_ok()
     }

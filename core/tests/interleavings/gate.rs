@@ -1,4 +1,5 @@
-//! The gate: checks while an administrator issues, rotates, revokes, reuses records and changes plans; creation.
+//! The gate: checks while an administrator issues, rotates, revokes, reuses records and changes
+//! plans; creation.
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -166,11 +167,12 @@ fn a_rotated_key_is_good_all_the_time_and_spends_one_quota() {
     });
 }
 
-/// The second secret is the current one, and with the next rotation the previous one: good all the time. A reader that
-/// took one half of a record, or of an intent, from each rotation would know the first and the third.
+/// The second secret is the current one, and with the next rotation the previous one: good all the
+/// time. A reader that took one half of a record, or of an intent, from each rotation would know
+/// the first and the third.
 ///
-/// The reader starts when the first rotation has done all but so much: what it may still see of what was before would
-/// be more interleavings than can be tried.
+/// The reader starts when the first rotation has done all but so much: what it may still see of
+/// what was before would be more interleavings than can be tried.
 #[test]
 fn of_two_rotations_none_is_seen_by_halves() {
     for begun in [Stop::RecordEven, Stop::HintKept, Stop::IntentWithdrawn] {
@@ -204,8 +206,8 @@ fn two_rotations(begun: (Stop, u32)) {
     join(readers.take());
 }
 
-/// The record of a revoked key goes to another: first it is written once more as it is, so that late checks notice.
-/// The reader starts after that, for the reason given above.
+/// The record of a revoked key goes to another: first it is written once more as it is, so that
+/// late checks notice. The reader starts after that, for the reason given above.
 #[test]
 fn a_record_is_one_key_s_or_the_other_s() {
     for begun in [(Stop::FormerEnded, 1), (Stop::IntentPublished, 2)] {
@@ -260,8 +262,8 @@ fn a_stale_check_never_moves_a_tally_back() {
     });
 }
 
-/// The late clock says that the key is still good. Its charge may come to nothing, as the key has ended, but never
-/// goes to the key that has the record now.
+/// The late clock says that the key is still good. Its charge may come to nothing, as the key has
+/// ended, but never goes to the key that has the record now.
 #[test]
 fn a_late_check_never_charges_the_next_key_of_the_record() {
     explore(preemptions(3, 5), || {
@@ -291,8 +293,9 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
     });
 }
 
-/// The key ends in the minute in which it was issued, never used: another key's tally would begin with the same word, and
-/// the late charge would find what it expects. So the record isn't reused yet.
+/// The key ends in the minute in which it was issued, never used: another key's tally would begin
+/// with the same word, and the late charge would find what it expects. So the record isn't reused
+/// yet.
 #[test]
 fn a_late_check_never_charges_a_key_of_the_same_minute() {
     explore(preemptions(3, 5), || {
@@ -484,7 +487,8 @@ fn a_gate_opens_whole_or_not_at_all() {
     });
 }
 
-/// Administrators that are killed, and the next one, who completes what they left while checks go on.
+/// Administrators that are killed, and the next one, who completes what they left while checks go
+/// on.
 mod stops {
     use super::*;
 

@@ -204,8 +204,8 @@ fn of_two_subjects_one_gets_the_last_slot() {
     });
 }
 
-/// An inserter that lost its lock may still reserve the slot for a moment. That is not a reason to report the
-/// table full.
+/// An inserter that lost its lock may still reserve the slot for a moment. That is not a reason to
+/// report the table full.
 #[test]
 fn the_last_slot_is_never_full_to_the_subject_that_gets_it() {
     explore(preemptions(4, 5), || {
@@ -217,7 +217,8 @@ fn the_last_slot_is_never_full_to_the_subject_that_gets_it() {
     });
 }
 
-/// The clock of `a` is a minute late: the slot says nothing to it any more, as it says nothing to the clock of `b`.
+/// The clock of `a` is a minute late: the slot says nothing to it any more, as it says nothing to
+/// the clock of `b`.
 #[test]
 fn a_hit_and_the_reuse_of_its_slot_charge_their_own() {
     explore(preemptions(4, 5), || {
@@ -247,7 +248,8 @@ fn a_hit_and_two_reuses_of_its_slot_charge_their_own() {
         };
         let [late, later] = together([check(&limiter, b"a", 1, at(180)), later]).try_into().unwrap();
         assert!(later.is_admitted());
-        // The late charge counts now if it came last. Where `b` had the slot, the table was full to it.
+        // The late charge counts now if it came last. Where `b` had the slot, the table was full to
+        // it.
         let left = remaining(&limiter, b"a", at(240));
         assert!(left == 7 || (left == 6 && late.is_admitted()), "{left}");
     });
@@ -446,8 +448,9 @@ mod two_buckets {
         });
     }
 
-    /// The first bucket is full to one clock and all expired to the other, which is a minute ahead. So one takes both
-    /// claims, in the order of the buckets, and the other only that of the first bucket.
+    /// The first bucket is full to one clock and all expired to the other, which is a minute ahead.
+    /// So one takes both claims, in the order of the buckets, and the other only that of the first
+    /// bucket.
     #[test]
     fn inserters_with_clocks_that_disagree_share_a_slot() {
         for (first, other) in [(0, 1), (1, 0)] {
