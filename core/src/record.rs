@@ -577,7 +577,7 @@ mod tests {
             let lines = lines();
             begin(&lines, ones(), 2);
             lines[2].store(OWNER, join(1, other + 1));
-            assert!(record_ref(&lines).read().is_none(), "an intent of record {other}");
+            assert!(record_ref(&lines).read().is_none(), "a redo record for record {other}");
         }
         // A redo record of the right record, and of another write.
         let lines = lines();

@@ -592,7 +592,7 @@ fn damage_is_reported_and_never_admitted() {
         kinds
     };
     assert_eq!(flaws(), []);
-    // Half-written, and no intent.
+    // Half-written, without a redo record.
     line.store(7, meta | 1 << 18);
     assert_eq!(flaws(), [FlawKind::HalfWritten]);
     assert_eq!(check(&gate, &key, at(0)).reason(), Some(Reason::Damaged));

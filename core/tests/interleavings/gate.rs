@@ -168,7 +168,7 @@ fn a_rotated_key_is_good_all_the_time_and_spends_one_quota() {
 }
 
 /// The second secret is the current one, and with the next rotation the previous one: good all the
-/// time. A reader that took one half of a record, or of an intent, from each rotation would know
+/// time. A reader that took one half of a record, or of a redo record, from each rotation would know
 /// the first and the third.
 ///
 /// The reader starts when the first rotation has done all but so much: what it may still see of
@@ -180,9 +180,9 @@ fn of_two_rotations_none_is_seen_by_halves() {
     }
 }
 
-/// The reader may still see the first rotation's record written, and both intents.
+/// The reader may still see the first rotation's record written, and both redo records.
 #[test]
-fn of_two_intents_none_is_seen_by_halves() {
+fn two_redo_records_are_never_read_as_one() {
     explore(full_form_only(0), || two_rotations((Stop::RecordWord, 6)));
 }
 
