@@ -310,7 +310,7 @@ fn times() {
     for text in ["1/s", "2/minute, 9/hour", "sliding 3/hour", "sliding 1/s, 1/m, 1/h, 1/d", "1/31d"] {
         let layout = *policy(text).layout();
         let unit_ms = u64::from(layout.windows()[0].seconds()) * 1000;
-        // The last stamp is kept for marks, and time stands still at the one before.
+        // The largest stamp is for reservations, so time stops at the one before it.
         let last_ms = ((1 << layout.stamp_bits()) - 2) * unit_ms;
         assert!(last_ms / 1000 >= 7_258_118_400, "{text}: the year 2200 is reached");
         for at in [0, 1, last_ms - 1, last_ms, last_ms + 1, last_ms + unit_ms, u64::MAX - 1, u64::MAX] {

@@ -233,7 +233,7 @@ fn late_times_by_any_amount_widen_no_limit() {
     }
 }
 
-/// A system clock whose first reading is `first`, and which shows `again` when it is read again.
+/// A system clock with the first reading `first` and the second reading `again`.
 #[derive(Clone, Copy)]
 struct Stale {
     first: Timestamp,
@@ -409,7 +409,7 @@ fn absurd_clocks_end_no_key_for_others() {
         assert!(admitted(key.expose(), NOON_MS) && admitted(old.expose(), NOON_MS));
         assert!(!admitted(old.expose(), NOON_MS + 60 * SECOND));
         assert!(admitted(key.expose(), NOON_MS + HOUR - 1) && !admitted(key.expose(), NOON_MS + HOUR));
-        // A clock that stands at the epoch finds both good: nothing has expired there.
+        // By a clock at the epoch both are valid, since nothing has expired.
         assert!(admitted(key.expose(), 0) && admitted(old.expose(), 0));
         let listed = gate.list(ms(u64::MAX)).chain(gate.list(ms(0))).count();
         assert_eq!(listed, 2);
@@ -439,7 +439,7 @@ fn a_key_that_expired_during_a_stop_is_refused() {
     assert!(!gate.check(key, 1, stopped_for(HOUR)).is_admitted());
 }
 
-/// The record of a revoked key whose tally a clock stamped that ran ahead.
+/// The record of a revoked key with a tally that a clock ahead stamped.
 #[test]
 fn a_record_whose_tally_is_ahead_is_issued_again() {
     let gate = gate_for(1);

@@ -596,7 +596,7 @@ fn damage_is_reported_and_never_admitted() {
     line.store(7, meta | 1 << 18);
     assert_eq!(flaws(), [FlawKind::HalfWritten]);
     assert_eq!(check(&gate, &key, at(0)).reason(), Some(Reason::Damaged));
-    // A plan that isn't there admits nothing.
+    // A plan that does not exist admits nothing.
     line.store(7, meta | 0xff << 8);
     assert_eq!(flaws(), [FlawKind::NoPlan { plan: 255 }]);
     assert_eq!(check(&gate, &key, at(0)).outcome(), Outcome::TooCostly);
@@ -614,7 +614,7 @@ fn damage_is_reported_and_never_admitted() {
     assert_eq!(check(&gate, &key, at(0)).reason(), Some(Reason::Unknown));
     line.store(0, key_id.number());
     assert!(check(&gate, &key, at(0)).is_admitted());
-    // Nor is the previous secret good for a key id that isn't its own.
+    // The previous secret is not valid for another key id either.
     let new = gate.administer().unwrap().rotate(key_id, end(100), false, entropy(), at(0)).unwrap();
     line.store(0, key_id.number() ^ 1 << 63);
     assert_eq!([&key, &new].map(|key| check(&gate, key, at(0)).reason()), [Some(Reason::Unknown); 2]);

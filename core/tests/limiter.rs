@@ -121,7 +121,7 @@ fn slots_of_expired_subjects_are_used_again() {
     for minute in 0..50 {
         for subject in 0..64u32 {
             let name = [subject.to_le_bytes(), u32::to_le_bytes(minute)].concat();
-            // Whoever had the slot before, its new subject finds it again.
+            // The slot's new subject finds it again, whichever subject had it before.
             for left in [2, 1, 0] {
                 let verdict = limiter.check(&name, 1, at(u64::from(minute) * 120));
                 let now = (verdict.outcome(), verdict.remaining());

@@ -120,9 +120,9 @@ fn a_crowd_of_subjects_fills_the_table_exactly() {
     });
 }
 
-/// An administrator dies somewhere in a rotation. Three threads check old and new secrets and a key
-/// that is being issued, while the next administrator completes what was left, and then issues,
-/// moves, rotates and revokes.
+/// An administrator is killed at a random step of a rotation. Three threads check old and new
+/// secrets and a key that is being issued, while the next administrator completes what was left,
+/// and then issues, moves, rotates and revokes.
 #[test]
 fn a_crowd_of_checks_is_right_whatever_administrators_do() {
     explore(schedules(20_000, 2_000_000), || {

@@ -168,8 +168,8 @@ fn a_rotated_key_is_good_all_the_time_and_spends_one_quota() {
 }
 
 /// The second secret is the current one, and with the next rotation the previous one: good all the
-/// time. A reader that took one half of a record, or of a redo record, from each rotation would know
-/// the first and the third.
+/// time. A reader that took one half of a record, or of a redo record, from each rotation would
+/// know the first and the third.
 ///
 /// The reader starts when the first rotation has done all but so much: what it may still see of
 /// what was before would be more interleavings than can be tried.
@@ -273,7 +273,7 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
         let started = Rc::clone(&administrators);
         let administrator = with(&gate, |gate| {
             let issued = gate.administer().unwrap().issue(&new_key(), entropy(9), at(130));
-            // When the late charge came first, the record can't be reused yet.
+            // If the late charge came first, the record cannot be reused yet.
             issued.map_err(|error| assert_eq!(error, AdminError::Full { keys: 1 })).ok()
         });
         let (verdict, _) = at_stop(
@@ -294,7 +294,7 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
 }
 
 /// The key ends in the minute in which it was issued, never used: another key's tally would begin
-/// with the same word, and the late charge would find what it expects. So the record isn't reused
+/// with the same word, and the late charge would find what it expects. So the record is not reused
 /// yet.
 #[test]
 fn a_late_check_never_charges_a_key_of_the_same_minute() {
@@ -505,7 +505,7 @@ mod stops {
         (Stop::IntentWithdrawn, 1),
     ];
 
-    /// Whether the change is made, or will be, when its administrator dies there.
+    /// Whether the change is made, or will be, if its administrator is killed there.
     fn is_made(stop: Stop) -> bool {
         stop != Stop::IntentWord
     }

@@ -316,7 +316,7 @@ mod stops {
         for step in STEPS {
             explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
-                // The dead one's slot is the last.
+                // The slot of the killed inserter is the last.
                 take_slots(&limiter, 6, at(0));
                 let counted = u32::from(step == Stop::LimiterCharged);
                 let shared = Arc::clone(&limiter);

@@ -1,4 +1,4 @@
-//! The only door to the model checkers: a scenario doesn't know which of them runs it.
+//! Facade for the model checkers: a scenario does not know which of them runs it.
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) use shuttle::thread;
 /// Memory that threads share, and that a scenario can look into afterwards.
 pub(crate) type Memory = Arc<[Line]>;
 
-/// A system clock whose first reading is `first`, and which shows `again` when it is read again: a
+/// A system clock with the first reading `first` and the second reading `again`: a
 /// thread was stopped for as long as they are apart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stale {
