@@ -91,7 +91,7 @@ pub mod redact;
 
 #[doc(inline)]
 pub use {
-    clock::{SystemClock, now},
+    clock::{SystemClock, TimestampExt, now},
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
     followed::{Current, FollowEvent, FollowStatus, Followed},
