@@ -35,7 +35,7 @@ impl GateState {
                 Err(keytally::Error::Attach { path: file.path().unwrap_or(Path::new("")).into(), source })
             }
         };
-        let table = GateTable::File(Followed::of(file, peppers, over)?);
+        let table = GateTable::File(Followed::from_gate(file, peppers, over)?);
         Ok(Self { table, clock: HandleClock::default() })
     }
 

@@ -5,7 +5,8 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 
-/// Entropy for one new key, for callers that issue or rotate keys through [`Gate::administer`](crate::Gate::administer).
+/// Entropy for one new key, for callers that issue or rotate keys through
+/// [`Gate::administer`](crate::Gate::administer).
 ///
 /// ```
 /// let entropy = keytally::entropy()?;

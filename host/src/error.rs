@@ -7,15 +7,16 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::{AdminError, AttachError, CreateError, Policy};
 
-use crate::lock::LockHolder;
+use crate::header::HEADER_LEN;
+use crate::holder::LockHolder;
 use crate::redact::redact;
 
-/// Why it couldn't be done. `Display` is one whole sentence: it names the file, what was found, what was expected,
-/// and, where there is one, the command that mends it. [`source`](core::error::Error::source) is for programs; its
-/// text is in the sentence already.
+/// Why it couldn't be done. `Display` is one whole sentence: it names the file, what was found,
+/// what was expected, and, where there is one, the command that mends it.
+/// [`source`](core::error::Error::source) is for programs; its text is in the sentence already.
 ///
-/// No sentence holds a key or a pepper, not even one that was given as a path; see [`redact`](crate::redact). `Debug`
-/// shows the sentence too.
+/// No sentence holds a key or a pepper, not even one that was given as a path; see
+/// [`redact`](crate::redact). `Debug` shows the sentence too.
 #[non_exhaustive]
 pub enum Error {
     /// An administrator's change can't be made, and nothing was changed.
@@ -84,8 +85,8 @@ pub enum Error {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// Whether the file was recognized as a table or a file of peppers. Only then does the sentence say how to fix
-        /// it: the advice would break another program's file.
+        /// Whether the file was recognized as a table or a file of peppers. Only then does the
+        /// sentence say how to fix it: the advice would break another program's file.
         recognized: bool,
     },
     /// What is at the path is no regular file.
@@ -122,8 +123,8 @@ pub enum Error {
         /// What was asked for.
         asked: Box<Policy>,
     },
-    /// The file that is open was removed, or another was put in its place. A change made to it would be lost on
-    /// everybody who opens the path.
+    /// The file that is open was removed, or another was put in its place. A change made to it
+    /// would be lost on everybody who opens the path.
     Replaced {
         /// The path.
         path: PathBuf,
@@ -206,7 +207,7 @@ impl fmt::Display for Error {
                 "{}: this is no keytally table: it has {len} byte{}, and the smallest has more than {}",
                 shown(path),
                 if *len == 1 { "" } else { "s" },
-                crate::HEADER_LEN
+                HEADER_LEN
             ),
             Self::Writable { path, mode, recognized } => {
                 write!(f, "{}: its mode is {mode:04o}, so users other than root can write it", shown(path))?;

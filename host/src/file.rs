@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use keytally_core::stop::{Stop, stop};
 use keytally_core::{AttachError, LINE_LEN};
 use keytally_core::{BEGINNING_LEN, begins_a_table};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, open};
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::Error;
 use crate::map::Mapping;
@@ -24,7 +25,8 @@ pub(crate) struct TableFile {
     identity: Identity,
     /// As it was given, for people.
     path: PathBuf,
-    /// Where the file is found again, also after a change of the working directory; `None` in memory.
+    /// Where the file is found again, also after a change of the working directory; `None` in
+    /// memory.
     absolute: Option<PathBuf>,
 }
 
@@ -36,7 +38,7 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(file: &File) -> io::Result<Self> {
+    fn new(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         Ok(Self { device: metadata.dev(), inode: metadata.ino() })
     }
@@ -45,13 +47,13 @@ impl Identity {
 impl TableFile {
     /// The file of this descriptor, which `path` names.
     pub(crate) fn at(path: &Path, file: File) -> io::Result<Self> {
-        let identity = Identity::of(&file)?;
+        let identity = Identity::new(&file)?;
         Ok(Self { file, identity, path: path.into(), absolute: Some(std::path::absolute(path)?) })
     }
 
     /// A file that has no name, and goes when the last process closes it.
     pub(crate) fn in_memory(file: File) -> io::Result<Self> {
-        let identity = Identity::of(&file)?;
+        let identity = Identity::new(&file)?;
         Ok(Self { file, identity, path: "memory".into(), absolute: None })
     }
 
@@ -84,13 +86,8 @@ impl TableFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(gone()),
             Err(error) => return Err(Error::io("open", absolute, error)),
         };
-        let identity = Identity::of(&file).map_err(|error| Error::io("look at", absolute, error))?;
+        let identity = Identity::new(&file).map_err(|error| Error::io("look at", absolute, error))?;
         if identity == self.identity { Ok(Some(file.into())) } else { Err(gone()) }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn descriptor(&self) -> &File {
-        &self.file
     }
 
     /// Whether the path still leads to this file. A table in memory stays where it is.
@@ -115,15 +112,17 @@ pub(crate) fn open_table<T>(
     if lines == 0 {
         return Err(Error::TooShort { path: path.into(), len });
     }
-    // What is asked next may lead to a command that changes the file, which only a table's file should suffer.
+    // What is asked next may lead to a command that changes the file, which only a table's file
+    // should suffer.
     refuse_other_files(path, &file)?;
     let user = rustix::process::geteuid().as_raw();
     refuse_strangers(path, metadata.uid(), metadata.mode() & 0o7777, user)?;
-    // A copy with holes in it would run out of disk at a check, which the kernel can tell only by SIGBUS.
+    // A copy with holes in it would run out of disk at a check, which the kernel can tell only by
+    // SIGBUS.
     if metadata.blocks().saturating_mul(512) < len {
-        crate::publish::fill_holes(&file, len).map_err(io_error("find room on the disk for"))?;
+        fill_holes(&file, len).map_err(io_error("find room on the disk for"))?;
     }
-    let mapping = Mapping::of(&file, lines).map_err(io_error("map"))?;
+    let mapping = Mapping::new(&file, lines).map_err(io_error("map"))?;
     let needed = whole * LINE_LEN as u64;
     let attached = match attach(mapping) {
         // What is wrong is named before the odd bytes at its end are.
@@ -133,6 +132,14 @@ pub(crate) fn open_table<T>(
     };
     let table = attached.map_err(|source| Error::Attach { path: path.into(), source })?;
     Ok((TableFile::at(path, file).map_err(io_error("look at"))?, table))
+}
+
+/// Takes the room of holes in a file that is in use. Where the file system can't, they stay.
+fn fill_holes(file: &File, len: u64) -> io::Result<()> {
+    match retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, len)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// Opens a regular file. A symbolic link is followed.
@@ -161,8 +168,8 @@ fn open_regular(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Refuses a file that no table begins, before anything else is said of it: no error repeats its content or advises to
-/// change it.
+/// Refuses a file that no table begins, before anything else is said of it: no error repeats its
+/// content or advises to change it.
 fn refuse_other_files(path: &Path, file: &File) -> Result<(), Error> {
     let mut bytes = [0; BEGINNING_LEN];
     file.read_exact_at(&mut bytes, 0).map_err(|error| Error::io("read", path, error))?;
@@ -190,7 +197,7 @@ fn refuse_strangers(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(),
 /// Opens without waiting for the other end of a pipe.
 fn open_file(path: &Path, access: OFlags) -> io::Result<File> {
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let descriptor = rustix::io::retry_on_intr(|| open(path, flags, Mode::empty()))?;
+    let descriptor = retry_on_intr(|| open(path, flags, Mode::empty()))?;
     Ok(descriptor.into())
 }
 

@@ -1,4 +1,5 @@
-//! A gate that is followed by its path: when its file is replaced, the new file is opened and takes its place.
+//! A gate that is followed by its path: when its file is replaced, the new file is opened and takes
+//! its place.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -23,12 +24,12 @@ use crate::lock::this_thread;
 /// How often the path is looked at.
 const LOOK_EVERY_MS: u64 = 1000;
 
-/// A gate that follows its path, as `tail -F` does: when another file is renamed over it, that file is opened and takes its
-/// place.
+/// A gate that follows its path, as `tail -F` does: when another file is renamed over it, that file
+/// is opened and takes its place.
 ///
-/// Until then, and for as long as the new file cannot be opened, the old file decides. [`load`](Self::load) gives the
-/// gate that is in force; it takes no lock and makes no system call, and allocates only in a thread's first call. The path is
-/// looked at
+/// Until then, and for as long as the new file cannot be opened, the old file decides.
+/// [`load`](Self::load) gives the gate that is in force; it takes no lock and makes no system call,
+/// and allocates only in a thread's first call. The path is looked at
 /// - once a second by a thread, once [`watch`](Self::watch) was called; or
 /// - by whoever calls [`look_when_due`](Self::look_when_due), once a second at most; or
 /// - by [`look`](Self::look) and [`reopen`](Self::reopen) at once.
@@ -57,8 +58,9 @@ const LOOK_EVERY_MS: u64 = 1000;
 /// ```
 ///
 /// # Concurrency
-/// Threads share a `&Followed`. A gate that was loaded stays mapped until its [`Current`] is dropped. After a fork the thread is
-/// the parent's only: call [`watch`](Self::watch) again in the child.
+/// Threads share a `&Followed`. A gate that was loaded stays mapped until its [`Current`] is
+/// dropped. After a fork the thread is the parent's only: call [`watch`](Self::watch) again in the
+/// child.
 pub struct Followed<T = Gate> {
     shared: Arc<Shared<T>>,
     watcher: Mutex<Option<Watcher>>,
@@ -127,8 +129,8 @@ pub struct FollowStatus {
 pub enum FollowEvent<'e> {
     /// The file was replaced, and the new one is in force.
     Reopened(&'e Path),
-    /// The file was removed, or replaced by one that cannot be opened. The old one stays in force, and the new one is tried
-    /// again every second. This is reported once for each error.
+    /// The file was removed, or replaced by one that cannot be opened. The old one stays in force,
+    /// and the new one is tried again every second. This is reported once for each error.
     Failed(&'e Error),
 }
 
@@ -150,17 +152,17 @@ impl Followed {
     /// Those of [`Gate::open`].
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
         let gate = Gate::open(&path, peppers.clone())?;
-        Self::of(gate, peppers, Ok)
+        Self::from_gate(gate, peppers, Ok)
     }
 }
 
 impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
-    /// Follows the path of a gate that was opened or created with these peppers. `wrap` makes what [`load`](Self::load)
-    /// gives of each gate.
+    /// Follows the path of a gate that was opened or created with these peppers. `wrap` makes what
+    /// [`load`](Self::load) gives of each gate.
     ///
     /// # Errors
     /// That of `wrap`; [`Error::Io`] for a gate in memory.
-    pub fn of(
+    pub fn from_gate(
         gate: Gate,
         peppers: Peppers,
         wrap: impl Fn(Gate) -> Result<T, Error> + Send + Sync + 'static,
@@ -182,14 +184,15 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         Ok(Self { shared: Arc::new(shared), watcher: Mutex::new(None) })
     }
 
-    /// The gate that is in force. Keep it for one request, whose verdict may name plans of this gate by number.
+    /// The gate that is in force. Keep it for one request, whose verdict may name plans of this
+    /// gate by number.
     #[inline]
     pub fn load(&self) -> Current<T> {
         Current(self.shared.current.load())
     }
 
-    /// Starts the thread that looks at the path once a second, and calls `report` with what happens. Does nothing if this
-    /// process has the thread already.
+    /// Starts the thread that looks at the path once a second, and calls `report` with what
+    /// happens. Does nothing if this process has the thread already.
     ///
     /// # Errors
     /// [`Error::Io`] when the system gives no thread.
@@ -219,13 +222,15 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// Looks at the path now. If the file was replaced, opens the new one; returns whether it did.
     ///
     /// # Errors
-    /// Those of [`Gate::open`], and [`Error::Io`] when the file was removed. The old file stays in force.
+    /// Those of [`Gate::open`], and [`Error::Io`] when the file was removed. The old file stays in
+    /// force.
     pub fn look(&self) -> Result<bool, Error> {
         self.shared.look(false, &mut |_| ())
     }
 
-    /// Looks at the path if nobody has for a second. What is found is in the [`status`](Self::status). This is for
-    /// programs that cannot have a thread; the call that looks takes a system call longer.
+    /// Looks at the path if nobody has for a second. What is found is in the
+    /// [`status`](Self::status). This is for programs that cannot have a thread; the call that
+    /// looks takes a system call longer.
     #[inline]
     pub fn look_when_due(&self) {
         let looked_ms = self.shared.looked_ms.load(Ordering::Relaxed);
@@ -243,8 +248,9 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         self.shared.look(true, &mut |_| ()).map(drop)
     }
 
-    /// The gate whose file is at the path now, for a change to its keys or plans: a change to a file that was replaced
-    /// would be lost. Without a file there, it is the gate that is in force, whose changes are refused.
+    /// The gate whose file is at the path now, for a change to its keys or plans: a change to a
+    /// file that was replaced would be lost. Without a file there, it is the gate that is in force,
+    /// whose changes are refused.
     ///
     /// # Errors
     /// Those of [`Gate::open`].

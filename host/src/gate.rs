@@ -14,12 +14,11 @@ use crate::clock::{SystemClock, now};
 use crate::entropy::entropy;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
-use crate::lock::{self, DEFAULT_WAIT, Lock, LockHolder, Wait};
+use crate::header::PLAN_SLOTS;
+use crate::holder::LockHolder;
+use crate::lock::{self, DEFAULT_WAIT, Lock, Wait};
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
-
-/// Room for plans in the header of one page: two in each line that the core leaves.
-const PLAN_SLOTS: usize = 116;
 
 /// What a new gate is to be.
 ///
@@ -39,7 +38,8 @@ pub struct GateConfig {
     pub keys: u32,
     /// What every key begins with.
     pub prefix: Name,
-    /// The plans, at most 116, the first for keys that name none. All share their windows and algorithm.
+    /// The plans, at most 116, the first for keys that name none. All share their windows and
+    /// algorithm.
     pub plans: Vec<Plan>,
 }
 
@@ -59,7 +59,7 @@ impl Default for GateConfig {
 }
 
 impl GateConfig {
-    /// The same as the core takes it.
+    /// The configuration as the core takes it.
     fn table(&self) -> keytally_core::GateConfig<'_> {
         keytally_core::GateConfig {
             keys: self.keys,
@@ -85,9 +85,10 @@ const NO_MEMORY: &[Line] = &[];
 
 /// A gate: a table of issued keys with their tallies, in a file that any number of processes share.
 ///
-/// Threads share a `&Gate`. Checks never wait; changes to keys and plans wait for another administrator, for a bounded time.
-/// See the [crate's page](crate) for what holds between processes. When the file is replaced, a `Gate` stays with the
-/// one that it opened: a [`Followed`](crate::Followed) gate opens the new one.
+/// Threads share a `&Gate`. Checks never wait; changes to keys and plans wait for another
+/// administrator, for a bounded time. See the [crate's page](crate) for what holds between
+/// processes. When the file is replaced, a `Gate` stays with the one that it opened: a
+/// [`Followed`](crate::Followed) gate opens the new one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -124,33 +125,36 @@ const PART: usize = 1000;
 impl Gate {
     /// Creates a gate in a new file at `path`, mode 0600, with its room on the disk taken.
     ///
-    /// The file appears whole or not at all: a process that dies on the way leaves nothing that opens.
+    /// The file appears whole or not at all: a process that dies on the way leaves nothing that
+    /// opens.
     ///
     /// # Errors
-    /// [`Error::Exists`] when there is anything at `path`; [`Error::Create`] when there can be no such gate;
-    /// [`Error::Io`] when the folder can't be written or the disk is full. Then nothing was changed.
+    /// [`Error::Exists`] when there is anything at `path`; [`Error::Create`] when there can be no
+    /// such gate; [`Error::Io`] when the folder can't be written or the disk is full. Then nothing
+    /// was changed.
     pub fn create(path: impl AsRef<Path>, peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let path = path.as_ref();
         let lines = config.lines(Some(path), &peppers)?;
         let (file, table) = create_table(path, lines, |memory| {
             keytally_core::Gate::create(memory, &config.table(), peppers)
         })?;
-        Ok(Self::of(table, file))
+        Ok(Self::new(table, file))
     }
 
     /// Opens the gate at `path`. A symbolic link is followed.
     ///
     /// # Errors
-    /// [`Error::Attach`] when the file is no gate, has another version or size, is damaged, or has other peppers;
-    /// [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`]; [`Error::Io`] when it can't be opened.
+    /// [`Error::Attach`] when the file is no gate, has another version or size, is damaged, or has
+    /// other peppers; [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`];
+    /// [`Error::Io`] when it can't be opened.
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
         let attach = |memory| -> Result<_, AttachError> { keytally_core::Gate::attach(memory, peppers) };
         let (file, table) = open_table(path.as_ref(), attach)?;
-        Ok(Self::of(table, file))
+        Ok(Self::new(table, file))
     }
 
-    /// Creates a gate that is in no file: for tests, and for one process with the children that it forks. It is
-    /// gone when the last of them is.
+    /// Creates a gate that is in no file: for tests, and for one process with the children that it
+    /// forks. It is gone when the last of them is.
     ///
     /// ```
     /// use keytally::{GateConfig, Gate, pepper};
@@ -160,22 +164,23 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Create`] when there can be no such gate; [`Error::Io`] when there is no memory for it.
+    /// [`Error::Create`] when there can be no such gate; [`Error::Io`] when there is no memory for
+    /// it.
     pub fn in_memory(peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let lines = config.lines(None, &peppers)?;
         let (file, table) =
             create_in_memory(lines, |memory| keytally_core::Gate::create(memory, &config.table(), peppers))?;
-        Ok(Self::of(table, file))
+        Ok(Self::new(table, file))
     }
 
-    fn of(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
+    fn new(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
         let gate = Self { table, file, wait_ms: AtomicU64::new(0) };
         gate.set_wait(DEFAULT_WAIT);
         gate
     }
 
-    /// Sets how long this gate's administering methods wait for their turn at most: 10 seconds unless set. Zero tries
-    /// once.
+    /// Sets how long this gate's administering methods wait for their turn at most: 10 seconds
+    /// unless set. Zero tries once.
     pub fn set_wait(&self, at_most: Duration) {
         let wait_ms = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX);
         self.wait_ms.store(wait_ms, Ordering::Relaxed);
@@ -191,10 +196,12 @@ impl Gate {
         self.wait_ms.store(other.wait_ms.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Whether the gate's path still leads to the file that is open. A gate in memory stays where it is.
+    /// Whether the gate's path still leads to the file that is open. A gate in memory stays where
+    /// it is.
     ///
     /// # Errors
-    /// That of the system, such as [`NotFound`](std::io::ErrorKind::NotFound) when the file was removed.
+    /// That of the system, such as [`NotFound`](std::io::ErrorKind::NotFound) when the file was
+    /// removed.
     pub fn is_in_place(&self) -> std::io::Result<bool> {
         self.file.is_in_place()
     }
@@ -209,7 +216,8 @@ impl Gate {
         &self.table
     }
 
-    /// Checks the key and then charges `cost` to every window of its plan, if all have room for it, else to none.
+    /// Checks the key and then charges `cost` to every window of its plan, if all have room for it,
+    /// else to none.
     ///
     /// `api_key` is the value of the `X-API-Key` header, `None` when there was none.
     #[inline]
@@ -242,8 +250,9 @@ impl Gate {
         self.table.refund(key_id, charge, SystemClock::read())
     }
 
-    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
-    /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
+    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
+    /// there is room. What found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle
+    /// a charge once.
     ///
     /// `None` when the gate has no such key.
     pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32) -> Option<Verdict> {
@@ -255,9 +264,10 @@ impl Gate {
         self.table.reset(key_id, SystemClock::read())
     }
 
-    /// Corrects every tally that is more than 60 s ahead of the system clock, counts kept. Returns how
-    /// many. For a table that an explicit time or a wrong clock locked; checks by the system clock
-    /// correct the tallies that they meet by themselves. The clock is read after each tally was loaded.
+    /// Corrects every tally that is more than 60 s ahead of the system clock, counts kept. Returns
+    /// how many. For a table that an explicit time or a wrong clock locked; checks by the system
+    /// clock correct the tallies that they meet by themselves. The clock is read after each tally
+    /// was loaded.
     pub fn correct_clock(&self) -> u64 {
         self.table.correct_clock(SystemClock::read())
     }
@@ -265,8 +275,8 @@ impl Gate {
     /// Issues a key. What it returns is the only copy of the secret.
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::issue`] lists; those of [`administer`](Self::administer);
-    /// [`Error::Entropy`].
+    /// [`Error::Admin`] with what [`Administrator::issue`] lists; those of
+    /// [`administer`](Self::administer); [`Error::Entropy`].
     pub fn issue(&self, new: &NewKey<'_>) -> Result<(Key, KeyId), Error> {
         let entropy = entropy()?;
         self.administer(|administrator| administrator.issue(new, entropy, SystemClock::read()))
@@ -274,19 +284,21 @@ impl Gate {
 
     /// Takes in a key that was issued elsewhere, of any form, so that its holder keeps it.
     ///
-    /// For many at once use [`administer_each`](Self::administer_each), which locks and flushes once for a thousand.
+    /// For many at once use [`administer_each`](Self::administer_each), which locks and flushes
+    /// once for a thousand.
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::import`] lists; those of [`administer`](Self::administer).
+    /// [`Error::Admin`] with what [`Administrator::import`] lists; those of
+    /// [`administer`](Self::administer).
     pub fn import(&self, text: &[u8], new: &NewKey<'_>) -> Result<KeyId, Error> {
         self.administer(|administrator| administrator.import(text, new, SystemClock::read()))
     }
 
-    /// Gives a key a new secret, and returns it. The old secret stays valid for `grace`, rounded up to seconds, and
-    /// both spend the same quota.
+    /// Gives a key a new secret, and returns it. The old secret stays valid for `grace`, rounded up
+    /// to seconds, and both spend the same quota.
     ///
-    /// A key has two secrets at most. If the one before the last rotation is still valid, this rotation would end it
-    /// at once, and is refused unless `force` is set.
+    /// A key has two secrets at most. If the one before the last rotation is still valid, this
+    /// rotation would end it at once, and is refused unless `force` is set.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -303,8 +315,8 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::rotate`] lists; those of [`administer`](Self::administer);
-    /// [`Error::Entropy`].
+    /// [`Error::Admin`] with what [`Administrator::rotate`] lists; those of
+    /// [`administer`](Self::administer); [`Error::Entropy`].
     pub fn rotate(&self, key_id: KeyId, grace: Duration, force: bool) -> Result<Key, Error> {
         let entropy = entropy()?;
         self.administer(|administrator| {
@@ -313,9 +325,9 @@ impl Gate {
         })
     }
 
-    /// Gives a key a new secret as [`rotate`](Self::rotate) does, once `hand_over` has delivered it. If that fails,
-    /// nothing is changed: a secret that nobody received would end the old one for nothing, and a rotation cannot be
-    /// taken back.
+    /// Gives a key a new secret as [`rotate`](Self::rotate) does, once `hand_over` has delivered
+    /// it. If that fails, nothing is changed: a secret that nobody received would end the old one
+    /// for nothing, and a rotation cannot be taken back.
     ///
     /// Other administrators wait while `hand_over` runs; checks do not.
     ///
@@ -344,7 +356,8 @@ impl Gate {
     /// Ends a key at once: the next check in any process sees it.
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::revoke`] lists; those of [`administer`](Self::administer).
+    /// [`Error::Admin`] with what [`Administrator::revoke`] lists; those of
+    /// [`administer`](Self::administer).
     pub fn revoke(&self, key_id: KeyId) -> Result<(), Error> {
         self.administer(|administrator| administrator.revoke(key_id))
     }
@@ -352,7 +365,8 @@ impl Gate {
     /// Moves a key to another plan, counts kept.
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::assign`] lists; those of [`administer`](Self::administer).
+    /// [`Error::Admin`] with what [`Administrator::assign`] lists; those of
+    /// [`administer`](Self::administer).
     pub fn assign(&self, key_id: KeyId, plan: &str) -> Result<(), Error> {
         self.administer(|administrator| administrator.assign(key_id, plan))
     }
@@ -360,7 +374,8 @@ impl Gate {
     /// Adds a plan, or gives the plan of that name other limits, counts kept.
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::set_plan`] lists; those of [`administer`](Self::administer).
+    /// [`Error::Admin`] with what [`Administrator::set_plan`] lists; those of
+    /// [`administer`](Self::administer).
     pub fn set_plan(&self, plan: &Plan) -> Result<(), Error> {
         self.administer(|administrator| administrator.set_plan(plan))
     }
@@ -375,13 +390,15 @@ impl Gate {
         self.table.key(key_id, now())
     }
 
-    /// Reads the whole gate and reports what is wrong with it. First it completes the change of an administrator that was
-    /// killed, and returns whether there was such a change.
+    /// Reads the whole gate and reports what is wrong with it. First it completes the change of an
+    /// administrator that was killed, and returns whether there was such a change.
     ///
-    /// Other administrators wait only if something is wrong: then the gate is read again under the lock.
+    /// Other administrators wait only if something is wrong: then the gate is read again under the
+    /// lock.
     ///
-    /// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its
-    /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
+    /// Records have no checksum. So a value that was changed into another valid one is not seen:
+    /// the key id within its record, a MAC, an account, a time, a count, or the number of another
+    /// plan, environment or pepper.
     ///
     /// ```
     /// # use keytally::{GateConfig, Gate, pepper};
@@ -413,7 +430,8 @@ impl Gate {
     ) -> Result<bool, Error> {
         let now = || clock.at_least(clock.reading());
         let completed = self.recover(wait, |_| ())?.0;
-        // A change that is being made meanwhile may look like a flaw, so flaws are looked for again undisturbed.
+        // A change that is being made meanwhile may look like a flaw, so flaws are looked for again
+        // undisturbed.
         let mut flawed = false;
         self.table.verify(now(), |_| flawed = true);
         if !flawed {
@@ -432,7 +450,7 @@ impl Gate {
         wait: Wait<'_>,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> T,
     ) -> Result<(bool, T), Error> {
-        let _lock = Lock::of(&self.file, self.table.memory().as_ref(), wait)?;
+        let _lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
         let mut administrator = self.table.administer_alone();
         let done = work(&mut administrator);
         let completed = administrator.recovered();
@@ -442,12 +460,14 @@ impl Gate {
         Ok((completed, done))
     }
 
-    /// Does many changes as one administrator, under one lock, and flushes them to the disk once. Others who want to
-    /// administer wait meanwhile, checks don't. Every change stands by itself: those made before an error stay.
+    /// Does many changes as one administrator, under one lock, and flushes them to the disk once.
+    /// Others who want to administer wait meanwhile, checks don't. Every change stands by itself:
+    /// those made before an error stay.
     ///
-    /// Keep `work` short, since others wait for their turn 10 seconds at most. For more than about a thousand changes,
-    /// use [`administer_each`](Self::administer_each). In `work`, use the administrator only: another
-    /// administering method of the same gate is refused with [`Error::Busy`].
+    /// Keep `work` short, since others wait for their turn 10 seconds at most. For more than about
+    /// a thousand changes, use [`administer_each`](Self::administer_each). In `work`, use the
+    /// administrator only: another administering method of the same gate is refused with
+    /// [`Error::Busy`].
     ///
     /// ```
     /// use keytally::{GateConfig, Gate, Name, NewKey, now, pepper};
@@ -462,9 +482,10 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Admin`] with the error of `work`; [`Error::Busy`] when another administrator did not end in time;
-    /// [`Error::Replaced`] when the gate's path now leads to another file; [`Error::Io`] when the file can't be opened
-    /// again or locked, or, with the changes made, can't be flushed.
+    /// [`Error::Admin`] with the error of `work`; [`Error::Busy`] when another administrator did
+    /// not end in time; [`Error::Replaced`] when the gate's path now leads to another file;
+    /// [`Error::Io`] when the file can't be opened again or locked, or, with the changes made,
+    /// can't be flushed.
     pub fn administer<T>(
         &self,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
@@ -481,7 +502,7 @@ impl Gate {
         wait: Wait<'_>,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
     ) -> Result<T, Error> {
-        let _lock = Lock::of(&self.file, self.table.memory().as_ref(), wait)?;
+        let _lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
         let mut administrator = self.table.administer_alone();
         let done = work(&mut administrator);
         // Also after an error: the changes before it stand.
@@ -489,8 +510,9 @@ impl Gate {
         done.map_err(|source| Error::Admin { path: self.path().map(PathBuf::from), source })
     }
 
-    /// Does `work` for each item, a thousand under one lock, and lets other administrators in between: an import of
-    /// a million keys delays no revocation by more than a thousand imports. Items are drawn without the lock.
+    /// Does `work` for each item, a thousand under one lock, and lets other administrators in
+    /// between: an import of a million keys delays no revocation by more than a thousand imports.
+    /// Items are drawn without the lock.
     ///
     /// ```
     /// use keytally::{GateConfig, Gate, Wait, Name, NewKey, now, pepper};
@@ -505,8 +527,8 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// Those of [`administer_within`](Self::administer_within), of the first part that has one. The changes before it
-    /// stay, and the items after it are not drawn.
+    /// Those of [`administer_within`](Self::administer_within), of the first part that has one. The
+    /// changes before it stay, and the items after it are not drawn.
     pub fn administer_each<T>(
         &self,
         wait: Wait<'_>,
@@ -532,9 +554,10 @@ impl Gate {
 
     /// Ends the administration of a process that is known to be gone, and completes its change.
     ///
-    /// This is needed in one case only: an administrator in another container was killed, and at that moment another
-    /// program or a forked child held a `flock` on the file. Every other administration ends with its process.
-    /// If the other administrator is alive after all, both write at once and may damage the record that they change.
+    /// This is needed in one case only: an administrator in another container was killed, and at
+    /// that moment another program or a forked child held a `flock` on the file. Every other
+    /// administration ends with its process. If the other administrator is alive after all, both
+    /// write at once and may damage the record that they change.
     ///
     /// # Errors
     /// Those of [`administer`](Self::administer).

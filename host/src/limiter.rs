@@ -4,18 +4,19 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::{AttachError, Charge, CreateError, Line, Policy, Verdict};
 
-use crate::HEADER_LINES;
 use crate::clock::SystemClock;
 use crate::entropy;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
+use crate::header::HEADER_LINES;
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
 
 /// How often [`Limiter::open_or_create`] tries to open what others create and remove meanwhile.
 const MAX_TRIES: u32 = 8;
 
-/// A limiter: a table of tallies for any subject, an address, a user or a route, that any number of processes share.
+/// A limiter: a table of tallies for any subject, an address, a user or a route, that any number of
+/// processes share.
 ///
 /// ```
 /// use keytally::Limiter;
@@ -33,15 +34,16 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, with its room on the disk taken:
-    /// about 25 bytes for each subject.
+    /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, with its room
+    /// on the disk taken: about 25 bytes for each subject.
     ///
-    /// The file appears whole or not at all: a process that dies on the way leaves nothing that opens.
+    /// The file appears whole or not at all: a process that dies on the way leaves nothing that
+    /// opens.
     ///
     /// # Errors
-    /// [`Error::Exists`] when there is anything at `path`; [`Error::Create`] when the capacity is 0 or too large;
-    /// [`Error::Io`] when the folder can't be written or the disk is full; [`Error::Entropy`]. Then nothing was
-    /// changed.
+    /// [`Error::Exists`] when there is anything at `path`; [`Error::Create`] when the capacity is 0
+    /// or too large; [`Error::Io`] when the folder can't be written or the disk is full;
+    /// [`Error::Entropy`]. Then nothing was changed.
     pub fn create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let path = path.as_ref();
         let lines = lines(Some(path), policy, capacity)?;
@@ -54,15 +56,16 @@ impl Limiter {
     ///
     /// # Errors
     /// [`Error::Attach`] when the file is no limiter, has another version or size, or is damaged;
-    /// [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`]; [`Error::Io`] when it can't be opened.
+    /// [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`]; [`Error::Io`]
+    /// when it can't be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let attach = |memory| -> Result<_, AttachError> { keytally_core::Limiter::attach(memory) };
         let (file, table) = open_table(path.as_ref(), attach)?;
         Ok(Self { table, file })
     }
 
-    /// Opens the limiter at `path`, or creates it if there is none. Of several processes that do so at once, one
-    /// creates it and the others open the same.
+    /// Opens the limiter at `path`, or creates it if there is none. Of several processes that do so
+    /// at once, one creates it and the others open the same.
     ///
     /// ```
     /// use keytally::Limiter;
@@ -79,8 +82,8 @@ impl Limiter {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Policy`] and [`Error::Capacity`] when the limiter there has another; those of [`open`](Self::open)
-    /// and [`create`](Self::create).
+    /// [`Error::Policy`] and [`Error::Capacity`] when the limiter there has another; those of
+    /// [`open`](Self::open) and [`create`](Self::create).
     pub fn open_or_create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let path = path.as_ref();
         let mut tries = 0;
@@ -112,12 +115,12 @@ impl Limiter {
         Ok(self)
     }
 
-    /// Creates a limiter that is in no file: for one process with the children that it forks. It is gone when the
-    /// last of them is.
+    /// Creates a limiter that is in no file: for one process with the children that it forks. It is
+    /// gone when the last of them is.
     ///
     /// # Errors
-    /// [`Error::Create`] when the capacity is 0 or too large; [`Error::Io`] when there is no memory for it;
-    /// [`Error::Entropy`].
+    /// [`Error::Create`] when the capacity is 0 or too large; [`Error::Io`] when there is no memory
+    /// for it; [`Error::Entropy`].
     pub fn in_memory(policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let lines = lines(None, policy, capacity)?;
         let seed = entropy::random()?;
@@ -156,15 +159,17 @@ impl Limiter {
         self.table.refund(subject, charge, SystemClock::read())
     }
 
-    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
-    /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
+    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
+    /// there is room. What found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle
+    /// a charge once.
     pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32) -> Verdict {
         self.table.settle(subject, estimate, actual, SystemClock::read())
     }
 
-    /// Corrects every tally that is more than 60 s ahead of the system clock, counts kept. Returns how
-    /// many. For a table that an explicit time or a wrong clock locked; checks by the system clock
-    /// correct the tallies that they meet by themselves. The clock is read after each tally was loaded.
+    /// Corrects every tally that is more than 60 s ahead of the system clock, counts kept. Returns
+    /// how many. For a table that an explicit time or a wrong clock locked; checks by the system
+    /// clock correct the tallies that they meet by themselves. The clock is read after each tally
+    /// was loaded.
     pub fn correct_clock(&self) -> u64 {
         self.table.correct_clock(SystemClock::read())
     }
@@ -184,7 +189,8 @@ fn make(
     keytally_core::Limiter::create_after(memory, HEADER_LINES, policy, capacity, *seed)
 }
 
-/// The lines of the limiter. A capacity that can't be is refused here, before any room is taken for it.
+/// The lines of the limiter. A capacity that can't be is refused here, before any room is taken for
+/// it.
 fn lines(path: Option<&Path>, policy: &Policy, capacity: u32) -> Result<usize, Error> {
     const NO_MEMORY: &[Line] = &[];
     // With no memory at all, the right answer is that the size is wrong.

@@ -1,8 +1,9 @@
 //! One administrator at a time, among the threads and processes that share a gate.
 //!
-//! The lock is a word in the gate's header that names the holder: a thread, by its number, its start time and its PID
-//! namespace. It lies in the shared memory and not in a descriptor, so a forked child does not inherit it.
-//! Beside it, the holder keeps an exclusive `flock` on a description of its own, as evidence that it is alive.
+//! The lock is a word in the gate's header that names the holder: a thread, by its number, its
+//! start time and its PID namespace. It lies in the shared memory and not in a descriptor, so a
+//! forked child does not inherit it. Beside it, the holder keeps an exclusive `flock` on a
+//! description of its own, as evidence that it is alive.
 //!
 //! | word | `flock` | meaning | another administrator |
 //! |---|---|---|---|
@@ -11,12 +12,14 @@
 //! | a name | taken | the holder is alive, or a child that it forked keeps the `flock` | exchanges the name only if that thread is gone |
 //! | a name, marked | any | the holder found the `flock` taken by another program, or is in a table in memory | the same |
 //!
-//! A thread that wrote its name and then cannot take the `flock` marks its name by a compare-exchange. Whoever takes
-//! over an unmarked name holds the `flock` meanwhile. So of the two only one exchange succeeds, and the other thread
-//! begins again. Any other program's `flock` delays no administrator.
+//! A thread that wrote its name and then cannot take the `flock` marks its name by a
+//! compare-exchange. Whoever takes over an unmarked name holds the `flock` meanwhile. So of the two
+//! only one exchange succeeds, and the other thread begins again. Any other program's `flock`
+//! delays no administrator.
 //!
-//! Whether a thread is gone can be told within one PID namespace. A process in another one (another container) relies on
-//! the `flock`, and cannot take over a marked name: see [`Gate::take_over`](crate::Gate::take_over).
+//! Whether a thread is gone can be told within one PID namespace. A process in another one (another
+//! container) relies on the `flock`, and cannot take over a marked name: see
+//! [`Gate::take_over`](crate::Gate::take_over).
 
 use core::fmt;
 use core::time::Duration;
@@ -38,6 +41,8 @@ use rustix::process::{Pid, test_kill_process};
 use crate::clock::instant;
 use crate::error::Error;
 use crate::file::TableFile;
+use crate::header::{HOLDER, WAITING};
+use crate::holder::LockHolder;
 
 /// How long an administering call waits for its turn unless it is told otherwise.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(10);
@@ -48,16 +53,13 @@ const PAUSES: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis
 /// An administrator that has waited for so long asks newcomers to let it go first.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// How long a newcomer lets others go first: twice the longest pause, so that each of them looks at the lock meanwhile.
+/// How long a newcomer lets others go first: twice the longest pause, so that each of them looks at
+/// the lock meanwhile.
 const GIVE_WAY: Duration = Duration::from_millis(20);
 
-/// How often the holder tries to take the `flock`, which another administrator takes for a moment to look whether
-/// it is free.
+/// How often the holder tries to take the `flock`, which another administrator takes for a moment
+/// to look whether it is free.
 const FLOCK_TRIES: u32 = 10;
-
-/// Words of the header that the core leaves: the last of the line of peppers, and the last of the line of intents.
-const HOLDER: (usize, usize) = (1, 7);
-const WAITING: (usize, usize) = (3, 7);
 
 /// How long an administering call waits for its turn, and what ends the waiting early.
 ///
@@ -82,8 +84,8 @@ impl<'a> Wait<'a> {
         Self { at_most: time, interrupted: None }
     }
 
-    /// Ends the waiting, with [`Error::Interrupted`], as soon as `interrupted` returns true. It is called every 10 ms
-    /// or more often, by the thread that waits.
+    /// Ends the waiting, with [`Error::Interrupted`], as soon as `interrupted` returns true. It is
+    /// called every 10 ms or more often, by the thread that waits.
     #[must_use]
     pub const fn unless(self, interrupted: &'a dyn Fn() -> bool) -> Self {
         Self { interrupted: Some(interrupted), ..self }
@@ -103,30 +105,6 @@ impl fmt::Debug for Wait<'_> {
     }
 }
 
-/// The process that administers a gate, as far as it can be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LockHolder {
-    /// Its process id; `None` for a process of another PID namespace, such as another container's.
-    pub pid: Option<u32>,
-    /// The name of its program.
-    pub program: Option<String>,
-    /// Whether it is stopped, by SIGSTOP or a debugger.
-    pub stopped: bool,
-}
-
-impl fmt::Display for LockHolder {
-    /// Shows `process 4242 (keytally)`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(pid) = self.pid else { return f.write_str("a process of another container") };
-        write!(f, "process {pid}")?;
-        match &self.program {
-            Some(program) => write!(f, " ({program})"),
-            None => Ok(()),
-        }
-    }
-}
-
 /// The lock, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lock<'m> {
@@ -138,12 +116,13 @@ pub(crate) struct Lock<'m> {
 
 impl<'m> Lock<'m> {
     /// Waits for the lock of the file whose lines these are.
-    pub(crate) fn of(file: &TableFile, lines: &'m [Line], wait: Wait<'_>) -> Result<Self, Error> {
+    pub(crate) fn acquire(file: &TableFile, lines: &'m [Line], wait: Wait<'_>) -> Result<Self, Error> {
         let [holder, waiting] = [HOLDER, WAITING].map(|(line, word)| &lines[line].words()[word]);
         let me = Name::mine();
         let begun = instant();
         let left = |begun: Instant| wait.at_most.saturating_sub(instant().duration_since(begun));
-        // Without this, a thread that administers again and again would hardly ever let another one in.
+        // Without this, a thread that administers again and again would hardly ever let another one
+        // in.
         if waiting.load(Ordering::Acquire) != 0 {
             waiting.store(0, Ordering::Release);
             sleep(GIVE_WAY.min(left(begun)));
@@ -184,7 +163,8 @@ impl<'m> Lock<'m> {
         let found = Name(holder.load(Ordering::Acquire));
         let mut locked = false;
         if !found.is_free() {
-            // Evidence of its death, wherever it lived: an administrator that is at work holds the `flock`.
+            // Evidence of its death, wherever it lived: an administrator that is at work holds the
+            // `flock`.
             locked = !found.is_marked() && try_flock(file, description.as_ref())?;
             if !locked && !found.is_gone() {
                 return Ok(Err(found));
@@ -244,7 +224,8 @@ pub(crate) fn take_over(lines: &[Line]) {
     lines[HOLDER.0].words()[HOLDER.1].store(0, Ordering::Release);
 }
 
-/// Releases a `flock`. Closing is not enough: a child that was forked meanwhile keeps the description open.
+/// Releases a `flock`. Closing is not enough: a child that was forked meanwhile keeps the
+/// description open.
 fn unlock(description: &OwnedFd) {
     let _ = flock(description, FlockOperation::Unlock);
 }
@@ -259,7 +240,8 @@ fn try_flock(file: &TableFile, description: Option<&OwnedFd>) -> Result<bool, Er
     }
 }
 
-/// The name of a thread: its number (22 bits) · mark (1) · PID namespace (17) · start time (24), the low bits each.
+/// The name of a thread: its number (22 bits) · mark (1) · PID namespace (17) · start time (24),
+/// the low bits each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Name(u64);
 
@@ -367,7 +349,8 @@ impl ThreadStat {
         Self::parse(&String::from_utf8_lossy(&text[..len]))
     }
 
-    /// The second field, the name, may hold anything; the third is the state, and the 22nd the start time.
+    /// The second field, the name, may hold anything; the third is the state, and the 22nd the
+    /// start time.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(") ")?;
         let mut fields = rest.split(' ');

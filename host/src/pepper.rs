@@ -1,7 +1,8 @@
 //! Peppers as text: up to four, newest last, each hex or base64 of at least 32 bytes.
 //!
-//! A text of hex digits only, an even number of them, is hex. Everything else is base64, in the standard or the
-//! URL-safe alphabet, with or without its padding. What was read is wiped, and no error shows any of it.
+//! A text of hex digits only, an even number of them, is hex. Everything else is base64, in the
+//! standard or the URL-safe alphabet, with or without its padding. What was read is wiped, and no
+//! error shows any of it.
 
 mod file;
 
@@ -20,7 +21,8 @@ use crate::error::{Error, PepperError};
 /// The longest file of peppers, in bytes.
 pub const MAX_FILE_LEN: usize = 1 << 16;
 
-/// The peppers in `text`, separated by commas, as `KEYTALLY_PEPPER` holds them. Spaces around each are ignored.
+/// The peppers in `text`, separated by commas, as `KEYTALLY_PEPPER` holds them. Spaces around each
+/// are ignored.
 ///
 /// ```
 /// use keytally::pepper;
@@ -47,11 +49,13 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 
 /// Reads the peppers in a file, one a line; blank lines and lines that begin with `#` are ignored.
 ///
-/// The path `-` is standard input, and the file may be a pipe: then the call waits for what is written to it. Symbolic
-/// links are followed. Two kinds of file are accepted:
+/// The path `-` is standard input, and the file may be a pipe: then the call waits for what is
+/// written to it. Symbolic links are followed. Two kinds of file are accepted:
 ///
-/// - one that root owns and no other user can write, as systemd, Kubernetes and Docker provide secrets;
-/// - one that only its owner can read and write. The owner is the user of this process, unless that is root.
+/// - one that root owns and no other user can write, as systemd, Kubernetes and Docker provide
+///   secrets;
+/// - one that only its owner can read and write. The owner is the user of this process, unless that
+///   is root.
 ///
 /// ```
 /// use std::{fs, os::unix::fs::PermissionsExt};
@@ -69,8 +73,9 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Pepper`] for what is wrong with its text; [`Error::Mode`], [`Error::Writable`] or [`Error::Owner`] when
-/// another user can read or write a file of peppers; [`Error::NotAFile`]; [`Error::Io`] when it cannot be read.
+/// [`Error::Pepper`] for what is wrong with its text; [`Error::Mode`], [`Error::Writable`] or
+/// [`Error::Owner`] when another user can read or write a file of peppers; [`Error::NotAFile`];
+/// [`Error::Io`] when it cannot be read.
 pub fn read_file(path: impl AsRef<Path>) -> Result<Peppers, Error> {
     let path = path.as_ref();
     let file::Opened { file, refusal } = file::open(path)?;
@@ -112,14 +117,16 @@ pub fn generate() -> Result<Zeroizing<String>, Error> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// One byte more than the longest file, at most, in a buffer that is never moved and so leaves no copies.
+/// One byte more than the longest file, at most, in a buffer that is never moved and so leaves no
+/// copies.
 fn read_all(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE_LEN + 1));
     file.take(MAX_FILE_LEN as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
 }
 
-/// Refuses a text that begins with a byte-order mark, which some editors and shells of Windows put there.
+/// Refuses a text that begins with a byte-order mark, which some editors and shells of Windows put
+/// there.
 fn refuse_mark(text: &[u8]) -> Result<(), PepperError> {
     const MARKS: [(&[u8], &str); 3] =
         [(b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")];
@@ -131,7 +138,8 @@ fn refuse_mark(text: &[u8]) -> Result<(), PepperError> {
 
 fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
     let of = items.len();
-    // The form is checked first: in another program's file, too many lines are the least that is wrong.
+    // The form is checked first: in another program's file, too many lines are the least that is
+    // wrong.
     let decoded = items
         .iter()
         .enumerate()
@@ -152,7 +160,8 @@ fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
     let list: Vec<&[u8]> = decoded.iter().map(|pepper| pepper.as_slice()).collect();
     Peppers::new(&list).map_err(|error| match error {
         PeppersError::TooShort(short) => PepperError::Short { number: of, of, len: short.len },
-        // Two different peppers that the core can't tell apart: HMAC fills short keys up with zeros.
+        // Two different peppers that the core can't tell apart: HMAC fills short keys up with
+        // zeros.
         PeppersError::Count => PepperError::Repeated { number: of, of },
     })
 }

@@ -1,15 +1,19 @@
-//! Keeps secrets out of errors: a key or a pepper that was given where a name or a path belongs is not repeated.
+//! Keeps secrets out of errors: a key or a pepper that was given where a name or a path belongs is
+//! not repeated.
 //!
 //! A text looks like a secret if it holds one of these:
-//! - two names and 20 or more base62 characters, joined by underscores: a key of this project's form, with any prefix;
+//! - two names and 20 or more base62 characters, joined by underscores: a key of this project's
+//!   form, with any prefix;
 //! - 32 or more hexadecimal digits: a pepper, a hash, a UUID;
-//! - 16 or more characters without a separator that change between lowercase, uppercase and digits as random ones do.
+//! - 16 or more characters without a separator that change between lowercase, uppercase and digits
+//!   as random ones do.
 //!
-//! Sixteen is the length of the shortest key that can be imported. A text that is neither a path nor a policy is not
-//! repeated either if it has so many characters without a separator, however they look. A text with a slash
-//! or exactly one dot is treated as a path.
+//! Sixteen is the length of the shortest key that can be imported. A text that is neither a path
+//! nor a policy is not repeated either if it has so many characters without a separator, however
+//! they look. A text with a slash or exactly one dot is treated as a path.
 //!
-//! This is a guess. A name that looks random is hidden too, and a secret of common words in a path is shown.
+//! This is a guess. A name that looks random is hidden too, and a secret of common words in a path
+//! is shown.
 
 use alloc::borrow::Cow;
 
@@ -53,8 +57,8 @@ fn hide(text: &str, is_path: bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Returns `text`, which is no path, as an error may repeat it: each of its parts without what looks
-/// like a secret.
+/// Returns `text`, which is no path, as an error may repeat it: each of its parts without what
+/// looks like a secret.
 ///
 /// ```
 /// use keytally::redact;
@@ -64,7 +68,8 @@ pub fn redact_name(text: &str) -> String {
     text.split('/').map(redact).collect::<Vec<_>>().join("/")
 }
 
-/// Returns `sentence` with what looks like a secret in `given` left out of it, wherever it repeats `given`.
+/// Returns `sentence` with what looks like a secret in `given` left out of it, wherever it repeats
+/// `given`.
 pub fn redact_in(sentence: String, given: &str) -> String {
     replace(sentence, given, &redact(given))
 }
@@ -97,8 +102,8 @@ const MIN_BODY_LEN: usize = 20;
 /// The fewest hexadecimal digits that are a secret.
 const MIN_HEX_LEN: usize = 32;
 
-/// The fewest changes between lowercase, uppercase and digits in a random text. Sixteen random base62 characters
-/// have nine on average.
+/// The fewest changes between lowercase, uppercase and digits in a random text. Sixteen random
+/// base62 characters have nine on average.
 const MIN_CHANGES: usize = 8;
 
 fn is_secret(part: &str) -> bool {
@@ -133,7 +138,8 @@ fn changes(text: &str) -> (usize, usize) {
     (pairs.clone().filter(|(one, next)| one != next).count(), pairs.count())
 }
 
-/// The prefix and the environment of a key, with their underscores, if the text holds a key of this form.
+/// The prefix and the environment of a key, with their underscores, if the text holds a key of this
+/// form.
 fn names_of_key(text: &str) -> Option<&str> {
     let is_name = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.match_indices('_').find_map(|(end, _)| {

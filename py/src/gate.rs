@@ -663,7 +663,7 @@ impl Gate {
         peppers: Peppers,
         make: impl FnOnce(Peppers) -> Result<Host, Error> + Send,
     ) -> PyResult<Self> {
-        let followed = py.detach(|| Followed::of(make(peppers.clone())?, peppers, Ok));
+        let followed = py.detach(|| Followed::from_gate(make(peppers.clone())?, peppers, Ok));
         followed.map(|gate| Self { held: Held::File(gate) }).map_err(exceptions::of)
     }
 

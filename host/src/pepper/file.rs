@@ -5,11 +5,12 @@
 //! | the user of this process | nobody else can read or write it: 0600, 0400 | an administrator, `keytally serve` |
 //! | root | nobody else can write it: 0400, 0440, 0444 | systemd, Kubernetes, Docker |
 //!
-//! Root keeps secrets from other users by the folder, an access control list or a namespace, none of which the mode
-//! shows. Symbolic links are followed, and the rule is asked of the file that they lead to. A pipe follows the same
-//! rule. A file that is refused is read all the same, to learn whether it holds peppers: nothing else marks a file as
-//! one of ours, and no command may be advised for another. Standard input was opened by the parent process, so its
-//! owner and mode are checked only if it is a file.
+//! Root keeps secrets from other users by the folder, an access control list or a namespace, none
+//! of which the mode shows. Symbolic links are followed, and the rule is asked of the file that
+//! they lead to. A pipe follows the same rule. A file that is refused is read all the same, to
+//! learn whether it holds peppers: nothing else marks a file as one of ours, and no command may be
+//! advised for another. Standard input was opened by the parent process, so its owner and mode are
+//! checked only if it is a file.
 
 use std::fs::File;
 use std::io;
@@ -35,8 +36,8 @@ const OPEN_TO_OTHERS: u32 = 0o077;
 /// A file of peppers, open to be read.
 pub(super) struct Opened {
     pub(super) file: File,
-    /// Why nothing in it may be used. It is the caller's error only if the file holds peppers: the command that it
-    /// advises would break another program's file.
+    /// Why nothing in it may be used. It is the caller's error only if the file holds peppers: the
+    /// command that it advises would break another program's file.
     pub(super) refusal: Option<Error>,
 }
 
