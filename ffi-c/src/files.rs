@@ -124,11 +124,10 @@ pub extern "C" fn kt_gate_create(
         if config.plans_len > MAX_PLANS {
             return Err(kt_status::KT_PLAN_COUNT);
         }
-        let config = keytally::GateConfig {
-            keys: config.keys,
-            prefix: config.prefix()?,
-            plans: config.plans()?.collect::<Outcome<_>>()?,
-        };
+        let config = keytally::GateConfig::default()
+            .with_keys(config.keys)
+            .with_prefix(config.prefix()?)
+            .with_plans(config.plans()?.collect::<Outcome<_>>()?);
         let peppers = self::peppers(peppers, peppers_len)?;
         let file = keytally::Gate::create(path, peppers.clone(), &config)?;
         place.write(on_heap(GateState::of_file(file, peppers)?));

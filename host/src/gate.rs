@@ -28,11 +28,12 @@ use crate::publish::{create_in_memory, create_table};
 ///     Plan::new("default", "100/minute, 1000/hour".parse()?).unwrap(),
 ///     Plan::new("pro", "1000/minute, 20000/hour".parse()?).unwrap(),
 /// ];
-/// let config = GateConfig { keys: 5000, plans, ..GateConfig::default() };
+/// let config = GateConfig::default().with_keys(5000).with_plans(plans);
 /// assert_eq!(config.prefix.as_str(), "kt");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GateConfig {
     /// The most keys, 1 to 67,108,864. Each takes 68 bytes of the file: 64, and 4 for its hint.
     pub keys: u32,
@@ -59,6 +60,24 @@ impl Default for GateConfig {
 }
 
 impl GateConfig {
+    /// Sets [`keys`](Self::keys), the most keys.
+    #[must_use]
+    pub fn with_keys(self, keys: u32) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// Sets [`prefix`](Self::prefix), what every key begins with.
+    #[must_use]
+    pub fn with_prefix(self, prefix: Name) -> Self {
+        Self { prefix, ..self }
+    }
+
+    /// Sets [`plans`](Self::plans), all of them.
+    #[must_use]
+    pub fn with_plans(self, plans: Vec<Plan>) -> Self {
+        Self { plans, ..self }
+    }
+
     /// The configuration as the core takes it.
     fn table(&self) -> keytally_core::GateConfig<'_> {
         keytally_core::GateConfig {

@@ -1,5 +1,6 @@
-//! Nothing is allocated after set-up: not by an admitted check, nor by a denied, invalid or missing one, nor when a
-//! limiter meets a new subject or is full. A followed gate allocates once, at its first use in a thread.
+//! Nothing is allocated after set-up: not by an admitted check, nor by a denied, invalid or missing
+//! one, nor when a limiter meets a new subject or is full. A followed gate allocates once, at its
+//! first use in a thread.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
@@ -24,8 +25,9 @@ fn count() {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every method hands its arguments on to the system's allocator and gives back its answer; counting touches a
-// constant-initialised cell of the thread, which allocates nothing and can't unwind.
+// SAFETY: every method hands its arguments on to the system's allocator and gives back its answer;
+// counting touches a constant-initialised cell of the thread, which allocates nothing and can't
+// unwind.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
@@ -35,19 +37,21 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller guarantees what `alloc_zeroed` asks for, a layout of more than 0 bytes.
+        // SAFETY: the caller guarantees what `alloc_zeroed` asks for, a layout of more than 0
+        // bytes.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, len: usize) -> *mut u8 {
         count();
-        // SAFETY: the caller guarantees that the block came from here, so from `System`, with this layout, and that
-        // `len` is no 0 and no overflow.
+        // SAFETY: the caller guarantees that the block came from here, so from `System`, with this
+        // layout, and that `len` is no 0 and no overflow.
         unsafe { System.realloc(pointer, layout, len) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller guarantees that the block came from here, so from `System`, with this layout.
+        // SAFETY: the caller guarantees that the block came from here, so from `System`, with this
+        // layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -70,7 +74,7 @@ fn a_gate_check_allocates_nothing_whatever_its_outcome() {
     let folder = tempfile::tempdir().unwrap();
     let peppers = Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap();
     let plan = Plan::new("default", "3/31d".parse().unwrap()).unwrap();
-    let config = GateConfig { keys: 100, plans: vec![plan], ..GateConfig::default() };
+    let config = GateConfig::default().with_keys(100).with_plans(vec![plan]);
     let gate = Gate::create(folder.path().join("api.gate"), peppers, &config).unwrap();
     let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
     let (key, key_id) = gate.issue(&new).unwrap();
@@ -113,7 +117,7 @@ fn followed_gate_allocates_once_in_each_thread() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.gate");
     let peppers = || Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap();
-    Gate::create(&path, peppers(), &GateConfig { keys: 1, ..GateConfig::default() }).unwrap();
+    Gate::create(&path, peppers(), &GateConfig::default().with_keys(1)).unwrap();
     let gate = Followed::open(&path, peppers()).unwrap();
     let check = || allocations(|| gate.load().check(Some(b"nonsense"), 1).outcome());
     for _ in 0..2 {

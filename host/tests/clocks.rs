@@ -1,4 +1,5 @@
-//! Processes whose clocks disagree by up to a minute, on one gate and one limiter: all together they admit exactly the limit.
+//! Processes whose clocks disagree by up to a minute, on one gate and one limiter: all together
+//! they admit exactly the limit.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
@@ -19,7 +20,8 @@ const BEGIN_S: u64 = 1_700_000_030;
 const STEP_MS: u64 = 10;
 const STEPS: u64 = 20_000;
 
-/// By how many seconds each process is late. Their right clocks are not in step either, so all of it is less than a minute.
+/// By how many seconds each process is late. Their right clocks are not in step either, so all of
+/// it is less than a minute.
 const LATE_S: [u64; 4] = [0, 7, 20, 35];
 
 /// Nobody is ahead of anybody by more than the rest of the minute: whoever is waits.
@@ -31,7 +33,8 @@ fn peppers() -> Peppers {
     Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
 }
 
-/// Checks as its clock goes on, and tells what was admitted in which minute; no test unless it is told to be a worker.
+/// Checks as its clock goes on, and tells what was admitted in which minute; no test unless it is
+/// told to be a worker.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };
@@ -60,7 +63,8 @@ fn worker() {
     wait_for_death();
 }
 
-/// Keeps processes together that the system runs one after the other: each has a file as long as it has come.
+/// Keeps processes together that the system runs one after the other: each has a file as long as it
+/// has come.
 struct Pace {
     own: std::fs::File,
     others: Vec<std::path::PathBuf>,
@@ -92,7 +96,7 @@ impl Pace {
 fn processes_whose_clocks_disagree_admit_the_limit_together() {
     let folder = folder();
     let plans = vec![Plan::new("default", POLICY.parse().unwrap()).unwrap()];
-    let config = GateConfig { keys: 8, plans, ..GateConfig::default() };
+    let config = GateConfig::default().with_keys(8).with_plans(plans);
     let gate = Gate::create(folder.path().join("gate"), peppers(), &config).unwrap();
     Limiter::create(folder.path().join("limiter"), &POLICY.parse().unwrap(), 8).unwrap();
     let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
@@ -116,7 +120,8 @@ fn processes_whose_clocks_disagree_admit_the_limit_together() {
                 *minutes.entry(minute.parse().unwrap()).or_default() += count.parse::<u32>().unwrap();
             }
         }
-        // 200 seconds within one hour, all minutes asked for more than they have: the hour's limit, to the unit.
+        // 200 seconds within one hour, all minutes asked for more than they have: the hour's limit,
+        // to the unit.
         assert!(minutes.values().all(|count| *count <= 60), "{table}: {minutes:?}");
         assert_eq!(minutes.values().sum::<u32>(), 200, "{table}: {minutes:?}");
         let full = minutes.values().filter(|count| **count == 60).count();

@@ -1,7 +1,8 @@
-//! A disk that is full, and one that can only be read: creating and changing end in a clear error, and no file is harmed.
+//! A disk that is full, and one that can only be read: creating and changing end in a clear error,
+//! and no file is harmed.
 //!
-//! A worker has mounts of its own, a tiny file system in memory among them (`unshare` of util-linux; as root, or where
-//! users may have namespaces).
+//! A worker has mounts of its own, a tiny file system in memory among them (`unshare` of
+//! util-linux; as root, or where users may have namespaces).
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -27,7 +28,7 @@ fn peppers() -> Peppers {
 
 /// A gate that takes half the disk.
 fn config() -> GateConfig {
-    GateConfig { keys: u32::try_from(DISK / 2 / 68).unwrap(), ..GateConfig::default() }
+    GateConfig::default().with_keys(u32::try_from(DISK / 2 / 68).unwrap())
 }
 
 fn issue(gate: &Gate) -> Result<(Key, KeyId), Error> {
@@ -80,7 +81,7 @@ fn on_a_full_disk(folder: &Path) {
     };
     // What doesn't fit is refused before anything is there, and leaves nothing.
     let large = folder.join("large");
-    let too_large = GateConfig { keys: config().keys * 3, ..config() };
+    let too_large = config().with_keys(config().keys * 3);
     says_full(&Gate::create(&large, peppers(), &too_large).unwrap_err(), &large);
     let policy = "5/minute".parse().unwrap();
     says_full(&Limiter::create(&large, &policy, 20_000).unwrap_err(), &large);
@@ -96,7 +97,8 @@ fn on_a_full_disk(folder: &Path) {
     let other = folder.join("other");
     says_full(&Limiter::create(&other, &policy, 100).unwrap_err(), &other);
     assert!(!other.exists());
-    // Their room was taken when they were made: every key that the gate was made for can be issued, and all the rest.
+    // Their room was taken when they were made: every key that the gate was made for can be issued,
+    // and all the rest.
     let mut keys = vec![first];
     for _ in 1..config().keys {
         keys.push(issue(&gate).unwrap().0);

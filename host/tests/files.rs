@@ -1,4 +1,5 @@
-//! The files: made whole or not at all, refused with a sentence that names what was found, and kept through restarts.
+//! The files: made whole or not at all, refused with a sentence that names what was found, and kept
+//! through restarts.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use core::time::Duration;
@@ -27,7 +28,7 @@ fn other_peppers() -> Peppers {
 fn config() -> GateConfig {
     let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
     let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    GateConfig { keys: KEYS, plans, ..GateConfig::default() }
+    GateConfig::default().with_keys(KEYS).with_plans(plans)
 }
 
 fn policy() -> Policy {
@@ -146,20 +147,20 @@ fn what_cannot_be_is_refused_and_leaves_no_file() {
     let limiter = |capacity| Limiter::create(&path, &policy(), capacity).unwrap_err().to_string();
     let shown = path.display();
     assert_eq!(
-        gate(GateConfig { keys: 0, ..config() }),
+        gate(config().with_keys(0)),
         format!("{shown}: a capacity of 0 can't be; it is 1 to 67108864")
     );
     assert_eq!(
-        gate(GateConfig { keys: u32::MAX, ..config() }),
+        gate(config().with_keys(u32::MAX)),
         format!("{shown}: a capacity of 4294967295 can't be; it is 1 to 67108864")
     );
-    assert!(gate(GateConfig { plans: vec![], ..config() }).contains("0 plans can't be"));
+    assert!(gate(config().with_plans(vec![])).contains("0 plans can't be"));
     let many = (0..117).map(|number| plan(&format!("p{number}"), "1/minute")).collect();
-    assert!(gate(GateConfig { plans: many, ..config() }).contains("117 plans can't be; there are 1 to 116"));
+    assert!(gate(config().with_plans(many)).contains("117 plans can't be; there are 1 to 116"));
     let twice = vec![plan("p", "1/minute"), plan("p", "2/minute")];
-    assert!(gate(GateConfig { plans: twice, ..config() }).contains("each appears once"));
+    assert!(gate(config().with_plans(twice)).contains("each appears once"));
     let differ = vec![plan("p", "1/minute"), plan("q", "2/hour")];
-    assert!(gate(GateConfig { plans: differ, ..config() }).contains("must share their windows"));
+    assert!(gate(config().with_plans(differ)).contains("must share their windows"));
     assert!(limiter(0).contains("a capacity of 0 can't be"));
     assert!(limiter(u32::MAX).contains("it is 1 to 1073741824"));
     assert_eq!(entries(folder.path()), 0);
@@ -188,9 +189,7 @@ fn a_hundred_and_sixteen_plans_fit() {
     let plan = |number: u32| {
         Plan::new(&format!("p{number}"), format!("{}/minute", number + 1).parse().unwrap()).unwrap()
     };
-    let gate =
-        Gate::create(&path, peppers(), &GateConfig { plans: (0..115).map(plan).collect(), ..config() })
-            .unwrap();
+    let gate = Gate::create(&path, peppers(), &config().with_plans((0..115).map(plan).collect())).unwrap();
     gate.set_plan(&plan(115)).unwrap();
     let error = gate.set_plan(&plan(116)).unwrap_err();
     assert_eq!(
@@ -538,7 +537,7 @@ fn a_gate_in_memory_is_administered_like_a_file() {
     let error = gate.assign(id, "pro").unwrap_err();
     assert!(matches!(error, Error::Admin { path: None, source: AdminError::Revoked(_) }));
     assert_eq!(gate.path(), None);
-    let error = Gate::in_memory(peppers(), &GateConfig { keys: 0, ..config() }).unwrap_err();
+    let error = Gate::in_memory(peppers(), &config().with_keys(0)).unwrap_err();
     assert_eq!(error.to_string(), "a capacity of 0 can't be; it is 1 to 67108864");
     assert!(Limiter::in_memory(&policy(), 0).is_err());
 }
@@ -630,8 +629,8 @@ fn verify_reports_tallies_that_no_check_left() {
     assert_eq!(flaws(&gate).1, []);
 }
 
-/// What an administrator leaves that was killed after each step of a change: the whole new record as the header's
-/// intent, and a line that is untouched, begun, or written and not yet even.
+/// What an administrator leaves that was killed after each step of a change: the whole new record
+/// as the header's intent, and a line that is untouched, begun, or written and not yet even.
 #[test]
 fn a_change_that_was_left_half_done_is_in_force_and_the_next_administrator_completes_it() {
     for (step, administer) in (0..4).flat_map(|step| [(step, false), (step, true)]) {

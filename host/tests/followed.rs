@@ -1,4 +1,5 @@
-//! A gate that follows its path: what happens when its file is replaced, removed, or replaced by something else.
+//! A gate that follows its path: what happens when its file is replaced, removed, or replaced by
+//! something else.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use core::time::Duration;
@@ -41,8 +42,7 @@ impl Files {
     /// Puts a new gate in place of what is there, and gives a key of it.
     fn replace(&self, peppers: Peppers) -> (String, KeyId) {
         let new_path = self.folder.path().join("new.gate");
-        let gate =
-            Gate::create(&new_path, peppers, &GateConfig { keys: 8, ..GateConfig::default() }).unwrap();
+        let gate = Gate::create(&new_path, peppers, &GateConfig::default().with_keys(8)).unwrap();
         let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
         let (key, id) = gate.issue(&new).unwrap();
         fs::rename(new_path, &self.path).unwrap();
@@ -202,5 +202,5 @@ fn threads_check_while_the_file_is_replaced_many_times() {
 #[test]
 fn a_gate_in_memory_has_no_path_to_follow() {
     let gate = Gate::in_memory(peppers(), &GateConfig::default()).unwrap();
-    assert!(matches!(Followed::of(gate, peppers(), Ok), Err(Error::Io { doing: "follow", .. })));
+    assert!(matches!(Followed::from_gate(gate, peppers(), Ok), Err(Error::Io { doing: "follow", .. })));
 }

@@ -1,13 +1,13 @@
-//! Processes stopped with SIGSTOP and continued, at random instants, while they check: no window holds
-//! more than its limit.
+//! Processes stopped with SIGSTOP and continued, at random instants, while they check: no window
+//! holds more than its limit.
 //!
-//! A process that is stopped between reading its clock and charging continues with an old reading, as
-//! under `docker pause`, a cgroup freezer, a debugger or in a suspended virtual machine. The stops are
-//! shorter and longer than the tolerance of 60 s, and the slots of a limiter are reused meanwhile.
-//! Admissions are counted by `Charge::at`, the time that their decision held for.
+//! A process that is stopped between reading its clock and charging continues with an old reading,
+//! as under `docker pause`, a cgroup freezer, a debugger or in a suspended virtual machine. The
+//! stops are shorter and longer than the tolerance of 60 s, and the slots of a limiter are reused
+//! meanwhile. Admissions are counted by `Charge::at`, the time that their decision held for.
 //!
-//! The short form takes 90 s. The long one, if `KEYTALLY_FULL` is set, takes 15 minutes and makes at
-//! least 10⁸ checks.
+//! The short form takes 90 s. The long one, if `KEYTALLY_FULL` is set, takes 15 minutes and makes
+//! at least 10⁸ checks.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
@@ -48,8 +48,8 @@ const LIMIT: u32 = 10;
 /// The windows of the tables, in seconds: two gates and a limiter.
 const WINDOWS_S: [u64; 3] = [1, 60, 1];
 
-/// Every second another subject is asked for, and then never again. There are about as many slots (64)
-/// as subjects whose slot may not be reused yet, so each slot is reused soon after it may be.
+/// Every second another subject is asked for, and then never again. There are about as many slots
+/// (64) as subjects whose slot may not be reused yet, so each slot is reused soon after it may be.
 const CAPACITY: u32 = 42;
 
 fn peppers() -> Peppers {
@@ -144,7 +144,7 @@ fn stopped_processes_admit_no_more_than_the_limit() {
     let (mut keys, mut ids) = (Vec::new(), Vec::new());
     for table in [0, 1] {
         let plans = vec![Plan::new("default", policy(WINDOWS_S[table])).unwrap()];
-        let config = GateConfig { keys: 8, plans, ..GateConfig::default() };
+        let config = GateConfig::default().with_keys(8).with_plans(plans);
         let gate = Gate::create(folder.path().join(format!("gate-{table}")), peppers(), &config).unwrap();
         let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
         let (key, key_id) = gate.issue(&new).unwrap();

@@ -1,8 +1,9 @@
-//! Hostile files: gates and limiters with each bit of the header flipped, random bits of the body, every length, and
-//! things at their path that are no table of ours. Each is a clear error or a correct answer: never a crash, a hang, or a
-//! stranger that is admitted.
+//! Hostile files: gates and limiters with each bit of the header flipped, random bits of the body,
+//! every length, and things at their path that are no table of ours. Each is a clear error or a
+//! correct answer: never a crash, a hang, or a stranger that is admitted.
 //!
-//! The work on damaged files is done by a worker, a process of its own, so that a crash or a hang is seen as one.
+//! The work on damaged files is done by a worker, a process of its own, so that a crash or a hang
+//! is seen as one.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
@@ -35,7 +36,7 @@ fn peppers() -> Peppers {
 fn config() -> GateConfig {
     let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
     let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    GateConfig { keys: KEYS, plans, ..GateConfig::default() }
+    GateConfig::default().with_keys(KEYS).with_plans(plans)
 }
 
 fn new_key() -> NewKey<'static> {
@@ -69,8 +70,9 @@ impl Files {
         files
     }
 
-    /// Makes the gate one whose administrator was killed while it wrote a record: the intent is the whole new record,
-    /// and the record's sequence is odd. The format is told by core/src/gate.rs and core/src/record.rs.
+    /// Makes the gate one whose administrator was killed while it wrote a record: the intent is the
+    /// whole new record, and the record's sequence is odd. The format is told by core/src/gate.rs
+    /// and core/src/record.rs.
     fn begin_a_change(&self, at: &Path) {
         const INTENT: u64 = 2 * 64;
         const OWNER: u64 = 3 * 64;
@@ -99,8 +101,8 @@ fn keys(at: &Path) -> Vec<(KeyId, String)> {
     keys.map(|(id, key)| (id.parse().unwrap(), key.to_owned())).collect()
 }
 
-/// Keys that were never in the gate: with an id that is there and one that isn't, with and without a right checksum,
-/// of a foreign form, and things that are no keys.
+/// Keys that were never in the gate: with an id that is there and one that isn't, with and without
+/// a right checksum, of a foreign form, and things that are no keys.
 fn strangers(keys: &[(KeyId, String)]) -> Vec<Vec<u8>> {
     let mut strangers: Vec<Vec<u8>> = vec![
         vec![],
@@ -127,8 +129,8 @@ fn strangers(keys: &[(KeyId, String)]) -> Vec<Vec<u8>> {
 
 // What is done with a file.
 
-/// Uses a gate in every way there is, and makes sure that it admits no stranger. What it says of its own keys is up to
-/// the damage.
+/// Uses a gate in every way there is, and makes sure that it admits no stranger. What it says of
+/// its own keys is up to the damage.
 fn use_gate(path: &Path, keys: &[(KeyId, String)], strangers: &[Vec<u8>]) -> bool {
     let gate = match Gate::open(path, peppers()) {
         Ok(gate) => gate,
@@ -189,7 +191,8 @@ fn use_gate(path: &Path, keys: &[(KeyId, String)], strangers: &[Vec<u8>]) -> boo
     true
 }
 
-/// Uses a limiter in every way there is, and makes sure that it keeps the limits that it says it has.
+/// Uses a limiter in every way there is, and makes sure that it keeps the limits that it says it
+/// has.
 fn use_limiter(path: &Path) -> bool {
     let limiter = match Limiter::open(path) {
         Ok(limiter) => limiter,
@@ -278,7 +281,8 @@ fn each_bit_of_the_header(round: u64, bytes: &mut [u8]) -> bool {
 fn random_bits_of_the_body(round: u64, bytes: &mut [u8]) -> bool {
     let mut random = Random(round);
     let body = (bytes.len() - HEADER_LEN) as u64;
-    // Some rounds flip a bit or a few, some put a whole word of zeros, ones or anything there, some do many.
+    // Some rounds flip a bit or a few, some put a whole word of zeros, ones or anything there, some
+    // do many.
     for _ in 0..=random.below(4) * random.below(20) {
         let at = HEADER_LEN + usize::try_from(random.below(body)).unwrap();
         let word = at / 8 * 8..at / 8 * 8 + 8;
@@ -322,7 +326,8 @@ fn damage(at: &Path, kind: &str, damage: Damage<'_>) {
     tell(format!("{opened} opened, {refused} refused"));
 }
 
-/// Every length from nothing to a little more than the whole, in lines and in odd bytes around each.
+/// Every length from nothing to a little more than the whole, in lines and in odd bytes around
+/// each.
 fn lengths(at: &Path, kind: &str) {
     let path = at.join(kind);
     let whole = fs::read(&path).unwrap();
@@ -435,7 +440,8 @@ fn a_strangers_file() {
     // Whatever folder this program lies in, the other user can start it from here.
     fs::set_permissions(at, Permissions::from_mode(0o755)).unwrap();
     let program = at.join("program");
-    // Not by this process: a child that another test starts just then would have the copy open for writing.
+    // Not by this process: a child that another test starts just then would have the copy open for
+    // writing.
     let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap();
     assert!(copied.success());
     let open_as_user = |owner: u32, group: u32, mode: u32| -> Vec<String> {

@@ -1,9 +1,11 @@
-//! Thousands of processes killed with -9 at random instants, several at a time on the same files, while they check,
-//! refund, settle, insert, reuse what has expired, issue, import, rotate, revoke, assign, change plans and create files.
+//! Thousands of processes killed with -9 at random instants, several at a time on the same files,
+//! while they check, refund, settle, insert, reuse what has expired, issue, import, rotate, revoke,
+//! assign, change plans and create files.
 //!
-//! Each worker writes beside the files what it is about to do and what it has done. So after a kill the parent knows
-//! what was acknowledged and what was in flight, and counts: acknowledged ≤ counted ≤ acknowledged + in flight. Every
-//! batch lives some hours after the one before, so that all slots and the records of revoked keys are reused.
+//! Each worker writes beside the files what it is about to do and what it has done. So after a kill
+//! the parent knows what was acknowledged and what was in flight, and counts: acknowledged ≤
+//! counted ≤ acknowledged + in flight. Every batch lives some hours after the one before, so that
+//! all slots and the records of revoked keys are reused.
 //!
 //! There are a thousand kills; ten thousand where `KEYTALLY_FULL` is set.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -45,12 +47,13 @@ const LIFE_MS: u64 = 8;
 /// From one batch to the next: what was counted in one is forgotten everywhere in the next.
 const BATCH_S: u64 = 3 * 3600;
 
-/// Keys that are only spent and moved between plans, and keys that are rotated too, so many for each administrator.
+/// Keys that are only spent and moved between plans, and keys that are rotated too, so many for
+/// each administrator.
 const SPENT: usize = 4;
 const VETERANS: usize = 3;
 
-/// Changes of one kind that an administrator sometimes makes under one lock: they are so quick that few would die in the
-/// middle of one otherwise. A revocation is the quickest.
+/// Changes of one kind that an administrator sometimes makes under one lock: they are so quick that
+/// few would die in the middle of one otherwise. A revocation is the quickest.
 const MANY: u32 = 10;
 const MANY_REVOCATIONS: u32 = 5000;
 
@@ -139,8 +142,8 @@ impl<const LEN: usize> Numbers<LEN> {
     }
 }
 
-/// An account of lines: `? …` for what is begun, `! …` for what is done, `+` when a change of another worker that died was
-/// completed.
+/// An account of lines: `? …` for what is begun, `! …` for what is done, `+` when a change of
+/// another worker that died was completed.
 struct Lines(File);
 
 impl Lines {
@@ -188,7 +191,8 @@ struct Account {
     completed: usize,
 }
 
-/// Spent of each key, then the key in question and what may be spent of it less and more, in flight.
+/// Spent of each key, then the key in question and what may be spent of it less and more, in
+/// flight.
 type Spent = Numbers<{ SPENT + 3 }>;
 
 /// Checks, refunds and settles.
@@ -240,8 +244,9 @@ fn spend(job: &Job) {
     }
 }
 
-/// The subject that a worker inserts or finds in its `op`th operation. Two go the same way: the one behind finds what the
-/// one ahead inserts, is quicker for it, and catches up, so that both come to new subjects at once. One goes the other way.
+/// The subject that a worker inserts or finds in its `op`th operation. Two go the same way: the one
+/// behind finds what the one ahead inserts, is quicker for it, and catches up, so that both come to
+/// new subjects at once. One goes the other way.
 fn subject(number: u64, op: u64) -> u64 {
     let roles = ROLES.len() as u64;
     let step = if number % roles == 1 { SUBJECTS - 1 } else { 1 };
@@ -378,7 +383,8 @@ fn administer(job: &Job) {
     }
 }
 
-/// One administration, with a note in the account when it first completed what another one that died had begun.
+/// One administration, with a note in the account when it first completed what another one that
+/// died had begun.
 fn change<T>(
     gate: &Gate,
     account: &mut Lines,
@@ -413,7 +419,7 @@ fn create(job: &Job) {
         account.begin(&name);
         if count % 2 == 0 {
             let plans = vec![plan("default", 0)];
-            Gate::create(&path, peppers(), &GateConfig { keys: 8, plans, ..GateConfig::default() }).unwrap();
+            Gate::create(&path, peppers(), &GateConfig::default().with_keys(8).with_plans(plans)).unwrap();
         } else {
             Limiter::create(&path, &"1/hour".parse().unwrap(), 8).unwrap();
         }
@@ -444,11 +450,8 @@ fn a_process_killed_at_a_random_instant_harms_nobody() {
     let kills = KILLS[usize::from(std::env::var_os("KEYTALLY_FULL").is_some())];
     let folder = folder();
     let at = folder.path();
-    let config = GateConfig {
-        keys: 1024,
-        plans: vec![plan("default", 0), plan("pro", 50_000)],
-        ..GateConfig::default()
-    };
+    let config =
+        GateConfig::default().with_keys(1024).with_plans(vec![plan("default", 0), plan("pro", 50_000)]);
     let gate = Gate::create(at.join("gate"), peppers(), &config).unwrap();
     let limiter = Limiter::create(
         at.join("limiter"),
@@ -676,7 +679,8 @@ fn changes_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
                 } else if verdict.reason() == Reason::Revoked {
                     assert!(key.revoking, "{what}");
                 } else {
-                    // The secret before the present one is in its grace, unless a rotation has begun.
+                    // The secret before the present one is in its grace, unless a rotation has
+                    // begun.
                     assert!(verdict.admitted() || age == 1 && key.rotating, "{what}");
                 }
             }

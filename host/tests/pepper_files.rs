@@ -61,8 +61,7 @@ fn every_line_is_a_pepper() {
     let path = folder.path().join("pepper");
     own_file(&path, format!("# first\r\n{PEPPER}\r\n\n  # second\n  {OTHER}"));
     let gate = folder.path().join("api.gate");
-    Gate::create(&gate, pepper::read_file(&path).unwrap(), &GateConfig { keys: 1, ..GateConfig::default() })
-        .unwrap();
+    Gate::create(&gate, pepper::read_file(&path).unwrap(), &GateConfig::default().with_keys(1)).unwrap();
     assert!(Gate::open(&gate, pepper::parse(OTHER).unwrap()).is_ok());
     assert!(Gate::open(&gate, pepper::parse(PEPPER).unwrap()).is_ok());
 }

@@ -1,5 +1,5 @@
-//! Several processes and threads on one file: what is admitted in all is exactly the limit, a change is seen by the
-//! next check anywhere, and nobody's death harms anybody.
+//! Several processes and threads on one file: what is admitted in all is exactly the limit, a
+//! change is seen by the next check anywhere, and nobody's death harms anybody.
 //!
 //! A worker is this test program again, told by an environment variable to be one: see `worker`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -32,11 +32,9 @@ fn peppers() -> Peppers {
 }
 
 fn config(keys: u32, policy: &str) -> GateConfig {
-    GateConfig {
-        keys,
-        plans: vec![Plan::new("default", policy.parse().unwrap()).unwrap()],
-        ..GateConfig::default()
-    }
+    GateConfig::default()
+        .with_keys(keys)
+        .with_plans(vec![Plan::new("default", policy.parse().unwrap()).unwrap()])
 }
 
 fn new_key() -> NewKey<'static> {
@@ -72,7 +70,8 @@ fn worker() {
     }
 }
 
-/// Tells the parent one thing. The test harness writes to the same pipe, so a mark says which lines are ours.
+/// Tells the parent one thing. The test harness writes to the same pipe, so a mark says which lines
+/// are ours.
 fn tell(answer: impl core::fmt::Display) {
     let mut out = std::io::stdout().lock();
     write!(out, "\n@{answer}\n").and_then(|()| out.flush()).unwrap();
@@ -361,7 +360,8 @@ fn one_subject_admits_its_limit_over_all_processes() {
     assert_eq!(run_together(workers), [200_000]);
 }
 
-/// All come with the same new subjects, in the same order and in two opposite ones: nobody may find two slots.
+/// All come with the same new subjects, in the same order and in two opposite ones: nobody may find
+/// two slots.
 #[test]
 fn new_subjects_get_one_slot_each_whoever_inserts_them() {
     const SUBJECTS: u32 = 15_000;
@@ -408,7 +408,8 @@ fn rotation_in_another_process_does_not_double_the_quota() {
     worker.end();
 }
 
-/// Threads spend while another process rotates the same key over and over: all secrets share one tally.
+/// Threads spend while another process rotates the same key over and over: all secrets share one
+/// tally.
 #[test]
 fn rotation_during_checks_loses_and_gains_nothing() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! What a key and a subject take: a file grows by one line of 64 bytes for each key and by 16 bytes for each slot.
+//! What a key and a subject take: a file grows by one line of 64 bytes for each key and by 16 bytes
+//! for each slot.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -16,7 +17,7 @@ fn a_gate_takes_64_bytes_for_each_key_and_4_for_its_hint() {
     for keys in [1, 15, 16, 17, 1000, 100_000] {
         let path = folder.path().join(keys.to_string());
         let peppers = Peppers::new(&[[7; 32]]).unwrap();
-        Gate::create(&path, peppers, &GateConfig { keys, ..GateConfig::default() }).unwrap();
+        Gate::create(&path, peppers, &GateConfig::default().with_keys(keys)).unwrap();
         let hints = u64::from(keys).div_ceil(16) * 64;
         assert_eq!(len(&path), 4096 + u64::from(keys) * 64 + hints, "{keys}");
     }

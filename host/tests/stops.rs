@@ -1,9 +1,10 @@
-//! A process killed at every step of every protocol, one after the other: what it leaves is what was before its
-//! operation or what is after it, nobody is stuck, and `verify` completes what was begun.
+//! A process killed at every step of every protocol, one after the other: what it leaves is what
+//! was before its operation or what is after it, nobody is stuck, and `verify` completes what was
+//! begun.
 //!
-//! A worker does one operation on a copy of files that were made before, stops for ever at one visit of one stop point,
-//! says so, and is killed with -9. Which points an operation visits, and how often, a first worker tells that isn't
-//! stopped.
+//! A worker does one operation on a copy of files that were made before, stops for ever at one
+//! visit of one stop point, says so, and is killed with -9. Which points an operation visits, and
+//! how often, a first worker tells that isn't stopped.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/prompt.rs"]
@@ -17,10 +18,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use keytally::stop::{Stop, arm, stopped, visits};
 use keytally::{Charge, Entropy, KeyId, Name, Outcome, Peppers, Plan, Reason, Timestamp};
 use keytally::{Flaw, NewKey};
 use keytally::{Gate, GateConfig, Limiter};
+use keytally_core::stop::{Stop, arm, stopped, visits};
 
 use crate::prompt::promptly;
 use crate::support::{Worker, folder, role, tell, wait_for_death};
@@ -48,7 +49,8 @@ struct Operation {
 enum Kind {
     Limiter,
     Gate,
-    /// The same for a change that checks may see in parts, until it is completed: the limits of a plan.
+    /// The same for a change that checks may see in parts, until it is completed: the limits of a
+    /// plan.
     Plan,
     /// The same for a change that ends this key before it is made.
     Reuse,
@@ -143,7 +145,7 @@ fn plan(name: &str, policy: &str) -> Plan {
 
 fn config() -> GateConfig {
     let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    GateConfig { keys: 8, plans, ..GateConfig::default() }
+    GateConfig::default().with_keys(8).with_plans(plans)
 }
 
 fn open_gate(at: &Path) -> Gate {
@@ -154,7 +156,8 @@ fn open_limiter(at: &Path) -> Limiter {
     Limiter::open(at.join("limiter")).unwrap()
 }
 
-/// A limiter with subjects `0..subjects`, each charged once. A capacity of 4 is one bucket of 8 slots.
+/// A limiter with subjects `0..subjects`, each charged once. A capacity of 4 is one bucket of 8
+/// slots.
 fn limiter(at: &Path, capacity: u32, subjects: u32) {
     let limiter = Limiter::create(at.join("limiter"), &"5/hour".parse().unwrap(), capacity).unwrap();
     for subject in 0..subjects {
@@ -162,8 +165,9 @@ fn limiter(at: &Path, capacity: u32, subjects: u32) {
     }
 }
 
-/// A limiter of two buckets, in which the subject 100 has to take the claims of both. The table's seed is random, so
-/// some are made until one is so: six subjects of eight or more in one bucket, and the 100 among their like.
+/// A limiter of two buckets, in which the subject 100 has to take the claims of both. The table's
+/// seed is random, so some are made until one is so: six subjects of eight or more in one bucket,
+/// and the 100 among their like.
 fn spilling(at: &Path) {
     loop {
         for subjects in 6..10 {
@@ -193,7 +197,8 @@ fn entropy(number: u8) -> Entropy {
     Entropy::new(bytes)
 }
 
-/// A gate with some keys under the older pepper, each charged; their texts and ids are in a file beside it.
+/// A gate with some keys under the older pepper, each charged; their texts and ids are in a file
+/// beside it.
 fn keys(at: &Path, count: u8) {
     let gate = Gate::create(at.join("gate"), Peppers::new(&[OLD_PEPPER]).unwrap(), &config()).unwrap();
     let mut texts = String::new();
@@ -328,7 +333,8 @@ fn worker_at(operation: &Operation, at: &Path, point: usize, visit: u64) -> Work
     Worker::start(if operation.kind == Kind::CreateNamed { without_proc(&command) } else { command })
 }
 
-/// The same command where there is no `/proc`, without which a file needs a name from the beginning.
+/// The same command where there is no `/proc`, without which a file needs a name from the
+/// beginning.
 fn without_proc(command: &Command) -> Command {
     let mut inner = Command::new("unshare");
     inner.args(["--mount", "sh", "-c", "umount --lazy /proc && exec \"$0\" \"$@\""]);
@@ -576,7 +582,8 @@ fn a_process_killed_at_any_step_harms_nobody() {
     let mut kills = 0;
     for operation in OPERATIONS {
         if operation.kind == Kind::CreateNamed && !can_be_without_proc() {
-            // Its steps are those of the other way to create; the way itself is tested in host/src/publish.rs.
+            // Its steps are those of the other way to create; the way itself is tested in
+            // host/src/publish.rs.
             println!("not root, or no `unshare`: creation under a name of its own isn't killed");
             continue;
         }
@@ -595,7 +602,8 @@ fn a_process_killed_at_any_step_harms_nobody() {
         let before = |but| see(operation, files.path(), &texts, but);
         let after = |but| see(operation, done.path(), &texts, but);
         let visits = count(operation, files.path());
-        // Whoever changes keys or plans flushes before the call returns, and does so under the lock.
+        // Whoever changes keys or plans flushes before the call returns, and does so under the
+        // lock.
         let changes =
             matches!(operation.kind, Kind::Gate | Kind::Plan | Kind::Reuse) && operation.name != "check";
         for point in

@@ -784,8 +784,7 @@ impl New {
 }
 
 fn config(keys: &Capacity, plans: Option<&Bound<'_, PyMapping>>, prefix: &str) -> PyResult<GateConfig> {
-    let mut config =
-        GateConfig { keys: keys.0, prefix: arguments::name(prefix, "prefix")?, ..GateConfig::default() };
+    let mut config = GateConfig::default().with_keys(keys.0).with_prefix(arguments::name(prefix, "prefix")?);
     if let Some(plans) = plans {
         config.plans = arguments::plans(plans)?;
     }

@@ -21,7 +21,7 @@ fn main() {
 /// Keys are imported, which keeps their ids, and rotated where they have been.
 fn make(path: &PathBuf, setup: &GateSetup) {
     let plans = vec![Plan::new("default", setup.policy.parse().unwrap()).unwrap()];
-    let config = GateConfig { keys: 64, plans, ..GateConfig::default() };
+    let config = GateConfig::default().with_keys(64).with_plans(plans);
     let gate = Gate::create(path, Peppers::new(&[&setup.pepper]).unwrap(), &config).unwrap();
     for key in &setup.keys {
         let parts = parse_key(key.text.as_bytes()).unwrap();

@@ -1,7 +1,7 @@
 //! A worker: the test program again, as a process of its own that can be killed.
 //!
-//! The environment tells it that it is one, and what to do. It speaks to its parent in lines that begin with `@`, since
-//! the test harness writes to the same pipe.
+//! The environment tells it that it is one, and what to do. It speaks to its parent in lines that
+//! begin with `@`, since the test harness writes to the same pipe.
 
 use core::time::Duration;
 use std::env;
@@ -35,7 +35,8 @@ pub(crate) fn wait_for_death() -> ! {
     }
 }
 
-/// A folder in memory where there is one, so that the time goes into the work and not into the disk.
+/// A folder in memory where there is one, so that the time goes into the work and not into the
+/// disk.
 pub(crate) fn folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()

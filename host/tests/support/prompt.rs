@@ -7,7 +7,8 @@ use std::thread;
 /// How long the next one may take at most, on a machine that is busy with something else too.
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// Does the work. If it takes too long, the whole test program ends: what hangs can't be interrupted.
+/// Does the work. If it takes too long, the whole test program ends: what hangs can't be
+/// interrupted.
 pub(crate) fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let (done, is_done) = mpsc::channel::<()>();
     thread::scope(|scope| {
