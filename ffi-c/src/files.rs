@@ -239,7 +239,7 @@ pub extern "C" fn kt_gate_watch(gate: Handle<kt_gate>) -> kt_status {
 /// Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FILE_NOT_FOUND` when the file was removed, those of `kt_gate_open`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_reopen_if_replaced(gate: Handle<kt_gate>) -> kt_status {
-    guard(|| Ok(gate.state()?.followed()?.look().map(drop)?))
+    guard(|| Ok(gate.state()?.followed()?.reopen_if_replaced().map(drop)?))
 }
 
 /// Opens the file at the gate's path, whether it was replaced or not. Otherwise it is as `kt_gate_reopen_if_replaced`. Host builds

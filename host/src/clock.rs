@@ -1,4 +1,4 @@
-//! The system clock: the only place that reads it.
+//! The system clock. No other module reads it.
 
 use core::time::Duration;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use keytally_core::{Clock, Timestamp};
 /// assert!(keytally::now().unix_s() > 1_700_000_000);
 /// ```
 pub fn now() -> Timestamp {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    #[expect(clippy::disallowed_methods, reason = "only this module reads the clock")]
     let time = SystemTime::now();
     Timestamp::from_system_time(time)
 }
@@ -53,10 +53,11 @@ mod sealed {
     impl Sealed for keytally_core::Timestamp {}
 }
 
-/// The system clock as a table's methods take it: a first reading, and the clock to read again.
+/// The system clock as the time argument of a table's methods: a first reading, and the clock to
+/// read again.
 ///
-/// [`Gate`](crate::Gate) and [`Limiter`](crate::Limiter) use it by themselves. It is for calls to
-/// their [`table`](crate::Gate::table) with a reading that the caller has already.
+/// [`Gate`](crate::Gate) and [`Limiter`](crate::Limiter) use it without being given one. Pass it to
+/// the methods of their [`table`](crate::Gate::table) when the caller already has a reading.
 ///
 /// ```
 /// use keytally::{GateConfig, Gate, SystemClock, now, pepper};
@@ -75,7 +76,7 @@ impl SystemClock {
         Self(now())
     }
 
-    /// Takes an earlier reading of the clock.
+    /// Uses an earlier reading of the clock.
     pub const fn cached(reading: Timestamp) -> Self {
         Self(reading)
     }
@@ -96,9 +97,9 @@ impl Clock for SystemClock {
     }
 }
 
-/// The present on the clock that only waiting is measured by: nothing moves it back.
+/// Returns the time of the monotonic clock, which measures waiting.
 pub(crate) fn instant() -> Instant {
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the clock")]
+    #[expect(clippy::disallowed_methods, reason = "only this module reads the clock")]
     let instant = Instant::now();
     instant
 }

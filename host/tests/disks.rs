@@ -74,7 +74,7 @@ fn worker() {
 fn on_a_full_disk(folder: &Path) {
     let says_full = |error: &Error, path: &Path| {
         let expected = format!(
-            "cannot find room on the disk for {}: No space left on device (os error 28)",
+            "cannot reserve disk space for {}: No space left on device (os error 28)",
             path.display()
         );
         assert_eq!(error.to_string(), expected);

@@ -129,7 +129,7 @@ fn creating_over_anything_is_refused_and_changes_nothing() {
             assert!(matches!(error, Error::Exists { .. }), "{error:?}");
             assert_eq!(
                 error.to_string(),
-                format!("{}: there is a file of that name already, and it was left as it is", path.display())
+                format!("{}: a file of that name already exists, and it was not changed", path.display())
             );
         }
     }
@@ -350,7 +350,7 @@ fn a_file_that_others_can_get_at_is_refused_with_the_command_that_mends_it() {
             assert_eq!(
                 *refusal,
                 format!(
-                    "its mode is {bits:04o}, so other users can get at it; fix it with: chmod 600 FOLDER/{name}"
+                    "its mode is {bits:04o}, so other users have access to it; fix it with: chmod 600 FOLDER/{name}"
                 )
             );
         }
@@ -428,14 +428,14 @@ fn another_policy_or_capacity_is_named_with_the_one_there() {
         assert_eq!(
             error(asked, 100),
             format!(
-                "{shown}: this limiter's policy is \"5/minute\", and \"{asked}\" was asked for; open it with its own, or remove it and create another"
+                "{shown}: this limiter's policy is \"5/minute\", and \"{asked}\" was requested; open it with its own, or remove it and create another"
             )
         );
     }
     assert_eq!(
         error("5/minute", 101),
         format!(
-            "{shown}: this limiter is for 100 subjects, and 101 were asked for; open it with 100, or remove it and create another"
+            "{shown}: this limiter is for 100 subjects, and 101 were requested; open it with 100, or remove it and create another"
         )
     );
     let limiter = Limiter::open_or_create(&files.limiter, &policy(), 100).unwrap();

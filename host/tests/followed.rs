@@ -79,7 +79,7 @@ fn a_watched_gate_takes_up_the_file_that_replaces_it() {
 fn a_gate_is_not_opened_again_while_its_file_is_in_place() {
     let (files, old) = Files::new();
     let gate = files.follow();
-    assert!(!gate.look().unwrap());
+    assert!(!gate.reopen_if_replaced().unwrap());
     assert_eq!(gate.status().reopened, 0);
     gate.reopen().unwrap();
     assert_eq!(gate.status().reopened, 1);
@@ -105,7 +105,7 @@ fn a_replacement_that_does_not_open_keeps_the_old_gate() {
         let said = told.recv_timeout(PROMPT).unwrap();
         assert!(said.ends_with("; the gate that was open before stays in force"), "{said}");
         // It is tried again every second, and reported once.
-        assert!(gate.look().is_err());
+        assert!(gate.reopen_if_replaced().is_err());
         assert!(told.recv_timeout(Duration::from_millis(2500)).is_err());
         assert!(admits(&gate, &old));
         assert!(said.starts_with(&gate.status().problem.unwrap()));
@@ -123,12 +123,12 @@ fn a_removed_file_stays_in_force_until_another_is_there() {
     let gate = files.follow();
     let aside = files.folder.path().join("aside");
     fs::rename(&files.path, &aside).unwrap();
-    assert!(gate.look().is_err());
+    assert!(gate.reopen_if_replaced().is_err());
     assert!(gate.status().problem.unwrap().contains("No such file"));
     assert!(admits(&gate, &old));
     assert!(matches!(gate.in_place().unwrap().revoke(id_of(&gate)), Err(Error::Replaced { .. })));
     fs::rename(&aside, &files.path).unwrap();
-    assert!(!gate.look().unwrap());
+    assert!(!gate.reopen_if_replaced().unwrap());
     assert_eq!(gate.status().problem, None);
 }
 
@@ -160,7 +160,7 @@ fn a_gate_loaded_before_a_replacement_stays_usable() {
     let loaded = gate.load();
     let kept = loaded.to_arc();
     files.replace(peppers());
-    assert!(gate.look().unwrap());
+    assert!(gate.reopen_if_replaced().unwrap());
     assert!(!admits(&gate, &old));
     assert!(loaded.check(Some(old.as_bytes()), 1).admitted());
     drop((loaded, gate));
@@ -171,11 +171,11 @@ fn a_gate_loaded_before_a_replacement_stays_usable() {
 fn a_gate_without_a_thread_looks_when_a_second_has_passed() {
     let (files, _) = Files::new();
     let gate = files.follow();
-    gate.look_when_due();
+    gate.reopen_if_due();
     let (new, _) = files.replace(peppers());
     let begun = gate.status();
     while gate.status() == begun {
-        gate.look_when_due();
+        gate.reopen_if_due();
         thread::sleep(Duration::from_millis(10));
     }
     assert!(admits(&gate, &new));
@@ -190,7 +190,7 @@ fn threads_check_while_the_file_is_replaced_many_times() {
             (0..4).map(|_| scope.spawn(|| (0..20_000).filter(|_| admits(&gate, &old)).count())).collect();
         for _ in 0..30 {
             files.replace(peppers());
-            assert!(gate.look().unwrap());
+            assert!(gate.reopen_if_replaced().unwrap());
         }
         for check in checks {
             check.join().unwrap();

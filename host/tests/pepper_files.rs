@@ -76,7 +76,7 @@ fn what_is_wrong_with_a_file_is_said() {
         (format!("{PEPPER}\n{PEPPER}\n"), "FILE: pepper 2 of 2 is the same as one before it"),
         (
             "#".repeat(pepper::MAX_FILE_LEN + 1),
-            "FILE: the file has more than 65536 bytes, so it can't be a file of peppers",
+            "FILE: the file has more than 65536 bytes, so it cannot be a pepper file",
         ),
         (
             format!("\u{feff}{PEPPER}\n"),
@@ -104,7 +104,7 @@ fn file_of_a_user_is_accepted_if_only_its_owner_has_access() {
     for mode in [0o640, 0o604, 0o620, 0o601] {
         set_mode(&path, mode);
         let sentence = format!(
-            "FILE: its mode is {mode:04o}, so other users can get at it; fix it with: chmod 600 FILE"
+            "FILE: its mode is {mode:04o}, so other users have access to it; fix it with: chmod 600 FILE"
         );
         assert_eq!(error(&path), sentence);
     }
@@ -121,7 +121,7 @@ fn file_without_peppers_is_not_advised_to_change() {
     let path = folder.path().join("passwd");
     for (text, sentence) in [
         ("root:x:0:0:root:/root:/bin/sh\n".repeat(3), "FILE: pepper 1 of 3 is neither hex nor base64"),
-        ("#".repeat(1 << 17), "FILE: the file has more than 65536 bytes, so it can't be a file of peppers"),
+        ("#".repeat(1 << 17), "FILE: the file has more than 65536 bytes, so it cannot be a pepper file"),
         (String::new(), "FILE: no pepper is given; `openssl rand -hex 32` makes one"),
     ] {
         for mode in [0o600, 0o644, 0o666, 0o777] {

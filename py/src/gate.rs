@@ -673,7 +673,7 @@ impl Gate {
         match &self.held {
             Held::Memory(gate) => Arc::clone(gate),
             Held::File(gate) => {
-                gate.look_when_due();
+                gate.reopen_if_due();
                 gate.load().to_arc()
             }
         }
