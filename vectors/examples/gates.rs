@@ -1,4 +1,5 @@
-//! Makes the gates of `verdict.json` in a folder, each in a file of its name, for other languages to open.
+//! Creates the gates of `verdict.json` in a folder, each in a file of its name, for the tests of
+//! other languages.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a tool of tests")]
 
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ fn main() {
     }
 }
 
-/// Keys are imported, which keeps their ids, and rotated where they have been.
+/// Imports the keys, which keeps their ids, and then rotates those that were rotated.
 fn make(path: &PathBuf, setup: &GateSetup) {
     let plans = vec![Plan::new("default", setup.policy.parse().unwrap()).unwrap()];
     let config = GateConfig::default().with_keys(64).with_plans(plans);

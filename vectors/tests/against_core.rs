@@ -1,4 +1,4 @@
-//! The vector files, line by line, against the core.
+//! Compares the core with the vector files, line by line.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
@@ -14,7 +14,7 @@ fn policy(text: &str) -> Policy {
 }
 
 #[test]
-fn policy_text() {
+fn policies_match_the_vectors() {
     let file = load_policies();
     for case in &file.valid {
         let policy = policy(&case.text);
@@ -52,7 +52,7 @@ fn policy_text() {
 }
 
 #[test]
-fn decisions() {
+fn decisions_match_the_vectors() {
     let file = load_decisions();
     let steps = file.sequences.iter().map(|step| &step.case);
     for case in file.cases.iter().chain(steps) {
@@ -106,7 +106,7 @@ fn decision(case: &DecisionCase) {
 }
 
 #[test]
-fn keys() {
+fn keys_match_the_vectors() {
     let file = load_keys();
     for case in &file.valid {
         let name = |text: &str| Name::new(text).unwrap();
@@ -130,7 +130,7 @@ fn keys() {
 }
 
 #[test]
-fn macs() {
+fn macs_match_the_vectors() {
     let file = load_macs();
     let mut long_enough = 0;
     for case in file.hmac.iter().filter(|case| case.key.len() >= keytally_core::MIN_PEPPER_LEN) {
@@ -145,7 +145,8 @@ fn macs() {
     }
 }
 
-/// The gate of a vector file: keys are imported, which keeps their ids, and rotated where they have been.
+/// Creates a gate of a vector file. Keys are imported, which keeps their ids, and then rotated if
+/// the file says so.
 fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
     let config =
@@ -180,7 +181,7 @@ fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
 }
 
 #[test]
-fn verdicts() {
+fn verdicts_match_the_vectors() {
     let file = load_verdicts();
     for setup in &file.gates {
         let gate = gate(setup);

@@ -117,7 +117,7 @@ pub(crate) fn same(verdict: &Verdict, expected: &model::Decision) {
 }
 
 pub(crate) fn same_quotas(verdict: &Verdict, expected: &model::Decision) {
-    let real = verdict.quotas().iter().map(|quota| model::QuotaAnswer {
+    let real = verdict.quotas().iter().map(|quota| model::QuotaState {
         limit: quota.limit,
         remaining: quota.remaining,
         window_s: quota.window.seconds(),
