@@ -74,7 +74,7 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
         // would refuse some of them.
         let limiter = limiter(ROOMY, size + size / 16 + 64);
         for name in &all_names {
-            assert!(name.bytes(|bytes| limiter.check(bytes, 1, START)).admitted(), "there is room");
+            assert!(name.bytes(|bytes| limiter.check(bytes, 1, START)).is_admitted(), "there is room");
         }
         limiter
     });
@@ -143,7 +143,7 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
             move || {
                 // Only the hash determines the word, as in any table.
                 let hash = next.next().bytes(|bytes| hasher.hash(bytes));
-                count_up(&line.words()[usize::from(hash.to_le_bytes()[0] & 7)])
+                count_up(&line, usize::from(hash.to_le_bytes()[0] & 7))
             },
         ));
     }
@@ -276,7 +276,7 @@ fn full(bench: &mut Bench, sizes: &[u32]) {
         });
         let roomy = self::limiter(ROOMY, 2 * *size);
         for text in &live {
-            assert!(roomy.check(text.as_bytes(), 1, START).admitted(), "there is room");
+            assert!(roomy.check(text.as_bytes(), 1, START).is_admitted(), "there is room");
         }
         let (mut next, mut clock) = (Cycle::new(&live), walk.clock());
         let elsewhere = checks("in one with room", Admitted::All, || {

@@ -1,27 +1,52 @@
-//! May the holder of this API key make this request now?
+//! Checks API keys and rate limits: may the holder of this API key make this request now?
 //!
-//! Keytally checks the key in constant time, charges every window of its quota in one atomic step, and returns
-//! everything that an HTTP response needs. This crate is the core: no `std`, no allocation, no clock, no I/O, no
-//! randomness, no `unsafe`. Time is an argument, memory is the caller's, and entropy is passed in.
+//! A [`Gate`] is a table of issued keys. A check verifies a key in constant time and charges every window of its quota
+//! in one atomic step. Its [`Verdict`] holds everything that the HTTP response needs. A [`Limiter`] does the same for
+//! any subject, such as an address, without keys.
 //!
-//! # Layers
-//! | module | what it holds |
+//! This crate is the core of Keytally: no `std`, no allocation, no clock, no I/O, no randomness and no `unsafe`. The
+//! caller passes in time, memory and entropy. Servers use the crate `keytally`, which adds files that processes share,
+//! the system's clock and its entropy.
+//!
+//! ```
+//! use keytally_core::{Entropy, Gate, GateConfig, Line, Name, NewKey, Outcome, Peppers, Plan, Timestamp};
+//!
+//! // Memory for 64 keys: 64 lines, and 7 lines of header for one plan.
+//! static MEMORY: [Line; 71] = [const { Line::new() }; 71];
+//!
+//! let plans = [Plan::new("default", "1/minute, 1000/hour".parse()?).unwrap()];
+//! let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans);
+//! let peppers = Peppers::new(&[b"32 random bytes that you keep .."])?; // the server's HMAC keys
+//! let gate = Gate::create(&MEMORY[..], &config, peppers)?;
+//!
+//! let now = Timestamp::from_unix_s(1_700_000_040); // from your clock
+//! let entropy = Entropy::new(*b"24 bytes, always random!"); // from your source of randomness
+//! let (key, _key_id) = gate.administer()?.issue(&NewKey::new(42, Name::new("live").unwrap()), entropy, now)?;
+//!
+//! let admitted = gate.check(Some(key.expose().as_bytes()), 1, now);
+//! assert_eq!((admitted.is_admitted(), admitted.remaining()), (true, 999));
+//!
+//! let denied = gate.check(Some(key.expose().as_bytes()), 1, now);
+//! assert_eq!((denied.outcome(), denied.http_status()), (Outcome::Denied, 429));
+//! assert_eq!(denied.retry_after_s(), Some(60));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Concurrency
+//! Every method takes `&self`. Any number of threads, and of processes that share the memory, may use a table at once.
+//! A check takes no lock: see ARCHITECTURE.md for what each operation may wait for. Clocks may disagree: see
+//! [`decide`].
+//!
+//! # Units
+//! Times are Unix milliseconds. Costs and limits are `u32`.
+//!
+//! # Features
+//! | feature | effect |
 //! |---|---|
-//! | [`policy`] | `100/minute, 1000/hour`, read once into a form that can't be wrong |
-//! | [`tally`] | the one word that counts a key's use in all windows |
-//! | [`decide`] | the decision: a pure function of layout, limits, word, time and cost |
-//! | `cell` | the compare-exchange loop around it |
-//! | [`limiter`] | a table of tallies for any subject |
-//! | [`key`], [`mac`] | the form of keys, and their HMAC |
-//! | `record`, [`gate`] | a table of issued keys with their tallies: verify, then charge |
-//! | [`verdict`], [`http`] | the answer, and the HTTP response it makes |
-//! | [`header`], `line`, [`sync`] | how tables begin, the cache line, the only door to atomics |
-//! | `stop` | for tests only: where a thread can be stopped for ever; empty without the feature `stop-points` |
-//!
-//! # The contract
-//! - Every method takes `&self`: tables may be used by any number of threads, and by processes that share the memory.
-//! - Nothing blocks. A call is bounded work, apart from compare-exchanges lost to others who got on.
-//! - Clocks may disagree: see [`decide`]. Times are Unix milliseconds, costs and limits are `u32`.
+//! | `portable-atomic` | 64-bit atomics where the target has none, from the crate of that name |
+//! | `unshared` | plain cells where the target has no 64-bit atomics; tables are then not `Sync` |
+//! | `serde` | `Serialize` for the values that programs log, `Deserialize` for those that they store |
+//! | `defmt` | `defmt::Format` for the values that firmware logs |
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -33,6 +58,8 @@ extern crate alloc;
 extern crate std;
 
 mod cell;
+#[cfg(any(feature = "serde", feature = "defmt"))]
+mod formats;
 mod gate;
 mod header;
 mod http;
@@ -44,11 +71,13 @@ mod peppers;
 mod policy;
 mod record;
 mod tally;
+mod text;
 mod time;
 mod verdict;
 
 pub mod decide;
 
+// Not part of the API: for the other crates and tests of this project, without a guarantee of stability.
 #[doc(hidden)]
 pub mod stop;
 #[doc(hidden)]
@@ -58,24 +87,28 @@ pub use {
     decide::Charge,
     gate::{
         AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig, IMPORT_GROUP, IMPORTED_KEY_LEN,
-        KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, NewKey, Plan,
+        KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, MAX_PLANS, NewKey, Plan,
     },
-    header::{AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, begins_a_table},
-    http::{API_KEY_HEADER, BufferTooSmall, Headers, MAX_FIELDS, MAX_HEADERS_LEN, MAX_PROBLEM_LEN, Response},
+    header::{AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning},
+    http::{
+        API_KEY_HEADER, BufferTooSmall, FIELD_NAMES, Headers, MAX_FIELDS, MAX_HEADERS_LEN, MAX_PROBLEM_LEN,
+        PROBLEM_MEDIA_TYPE, Response, accepts_problem,
+    },
     key::{
-        Hint, KEY_ID_LEN, Key, KeyError, KeyId, KeyIdError, KeyParts, MAX_KEY_LEN, MAX_NAME_LEN,
-        MAX_NAMES_LEN, Name, SECRET_LEN, parse as parse_key,
+        Hint, KEY_ID_LEN, Key, KeyId, KeyParts, MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN, Name,
+        ParseKeyError, ParseKeyIdError, SECRET_LEN, parse as parse_key,
     },
     limiter::{BUCKET_SLOTS, CLAIM_SPINS, Limiter, MAX_SUBJECTS, Subject},
     line::{LINE_LEN, Line},
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Tag},
     peppers::{Peppers, PeppersError},
     policy::{
-        Algorithm, Limits, MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S, Policy, PolicyError, PolicyErrorKind,
-        Quota, Window,
+        Algorithm, Limits, MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S, ParsePolicyError, ParsePolicyErrorKind,
+        Policy, Quota, Window,
     },
     record::KeyState,
     tally::Layout,
+    text::Text,
     time::{Clock, Timestamp},
     verdict::{Holder, Outcome, QuotaState, Quotas, Reason, Verdict},
 };

@@ -14,6 +14,8 @@ use crate::line::scale;
 /// assert_eq!(now.unix_s(), 1_700_000_000);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Timestamp(u64);
 
 impl Timestamp {
@@ -64,7 +66,7 @@ impl Timestamp {
 /// let memory: Vec<Line> = (0..Limiter::<&[Line]>::lines(64)).map(|_| Line::new()).collect();
 /// let policy: Policy = "2/minute".parse()?;
 /// let limiter = Limiter::create(&memory[..], &policy, 64, [7; 16])?;
-/// assert!(limiter.check(b"203.0.113.9", 1, Timer(read_timer())).admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1, Timer(read_timer())).is_admitted());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Clock: Copy {

@@ -11,9 +11,6 @@ pub(crate) const HEADER_LINES: usize = 64;
 
 const _: () = assert!(HEADER_LEN == 4096, "the header is one page");
 
-/// Slots for plans in the header: two in each line that the core does not use itself.
-pub(crate) const PLAN_SLOTS: usize = 116;
-
 /// Line and word that name the administrator: the last word of the line of peppers.
 pub(crate) const HOLDER: (usize, usize) = (1, 7);
 

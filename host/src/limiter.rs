@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AttachError, Charge, CreateError, Line, Policy, Verdict};
+use keytally_core::{AttachError, Charge, CreateError, Policy, Verdict};
 
 use crate::clock::SystemClock;
 use crate::entropy;
@@ -21,8 +21,8 @@ const MAX_TRIES: u32 = 8;
 /// ```
 /// use keytally::Limiter;
 /// let limiter = Limiter::in_memory(&"2/minute".parse()?, 100_000)?;
-/// assert!(limiter.check(b"203.0.113.9", 1).admitted());
-/// assert!(limiter.check(b"203.0.113.9", 1).admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1).is_admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1).is_admitted());
 /// let denied = limiter.check(b"203.0.113.9", 1);
 /// assert!(denied.retry_after_s().is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -47,7 +47,7 @@ impl Limiter {
     /// - [`Error::Entropy`].
     pub fn create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let path = path.as_ref();
-        let lines = lines(Some(path), policy, capacity)?;
+        let lines = lines(Some(path), capacity)?;
         let seed = entropy::random()?;
         let (file, table) = create_table(path, lines, |memory| make(memory, policy, capacity, &seed))?;
         Ok(Self { table, file })
@@ -128,7 +128,7 @@ impl Limiter {
     /// [`Error::Create`] if the capacity is 0 or too large. [`Error::Io`] if there is not enough
     /// memory. [`Error::Entropy`].
     pub fn in_memory(policy: &Policy, capacity: u32) -> Result<Self, Error> {
-        let lines = lines(None, policy, capacity)?;
+        let lines = lines(None, capacity)?;
         let seed = entropy::random()?;
         let (file, table) = create_in_memory(lines, |memory| make(memory, policy, capacity, &seed))?;
         Ok(Self { table, file })
@@ -201,12 +201,7 @@ fn make(
 
 /// Returns the size of the limiter in lines. Refuses an impossible capacity before any disk space
 /// is reserved.
-fn lines(path: Option<&Path>, policy: &Policy, capacity: u32) -> Result<usize, Error> {
-    const NO_MEMORY: &[Line] = &[];
-    // Without memory, a valid capacity fails with the needed size.
-    match keytally_core::Limiter::create_after(NO_MEMORY, HEADER_LINES, policy, capacity, [0; 16]) {
-        Err(CreateError::Size { needed, .. }) => Ok(needed),
-        Err(source) => Err(Error::Create { path: path.map(PathBuf::from), source }),
-        Ok(_) => Ok(0),
-    }
+fn lines(path: Option<&Path>, capacity: u32) -> Result<usize, Error> {
+    keytally_core::Limiter::<Mapping>::validate(HEADER_LINES, capacity)
+        .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
 }

@@ -34,7 +34,6 @@ use std::time::Instant;
 
 use keytally_core::Line;
 use keytally_core::stop::{Stop, stop};
-use keytally_core::sync::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -108,10 +107,35 @@ impl fmt::Debug for Wait<'_> {
     }
 }
 
+/// A word of the header.
+#[derive(Clone, Copy, Debug)]
+struct HeaderWord<'m> {
+    line: &'m Line,
+    index: usize,
+}
+
+impl<'m> HeaderWord<'m> {
+    fn new(lines: &'m [Line], (line, index): (usize, usize)) -> Self {
+        Self { line: &lines[line], index }
+    }
+
+    fn load(self) -> u64 {
+        self.line.load(self.index)
+    }
+
+    fn store(self, value: u64) {
+        self.line.store(self.index, value);
+    }
+
+    fn compare_exchange(self, current: u64, new: u64) -> Result<(), u64> {
+        self.line.compare_exchange(self.index, current, new)
+    }
+}
+
 /// The lock, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lock<'m> {
-    holder: &'m AtomicU64,
+    holder: HeaderWord<'m>,
     me: Name,
     /// The open file description whose `flock` this lock holds, if it holds one.
     evidence: Option<OwnedFd>,
@@ -120,13 +144,13 @@ pub(crate) struct Lock<'m> {
 impl<'m> Lock<'m> {
     /// Waits for the lock of `file`, whose mapped lines are `lines`.
     pub(crate) fn acquire(file: &TableFile, lines: &'m [Line], wait: Wait<'_>) -> Result<Self, Error> {
-        let [holder, waiting] = [HOLDER, WAITING].map(|(line, word)| &lines[line].words()[word]);
+        let [holder, waiting] = [HOLDER, WAITING].map(|at| HeaderWord::new(lines, at));
         let me = Name::mine();
         let begun = instant();
         let left = |begun: Instant| wait.at_most.saturating_sub(instant().duration_since(begun));
         // Without this, a thread that administers in a loop would starve the others.
-        if waiting.load(Ordering::Acquire) != 0 {
-            waiting.store(0, Ordering::Release);
+        if waiting.load() != 0 {
+            waiting.store(0);
             sleep(GIVE_WAY.min(left(begun)));
         }
         let mut pause = PAUSES[0];
@@ -149,7 +173,7 @@ impl<'m> Lock<'m> {
                 return Err(Error::Busy { path, waited, holder: name.holder() });
             }
             if waited > PATIENCE {
-                waiting.store(1, Ordering::Release);
+                waiting.store(1);
             }
             sleep(pause.min(left));
             pause = (pause * 2).min(PAUSES[1]);
@@ -157,12 +181,10 @@ impl<'m> Lock<'m> {
     }
 
     /// Tries to take the lock once. If another thread holds it, returns that thread's name.
-    fn take(file: &TableFile, holder: &'m AtomicU64, me: Name) -> Result<Result<Self, Name>, Error> {
-        let exchange = |old: Name, new: Name| {
-            holder.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
-        };
+    fn take(file: &TableFile, holder: HeaderWord<'m>, me: Name) -> Result<Result<Self, Name>, Error> {
+        let exchange = |old: Name, new: Name| holder.compare_exchange(old.0, new.0).is_ok();
         let description = file.new_description()?;
-        let found = Name(holder.load(Ordering::Acquire));
+        let found = Name(holder.load());
         let mut locked = false;
         if !found.is_free() {
             // A live administrator holds the `flock`. So if it is free, the holder has died, in
@@ -187,7 +209,7 @@ impl<'m> Lock<'m> {
                 }
             }
             // Another administrator may have taken over the name while it had no `flock`.
-            taken = if locked { holder.load(Ordering::Acquire) == me.0 } else { exchange(me, me.marked()) };
+            taken = if locked { holder.load() == me.0 } else { exchange(me, me.marked()) };
         }
         let evidence = description.filter(|_| locked);
         if taken {
@@ -196,7 +218,7 @@ impl<'m> Lock<'m> {
         if let Some(description) = evidence {
             unlock(&description);
         }
-        Ok(Err(Name(holder.load(Ordering::Acquire))))
+        Ok(Err(Name(holder.load())))
     }
 }
 
@@ -211,19 +233,19 @@ impl Drop for Lock<'_> {
             stop(Stop::LockReleased);
         }
         // If this fails, another administrator has taken over since the `flock` was released.
-        let _ = self.holder.compare_exchange(self.me.0, 0, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.holder.compare_exchange(self.me.0, 0);
     }
 }
 
 /// Returns the process that administers the gate whose mapped lines are `lines`.
 pub(crate) fn holder(lines: &[Line]) -> Option<LockHolder> {
-    let name = Name(lines[HOLDER.0].words()[HOLDER.1].load(Ordering::Acquire));
+    let name = Name(HeaderWord::new(lines, HOLDER).load());
     (!name.is_free() && !name.is_gone()).then(|| name.holder())
 }
 
 /// Releases the lock of whichever administrator the header names.
 pub(crate) fn take_over(lines: &[Line]) {
-    lines[HOLDER.0].words()[HOLDER.1].store(0, Ordering::Release);
+    HeaderWord::new(lines, HOLDER).store(0);
 }
 
 /// Releases a `flock`. Closing the descriptor is not enough: a child that was forked meanwhile

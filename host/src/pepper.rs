@@ -164,7 +164,7 @@ fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
     Peppers::new(&list).map_err(|error| match error {
         PeppersError::TooShort(short) => PepperError::Short { number: of, of, len: short.len },
         // The core takes two different peppers for the same: HMAC pads short keys with zeros.
-        PeppersError::Count => PepperError::Repeated { number: of, of },
+        _ => PepperError::Repeated { number: of, of },
     })
 }
 

@@ -18,7 +18,7 @@
 use alloc::borrow::Cow;
 
 use keytally_core::IMPORTED_KEY_LEN;
-use keytally_core::PolicyError;
+use keytally_core::ParsePolicyError;
 
 /// Returns `text` as an error may repeat it: everything that looks like a secret is replaced.
 ///
@@ -85,7 +85,7 @@ fn replace(sentence: String, given: &str, shown: &str) -> String {
 /// let error = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM".parse::<Policy>().unwrap_err();
 /// assert!(policy_error(&error).starts_with("\"kt_live_…\" is no quota"));
 /// ```
-pub fn policy_error(error: &PolicyError) -> String {
+pub fn policy_error(error: &ParsePolicyError) -> String {
     replace(error.to_string(), error.part(), &hide(error.part(), false))
 }
 

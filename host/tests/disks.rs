@@ -38,7 +38,7 @@ fn entries(folder: &Path) -> usize {
 }
 
 fn assert_admitted(gate: &Gate, key: &Key) {
-    assert!(gate.check(Some(key.expose().as_bytes()), 1).admitted());
+    assert!(gate.check(Some(key.expose().as_bytes()), 1).is_admitted());
 }
 
 /// Fills the disk.
@@ -105,7 +105,7 @@ fn on_a_full_disk(folder: &Path) {
     keys[0] = gate.rotate(id, Duration::ZERO, false).unwrap();
     keys.iter().for_each(|key| assert_admitted(&gate, key));
     for subject in 0..100_u32 {
-        assert!(limiter.check(&subject.to_le_bytes(), 1).admitted());
+        assert!(limiter.check(&subject.to_le_bytes(), 1).is_admitted());
     }
     gate.revoke(id).unwrap();
     assert!(!gate.verify(|flaw| panic!("{flaw}")).unwrap());
@@ -159,7 +159,7 @@ fn on_a_read_only_disk(folder: &Path) {
     assert_eq!(entries(folder), 2);
     // Checks continue on the mapped file.
     assert_admitted(&gate, &key);
-    assert!(limiter.check(b"subject", 1).admitted());
+    assert!(limiter.check(b"subject", 1).is_admitted());
 
     let output = Command::new("umount").arg(folder).output().unwrap();
     assert!(output.status.success(), "{output:?}");

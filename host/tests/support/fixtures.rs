@@ -8,5 +8,5 @@ pub(crate) fn peppers() -> Peppers {
 
 /// A key of account 42 that never expires.
 pub(crate) fn new_key() -> NewKey<'static> {
-    NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 }
+    NewKey::new(42, Name::new("live").unwrap())
 }

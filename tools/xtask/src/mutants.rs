@@ -99,21 +99,21 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "core/src/tally.rs",
-                "Layout::for_model: let units = (1u128 << stamp_bits) - u128::from(tolerance);",
+                "Layout::with_stamp_bits: let units = (1u128 << stamp_bits) - u128::from(tolerance);",
             ),
             (
                 "core/src/tally.rs",
-                "Layout::for_model: let reach = units * u128::from(first.ms()) - 3 * u128::from(longest.ms());",
+                "Layout::with_stamp_bits: let reach = units * u128::from(first.ms()) - 3 * u128::from(longest.ms());",
             ),
             (
                 "core/src/tally.rs",
-                "Layout::for_model: let reach = units * u128::from(first.ms()) + 3 + u128::from(longest.ms());",
+                "Layout::with_stamp_bits: let reach = units * u128::from(first.ms()) + 3 + u128::from(longest.ms());",
             ),
             (
                 "core/src/tally.rs",
-                "Layout::for_model: let reach = units * u128::from(first.ms()) + 3 / u128::from(longest.ms());",
+                "Layout::with_stamp_bits: let reach = units * u128::from(first.ms()) + 3 / u128::from(longest.ms());",
             ),
-            ("core/src/tally.rs", "Layout::for_model: if reach >= u128::from(u64::MAX) {"),
+            ("core/src/tally.rs", "Layout::with_stamp_bits: if reach >= u128::from(u64::MAX) {"),
         ],
     ),
     (
