@@ -54,7 +54,7 @@ fn make(path: &PathBuf, setup: &GateSetup) {
     }
 }
 
-/// The moment that a file names by its second; `None` for 0.
+/// Returns the time of a Unix second in a vector file. `None` for 0, which means none.
 fn moment(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }

@@ -370,7 +370,7 @@ impl Bench {
         let longest_ms = length_of_longest_ms(&self.model);
         let end_ms = (NEW_YEAR_MS / longest_ms + 1) * longest_ms;
         let mut push = |word: u64, now_ms: u64| {
-            let reusable = self.model.reusable(word, now_ms);
+            let reusable = self.model.is_reusable(word, now_ms);
             cases.push(ReusableCase { policy: self.policy.to_owned(), word, now_ms, reusable });
         };
         for written_ms in [NEW_YEAR_MS, end_ms - 1] {

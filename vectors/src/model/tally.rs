@@ -397,7 +397,7 @@ impl Model {
     /// Returns whether a limiter may give the slot of this word to another subject: no window
     /// counts it for any clock that is late by at most a minute.
     #[must_use]
-    pub fn reusable(&self, word: u64, now_ms: u64) -> bool {
+    pub fn is_reusable(&self, word: u64, now_ms: u64) -> bool {
         if word == 0 {
             // The slot has no tally yet.
             return true;
@@ -675,7 +675,7 @@ mod tests {
                     let quotas = model.policy().quotas.iter().zip(&reading.tally.logs);
                     quotas.map(|(quota, log)| model.used(quota, log, reading.time_ms)).sum::<i128>() > 0
                 });
-                assert_eq!(model.reusable(word, now_ms), !counts, "{text} at {now_ms}");
+                assert_eq!(model.is_reusable(word, now_ms), !counts, "{text} at {now_ms}");
             }
         }
     }
