@@ -663,7 +663,7 @@ impl Gate {
         peppers: Peppers,
         make: impl FnOnce(Peppers) -> Result<Host, Error> + Send,
     ) -> PyResult<Self> {
-        let followed = py.detach(|| Followed::of(make(peppers.clone())?, peppers, Ok));
+        let followed = py.detach(|| Followed::from_gate(make(peppers.clone())?, peppers, Ok));
         followed.map(|gate| Self { held: Held::File(gate) }).map_err(exceptions::of)
     }
 
@@ -673,7 +673,7 @@ impl Gate {
         match &self.held {
             Held::Memory(gate) => Arc::clone(gate),
             Held::File(gate) => {
-                gate.look_when_due();
+                gate.reopen_if_due();
                 gate.load().to_arc()
             }
         }
@@ -784,8 +784,7 @@ impl New {
 }
 
 fn config(keys: &Capacity, plans: Option<&Bound<'_, PyMapping>>, prefix: &str) -> PyResult<GateConfig> {
-    let mut config =
-        GateConfig { keys: keys.0, prefix: arguments::name(prefix, "prefix")?, ..GateConfig::default() };
+    let mut config = GateConfig::default().with_keys(keys.0).with_prefix(arguments::name(prefix, "prefix")?);
     if let Some(plans) = plans {
         config.plans = arguments::plans(plans)?;
     }

@@ -63,9 +63,9 @@ def test_a_file_is_shared(tmp_path, now):
     assert repr(opened) == f"<Limiter '3/minute' in {path}>"
     with pytest.raises(FileExistsError):
         Limiter.create(path, "3/minute", 100)
-    with pytest.raises(keytally.TableError, match='"3/minute", and "4/minute" was asked for'):
+    with pytest.raises(keytally.TableError, match='"3/minute", and "4/minute" was requested'):
         Limiter.open_or_create(path, "4/minute", 100)
-    with pytest.raises(keytally.TableError, match="is for 100 subjects, and 99 were asked for"):
+    with pytest.raises(keytally.TableError, match="is for 100 subjects, and 99 were requested"):
         Limiter.open_or_create(path, "3/minute", 99)
     with pytest.raises(FileNotFoundError):
         Limiter.open(tmp_path / "none")

@@ -58,7 +58,8 @@ impl PlanText {
 impl Create {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         plans::refuse_twins(&self.plans)?;
-        let config = GateConfig { keys: self.keys, prefix: self.prefix, plans: self.plans };
+        let config =
+            GateConfig::default().with_keys(self.keys).with_prefix(self.prefix).with_plans(self.plans);
         let path = self.gate.path();
         Gate::create(path, pepper.needed()?, &config)?;
         let created = Created {

@@ -558,7 +558,7 @@ mod tests {
     /// A gate with a key for each of these accounts, of which so many units were used.
     fn gate(policy: &str, keys: &[(u32, u32)]) -> (Gate, Vec<KeyId>) {
         let plans = vec![Plan::new("default", policy.parse().unwrap()).unwrap()];
-        let config = GateConfig { keys: 100, plans, ..GateConfig::default() };
+        let config = GateConfig::default().with_keys(100).with_plans(plans);
         let peppers = pepper::parse(&pepper::generate().unwrap()).unwrap();
         let gate = Gate::in_memory(peppers, &config).unwrap();
         let key_ids = keys.iter().map(|&(account, used)| {

@@ -78,7 +78,7 @@ impl Service {
     pub(crate) fn new(gate: Gate, peppers: Peppers, settings: Settings) -> Result<Arc<Self>, Failure> {
         let metrics = Metrics::new()?;
         let log = Log::start(metrics.lost_lines())?;
-        let gate = Followed::of(gate, peppers, Ok)?;
+        let gate = Followed::from_gate(gate, peppers, Ok)?;
         let events = log.events();
         gate.watch(move |event| events.gate(&event))?;
         let guesses = Guesses::new(settings.failures.as_ref())?;

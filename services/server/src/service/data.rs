@@ -51,7 +51,7 @@ pub(crate) fn open(
     }
     if !gate_path.exists() {
         // What can't be is refused before anything is made: a gate of one key has the same plans.
-        let trial = GateConfig { keys: 1, ..config.clone() };
+        let trial = config.clone().with_keys(1);
         Gate::in_memory(pepper::parse(&pepper::generate()?)?, &trial)?;
     }
     let lock = lock_folder(folder)?;

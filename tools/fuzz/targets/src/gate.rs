@@ -326,7 +326,11 @@ impl World<'_> {
         for known in self.keys.iter_mut().filter(|known| !known.gone) {
             if self.gate.key(known.key_id, Timestamp::from_unix_ms(latest_ms)).is_none() {
                 assert!(known.ended(now_s), "{} was good", known.key_id);
-                assert!(self.plans[known.plan].reusable(known.word, latest_ms), "{} counted", known.key_id);
+                assert!(
+                    self.plans[known.plan].is_reusable(known.word, latest_ms),
+                    "{} counted",
+                    known.key_id
+                );
                 known.gone = true;
             }
         }
@@ -363,7 +367,7 @@ impl World<'_> {
                 assert_eq!(there.len(), usize::try_from(keys).unwrap());
                 for known in there {
                     let needed = !known.ended(latest_ms / 1000)
-                        || !self.plans[known.plan].reusable(known.word, latest_ms);
+                        || !self.plans[known.plan].is_reusable(known.word, latest_ms);
                     assert!(needed, "the record of {} could have been given away", known.key_id);
                 }
             }

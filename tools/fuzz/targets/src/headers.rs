@@ -2,7 +2,7 @@
 
 use keytally_core::MAX_HEADERS_LEN;
 use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp, Verdict};
-use keytally_vectors::model::{self, QuotaAnswer};
+use keytally_vectors::model::{self, QuotaState};
 
 use crate::bytes::{Bytes, POLICIES};
 
@@ -44,10 +44,10 @@ pub fn headers(bytes: &[u8]) {
 /// Holds all that HTTP has of a verdict against the model and against its own form.
 pub(crate) fn hold(verdict: &Verdict) {
     let outcome = *model::Outcome::ALL.iter().find(|it| it.value() == verdict.outcome() as u32).unwrap();
-    let quotas: Vec<QuotaAnswer> = verdict
+    let quotas: Vec<QuotaState> = verdict
         .quotas()
         .iter()
-        .map(|quota| QuotaAnswer {
+        .map(|quota| QuotaState {
             limit: quota.limit,
             remaining: quota.remaining,
             window_s: quota.window.seconds(),

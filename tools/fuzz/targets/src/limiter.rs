@@ -43,7 +43,7 @@ pub fn limiter_calls(bytes: &[u8]) {
         let now_ms = clock.read(&mut bytes);
         let now = Timestamp::from_unix_ms(now_ms);
         // Nobody needs the slot of a word that tells nothing any more, so somebody else may have it by now.
-        let may_be_gone = |known: &Known| model.reusable(known.word, clock.latest_ms);
+        let may_be_gone = |known: &Known| model.is_reusable(known.word, clock.latest_ms);
         let these = &mut known[subject];
         match (call >> 1) % 8 {
             0..=3 => {
@@ -52,7 +52,7 @@ pub fn limiter_calls(bytes: &[u8]) {
                 headers::hold(&verdict);
                 if verdict.outcome() == Outcome::Full {
                     assert!(may_be_gone(these), "a subject that has a slot needs no other");
-                    let taken = known.iter().filter(|known| !model.reusable(known.word, now_ms)).count();
+                    let taken = known.iter().filter(|known| !model.is_reusable(known.word, now_ms)).count();
                     assert!(taken >= BUCKET_SLOTS, "full with {taken} subjects");
                     continue;
                 }
@@ -97,7 +97,7 @@ pub fn limiter_calls(bytes: &[u8]) {
             }
         }
     }
-    let live = known.iter().filter(|known| !model.reusable(known.word, clock.latest_ms)).count();
+    let live = known.iter().filter(|known| !model.is_reusable(known.word, clock.latest_ms)).count();
     assert_eq!(
         limiters[0].live_subjects(Timestamp::from_unix_ms(clock.latest_ms)),
         u64::try_from(live).unwrap()
@@ -120,7 +120,7 @@ pub(crate) fn same(verdict: &Verdict, expected: &model::Decision) {
 }
 
 pub(crate) fn same_quotas(verdict: &Verdict, expected: &model::Decision) {
-    let real = verdict.quotas().iter().map(|quota| model::QuotaAnswer {
+    let real = verdict.quotas().iter().map(|quota| model::QuotaState {
         limit: quota.limit,
         remaining: quota.remaining,
         window_s: quota.window.seconds(),

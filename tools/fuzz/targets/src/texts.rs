@@ -13,7 +13,7 @@ pub fn policy(bytes: &[u8]) {
             assert_eq!(format!("{:?}", policy.algorithm()), format!("{:?}", expected.algorithm));
             let quotas = policy.quotas().iter().map(|quota| (quota.limit, quota.window.seconds()));
             assert!(quotas.eq(expected.quotas.iter().map(|quota| (quota.limit, quota.window_s))));
-            let layout = model::Layout::of(&expected);
+            let layout = model::Layout::from_policy(&expected);
             assert_eq!(policy.layout().stamp_bits(), layout.stamp_bits);
             assert_eq!(policy.to_string(), expected.to_string());
             assert_eq!(policy.to_string().parse::<Policy>().as_ref(), Ok(&policy));
