@@ -81,7 +81,7 @@ impl Command {
 /// The argument of a command that names its gate file.
 #[derive(Args)]
 struct GateFile {
-    /// The gate's file
+    /// Gate file
     #[arg(value_name = "GATE", value_parser = arguments::path_parser())]
     path: PathBuf,
 }

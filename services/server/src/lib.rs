@@ -38,10 +38,10 @@ impl ExtraCommands for ServiceCommands {
 Exit status: 0 success, 1 denied or invalid, 2 usage, 3 failure.
 
 First steps:
-  keytally serve                                 # starts a service, and prints a key and a curl command
+  keytally serve                                 # prints a key and a curl command
 
 With a gate of your own:
-  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep it: no key can be checked without it
+  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep a copy
   keytally create api.gate --plan \"default=100/minute, 1000/hour\"
   keytally issue api.gate --account 42
   keytally list api.gate";

@@ -225,7 +225,7 @@ impl Serve {
             None => {
                 let head = match table.list(now()).next() {
                     None => {
-                        "No key was issued, because standard output is not a terminal and may be a log. Issue one"
+                        "No key was issued: standard output is not a terminal, and may be a log. Issue a key"
                     }
                     Some(_) => "Issue a key",
                 };

@@ -52,6 +52,11 @@ pub(crate) async fn extensions() -> Result<Extensions, Failure> {
         ready(Ok::<_, Infallible>(Response::new(Body::empty())))
     });
     let stream = TokioIo::new(tokio::io::join(head.as_bytes(), tokio::io::sink()));
-    http1::Builder::new().preserve_header_case(true).serve_connection(stream, service).await?;
+    // The stream ends after the request, before the response is written: a half-closed connection.
+    http1::Builder::new()
+        .preserve_header_case(true)
+        .half_close(true)
+        .serve_connection(stream, service)
+        .await?;
     Ok(parsed.into_inner().ok_or_else(|| io::Error::other("the request in memory was not parsed"))?)
 }
