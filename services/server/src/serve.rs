@@ -35,10 +35,10 @@ use keytally_cli::internal::{
 /// second. SIGHUP opens it immediately, unless standard input is a terminal.
 ///
 /// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits returns the key's quotas and
-/// charges nothing. /auth answers proxies with 200, 401 or 429, and with X-Account-Id, X-Key-Id,
-/// X-Key-Env and X-Key-Plan, which are empty if no key was admitted. X-Cost sets the cost; the
-/// proxy must set or remove it. GET /metrics is for Prometheus, GET /healthz for health checks.
-/// HTTP/1.1 and HTTP/2 without TLS (prior knowledge) are supported.
+/// charges nothing. /auth returns 200, 401 or 429 to proxies, with X-Account-Id, X-Key-Id, X-Key-Env
+/// and X-Key-Plan, which are empty if no key was admitted. X-Cost sets the cost; the proxy must set
+/// or remove it. GET /metrics is for Prometheus, GET /healthz for health checks. HTTP/1.1 and HTTP/2
+/// without TLS (prior knowledge) are supported.
 #[derive(Args)]
 pub(crate) struct Serve {
     /// Address and port, or unix: and the path of a socket. Write an IPv6 address in brackets, as
@@ -99,6 +99,7 @@ pub(crate) struct Serve {
 #[derive(Clone)]
 struct Failures(Option<Policy>);
 
+/// Parses the value of `--failures`.
 fn parse_failures(text: &str) -> Result<Failures, String> {
     let policy = (text != "off").then(|| text.parse()).transpose();
     policy
@@ -129,11 +130,13 @@ fn parse_address(text: &str) -> Result<String, String> {
     ))
 }
 
+/// Parses the permissions of a socket file, in octal.
 fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.ok_or_else(|| "it must be an octal number from 0 to 777, such as 660".to_owned())
 }
 
+/// Parses the value of `--client-timeout`.
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     let timeout = times::parse_duration(text)?;
     let range = Duration::from_secs(1)..=Duration::from_secs(3600);

@@ -1,6 +1,6 @@
 //! The service under attack: clients that do not read, send slowly, send much, or flood a
-//! connection. Each takes a bounded share of memory and connections, and other clients are served
-//! meanwhile.
+//! connection. Each takes a bounded share of memory and connections, and other clients are
+//! served during the attack.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses what it needs")]

@@ -203,13 +203,13 @@ fn shutdown_under_load_truncates_no_response() {
     let client = || {
         let mut answered = 0;
         while let Ok(mut stream) = TcpStream::connect(address) {
-            let mut answer = Vec::new();
+            let mut response = Vec::new();
             let sent = stream.write_all(request.as_bytes());
-            let read = sent.and_then(|()| stream.read_to_end(&mut answer));
-            if answer.is_empty() {
+            let read = sent.and_then(|()| stream.read_to_end(&mut response));
+            if response.is_empty() {
                 return (answered, 1);
             }
-            assert!(read.is_ok() && answer.ends_with(CONTACTS_OF_1.as_bytes()), "{read:?}");
+            assert!(read.is_ok() && response.ends_with(CONTACTS_OF_1.as_bytes()), "{read:?}");
             answered += 1;
             answered_by_now.fetch_add(1, Ordering::Relaxed);
         }

@@ -261,5 +261,5 @@ fn log_lines_per_second_are_limited() {
     let seconds = usize::try_from(between.1 / 1000 - between.0 / 1000 + 1).unwrap();
     // At most twenty lines per second, and one with the number of dropped lines.
     assert!((1..=seconds * 21).contains(&log.lines().count()), "{}", log.lines().count());
-    assert!(log.contains(" more in that second"), "{log}");
+    assert!(log.contains(" more lines in this second"), "{log}");
 }

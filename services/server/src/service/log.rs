@@ -203,7 +203,7 @@ impl<W: Write> RateLimitedWriter<W> {
         if self.dropped > 0 {
             let _ = writeln!(
                 self.out,
-                "{} and {} more in that second",
+                "{} dropped {} more lines in this second",
                 times::rfc3339(self.second),
                 self.dropped
             );
@@ -230,7 +230,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 41);
         assert_eq!(lines[19], "5.19");
-        assert_eq!(lines[20], "1970-01-01T00:00:05Z and 3 more in that second");
+        assert_eq!(lines[20], "1970-01-01T00:00:05Z dropped 3 more lines in this second");
         assert_eq!(lines[40], "6.19");
         assert_eq!(counter.get(), 3);
     }
