@@ -18,18 +18,19 @@ pub fn rfc3339(unix_s: u64) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// Returns the Unix second at which a key expires that is valid for `lifetime` from `now`.
+/// Returns the time at which a key expires that is valid for `lifetime` from `now`.
 ///
 /// # Errors
-/// A usage error if a gate cannot store that second: it stores 32 bits.
-pub(crate) fn expiry(now: Timestamp, lifetime: Duration) -> Result<u32, Failure> {
+/// A usage error if a gate cannot store that time: it stores 32 bits of Unix seconds.
+pub(crate) fn expiry(now: Timestamp, lifetime: Duration) -> Result<Timestamp, Failure> {
     let unix_s = now.unix_s().saturating_add(lifetime.as_secs());
-    u32::try_from(unix_s).map_err(|_| {
+    if unix_s > u32::MAX.into() {
         let last = rfc3339(u32::MAX.into());
-        Failure::usage(format!(
+        return Err(Failure::usage(format!(
             "a key cannot expire after {last}; omit --expires for a key that never expires"
-        ))
-    })
+        )));
+    }
+    Ok(Timestamp::from_unix_s(unix_s))
 }
 
 /// Checks that a gate can store the end of a grace period that begins at `now`.
@@ -42,11 +43,6 @@ pub(crate) fn check_grace(now: Timestamp, grace: Duration) -> Result<(), Failure
         return Ok(());
     }
     Err(Failure::usage(format!("a grace period cannot end after {}", rfc3339(u32::MAX.into()))))
-}
-
-/// Formats the expiry of a key as the gate stores it, where 0 means never.
-pub(crate) fn format_expiry(not_after: u32) -> Option<String> {
-    (not_after != 0).then(|| rfc3339(not_after.into()))
 }
 
 /// Parses a duration such as `1h 30m`.
@@ -83,9 +79,9 @@ mod tests {
     #[test]
     fn expiry_beyond_32_bits_is_an_error() {
         let now = Timestamp::from_unix_s(1_700_000_000);
-        assert_eq!(expiry(now, Duration::from_secs(1)).unwrap(), 1_700_000_001);
+        assert_eq!(expiry(now, Duration::from_secs(1)).unwrap().unix_s(), 1_700_000_001);
         let room = u64::from(u32::MAX) - now.unix_s();
-        assert_eq!(expiry(now, Duration::from_secs(room)).unwrap(), u32::MAX);
+        assert_eq!(expiry(now, Duration::from_secs(room)).unwrap().unix_s(), u64::from(u32::MAX));
         assert!(expiry(now, Duration::from_secs(room + 1)).is_err());
         assert!(expiry(now, Duration::MAX).is_err());
     }

@@ -87,7 +87,7 @@ impl KeyView {
             env: info.env.map(|env| env.to_string()),
             plan: table.plan(info.plan).map(|plan| plan.name.as_str().to_owned()),
             hint: hint(info, gate),
-            expires: times::format_expiry(info.not_after),
+            expires: info.not_after.map(|end| times::rfc3339(end.unix_s())),
         }
     }
 
@@ -129,14 +129,13 @@ impl QuotaUse {
 impl ListedKey {
     /// Returns the view of a key at `now`.
     pub(crate) fn new(info: &KeyInfo, gate: &Gate, now: Timestamp) -> Self {
-        let in_grace = u64::from(info.grace_until) > now.unix_s();
         Self {
             about: KeyView::new(info, gate),
             state: state(info, now),
             quotas: QuotaUse::from_quotas(&info.quotas),
             last_use_s: info.last_used.map(Timestamp::unix_s),
             last_use: info.last_used.map(|time| times::rfc3339(time.unix_s())),
-            grace_until: in_grace.then(|| times::rfc3339(info.grace_until.into())),
+            grace_until: info.grace_until.filter(|&end| end > now).map(|end| times::rfc3339(end.unix_s())),
             pepper: info.pepper,
             clock_ahead_s: info.clock_ahead_s,
         }
@@ -147,8 +146,8 @@ impl ListedKey {
 fn state(info: &KeyInfo, now: Timestamp) -> &'static str {
     match info.state {
         KeyState::Revoked => "revoked",
-        KeyState::Active if info.not_after != 0 && now.unix_s() >= u64::from(info.not_after) => "expired",
-        KeyState::Active => "active",
+        KeyState::Active if info.not_after.is_some_and(|end| now >= end) => "expired",
+        _ => "active",
     }
 }
 

@@ -3,7 +3,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
 use clap::Args;
 use keytally::Gate;
-use keytally::{Outcome, Verdict};
+use keytally::{Reason, Verdict};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -97,7 +97,7 @@ impl Check {
                 None => Ok(()),
             }
         })?;
-        Ok(if verdict.admitted() { Status::Success } else { Status::Denied })
+        Ok(if verdict.is_admitted() { Status::Success } else { Status::Denied })
     }
 }
 
@@ -108,10 +108,10 @@ impl Report {
         let headers = verdict.headers();
         Self {
             outcome: verdict.outcome().as_str(),
-            reason: (verdict.outcome() == Outcome::InvalidKey).then(|| verdict.reason().as_str()),
+            reason: verdict.reason().map(Reason::as_str),
             status: verdict.http_status(),
             cost,
-            charged: charging && verdict.admitted(),
+            charged: charging && verdict.is_admitted(),
             account: holder.map(|holder| holder.account),
             key_id: holder.map(|holder| holder.key_id.to_string()),
             env: holder.and_then(|holder| table.env(holder.env)).map(|env| env.to_string()),

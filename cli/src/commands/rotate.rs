@@ -56,7 +56,7 @@ impl Rotate {
                 Err(Failure::new(format!(
                     "key {key_id} is in a grace period: its previous secret is valid until {}, and another \
                      rotation would end it immediately; wait, or give --force",
-                    times::rfc3339(until.into())
+                    times::rfc3339(until.unix_s())
                 )))
             }
             Err(error) if printed => Err(Failure::new(format!(

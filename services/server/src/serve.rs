@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
-use keytally::{Plan, Policy, PolicyError, parse_key};
+use keytally::{ParsePolicyError, Plan, Policy, parse_key};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -104,7 +104,7 @@ fn parse_failures(text: &str) -> Result<Failures, String> {
     let policy = (text != "off").then(|| text.parse()).transpose();
     policy
         .map(Failures)
-        .map_err(|error: PolicyError| format!("{}; off disables the limit", policy_error(&error)))
+        .map_err(|error: ParsePolicyError| format!("{}; off disables the limit", policy_error(&error)))
 }
 
 /// Checks the syntax of an address to listen on.

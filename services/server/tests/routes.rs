@@ -176,7 +176,7 @@ fn tally_ahead_of_the_clock_is_counted() {
     let peppers = keytally::pepper::read_file(sandbox.path("data/pepper")).unwrap();
     let gate = keytally::Gate::open(sandbox.path(GATE), peppers).unwrap();
     let ahead = Timestamp::from_unix_ms(now().unix_ms() + 50_000);
-    assert!(gate.table().check(Some(key.as_bytes()), 1, ahead).admitted());
+    assert!(gate.table().check(Some(key.as_bytes()), 1, ahead).is_admitted());
     assert_eq!(server.contacts(&key).code(), 200);
     assert_eq!(server.metric("keytally_clock_ahead_total"), 1);
 }

@@ -17,33 +17,22 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use keytally::FIELD_NAMES;
 use keytally_cli::internal::Failure;
 
 use super::auth::{ACCOUNT_ID, KEY_ENV, KEY_ID, KEY_PLAN};
 use super::check::SHADOW;
 
-/// The header names of the contract and of the service that responses have.
-const NAMES: &[&str] = &[
-    "X-RateLimit-Limit",
-    "X-RateLimit-Remaining",
-    "X-RateLimit-Reset",
-    "RateLimit-Policy",
-    "RateLimit",
-    "Retry-After",
-    "WWW-Authenticate",
-    ACCOUNT_ID,
-    KEY_ID,
-    KEY_ENV,
-    KEY_PLAN,
-    SHADOW,
-];
+/// The header names of the service. [`FIELD_NAMES`] has those of a verdict.
+const OWN_NAMES: [&str; 5] = [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN, SHADOW];
 
-/// Returns the extensions that make hyper send [`NAMES`] in this case.
+/// Returns the extensions that make hyper send these names in this case.
 ///
 /// # Errors
 /// If hyper does not parse the request from memory.
 pub(crate) async fn extensions() -> Result<Extensions, Failure> {
-    let fields: String = NAMES.iter().map(|name| format!("{name}: 1\r\n")).collect();
+    let names = FIELD_NAMES.into_iter().chain(OWN_NAMES);
+    let fields: String = names.map(|name| format!("{name}: 1\r\n")).collect();
     let head = format!("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{fields}\r\n");
     let parsed = OnceLock::new();
     let service = service_fn(|request: Request<Incoming>| {
