@@ -51,21 +51,21 @@ impl Import {
         pepper.check_stdin_is_free("the keys")?;
         let gate = self.gate.open(pepper)?;
         let mut report = Report::default();
-        let done = self.new.with(|new| {
-            if new.plan.is_some_and(|name| !gate.table().plans().any(|(_, plan)| plan.name == name)) {
-                return Err(AdminError::NoSuchPlan.into());
-            }
-            import_all(&gate, new, &mut report, self.format)
-        });
-        if let Err(Failure::Failed(message)) = done {
-            let so_far = match report.imported {
-                0 => String::new(),
-                1 => " (1 key before it was imported)".to_owned(),
-                count => format!(" ({count} keys before it were imported)"),
-            };
-            return Err(Failure::new(format!("{message}{so_far}")));
+        let new = self.new.to_new_key()?;
+        if new.plan.is_some_and(|name| !gate.table().plans().any(|(_, plan)| plan.name == name)) {
+            return Err(AdminError::NoSuchPlan.into());
         }
-        done?;
+        import_all(&gate, &new, &mut report, self.format).map_err(|failure| match failure {
+            Failure::Failed(message) => {
+                let so_far = match report.imported {
+                    0 => String::new(),
+                    1 => " (1 key before it was imported)".to_owned(),
+                    count => format!(" ({count} keys before it were imported)"),
+                };
+                Failure::new(format!("{message}{so_far}"))
+            }
+            other => other,
+        })?;
         self.format.print(&report, |out| {
             write!(out, "{} imported", report.imported)?;
             if report.already > 0 {
@@ -77,6 +77,7 @@ impl Import {
     }
 }
 
+/// Imports the keys on standard input in batches, and adds the results to `report`.
 fn import_all(
     gate: &Gate,
     new: &NewKey<'_>,

@@ -49,19 +49,22 @@ pub(crate) struct NewKeyArgs {
 }
 
 impl NewKeyArgs {
-    /// Calls `work` with the description of the new key.
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&NewKey<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+    /// Returns the description of the new key, which begins to be valid now.
+    ///
+    /// # Errors
+    /// A usage error if the key would expire later than a gate can store.
+    pub(crate) fn to_new_key(&self) -> Result<NewKey<'_>, Failure> {
         let not_after = self.expires.map(|lifetime| times::expiry(now(), lifetime)).transpose()?;
         let mut new = NewKey::new(self.account, self.env).with_not_after(not_after);
         new.plan = self.plan.as_deref();
-        work(&new)
+        Ok(new)
     }
 }
 
 impl Issue {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
-        let (key, key_id) = self.new.with(|new| Ok(gate.issue(new)?))?;
+        let (key, key_id) = gate.issue(&self.new.to_new_key()?)?;
         match print_once(self.format, &key, key_id, &gate) {
             Ok(()) => Ok(Status::Success),
             Err(failure) => Err(revoke_unprinted(&gate, key_id, &failure)),
