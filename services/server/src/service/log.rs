@@ -250,6 +250,7 @@ mod tests {
         assert_eq!(line.text(), "1970-01-01T00:00:00Z invalid_key reason=duplicate route=auth");
         let denied = Refusal {
             outcome: Outcome::Denied,
+            reason: None,
             holder: KeyId::from_number(1).map(|key_id| (key_id, 42)),
             retry_after_s: Some(7),
             shadow: true,

@@ -15,8 +15,9 @@ pub struct Wire<S = TcpStream> {
 
 /// Connects with a small receive buffer, so that the service can send little ahead.
 pub fn narrow_connection(address: SocketAddr) -> TcpStream {
-    use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+    // Without CLOEXEC, a service that another test starts meanwhile would inherit the socket.
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     sockopt::set_socket_recv_buffer_size(&socket, 2048).unwrap();
     connect(&socket, &address).unwrap();
     TcpStream::from(socket)
