@@ -80,21 +80,22 @@ fn assert_withstands(server: &Server, connections: usize, payload: &[u8]) {
     let memory = server.peak_memory_mib();
     println!("{memory} MiB for {connections} connections");
     assert!(memory < MEMORY_MIB, "{memory} MiB");
-    assert!(server.metric(CLOSED_FULL) >= 40);
+    // On a busy machine, the service displaces the last connections only after the attack.
+    await_metric(server, CLOSED_FULL, |closed| closed >= 40);
     drop(open);
     assert_eq!(server.request("GET /healthz", &[]).code(), 200);
 }
 
-/// Waits until a metric has this value. The bound detects a hang.
+/// Waits until the value of a metric is as `expected`. The bound detects a hang.
 #[track_caller]
-fn await_metric(server: &Server, name: &str, value: u64) {
+fn await_metric(server: &Server, name: &str, expected: impl Fn(u64) -> bool) {
     for _ in 0..300 {
-        if server.metric(name) == value {
+        if expected(server.metric(name)) {
             return;
         }
         sleep(Duration::from_millis(100));
     }
-    panic!("{name} is {}, not {value}", server.metric(name));
+    panic!("{name} is {}", server.metric(name));
 }
 
 /// Sends `part` every 100 ms until the service closes the connection. The bound detects a hang.
@@ -208,7 +209,7 @@ fn slow_head_ends_the_connection() {
     undecided.write_all(b"PRI * ").unwrap();
     undecided.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     assert!(matches!(undecided.read(&mut [0]), Ok(0)));
-    await_metric(&server, CLOSED_TIMEOUT, 2);
+    await_metric(&server, CLOSED_TIMEOUT, |closed| closed == 2);
 }
 
 #[test]
@@ -219,7 +220,7 @@ fn silent_connection_is_closed() {
     let mut used = Wire::to(server.address);
     assert_eq!(used.request("GET /healthz", &[]).code(), 200);
     assert!(fresh.ended() && used.ended());
-    await_metric(&server, CLOSED_TIMEOUT, 2);
+    await_metric(&server, CLOSED_TIMEOUT, |closed| closed == 2);
 }
 
 #[test]
@@ -265,7 +266,7 @@ fn http2_pings_are_not_progress() {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream.write_all(&http2::preface(65_535)).unwrap();
     drip(&mut stream, &[http2::frame(6, 0, 0, &[7; 8]), http2::frame(4, 0, 0, &[])].concat());
-    await_metric(&server, CLOSED_TIMEOUT, 1);
+    await_metric(&server, CLOSED_TIMEOUT, |closed| closed == 1);
 }
 
 #[test]
