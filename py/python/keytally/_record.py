@@ -1,6 +1,7 @@
-"""What one request was charged: each table once, however many integrations ask it, and all or nothing.
+"""The charges of one request: each table at most once, and all or nothing.
 
-A request has one record. It is in the ASGI scope or the WSGI environ, so that all integrations share it.
+A request has one record, in its ASGI scope or WSGI environ. All integrations of the request share
+it.
 """
 
 from __future__ import annotations
@@ -17,219 +18,236 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping
     from pathlib import Path
 
-# Where the record is in a scope or an environ.
+# The name of the record in a scope or an environ.
 NAME = "keytally.record"
 
-# The outcomes of a limit. A request that one refuses is not charged by the others.
-OF_LIMITS = frozenset(["denied", "too_costly", "full"])
+# The outcomes of a limit. If a table refuses a request with one, the others are not charged for it.
+LIMIT_OUTCOMES = frozenset(["denied", "too_costly", "full"])
 
-# X-RateLimit-* describe no longer window of a limiter.
+# X-RateLimit-* describe the longest window of a limiter that is at most this long.
 DAY_S = 86_400
 
 Table = Union[Gate, Limiter]
 
 
-class Asked:
-    """A table that was asked about a request."""
+class Decision:
+    """The decision of one table on a request."""
 
     __slots__ = (
         "charged",
         "cost",
         "is_gate",
         "listed",
+        "notified",
         "refusal",
+        "reported",
         "subject",
         "table",
-        "told",
         "verdict",
-        "written",
     )
 
     def __init__(self, table: Table | None, subject: Any) -> None:  # noqa: ANN401
-        # None for a verdict that the application got by itself.
+        # None if the application made the check itself.
         self.table = table
-        # What the table was asked about: of a gate, the keys that the request presents.
+        # What the table checked: a limiter's subject, or the keys that the request presents.
         self.subject = subject
         self.is_gate = not isinstance(table, Limiter)
-        # Whether the response lists its quotas.
+        # Whether the response lists the quotas of the table.
         self.listed = False
-        # What the request is refused with, if this table is why.
+        # The answer that refuses the request, if this table is the reason.
         self.refusal: _web.Answer | None = None
-        self.told: list[object] = []
+        # The functions that were called with a verdict, each with that verdict.
+        self.notified: list[object] = []
 
-    def answer(self, verdict: Verdict, cost: int) -> None:
+    def set(self, verdict: Verdict, cost: int) -> None:
+        """Set the verdict and the cost that it charged."""
         self.cost = cost
         self.verdict = verdict
-        # The verdict that charged it.
+        # The verdict that has the charge.
         self.charged = verdict
-        # What header fields are written of: the verdict, or that of a later refund.
-        self.written = verdict
+        # The verdict that the header fields report: this one, or that of a later refund.
+        self.reported = verdict
 
-    def give_back(self) -> None:
-        """Refund the charge."""
+    def refund(self) -> None:
+        """Refund the charge, if there is one."""
         charge = self.charged.charge
         if charge is None or not self.cost:
             return
         try:
             if isinstance(self.table, Gate):
-                self.written = self.table.refund(self.charged.key_id, charge)
+                self.reported = self.table.refund(self.charged.key_id, charge)
             elif self.table is not None:
-                self.written = self.table.refund(self.subject, charge)
+                self.reported = self.table.refund(self.subject, charge)
         except KeytallyError:
-            # The key was removed meanwhile, and its counts with it.
+            # The key was removed since, and its counts with it.
             pass
         self.cost = 0
 
 
 class Record:
-    """What was asked about one request."""
+    """The decisions on one request."""
 
-    __slots__ = ("_asked", "_state", "answer", "named", "sets_headers", "shadow")
+    __slots__ = ("_claimed", "_decisions", "_state", "answer", "named", "shadow")
 
     def __init__(self) -> None:
-        self._asked: list[Asked] = []
-        # The state of the ASGI scope, once that is this request's own.
+        self._decisions: list[Decision] = []
+        # The state of the ASGI scope, once it belongs to this request alone.
         self._state: dict[str, Any] = {}
-        # What the request is refused with.
+        # Whether an integration sets the header fields of the response.
+        self._claimed = False
+        # The answer that refuses the request.
         self.answer: _web.Answer | None = None
-        # What in shadow mode it would have been refused for.
+        # The outcome that shadow mode did not enforce.
         self.shadow: str | None = None
-        # The names under which integrations have left a verdict.
+        # The names under which integrations stored a verdict.
         self.named: set[str] = set()
-        # Whether an integration further out puts the header fields into the response.
-        self.sets_headers = False
 
-    def ask(self, table: Table, subject: Any, cost: int, check: Callable[[int], Verdict]) -> Asked:  # noqa: ANN401
-        """Charge a table by ``check``, unless it was charged for this request already.
+    def charge(
+        self,
+        table: Table,
+        subject: Any,  # noqa: ANN401
+        cost: int,
+        check: Callable[[int], Verdict],
+    ) -> Decision:
+        """Charge a table by ``check``, unless this request was charged for the subject already.
 
-        Then a higher cost replaces the one that was charged.
+        If it was, and the cost is higher, the higher cost replaces the one that was charged.
         """
-        asked = next((a for a in self._asked if a.subject == subject and _same(a.table, table)), None)
-        if asked is None:
-            asked = Asked(table, subject)
-            asked.answer(check(cost), cost)
-            self._asked.append(asked)
-        elif cost > asked.cost and asked.verdict.admitted:
-            before = asked.cost
-            asked.give_back()
-            asked.answer(check(cost), cost)
-            if not asked.verdict.admitted:
-                # In shadow mode the request goes on, and what was charged before is still due.
-                asked.charged = check(before)
-        return asked
+        decision = next(
+            (d for d in self._decisions if d.subject == subject and _is_same(d.table, table)), None
+        )
+        if decision is None:
+            decision = Decision(table, subject)
+            decision.set(check(cost), cost)
+            self._decisions.append(decision)
+        elif cost > decision.cost and decision.verdict.admitted:
+            before = decision.cost
+            decision.refund()
+            decision.set(check(cost), cost)
+            if not decision.verdict.admitted:
+                # In shadow mode the request proceeds, so the earlier charge is due again.
+                decision.charged = check(before)
+        return decision
 
-    def refuse(self, asked: Asked, answer: _web.Answer) -> None:
-        """Note the answer to a request that is refused. What a limit refuses, the others give back."""
-        self.answer = asked.refusal = answer
-        asked.listed = True
-        if answer is _web.WRONG_COST or asked.verdict.outcome in OF_LIMITS:
-            for other in self._asked:
-                other.give_back()
+    def refuse(self, decision: Decision, answer: _web.Answer) -> None:
+        """Set the answer that refuses the request. If a limit refuses it, refund all charges."""
+        self.answer = decision.refusal = answer
+        decision.listed = True
+        if answer is _web.WRONG_COST or decision.verdict.outcome in LIMIT_OUTCOMES:
+            for other in self._decisions:
+                other.refund()
 
     def adopt(self, verdict: object) -> None:
-        """Take a verdict that the application got by itself, if no integration asked.
+        """Take the verdict of a check that the application made itself, if there is no other.
 
-        What is not a `Verdict` is another thing of the application under the same name.
+        An object that is not a `Verdict` is a value of the application with the same name.
         """
-        if isinstance(verdict, Verdict) and not self._asked:
-            asked = Asked(None, None)
-            asked.answer(verdict, 0)
-            asked.listed = True
-            self._asked.append(asked)
+        if isinstance(verdict, Verdict) and not self._decisions:
+            decision = Decision(None, None)
+            decision.set(verdict, 0)
+            decision.listed = True
+            self._decisions.append(decision)
             if not verdict.admitted:
                 self.answer = verdict
 
     def own_state(self, scope: MutableMapping[str, Any]) -> dict[str, Any]:
-        """Give an ASGI scope a state that no other request has, and return it.
+        """Give an ASGI scope a state that no other request has, and return the state.
 
-        Servers may give all requests of a connection one state, as hypercorn does with HTTP/2.
+        A server may give all requests of a connection one state, as hypercorn does with HTTP/2.
         """
         if scope.get("state") is not self._state:
             self._state = dict(scope.get("state") or ())
             scope["state"] = self._state
         return self._state
 
+    def claim_headers(self) -> bool:
+        """Return whether the caller must set the header fields: only the first caller must."""
+        is_first = not self._claimed
+        self._claimed = True
+        return is_first
+
     @property
     def verdict(self) -> Verdict | None:
-        """The gate's verdict; without a gate, that of the first limiter."""
-        chosen = self._chosen(self._asked)
+        """The verdict of the gate; without a gate, that of the first limiter."""
+        chosen = self._chosen(self._decisions)
         return None if chosen is None else chosen.verdict
 
-    def leave(self, names: MutableMapping[str, Any], name: str, asked: Asked) -> None:
-        """Leave a verdict under a name. A limiter's does not replace another one there."""
-        if asked.is_gate or name not in self.named:
-            names[name] = asked.verdict
+    def store(self, values: MutableMapping[str, Any], name: str, decision: Decision) -> None:
+        """Store the verdict under a name. A limiter's verdict does not replace another one."""
+        if decision.is_gate or name not in self.named:
+            values[name] = decision.verdict
             self.named.add(name)
 
     def fields(self) -> list[tuple[str, str]]:
-        """Return the header fields of the response, those of refusals aside.
+        """Return the header fields of the response, without those of a refusal.
 
-        X-RateLimit-* are the gate's; without a gate, those of the first limiter's longest window of at most
-        a day. The others list all.
+        X-RateLimit-* describe the gate. Without a gate, they describe the first limiter's longest
+        window of at most a day. The other fields list the quotas of all tables.
         """
-        listed = [asked for asked in self._asked if asked.listed]
+        listed = [decision for decision in self._decisions if decision.listed]
         chosen = self._chosen(listed)
         fields = [] if chosen is None else _x_ratelimit(chosen)
         if chosen is not None:
-            listed.sort(key=lambda asked: asked is not chosen)
-        written = [dict(asked.written.headers) for asked in listed]
+            listed.sort(key=lambda decision: decision is not chosen)
+        reported = [dict(decision.reported.headers) for decision in listed]
         for name in ("RateLimit-Policy", "RateLimit"):
-            values = [headers[name] for headers in written if name in headers]
+            values = [headers[name] for headers in reported if name in headers]
             if values:
-                fields.append((name, _list(values)))
+                fields.append((name, _joined(values)))
         if self.shadow is not None:
             fields.append((_web.SHADOW_HEADER, self.shadow))
         return fields
 
     def raw_fields(self) -> list[tuple[bytes, bytes]]:
-        """Return them as ASGI takes them."""
-        if len(self._asked) == 1 and self.shadow is None:
-            [only] = self._asked
-            # The usual case, of which the verdict has them so.
+        """Return ``fields`` as bytes, as ASGI requires."""
+        if len(self._decisions) == 1 and self.shadow is None:
+            [only] = self._decisions
+            # Fast path: one admitted gate, whose verdict has the fields as bytes.
             if only.is_gate and only.listed and only.verdict.admitted:
-                return only.written.raw_headers
+                return only.reported.raw_headers
         return _web.raw(self.fields())
 
     @staticmethod
-    def _chosen(asked: list[Asked]) -> Asked | None:
-        gates = [one for one in asked if one.is_gate]
-        return gates[-1] if gates else next(iter(asked), None)
+    def _chosen(decisions: list[Decision]) -> Decision | None:
+        gates = [decision for decision in decisions if decision.is_gate]
+        return gates[-1] if gates else next(iter(decisions), None)
 
 
-def of(carrier: MutableMapping[str, Any]) -> Record:
-    """Return the record of a request.
+def record_of(carrier: MutableMapping[str, Any]) -> Record:
+    """Return the record of a request, and create it if there is none.
 
-    An environ that has its ASGI scope, as a2wsgi's has, is of the same request.
+    An environ that has an ASGI scope, as that of a2wsgi does, belongs to the request of the scope.
     """
     record: Record | None = carrier.get(NAME)
     if record is None:
         scope = carrier.get("asgi.scope")
-        record = of(scope) if isinstance(scope, dict) else Record()
+        record = record_of(scope) if isinstance(scope, dict) else Record()
         carrier[NAME] = record
     return record
 
 
 @functools.lru_cache(maxsize=256)
-def file_at(path: Path | None) -> str | None:
-    """Return the one name of a file that has several, as by a symbolic link; ``None`` in memory.
+def real_path(path: Path | None) -> str | None:
+    """Return the path of a file without symbolic links; ``None`` if there is no file.
 
-    The name is looked up once. Ask at construction: a relative path depends on the working directory.
+    The result is cached. Integrations call this at construction, because a relative path depends
+    on the working directory.
     """
     return None if path is None else os.path.realpath(path)
 
 
-def _same(one: Table | None, other: Table) -> bool:
+def _is_same(one: Table | None, other: Table) -> bool:
     if one is other:
         return True
     if one is None or one.path is None or other.path is None:
         return False
-    return one.path == other.path or file_at(one.path) == file_at(other.path)
+    return one.path == other.path or real_path(one.path) == real_path(other.path)
 
 
-def _x_ratelimit(asked: Asked) -> list[tuple[str, str]]:
-    verdict = asked.written
+def _x_ratelimit(decision: Decision) -> list[tuple[str, str]]:
+    verdict = decision.reported
     quotas = verdict.quotas
-    if not quotas or asked.is_gate or quotas[-1].window <= DAY_S:
+    if not quotas or decision.is_gate or quotas[-1].window <= DAY_S:
         return [field for field in verdict.headers if field[0].startswith("X-")]
     quota = next((quota for quota in reversed(quotas) if quota.window <= DAY_S), quotas[0])
     return [
@@ -239,8 +257,8 @@ def _x_ratelimit(asked: Asked) -> list[tuple[str, str]]:
     ]
 
 
-def _list(values: Iterable[str]) -> str:
-    """Return several lists of quotas as one. A name that came before gets a number: names are unique."""
+def _joined(values: Iterable[str]) -> str:
+    """Return several lists of quotas as one. A repeated name gets a number: names are unique."""
     items: list[str] = []
     counts: dict[str, int] = {}
     for value in values:
