@@ -186,7 +186,7 @@ impl Expiry {
         }
         if unix_s > f64::from(u32::MAX) {
             return Err(PyValueError::new_err(
-                "a key can't expire after 2106-02-07T06:28:15Z; leave expires out for a key that never expires",
+                "a key cannot expire after 2106-02-07T06:28:15Z; leave expires out for a key that never expires",
             ));
         }
         #[expect(

@@ -209,7 +209,7 @@ impl Gate {
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     /// >>> gate.check(None).body
     /// b'{"error": "Missing X-API-Key header"}'
-    /// >>> gate.check("no key at all").reason
+    /// >>> gate.check("not a key").reason
     /// 'malformed'
     #[pyo3(signature = (api_key, cost=Cost(1), *, now=None), text_signature = "($self, api_key, cost=1, *, now=None)")]
     fn check(

@@ -169,7 +169,7 @@ pub(crate) fn plan(name: &str, policy: keytally::Policy) -> PyResult<Plan> {
     Plan::new(name, policy).ok_or_else(|| {
         let name = redact_name(name);
         CreateError::new_err(format!(
-            "{name:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _"
+            "{name:?} is not a valid plan name: it must be 1 to 16 characters of a-z, 0-9, - and _"
         ))
     })
 }

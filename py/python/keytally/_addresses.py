@@ -42,7 +42,7 @@ def parse(text: str) -> Address | None:
 
 
 def client(address: Address, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return the subject of an address: its IPv4 address, also a contained one, or its IPv6 network."""
+    """Return the subject of an address: the IPv4 address, also a contained one, or the network."""
     if address.version == 4:
         return str(address)
     number = int(address)

@@ -33,13 +33,13 @@ def exemption(paths: Iterable[str]) -> Callable[[str], bool]:
         if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
             shown = redact(repr(path))
             raise ValueError(
-                f"{shown} can't be exempt: pass a path such as '/health', "
+                f"{shown} cannot be exempt: pass a path such as '/health', "
                 "or a prefix such as '/static/*'"
             )
         if has_dot_segment(path) or "//" in path or any(mark in path for mark in "%?#\\"):
             shown = redact(repr(path))
             raise ValueError(
-                f"{shown} can't be exempt, because no request's path is compared in that form: "
+                f"{shown} cannot be exempt, because no request's path is compared in that form: "
                 "pass it decoded, without dot segments, repeated slashes and query"
             )
     exact = frozenset(path for path in paths if not path.endswith("*"))

@@ -309,7 +309,9 @@ def require_key(
     trusted_proxies: Iterable[str] = (),
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[[View], View]:
-    """Return a decorator that does for a view what `GateExtension` does. Put it below the route.
+    """Return a decorator that does for a view what `GateExtension` does.
+
+    Put it below the route.
 
     >>> from flask import Flask
     >>> from keytally import Gate, generate_pepper
@@ -335,7 +337,10 @@ def limit(
     on_verdict: Callable[[Verdict, Request], object] | None = None,
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[[View], View]:
-    """Return a decorator that does for a view what `LimiterExtension` does. Put it below the route."""
+    """Return a decorator that does for a view what `LimiterExtension` does.
+
+    Put it below the route.
+    """
     return _decorator(_limiter_rule(limiter, key, cost, shadow, on_verdict, ipv6_prefix))
 
 
