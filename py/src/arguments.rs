@@ -170,14 +170,14 @@ pub(crate) enum Expiry {
 }
 
 impl Expiry {
-    /// Returns the second at which the key expires, in Unix seconds; 0 if it never does.
+    /// Returns the time at which the key expires, in whole seconds; `None` if it never does.
     ///
     /// # Errors
     /// A `ValueError` if the time is not in the future, or above `u32::MAX`.
-    pub(crate) fn not_after(expiry: Option<Self>, now: Timestamp) -> PyResult<u32> {
+    pub(crate) fn not_after(expiry: Option<Self>, now: Timestamp) -> PyResult<Option<Timestamp>> {
         let now_s = now.unix_ms() as f64 / 1000.0;
         let unix_s = match expiry {
-            None => return Ok(0),
+            None => return Ok(None),
             Some(Self::At(unix_s)) => unix_s.floor(),
             Some(Self::After(span_s)) => (now_s + span_s).floor(),
         };
@@ -194,7 +194,7 @@ impl Expiry {
             clippy::cast_sign_loss,
             reason = "the value is between the two bounds above"
         )]
-        Ok(unix_s as u32)
+        Ok(Some(Timestamp::from_unix_s(unix_s as u64)))
     }
 }
 
@@ -216,14 +216,10 @@ impl<'py> FromPyObject<'_, 'py> for Expiry {
 pub(crate) struct Grace(Duration);
 
 impl Grace {
-    /// Returns the second at which a grace that begins now ends, rounded up; 0 for no grace.
-    pub(crate) fn until(&self, now: Timestamp) -> u32 {
-        if self.0.is_zero() {
-            return 0;
-        }
+    /// Returns the time at which a grace that begins now ends; `None` for no grace.
+    pub(crate) fn until(&self, now: Timestamp) -> Option<Timestamp> {
         let grace_ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let until_s = now.unix_ms().saturating_add(grace_ms).div_ceil(1000);
-        u32::try_from(until_s).unwrap_or(u32::MAX)
+        (!self.0.is_zero()).then(|| Timestamp::from_unix_ms(now.unix_ms().saturating_add(grace_ms)))
     }
 }
 
@@ -278,7 +274,7 @@ impl<'py> FromPyObject<'_, 'py> for KeyIdText {
             ));
         }
         let text: String = value.extract().map_err(|_| wrong_type("key_id", "a str", &value))?;
-        text.parse().map(Self).map_err(|error: keytally::KeyIdError| {
+        text.parse().map(Self).map_err(|error: keytally::ParseKeyIdError| {
             // The text may be a whole key, so the error does not repeat it.
             KeyIdError::new_err(error.to_string())
         })

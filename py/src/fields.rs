@@ -3,20 +3,10 @@
 //! Every response has header fields, so the objects of their names are created once per process.
 //! Lines are split at single bytes, because a search for a text is slower.
 
+use keytally::FIELD_NAMES;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
-
-/// The names of all header fields that core writes.
-pub(crate) const FIELD_NAMES: [&str; 7] = [
-    "X-RateLimit-Limit",
-    "X-RateLimit-Remaining",
-    "X-RateLimit-Reset",
-    "RateLimit-Policy",
-    "RateLimit",
-    "Retry-After",
-    "WWW-Authenticate",
-];
 
 /// The Python objects of one field name.
 struct Name {

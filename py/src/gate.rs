@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally::{AdminError as Admin, NewKey};
-use keytally::{Administrator, Clock as _, Name, Peppers};
+use keytally::{Administrator, Clock as _, Name, Peppers, Timestamp};
 use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Wait};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
@@ -383,7 +383,7 @@ impl Gate {
         let new = New {
             account: account.0,
             env: arguments::name(env, "env")?,
-            plan: self.plan_name(plan),
+            plan,
             not_after: Expiry::not_after(expires, now.timestamp())?,
         };
         let entropy = keytally::entropy().map_err(exceptions::from_error)?;
@@ -433,7 +433,7 @@ impl Gate {
         let new = New {
             account: account.0,
             env: arguments::name(env, "env")?,
-            plan: self.plan_name(plan),
+            plan,
             not_after: Expiry::not_after(expires, now.timestamp())?,
         };
         let mut key_ids = Vec::new();
@@ -825,13 +825,6 @@ impl Gate {
         }
     }
 
-    /// Returns `named`, or the name of the gate's first plan.
-    fn plan_name(&self, named: Option<String>) -> String {
-        named.unwrap_or_else(|| {
-            self.current().table().plan(0).map(|plan| plan.name.as_str().to_owned()).unwrap_or_default()
-        })
-    }
-
     /// Imports keys under one lock, and appends their key ids.
     ///
     /// A key that is in the gate already, for the same account, is not an error.
@@ -878,13 +871,15 @@ impl Gate {
 struct New {
     account: u32,
     env: Name,
-    plan: String,
-    not_after: u32,
+    plan: Option<String>,
+    not_after: Option<Timestamp>,
 }
 
 impl New {
     fn key(&self) -> NewKey<'_> {
-        NewKey { account: self.account, env: self.env, plan: &self.plan, not_after: self.not_after }
+        let mut key = NewKey::new(self.account, self.env).with_not_after(self.not_after);
+        key.plan = self.plan.as_deref();
+        key
     }
 }
 

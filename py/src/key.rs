@@ -129,11 +129,10 @@ impl KeyInfo {
     /// The state of the key: ``"active"``, ``"revoked"`` or ``"expired"``.
     #[getter]
     fn state(&self) -> &'static str {
-        let not_after = self.info.not_after;
         match self.info.state {
             KeyState::Revoked => "revoked",
-            KeyState::Active if not_after != 0 && self.now.unix_s() >= u64::from(not_after) => "expired",
-            KeyState::Active => "active",
+            KeyState::Active if self.info.not_after.is_some_and(|end| self.now >= end) => "expired",
+            _ => "active",
         }
     }
 
@@ -145,14 +144,14 @@ impl KeyInfo {
 
     /// When the key expires; ``None`` if it never does.
     #[getter]
-    fn expires(&self) -> Option<u32> {
-        Some(self.info.not_after).filter(|&unix_s| unix_s != 0)
+    fn expires(&self) -> Option<u64> {
+        self.info.not_after.map(Timestamp::unix_s)
     }
 
     /// When the previous secret stops being valid; ``None`` if it is not valid now.
     #[getter]
-    fn grace_until(&self) -> Option<u32> {
-        Some(self.info.grace_until).filter(|&unix_s| u64::from(unix_s) > self.now.unix_s())
+    fn grace_until(&self) -> Option<u64> {
+        self.info.grace_until.filter(|&end| end > self.now).map(Timestamp::unix_s)
     }
 
     /// When the key was last charged, rounded down to its shortest window.

@@ -49,7 +49,7 @@ use pyo3::types::PyTuple;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     interpreter::require_main(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    module.add("FIELD_NAMES", PyTuple::new(module.py(), fields::FIELD_NAMES)?)?;
+    module.add("FIELD_NAMES", PyTuple::new(module.py(), keytally::FIELD_NAMES)?)?;
     module.add_class::<charge::Charge>()?;
     module.add_class::<gate::Gate>()?;
     module.add_class::<key::Key>()?;
@@ -61,6 +61,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<report::Flaw>()?;
     module.add_class::<report::Report>()?;
     module.add_class::<verdict::Verdict>()?;
+    module.add("PROBLEM_MEDIA_TYPE", keytally::PROBLEM_MEDIA_TYPE)?;
+    module.add_function(wrap_pyfunction!(accepts_problem, module)?)?;
     module.add_function(wrap_pyfunction!(generate_pepper, module)?)?;
     module.add_function(wrap_pyfunction!(redact, module)?)?;
     module.add_function(wrap_pyfunction!(policy::restore_quota, module)?)?;
@@ -86,6 +88,16 @@ fn run(py: Python<'_>, args: Vec<OsString>) -> i32 {
 #[pyfunction]
 fn redact(text: &str) -> String {
     keytally::redact::redact(text).into_owned()
+}
+
+/// Returns whether the value ``accept`` of an ``Accept`` field accepts problem documents.
+///
+/// >>> from keytally._native import accepts_problem
+/// >>> accepts_problem(b"text/html, application/problem+json"), accepts_problem(b"*/*")
+/// (True, False)
+#[pyfunction]
+fn accepts_problem(accept: &[u8]) -> bool {
+    keytally::accepts_problem(accept)
 }
 
 /// Returns a new pepper: 32 bytes of the system's entropy, as 64 hex digits.

@@ -1,6 +1,5 @@
 //! Policies, quotas and plans.
 
-use keytally::Algorithm;
 use keytally::Plan;
 use keytally::redact::{policy_error, redact_name};
 use pyo3::prelude::*;
@@ -46,10 +45,7 @@ impl Policy {
     /// the previous window counts by the part of it that they still cover.
     #[getter]
     fn algorithm(&self) -> &'static str {
-        match self.policy.algorithm() {
-            Algorithm::Fixed => "fixed",
-            Algorithm::Sliding => "sliding",
-        }
+        self.policy.algorithm().as_str()
     }
 
     /// The quotas, shortest window first.
@@ -157,7 +153,7 @@ impl<'py> FromPyObject<'_, 'py> for PolicyArgument {
         let text: String = value.extract().map_err(|_| wrong_type("policy", "a str or a Policy", &value))?;
         text.parse()
             .map(Self)
-            .map_err(|error: keytally::PolicyError| PolicyError::new_err(policy_error(&error)))
+            .map_err(|error: keytally::ParsePolicyError| PolicyError::new_err(policy_error(&error)))
     }
 }
 

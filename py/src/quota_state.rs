@@ -92,7 +92,7 @@ pub(crate) type Pickled = (u32, u32, u32, u64, bool, bool);
 
 /// Returns what is pickled of a quota's state.
 pub(crate) fn to_pickled(quota: &keytally::QuotaState) -> Pickled {
-    let keytally::QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting } = *quota;
+    let keytally::QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting, .. } = *quota;
     (limit, remaining, window.seconds(), reset_unix_s, lacking, lasting)
 }
 
@@ -100,7 +100,9 @@ pub(crate) fn to_pickled(quota: &keytally::QuotaState) -> Pickled {
 pub(crate) fn from_pickled(state: Pickled) -> Option<keytally::QuotaState> {
     let (limit, remaining, window, reset_unix_s, lacking, lasting) = state;
     let window = Window::from_seconds(window)?;
-    Some(keytally::QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting })
+    let mut state = keytally::QuotaState::new(limit, remaining, window, reset_unix_s);
+    (state.lacking, state.lasting) = (lacking, lasting);
+    Some(state)
 }
 
 /// Returns the quota's state that was pickled or copied. Only `pickle` and `copy` call it.

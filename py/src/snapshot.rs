@@ -10,7 +10,7 @@ use crate::quota_state::{self, from_pickled, to_pickled};
 /// The values of a verdict.
 pub(crate) struct Snapshot {
     pub(crate) outcome: Outcome,
-    pub(crate) reason: Reason,
+    pub(crate) reason: Option<Reason>,
     pub(crate) holder: Holder,
     /// Shortest window first, at most [`MAX_QUOTAS`].
     pub(crate) quotas: Vec<QuotaState>,
@@ -30,45 +30,20 @@ pub(crate) type Holder = (Option<u32>, Option<String>, Option<String>, Option<St
 pub(crate) type Pickled =
     (String, String, Holder, Vec<quota_state::Pickled>, u32, Option<u64>, u64, Option<u32>, u32, u32);
 
-const OUTCOMES: [Outcome; 6] = [
-    Outcome::Admitted,
-    Outcome::Denied,
-    Outcome::MissingKey,
-    Outcome::InvalidKey,
-    Outcome::TooCostly,
-    Outcome::Full,
-];
-
-const REASONS: [Reason; 10] = [
-    Reason::None,
-    Reason::Malformed,
-    Reason::Checksum,
-    Reason::Unknown,
-    Reason::WrongSecret,
-    Reason::Revoked,
-    Reason::Expired,
-    Reason::Duplicate,
-    Reason::PepperMissing,
-    Reason::Damaged,
-];
+/// The pickled reason of a verdict that has none.
+const NO_REASON: &str = "none";
 
 impl Snapshot {
     /// Returns what the response to the request contains.
     pub(crate) fn response(&self) -> Response<'_> {
-        Response {
-            outcome: self.outcome,
-            quotas: &self.quotas,
-            cost: self.cost,
-            waits_from: self.waits_from,
-            retry_after_s: self.retry_after_s,
-        }
+        Response::new(self.outcome, &self.quotas, self.cost, self.waits_from, self.retry_after_s)
     }
 
     /// Returns what is pickled of the values.
     pub(crate) fn to_pickled(&self) -> Pickled {
         (
             self.outcome.as_str().to_owned(),
-            self.reason.as_str().to_owned(),
+            self.reason.map_or(NO_REASON, Reason::as_str).to_owned(),
             self.holder.clone(),
             self.quotas.iter().map(to_pickled).collect(),
             self.cost,
@@ -97,8 +72,11 @@ impl Snapshot {
         let quotas: Vec<QuotaState> = quotas.into_iter().map(from_pickled).collect::<Option<_>>()?;
         (quotas.len() <= MAX_QUOTAS).then_some(())?;
         Some(Self {
-            outcome: OUTCOMES.into_iter().find(|known| known.as_str() == outcome)?,
-            reason: REASONS.into_iter().find(|known| known.as_str() == reason)?,
+            outcome: *Outcome::ALL.iter().find(|known| known.as_str() == outcome)?,
+            reason: match reason.as_str() {
+                NO_REASON => None,
+                reason => Some(*Reason::ALL.iter().find(|known| known.as_str() == reason)?),
+            },
             holder,
             quotas,
             cost,

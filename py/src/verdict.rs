@@ -178,10 +178,7 @@ impl Verdict {
     /// ``"expired"``, ``"duplicate"``, ``"pepper_missing"`` or ``"damaged"``.
     #[getter]
     fn reason(&self) -> Option<&'static str> {
-        match self.either(keytally::Verdict::reason, |values| values.reason) {
-            Reason::None => None,
-            reason => Some(reason.as_str()),
-        }
+        self.either(keytally::Verdict::reason, |values| values.reason).map(Reason::as_str)
     }
 
     /// The HTTP status: 200, 401, 429 or 503. The application replaces 200 by its own status.

@@ -7,8 +7,10 @@ from typing import Literal, final
 
 __version__: str
 FIELD_NAMES: tuple[str, ...]
+PROBLEM_MEDIA_TYPE: str
 __all__ = [
     "FIELD_NAMES",
+    "PROBLEM_MEDIA_TYPE",
     "Charge",
     "Flaw",
     "Gate",
@@ -21,6 +23,7 @@ __all__ = [
     "Report",
     "Verdict",
     "__version__",
+    "accepts_problem",
     "generate_pepper",
     "redact",
     "restore_quota",
@@ -30,6 +33,7 @@ __all__ = [
 ]
 
 def run(args: list[str]) -> int: ...
+def accepts_problem(accept: bytes) -> bool: ...
 def generate_pepper() -> str: ...
 def redact(text: str) -> str: ...
 def restore_quota(limit: int, window: int) -> Quota: ...

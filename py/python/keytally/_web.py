@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Union
 
-from keytally._native import FIELD_NAMES, Verdict
+from keytally._native import FIELD_NAMES, PROBLEM_MEDIA_TYPE, Verdict, accepts_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +24,6 @@ REPLACED_NAMES = frozenset(
 RAW_REPLACED_NAMES = frozenset(name.encode() for name in REPLACED_NAMES)
 
 JSON = "application/json"
-PROBLEM = "application/problem+json"
 
 
 class OwnAnswer(NamedTuple):
@@ -73,10 +72,10 @@ def refusal(answer: Answer, fields: Iterable[tuple[str, str]], accept: str, meth
 
     The body is a problem document (RFC 9457) if ``Accept`` of the request names that type.
     """
-    problem = wants_problem(accept)
+    problem = accepts_problem(accept.encode("latin-1", "replace"))
     body = answer.problem if problem else answer.body
     headers = [
-        ("Content-Type", PROBLEM if problem else answer.content_type),
+        ("Content-Type", PROBLEM_MEDIA_TYPE if problem else answer.content_type),
         ("Content-Length", str(len(body))),
         *fields,
         *refusal_fields(answer),
@@ -84,17 +83,6 @@ def refusal(answer: Answer, fields: Iterable[tuple[str, str]], accept: str, meth
     return Refusal(
         answer.status, REASONS[answer.status], headers, b"" if method == "HEAD" else body
     )
-
-
-def wants_problem(accept: str) -> bool:
-    """Return whether an ``Accept`` field names problem documents, with a weight above 0."""
-    for kind in accept.lower().split(","):
-        name, *parameters = (part.strip() for part in kind.split(";"))
-        if name == PROBLEM:
-            return not any(
-                part.startswith("q=") and not part[2:].strip("0.") for part in parameters
-            )
-    return False
 
 
 def refusal_fields(answer: Answer) -> list[tuple[str, str]]:
