@@ -30,18 +30,20 @@ use crate::verdict::Verdict;
 /// and processes may use one gate at once. Together they admit exactly the limit. A check does not
 /// wait for another thread or process.
 ///
-/// **Changes.** A method that changes keys or plans waits while another administrator changes the
-/// gate, at most for ``timeout``: a timedelta, or seconds. Then it raises `BusyError`, which names
+/// **Changes.** An administrator is a thread or process that changes keys or plans. A method that
+/// does so waits while another administrator changes the gate, at most for ``timeout``: a
+/// timedelta, or seconds. Then it raises `BusyError`, which names
 /// the other process. Ctrl-C ends the wait.
 ///
-/// **Replacement.** If another file is renamed over the gate's file, a check opens it within a
-/// second and uses it. While it cannot be opened, the old file stays in use, and ``reopen_problem``
-/// has the reason.
+/// **Replacement.** If another file is renamed over the gate's file, the first check that follows
+/// by a second or more opens it and uses it. While it cannot be opened, the old file stays in use,
+/// and ``reopen_problem`` has the reason.
 ///
-/// **Time.** Every method that depends on the time takes ``now``, an explicit time: Unix seconds,
-/// as ``time.time()`` returns them, or a datetime with a time zone. Without it, the method uses the
-/// system clock, and reads it again if a tally is ahead of the first reading. A tally that is more
-/// than 60 s ahead of the system clock is corrected and keeps its counts.
+/// **Time.** A tally is the counts of one key and their time, in one 64-bit word. Every method that
+/// depends on the time takes ``now``, an explicit time: Unix seconds, as ``time.time()`` returns
+/// them, or a datetime with a time zone. Without it, the method uses the system clock, and reads it
+/// again if a tally is ahead of the first reading. A tally that is more than 60 s ahead of the
+/// system clock is corrected and keeps its counts.
 ///
 /// An explicit time is used as it is and corrects nothing, even if it is a reading of the system
 /// clock. If it is earlier than the tally's own time, the tally's time is used. If it is far ahead,

@@ -17,9 +17,10 @@ use crate::verdict::Verdict;
 /// opens the file shares ``Limiter.open_or_create(path, …)``. Any number of threads may use one
 /// limiter at once. No call waits for another thread or process.
 ///
-/// Every method that depends on the time takes ``now``, an explicit time. `Gate` describes it. In a
-/// limiter, the slot of a subject may be reused if a caller passes a time 61 s late or more. Each
-/// reuse may admit one more window.
+/// A tally is the counts of one subject and their time, in one 64-bit word. Every method that
+/// depends on the time takes ``now``, an explicit time. `Gate` describes it. In a limiter, the slot
+/// of a subject may be reused if a caller passes a time 61 s late or more. Each reuse may admit one
+/// more window.
 ///
 /// Args:
 ///     policy: The limits of each subject, a `Policy` or its text.

@@ -53,10 +53,9 @@ Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
 def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
     """Return the subject of the client's address by ``docs/ADDRESSES.md``.
 
-    The address is that of the peer, as the server reports it.
-
-    Behind a proxy, it is the address of the proxy, unless the server is configured to trust the
-    header of the proxy, as uvicorn is by ``--forwarded-allow-ips``.
+    The address is that of the peer, as the server reports it. Behind a proxy, it is the address of
+    the proxy, unless the server is configured to trust the header of the proxy, as uvicorn is by
+    ``--forwarded-allow-ips``.
 
     Args:
         scope: The request.
@@ -189,8 +188,8 @@ class LimiterMiddleware(_Middleware):
 
     The subject is the client's address, or the result of ``key``.
 
-    If the application has a gate too, the verdict in the state and X-RateLimit-* are
-    those of the gate.
+    If the application has a gate too, the verdict in the state and X-RateLimit-* are those of the
+    gate.
 
     Args:
         app: The application.
@@ -212,11 +211,11 @@ class LimiterMiddleware(_Middleware):
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
             there is no ``key``.
 
+    ``key``, ``cost`` and ``on_verdict`` may be async.
+
     Raises:
         TypeError, ValueError: An argument has the wrong type or is out of range, or a path of
             ``exempt`` can never match.
-
-    ``key``, ``cost`` and ``on_verdict`` may be async.
 
     >>> from keytally import Limiter
     >>> async def application(scope, receive, send): ...

@@ -46,10 +46,9 @@ Cost = Union[int, Callable[[Environ], int]]
 def client_address(environ: Environ, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
     """Return the subject of the client's address by ``docs/ADDRESSES.md``.
 
-    The address is that of the peer, as the server reports it.
-
-    Behind a proxy, it is the address of the proxy, unless another component resolves it from the
-    header of the proxy, as Werkzeug's ``ProxyFix`` does.
+    The address is that of the peer, as the server reports it. Behind a proxy, it is the address of
+    the proxy, unless another component resolves it from the header of the proxy, as Werkzeug's
+    ``ProxyFix`` does.
 
     Args:
         environ: The request.
@@ -175,8 +174,8 @@ class LimiterMiddleware(_Middleware):
 
     The subject is the client's address, or the result of ``key``.
 
-    If the application has a gate too, the verdict in the environ and X-RateLimit-* are
-    those of the gate.
+    If the application has a gate too, the verdict in the environ and X-RateLimit-* are those of the
+    gate.
 
     Args:
         app: The application.
