@@ -6,7 +6,7 @@ from keytally import Gate, Limiter, _guesses
 
 
 @pytest.fixture(autouse=True)
-def _forget_guesses():
+def _reset_wrong_key_counts():
     """Give each test its own counts of wrong keys."""
     _guesses.in_memory.cache_clear()
 

@@ -92,7 +92,7 @@ def assert_too_many(status, headers, body):
     assert_json(found, EXCEEDED)
 
 
-def assert_guesses_are_limited(fetch, gate):
+def assert_wrong_keys_are_limited(fetch, gate):
     """Send wrong keys beyond a limit of two. `fetch` sends a key from an address, or by a proxy."""
     for _ in range(3):
         assert_missing(*fetch(None))

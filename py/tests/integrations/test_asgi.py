@@ -122,20 +122,20 @@ def test_client_address_returns_the_subject(address, subject):
     assert client_address({"client": (address, 1)}) == subject
 
 
-def guessing(app):
-    def guess(text, address="203.0.113.9", forwarded_for=None):
+def sending_wrong_keys(app):
+    def send_wrong_key(text, address="203.0.113.9", forwarded_for=None):
         headers = contract.presenting(text, forwarded_for).items()
         return answer(fetch(app, headers=headers, client=(address, 40000)))
 
-    return guess
+    return send_wrong_key
 
 
 def test_wrong_keys_beyond_the_limit_are_refused(gate):
-    contract.assert_guesses_are_limited(
-        guessing(GateMiddleware(hello, gate, failures="2/31d")), gate
+    contract.assert_wrong_keys_are_limited(
+        sending_wrong_keys(GateMiddleware(hello, gate, failures="2/31d")), gate
     )
     app = GateMiddleware(hello, gate, failures="2/30d", trusted_proxies=contract.PROXIES)
-    contract.assert_trusted_proxies_are_read(guessing(app))
+    contract.assert_trusted_proxies_are_read(sending_wrong_keys(app))
 
 
 def test_duplicate_keys_count_as_wrong_keys(gate, key):

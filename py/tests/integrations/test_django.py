@@ -156,11 +156,11 @@ def test_refusals_pass_outer_middleware(fetch, configured, key):
         assert (status, contract.fields(headers)["access-control-allow-origin"]) == (expected, "*")
 
 
-def guessing(client, path):
-    def guess(text, address="203.0.113.9", forwarded_for=None):
+def sending_wrong_keys(client, path):
+    def send_wrong_key(text, address="203.0.113.9", forwarded_for=None):
         return client.fetch(path, contract.presenting(text, forwarded_for), address)
 
-    return guess
+    return send_wrong_key
 
 
 @pytest.mark.parametrize(
@@ -174,14 +174,14 @@ def guessing(client, path):
 def test_wrong_keys_beyond_the_limit_are_refused(
     configured, gate, tmp_path, client, middleware, path
 ):
-    guess = guessing(client, path)
+    send_wrong_key = sending_wrong_keys(client, path)
     configured(middleware=middleware, FAILURES="2/31d")
-    contract.assert_guesses_are_limited(guess, gate)
+    contract.assert_wrong_keys_are_limited(send_wrong_key, gate)
     table = {"PATH": tmp_path / "guesses", "POLICY": "2/31d"}
     configured(middleware=middleware, FAILURES=table, TRUSTED_PROXIES=contract.PROXIES)
-    contract.assert_trusted_proxies_are_read(guess)
+    contract.assert_trusted_proxies_are_read(send_wrong_key)
     configured(middleware=middleware, FAILURES=None)
-    assert {guess("nonsense")[0] for _ in range(50)} == {401}
+    assert {send_wrong_key("nonsense")[0] for _ in range(50)} == {401}
 
 
 def test_wrong_key_limit_without_middleware_has_retry_after(configured):

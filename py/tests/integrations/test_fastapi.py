@@ -77,20 +77,20 @@ def test_limiter_counts_client_addresses(gate, limiter):
     contract.assert_admitted(*fetch(second, "/by-address")[:2], remaining=1)
 
 
-def guessing(app):
-    def guess(text, address="203.0.113.9", forwarded_for=None):
+def sending_wrong_keys(app):
+    def send_wrong_key(text, address="203.0.113.9", forwarded_for=None):
         client = TestClient(app, client=(address, 40000))
         return fetch(client, "/", headers=contract.presenting(text, forwarded_for))
 
-    return guess
+    return send_wrong_key
 
 
 @pytest.mark.parametrize("middleware", [True, False])
 def test_wrong_keys_beyond_the_limit_are_refused(gate, limiter, middleware):
     make = functools.partial(fastapi_app.make, gate, limiter, middleware=middleware)
-    contract.assert_guesses_are_limited(guessing(make(failures="2/31d")), gate)
+    contract.assert_wrong_keys_are_limited(sending_wrong_keys(make(failures="2/31d")), gate)
     app = make(failures="2/30d", trusted_proxies=contract.PROXIES)
-    contract.assert_trusted_proxies_are_read(guessing(app))
+    contract.assert_trusted_proxies_are_read(sending_wrong_keys(app))
 
 
 def test_exception_handler_gets_wrong_key_limit(gate, limiter):
@@ -101,9 +101,9 @@ def test_exception_handler_gets_wrong_key_limit(gate, limiter):
         text = f"{refused.verdict.outcome} {refused.detail}"
         return fastapi_app.PlainTextResponse(text, refused.status_code, refused.headers)
 
-    guess = guessing(app)
-    assert guess("nonsense")[0::2] == (401, b"invalid_key Invalid API key")
-    status, headers, body = guess("nonsense")
+    send_wrong_key = sending_wrong_keys(app)
+    assert send_wrong_key("nonsense")[0::2] == (401, b"invalid_key Invalid API key")
+    status, headers, body = send_wrong_key("nonsense")
     assert (status, body) == (429, b"invalid_key Rate limit exceeded. Please try again later.")
     assert int(contract.fields(headers)["retry-after"]) >= 1
 

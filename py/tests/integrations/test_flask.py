@@ -49,8 +49,8 @@ def test_every_response_has_header_fields(gate):
         assert (status, contract.fields(headers)["x-ratelimit-remaining"]) == (expected, "1")
 
 
-def guessing(app):
-    def guess(text, address="203.0.113.9", forwarded_for=None):
+def sending_wrong_keys(app):
+    def send_wrong_key(text, address="203.0.113.9", forwarded_for=None):
         response = app.test_client().get(
             "/",
             headers=contract.presenting(text, forwarded_for),
@@ -58,7 +58,7 @@ def guessing(app):
         )
         return response.status_code, response.headers.items(), response.data
 
-    return guess
+    return send_wrong_key
 
 
 def decorated(gate, **options):
@@ -69,16 +69,16 @@ def decorated(gate, **options):
 
 @pytest.mark.parametrize("make", [flask_app.make, decorated])
 def test_wrong_keys_beyond_the_limit_are_refused(gate, make):
-    contract.assert_guesses_are_limited(guessing(make(gate, failures="2/31d")), gate)
+    contract.assert_wrong_keys_are_limited(sending_wrong_keys(make(gate, failures="2/31d")), gate)
     app = make(gate, failures="2/30d", trusted_proxies=contract.PROXIES)
-    contract.assert_trusted_proxies_are_read(guessing(app))
+    contract.assert_trusted_proxies_are_read(sending_wrong_keys(app))
 
 
 def test_address_resolved_by_proxyfix_is_counted(gate):
     app = flask_app.make(gate, failures="1/31d")
     app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1)
     for client, status in [("198.51.100.1", 401), ("198.51.100.2", 401), ("198.51.100.1", 429)]:
-        assert guessing(app)("nonsense", forwarded_for=client)[0] == status
+        assert sending_wrong_keys(app)("nonsense", forwarded_for=client)[0] == status
 
 
 def test_shadow_mode_admits_and_reports(gate):

@@ -130,22 +130,22 @@ def test_cost_shadow_and_headers_options_apply(gate, key, limiter):
     assert (status, headers[1:]) == (200, [("X-RateLimit-Remaining", "7"), ("ratelimit", "none")])
 
 
-def guessing(app):
-    def guess(text, address="203.0.113.9", forwarded_for=None):
+def sending_wrong_keys(app):
+    def send_wrong_key(text, address="203.0.113.9", forwarded_for=None):
         more = {"REMOTE_ADDR": address}
         if forwarded_for is not None:
             more["HTTP_X_FORWARDED_FOR"] = forwarded_for
         return fetch(app, key=text, **more)
 
-    return guess
+    return send_wrong_key
 
 
 def test_wrong_keys_beyond_the_limit_are_refused(gate):
-    contract.assert_guesses_are_limited(
-        guessing(GateMiddleware(hello, gate, failures="2/31d")), gate
+    contract.assert_wrong_keys_are_limited(
+        sending_wrong_keys(GateMiddleware(hello, gate, failures="2/31d")), gate
     )
     app = GateMiddleware(hello, gate, failures="2/30d", trusted_proxies=contract.PROXIES)
-    contract.assert_trusted_proxies_are_read(guessing(app))
+    contract.assert_trusted_proxies_are_read(sending_wrong_keys(app))
 
 
 def test_workers_with_one_file_share_wrong_key_limit(gate, tmp_path):
