@@ -164,7 +164,7 @@ class RevokedError(AdminError):
     >>> gate.revoke(key.key_id)
     >>> gate.rotate(key.key_id, grace=0)
     Traceback (most recent call last):
-    keytally.exceptions.RevokedError: key ... was revoked and can't be changed; ...
+    keytally.exceptions.RevokedError: key ... was revoked ...
 
     """
 
