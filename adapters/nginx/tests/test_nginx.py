@@ -16,6 +16,7 @@ import time
 import unittest
 
 MODULE = os.environ["KEYTALLY_TEST_NGINX_MODULE"]
+OBJECTS = os.environ["KEYTALLY_TEST_NGINX_OBJECTS"]
 SANITIZED = os.environ["KEYTALLY_TEST_NGINX_MODULE_SANITIZED"]
 LIBASAN = os.environ["KEYTALLY_TEST_LIBASAN"]
 KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
@@ -385,7 +386,7 @@ class Contract(unittest.TestCase):
             self.assertEqual(nginx.get(f"/costly_shadow?name=o&cost={cost}", mine)[0], 200)
             # Where there is nothing to count by, nothing has a cost.
             self.assertEqual(nginx.get(f"/limited_by_cost?cost={cost}")[0], 200)
-        nginx.wait_for_log("error.log", "the cost isn't a number .*cost=4294967296")
+        nginx.wait_for_log("error.log", "the cost is not a number .*cost=4294967296")
         self.assertEqual(nginx.get("/authorized/costly/file.txt", mine, ("Cost", "5"))[1]["X-RateLimit-Remaining"], "995")
         self.assertEqual(nginx.remaining("/gif", key), 994)
         self.assertEqual(nginx.get("/limited?name=o")[1]["X-RateLimit-Remaining"], "4")
@@ -622,6 +623,27 @@ class Contract(unittest.TestCase):
         ):
             self.assertEqual(self.client_address(text), address, text)
         self.assertEqual(self.nginx.get("/who")[1]["X-Seen"], "127.0.0.1")
+
+
+class Sources(unittest.TestCase):
+    def test_source_files_call_only_files_above_them(self):
+        with open(os.path.join(os.path.dirname(__file__), "../src/ngx_http_keytally.h")) as file:
+            order = re.findall(r"^ \* (ngx_http_keytally_\w+)\.c ", file.read(), re.MULTILINE)
+        defined, used = {}, {}
+        for at, name in enumerate(order):
+            path = os.path.join(OBJECTS, name + ".o")
+            listed = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+            symbols = [line.split()[-2:] for line in listed.splitlines()]
+            defined |= {symbol: at for kind, symbol in symbols if kind == "T"}
+            used[at] = [symbol for kind, symbol in symbols if kind == "U"]
+        self.assertEqual(set(order), {name[:-2] for name in os.listdir(OBJECTS) if name.endswith(".o")})
+        below = [
+            f"{order[at]}.c calls {symbol} of {order[defined[symbol]]}.c"
+            for at, symbols in used.items()
+            for symbol in symbols
+            if defined.get(symbol, -1) > at
+        ]
+        self.assertEqual(below, [])
 
 
 class UnderValgrind(Contract):
@@ -916,7 +938,7 @@ class Configuration(unittest.TestCase):
             "keytally_gate api file=api.gate;": "invalid number of arguments",
             "keytally_gate api file=api.gate peppers=pepper;": 'parameter 3 of "keytally_gate" is neither "file=" nor "pepper_file="',
             "keytally_gate api file= pepper_file=pepper;": "has an empty path",
-            "keytally_gate off file=api.gate pepper_file=pepper;": "can't be named",
+            "keytally_gate off file=api.gate pepper_file=pepper;": "cannot be named",
             "keytally_ipv6_prefix 0;": "takes a number from 1 to 128",
             "keytally_ipv6_prefix 129;": "takes a number from 1 to 128",
             "keytally_ipv6_prefix x;": "takes a number from 1 to 128",
@@ -927,16 +949,16 @@ class Configuration(unittest.TestCase):
             f"{gate} {gate}": "declares a name that is taken",
             "keytally api;": 'no "keytally_gate" above declares the name',
             f"{gate} keytally api; keytally api;": "is duplicate",
-            f"{gate} keytally api cost=x;": '"cost=" isn\'t a number',
-            f"{gate} keytally api cost=4294967296;": "isn't a number",
+            f"{gate} keytally api cost=x;": '"cost=" is neither a number',
+            f"{gate} keytally api cost=4294967296;": "is neither a number",
             f"{gate} keytally api shade;": 'parameter 2 of "keytally" is neither "cost=" nor "shadow"',
             "keytally_limit z;": 'no "keytally_limit_zone" above declares the name',
             f"{zone} keytally_limit z; keytally_limit z;": "is duplicate",
-            f"{zone} keytally_limit z; keytally_limit off;": "is off and on at once",
+            f"{zone} keytally_limit z; keytally_limit off;": "is both off and on",
             "keytally_failures z;": 'above declares the name in "keytally_failures"',
             f"{zone} keytally_failures z; keytally_failures z;": "is duplicate",
             f"{zone} {zone}": "declares a name that is taken",
-            "keytally_limit_zone zone=z key=$uri policy=1/s;": 'isn\'t "zone=NAME:SIZE"',
+            "keytally_limit_zone zone=z key=$uri policy=1/s;": 'is not "zone=NAME:SIZE"',
             "keytally_limit_zone zone=z:1k key=$uri policy=1/s;": "size of at least",
             "keytally_limit_zone zone=z:1m key=$uri policy=5/fortnight;": "fortnight",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 5/m;': "without its closing quote",

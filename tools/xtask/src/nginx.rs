@@ -15,7 +15,9 @@ use crate::tools::{self, Found, Need};
 /// The tests, which are in Python.
 pub(crate) fn test(_: &[Found]) -> Result<String> {
     let mut python = python("adapters/nginx/tests/test_nginx.py")?;
-    python.env("KEYTALLY_TEST_NGINX_MODULE_SANITIZED", sanitized(&std::path::absolute(FOLDER)?)?);
+    let folder = std::path::absolute(FOLDER)?;
+    python.env("KEYTALLY_TEST_NGINX_OBJECTS", folder.join("src/objs/addon/src"));
+    python.env("KEYTALLY_TEST_NGINX_MODULE_SANITIZED", sanitized(&folder)?);
     let mut libasan = Command::new("cc");
     libasan.arg("-print-file-name=libasan.so");
     python.env("KEYTALLY_TEST_LIBASAN", command::run(libasan)?.trim());
