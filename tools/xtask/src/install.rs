@@ -202,7 +202,7 @@ fn pc(places: &Places<'_>, version: &str, libraries: &str) -> String {
          includedir=${{prefix}}/include\n\
          \n\
          Name: keytally\n\
-         Description: API-key checks and rate limits in shared memory\n\
+         Description: Embedded API-key checks and rate limits\n\
          Version: {version}\n\
          Libs: -L${{libdir}} -lkeytally\n\
          Libs.private: {libraries}\n\
