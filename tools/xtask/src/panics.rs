@@ -106,7 +106,7 @@ impl Kind {
 
 /// Lines that could panic, by file and kind. Lines are kept as text, since line numbers change with
 /// each edit.
-type Places = HashMap<(String, Kind), Vec<String>>;
+type PanicLines = HashMap<(String, Kind), Vec<String>>;
 
 /// Checks that the page lists what the object could panic on.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
@@ -117,8 +117,8 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
         return Ok(format!("not compared: {PAGE} is of another compiler than {compiler}"));
     }
     let objdump = tools::OBJDUMP.among(found)?;
-    let places = places(objdump)?;
-    let fresh = page(&compiler, &places)?;
+    let lines = panic_lines(objdump)?;
+    let fresh = page(&compiler, &lines)?;
     let page = recorded;
     let new: Vec<&str> = fresh.lines().filter(|line| !page.lines().any(|other| other == *line)).collect();
     let gone: Vec<&str> = page.lines().filter(|line| !fresh.lines().any(|other| other == *line)).collect();
@@ -128,18 +128,18 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
         new.join("\n"),
         gone.join("\n")
     );
-    Ok(format!("{} lines could panic, each with a reason", places.values().map(Vec::len).sum::<usize>()))
+    Ok(format!("{} lines could panic, each with a reason", lines.values().map(Vec::len).sum::<usize>()))
 }
 
 /// Writes the page.
 pub(crate) fn write() -> Result<()> {
     let objdump = tools::OBJDUMP.path()?;
-    fs::write(PAGE, page(&tools::compiler()?, &places(&objdump)?)?)?;
+    fs::write(PAGE, page(&tools::compiler()?, &panic_lines(&objdump)?)?)?;
     println!("wrote {PAGE}");
     Ok(())
 }
 
-fn places(objdump: &Path) -> Result<Places> {
+fn panic_lines(objdump: &Path) -> Result<PanicLines> {
     let mut build = cargo();
     build.args([
         "rustc",
@@ -160,19 +160,19 @@ fn places(objdump: &Path) -> Result<Places> {
     let object = objects.last().context("the compiler wrote no object")?;
     let mut dump = Command::new(objdump);
     dump.args(["--disassemble", "--reloc", "--line-numbers", "--no-show-raw-insn"]).arg(object);
-    places_in(&command::run(dump)?, |file, line| {
+    panic_lines_in(&command::run(dump)?, |file, line| {
         let source = fs::read_to_string(file).ok()?;
         Some(source.lines().nth(line.checked_sub(1)?)?.trim().to_owned())
     })
 }
 
 /// Finds the lines in a disassembly with line numbers and relocations.
-fn places_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> Result<Places> {
-    let mut places = Places::new();
+fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> Result<PanicLines> {
+    let mut lines = PanicLines::new();
     let mut at = None;
     for line in dump.lines() {
-        if let Some(place) = place_of(line) {
-            at = Some(place);
+        if let Some(position) = position_of(line) {
+            at = Some(position);
             continue;
         }
         let Some((_, symbol)) =
@@ -194,26 +194,26 @@ fn places_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> Result
                 (file.to_owned(), text(file, number).with_context(|| format!("no line {number} in {file}"))?)
             }
         };
-        let texts = places.entry((file, Kind::of(symbol)?)).or_default();
+        let texts = lines.entry((file, Kind::of(symbol)?)).or_default();
         if !texts.contains(&text) {
             texts.push(text);
         }
     }
-    for texts in places.values_mut() {
+    for texts in lines.values_mut() {
         texts.sort();
     }
-    ensure!(!places.is_empty(), "the object has no panics at all, so it is not that of the checks");
-    Ok(places)
+    ensure!(!lines.is_empty(), "the object has no panics at all, so it is not that of the checks");
+    Ok(lines)
 }
 
 /// Parses the file and line number in `/path/file.rs:12 (discriminator 3)`.
-fn place_of(line: &str) -> Option<(String, usize)> {
+fn position_of(line: &str) -> Option<(String, usize)> {
     let (file, number) = line.strip_prefix('/')?.split_once(".rs:")?;
     let number = number.split(' ').next()?.parse().ok()?;
     Some((format!("/{file}.rs"), number))
 }
 
-fn page(compiler: &str, places: &Places) -> Result<String> {
+fn page(compiler: &str, lines: &PanicLines) -> Result<String> {
     let mut page = "\
 <!-- Written by `cargo xtask panics`. -->
 # Panics
@@ -230,7 +230,7 @@ On valid memory, none of them panics. Each group states why. On arbitrary memory
     page += &format!(
         "\nThe compiler was {compiler}.\nAnother may prove more or less, so the suite then compares nothing.\n"
     );
-    let mut groups: Vec<_> = places.iter().collect();
+    let mut groups: Vec<_> = lines.iter().collect();
     groups.sort();
     for ((file, kind), texts) in groups {
         let reason = REASONS.iter().find(|(other, of, _)| other == file && of == kind);
@@ -262,8 +262,8 @@ hash():
 
     #[test]
     fn disassembly_gives_lines_by_file_and_kind() {
-        let places = places_in(DUMP, |file, line| Some(format!("{file} {line}"))).unwrap();
-        let mut found: Vec<_> = places.into_iter().collect();
+        let lines = panic_lines_in(DUMP, |file, line| Some(format!("{file} {line}"))).unwrap();
+        let mut found: Vec<_> = lines.into_iter().collect();
         found.sort();
         assert_eq!(
             found,
@@ -277,7 +277,7 @@ hash():
     #[test]
     fn unknown_kind_or_line_without_reason_is_an_error() {
         assert!(Kind::of(".text.core9panicking13unwrap_failed").is_err());
-        let places = [(("core/src/line.rs".to_owned(), Kind::Index), vec!["x".to_owned()])].into();
-        assert!(page("rustc", &places).unwrap_err().to_string().contains("no reason"));
+        let lines = [(("core/src/line.rs".to_owned(), Kind::Index), vec!["x".to_owned()])].into();
+        assert!(page("rustc", &lines).unwrap_err().to_string().contains("no reason"));
     }
 }
