@@ -211,7 +211,7 @@ const ALLOWED_UNDEFINED: &[&str] = &["memcpy", "memmove", "memset", "memcmp"];
 /// The panic functions that a program in C may contain, by the ends of their names, with the reason
 /// for each.
 const PANICS: &[(&str, &str)] = &[
-    ("9panic_fmt", "called by the other functions. It calls the handler, which loops forever"),
+    ("9panic_fmt", "called by the other functions. It calls the handler, which loops permanently"),
     (
         "panic_bounds_check",
         "indices that the compiler cannot prove to be within bounds.\n  [PANICS.md](PANICS.md) states why they are",
@@ -370,7 +370,7 @@ fn must_choose(tools: &Tools) -> Result<()> {
 
 /// Runs a program on an emulated board, at one instruction per nanosecond. Returns its output.
 fn emulate((qemu, board): (&str, &[&str]), program: &Path) -> Result<String> {
-    // A faulty program may run forever.
+    // A faulty program may not end.
     let mut run = Command::new("timeout");
     run.args(["60", qemu]).args(board).args(["-icount", "shift=0", "-display", "none"]);
     run.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(program);
@@ -694,8 +694,8 @@ words, and each operation on one takes several instructions of a 32-bit core."
 ## Memory
 
 A gate for 64 keys and four plans takes {rust_gate} bytes in Rust and {c_gate} bytes in C. The suite fails if
-it takes more than {MAX_GATE}. Its handle in C, which holds the peppers, takes {handle} bytes. There is no other
-state and no allocation.
+it takes more than {MAX_GATE}. Its handle in C, which holds the peppers, takes {handle} bytes. There is no
+other state and no allocation.
 
 ## Symbols
 

@@ -15,7 +15,7 @@ use crate::targets::{list, metadata, text};
 
 /// The folders of an installation.
 #[derive(Debug)]
-pub(crate) struct Places<'a> {
+pub(crate) struct Destination<'a> {
     /// The folder from which the files will be used, such as `/usr/local`.
     pub(crate) prefix: &'a Path,
     /// A folder to install into in place of `/`, for package builds.
@@ -24,7 +24,7 @@ pub(crate) struct Places<'a> {
     pub(crate) libdir: &'a Path,
 }
 
-impl Places<'_> {
+impl Destination<'_> {
     /// Returns the path to which a file is written that will be used from `path`.
     fn staged(&self, path: &Path) -> PathBuf {
         match self.destdir {
@@ -61,23 +61,27 @@ fn nearest_existing(folder: &Path) -> &Path {
 const CMAKE: &str = "share/cmake/keytally";
 
 /// Builds the libraries and installs all files. Calls `report` with the path of each.
-pub(crate) fn run(places: &Places<'_>, report: impl Fn(&str)) -> Result<()> {
-    ensure!(places.prefix.is_absolute(), "--prefix {} is not an absolute path", places.prefix.display());
-    places.check()?;
+pub(crate) fn run(destination: &Destination<'_>, report: impl Fn(&str)) -> Result<()> {
+    ensure!(
+        destination.prefix.is_absolute(),
+        "--prefix {} is not an absolute path",
+        destination.prefix.display()
+    );
+    destination.check()?;
     let version = version()?;
     let soname = soname(&version)?;
     let built = Built::new(&soname)?;
 
-    let lib = places.prefix.join(places.libdir);
+    let lib = destination.prefix.join(destination.libdir);
     let whole = format!("libkeytally.so.{version}");
     let install = |path: PathBuf, content: &[u8], mode: u32| {
-        let path = places.staged(&path);
+        let path = destination.staged(&path);
         replace(&path, content, mode)?;
         report(&path.display().to_string());
         Ok::<(), anyhow::Error>(())
     };
     let link = |name: &str| {
-        let path = places.staged(&lib.join(name));
+        let path = destination.staged(&lib.join(name));
         link(&path, &whole)?;
         report(&format!("{} -> {whole}", path.display()));
         Ok::<(), anyhow::Error>(())
@@ -86,17 +90,21 @@ pub(crate) fn run(places: &Places<'_>, report: impl Fn(&str)) -> Result<()> {
     link(&soname)?;
     link("libkeytally.so")?;
     install(lib.join("libkeytally.a"), &built.archive, 0o644)?;
-    install(lib.join("pkgconfig/keytally.pc"), pc(places, &version, &built.libraries).as_bytes(), 0o644)?;
+    install(
+        lib.join("pkgconfig/keytally.pc"),
+        pc(destination, &version, &built.libraries).as_bytes(),
+        0o644,
+    )?;
     for header in ["keytally.h", "keytally.hpp"] {
         install(
-            places.prefix.join("include").join(header),
+            destination.prefix.join("include").join(header),
             &read(&Path::new("include").join(header))?,
             0o644,
         )?;
     }
     for file in ["keytallyConfig.cmake", "keytallyConfigVersion.cmake"] {
         let content = read(&Path::new("ffi-c/cmake").join(file))?;
-        install(places.prefix.join(CMAKE).join(file), &content, 0o644)?;
+        install(destination.prefix.join(CMAKE).join(file), &content, 0o644)?;
     }
     Ok(())
 }
@@ -194,7 +202,7 @@ fn soname(version: &str) -> Result<String> {
 }
 
 /// Returns the content of the file for pkg-config.
-fn pc(places: &Places<'_>, version: &str, libraries: &str) -> String {
+fn pc(destination: &Destination<'_>, version: &str, libraries: &str) -> String {
     format!(
         "prefix={}\n\
          exec_prefix=${{prefix}}\n\
@@ -207,8 +215,8 @@ fn pc(places: &Places<'_>, version: &str, libraries: &str) -> String {
          Libs: -L${{libdir}} -lkeytally\n\
          Libs.private: {libraries}\n\
          Cflags: -I${{includedir}}\n",
-        places.prefix.display(),
-        places.libdir.display()
+        destination.prefix.display(),
+        destination.libdir.display()
     )
 }
 
@@ -255,8 +263,8 @@ mod tests {
     fn prefix_below_a_file_is_an_error_before_the_build() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let prefix = file.path().join("prefix");
-        let places = Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") };
-        let error = run(&places, |_| ()).unwrap_err().to_string();
+        let destination = Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") };
+        let error = run(&destination, |_| ()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("cannot write to {}", file.path().display())), "{error}");
     }
 
@@ -273,7 +281,7 @@ mod tests {
     fn check_creates_no_folders() {
         let folder = tempfile::tempdir().unwrap();
         let prefix = folder.path().join("prefix");
-        Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }.check().unwrap();
+        Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") }.check().unwrap();
         assert!(!prefix.exists());
     }
 
@@ -292,9 +300,9 @@ mod tests {
     #[test]
     fn destdir_is_prepended_to_the_prefix() {
         let (prefix, libdir) = (Path::new("/usr"), Path::new("lib"));
-        let places = Places { prefix, destdir: Some(Path::new("/tmp/d")), libdir };
-        assert_eq!(places.staged(&prefix.join("include/a.h")), Path::new("/tmp/d/usr/include/a.h"));
-        assert!(pc(&places, "0.1.0", "-lc").starts_with("prefix=/usr\n"));
-        assert_eq!(Places { destdir: None, ..places }.staged(prefix), prefix);
+        let destination = Destination { prefix, destdir: Some(Path::new("/tmp/d")), libdir };
+        assert_eq!(destination.staged(&prefix.join("include/a.h")), Path::new("/tmp/d/usr/include/a.h"));
+        assert!(pc(&destination, "0.1.0", "-lc").starts_with("prefix=/usr\n"));
+        assert_eq!(Destination { destdir: None, ..destination }.staged(prefix), prefix);
     }
 }

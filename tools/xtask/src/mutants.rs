@@ -97,8 +97,8 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         )],
     ),
     (
-        "In no layout do the tolerance and three windows decide whether 2^64 ms are exceeded: windows of whole\n\
-         seconds miss it by more. And 2^64 − 1 is not a multiple of 1000.",
+        "In no layout do the tolerance and three windows decide whether 2^64 ms are exceeded: windows of\n\
+         whole seconds miss it by more. And 2^64 − 1 is not a multiple of 1000.",
         &[
             (
                 "core/src/tally.rs",
@@ -195,7 +195,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
-        "The verdict is the same, but each call takes the slow path. Only the cost differs, which the suite\n\
+        "The verdict is the same. Each call takes the slow path, so only the cost differs, which the suite\n\
          `budgets` notices.",
         &[(
             "core/src/gate.rs",
@@ -207,7 +207,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         &[("core/src/limiter.rs", "replace match guard same == seen.word with false in Limiter<M>::decide")],
     ),
     (
-        "Only an interleaved thread can notice. The suite `loom` does: it was seen failing with each of these.",
+        "Only an interleaved thread can notice. The suite `loom` does: it was seen to fail with each.",
         &[
             ("core/src/limiter.rs", "Limiter<M>::place: && !self.layout.reusable(expired, now)"),
             (
@@ -546,10 +546,11 @@ until one fails:
 
 {steps}
 If none fails, a test is missing, or the change is listed below with the reason why no test can
-notice it. The command fails if there is another such change, and if a listed change is noticed or absent.
+notice it. The command fails if there is another such change, and if a listed change is noticed or
+absent.
 
-*Not tried:* `core/src/stop.rs`, whose stops exist only in tests. *Not run:* the suites that start or
-kill processes or explore interleavings, the tests of the crates above core, and the long forms of
+*Not tried:* `core/src/stop.rs`, whose stops exist only in tests. *Not run:* the suites that start
+or kill processes or explore interleavings, the tests of the crates above core, and the long forms of
 the random tests. They would notice more changes.
 
 ## Results

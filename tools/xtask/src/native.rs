@@ -189,7 +189,10 @@ impl Prefix {
         let folder = std::path::absolute(Path::new("target/native").join(name))?;
         tools::remove_folder(&folder)?;
         let prefix = folder.join("prefix");
-        install::run(&install::Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }, |_| ())?;
+        install::run(
+            &install::Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") },
+            |_| (),
+        )?;
         Ok(Self { folder, prefix })
     }
 
@@ -352,7 +355,7 @@ impl Prefix {
         command::run(rustc)?;
         let flags = self.pkg_config(None, Kind::Static)?;
         for (position, archives) in [("first", [&ours, &other]), ("last", [&other, &ours])] {
-            let built = self.folder.join(format!("beside-{compiler}-{position}"));
+            let built = self.folder.join(format!("archives-{compiler}-{position}"));
             let mut compile = Command::new(compiler);
             compile.args(C.standards).args(C.flags).arg("ffi-c/tests/c/beside.c").arg("-o").arg(&built);
             compile.args(archives).args(flags.iter().filter(|flag| *flag != "-lkeytally"));

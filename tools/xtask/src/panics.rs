@@ -28,7 +28,7 @@ const REASONS: &[(&str, Kind, &str)] = &[
     (
         "core/src/gate.rs",
         Kind::Index,
-        "A record's number is the upper half of a product with the capacity, so it is below the capacity.\n\
+        "A record's number is the upper half of a product with the capacity, and so below the capacity.\n\
          Opening checked that the memory holds the header and that many records. The header's lines are\n\
          constants below its length.",
     ),
@@ -202,7 +202,7 @@ fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> R
     for texts in lines.values_mut() {
         texts.sort();
     }
-    ensure!(!lines.is_empty(), "the object has no panics at all, so it is not that of the checks");
+    ensure!(!lines.is_empty(), "the object has no panics at all and cannot be that of the checks");
     Ok(lines)
 }
 

@@ -72,11 +72,11 @@ pub fn run(gate: &[Line], limiter: &[Line], out: &mut dyn Write) -> fmt::Result 
     device.check("revoked", Some(&new))?;
     device.check("no key", None)?;
 
-    for subject in ["door 1", "door 1", "door 1", "door 2"] {
+    for subject in ["sensor 1", "sensor 1", "sensor 1", "sensor 2"] {
         device.check_subject(subject)?;
     }
     device.wait(1)?;
-    device.check_subject("door 1")
+    device.check_subject("sensor 1")
 }
 
 struct Device<'d> {

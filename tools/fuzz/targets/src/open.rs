@@ -153,7 +153,7 @@ fn call_gate(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>)
     for _ in 0..16 {
         let now = Timestamp::from_unix_ms(time(bytes));
         deny(forged(bytes.word()).as_bytes(), now);
-        deny(b"stranger-0123456789", now);
+        deny(b"unknown-0123456789", now);
         for (key, key_id) in keys {
             deny(forged(key_id.number()).as_bytes(), now);
             let verdict = gate.check(Some(key.expose().as_bytes()), bytes.cost(), now);
