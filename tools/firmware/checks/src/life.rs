@@ -33,7 +33,7 @@ pub fn run(gate: &[Line], limiter: &[Line], out: &mut dyn Write) -> fmt::Result 
     let policy = |text: &str| text.parse::<Policy>().expect(text);
     let plans = [Plan::new("device", policy("3/minute, 5/hour")).expect("a short name")];
     let prefix = Name::new("kt").expect("a short name");
-    let config = GateConfig { keys: KEYS, prefix, plans: &plans, plan_slots: PLAN_SLOTS, hints: false };
+    let config = GateConfig::new(KEYS, prefix, &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[PEPPER]).expect("a pepper of 32 bytes");
     let gate = Gate::create(gate, &config, peppers).expect("memory of the size of a gate");
     let limiter = Limiter::create(limiter, &policy("2/second"), SUBJECTS, *b"from the entropy")
@@ -89,12 +89,7 @@ struct Device<'d> {
 
 impl Device<'_> {
     fn issue(&mut self) -> Result<(Key, KeyId), fmt::Error> {
-        let new = NewKey {
-            account: 42,
-            env: Name::new("live").expect("a short name"),
-            plan: "device",
-            not_after: 0,
-        };
+        let new = NewKey::new(42, Name::new("live").expect("a short name")).with_plan("device");
         // A device draws these bytes from its random number generator.
         let entropy = Entropy::new(*b"24 bytes, random for you");
         let now = self.clock.at(self.ticks);
@@ -106,7 +101,7 @@ impl Device<'_> {
 
     fn rotate(&mut self, key_id: KeyId) -> Result<Key, fmt::Error> {
         let now = self.clock.at(self.ticks);
-        let grace_until = u32::try_from(now.unix_s() + 60).expect("before the year 2106");
+        let grace_until = Some(Timestamp::from_unix_s(now.unix_s() + 60));
         let entropy = Entropy::new(*b"others, as random please");
         let mut administrator = self.gate.administer().expect("the only administrator");
         let key = administrator.rotate(key_id, grace_until, false, entropy, now).expect("an issued key");
@@ -137,8 +132,8 @@ impl Device<'_> {
             write!(self.out, ", again in {seconds} s")?;
         }
         match verdict.reason() {
-            keytally_core::Reason::None => writeln!(self.out),
-            reason => writeln!(self.out, ", because {reason}"),
+            None => writeln!(self.out),
+            Some(reason) => writeln!(self.out, ", because {reason}"),
         }
     }
 
