@@ -212,13 +212,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         costs, rates = measure(folder)
     how = (
-        f"One worker with a processor to itself. {CLIENTS:,} clients, each with a key and an address, ask over {CONNECTIONS} "
-        f"connections by wrk, which shares the other processor with the upstream. {ROUNDS} turns of a second, each with an nginx "
-        "started for it. Limits are of 100 requests a minute and, of keys, of 1,000 an hour."
+        f"One worker with a processor to itself. {CLIENTS:,} clients, each with a key and an address, use {CONNECTIONS} "
+        f"connections of wrk, which shares the other processor with the upstream. {ROUNDS} turns of a second, each with its own "
+        "nginx. Limits are of 100 requests a minute and, of keys, of 1,000 an hour."
     )
     tables = [
-        table("cpu", "µs", "What a request costs nginx's worker", f"Its time of a processor, the kernel's for it included. {how}", costs),
-        table("rate", "thousands a second", "Requests that nginx answers", how, rates),
+        table("cpu", "µs", "Cost of a request for nginx's worker", f"The worker's processor time, user and system. {how}", costs),
+        table("rate", "thousands a second", "Requests per second through nginx", how, rates),
     ]
     Path(os.environ["KEYTALLY_BENCH_FOLDER"], "nginx.json").write_text(json.dumps({"group": "nginx", "tables": tables}))
 
