@@ -1,4 +1,4 @@
-//! README.md: its code is that of examples/, its transcript is what the core answers, its links exist.
+//! README.md and other pages: their code, transcripts and links are right.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -25,6 +25,7 @@ fn example(name: &str) -> String {
 #[test]
 fn each_block_is_tested() {
     let fences: Vec<&str> = README.lines().filter(|line| line.starts_with("```") && line.len() > 3).collect();
+    assert!(README.lines().count() <= 180);
     // The shell's are the two commands, the installation and the quick start, which the service's tests run.
     assert_eq!(fences, ["```sh", "```text", "```sh", "```sh", "```rust,no_run"]);
     assert!(example("gate.rs").ends_with(blocks("rust,no_run")[0]), "examples/gate.rs");
@@ -75,6 +76,17 @@ fn transcript_is_what_the_core_answers() {
         assert_eq!(body, verdict.body());
     }
     assert!(verdicts[99].admitted());
+}
+
+#[test]
+fn change_of_a_first_contribution_applies() {
+    let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
+    let (before, after) = page.split("sed -i 's/").nth(1).unwrap().split_once("/' ").unwrap();
+    let (from, to) = before.split_once('/').unwrap();
+    let file = after.lines().next().unwrap();
+    let source = fs::read_to_string(root().join(file)).unwrap();
+    assert_eq!(source.matches(from).count(), 1, "{file} lacks {from}");
+    assert!(from != to && page.contains(&format!("git checkout {file}")));
 }
 
 /// The Markdown pages of the project.
