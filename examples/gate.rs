@@ -11,14 +11,14 @@ fn main() -> Result<(), Box<dyn core::error::Error>> {
     let gate = Gate::open("api.gate", pepper::parse(&std::env::var("KEYTALLY_PEPPER")?)?)?;
 
     let env = Name::new("live").ok_or("not a name")?;
-    let (key, _) = gate.issue(&NewKey { account: 42, env, plan: "default", not_after: 0 })?;
+    let (key, _) = gate.issue(&NewKey::new(42, env))?; // the only copy of the secret
     let header = Some(key.expose().as_bytes()); // the X-API-Key field of a request, or None
 
     loop {
         let verdict = gate.check(header, 1);
         println!("{} {}", verdict.http_status(), verdict.body());
         verdict.headers().iter().for_each(|(name, value)| println!("{name}: {value}"));
-        if !verdict.admitted() {
+        if !verdict.is_admitted() {
             return Ok(());
         }
     }

@@ -9,21 +9,20 @@ use keytally_core::{Entropy, Gate, GateConfig, Line, Name, NewKey, Peppers, Plan
 static MEMORY: [Line; 72] = [const { Line::new() }; 72];
 
 fn run(pepper: &[u8], random: [u8; 24], now: Timestamp) -> Result<(), Box<dyn core::error::Error>> {
-    let plan = Plan::new("default", "3/minute, 100/hour".parse()?).ok_or("not a name")?;
+    let plans = [Plan::new("default", "3/minute, 100/hour".parse()?).ok_or("not a name")?];
     let prefix = Name::new("kt").ok_or("not a name")?;
-    let config = GateConfig { keys: 64, prefix, plans: &[plan], plan_slots: 4, hints: false };
+    let config = GateConfig::new(64, prefix, &plans).with_plan_slots(4);
     let gate = Gate::create(&MEMORY[..], &config, Peppers::new(&[pepper])?)?;
 
     let env = Name::new("live").ok_or("not a name")?;
-    let new = NewKey { account: 42, env, plan: "default", not_after: 0 };
-    let (key, _) = gate.administer()?.issue(&new, Entropy::new(random), now)?;
+    let (key, _) = gate.administer()?.issue(&NewKey::new(42, env), Entropy::new(random), now)?;
     let header = Some(key.expose().as_bytes());
 
     loop {
         let verdict = gate.check(header, 1, now);
         println!("{} {}", verdict.http_status(), verdict.body());
         verdict.headers().iter().for_each(|(name, value)| println!("{name}: {value}"));
-        if !verdict.admitted() {
+        if !verdict.is_admitted() {
             return Ok(());
         }
     }
