@@ -75,7 +75,7 @@ fn transcript_is_what_the_core_answers() {
         );
         assert_eq!(body, verdict.body());
     }
-    assert!(verdicts[99].admitted());
+    assert!(verdicts[99].is_admitted());
 }
 
 #[test]

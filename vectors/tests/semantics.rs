@@ -11,9 +11,9 @@ const EDGE_MS: u64 = 1_699_920_000_000;
 
 /// The most that the page says an interval of `d` milliseconds admits.
 fn bound(policy: &Policy, d: u64) -> u64 {
-    let of_quota = |limit: u64, w: u64| match policy.algorithm() {
-        Algorithm::Fixed => limit * ((d - 1).div_ceil(w) + 1),
-        Algorithm::Sliding => limit * (w + d - 1) / w,
+    let slides = policy.algorithm() == Algorithm::Sliding;
+    let of_quota = |limit: u64, w: u64| {
+        if slides { limit * (w + d - 1) / w } else { limit * ((d - 1).div_ceil(w) + 1) }
     };
     let quotas = policy.quotas().iter();
     quotas.map(|quota| of_quota(quota.limit.into(), u64::from(quota.window.seconds()) * 1000)).min().unwrap()
