@@ -124,6 +124,8 @@ fn links_of_all_pages_lead_to_files_and_headings() {
             let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
             assert!(target.exists(), "{}: {link}", page.display());
             if !heading.is_empty() {
+                // The page of a folder is its README.
+                let target = if target.is_dir() { target.join("README.md") } else { target };
                 let target = fs::read_to_string(target).unwrap();
                 let mut headings = target.lines().filter(|line| line.starts_with('#'));
                 assert!(headings.any(|line| anchor(line) == heading), "{}: {link}", page.display());
