@@ -36,7 +36,7 @@ def test_every_name_has_an_example():
 
 
 @pytest.mark.parametrize("page", ["py/README.md", "examples/gate.py"])
-def test_the_code_of_a_page_runs_twice(page, tmp_path, monkeypatch, capsys):
+def test_page_code_runs_twice(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KEYTALLY_PEPPER", "5a" * 32)
     keytally.Gate.create("api.gate", keys=2, plans={"default": "100/minute, 1000/hour"})

@@ -11,7 +11,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -25,14 +25,14 @@ fn every_file_on_the_page_exists() {
     }
 }
 
-/// Whether a test of that name is declared in a file. A test that a macro makes has its name at the
+/// Whether a test of that name is declared in a file. A test that a macro defines has its name at the
 /// beginning of a line.
 fn declares(file: &str, name: &str) -> bool {
     let source = fs::read_to_string(root().join(file)).unwrap();
     source.contains(&format!("fn {name}(")) || source.contains(&format!("\n    {name}: \""))
 }
 
-/// A row names files in its first column and functions of theirs in its second.
+/// A row names files in its first column, and functions in those files in its second.
 #[test]
 fn every_test_on_the_page_exists() {
     let mut tests = 0;

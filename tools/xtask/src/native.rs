@@ -355,7 +355,7 @@ impl Prefix {
         Ok(2)
     }
 
-    /// `examples/gate.c`, built by the commands in README.md, shared and static, and run: requests
+    /// Builds `examples/gate.c` by the README's commands, shared and static, and runs it: requests
     /// are admitted until one is denied.
     fn readme(&self, compiler: &str) -> Result<u32> {
         let readme = fs::read_to_string("README.md")?;
@@ -380,20 +380,20 @@ impl Prefix {
         command::run(here(&maker, &shared))?;
         for (compile, libraries) in [
             ("cc gate.c $(pkg-config --cflags --libs keytally)", shared.as_path()),
-            // It finds no library where it runs.
+            // The shared library is not in this path.
             ("cc -static gate.c $(pkg-config --static --cflags --libs keytally)", folder.as_path()),
         ] {
-            ensure!(readme.contains(compile), "README.md lacks `{compile}`");
+            ensure!(readme.contains(compile), "README.md does not contain `{compile}`");
             let compile = compile.replacen("cc", compiler, 1);
             let mut shell = here(Path::new("sh"), libraries);
             shell.env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig"));
             shell.args(["-c", &format!("{compile} && ./a.out && ! KEYTALLY_PEPPER= ./a.out")]);
-            let said = command::run(shell)?;
+            let output = command::run(shell)?;
             let last = r#"429 {"error": "Rate limit exceeded. Please try again later."}"#;
             for line in ["200", "X-RateLimit-Remaining: 999", last] {
                 ensure!(
-                    said.lines().any(|found| found.trim() == line),
-                    "examples/gate.c does not print {line}:\n{said}"
+                    output.lines().any(|found| found.trim() == line),
+                    "examples/gate.c does not print {line}:\n{output}"
                 );
             }
         }
