@@ -896,6 +896,17 @@ class Readme(unittest.TestCase):
             answers = {nginx.get("/api/", ("X-API-Key", key))[0] for _ in range(100)}
             self.assertEqual(answers, {200, 429})
 
+    def test_program_of_the_project_denies_a_key(self):
+        with open(os.path.join(os.path.dirname(__file__), "../../../examples/nginx.conf")) as file:
+            http = re.search(r"http \{\n(.*)\}\n", file.read(), re.DOTALL)[1]
+        http = http.replace("127.0.0.1:8080", "127.0.0.1:%(port)s")
+        with Nginx(http=http, plans=("default=3/hour",)) as nginx:
+            early_in_the_hour()
+            key, _ = nginx.issue()
+            self.assertEqual(nginx.get("/api/")[::2], (401, MISSING))
+            statuses = [nginx.get("/api/", ("X-API-Key", key))[0] for _ in range(4)]
+            self.assertEqual(statuses, [200, 200, 200, 429])
+
     def test_auth_request_example_requires_keys(self):
         self.check_auth_request_example(self.examples()[1])
 
