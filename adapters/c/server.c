@@ -43,7 +43,7 @@ static int set_headers(struct MHD_Response *response, const kt_verdict *verdict)
     char buffer[KT_HEADERS_SIZE];
     kt_field fields[KT_MAX_FIELDS];
     size_t count;
-    if (kt_verdict_fields(verdict, buffer, sizeof buffer, fields, &count) != KT_OK) return 0;
+    if (kt_verdict_fields(verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) != KT_OK) return 0;
     for (size_t i = 0; i < count; i++)
         if (MHD_add_response_header(response, fields[i].name, fields[i].value) != MHD_YES) return 0;
     return 1;

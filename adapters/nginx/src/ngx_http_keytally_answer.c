@@ -81,7 +81,7 @@ static ngx_int_t header_filter(ngx_http_request_t *r) {
     char values[KT_HEADERS_SIZE];
     kt_field fields[KT_MAX_FIELDS];
     size_t count;
-    if (kt_verdict_fields(&ctx->verdict, values, sizeof values, fields, &count) != KT_OK) return NGX_ERROR;
+    if (kt_verdict_fields(&ctx->verdict, values, sizeof values, fields, KT_MAX_FIELDS, &count) != KT_OK) return NGX_ERROR;
     if (count == 0) return next_header_filter(r);
     size_t len = (size_t)(fields[count - 1].value - values) + fields[count - 1].value_len;
     u_char *kept = ngx_pnalloc(r->pool, len);

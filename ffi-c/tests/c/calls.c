@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <unistd.h>
 #include <valgrind/memcheck.h>
 
@@ -15,8 +16,8 @@ static const kt_plan PLANS[] = {
     {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")},
     {KT_TEXT("pro"), KT_TEXT("1000/minute, 20000/hour")},
 };
-static const kt_gate_config CONFIG = {PLANS, 2, KT_TEXT("kt"), 64};
-static const kt_new_key NEW_KEY = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
+static const kt_gate_config CONFIG = {sizeof(kt_gate_config), 64, PLANS, 2, KT_TEXT("kt")};
+static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
 
 static bool equal(const char *found, const char *wanted) {
     if (strcmp(found, wanted) != 0) fprintf(stderr, "found \"%s\", not \"%s\"\n", found, wanted);
@@ -83,26 +84,26 @@ static void limiter_in_memory(void) {
     OK(kt_limiter_check(&limiter, subject, 11, 2, NOW_MS + 1500, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.http_status == 200 && verdict.quota_count == 2);
     CHECK(verdict.charge.cost == 2 && verdict.charge.at_ms == NOW_MS + 1500 && verdict.now_ms == NOW_MS + 1500);
-    CHECK(verdict.quotas[0].limit == 3 && verdict.quotas[0].remaining == 1 && verdict.quotas[0].window_s == 60);
-    CHECK(verdict.quotas[0].reset_unix_s == NOW_MS / 1000 + 60 && verdict.quotas[1].remaining == 98);
-    CHECK(verdict.quotas[2].limit == 0 && verdict.quotas[3].window_s == 0 && verdict.key_id == 0);
+    CHECK(quota(&verdict, 0).limit == 3 && quota(&verdict, 0).remaining == 1 && quota(&verdict, 0).window_s == 60);
+    CHECK(quota(&verdict, 0).reset_unix_s == NOW_MS / 1000 + 60 && quota(&verdict, 1).remaining == 98);
+    CHECK(quota(&verdict, 2).limit == 0 && quota(&verdict, 3).window_s == 0 && verdict.key_id == 0);
     kt_charge charge = verdict.charge;
 
     OK(kt_limiter_peek(&limiter, subject, 11, 2, NOW_MS + 2000, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.http_status == 429 && verdict.charge.cost == 0);
     CHECK(verdict.retry_after_s == 58 && verdict.retry_at_ms == NOW_MS + 60000);
-    CHECK(verdict.quotas[0].lacking == 1 && verdict.quotas[1].lacking == 0);
+    CHECK(quota(&verdict, 0).lacking == 1 && quota(&verdict, 1).lacking == 0);
     OK(kt_limiter_check(&limiter, subject, 11, 4, NOW_MS + 2000, &verdict));
     CHECK(verdict.outcome == KT_TOO_COSTLY && verdict.retry_after_s == 0);
 
     OK(kt_limiter_refund(&limiter, subject, 11, &charge, NOW_MS + 2000, &verdict));
-    CHECK(verdict.quotas[0].remaining == 3 && verdict.quotas[1].remaining == 100);
+    CHECK(quota(&verdict, 0).remaining == 3 && quota(&verdict, 1).remaining == 100);
     OK(kt_limiter_check(&limiter, subject, 11, 1, NOW_MS + 2000, &verdict));
     charge = verdict.charge;
     OK(kt_limiter_settle(&limiter, subject, 11, &charge, 5, NOW_MS + 2000, &verdict));
-    CHECK(verdict.quotas[0].remaining == 0 && verdict.uncharged == 2);
+    CHECK(quota(&verdict, 0).remaining == 0 && verdict.uncharged == 2);
     OK(kt_limiter_reset(&limiter, subject, 11, NOW_MS + 2000, &verdict));
-    CHECK(verdict.quotas[0].remaining == 3);
+    CHECK(quota(&verdict, 0).remaining == 3);
 
     char policy[KT_POLICY_SIZE];
     size_t written;
@@ -144,6 +145,156 @@ static void limiter_in_memory(void) {
     free(memory);
 }
 
+static bool zeros(const void *memory, size_t len) {
+    for (size_t index = 0; index < len; index++)
+        if (((const unsigned char *)memory)[index] != 0) return false;
+    return true;
+}
+
+/** Requests with options, as programs of other versions of the header make them. */
+static void requests_of_other_versions(void) {
+    size_t size = kt_limiter_size(8);
+    void *memory = table_memory(size);
+    kt_limiter limiter;
+    OK(kt_limiter_init(memory, size, KT_TEXT("5/minute"), 8, SEED, &limiter));
+    kt_verdict verdict;
+    kt_request request = {sizeof request, 2, NOW_MS};
+    OK(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict));
+    CHECK(verdict.cost == 2 && verdict.now_ms == NOW_MS && quota(&verdict, 0).remaining == 3);
+
+    /* A newer program may set new members to zero only. */
+    struct {
+        kt_request request;
+        uint64_t member;
+    } newer = {{sizeof newer, 1, NOW_MS}, 0};
+    OK(kt_limiter_check_request(&limiter, bytes("a"), 1, &newer.request, &verdict));
+    CHECK(quota(&verdict, 0).remaining == 2);
+    newer.member = 1;
+    EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &newer.request, &verdict), KT_UNKNOWN_MEMBER);
+    for (uint32_t wrong = 0; wrong < sizeof request; wrong++) {
+        request.size = wrong;
+        EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict), KT_STRUCT_SIZE);
+    }
+    request.size = UINT32_MAX;
+    EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict), KT_STRUCT_SIZE);
+    OK(kt_limiter_peek(&limiter, bytes("a"), 1, 2, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+
+    /* NULL: one unit, by the system clock. */
+    uint64_t before_ms = kt_now_ms();
+    OK(kt_limiter_check_request(&limiter, bytes("b"), 1, NULL, &verdict));
+    CHECK(verdict.cost == 1 && verdict.now_ms >= before_ms && quota(&verdict, 0).remaining == 4);
+    kt_limiter_close(&limiter);
+    free(memory);
+}
+
+/** Keys and gates, as programs of other versions of the header describe them. */
+static void structs_of_other_versions(void) {
+    size_t size = kt_gate_size(CONFIG.keys);
+    void *memory = table_memory(size);
+    kt_gate gate;
+    struct {
+        kt_gate_config config;
+        uint64_t member;
+    } newer = {CONFIG, 1};
+    newer.config.size = sizeof newer;
+    EXPECT(kt_gate_init(memory, size, &newer.config, PEPPERS, 1, &gate), KT_UNKNOWN_MEMBER);
+    newer.member = 0;
+    newer.config.size = sizeof(kt_gate_config) - 1;
+    EXPECT(kt_gate_init(memory, size, &newer.config, PEPPERS, 1, &gate), KT_STRUCT_SIZE);
+    newer.config.size = sizeof newer;
+    OK(kt_gate_init(memory, size, &newer.config, PEPPERS, 1, &gate));
+
+    /* An older program has no `not_after_s`, so its keys never expire. */
+    kt_new_key older = {offsetof(kt_new_key, not_after_s), 7, KT_TEXT("live"), NULL, 0, 1};
+    kt_key key;
+    uint64_t key_id;
+    kt_key_info info;
+    OK(kt_gate_issue(&gate, &older, ENTROPY, NOW_MS, &key, &key_id));
+    OK(kt_gate_key(&gate, key_id, NOW_MS, &info));
+    CHECK(info.not_after_s == 0 && info.account == 7);
+    older.size = 4;
+    EXPECT(kt_gate_issue(&gate, &older, OTHER_ENTROPY, NOW_MS, &key, &key_id), KT_STRUCT_SIZE);
+    struct {
+        kt_new_key new_key;
+        uint64_t member;
+    } newer_key = {NEW_KEY, 1};
+    newer_key.new_key.size = sizeof newer_key;
+    EXPECT(kt_gate_issue(&gate, &newer_key.new_key, OTHER_ENTROPY, NOW_MS, &key, &key_id), KT_UNKNOWN_MEMBER);
+
+    kt_request request = {sizeof request, 3, NOW_MS};
+    kt_verdict verdict;
+    OK(kt_gate_check_request(&gate, bytes(key.text), strlen(key.text), &request, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.cost == 3 && quota(&verdict, 1).remaining == 997);
+    request.size = 8;
+    EXPECT(kt_gate_check_request(&gate, NULL, 0, &request, &verdict), KT_STRUCT_SIZE);
+    kt_gate_close(&gate);
+    free(memory);
+}
+
+/** Reserved members are zeros, whatever the memory held before. */
+static void reserved_members_are_zeros(void) {
+    size_t size = kt_gate_size(CONFIG.keys);
+    void *memory = table_memory(size);
+    kt_gate gate;
+    kt_key key;
+    uint64_t key_id;
+    OK(kt_gate_init(memory, size, &CONFIG, PEPPERS, 1, &gate));
+    OK(kt_gate_issue(&gate, &NEW_KEY, ENTROPY, NOW_MS, &key, &key_id));
+
+    kt_verdict verdict;
+    memset(&verdict, 0xa5, sizeof verdict);
+    OK(kt_gate_check(&gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
+    CHECK(verdict.reserved_8_ == 0 && verdict.reserved_32_ == 0 && verdict.charge.reserved_ == 0);
+    CHECK(zeros(verdict.reserved_, sizeof verdict.reserved_));
+    CHECK(zeros(&verdict.private_[8], sizeof verdict.private_ - 8 * sizeof *verdict.private_)); /* Two quotas. */
+    kt_quota quota;
+    memset(&quota, 0xa5, sizeof quota);
+    OK(kt_verdict_quota(&verdict, 1, &quota));
+    CHECK(quota.reserved_16_ == 0 && zeros(quota.reserved_, sizeof quota.reserved_));
+    kt_key_info info;
+    memset(&info, 0xa5, sizeof info);
+    OK(kt_gate_key(&gate, key_id, NOW_MS, &info));
+    CHECK(zeros(info.reserved_8_, sizeof info.reserved_8_) && zeros(info.reserved_, sizeof info.reserved_));
+    kt_plan_info plan;
+    memset(&plan, 0xa5, sizeof plan);
+    OK(kt_gate_plan(&gate, 0, &plan));
+    CHECK(zeros(plan.reserved_, sizeof plan.reserved_));
+    kt_key_parts parts;
+    memset(&parts, 0xa5, sizeof parts);
+    OK(kt_key_parse(bytes(key.text), strlen(key.text), &parts));
+    CHECK(zeros(parts.reserved_, sizeof parts.reserved_));
+    kt_gate_close(&gate);
+    free(memory);
+}
+
+/** A program that was compiled with smaller constants gets what fits its buffers. */
+static void smaller_buffers_are_enough_if_all_fits(void) {
+    size_t size = kt_limiter_size(8), needed, count;
+    void *memory = table_memory(size);
+    kt_limiter limiter;
+    kt_verdict verdict;
+    OK(kt_limiter_init(memory, size, KT_TEXT("5/minute"), 8, SEED, &limiter));
+    OK(kt_limiter_check(&limiter, bytes("a"), 1, 1, NOW_MS, &verdict));
+    char all[KT_HEADERS_SIZE], few[KT_HEADERS_SIZE];
+    kt_field fields[KT_MAX_FIELDS], same[KT_MAX_FIELDS];
+    OK(kt_verdict_fields(&verdict, all, sizeof all, fields, KT_MAX_FIELDS, &count));
+    CHECK(count == 5);
+    needed = (size_t)(fields[4].value + fields[4].value_len + 1 - all);
+    memset(few, '!', sizeof few);
+    EXPECT(kt_verdict_fields(&verdict, few, needed - 1, same, KT_MAX_FIELDS, &count), KT_BUFFER_TOO_SMALL);
+    EXPECT(kt_verdict_fields(&verdict, few, sizeof few, same, 4, &count), KT_BUFFER_TOO_SMALL);
+    CHECK(few[0] == '!' && count == 5);
+    OK(kt_verdict_fields(&verdict, few, needed, same, 5, &count));
+    CHECK(count == 5 && memcmp(few, all, needed) == 0 && few[needed] == '!');
+    for (size_t index = 0; index < count; index++) CHECK(equal(same[index].value, fields[index].value));
+    OK(kt_verdict_headers(&verdict, all, sizeof all, &needed));
+    OK(kt_verdict_headers(&verdict, few, needed + 1, &needed));
+    CHECK(equal(few, all));
+    kt_limiter_close(&limiter);
+    free(memory);
+}
+
 static int count_keys(void *context, const kt_key_info *info) {
     CHECK(info->key_id != 0 && equal(info->env, "live"));
     return ++*(int *)context == 2;
@@ -164,17 +315,17 @@ static void use_gate(kt_gate *gate, bool hints) {
 
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.key_id == key_id && verdict.account == 42);
-    CHECK(verdict.quotas[0].remaining == 99 && verdict.quotas[1].remaining == 999);
+    CHECK(quota(&verdict, 0).remaining == 99 && quota(&verdict, 1).remaining == 999);
     kt_charge charge = verdict.charge;
     OK(kt_gate_peek(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 999);
+    CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 1).remaining == 999);
     OK(kt_gate_refund(gate, key_id, &charge, NOW_MS, &verdict));
-    CHECK(verdict.quotas[1].remaining == 1000);
+    CHECK(quota(&verdict, 1).remaining == 1000);
     OK(kt_gate_check(gate, bytes(key.text), key_len, 10, NOW_MS, &verdict));
     OK(kt_gate_settle(gate, key_id, &verdict.charge, 4, NOW_MS, &verdict));
-    CHECK(verdict.quotas[1].remaining == 996 && verdict.uncharged == 0);
+    CHECK(quota(&verdict, 1).remaining == 996 && verdict.uncharged == 0);
     OK(kt_gate_reset(gate, key_id, NOW_MS, &verdict));
-    CHECK(verdict.quotas[1].remaining == 1000);
+    CHECK(quota(&verdict, 1).remaining == 1000);
     EXPECT(kt_gate_refund(gate, key_id + 1, &charge, NOW_MS, &verdict), KT_NO_SUCH_KEY);
     EXPECT(kt_gate_reset(gate, 0, NOW_MS, &verdict), KT_KEY_ID_FORM);
 
@@ -200,7 +351,7 @@ static void use_gate(kt_gate *gate, bool hints) {
 
     OK(kt_gate_assign(gate, key_id, KT_TEXT("pro")));
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
-    CHECK(verdict.quotas[1].limit == 20000 && verdict.quotas[1].remaining == 19998); /* Counts kept. */
+    CHECK(quota(&verdict, 1).limit == 20000 && quota(&verdict, 1).remaining == 19998); /* Counts kept. */
     EXPECT(kt_gate_assign(gate, key_id, KT_TEXT("gold")), KT_NO_SUCH_PLAN);
     kt_plan gold = {KT_TEXT("gold"), KT_TEXT("500/minute, 5000/hour")};
     OK(kt_gate_set_plan(gate, &gold));
@@ -211,9 +362,9 @@ static void use_gate(kt_gate *gate, bool hints) {
     /* The old secret lives on in its grace, and both spend one quota. */
     OK(kt_gate_rotate(gate, key_id, (uint32_t)(NOW_MS / 1000 + 60), 0, OTHER_ENTROPY, NOW_MS, &fresh));
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 4997);
+    CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 1).remaining == 4997);
     OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 4996);
+    CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 1).remaining == 4996);
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS + 60000, &verdict));
     CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED);
 
@@ -239,17 +390,17 @@ static void use_gate(kt_gate *gate, bool hints) {
     EXPECT(kt_gate_import(gate, bytes("short"), 5, &NEW_KEY, NOW_MS, &other_id), KT_NOT_IMPORTABLE);
 
     OK(kt_gate_key(gate, other_id, NOW_MS, &info));
-    CHECK(info.account == 42 && !info.revoked && info.quotas[0].remaining == 99 && info.last_used_ms == NOW_MS);
+    CHECK(info.account == 42 && !info.revoked && key_quota(&info, 0).remaining == 99 && info.last_used_ms == NOW_MS);
     CHECK(equal(info.last_characters, hints ? "-xyz" : ""));
     int keys = 0;
     OK(kt_gate_list(gate, NOW_MS, count_keys, &keys)); /* It ends the list at the second. */
     CHECK(keys == 2);
 
-    kt_new_key nobody = {KT_TEXT("live"), KT_TEXT("nothing"), 1, 0};
+    kt_new_key nobody = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("nothing"), 0};
     EXPECT(kt_gate_issue(gate, &nobody, ENTROPY, NOW_MS, &key, &key_id), KT_NO_SUCH_PLAN);
-    kt_new_key nowhere = {KT_TEXT("LIVE"), NULL, 0, 1, 0};
+    kt_new_key nowhere = {sizeof(kt_new_key), 1, KT_TEXT("LIVE"), NULL, 0, 0};
     EXPECT(kt_gate_issue(gate, &nowhere, ENTROPY, NOW_MS, &key, &key_id), KT_NAME_FORM);
-    kt_new_key first_plan = {KT_TEXT("live"), NULL, 0, 1, (uint32_t)(NOW_MS / 1000)};
+    kt_new_key first_plan = {sizeof(kt_new_key), 1, KT_TEXT("live"), NULL, 0, (uint32_t)(NOW_MS / 1000)};
     OK(kt_gate_issue(gate, &first_plan, ENTROPY, NOW_MS, &key, &other_id));
     OK(kt_gate_check(gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED && verdict.plan == 0);
@@ -606,8 +757,8 @@ static void gate_takes_either_time(void) {
     OK(kt_gate_use_system_clock(&cached));
 
     /* Keys that ended in 1970 give up their records now, and not at an explicit time of 1970. */
-    kt_new_key ended = {KT_TEXT("live"), KT_TEXT("default"), 42, 1000};
-    kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
+    kt_new_key ended = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 1000};
+    kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
     kt_key key;
     uint64_t key_id, corrected, start_ms = kt_now_ms();
     kt_verdict verdict;
@@ -630,7 +781,7 @@ static void gate_takes_either_time(void) {
     uint32_t ahead_s = 0;
     kt_flaw flaw = {0};
     OK(kt_gate_key(&gate, key_id, KT_SYSTEM_CLOCK, &info));
-    CHECK(info.clock_ahead_s > 2 * 3600 && info.quotas[0].remaining == 4);
+    CHECK(info.clock_ahead_s > 2 * 3600 && key_quota(&info, 0).remaining == 4);
     OK(kt_gate_key(&gate, key_id, start_ms + 3 * HOUR_MS, &info));
     CHECK(info.clock_ahead_s == 0);
     OK(kt_gate_list(&gate, KT_SYSTEM_CLOCK, remember_ahead, &ahead_s));
@@ -642,14 +793,14 @@ static void gate_takes_either_time(void) {
     CHECK(strstr(flaw.sentence, "the key's next check by the system clock corrects it") != NULL);
 
     OK(kt_gate_peek(&cached, api_key, len, 1, start_ms, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.clock_ahead_s == 0 && verdict.quotas[0].remaining == 4);
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.clock_ahead_s == 0 && quota(&verdict, 0).remaining == 4);
     OK(kt_gate_check(&cached, api_key, len, 1, start_ms, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[0].remaining == 3);
+    CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 0).remaining == 3);
     OK(kt_gate_check(&gate, api_key, len, 1, KT_SYSTEM_CLOCK, &verdict));
     OK(kt_gate_refund(&gate, key_id, &verdict.charge, KT_SYSTEM_CLOCK, &verdict));
-    CHECK(verdict.quotas[0].remaining == 3 && verdict.now_ms >= start_ms);
+    CHECK(quota(&verdict, 0).remaining == 3 && verdict.now_ms >= start_ms);
     OK(kt_gate_settle(&gate, key_id, &verdict.charge, 2, KT_SYSTEM_CLOCK, &verdict));
-    CHECK(verdict.quotas[0].remaining == 1 && verdict.now_ms >= start_ms);
+    CHECK(quota(&verdict, 0).remaining == 1 && verdict.now_ms >= start_ms);
 
     OK(kt_gate_reset(&gate, key_id, start_ms + 3 * HOUR_MS, &verdict));
     OK(kt_gate_correct_clock(&gate, KT_SYSTEM_CLOCK, &corrected));
@@ -673,10 +824,10 @@ static void limiter_takes_either_time(void) {
     CHECK(verdict.outcome == KT_ADMITTED && verdict.now_ms >= start_ms && verdict.now_ms <= kt_now_ms());
     kt_charge charge = verdict.charge;
     OK(kt_limiter_settle(&made.explicit, bytes("a"), 1, &charge, 3, KT_SYSTEM_CLOCK, &verdict));
-    CHECK(verdict.quotas[0].remaining == 2);
+    CHECK(quota(&verdict, 0).remaining == 2);
     charge.cost = 3;
     OK(kt_limiter_refund(&made.explicit, bytes("a"), 1, &charge, KT_SYSTEM_CLOCK, &verdict));
-    CHECK(verdict.quotas[0].remaining == 5);
+    CHECK(quota(&verdict, 0).remaining == 5);
     OK(kt_limiter_peek(&made.explicit, bytes("a"), 1, 5, KT_SYSTEM_CLOCK, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.now_ms >= start_ms);
     OK(kt_limiter_reset(&made.explicit, bytes("a"), 1, KT_SYSTEM_CLOCK, &verdict));
@@ -818,6 +969,10 @@ int main(int count, char **arguments) {
     CHECK(count == 2); /* A folder for files. */
     texts();
     limiter_in_memory();
+    requests_of_other_versions();
+    structs_of_other_versions();
+    reserved_members_are_zeros();
+    smaller_buffers_are_enough_if_all_fits();
     gate_in_memory();
     closing_wipes();
     files(arguments[1]);

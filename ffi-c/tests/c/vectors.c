@@ -171,7 +171,7 @@ enum { KEYS = 64 };
 
 static void make_gate(struct gate *made, const char *policy, const uint8_t *pepper, size_t pepper_len) {
     kt_plan plan = {KT_TEXT("default"), policy, strlen(policy)};
-    kt_gate_config config = {&plan, 1, KT_TEXT("kt"), KEYS};
+    kt_gate_config config = {sizeof(kt_gate_config), KEYS, &plan, 1, KT_TEXT("kt")};
     kt_bytes peppers[] = {{pepper, pepper_len}};
     made->memory = table_memory(kt_gate_size(KEYS));
     OK(kt_gate_init(made->memory, kt_gate_size(KEYS), &config, peppers, 1, &made->gate));
@@ -194,7 +194,7 @@ static void macs(const char *folder) {
         CHECK(unhex(text(item, "mac"), mac) == sizeof mac);
         struct gate made;
         make_gate(&made, "5/minute", pepper, pepper_len);
-        kt_new_key new_key = {KT_TEXT("live"), NULL, 0, 1, 0};
+        kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), NULL, 0, 0};
         uint64_t key_id;
         OK(kt_gate_import(&made.gate, bytes(at), strlen(at), &new_key, 0, &key_id));
         const uint64_t *words = made.memory;
@@ -250,8 +250,8 @@ static void decide(struct tally *tally, const cJSON *item) {
     const char *op = text(item, "op");
     uint64_t now_ms = explicit_time(item);
     kt_verdict verdict;
-    kt_charge charge = {0, 0};
-    if (field(item, "charged")) charge = (kt_charge){word(item, "charged_at_ms"), number(item, "charged")};
+    kt_charge charge = {0, 0, 0};
+    if (field(item, "charged")) charge = (kt_charge){word(item, "charged_at_ms"), number(item, "charged"), 0};
     if (strcmp(op, "check") == 0) OK(kt_limiter_check(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
     else if (strcmp(op, "peek") == 0) OK(kt_limiter_peek(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
     else if (strcmp(op, "refund") == 0) OK(kt_limiter_refund(&tally->limiter, subject, 3, &charge, now_ms, &verdict));
@@ -272,8 +272,8 @@ static void decide(struct tally *tally, const cJSON *item) {
     for (int place = 0; place < verdict.quota_count; place++) {
         const cJSON *remaining = cJSON_GetArrayItem(field(item, "remaining"), place);
         const char *reset = cJSON_GetStringValue(cJSON_GetArrayItem(field(item, "reset_s"), place));
-        HOLDS(verdict.quotas[place].remaining == (uint32_t)remaining->valuedouble);
-        HOLDS(verdict.quotas[place].reset_unix_s == strtoull(reset, NULL, 10));
+        HOLDS(quota(&verdict, (size_t)place).remaining == (uint32_t)remaining->valuedouble);
+        HOLDS(quota(&verdict, (size_t)place).reset_unix_s == strtoull(reset, NULL, 10));
     }
 }
 
@@ -341,7 +341,7 @@ static void issue_all(struct gate *made, const cJSON *list) {
     cJSON_ArrayForEach(item, list) {
         const char *key = text(item, "text");
         const char *first = field(item, "previous") ? text(item, "previous") : key;
-        kt_new_key new_key = {KT_TEXT("live"), NULL, 0, number(item, "account"), number(item, "not_after_s")};
+        kt_new_key new_key = {sizeof(kt_new_key), number(item, "account"), KT_TEXT("live"), NULL, 0, number(item, "not_after_s")};
         uint64_t key_id;
         OK(kt_gate_import(&made->gate, bytes(first), strlen(first), &new_key, 0, &key_id));
         if (first != key) {
@@ -371,7 +371,7 @@ static int one_by_one(const kt_verdict *verdict, const char *block) {
     char values[KT_HEADERS_SIZE], lines[KT_HEADERS_SIZE] = "";
     kt_field fields[KT_MAX_FIELDS];
     size_t count, len = 0;
-    OK(kt_verdict_fields(verdict, values, sizeof values, fields, &count));
+    OK(kt_verdict_fields(verdict, values, sizeof values, fields, KT_MAX_FIELDS, &count));
     for (size_t i = 0; i < count; i++) {
         HOLDS(fields[i].name_len == strlen(fields[i].name) && fields[i].value_len == strlen(fields[i].value));
         len += (size_t)snprintf(lines + len, sizeof lines - len, "%s: %s\r\n", fields[i].name, fields[i].value);
@@ -398,10 +398,10 @@ static void step(struct gate *made, const cJSON *item) {
     HOLDS(verdict.quota_count == cJSON_GetArraySize(field(item, "quotas")));
     if (verdict.quota_count > 0) HOLDS(verdict.key_id == word(item, "key_id") && verdict.account == number(item, "account"));
     for (int place = 0; place < verdict.quota_count; place++) {
-        const cJSON *quota = cJSON_GetArrayItem(field(item, "quotas"), place);
-        const kt_quota *found = &verdict.quotas[place];
-        HOLDS(found->limit == number(quota, "limit") && found->remaining == number(quota, "remaining"));
-        HOLDS(found->window_s == number(quota, "window_s") && found->reset_unix_s == word(quota, "reset_s"));
+        const cJSON *expected = cJSON_GetArrayItem(field(item, "quotas"), place);
+        const kt_quota found = quota(&verdict, (size_t)place);
+        HOLDS(found.limit == number(expected, "limit") && found.remaining == number(expected, "remaining"));
+        HOLDS(found.window_s == number(expected, "window_s") && found.reset_unix_s == word(expected, "reset_s"));
     }
     char headers[KT_HEADERS_SIZE], problem[KT_PROBLEM_SIZE];
     size_t written;

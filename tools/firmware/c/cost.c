@@ -74,9 +74,9 @@ static void write_headers(void) {
 void tell_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len, uint32_t subjects) {
     static const uint8_t pepper[32] = "a pepper for all to see, 32 byte";
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
-    const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+    const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
     const kt_bytes peppers = {pepper, sizeof pepper};
-    const kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 1, 0};
+    const kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("default"), 0};
     const uint8_t *entropy = (const uint8_t *)"24 bytes, random for you";
     uint64_t key_id;
     EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);
@@ -85,7 +85,9 @@ void tell_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, 
     key_len = strlen(key.text);
 
     cost("gate: check, admitted", check_gate);
-    EXPECT(verdict.outcome == KT_ADMITTED && verdict.quotas[0].remaining == 100 - ROUNDS - 1);
+    kt_quota quota;
+    EXPECT(kt_verdict_quota(&verdict, 0, &quota) == KT_OK);
+    EXPECT(verdict.outcome == KT_ADMITTED && quota.remaining == 100 - ROUNDS - 1);
     cost("limiter: check, admitted", check_limiter);
     EXPECT(verdict.outcome == KT_ADMITTED);
     cost("verdict: headers", write_headers);

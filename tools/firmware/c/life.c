@@ -31,13 +31,14 @@ static void tell(const char *what, const kt_verdict *verdict) {
         print(", account ");
         print_number(verdict->account);
     }
-    for (int place = 0; place < verdict->quota_count; place++) {
+    kt_quota quota;
+    for (size_t index = 0; kt_verdict_quota(verdict, index, &quota) == KT_OK; index++) {
         print(", ");
-        print_number(verdict->quotas[place].remaining);
+        print_number(quota.remaining);
         print(" of ");
-        print_number(verdict->quotas[place].limit);
+        print_number(quota.limit);
         print("/");
-        name_of_window(verdict->quotas[place].window_s);
+        name_of_window(quota.window_s);
     }
     if (verdict->retry_after_s > 0) {
         print(", again in ");
@@ -115,7 +116,7 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
 
     static const uint8_t pepper[] = "a pepper for all to see, 32 bytes";
     const kt_plan plan = {KT_TEXT("device"), KT_TEXT("3/minute, 5/hour")};
-    const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+    const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
     const kt_bytes peppers = {pepper, sizeof pepper - 1};
     static const uint8_t seed[] = "from the entropy";
     EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);
@@ -124,7 +125,7 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
     print_number(subjects);
     print(" subjects\n");
 
-    const kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("device"), 42, 0};
+    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("device"), 0};
     kt_key key, other;
     uint64_t key_id;
     /* A device takes entropy from its generator of random numbers. */

@@ -158,12 +158,13 @@ static void step(void) {
     const uint32_t quotas = (uint32_t)number();
     EXPECT(verdict.quota_count == quotas);
     EXPECT(quotas == 0 || (verdict.key_id == key_id && verdict.account == account));
-    for (uint32_t place = 0; place < quotas; place++) {
-        const kt_quota *quota = &verdict.quotas[place];
-        EXPECT(quota->limit == number());
-        EXPECT(quota->remaining == number());
-        EXPECT(quota->window_s == number());
-        EXPECT(quota->reset_unix_s == number());
+    for (uint32_t index = 0; index < quotas; index++) {
+        kt_quota quota;
+        EXPECT(kt_verdict_quota(&verdict, index, &quota) == KT_OK);
+        EXPECT(quota.limit == number());
+        EXPECT(quota.remaining == number());
+        EXPECT(quota.window_s == number());
+        EXPECT(quota.reset_unix_s == number());
     }
     EXPECT(verdict.retry_after_s == number());
     char headers[KT_HEADERS_SIZE];
@@ -183,14 +184,14 @@ static uint32_t verdicts(uint8_t *gate_memory, size_t gate_len) {
     for (uint32_t gates = (uint32_t)number(); gates > 0; gates--) {
         const struct text policy = text(), pepper = text();
         const kt_plan plan = {KT_TEXT("default"), CHARS(policy)};
-        const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+        const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
         const kt_bytes peppers = {pepper.data, pepper.len};
         EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);
         for (uint32_t keys = (uint32_t)number(); keys > 0; keys--) {
             const struct text whole = text(), previous = text(), secret = text();
             kt_key_parts parts;
             EXPECT(kt_key_parse(whole.data, whole.len, &parts) == KT_OK);
-            kt_new_key new_key = {parts.env, strlen(parts.env), KT_TEXT("default"), 0, 0};
+            kt_new_key new_key = {sizeof(kt_new_key), 0, parts.env, strlen(parts.env), KT_TEXT("default"), 0};
             new_key.account = (uint32_t)number();
             new_key.not_after_s = (uint32_t)number();
             const uint32_t grace_until_s = (uint32_t)number();
