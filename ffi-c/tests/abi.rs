@@ -34,6 +34,7 @@ fn declarations() -> Vec<String> {
         rest = after.split_once("*/").expect("a comment ends").1;
     }
     code += rest;
+    let code = code.replace("extern \"C\" {", "");
     let code: String = code.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
     let mut found = vec![String::new()];
     let mut depth = 0;
@@ -111,8 +112,6 @@ fn interface() -> String {
     let mut found = run(&mut Command::new(built));
     for declaration in &declarations {
         if declaration.contains('(') && !declaration.contains('{') {
-            let declaration =
-                declaration.rsplit_once("extern \"C\" ").map_or(&**declaration, |(_, rest)| rest);
             writeln!(found, "function {declaration}").unwrap();
         }
     }
