@@ -5,12 +5,12 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{Entropy, Gate, NewKey};
+use keytally_core::{Entropy, NewKey, Timestamp};
 
 use crate::gate::{kt_gate, kt_plan, plan, plan_name};
 use crate::guard::guard;
 use crate::key::{key_id, kt_key, name};
-use crate::pointers::{Growing, Handle, In, Lines, Out, plain};
+use crate::pointers::{Growing, Handle, In, Out, plain};
 use crate::status::{FfiResult, kt_status};
 use crate::time::with_clock;
 
@@ -44,16 +44,20 @@ impl Growing for kt_new_key<'_> {
 }
 
 impl kt_new_key<'_> {
-    /// Calls `work` with the key as core takes it. The first plan stands in for a missing name.
-    fn with<T>(&self, gate: &Gate<Lines>, work: impl FnOnce(&NewKey<'_>) -> FfiResult<T>) -> FfiResult<T> {
+    /// Calls `work` with the key as core takes it.
+    fn with<T>(&self, work: impl FnOnce(&NewKey<'_>) -> FfiResult<T>) -> FfiResult<T> {
         let env = name(self.env, self.env_len)?;
-        let first = if self.plan_len == 0 { gate.plan(0) } else { None };
-        let plan = match &first {
-            Some(plan) => &plan.name,
-            None => plan_name(self.plan, self.plan_len)?,
-        };
-        work(&NewKey { account: self.account, env, plan, not_after: self.not_after_s })
+        let new = NewKey::new(self.account, env).with_not_after(expiry(self.not_after_s));
+        match self.plan_len {
+            0 => work(&new),
+            len => work(&new.with_plan(plan_name(self.plan, len)?)),
+        }
     }
+}
+
+/// Returns the time that C gives as Unix seconds, `None` for 0.
+fn expiry(unix_s: u32) -> Option<Timestamp> {
+    (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }
 
 /// Does `$work` as the gate's administrator. For a file it holds the lock, and waits for another
@@ -106,7 +110,7 @@ pub extern "C" fn kt_gate_issue(
         let (key_target, key_id_target) = (key_out.target()?, key_id_out.target()?);
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
-        let (key, key_id) = new_key.read_growing()?.with(&gate, |new| {
+        let (key, key_id) = new_key.read_growing()?.with(|new| {
             administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
                 administrator.issue(new, entropy, clock)
             }))
@@ -135,7 +139,7 @@ pub extern "C" fn kt_gate_import(
         let (gate, target) = (gate.in_place()?, key_id_out.target()?);
         let text = api_key.slice(api_key_len)?;
         let time = gate.clock.time(now_ms)?;
-        let key_id = new_key.read_growing()?.with(&gate, |new| {
+        let key_id = new_key.read_growing()?.with(|new| {
             administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
                 administrator.import(text, new, clock)
             }))
@@ -170,7 +174,7 @@ pub extern "C" fn kt_gate_rotate(
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
         let key = administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
-            administrator.rotate(key_id, grace_until_s, force != 0, entropy, clock)
+            administrator.rotate(key_id, expiry(grace_until_s), force != 0, entropy, clock)
         }))?;
         target.write(kt_key::new(&key));
         Ok(())
@@ -238,7 +242,7 @@ pub extern "C" fn kt_gate_take_over(gate: Handle<kt_gate>) -> kt_status {
             #[cfg(feature = "host")]
             Some(file) => Ok(file.take_over()?),
             _ => {
-                drop(gate.administer_alone());
+                drop(gate.take_over());
                 Ok(())
             }
         }

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use keytally::{Followed, pepper};
-use keytally_core::{Gate, Limiter, Peppers};
+use keytally_core::{Gate, Limiter, MAX_PLANS, Peppers};
 
 use crate::administer::KT_ENTROPY_SIZE;
 use crate::gate::{FileGate, GateState, GateTable, kt_gate, kt_gate_config};
@@ -138,9 +138,6 @@ pub extern "C" fn kt_gate_create(
         Ok(())
     })
 }
-
-/// The plans that a gate file has room for.
-const MAX_PLANS: usize = 116;
 
 /// Opens the gate at `path`. Any number of processes may have it open. Host builds only.
 ///

@@ -243,7 +243,7 @@ fn peppers(list: In<'_, kt_bytes<'_>>, len: usize) -> FfiResult<Peppers> {
 
 /// Returns the configuration of a gate in the caller's memory: no hints, and a fixed number of plan slots.
 const fn shape(keys: u32, prefix: Name, plans: &[Plan]) -> GateConfig<'_> {
-    GateConfig { keys, prefix, plans, plan_slots: KT_GATE_PLAN_SLOTS, hints: false }
+    GateConfig::new(keys, prefix, plans).with_plan_slots(KT_GATE_PLAN_SLOTS)
 }
 
 /// Returns the bytes of memory that a gate for `keys` keys needs. Returns 0 if `keys` is not 1 to

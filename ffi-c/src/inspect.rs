@@ -80,8 +80,8 @@ impl kt_key_info {
             key_id: info.key_id.number(),
             last_used_ms: info.last_used.map_or(0, Timestamp::unix_ms),
             account: info.account,
-            not_after_s: info.not_after,
-            grace_until_s: info.grace_until,
+            not_after_s: unix_s(info.not_after),
+            grace_until_s: unix_s(info.grace_until),
             revoked: (info.state == KeyState::Revoked).into(),
             plan: info.plan,
             pepper: info.pepper,
@@ -99,6 +99,11 @@ impl kt_key_info {
             reserved_: [0; 8],
         }
     }
+}
+
+/// Returns a time as C has it: Unix seconds, 0 for none. A gate stores 32 bits of them.
+fn unix_s(time: Option<Timestamp>) -> u32 {
+    time.map_or(0, |time| u32::try_from(time.unix_s()).unwrap_or(u32::MAX))
 }
 
 plain! {

@@ -144,8 +144,7 @@ pub extern "C" fn kt_limiter_attach(
 
 /// Returns the lines that belong to the table, by its own header. The memory may be larger.
 pub(crate) fn table_lines(memory: Lines) -> Lines {
-    let words = memory.as_ref().first().map(Line::words);
-    let bytes = words.map_or(0, |words| words[2].load(keytally_core::sync::Ordering::Relaxed));
+    let bytes = memory.as_ref().first().map_or(0, |line| line.load(2));
     // The core refuses a length that is not valid.
     match usize::try_from(bytes) {
         Ok(bytes) if bytes > 0 && bytes.is_multiple_of(KT_TABLE_ALIGN) => {
@@ -335,7 +334,7 @@ pub extern "C" fn kt_limiter_capacity(limiter: Handle<kt_limiter>, capacity_out:
 pub extern "C" fn kt_limiter_live(limiter: Handle<kt_limiter>, now_ms: u64, live_out: Out<u64>) -> kt_status {
     guard(|| {
         let (limiter, target) = (limiter.state()?, live_out.target()?);
-        target.write(limiter.table.live(limiter.clock.time(now_ms)?.moment()));
+        target.write(limiter.table.live_subjects(limiter.clock.time(now_ms)?.moment()));
         Ok(())
     })
 }

@@ -22,7 +22,7 @@ pub(crate) fn policy(text: In<'_, c_char>, len: usize) -> FfiResult<Policy> {
     }
     utf8(text, kt_status::KT_POLICY_SYNTAX)?
         .parse()
-        .map_err(|error: keytally_core::PolicyError| error.kind().into())
+        .map_err(|error: keytally_core::ParsePolicyError| error.kind().into())
 }
 
 /// Checks a policy, and writes it as this library prints it: `1000/hour,100/m` becomes

@@ -46,12 +46,12 @@ const _: () = {
     assert!(size_of::<kt_verdict>() == 256 && size_of::<kt_quota>() == 64);
 };
 
-/// Declares an enumeration of C with the numbers of one of core, and its names for logs.
+/// Declares an enumeration of C and the names of its enumerators. The numbers ascend from 0.
 macro_rules! mirrored {
     (
         $(#[$meta:meta])*
-        pub enum $name:ident of $core:ident {
-            $( $(#[$variant_meta:meta])* $variant:ident = $number:literal => ($core_variant:path, $text:literal), )*
+        pub enum $name:ident {
+            $( $(#[$variant_meta:meta])* $variant:ident = $number:literal => $text:literal, )*
         }
     ) => {
         $(#[$meta])*
@@ -64,24 +64,20 @@ macro_rules! mirrored {
         }
 
         impl $name {
-            /// Returns the value of core that has this number.
-            #[inline]
-            fn to_core(number: Number<Self>) -> Option<$core> {
-                const ALL: &[$core] = &[$( $core_variant ),*];
-                const _: () = {
-                    let mut index = 0;
-                    $( assert!($number == index && $core_variant as usize == $number); index += 1; )*
-                    assert!(index == ALL.len());
-                };
-                ALL.get(usize::from(number.0)).copied()
-            }
+            /// The names for logs and metric labels, by number.
+            const NAMES: &[&CStr] = &[$( $text ),*];
 
-            /// Returns a short word for logs and metric labels; `unknown` for a number that is none.
-            fn text(number: Number<Self>) -> &'static CStr {
-                const TEXTS: &[&CStr] = &[$( $text ),*];
-                TEXTS.get(usize::from(number.0)).copied().unwrap_or(c"unknown")
+            /// Returns the name; `unknown` for an unknown number.
+            fn name(number: Number<Self>) -> &'static CStr {
+                Self::NAMES.get(usize::from(number.0)).copied().unwrap_or(c"unknown")
             }
         }
+
+        const _: () = {
+            let mut index = 0;
+            $( assert!($number == index); index += 1; )*
+            assert!(index == $name::NAMES.len());
+        };
     };
 }
 
@@ -89,19 +85,19 @@ mirrored! {
     /// What was decided.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[repr(u8)]
-    pub enum kt_outcome of Outcome {
+    pub enum kt_outcome {
         /// The request is admitted, and its cost is charged.
-        KT_ADMITTED = 0 => (Outcome::Admitted, c"admitted"),
+        KT_ADMITTED = 0 => c"admitted",
         /// Some window lacks room. Nothing is charged.
-        KT_DENIED = 1 => (Outcome::Denied, c"denied"),
+        KT_DENIED = 1 => c"denied",
         /// No key was presented.
-        KT_MISSING_KEY = 2 => (Outcome::MissingKey, c"missing_key"),
+        KT_MISSING_KEY = 2 => c"missing_key",
         /// The key is invalid; see `kt_reason`. Do not disclose the reason to the client.
-        KT_INVALID_KEY = 3 => (Outcome::InvalidKey, c"invalid_key"),
+        KT_INVALID_KEY = 3 => c"invalid_key",
         /// The cost is above a limit and can never be admitted.
-        KT_TOO_COSTLY = 4 => (Outcome::TooCostly, c"too_costly"),
+        KT_TOO_COSTLY = 4 => c"too_costly",
         /// A limiter has no slot for a new subject. Nothing is charged.
-        KT_FULL = 5 => (Outcome::Full, c"full"),
+        KT_FULL = 5 => c"full",
     }
 }
 
@@ -109,29 +105,45 @@ mirrored! {
     /// Why a key is invalid. For logs and metrics only: do not disclose it to the client.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[repr(u8)]
-    pub enum kt_reason of Reason {
+    pub enum kt_reason {
         /// The key is not invalid.
-        KT_REASON_NONE = 0 => (Reason::None, c"none"),
+        KT_REASON_NONE = 0 => c"none",
         /// The text does not have the form of a key of this gate.
-        KT_REASON_MALFORMED = 1 => (Reason::Malformed, c"malformed"),
+        KT_REASON_MALFORMED = 1 => c"malformed",
         /// The checksum of a well-formed key is wrong, as after a typing error.
-        KT_REASON_CHECKSUM = 2 => (Reason::Checksum, c"checksum"),
+        KT_REASON_CHECKSUM = 2 => c"checksum",
         /// No key of this gate has this key id.
-        KT_REASON_UNKNOWN = 3 => (Reason::Unknown, c"unknown"),
+        KT_REASON_UNKNOWN = 3 => c"unknown",
         /// The key id exists, and the secret is another.
-        KT_REASON_WRONG_SECRET = 4 => (Reason::WrongSecret, c"wrong_secret"),
+        KT_REASON_WRONG_SECRET = 4 => c"wrong_secret",
         /// The key was revoked.
-        KT_REASON_REVOKED = 5 => (Reason::Revoked, c"revoked"),
+        KT_REASON_REVOKED = 5 => c"revoked",
         /// The key expired, or the grace of its previous secret ended.
-        KT_REASON_EXPIRED = 6 => (Reason::Expired, c"expired"),
+        KT_REASON_EXPIRED = 6 => c"expired",
         /// The request has the key header more than once.
-        KT_REASON_DUPLICATE = 7 => (Reason::Duplicate, c"duplicate"),
+        KT_REASON_DUPLICATE = 7 => c"duplicate",
         /// The key belongs to a pepper that this process was not given.
-        KT_REASON_PEPPER_MISSING = 8 => (Reason::PepperMissing, c"pepper_missing"),
+        KT_REASON_PEPPER_MISSING = 8 => c"pepper_missing",
         /// The key's record is damaged.
-        KT_REASON_DAMAGED = 9 => (Reason::Damaged, c"damaged"),
+        KT_REASON_DAMAGED = 9 => c"damaged",
     }
 }
+
+// The numbers are core's. For reasons, 0 stands for none.
+const _: () = {
+    assert!(kt_outcome::NAMES.len() == Outcome::ALL.len());
+    let mut index = 0;
+    while index < Outcome::ALL.len() {
+        assert!(Outcome::ALL[index] as usize == index);
+        index += 1;
+    }
+    assert!(kt_reason::NAMES.len() == 1 + Reason::ALL.len());
+    index = 0;
+    while index < Reason::ALL.len() {
+        assert!(Reason::ALL[index] as usize == index + 1);
+        index += 1;
+    }
+};
 
 plain! {
     /// The units that a check charged, and when. `refund` and `settle` take it.
@@ -240,14 +252,12 @@ pub(crate) fn put_quotas(words: &mut [u32; QUOTA_SLOTS * QUOTA_WORDS], quotas: &
 fn quota_state(words: &[u32; QUOTA_SLOTS * QUOTA_WORDS], index: usize, at_ms: u64) -> Option<QuotaState> {
     let (slots, _) = words.as_chunks::<QUOTA_WORDS>();
     let [limit, remaining, window, reset_in_s] = *slots.get(index)?;
-    Some(QuotaState {
-        limit,
-        remaining: remaining.min(limit),
-        window: Window::from_seconds(window & !(LACKING | LASTING))?,
-        reset_unix_s: at_ms / 1000 + u64::from(reset_in_s),
-        lacking: window & LACKING != 0,
-        lasting: window & LASTING != 0,
-    })
+    let length = Window::from_seconds(window & !(LACKING | LASTING))?;
+    let reset_unix_s = at_ms / 1000 + u64::from(reset_in_s);
+    let mut state = QuotaState::new(limit, remaining.min(limit), length, reset_unix_s);
+    state.lacking = window & LACKING != 0;
+    state.lasting = window & LASTING != 0;
+    Some(state)
 }
 
 /// Writes the quota at `index` of a struct with `count` quotas.
@@ -279,7 +289,7 @@ impl Target<'_, kt_verdict> {
     pub(crate) fn put_verdict(self, verdict: &Verdict) {
         let out = self.zeroed();
         out.outcome = Number(verdict.outcome() as u8);
-        out.reason = Number(verdict.reason() as u8);
+        out.reason = Number(verdict.reason().map_or(0, |reason| reason as u8));
         out.http_status = verdict.http_status();
         out.retry_after_s = verdict.retry_after_s().unwrap_or(0);
         (out.key_id, out.account, out.plan, out.env) = match verdict.holder() {
@@ -288,7 +298,7 @@ impl Target<'_, kt_verdict> {
         };
         out.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         out.charge.at_ms = verdict.quotas().time().unix_ms();
-        out.charge.cost = if verdict.admitted() { verdict.cost() } else { 0 };
+        out.charge.cost = if verdict.is_admitted() { verdict.cost() } else { 0 };
         out.now_ms = verdict.now().unix_ms();
         out.retry_at_ms = verdict.retry_at().map_or(0, Timestamp::unix_ms);
         out.cost = verdict.cost();
@@ -301,31 +311,23 @@ impl Target<'_, kt_verdict> {
 impl kt_verdict {
     /// Calls `respond` with the HTTP response. Returns `None` if the content is not a verdict's.
     fn respond<R>(&self, respond: impl FnOnce(Response<'_>) -> R) -> Option<R> {
-        const NONE: QuotaState = QuotaState {
-            limit: 0,
-            remaining: 0,
-            window: Window::from_seconds(1).expect("a second is a window"),
-            reset_unix_s: 0,
-            lacking: false,
-            lasting: false,
-        };
-        let outcome = kt_outcome::to_core(self.outcome)?;
-        kt_reason::to_core(self.reason)?;
+        const NONE: QuotaState =
+            QuotaState::new(0, 0, Window::from_seconds(1).expect("a second is a window"), 0);
+        let outcome = *Outcome::ALL.get(usize::from(self.outcome.0))?;
+        kt_reason::NAMES.get(usize::from(self.reason.0))?;
         let mut states = [NONE; KT_MAX_QUOTAS];
         let states = states.get_mut(..usize::from(self.quota_count))?;
         for (index, state) in states.iter_mut().enumerate() {
             *state = quota_state(&self.private_, index, self.charge.at_ms)?;
         }
-        Some(respond(Response {
+        let [now, charged_at] = [self.now_ms, self.charge.at_ms].map(Timestamp::from_unix_ms);
+        Some(respond(Response::new(
             outcome,
-            quotas: states,
-            cost: self.cost,
-            waits_from: waits_from(
-                Timestamp::from_unix_ms(self.now_ms),
-                Timestamp::from_unix_ms(self.charge.at_ms),
-            ),
-            retry_after_s: Some(self.retry_after_s).filter(|&seconds| seconds != 0),
-        }))
+            states,
+            self.cost,
+            waits_from(now, charged_at),
+            Some(self.retry_after_s).filter(|&seconds| seconds != 0),
+        )))
     }
 }
 
@@ -488,20 +490,21 @@ pub extern "C" fn kt_verdict_fields<'c>(
 /// Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_body(verdict: In<kt_verdict>) -> In<'static, c_char> {
-    let outcome = verdict.read().ok().and_then(|verdict| kt_outcome::to_core(verdict.outcome));
-    In::from_static(outcome.map_or(c"", body))
+    let outcome = verdict.read().ok().and_then(|verdict| Outcome::ALL.get(usize::from(verdict.outcome.0)));
+    In::from_static(outcome.map_or(c"", |outcome| body(*outcome)))
 }
 
 /// Returns core's body with a NUL.
 fn body(outcome: Outcome) -> &'static CStr {
     match outcome {
-        Outcome::Admitted => c"",
         Outcome::MissingKey => cr#"{"error": "Missing X-API-Key header"}"#,
         Outcome::InvalidKey => cr#"{"error": "Invalid API key"}"#,
         Outcome::Denied | Outcome::TooCostly => {
             cr#"{"error": "Rate limit exceeded. Please try again later."}"#
         }
         Outcome::Full => cr#"{"error": "Too many clients at once. Please try again later."}"#,
+        // Admitted.
+        _ => c"",
     }
 }
 
@@ -541,12 +544,29 @@ pub extern "C" fn kt_verdict_duplicate_header(now_ms: u64, verdict_out: Out<kt_v
 /// number. Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_outcome_name(outcome: Number<kt_outcome>) -> In<'static, c_char> {
-    In::from_static(kt_outcome::text(outcome))
+    In::from_static(kt_outcome::name(outcome))
 }
 
 /// Returns a short word for logs and metric labels, such as `wrong_secret`; `unknown` for an unknown
 /// number. Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_reason_name(reason: Number<kt_reason>) -> In<'static, c_char> {
-    In::from_static(kt_reason::text(reason))
+    In::from_static(kt_reason::name(reason))
+}
+
+#[cfg(all(test, feature = "host"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_bodies_are_those_of_core() {
+        for outcome in Outcome::ALL {
+            assert_eq!(kt_outcome::NAMES[*outcome as usize].to_str(), Ok(outcome.as_str()));
+            assert_eq!(body(*outcome).to_str(), Ok(outcome.body()));
+        }
+        assert_eq!(kt_reason::NAMES[0], c"none");
+        for reason in Reason::ALL {
+            assert_eq!(kt_reason::NAMES[*reason as usize].to_str(), Ok(reason.as_str()));
+        }
+    }
 }

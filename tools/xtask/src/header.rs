@@ -92,7 +92,7 @@ fn declared(source: &str) -> Result<String> {
 /// Returns the declarations inside a macro as Rust.
 ///
 /// A struct has the layout of C. An enumerator `NAME = 1 => "a sentence",` is `NAME = 1,` with the
-/// sentence as its comment. An enumerator `NAME = 1 => (…),` is `NAME = 1,`. The sentence may stand in
+/// sentence as its comment. An enumerator `NAME = 1 => c"name",` is `NAME = 1,`. The sentence may stand in
 /// the next line.
 fn declarations(inside: &[&str]) -> Result<String> {
     let mut declared = String::new();
@@ -102,10 +102,7 @@ fn declarations(inside: &[&str]) -> Result<String> {
             declared += "#[repr(C)]\n";
         }
         match line.split_once(" =>") {
-            None => match line.split_once(" of ").filter(|_| line.starts_with("pub enum ")) {
-                Some((name, _)) => declared += &format!("{name} {{\n"),
-                None => declared += &format!("{line}\n"),
-            },
+            None => declared += &format!("{line}\n"),
             Some((name, value)) => {
                 let value = if value.is_empty() { lines.next().unwrap_or_default() } else { value };
                 if let Some(text) = value.trim().strip_prefix('"') {
@@ -133,7 +130,9 @@ fn comment(sentence: &str) -> String {
     if let Some(first) = lines[0].get(1..2).map(str::to_uppercase) {
         lines[0].replace_range(1..2, &first);
     }
-    lines.iter_mut().next_back().into_iter().for_each(|line| *line += ".");
+    if let Some(last) = lines.last_mut() {
+        last.push('.');
+    }
     lines.iter().map(|line| format!("#[doc = \"{line}\"]\n")).collect()
 }
 
@@ -262,7 +261,7 @@ mod tests {
         let source = "statuses! {\n    pub enum s {\n        A = 0 => \"a\",\n        B = 1 =>\n            \"is b\",\n    }\n}\n";
         let expected = "pub enum s {\n#[doc = \" A.\"]\n    A = 0,\n#[doc = \" Is b.\"]\n    B = 1,\n}\n";
         assert_eq!(declared(source).unwrap(), expected);
-        let source = "mirrored! {\n    pub enum o of O {\n        /// A.\n        A = 0 => (O::A, c\"a\"),\n    }\n}\n";
+        let source = "mirrored! {\n    pub enum o {\n        /// A.\n        A = 0 => c\"a\",\n    }\n}\n";
         assert_eq!(declared(source).unwrap(), "pub enum o {\n    /// A.\n    A = 0,\n}\n");
     }
 
