@@ -1,4 +1,4 @@
-/* Every function, asked as a program asks it: in memory, in files, and from threads. */
+/* Calls every function as a program does: in memory, in files, and from threads. */
 #include "check.h"
 
 #include <pthread.h>
@@ -34,7 +34,7 @@ static void texts(void) {
     CHECK(strstr(buffer, "\"fortnight\" is no unit") == buffer && written == strlen(buffer));
     OK(kt_policy_explain(KT_TEXT("1/s"), buffer, sizeof buffer, &written));
     CHECK(equal(buffer, "") && written == 0);
-    /* What may be a key isn't repeated. */
+    /* A part that may be a key is not repeated. */
     OK(kt_policy_explain(KT_TEXT("100/abcdefghijk"), buffer, sizeof buffer, &written));
     CHECK(strstr(buffer, "\"abcdefghijk\" is no unit") == buffer);
     OK(kt_policy_explain(KT_TEXT("100/abcdefghijklmnop"), buffer, sizeof buffer, &written));
@@ -42,7 +42,7 @@ static void texts(void) {
     OK(kt_policy_explain(KT_TEXT("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"), buffer, sizeof buffer, &written));
     CHECK(equal(buffer, kt_status_message(KT_POLICY_SYNTAX)));
 
-    /* A buffer that is too small by one is left alone, and so is the length. */
+    /* If the buffer is one byte too small, neither it nor the length is written. */
     memset(buffer, '!', sizeof buffer);
     written = 77;
     EXPECT(kt_policy_check(KT_TEXT("5/minute"), buffer, 8, &written), KT_BUFFER_TOO_SMALL);
@@ -113,11 +113,11 @@ static void limiter_in_memory(void) {
     CHECK(equal(policy, "3/minute, 100/hour"));
     OK(kt_limiter_capacity(&limiter, &capacity));
     CHECK(capacity == 100);
-    OK(kt_limiter_check(&limiter, NULL, 0, 1, NOW_MS, &verdict)); /* The empty subject is one. */
+    OK(kt_limiter_check(&limiter, NULL, 0, 1, NOW_MS, &verdict)); /* The empty subject is a subject. */
     OK(kt_limiter_live(&limiter, NOW_MS, &live));
     CHECK(live >= 1);
 
-    /* The table holds no addresses: elsewhere, in larger memory, it is the same. */
+    /* The table holds no addresses: a copy in larger memory at another address works. */
     void *elsewhere = table_memory(size + 64);
     memcpy(elsewhere, memory, size);
     kt_limiter other;
@@ -126,7 +126,7 @@ static void limiter_in_memory(void) {
     CHECK(verdict.outcome == KT_DENIED);
     EXPECT(kt_limiter_attach(elsewhere, size - 64, &other), KT_TRUNCATED);
 
-    /* More subjects than there is room for: full is an answer. */
+    /* More subjects than there is room for: the outcome is full. */
     unsigned full = 0;
     for (uint32_t number = 0; number < 1000; number++) {
         OK(kt_limiter_check(&limiter, (const uint8_t *)&number, sizeof number, 1, NOW_MS, &verdict));
@@ -305,7 +305,7 @@ static void no_flaw(void *context, const kt_flaw *flaw) {
     ++*(int *)context;
 }
 
-/** What is the same whether the gate lies in memory or in a file. */
+/** Calls that give the same results for a gate in memory and for one in a file. */
 static void use_gate(kt_gate *gate, bool hints) {
     kt_key key, fresh, other;
     uint64_t key_id, other_id;
@@ -359,7 +359,7 @@ static void use_gate(kt_gate *gate, bool hints) {
     kt_plan daily = {KT_TEXT("daily"), KT_TEXT("5/day")};
     EXPECT(kt_gate_set_plan(gate, &daily), KT_PLAN_WINDOWS);
 
-    /* The old secret lives on in its grace, and both spend one quota. */
+    /* The old secret stays valid during its grace, and both secrets share one quota. */
     OK(kt_gate_rotate(gate, key_id, (uint32_t)(NOW_MS / 1000 + 60), 0, OTHER_ENTROPY, NOW_MS, &fresh));
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 1).remaining == 4997);
@@ -368,7 +368,7 @@ static void use_gate(kt_gate *gate, bool hints) {
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS + 60000, &verdict));
     CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED);
 
-    /* A third secret would end the first in its grace. */
+    /* A third secret would end the first before its grace ends. */
     kt_key_info info;
     OK(kt_gate_key(gate, key_id, NOW_MS, &info));
     CHECK(info.grace_until_s == NOW_MS / 1000 + 60);
@@ -393,13 +393,13 @@ static void use_gate(kt_gate *gate, bool hints) {
     CHECK(info.account == 42 && !info.revoked && key_quota(&info, 0).remaining == 99 && info.last_used_ms == NOW_MS);
     CHECK(equal(info.last_characters, hints ? "-xyz" : ""));
     int keys = 0;
-    OK(kt_gate_list(gate, NOW_MS, count_keys, &keys)); /* It ends the list at the second. */
+    OK(kt_gate_list(gate, NOW_MS, count_keys, &keys)); /* The callback ends the list at the second key. */
     CHECK(keys == 2);
 
-    kt_new_key nobody = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("nothing"), 0};
-    EXPECT(kt_gate_issue(gate, &nobody, ENTROPY, NOW_MS, &key, &key_id), KT_NO_SUCH_PLAN);
-    kt_new_key nowhere = {sizeof(kt_new_key), 1, KT_TEXT("LIVE"), NULL, 0, 0};
-    EXPECT(kt_gate_issue(gate, &nowhere, ENTROPY, NOW_MS, &key, &key_id), KT_NAME_FORM);
+    kt_new_key no_such_plan = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("nothing"), 0};
+    EXPECT(kt_gate_issue(gate, &no_such_plan, ENTROPY, NOW_MS, &key, &key_id), KT_NO_SUCH_PLAN);
+    kt_new_key wrong_env = {sizeof(kt_new_key), 1, KT_TEXT("LIVE"), NULL, 0, 0};
+    EXPECT(kt_gate_issue(gate, &wrong_env, ENTROPY, NOW_MS, &key, &key_id), KT_NAME_FORM);
     kt_new_key first_plan = {sizeof(kt_new_key), 1, KT_TEXT("live"), NULL, 0, (uint32_t)(NOW_MS / 1000)};
     OK(kt_gate_issue(gate, &first_plan, ENTROPY, NOW_MS, &key, &other_id));
     OK(kt_gate_check(gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
@@ -429,19 +429,19 @@ static void gate_in_memory(void) {
     OK(kt_gate_init(memory, size, &CONFIG, PEPPERS, 1, &gate));
     use_gate(&gate, false);
 
-    /* Elsewhere, with the pepper; and what a gate is not. */
+    /* A copy opens with the pepper only, and as a gate only. */
     void *elsewhere = table_memory(size);
     memcpy(elsewhere, memory, size);
     OK(kt_gate_attach(elsewhere, size, PEPPERS, 1, &same));
-    const uint8_t strange[32] = {8};
-    const kt_bytes others[] = {{strange, sizeof strange}};
-    kt_gate stranger;
-    EXPECT(kt_gate_attach(elsewhere, size, others, 1, &stranger), KT_WRONG_PEPPER);
+    const uint8_t other_pepper[32] = {8};
+    const kt_bytes others[] = {{other_pepper, sizeof other_pepper}};
+    kt_gate refused;
+    EXPECT(kt_gate_attach(elsewhere, size, others, 1, &refused), KT_WRONG_PEPPER);
     kt_limiter limiter;
     EXPECT(kt_limiter_attach(elsewhere, size, &limiter), KT_OTHER_KIND);
     kt_gate_close(&same);
 
-    /* An administrator that died in memory holds it until somebody who may takes over: word 6 of line 1. */
+    /* A killed administrator of a gate in memory keeps its claim, word 6 of line 1, until a take-over. */
     ((uint64_t *)memory)[8 + 6] = 1;
     EXPECT(kt_gate_revoke(&gate, 1), KT_BUSY);
     OK(kt_gate_take_over(&gate));
@@ -458,7 +458,7 @@ static void gate_in_memory(void) {
     ((uint32_t *)elsewhere)[6] = 0; /* The capacity. */
     EXPECT(kt_gate_attach(elsewhere, size, PEPPERS, 1, &same), KT_DAMAGED);
 
-    /* What can't be made. */
+    /* Gates that cannot be created. */
     kt_gate_config wrong = CONFIG;
     wrong.keys = 0;
     EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_CAPACITY);
@@ -509,7 +509,7 @@ static void gate_in_memory(void) {
     free(memory);
 }
 
-/** Closing wipes the peppers: nothing of the states that they were kept as is left in the handle. */
+/** Closing wipes the peppers: the handle holds nothing of their hash states afterwards. */
 static void closing_wipes(void) {
     size_t size = kt_gate_size(CONFIG.keys);
     void *memory = table_memory(size);
@@ -518,13 +518,13 @@ static void closing_wipes(void) {
     OK(kt_gate_init(memory, size, &CONFIG, PEPPERS, 1, gate));
     memcpy(kept, gate, sizeof *kept);
     kt_gate_close(gate);
-    /* Room in it that nothing was ever written to may be looked at all the same. */
+    /* This reads padding, which was never written. */
     (void)VALGRIND_MAKE_MEM_DEFINED(gate, sizeof *gate);
     (void)VALGRIND_MAKE_MEM_DEFINED(kept, sizeof *kept);
     size_t wiped = 0;
     for (size_t at = 0; at < sizeof *gate; at++)
         wiped += ((unsigned char *)kept)[at] != 0 && ((unsigned char *)gate)[at] == 0;
-    CHECK(wiped >= 60); /* Two states of 32 bytes, few of which were 0. */
+    CHECK(wiped >= 60); /* Two states of 32 bytes, few of which are 0. */
     free(kept);
     free(gate);
     free(memory);
@@ -559,7 +559,7 @@ static void files(const char *folder) {
     OK(kt_gate_open(path, pepper, 64, &same));
     use_gate(gate, true);
 
-    /* Both see one table, and what one does holds for the other at once. */
+    /* Both handles use one table, and each sees the changes of the other at once. */
     kt_key key;
     uint64_t key_id;
     kt_verdict verdict;
@@ -676,7 +676,7 @@ static void system_clock_corrects_with_counts_kept(void) {
     end_clocks(&made);
 }
 
-/** A cached reading corrects by a later reading. Elsewhere it is used as given. */
+/** With a declared handle, a later reading corrects the tally. Other handles use the time as given. */
 static void cached_reading_corrects_once_declared(void) {
     struct clocks made;
     make_clocks(&made);
@@ -685,12 +685,12 @@ static void cached_reading_corrects_once_declared(void) {
     lock_ahead(&made, "a");
     OK(kt_limiter_check(&made.cached, bytes("a"), 1, 1, stale_ms, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0 && verdict.now_ms >= start_ms);
-    /* What was charged by now is not taken back by a stale reading, and no new window begins. */
+    /* A stale reading neither takes back a charge nor begins a new window. */
     OK(kt_limiter_check(&made.cached, bytes("a"), 1, 1, stale_ms, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.now_ms >= start_ms);
     OK(kt_limiter_check(&made.cached, bytes("a"), 1, 0, start_ms + 1, &verdict));
     CHECK(verdict.now_ms == start_ms + 1);
-    /* The declaration is of one handle. */
+    /* The declaration holds for one handle. */
     lock_ahead(&made, "b");
     OK(kt_limiter_check(&made.explicit, bytes("b"), 1, 1, kt_now_ms(), &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s > 2 * 3600);
@@ -742,7 +742,7 @@ static int remember_ahead(void *context, const kt_key_info *info) {
     return 0;
 }
 
-/** Every function of a gate that takes a time takes the system clock too. */
+/** Each function of a gate that takes a time accepts the system clock too. */
 static void gate_takes_either_time(void) {
     kt_gate_config config = CONFIG;
     config.keys = 3;
@@ -756,7 +756,7 @@ static void gate_takes_either_time(void) {
     OK(kt_gate_attach(memory, size, PEPPERS, 1, &cached));
     OK(kt_gate_use_system_clock(&cached));
 
-    /* Keys that ended in 1970 give up their records now, and not at an explicit time of 1970. */
+    /* The records of keys that expired in 1970 can be reused now, but not at an explicit time of 1970. */
     kt_new_key ended = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 1000};
     kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
     kt_key key;
@@ -764,7 +764,7 @@ static void gate_takes_either_time(void) {
     kt_verdict verdict;
     for (int turn = 0; turn < 3; turn++) OK(kt_gate_issue(&gate, &ended, ENTROPY, 0, &key, &key_id));
     EXPECT(kt_gate_issue(&gate, &new_key, ENTROPY, 999000, &key, &key_id), KT_GATE_FULL);
-    OK(kt_gate_issue(&cached, &new_key, ENTROPY, 999000, &key, &key_id)); /* A stale reading is taken again. */
+    OK(kt_gate_issue(&cached, &new_key, ENTROPY, 999000, &key, &key_id)); /* A stale reading is replaced. */
     OK(kt_gate_import(&gate, bytes("legacy-key-0123456789-xyz"), 25, &new_key, KT_SYSTEM_CLOCK, &key_id));
     OK(kt_gate_issue(&gate, &new_key, ENTROPY, KT_SYSTEM_CLOCK, &key, &key_id));
     OK(kt_gate_rotate(&gate, key_id, 0, 0, OTHER_ENTROPY, KT_SYSTEM_CLOCK, &key));
@@ -776,7 +776,7 @@ static void gate_takes_either_time(void) {
     OK(kt_gate_check(&gate, api_key, len, 5, start_ms, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s > 2 * 3600);
 
-    /* Looking at a gate corrects nothing. */
+    /* A query corrects nothing. */
     kt_key_info info;
     uint32_t ahead_s = 0;
     kt_flaw flaw = {0};
@@ -814,7 +814,7 @@ static void gate_takes_either_time(void) {
     free(memory);
 }
 
-/** Every function of a limiter that takes a time takes the system clock too. */
+/** Each function of a limiter that takes a time accepts the system clock too. */
 static void limiter_takes_either_time(void) {
     struct clocks made;
     make_clocks(&made);
@@ -874,7 +874,7 @@ static bool admits(kt_gate *gate, const kt_key *key) {
     return verdict.outcome == KT_ADMITTED;
 }
 
-/** A gate whose file is replaced is opened again: when it is asked, when its keys change, and by its thread. */
+/** A replaced gate file is opened: on request, by a change of keys, and by the thread of the library. */
 static void replaced_files(const char *folder) {
     char path[4096], pepper[KT_PEPPER_SIZE], other[KT_PEPPER_SIZE];
     snprintf(path, sizeof path, "%s/replaced.gate", folder);
@@ -901,7 +901,7 @@ static void replaced_files(const char *folder) {
     OK(kt_gate_reopen_status(gate, &reopened, &failing));
     CHECK(reopened == 1 && failing == 1 && admits(gate, &new));
 
-    /* A change is made to the file that is there. */
+    /* A change is made in the file at the path. */
     replace(folder, path, pepper, &newest);
     EXPECT(kt_gate_revoke(gate, 1), KT_NO_SUCH_KEY);
     CHECK(admits(gate, &newest));
@@ -920,7 +920,7 @@ static void replaced_files(const char *folder) {
     CHECK(unlink(path) == 0);
 }
 
-/** A gate that another process administers: the wait ends, and names the process. */
+/** While another process administers a gate, a change waits, then fails. */
 static void held_files(const char *folder) {
     char path[4096], pepper[KT_PEPPER_SIZE];
     snprintf(path, sizeof path, "%s/held.gate", folder);
@@ -931,7 +931,7 @@ static void held_files(const char *folder) {
     OK(kt_gate_administrator(gate, &pid));
     CHECK(pid == 0);
     OK(kt_gate_set_wait(gate, 20));
-    /* What an administrator of another container leaves that has no lock of the file: see host/src/lock.rs. */
+    /* The word that an administrator in another container writes, which holds no lock of the file: see host/src/lock.rs. */
     FILE *file = fopen(path, "r+");
     uint64_t holder = UINT64_MAX;
     CHECK(file != NULL && fseek(file, 64 + 7 * 8, SEEK_SET) == 0 && fwrite(&holder, 8, 1, file) == 1 && fclose(file) == 0);

@@ -1,4 +1,4 @@
-/* What can be told of a wrong pointer is a status, and nothing is written. */
+/* A wrong pointer, as far as it can be checked, is a status, and nothing is written. */
 #include "check.h"
 
 #include <stdint.h>
@@ -20,10 +20,10 @@ static void report(void *context, const kt_flaw *flaw) {
     (void)flaw;
 }
 
-/** A pointer that is one byte off. It is never followed. */
+/** A pointer that is one byte off. The library never follows it. */
 #define OFF(pointer) ((void *)((uintptr_t)(pointer) + 1))
 
-/** Calls with a handle that is none, then NULL, then misaligned. */
+/** Calls with memory that is not a handle, then NULL, then a misaligned pointer. */
 #define NO_HANDLE(handle, call) \
     do { \
         handle = none; \
@@ -78,12 +78,12 @@ static void limiters(void *none) {
     OK(kt_limiter_peek(real, subject, 1, 1, NOW_MS, &verdict));
     CHECK(quota(&verdict, 0).remaining == 5);
 
-    /* A copy is no handle, and the original still is one. */
+    /* A copy is not a handle. The original still is. */
     moved = own;
     EXPECT(kt_limiter_check(&moved, subject, 1, 1, NOW_MS, &verdict), KT_NOT_A_HANDLE);
     kt_limiter_close(&moved);
     OK(kt_limiter_check(real, subject, 1, 1, NOW_MS, &verdict));
-    /* Nor is a limiter a gate. */
+    /* A limiter is not a gate. */
     EXPECT(kt_gate_check((kt_gate *)(void *)real, NULL, 0, 1, NOW_MS, &verdict), KT_NOT_A_HANDLE);
 
     NULL_AT(kt_limiter_init(NULL, sizeof memory, KT_TEXT("5/minute"), 8, SEED, &moved));
@@ -102,7 +102,7 @@ static void limiters(void *none) {
     EXPECT(kt_limiter_attach(memory, sizeof memory, (kt_limiter *)(void *)memory), KT_OVERLAP);
     NULL_AT(kt_limiter_attach(memory, sizeof memory, NULL));
 
-    /* None of these has touched the table. */
+    /* None of these changed the table. */
     OK(kt_limiter_peek(real, subject, 1, 1, NOW_MS, &verdict));
     CHECK(quota(&verdict, 0).remaining == 4);
     kt_limiter_close(real);
@@ -187,7 +187,7 @@ static void gates(void *none) {
     NULL_AT(kt_gate_capacity(real, NULL));
     NULL_AT(kt_gate_verify(real, NOW_MS, NULL, NULL));
 
-    /* No key was issued, changed or charged by any of these, and the first is as good as before. */
+    /* None of these issued, changed or charged a key. The first is still valid. */
     OK(kt_gate_check(real, api_key, len, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 0).remaining == 4);
     OK(kt_gate_list(real, NOW_MS, visit, NULL));

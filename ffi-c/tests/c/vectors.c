@@ -1,4 +1,4 @@
-/* The vector files, which drive every language, drive C: policies, keys, MACs, decisions, verdicts. */
+/* Runs the vector files, which all languages share, in C: policies, keys, MACs, decisions, verdicts. */
 #include "check.h"
 
 #include <cjson/cJSON.h>
@@ -6,7 +6,7 @@
 
 static const uint8_t SEED[16] = {5};
 
-/** What is being looked at, shown when a check fails. */
+/** The current case, printed if a check fails. */
 static const char *at;
 
 #define HOLDS(condition) ((condition) ? (void)0 : (fprintf(stderr, "%s\n", at), failed(__FILE__, __LINE__, #condition)))
@@ -22,7 +22,7 @@ static cJSON *load(const char *folder, const char *name) {
     CHECK(text != NULL && fread(text, 1, size, file) == size);
     text[size] = 0;
     fclose(file);
-    /* A text of cJSON's ends at a NUL, so that another control character stands in for it until `given`. */
+    /* A text of cJSON ends at a NUL, so another control character replaces it until `given`. */
     for (char *nul = text; (nul = strstr(nul, "\\u0000")) != NULL;) nul[5] = '1';
     cJSON *json = cJSON_Parse(text);
     CHECK(json != NULL);
@@ -39,7 +39,7 @@ static const char *text(const cJSON *object, const char *name) {
     return value;
 }
 
-/** A text in which there may be a NUL, and its length. */
+/** Returns a text that may contain a NUL, and its length. */
 static const char *given(const cJSON *object, const char *name, char *into, size_t size, size_t *len) {
     *len = strlen(text(object, name));
     CHECK(*len < size);
@@ -64,7 +64,7 @@ static uint64_t word(const cJSON *object, const char *name) {
     return value;
 }
 
-/** A step's time. The last millisecond is `KT_SYSTEM_CLOCK`; the one before has the same answers. */
+/** Returns a step's time. The last millisecond is `KT_SYSTEM_CLOCK`; the one before gives the same results. */
 static uint64_t explicit_time(const cJSON *item) {
     uint64_t now_ms = word(item, "now_ms");
     return now_ms == KT_SYSTEM_CLOCK ? now_ms - 1 : now_ms;
@@ -182,7 +182,7 @@ static void end_gate(struct gate *made) {
     free(made->memory);
 }
 
-/** The MAC that a gate keeps is read from its memory, where words 2 and 3 of a record hold it, each big-endian in value. */
+/** Compares the MAC in the gate's memory: words 2 and 3 of a record hold it, the most significant byte first. */
 static void macs(const char *folder) {
     cJSON *file = load(folder, "mac.json");
     const cJSON *item;
@@ -221,7 +221,7 @@ static uint8_t outcome_of(const char *name) {
     return outcome;
 }
 
-/** A limiter for one subject, whose only tally the test reads and writes: slots of two words follow two lines. */
+/** A limiter for one subject, whose tally the test reads and writes. Slots of two words follow two cache lines. */
 struct tally {
     void *memory;
     kt_limiter limiter;
@@ -244,7 +244,7 @@ static void end_tally(struct tally *tally) {
     free(tally->memory);
 }
 
-/** Makes the call of a case, and compares the verdict and the word that it leaves. */
+/** Makes the call of a case, and compares the verdict and the resulting word. */
 static void decide(struct tally *tally, const cJSON *item) {
     const uint8_t *subject = bytes("one");
     const char *op = text(item, "op");
@@ -259,7 +259,7 @@ static void decide(struct tally *tally, const cJSON *item) {
         OK(kt_limiter_settle(&tally->limiter, subject, 3, &charge, number(item, "actual"), now_ms, &verdict));
     else OK(kt_limiter_reset(&tally->limiter, subject, 3, now_ms, &verdict));
 
-    /* A subject without a slot gets one only when there is something to count. */
+    /* A subject gets a slot only when there is something to count. */
     uint64_t *left = tally_word(tally);
     if (left != NULL) HOLDS(*left == word(item, "next"));
     HOLDS(verdict.uncharged == (field(item, "uncharged") ? number(item, "uncharged") : 0));
@@ -282,7 +282,7 @@ static void decisions(const char *folder) {
     const cJSON *item;
     int cases = 0;
     cJSON_ArrayForEach(item, field(file, "cases")) {
-        /* In a limiter these words are marks of an insertion, which no tally is. */
+        /* In a limiter these words are reservation marks and not tallies. */
         if (strcmp(text(item, "why"), "all ones") == 0 || strcmp(text(item, "why"), "reserved stamp") == 0) continue;
         char *shown = cJSON_PrintUnformatted(item);
         at = shown;
@@ -315,7 +315,7 @@ static void decisions(const char *folder) {
     }
     end_tally(&tally);
     cJSON_ArrayForEach(item, field(file, "corrections")) {
-        if (word(item, "word") == UINT64_MAX) continue; /* A mark, as above. */
+        if (word(item, "word") == UINT64_MAX) continue; /* A reservation mark, as above. */
         char *shown = cJSON_PrintUnformatted(item);
         at = shown;
         kt_verdict verdict;
@@ -335,7 +335,7 @@ static void decisions(const char *folder) {
     cJSON_Delete(file);
 }
 
-/** Puts the keys of a vector gate into one: imported, which keeps their ids, and rotated where they have been. */
+/** Imports the keys of a vector gate, which keeps their key ids, and rotates those that have a previous secret. */
 static void issue_all(struct gate *made, const cJSON *list) {
     const cJSON *item;
     cJSON_ArrayForEach(item, list) {
@@ -366,7 +366,7 @@ static void issue_all(struct gate *made, const cJSON *list) {
     }
 }
 
-/** The fields one by one are those of the block. */
+/** Returns whether the fields one by one are those of the block. */
 static int one_by_one(const kt_verdict *verdict, const char *block) {
     char values[KT_HEADERS_SIZE], lines[KT_HEADERS_SIZE] = "";
     kt_field fields[KT_MAX_FIELDS];
@@ -405,7 +405,7 @@ static void step(struct gate *made, const cJSON *item) {
     }
     char headers[KT_HEADERS_SIZE], problem[KT_PROBLEM_SIZE];
     size_t written;
-    kt_verdict stored = verdict; /* A plain struct: a copy is as good. */
+    kt_verdict stored = verdict; /* A plain struct can be copied. */
     OK(kt_verdict_headers(&stored, headers, sizeof headers, &written));
     HOLDS(written == strlen(headers) && strcmp(headers, text(item, "headers")) == 0);
     HOLDS(one_by_one(&stored, headers));

@@ -1,7 +1,7 @@
-// The wrapper: every method, both ways of failing, ownership. Built as C++17 and C++20.
+// Tests the wrapper: each method, both ways to fail, ownership. Built as C++17 and C++20.
 #include <keytally.hpp>
 
-#include <keytally.hpp> // A second time, to no effect.
+#include <keytally.hpp> // A second time, without effect.
 
 #include <cstdio>
 #include <cstdlib>
@@ -22,7 +22,7 @@ static void failed(const char *file, int line, const char *condition) {
     std::exit(1);
 }
 
-/** The status of what is thrown; KT_OK when nothing is. */
+/** Returns the status of the exception; KT_OK if there is none. */
 static kt_status thrown(const std::function<void()> &work) {
     try {
         work();
@@ -217,7 +217,7 @@ static void use(Gate &gate) {
     try {
         gate.list([](const kt_key_info &) { throw Stop{}; }, NOW);
     } catch (const Stop &) {
-        stopped = true; // Around the library, not through it.
+        stopped = true; // The exception does not pass through the library.
     }
     CHECK(stopped);
 
@@ -226,7 +226,7 @@ static void use(Gate &gate) {
     CHECK(thrown([&] { gate.rotate(key.id(), 0s, false, NOW); }) == KT_REVOKED);
     CHECK(gate.try_revoke(1).status() == KT_NO_SUCH_KEY && !gate.try_revoke(1));
 
-    // A key is wiped when it goes, and when it was moved from.
+    // A key is wiped by its destructor and when it is moved from.
     Key taken = std::move(fresh);
     CHECK(fresh.expose().empty() && !taken.expose().empty());
     CHECK(keytally::key_hint(taken.expose()).view().substr(0, 8) == "kt_live_");
@@ -269,7 +269,7 @@ static void gates(const std::string &folder) {
     CHECK(limiter.check("a", 5, NOW).admitted() && !again.check("a", 1, NOW).admitted());
 }
 
-/** A null `const char *` is a status wherever a text belongs, and a missing key in its place. */
+/** A null `const char *` is a status in place of a text, and a missing key in place of a key. */
 static void null_pointers(const std::string &folder) {
     const char *null = std::getenv("KEYTALLY_NO_SUCH_VARIABLE");
     CHECK(null == nullptr);
@@ -323,7 +323,7 @@ static void null_pointers(const std::string &folder) {
     CHECK(keytally::key_hint(null).view().empty() && keytally::explain_policy(null).view().empty());
 }
 
-/** Memory of the caller's, made in C and attached to in C++. */
+/** Opens tables in the caller's memory that C created. */
 static void attached() {
     alignas(KT_TABLE_ALIGN) static unsigned char limits[KT_LIMITER_SIZE(8)], keys[KT_GATE_SIZE(8)];
     const std::uint8_t seed[16] = {1};

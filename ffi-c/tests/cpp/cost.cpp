@@ -1,5 +1,5 @@
-// The same calls by the functions of C and by the wrapper: `cost c|cpp TIMES`. The suite counts the instructions of each, and that
-// what the wrapper adds are a few, none of them a call.
+// Makes equal calls by the C functions and by the wrapper: `cost c|cpp TIMES`. The suite counts the instructions of both: the
+// wrapper may add two to a check.
 #include <keytally.hpp>
 
 #include <cstdio>
@@ -48,7 +48,7 @@ static void must(kt_status status) {
 
 int main(int count, char **arguments) {
     if (count != 3) return 2;
-    // Made by fixed seeds, so that each run has the same instructions.
+    // Fixed seeds, so that each run has the same instructions.
     static const std::uint8_t seed[16] = {7};
     kt_limiter limiter;
     must(kt_limiter_init(limiter_memory, sizeof limiter_memory, POLICY, 100, seed, &limiter));

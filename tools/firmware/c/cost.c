@@ -1,4 +1,4 @@
-/* What a check costs through the library: instructions, and stack. device/src/cost.rs tells the same without it. */
+/* Measures calls of the library: instructions and stack. device/src/cost.rs measures the core in Rust. */
 #include "cost.h"
 
 #include <keytally.h>
@@ -7,14 +7,15 @@
 
 enum { ROUNDS = 64, DEPTH = 1024 };
 
-/* SysTick, ARMv7-M B3.3: it counts the processor's clock down, 24 bits, at one tick in 80 ns of the board's time; an
- * instruction takes one, see tools/xtask/src/firmware.rs. */
+/* SysTick, ARMv7-M B3.3: a 24-bit counter that counts down, one tick in 80 ns of the board's time. How ticks become
+ * instructions: see tools/xtask/src/firmware.rs. */
 static volatile uint32_t *const SYSTICK = (volatile uint32_t *)0xe000e010;
 enum { CONTROL, RELOAD, CURRENT, TICK_NS = 80, LAST = 0xffffff };
 
 static const uint32_t PAINT = 0x5a17ca4b;
 
-/* The bytes of stack that a call takes, with what it calls. Nothing interrupts, so what lies below the stack is nobody's. */
+/* Returns the bytes of stack that a call needs, with all that it calls. There are no interrupts, so the memory below the
+ * stack pointer is unused. */
 static __attribute__((noinline)) uint32_t stack_of(void (*call)(void)) {
     volatile uint32_t *top;
     __asm__ volatile("mov %0, sp" : "=r"(top));
@@ -71,7 +72,7 @@ static void write_headers(void) {
     EXPECT(kt_verdict_headers(&verdict, headers, sizeof headers, &written) == KT_OK);
 }
 
-void tell_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len, uint32_t subjects) {
+void print_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len, uint32_t subjects) {
     static const uint8_t pepper[32] = "a pepper for all to see, 32 byte";
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
     const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};

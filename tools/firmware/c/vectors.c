@@ -1,4 +1,4 @@
-/* The shared vectors, as far as C sees them: policies, keys, verdicts. tables/src/lib.rs tells the form of their table. */
+/* Runs the vectors that concern C: policies, keys, verdicts. tables/src/lib.rs describes the form of their table. */
 #include "vectors.h"
 
 #include <keytally.h>
@@ -13,7 +13,7 @@ __asm__(
     ".previous\n");
 extern const uint8_t vectors_begin[], vectors_end[];
 
-/* What is left of the table, and the texts that it names. */
+/* The rest of the table, and the texts that it refers to. */
 static const uint8_t *at, *texts;
 
 static uint64_t number(void) {
@@ -38,7 +38,7 @@ struct text {
     size_t len;
 };
 
-/* A text where it stands. */
+/* Reads a text. */
 static struct text take_text(void) {
     const size_t len = (size_t)number();
     const struct text text = {at, len};
@@ -46,7 +46,7 @@ static struct text take_text(void) {
     return text;
 }
 
-/* A text that is named. */
+/* Reads a reference to a text. */
 static struct text text(void) {
     uint64_t place = number();
     const uint8_t *after = at;
@@ -91,7 +91,7 @@ static uint32_t policies(void) {
     return (uint32_t)valid + invalid;
 }
 
-/* Decisions are of one word, which C doesn't see; they are behind every verdict. */
+/* Skips the decisions: they concern one tally word, which C does not see. Verdicts depend on them. */
 static void pass_decisions(void) {
     for (uint64_t left = number(); left > 0; left--) {
         pass(9);
@@ -143,7 +143,7 @@ static void step(void) {
     }
     const uint32_t cost = (uint32_t)number();
     uint64_t now_ms = number();
-    if (now_ms == KT_SYSTEM_CLOCK) now_ms--; /* An explicit time that has the same answer. */
+    if (now_ms == KT_SYSTEM_CLOCK) now_ms--; /* An explicit time with the same result. */
     kt_verdict verdict;
     if (values > 1) {
         EXPECT(kt_verdict_duplicate_header(now_ms, &verdict) == KT_OK);
@@ -237,7 +237,7 @@ void run_vectors(uint8_t *gate_memory, size_t gate_len) {
     pass_decisions();
     print(" policies, ");
     print_number(keys());
-    /* MACs are of a gate's inside. */
+    /* MACs are internal to a gate. */
     pass(3 * (int)number());
     print(" keys, ");
     print_number(verdicts(gate_memory, gate_len));

@@ -1,5 +1,5 @@
-/* All that a device does with the library, and nothing else; docs/EMBEDDED.md has its size. A gate of 64 keys issues one,
- * checks it, rotates and revokes it; a limiter counts those who have none; a key is read without a gate; a response is written. */
+/* All functions that a device uses, and nothing else. docs/EMBEDDED.md has its size. A gate of 64 keys issues, checks,
+ * rotates and revokes a key. A limiter counts requests without a key. A key is parsed, and a response is written. */
 #include <keytally.h>
 
 #include "board.h"
@@ -9,7 +9,7 @@ static _Alignas(KT_TABLE_ALIGN) uint8_t limiter_memory[KT_LIMITER_SIZE(16)];
 static kt_gate gate;
 static kt_limiter limiter;
 
-/* The first thing that goes wrong is the exit status. */
+/* The first failure is the exit status. */
 #define TRY(what)                 \
     do {                          \
         kt_status status = what;  \

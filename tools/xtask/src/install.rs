@@ -197,7 +197,7 @@ fn pc(places: &Places<'_>, version: &str, libraries: &str) -> String {
          includedir=${{prefix}}/include\n\
          \n\
          Name: keytally\n\
-         Description: API-key checks and rate limits at memory speed\n\
+         Description: API-key checks and rate limits in the server's own process\n\
          Version: {version}\n\
          Libs: -L${{libdir}} -lkeytally\n\
          Libs.private: {libraries}\n\
