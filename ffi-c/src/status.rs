@@ -331,4 +331,10 @@ mod tests {
             assert!(message.is_ascii() && !message.ends_with('.'), "{message}");
         }
     }
+    #[test]
+    fn sentences_without_a_value_are_those_of_core() {
+        for error in [ParseKeyError::Form, ParseKeyError::Checksum] {
+            assert_eq!(kt_status::from(error).message().to_str(), Ok(error.to_string().as_str()));
+        }
+    }
 }
