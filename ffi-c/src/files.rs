@@ -35,7 +35,7 @@ impl GateState {
                 Err(keytally::Error::Attach { path: file.path().unwrap_or(Path::new("")).into(), source })
             }
         };
-        let table = GateTable::File(Followed::of(file, peppers, over)?);
+        let table = GateTable::File(Followed::from_gate(file, peppers, over)?);
         Ok(Self { table, clock: HandleClock::default() })
     }
 
@@ -127,11 +127,10 @@ pub extern "C" fn kt_gate_create(
         if config.plans_len > MAX_PLANS {
             return Err(kt_status::KT_PLAN_COUNT);
         }
-        let config = keytally::GateConfig {
-            keys: config.keys,
-            prefix: config.prefix()?,
-            plans: config.plans()?.collect::<FfiResult<_>>()?,
-        };
+        let config = keytally::GateConfig::default()
+            .with_keys(config.keys)
+            .with_prefix(config.prefix()?)
+            .with_plans(config.plans()?.collect::<FfiResult<_>>()?);
         let peppers = self::peppers(peppers, peppers_len)?;
         let file = keytally::Gate::create(path, peppers.clone(), &config)?;
         target.write(on_heap(GateState::from_file(file, peppers)?));
@@ -249,7 +248,7 @@ pub extern "C" fn kt_gate_watch(gate: Handle<kt_gate>) -> kt_status {
 /// `kt_gate_open`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_reopen_if_replaced(gate: Handle<kt_gate>) -> kt_status {
-    guard(|| Ok(gate.state()?.followed()?.look().map(drop)?))
+    guard(|| Ok(gate.state()?.followed()?.reopen_if_replaced().map(drop)?))
 }
 
 /// Opens the file at the gate's path, whether or not it was replaced. If it fails, the old file stays in

@@ -1,4 +1,4 @@
-//! docs/TESTING.md names tests that exist, and the number of comparisons that are made.
+//! docs/TESTING.md names tests that exist, and states the right number of comparisons.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -10,7 +10,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -24,7 +24,7 @@ fn every_file_on_the_page_exists() {
     }
 }
 
-/// A row names files in its first column and functions of theirs in its second.
+/// A row names files in its first column, and functions in those files in its second.
 #[test]
 fn every_test_on_the_page_exists() {
     let mut tests = 0;
@@ -35,7 +35,7 @@ fn every_test_on_the_page_exists() {
         let is_name = |name: &&str| name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
         for name in quoted(names).filter(is_name) {
             tests += 1;
-            // A test that a macro makes has its name at the beginning of a line.
+            // A test that a macro defines has its name at the beginning of a line.
             let declared =
                 sources.contains(&format!("fn {name}(")) || sources.contains(&format!("\n    {name}: \""));
             assert!(declared, "docs/TESTING.md names {name}, which is not in {files}");

@@ -1,4 +1,4 @@
-//! README's first steps, run as they stand there.
+//! The first steps of the README, run unchanged.
 
 use std::fs;
 use std::path::Path;
