@@ -1,45 +1,72 @@
 /*
  * keytally.h: may the holder of this API key make this request now?
  *
- * Generated from ffi-c by `cargo xtask header`; change it there.
+ * Generated from ffi-c by `cargo xtask header`: make changes there.
  *
- * A gate is a table of issued keys with their counts: kt_gate_check verifies a key, then charges it. A limiter is a
- * table of counts for any subject, an address, a user, a route: kt_limiter_check. Both answer with a kt_verdict, a
- * plain struct that holds all that an HTTP response needs.
+ * A gate is a table of issued keys with their counts. kt_gate_check verifies a key, then charges it.
+ * A limiter is a table of counts for any subject, such as an address, a user or a route:
+ * kt_limiter_check. Both write a kt_verdict, a plain struct with all that an HTTP response needs.
  *
- * THE CONTRACT, which holds for every function unless it says otherwise:
+ *     kt_gate *gate;
+ *     const char *peppers = getenv("KEYTALLY_PEPPER");
+ *     kt_status status = kt_gate_open("api.gate", peppers, peppers ? strlen(peppers) : 0, &gate);
+ *     if (status != KT_OK) die(kt_status_message(status));
  *
- * Results. What can fail returns a kt_status; KT_OK is 0. That a request is refused is no failure: it is the
- *     verdict's outcome. Outputs come last, are named ..._out (and `buffer`), and are written only on KT_OK. What
- *     failed changed nothing. KT_INTERNAL, a defect of this library, is not listed at each function.
- * Pointers. NULL, a misaligned pointer and an impossible length are statuses, never a crash: KT_NULL_POINTER,
- *     KT_MISALIGNED, KT_BAD_LENGTH. A handle that was never made, was closed, moved or copied is KT_NOT_A_HANDLE, as
- *     long as its memory is there. That a pointer leads to as much memory as it says can't be told, and is yours to
- *     see to. An empty input needs no pointer. Inputs may be forgotten when the call returns: nothing keeps them.
- * Texts. A length follows its text, without a NUL; KT_TEXT("...") gives both. Paths alone end with a NUL. Texts that
- *     come back end with one, and their length doesn't count it.
- * Ownership. A handle in a struct of yours (kt_gate_init, kt_gate_attach, kt_limiter_init, kt_limiter_attach) lies in
- *     your memory: nothing is allocated. One that comes as a pointer (kt_gate_open, kt_limiter_open and the others of
- *     files) is the library's until it is closed. kt_gate_close and kt_limiter_close end both kinds, once. No other
- *     function allocates, except those that open or create files, those that change keys in files, kt_gate_watch and
- *     kt_gate_reopen, and the first use of gate files in each thread, which sets up what a replacement needs.
- * Memory that must not move. A table's memory must not be moved, freed or used for anything else while a handle of it
- *     is in use, and a handle must not be moved or copied. The table itself holds no addresses: processes may share it
- *     at different ones, each with a handle of its own, and it may be saved to disk and loaded.
- * Secrets. A table holds MACs and never a pepper; a handle of a gate holds peppers, which closing it wipes. Keys are in
- *     no message.
- * Threads. Any number of threads may use one handle at once, and any number of processes one table. Nothing blocks
- *     but functions that change keys in a file, which take turns. Only making and closing a handle must be left to
- *     one thread, while no other uses it. After fork the child may use the parent's handles.
- * Signals and interrupts. kt_gate_check and kt_limiter_check may be called from a handler that interrupted one. For a
- *     gate file, the thread must have called kt_gate_check before, outside a handler.
- * Panics. None comes out: in host builds a defect becomes KT_INTERNAL. Without the host part a defect would stop the
- *     program in an endless loop; docs/PANICS.md lists why each place that could isn't reached.
+ *     kt_verdict verdict;
+ *     status = kt_gate_check(gate, api_key, api_key_len, 1, KT_SYSTEM_CLOCK, &verdict);
+ *     if (status != KT_OK) die(kt_status_message(status));
+ *     if (verdict.outcome != KT_ADMITTED) respond(verdict.http_status, kt_verdict_body(&verdict));
+ *
+ * THE CONTRACT. It holds for each function unless its comment says otherwise.
+ *
+ * Results. A function that can fail returns a kt_status. KT_OK is 0. A refused request is not a
+ *     failure: it is the verdict's outcome. Outputs come last, are named ..._out (and `buffer`), and
+ *     are written only on KT_OK. A call that failed changed nothing. A comment lists the statuses of
+ *     its function, except those of pointers and of handles (see there), and KT_INTERNAL, which is a
+ *     defect of this library.
+ * Pointers. NULL, a misaligned pointer and an impossible length are statuses, never a crash:
+ *     KT_NULL_POINTER, KT_MISALIGNED, KT_BAD_LENGTH. A struct that was never made a handle, or that
+ *     was closed, moved or copied, is KT_NOT_A_HANDLE, as long as its memory exists. The caller must
+ *     ensure that a pointer refers to at least as many bytes as its length says; this cannot be
+ *     checked. An empty input may have a NULL pointer. Input pointers are not retained.
+ * Texts. A length follows its text and does not count a NUL. KT_TEXT("...") gives both. Only a path
+ *     ends with a NUL instead. A text that a function writes ends with a NUL, which its length does
+ *     not count.
+ * Structs. They can grow without a change for programs that were compiled with an older header.
+ *     - A struct that the caller fills in and that may grow begins with `size`: set it to sizeof that
+ *       struct. Members that an older header lacks are zeros, which mean what the older version did.
+ *       A member that is newer than the library must be zero: else KT_UNKNOWN_MEMBER. A size that no
+ *       version has is KT_STRUCT_SIZE. These are kt_request, kt_gate_config and kt_new_key.
+ *     - A struct that this library writes has a fixed size with reserved zeros. New members take their
+ *       place, so a library that does not know them writes zeros. These are kt_verdict, kt_charge,
+ *       kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use members whose name
+ *       ends with an underscore.
+ *     - kt_bytes, kt_plan, kt_field and kt_key do not change.
+ * Ownership. kt_gate_init, kt_gate_attach, kt_limiter_init and kt_limiter_attach make a handle in a
+ *     struct of the caller, and allocate nothing. kt_gate_open, kt_limiter_open and the other functions
+ *     of files return a pointer to a handle that belongs to the library until it is closed. Close each
+ *     handle once, with kt_gate_close or kt_limiter_close. Only these functions allocate: those that
+ *     open or create files, those that change keys in files, kt_gate_watch, kt_gate_reopen, and the
+ *     first use of a gate file in each thread, which prepares for a replaced file.
+ * Memory that must not move. While a handle of a table is in use, the table's memory must not be
+ *     moved, freed or used for anything else, and the handle must not be moved or copied. The table
+ *     itself holds no addresses. Processes may share it at different addresses, each with a handle of
+ *     its own. It may be saved to a disk and loaded again.
+ * Secrets. A table holds MACs and never a pepper. A handle of a gate holds peppers, and closing wipes
+ *     it. No message contains a key.
+ * Threads. Any number of threads may use one handle, and any number of processes one table, at the same
+ *     time. No function blocks, except those that change keys in a file, which take turns. While a
+ *     handle is made or closed, no other thread may use it. After fork, the child may use the parent's
+ *     handles.
+ * Signals and interrupts. A handler that interrupted a call may itself call kt_gate_check and
+ *     kt_limiter_check. For a gate file, the thread must have called kt_gate_check before, outside of a
+ *     handler.
+ * Panics. None leaves a function. In host builds a defect becomes KT_INTERNAL. Without the host part
+ *     it would stop the program in an endless loop; docs/PANICS.md shows why no check reaches one.
  * Time. `now_ms` is an explicit time in Unix milliseconds, or KT_SYSTEM_CLOCK. The system clock is
  *     read in the call, and again if a tally is ahead of that reading. An explicit time is used as
- *     given and never corrected. If you have cached readings of the system clock, as an event loop
- *     has, call kt_gate_use_system_clock or kt_limiter_use_system_clock once, and then give those
- *     readings as `now_ms`.
+ *     given and never corrected. An event loop has cached readings of the system clock. To use those,
+ *     call kt_gate_use_system_clock or kt_limiter_use_system_clock once, and give them as `now_ms`.
  * Wrong clocks. A time that is late, by any amount, is taken as the tally's own time. A time that is
  *     ahead moves the tally there. Until that time comes, the counts of its windows stay, and
  *     `clock_ahead_s` says how far ahead the tally is. A call by the system clock corrects a tally
@@ -56,12 +83,14 @@
  *     - System clocks that stay more than 60 s apart, or explicit times that far ahead mixed with
  *       the system clock: one each time that they take turns. They are outside the guarantee.
  *     In real time, callers whose times differ by d can use the windows of d more at one moment.
- * Units. The end of a name tells: _ms milliseconds, _s seconds, _unix_s and _until_s Unix seconds, _len and _SIZE bytes.
- * Stability. Until 1.0 a minor version may change functions and structs, and the SONAME changes with it. Numbers of
- *     statuses, outcomes, reasons and flaws keep their meaning for ever; new ones may come. KT_VERSION is the header's
- *     version, kt_version() the library's.
- * Host builds. Functions that say so need an operating system, and are missing from a library that was built without
- *     the feature `host`, for bare metal; what is left needs nothing but memcpy, memmove, memset and memcmp.
+ * Units. A name ends with its unit: _ms milliseconds, _s seconds, _unix_s, _until_s and not_after_s
+ *     Unix seconds, _len and _SIZE bytes (_len of an array: elements).
+ * Stability. Until 1.0 a minor version may change functions and structs, and the SONAME changes with
+ *     it. Numbers of statuses, outcomes, reasons and flaws never change their meaning. New ones may be
+ *     added. KT_VERSION is the version of the header, kt_version() that of the library.
+ * Host builds. A function that says so needs an operating system. It is missing from a library that was
+ *     built without the feature `host`, for bare metal. Such a library needs only memcpy, memmove,
+ *     memset and memcmp.
  */
 
 
@@ -71,29 +100,32 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/** The version of this header: `kt_version` is that of the library. */
+/** The version of this header. `kt_version` returns that of the library. */
 #define KT_VERSION_MAJOR 0
 #define KT_VERSION_MINOR 1
 #define KT_VERSION_PATCH 0
 #define KT_VERSION (KT_VERSION_MAJOR << 16 | KT_VERSION_MINOR << 8 | KT_VERSION_PATCH)
 #define KT_VERSION_STRING "0.1.0"
 
-/** A literal and its length, for two parameters or two fields: `kt_policy_check(KT_TEXT("5/minute"), ...)`. */
+/** A literal and its length, for two parameters or two members: `kt_policy_check(KT_TEXT("5/minute"), ...)`. */
 #define KT_TEXT(literal) (literal), (sizeof(literal) - 1)
 
-/** `kt_limiter_size` as a constant, for arrays. */
+/** The value of `kt_limiter_size` as a constant, for arrays. */
 #define KT_LIMITER_SIZE(capacity) \
     ((size_t)64 * (2 + 2 * KT_LIMITER_BUCKETS_(capacity) + (KT_LIMITER_BUCKETS_(capacity) + 7) / 8))
 #define KT_LIMITER_BUCKETS_(capacity) (((size_t)(capacity) * 3 + 15) / 16)
 
-/** `kt_gate_size` as a constant, for arrays. */
+/** The value of `kt_gate_size` as a constant, for arrays. */
 #define KT_GATE_SIZE(keys) ((size_t)64 * (6 + KT_GATE_PLAN_SLOTS / 2 + (size_t)(keys)))
 
 
-/** The version of the format of tables. A table of another version is refused with `KT_OTHER_FORMAT`. */
+/** The version of the table format. A table of another version is refused with `KT_OTHER_FORMAT`. */
 #define KT_TABLE_FORMAT 1
 
-/** Always enough for a policy as text, and for a sentence on what is wrong with one, with the NUL. */
+/**
+ * Bytes that are always enough for a policy as text and for a sentence about an invalid one, with the
+ * NUL.
+ */
 #define KT_POLICY_SIZE 256
 
 /** Bytes of a key as text, with the NUL. */
@@ -108,13 +140,19 @@
 /** Bytes of a hint, with the NUL. */
 #define KT_HINT_SIZE 24
 
+/**
+ * As `now_ms`: the system clock. It is read in the call, and again if a tally is ahead of that
+ * reading. A library without the host part returns `KT_NO_CLOCK`.
+ */
+#define KT_SYSTEM_CLOCK 18446744073709551615ull
+
 /** The most quotas of a policy. */
 #define KT_MAX_QUOTAS 4
 
-/** Always enough for the header fields of a verdict, with the NUL. */
+/** Bytes that are always enough for the header fields of a verdict, with the NUL. */
 #define KT_HEADERS_SIZE 640
 
-/** Always enough for a problem document, with the NUL. */
+/** Bytes that are always enough for a problem document, with the NUL. */
 #define KT_PROBLEM_SIZE 384
 
 /** The most header fields of a verdict. */
@@ -123,10 +161,10 @@
 /** Bytes of a limiter's handle. */
 #define KT_LIMITER_HANDLE_SIZE 384
 
-/** The alignment of handles. */
+/** The alignment of a handle, in bytes. */
 #define KT_HANDLE_ALIGN 8
 
-/** The alignment of a table's memory. */
+/** The alignment of a table's memory, in bytes. */
 #define KT_TABLE_ALIGN 64
 
 /** The most subjects of a limiter. */
@@ -139,21 +177,15 @@
 #define KT_MAX_KEYS 67108864
 
 /**
- * How many plans a gate in memory of the caller's has room for: few, since two of them take as much as a key, and a
- * microcontroller may have no more than a few KiB for all.
+ * The plans that a gate in the caller's memory has room for. There are few, because two of them take as
+ * much memory as a key, and a microcontroller may have only a few KiB.
  */
 #define KT_GATE_PLAN_SLOTS 4
 
-/** The most peppers in use at a time. */
+/** The most peppers of a gate at a time. */
 #define KT_MAX_PEPPERS 4
 
-/**
- * As `now_ms`: the system clock. It is read in the call, and again if a tally is ahead of that
- * reading. A library without the host part returns `KT_NO_CLOCK`.
- */
-#define KT_SYSTEM_CLOCK 18446744073709551615ull
-
-/** Random bytes for one new key. */
+/** Random bytes for one new key or secret. */
 #define KT_ENTROPY_SIZE 24
 
 /** Bytes of a plan's name, with the NUL. */
@@ -169,8 +201,8 @@
 #define KT_PEPPER_SIZE 65
 
 /**
- * What a function that can fail returns: 0 when it did its work, else why it didn't. Numbers keep their meaning for
- * ever. `kt_status_message` has a sentence for each.
+ * The result of a function that can fail: 0 if it did its work, else the reason why it did not.
+ * Numbers never change their meaning. `kt_status_message` returns a sentence for each.
  */
 enum kt_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -179,149 +211,200 @@ enum kt_status
  {
     /** Done. */
     KT_OK = 0,
-    /** A pointer is NULL. */
+    /** A pointer is NULL that must point to something. */
     KT_NULL_POINTER = 1,
-    /** A pointer isn't aligned for what it points to; a table's memory: to 64 bytes. */
+    /**
+     * A pointer is not aligned for what it points to; a table's memory begins at a multiple of
+     * 64.
+     */
     KT_MISALIGNED = 2,
-    /** A length is more than memory can have behind the pointer. */
+    /** A length is more than memory can have behind its pointer. */
     KT_BAD_LENGTH = 3,
-    /** The struct was never made a handle of this kind, was closed, moved or copied. */
+    /**
+     * The struct is not a handle of this kind: it was never initialized, was closed, or was
+     * moved or copied.
+     */
     KT_NOT_A_HANDLE = 4,
-    /** The handle lies in the table's memory. */
+    /** The handle lies in the table's memory; keep it apart. */
     KT_OVERLAP = 5,
-    /** The buffer is too small, and nothing was written; a `KT_..._SIZE` is always enough. */
+    /** The buffer is too small; one of the size that keytally.h names for it is always enough. */
     KT_BUFFER_TOO_SMALL = 6,
-    /** The struct is no verdict that this library wrote. */
+    /** The struct is not a verdict: it was never written by this library, or changed since. */
     KT_NOT_A_VERDICT = 7,
-    /** There is no memory; only keytally.hpp allocates tables. */
+    /** There is no memory for this table. */
     KT_NO_MEMORY = 8,
-    /** A defect of this library; nothing was done half that others can see. */
+    /** Keytally has a defect here and stopped; please report it. */
     KT_INTERNAL = 9,
-    /** `now_ms` is `KT_SYSTEM_CLOCK`, and the library was built without the host part. */
+    /** This library has no system clock; give an explicit time, in Unix milliseconds. */
     KT_NO_CLOCK = 10,
-    /** No quota in the policy. */
+    /** The size of a struct is not sizeof that struct; set its first member to its sizeof. */
+    KT_STRUCT_SIZE = 11,
+    /**
+     * A struct sets a member that this library does not know; use the library of that header,
+     * or a newer one.
+     */
+    KT_UNKNOWN_MEMBER = 12,
+    /** There is no quota of that index; they count from 0 to quota_count - 1. */
+    KT_NO_SUCH_QUOTA = 13,
+    /** A policy needs at least one quota, like "100/minute, 1000/hour". */
     KT_POLICY_EMPTY = 20,
-    /** A policy of more than 128 bytes. */
+    /** The policy is longer than 128 bytes. */
     KT_POLICY_TOO_LONG = 21,
-    /** A quota that is neither `LIMIT/[N]UNIT` nor `LIMIT per [N]UNIT`. */
+    /**
+     * A quota of the policy is not of the form LIMIT/[N]UNIT, like 100/minute, 5/10s or 100 per
+     * minute.
+     */
     KT_POLICY_SYNTAX = 22,
-    /** A limit that is 0 or above 4294967295. */
+    /** A limit of the policy is not 1 to 4294967295. */
     KT_POLICY_LIMIT = 23,
-    /** A window that is 0 or longer than 31 days. */
+    /** A window of the policy is not 1 second to 31 days. */
     KT_POLICY_WINDOW = 24,
-    /** A unit that is none. */
+    /** A unit of the policy is none of second, minute, hour, day, sec, min, s, m, h, d. */
     KT_POLICY_UNIT = 25,
-    /** More than 4 quotas. */
+    /** The policy has more than 4 quotas. */
     KT_POLICY_TOO_MANY = 26,
-    /** Two quotas with one window. */
+    /** Two quotas of the policy have the same window. */
     KT_POLICY_DUPLICATE = 27,
-    /** A window that isn't a whole multiple of the next shorter one. */
+    /** A window of the policy is not a whole multiple of the next shorter one. */
     KT_POLICY_NOT_NESTED = 28,
-    /** Time and counts need more than 64 bits. */
+    /**
+     * The policy needs more than 64 bits for its time and counts; use smaller limits, longer
+     * windows or fewer quotas.
+     */
     KT_POLICY_TOO_MANY_BITS = 29,
-    /** A prefix or environment that isn't 1 to 8 characters of a-z and 0-9. */
+    /** A prefix or an environment is not 1 to 8 characters of a-z and 0-9. */
     KT_NAME_FORM = 30,
     /** Prefix and environment have more than 14 characters together. */
     KT_NAMES_TOO_LONG = 31,
-    /** A plan's name that isn't 1 to 16 characters of a-z, 0-9, - and _. */
+    /** A plan's name is not 1 to 16 characters of a-z, 0-9, - and _. */
     KT_PLAN_NAME_FORM = 32,
-    /** The text is no key. */
+    /** A key is prefix_env_ and 39 characters of 0-9, A-Z and a-z. */
     KT_KEY_FORM = 33,
-    /** The key's checksum is wrong. */
+    /** The key's checksum is wrong: a character was mistyped or lost. */
     KT_KEY_CHECKSUM = 34,
-    /** The text or number is no key id. */
+    /** A key id is 11 characters of 0-9, A-Z and a-z, and its number is not 0. */
     KT_KEY_ID_FORM = 35,
-    /** A pepper of fewer than 32 bytes. */
+    /** A pepper has fewer than 32 bytes; `openssl rand -hex 32` makes one. */
     KT_PEPPER_TOO_SHORT = 40,
-    /** No pepper, or more than 4. */
+    /**
+     * No pepper is given, or more than 4; is KEYTALLY_PEPPER unset, or the file of peppers
+     * empty? `openssl rand -hex 32` makes one for a new gate.
+     */
     KT_PEPPER_COUNT = 41,
-    /** The same pepper twice. */
+    /** The same pepper is given twice. */
     KT_PEPPER_TWICE = 42,
-    /** A pepper's text that is neither hex nor base64. */
+    /** A pepper is neither hex nor base64. */
     KT_PEPPER_FORM = 43,
-    /** A file too long to hold peppers. */
+    /** The file of peppers is longer than 65536 bytes. */
     KT_PEPPER_FILE_TOO_LONG = 44,
-    /** None of the peppers is the gate's. */
+    /** None of the peppers belongs to this gate; give the one that it was created with. */
     KT_WRONG_PEPPER = 45,
-    /** A text of peppers that begins with a byte-order mark. */
+    /**
+     * The peppers begin with a byte-order mark; save them as ASCII or as UTF-8 without that
+     * mark.
+     */
     KT_PEPPER_BYTE_ORDER_MARK = 46,
-    /** The memory is smaller than the table. */
+    /**
+     * The memory is smaller than the table; kt_limiter_size and kt_gate_size return the size
+     * that it needs.
+     */
     KT_MEMORY_TOO_SMALL = 60,
-    /** A capacity that is 0 or above its maximum. */
+    /** A limiter is for 1 to 1073741824 subjects, and a gate for 1 to 67108864 keys. */
     KT_CAPACITY = 61,
-    /** No plan, or more than there is room for. */
+    /**
+     * A gate needs at least one plan, and has room for 4 in the caller's memory and for 116 in
+     * a file.
+     */
     KT_PLAN_COUNT = 62,
-    /** Two plans of one name. */
+    /** Two plans have the same name. */
     KT_PLAN_TWICE = 63,
-    /** Plans that differ in windows or algorithm. */
+    /** All plans of a gate must share their windows and algorithm, and fit 64 bits together. */
     KT_PLAN_WINDOWS = 64,
-    /** The memory holds something else. */
+    /** This is not a keytally table: it does not begin like one. */
     KT_NOT_A_TABLE = 65,
-    /** The table's creation was interrupted. */
+    /** The creation of this table was interrupted; create it again. */
     KT_UNFINISHED = 66,
-    /** A table of another version of the format. */
+    /** This table has another version of the format than this library reads. */
     KT_OTHER_FORMAT = 67,
-    /** A limiter where a gate was expected, or the other way round. */
+    /** This is a limiter where a gate was expected, or the other way round. */
     KT_OTHER_KIND = 68,
-    /** The table's size isn't what its header says. */
+    /** This table has another size than its header says. */
     KT_TRUNCATED = 69,
-    /** The table's header is damaged. */
+    /** This table's header is damaged: it holds a number that no table has. */
     KT_DAMAGED = 70,
     /** The gate has no environment of that number. */
     KT_NO_SUCH_ENV = 71,
-    /** The limiter there has another capacity. */
+    /**
+     * The limiter there has another capacity; open it with its own, or remove it and create
+     * another.
+     */
     KT_OTHER_CAPACITY = 72,
-    /** The limiter there has another policy. */
+    /**
+     * The limiter there has another policy; open it with its own, or remove it and create
+     * another.
+     */
     KT_OTHER_POLICY = 73,
-    /** Another administrator is changing this gate, and did not end in time. */
+    /** Another administrator is changing this gate; try again, wait longer, or end its process. */
     KT_BUSY = 80,
-    /** Every record is taken. */
+    /** The gate is full: all its records hold keys; revoke some, or create a gate with more keys. */
     KT_GATE_FULL = 81,
-    /** The records that this key could be imported into are taken. */
+    /**
+     * The records that this key could be imported into are taken; create the gate with at least
+     * a quarter more keys than you import.
+     */
     KT_NO_ROOM_TO_IMPORT = 82,
     /** The gate has no such key. */
     KT_NO_SUCH_KEY = 83,
     /** The gate has no such plan. */
     KT_NO_SUCH_PLAN = 84,
-    /** No room for another plan. */
+    /** The gate has no room for another plan. */
     KT_PLANS_FULL = 85,
-    /** A limit above what the gate's tallies can count. */
+    /** A limit of the plan is more than this gate's tallies can count in that window. */
     KT_PLAN_LIMIT = 86,
-    /** No room for another environment. */
+    /** The gate has no room for another environment: it has 16. */
     KT_ENVS_FULL = 87,
-    /** The key was revoked and can't be changed. */
+    /** The key was revoked and cannot be changed; issue a new one. */
     KT_REVOKED = 88,
-    /** The key's record is damaged. */
+    /** The key's record is damaged; kt_gate_verify reports how. */
     KT_RECORD_DAMAGED = 89,
     /** The key is in the gate already. */
     KT_ALREADY_IMPORTED = 90,
-    /** The text can't be imported as a key. */
+    /** A key to import has 16 to 256 bytes of printable ASCII without spaces. */
     KT_NOT_IMPORTABLE = 91,
-    /** Keys under 4 peppers are in the gate. */
+    /** Keys under 4 peppers are in this gate; rotate those of the oldest before you use another. */
     KT_PEPPERS_FULL = 92,
-    /** The secret before the key's last rotation is still valid, and another rotation would end it. */
+    /**
+     * The secret that the key had before its last rotation is still valid, and another rotation
+     * would end it at once; wait, or force the rotation.
+     */
     KT_IN_GRACE = 93,
-    /** No such file or folder. */
+    /** There is no such file or folder. */
     KT_FILE_NOT_FOUND = 100,
-    /** The system doesn't let this process. */
+    /** The system does not let this process do that with the file. */
     KT_FILE_DENIED = 101,
-    /** A file of that name exists, and was left as it is. */
+    /** There is a file of that name already, and it was left unchanged. */
     KT_FILE_EXISTS = 102,
-    /** Users who must not can get at the file. */
+    /**
+     * Other users can get at the file; fix it with: chmod 600 FILE, or with chmod go-w FILE
+     * where root owns a file of peppers.
+     */
     KT_FILE_MODE = 103,
-    /** The file belongs to a stranger. */
+    /**
+     * The file belongs to a user who is neither this process's nor root; fix it with: chown
+     * USER FILE.
+     */
     KT_FILE_OWNER = 104,
-    /** A folder, a device or the like. */
+    /** This is a folder, a device or the like, and not a regular file. */
     KT_NOT_A_FILE = 105,
-    /** The file is too short to be any table. */
+    /** This is not a keytally table: the file is too short to be one. */
     KT_FILE_TOO_SHORT = 106,
-    /** The file was removed or replaced since it was opened. */
+    /** The file was removed or replaced since it was opened; open it again. */
     KT_FILE_REPLACED = 107,
-    /** No room on the disk. */
+    /** There is no room on the disk. */
     KT_DISK_FULL = 108,
     /** The system gives no random bytes. */
     KT_NO_ENTROPY = 109,
-    /** The system refused something else; errno may still tell what. */
+    /** The system refused to read, write, map or lock the file; errno may hold the reason. */
     KT_IO = 110,
 };
 #ifndef __cplusplus
@@ -338,17 +421,17 @@ enum kt_outcome
   : uint8_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    /** The request may go on; its cost is charged. */
+    /** The request is admitted, and its cost is charged. */
     KT_ADMITTED = 0,
-    /** Some window lacks room; nothing is charged. */
+    /** Some window lacks room. Nothing is charged. */
     KT_DENIED = 1,
     /** No key was presented. */
     KT_MISSING_KEY = 2,
-    /** The key is no good, for a `kt_reason` that the client isn't told. */
+    /** The key is invalid; see `kt_reason`. Do not disclose the reason to the client. */
     KT_INVALID_KEY = 3,
     /** The cost is above a limit and can never be admitted. */
     KT_TOO_COSTLY = 4,
-    /** A limiter has no slot for a new subject; nothing is charged. */
+    /** A limiter has no slot for a new subject. Nothing is charged. */
     KT_FULL = 5,
 };
 #ifndef __cplusplus
@@ -359,31 +442,31 @@ typedef uint8_t kt_outcome;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/** Why a key is invalid: for logs and metrics, never for the client. */
+/** Why a key is invalid. For logs and metrics only: do not disclose it to the client. */
 enum kt_reason
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint8_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    /** The key isn't invalid. */
+    /** The key is not invalid. */
     KT_REASON_NONE = 0,
-    /** The text has no form that a key of this gate could have. */
+    /** The text does not have the form of a key of this gate. */
     KT_REASON_MALFORMED = 1,
-    /** The checksum of a well-formed key is wrong: a typo. */
+    /** The checksum of a well-formed key is wrong, as after a typing error. */
     KT_REASON_CHECKSUM = 2,
     /** No key of this gate has this key id. */
     KT_REASON_UNKNOWN = 3,
-    /** The key id exists and the secret is another. */
+    /** The key id exists, and the secret is another. */
     KT_REASON_WRONG_SECRET = 4,
     /** The key was revoked. */
     KT_REASON_REVOKED = 5,
-    /** The key, or the grace of its previous secret, ended. */
+    /** The key expired, or the grace of its previous secret ended. */
     KT_REASON_EXPIRED = 6,
-    /** The header was sent more than once. */
+    /** The request has the key header more than once. */
     KT_REASON_DUPLICATE = 7,
-    /** The key belongs to a pepper that this process wasn't given. */
+    /** The key belongs to a pepper that this process was not given. */
     KT_REASON_PEPPER_MISSING = 8,
-    /** The key's record can't be read. */
+    /** The key's record is damaged. */
     KT_REASON_DAMAGED = 9,
 };
 #ifndef __cplusplus
@@ -394,15 +477,15 @@ typedef uint8_t kt_reason;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/** What is wrong with a record. */
+/** The kind of a flaw in a record. */
 enum kt_flaw_kind
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    /** It is half-written, and nothing says what it was to be. */
+    /** The record is half-written, and no redo record completes it. */
     KT_FLAW_HALF_WRITTEN = 0,
-    /** Its key id belongs into another record, so no check finds it. */
+    /** The key id belongs in another record, so no check finds this one. */
     KT_FLAW_MISPLACED = 1,
     /** The gate has no plan of that number. */
     KT_FLAW_NO_PLAN = 2,
@@ -410,14 +493,14 @@ enum kt_flaw_kind
     KT_FLAW_NO_ENV = 3,
     /** The gate has no pepper of that number. */
     KT_FLAW_NO_PEPPER = 4,
-    /** Where its tally should be is something else. */
+    /** The tally is not a valid tally. */
     KT_FLAW_NO_TALLY = 5,
     /**
-     * Its tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
-     * clock corrects it.
+     * The tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system clock
+     * corrects it.
      */
     KT_FLAW_FUTURE_TALLY = 6,
-    /** Something that this version of the header has no name for; the sentence tells. */
+    /** A flaw that this version of the header has no name for; see the sentence. */
     KT_FLAW_OTHER = 7,
 };
 #ifndef __cplusplus
@@ -428,235 +511,317 @@ typedef uint32_t kt_flaw_kind;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-/** The public parts of a key. */
+/** The public parts of a key. This library writes it; reserved members are zeros. */
 typedef struct kt_key_parts {
     /** The key id. */
     uint64_t key_id;
-    /** The prefix, ended by a NUL. */
+    /** The prefix, with a NUL. */
     char prefix[KT_NAME_SIZE];
-    /** The environment, ended by a NUL. */
+    /** The environment, with a NUL. */
     char env[KT_NAME_SIZE];
+    /** Zeros. */
+    uint8_t reserved_[14];
 } kt_key_parts;
 
 /**
- * A whole key, secret and all, as it must be handed to its holder: ended by a NUL. The only copy there is. Wipe it with
- * `kt_key_wipe` when it has been shown, and don't log it.
+ * A complete key with its secret, as text with a NUL. This is the only copy of the secret.
+ *
+ * Hand it to its holder, then call `kt_key_wipe`. Do not log it.
  */
 typedef struct kt_key {
     /** The text. */
     char text[KT_KEY_SIZE];
 } kt_key;
 
-/** Units that were charged, and when: what `refund` and `settle` need to give back just those. */
+/** The units that a check charged, and when. `refund` and `settle` take it. */
 typedef struct kt_charge {
-    /** The time that the decision held for, in Unix milliseconds. */
+    /** The time that the decision holds for, in Unix milliseconds. */
     uint64_t at_ms;
-    /** The units; 0 when nothing was charged, so that refunding it does nothing. */
+    /** The units. 0 if nothing was charged: refunding it then does nothing. */
     uint32_t cost;
+    /** Zero. */
+    uint32_t reserved_;
 } kt_charge;
 
-/** One window of a verdict, after the decision. */
-typedef struct kt_quota {
-    /** The most that one window admits. */
-    uint32_t limit;
-    /** What is left, at most the limit. */
-    uint32_t remaining;
-    /** The length of the window in seconds. */
-    uint32_t window_s;
-    /** 1 when this window is why the request was denied, else 0. */
-    uint8_t lacking;
-    /** 1 when what is counted now will still count in the window after this one, as in sliding windows, else 0. */
-    uint8_t lasting;
-    /** When all that is counted now will be forgotten, in Unix seconds. */
-    uint64_t reset_unix_s;
-} kt_quota;
-
-/** The answer to a check: a plain struct without pointers, to be copied, stored and sent at will. */
+/**
+ * The answer to a check: a struct without pointers, which may be copied, stored and sent.
+ *
+ * Its size is fixed. This library writes it; reserved members are zeros. `kt_verdict_quota` returns
+ * its quotas.
+ */
 typedef struct kt_verdict {
     /** What was decided. */
     kt_outcome outcome;
-    /** Why the key is invalid: for logs and metrics, never for the client. */
+    /** Why the key is invalid. Do not disclose it to the client. */
     kt_reason reason;
-    /** The HTTP status: 401, 429, 503, or 200 when admitted, which is the application's to replace. */
+    /** The HTTP status: 401, 429, 503, or 200 if admitted, which the application may replace. */
     uint16_t http_status;
-    /** Seconds to wait, at least 1; 0 unless denied or full. */
+    /** Seconds to wait, at least 1. 0 unless denied or full. */
     uint32_t retry_after_s;
     /**
-     * The key's public name; 0 when it isn't known whose key it was. Known once the secret was found right, also when
-     * the key turns out revoked or expired.
+     * The key id. 0 if the holder is not known. It is known once the secret was found right, also
+     * if the key was revoked or has expired.
      */
     uint64_t key_id;
-    /** The team account that the key belongs to; says nothing when `key_id` is 0. */
+    /** The account (team) that the key belongs to. Without meaning if `key_id` is 0. */
     uint32_t account;
-    /** The number of the key's plan; `kt_gate_plan` tells its name. */
+    /** The number of the key's plan; `kt_gate_plan` returns its name. */
     uint8_t plan;
-    /** The number of the key's environment; `kt_gate_env` tells its name. */
+    /** The number of the key's environment; `kt_gate_env` returns its name. */
     uint8_t env;
-    /** How many quotas there are; 0 when no tally was reached. */
+    /** The number of quotas. 0 if the check reached no tally. */
     uint8_t quota_count;
-    /** What was charged; its cost is 0 unless admitted. */
+    /** Zero. */
+    uint8_t reserved_8_;
+    /** What was charged. Its cost is 0 unless admitted. */
     kt_charge charge;
-    /** The caller's time, in Unix milliseconds: the last reading, if it was the system clock's. */
+    /**
+     * The caller's time in Unix milliseconds: the explicit time, or the last reading of the system
+     * clock.
+     */
     uint64_t now_ms;
-    /** When a denied request is worth trying again, in Unix milliseconds; 0 unless denied or full. */
+    /** When to try a denied request again, in Unix milliseconds. 0 unless denied or full. */
     uint64_t retry_at_ms;
-    /** What was asked for. */
+    /** The cost of the request. */
     uint32_t cost;
-    /** What a `settle` found no room for; 0 in every other verdict. */
+    /** The units that a `settle` found no room for. 0 in every other verdict. */
     uint32_t uncharged;
     /**
-     * By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More
-     * than 60 says that a clock, or an explicit time, was wrong. The next check by the system
-     * clock corrects the tally.
+     * By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More than
+     * 60 means that a clock, or an explicit time, was wrong. The next check by the system clock
+     * corrects the tally.
      */
     uint32_t clock_ahead_s;
-    /** The quotas, shortest window first; those from `quota_count` on are zeros. */
-    kt_quota quotas[KT_MAX_QUOTAS];
+    /** Zero. */
+    uint32_t reserved_32_;
+    /** The quotas in a form of this library: see `kt_verdict_quota`. */
+    uint32_t private_[32];
+    /** Zeros. */
+    uint64_t reserved_[7];
 } kt_verdict;
+
+/**
+ * One window of a verdict or of a key, after the decision. This library writes it; reserved
+ * members are zeros.
+ */
+typedef struct kt_quota {
+    /** The most units that one window admits. */
+    uint32_t limit;
+    /** The units that are left, at most the limit. */
+    uint32_t remaining;
+    /** The length of the window in seconds. */
+    uint32_t window_s;
+    /** 1 if the request was denied because this window lacks room, else 0. */
+    uint8_t lacking;
+    /** 1 if the units counted now still count in the next window, as in a sliding window, else 0. */
+    uint8_t lasting;
+    /** Zeros. */
+    uint16_t reserved_16_;
+    /** When all units counted now will be forgotten, in Unix seconds. */
+    uint64_t reset_unix_s;
+    /** Zeros. */
+    uint64_t reserved_[5];
+} kt_quota;
 
 /** A header field of a response. */
 typedef struct kt_field {
-    /** Its name, ended by a NUL: always there. */
+    /** The name, with a NUL. The text is static. */
     const char *name;
     /** The name's length. */
     size_t name_len;
-    /** Its value, ended by a NUL: in the buffer that was given. */
+    /** The value, with a NUL. It lies in the buffer that was given. */
     const char *value;
     /** The value's length. */
     size_t value_len;
 } kt_field;
 
 /**
- * A limiter as one process holds it. Declare one beside the table's memory and give it to `kt_limiter_init` or
- * `kt_limiter_attach`, or get one from `kt_limiter_open`. It must not be moved or copied once it is in use. What is in
- * it is this library's.
+ * A handle of a limiter in one process.
+ *
+ * Declare one in addition to the table's memory and give it to `kt_limiter_init` or
+ * `kt_limiter_attach`, or get a pointer to one from `kt_limiter_open`. Do not move or copy it while it
+ * is in use. Its content is private.
  */
 typedef struct kt_limiter {
     uint64_t private_[48];
 } kt_limiter;
 
-/** A plan: a named policy. */
+/**
+ * A request with options, for `kt_gate_check_request` and `kt_limiter_check_request`. It may get more
+ * members; see "Structs" in the contract.
+ *
+ * ```c
+ * kt_request request = {sizeof request, 5, KT_SYSTEM_CLOCK};
+ * ```
+ */
+typedef struct kt_request {
+    /** `sizeof` this struct. */
+    uint32_t size;
+    /** The units to charge. 0 is admitted and charges nothing. */
+    uint32_t cost;
+    /** An explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`. */
+    uint64_t now_ms;
+} kt_request;
+
+/** A plan: a named policy. This struct does not change. */
 typedef struct kt_plan {
-    /** 1 to 16 characters of a-z, 0-9, - and _. */
+    /** The name: 1 to 16 characters of a-z, 0-9, - and _. */
     const char *name;
-    /** Its length. */
+    /** The name's length. */
     size_t name_len;
-    /** What it admits, such as `100/minute, 1000/hour`. */
+    /** The policy, such as `100/minute, 1000/hour`. */
     const char *policy;
-    /** Its length. */
+    /** The policy's length. */
     size_t policy_len;
 } kt_plan;
 
-/** What a gate is made of. */
+/** The configuration of a new gate. It may get more members; see "Structs" in the contract. */
 typedef struct kt_gate_config {
-    /** The plans, the first for keys that name none. All share their windows and algorithm. */
-    const kt_plan *plans;
-    /** How many: at least 1; in memory at most `KT_GATE_PLAN_SLOTS`, in files 116. */
-    size_t plans_len;
-    /** What every key begins with, 1 to 8 characters of a-z and 0-9. */
-    const char *prefix;
-    /** Its length. */
-    size_t prefix_len;
+    /** `sizeof` this struct. */
+    uint32_t size;
     /** The most keys, 1 to `KT_MAX_KEYS`. */
     uint32_t keys;
+    /** The plans. The first is for keys that name none. All have the same windows and algorithm. */
+    const kt_plan *plans;
+    /**
+     * The number of plans, at least 1. At most `KT_GATE_PLAN_SLOTS` in the caller's memory, and 116
+     * in a file.
+     */
+    size_t plans_len;
+    /** The text that each key begins with: 1 to 8 characters of a-z and 0-9. */
+    const char *prefix;
+    /** The prefix's length. */
+    size_t prefix_len;
 } kt_gate_config;
 
-/** Some bytes, such as a pepper. */
+/** Bytes, such as a pepper. This struct does not change. */
 typedef struct kt_bytes {
-    /** Where they are. */
+    /** The first byte. */
     const uint8_t *data;
-    /** How many. */
+    /** The number of bytes. */
     size_t len;
 } kt_bytes;
 
 /**
- * A gate as one process holds it, with the server's peppers, which are in the table never. Declare one beside the table's
- * memory and give it to `kt_gate_init` or `kt_gate_attach`, or get one from `kt_gate_open`. It must not be moved or copied
- * once it is in use. What is in it is this library's.
+ * A handle of a gate in one process, with the server's peppers, which are never in the table.
+ *
+ * Declare one in addition to the table's memory and give it to `kt_gate_init` or `kt_gate_attach`, or get
+ * a pointer to one from `kt_gate_open`. Do not move or copy it while it is in use. Its content is
+ * private.
  */
 typedef struct kt_gate {
     uint64_t private_[128];
 } kt_gate;
 
-/** What a new key is to be. */
+/** The properties of a new key. It may get more members; see "Structs" in the contract. */
 typedef struct kt_new_key {
-    /** The environment, 1 to 8 characters of a-z and 0-9; the gate learns new ones as they come, 16 of them. */
-    const char *env;
-    /** Its length. */
-    size_t env_len;
-    /** The plan's name; the gate's first plan when the length is 0. */
-    const char *plan;
-    /** Its length. */
-    size_t plan_len;
-    /** The team account that the key belongs to. */
+    /** `sizeof` this struct. */
+    uint32_t size;
+    /** The account (team) that the key belongs to. */
     uint32_t account;
-    /** When the key expires, in Unix seconds; 0 for never. */
+    /** The environment: 1 to 8 characters of a-z and 0-9. A gate has room for 16 different ones. */
+    const char *env;
+    /** The environment's length. */
+    size_t env_len;
+    /** The plan's name. If the length is 0, the gate's first plan. */
+    const char *plan;
+    /** The length of the plan's name. */
+    size_t plan_len;
+    /** When the key expires, in Unix seconds; 0 for never. May be left out of the `size`. */
     uint32_t not_after_s;
 } kt_new_key;
 
-/** Everything that may be shown of a key. */
+/**
+ * The properties of a key that may be shown.
+ *
+ * Its size is fixed. This library writes it; reserved members are zeros. `kt_key_info_quota` returns
+ * its quotas.
+ */
 typedef struct kt_key_info {
-    /** The key's public name. */
+    /** The key id. */
     uint64_t key_id;
-    /** When the key was last charged, in Unix milliseconds, rounded down to the smallest window; 0 when never, or reset since. */
+    /**
+     * When the key was last charged, in Unix milliseconds, rounded down to the shortest window. 0 if
+     * never, or if the counts were reset since.
+     */
     uint64_t last_used_ms;
-    /** The team account that the key belongs to. */
+    /** The account (team) that the key belongs to. */
     uint32_t account;
     /** When the key expires, in Unix seconds; 0 for never. */
     uint32_t not_after_s;
     /**
-     * Until when the previous secret is valid, in Unix seconds: its grace ends or the key expires. 0 when it is not valid now,
-     * as after a revocation.
+     * Until when the previous secret is valid, in Unix seconds: until its grace ends or the key
+     * expires. 0 if it is not valid now, as after a revocation.
      */
     uint32_t grace_until_s;
-    /** 1 when the key was revoked, else 0. */
+    /** 1 if the key was revoked, else 0. */
     uint8_t revoked;
-    /** The number of the plan; `kt_gate_plan` tells its name. */
+    /** The number of the plan; `kt_gate_plan` returns its name. */
     uint8_t plan;
     /** The number of the pepper that the secret is stored under. */
     uint8_t pepper;
-    /** How many quotas there are. */
+    /** The number of quotas. */
     uint8_t quota_count;
     /** By how many seconds the tally is ahead of the caller's time, rounded up; 0 if it is not. */
     uint32_t clock_ahead_s;
-    /** The environment, ended by a NUL; empty in a damaged record. */
+    /** The environment, with a NUL. Empty in a damaged record. */
     char env[KT_NAME_SIZE];
-    /** The last four characters, ended by a NUL; empty where the gate doesn't keep them, as in memory of the caller's. */
-    char last_characters[KT_LAST_CHARACTERS_SIZE];
     /**
-     * The key's quotas now, or at the tally's own time if that is ahead, shortest window first.
-     * Those from `quota_count` on are zeros.
+     * The last four characters of the key, with a NUL. Empty if the gate does not store them, as in
+     * the caller's memory.
      */
-    kt_quota quotas[KT_MAX_QUOTAS];
+    char last_characters[KT_LAST_CHARACTERS_SIZE];
+    /** Zeros. */
+    uint8_t reserved_8_[6];
+    /**
+     * The quotas, now or at the tally's own time if that is ahead, in a form of this library: see
+     * `kt_key_info_quota`.
+     */
+    uint64_t private_at_ms_;
+    /** More of them. */
+    uint32_t private_[32];
+    /** Zeros. */
+    uint64_t reserved_[8];
 } kt_key_info;
 
 /**
- * What is called for each key: with the `context` that was given to `kt_gate_list`, and the key, which is there for the call
- * only. 0 goes on; anything else ends the list. It must return: no exception, no `longjmp`.
+ * A callback for each key, with the `context` that was given to `kt_gate_list`. `info` is valid during the
+ * callback only. Return 0 to continue and any other number to end the list. Do not leave it by an
+ * exception or `longjmp`.
  */
 typedef int (*kt_key_visitor)(void *context, const kt_key_info *info);
 
-/** A plan of a gate. */
+/** A plan of a gate. Its size is fixed. This library writes it; reserved members are zeros. */
 typedef struct kt_plan_info {
-    /** The name, ended by a NUL. */
+    /** The name, with a NUL. */
     char name[KT_PLAN_NAME_SIZE];
-    /** What it admits, ended by a NUL. */
+    /** The policy, with a NUL. */
     char policy[KT_POLICY_SIZE];
+    /** Zeros. */
+    uint8_t reserved_[239];
 } kt_plan_info;
 
-/** Something in a gate that no administrator and no check could have left there. */
+/**
+ * A flaw: content of a gate that neither an administrator nor a check can have left. Its size is
+ * fixed. This library writes it; reserved members are zeros.
+ */
 typedef struct kt_flaw {
-    /** The key that the record holds, as far as it can be told, else 0. */
+    /** The key that the record holds; 0 if it is not known. */
     uint64_t key_id;
     /** The number of the record. */
     uint32_t record;
-    /** What is wrong. */
+    /** The kind of flaw. */
     kt_flaw_kind kind;
-    /** The same as a sentence, ended by a NUL. */
+    /** A sentence about it, with a NUL. */
     char sentence[KT_FLAW_SENTENCE_SIZE];
+    /** Zeros. */
+    uint64_t reserved_[2];
 } kt_flaw;
 
-/** What is called for each flaw, as a `kt_key_visitor` is for keys; it can't end the reading. */
+/**
+ * A callback for each flaw, with the `context` that was given to `kt_gate_verify`. `flaw` is valid during
+ * the callback only. Do not leave it by an exception or `longjmp`.
+ */
 typedef void (*kt_flaw_visitor)(void *context, const kt_flaw *flaw);
 
 #ifdef __cplusplus
@@ -664,18 +829,24 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * The version of the library in use, as `KT_VERSION` of the header that a program was compiled with:
- * `major << 16 | minor << 8 | patch`. They may differ where the library is shared.
+ * Returns the version of the library in use: `major << 16 | minor << 8 | patch`.
+ *
+ * `KT_VERSION` is the version of the header that a program was compiled with. The two may differ if
+ * the library is shared.
  */
 uint32_t kt_version(void);
 
-/** The same as text, such as `0.1.0`. Never NULL; always there. */
+/**
+ * Returns the version of the library in use as text, such as `0.1.0`. Never NULL. The text is static:
+ * do not free it.
+ */
 const char *kt_version_string(void);
 
 /**
- * One sentence that tells what a status means and what would be right, in English, without a full stop.
+ * Returns one English sentence, without a full stop: what a status means and what would be right.
  *
- * Never NULL, also for a number that is no status; the text is always there and must not be freed.
+ * Returns a sentence for an unknown number too, never NULL. The text is static: do not free it. Any
+ * thread may call it.
  *
  * ```c
  * kt_status status = kt_limiter_open("addresses.limiter", &limiter);
@@ -685,12 +856,13 @@ const char *kt_version_string(void);
 const char *kt_status_message(kt_status status);
 
 /**
- * Checks a policy, and tells how it is written.
+ * Checks a policy, and writes it as this library prints it: `1000/hour,100/m` becomes
+ * `100/minute, 1000/hour`.
  *
- * On `KT_OK` the policy as this library writes it (`1000/hour,100/m` as `100/minute, 1000/hour`) is in `buffer`, ended
- * by a NUL, and its length without that in `written_out`.
+ * Writes the policy and a NUL into `buffer`, and its length without the NUL to `written_out`.
  *
- * Statuses: those that begin with `KT_POLICY_`; `KT_BUFFER_TOO_SMALL`: `KT_POLICY_SIZE` bytes are always enough.
+ * Statuses: those that begin with `KT_POLICY_`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are
+ * always enough.
  */
 kt_status kt_policy_check(const char *policy,
                           size_t policy_len,
@@ -699,13 +871,15 @@ kt_status kt_policy_check(const char *policy,
                           size_t *written_out);
 
 /**
- * Writes in one sentence what is wrong with a policy, naming the part of it. Writes the empty text when nothing is.
+ * Writes one sentence about what is wrong with a policy, for the person who wrote the policy. Writes
+ * the empty text if the policy is valid.
  *
- * The sentence is in `buffer`, ended by a NUL, and its length without that in `written_out`. It is shown to whoever
- * wrote the policy, as `kt_status_message` cannot name the part. A part of 16 bytes or more may be a key that was given in
- * place of a policy, so it is not named: the sentence is then that of `kt_status_message`.
+ * Writes the sentence and a NUL into `buffer`, and its length without the NUL to `written_out`. Unlike
+ * `kt_status_message`, it names the part of the policy that is wrong. A part of 16 bytes or more may be
+ * a key that was given by mistake, so it is not named: the sentence is then that of
+ * `kt_status_message`.
  *
- * Statuses: `KT_BUFFER_TOO_SMALL`: `KT_POLICY_SIZE` bytes are always enough.
+ * Statuses: `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
  */
 kt_status kt_policy_explain(const char *policy,
                             size_t policy_len,
@@ -714,8 +888,8 @@ kt_status kt_policy_explain(const char *policy,
                             size_t *written_out);
 
 /**
- * Reads a key's public parts, and checks its form and checksum, without any gate. It says nothing about whether a gate
- * knows the key.
+ * Parses a key without a gate: checks its form and its checksum, and writes its public parts. Whether a
+ * gate holds the key remains open.
  *
  * Statuses: `KT_KEY_FORM`, `KT_KEY_CHECKSUM`.
  */
@@ -724,7 +898,8 @@ kt_status kt_key_parse(const uint8_t *api_key,
                        kt_key_parts *parts_out);
 
 /**
- * Makes the text of a key from its parts; gates do that by themselves. `secret` is 16 random bytes.
+ * Makes the text of a key from its parts. A gate does this itself when it issues a key. `secret` is
+ * 16 random bytes.
  *
  * Statuses: `KT_NAME_FORM`, `KT_NAMES_TOO_LONG`, `KT_KEY_ID_FORM` for the key id 0.
  */
@@ -736,14 +911,16 @@ kt_status kt_key_mint(const char *prefix,
                       const uint8_t secret[16],
                       kt_key *key_out);
 
-/** Overwrites a key, in a way that compilers don't leave out. NULL is left alone. */
+/** Overwrites a key with zeros in a way that a compiler cannot leave out. Does nothing for NULL. */
 void kt_key_wipe(kt_key *key);
 
 /**
- * Writes what may be shown of a key, such as `kt_live_…9aZk` in UTF-8, ended by a NUL, and its length without that.
- * Of a key of another form only the last four characters are shown, and of a short one none.
+ * Writes what may be shown of a key, such as `kt_live_…9aZk`: UTF-8 and a NUL. Writes the length
+ * without the NUL to `written_out`.
  *
- * Statuses: `KT_BUFFER_TOO_SMALL`: `KT_HINT_SIZE` bytes are always enough.
+ * Of a key of another form, only the last four characters are shown; of a short one, none.
+ *
+ * Statuses: `KT_BUFFER_TOO_SMALL`; `KT_HINT_SIZE` bytes are always enough.
  */
 kt_status kt_key_hint(const uint8_t *api_key,
                       size_t api_key_len,
@@ -752,29 +929,51 @@ kt_status kt_key_hint(const uint8_t *api_key,
                       size_t *written_out);
 
 /**
- * Writes a key id as its 11 characters and a NUL, and their number.
+ * Writes a key id as its 11 characters and a NUL. Writes the length without the NUL to `written_out`.
  *
- * Statuses: `KT_KEY_ID_FORM` for 0; `KT_BUFFER_TOO_SMALL`: `KT_KEY_ID_SIZE` bytes are always enough.
+ * Statuses: `KT_KEY_ID_FORM` for 0. `KT_BUFFER_TOO_SMALL`; `KT_KEY_ID_SIZE` bytes are always enough.
  */
-kt_status kt_key_id_text(uint64_t key_id, char *buffer, size_t buffer_len, size_t *written_out);
+kt_status kt_key_id_text(uint64_t key_id,
+                         char *buffer,
+                         size_t buffer_len,
+                         size_t *written_out);
 
 /**
- * Reads a key id from its 11 characters.
+ * Parses a key id of 11 characters.
  *
  * Statuses: `KT_KEY_ID_FORM`.
  */
 kt_status kt_key_id_parse(const char *text, size_t text_len, uint64_t *key_id_out);
 
 /**
- * Writes the header fields of the response: each `Name: value` with CR LF, ended by a NUL; and their length without that.
- * Set them, don't append: there must be one of each.
+ * Writes the quota at `index` of a verdict, from 0 for the shortest window to `quota_count - 1`.
  *
- * Statuses: `KT_NOT_A_VERDICT`; `KT_BUFFER_TOO_SMALL`, and nothing was written: `KT_HEADERS_SIZE` bytes are always enough.
+ * Statuses: `KT_NO_SUCH_QUOTA`, `KT_NOT_A_VERDICT`.
+ *
+ * ```c
+ * kt_quota quota;
+ * for (size_t i = 0; kt_verdict_quota(&verdict, i, &quota) == KT_OK; i++)
+ *     printf("%u of %u\n", (unsigned)quota.remaining, (unsigned)quota.limit);
+ * ```
+ */
+kt_status kt_verdict_quota(const kt_verdict *verdict,
+                           size_t index,
+                           kt_quota *quota_out);
+
+/**
+ * Writes the header fields of the response, each `Name: value` with CR LF, and a NUL. Writes their
+ * length without the NUL to `written_out`.
+ *
+ * Set these fields instead of appending them: a response must have each only once.
+ *
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE` bytes
+ * are always enough.
  *
  * ```c
  * char headers[KT_HEADERS_SIZE];
  * size_t written;
- * if (kt_verdict_headers(&verdict, headers, sizeof headers, &written) == KT_OK) write_all(socket, headers, written);
+ * if (kt_verdict_headers(&verdict, headers, sizeof headers, &written) == KT_OK)
+ *     write_all(socket, headers, written);
  * ```
  */
 kt_status kt_verdict_headers(const kt_verdict *verdict,
@@ -783,36 +982,45 @@ kt_status kt_verdict_headers(const kt_verdict *verdict,
                              size_t *written_out);
 
 /**
- * Gives the header fields of the response one by one, for servers that set them so; and how many there are. Their values are
- * written into `buffer`. Set them, don't append: there must be one of each.
+ * Writes the header fields of the response one by one, for servers that set them so. Writes their
+ * number to `count_out`.
  *
- * Statuses: `KT_NOT_A_VERDICT`; `KT_BUFFER_TOO_SMALL` when the buffer has fewer than `KT_HEADERS_SIZE` bytes.
+ * `buffer` receives the values, and `fields_out` receives one element for each field. Set these fields
+ * instead of appending them: a response must have each only once.
+ *
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE` bytes
+ * and `KT_MAX_FIELDS` elements are always enough.
  *
  * ```c
  * char buffer[KT_HEADERS_SIZE];
  * kt_field fields[KT_MAX_FIELDS];
  * size_t count;
- * if (kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, &count) == KT_OK)
- *     for (size_t i = 0; i < count; i++) set_header(response, fields[i].name, fields[i].value);
+ * if (kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) == KT_OK)
+ *     for (size_t i = 0; i < count; i++)
+ *         set_header(response, fields[i].name, fields[i].value);
  * ```
  */
 kt_status kt_verdict_fields(const kt_verdict *verdict,
                             char *buffer,
                             size_t buffer_len,
-                            kt_field fields_out[KT_MAX_FIELDS],
+                            kt_field *fields_out,
+                            size_t fields_len,
                             size_t *count_out);
 
 /**
- * The response body, JSON, ended by a NUL; empty when admitted, and for a struct that is no verdict. It never tells why a
- * key is invalid. Never NULL; the text is always there and must not be freed.
+ * Returns the response body, JSON with a NUL. It is empty if admitted, and for a struct that is not a
+ * verdict. It does not disclose why a key is invalid.
+ *
+ * Never NULL. The text is static: do not free it.
  */
 const char *kt_verdict_body(const kt_verdict *verdict);
 
 /**
- * Writes the body as a problem document (`application/problem+json`, RFC 9457), for clients that want to be told which
- * quota it was, ended by a NUL; and its length without that. Empty when admitted.
+ * Writes the body as a problem document (`application/problem+json`, RFC 9457), with a NUL. It names
+ * the violated quotas. Writes the length without the NUL to `written_out`. Empty if admitted.
  *
- * Statuses: `KT_NOT_A_VERDICT`; `KT_BUFFER_TOO_SMALL`, and nothing was written: `KT_PROBLEM_SIZE` bytes are always enough.
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_PROBLEM_SIZE` bytes
+ * are always enough.
  */
 kt_status kt_verdict_problem(const kt_verdict *verdict,
                              char *buffer,
@@ -820,40 +1028,49 @@ kt_status kt_verdict_problem(const kt_verdict *verdict,
                              size_t *written_out);
 
 /**
- * The verdict on a request whose key header came more than once: it is invalid, whatever the values are, since the next
- * server in the chain might pick another one. No gate needs to be asked.
+ * Writes the verdict on a request that has the key header more than once. Such a request is invalid,
+ * whatever the values are: the next server in the chain might take another one. No gate is needed.
+ *
+ * Statuses: `KT_NO_CLOCK`.
  */
 kt_status kt_verdict_duplicate_header(uint64_t now_ms,
                                       kt_verdict *verdict_out);
 
-/** A short word for logs and metric labels, such as `invalid_key`. Never NULL. */
+/**
+ * Returns a short word for logs and metric labels, such as `invalid_key`; `unknown` for an unknown
+ * number. Never NULL. The text is static: do not free it.
+ */
 const char *kt_outcome_name(kt_outcome outcome);
 
-/** A short word for logs and metric labels, such as `wrong_secret`. Never NULL. */
+/**
+ * Returns a short word for logs and metric labels, such as `wrong_secret`; `unknown` for an unknown
+ * number. Never NULL. The text is static: do not free it.
+ */
 const char *kt_reason_name(kt_reason reason);
 
 /**
- * Bytes of the memory that a limiter for `capacity` subjects takes; 0 when there can be no such limiter.
- * `KT_LIMITER_SIZE` is the same as a constant.
+ * Returns the bytes of memory that a limiter for `capacity` subjects needs. Returns 0 if `capacity` is
+ * not 1 to `KT_MAX_SUBJECTS`. The macro `KT_LIMITER_SIZE` gives the same as a constant.
  */
 size_t kt_limiter_size(uint32_t capacity);
 
-/** Bytes of a limiter's handle, as this library has it: `KT_LIMITER_HANDLE_SIZE` of the header that it belongs to. */
+/** Returns the bytes of a limiter's handle in this library: `KT_LIMITER_HANDLE_SIZE` of its header. */
 size_t kt_limiter_handle_size(void);
 
 /**
- * Makes a limiter for `capacity` subjects, 1 to `KT_MAX_SUBJECTS`, in memory that nobody uses.
+ * Creates a limiter for `capacity` subjects, 1 to `KT_MAX_SUBJECTS`, in memory that is not in use.
  *
- * `memory` is at least `kt_limiter_size(capacity)` bytes at a multiple of 64, which stay where they are and are used for
- * nothing else until the handle is closed. `seed` is 16 random bytes: they keep clients from choosing subjects that meet in
- * one bucket.
+ * `memory` is at least `kt_limiter_size(capacity)` bytes at a multiple of 64. Until the handle is closed
+ * the memory must not move and must not be used for anything else. `seed` is 16 random bytes, which keep
+ * clients from choosing subjects that collide in one bucket.
  *
- * Statuses: those that begin with `KT_POLICY_`; `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`.
+ * Statuses: those that begin with `KT_POLICY_`, `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`.
  *
  * ```c
  * static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_LIMITER_SIZE(1000)];
  * kt_limiter limiter;
- * kt_status status = kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 1000, seed, &limiter);
+ * kt_status status =
+ *     kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 1000, seed, &limiter);
  * ```
  */
 kt_status kt_limiter_init(void *memory,
@@ -865,30 +1082,36 @@ kt_status kt_limiter_init(void *memory,
                           kt_limiter *limiter_out);
 
 /**
- * Opens a limiter that was made in this memory, by this process or by another that shares it: it may lie at another
- * address there. `memory_len` may be more than the limiter has.
+ * Opens a limiter that this process, or another that shares the memory, created there. The memory may
+ * have another address here, and `memory_len` may be larger than the limiter.
  *
- * Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`,
- * `KT_OVERLAP`.
+ * Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`,
+ * `KT_DAMAGED`, `KT_OVERLAP`.
  */
 kt_status kt_limiter_attach(void *memory,
                             size_t memory_len,
                             kt_limiter *limiter_out);
 
 /**
- * Ends a handle, of whichever origin: wipes it, unmaps its file, frees it if this library made it. The table itself stays
- * as it is. No call that uses the handle may be under way. NULL and what is no handle are left alone.
+ * Closes a handle of either kind: wipes it, unmaps its file, and frees it if this library allocated it.
+ * The table itself remains.
+ *
+ * No other call may use the handle during this call or after it. Does nothing for NULL and for memory
+ * that is not a handle.
  */
 void kt_limiter_close(kt_limiter *limiter);
 
 /**
- * Charges `cost` to every window of the subject if all have room for it, else to none.
+ * Charges `cost` to each window of the subject if all have room for it, else to none.
  *
- * A subject is any bytes: an address, a user, a route; only their hash is kept. A cost of 0 is admitted and writes nothing.
- * `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`: see the contract.
+ * A subject is any bytes, such as an address, a user or a route. Only their hash is stored. A cost of 0
+ * is admitted and writes nothing. `now_ms` is an explicit time in Unix milliseconds, or
+ * `KT_SYSTEM_CLOCK`. Any thread may call it at any time; see the contract.
  *
- * Every answer is `KT_OK`: whether the request may go on is the verdict's `outcome`, which is `KT_ADMITTED`, `KT_DENIED`,
- * `KT_TOO_COSTLY` or `KT_FULL`.
+ * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`, `KT_TOO_COSTLY` or
+ * `KT_FULL`.
+ *
+ * Statuses: `KT_NO_CLOCK`.
  *
  * ```c
  * kt_verdict verdict;
@@ -904,7 +1127,24 @@ kt_status kt_limiter_check(kt_limiter *limiter,
                            uint64_t now_ms,
                            kt_verdict *verdict_out);
 
-/** What `kt_limiter_check` would answer now, without the charge. It doesn't look whether a new subject would find a slot. */
+/**
+ * Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1 and
+ * the time of the system clock.
+ *
+ * Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ */
+kt_status kt_limiter_check_request(kt_limiter *limiter,
+                                   const uint8_t *subject,
+                                   size_t subject_len,
+                                   const kt_request *request,
+                                   kt_verdict *verdict_out);
+
+/**
+ * Writes the verdict that `kt_limiter_check` would give now, without a charge. Does not look for a free
+ * slot for a new subject.
+ *
+ * Statuses: `KT_NO_CLOCK`.
+ */
 kt_status kt_limiter_peek(kt_limiter *limiter,
                           const uint8_t *subject,
                           size_t subject_len,
@@ -913,8 +1153,10 @@ kt_status kt_limiter_peek(kt_limiter *limiter,
                           kt_verdict *verdict_out);
 
 /**
- * Gives back what a check charged, in the windows that still count it. `charge` is the `charge` of its verdict. Refund a
- * charge once.
+ * Gives back what a check charged, in the windows that still count it. `charge` is that of the check's
+ * verdict. Refund a charge only once.
+ *
+ * Statuses: `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_refund(kt_limiter *limiter,
                             const uint8_t *subject,
@@ -924,8 +1166,10 @@ kt_status kt_limiter_refund(kt_limiter *limiter,
                             kt_verdict *verdict_out);
 
 /**
- * Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What found no
- * room is the verdict's `uncharged`. Settle a charge once.
+ * Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as there is
+ * room. The verdict's `uncharged` is what found no room. Settle a charge only once.
+ *
+ * Statuses: `KT_NO_CLOCK`.
  */
 kt_status kt_limiter_settle(kt_limiter *limiter,
                             const uint8_t *subject,
@@ -935,50 +1179,66 @@ kt_status kt_limiter_settle(kt_limiter *limiter,
                             uint64_t now_ms,
                             kt_verdict *verdict_out);
 
-/** Forgets all counts of the subject. */
+/**
+ * Resets all counts of the subject.
+ *
+ * Statuses: `KT_NO_CLOCK`.
+ */
 kt_status kt_limiter_reset(kt_limiter *limiter,
                            const uint8_t *subject,
                            size_t subject_len,
                            uint64_t now_ms,
                            kt_verdict *verdict_out);
 
-/** How many subjects the limiter was made for. */
+/** Writes the number of subjects that the limiter was created for. */
 kt_status kt_limiter_capacity(kt_limiter *limiter, uint32_t *capacity_out);
 
-/** How many subjects have a slot that can't be reused now. Reads the whole table. */
-kt_status kt_limiter_live(kt_limiter *limiter, uint64_t now_ms, uint64_t *live_out);
-
 /**
- * Writes the policy that the limiter was made with, ended by a NUL, and its length without that.
+ * Writes the number of subjects whose slot cannot be given to another subject now. Reads the whole table.
  *
- * Statuses: `KT_DAMAGED`; `KT_BUFFER_TOO_SMALL`: `KT_POLICY_SIZE` bytes are always enough.
+ * Statuses: `KT_NO_CLOCK`.
  */
-kt_status kt_limiter_policy(kt_limiter *limiter, char *buffer, size_t buffer_len, size_t *written_out);
+kt_status kt_limiter_live(kt_limiter *limiter,
+                          uint64_t now_ms,
+                          uint64_t *live_out);
 
 /**
- * Bytes of the memory that a gate for `keys` keys takes; 0 when there can be no such gate. `KT_GATE_SIZE` is the same
- * as a constant.
+ * Writes the policy that the limiter was created with, and a NUL. Writes the length without the NUL to
+ * `written_out`.
+ *
+ * Statuses: `KT_DAMAGED`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
+ */
+kt_status kt_limiter_policy(kt_limiter *limiter,
+                            char *buffer,
+                            size_t buffer_len,
+                            size_t *written_out);
+
+/**
+ * Returns the bytes of memory that a gate for `keys` keys needs. Returns 0 if `keys` is not 1 to
+ * `KT_MAX_KEYS`. The macro `KT_GATE_SIZE` gives the same as a constant.
  */
 size_t kt_gate_size(uint32_t keys);
 
-/** Bytes of a gate's handle, as this library has it: `KT_GATE_HANDLE_SIZE` of the header that it belongs to. */
+/** Returns the bytes of a gate's handle in this library: `KT_GATE_HANDLE_SIZE` of its header. */
 size_t kt_gate_handle_size(void);
 
 /**
- * Makes a gate in memory that nobody uses.
+ * Creates a gate in memory that is not in use.
  *
- * `memory` is at least `kt_gate_size(config->keys)` bytes at a multiple of 64, which stay where they are and are used
- * for nothing else until the handle is closed. `peppers` are the server's secrets as they are, at least 32 random bytes
- * each, newest last: new keys use the newest. Nothing that is pointed to is kept but `memory`.
+ * `memory` is at least `kt_gate_size(config->keys)` bytes at a multiple of 64. Until the handle is closed
+ * the memory must not move and must not be used for anything else. `peppers` are the server's secrets as
+ * bytes, at least 32 random bytes each, newest last: new keys use the newest. Of all pointers, only
+ * `memory` is retained.
  *
- * Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix, `KT_PLAN_COUNT`,
- * `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with `KT_POLICY_`, `KT_PEPPER_COUNT`,
- * `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`.
+ * Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix,
+ * `KT_PLAN_COUNT`, `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with
+ * `KT_POLICY_`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`,
+ * `KT_UNKNOWN_MEMBER`.
  *
  * ```c
  * static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(64)];
  * kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
- * kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+ * kt_gate_config config = {sizeof config, 64, &plan, 1, KT_TEXT("kt")};
  * kt_bytes pepper = {secret, sizeof secret};
  * kt_gate gate;
  * kt_status status = kt_gate_init(memory, sizeof memory, &config, &pepper, 1, &gate);
@@ -992,11 +1252,13 @@ kt_status kt_gate_init(void *memory,
                        kt_gate *gate_out);
 
 /**
- * Opens a gate that was made in this memory, by this process or by another that shares it: it may lie at another address
- * there. `memory_len` may be more than the gate has. One of the peppers must be the gate's.
+ * Opens a gate that this process, or another that shares the memory, created there. The memory may have
+ * another address here, and `memory_len` may be larger than the gate. One of the peppers must be the
+ * gate's.
  *
- * Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`,
- * `KT_OVERLAP`, `KT_WRONG_PEPPER`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`.
+ * Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`,
+ * `KT_DAMAGED`, `KT_OVERLAP`, `KT_WRONG_PEPPER`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`,
+ * `KT_PEPPER_TWICE`.
  */
 kt_status kt_gate_attach(void *memory,
                          size_t memory_len,
@@ -1005,22 +1267,27 @@ kt_status kt_gate_attach(void *memory,
                          kt_gate *gate_out);
 
 /**
- * Ends a handle, of whichever origin: wipes it and its peppers, unmaps its file, frees it if this library made it. The table
- * itself stays as it is. No call that uses the handle may be under way. NULL and what is no handle are left alone.
+ * Closes a handle of either kind: wipes it and its peppers, unmaps its file, and frees it if this library
+ * allocated it. The table itself remains.
+ *
+ * No other call may use the handle during this call or after it. Does nothing for NULL and for memory
+ * that is not a handle.
  */
 void kt_gate_close(kt_gate *gate);
 
 /**
- * Checks the key, and then charges `cost` to every window of its plan if all have room for it, else to none. Only a key
- * that passed its check touches a tally.
+ * Checks a key, then charges `cost` to each window of its plan if all have room for it, else to none.
+ * Only a key that passed its check is charged.
  *
- * `api_key` is the value of the `X-API-Key` header, of `api_key_len` bytes and without a NUL; NULL
- * when there was none. When the header came more than once, ask `kt_verdict_duplicate_header`
- * instead. `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`: see the
- * contract.
+ * `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if the
+ * request has no such header. If it has more than one, call `kt_verdict_duplicate_header` instead.
+ * `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`. Any thread may call it at any
+ * time; see the contract.
  *
- * Every answer is `KT_OK`: whether the request may go on is the verdict's `outcome`, which is `KT_ADMITTED`, `KT_DENIED`,
- * `KT_TOO_COSTLY`, `KT_MISSING_KEY` or `KT_INVALID_KEY`.
+ * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`, `KT_TOO_COSTLY`,
+ * `KT_MISSING_KEY` or `KT_INVALID_KEY`.
+ *
+ * Statuses: `KT_NO_CLOCK`.
  *
  * ```c
  * kt_verdict verdict;
@@ -1036,7 +1303,23 @@ kt_status kt_gate_check(kt_gate *gate,
                         uint64_t now_ms,
                         kt_verdict *verdict_out);
 
-/** What `kt_gate_check` would answer now, without the charge. */
+/**
+ * Checks like `kt_gate_check`, with the options of a request. A NULL `request` has a cost of 1 and the
+ * time of the system clock.
+ *
+ * Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+ */
+kt_status kt_gate_check_request(kt_gate *gate,
+                                const uint8_t *api_key,
+                                size_t api_key_len,
+                                const kt_request *request,
+                                kt_verdict *verdict_out);
+
+/**
+ * Writes the verdict that `kt_gate_check` would give now, without a charge.
+ *
+ * Statuses: `KT_NO_CLOCK`.
+ */
 kt_status kt_gate_peek(kt_gate *gate,
                        const uint8_t *api_key,
                        size_t api_key_len,
@@ -1045,10 +1328,10 @@ kt_status kt_gate_peek(kt_gate *gate,
                        kt_verdict *verdict_out);
 
 /**
- * Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are those of its verdict.
- * Refund a charge once.
+ * Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are those of
+ * the check's verdict. Refund a charge only once.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`.
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
  */
 kt_status kt_gate_refund(kt_gate *gate,
                          uint64_t key_id,
@@ -1057,10 +1340,10 @@ kt_status kt_gate_refund(kt_gate *gate,
                          kt_verdict *verdict_out);
 
 /**
- * Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What found no
- * room is the verdict's `uncharged`. Settle a charge once.
+ * Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as there is
+ * room. The verdict's `uncharged` is what found no room. Settle a charge only once.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`.
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
  */
 kt_status kt_gate_settle(kt_gate *gate,
                          uint64_t key_id,
@@ -1070,9 +1353,9 @@ kt_status kt_gate_settle(kt_gate *gate,
                          kt_verdict *verdict_out);
 
 /**
- * Forgets all counts of the key.
+ * Resets all counts of the key.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`.
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
  */
 kt_status kt_gate_reset(kt_gate *gate,
                         uint64_t key_id,
@@ -1080,57 +1363,69 @@ kt_status kt_gate_reset(kt_gate *gate,
                         kt_verdict *verdict_out);
 
 /**
- * Declares that every `now_ms` given with this handle is a cached reading of the system clock, as
- * an event loop has one. A call reads the clock itself if a tally is ahead of the reading, and
- * uses the later of both. Without this, a `now_ms` is an explicit time, which corrects nothing. It
- * holds for this handle until it is closed. Host builds only.
+ * Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
+ * event loop has such readings. Host builds only.
+ *
+ * A later call reads the clock itself if a tally is ahead of the reading, and uses the later of both.
+ * Without this declaration a `now_ms` is an explicit time, which corrects nothing. The declaration
+ * holds until the handle is closed. Any thread may make it at any time.
  */
 kt_status kt_gate_use_system_clock(kt_gate *gate);
 
 /**
- * Declares that every `now_ms` given with this handle is a cached reading of the system clock, as
- * an event loop has one. A call reads the clock itself if a tally is ahead of the reading, and
- * uses the later of both. Without this, a `now_ms` is an explicit time, which corrects nothing. It
- * holds for this handle until it is closed. Host builds only.
+ * Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
+ * event loop has such readings. Host builds only.
+ *
+ * A later call reads the clock itself if a tally is ahead of the reading, and uses the later of both.
+ * Without this declaration a `now_ms` is an explicit time, which corrects nothing. The declaration
+ * holds until the handle is closed. Any thread may make it at any time.
  */
 kt_status kt_limiter_use_system_clock(kt_limiter *limiter);
 
 /**
- * Corrects every tally of the gate that is more than 60 s ahead, counts kept, and writes how many.
- * Checks by the system clock correct the tallies that they meet; this is for all others. Reads the
- * whole table.
+ * Corrects each tally of the gate that is more than 60 s ahead. Counts are kept. Writes the number of
+ * corrected tallies. Reads the whole table.
  *
- * The system clock is read after each tally was loaded. An explicit `now_ms` is older than the
- * loads: if the call is stopped for more than 60 s in between, each tally that is charged
- * meanwhile may admit one more window. With an explicit time, call it while no other thread or
- * process charges.
+ * A check by the system clock corrects the tally that it charges. This function corrects all others.
+ *
+ * With `KT_SYSTEM_CLOCK` the clock is read after each tally was loaded. An explicit `now_ms` is older
+ * than the loads. If the call is then stopped for more than 60 s between a load and its correction,
+ * each tally that is charged meanwhile may admit one more window. With an explicit time, call this
+ * while no other thread or process charges.
  */
-kt_status kt_gate_correct_clock(kt_gate *gate, uint64_t now_ms, uint64_t *corrected_out);
+kt_status kt_gate_correct_clock(kt_gate *gate,
+                                uint64_t now_ms,
+                                uint64_t *corrected_out);
 
 /**
- * Corrects every tally of the limiter that is more than 60 s ahead, counts kept, and writes how
- * many. Checks by the system clock correct the tallies that they meet; this is for all others.
- * Reads the whole table.
+ * Corrects each tally of the limiter that is more than 60 s ahead. Counts are kept. Writes the number of
+ * corrected tallies. Reads the whole table.
  *
- * The system clock is read after each tally was loaded. An explicit `now_ms` is older than the
- * loads: if the call is stopped for more than 60 s in between, each tally that is charged
- * meanwhile may admit one more window. With an explicit time, call it while no other thread or
- * process charges.
+ * A check by the system clock corrects the tally that it charges. This function corrects all others.
+ *
+ * With `KT_SYSTEM_CLOCK` the clock is read after each tally was loaded. An explicit `now_ms` is older
+ * than the loads. If the call is then stopped for more than 60 s between a load and its correction,
+ * each tally that is charged meanwhile may admit one more window. With an explicit time, call this
+ * while no other thread or process charges.
  */
-kt_status kt_limiter_correct_clock(kt_limiter *limiter, uint64_t now_ms, uint64_t *corrected_out);
+kt_status kt_limiter_correct_clock(kt_limiter *limiter,
+                                   uint64_t now_ms,
+                                   uint64_t *corrected_out);
 
 /**
- * Issues a key. What it writes to `key_out` is the only copy of the secret.
+ * Issues a key. Writes the only copy of its secret to `key_out`.
  *
- * `entropy` is 24 bytes from the system's entropy, used for this key only (in host builds `kt_entropy` gets them). The key takes
- * a free record, or that of a key that was revoked or has expired and whose counts have been forgotten everywhere.
+ * `entropy` is 24 bytes from the system's entropy, used for this key only. In host builds `kt_entropy`
+ * gets them. The key takes a free record. Else it takes the record of a key that was revoked or has
+ * expired, if all its counts are out of date.
  *
- * Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`,
- * `KT_ENVS_FULL`, `KT_PEPPERS_FULL`; `KT_BUSY`, see `kt_gate_set_wait` and `kt_gate_take_over`; of a file also
- * `KT_FILE_REPLACED`, `KT_IO`, and those of `kt_gate_open` if the file was replaced.
+ * Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
+ * `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,
+ * `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see `kt_gate_set_wait` and `kt_gate_take_over`). For a
+ * file also `KT_FILE_REPLACED`, `KT_IO`, and those of `kt_gate_open` if the file was replaced.
  *
  * ```c
- * kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
+ * kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0};
  * kt_key key;
  * uint64_t key_id;
  * kt_status status = kt_gate_issue(gate, &new_key, entropy, KT_SYSTEM_CLOCK, &key, &key_id);
@@ -1144,10 +1439,11 @@ kt_status kt_gate_issue(kt_gate *gate,
                         uint64_t *key_id_out);
 
 /**
- * Takes in a key that was issued elsewhere, of any form, so that its holder keeps it. A key of this library's form keeps its
- * key id and its environment.
+ * Imports a key of any form that was issued elsewhere, so that its holder can keep it. A key of this
+ * library's form keeps its key id and its environment.
  *
- * Statuses: `KT_NOT_IMPORTABLE`, `KT_ALREADY_IMPORTED`, `KT_NO_ROOM_TO_IMPORT`, and those of `kt_gate_issue`.
+ * Statuses: `KT_NOT_IMPORTABLE`, `KT_ALREADY_IMPORTED`, `KT_NO_ROOM_TO_IMPORT`, and those of
+ * `kt_gate_issue`.
  */
 kt_status kt_gate_import(kt_gate *gate,
                          const uint8_t *api_key,
@@ -1157,14 +1453,15 @@ kt_status kt_gate_import(kt_gate *gate,
                          uint64_t *key_id_out);
 
 /**
- * Gives a key a new secret. The old one stays valid until `grace_until_s`, in Unix seconds (0 for not at all), and both spend
- * the same quota. `entropy` is as in `kt_gate_issue`.
+ * Gives a key a new secret. The old secret stays valid until `grace_until_s`, in Unix seconds; 0 ends it
+ * at once. Both secrets share one quota. `entropy` is as in `kt_gate_issue`.
  *
- * A key has two secrets at most. If the one before the last rotation is still valid, this rotation would end it at once, and
- * is refused unless `force` is not 0.
+ * A key has at most two secrets. If the secret before the last rotation is still valid, this rotation
+ * would end it at once, and is refused unless `force` is not 0.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_IN_GRACE`, `KT_NAMES_TOO_LONG` for an
- * imported key, `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`; `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_IN_GRACE`,
+ * `KT_NAMES_TOO_LONG` for an imported key, `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`, `KT_NO_CLOCK`,
+ * `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_rotate(kt_gate *gate,
                          uint64_t key_id,
@@ -1175,72 +1472,84 @@ kt_status kt_gate_rotate(kt_gate *gate,
                          kt_key *key_out);
 
 /**
- * Ends a key, and its previous secret with it, at once: the next check in any process sees it. The record stays, to be listed,
- * until its place is needed. A key that was revoked before stays so.
+ * Revokes a key and its previous secret at once: the next check in any process refuses them. The record
+ * stays listed until a new key needs it. Revoking a revoked key changes nothing.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`; `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_BUSY`. For a file also
+ * `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_revoke(kt_gate *gate,
                          uint64_t key_id);
 
 /**
- * Moves a key to another plan, counts kept.
+ * Moves a key to another plan. Counts are kept.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`, `KT_PLAN_NAME_FORM`;
- * `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_NO_SUCH_PLAN`,
+ * `KT_PLAN_NAME_FORM`, `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
-kt_status kt_gate_assign(kt_gate *gate,
-                         uint64_t key_id,
-                         const char *plan,
-                         size_t plan_len);
+kt_status kt_gate_assign(kt_gate *gate, uint64_t key_id, const char *plan, size_t plan_len);
 
 /**
- * Adds a plan, or gives the plan of that name other limits, counts kept.
+ * Adds a plan, or gives the plan of that name other limits. Counts are kept.
  *
- * Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`, `KT_PLANS_FULL`;
- * `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`,
+ * `KT_PLANS_FULL`, `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_set_plan(kt_gate *gate,
                            const kt_plan *plan);
 
 /**
- * Ends the administration that a process left which died in the middle of it, and completes its change. Call it when a lock of
- * yours, or that you are alone, proves that no other thread or process administers.
+ * Completes the change of an administrator whose process was killed, and takes over its claim. Call it
+ * only if you are sure that no other thread or process administers the gate, for instance because you
+ * hold a lock of your own.
  *
- * A file needs it in one case only: when the administrator was killed in another container while another program or a
- * forked child held an `flock` on the file.
+ * A file needs it in one case only: the administrator was killed in another container, while another
+ * program or a forked child held an `flock` on the file.
  *
- * Statuses: of a file `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: for a file `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_take_over(kt_gate *gate);
 
 /**
- * Everything that may be shown of one key.
+ * Writes the properties of one key.
  *
- * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`.
+ * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
  */
-kt_status kt_gate_key(kt_gate *gate, uint64_t key_id, uint64_t now_ms, kt_key_info *info_out);
+kt_status kt_gate_key(kt_gate *gate,
+                      uint64_t key_id,
+                      uint64_t now_ms,
+                      kt_key_info *info_out);
 
 /**
- * Calls `visit` with everything that may be shown of each key, revoked ones too, in the order of their key ids. Reads the
- * whole gate. `visit` may call any function of this library, of this gate too.
+ * Writes the quota at `index` of a key, from 0 for the shortest window to `quota_count - 1`.
+ *
+ * Statuses: `KT_NO_SUCH_QUOTA`, `KT_NOT_A_VERDICT` if this library did not write `info`.
  */
-kt_status kt_gate_list(kt_gate *gate,
-                       uint64_t now_ms,
-                       kt_key_visitor visit,
-                       void *context);
+kt_status kt_key_info_quota(const kt_key_info *info,
+                            size_t index,
+                            kt_quota *quota_out);
 
 /**
- * The plan of this number: of a verdict, or from 0 on until `KT_NO_SUCH_PLAN`.
+ * Calls `visit` with the properties of each key, in the order of their key ids. Revoked keys are
+ * included. Reads the whole gate.
+ *
+ * `visit` may call any function of this library, also of this gate.
+ *
+ * Statuses: `KT_NO_CLOCK`.
+ */
+kt_status kt_gate_list(kt_gate *gate, uint64_t now_ms, kt_key_visitor visit, void *context);
+
+/**
+ * Writes the plan of a number, from a verdict or from 0 on until `KT_NO_SUCH_PLAN`.
  *
  * Statuses: `KT_NO_SUCH_PLAN`.
  */
 kt_status kt_gate_plan(kt_gate *gate, uint8_t plan, kt_plan_info *info_out);
 
 /**
- * Writes the name of an environment, ended by a NUL, and its length without that.
+ * Writes the name of an environment and a NUL. Writes the length without the NUL to `written_out`.
  *
- * Statuses: `KT_NO_SUCH_ENV`; `KT_BUFFER_TOO_SMALL`: `KT_NAME_SIZE` bytes are always enough.
+ * Statuses: `KT_NO_SUCH_ENV`. `KT_BUFFER_TOO_SMALL`; `KT_NAME_SIZE` bytes are always enough.
  */
 kt_status kt_gate_env(kt_gate *gate,
                       uint8_t env,
@@ -1248,18 +1557,21 @@ kt_status kt_gate_env(kt_gate *gate,
                       size_t buffer_len,
                       size_t *written_out);
 
-/** The most keys that the gate can hold. */
+/** Writes the most keys that the gate can hold. */
 kt_status kt_gate_capacity(kt_gate *gate, uint32_t *keys_out);
 
 /**
- * Reads the whole gate, and calls `report` with what no administrator and no check could have left there. First it completes
- * the change of an administrator that was killed. Other administrators wait only if something is wrong: then the gate is
- * read again under the lock, and in `report` no function that changes this gate may be called.
+ * Reads the whole gate and calls `report` for each flaw. First it completes the change of an
+ * administrator that was killed.
  *
- * Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its record, a
- * MAC, an account, a time, a count, or the number of another plan, environment or pepper.
+ * Other administrators wait only if there is a flaw. Then the gate is read again under the lock, and
+ * `report` must not call a function that changes this gate.
  *
- * Statuses: `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * Records have no checksum. So a value that was changed into another valid value is not found: the key
+ * id within its record, a MAC, an account, a time, a count, or the number of another plan, environment
+ * or pepper.
+ *
+ * Statuses: `KT_BUSY`, `KT_NO_CLOCK`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
 kt_status kt_gate_verify(kt_gate *gate,
                          uint64_t now_ms,
@@ -1269,40 +1581,43 @@ kt_status kt_gate_verify(kt_gate *gate,
 /**
  * Returns the system clock's time, in Unix milliseconds. Host builds only.
  *
- * To a function it is an explicit time, unless its handle was declared by
- * `kt_gate_use_system_clock` or `kt_limiter_use_system_clock`: give `KT_SYSTEM_CLOCK` instead.
+ * Given to a function as `now_ms`, it is an explicit time, unless `kt_gate_use_system_clock` or
+ * `kt_limiter_use_system_clock` declared otherwise. Give `KT_SYSTEM_CLOCK` instead.
  */
 uint64_t kt_now_ms(void);
 
 /**
- * Gets 24 bytes of the system's entropy, for `kt_gate_issue` and `kt_gate_rotate`, or as a seed. Host builds only.
+ * Writes 24 bytes of the system's entropy, for `kt_gate_issue` and `kt_gate_rotate`, or as a seed. Host
+ * builds only.
  *
  * Statuses: `KT_NO_ENTROPY`.
  */
 kt_status kt_entropy(uint8_t entropy_out[KT_ENTROPY_SIZE]);
 
 /**
- * Writes a new pepper: 32 bytes of the system's entropy as 64 hex digits and a NUL. Keep it where the server finds it, and
- * nowhere near the gate. Host builds only.
+ * Writes a new pepper: 32 bytes of the system's entropy as 64 hex digits and a NUL. Host builds only.
  *
- * Statuses: `KT_NO_ENTROPY`; `KT_BUFFER_TOO_SMALL`: `KT_PEPPER_SIZE` bytes are enough.
+ * Store it where the server finds it, and not in the same place as the gate.
+ *
+ * Statuses: `KT_NO_ENTROPY`. `KT_BUFFER_TOO_SMALL`; `KT_PEPPER_SIZE` bytes are enough.
  */
 kt_status kt_pepper_generate(char *buffer,
                              size_t buffer_len);
 
 /**
- * Creates a gate in a new file at `path`, mode 0600, with its room on the disk taken. It appears whole or not at all. Host
- * builds only.
+ * Creates a gate in a new file at `path`, with mode 0600 and its disk blocks allocated. The file appears
+ * atomically. Host builds only.
  *
- * `path` ends with a NUL. `peppers` is text as `KEYTALLY_PEPPER` holds it: each at least 32 bytes in hex or base64, several
- * separated by commas, newest last.
+ * `path` ends with a NUL. `peppers` is text in the form of `KEYTALLY_PEPPER`: each at least 32 bytes in
+ * hex or base64, several separated by commas, newest last.
  *
- * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`, `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`,
- * `KT_NAME_FORM`, those that begin with `KT_PLAN_`, `KT_POLICY_` and `KT_PEPPER_`.
+ * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`, `KT_DISK_FULL`,
+ * `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with `KT_PLAN_`, `KT_POLICY_` and
+ * `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
  *
  * ```c
  * kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
- * kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 100000};
+ * kt_gate_config config = {sizeof config, 100000, &plan, 1, KT_TEXT("kt")};
  * kt_gate *gate;
  * kt_status status = kt_gate_create("api.gate", peppers, strlen(peppers), &config, &gate);
  * ```
@@ -1314,14 +1629,15 @@ kt_status kt_gate_create(const char *path,
                          kt_gate **gate_out);
 
 /**
- * Opens the gate at `path`, which any number of processes may have open. Host builds only.
+ * Opens the gate at `path`. Any number of processes may have it open. Host builds only.
  *
- * `path` ends with a NUL. `peppers` is text as `KEYTALLY_PEPPER` holds it: each in hex or base64, several separated by commas,
- * newest last. One of them must be the gate's. End it with `kt_gate_close`.
+ * `path` ends with a NUL. `peppers` is text in the form of `KEYTALLY_PEPPER`: each in hex or base64,
+ * several separated by commas, newest last. One of them must be the gate's. Close the handle with
+ * `kt_gate_close`.
  *
- * Statuses: `KT_FILE_NOT_FOUND`, `KT_FILE_DENIED`, `KT_FILE_MODE`, `KT_FILE_OWNER`, `KT_NOT_A_FILE`, `KT_FILE_TOO_SHORT`,
- * `KT_IO`, `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`,
- * `KT_WRONG_PEPPER`, those that begin with `KT_PEPPER_`.
+ * Statuses: `KT_FILE_NOT_FOUND`, `KT_FILE_DENIED`, `KT_FILE_MODE`, `KT_FILE_OWNER`, `KT_NOT_A_FILE`,
+ * `KT_FILE_TOO_SHORT`, `KT_IO`, `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`,
+ * `KT_TRUNCATED`, `KT_DAMAGED`, `KT_WRONG_PEPPER`, those that begin with `KT_PEPPER_`.
  *
  * ```c
  * kt_gate *gate;
@@ -1336,23 +1652,24 @@ kt_status kt_gate_open(const char *path,
                        kt_gate **gate_out);
 
 /**
- * Opens the gate at `path` with the peppers in a file, one a line; blank lines and lines that begin with `#` are ignored.
- * Host builds only.
+ * Opens the gate at `path` with the peppers in a file, one on each line. Blank lines and lines that begin
+ * with `#` are ignored. Host builds only.
  *
- * The path `-` is standard input, and the file may be a pipe: then the call waits for what is written to it. Symbolic links
- * are followed. Two kinds of file are accepted: one that root owns and no other user can write, as systemd, Kubernetes and
- * Docker provide secrets, and one that only its owner can read and write. The owner is the user of this process, unless that
- * is root.
+ * The path `-` is standard input. If the file is a pipe, the call waits for the data. Symbolic links are
+ * followed. Two kinds of file are accepted. One is owned by root and not writable by any other user, as
+ * systemd, Kubernetes and Docker provide secrets. The other is readable and writable only by its owner,
+ * which is the user of this process, unless that is root.
  *
- * Statuses: those of `kt_gate_open`, of either file.
+ * Statuses: those of `kt_gate_open`, for either file.
  */
 kt_status kt_gate_open_with_pepper_file(const char *path,
                                         const char *pepper_path,
                                         kt_gate **gate_out);
 
 /**
- * Sets how long the functions that change this gate's keys or plans wait for another administrator, in milliseconds: 10000 unless
- * set, and 0 to try once. Then they return `KT_BUSY`. It may be called at any time, and by any thread. Host builds only.
+ * Sets how long a function that changes this gate's keys or plans waits for another administrator, in
+ * milliseconds. Then it returns `KT_BUSY`. The default is 10000, and 0 does not wait. Any thread may call
+ * it at any time. Host builds only.
  *
  * Statuses: `KT_NOT_A_FILE` for a gate in memory, which never waits.
  */
@@ -1360,8 +1677,10 @@ kt_status kt_gate_set_wait(kt_gate *gate,
                            uint64_t wait_ms);
 
 /**
- * Writes the id of the process that is changing this gate: after `KT_BUSY`, the one that was waited for, unless it has ended since.
- * 0 when there is none, or when it is in another container. Host builds only.
+ * Writes the id of the process that is changing this gate. After `KT_BUSY` it is the process that was
+ * waited for, unless that has ended since. Host builds only.
+ *
+ * The id is 0 if there is no such process, or if it runs in another container.
  *
  * Statuses: `KT_NOT_A_FILE` for a gate in memory.
  */
@@ -1369,36 +1688,41 @@ kt_status kt_gate_administrator(kt_gate *gate,
                                 uint32_t *pid_out);
 
 /**
- * Lets a thread of this library look once a second whether another file was renamed over the gate's, and open that one. Checks
- * do not wait for it, and a call that is under way ends with the table that it began with. While the new file cannot
- * be opened, the old one decides, and the new one is tried again every second: see `kt_gate_reopen_status`.
+ * Starts a thread that checks once a second whether another file was renamed over the gate's, and opens
+ * it. Host builds only.
  *
- * The thread ends with `kt_gate_close`. A forked child does not have it: call this again there. A second call in one process
- * does nothing. Without this call, `kt_gate_reopen_if_replaced` and the functions that change keys or plans look. Host builds only.
+ * Checks do not wait for it. A call in progress finishes with the table that it began with. If the new
+ * file cannot be opened, the old one stays in use, and the thread tries again each second: see
+ * `kt_gate_reopen_status`.
  *
- * Statuses: `KT_NOT_A_FILE` for a gate in memory; `KT_IO` when the system gives no thread.
+ * `kt_gate_close` ends the thread. A forked child does not have the thread: call this again there. A
+ * second call in one process does nothing. Without this call, `kt_gate_reopen_if_replaced` and the
+ * functions that change keys or plans check the file.
+ *
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory. `KT_IO` if the system gives no thread.
  */
 kt_status kt_gate_watch(kt_gate *gate);
 
 /**
- * Looks whether another file was renamed over the gate's, and if so opens that one. Any thread may call it at any time, also
- * while others check. If it fails, the old file stays in use. Host builds only.
+ * Opens the file that was renamed over the gate's, if there is one. If it fails, the old file stays in
+ * use. Any thread may call it at any time, also during checks. Host builds only.
  *
- * Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FILE_NOT_FOUND` when the file was removed, those of `kt_gate_open`.
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FILE_NOT_FOUND` if the file was removed, those of
+ * `kt_gate_open`.
  */
 kt_status kt_gate_reopen_if_replaced(kt_gate *gate);
 
 /**
- * Opens the file at the gate's path, whether it was replaced or not. Otherwise it is as `kt_gate_reopen_if_replaced`. Host builds
- * only.
+ * Opens the file at the gate's path, whether or not it was replaced. If it fails, the old file stays in
+ * use. Any thread may call it at any time, also during checks. Host builds only.
  *
  * Statuses: those of `kt_gate_reopen_if_replaced`.
  */
 kt_status kt_gate_reopen(kt_gate *gate);
 
 /**
- * Writes how often another file took the place of the gate's, and into `failing_out` 1 while what is at the path cannot be
- * opened, else 0. Host builds only.
+ * Writes to `reopened_out` how often another file replaced the gate's. Writes 1 to `failing_out` while the
+ * file at the path cannot be opened, else 0. Host builds only.
  *
  * Statuses: `KT_NOT_A_FILE` for a gate in memory.
  */
@@ -1407,11 +1731,11 @@ kt_status kt_gate_reopen_status(kt_gate *gate,
                                 uint32_t *failing_out);
 
 /**
- * Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, with its room on the disk taken: about 25
- * bytes for each. It appears whole or not at all. Host builds only.
+ * Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk blocks
+ * allocated: about 25 bytes for each subject. The file appears atomically. Host builds only.
  *
- * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`, `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`,
- * `KT_NO_ENTROPY`, those that begin with `KT_POLICY_`.
+ * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`, `KT_DISK_FULL`,
+ * `KT_IO`, `KT_CAPACITY`, `KT_NO_ENTROPY`, those that begin with `KT_POLICY_`.
  */
 kt_status kt_limiter_create(const char *path,
                             const char *policy,
@@ -1420,18 +1744,18 @@ kt_status kt_limiter_create(const char *path,
                             kt_limiter **limiter_out);
 
 /**
- * Opens the limiter at `path`. End it with `kt_limiter_close`. Host builds only.
+ * Opens the limiter at `path`. Close the handle with `kt_limiter_close`. Host builds only.
  *
- * Statuses: those of `kt_gate_open`, but those of peppers.
+ * Statuses: those of `kt_gate_open`, except those about peppers.
  */
 kt_status kt_limiter_open(const char *path, kt_limiter **limiter_out);
 
 /**
- * Opens the limiter at `path`, or creates it if there is none. Of several processes that do so at once, one creates it and the
- * others open the same. Host builds only.
+ * Opens the limiter at `path`, or creates it if there is none. If several processes do so at once, one
+ * creates the limiter and the others open it. Host builds only.
  *
- * Statuses: `KT_OTHER_POLICY` and `KT_OTHER_CAPACITY` when the limiter there has another; those of `kt_limiter_open` and
- * `kt_limiter_create`.
+ * Statuses: `KT_OTHER_POLICY` and `KT_OTHER_CAPACITY` if the limiter there has another; those of
+ * `kt_limiter_open` and `kt_limiter_create`.
  */
 kt_status kt_limiter_open_or_create(const char *path,
                                     const char *policy,

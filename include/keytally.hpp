@@ -1,25 +1,31 @@
 /*
- * keytally.hpp: Keytally for C++17, over keytally.h, whose contract holds here too.
+ * keytally.hpp: Keytally for C++17, over keytally.h. The contract of keytally.h holds here too.
  *
- * keytally::Gate and keytally::Limiter own their handle: they can be moved and not copied, and end it when they go. A
- * moved-from one may only be assigned to or destroyed; asking it anything is KT_NULL_POINTER. keytally::Verdict is the plain
- * kt_verdict with methods; it may be copied at will. Methods may be called from any number of threads, except that making, moving
- * and ending an object must be left to one.
+ *     auto gate = keytally::Gate::open("api.gate", std::getenv("KEYTALLY_PEPPER"));
+ *     keytally::Verdict verdict = gate.check(api_key);
+ *     if (!verdict.admitted()) return respond(verdict.http_status, verdict.body());
+ *     for (const kt_quota &quota : verdict.quotas()) log(quota.remaining, quota.limit);
  *
- * What can fail comes twice. `open(...)` throws keytally::Error; `try_open(...)` throws nothing and gives a keytally::Result, which
- * holds the value or the kt_status. With -fno-exceptions only the second is there. A refused request is no failure: it is the
- * verdict's outcome.
+ * keytally::Gate and keytally::Limiter own their handle: they can be moved and not copied, and their
+ * destructor closes it. A moved-from object may only be assigned to or destroyed; each method returns
+ * KT_NULL_POINTER. keytally::Verdict is the plain struct kt_verdict with methods, and may be copied. Any
+ * number of threads may call methods of one object at the same time. While an object is made, moved or
+ * destroyed, no other thread may use it.
  *
- * Methods that depend on time take a keytally::Clock: the system clock unless an explicit time is
- * given. An explicit time is used as given and never corrected. The section "Wrong clocks" of
- * keytally.h says what it costs. Nothing is allocated by check, peek, refund, settle and reset, and
- * they cost what the C function costs.
+ * A function that can fail exists twice. `open(...)` throws keytally::Error. `try_open(...)` throws
+ * nothing and returns a keytally::Result, which holds the value or the kt_status. With -fno-exceptions
+ * only the second exists. A refused request is not a failure: it is the verdict's outcome.
  *
- * A text is given as a std::string, a std::string_view, a literal or a `const char *`. A null
- * pointer, as std::getenv gives, is no crash: it is a missing key, a missing pepper, and
+ * Methods that depend on time take a keytally::Clock: the system clock, unless an explicit time is
+ * given. An explicit time is used as given and never corrected. The section "Wrong clocks" of keytally.h
+ * says what that costs. check, peek, refund, settle and reset allocate nothing, and take as long as the
+ * C function.
+ *
+ * A text is given as a std::string, a std::string_view, a literal or a `const char *`. A null pointer,
+ * which std::getenv may return, does not crash: it is a missing key, a missing pepper, and
  * KT_NULL_POINTER for any other text.
  *
- * Some systems define a macro named `check`. This header compiles after it; where it is in force,
+ * Some systems define a macro named `check`. This header compiles after it. Where the macro is in force,
  * write `(gate.check)(api_key)`.
  */
 #ifndef KEYTALLY_HPP
@@ -56,7 +62,7 @@
 
 namespace keytally {
 
-/** A time, in milliseconds since 1970. */
+/** A time, in milliseconds since 1970-01-01 00:00 UTC. */
 using Time = std::chrono::time_point<std::chrono::system_clock, std::chrono::milliseconds>;
 
 /** Returns the system clock's time. */
@@ -66,13 +72,13 @@ inline Time now() noexcept {
 
 namespace detail {
 
-/** A time before 1970 is 1970. */
+/** Returns Unix milliseconds. A time before 1970 is 0. */
 inline std::uint64_t unix_ms(Time time) noexcept {
     auto ms = time.time_since_epoch().count();
     return ms < 0 ? 0 : static_cast<std::uint64_t>(ms);
 }
 
-/** Seconds since 1970, as 32 bits tell them: the last one for later times, rounded up. */
+/** Returns Unix seconds, rounded up. A time after 2106, when 32 bits end, is UINT32_MAX. */
 inline std::uint32_t unix_s(Time time) noexcept {
     std::uint64_t seconds = unix_ms(time) / 1000 + (unix_ms(time) % 1000 != 0);
     return seconds > UINT32_MAX ? UINT32_MAX : static_cast<std::uint32_t>(seconds);
@@ -86,7 +92,7 @@ inline const std::uint8_t *bytes(const char *text) noexcept {
     return reinterpret_cast<const std::uint8_t *>(text);
 }
 
-/** Whether a T is text by a conversion to Target, and no pointer, which may be null. */
+/** Whether a T converts to Target and is not a pointer, which may be null. */
 template <class T, class Target>
 using IfText = std::enable_if_t<std::is_convertible_v<const T &, Target> && !std::is_pointer_v<std::decay_t<T>> &&
                                     !std::is_null_pointer_v<T>,
@@ -95,8 +101,7 @@ using IfText = std::enable_if_t<std::is_convertible_v<const T &, Target> && !std
 } // namespace detail
 
 /**
- * Text, or bytes, that a caller gives. A null pointer is KT_NULL_POINTER to every function but
- * those that say otherwise.
+ * Text or bytes as an argument. A null pointer is KT_NULL_POINTER, unless a function says otherwise.
  */
 class Input {
 public:
@@ -115,7 +120,7 @@ public:
         return data_ == nullptr ? std::string_view() : std::string_view(data_, size_);
     }
 
-    /** The parameters of a function of C's, which refuses a length without a pointer. */
+    /** The parameters of a C function, which refuses a length without a pointer. */
     constexpr const char *data() const noexcept { return data_; }
     constexpr std::size_t size() const noexcept { return size_; }
 
@@ -124,7 +129,7 @@ private:
     std::size_t size_ = 0;
 };
 
-/** The value of an X-API-Key header. std::nullopt and a null pointer say that there was none. */
+/** The value of an X-API-Key header. std::nullopt or a null pointer: the request has no such header. */
 class ApiKey {
 public:
     constexpr ApiKey() noexcept = default;
@@ -134,13 +139,13 @@ public:
     template <class T, detail::IfText<T, std::optional<std::string_view>> = 0>
     constexpr ApiKey(const T &header) noexcept {
         if (std::optional<std::string_view> view = header) {
-            // A view of nothing may have no address, and is a header all the same.
+            // An empty view may have no address, and is a header nevertheless.
             data_ = view->data() == nullptr ? "" : view->data();
             size_ = view->size();
         }
     }
 
-    /** The parameters of a function of C's. */
+    /** The parameters of a C function. */
     constexpr const char *data() const noexcept { return data_; }
     constexpr std::size_t size() const noexcept { return size_; }
 
@@ -150,7 +155,7 @@ private:
 };
 
 #if defined(__cpp_exceptions)
-/** A path that a caller gives. A null pointer is KT_NULL_POINTER. */
+/** A path as an argument. A null pointer is KT_NULL_POINTER. */
 class Path {
 public:
     Path(const char *path) {
@@ -173,18 +178,18 @@ private:
 /** The time of a call: the system clock, or an explicit time. */
 class Clock {
 public:
-    /** An explicit time, of any precision; a time before 1970 is 1970. */
+    /** An explicit time of any precision. A time before 1970 is 1970. */
     template <class Duration>
     Clock(std::chrono::time_point<std::chrono::system_clock, Duration> time) noexcept
         : now_ms_(detail::unix_ms(std::chrono::floor<std::chrono::milliseconds>(time))) {}
 
-    /** The system clock: it is read in the call, and again if a tally is ahead of that reading. */
+    /** The system clock. It is read in the call, and again if a tally is ahead of that reading. */
     static constexpr Clock system() noexcept { return Clock(KT_SYSTEM_CLOCK); }
 
-    /** The explicit time; for the system clock, its time now. */
+    /** Returns the explicit time, or the system clock's time now. */
     Time time() const noexcept { return now_ms_ == KT_SYSTEM_CLOCK ? now() : detail::from_ms(now_ms_); }
 
-    /** The parameter `now_ms` of keytally.h. */
+    /** Returns the parameter `now_ms` of keytally.h. */
     constexpr std::uint64_t now_ms() const noexcept { return now_ms_; }
 
 private:
@@ -194,12 +199,12 @@ private:
 };
 
 #if defined(__cpp_exceptions)
-/** What the methods that don't begin with try_ throw. */
+/** The exception of the methods that do not begin with try_. */
 class Error : public std::runtime_error {
 public:
     explicit Error(kt_status status) : std::runtime_error(kt_status_message(status)), status_(status) {}
 
-    /** Which error it is; what() is its sentence. */
+    /** Returns the status; what() returns its sentence. */
     kt_status status() const noexcept { return status_; }
 
 private:
@@ -207,7 +212,7 @@ private:
 };
 #endif
 
-/** A value, or the status that tells why there is none. */
+/** A value, or the status that is the reason why there is none. */
 template <class T>
 class [[nodiscard]] Result {
 public:
@@ -217,10 +222,10 @@ public:
     bool has_value() const noexcept { return content_.index() == 0; }
     explicit operator bool() const noexcept { return has_value(); }
 
-    /** KT_OK when there is a value. */
+    /** Returns KT_OK if there is a value, else the reason why there is none. */
     kt_status status() const noexcept { return has_value() ? KT_OK : *std::get_if<1>(&content_); }
 
-    /** The value; there must be one. */
+    /** Returns the value. There must be one. */
     T &operator*() & noexcept { return *std::get_if<0>(&content_); }
     const T &operator*() const & noexcept { return *std::get_if<0>(&content_); }
     T &&operator*() && noexcept { return std::move(*std::get_if<0>(&content_)); }
@@ -228,7 +233,7 @@ public:
     const T *operator->() const noexcept { return std::get_if<0>(&content_); }
 
 #if defined(__cpp_exceptions)
-    /** The value; throws Error when there is none. */
+    /** Returns the value. Throws Error if there is none. */
     T value() && {
         if (!has_value()) throw Error(status());
         return std::move(**this);
@@ -239,7 +244,7 @@ private:
     std::variant<T, kt_status> content_;
 };
 
-/** The same for what gives no value. */
+/** Success, or the status that is the reason for a failure. */
 template <>
 class [[nodiscard]] Result<void> {
 public:
@@ -259,7 +264,7 @@ private:
     kt_status status_;
 };
 
-/** A short text in a buffer of its own. */
+/** A short text in a buffer of fixed size. */
 template <std::size_t Size>
 class Text {
 public:
@@ -268,7 +273,7 @@ public:
     const char *c_str() const noexcept { return buffer_; }
     std::string str() const { return std::string(view()); }
 
-    /** Fills it by a function of C's that takes a buffer, its size and where the length goes. */
+    /** Calls a C function that takes a buffer, its size and where the length goes. */
     template <class Write>
     kt_status fill(Write &&write) noexcept {
         return write(buffer_, Size, &length_);
@@ -279,52 +284,93 @@ private:
     std::size_t length_ = 0;
 };
 
-/** The answer to a check: all fields of kt_verdict, and what an HTTP response needs. */
+/** The quotas of a verdict or of a key, shortest window first. */
+class Quotas {
+public:
+    /** Returns the number of quotas. 0 if the check reached no tally. */
+    std::size_t size() const noexcept { return size_; }
+    bool empty() const noexcept { return size_ == 0; }
+    /** Returns the quota at `index`, which must be below size(). */
+    const kt_quota &operator[](std::size_t index) const noexcept { return all_[index]; }
+    const kt_quota *begin() const noexcept { return all_; }
+    const kt_quota *end() const noexcept { return all_ + size_; }
+
+    explicit Quotas(const kt_verdict &verdict) noexcept { fill(kt_verdict_quota, verdict); }
+    explicit Quotas(const kt_key_info &info) noexcept { fill(kt_key_info_quota, info); }
+
+private:
+    template <class Function, class Source>
+    void fill(Function function, const Source &source) noexcept {
+        while (size_ < Most && function(&source, size_, &all_[size_]) == KT_OK) size_++;
+    }
+
+    /** The most quotas that the structs have room for. */
+    static constexpr std::size_t Most = 8;
+    kt_quota all_[Most] = {};
+    std::size_t size_ = 0;
+};
+
+/** A request with options. In C++20: `gate.check(api_key, keytally::Request{.cost = 5})`. */
+struct Request {
+    /** The units to charge. */
+    std::uint32_t cost = 1;
+    /** The time of the request. */
+    Clock at = Clock::system();
+
+    /** Returns the struct of keytally.h. */
+    kt_request to_c() const noexcept { return {sizeof(kt_request), cost, at.now_ms()}; }
+};
+
+/** The answer to a check: all members of kt_verdict, and what an HTTP response needs. */
 struct Verdict : kt_verdict {
-    /** Whether the request may go on. */
+    /** Returns whether the request is admitted. */
     bool admitted() const noexcept { return outcome == KT_ADMITTED; }
 
-    /** How long to wait; zero unless denied or full. */
+    /** Returns how long to wait. Zero unless denied or full. */
     std::chrono::seconds retry_after() const noexcept { return std::chrono::seconds(retry_after_s); }
 
-    /** By how much the tally was ahead of the caller; zero if it was not. More than 60 s says that a
-     *  clock, or an explicit time, was wrong. */
+    /** Returns by how much the tally was ahead of the caller; zero if it was not. More than 60 s means
+     *  that a clock, or an explicit time, was wrong. */
     std::chrono::seconds clock_ahead() const noexcept { return std::chrono::seconds(clock_ahead_s); }
 
-    /** When a denied request is worth trying again; nothing unless denied or full. */
+    /** Returns when to try a denied request again. Nothing unless denied or full. */
     std::optional<Time> retry_at() const noexcept {
         return retry_after_s == 0 ? std::nullopt : std::optional(detail::from_ms(retry_at_ms));
     }
 
-    /** The response body, JSON; empty when admitted. */
+    /** Returns all windows after the decision, shortest first. */
+    Quotas quotas() const noexcept { return Quotas(*this); }
+
+    /** Returns the response body, JSON. Empty if admitted. */
     std::string_view body() const noexcept { return kt_verdict_body(this); }
 
-    /** The header fields, each with CR LF. for_each_header gives them one by one. */
+    /** Returns the header fields, each with CR LF. for_each_header returns them one by one. */
     Text<KT_HEADERS_SIZE> headers() const noexcept {
         Text<KT_HEADERS_SIZE> text;
         text.fill([this](auto... to) { return kt_verdict_headers(this, to...); });
         return text;
     }
 
-    /** The body as application/problem+json (RFC 9457); empty when admitted. */
+    /** Returns the body as application/problem+json (RFC 9457). Empty if admitted. */
     Text<KT_PROBLEM_SIZE> problem() const noexcept {
         Text<KT_PROBLEM_SIZE> text;
         text.fill([this](auto... to) { return kt_verdict_problem(this, to...); });
         return text;
     }
 
-    /** Calls set(name, value) with each header field. Set them, don't append: there must be one of each. */
+    /** Calls set(name, value) with each header field. Set these fields instead of appending them: a
+     *  response must have each only once. */
     template <class Set>
     void for_each_header(Set &&set) const {
         char buffer[KT_HEADERS_SIZE];
         kt_field fields[KT_MAX_FIELDS];
         std::size_t count = 0;
-        if (kt_verdict_fields(this, buffer, sizeof buffer, fields, &count) != KT_OK) return;
+        if (kt_verdict_fields(this, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) != KT_OK) return;
         for (std::size_t i = 0; i < count; i++)
             set(std::string_view(fields[i].name, fields[i].name_len), std::string_view(fields[i].value, fields[i].value_len));
     }
 
-    /** The verdict on a request whose key header came more than once. */
+    /** Returns the verdict on a request that has the key header more than once. */
     static Verdict duplicate_header(Clock at = Clock::system()) noexcept {
         Verdict verdict{};
         kt_verdict_duplicate_header(at.now_ms(), &verdict);
@@ -334,28 +380,28 @@ struct Verdict : kt_verdict {
 
 static_assert(sizeof(Verdict) == sizeof(kt_verdict) && std::is_trivially_copyable_v<Verdict>, "a verdict is plain");
 
-/** A key id as its 11 characters; empty for 0, which names no key. */
+/** Returns a key id as its 11 characters. Empty for 0, which is not a key id. */
 inline Text<KT_KEY_ID_SIZE> key_id_text(std::uint64_t key_id) noexcept {
     Text<KT_KEY_ID_SIZE> text;
     text.fill([key_id](auto... to) { return kt_key_id_text(key_id, to...); });
     return text;
 }
 
-/** What may be shown of a key, such as kt_live_…9aZk. */
+/** Returns what may be shown of a key, such as kt_live_…9aZk. */
 inline Text<KT_HINT_SIZE> key_hint(Input api_key) noexcept {
     Text<KT_HINT_SIZE> text;
     text.fill([api_key](auto... to) { return kt_key_hint(detail::bytes(api_key.data()), api_key.size(), to...); });
     return text;
 }
 
-/** What is wrong with a policy, in one sentence; empty when nothing is. */
+/** Returns one sentence about what is wrong with a policy. Empty if it is valid. */
 inline Text<KT_POLICY_SIZE> explain_policy(Input policy) noexcept {
     Text<KT_POLICY_SIZE> text;
     text.fill([policy](auto... to) { return kt_policy_explain(policy.data(), policy.size(), to...); });
     return text;
 }
 
-/** A whole key, secret and all: the only copy there is. It is wiped when it goes. */
+/** A complete key with its secret: the only copy. The destructor wipes it. */
 class Key {
 public:
     Key() noexcept : key_{} {}
@@ -372,10 +418,10 @@ public:
     }
     ~Key() { kt_key_wipe(&key_); }
 
-    /** The key as the client must send it. Don't log it. */
+    /** Returns the key as the client must send it. Do not log it. */
     std::string_view expose() const noexcept { return key_.text; }
 
-    /** Its public name. */
+    /** Returns the key id. */
     std::uint64_t id() const noexcept { return id_; }
 
 private:
@@ -390,27 +436,27 @@ struct Plan {
     Input policy;
 };
 
-/** What a gate is made of. */
+/** The configuration of a new gate. */
 struct GateConfig {
-    /** The plans, the first for keys that name none. All share their windows and algorithm. */
+    /** The plans. The first is for keys that name none. All have the same windows and algorithm. */
     std::vector<Plan> plans = {{"default", "100/minute, 1000/hour"}};
     /** The most keys. */
     std::uint32_t keys = 100000;
-    /** What every key begins with. */
+    /** The text that each key begins with. */
     Input prefix = "kt";
 };
 
-/** What a new key is to be. */
+/** The properties of a new key. */
 struct NewKey {
     std::uint32_t account = 0;
     Input env = "live";
-    /** The plan's name; empty for the gate's first. */
+    /** The plan's name. If empty, the gate's first plan. */
     Input plan = {};
-    /** When it expires; never where there is nothing. */
+    /** When it expires. Nothing: never. */
     std::optional<Time> not_after = std::nullopt;
 };
 
-/** A table's memory that an object owns. */
+/** Memory of a table, owned by an object. */
 class TableMemory {
 public:
     explicit TableMemory(std::size_t size) noexcept
@@ -431,7 +477,7 @@ private:
 
 namespace detail {
 
-/** The end of a handle: of one that the library made, and of one that this header allocated. */
+/** Closes a handle, and frees it if this header allocated it. */
 template <class Handle, void (*close)(Handle *)>
 struct Close {
     bool ours = false;
@@ -444,7 +490,7 @@ struct Close {
 template <class Handle, void (*close)(Handle *)>
 using Owned = std::unique_ptr<Handle, Close<Handle, close>>;
 
-/** Makes a handle of this header's, which stays where it is while its owner moves. */
+/** Makes a handle that this header allocates, so that it does not move with its owner. */
 template <class Handle, void (*close)(Handle *), class Init>
 Result<Owned<Handle, close>> make(Init &&init) noexcept {
     std::unique_ptr<Handle> handle(new (std::nothrow) Handle);
@@ -453,7 +499,7 @@ Result<Owned<Handle, close>> make(Init &&init) noexcept {
     return Owned<Handle, close>(handle.release(), Close<Handle, close>{true});
 }
 
-/** The same of the library's. */
+/** Opens a handle that the library allocates. */
 template <class Handle, void (*close)(Handle *), class Open>
 Result<Owned<Handle, close>> open(Open &&open) noexcept {
     Handle *handle = nullptr;
@@ -461,7 +507,7 @@ Result<Owned<Handle, close>> open(Open &&open) noexcept {
     return Owned<Handle, close>(handle);
 }
 
-/** Calls a function of C's that can only fail when there is no handle, which its caller has to see to. */
+/** Calls a C function that writes a verdict. */
 template <class Call>
 Result<Verdict> verdict(Call &&call) noexcept {
     Verdict verdict;
@@ -470,7 +516,7 @@ Result<Verdict> verdict(Call &&call) noexcept {
 }
 
 #if defined(__cpp_exceptions)
-/** The same, throwing, without a Result in between. */
+/** Calls a C function that writes a verdict. Throws, without a Result in between. */
 template <class Call>
 Verdict verdict_or_throw(Call &&call) {
     Verdict verdict;
@@ -483,7 +529,7 @@ Verdict verdict_or_throw(Call &&call) {
 
 /** A table of counts for any subject: an address, a user, a route. */
 class Limiter {
-    /** A call of a function of C's, its answer's place still to come. */
+    /** Binds all arguments of a C function but the last, the verdict. */
     template <class Function, class... Arguments>
     auto call(Function function, Input subject, Arguments... arguments) const noexcept {
         return [=, handle = handle_.get()](kt_verdict *out) {
@@ -492,7 +538,7 @@ class Limiter {
     }
 
 public:
-    /** A limiter in memory of this process. */
+    /** Creates a limiter in memory of this process. */
     static Result<Limiter> try_make(Input policy, std::uint32_t capacity) noexcept {
         std::uint8_t entropy[KT_ENTROPY_SIZE];
         if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
@@ -504,18 +550,18 @@ public:
         return made(std::move(handle), std::move(memory));
     }
 
-    /** A limiter that was made in memory of the caller's, which must stay where it is for as long. */
+    /** Opens a limiter in the caller's memory, which must not move while the object exists. */
     static Result<Limiter> try_attach(void *memory, std::size_t size) noexcept {
         return made(detail::make<kt_limiter, kt_limiter_close>(
             [&](kt_limiter *out) { return kt_limiter_attach(memory, size, out); }));
     }
 
-    /** The limiter in a file, which any number of processes share. `path` is NUL-terminated. */
+    /** Opens the limiter in a file, which any number of processes share. `path` ends with a NUL. */
     static Result<Limiter> try_open(const char *path) noexcept {
         return made(detail::open<kt_limiter, kt_limiter_close>([&](kt_limiter **out) { return kt_limiter_open(path, out); }));
     }
 
-    /** The same, created if there is none. */
+    /** Opens the limiter in a file, or creates it if there is none. */
     static Result<Limiter> try_open_or_create(const char *path, Input policy, std::uint32_t capacity) noexcept {
         return made(detail::open<kt_limiter, kt_limiter_close>([&](kt_limiter **out) {
             return kt_limiter_open_or_create(path, policy.data(), policy.size(), capacity, out);
@@ -524,6 +570,10 @@ public:
 
     Result<Verdict> try_check(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_check, subject, cost, at.now_ms()));
+    }
+    Result<Verdict> try_check(Input subject, const Request &request) const noexcept {
+        const kt_request fields = request.to_c();
+        return detail::verdict(call(kt_limiter_check_request, subject, &fields));
     }
     Result<Verdict> try_peek(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_peek, subject, cost, at.now_ms()));
@@ -554,33 +604,35 @@ public:
         return try_open_or_create(path.c_str(), policy, capacity).value();
     }
 
-    /** Charges `cost` to every window of the subject if all have room for it, else to none. */
+    /** Charges `cost` to each window of the subject if all have room for it, else to none. */
     Verdict check(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_limiter_check, subject, cost, at.now_ms()));
     }
-    /** What check would answer now, without the charge. */
+    /** Charges the cost of `request` to each window of the subject if all have room for it, else to none. */
+    Verdict check(Input subject, const Request &request) const { return try_check(subject, request).value(); }
+    /** Returns the verdict that check would give now, without a charge. */
     Verdict peek(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_limiter_peek, subject, cost, at.now_ms()));
     }
-    /** Gives back what a check charged. Refund a charge once. */
+    /** Gives back what a check charged. Refund a charge only once. */
     Verdict refund(Input subject, const kt_charge &charge, Clock at = Clock::system()) const {
         return try_refund(subject, charge, at).value();
     }
-    /** Replaces an estimate by the actual cost. Settle a charge once. */
+    /** Replaces an estimated cost by the actual cost. Settle a charge only once. */
     Verdict settle(Input subject, const kt_charge &estimate, std::uint32_t actual, Clock at = Clock::system()) const {
         return try_settle(subject, estimate, actual, at).value();
     }
-    /** Forgets all counts of the subject. */
+    /** Resets all counts of the subject. */
     Verdict reset(Input subject, Clock at = Clock::system()) const { return try_reset(subject, at).value(); }
-    /** Corrects every tally that is more than 60 s ahead, counts kept. Returns how many. With an
-     *  explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
+    /** Corrects each tally that is more than 60 s ahead, and returns their number. Counts are kept. With
+     *  an explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
     std::uint64_t correct_clock(Clock at = Clock::system()) const { return try_correct_clock(at).value(); }
-    /** Declares that every time given to this object is a cached reading of the system clock. */
+    /** Declares that each time given to this object is a cached reading of the system clock. */
     void use_system_clock() const { try_use_system_clock().value(); }
 #endif
 
 #if __cplusplus >= 202002L
-    /** A subject that is no text. */
+    /** Checks a subject that is not text. */
     Result<Verdict> try_check(std::span<const std::byte> subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return try_check(std::string_view(reinterpret_cast<const char *>(subject.data()), subject.size()), cost, at);
     }
@@ -591,7 +643,7 @@ public:
 #endif
 #endif
 
-    /** The handle, for the functions of keytally.h. */
+    /** Returns the handle, for the functions of keytally.h. */
     kt_limiter *get() const noexcept { return handle_.get(); }
 
 private:
@@ -613,7 +665,7 @@ private:
 class Gate {
     using Check = kt_status (*)(kt_gate *, const std::uint8_t *, std::size_t, std::uint32_t, std::uint64_t, kt_verdict *);
 
-    /** A call of a function of C's, its answer's place still to come. */
+    /** Binds all arguments of a C function but the last, the verdict. */
     auto call(Check function, ApiKey api_key, std::uint32_t cost, Clock at) const noexcept {
         return [=, handle = handle_.get()](kt_verdict *out) {
             return function(handle, detail::bytes(api_key.data()), api_key.size(), cost, at.now_ms(), out);
@@ -621,20 +673,20 @@ class Gate {
     }
 
 public:
-    /** The gate in a file, which any number of processes share. `path` is NUL-terminated, `peppers` is as KEYTALLY_PEPPER;
-     *  a null pointer is KT_PEPPER_COUNT, as an empty text is. */
+    /** Opens the gate in a file, which any number of processes share. `path` ends with a NUL, and
+     *  `peppers` has the form of KEYTALLY_PEPPER. A null pointer or an empty text is KT_PEPPER_COUNT. */
     static Result<Gate> try_open(const char *path, Input peppers) noexcept {
         return made(detail::open<kt_gate, kt_gate_close>(
             [&](kt_gate **out) { return kt_gate_open(path, peppers.view().data(), peppers.view().size(), out); }));
     }
 
-    /** The same with the peppers in a file. */
+    /** Opens the gate in a file, with the peppers in another file. */
     static Result<Gate> try_open_with_pepper_file(const char *path, const char *pepper_path) noexcept {
         return made(detail::open<kt_gate, kt_gate_close>(
             [&](kt_gate **out) { return kt_gate_open_with_pepper_file(path, pepper_path, out); }));
     }
 
-    /** A gate in a new file. */
+    /** Creates a gate in a new file. */
     static Result<Gate> try_create(const char *path, Input peppers, const GateConfig &config) {
         auto plans = c_plans(config);
         auto shape = c_config(config, plans);
@@ -642,7 +694,7 @@ public:
             [&](kt_gate **out) { return kt_gate_create(path, peppers.view().data(), peppers.view().size(), &shape, out); }));
     }
 
-    /** A gate in memory of this process; the pepper is bytes. */
+    /** Creates a gate in memory of this process. The pepper is bytes. */
     static Result<Gate> try_make(Input pepper, const GateConfig &config) {
         auto plans = c_plans(config);
         auto shape = c_config(config, plans);
@@ -654,7 +706,7 @@ public:
         return made(std::move(handle), std::move(memory));
     }
 
-    /** A gate that was made in memory of the caller's, which must stay where it is for as long. */
+    /** Opens a gate in the caller's memory, which must not move while the object exists. */
     static Result<Gate> try_attach(void *memory, std::size_t size, Input pepper) noexcept {
         kt_bytes bytes{detail::bytes(pepper.data()), pepper.size()};
         return made(detail::make<kt_gate, kt_gate_close>(
@@ -663,6 +715,12 @@ public:
 
     Result<Verdict> try_check(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_gate_check, api_key, cost, at));
+    }
+    Result<Verdict> try_check(ApiKey api_key, const Request &request) const noexcept {
+        const kt_request fields = request.to_c();
+        return detail::verdict([&](kt_verdict *out) {
+            return kt_gate_check_request(get(), detail::bytes(api_key.data()), api_key.size(), &fields, out);
+        });
     }
     Result<Verdict> try_peek(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_gate_peek, api_key, cost, at));
@@ -734,14 +792,14 @@ public:
         if (status != KT_OK) return status;
         return info;
     }
-    /** The name of an environment, from a verdict; empty when there is none of that number. */
+    /** Returns the name of an environment, from a verdict. Empty if there is none of that number. */
     Text<KT_NAME_SIZE> env(std::uint8_t number) const noexcept {
         Text<KT_NAME_SIZE> text;
         text.fill([&](auto... to) { return kt_gate_env(get(), number, to...); });
         return text;
     }
 
-    /** Calls visit(const kt_key_info &) with each key, until it returns false if it returns anything. */
+    /** Calls visit(const kt_key_info &) with each key. If it returns a bool, false ends the list. */
     template <class Visit>
     Result<void> try_list(Visit &&visit, Clock at = Clock::system()) const {
         Visitor<std::remove_reference_t<Visit>> visitor{&visit};
@@ -765,83 +823,93 @@ public:
         return try_attach(memory, size, pepper).value();
     }
 
-    /** Checks the key, and then charges `cost` to every window of its plan if all have room for it, else to none. `api_key` is
-     *  the value of the X-API-Key header; nothing when there was none. */
+    /** Checks a key, then charges `cost` to each window of its plan if all have room for it, else to none.
+     *  `api_key` is the value of the X-API-Key header, or nothing if the request has none. */
     Verdict check(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_gate_check, api_key, cost, at));
     }
-    /** What check would answer now, without the charge. */
+    /** Checks a key, then charges the cost of `request`. */
+    Verdict check(ApiKey api_key, const Request &request) const { return try_check(api_key, request).value(); }
+    /** Returns the verdict that check would give now, without a charge. */
     Verdict peek(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_gate_peek, api_key, cost, at));
     }
-    /** Gives back what a check charged. Refund a charge once. */
+    /** Gives back what a check charged. Refund a charge only once. */
     Verdict refund(std::uint64_t key_id, const kt_charge &charge, Clock at = Clock::system()) const {
         return try_refund(key_id, charge, at).value();
     }
-    /** Replaces an estimate by the actual cost. Settle a charge once. */
+    /** Replaces an estimated cost by the actual cost. Settle a charge only once. */
     Verdict settle(std::uint64_t key_id, const kt_charge &estimate, std::uint32_t actual, Clock at = Clock::system()) const {
         return try_settle(key_id, estimate, actual, at).value();
     }
-    /** Forgets all counts of the key. */
+    /** Resets all counts of the key. */
     Verdict reset(std::uint64_t key_id, Clock at = Clock::system()) const { return try_reset(key_id, at).value(); }
-    /** Corrects every tally that is more than 60 s ahead, counts kept. Returns how many. With an
-     *  explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
+    /** Corrects each tally that is more than 60 s ahead, and returns their number. Counts are kept. With
+     *  an explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
     std::uint64_t correct_clock(Clock at = Clock::system()) const { return try_correct_clock(at).value(); }
-    /** Declares that every time given to this object is a cached reading of the system clock. */
+    /** Declares that each time given to this object is a cached reading of the system clock. */
     void use_system_clock() const { try_use_system_clock().value(); }
-    /** Issues a key. What it returns is the only copy of the secret. */
+    /** Issues a key. The result holds the only copy of the secret. */
     Key issue(const NewKey &new_key, Clock at = Clock::system()) const { return try_issue(new_key, at).value(); }
-    /** Takes in a key that was issued elsewhere, of any form; gives its key id. */
+    /** Imports a key of any form that was issued elsewhere. Returns its key id. */
     std::uint64_t import(Input api_key, const NewKey &new_key, Clock at = Clock::system()) const {
         return try_import(api_key, new_key, at).value();
     }
-    /** Gives a key a new secret; the old one stays valid for `grace`. While a secret from before that one is still valid, the
-     *  rotation would end it at once, and is refused unless `force` is set. */
+    /** Gives a key a new secret. The old secret stays valid for `grace`. If the secret before the old one
+     *  is still valid, the rotation would end it at once, and is refused unless `force` is set. */
     Key rotate(std::uint64_t key_id, std::chrono::seconds grace, bool force = false, Clock at = Clock::system()) const {
         return try_rotate(key_id, grace, force, at).value();
     }
-    /** Ends a key at once, in every process. */
+    /** Revokes a key at once, in all processes. */
     void revoke(std::uint64_t key_id) const { try_revoke(key_id).value(); }
-    /** Moves a key to another plan, counts kept. */
+    /** Moves a key to another plan. Counts are kept. */
     void assign(std::uint64_t key_id, Input plan) const { try_assign(key_id, plan).value(); }
-    /** Adds a plan, or gives the plan of that name other limits, counts kept. */
+    /** Adds a plan, or gives the plan of that name other limits. Counts are kept. */
     void set_plan(const Plan &plan) const { try_set_plan(plan).value(); }
-    /** As those of these names with try_. */
+    /** Sets how long changes to keys and plans wait for another administrator: see try_set_wait. */
     void set_wait(std::chrono::milliseconds wait) const { try_set_wait(wait).value(); }
+    /** Returns the id of the process that is changing this gate: see try_administrator. */
     std::uint32_t administrator() const { return try_administrator().value(); }
+    /** Starts a thread that opens a file renamed over the gate's: see try_watch. */
     void watch() const { try_watch().value(); }
+    /** Opens the file that was renamed over the gate's, if there is one. */
     void reopen_if_replaced() const { try_reopen_if_replaced().value(); }
+    /** Opens the file at the gate's path. */
     void reopen() const { try_reopen().value(); }
-    /** Everything that may be shown of one key. */
+    /** Returns the properties of one key. */
     kt_key_info key(std::uint64_t key_id, Clock at = Clock::system()) const { return try_key(key_id, at).value(); }
-    /** The plan of this number, from a verdict. */
+    /** Returns the plan of a number, from a verdict. */
     kt_plan_info plan(std::uint8_t number) const { return try_plan(number).value(); }
-    /** Calls visit(const kt_key_info &) with each key, until it returns false if it returns anything. It may throw. */
+    /** Calls visit(const kt_key_info &) with each key. If it returns a bool, false ends the list. It may
+     *  throw. */
     template <class Visit>
     void list(Visit &&visit, Clock at = Clock::system()) const {
         try_list(std::forward<Visit>(visit), at).value();
     }
 #endif
 
-    /** Sets how long changes to keys and plans wait for another administrator: 10 seconds unless set. Then they are KT_BUSY. */
+    /** Sets how long changes to keys and plans wait for another administrator. Then they are KT_BUSY. The
+     *  default is 10 seconds. */
     Result<void> try_set_wait(std::chrono::milliseconds wait) const noexcept {
         return kt_gate_set_wait(get(), wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
     }
-    /** The id of the process that is changing this gate; 0 when none is, or when it is in another container. */
+    /** Returns the id of the process that is changing this gate. 0 if there is none, or if it runs in
+     *  another container. */
     Result<std::uint32_t> try_administrator() const noexcept {
         std::uint32_t pid = 0;
         kt_status status = kt_gate_administrator(get(), &pid);
         if (status != KT_OK) return status;
         return pid;
     }
-    /** Lets a thread open the file that is renamed over the gate's, within a second. Call it again in a forked child. */
+    /** Starts a thread that opens a file renamed over the gate's within a second. Call it again in a
+     *  forked child. */
     Result<void> try_watch() const noexcept { return kt_gate_watch(get()); }
-    /** Opens the file that was renamed over the gate's, if one was. */
+    /** Opens the file that was renamed over the gate's, if there is one. */
     Result<void> try_reopen_if_replaced() const noexcept { return kt_gate_reopen_if_replaced(get()); }
     /** Opens the file at the gate's path. */
     Result<void> try_reopen() const noexcept { return kt_gate_reopen(get()); }
 
-    /** The handle, for the functions of keytally.h. */
+    /** Returns the handle, for the functions of keytally.h. */
     kt_gate *get() const noexcept { return handle_.get(); }
 
 private:
@@ -862,15 +930,20 @@ private:
     }
 
     static kt_gate_config c_config(const GateConfig &config, const std::vector<kt_plan> &plans) noexcept {
-        return {plans.data(), plans.size(), config.prefix.data(), config.prefix.size(), config.keys};
+        return {sizeof(kt_gate_config), config.keys, plans.data(), plans.size(), config.prefix.data(), config.prefix.size()};
     }
 
     static kt_new_key c_new_key(const NewKey &new_key) noexcept {
-        return {new_key.env.data(),  new_key.env.size(), new_key.plan.data(), new_key.plan.size(),
-                new_key.account, new_key.not_after ? detail::unix_s(*new_key.not_after) : 0};
+        return {sizeof(kt_new_key),
+                new_key.account,
+                new_key.env.data(),
+                new_key.env.size(),
+                new_key.plan.data(),
+                new_key.plan.size(),
+                new_key.not_after ? detail::unix_s(*new_key.not_after) : 0};
     }
 
-    /** What a callback of C's gets; nothing that is thrown may pass through the library. */
+    /** The context of a C callback. An exception must not pass through the library. */
     template <class Visit>
     struct Visitor {
         Visit *visit;

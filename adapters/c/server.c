@@ -1,11 +1,11 @@
 /*
- * An API that asks Keytally first, with libmicrohttpd: GET /api/v1/contacts for whoever holds a key.
+ * An HTTP server that checks each request's API key, with libmicrohttpd: GET /api/v1/contacts.
  *
  *     cc server.c -o server $(pkg-config --cflags --libs keytally libmicrohttpd)
  *     KEYTALLY_PEPPER=... ./server api.gate 8080
  *
- * The gate and its keys come from the command line (`keytally create`, `keytally issue`); what is done there, a key that is
- * revoked say, holds for this server's next request.
+ * Create the gate and its keys with the command line (`keytally create`, `keytally issue`). A change there, such as a
+ * revocation, holds for the next request.
  */
 #include <keytally.h>
 
@@ -19,7 +19,7 @@
 #define NOT_FOUND "{\"error\": \"Not found\"}"
 #define BROKEN "{\"error\": \"Internal server error\"}"
 
-/** The X-API-Key headers of a request: two are one too many, since the next server might pick the other one. */
+/** The X-API-Key headers of a request. More than one is invalid: the next server might take another one. */
 struct api_keys {
     const char *first;
     size_t len;
@@ -38,18 +38,18 @@ static enum MHD_Result count_api_key(void *context, enum MHD_ValueKind kind, con
     return MHD_YES;
 }
 
-/** Sets the header fields of a verdict, one after another. */
+/** Sets the header fields of a verdict. */
 static int set_headers(struct MHD_Response *response, const kt_verdict *verdict) {
     char buffer[KT_HEADERS_SIZE];
     kt_field fields[KT_MAX_FIELDS];
     size_t count;
-    if (kt_verdict_fields(verdict, buffer, sizeof buffer, fields, &count) != KT_OK) return 0;
+    if (kt_verdict_fields(verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) != KT_OK) return 0;
     for (size_t i = 0; i < count; i++)
         if (MHD_add_response_header(response, fields[i].name, fields[i].value) != MHD_YES) return 0;
     return 1;
 }
 
-/** Sends a body that is always there, with the verdict's header fields where there is a verdict. */
+/** Sends a static body, with the header fields of the verdict if there is one. */
 static enum MHD_Result respond(struct MHD_Connection *connection, unsigned status, const char *body,
                                const kt_verdict *verdict) {
     struct MHD_Response *response =
@@ -68,7 +68,7 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *connection, 
     (void)version;
     (void)upload;
     static int seen;
-    if (*state == NULL) { /* The headers are here; the body, if there is one, comes with further calls. */
+    if (*state == NULL) { /* The first call has the headers only; further calls bring the body. */
         *state = &seen;
         return MHD_YES;
     }
@@ -88,7 +88,7 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *connection, 
     }
     if (verdict.outcome != KT_ADMITTED) return respond(connection, verdict.http_status, kt_verdict_body(&verdict), &verdict);
 
-    /* From here on it is the application's. verdict.account tells whose contacts are wanted. */
+    /* The application begins here. verdict.account is the account whose contacts are requested. */
     if (strcmp(path, "/api/v1/contacts") != 0) return respond(connection, 404, NOT_FOUND, &verdict);
     if (strcmp(method, "GET") != 0) return respond(connection, 405, NOT_FOUND, &verdict);
     return respond(connection, 200, CONTACTS, &verdict);
@@ -107,7 +107,7 @@ int main(int count, char **arguments) {
         return 1;
     }
 
-    /* Threads share the gate as it is: one handle, no lock. */
+    /* All threads share one handle, without a lock. */
     struct MHD_Daemon *daemon =
         MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL, (uint16_t)atoi(arguments[2]), NULL, NULL, answer,
                          gate, MHD_OPTION_THREAD_POOL_SIZE, 4u, MHD_OPTION_END);

@@ -1,10 +1,10 @@
-// An API that asks Keytally first, with cpp-httplib: GET /api/v1/contacts for whoever holds a key.
+// An HTTP server that checks each request's API key, with cpp-httplib: GET /api/v1/contacts.
 //
 //     c++ -std=c++17 server.cpp -o server $(pkg-config --cflags --libs keytally cpp-httplib) -pthread
 //     KEYTALLY_PEPPER=... ./server api.gate 8080
 //
-// The gate and its keys come from the command line (`keytally create`, `keytally issue`); what is done there, a key that is revoked
-// say, holds for this server's next request.
+// Create the gate and its keys with the command line (`keytally create`, `keytally issue`). A change there, such as a revocation,
+// holds for the next request.
 #include <keytally.hpp>
 
 #include <httplib.h>
@@ -18,7 +18,7 @@ namespace {
 
 constexpr auto JSON = "application/json";
 
-/** The verdict on a request. A key that is sent twice is none: the next server might pick the other one. */
+/** Returns the verdict on a request. More than one key header is invalid: the next server might take another one. */
 keytally::Verdict verdict_on(const keytally::Gate &gate, const httplib::Request &request) {
     switch (request.get_header_value_count("X-API-Key")) {
     case 0: return gate.check(std::nullopt);
@@ -35,7 +35,7 @@ int main(int count, char **arguments) try {
         std::cerr << "usage: KEYTALLY_PEPPER=... " << arguments[0] << " GATE PORT\n";
         return 2;
     }
-    // Threads share the gate as it is: one object, no lock.
+    // All threads share one object, without a lock.
     const auto gate = keytally::Gate::open(arguments[1], peppers);
 
     httplib::Server server;

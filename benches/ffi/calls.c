@@ -1,5 +1,6 @@
-/* What a call costs from C: reads lines "limiter TIMES", "limiter-in-turn TIMES", "gate TIMES" and "gate-in-turn TIMES",
- * makes so many calls, and prints the nanoseconds that they took of the processor. */
+/* Measures calls from C. Reads lines "limiter TIMES", "limiter-in-turn TIMES", "gate TIMES" and "gate-in-turn TIMES". For
+ * each it makes TIMES calls and prints the processor time that they took, in nanoseconds. "In turn": each call depends on
+ * the result of the one before. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,7 @@
 #include "keytally.h"
 
 #define SUBJECT "customer-0000000000-0123456789abcdef0123"
-/* Limits that no run reaches: time passes by a few milliseconds with every call. */
+/* Limits that no run reaches: each call is a few milliseconds later. */
 #define POLICY KT_TEXT("100000/minute, 1000000/hour")
 #define STEP_MS 8
 /* A full hour. */
@@ -35,11 +36,11 @@ static kt_limiter limiter;
 static kt_gate gate;
 static kt_key key;
 
-/* Where the next call's text begins when calls are made in turn. No limit has its highest bit set, so it is always 0, but
- * the processor only knows when it has what is left. */
-static size_t begin(const kt_verdict *verdict) { return verdict->quotas[0].remaining >> 31; }
+/* Returns where the next call's text begins if calls depend on each other. It is always 0, since a wait is shorter than
+ * 2^31 s, but the processor knows that only once it has the verdict. */
+static size_t begin(const kt_verdict *verdict) { return verdict->retry_after_s >> 31; }
 
-/* Each calls so many times, and tells how many were admitted. `in_turn` is known when it is compiled. */
+/* Each of these makes `times` calls and returns how many were admitted. `in_turn` is a compile-time constant. */
 
 static inline uint64_t call_limiter(uint64_t times, int in_turn) {
   static uint64_t now_ms = START_MS;
@@ -75,11 +76,11 @@ int main(void) {
   must(kt_limiter_init(limiter_memory, sizeof limiter_memory, POLICY, 1000, seed, &limiter));
 
   kt_plan plan = {KT_TEXT("default"), POLICY};
-  kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+  kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
   static const uint8_t secret[32] = {5};
   kt_bytes pepper = {secret, sizeof secret};
   must(kt_gate_init(gate_memory, sizeof gate_memory, &config, &pepper, 1, &gate));
-  kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
+  kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
   static const uint8_t entropy[KT_ENTROPY_SIZE] = {9};
   uint64_t key_id;
   must(kt_gate_issue(&gate, &new_key, entropy, START_MS, &key, &key_id));

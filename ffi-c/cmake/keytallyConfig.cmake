@@ -1,7 +1,7 @@
 # find_package(keytally) gives two targets:
 #   keytally::keytally  the shared library
-#   keytally::static    the archive, with the system's libraries that it needs
-# It stands in PREFIX/share/cmake/keytally and finds everything from there, so the prefix may be moved.
+#   keytally::static    the archive, with the system libraries that it needs
+# All paths are relative to this file in PREFIX/share/cmake/keytally, so the prefix may be moved.
 
 get_filename_component(_keytally_prefix "${CMAKE_CURRENT_LIST_DIR}/../../.." ABSOLUTE)
 

@@ -5,14 +5,15 @@ use core::ffi::c_char;
 use keytally_core::MAX_KEYS;
 use keytally_core::{Gate, GateConfig, Name, Peppers, Plan};
 
-use crate::clock::{HandleClock, with_clock};
-use crate::guard::{Outcome, guard};
+use crate::guard::guard;
 use crate::key::{key_id, name};
-use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN, told};
-use crate::pointers::{Handle, Held, In, Lines, Memory, Out};
+use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN, table_lines};
+use crate::pointers::{Growing, Handle, Held, In, Lines, Memory, Out, plain};
 use crate::policy::policy;
-use crate::status::kt_status;
+use crate::request::kt_request;
+use crate::status::{FfiResult, kt_status};
 use crate::text::utf8;
+use crate::time::{HandleClock, with_clock};
 use crate::verdict::{kt_charge, kt_verdict};
 
 /// Bytes of a gate's handle.
@@ -21,11 +22,11 @@ pub const KT_GATE_HANDLE_SIZE: usize = 1024;
 /// The most keys of a gate.
 pub const KT_MAX_KEYS: u32 = 67108864;
 
-/// How many plans a gate in memory of the caller's has room for: few, since two of them take as much as a key, and a
-/// microcontroller may have no more than a few KiB for all.
+/// The plans that a gate in the caller's memory has room for. There are few, because two of them take as
+/// much memory as a key, and a microcontroller may have only a few KiB.
 pub const KT_GATE_PLAN_SLOTS: usize = 4;
 
-/// The most peppers in use at a time.
+/// The most peppers of a gate at a time.
 pub const KT_MAX_PEPPERS: usize = 4;
 
 const _: () = {
@@ -34,33 +35,35 @@ const _: () = {
     assert!(KT_MAX_PEPPERS == keytally_core::MAX_PEPPERS);
 };
 
-/// A gate as one process holds it, with the server's peppers, which are in the table never. Declare one beside the table's
-/// memory and give it to `kt_gate_init` or `kt_gate_attach`, or get one from `kt_gate_open`. It must not be moved or copied
-/// once it is in use. What is in it is this library's.
+/// A handle of a gate in one process, with the server's peppers, which are never in the table.
+///
+/// Declare one in addition to the table's memory and give it to `kt_gate_init` or `kt_gate_attach`, or get
+/// a pointer to one from `kt_gate_open`. Do not move or copy it while it is in use. Its content is
+/// private.
 #[derive(Debug)]
 #[repr(C)]
 pub struct kt_gate {
     private_: [u64; 128],
 }
 
-/// What is in it.
+/// The content of a gate's handle.
 #[derive(Debug)]
 pub struct GateState {
     pub(crate) table: GateTable,
     pub(crate) clock: HandleClock,
 }
 
-/// Where a gate lies.
+/// Where a gate is stored.
 #[cfg_attr(
     feature = "host",
     expect(
         clippy::large_enum_variant,
-        reason = "it lies in a handle of the caller's, so nothing is allocated"
+        reason = "it is part of the caller's handle, so nothing is allocated"
     )
 )]
 #[derive(Debug)]
 pub enum GateTable {
-    /// A table in memory of the caller's.
+    /// A table in the caller's memory.
     Memory(Gate<Lines>),
     /// A table in a file, which may be replaced by another while the handle is used.
     #[cfg(feature = "host")]
@@ -102,7 +105,7 @@ enum TableInForce<'c> {
 impl<'c> Handle<'c, kt_gate> {
     /// Returns the table that is in force.
     #[inline]
-    pub(crate) fn in_force(self) -> Outcome<InForce<'c>> {
+    pub(crate) fn in_force(self) -> FfiResult<InForce<'c>> {
         let state = self.state()?;
         let table = match &state.table {
             GateTable::Memory(table) => TableInForce::Memory(table),
@@ -113,7 +116,7 @@ impl<'c> Handle<'c, kt_gate> {
     }
 
     /// Returns the table whose file is in place, for a change to its keys or plans.
-    pub(crate) fn in_place(self) -> Outcome<InForce<'c>> {
+    pub(crate) fn in_place(self) -> FfiResult<InForce<'c>> {
         let state = self.state()?;
         let table = match &state.table {
             GateTable::Memory(table) => TableInForce::Memory(table),
@@ -154,74 +157,80 @@ impl InForce<'_> {
     }
 }
 
-/// The state of a table that lies in memory of the caller's.
+/// Returns the state of a handle of a table in the caller's memory.
 fn in_memory(table: Gate<Lines>) -> GateState {
     GateState { table: GateTable::Memory(table), clock: HandleClock::default() }
 }
 
-/// Some bytes, such as a pepper.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct kt_bytes<'c> {
-    /// Where they are.
-    pub data: In<'c, u8>,
-    /// How many.
-    pub len: usize,
+plain! {
+    /// Bytes, such as a pepper. This struct does not change.
+    #[derive(Debug)]
+    pub struct kt_bytes<'c> {
+        /// The first byte.
+        pub data: In<'c, u8>,
+        /// The number of bytes.
+        pub len: usize,
+    }
+
+    /// A plan: a named policy. This struct does not change.
+    #[derive(Debug)]
+    pub struct kt_plan<'c> {
+        /// The name: 1 to 16 characters of a-z, 0-9, - and _.
+        pub name: In<'c, c_char>,
+        /// The name's length.
+        pub name_len: usize,
+        /// The policy, such as `100/minute, 1000/hour`.
+        pub policy: In<'c, c_char>,
+        /// The policy's length.
+        pub policy_len: usize,
+    }
+
+    /// The configuration of a new gate. It may get more members; see "Structs" in the contract.
+    #[derive(Debug)]
+    pub struct kt_gate_config<'c> {
+        /// `sizeof` this struct.
+        pub size: u32,
+        /// The most keys, 1 to `KT_MAX_KEYS`.
+        pub keys: u32,
+        /// The plans. The first is for keys that name none. All have the same windows and algorithm.
+        pub plans: In<'c, kt_plan<'c>>,
+        /// The number of plans, at least 1. At most `KT_GATE_PLAN_SLOTS` in the caller's memory, and 116
+        /// in a file.
+        pub plans_len: usize,
+        /// The text that each key begins with: 1 to 8 characters of a-z and 0-9.
+        pub prefix: In<'c, c_char>,
+        /// The prefix's length.
+        pub prefix_len: usize,
+    }
 }
 
-/// A plan: a named policy.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct kt_plan<'c> {
-    /// 1 to 16 characters of a-z, 0-9, - and _.
-    pub name: In<'c, c_char>,
-    /// Its length.
-    pub name_len: usize,
-    /// What it admits, such as `100/minute, 1000/hour`.
-    pub policy: In<'c, c_char>,
-    /// Its length.
-    pub policy_len: usize,
-}
-
-/// What a gate is made of.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct kt_gate_config<'c> {
-    /// The plans, the first for keys that name none. All share their windows and algorithm.
-    pub plans: In<'c, kt_plan<'c>>,
-    /// How many: at least 1; in memory at most `KT_GATE_PLAN_SLOTS`, in files 116.
-    pub plans_len: usize,
-    /// What every key begins with, 1 to 8 characters of a-z and 0-9.
-    pub prefix: In<'c, c_char>,
-    /// Its length.
-    pub prefix_len: usize,
-    /// The most keys, 1 to `KT_MAX_KEYS`.
-    pub keys: u32,
+impl Growing for kt_gate_config<'_> {
+    const MIN_SIZE: usize = size_of::<kt_gate_config<'_>>();
 }
 
 impl<'c> kt_gate_config<'c> {
-    /// The plans, read one after another.
-    pub(crate) fn plans(&self) -> Outcome<impl Iterator<Item = Outcome<Plan>> + use<'c>> {
+    /// Parses the plans one after another.
+    pub(crate) fn plans(&self) -> FfiResult<impl Iterator<Item = FfiResult<Plan>> + use<'c>> {
         Ok(self.plans.slice(self.plans_len)?.iter().map(|plan| self::plan(plan)))
     }
 
-    pub(crate) fn prefix(&self) -> Outcome<Name> {
+    pub(crate) fn prefix(&self) -> FfiResult<Name> {
         name(self.prefix, self.prefix_len)
     }
 }
 
-/// A plan, read.
-pub(crate) fn plan(plan: &kt_plan<'_>) -> Outcome<Plan> {
+/// Parses a plan.
+pub(crate) fn plan(plan: &kt_plan<'_>) -> FfiResult<Plan> {
     let policy = policy(plan.policy, plan.policy_len)?;
     Plan::new(plan_name(plan.name, plan.name_len)?, policy).ok_or(kt_status::KT_PLAN_NAME_FORM)
 }
 
-pub(crate) fn plan_name<'c>(text: In<'c, c_char>, len: usize) -> Outcome<&'c str> {
+pub(crate) fn plan_name<'c>(text: In<'c, c_char>, len: usize) -> FfiResult<&'c str> {
     utf8(text.text(len)?, kt_status::KT_PLAN_NAME_FORM)
 }
 
-/// The peppers in these bytes.
-fn peppers(list: In<'_, kt_bytes<'_>>, len: usize) -> Outcome<Peppers> {
+/// Returns the peppers in these bytes.
+fn peppers(list: In<'_, kt_bytes<'_>>, len: usize) -> FfiResult<Peppers> {
     if !(1..=KT_MAX_PEPPERS).contains(&len) {
         return Err(kt_status::KT_PEPPER_COUNT);
     }
@@ -232,13 +241,13 @@ fn peppers(list: In<'_, kt_bytes<'_>>, len: usize) -> Outcome<Peppers> {
     Ok(Peppers::new(&peppers[..len])?)
 }
 
-/// A gate in memory as C makes them: no hints, and a fixed room for plans.
+/// Returns the configuration of a gate in the caller's memory: no hints, and a fixed number of plan slots.
 const fn shape(keys: u32, prefix: Name, plans: &[Plan]) -> GateConfig<'_> {
     GateConfig::new(keys, prefix, plans).with_plan_slots(KT_GATE_PLAN_SLOTS)
 }
 
-/// Bytes of the memory that a gate for `keys` keys takes; 0 when there can be no such gate. `KT_GATE_SIZE` is the same
-/// as a constant.
+/// Returns the bytes of memory that a gate for `keys` keys needs. Returns 0 if `keys` is not 1 to
+/// `KT_MAX_KEYS`. The macro `KT_GATE_SIZE` gives the same as a constant.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_size(keys: u32) -> usize {
     match Name::new("kt") {
@@ -249,26 +258,28 @@ pub extern "C" fn kt_gate_size(keys: u32) -> usize {
     }
 }
 
-/// Bytes of a gate's handle, as this library has it: `KT_GATE_HANDLE_SIZE` of the header that it belongs to.
+/// Returns the bytes of a gate's handle in this library: `KT_GATE_HANDLE_SIZE` of its header.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_handle_size() -> usize {
     KT_GATE_HANDLE_SIZE
 }
 
-/// Makes a gate in memory that nobody uses.
+/// Creates a gate in memory that is not in use.
 ///
-/// `memory` is at least `kt_gate_size(config->keys)` bytes at a multiple of 64, which stay where they are and are used
-/// for nothing else until the handle is closed. `peppers` are the server's secrets as they are, at least 32 random bytes
-/// each, newest last: new keys use the newest. Nothing that is pointed to is kept but `memory`.
+/// `memory` is at least `kt_gate_size(config->keys)` bytes at a multiple of 64. Until the handle is closed
+/// the memory must not move and must not be used for anything else. `peppers` are the server's secrets as
+/// bytes, at least 32 random bytes each, newest last: new keys use the newest. Of all pointers, only
+/// `memory` is retained.
 ///
-/// Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix, `KT_PLAN_COUNT`,
-/// `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with `KT_POLICY_`, `KT_PEPPER_COUNT`,
-/// `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`.
+/// Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix,
+/// `KT_PLAN_COUNT`, `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with
+/// `KT_POLICY_`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`, `KT_STRUCT_SIZE`,
+/// `KT_UNKNOWN_MEMBER`.
 ///
 /// ```c
 /// static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(64)];
 /// kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
-/// kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+/// kt_gate_config config = {sizeof config, 64, &plan, 1, KT_TEXT("kt")};
 /// kt_bytes pepper = {secret, sizeof secret};
 /// kt_gate gate;
 /// kt_status status = kt_gate_init(memory, sizeof memory, &config, &pepper, 1, &gate);
@@ -284,8 +295,8 @@ pub extern "C" fn kt_gate_init(
 ) -> kt_status {
     guard(|| {
         let memory = memory.lines(memory_len, &gate_out)?;
-        let place = gate_out.place()?;
-        let config = config.read()?;
+        let target = gate_out.target()?;
+        let config = config.read_growing()?;
         let mut plans = heapless::Vec::<Plan, KT_GATE_PLAN_SLOTS>::new();
         for plan in config.plans()? {
             plans.push(plan?).map_err(|_| kt_status::KT_PLAN_COUNT)?;
@@ -295,16 +306,18 @@ pub extern "C" fn kt_gate_init(
         if kt_gate_size(config.keys) == 0 {
             return Err(kt_status::KT_CAPACITY);
         }
-        place.put(in_memory(Gate::create(memory.first(shape.lines()), &shape, peppers)?));
+        target.put(in_memory(Gate::create(memory.first(shape.lines()), &shape, peppers)?));
         Ok(())
     })
 }
 
-/// Opens a gate that was made in this memory, by this process or by another that shares it: it may lie at another address
-/// there. `memory_len` may be more than the gate has. One of the peppers must be the gate's.
+/// Opens a gate that this process, or another that shares the memory, created there. The memory may have
+/// another address here, and `memory_len` may be larger than the gate. One of the peppers must be the
+/// gate's.
 ///
-/// Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`,
-/// `KT_OVERLAP`, `KT_WRONG_PEPPER`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`, `KT_PEPPER_TWICE`.
+/// Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`,
+/// `KT_DAMAGED`, `KT_OVERLAP`, `KT_WRONG_PEPPER`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`,
+/// `KT_PEPPER_TWICE`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_attach(
     memory: Memory,
@@ -315,15 +328,18 @@ pub extern "C" fn kt_gate_attach(
 ) -> kt_status {
     guard(|| {
         let memory = memory.lines(memory_len, &gate_out)?;
-        let place = gate_out.place()?;
+        let target = gate_out.target()?;
         let peppers = self::peppers(peppers, peppers_len)?;
-        place.put(in_memory(Gate::attach(told(memory), peppers)?));
+        target.put(in_memory(Gate::attach(table_lines(memory), peppers)?));
         Ok(())
     })
 }
 
-/// Ends a handle, of whichever origin: wipes it and its peppers, unmaps its file, frees it if this library made it. The table
-/// itself stays as it is. No call that uses the handle may be under way. NULL and what is no handle are left alone.
+/// Closes a handle of either kind: wipes it and its peppers, unmaps its file, and frees it if this library
+/// allocated it. The table itself remains.
+///
+/// No other call may use the handle during this call or after it. Does nothing for NULL and for memory
+/// that is not a handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
     let _ = guard(|| {
@@ -332,16 +348,18 @@ pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
     });
 }
 
-/// Checks the key, and then charges `cost` to every window of its plan if all have room for it, else to none. Only a key
-/// that passed its check touches a tally.
+/// Checks a key, then charges `cost` to each window of its plan if all have room for it, else to none.
+/// Only a key that passed its check is charged.
 ///
-/// `api_key` is the value of the `X-API-Key` header, of `api_key_len` bytes and without a NUL; NULL
-/// when there was none. When the header came more than once, ask `kt_verdict_duplicate_header`
-/// instead. `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`: see the
-/// contract.
+/// `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if the
+/// request has no such header. If it has more than one, call `kt_verdict_duplicate_header` instead.
+/// `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`. Any thread may call it at any
+/// time; see the contract.
 ///
-/// Every answer is `KT_OK`: whether the request may go on is the verdict's `outcome`, which is `KT_ADMITTED`, `KT_DENIED`,
-/// `KT_TOO_COSTLY`, `KT_MISSING_KEY` or `KT_INVALID_KEY`.
+/// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`, `KT_TOO_COSTLY`,
+/// `KT_MISSING_KEY` or `KT_INVALID_KEY`.
+///
+/// Statuses: `KT_NO_CLOCK`.
 ///
 /// ```c
 /// kt_verdict verdict;
@@ -359,16 +377,41 @@ pub extern "C" fn kt_gate_check(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.in_force()?, verdict_out.place()?);
+        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
         with_clock!(gate.clock.time(now_ms)?, |clock| {
-            place.put_verdict(&gate.check(api_key, cost, clock));
+            target.put_verdict(&gate.check(api_key, cost, clock));
         });
         Ok(())
     })
 }
 
-/// What `kt_gate_check` would answer now, without the charge.
+/// Checks like `kt_gate_check`, with the options of a request. A NULL `request` has a cost of 1 and the
+/// time of the system clock.
+///
+/// Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_gate_check_request(
+    gate: Handle<kt_gate>,
+    api_key: In<u8>,
+    api_key_len: usize,
+    request: In<kt_request>,
+    verdict_out: Out<kt_verdict>,
+) -> kt_status {
+    guard(|| {
+        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let api_key = api_key.optional(api_key_len)?;
+        let request = kt_request::or_default(request)?;
+        with_clock!(gate.clock.time(request.now_ms)?, |clock| {
+            target.put_verdict(&gate.check(api_key, request.cost, clock));
+        });
+        Ok(())
+    })
+}
+
+/// Writes the verdict that `kt_gate_check` would give now, without a charge.
+///
+/// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_peek(
     gate: Handle<kt_gate>,
@@ -379,19 +422,19 @@ pub extern "C" fn kt_gate_peek(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.in_force()?, verdict_out.place()?);
+        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let api_key = api_key.optional(api_key_len)?;
         with_clock!(gate.clock.time(now_ms)?, |clock| {
-            place.put_verdict(&gate.peek(api_key, cost, clock));
+            target.put_verdict(&gate.peek(api_key, cost, clock));
         });
         Ok(())
     })
 }
 
-/// Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are those of its verdict.
-/// Refund a charge once.
+/// Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are those of
+/// the check's verdict. Refund a charge only once.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`.
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_refund(
     gate: Handle<kt_gate>,
@@ -401,18 +444,18 @@ pub extern "C" fn kt_gate_refund(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.in_force()?, verdict_out.place()?);
-        let (key_id, charge) = (self::key_id(key_id)?, charge.read()?.charge());
+        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let (key_id, charge) = (self::key_id(key_id)?, charge.read()?.to_core());
         let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.refund(key_id, charge, clock));
-        place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
+        target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
 }
 
-/// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What found no
-/// room is the verdict's `uncharged`. Settle a charge once.
+/// Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as there is
+/// room. The verdict's `uncharged` is what found no room. Settle a charge only once.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`.
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_settle(
     gate: Handle<kt_gate>,
@@ -423,18 +466,18 @@ pub extern "C" fn kt_gate_settle(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.in_force()?, verdict_out.place()?);
-        let (key_id, estimate) = (self::key_id(key_id)?, estimate.read()?.charge());
+        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
+        let (key_id, estimate) = (self::key_id(key_id)?, estimate.read()?.to_core());
         let verdict =
             with_clock!(gate.clock.time(now_ms)?, |clock| gate.settle(key_id, estimate, actual, clock));
-        place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
+        target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
 }
 
-/// Forgets all counts of the key.
+/// Resets all counts of the key.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`.
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_reset(
     gate: Handle<kt_gate>,
@@ -443,23 +486,22 @@ pub extern "C" fn kt_gate_reset(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.in_force()?, verdict_out.place()?);
+        let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let key_id = self::key_id(key_id)?;
         let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.reset(key_id, clock));
-        place.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
+        target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::{
-        KT_GATE_HANDLE_SIZE, KT_GATE_PLAN_SLOTS, KT_HANDLE_ALIGN, KT_KEY_SIZE, KT_LIMITER_HANDLE_SIZE,
-        KT_TABLE_ALIGN,
-    };
+    use super::*;
+    use crate::key::KT_KEY_SIZE;
+    use crate::limiter::KT_LIMITER_HANDLE_SIZE;
 
     #[test]
-    fn the_page_of_limits_says_what_c_sees() {
+    fn limits_page_has_the_sizes_of_the_header() {
         let page = include_str!("../../LIMITS.md");
         for row in [
             format!(

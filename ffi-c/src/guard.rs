@@ -1,15 +1,12 @@
-//! The border that no panic crosses.
+//! The panic boundary for exported functions.
 
-use crate::status::kt_status;
+use crate::status::{FfiResult, kt_status};
 
-/// What the functions behind the border return.
-pub(crate) type Outcome<T = ()> = Result<T, kt_status>;
-
-/// Does the work of a C function. A panic in it, which would be a defect of this library, is
+/// Runs the work of a C function. A panic in it would be a defect of this library, and becomes
 /// [`KT_INTERNAL`](kt_status::KT_INTERNAL).
 #[inline]
-pub(crate) fn guard(work: impl FnOnce() -> Outcome) -> kt_status {
-    match caught(work) {
+pub(crate) fn guard(work: impl FnOnce() -> FfiResult) -> kt_status {
+    match without_unwinding(work) {
         Ok(()) => kt_status::KT_OK,
         Err(status) => status,
     }
@@ -17,15 +14,15 @@ pub(crate) fn guard(work: impl FnOnce() -> Outcome) -> kt_status {
 
 #[cfg(feature = "host")]
 #[inline]
-fn caught(work: impl FnOnce() -> Outcome) -> Outcome {
-    // A table is atomics all through, so a panic leaves nothing that others may not see.
+fn without_unwinding(work: impl FnOnce() -> FfiResult) -> FfiResult {
+    // A table consists of atomics, so a panic leaves no state in it that others must not see.
     std::panic::catch_unwind(core::panic::AssertUnwindSafe(work)).unwrap_or(Err(kt_status::KT_INTERNAL))
 }
 
-/// Without std nothing unwinds: a panic ends in the handler.
+/// Without `std` nothing unwinds: a panic ends in the handler.
 #[cfg(not(feature = "host"))]
 #[inline]
-fn caught(work: impl FnOnce() -> Outcome) -> Outcome {
+fn without_unwinding(work: impl FnOnce() -> FfiResult) -> FfiResult {
     work()
 }
 
@@ -34,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_a_status() {
+    fn panic_becomes_a_status() {
         assert_eq!(guard(|| panic!("on purpose")), kt_status::KT_INTERNAL);
         assert_eq!(guard(|| Err(kt_status::KT_BUSY)), kt_status::KT_BUSY);
         assert_eq!(guard(|| Ok(())), kt_status::KT_OK);

@@ -1,4 +1,4 @@
-//! A gate's keys, plans and environments, looked at.
+//! Queries of a gate's keys, plans and environments.
 
 use core::ffi::{c_char, c_int, c_void};
 
@@ -9,11 +9,11 @@ use crate::administer::administer;
 use crate::gate::kt_gate;
 use crate::guard::guard;
 use crate::key::{KT_NAME_SIZE, key_id};
-use crate::pointers::{Handle, In, Number, Numbered, Out};
+use crate::pointers::{Handle, In, Number, Numbered, Out, plain};
 use crate::policy::KT_POLICY_SIZE;
 use crate::status::kt_status;
-use crate::text::{Text, characters, put};
-use crate::verdict::{KT_MAX_QUOTAS, fill_quotas, kt_quota};
+use crate::text::{Text, put, to_characters};
+use crate::verdict::{kt_quota, put_quota, put_quotas};
 
 /// Bytes of a plan's name, with the NUL.
 pub const KT_PLAN_NAME_SIZE: usize = 17;
@@ -21,92 +21,116 @@ pub const KT_PLAN_NAME_SIZE: usize = 17;
 /// Bytes of a key's last characters, with the NUL.
 pub const KT_LAST_CHARACTERS_SIZE: usize = 5;
 
-const _: () = assert!(KT_PLAN_NAME_SIZE == keytally_core::MAX_PLAN_NAME_LEN + 1);
+const _: () = {
+    assert!(KT_PLAN_NAME_SIZE == keytally_core::MAX_PLAN_NAME_LEN + 1);
+    assert!(size_of::<kt_key_info>() == 256 && size_of::<kt_plan_info>() == 512);
+};
 
-/// Everything that may be shown of a key.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct kt_key_info {
-    /// The key's public name.
-    pub key_id: u64,
-    /// When the key was last charged, in Unix milliseconds, rounded down to the smallest window; 0 when never, or reset since.
-    pub last_used_ms: u64,
-    /// The team account that the key belongs to.
-    pub account: u32,
-    /// When the key expires, in Unix seconds; 0 for never.
-    pub not_after_s: u32,
-    /// Until when the previous secret is valid, in Unix seconds: its grace ends or the key expires. 0 when it is not valid now,
-    /// as after a revocation.
-    pub grace_until_s: u32,
-    /// 1 when the key was revoked, else 0.
-    pub revoked: u8,
-    /// The number of the plan; `kt_gate_plan` tells its name.
-    pub plan: u8,
-    /// The number of the pepper that the secret is stored under.
-    pub pepper: u8,
-    /// How many quotas there are.
-    pub quota_count: u8,
-    /// By how many seconds the tally is ahead of the caller's time, rounded up; 0 if it is not.
-    pub clock_ahead_s: u32,
-    /// The environment, ended by a NUL; empty in a damaged record.
-    pub env: [c_char; KT_NAME_SIZE],
-    /// The last four characters, ended by a NUL; empty where the gate doesn't keep them, as in memory of the caller's.
-    pub last_characters: [c_char; KT_LAST_CHARACTERS_SIZE],
-    /// The key's quotas now, or at the tally's own time if that is ahead, shortest window first.
-    /// Those from `quota_count` on are zeros.
-    pub quotas: [kt_quota; KT_MAX_QUOTAS],
+plain! {
+    /// The properties of a key that may be shown.
+    ///
+    /// Its size is fixed. This library writes it; reserved members are zeros. `kt_key_info_quota` returns
+    /// its quotas.
+    #[derive(Debug)]
+    pub struct kt_key_info {
+        /// The key id.
+        pub key_id: u64,
+        /// When the key was last charged, in Unix milliseconds, rounded down to the shortest window. 0 if
+        /// never, or if the counts were reset since.
+        pub last_used_ms: u64,
+        /// The account (team) that the key belongs to.
+        pub account: u32,
+        /// When the key expires, in Unix seconds; 0 for never.
+        pub not_after_s: u32,
+        /// Until when the previous secret is valid, in Unix seconds: until its grace ends or the key
+        /// expires. 0 if it is not valid now, as after a revocation.
+        pub grace_until_s: u32,
+        /// 1 if the key was revoked, else 0.
+        pub revoked: u8,
+        /// The number of the plan; `kt_gate_plan` returns its name.
+        pub plan: u8,
+        /// The number of the pepper that the secret is stored under.
+        pub pepper: u8,
+        /// The number of quotas.
+        pub quota_count: u8,
+        /// By how many seconds the tally is ahead of the caller's time, rounded up; 0 if it is not.
+        pub clock_ahead_s: u32,
+        /// The environment, with a NUL. Empty in a damaged record.
+        pub env: [c_char; KT_NAME_SIZE],
+        /// The last four characters of the key, with a NUL. Empty if the gate does not store them, as in
+        /// the caller's memory.
+        pub last_characters: [c_char; KT_LAST_CHARACTERS_SIZE],
+        /// Zeros.
+        pub reserved_8_: [u8; 6],
+        /// The quotas, now or at the tally's own time if that is ahead, in a form of this library: see
+        /// `kt_key_info_quota`.
+        pub private_at_ms_: u64,
+        /// More of them.
+        pub private_: [u32; 32],
+        /// Zeros.
+        pub reserved_: [u64; 8],
+    }
 }
 
-impl From<&KeyInfo> for kt_key_info {
-    fn from(info: &KeyInfo) -> Self {
-        let mut quotas = [kt_quota::default(); KT_MAX_QUOTAS];
-        fill_quotas(&mut quotas, &info.quotas);
+impl kt_key_info {
+    fn new(info: &KeyInfo) -> Self {
+        let mut private_ = [0; 32];
+        put_quotas(&mut private_, &info.quotas);
         Self {
             key_id: info.key_id.number(),
             last_used_ms: info.last_used.map_or(0, Timestamp::unix_ms),
             account: info.account,
-            not_after_s: second(info.not_after),
-            grace_until_s: second(info.grace_until),
+            not_after_s: unix_s(info.not_after),
+            grace_until_s: unix_s(info.grace_until),
             revoked: (info.state == KeyState::Revoked).into(),
             plan: info.plan,
             pepper: info.pepper,
             quota_count: u8::try_from(info.quotas.len()).unwrap_or(0),
             clock_ahead_s: info.clock_ahead_s,
-            env: characters(
-                info.env.map_or_else(Default::default, |env| Text::<KT_NAME_SIZE>::of(&env)).as_bytes(),
+            env: to_characters(
+                info.env
+                    .map_or_else(Default::default, |env| Text::<KT_NAME_SIZE>::from_display(&env))
+                    .as_bytes(),
             ),
-            last_characters: characters(info.last_characters.as_deref().unwrap_or_default().as_bytes()),
-            quotas,
+            last_characters: to_characters(info.last_characters.as_deref().unwrap_or_default().as_bytes()),
+            reserved_8_: [0; 6],
+            private_at_ms_: info.quotas.time().unix_ms(),
+            private_,
+            reserved_: [0; 8],
         }
     }
 }
 
-/// Returns a moment as C has it: Unix seconds, 0 for none. A gate keeps 32 bits of them.
-fn second(moment: Option<Timestamp>) -> u32 {
-    moment.map_or(0, |moment| u32::try_from(moment.unix_s()).unwrap_or(u32::MAX))
+/// Returns a time as C has it: Unix seconds, 0 for none. A gate stores 32 bits of them.
+fn unix_s(time: Option<Timestamp>) -> u32 {
+    time.map_or(0, |time| u32::try_from(time.unix_s()).unwrap_or(u32::MAX))
 }
 
-/// A plan of a gate.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct kt_plan_info {
-    /// The name, ended by a NUL.
-    pub name: [c_char; KT_PLAN_NAME_SIZE],
-    /// What it admits, ended by a NUL.
-    pub policy: [c_char; KT_POLICY_SIZE],
+plain! {
+    /// A plan of a gate. Its size is fixed. This library writes it; reserved members are zeros.
+    #[derive(Debug)]
+    pub struct kt_plan_info {
+        /// The name, with a NUL.
+        pub name: [c_char; KT_PLAN_NAME_SIZE],
+        /// The policy, with a NUL.
+        pub policy: [c_char; KT_POLICY_SIZE],
+        /// Zeros.
+        pub reserved_: [u8; 239],
+    }
 }
 
-/// What is called for each key: with the `context` that was given to `kt_gate_list`, and the key, which is there for the call
-/// only. 0 goes on; anything else ends the list. It must return: no exception, no `longjmp`.
+/// A callback for each key, with the `context` that was given to `kt_gate_list`. `info` is valid during the
+/// callback only. Return 0 to continue and any other number to end the list. Do not leave it by an
+/// exception or `longjmp`.
 pub type kt_key_visitor = Option<extern "C" fn(context: *mut c_void, info: In<kt_key_info>) -> c_int>;
 
-/// What is wrong with a record.
+/// The kind of a flaw in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum kt_flaw_kind {
-    /// It is half-written, and nothing says what it was to be.
+    /// The record is half-written, and no redo record completes it.
     KT_FLAW_HALF_WRITTEN = 0,
-    /// Its key id belongs into another record, so no check finds it.
+    /// The key id belongs in another record, so no check finds this one.
     KT_FLAW_MISPLACED = 1,
     /// The gate has no plan of that number.
     KT_FLAW_NO_PLAN = 2,
@@ -114,12 +138,12 @@ pub enum kt_flaw_kind {
     KT_FLAW_NO_ENV = 3,
     /// The gate has no pepper of that number.
     KT_FLAW_NO_PEPPER = 4,
-    /// Where its tally should be is something else.
+    /// The tally is not a valid tally.
     KT_FLAW_NO_TALLY = 5,
-    /// Its tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
-    /// clock corrects it.
+    /// The tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system clock
+    /// corrects it.
     KT_FLAW_FUTURE_TALLY = 6,
-    /// Something that this version of the header has no name for; the sentence tells.
+    /// A flaw that this version of the header has no name for; see the sentence.
     KT_FLAW_OTHER = 7,
 }
 
@@ -130,18 +154,22 @@ impl Numbered for kt_flaw_kind {
 /// Bytes of a flaw's sentence, with the NUL.
 pub const KT_FLAW_SENTENCE_SIZE: usize = 160;
 
-/// Something in a gate that no administrator and no check could have left there.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct kt_flaw {
-    /// The key that the record holds, as far as it can be told, else 0.
-    pub key_id: u64,
-    /// The number of the record.
-    pub record: u32,
-    /// What is wrong.
-    pub kind: Number<kt_flaw_kind>,
-    /// The same as a sentence, ended by a NUL.
-    pub sentence: [c_char; KT_FLAW_SENTENCE_SIZE],
+plain! {
+    /// A flaw: content of a gate that neither an administrator nor a check can have left. Its size is
+    /// fixed. This library writes it; reserved members are zeros.
+    #[derive(Debug)]
+    pub struct kt_flaw {
+        /// The key that the record holds; 0 if it is not known.
+        pub key_id: u64,
+        /// The number of the record.
+        pub record: u32,
+        /// The kind of flaw.
+        pub kind: Number<kt_flaw_kind>,
+        /// A sentence about it, with a NUL.
+        pub sentence: [c_char; KT_FLAW_SENTENCE_SIZE],
+        /// Zeros.
+        pub reserved_: [u64; 2],
+    }
 }
 
 impl From<&Flaw> for kt_flaw {
@@ -160,17 +188,19 @@ impl From<&Flaw> for kt_flaw {
             key_id: flaw.key_id.map_or(0, |key_id| key_id.number()),
             record: flaw.record,
             kind: Number(kind as u32),
-            sentence: Text::of(flaw).characters(),
+            sentence: Text::from_display(flaw).to_characters(),
+            reserved_: [0; 2],
         }
     }
 }
 
-/// What is called for each flaw, as a `kt_key_visitor` is for keys; it can't end the reading.
+/// A callback for each flaw, with the `context` that was given to `kt_gate_verify`. `flaw` is valid during
+/// the callback only. Do not leave it by an exception or `longjmp`.
 pub type kt_flaw_visitor = Option<extern "C" fn(context: *mut c_void, flaw: In<kt_flaw>)>;
 
-/// Everything that may be shown of one key.
+/// Writes the properties of one key.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`.
+/// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_key(
     gate: Handle<kt_gate>,
@@ -179,15 +209,36 @@ pub extern "C" fn kt_gate_key(
     info_out: Out<kt_key_info>,
 ) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.in_force()?, info_out.place()?);
+        let (gate, target) = (gate.in_force()?, info_out.target()?);
         let info = gate.key(self::key_id(key_id)?, gate.clock.time(now_ms)?.moment());
-        place.write((&info.ok_or(kt_status::KT_NO_SUCH_KEY)?).into());
+        target.write(kt_key_info::new(&info.ok_or(kt_status::KT_NO_SUCH_KEY)?));
         Ok(())
     })
 }
 
-/// Calls `visit` with everything that may be shown of each key, revoked ones too, in the order of their key ids. Reads the
-/// whole gate. `visit` may call any function of this library, of this gate too.
+/// Writes the quota at `index` of a key, from 0 for the shortest window to `quota_count - 1`.
+///
+/// Statuses: `KT_NO_SUCH_QUOTA`, `KT_NOT_A_VERDICT` if this library did not write `info`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_key_info_quota(
+    info: In<kt_key_info>,
+    index: usize,
+    quota_out: Out<kt_quota>,
+) -> kt_status {
+    guard(|| {
+        let target = quota_out.target()?;
+        let info = info.read()?;
+        let quotas = (&info.private_, info.quota_count, info.private_at_ms_);
+        put_quota(quotas, index, kt_status::KT_NOT_A_VERDICT, target)
+    })
+}
+
+/// Calls `visit` with the properties of each key, in the order of their key ids. Revoked keys are
+/// included. Reads the whole gate.
+///
+/// `visit` may call any function of this library, also of this gate.
+///
+/// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_list(
     gate: Handle<kt_gate>,
@@ -199,7 +250,7 @@ pub extern "C" fn kt_gate_list(
         let gate = gate.in_force()?;
         let visit = visit.ok_or(kt_status::KT_NULL_POINTER)?;
         for info in gate.list(gate.clock.time(now_ms)?.moment()) {
-            if visit(context, In::of(&kt_key_info::from(&info))) != 0 {
+            if visit(context, In::from_ref(&kt_key_info::new(&info))) != 0 {
                 break;
             }
         }
@@ -207,25 +258,26 @@ pub extern "C" fn kt_gate_list(
     })
 }
 
-/// The plan of this number: of a verdict, or from 0 on until `KT_NO_SUCH_PLAN`.
+/// Writes the plan of a number, from a verdict or from 0 on until `KT_NO_SUCH_PLAN`.
 ///
 /// Statuses: `KT_NO_SUCH_PLAN`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_plan(gate: Handle<kt_gate>, plan: u8, info_out: Out<kt_plan_info>) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.in_force()?, info_out.place()?);
+        let (gate, target) = (gate.in_force()?, info_out.target()?);
         let plan = gate.plan(plan).ok_or(kt_status::KT_NO_SUCH_PLAN)?;
-        place.write(kt_plan_info {
-            name: characters(plan.name.as_bytes()),
-            policy: Text::of(&plan.policy).characters(),
+        target.write(kt_plan_info {
+            name: to_characters(plan.name.as_bytes()),
+            policy: Text::from_display(&plan.policy).to_characters(),
+            reserved_: [0; 239],
         });
         Ok(())
     })
 }
 
-/// Writes the name of an environment, ended by a NUL, and its length without that.
+/// Writes the name of an environment and a NUL. Writes the length without the NUL to `written_out`.
 ///
-/// Statuses: `KT_NO_SUCH_ENV`; `KT_BUFFER_TOO_SMALL`: `KT_NAME_SIZE` bytes are always enough.
+/// Statuses: `KT_NO_SUCH_ENV`. `KT_BUFFER_TOO_SMALL`; `KT_NAME_SIZE` bytes are always enough.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_env(
     gate: Handle<kt_gate>,
@@ -236,30 +288,33 @@ pub extern "C" fn kt_gate_env(
 ) -> kt_status {
     guard(|| {
         let gate = gate.in_force()?;
-        let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.place()?);
+        let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.target()?);
         let env = gate.env(env).ok_or(kt_status::KT_NO_SUCH_ENV)?;
         put(buffer, written, env.as_str().as_bytes())
     })
 }
 
-/// The most keys that the gate can hold.
+/// Writes the most keys that the gate can hold.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_capacity(gate: Handle<kt_gate>, keys_out: Out<u32>) -> kt_status {
     guard(|| {
-        let (gate, place) = (gate.in_force()?, keys_out.place()?);
-        place.write(gate.capacity());
+        let (gate, target) = (gate.in_force()?, keys_out.target()?);
+        target.write(gate.capacity());
         Ok(())
     })
 }
 
-/// Reads the whole gate, and calls `report` with what no administrator and no check could have left there. First it completes
-/// the change of an administrator that was killed. Other administrators wait only if something is wrong: then the gate is
-/// read again under the lock, and in `report` no function that changes this gate may be called.
+/// Reads the whole gate and calls `report` for each flaw. First it completes the change of an
+/// administrator that was killed.
 ///
-/// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its record, a
-/// MAC, an account, a time, a count, or the number of another plan, environment or pepper.
+/// Other administrators wait only if there is a flaw. Then the gate is read again under the lock, and
+/// `report` must not call a function that changes this gate.
 ///
-/// Statuses: `KT_BUSY`; of a file also `KT_FILE_REPLACED`, `KT_IO`.
+/// Records have no checksum. So a value that was changed into another valid value is not found: the key
+/// id within its record, a MAC, an account, a time, a count, or the number of another plan, environment
+/// or pepper.
+///
+/// Statuses: `KT_BUSY`, `KT_NO_CLOCK`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_verify(
     gate: Handle<kt_gate>,
@@ -271,16 +326,16 @@ pub extern "C" fn kt_gate_verify(
         let gate = gate.in_place()?;
         let report = report.ok_or(kt_status::KT_NULL_POINTER)?;
         let time = gate.clock.time(now_ms)?;
-        let tell = |flaw: Flaw| report(context, In::of(&kt_flaw::from(&flaw)));
+        let report = |flaw: Flaw| report(context, In::from_ref(&kt_flaw::from(&flaw)));
         administer!(gate, |_administrator| Ok::<(), keytally_core::AdminError>(()))?;
-        // A change that is being made meanwhile may look like a flaw, so flaws are looked for again undisturbed.
+        // A concurrent change may look like a flaw, so the gate is read again under the lock.
         let mut flawed = false;
         gate.verify(time.moment(), |_| flawed = true);
         if !flawed {
             return Ok(());
         }
         administer!(gate, |administrator| {
-            administrator.verify(time.moment(), tell);
+            administrator.verify(time.moment(), report);
             Ok::<(), keytally_core::AdminError>(())
         })
     })

@@ -1,13 +1,13 @@
-//! Keys and key ids as text, without any table.
+//! Keys and key ids as text, without a table.
 
 use core::ffi::c_char;
 
 use keytally_core::{Hint, Key, KeyId, Name, parse_key};
 
-use crate::guard::{Outcome, guard};
-use crate::pointers::{In, Out};
-use crate::status::kt_status;
-use crate::text::{Text, characters, put, utf8};
+use crate::guard::guard;
+use crate::pointers::{In, Out, plain};
+use crate::status::{FfiResult, kt_status};
+use crate::text::{Text, put, to_characters, utf8};
 
 /// Bytes of a key as text, with the NUL.
 pub const KT_KEY_SIZE: usize = 56;
@@ -26,17 +26,31 @@ const _: () = {
     assert!(KT_KEY_SIZE == MAX_KEY_LEN + 1);
     assert!(KT_NAME_SIZE == MAX_NAME_LEN + 1);
     assert!(KT_KEY_ID_SIZE == KEY_ID_LEN + 1);
-    // Both names, two underscores, an ellipsis of three bytes, four characters.
+    // Both names, two underscores, an ellipsis of three bytes, four characters, a NUL.
     assert!(KT_HINT_SIZE == MAX_NAMES_LEN + 2 + 3 + 4 + 1);
 };
 
-/// A whole key, secret and all, as it must be handed to its holder: ended by a NUL. The only copy there is. Wipe it with
-/// `kt_key_wipe` when it has been shown, and don't log it.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct kt_key {
-    /// The text.
-    pub text: [c_char; KT_KEY_SIZE],
+plain! {
+    /// A complete key with its secret, as text with a NUL. This is the only copy of the secret.
+    ///
+    /// Hand it to its holder, then call `kt_key_wipe`. Do not log it.
+    pub struct kt_key {
+        /// The text.
+        pub text: [c_char; KT_KEY_SIZE],
+    }
+
+    /// The public parts of a key. This library writes it; reserved members are zeros.
+    #[derive(Debug)]
+    pub struct kt_key_parts {
+        /// The key id.
+        pub key_id: u64,
+        /// The prefix, with a NUL.
+        pub prefix: [c_char; KT_NAME_SIZE],
+        /// The environment, with a NUL.
+        pub env: [c_char; KT_NAME_SIZE],
+        /// Zeros.
+        pub reserved_: [u8; 14],
+    }
 }
 
 impl core::fmt::Debug for kt_key {
@@ -46,25 +60,13 @@ impl core::fmt::Debug for kt_key {
 }
 
 impl kt_key {
-    pub(crate) fn of(key: &Key) -> Self {
-        Self { text: characters(key.expose().as_bytes()) }
+    pub(crate) fn new(key: &Key) -> Self {
+        Self { text: to_characters(key.expose().as_bytes()) }
     }
 }
 
-/// The public parts of a key.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct kt_key_parts {
-    /// The key id.
-    pub key_id: u64,
-    /// The prefix, ended by a NUL.
-    pub prefix: [c_char; KT_NAME_SIZE],
-    /// The environment, ended by a NUL.
-    pub env: [c_char; KT_NAME_SIZE],
-}
-
-/// Reads a key's public parts, and checks its form and checksum, without any gate. It says nothing about whether a gate
-/// knows the key.
+/// Parses a key without a gate: checks its form and its checksum, and writes its public parts. Whether a
+/// gate holds the key remains open.
 ///
 /// Statuses: `KT_KEY_FORM`, `KT_KEY_CHECKSUM`.
 #[unsafe(no_mangle)]
@@ -74,18 +76,20 @@ pub extern "C" fn kt_key_parse(
     parts_out: Out<kt_key_parts>,
 ) -> kt_status {
     guard(|| {
-        let place = parts_out.place()?;
+        let target = parts_out.target()?;
         let parts = parse_key(api_key.slice(api_key_len)?)?;
-        place.write(kt_key_parts {
+        target.write(kt_key_parts {
             key_id: parts.id.number(),
-            prefix: characters(parts.prefix.as_bytes()),
-            env: characters(parts.env.as_bytes()),
+            prefix: to_characters(parts.prefix.as_bytes()),
+            env: to_characters(parts.env.as_bytes()),
+            reserved_: [0; 14],
         });
         Ok(())
     })
 }
 
-/// Makes the text of a key from its parts; gates do that by themselves. `secret` is 16 random bytes.
+/// Makes the text of a key from its parts. A gate does this itself when it issues a key. `secret` is
+/// 16 random bytes.
 ///
 /// Statuses: `KT_NAME_FORM`, `KT_NAMES_TOO_LONG`, `KT_KEY_ID_FORM` for the key id 0.
 #[unsafe(no_mangle)]
@@ -99,27 +103,29 @@ pub extern "C" fn kt_key_mint(
     key_out: Out<kt_key>,
 ) -> kt_status {
     guard(|| {
-        let place = key_out.place()?;
+        let target = key_out.target()?;
         let (prefix, env) = (name(prefix, prefix_len)?, name(env, env_len)?);
         let key = Key::mint(prefix, env, self::key_id(key_id)?, &secret.read()?)
             .ok_or(kt_status::KT_NAMES_TOO_LONG)?;
-        place.write(kt_key::of(&key));
+        target.write(kt_key::new(&key));
         Ok(())
     })
 }
 
-/// Overwrites a key, in a way that compilers don't leave out. NULL is left alone.
+/// Overwrites a key with zeros in a way that a compiler cannot leave out. Does nothing for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_key_wipe(key: Out<kt_key>) {
-    if let Ok(place) = key.place() {
-        place.wipe();
+    if let Ok(target) = key.target() {
+        target.wipe();
     }
 }
 
-/// Writes what may be shown of a key, such as `kt_live_…9aZk` in UTF-8, ended by a NUL, and its length without that.
-/// Of a key of another form only the last four characters are shown, and of a short one none.
+/// Writes what may be shown of a key, such as `kt_live_…9aZk`: UTF-8 and a NUL. Writes the length
+/// without the NUL to `written_out`.
 ///
-/// Statuses: `KT_BUFFER_TOO_SMALL`: `KT_HINT_SIZE` bytes are always enough.
+/// Of a key of another form, only the last four characters are shown; of a short one, none.
+///
+/// Statuses: `KT_BUFFER_TOO_SMALL`; `KT_HINT_SIZE` bytes are always enough.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_key_hint(
     api_key: In<u8>,
@@ -130,15 +136,15 @@ pub extern "C" fn kt_key_hint(
 ) -> kt_status {
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
-        let written = written_out.place()?;
+        let written = written_out.target()?;
         let hint = Hint::new(api_key.slice(api_key_len)?);
-        put(buffer, written, Text::<KT_HINT_SIZE>::of(&hint).as_bytes())
+        put(buffer, written, Text::<KT_HINT_SIZE>::from_display(&hint).as_bytes())
     })
 }
 
-/// Writes a key id as its 11 characters and a NUL, and their number.
+/// Writes a key id as its 11 characters and a NUL. Writes the length without the NUL to `written_out`.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for 0; `KT_BUFFER_TOO_SMALL`: `KT_KEY_ID_SIZE` bytes are always enough.
+/// Statuses: `KT_KEY_ID_FORM` for 0. `KT_BUFFER_TOO_SMALL`; `KT_KEY_ID_SIZE` bytes are always enough.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_key_id_text(
     key_id: u64,
@@ -148,32 +154,32 @@ pub extern "C" fn kt_key_id_text(
 ) -> kt_status {
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
-        let written = written_out.place()?;
+        let written = written_out.target()?;
         let key_id = self::key_id(key_id)?;
-        put(buffer, written, Text::<KT_KEY_ID_SIZE>::of(&key_id).as_bytes())
+        put(buffer, written, Text::<KT_KEY_ID_SIZE>::from_display(&key_id).as_bytes())
     })
 }
 
-/// Reads a key id from its 11 characters.
+/// Parses a key id of 11 characters.
 ///
 /// Statuses: `KT_KEY_ID_FORM`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_key_id_parse(text: In<c_char>, text_len: usize, key_id_out: Out<u64>) -> kt_status {
     guard(|| {
-        let place = key_id_out.place()?;
+        let target = key_id_out.target()?;
         let text = utf8(text.text(text_len)?, kt_status::KT_KEY_ID_FORM)?;
         let key_id: KeyId = text.parse().map_err(|_| kt_status::KT_KEY_ID_FORM)?;
-        place.write(key_id.number());
+        target.write(key_id.number());
         Ok(())
     })
 }
 
-/// The key id of this number.
-pub(crate) fn key_id(number: u64) -> Outcome<KeyId> {
+/// Returns the key id of this number.
+pub(crate) fn key_id(number: u64) -> FfiResult<KeyId> {
     KeyId::from_number(number).ok_or(kt_status::KT_KEY_ID_FORM)
 }
 
-/// The prefix or environment in these bytes.
-pub(crate) fn name(text: In<'_, c_char>, len: usize) -> Outcome<Name> {
+/// Parses a prefix or an environment.
+pub(crate) fn name(text: In<'_, c_char>, len: usize) -> FfiResult<Name> {
     Name::new(utf8(text.text(len)?, kt_status::KT_NAME_FORM)?).ok_or(kt_status::KT_NAME_FORM)
 }

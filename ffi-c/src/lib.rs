@@ -1,23 +1,27 @@
-//! Keytally for C: what `include/keytally.h` declares, which is generated from this crate (`cargo xtask header`).
+//! The C interface of Keytally: what `include/keytally.h` declares. `cargo xtask header` generates that
+//! header from this crate.
 //!
-//! | file | what it holds |
+//! Modules, lowest first. Each imports only those above it in this table.
+//!
+//! | file | content |
 //! |---|---|
-//! | `pointers.rs` | pointers from C as types that are checked before they are followed, handles; all unsafe code |
-//! | `guard.rs` | the border that no panic crosses |
-//! | `status.rs` | every error, its number and its sentence |
-//! | `clock.rs` | the time of a call: explicit, or the system clock |
-//! | `limiter.rs`, `gate.rs` | the two tables: made, attached, checked |
-//! | `administer.rs`, `inspect.rs` | a gate's keys and plans: changed, looked at |
+//! | `status.rs` | each error, its number and its sentence |
+//! | `pointers.rs` | pointers from C as types that are checked before they are followed; handles; all unsafe code |
+//! | `guard.rs` | the panic boundary |
+//! | `time.rs` | the time of a call: an explicit time, or the system clock |
+//! | `text.rs` | texts in the caller's buffers |
+//! | `message.rs`, `version.rs` | sentences of statuses; versions |
+//! | `policy.rs`, `key.rs` | policies and keys as text, without a table |
+//! | `request.rs`, `verdict.rs` | requests with options; the verdict and its HTTP response |
+//! | `limiter.rs`, `gate.rs` | the two tables: create, attach, check |
+//! | `clock.rs` | the clock of a handle |
+//! | `administer.rs`, `inspect.rs` | changes to a gate's keys and plans; queries |
 //! | `files.rs` | with the feature `host`: both tables in mapped files, the clock, entropy |
-//! | `verdict.rs` | the answer as a plain struct, and the HTTP response that it makes |
-//! | `key.rs`, `policy.rs` | keys and policies as text, without any table |
-//! | `text.rs` | texts that go into the caller's buffers |
-//! | `version.rs` | versions |
 //!
-//! A C function here does three things: it turns pointers into what they point to or into a status, calls the
-//! function of the same name of [`keytally`] or [`keytally`](https://docs.rs/keytally-host), and writes the answer.
+//! A C function does three things. It turns pointers into values or into a status, calls the function of
+//! the same name in [`keytally_core`] or [`keytally`](https://docs.rs/keytally), and writes the result.
 #![cfg_attr(not(feature = "host"), no_std)]
-#![expect(non_camel_case_types, reason = "the names are those that C sees")]
+#![expect(non_camel_case_types, reason = "C sees these names")]
 
 mod administer;
 mod clock;
@@ -28,22 +32,25 @@ mod guard;
 mod inspect;
 mod key;
 mod limiter;
+mod message;
 mod pointers;
 mod policy;
+mod request;
 mod status;
 mod text;
+mod time;
 mod verdict;
 mod version;
 
 #[cfg(feature = "host")]
 pub use files::*;
 pub use {
-    administer::*, clock::*, gate::*, inspect::*, key::*, limiter::*, pointers::*, policy::*, status::*,
-    verdict::*, version::*,
+    administer::*, clock::*, gate::*, inspect::*, key::*, limiter::*, message::*, pointers::*, policy::*,
+    request::*, status::*, time::*, verdict::*, version::*,
 };
 
-/// A panic would be a defect of the library, and docs/PANICS.md lists why there is none in a check. There is nobody to tell, and
-/// going on would be worse than stopping.
+/// Loops forever. A panic would be a defect of the library; docs/PANICS.md shows why a check has none.
+/// Without an operating system there is no way to report it, and continuing would be worse.
 #[cfg(not(feature = "host"))]
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -4,21 +4,22 @@ use core::ffi::c_char;
 
 use keytally_core::{Limiter, Line};
 
-use crate::clock::{HandleClock, with_clock};
 use crate::guard::guard;
 use crate::pointers::{Handle, Held, In, Lines, Memory, Out};
 use crate::policy::{KT_POLICY_SIZE, policy};
+use crate::request::kt_request;
 use crate::status::kt_status;
 use crate::text::{Text, put};
+use crate::time::{HandleClock, with_clock};
 use crate::verdict::{kt_charge, kt_verdict};
 
 /// Bytes of a limiter's handle.
 pub const KT_LIMITER_HANDLE_SIZE: usize = 384;
 
-/// The alignment of handles.
+/// The alignment of a handle, in bytes.
 pub const KT_HANDLE_ALIGN: usize = 8;
 
-/// The alignment of a table's memory.
+/// The alignment of a table's memory, in bytes.
 pub const KT_TABLE_ALIGN: usize = 64;
 
 /// The most subjects of a limiter.
@@ -30,23 +31,25 @@ const _: () = {
     assert!(KT_MAX_SUBJECTS == keytally_core::MAX_SUBJECTS);
 };
 
-/// A limiter as one process holds it. Declare one beside the table's memory and give it to `kt_limiter_init` or
-/// `kt_limiter_attach`, or get one from `kt_limiter_open`. It must not be moved or copied once it is in use. What is in
-/// it is this library's.
+/// A handle of a limiter in one process.
+///
+/// Declare one in addition to the table's memory and give it to `kt_limiter_init` or
+/// `kt_limiter_attach`, or get a pointer to one from `kt_limiter_open`. Do not move or copy it while it
+/// is in use. Its content is private.
 #[derive(Debug)]
 #[repr(C)]
 pub struct kt_limiter {
     private_: [u64; 48],
 }
 
-/// What is in it.
+/// The content of a limiter's handle.
 #[derive(Debug)]
 pub struct LimiterState {
     pub(crate) table: Limiter<Lines>,
     pub(crate) clock: HandleClock,
     /// The file that the lines are mapped from.
     #[cfg(feature = "host")]
-    #[expect(dead_code, reason = "it keeps the mapping")]
+    #[expect(dead_code, reason = "it owns the mapping")]
     pub(crate) file: Option<Box<keytally::Limiter>>,
 }
 
@@ -55,7 +58,7 @@ impl Held for kt_limiter {
     const MAGIC: u64 = u64::from_le_bytes(*b"ktlimit\x02");
 }
 
-/// Of a table that lies in memory of the caller's.
+/// Returns the state of a handle of a table in the caller's memory.
 fn in_memory(table: Limiter<Lines>) -> LimiterState {
     LimiterState {
         table,
@@ -65,8 +68,8 @@ fn in_memory(table: Limiter<Lines>) -> LimiterState {
     }
 }
 
-/// Bytes of the memory that a limiter for `capacity` subjects takes; 0 when there can be no such limiter.
-/// `KT_LIMITER_SIZE` is the same as a constant.
+/// Returns the bytes of memory that a limiter for `capacity` subjects needs. Returns 0 if `capacity` is
+/// not 1 to `KT_MAX_SUBJECTS`. The macro `KT_LIMITER_SIZE` gives the same as a constant.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_size(capacity: u32) -> usize {
     if !(1..=KT_MAX_SUBJECTS).contains(&capacity) {
@@ -75,24 +78,25 @@ pub extern "C" fn kt_limiter_size(capacity: u32) -> usize {
     Limiter::<Lines>::lines(capacity).checked_mul(KT_TABLE_ALIGN).unwrap_or(0)
 }
 
-/// Bytes of a limiter's handle, as this library has it: `KT_LIMITER_HANDLE_SIZE` of the header that it belongs to.
+/// Returns the bytes of a limiter's handle in this library: `KT_LIMITER_HANDLE_SIZE` of its header.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_handle_size() -> usize {
     KT_LIMITER_HANDLE_SIZE
 }
 
-/// Makes a limiter for `capacity` subjects, 1 to `KT_MAX_SUBJECTS`, in memory that nobody uses.
+/// Creates a limiter for `capacity` subjects, 1 to `KT_MAX_SUBJECTS`, in memory that is not in use.
 ///
-/// `memory` is at least `kt_limiter_size(capacity)` bytes at a multiple of 64, which stay where they are and are used for
-/// nothing else until the handle is closed. `seed` is 16 random bytes: they keep clients from choosing subjects that meet in
-/// one bucket.
+/// `memory` is at least `kt_limiter_size(capacity)` bytes at a multiple of 64. Until the handle is closed
+/// the memory must not move and must not be used for anything else. `seed` is 16 random bytes, which keep
+/// clients from choosing subjects that collide in one bucket.
 ///
-/// Statuses: those that begin with `KT_POLICY_`; `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`.
+/// Statuses: those that begin with `KT_POLICY_`, `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`.
 ///
 /// ```c
 /// static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_LIMITER_SIZE(1000)];
 /// kt_limiter limiter;
-/// kt_status status = kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 1000, seed, &limiter);
+/// kt_status status =
+///     kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 1000, seed, &limiter);
 /// ```
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_init(
@@ -106,23 +110,23 @@ pub extern "C" fn kt_limiter_init(
 ) -> kt_status {
     guard(|| {
         let memory = memory.lines(memory_len, &limiter_out)?;
-        let place = limiter_out.place()?;
+        let target = limiter_out.target()?;
         let policy = self::policy(policy, policy_len)?;
         let seed = seed.read()?;
         if kt_limiter_size(capacity) == 0 {
             return Err(kt_status::KT_CAPACITY);
         }
         let memory = memory.first(Limiter::<Lines>::lines(capacity));
-        place.put(in_memory(Limiter::create(memory, &policy, capacity, seed)?));
+        target.put(in_memory(Limiter::create(memory, &policy, capacity, seed)?));
         Ok(())
     })
 }
 
-/// Opens a limiter that was made in this memory, by this process or by another that shares it: it may lie at another
-/// address there. `memory_len` may be more than the limiter has.
+/// Opens a limiter that this process, or another that shares the memory, created there. The memory may
+/// have another address here, and `memory_len` may be larger than the limiter.
 ///
-/// Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`,
-/// `KT_OVERLAP`.
+/// Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`,
+/// `KT_DAMAGED`, `KT_OVERLAP`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_attach(
     memory: Memory,
@@ -131,17 +135,17 @@ pub extern "C" fn kt_limiter_attach(
 ) -> kt_status {
     guard(|| {
         let memory = memory.lines(memory_len, &limiter_out)?;
-        let place = limiter_out.place()?;
-        let memory = told(memory);
-        place.put(in_memory(Limiter::attach(memory)?));
+        let target = limiter_out.target()?;
+        let memory = table_lines(memory);
+        target.put(in_memory(Limiter::attach(memory)?));
         Ok(())
     })
 }
 
-/// As much of the memory as the table in it says that it has, so that memory may be larger than a table.
-pub(crate) fn told(memory: Lines) -> Lines {
+/// Returns the lines that belong to the table, by its own header. The memory may be larger.
+pub(crate) fn table_lines(memory: Lines) -> Lines {
     let bytes = memory.as_ref().first().map_or(0, |line| line.load(2));
-    // A length that is none is for the core to refuse.
+    // The core refuses a length that is not valid.
     match usize::try_from(bytes) {
         Ok(bytes) if bytes > 0 && bytes.is_multiple_of(KT_TABLE_ALIGN) => {
             memory.first(bytes / KT_TABLE_ALIGN)
@@ -150,8 +154,11 @@ pub(crate) fn told(memory: Lines) -> Lines {
     }
 }
 
-/// Ends a handle, of whichever origin: wipes it, unmaps its file, frees it if this library made it. The table itself stays
-/// as it is. No call that uses the handle may be under way. NULL and what is no handle are left alone.
+/// Closes a handle of either kind: wipes it, unmaps its file, and frees it if this library allocated it.
+/// The table itself remains.
+///
+/// No other call may use the handle during this call or after it. Does nothing for NULL and for memory
+/// that is not a handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_close(limiter: Handle<kt_limiter>) {
     let _ = guard(|| {
@@ -160,13 +167,16 @@ pub extern "C" fn kt_limiter_close(limiter: Handle<kt_limiter>) {
     });
 }
 
-/// Charges `cost` to every window of the subject if all have room for it, else to none.
+/// Charges `cost` to each window of the subject if all have room for it, else to none.
 ///
-/// A subject is any bytes: an address, a user, a route; only their hash is kept. A cost of 0 is admitted and writes nothing.
-/// `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`: see the contract.
+/// A subject is any bytes, such as an address, a user or a route. Only their hash is stored. A cost of 0
+/// is admitted and writes nothing. `now_ms` is an explicit time in Unix milliseconds, or
+/// `KT_SYSTEM_CLOCK`. Any thread may call it at any time; see the contract.
 ///
-/// Every answer is `KT_OK`: whether the request may go on is the verdict's `outcome`, which is `KT_ADMITTED`, `KT_DENIED`,
-/// `KT_TOO_COSTLY` or `KT_FULL`.
+/// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`, `KT_TOO_COSTLY` or
+/// `KT_FULL`.
+///
+/// Statuses: `KT_NO_CLOCK`.
 ///
 /// ```c
 /// kt_verdict verdict;
@@ -184,16 +194,42 @@ pub extern "C" fn kt_limiter_check(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (limiter, place) = (limiter.state()?, verdict_out.place()?);
+        let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
         with_clock!(limiter.clock.time(now_ms)?, |clock| {
-            place.put_verdict(&limiter.table.check(subject, cost, clock));
+            target.put_verdict(&limiter.table.check(subject, cost, clock));
         });
         Ok(())
     })
 }
 
-/// What `kt_limiter_check` would answer now, without the charge. It doesn't look whether a new subject would find a slot.
+/// Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1 and
+/// the time of the system clock.
+///
+/// Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_limiter_check_request(
+    limiter: Handle<kt_limiter>,
+    subject: In<u8>,
+    subject_len: usize,
+    request: In<kt_request>,
+    verdict_out: Out<kt_verdict>,
+) -> kt_status {
+    guard(|| {
+        let (limiter, target) = (limiter.state()?, verdict_out.target()?);
+        let subject = subject.slice(subject_len)?;
+        let request = kt_request::or_default(request)?;
+        with_clock!(limiter.clock.time(request.now_ms)?, |clock| {
+            target.put_verdict(&limiter.table.check(subject, request.cost, clock));
+        });
+        Ok(())
+    })
+}
+
+/// Writes the verdict that `kt_limiter_check` would give now, without a charge. Does not look for a free
+/// slot for a new subject.
+///
+/// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_peek(
     limiter: Handle<kt_limiter>,
@@ -204,17 +240,19 @@ pub extern "C" fn kt_limiter_peek(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (limiter, place) = (limiter.state()?, verdict_out.place()?);
+        let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
         with_clock!(limiter.clock.time(now_ms)?, |clock| {
-            place.put_verdict(&limiter.table.peek(subject, cost, clock));
+            target.put_verdict(&limiter.table.peek(subject, cost, clock));
         });
         Ok(())
     })
 }
 
-/// Gives back what a check charged, in the windows that still count it. `charge` is the `charge` of its verdict. Refund a
-/// charge once.
+/// Gives back what a check charged, in the windows that still count it. `charge` is that of the check's
+/// verdict. Refund a charge only once.
+///
+/// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_refund(
     limiter: Handle<kt_limiter>,
@@ -225,17 +263,19 @@ pub extern "C" fn kt_limiter_refund(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (limiter, place) = (limiter.state()?, verdict_out.place()?);
-        let (subject, charge) = (subject.slice(subject_len)?, charge.read()?.charge());
+        let (limiter, target) = (limiter.state()?, verdict_out.target()?);
+        let (subject, charge) = (subject.slice(subject_len)?, charge.read()?.to_core());
         let verdict =
             with_clock!(limiter.clock.time(now_ms)?, |clock| limiter.table.refund(subject, charge, clock));
-        place.put_verdict(&verdict);
+        target.put_verdict(&verdict);
         Ok(())
     })
 }
 
-/// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What found no
-/// room is the verdict's `uncharged`. Settle a charge once.
+/// Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as there is
+/// room. The verdict's `uncharged` is what found no room. Settle a charge only once.
+///
+/// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_settle(
     limiter: Handle<kt_limiter>,
@@ -247,17 +287,19 @@ pub extern "C" fn kt_limiter_settle(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (limiter, place) = (limiter.state()?, verdict_out.place()?);
-        let (subject, estimate) = (subject.slice(subject_len)?, estimate.read()?.charge());
+        let (limiter, target) = (limiter.state()?, verdict_out.target()?);
+        let (subject, estimate) = (subject.slice(subject_len)?, estimate.read()?.to_core());
         let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| {
             limiter.table.settle(subject, estimate, actual, clock)
         });
-        place.put_verdict(&verdict);
+        target.put_verdict(&verdict);
         Ok(())
     })
 }
 
-/// Forgets all counts of the subject.
+/// Resets all counts of the subject.
+///
+/// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_reset(
     limiter: Handle<kt_limiter>,
@@ -267,37 +309,40 @@ pub extern "C" fn kt_limiter_reset(
     verdict_out: Out<kt_verdict>,
 ) -> kt_status {
     guard(|| {
-        let (limiter, place) = (limiter.state()?, verdict_out.place()?);
+        let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
         let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| limiter.table.reset(subject, clock));
-        place.put_verdict(&verdict);
+        target.put_verdict(&verdict);
         Ok(())
     })
 }
 
-/// How many subjects the limiter was made for.
+/// Writes the number of subjects that the limiter was created for.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_capacity(limiter: Handle<kt_limiter>, capacity_out: Out<u32>) -> kt_status {
     guard(|| {
-        let (limiter, place) = (limiter.state()?, capacity_out.place()?);
-        place.write(limiter.table.capacity());
+        let (limiter, target) = (limiter.state()?, capacity_out.target()?);
+        target.write(limiter.table.capacity());
         Ok(())
     })
 }
 
-/// How many subjects have a slot that can't be reused now. Reads the whole table.
+/// Writes the number of subjects whose slot cannot be given to another subject now. Reads the whole table.
+///
+/// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_live(limiter: Handle<kt_limiter>, now_ms: u64, live_out: Out<u64>) -> kt_status {
     guard(|| {
-        let (limiter, place) = (limiter.state()?, live_out.place()?);
-        place.write(limiter.table.live_subjects(limiter.clock.time(now_ms)?.moment()));
+        let (limiter, target) = (limiter.state()?, live_out.target()?);
+        target.write(limiter.table.live_subjects(limiter.clock.time(now_ms)?.moment()));
         Ok(())
     })
 }
 
-/// Writes the policy that the limiter was made with, ended by a NUL, and its length without that.
+/// Writes the policy that the limiter was created with, and a NUL. Writes the length without the NUL to
+/// `written_out`.
 ///
-/// Statuses: `KT_DAMAGED`; `KT_BUFFER_TOO_SMALL`: `KT_POLICY_SIZE` bytes are always enough.
+/// Statuses: `KT_DAMAGED`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_policy(
     limiter: Handle<kt_limiter>,
@@ -307,8 +352,8 @@ pub extern "C" fn kt_limiter_policy(
 ) -> kt_status {
     guard(|| {
         let limiter = limiter.state()?;
-        let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.place()?);
+        let (buffer, written) = (buffer.buffer(buffer_len)?, written_out.target()?);
         let policy = limiter.table.policy().ok_or(kt_status::KT_DAMAGED)?;
-        put(buffer, written, Text::<KT_POLICY_SIZE>::of(&policy).as_bytes())
+        put(buffer, written, Text::<KT_POLICY_SIZE>::from_display(&policy).as_bytes())
     })
 }

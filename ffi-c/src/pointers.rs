@@ -1,69 +1,109 @@
-//! Pointers from C as types that are checked before they are followed. All unsafe code of this crate is here.
+//! Pointers from C as types that are checked before they are followed. Holds all unsafe code of this
+//! crate.
 //!
-//! A parameter of a C function has one of these types, which are plain pointers to C (`cargo xtask header` writes them so):
+//! Each parameter of a C function has one of these types. They are plain pointers to C, and
+//! `cargo xtask header` declares them so.
 //!
-//! | type | C | what the caller guarantees, see the header's contract |
+//! | type | C | the caller guarantees (see the contract in `keytally.h`) |
 //! |---|---|---|
-//! | [`In<T>`](In) | `const T *` | readable for the call, and written by nobody meanwhile |
-//! | [`Out<T>`](Out) | `T *` | writable for the call, and used by nobody else meanwhile |
-//! | [`Handle<T>`](Handle) | `T *` | a handle that isn't closed during the call |
+//! | [`In<T>`](In) | `const T *` | readable during the call, and not written by another thread |
+//! | [`Out<T>`](Out) | `T *` | writable during the call, and not used by another thread |
+//! | [`Handle<T>`](Handle) | `T *` | a handle that is not closed during the call |
 //! | [`Memory`] | `void *` | a table's memory, for as long as its handle is used |
-//! | [`Number<E>`](Number) | `E` | nothing: it may be a number that `E` hasn't |
+//! | [`Number<E>`](Number) | `E` | nothing: the number may be none of the enumerators of `E` |
 //!
-//! Only C makes them, and [`from_raw`](In::from_raw), which is unsafe. So safe code may follow them: whoever made
-//! one has given the guarantee. What can be told is checked here: NULL, alignment, lengths, and whether a handle is one.
+//! Only C makes values of these types, and the unsafe [`from_raw`](In::from_raw). Safe code may follow
+//! them, because their maker has given the guarantee. The functions here check what can be checked:
+//! NULL, alignment, lengths, and whether a handle is one.
+//!
+//! Memory that C hands over for a result may be uninitialized. A struct is filled with zeros before a
+//! reference to it exists. The one exception is the buffer for header fields
+//! ([`Buffer::unwritten`]): it is written before it is read.
 
 use core::ffi::{CStr, c_char, c_void};
 use core::fmt;
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::slice;
 
 use keytally_core::{LINE_LEN, Line};
 
-use crate::guard::Outcome;
-use crate::status::kt_status;
+use crate::status::{FfiResult, kt_status};
 
-/// A type for which every bit pattern is a value, so that C can't hand over one that isn't.
+/// A type for which every bit pattern is a valid value, so that C cannot hand over an invalid one.
 ///
 /// # Safety
-/// Implementors are integers, or `repr(C)` structs and arrays of such types.
+/// An implementor is an integer, a pointer of this module, or a `repr(C)` struct or an array of such
+/// types.
 pub unsafe trait Plain: Copy {}
 
-/// Implements [`Plain`], for this crate's structs too: here, so that the promise is made in one place.
-macro_rules! plain {
-    ($($type:ty),* $(,)?) => {
+macro_rules! plain_integers {
+    ($($type:ty),*) => {
         $(
-            // SAFETY: It is an integer, or a `repr(C)` struct all of whose fields are plain: integers, arrays of
-            // them, pointers and numbers as this file defines them.
+            // SAFETY: It is an integer.
             unsafe impl Plain for $type {}
         )*
     };
 }
 
 // `c_char` is one of the first two.
-plain! {
-    i8, u8, u32, u64, usize,
-    crate::kt_charge, crate::kt_quota, crate::kt_verdict, crate::kt_key, crate::kt_key_parts, crate::kt_key_info,
-    crate::kt_plan_info, crate::kt_flaw,
+plain_integers! { i8, u8, u16, u32, u64, usize }
+
+// SAFETY: It is an array of plain values.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+// SAFETY: It is a pointer, which safe code follows only through the checks of this module.
+unsafe impl<T> Plain for In<'_, T> {}
+// SAFETY: It is a pointer to a handle, which is followed only as a `Handle`, after a check.
+unsafe impl<H> Plain for *mut H {}
+// SAFETY: It is an integer.
+unsafe impl<E: Numbered> Plain for Number<E> where E::Number: Plain {}
+
+/// Declares structs of the C interface. The compiler checks that each field is [`Plain`], so the
+/// struct is too.
+macro_rules! plain {
+    ($(
+        $(#[$meta:meta])*
+        $vis:vis struct $name:ident $(<$life:lifetime>)? {
+            $( $(#[$field_meta:meta])* $field_vis:vis $field:ident: $type:ty, )*
+        }
+    )*) => {
+        $(
+            $(#[$meta])*
+            #[derive(Clone, Copy)]
+            #[repr(C)]
+            $vis struct $name $(<$life>)? {
+                $( $(#[$field_meta])* $field_vis $field: $type, )*
+            }
+
+            const _: () = {
+                #[expect(dead_code, reason = "compiled to be checked")]
+                fn every_field_is_plain $(<$life>)? (_: $name $(<$life>)?) {
+                    const fn is_plain<T: $crate::pointers::Plain>() {}
+                    $( is_plain::<$type>(); )*
+                }
+            };
+
+            // SAFETY: The struct is `repr(C)`, and each of its fields is plain, as the function above
+            // shows.
+            unsafe impl $(<$life>)? $crate::pointers::Plain for $name $(<$life>)? {}
+        )*
+    };
 }
 
-// SAFETY: The struct is `repr(C)`, and its fields are integers and pointers of this file.
-unsafe impl Plain for crate::kt_bytes<'_> {}
-// SAFETY: As above.
-unsafe impl Plain for crate::kt_plan<'_> {}
-// SAFETY: As above.
-unsafe impl Plain for crate::kt_gate_config<'_> {}
-// SAFETY: As above.
-unsafe impl Plain for crate::kt_new_key<'_> {}
-// SAFETY: As above.
-unsafe impl Plain for crate::kt_field<'_> {}
-// SAFETY: As above.
-unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
-// SAFETY: A pointer to a handle is followed only as a `Handle`, which checks it.
-unsafe impl<H> Plain for *mut H {}
+pub(crate) use plain;
 
-/// `const T *`: something to read.
+/// A struct that the caller fills in and that may get more members: its first member is its `size`,
+/// a `u32`.
+pub trait Growing: Plain {
+    /// The size that the first version of the header had, without the members that may be left out.
+    const MIN_SIZE: usize;
+}
+
+/// The most bytes that the `size` of a [`Growing`] struct may say.
+const MAX_STRUCT_SIZE: usize = 4096;
+
+/// `const T *`: an input.
 #[repr(transparent)]
 #[derive(Debug)]
 pub struct In<'c, T>(*const T, PhantomData<&'c T>);
@@ -77,186 +117,282 @@ impl<T> Clone for In<'_, T> {
 impl<T> Copy for In<'_, T> {}
 
 impl<T> In<'_, T> {
-    /// NULL.
+    /// The null pointer.
     pub const NULL: Self = Self(ptr::null(), PhantomData);
 
-    /// A pointer as C would hand it over.
+    /// Wraps a pointer as C would hand it over.
     ///
     /// # Safety
-    /// It is NULL, misaligned, or points to as many `T` as it is used for, readable and unchanged for `'c`.
+    /// The pointer is NULL, misaligned, or refers to at least as many `T` as it is used for. Those are
+    /// readable and do not change for `'c`.
     pub const unsafe fn from_raw(pointer: *const T) -> Self {
         Self(pointer, PhantomData)
+    }
+
+    /// Returns whether it is the null pointer.
+    pub(crate) fn is_null(self) -> bool {
+        self.0.is_null()
     }
 }
 
 impl In<'static, c_char> {
-    /// A text that is always there.
-    pub(crate) const fn of_static(text: &'static CStr) -> Self {
+    /// Points to a static text.
+    pub(crate) const fn from_static(text: &'static CStr) -> Self {
         Self(text.as_ptr(), PhantomData)
     }
 }
 
 impl<'c, T> In<'c, T> {
-    /// A pointer for a function of C's.
-    pub(crate) fn of(value: &'c T) -> Self {
+    /// Points to a value that a C callback reads.
+    pub(crate) fn from_ref(value: &'c T) -> Self {
         Self(value, PhantomData)
     }
 }
 
 impl<'c, T: Plain> In<'c, T> {
-    /// What it points to.
+    /// Returns the value that it points to.
     #[inline]
-    pub(crate) fn read(self) -> Outcome<T> {
+    pub(crate) fn read(self) -> FfiResult<T> {
         self.slice(1).map(|values| values[0])
     }
 
-    /// The `len` values that it points to; none need no pointer.
+    /// Returns the `len` values that it points to. If `len` is 0, the pointer may be NULL.
     #[inline]
-    pub(crate) fn slice(self, len: usize) -> Outcome<&'c [T]> {
+    pub(crate) fn slice(self, len: usize) -> FfiResult<&'c [T]> {
         if len == 0 {
             return Ok(&[]);
         }
         check_range(self.0, len)?;
-        // SAFETY: The pointer was found to be there, aligned, and the range to fit memory. That it holds so many values which
-        // nobody changes for `'c` is the guarantee of whoever made this `In`; as `T` is plain, whatever it holds is a value.
+        // SAFETY: The pointer is not NULL and aligned, and the range fits the address space. The maker
+        // of this `In` guarantees that it holds `len` values which do not change for `'c`. As `T` is
+        // plain, any bytes are a value.
         Ok(unsafe { slice::from_raw_parts(self.0, len) })
     }
 
-    /// The same where NULL says that there is nothing.
+    /// Returns the `len` values that it points to, or `None` for NULL.
     #[inline]
-    pub(crate) fn optional(self, len: usize) -> Outcome<Option<&'c [T]>> {
+    pub(crate) fn optional(self, len: usize) -> FfiResult<Option<&'c [T]>> {
         if self.0.is_null() { Ok(None) } else { self.slice(len).map(Some) }
     }
 }
 
+impl<T: Growing> In<'_, T> {
+    /// Returns the struct that it points to, of any version of the header. Members that the caller's
+    /// version does not have are zeros.
+    ///
+    /// # Errors
+    /// `KT_STRUCT_SIZE` if the `size` is below the minimum or above 4096 bytes. `KT_UNKNOWN_MEMBER` if
+    /// a member that this library does not know is not zero.
+    pub(crate) fn read_growing(self) -> FfiResult<T> {
+        check_range(self.0, 1)?;
+        // SAFETY: The pointer is not NULL and aligned. The maker of this `In` guarantees a struct whose
+        // first member, a `u32`, is readable.
+        let size = unsafe { self.0.cast::<u32>().read() };
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        if !(T::MIN_SIZE..=MAX_STRUCT_SIZE).contains(&size) {
+            return Err(kt_status::KT_STRUCT_SIZE);
+        }
+        let begin = self.0.cast::<u8>();
+        check_range(begin, size)?;
+        let known = size.min(size_of::<T>());
+        let mut value = MaybeUninit::<T>::zeroed();
+        // SAFETY: The maker of this `In` guarantees `size` readable bytes, at least `known`. The target
+        // is a local of at least as many.
+        unsafe { ptr::copy_nonoverlapping(begin, value.as_mut_ptr().cast(), known) };
+        // SAFETY: As above: these are the bytes from `known` up to `size`.
+        let unknown = unsafe { slice::from_raw_parts(begin.wrapping_add(known), size - known) };
+        if unknown.iter().any(|&byte| byte != 0) {
+            return Err(kt_status::KT_UNKNOWN_MEMBER);
+        }
+        // SAFETY: Each member is zeros or a copy of the caller's. As `T` is plain, any bytes are a
+        // value.
+        Ok(unsafe { value.assume_init() })
+    }
+}
+
 impl<'c> In<'c, c_char> {
-    /// What lies `len` bytes after it.
+    /// Returns the pointer `len` bytes further on.
     pub(crate) fn after(self, len: usize) -> Self {
         Self(self.0.wrapping_add(len), PhantomData)
     }
 
-    /// A text of `len` bytes.
-    pub(crate) fn text(self, len: usize) -> Outcome<&'c [u8]> {
+    /// Returns a text of `len` bytes.
+    pub(crate) fn text(self, len: usize) -> FfiResult<&'c [u8]> {
         In::<u8>(self.0.cast(), PhantomData).slice(len)
     }
 
-    /// A text that ends with a NUL.
+    /// Returns a text that a NUL ends.
     #[cfg(feature = "host")]
-    pub(crate) fn c_str(self) -> Outcome<&'c CStr> {
+    pub(crate) fn c_str(self) -> FfiResult<&'c CStr> {
         check_range(self.0, 1)?;
-        // SAFETY: The pointer is there. That a NUL ends what it points to, and that nobody changes it for `'c`, is the
-        // guarantee of whoever made this `In`.
+        // SAFETY: The pointer is not NULL. The maker of this `In` guarantees that a NUL ends the text
+        // and that it does not change for `'c`.
         Ok(unsafe { CStr::from_ptr(self.0) })
     }
 }
 
-/// `T *`: where an answer goes.
+/// `T *`: where a result is written.
 #[repr(transparent)]
 #[derive(Debug)]
 pub struct Out<'c, T>(*mut T, PhantomData<&'c mut T>);
 
 impl<'c, T> Out<'c, T> {
-    /// A pointer as C would hand it over.
+    /// Wraps a pointer as C would hand it over.
     ///
     /// # Safety
-    /// It is NULL, misaligned, or points to as many `T` as it is used for, writable and used by nobody else for `'c`.
+    /// The pointer is NULL, misaligned, or refers to at least as many `T` as it is used for. Those are
+    /// writable, and nothing else uses them for `'c`.
     pub const unsafe fn from_raw(pointer: *mut T) -> Self {
         Self(pointer, PhantomData)
     }
 
-    /// A place that was found good: asked for before anything is done, so that what is done can be told.
+    /// Checks the pointer. Functions call it before they change anything, so that each change is
+    /// reported.
     #[inline]
-    pub(crate) fn place(self) -> Outcome<Place<'c, T>> {
+    pub(crate) fn target(self) -> FfiResult<Target<'c, T>> {
         check_range(self.0, 1)?;
-        Ok(Place(self))
+        Ok(Target(self))
+    }
+
+    /// Checks a pointer to `len` values.
+    pub(crate) fn targets(self, len: usize) -> FfiResult<Targets<'c, T>> {
+        if len > 0 {
+            check_range(self.0, len)?;
+        }
+        Ok(Targets { begin: self, len })
     }
 }
 
 impl<'c> Out<'c, c_char> {
-    /// A buffer of `len` bytes, found good. What is in it is not read.
-    pub(crate) fn buffer(self, len: usize) -> Outcome<Buffer<'c>> {
+    /// Checks a buffer of `len` bytes. Its content is not read.
+    pub(crate) fn buffer(self, len: usize) -> FfiResult<Buffer<'c>> {
         if len > 0 {
             check_range(self.0, len)?;
         }
-        Ok(Buffer { at: self, len })
+        Ok(Buffer { begin: self, len })
     }
 }
 
-/// Where an answer goes, found good.
+/// A checked pointer to where a result is written.
 #[derive(Debug)]
-pub(crate) struct Place<'c, T>(Out<'c, T>);
+pub(crate) struct Target<'c, T>(Out<'c, T>);
 
-impl<T> Place<'_, T> {
-    /// Writes the answer.
+impl<T> Target<'_, T> {
+    /// Writes the result.
     #[inline(always)]
     pub(crate) fn write(self, value: T) {
-        // SAFETY: `place` found the pointer there and aligned; that it may be written is the guarantee of whoever made
-        // the `Out`.
+        // SAFETY: `Out::target` found the pointer not NULL and aligned. The maker of the `Out`
+        // guarantees that it may be written.
         unsafe { self.0.0.write(value) }
     }
 }
 
-impl<'c, T: Plain> Place<'c, T> {
-    /// The place itself, to be filled field by field. What is in it says nothing.
+impl<'c, T: Plain> Target<'c, T> {
+    /// Fills the struct with zeros, and returns it to be filled in member by member.
     #[inline(always)]
-    pub(crate) fn slot(self) -> &'c mut T {
-        // SAFETY: `place` found the pointer there and aligned; that it may be written, and that nobody else uses it for `'c`,
-        // is the guarantee of whoever made the `Out`. As `T` is plain, whatever is in it is a value.
+    pub(crate) fn zeroed(self) -> &'c mut T {
+        // SAFETY: As in `write`.
+        unsafe { self.0.0.write_bytes(0, 1) };
+        // SAFETY: As in `write`; the maker of the `Out` also guarantees that nothing else uses the
+        // struct for `'c`. It is zeros, which are a value of each plain type.
         unsafe { &mut *self.0.0 }
     }
-}
 
-impl Place<'_, crate::kt_key> {
-    /// Overwrites a key in a way that the compiler can't leave out.
+    /// Overwrites the struct with zeros in a way that the compiler cannot leave out.
     pub(crate) fn wipe(self) {
-        let key = crate::kt_key { text: [0; crate::KT_KEY_SIZE] };
+        // SAFETY: Zeros are a value of each plain type.
+        let zeros: T = unsafe { MaybeUninit::zeroed().assume_init() };
         // SAFETY: As in `write`.
-        unsafe { self.0.0.write_volatile(key) };
+        unsafe { self.0.0.write_volatile(zeros) };
         core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
     }
 }
 
-/// A buffer for text, found good.
+/// A checked pointer to an array where results are written.
+#[derive(Debug)]
+pub(crate) struct Targets<'c, T> {
+    begin: Out<'c, T>,
+    len: usize,
+}
+
+impl<T> Targets<'_, T> {
+    /// Returns the number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes the element at `index`. Does nothing if there are fewer.
+    pub(crate) fn write(&mut self, index: usize, value: T) {
+        if index < self.len {
+            // SAFETY: `Out::targets` found `len` elements, of which this is one. The maker of the `Out`
+            // guarantees that they may be written.
+            unsafe { self.begin.0.wrapping_add(index).write(value) }
+        }
+    }
+}
+
+/// A checked buffer for text.
 #[derive(Debug)]
 pub(crate) struct Buffer<'c> {
-    at: Out<'c, c_char>,
+    begin: Out<'c, c_char>,
     len: usize,
 }
 
 impl<'c> Buffer<'c> {
-    /// Where it begins, for C to read what will have been written.
+    /// Returns its first byte, for C to read what will have been written.
     pub(crate) fn begin(&self) -> In<'c, c_char> {
-        In(self.at.0, PhantomData)
+        In(self.begin.0, PhantomData)
     }
 
-    /// The buffer itself, to be written in place. What is in it says nothing.
+    /// Returns its first `N` bytes, to be written before they are read. Returns `None` if it has
+    /// fewer.
+    ///
+    /// C may not have initialized them. Filling them with zeros first would take longer than writing
+    /// the header fields.
     #[inline]
-    pub(crate) fn bytes(self) -> &'c mut [u8] {
-        if self.len == 0 {
-            return &mut [];
+    pub(crate) fn unwritten<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        if self.len < N {
+            return None;
         }
-        // SAFETY: The buffer was found to be `len` bytes; that they may be written, and that nobody else uses them for `'c`, is
-        // the guarantee of whoever made the `Out`. Whatever is in them is a value.
-        unsafe { slice::from_raw_parts_mut(self.at.0.cast(), self.len) }
+        // SAFETY: The buffer has at least `N` bytes. The maker of the `Out` guarantees that they may be
+        // written and that nothing else uses them. They come from C, whose compiler does not see this
+        // code: to this compiler their values are unknown, and any byte is a value.
+        Some(unsafe { &mut *self.begin.0.cast::<[u8; N]>() })
     }
 
-    /// Copies a text into it, which must be shorter than the buffer, and ends it with a NUL.
-    pub(crate) fn put(&mut self, text: &[u8]) -> Outcome {
+    /// Copies bytes into it.
+    ///
+    /// # Errors
+    /// `KT_BUFFER_TOO_SMALL` if the buffer is shorter; then nothing is written.
+    pub(crate) fn copy(&mut self, bytes: &[u8]) -> FfiResult {
+        if bytes.len() > self.len {
+            return Err(kt_status::KT_BUFFER_TOO_SMALL);
+        }
+        // SAFETY: The buffer has `len` bytes, at least as many, and the maker of the `Out` guarantees
+        // that they may be written. The source is memory of this library, so the two do not overlap.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.begin.0.cast(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies a text into it and ends it with a NUL.
+    ///
+    /// # Errors
+    /// `KT_BUFFER_TOO_SMALL` if the buffer is not longer than the text; then nothing is written.
+    pub(crate) fn put(&mut self, text: &[u8]) -> FfiResult {
         if text.len() >= self.len {
             return Err(kt_status::KT_BUFFER_TOO_SMALL);
         }
-        // SAFETY: The buffer was found to be `len` bytes, more than the text has, and may be written as whoever made the
-        // `Out` guarantees; so it is not the text, which is memory of this library.
-        unsafe { ptr::copy_nonoverlapping(text.as_ptr(), self.at.0.cast(), text.len()) };
-        // SAFETY: As above: this is a byte of the buffer.
-        unsafe { self.at.0.wrapping_add(text.len()).write(0) };
+        self.copy(text)?;
+        // SAFETY: The buffer is longer than the text, so this is a byte of it. The maker of the `Out`
+        // guarantees that it may be written.
+        unsafe { self.begin.0.wrapping_add(text.len()).write(0) };
         Ok(())
     }
 }
 
-/// Refuses what can be told of a pointer to `len` values, at least one.
+/// Checks what can be checked of a pointer to `len` values, at least one.
 #[inline]
-fn check_range<T>(pointer: *const T, len: usize) -> Outcome {
+fn check_range<T>(pointer: *const T, len: usize) -> FfiResult {
     if pointer.is_null() {
         return Err(kt_status::KT_NULL_POINTER);
     }
@@ -276,85 +412,87 @@ fn check_range<T>(pointer: *const T, len: usize) -> Outcome {
 pub struct Memory<'c>(*mut c_void, PhantomData<&'c [Line]>);
 
 impl Memory<'_> {
-    /// A pointer as C would hand it over.
+    /// Wraps a pointer as C would hand it over.
     ///
     /// # Safety
-    /// It is NULL, misaligned, or points to as many bytes as it is used for, which nobody uses but as tables, for as
-    /// long as handles of tables in it are used.
+    /// The pointer is NULL, misaligned, or refers to at least as many bytes as it is used for. Those
+    /// are used only as tables, for as long as handles of tables in them are used.
     pub const unsafe fn from_raw(pointer: *mut c_void) -> Self {
         Self(pointer, PhantomData)
     }
 
-    /// The whole lines in `len` bytes. None of them may lie in the handle's `handle_len` bytes.
-    pub(crate) fn lines<H>(self, len: usize, handle: &Out<'_, H>) -> Outcome<Lines> {
-        let at = self.0.cast::<Line>();
+    /// Returns the whole cache lines in `len` bytes. The bytes must not overlap the handle.
+    pub(crate) fn lines<H>(self, len: usize, handle: &Out<'_, H>) -> FfiResult<Lines> {
+        let begin = self.0.cast::<Line>();
         let lines = len / LINE_LEN;
-        check_range(at, lines)?;
-        let (begin, handle_begin) = (at.addr(), handle.0.addr());
-        let (end, handle_end) = (begin + lines * LINE_LEN, handle_begin.saturating_add(size_of::<H>()));
-        if begin < handle_end && handle_begin < end {
+        check_range(begin, lines)?;
+        let (first, handle_first) = (begin.addr(), handle.0.addr());
+        let (end, handle_end) = (first + lines * LINE_LEN, handle_first.saturating_add(size_of::<H>()));
+        if first < handle_end && handle_first < end {
             return Err(kt_status::KT_OVERLAP);
         }
-        NonNull::new(at).map(|at| Lines { at, lines }).ok_or(kt_status::KT_NULL_POINTER)
+        NonNull::new(begin).map(|begin| Lines { begin, lines }).ok_or(kt_status::KT_NULL_POINTER)
     }
 }
 
-/// A table's memory: lines that C guarantees for as long as the handle is used, or that a mapping holds which the
-/// handle owns.
+/// The cache lines of a table. C guarantees them for as long as the handle is used, or a mapping that
+/// the handle owns holds them.
 #[derive(Debug)]
 pub struct Lines {
-    at: NonNull<Line>,
+    begin: NonNull<Line>,
     lines: usize,
 }
 
-// SAFETY: Lines are atomics, which any thread may use; C guarantees the memory to all threads that use the handle.
+// SAFETY: Lines are atomics, which any thread may use. C guarantees the memory to all threads that use
+// the handle.
 unsafe impl Send for Lines {}
 // SAFETY: As above.
 unsafe impl Sync for Lines {}
 
 impl Lines {
-    /// The lines of a mapping. Whoever keeps these keeps the mapping for longer.
+    /// Returns the lines of a mapping. The caller keeps the mapping for as long as these.
     #[cfg(feature = "host")]
-    pub(crate) fn of_mapping(mapping: &keytally::Mapping) -> Self {
+    pub(crate) fn from_mapping(mapping: &keytally::Mapping) -> Self {
         let lines = mapping.as_ref();
-        Self { at: NonNull::from(lines).cast(), lines: lines.len() }
+        Self { begin: NonNull::from(lines).cast(), lines: lines.len() }
     }
 
-    /// The first `lines` of them, or all where there are fewer.
+    /// Returns the first `lines` of them, or all if there are fewer.
     pub(crate) fn first(self, lines: usize) -> Self {
-        Self { at: self.at, lines: lines.min(self.lines) }
+        Self { begin: self.begin, lines: lines.min(self.lines) }
     }
 }
 
 impl AsRef<[Line]> for Lines {
     #[inline]
     fn as_ref(&self) -> &[Line] {
-        // SAFETY: The pointer is there, aligned, and the range fits memory: `Memory::lines` found so, and a slice is so.
-        // `Line` is atomics all through, for which every bit pattern is valid and which others may write at any time.
-        // That the memory is there and used as a table only is the guarantee of whoever made the `Memory`, which the
-        // header's contract asks for as long as the handle is used; a mapping is owned by the handle.
-        unsafe { slice::from_raw_parts(self.at.as_ptr(), self.lines) }
+        // SAFETY: The pointer is not NULL and aligned, and the range fits the address space:
+        // `Memory::lines` checked it, and it holds for a slice. `Line` consists of atomics, for which
+        // every bit pattern is valid and which others may write at any time. The maker of the `Memory`
+        // guarantees that the memory exists and is used only as a table, and the contract in the header
+        // demands it for as long as the handle is used. A mapping is owned by the handle.
+        unsafe { slice::from_raw_parts(self.begin.as_ptr(), self.lines) }
     }
 }
 
 /// A struct that C declares and that holds a table of this process: a gate or a limiter.
 pub trait Held: Sized {
-    /// What it holds.
+    /// What the handle holds.
     type State;
-    /// What it begins with.
+    /// What the magic word of each such handle derives from.
     const MAGIC: u64;
 }
 
-/// What lies in a handle.
+/// The content of a handle.
 #[repr(C)]
 struct Inside<S> {
-    /// The kind, how it is stored and its own address: a struct that was never made a handle, was closed, moved or
-    /// copied has another.
+    /// The kind, how the handle is stored, and its own address. In a struct that was never made a
+    /// handle, was closed, moved or copied, this word differs.
     magic: u64,
     state: S,
 }
 
-/// The last bit of a magic word says that the handle is on this library's heap.
+/// The last bit of a magic word: the handle is on this library's heap.
 const ON_HEAP: u64 = 1;
 
 /// `T *`: a handle.
@@ -371,33 +509,34 @@ impl<H> Clone for Handle<'_, H> {
 impl<H> Copy for Handle<'_, H> {}
 
 impl<H> Handle<'_, H> {
-    /// A pointer as C would hand it over.
+    /// Wraps a pointer as C would hand it over.
     ///
     /// # Safety
-    /// It is NULL, misaligned, or points to an `H` that is readable, and not closed or moved while it is used.
+    /// The pointer is NULL, misaligned, or refers to an `H` that is readable and is neither closed nor
+    /// moved while it is used.
     pub const unsafe fn from_raw(pointer: *mut H) -> Self {
         Self(pointer, PhantomData)
     }
 }
 
 impl<'c, H: Held> Handle<'c, H> {
-    /// What the handle holds.
+    /// Returns what the handle holds.
     #[inline]
-    pub(crate) fn state(self) -> Outcome<&'c H::State> {
-        self.magic()?;
-        // SAFETY: The pointer is there and aligned, and the magic word of its own address says that `put` or `on_heap`
-        // wrote an `Inside` there that was not closed since. Nobody writes it until it is closed, which whoever made the
-        // `Handle` guarantees to be after `'c`.
+    pub(crate) fn state(self) -> FfiResult<&'c H::State> {
+        self.is_on_heap()?;
+        // SAFETY: The pointer is not NULL and aligned. The magic word of its own address proves that
+        // `put` or `on_heap` wrote an `Inside` there that was not closed since. It is not written until
+        // it is closed, which the maker of the `Handle` guarantees to be after `'c`.
         let inside = unsafe { &*self.0.cast::<Inside<H::State>>() };
         Ok(&inside.state)
     }
 
-    /// Refuses what can be told to be no handle; else tells whether it is on the heap.
+    /// Checks that this is a handle. Returns whether it is on the heap.
     #[inline]
-    fn magic(self) -> Outcome<bool> {
+    fn is_on_heap(self) -> FfiResult<bool> {
         check_range(self.0, 1)?;
-        // SAFETY: The pointer is there and aligned for an `H`, whose first eight bytes this reads; C guarantees that there
-        // is one, whatever is in it.
+        // SAFETY: The pointer is not NULL and aligned for an `H`, whose first eight bytes this reads. C
+        // guarantees that there is an `H`, with any content.
         let magic = unsafe { self.0.cast::<u64>().read() };
         match magic ^ magic_at::<H>(self.0) {
             0 => Ok(false),
@@ -406,43 +545,46 @@ impl<'c, H: Held> Handle<'c, H> {
         }
     }
 
-    /// Ends the handle and wipes what it held; what is none is left alone.
+    /// Closes the handle and wipes what it held. Leaves anything that is not a handle alone.
     pub(crate) fn close(self) {
-        let Ok(on_heap) = self.magic() else { return };
+        let Ok(on_heap) = self.is_on_heap() else { return };
         let inside = self.0.cast::<Inside<H::State>>();
-        // SAFETY: As in `state`; and nobody else uses the handle any more, as the contract of closing says.
+        // SAFETY: As in `state`; and nothing else uses the handle any more, as the contract of closing
+        // demands.
         unsafe { (*inside).magic = 0 };
         #[cfg(feature = "host")]
         if on_heap {
-            // SAFETY: The magic word says that `on_heap` made it, from a box of this type, and that it was not closed.
+            // SAFETY: The magic word proves that `on_heap` made it from a box of this type, and that it
+            // was not closed.
             drop(unsafe { Box::from_raw(inside) });
             return;
         }
         let _ = on_heap;
-        // SAFETY: The state is there, as the magic word said; no reference to it is made.
+        // SAFETY: The state is there, as the magic word proved; no reference to it is made.
         let state = unsafe { &raw mut (*inside).state };
-        // SAFETY: As above, and nothing will use it again, as the magic word is gone.
+        // SAFETY: As above. Nothing uses the state again, because the magic word is gone.
         unsafe { ptr::drop_in_place(state) };
     }
 }
 
-/// The magic word of a handle that lies at this address.
+/// Returns the magic word of a handle at this address.
 #[inline]
 fn magic_at<H: Held>(pointer: *const H) -> u64 {
     H::MAGIC ^ pointer.addr() as u64
 }
 
-impl<'c, H: Held> Place<'c, H> {
-    /// Makes a handle of it.
+impl<H: Held> Target<'_, H> {
+    /// Makes the struct a handle.
     pub(crate) fn put(self, state: H::State) {
         const {
             assert!(size_of::<Inside<H::State>>() <= size_of::<H>(), "the state fits its handle");
             assert!(align_of::<Inside<H::State>>() <= align_of::<H>(), "and is aligned in it");
         }
-        let at = self.0.0;
-        let inside = Inside { magic: magic_at(at), state };
-        // SAFETY: `place` found an `H` there, which is large enough and aligned for this, as asserted above.
-        unsafe { at.cast::<Inside<H::State>>().write(inside) };
+        let handle = self.0.0;
+        let inside = Inside { magic: magic_at(handle), state };
+        // SAFETY: `Out::target` found an `H` there, which is large enough and aligned for this, as
+        // asserted above.
+        unsafe { handle.cast::<Inside<H::State>>().write(inside) };
     }
 }
 
@@ -450,14 +592,15 @@ impl<'c, H: Held> Place<'c, H> {
 #[cfg(feature = "host")]
 pub(crate) fn on_heap<H: Held>(state: H::State) -> *mut H {
     let mut inside = Box::new(Inside { magic: 0, state });
-    let at = (&raw mut *inside).cast::<H>();
-    inside.magic = magic_at(at) ^ ON_HEAP;
+    let handle = (&raw mut *inside).cast::<H>();
+    inside.magic = magic_at(handle) ^ ON_HEAP;
     Box::into_raw(inside).cast()
 }
 
-/// An enumeration of C, whose parameters and fields may hold numbers that it hasn't.
+/// An enumeration of the C interface. A parameter or member of its type may hold a number that is none
+/// of its enumerators.
 pub trait Numbered {
-    /// Its integer.
+    /// Its integer type.
     type Number: Copy + Eq + fmt::Debug;
 }
 
@@ -473,3 +616,61 @@ impl<E: Numbered> Clone for Number<E> {
 }
 
 impl<E: Numbered> Copy for Number<E> {}
+
+#[cfg(all(test, feature = "host"))]
+mod tests {
+    use super::*;
+
+    plain! {
+        /// A struct of two versions.
+        #[derive(Debug)]
+        struct Version1 {
+            size: u32,
+            first: u32,
+        }
+
+        /// The second version.
+        #[derive(Debug)]
+        struct Version2 {
+            size: u32,
+            first: u32,
+            second: u64,
+        }
+    }
+
+    impl Growing for Version1 {
+        const MIN_SIZE: usize = 8;
+    }
+
+    impl Growing for Version2 {
+        const MIN_SIZE: usize = 8;
+    }
+
+    fn read<T: Growing>(caller: &Version2) -> FfiResult<T> {
+        // SAFETY: The struct is readable and lives during the call.
+        unsafe { In::<T>::from_raw((&raw const *caller).cast()) }.read_growing()
+    }
+
+    #[test]
+    fn struct_of_an_older_caller_has_zeros_for_new_members() {
+        let older = Version2 { size: 8, first: 7, second: u64::MAX };
+        let found: Version2 = read(&older).unwrap();
+        assert_eq!((found.size, found.first, found.second), (8, 7, 0));
+    }
+
+    #[test]
+    fn struct_of_a_newer_caller_may_only_have_zeros_more() {
+        let mut newer = Version2 { size: 16, first: 7, second: 0 };
+        assert_eq!(read::<Version1>(&newer).unwrap().first, 7);
+        newer.second = 1 << 63;
+        assert_eq!(read::<Version1>(&newer).unwrap_err(), kt_status::KT_UNKNOWN_MEMBER);
+    }
+
+    #[test]
+    fn struct_size_out_of_range_is_a_status() {
+        for size in [0, 7, 4097, u32::MAX] {
+            let wrong = Version2 { size, first: 7, second: 0 };
+            assert_eq!(read::<Version2>(&wrong).unwrap_err(), kt_status::KT_STRUCT_SIZE);
+        }
+    }
+}

@@ -1,13 +1,12 @@
-//! Texts that go into the caller's buffers.
+//! Texts in the caller's buffers and in members of structs.
 
 use core::ffi::c_char;
 use core::fmt;
 
-use crate::guard::Outcome;
-use crate::pointers::{Buffer, Place};
-use crate::status::kt_status;
+use crate::pointers::{Buffer, Target};
+use crate::status::{FfiResult, kt_status};
 
-/// Text that fits `N` bytes with its NUL, or is cut there.
+/// A text that fits `N` bytes with its NUL. A longer one is cut.
 pub(crate) struct Text<const N: usize> {
     bytes: [u8; N],
     len: usize,
@@ -20,9 +19,10 @@ impl<const N: usize> Default for Text<N> {
 }
 
 impl<const N: usize> Text<N> {
-    pub(crate) fn of(value: &dyn fmt::Display) -> Self {
+    /// Formats a value.
+    pub(crate) fn from_display(value: &dyn fmt::Display) -> Self {
         let mut text = Self::default();
-        // What doesn't fit is cut.
+        // What does not fit is cut.
         let _ = fmt::write(&mut text, format_args!("{value}"));
         text
     }
@@ -31,9 +31,9 @@ impl<const N: usize> Text<N> {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// As a field of a struct: ended by a NUL, and zeros after it.
-    pub(crate) fn characters(&self) -> [c_char; N] {
-        characters(self.as_bytes())
+    /// Returns the text as a member of a struct: a NUL ends it, and zeros follow.
+    pub(crate) fn to_characters(&self) -> [c_char; N] {
+        to_characters(self.as_bytes())
     }
 }
 
@@ -44,16 +44,16 @@ impl<const N: usize> fmt::Write for Text<N> {
         while !text.is_char_boundary(taken) {
             taken -= 1;
         }
-        if let Some(place) = self.bytes.get_mut(self.len..self.len + taken) {
-            place.copy_from_slice(&text.as_bytes()[..taken]);
+        if let Some(target) = self.bytes.get_mut(self.len..self.len + taken) {
+            target.copy_from_slice(&text.as_bytes()[..taken]);
             self.len += taken;
         }
         if taken == text.len() { Ok(()) } else { Err(fmt::Error) }
     }
 }
 
-/// Bytes as a field of a struct, cut so that a NUL ends them.
-pub(crate) fn characters<const N: usize>(bytes: &[u8]) -> [c_char; N] {
+/// Returns bytes as a member of a struct, cut so that a NUL ends them.
+pub(crate) fn to_characters<const N: usize>(bytes: &[u8]) -> [c_char; N] {
     let mut characters = [0; N];
     let room = N.saturating_sub(1);
     for (character, byte) in characters.iter_mut().zip(bytes.iter().take(room)) {
@@ -63,13 +63,16 @@ pub(crate) fn characters<const N: usize>(bytes: &[u8]) -> [c_char; N] {
 }
 
 /// Writes a text with a NUL, and its length without.
-pub(crate) fn put(mut buffer: Buffer<'_>, written: Place<'_, usize>, text: &[u8]) -> Outcome {
+pub(crate) fn put(mut buffer: Buffer<'_>, written: Target<'_, usize>, text: &[u8]) -> FfiResult {
     buffer.put(text)?;
     written.write(text.len());
     Ok(())
 }
 
-/// The text in these bytes, or the status of what it should have been.
-pub(crate) fn utf8(bytes: &[u8], otherwise: kt_status) -> Outcome<&str> {
+/// Returns the text in these bytes.
+///
+/// # Errors
+/// `otherwise` if they are not UTF-8.
+pub(crate) fn utf8(bytes: &[u8], otherwise: kt_status) -> FfiResult<&str> {
     core::str::from_utf8(bytes).map_err(|_| otherwise)
 }

@@ -1,186 +1,293 @@
-//! The answer as a plain struct, and the HTTP response that it makes.
+//! The verdict as a plain struct, and the HTTP response that follows from it.
 
 use core::ffi::{CStr, c_char};
 use core::ops::Range;
 
 use keytally_core::MAX_QUOTAS;
 use keytally_core::decide::waits_from;
-use keytally_core::{
-    Charge, Outcome as Decided, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
-};
+use keytally_core::{Charge, Outcome, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window};
 
-use crate::clock::Time;
-use crate::guard::{Outcome, guard};
-use crate::pointers::{In, Number, Numbered, Out, Place};
-use crate::status::kt_status;
+use crate::guard::guard;
+use crate::pointers::{In, Number, Numbered, Out, Target, plain};
+use crate::status::{FfiResult, kt_status};
 use crate::text::put;
+use crate::time::Time;
 
 /// The most quotas of a policy.
 pub const KT_MAX_QUOTAS: usize = 4;
 
-/// Always enough for the header fields of a verdict, with the NUL.
+/// Bytes that are always enough for the header fields of a verdict, with the NUL.
 pub const KT_HEADERS_SIZE: usize = 640;
 
-/// Always enough for a problem document, with the NUL.
+/// Bytes that are always enough for a problem document, with the NUL.
 pub const KT_PROBLEM_SIZE: usize = 384;
 
 /// The most header fields of a verdict.
 pub const KT_MAX_FIELDS: usize = 6;
 
+/// Quotas that the private part of a struct has room for.
+const QUOTA_SLOTS: usize = 8;
+
+/// 32-bit words for each quota: the limit, what is left, the window with two flags, and the seconds
+/// from the time of the decision to the reset.
+const QUOTA_WORDS: usize = 4;
+
+/// The flag of a window that lacks room, and of one whose counts last into the next window. A window
+/// is shorter than 2^30 seconds.
+const LACKING: u32 = 1 << 31;
+const LASTING: u32 = 1 << 30;
+
 const _: () = {
-    assert!(KT_MAX_QUOTAS == MAX_QUOTAS);
+    assert!(KT_MAX_QUOTAS == MAX_QUOTAS && MAX_QUOTAS <= QUOTA_SLOTS);
     assert!(KT_HEADERS_SIZE == keytally_core::MAX_HEADERS_LEN);
     assert!(KT_PROBLEM_SIZE == keytally_core::MAX_PROBLEM_LEN);
     assert!(KT_MAX_FIELDS == keytally_core::MAX_FIELDS);
+    assert!(keytally_core::MAX_WINDOW_S < LASTING);
+    assert!(size_of::<kt_verdict>() == 256 && size_of::<kt_quota>() == 64);
 };
 
-/// What was decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum kt_outcome {
-    /// The request may go on; its cost is charged.
-    KT_ADMITTED = 0,
-    /// Some window lacks room; nothing is charged.
-    KT_DENIED = 1,
-    /// No key was presented.
-    KT_MISSING_KEY = 2,
-    /// The key is no good, for a `kt_reason` that the client isn't told.
-    KT_INVALID_KEY = 3,
-    /// The cost is above a limit and can never be admitted.
-    KT_TOO_COSTLY = 4,
-    /// A limiter has no slot for a new subject; nothing is charged.
-    KT_FULL = 5,
-}
+/// Declares an enumeration of C and the names of its enumerators. The numbers ascend from 0.
+macro_rules! mirrored {
+    (
+        $(#[$meta:meta])*
+        pub enum $name:ident {
+            $( $(#[$variant_meta:meta])* $variant:ident = $number:literal => $text:literal, )*
+        }
+    ) => {
+        $(#[$meta])*
+        pub enum $name {
+            $( $(#[$variant_meta])* $variant = $number, )*
+        }
 
-/// Why a key is invalid: for logs and metrics, never for the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum kt_reason {
-    /// The key isn't invalid.
-    KT_REASON_NONE = 0,
-    /// The text has no form that a key of this gate could have.
-    KT_REASON_MALFORMED = 1,
-    /// The checksum of a well-formed key is wrong: a typo.
-    KT_REASON_CHECKSUM = 2,
-    /// No key of this gate has this key id.
-    KT_REASON_UNKNOWN = 3,
-    /// The key id exists and the secret is another.
-    KT_REASON_WRONG_SECRET = 4,
-    /// The key was revoked.
-    KT_REASON_REVOKED = 5,
-    /// The key, or the grace of its previous secret, ended.
-    KT_REASON_EXPIRED = 6,
-    /// The header was sent more than once.
-    KT_REASON_DUPLICATE = 7,
-    /// The key belongs to a pepper that this process wasn't given.
-    KT_REASON_PEPPER_MISSING = 8,
-    /// The key's record can't be read.
-    KT_REASON_DAMAGED = 9,
-}
+        impl Numbered for $name {
+            type Number = u8;
+        }
 
-impl Numbered for kt_outcome {
-    type Number = u8;
-}
+        impl $name {
+            /// The names for logs and metric labels, by number.
+            const NAMES: &[&CStr] = &[$( $text ),*];
 
-impl Numbered for kt_reason {
-    type Number = u8;
-}
+            /// Returns the name; `unknown` for an unknown number.
+            fn name(number: Number<Self>) -> &'static CStr {
+                Self::NAMES.get(usize::from(number.0)).copied().unwrap_or(c"unknown")
+            }
+        }
 
-/// Units that were charged, and when: what `refund` and `settle` need to give back just those.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct kt_charge {
-    /// The time that the decision held for, in Unix milliseconds.
-    pub at_ms: u64,
-    /// The units; 0 when nothing was charged, so that refunding it does nothing.
-    pub cost: u32,
-}
-
-/// One window of a verdict, after the decision.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct kt_quota {
-    /// The most that one window admits.
-    pub limit: u32,
-    /// What is left, at most the limit.
-    pub remaining: u32,
-    /// The length of the window in seconds.
-    pub window_s: u32,
-    /// 1 when this window is why the request was denied, else 0.
-    pub lacking: u8,
-    /// 1 when what is counted now will still count in the window after this one, as in sliding windows, else 0.
-    pub lasting: u8,
-    /// When all that is counted now will be forgotten, in Unix seconds.
-    pub reset_unix_s: u64,
-}
-
-/// The answer to a check: a plain struct without pointers, to be copied, stored and sent at will.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct kt_verdict {
-    /// What was decided.
-    pub outcome: Number<kt_outcome>,
-    /// Why the key is invalid: for logs and metrics, never for the client.
-    pub reason: Number<kt_reason>,
-    /// The HTTP status: 401, 429, 503, or 200 when admitted, which is the application's to replace.
-    pub http_status: u16,
-    /// Seconds to wait, at least 1; 0 unless denied or full.
-    pub retry_after_s: u32,
-    /// The key's public name; 0 when it isn't known whose key it was. Known once the secret was found right, also when
-    /// the key turns out revoked or expired.
-    pub key_id: u64,
-    /// The team account that the key belongs to; says nothing when `key_id` is 0.
-    pub account: u32,
-    /// The number of the key's plan; `kt_gate_plan` tells its name.
-    pub plan: u8,
-    /// The number of the key's environment; `kt_gate_env` tells its name.
-    pub env: u8,
-    /// How many quotas there are; 0 when no tally was reached.
-    pub quota_count: u8,
-    /// What was charged; its cost is 0 unless admitted.
-    pub charge: kt_charge,
-    /// The caller's time, in Unix milliseconds: the last reading, if it was the system clock's.
-    pub now_ms: u64,
-    /// When a denied request is worth trying again, in Unix milliseconds; 0 unless denied or full.
-    pub retry_at_ms: u64,
-    /// What was asked for.
-    pub cost: u32,
-    /// What a `settle` found no room for; 0 in every other verdict.
-    pub uncharged: u32,
-    /// By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More
-    /// than 60 says that a clock, or an explicit time, was wrong. The next check by the system
-    /// clock corrects the tally.
-    pub clock_ahead_s: u32,
-    /// The quotas, shortest window first; those from `quota_count` on are zeros.
-    pub quotas: [kt_quota; KT_MAX_QUOTAS],
-}
-
-/// Fills in the quotas as C has them.
-#[cfg_attr(target_pointer_width = "64", inline(always))]
-#[cfg_attr(not(target_pointer_width = "64"), inline(never))]
-pub(crate) fn fill_quotas(all: &mut [kt_quota; KT_MAX_QUOTAS], quotas: &Quotas) {
-    for (place, quota) in all.iter_mut().enumerate() {
-        *quota = match quotas.get(place) {
-            Some(state) => kt_quota {
-                limit: state.limit,
-                remaining: state.remaining,
-                window_s: state.window.seconds(),
-                lacking: state.lacking.into(),
-                lasting: state.lasting.into(),
-                reset_unix_s: state.reset_unix_s,
-            },
-            None => kt_quota::default(),
+        const _: () = {
+            let mut index = 0;
+            $( assert!($number == index); index += 1; )*
+            assert!(index == $name::NAMES.len());
         };
+    };
+}
+
+mirrored! {
+    /// What was decided.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u8)]
+    pub enum kt_outcome {
+        /// The request is admitted, and its cost is charged.
+        KT_ADMITTED = 0 => c"admitted",
+        /// Some window lacks room. Nothing is charged.
+        KT_DENIED = 1 => c"denied",
+        /// No key was presented.
+        KT_MISSING_KEY = 2 => c"missing_key",
+        /// The key is invalid; see `kt_reason`. Do not disclose the reason to the client.
+        KT_INVALID_KEY = 3 => c"invalid_key",
+        /// The cost is above a limit and can never be admitted.
+        KT_TOO_COSTLY = 4 => c"too_costly",
+        /// A limiter has no slot for a new subject. Nothing is charged.
+        KT_FULL = 5 => c"full",
     }
 }
 
-impl Place<'_, kt_verdict> {
-    /// Writes a verdict, field by field into its place: a copy of the whole would wait for all the stores before it, and
-    /// that is most of what a call from C costs.
+mirrored! {
+    /// Why a key is invalid. For logs and metrics only: do not disclose it to the client.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[repr(u8)]
+    pub enum kt_reason {
+        /// The key is not invalid.
+        KT_REASON_NONE = 0 => c"none",
+        /// The text does not have the form of a key of this gate.
+        KT_REASON_MALFORMED = 1 => c"malformed",
+        /// The checksum of a well-formed key is wrong, as after a typing error.
+        KT_REASON_CHECKSUM = 2 => c"checksum",
+        /// No key of this gate has this key id.
+        KT_REASON_UNKNOWN = 3 => c"unknown",
+        /// The key id exists, and the secret is another.
+        KT_REASON_WRONG_SECRET = 4 => c"wrong_secret",
+        /// The key was revoked.
+        KT_REASON_REVOKED = 5 => c"revoked",
+        /// The key expired, or the grace of its previous secret ended.
+        KT_REASON_EXPIRED = 6 => c"expired",
+        /// The request has the key header more than once.
+        KT_REASON_DUPLICATE = 7 => c"duplicate",
+        /// The key belongs to a pepper that this process was not given.
+        KT_REASON_PEPPER_MISSING = 8 => c"pepper_missing",
+        /// The key's record is damaged.
+        KT_REASON_DAMAGED = 9 => c"damaged",
+    }
+}
+
+// The numbers are core's. For reasons, 0 stands for none.
+const _: () = {
+    assert!(kt_outcome::NAMES.len() == Outcome::ALL.len());
+    let mut index = 0;
+    while index < Outcome::ALL.len() {
+        assert!(Outcome::ALL[index] as usize == index);
+        index += 1;
+    }
+    assert!(kt_reason::NAMES.len() == 1 + Reason::ALL.len());
+    index = 0;
+    while index < Reason::ALL.len() {
+        assert!(Reason::ALL[index] as usize == index + 1);
+        index += 1;
+    }
+};
+
+plain! {
+    /// The units that a check charged, and when. `refund` and `settle` take it.
+    #[derive(Debug)]
+    pub struct kt_charge {
+        /// The time that the decision holds for, in Unix milliseconds.
+        pub at_ms: u64,
+        /// The units. 0 if nothing was charged: refunding it then does nothing.
+        pub cost: u32,
+        /// Zero.
+        pub reserved_: u32,
+    }
+
+    /// One window of a verdict or of a key, after the decision. This library writes it; reserved
+    /// members are zeros.
+    #[derive(Debug)]
+    pub struct kt_quota {
+        /// The most units that one window admits.
+        pub limit: u32,
+        /// The units that are left, at most the limit.
+        pub remaining: u32,
+        /// The length of the window in seconds.
+        pub window_s: u32,
+        /// 1 if the request was denied because this window lacks room, else 0.
+        pub lacking: u8,
+        /// 1 if the units counted now still count in the next window, as in a sliding window, else 0.
+        pub lasting: u8,
+        /// Zeros.
+        pub reserved_16_: u16,
+        /// When all units counted now will be forgotten, in Unix seconds.
+        pub reset_unix_s: u64,
+        /// Zeros.
+        pub reserved_: [u64; 5],
+    }
+
+    /// The answer to a check: a struct without pointers, which may be copied, stored and sent.
+    ///
+    /// Its size is fixed. This library writes it; reserved members are zeros. `kt_verdict_quota` returns
+    /// its quotas.
+    #[derive(Debug)]
+    pub struct kt_verdict {
+        /// What was decided.
+        pub outcome: Number<kt_outcome>,
+        /// Why the key is invalid. Do not disclose it to the client.
+        pub reason: Number<kt_reason>,
+        /// The HTTP status: 401, 429, 503, or 200 if admitted, which the application may replace.
+        pub http_status: u16,
+        /// Seconds to wait, at least 1. 0 unless denied or full.
+        pub retry_after_s: u32,
+        /// The key id. 0 if the holder is not known. It is known once the secret was found right, also
+        /// if the key was revoked or has expired.
+        pub key_id: u64,
+        /// The account (team) that the key belongs to. Without meaning if `key_id` is 0.
+        pub account: u32,
+        /// The number of the key's plan; `kt_gate_plan` returns its name.
+        pub plan: u8,
+        /// The number of the key's environment; `kt_gate_env` returns its name.
+        pub env: u8,
+        /// The number of quotas. 0 if the check reached no tally.
+        pub quota_count: u8,
+        /// Zero.
+        pub reserved_8_: u8,
+        /// What was charged. Its cost is 0 unless admitted.
+        pub charge: kt_charge,
+        /// The caller's time in Unix milliseconds: the explicit time, or the last reading of the system
+        /// clock.
+        pub now_ms: u64,
+        /// When to try a denied request again, in Unix milliseconds. 0 unless denied or full.
+        pub retry_at_ms: u64,
+        /// The cost of the request.
+        pub cost: u32,
+        /// The units that a `settle` found no room for. 0 in every other verdict.
+        pub uncharged: u32,
+        /// By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More than
+        /// 60 means that a clock, or an explicit time, was wrong. The next check by the system clock
+        /// corrects the tally.
+        pub clock_ahead_s: u32,
+        /// Zero.
+        pub reserved_32_: u32,
+        /// The quotas in a form of this library: see `kt_verdict_quota`.
+        pub private_: [u32; 32],
+        /// Zeros.
+        pub reserved_: [u64; 7],
+    }
+}
+
+const _: () = assert!(QUOTA_SLOTS * QUOTA_WORDS == 32);
+
+/// Writes quotas in the form of the private part, which the caller has filled with zeros.
+#[cfg_attr(target_pointer_width = "64", inline(always))]
+#[cfg_attr(not(target_pointer_width = "64"), inline(never))]
+pub(crate) fn put_quotas(words: &mut [u32; QUOTA_SLOTS * QUOTA_WORDS], quotas: &Quotas) {
+    let now_s = quotas.time().unix_s();
+    let (slots, _) = words.as_chunks_mut::<QUOTA_WORDS>();
+    for (index, slot) in slots.iter_mut().enumerate().take(MAX_QUOTAS) {
+        let Some(state) = quotas.get(index) else { break };
+        let lacking = if state.lacking { LACKING } else { 0 };
+        let lasting = if state.lasting { LASTING } else { 0 };
+        // A reset is at most two windows ahead, which 32 bits hold.
+        let reset_in_s = u32::try_from(state.reset_unix_s.saturating_sub(now_s)).unwrap_or(u32::MAX);
+        *slot = [state.limit, state.remaining, state.window.seconds() | lacking | lasting, reset_in_s];
+    }
+}
+
+/// Reads the quota at `index` of the private part. Returns `None` if no quota has these words.
+fn quota_state(words: &[u32; QUOTA_SLOTS * QUOTA_WORDS], index: usize, at_ms: u64) -> Option<QuotaState> {
+    let (slots, _) = words.as_chunks::<QUOTA_WORDS>();
+    let [limit, remaining, window, reset_in_s] = *slots.get(index)?;
+    let length = Window::from_seconds(window & !(LACKING | LASTING))?;
+    let reset_unix_s = at_ms / 1000 + u64::from(reset_in_s);
+    let mut state = QuotaState::new(limit, remaining.min(limit), length, reset_unix_s);
+    state.lacking = window & LACKING != 0;
+    state.lasting = window & LASTING != 0;
+    Some(state)
+}
+
+/// Writes the quota at `index` of a struct with `count` quotas.
+pub(crate) fn put_quota(
+    (words, count, at_ms): (&[u32; QUOTA_SLOTS * QUOTA_WORDS], u8, u64),
+    index: usize,
+    damaged: kt_status,
+    quota: Target<'_, kt_quota>,
+) -> FfiResult {
+    if index >= usize::from(count) {
+        return Err(kt_status::KT_NO_SUCH_QUOTA);
+    }
+    let state = quota_state(words, index, at_ms).ok_or(damaged)?;
+    let out = quota.zeroed();
+    out.limit = state.limit;
+    out.remaining = state.remaining;
+    out.window_s = state.window.seconds();
+    out.lacking = state.lacking.into();
+    out.lasting = state.lasting.into();
+    out.reset_unix_s = state.reset_unix_s;
+    Ok(())
+}
+
+impl Target<'_, kt_verdict> {
+    /// Writes a verdict member by member. A copy of the whole struct would wait for all the stores that
+    /// made it, which is most of the time that a call from C takes.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     pub(crate) fn put_verdict(self, verdict: &Verdict) {
-        let out = self.slot();
+        let out = self.zeroed();
         out.outcome = Number(verdict.outcome() as u8);
         out.reason = Number(verdict.reason().map_or(0, |reason| reason as u8));
         out.http_status = verdict.http_status();
@@ -197,46 +304,26 @@ impl Place<'_, kt_verdict> {
         out.cost = verdict.cost();
         out.uncharged = verdict.uncharged();
         out.clock_ahead_s = verdict.clock_ahead_s();
-        fill_quotas(&mut out.quotas, verdict.quotas());
+        put_quotas(&mut out.private_, verdict.quotas());
     }
 }
 
-const _: () = {
-    let mut number = 0;
-    while number < Decided::ALL.len() {
-        assert!(Decided::ALL[number] as usize == number);
-        number += 1;
-    }
-    // The reason 0 is none.
-    number = 0;
-    while number < Reason::ALL.len() {
-        assert!(Reason::ALL[number] as usize == number + 1);
-        number += 1;
-    }
-};
-
 impl kt_verdict {
-    /// Asks what a response tells of the verdict; `None` when it is none.
+    /// Calls `respond` with the HTTP response. Returns `None` if the content is not a verdict's.
     fn respond<R>(&self, respond: impl FnOnce(Response<'_>) -> R) -> Option<R> {
         const NONE: QuotaState =
             QuotaState::new(0, 0, Window::from_seconds(1).expect("a second is a window"), 0);
-        let outcome = *Decided::ALL.get(usize::from(self.outcome.0))?;
-        if usize::from(self.reason.0) > Reason::ALL.len() {
-            return None;
-        }
+        let outcome = *Outcome::ALL.get(usize::from(self.outcome.0))?;
+        kt_reason::NAMES.get(usize::from(self.reason.0))?;
         let mut states = [NONE; KT_MAX_QUOTAS];
-        let quotas = self.quotas.get(..usize::from(self.quota_count))?;
-        for (state, quota) in states.iter_mut().zip(quotas) {
-            let window = Window::from_seconds(quota.window_s)?;
-            *state =
-                QuotaState::new(quota.limit, quota.remaining.min(quota.limit), window, quota.reset_unix_s);
-            state.lacking = quota.lacking != 0;
-            state.lasting = quota.lasting != 0;
+        let states = states.get_mut(..usize::from(self.quota_count))?;
+        for (index, state) in states.iter_mut().enumerate() {
+            *state = quota_state(&self.private_, index, self.charge.at_ms)?;
         }
         let [now, charged_at] = [self.now_ms, self.charge.at_ms].map(Timestamp::from_unix_ms);
         Some(respond(Response::new(
             outcome,
-            states.get(..quotas.len())?,
+            states,
             self.cost,
             waits_from(now, charged_at),
             Some(self.retry_after_s).filter(|&seconds| seconds != 0),
@@ -245,25 +332,52 @@ impl kt_verdict {
 }
 
 impl kt_charge {
-    pub(crate) fn charge(&self) -> Charge {
+    pub(crate) fn to_core(self) -> Charge {
         Charge { cost: self.cost, at: Timestamp::from_unix_ms(self.at_ms) }
     }
 }
 
-fn respond<R>(verdict: In<'_, kt_verdict>, respond: impl FnOnce(Response<'_>) -> R) -> Outcome<R> {
-    // A copy: the answer may be written anywhere.
+fn respond<R>(verdict: In<'_, kt_verdict>, respond: impl FnOnce(Response<'_>) -> R) -> FfiResult<R> {
+    // A copy, because the result may be written over the verdict.
     verdict.read()?.respond(respond).ok_or(kt_status::KT_NOT_A_VERDICT)
 }
 
-/// Writes the header fields of the response: each `Name: value` with CR LF, ended by a NUL; and their length without that.
-/// Set them, don't append: there must be one of each.
+/// Writes the quota at `index` of a verdict, from 0 for the shortest window to `quota_count - 1`.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`; `KT_BUFFER_TOO_SMALL`, and nothing was written: `KT_HEADERS_SIZE` bytes are always enough.
+/// Statuses: `KT_NO_SUCH_QUOTA`, `KT_NOT_A_VERDICT`.
+///
+/// ```c
+/// kt_quota quota;
+/// for (size_t i = 0; kt_verdict_quota(&verdict, i, &quota) == KT_OK; i++)
+///     printf("%u of %u\n", (unsigned)quota.remaining, (unsigned)quota.limit);
+/// ```
+#[unsafe(no_mangle)]
+pub extern "C" fn kt_verdict_quota(
+    verdict: In<kt_verdict>,
+    index: usize,
+    quota_out: Out<kt_quota>,
+) -> kt_status {
+    guard(|| {
+        let target = quota_out.target()?;
+        let verdict = verdict.read()?;
+        let quotas = (&verdict.private_, verdict.quota_count, verdict.charge.at_ms);
+        put_quota(quotas, index, kt_status::KT_NOT_A_VERDICT, target)
+    })
+}
+
+/// Writes the header fields of the response, each `Name: value` with CR LF, and a NUL. Writes their
+/// length without the NUL to `written_out`.
+///
+/// Set these fields instead of appending them: a response must have each only once.
+///
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE` bytes
+/// are always enough.
 ///
 /// ```c
 /// char headers[KT_HEADERS_SIZE];
 /// size_t written;
-/// if (kt_verdict_headers(&verdict, headers, sizeof headers, &written) == KT_OK) write_all(socket, headers, written);
+/// if (kt_verdict_headers(&verdict, headers, sizeof headers, &written) == KT_OK)
+///     write_all(socket, headers, written);
 /// ```
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_headers(
@@ -273,12 +387,14 @@ pub extern "C" fn kt_verdict_headers(
     written_out: Out<usize>,
 ) -> kt_status {
     guard(|| {
-        let bytes = buffer.buffer(buffer_len)?.bytes();
-        let written = written_out.place()?;
-        // In place where all of it is sure to fit, since a copy is a good part of the work; else with room for the NUL.
-        let room = if buffer_len >= KT_HEADERS_SIZE { buffer_len } else { buffer_len.saturating_sub(1) };
-        let (text, _) = bytes.split_at_mut(room);
-        let len = respond(verdict, |response| response.write_headers(text))?
+        let mut buffer = buffer.buffer(buffer_len)?;
+        let written = written_out.target()?;
+        // In place if all fields are sure to fit, since a copy is a good part of the work.
+        let Some(bytes) = buffer.unwritten::<KT_HEADERS_SIZE>() else {
+            let headers = respond(verdict, |response| response.headers())?;
+            return put(buffer, written, headers.as_bytes());
+        };
+        let len = respond(verdict, |response| response.write_headers(bytes))?
             .map_err(|_| kt_status::KT_BUFFER_TOO_SMALL)?;
         *bytes.get_mut(len).ok_or(kt_status::KT_BUFFER_TOO_SMALL)? = 0;
         written.write(len);
@@ -286,88 +402,117 @@ pub extern "C" fn kt_verdict_headers(
     })
 }
 
-/// A header field of a response.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct kt_field<'c> {
-    /// Its name, ended by a NUL: always there.
-    pub name: In<'static, c_char>,
-    /// The name's length.
-    pub name_len: usize,
-    /// Its value, ended by a NUL: in the buffer that was given.
-    pub value: In<'c, c_char>,
-    /// The value's length.
-    pub value_len: usize,
+plain! {
+    /// A header field of a response.
+    #[derive(Debug)]
+    pub struct kt_field<'c> {
+        /// The name, with a NUL. The text is static.
+        pub name: In<'static, c_char>,
+        /// The name's length.
+        pub name_len: usize,
+        /// The value, with a NUL. It lies in the buffer that was given.
+        pub value: In<'c, c_char>,
+        /// The value's length.
+        pub value_len: usize,
+    }
 }
 
-/// Gives the header fields of the response one by one, for servers that set them so; and how many there are. Their values are
-/// written into `buffer`. Set them, don't append: there must be one of each.
+/// Writes the header fields of the response one by one, for servers that set them so. Writes their
+/// number to `count_out`.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`; `KT_BUFFER_TOO_SMALL` when the buffer has fewer than `KT_HEADERS_SIZE` bytes.
+/// `buffer` receives the values, and `fields_out` receives one element for each field. Set these fields
+/// instead of appending them: a response must have each only once.
+///
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE` bytes
+/// and `KT_MAX_FIELDS` elements are always enough.
 ///
 /// ```c
 /// char buffer[KT_HEADERS_SIZE];
 /// kt_field fields[KT_MAX_FIELDS];
 /// size_t count;
-/// if (kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, &count) == KT_OK)
-///     for (size_t i = 0; i < count; i++) set_header(response, fields[i].name, fields[i].value);
+/// if (kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) == KT_OK)
+///     for (size_t i = 0; i < count; i++)
+///         set_header(response, fields[i].name, fields[i].value);
 /// ```
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_fields<'c>(
     verdict: In<kt_verdict>,
     buffer: Out<'c, c_char>,
     buffer_len: usize,
-    fields_out: Out<[kt_field<'c>; KT_MAX_FIELDS]>,
+    fields_out: Out<kt_field<'c>>,
+    fields_len: usize,
     count_out: Out<usize>,
 ) -> kt_status {
     guard(|| {
-        let buffer = buffer.buffer(buffer_len)?;
-        let texts = buffer.begin();
-        let bytes = buffer.bytes().first_chunk_mut().ok_or(kt_status::KT_BUFFER_TOO_SMALL)?;
-        let (fields, count) = (fields_out.place()?.slot(), count_out.place()?);
-        let mut places = fields.iter_mut();
-        let tell = |name: &'static CStr, value: Range<usize>| {
-            if let Some(place) = places.next() {
-                *place = kt_field {
-                    name: In::of_static(name),
-                    name_len: name.count_bytes(),
-                    value: texts.after(value.start),
-                    value_len: value.len(),
-                };
-            }
+        let mut buffer = buffer.buffer(buffer_len)?;
+        let (mut fields, count_target) = (fields_out.targets(fields_len)?, count_out.target()?);
+        let begin = buffer.begin();
+        let field = |name: &'static CStr, value: Range<usize>| kt_field {
+            name: In::from_static(name),
+            name_len: name.count_bytes(),
+            value: begin.after(value.start),
+            value_len: value.len(),
         };
-        respond(verdict, |response| response.write_fields(bytes, tell))?;
-        count.write(KT_MAX_FIELDS - places.len());
+        let mut count = 0;
+        if fields_len >= KT_MAX_FIELDS
+            && let Some(bytes) = buffer.unwritten()
+        {
+            let put = |name, value| {
+                fields.write(count, field(name, value));
+                count += 1;
+            };
+            respond(verdict, |response| response.write_fields(bytes, put))?;
+        } else {
+            // Room for a program that was compiled with smaller constants. What does not fit must not
+            // be written, so the fields are written here first.
+            let (mut values, mut end) = ([0; KT_HEADERS_SIZE], 0);
+            let mut found = [None; KT_MAX_FIELDS];
+            let put = |name, value: Range<usize>| {
+                end = value.end + 1;
+                if let Some(slot) = found.get_mut(count) {
+                    *slot = Some(field(name, value));
+                }
+                count += 1;
+            };
+            respond(verdict, |response| response.write_fields(&mut values, put))?;
+            let values = values.get(..end).filter(|_| count <= fields.len());
+            buffer.copy(values.ok_or(kt_status::KT_BUFFER_TOO_SMALL)?)?;
+            found.into_iter().flatten().enumerate().for_each(|(index, field)| fields.write(index, field));
+        }
+        count_target.write(count);
         Ok(())
     })
 }
 
-/// The response body, JSON, ended by a NUL; empty when admitted, and for a struct that is no verdict. It never tells why a
-/// key is invalid. Never NULL; the text is always there and must not be freed.
+/// Returns the response body, JSON with a NUL. It is empty if admitted, and for a struct that is not a
+/// verdict. It does not disclose why a key is invalid.
+///
+/// Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_body(verdict: In<kt_verdict>) -> In<'static, c_char> {
-    let outcome = verdict.read().ok().and_then(|verdict| Decided::ALL.get(usize::from(verdict.outcome.0)));
-    In::of_static(outcome.map_or(c"", |outcome| body(*outcome)))
+    let outcome = verdict.read().ok().and_then(|verdict| Outcome::ALL.get(usize::from(verdict.outcome.0)));
+    In::from_static(outcome.map_or(c"", |outcome| body(*outcome)))
 }
 
-/// The body with its NUL; a test compares it with the core's.
-fn body(outcome: Decided) -> &'static CStr {
+/// Returns core's body with a NUL.
+fn body(outcome: Outcome) -> &'static CStr {
     match outcome {
-        Decided::MissingKey => cr#"{"error": "Missing X-API-Key header"}"#,
-        Decided::InvalidKey => cr#"{"error": "Invalid API key"}"#,
-        Decided::Denied | Decided::TooCostly => {
+        Outcome::MissingKey => cr#"{"error": "Missing X-API-Key header"}"#,
+        Outcome::InvalidKey => cr#"{"error": "Invalid API key"}"#,
+        Outcome::Denied | Outcome::TooCostly => {
             cr#"{"error": "Rate limit exceeded. Please try again later."}"#
         }
-        Decided::Full => cr#"{"error": "Too many clients at once. Please try again later."}"#,
+        Outcome::Full => cr#"{"error": "Too many clients at once. Please try again later."}"#,
         // Admitted.
         _ => c"",
     }
 }
 
-/// Writes the body as a problem document (`application/problem+json`, RFC 9457), for clients that want to be told which
-/// quota it was, ended by a NUL; and its length without that. Empty when admitted.
+/// Writes the body as a problem document (`application/problem+json`, RFC 9457), with a NUL. It names
+/// the violated quotas. Writes the length without the NUL to `written_out`. Empty if admitted.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`; `KT_BUFFER_TOO_SMALL`, and nothing was written: `KT_PROBLEM_SIZE` bytes are always enough.
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_PROBLEM_SIZE` bytes
+/// are always enough.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_problem(
     verdict: In<kt_verdict>,
@@ -377,44 +522,51 @@ pub extern "C" fn kt_verdict_problem(
 ) -> kt_status {
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
-        let written = written_out.place()?;
+        let written = written_out.target()?;
         put(buffer, written, respond(verdict, |response| response.problem())?.as_bytes())
     })
 }
 
-/// The verdict on a request whose key header came more than once: it is invalid, whatever the values are, since the next
-/// server in the chain might pick another one. No gate needs to be asked.
+/// Writes the verdict on a request that has the key header more than once. Such a request is invalid,
+/// whatever the values are: the next server in the chain might take another one. No gate is needed.
+///
+/// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_duplicate_header(now_ms: u64, verdict_out: Out<kt_verdict>) -> kt_status {
     guard(|| {
-        let place = verdict_out.place()?;
-        place.put_verdict(&Verdict::duplicate_header(Time::new(now_ms)?.moment()));
+        let target = verdict_out.target()?;
+        target.put_verdict(&Verdict::duplicate_header(Time::new(now_ms)?.moment()));
         Ok(())
     })
 }
 
-/// A short word for logs and metric labels, such as `invalid_key`. Never NULL.
+/// Returns a short word for logs and metric labels, such as `invalid_key`; `unknown` for an unknown
+/// number. Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_outcome_name(outcome: Number<kt_outcome>) -> In<'static, c_char> {
-    const NAMES: [&CStr; Decided::ALL.len()] =
-        [c"admitted", c"denied", c"missing_key", c"invalid_key", c"too_costly", c"full"];
-    In::of_static(NAMES.get(usize::from(outcome.0)).copied().unwrap_or(c"unknown"))
+    In::from_static(kt_outcome::name(outcome))
 }
 
-/// A short word for logs and metric labels, such as `wrong_secret`. Never NULL.
+/// Returns a short word for logs and metric labels, such as `wrong_secret`; `unknown` for an unknown
+/// number. Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_reason_name(reason: Number<kt_reason>) -> In<'static, c_char> {
-    const NAMES: [&CStr; 1 + Reason::ALL.len()] = [
-        c"none",
-        c"malformed",
-        c"checksum",
-        c"unknown",
-        c"wrong_secret",
-        c"revoked",
-        c"expired",
-        c"duplicate",
-        c"pepper_missing",
-        c"damaged",
-    ];
-    In::of_static(NAMES.get(usize::from(reason.0)).copied().unwrap_or(c"unknown"))
+    In::from_static(kt_reason::name(reason))
+}
+
+#[cfg(all(test, feature = "host"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_bodies_are_those_of_core() {
+        for outcome in Outcome::ALL {
+            assert_eq!(kt_outcome::NAMES[*outcome as usize].to_str(), Ok(outcome.as_str()));
+            assert_eq!(body(*outcome).to_str(), Ok(outcome.body()));
+        }
+        assert_eq!(kt_reason::NAMES[0], c"none");
+        for reason in Reason::ALL {
+            assert_eq!(kt_reason::NAMES[*reason as usize].to_str(), Ok(reason.as_str()));
+        }
+    }
 }

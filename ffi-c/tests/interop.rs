@@ -1,6 +1,6 @@
-//! Processes in C, C++ and Rust spend the keys of one gate file at once: together they admit exactly the limit.
+//! Processes in C, C++ and Rust check the keys of one gate file at the same time: together they admit exactly the limit.
 //!
-//! The first two are `ffi-c/tests/c/worker.c` and `ffi-c/tests/cpp/worker.cpp`, which the suite builds; the third is this
+//! The first two are `ffi-c/tests/c/worker.c` and `ffi-c/tests/cpp/worker.cpp`, which the suite builds. The third is this
 //! program, started again.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -14,10 +14,10 @@ use keytally_core::{Name, NewKey, Plan, Timestamp};
 const NOW_MS: u64 = 1_767_225_600_000;
 const LIMIT: u64 = 1000;
 
-/// What tells this program that it is to spend: the arguments of a worker, one a line.
+/// The variable that makes this program a worker. It holds the arguments of a worker, one on each line.
 const SPEND: &str = "KEYTALLY_TEST_SPEND";
 
-/// A process that spends keys, ready to begin.
+/// A process that checks keys, ready to begin.
 struct Worker {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -29,7 +29,7 @@ impl Worker {
         let mut child = command.spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        // The harness of Rust's tests has something to say first.
+        // The test harness of Rust prints lines first.
         while !line.ends_with("ready\n") {
             line.clear();
             assert_ne!(output.read_line(&mut line).unwrap(), 0, "the worker ended before it was ready");
@@ -41,18 +41,18 @@ impl Worker {
         self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     }
 
-    /// How often each key was admitted.
+    /// Returns how often each key was admitted.
     fn end(mut self, keys: usize) -> Vec<u64> {
         let lines = self.output.by_ref().lines().take(keys);
         let admitted = lines.map(|line| line.unwrap().parse().unwrap()).collect();
-        // What else the harness has to say, so that it can say it.
+        // Reads the remaining lines of the test harness, so that it can end.
         self.output.read_to_end(&mut Vec::new()).unwrap();
         assert!(self.child.wait().unwrap().success());
         admitted
     }
 }
 
-/// Two processes of each language.
+/// Starts two processes of each language.
 fn workers(gate: &Path, turns: u64, keys: &[String], pepper: &str) -> Vec<Worker> {
     let built = PathBuf::from(
         std::env::var_os("KEYTALLY_TEST_WORKERS").expect("the suite `interop` says where the workers are"),
@@ -73,7 +73,7 @@ fn workers(gate: &Path, turns: u64, keys: &[String], pepper: &str) -> Vec<Worker
     workers
 }
 
-/// Issues so many keys, lets everybody spend each of them so often, and tells what was admitted of each in all.
+/// Issues `keys` keys, lets each process check each of them `turns` times, and returns how often each was admitted.
 fn spend_together(keys: usize, turns: u64) -> Vec<u64> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.gate");
@@ -106,12 +106,12 @@ fn many_keys_each_admit_exactly_their_limit() {
 }
 
 #[test]
-fn what_is_not_spent_was_not_needed() {
-    // Six processes that together ask for less than there is.
+fn checks_below_the_limit_are_all_admitted() {
+    // The six processes together stay below the limit.
     assert_eq!(spend_together(3, 100), [600; 3]);
 }
 
-/// The worker in Rust; nothing, unless it is asked to spend.
+/// The worker in Rust. Does nothing if the variable is not set.
 #[test]
 fn spend() {
     let Ok(arguments) = std::env::var(SPEND) else { return };

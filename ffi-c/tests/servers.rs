@@ -51,7 +51,7 @@ impl Server {
         self.gate.issue(&new).unwrap()
     }
 
-    /// What a request of these header lines is answered: status, header lines without those of the server's own, body.
+    /// Returns the response to a request with these header lines: status, Keytally's header fields, body.
     fn get(&self, path: &str, headers: &[String]) -> (u16, Vec<String>, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
@@ -91,7 +91,7 @@ fn keeps_the_contract(name: &str) {
     };
     assert_eq!(contacts(&[]), unauthorized("Missing X-API-Key header"));
     assert_eq!(contacts(&["X-API-Key: nonsense".into()]), unauthorized("Invalid API key"));
-    // An empty header is an invalid key; cpp-httplib drops it before the server sees it, so there it is missing.
+    // An empty header is an invalid key. With cpp-httplib, which drops it, it is a missing key.
     assert_eq!(contacts(&["X-API-Key:".into()]).0, 401);
 
     let (key, key_id) = server.issue();
@@ -116,17 +116,17 @@ fn keeps_the_contract(name: &str) {
     );
     assert!(fields.iter().any(|field| field.starts_with("Retry-After: ")));
 
-    // Revoked here, refused there.
+    // A revocation by this process holds in the server.
     server.gate.revoke(key_id).unwrap();
     assert_eq!(contacts(&[header]), unauthorized("Invalid API key"));
 }
 
 #[test]
-fn the_server_in_c_keeps_the_contract() {
+fn server_in_c_keeps_the_contract() {
     keeps_the_contract("server_in_c");
 }
 
 #[test]
-fn the_server_in_cpp_keeps_the_contract() {
+fn server_in_cpp_keeps_the_contract() {
     keeps_the_contract("server_in_cpp");
 }

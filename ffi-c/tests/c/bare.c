@@ -1,4 +1,4 @@
-/* Both tables without an operating system's help: linked with the library that was built without `host`. */
+/* Both tables without an operating system: linked with the library that was built without `host`. */
 #include "check.h"
 
 static _Alignas(KT_TABLE_ALIGN) unsigned char limits[KT_LIMITER_SIZE(16)], keys[KT_GATE_SIZE(16)];
@@ -7,8 +7,8 @@ int main(void) {
     const uint8_t seed[16] = {1}, pepper[32] = {7}, entropy[KT_ENTROPY_SIZE] = {9};
     const kt_bytes peppers[] = {{pepper, sizeof pepper}};
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("2/minute")};
-    const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 16};
-    const kt_new_key new_key = {KT_TEXT("dev"), NULL, 0, 42, 0};
+    const kt_gate_config config = {sizeof(kt_gate_config), 16, &plan, 1, KT_TEXT("kt")};
+    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("dev"), NULL, 0, 0};
     kt_limiter limiter;
     kt_gate gate;
     kt_verdict verdict;
@@ -31,7 +31,7 @@ int main(void) {
     OK(kt_gate_revoke(&gate, key_id));
     EXPECT(kt_gate_check(NULL, NULL, 0, 1, NOW_MS, &verdict), KT_NULL_POINTER);
 
-    /* There is no system clock to read. An explicit time corrects a tally that is an hour ahead. */
+    /* This library has no system clock. An explicit time corrects a tally that is an hour ahead. */
     uint64_t corrected = 77;
     EXPECT(kt_limiter_check(&limiter, bytes("a"), 1, 1, KT_SYSTEM_CLOCK, &verdict), KT_NO_CLOCK);
     EXPECT(kt_gate_check(&gate, NULL, 0, 1, KT_SYSTEM_CLOCK, &verdict), KT_NO_CLOCK);

@@ -1,4 +1,4 @@
-// libkeytally.a beside another static library that Rust made. Each has Rust's own library in it.
+// Links libkeytally.a together with another static library made by Rust. Each contains Rust's standard library.
 #include <keytally.h>
 
 #include <stdlib.h>

@@ -1,8 +1,9 @@
-/* Every function, asked as a program asks it: in memory, in files, and from threads. */
+/* Calls every function as a program does: in memory, in files, and from threads. */
 #include "check.h"
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <unistd.h>
 #include <valgrind/memcheck.h>
 
@@ -15,8 +16,8 @@ static const kt_plan PLANS[] = {
     {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")},
     {KT_TEXT("pro"), KT_TEXT("1000/minute, 20000/hour")},
 };
-static const kt_gate_config CONFIG = {PLANS, 2, KT_TEXT("kt"), 64};
-static const kt_new_key NEW_KEY = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
+static const kt_gate_config CONFIG = {sizeof(kt_gate_config), 64, PLANS, 2, KT_TEXT("kt")};
+static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
 
 static bool equal(const char *found, const char *wanted) {
     if (strcmp(found, wanted) != 0) fprintf(stderr, "found \"%s\", not \"%s\"\n", found, wanted);
@@ -33,7 +34,7 @@ static void texts(void) {
     CHECK(strstr(buffer, "\"fortnight\" is no unit") == buffer && written == strlen(buffer));
     OK(kt_policy_explain(KT_TEXT("1/s"), buffer, sizeof buffer, &written));
     CHECK(equal(buffer, "") && written == 0);
-    /* What may be a key isn't repeated. */
+    /* A part that may be a key is not repeated. */
     OK(kt_policy_explain(KT_TEXT("100/abcdefghijk"), buffer, sizeof buffer, &written));
     CHECK(strstr(buffer, "\"abcdefghijk\" is no unit") == buffer);
     OK(kt_policy_explain(KT_TEXT("100/abcdefghijklmnop"), buffer, sizeof buffer, &written));
@@ -41,7 +42,7 @@ static void texts(void) {
     OK(kt_policy_explain(KT_TEXT("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"), buffer, sizeof buffer, &written));
     CHECK(equal(buffer, kt_status_message(KT_POLICY_SYNTAX)));
 
-    /* A buffer that is too small by one is left alone, and so is the length. */
+    /* If the buffer is one byte too small, neither it nor the length is written. */
     memset(buffer, '!', sizeof buffer);
     written = 77;
     EXPECT(kt_policy_check(KT_TEXT("5/minute"), buffer, 8, &written), KT_BUFFER_TOO_SMALL);
@@ -83,26 +84,26 @@ static void limiter_in_memory(void) {
     OK(kt_limiter_check(&limiter, subject, 11, 2, NOW_MS + 1500, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.http_status == 200 && verdict.quota_count == 2);
     CHECK(verdict.charge.cost == 2 && verdict.charge.at_ms == NOW_MS + 1500 && verdict.now_ms == NOW_MS + 1500);
-    CHECK(verdict.quotas[0].limit == 3 && verdict.quotas[0].remaining == 1 && verdict.quotas[0].window_s == 60);
-    CHECK(verdict.quotas[0].reset_unix_s == NOW_MS / 1000 + 60 && verdict.quotas[1].remaining == 98);
-    CHECK(verdict.quotas[2].limit == 0 && verdict.quotas[3].window_s == 0 && verdict.key_id == 0);
+    CHECK(quota(&verdict, 0).limit == 3 && quota(&verdict, 0).remaining == 1 && quota(&verdict, 0).window_s == 60);
+    CHECK(quota(&verdict, 0).reset_unix_s == NOW_MS / 1000 + 60 && quota(&verdict, 1).remaining == 98);
+    CHECK(quota(&verdict, 2).limit == 0 && quota(&verdict, 3).window_s == 0 && verdict.key_id == 0);
     kt_charge charge = verdict.charge;
 
     OK(kt_limiter_peek(&limiter, subject, 11, 2, NOW_MS + 2000, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.http_status == 429 && verdict.charge.cost == 0);
     CHECK(verdict.retry_after_s == 58 && verdict.retry_at_ms == NOW_MS + 60000);
-    CHECK(verdict.quotas[0].lacking == 1 && verdict.quotas[1].lacking == 0);
+    CHECK(quota(&verdict, 0).lacking == 1 && quota(&verdict, 1).lacking == 0);
     OK(kt_limiter_check(&limiter, subject, 11, 4, NOW_MS + 2000, &verdict));
     CHECK(verdict.outcome == KT_TOO_COSTLY && verdict.retry_after_s == 0);
 
     OK(kt_limiter_refund(&limiter, subject, 11, &charge, NOW_MS + 2000, &verdict));
-    CHECK(verdict.quotas[0].remaining == 3 && verdict.quotas[1].remaining == 100);
+    CHECK(quota(&verdict, 0).remaining == 3 && quota(&verdict, 1).remaining == 100);
     OK(kt_limiter_check(&limiter, subject, 11, 1, NOW_MS + 2000, &verdict));
     charge = verdict.charge;
     OK(kt_limiter_settle(&limiter, subject, 11, &charge, 5, NOW_MS + 2000, &verdict));
-    CHECK(verdict.quotas[0].remaining == 0 && verdict.uncharged == 2);
+    CHECK(quota(&verdict, 0).remaining == 0 && verdict.uncharged == 2);
     OK(kt_limiter_reset(&limiter, subject, 11, NOW_MS + 2000, &verdict));
-    CHECK(verdict.quotas[0].remaining == 3);
+    CHECK(quota(&verdict, 0).remaining == 3);
 
     char policy[KT_POLICY_SIZE];
     size_t written;
@@ -112,11 +113,11 @@ static void limiter_in_memory(void) {
     CHECK(equal(policy, "3/minute, 100/hour"));
     OK(kt_limiter_capacity(&limiter, &capacity));
     CHECK(capacity == 100);
-    OK(kt_limiter_check(&limiter, NULL, 0, 1, NOW_MS, &verdict)); /* The empty subject is one. */
+    OK(kt_limiter_check(&limiter, NULL, 0, 1, NOW_MS, &verdict)); /* The empty subject is a subject. */
     OK(kt_limiter_live(&limiter, NOW_MS, &live));
     CHECK(live >= 1);
 
-    /* The table holds no addresses: elsewhere, in larger memory, it is the same. */
+    /* The table holds no addresses: a copy in larger memory at another address works. */
     void *elsewhere = table_memory(size + 64);
     memcpy(elsewhere, memory, size);
     kt_limiter other;
@@ -125,7 +126,7 @@ static void limiter_in_memory(void) {
     CHECK(verdict.outcome == KT_DENIED);
     EXPECT(kt_limiter_attach(elsewhere, size - 64, &other), KT_TRUNCATED);
 
-    /* More subjects than there is room for: full is an answer. */
+    /* More subjects than there is room for: the outcome is full. */
     unsigned full = 0;
     for (uint32_t number = 0; number < 1000; number++) {
         OK(kt_limiter_check(&limiter, (const uint8_t *)&number, sizeof number, 1, NOW_MS, &verdict));
@@ -144,6 +145,156 @@ static void limiter_in_memory(void) {
     free(memory);
 }
 
+static bool zeros(const void *memory, size_t len) {
+    for (size_t index = 0; index < len; index++)
+        if (((const unsigned char *)memory)[index] != 0) return false;
+    return true;
+}
+
+/** Requests with options, as programs of other versions of the header make them. */
+static void requests_of_other_versions(void) {
+    size_t size = kt_limiter_size(8);
+    void *memory = table_memory(size);
+    kt_limiter limiter;
+    OK(kt_limiter_init(memory, size, KT_TEXT("5/minute"), 8, SEED, &limiter));
+    kt_verdict verdict;
+    kt_request request = {sizeof request, 2, NOW_MS};
+    OK(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict));
+    CHECK(verdict.cost == 2 && verdict.now_ms == NOW_MS && quota(&verdict, 0).remaining == 3);
+
+    /* A newer program may set new members to zero only. */
+    struct {
+        kt_request request;
+        uint64_t member;
+    } newer = {{sizeof newer, 1, NOW_MS}, 0};
+    OK(kt_limiter_check_request(&limiter, bytes("a"), 1, &newer.request, &verdict));
+    CHECK(quota(&verdict, 0).remaining == 2);
+    newer.member = 1;
+    EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &newer.request, &verdict), KT_UNKNOWN_MEMBER);
+    for (uint32_t wrong = 0; wrong < sizeof request; wrong++) {
+        request.size = wrong;
+        EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict), KT_STRUCT_SIZE);
+    }
+    request.size = UINT32_MAX;
+    EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict), KT_STRUCT_SIZE);
+    OK(kt_limiter_peek(&limiter, bytes("a"), 1, 2, NOW_MS, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED);
+
+    /* NULL: one unit, by the system clock. */
+    uint64_t before_ms = kt_now_ms();
+    OK(kt_limiter_check_request(&limiter, bytes("b"), 1, NULL, &verdict));
+    CHECK(verdict.cost == 1 && verdict.now_ms >= before_ms && quota(&verdict, 0).remaining == 4);
+    kt_limiter_close(&limiter);
+    free(memory);
+}
+
+/** Keys and gates, as programs of other versions of the header describe them. */
+static void structs_of_other_versions(void) {
+    size_t size = kt_gate_size(CONFIG.keys);
+    void *memory = table_memory(size);
+    kt_gate gate;
+    struct {
+        kt_gate_config config;
+        uint64_t member;
+    } newer = {CONFIG, 1};
+    newer.config.size = sizeof newer;
+    EXPECT(kt_gate_init(memory, size, &newer.config, PEPPERS, 1, &gate), KT_UNKNOWN_MEMBER);
+    newer.member = 0;
+    newer.config.size = sizeof(kt_gate_config) - 1;
+    EXPECT(kt_gate_init(memory, size, &newer.config, PEPPERS, 1, &gate), KT_STRUCT_SIZE);
+    newer.config.size = sizeof newer;
+    OK(kt_gate_init(memory, size, &newer.config, PEPPERS, 1, &gate));
+
+    /* An older program has no `not_after_s`, so its keys never expire. */
+    kt_new_key older = {offsetof(kt_new_key, not_after_s), 7, KT_TEXT("live"), NULL, 0, 1};
+    kt_key key;
+    uint64_t key_id;
+    kt_key_info info;
+    OK(kt_gate_issue(&gate, &older, ENTROPY, NOW_MS, &key, &key_id));
+    OK(kt_gate_key(&gate, key_id, NOW_MS, &info));
+    CHECK(info.not_after_s == 0 && info.account == 7);
+    older.size = 4;
+    EXPECT(kt_gate_issue(&gate, &older, OTHER_ENTROPY, NOW_MS, &key, &key_id), KT_STRUCT_SIZE);
+    struct {
+        kt_new_key new_key;
+        uint64_t member;
+    } newer_key = {NEW_KEY, 1};
+    newer_key.new_key.size = sizeof newer_key;
+    EXPECT(kt_gate_issue(&gate, &newer_key.new_key, OTHER_ENTROPY, NOW_MS, &key, &key_id), KT_UNKNOWN_MEMBER);
+
+    kt_request request = {sizeof request, 3, NOW_MS};
+    kt_verdict verdict;
+    OK(kt_gate_check_request(&gate, bytes(key.text), strlen(key.text), &request, &verdict));
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.cost == 3 && quota(&verdict, 1).remaining == 997);
+    request.size = 8;
+    EXPECT(kt_gate_check_request(&gate, NULL, 0, &request, &verdict), KT_STRUCT_SIZE);
+    kt_gate_close(&gate);
+    free(memory);
+}
+
+/** Reserved members are zeros, whatever the memory held before. */
+static void reserved_members_are_zeros(void) {
+    size_t size = kt_gate_size(CONFIG.keys);
+    void *memory = table_memory(size);
+    kt_gate gate;
+    kt_key key;
+    uint64_t key_id;
+    OK(kt_gate_init(memory, size, &CONFIG, PEPPERS, 1, &gate));
+    OK(kt_gate_issue(&gate, &NEW_KEY, ENTROPY, NOW_MS, &key, &key_id));
+
+    kt_verdict verdict;
+    memset(&verdict, 0xa5, sizeof verdict);
+    OK(kt_gate_check(&gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
+    CHECK(verdict.reserved_8_ == 0 && verdict.reserved_32_ == 0 && verdict.charge.reserved_ == 0);
+    CHECK(zeros(verdict.reserved_, sizeof verdict.reserved_));
+    CHECK(zeros(&verdict.private_[8], sizeof verdict.private_ - 8 * sizeof *verdict.private_)); /* Two quotas. */
+    kt_quota quota;
+    memset(&quota, 0xa5, sizeof quota);
+    OK(kt_verdict_quota(&verdict, 1, &quota));
+    CHECK(quota.reserved_16_ == 0 && zeros(quota.reserved_, sizeof quota.reserved_));
+    kt_key_info info;
+    memset(&info, 0xa5, sizeof info);
+    OK(kt_gate_key(&gate, key_id, NOW_MS, &info));
+    CHECK(zeros(info.reserved_8_, sizeof info.reserved_8_) && zeros(info.reserved_, sizeof info.reserved_));
+    kt_plan_info plan;
+    memset(&plan, 0xa5, sizeof plan);
+    OK(kt_gate_plan(&gate, 0, &plan));
+    CHECK(zeros(plan.reserved_, sizeof plan.reserved_));
+    kt_key_parts parts;
+    memset(&parts, 0xa5, sizeof parts);
+    OK(kt_key_parse(bytes(key.text), strlen(key.text), &parts));
+    CHECK(zeros(parts.reserved_, sizeof parts.reserved_));
+    kt_gate_close(&gate);
+    free(memory);
+}
+
+/** A program that was compiled with smaller constants gets what fits its buffers. */
+static void smaller_buffers_are_enough_if_all_fits(void) {
+    size_t size = kt_limiter_size(8), needed, count;
+    void *memory = table_memory(size);
+    kt_limiter limiter;
+    kt_verdict verdict;
+    OK(kt_limiter_init(memory, size, KT_TEXT("5/minute"), 8, SEED, &limiter));
+    OK(kt_limiter_check(&limiter, bytes("a"), 1, 1, NOW_MS, &verdict));
+    char all[KT_HEADERS_SIZE], few[KT_HEADERS_SIZE];
+    kt_field fields[KT_MAX_FIELDS], same[KT_MAX_FIELDS];
+    OK(kt_verdict_fields(&verdict, all, sizeof all, fields, KT_MAX_FIELDS, &count));
+    CHECK(count == 5);
+    needed = (size_t)(fields[4].value + fields[4].value_len + 1 - all);
+    memset(few, '!', sizeof few);
+    EXPECT(kt_verdict_fields(&verdict, few, needed - 1, same, KT_MAX_FIELDS, &count), KT_BUFFER_TOO_SMALL);
+    EXPECT(kt_verdict_fields(&verdict, few, sizeof few, same, 4, &count), KT_BUFFER_TOO_SMALL);
+    CHECK(few[0] == '!' && count == 5);
+    OK(kt_verdict_fields(&verdict, few, needed, same, 5, &count));
+    CHECK(count == 5 && memcmp(few, all, needed) == 0 && few[needed] == '!');
+    for (size_t index = 0; index < count; index++) CHECK(equal(same[index].value, fields[index].value));
+    OK(kt_verdict_headers(&verdict, all, sizeof all, &needed));
+    OK(kt_verdict_headers(&verdict, few, needed + 1, &needed));
+    CHECK(equal(few, all));
+    kt_limiter_close(&limiter);
+    free(memory);
+}
+
 static int count_keys(void *context, const kt_key_info *info) {
     CHECK(info->key_id != 0 && equal(info->env, "live"));
     return ++*(int *)context == 2;
@@ -154,7 +305,7 @@ static void no_flaw(void *context, const kt_flaw *flaw) {
     ++*(int *)context;
 }
 
-/** What is the same whether the gate lies in memory or in a file. */
+/** Calls that give the same results for a gate in memory and for one in a file. */
 static void use_gate(kt_gate *gate, bool hints) {
     kt_key key, fresh, other;
     uint64_t key_id, other_id;
@@ -164,17 +315,17 @@ static void use_gate(kt_gate *gate, bool hints) {
 
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.key_id == key_id && verdict.account == 42);
-    CHECK(verdict.quotas[0].remaining == 99 && verdict.quotas[1].remaining == 999);
+    CHECK(quota(&verdict, 0).remaining == 99 && quota(&verdict, 1).remaining == 999);
     kt_charge charge = verdict.charge;
     OK(kt_gate_peek(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 999);
+    CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 1).remaining == 999);
     OK(kt_gate_refund(gate, key_id, &charge, NOW_MS, &verdict));
-    CHECK(verdict.quotas[1].remaining == 1000);
+    CHECK(quota(&verdict, 1).remaining == 1000);
     OK(kt_gate_check(gate, bytes(key.text), key_len, 10, NOW_MS, &verdict));
     OK(kt_gate_settle(gate, key_id, &verdict.charge, 4, NOW_MS, &verdict));
-    CHECK(verdict.quotas[1].remaining == 996 && verdict.uncharged == 0);
+    CHECK(quota(&verdict, 1).remaining == 996 && verdict.uncharged == 0);
     OK(kt_gate_reset(gate, key_id, NOW_MS, &verdict));
-    CHECK(verdict.quotas[1].remaining == 1000);
+    CHECK(quota(&verdict, 1).remaining == 1000);
     EXPECT(kt_gate_refund(gate, key_id + 1, &charge, NOW_MS, &verdict), KT_NO_SUCH_KEY);
     EXPECT(kt_gate_reset(gate, 0, NOW_MS, &verdict), KT_KEY_ID_FORM);
 
@@ -200,7 +351,7 @@ static void use_gate(kt_gate *gate, bool hints) {
 
     OK(kt_gate_assign(gate, key_id, KT_TEXT("pro")));
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
-    CHECK(verdict.quotas[1].limit == 20000 && verdict.quotas[1].remaining == 19998); /* Counts kept. */
+    CHECK(quota(&verdict, 1).limit == 20000 && quota(&verdict, 1).remaining == 19998); /* Counts kept. */
     EXPECT(kt_gate_assign(gate, key_id, KT_TEXT("gold")), KT_NO_SUCH_PLAN);
     kt_plan gold = {KT_TEXT("gold"), KT_TEXT("500/minute, 5000/hour")};
     OK(kt_gate_set_plan(gate, &gold));
@@ -208,16 +359,16 @@ static void use_gate(kt_gate *gate, bool hints) {
     kt_plan daily = {KT_TEXT("daily"), KT_TEXT("5/day")};
     EXPECT(kt_gate_set_plan(gate, &daily), KT_PLAN_WINDOWS);
 
-    /* The old secret lives on in its grace, and both spend one quota. */
+    /* The old secret stays valid during its grace, and both secrets share one quota. */
     OK(kt_gate_rotate(gate, key_id, (uint32_t)(NOW_MS / 1000 + 60), 0, OTHER_ENTROPY, NOW_MS, &fresh));
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 4997);
+    CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 1).remaining == 4997);
     OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[1].remaining == 4996);
+    CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 1).remaining == 4996);
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS + 60000, &verdict));
     CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED);
 
-    /* A third secret would end the first in its grace. */
+    /* A third secret would end the first before its grace ends. */
     kt_key_info info;
     OK(kt_gate_key(gate, key_id, NOW_MS, &info));
     CHECK(info.grace_until_s == NOW_MS / 1000 + 60);
@@ -239,17 +390,17 @@ static void use_gate(kt_gate *gate, bool hints) {
     EXPECT(kt_gate_import(gate, bytes("short"), 5, &NEW_KEY, NOW_MS, &other_id), KT_NOT_IMPORTABLE);
 
     OK(kt_gate_key(gate, other_id, NOW_MS, &info));
-    CHECK(info.account == 42 && !info.revoked && info.quotas[0].remaining == 99 && info.last_used_ms == NOW_MS);
+    CHECK(info.account == 42 && !info.revoked && key_quota(&info, 0).remaining == 99 && info.last_used_ms == NOW_MS);
     CHECK(equal(info.last_characters, hints ? "-xyz" : ""));
     int keys = 0;
-    OK(kt_gate_list(gate, NOW_MS, count_keys, &keys)); /* It ends the list at the second. */
+    OK(kt_gate_list(gate, NOW_MS, count_keys, &keys)); /* The callback ends the list at the second key. */
     CHECK(keys == 2);
 
-    kt_new_key nobody = {KT_TEXT("live"), KT_TEXT("nothing"), 1, 0};
-    EXPECT(kt_gate_issue(gate, &nobody, ENTROPY, NOW_MS, &key, &key_id), KT_NO_SUCH_PLAN);
-    kt_new_key nowhere = {KT_TEXT("LIVE"), NULL, 0, 1, 0};
-    EXPECT(kt_gate_issue(gate, &nowhere, ENTROPY, NOW_MS, &key, &key_id), KT_NAME_FORM);
-    kt_new_key first_plan = {KT_TEXT("live"), NULL, 0, 1, (uint32_t)(NOW_MS / 1000)};
+    kt_new_key no_such_plan = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("nothing"), 0};
+    EXPECT(kt_gate_issue(gate, &no_such_plan, ENTROPY, NOW_MS, &key, &key_id), KT_NO_SUCH_PLAN);
+    kt_new_key wrong_env = {sizeof(kt_new_key), 1, KT_TEXT("LIVE"), NULL, 0, 0};
+    EXPECT(kt_gate_issue(gate, &wrong_env, ENTROPY, NOW_MS, &key, &key_id), KT_NAME_FORM);
+    kt_new_key first_plan = {sizeof(kt_new_key), 1, KT_TEXT("live"), NULL, 0, (uint32_t)(NOW_MS / 1000)};
     OK(kt_gate_issue(gate, &first_plan, ENTROPY, NOW_MS, &key, &other_id));
     OK(kt_gate_check(gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED && verdict.plan == 0);
@@ -278,19 +429,19 @@ static void gate_in_memory(void) {
     OK(kt_gate_init(memory, size, &CONFIG, PEPPERS, 1, &gate));
     use_gate(&gate, false);
 
-    /* Elsewhere, with the pepper; and what a gate is not. */
+    /* A copy opens with the pepper only, and as a gate only. */
     void *elsewhere = table_memory(size);
     memcpy(elsewhere, memory, size);
     OK(kt_gate_attach(elsewhere, size, PEPPERS, 1, &same));
-    const uint8_t strange[32] = {8};
-    const kt_bytes others[] = {{strange, sizeof strange}};
-    kt_gate stranger;
-    EXPECT(kt_gate_attach(elsewhere, size, others, 1, &stranger), KT_WRONG_PEPPER);
+    const uint8_t other_pepper[32] = {8};
+    const kt_bytes others[] = {{other_pepper, sizeof other_pepper}};
+    kt_gate refused;
+    EXPECT(kt_gate_attach(elsewhere, size, others, 1, &refused), KT_WRONG_PEPPER);
     kt_limiter limiter;
     EXPECT(kt_limiter_attach(elsewhere, size, &limiter), KT_OTHER_KIND);
     kt_gate_close(&same);
 
-    /* An administrator that died in memory holds it until somebody who may takes over: word 6 of line 1. */
+    /* A killed administrator of a gate in memory keeps its claim, word 6 of line 1, until a take-over. */
     ((uint64_t *)memory)[8 + 6] = 1;
     EXPECT(kt_gate_revoke(&gate, 1), KT_BUSY);
     OK(kt_gate_take_over(&gate));
@@ -307,7 +458,7 @@ static void gate_in_memory(void) {
     ((uint32_t *)elsewhere)[6] = 0; /* The capacity. */
     EXPECT(kt_gate_attach(elsewhere, size, PEPPERS, 1, &same), KT_DAMAGED);
 
-    /* What can't be made. */
+    /* Gates that cannot be created. */
     kt_gate_config wrong = CONFIG;
     wrong.keys = 0;
     EXPECT(kt_gate_init(elsewhere, size, &wrong, PEPPERS, 1, &same), KT_CAPACITY);
@@ -358,7 +509,7 @@ static void gate_in_memory(void) {
     free(memory);
 }
 
-/** Closing wipes the peppers: nothing of the states that they were kept as is left in the handle. */
+/** Closing wipes the peppers: the handle holds nothing of their hash states afterwards. */
 static void closing_wipes(void) {
     size_t size = kt_gate_size(CONFIG.keys);
     void *memory = table_memory(size);
@@ -367,13 +518,13 @@ static void closing_wipes(void) {
     OK(kt_gate_init(memory, size, &CONFIG, PEPPERS, 1, gate));
     memcpy(kept, gate, sizeof *kept);
     kt_gate_close(gate);
-    /* Room in it that nothing was ever written to may be looked at all the same. */
+    /* This reads padding, which was never written. */
     (void)VALGRIND_MAKE_MEM_DEFINED(gate, sizeof *gate);
     (void)VALGRIND_MAKE_MEM_DEFINED(kept, sizeof *kept);
     size_t wiped = 0;
     for (size_t at = 0; at < sizeof *gate; at++)
         wiped += ((unsigned char *)kept)[at] != 0 && ((unsigned char *)gate)[at] == 0;
-    CHECK(wiped >= 60); /* Two states of 32 bytes, few of which were 0. */
+    CHECK(wiped >= 60); /* Two states of 32 bytes, few of which are 0. */
     free(kept);
     free(gate);
     free(memory);
@@ -408,7 +559,7 @@ static void files(const char *folder) {
     OK(kt_gate_open(path, pepper, 64, &same));
     use_gate(gate, true);
 
-    /* Both see one table, and what one does holds for the other at once. */
+    /* Both handles use one table, and each sees the changes of the other at once. */
     kt_key key;
     uint64_t key_id;
     kt_verdict verdict;
@@ -525,7 +676,7 @@ static void system_clock_corrects_with_counts_kept(void) {
     end_clocks(&made);
 }
 
-/** A cached reading corrects by a later reading. Elsewhere it is used as given. */
+/** With a declared handle, a later reading corrects the tally. Other handles use the time as given. */
 static void cached_reading_corrects_once_declared(void) {
     struct clocks made;
     make_clocks(&made);
@@ -534,12 +685,12 @@ static void cached_reading_corrects_once_declared(void) {
     lock_ahead(&made, "a");
     OK(kt_limiter_check(&made.cached, bytes("a"), 1, 1, stale_ms, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0 && verdict.now_ms >= start_ms);
-    /* What was charged by now is not taken back by a stale reading, and no new window begins. */
+    /* A stale reading neither takes back a charge nor begins a new window. */
     OK(kt_limiter_check(&made.cached, bytes("a"), 1, 1, stale_ms, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.now_ms >= start_ms);
     OK(kt_limiter_check(&made.cached, bytes("a"), 1, 0, start_ms + 1, &verdict));
     CHECK(verdict.now_ms == start_ms + 1);
-    /* The declaration is of one handle. */
+    /* The declaration holds for one handle. */
     lock_ahead(&made, "b");
     OK(kt_limiter_check(&made.explicit, bytes("b"), 1, 1, kt_now_ms(), &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s > 2 * 3600);
@@ -591,7 +742,7 @@ static int remember_ahead(void *context, const kt_key_info *info) {
     return 0;
 }
 
-/** Every function of a gate that takes a time takes the system clock too. */
+/** Each function of a gate that takes a time accepts the system clock too. */
 static void gate_takes_either_time(void) {
     kt_gate_config config = CONFIG;
     config.keys = 3;
@@ -605,15 +756,15 @@ static void gate_takes_either_time(void) {
     OK(kt_gate_attach(memory, size, PEPPERS, 1, &cached));
     OK(kt_gate_use_system_clock(&cached));
 
-    /* Keys that ended in 1970 give up their records now, and not at an explicit time of 1970. */
-    kt_new_key ended = {KT_TEXT("live"), KT_TEXT("default"), 42, 1000};
-    kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
+    /* The records of keys that expired in 1970 can be reused now, but not at an explicit time of 1970. */
+    kt_new_key ended = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 1000};
+    kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
     kt_key key;
     uint64_t key_id, corrected, start_ms = kt_now_ms();
     kt_verdict verdict;
     for (int turn = 0; turn < 3; turn++) OK(kt_gate_issue(&gate, &ended, ENTROPY, 0, &key, &key_id));
     EXPECT(kt_gate_issue(&gate, &new_key, ENTROPY, 999000, &key, &key_id), KT_GATE_FULL);
-    OK(kt_gate_issue(&cached, &new_key, ENTROPY, 999000, &key, &key_id)); /* A stale reading is taken again. */
+    OK(kt_gate_issue(&cached, &new_key, ENTROPY, 999000, &key, &key_id)); /* A stale reading is replaced. */
     OK(kt_gate_import(&gate, bytes("legacy-key-0123456789-xyz"), 25, &new_key, KT_SYSTEM_CLOCK, &key_id));
     OK(kt_gate_issue(&gate, &new_key, ENTROPY, KT_SYSTEM_CLOCK, &key, &key_id));
     OK(kt_gate_rotate(&gate, key_id, 0, 0, OTHER_ENTROPY, KT_SYSTEM_CLOCK, &key));
@@ -625,12 +776,12 @@ static void gate_takes_either_time(void) {
     OK(kt_gate_check(&gate, api_key, len, 5, start_ms, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s > 2 * 3600);
 
-    /* Looking at a gate corrects nothing. */
+    /* A query corrects nothing. */
     kt_key_info info;
     uint32_t ahead_s = 0;
     kt_flaw flaw = {0};
     OK(kt_gate_key(&gate, key_id, KT_SYSTEM_CLOCK, &info));
-    CHECK(info.clock_ahead_s > 2 * 3600 && info.quotas[0].remaining == 4);
+    CHECK(info.clock_ahead_s > 2 * 3600 && key_quota(&info, 0).remaining == 4);
     OK(kt_gate_key(&gate, key_id, start_ms + 3 * HOUR_MS, &info));
     CHECK(info.clock_ahead_s == 0);
     OK(kt_gate_list(&gate, KT_SYSTEM_CLOCK, remember_ahead, &ahead_s));
@@ -642,14 +793,14 @@ static void gate_takes_either_time(void) {
     CHECK(strstr(flaw.sentence, "the key's next check by the system clock corrects it") != NULL);
 
     OK(kt_gate_peek(&cached, api_key, len, 1, start_ms, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.clock_ahead_s == 0 && verdict.quotas[0].remaining == 4);
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.clock_ahead_s == 0 && quota(&verdict, 0).remaining == 4);
     OK(kt_gate_check(&cached, api_key, len, 1, start_ms, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[0].remaining == 3);
+    CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 0).remaining == 3);
     OK(kt_gate_check(&gate, api_key, len, 1, KT_SYSTEM_CLOCK, &verdict));
     OK(kt_gate_refund(&gate, key_id, &verdict.charge, KT_SYSTEM_CLOCK, &verdict));
-    CHECK(verdict.quotas[0].remaining == 3 && verdict.now_ms >= start_ms);
+    CHECK(quota(&verdict, 0).remaining == 3 && verdict.now_ms >= start_ms);
     OK(kt_gate_settle(&gate, key_id, &verdict.charge, 2, KT_SYSTEM_CLOCK, &verdict));
-    CHECK(verdict.quotas[0].remaining == 1 && verdict.now_ms >= start_ms);
+    CHECK(quota(&verdict, 0).remaining == 1 && verdict.now_ms >= start_ms);
 
     OK(kt_gate_reset(&gate, key_id, start_ms + 3 * HOUR_MS, &verdict));
     OK(kt_gate_correct_clock(&gate, KT_SYSTEM_CLOCK, &corrected));
@@ -663,7 +814,7 @@ static void gate_takes_either_time(void) {
     free(memory);
 }
 
-/** Every function of a limiter that takes a time takes the system clock too. */
+/** Each function of a limiter that takes a time accepts the system clock too. */
 static void limiter_takes_either_time(void) {
     struct clocks made;
     make_clocks(&made);
@@ -673,10 +824,10 @@ static void limiter_takes_either_time(void) {
     CHECK(verdict.outcome == KT_ADMITTED && verdict.now_ms >= start_ms && verdict.now_ms <= kt_now_ms());
     kt_charge charge = verdict.charge;
     OK(kt_limiter_settle(&made.explicit, bytes("a"), 1, &charge, 3, KT_SYSTEM_CLOCK, &verdict));
-    CHECK(verdict.quotas[0].remaining == 2);
+    CHECK(quota(&verdict, 0).remaining == 2);
     charge.cost = 3;
     OK(kt_limiter_refund(&made.explicit, bytes("a"), 1, &charge, KT_SYSTEM_CLOCK, &verdict));
-    CHECK(verdict.quotas[0].remaining == 5);
+    CHECK(quota(&verdict, 0).remaining == 5);
     OK(kt_limiter_peek(&made.explicit, bytes("a"), 1, 5, KT_SYSTEM_CLOCK, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.now_ms >= start_ms);
     OK(kt_limiter_reset(&made.explicit, bytes("a"), 1, KT_SYSTEM_CLOCK, &verdict));
@@ -723,7 +874,7 @@ static bool admits(kt_gate *gate, const kt_key *key) {
     return verdict.outcome == KT_ADMITTED;
 }
 
-/** A gate whose file is replaced is opened again: when it is asked, when its keys change, and by its thread. */
+/** A replaced gate file is opened: on request, by a change of keys, and by the thread of the library. */
 static void replaced_files(const char *folder) {
     char path[4096], pepper[KT_PEPPER_SIZE], other[KT_PEPPER_SIZE];
     snprintf(path, sizeof path, "%s/replaced.gate", folder);
@@ -750,7 +901,7 @@ static void replaced_files(const char *folder) {
     OK(kt_gate_reopen_status(gate, &reopened, &failing));
     CHECK(reopened == 1 && failing == 1 && admits(gate, &new));
 
-    /* A change is made to the file that is there. */
+    /* A change is made in the file at the path. */
     replace(folder, path, pepper, &newest);
     EXPECT(kt_gate_revoke(gate, 1), KT_NO_SUCH_KEY);
     CHECK(admits(gate, &newest));
@@ -769,7 +920,7 @@ static void replaced_files(const char *folder) {
     CHECK(unlink(path) == 0);
 }
 
-/** A gate that another process administers: the wait ends, and names the process. */
+/** While another process administers a gate, a change waits, then fails. */
 static void held_files(const char *folder) {
     char path[4096], pepper[KT_PEPPER_SIZE];
     snprintf(path, sizeof path, "%s/held.gate", folder);
@@ -780,7 +931,7 @@ static void held_files(const char *folder) {
     OK(kt_gate_administrator(gate, &pid));
     CHECK(pid == 0);
     OK(kt_gate_set_wait(gate, 20));
-    /* What an administrator of another container leaves that has no lock of the file: see host/src/lock.rs. */
+    /* The word that an administrator in another container writes, which holds no lock of the file: see host/src/lock.rs. */
     FILE *file = fopen(path, "r+");
     uint64_t holder = UINT64_MAX;
     CHECK(file != NULL && fseek(file, 64 + 7 * 8, SEEK_SET) == 0 && fwrite(&holder, 8, 1, file) == 1 && fclose(file) == 0);
@@ -818,6 +969,10 @@ int main(int count, char **arguments) {
     CHECK(count == 2); /* A folder for files. */
     texts();
     limiter_in_memory();
+    requests_of_other_versions();
+    structs_of_other_versions();
+    reserved_members_are_zeros();
+    smaller_buffers_are_enough_if_all_fits();
     gate_in_memory();
     closing_wipes();
     files(arguments[1]);

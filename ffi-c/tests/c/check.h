@@ -1,4 +1,4 @@
-/* What the test programs have in common: checks that end the program with the line that failed. */
+/* Shared by the test programs: checks that end the program and print the line that failed. */
 #ifndef KEYTALLY_TEST_CHECK_H
 #define KEYTALLY_TEST_CHECK_H
 
@@ -13,7 +13,7 @@
 
 #define CHECK(condition) ((condition) ? (void)0 : failed(__FILE__, __LINE__, #condition))
 
-/** Checks a status, and tells by name which one came instead. */
+/** Checks a status. Prints the statuses and their sentences if they differ. */
 #define EXPECT(call, status) expect((call), (status), __FILE__, __LINE__, #call)
 
 #define OK(call) EXPECT(call, KT_OK)
@@ -33,6 +33,20 @@ static inline void expect(kt_status found, kt_status wanted, const char *file, i
 
 /** The bytes of a text, as keys and subjects are passed. */
 static inline const uint8_t *bytes(const char *text) { return (const uint8_t *)text; }
+
+/** Returns the quota at `index` of a verdict; zeros if there is none. */
+static inline kt_quota quota(const kt_verdict *verdict, size_t index) {
+    kt_quota quota = {0};
+    EXPECT(kt_verdict_quota(verdict, index, &quota), index < verdict->quota_count ? KT_OK : KT_NO_SUCH_QUOTA);
+    return quota;
+}
+
+/** Returns the quota at `index` of a key; zeros if there is none. */
+static inline kt_quota key_quota(const kt_key_info *info, size_t index) {
+    kt_quota quota = {0};
+    EXPECT(kt_key_info_quota(info, index, &quota), index < info->quota_count ? KT_OK : KT_NO_SUCH_QUOTA);
+    return quota;
+}
 
 /** Memory for a table, which the caller frees. */
 static inline void *table_memory(size_t size) {

@@ -1,4 +1,4 @@
-/* What can be told of a wrong pointer is a status, and nothing is written. */
+/* A wrong pointer, as far as it can be checked, is a status, and nothing is written. */
 #include "check.h"
 
 #include <stdint.h>
@@ -6,9 +6,9 @@
 static const uint8_t SEED[16] = {1}, PEPPER[32] = {7}, ENTROPY[KT_ENTROPY_SIZE] = {1};
 static const kt_bytes PEPPERS[] = {{PEPPER, sizeof PEPPER}};
 static const kt_plan PLAN = {KT_TEXT("default"), KT_TEXT("5/minute")};
-static const kt_gate_config CONFIG = {&PLAN, 1, KT_TEXT("kt"), 8};
-static const kt_new_key NEW_KEY = {KT_TEXT("live"), NULL, 0, 42, 0};
-static const kt_charge CHARGE = {NOW_MS, 1};
+static const kt_gate_config CONFIG = {sizeof(kt_gate_config), 8, &PLAN, 1, KT_TEXT("kt")};
+static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0};
+static const kt_charge CHARGE = {NOW_MS, 1, 0};
 
 static int visit(void *context, const kt_key_info *info) {
     (void)context;
@@ -20,10 +20,10 @@ static void report(void *context, const kt_flaw *flaw) {
     (void)flaw;
 }
 
-/** A pointer that is one byte off. It is never followed. */
+/** A pointer that is one byte off. The library never follows it. */
 #define OFF(pointer) ((void *)((uintptr_t)(pointer) + 1))
 
-/** Calls with a handle that is none, then NULL, then misaligned. */
+/** Calls with memory that is not a handle, then NULL, then a misaligned pointer. */
 #define NO_HANDLE(handle, call) \
     do { \
         handle = none; \
@@ -76,14 +76,14 @@ static void limiters(void *none) {
 
     /* Nothing was charged by any of these. */
     OK(kt_limiter_peek(real, subject, 1, 1, NOW_MS, &verdict));
-    CHECK(verdict.quotas[0].remaining == 5);
+    CHECK(quota(&verdict, 0).remaining == 5);
 
-    /* A copy is no handle, and the original still is one. */
+    /* A copy is not a handle. The original still is. */
     moved = own;
     EXPECT(kt_limiter_check(&moved, subject, 1, 1, NOW_MS, &verdict), KT_NOT_A_HANDLE);
     kt_limiter_close(&moved);
     OK(kt_limiter_check(real, subject, 1, 1, NOW_MS, &verdict));
-    /* Nor is a limiter a gate. */
+    /* A limiter is not a gate. */
     EXPECT(kt_gate_check((kt_gate *)(void *)real, NULL, 0, 1, NOW_MS, &verdict), KT_NOT_A_HANDLE);
 
     NULL_AT(kt_limiter_init(NULL, sizeof memory, KT_TEXT("5/minute"), 8, SEED, &moved));
@@ -102,9 +102,9 @@ static void limiters(void *none) {
     EXPECT(kt_limiter_attach(memory, sizeof memory, (kt_limiter *)(void *)memory), KT_OVERLAP);
     NULL_AT(kt_limiter_attach(memory, sizeof memory, NULL));
 
-    /* None of these has touched the table. */
+    /* None of these changed the table. */
     OK(kt_limiter_peek(real, subject, 1, 1, NOW_MS, &verdict));
-    CHECK(verdict.quotas[0].remaining == 4);
+    CHECK(quota(&verdict, 0).remaining == 4);
     kt_limiter_close(real);
 }
 
@@ -187,9 +187,9 @@ static void gates(void *none) {
     NULL_AT(kt_gate_capacity(real, NULL));
     NULL_AT(kt_gate_verify(real, NOW_MS, NULL, NULL));
 
-    /* No key was issued, changed or charged by any of these, and the first is as good as before. */
+    /* None of these issued, changed or charged a key. The first is still valid. */
     OK(kt_gate_check(real, api_key, len, 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.quotas[0].remaining == 4);
+    CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 0).remaining == 4);
     OK(kt_gate_list(real, NOW_MS, visit, NULL));
 
     kt_gate_config no_plans = CONFIG, no_prefix = CONFIG;
@@ -224,47 +224,62 @@ static void gates(void *none) {
     CHECK(opened == NULL);
 }
 
+/** A verdict that the caller changed is a status, and numbers at their ends fit the buffers. */
 static void verdicts(void) {
     char buffer[KT_HEADERS_SIZE];
     size_t written = 77;
     kt_verdict verdict;
+    kt_quota quota;
     OK(kt_verdict_duplicate_header(NOW_MS, &verdict));
     NULL_AT(kt_verdict_duplicate_header(NOW_MS, NULL));
+    NULL_AT(kt_verdict_quota(NULL, 0, &quota));
+    NULL_AT(kt_verdict_quota(&verdict, 0, NULL));
+    EXPECT(kt_verdict_quota(OFF(&verdict), 0, &quota), KT_MISALIGNED);
+    EXPECT(kt_verdict_quota(&verdict, 0, &quota), KT_NO_SUCH_QUOTA);
     NULL_AT(kt_verdict_headers(NULL, buffer, sizeof buffer, &written));
     NULL_AT(kt_verdict_headers(&verdict, NULL, sizeof buffer, &written));
     NULL_AT(kt_verdict_headers(&verdict, buffer, sizeof buffer, NULL));
     kt_field fields[KT_MAX_FIELDS];
-    NULL_AT(kt_verdict_fields(NULL, buffer, sizeof buffer, fields, &written));
-    NULL_AT(kt_verdict_fields(&verdict, NULL, sizeof buffer, fields, &written));
-    NULL_AT(kt_verdict_fields(&verdict, buffer, sizeof buffer, NULL, &written));
-    NULL_AT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, NULL));
-    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer - 1, fields, &written), KT_BUFFER_TOO_SMALL);
+    NULL_AT(kt_verdict_fields(NULL, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &written));
+    NULL_AT(kt_verdict_fields(&verdict, NULL, sizeof buffer, fields, KT_MAX_FIELDS, &written));
+    NULL_AT(kt_verdict_fields(&verdict, buffer, sizeof buffer, NULL, KT_MAX_FIELDS, &written));
+    NULL_AT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, NULL));
+    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, SIZE_MAX, &written), KT_BAD_LENGTH);
     NULL_AT(kt_verdict_problem(NULL, buffer, sizeof buffer, &written));
     CHECK(strcmp(kt_verdict_body(NULL), "") == 0);
     EXPECT(kt_verdict_headers(&verdict, buffer, 4, &written), KT_BUFFER_TOO_SMALL);
     EXPECT(kt_verdict_headers(&verdict, NULL, 0, &written), KT_BUFFER_TOO_SMALL);
     verdict.outcome = (kt_outcome)6;
     EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
-    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, &written), KT_NOT_A_VERDICT);
+    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &written), KT_NOT_A_VERDICT);
     CHECK(strcmp(kt_verdict_body(&verdict), "") == 0);
     verdict.outcome = KT_DENIED;
     verdict.reason = (kt_reason)10;
     EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
     verdict.reason = KT_REASON_NONE;
-    verdict.quota_count = 5;
+    verdict.quota_count = KT_MAX_QUOTAS + 1;
     EXPECT(kt_verdict_problem(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
-    verdict.quota_count = 1; /* A window of no length. */
+    EXPECT(kt_verdict_quota(&verdict, 200, &quota), KT_NO_SUCH_QUOTA);
+    verdict.quota_count = UINT8_MAX;
+    EXPECT(kt_verdict_quota(&verdict, 200, &quota), KT_NOT_A_VERDICT);
+    verdict.quota_count = 1; /* A window of 0 seconds. */
     EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
+    EXPECT(kt_verdict_quota(&verdict, 0, &quota), KT_NOT_A_VERDICT);
     CHECK(written == 77);
-    /* Numbers at their ends are longest, and still fit. */
+
     memset(&verdict, 0xff, sizeof verdict);
+    EXPECT(kt_verdict_quota(&verdict, 0, &quota), KT_NOT_A_VERDICT);
     verdict.outcome = KT_DENIED;
     verdict.reason = KT_REASON_NONE;
     verdict.quota_count = KT_MAX_QUOTAS;
-    for (int place = 0; place < KT_MAX_QUOTAS; place++) verdict.quotas[place].window_s = 2678399;
+    EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
+    /* The third word of each quota is its window. */
+    for (int index = 0; index < KT_MAX_QUOTAS; index++) verdict.private_[4 * index + 2] = 2678399;
+    OK(kt_verdict_quota(&verdict, KT_MAX_QUOTAS - 1, &quota));
+    CHECK(quota.window_s == 2678399 && quota.limit == UINT32_MAX && quota.reset_unix_s > UINT64_MAX / 1000);
     OK(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written));
     CHECK(written == strlen(buffer) && written < KT_HEADERS_SIZE);
-    OK(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, &written));
+    OK(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &written));
     CHECK(written == KT_MAX_FIELDS && fields[5].value + fields[5].value_len < buffer + sizeof buffer);
     CHECK(strcmp(fields[5].name, "Retry-After") == 0 && strcmp(fields[5].value, "4294967295") == 0);
     OK(kt_verdict_problem(&verdict, buffer, KT_PROBLEM_SIZE, &written));

@@ -1,12 +1,12 @@
-/* Makes api.gate in the current folder, under the peppers in KEYTALLY_PEPPER, and prints a key of it. */
+/* Creates api.gate in the current folder with the peppers in KEYTALLY_PEPPER, and prints a key of it. */
 #include "check.h"
 
 int main(void) {
     const char *peppers = getenv("KEYTALLY_PEPPER");
     CHECK(peppers != NULL);
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
-    const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 100};
-    const kt_new_key new_key = {KT_TEXT("live"), NULL, 0, 42, 0};
+    const kt_gate_config config = {sizeof(kt_gate_config), 100, &plan, 1, KT_TEXT("kt")};
+    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), NULL, 0, 0};
     uint8_t entropy[KT_ENTROPY_SIZE];
     kt_gate *gate;
     kt_key key;

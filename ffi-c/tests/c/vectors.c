@@ -1,4 +1,4 @@
-/* The vector files, which drive every language, drive C: policies, keys, MACs, decisions, verdicts. */
+/* Runs the vector files, which all languages share, in C: policies, keys, MACs, decisions, verdicts. */
 #include "check.h"
 
 #include <cjson/cJSON.h>
@@ -6,7 +6,7 @@
 
 static const uint8_t SEED[16] = {5};
 
-/** What is being looked at, shown when a check fails. */
+/** The current case, printed if a check fails. */
 static const char *at;
 
 #define HOLDS(condition) ((condition) ? (void)0 : (fprintf(stderr, "%s\n", at), failed(__FILE__, __LINE__, #condition)))
@@ -22,7 +22,7 @@ static cJSON *load(const char *folder, const char *name) {
     CHECK(text != NULL && fread(text, 1, size, file) == size);
     text[size] = 0;
     fclose(file);
-    /* A text of cJSON's ends at a NUL, so that another control character stands in for it until `given`. */
+    /* A text of cJSON ends at a NUL, so another control character replaces it until `given`. */
     for (char *nul = text; (nul = strstr(nul, "\\u0000")) != NULL;) nul[5] = '1';
     cJSON *json = cJSON_Parse(text);
     CHECK(json != NULL);
@@ -39,7 +39,7 @@ static const char *text(const cJSON *object, const char *name) {
     return value;
 }
 
-/** A text in which there may be a NUL, and its length. */
+/** Returns a text that may contain a NUL, and its length. */
 static const char *given(const cJSON *object, const char *name, char *into, size_t size, size_t *len) {
     *len = strlen(text(object, name));
     CHECK(*len < size);
@@ -64,7 +64,7 @@ static uint64_t word(const cJSON *object, const char *name) {
     return value;
 }
 
-/** A step's time. The last millisecond is `KT_SYSTEM_CLOCK`; the one before has the same answers. */
+/** Returns a step's time. The last millisecond is `KT_SYSTEM_CLOCK`; the one before gives the same results. */
 static uint64_t explicit_time(const cJSON *item) {
     uint64_t now_ms = word(item, "now_ms");
     return now_ms == KT_SYSTEM_CLOCK ? now_ms - 1 : now_ms;
@@ -171,7 +171,7 @@ enum { KEYS = 64 };
 
 static void make_gate(struct gate *made, const char *policy, const uint8_t *pepper, size_t pepper_len) {
     kt_plan plan = {KT_TEXT("default"), policy, strlen(policy)};
-    kt_gate_config config = {&plan, 1, KT_TEXT("kt"), KEYS};
+    kt_gate_config config = {sizeof(kt_gate_config), KEYS, &plan, 1, KT_TEXT("kt")};
     kt_bytes peppers[] = {{pepper, pepper_len}};
     made->memory = table_memory(kt_gate_size(KEYS));
     OK(kt_gate_init(made->memory, kt_gate_size(KEYS), &config, peppers, 1, &made->gate));
@@ -182,7 +182,7 @@ static void end_gate(struct gate *made) {
     free(made->memory);
 }
 
-/** The MAC that a gate keeps is read from its memory, where words 2 and 3 of a record hold it, each big-endian in value. */
+/** Compares the MAC in the gate's memory: words 2 and 3 of a record hold it, the most significant byte first. */
 static void macs(const char *folder) {
     cJSON *file = load(folder, "mac.json");
     const cJSON *item;
@@ -194,7 +194,7 @@ static void macs(const char *folder) {
         CHECK(unhex(text(item, "mac"), mac) == sizeof mac);
         struct gate made;
         make_gate(&made, "5/minute", pepper, pepper_len);
-        kt_new_key new_key = {KT_TEXT("live"), NULL, 0, 1, 0};
+        kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), NULL, 0, 0};
         uint64_t key_id;
         OK(kt_gate_import(&made.gate, bytes(at), strlen(at), &new_key, 0, &key_id));
         const uint64_t *words = made.memory;
@@ -221,7 +221,7 @@ static uint8_t outcome_of(const char *name) {
     return outcome;
 }
 
-/** A limiter for one subject, whose only tally the test reads and writes: slots of two words follow two lines. */
+/** A limiter for one subject, whose tally the test reads and writes. Slots of two words follow two cache lines. */
 struct tally {
     void *memory;
     kt_limiter limiter;
@@ -244,14 +244,14 @@ static void end_tally(struct tally *tally) {
     free(tally->memory);
 }
 
-/** Makes the call of a case, and compares the verdict and the word that it leaves. */
+/** Makes the call of a case, and compares the verdict and the resulting word. */
 static void decide(struct tally *tally, const cJSON *item) {
     const uint8_t *subject = bytes("one");
     const char *op = text(item, "op");
     uint64_t now_ms = explicit_time(item);
     kt_verdict verdict;
-    kt_charge charge = {0, 0};
-    if (field(item, "charged")) charge = (kt_charge){word(item, "charged_at_ms"), number(item, "charged")};
+    kt_charge charge = {0, 0, 0};
+    if (field(item, "charged")) charge = (kt_charge){word(item, "charged_at_ms"), number(item, "charged"), 0};
     if (strcmp(op, "check") == 0) OK(kt_limiter_check(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
     else if (strcmp(op, "peek") == 0) OK(kt_limiter_peek(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
     else if (strcmp(op, "refund") == 0) OK(kt_limiter_refund(&tally->limiter, subject, 3, &charge, now_ms, &verdict));
@@ -259,7 +259,7 @@ static void decide(struct tally *tally, const cJSON *item) {
         OK(kt_limiter_settle(&tally->limiter, subject, 3, &charge, number(item, "actual"), now_ms, &verdict));
     else OK(kt_limiter_reset(&tally->limiter, subject, 3, now_ms, &verdict));
 
-    /* A subject without a slot gets one only when there is something to count. */
+    /* A subject gets a slot only when there is something to count. */
     uint64_t *left = tally_word(tally);
     if (left != NULL) HOLDS(*left == word(item, "next"));
     HOLDS(verdict.uncharged == (field(item, "uncharged") ? number(item, "uncharged") : 0));
@@ -272,8 +272,8 @@ static void decide(struct tally *tally, const cJSON *item) {
     for (int place = 0; place < verdict.quota_count; place++) {
         const cJSON *remaining = cJSON_GetArrayItem(field(item, "remaining"), place);
         const char *reset = cJSON_GetStringValue(cJSON_GetArrayItem(field(item, "reset_s"), place));
-        HOLDS(verdict.quotas[place].remaining == (uint32_t)remaining->valuedouble);
-        HOLDS(verdict.quotas[place].reset_unix_s == strtoull(reset, NULL, 10));
+        HOLDS(quota(&verdict, (size_t)place).remaining == (uint32_t)remaining->valuedouble);
+        HOLDS(quota(&verdict, (size_t)place).reset_unix_s == strtoull(reset, NULL, 10));
     }
 }
 
@@ -282,7 +282,7 @@ static void decisions(const char *folder) {
     const cJSON *item;
     int cases = 0;
     cJSON_ArrayForEach(item, field(file, "cases")) {
-        /* In a limiter these words are marks of an insertion, which no tally is. */
+        /* In a limiter these words are reservation marks and not tallies. */
         if (strcmp(text(item, "why"), "all ones") == 0 || strcmp(text(item, "why"), "reserved stamp") == 0) continue;
         char *shown = cJSON_PrintUnformatted(item);
         at = shown;
@@ -315,7 +315,7 @@ static void decisions(const char *folder) {
     }
     end_tally(&tally);
     cJSON_ArrayForEach(item, field(file, "corrections")) {
-        if (word(item, "word") == UINT64_MAX) continue; /* A mark, as above. */
+        if (word(item, "word") == UINT64_MAX) continue; /* A reservation mark, as above. */
         char *shown = cJSON_PrintUnformatted(item);
         at = shown;
         kt_verdict verdict;
@@ -335,13 +335,13 @@ static void decisions(const char *folder) {
     cJSON_Delete(file);
 }
 
-/** Puts the keys of a vector gate into one: imported, which keeps their ids, and rotated where they have been. */
+/** Imports the keys of a vector gate, which keeps their key ids, and rotates those that have a previous secret. */
 static void issue_all(struct gate *made, const cJSON *list) {
     const cJSON *item;
     cJSON_ArrayForEach(item, list) {
         const char *key = text(item, "text");
         const char *first = field(item, "previous") ? text(item, "previous") : key;
-        kt_new_key new_key = {KT_TEXT("live"), NULL, 0, number(item, "account"), number(item, "not_after_s")};
+        kt_new_key new_key = {sizeof(kt_new_key), number(item, "account"), KT_TEXT("live"), NULL, 0, number(item, "not_after_s")};
         uint64_t key_id;
         OK(kt_gate_import(&made->gate, bytes(first), strlen(first), &new_key, 0, &key_id));
         if (first != key) {
@@ -366,12 +366,12 @@ static void issue_all(struct gate *made, const cJSON *list) {
     }
 }
 
-/** The fields one by one are those of the block. */
+/** Returns whether the fields one by one are those of the block. */
 static int one_by_one(const kt_verdict *verdict, const char *block) {
     char values[KT_HEADERS_SIZE], lines[KT_HEADERS_SIZE] = "";
     kt_field fields[KT_MAX_FIELDS];
     size_t count, len = 0;
-    OK(kt_verdict_fields(verdict, values, sizeof values, fields, &count));
+    OK(kt_verdict_fields(verdict, values, sizeof values, fields, KT_MAX_FIELDS, &count));
     for (size_t i = 0; i < count; i++) {
         HOLDS(fields[i].name_len == strlen(fields[i].name) && fields[i].value_len == strlen(fields[i].value));
         len += (size_t)snprintf(lines + len, sizeof lines - len, "%s: %s\r\n", fields[i].name, fields[i].value);
@@ -398,14 +398,14 @@ static void step(struct gate *made, const cJSON *item) {
     HOLDS(verdict.quota_count == cJSON_GetArraySize(field(item, "quotas")));
     if (verdict.quota_count > 0) HOLDS(verdict.key_id == word(item, "key_id") && verdict.account == number(item, "account"));
     for (int place = 0; place < verdict.quota_count; place++) {
-        const cJSON *quota = cJSON_GetArrayItem(field(item, "quotas"), place);
-        const kt_quota *found = &verdict.quotas[place];
-        HOLDS(found->limit == number(quota, "limit") && found->remaining == number(quota, "remaining"));
-        HOLDS(found->window_s == number(quota, "window_s") && found->reset_unix_s == word(quota, "reset_s"));
+        const cJSON *expected = cJSON_GetArrayItem(field(item, "quotas"), place);
+        const kt_quota found = quota(&verdict, (size_t)place);
+        HOLDS(found.limit == number(expected, "limit") && found.remaining == number(expected, "remaining"));
+        HOLDS(found.window_s == number(expected, "window_s") && found.reset_unix_s == word(expected, "reset_s"));
     }
     char headers[KT_HEADERS_SIZE], problem[KT_PROBLEM_SIZE];
     size_t written;
-    kt_verdict stored = verdict; /* A plain struct: a copy is as good. */
+    kt_verdict stored = verdict; /* A plain struct can be copied. */
     OK(kt_verdict_headers(&stored, headers, sizeof headers, &written));
     HOLDS(written == strlen(headers) && strcmp(headers, text(item, "headers")) == 0);
     HOLDS(one_by_one(&stored, headers));

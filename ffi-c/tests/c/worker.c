@@ -1,5 +1,5 @@
-/* A process of the interop test: spends keys of a gate's file, and tells how often each was admitted.
-   worker GATE NOW_MS TURNS KEY..., begun by a line on standard input, the peppers in KEYTALLY_PEPPER. */
+/* A process of the interop test: checks keys of a gate file, and prints how often each was admitted.
+   Usage: worker GATE NOW_MS TURNS KEY... It begins at a line on standard input. KEYTALLY_PEPPER holds the peppers. */
 #include "check.h"
 
 int main(int count, char **arguments) {

@@ -1,7 +1,7 @@
-// The wrapper: every method, both ways of failing, ownership. Built as C++17 and C++20.
+// Tests the wrapper: each method, both ways to fail, ownership. Built as C++17 and C++20.
 #include <keytally.hpp>
 
-#include <keytally.hpp> // A second time, to no effect.
+#include <keytally.hpp> // A second time, without effect.
 
 #include <cstdio>
 #include <cstdlib>
@@ -22,7 +22,7 @@ static void failed(const char *file, int line, const char *condition) {
     std::exit(1);
 }
 
-/** The status of what is thrown; KT_OK when nothing is. */
+/** Returns the status of the exception; KT_OK if there is none. */
 static kt_status thrown(const std::function<void()> &work) {
     try {
         work();
@@ -33,7 +33,8 @@ static kt_status thrown(const std::function<void()> &work) {
     return KT_OK;
 }
 
-static const keytally::Time NOW{std::chrono::milliseconds(1767225600000)};
+static constexpr std::uint64_t NOW_MS = 1767225600000;
+static const keytally::Time NOW{std::chrono::milliseconds(NOW_MS)};
 static constexpr std::string_view PEPPER = "a pepper of at least 32 bytes ...";
 
 static_assert(!std::is_copy_constructible_v<Gate> && std::is_nothrow_move_constructible_v<Gate>);
@@ -44,7 +45,7 @@ static_assert(std::is_trivially_copyable_v<Verdict> && sizeof(Verdict) == sizeof
 static void limiters() {
     auto limiter = Limiter::make("3/minute, 100/hour", 100);
     Verdict verdict = limiter.check("203.0.113.9", 2, NOW);
-    CHECK(verdict.admitted() && verdict.quotas[0].remaining == 1 && verdict.charge.cost == 2);
+    CHECK(verdict.admitted() && verdict.quotas()[0].remaining == 1 && verdict.charge.cost == 2);
     CHECK(verdict.retry_after() == 0s && !verdict.retry_at());
     Verdict denied = limiter.check("203.0.113.9", 2, NOW + 1s);
     CHECK(!denied.admitted() && denied.retry_after() == 59s && denied.retry_at() == NOW + 60s);
@@ -60,22 +61,37 @@ static void limiters() {
     });
     CHECK(fields == 6);
 
-    CHECK(limiter.refund("203.0.113.9", verdict.charge, NOW).quotas[0].remaining == 3);
+    CHECK(limiter.refund("203.0.113.9", verdict.charge, NOW).quotas()[0].remaining == 3);
     verdict = limiter.check("203.0.113.9", 1, NOW);
-    CHECK(limiter.settle("203.0.113.9", verdict.charge, 3, NOW).quotas[0].remaining == 0);
+    CHECK(limiter.settle("203.0.113.9", verdict.charge, 3, NOW).quotas()[0].remaining == 0);
     CHECK(limiter.peek("203.0.113.9", 1, NOW).outcome == KT_DENIED);
-    CHECK(limiter.reset("203.0.113.9", NOW).quotas[0].remaining == 3);
+    CHECK(limiter.reset("203.0.113.9", NOW).quotas()[0].remaining == 3);
     CHECK(limiter.check("203.0.113.9", 4, NOW).outcome == KT_TOO_COSTLY);
 
-    // Moving takes the table along; what is left behind is a status and not a crash.
+    keytally::Request request;
+    request.cost = 2;
+    request.at = NOW;
+    verdict = limiter.check("198.51.100.7", request);
+    CHECK(verdict.cost == 2 && verdict.now_ms == NOW_MS && verdict.quotas()[1].remaining == 98);
+    CHECK(limiter.try_check("198.51.100.7", keytally::Request{2, NOW})->outcome == KT_DENIED);
+    CHECK(limiter.check("198.51.100.8", keytally::Request{}).cost == 1);
+    std::uint32_t limits = 0;
+    for (const kt_quota &quota : verdict.quotas()) limits += quota.limit;
+    CHECK(limits == 103 && verdict.quotas().size() == 2);
+    CHECK(Verdict::duplicate_header(NOW).quotas().empty());
+#if __cplusplus >= 202002L
+    CHECK(limiter.check("198.51.100.7", {.cost = 1, .at = NOW}).admitted());
+#endif
+
+    // A moved-from limiter returns a status and does not crash.
     Limiter moved = std::move(limiter);
-    CHECK(moved.check("203.0.113.9", 1, NOW).quotas[0].remaining == 2);
+    CHECK(moved.check("203.0.113.9", 1, NOW).quotas()[0].remaining == 2);
     CHECK(limiter.try_check("x").status() == KT_NULL_POINTER);
     CHECK(thrown([&] { limiter.check("x"); }) == KT_NULL_POINTER);
     limiter = Limiter::make("1/second", 1);
     CHECK(limiter.check("x", 1, NOW).admitted());
     limiter = std::move(moved);
-    CHECK(limiter.peek("203.0.113.9", 1, NOW).quotas[0].remaining == 2);
+    CHECK(limiter.peek("203.0.113.9", 1, NOW).quotas()[0].remaining == 2);
 
     CHECK(Limiter::try_make("3/fortnight", 100).status() == KT_POLICY_UNIT);
     CHECK(Limiter::try_make("3/minute", 0).status() == KT_CAPACITY);
@@ -90,8 +106,8 @@ static void limiters() {
 
 #if __cplusplus >= 202002L
     const std::byte address[4] = {std::byte{203}, std::byte{0}, std::byte{113}, std::byte{9}};
-    CHECK(limiter.check(std::span<const std::byte>(address), 1, NOW).quotas[0].remaining == 2);
-    CHECK(limiter.try_check(std::span<const std::byte>(address), 1, NOW)->quotas[0].remaining == 1);
+    CHECK(limiter.check(std::span<const std::byte>(address), 1, NOW).quotas()[0].remaining == 2);
+    CHECK(limiter.try_check(std::span<const std::byte>(address), 1, NOW)->quotas()[0].remaining == 1);
 #endif
 }
 
@@ -158,10 +174,10 @@ static void use(Gate &gate) {
     Verdict verdict = gate.check(key.expose(), 1, NOW);
     CHECK(verdict.admitted() && verdict.account == 42 && verdict.key_id == key.id());
     CHECK(gate.env(verdict.env).view() == "live" && std::string_view(gate.plan(verdict.plan).name) == "default");
-    CHECK(gate.refund(key.id(), verdict.charge, NOW).quotas[1].remaining == 1000);
+    CHECK(gate.refund(key.id(), verdict.charge, NOW).quotas()[1].remaining == 1000);
     verdict = gate.check(key.expose(), 5, NOW);
-    CHECK(gate.settle(key.id(), verdict.charge, 7, NOW).quotas[1].remaining == 993);
-    CHECK(gate.reset(key.id(), NOW).quotas[1].remaining == 1000);
+    CHECK(gate.settle(key.id(), verdict.charge, 7, NOW).quotas()[1].remaining == 993);
+    CHECK(gate.reset(key.id(), NOW).quotas()[1].remaining == 1000);
     CHECK(gate.peek(key.expose(), 1, NOW).admitted());
 
     CHECK(gate.check(std::nullopt, 1, NOW).outcome == KT_MISSING_KEY);
@@ -171,7 +187,7 @@ static void use(Gate &gate) {
 
     gate.set_plan({"pro", "1000/minute, 20000/hour"});
     gate.assign(key.id(), "pro");
-    CHECK(gate.check(key.expose(), 1, NOW).quotas[1].limit == 20000);
+    CHECK(gate.check(key.expose(), 1, NOW).quotas()[1].limit == 20000);
     CHECK(thrown([&] { gate.assign(key.id(), "gold"); }) == KT_NO_SUCH_PLAN);
 
     Key fresh = gate.rotate(key.id(), 60s, false, NOW);
@@ -183,6 +199,8 @@ static void use(Gate &gate) {
     fresh = gate.rotate(key.id(), 60s, true, NOW);
     CHECK(!gate.check(key.expose(), 0, NOW).admitted() && gate.check(fresh.expose(), 0, NOW).admitted());
 
+    CHECK(gate.check(fresh.expose(), keytally::Request{0, NOW}).admitted());
+    CHECK(keytally::Quotas(gate.key(key.id(), NOW)).size() == 2);
     auto imported = gate.import("legacy-key-0123456789", {7}, NOW);
     CHECK(gate.check("legacy-key-0123456789", 1, NOW).key_id == imported);
     CHECK(gate.try_import("legacy-key-0123456789", {7}, NOW).status() == KT_ALREADY_IMPORTED);
@@ -199,7 +217,7 @@ static void use(Gate &gate) {
     try {
         gate.list([](const kt_key_info &) { throw Stop{}; }, NOW);
     } catch (const Stop &) {
-        stopped = true; // Around the library, not through it.
+        stopped = true; // The exception does not pass through the library.
     }
     CHECK(stopped);
 
@@ -208,7 +226,7 @@ static void use(Gate &gate) {
     CHECK(thrown([&] { gate.rotate(key.id(), 0s, false, NOW); }) == KT_REVOKED);
     CHECK(gate.try_revoke(1).status() == KT_NO_SUCH_KEY && !gate.try_revoke(1));
 
-    // A key is wiped when it goes, and when it was moved from.
+    // A key is wiped by its destructor and when it is moved from.
     Key taken = std::move(fresh);
     CHECK(fresh.expose().empty() && !taken.expose().empty());
     CHECK(keytally::key_hint(taken.expose()).view().substr(0, 8) == "kt_live_");
@@ -244,14 +262,14 @@ static void gates(const std::string &folder) {
     CHECK(thrown([&] { Gate::open(path, "letmein"); }) == KT_PEPPER_FORM);
     CHECK(thrown([&] { Gate::open_with_pepper_file(path, folder); }) == KT_NOT_A_FILE);
     gate = std::move(file);
-    CHECK(gate.check(key.expose(), 1, NOW).quotas[1].remaining == 998);
+    CHECK(gate.check(key.expose(), 1, NOW).quotas()[1].remaining == 998);
 
     auto limiter = Limiter::open_or_create(folder + "/cpp.limiter", "5/minute", 100);
     auto again = Limiter::open(folder + "/cpp.limiter");
     CHECK(limiter.check("a", 5, NOW).admitted() && !again.check("a", 1, NOW).admitted());
 }
 
-/** A null `const char *` is a status wherever a text belongs, and a missing key in its place. */
+/** A null `const char *` is a status in place of a text, and a missing key in place of a key. */
 static void null_pointers(const std::string &folder) {
     const char *null = std::getenv("KEYTALLY_NO_SUCH_VARIABLE");
     CHECK(null == nullptr);
@@ -305,7 +323,7 @@ static void null_pointers(const std::string &folder) {
     CHECK(keytally::key_hint(null).view().empty() && keytally::explain_policy(null).view().empty());
 }
 
-/** Memory of the caller's, made in C and attached to in C++. */
+/** Opens tables in the caller's memory that C created. */
 static void attached() {
     alignas(KT_TABLE_ALIGN) static unsigned char limits[KT_LIMITER_SIZE(8)], keys[KT_GATE_SIZE(8)];
     const std::uint8_t seed[16] = {1};

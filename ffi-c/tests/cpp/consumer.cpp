@@ -1,4 +1,4 @@
-// What a project that finds the package builds first.
+// A program of a project that found the package by CMake.
 #include <keytally.hpp>
 
 int main() {

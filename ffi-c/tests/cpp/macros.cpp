@@ -1,5 +1,5 @@
-// The header after macros that headers of systems define, in lower case: AssertMacros.h,
-// sys/sysmacros.h, Windows, Qt, X11.
+// Compiles the header after macros that system headers define: AssertMacros.h, sys/sysmacros.h,
+// Windows, Qt, X11.
 #define check(assertion) (assertion)
 #define verify(assertion) (assertion)
 #define require(assertion, label) (assertion)
@@ -21,7 +21,7 @@
 #define Always 2
 #include <keytally.hpp>
 
-static_assert(check(1) == 1 && major(256) == 1, "the macros are as they were");
+static_assert(check(1) == 1 && major(256) == 1, "the macros are restored");
 
 int main() {
     auto limiter = keytally::Limiter::make("1/minute", 8);

@@ -1,4 +1,4 @@
-// Without exceptions the methods that begin with try_ are there, and the others aren't.
+// Without exceptions, only the methods that begin with try_ exist.
 #include <keytally.hpp>
 
 #include <cstdio>

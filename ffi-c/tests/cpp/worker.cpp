@@ -1,4 +1,4 @@
-// The same as ../c/worker.c, in C++.
+// A process of the interop test in C++: checks keys of a gate file, and prints how often each was admitted. See ../c/worker.c.
 #include <keytally.hpp>
 
 #include <cstdlib>

@@ -1,4 +1,4 @@
-/* The board: how a program starts, prints through semihosting, and ends. */
+/* The board: starts a program, prints through semihosting, and ends the program. */
 #include "board.h"
 
 extern uint32_t stack_top, data_start, data_end, data_load, bss_start, bss_end;
@@ -19,13 +19,13 @@ _Noreturn void reset(void) {
     end(main());
 }
 
-/* The processor reads its stack pointer and its handlers from here. */
+/* The vector table: initial stack pointer and handlers. */
 __attribute__((section(".vectors"), used)) static const void *const vectors[16] = {
     &stack_top, reset, trap, trap, trap, trap, trap, 0, 0, 0, 0, trap, trap, 0, trap, trap,
 };
 
-/* Asks the debugger; on real hardware one must be attached. */
-static uint32_t ask(uint32_t what, const void *with) {
+/* Makes a semihosting request to the debugger. On real hardware a debugger must be attached. */
+static uint32_t request(uint32_t what, const void *with) {
     register uint32_t r0 __asm__("r0") = what;
     register const void *r1 __asm__("r1") = with;
     __asm__ volatile("bkpt 0xab" : "+r"(r0) : "r"(r1) : "memory");
@@ -33,7 +33,7 @@ static uint32_t ask(uint32_t what, const void *with) {
 }
 
 void print(const char *text) {
-    ask(0x04, text);
+    request(0x04, text);
 }
 
 void print_number(uint32_t number) {
@@ -49,7 +49,7 @@ void print_number(uint32_t number) {
 
 _Noreturn void end(int status) {
     const uint32_t block[2] = {0x20026, (uint32_t)status};
-    ask(0x20, block);
+    request(0x20, block);
     for (;;) {
     }
 }
@@ -64,11 +64,11 @@ _Noreturn void failed(const char *what, const char *file, int line) {
     end(1);
 }
 
-/* What every C program has of its library. These are the smallest, not the quickest. */
+/* Functions of a C library: small, not fast, except that memset writes words where it can. */
 
 void *memcpy(void *restrict to, const void *restrict from, size_t len) {
-    for (size_t place = 0; place < len; place++) {
-        ((uint8_t *)to)[place] = ((const uint8_t *)from)[place];
+    for (size_t index = 0; index < len; index++) {
+        ((uint8_t *)to)[index] = ((const uint8_t *)from)[index];
     }
     return to;
 }
@@ -84,15 +84,22 @@ void *memmove(void *to, const void *from, size_t len) {
 }
 
 void *memset(void *to, int value, size_t len) {
-    for (size_t place = 0; place < len; place++) {
-        ((uint8_t *)to)[place] = (uint8_t)value;
+    size_t index = 0;
+    if ((uintptr_t)to % sizeof(uint32_t) == 0) {
+        const uint32_t word = (uint8_t)value * UINT32_C(0x01010101);
+        for (; len - index >= sizeof word; index += sizeof word) {
+            *(volatile uint32_t *)((uint8_t *)to + index) = word;
+        }
+    }
+    for (; index < len; index++) {
+        ((uint8_t *)to)[index] = (uint8_t)value;
     }
     return to;
 }
 
 int memcmp(const void *one, const void *other, size_t len) {
-    for (size_t place = 0; place < len; place++) {
-        int difference = ((const uint8_t *)one)[place] - ((const uint8_t *)other)[place];
+    for (size_t index = 0; index < len; index++) {
+        int difference = ((const uint8_t *)one)[index] - ((const uint8_t *)other)[index];
         if (difference != 0) {
             return difference;
         }
@@ -100,7 +107,8 @@ int memcmp(const void *one, const void *other, size_t len) {
     return 0;
 }
 
-/* The same by the names of the Arm run-time ABI, which compilers call too. Sizes tell what is known of the pointers' alignment. */
+/* These functions under the names of the Arm run-time ABI, which compilers call too. The number in a name is the alignment
+ * of the pointers. */
 #define ALIAS(name, of, ...) void *name(__VA_ARGS__) __attribute__((alias(of)))
 #define COPIES(size)                                                                             \
     ALIAS(__aeabi_memcpy##size, "memcpy", void *restrict to, const void *restrict from, size_t len); \

@@ -1,4 +1,4 @@
-/* A device that only checks: its gate was filled at the desk (tables/src/main.rs) and burnt into its flash. */
+/* A device that only checks keys. Its gate was created on the host (tables/src/main.rs) and is part of its flash image. */
 #include <keytally.h>
 
 #include "board.h"

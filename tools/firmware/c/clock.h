@@ -1,4 +1,4 @@
-/* Unix time out of a 32-bit tick counter that wraps; checks/src/clock.rs tells more. */
+/* Unix time from a 32-bit tick counter that wraps; see checks/src/clock.rs. */
 #ifndef CLOCK_H
 #define CLOCK_H
 
@@ -9,12 +9,12 @@ struct clock {
     uint32_t rest, ticks, hz;
 };
 
-/* A clock that shows `now_ms` at the tick `ticks` of a counter with `hz` ticks a second. */
+/* Starts a clock: `now_ms` is the time at the tick `ticks` of a counter with `hz` ticks a second. */
 static inline void clock_start(struct clock *clock, uint64_t now_ms, uint32_t ticks, uint32_t hz) {
     *clock = (struct clock){now_ms, 0, ticks, hz};
 }
 
-/* Unix milliseconds at the tick `ticks`. The counter must not wrap twice between two calls. */
+/* Returns Unix milliseconds at the tick `ticks`. The counter must not wrap twice between two calls. */
 static inline uint64_t clock_at(struct clock *clock, uint32_t ticks) {
     uint64_t passed = (uint64_t)(ticks - clock->ticks) * 1000 + clock->rest;
     clock->ms += passed / clock->hz;

@@ -1,4 +1,4 @@
-/* What a check costs through the library: instructions, and stack. device/src/cost.rs tells the same without it. */
+/* Measures calls of the library: instructions and stack. device/src/cost.rs measures the core in Rust. */
 #include "cost.h"
 
 #include <keytally.h>
@@ -7,14 +7,15 @@
 
 enum { ROUNDS = 64, DEPTH = 1024 };
 
-/* SysTick, ARMv7-M B3.3: it counts the processor's clock down, 24 bits, at one tick in 80 ns of the board's time; an
- * instruction takes one, see tools/xtask/src/firmware.rs. */
+/* SysTick, ARMv7-M B3.3: a 24-bit counter that counts down, one tick in 80 ns of the board's time. How ticks become
+ * instructions: see tools/xtask/src/firmware.rs. */
 static volatile uint32_t *const SYSTICK = (volatile uint32_t *)0xe000e010;
 enum { CONTROL, RELOAD, CURRENT, TICK_NS = 80, LAST = 0xffffff };
 
 static const uint32_t PAINT = 0x5a17ca4b;
 
-/* The bytes of stack that a call takes, with what it calls. Nothing interrupts, so what lies below the stack is nobody's. */
+/* Returns the bytes of stack that a call needs, with all that it calls. There are no interrupts, so the memory below the
+ * stack pointer is unused. */
 static __attribute__((noinline)) uint32_t stack_of(void (*call)(void)) {
     volatile uint32_t *top;
     __asm__ volatile("mov %0, sp" : "=r"(top));
@@ -71,12 +72,12 @@ static void write_headers(void) {
     EXPECT(kt_verdict_headers(&verdict, headers, sizeof headers, &written) == KT_OK);
 }
 
-void tell_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len, uint32_t subjects) {
+void print_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len, uint32_t subjects) {
     static const uint8_t pepper[32] = "a pepper for all to see, 32 byte";
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
-    const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+    const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
     const kt_bytes peppers = {pepper, sizeof pepper};
-    const kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 1, 0};
+    const kt_new_key new_key = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("default"), 0};
     const uint8_t *entropy = (const uint8_t *)"24 bytes, random for you";
     uint64_t key_id;
     EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);
@@ -85,7 +86,9 @@ void tell_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, 
     key_len = strlen(key.text);
 
     cost("gate: check, admitted", check_gate);
-    EXPECT(verdict.outcome == KT_ADMITTED && verdict.quotas[0].remaining == 100 - ROUNDS - 1);
+    kt_quota quota;
+    EXPECT(kt_verdict_quota(&verdict, 0, &quota) == KT_OK);
+    EXPECT(verdict.outcome == KT_ADMITTED && quota.remaining == 100 - ROUNDS - 1);
     cost("limiter: check, admitted", check_limiter);
     EXPECT(verdict.outcome == KT_ADMITTED);
     cost("verdict: headers", write_headers);

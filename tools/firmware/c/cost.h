@@ -4,7 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Prints what each of the calls costs that a device makes; the tables are made in this memory. */
-void tell_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len, uint32_t subjects);
+/* Prints the cost of each call that a device makes. Creates the tables in this memory. */
+void print_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len, uint32_t subjects);
 
 #endif

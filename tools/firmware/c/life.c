@@ -1,4 +1,4 @@
-/* A short life of a device, the same as in checks/src/life.rs: every device prints the same, in either language. */
+/* The scenario of a device, as in checks/src/life.rs. All devices print the same, in both languages. */
 #include "life.h"
 
 #include <keytally.h>
@@ -23,7 +23,7 @@ static void name_of_window(uint32_t seconds) {
     }
 }
 
-static void tell(const char *what, const kt_verdict *verdict) {
+static void print_verdict(const char *what, const kt_verdict *verdict) {
     print(what);
     print(": ");
     print(kt_outcome_name(verdict->outcome));
@@ -31,13 +31,14 @@ static void tell(const char *what, const kt_verdict *verdict) {
         print(", account ");
         print_number(verdict->account);
     }
-    for (int place = 0; place < verdict->quota_count; place++) {
+    kt_quota quota;
+    for (size_t index = 0; kt_verdict_quota(verdict, index, &quota) == KT_OK; index++) {
         print(", ");
-        print_number(verdict->quotas[place].remaining);
+        print_number(quota.remaining);
         print(" of ");
-        print_number(verdict->quotas[place].limit);
+        print_number(quota.limit);
         print("/");
-        name_of_window(verdict->quotas[place].window_s);
+        name_of_window(quota.window_s);
     }
     if (verdict->retry_after_s > 0) {
         print(", again in ");
@@ -56,7 +57,7 @@ static kt_verdict check(const char *what, const kt_key *key) {
     size_t api_key_len = key == NULL ? 0 : strlen(key->text);
     kt_verdict verdict;
     EXPECT(kt_gate_check(&gate, api_key, api_key_len, 1, clock_at(&clock, ticks), &verdict) == KT_OK);
-    tell(what, &verdict);
+    print_verdict(what, &verdict);
     return verdict;
 }
 
@@ -64,10 +65,10 @@ static void knock(const char *subject) {
     kt_verdict verdict;
     const uint64_t now_ms = clock_at(&clock, ticks);
     EXPECT(kt_limiter_check(&limiter, (const uint8_t *)subject, strlen(subject), 1, now_ms, &verdict) == KT_OK);
-    tell(subject, &verdict);
+    print_verdict(subject, &verdict);
 }
 
-static void tell_key(const char *what, uint64_t key_id, const kt_key *key) {
+static void print_key(const char *what, uint64_t key_id, const kt_key *key) {
     char id[KT_KEY_ID_SIZE], hint[KT_HINT_SIZE];
     size_t written;
     EXPECT(kt_key_id_text(key_id, id, sizeof id, &written) == KT_OK);
@@ -80,7 +81,7 @@ static void tell_key(const char *what, uint64_t key_id, const kt_key *key) {
     print("\n");
 }
 
-static void tell_response(const kt_verdict *verdict) {
+static void print_response(const kt_verdict *verdict) {
     char headers[KT_HEADERS_SIZE];
     size_t len;
     EXPECT(kt_verdict_headers(verdict, headers, sizeof headers, &len) == KT_OK);
@@ -97,7 +98,7 @@ static void tell_response(const kt_verdict *verdict) {
     }
 }
 
-/* Lets so many seconds pass. The clock is read twice a wrap at least, as a real device's must be. */
+/* Advances the time. The clock is read at least twice in each wrap of the counter, as a real device must do. */
 static void passes(uint32_t seconds) {
     uint32_t before = ticks;
     for (uint32_t second = 0; second < seconds; second++) {
@@ -115,7 +116,7 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
 
     static const uint8_t pepper[] = "a pepper for all to see, 32 bytes";
     const kt_plan plan = {KT_TEXT("device"), KT_TEXT("3/minute, 5/hour")};
-    const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+    const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
     const kt_bytes peppers = {pepper, sizeof pepper - 1};
     static const uint8_t seed[] = "from the entropy";
     EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);
@@ -124,13 +125,13 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
     print_number(subjects);
     print(" subjects\n");
 
-    const kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("device"), 42, 0};
+    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("device"), 0};
     kt_key key, other;
     uint64_t key_id;
-    /* A device takes entropy from its generator of random numbers. */
+    /* A real device takes entropy from its random number generator. */
     const uint8_t *entropy = (const uint8_t *)"24 bytes, random for you";
     EXPECT(kt_gate_issue(&gate, &new_key, entropy, clock_at(&clock, ticks), &key, &key_id) == KT_OK);
-    tell_key("issued", key_id, &key);
+    print_key("issued", key_id, &key);
     for (int times = 0; times < 4; times++) {
         check("the key", &key);
     }
@@ -138,16 +139,16 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
     check("still in the minute", &key);
     passes(30);
     kt_verdict verdict = check("the next minute", &key);
-    tell_response(&verdict);
+    print_response(&verdict);
     check("the fifth of the hour", &key);
     verdict = check("the sixth", &key);
-    tell_response(&verdict);
+    print_response(&verdict);
 
     passes(3600);
     const uint64_t now_ms = clock_at(&clock, ticks);
     entropy = (const uint8_t *)"others, as random please";
     EXPECT(kt_gate_rotate(&gate, key_id, (uint32_t)(now_ms / 1000) + 60, 0, entropy, now_ms, &other) == KT_OK);
-    tell_key("rotated", key_id, &other);
+    print_key("rotated", key_id, &other);
     check("the old secret, in its grace", &key);
     check("the new secret", &other);
     passes(60);

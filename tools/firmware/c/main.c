@@ -1,4 +1,4 @@
-/* The firmware in C: runs the vectors through the library, lives a short life, and prints what happened and what it cost. */
+/* The firmware in C: runs the vectors and the scenario of a device, and prints their results and the costs. */
 #include <keytally.h>
 
 #include "cost.h"
@@ -13,6 +13,6 @@ static _Alignas(KT_TABLE_ALIGN) uint8_t limiter_memory[KT_LIMITER_SIZE(SUBJECTS)
 int main(void) {
     run_vectors(gate_memory, sizeof gate_memory);
     live(gate_memory, sizeof gate_memory, limiter_memory, sizeof limiter_memory, SUBJECTS);
-    tell_costs(gate_memory, sizeof gate_memory, limiter_memory, sizeof limiter_memory, SUBJECTS);
+    print_costs(gate_memory, sizeof gate_memory, limiter_memory, sizeof limiter_memory, SUBJECTS);
     return 0;
 }

@@ -1,4 +1,4 @@
-/* The shared vectors, as far as C sees them: policies, keys, verdicts. tables/src/lib.rs tells the form of their table. */
+/* Runs the vectors that concern C: policies, keys, verdicts. tables/src/lib.rs describes the form of their table. */
 #include "vectors.h"
 
 #include <keytally.h>
@@ -13,7 +13,7 @@ __asm__(
     ".previous\n");
 extern const uint8_t vectors_begin[], vectors_end[];
 
-/* What is left of the table, and the texts that it names. */
+/* The rest of the table, and the texts that it refers to. */
 static const uint8_t *at, *texts;
 
 static uint64_t number(void) {
@@ -38,7 +38,7 @@ struct text {
     size_t len;
 };
 
-/* A text where it stands. */
+/* Reads a text. */
 static struct text take_text(void) {
     const size_t len = (size_t)number();
     const struct text text = {at, len};
@@ -46,7 +46,7 @@ static struct text take_text(void) {
     return text;
 }
 
-/* A text that is named. */
+/* Reads a reference to a text. */
 static struct text text(void) {
     uint64_t place = number();
     const uint8_t *after = at;
@@ -91,7 +91,7 @@ static uint32_t policies(void) {
     return (uint32_t)valid + invalid;
 }
 
-/* Decisions are of one word, which C doesn't see; they are behind every verdict. */
+/* Skips the decisions: they concern one tally word, which C does not see. Verdicts depend on them. */
 static void pass_decisions(void) {
     for (uint64_t left = number(); left > 0; left--) {
         pass(9);
@@ -143,7 +143,7 @@ static void step(void) {
     }
     const uint32_t cost = (uint32_t)number();
     uint64_t now_ms = number();
-    if (now_ms == KT_SYSTEM_CLOCK) now_ms--; /* An explicit time that has the same answer. */
+    if (now_ms == KT_SYSTEM_CLOCK) now_ms--; /* An explicit time with the same result. */
     kt_verdict verdict;
     if (values > 1) {
         EXPECT(kt_verdict_duplicate_header(now_ms, &verdict) == KT_OK);
@@ -158,12 +158,13 @@ static void step(void) {
     const uint32_t quotas = (uint32_t)number();
     EXPECT(verdict.quota_count == quotas);
     EXPECT(quotas == 0 || (verdict.key_id == key_id && verdict.account == account));
-    for (uint32_t place = 0; place < quotas; place++) {
-        const kt_quota *quota = &verdict.quotas[place];
-        EXPECT(quota->limit == number());
-        EXPECT(quota->remaining == number());
-        EXPECT(quota->window_s == number());
-        EXPECT(quota->reset_unix_s == number());
+    for (uint32_t index = 0; index < quotas; index++) {
+        kt_quota quota;
+        EXPECT(kt_verdict_quota(&verdict, index, &quota) == KT_OK);
+        EXPECT(quota.limit == number());
+        EXPECT(quota.remaining == number());
+        EXPECT(quota.window_s == number());
+        EXPECT(quota.reset_unix_s == number());
     }
     EXPECT(verdict.retry_after_s == number());
     char headers[KT_HEADERS_SIZE];
@@ -183,14 +184,14 @@ static uint32_t verdicts(uint8_t *gate_memory, size_t gate_len) {
     for (uint32_t gates = (uint32_t)number(); gates > 0; gates--) {
         const struct text policy = text(), pepper = text();
         const kt_plan plan = {KT_TEXT("default"), CHARS(policy)};
-        const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+        const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
         const kt_bytes peppers = {pepper.data, pepper.len};
         EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);
         for (uint32_t keys = (uint32_t)number(); keys > 0; keys--) {
             const struct text whole = text(), previous = text(), secret = text();
             kt_key_parts parts;
             EXPECT(kt_key_parse(whole.data, whole.len, &parts) == KT_OK);
-            kt_new_key new_key = {parts.env, strlen(parts.env), KT_TEXT("default"), 0, 0};
+            kt_new_key new_key = {sizeof(kt_new_key), 0, parts.env, strlen(parts.env), KT_TEXT("default"), 0};
             new_key.account = (uint32_t)number();
             new_key.not_after_s = (uint32_t)number();
             const uint32_t grace_until_s = (uint32_t)number();
@@ -236,7 +237,7 @@ void run_vectors(uint8_t *gate_memory, size_t gate_len) {
     pass_decisions();
     print(" policies, ");
     print_number(keys());
-    /* MACs are of a gate's inside. */
+    /* MACs are internal to a gate. */
     pass(3 * (int)number());
     print(" keys, ");
     print_number(verdicts(gate_memory, gate_len));

@@ -1,5 +1,5 @@
-/* All that a device does with the library, and nothing else; docs/EMBEDDED.md has its size. A gate of 64 keys issues one,
- * checks it, rotates and revokes it; a limiter counts those who have none; a key is read without a gate; a response is written. */
+/* All functions that a device uses, and nothing else. docs/EMBEDDED.md has its size. A gate of 64 keys issues, checks,
+ * rotates and revokes a key. A limiter counts requests without a key. A key is parsed, and a response is written. */
 #include <keytally.h>
 
 #include "board.h"
@@ -9,7 +9,7 @@ static _Alignas(KT_TABLE_ALIGN) uint8_t limiter_memory[KT_LIMITER_SIZE(16)];
 static kt_gate gate;
 static kt_limiter limiter;
 
-/* The first thing that goes wrong is the exit status. */
+/* The first failure is the exit status. */
 #define TRY(what)                 \
     do {                          \
         kt_status status = what;  \
@@ -25,12 +25,12 @@ int main(void) {
     const uint64_t now_ms = 1767225600000;
 
     const kt_plan plan = {KT_TEXT("device"), KT_TEXT("100/minute, 1000/hour")};
-    const kt_gate_config config = {&plan, 1, KT_TEXT("kt"), 64};
+    const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
     const kt_bytes peppers = {pepper, sizeof pepper};
     TRY(kt_gate_init(gate_memory, sizeof gate_memory, &config, &peppers, 1, &gate));
     TRY(kt_limiter_init(limiter_memory, sizeof limiter_memory, KT_TEXT("5/minute"), 16, seed, &limiter));
 
-    const kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("device"), 42, 0};
+    const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("device"), 0};
     kt_key key;
     uint64_t key_id;
     TRY(kt_gate_issue(&gate, &new_key, entropy[0], now_ms, &key, &key_id));

@@ -1,7 +1,8 @@
 //! `cargo xtask header` writes include/keytally.h from the sources of ffi-c; the suite `c` compares.
 //!
-//! Where those name a checked pointer of `ffi-c/src/pointers.rs`, `In<T>`, `Out<T>` and the like, cbindgen is given the
-//! plain pointer that it is.
+//! cbindgen reads a translation of those sources. A checked pointer of `ffi-c/src/pointers.rs`, such as
+//! `In<T>` or `Out<T>`, becomes the plain pointer that it is. The declarations inside `plain! { … }`,
+//! `statuses! { … }` and `mirrored! { … }` stand alone.
 
 use std::fs;
 
@@ -17,8 +18,11 @@ const CONFIG: &str = "ffi-c/cbindgen.toml";
 const SOURCES: &[&str] = &[
     "version",
     "status",
+    "message",
     "policy",
     "key",
+    "time",
+    "request",
     "verdict",
     "limiter",
     "gate",
@@ -38,7 +42,7 @@ pub(crate) fn check(_: &[Found]) -> Result<String> {
     let header = fs::read_to_string(HEADER).with_context(|| format!("cannot read {HEADER}"))?;
     ensure!(
         header == generate()?,
-        "{HEADER} is not that of the sources: `cargo xtask header` writes it anew"
+        "{HEADER} is not that of the sources: `cargo xtask header` writes it again"
     );
     Ok("fresh".to_owned())
 }
@@ -54,7 +58,7 @@ fn generate() -> Result<String> {
         declarations
             .extend(source.lines().filter(|line| !line.starts_with("//!")).flat_map(|line| [line, "\n"]));
     }
-    fs::write(&source, plain(&declarations))?;
+    fs::write(&source, plain(&declared(&declarations)?))?;
     let mut config = cbindgen::Config::from_file(CONFIG).map_err(anyhow::Error::msg)?;
     config.after_includes = config.after_includes.map(|text| with_version(&text)).transpose()?;
     let bindings = cbindgen::Builder::new()
@@ -66,6 +70,74 @@ fn generate() -> Result<String> {
     bindings.write(&mut header);
     Ok(in_one_line(&without_tags(&String::from_utf8(header)?)))
 }
+
+/// The macros whose content is declarations.
+const MACROS: [&str; 3] = ["plain! {", "statuses! {", "mirrored! {"];
+
+/// Returns the sources with the declarations that stand in [`MACROS`] outside of them.
+fn declared(source: &str) -> Result<String> {
+    let mut declared = String::new();
+    let mut lines = source.lines();
+    while let Some(line) = lines.next() {
+        if MACROS.contains(&line) {
+            let inside: Vec<&str> = lines.by_ref().take_while(|line| *line != "}").collect();
+            declared += &declarations(&inside)?;
+        } else {
+            declared += &format!("{line}\n");
+        }
+    }
+    Ok(declared)
+}
+
+/// Returns the declarations inside a macro as Rust.
+///
+/// A struct has the layout of C. An enumerator `NAME = 1 => "a sentence",` is `NAME = 1,` with the
+/// sentence as its comment. An enumerator `NAME = 1 => c"name",` is `NAME = 1,`. The sentence may stand in
+/// the next line.
+fn declarations(inside: &[&str]) -> Result<String> {
+    let mut declared = String::new();
+    let mut lines = inside.iter().map(|line| line.strip_prefix("    ").unwrap_or(line));
+    while let Some(line) = lines.next() {
+        if line.starts_with("pub struct ") {
+            declared += "#[repr(C)]\n";
+        }
+        match line.split_once(" =>") {
+            None => declared += &format!("{line}\n"),
+            Some((name, value)) => {
+                let value = if value.is_empty() { lines.next().unwrap_or_default() } else { value };
+                if let Some(text) = value.trim().strip_prefix('"') {
+                    let text =
+                        text.strip_suffix("\",").with_context(|| format!("`{line}` has no sentence"))?;
+                    declared += &comment(text);
+                }
+                declared += &format!("{name},\n");
+            }
+        }
+    }
+    Ok(declared)
+}
+
+/// Returns a sentence as a comment, wrapped.
+fn comment(sentence: &str) -> String {
+    let mut lines = vec![String::new()];
+    for word in sentence.split(' ') {
+        let last = lines.last_mut().filter(|line| line.len() + word.len() < COMMENT_LEN);
+        match last {
+            Some(line) => *line += &format!(" {word}"),
+            None => lines.push(format!(" {word}")),
+        }
+    }
+    if let Some(first) = lines[0].get(1..2).map(str::to_uppercase) {
+        lines[0].replace_range(1..2, &first);
+    }
+    if let Some(last) = lines.last_mut() {
+        last.push('.');
+    }
+    lines.iter().map(|line| format!("#[doc = \"{line}\"]\n")).collect()
+}
+
+/// The most characters of a line of a comment.
+const COMMENT_LEN: usize = 90;
 
 /// The sources with plain pointers.
 fn plain(source: &str) -> String {
@@ -179,6 +251,18 @@ mod tests {
         );
         assert_eq!(plain("struct kt_bytes<'c> { data: In<'c, u8> }"), "struct kt_bytes { data: *const u8 }");
         assert_eq!(plain("fn f(a: kt_In<u8>)"), "fn f(a: kt_In<u8>)");
+    }
+
+    #[test]
+    fn declarations_stand_outside_of_their_macro() {
+        let source = "plain! {\n    /// A.\n    pub struct a {\n        pub b: u8,\n    }\n}\nfn c() {}\n";
+        let expected = "/// A.\n#[repr(C)]\npub struct a {\n    pub b: u8,\n}\nfn c() {}\n";
+        assert_eq!(declared(source).unwrap(), expected);
+        let source = "statuses! {\n    pub enum s {\n        A = 0 => \"a\",\n        B = 1 =>\n            \"is b\",\n    }\n}\n";
+        let expected = "pub enum s {\n#[doc = \" A.\"]\n    A = 0,\n#[doc = \" Is b.\"]\n    B = 1,\n}\n";
+        assert_eq!(declared(source).unwrap(), expected);
+        let source = "mirrored! {\n    pub enum o {\n        /// A.\n        A = 0 => c\"a\",\n    }\n}\n";
+        assert_eq!(declared(source).unwrap(), "pub enum o {\n    /// A.\n    A = 0,\n}\n");
     }
 
     #[test]

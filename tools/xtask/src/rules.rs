@@ -56,6 +56,7 @@ const RULES: &[Rule] = &[
             "ffi-c/src/inspect.rs",
             "ffi-c/src/key.rs",
             "ffi-c/src/limiter.rs",
+            "ffi-c/src/message.rs",
             "ffi-c/src/policy.rs",
             "ffi-c/src/status.rs",
             "ffi-c/src/verdict.rs",

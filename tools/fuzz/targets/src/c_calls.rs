@@ -7,7 +7,7 @@ use keytally_core::{LINE_LEN, Line};
 use keytally_ffi::{
     Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_POLICY_SIZE, KT_SYSTEM_CLOCK, Memory, Number,
     Out, kt_bytes, kt_charge, kt_field, kt_flaw, kt_gate, kt_gate_config, kt_key, kt_key_info, kt_key_parts,
-    kt_limiter, kt_new_key, kt_plan, kt_plan_info, kt_status, kt_verdict,
+    kt_limiter, kt_new_key, kt_plan, kt_plan_info, kt_quota, kt_request, kt_status, kt_verdict,
 };
 
 use crate::bytes::{Bytes, POLICIES};
@@ -100,7 +100,7 @@ impl World<'_> {
             .take_while(|&byte| byte != 0)
             .collect();
         let (api_key, api_key_len) = input(bytes, &api_key);
-        let charge = [kt_charge { at_ms: now_ms, cost: bytes.cost() }];
+        let charge = [kt_charge { at_ms: now_ms, cost: bytes.cost(), reserved_: 0 }];
         let charge = wrong(bytes, &charge);
         let seed = [[bytes.byte(); 16]];
         let seed = wrong(bytes, &seed);
@@ -111,6 +111,7 @@ impl World<'_> {
             env_len: bytes.pick(&[4, 4, 3, 0, usize::MAX]),
             plan: if bytes.byte() < 200 { c_text(b"default") } else { In::NULL },
             plan_len: bytes.pick(&[7, 0, 7, 3]),
+            size: bytes.pick(&[48, 40, 39, 0, u32::MAX]),
             account: 7,
             not_after_s: bytes.pick(&[0, 1, u32::MAX]),
         }];
@@ -121,6 +122,7 @@ impl World<'_> {
             plans_len: bytes.pick(&[1, 1, 1, 0, usize::MAX]),
             prefix: c_text(b"kt"),
             prefix_len: bytes.pick(&[2, 2, 2, 0, 1]),
+            size: bytes.pick(&[40, 40, 40, 39, u32::MAX]),
             keys: bytes.pick(&[5, 40, 0, u32::MAX]),
         }];
         let config = wrong(bytes, &config);
@@ -128,6 +130,8 @@ impl World<'_> {
         let (peppers, peppers_len) = (wrong(bytes, &pepper), bytes.pick(&[1, 1, 1, 0, 5, usize::MAX]));
         let (memory, memory_len) = self.memory(bytes);
         let cost = bytes.cost();
+        let request = [kt_request { size: bytes.pick(&[16, 16, 16, 8, u32::MAX]), cost, now_ms }];
+        let request = wrong(bytes, &request);
         let mut answers = Answers::new();
         let verdict = answers.verdict(bytes);
         use keytally_ffi as c;
@@ -144,12 +148,14 @@ impl World<'_> {
             1 => c::kt_limiter_attach(memory, memory_len, self.new_limiter(bytes)),
             2 => c::kt_gate_init(memory, memory_len, config, peppers, peppers_len, self.new_gate(bytes)),
             3 => c::kt_gate_attach(memory, memory_len, peppers, peppers_len, self.new_gate(bytes)),
-            4..=6 => c::kt_limiter_check(limiter, subject, subject_len, cost, now_ms, verdict),
+            4 | 5 => c::kt_limiter_check(limiter, subject, subject_len, cost, now_ms, verdict),
+            6 => c::kt_limiter_check_request(limiter, subject, subject_len, request, verdict),
             7 => c::kt_limiter_peek(limiter, subject, subject_len, cost, now_ms, verdict),
             8 => c::kt_limiter_refund(limiter, subject, subject_len, charge, now_ms, verdict),
             9 => c::kt_limiter_settle(limiter, subject, subject_len, charge, cost, now_ms, verdict),
             10 => c::kt_limiter_reset(limiter, subject, subject_len, now_ms, verdict),
-            11..=13 => c::kt_gate_check(gate, api_key, api_key_len, cost, now_ms, verdict),
+            11 | 12 => c::kt_gate_check(gate, api_key, api_key_len, cost, now_ms, verdict),
+            13 => c::kt_gate_check_request(gate, api_key, api_key_len, request, verdict),
             14 => c::kt_gate_peek(gate, api_key, api_key_len, cost, now_ms, verdict),
             15 => c::kt_gate_refund(gate, key_id, charge, now_ms, verdict),
             16 => c::kt_gate_settle(gate, key_id, charge, cost, now_ms, verdict),
@@ -201,7 +207,7 @@ impl World<'_> {
             _ => c::kt_key_parse(
                 api_key,
                 api_key_len,
-                output(&mut kt_key_parts { key_id: 0, prefix: [0; 9], env: [0; 9] }),
+                output(&mut kt_key_parts { key_id: 0, prefix: [0; 9], env: [0; 9], reserved_: [0; 14] }),
             ),
         };
         assert_ne!(status, kt_status::KT_INTERNAL, "call {call} found a defect");
@@ -222,7 +228,7 @@ impl World<'_> {
         let len = bytes.pick(&[KT_POLICY_SIZE, 8, 0, usize::MAX]);
         let mut written = 0;
         let (mut half, mut word) = (0, 0);
-        let mut plan = kt_plan_info { name: [0; 17], policy: [0; KT_POLICY_SIZE] };
+        let mut plan = kt_plan_info { name: [0; 17], policy: [0; KT_POLICY_SIZE], reserved_: [0; 239] };
         let mut info: Box<[kt_key_info; 1]> = Box::new([zeroed_info()]);
         match bytes.below(13) {
             0 => c::kt_limiter_policy(
@@ -381,20 +387,23 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
     verdict.quota_count = bytes.byte() % 6;
     verdict.retry_after_s = bytes.cost();
     (verdict.retry_at_ms, verdict.now_ms, verdict.charge.at_ms) = (bytes.word(), bytes.word(), bytes.word());
-    for quota in &mut verdict.quotas {
-        quota.limit = bytes.cost();
-        quota.remaining = bytes.cost();
-        quota.window_s = bytes.pick(&[60, 3600, 1, 2_678_400, 0, u32::MAX]);
-        (quota.lacking, quota.lasting) = (bytes.byte(), bytes.byte());
+    for quota in verdict.private_.as_chunks_mut::<4>().0 {
+        let window = bytes.pick(&[60, 3600, 1, 2_678_400, 0, u32::MAX]);
+        let flags = u32::from(bytes.byte()) << 24;
+        *quota = [bytes.cost(), bytes.cost(), window | flags, bytes.word() as u32];
     }
     let mut buffer = [0x21; KT_HEADERS_SIZE];
     let len = bytes.pick(&[KT_HEADERS_SIZE, KT_HEADERS_SIZE, 100, 0]);
     let mut written = 0;
     let verdict = core::slice::from_ref(&verdict);
     let at = new(buffer.as_mut_ptr());
-    let status = match bytes.byte() % 4 {
+    let status = match bytes.byte() % 5 {
         0 | 2 => keytally_ffi::kt_verdict_headers(right(verdict), at, len, output(&mut written)),
         1 => keytally_ffi::kt_verdict_problem(right(verdict), at, len, output(&mut written)),
+        3 => {
+            let mut quota = core::mem::MaybeUninit::<kt_quota>::uninit();
+            keytally_ffi::kt_verdict_quota(right(verdict), bytes.byte().into(), new(quota.as_mut_ptr()))
+        }
         _ => {
             let none = kt_field { name: In::NULL, name_len: 0, value: In::NULL, value_len: 0 };
             let mut fields = [none; KT_MAX_FIELDS];
@@ -402,7 +411,8 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
                 right(verdict),
                 at,
                 len,
-                output(&mut fields),
+                new(fields.as_mut_ptr()),
+                bytes.pick(&[KT_MAX_FIELDS, KT_MAX_FIELDS, 5, 0]),
                 output(&mut written),
             );
             assert!(fields[..written].iter().all(|field| field.name_len > 0 && field.value_len > 0));

@@ -1,0 +1,105 @@
+//! The time of a call: an explicit time, or the system clock.
+
+#[cfg(feature = "host")]
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+#[cfg(feature = "host")]
+pub(crate) use keytally::SystemClock;
+use keytally_core::Timestamp;
+
+use crate::status::FfiResult;
+#[cfg(not(feature = "host"))]
+use crate::status::kt_status;
+
+/// As `now_ms`: the system clock. It is read in the call, and again if a tally is ahead of that
+/// reading. A library without the host part returns `KT_NO_CLOCK`.
+pub const KT_SYSTEM_CLOCK: u64 = 18446744073709551615;
+
+const _: () = assert!(KT_SYSTEM_CLOCK == u64::MAX);
+
+/// What `now_ms` means to one handle.
+#[derive(Debug, Default)]
+pub struct HandleClock {
+    /// Whether it is a cached reading of the system clock.
+    #[cfg(feature = "host")]
+    cached: AtomicBool,
+}
+
+/// The time of a call, from a `now_ms` and its handle.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Time {
+    /// Used as given.
+    Explicit(Timestamp),
+    /// The system clock, with an earlier reading if the caller has one.
+    #[cfg(feature = "host")]
+    System(Option<Timestamp>),
+}
+
+impl HandleClock {
+    /// Declares every explicit time of this handle a cached reading of the system clock.
+    #[cfg(feature = "host")]
+    pub(crate) fn use_system_clock(&self) {
+        self.cached.store(true, Relaxed);
+    }
+
+    /// Returns the time that `now_ms` means.
+    #[inline]
+    pub(crate) fn time(&self, now_ms: u64) -> FfiResult<Time> {
+        #[cfg(feature = "host")]
+        if now_ms != KT_SYSTEM_CLOCK && self.cached.load(Relaxed) {
+            return Ok(Time::System(Some(Timestamp::from_unix_ms(now_ms))));
+        }
+        Time::new(now_ms)
+    }
+}
+
+impl Time {
+    /// Returns the time that `now_ms` means without a handle.
+    #[inline]
+    pub(crate) fn new(now_ms: u64) -> FfiResult<Self> {
+        match now_ms {
+            #[cfg(feature = "host")]
+            KT_SYSTEM_CLOCK => Ok(Self::System(None)),
+            #[cfg(not(feature = "host"))]
+            KT_SYSTEM_CLOCK => Err(kt_status::KT_NO_CLOCK),
+            _ => Ok(Self::Explicit(Timestamp::from_unix_ms(now_ms))),
+        }
+    }
+
+    /// Returns the timestamp. Reads the system clock; a cached reading is used only if it is later.
+    pub(crate) fn moment(self) -> Timestamp {
+        match self {
+            Self::Explicit(time) => time,
+            #[cfg(feature = "host")]
+            Self::System(cached) => keytally::now().max(cached.unwrap_or_default()),
+        }
+    }
+
+    /// Replaces a cached reading by a later one, before work that the caller may have waited for.
+    pub(crate) fn refreshed(self) -> Self {
+        match self {
+            Self::Explicit(_) => self,
+            #[cfg(feature = "host")]
+            Self::System(_) => Self::System(Some(self.moment())),
+        }
+    }
+}
+
+/// Does `$work` with `$clock`, the [`Clock`](keytally_core::Clock) of a [`Time`]: a `Timestamp` or a
+/// `SystemClock`. (The two are of different types, so this cannot be a function that takes a
+/// closure.)
+macro_rules! with_clock {
+    ($time:expr, |$clock:ident| $work:expr) => {
+        match $time {
+            $crate::time::Time::Explicit($clock) => $work,
+            #[cfg(feature = "host")]
+            $crate::time::Time::System(cached) => {
+                use $crate::time::SystemClock;
+                let $clock = cached.map_or_else(SystemClock::read, SystemClock::cached);
+                $work
+            }
+        }
+    };
+}
+
+pub(crate) use with_clock;
