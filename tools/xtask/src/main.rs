@@ -54,6 +54,7 @@ mod timing;
 mod tools;
 mod web;
 mod wheel;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

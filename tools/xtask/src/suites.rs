@@ -8,10 +8,19 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{budgets, command, firmware, models, native, nginx, panics, purity, python, rules, secrets, web};
+use crate::{
+    budgets, command, firmware, models, native, nginx, panics, purity, python, rules, secrets, web, words,
+};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
+    Step {
+        name: "words",
+        about: "every text is spelled well, and no word on the list tools/words.txt is used",
+        needs: &[&words::TYPOS],
+        full_when_named: false,
+        work: Work::Call(words::check),
+    },
     Step {
         name: "rules",
         about: "unsafe code, clock reads and atomics stay in their named files",
