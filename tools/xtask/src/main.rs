@@ -35,6 +35,7 @@ mod command;
 mod firmware;
 mod fuzz;
 mod header;
+mod imports;
 mod install;
 mod models;
 mod mutants;

@@ -9,7 +9,8 @@ use crate::step::{Step, Work};
 use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
 use crate::{
-    budgets, command, firmware, models, native, nginx, panics, purity, python, rules, secrets, web, words,
+    budgets, command, firmware, imports, models, native, nginx, panics, purity, python, rules, secrets, web,
+    words,
 };
 
 /// Every suite, in the order in which they run.
@@ -17,7 +18,7 @@ pub(crate) const SUITES: &[Step] = &[
     Step {
         name: "words",
         about: "every text is spelled well, and no word on the list tools/words.txt is used",
-        needs: &[&words::TYPOS],
+        needs: &[&tools::TYPOS],
         full_when_named: false,
         work: Work::Call(words::check),
     },
@@ -34,6 +35,13 @@ pub(crate) const SUITES: &[Step] = &[
         needs: &[],
         full_when_named: false,
         work: Work::Call(purity::check),
+    },
+    Step {
+        name: "imports",
+        about: "no module imports from a module that contains it, and none import each other in a cycle",
+        needs: &[&tools::IMPORT_LINTER],
+        full_when_named: false,
+        work: Work::Call(imports::check),
     },
     Step {
         name: "unit",

@@ -8,16 +8,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::command;
-use crate::tools::{self, Found, Need};
+use crate::tools::{Found, TYPOS};
 
 /// The unwanted words. The file describes its own format.
 const LIST: &str = "tools/words.txt";
-
-/// typos, from PyPI. The version is pinned because each release knows more misspellings.
-pub(crate) const TYPOS: Need = Need::new("KEYTALLY_TEST_TYPOS", tools::needs_python, || {
-    let python = tools::virtual_environment_of(Path::new("target/typos"), &["typos==1.52.0"])?;
-    Ok(python.with_file_name("typos"))
-});
 
 /// Fails with `FILE:LINE: WORD: write INSTEAD` for each unwanted word, and with what typos found.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
