@@ -27,6 +27,7 @@
 //! | `source.rs` | Rust source as a list of words, for the two above |
 //! | `command.rs` | runs a program, quiet unless it fails |
 
+mod api;
 mod bare_metal;
 mod bench;
 mod budgets;
@@ -108,6 +109,8 @@ enum Task {
     /// Measures speed beside what one would pick instead, and writes benches/RESULTS.md and what else shows the figures. Wants
     /// a quiet machine.
     Bench(bench::Wanted),
+    /// Records the public items of the libraries: writes core/api.txt, host/api.txt and cli/api.txt.
+    Api,
     /// Writes include/keytally.h from the sources of ffi-c.
     Header,
     /// Builds libkeytally and puts it with its headers where C and C++ programs find it.
@@ -178,6 +181,10 @@ fn run() -> Result<ExitCode> {
         }
         Task::Bench(wanted) => {
             bench::run(wanted)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Api => {
+            api::write()?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Header => {

@@ -9,8 +9,8 @@ use crate::step::{Step, Work};
 use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
 use crate::{
-    budgets, command, firmware, imports, models, native, nginx, panics, purity, python, rules, secrets, web,
-    words,
+    api, budgets, command, firmware, imports, models, native, nginx, panics, purity, python, rules, secrets,
+    web, words,
 };
 
 /// Every suite, in the order in which they run.
@@ -42,6 +42,13 @@ pub(crate) const SUITES: &[Step] = &[
         needs: &[&tools::IMPORT_LINTER],
         full_when_named: false,
         work: Work::Call(imports::check),
+    },
+    Step {
+        name: "api",
+        about: "the public items of the libraries are the recorded ones, and name no type of an unstable crate",
+        needs: &[],
+        full_when_named: false,
+        work: Work::Call(api::check),
     },
     Step {
         name: "unit",
