@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
                     if let Some(name) = name.filter(|name| !PUBLIC_CRATES.contains(name)) {
                         let fault = format!(
                             "{path} names {name}::{}, whose crate is not in PUBLIC_CRATES",
-                            str(&value["path"])
+                            path_text(value)
                         );
                         self.api.faults.push(fault);
                     }
