@@ -87,7 +87,7 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "panics",
-        about: "the places in a check that could panic are the known ones, each with its reason",
+        about: "the instructions of a check that could panic are the known ones, each with its reason",
         needs: &[&tools::OBJDUMP],
         full_when_named: false,
         work: Work::Call(panics::check),
@@ -108,14 +108,14 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "loom",
-        about: "the promises hold in every interleaving of a few threads, and whatever their loads may see",
+        about: "the guarantees hold in every interleaving of a few threads, whatever value each load may return",
         needs: &[],
         full_when_named: false,
         work: Work::Call(models::loom),
     },
     Step {
         name: "shuttle",
-        about: "the same on random schedules, of more threads too",
+        about: "the guarantees hold on random schedules, of more threads too",
         needs: &[],
         full_when_named: false,
         work: Work::Call(models::shuttle),
@@ -129,14 +129,14 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "kills",
-        about: "processes killed at random instants lose no count and leave nobody stuck; 10,000 of them when named",
+        about: "processes killed at random instants lose no count and block no other process; 10,000 of them when named",
         needs: &[],
         full_when_named: true,
         work: Work::Tests(&[TestFiles::one("keytally", "kills")]),
     },
     Step {
         name: "stops",
-        about: "a process killed at every step of every protocol harms nobody",
+        about: "a process killed at any step of any protocol loses no count and blocks no other process",
         needs: &[],
         full_when_named: false,
         work: Work::Tests(&[TestFiles::one("keytally", "stops")]),
@@ -185,7 +185,7 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "service",
-        about: "the service over real HTTP, asked by curl, Node's fetch and Python's requests; its listeners; attacks on it",
+        about: "the service over real HTTP, called by curl, Node's fetch and Python's requests; its listeners; attacks on it",
         needs: &[&tools::CURL, &tools::NODE, &tools::PYTHON],
         full_when_named: false,
         work: Work::Tests(&[

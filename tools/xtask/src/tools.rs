@@ -300,7 +300,7 @@ fn virtual_environment() -> Result<PathBuf> {
 }
 
 /// The interpreter of a virtual environment with these packages. The list is written into it last, so one that was left
-/// half-made, or made for another list, is made anew.
+/// half-made, or made for another list, is made again.
 pub(crate) fn virtual_environment_of(folder: &Path, packages: &[&str]) -> Result<PathBuf> {
     let folder = std::path::absolute(folder)?;
     let python = folder.join("bin/python");
