@@ -64,8 +64,8 @@ fn admitted<'a>(everybody: &'a [String], names: &'a [&'a [String]]) -> Vec<Conte
     let rate_nets = RateNets::new(u32::MAX);
     let (sharded, locked) = (Sharded::new(ROOM), Locked::new(ROOM));
     for name in everybody {
-        assert!(limiter.check(name.as_bytes(), 1, START).admitted(), "there is room");
-        assert!(hashed.check(name.as_bytes(), 1, START).admitted(), "there is room");
+        assert!(limiter.check(name.as_bytes(), 1, START).is_admitted(), "there is room");
+        assert!(hashed.check(name.as_bytes(), 1, START).is_admitted(), "there is room");
         governors.check(name);
         rate_nets.check(name.as_bytes());
         sharded.check(name, 1, START);
@@ -105,13 +105,13 @@ fn admitted<'a>(everybody: &'a [String], names: &'a [&'a [String]]) -> Vec<Conte
 fn bare_loops(threads_count: usize) -> Contender<'static> {
     let line = Line::new();
     threads("a bare loop of load and compare-exchange", Yes::All, threads_count, move |_, _, times| {
-        count(times, || count_up(&line.words()[0]))
+        count(times, || count_up(&line, 0))
     })
 }
 
 fn denied<'a>(threads_count: usize, name: &'a String) -> Vec<Contender<'a>> {
     let limiter = limiter(ROOMY, SIZE);
-    assert!(limiter.check(name.as_bytes(), MINUTES_UNITS, START).admitted(), "there is room");
+    assert!(limiter.check(name.as_bytes(), MINUTES_UNITS, START).is_admitted(), "there is room");
     let governors = Governors::new(slow_quotas(1));
     governors.spend(name, 1);
     let (sharded, locked) = (Sharded::new([1, 1]), Locked::new([1, 1]));

@@ -90,7 +90,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     table.figures(column, FULLEST, vec![bytes]);
     table.figures("refused on the way, %", FULLEST, vec![refused]);
     let prefix = Name::new("kt").expect("a name");
-    let config = GateConfig { keys: SUBJECTS, prefix, plans: &[], plan_slots: 1, hints: false };
+    let config = GateConfig::new(SUBJECTS, prefix, &[]).with_plan_slots(1);
     let bytes = config.lines() * size_of::<Line>();
     table.figures(column, "a key of a gate", vec![bytes as f64 / f64::from(SUBJECTS)]);
 }

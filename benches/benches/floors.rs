@@ -1,14 +1,14 @@
 //! What the machine itself takes: figures to stand beside ours.
 
-use keytally_core::sync::{AtomicU64, Ordering};
+use keytally_core::Line;
 
 use crate::traffic::{Random, index};
 
 /// Adds one to a word, as plainly as a load and a compare-exchange can.
 #[inline]
-pub(crate) fn count_up(word: &AtomicU64) -> bool {
-    let mut seen = word.load(Ordering::Acquire);
-    while let Err(other) = word.compare_exchange_weak(seen, seen + 1, Ordering::AcqRel, Ordering::Acquire) {
+pub(crate) fn count_up(line: &Line, word: usize) -> bool {
+    let mut seen = line.load(word);
+    while let Err(other) = line.compare_exchange(word, seen, seen + 1) {
         seen = other;
     }
     true

@@ -96,7 +96,7 @@ fn answers(bench: &mut Bench) {
     let (gate, issued) = gate(ROOMY, SIZE);
     let (spent, spenders) = self::gate(ROOMY, SIZE);
     for (text, _) in &spenders {
-        assert!(spent.check(Some(text.as_bytes()), MINUTES_UNITS, START).admitted());
+        assert!(spent.check(Some(text.as_bytes()), MINUTES_UNITS, START).is_admitted());
     }
     let walk = Walk::new(SIZE, Order::Uniform);
     let mut random = Random(4);

@@ -72,7 +72,7 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
         // A table of one bucket would be no table; and one of a million subjects finds no room in a table for just them.
         let limiter = limiter(ROOMY, size + size / 16 + 64);
         for name in &everybody {
-            assert!(name.bytes(|bytes| limiter.check(bytes, 1, START)).admitted(), "there is room");
+            assert!(name.bytes(|bytes| limiter.check(bytes, 1, START)).is_admitted(), "there is room");
         }
         limiter
     });
@@ -132,7 +132,7 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
         contenders.push(calls("a bare compare-exchange loop on the word that SipHash finds", move || {
             // Which of the line's words only the hash tells, as in any table.
             let hash = next.next().bytes(|bytes| hasher.hash(bytes));
-            count_up(&line.words()[usize::from(hash.to_le_bytes()[0] & 7)])
+            count_up(&line, usize::from(hash.to_le_bytes()[0] & 7))
         }));
     }
     let mut chase = Chase::new(size);
@@ -263,7 +263,7 @@ fn full(bench: &mut Bench, sizes: &[u32]) {
         });
         let roomy = self::limiter(ROOMY, 2 * *size);
         for text in &live {
-            assert!(roomy.check(text.as_bytes(), 1, START).admitted(), "there is room");
+            assert!(roomy.check(text.as_bytes(), 1, START).is_admitted(), "there is room");
         }
         let (mut next, mut clock) = (Cycle::new(&live), walk.clock());
         let elsewhere = asked("in one with room", Yes::All, || {

@@ -119,7 +119,7 @@ pub(crate) fn asked<'a>(
 /// Whether the verdict admits. All of it has to be there, as for somebody who reads its numbers; it isn't copied about.
 #[inline(always)]
 pub(crate) fn answered(verdict: &Verdict) -> bool {
-    black_box(verdict).admitted()
+    black_box(verdict).is_admitted()
 }
 
 /// How many answers are yes.

@@ -21,10 +21,10 @@ pub(crate) fn env() -> Name {
 pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<(String, KeyId)>) {
     let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
-    let config = GateConfig { keys, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
     let gate = Gate::create(memory, &config, Peppers::new(&[PEPPER]).expect("a pepper")).expect("a gate");
-    let new = NewKey { account: 42, env: env(), plan: "default", not_after: 0 };
+    let new = NewKey::new(42, env());
     let mut random = Random(3);
     let mut administrator = gate.administer().expect("alone");
     let issue = |number: u32| {

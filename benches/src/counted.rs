@@ -90,7 +90,7 @@ const LINES: &[Path] = &[
     ("limiter-lines", "Limiter::check, one of many subjects", |times| {
         let limiter = limiter_for(ROOMY, MANY);
         let check = |number: u32, now| limiter.check(&number.to_le_bytes(), 1, now);
-        (0..MANY).for_each(|number| assert!(check(number, START).admitted()));
+        (0..MANY).for_each(|number| assert!(check(number, START).is_admitted()));
         let mut number = 0;
         each(times, |now| {
             number = (number + STRIDE) % MANY;
@@ -145,7 +145,7 @@ fn decided(policy: &str, times: u32) {
 fn limiter(policy: &str) -> Limiter<Vec<Line>> {
     let limiter = limiter_for(policy, 20_000);
     // The subject is there already.
-    assert!(limiter.check(SUBJECT, 1, START).admitted());
+    assert!(limiter.check(SUBJECT, 1, START).is_admitted());
     limiter
 }
 
@@ -158,7 +158,7 @@ fn limiter_for(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
 fn gate(policy: &str) -> (Gate<Vec<Line>>, Key) {
     let gate = empty_gate(policy, 64);
     let key = issue(&gate, 7);
-    assert!(gate.check(Some(key.expose().as_bytes()), 1, START).admitted());
+    assert!(gate.check(Some(key.expose().as_bytes()), 1, START).is_admitted());
     (gate, key)
 }
 
@@ -177,7 +177,7 @@ fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<[u8; 47]>) {
 fn empty_gate(policy: &str, keys: u32) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
-    let config = GateConfig { keys, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
     Gate::create(memory, &config, Peppers::new(&[[5; 32]]).expect("a pepper")).expect("a gate")
 }
@@ -186,7 +186,7 @@ fn empty_gate(policy: &str, keys: u32) -> Gate<Vec<Line>> {
 fn issue(gate: &Gate<Vec<Line>>, place: u64) -> Key {
     let mut entropy = [7; 24];
     entropy[..8].copy_from_slice(&place.to_le_bytes());
-    let new = NewKey { account: 42, env: env(), plan: "default", not_after: 0 };
+    let new = NewKey::new(42, env());
     let issued = gate.administer().expect("alone").issue(&new, Entropy::new(entropy), START);
     issued.expect("room").0
 }

@@ -179,5 +179,5 @@ fn parse_name(text: &str) -> Result<Name, String> {
 }
 
 fn parse_key_id(text: &str) -> Result<KeyId, String> {
-    text.parse().map_err(|error: keytally::KeyIdError| error.to_string())
+    text.parse().map_err(|error: keytally::ParseKeyIdError| error.to_string())
 }

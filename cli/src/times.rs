@@ -18,14 +18,15 @@ pub fn rfc3339(unix_s: u64) -> String {
 }
 
 /// The second `after` from now, as a gate keeps it: a key's end.
-pub fn expiry(now: Timestamp, after: Duration) -> Result<u32, Failure> {
+pub fn expiry(now: Timestamp, after: Duration) -> Result<Timestamp, Failure> {
     let unix_s = now.unix_s().saturating_add(after.as_secs());
-    u32::try_from(unix_s).map_err(|_| {
+    if unix_s > u32::MAX.into() {
         let last = rfc3339(u32::MAX.into());
-        Failure::usage(format!(
+        return Err(Failure::usage(format!(
             "a key can't expire after {last}; leave --expires out for one that never does"
-        ))
-    })
+        )));
+    }
+    Ok(Timestamp::from_unix_s(unix_s))
 }
 
 /// Refuses a grace that ends later than a gate can keep.
@@ -35,11 +36,6 @@ pub fn grace(now: Timestamp, grace: Duration) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::usage(format!("a grace can't end after {}", rfc3339(u32::MAX.into()))))
-}
-
-/// A key's end as it is kept: 0 is never.
-pub fn expires(not_after: u32) -> Option<String> {
-    (not_after != 0).then(|| rfc3339(not_after.into()))
 }
 
 /// Reads a length of time. (The errors of `humantime` repeat parts of the text, which may be a secret.)
@@ -69,9 +65,9 @@ mod tests {
     #[test]
     fn a_key_ends_within_what_a_gate_can_keep() {
         let now = Timestamp::from_unix_s(1_700_000_000);
-        assert_eq!(expiry(now, Duration::from_secs(1)).unwrap(), 1_700_000_001);
+        assert_eq!(expiry(now, Duration::from_secs(1)).unwrap().unix_s(), 1_700_000_001);
         let room = u64::from(u32::MAX) - now.unix_s();
-        assert_eq!(expiry(now, Duration::from_secs(room)).unwrap(), u32::MAX);
+        assert_eq!(expiry(now, Duration::from_secs(room)).unwrap().unix_s(), u64::from(u32::MAX));
         assert!(expiry(now, Duration::from_secs(room + 1)).is_err());
         assert!(expiry(now, Duration::MAX).is_err());
     }

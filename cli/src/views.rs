@@ -86,7 +86,7 @@ impl About {
             env: info.env.map(|env| env.to_string()),
             plan: table.plan(info.plan).map(|plan| plan.name.as_str().to_owned()),
             hint: hint(info, gate),
-            expires: times::expires(info.not_after),
+            expires: info.not_after.map(|end| times::rfc3339(end.unix_s())),
         }
     }
 
@@ -128,14 +128,13 @@ impl Use {
 impl Listed {
     /// What is shown of this key at `now`.
     pub(crate) fn of(info: &KeyInfo, gate: &Gate, now: Timestamp) -> Self {
-        let in_grace = u64::from(info.grace_until) > now.unix_s();
         Self {
             about: About::of(info, gate),
             state: state(info, now),
             quotas: Use::of(&info.quotas),
             last_use_s: info.last_used.map(Timestamp::unix_s),
             last_use: info.last_used.map(|time| times::rfc3339(time.unix_s())),
-            grace_until: in_grace.then(|| times::rfc3339(info.grace_until.into())),
+            grace_until: info.grace_until.filter(|&end| end > now).map(|end| times::rfc3339(end.unix_s())),
             pepper: info.pepper,
             clock_ahead_s: info.clock_ahead_s,
         }
@@ -146,8 +145,8 @@ impl Listed {
 pub(crate) fn state(info: &KeyInfo, now: Timestamp) -> &'static str {
     match info.state {
         KeyState::Revoked => "revoked",
-        KeyState::Active if info.not_after != 0 && now.unix_s() >= u64::from(info.not_after) => "expired",
-        KeyState::Active => "active",
+        KeyState::Active if info.not_after.is_some_and(|end| now >= end) => "expired",
+        _ => "active",
     }
 }
 

@@ -37,6 +37,7 @@ use crate::verdict::{Outcome, Quotas};
 /// An answer, and the word that makes it so: small enough for two registers. What else there is to know follows from
 /// the word, see [`quotas`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Decision {
     /// What the tally becomes; the same word when nothing changes.
     pub next: u64,
@@ -54,6 +55,8 @@ impl Decision {
 }
 
 /// Units that were charged, and when: what [`refund`] and [`settle`] need to give back just those.
+///
+/// It can be built as a literal, so that a caller can store both values and put them together again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Charge {
     /// The units charged.
@@ -76,7 +79,7 @@ pub struct Charge {
 /// let second = decide::check(layout, &limits, first.next, now, 1);
 /// assert_eq!(second.outcome, Outcome::Denied);
 /// assert_eq!(second.next, first.next);
-/// # Ok::<(), keytally_core::PolicyError>(())
+/// # Ok::<(), keytally_core::ParsePolicyError>(())
 /// ```
 #[inline]
 pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {

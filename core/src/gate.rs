@@ -24,8 +24,8 @@ use self::plan::common_layout;
 use crate::cell;
 use crate::decide::{self, Charge, Decision};
 use crate::header::{AttachError, CreateError, Header, TableKind};
-use crate::key::{self, KeyError, KeyId, Name};
-use crate::line::{LINE_WORDS, Line, index, low, scale};
+use crate::key::{self, KeyId, Name, ParseKeyError};
+use crate::line::{LINE_LEN, LINE_WORDS, Line, index, low, scale};
 use crate::mac::{MAX_PEPPERS, Mac, Pepper};
 use crate::peppers::Peppers;
 use crate::policy::Limits;
@@ -41,6 +41,13 @@ pub const MAX_KEYS: u32 = 1 << 26;
 
 /// The most environments of a gate.
 pub const MAX_ENVS: usize = 16;
+
+/// The most plans of a gate whose header is one page, as in a file.
+pub const MAX_PLANS: usize = (PAGE_LEN / LINE_LEN - FIXED_LINES) * PLANS_PER_LINE;
+
+const PAGE_LEN: usize = 4096;
+
+const _: () = assert!(MAX_PLANS == 116, "LIMITS.md and the header for C say so");
 
 /// The longest name of a plan, in bytes.
 pub const MAX_PLAN_NAME_LEN: usize = 16;
@@ -71,7 +78,16 @@ const HINTS_FLAG: u32 = 1;
 const HINTS_PER_LINE: usize = 2 * LINE_WORDS;
 
 /// What a gate is made of.
+///
+/// ```
+/// use keytally_core::{GateConfig, Name, Plan};
+/// let plans = [Plan::new("default", "100/minute, 1000/hour".parse()?).unwrap()];
+/// let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(4);
+/// assert_eq!(config.validate()?, 8 + 64);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct GateConfig<'a> {
     /// The most keys, 1 to [`MAX_KEYS`].
     pub keys: u32,
@@ -85,10 +101,53 @@ pub struct GateConfig<'a> {
     pub hints: bool,
 }
 
-impl GateConfig<'_> {
-    /// The lines that the gate takes; its bytes are 64 times that.
+impl<'a> GateConfig<'a> {
+    /// A gate for `keys` keys that begin with `prefix`, with room for `plans` and no more, and without hints.
+    pub const fn new(keys: u32, prefix: Name, plans: &'a [Plan]) -> Self {
+        Self { keys, prefix, plans, plan_slots: plans.len(), hints: false }
+    }
+
+    /// Sets how many plans there is room for.
+    #[must_use]
+    pub const fn with_plan_slots(self, plan_slots: usize) -> Self {
+        Self { plan_slots, ..self }
+    }
+
+    /// Sets whether the gate keeps the last four characters of each key.
+    #[must_use]
+    pub const fn with_hints(self, hints: bool) -> Self {
+        Self { hints, ..self }
+    }
+
+    /// Returns the lines that the gate takes, of [`LINE_LEN`](crate::LINE_LEN) bytes each. For a configuration that no
+    /// gate has, use [`validate`](Self::validate).
     pub const fn lines(&self) -> usize {
         lines(header_lines(self.plan_slots), self.keys, self.hints)
+    }
+
+    /// Checks the configuration and returns the lines that the gate takes.
+    ///
+    /// # Errors
+    /// Those of [`Gate::create`], apart from [`CreateError::Size`].
+    pub fn validate(&self) -> Result<usize, CreateError> {
+        self.common_layout().map(|_| self.lines())
+    }
+
+    /// Returns the layout that all plans share.
+    fn common_layout(&self) -> Result<Layout, CreateError> {
+        if !(1..=MAX_KEYS).contains(&self.keys) {
+            return Err(CreateError::Capacity { capacity: self.keys, max: MAX_KEYS });
+        }
+        let plan_slots = self.plan_slots.min(usize::from(u8::MAX) + 1);
+        if self.plans.is_empty() || self.plans.len() > plan_slots || self.plan_slots > plan_slots {
+            return Err(CreateError::Plans { plans: self.plans.len(), max: plan_slots });
+        }
+        for (index, plan) in self.plans.iter().enumerate() {
+            if self.plans[..index].iter().any(|other| other.name == plan.name) {
+                return Err(CreateError::PlanName);
+            }
+        }
+        common_layout(self.plans).ok_or(CreateError::PlanWindows)
     }
 }
 
@@ -110,22 +169,17 @@ const fn lines(header_lines: usize, keys: u32, hints: bool) -> usize {
 /// ```
 /// use keytally_core::{Entropy, Gate, GateConfig, Line, Name, Peppers, Plan, Timestamp, NewKey};
 /// let plan = Plan::new("default", "100/minute, 1000/hour".parse()?).unwrap();
-/// let config = GateConfig {
-///     keys: 64,
-///     prefix: Name::new("kt").unwrap(),
-///     plans: &[plan],
-///     plan_slots: 4,
-///     hints: false,
-/// };
+/// let plans = [plan];
+/// let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(4);
 /// let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
 /// let gate = Gate::create(memory, &config, Peppers::new(&[b"a pepper of at least 32 bytes ..."])?)?;
 ///
 /// let now = Timestamp::from_unix_s(1_700_000_000);
-/// let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+/// let new = NewKey::new(42, Name::new("live").unwrap());
 /// let (key, _) = gate.administer()?.issue(&new, Entropy::new([7; 24]), now)?; // entropy: from the system, not 7
 ///
 /// let verdict = gate.check(Some(key.expose().as_bytes()), 1, now);
-/// assert!(verdict.admitted());
+/// assert!(verdict.is_admitted());
 /// assert_eq!(verdict.remaining(), 999);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -147,22 +201,10 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// What [`CreateError`] lists.
     pub fn create(memory: M, config: &GateConfig<'_>, peppers: Peppers) -> Result<Self, CreateError> {
         let lines = memory.as_ref();
-        if !(1..=MAX_KEYS).contains(&config.keys) {
-            return Err(CreateError::Capacity { capacity: config.keys, max: MAX_KEYS });
-        }
-        let plan_slots = config.plan_slots.min(usize::from(u8::MAX) + 1);
-        if config.plans.is_empty() || config.plans.len() > plan_slots || config.plan_slots > plan_slots {
-            return Err(CreateError::Plans { plans: config.plans.len(), max: plan_slots });
-        }
+        let layout = config.common_layout()?;
         if lines.len() != config.lines() {
             return Err(CreateError::Size { lines: lines.len(), needed: config.lines() });
         }
-        for (place, plan) in config.plans.iter().enumerate() {
-            if config.plans[..place].iter().any(|other| other.name == plan.name) {
-                return Err(CreateError::PlanName);
-            }
-        }
-        let layout = common_layout(config.plans).ok_or(CreateError::PlanWindows)?;
         let header = Header {
             kind: TableKind::Gate,
             capacity: config.keys,
@@ -293,7 +335,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
     ) -> Verdict {
         let now = clock.reading();
         let Some(text) = api_key else {
-            return Verdict::refused(Outcome::MissingKey, Reason::None, now);
+            return Verdict::refused(Outcome::MissingKey, None, now);
         };
         // Nearly always nobody comes in between: that is what stands here, without a loop.
         match &self.verify_key(text, now) {
@@ -403,8 +445,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
                 // The wrong answer is given; what is left is to tell the logs why.
                 match key::validate(text) {
                     Ok(_) => Err(Refusal::of(wrong(known, current_there))),
-                    Err(KeyError::Form) => self.verify_imported(text, Reason::Malformed, now),
-                    Err(KeyError::Checksum) => self.verify_imported(text, Reason::Checksum, now),
+                    Err(ParseKeyError::Form) => self.verify_imported(text, Reason::Malformed, now),
+                    Err(ParseKeyError::Checksum) => self.verify_imported(text, Reason::Checksum, now),
                 }
             }
         }

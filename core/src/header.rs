@@ -28,6 +28,7 @@ const MAGIC: u64 = u64::from_le_bytes(*b"keytally");
 /// What a table is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
+#[non_exhaustive]
 pub enum TableKind {
     /// A [`Limiter`](crate::Limiter).
     Limiter = 1,
@@ -54,7 +55,7 @@ impl fmt::Display for TableKind {
 pub const BEGINNING_LEN: usize = 16;
 
 /// Returns whether a table begins with these bytes, of whatever version and kind.
-pub fn begins_a_table(bytes: [u8; BEGINNING_LEN]) -> bool {
+pub fn is_table_beginning(bytes: [u8; BEGINNING_LEN]) -> bool {
     let word = |at| u64::from_le_bytes(core::array::from_fn(|byte| bytes[at + byte]));
     word(0) == MAGIC && TableKind::from_number(high(word(8))).is_some()
 }
@@ -278,8 +279,6 @@ pub enum CreateError {
     PlanName,
     /// The plans differ in their windows or algorithm, or together need more bits than a tally has.
     PlanWindows,
-    /// No pepper was given, or more than four, or one twice.
-    Peppers,
 }
 
 impl fmt::Display for CreateError {
@@ -298,7 +297,6 @@ impl fmt::Display for CreateError {
             Self::PlanWindows => f.write_str(
                 "all plans of a gate must share their windows and algorithm, and fit one tally together",
             ),
-            Self::Peppers => f.write_str("a gate has 1 to 4 different peppers"),
         }
     }
 }

@@ -7,10 +7,9 @@ use core::ffi::CStr;
 use core::fmt::{self, Write};
 use core::ops::Range;
 
-use heapless::String;
-
 use crate::line::{index, low};
 use crate::policy::{MAX_QUOTAS, Window};
+use crate::text::Text;
 use crate::time::Timestamp;
 use crate::verdict::{Outcome, QuotaState, Verdict};
 
@@ -23,11 +22,68 @@ pub const MAX_HEADERS_LEN: usize = 640;
 /// The most header fields of a verdict.
 pub const MAX_FIELDS: usize = 6;
 
+const LIMIT: &CStr = c"X-RateLimit-Limit";
+const REMAINING: &CStr = c"X-RateLimit-Remaining";
+const RESET: &CStr = c"X-RateLimit-Reset";
+const POLICY: &CStr = c"RateLimit-Policy";
+const QUOTAS: &CStr = c"RateLimit";
+const RETRY_AFTER: &CStr = c"Retry-After";
+const AUTHENTICATE: &CStr = c"WWW-Authenticate";
+
+/// The names of all header fields that a verdict can have. At most [`MAX_FIELDS`] of them are in one response.
+pub const FIELD_NAMES: [&str; 7] = [
+    name(LIMIT),
+    name(REMAINING),
+    name(RESET),
+    name(POLICY),
+    name(QUOTAS),
+    name(RETRY_AFTER),
+    name(AUTHENTICATE),
+];
+
+const fn name(name: &'static CStr) -> &'static str {
+    match name.to_str() {
+        Ok(name) => name,
+        Err(_) => panic!("a field name is ASCII"),
+    }
+}
+
+/// The media type of a problem document, RFC 9457.
+pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
+
+/// Returns whether the value of an `Accept` header field names problem documents, [`PROBLEM_MEDIA_TYPE`], with a weight
+/// above 0.
+///
+/// Wildcards such as `*/*` do not count: a client that sends them may expect the documented JSON bodies. Of a request
+/// with several `Accept` fields, ask for each. RFC 9110, 12.5.1.
+///
+/// ```
+/// use keytally_core::accepts_problem;
+/// assert!(accepts_problem(b"text/html, application/problem+json;q=0.9"));
+/// assert!(!accepts_problem(b"application/problem+json;q=0"));
+/// assert!(!accepts_problem(b"application/json, */*"));
+/// ```
+pub fn accepts_problem(accept: &[u8]) -> bool {
+    accept.split(|&byte| byte == b',').any(|range| {
+        let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+        let is_named =
+            parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(PROBLEM_MEDIA_TYPE.as_bytes()));
+        is_named && !parts.any(is_zero_weight)
+    })
+}
+
+/// Returns whether a parameter of a media range is a weight of 0, such as `q=0` or `q=0.000`.
+fn is_zero_weight(parameter: &[u8]) -> bool {
+    let [b'q' | b'Q', b'=', weight @ ..] = parameter else { return false };
+    weight.contains(&b'0') && weight.iter().all(|byte| matches!(byte, b'0' | b'.'))
+}
+
 /// The most bytes of a problem document.
 pub const MAX_PROBLEM_LEN: usize = 384;
 
 /// A buffer that is too small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BufferTooSmall {
     /// Bytes that are needed.
     pub needed: usize,
@@ -104,7 +160,7 @@ impl Verdict {
 
     /// The body as a problem document, `application/problem+json` (RFC 9457): for clients that want to be told which
     /// quota it was. Empty when admitted.
-    pub fn problem(&self) -> String<MAX_PROBLEM_LEN> {
+    pub fn problem(&self) -> Text<MAX_PROBLEM_LEN> {
         self.respond(|response| response.problem())
     }
 
@@ -127,6 +183,7 @@ impl Verdict {
 
 /// What a response tells of a verdict, worked out: for languages that keep a verdict in a form of their own.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Response<'q> {
     /// What was decided.
     pub outcome: Outcome,
@@ -138,6 +195,20 @@ pub struct Response<'q> {
     pub waits_from: Timestamp,
     /// Seconds until it is worth trying again; `None` unless denied or full.
     pub retry_after_s: Option<u32>,
+}
+
+impl<'q> Response<'q> {
+    /// A response from the values of a verdict that was kept in another form.
+    #[inline]
+    pub const fn new(
+        outcome: Outcome,
+        quotas: &'q [QuotaState],
+        cost: u32,
+        waits_from: Timestamp,
+        retry_after_s: Option<u32>,
+    ) -> Self {
+        Self { outcome, quotas, cost, waits_from, retry_after_s }
+    }
 }
 
 impl Response<'_> {
@@ -178,15 +249,15 @@ impl Response<'_> {
     /// Writes the fields, and gives what they leave.
     fn put_fields<'b>(&self, mut out: Rest<'b>, form: &mut impl Form) -> Rest<'b> {
         if let Some(longest) = self.quotas.last() {
-            out = form.field(out, c"X-RateLimit-Limit", |out| out.number(longest.limit.into()));
-            out = form.field(out, c"X-RateLimit-Remaining", |out| out.number(longest.remaining.into()));
-            out = form.field(out, c"X-RateLimit-Reset", |out| out.number(longest.reset_unix_s));
-            out = form.field(out, c"RateLimit-Policy", |out| {
+            out = form.field(out, LIMIT, |out| out.number(longest.limit.into()));
+            out = form.field(out, REMAINING, |out| out.number(longest.remaining.into()));
+            out = form.field(out, RESET, |out| out.number(longest.reset_unix_s));
+            out = form.field(out, POLICY, |out| {
                 self.each_quota(out, |out, quota| {
                     out.text(b";q=").number(quota.limit.into()).seconds(quota.window)
                 })
             });
-            out = form.field(out, c"RateLimit", |out| {
+            out = form.field(out, QUOTAS, |out| {
                 self.each_quota(out, |out, quota| {
                     // A reset is a whole second, so that the wait for it is rounded up when the present is rounded down.
                     let wait_s = quota.reset_unix_s.saturating_sub(self.waits_from.unix_s());
@@ -195,12 +266,11 @@ impl Response<'_> {
             });
         }
         if matches!(self.outcome, Outcome::MissingKey | Outcome::InvalidKey) {
-            out = form.field(out, c"WWW-Authenticate", |out| {
-                out.text(b"ApiKey realm=\"api\", header=\"X-API-Key\"")
-            });
+            out =
+                form.field(out, AUTHENTICATE, |out| out.text(b"ApiKey realm=\"api\", header=\"X-API-Key\""));
         }
         if let Some(seconds) = self.retry_after_s {
-            out = form.field(out, c"Retry-After", |out| out.number(seconds.into()));
+            out = form.field(out, RETRY_AFTER, |out| out.number(seconds.into()));
         }
         out
     }
@@ -222,14 +292,14 @@ impl Response<'_> {
     }
 
     /// The same as [`Verdict::problem`].
-    pub fn problem(&self) -> String<MAX_PROBLEM_LEN> {
-        let mut out = String::new();
+    pub fn problem(&self) -> Text<MAX_PROBLEM_LEN> {
+        let mut out = Text::new();
         // The longest document is tested to fit.
         let _ = self.put_problem(&mut out);
         out
     }
 
-    fn put_problem(&self, out: &mut String<MAX_PROBLEM_LEN>) -> fmt::Result {
+    fn put_problem(&self, out: &mut Text<MAX_PROBLEM_LEN>) -> fmt::Result {
         let title = match self.outcome {
             Outcome::Admitted => return Ok(()),
             Outcome::MissingKey => "Missing X-API-Key header",
@@ -440,7 +510,7 @@ mod tests {
     use crate::policy::{Limits, MAX_WINDOW_S, Policy};
     use crate::tally::Counts;
     use crate::time::Timestamp;
-    use crate::verdict::{Quotas, Reason};
+    use crate::verdict::Quotas;
 
     /// 20 seconds after a full hour.
     const NOW: Timestamp = Timestamp::from_unix_s(1_700_049_620);
@@ -492,8 +562,8 @@ mod tests {
         let all = [
             verdict("100/minute, 1000/hour", 0, 1),
             verdict("100/minute", 100, 1),
-            Verdict::refused(Outcome::MissingKey, Reason::None, NOW),
-            Verdict::refused(Outcome::Full, Reason::None, NOW),
+            Verdict::refused(Outcome::MissingKey, None, NOW),
+            Verdict::refused(Outcome::Full, None, NOW),
             longest(),
         ];
         for verdict in all {
@@ -512,6 +582,46 @@ mod tests {
     }
 
     #[test]
+    fn every_field_written_has_a_listed_name() {
+        for verdict in [verdict("100/minute", 100, 1), Verdict::refused(Outcome::InvalidKey, None, NOW)] {
+            let headers = verdict.headers();
+            assert!(headers.iter().all(|(name, _)| FIELD_NAMES.contains(&name)), "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn accept_names_problems_with_a_weight_above_zero() {
+        for accept in [
+            "application/problem+json",
+            "Application/Problem+JSON",
+            "text/html,application/problem+json",
+            " text/html , \tapplication/problem+json ; q=0.001",
+            "application/problem+json;q=1.000",
+            "application/problem+json;q=0.10",
+            "application/problem+json;charset=utf-8",
+            "application/problem+json;xq=0",
+            "application/problem+json;q=0, application/problem+json",
+        ] {
+            assert!(accepts_problem(accept.as_bytes()), "{accept}");
+        }
+        for accept in [
+            "",
+            "*/*",
+            "application/*",
+            "application/json",
+            "application/problem",
+            "application/problem+json2",
+            "application/problem+json;q=0",
+            "application/problem+json; Q=0.000",
+            "application/problem+json;charset=utf-8;q=0.",
+            "application/json;a=application/problem+json",
+        ] {
+            assert!(!accepts_problem(accept.as_bytes()), "{accept}");
+        }
+        assert!(!accepts_problem(b"\xff;q=\xff,application/problem+json\xff"));
+    }
+
+    #[test]
     fn debug_shows_the_fields() {
         let headers = verdict("100/minute", 0, 1).headers();
         assert_eq!(std::format!("{headers:?}"), headers.as_str());
@@ -520,7 +630,7 @@ mod tests {
     #[test]
     fn a_key_that_is_missing_or_invalid_asks_for_one() {
         for outcome in [Outcome::MissingKey, Outcome::InvalidKey] {
-            let refused = Verdict::refused(outcome, Reason::None, NOW);
+            let refused = Verdict::refused(outcome, None, NOW);
             let expected = "WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n";
             assert_eq!((refused.headers().as_str(), refused.http_status()), (expected, 401));
         }
@@ -533,7 +643,7 @@ mod tests {
         // A unit is spent in each window, so that none has room for all.
         let mut quotas = Quotas::of(&Counts::longest(window), &Limits([u32::MAX; 4]), 1, late);
         quotas.denied = u32::MAX;
-        let mut verdict = Verdict::refused(Outcome::Denied, Reason::None, Timestamp::from_unix_ms(0));
+        let mut verdict = Verdict::refused(Outcome::Denied, None, Timestamp::from_unix_ms(0));
         verdict.quotas = quotas;
         verdict.cost = u32::MAX;
         verdict

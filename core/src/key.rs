@@ -18,6 +18,7 @@ use heapless::String;
 use zeroize::Zeroize;
 
 use crate::line::{high, low};
+use crate::text::Text;
 
 /// The longest key of this form, in bytes.
 pub const MAX_KEY_LEN: usize = MAX_NAMES_LEN + 2 + BODY_LEN;
@@ -51,7 +52,7 @@ const _: () = assert!(MAX_KEY_LEN == 55);
 /// let id: KeyId = "00000000001".parse()?;
 /// assert_eq!(id.number(), 1);
 /// assert!("0000000000-".parse::<KeyId>().is_err());
-/// # Ok::<(), keytally_core::KeyIdError>(())
+/// # Ok::<(), keytally_core::ParseKeyIdError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(NonZeroU64);
@@ -90,22 +91,23 @@ impl fmt::Debug for KeyId {
 
 /// A text that is no key id: not 11 base62 characters, or not 1 to 2^64 − 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyIdError;
+#[non_exhaustive]
+pub struct ParseKeyIdError;
 
-impl fmt::Display for KeyIdError {
+impl fmt::Display for ParseKeyIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "a key id is {KEY_ID_LEN} characters of 0-9, A-Z and a-z, as `list` shows it")
     }
 }
 
-impl core::error::Error for KeyIdError {}
+impl core::error::Error for ParseKeyIdError {}
 
 impl FromStr for KeyId {
-    type Err = KeyIdError;
+    type Err = ParseKeyIdError;
 
-    fn from_str(text: &str) -> Result<Self, KeyIdError> {
-        let text: &[u8; KEY_ID_LEN] = text.as_bytes().try_into().map_err(|_| KeyIdError)?;
-        decode_id(text).ok_or(KeyIdError)
+    fn from_str(text: &str) -> Result<Self, ParseKeyIdError> {
+        let text: &[u8; KEY_ID_LEN] = text.as_bytes().try_into().map_err(|_| ParseKeyIdError)?;
+        decode_id(text).ok_or(ParseKeyIdError)
     }
 }
 
@@ -199,7 +201,7 @@ impl Key {
 
     /// What may be shown of the key: prefix, environment and the last four characters.
     pub fn hint(&self) -> Hint<'_> {
-        Hint::of(self.text.as_bytes())
+        Hint::new(self.text.as_bytes())
     }
 }
 
@@ -228,7 +230,7 @@ const MIN_HINTED_LEN: usize = 24;
 
 impl<'a> Hint<'a> {
     /// The hint of a key's text.
-    pub fn of(key: &'a [u8]) -> Self {
+    pub fn new(key: &'a [u8]) -> Self {
         let last = match key.last_chunk::<HINT_CHARS>() {
             Some(last) if key.len() >= MIN_HINTED_LEN && last.iter().all(u8::is_ascii_graphic) => *last,
             _ => [0; HINT_CHARS],
@@ -246,12 +248,12 @@ impl<'a> Hint<'a> {
     }
 
     /// The last characters that [`last_word`](Self::last_word) gave, if they can be shown.
-    pub(crate) fn last_from_word(word: u32) -> Option<String<HINT_CHARS>> {
+    pub(crate) fn last_from_word(word: u32) -> Option<Text<HINT_CHARS>> {
         let last = word.to_le_bytes();
         if !last.iter().all(u8::is_ascii_graphic) {
             return None;
         }
-        core::str::from_utf8(&last).ok().and_then(|text| text.try_into().ok())
+        core::str::from_utf8(&last).ok().and_then(Text::from_text)
     }
 }
 
@@ -265,6 +267,7 @@ impl fmt::Display for Hint<'_> {
 
 /// The public parts of a key that was read with [`parse`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeyParts<'a> {
     /// The prefix.
     pub prefix: &'a str,
@@ -276,14 +279,15 @@ pub struct KeyParts<'a> {
 
 /// Why a text is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyError {
+#[non_exhaustive]
+pub enum ParseKeyError {
     /// It isn't `prefix_env_body` with a body of 39 base62 characters.
     Form,
     /// The checksum is wrong: a typo, or a key cut short and filled up.
     Checksum,
 }
 
-impl fmt::Display for KeyError {
+impl fmt::Display for ParseKeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Form => "a key is prefix_env_ and 39 characters of 0-9, A-Z and a-z",
@@ -292,7 +296,7 @@ impl fmt::Display for KeyError {
     }
 }
 
-impl core::error::Error for KeyError {}
+impl core::error::Error for ParseKeyError {}
 
 /// Reads a key's public parts and checks its form and checksum, offline. It says nothing about whether any gate
 /// knows the key.
@@ -303,29 +307,29 @@ impl core::error::Error for KeyError {}
 /// let key = Key::mint(prefix, env, KeyId::from_number(7).unwrap(), &[1; 16]).unwrap();
 /// let parts = parse_key(key.expose().as_bytes())?;
 /// assert_eq!((parts.env, parts.id.number()), ("live", 7));
-/// # Ok::<(), keytally_core::KeyError>(())
+/// # Ok::<(), keytally_core::ParseKeyError>(())
 /// ```
 ///
 /// # Errors
-/// [`KeyError::Form`] and [`KeyError::Checksum`].
-pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, KeyError> {
+/// [`ParseKeyError::Form`] and [`ParseKeyError::Checksum`].
+pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, ParseKeyError> {
     let id = validate(key)?;
-    let names = core::str::from_utf8(&key[..key.len() - BODY_LEN]).map_err(|_| KeyError::Form)?;
+    let names = core::str::from_utf8(&key[..key.len() - BODY_LEN]).map_err(|_| ParseKeyError::Form)?;
     let (prefix, env) =
-        names.strip_suffix('_').and_then(|names| names.split_once('_')).ok_or(KeyError::Form)?;
+        names.strip_suffix('_').and_then(|names| names.split_once('_')).ok_or(ParseKeyError::Form)?;
     Ok(KeyParts { prefix, env, id })
 }
 
 /// The same without the names.
-pub(crate) fn validate(key: &[u8]) -> Result<KeyId, KeyError> {
-    let id = locate(key).ok_or(KeyError::Form)?;
+pub(crate) fn validate(key: &[u8]) -> Result<KeyId, ParseKeyError> {
+    let id = locate(key).ok_or(ParseKeyError::Form)?;
     let body = &key[key.len() - BODY_LEN..];
     let (secret, checksum) = body[KEY_ID_LEN..].split_at(SECRET_CHARS);
     // A secret of 22 characters may exceed 128 bits, a checksum of 6 may exceed 32.
-    let mut number = decode::<{ SECRET_LEN / 4 }>(secret).ok_or(KeyError::Form)?;
+    let mut number = decode::<{ SECRET_LEN / 4 }>(secret).ok_or(ParseKeyError::Form)?;
     number.zeroize();
-    let [sum] = decode(checksum).ok_or(KeyError::Form)?;
-    if sum == crc32(&key[..key.len() - CHECKSUM_CHARS]) { Ok(id) } else { Err(KeyError::Checksum) }
+    let [sum] = decode(checksum).ok_or(ParseKeyError::Form)?;
+    if sum == crc32(&key[..key.len() - CHECKSUM_CHARS]) { Ok(id) } else { Err(ParseKeyError::Checksum) }
 }
 
 /// The key id in a text that has the outward form of a key.
@@ -534,7 +538,7 @@ mod tests {
             format!("kt_live_0000000000-{}", "0".repeat(SECRET_CHARS)),
             format!("kt_live_000000000--{}", "0".repeat(SECRET_CHARS)),
         ] {
-            assert_eq!(parse(with_checksum(&text).as_bytes()), Err(KeyError::Form), "{text}");
+            assert_eq!(parse(with_checksum(&text).as_bytes()), Err(ParseKeyError::Form), "{text}");
         }
         for text in ["", "kt"].into_iter().map(alloc::string::String::from).chain([
             // A checksum beyond 32 bits.
@@ -542,7 +546,7 @@ mod tests {
             format!("kt_live_{body}00000-"),
             format!("kt_live_{body}0000\u{e9}"),
         ]) {
-            assert_eq!(parse(text.as_bytes()), Err(KeyError::Form), "{text}");
+            assert_eq!(parse(text.as_bytes()), Err(ParseKeyError::Form), "{text}");
         }
     }
 
@@ -566,7 +570,7 @@ mod tests {
         let key = key();
         let shown = format!("{key:?}");
         assert!(shown.starts_with("Key(kt_live_…") && shown.len() < 24, "{shown}");
-        assert_eq!(Hint::of(b"short-imported-key").to_string(), "…");
-        assert_eq!(Hint::of(b"an-imported-key-of-30-bytes-1234").to_string(), "…1234");
+        assert_eq!(Hint::new(b"short-imported-key").to_string(), "…");
+        assert_eq!(Hint::new(b"an-imported-key-of-30-bytes-1234").to_string(), "…1234");
     }
 }

@@ -16,7 +16,7 @@
 //! | `record`, [`gate`] | a table of issued keys with their tallies: verify, then charge |
 //! | [`verdict`], [`http`] | the answer, and the HTTP response it makes |
 //! | [`header`], `line`, [`sync`] | how tables begin, the cache line, the only door to atomics |
-//! | `stop` | for tests only: where a thread can be stopped for ever; empty without the feature `stop-points` |
+//! | `stop` | for tests only: where a thread can be stopped for ever; empty without the feature `__stop-points` |
 //!
 //! # The contract
 //! - Every method takes `&self`: tables may be used by any number of threads, and by processes that share the memory.
@@ -44,6 +44,7 @@ mod peppers;
 mod policy;
 mod record;
 mod tally;
+mod text;
 mod time;
 mod verdict;
 
@@ -58,24 +59,28 @@ pub use {
     decide::Charge,
     gate::{
         AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig, IMPORT_GROUP, IMPORTED_KEY_LEN,
-        KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, NewKey, Plan,
+        KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, MAX_PLANS, NewKey, Plan,
     },
-    header::{AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, begins_a_table},
-    http::{API_KEY_HEADER, BufferTooSmall, Headers, MAX_FIELDS, MAX_HEADERS_LEN, MAX_PROBLEM_LEN, Response},
+    header::{AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning},
+    http::{
+        API_KEY_HEADER, BufferTooSmall, FIELD_NAMES, Headers, MAX_FIELDS, MAX_HEADERS_LEN, MAX_PROBLEM_LEN,
+        PROBLEM_MEDIA_TYPE, Response, accepts_problem,
+    },
     key::{
-        Hint, KEY_ID_LEN, Key, KeyError, KeyId, KeyIdError, KeyParts, MAX_KEY_LEN, MAX_NAME_LEN,
-        MAX_NAMES_LEN, Name, SECRET_LEN, parse as parse_key,
+        Hint, KEY_ID_LEN, Key, KeyId, KeyParts, MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN, Name,
+        ParseKeyError, ParseKeyIdError, SECRET_LEN, parse as parse_key,
     },
     limiter::{BUCKET_SLOTS, CLAIM_SPINS, Limiter, MAX_SUBJECTS, Subject},
     line::{LINE_LEN, Line},
     mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Tag},
     peppers::{Peppers, PeppersError},
     policy::{
-        Algorithm, Limits, MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S, Policy, PolicyError, PolicyErrorKind,
-        Quota, Window,
+        Algorithm, Limits, MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S, ParsePolicyError, ParsePolicyErrorKind,
+        Policy, Quota, Window,
     },
     record::KeyState,
     tally::Layout,
+    text::Text,
     time::{Clock, Timestamp},
     verdict::{Holder, Outcome, QuotaState, Quotas, Reason, Verdict},
 };

@@ -83,8 +83,8 @@ const SPILL: usize = 5;
 /// let policy: Policy = "2/minute".parse()?;
 /// let limiter = Limiter::create(&MEMORY[..], &policy, 64, [7; 16])?;
 /// let now = Timestamp::from_unix_s(1_700_000_000);
-/// assert!(limiter.check(b"203.0.113.9", 1, now).admitted());
-/// assert!(limiter.check(b"203.0.113.9", 1, now).admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1, now).is_admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1, now).is_admitted());
 /// assert_eq!(limiter.check(b"203.0.113.9", 1, now).outcome(), Outcome::Denied);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -112,6 +112,19 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         lines_after(HEADER_LINES, capacity)
     }
 
+    /// Returns the lines that a limiter for `capacity` subjects takes after a header of `header_lines`, counted with the
+    /// header. A header has at least 2 lines.
+    ///
+    /// # Errors
+    /// [`CreateError::Capacity`] if no limiter has this capacity.
+    pub const fn validate(header_lines: usize, capacity: u32) -> Result<usize, CreateError> {
+        if capacity == 0 || capacity > MAX_SUBJECTS {
+            return Err(CreateError::Capacity { capacity, max: MAX_SUBJECTS });
+        }
+        let header_lines = if header_lines < HEADER_LINES { HEADER_LINES } else { header_lines };
+        Ok(lines_after(header_lines, capacity))
+    }
+
     /// Makes a table for `capacity` subjects, 1 to [`MAX_SUBJECTS`], out of memory that nobody uses. `seed` must be
     /// random: it keeps clients from choosing subjects that meet in one bucket.
     ///
@@ -133,11 +146,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         capacity: u32,
         seed: [u8; 16],
     ) -> Result<Self, CreateError> {
-        if !(1..=MAX_SUBJECTS).contains(&capacity) {
-            return Err(CreateError::Capacity { capacity, max: MAX_SUBJECTS });
-        }
+        let needed = Self::validate(header_lines, capacity)?;
         let lines = memory.as_ref();
-        let needed = lines_after(header_lines.max(HEADER_LINES), capacity);
         if lines.len() != needed || header_lines < HEADER_LINES {
             return Err(CreateError::Size { lines: lines.len(), needed });
         }
@@ -272,12 +282,12 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         slots.filter(|slot| cell::correct(slot.tally(), &self.layout, clock)).count() as u64
     }
 
-    /// How many subjects have a slot that can't be reused at `now`. Reads the whole table.
-    pub fn live(&self, now: Timestamp) -> u64 {
+    /// Returns how many subjects have a slot that cannot be reused at `now`. Reads the whole table.
+    pub fn live_subjects(&self, now: Timestamp) -> u64 {
         let slots = (0..self.buckets).flat_map(|bucket| self.slots(bucket));
         let live = slots.filter(|slot| {
             let word = slot.tally().load(Ordering::Relaxed);
-            !self.layout.is_claim_mark(word) && !self.layout.reusable(word, now)
+            !self.layout.is_claim_mark(word) && !self.layout.is_reusable(word, now)
         });
         live.count() as u64
     }
@@ -483,7 +493,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         let expired = slot.tally().load(Ordering::Acquire);
         let mark = self.layout.claim_mark(token);
         if self.layout.is_claim_mark(expired)
-            || !self.layout.reusable(expired, now)
+            || !self.layout.is_reusable(expired, now)
             || !swap(slot.tally(), expired, mark)
         {
             return Insertion::Again;
@@ -521,7 +531,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             }
             // Otherwise a tally that a wrong clock stamped would keep its slot until that time.
             let word = cell::corrected(slot.tally(), word, &self.layout, now, clock);
-            if self.layout.reusable(word, *now) {
+            if self.layout.is_reusable(word, *now) {
                 sight.reusable = sight.reusable.or(Some(slot));
             } else {
                 sight.taken += 1;

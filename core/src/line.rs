@@ -43,24 +43,43 @@ impl Line {
         &self.0[index]
     }
 
-    /// All eight words, for tools that copy, inspect or mend a table. Only the format says what they mean.
+    /// All eight words.
     #[inline]
-    pub fn words(&self) -> &[AtomicU64; LINE_WORDS] {
+    pub(crate) fn words(&self) -> &[AtomicU64; LINE_WORDS] {
         &self.0
     }
 
-    /// Loads the word at `index`, seeing all that was written before it.
+    /// Loads the word at `index`, 0 to 7, with acquire ordering. The table format defines what it means.
+    ///
+    /// # Panics
+    /// If `index` is 8 or more.
     #[cfg_attr(target_pointer_width = "64", inline)]
     #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
-    pub(crate) fn load(&self, index: usize) -> u64 {
+    pub fn load(&self, index: usize) -> u64 {
         self.0[index].load(Ordering::Acquire)
     }
 
-    /// Stores the word at `index`, after all that was written before it.
+    /// Stores the word at `index`, 0 to 7, with release ordering.
+    ///
+    /// # Panics
+    /// If `index` is 8 or more.
     #[cfg_attr(target_pointer_width = "64", inline)]
     #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
-    pub(crate) fn store(&self, index: usize, value: u64) {
+    pub fn store(&self, index: usize, value: u64) {
         self.0[index].store(value, Ordering::Release);
+    }
+}
+
+impl Line {
+    /// Stores `new` in the word at `index`, 0 to 7, if the word is `current`.
+    ///
+    /// # Errors
+    /// The word's value if that is not `current`. Nothing was stored.
+    ///
+    /// # Panics
+    /// If `index` is 8 or more.
+    pub fn compare_exchange(&self, index: usize, current: u64, new: u64) -> Result<(), u64> {
+        self.0[index].compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
     }
 }
 

@@ -56,6 +56,7 @@ pub struct Pepper {
 
 /// A pepper of fewer than 32 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PepperTooShort {
     /// The length given.
     pub len: usize,

@@ -12,11 +12,14 @@ pub struct Peppers(pub(crate) Vec<Pepper, MAX_PEPPERS>);
 
 /// Why a list of peppers is no good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PeppersError {
     /// One of them is too short.
     TooShort(PepperTooShort),
-    /// There is none, or more than four, or one twice.
+    /// There is none, or more than [`MAX_PEPPERS`].
     Count,
+    /// One of them is given twice.
+    Repeated,
 }
 
 impl fmt::Display for PeppersError {
@@ -24,6 +27,7 @@ impl fmt::Display for PeppersError {
         match self {
             Self::TooShort(error) => error.fmt(f),
             Self::Count => write!(f, "give 1 to {MAX_PEPPERS} different peppers, newest last"),
+            Self::Repeated => f.write_str("the same pepper is given twice; give each once, newest last"),
         }
     }
 }
@@ -40,7 +44,7 @@ impl Peppers {
         for bytes in peppers {
             let pepper = Pepper::new(bytes.as_ref()).map_err(PeppersError::TooShort)?;
             if list.iter().any(|other| other.fingerprint() == pepper.fingerprint()) {
-                return Err(PeppersError::Count);
+                return Err(PeppersError::Repeated);
             }
             list.push(pepper).map_err(|_| PeppersError::Count)?;
         }

@@ -3,9 +3,10 @@
 use core::fmt;
 use core::str::FromStr;
 
-use heapless::{String, Vec};
+use heapless::Vec;
 
 use crate::tally::Layout;
+use crate::text::Text;
 
 /// The most quotas that a policy may have.
 pub const MAX_QUOTAS: usize = 4;
@@ -18,12 +19,23 @@ pub const MAX_WINDOW_S: u32 = 31 * 86_400;
 
 /// How a window counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Algorithm {
     /// Windows aligned to the Unix epoch; the count starts again with each.
     Fixed,
     /// The last full window length: this window's count, and the previous one's weighted by the part of it that
     /// still overlaps, rounded up.
     Sliding,
+}
+
+impl Algorithm {
+    /// The word that names it in policy text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fixed => "fixed",
+            Self::Sliding => "sliding",
+        }
+    }
 }
 
 /// A length of time, whole seconds from 1 to [`MAX_WINDOW_S`].
@@ -63,7 +75,10 @@ impl Window {
     }
 }
 
-/// At most so many units of cost in each window of that length.
+/// A limit for the cost in each window of a length.
+///
+/// It can be built as a literal, since a limit and a window are all that it will ever have. Another kind of window is
+/// another [`Window`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Quota {
     /// The most that is admitted in one window, at least 1.
@@ -82,7 +97,7 @@ pub struct Quota {
 ///
 /// let error = "100/fortnight".parse::<Policy>().unwrap_err();
 /// assert!(error.to_string().starts_with("\"fortnight\" is no unit"));
-/// # Ok::<(), keytally_core::PolicyError>(())
+/// # Ok::<(), keytally_core::ParsePolicyError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -95,29 +110,29 @@ impl Policy {
     /// A policy of `quotas`, in any order.
     ///
     /// # Errors
-    /// What [`PolicyErrorKind`] lists, apart from the kinds that only text can have.
-    pub fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, PolicyError> {
+    /// What [`ParsePolicyErrorKind`] lists, apart from the kinds that only text can have.
+    pub fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, ParsePolicyError> {
         if quotas.is_empty() {
-            return Err(PolicyError::of(PolicyErrorKind::Empty, ""));
+            return Err(ParsePolicyError::new(ParsePolicyErrorKind::Empty, ""));
         }
-        let mut sorted =
-            Vec::from_slice(quotas).map_err(|_| PolicyError::of(PolicyErrorKind::TooManyQuotas, ""))?;
+        let mut sorted = Vec::from_slice(quotas)
+            .map_err(|_| ParsePolicyError::new(ParsePolicyErrorKind::TooManyQuotas, ""))?;
         sort(&mut sorted);
         if let Some(quota) = sorted.iter().find(|quota| quota.limit == 0) {
-            return Err(PolicyError::about(PolicyErrorKind::Limit, quota));
+            return Err(ParsePolicyError::about(ParsePolicyErrorKind::Limit, quota));
         }
         for pair in sorted.windows(2) {
             if pair[0].window == pair[1].window {
-                return Err(PolicyError::about(PolicyErrorKind::Duplicate, &pair[1]));
+                return Err(ParsePolicyError::about(ParsePolicyErrorKind::Duplicate, &pair[1]));
             }
         }
         for pair in sorted.windows(2) {
             if !pair[1].window.0.is_multiple_of(pair[0].window.0) {
-                return Err(PolicyError::about(PolicyErrorKind::NotNested, &pair[1]));
+                return Err(ParsePolicyError::about(ParsePolicyErrorKind::NotNested, &pair[1]));
             }
         }
         let layout = Layout::new(algorithm, &sorted)
-            .map_err(|needed| PolicyError::of(PolicyErrorKind::TooManyBits { needed }, ""))?;
+            .map_err(|needed| ParsePolicyError::new(ParsePolicyErrorKind::TooManyBits { needed }, ""))?;
         Ok(Self { algorithm, quotas: sorted, layout })
     }
 
@@ -142,7 +157,7 @@ impl Policy {
     /// let policy: keytally_core::Policy = "100/minute, 50/hour".parse()?;
     /// let (idle, other) = policy.never_binding().next().unwrap();
     /// assert_eq!((idle.to_string(), other.to_string()), ("100/minute".into(), "50/hour".into()));
-    /// # Ok::<(), keytally_core::PolicyError>(())
+    /// # Ok::<(), keytally_core::ParsePolicyError>(())
     /// ```
     pub fn never_binding(&self) -> impl Iterator<Item = (Quota, Quota)> {
         self.quotas.iter().filter_map(|quota| {
@@ -171,15 +186,15 @@ impl Policy {
 pub struct Limits(pub(crate) [u32; MAX_QUOTAS]);
 
 impl FromStr for Policy {
-    type Err = PolicyError;
+    type Err = ParsePolicyError;
 
-    fn from_str(text: &str) -> Result<Self, PolicyError> {
+    fn from_str(text: &str) -> Result<Self, ParsePolicyError> {
         if text.len() > MAX_POLICY_LEN {
-            return Err(PolicyError::of(PolicyErrorKind::TooLong, text));
+            return Err(ParsePolicyError::new(ParsePolicyErrorKind::TooLong, text));
         }
         let (algorithm, list) = split_algorithm(trimmed(text));
         if list.is_empty() {
-            return Err(PolicyError::of(PolicyErrorKind::Empty, text));
+            return Err(ParsePolicyError::new(ParsePolicyErrorKind::Empty, text));
         }
         let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
         let mut rest = Some(list);
@@ -188,10 +203,12 @@ impl FromStr for Policy {
             let part = trimmed(part);
             rest = after;
             if quotas.is_full() {
-                return Err(PolicyError::of(PolicyErrorKind::TooManyQuotas, part));
+                return Err(ParsePolicyError::new(ParsePolicyErrorKind::TooManyQuotas, part));
             }
             let quota = parse_quota(part)?;
-            quotas.push(quota).map_err(|_| PolicyError::of(PolicyErrorKind::TooManyQuotas, part))?;
+            quotas
+                .push(quota)
+                .map_err(|_| ParsePolicyError::new(ParsePolicyErrorKind::TooManyQuotas, part))?;
         }
         Self::new(algorithm, &quotas)
     }
@@ -253,8 +270,8 @@ fn split_per(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Reads `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
-fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
-    let syntax = || PolicyError::of(PolicyErrorKind::Syntax, part);
+fn parse_quota(part: &str) -> Result<Quota, ParsePolicyError> {
+    let syntax = || ParsePolicyError::new(ParsePolicyErrorKind::Syntax, part);
     let (limit, window) = split(part, b'/').or_else(|| split_per(part)).ok_or_else(syntax)?;
     let (limit, window) = (trimmed(limit), trimmed(window));
     let (value, digits) = leading_number(limit);
@@ -263,7 +280,7 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     }
     let limit = match value {
         Some(value) if value > 0 => value,
-        _ => return Err(PolicyError::of(PolicyErrorKind::Limit, limit)),
+        _ => return Err(ParsePolicyError::new(ParsePolicyErrorKind::Limit, limit)),
     };
     let (number, digits) = leading_number(window);
     let unit = trimmed(window.get(digits..).unwrap_or_default());
@@ -278,12 +295,12 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     let (_, _, seconds) = UNITS
         .into_iter()
         .find(|(name, letter, _)| word == *name || word == *letter)
-        .ok_or_else(|| PolicyError::of(PolicyErrorKind::Unit, unit))?;
+        .ok_or_else(|| ParsePolicyError::new(ParsePolicyErrorKind::Unit, unit))?;
     let number = if digits == 0 { Some(1) } else { number };
     let window = number
         .and_then(|number| number.checked_mul(seconds))
         .and_then(Window::from_seconds)
-        .ok_or_else(|| PolicyError::of(PolicyErrorKind::Window, window))?;
+        .ok_or_else(|| ParsePolicyError::new(ParsePolicyErrorKind::Window, window))?;
     Ok(Quota { limit, window })
 }
 
@@ -324,8 +341,8 @@ impl Quota {
 
     /// The quota as policy text: at most 10 + 1 + 8 bytes. (By itself, since `core::fmt` is a kilobyte of code that small
     /// machines do without.)
-    fn text(self) -> String<MAX_PART_LEN> {
-        let mut text = String::new();
+    fn text(self) -> Text<MAX_PART_LEN> {
+        let mut text = Text::new();
         push_number(&mut text, self.limit);
         push(&mut text, "/");
         for (word, letter, seconds) in UNITS {
@@ -343,7 +360,7 @@ impl Quota {
     }
 }
 
-fn push_number(text: &mut String<MAX_PART_LEN>, number: u32) {
+fn push_number(text: &mut Text<MAX_PART_LEN>, number: u32) {
     if number > 9 {
         push_number(text, number / 10);
     }
@@ -351,7 +368,7 @@ fn push_number(text: &mut String<MAX_PART_LEN>, number: u32) {
     let _ = text.push(char::from_digit(number % 10, 10).unwrap_or_default());
 }
 
-fn push(text: &mut String<MAX_PART_LEN>, part: &str) {
+fn push(text: &mut Text<MAX_PART_LEN>, part: &str) {
     let _ = text.push_str(part);
 }
 
@@ -367,7 +384,8 @@ impl fmt::Display for Window {
 
 /// What is wrong with a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PolicyErrorKind {
+#[non_exhaustive]
+pub enum ParsePolicyErrorKind {
     /// There is no quota in it.
     Empty,
     /// The text is longer than [`MAX_POLICY_LEN`].
@@ -395,31 +413,31 @@ pub enum PolicyErrorKind {
 
 /// A policy that can't be: the kind of error and the part of the text that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PolicyError {
-    kind: PolicyErrorKind,
-    part: String<{ MAX_PART_LEN }>,
+pub struct ParsePolicyError {
+    kind: ParsePolicyErrorKind,
+    part: Text<MAX_PART_LEN>,
 }
 
 /// How much of an offending part an error repeats, in bytes.
 const MAX_PART_LEN: usize = 32;
 
-impl PolicyError {
-    fn of(kind: PolicyErrorKind, part: &str) -> Self {
-        let mut kept = String::new();
+impl ParsePolicyError {
+    fn new(kind: ParsePolicyErrorKind, part: &str) -> Self {
+        let mut kept = Text::new();
         for character in part.chars().filter(|character| !character.is_control()) {
-            if kept.push(character).is_err() {
+            if !kept.push(character) {
                 break;
             }
         }
         Self { kind, part: kept }
     }
 
-    fn about(kind: PolicyErrorKind, quota: &Quota) -> Self {
+    fn about(kind: ParsePolicyErrorKind, quota: &Quota) -> Self {
         Self { kind, part: quota.text() }
     }
 
     /// What is wrong.
-    pub fn kind(&self) -> PolicyErrorKind {
+    pub fn kind(&self) -> ParsePolicyErrorKind {
         self.kind
     }
 
@@ -429,52 +447,52 @@ impl PolicyError {
     }
 }
 
-impl fmt::Display for PolicyError {
+impl fmt::Display for ParsePolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let part = &self.part;
         match self.kind {
-            PolicyErrorKind::Empty => {
+            ParsePolicyErrorKind::Empty => {
                 f.write_str("a policy needs at least one quota, like \"100/minute, 1000/hour\"")
             }
-            PolicyErrorKind::TooLong => {
+            ParsePolicyErrorKind::TooLong => {
                 write!(f, "\"{part}…\" is longer than the {MAX_POLICY_LEN} bytes that a policy may have")
             }
-            PolicyErrorKind::Syntax => {
+            ParsePolicyErrorKind::Syntax => {
                 write!(
                     f,
                     "\"{part}\" is no quota; a quota is LIMIT/UNIT or LIMIT/N UNIT, like \"100/minute\" or \"5/10s\""
                 )
             }
-            PolicyErrorKind::Limit => write!(f, "\"{part}\" is no limit; a limit is 1 to {}", u32::MAX),
-            PolicyErrorKind::Window => {
+            ParsePolicyErrorKind::Limit => write!(f, "\"{part}\" is no limit; a limit is 1 to {}", u32::MAX),
+            ParsePolicyErrorKind::Window => {
                 write!(f, "\"{part}\" is no window; a window is 1 second to {} days", MAX_WINDOW_S / 86_400)
             }
-            PolicyErrorKind::Unit => {
+            ParsePolicyErrorKind::Unit => {
                 write!(
                     f,
                     "\"{part}\" is no unit; the units are second, minute, hour, day, or sec, min, s, m, h, d"
                 )
             }
-            PolicyErrorKind::TooManyQuotas => {
+            ParsePolicyErrorKind::TooManyQuotas => {
                 write!(f, "\"{part}\" is one quota too many; a policy has at most {MAX_QUOTAS}")
             }
-            PolicyErrorKind::Duplicate => {
+            ParsePolicyErrorKind::Duplicate => {
                 write!(f, "\"{part}\" has the window of another quota; each window may appear once")
             }
-            PolicyErrorKind::NotNested => {
+            ParsePolicyErrorKind::NotNested => {
                 write!(
                     f,
                     "the window of \"{part}\" is no whole multiple of the next shorter window; windows must nest"
                 )
             }
-            PolicyErrorKind::TooManyBits { needed } => {
+            ParsePolicyErrorKind::TooManyBits { needed } => {
                 write!(f, "the policy needs {needed} bits and a tally has 64; lower a limit or drop a window")
             }
         }
     }
 }
 
-impl core::error::Error for PolicyError {}
+impl core::error::Error for ParsePolicyError {}
 
 #[cfg(test)]
 mod tests {
@@ -483,7 +501,7 @@ mod tests {
 
     use super::*;
 
-    fn kind(text: &str) -> PolicyErrorKind {
+    fn kind(text: &str) -> ParsePolicyErrorKind {
         text.parse::<Policy>().expect_err(text).kind()
     }
 
@@ -524,12 +542,12 @@ mod tests {
         let mut text = "1/s".to_string();
         text += &" ".repeat(MAX_POLICY_LEN - text.len());
         assert!(text.parse::<Policy>().is_ok());
-        assert_eq!(kind(&(text + " ")), PolicyErrorKind::TooLong);
+        assert_eq!(kind(&(text + " ")), ParsePolicyErrorKind::TooLong);
     }
 
     #[test]
     fn every_error_names_its_part() {
-        use PolicyErrorKind::{
+        use ParsePolicyErrorKind::{
             Duplicate, Empty, Limit, NotNested, Syntax, TooLong, TooManyQuotas, Unit, Window,
         };
         for (text, expected) in [
@@ -574,7 +592,7 @@ mod tests {
     fn bits_are_counted_when_a_policy_is_read() {
         // 33 for seconds until 2200, and 31 or 32 for the count.
         assert!("2147483647/second".parse::<Policy>().is_ok());
-        assert_eq!(kind("2147483648/second"), PolicyErrorKind::TooManyBits { needed: 65 });
+        assert_eq!(kind("2147483648/second"), ParsePolicyErrorKind::TooManyBits { needed: 65 });
     }
 
     #[test]
@@ -603,7 +621,7 @@ mod tests {
     #[test]
     fn zero_limits_are_refused_without_text_too() {
         let quota = Quota { limit: 0, window: Window(60) };
-        assert_eq!(Policy::new(Algorithm::Fixed, &[quota]).unwrap_err().kind(), PolicyErrorKind::Limit);
-        assert_eq!(Policy::new(Algorithm::Fixed, &[]).unwrap_err().kind(), PolicyErrorKind::Empty);
+        assert_eq!(Policy::new(Algorithm::Fixed, &[quota]).unwrap_err().kind(), ParsePolicyErrorKind::Limit);
+        assert_eq!(Policy::new(Algorithm::Fixed, &[]).unwrap_err().kind(), ParsePolicyErrorKind::Empty);
     }
 }

@@ -51,6 +51,7 @@ const SEQUENCE_MASK: u64 = (1 << 14) - 1;
 /// What has become of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum KeyState {
     /// It is good until it expires.
     Active = 0,
@@ -110,13 +111,18 @@ impl Record {
         now.unix_s() < u64::from(self.grace_until)
     }
 
-    /// Returns until when the previous secret is valid, in Unix seconds; 0 when it is not.
-    pub(crate) fn previous_until(&self, now: Timestamp) -> u32 {
+    /// Returns until when the previous secret is valid; `None` if it is not.
+    pub(crate) fn previous_until(&self, now: Timestamp) -> Option<Timestamp> {
         match self.not_after {
-            _ if self.has_ended(now) || !self.is_in_grace(now) => 0,
-            0 => self.grace_until,
-            not_after => self.grace_until.min(not_after),
+            _ if self.has_ended(now) || !self.is_in_grace(now) => None,
+            0 => moment(self.grace_until),
+            not_after => moment(self.grace_until.min(not_after)),
         }
+    }
+
+    /// Returns when the key expires; `None` for never.
+    pub(crate) fn expiry(&self) -> Option<Timestamp> {
+        moment(self.not_after)
     }
 
     #[inline]
@@ -162,6 +168,16 @@ impl Record {
             meta,
         ]
     }
+}
+
+/// Returns a moment as a record keeps it: Unix seconds, rounded up, at most `u32::MAX`. 0 stands for `None`.
+pub(crate) fn stored_s(moment: Option<Timestamp>) -> u32 {
+    moment.map_or(0, |moment| u32::try_from(moment.unix_ms().div_ceil(1000)).unwrap_or(u32::MAX).max(1))
+}
+
+/// Returns the moment that a record keeps in `stored_s`; `None` for 0.
+fn moment(stored_s: u32) -> Option<Timestamp> {
+    (stored_s != 0).then(|| Timestamp::from_unix_s(stored_s.into()))
 }
 
 fn sequence(last_word: u64) -> u64 {

@@ -1,7 +1,7 @@
 //! Stop points, for tests only: named places in every protocol at which a thread can be made to stop for ever, so that
 //! a test sees what a process leaves to others that is killed just there.
 //!
-//! Without the feature `stop-points`, which is off by default and which nothing that ships turns on, [`stop`] is empty
+//! Without the feature `__stop-points`, which is off by default and which nothing that ships turns on, [`stop`] is empty
 //! and nothing can be armed. Under a model checker a thread does at its stops what its test gave it to do.
 
 macro_rules! stop_points {
@@ -110,17 +110,17 @@ stop_points! {
 }
 
 /// Stops here for ever if this visit of this place was armed.
-#[cfg(not(any(feature = "stop-points", loom, shuttle)))]
+#[cfg(not(any(feature = "__stop-points", loom, shuttle)))]
 #[inline(always)]
 pub const fn stop(_: Stop) {}
 
-#[cfg(all(feature = "stop-points", not(any(loom, shuttle))))]
+#[cfg(all(feature = "__stop-points", not(any(loom, shuttle))))]
 pub use armed::{arm, stop, stopped, visits};
 
 #[cfg(any(loom, shuttle))]
 pub use modelled::{stop, with_stops};
 
-#[cfg(all(feature = "stop-points", not(any(loom, shuttle))))]
+#[cfg(all(feature = "__stop-points", not(any(loom, shuttle))))]
 mod armed {
     use super::Stop;
     use crate::line::{high, join, low};

@@ -197,14 +197,24 @@ impl Layout {
         if total < CLAIM_TOKEN_BITS || stamp_bits < 12 {
             return None;
         }
-        Self::for_model(algorithm, lengths, bits, stamp_bits)
+        Self::with_stamp_bits(algorithm, lengths, bits, stamp_bits)
     }
 
-    /// A layout with a stamp of `stamp_bits`, the counts right below it, and zeros below those. Tables get theirs from
-    /// a policy or a header, where nothing is left over; one with a stamp of a few bits is for comparing the decision
-    /// with the slow model on every word that there is.
+    /// A layout with a stamp of `stamp_bits`, for tests that compare the decision with a model on every word.
+    #[cfg(feature = "__models")]
     #[doc(hidden)]
     pub fn for_model(
+        algorithm: Algorithm,
+        lengths: &[Window],
+        bits: [u8; MAX_QUOTAS],
+        stamp_bits: u32,
+    ) -> Option<Self> {
+        Self::with_stamp_bits(algorithm, lengths, bits, stamp_bits)
+    }
+
+    /// A layout with a stamp of `stamp_bits`, the counts right below it, and zeros below those. The layouts of tables
+    /// come from a policy or a header and leave no bit over.
+    fn with_stamp_bits(
         algorithm: Algorithm,
         lengths: &[Window],
         bits: [u8; MAX_QUOTAS],
@@ -419,7 +429,7 @@ impl Layout {
     /// If a slot were reused as soon as its windows passed, a caller with a late clock would not find
     /// its subject and would start a new count in the old window.
     #[inline]
-    pub fn reusable(&self, word: u64, now: Timestamp) -> bool {
+    pub fn is_reusable(&self, word: u64, now: Timestamp) -> bool {
         // No window passes before the unit of the stamp does: most often that is all there is to ask.
         let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance + 1);
         word == VOID || (now.unix_ms() >= earliest && self.stamp_at(now) >= self.reusable_from(word))
@@ -522,8 +532,8 @@ mod tests {
         let layout = layout("100/minute, 1000/hour");
         let hour = 3_600_000;
         let word = layout.charged(layout.unused(59), 1);
-        assert!(!layout.reusable(word, Timestamp::from_unix_ms(hour + 59_999)));
-        assert!(layout.reusable(word, Timestamp::from_unix_ms(hour + 60_000)));
+        assert!(!layout.is_reusable(word, Timestamp::from_unix_ms(hour + 59_999)));
+        assert!(layout.is_reusable(word, Timestamp::from_unix_ms(hour + 60_000)));
     }
 
     #[test]
@@ -550,7 +560,7 @@ mod tests {
     fn a_layout_has_room_for_its_stamp_and_all_its_counts() {
         let minute = Window::from_seconds(60).unwrap();
         let fits = |algorithm, bits, stamp_bits| {
-            Layout::for_model(algorithm, &[minute], [bits, 0, 0, 0], stamp_bits).is_some()
+            Layout::with_stamp_bits(algorithm, &[minute], [bits, 0, 0, 0], stamp_bits).is_some()
         };
         assert!(fits(Algorithm::Fixed, 32, 32) && !fits(Algorithm::Fixed, 32, 33));
         assert!(fits(Algorithm::Sliding, 16, 32) && !fits(Algorithm::Sliding, 17, 32));

@@ -64,7 +64,7 @@ impl Timestamp {
 /// let memory: Vec<Line> = (0..Limiter::<&[Line]>::lines(64)).map(|_| Line::new()).collect();
 /// let policy: Policy = "2/minute".parse()?;
 /// let limiter = Limiter::create(&memory[..], &policy, 64, [7; 16])?;
-/// assert!(limiter.check(b"203.0.113.9", 1, Timer(read_timer())).admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1, Timer(read_timer())).is_admitted());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Clock: Copy {

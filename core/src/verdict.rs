@@ -11,6 +11,7 @@ use crate::time::Timestamp;
 /// What was decided. The numbers are the same in every language.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Outcome {
     /// The request may go on; its cost is charged.
     Admitted = 0,
@@ -29,9 +30,8 @@ pub enum Outcome {
 /// Why a key is invalid: for logs and metrics, never for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Reason {
-    /// The key isn't invalid.
-    None = 0,
     /// The text has no form that a key of this gate could have.
     Malformed = 1,
     /// The checksum of a well-formed key is wrong: a typo.
@@ -53,10 +53,22 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: &'static [Self] = &[
+        Self::Malformed,
+        Self::Checksum,
+        Self::Unknown,
+        Self::WrongSecret,
+        Self::Revoked,
+        Self::Expired,
+        Self::Duplicate,
+        Self::PepperMissing,
+        Self::Damaged,
+    ];
+
     /// A short word for logs and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::None => "none",
             Self::Malformed => "malformed",
             Self::Checksum => "checksum",
             Self::Unknown => "unknown",
@@ -77,6 +89,10 @@ impl fmt::Display for Reason {
 }
 
 impl Outcome {
+    /// All outcomes, in the order of their numbers.
+    pub const ALL: &'static [Self] =
+        &[Self::Admitted, Self::Denied, Self::MissingKey, Self::InvalidKey, Self::TooCostly, Self::Full];
+
     /// A short word for logs and metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -98,6 +114,7 @@ impl fmt::Display for Outcome {
 
 /// One window of a verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QuotaState {
     /// The most that one window admits.
     pub limit: u32,
@@ -122,6 +139,12 @@ impl QuotaState {
         lacking: false,
         lasting: false,
     };
+
+    /// A window that neither lacks room nor counts in the next one.
+    #[inline]
+    pub const fn new(limit: u32, remaining: u32, window: Window, reset_unix_s: u64) -> Self {
+        Self { limit, remaining, window, reset_unix_s, lacking: false, lasting: false }
+    }
 }
 
 /// Up to four [`QuotaState`]s, shortest window first. They are kept as the decision left them, and worked out when
@@ -270,6 +293,7 @@ impl Eq for Quotas {}
 
 /// Whose key it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Holder {
     /// The key's public name.
     pub key_id: KeyId,
@@ -285,7 +309,7 @@ pub struct Holder {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub(crate) outcome: Outcome,
-    pub(crate) reason: Reason,
+    pub(crate) reason: Option<Reason>,
     pub(crate) holder: Option<Holder>,
     pub(crate) quotas: Quotas,
     pub(crate) cost: u32,
@@ -298,7 +322,7 @@ pub struct Verdict {
 impl Verdict {
     /// Whether the request may go on.
     #[inline]
-    pub fn admitted(&self) -> bool {
+    pub fn is_admitted(&self) -> bool {
         self.outcome == Outcome::Admitted
     }
 
@@ -308,8 +332,9 @@ impl Verdict {
         self.outcome
     }
 
-    /// Why the key is invalid: for logs and metrics, never for the client.
-    pub fn reason(&self) -> Reason {
+    /// Returns why the key is invalid, for logs and metrics and never for the client; `None` unless the outcome is
+    /// [`Outcome::InvalidKey`].
+    pub fn reason(&self) -> Option<Reason> {
         self.reason
     }
 
@@ -368,7 +393,7 @@ impl Verdict {
 
     /// What was charged, to be kept for a later `refund` or `settle`; `None` unless admitted.
     pub fn charge(&self) -> Option<Charge> {
-        self.admitted().then_some(Charge { cost: self.cost, at: self.quotas.time })
+        self.is_admitted().then_some(Charge { cost: self.cost, at: self.quotas.time })
     }
 
     /// What was asked for.
@@ -390,7 +415,7 @@ impl Verdict {
     /// The verdict on a request whose key header came more than once: it is invalid, whatever the values are, since
     /// the next server in the chain might pick another one.
     pub fn duplicate_header(now: Timestamp) -> Self {
-        Self::refused(Outcome::InvalidKey, Reason::Duplicate, now)
+        Self::refused(Outcome::InvalidKey, Some(Reason::Duplicate), now)
     }
 
     /// The verdict that a decision on a tally makes, for those who keep tallies of their own: the decision's own `layout`,
@@ -408,7 +433,7 @@ impl Verdict {
         quotas.denied = if decision.outcome == Outcome::Denied { cost } else { 0 };
         Self {
             outcome: decision.outcome,
-            reason: Reason::None,
+            reason: None,
             holder,
             quotas,
             cost,
@@ -420,7 +445,7 @@ impl Verdict {
 
     /// The verdict on a new subject in a limiter that has no slot for one before `until`.
     pub(crate) fn full(until: Timestamp, now: Timestamp) -> Self {
-        let mut verdict = Self::refused(Outcome::Full, Reason::None, now);
+        let mut verdict = Self::refused(Outcome::Full, None, now);
         verdict.free_at = Some(until);
         verdict
     }
@@ -428,12 +453,12 @@ impl Verdict {
     /// The verdict on a key that is no good; `holder` is whose it was, if its secret was right.
     #[inline(never)]
     pub(crate) fn invalid(reason: Reason, holder: Option<Holder>, now: Timestamp) -> Self {
-        let mut verdict = Self::refused(Outcome::InvalidKey, reason, now);
+        let mut verdict = Self::refused(Outcome::InvalidKey, Some(reason), now);
         verdict.holder = holder;
         verdict
     }
 
-    pub(crate) fn refused(outcome: Outcome, reason: Reason, now: Timestamp) -> Self {
+    pub(crate) fn refused(outcome: Outcome, reason: Option<Reason>, now: Timestamp) -> Self {
         Self {
             outcome,
             reason,

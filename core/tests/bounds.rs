@@ -1,14 +1,13 @@
 //! Every bound of LIMITS.md one below, at, and one above; and tables that are full to the last slot.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally_core::sync::Ordering::SeqCst;
 use keytally_core::{
     AdminError, IMPORT_GROUP, IMPORTED_KEY_LEN, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, NewKey,
 };
 use keytally_core::{BUCKET_SLOTS, CLAIM_SPINS, MAX_SUBJECTS};
 use keytally_core::{
-    CreateError, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, Outcome, Pepper, Peppers, Plan,
-    Policy, PolicyErrorKind, Reason, Timestamp, Verdict, Window, parse_key,
+    CreateError, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, Outcome, ParsePolicyErrorKind,
+    Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict, Window, parse_key,
 };
 use keytally_core::{MAX_HEADERS_LEN, MAX_PROBLEM_LEN};
 use keytally_core::{MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN};
@@ -126,7 +125,7 @@ fn policy(text: &str) -> Policy {
     text.parse().unwrap()
 }
 
-fn policy_error(text: &str) -> PolicyErrorKind {
+fn policy_error(text: &str) -> ParsePolicyErrorKind {
     text.parse::<Policy>().unwrap_err().kind()
 }
 
@@ -148,7 +147,7 @@ fn some_peppers(numbers: &[u8]) -> Peppers {
 }
 
 fn config(keys: u32, plans: &[Plan], plan_slots: usize) -> GateConfig<'_> {
-    GateConfig { keys, prefix: name("kt"), plans, plan_slots, hints: true }
+    GateConfig::new(keys, name("kt"), plans).with_plan_slots(plan_slots).with_hints(true)
 }
 
 fn gate(keys: u32, policy: &str) -> Gate<Vec<Line>> {
@@ -158,7 +157,7 @@ fn gate(keys: u32, policy: &str) -> Gate<Vec<Line>> {
 }
 
 fn new_key(env: &str) -> NewKey<'static> {
-    NewKey { account: 1, env: name(env), plan: "default", not_after: 0 }
+    NewKey::new(1, name(env))
 }
 
 /// Entropy that is another for each number, and spread over the ids.
@@ -182,7 +181,7 @@ fn quotas_of_a_policy() {
     for count in [MAX_QUOTAS - 1, MAX_QUOTAS] {
         assert_eq!(policy(&quotas[..count].join(", ")).quotas().len(), count);
     }
-    assert_eq!(policy_error(&quotas.join(", ")), PolicyErrorKind::TooManyQuotas);
+    assert_eq!(policy_error(&quotas.join(", ")), ParsePolicyErrorKind::TooManyQuotas);
 }
 
 fn length_of_a_policy() {
@@ -190,7 +189,7 @@ fn length_of_a_policy() {
     for len in [MAX_POLICY_LEN - 1, MAX_POLICY_LEN] {
         assert_eq!(policy(&text(len)), policy("5/minute"));
     }
-    assert_eq!(policy_error(&text(MAX_POLICY_LEN + 1)), PolicyErrorKind::TooLong);
+    assert_eq!(policy_error(&text(MAX_POLICY_LEN + 1)), ParsePolicyErrorKind::TooLong);
 }
 
 fn length_of_a_window() {
@@ -200,7 +199,7 @@ fn length_of_a_window() {
     }
     for seconds in [0, MAX_WINDOW_S + 1, u32::MAX] {
         assert_eq!(Window::from_seconds(seconds), None);
-        assert_eq!(policy_error(&format!("1/{seconds}s")), PolicyErrorKind::Window);
+        assert_eq!(policy_error(&format!("1/{seconds}s")), ParsePolicyErrorKind::Window);
     }
 }
 
@@ -212,7 +211,7 @@ fn largest(text: impl Fn(u32) -> String) -> u32 {
         match text(u32::try_from(limit).unwrap()).parse::<Policy>() {
             Ok(_) => fits = limit,
             Err(error) => {
-                assert!(matches!(error.kind(), PolicyErrorKind::TooManyBits { .. }), "{error}");
+                assert!(matches!(error.kind(), ParsePolicyErrorKind::TooManyBits { .. }), "{error}");
                 too_large = limit;
             }
         }
@@ -222,8 +221,8 @@ fn largest(text: impl Fn(u32) -> String) -> u32 {
 
 /// Limits of 1 and the largest, in policies of one to four windows: spent to the last unit, by costs of every kind.
 fn limits() {
-    assert_eq!(policy_error("0/minute"), PolicyErrorKind::Limit);
-    assert_eq!(policy_error("4294967296/minute"), PolicyErrorKind::Limit);
+    assert_eq!(policy_error("0/minute"), ParsePolicyErrorKind::Limit);
+    assert_eq!(policy_error("4294967296/minute"), ParsePolicyErrorKind::Limit);
     let shapes: [fn(u32) -> String; 7] = [
         |limit| format!("{limit}/day"),
         |limit| format!("{limit}/31d"),
@@ -238,7 +237,7 @@ fn limits() {
         println!("{}", shape(largest));
         if let Some(above) = largest.checked_add(1) {
             let error = policy_error(&shape(above));
-            assert!(matches!(error, PolicyErrorKind::TooManyBits { needed: 65.. }), "{error:?}");
+            assert!(matches!(error, ParsePolicyErrorKind::TooManyBits { needed: 65.. }), "{error:?}");
         }
         for limit in [1, 2, largest - 1, largest] {
             spend_to_the_last_unit(&shape(limit), limit);
@@ -295,7 +294,7 @@ fn costs() {
             assert_eq!(outcome(&cost.to_le_bytes(), cost), expected, "{text}: {cost}");
         }
         // What costs nothing takes no slot.
-        assert_eq!(limiter.live(NOW), 3, "{text}");
+        assert_eq!(limiter.live_subjects(NOW), 3, "{text}");
     }
     // Where the limit is the largest number there is, no cost is above it.
     let limiter = limiter("4294967295/day", 8);
@@ -314,7 +313,7 @@ fn times() {
             let limiter = limiter(text, 8);
             let limit = policy(text).quotas()[0].limit;
             let now = Timestamp::from_unix_ms(at);
-            let admitted = (0..limit + 3).filter(|_| limiter.check(b"a", 1, now).admitted()).count();
+            let admitted = (0..limit + 3).filter(|_| limiter.check(b"a", 1, now).is_admitted()).count();
             assert_eq!(admitted, limit as usize, "{text} at {at}");
             let verdict = limiter.check(b"a", 1, now);
             assert_eq!(verdict.outcome(), Outcome::Denied);
@@ -324,7 +323,7 @@ fn times() {
         let limiter = limiter(text, 8);
         let limit = policy(text).quotas()[0].limit;
         let at = |ms| Timestamp::from_unix_ms(ms);
-        assert!(limiter.check(b"a", limit, at(last_ms)).admitted());
+        assert!(limiter.check(b"a", limit, at(last_ms)).is_admitted());
         assert_eq!(limiter.check(b"a", 1, at(u64::MAX)).outcome(), Outcome::Denied, "{text}");
     }
 }
@@ -356,8 +355,8 @@ fn keys_of_a_gate() {
             gate.administer().unwrap().import(b"a-foreign-key-of-some-length", &new_key("live"), NOW);
         assert_eq!(import.unwrap_err(), AdminError::NoRoomToImport);
         for (key, id) in &issued {
-            assert!(check(&gate, key.expose().as_bytes(), 1).admitted());
-            let again = gate.administer().unwrap().rotate(*id, 0, false, entropy(9000), NOW).unwrap();
+            assert!(check(&gate, key.expose().as_bytes(), 1).is_admitted());
+            let again = gate.administer().unwrap().rotate(*id, None, false, entropy(9000), NOW).unwrap();
             assert_eq!(check(&gate, again.expose().as_bytes(), 1).remaining(), 0);
             gate.administer().unwrap().assign(*id, "default").unwrap();
         }
@@ -420,9 +419,9 @@ fn plans() {
             gate.administer().unwrap().set_plan(&plan("p0", "1/minute")).unwrap();
             assert_eq!(gate.plans().count(), slots);
             let last = format!("p{}", slots - 1);
-            let new = NewKey { plan: &last, ..new_key("live") };
+            let new = new_key("live").with_plan(&*last);
             let (key, _) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
-            assert!(check(&gate, key.expose().as_bytes(), 1).admitted());
+            assert!(check(&gate, key.expose().as_bytes(), 1).is_admitted());
         }
     }
     for (count, slots) in [(0, 4), (5, 4), (257, 257), (1, 257)] {
@@ -446,11 +445,11 @@ fn imported_keys() {
             match gate.administer().unwrap().import(&foreign(number), &new_key("live"), NOW) {
                 Ok(_) => {
                     imported += 1;
-                    assert!(check(&gate, &foreign(number), 1).admitted());
+                    assert!(check(&gate, &foreign(number), 1).is_admitted());
                 }
                 Err(error) => {
                     assert_eq!(error, AdminError::NoRoomToImport);
-                    assert!(!check(&gate, &foreign(number), 1).admitted());
+                    assert!(!check(&gate, &foreign(number), 1).is_admitted());
                 }
             }
         }
@@ -552,7 +551,7 @@ fn length_of_both_names() {
         }
     }
     let plans = [plan("default", "1/minute")];
-    let config = GateConfig { prefix: name("prefixes"), ..config(8, &plans, 4) };
+    let config = GateConfig::new(8, name("prefixes"), &plans).with_plan_slots(4).with_hints(true);
     let gate = Gate::create(memory(config.lines()), &config, some_peppers(&[1])).unwrap();
     let mut administrator = gate.administer().unwrap();
     assert!(administrator.issue(&new_key("sixsix"), entropy(1), NOW).is_ok());
@@ -582,9 +581,9 @@ fn slots_of_a_bucket() {
         let limiter = limiter(text, 4);
         assert_eq!(limiter.slots_total(), BUCKET_SLOTS as u64);
         for subject in 0..BUCKET_SLOTS {
-            assert!(limiter.check(&[u8::try_from(subject).unwrap()], 1, NOW).admitted());
+            assert!(limiter.check(&[u8::try_from(subject).unwrap()], 1, NOW).is_admitted());
         }
-        assert_eq!(limiter.live(NOW), BUCKET_SLOTS as u64);
+        assert_eq!(limiter.live_subjects(NOW), BUCKET_SLOTS as u64);
         let verdict = limiter.check(b"the ninth", 1, NOW);
         assert_eq!((verdict.outcome(), verdict.http_status()), (Outcome::Full, 503));
         let room = verdict.retry_at().unwrap();
@@ -593,10 +592,10 @@ fn slots_of_a_bucket() {
         // Nobody was put out for it, and at 100 % those that are there are charged to their limit and no further.
         for subject in 0..BUCKET_SLOTS {
             let subject = [u8::try_from(subject).unwrap()];
-            assert!(limiter.check(&subject, 1, NOW).admitted());
+            assert!(limiter.check(&subject, 1, NOW).is_admitted());
             assert_eq!(limiter.check(&subject, 1, NOW).outcome(), Outcome::Denied);
         }
-        assert!(limiter.check(b"the ninth", 1, room).admitted(), "{text}");
+        assert!(limiter.check(b"the ninth", 1, room).is_admitted(), "{text}");
     }
 }
 
@@ -607,12 +606,12 @@ fn turns_for_a_claim() {
     let memory = memory(lines);
     let limiter = Limiter::create(&memory[..], &policy("1/minute"), 4, [7; 16]).unwrap();
     // The claim of the only bucket is the first word of the last line; its lowest bit says that it is held.
-    let claim = &memory[lines - 1].words()[0];
+    let claims = &memory[lines - 1];
     for dead in [1, 3, u64::MAX] {
-        claim.store(dead, SeqCst);
-        assert!(limiter.check(&dead.to_le_bytes(), 1, NOW).admitted());
-        assert_eq!(claim.load(SeqCst) & 1, 0, "it is released");
-        assert_ne!(claim.load(SeqCst), dead & !1, "by somebody who took it");
+        claims.store(0, dead);
+        assert!(limiter.check(&dead.to_le_bytes(), 1, NOW).is_admitted());
+        assert_eq!(claims.load(0) & 1, 0, "it is released");
+        assert_ne!(claims.load(0), dead & !1, "by somebody who took it");
     }
 }
 
@@ -621,10 +620,10 @@ fn length_of_a_subject() {
     let long = vec![b's'; 1 << 20];
     let lens = [0, 1, 7, 8, 9, 63, 64, 65, 4096, long.len() - 1, long.len()];
     for len in lens {
-        assert!(limiter.check(&long[..len], 1, NOW).admitted(), "{len}");
+        assert!(limiter.check(&long[..len], 1, NOW).is_admitted(), "{len}");
         assert_eq!(limiter.check(&long[..len], 1, NOW).outcome(), Outcome::Denied, "{len}");
     }
-    assert_eq!(limiter.live(NOW), lens.len() as u64);
+    assert_eq!(limiter.live_subjects(NOW), lens.len() as u64);
 }
 
 // HTTP.
@@ -686,7 +685,7 @@ fn length_of_a_problem() {
 fn accounts() {
     for account in [0, 1, u32::MAX - 1, u32::MAX] {
         let gate = gate(4, "1/minute");
-        let new = NewKey { account, ..new_key("live") };
+        let new = NewKey::new(account, name("live"));
         let (key, id) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
         assert_eq!(check(&gate, key.expose().as_bytes(), 1).holder().unwrap().account, account);
         assert_eq!(gate.key(id, NOW).unwrap().account, account);
@@ -696,9 +695,9 @@ fn accounts() {
 fn secrets_of_a_key() {
     let gate = gate(4, "9/s");
     let (first, id) = issue(&gate, 1).unwrap();
-    let until = u32::try_from(NOW.unix_s()).unwrap() + 60;
-    let rotate = |force, seed| gate.administer().unwrap().rotate(id, until, force, entropy(seed), NOW);
-    let admitted = |key: &Key| check(&gate, key.expose().as_bytes(), 0).admitted();
+    let until = Timestamp::from_unix_s(NOW.unix_s() + 60);
+    let rotate = |force, seed| gate.administer().unwrap().rotate(id, Some(until), force, entropy(seed), NOW);
+    let admitted = |key: &Key| check(&gate, key.expose().as_bytes(), 0).is_admitted();
     assert!(admitted(&first));
     let second = rotate(false, 2).unwrap();
     assert!(admitted(&first) && admitted(&second));
@@ -709,27 +708,28 @@ fn secrets_of_a_key() {
 }
 
 fn expiry_and_grace() {
-    let now_s = u32::try_from(NOW.unix_s()).unwrap();
-    for end in [now_s + 1, u32::MAX - 1, u32::MAX] {
+    const LAST_S: u64 = u32::MAX as u64;
+    for end in [NOW.unix_s() + 1, LAST_S - 1, LAST_S] {
         let gate = gate(4, "9/s");
-        let new = NewKey { not_after: end, ..new_key("live") };
+        let moment = Timestamp::from_unix_s(end);
+        let new = new_key("live").with_not_after(moment);
         let (old, id) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
-        let key = gate.administer().unwrap().rotate(id, end, false, entropy(2), NOW).unwrap();
+        let key = gate.administer().unwrap().rotate(id, Some(moment), false, entropy(2), NOW).unwrap();
         let outcomes = |at: u64| {
             [&key, &old].map(|key| {
                 let verdict = gate.peek(Some(key.expose().as_bytes()), 1, Timestamp::from_unix_s(at));
                 (verdict.outcome(), verdict.reason())
             })
         };
-        assert_eq!(outcomes(u64::from(end) - 1), [(Outcome::Admitted, Reason::None); 2], "{end}");
-        assert_eq!(outcomes(u64::from(end)), [(Outcome::InvalidKey, Reason::Expired); 2], "{end}");
-        assert_eq!(outcomes(u64::from(end) + 1), [(Outcome::InvalidKey, Reason::Expired); 2], "{end}");
+        assert_eq!(outcomes(end - 1), [(Outcome::Admitted, None); 2], "{end}");
+        assert_eq!(outcomes(end), [(Outcome::InvalidKey, Some(Reason::Expired)); 2], "{end}");
+        assert_eq!(outcomes(end + 1), [(Outcome::InvalidKey, Some(Reason::Expired)); 2], "{end}");
     }
-    // 0 is never for an expiry, and at once for a grace.
+    // `None` is never for an expiry, and at once for a grace.
     let gate = gate(4, "9/s");
     let (old, id) = issue(&gate, 1).unwrap();
-    let key = gate.administer().unwrap().rotate(id, 0, false, entropy(2), NOW).unwrap();
+    let key = gate.administer().unwrap().rotate(id, None, false, entropy(2), NOW).unwrap();
     let last = Timestamp::from_unix_ms(u64::MAX);
-    assert!(gate.peek(Some(key.expose().as_bytes()), 1, last).admitted());
-    assert_eq!(check(&gate, old.expose().as_bytes(), 1).reason(), Reason::Expired);
+    assert!(gate.peek(Some(key.expose().as_bytes()), 1, last).is_admitted());
+    assert_eq!(check(&gate, old.expose().as_bytes(), 1).reason(), Some(Reason::Expired));
 }

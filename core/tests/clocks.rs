@@ -96,10 +96,10 @@ fn tables(policy: &Policy) -> [Box<dyn Table>; 2] {
     let limiter = Limiter::create(memory(Limiter::<Vec<Line>>::lines(8)), policy, 8, [7; 16]).unwrap();
     let plans = [Plan::new("default", policy.clone()).unwrap()];
     let prefix = Name::new("kt").unwrap();
-    let config = GateConfig { keys: 8, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let config = GateConfig::new(8, prefix, &plans).with_plan_slots(1);
     let peppers = Peppers::new(&[[3; 32]]).unwrap();
     let gate = Gate::create(memory(config.lines()), &config, peppers).unwrap();
-    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let new = NewKey::new(1, Name::new("live").unwrap());
     let entropy = Entropy::new([9; 24]);
     let issue = gate.administer().unwrap().issue(&new, entropy, ms(NOON_MS)).unwrap();
     let key = issue.0.expose().to_owned();
@@ -262,10 +262,10 @@ fn a_stopped_caller_with_the_system_clock_corrects_nothing() {
                 for _ in 0..limit {
                     let verdict = table.check_by(1, clock);
                     admitted.add(&policy, &verdict);
-                    assert_eq!((verdict.admitted(), verdict.now()), (false, ms(NOON_MS)), "{policy}");
+                    assert_eq!((verdict.is_admitted(), verdict.now()), (false, ms(NOON_MS)), "{policy}");
                 }
             }
-            assert!(!table.check(1, ms(NOON_MS)).admitted());
+            assert!(!table.check(1, ms(NOON_MS)).is_admitted());
             admitted.is_within(&policy, 0);
         }
     }
@@ -315,19 +315,19 @@ fn a_correction_costs_at_most_one_window_each_time() {
                     let there = table.check(1, ms(wrong));
                     assert!(there.retry_at().is_none_or(|at| at >= there.now()), "{policy} {wrong} {round}");
                     // An explicit time corrects nothing; a sweep does.
-                    let locked = wrong > NOON_MS && there.admitted();
+                    let locked = wrong > NOON_MS && there.is_admitted();
                     let before = table.check(1, ms(NOON_MS));
                     assert_eq!(before.clock_ahead_s() > 60, locked, "{policy} {wrong} {round}");
                     admitted.add(&policy, &before);
                     assert_eq!(table.correct(ms(NOON_MS)) > 0, locked, "{policy} {wrong} {round}");
                     let here = table.check(0, ms(NOON_MS));
-                    assert_eq!((here.admitted(), here.clock_ahead_s()), (true, 0));
+                    assert_eq!((here.is_admitted(), here.clock_ahead_s()), (true, 0));
                     assert!(here.remaining() <= policy.quotas().last().unwrap().limit);
                 }
                 admitted.is_within(&policy, visits);
                 // When the next window comes, all is as if nothing had been.
                 let later = ms(NOON_MS + 62 * 24 * HOUR);
-                assert!(table.check(tightest, later).admitted(), "{policy} {wrong}");
+                assert!(table.check(tightest, later).is_admitted(), "{policy} {wrong}");
             }
         }
     }
@@ -373,7 +373,7 @@ fn a_refund_by_a_wrong_clock_admits_no_more() {
                 table.refund(Charge { cost: u32::MAX, at: ms(at) }, ms(NOON_MS));
                 let verdict = table.check(1, ms(NOON_MS));
                 let previous_window = policy.algorithm() == keytally_core::Algorithm::Sliding;
-                assert!(!verdict.admitted() || previous_window, "{policy}: a refund of {at}");
+                assert!(!verdict.is_admitted() || previous_window, "{policy}: a refund of {at}");
             }
             admitted.is_within(&policy, 0);
         }
@@ -386,18 +386,18 @@ fn absurd_clocks_end_no_key_for_others() {
     let policy: Policy = "20/minute, 100/hour".parse().unwrap();
     let plans = [Plan::new("default", policy).unwrap()];
     let prefix = Name::new("kt").unwrap();
-    let config = GateConfig { keys: 8, prefix, plans: &plans, plan_slots: 1, hints: true };
+    let config = GateConfig::new(8, prefix, &plans).with_plan_slots(1).with_hints(true);
     let gate = Gate::create(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap();
-    let not_after = u32::try_from(NOON_MS / 1000 + 3600).unwrap();
-    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after };
+    let not_after = ms(NOON_MS + HOUR);
+    let new = NewKey::new(1, Name::new("live").unwrap()).with_not_after(not_after);
     let (old, id) = gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
-    let grace_until = u32::try_from(NOON_MS / 1000 + 60).unwrap();
+    let grace_until = ms(NOON_MS + MINUTE);
     let key = gate
         .administer()
         .unwrap()
-        .rotate(id, grace_until, false, Entropy::new([8; 24]), ms(NOON_MS))
+        .rotate(id, Some(grace_until), false, Entropy::new([8; 24]), ms(NOON_MS))
         .unwrap();
-    let admitted = |key: &str, at: u64| gate.check(Some(key.as_bytes()), 1, ms(at)).admitted();
+    let admitted = |key: &str, at: u64| gate.check(Some(key.as_bytes()), 1, ms(at)).is_admitted();
     for _ in 0..3 {
         assert!(!admitted(key.expose(), u64::MAX) && !admitted(old.expose(), u64::MAX));
         assert!(admitted(key.expose(), NOON_MS) && admitted(old.expose(), NOON_MS));
@@ -414,7 +414,7 @@ fn absurd_clocks_end_no_key_for_others() {
 fn gate_for(keys: u32) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", "5/second".parse().unwrap()).unwrap()];
     let prefix = Name::new("kt").unwrap();
-    let config = GateConfig { keys, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1);
     Gate::create(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap()
 }
 
@@ -422,27 +422,27 @@ fn gate_for(keys: u32) -> Gate<Vec<Line>> {
 #[test]
 fn a_key_that_expired_during_a_stop_is_refused() {
     let gate = gate_for(8);
-    let not_after = u32::try_from(NOON_MS / 1000 + 3600).unwrap();
-    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after };
+    let not_after = ms(NOON_MS + HOUR);
+    let new = NewKey::new(1, Name::new("live").unwrap()).with_not_after(not_after);
     let (key, _) = gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
     let key = Some(key.expose().as_bytes());
-    assert!(gate.check(key, 1, ms(NOON_MS + 2 * MINUTE)).admitted());
+    assert!(gate.check(key, 1, ms(NOON_MS + 2 * MINUTE)).is_admitted());
     let stopped_for = |ms_later| Stale { first: ms(NOON_MS), again: ms(NOON_MS + ms_later) };
-    assert!(gate.check(key, 1, stopped_for(HOUR - SECOND)).admitted());
-    assert!(!gate.check(key, 1, stopped_for(HOUR)).admitted());
+    assert!(gate.check(key, 1, stopped_for(HOUR - SECOND)).is_admitted());
+    assert!(!gate.check(key, 1, stopped_for(HOUR)).is_admitted());
 }
 
 /// The record of a revoked key whose tally a clock stamped that ran ahead.
 #[test]
 fn a_record_whose_tally_is_ahead_is_issued_again() {
     let gate = gate_for(1);
-    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let new = NewKey::new(1, Name::new("live").unwrap());
     let issue = |entropy, at: u64| {
         let clock = Stale { first: ms(at), again: ms(at) };
         gate.administer().unwrap().issue(&new, Entropy::new([entropy; 24]), clock)
     };
     let (key, id) = issue(9, NOON_MS).unwrap();
-    assert!(gate.check(Some(key.expose().as_bytes()), 1, ms(NOON_MS + 24 * HOUR)).admitted());
+    assert!(gate.check(Some(key.expose().as_bytes()), 1, ms(NOON_MS + 24 * HOUR)).is_admitted());
     gate.administer().unwrap().revoke(id).unwrap();
     // The correction moves its tally to this time, from which on its windows pass.
     assert!(issue(8, NOON_MS + MINUTE).is_err());

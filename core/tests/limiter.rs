@@ -1,7 +1,6 @@
 //! The limiter as a user sees it: counting, filling, reuse, and what is left of inserters that died.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use keytally_core::sync::Ordering::SeqCst;
 use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp};
 
 const NOON_S: u64 = 1_700_049_600;
@@ -20,10 +19,11 @@ fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
 fn each_subject_has_a_quota_of_its_own() {
     let limiter = limiter("3/minute, 5/hour", 100);
     for subject in 0..100u32 {
-        let admitted = (0..9).filter(|_| limiter.check(&subject.to_le_bytes(), 1, at(0)).admitted()).count();
+        let admitted =
+            (0..9).filter(|_| limiter.check(&subject.to_le_bytes(), 1, at(0)).is_admitted()).count();
         assert_eq!(admitted, 3, "subject {subject}");
     }
-    assert_eq!(limiter.live(at(0)), 100);
+    assert_eq!(limiter.live_subjects(at(0)), 100);
 }
 
 #[test]
@@ -45,11 +45,11 @@ fn a_verdict_repeats_what_was_asked_and_tells_the_time_that_holds() {
 #[test]
 fn a_peek_a_refused_cost_and_a_free_request_take_no_slot() {
     let limiter = limiter("3/minute", 8);
-    assert!(limiter.peek(b"a", 3, at(0)).admitted());
-    assert!(limiter.check(b"a", 0, at(0)).admitted());
+    assert!(limiter.peek(b"a", 3, at(0)).is_admitted());
+    assert!(limiter.check(b"a", 0, at(0)).is_admitted());
     assert_eq!(limiter.check(b"a", 4, at(0)).outcome(), Outcome::TooCostly);
     assert_eq!(limiter.reset(b"a", at(0)).remaining(), 3);
-    assert_eq!(limiter.live(at(0)), 0);
+    assert_eq!(limiter.live_subjects(at(0)), 0);
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_table_holds_the_subjects_that_it_was_made_for() {
         let limiter = limiter("3/minute", capacity);
         let refused = refused(&limiter, capacity, at(0));
         assert!(refused * 10_000 <= capacity as usize, "{refused} of {capacity}");
-        assert_eq!(limiter.live(at(0)), u64::from(capacity) - refused as u64);
+        assert_eq!(limiter.live_subjects(at(0)), u64::from(capacity) - refused as u64);
     }
 }
 
@@ -86,7 +86,7 @@ fn a_full_table_refuses_newcomers_and_keeps_everybody_else() {
     let limiter = limiter("3/minute", 64);
     let slots = limiter.slots_total();
     refused(&limiter, 4000, at(0));
-    assert_eq!(limiter.live(at(0)), slots);
+    assert_eq!(limiter.live_subjects(at(0)), slots);
     let (mut full, mut known) = (0, 0);
     for subject in 0..4000u32 {
         let verdict = limiter.check(&subject.to_le_bytes(), 1, at(1));
@@ -149,7 +149,7 @@ fn a_wrong_clock_does_not_fill_a_table_for_good() {
 fn a_late_clock_finds_its_subject_and_no_new_quota() {
     let limiter = limiter("3/minute", 1);
     for _ in 0..3 {
-        assert!(limiter.check(b"a", 1, at(59)).admitted());
+        assert!(limiter.check(b"a", 1, at(59)).is_admitted());
     }
     // A clock that is a minute ahead brings so many others that every slot is asked for.
     refused(&limiter, 1000, at(61));
@@ -167,23 +167,23 @@ fn the_claims_of_the_dead_hold_nobody_up() {
     let claims = &memory[memory.len() - buckets.div_ceil(8)..];
     // What a claim word looks like is the format's business; all ones is one that is held.
     for line in claims {
-        line.words().iter().for_each(|word| word.store(u64::MAX, SeqCst));
+        (0..8).for_each(|word| line.store(word, u64::MAX));
     }
     let limiter = Limiter::attach(&memory[..]).unwrap();
     assert_eq!(refused(&limiter, capacity, at(0)), 0);
-    assert_eq!(limiter.live(at(0)), u64::from(capacity));
+    assert_eq!(limiter.live_subjects(at(0)), u64::from(capacity));
 }
 
 /// The slots of a table, each as tag and tally: after a header of two lines, before the claims.
 fn slots(memory: &[Line], limiter: &Limiter<&[Line]>) -> Vec<[u64; 2]> {
     let lines = usize::try_from(limiter.slots_total()).unwrap() / 4;
-    let words = memory[2..2 + lines].iter().flat_map(Line::words).map(|word| word.load(SeqCst));
+    let words = memory[2..2 + lines].iter().flat_map(|line| (0..8).map(|word| line.load(word)));
     words.collect::<Vec<_>>().chunks(2).map(|slot| [slot[0], slot[1]]).collect()
 }
 
 /// What an inserter leaves that was killed with its mark in a slot: the stamp all ones.
 fn mark(memory: &[Line], slot: usize) {
-    memory[2 + slot / 4].words()[slot % 4 * 2 + 1].store(u64::MAX, SeqCst);
+    memory[2 + slot / 4].store(slot % 4 * 2 + 1, u64::MAX);
 }
 
 #[test]
@@ -194,10 +194,10 @@ fn the_mark_of_a_dead_inserter_is_nobodys_count() {
     limiter.check(b"a", 1, at(0));
     let slot = slots(&memory, &limiter).iter().position(|slot| slot[1] != 0).unwrap();
     mark(&memory, slot);
-    assert_eq!(limiter.live(at(0)), 0);
+    assert_eq!(limiter.live_subjects(at(0)), 0);
     assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), 3);
     assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), 2);
-    assert_eq!((limiter.check(b"a", 1, at(0)).remaining(), limiter.live(at(0))), (1, 1));
+    assert_eq!((limiter.check(b"a", 1, at(0)).remaining(), limiter.live_subjects(at(0))), (1, 1));
     assert!(slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX), "the mark is gone");
 }
 
@@ -210,9 +210,9 @@ fn the_slot_of_a_dead_inserter_is_had_from_both_buckets() {
         let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(10)).map(|_| Line::new()).collect();
         let limiter = Limiter::create(&memory[..], &policy, 10, [7; 16]).unwrap();
         refused(&limiter, 1000, at(0));
-        assert_eq!((limiter.live(at(0)), limiter.slots_total()), (16, 16));
+        assert_eq!((limiter.live_subjects(at(0)), limiter.slots_total()), (16, 16));
         mark(&memory, marked);
-        limiter.check(&newcomer.to_le_bytes(), 1, at(0)).admitted()
+        limiter.check(&newcomer.to_le_bytes(), 1, at(0)).is_admitted()
     };
     let mut from_both = 0;
     for newcomer in 1000..1020 {
@@ -236,7 +236,7 @@ fn threads_that_meet_at_one_new_subject_share_one_quota() {
                             .filter(|subject| {
                                 limiter
                                     .check(&(subject % 8).to_le_bytes(), 1, at(u64::from(round)))
-                                    .admitted()
+                                    .is_admitted()
                             })
                             .count()
                     })
@@ -244,6 +244,6 @@ fn threads_that_meet_at_one_new_subject_share_one_quota() {
                 .collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
-        assert_eq!((admitted, limiter.live(at(u64::from(round)))), (40, 8), "round {round}");
+        assert_eq!((admitted, limiter.live_subjects(at(u64::from(round)))), (40, 8), "round {round}");
     }
 }

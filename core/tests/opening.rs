@@ -5,7 +5,6 @@
 use keytally_core::MAX_KEYS;
 use keytally_core::MAX_SUBJECTS;
 use keytally_core::MAX_WINDOW_S;
-use keytally_core::sync::Ordering::SeqCst;
 use keytally_core::{
     AttachError, CreateError, Gate, GateConfig, LINE_LEN, Limiter, Line, Name, Peppers, Plan, Policy,
 };
@@ -18,7 +17,7 @@ fn memory(lines: usize) -> Vec<Line> {
 }
 
 fn image(memory: &[Line]) -> Vec<u64> {
-    memory.iter().flat_map(Line::words).map(|word| word.load(SeqCst)).collect()
+    memory.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect()
 }
 
 fn policy() -> Policy {
@@ -46,7 +45,7 @@ fn open_limiter(memory: &[Line]) -> Option<AttachError> {
 fn with_config<T>(work: impl FnOnce(&GateConfig<'_>) -> T) -> T {
     let plans = [Plan::new("default", policy()).unwrap()];
     let prefix = Name::new("kt").unwrap();
-    work(&GateConfig { keys: CAPACITY, prefix, plans: &plans, plan_slots: 2, hints: true })
+    work(&GateConfig::new(CAPACITY, prefix, &plans).with_plan_slots(2).with_hints(true))
 }
 
 fn create_gate(memory: &[Line]) -> Result<(), CreateError> {
@@ -75,11 +74,11 @@ fn with_word(
     at: usize,
     change: impl Fn(u64) -> u64,
 ) -> Option<AttachError> {
-    let word = &memory[at / 8].words()[at % 8];
-    let right = word.load(SeqCst);
-    word.store(change(right), SeqCst);
+    let (line, word) = (&memory[at / 8], at % 8);
+    let right = line.load(word);
+    line.store(word, change(right));
     let said = open(memory);
-    word.store(right, SeqCst);
+    line.store(word, right);
     said
 }
 
@@ -95,7 +94,7 @@ fn every_word_of_a_header_is_checked() {
         let geometry = |what, value| Some(AttachError::Geometry { what, value });
         let (found, expected) = match kind {
             TableKind::Limiter => (TableKind::Gate, kind),
-            TableKind::Gate => (TableKind::Limiter, kind),
+            _ => (TableKind::Limiter, kind),
         };
         assert_eq!(open(&memory), None);
         // Magic.
@@ -120,7 +119,7 @@ fn every_word_of_a_header_is_checked() {
         // Capacity and lines of the header.
         let max = match kind {
             TableKind::Limiter => MAX_SUBJECTS,
-            TableKind::Gate => MAX_KEYS,
+            _ => MAX_KEYS,
         };
         for capacity in [0, max + 1, u32::MAX] {
             let said = said(3, &|word| word & HIGH | u64::from(capacity));
@@ -152,7 +151,7 @@ fn every_word_of_a_header_is_checked() {
             let second = said(5, &|word| word & LOW | u64::from(seconds) << 32);
             assert_eq!(second, geometry("window", seconds.into()));
         }
-        let bits = memory[0].words()[7].load(SeqCst);
+        let bits = memory[0].load(7);
         assert_eq!(said(5, &|word| word.rotate_left(32)), geometry("tally layout", bits));
         assert_eq!(said(7, &|_| 0), geometry("tally layout", 0));
     }
@@ -200,7 +199,7 @@ fn a_table_is_the_same_in_memory_that_was_used_before() {
     for (make, create) in [(limiter as fn() -> _, create_limiter as fn(&[Line]) -> _), (gate, create_gate)] {
         let fresh = make();
         let used = memory(fresh.len());
-        used.iter().flat_map(Line::words).for_each(|word| word.store(u64::MAX, SeqCst));
+        used.iter().for_each(|line| (0..8).for_each(|word| line.store(word, u64::MAX)));
         create(&used).unwrap();
         assert!(image(&used) == image(&fresh));
     }

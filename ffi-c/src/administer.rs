@@ -5,7 +5,7 @@
 
 use core::ffi::c_char;
 
-use keytally_core::{Entropy, Gate, NewKey};
+use keytally_core::{Entropy, Gate, NewKey, Timestamp};
 
 use crate::clock::with_clock;
 use crate::gate::{kt_gate, kt_plan, plan, plan_name};
@@ -44,12 +44,17 @@ impl kt_new_key<'_> {
             Some(plan) => &plan.name,
             None => plan_name(self.plan, self.plan_len)?,
         };
-        work(&NewKey { account: self.account, env, plan, not_after: self.not_after_s })
+        work(&NewKey::new(self.account, env).with_plan(plan).with_not_after(moment(self.not_after_s)))
     }
 }
 
 /// Does `$work` as the gate's administrator: of a file under its lock, which waits for another administrator; of memory
 /// if there is no other. (The administrators are of two types, so this can't be a function that takes a closure.)
+/// Returns the moment that C gives as Unix seconds; `None` for 0.
+fn moment(unix_s: u32) -> Option<Timestamp> {
+    (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
+}
+
 macro_rules! administer {
     ($gate:ident, |$administrator:ident| $work:expr) => {
         match $gate.file() {
@@ -157,7 +162,7 @@ pub extern "C" fn kt_gate_rotate(
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
         let key = administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
-            administrator.rotate(key_id, grace_until_s, force != 0, entropy, clock)
+            administrator.rotate(key_id, moment(grace_until_s), force != 0, entropy, clock)
         }))?;
         place.write(kt_key::of(&key));
         Ok(())
@@ -223,7 +228,7 @@ pub extern "C" fn kt_gate_take_over(gate: Handle<kt_gate>) -> kt_status {
             #[cfg(feature = "host")]
             Some(file) => Ok(file.take_over()?),
             _ => {
-                drop(gate.administer_alone());
+                drop(gate.take_over());
                 Ok(())
             }
         }

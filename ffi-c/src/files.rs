@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use keytally::{Followed, pepper};
-use keytally_core::{Gate, Limiter, Peppers};
+use keytally_core::{Gate, Limiter, MAX_PLANS, Peppers};
 
 use crate::administer::KT_ENTROPY_SIZE;
 use crate::clock::HandleClock;
@@ -135,9 +135,6 @@ pub extern "C" fn kt_gate_create(
         Ok(())
     })
 }
-
-/// Plans that a file has room for.
-const MAX_PLANS: usize = 116;
 
 /// Opens the gate at `path`, which any number of processes may have open. Host builds only.
 ///

@@ -234,7 +234,7 @@ fn peppers(list: In<'_, kt_bytes<'_>>, len: usize) -> Outcome<Peppers> {
 
 /// A gate in memory as C makes them: no hints, and a fixed room for plans.
 const fn shape(keys: u32, prefix: Name, plans: &[Plan]) -> GateConfig<'_> {
-    GateConfig { keys, prefix, plans, plan_slots: KT_GATE_PLAN_SLOTS, hints: false }
+    GateConfig::new(keys, prefix, plans).with_plan_slots(KT_GATE_PLAN_SLOTS)
 }
 
 /// Bytes of the memory that a gate for `keys` keys takes; 0 when there can be no such gate. `KT_GATE_SIZE` is the same

@@ -65,8 +65,8 @@ impl From<&KeyInfo> for kt_key_info {
             key_id: info.key_id.number(),
             last_used_ms: info.last_used.map_or(0, Timestamp::unix_ms),
             account: info.account,
-            not_after_s: info.not_after,
-            grace_until_s: info.grace_until,
+            not_after_s: second(info.not_after),
+            grace_until_s: second(info.grace_until),
             revoked: (info.state == KeyState::Revoked).into(),
             plan: info.plan,
             pepper: info.pepper,
@@ -79,6 +79,11 @@ impl From<&KeyInfo> for kt_key_info {
             quotas,
         }
     }
+}
+
+/// Returns a moment as C has it: Unix seconds, 0 for none. A gate keeps 32 bits of them.
+fn second(moment: Option<Timestamp>) -> u32 {
+    moment.map_or(0, |moment| u32::try_from(moment.unix_s()).unwrap_or(u32::MAX))
 }
 
 /// A plan of a gate.

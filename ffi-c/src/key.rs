@@ -131,7 +131,7 @@ pub extern "C" fn kt_key_hint(
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
         let written = written_out.place()?;
-        let hint = Hint::of(api_key.slice(api_key_len)?);
+        let hint = Hint::new(api_key.slice(api_key_len)?);
         put(buffer, written, Text::<KT_HINT_SIZE>::of(&hint).as_bytes())
     })
 }

@@ -140,8 +140,7 @@ pub extern "C" fn kt_limiter_attach(
 
 /// As much of the memory as the table in it says that it has, so that memory may be larger than a table.
 pub(crate) fn told(memory: Lines) -> Lines {
-    let words = memory.as_ref().first().map(Line::words);
-    let bytes = words.map_or(0, |words| words[2].load(keytally_core::sync::Ordering::Relaxed));
+    let bytes = memory.as_ref().first().map_or(0, |line| line.load(2));
     // A length that is none is for the core to refuse.
     match usize::try_from(bytes) {
         Ok(bytes) if bytes > 0 && bytes.is_multiple_of(KT_TABLE_ALIGN) => {
@@ -291,7 +290,7 @@ pub extern "C" fn kt_limiter_capacity(limiter: Handle<kt_limiter>, capacity_out:
 pub extern "C" fn kt_limiter_live(limiter: Handle<kt_limiter>, now_ms: u64, live_out: Out<u64>) -> kt_status {
     guard(|| {
         let (limiter, place) = (limiter.state()?, live_out.place()?);
-        place.write(limiter.table.live(limiter.clock.time(now_ms)?.moment()));
+        place.write(limiter.table.live_subjects(limiter.clock.time(now_ms)?.moment()));
         Ok(())
     })
 }

@@ -21,7 +21,7 @@ pub(crate) fn policy(text: In<'_, c_char>, len: usize) -> Outcome<Policy> {
     }
     utf8(text, kt_status::KT_POLICY_SYNTAX)?
         .parse()
-        .map_err(|error: keytally_core::PolicyError| error.kind().into())
+        .map_err(|error: keytally_core::ParsePolicyError| error.kind().into())
 }
 
 /// Checks a policy, and tells how it is written.

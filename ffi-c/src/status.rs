@@ -3,7 +3,7 @@
 use core::ffi::{CStr, c_char};
 
 use keytally_core::AdminError;
-use keytally_core::{AttachError, CreateError, KeyError, PeppersError, PolicyErrorKind};
+use keytally_core::{AttachError, CreateError, ParseKeyError, ParsePolicyErrorKind, PeppersError};
 
 use crate::pointers::{In, Number, Numbered};
 
@@ -372,38 +372,41 @@ pub extern "C" fn kt_status_message(status: Number<kt_status>) -> In<'static, c_
     In::of_static(known.map_or(c"this number is no status of keytally", |known| known.message()))
 }
 
-impl From<PolicyErrorKind> for kt_status {
-    fn from(kind: PolicyErrorKind) -> Self {
+impl From<ParsePolicyErrorKind> for kt_status {
+    fn from(kind: ParsePolicyErrorKind) -> Self {
         match kind {
-            PolicyErrorKind::Empty => KT_POLICY_EMPTY,
-            PolicyErrorKind::TooLong => KT_POLICY_TOO_LONG,
-            PolicyErrorKind::Syntax => KT_POLICY_SYNTAX,
-            PolicyErrorKind::Limit => KT_POLICY_LIMIT,
-            PolicyErrorKind::Window => KT_POLICY_WINDOW,
-            PolicyErrorKind::Unit => KT_POLICY_UNIT,
-            PolicyErrorKind::TooManyQuotas => KT_POLICY_TOO_MANY,
-            PolicyErrorKind::Duplicate => KT_POLICY_DUPLICATE,
-            PolicyErrorKind::NotNested => KT_POLICY_NOT_NESTED,
-            PolicyErrorKind::TooManyBits { .. } => KT_POLICY_TOO_MANY_BITS,
+            ParsePolicyErrorKind::Empty => KT_POLICY_EMPTY,
+            ParsePolicyErrorKind::TooLong => KT_POLICY_TOO_LONG,
+            ParsePolicyErrorKind::Syntax => KT_POLICY_SYNTAX,
+            ParsePolicyErrorKind::Limit => KT_POLICY_LIMIT,
+            ParsePolicyErrorKind::Window => KT_POLICY_WINDOW,
+            ParsePolicyErrorKind::Unit => KT_POLICY_UNIT,
+            ParsePolicyErrorKind::TooManyQuotas => KT_POLICY_TOO_MANY,
+            ParsePolicyErrorKind::Duplicate => KT_POLICY_DUPLICATE,
+            ParsePolicyErrorKind::NotNested => KT_POLICY_NOT_NESTED,
+            ParsePolicyErrorKind::TooManyBits { .. } => KT_POLICY_TOO_MANY_BITS,
+            _ => KT_INTERNAL,
         }
     }
 }
 
-impl From<KeyError> for kt_status {
-    fn from(error: KeyError) -> Self {
+impl From<ParseKeyError> for kt_status {
+    fn from(error: ParseKeyError) -> Self {
         match error {
-            KeyError::Form => KT_KEY_FORM,
-            KeyError::Checksum => KT_KEY_CHECKSUM,
+            ParseKeyError::Form => KT_KEY_FORM,
+            ParseKeyError::Checksum => KT_KEY_CHECKSUM,
+            _ => KT_INTERNAL,
         }
     }
 }
 
 impl From<PeppersError> for kt_status {
-    /// Callers have counted the peppers.
     fn from(error: PeppersError) -> Self {
         match error {
             PeppersError::TooShort(_) => KT_PEPPER_TOO_SHORT,
-            PeppersError::Count => KT_PEPPER_TWICE,
+            PeppersError::Repeated => KT_PEPPER_TWICE,
+            PeppersError::Count => KT_PEPPER_COUNT,
+            _ => KT_INTERNAL,
         }
     }
 }
@@ -416,7 +419,6 @@ impl From<CreateError> for kt_status {
             CreateError::Plans { .. } => KT_PLAN_COUNT,
             CreateError::PlanName => KT_PLAN_TWICE,
             CreateError::PlanWindows => KT_PLAN_WINDOWS,
-            CreateError::Peppers => KT_PEPPER_COUNT,
             _ => KT_INTERNAL,
         }
     }

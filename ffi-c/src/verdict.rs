@@ -182,7 +182,7 @@ impl Place<'_, kt_verdict> {
     pub(crate) fn put_verdict(self, verdict: &Verdict) {
         let out = self.slot();
         out.outcome = Number(verdict.outcome() as u8);
-        out.reason = Number(verdict.reason() as u8);
+        out.reason = Number(verdict.reason().map_or(0, |reason| reason as u8));
         out.http_status = verdict.http_status();
         out.retry_after_s = verdict.retry_after_s().unwrap_or(0);
         (out.key_id, out.account, out.plan, out.env) = match verdict.holder() {
@@ -191,7 +191,7 @@ impl Place<'_, kt_verdict> {
         };
         out.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         out.charge.at_ms = verdict.quotas().time().unix_ms();
-        out.charge.cost = if verdict.admitted() { verdict.cost() } else { 0 };
+        out.charge.cost = if verdict.is_admitted() { verdict.cost() } else { 0 };
         out.now_ms = verdict.now().unix_ms();
         out.retry_at_ms = verdict.retry_at().map_or(0, Timestamp::unix_ms);
         out.cost = verdict.cost();
@@ -201,37 +201,16 @@ impl Place<'_, kt_verdict> {
     }
 }
 
-const OUTCOMES: [Decided; 6] = [
-    Decided::Admitted,
-    Decided::Denied,
-    Decided::MissingKey,
-    Decided::InvalidKey,
-    Decided::TooCostly,
-    Decided::Full,
-];
-
-const REASONS: [Reason; 10] = [
-    Reason::None,
-    Reason::Malformed,
-    Reason::Checksum,
-    Reason::Unknown,
-    Reason::WrongSecret,
-    Reason::Revoked,
-    Reason::Expired,
-    Reason::Duplicate,
-    Reason::PepperMissing,
-    Reason::Damaged,
-];
-
 const _: () = {
     let mut number = 0;
-    while number < OUTCOMES.len() {
-        assert!(OUTCOMES[number] as usize == number);
+    while number < Decided::ALL.len() {
+        assert!(Decided::ALL[number] as usize == number);
         number += 1;
     }
+    // The reason 0 is none.
     number = 0;
-    while number < REASONS.len() {
-        assert!(REASONS[number] as usize == number);
+    while number < Reason::ALL.len() {
+        assert!(Reason::ALL[number] as usize == number + 1);
         number += 1;
     }
 };
@@ -239,38 +218,29 @@ const _: () = {
 impl kt_verdict {
     /// Asks what a response tells of the verdict; `None` when it is none.
     fn respond<R>(&self, respond: impl FnOnce(Response<'_>) -> R) -> Option<R> {
-        const NONE: QuotaState = QuotaState {
-            limit: 0,
-            remaining: 0,
-            window: Window::from_seconds(1).expect("a second is a window"),
-            reset_unix_s: 0,
-            lacking: false,
-            lasting: false,
-        };
-        let outcome = *OUTCOMES.get(usize::from(self.outcome.0))?;
-        REASONS.get(usize::from(self.reason.0))?;
+        const NONE: QuotaState =
+            QuotaState::new(0, 0, Window::from_seconds(1).expect("a second is a window"), 0);
+        let outcome = *Decided::ALL.get(usize::from(self.outcome.0))?;
+        if usize::from(self.reason.0) > Reason::ALL.len() {
+            return None;
+        }
         let mut states = [NONE; KT_MAX_QUOTAS];
         let quotas = self.quotas.get(..usize::from(self.quota_count))?;
         for (state, quota) in states.iter_mut().zip(quotas) {
-            *state = QuotaState {
-                limit: quota.limit,
-                remaining: quota.remaining.min(quota.limit),
-                window: Window::from_seconds(quota.window_s)?,
-                reset_unix_s: quota.reset_unix_s,
-                lacking: quota.lacking != 0,
-                lasting: quota.lasting != 0,
-            };
+            let window = Window::from_seconds(quota.window_s)?;
+            *state =
+                QuotaState::new(quota.limit, quota.remaining.min(quota.limit), window, quota.reset_unix_s);
+            state.lacking = quota.lacking != 0;
+            state.lasting = quota.lasting != 0;
         }
-        Some(respond(Response {
+        let [now, charged_at] = [self.now_ms, self.charge.at_ms].map(Timestamp::from_unix_ms);
+        Some(respond(Response::new(
             outcome,
-            quotas: states.get(..quotas.len())?,
-            cost: self.cost,
-            waits_from: waits_from(
-                Timestamp::from_unix_ms(self.now_ms),
-                Timestamp::from_unix_ms(self.charge.at_ms),
-            ),
-            retry_after_s: Some(self.retry_after_s).filter(|&seconds| seconds != 0),
-        }))
+            states.get(..quotas.len())?,
+            self.cost,
+            waits_from(now, charged_at),
+            Some(self.retry_after_s).filter(|&seconds| seconds != 0),
+        )))
     }
 }
 
@@ -376,20 +346,21 @@ pub extern "C" fn kt_verdict_fields<'c>(
 /// key is invalid. Never NULL; the text is always there and must not be freed.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_body(verdict: In<kt_verdict>) -> In<'static, c_char> {
-    let outcome = verdict.read().ok().and_then(|verdict| OUTCOMES.get(usize::from(verdict.outcome.0)));
+    let outcome = verdict.read().ok().and_then(|verdict| Decided::ALL.get(usize::from(verdict.outcome.0)));
     In::of_static(outcome.map_or(c"", |outcome| body(*outcome)))
 }
 
 /// The body with its NUL; a test compares it with the core's.
 fn body(outcome: Decided) -> &'static CStr {
     match outcome {
-        Decided::Admitted => c"",
         Decided::MissingKey => cr#"{"error": "Missing X-API-Key header"}"#,
         Decided::InvalidKey => cr#"{"error": "Invalid API key"}"#,
         Decided::Denied | Decided::TooCostly => {
             cr#"{"error": "Rate limit exceeded. Please try again later."}"#
         }
         Decided::Full => cr#"{"error": "Too many clients at once. Please try again later."}"#,
+        // Admitted.
+        _ => c"",
     }
 }
 
@@ -425,7 +396,7 @@ pub extern "C" fn kt_verdict_duplicate_header(now_ms: u64, verdict_out: Out<kt_v
 /// A short word for logs and metric labels, such as `invalid_key`. Never NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_outcome_name(outcome: Number<kt_outcome>) -> In<'static, c_char> {
-    const NAMES: [&CStr; OUTCOMES.len()] =
+    const NAMES: [&CStr; Decided::ALL.len()] =
         [c"admitted", c"denied", c"missing_key", c"invalid_key", c"too_costly", c"full"];
     In::of_static(NAMES.get(usize::from(outcome.0)).copied().unwrap_or(c"unknown"))
 }
@@ -433,7 +404,7 @@ pub extern "C" fn kt_outcome_name(outcome: Number<kt_outcome>) -> In<'static, c_
 /// A short word for logs and metric labels, such as `wrong_secret`. Never NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_reason_name(reason: Number<kt_reason>) -> In<'static, c_char> {
-    const NAMES: [&CStr; REASONS.len()] = [
+    const NAMES: [&CStr; 1 + Reason::ALL.len()] = [
         c"none",
         c"malformed",
         c"checksum",

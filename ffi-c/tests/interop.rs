@@ -81,7 +81,7 @@ fn spend_together(keys: usize, turns: u64) -> Vec<u64> {
     let plans = vec![Plan::new("default", format!("{LIMIT}/hour").parse().unwrap()).unwrap()];
     let config = GateConfig { keys: 1000, plans, ..GateConfig::default() };
     let gate = Gate::create(&path, pepper::parse(&pepper).unwrap(), &config).unwrap();
-    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let new = NewKey::new(1, Name::new("live").unwrap());
     let keys: Vec<String> = (0..keys).map(|_| gate.issue(&new).unwrap().0.expose().to_owned()).collect();
 
     let mut workers = workers(&path, turns, &keys, &pepper);
@@ -126,7 +126,7 @@ fn spend() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
     for _ in 0..turns {
         for (count, key) in admitted.iter_mut().zip(&keys) {
-            *count += u64::from(gate.table().check(Some(key.as_bytes()), 1, now).admitted());
+            *count += u64::from(gate.table().check(Some(key.as_bytes()), 1, now).is_admitted());
         }
     }
     admitted.iter().for_each(|count| println!("{count}"));

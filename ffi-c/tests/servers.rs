@@ -47,7 +47,7 @@ impl Server {
     }
 
     fn issue(&self) -> (Key, KeyId) {
-        let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+        let new = NewKey::new(42, Name::new("live").unwrap());
         self.gate.issue(&new).unwrap()
     }
 

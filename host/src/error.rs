@@ -406,7 +406,7 @@ mod tests {
             Error::Admin { path: Some(path()), source: AdminError::NoSuchPlan },
             Error::Attach { path: path(), source: AttachError::Unfinished },
             Error::Capacity { path: path(), found: 1, asked: 2 },
-            Error::Create { path: Some(path()), source: CreateError::Peppers },
+            Error::Create { path: Some(path()), source: CreateError::PlanName },
             Error::Exists { path: path() },
             Error::Io { doing: "open", path: path(), source: io() },
             Error::Mode { path: path(), mode: 0o644, recognized: true },

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::stop::{Stop, stop};
 use keytally_core::{AttachError, LINE_LEN};
-use keytally_core::{BEGINNING_LEN, begins_a_table};
+use keytally_core::{BEGINNING_LEN, is_table_beginning};
 use rustix::fs::{Mode, OFlags, open};
 
 use crate::error::Error;
@@ -167,7 +167,7 @@ fn refuse_other_files(path: &Path, file: &File) -> Result<(), Error> {
     let mut bytes = [0; BEGINNING_LEN];
     file.read_exact_at(&mut bytes, 0).map_err(|error| Error::io("read", path, error))?;
     let source = match bytes {
-        bytes if begins_a_table(bytes) => return Ok(()),
+        bytes if is_table_beginning(bytes) => return Ok(()),
         [0, 0, 0, 0, 0, 0, 0, 0, ..] => AttachError::Unfinished,
         _ => AttachError::NotATable,
     };

@@ -46,12 +46,12 @@ const LOOK_EVERY_MS: u64 = 1000;
 ///
 /// // Another process makes a new gate, and puts it in place of the old one.
 /// let new_gate = Gate::create(&new_path, pepper::parse(&secret)?, &GateConfig::default())?;
-/// let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+/// let new = NewKey::new(42, Name::new("live").unwrap());
 /// let (key, _) = new_gate.issue(&new)?;
 /// std::fs::rename(new_path, path)?;
 ///
 /// gate.look()?; // the thread would do so within a second
-/// assert!(gate.load().check(Some(key.expose().as_bytes()), 1).admitted());
+/// assert!(gate.load().check(Some(key.expose().as_bytes()), 1).is_admitted());
 /// assert_eq!(gate.status().reopened, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    AdminError, Administrator, AttachError, Charge, Clock, CreateError, Key, KeyId, Line, Name, NewKey,
-    Peppers, Plan, Timestamp, Verdict,
+    AdminError, Administrator, AttachError, Charge, Clock, Key, KeyId, Name, NewKey, Peppers, Plan,
+    Timestamp, Verdict,
 };
-use keytally_core::{Flaw, KeyInfo, MAX_KEYS};
+use keytally_core::{Flaw, KeyInfo, MAX_KEYS, MAX_PLANS};
 
 use crate::clock::{SystemClock, now};
 use crate::entropy::entropy;
@@ -17,9 +17,6 @@ use crate::file::{TableFile, open_table};
 use crate::lock::{self, DEFAULT_WAIT, Lock, LockHolder, Wait};
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
-
-/// Room for plans in the header of one page: two in each line that the core leaves.
-const PLAN_SLOTS: usize = 116;
 
 /// What a new gate is to be.
 ///
@@ -61,27 +58,16 @@ impl Default for GateConfig {
 impl GateConfig {
     /// The same as the core takes it.
     fn table(&self) -> keytally_core::GateConfig<'_> {
-        keytally_core::GateConfig {
-            keys: self.keys,
-            prefix: self.prefix,
-            plans: &self.plans,
-            plan_slots: PLAN_SLOTS,
-            hints: true,
-        }
+        keytally_core::GateConfig::new(self.keys, self.prefix, &self.plans)
+            .with_plan_slots(MAX_PLANS)
+            .with_hints(true)
     }
 
     /// The lines of the gate. What can't be is refused here, before any room is taken for it.
-    fn lines(&self, path: Option<&Path>, peppers: &Peppers) -> Result<usize, Error> {
-        // With no memory at all, the right answer is that the size is wrong.
-        match keytally_core::Gate::create(NO_MEMORY, &self.table(), peppers.clone()) {
-            Err(CreateError::Size { needed, .. }) => Ok(needed),
-            Err(source) => Err(Error::Create { path: path.map(PathBuf::from), source }),
-            Ok(_) => Ok(0),
-        }
+    fn lines(&self, path: Option<&Path>) -> Result<usize, Error> {
+        self.table().validate().map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
     }
 }
-
-const NO_MEMORY: &[Line] = &[];
 
 /// A gate: a table of issued keys with their tallies, in a file that any number of processes share.
 ///
@@ -99,7 +85,7 @@ const NO_MEMORY: &[Line] = &[];
 ///
 /// // Another process, or the same one after a restart:
 /// let gate = Gate::open(&path, pepper::parse(&secret)?)?;
-/// let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+/// let new = NewKey::new(42, Name::new("live").unwrap());
 /// let (old, key_id) = gate.issue(&new)?;
 /// let key = gate.rotate(key_id, Duration::from_secs(24 * 3600), false)?;
 /// // Both are good for a day, and spend the same quota.
@@ -131,7 +117,7 @@ impl Gate {
     /// [`Error::Io`] when the folder can't be written or the disk is full. Then nothing was changed.
     pub fn create(path: impl AsRef<Path>, peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let path = path.as_ref();
-        let lines = config.lines(Some(path), &peppers)?;
+        let lines = config.lines(Some(path))?;
         let (file, table) = create_table(path, lines, |memory| {
             keytally_core::Gate::create(memory, &config.table(), peppers)
         })?;
@@ -162,7 +148,7 @@ impl Gate {
     /// # Errors
     /// [`Error::Create`] when there can be no such gate; [`Error::Io`] when there is no memory for it.
     pub fn in_memory(peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
-        let lines = config.lines(None, &peppers)?;
+        let lines = config.lines(None)?;
         let (file, table) =
             create_in_memory(lines, |memory| keytally_core::Gate::create(memory, &config.table(), peppers))?;
         Ok(Self::of(table, file))
@@ -229,7 +215,7 @@ impl Gate {
     /// ```
     /// # use keytally::{GateConfig, Gate, Name, NewKey, pepper};
     /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
-    /// # let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    /// # let new = NewKey::new(1, Name::new("live").unwrap());
     /// # let (key, _) = gate.issue(&new)?;
     /// let verdict = gate.check(Some(key.expose().as_bytes()), 10);
     /// if let (Some(holder), Some(charge)) = (verdict.holder(), verdict.charge()) {
@@ -292,7 +278,7 @@ impl Gate {
     /// # use std::time::Duration;
     /// # use keytally::{GateConfig, Error, Gate, Name, AdminError, NewKey, pepper};
     /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
-    /// # let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    /// # let new = NewKey::new(1, Name::new("live").unwrap());
     /// # let (_, key_id) = gate.issue(&new)?;
     /// let hour = Duration::from_secs(3600);
     /// gate.rotate(key_id, hour, false)?;
@@ -433,9 +419,9 @@ impl Gate {
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> T,
     ) -> Result<(bool, T), Error> {
         let _lock = Lock::of(&self.file, self.table.memory().as_ref(), wait)?;
-        let mut administrator = self.table.administer_alone();
+        let mut administrator = self.table.take_over();
         let done = work(&mut administrator);
-        let completed = administrator.recovered();
+        let completed = administrator.has_recovered();
         if completed {
             self.file.flush()?;
         }
@@ -452,7 +438,7 @@ impl Gate {
     /// ```
     /// use keytally::{GateConfig, Gate, Name, NewKey, now, pepper};
     /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
-    /// let new = NewKey { account: 7, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    /// let new = NewKey::new(7, Name::new("live").unwrap());
     /// let imported = gate.administer(|administrator| {
     ///     let keys = ["customer-key-0001", "customer-key-0002"];
     ///     keys.iter().map(|key| administrator.import(key.as_bytes(), &new, now())).collect::<Result<Vec<_>, _>>()
@@ -482,7 +468,7 @@ impl Gate {
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
     ) -> Result<T, Error> {
         let _lock = Lock::of(&self.file, self.table.memory().as_ref(), wait)?;
-        let mut administrator = self.table.administer_alone();
+        let mut administrator = self.table.take_over();
         let done = work(&mut administrator);
         // Also after an error: the changes before it stand.
         self.file.flush()?;
@@ -495,7 +481,7 @@ impl Gate {
     /// ```
     /// use keytally::{GateConfig, Gate, Wait, Name, NewKey, now, pepper};
     /// # let gate = Gate::in_memory(pepper::parse(&pepper::generate()?)?, &GateConfig::default())?;
-    /// let new = NewKey { account: 7, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    /// let new = NewKey::new(7, Name::new("live").unwrap());
     /// let keys = (0..5000).map(|number| format!("customer-key-{number:04}"));
     /// gate.administer_each(Wait::default(), keys, |administrator, key| {
     ///     administrator.import(key.as_bytes(), &new, now()).map(drop)
@@ -550,14 +536,10 @@ impl AsRef<Self> for Gate {
     }
 }
 
-/// The second at which a grace that begins now has passed; 0 for none at all.
-fn grace_until(now: Timestamp, grace: Duration) -> u32 {
-    if grace.is_zero() {
-        return 0;
-    }
+/// Returns when a grace that begins now has passed; `None` for no grace.
+fn grace_until(now: Timestamp, grace: Duration) -> Option<Timestamp> {
     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-    let until_s = now.unix_ms().saturating_add(grace_ms).div_ceil(1000);
-    u32::try_from(until_s).unwrap_or(u32::MAX)
+    (!grace.is_zero()).then(|| Timestamp::from_unix_ms(now.unix_ms().saturating_add(grace_ms)))
 }
 
 #[cfg(test)]
@@ -565,11 +547,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grace_is_rounded_up_and_none_is_none() {
-        let now = Timestamp::from_unix_ms(10_900);
-        assert_eq!(grace_until(now, Duration::ZERO), 0);
-        assert_eq!(grace_until(now, Duration::from_millis(1)), 11);
-        assert_eq!(grace_until(now, Duration::from_secs(1)), 12);
-        assert_eq!(grace_until(now, Duration::MAX), u32::MAX);
+    fn a_grace_ends_after_its_length_and_zero_is_none() {
+        let [now, end] = [10_900, 11_900].map(Timestamp::from_unix_ms);
+        assert_eq!(grace_until(now, Duration::ZERO), None);
+        assert_eq!(grace_until(now, Duration::from_secs(1)), Some(end));
+        assert_eq!(grace_until(now, Duration::MAX), Some(Timestamp::from_unix_ms(u64::MAX)));
     }
 }

@@ -10,11 +10,11 @@
 //! let peppers = pepper::parse(&pepper::generate()?)?; // a real one is kept: see `pepper::read_file`
 //! let gate = Gate::create(&path, peppers, &GateConfig::default())?;
 //!
-//! let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+//! let new = NewKey::new(42, Name::new("live").unwrap());
 //! let (key, _key_id) = gate.issue(&new)?;
 //!
 //! let verdict = gate.check(Some(key.expose().as_bytes()), 1);
-//! assert!(verdict.admitted());
+//! assert!(verdict.is_admitted());
 //! assert_eq!(verdict.remaining(), 999);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -104,13 +104,14 @@ pub use {
 #[doc(inline)]
 pub use keytally_core::{
     API_KEY_HEADER, AdminError, Administrator, Algorithm, AttachError, BEGINNING_LEN, BUCKET_SLOTS,
-    BufferTooSmall, Charge, Clock, CreateError, Entropy, FORMAT_VERSION, Flaw, FlawKind, Headers, Hint,
-    Holder, IMPORT_GROUP, IMPORTED_KEY_LEN, KEY_ID_LEN, Key, KeyError, KeyId, KeyIdError, KeyInfo, KeyParts,
+    BufferTooSmall, Charge, Clock, CreateError, Entropy, FIELD_NAMES, FORMAT_VERSION, Flaw, FlawKind,
+    Headers, Hint, Holder, IMPORT_GROUP, IMPORTED_KEY_LEN, KEY_ID_LEN, Key, KeyId, KeyInfo, KeyParts,
     KeyState, LINE_LEN, Layout, Limits, Line, MAX_ENVS, MAX_FIELDS, MAX_HEADERS_LEN, MAX_KEY_LEN, MAX_KEYS,
-    MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PEPPERS, MAX_PLAN_NAME_LEN, MAX_POLICY_LEN, MAX_PROBLEM_LEN, MAX_QUOTAS,
-    MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac, Name, NewKey, Outcome, Pepper, PepperTooShort, Peppers,
-    PeppersError, Plan, Policy, PolicyError, PolicyErrorKind, Quota, QuotaState, Quotas, Reason, Response,
-    SECRET_LEN, Subject, TableKind, Tag, Timestamp, Verdict, Window, begins_a_table, decide, parse_key,
+    MAX_NAME_LEN, MAX_NAMES_LEN, MAX_PEPPERS, MAX_PLAN_NAME_LEN, MAX_PLANS, MAX_POLICY_LEN, MAX_PROBLEM_LEN,
+    MAX_QUOTAS, MAX_SUBJECTS, MAX_WINDOW_S, MIN_PEPPER_LEN, Mac, Name, NewKey, Outcome, PROBLEM_MEDIA_TYPE,
+    ParseKeyError, ParseKeyIdError, ParsePolicyError, ParsePolicyErrorKind, Pepper, PepperTooShort, Peppers,
+    PeppersError, Plan, Policy, Quota, QuotaState, Quotas, Reason, Response, SECRET_LEN, Subject, TableKind,
+    Tag, Text, Timestamp, Verdict, Window, accepts_problem, decide, is_table_beginning, parse_key,
 };
 
 /// The tables of the core, over memory of any kind: what [`Gate::table`] and [`Limiter::table`] return.

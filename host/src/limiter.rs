@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AttachError, Charge, CreateError, Line, Policy, Verdict};
+use keytally_core::{AttachError, Charge, CreateError, Policy, Verdict};
 
 use crate::HEADER_LINES;
 use crate::clock::SystemClock;
@@ -20,8 +20,8 @@ const MAX_TRIES: u32 = 8;
 /// ```
 /// use keytally::Limiter;
 /// let limiter = Limiter::in_memory(&"2/minute".parse()?, 100_000)?;
-/// assert!(limiter.check(b"203.0.113.9", 1).admitted());
-/// assert!(limiter.check(b"203.0.113.9", 1).admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1).is_admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1).is_admitted());
 /// let denied = limiter.check(b"203.0.113.9", 1);
 /// assert!(denied.retry_after_s().is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -44,7 +44,7 @@ impl Limiter {
     /// changed.
     pub fn create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let path = path.as_ref();
-        let lines = lines(Some(path), policy, capacity)?;
+        let lines = lines(Some(path), capacity)?;
         let seed = entropy::random()?;
         let (file, table) = create_table(path, lines, |memory| make(memory, policy, capacity, &seed))?;
         Ok(Self { table, file })
@@ -119,7 +119,7 @@ impl Limiter {
     /// [`Error::Create`] when the capacity is 0 or too large; [`Error::Io`] when there is no memory for it;
     /// [`Error::Entropy`].
     pub fn in_memory(policy: &Policy, capacity: u32) -> Result<Self, Error> {
-        let lines = lines(None, policy, capacity)?;
+        let lines = lines(None, capacity)?;
         let seed = entropy::random()?;
         let (file, table) = create_in_memory(lines, |memory| make(memory, policy, capacity, &seed))?;
         Ok(Self { table, file })
@@ -185,12 +185,7 @@ fn make(
 }
 
 /// The lines of the limiter. A capacity that can't be is refused here, before any room is taken for it.
-fn lines(path: Option<&Path>, policy: &Policy, capacity: u32) -> Result<usize, Error> {
-    const NO_MEMORY: &[Line] = &[];
-    // With no memory at all, the right answer is that the size is wrong.
-    match keytally_core::Limiter::create_after(NO_MEMORY, HEADER_LINES, policy, capacity, [0; 16]) {
-        Err(CreateError::Size { needed, .. }) => Ok(needed),
-        Err(source) => Err(Error::Create { path: path.map(PathBuf::from), source }),
-        Ok(_) => Ok(0),
-    }
+fn lines(path: Option<&Path>, capacity: u32) -> Result<usize, Error> {
+    keytally_core::Limiter::<Mapping>::validate(HEADER_LINES, capacity)
+        .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
 }

@@ -30,7 +30,6 @@ use std::time::Instant;
 
 use keytally_core::Line;
 use keytally_core::stop::{Stop, stop};
-use keytally_core::sync::{AtomicU64, Ordering};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -127,10 +126,35 @@ impl fmt::Display for LockHolder {
     }
 }
 
+/// A word of the header.
+#[derive(Clone, Copy, Debug)]
+struct HeaderWord<'m> {
+    line: &'m Line,
+    index: usize,
+}
+
+impl<'m> HeaderWord<'m> {
+    fn new(lines: &'m [Line], (line, index): (usize, usize)) -> Self {
+        Self { line: &lines[line], index }
+    }
+
+    fn load(self) -> u64 {
+        self.line.load(self.index)
+    }
+
+    fn store(self, value: u64) {
+        self.line.store(self.index, value);
+    }
+
+    fn compare_exchange(self, current: u64, new: u64) -> Result<(), u64> {
+        self.line.compare_exchange(self.index, current, new)
+    }
+}
+
 /// The lock, held until dropped.
 #[derive(Debug)]
 pub(crate) struct Lock<'m> {
-    holder: &'m AtomicU64,
+    holder: HeaderWord<'m>,
     me: Name,
     /// A description of this lock's own, if its `flock` is held.
     evidence: Option<OwnedFd>,
@@ -139,13 +163,13 @@ pub(crate) struct Lock<'m> {
 impl<'m> Lock<'m> {
     /// Waits for the lock of the file whose lines these are.
     pub(crate) fn of(file: &TableFile, lines: &'m [Line], wait: Wait<'_>) -> Result<Self, Error> {
-        let [holder, waiting] = [HOLDER, WAITING].map(|(line, word)| &lines[line].words()[word]);
+        let [holder, waiting] = [HOLDER, WAITING].map(|at| HeaderWord::new(lines, at));
         let me = Name::mine();
         let begun = instant();
         let left = |begun: Instant| wait.at_most.saturating_sub(instant().duration_since(begun));
         // Without this, a thread that administers again and again would hardly ever let another one in.
-        if waiting.load(Ordering::Acquire) != 0 {
-            waiting.store(0, Ordering::Release);
+        if waiting.load() != 0 {
+            waiting.store(0);
             sleep(GIVE_WAY.min(left(begun)));
         }
         let mut pause = PAUSES[0];
@@ -168,7 +192,7 @@ impl<'m> Lock<'m> {
                 return Err(Error::Busy { path, waited, holder: name.holder() });
             }
             if waited > PATIENCE {
-                waiting.store(1, Ordering::Release);
+                waiting.store(1);
             }
             sleep(pause.min(left));
             pause = (pause * 2).min(PAUSES[1]);
@@ -176,12 +200,10 @@ impl<'m> Lock<'m> {
     }
 
     /// Tries once; returns the name of the holder if there is another.
-    fn take(file: &TableFile, holder: &'m AtomicU64, me: Name) -> Result<Result<Self, Name>, Error> {
-        let exchange = |old: Name, new: Name| {
-            holder.compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
-        };
+    fn take(file: &TableFile, holder: HeaderWord<'m>, me: Name) -> Result<Result<Self, Name>, Error> {
+        let exchange = |old: Name, new: Name| holder.compare_exchange(old.0, new.0).is_ok();
         let description = file.new_description()?;
-        let found = Name(holder.load(Ordering::Acquire));
+        let found = Name(holder.load());
         let mut locked = false;
         if !found.is_free() {
             // Evidence of its death, wherever it lived: an administrator that is at work holds the `flock`.
@@ -205,7 +227,7 @@ impl<'m> Lock<'m> {
                 }
             }
             // Another administrator may have taken over a name without a `flock`.
-            taken = if locked { holder.load(Ordering::Acquire) == me.0 } else { exchange(me, me.marked()) };
+            taken = if locked { holder.load() == me.0 } else { exchange(me, me.marked()) };
         }
         let evidence = description.filter(|_| locked);
         if taken {
@@ -214,7 +236,7 @@ impl<'m> Lock<'m> {
         if let Some(description) = evidence {
             unlock(&description);
         }
-        Ok(Err(Name(holder.load(Ordering::Acquire))))
+        Ok(Err(Name(holder.load())))
     }
 }
 
@@ -229,19 +251,19 @@ impl Drop for Lock<'_> {
             stop(Stop::LockReleased);
         }
         // If it fails, another administrator has taken over since the `flock` was released.
-        let _ = self.holder.compare_exchange(self.me.0, 0, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.holder.compare_exchange(self.me.0, 0);
     }
 }
 
 /// Who administers the gate whose lines these are.
 pub(crate) fn holder(lines: &[Line]) -> Option<LockHolder> {
-    let name = Name(lines[HOLDER.0].words()[HOLDER.1].load(Ordering::Acquire));
+    let name = Name(lines[HOLDER.0].load(HOLDER.1));
     (!name.is_free() && !name.is_gone()).then(|| name.holder())
 }
 
 /// Ends whichever administration the header names.
 pub(crate) fn take_over(lines: &[Line]) {
-    lines[HOLDER.0].words()[HOLDER.1].store(0, Ordering::Release);
+    lines[HOLDER.0].store(HOLDER.1, 0);
 }
 
 /// Releases a `flock`. Closing is not enough: a child that was forked meanwhile keeps the description open.

@@ -153,7 +153,7 @@ fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
     Peppers::new(&list).map_err(|error| match error {
         PeppersError::TooShort(short) => PepperError::Short { number: of, of, len: short.len },
         // Two different peppers that the core can't tell apart: HMAC fills short keys up with zeros.
-        PeppersError::Count => PepperError::Repeated { number: of, of },
+        _ => PepperError::Repeated { number: of, of },
     })
 }
 

@@ -14,7 +14,7 @@
 use alloc::borrow::Cow;
 
 use keytally_core::IMPORTED_KEY_LEN;
-use keytally_core::PolicyError;
+use keytally_core::ParsePolicyError;
 
 /// Returns `text` as an error may repeat it: without what looks like a secret.
 ///
@@ -80,7 +80,7 @@ fn replace(sentence: String, given: &str, shown: &str) -> String {
 /// let error = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM".parse::<Policy>().unwrap_err();
 /// assert!(policy_error(&error).starts_with("\"kt_live_…\" is no quota"));
 /// ```
-pub fn policy_error(error: &PolicyError) -> String {
+pub fn policy_error(error: &ParsePolicyError) -> String {
     replace(error.to_string(), error.part(), &hide(error.part(), false))
 }
 

@@ -72,7 +72,7 @@ fn a_gate_check_allocates_nothing_whatever_its_outcome() {
     let plan = Plan::new("default", "3/31d".parse().unwrap()).unwrap();
     let config = GateConfig { keys: 100, plans: vec![plan], ..GateConfig::default() };
     let gate = Gate::create(folder.path().join("api.gate"), peppers, &config).unwrap();
-    let new = NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let new = NewKey::new(42, Name::new("live").unwrap());
     let (key, key_id) = gate.issue(&new).unwrap();
     let key = key.expose().as_bytes();
     let imported = b"a-key-of-another-form";

@@ -95,7 +95,7 @@ fn processes_whose_clocks_disagree_admit_the_limit_together() {
     let config = GateConfig { keys: 8, plans, ..GateConfig::default() };
     let gate = Gate::create(folder.path().join("gate"), peppers(), &config).unwrap();
     Limiter::create(folder.path().join("limiter"), &POLICY.parse().unwrap(), 8).unwrap();
-    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let new = NewKey::new(1, Name::new("live").unwrap());
     let (key, _) = gate
         .administer(|administrator| {
             administrator.issue(&new, entropy().unwrap(), Timestamp::from_unix_s(BEGIN_S))

@@ -31,7 +31,7 @@ fn config() -> GateConfig {
 }
 
 fn issue(gate: &Gate) -> Result<(Key, KeyId), Error> {
-    gate.issue(&NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 })
+    gate.issue(&NewKey::new(1, Name::new("live").unwrap()))
 }
 
 fn entries(folder: &Path) -> usize {
@@ -39,7 +39,7 @@ fn entries(folder: &Path) -> usize {
 }
 
 fn is_good(gate: &Gate, key: &Key) {
-    assert!(gate.check(Some(key.expose().as_bytes()), 1).admitted());
+    assert!(gate.check(Some(key.expose().as_bytes()), 1).is_admitted());
 }
 
 /// Takes all the room that is left.
@@ -105,7 +105,7 @@ fn on_a_full_disk(folder: &Path) {
     keys[0] = gate.rotate(id, Duration::ZERO, false).unwrap();
     keys.iter().for_each(|key| is_good(&gate, key));
     for subject in 0..100_u32 {
-        assert!(limiter.check(&subject.to_le_bytes(), 1).admitted());
+        assert!(limiter.check(&subject.to_le_bytes(), 1).is_admitted());
     }
     gate.revoke(id).unwrap();
     assert!(!gate.verify(|flaw| panic!("{flaw}")).unwrap());
@@ -159,7 +159,7 @@ fn on_a_disk_that_can_only_be_read(folder: &Path) {
     assert_eq!(entries(folder), 2);
     // Checks go on with what is mapped.
     is_good(&gate, &key);
-    assert!(limiter.check(b"subject", 1).admitted());
+    assert!(limiter.check(b"subject", 1).is_admitted());
 
     let output = Command::new("umount").arg(folder).output().unwrap();
     assert!(output.status.success(), "{output:?}");

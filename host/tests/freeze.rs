@@ -146,7 +146,7 @@ fn stopped_processes_admit_no_more_than_the_limit() {
         let plans = vec![Plan::new("default", policy(WINDOWS_S[table])).unwrap()];
         let config = GateConfig { keys: 8, plans, ..GateConfig::default() };
         let gate = Gate::create(folder.path().join(format!("gate-{table}")), peppers(), &config).unwrap();
-        let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+        let new = NewKey::new(1, Name::new("live").unwrap());
         let (key, key_id) = gate.issue(&new).unwrap();
         keys.push(key.expose().to_owned());
         ids.push(key_id.to_string());

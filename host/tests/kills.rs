@@ -215,7 +215,7 @@ fn spend(job: &Job) {
         };
         let check = |cost: u32| {
             let verdict = gate.table().check(Some(key), cost, now);
-            assert_eq!(verdict.outcome(), Outcome::Admitted, "{}", verdict.reason());
+            assert_eq!(verdict.outcome(), Outcome::Admitted, "{:?}", verdict.reason());
             verdict.charge().unwrap()
         };
         let burst = |times: u32| (0..times).map(|_| i64::from(check(1).cost)).sum();
@@ -256,17 +256,17 @@ fn insert(job: &Job) {
     tell("ready");
     for op in 0.. {
         let verdict = limiter.table().check(&subject(job.number, op).to_le_bytes(), 1, now);
-        assert!(verdict.admitted(), "{}", verdict.outcome());
+        assert!(verdict.is_admitted(), "{}", verdict.outcome());
         account.write([i64::try_from(op).unwrap() + 1]);
     }
 }
 
 fn new_key() -> NewKey<'static> {
-    NewKey { account: 42, env: Name::new("live").unwrap(), plan: "default", not_after: 0 }
+    NewKey::new(42, Name::new("live").unwrap())
 }
 
-fn grace_until(batch: u64) -> u32 {
-    u32::try_from(when(batch + 4).unix_s()).unwrap()
+fn grace_until(batch: u64) -> Option<Timestamp> {
+    Some(when(batch + 4))
 }
 
 /// Issues, imports, rotates, revokes, assigns and changes a plan.
@@ -385,7 +385,7 @@ fn change<T>(
     work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
 ) -> Result<T, Error> {
     gate.administer(|administrator| {
-        if administrator.recovered() {
+        if administrator.has_recovered() {
             account.completed_anothers();
         }
         work(administrator)
@@ -564,7 +564,7 @@ fn counts_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
     }
     for (place, (id, key)) in read_keys(at)[..SPENT].iter().enumerate() {
         let verdict = gate.table().peek(Some(key.as_bytes()), 1, now);
-        assert!(verdict.admitted(), "key {id}: {}", verdict.reason());
+        assert!(verdict.is_admitted(), "key {id}: {:?}", verdict.reason());
         for quota in verdict.quotas().iter() {
             let counted = i64::from(quota.limit) - i64::from(quota.remaining);
             range(counted, least[place], most[place], &format!("key {id}, {:?}", quota.window));
@@ -593,17 +593,17 @@ fn subjects_are_right(limiter: &Limiter, jobs: &[&Job], tally: &mut Tally) {
         live += u64::from(counted > 0);
         tally.subjects_counted += counted;
     }
-    assert_eq!(limiter.table().live(now), live, "a slot for each subject");
+    assert_eq!(limiter.table().live_subjects(now), live, "a slot for each subject");
     // Whichever buckets the dead held, others get into them.
     promptly("inserting", || {
         for number in 0..SUBJECTS {
-            assert!(limiter.table().check(&number.to_le_bytes(), 1, now).admitted(), "subject {number}");
+            assert!(limiter.table().check(&number.to_le_bytes(), 1, now).is_admitted(), "subject {number}");
         }
-        assert_eq!(limiter.table().live(now), SUBJECTS);
+        assert_eq!(limiter.table().live_subjects(now), SUBJECTS);
         // Every slot can be used: now and then all are.
         let slots = limiter.table().slots_total();
         let mut other = SUBJECTS;
-        while batch.is_multiple_of(16) && limiter.table().live(now) < slots {
+        while batch.is_multiple_of(16) && limiter.table().live_subjects(now) < slots {
             for _ in 0..1000 {
                 limiter.table().check(&other.to_le_bytes(), 1, now);
                 other += 1;
@@ -670,14 +670,14 @@ fn changes_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
         for (id, key) in &known {
             for (age, text) in key.texts.iter().rev().enumerate() {
                 let verdict = gate.table().peek(Some(text.as_bytes()), 1, now);
-                let what = format!("{when}, key {id}, secret {age} back: {} {key:?}", verdict.reason());
+                let what = format!("{when}, key {id}, secret {age} back: {:?} {key:?}", verdict.reason());
                 if key.revoked || age > 1 {
                     assert_eq!(verdict.outcome(), Outcome::InvalidKey, "{what}");
-                } else if verdict.reason() == Reason::Revoked {
+                } else if verdict.reason() == Some(Reason::Revoked) {
                     assert!(key.revoking, "{what}");
                 } else {
                     // The secret before the present one is in its grace, unless a rotation has begun.
-                    assert!(verdict.admitted() || age == 1 && key.rotating, "{what}");
+                    assert!(verdict.is_admitted() || age == 1 && key.rotating, "{what}");
                 }
             }
         }
@@ -757,7 +757,7 @@ fn files_are_right(at: &Path, jobs: &[&Job], tally: &mut Tally) {
             assert!(!gate.verify(|flaw| panic!("{flaw}")).unwrap());
             assert_eq!(gate.list().len(), 0);
         } else {
-            assert_eq!(Limiter::open(&path).unwrap().table().live(when(0)), 0);
+            assert_eq!(Limiter::open(&path).unwrap().table().live_subjects(when(0)), 0);
         }
         assert!(names.remove(name) || begun.remove(name), "{name}: nobody made this");
     }

@@ -158,7 +158,7 @@ fn open_limiter(at: &Path) -> Limiter {
 fn limiter(at: &Path, capacity: u32, subjects: u32) {
     let limiter = Limiter::create(at.join("limiter"), &"5/hour".parse().unwrap(), capacity).unwrap();
     for subject in 0..subjects {
-        assert!(limiter.table().check(subject.to_string().as_bytes(), 1, NOW).admitted());
+        assert!(limiter.table().check(subject.to_string().as_bytes(), 1, NOW).is_admitted());
     }
 }
 
@@ -177,12 +177,12 @@ fn spilling(at: &Path) {
 }
 
 fn check(at: &Path, subject: u32, now: Timestamp) -> Option<String> {
-    assert!(open_limiter(at).table().check(subject.to_string().as_bytes(), 1, now).admitted());
+    assert!(open_limiter(at).table().check(subject.to_string().as_bytes(), 1, now).is_admitted());
     None
 }
 
 fn new_key(env: &str) -> NewKey<'static> {
-    NewKey { account: 42, env: Name::new(env).unwrap(), plan: "default", not_after: 0 }
+    NewKey::new(42, Name::new(env).unwrap())
 }
 
 /// The entropy is always the same, so that two runs of one operation make the same key.
@@ -201,7 +201,7 @@ fn keys(at: &Path, count: u8) {
         let (key, id) = gate
             .administer(|administrator| administrator.issue(&new_key("live"), entropy(number), NOW))
             .unwrap();
-        assert!(gate.table().check(Some(key.expose().as_bytes()), 3, NOW).admitted());
+        assert!(gate.table().check(Some(key.expose().as_bytes()), 3, NOW).is_admitted());
         writeln!(texts, "{} {id}", key.expose()).unwrap();
     }
     fs::write(at.join("keys"), texts).unwrap();
@@ -231,7 +231,7 @@ fn ids(at: &Path) -> Vec<KeyId> {
 }
 
 fn spend(at: &Path) -> Option<String> {
-    assert!(open_gate(at).table().check(Some(texts(at)[1].as_bytes()), 2, NOW).admitted());
+    assert!(open_gate(at).table().check(Some(texts(at)[1].as_bytes()), 2, NOW).is_admitted());
     None
 }
 
@@ -251,7 +251,7 @@ fn import(at: &Path) -> Option<String> {
 
 fn rotate(at: &Path) -> Option<String> {
     let id = ids(at)[1];
-    let grace_until = u32::try_from(LATER.unix_s() + 3600).unwrap();
+    let grace_until = Some(Timestamp::from_unix_s(LATER.unix_s() + 3600));
     let rotate = open_gate(at)
         .administer(|administrator| administrator.rotate(id, grace_until, false, entropy(98), NOW));
     Some(rotate.unwrap().expose().to_owned())
@@ -398,7 +398,7 @@ fn see(operation: &Operation, at: &Path, texts: &[String], but: But) -> Seen {
                 let (outcome, holder) = (verdict.outcome(), verdict.holder());
                 let reason = match verdict.reason() {
                     // In a gate that has, or is about to have, imported keys any text may be a key.
-                    Reason::Malformed => Reason::Unknown,
+                    Some(Reason::Malformed) => Some(Reason::Unknown),
                     other => other,
                 };
                 let quotas = if but == But::Limits { None } else { Some(verdict.quotas()) };
@@ -522,7 +522,7 @@ fn limiter_lives(what: &str, at: &Path, point: Stop, operation: &Operation) {
         }
         assert!(full > 100, "{what}");
     });
-    assert_eq!(limiter.table().live(when), limiter.table().slots_total(), "{what}");
+    assert_eq!(limiter.table().live_subjects(when), limiter.table().slots_total(), "{what}");
 }
 
 fn gate_lives(what: &str, gate: &Gate, operation: &Operation) {
@@ -531,7 +531,7 @@ fn gate_lives(what: &str, gate: &Gate, operation: &Operation) {
         let next = gate.administer(|administrator| administrator.issue(&new_key("next"), entropy(50), LATER));
         match next {
             Ok((key, id)) => {
-                assert!(gate.table().check(Some(key.expose().as_bytes()), 1, LATER).admitted(), "{what}");
+                assert!(gate.table().check(Some(key.expose().as_bytes()), 1, LATER).is_admitted(), "{what}");
                 gate.rotate(id, Duration::from_secs(1), false).unwrap();
                 gate.revoke(id).unwrap();
             }
@@ -551,7 +551,7 @@ fn creation_left_nothing(what: &str, at: &Path, point: Stop, operation: &Operati
                 whole += 1;
             }
             "limiter" => {
-                assert_eq!(open_limiter(at).table().live(NOW), 0, "{what}");
+                assert_eq!(open_limiter(at).table().live_subjects(NOW), 0, "{what}");
                 whole += 1;
             }
             _ => {

@@ -161,10 +161,10 @@ pub(crate) enum Expiry {
 
 impl Expiry {
     /// The second from which the key is no longer good, as a gate keeps it.
-    pub(crate) fn not_after(expiry: Option<Self>, now: Timestamp) -> PyResult<u32> {
+    pub(crate) fn not_after(expiry: Option<Self>, now: Timestamp) -> PyResult<Option<Timestamp>> {
         let now_s = now.unix_ms() as f64 / 1000.0;
         let unix_s = match expiry {
-            None => return Ok(0),
+            None => return Ok(None),
             Some(Self::At(unix_s)) => unix_s.floor(),
             Some(Self::After(span_s)) => (now_s + span_s).floor(),
         };
@@ -181,7 +181,7 @@ impl Expiry {
             clippy::cast_sign_loss,
             reason = "it is between the two bounds above"
         )]
-        Ok(unix_s as u32)
+        Ok(Some(Timestamp::from_unix_s(unix_s as u64)))
     }
 }
 
@@ -203,14 +203,10 @@ impl<'py> FromPyObject<'_, 'py> for Expiry {
 pub(crate) struct Grace(Duration);
 
 impl Grace {
-    /// The second at which a grace that begins now has passed, rounded up; 0 for none at all.
-    pub(crate) fn until(&self, now: Timestamp) -> u32 {
-        if self.0.is_zero() {
-            return 0;
-        }
+    /// Returns when a grace that begins now has passed; `None` for no grace.
+    pub(crate) fn until(&self, now: Timestamp) -> Option<Timestamp> {
         let grace_ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        let until_s = now.unix_ms().saturating_add(grace_ms).div_ceil(1000);
-        u32::try_from(until_s).unwrap_or(u32::MAX)
+        (!self.0.is_zero()).then(|| Timestamp::from_unix_ms(now.unix_ms().saturating_add(grace_ms)))
     }
 }
 
@@ -261,7 +257,7 @@ impl<'py> FromPyObject<'_, 'py> for PolicyText {
         let text: String = value.extract().map_err(|_| wrong_type("policy", "a str or a Policy", &value))?;
         text.parse()
             .map(Self)
-            .map_err(|error: keytally::PolicyError| PolicyError::new_err(policy_error(&error)))
+            .map_err(|error: keytally::ParsePolicyError| PolicyError::new_err(policy_error(&error)))
     }
 }
 
@@ -279,7 +275,7 @@ impl<'py> FromPyObject<'_, 'py> for KeyIdText {
             ));
         }
         let text: String = value.extract().map_err(|_| wrong_type("key_id", "a str", &value))?;
-        text.parse().map(Self).map_err(|error: keytally::KeyIdError| {
+        text.parse().map(Self).map_err(|error: keytally::ParseKeyIdError| {
             // What is no key id may be a whole key, so it isn't repeated.
             KeyIdError::new_err(error.to_string())
         })

@@ -23,6 +23,7 @@ import_exception!(keytally.exceptions, NoSuchKeyError);
 import_exception!(keytally.exceptions, NoSuchPlanError);
 import_exception!(keytally.exceptions, PepperError);
 import_exception!(keytally.exceptions, PolicyError);
+import_exception!(keytally.exceptions, RefusedError);
 import_exception!(keytally.exceptions, RevokedError);
 import_exception!(keytally.exceptions, TableError);
 import_exception!(keytally.exceptions, TooCostlyError);
@@ -87,5 +88,6 @@ where
         Outcome::InvalidKey => InvalidKeyError::new_err(verdict),
         Outcome::TooCostly => TooCostlyError::new_err(verdict),
         Outcome::Full => FullError::new_err(verdict),
+        _ => RefusedError::new_err(verdict),
     })
 }

@@ -1,6 +1,7 @@
 //! Header fields as Python has them. Every response has some, so their names are made once, and their lines are split at
 //! single bytes: a search for text takes longer than all the rest.
 
+use keytally::FIELD_NAMES;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
@@ -18,14 +19,14 @@ impl Name {
     }
 }
 
-static NAMES: [Name; 7] = [
-    Name::new("X-RateLimit-Limit"),
-    Name::new("X-RateLimit-Remaining"),
-    Name::new("X-RateLimit-Reset"),
-    Name::new("RateLimit-Policy"),
-    Name::new("RateLimit"),
-    Name::new("Retry-After"),
-    Name::new("WWW-Authenticate"),
+static NAMES: [Name; FIELD_NAMES.len()] = [
+    Name::new(FIELD_NAMES[0]),
+    Name::new(FIELD_NAMES[1]),
+    Name::new(FIELD_NAMES[2]),
+    Name::new(FIELD_NAMES[3]),
+    Name::new(FIELD_NAMES[4]),
+    Name::new(FIELD_NAMES[5]),
+    Name::new(FIELD_NAMES[6]),
 ];
 
 /// Name and value of each field of a block of lines, as core writes them.

@@ -6,7 +6,7 @@ use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally::{AdminError as Admin, NewKey};
-use keytally::{Administrator, Clock as _, Name, Peppers};
+use keytally::{Administrator, Clock as _, Name, Peppers, Timestamp};
 use keytally::{Error, Followed, Gate as Host, GateConfig, Mapping, Wait};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping};
@@ -774,12 +774,12 @@ struct New {
     account: u32,
     env: Name,
     plan: String,
-    not_after: u32,
+    not_after: Option<Timestamp>,
 }
 
 impl New {
     fn key(&self) -> NewKey<'_> {
-        NewKey { account: self.account, env: self.env, plan: &self.plan, not_after: self.not_after }
+        NewKey::new(self.account, self.env).with_plan(self.plan.as_str()).with_not_after(self.not_after)
     }
 }
 

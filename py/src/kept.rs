@@ -13,7 +13,7 @@ use crate::verdict::{self, Verdict};
 /// The values of a verdict.
 pub(crate) struct Kept {
     pub(crate) outcome: Outcome,
-    pub(crate) reason: Reason,
+    pub(crate) reason: Option<Reason>,
     pub(crate) holder: HolderState,
     /// Shortest window first, at most four.
     pub(crate) quotas: Vec<QuotaState>,
@@ -36,45 +36,20 @@ pub(crate) type WindowState = (u32, u32, u32, u64, bool, bool);
 pub(crate) type State =
     (String, String, HolderState, Vec<WindowState>, u32, Option<u64>, u64, Option<u32>, u32, u32);
 
-const OUTCOMES: [Outcome; 6] = [
-    Outcome::Admitted,
-    Outcome::Denied,
-    Outcome::MissingKey,
-    Outcome::InvalidKey,
-    Outcome::TooCostly,
-    Outcome::Full,
-];
-
-const REASONS: [Reason; 10] = [
-    Reason::None,
-    Reason::Malformed,
-    Reason::Checksum,
-    Reason::Unknown,
-    Reason::WrongSecret,
-    Reason::Revoked,
-    Reason::Expired,
-    Reason::Duplicate,
-    Reason::PepperMissing,
-    Reason::Damaged,
-];
+/// The reason of a verdict that has none, as Python pickles it.
+const NO_REASON: &str = "none";
 
 impl Kept {
     /// Returns what a response says of the verdict.
     pub(crate) fn response(&self) -> Response<'_> {
-        Response {
-            outcome: self.outcome,
-            quotas: &self.quotas,
-            cost: self.cost,
-            waits_from: self.waits_from,
-            retry_after_s: self.retry_after_s,
-        }
+        Response::new(self.outcome, &self.quotas, self.cost, self.waits_from, self.retry_after_s)
     }
 
     /// Returns the values as Python pickles them.
     pub(crate) fn state(&self) -> State {
         (
             self.outcome.as_str().to_owned(),
-            self.reason.as_str().to_owned(),
+            self.reason.map_or(NO_REASON, Reason::as_str).to_owned(),
             self.holder.clone(),
             self.quotas.iter().map(window_state).collect(),
             self.cost,
@@ -103,8 +78,11 @@ impl Kept {
         let quotas: Vec<QuotaState> = quotas.into_iter().map(quota_state).collect::<Option<_>>()?;
         (quotas.len() <= MAX_QUOTAS).then_some(())?;
         Some(Self {
-            outcome: OUTCOMES.into_iter().find(|known| known.as_str() == outcome)?,
-            reason: REASONS.into_iter().find(|known| known.as_str() == reason)?,
+            outcome: *Outcome::ALL.iter().find(|known| known.as_str() == outcome)?,
+            reason: match reason.as_str() {
+                NO_REASON => None,
+                reason => Some(*Reason::ALL.iter().find(|known| known.as_str() == reason)?),
+            },
             holder,
             quotas,
             cost,
@@ -119,14 +97,16 @@ impl Kept {
 
 /// Returns one window of a verdict as Python pickles it.
 pub(crate) fn window_state(quota: &QuotaState) -> WindowState {
-    let QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting } = *quota;
+    let QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting, .. } = *quota;
     (limit, remaining, window.seconds(), reset_unix_s, lacking, lasting)
 }
 
 fn quota_state(state: WindowState) -> Option<QuotaState> {
     let (limit, remaining, window, reset_unix_s, lacking, lasting) = state;
     let window = Window::from_seconds(window)?;
-    Some(QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting })
+    let mut state = QuotaState::new(limit, remaining, window, reset_unix_s);
+    (state.lacking, state.lasting) = (lacking, lasting);
+    Some(state)
 }
 
 /// Returns the verdict that was pickled or copied. For `pickle` alone.

@@ -126,11 +126,10 @@ impl KeyInfo {
     /// ``"active"``, ``"revoked"`` or ``"expired"``.
     #[getter]
     fn state(&self) -> &'static str {
-        let not_after = self.info.not_after;
         match self.info.state {
             KeyState::Revoked => "revoked",
-            KeyState::Active if not_after != 0 && self.now.unix_s() >= u64::from(not_after) => "expired",
-            KeyState::Active => "active",
+            KeyState::Active if self.info.not_after.is_some_and(|end| self.now >= end) => "expired",
+            _ => "active",
         }
     }
 
@@ -142,14 +141,14 @@ impl KeyInfo {
 
     /// When the key expires; ``None`` for never.
     #[getter]
-    fn expires(&self) -> Option<u32> {
-        Some(self.info.not_after).filter(|&unix_s| unix_s != 0)
+    fn expires(&self) -> Option<u64> {
+        self.info.not_after.map(Timestamp::unix_s)
     }
 
     /// Until when the secret before the last rotation is good; ``None`` when it no longer is.
     #[getter]
-    fn grace_until(&self) -> Option<u32> {
-        Some(self.info.grace_until).filter(|&unix_s| u64::from(unix_s) > self.now.unix_s())
+    fn grace_until(&self) -> Option<u64> {
+        self.info.grace_until.filter(|&end| end > self.now).map(Timestamp::unix_s)
     }
 
     /// When the key was last charged, rounded down to the smallest window; ``None`` when never, or reset since.

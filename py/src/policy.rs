@@ -1,6 +1,5 @@
 //! Policies and their quotas.
 
-use keytally::Algorithm;
 use pyo3::prelude::*;
 use pyo3::types::{PyTuple, PyType};
 
@@ -40,10 +39,7 @@ impl Policy {
     /// How the windows count: ``"fixed"``, aligned to the Unix epoch, or ``"sliding"``, the last full window length.
     #[getter]
     fn algorithm(&self) -> &'static str {
-        match self.policy.algorithm() {
-            Algorithm::Fixed => "fixed",
-            Algorithm::Sliding => "sliding",
-        }
+        self.policy.algorithm().as_str()
     }
 
     /// The quotas, shortest window first.

@@ -157,10 +157,7 @@ impl Verdict {
     /// ``"damaged"``; ``None`` when it isn't.
     #[getter]
     fn reason(&self) -> Option<&'static str> {
-        match self.either(keytally::Verdict::reason, |kept| kept.reason) {
-            Reason::None => None,
-            reason => Some(reason.as_str()),
-        }
+        self.either(keytally::Verdict::reason, |kept| kept.reason).map(Reason::as_str)
     }
 
     /// The HTTP status: 200 (the application's to replace), 401, 429 or 503.

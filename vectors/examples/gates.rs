@@ -26,7 +26,7 @@ fn make(path: &PathBuf, setup: &GateSetup) {
     for key in &setup.keys {
         let parts = parse_key(key.text.as_bytes()).unwrap();
         let env = Name::new(parts.env).unwrap();
-        let new = NewKey { account: key.account, env, plan: "default", not_after: key.not_after_s };
+        let new = NewKey::new(key.account, env).with_not_after(moment(key.not_after_s));
         let first = key.previous.as_ref().unwrap_or(&key.text);
         gate.administer(|administrator| {
             let key_id = administrator.import(first.as_bytes(), &new, Timestamp::default())?;
@@ -35,8 +35,13 @@ fn make(path: &PathBuf, setup: &GateSetup) {
                 let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
                 let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
                 let entropy = Entropy::new(entropy);
-                let rotated =
-                    administrator.rotate(key_id, key.grace_until_s, false, entropy, Timestamp::default())?;
+                let rotated = administrator.rotate(
+                    key_id,
+                    moment(key.grace_until_s),
+                    false,
+                    entropy,
+                    Timestamp::default(),
+                )?;
                 assert_eq!(rotated.expose(), key.text);
             }
             if key.revoked {
@@ -46,4 +51,9 @@ fn make(path: &PathBuf, setup: &GateSetup) {
         })
         .unwrap();
     }
+}
+
+/// The moment that a file names by its second; `None` for 0.
+fn moment(unix_s: u32) -> Option<Timestamp> {
+    (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, Hint, Key, KeyError, KeyId, Line, Name, NewKey, Outcome, Pepper,
-    Peppers, Plan, Policy, PolicyErrorKind, Reason, Timestamp, Verdict, decide, parse_key,
+    Charge, Entropy, Gate, GateConfig, Hint, Key, KeyId, Line, Name, NewKey, Outcome, ParseKeyError,
+    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Timestamp, Verdict, decide, parse_key,
 };
 use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine};
 use keytally_vectors::model;
@@ -36,16 +36,17 @@ fn policy_text() {
     for case in &file.invalid {
         let error = case.text.parse::<Policy>().expect_err(&case.text);
         let (kind, needed) = match error.kind() {
-            PolicyErrorKind::Empty => ("empty", None),
-            PolicyErrorKind::TooLong => ("too_long", None),
-            PolicyErrorKind::Syntax => ("syntax", None),
-            PolicyErrorKind::Limit => ("limit", None),
-            PolicyErrorKind::Window => ("window", None),
-            PolicyErrorKind::Unit => ("unit", None),
-            PolicyErrorKind::TooManyQuotas => ("too_many", None),
-            PolicyErrorKind::Duplicate => ("duplicate", None),
-            PolicyErrorKind::NotNested => ("not_nested", None),
-            PolicyErrorKind::TooManyBits { needed } => ("too_many_bits", Some(needed)),
+            ParsePolicyErrorKind::Empty => ("empty", None),
+            ParsePolicyErrorKind::TooLong => ("too_long", None),
+            ParsePolicyErrorKind::Syntax => ("syntax", None),
+            ParsePolicyErrorKind::Limit => ("limit", None),
+            ParsePolicyErrorKind::Window => ("window", None),
+            ParsePolicyErrorKind::Unit => ("unit", None),
+            ParsePolicyErrorKind::TooManyQuotas => ("too_many", None),
+            ParsePolicyErrorKind::Duplicate => ("duplicate", None),
+            ParsePolicyErrorKind::NotNested => ("not_nested", None),
+            ParsePolicyErrorKind::TooManyBits { needed } => ("too_many_bits", Some(needed)),
+            other => panic!("no vector has {other:?}"),
         };
         assert_eq!((kind, needed), (case.error.as_str(), case.needed_bits), "{}", case.text);
     }
@@ -65,7 +66,7 @@ fn decisions() {
     }
     for case in &file.reusable {
         let now = Timestamp::from_unix_ms(case.now_ms);
-        assert_eq!(policy(&case.policy).layout().reusable(case.word, now), case.reusable, "{case:?}");
+        assert_eq!(policy(&case.policy).layout().is_reusable(case.word, now), case.reusable, "{case:?}");
     }
 }
 
@@ -117,13 +118,14 @@ fn keys() {
         assert_eq!(key.hint().to_string(), case.hint);
         let parts = parse_key(case.text.as_bytes()).unwrap();
         assert_eq!((parts.prefix, parts.env, parts.id), (case.prefix.as_str(), case.env.as_str(), id));
-        assert_eq!(Hint::of(case.text.as_bytes()).to_string(), case.hint);
+        assert_eq!(Hint::new(case.text.as_bytes()).to_string(), case.hint);
     }
     for case in &file.invalid {
         let kind = match parse_key(case.text.as_bytes()) {
             Ok(_) => "none",
-            Err(KeyError::Form) => "form",
-            Err(KeyError::Checksum) => "checksum",
+            Err(ParseKeyError::Form) => "form",
+            Err(ParseKeyError::Checksum) => "checksum",
+            Err(other) => panic!("no vector has {other:?}"),
         };
         assert_eq!(kind, case.error, "{}", case.why);
     }
@@ -148,26 +150,27 @@ fn macs() {
 /// The gate of a vector file: keys are imported, which keeps their ids, and rotated where they have been.
 fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
-    let config =
-        GateConfig { keys: 64, prefix: Name::new("kt").unwrap(), plans: &plans, plan_slots: 1, hints: true };
+    let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(1).with_hints(true);
     let memory = (0..config.lines()).map(|_| Line::new()).collect();
     let gate = Gate::create(memory, &config, Peppers::new(&[&setup.pepper]).unwrap()).unwrap();
     let mut administrator = gate.administer().unwrap();
     for key in &setup.keys {
         let parts = parse_key(key.text.as_bytes()).unwrap();
-        let new = NewKey {
-            account: key.account,
-            env: Name::new(parts.env).unwrap(),
-            plan: "default",
-            not_after: key.not_after_s,
-        };
+        let new =
+            NewKey::new(key.account, Name::new(parts.env).unwrap()).with_not_after(moment(key.not_after_s));
         let first = key.previous.as_ref().unwrap_or(&key.text);
         assert_eq!(administrator.import(first.as_bytes(), &new, Timestamp::default()).unwrap(), parts.id);
         if key.previous.is_some() {
             let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
             let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
             let rotated = administrator
-                .rotate(parts.id, key.grace_until_s, false, Entropy::new(entropy), Timestamp::default())
+                .rotate(
+                    parts.id,
+                    moment(key.grace_until_s),
+                    false,
+                    Entropy::new(entropy),
+                    Timestamp::default(),
+                )
                 .unwrap();
             assert_eq!(rotated.expose(), key.text);
         }
@@ -197,7 +200,7 @@ fn verdicts() {
             };
             let why = format!("{}: {} at {}", step.gate, step.why, step.now_ms);
             assert_eq!(verdict.outcome().to_string(), step.outcome, "{why}");
-            let reason = (verdict.reason() != Reason::None).then(|| verdict.reason().to_string());
+            let reason = verdict.reason().map(|reason| reason.to_string());
             assert_eq!(reason, step.reason, "{why}");
             assert_eq!(verdict.http_status(), step.status, "{why}");
             let quotas: Vec<_> = verdict
@@ -235,4 +238,9 @@ fn verdicts() {
         assert_eq!((outcome as u32, outcome.http_status()), (case.outcome_value, case.status));
         assert_eq!(outcome.body(), case.body);
     }
+}
+
+/// The moment that a file names by its second; `None` for 0.
+fn moment(unix_s: u32) -> Option<Timestamp> {
+    (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }

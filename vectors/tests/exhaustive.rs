@@ -154,7 +154,7 @@ impl Pair {
         let real = decide::reset(&self.layout, &self.limits, shifted, now);
         let why = || format!("{} {word:#x} {now_ms}", self.model.policy());
         assert_eq!(real.next, self.model.reset(word, now_ms) << self.shift, "{}", why());
-        assert_eq!(self.layout.reusable(shifted, now), self.model.reusable(word, now_ms), "{}", why());
+        assert_eq!(self.layout.is_reusable(shifted, now), self.model.reusable(word, now_ms), "{}", why());
         let corrected = decide::correct(&self.layout, shifted, now);
         assert_eq!(corrected, self.model.correct(word, now_ms) << self.shift, "{}", why());
         let late = self.model.read(word, now_ms).clock == Clock::Late;

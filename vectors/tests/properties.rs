@@ -126,7 +126,7 @@ proptest! {
             }
             for later in [0, 1, 7_200_000, 100_000_000] {
                 let at = now_ms.saturating_add(later);
-                let reusable = layout.reusable(word, Timestamp::from_unix_ms(at));
+                let reusable = layout.is_reusable(word, Timestamp::from_unix_ms(at));
                 prop_assert_eq!(reusable, model.reusable(word, at));
             }
         }

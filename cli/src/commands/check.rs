@@ -3,7 +3,7 @@ use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
 use clap::Args;
 use keytally::Gate;
-use keytally::{Outcome, Verdict};
+use keytally::{Reason, Verdict};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -96,7 +96,7 @@ impl Check {
                 None => Ok(()),
             }
         })?;
-        Ok(if verdict.admitted() { Status::Fine } else { Status::No })
+        Ok(if verdict.is_admitted() { Status::Fine } else { Status::No })
     }
 }
 
@@ -107,10 +107,10 @@ impl Answer {
         let headers = verdict.headers();
         Self {
             outcome: verdict.outcome().as_str(),
-            reason: (verdict.outcome() == Outcome::InvalidKey).then(|| verdict.reason().as_str()),
+            reason: verdict.reason().map(Reason::as_str),
             status: verdict.http_status(),
             cost,
-            charged: charging && verdict.admitted(),
+            charged: charging && verdict.is_admitted(),
             account: holder.map(|holder| holder.account),
             key_id: holder.map(|holder| holder.key_id.to_string()),
             env: holder.and_then(|holder| table.env(holder.env)).map(|env| env.to_string()),

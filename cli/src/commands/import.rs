@@ -50,8 +50,8 @@ impl Import {
         pepper.leaves_standard_input("the keys")?;
         let gate = self.gate.open(pepper)?;
         let mut tidings = Tidings::default();
-        let done = self.new.with(&gate, |new| {
-            if !gate.table().plans().any(|(_, plan)| plan.name == new.plan) {
+        let done = self.new.with(|new| {
+            if new.plan.is_some_and(|name| !gate.table().plans().any(|(_, plan)| plan.name == name)) {
                 return Err(AdminError::NoSuchPlan.into());
             }
             import_all(&gate, new, &mut tidings, self.format)

@@ -48,23 +48,19 @@ pub(crate) struct NewKeyArgs {
 }
 
 impl NewKeyArgs {
-    /// Calls `work` with the new key as the gate is asked for it.
-    pub(crate) fn with<T>(
-        &self,
-        gate: &Gate,
-        work: impl FnOnce(&NewKey<'_>) -> Result<T, Failure>,
-    ) -> Result<T, Failure> {
-        let not_after = self.expires.map_or(Ok(0), |after| times::expiry(now(), after))?;
-        let first = gate.table().plan(0).map(|plan| plan.name);
-        let plan = self.plan.as_deref().or(first.as_deref()).unwrap_or_default();
-        work(&NewKey { account: self.account, env: self.env, plan, not_after })
+    /// Calls `work` with the properties of the new key.
+    pub(crate) fn with<T>(&self, work: impl FnOnce(&NewKey<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
+        let not_after = self.expires.map(|after| times::expiry(now(), after)).transpose()?;
+        let mut new = NewKey::new(self.account, self.env).with_not_after(not_after);
+        new.plan = self.plan.as_deref();
+        work(&new)
     }
 }
 
 impl Issue {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
-        let (key, key_id) = self.new.with(&gate, |new| Ok(gate.issue(new)?))?;
+        let (key, key_id) = self.new.with(|new| Ok(gate.issue(new)?))?;
         match print_once(self.format, &key, key_id, &gate) {
             Ok(()) => Ok(Status::Fine),
             Err(failure) => Err(taken_back(&gate, key_id, &failure)),

@@ -2,8 +2,8 @@ use std::io::{self, Write};
 
 use clap::Args;
 use keytally::KeyInfo;
+use keytally::Timestamp;
 use keytally::decide::TOLERANCE_MS;
-use keytally::{Algorithm, Timestamp};
 use keytally::{Gate, now};
 use serde::Serialize;
 
@@ -138,10 +138,7 @@ impl Summary {
             capacity: table.capacity(),
             used: 0,
             prefix: table.prefix().to_string(),
-            algorithm: match table.layout().algorithm() {
-                Algorithm::Fixed => "fixed",
-                Algorithm::Sliding => "sliding",
-            },
+            algorithm: table.layout().algorithm().as_str(),
             plans: table.plans().map(|(_, plan)| PlanText::of(&plan)).collect(),
             peppers: Vec::new(),
             keys_ahead: 0,

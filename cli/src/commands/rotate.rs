@@ -55,7 +55,7 @@ impl Rotate {
                 Err(Failure::because(format!(
                     "the secret that key {key_id} had before its last rotation is valid until {}, and another \
                      rotation would end it at once; wait, or give --force",
-                    times::rfc3339(until.into())
+                    times::rfc3339(until.unix_s())
                 )))
             }
             Err(error) if printed => Err(Failure::because(format!(

@@ -563,13 +563,13 @@ mod tests {
         let gate = Gate::in_memory(peppers, &config).unwrap();
         let key_ids = keys.iter().map(|&(account, used)| {
             let env = Name::new("live").unwrap();
-            let new = NewKey { account, env, plan: "default", not_after: 0 };
+            let new = NewKey::new(account, env);
             let entropy = keytally::entropy().unwrap();
             let issued =
                 gate.administer(|administrator| administrator.issue(&new, entropy, Timestamp::default()));
             let (key, key_id) = issued.unwrap();
             let time = Timestamp::from_unix_s(NOW.unix_s().saturating_sub(60 * u64::from(account)));
-            assert!(used == 0 || gate.table().check(Some(key.expose().as_bytes()), used, time).admitted());
+            assert!(used == 0 || gate.table().check(Some(key.expose().as_bytes()), used, time).is_admitted());
             key_id
         });
         let key_ids = key_ids.collect();

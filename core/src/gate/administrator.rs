@@ -12,7 +12,7 @@ use crate::cell;
 use crate::key::{self, Hint, Key, KeyId, Name, SECRET_LEN};
 use crate::line::{LINE_WORDS, Line, scale};
 use crate::mac::{MAX_PEPPERS, Pepper};
-use crate::record::{KeyState, Place, Record};
+use crate::record::{KeyState, Place, Record, stored_s};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::time::{Clock, Timestamp};
@@ -22,17 +22,17 @@ impl<M: AsRef<[Line]>> Gate<M> {
     ///
     /// # Errors
     /// [`AdminError::Busy`] while somebody else administers. When that somebody may have been killed, and a lock of
-    /// the caller's proves that nobody administers, use [`administer_alone`](Self::administer_alone).
+    /// the caller's proves that nobody administers, use [`take_over`](Self::take_over).
     pub fn administer(&self) -> Result<Administrator<'_, M>, AdminError> {
         let word = self.memory.as_ref()[PEPPER_LINE].word(ADMINISTRATOR_WORD);
         match word.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => Ok(self.administer_alone()),
+            Ok(_) => Ok(self.take_over()),
             Err(_) => Err(AdminError::Busy),
         }
     }
 
     /// The same for callers that hold a lock which lets only one administrator live, such as the lock of a file.
-    pub fn administer_alone(&self) -> Administrator<'_, M> {
+    pub fn take_over(&self) -> Administrator<'_, M> {
         self.memory.as_ref()[PEPPER_LINE].store(ADMINISTRATOR_WORD, 1);
         stop(Stop::AdministratorEntered);
         let pending = self.intent().pending();
@@ -81,17 +81,50 @@ impl Drop for Entropy {
     }
 }
 
-/// What a new key is to be.
+/// The properties of a key to issue or import.
+///
+/// ```
+/// use keytally_core::{Name, NewKey, Timestamp};
+/// let new = NewKey::new(42, Name::new("live").unwrap())
+///     .with_plan("pro")
+///     .with_not_after(Timestamp::from_unix_s(1_800_000_000));
+/// assert_eq!(new.plan, Some("pro"));
+/// ```
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct NewKey<'a> {
     /// The team account that it belongs to.
     pub account: u32,
-    /// The environment; the gate learns new names as they come, [`MAX_ENVS`] of them.
+    /// The environment. The gate learns new names as they come, at most [`MAX_ENVS`].
     pub env: Name,
-    /// The plan's name.
-    pub plan: &'a str,
-    /// When it expires, in Unix seconds; 0 = never.
-    pub not_after: u32,
+    /// The name of its plan; `None` for the gate's first plan.
+    pub plan: Option<&'a str>,
+    /// The moment from which it is no longer valid; `None` for never.
+    ///
+    /// A gate keeps whole Unix seconds, rounded up, until 2106-02-07T06:28:15Z. A later moment is kept as that one.
+    pub not_after: Option<Timestamp>,
+}
+
+impl<'a> NewKey<'a> {
+    /// A key of this account and environment, under the gate's first plan, that never expires.
+    pub const fn new(account: u32, env: Name) -> Self {
+        Self { account, env, plan: None, not_after: None }
+    }
+
+    /// Sets the name of the plan.
+    #[must_use]
+    pub const fn with_plan<'b>(self, plan: &'b str) -> NewKey<'b>
+    where
+        'a: 'b,
+    {
+        NewKey { plan: Some(plan), ..self }
+    }
+
+    /// Sets when the key expires: a [`Timestamp`], or an `Option` of one.
+    #[must_use]
+    pub fn with_not_after(self, not_after: impl Into<Option<Timestamp>>) -> Self {
+        Self { not_after: not_after.into(), ..self }
+    }
 }
 
 /// Why an administrator couldn't do it. Nothing was changed.
@@ -135,8 +168,8 @@ pub enum AdminError {
     InGrace {
         /// The key.
         key_id: KeyId,
-        /// Until when that secret is valid, in Unix seconds.
-        until: u32,
+        /// Until when that secret is valid.
+        until: Timestamp,
     },
     /// The key's record names something that isn't there.
     Damaged(KeyId),
@@ -176,7 +209,8 @@ impl fmt::Display for AdminError {
             Self::Revoked(key_id) => write!(f, "key {key_id} was revoked and can't be changed; issue a new one"),
             Self::InGrace { key_id, until } => write!(
                 f,
-                "the secret that key {key_id} had before its last rotation is valid until Unix second {until}, and another rotation would end it at once; wait, or force the rotation"
+                "the secret that key {key_id} had before its last rotation is valid until Unix second {}, and another rotation would end it at once; wait, or force the rotation",
+                until.unix_s(),
             ),
             Self::Damaged(key_id) => write!(f, "the record of key {key_id} is damaged; `verify` tells how"),
             Self::AlreadyImported(key_id) => write!(f, "this key is in the gate already, as {key_id}"),
@@ -213,7 +247,7 @@ impl<M: AsRef<[Line]>> Drop for Administrator<'_, M> {
 
 impl<M: AsRef<[Line]>> Administrator<'_, M> {
     /// Whether an administrator before this one was killed in the middle of a change, which is completed now.
-    pub fn recovered(&self) -> bool {
+    pub fn has_recovered(&self) -> bool {
         self.recovered
     }
 
@@ -286,8 +320,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         Ok(key_id)
     }
 
-    /// Gives a key a new secret, and returns it. The old secret stays valid until `grace_until` (Unix seconds; 0 for
-    /// not at all), and both spend the same quota.
+    /// Gives a key a new secret, and returns it. The old secret stays valid until `grace_until`, kept as
+    /// whole seconds, rounded up; `None` ends it at once. Both spend the same quota.
     ///
     /// A key has two secrets at most. If the one before the last rotation is still valid, this rotation would end it
     /// at once, and is refused unless `force` is set. The new secret is stored under the newest pepper.
@@ -299,7 +333,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     pub fn rotate(
         &mut self,
         key_id: KeyId,
-        grace_until: u32,
+        grace_until: Option<Timestamp>,
         force: bool,
         entropy: Entropy,
         clock: impl Clock,
@@ -311,7 +345,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         self.register(number, pepper);
         record.previous = record.tag;
         record.previous_pepper = record.pepper;
-        record.grace_until = grace_until;
+        record.grace_until = stored_s(grace_until);
         record.tag = pepper.mac(key.expose().as_bytes()).tag();
         record.pepper = number;
         self.write(place, record, key.hint().last_word());
@@ -331,8 +365,9 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         now: Timestamp,
     ) -> Result<Key, AdminError> {
         let (_, record) = self.active(key_id)?;
-        let until = record.previous_until(now);
-        if until > 0 && !force {
+        if let Some(until) = record.previous_until(now)
+            && !force
+        {
             return Err(AdminError::InGrace { key_id, until });
         }
         self.newest_pepper(now)?;
@@ -420,7 +455,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             // As in a limiter: only if its windows have passed for a late clock too.
             let tally = place.tally();
             let word = cell::corrected(tally, tally.load(Ordering::Acquire), layout, now, clock);
-            if layout.reusable(word, *now) {
+            if layout.is_reusable(word, *now) {
                 reusable = Some(place);
             }
         }
@@ -436,7 +471,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         now: Timestamp,
     ) -> Result<(), AdminError> {
         // Everything that can be refused is asked before anything is written.
-        let plan = self.plan_number(new.plan)?;
+        let plan = new.plan.map_or(Ok(0), |plan| self.plan_number(plan))?;
         let (number, pepper) = self.newest_pepper(now)?;
         let env = self.env_number(new.env)?;
         self.register(number, pepper);
@@ -447,7 +482,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             stop(Stop::ImportsNoted);
         }
         let mut record = Record::new(key_id, pepper.mac(text).tag(), number, new.account, plan, env);
-        record.not_after = new.not_after;
+        record.not_after = stored_s(new.not_after);
         // The key that had the record before ends first, so that a check which is still about to charge it notices,
         // and so that nobody's tally is put back to nothing.
         if let Some(mut ended) = place.read().filter(|ended| ended.key_id.is_some()) {
@@ -458,7 +493,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         let layout = &self.gate.layout;
         place.tally().store(layout.unused(layout.stamp_at(now)), Ordering::Release);
         stop(Stop::TallyCleared);
-        self.write(place, record, Hint::of(text).last_word());
+        self.write(place, record, Hint::new(text).last_word());
         Ok(())
     }
 
@@ -475,7 +510,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     }
 
     fn plan_number(&self, name: &str) -> Result<u8, AdminError> {
-        let plan = self.gate.plans().find(|(_, plan)| plan.name == name);
+        let plan = self.gate.plans().find(|(_, plan)| plan.name == *name);
         plan.map(|(number, _)| number).ok_or(AdminError::NoSuchPlan)
     }
 

@@ -2,19 +2,19 @@
 
 use core::fmt;
 
-use heapless::String;
-
 use super::{Gate, HINTS_PER_LINE, PEPPER_LINE};
 use crate::decide;
 use crate::key::{Hint, KeyId, Name};
 use crate::line::{Line, high, index, join, low, scale};
 use crate::record::{KeyState, Place, Record};
 use crate::sync::Ordering;
+use crate::text::Text;
 use crate::time::Timestamp;
 use crate::verdict::Quotas;
 
 /// Everything that may be shown of a key.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct KeyInfo {
     /// The key's public name.
     pub key_id: KeyId,
@@ -26,15 +26,15 @@ pub struct KeyInfo {
     pub plan: u8,
     /// Active or revoked.
     pub state: KeyState,
-    /// When the key expires, in Unix seconds; 0 = never.
-    pub not_after: u32,
-    /// Until when the previous secret is valid, in Unix seconds: its grace ends or the key expires. 0 when it is not
-    /// valid now, as after a revocation.
-    pub grace_until: u32,
+    /// The moment from which the key is no longer valid; `None` for never.
+    pub not_after: Option<Timestamp>,
+    /// The moment from which the previous secret is no longer valid: its grace ends or the key expires. `None` if it is
+    /// not valid now, as after a revocation.
+    pub grace_until: Option<Timestamp>,
     /// The number of the pepper that the secret is stored under.
     pub pepper: u8,
     /// The last four characters, where the gate keeps them.
-    pub last_characters: Option<String<4>>,
+    pub last_characters: Option<Text<4>>,
     /// When the key was last charged, rounded down to the smallest window; `None` when never, or reset since.
     pub last_used: Option<Timestamp>,
     /// The key's quotas now, or at the tally's own time if that is ahead.
@@ -67,7 +67,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             env: self.env(record.env),
             plan: record.plan,
             state: record.state,
-            not_after: record.not_after,
+            not_after: record.expiry(),
             grace_until: record.previous_until(now),
             pepper: record.pepper,
             last_characters: Hint::last_from_word(self.hint(place.number)),
@@ -137,6 +137,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
 /// Something in a gate that no administrator and no check could have left there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Flaw {
     /// The number of the record.
     pub record: u32,
@@ -144,6 +145,13 @@ pub struct Flaw {
     pub key_id: Option<KeyId>,
     /// What is wrong.
     pub kind: FlawKind,
+}
+
+impl Flaw {
+    /// A flaw of this record.
+    pub const fn new(record: u32, key_id: Option<KeyId>, kind: FlawKind) -> Self {
+        Self { record, key_id, kind }
+    }
 }
 
 /// What is wrong with a record.

@@ -1,13 +1,14 @@
 //! Plans: named policies that keys are issued under. All plans of a gate share their windows and algorithm, so a key
 //! changes its plan, and a plan its limits, with all counts kept.
 
-use heapless::{String, Vec};
+use heapless::Vec;
 
 use super::{FIXED_LINES, Gate, MAX_PLAN_NAME_LEN, OWNER_LINE, PLANS_PER_LINE};
 use crate::line::{LINE_WORDS, Line, high, index, join, low};
 use crate::policy::{Limits, MAX_QUOTAS, Policy, Quota};
 use crate::stop::{Stop, stop};
 use crate::tally::Layout;
+use crate::text::Text;
 
 /// Words of a plan in the header.
 pub(super) const PLAN_WORDS: usize = LINE_WORDS / PLANS_PER_LINE;
@@ -17,9 +18,10 @@ const PLAN_INTENT: usize = 1;
 
 /// A named policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Plan {
     /// 1 to 16 characters of `a-z`, `0-9`, `-` and `_`.
-    pub name: String<MAX_PLAN_NAME_LEN>,
+    pub name: Text<MAX_PLAN_NAME_LEN>,
     /// What it admits.
     pub policy: Policy,
 }
@@ -29,7 +31,7 @@ impl Plan {
     pub fn new(name: &str, policy: Policy) -> Option<Self> {
         let fits = !name.is_empty()
             && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
-        fits.then(|| Some(Self { name: name.try_into().ok()?, policy })).flatten()
+        fits.then(|| Some(Self { name: Text::from_text(name)?, policy })).flatten()
     }
 
     /// The plan as words of the header: the name in two, of which the first is never 0, and the limits in two.
@@ -41,10 +43,10 @@ impl Plan {
         [word(0), word(8), join(limits[1], limits[0]), join(limits[3], limits[2])]
     }
 
-    fn name_from_words(words: [u64; 2]) -> Option<String<MAX_PLAN_NAME_LEN>> {
-        let mut name = String::new();
+    fn name_from_words(words: [u64; 2]) -> Option<Text<MAX_PLAN_NAME_LEN>> {
+        let mut name = Text::new();
         for byte in words.iter().flat_map(|word| word.to_le_bytes()).take_while(|&byte| byte != 0) {
-            name.push(char::from(byte)).ok()?;
+            name.push(char::from(byte)).then_some(())?;
         }
         (!name.is_empty()).then_some(name)
     }

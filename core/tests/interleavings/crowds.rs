@@ -48,7 +48,7 @@ fn a_crowd_of_subjects_gets_its_slots_and_its_limits() {
                     let subject = draw(&[0, 1, 2, 3, 4]);
                     let verdict = limiter.check(&[2, subject], 1, at(draw(&[120, 140, 179])));
                     assert_ne!(verdict.outcome(), Outcome::Full, "there are slots for all");
-                    (subject, verdict.admitted())
+                    (subject, verdict.is_admitted())
                 };
                 if number > 0 {
                     let checks = array::from_fn(check);
@@ -76,7 +76,7 @@ fn a_crowd_of_subjects_gets_its_slots_and_its_limits() {
             assert_eq!(usize::try_from(left), Ok(3 - admitted), "subject {subject}");
             subjects += u64::from(asked > 0);
         }
-        assert_eq!(limiter.live(at(179)), 4 + subjects);
+        assert_eq!(limiter.live_subjects(at(179)), 4 + subjects);
     });
 }
 
@@ -90,7 +90,7 @@ fn a_crowd_of_subjects_fills_the_table_exactly() {
         for filler in 0..6u8 {
             limiter.check(&[1, filler], 1, at(draw(&[0, 120])));
         }
-        let free = 8 - limiter.live(at(120));
+        let free = 8 - limiter.live_subjects(at(120));
         let worker = |_| -> Work<[(u8, Outcome); 3]> {
             let limiter = Arc::clone(&limiter);
             Box::new(move || {
@@ -112,7 +112,7 @@ fn a_crowd_of_subjects_fills_the_table_exactly() {
             held += u64::from(admitted > 0);
             assert!(of(Outcome::Full) == 0 || free < 4);
         }
-        assert_eq!(8 - limiter.live(at(179)), free - held);
+        assert_eq!(8 - limiter.live_subjects(at(179)), free - held);
         assert!(held == free || checks.iter().all(|(_, outcome)| *outcome != Outcome::Full));
     });
 }
@@ -125,7 +125,7 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
         let shared = gate::gate(2);
         let (old, first) = gate::issue(&shared, &gate::new_key(), 7);
         let new = gate::rotated(first, 8);
-        let other = NewKey { account: 2, plan: "pro", ..gate::new_key() };
+        let other = NewKey::new(2, gate::name("live")).with_plan("pro");
         // The same calls on an equal gate give the same key.
         let (third, second) = {
             let twin = gate::gate(2);
@@ -145,10 +145,10 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
         let then = move || {
             let shared = shared_then;
             let administrator = gate::with(&shared, move |gate| {
-                let mut administrator = gate.administer_alone();
+                let mut administrator = gate.take_over();
                 administrator.issue(&other, gate::entropy(9), at(0)).unwrap();
                 administrator.assign(first, "pro").unwrap();
-                let (until, entropy) = (gate::unix_s(100), gate::entropy(8));
+                let (until, entropy) = (gate::end(100), gate::entropy(8));
                 // The rotation that was left may be complete, and its grace running.
                 let _ = administrator.rotate(first, until, true, entropy, at(0)).unwrap();
                 administrator.revoke(second).unwrap();
@@ -161,7 +161,7 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
                     for _ in 0..3 {
                         let key = draw(&[0, 1, 2]);
                         let verdict = gate::ask(gate, &keys[key], at(1));
-                        admitted[key / 2] += u32::from(verdict.admitted());
+                        admitted[key / 2] += u32::from(verdict.is_admitted());
                         if let Some(holder) = verdict.holder() {
                             let (of_first, plan) = (key < 2, holder.plan);
                             assert_eq!(holder.key_id, if of_first { first } else { second });
@@ -185,7 +185,7 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
         };
         let rotate = || {
             let mut administrator = shared.administer().unwrap();
-            administrator.rotate(first, gate::unix_s(100), false, gate::entropy(8), at(0)).unwrap()
+            administrator.rotate(first, gate::end(100), false, gate::entropy(8), at(0)).unwrap()
         };
         dies_at(stop, rotate, then);
     });

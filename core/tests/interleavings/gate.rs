@@ -25,11 +25,11 @@ pub(crate) fn at(seconds: u64) -> Timestamp {
     Timestamp::from_unix_s(NOON_S + seconds)
 }
 
-pub(crate) fn unix_s(seconds: u64) -> u32 {
-    u32::try_from(NOON_S + seconds).unwrap()
+pub(crate) fn end(seconds: u64) -> Option<Timestamp> {
+    Some(at(seconds))
 }
 
-fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
@@ -47,7 +47,7 @@ fn plans(default: &str, pro: &str) -> [Plan; 2] {
 }
 
 fn config(plans: &[Plan], keys: u32) -> GateConfig<'_> {
-    GateConfig { keys, prefix: name("kt"), plans, plan_slots: 2, hints: false }
+    GateConfig::new(keys, name("kt"), plans).with_plan_slots(2)
 }
 
 pub(crate) fn gate_of(plans: &[Plan], keys: u32) -> Shared {
@@ -62,7 +62,7 @@ pub(crate) fn gate(keys: u32) -> Shared {
 
 /// A key of the first plan that never expires.
 pub(crate) fn new_key() -> NewKey<'static> {
-    NewKey { account: 1, env: name("live"), plan: "default", not_after: 0 }
+    NewKey::new(1, name("live"))
 }
 
 pub(crate) fn entropy(seed: u8) -> Entropy {
@@ -128,13 +128,13 @@ fn a_revoked_key_is_refused_from_then_on() {
             with(&gate, move |gate| {
                 let revoked = done.is_up();
                 let verdict = ask(gate, &seen, at(1));
-                if revoked || !verdict.admitted() {
-                    assert_eq!(verdict.reason(), Reason::Revoked);
+                if revoked || !verdict.is_admitted() {
+                    assert_eq!(verdict.reason(), Some(Reason::Revoked));
                 }
-                u32::from(verdict.admitted())
+                u32::from(verdict.is_admitted())
             }),
         ]);
-        assert_eq!(ask(&gate, &shown, at(1)).reason(), Reason::Revoked);
+        assert_eq!(ask(&gate, &shown, at(1)).reason(), Some(Reason::Revoked));
         let info = gate.key(key_id, at(1)).unwrap();
         assert_eq!(info.quotas.longest().unwrap().remaining, 2 - admitted[1]);
     });
@@ -150,19 +150,19 @@ fn a_rotated_key_is_good_all_the_time_and_spends_one_quota() {
         let raised = done.clone();
         let admitted = together([
             with(&gate, move |gate| {
-                gate.administer().unwrap().rotate(key_id, unix_s(100), false, entropy(8), at(0)).unwrap();
+                gate.administer().unwrap().rotate(key_id, end(100), false, entropy(8), at(0)).unwrap();
                 raised.raise();
                 0
             }),
             with(&gate, move |gate| {
                 let [old, new] = asked;
-                assert!(ask(gate, &old, at(1)).admitted());
+                assert!(ask(gate, &old, at(1)).is_admitted());
                 let rotated = done.is_up();
                 let verdict = ask(gate, &new, at(1));
-                if !verdict.admitted() {
-                    assert_eq!((rotated, verdict.reason()), (false, Reason::WrongSecret));
+                if !verdict.is_admitted() {
+                    assert_eq!((rotated, verdict.reason()), (false, Some(Reason::WrongSecret)));
                 }
-                1 + u32::from(verdict.admitted())
+                1 + u32::from(verdict.is_admitted())
             }),
         ]);
         for key in [old, new] {
@@ -196,13 +196,13 @@ fn two_rotations(begun: (Stop, u32)) {
     let mut administrator = gate.administer().unwrap();
     let readers = Rc::new(Cell::new(Vec::new()));
     let started = Rc::clone(&readers);
-    let reader = with(&gate, move |gate| assert!(ask(gate, &second, at(1)).admitted()));
+    let reader = with(&gate, move |gate| assert!(ask(gate, &second, at(1)).is_admitted()));
     let (_, stopped) = at_stop(
         begun,
         move || started.set(start([reader])),
         || {
-            administrator.rotate(key_id, unix_s(100), false, entropy(8), at(0)).unwrap();
-            administrator.rotate(key_id, unix_s(200), true, entropy(9), at(0)).unwrap();
+            administrator.rotate(key_id, end(100), false, entropy(8), at(0)).unwrap();
+            administrator.rotate(key_id, end(200), true, entropy(9), at(0)).unwrap();
         },
     );
     assert!(stopped);
@@ -224,14 +224,14 @@ fn a_record_is_one_key_s_or_the_other_s() {
                 let info = gate.list(at(130)).next().expect("no record is lost to a reader");
                 let seen = (info.account, info.plan, info.state, info.not_after);
                 let old = (1, 0, KeyState::Revoked, 0);
-                let new = (2, 1, KeyState::Active, unix_s(999));
+                let new = (2, 1, KeyState::Active, end(999));
                 assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
             });
             let (_, stopped) = at_stop(
                 begun,
                 move || started.set(start([reader])),
                 || {
-                    let new = NewKey { account: 2, plan: "pro", not_after: unix_s(999), ..new_key() };
+                    let new = NewKey::new(2, name("live")).with_plan("pro").with_not_after(end(999));
                     gate.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
                 },
             );
@@ -260,7 +260,7 @@ fn a_stale_check_never_moves_a_tally_back() {
         let charges = verdicts.iter().filter_map(Verdict::charge);
         let present: u32 = charges.filter(|charge| charge.at >= at(180)).map(|charge| charge.cost).sum();
         let after = gate.check(Some(&text(&key)), 1, now);
-        assert!(present <= 2 && !after.admitted(), "{verdicts:?} {after:?}");
+        assert!(present <= 2 && !after.is_admitted(), "{verdicts:?} {after:?}");
         assert_eq!(after.quotas().time(), at(200));
     });
 }
@@ -271,7 +271,7 @@ fn a_stale_check_never_moves_a_tally_back() {
 fn a_late_check_never_charges_the_next_key_of_the_record() {
     explore(preemptions(3, 5), || {
         let gate = gate(1);
-        let (old, first) = issue(&gate, &NewKey { not_after: unix_s(90), ..new_key() }, 7);
+        let (old, first) = issue(&gate, &new_key().with_not_after(end(90)), 7);
         let administrators = Rc::new(Cell::new(Vec::new()));
         let started = Rc::clone(&administrators);
         let administrator = with(&gate, |gate| {
@@ -284,14 +284,14 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
             move || started.set(start([administrator])),
             || ask(&gate, &old, at(70)),
         );
-        if verdict.admitted() {
+        if verdict.is_admitted() {
             assert_eq!((verdict.holder().unwrap().key_id, verdict.remaining()), (first, 1));
         } else {
-            assert!(matches!(verdict.reason(), Reason::Revoked | Reason::Unknown), "{verdict:?}");
+            assert!(matches!(verdict.reason(), Some(Reason::Revoked) | Some(Reason::Unknown)), "{verdict:?}");
         }
         match join(administrators.take()).pop().unwrap() {
             Some((key, _)) => assert_eq!(remaining(&gate, &key, at(130)), 2),
-            None => assert!(verdict.admitted()),
+            None => assert!(verdict.is_admitted()),
         }
     });
 }
@@ -325,7 +325,7 @@ fn a_late_check_never_charges_a_key_of_the_same_minute() {
 fn a_new_key_is_whole_when_it_is_first_good() {
     explore(preemptions(2, 3), || {
         let gate = gate(1);
-        let new = NewKey { account: 2, env: name("test"), plan: "pro", not_after: 0 };
+        let new = NewKey::new(2, name("test")).with_plan("pro");
         // The same entropy in an equal gate gives the same key.
         let key = {
             let twin = self::gate(1);
@@ -343,14 +343,14 @@ fn a_new_key_is_whole_when_it_is_first_good() {
             with(&gate, move |gate| {
                 let issued = done.is_up();
                 let verdict = ask(gate, &asked, at(130));
-                if verdict.admitted() {
+                if verdict.is_admitted() {
                     let holder = verdict.holder().unwrap();
                     assert_eq!((holder.account, verdict.remaining()), (2, 3));
                     assert_eq!(gate.env(holder.env), Some(name("test")));
                 } else {
-                    assert_eq!((issued, verdict.reason()), (false, Reason::Unknown));
+                    assert_eq!((issued, verdict.reason()), (false, Some(Reason::Unknown)));
                 }
-                u32::from(verdict.admitted())
+                u32::from(verdict.is_admitted())
             }),
         ]);
         assert_eq!(remaining(&gate, &key, at(130)), 4 - admitted[1]);
@@ -371,9 +371,9 @@ fn an_imported_key_is_good_when_its_import_is_done() {
             }),
             with(&gate, move |gate| {
                 let first = gate.check(Some(TEXT), 1, at(0));
-                let imported = done.is_up() || first.admitted();
+                let imported = done.is_up() || first.is_admitted();
                 let second = gate.check(Some(TEXT), 1, at(0));
-                assert!(second.admitted() || !imported, "{second:?}");
+                assert!(second.is_admitted() || !imported, "{second:?}");
             }),
         ]);
     });
@@ -394,7 +394,7 @@ fn a_key_that_changes_plan_has_the_limits_of_one_plan() {
                 for _ in 0..2 {
                     let verdict = ask(gate, &key, at(0));
                     assert!([[1, 9], [2, 3]].contains(&limits(&verdict)), "{verdict:?}");
-                    admitted += u32::from(verdict.admitted());
+                    admitted += u32::from(verdict.is_admitted());
                 }
                 admitted
             }),
@@ -429,7 +429,7 @@ fn a_plan_that_changes_admits_what_it_said_before_or_says_now() {
                     let [minute, hour] = limits(&verdict);
                     assert!([1, 2].contains(&minute) && [9, 3].contains(&hour), "{verdict:?}");
                     assert!(!changed || (minute, hour) == (2, 3), "{verdict:?}");
-                    admitted += u32::from(verdict.admitted());
+                    admitted += u32::from(verdict.is_admitted());
                 }
                 admitted
             }),
@@ -447,7 +447,7 @@ fn two_administrators_never_meet() {
         let administer = |seed: u8| {
             with(&gate, move |gate| match gate.administer() {
                 Ok(mut administrator) => {
-                    assert!(!administrator.recovered(), "nobody left anything half-done");
+                    assert!(!administrator.has_recovered(), "nobody left anything half-done");
                     Some(administrator.issue(&new_key(), entropy(seed), at(0)).unwrap())
                 }
                 Err(error) => {
@@ -460,7 +460,7 @@ fn two_administrators_never_meet() {
         assert!(!issued.is_empty());
         assert_eq!(gate.list(at(0)).count(), issued.len());
         for (key, _) in &issued {
-            assert!(ask(&gate, key, at(0)).admitted());
+            assert!(ask(&gate, key, at(0)).is_admitted());
         }
         assert!(gate.administer().is_ok());
     });
@@ -528,8 +528,8 @@ mod stops {
                     let asked = [Arc::clone(&old), Arc::clone(&new)];
                     let checks = with(&shared, move |gate| {
                         let [old, new] = asked;
-                        assert!(ask(gate, &old, at(1)).admitted());
-                        let admitted = ask(gate, &new, at(1)).admitted();
+                        assert!(ask(gate, &old, at(1)).is_admitted());
+                        let admitted = ask(gate, &new, at(1)).is_admitted();
                         match stop.0 {
                             Stop::IntentWord => assert!(!admitted),
                             // Until somebody completes it, the record says nothing of it.
@@ -539,18 +539,18 @@ mod stops {
                         1 + u32::from(admitted)
                     });
                     let next = with(&shared, move |gate| {
-                        assert_eq!(gate.administer_alone().recovered(), is_left(stop.0));
+                        assert_eq!(gate.take_over().has_recovered(), is_left(stop.0));
                         0
                     });
                     let admitted = together([checks, next])[0];
                     assert_eq!(remaining(&shared, &old, at(1)), 2 - admitted);
-                    let made = shared.peek(Some(new.expose().as_bytes()), 0, at(1)).admitted();
+                    let made = shared.peek(Some(new.expose().as_bytes()), 0, at(1)).is_admitted();
                     let grace = shared.key(key_id, at(1)).unwrap().grace_until;
                     assert_eq!((made, grace != 0), (is_made(stop.0), is_made(stop.0)));
                     shared.verify(at(1), |flaw| panic!("{flaw}"));
                 };
                 let rotate = || {
-                    gate.administer().unwrap().rotate(key_id, unix_s(100), false, entropy(8), at(0)).unwrap();
+                    gate.administer().unwrap().rotate(key_id, end(100), false, entropy(8), at(0)).unwrap();
                 };
                 dies_at(stop, rotate, then);
             });
@@ -576,17 +576,17 @@ mod stops {
                 let gate = gate(1);
                 let (_, first) = issue(&gate, &new_key(), 7);
                 gate.administer().unwrap().revoke(first).unwrap();
-                let new = NewKey { account: 2, plan: "pro", not_after: unix_s(999), ..new_key() };
+                let new = NewKey::new(2, name("live")).with_plan("pro").with_not_after(end(999));
                 let shared = Arc::clone(&gate);
                 let then = move || {
                     let seen = move |gate: &Shared| {
                         let info = gate.list(at(130)).next().expect("no record is lost to a reader");
                         let seen = (info.account, info.plan, info.state, info.not_after);
                         let old = (1, 0, KeyState::Revoked, 0);
-                        let new = (2, 1, KeyState::Active, unix_s(999));
+                        let new = (2, 1, KeyState::Active, end(999));
                         assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
                     };
-                    let next = |gate: &Shared| drop(gate.administer_alone());
+                    let next = |gate: &Shared| drop(gate.take_over());
                     together([with(&shared, seen), with(&shared, next)]);
                     let info = shared.list(at(130)).next().unwrap();
                     assert_eq!(info.key_id != first, made);
@@ -625,9 +625,9 @@ mod stops {
                             let [minute, hour] = limits(&verdict);
                             assert!([1, 2].contains(&minute) && [9, 3].contains(&hour), "{verdict:?}");
                         }
-                        assert!(verdicts[0].admitted());
+                        assert!(verdicts[0].is_admitted());
                     });
-                    let next = |gate: &Shared| drop(gate.administer_alone());
+                    let next = |gate: &Shared| drop(gate.take_over());
                     together([checks, with(&shared, next)]);
                     let quotas = shared.key(key_id, at(0)).unwrap().quotas;
                     let limits = [0, 1].map(|place| quotas.get(place).unwrap().limit);

@@ -45,7 +45,7 @@ fn count(verdicts: &[Verdict], outcome: Outcome) -> usize {
 /// Takes so many slots of the one bucket with subjects that nobody asks for.
 fn take_slots(limiter: &Shared, slots: u32, now: Timestamp) {
     for filler in 0..slots {
-        assert!(limiter.check(&filler.to_le_bytes(), 1, now).admitted());
+        assert!(limiter.check(&filler.to_le_bytes(), 1, now).is_admitted());
     }
 }
 
@@ -84,7 +84,7 @@ fn a_denial_means_that_there_was_no_room() {
         // Either fits alone. Whoever is denied was denied by the other's charge.
         let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"a", 2, at(0))]);
         assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (1, 1));
-        let charged = if verdicts[0].admitted() { 1 } else { 2 };
+        let charged = if verdicts[0].is_admitted() { 1 } else { 2 };
         assert_eq!(remaining(&limiter, b"a", at(0)), 2 - charged);
     });
 }
@@ -106,7 +106,7 @@ fn a_refund_and_a_settlement_lose_no_charge() {
             })
         };
         let verdicts = together([refund, settle, check(&limiter, b"a", 1, at(0))]);
-        assert!(verdicts[2].admitted());
+        assert!(verdicts[2].is_admitted());
         assert_eq!((verdicts[1].uncharged(), remaining(&limiter, b"a", at(0))), (0, 5 - 3));
     });
 }
@@ -147,9 +147,9 @@ fn a_stale_inserter_opens_no_window_again() {
         // The first slot that may be reused is the one of `a`.
         let stale = Stale { first: at(0), again: at(200) };
         let verdicts = together([check(&limiter, b"a", 1, stale), check(&limiter, b"b", 1, system(200))]);
-        assert!(verdicts[1].admitted());
+        assert!(verdicts[1].is_admitted());
         assert_eq!(admitted_in(&verdicts[..1], 0), 0, "{verdicts:?}");
-        assert_eq!(verdicts[0].admitted(), admitted_in(&verdicts[..1], 200) == 1);
+        assert_eq!(verdicts[0].is_admitted(), admitted_in(&verdicts[..1], 200) == 1);
     });
 }
 
@@ -171,7 +171,7 @@ fn two_inserters_of_one_subject_share_a_slot() {
         let limiter = one_bucket("2/minute");
         let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"a", 1, at(0))]);
         assert_eq!(count(&verdicts, Outcome::Admitted), 2);
-        assert_eq!((limiter.live(at(0)), remaining(&limiter, b"a", at(0))), (1, 0));
+        assert_eq!((limiter.live_subjects(at(0)), remaining(&limiter, b"a", at(0))), (1, 0));
     });
 }
 
@@ -181,7 +181,7 @@ fn three_inserters_of_one_subject_share_a_slot() {
         let limiter = one_bucket("2/minute");
         let verdicts = together([0; 3].map(|second| check(&limiter, b"a", 1, at(second))));
         assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (2, 1));
-        assert_eq!((limiter.live(at(0)), remaining(&limiter, b"a", at(0))), (1, 0));
+        assert_eq!((limiter.live_subjects(at(0)), remaining(&limiter, b"a", at(0))), (1, 0));
     });
 }
 
@@ -191,7 +191,7 @@ fn two_subjects_take_two_slots() {
         let limiter = one_bucket("1/minute");
         let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"b", 1, at(0))]);
         assert_eq!(count(&verdicts, Outcome::Admitted), 2);
-        assert_eq!(limiter.live(at(0)), 2);
+        assert_eq!(limiter.live_subjects(at(0)), 2);
         assert_eq!([b"a", b"b"].map(|subject| remaining(&limiter, subject, at(0))), [0, 0]);
     });
 }
@@ -203,9 +203,9 @@ fn of_two_subjects_one_gets_the_last_slot() {
         take_slots(&limiter, 7, at(0));
         let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"b", 1, at(0))]);
         assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Full)), (1, 1));
-        assert_eq!(limiter.live(at(0)), 8);
+        assert_eq!(limiter.live_subjects(at(0)), 8);
         let left = [b"a", b"b"].map(|subject| remaining(&limiter, subject, at(0)));
-        assert_eq!(left, [0, 1].map(|at: usize| u32::from(!verdicts[at].admitted())));
+        assert_eq!(left, [0, 1].map(|at: usize| u32::from(!verdicts[at].is_admitted())));
     });
 }
 
@@ -218,7 +218,7 @@ fn the_last_slot_is_never_full_to_the_subject_that_gets_it() {
         take_slots(&limiter, 7, at(0));
         let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"a", 1, at(0))]);
         assert_eq!(count(&verdicts, Outcome::Admitted), 2);
-        assert_eq!((limiter.live(at(0)), remaining(&limiter, b"a", at(0))), (8, 0));
+        assert_eq!((limiter.live_subjects(at(0)), remaining(&limiter, b"a", at(0))), (8, 0));
     });
 }
 
@@ -230,7 +230,7 @@ fn a_hit_and_the_reuse_of_its_slot_charge_their_own() {
         limiter.check(b"a", 2, at(0));
         let verdicts = together([check(&limiter, b"a", 1, at(60)), check(&limiter, b"b", 1, at(120))]);
         assert_eq!(count(&verdicts, Outcome::Admitted), 2);
-        assert_eq!(limiter.live(at(120)), 2);
+        assert_eq!(limiter.live_subjects(at(120)), 2);
         assert_eq!([b"a", b"b"].map(|subject| remaining(&limiter, subject, at(60))), [1, 1]);
     });
 }
@@ -245,16 +245,16 @@ fn a_hit_and_two_reuses_of_its_slot_charge_their_own() {
         let later: Work<Verdict> = {
             let limiter = Arc::clone(&limiter);
             Box::new(move || {
-                let taken = limiter.check(b"b", 4, at(120)).admitted();
+                let taken = limiter.check(b"b", 4, at(120)).is_admitted();
                 assert_eq!(remaining(&limiter, b"b", at(120)), if taken { 5 } else { 9 });
                 limiter.check(b"a", 2, at(240))
             })
         };
         let [late, later] = together([check(&limiter, b"a", 1, at(180)), later]).try_into().unwrap();
-        assert!(later.admitted());
+        assert!(later.is_admitted());
         // The late charge counts now if it came last. Where `b` had the slot, the table was full to it.
         let left = remaining(&limiter, b"a", at(240));
-        assert!(left == 7 || (left == 6 && late.admitted()), "{left}");
+        assert!(left == 7 || (left == 6 && late.is_admitted()), "{left}");
     });
 }
 
@@ -267,7 +267,7 @@ fn two_subjects_reuse_one_expired_slot() {
         let verdicts = together([check(&limiter, b"a", 1, at(120)), check(&limiter, b"b", 1, at(120))]);
         assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Full)), (1, 1));
         let left = [b"a", b"b"].map(|subject| remaining(&limiter, subject, at(120)));
-        assert_eq!(left, [0, 1].map(|at: usize| 2 - u32::from(verdicts[at].admitted())));
+        assert_eq!(left, [0, 1].map(|at: usize| 2 - u32::from(verdicts[at].is_admitted())));
     });
 }
 
@@ -278,13 +278,13 @@ fn a_limiter_opens_whole_or_not_at_all() {
         let created = Arc::clone(&memory);
         let create: Work<bool> = Box::new(move || {
             let limiter = Limiter::create(created, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
-            limiter.check(b"a", 1, at(0)).admitted()
+            limiter.check(b"a", 1, at(0)).is_admitted()
         });
         let opened = Arc::clone(&memory);
         let open: Work<bool> = Box::new(move || match Limiter::attach(opened) {
             Ok(limiter) => {
                 assert_eq!(limiter.policy(), Some("2/minute".parse().unwrap()));
-                limiter.check(b"a", 1, at(0)).admitted()
+                limiter.check(b"a", 1, at(0)).is_admitted()
             }
             Err(error) => {
                 assert_eq!(error, AttachError::Unfinished);
@@ -326,7 +326,7 @@ mod stops {
                 let then = move || {
                     let verdicts = together([check(&shared, b"a", 1, at(0)), check(&shared, b"b", 1, at(0))]);
                     assert_eq!(count(&verdicts, Outcome::Admitted), 2, "{step:?}");
-                    assert_eq!(shared.live(at(0)), 8);
+                    assert_eq!(shared.live_subjects(at(0)), 8);
                     let left = [b"a", b"b"].map(|subject| remaining(&shared, subject, at(0)));
                     assert_eq!(left, [2 - counted, 2], "{step:?}");
                 };
@@ -348,7 +348,7 @@ mod stops {
                         together([check(&shared, b"a", 1, at(120)), check(&shared, b"a", 1, at(120))]);
                     assert_eq!(count(&verdicts, Outcome::Admitted), 2, "{step:?}");
                     let left = remaining(&shared, b"a", at(120));
-                    assert_eq!((shared.live(at(120)), left), (1, 1 - counted), "{step:?}");
+                    assert_eq!((shared.live_subjects(at(120)), left), (1, 1 - counted), "{step:?}");
                 };
                 dies_at((step, 1), || limiter.check(b"a", 1, at(120)), then);
             });
@@ -377,7 +377,7 @@ mod stops {
                 verdicts.extend(join(started.take()));
                 verdicts.push(own);
                 assert_eq!(count(&verdicts, Outcome::Admitted), 3, "{step:?}");
-                assert_eq!(limiter.live(at(120)), 8, "{step:?}");
+                assert_eq!(limiter.live_subjects(at(120)), 8, "{step:?}");
                 let left = [b"a", b"b"].map(|subject| remaining(&limiter, subject, at(120)));
                 assert_eq!(left, [1, 2], "{step:?}");
             });
@@ -416,7 +416,7 @@ mod two_buckets {
 
     fn fill(limiter: &Shared, bucket: u64, slots: usize, now: Timestamp) {
         for filler in subjects([bucket, bucket]).take(slots) {
-            assert!(limiter.check(&filler, 1, now).admitted());
+            assert!(limiter.check(&filler, 1, now).is_admitted());
         }
     }
 
@@ -429,7 +429,7 @@ mod two_buckets {
             let verdicts =
                 together([check(&limiter, spilling, 1, at(0)), check(&limiter, spilling, 1, at(0))]);
             assert_eq!(count(&verdicts, Outcome::Admitted), 2);
-            assert_eq!((limiter.live(at(0)), remaining(&limiter, spilling, at(0))), (9, 0));
+            assert_eq!((limiter.live_subjects(at(0)), remaining(&limiter, spilling, at(0))), (9, 0));
         });
     }
 
@@ -446,7 +446,7 @@ mod two_buckets {
                 check(&limiter, either, 1, at(0)),
             ]);
             assert_eq!(count(&verdicts, Outcome::Admitted), 3);
-            assert_eq!(limiter.live(at(0)), 6);
+            assert_eq!(limiter.live_subjects(at(0)), 6);
             assert_eq!([either, here].map(|subject| remaining(&limiter, subject, at(0))), [0, 1]);
         });
     }
@@ -463,7 +463,7 @@ mod two_buckets {
                 let verdicts =
                     together([check(&limiter, either, 1, at(119)), check(&limiter, either, 1, at(120))]);
                 assert_eq!(count(&verdicts, Outcome::Admitted), 2);
-                assert_eq!(limiter.live(at(120)), 1);
+                assert_eq!(limiter.live_subjects(at(120)), 1);
                 assert!(remaining(&limiter, either, at(120)) <= 1);
             });
         }
@@ -478,7 +478,7 @@ mod two_buckets {
             let (one, other) = (subject([0, 1]), subject([1, 0]));
             let verdicts = together([check(&limiter, one, 1, at(0)), check(&limiter, other, 1, at(0))]);
             assert_eq!(count(&verdicts, Outcome::Admitted), 2);
-            assert_eq!(limiter.live(at(0)), 13);
+            assert_eq!(limiter.live_subjects(at(0)), 13);
             assert_eq!([one, other].map(|subject| remaining(&limiter, subject, at(0))), [1, 1]);
         });
     }
@@ -497,7 +497,7 @@ mod two_buckets {
                 check(&limiter, either, 1, at(120)),
             ]);
             assert_eq!(count(&verdicts, Outcome::Admitted), 3);
-            assert_eq!(limiter.live(at(120)), 2);
+            assert_eq!(limiter.live_subjects(at(120)), 2);
             assert_eq!([either, there].map(|subject| remaining(&limiter, subject, at(120))), [0, 1]);
         });
     }

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
-use keytally::{Plan, Policy, PolicyError, parse_key};
+use keytally::{Plan, Policy, ParsePolicyError, parse_key};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -93,7 +93,7 @@ struct Failures(Option<Policy>);
 
 fn parse_failures(text: &str) -> Result<Failures, String> {
     let policy = (text != "off").then(|| text.parse()).transpose();
-    policy.map(Failures).map_err(|error: PolicyError| format!("{}; or write off", policy_error(&error)))
+    policy.map(Failures).map_err(|error: ParsePolicyError| format!("{}; or write off", policy_error(&error)))
 }
 
 /// Reads an address as far as it can be told without a look at the machine.

@@ -886,7 +886,7 @@ fn a_tally_ahead_of_the_clock_is_counted() {
     let peppers = keytally::pepper::read_file(bench.path("data/pepper")).unwrap();
     let gate = keytally::Gate::open(bench.path(GATE), peppers).unwrap();
     let ahead = Timestamp::from_unix_ms(now().unix_ms() + 50_000);
-    assert!(gate.table().check(Some(key.as_bytes()), 1, ahead).admitted());
+    assert!(gate.table().check(Some(key.as_bytes()), 1, ahead).is_admitted());
     assert_eq!(server.contacts(&key).code(), 200);
     assert_eq!(server.metric("keytally_clock_ahead_total"), 1);
 }

@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn a_file_that_needs_features_is_a_build_of_its_own() {
         let mut stops = target("test", "stops", true);
-        stops["required-features"] = json!(["stop-points"]);
+        stops["required-features"] = json!(["__stop-points"]);
         let metadata =
             json!({ "packages": [{ "name": "host", "targets": [stops, target("test", "sizes", true)] }] });
         let targets = Targets::from_metadata("Cargo.toml", &metadata).unwrap();
@@ -321,7 +321,7 @@ mod tests {
             [
                 vec!["--manifest-path", "Cargo.toml", "--workspace"],
                 vec!["--manifest-path", "services/Cargo.toml", "--workspace"],
-                vec!["--manifest-path", "Cargo.toml", "--package", "host", "--features", "stop-points"],
+                vec!["--manifest-path", "Cargo.toml", "--package", "host", "--features", "__stop-points"],
             ]
         );
         assert_eq!(

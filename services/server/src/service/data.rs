@@ -160,7 +160,7 @@ fn first_key(gate: &Gate) -> Result<Option<Key>, Failure> {
     }
     let plan = gate.table().plan(0).map(|plan| plan.name).unwrap_or_default();
     let env = Name::new("live").ok_or_else(|| Failure::because("live is no name"))?;
-    let (key, _) = gate.issue(&NewKey { account: 1, env, plan: &plan, not_after: 0 })?;
+    let (key, _) = gate.issue(&NewKey::new(1, env).with_plan(&plan))?;
     Ok(Some(key))
 }
 

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use keytally::API_KEY_HEADER;
 use keytally::{Gate, now};
-use keytally::{Holder, Outcome, Verdict};
+use keytally::{Holder, Outcome, PROBLEM_MEDIA_TYPE, Verdict, accepts_problem};
 
 use super::address::Peer;
 use super::{Service, json};
@@ -77,7 +77,7 @@ impl Service {
         let gate = self.gate.load();
         let verdict = self.ask(&gate, headers, ask);
         self.metrics.count(&verdict);
-        if !verdict.admitted() {
+        if !verdict.is_admitted() {
             let shadow = self.settings.shadow;
             let too_many = self.guesses.too_many(&verdict, self.client(route, request));
             let retry_after_s = too_many.as_ref().unwrap_or(&verdict).retry_after_s();
@@ -96,7 +96,7 @@ impl Service {
         let holder = verdict.holder().filter(|_| verdict.outcome() != Outcome::InvalidKey);
         let mut response = answer(&Caller { holder, verdict: &verdict, gate: &gate });
         set_headers(&mut response, &verdict);
-        if !verdict.admitted() {
+        if !verdict.is_admitted() {
             // They belong to the statuses that weren't sent.
             response.headers_mut().remove(RETRY_AFTER);
             response.headers_mut().remove(WWW_AUTHENTICATE);
@@ -153,32 +153,16 @@ fn refusal_without_quotas(verdict: &Verdict, headers: &HeaderMap) -> Response {
     let status = StatusCode::from_u16(verdict.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if wants_problem(headers) {
         let mut response = json(status, verdict.problem().as_str().to_owned());
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
         response
     } else {
         json(status, verdict.body())
     }
 }
 
-const PROBLEM: &str = "application/problem+json";
-
 /// Whether the request names problem documents among what it accepts.
 fn wants_problem(headers: &HeaderMap) -> bool {
-    let mut ranges = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','));
-    ranges.any(|range| {
-        let mut parts = range.split(';').map(str::trim);
-        let named = parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(PROBLEM));
-        let refused = |part: &str| {
-            part.split_once('=').is_some_and(|(name, weight)| {
-                name.eq_ignore_ascii_case("q") && weight.parse::<f32>().is_ok_and(|weight| weight <= 0.0)
-            })
-        };
-        named && !parts.any(refused)
-    })
+    headers.get_all(ACCEPT).iter().any(|value| accepts_problem(value.as_bytes()))
 }
 
 /// Sets the verdict's headers: there is one of each, whatever the route has set.

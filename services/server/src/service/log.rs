@@ -67,7 +67,7 @@ struct Line {
     time: Timestamp,
     route: &'static str,
     outcome: Outcome,
-    reason: Reason,
+    reason: Option<Reason>,
     holder: Option<(KeyId, u32)>,
     retry_after_s: Option<u32>,
     shadow: bool,
@@ -135,8 +135,8 @@ impl Line {
         let mut text = times::rfc3339(self.time.unix_s());
         text += if self.shadow { " shadow " } else { " " };
         text += self.outcome.as_str();
-        if self.outcome == Outcome::InvalidKey {
-            text += &format!(" reason={}", self.reason);
+        if let Some(reason) = self.reason {
+            text += &format!(" reason={reason}");
         }
         if let Some((key_id, account)) = self.holder {
             text += &format!(" key={key_id} account={account}");
@@ -232,7 +232,7 @@ mod tests {
             time,
             route: "auth",
             outcome: Outcome::InvalidKey,
-            reason: Reason::Duplicate,
+            reason: Some(Reason::Duplicate),
             holder: None,
             retry_after_s: None,
             shadow: false,

@@ -40,20 +40,20 @@ const LABELS: [&str; 2] = ["outcome", "reason"];
 const COUNTED_FOR_S: i64 = 5;
 
 /// Every outcome and reason that a gate's verdict can have: their counters begin at 0.
-const VERDICTS: &[(Outcome, KeyReason)] = &[
-    (Outcome::Admitted, KeyReason::None),
-    (Outcome::Denied, KeyReason::None),
-    (Outcome::TooCostly, KeyReason::None),
-    (Outcome::MissingKey, KeyReason::None),
-    (Outcome::InvalidKey, KeyReason::Malformed),
-    (Outcome::InvalidKey, KeyReason::Checksum),
-    (Outcome::InvalidKey, KeyReason::Unknown),
-    (Outcome::InvalidKey, KeyReason::WrongSecret),
-    (Outcome::InvalidKey, KeyReason::Revoked),
-    (Outcome::InvalidKey, KeyReason::Expired),
-    (Outcome::InvalidKey, KeyReason::Duplicate),
-    (Outcome::InvalidKey, KeyReason::PepperMissing),
-    (Outcome::InvalidKey, KeyReason::Damaged),
+const VERDICTS: &[(Outcome, Option<KeyReason>)] = &[
+    (Outcome::Admitted, None),
+    (Outcome::Denied, None),
+    (Outcome::TooCostly, None),
+    (Outcome::MissingKey, None),
+    (Outcome::InvalidKey, Some(KeyReason::Malformed)),
+    (Outcome::InvalidKey, Some(KeyReason::Checksum)),
+    (Outcome::InvalidKey, Some(KeyReason::Unknown)),
+    (Outcome::InvalidKey, Some(KeyReason::WrongSecret)),
+    (Outcome::InvalidKey, Some(KeyReason::Revoked)),
+    (Outcome::InvalidKey, Some(KeyReason::Expired)),
+    (Outcome::InvalidKey, Some(KeyReason::Duplicate)),
+    (Outcome::InvalidKey, Some(KeyReason::PepperMissing)),
+    (Outcome::InvalidKey, Some(KeyReason::Damaged)),
 ];
 
 impl Metrics {
@@ -194,8 +194,8 @@ impl Metrics {
     }
 }
 
-fn labels(outcome: Outcome, reason: KeyReason) -> [&'static str; 2] {
-    [outcome.as_str(), reason.as_str()]
+fn labels(outcome: Outcome, reason: Option<KeyReason>) -> [&'static str; 2] {
+    [outcome.as_str(), reason.map_or("none", KeyReason::as_str)]
 }
 
 const fn guess_action(shadow: bool) -> &'static str {

@@ -19,23 +19,11 @@ use tokio::sync::mpsc;
 
 use super::auth::{ACCOUNT_ID, KEY_ENV, KEY_ID, KEY_PLAN};
 use super::guard::SHADOW;
+use keytally::FIELD_NAMES;
 use keytally_cli::Failure;
 
-/// The names of ours that responses have.
-const NAMES: &[&str] = &[
-    "X-RateLimit-Limit",
-    "X-RateLimit-Remaining",
-    "X-RateLimit-Reset",
-    "RateLimit-Policy",
-    "RateLimit",
-    "Retry-After",
-    "WWW-Authenticate",
-    ACCOUNT_ID,
-    KEY_ID,
-    KEY_ENV,
-    KEY_PLAN,
-    SHADOW,
-];
+/// The names of ours that responses have, besides the verdict's.
+const NAMES: [&str; 5] = [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN, SHADOW];
 
 /// What a response must carry so that its names are sent so.
 pub(crate) async fn exact() -> Result<Extensions, Failure> {
@@ -50,7 +38,7 @@ pub(crate) async fn exact() -> Result<Extensions, Failure> {
         }
     });
     let mut request = "GET / HTTP/1.1\r\nHost: names\r\nConnection: close\r\n".to_owned();
-    for name in NAMES {
+    for name in FIELD_NAMES.into_iter().chain(NAMES) {
         request.extend([name, ": 1\r\n"]);
     }
     request += "\r\n";

@@ -14,7 +14,6 @@
 use core::hint::black_box;
 
 use crabgrind::memcheck::{MemState, is_defined, mark_mem};
-use keytally_core::sync::Ordering::SeqCst;
 use keytally_core::{
     Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Outcome, Peppers, Plan, Reason, Timestamp,
     parse_key,
@@ -61,11 +60,11 @@ fn main() {
     let ids = argument == "ids";
     let plans = [Plan::new("default", "100/minute, 1000/hour".parse().expect("a policy")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
-    let config = GateConfig { keys: 64, prefix, plans: &plans, plan_slots: 1, hints: false };
+    let config = GateConfig::new(64, prefix, &plans).with_plan_slots(1);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
     let gate =
         Gate::create(&memory[..], &config, Peppers::new(&[PEPPER]).expect("one pepper")).expect("a gate");
-    let new = NewKey { account: 42, env: Name::new("live").expect("a name"), plan: "default", not_after: 0 };
+    let new = NewKey::new(42, Name::new("live").expect("a name"));
     let mut administrator = gate.administer().expect("alone");
     let mut issue = |seed: u8| administrator.issue(&new, Entropy::new([seed; 24]), now()).expect("room");
     let (current, _) = issue(40);
@@ -73,50 +72,50 @@ fn main() {
     let (ended, rotated_out) = issue(140);
     let (revoked, gone) = issue(220);
     let late =
-        administrator.rotate(rotated, NOW_S + 60, false, Entropy::new([3; 24]), now()).expect("rotated");
-    administrator.rotate(rotated_out, NOW_S, false, Entropy::new([4; 24]), now()).expect("rotated");
+        administrator.rotate(rotated, Some(Timestamp::from_unix_s(u64::from(NOW_S) + 60)), false, Entropy::new([3; 24]), now()).expect("rotated");
+    administrator.rotate(rotated_out, Some(now()), false, Entropy::new([4; 24]), now()).expect("rotated");
     administrator.revoke(gone).expect("revoked");
     drop(administrator);
     drop(gate);
 
     for record in &memory[config.lines() - 64..] {
-        let words = record.words();
-        for word in if ids { &words[..1] } else { &words[2..6] } {
-            mark(word, MemState::Undefined);
+        let words = core::ptr::from_ref(record).cast::<u64>();
+        for word in if ids { 0..1 } else { 2..6 } {
+            let _ = mark_mem(words.wrapping_add(word).cast_mut().cast(), 8, MemState::Undefined);
         }
     }
     let peppers = if ids { Peppers::new(&[PEPPER]).expect("one pepper") } else { peppers() };
     let gate = Gate::attach(&memory[..], peppers).expect("the gate");
-    let check = |text: &str, outcome: Outcome, reason: Reason| {
+    let check = |text: &str, outcome: Outcome, reason: Option<Reason>| {
         let verdict = gate.check(Some(text.as_bytes()), 1, now());
         mark(&verdict, MemState::Defined);
         assert_eq!((verdict.outcome(), verdict.reason()), (outcome, reason));
     };
-    let right = |key: &Key, outcome: Outcome, reason: Reason| {
+    let right = |key: &Key, outcome: Outcome, reason: Option<Reason>| {
         let text = key.expose().to_owned();
         mark(&text.as_bytes()[text.len() - SECRET..], MemState::Undefined);
         check(&text, outcome, reason);
     };
     if !ids {
-        right(&current, Outcome::Admitted, Reason::None);
-        right(&late, Outcome::Admitted, Reason::None);
-        right(&previous, Outcome::Admitted, Reason::None);
-        right(&ended, Outcome::InvalidKey, Reason::Expired);
-        right(&revoked, Outcome::InvalidKey, Reason::Revoked);
+        right(&current, Outcome::Admitted, None);
+        right(&late, Outcome::Admitted, None);
+        right(&previous, Outcome::Admitted, None);
+        right(&ended, Outcome::InvalidKey, Some(Reason::Expired));
+        right(&revoked, Outcome::InvalidKey, Some(Reason::Revoked));
     }
 
     let id = parse_key(current.expose().as_bytes()).expect("a key").id;
     for (id, secret, reason) in [
-        (id, wrong(40, 0), Reason::WrongSecret),
-        (id, wrong(40, 15), Reason::WrongSecret),
-        (KeyId::from_number(id.number() ^ 1).expect("an id"), [40; 16], Reason::Unknown),
-        (gone, wrong(220, 7), Reason::WrongSecret),
-        (rotated, wrong(90, 7), Reason::WrongSecret),
+        (id, wrong(40, 0), Some(Reason::WrongSecret)),
+        (id, wrong(40, 15), Some(Reason::WrongSecret)),
+        (KeyId::from_number(id.number() ^ 1).expect("an id"), [40; 16], Some(Reason::Unknown)),
+        (gone, wrong(220, 7), Some(Reason::WrongSecret)),
+        (rotated, wrong(90, 7), Some(Reason::WrongSecret)),
     ] {
         let key = Key::mint(prefix, new.env, id, &secret).expect("a key");
         check(key.expose(), Outcome::InvalidKey, reason);
     }
-    black_box(memory[0].words()[0].load(SeqCst));
+    black_box(memory[0].load(0));
 }
 
 /// A secret with one byte wrong.

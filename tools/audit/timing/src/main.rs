@@ -79,7 +79,7 @@ fn main() {
 /// Measures keys of a new gate, until there are so many samples of each kind.
 fn measure(times: &mut [Vec<u32>], until: usize, plans: &[Plan], random: &mut Random, now: Timestamp) {
     let prefix = Name::new("kt").expect("a name");
-    let config = GateConfig { keys: KEYS, prefix, plans, plan_slots: 1, hints: false };
+    let config = GateConfig::new(KEYS, prefix, plans).with_plan_slots(1);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
     let peppers = Peppers::new(&[random.bytes::<32>()]).expect("a pepper");
     let gate = Gate::create(&memory[..], &config, peppers).expect("a gate");
@@ -109,7 +109,7 @@ fn measure(times: &mut [Vec<u32>], until: usize, plans: &[Plan], random: &mut Ra
 fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[u8; LEN]>> {
     let mut administrator = gate.administer().expect("alone");
     let env = Name::new("live").expect("a name");
-    let new = NewKey { account: 1, env, plan: "default", not_after: 0 };
+    let new = NewKey::new(1, env);
     let mut issue = || {
         let entropy: [u8; 24] = random.bytes();
         let (key, id) = administrator.issue(&new, Entropy::new(entropy), now).expect("room");
@@ -154,7 +154,7 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
                 Kind::Revoked => administrator.revoke(*id).expect("revoked"),
                 Kind::Previous => {
                     administrator
-                        .rotate(*id, u32::MAX, false, Entropy::new(random.bytes()), now)
+                        .rotate(*id, Some(Timestamp::from_unix_s(u32::MAX.into())), false, Entropy::new(random.bytes()), now)
                         .expect("rotated");
                 }
                 _ => {}
@@ -163,13 +163,13 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
     }
     drop(administrator);
     let reasons = [
-        Reason::WrongSecret,
-        Reason::WrongSecret,
-        Reason::Unknown,
-        Reason::Unknown,
-        Reason::Revoked,
-        Reason::None,
-        Reason::WrongSecret,
+        Some(Reason::WrongSecret),
+        Some(Reason::WrongSecret),
+        Some(Reason::Unknown),
+        Some(Reason::Unknown),
+        Some(Reason::Revoked),
+        None,
+        Some(Reason::WrongSecret),
     ];
     for (texts, reason) in kinds.iter().zip(reasons) {
         for text in texts {

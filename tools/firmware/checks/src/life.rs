@@ -30,7 +30,7 @@ pub fn run(gate: &[Line], limiter: &[Line], out: &mut dyn Write) -> fmt::Result 
     let policy = |text: &str| text.parse::<Policy>().expect(text);
     let plans = [Plan::new("device", policy("3/minute, 5/hour")).expect("a short name")];
     let prefix = Name::new("kt").expect("a short name");
-    let config = GateConfig { keys: KEYS, prefix, plans: &plans, plan_slots: PLAN_SLOTS, hints: false };
+    let config = GateConfig::new(KEYS, prefix, &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[PEPPER]).expect("it is long enough");
     let gate = Gate::create(gate, &config, peppers).expect("the memory has the lines of a gate");
     let limiter =
@@ -86,12 +86,7 @@ struct Device<'d> {
 
 impl Device<'_> {
     fn issue(&mut self) -> Result<(Key, KeyId), fmt::Error> {
-        let new = NewKey {
-            account: 42,
-            env: Name::new("live").expect("a short name"),
-            plan: "device",
-            not_after: 0,
-        };
+        let new = NewKey::new(42, Name::new("live").expect("a short name")).with_plan("device");
         // A device takes these from its generator of random numbers.
         let entropy = Entropy::new(*b"24 bytes, random for you");
         let now = self.clock.at(self.ticks);
@@ -103,7 +98,7 @@ impl Device<'_> {
 
     fn rotate(&mut self, key_id: KeyId) -> Result<Key, fmt::Error> {
         let now = self.clock.at(self.ticks);
-        let grace_until = u32::try_from(now.unix_s() + 60).expect("before the year 2106");
+        let grace_until = Some(Timestamp::from_unix_s(now.unix_s() + 60));
         let entropy = Entropy::new(*b"others, as random please");
         let mut administrator = self.gate.administer().expect("nobody else administers");
         let key = administrator.rotate(key_id, grace_until, false, entropy, now).expect("the key is there");
@@ -134,8 +129,8 @@ impl Device<'_> {
             write!(self.out, ", again in {seconds} s")?;
         }
         match verdict.reason() {
-            keytally_core::Reason::None => writeln!(self.out),
-            reason => writeln!(self.out, ", because {reason}"),
+            None => writeln!(self.out),
+            Some(reason) => writeln!(self.out, ", because {reason}"),
         }
     }
 

@@ -3,8 +3,8 @@
 use core::fmt;
 
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, Hint, KeyError, KeyId, Line, Name, NewKey, Outcome, Pepper, Peppers,
-    Plan, Policy, PolicyErrorKind, Timestamp, Verdict, decide, parse_key,
+    Charge, Entropy, Gate, GateConfig, Hint, KeyId, Line, Name, NewKey, Outcome, ParseKeyError,
+    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict, decide, parse_key,
 };
 
 use crate::table::Table;
@@ -89,16 +89,17 @@ fn invalid_policy(table: &mut Table<'_>) {
     let text = table.text();
     let error = text.parse::<Policy>().expect_err(text);
     let (kind, needed) = match error.kind() {
-        PolicyErrorKind::Empty => (0, 0),
-        PolicyErrorKind::TooLong => (1, 0),
-        PolicyErrorKind::Syntax => (2, 0),
-        PolicyErrorKind::Limit => (3, 0),
-        PolicyErrorKind::Window => (4, 0),
-        PolicyErrorKind::Unit => (5, 0),
-        PolicyErrorKind::TooManyQuotas => (6, 0),
-        PolicyErrorKind::Duplicate => (7, 0),
-        PolicyErrorKind::NotNested => (8, 0),
-        PolicyErrorKind::TooManyBits { needed } => (9, needed),
+        ParsePolicyErrorKind::Empty => (0, 0),
+        ParsePolicyErrorKind::TooLong => (1, 0),
+        ParsePolicyErrorKind::Syntax => (2, 0),
+        ParsePolicyErrorKind::Limit => (3, 0),
+        ParsePolicyErrorKind::Window => (4, 0),
+        ParsePolicyErrorKind::Unit => (5, 0),
+        ParsePolicyErrorKind::TooManyQuotas => (6, 0),
+        ParsePolicyErrorKind::Duplicate => (7, 0),
+        ParsePolicyErrorKind::NotNested => (8, 0),
+        ParsePolicyErrorKind::TooManyBits { needed } => (9, needed),
+        _ => panic!("no vector has another error"),
     };
     assert_eq!((kind, needed), (table.short(), table.short()), "{text}");
 }
@@ -142,7 +143,7 @@ fn reusable(table: &mut Table<'_>) {
     let policy = policy(table.text());
     let (word, now) = (table.number(), Timestamp::from_unix_ms(table.number()));
     assert_eq!(
-        u32::from(policy.layout().reusable(word, now)),
+        u32::from(policy.layout().is_reusable(word, now)),
         table.short(),
         "{policy} {word:#018x} {now:?}"
     );
@@ -162,7 +163,7 @@ fn valid_key(table: &mut Table<'_>) {
     let parts = parse_key(text.as_bytes()).expect(text);
     assert_eq!((parts.prefix, parts.env, parts.id), (prefix, env, id));
     assert!(shows(id, table.text()), "{text}: its id");
-    assert!(shows(Hint::of(text.as_bytes()), table.text()), "{text}: its hint");
+    assert!(shows(Hint::new(text.as_bytes()), table.text()), "{text}: its hint");
 }
 
 /// Whether what is displayed is this text.
@@ -181,8 +182,9 @@ fn shows(what: impl fmt::Display, text: &str) -> bool {
 fn invalid_key(table: &mut Table<'_>) {
     let text = table.text();
     let kind = match parse_key(text.as_bytes()).expect_err(text) {
-        KeyError::Form => 0,
-        KeyError::Checksum => 1,
+        ParseKeyError::Form => 0,
+        ParseKeyError::Checksum => 1,
+        _ => panic!("no vector has another error"),
     };
     assert_eq!(kind, table.short(), "{text}");
 }
@@ -196,9 +198,8 @@ fn mac(table: &mut Table<'_>) {
 
 /// One gate and its requests. Keys are imported, which keeps their ids, and rotated where they have been.
 fn gate(table: &mut Table<'_>, memory: &[Line]) -> u32 {
-    let plan = Plan::new("default", policy(table.text())).expect("a short name");
-    let config =
-        GateConfig { keys: KEYS, prefix: name("kt"), plans: &[plan], plan_slots: PLAN_SLOTS, hints: false };
+    let plans = [Plan::new("default", policy(table.text())).expect("a short name")];
+    let config = GateConfig::new(KEYS, name("kt"), &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[table.bytes()]).expect("peppers are long enough");
     let gate = Gate::create(memory, &config, peppers).expect("the memory has the lines of a gate");
     let mut administrator = gate.administer().expect("nobody else administers");
@@ -206,7 +207,7 @@ fn gate(table: &mut Table<'_>, memory: &[Line]) -> u32 {
         let (text, previous, secret) = (table.text(), table.text(), table.bytes());
         let parts = parse_key(text.as_bytes()).expect(text);
         let (account, not_after, grace_until_s) = (table.short(), table.short(), table.short());
-        let new = NewKey { account, env: name(parts.env), plan: "default", not_after };
+        let new = NewKey::new(account, name(parts.env)).with_not_after(moment(not_after));
         let rotated = !previous.is_empty();
         let first = if rotated { previous } else { text };
         let id = administrator.import(first.as_bytes(), &new, Timestamp::default()).expect(first);
@@ -214,8 +215,13 @@ fn gate(table: &mut Table<'_>, memory: &[Line]) -> u32 {
         if rotated {
             let mut entropy = [0; 24];
             entropy[8..].copy_from_slice(secret);
-            let key =
-                administrator.rotate(id, grace_until_s, false, Entropy::new(entropy), Timestamp::default());
+            let key = administrator.rotate(
+                id,
+                moment(grace_until_s),
+                false,
+                Entropy::new(entropy),
+                Timestamp::default(),
+            );
             assert_eq!(key.expect(text).expose(), text);
         }
         if table.short() == 1 {
@@ -237,7 +243,7 @@ fn step(table: &mut Table<'_>, gate: &Gate<&[Line]>) {
         (_, false) => gate.check(key, cost, now),
     };
     assert_eq!(verdict.outcome().as_str(), table.text(), "{key:?} at {now:?}");
-    assert_eq!(verdict.reason().as_str(), table.text(), "{key:?} at {now:?}");
+    assert_eq!(verdict.reason().map_or("none", Reason::as_str), table.text(), "{key:?} at {now:?}");
     assert_eq!(u32::from(verdict.http_status()), table.short());
     let (key_id, account) = (table.number(), table.short());
     let mut quotas = verdict.quotas().iter();
@@ -279,4 +285,9 @@ fn outcome(table: &mut Table<'_>) {
     let outcome = outcomes.into_iter().find(|outcome| outcome.as_str() == text).expect(text);
     assert_eq!((outcome as u32, u32::from(outcome.http_status())), (table.short(), table.short()));
     assert_eq!(outcome.body(), table.text());
+}
+
+/// The moment that a file names by its second; `None` for 0.
+fn moment(unix_s: u32) -> Option<Timestamp> {
+    (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }

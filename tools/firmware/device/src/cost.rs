@@ -18,14 +18,13 @@ pub(crate) fn tell(gate: &[Line], limiter: &[Line]) {
     let policy: Policy = "100/minute, 1000/hour".parse().expect("the documented policy");
     let plans = [Plan::new("default", policy).expect("a short name")];
     let prefix = Name::new("kt").expect("a short name");
-    let config = GateConfig { keys: KEYS, prefix, plans: &plans, plan_slots: PLAN_SLOTS, hints: false };
+    let config = GateConfig::new(KEYS, prefix, &plans).with_plan_slots(PLAN_SLOTS);
     let peppers = Peppers::new(&[[0x5a; 32]]).expect("it is long enough");
     let gate = Gate::create(gate, &config, peppers).expect("the memory has the lines of a gate");
     let limiter = Limiter::create(limiter, &plans[0].policy, SUBJECTS, [7; 16]).expect("its lines");
     let now = Timestamp::from_unix_s(1_767_225_600);
 
-    let new =
-        NewKey { account: 1, env: Name::new("live").expect("a short name"), plan: "default", not_after: 0 };
+    let new = NewKey::new(1, Name::new("live").expect("a short name"));
     let mut administrator = gate.administer().expect("nobody else administers");
     let (key, _) = administrator.issue(&new, Entropy::new([1; 24]), now).expect("the gate has room");
     let (revoked, id) = administrator.issue(&new, Entropy::new([2; 24]), now).expect("the gate has room");
@@ -36,7 +35,7 @@ pub(crate) fn tell(gate: &[Line], limiter: &[Line]) {
 
     cost("gate: check, admitted", || gate.check(black_box(Some(key)), 1, now));
     let late = gate.check(Some(key), 100 - ROUNDS - 1, now);
-    assert!(!gate.check(Some(key), 1, now).admitted(), "the minute is used up: {}", late.remaining());
+    assert!(!gate.check(Some(key), 1, now).is_admitted(), "the minute is used up: {}", late.remaining());
     cost("gate: check, denied", || gate.check(black_box(Some(key)), 1, now));
     cost("gate: check, revoked", || gate.check(black_box(Some(revoked)), 1, now));
     let mut typo = *key.first_chunk::<47>().expect("a key of this prefix and environment");

@@ -20,17 +20,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// its memory when it starts, and attached to. It holds no pepper and no key. This one's pepper, and the entropy of its key,
 /// are for all to see.
 fn provisioned() -> Result<(Vec<u8>, String), Box<dyn std::error::Error>> {
-    let plan = Plan::new("device", "100/minute, 1000/hour".parse()?).ok_or("a short name")?;
+    let plans = [Plan::new("device", "100/minute, 1000/hour".parse()?).ok_or("a short name")?];
     let name = |text| Name::new(text).ok_or("a short name");
-    let config = GateConfig { keys: 64, prefix: name("kt")?, plans: &[plan], plan_slots: 4, hints: false };
+    let config = GateConfig::new(64, name("kt")?, &plans).with_plan_slots(4);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
     let peppers = Peppers::new(&[b"a pepper for all to see, 32 byte"])?;
     let gate = Gate::create(&memory[..], &config, peppers)?;
-    let new = NewKey { account: 42, env: name("live")?, plan: "device", not_after: 0 };
+    let new = NewKey::new(42, name("live")?).with_plan("device");
     let entropy = Entropy::new(*b"24 bytes, random for you");
     let (key, _) = gate.administer()?.issue(&new, entropy, Timestamp::from_unix_s(1_767_225_600))?;
-    let words = memory.iter().flat_map(Line::words);
-    let bytes =
-        words.flat_map(|word| word.load(keytally_core::sync::Ordering::Acquire).to_le_bytes()).collect();
+    let words = memory.iter().flat_map(|line| (0..8).map(|word| line.load(word)));
+    let bytes = words.flat_map(u64::to_le_bytes).collect();
     Ok((bytes, key.expose().to_owned()))
 }

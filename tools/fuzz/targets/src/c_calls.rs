@@ -3,7 +3,6 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::marker::PhantomData;
 
-use keytally_core::sync::Ordering::Relaxed;
 use keytally_core::{LINE_LEN, Line};
 use keytally_ffi::{
     Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_POLICY_SIZE, KT_SYSTEM_CLOCK, Memory, Number,
@@ -193,7 +192,7 @@ impl World<'_> {
                 self.gates[bytes.below(HANDLES)].copy_from(&self.gates[bytes.below(HANDLES)]);
                 self.limiters[bytes.below(HANDLES)].copy_from(&self.limiters[bytes.below(HANDLES)]);
                 let line = &self.memories[bytes.below(2)][bytes.below(LINES)];
-                line.words()[bytes.below(8)].store(bytes.word(), Relaxed);
+                line.store(bytes.below(8), bytes.word());
                 kt_status::KT_OK
             }
             28 => c::kt_gate_take_over(gate),

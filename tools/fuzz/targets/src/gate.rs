@@ -25,6 +25,11 @@ fn unix_s(now_ms: u64, after_s: u32) -> u32 {
     u32::try_from(now_ms / 1000).unwrap().saturating_add(after_s)
 }
 
+/// The moment of a second; `None` for 0.
+fn moment(unix_s: u32) -> Option<Timestamp> {
+    (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
+}
+
 /// What the model knows of a key.
 struct Known {
     key_id: KeyId,
@@ -83,13 +88,9 @@ pub fn gate_calls(bytes: &[u8]) {
     let texts = bytes.pick(PLANS);
     let policies = texts.map(|text| text.parse::<Policy>().unwrap());
     let plans = [0, 1].map(|plan| Plan::new(PLAN_NAMES[plan], policies[plan].clone()).unwrap());
-    let config = GateConfig {
-        keys: 1 + u32::from(bytes.byte() % 12),
-        prefix: Name::new("kt").unwrap(),
-        plans: &plans,
-        plan_slots: 2,
-        hints: bytes.byte() & 1 == 1,
-    };
+    let config = GateConfig::new(1 + u32::from(bytes.byte() % 12), Name::new("kt").unwrap(), &plans)
+        .with_plan_slots(2)
+        .with_hints(bytes.byte() & 1 == 1);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
     let gate = Gate::create(&memory[..], &config, Peppers::new(&PEPPERS[..1]).unwrap()).unwrap();
     let layout = *gate.layout();
@@ -246,7 +247,7 @@ impl World<'_> {
         headers::hold(&verdict);
         let (key, reason) = match self.verify(text, now_ms) {
             Err(reason) => {
-                assert_eq!((verdict.outcome(), verdict.reason()), (Outcome::InvalidKey, reason));
+                assert_eq!((verdict.outcome(), verdict.reason()), (Outcome::InvalidKey, Some(reason)));
                 assert_eq!(verdict.holder(), None, "a stranger's key belongs to nobody");
                 return;
             }
@@ -257,7 +258,7 @@ impl World<'_> {
         assert_eq!((holder.key_id, holder.account), (known.key_id, known.account));
         assert_eq!(usize::from(holder.plan), known.plan);
         if let Some(reason) = reason {
-            assert_eq!((verdict.outcome(), verdict.reason()), (Outcome::InvalidKey, reason));
+            assert_eq!((verdict.outcome(), verdict.reason()), (Outcome::InvalidKey, Some(reason)));
             assert!(verdict.quotas().is_empty());
             return;
         }
@@ -311,7 +312,12 @@ impl World<'_> {
             _ => 0,
         };
         let env = Name::new(bytes.pick(&ENVS)).unwrap();
-        (NewKey { account: u32::from(bytes.byte()), env, plan: PLAN_NAMES[plan], not_after }, plan)
+        (
+            NewKey::new(u32::from(bytes.byte()), env)
+                .with_plan(PLAN_NAMES[plan])
+                .with_not_after(moment(not_after)),
+            plan,
+        )
     }
 
     fn add(&mut self, key_id: KeyId, text: String, new: &NewKey<'_>, plan: usize, latest_ms: u64) {
@@ -330,7 +336,7 @@ impl World<'_> {
             key_id,
             texts: vec![text],
             grace_until: 0,
-            not_after: new.not_after,
+            not_after: new.not_after.map_or(0, |end| u32::try_from(end.unix_s()).unwrap()),
             account: new.account,
             plan,
             revoked: false,
@@ -393,10 +399,10 @@ impl World<'_> {
                     Ok(parts) => assert_eq!(parts.id, key_id),
                     Err(_) => self.imported = true,
                 }
-                let new = match parse_key(text.as_bytes()) {
-                    Ok(parts) => NewKey { env: Name::new(parts.env).unwrap(), ..new },
-                    Err(_) => new,
-                };
+                let mut new = new;
+                if let Ok(parts) = parse_key(text.as_bytes()) {
+                    new.env = Name::new(parts.env).unwrap();
+                }
                 self.add(key_id, text, &new, plan, latest_ms);
             }
             Err(AdminError::AlreadyImported(key_id)) => {
@@ -420,7 +426,7 @@ impl World<'_> {
         let known = &mut self.keys[key];
         let now = Timestamp::from_unix_ms(now_ms);
         let until = known.previous_until(now_ms / 1000);
-        match self.gate.administer().unwrap().rotate(known.key_id, grace_until, force, entropy, now) {
+        match self.gate.administer().unwrap().rotate(known.key_id, moment(grace_until), force, entropy, now) {
             Ok(new) => {
                 assert!(!known.gone && !known.revoked && (until == 0 || force));
                 assert_eq!(parse_key(new.expose().as_bytes()).unwrap().id, known.key_id);
@@ -429,7 +435,7 @@ impl World<'_> {
             }
             Err(AdminError::NoSuchKey(_)) => assert!(known.gone),
             Err(AdminError::Revoked(_)) => assert!(known.revoked),
-            Err(AdminError::InGrace { until: said, .. }) => assert!(!force && until > 0 && said == until),
+            Err(AdminError::InGrace { until: said, .. }) => assert!(!force && Some(said) == moment(until)),
             Err(error) => panic!("{error}"),
         }
     }
@@ -470,7 +476,7 @@ impl World<'_> {
             let known = self.keys.iter().find(there).expect("a key that was issued");
             assert_eq!((info.account, usize::from(info.plan)), (known.account, known.plan));
             let until = known.previous_until(latest_ms / 1000);
-            assert_eq!((info.not_after, info.grace_until), (known.not_after, until));
+            assert_eq!((info.not_after, info.grace_until), (moment(known.not_after), moment(until)));
             assert_eq!(info.state == KeyState::Revoked, known.revoked);
             let text = &known.texts[known.texts.len() - 1];
             if let Some(last) = info.last_characters {
@@ -483,7 +489,7 @@ impl World<'_> {
         assert_eq!(listed, self.keys.iter().filter(|known| !known.gone).count());
         self.gate.verify(now, |flaw| panic!("{flaw}"));
         let mut administrator = self.gate.administer().unwrap();
-        assert!(!administrator.recovered());
+        assert!(!administrator.has_recovered());
         administrator.verify(now, |flaw| panic!("{flaw}"));
     }
 }

@@ -88,7 +88,7 @@ pub(crate) fn hold(verdict: &Verdict) {
         assert_eq!(verdict.write_headers(&mut buffer[..shorter]).unwrap_err().needed, text.len());
     }
     let problem = verdict.problem();
-    if verdict.admitted() {
+    if verdict.is_admitted() {
         assert!(problem.is_empty());
     } else {
         let document: serde_json::Value = serde_json::from_str(&problem).unwrap();

@@ -98,7 +98,10 @@ pub fn limiter_calls(bytes: &[u8]) {
         }
     }
     let live = known.iter().filter(|known| !model.reusable(known.word, clock.latest_ms)).count();
-    assert_eq!(limiters[0].live(Timestamp::from_unix_ms(clock.latest_ms)), u64::try_from(live).unwrap());
+    assert_eq!(
+        limiters[0].live_subjects(Timestamp::from_unix_ms(clock.latest_ms)),
+        u64::try_from(live).unwrap()
+    );
 }
 
 pub(crate) fn modelled(charge: Charge) -> model::Charge {

@@ -1,6 +1,5 @@
 //! Tables with any bytes in them: made whole and then damaged anywhere, or made of the input altogether.
 
-use keytally_core::sync::Ordering::Relaxed;
 use keytally_core::{
     Charge, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy,
     Timestamp, Verdict,
@@ -51,21 +50,19 @@ fn limiter(policy: &Policy, now: Timestamp) -> Vec<Line> {
 /// A gate with some keys in it: rotated, revoked, imported.
 fn gate(policy: &Policy, bytes: &mut Bytes<'_>, now: Timestamp) -> (Vec<Line>, Vec<(Key, KeyId)>) {
     let plans = [Plan::new("default", policy.clone()).unwrap()];
-    let config = GateConfig {
-        keys: KEYS,
-        prefix: Name::new("kt").unwrap(),
-        plans: &plans,
-        plan_slots: 3,
-        hints: bytes.byte() & 1 == 1,
-    };
+    let config = GateConfig::new(KEYS, Name::new("kt").unwrap(), &plans)
+        .with_plan_slots(3)
+        .with_hints(bytes.byte() & 1 == 1);
     let memory = lines(config.lines());
     let gate = Gate::create(&memory[..], &config, Peppers::new(&[PEPPER]).unwrap()).unwrap();
     let mut administrator = gate.administer().unwrap();
-    let new = NewKey { account: 1, env: Name::new("live").unwrap(), plan: "default", not_after: 0 };
+    let new = NewKey::new(1, Name::new("live").unwrap());
     let keys: Vec<(Key, KeyId)> =
         (1..4).map(|seed| administrator.issue(&new, Entropy::new([seed * 60; 24]), now).unwrap()).collect();
     let _ = administrator.import(b"legacy-0123456789", &new, now);
-    let rotated = administrator.rotate(keys[0].1, u32::MAX, false, Entropy::new([7; 24]), now).unwrap();
+    let rotated = administrator
+        .rotate(keys[0].1, Some(Timestamp::from_unix_s(u32::MAX.into())), false, Entropy::new([7; 24]), now)
+        .unwrap();
     administrator.revoke(keys[1].1).unwrap();
     drop(administrator);
     gate.check(Some(rotated.expose().as_bytes()), 1, now);
@@ -76,15 +73,15 @@ fn gate(policy: &Policy, bytes: &mut Bytes<'_>, now: Timestamp) -> (Vec<Line>, V
 fn of_bytes(bytes: &mut Bytes<'_>) -> Vec<Line> {
     let memory = lines(1 + bytes.below(64));
     if bytes.byte() & 1 == 1 {
-        memory[0].words()[0].store(u64::from_le_bytes(*b"keytally"), Relaxed);
-        memory[0].words()[1].store(u64::from(1 + bytes.byte() % 2) << 32 | 1, Relaxed);
-        memory[0].words()[2].store((memory.len() * 64).try_into().unwrap(), Relaxed);
+        memory[0].store(0, u64::from_le_bytes(*b"keytally"));
+        memory[0].store(1, u64::from(1 + bytes.byte() % 2) << 32 | 1);
+        memory[0].store(2, (memory.len() * 64).try_into().unwrap());
     }
-    for word in memory.iter().flat_map(Line::words).skip(3) {
+    for (line, word) in memory.iter().flat_map(|line| (0..8).map(move |word| (line, word))).skip(3) {
         if bytes.is_empty() {
             break;
         }
-        word.store(bytes.word(), Relaxed);
+        line.store(word, bytes.word());
     }
     memory
 }
@@ -93,7 +90,7 @@ fn of_bytes(bytes: &mut Bytes<'_>) -> Vec<Line> {
 fn damage(memory: &[Line], bytes: &mut Bytes<'_>) {
     for _ in 0..bytes.below(17) {
         let (line, word) = (&memory[bytes.below(memory.len().min(256))], bytes.below(8));
-        let present = line.words()[word].load(Relaxed);
+        let present = line.load(word);
         let value = match bytes.below(6) {
             0 => present ^ 1 << bytes.below(64),
             1 => bytes.word(),
@@ -103,13 +100,11 @@ fn damage(memory: &[Line], bytes: &mut Bytes<'_>) {
             _ => {
                 // A whole line from elsewhere: what belongs to one record, or is an intent, in another's place.
                 let from = &memory[bytes.below(memory.len().min(256))];
-                for (to, from) in line.words().iter().zip(from.words()) {
-                    to.store(from.load(Relaxed), Relaxed);
-                }
+                (0..8).for_each(|word| line.store(word, from.load(word)));
                 continue;
             }
         };
-        line.words()[word].store(value, Relaxed);
+        line.store(word, value);
     }
 }
 
@@ -127,7 +122,7 @@ fn limit(limiter: &Limiter<&[Line]>, bytes: &mut Bytes<'_>) {
             0 => sane(&limiter.refund(&subject, charge, now)),
             1 => sane(&limiter.settle(&subject, charge, bytes.cost(), now)),
             2 => sane(&limiter.reset(&subject, now)),
-            _ => assert!(limiter.live(now) <= limiter.slots_total()),
+            _ => assert!(limiter.live_subjects(now) <= limiter.slots_total()),
         }
         if bytes.is_empty() {
             break;
@@ -146,7 +141,7 @@ fn pass(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>) {
     };
     let deny = |text: &[u8], now: Timestamp| {
         let verdict = gate.check(Some(text), 1, now);
-        assert!(!verdict.admitted(), "a stranger was admitted");
+        assert!(!verdict.is_admitted(), "a stranger was admitted");
         assert!(verdict.quotas().is_empty(), "a stranger reached a tally");
         sane(&verdict);
     };
@@ -179,9 +174,9 @@ fn pass(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>) {
 fn administer(gate: &Gate<&[Line]>, bytes: &mut Bytes<'_>, now: Timestamp) {
     // Whoever had the administrator's word has no say in memory that is one's own.
     drop(gate.administer());
-    let mut administrator = gate.administer_alone();
-    let _ = administrator.recovered();
-    let new = NewKey { account: 7, env: Name::new("dev").unwrap(), plan: "default", not_after: 0 };
+    let mut administrator = gate.take_over();
+    let _ = administrator.has_recovered();
+    let new = NewKey::new(7, Name::new("dev").unwrap());
     let entropy = Entropy::new([bytes.byte(); 24]);
     let listed: Vec<KeyId> = gate.list(now).map(|info| info.key_id).collect();
     let key_id = listed.get(bytes.below(8)).or(listed.first()).copied();
@@ -195,7 +190,7 @@ fn administer(gate: &Gate<&[Line]>, bytes: &mut Bytes<'_>, now: Timestamp) {
         }
         (1, _) => drop(administrator.import(b"another-legacy-key-01", &new, now)),
         (2, Some(key_id)) => {
-            if let Ok(key) = administrator.rotate(key_id, 0, true, entropy, now) {
+            if let Ok(key) = administrator.rotate(key_id, None, true, entropy, now) {
                 sane(&gate.check(Some(key.expose().as_bytes()), 1, now));
             }
         }
@@ -226,7 +221,7 @@ fn sane(verdict: &Verdict) {
     for quota in verdict.quotas().iter() {
         assert!(quota.remaining <= quota.limit);
     }
-    assert_eq!(verdict.admitted(), verdict.http_status() == 200);
+    assert_eq!(verdict.is_admitted(), verdict.http_status() == 200);
     assert!(!verdict.headers().as_str().is_empty() || verdict.quotas().is_empty());
     let _ = (verdict.problem(), verdict.retry_after_s());
 }

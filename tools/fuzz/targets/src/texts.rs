@@ -1,6 +1,6 @@
 //! Texts: policies and keys, each read by the core and by the model.
 
-use keytally_core::{Hint, Key, KeyError, KeyId, Name, Policy, PolicyErrorKind, parse_key};
+use keytally_core::{Hint, Key, KeyId, Name, ParseKeyError, ParsePolicyErrorKind, Policy, parse_key};
 use keytally_vectors::model;
 
 use crate::bytes::Bytes;
@@ -20,19 +20,20 @@ pub fn policy(bytes: &[u8]) {
         }
         (Err(error), Err(expected)) => {
             let kind = match error.kind() {
-                PolicyErrorKind::Empty => "empty",
-                PolicyErrorKind::TooLong => "too_long",
-                PolicyErrorKind::Syntax => "syntax",
-                PolicyErrorKind::Limit => "limit",
-                PolicyErrorKind::Window => "window",
-                PolicyErrorKind::Unit => "unit",
-                PolicyErrorKind::TooManyQuotas => "too_many",
-                PolicyErrorKind::Duplicate => "duplicate",
-                PolicyErrorKind::NotNested => "not_nested",
-                PolicyErrorKind::TooManyBits { needed } => {
+                ParsePolicyErrorKind::Empty => "empty",
+                ParsePolicyErrorKind::TooLong => "too_long",
+                ParsePolicyErrorKind::Syntax => "syntax",
+                ParsePolicyErrorKind::Limit => "limit",
+                ParsePolicyErrorKind::Window => "window",
+                ParsePolicyErrorKind::Unit => "unit",
+                ParsePolicyErrorKind::TooManyQuotas => "too_many",
+                ParsePolicyErrorKind::Duplicate => "duplicate",
+                ParsePolicyErrorKind::NotNested => "not_nested",
+                ParsePolicyErrorKind::TooManyBits { needed } => {
                     assert_eq!(expected, model::PolicyError::TooManyBits { needed });
                     "too_many_bits"
                 }
+                other => panic!("the model has no {other:?}"),
             };
             assert_eq!(kind, expected.kind());
             assert!(error.part().len() <= 32 && !error.to_string().is_empty());
@@ -74,7 +75,7 @@ pub fn key(bytes: &[u8]) {
 
 /// Reads a text, and says whether it is a key.
 fn read_key(text: &[u8]) -> bool {
-    let hint = Hint::of(text).to_string();
+    let hint = Hint::new(text).to_string();
     // Never more than a name's worth and four characters.
     assert!(hint.len() <= 16 + "…".len() + 4, "{hint}");
     match (parse_key(text), model::parse_key(text)) {
@@ -88,8 +89,9 @@ fn read_key(text: &[u8]) -> bool {
         }
         (Err(error), Err(expected)) => {
             let kind = match error {
-                KeyError::Form => "form",
-                KeyError::Checksum => "checksum",
+                ParseKeyError::Form => "form",
+                ParseKeyError::Checksum => "checksum",
+                other => panic!("the model has no {other:?}"),
             };
             assert_eq!(kind, expected.kind());
             false
