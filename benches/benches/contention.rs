@@ -19,7 +19,7 @@ const ROOM: [u32; 2] = [u32::MAX; 2];
 const COUNTS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];
 
 pub(crate) fn measure(bench: &mut Bench) {
-    let about = "What a check takes the thread that asks. Both windows checked and charged, all admitted.";
+    let about = "The time of a check in its thread. Both windows checked and charged, all admitted.";
     let title = "One subject of 40 bytes for all threads, by how many there are";
     let mut table = bench.table("contention/one", "ns", title, about);
     let one = [traffic::text(0)];
@@ -31,7 +31,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     }
     drop(table);
 
-    let title = "1,000 subjects of 40 bytes, each thread asking for its own, by how many threads there are";
+    let title = "1,000 subjects of 40 bytes, each thread with its own, by how many threads there are";
     let mut table = bench.table("contention/many", "ns", title, about);
     let everybody: Vec<String> = (0..SIZE).map(traffic::text).collect();
     let walk = Walk::new(SIZE, Order::Uniform);
@@ -47,7 +47,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     drop(table);
 
     let title = "One subject of 40 bytes for all threads, by how many there are, all denied";
-    let about = "What a check takes the thread that asks. The minute is spent.";
+    let about = "The time of a check in its thread. The minute is spent.";
     let mut table = bench.table("contention/denied", "ns", title, about);
     for (threads, column) in COUNTS {
         table.column(column, denied(threads, &one[0]));

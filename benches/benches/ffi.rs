@@ -22,10 +22,9 @@ pub(crate) fn measure(bench: &mut Bench) {
         return;
     };
     let title = "One subject, one key, by who calls";
-    let about = "A check that is admitted, with its verdict: Rust's, which works a window out when it is asked for, and the \
+    let about = "A check that is admitted, with its verdict: Rust's, which works a window out when it is read, and the \
                  struct of C, in which all are worked out. In a row, the processor begins a call before the one before has \
-                 ended, as far as it can look ahead; in turn, each call's text is only found by the answer before, as a \
-                 server's next request isn't there yet.";
+                 ended, as far as it can look ahead; in turn, each call's text depends on the result before, as a server's next request has not arrived yet.";
     let mut table = bench.table("ffi/calls", "ns", title, about);
     limiters::<false>(&mut table, "limiter", from_c(&program, "limiter"));
     limiters::<true>(&mut table, "limiter, in turn", from_c(&program, "limiter-in-turn"));

@@ -19,15 +19,14 @@ const SIZES: &[u32] = &[1, 1000, 100_000, 1_000_000];
 pub(crate) fn measure(bench: &mut Bench) {
     let sizes = bench.sizes(SIZES, &[1, 1000, 1_000_000]);
     let others = bench.sizes(&SIZES[1..], &[1000]);
-    let title = "A right key, each asking as often as any, by how many keys there are";
+    let title = "A valid key, all equally frequent, by how many keys there are";
     let about = "Read, HMAC, find, compare, charge both windows, verdict; all admitted. Rows below the second are parts of that, or what one would put together.";
     let mut table = bench.table("gate/uniform", "ns", title, about);
     for size in sizes {
         table.column(thousands(*size), right(*size, Order::Uniform));
     }
     drop(table);
-    let title =
-        "A right key, some asking much more often than others (Zipf's law), by how many keys there are";
+    let title = "A valid key, with frequencies by Zipf's law, by how many keys there are";
     let mut table = bench.table("gate/zipf", "ns", title, about);
     for size in others {
         let contenders = right(*size, Order::Zipf);

@@ -19,21 +19,20 @@ const ROOM: [u32; 2] = [u32::MAX; 2];
 pub(crate) fn measure(bench: &mut Bench) {
     let sizes = bench.sizes(SIZES, &[1, 1000, 1_000_000]);
     let about = "Both windows checked and charged, all admitted. Includes reading the subject, hashing it and finding it.";
-    let title = "Subjects of 40 bytes, each asking as often as any, by how many there are";
+    let title = "Subjects of 40 bytes, all equally frequent, by how many there are";
     let mut table = bench.table("limiter/uniform", "ns", title, about);
     for size in sizes {
         admitted(&mut table, *size, Order::Uniform, traffic::text);
     }
     drop(table);
     let others = bench.sizes(SIZES, &[1, 1000]);
-    let title =
-        "Subjects of 40 bytes, some asking much more often than others (Zipf's law), by how many there are";
+    let title = "Subjects of 40 bytes, with frequencies by Zipf's law, by how many there are";
     let mut table = bench.table("limiter/zipf", "ns", title, about);
     for size in &others[1..] {
         admitted(&mut table, *size, Order::Zipf, traffic::text);
     }
     drop(table);
-    let title = "Subjects that are numbers (u64), each asking as often as any, by how many there are";
+    let title = "Subjects that are numbers (u64), all equally frequent, by how many there are";
     let mut table = bench.table("limiter/numbers", "ns", title, about);
     for size in others {
         admitted(&mut table, *size, Order::Uniform, traffic::number);
@@ -147,9 +146,9 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
 /// Subjects of which half, or all, have spent their minute.
 fn outcomes(bench: &mut Bench) {
     const SIZE: u32 = 1000;
-    let title = "1,000 subjects of 40 bytes, each asking as often as any, by how many are denied";
+    let title = "1,000 subjects of 40 bytes, all equally frequent, by how many are denied";
     let about =
-        "As above. Who is denied has spent the minute; what is stacked then doesn't ask for the hour.";
+        "As above. Denied subjects have spent the minute; stacked limiters then do not check the hour.";
     let mut table = bench.table("limiter/outcomes", "ns", title, about);
     let everybody: Vec<String> = (0..SIZE).map(traffic::text).collect();
     let walk = Walk::new(SIZE, Order::Uniform);

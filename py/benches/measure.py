@@ -228,7 +228,7 @@ def subjects():
         "subjects",
         "µs",
         "An address charged in both its windows",
-        "From the text to the answer. All but allow and hit tell what is left, too.",
+        "From the text to the answer. All but allow and hit also return what is left.",
         {
             "1 address": columns(1, ROOMY, ROOM, True),
             f"{MANY:,} addresses": columns(MANY, ROOMY, ROOM, True),
@@ -243,7 +243,7 @@ def reading():
     names = {"verdict": gate.check(gate.issue(42).expose())}
     asked = ["admitted", "status", "remaining", "account", "key_id", "plan", "headers", "raw_headers"]
     contenders = [Contender(f"verdict.{name}", f"verdict.{name}", names) for name in asked]
-    title = "What a verdict tells, worked out when it is asked for"
+    title = "What a verdict holds, worked out when it is read"
     return table("verdict", "µs", title, "Of an admitted check with two windows.", {"each": contenders})
 
 

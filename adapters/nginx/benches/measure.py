@@ -208,7 +208,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         costs, rates = measure(folder)
     how = (
-        f"One worker with a processor to itself. {CLIENTS:,} clients, each with a key and an address, ask over {CONNECTIONS} "
+        f"One worker with a processor to itself. {CLIENTS:,} clients, each with a key and an address, call over {CONNECTIONS} "
         f"connections by wrk, which shares the other processor with the upstream. {ROUNDS} turns of a second, each with an nginx "
         "started for it. Limits are of 100 requests a minute and, of keys, of 1,000 an hour."
     )
