@@ -4,7 +4,8 @@
 //! rustdoc describes a library as JSON. That is an unstable option, which `RUSTC_BOOTSTRAP` lifts for rustdoc alone, so
 //! that nothing is compiled again.
 
-use std::collections::{BTreeSet, HashMap};
+use alloc::collections::BTreeSet;
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 

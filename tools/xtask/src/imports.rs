@@ -4,7 +4,8 @@
 //! code, in a macro's arguments. A name that a module re-exports belongs to the module that defines it. Items for tests
 //! do not count.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use alloc::collections::{BTreeMap, BTreeSet};
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;

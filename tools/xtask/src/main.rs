@@ -30,6 +30,8 @@
 //! | `source.rs` | Rust source as a list of words |
 //! | `command.rs` | runs a program, quiet unless it fails |
 
+extern crate alloc;
+
 mod api;
 mod bare_metal;
 mod bench;

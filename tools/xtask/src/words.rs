@@ -106,7 +106,7 @@ impl List {
         let mut faults = Vec::new();
         for (at, (word, line)) in tokens.iter().enumerate() {
             let mut fault = |wrong: &str, instead| {
-                faults.push(format!("{path}:{line}: {wrong}: write {instead} instead"))
+                faults.push(format!("{path}:{line}: {wrong}: write {instead} instead"));
             };
             for (phrase, instead) in self.unwanted.get(word).into_iter().flatten() {
                 if begins_with(&tokens[at..], phrase) {
