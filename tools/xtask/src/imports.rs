@@ -115,7 +115,10 @@ impl Modules {
                         path.push(name.to_owned());
                         at += 3;
                     }
-                    module.paths.push((path, line));
+                    // A macro's variable may follow, as in `crate::$name`.
+                    if path.len() > 1 {
+                        module.paths.push((path, line));
+                    }
                 }
                 _ => {}
             }
@@ -359,7 +362,7 @@ mod tests {
     fn items_in_macros_belong_to_their_module() {
         let lib = ("lib", "mod a; mod b; pub use a::*;");
         let a = ("a", "statuses! { pub enum Status { Ok } }");
-        let b = ("b", "use crate::Status;");
+        let b = ("b", "use crate::Status; macro_rules! m { ($x:ident) => { crate::$x } }");
         assert_eq!(faults(&[lib, a, b]), [""; 0]);
     }
 }
