@@ -1,9 +1,9 @@
-//! `cargo xtask bench`: measures speed beside what one would pick instead, and writes the pages that tell of it.
+//! `cargo xtask bench`: measures speed, that of alternatives too, and writes the pages that show it.
 //!
 //! | file | idea |
 //! |---|---|
 //! | `results.rs` | what was measured, as it is kept in `benches/results.json` |
-//! | `targets.rs` | what was aimed at, and whether it is held |
+//! | `targets.rs` | the targets, and whether they are met |
 //! | `pages.rs` | the pages and tables |
 //! | `plots.rs` | the pictures |
 
@@ -47,7 +47,7 @@ const NGINX: &str = "nginx";
 /// Where the program that measures leaves its figures.
 const FOLDER: &str = "target/bench";
 
-/// How often each contender gets its turn, and for how many milliseconds.
+/// How many turns each implementation has, and of how many milliseconds.
 const FULL: (u32, u32) = (5, 500);
 const QUICK: (u32, u32) = (3, 80);
 
@@ -57,16 +57,16 @@ pub(crate) struct Wanted {
     /// Measures for about three minutes instead of twenty-five: fewer sizes, and shorter turns.
     #[arg(long)]
     quick: bool,
-    /// Measures nothing, and writes the pages anew from benches/results.json.
+    /// Measures nothing, and writes the pages again from benches/results.json.
     #[arg(long, conflicts_with_all = ["quick", "groups"])]
     pages: bool,
-    /// Counts the instructions of the hot paths anew and writes benches/budgets.txt; times nothing.
+    /// Only counts the instructions of the hot paths, and writes benches/budgets.txt.
     #[arg(long, conflicts_with_all = ["quick", "groups", "pages"])]
     budgets: bool,
-    /// Keeps what is measured of the named groups: puts it into benches/results.json, beside the others of before.
+    /// Puts the figures of the named groups into benches/results.json, and keeps those of the others.
     #[arg(long, requires = "groups", conflicts_with = "quick")]
     keep: bool,
-    /// The groups to measure, whose tables are then only printed unless --keep says so; all of them when none is named.
+    /// The groups to measure; all of them if none is named. Their tables are only printed, unless --keep is given.
     #[arg(value_name = "GROUP", value_parser = PossibleValuesParser::new(GROUPS))]
     groups: Vec<String>,
 }
@@ -200,12 +200,12 @@ fn machine() -> Result<String> {
 }
 
 fn caches() -> String {
-    let read = |place: u32, what: &str| {
-        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{place}/{what}");
+    let read = |index: u32, what: &str| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{what}");
         Some(fs::read_to_string(path).ok()?.trim().to_owned())
     };
-    let of = |place| {
-        let (level, kind, size) = (read(place, "level")?, read(place, "type")?, read(place, "size")?);
+    let of = |index| {
+        let (level, kind, size) = (read(index, "level")?, read(index, "type")?, read(index, "size")?);
         (kind != "Instruction").then(|| format!(", L{level} {size}"))
     };
     (0..8).filter_map(of).collect()

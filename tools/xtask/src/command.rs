@@ -1,4 +1,4 @@
-//! Runs a program: quiet while all is well, its whole output when it fails.
+//! Runs a program: silent if it succeeds, with its whole output if it fails.
 
 use core::time::Duration;
 use std::fs::File;
@@ -14,7 +14,7 @@ pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Runs it without input. Answers with all that it printed on both outputs; when it fails, that is in the error.
+/// Runs a command without input. Returns all that it printed on both outputs; if it fails, the error has that.
 ///
 /// The output goes to an unnamed file and not through a pipe: a process that a failed test left behind would hold
 /// a pipe open for as long as it lives.
@@ -74,7 +74,7 @@ fn last_line(log: &File) -> io::Result<String> {
     Ok(line.chars().filter(|c| !c.is_control()).collect())
 }
 
-/// The file's content from an offset on, read without moving the place where the child writes next.
+/// The file's content from an offset on, read without moving the position at which the child writes next.
 fn bytes_from(file: &File, mut offset: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut part = [0; 8192];
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_tells_command_status_and_output() {
+    fn failure_names_command_status_and_output() {
         let error = run(shell("echo why >&2; exit 7")).unwrap_err().to_string();
         assert_eq!(error, "`sh -c echo why >&2; exit 7` ended with exit status: 7:\nwhy\n");
     }

@@ -40,10 +40,7 @@ pub(crate) fn write() -> Result<()> {
 /// The header that is checked in is the one of these sources.
 pub(crate) fn check(_: &[Found]) -> Result<String> {
     let header = fs::read_to_string(HEADER).with_context(|| format!("cannot read {HEADER}"))?;
-    ensure!(
-        header == generate()?,
-        "{HEADER} is not that of the sources: `cargo xtask header` writes it again"
-    );
+    ensure!(header == generate()?, "{HEADER} is not that of the sources: run `cargo xtask header`");
     Ok("fresh".to_owned())
 }
 
@@ -221,7 +218,7 @@ fn in_one_line(header: &str) -> String {
     text
 }
 
-/// The text with the version of the package in its places.
+/// The text with the version of the package in place of its marks.
 fn with_version(template: &str) -> Result<String> {
     let metadata = metadata()?;
     let package = list(&metadata, "packages")?.iter().find(|package| package["name"] == "keytally-ffi");

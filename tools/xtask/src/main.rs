@@ -11,22 +11,28 @@
 //! | `packages.rs` | the packages of the distribution that are missing, and how they are installed |
 //! | `purity.rs` | core stays without std, allocation and unsafe |
 //! | `rules.rs` | unsafe, clocks and atomics stay in their named files |
-//! | `panics.rs` | the places in a check that could panic are the known ones |
+//! | `words.rs` | spelling, and the words that are not used |
+//! | `imports.rs` | no import points up or closes a cycle |
+//! | `api.rs` | the public items are the recorded ones |
+//! | `panics.rs` | the instructions of a check that could panic are the known ones |
 //! | `models.rs` | core's own code in a model checker: every interleaving, and random schedules |
-//! | `bench.rs` | speed beside what one would pick instead, and the pages that tell of it |
+//! | `bench.rs` | speed, that of alternatives too, and the pages that show it |
 //! | `firmware.rs`, `bare_metal.rs` | the core on machines without an operating system, and the tools for that |
 //! | `budgets.rs` | no hot path takes more instructions than it did |
 //! | `header.rs` | the C header, written from the sources |
 //! | `install.rs` | libkeytally under a prefix, to be found by pkg-config and CMake |
-//! | `native.rs` | libkeytally as programs in C and C++ meet it |
+//! | `native.rs` | libkeytally as programs in C and C++ use it |
 //! | `nginx.rs` | the nginx module, built as its users build it and tested in nginx |
 //! | `secrets.rs` | no branch and no index of a key check depends on a secret |
 //! | `fuzz.rs`, `timing.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
 //! | `python.rs` | the Python module, built, installed and tested as its users have it |
 //! | `wheel.rs` | what PyPI would get |
-//! | `source.rs` | Rust source as a list of words, for the two above |
+//! | `source.rs` | Rust source as a list of words |
 //! | `command.rs` | runs a program, quiet unless it fails |
 
+extern crate alloc;
+
+mod api;
 mod bare_metal;
 mod bench;
 mod budgets;
@@ -35,6 +41,7 @@ mod command;
 mod firmware;
 mod fuzz;
 mod header;
+mod imports;
 mod install;
 mod models;
 mod mutants;
@@ -54,6 +61,7 @@ mod timing;
 mod tools;
 mod web;
 mod wheel;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -97,15 +105,17 @@ enum Task {
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
-    /// Measures whether the time of a check tells what is wrong with a key. Wants a quiet machine.
+    /// Measures whether the time of a check depends on what is wrong with a key. Needs a quiet machine.
     Timing {
         /// How many samples of each kind of key.
         #[arg(long, default_value_t = 10_000_000)]
         samples: u32,
     },
-    /// Measures speed beside what one would pick instead, and writes benches/RESULTS.md and what else shows the figures. Wants
-    /// a quiet machine.
+    /// Measures speed, that of alternatives too, and writes benches/RESULTS.md and all else that shows the figures. Needs a
+    /// quiet machine.
     Bench(bench::Wanted),
+    /// Records the public items of the libraries: writes core/api.txt, host/api.txt and cli/api.txt.
+    Api,
     /// Writes include/keytally.h from the sources of ffi-c.
     Header,
     /// Builds libkeytally and puts it with its headers where C and C++ programs find it.
@@ -122,9 +132,9 @@ enum Task {
     },
     /// Writes docs/EMBEDDED.md: what the core costs on machines without an operating system.
     Embedded,
-    /// Writes docs/PANICS.md: the places in a check that could panic, and why they don't.
+    /// Writes docs/PANICS.md: the instructions of a check that could panic, and why they do not.
     Panics,
-    /// Changes core one small thing at a time, and tells which changes no test notices. Takes hours.
+    /// Changes core one small thing at a time, and lists the changes that no test notices. Takes hours.
     Mutants {
         /// Only these files of `core/src`.
         files: Vec<String>,
@@ -176,6 +186,10 @@ fn run() -> Result<ExitCode> {
         }
         Task::Bench(wanted) => {
             bench::run(wanted)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Task::Api => {
+            api::write()?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Header => {

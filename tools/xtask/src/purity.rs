@@ -1,6 +1,6 @@
 //! Core is pure: no std, no allocation, no unsafe, and no crate but the named ones, none of them with std or alloc.
 //!
-//! A build for the machine at hand cannot show this, since std is there to be linked. The sources and the crate
+//! A build for this machine cannot show this, since it could link std. The sources and the crate
 //! graph can: in a crate that says `no_std` and never `extern crate`, the names `std` and `alloc` do not exist.
 
 use std::fs;
@@ -30,7 +30,7 @@ const CRATES: &[&str] = &[
     "digest",
     "hybrid-array",
     "typenum",
-    // By cpufeatures, where the processor's features are asked of the system.
+    // By cpufeatures, on systems that report the processor's features.
     "libc",
     // By heapless.
     "byteorder",

@@ -31,7 +31,7 @@ fn environment_with(name: &str, requirements: &str) -> Result<PathBuf> {
     tools::virtual_environment_of(&Path::new(FOLDER).join(name), &packages)
 }
 
-/// What measures the module beside its peers, with all that it needs.
+/// The command that measures the module and its peers.
 pub(crate) fn bench() -> Result<Command> {
     let python = environment_with("bench", "py/benches/requirements.txt")?;
     install(&python)?;
@@ -72,7 +72,7 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
 }
 
 /// Every test in a Python that was built without the global lock, which needs a wheel of its own. Loading a module that
-/// isn't declared safe there is a warning, and so an error.
+/// is not declared safe there is a warning, and so an error.
 fn test_without_lock(python: &Path, interpreter: &Path, programs: &Path) -> Result<String> {
     let folder = Path::new(FOLDER).join("without-lock");
     command::run({
@@ -115,7 +115,7 @@ fn wheels() -> PathBuf {
     Path::new(FOLDER).join("wheels")
 }
 
-/// Builds a wheel into a folder that has nothing else; answers with its path.
+/// Builds a wheel into a folder that has nothing else, and returns its path.
 fn build(python: &Path, folder: &Path, options: &[&OsStr]) -> Result<PathBuf> {
     tools::remove_folder(folder)?;
     let mut build = Command::new(python);
@@ -134,7 +134,7 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     }
 }
 
-/// What tests run beside Python: the program `keytally`, a C program, and the gates of the vector files, which the Rust
+/// The programs and files that tests in Python need: the program `keytally`, a C program, and the gates of the vector files, which the Rust
 /// crates make.
 fn programs() -> Result<PathBuf> {
     let folder = std::path::absolute(Path::new(FOLDER).join("programs"))?;

@@ -1,6 +1,6 @@
-//! The house rules that a reader could check by searching: what may stand only in a named file.
+//! What may only be in named files: unsafe code, clock reads, atomics.
 //!
-//! Clippy bans the same clocks and atomics, but an `expect` lifts a ban anywhere; here the places are named.
+//! Clippy bans the same clocks and atomics, but an `expect` lifts a ban anywhere. Here the files are named.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::source::{TestItems, lines_of, rust_files, words};
 use crate::targets::{WORKSPACES, list, metadata_of, text};
 use crate::tools::Found;
 
-/// Something that may stand only in named files.
+/// Something that may only be in named files.
 #[derive(Debug)]
 struct Rule {
     /// What it is about, in the plural.
@@ -22,7 +22,7 @@ struct Rule {
     folders: &'static [&'static str],
     /// Whether it holds in tests too.
     in_tests: bool,
-    /// The files where it may stand, and must: a file that no longer needs its place here loses it.
+    /// The files that may have it, and must: a file that no longer has it is removed from the list.
     homes: &'static [&'static str],
 }
 
@@ -84,7 +84,7 @@ const RULES: &[Rule] = &[
 pub(crate) fn check(_: &[Found]) -> Result<String> {
     let sources = sources()?;
     let faults = RULES.iter().map(|rule| rule.faults(&sources)).collect::<Result<Vec<_>>>()?.concat();
-    ensure!(faults.is_empty(), "the places are named in tools/xtask/src/rules.rs:\n{}", faults.join("\n"));
+    ensure!(faults.is_empty(), "tools/xtask/src/rules.rs names the files:\n{}", faults.join("\n"));
     Ok(format!("{} files", sources.len()))
 }
 
@@ -101,12 +101,11 @@ impl Rule {
                 unused.retain(|home| lines.is_empty() || home != path);
             } else {
                 let home = self.homes.join(" and ");
-                let fault =
-                    |line| format!("{path}:{line}: {what} may stand only in {home}", what = self.what);
+                let fault = |line| format!("{path}:{line}: {what} may only be in {home}", what = self.what);
                 faults.extend(lines.into_iter().map(fault));
             }
         }
-        let none = |home| format!("{home}: named as a place of {what}, but it holds none", what = self.what);
+        let none = |home| format!("{home}: named as a file with {what}, but it has none", what = self.what);
         faults.extend(unused.into_iter().map(none));
         Ok(faults)
     }
@@ -167,13 +166,13 @@ mod tests {
         assert_eq!(
             faults("unsafe code", &[wiped, map, pointers, hostile, counts, x]),
             [
-                "core/tests/x.rs:2: unsafe code may stand only in core/tests/wiped.rs and host/src/map.rs and ffi-c/src/pointers.rs and tools/fuzz/targets/src/c_calls.rs and host/tests/allocation.rs"
+                "core/tests/x.rs:2: unsafe code may only be in core/tests/wiped.rs and host/src/map.rs and ffi-c/src/pointers.rs and tools/fuzz/targets/src/c_calls.rs and host/tests/allocation.rs"
             ]
         );
     }
 
     #[test]
-    fn attributes_that_are_unsafe_have_places_of_their_own() {
+    fn unsafe_attributes_have_a_rule_of_their_own() {
         let export = ("core/src/x.rs", "#[unsafe(no_mangle)] fn f() {}");
         assert!(!faults("names for the linker", &[export]).is_empty());
         let faults = faults("unsafe code", &[export]);
@@ -191,25 +190,25 @@ mod tests {
         assert_eq!(
             faults("clock reads", &[clock, report, server]),
             [
-                "services/server/src/b.rs:1: clock reads may stand only in host/src/clock.rs and tools/xtask/src/step.rs"
+                "services/server/src/b.rs:1: clock reads may only be in host/src/clock.rs and tools/xtask/src/step.rs"
             ]
         );
     }
 
     #[test]
-    fn atomics_have_one_door() {
-        let door = ("core/src/sync.rs", "use core::sync::atomic::AtomicU64;");
+    fn atomics_come_from_one_module() {
+        let module = ("core/src/sync.rs", "use core::sync::atomic::AtomicU64;");
         let through = ("core/src/atomic.rs", "use crate::sync::AtomicU64;");
         let past = ("host/src/gate.rs", "use std::sync::{Arc, atomic::AtomicBool};");
-        assert!(faults("atomics", &[door, through]).is_empty());
-        assert_eq!(faults("atomics", &[door, past]).len(), 1);
+        assert!(faults("atomics", &[module, through]).is_empty());
+        assert_eq!(faults("atomics", &[module, past]).len(), 1);
     }
 
     #[test]
     fn a_named_file_that_needs_no_name_is_a_fault() {
         assert_eq!(
             faults("atomics", &[("core/src/sync.rs", "fn f() {}")]),
-            ["core/src/sync.rs: named as a place of atomics, but it holds none"]
+            ["core/src/sync.rs: named as a file with atomics, but it has none"]
         );
     }
 }

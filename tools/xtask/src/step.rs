@@ -26,10 +26,10 @@ pub(crate) struct Step {
     pub(crate) work: Work,
 }
 
-/// The environment variable that tells tests to run in their long form.
+/// The environment variable that selects the long form of tests.
 pub(crate) const FULL: &str = "KEYTALLY_FULL";
 
-/// What a step does. Work that passes answers with a few words for the table, such as `12 tests`.
+/// What a step does. If it passes, it returns a few words for the table, such as `12 tests`.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Runs these test files, and keeps them out of [`Work::OtherTests`].

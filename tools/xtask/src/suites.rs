@@ -8,10 +8,20 @@ use crate::command::cargo;
 use crate::step::{Step, Work};
 use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
-use crate::{budgets, command, firmware, models, native, nginx, panics, purity, python, rules, secrets, web};
+use crate::{
+    api, budgets, command, firmware, imports, models, native, nginx, panics, purity, python, rules, secrets,
+    web, words,
+};
 
 /// Every suite, in the order in which they run.
 pub(crate) const SUITES: &[Step] = &[
+    Step {
+        name: "words",
+        about: "every text is spelled well, and no word on the list tools/words.txt is used",
+        needs: &[&tools::TYPOS],
+        full_when_named: false,
+        work: Work::Call(words::check),
+    },
     Step {
         name: "rules",
         about: "unsafe code, clock reads and atomics stay in their named files",
@@ -25,6 +35,20 @@ pub(crate) const SUITES: &[Step] = &[
         needs: &[],
         full_when_named: false,
         work: Work::Call(purity::check),
+    },
+    Step {
+        name: "imports",
+        about: "no module imports from a module that contains it, and none import each other in a cycle",
+        needs: &[&tools::IMPORT_LINTER],
+        full_when_named: false,
+        work: Work::Call(imports::check),
+    },
+    Step {
+        name: "api",
+        about: "the public items of the libraries are the recorded ones, and name no type of an unstable crate",
+        needs: &[],
+        full_when_named: false,
+        work: Work::Call(api::check),
     },
     Step {
         name: "unit",
@@ -63,7 +87,7 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "panics",
-        about: "the places in a check that could panic are the known ones, each with its reason",
+        about: "the instructions of a check that could panic are the known ones, each with its reason",
         needs: &[&tools::OBJDUMP],
         full_when_named: false,
         work: Work::Call(panics::check),
@@ -84,14 +108,14 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "loom",
-        about: "the promises hold in every interleaving of a few threads, and whatever their loads may see",
+        about: "the guarantees hold in every interleaving of a few threads, whatever value each load may return",
         needs: &[],
         full_when_named: false,
         work: Work::Call(models::loom),
     },
     Step {
         name: "shuttle",
-        about: "the same on random schedules, of more threads too",
+        about: "the guarantees hold on random schedules, of more threads too",
         needs: &[],
         full_when_named: false,
         work: Work::Call(models::shuttle),
@@ -105,14 +129,14 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "kills",
-        about: "processes killed at random instants lose no count and leave nobody stuck; 10,000 of them when named",
+        about: "processes killed at random instants lose no count and block no other process; 10,000 of them when named",
         needs: &[],
         full_when_named: true,
         work: Work::Tests(&[TestFiles::one("keytally", "kills")]),
     },
     Step {
         name: "stops",
-        about: "a process killed at every step of every protocol harms nobody",
+        about: "a process killed at any step of any protocol loses no count and blocks no other process",
         needs: &[],
         full_when_named: false,
         work: Work::Tests(&[TestFiles::one("keytally", "stops")]),

@@ -1,7 +1,6 @@
 //! Which suite runs which test file.
 //!
-//! Cargo is asked for every target that it can test, the files that suites name are taken away, and `unit` runs
-//! the rest. So a new file is run without being named anywhere, none can be lost, and none runs twice.
+//! Cargo lists every target that it can test. The files that suites name are removed, and `unit` runs the rest. So a new file is run without being named anywhere, none can be lost, and none runs twice.
 //!
 //! Test files are chosen by name over a whole workspace (`--workspace --test NAME`), never by package:
 //! then every suite is one selection of the same build, with the same features of every dependency. Only a file that
@@ -120,7 +119,7 @@ fn builds<'a>(files: &[&'a File]) -> Vec<Build<'a>> {
     builds
 }
 
-/// What tells cargo which build is meant.
+/// The arguments that select a build.
 fn arguments(build: Build<'_>) -> Vec<String> {
     let mut arguments = vec!["--manifest-path".to_owned(), build.manifest.to_owned()];
     arguments.extend(match build.features {
@@ -132,7 +131,7 @@ fn arguments(build: Build<'_>) -> Vec<String> {
     arguments
 }
 
-/// For each build that the test files need, what tells cargo which is meant.
+/// For each build that the test files need, the arguments that select it.
 pub(crate) fn every_build() -> Result<Vec<Vec<String>>> {
     let targets = Targets::read()?;
     Ok(builds(&targets.0.iter().collect::<Vec<_>>()).into_iter().map(arguments).collect())
@@ -180,7 +179,7 @@ impl File {
 struct Targets(Vec<File>);
 
 impl Targets {
-    /// Asks cargo.
+    /// Reads them from cargo.
     fn read() -> Result<Self> {
         let each = WORKSPACES.map(|manifest| Self::from_metadata(manifest, &metadata_of(manifest)?));
         let files = each.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flat_map(|targets| targets.0);

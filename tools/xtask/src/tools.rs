@@ -268,6 +268,20 @@ fn from_crates(name: &str, what: &[&str]) -> Result<PathBuf> {
     Ok(local)
 }
 
+/// What checks texts and Python's imports, with versions, since a newer one finds more.
+const LINTERS: &[&str] = &["import-linter==2.17", "typos==1.52.0"];
+
+/// The checker of Python's imports, from PyPI into `target/linters`.
+pub(crate) const IMPORT_LINTER: Need =
+    Need::new("KEYTALLY_TEST_IMPORT_LINTER", needs_python, || linter("lint-imports"));
+
+/// The checker of spelling, from PyPI into `target/linters`.
+pub(crate) const TYPOS: Need = Need::new("KEYTALLY_TEST_TYPOS", needs_python, || linter("typos"));
+
+fn linter(program: &str) -> Result<PathBuf> {
+    Ok(virtual_environment_of(Path::new("target/linters"), LINTERS)?.with_file_name(program))
+}
+
 fn node_version(node: &Path) -> Option<u32> {
     let output = Command::new(node).arg("--version").output().ok()?;
     major_version(&String::from_utf8(output.stdout).ok()?)
@@ -286,7 +300,7 @@ fn virtual_environment() -> Result<PathBuf> {
 }
 
 /// The interpreter of a virtual environment with these packages. The list is written into it last, so one that was left
-/// half-made, or made for another list, is made anew.
+/// half-made, or made for another list, is made again.
 pub(crate) fn virtual_environment_of(folder: &Path, packages: &[&str]) -> Result<PathBuf> {
     let folder = std::path::absolute(folder)?;
     let python = folder.join("bin/python");

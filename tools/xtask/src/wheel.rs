@@ -29,7 +29,7 @@ const KINDS: [Kind; 2] = [
     Kind { name: "musl", libc: "musl", tag: "musllinux_1_2" },
 ];
 
-/// Builds and checks all of them, and tells each file.
+/// Builds and checks all of them, and prints each file.
 pub(crate) fn run() -> Result<()> {
     let python = tools::virtual_environment_of(Path::new("target/python/wheel"), &["maturin", "ziglang"])?;
     let folder = std::path::absolute(FOLDER)?;
@@ -95,7 +95,7 @@ fn newest(folder: &Path, extension: &str) -> Result<PathBuf> {
         }
     }
     let (_, path) = newest.with_context(|| format!("{} has no .{extension}", folder.display()))?;
-    ensure!(path.is_file(), "{} is no file", path.display());
+    ensure!(path.is_file(), "{} is not a file", path.display());
     Ok(path)
 }
 

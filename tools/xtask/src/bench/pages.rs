@@ -44,7 +44,7 @@ pub(crate) fn write(results: &Results) -> Result<()> {
 fn between_marks(page: &str, name: &str, text: &str) -> Result<String> {
     let marks =
         [format!("<!-- {name}: written by `cargo xtask bench` -->\n"), format!("<!-- end of {name} -->")];
-    let missing = || format!("there is no place marked {name}");
+    let missing = || format!("there is no part marked {name}");
     let (before, rest) = page.split_once(&marks[0]).with_context(missing)?;
     let (_, after) = rest.split_once(&marks[1]).with_context(missing)?;
     Ok(format!("{before}{}{text}{}{after}", marks[0], marks[1]))
@@ -52,8 +52,8 @@ fn between_marks(page: &str, name: &str, text: &str) -> Result<String> {
 
 fn results_page(results: &Results) -> Result<String> {
     let mut page = format!(
-        "<!-- Written by `cargo xtask bench`. -->\n# Results\n\nHow it was measured tells \
-         [PERFORMANCE.md](../docs/PERFORMANCE.md). Figures are medians; the factor behind one compares its row with the \
+        "<!-- Written by `cargo xtask bench`. -->\n# Results\n\n[PERFORMANCE.md](../docs/PERFORMANCE.md) says how \
+         they were measured. Figures are medians; the factor behind one compares its row with the \
          first, within rounds.\n\n{}\n## Targets\n\n{}",
         measurement(results),
         targets::table(results)?
@@ -69,7 +69,7 @@ fn results_page(results: &Results) -> Result<String> {
 fn measurement(results: &Results) -> String {
     format!(
         "| | |\n|---|---|\n| machine | {} |\n| load before | {:.1} |\n| date | {} |\n| commit | {} |\n| compiler | {} |\n\
-         | turns of each contender | {} of {} ms |\n",
+         | turns of each implementation | {} of {} ms |\n",
         results.machine,
         results.load,
         results.date,
@@ -242,7 +242,7 @@ fn table(table: &Table) -> String {
     text + "\n"
 }
 
-/// A figure with as many digits as it is good for.
+/// A figure, with at least three significant digits.
 pub(crate) fn number(figure: f64) -> String {
     if figure.abs() < 10.0 {
         return format!("{figure:.2}");
@@ -252,8 +252,8 @@ pub(crate) fn number(figure: f64) -> String {
     }
     let digits = format!("{figure:.0}");
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_have_the_digits_that_they_are_good_for() {
+    fn figures_have_three_significant_digits_or_all() {
         assert_eq!([1.234, 45.67, 123.4, 1_234_567.8].map(number), ["1.23", "45.7", "123", "1,234,568"]);
     }
 

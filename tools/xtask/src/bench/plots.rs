@@ -1,4 +1,4 @@
-//! Figures as pictures: a line for each contender, a column for each size, time on a scale where each step is ten times the
+//! Figures as pictures: a line for each implementation, a column for each size, time on a scale where each step is ten times the
 //! last.
 
 use core::fmt::Write as _;
@@ -12,15 +12,15 @@ const LEFT: f64 = 70.0;
 const TOP: f64 = 40.0;
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
-/// Colours that are told apart by most eyes.
-const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"];
+/// Colors that most color-blind readers distinguish.
+const COLORS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"];
 
 /// A picture.
 pub(crate) struct Plot {
     title: &'static str,
     /// What stands below; an empty one is a gap.
     columns: Vec<String>,
-    contenders: Vec<(String, Vec<Option<f64>>)>,
+    lines: Vec<(String, Vec<Option<f64>>)>,
 }
 
 impl Plot {
@@ -41,7 +41,7 @@ impl Plot {
         };
         let columns = table.columns.iter().map(|column| format!("{column} subjects")).collect();
         let title = "Nanoseconds a check, by the size of the table";
-        Ok(Self { title, columns, contenders: rows.iter().map(line).collect() })
+        Ok(Self { title, columns, lines: rows.iter().map(line).collect() })
     }
 
     /// A check by the number of threads.
@@ -59,20 +59,20 @@ impl Plot {
             "Mutex<HashMap> of counters",
         ];
         let mut plot = Self {
-            title: "Nanoseconds a check takes its thread, by how many ask at once",
+            title: "Nanoseconds a check takes its thread, by the number of threads",
             columns: Vec::new(),
-            contenders: rows.map(|row| (row.to_owned(), Vec::new())).to_vec(),
+            lines: rows.map(|row| (row.to_owned(), Vec::new())).to_vec(),
         };
         for (name, label) in kinds {
             let table = results.table(name)?;
             for column in &table.columns {
                 plot.columns.push(format!("{label}, {column}"));
-                for (row, figures) in &mut plot.contenders {
+                for (row, figures) in &mut plot.lines {
                     figures.push(table.figure(row, column).ok());
                 }
             }
             plot.columns.push(String::new());
-            plot.contenders.iter_mut().for_each(|(_, figures)| figures.push(None));
+            plot.lines.iter_mut().for_each(|(_, figures)| figures.push(None));
         }
         Ok(plot)
     }
@@ -86,16 +86,16 @@ impl Plot {
         };
         let rows = table.rows.iter().filter(|row| !row.name.contains("maps it"));
         let title = "Nanoseconds for a new subject, by how many calls are quicker";
-        Ok(Self { title, columns: table.columns.clone(), contenders: rows.map(line).collect() })
+        Ok(Self { title, columns: table.columns.clone(), lines: rows.map(line).collect() })
     }
 
     /// The picture as SVG.
     pub(crate) fn svg(&self) -> String {
-        let figures = || self.contenders.iter().flat_map(|(_, figures)| figures).flatten();
+        let figures = || self.lines.iter().flat_map(|(_, figures)| figures).flatten();
         let low = figures().fold(f64::MAX, |low, &figure| low.min(figure)).log10().floor();
         let high = figures().fold(f64::MIN, |high, &figure| high.max(figure)).log10().ceil();
         let y = |figure: f64| TOP + HEIGHT * (1.0 - (figure.log10() - low) / (high - low));
-        let x = |place: usize| LEFT + WIDTH * (place as f64 + 0.5) / self.columns.len() as f64;
+        let x = |index: usize| LEFT + WIDTH * (index as f64 + 0.5) / self.columns.len() as f64;
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 800 420\" font-family=\"sans-serif\" font-size=\"12\">\n\
              <title>{title}</title>\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
@@ -116,18 +116,18 @@ impl Plot {
             );
             power += 1.0;
         }
-        for (place, column) in self.columns.iter().enumerate() {
+        for (index, column) in self.columns.iter().enumerate() {
             // Two lines, where there are two words to set apart.
             for (line, part) in column.split(", ").enumerate() {
                 let down = TOP + HEIGHT + 20.0 + 15.0 * line as f64;
                 let _ = writeln!(
                     svg,
                     "<text x=\"{:.1}\" y=\"{down:.1}\" text-anchor=\"middle\" font-size=\"11\">{part}</text>",
-                    x(place)
+                    x(index)
                 );
             }
         }
-        for ((place, (name, figures)), colour) in self.contenders.iter().enumerate().zip(COLOURS) {
+        for ((index, (name, figures)), color) in self.lines.iter().enumerate().zip(COLORS) {
             let mut path = String::new();
             let mut pen = "M";
             for (column, figure) in figures.iter().enumerate() {
@@ -139,7 +139,7 @@ impl Plot {
                 pen = "L";
                 let _ = writeln!(
                     svg,
-                    "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{colour}\"><title>{}: {} ns</title></circle>",
+                    "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\" fill=\"{color}\"><title>{}: {} ns</title></circle>",
                     x(column),
                     y(*figure),
                     escaped(name),
@@ -147,12 +147,12 @@ impl Plot {
                 );
             }
             let _ =
-                writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>");
-            let down = TOP + 14.0 + 22.0 * place as f64;
+                writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>");
+            let down = TOP + 14.0 + 22.0 * index as f64;
             let right = LEFT + WIDTH + 15.0;
             let _ = writeln!(
                 svg,
-                "<path d=\"M{right} {:.1}h18\" stroke=\"{colour}\" stroke-width=\"3\"/><text x=\"{:.1}\" y=\"{down:.1}\">{}</text>",
+                "<path d=\"M{right} {:.1}h18\" stroke=\"{color}\" stroke-width=\"3\"/><text x=\"{:.1}\" y=\"{down:.1}\">{}</text>",
                 down - 4.0,
                 right + 24.0,
                 escaped(name)
@@ -184,7 +184,7 @@ mod tests {
         let plot = Plot {
             title: "time",
             columns: ["a", "", "b", "c"].map(str::to_owned).to_vec(),
-            contenders: vec![("Map<K>".to_owned(), vec![Some(10.0), None, Some(100.0), Some(1000.0)])],
+            lines: vec![("Map<K>".to_owned(), vec![Some(10.0), None, Some(100.0), Some(1000.0)])],
         };
         let svg = plot.svg();
         assert!(svg.contains("d=\"M130.0 340.0M370.0 190.0L490.0 40.0\""), "{svg}");

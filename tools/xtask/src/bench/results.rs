@@ -17,7 +17,7 @@ pub(crate) struct Results {
     pub(crate) compiler: String,
     pub(crate) date: String,
     pub(crate) commit: String,
-    /// How many turns each contender had.
+    /// How many turns each implementation had.
     pub(crate) rounds: u32,
     /// How long a turn was, in milliseconds.
     pub(crate) turn_ms: u32,
@@ -34,7 +34,7 @@ pub(crate) struct Group {
     pub(crate) tables: Vec<Table>,
 }
 
-/// A measurement of some groups alone, beside a whole one of before.
+/// When and how a group was measured that is newer than the whole measurement.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Apart {
     pub(crate) load: f64,
@@ -42,7 +42,7 @@ pub(crate) struct Apart {
     pub(crate) commit: String,
 }
 
-/// Contenders in rows, and in columns the sizes of their work.
+/// Implementations in rows, and the sizes of their work in columns.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Table {
     pub(crate) name: String,
@@ -54,18 +54,18 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Row>,
 }
 
-/// A contender.
+/// An implementation.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) name: String,
-    /// For each column a figure of each round; none where it wasn't measured.
+    /// For each column, the figure of each round. Empty if it was not measured.
     pub(crate) cells: Vec<Vec<f64>>,
 }
 
 impl Results {
     pub(crate) fn load(root: &Path) -> Result<Self> {
         let text = fs::read_to_string(root.join(FILE)).with_context(|| format!("cannot read {FILE}"))?;
-        serde_json::from_str(&text).with_context(|| format!("{FILE} isn't a measurement"))
+        serde_json::from_str(&text).with_context(|| format!("{FILE} is not a measurement"))
     }
 
     /// The table of a name.
@@ -93,20 +93,20 @@ impl Table {
     pub(crate) fn once(head: [&str; 4], columns: &[(&str, Vec<(&str, f64)>)]) -> Self {
         let [name, unit, title, about] = head.map(str::to_owned);
         let rows = columns.first().map_or(&[][..], |(_, rows)| rows).iter().enumerate();
-        let rows = rows.map(|(place, (name, _))| {
-            let cells = columns.iter().map(|(_, figures)| vec![figures[place].1]).collect();
+        let rows = rows.map(|(index, (name, _))| {
+            let cells = columns.iter().map(|(_, figures)| vec![figures[index].1]).collect();
             Row { name: (*name).to_owned(), cells }
         });
         let columns = columns.iter().map(|(column, _)| (*column).to_owned()).collect();
         Self { name, unit, title, about, rows: rows.collect(), columns }
     }
 
-    /// The figures of a contender in a column, one a round.
+    /// The figures of an implementation in a column, one for each round.
     fn rounds(&self, row: &str, column: &str) -> Result<&[f64]> {
         let missing = || format!("{} has no figure of {row} in column {column}", self.name);
-        let place = self.columns.iter().position(|name| name == column).with_context(missing)?;
+        let index = self.columns.iter().position(|name| name == column).with_context(missing)?;
         let row = self.rows.iter().find(|other| other.name == row).with_context(missing)?;
-        row.cells.get(place).filter(|rounds| !rounds.is_empty()).map(Vec::as_slice).with_context(missing)
+        row.cells.get(index).filter(|rounds| !rounds.is_empty()).map(Vec::as_slice).with_context(missing)
     }
 
     /// The median of a contender's figures in a column.
@@ -114,14 +114,14 @@ impl Table {
         self.rounds(row, column).map(median)
     }
 
-    /// How many times as much a contender takes as another: the median of the rounds' ratios, so that what else the
+    /// How many times as long an implementation takes as another: the median of the rounds' ratios, so that what else the
     /// machine did in a round is in both.
     pub(crate) fn ratio(&self, row: &str, other: &str, column: &str) -> Result<f64> {
         let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
         Ok(median(&row.iter().zip(other).map(|(row, other)| row / other).collect::<Vec<_>>()))
     }
 
-    /// How much more a contender takes than another, in the same way.
+    /// How much longer an implementation takes than another: the median of the rounds' differences.
     pub(crate) fn difference(&self, row: &str, other: &str, column: &str) -> Result<f64> {
         let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
         Ok(median(&row.iter().zip(other).map(|(row, other)| row - other).collect::<Vec<_>>()))

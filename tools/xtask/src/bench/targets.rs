@@ -1,16 +1,16 @@
-//! What was aimed at, whether it is held, and what stands in the way of what isn't.
+//! The targets, whether each is met, and what prevents those that are not.
 
 use anyhow::Result;
 
 use super::pages::number;
 use super::results::Results;
 
-/// Something that was aimed at.
+/// A figure that is wanted.
 struct Target {
     what: &'static str,
     wanted: &'static str,
     find: fn(&Results) -> Result<Finding>,
-    /// What stands in the way, as measured.
+    /// What prevents it, as measured.
     bound: Option<fn(&Results) -> Result<String>>,
 }
 
@@ -56,9 +56,9 @@ const SILENT_ZONE: &str = "keytally_limit, headers off";
 const KEY_CHECK: &str = "keytally";
 const SILENT_KEY_CHECK: &str = "keytally, headers off";
 const LIMIT_REQ: &str = "limit_req";
-const LIMIT_REQ_TELLING: &str = "limit_req, and five fields";
+const LIMIT_REQ_WITH_FIELDS: &str = "limit_req, and five fields";
 const NGINX: &str = "nginx alone";
-const NGINX_TELLING: &str = "nginx alone, and five fields";
+const NGINX_WITH_FIELDS: &str = "nginx alone, and five fields";
 const PAGES: [&str; 2] = ["empty_gif", "a proxied answer"];
 const KEYS: [&str; 2] = ["1 key", "10,000 keys"];
 const ONE: &str = "1";
@@ -68,7 +68,7 @@ const MILLION: &str = "1,000,000";
 /// Two threads may be slower than one by this much before it counts: more is beyond a quiet machine's noise.
 const NOISE: f64 = 1.1;
 
-/// Lines that a refused insertion may look at: two buckets of two, and their claims.
+/// Cache lines that a refused insertion may read: two buckets of two lines, and their lock words.
 const REFUSAL_LINES: f64 = 6.0;
 
 const TARGETS: &[Target] = &[
@@ -84,8 +84,8 @@ const TARGETS: &[Target] = &[
             let governors = table.figure(GOVERNORS, THOUSAND)?;
             let (ours, hashed) = (table.figure(OURS, THOUSAND)?, table.figure(HASHED, THOUSAND)?);
             Ok(format!(
-                "Two governors take {} ns, a quarter of which is {}; reading the subject and hashing it, so that nobody can \
-                 choose what meets in one bucket, is {} of a check's {}.",
+                "Two governors take {} ns, a quarter of which is {}; reading the subject and hashing it, so that no client can \
+                 choose subjects that share a bucket, is {} of a check's {}.",
                 number(governors),
                 number(governors / 4.0),
                 number(ours - hashed),
@@ -138,9 +138,9 @@ const TARGETS: &[Target] = &[
         bound: Some(|results| {
             let table = results.table("limiter/uniform")?;
             Ok(format!(
-                "The slot can't be looked for before the hash is there, and a check without it takes {} ns: the slot's tag, both \
+                "The slot cannot be searched before the hash is known, and a check without it takes {} ns: the fingerprint, both \
                  windows' counts and limits, the compare-exchange and the verdict. The bare loop, of {} ns with the hash, has \
-                 nothing to find and nothing to tell, so that its compare-exchange goes on beside the next hash.",
+                 no slot to find and no verdict to return, so that its compare-exchange overlaps with the next hash.",
                 number(table.figure(HASHED, ONE)?),
                 number(table.figure(FLOOR, ONE)?)
             ))
@@ -156,8 +156,8 @@ const TARGETS: &[Target] = &[
         bound: Some(|results| {
             let table = results.table("contention/one")?;
             Ok(format!(
-                "Between two threads a line travels for each check, and again for each compare-exchange that comes too late. The \
-                 longer a check takes between its load and its compare-exchange, the more come too late: it takes {} ns alone, \
+                "Between two threads a line travels for each check, and again for each compare-exchange that fails. The \
+                 longer a check takes between its load and its compare-exchange, the more fail: it takes {} ns alone, \
                  and the bare loop {}.",
                 number(table.figure(HASHED, "1 thread")?),
                 number(table.figure(BARE, "1 thread")?)
@@ -186,7 +186,7 @@ const TARGETS: &[Target] = &[
             let compressions = table.figure(COMPRESSIONS, THOUSAND)?;
             Ok(format!(
                 "Both need two compressions of SHA-256, one after the other: {} ns. Around them `hmac` takes {}, and a check {}, \
-                 in which it reads the key's text, finds its record, compares, decides, charges and tells. The quicker a processor \
+                 in which it reads the key's text, finds its record, compares, decides, charges and returns. The faster a processor \
                  compresses, the more that weighs.",
                 number(compressions),
                 number(table.figure(HMAC, THOUSAND)? - compressions),
@@ -254,7 +254,7 @@ const TARGETS: &[Target] = &[
             let table = results.table("flood/latency")?;
             Ok(format!(
                 "Half of the calls take {} ns, the clock's reading of {} among them. The slowest wait for several lines that no \
-                 cache holds, and for the pages' own places in memory.",
+                 cache holds, and for entries of the page table.",
                 number(table.figure(OURS, "median")?),
                 number(table.figure("reading the clock alone", "median")?)
             ))
@@ -357,13 +357,13 @@ const TARGETS: &[Target] = &[
         },
         bound: Some(|results| {
             let table = results.table("nginx/cpu")?;
-            let telling = PAGES.map(|page| table.ratio(ZONE, LIMIT_REQ_TELLING, page));
+            let with_fields = PAGES.map(|page| table.ratio(ZONE, LIMIT_REQ_WITH_FIELDS, page));
             let silent = PAGES.map(|page| table.ratio(SILENT_ZONE, LIMIT_REQ, page));
             Ok(format!(
-                "Each answer tells the client its limits in five header fields, and `limit_req` tells nothing. Of a `limit_req` \
+                "Each response has the client's limits in five header fields, and `limit_req` adds none. Of a `limit_req` \
                  whose answers get as many fields, always the same, by `add_header`, it takes {} times as much; with \
                  `keytally_headers off`, {} of a `limit_req` without.",
-                both(telling)?,
+                both(with_fields)?,
                 both(silent)?
             ))
         }),
@@ -378,7 +378,7 @@ const TARGETS: &[Target] = &[
         },
         bound: Some(|results| {
             let table = results.table("nginx/cpu")?;
-            let more = PAGES.map(|page| table.difference(KEY_CHECK, LIMIT_REQ_TELLING, page));
+            let more = PAGES.map(|page| table.difference(KEY_CHECK, LIMIT_REQ_WITH_FIELDS, page));
             Ok(format!(
                 "Over a `limit_req` whose answers get as many header fields, always the same, by `add_header`, it takes {} µs \
                  more.",
@@ -391,18 +391,18 @@ const TARGETS: &[Target] = &[
         wanted: "at least 0.97 of those of nginx alone",
         find: |results| {
             let table = results.table("nginx/rate")?;
-            Finding::of_both([ZONE, KEY_CHECK], |contender| {
-                let part = |page| table.ratio(contender, NGINX, page);
+            Finding::of_both([ZONE, KEY_CHECK], |variant| {
+                let part = |page| table.ratio(variant, NGINX, page);
                 Finding::of_both(PAGES, |page| Ok(Finding::at_least(0.97, part(page)?, "")))
             })
         },
         bound: Some(|results| {
             let table = results.table("nginx/rate")?;
-            let part = |contender| both(PAGES.map(|page| table.ratio(contender, NGINX, page)));
+            let part = |variant| both(PAGES.map(|page| table.ratio(variant, NGINX, page)));
             Ok(format!(
                 "Five more header fields in each answer, always the same, by `add_header`, leave nginx alone {} of its requests, and \
                  `limit_req` without any leaves it {}. With `keytally_headers off` it is {} with a zone, and {} with a key check.",
-                part(NGINX_TELLING)?,
+                part(NGINX_WITH_FIELDS)?,
                 part(LIMIT_REQ)?,
                 part(SILENT_ZONE)?,
                 part(SILENT_KEY_CHECK)?
@@ -411,7 +411,7 @@ const TARGETS: &[Target] = &[
     },
 ];
 
-/// The targets as a table, and what stands in the way of those that aren't held.
+/// The targets as a table, and what prevents those that are not met.
 pub(crate) fn table(results: &Results) -> Result<String> {
     let mut text = "| what | target | measured | |\n|---|---|---:|---|\n".to_owned();
     let mut bounds = String::new();
@@ -424,7 +424,7 @@ pub(crate) fn table(results: &Results) -> Result<String> {
         }
     }
     if !bounds.is_empty() {
-        text += &format!("\nWhat stands in the way of those that aren't held:\n\n{bounds}");
+        text += &format!("\nWhat prevents the targets that are not held:\n\n{bounds}");
     }
     Ok(text)
 }

@@ -1,0 +1,468 @@
+//! The suite `api`: the public items of the libraries are the recorded ones, each has one path, and none names a type of
+//! a crate that may break it. `cargo xtask api` records.
+//!
+//! rustdoc describes a library as JSON. That is an unstable option, which `RUSTC_BOOTSTRAP` lifts for rustdoc alone, so
+//! that nothing is compiled again.
+
+use alloc::collections::BTreeSet;
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::command::{self, cargo};
+use crate::tools::Found;
+
+/// The libraries: the folder, which holds the record, the package, and what rustdoc names it.
+const LIBRARIES: [(&str, &str, &str); 3] = [
+    ("core", "keytally-core", "keytally_core"),
+    ("host", "keytally", "keytally"),
+    ("cli", "keytally-cli", "keytally_cli"),
+];
+
+/// The crates whose types may be public: Rust's own, this project's, and others from version 1.0 on.
+const PUBLIC_CRATES: [&str; 9] =
+    ["alloc", "clap_builder", "core", "keytally", "keytally_core", "serde_core", "std", "subtle", "zeroize"];
+
+/// Writes the records.
+pub(crate) fn write() -> Result<()> {
+    for (folder, api) in read_all()? {
+        let path = record(folder);
+        fs::write(&path, api.text()).with_context(|| format!("cannot write {path}"))?;
+        println!("wrote {path}");
+    }
+    Ok(())
+}
+
+/// Fails with a line for each item that is not recorded or not there, has two paths, or names a foreign type.
+pub(crate) fn check(_: &[Found]) -> Result<String> {
+    let mut faults = Vec::new();
+    let mut count = 0;
+    for (folder, api) in read_all()? {
+        let path = record(folder);
+        let recorded = fs::read_to_string(&path).unwrap_or_default();
+        let recorded: BTreeSet<&str> = recorded.lines().collect();
+        let items: BTreeSet<&str> = api.items.iter().map(String::as_str).collect();
+        faults.extend(items.difference(&recorded).map(|item| format!("{path}: not recorded: {item}")));
+        faults.extend(recorded.difference(&items).map(|item| format!("{path}: recorded, but gone: {item}")));
+        count += items.len();
+        faults.extend(api.faults);
+    }
+    ensure!(
+        faults.is_empty(),
+        "the public API differs from its rules or its record, which `cargo xtask api` writes:\n{}",
+        faults.join("\n")
+    );
+    Ok(format!("{count} items"))
+}
+
+fn record(folder: &str) -> String {
+    format!("{folder}/api.txt")
+}
+
+fn read_all() -> Result<Vec<(&'static str, Api)>> {
+    let folder = std::path::absolute("target/api")?;
+    fs::create_dir_all(&folder)?;
+    let rustdoc = folder.join("rustdoc");
+    fs::write(&rustdoc, "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec rustdoc \"$@\"\n")?;
+    fs::set_permissions(&rustdoc, fs::Permissions::from_mode(0o755))?;
+    let mut doc = cargo();
+    doc.args(["doc", "--no-deps", "--lib"])
+        .args(LIBRARIES.iter().flat_map(|(_, package, _)| ["--package", package]));
+    doc.env("RUSTDOC", rustdoc).env("RUSTDOCFLAGS", "-Z unstable-options --output-format json");
+    command::run(doc)?;
+    let read = |(folder, _, name)| {
+        let path = format!("target/doc/{name}.json");
+        let text = fs::read_to_string(&path).with_context(|| format!("rustdoc wrote no {path}"))?;
+        let json = serde_json::from_str(&text).with_context(|| format!("{path} is not JSON"))?;
+        Ok((folder, Api::read(&json).with_context(|| format!("cannot read {path}"))?))
+    };
+    LIBRARIES.into_iter().map(read).collect()
+}
+
+/// The public items of a library.
+#[derive(Debug, Default)]
+struct Api {
+    /// A line for each: its kind, its path and its signature.
+    items: BTreeSet<String>,
+    faults: Vec<String>,
+}
+
+impl Api {
+    /// Reads what rustdoc wrote.
+    fn read(json: &Value) -> Result<Self> {
+        let mut reader = Reader { json, api: Self::default(), paths: HashMap::new() };
+        let root = reader.item(&json["root"]).context("the library has no root")?;
+        reader.add_children(&root["inner"]["module"]["items"], name(root));
+        Ok(reader.api)
+    }
+
+    fn text(&self) -> String {
+        self.items.iter().flat_map(|item| [item, "\n"]).collect()
+    }
+}
+
+/// Walks rustdoc's JSON.
+struct Reader<'a> {
+    json: &'a Value,
+    api: Api,
+    /// The path of each item that was added, by its id.
+    paths: HashMap<String, String>,
+}
+
+impl<'a> Reader<'a> {
+    /// The item of an id, if it is the library's own.
+    fn item(&self, id: &Value) -> Option<&'a Value> {
+        self.json["index"].get(id.to_string()).filter(|item| item["crate_id"] == 0)
+    }
+
+    fn add_children(&mut self, ids: &'a Value, parent: &str) {
+        for id in each(ids) {
+            if let Some(item) = self.item(id) {
+                self.add(id, item, name(item), parent);
+            }
+        }
+    }
+
+    fn add(&mut self, id: &Value, item: &'a Value, name: &str, parent: &str) {
+        let Some((kind, inner)) = only(&item["inner"]) else { return };
+        if kind == "use" {
+            return self.add_use(inner, parent);
+        }
+        let path = format!("{parent}::{name}");
+        if let Some(other) = self.paths.insert(id.to_string(), path.clone()) {
+            self.api.faults.push(format!("{path} is also {other}: an item has one path"));
+            return;
+        }
+        self.add_line(inner, &path, line(kind, &path, item));
+        for ids in [&inner["items"], &inner["variants"], &inner["fields"], &inner["kind"]["tuple"]] {
+            self.add_children(ids, &path);
+        }
+        for kind in ["plain", "struct"] {
+            self.add_children(&inner["kind"][kind]["fields"], &path);
+        }
+        for id in each(&inner["impls"]) {
+            if let Some(item) = self.item(id) {
+                self.add_impl(&item["inner"]["impl"], &path);
+            }
+        }
+    }
+
+    fn add_use(&mut self, inner: &'a Value, parent: &str) {
+        let new_name = name(inner);
+        match self.item(&inner["id"]) {
+            Some(target) if inner["is_glob"] == true => {
+                self.add_children(&target["inner"]["module"]["items"], parent);
+            }
+            Some(target) => self.add(&inner["id"], target, new_name, parent),
+            None => {
+                let source = inner["source"].as_str().unwrap_or_default();
+                let path = format!("{parent}::{}", if inner["is_glob"] == true { "*" } else { new_name });
+                let named = serde_json::json!({ "path": source, "id": inner["id"] });
+                self.add_line(&named, &path, format!("use {path} = {source}"));
+            }
+        }
+    }
+
+    /// Adds what a type implements, except by a blanket or as an auto trait.
+    fn add_impl(&mut self, inner: &'a Value, path: &str) {
+        if inner["is_synthetic"] == true || !inner["blanket_impl"].is_null() {
+            return;
+        }
+        if inner["trait"].is_null() {
+            self.add_children(&inner["items"], path);
+            return;
+        }
+        let implemented = path_text(&inner["trait"]);
+        // A private mark of the compiler's.
+        if implemented == "StructuralPartialEq" {
+            return;
+        }
+        let generics = generics(&inner["generics"]);
+        let line = format!(
+            "impl{generics} {implemented} for {path}{}",
+            arguments(&inner["for"]["resolved_path"]["args"])
+        );
+        self.add_line(inner, path, line);
+        for id in each(&inner["items"]) {
+            // The types that the implementation names.
+            if let Some(item) = self.item(id) {
+                self.add_foreign(&item["inner"]["assoc_type"], path);
+            }
+        }
+    }
+
+    fn add_line(&mut self, inner: &Value, path: &str, line: String) {
+        self.add_foreign(inner, path);
+        self.api.items.insert(line);
+    }
+
+    /// Adds a fault for each path in the value that leads to a crate which may not be public.
+    fn add_foreign(&mut self, value: &Value, path: &str) {
+        match value {
+            Value::Array(values) => values.iter().for_each(|value| self.add_foreign(value, path)),
+            Value::Object(fields) => {
+                if fields.contains_key("path") && fields.contains_key("id") {
+                    let summary = &self.json["paths"][value["id"].to_string()];
+                    let name = self.json["external_crates"][summary["crate_id"].to_string()]["name"].as_str();
+                    if let Some(name) = name.filter(|name| !PUBLIC_CRATES.contains(name)) {
+                        let fault = format!(
+                            "{path} names {name}::{}, whose crate is not in PUBLIC_CRATES",
+                            path_text(value)
+                        );
+                        self.api.faults.push(fault);
+                    }
+                }
+                fields.values().for_each(|value| self.add_foreign(value, path));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The line of an item other than an implementation and a re-export.
+fn line(kind: &str, path: &str, item: &Value) -> String {
+    let inner = &item["inner"][kind];
+    let mut line = match kind {
+        "function" => {
+            let header = |flag: &str, word| if inner["header"][flag] == true { word } else { "" };
+            let words =
+                [header("is_const", "const "), header("is_unsafe", "unsafe "), header("is_async", "async ")];
+            format!("{}fn {path}{}{}", words.concat(), generics(&inner["generics"]), signature(&inner["sig"]))
+        }
+        "struct_field" => format!("field {path}: {}", type_text(inner)),
+        "constant" | "assoc_const" => format!("const {path}: {}", type_text(&inner["type"])),
+        "static" => format!("static {path}: {}", type_text(&inner["type"])),
+        "type_alias" => {
+            format!("type {path}{} = {}", generics(&inner["generics"]), type_text(&inner["type"]))
+        }
+        "assoc_type" => format!("type {path}"),
+        "trait" => {
+            format!("trait {path}{}{}", generics(&inner["generics"]), after(": ", &bounds(&inner["bounds"])))
+        }
+        _ => format!("{kind} {path}{}", generics(&inner["generics"])),
+    };
+    if item["attrs"].to_string().contains("non_exhaustive") {
+        line += " (non-exhaustive)";
+    }
+    line
+}
+
+/// `<T: Trait> where …`, empty if there are no generics.
+fn generics(generics: &Value) -> String {
+    let params = each(&generics["params"]).filter(|param| param["kind"]["type"]["is_synthetic"] != true);
+    let params: Vec<String> = params
+        .map(|param| match only(&param["kind"]) {
+            Some(("const", kind)) => format!("const {}: {}", name(param), type_text(&kind["type"])),
+            Some(("type", kind)) => format!("{}{}", name(param), after(": ", &bounds(&kind["bounds"]))),
+            _ => name(param).to_owned(),
+        })
+        .collect();
+    let predicates = each(&generics["where_predicates"]).filter_map(only).map(|(_, predicate)| {
+        let left =
+            predicate["lifetime"].as_str().map_or_else(|| type_text(&predicate["type"]), str::to_owned);
+        format!("{left}: {}", bounds(&predicate["bounds"]))
+    });
+    let params = if params.is_empty() { String::new() } else { format!("<{}>", params.join(", ")) };
+    params + &after(" where ", &predicates.collect::<Vec<_>>().join(", "))
+}
+
+fn signature(signature: &Value) -> String {
+    let inputs = each(&signature["inputs"]).map(|input| match (str(&input[0]), type_text(&input[1])) {
+        ("self", kind) if kind.ends_with("Self") => kind.replace("Self", "self"),
+        ("_" | "", kind) => kind,
+        (name, kind) => format!("{name}: {kind}"),
+    });
+    let output = &signature["output"];
+    let output = if output.is_null() { String::new() } else { format!(" -> {}", type_text(output)) };
+    format!("({}){output}", inputs.collect::<Vec<_>>().join(", "))
+}
+
+fn type_text(value: &Value) -> String {
+    let Some((kind, inner)) = only(value) else { return "_".to_owned() };
+    let target = || type_text(&inner["type"]);
+    let is_mutable = inner["is_mutable"] == true;
+    match kind {
+        "resolved_path" => path_text(inner),
+        "generic" | "primitive" => str(inner).to_owned(),
+        "borrowed_ref" => {
+            let lifetime = inner["lifetime"].as_str().map(|name| format!("{name} ")).unwrap_or_default();
+            format!("&{lifetime}{}{}", if is_mutable { "mut " } else { "" }, target())
+        }
+        "raw_pointer" => format!("*{} {}", if is_mutable { "mut" } else { "const" }, target()),
+        "slice" => format!("[{}]", type_text(inner)),
+        "array" => format!("[{}; {}]", target(), str(&inner["len"])),
+        "tuple" => format!("({})", each(inner).map(type_text).collect::<Vec<_>>().join(", ")),
+        "impl_trait" => format!("impl {}", bounds(inner)),
+        "dyn_trait" => {
+            let traits = each(&inner["traits"]).map(|each| path_text(&each["trait"])).collect::<Vec<_>>();
+            format!("dyn {}{}", traits.join(" + "), after(" + ", str(&inner["lifetime"])))
+        }
+        "qualified_path" if inner["trait"].is_null() => {
+            format!("{}::{}", type_text(&inner["self_type"]), name(inner))
+        }
+        "qualified_path" => {
+            format!("<{} as {}>::{}", type_text(&inner["self_type"]), path_text(&inner["trait"]), name(inner))
+        }
+        "function_pointer" => format!("fn{}", signature(&inner["sig"])),
+        _ => inner.to_string(),
+    }
+}
+
+/// The last name of a path, with its arguments: the names before it depend on the version of rustdoc.
+fn path_text(path: &Value) -> String {
+    let path_name = str(&path["path"]).rsplit("::").next().unwrap_or_default();
+    path_name.to_owned() + &arguments(&path["args"])
+}
+
+fn arguments(arguments: &Value) -> String {
+    match only(arguments) {
+        Some(("angle_bracketed", inner)) => {
+            let args = each(&inner["args"]).map(|argument| match only(argument) {
+                Some(("type", inner)) => type_text(inner),
+                Some(("const", inner)) => str(&inner["expr"]).to_owned(),
+                Some((_, inner)) => str(inner).to_owned(),
+                None => "_".to_owned(),
+            });
+            let constraints = each(&inner["constraints"]).map(|constraint| {
+                let binding = &constraint["binding"];
+                let bound = after(": ", &bounds(&binding["constraint"]));
+                let equal = &binding["equality"]["type"];
+                let equal = if equal.is_null() { String::new() } else { format!(" = {}", type_text(equal)) };
+                format!("{}{bound}{equal}", name(constraint))
+            });
+            let all: Vec<String> = args.chain(constraints).collect();
+            if all.is_empty() { String::new() } else { format!("<{}>", all.join(", ")) }
+        }
+        Some(("parenthesized", inner)) => {
+            let inputs = each(&inner["inputs"]).map(type_text).collect::<Vec<_>>().join(", ");
+            let output = &inner["output"];
+            let output = if output.is_null() { String::new() } else { format!(" -> {}", type_text(output)) };
+            format!("({inputs}){output}")
+        }
+        _ => String::new(),
+    }
+}
+
+fn bounds(bounds: &Value) -> String {
+    let texts = each(bounds).map(|bound| match only(bound) {
+        Some(("trait_bound", inner)) => {
+            let mark = if inner["modifier"] == "maybe" { "?" } else { "" };
+            format!("{mark}{}", path_text(&inner["trait"]))
+        }
+        Some((_, inner)) => inner.as_str().map_or_else(|| inner.to_string(), str::to_owned),
+        None => String::new(),
+    });
+    texts.collect::<Vec<_>>().join(" + ")
+}
+
+/// The text after a separator, or nothing if it is empty.
+fn after(separator: &str, text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("{separator}{text}") }
+}
+
+/// The name and value of an object's only field.
+fn only(value: &Value) -> Option<(&str, &Value)> {
+    value.as_object()?.iter().next().map(|(name, value)| (name.as_str(), value))
+}
+
+fn each(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn str(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn name(value: &Value) -> &str {
+    str(&value["name"])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A library with these items, of which the root holds the first ones.
+    fn read(root_items: u64, items: &[Value]) -> Api {
+        let root: Vec<u64> = (1..=root_items).collect();
+        let mut index =
+            json!({ "0": { "crate_id": 0, "name": "lib", "inner": { "module": { "items": root } } } });
+        for (id, item) in (1..).zip(items) {
+            index[id.to_string()] = item.clone();
+            index[id.to_string()]["crate_id"] = json!(0);
+        }
+        let paths = json!({ "100": { "crate_id": 7 }, "101": { "crate_id": 1 } });
+        let crates = json!({ "1": { "name": "core" }, "7": { "name": "heapless" } });
+        Api::read(&json!({ "root": 0, "index": index, "paths": paths, "external_crates": crates })).unwrap()
+    }
+
+    fn path(name: &str, id: u64) -> Value {
+        json!({ "resolved_path": { "path": name, "id": id, "args": null } })
+    }
+
+    fn function(output: Value) -> Value {
+        let receiver = json!(["self", { "borrowed_ref": { "lifetime": null, "is_mutable": false, "type": { "generic": "Self" } } }]);
+        let bytes = json!(["bytes", { "array": { "type": { "primitive": "u8" }, "len": "16" } }]);
+        let signature = json!({ "inputs": [receiver, bytes], "output": output });
+        json!({ "name": "f", "inner": { "function": { "sig": signature, "generics": {}, "header": { "is_const": true } } } })
+    }
+
+    fn structure(impls: &[u64]) -> Value {
+        json!({ "name": "S", "attrs": ["non_exhaustive"], "inner": { "struct": { "kind": "unit", "impls": impls } } })
+    }
+
+    #[test]
+    fn items_are_listed_with_paths_and_signatures() {
+        let inherent = json!({ "inner": { "impl": { "trait": null, "items": [3] } } });
+        let clone = json!({ "inner": { "impl": { "trait": { "path": "core::clone::Clone", "id": 101 } } } });
+        let auto =
+            json!({ "inner": { "impl": { "trait": { "path": "Send", "id": 101 }, "is_synthetic": true } } });
+        let api = read(1, &[structure(&[2, 4, 5]), inherent, function(path("u::Option", 101)), clone, auto]);
+        assert_eq!(
+            api.text(),
+            "const fn lib::S::f(&self, bytes: [u8; 16]) -> Option\n\
+             impl Clone for lib::S\n\
+             struct lib::S (non-exhaustive)\n"
+        );
+        assert_eq!(api.faults, [""; 0]);
+    }
+
+    #[test]
+    fn type_of_an_unstable_crate_is_a_fault() {
+        let api = read(1, &[function(path("heapless::String", 100))]);
+        assert_eq!(api.faults, ["lib::f names heapless::String, whose crate is not in PUBLIC_CRATES"]);
+        let reexport = json!({ "inner": { "use": { "source": "heapless::Vec", "name": "Vec", "id": 100 } } });
+        let api = read(1, &[reexport]);
+        assert_eq!(api.text(), "use lib::Vec = heapless::Vec\n");
+        assert_eq!(api.faults, ["lib::Vec names heapless::Vec, whose crate is not in PUBLIC_CRATES"]);
+    }
+
+    #[test]
+    fn type_of_an_unstable_crate_in_an_implementation_is_a_fault() {
+        let args = json!({ "angle_bracketed": { "args": [{ "type": path("heapless::String", 100) }] } });
+        let from = json!({ "inner": { "impl": { "trait": { "path": "From", "id": 101, "args": args } } } });
+        let error =
+            json!({ "inner": { "impl": { "trait": { "path": "FromStr", "id": 101 }, "items": [4] } } });
+        let error_type = json!({ "inner": { "assoc_type": { "type": path("heapless::Full", 100) } } });
+        let api = read(1, &[structure(&[2, 3]), from, error, error_type]);
+        assert_eq!(
+            api.faults,
+            [
+                "lib::S names heapless::String, whose crate is not in PUBLIC_CRATES",
+                "lib::S names heapless::Full, whose crate is not in PUBLIC_CRATES"
+            ]
+        );
+    }
+
+    #[test]
+    fn second_path_of_an_item_is_a_fault() {
+        let module = json!({ "name": "m", "inner": { "module": { "items": [3] } } });
+        let reexport = json!({ "inner": { "use": { "source": "m::S", "name": "S", "id": 3 } } });
+        let api = read(2, &[module, reexport, structure(&[])]);
+        assert_eq!(api.faults, ["lib::S is also lib::m::S: an item has one path"]);
+    }
+}
