@@ -1,16 +1,17 @@
-//! docs/TESTING.md names tests that exist, and the number of comparisons that are made.
+//! docs/TESTING.md and docs/SEMANTICS.md name files and tests that exist.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;
 
 const PAGE: &str = include_str!("../../docs/TESTING.md");
+const SEMANTICS: &str = include_str!("../../docs/SEMANTICS.md");
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// What stands between backticks.
+/// Returns the texts between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
@@ -24,22 +25,49 @@ fn every_file_on_the_page_exists() {
     }
 }
 
-/// A row names files in its first column and functions of theirs in its second.
+/// Whether a test of that name is declared in a file. A test that a macro defines has its name at the
+/// beginning of a line.
+fn declares(file: &str, name: &str) -> bool {
+    let source = fs::read_to_string(root().join(file)).unwrap();
+    source.contains(&format!("fn {name}(")) || source.contains(&format!("\n    {name}: \""))
+}
+
+/// A row names files in its first column, and functions in those files in its second.
 #[test]
 fn every_test_on_the_page_exists() {
     let mut tests = 0;
     for row in PAGE.lines().filter(|line| line.starts_with("| `") && line.contains(".rs`")) {
         let (files, names) = row.trim_matches('|').split_once('|').unwrap();
-        let sources: String =
-            quoted(files).map(|file| fs::read_to_string(root().join(file)).unwrap()).collect();
         let is_name = |name: &&str| name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
         for name in quoted(names).filter(is_name) {
             tests += 1;
-            // A test that a macro makes has its name at the beginning of a line.
-            let declared =
-                sources.contains(&format!("fn {name}(")) || sources.contains(&format!("\n    {name}: \""));
-            assert!(declared, "docs/TESTING.md names {name}, which is not in {files}");
+            assert!(
+                quoted(files).any(|file| declares(file, name)),
+                "docs/TESTING.md names {name}, which is not in {files}"
+            );
         }
     }
     assert!(tests > 40, "{tests}");
+}
+
+/// Each guarantee has the same parts. Its last part has lines of a file, a colon and tests in that file.
+#[test]
+fn every_guarantee_has_its_parts_and_tests() {
+    let guarantees = SEMANTICS.split("\n### ").skip(1);
+    assert_eq!(guarantees.clone().count(), 10);
+    for guarantee in guarantees {
+        let title = guarantee.lines().next().unwrap();
+        for part in ["Statement", "Assumption", "Exception", "Argument", "Tests"] {
+            assert!(guarantee.contains(&format!("\n**{part}.** ")), "{title} has no {part}");
+        }
+        let tests = guarantee.split("**Tests.** ").nth(1).unwrap();
+        let lines = tests.lines().filter_map(|line| line.split_once("`: `"));
+        assert!(lines.clone().count() > 0, "{title} names no test");
+        for (file, names) in lines {
+            let file = file.trim_start_matches('`');
+            for name in quoted(&format!("`{names}")) {
+                assert!(declares(file, name), "docs/SEMANTICS.md names {name}, which is not in {file}");
+            }
+        }
+    }
 }

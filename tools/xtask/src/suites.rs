@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::command::cargo;
 use crate::step::{Step, Work};
@@ -161,11 +161,14 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "service",
-        about: "the service over real HTTP, asked by curl, Node's fetch and Python's requests; its listeners; attacks on it",
+        about: "the service over real HTTP, with curl, fetch of Node and requests of Python; its listeners; attacks on it",
         needs: &[&tools::CURL, &tools::NODE, &tools::PYTHON],
         full_when_named: false,
         work: Work::Tests(&[
-            TestFiles::one("keytally-server", "service"),
+            TestFiles::one("keytally-server", "contract"),
+            TestFiles::one("keytally-server", "routes"),
+            TestFiles::one("keytally-server", "startup"),
+            TestFiles::one("keytally-server", "lifecycle"),
             TestFiles::one("keytally-server", "listeners"),
             TestFiles::one("keytally-server", "guesses"),
             TestFiles::one("keytally-server", "attacks"),
@@ -205,7 +208,34 @@ pub(crate) fn named_files() -> Vec<TestFiles> {
 fn documentation_examples(_: &[Found]) -> Result<String> {
     let mut test: Command = cargo();
     test.arg("test").args(PROFILE).args(["--workspace", "--no-fail-fast", "--doc"]);
-    count_tests(&command::run(test)?)
+    let tests = count_tests(&command::run(test)?)?;
+    run_examples()?;
+    Ok(tests)
+}
+
+/// Runs the programs of `examples/` that are in Rust. Each makes requests until one is denied.
+fn run_examples() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let run = |arguments: &[&str]| {
+        let mut run: Command = cargo();
+        run.arg("run").args(PROFILE).arg("--quiet").arg("--manifest-path");
+        run.arg(std::env::current_dir()?.join("Cargo.toml")).args(arguments);
+        run.current_dir(&folder).env("KEYTALLY_PEPPER", "5a".repeat(32));
+        command::run(run)
+    };
+    let create = ["create", "api.gate", "--plan", "default=3/minute, 100/hour"];
+    run(&[&["--package", "keytally-cli", "--"][..], &create].concat())?;
+    for arguments in [
+        ["--package", "keytally", "--example", "gate"],
+        ["--package", "keytally-core", "--example", "no_std"],
+    ] {
+        let said = run(&arguments)?;
+        let statuses = said.lines().filter_map(|line| line.split(' ').next()).collect::<Vec<_>>();
+        let denied = statuses.iter().filter(|status| **status == "429").count();
+        let admitted = statuses.iter().filter(|status| **status == "200").count();
+        ensure!(admitted >= 3 && denied == 1, "an example is not denied once, in the end:\n{said}");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
