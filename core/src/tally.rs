@@ -150,11 +150,13 @@ impl Counts {
     }
 
     /// Returns whether the previous window counts too.
+    #[inline]
     pub(crate) fn slides(&self) -> bool {
         self.algorithm == Algorithm::Sliding
     }
 
     /// Returns whether units in the window at `index` will also count in the next one.
+    #[inline]
     pub(crate) fn lasts(&self, word: u64, index: usize) -> bool {
         self.slides() && self.current(word, index) > 0
     }
