@@ -896,7 +896,7 @@ class Readme(unittest.TestCase):
             answers = {nginx.get("/api/", ("X-API-Key", key))[0] for _ in range(100)}
             self.assertEqual(answers, {200, 429})
 
-    def test_program_of_the_project_denies_a_key(self):
+    def test_project_example_denies_a_key_over_its_limit(self):
         with open(os.path.join(os.path.dirname(__file__), "../../../examples/nginx.conf")) as file:
             http = re.search(r"http \{\n(.*)\}\n", file.read(), re.DOTALL)[1]
         http = http.replace("127.0.0.1:8080", "127.0.0.1:%(port)s")
