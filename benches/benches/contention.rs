@@ -1,69 +1,69 @@
-//! The group `contention`: the same check by one thread and by two at once.
+//! The group `contention`: the same check by one thread and by two at the same time.
 
 use core::hint::black_box;
 
 use keytally_core::{Line, Timestamp};
 
 use crate::floors::count_up;
-use crate::measure::{Bench, Contender, Yes, answered, count, threads};
+use crate::measure::{Admitted, Bench, Implementation, count, is_admitted, threads};
 use crate::peers::{Governors, Locked, RateNets, Sharded, roomy_quotas, slow_quotas};
 use crate::tables::limiter;
 use crate::traffic::{self, Cycle, MINUTES_UNITS, Order, ROOMY, START, Walk, index};
 
-/// Subjects of which each thread asks for its own.
+/// The number of subjects, which the threads share out.
 const SIZE: u32 = 1000;
 
-/// Limits that are never reached, for those that have no bits to save.
+/// Limits that are never reached, for implementations that do not store them in few bits.
 const ROOM: [u32; 2] = [u32::MAX; 2];
 
 const COUNTS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];
 
 pub(crate) fn measure(bench: &mut Bench) {
-    let about = "What a check takes the thread that asks. Both windows checked and charged, all admitted.";
-    let title = "One subject of 40 bytes for all threads, by how many there are";
+    let about = "The time of a check in its thread. Both windows checked and charged, all admitted.";
+    let title = "One subject of 40 bytes for all threads, by the number of threads";
     let mut table = bench.table("contention/one", "ns", title, about);
     let one = [traffic::text(0)];
     for (threads, column) in COUNTS {
         let names = vec![&one[..]; threads];
-        let mut contenders = admitted(&one, &names);
-        contenders.push(bare_loops(threads));
-        table.column(column, contenders);
+        let mut implementations = admitted(&one, &names);
+        implementations.push(bare_loops(threads));
+        table.column(column, implementations);
     }
     drop(table);
 
-    let title = "1,000 subjects of 40 bytes, each thread asking for its own, by how many threads there are";
+    let title = "1,000 subjects of 40 bytes, each thread with its own, by the number of threads";
     let mut table = bench.table("contention/many", "ns", title, about);
-    let everybody: Vec<String> = (0..SIZE).map(traffic::text).collect();
+    let all_names: Vec<String> = (0..SIZE).map(traffic::text).collect();
     let walk = Walk::new(SIZE, Order::Uniform);
     for (threads, column) in COUNTS {
         let own = |thread| {
             let numbers = walk.numbers.iter().filter(|&&number| index(number) % threads == thread);
-            numbers.map(|&number| everybody[index(number)].clone()).collect::<Vec<String>>()
+            numbers.map(|&number| all_names[index(number)].clone()).collect::<Vec<String>>()
         };
         let names: Vec<Vec<String>> = (0..threads).map(own).collect();
         let names: Vec<&[String]> = names.iter().map(Vec::as_slice).collect();
-        table.column(column, admitted(&everybody, &names));
+        table.column(column, admitted(&all_names, &names));
     }
     drop(table);
 
-    let title = "One subject of 40 bytes for all threads, by how many there are, all denied";
-    let about = "What a check takes the thread that asks. The minute is spent.";
+    let title = "One subject of 40 bytes for all threads, by the number of threads, all denied";
+    let about = "The time of a check in its thread. The minute is spent.";
     let mut table = bench.table("contention/denied", "ns", title, about);
     for (threads, column) in COUNTS {
         table.column(column, denied(threads, &one[0]));
     }
 }
 
-/// Everybody who can be asked about a subject by several threads, each of which has its own list of names.
-fn admitted<'a>(everybody: &'a [String], names: &'a [&'a [String]]) -> Vec<Contender<'a>> {
+/// Returns the implementations that several threads can use. Each thread has its own list of names.
+fn admitted<'a>(all_names: &'a [String], names: &'a [&'a [String]]) -> Vec<Implementation<'a>> {
     let threads_count = names.len();
-    let walk = Walk::new(u32::try_from(everybody.len()).expect("a few"), Order::Uniform);
+    let walk = Walk::new(u32::try_from(all_names.len()).expect("a few"), Order::Uniform);
     let clock = walk.clock().faster(8);
     let [limiter, hashed] = [(); 2].map(|()| limiter(ROOMY, SIZE));
     let governors = Governors::new(roomy_quotas());
     let rate_nets = RateNets::new(u32::MAX);
     let (sharded, locked) = (Sharded::new(ROOM), Locked::new(ROOM));
-    for name in everybody {
+    for name in all_names {
         assert!(limiter.check(name.as_bytes(), 1, START).is_admitted(), "there is room");
         assert!(hashed.check(name.as_bytes(), 1, START).is_admitted(), "there is room");
         governors.check(name);
@@ -74,42 +74,47 @@ fn admitted<'a>(everybody: &'a [String], names: &'a [&'a [String]]) -> Vec<Conte
     let subjects_of = |names: &&[String]| names.iter().map(|name| hashed.subject(name.as_bytes())).collect();
     let subjects: Vec<Vec<_>> = names.iter().map(subjects_of).collect();
     vec![
-        threads("keytally", Yes::All, threads_count, move |thread, asked, times| {
-            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(asked));
-            count(times, || answered(&limiter.check(next.next().as_bytes(), 1, clock.next())))
+        threads("keytally", Admitted::All, threads_count, move |thread, done, times| {
+            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
+            count(times, || is_admitted(&limiter.check(next.next().as_bytes(), 1, clock.next())))
         }),
-        threads("keytally, subject hashed before", Yes::All, threads_count, move |thread, asked, times| {
-            let (mut next, mut clock) = (Cycle::new(&subjects[thread]), clock.after(asked));
-            count(times, || answered(&hashed.check_subject(*next.next(), 1, clock.next())))
-        }),
-        threads("two governors", Yes::All, threads_count, move |thread, _, times| {
+        threads(
+            "keytally, subject hashed before",
+            Admitted::All,
+            threads_count,
+            move |thread, done, times| {
+                let (mut next, mut clock) = (Cycle::new(&subjects[thread]), clock.after(done));
+                count(times, || is_admitted(&hashed.check_subject(*next.next(), 1, clock.next())))
+            },
+        ),
+        threads("two governors", Admitted::All, threads_count, move |thread, _, times| {
             let mut next = Cycle::new(names[thread]);
             count(times, || governors.check(next.next()))
         }),
-        threads("two rate-net", Yes::All, threads_count, move |thread, _, times| {
+        threads("two rate-net", Admitted::All, threads_count, move |thread, _, times| {
             let mut next = Cycle::new(names[thread]);
             count(times, || rate_nets.check(next.next().as_bytes()))
         }),
-        threads("DashMap of counters", Yes::All, threads_count, move |thread, asked, times| {
-            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(asked));
+        threads("DashMap of counters", Admitted::All, threads_count, move |thread, done, times| {
+            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
             count(times, || sharded.check(next.next(), 1, clock.next()))
         }),
-        threads("Mutex<HashMap> of counters", Yes::All, threads_count, move |thread, asked, times| {
-            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(asked));
+        threads("Mutex<HashMap> of counters", Admitted::All, threads_count, move |thread, done, times| {
+            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
             count(times, || locked.check(next.next(), 1, clock.next()))
         }),
     ]
 }
 
-/// One word that all threads count up, as plainly as can be.
-fn bare_loops(threads_count: usize) -> Contender<'static> {
+/// One word that all threads increment by a plain load and compare-exchange.
+fn bare_loops(threads_count: usize) -> Implementation<'static> {
     let line = Line::new();
-    threads("a bare loop of load and compare-exchange", Yes::All, threads_count, move |_, _, times| {
+    threads("a bare loop of load and compare-exchange", Admitted::All, threads_count, move |_, _, times| {
         count(times, || count_up(&line, 0))
     })
 }
 
-fn denied<'a>(threads_count: usize, name: &'a String) -> Vec<Contender<'a>> {
+fn denied<'a>(threads_count: usize, name: &'a String) -> Vec<Implementation<'a>> {
     let limiter = limiter(ROOMY, SIZE);
     assert!(limiter.check(name.as_bytes(), MINUTES_UNITS, START).is_admitted(), "there is room");
     let governors = Governors::new(slow_quotas(1));
@@ -117,19 +122,19 @@ fn denied<'a>(threads_count: usize, name: &'a String) -> Vec<Contender<'a>> {
     let (sharded, locked) = (Sharded::new([1, 1]), Locked::new([1, 1]));
     sharded.check(name, 1, START);
     locked.check(name, 1, START);
-    let now = |asked: u64| Timestamp::from_unix_ms(START.unix_ms() + asked % 60_000);
+    let now = |done: u64| Timestamp::from_unix_ms(START.unix_ms() + done % 60_000);
     vec![
-        threads("keytally", Yes::None, threads_count, move |_, asked, times| {
-            let now = now(asked);
-            count(times, || answered(&limiter.check(black_box(name).as_bytes(), 1, now)))
+        threads("keytally", Admitted::None, threads_count, move |_, done, times| {
+            let now = now(done);
+            count(times, || is_admitted(&limiter.check(black_box(name).as_bytes(), 1, now)))
         }),
-        threads("two governors", Yes::None, threads_count, move |_, _, times| {
+        threads("two governors", Admitted::None, threads_count, move |_, _, times| {
             count(times, || governors.check(black_box(name)))
         }),
-        threads("DashMap of counters", Yes::None, threads_count, move |_, _, times| {
+        threads("DashMap of counters", Admitted::None, threads_count, move |_, _, times| {
             count(times, || sharded.check(black_box(name), 1, START))
         }),
-        threads("Mutex<HashMap> of counters", Yes::None, threads_count, move |_, _, times| {
+        threads("Mutex<HashMap> of counters", Admitted::None, threads_count, move |_, _, times| {
             count(times, || locked.check(black_box(name), 1, START))
         }),
     ]

@@ -1,4 +1,4 @@
-//! The group `crypto`: the HMAC of a key, by who computes it.
+//! The group `crypto`: the HMAC of a key, by implementation.
 
 use core::hint::black_box;
 
@@ -9,7 +9,7 @@ use sha2::block_api::compress256;
 
 use crate::measure::{Bench, calls};
 
-/// What a pepper is made of.
+/// The bytes of the pepper.
 pub(crate) const PEPPER: [u8; 32] = [5; 32];
 
 /// The initial state of SHA-256, FIPS 180-4, 5.3.3.
@@ -18,7 +18,8 @@ const INITIAL: [u32; 8] =
 
 pub(crate) fn measure(bench: &mut Bench) {
     let title = "HMAC-SHA-256 of a message, by its length";
-    let about = "Under a key that is known before, unless a row says otherwise. Nothing but the MAC, or its check against a given one.";
+    let about =
+        "With a prepared key, unless a row says otherwise. Only the MAC, or its comparison with a given one.";
     let mut table = bench.table("crypto/mac", "ns", title, about);
     for length in [40, 47, 55] {
         let message = vec![b'a'; length];
@@ -32,7 +33,7 @@ pub(crate) fn measure(bench: &mut Bench) {
         let sign = ready.clone();
         let key = ring.clone();
         let mut state = INITIAL;
-        let contenders = vec![
+        let implementations = vec![
             calls("keytally: Pepper::mac and its first half", move || pepper.mac(black_box(message)).tag()),
             calls("hmac: clone and verify_slice", move || {
                 ready.clone().chain_update(black_box(message)).verify_slice(black_box(&tag))
@@ -55,12 +56,13 @@ pub(crate) fn measure(bench: &mut Bench) {
                 state
             }),
         ];
-        table.column(format!("{length} bytes"), contenders);
+        table.column(format!("{length} bytes"), implementations);
     }
 }
 
-/// The least that an HMAC of a short message can be: two compressions, of which each needs the state that the one before left.
-/// So does the first of a call: a check ends with a locked instruction, and the next one begins behind that.
+/// The least work of an HMAC of a short message: two compressions, each of which needs the state
+/// after the one before. That includes the first compression of a call: a check ends with a locked
+/// instruction, and the next check begins after it.
 #[inline]
 pub(crate) fn two_compressions(state: &mut [u32; 8], blocks: &[[u8; 64]; 2]) -> u32 {
     compress256(state, &blocks[..1]);

@@ -1,4 +1,5 @@
-//! The group `decide`: the pure function by number of windows, and the header fields of its verdict.
+//! The group `decide`: the pure function by number of windows, and the header fields of its
+//! verdict.
 
 use core::fmt::Write as _;
 use core::hint::black_box;
@@ -8,11 +9,11 @@ use keytally_core::{Limiter, Line, MAX_HEADERS_LEN, Outcome, Policy, Timestamp, 
 use crate::measure::{Bench, calls};
 use crate::traffic::START;
 
-/// Windows that nest, with limits so low that four sliding ones fit a tally.
+/// Nested windows with limits so low that four sliding ones fit a tally.
 const QUOTAS: [&str; 4] =
     ["7/minute", "7/minute, 15/10m", "7/minute, 15/10m, 31/hour", "7/minute, 15/10m, 31/hour, 63/day"];
 
-/// The same numbers of windows, as services have them.
+/// The same numbers of windows, with limits that are typical of services.
 const CONTRACTS: [&str; 4] = [
     "1000/hour",
     "100/minute, 1000/hour",
@@ -28,7 +29,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     for (count, quotas) in (1..).zip(QUOTAS) {
         let fixed: Policy = quotas.parse().expect("a policy");
         let sliding: Policy = format!("sliding {quotas}").parse().expect("a policy");
-        let ask = |name, policy: &Policy, word: u64, now: Timestamp, outcome: Outcome| {
+        let row = |name, policy: &Policy, word: u64, now: Timestamp, outcome: Outcome| {
             let policy = policy.clone();
             assert_eq!(decide::check(policy.layout(), &policy.limits(), word, now, 1).outcome, outcome);
             calls(name, move || {
@@ -43,21 +44,21 @@ pub(crate) fn measure(bench: &mut Bench) {
         };
         let minute_later = Timestamp::from_unix_ms(START.unix_ms() + 60_000);
         let (used, used_sliding) = (used(&fixed), used(&sliding));
-        let contenders = vec![
-            ask("fixed, admitted", &fixed, used, START, Outcome::Admitted),
-            ask("fixed, admitted in a new minute", &fixed, used, minute_later, Outcome::Admitted),
-            ask("fixed, denied", &fixed, spent(&fixed, used), START, Outcome::Denied),
-            ask("sliding, admitted", &sliding, used_sliding, START, Outcome::Admitted),
-            ask("sliding, admitted in a new minute", &sliding, used_sliding, minute_later, Outcome::Admitted),
-            ask("sliding, denied", &sliding, spent(&sliding, used_sliding), START, Outcome::Denied),
+        let implementations = vec![
+            row("fixed, admitted", &fixed, used, START, Outcome::Admitted),
+            row("fixed, admitted in a new minute", &fixed, used, minute_later, Outcome::Admitted),
+            row("fixed, denied", &fixed, spent(&fixed, used), START, Outcome::Denied),
+            row("sliding, admitted", &sliding, used_sliding, START, Outcome::Admitted),
+            row("sliding, admitted in a new minute", &sliding, used_sliding, minute_later, Outcome::Admitted),
+            row("sliding, denied", &sliding, spent(&sliding, used_sliding), START, Outcome::Denied),
         ];
-        table.column(format!("{count}"), contenders);
+        table.column(format!("{count}"), implementations);
     }
     drop(table);
     headers(bench);
 }
 
-/// A tally with a unit in each window, and in each before.
+/// Returns a tally with a unit in each current and each previous window.
 fn used(policy: &Policy) -> u64 {
     let before = [86_400, 3600, 600, 60, 0].map(|seconds| START.unix_ms() - seconds * 1000);
     before.into_iter().fold(0, |word, ms| {
@@ -65,7 +66,7 @@ fn used(policy: &Policy) -> u64 {
     })
 }
 
-/// The tally when there is no room any more.
+/// Returns the tally when there is no room left.
 fn spent(policy: &Policy, mut word: u64) -> u64 {
     loop {
         let decision = decide::check(policy.layout(), &policy.limits(), word, START, 1);
@@ -79,7 +80,7 @@ fn spent(policy: &Policy, mut word: u64) -> u64 {
 fn headers(bench: &mut Bench) {
     let title = "All header fields of a verdict, by number of windows";
     let about =
-        "X-RateLimit-Limit, -Remaining, -Reset, RateLimit-Policy and RateLimit, into memory of the caller's.";
+        "X-RateLimit-Limit, -Remaining, -Reset, RateLimit-Policy and RateLimit, into a buffer of the caller.";
     let mut table = bench.table("decide/headers", "ns", title, about);
     for (count, quotas) in (1..).zip(CONTRACTS) {
         let policy: Policy = quotas.parse().expect("a policy");
@@ -101,8 +102,8 @@ fn headers(bench: &mut Bench) {
                 "X-RateLimit-Limit: {}\r\nX-RateLimit-Remaining: {}\r\nX-RateLimit-Reset: {}\r\nRateLimit-Policy: ",
                 longest.limit, longest.remaining, longest.reset_unix_s
             );
-            for (place, quota) in verdict.quotas().iter().enumerate() {
-                let comma = if place == 0 { "" } else { ", " };
+            for (index, quota) in verdict.quotas().iter().enumerate() {
+                let comma = if index == 0 { "" } else { ", " };
                 let _ = write!(
                     text,
                     "{comma}\"{}\";q={};w={}",
@@ -112,8 +113,8 @@ fn headers(bench: &mut Bench) {
                 );
             }
             text.push_str("\r\nRateLimit: ");
-            for (place, quota) in verdict.quotas().iter().enumerate() {
-                let comma = if place == 0 { "" } else { ", " };
+            for (index, quota) in verdict.quotas().iter().enumerate() {
+                let comma = if index == 0 { "" } else { ", " };
                 let left = quota.reset_unix_s - START.unix_s();
                 let _ = write!(text, "{comma}\"{}\";r={};t={left}", quota.window, quota.remaining);
             }

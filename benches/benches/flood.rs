@@ -1,7 +1,8 @@
-//! The group `flood`: a million subjects that nobody has seen before, one after the other, each call timed by itself; and
-//! what memory they take.
+//! The group `flood`: a million new subjects, one after the other, each call timed separately, and
+//! the memory that they take.
 //!
-//! Each contender is a process of its own, so that its memory is its own too: the program starts itself again.
+//! Each implementation runs in a process of its own, so that its memory is measured separately. For
+//! that, the program starts itself again.
 
 use core::hint::black_box;
 use std::process::Command;
@@ -9,17 +10,17 @@ use std::process::Command;
 use keytally_core::{GateConfig, Limiter, Line, Name, Outcome};
 use serde_json::{Value, json};
 
-use crate::measure::{Bench, answered, now};
+use crate::measure::{Bench, is_admitted, now};
 use crate::peers::{Governors, Locked, RateNets, Sharded, roomy_quotas};
 use crate::tables::limiter;
 use crate::traffic::{self, ROOMY, START, thousands};
 
-/// What makes the program a contender.
+/// The argument that makes the program run one implementation.
 pub(crate) const ARGUMENT: &str = "--flood";
 
 const SUBJECTS: u32 = 1_000_000;
 
-/// Limits that are never reached, for those that have no bits to save.
+/// Limits that are never reached, for implementations that do not store them in few bits.
 const ROOM: [u32; 2] = [u32::MAX; 2];
 
 const PARTS: [(&str, f64); 6] = [
@@ -33,14 +34,14 @@ const PARTS: [(&str, f64); 6] = [
 
 const NOTHING: &str = "reading the clock alone";
 
-/// The same flood again and again, where a call counts as slow only when it is so each time: what interrupts the program meets
-/// another call each time, and what the table itself makes wait meets the same one.
-const AGAIN: &str = "keytally, the quickest of three floods";
+/// The same flood is repeated, and each call counts with its quickest time. An interruption hits
+/// another call each time, while a delay by the table itself hits the same call each time.
+const REPEATED: &str = "keytally, the quickest of three floods";
 const FLOODS: u32 = 3;
 
-const CONTENDERS: [&str; 9] = [
+const IMPLEMENTATIONS: [&str; 9] = [
     "keytally",
-    AGAIN,
+    REPEATED,
     "keytally, as a service maps it",
     "one governor: the minute alone",
     "two governors",
@@ -52,9 +53,9 @@ const CONTENDERS: [&str; 9] = [
 
 pub(crate) fn measure(bench: &mut Bench) {
     let program = std::env::current_exe().expect("this program has a path");
-    let mut measured: Vec<Vec<Value>> = vec![Vec::new(); CONTENDERS.len()];
+    let mut measured: Vec<Vec<Value>> = vec![Vec::new(); IMPLEMENTATIONS.len()];
     for _ in 0..bench.long_rounds() {
-        for (name, measured) in CONTENDERS.iter().zip(&mut measured) {
+        for (name, measured) in IMPLEMENTATIONS.iter().zip(&mut measured) {
             let output = Command::new(&program).args([ARGUMENT, name]).output().expect("it can be started");
             let figures = serde_json::from_slice(&output.stdout);
             measured.push(figures.unwrap_or_else(|_| panic!("{name}: {output:?}")));
@@ -68,9 +69,9 @@ pub(crate) fn measure(bench: &mut Bench) {
         "Adding {} subjects of 40 bytes, one after the other, by how many calls are quicker",
         thousands(SUBJECTS)
     );
-    let about = "Each call is timed by itself, and its figure includes reading the clock twice. What interrupts a program is in all of them, but hardly in the quickest of three.";
+    let about = "Each call is timed separately, and its figure includes reading the clock twice. All figures include interruptions of the program, but the quickest of three hardly does.";
     let mut table = bench.table("flood/latency", "ns", &title, about);
-    for (name, measured) in CONTENDERS.iter().zip(&measured) {
+    for (name, measured) in IMPLEMENTATIONS.iter().zip(&measured) {
         for (part, _) in PARTS {
             table.figures(part, name, figures(measured, part));
         }
@@ -78,11 +79,11 @@ pub(crate) fn measure(bench: &mut Bench) {
     drop(table);
 
     let title = format!("Memory, by subject, of a table of {}", thousands(SUBJECTS));
-    let about = "What the process has more after they came than before the table was made; for a gate, and a limiter that is as full as can be, what they were given.";
+    let about = "The growth of the process from before the table is created until all subjects are in it. For a gate and for the fullest limiter, the memory that they were given.";
     let mut table = bench.table("flood/memory", "bytes", &title, about);
     let column = "bytes each";
     for (name, measured) in
-        CONTENDERS.iter().zip(&measured).filter(|(name, _)| ![NOTHING, AGAIN].contains(name))
+        IMPLEMENTATIONS.iter().zip(&measured).filter(|(name, _)| ![NOTHING, REPEATED].contains(name))
     {
         table.figures(column, name, figures(measured, "bytes"));
     }
@@ -97,8 +98,8 @@ pub(crate) fn measure(bench: &mut Bench) {
 
 const FULLEST: &str = "keytally, 90 % of all slots taken";
 
-/// Bytes for each subject of a limiter of which nine slots of ten are taken, and how many of a hundred subjects were refused
-/// until then.
+/// Returns the bytes for each subject of a limiter of which nine slots of ten are taken, and the
+/// percentage of subjects that were refused until then.
 fn fullest() -> (f64, f64) {
     const CAPACITY: u32 = 100_000;
     let limiter = limiter(ROOMY, CAPACITY);
@@ -115,48 +116,48 @@ fn fullest() -> (f64, f64) {
     (bytes as f64 / live as f64, 100.0 * f64::from(refused) / f64::from(number))
 }
 
-/// Is the contender of this name, and prints its figures.
-pub(crate) fn contend(name: &str) {
+/// Runs the implementation of this name, and prints its figures.
+pub(crate) fn run(name: &str) {
     let texts: Vec<String> = (0..SUBJECTS).map(traffic::text).collect();
     let mut times: Vec<u32> = vec![u32::MAX; texts.len()];
     let before = resident();
     let mut bytes = 0.0;
-    for _ in 0..if name == AGAIN { FLOODS } else { 1 } {
-        let mut ask = table(name);
+    for _ in 0..if name == REPEATED { FLOODS } else { 1 } {
+        let mut check = table(name);
         let mut refused = 0_u32;
         for (text, time) in texts.iter().zip(&mut times) {
             let started = now();
-            let admitted = ask(text);
+            let admitted = check(text);
             let took = started.elapsed();
             refused += u32::from(!admitted);
             *time = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX).min(*time);
         }
-        // A subject in a million may find both its buckets full.
+        // One subject in a million may find both its buckets full.
         assert!(refused < 10, "{name} refused {refused}");
         bytes = (resident() - before) as f64 / f64::from(SUBJECTS);
     }
     times.sort_unstable();
     let mut figures = serde_json::Map::new();
     for (part, fraction) in PARTS {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in a list")]
-        let place = (fraction * (times.len() - 1) as f64) as usize;
-        figures.insert(part.to_owned(), json!(times[place]));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index in a list")]
+        let index = (fraction * (times.len() - 1) as f64) as usize;
+        figures.insert(part.to_owned(), json!(times[index]));
     }
     figures.insert("bytes".to_owned(), json!(bytes));
     println!("{}", Value::Object(figures));
 }
 
-/// The contender's table, to be asked about a subject.
+/// Returns the check of an implementation.
 fn table(name: &str) -> Box<dyn FnMut(&String) -> bool> {
     match name {
-        "keytally" | AGAIN => {
+        "keytally" | REPEATED => {
             let limiter = limiter(ROOMY, SUBJECTS);
-            Box::new(move |text| answered(&limiter.check(text.as_bytes(), 1, START)))
+            Box::new(move |text| is_admitted(&limiter.check(text.as_bytes(), 1, START)))
         }
         "keytally, as a service maps it" => {
             let policy = ROOMY.parse().expect("a policy");
             let limiter = keytally::Limiter::in_memory(&policy, SUBJECTS).expect("memory");
-            Box::new(move |text| answered(&limiter.check(text.as_bytes(), 1)))
+            Box::new(move |text| is_admitted(&limiter.check(text.as_bytes(), 1)))
         }
         "one governor: the minute alone" => {
             let governors = Governors::new(roomy_quotas());
@@ -179,14 +180,14 @@ fn table(name: &str) -> Box<dyn FnMut(&String) -> bool> {
             Box::new(move |text| counters.check(text, 1, START))
         }
         NOTHING => Box::new(|text| black_box(text).len() == 40),
-        _ => panic!("no contender: {name}"),
+        _ => panic!("no implementation: {name}"),
     }
 }
 
-/// Bytes of memory that the process has.
+/// Returns the bytes of memory that the process has.
 fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux tells");
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux reports it");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports it");
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
     kilobytes * 1024
 }

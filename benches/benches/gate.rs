@@ -1,4 +1,4 @@
-//! The group `gate`: a key's check, by number of keys, and by what is presented.
+//! The group `gate`: the check of a key, by number of keys, and by what is presented.
 
 use core::hint::black_box;
 
@@ -9,7 +9,7 @@ use sha2::Sha256;
 
 use crate::crypto::{PEPPER, two_compressions};
 use crate::floors::Chase;
-use crate::measure::{Bench, Contender, Yes, answered, asked, calls};
+use crate::measure::{Admitted, Bench, Implementation, calls, checks, is_admitted};
 use crate::peers::{Governors, roomy_quotas};
 use crate::tables::{env, gate};
 use crate::traffic::{Cycle, MINUTES_UNITS, Order, ROOMY, Random, START, Walk, index, thousands};
@@ -19,28 +19,27 @@ const SIZES: &[u32] = &[1, 1000, 100_000, 1_000_000];
 pub(crate) fn measure(bench: &mut Bench) {
     let sizes = bench.sizes(SIZES, &[1, 1000, 1_000_000]);
     let others = bench.sizes(&SIZES[1..], &[1000]);
-    let title = "A right key, each asking as often as any, by how many keys there are";
-    let about = "Read, HMAC, find, compare, charge both windows, verdict; all admitted. Rows below the second are parts of that, or what one would put together.";
+    let title = "A valid key, all equally often, by the number of keys";
+    let about = "Read, HMAC, find, compare, charge both windows, verdict; all admitted. Rows below the second are parts of that, or what an application would combine.";
     let mut table = bench.table("gate/uniform", "ns", title, about);
     for size in sizes {
         table.column(thousands(*size), right(*size, Order::Uniform));
     }
     drop(table);
-    let title =
-        "A right key, some asking much more often than others (Zipf's law), by how many keys there are";
+    let title = "A valid key, some much more often than others (Zipf's law), by the number of keys";
     let mut table = bench.table("gate/zipf", "ns", title, about);
     for size in others {
-        let contenders = right(*size, Order::Zipf);
-        table.column(thousands(*size), contenders.into_iter().take(2).collect());
+        let implementations = right(*size, Order::Zipf);
+        table.column(thousands(*size), implementations.into_iter().take(2).collect());
     }
     drop(table);
-    answers(bench);
+    invalid_keys(bench);
 }
 
-fn right(size: u32, order: Order) -> Vec<Contender<'static>> {
+fn right(size: u32, order: Order) -> Vec<Implementation<'static>> {
     let (gate, issued) = gate(ROOMY, size);
     let walk = Walk::new(size, order);
-    // Texts lie in the order in which they are presented, for all contenders the same ones.
+    // The texts lie in memory in the order of the requests, the same texts for all implementations.
     let texts: Vec<String> = walk.numbers.iter().map(|&number| issued[index(number)].0.clone()).collect();
     let texts: &'static [String] = texts.leak();
     let cycle = || Cycle::new(texts);
@@ -59,11 +58,11 @@ fn right(size: u32, order: Order) -> Vec<Contender<'static>> {
     let ring = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &PEPPER);
 
     let (mut next, mut clock) = (cycle(), walk.clock());
-    let keytally = asked("keytally", Yes::All, move || {
-        answered(&gate.check(Some(next.next().as_bytes()), 1, clock.next()))
+    let keytally = checks("keytally", Admitted::All, move || {
+        is_admitted(&gate.check(Some(next.next().as_bytes()), 1, clock.next()))
     });
     let mut next = cycle();
-    let put_together = asked("hmac, a DashMap of MACs, two governors", Yes::All, move || {
+    let put_together = checks("hmac, a DashMap of MACs, two governors", Admitted::All, move || {
         let record: Option<KeyId> = records.get(&mac(next.next())).map(|id| *id);
         record.is_some_and(|id| governors.check(&id))
     });
@@ -87,11 +86,11 @@ fn right(size: u32, order: Order) -> Vec<Contender<'static>> {
     vec![keytally, put_together, verify, ring, compressions, load, read]
 }
 
-/// What else can be presented.
-fn answers(bench: &mut Bench) {
+/// Measures other keys and texts that can be presented.
+fn invalid_keys(bench: &mut Bench) {
     const SIZE: u32 = 1000;
     let title = "1,000 keys, by what is presented";
-    let about = "The whole check. All well-formed keys that are wrong must take the same.";
+    let about = "The whole check. All well-formed invalid keys must take the same time.";
     let mut table = bench.table("gate/answers", "ns", title, about);
     let (gate, issued) = gate(ROOMY, SIZE);
     let (spent, spenders) = self::gate(ROOMY, SIZE);
@@ -115,7 +114,7 @@ fn answers(bench: &mut Bench) {
     let malformed: Vec<String> = unknown.iter().map(|text| text.replace('_', "-")).collect();
     let short: Vec<String> = unknown.iter().map(|text| text[..12].to_owned()).collect();
 
-    let mut contenders: Vec<Contender<'_>> = Vec::new();
+    let mut implementations: Vec<Implementation<'_>> = Vec::new();
     for (name, gate, texts, outcome) in [
         ("admitted", &gate, &right, Outcome::Admitted),
         ("denied", &spent, &denied, Outcome::Denied),
@@ -125,14 +124,15 @@ fn answers(bench: &mut Bench) {
         ("too short", &gate, &short, Outcome::InvalidKey),
     ] {
         assert_eq!(gate.peek(Some(texts[0].as_bytes()), 1, START).outcome(), outcome, "{name}");
-        let yes = if outcome == Outcome::Admitted { Yes::All } else { Yes::None };
+        let yes = if outcome == Outcome::Admitted { Admitted::All } else { Admitted::None };
         let (mut next, mut clock) = (Cycle::new(texts), walk.clock());
-        contenders.push(asked(name, yes, move || {
-            // The minute that is spent goes on for as long as it takes.
+        implementations.push(checks(name, yes, move || {
+            // The clock stays in the minute that is spent.
             let now = if outcome == Outcome::Denied { START } else { clock.next() };
-            answered(&gate.check(Some(next.next().as_bytes()), 1, now))
+            is_admitted(&gate.check(Some(next.next().as_bytes()), 1, now))
         }));
     }
-    contenders.push(asked("no key", Yes::None, || answered(&gate.check(black_box(None), 1, START))));
-    table.column("a check", contenders);
+    implementations
+        .push(checks("no key", Admitted::None, || is_admitted(&gate.check(black_box(None), 1, START))));
+    table.column("a check", implementations);
 }

@@ -1,4 +1,5 @@
-//! The group `limiter`: a subject's check, by size of the table, order of the subjects, kind of subject and outcome.
+//! The group `limiter`: the check of a subject, by size of the table, order of the subjects, kind
+//! of subject and outcome.
 
 use core::hash::Hash;
 use core::hint::black_box;
@@ -6,34 +7,33 @@ use core::hint::black_box;
 use keytally_core::{Outcome, Timestamp};
 
 use crate::floors::{Chase, count_up};
-use crate::measure::{Bench, Contender, Table, Yes, answered, asked, calls};
+use crate::measure::{Admitted, Bench, Implementation, Table, calls, checks, is_admitted};
 use crate::peers::{Governors, Locked, Pingora, RateNets, Ratelimits, Sharded, roomy_quotas, slow_quotas};
 use crate::tables::limiter;
 use crate::traffic::{self, Cycle, MINUTES_UNITS, Order, ROOMY, Random, START, Walk, index, thousands};
 
 const SIZES: &[u32] = &[1, 1000, 100_000, 1_000_000];
 
-/// Limits that are never reached, for those that have no bits to save.
+/// Limits that are never reached, for implementations that do not store them in few bits.
 const ROOM: [u32; 2] = [u32::MAX; 2];
 
 pub(crate) fn measure(bench: &mut Bench) {
     let sizes = bench.sizes(SIZES, &[1, 1000, 1_000_000]);
     let about = "Both windows checked and charged, all admitted. Includes reading the subject, hashing it and finding it.";
-    let title = "Subjects of 40 bytes, each asking as often as any, by how many there are";
+    let title = "Subjects of 40 bytes, all equally often, by their number";
     let mut table = bench.table("limiter/uniform", "ns", title, about);
     for size in sizes {
         admitted(&mut table, *size, Order::Uniform, traffic::text);
     }
     drop(table);
     let others = bench.sizes(SIZES, &[1, 1000]);
-    let title =
-        "Subjects of 40 bytes, some asking much more often than others (Zipf's law), by how many there are";
+    let title = "Subjects of 40 bytes, some much more often than others (Zipf's law), by their number";
     let mut table = bench.table("limiter/zipf", "ns", title, about);
     for size in &others[1..] {
         admitted(&mut table, *size, Order::Zipf, traffic::text);
     }
     drop(table);
-    let title = "Subjects that are numbers (u64), each asking as often as any, by how many there are";
+    let title = "Subjects that are numbers (u64), all equally often, by their number";
     let mut table = bench.table("limiter/numbers", "ns", title, about);
     for size in others {
         admitted(&mut table, *size, Order::Uniform, traffic::number);
@@ -43,7 +43,7 @@ pub(crate) fn measure(bench: &mut Bench) {
     full(bench, &sizes[1..]);
 }
 
-/// Something that names a subject.
+/// A subject in the form that an implementation takes.
 trait Name: Hash + Eq + Clone {
     fn bytes<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R;
 }
@@ -63,15 +63,17 @@ impl Name for u64 {
 }
 
 fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u32) -> N) {
-    let everybody: Vec<N> = (0..size).map(name).collect();
+    let all_names: Vec<N> = (0..size).map(name).collect();
     let walk = Walk::new(size, order);
-    let names: Vec<N> = walk.numbers.iter().map(|&number| everybody[index(number)].clone()).collect();
+    let names: Vec<N> = walk.numbers.iter().map(|&number| all_names[index(number)].clone()).collect();
 
-    // Each has a table of its own: two that charge one would pass time for each other.
+    // Each has a table of its own: two that charge the same table would advance time for each
+    // other.
     let [plain, hashed, clocked] = [(); 3].map(|()| {
-        // A table of one bucket would be no table; and one of a million subjects finds no room in a table for just them.
+        // A table of one bucket would not be representative. A table for exactly a million subjects
+        // would refuse some of them.
         let limiter = limiter(ROOMY, size + size / 16 + 64);
-        for name in &everybody {
+        for name in &all_names {
             assert!(name.bytes(|bytes| limiter.check(bytes, 1, START)).is_admitted(), "there is room");
         }
         limiter
@@ -81,106 +83,115 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
     let clockless = Governors::without_clock(roomy_quotas());
     let (rate_nets, pingora, ratelimits) = (RateNets::new(u32::MAX), Pingora::new(), Ratelimits::new());
     let (sharded, locked) = (Sharded::new(ROOM), Locked::new(ROOM));
-    for name in &everybody {
+    for name in &all_names {
         governors.check(name);
         clockless.check(name);
         name.bytes(|bytes| rate_nets.check(bytes));
         sharded.check(name, 1, START);
         locked.check(name, 1, START);
     }
-    drop(everybody);
+    drop(all_names);
 
     let cycle = || Cycle::new(&names);
-    let mut contenders: Vec<Contender<'_>> = Vec::new();
+    let mut implementations: Vec<Implementation<'_>> = Vec::new();
     let (mut next, mut clock) = (cycle(), walk.clock());
-    contenders.push(asked("keytally", Yes::All, || {
+    implementations.push(checks("keytally", Admitted::All, || {
         let now = clock.next();
-        answered(&next.next().bytes(|bytes| plain.check(bytes, 1, now)))
+        is_admitted(&next.next().bytes(|bytes| plain.check(bytes, 1, now)))
     }));
     let (mut next, mut clock) = (Cycle::new(&subjects), walk.clock());
-    contenders.push(asked("keytally, subject hashed before", Yes::All, || {
-        answered(&hashed.check_subject(*next.next(), 1, clock.next()))
+    implementations.push(checks("keytally, subject hashed before", Admitted::All, || {
+        is_admitted(&hashed.check_subject(*next.next(), 1, clock.next()))
     }));
     let (mut next, mut clock) = (cycle(), walk.clock());
-    contenders.push(asked("keytally, and the system's clock read", Yes::All, || {
+    implementations.push(checks("keytally, and the system's clock read", Admitted::All, || {
         black_box(keytally::now());
         let now = clock.next();
-        answered(&next.next().bytes(|bytes| clocked.check(bytes, 1, now)))
+        is_admitted(&next.next().bytes(|bytes| clocked.check(bytes, 1, now)))
     }));
     let mut next = cycle();
-    contenders.push(asked("two governors", Yes::All, || governors.check(next.next())));
+    implementations.push(checks("two governors", Admitted::All, || governors.check(next.next())));
     let mut next = cycle();
-    contenders.push(asked("two governors, no clock read", Yes::All, || clockless.check(next.next())));
+    implementations
+        .push(checks("two governors, no clock read", Admitted::All, || clockless.check(next.next())));
     let mut next = cycle();
-    contenders.push(asked("one governor: the minute alone", Yes::All, || governors.check_one(next.next())));
+    implementations
+        .push(checks("one governor: the minute alone", Admitted::All, || governors.check_one(next.next())));
     let mut next = cycle();
-    contenders.push(asked("two rate-net", Yes::All, || next.next().bytes(|bytes| rate_nets.check(bytes))));
+    implementations
+        .push(checks("two rate-net", Admitted::All, || next.next().bytes(|bytes| rate_nets.check(bytes))));
     let mut next = cycle();
-    contenders
-        .push(asked("two pingora-limits, approximate", Yes::All, || pingora.check(next.next(), isize::MAX)));
+    implementations.push(checks("two pingora-limits, approximate", Admitted::All, || {
+        pingora.check(next.next(), isize::MAX)
+    }));
     let (mut next, mut clock) = (cycle(), walk.clock());
-    contenders.push(asked("DashMap of counters", Yes::All, || sharded.check(next.next(), 1, clock.next())));
+    implementations
+        .push(checks("DashMap of counters", Admitted::All, || sharded.check(next.next(), 1, clock.next())));
     let (mut next, mut clock) = (cycle(), walk.clock());
-    contenders
-        .push(asked("Mutex<HashMap> of counters", Yes::All, || locked.check(next.next(), 1, clock.next())));
+    implementations.push(checks("Mutex<HashMap> of counters", Admitted::All, || {
+        locked.check(next.next(), 1, clock.next())
+    }));
     if size == 1 {
-        contenders.push(asked("two ratelimit, which know no subjects", Yes::All, || ratelimits.check()));
+        implementations
+            .push(checks("two ratelimit, which know no subjects", Admitted::All, || ratelimits.check()));
     }
     if size == 1 {
         let (line, hasher) = (keytally_core::Line::new(), siphasher::sip::SipHasher13::new_with_keys(1, 2));
         let mut next = cycle();
-        contenders.push(calls("a bare compare-exchange loop on the word that SipHash finds", move || {
-            // Which of the line's words only the hash tells, as in any table.
-            let hash = next.next().bytes(|bytes| hasher.hash(bytes));
-            count_up(&line, usize::from(hash.to_le_bytes()[0] & 7))
-        }));
+        implementations.push(calls(
+            "a bare compare-exchange loop on the word that SipHash finds",
+            move || {
+                // Only the hash determines the word, as in any table.
+                let hash = next.next().bytes(|bytes| hasher.hash(bytes));
+                count_up(&line, usize::from(hash.to_le_bytes()[0] & 7))
+            },
+        ));
     }
     let mut chase = Chase::new(size);
-    contenders.push(calls("a dependent load of a line of as many", move || chase.next()));
+    implementations.push(calls("a dependent load of a line of as many", move || chase.next()));
     let mut next = cycle();
-    contenders.push(calls("reading the subject alone", || {
+    implementations.push(calls("reading the subject alone", || {
         next.next().bytes(|bytes| bytes.iter().fold(0, |sum: u8, byte| sum ^ byte))
     }));
-    table.column(thousands(size), contenders);
+    table.column(thousands(size), implementations);
 }
 
-/// Subjects of which half, or all, have spent their minute.
+/// Measures subjects of which half, or all, have spent their minute.
 fn outcomes(bench: &mut Bench) {
     const SIZE: u32 = 1000;
-    let title = "1,000 subjects of 40 bytes, each asking as often as any, by how many are denied";
-    let about =
-        "As above. Who is denied has spent the minute; what is stacked then doesn't ask for the hour.";
+    let title = "1,000 subjects of 40 bytes, all equally often, by how many are denied";
+    let about = "As above. A denied subject has spent its minute. Stacked implementations then do not check the hour.";
     let mut table = bench.table("limiter/outcomes", "ns", title, about);
-    let everybody: Vec<String> = (0..SIZE).map(traffic::text).collect();
+    let all_names: Vec<String> = (0..SIZE).map(traffic::text).collect();
     let walk = Walk::new(SIZE, Order::Uniform);
-    let names: Vec<String> = walk.numbers.iter().map(|&number| everybody[index(number)].clone()).collect();
-    for (column, yes, every) in [("half", Yes::Half, 2), ("all", Yes::None, 1)] {
-        let spenders = || everybody.iter().step_by(every);
+    let names: Vec<String> = walk.numbers.iter().map(|&number| all_names[index(number)].clone()).collect();
+    for (column, yes, every) in [("half", Admitted::Half, 2), ("all", Admitted::None, 1)] {
+        let spenders = || all_names.iter().step_by(every);
         let cycle = || Cycle::new(&names);
-        let mut contenders: Vec<Contender<'_>> = Vec::new();
+        let mut implementations: Vec<Implementation<'_>> = Vec::new();
 
         let limiter = limiter(ROOMY, SIZE);
         let (mut next, mut minute) = (cycle(), Minute::default());
-        contenders.push(asked("keytally", yes, move || {
+        implementations.push(checks("keytally", yes, move || {
             let now = minute.next(|now| {
                 for name in spenders() {
                     limiter.check(name.as_bytes(), MINUTES_UNITS, now);
                 }
             });
-            answered(&limiter.check(next.next().as_bytes(), 1, now))
+            is_admitted(&limiter.check(next.next().as_bytes(), 1, now))
         }));
 
-        // In units that come back once an hour, a benchmark is short.
+        // The benchmark is short compared with the hour in which one unit returns.
         let governors = Governors::new(slow_quotas(10 * MINUTES_UNITS));
         for name in spenders() {
             governors.spend(name, 10 * MINUTES_UNITS);
         }
         let mut next = cycle();
-        contenders.push(asked("two governors", yes, move || governors.check(next.next())));
+        implementations.push(checks("two governors", yes, move || governors.check(next.next())));
 
         let sharded = Sharded::new([MINUTES_UNITS, u32::MAX]);
         let (mut next, mut minute) = (cycle(), Minute::default());
-        contenders.push(asked("DashMap of counters", yes, move || {
+        implementations.push(checks("DashMap of counters", yes, move || {
             let now = minute.next(|now| {
                 for name in spenders() {
                     sharded.check(name, MINUTES_UNITS, now);
@@ -191,7 +202,7 @@ fn outcomes(bench: &mut Bench) {
 
         let locked = Locked::new([MINUTES_UNITS, u32::MAX]);
         let (mut next, mut minute) = (cycle(), Minute::default());
-        contenders.push(asked("Mutex<HashMap> of counters", yes, move || {
+        implementations.push(checks("Mutex<HashMap> of counters", yes, move || {
             let now = minute.next(|now| {
                 for name in spenders() {
                     locked.check(name, MINUTES_UNITS, now);
@@ -199,12 +210,13 @@ fn outcomes(bench: &mut Bench) {
             });
             locked.check(next.next(), 1, now)
         }));
-        table.column(column, contenders);
+        table.column(column, implementations);
     }
 }
 
-/// A minute of the day in which half of the subjects have spent what they may; then the next hour, so that no hour's limit
-/// is reached.
+/// A minute in which some of the subjects have spent their limit. After
+/// [`REQUESTS`](Self::REQUESTS) requests, the next hour follows, so that no hourly limit is
+/// reached.
 #[derive(Default)]
 struct Minute {
     hour: u64,
@@ -212,7 +224,7 @@ struct Minute {
 }
 
 impl Minute {
-    /// Requests in the minute; spending anew costs less than a thousandth of them.
+    /// Requests per minute. Spending the limits again costs less than a thousandth of them.
     const REQUESTS: u64 = 1 << 20;
 
     #[inline]
@@ -232,16 +244,16 @@ impl Minute {
     }
 }
 
-/// A table that has no room for the subjects that ask, and what that is to those that are in it.
+/// Measures a full table: new subjects that are refused, and the subjects in the table.
 fn full(bench: &mut Bench, sizes: &[u32]) {
-    let title = "A full table, by the number of subjects that it was made for";
-    let about = "Subjects of 40 bytes: new ones that are refused, those that are in it, and the same ones in a table with room.";
+    let title = "A full table, by its capacity in subjects";
+    let about = "Subjects of 40 bytes: new ones that are refused, those in the table, and the same ones in a table with room.";
     let mut table = bench.table("limiter/full", "ns", title, about);
     for size in sizes {
         let limiter = limiter(ROOMY, *size);
         let (mut refused, mut live) = (Vec::new(), Vec::<String>::new());
         let mut number = 0;
-        while refused.len() < STRANGERS {
+        while refused.len() < NEW_SUBJECTS {
             let text = traffic::text(number);
             match limiter.check(text.as_bytes(), 1, START).outcome() {
                 Outcome::Full => refused.push(text),
@@ -250,28 +262,29 @@ fn full(bench: &mut Bench, sizes: &[u32]) {
             number += 1;
         }
         Random(1).shuffle(&mut live);
-        // In the order in which they ask.
+        // Copies the texts into the order of the requests.
         let [live, refused] =
             [live, refused].map(|texts| texts.iter().map(String::clone).collect::<Vec<_>>());
         let walk = Walk::new(*size, Order::Uniform);
         let (mut next, mut clock) = (Cycle::new(&refused), walk.clock());
-        let refusal =
-            asked("refused", Yes::None, || answered(&limiter.check(next.next().as_bytes(), 1, clock.next())));
+        let refusal = checks("refused", Admitted::None, || {
+            is_admitted(&limiter.check(next.next().as_bytes(), 1, clock.next()))
+        });
         let (mut next, mut clock) = (Cycle::new(&live), walk.clock());
-        let hit = asked("in the table", Yes::All, || {
-            answered(&limiter.check(next.next().as_bytes(), 1, clock.next()))
+        let hit = checks("in the table", Admitted::All, || {
+            is_admitted(&limiter.check(next.next().as_bytes(), 1, clock.next()))
         });
         let roomy = self::limiter(ROOMY, 2 * *size);
         for text in &live {
             assert!(roomy.check(text.as_bytes(), 1, START).is_admitted(), "there is room");
         }
         let (mut next, mut clock) = (Cycle::new(&live), walk.clock());
-        let elsewhere = asked("in one with room", Yes::All, || {
-            answered(&roomy.check(next.next().as_bytes(), 1, clock.next()))
+        let elsewhere = checks("in one with room", Admitted::All, || {
+            is_admitted(&roomy.check(next.next().as_bytes(), 1, clock.next()))
         });
         table.column(thousands(*size), vec![refusal, hit, elsewhere]);
     }
 }
 
-/// New subjects that ask a full table.
-const STRANGERS: usize = 1 << 14;
+/// The number of new subjects that a full table refuses.
+const NEW_SUBJECTS: usize = 1 << 14;

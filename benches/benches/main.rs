@@ -1,16 +1,17 @@
-//! What Keytally costs, beside what one would pick instead and beside what the machine itself takes.
+//! What Keytally costs, compared with alternatives and with basic operations of the machine.
 //!
-//! `cargo bench -p keytally-benches` measures everything once, `cargo bench -p keytally-benches -- limiter` a group.
-//! `cargo xtask bench` measures in rounds and writes the pages.
+//! `cargo bench -p keytally-benches` measures everything once,
+//! `cargo bench -p keytally-benches -- limiter` a group. `cargo xtask bench` measures in rounds and
+//! writes the pages.
 //!
-//! | file | idea |
+//! | file | contents |
 //! |---|---|
-//! | `measure.rs` | a table of contenders that take turns |
-//! | `traffic.rs` | who asks, in which order, at what time |
-//! | `tables.rs` | limiters and gates that are filled |
-//! | `floors.rs` | what the machine itself takes |
-//! | `peers.rs` | what one would pick instead, for an hour and a minute |
-//! | the others | a group each |
+//! | `measure.rs` | a table of implementations that are interleaved |
+//! | `traffic.rs` | which subjects make requests, in which order, at what time |
+//! | `tables.rs` | filled limiters and gates |
+//! | `floors.rs` | the cost of basic operations of the machine |
+//! | `peers.rs` | the alternatives, for an hour and a minute |
+//! | the others | one group each |
 
 mod contention;
 mod crypto;
@@ -27,7 +28,7 @@ mod traffic;
 
 use crate::measure::Bench;
 
-/// What measures a group.
+/// Measures a group.
 type Group = fn(&mut Bench);
 
 /// The groups, in the order in which they run.
@@ -44,7 +45,7 @@ const GROUPS: &[(&str, Group)] = &[
 fn main() {
     let mut arguments = std::env::args().skip(1);
     if let (Some(flood::ARGUMENT), Some(name)) = (arguments.next().as_deref(), arguments.next()) {
-        return flood::contend(&name);
+        return flood::run(&name);
     }
     let mut bench = Bench::from_environment();
     for (name, measure) in GROUPS {

@@ -1,5 +1,5 @@
-//! A table of contenders that do the same work, a column for each size of it. The contenders of a column take turns, so
-//! that what else the machine does meets all of them.
+//! A table of implementations that do the same work, with a column for each size of it. The
+//! implementations of a column are interleaved, so that background load affects all alike.
 
 use core::hint::{black_box, spin_loop};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -14,22 +14,23 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
-/// Samples in each turn of a contender.
+/// Samples in each turn of an implementation.
 const SAMPLES: usize = 10;
 
-/// All that is measured, and how long for.
+/// The measurements, and how long they take.
 pub(crate) struct Bench {
     criterion: Criterion,
     rounds: usize,
     quick: bool,
     groups: Vec<String>,
-    /// Where the figures go; nowhere without.
+    /// The folder for the figures. They are not saved without one.
     folder: Option<PathBuf>,
     tables: Vec<Value>,
 }
 
 impl Bench {
-    /// Reads how much is wanted: the groups from the command line, the rest from what `cargo xtask bench` sets.
+    /// Reads the settings: the groups from the command line, the rest from the variables that
+    /// `cargo xtask bench` sets.
     pub(crate) fn from_environment() -> Self {
         let number = |name, other| {
             std::env::var(name).ok().and_then(|text: String| text.parse().ok()).unwrap_or(other)
@@ -55,23 +56,23 @@ impl Bench {
         self.groups.is_empty() || self.groups.iter().any(|name| name == group)
     }
 
-    /// How often each contender gets a turn that takes seconds.
+    /// The number of turns of an implementation whose turn takes seconds.
     pub(crate) fn long_rounds(&self) -> usize {
         if self.quick { 1 } else { self.rounds }
     }
 
-    /// The sizes to measure: all of these, or in the quick form the few that targets are set for.
+    /// The sizes to measure: all, or in the quick form the few for which there are targets.
     pub(crate) fn sizes(&self, all: &'static [u32], few: &'static [u32]) -> &'static [u32] {
         if self.quick { few } else { all }
     }
 
-    /// Begins a table. `about` says in one line what each figure includes.
+    /// Begins a table. `about` states in one line what each figure includes.
     pub(crate) fn table(&mut self, name: &str, unit: &str, title: &str, about: &str) -> Table<'_> {
         let (name, unit, title, about) = (name.into(), unit.into(), title.into(), about.into());
         Table { bench: self, name, unit, title, about, columns: Vec::new(), rows: Vec::new() }
     }
 
-    /// Writes down the tables of a group.
+    /// Saves the tables of a group.
     pub(crate) fn save(&mut self, group: &str) {
         let tables = core::mem::take(&mut self.tables);
         if let Some(folder) = &self.folder {
@@ -81,14 +82,14 @@ impl Bench {
     }
 }
 
-/// Does something so many times and tells how long it took.
+/// Does the work a number of times, and returns the time that it took.
 pub(crate) type Work<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
 
-/// Who does it, and how.
-pub(crate) type Contender<'a> = (&'static str, Work<'a>);
+/// The name of an implementation, and its work.
+pub(crate) type Implementation<'a> = (&'static str, Work<'a>);
 
-/// A call, again and again.
-pub(crate) fn calls<'a, R>(name: &'static str, mut call: impl FnMut() -> R + 'a) -> Contender<'a> {
+/// Measures a repeated call.
+pub(crate) fn calls<'a, R>(name: &'static str, mut call: impl FnMut() -> R + 'a) -> Implementation<'a> {
     let work = move |times| {
         let started = processor_time();
         for _ in 0..times {
@@ -99,51 +100,52 @@ pub(crate) fn calls<'a, R>(name: &'static str, mut call: impl FnMut() -> R + 'a)
     (name, Box::new(work))
 }
 
-/// A question, again and again, and how many of the answers are to be yes: a limit that is reached by mistake would make
-/// figures of something else.
-pub(crate) fn asked<'a>(
+/// Measures a repeated check, and asserts which part of the checks admits. A limit that is reached
+/// by mistake would measure something else.
+pub(crate) fn checks<'a>(
     name: &'static str,
-    expected: Yes,
-    mut ask: impl FnMut() -> bool + 'a,
-) -> Contender<'a> {
+    expected: Admitted,
+    mut check: impl FnMut() -> bool + 'a,
+) -> Implementation<'a> {
     let work = move |times| {
         let started = processor_time();
-        let yes = count(times, &mut ask);
+        let admitted = count(times, &mut check);
         let took = processor_time() - started;
-        expected.check(name, yes, times);
+        expected.check(name, admitted, times);
         took
     };
     (name, Box::new(work))
 }
 
-/// Whether the verdict admits. All of it has to be there, as for somebody who reads its numbers; it isn't copied about.
+/// Returns whether the verdict admits. The whole verdict must be computed, as for a caller that
+/// reads its numbers, but it is not copied.
 #[inline(always)]
-pub(crate) fn answered(verdict: &Verdict) -> bool {
+pub(crate) fn is_admitted(verdict: &Verdict) -> bool {
     black_box(verdict).is_admitted()
 }
 
-/// How many answers are yes.
+/// Which part of the checks admits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Yes {
+pub(crate) enum Admitted {
     All,
     Half,
     None,
 }
 
-impl Yes {
-    fn check(self, name: &str, yes: u64, times: u64) {
+impl Admitted {
+    fn check(self, name: &str, admitted: u64, times: u64) {
         let right = match self {
-            Self::All => yes == times,
-            // Of a few, it may be any part.
-            Self::Half => times < 10_000 || (times * 2 / 5..times * 3 / 5).contains(&yes),
-            Self::None => yes == 0,
+            Self::All => admitted == times,
+            // A few checks may admit in any proportion.
+            Self::Half => times < 10_000 || (times * 2 / 5..times * 3 / 5).contains(&admitted),
+            Self::None => admitted == 0,
         };
-        assert!(right, "{name} said yes {yes} times of {times}, where {self:?} were meant");
+        assert!(right, "{name} admitted {admitted} of {times} checks, and not {self:?}");
     }
 }
 
-/// Keeps the calling thread on one of the processors that it may run on: left alone, two threads share one for a while, and
-/// don't contend at all.
+/// Binds the calling thread to one of the processors that it may use. Otherwise two threads may
+/// share one for a while, and then do not contend.
 fn run_on_processor(number: usize) {
     let Ok(allowed) = sched_getaffinity(None) else { return };
     let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
@@ -152,50 +154,52 @@ fn run_on_processor(number: usize) {
     let _ = sched_setaffinity(None, &one);
 }
 
-/// The same by several threads at once. `ask` asks so many times for a thread that has asked so often before, and counts
-/// the answers that are yes. The time is the average of the threads', by the clock on the wall: who waits for a lock has
-/// no processor meanwhile.
+/// Measures a check by several threads at the same time. `check` gets the number of the thread, the
+/// number of checks that the thread has made before, and the number of checks to make. It returns
+/// how many admitted. The time is the average over the threads by the wall clock, because a thread
+/// that waits for a lock uses no processor time.
 pub(crate) fn threads<'a>(
     name: &'static str,
-    expected: Yes,
+    expected: Admitted,
     count: usize,
-    ask: impl Fn(usize, u64, u64) -> u64 + Sync + 'a,
-) -> Contender<'a> {
-    let mut asked = 0;
+    check: impl Fn(usize, u64, u64) -> u64 + Sync + 'a,
+) -> Implementation<'a> {
+    let mut done = 0;
     let work = move |times| {
-        let (arrived, ask) = (&AtomicUsize::new(0), &ask);
+        let (arrived, check) = (&AtomicUsize::new(0), &check);
         let took: Duration = std::thread::scope(|scope| {
             let thread = |number| {
                 scope.spawn(move || {
                     run_on_processor(number);
-                    // Not asleep: who is woken begins when the others have long been at work.
+                    // Spins instead of sleeping: a thread that is woken would begin long after the
+                    // others.
                     arrived.fetch_add(1, Ordering::AcqRel);
                     while arrived.load(Ordering::Acquire) < count {
                         spin_loop();
                     }
                     let started = now();
-                    let yes = ask(number, asked, times);
+                    let admitted = check(number, done, times);
                     let took = started.elapsed();
-                    expected.check(name, yes, times);
+                    expected.check(name, admitted, times);
                     took
                 })
             };
             let threads: Vec<_> = (0..count).map(thread).collect();
             threads.into_iter().map(|thread| thread.join().expect("a thread ends well")).sum()
         });
-        asked += times;
+        done += times;
         took / u32::try_from(count).expect("a few threads")
     };
     (name, Box::new(work))
 }
 
-/// Asks so many times, and counts the answers that are yes.
+/// Makes a number of checks, and counts those that admit.
 #[inline]
-pub(crate) fn count(times: u64, mut ask: impl FnMut() -> bool) -> u64 {
-    (0..times).map(|_| u64::from(ask())).sum()
+pub(crate) fn count(times: u64, mut check: impl FnMut() -> bool) -> u64 {
+    (0..times).map(|_| u64::from(check())).sum()
 }
 
-/// A table that is being measured.
+/// A table under measurement.
 pub(crate) struct Table<'b> {
     bench: &'b mut Bench,
     name: String,
@@ -203,20 +207,20 @@ pub(crate) struct Table<'b> {
     title: String,
     about: String,
     columns: Vec<String>,
-    /// Each contender, with a figure for each column and round.
+    /// The implementations, each with its figures by column and round.
     rows: Vec<(String, Vec<Vec<f64>>)>,
 }
 
 impl Table<'_> {
-    /// Measures a column: nanoseconds a call.
-    pub(crate) fn column(&mut self, column: impl Into<String>, mut contenders: Vec<Contender<'_>>) {
+    /// Measures a column in nanoseconds per call.
+    pub(crate) fn column(&mut self, column: impl Into<String>, mut implementations: Vec<Implementation<'_>>) {
         let column = column.into();
         let mut figures: Vec<(&str, Vec<f64>)> =
-            contenders.iter().map(|(name, _)| (*name, Vec::new())).collect();
+            implementations.iter().map(|(name, _)| (*name, Vec::new())).collect();
         let mut group = self.bench.criterion.benchmark_group(self.name.clone());
         group.sampling_mode(SamplingMode::Flat);
         for round in 1..=self.bench.rounds {
-            for ((name, work), (_, figures)) in contenders.iter_mut().zip(&mut figures) {
+            for ((name, work), (_, figures)) in implementations.iter_mut().zip(&mut figures) {
                 let id = if round == 1 { column.clone() } else { format!("{column} round {round}") };
                 let mut samples = Vec::new();
                 group.bench_function(BenchmarkId::new(*name, id), |bencher| {
@@ -226,7 +230,7 @@ impl Table<'_> {
                         took
                     });
                 });
-                // Those before are the warm-up's.
+                // The samples before these belong to the warm-up.
                 let samples = &samples[samples.len() - SAMPLES..];
                 figures.push(median(samples));
             }
@@ -237,18 +241,18 @@ impl Table<'_> {
         }
     }
 
-    /// Takes in figures that were measured elsewhere, one a round.
+    /// Adds figures that were measured elsewhere, one per round.
     pub(crate) fn figures(&mut self, column: &str, row: &str, figures: Vec<f64>) {
         if !self.columns.iter().any(|name| name == column) {
             self.columns.push(column.to_owned());
         }
-        let place = self.columns.iter().position(|name| name == column).expect("it is there");
+        let index = self.columns.iter().position(|name| name == column).expect("it is there");
         if !self.rows.iter().any(|(name, _)| name == row) {
             self.rows.push((row.to_owned(), Vec::new()));
         }
         let (_, cells) = self.rows.iter_mut().find(|(name, _)| name == row).expect("it is there");
-        cells.resize(cells.len().max(place + 1), Vec::new());
-        cells[place] = figures;
+        cells.resize(cells.len().max(index + 1), Vec::new());
+        cells[index] = figures;
     }
 }
 
@@ -263,7 +267,7 @@ impl Drop for Table<'_> {
     }
 }
 
-/// The one in the middle.
+/// Returns the median.
 pub(crate) fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -271,13 +275,13 @@ pub(crate) fn median(figures: &[f64]) -> f64 {
     low.midpoint(high)
 }
 
-/// What this thread has had of a processor: time in which others had it doesn't count.
+/// Returns the processor time of this thread, which excludes the time of other threads.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("a time since the thread began")
 }
 
-/// The clock by which several threads together are timed, and single calls.
+/// Returns the time of the clock that times several threads together, and single calls.
 #[expect(clippy::disallowed_methods, reason = "benchmarks read the clock")]
 pub(crate) fn now() -> Instant {
     Instant::now()

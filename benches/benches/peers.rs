@@ -1,5 +1,6 @@
-//! What one would pick instead. All that can are stacked or written to keep both an hour's and a minute's limit, since that
-//! is what is wanted; all read their own clock, as they do in use, but for the counters written by hand.
+//! The alternatives that Keytally is compared with. Those that can are stacked or written to
+//! enforce both an hourly and a minutely limit, which is the task. All read their own clock, as
+//! they do in use, except the hand-written counters.
 
 use core::hash::Hash;
 use core::num::NonZeroU32;
@@ -22,8 +23,8 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 type Governor<K, C> = RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
-/// Two keyed governors, the minute's asked first. Where the minute admits and the hour denies, a minute's unit is spent
-/// for nothing; there is no way to give it back.
+/// Two keyed governors, of which the minute's is checked first. If the minute admits and the hour
+/// denies, a unit of the minute is lost: governor cannot give it back.
 pub(crate) struct Governors<K: Hash + Eq + Clone, C: Clock> {
     minute: Governor<K, C>,
     hour: Governor<K, C>,
@@ -37,7 +38,7 @@ impl<K: Hash + Eq + Clone> Governors<K, DefaultClock> {
 }
 
 impl<K: Hash + Eq + Clone> Governors<K, FakeRelativeClock> {
-    /// With a clock that stands still and costs nothing.
+    /// Uses a clock that stands still and costs nothing.
     pub(crate) fn without_clock(quotas: [Quota; 2]) -> Self {
         let clock = FakeRelativeClock::default();
         let [minute, hour] = quotas.map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()));
@@ -51,31 +52,31 @@ impl<K: Hash + Eq + Clone, C: Clock> Governors<K, C> {
         self.check_one(key) && self.hour.check_key(key).is_ok()
     }
 
-    /// The minute alone.
+    /// Checks the minute alone.
     #[inline]
     pub(crate) fn check_one(&self, key: &K) -> bool {
         self.minute.check_key(key).is_ok()
     }
 
-    /// Spends so many units of the minute, all that there are.
+    /// Spends all `units` of the minute.
     pub(crate) fn spend(&self, key: &K, units: u32) {
         let spent = self.minute.check_key_n(key, NonZeroU32::new(units).expect("some"));
         spent.expect("not more than the burst").expect("unspent");
     }
 }
 
-/// So much that nobody is ever denied.
+/// Limits so high that no request is denied.
 pub(crate) fn roomy_quotas() -> [Quota; 2] {
     [Quota::per_minute(NonZeroU32::MAX), Quota::per_hour(NonZeroU32::MAX)]
 }
 
-/// A burst of so many, and one an hour afterwards: as good as spent for ever.
+/// A burst of `burst`, then one unit per hour: during a benchmark, what is spent stays spent.
 pub(crate) fn slow_quotas(burst: u32) -> [Quota; 2] {
     let burst = NonZeroU32::new(burst).expect("some");
     [HOUR, HOUR].map(|period| Quota::with_period(period).expect("some time").allow_burst(burst))
 }
 
-/// Two of pingora's estimators of rates, which admit or deny approximately.
+/// Two of pingora's rate estimators, which admit or deny approximately.
 pub(crate) struct Pingora {
     minute: Rate,
     hour: Rate,
@@ -111,7 +112,7 @@ impl RateNets {
     }
 }
 
-/// Two of ratelimit's limiters, which know no keys.
+/// Two of ratelimit's limiters, which have no keys.
 pub(crate) struct Ratelimits {
     minute: Ratelimiter,
     hour: Ratelimiter,
@@ -133,7 +134,8 @@ impl Ratelimits {
     }
 }
 
-/// Counts of an hour's and a minute's window, as one would write them by hand. Under a lock, so charged in both or in none.
+/// Hand-written counts of an hour's and a minute's window. They are updated under a lock, so both
+/// are charged or neither is.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counts {
     minute: (u64, u32),

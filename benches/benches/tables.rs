@@ -1,11 +1,11 @@
-//! Limiters and gates that are filled.
+//! Filled limiters and gates.
 
 use keytally_core::{Entropy, Gate, GateConfig, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy};
 
 use crate::crypto::PEPPER;
 use crate::traffic::{Random, START};
 
-/// A limiter for so many subjects, with nobody in it.
+/// Returns an empty limiter for `capacity` subjects.
 pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
     let policy: Policy = policy.parse().expect("a policy");
@@ -17,7 +17,7 @@ pub(crate) fn env() -> Name {
     Name::new("live").expect("a name")
 }
 
-/// A gate that is full, its keys in the order of their records, and their ids.
+/// Returns a full gate, its keys in the order of their records, and their ids.
 pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<(String, KeyId)>) {
     let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
@@ -28,7 +28,7 @@ pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<(String, Ke
     let mut random = Random(3);
     let mut administrator = gate.administer().expect("alone");
     let issue = |number: u32| {
-        // The first 8 bytes tell where a free record is looked for: here at the next one.
+        // The first 8 bytes select the record, here the next one.
         let at = (u128::from(number) << 64).div_ceil(u128::from(keys));
         let mut entropy = [0; 24];
         for (bytes, word) in entropy.chunks_exact_mut(8).zip([

@@ -1,39 +1,40 @@
-//! Who asks, in which order, at what time.
+//! The traffic: which subjects make requests, in which order, and at what time.
 
 use keytally_core::Timestamp;
 
-/// Two windows as in `100/minute, 1000/hour`, with limits that a benchmark's traffic doesn't reach: what is measured is
-/// admitted unless a table says otherwise. They take all the bits that a tally has.
+/// Two windows as in `100/minute, 1000/hour`, with limits that the traffic of a benchmark does not
+/// reach. So every request is admitted unless a table says otherwise. They use all bits of a tally.
 pub(crate) const ROOMY: &str = "100000/minute, 1000000/hour";
 
-/// The units that spend a minute of [`ROOMY`].
+/// The units that exhaust a minute of [`ROOMY`].
 pub(crate) const MINUTES_UNITS: u32 = 100_000;
 
-/// A full hour.
+/// The start of an hour.
 pub(crate) const START: Timestamp = Timestamp::from_unix_s(1_700_049_600);
 
-/// Accesses are drawn once, and walked through again and again; for small tables so many, so that no branch predictor
-/// learns the order.
+/// The number of accesses, which are drawn once and then repeated. Even for small tables there are
+/// enough that no branch predictor learns the order.
 const SHORTEST_WALK: usize = 1 << 16;
 
-/// Who asks next.
+/// The distribution of the requests over the subjects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Everybody as often as anybody.
+    /// All subjects equally often.
     Uniform,
-    /// The second half as often as the first, the third a third as often, and so on: Zipf's law, exponent 1.
+    /// The second subject half as often as the first, the third a third as often, and so on: Zipf's
+    /// law with exponent 1.
     Zipf,
 }
 
-/// Numbers of subjects, in the order in which they ask, and how often the busiest does.
+/// The numbers of the subjects in the order of their requests, and the share of the busiest.
 pub(crate) struct Walk {
     pub(crate) numbers: Vec<u32>,
-    /// The part of all requests that the busiest subject makes.
+    /// The share of all requests that the busiest subject makes.
     pub(crate) busiest: f64,
 }
 
 impl Walk {
-    /// Through so many subjects.
+    /// Draws a walk through `size` subjects.
     pub(crate) fn new(subjects: u32, order: Order) -> Self {
         if subjects == 1 {
             return Self { numbers: vec![0], busiest: 1.0 };
@@ -54,7 +55,7 @@ impl Walk {
                     })
                     .collect();
                 let rank = |fraction: f64| sums.partition_point(|&reached| reached < fraction * sum);
-                // Who is busy must not tell where it lies.
+                // The rank of a subject must not correlate with its position in memory.
                 let mut names: Vec<u32> = (0..subjects).collect();
                 random.shuffle(&mut names);
                 let draw = |_| names[rank(random.fraction()).min(names.len() - 1)];
@@ -63,8 +64,8 @@ impl Walk {
         }
     }
 
-    /// Time that passes between two requests, so that the busiest subject makes 7,500 a minute, even if two
-    /// threads ask for it no more than 900,000 an hour.
+    /// Returns a clock for this walk. The busiest subject makes 7,500 requests a minute, and at
+    /// most 900,000 an hour even with two threads.
     pub(crate) fn clock(&self) -> Clock {
         #[expect(
             clippy::cast_possible_truncation,
@@ -76,8 +77,8 @@ impl Walk {
     }
 }
 
-/// What is walked through, laid out in the order of the walk, so that reading it costs as little as can be. (A real
-/// request's text was just read from the network.)
+/// The items of a walk, laid out in its order, so that reading them costs as little as possible.
+/// (In a server, the text was just read from the network.)
 pub(crate) struct Cycle<'a, T> {
     items: &'a [T],
     at: usize,
@@ -99,7 +100,7 @@ impl<'a, T> Cycle<'a, T> {
     }
 }
 
-/// Passes a little time with every request, as a caller's clock does, and costs an addition.
+/// A clock that advances a little with every request. It costs one addition.
 #[derive(Clone, Copy)]
 pub(crate) struct Clock {
     time: u64,
@@ -107,18 +108,18 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock that goes so many times as fast: for threads that ask for one subject at once, none of which may be so late
-    /// that it spends the others' minute.
+    /// Returns a clock that is `times` as fast, for threads that check one subject at the same
+    /// time. No thread may be so late that it spends the minute of the others.
     pub(crate) fn faster(self, times: u64) -> Self {
         Self { step: self.step * times, ..self }
     }
 
-    /// The clock after so many requests.
+    /// Returns the clock after a number of requests.
     pub(crate) fn after(self, requests: u64) -> Self {
         Self { time: self.time + self.step * requests, ..self }
     }
 
-    /// Bits of a millisecond's fraction.
+    /// The bits of a fraction of a millisecond.
     const FRACTION: u32 = 20;
 
     #[inline]
@@ -128,17 +129,17 @@ impl Clock {
     }
 }
 
-/// A subject's text: 40 bytes.
+/// Returns a subject's text: 40 bytes.
 pub(crate) fn text(number: u32) -> String {
     format!("customer-{number:010}-0123456789abcdef0123")
 }
 
-/// A subject's number, as an application would have it: not small, not in a row.
+/// Returns a subject's number as an application would have it: neither small nor consecutive.
 pub(crate) fn number(number: u32) -> u64 {
     Random(u64::from(number)).next()
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): repeatable and good enough to draw from.
+/// SplitMix64 (Steele, Lea, Flood 2014), which is reproducible and sufficient for drawing.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -156,7 +157,7 @@ impl Random {
 
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            let other = index(self.below(u32::try_from(last + 1).expect("not so many")));
+            let other = index(self.below(u32::try_from(last + 1).expect("fits")));
             items.swap(last, other);
         }
     }
@@ -166,17 +167,17 @@ impl Random {
     }
 }
 
-/// A number of a subject, as a place in a list.
+/// Converts a subject's number to an index.
 pub(crate) fn index(number: u32) -> usize {
     usize::try_from(number).expect("a usize has 32 bits at least")
 }
 
-/// A number as it is read: 1,000.
+/// Formats a number for readers: 1,000.
 pub(crate) fn thousands(number: u32) -> String {
     let digits = number.to_string();
     let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

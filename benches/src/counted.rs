@@ -1,7 +1,8 @@
-//! The paths whose instructions valgrind counts: `keytally-counted PATH TIMES` takes one of them so many times.
+//! The paths whose instructions valgrind counts. `keytally-counted PATH TIMES` runs one of them
+//! `TIMES` times.
 //!
-//! The difference between two runs that differ in TIMES alone is what the path takes. So nothing but the path itself
-//! counts, and nothing about it depends on chance: no clock, no entropy, no address.
+//! Two runs that differ only in TIMES differ by what the path takes. So nothing but the path itself
+//! counts. The path does not depend on chance: no clock, no entropy, no address.
 
 use core::hint::black_box;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A path's name, what it is, and what takes it so many times.
+/// The name of a path, its description, and a function that runs it a number of times.
 type Path = (&'static str, &'static str, fn(u32));
 
 const PATHS: &[Path] = &[
@@ -84,8 +85,8 @@ const PATHS: &[Path] = &[
     }),
 ];
 
-/// Paths of which the cache lines are counted that they bring from memory, in tables that no cache of valgrind's holds. The
-/// subjects and keys are others each time.
+/// The paths whose cache misses are counted, in tables that exceed every cache of valgrind's. Each
+/// call uses another subject or key.
 const LINES: &[Path] = &[
     ("limiter-lines", "Limiter::check, one of many subjects", |times| {
         let limiter = limiter_for(ROOMY, MANY);
@@ -109,25 +110,26 @@ const LINES: &[Path] = &[
     }),
 ];
 
-/// How many are many: a mebibyte of records.
+/// The size of these tables: a mebibyte of records.
 const MANY: u32 = 1 << 14;
-/// Odd, so that it leads to all of them.
+/// Odd, so that the steps visit every subject.
 const STRIDE: u32 = 7919;
 
 /// Limits that no run reaches.
 const ROOMY: &str = "100000/minute, 1000000/hour";
-/// The limits that the integrations have.
+/// The limits of the API that the integrations protect.
 const CONTRACT: &str = "100/minute, 1000/hour";
 /// Limits that the first request reaches.
 const TIGHT: &str = "1/minute, 1000/hour";
 const SLIDING: &str = "sliding 100/minute, 1000/hour";
 
-/// A full hour.
+/// The start of an hour.
 const START: Timestamp = Timestamp::from_unix_s(1_700_049_600);
 /// 40 bytes.
 const SUBJECT: &[u8] = b"customer-0123456789abcdef0123456789abcde";
 
-/// Calls it so many times. Time stands still: a new window would cost a little more, now and then.
+/// Calls `call` a number of times. Time stands still, because a new window would cost slightly more
+/// now and then.
 fn each<R>(times: u32, mut call: impl FnMut(Timestamp) -> R) {
     for _ in 0..times {
         black_box(call(black_box(START)));
@@ -144,7 +146,7 @@ fn decided(policy: &str, times: u32) {
 
 fn limiter(policy: &str) -> Limiter<Vec<Line>> {
     let limiter = limiter_for(policy, 20_000);
-    // The subject is there already.
+    // The subject is in the table from here on.
     assert!(limiter.check(SUBJECT, 1, START).is_admitted());
     limiter
 }
@@ -162,13 +164,14 @@ fn gate(policy: &str) -> (Gate<Vec<Line>>, Key) {
     (gate, key)
 }
 
-/// A gate with so many keys, and their texts in another order than their records.
+/// Returns a gate with a number of keys, and their texts in an order other than that of their
+/// records.
 fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<[u8; 47]>) {
-    // Half of the records stay free, so that a free one is near.
+    // Half of the records stay free, so that a free one is close.
     let gate = empty_gate(policy, 2 * keys);
     let text = |number: u32| {
-        let place = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        issue(&gate, place).expose().as_bytes().try_into().expect("a key's length")
+        let position = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        issue(&gate, position).expose().as_bytes().try_into().expect("a key's length")
     };
     let texts = (0..keys).map(text).collect();
     (gate, texts)
@@ -182,10 +185,10 @@ fn empty_gate(policy: &str, keys: u32) -> Gate<Vec<Line>> {
     Gate::create(memory, &config, Peppers::new(&[[5; 32]]).expect("a pepper")).expect("a gate")
 }
 
-/// Issues a key, in the free record that is next to a place, a fraction of 2^64.
-fn issue(gate: &Gate<Vec<Line>>, place: u64) -> Key {
+/// Issues a key in the free record that is closest to `position`, a fraction of 2^64.
+fn issue(gate: &Gate<Vec<Line>>, position: u64) -> Key {
     let mut entropy = [7; 24];
-    entropy[..8].copy_from_slice(&place.to_le_bytes());
+    entropy[..8].copy_from_slice(&position.to_le_bytes());
     let new = NewKey::new(42, env());
     let issued = gate.administer().expect("alone").issue(&new, Entropy::new(entropy), START);
     issued.expect("room").0

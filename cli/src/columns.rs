@@ -1,23 +1,23 @@
-//! Text in columns.
+//! Text in columns, each as wide as its widest cell.
 
 use std::io::{self, Write};
 
-/// On which side of its column a text stands.
+/// The side of a column that its texts are aligned to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Align {
     Left,
     Right,
 }
 
-/// Rows of text that are shown in columns as wide as what is in them.
+/// Rows of cells, the first of which holds the headings.
 #[derive(Debug)]
-pub(crate) struct Table {
+pub(crate) struct Columns {
     aligns: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
-impl Table {
-    /// A table with these columns and their headings.
+impl Columns {
+    /// Returns columns with these headings and no rows.
     pub(crate) fn new(columns: impl IntoIterator<Item = (String, Align)>) -> Self {
         let (headings, aligns) = columns.into_iter().unzip();
         Self { aligns, rows: vec![headings] }
@@ -28,7 +28,7 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Writes headings and rows, a line each.
+    /// Writes the headings and the rows, one line each.
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let width_of = |column: usize| {
             self.rows.iter().filter_map(|row| row.get(column)).map(|text| width(text)).max().unwrap_or(0)
@@ -58,12 +58,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_text() {
-        let mut table = Table::new([("KEY".to_owned(), Align::Left), ("N".to_owned(), Align::Right)]);
-        table.push(vec!["kt_…9".to_owned(), "7".to_owned()]);
-        table.push(vec!["a".to_owned(), "1234".to_owned()]);
+    fn column_is_as_wide_as_its_widest_text() {
+        let mut columns = Columns::new([("KEY".to_owned(), Align::Left), ("N".to_owned(), Align::Right)]);
+        columns.push(vec!["kt_…9".to_owned(), "7".to_owned()]);
+        columns.push(vec!["a".to_owned(), "1234".to_owned()]);
         let mut out = Vec::new();
-        table.write(&mut out).unwrap();
+        columns.write(&mut out).unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "KEY       N\nkt_…9     7\na      1234\n");
     }
 }

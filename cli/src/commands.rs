@@ -1,4 +1,4 @@
-//! The commands: one file each, and what they share.
+//! The commands, one file each, and the arguments and output that they share.
 
 mod assign;
 mod check;
@@ -13,7 +13,7 @@ mod rotate;
 mod top;
 mod verify;
 
-pub use self::issue::taken_back;
+pub use self::issue::revoke_unprinted;
 
 use core::fmt::Display;
 use core::time::Duration;
@@ -26,23 +26,23 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
-use crate::{given, plans, times};
+use crate::{arguments, plans, times};
 
-/// The exit status of a command that could not do what it was asked.
+/// The exit status of a command that failed.
 pub(crate) const FAILED: i32 = 3;
 
-/// How a command that did its work ended.
+/// The result of a command that did its work. The value is the exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
-    /// All is well.
-    Fine = 0,
-    /// The key was denied or is invalid, or some of the input was.
-    No = 1,
-    /// The work was done and found a fault in the gate.
-    Faulty = FAILED as isize,
+    /// Success.
+    Success = 0,
+    /// The key was denied or is invalid, or some of the input was rejected.
+    Denied = 1,
+    /// The gate has flaws.
+    Flawed = FAILED as isize,
 }
 
-/// The commands that work on a gate.
+/// The commands that work on a gate file.
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Create(create::Create),
@@ -78,17 +78,18 @@ impl Command {
     }
 }
 
-/// The gate that a command works on.
+/// The argument of a command that names its gate file.
 #[derive(Args)]
 struct GateFile {
-    /// The gate's file
-    #[arg(value_name = "GATE", value_parser = given::path())]
+    /// Gate file
+    #[arg(value_name = "GATE", value_parser = arguments::path_parser())]
     path: PathBuf,
 }
 
 impl GateFile {
+    /// Opens the gate.
     fn open(&self, pepper: &PepperSource) -> Result<Gate, Failure> {
-        Ok(Gate::open(&self.path, pepper.needed()?)?)
+        Ok(Gate::open(&self.path, pepper.require()?)?)
     }
 
     fn path(&self) -> &Path {
@@ -96,17 +97,18 @@ impl GateFile {
     }
 }
 
-/// The gate that a command changes.
+/// The arguments of a command that changes its gate, under the gate's lock.
 #[derive(Args)]
-struct ChangedGate {
+struct GateFileToChange {
     #[command(flatten)]
     gate: GateFile,
-    /// How long to wait while another process changes the gate, such as 30s; 0s tries once
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = times::span)]
+    /// How long to wait while another process changes the gate, such as 30s; 0s does not wait
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = times::parse_duration)]
     wait: Duration,
 }
 
-impl ChangedGate {
+impl GateFileToChange {
+    /// Opens the gate, with the wait of the user.
     fn open(&self, pepper: &PepperSource) -> Result<Gate, Failure> {
         let gate = self.gate.open(pepper)?;
         gate.set_wait(self.wait);
@@ -118,16 +120,19 @@ impl ChangedGate {
     }
 }
 
-/// How a command prints what it has to say.
+/// The output format of a command.
 #[derive(Args, Clone, Copy)]
-struct Format {
+struct OutputFormat {
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
-impl Format {
-    /// Prints `data` as one line of JSON, or what `text` writes.
+impl OutputFormat {
+    /// Prints `data` as one line of JSON, or what `text` writes, to standard output.
+    ///
+    /// # Errors
+    /// [`Failure::OutputClosed`] if the reader closed standard output, or another write error.
     fn print(
         self,
         data: &impl Serialize,
@@ -135,7 +140,7 @@ impl Format {
     ) -> Result<(), Failure> {
         self.write(data, text).map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-            _ => Failure::of("cannot write to standard output", error),
+            _ => Failure::with_context("cannot write to standard output", error),
         })
     }
 
@@ -146,7 +151,7 @@ impl Format {
     ) -> io::Result<()> {
         let mut out = io::BufWriter::new(io::stdout().lock());
         if self.json {
-            // An error of `serde_json` hides the kind of the one beneath it.
+            // An error of `serde_json` does not report the kind of its source.
             serde_json::to_writer(&mut out, data).map_err(io::Error::from)?;
             writeln!(out)?;
         } else {
@@ -156,26 +161,27 @@ impl Format {
     }
 }
 
-/// Says something to the user that isn't the command's output.
-pub fn remark(text: &str) {
+/// Prints a line for the user to standard error. Write errors are ignored.
+pub fn print_note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Warns of quotas in these plans that can never deny a request.
-pub fn warn_of<'p>(plans: impl IntoIterator<Item = &'p Plan>) {
+/// Prints a warning for each quota of these plans that can never deny a request.
+pub fn warn_of_idle_quotas<'p>(plans: impl IntoIterator<Item = &'p Plan>) {
     for plan in plans {
-        plans::warnings(&format!("plan {}", plan.name), &plan.policy).iter().for_each(|text| remark(text));
+        let warnings = plans::warnings(&format!("plan {}", plan.name), &plan.policy);
+        warnings.iter().for_each(|text| print_note(text));
     }
 }
 
-/// `1 key`, `2 keys`.
-pub fn counted(count: impl Display, what: &str) -> String {
+/// Returns a count with its noun: `1 key`, `2 keys`.
+pub fn pluralized(count: impl Display, noun: &str) -> String {
     let count = count.to_string();
-    format!("{count} {what}{}", if count == "1" { "" } else { "s" })
+    format!("{count} {noun}{}", if count == "1" { "" } else { "s" })
 }
 
 fn parse_name(text: &str) -> Result<Name, String> {
-    Name::new(text).ok_or_else(|| "it is 1 to 8 characters of a-z and 0-9".to_owned())
+    Name::new(text).ok_or_else(|| "it must be 1 to 8 characters of a-z and 0-9".to_owned())
 }
 
 fn parse_key_id(text: &str) -> Result<KeyId, String> {

@@ -1,4 +1,4 @@
-//! Why a command failed: one sentence for the user, and which exit status follows.
+//! The error of a command: one sentence for the user, and the exit status that follows.
 
 use core::error::Error;
 use core::fmt;
@@ -6,38 +6,38 @@ use std::io;
 
 use keytally::CreateError;
 
-/// A command that couldn't do what it was asked.
+/// The error of a command.
 #[derive(Debug)]
 pub enum Failure {
-    /// The sentence that says why.
-    Because(String),
-    /// The sentence that says which argument is wrong, whatever the gate holds.
+    /// The command failed, for the reason in this sentence. Exit status 3.
+    Failed(String),
+    /// An argument is wrong, whatever the gate holds. Exit status 2.
     Usage(String),
-    /// Whoever read the output has gone, as `head` does: nothing is left to say, and to nobody.
+    /// The reader of standard output closed it early, as `head` does. Not an error: exit status 0.
     OutputClosed,
 }
 
 impl Failure {
-    /// The failure of doing `what`, such as `cannot read PATH`.
-    pub fn of(what: impl fmt::Display, error: impl fmt::Display) -> Self {
-        Self::Because(format!("{what}: {error}"))
+    /// Returns a failure with this sentence.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::Failed(message.into())
     }
 
-    /// The failure that `sentence` tells.
-    pub fn because(sentence: impl Into<String>) -> Self {
-        Self::Because(sentence.into())
+    /// Returns the failure of an action, such as `cannot read PATH`, because of `error`.
+    pub fn with_context(action: impl fmt::Display, error: impl fmt::Display) -> Self {
+        Self::Failed(format!("{action}: {error}"))
     }
 
-    /// The wrong argument that `sentence` tells.
-    pub fn usage(sentence: impl Into<String>) -> Self {
-        Self::Usage(sentence.into())
+    /// Returns a usage error with this sentence.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::Usage(message.into())
     }
 
-    /// The sentence.
-    pub fn sentence(&self) -> &str {
+    /// Returns the sentence for the user.
+    pub fn message(&self) -> &str {
         match self {
-            Self::Because(sentence) | Self::Usage(sentence) => sentence,
-            Self::OutputClosed => "the reader of the output has gone",
+            Self::Failed(message) | Self::Usage(message) => message,
+            Self::OutputClosed => "the reader of standard output closed it",
         }
     }
 }
@@ -47,14 +47,14 @@ impl<E: Error + 'static> From<E> for Failure {
         let error: &(dyn Error + 'static) = &error;
         match error.downcast_ref::<io::Error>() {
             Some(io) if io.kind() == io::ErrorKind::BrokenPipe => Self::OutputClosed,
-            _ if is_impossible(error) => Self::Usage(error.to_string()),
-            _ => Self::Because(error.to_string()),
+            _ if is_usage_error(error) => Self::Usage(error.to_string()),
+            _ => Self::Failed(error.to_string()),
         }
     }
 }
 
-/// Whether a gate was asked for that there can be nowhere: the arguments alone are wrong.
-fn is_impossible(error: &(dyn Error + 'static)) -> bool {
+/// Returns whether creating a gate failed because its configuration can never be valid.
+fn is_usage_error(error: &(dyn Error + 'static)) -> bool {
     use CreateError::{Capacity, PlanName, PlanWindows, Plans};
 
     match error.downcast_ref() {

@@ -1,36 +1,30 @@
-//! The command line of Keytally: the program `keytally`, as a library, so that other programs offer the same commands.
+//! The command line of Keytally as a library, so that several programs offer the same commands.
 //!
-//! The program of this package has all commands that work on a gate's file. The reference service adds `serve` to them
-//! ([`run_with`]), and the Python package has them as `python -m keytally` ([`run`]). All decisions are the core's;
-//! here they are requested and printed.
+//! [`run`] is what the program `keytally` and `python -m keytally` call. It has all commands that
+//! work on a gate file. The program of `keytally-server` adds `serve` to them through [`internal`].
+//! All decisions are made by `keytally`; this crate calls it and prints the results.
 //!
-//! # Layers
-//! | module | what it holds |
+//! # Modules
+//! | module | contents |
 //! |---|---|
-//! | `commands` | the commands, one file each, and what they share |
-//! | [`given`] | arguments: paths, values, and what errors may repeat of them |
-//! | `pepper` | where the pepper comes from |
-//! | [`plans`] | plans as they are written on a command line |
-//! | `views`, `columns`, [`times`] | what may be shown of a key, as JSON, in columns, and times as text |
-//! | `failure` | why a command failed, in one sentence |
+//! | `commands` | one file per command, and the arguments and output that they share |
+//! | `arguments` | value parsers, and the redaction of secrets in errors |
+//! | `pepper` | `--pepper-file` and `KEYTALLY_PEPPER` |
+//! | `plans` | plans as text: `NAME=POLICY` |
+//! | `times` | times and durations as text |
+//! | `views` | what commands show of a key, serializable as JSON |
+//! | `columns` | text in columns |
+//! | `failure` | the error of a command, and its exit status |
 #![forbid(unsafe_code)]
 
-pub mod given;
-pub mod plans;
-pub mod times;
-
+mod arguments;
 mod columns;
 mod commands;
 mod failure;
 mod pepper;
+mod plans;
+mod times;
 mod views;
-
-pub use self::{
-    commands::{Status, counted, remark, taken_back, warn_of},
-    failure::Failure,
-    pepper::{PepperSource, read as read_peppers},
-    views::Use,
-};
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -38,33 +32,55 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use self::commands::{Command, FAILED};
-use self::given::Given;
+use self::arguments::{HELP_HINT, Redactor};
+use self::commands::{Command, FAILED, Status};
+use self::failure::Failure;
+use self::pepper::PepperSource;
 
-/// Commands that a program has besides those of this crate.
-pub trait MoreCommands: Subcommand {
+/// Items that the other programs of this project share. They may change in any release.
+pub mod internal {
+    pub use crate::arguments::{path_parser, value_parser};
+    pub use crate::commands::{Status, pluralized, print_note, revoke_unprinted, warn_of_idle_quotas};
+    pub use crate::failure::Failure;
+    pub use crate::pepper::{PepperSource, read_file as read_pepper_file};
+    pub use crate::views::QuotaUse;
+    pub use crate::{ExtraCommands, run_with};
+
+    /// Plans as text.
+    pub mod plans {
+        pub use crate::plans::{check_distinct, check_layout, describe, parse, warnings};
+    }
+
+    /// Times and durations as text.
+    pub mod times {
+        pub use crate::times::{parse_duration, rfc3339};
+    }
+}
+
+/// Commands that a program has in addition to those of this crate.
+pub trait ExtraCommands: Subcommand {
     /// The end of the program's help: exit statuses and first steps.
-    const EXAMPLES: &str;
+    const AFTER_HELP: &str;
 
-    /// Runs the command that was given. `program` is the name that the program was started by.
+    /// Runs the command that was parsed. `program` is the path that the program was started by.
     ///
     /// # Errors
-    /// A [`Failure`] if the command could not do what it was asked.
+    /// A [`Failure`] if the command could not do its work.
     fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure>;
 }
 
-/// The commands of a program: those of this crate, and `M`.
+/// All commands of a program: those of this crate, and `E`.
 #[derive(Subcommand)]
-enum All<M: MoreCommands> {
+enum AllCommands<E: ExtraCommands> {
     #[command(flatten)]
     Own(Command),
     #[command(flatten)]
-    More(M),
+    Extra(E),
 }
 
-/// What the program of this package says of commands that only other programs have.
+/// Commands that only other programs have. Each fails with the name of the package that has it.
 #[derive(Subcommand)]
-enum Elsewhere {
+enum MissingCommands {
     /// Not in this program
     #[command(hide = true, disable_help_flag = true)]
     Serve {
@@ -73,12 +89,12 @@ enum Elsewhere {
     },
 }
 
-impl MoreCommands for Elsewhere {
-    const EXAMPLES: &str = "\
-Exit status: 0 fine, 1 denied or invalid, 2 usage, 3 failure.
+impl ExtraCommands for MissingCommands {
+    const AFTER_HELP: &str = "\
+Exit status: 0 success, 1 denied or invalid, 2 usage, 3 failure.
 
-Begin with:
-  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep it: without it no key can be checked
+First steps:
+  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep a copy
   keytally create api.gate --plan \"default=100/minute, 1000/hour\"
   keytally issue api.gate --account 42
   keytally list api.gate
@@ -88,34 +104,34 @@ The command serve is in the program of the package keytally-server.";
     fn run(self, _pepper: &PepperSource, _program: &Path) -> Result<Status, Failure> {
         let Self::Serve { .. } = self;
         Err(Failure::usage(
-            "this program has no command serve; the program of the package keytally-server has it \
-             (cargo install keytally-server)",
+            "this program does not have the command serve; install it with: \
+             cargo install keytally-server",
         ))
     }
 }
 
-/// Runs the command line `args` as the program `keytally` of this package does; see [`run_with`].
+/// Runs the command line `args`, program name first, and returns the exit status.
+///
+/// The status is 0 for success, 1 for denied or invalid, 2 for wrong usage, 3 for a failure. Uses
+/// the standard streams of the process, and never ends the process.
 pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> i32 {
-    run_with::<Elsewhere, A>(args)
+    run_with::<MissingCommands, A>(args)
 }
 
-/// Runs the command line `args`, program name first, with the commands of this crate and `M`, and returns the exit
-/// status: 0 fine, 1 denied or invalid, 2 usage, 3 failure.
-///
-/// Reads and writes the process's standard streams, and never ends the process.
-pub fn run_with<M, A>(args: impl IntoIterator<Item = A>) -> i32
+/// Runs the command line `args` as [`run`] does, with the commands `E` in addition.
+pub fn run_with<E, A>(args: impl IntoIterator<Item = A>) -> i32
 where
-    M: MoreCommands,
+    E: ExtraCommands,
     A: Into<OsString>,
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let program = args.first().map_or_else(|| "keytally".into(), PathBuf::from);
-    let given = Given::of(&args, &Cli::<M>::command());
-    let cli = match Cli::<M>::try_parse_from(args) {
+    let redactor = Redactor::new(&args, &Cli::<E>::command());
+    let cli = match Cli::<E>::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
-            // Where standard error is closed, no user reads it.
-            let _ = write!(io::stderr(), "{}", given.redacted(error.render().to_string()));
+            // A write error is ignored: there is no other stream to report it on.
+            let _ = write!(io::stderr(), "{}", redactor.redact(error.render().to_string()));
             return error.exit_code();
         }
         Err(help_or_version) => {
@@ -124,36 +140,36 @@ where
         }
     };
     let result = match cli.command {
-        All::Own(command) => command.run(&cli.pepper),
-        All::More(command) => command.run(&cli.pepper, &program),
+        AllCommands::Own(command) => command.run(&cli.pepper),
+        AllCommands::Extra(command) => command.run(&cli.pepper, &program),
     };
     match result {
         Ok(status) => status as i32,
-        Err(Failure::OutputClosed) => Status::Fine as i32,
-        Err(Failure::Because(sentence)) => {
-            let _ = writeln!(io::stderr(), "keytally: {}", given.redacted(sentence));
+        Err(Failure::OutputClosed) => Status::Success as i32,
+        Err(Failure::Failed(message)) => {
+            let _ = writeln!(io::stderr(), "keytally: {}", redactor.redact(message));
             FAILED
         }
-        Err(Failure::Usage(sentence)) => {
-            let sentence = given.redacted(sentence);
-            let _ = writeln!(io::stderr(), "keytally: {sentence}\n\n{}", given::MORE);
+        Err(Failure::Usage(message)) => {
+            let message = redactor.redact(message);
+            let _ = writeln!(io::stderr(), "keytally: {message}\n\n{HELP_HINT}");
             USAGE
         }
     }
 }
 
-/// The exit status of a command whose arguments can't be right for any gate. It is clap's too.
+/// The exit status if the arguments are wrong for every gate. clap uses the same.
 const USAGE: i32 = 2;
 
-/// Issue API keys, check them, and limit how much each is used: all in one file that every process on the machine
-/// may share.
+/// Issue and check API keys, and limit their use. Keys and counts are in one file, which every
+/// process on this machine can share.
 #[derive(Parser)]
-#[command(name = "keytally", version, arg_required_else_help = true, after_help = M::EXAMPLES)]
-struct Cli<M: MoreCommands> {
+#[command(name = "keytally", version, arg_required_else_help = true, after_help = E::AFTER_HELP)]
+struct Cli<E: ExtraCommands> {
     #[command(flatten)]
     pepper: PepperSource,
     #[command(subcommand)]
-    command: All<M>,
+    command: AllCommands<E>,
 }
 
 #[cfg(test)]
@@ -161,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn command_line_passes_claps_own_checks() {
-        Cli::<Elsewhere>::command().debug_assert();
+    fn command_line_passes_the_checks_of_clap() {
+        Cli::<MissingCommands>::command().debug_assert();
     }
 }

@@ -1,4 +1,4 @@
-//! The program `keytally` without its service.
+//! The program `keytally` with all commands except `serve`.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Where the pepper comes from: the environment, or a file.
+//! The pepper (the server's HMAC key): from a file, or from the environment.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -17,53 +17,64 @@ const VARIABLE: &str = "KEYTALLY_PEPPER";
 /// The environment variable that names the file of the pepper.
 pub(crate) const FILE_VARIABLE: &str = "KEYTALLY_PEPPER_FILE";
 
-/// What every command is told about the pepper.
+/// The arguments of every command that say where the pepper is.
 #[derive(Args, Debug)]
 pub struct PepperSource {
-    /// File that holds the pepper, the server's secret: hex or base64, at least 32 bytes; several one a line, newest
-    /// last. Only its owner may read it, or only root may write it. May be a pipe; - is standard input. Without it,
+    /// File with the pepper, the server's secret: hex or base64, at least 32 bytes. Several peppers
+    /// stand one per line, newest last. The file must be readable by its owner only, or writable by
+    /// root only. It may be a pipe; - is standard input. Default: the environment variable
     /// KEYTALLY_PEPPER holds the pepper itself
-    #[arg(long = "pepper-file", value_name = "FILE", value_parser = crate::given::path(), env = FILE_VARIABLE)]
+    #[arg(long = "pepper-file", value_name = "FILE", value_parser = crate::arguments::path_parser(), env = FILE_VARIABLE)]
     #[arg(hide_env_values = true, global = true)]
     file: Option<PathBuf>,
 }
 
 impl PepperSource {
-    /// The file, when the pepper comes from one.
+    /// Returns the file, if the pepper comes from one.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// Refuses to read `what` from standard input if the pepper is to be read from there.
-    pub fn leaves_standard_input(&self, what: &str) -> Result<(), Failure> {
+    /// Checks that the pepper is not read from standard input, where `what` is read from.
+    ///
+    /// # Errors
+    /// A usage error if it is.
+    pub(crate) fn check_stdin_is_free(&self, what: &str) -> Result<(), Failure> {
         if self.file() == Some(Path::new("-")) {
             return Err(Failure::usage(format!(
-                "standard input can't hold both the pepper and {what}; give the pepper in a file or in {VARIABLE}"
+                "standard input cannot hold both the pepper and {what}; \
+                 put the pepper in a file or in {VARIABLE}"
             )));
         }
         Ok(())
     }
 
-    /// The peppers, if any were given.
-    pub fn given(&self) -> Result<Option<Peppers>, Failure> {
+    /// Reads the peppers, or returns `None` if neither the file nor the variable is given.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or its text or the variable's is not a valid pepper.
+    pub fn load(&self) -> Result<Option<Peppers>, Failure> {
         if let Some(file) = &self.file {
-            return read(file).map(Some);
+            return read_file(file).map(Some);
         }
         let Some(text) = env::var_os(VARIABLE).filter(|text| !text.is_empty()) else {
             return Ok(None);
         };
         let text = Zeroizing::new(text.into_encoded_bytes());
         let text = core::str::from_utf8(&text)
-            .map_err(|_| Failure::because(format!("{VARIABLE} is neither hex nor base64")))?;
-        let peppers = pepper::parse(text).map_err(|error| Failure::of(VARIABLE, error))?;
-        keep_out_of_core_dumps();
+            .map_err(|_| Failure::new(format!("{VARIABLE} is neither hex nor base64")))?;
+        let peppers = pepper::parse(text).map_err(|error| Failure::with_context(VARIABLE, error))?;
+        disable_core_dumps();
         Ok(Some(peppers))
     }
 
-    /// The peppers.
-    pub fn needed(&self) -> Result<Peppers, Failure> {
-        self.given()?.ok_or_else(|| {
-            Failure::because(format!(
+    /// Reads the peppers.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and if no pepper is given.
+    pub(crate) fn require(&self) -> Result<Peppers, Failure> {
+        self.load()?.ok_or_else(|| {
+            Failure::new(format!(
                 "no pepper was given: set {VARIABLE}, or name a file with --pepper-file; \
                  `openssl rand -hex 32` makes a new one"
             ))
@@ -72,13 +83,17 @@ impl PepperSource {
 }
 
 /// Reads the peppers of a file.
-pub fn read(file: &Path) -> Result<Peppers, Failure> {
+///
+/// # Errors
+/// If the file cannot be read or does not hold a valid pepper.
+pub fn read_file(file: &Path) -> Result<Peppers, Failure> {
     let peppers = pepper::read_file(file)?;
-    keep_out_of_core_dumps();
+    disable_core_dumps();
     Ok(peppers)
 }
 
-/// From here on the process holds secrets. That this can't be had everywhere is no reason to stop.
-fn keep_out_of_core_dumps() {
+/// Excludes this process, which now holds a secret, from core dumps. Best effort: errors are
+/// ignored.
+fn disable_core_dumps() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
 }

@@ -1,4 +1,4 @@
-//! Times as text: RFC 3339 in UTC, to the second.
+//! Times as text (RFC 3339, UTC, whole seconds), and durations as text (`90d`, `1h 30m`).
 
 use core::time::Duration;
 use std::time::UNIX_EPOCH;
@@ -7,47 +7,61 @@ use keytally::Timestamp;
 
 use crate::failure::Failure;
 
-/// The last second that RFC 3339 can tell: 9999-12-31T23:59:59Z.
+/// The last second that RFC 3339 can represent: 9999-12-31T23:59:59Z.
 const LAST_S: u64 = 253_402_300_799;
 
-/// `2026-01-31T12:00:00Z`. A time after the year 9999, which only a damaged file holds, is shown as the last second
-/// of that.
+/// Formats Unix seconds, such as `2026-01-31T12:00:00Z`.
+///
+/// Times after the year 9999, which only a damaged file holds, are shown as its last second.
 pub fn rfc3339(unix_s: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_secs(unix_s.min(LAST_S));
     humantime::format_rfc3339_seconds(time).to_string()
 }
 
-/// The second `after` from now, as a gate keeps it: a key's end.
-pub fn expiry(now: Timestamp, after: Duration) -> Result<Timestamp, Failure> {
-    let unix_s = now.unix_s().saturating_add(after.as_secs());
+/// Returns the time at which a key expires that is valid for `lifetime` from `now`.
+///
+/// # Errors
+/// A usage error if a gate cannot store that time: it stores 32 bits of Unix seconds.
+pub(crate) fn expiry(now: Timestamp, lifetime: Duration) -> Result<Timestamp, Failure> {
+    let unix_s = now.unix_s().saturating_add(lifetime.as_secs());
     if unix_s > u32::MAX.into() {
         let last = rfc3339(u32::MAX.into());
         return Err(Failure::usage(format!(
-            "a key can't expire after {last}; leave --expires out for one that never does"
+            "a key cannot expire after {last}; omit --expires for a key that never expires"
         )));
     }
     Ok(Timestamp::from_unix_s(unix_s))
 }
 
-/// Refuses a grace that ends later than a gate can keep.
-pub fn grace(now: Timestamp, grace: Duration) -> Result<(), Failure> {
+/// Checks that a gate can store the end of a grace period that begins at `now`.
+///
+/// # Errors
+/// A usage error if it cannot.
+pub(crate) fn check_grace(now: Timestamp, grace: Duration) -> Result<(), Failure> {
     let end = now.unix_s().saturating_add(grace.as_secs());
     if end <= u32::MAX.into() {
         return Ok(());
     }
-    Err(Failure::usage(format!("a grace can't end after {}", rfc3339(u32::MAX.into()))))
+    Err(Failure::usage(format!("a grace period cannot end after {}", rfc3339(u32::MAX.into()))))
 }
 
-/// Reads a length of time. (The errors of `humantime` repeat parts of the text, which may be a secret.)
-pub fn span(text: &str) -> Result<Duration, String> {
+/// Parses a duration such as `1h 30m`.
+///
+/// # Errors
+/// A sentence without any part of the text, which may be a secret. The errors of `humantime`
+/// repeat parts of it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|_| "it is a length of time, such as 90d, 24h, 30m or 1h 30m".to_owned())
+        .map_err(|_| "it must be a duration, such as 90d, 24h, 30m or 1h 30m".to_owned())
 }
 
-/// Reads a length of time of at least a second.
-pub fn at_least_a_second(text: &str) -> Result<Duration, String> {
-    let span = span(text)?;
-    if span.as_secs() == 0 { Err("it must be at least 1s".to_owned()) } else { Ok(span) }
+/// Parses a duration of at least one second.
+///
+/// # Errors
+/// A sentence that says what would be valid.
+pub(crate) fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = parse_duration(text)?;
+    if lifetime.as_secs() == 0 { Err("it must be at least 1s".to_owned()) } else { Ok(lifetime) }
 }
 
 #[cfg(test)]
@@ -55,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_second_can_be_shown() {
+    fn rfc3339_formats_every_unix_second() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(LAST_S), "9999-12-31T23:59:59Z");
         assert_eq!(rfc3339(LAST_S + 1), "9999-12-31T23:59:59Z");
@@ -63,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_ends_within_what_a_gate_can_keep() {
+    fn expiry_beyond_32_bits_is_an_error() {
         let now = Timestamp::from_unix_s(1_700_000_000);
         assert_eq!(expiry(now, Duration::from_secs(1)).unwrap().unix_s(), 1_700_000_001);
         let room = u64::from(u32::MAX) - now.unix_s();
@@ -73,9 +87,9 @@ mod tests {
     }
 
     #[test]
-    fn a_span_has_at_least_a_second() {
-        assert!(at_least_a_second("999ms").is_err());
-        assert_eq!(at_least_a_second("1s").unwrap(), Duration::from_secs(1));
-        assert_eq!(at_least_a_second("90d").unwrap(), Duration::from_secs(90 * 86_400));
+    fn lifetime_below_a_second_is_an_error() {
+        assert!(parse_lifetime("999ms").is_err());
+        assert_eq!(parse_lifetime("1s").unwrap(), Duration::from_secs(1));
+        assert_eq!(parse_lifetime("90d").unwrap(), Duration::from_secs(90 * 86_400));
     }
 }

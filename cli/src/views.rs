@@ -1,4 +1,4 @@
-//! What may be shown of a key: never its secret, but for the one time when it's new.
+//! What commands show of a key, as text and as JSON. Only [`NewKeyView`] holds a secret.
 
 use keytally::Gate;
 use keytally::KeyInfo;
@@ -8,55 +8,56 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::times;
 
-/// A key that was just issued or rotated, with its secret.
+/// A key that was issued or rotated by this command, with its secret.
 #[derive(Serialize)]
-pub(crate) struct NewSecret<'a> {
-    /// The key: this is the only copy.
+pub(crate) struct NewKeyView<'a> {
+    /// The key. This is the only copy of its secret.
     pub(crate) key: &'a str,
     #[serde(flatten)]
-    pub(crate) about: About,
+    pub(crate) about: KeyView,
 }
 
-/// What tells keys apart.
+/// The public fields of a key.
 #[derive(Debug, Serialize)]
-pub(crate) struct About {
+pub(crate) struct KeyView {
     pub(crate) key_id: String,
     pub(crate) account: u32,
     pub(crate) env: Option<String>,
     pub(crate) plan: Option<String>,
+    /// The key without its secret: `kt_live_…9aZk`.
     pub(crate) hint: String,
     pub(crate) expires: Option<String>,
 }
 
-/// A key's use in one window.
+/// The use of one quota of a key.
 #[derive(Clone, Debug, Serialize)]
-pub struct Use {
+pub struct QuotaUse {
     /// The window, such as `minute`.
     pub window: String,
     /// The length of the window in seconds.
     pub window_s: u32,
-    /// The most units in a window.
+    /// The limit in units per window.
     pub limit: u32,
     /// The units that count now.
     pub used: u32,
     /// The units that are left.
     pub remaining: u32,
-    /// When all that is counted now will be forgotten, in Unix seconds.
+    /// The Unix second at which no unit that counts now will count any longer.
     pub reset: u64,
 }
 
-/// One line of `list` and of `top`.
+/// A key in `list` and `top`.
 #[derive(Debug, Serialize)]
-pub(crate) struct Listed {
+pub(crate) struct ListedKey {
     #[serde(flatten)]
-    pub(crate) about: About,
+    pub(crate) about: KeyView,
     /// `active`, `revoked` or `expired`.
     pub(crate) state: &'static str,
-    pub(crate) quotas: Vec<Use>,
+    pub(crate) quotas: Vec<QuotaUse>,
     pub(crate) last_use: Option<String>,
     #[serde(skip)]
     pub(crate) last_use_s: Option<u64>,
-    /// Until when the secret before the last rotation is valid; none when it is not.
+    /// When the secret before the last rotation ends, if it is still valid.
     pub(crate) grace_until: Option<String>,
     /// The number of the pepper that the secret is stored under.
     pub(crate) pepper: u8,
@@ -64,21 +65,21 @@ pub(crate) struct Listed {
     pub(crate) clock_ahead_s: u32,
 }
 
-impl<'a> NewSecret<'a> {
-    /// What is shown of `key`, once.
-    pub(crate) fn of(key: &'a Key, key_id: KeyId, gate: &Gate) -> Result<Self, Failure> {
+impl<'a> NewKeyView<'a> {
+    /// Returns the view of `key`, whose record is in the gate.
+    pub(crate) fn new(key: &'a Key, key_id: KeyId, gate: &Gate) -> Result<Self, Failure> {
         let info = gate.key(key_id).ok_or_else(|| {
-            Failure::because(format!("key {key_id} was removed by somebody else as soon as it was made"))
+            Failure::new(format!("another process removed key {key_id} before it was printed"))
         })?;
-        // The gate may not hold the key's secret yet.
-        let about = About { hint: key.hint().to_string(), ..About::of(&info, gate) };
+        // During a rotation, the record still has the hint of the old secret.
+        let about = KeyView { hint: key.hint().to_string(), ..KeyView::new(&info, gate) };
         Ok(Self { key: key.expose(), about })
     }
 }
 
-impl About {
-    /// What tells this key from others.
-    pub(crate) fn of(info: &KeyInfo, gate: &Gate) -> Self {
+impl KeyView {
+    /// Returns the public fields of a key.
+    pub(crate) fn new(info: &KeyInfo, gate: &Gate) -> Self {
         let table = gate.table();
         Self {
             key_id: info.key_id.to_string(),
@@ -90,24 +91,24 @@ impl About {
         }
     }
 
-    /// The environment as a column shows it.
+    /// Returns the environment as text shows it.
     pub(crate) fn env(&self) -> &str {
         self.env.as_deref().unwrap_or("?")
     }
 
-    /// The plan as a column shows it.
+    /// Returns the plan as text shows it.
     pub(crate) fn plan(&self) -> &str {
         self.plan.as_deref().unwrap_or("?")
     }
 }
 
-impl Use {
-    /// The use of each window, shortest first.
-    pub fn of(quotas: &Quotas) -> Vec<Self> {
-        quotas.iter().map(|quota| Self::of_one(&quota)).collect()
+impl QuotaUse {
+    /// Returns the use of each quota, shortest window first.
+    pub fn from_quotas(quotas: &Quotas) -> Vec<Self> {
+        quotas.iter().map(|quota| Self::from_state(&quota)).collect()
     }
 
-    fn of_one(quota: &QuotaState) -> Self {
+    fn from_state(quota: &QuotaState) -> Self {
         Self {
             window: quota.window.to_string(),
             window_s: quota.window.seconds(),
@@ -118,20 +119,20 @@ impl Use {
         }
     }
 
-    /// Thousandths of the limit that are used.
+    /// Returns the used share of the limit in thousandths.
     pub(crate) fn share(&self) -> u32 {
         let share = u64::from(self.used) * 1000 / u64::from(self.limit.max(1));
         u32::try_from(share).unwrap_or(u32::MAX)
     }
 }
 
-impl Listed {
-    /// What is shown of this key at `now`.
-    pub(crate) fn of(info: &KeyInfo, gate: &Gate, now: Timestamp) -> Self {
+impl ListedKey {
+    /// Returns the view of a key at `now`.
+    pub(crate) fn new(info: &KeyInfo, gate: &Gate, now: Timestamp) -> Self {
         Self {
-            about: About::of(info, gate),
+            about: KeyView::new(info, gate),
             state: state(info, now),
-            quotas: Use::of(&info.quotas),
+            quotas: QuotaUse::from_quotas(&info.quotas),
             last_use_s: info.last_used.map(Timestamp::unix_s),
             last_use: info.last_used.map(|time| times::rfc3339(time.unix_s())),
             grace_until: info.grace_until.filter(|&end| end > now).map(|end| times::rfc3339(end.unix_s())),
@@ -141,8 +142,8 @@ impl Listed {
     }
 }
 
-/// `active`, `revoked` or `expired`.
-pub(crate) fn state(info: &KeyInfo, now: Timestamp) -> &'static str {
+/// Returns `active`, `revoked` or `expired`.
+fn state(info: &KeyInfo, now: Timestamp) -> &'static str {
     match info.state {
         KeyState::Revoked => "revoked",
         KeyState::Active if info.not_after.is_some_and(|end| now >= end) => "expired",
@@ -150,7 +151,7 @@ pub(crate) fn state(info: &KeyInfo, now: Timestamp) -> &'static str {
     }
 }
 
-/// `kt_live_…9aZk`.
+/// Returns the key without its secret: `kt_live_…9aZk`.
 fn hint(info: &KeyInfo, gate: &Gate) -> String {
     let env = info.env.map(|env| format!("{env}_")).unwrap_or_default();
     let last = info.last_characters.as_deref().unwrap_or_default();

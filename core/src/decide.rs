@@ -1,13 +1,14 @@
-//! The decision: a layout, limits, a word, a time and a cost give an outcome and the next word. Nothing else.
+//! The decision: a pure function of a layout, limits, a word, a time and a cost, which gives an
+//! outcome and the next word.
 //!
-//! Every function here is pure. Tables only load a word, ask, and compare-exchange the answer in; a decision whose
-//! [`next`](Decision::next) is the word itself is not written at all, so denials are read-only.
+//! Tables load a word, decide, and compare-exchange the next word in. If [`next`](Decision::next)
+//! is the word itself, nothing is written, so denials are read-only.
 //!
 //! Two rules about time hold for all of them:
 //! - A time before the tally's stamp, by any amount, is taken as the tally's own time. No decision
-//!   moves a stamp back. So a late clock, or a caller that was stopped after it read its clock, never
-//!   opens a window again.
-//! - Windows that have passed count nothing.
+//!   moves a stamp back. So a late clock, or a caller that was stopped after it read its clock,
+//!   never opens a window again.
+//! - Windows that have passed do not count.
 //!
 //! A stamp from a clock that ran ahead is moved back by a *correction*, which is not a decision: it
 //! charges nothing, keeps the counts, and needs evidence. The evidence is a reading of the system
@@ -15,33 +16,36 @@
 //! [`TOLERANCE_MS`]. An explicit time is no evidence, since the caller may have been stopped.
 //!
 //! # What a wrong clock costs
-//! A window is an interval of the times of its decisions ([`Charge::at`]), its label. In labels of one
-//! tally that admit their limit once more:
-//! - Late clocks, stale readings, and explicit times that disagree: none. In a limiter, one each time
-//!   that a caller who is 61 s late or more finds its subject's slot reused.
-//! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more than
-//!   60 s: one, when the tally is corrected. Each check that read the clock before the step and
-//!   charges after the correction costs one more. So does each thread that is stopped between the
-//!   reading and the compare-exchange of a correction, at least as long as the stamp was ahead, if
-//!   the tally holds the same word again when the thread continues.
+//! A window is an interval of the times of its decisions ([`Charge::at`]), its label. In labels of
+//! one tally that admit their limit once more:
+//! - Late clocks, stale readings, and explicit times that disagree: none. In a limiter, one each
+//!   time that a caller who is 61 s late or more finds its subject's slot reused.
+//! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
+//!   than 60 s: one, when the tally is corrected. Each check that read the clock before the step
+//!   and charges after the correction costs one more. So does each thread that is stopped between
+//!   the reading and the compare-exchange of a correction, at least as long as the stamp was ahead,
+//!   if the tally holds the same word again when the thread continues.
 //! - System clocks that stay more than 60 s apart, or explicit times that far ahead mixed with a
 //!   system clock, are outside the guarantee: one each time that they take turns.
 //!
 //! In real time, callers whose times differ by `d` can use the windows of `d` more at one moment.
 
-use crate::policy::{Algorithm, Limits};
+use crate::outcome::Outcome;
+use crate::quota::{Algorithm, Limits};
+use crate::quotas::Quotas;
 use crate::tally::Layout;
+#[doc(inline)]
+pub use crate::time::TOLERANCE_MS;
 use crate::time::{Clock, Timestamp};
-use crate::verdict::{Outcome, Quotas};
 
-/// An answer, and the word that makes it so: small enough for two registers. What else there is to know follows from
-/// the word, see [`quotas`].
+/// An outcome and the next word: small enough for two registers. [`quotas`] computes the rest from
+/// the word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Decision {
-    /// What the tally becomes; the same word when nothing changes.
+    /// The next word of the tally; the present word if nothing changes.
     pub next: u64,
-    /// What [`settle`] could not charge; 0 from everything else.
+    /// The units that [`settle`] could not charge; 0 in every other decision.
     pub uncharged: u32,
     /// [`Outcome::Admitted`], [`Outcome::Denied`] or [`Outcome::TooCostly`].
     pub outcome: Outcome,
@@ -49,25 +53,29 @@ pub struct Decision {
 
 impl Decision {
     #[inline]
-    fn of(outcome: Outcome, next: u64) -> Self {
+    fn new(outcome: Outcome, next: u64) -> Self {
         Self { next, uncharged: 0, outcome }
     }
 }
 
-/// Units that were charged, and when: what [`refund`] and [`settle`] need to give back just those.
+/// Units that were charged, and when, so that [`refund`] and [`settle`] can return exactly those.
 ///
-/// It can be built as a literal, so that a caller can store both values and put them together again.
+/// It can be built as a literal, so that a caller can store both values and put them together
+/// again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Charge {
     /// The units charged.
     pub cost: u32,
-    /// The time that the decision which charged them held for, [`Quotas::time`].
+    /// The time of the decision that charged them, [`Quotas::time`].
     pub at: Timestamp,
 }
 
 /// Charges `cost` to every window if all have room for it, else to none.
 ///
-/// A cost of 0 is always admitted and writes nothing. A cost above a limit can never fit: [`Outcome::TooCostly`].
+/// A cost of 0 is always admitted and writes nothing. A cost above a limit can never fit:
+/// [`Outcome::TooCostly`].
 ///
 /// ```
 /// use keytally_core::{decide, Outcome, Policy, Timestamp};
@@ -83,32 +91,33 @@ pub struct Charge {
 /// ```
 #[inline]
 pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
-    let reading = Reading::of(layout, limits, word, now);
+    let reading = Reading::new(layout, limits, word, now);
     let outcome = reading.admits(cost);
     if outcome == Outcome::Admitted && cost > 0 {
-        Decision::of(outcome, layout.charged(reading.word, cost))
+        Decision::new(outcome, layout.charged(reading.word, cost))
     } else {
-        Decision::of(outcome, word)
+        Decision::new(outcome, word)
     }
 }
 
-/// What [`check`] would answer, without the charge.
+/// Returns the decision that [`check`] would make, without the charge.
 pub fn peek(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
-    Decision::of(Reading::of(layout, limits, word, now).admits(cost), word)
+    Decision::new(Reading::new(layout, limits, word, now).admits(cost), word)
 }
 
-/// Gives back the units of `charge` to the windows that they were charged in and that still count them.
+/// Returns the units of `charge` to the windows that they were charged in and that still count
+/// them.
 ///
-/// A window that has passed since gets nothing: the units were never spent in the one that runs now. The caller
-/// refunds what it charged, once; a count never goes below 0.
+/// A window that has passed since gets nothing, since the units were not spent in the present one.
+/// The caller refunds each charge once. A count never goes below 0.
 pub fn refund(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
-    let mut reading = Reading::of(layout, limits, word, now);
+    let mut reading = Reading::new(layout, limits, word, now);
     let next = if reading.give_back(charge) { reading.word } else { word };
-    Decision::of(Outcome::Admitted, next)
+    Decision::new(Outcome::Admitted, next)
 }
 
-/// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as every
-/// window has room now. What found no room is [`Decision::uncharged`].
+/// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it
+/// as far as every window has room now. [`Decision::uncharged`] is the part that found no room.
 pub fn settle(
     layout: &Layout,
     limits: &Limits,
@@ -121,33 +130,29 @@ pub fn settle(
         let rest = Charge { cost: estimate.cost - actual, at: estimate.at };
         return refund(layout, limits, word, now, rest);
     }
-    let reading = Reading::of(layout, limits, word, now);
+    let reading = Reading::new(layout, limits, word, now);
     let extra = actual - estimate.cost;
     let charged = extra.min(reading.room());
     let next = if charged == 0 { word } else { layout.charged(reading.word, charged) };
     Decision { next, uncharged: extra - charged, outcome: Outcome::Admitted }
 }
 
-/// Forgets all counts. The stamp stays, so a late clock can't bring them back.
+/// Sets all counts to 0. The stamp stays, so a late clock cannot restore them.
 pub fn reset(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Decision {
-    let reading = Reading::of(layout, limits, word, now);
-    Decision::of(Outcome::Admitted, layout.unused(layout.stamp(reading.word)))
+    let reading = Reading::new(layout, limits, word, now);
+    Decision::new(Outcome::Admitted, layout.unused(layout.stamp(reading.word)))
 }
 
-/// Each window of a tally at a moment. Of a [`Decision`]'s next word, at the time that it was made for: each window
-/// after it.
+/// Returns the state of each window of a tally at a moment. For the next word of a [`Decision`] and
+/// its time, that is the state after the decision.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Quotas {
-    let reading = Reading::of(layout, limits, word, now);
-    Quotas::of(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
+    let reading = Reading::new(layout, limits, word, now);
+    Quotas::new(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
 }
 
-/// Milliseconds that honest clocks may be apart, for every policy. A stamp that is further ahead of
-/// the system clock comes from a clock that was wrong.
-pub const TOLERANCE_MS: u64 = 60_000;
-
-/// Returns the time that waits are counted from, for a decision at `now` that held for the time `at`.
-/// See [`Verdict::waits_from`](crate::Verdict::waits_from).
+/// Returns the time that waits are counted from, for a decision at `now` that held for the time
+/// `at`. See [`Verdict::waits_from`](crate::Verdict::waits_from).
 #[inline]
 pub fn waits_from(now: Timestamp, at: Timestamp) -> Timestamp {
     if at <= now || at.unix_ms() - now.unix_ms() > TOLERANCE_MS { now } else { at }
@@ -162,7 +167,8 @@ pub fn correct(layout: &Layout, word: u64, reading: Timestamp) -> u64 {
     if is_wrong(layout, word, reading) { layout.with_stamp(word, layout.stamp_at(reading)) } else { word }
 }
 
-/// Returns the [`correct`]ed word if that is another than `word`, which was loaded before this call.
+/// Returns the [`correct`]ed word if that is another than `word`, which was loaded before this
+/// call.
 ///
 /// If the tally is ahead of `now`, reads the clock again and moves `now` forward to that reading.
 /// Returns `None` if the time is explicit.
@@ -180,11 +186,11 @@ pub(crate) fn is_wrong(layout: &Layout, word: u64, now: Timestamp) -> bool {
     layout.ahead_ms(word, now) > TOLERANCE_MS
 }
 
-/// What a tally says at a moment: its counts in the windows that run then, and what they leave.
+/// A tally at a moment: its counts in the windows of that moment, and the room that they leave.
 struct Reading<'l> {
     layout: &'l Layout,
     limits: &'l Limits,
-    /// The tally, brought to that moment.
+    /// The tally, rolled to that moment.
     word: u64,
     /// The moment itself, in Unix milliseconds: within the unit that the word's stamp names.
     time_ms: u64,
@@ -192,34 +198,35 @@ struct Reading<'l> {
 
 impl<'l> Reading<'l> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn of(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
-        // Most often the tally was charged before in the very unit that runs now.
+    fn new(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
+        // Most often the tally was charged before in the present unit.
         let (word, time_ms) =
-            if layout.is_within(word, now) { (word, now.unix_ms()) } else { bring(layout, word, now) };
+            if layout.is_within(word, now) { (word, now.unix_ms()) } else { roll(layout, word, now) };
         Self { layout, limits, word, time_ms }
     }
 
-    /// The limit of the window at `place`, not above what its count can hold: a sum then never runs into the next field.
+    /// Returns the limit of the window at `index`, at most what its count can hold, so that a sum
+    /// never overflows into the next field.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn limit(&self, place: usize) -> u32 {
-        self.layout.counts().limit(self.limits, place)
+    fn limit(&self, index: usize) -> u32 {
+        self.layout.counts().limit(self.limits, index)
     }
 
-    /// What the count leaves: the limit less the units that count against it.
+    /// Returns the units left: the limit less the units that count against it.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn remaining(&self, place: usize) -> u32 {
-        self.limit(place).saturating_sub(self.layout.used(self.word, place, self.time_ms))
+    fn remaining(&self, index: usize) -> u32 {
+        self.limit(index).saturating_sub(self.layout.used(self.word, index, self.time_ms))
     }
 
-    /// The room that every window has.
+    /// Returns the room that every window has.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn room(&self) -> u32 {
         match self.layout.algorithm() {
             Algorithm::Fixed => {
                 let mut room = u32::MAX;
-                for place in 0..self.layout.len() {
-                    let current = self.layout.counts().current(self.word, place);
-                    room = room.min(self.limit(place).saturating_sub(current));
+                for index in 0..self.layout.len() {
+                    let current = self.layout.counts().current(self.word, index);
+                    room = room.min(self.limit(index).saturating_sub(current));
                 }
                 room
             }
@@ -227,58 +234,63 @@ impl<'l> Reading<'l> {
         }
     }
 
-    /// Whether every window has room for `cost`.
+    /// Returns whether every window has room for `cost`, as an outcome.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn admits(&self, cost: u32) -> Outcome {
         if cost <= self.room() { Outcome::Admitted } else { refusal(self.layout, self.limits, cost) }
     }
 
-    /// Takes the units of `charge` out of the counts that hold them, and tells whether any did.
+    /// Subtracts the units of `charge` from the counts that hold them, and returns whether any
+    /// count changed.
     fn give_back(&mut self, charge: Charge) -> bool {
         let layout = self.layout;
         let (now, charged) = (layout.stamp(self.word), layout.stamp_at(charge.at));
         let before = self.word;
-        for place in 0..layout.len() {
+        for index in 0..layout.len() {
             let previous =
-                match layout.window_index(place, now).checked_sub(layout.window_index(place, charged)) {
+                match layout.window_index(index, now).checked_sub(layout.window_index(index, charged)) {
                     Some(0) => false,
                     Some(1) => true,
                     _ => continue,
                 };
             let counts = layout.counts();
-            let count = if previous { counts.previous(before, place) } else { counts.current(before, place) };
+            let count = if previous { counts.previous(before, index) } else { counts.current(before, index) };
             if count > 0 {
-                self.word = layout.given_back(self.word, place, previous, charge.cost.min(count));
+                self.word = layout.given_back(self.word, index, previous, charge.cost.min(count));
             }
         }
         self.word != before
     }
 }
 
-/// The room that every window of a sliding layout has.
+/// Returns the room that every window of a sliding layout has.
 #[inline(never)]
 fn sliding_room(layout: &Layout, limits: &Limits, word: u64, time_ms: u64) -> u32 {
     let reading = Reading { layout, limits, word, time_ms };
-    (0..layout.len()).fold(u32::MAX, |least, place| least.min(reading.remaining(place)))
+    (0..layout.len()).fold(u32::MAX, |least, index| least.min(reading.remaining(index)))
 }
 
-/// Why a cost that some window has no room for is not admitted.
+/// Returns why a cost that some window lacks room for is not admitted.
 #[inline(never)]
 fn refusal(layout: &Layout, limits: &Limits, cost: u32) -> Outcome {
-    let too_costly = (0..layout.len()).any(|place| cost > layout.counts().limit(limits, place));
+    let too_costly = (0..layout.len()).any(|index| cost > layout.counts().limit(limits, index));
     if too_costly { Outcome::TooCostly } else { Outcome::Denied }
 }
 
 /// Returns the tally at the later of `now` and its own time, and that time in Unix milliseconds.
 #[inline(never)]
-fn bring(layout: &Layout, word: u64, now: Timestamp) -> (u64, u64) {
-    let asked = layout.stamp_at(now);
+fn roll(layout: &Layout, word: u64, now: Timestamp) -> (u64, u64) {
+    let present = layout.stamp_at(now);
     let held = layout.stamp(word);
     let mut time_ms = now.unix_ms();
-    if asked == layout.last_stamp() {
-        time_ms = time_ms.min(layout.stamp_start_ms(asked + 1) - 1);
+    if present == layout.last_stamp() {
+        time_ms = time_ms.min(layout.stamp_start_ms(present + 1) - 1);
     }
-    if held <= asked { (layout.rolled(word, asked), time_ms) } else { (word, layout.stamp_start_ms(held)) }
+    if held <= present {
+        (layout.rolled(word, present), time_ms)
+    } else {
+        (word, layout.stamp_start_ms(held))
+    }
 }
 
 #[cfg(test)]
@@ -305,7 +317,7 @@ mod tests {
     /// What each window has left.
     fn left(policy: &Policy, word: u64, now: Timestamp) -> [u32; 2] {
         let quotas = quotas(policy.layout(), &policy.limits(), word, now);
-        [0, 1].map(|place| quotas.get(place).unwrap().remaining)
+        [0, 1].map(|index| quotas.get(index).unwrap().remaining)
     }
 
     /// When one more unit is admitted.

@@ -1,40 +1,42 @@
 //! The gate: a table of issued keys with their tallies. Verify, then charge.
 //!
 //! ```text
-//! header: shape | peppers, prefix | intent | owner | environments (2 lines) | plans …
+//! header: shape | peppers, prefix | redo record | its owner | environments (2 lines) | plans …
 //! records, one line per key | hints, 16 per line (where the gate keeps them)
 //! ```
 //!
-//! A key id tells its record: ids are minted so that `id × records / 2^64` is the record's number. So a check reads
-//! one line whether or not the id exists, every record can be used, and ids need no index. An imported key, which has
-//! no id of ours, may live in any record of two groups of eight that its HMAC names; its id is minted for the record that it gets.
+//! A key id names its record: ids are minted so that `id × records / 2^64` is the record's number.
+//! So a check reads one line whether or not the id exists, every record can be used, and ids need
+//! no index. The module `import` holds the rule for keys of other forms.
 
 mod administrator;
+mod ids;
+mod import;
 mod inspect;
 mod plan;
-
-use core::ops::Range;
 
 use subtle::{Choice, ConstantTimeEq};
 
 pub use self::administrator::{AdminError, Administrator, Entropy, NewKey};
+pub use self::import::{IMPORT_GROUP, IMPORTED_KEY_LEN};
 pub use self::inspect::{Flaw, FlawKind, KeyInfo};
 pub use self::plan::Plan;
 use self::plan::common_layout;
-use crate::cell;
+use crate::atomic;
+use crate::bits::{index, low, scale};
 use crate::decide::{self, Charge, Decision};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::key::{self, KeyId, Name, ParseKeyError};
-use crate::line::{LINE_LEN, LINE_WORDS, Line, index, low, scale};
-use crate::mac::{MAX_PEPPERS, Mac, Pepper};
-use crate::peppers::Peppers;
-use crate::policy::Limits;
-use crate::record::{Intent, KeyState, Place, Record};
+use crate::line::{LINE_LEN, LINE_WORDS, Line};
+use crate::mac::{MAX_PEPPERS, Pepper, Peppers};
+use crate::outcome::{Outcome, Reason};
+use crate::quota::Limits;
+use crate::record::{KeyState, Record, RecordRef, RedoRecord};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::tally::Layout;
 use crate::time::{Clock, Timestamp};
-use crate::verdict::{Holder, Outcome, Reason, Verdict};
+use crate::verdict::{Holder, Verdict};
 
 /// The most keys that a gate can be made for.
 pub const MAX_KEYS: u32 = 1 << 26;
@@ -52,24 +54,18 @@ const _: () = assert!(MAX_PLANS == 116, "LIMITS.md and the header for C say so")
 /// The longest name of a plan, in bytes.
 pub const MAX_PLAN_NAME_LEN: usize = 16;
 
-/// The shortest and the longest key that can be imported, in bytes.
-pub const IMPORTED_KEY_LEN: Range<usize> = 16..257;
-
-/// Records in each of the two groups that an imported key may live in.
-pub const IMPORT_GROUP: u32 = 8;
-
 /// Lines of the header before the plans.
 const FIXED_LINES: usize = 6;
 
 /// Plans in a line.
 const PLANS_PER_LINE: usize = 2;
 
-/// Where the header keeps what; see the module's picture.
+/// Positions of words in the header.
 const PEPPER_LINE: usize = 1;
 const PREFIX_WORD: usize = 4;
 const IMPORTS_WORD: usize = 5;
 const ADMINISTRATOR_WORD: usize = 6;
-const INTENT_LINE: usize = 2;
+const REDO_LINE: usize = 2;
 const OWNER_LINE: usize = 3;
 const ENV_LINE: usize = 4;
 
@@ -77,7 +73,7 @@ const ENV_LINE: usize = 4;
 const HINTS_FLAG: u32 = 1;
 const HINTS_PER_LINE: usize = 2 * LINE_WORDS;
 
-/// What a gate is made of.
+/// The size and the plans of a gate to create.
 ///
 /// ```
 /// use keytally_core::{GateConfig, Name, Plan};
@@ -91,18 +87,21 @@ const HINTS_PER_LINE: usize = 2 * LINE_WORDS;
 pub struct GateConfig<'a> {
     /// The most keys, 1 to [`MAX_KEYS`].
     pub keys: u32,
-    /// What every key begins with.
+    /// The prefix of every key.
     pub prefix: Name,
-    /// The plans; a key that names none has the first. All share their windows and algorithm.
+    /// The plans, of which the first is for keys that name none. All share their windows and
+    /// algorithm.
     pub plans: &'a [Plan],
-    /// How many plans there will ever be room for; at least as many as `plans`.
+    /// How many plans the gate has room for: at least as many as `plans`, at most 256.
     pub plan_slots: usize,
-    /// Whether to keep the last four characters of each key, 4 bytes, so that `list` can show them.
+    /// Whether to keep the last four characters of each key, so that `list` can show them. They
+    /// take 4 bytes.
     pub hints: bool,
 }
 
 impl<'a> GateConfig<'a> {
-    /// A gate for `keys` keys that begin with `prefix`, with room for `plans` and no more, and without hints.
+    /// A gate for `keys` keys that begin with `prefix`, with room for `plans` and no more, and
+    /// without hints.
     pub const fn new(keys: u32, prefix: Name, plans: &'a [Plan]) -> Self {
         Self { keys, prefix, plans, plan_slots: plans.len(), hints: false }
     }
@@ -119,8 +118,8 @@ impl<'a> GateConfig<'a> {
         Self { hints, ..self }
     }
 
-    /// Returns the lines that the gate takes, of [`LINE_LEN`](crate::LINE_LEN) bytes each. For a configuration that no
-    /// gate has, use [`validate`](Self::validate).
+    /// Returns the lines that the gate takes, of [`LINE_LEN`](crate::LINE_LEN) bytes each. For a
+    /// configuration that no gate has, use [`validate`](Self::validate).
     pub const fn lines(&self) -> usize {
         lines(header_lines(self.plan_slots), self.keys, self.hints)
     }
@@ -151,7 +150,7 @@ impl<'a> GateConfig<'a> {
     }
 }
 
-/// The lines of a header with room for so many plans.
+/// Returns the lines of a header with room for `plan_slots` plans.
 const fn header_lines(plan_slots: usize) -> usize {
     FIXED_LINES + plan_slots.div_ceil(PLANS_PER_LINE)
 }
@@ -161,10 +160,9 @@ const fn lines(header_lines: usize, keys: u32, hints: bool) -> usize {
     header_lines + keys + if hints { keys.div_ceil(HINTS_PER_LINE) } else { 0 }
 }
 
-/// A gate over memory of the caller's: anything that is a slice of lines.
+/// A gate in memory that the caller provides: anything that dereferences to a slice of lines.
 ///
-/// Every method takes `&self` and may be called from any number of threads, and from any number of processes that
-/// map the same memory.
+/// Any number of threads, and of processes that map the same memory, may call its methods at once.
 ///
 /// ```
 /// use keytally_core::{Entropy, Gate, GateConfig, Line, Name, Peppers, Plan, Timestamp, NewKey};
@@ -195,10 +193,10 @@ pub struct Gate<M> {
 }
 
 impl<M: AsRef<[Line]>> Gate<M> {
-    /// Makes a gate out of memory that nobody uses, [`GateConfig::lines`] of it.
+    /// Creates a gate in [`GateConfig::lines`] lines of memory that no other table uses.
     ///
     /// # Errors
-    /// What [`CreateError`] lists.
+    /// [`CreateError`] if no gate has this configuration, or if the memory has another size.
     pub fn create(memory: M, config: &GateConfig<'_>, peppers: Peppers) -> Result<Self, CreateError> {
         let lines = memory.as_ref();
         let layout = config.common_layout()?;
@@ -217,7 +215,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         for (number, pepper) in peppers.0.iter().enumerate() {
             lines[PEPPER_LINE].store(number, pepper.fingerprint());
         }
-        let gate = Self::with(memory, &header, config.prefix, peppers);
+        let gate = Self::from_header(memory, &header, config.prefix, peppers);
         for (number, plan) in config.plans.iter().enumerate() {
             gate.store_plan(number, plan.words());
         }
@@ -225,11 +223,11 @@ impl<M: AsRef<[Line]>> Gate<M> {
         Ok(gate)
     }
 
-    /// Opens a gate that exists.
+    /// Opens a gate that was created before.
     ///
     /// # Errors
-    /// What [`AttachError`] lists: the memory is no gate, or not one of this version, or has another size than it
-    /// says, or none of the peppers is the gate's.
+    /// [`AttachError`] if the memory does not hold a gate of this format version and of the size
+    /// that its header states, or if none of the peppers is the gate's.
     pub fn attach(memory: M, peppers: Peppers) -> Result<Self, AttachError> {
         let lines = memory.as_ref();
         let header = Header::read(lines, TableKind::Gate)?;
@@ -243,7 +241,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let prefix = lines[PEPPER_LINE].load(PREFIX_WORD);
         let prefix =
             Name::from_word(prefix).ok_or(AttachError::Geometry { what: "prefix", value: prefix })?;
-        let gate = Self::with(memory, &header, prefix, peppers);
+        let gate = Self::from_header(memory, &header, prefix, peppers);
         if !gate.has_first_plan() {
             return Err(AttachError::Geometry { what: "first plan", value: gate.plan_line(0).0.load(0) });
         }
@@ -253,12 +251,12 @@ impl<M: AsRef<[Line]>> Gate<M> {
         Ok(gate)
     }
 
-    /// The memory that the gate lies in.
+    /// Returns the memory that the gate is in.
     pub fn memory(&self) -> &M {
         &self.memory
     }
 
-    fn with(memory: M, header: &Header, prefix: Name, peppers: Peppers) -> Self {
+    fn from_header(memory: M, header: &Header, prefix: Name, peppers: Peppers) -> Self {
         let records_at = index(u64::from(header.header_lines));
         let hints_at =
             (header.flags & HINTS_FLAG != 0).then(|| records_at + index(u64::from(header.capacity)));
@@ -273,60 +271,62 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
     }
 
-    /// Checks the key and then charges `cost` to every window of its plan, if all have room for it, else to none.
+    /// Checks the key and then charges `cost` to every window of its plan, if all have room for it,
+    /// else to none.
     ///
-    /// `api_key` is the value of the `X-API-Key` header, `None` when there was none. Only a key that passed its check
-    /// touches a tally.
+    /// `api_key` is the value of the `X-API-Key` header, `None` when there was none. Only a key
+    /// that passed its check touches a tally.
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
-        self.answer(api_key, cost, clock, |limits, word, now| {
+        self.check_with(api_key, cost, clock, |limits, word, now| {
             decide::check(&self.layout, limits, word, now, cost)
         })
     }
 
     /// Returns what [`check`](Self::check) would answer now, and charges nothing.
     pub fn peek(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
-        self.answer(api_key, cost, clock, |limits, word, now| {
+        self.check_with(api_key, cost, clock, |limits, word, now| {
             decide::peek(&self.layout, limits, word, now, cost)
         })
     }
 
-    /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
-    ///
-    /// `None` when the gate has no such key.
+    /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
+    /// Returns `None` if the gate does not have the key.
     pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
         self.adjust(key_id, clock, |limits, word, now| {
             decide::refund(&self.layout, limits, word, now, charge)
         })
     }
 
-    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
-    /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
+    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
+    /// there is room.
     ///
-    /// `None` when the gate has no such key.
+    /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. Settle each
+    /// charge once. Returns `None` if the gate does not have the key.
     pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32, clock: impl Clock) -> Option<Verdict> {
         self.adjust(key_id, clock, |limits, word, now| {
             decide::settle(&self.layout, limits, word, now, estimate, actual)
         })
     }
 
-    /// Forgets all counts of the key. `None` when the gate has no such key.
+    /// Sets all counts of the key to 0. Returns `None` if the gate does not have the key.
     pub fn reset(&self, key_id: KeyId, clock: impl Clock) -> Option<Verdict> {
         self.adjust(key_id, clock, |limits, word, now| decide::reset(&self.layout, limits, word, now))
     }
 
-    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how many.
+    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how
+    /// many.
     ///
-    /// A system clock is read again after each tally was loaded. With an explicit time, which is older
-    /// than the loads, a sweep that is stopped in between for more than 60 s admits up to one more
-    /// window of each tally that was charged meanwhile: call it while no other thread charges.
+    /// A system clock is read again after each tally was loaded. With an explicit time, which is
+    /// older than the loads, a sweep that is stopped in between for more than 60 s admits up to one
+    /// more window of each tally that was charged meanwhile: call it while no other thread charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
-        let corrected = self.places().filter(|place| cell::correct(place.tally(), &self.layout, clock));
+        let corrected = self.records().filter(|at| atomic::correct(at.tally(), &self.layout, clock));
         corrected.count() as u64
     }
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn answer<C: Clock>(
+    fn check_with<C: Clock>(
         &self,
         api_key: Option<&[u8]>,
         cost: u32,
@@ -337,30 +337,31 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let Some(text) = api_key else {
             return Verdict::refused(Outcome::MissingKey, None, now);
         };
-        // Nearly always nobody comes in between: that is what stands here, without a loop.
+        // Fast path: a single attempt. Contention falls through to `check_slow`.
         match &self.verify_key(text, now) {
-            Ok((place, record)) => {
+            Ok((at, record)) => {
                 stop(Stop::KeyVerified);
-                let (limits, tally) = (self.limits(record.plan), place.tally());
+                let (limits, tally) = (self.limits(record.plan), at.tally());
                 let word = tally.load(Ordering::Acquire);
-                if place.unmoved(record) && self.layout.is_due::<C>(word, now) {
+                if at.is_unchanged(record) && self.layout.is_due::<C>(word, now) {
                     let decision = decide(&limits, word, now);
-                    // Not a matter of `swap`: compiled so, the time of a wrong key told by some hundredths of a nanosecond
-                    // whether its record is free.
-                    if decision.next == word || cell::swap(tally, word, decision.next).is_ok() {
+                    // Keep this comparison out of `exchange_decided`: with it there, code
+                    // generation leaked through timing whether an unknown key's record is free
+                    // (`cargo xtask test timing`).
+                    if decision.next == word || atomic::exchange_decided(tally, word, decision.next).is_ok() {
                         return Verdict::decided(&self.layout, &limits, decision, holder(record), now, cost);
                     }
                 }
             }
             Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
         }
-        self.answer_again(text, cost, clock, decide)
+        self.check_slow(text, cost, clock, decide)
     }
 
-    /// The same, as often as it takes.
+    /// The slow path of a check: retries until the exchange succeeds or the key is invalid.
     #[cold]
     #[inline(never)]
-    fn answer_again(
+    fn check_slow(
         &self,
         text: &[u8],
         cost: u32,
@@ -372,14 +373,14 @@ impl<M: AsRef<[Line]>> Gate<M> {
             // The first reading may be old. The key may have expired since.
             now = clock.at_least(now);
             let verified = self.verify_key(text, now);
-            let (place, record) = match &verified {
+            let (at, record) = match &verified {
                 Ok(verified) => verified,
                 Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
             };
-            // An administrator may have given the record to another key since: then the key is verified again.
+            // If an administrator reassigned the record since, the key is verified again.
             let limits = self.limits(record.plan);
-            let decision = cell::update(place.tally(), &self.layout, &mut now, clock, |word, now| {
-                place.unmoved(record).then(|| decide(&limits, word, now))
+            let decision = atomic::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
+                at.is_unchanged(record).then(|| decide(&limits, word, now))
             });
             if let Some(decision) = decision {
                 return Verdict::decided(&self.layout, &limits, decision, holder(record), now, cost);
@@ -387,7 +388,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
     }
 
-    /// The same for callers that hold a key id, from an earlier verdict or from `list`, and no secret.
+    /// Applies `decide` to the tally of a key id, for callers that do not have the secret.
     fn adjust(
         &self,
         key_id: KeyId,
@@ -396,10 +397,10 @@ impl<M: AsRef<[Line]>> Gate<M> {
     ) -> Option<Verdict> {
         let mut now = clock.reading();
         loop {
-            let (place, record) = self.find(key_id)?;
+            let (at, record) = self.find(key_id)?;
             let limits = self.limits(record.plan);
-            let decision = cell::update(place.tally(), &self.layout, &mut now, clock, |word, now| {
-                place.unmoved(&record).then(|| decide(&limits, word, now))
+            let decision = atomic::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
+                at.is_unchanged(&record).then(|| decide(&limits, word, now))
             });
             if let Some(decision) = decision {
                 return Some(Verdict::decided(&self.layout, &limits, decision, holder(&record), now, 0));
@@ -407,19 +408,21 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
     }
 
-    /// The record of a key whose secret is right, that is neither revoked nor expired.
+    /// Returns the record of a key whose secret is right and that is neither revoked nor expired.
     ///
-    /// Among keys of our form, with a right checksum, the work is the same whether the id exists and wherever the
-    /// secret differs: one record, one HMAC under the record's pepper, both comparisons. (Two HMACs while a record
-    /// is in the grace of a rotation that changed its pepper.)
+    /// For keys of Keytally's form with a right checksum, the work does not depend on whether the
+    /// id exists or where the secret differs: one record, one HMAC under the record's pepper, both
+    /// comparisons. While a record is in the grace of a rotation that changed its pepper, it is two
+    /// HMACs.
     #[inline(never)]
-    fn verify_key(&self, text: &[u8], now: Timestamp) -> Result<(Place<'_>, Record), Refusal> {
+    fn verify_key(&self, text: &[u8], now: Timestamp) -> Result<(RecordRef<'_>, Record), Refusal> {
         let Some(key_id) = key::id_in(text) else {
             return self.verify_imported(text, Reason::Malformed, now);
         };
-        let place = self.place(scale(key_id.number(), u64::from(self.capacity)));
-        let record = place.read().ok_or(Refusal::of(Reason::Damaged))?;
-        // A pepper that this process doesn't have is stood in for by one that it has, so that the work is the same.
+        let at = self.record(scale(key_id.number(), u64::from(self.capacity)));
+        let record = at.read().ok_or(Refusal::new(Reason::Damaged))?;
+        // The newest pepper replaces one that this process does not have, so that the work is the
+        // same.
         let pepper = |number: u8| match self.pepper(usize::from(number)) {
             Some(pepper) => (pepper, true),
             None => (self.peppers.newest(), false),
@@ -433,18 +436,20 @@ impl<M: AsRef<[Line]>> Gate<M> {
             (previous.mac(text).tag(), previous_there)
         };
         let known = record.key_id == Some(key_id);
-        // A choice, like the comparisons: a branch here would tell by its time whether the id exists.
+        // A `Choice`, like the comparisons: the time of a branch would reveal whether the id
+        // exists.
         let [current, previous] = [
             tag.ct_eq(&record.tag) & Choice::from(u8::from(known & current_there)),
             previous_tag.ct_eq(&record.previous) & Choice::from(u8::from(known & previous_there)),
         ];
-        match Match::of(current, previous) {
-            Match::Current => self.admissible(place, record, false, now),
-            Match::Previous => self.admissible(place, record, true, now),
+        match Match::new(current, previous) {
+            Match::Current => self.admissible(at, record, false, now),
+            Match::Previous => self.admissible(at, record, true, now),
             Match::None => {
-                // The wrong answer is given; what is left is to tell the logs why.
+                // The key is rejected. From here on the time may depend on the reason, which only
+                // logs show.
                 match key::validate(text) {
-                    Ok(_) => Err(Refusal::of(wrong(known, current_there))),
+                    Ok(_) => Err(Refusal::new(wrong(known, current_there))),
                     Err(ParseKeyError::Form) => self.verify_imported(text, Reason::Malformed, now),
                     Err(ParseKeyError::Checksum) => self.verify_imported(text, Reason::Checksum, now),
                 }
@@ -452,61 +457,15 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
     }
 
-    /// The same for a key of another form, under each pepper that is in use. All of them are tried, always.
-    #[cold]
-    fn verify_imported(
-        &self,
-        text: &[u8],
-        otherwise: Reason,
-        now: Timestamp,
-    ) -> Result<(Place<'_>, Record), Refusal> {
-        if self.memory.as_ref()[PEPPER_LINE].load(IMPORTS_WORD) == 0
-            || !IMPORTED_KEY_LEN.contains(&text.len())
-        {
-            return Err(Refusal::of(otherwise));
-        }
-        match self.find_imported(text) {
-            Some((place, record, previous)) => self.admissible(place, record, previous, now),
-            // In a gate with imported keys any text may have been a key.
-            None if otherwise == Reason::Malformed => Err(Refusal::of(Reason::Unknown)),
-            None => Err(Refusal::of(otherwise)),
-        }
-    }
-
-    /// The record of an imported key, and whether the text is its previous secret.
-    fn find_imported(&self, text: &[u8]) -> Option<(Place<'_>, Record, bool)> {
-        let mut found = None;
-        for (number, pepper) in self.known_peppers() {
-            let mac = pepper.mac(text);
-            for place in self.import_places(&mac) {
-                // The key id says which record it is; as it comes from the MAC of the whole key, it tells nothing
-                // about any part of one.
-                if place.key_id().is_none_or(|key_id| low(key_id.number()) != import_number(&mac)) {
-                    continue;
-                }
-                let Some(record) = place.read() else { continue };
-                let of = |number_there: u8| Choice::from(u8::from(usize::from(number_there) == number));
-                let current = mac.tag().ct_eq(&record.tag) & of(record.pepper);
-                let previous = mac.tag().ct_eq(&record.previous) & of(record.previous_pepper);
-                match Match::of(current, previous) {
-                    Match::Current => found = Some((place, record, false)),
-                    Match::Previous => found = Some((place, record, true)),
-                    Match::None => {}
-                }
-            }
-        }
-        found
-    }
-
-    /// What is left to ask once the secret was found right.
+    /// Checks whether a key whose secret is right is revoked or expired.
     #[inline]
     fn admissible<'m>(
         &self,
-        place: Place<'m>,
+        at: RecordRef<'m>,
         record: Record,
         previous: bool,
         now: Timestamp,
-    ) -> Result<(Place<'m>, Record), Refusal> {
+    ) -> Result<(RecordRef<'m>, Record), Refusal> {
         let passed = |until_s: u32| now.unix_s() >= u64::from(until_s);
         let reason = if record.state == KeyState::Revoked {
             Reason::Revoked
@@ -515,69 +474,49 @@ impl<M: AsRef<[Line]>> Gate<M> {
         {
             Reason::Expired
         } else {
-            return Ok((place, record));
+            return Ok((at, record));
         };
         Err(Refusal { reason, holder: holder(&record) })
     }
 
-    /// The record of a key id, if the gate has it.
-    fn find(&self, key_id: KeyId) -> Option<(Place<'_>, Record)> {
-        let place = self.place(scale(key_id.number(), u64::from(self.capacity)));
-        let record = place.read()?;
-        (record.key_id == Some(key_id)).then_some((place, record))
+    /// Returns the record of a key id, if the gate has the key.
+    fn find(&self, key_id: KeyId) -> Option<(RecordRef<'_>, Record)> {
+        let at = self.record(scale(key_id.number(), u64::from(self.capacity)));
+        let record = at.read()?;
+        (record.key_id == Some(key_id)).then_some((at, record))
     }
 
     #[inline]
-    fn place(&self, number: u64) -> Place<'_> {
+    fn record(&self, number: u64) -> RecordRef<'_> {
         let lines = self.memory.as_ref();
-        Place {
+        RecordRef {
             // A record's number is below the capacity, which is a u32.
             number: low(number),
             line: &lines[self.records_at + index(number)],
-            intent: self.intent(),
+            redo: self.redo(),
         }
     }
 
-    fn intent(&self) -> Intent<'_> {
+    fn redo(&self) -> RedoRecord<'_> {
         let lines = self.memory.as_ref();
-        Intent { words: &lines[INTENT_LINE], owner: &lines[OWNER_LINE] }
+        RedoRecord { words: &lines[REDO_LINE], owner: &lines[OWNER_LINE] }
     }
 
-    fn places(&self) -> impl Iterator<Item = Place<'_>> {
-        (0..u64::from(self.capacity)).map(|number| self.place(number))
+    fn records(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        (0..u64::from(self.capacity)).map(|number| self.record(number))
     }
 
-    /// The records that an imported key may live in.
-    fn import_places(&self, mac: &Mac) -> impl Iterator<Item = Place<'_>> {
-        let [first, second] = self.import_groups(mac);
-        // Where both words name one group, it is looked through once.
-        let groups = core::iter::once(first).chain((second != first).then_some(second));
-        groups.flat_map(|group| self.group_places(group))
-    }
-
-    fn import_groups(&self, mac: &Mac) -> [u64; 2] {
-        let [_, _, first, second] = mac.words();
-        let groups = u64::from(self.capacity.div_ceil(IMPORT_GROUP));
-        [first, second].map(|word| scale(word, groups))
-    }
-
-    fn group_places(&self, group: u64) -> impl Iterator<Item = Place<'_>> {
-        let from = group * u64::from(IMPORT_GROUP);
-        let to = (from + u64::from(IMPORT_GROUP)).min(u64::from(self.capacity));
-        (from..to).map(|number| self.place(number))
-    }
-
-    /// The pepper that records number so, if this process was given it.
+    /// Returns the pepper with this number in records, if this process has it.
     #[inline]
     fn pepper(&self, number: usize) -> Option<&Pepper> {
-        self.peppers.of_fingerprint(self.memory.as_ref()[PEPPER_LINE].load(number))
+        self.peppers.by_fingerprint(self.memory.as_ref()[PEPPER_LINE].load(number))
     }
 
     fn known_peppers(&self) -> impl Iterator<Item = (usize, &Pepper)> {
         (0..MAX_PEPPERS).filter_map(|number| Some((number, self.pepper(number)?)))
     }
 
-    /// The name of an environment, from a verdict's [`Holder`].
+    /// Returns the name of an environment, by its number in a [`Holder`].
     pub fn env(&self, number: u8) -> Option<Name> {
         let line = self.memory.as_ref().get(ENV_LINE + usize::from(number) / LINE_WORDS)?;
         if usize::from(number) >= MAX_ENVS {
@@ -586,24 +525,24 @@ impl<M: AsRef<[Line]>> Gate<M> {
         Name::from_word(line.load(usize::from(number) % LINE_WORDS))
     }
 
-    /// What every key of this gate begins with.
+    /// Returns the prefix of every key of this gate.
     pub fn prefix(&self) -> Name {
         self.prefix
     }
 
-    /// The most keys.
+    /// Returns the most keys that the gate can hold.
     pub fn capacity(&self) -> u32 {
         self.capacity
     }
 
-    /// The layout of the tallies: the windows that all plans share, and the algorithm.
+    /// Returns the layout of the tallies: the windows that all plans share, and the algorithm.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 }
 
-/// Why a key of our form isn't the one of its record. It is looked up, not branched to: whether the id exists must make no
-/// difference in time.
+/// Returns why a key of Keytally's form does not match its record. It is a table lookup, not a
+/// branch, so that the time does not depend on whether the id exists.
 fn wrong(known: bool, pepper_there: bool) -> Reason {
     const REASONS: [Reason; 4] =
         [Reason::Unknown, Reason::Unknown, Reason::PepperMissing, Reason::WrongSecret];
@@ -614,12 +553,7 @@ fn holder(record: &Record) -> Option<Holder> {
     Some(Holder { key_id: record.key_id?, account: record.account, plan: record.plan, env: record.env })
 }
 
-/// The 32 bits of an imported key's MAC that its key id ends with.
-fn import_number(mac: &Mac) -> u32 {
-    low(mac.words()[2])
-}
-
-/// Which of a record's two secrets a key is.
+/// Which of a record's two secrets a key has.
 enum Match {
     Current,
     Previous,
@@ -627,10 +561,10 @@ enum Match {
 }
 
 impl Match {
-    /// The one place where the comparison's answer becomes something that code branches on: both tags have been
-    /// compared whole, and that the key is right or wrong is what the client is told anyway.
+    /// Declassifies the result of the comparisons. Nothing else branches on it: both tags have been
+    /// compared entirely, and the response reveals whether the key is right.
     #[inline]
-    fn of(current: Choice, previous: Choice) -> Self {
+    fn new(current: Choice, previous: Choice) -> Self {
         match (bool::from(current), bool::from(previous)) {
             (true, _) => Self::Current,
             (false, true) => Self::Previous,
@@ -645,7 +579,7 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn of(reason: Reason) -> Self {
+    fn new(reason: Reason) -> Self {
         Self { reason, holder: None }
     }
 }

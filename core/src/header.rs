@@ -1,7 +1,8 @@
-//! The header that every table begins with: magic, format version, geometry and windows; and what is said when a
-//! table isn't what was expected.
+//! The header of every table: magic, format version, geometry and windows; and the errors of
+//! creating and opening one.
 //!
-//! All numbers are little-endian words. The magic is stored last, so what a killed creator left never opens.
+//! All numbers are little-endian words. The magic is stored last, so an unfinished table never
+//! opens.
 //!
 //! | word | holds |
 //! |---|---|
@@ -15,17 +16,18 @@
 
 use core::fmt;
 
-use crate::line::{LINE_LEN, Line, high, index, join, low};
-use crate::policy::{Algorithm, MAX_QUOTAS, Window};
+use crate::bits::{high, index, join, low};
+use crate::line::{LINE_LEN, Line};
+use crate::quota::{Algorithm, MAX_QUOTAS, Window};
 use crate::stop::{Stop, stop};
 use crate::tally::Layout;
 
-/// The version of the tables' format. A table of another version is refused.
+/// The version of the table format. A table of another version does not open.
 pub const FORMAT_VERSION: u32 = 1;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"keytally");
 
-/// What a table is.
+/// The kind of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 #[non_exhaustive]
@@ -51,16 +53,16 @@ impl fmt::Display for TableKind {
     }
 }
 
-/// The bytes by which a table is recognized: the magic, the version and the kind.
+/// The length of the beginning by which a table is recognized: the magic, the version and the kind.
 pub const BEGINNING_LEN: usize = 16;
 
-/// Returns whether a table begins with these bytes, of whatever version and kind.
+/// Returns whether a table of any version and kind begins with these bytes.
 pub fn is_table_beginning(bytes: [u8; BEGINNING_LEN]) -> bool {
     let word = |at| u64::from_le_bytes(core::array::from_fn(|byte| bytes[at + byte]));
     word(0) == MAGIC && TableKind::from_number(high(word(8))).is_some()
 }
 
-/// The shape of a table, as its header tells it.
+/// The shape of a table, as in its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: TableKind,
@@ -68,17 +70,17 @@ pub(crate) struct Header {
     pub(crate) capacity: u32,
     /// Lines before the first bucket or record.
     pub(crate) header_lines: u32,
-    /// What else the kind has to say about its shape.
+    /// Flags of the kind.
     pub(crate) flags: u32,
     pub(crate) layout: Layout,
 }
 
 impl Header {
-    /// Clears `memory` and writes everything but the magic. Whoever has the table open must be gone.
+    /// Clears `memory` and writes everything but the magic. No process may have the table open.
     pub(crate) fn write(&self, memory: &[Line]) {
         memory[0].store(0, 0);
         for word in memory.iter().flat_map(Line::words) {
-            // Memory that is zero already isn't written again.
+            // Zero words are not written, so that fresh pages stay untouched.
             if word.load(crate::sync::Ordering::Relaxed) != 0 {
                 word.store(0, crate::sync::Ordering::Relaxed);
             }
@@ -105,7 +107,7 @@ impl Header {
         line.store(7, u64::from(u32::from_le_bytes([b0, b1, b2, b3])));
     }
 
-    /// Makes the table one that opens. Everything else has been written.
+    /// Writes the magic, so that the table opens. Everything else must be written before.
     pub(crate) fn publish(memory: &[Line]) {
         stop(Stop::TableWritten);
         memory[0].store(0, MAGIC);
@@ -120,7 +122,8 @@ impl Header {
             0 => return Err(AttachError::Unfinished),
             _ => return Err(AttachError::NotATable),
         }
-        // Eight letters may begin any text. A number is repeated only if a kind follows, which no text holds.
+        // Any text may begin with eight letters. The error repeats a number only if a kind follows,
+        // which text never has.
         let (version, kind) = (low(line.load(1)), TableKind::from_number(high(line.load(1))));
         match kind {
             None => return Err(AttachError::NotATable),
@@ -161,7 +164,7 @@ impl Header {
         })
     }
 
-    /// Refuses a table whose size isn't the one that its own geometry gives.
+    /// Checks that the memory has the size that the table's own geometry gives.
     pub(crate) fn expect_lines(&self, memory: &[Line], lines: Option<usize>) -> Result<(), AttachError> {
         match lines {
             Some(lines) if lines == memory.len() => Ok(()),
@@ -175,15 +178,16 @@ fn bytes(lines: usize) -> u64 {
     (lines as u64).saturating_mul(LINE_LEN as u64)
 }
 
-/// Why memory can't be used as a table. Each names what was found and what would be right.
+/// Why memory cannot be opened as a table. Each variant names what was found and what is valid.
 ///
-/// Of memory that does not begin as a table does, nothing is repeated: it may be a file that holds a secret.
+/// If the memory does not begin as a table does, nothing of it is repeated: it may be a file that
+/// holds a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachError {
     /// It does not begin as a table does: with the magic, a version and a kind.
     NotATable,
-    /// Its creator hasn't finished, or died before it had.
+    /// Its creator has not finished, or was killed before it had.
     Unfinished,
     /// It has another version of the format.
     Version {
@@ -192,23 +196,23 @@ pub enum AttachError {
         /// This library's.
         expected: u32,
     },
-    /// It is a limiter where a gate was expected, or the other way round.
+    /// It is a limiter where a gate was expected, or vice versa.
     Kind {
         /// What it is.
         found: TableKind,
         /// What was expected.
         expected: TableKind,
     },
-    /// Its size isn't the one that its header tells.
+    /// Its size differs from the one in its header.
     Truncated {
         /// Bytes found.
         len: u64,
         /// Bytes that it should have.
         needed: u64,
     },
-    /// A number in its header that no table has.
+    /// A number in its header is not valid.
     Geometry {
-        /// What the number says.
+        /// The meaning of the number.
         what: &'static str,
         /// The number.
         value: u64,
@@ -250,7 +254,7 @@ impl fmt::Display for AttachError {
 
 impl core::error::Error for AttachError {}
 
-/// Why a table can't be created in this memory.
+/// Why a table cannot be created in this memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CreateError {
@@ -263,19 +267,19 @@ pub enum CreateError {
     },
     /// The capacity is 0 or above its maximum.
     Capacity {
-        /// What was asked for.
+        /// The capacity requested.
         capacity: u32,
-        /// The most there can be.
+        /// The maximum.
         max: u32,
     },
-    /// There is no plan, or more than there is room for.
+    /// There is no plan, or there are more than there is room for.
     Plans {
-        /// What was asked for.
+        /// The number of plans requested.
         plans: usize,
-        /// The most there can be.
+        /// The maximum.
         max: usize,
     },
-    /// A plan's name isn't 1 to 16 characters of `a-z`, `0-9`, `-` and `_`, or appears twice.
+    /// A plan's name is not 1 to 16 characters of `a-z`, `0-9`, `-` and `_`, or appears twice.
     PlanName,
     /// The plans differ in their windows or algorithm, or together need more bits than a tally has.
     PlanWindows,

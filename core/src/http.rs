@@ -1,17 +1,20 @@
 //! HTTP: status, body and header fields of a verdict, written into buffers of a fixed size.
 //!
-//! X-RateLimit-* speak of the longest window. `RateLimit` and `RateLimit-Policy` list all of them, in the form of
-//! draft-ietf-httpapi-ratelimit-headers-10. Header names and bodies are exact, byte for byte.
+//! X-RateLimit-* describe the longest window. `RateLimit` and `RateLimit-Policy` list all windows,
+//! in the form of draft-ietf-httpapi-ratelimit-headers-10. Header names and bodies are exact, byte
+//! for byte.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};
 use core::ops::Range;
 
-use crate::line::{index, low};
-use crate::policy::{MAX_QUOTAS, Window};
+use crate::bits::{index, low};
+use crate::outcome::Outcome;
+use crate::quota::{MAX_QUOTAS, Window};
+use crate::quotas::QuotaState;
 use crate::text::Text;
 use crate::time::Timestamp;
-use crate::verdict::{Outcome, QuotaState, Verdict};
+use crate::verdict::Verdict;
 
 /// The header that carries a key.
 pub const API_KEY_HEADER: &str = "X-API-Key";
@@ -30,7 +33,8 @@ const QUOTAS: &CStr = c"RateLimit";
 const RETRY_AFTER: &CStr = c"Retry-After";
 const AUTHENTICATE: &CStr = c"WWW-Authenticate";
 
-/// The names of all header fields that a verdict can have. At most [`MAX_FIELDS`] of them are in one response.
+/// The names of all header fields that a verdict can have. At most [`MAX_FIELDS`] of them are in
+/// one response.
 pub const FIELD_NAMES: [&str; 7] = [
     name(LIMIT),
     name(REMAINING),
@@ -51,11 +55,11 @@ const fn name(name: &'static CStr) -> &'static str {
 /// The media type of a problem document, RFC 9457.
 pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
-/// Returns whether the value of an `Accept` header field names problem documents, [`PROBLEM_MEDIA_TYPE`], with a weight
-/// above 0.
+/// Returns whether the value of an `Accept` header field names problem documents,
+/// [`PROBLEM_MEDIA_TYPE`], with a weight above 0.
 ///
-/// Wildcards such as `*/*` do not count: a client that sends them may expect the documented JSON bodies. Of a request
-/// with several `Accept` fields, ask for each. RFC 9110, 12.5.1.
+/// Wildcards such as `*/*` do not count: a client that sends them may expect the documented JSON
+/// bodies. Of a request with several `Accept` fields, ask for each. RFC 9110, 12.5.1.
 ///
 /// ```
 /// use keytally_core::accepts_problem;
@@ -98,7 +102,7 @@ impl fmt::Display for BufferTooSmall {
 impl core::error::Error for BufferTooSmall {}
 
 impl Outcome {
-    /// The HTTP status: 200 when admitted, which is the application's to replace.
+    /// Returns the HTTP status. It is 200 when admitted, which the application replaces by its own.
     pub const fn http_status(self) -> u16 {
         match self {
             Self::Admitted => 200,
@@ -108,7 +112,7 @@ impl Outcome {
         }
     }
 
-    /// The response body, JSON; empty when admitted. Why a key is invalid is never told.
+    /// Returns the response body, JSON; empty when admitted. It never says why a key is invalid.
     pub const fn body(self) -> &'static str {
         match self {
             Self::Admitted => "",
@@ -121,17 +125,18 @@ impl Outcome {
 }
 
 impl Verdict {
-    /// The HTTP status: 200, 401, 429 or 503.
+    /// Returns the HTTP status: 200, 401, 429 or 503.
     pub fn http_status(&self) -> u16 {
         self.outcome.http_status()
     }
 
-    /// The response body, JSON; empty when admitted.
+    /// Returns the response body, JSON; empty when admitted.
     pub fn body(&self) -> &'static str {
         self.outcome.body()
     }
 
-    /// The header fields of the response. Set them, don't append: there must be one of each.
+    /// Returns the header fields of the response. Set them instead of appending: a response has one
+    /// of each.
     ///
     /// ```
     /// use keytally_core::{Limiter, Line, Policy, Timestamp};
@@ -149,7 +154,8 @@ impl Verdict {
         self.respond(|response| response.headers())
     }
 
-    /// Writes the header fields into `buffer`, each `Name: value` and a line end, and gives their length.
+    /// Writes the header fields into `buffer`, each `Name: value` and a line end, and returns their
+    /// length.
     ///
     /// # Errors
     /// [`BufferTooSmall`], and nothing is written. [`MAX_HEADERS_LEN`] bytes are always enough.
@@ -158,8 +164,8 @@ impl Verdict {
         self.respond(|response| response.write_headers(buffer))
     }
 
-    /// The body as a problem document, `application/problem+json` (RFC 9457): for clients that want to be told which
-    /// quota it was. Empty when admitted.
+    /// Returns the body as a problem document, `application/problem+json`, which names the quotas
+    /// that lack room. It is empty when admitted. RFC 9457.
     pub fn problem(&self) -> Text<MAX_PROBLEM_LEN> {
         self.respond(|response| response.problem())
     }
@@ -181,19 +187,20 @@ impl Verdict {
     }
 }
 
-/// What a response tells of a verdict, worked out: for languages that keep a verdict in a form of their own.
+/// The values of a verdict that its response shows, for languages that keep verdicts in a form of
+/// their own.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Response<'q> {
     /// What was decided.
     pub outcome: Outcome,
-    /// Every window, shortest first, at most four; empty when no tally was reached.
+    /// Every window, shortest first, at most four; empty if no tally was reached.
     pub quotas: &'q [QuotaState],
-    /// What was asked for.
+    /// The cost that was requested.
     pub cost: u32,
     /// The time that waits are counted from, [`Verdict::waits_from`].
     pub waits_from: Timestamp,
-    /// Seconds until it is worth trying again; `None` unless denied or full.
+    /// Seconds until a retry can succeed; `None` unless denied or full.
     pub retry_after_s: Option<u32>,
 }
 
@@ -212,7 +219,7 @@ impl<'q> Response<'q> {
 }
 
 impl Response<'_> {
-    /// The same as [`Verdict::headers`].
+    /// Returns the header fields, as [`Verdict::headers`] does.
     #[inline]
     pub fn headers(&self) -> Headers {
         let mut headers = Headers { bytes: [0; MAX_HEADERS_LEN], len: 0 };
@@ -220,7 +227,8 @@ impl Response<'_> {
         headers
     }
 
-    /// The same as [`Verdict::write_headers`].
+    /// Writes the header fields into `buffer`, as [`Verdict::write_headers`] does, and returns
+    /// their length.
     ///
     /// # Errors
     /// [`BufferTooSmall`], and nothing is written.
@@ -236,17 +244,18 @@ impl Response<'_> {
         Ok(len - self.put_fields(Rest(buffer), &mut Block).0.len())
     }
 
-    /// Writes the values of the header fields, each ended by a NUL, and tells of each its name and where in `buffer` its value
-    /// lies: for servers that set fields one by one.
+    /// Writes the values of the header fields into `buffer`, each ended by a NUL. Calls `report`
+    /// with the name of each field and the range of its value. It is for servers that set fields
+    /// one by one.
     pub fn write_fields(
         &self,
         buffer: &mut [u8; MAX_HEADERS_LEN],
-        tell: impl FnMut(&'static CStr, Range<usize>),
+        report: impl FnMut(&'static CStr, Range<usize>),
     ) {
-        self.put_fields(Rest(buffer), &mut Apart(tell));
+        self.put_fields(Rest(buffer), &mut Separate(report));
     }
 
-    /// Writes the fields, and gives what they leave.
+    /// Writes the fields, and returns the rest of the buffer.
     fn put_fields<'b>(&self, mut out: Rest<'b>, form: &mut impl Form) -> Rest<'b> {
         if let Some(longest) = self.quotas.last() {
             out = form.field(out, LIMIT, |out| out.number(longest.limit.into()));
@@ -259,7 +268,7 @@ impl Response<'_> {
             });
             out = form.field(out, QUOTAS, |out| {
                 self.each_quota(out, |out, quota| {
-                    // A reset is a whole second, so that the wait for it is rounded up when the present is rounded down.
+                    // A reset is a whole second, so rounding the present down rounds the wait up.
                     let wait_s = quota.reset_unix_s.saturating_sub(self.waits_from.unix_s());
                     out.text(b";r=").number(quota.remaining.into()).text(b";t=").number(wait_s)
                 })
@@ -275,7 +284,7 @@ impl Response<'_> {
         out
     }
 
-    /// Writes the name of each window and what `parameters` writes of it.
+    /// Writes the name of each window, and its parameters by `parameters`.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn each_quota<'b>(
         &self,
@@ -291,10 +300,10 @@ impl Response<'_> {
         out
     }
 
-    /// The same as [`Verdict::problem`].
+    /// Returns the problem document, as [`Verdict::problem`] does.
     pub fn problem(&self) -> Text<MAX_PROBLEM_LEN> {
         let mut out = Text::new();
-        // The longest document is tested to fit.
+        // A test writes the longest document.
         let _ = self.put_problem(&mut out);
         out
     }
@@ -338,17 +347,17 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// All of them as they go over the wire, each `Name: value` and a line end.
+    /// Returns all fields as they are sent, each `Name: value` and a line end.
     pub fn as_str(&self) -> &str {
         core::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 
-    /// The same as bytes, all of them ASCII.
+    /// Returns all fields as ASCII bytes, each `Name: value` and a line end.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// Name and value of each.
+    /// Returns the name and value of each field.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.as_str().split_terminator("\r\n").filter_map(|line| line.split_once(": "))
     }
@@ -360,7 +369,7 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// What goes around the values of the fields.
+/// The form in which fields are written.
 trait Form {
     /// Writes a field.
     fn field<'b>(
@@ -371,7 +380,7 @@ trait Form {
     ) -> Rest<'b>;
 }
 
-/// As they go over the wire, each `Name: value` and a line end.
+/// Fields as they are sent, each `Name: value` and a line end.
 struct Block;
 
 impl Form for Block {
@@ -386,10 +395,10 @@ impl Form for Block {
     }
 }
 
-/// Values alone, each ended by a NUL, of which somebody is told.
-struct Apart<T>(T);
+/// NUL-terminated values, each range of which is reported to a callback.
+struct Separate<T>(T);
 
-impl<T: FnMut(&'static CStr, Range<usize>)> Form for Apart<T> {
+impl<T: FnMut(&'static CStr, Range<usize>)> Form for Separate<T> {
     fn field<'b>(
         &mut self,
         out: Rest<'b>,
@@ -403,17 +412,18 @@ impl<T: FnMut(&'static CStr, Range<usize>)> Form for Apart<T> {
     }
 }
 
-/// What is left of a buffer that has room for the longest block of fields, which a test writes. It is handed on from field
-/// to field, and so stays in registers; `core::fmt` would take ten times as long.
+/// The rest of a buffer that has room for the longest block of fields, which a test writes. It is
+/// passed from field to field, so it stays in registers; `core::fmt` would take ten times as long.
 struct Rest<'b>(&'b mut [u8]);
 
 impl Rest<'_> {
-    /// A text whose length its type doesn't tell. On small processors, where neither is inlined, it takes longer than `text`.
+    /// Writes a text whose length is not in its type. Where neither is inlined, it is slower than
+    /// `text`.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn name(self, name: &CStr) -> Self {
         match self.0.split_at_mut_checked(name.count_bytes()) {
-            Some((place, rest)) => {
-                place.copy_from_slice(name.to_bytes());
+            Some((target, rest)) => {
+                target.copy_from_slice(name.to_bytes());
                 Self(rest)
             }
             None => Self(&mut []),
@@ -423,8 +433,8 @@ impl Rest<'_> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn text<const N: usize>(self, text: &[u8; N]) -> Self {
         match self.0.split_first_chunk_mut() {
-            Some((place, rest)) => {
-                *place = *text;
+            Some((target, rest)) => {
+                *target = *text;
                 Self(rest)
             }
             None => Self(&mut []),
@@ -448,19 +458,20 @@ impl Rest<'_> {
         self.number(number / u64::from(FOUR)).last_digits(low(number % u64::from(FOUR)), 4)
     }
 
-    /// The last one to four digits of a number below 10,000. All four are written: what comes next is written over the rest.
+    /// Writes the last `digits` digits, 1 to 4, of a number below 10,000. It stores four bytes; the
+    /// next text overwrites the rest.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn last_digits(self, number: u32, digits: usize) -> Self {
         let [[a, b], [c, d]] =
             [number / 100, number % 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);
         let text = u32::from_le_bytes([a, b, c, d]) >> (8 * (4 - digits));
-        if let Some(place) = self.0.first_chunk_mut() {
-            *place = text.to_le_bytes();
+        if let Some(target) = self.0.first_chunk_mut() {
+            *target = text.to_le_bytes();
         }
         Self(self.0.get_mut(digits..).unwrap_or_default())
     }
 
-    /// The window's length as a parameter. Those with a name are written in one go.
+    /// Writes the window's length as a parameter. Those of common windows are one text.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn seconds(self, window: Window) -> Self {
         match window.seconds() {
@@ -470,7 +481,7 @@ impl Rest<'_> {
         }
     }
 
-    /// The window's name in quotation marks; the same as its `Display`.
+    /// Writes the window's name, as its `Display` does, in quotation marks.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn window(self, window: Window) -> Self {
         match window.seconds() {
@@ -483,7 +494,7 @@ impl Rest<'_> {
     }
 }
 
-/// 10,000: the numbers that are written four digits at a time.
+/// Numbers are written four digits at a time.
 const FOUR: u32 = 10_000;
 
 /// The two digits of each number below 100.
@@ -507,10 +518,11 @@ mod tests {
 
     use super::*;
     use crate::decide;
-    use crate::policy::{Limits, MAX_WINDOW_S, Policy};
+    use crate::policy::Policy;
+    use crate::quota::{Limits, MAX_WINDOW_S};
+    use crate::quotas::Quotas;
     use crate::tally::Counts;
     use crate::time::Timestamp;
-    use crate::verdict::Quotas;
 
     /// 20 seconds after a full hour.
     const NOW: Timestamp = Timestamp::from_unix_s(1_700_049_620);
@@ -537,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_one_says_when_to_come_back() {
+    fn denied_verdict_has_retry_after_and_names_the_quota() {
         let denied = verdict("100/minute, 1000/hour", 100, 1);
         assert_eq!(denied.headers().iter().last(), Some(("Retry-After", "40")));
         assert_eq!(
@@ -558,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_apart_are_those_of_the_block() {
+    fn separate_fields_equal_those_of_the_block() {
         let all = [
             verdict("100/minute, 1000/hour", 0, 1),
             verdict("100/minute", 100, 1),
@@ -568,13 +580,13 @@ mod tests {
         ];
         for verdict in all {
             let mut buffer = [b'!'; MAX_HEADERS_LEN];
-            let mut told = Vec::new();
+            let mut reported = Vec::new();
             verdict.respond(|response| {
-                response.write_fields(&mut buffer, |name, value| told.push((name, value)));
+                response.write_fields(&mut buffer, |name, value| reported.push((name, value)));
             });
             let headers = verdict.headers();
-            assert!(told.len() <= MAX_FIELDS && headers.iter().count() == told.len());
-            for ((name, value), (field, range)) in headers.iter().zip(told) {
+            assert!(reported.len() <= MAX_FIELDS && headers.iter().count() == reported.len());
+            for ((name, value), (field, range)) in headers.iter().zip(reported) {
                 assert_eq!((field.to_str(), buffer.get(range.clone())), (Ok(name), Some(value.as_bytes())));
                 assert_eq!(buffer[range.end], 0);
             }
@@ -628,7 +640,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_missing_or_invalid_asks_for_one() {
+    fn missing_and_invalid_keys_get_www_authenticate() {
         for outcome in [Outcome::MissingKey, Outcome::InvalidKey] {
             let refused = Verdict::refused(outcome, None, NOW);
             let expected = "WWW-Authenticate: ApiKey realm=\"api\", header=\"X-API-Key\"\r\n";
@@ -641,7 +653,7 @@ mod tests {
         let window = Window::from_seconds(MAX_WINDOW_S - 1).unwrap();
         let late = Timestamp::from_unix_ms(u64::MAX - 2 * window.ms());
         // A unit is spent in each window, so that none has room for all.
-        let mut quotas = Quotas::of(&Counts::longest(window), &Limits([u32::MAX; 4]), 1, late);
+        let mut quotas = Quotas::new(&Counts::longest(window), &Limits([u32::MAX; 4]), 1, late);
         quotas.denied = u32::MAX;
         let mut verdict = Verdict::refused(Outcome::Denied, None, Timestamp::from_unix_ms(0));
         verdict.quotas = quotas;
@@ -675,7 +687,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_that_is_too_small_is_left_alone() {
+    fn too_small_a_buffer_is_left_unchanged() {
         let verdict = verdict("100/minute", 0, 1);
         let needed = verdict.headers().as_str().len();
         let mut buffer = std::vec![b'!'; needed];

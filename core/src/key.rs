@@ -1,4 +1,4 @@
-//! Keys: their form, how they are minted from the caller's entropy, and how they are read.
+//! Keys: their form, minting them from the caller's entropy, and parsing them.
 //!
 //! ```text
 //! kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM
@@ -7,8 +7,8 @@
 //! └ prefix
 //! ```
 //!
-//! A key is at most 55 bytes, so its HMAC is two SHA-256 compressions. The checksum lets a secret scanner, or a
-//! form that somebody pastes a key into, tell a key from a typo without asking any server.
+//! A key has at most 55 bytes, so its HMAC takes two SHA-256 compressions. With the checksum, a
+//! secret scanner or a web form can detect a typing error without a server.
 
 use core::fmt;
 use core::num::NonZeroU64;
@@ -17,7 +17,7 @@ use core::str::FromStr;
 use heapless::String;
 use zeroize::Zeroize;
 
-use crate::line::{high, low};
+use crate::bits::{high, low};
 use crate::text::Text;
 
 /// The longest key of this form, in bytes.
@@ -45,7 +45,8 @@ const HINT_CHARS: usize = 4;
 // The HMAC of a key takes one block: 55 bytes, the end mark and the 8-byte length.
 const _: () = assert!(MAX_KEY_LEN == 55);
 
-/// The public name of a key: it survives rotation and may stand in logs. As text, 11 base62 characters.
+/// The public name of a key. It survives rotation and may be logged. As text it has 11 base62
+/// characters.
 ///
 /// ```
 /// use keytally_core::KeyId;
@@ -61,7 +62,7 @@ impl KeyId {
     /// The largest key id.
     pub(crate) const LAST: Self = Self(NonZeroU64::MAX);
 
-    /// The key id of this number; `None` for 0, which names no key.
+    /// The key id of this number; `None` for 0, which is not a key id.
     pub const fn from_number(number: u64) -> Option<Self> {
         match NonZeroU64::new(number) {
             Some(number) => Some(Self(number)),
@@ -69,7 +70,7 @@ impl KeyId {
         }
     }
 
-    /// The key id as a number.
+    /// Returns the key id as a number.
     pub const fn number(self) -> u64 {
         self.0.get()
     }
@@ -89,7 +90,7 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// A text that is no key id: not 11 base62 characters, or not 1 to 2^64 − 1.
+/// The error of a text that is not a key id: 11 base62 characters of a number from 1 to 2^64 − 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseKeyIdError;
@@ -116,25 +117,25 @@ impl FromStr for KeyId {
 pub struct Name([u8; MAX_NAME_LEN]);
 
 impl Name {
-    /// The name in `text`; `None` when it has another form.
+    /// The name in `text`; `None` if it has another form.
     pub fn new(text: &str) -> Option<Self> {
         let mut name = [0; MAX_NAME_LEN];
         name.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
         (is_name(text.as_bytes())).then_some(Self(name))
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         let len = self.0.iter().position(|&byte| byte == 0).unwrap_or(MAX_NAME_LEN);
         core::str::from_utf8(&self.0[..len]).unwrap_or_default()
     }
 
-    /// The name as a word of a table's header; never 0.
+    /// Returns the name as a word of a table's header; never 0.
     pub(crate) fn to_word(self) -> u64 {
         u64::from_le_bytes(self.0)
     }
 
-    /// The name in a word of a table's header; `None` when no name was put there.
+    /// The name in a word of a table's header; `None` if there is none.
     pub(crate) fn from_word(word: u64) -> Option<Self> {
         let bytes = word.to_le_bytes();
         let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(MAX_NAME_LEN);
@@ -160,15 +161,16 @@ fn is_name(bytes: &[u8]) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
-/// A whole key, secret and all: shown once, when it was issued or rotated. It is wiped when dropped and `Debug`
-/// shows its hint.
+/// A key with its secret. It exists only when it was just issued or rotated. It is wiped when
+/// dropped, and `Debug` shows its hint.
 #[derive(Clone)]
 pub struct Key {
     text: String<MAX_KEY_LEN>,
 }
 
 impl Key {
-    /// The key of these parts. `None` when prefix and environment have more than 14 characters together.
+    /// The key of these parts; `None` if prefix and environment have more than 14 characters
+    /// together.
     pub fn mint(prefix: Name, env: Name, id: KeyId, secret: &[u8; SECRET_LEN]) -> Option<Self> {
         if prefix.as_str().len() + env.as_str().len() > MAX_NAMES_LEN {
             return None;
@@ -188,18 +190,19 @@ impl Key {
         let mut characters = [0; N];
         encode(number, &mut characters);
         for character in characters {
-            // The lengths of all parts add up to the capacity.
+            // The lengths of all parts add up to at most the capacity.
             let _ = self.text.push(char::from(character));
         }
         characters.zeroize();
     }
 
-    /// The key as the client must send it. Don't log it.
+    /// Returns the key as the client must send it. Do not log it.
     pub fn expose(&self) -> &str {
         &self.text
     }
 
-    /// What may be shown of the key: prefix, environment and the last four characters.
+    /// Returns the part of the key that may be shown: prefix, environment and the last four
+    /// characters.
     pub fn hint(&self) -> Hint<'_> {
         Hint::new(self.text.as_bytes())
     }
@@ -217,15 +220,16 @@ impl Drop for Key {
     }
 }
 
-/// What may be shown of a key: `kt_live_…9aZk`. Of a key of another form, only its last four characters, and those only when it
-/// is long enough for them not to matter.
+/// The part of a key that may be shown, such as `kt_live_…9aZk`. Of a key of another form, it is
+/// the last four characters, if the key has at least 24.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint<'a> {
     names: &'a str,
     last: [u8; HINT_CHARS],
 }
 
-/// Imported keys shorter than this have no hint: four characters would be too much of them.
+/// The shortest key of another form with a hint: four characters of a shorter key would reveal too
+/// much.
 const MIN_HINTED_LEN: usize = 24;
 
 impl<'a> Hint<'a> {
@@ -242,12 +246,13 @@ impl<'a> Hint<'a> {
         Self { names, last }
     }
 
-    /// The last characters as they are kept beside a record; 0 when there are none to show.
+    /// Returns the last characters as a gate keeps them; 0 if there are none to show.
     pub(crate) fn last_word(&self) -> u32 {
         u32::from_le_bytes(self.last)
     }
 
-    /// The last characters that [`last_word`](Self::last_word) gave, if they can be shown.
+    /// Returns the last characters that [`last_word`](Self::last_word) encoded, if they can be
+    /// shown.
     pub(crate) fn last_from_word(word: u32) -> Option<Text<HINT_CHARS>> {
         let last = word.to_le_bytes();
         if !last.iter().all(u8::is_ascii_graphic) {
@@ -265,7 +270,7 @@ impl fmt::Display for Hint<'_> {
     }
 }
 
-/// The public parts of a key that was read with [`parse`].
+/// The public parts of a key, returned by [`parse_key`](crate::parse_key).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct KeyParts<'a> {
@@ -277,13 +282,13 @@ pub struct KeyParts<'a> {
     pub id: KeyId,
 }
 
-/// Why a text is no key.
+/// Why a text is not a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParseKeyError {
-    /// It isn't `prefix_env_body` with a body of 39 base62 characters.
+    /// It is not `prefix_env_body` with a body of 39 base62 characters.
     Form,
-    /// The checksum is wrong: a typo, or a key cut short and filled up.
+    /// The checksum is wrong, as after a typing error.
     Checksum,
 }
 
@@ -298,8 +303,8 @@ impl fmt::Display for ParseKeyError {
 
 impl core::error::Error for ParseKeyError {}
 
-/// Reads a key's public parts and checks its form and checksum, offline. It says nothing about whether any gate
-/// knows the key.
+/// Parses a key's public parts and checks its form and checksum, offline. The result does not say
+/// whether a gate has the key.
 ///
 /// ```
 /// use keytally_core::{Key, KeyId, Name, parse_key};
@@ -320,7 +325,7 @@ pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, ParseKeyError> {
     Ok(KeyParts { prefix, env, id })
 }
 
-/// The same without the names.
+/// Checks the form and checksum of a key, and returns its key id.
 pub(crate) fn validate(key: &[u8]) -> Result<KeyId, ParseKeyError> {
     let id = locate(key).ok_or(ParseKeyError::Form)?;
     let body = &key[key.len() - BODY_LEN..];
@@ -332,7 +337,7 @@ pub(crate) fn validate(key: &[u8]) -> Result<KeyId, ParseKeyError> {
     if sum == crc32(&key[..key.len() - CHECKSUM_CHARS]) { Ok(id) } else { Err(ParseKeyError::Checksum) }
 }
 
-/// The key id in a text that has the outward form of a key.
+/// Returns the key id in a text that has the form of a key, apart from secret and checksum.
 fn locate(key: &[u8]) -> Option<KeyId> {
     let id = id_in(key)?;
     let names = key[..key.len() - BODY_LEN].strip_suffix(b"_")?;
@@ -340,8 +345,8 @@ fn locate(key: &[u8]) -> Option<KeyId> {
     (is_name(&names[..separator]) && is_name(&names[separator + 1..])).then_some(id)
 }
 
-/// The key id in a text as long as a key, at its place. This is all that a check reads of it: whether the rest is right,
-/// the HMAC tells.
+/// Returns the key id at its position in a text that is as long as a key. A check parses no more
+/// than this, since the HMAC covers the rest.
 #[cfg_attr(target_pointer_width = "64", inline)]
 #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
@@ -354,12 +359,12 @@ pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
 #[inline]
 fn decode_id(text: &[u8; KEY_ID_LEN]) -> Option<KeyId> {
     let digits = text.map(|character| DIGITS[usize::from(character)]);
-    // All valid digits are below 64, and what stands for others is not.
+    // Valid digits are below 64, and `NO_DIGIT` is not.
     if digits.iter().fold(0, |all, digit| all | digit) >= NO_DIGIT {
         return None;
     }
     let digits = digits.map(u64::from);
-    // In pairs, so that the multiplications needn't wait for each other. Ten digits stay below 62^10 < 2^60.
+    // In pairs, so that the multiplications are independent. Ten digits stay below 62^10 < 2^60.
     let pair = |at: usize| digits[at] * 62 + digits[at + 1];
     let four = |at: usize| pair(at) * (62 * 62) + pair(at + 2);
     let ten = (four(0) * (62 * 62 * 62 * 62) + four(4)) * (62 * 62) + pair(8);
@@ -374,7 +379,7 @@ fn digit(character: u8) -> Option<u64> {
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// What stands for the characters outside the alphabet.
+/// The value of characters outside the alphabet.
 const NO_DIGIT: u8 = 64;
 
 /// The value of each character.
@@ -388,7 +393,8 @@ const DIGITS: [u8; 256] = {
     digits
 };
 
-/// Writes a big-endian number in base62, zero-padded to the length of `text`, which has room for it.
+/// Writes a big-endian number in base62, zero-padded to the length of `text`, which has room for
+/// it.
 fn encode(number: &[u8], text: &mut [u8]) {
     let mut rest = [0; SECRET_LEN];
     let rest = &mut rest[..number.len()];
@@ -405,7 +411,7 @@ fn encode(number: &[u8], text: &mut [u8]) {
     rest.zeroize();
 }
 
-/// The character of a digit, without a table that a secret would index.
+/// Returns the character of a digit, without indexing a table by a secret.
 fn select(digit: u32) -> u8 {
     ALPHABET
         .iter()
@@ -413,8 +419,8 @@ fn select(digit: u32) -> u8 {
         .fold(0, |found, (&character, value)| found | (character & u8::from(value == digit).wrapping_neg()))
 }
 
-/// Reads base62 into a number of 32-bit limbs, the highest first; `None` when a character is outside the alphabet or the
-/// number too large.
+/// Parses base62 into a number of 32-bit limbs, highest first; `None` if a character is outside the
+/// alphabet or the number is too large.
 fn decode<const LIMBS: usize>(text: &[u8]) -> Option<[u32; LIMBS]> {
     let mut number = [0; LIMBS];
     for &character in text {
@@ -431,7 +437,7 @@ fn decode<const LIMBS: usize>(text: &[u8]) -> Option<[u32; LIMBS]> {
     Some(number)
 }
 
-/// CRC-32 as in IEEE 802.3 (reflected, 0xEDB88320), four bits at a time.
+/// Returns the CRC-32 of IEEE 802.3 (reflected, 0xEDB88320), computed four bits at a time.
 fn crc32(bytes: &[u8]) -> u32 {
     const NIBBLES: [u32; 16] = {
         let mut table = [0; 16];

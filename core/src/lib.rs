@@ -1,27 +1,52 @@
-//! May the holder of this API key make this request now?
+//! Checks API keys and rate limits: may the holder of this API key make this request now?
 //!
-//! Keytally checks the key in constant time, charges every window of its quota in one atomic step, and returns
-//! everything that an HTTP response needs. This crate is the core: no `std`, no allocation, no clock, no I/O, no
-//! randomness, no `unsafe`. Time is an argument, memory is the caller's, and entropy is passed in.
+//! A [`Gate`] is a table of issued keys. A check verifies a key in constant time and charges every
+//! window of its quota in one atomic step. Its [`Verdict`] holds everything that the HTTP response
+//! needs. A [`Limiter`] does the same for any subject, such as an address, without keys.
 //!
-//! # Layers
-//! | module | what it holds |
+//! This crate is the core of Keytally: no `std`, no allocation, no clock, no I/O, no randomness and
+//! no `unsafe`. The caller passes in time, memory and entropy. Servers use the crate `keytally`,
+//! which adds files that processes share, the system's clock and its entropy.
+//!
+//! ```
+//! use keytally_core::{Entropy, Gate, GateConfig, Line, Name, NewKey, Outcome, Peppers, Plan, Timestamp};
+//!
+//! // Memory for 64 keys: 64 lines, and 7 lines of header for one plan.
+//! static MEMORY: [Line; 71] = [const { Line::new() }; 71];
+//!
+//! let plans = [Plan::new("default", "1/minute, 1000/hour".parse()?).unwrap()];
+//! let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans);
+//! let peppers = Peppers::new(&[b"32 random bytes that you keep .."])?; // the server's HMAC keys
+//! let gate = Gate::create(&MEMORY[..], &config, peppers)?;
+//!
+//! let now = Timestamp::from_unix_s(1_700_000_040); // from your clock
+//! let entropy = Entropy::new(*b"24 bytes, always random!"); // from your source of randomness
+//! let (key, _key_id) = gate.administer()?.issue(&NewKey::new(42, Name::new("live").unwrap()), entropy, now)?;
+//!
+//! let admitted = gate.check(Some(key.expose().as_bytes()), 1, now);
+//! assert_eq!((admitted.is_admitted(), admitted.remaining()), (true, 999));
+//!
+//! let denied = gate.check(Some(key.expose().as_bytes()), 1, now);
+//! assert_eq!((denied.outcome(), denied.http_status()), (Outcome::Denied, 429));
+//! assert_eq!(denied.retry_after_s(), Some(60));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Concurrency
+//! Every method takes `&self`. Any number of threads, and of processes that share the memory, may
+//! use a table at once. A check takes no lock: see ARCHITECTURE.md for what each operation may wait
+//! for. Clocks may disagree: see [`decide`].
+//!
+//! # Units
+//! Times are Unix milliseconds. Costs and limits are `u32`.
+//!
+//! # Features
+//! | feature | effect |
 //! |---|---|
-//! | [`policy`] | `100/minute, 1000/hour`, read once into a form that can't be wrong |
-//! | [`tally`] | the one word that counts a key's use in all windows |
-//! | [`decide`] | the decision: a pure function of layout, limits, word, time and cost |
-//! | `cell` | the compare-exchange loop around it |
-//! | [`limiter`] | a table of tallies for any subject |
-//! | [`key`], [`mac`] | the form of keys, and their HMAC |
-//! | `record`, [`gate`] | a table of issued keys with their tallies: verify, then charge |
-//! | [`verdict`], [`http`] | the answer, and the HTTP response it makes |
-//! | [`header`], `line`, [`sync`] | how tables begin, the cache line, the only door to atomics |
-//! | `stop` | for tests only: where a thread can be stopped for ever; empty without the feature `__stop-points` |
-//!
-//! # The contract
-//! - Every method takes `&self`: tables may be used by any number of threads, and by processes that share the memory.
-//! - Nothing blocks. A call is bounded work, apart from compare-exchanges lost to others who got on.
-//! - Clocks may disagree: see [`decide`]. Times are Unix milliseconds, costs and limits are `u32`.
+//! | `portable-atomic` | 64-bit atomics where the target has none, from the crate of that name |
+//! | `unshared` | plain cells where the target has no 64-bit atomics; tables are then not `Sync` |
+//! | `serde` | `Serialize` for the values that programs log, `Deserialize` for those that they store |
+//! | `defmt` | `defmt::Format` for the values that firmware logs |
 #![no_std]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -32,7 +57,38 @@ extern crate alloc;
 #[cfg(any(loom, shuttle))]
 extern crate std;
 
-mod cell;
+// The modules, from the ground up. A module uses only those above it.
+//
+// bits      arithmetic on words: halves, scaling, exact division
+// sync      the atomics, and their replacements where there are none or where a model checker runs
+// stop      steps at which tests stop a thread; empty without the feature `__stop-points`
+// text      short texts of a bounded length
+// time      timestamps and clocks
+// quota     limits and windows
+// outcome   what a check decides, and why a key is invalid
+// tally     the word that counts, and its layout
+// quotas    the state of each window of a tally
+// decide    the decision: a pure function of layout, limits, word, time and cost
+// policy    policy text, such as `100/minute, 1000/hour`
+// atomic    the compare-exchange loop around a decision
+// line      the cache line that tables consist of
+// header    the header of every table
+// key       the form of keys and key ids
+// mac       HMAC-SHA-256, peppers and tags
+// verdict   the result of a check
+// http      the HTTP response of a verdict
+// record    a key's record: a seqlock with a redo record
+// gate      the table of issued keys
+// limiter   the table of tallies for any subject
+// formats   the features `serde` and `defmt`
+//
+// Inlining: on 64-bit targets, `inline(always)` stands where the instruction counts of a check rose
+// without it (`cargo xtask test budgets`). On smaller targets such functions stay calls, since code
+// size matters more there.
+mod atomic;
+mod bits;
+#[cfg(any(feature = "serde", feature = "defmt"))]
+mod formats;
 mod gate;
 mod header;
 mod http;
@@ -40,8 +96,10 @@ mod key;
 mod limiter;
 mod line;
 mod mac;
-mod peppers;
+mod outcome;
 mod policy;
+mod quota;
+mod quotas;
 mod record;
 mod tally;
 mod text;
@@ -50,6 +108,8 @@ mod verdict;
 
 pub mod decide;
 
+// Not part of the API: for the other crates and tests of this project, without a guarantee of
+// stability.
 #[doc(hidden)]
 pub mod stop;
 #[doc(hidden)]
@@ -72,15 +132,14 @@ pub use {
     },
     limiter::{BUCKET_SLOTS, CLAIM_SPINS, Limiter, MAX_SUBJECTS, Subject},
     line::{LINE_LEN, Line},
-    mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Tag},
-    peppers::{Peppers, PeppersError},
-    policy::{
-        Algorithm, Limits, MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S, ParsePolicyError, ParsePolicyErrorKind,
-        Policy, Quota, Window,
-    },
+    mac::{MAX_PEPPERS, MIN_PEPPER_LEN, Mac, Pepper, PepperTooShort, Peppers, PeppersError, Tag},
+    outcome::{Outcome, Reason},
+    policy::{MAX_POLICY_LEN, ParsePolicyError, ParsePolicyErrorKind, Policy},
+    quota::{Algorithm, Limits, MAX_QUOTAS, MAX_WINDOW_S, Quota, Window},
+    quotas::{QuotaState, Quotas},
     record::KeyState,
     tally::Layout,
     text::Text,
     time::{Clock, Timestamp},
-    verdict::{Holder, Outcome, QuotaState, Quotas, Reason, Verdict},
+    verdict::{Holder, Verdict},
 };

@@ -8,8 +8,8 @@ pub(crate) const LINE_WORDS: usize = 8;
 /// Bytes in a [`Line`].
 pub const LINE_LEN: usize = 64;
 
-/// One cache line of eight atomic words, 64 bytes at a 64-byte boundary. Tables are slices of lines, and what
-/// lies in them holds no pointer, so the same lines may be a `static`, a heap block or a mapped file.
+/// One cache line of eight atomic words: 64 bytes, aligned to 64 bytes. Tables are slices of lines
+/// and contain no pointers, so the lines may be a `static`, a heap block or a mapped file.
 ///
 /// ```
 /// use keytally_core::Line;
@@ -37,19 +37,20 @@ impl Line {
         Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }
 
-    /// The word at `index`, 0 to 7.
+    /// Returns the word at `index`, 0 to 7.
     #[inline]
     pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
         &self.0[index]
     }
 
-    /// All eight words.
+    /// Returns all eight words.
     #[inline]
     pub(crate) fn words(&self) -> &[AtomicU64; LINE_WORDS] {
         &self.0
     }
 
-    /// Loads the word at `index`, 0 to 7, with acquire ordering. The table format defines what it means.
+    /// Loads the word at `index`, 0 to 7, with acquire ordering. The table format defines what it
+    /// means.
     ///
     /// # Panics
     /// If `index` is 8 or more.
@@ -87,36 +88,4 @@ impl Default for Line {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// Puts two 32-bit halves into a word.
-pub(crate) const fn join(high: u32, low: u32) -> u64 {
-    ((high as u64) << 32) | low as u64
-}
-
-/// The upper half of a word.
-pub(crate) const fn high(word: u64) -> u32 {
-    (word >> 32) as u32
-}
-
-/// The lower half of a word.
-#[expect(clippy::cast_possible_truncation, reason = "the upper half is dropped on purpose")]
-pub(crate) const fn low(word: u64) -> u32 {
-    word as u32
-}
-
-/// The upper 64 bits of a product: scales `fraction` (of 2^64) to a number below `range`.
-#[inline]
-pub(crate) const fn scale(fraction: u64, range: u64) -> u64 {
-    ((fraction as u128 * range as u128) >> 64) as u64
-}
-
-/// An index into memory that fits: the callers' tables are slices, so what they count fits `usize`.
-#[inline]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "an index that did not fit fails the slice's own bounds check"
-)]
-pub(crate) const fn index(number: u64) -> usize {
-    number as usize
 }

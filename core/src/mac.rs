@@ -1,12 +1,13 @@
 //! HMAC-SHA-256 of keys under a pepper, and its comparison in constant time.
 //!
 //! The two SHA-256 states that HMAC starts from, after the inner and the outer pad, are computed
-//! once per pepper. A key of our own form is then one compression for the inner hash and one for the
-//! outer. The crate `block-buffer` pads messages of other lengths. SAFETY.md says why the crate
+//! once per pepper. A key of our own form is then one compression for the inner hash and one for
+//! the outer. The crate `block-buffer` pads messages of other lengths. SAFETY.md says why the crate
 //! `hmac` is used in tests only. RFC 2104 and RFC 4231.
 
 use core::fmt;
 
+use heapless::Vec;
 use sha2::block_api::compress256;
 use sha2::digest::array::Array;
 use sha2::digest::block_buffer::EagerBuffer;
@@ -26,16 +27,17 @@ const BLOCK_LEN: usize = 64;
 /// Bytes in a digest.
 const DIGEST_LEN: usize = 32;
 
-/// The last block of the outer message, which is one pad block and one digest; its digest is yet to come. (A constant, so that
-/// it is copied in pieces as large as those that the compression reads.)
+/// The last block of the outer message, which is one pad block and one digest, before the digest is
+/// written. It is a constant so that it is copied in units as wide as those that the compression
+/// reads.
 const OUTER_BLOCK: [u8; BLOCK_LEN] = {
     let mut block = [0; BLOCK_LEN];
     block[DIGEST_LEN] = 0x80;
     let bits = (8 * (BLOCK_LEN + DIGEST_LEN) as u64).to_be_bytes();
-    let mut place = 0;
-    while place < bits.len() {
-        block[BLOCK_LEN - bits.len() + place] = bits[place];
-        place += 1;
+    let mut index = 0;
+    while index < bits.len() {
+        block[BLOCK_LEN - bits.len() + index] = bits[index];
+        index += 1;
     }
     block
 };
@@ -46,7 +48,8 @@ type State = [u32; 8];
 const INITIAL: State =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// The server's HMAC secret, ready for use. It is wiped when dropped, and `Debug` shows nothing of it.
+/// The server's HMAC secret, ready for use. It is wiped when dropped, and `Debug` shows nothing of
+/// it.
 #[derive(Clone)]
 pub struct Pepper {
     inner: State,
@@ -71,7 +74,7 @@ impl fmt::Display for PepperTooShort {
 impl core::error::Error for PepperTooShort {}
 
 impl Pepper {
-    /// The pepper of these bytes, at least 32, best from the system's entropy.
+    /// The pepper of these bytes, at least 32, which should be random.
     ///
     /// # Errors
     /// [`PepperTooShort`].
@@ -79,10 +82,10 @@ impl Pepper {
         if bytes.len() < MIN_PEPPER_LEN {
             return Err(PepperTooShort { len: bytes.len() });
         }
-        Ok(Self::of(bytes))
+        Ok(Self::from_bytes(bytes))
     }
 
-    fn of(bytes: &[u8]) -> Self {
+    fn from_bytes(bytes: &[u8]) -> Self {
         let mut block = [0; BLOCK_LEN];
         match block.get_mut(..bytes.len()) {
             Some(start) => start.copy_from_slice(bytes),
@@ -95,7 +98,7 @@ impl Pepper {
         pepper
     }
 
-    /// HMAC-SHA-256 of `message`.
+    /// Returns the HMAC-SHA-256 of `message`.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub fn mac(&self, message: &[u8]) -> Mac {
@@ -113,7 +116,7 @@ impl Pepper {
         Mac(state)
     }
 
-    /// A number that tells this pepper from others and nothing else about it; never 0.
+    /// Returns a number that identifies this pepper and reveals nothing else about it; never 0.
     pub(crate) fn fingerprint(&self) -> u64 {
         self.fingerprint
     }
@@ -132,10 +135,68 @@ impl Drop for Pepper {
     }
 }
 
-/// Fills in the last block of a message after one pad block, if the message is as long as keys of our own form are.
+/// Up to four peppers, newest last. New keys use the newest.
+#[derive(Clone, Debug)]
+pub struct Peppers(pub(crate) Vec<Pepper, MAX_PEPPERS>);
+
+/// Why a list of peppers is not valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeppersError {
+    /// One of them is too short.
+    TooShort(PepperTooShort),
+    /// There is none, or more than [`MAX_PEPPERS`].
+    Count,
+    /// One of them is given twice.
+    Repeated,
+}
+
+impl fmt::Display for PeppersError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooShort(error) => error.fmt(f),
+            Self::Count => write!(f, "give 1 to {MAX_PEPPERS} different peppers, newest last"),
+            Self::Repeated => f.write_str("the same pepper is given twice; give each once, newest last"),
+        }
+    }
+}
+
+impl core::error::Error for PeppersError {}
+
+impl Peppers {
+    /// The peppers of these bytes, newest last.
+    ///
+    /// # Errors
+    /// [`PeppersError`] if there are none or too many, if one is too short, or if one is repeated.
+    pub fn new<P: AsRef<[u8]>>(peppers: &[P]) -> Result<Self, PeppersError> {
+        let mut list = Vec::<Pepper, MAX_PEPPERS>::new();
+        for bytes in peppers {
+            let pepper = Pepper::new(bytes.as_ref()).map_err(PeppersError::TooShort)?;
+            if list.iter().any(|other| other.fingerprint() == pepper.fingerprint()) {
+                return Err(PeppersError::Repeated);
+            }
+            list.push(pepper).map_err(|_| PeppersError::Count)?;
+        }
+        if list.is_empty() { Err(PeppersError::Count) } else { Ok(Self(list)) }
+    }
+
+    pub(crate) fn newest(&self) -> &Pepper {
+        // `new` rejects an empty list.
+        &self.0[self.0.len() - 1]
+    }
+
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn by_fingerprint(&self, fingerprint: u64) -> Option<&Pepper> {
+        self.0.iter().find(|pepper| pepper.fingerprint() == fingerprint)
+    }
+}
+
+/// Fills in the last block of a message after one pad block, if the message is as long as keys of
+/// our own form are.
 ///
-/// All copies have a fixed length: one of any length would take a fifth of a compression. And those of the end don't reach
-/// into the first half, which the compression reads first: a processor is slow to read what several stores wrote.
+/// All copies have a fixed length: a copy of variable length would take a fifth of a compression.
+/// The copies of the end do not overlap the first half, which the compression reads first: a load
+/// that spans several stores stalls.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {
     const HALF: usize = BLOCK_LEN / 2;
@@ -183,27 +244,28 @@ fn to_bytes(state: &State) -> [u8; 32] {
     bytes
 }
 
-/// An HMAC-SHA-256 of a key. It is compared in constant time, as a [`Tag`], and can't be printed.
+/// An HMAC-SHA-256 of a key. It is compared in constant time, as a [`Tag`], and cannot be printed.
 #[derive(Clone, Copy)]
 pub struct Mac(State);
 
 impl Mac {
-    /// All 32 bytes. Comparing them with `==` would tell by its time how many are right: use [`tag`](Self::tag).
+    /// Returns all 32 bytes. Comparing them with `==` would reveal through timing how many are
+    /// right: compare the [`tag`](Self::tag) instead.
     pub fn to_bytes(&self) -> [u8; 32] {
         to_bytes(&self.0)
     }
 
-    /// The first 128 bits, which a record keeps.
+    /// Returns the first 128 bits, which a record keeps.
     #[inline]
     pub fn tag(&self) -> Tag {
         let [first, second, ..] = self.words();
         Tag([first, second])
     }
 
-    /// The MAC as four words, each as its eight bytes read big-endian.
+    /// Returns the MAC as four words, each of eight bytes read big-endian.
     #[inline]
     pub(crate) fn words(&self) -> [u64; 4] {
-        let word = |place: usize| u64::from(self.0[2 * place]) << 32 | u64::from(self.0[2 * place + 1]);
+        let word = |index: usize| u64::from(self.0[2 * index]) << 32 | u64::from(self.0[2 * index + 1]);
         [word(0), word(1), word(2), word(3)]
     }
 }
@@ -214,12 +276,12 @@ impl fmt::Debug for Mac {
     }
 }
 
-/// The 128 bits of a MAC that a record keeps. Equality is only to be had in constant time.
+/// The 128 bits of a MAC that a record keeps. They can be compared in constant time only.
 #[derive(Clone, Copy)]
 pub struct Tag(pub(crate) [u64; 2]);
 
 impl ConstantTimeEq for Tag {
-    /// All bits are compared before anything is made of it: their differences are gathered in one word.
+    /// Compares all bits first: their differences are gathered in one word.
     #[inline]
     fn ct_eq(&self, other: &Self) -> Choice {
         let different = (self.0[0] ^ other.0[0]) | (self.0[1] ^ other.0[1]);
@@ -253,7 +315,7 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_the_hmac_crate(key in prop::collection::vec(any::<u8>(), 0..200), message in prop::collection::vec(any::<u8>(), 0..300)) {
-            prop_assert_eq!(Pepper::of(&key).mac(&message).to_bytes(), reference(&key, &message));
+            prop_assert_eq!(Pepper::from_bytes(&key).mac(&message).to_bytes(), reference(&key, &message));
         }
     }
 
@@ -262,7 +324,7 @@ mod tests {
         for len in 0..=130 {
             let message = [0xa5; 130];
             assert_eq!(
-                Pepper::of(&[7; 32]).mac(&message[..len]).to_bytes(),
+                Pepper::from_bytes(&[7; 32]).mac(&message[..len]).to_bytes(),
                 reference(&[7; 32], &message[..len]),
                 "{len}"
             );
@@ -270,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_of_our_own_form_takes_a_single_block() {
+    fn key_of_our_form_fits_a_single_block() {
         let fills = |len: usize| fill_block(&mut [0; BLOCK_LEN], &[0xa5; 64][..len]).is_some();
         // From `p_e_` and 39 characters to the longest names.
         for len in 43..=crate::key::MAX_KEY_LEN {
@@ -281,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_tag_is_the_first_half_of_a_mac() {
-        let mac = Pepper::of(&[1; 32]).mac(b"key");
+        let mac = Pepper::from_bytes(&[1; 32]).mac(b"key");
         let bytes = mac.to_bytes();
         let words: [u64; 4] =
             core::array::from_fn(|word| u64::from_be_bytes(bytes[8 * word..][..8].try_into().unwrap()));
@@ -290,20 +352,20 @@ mod tests {
     }
 
     #[test]
-    fn short_peppers_are_refused() {
+    fn pepper_below_32_bytes_is_rejected() {
         assert_eq!(Pepper::new(&[1; 31]).err(), Some(PepperTooShort { len: 31 }));
         assert!(Pepper::new(&[1; 32]).is_ok());
     }
 
     #[test]
     fn every_bit_of_a_tag_counts() {
-        let tag = Pepper::of(&[1; 32]).mac(b"key").tag();
+        let tag = Pepper::from_bytes(&[1; 32]).mac(b"key").tag();
         assert!(bool::from(tag.ct_eq(&tag)));
         for bit in 0..128 {
             let mut other = tag;
             other.0[bit / 64] ^= 1 << (bit % 64);
             assert!(!bool::from(tag.ct_eq(&other)), "{bit}");
-            // Nor do differences of both halves make up for each other.
+            // Differences in both halves do not cancel each other.
             other.0[1 - bit / 64] ^= 1 << (bit % 64);
             assert!(!bool::from(tag.ct_eq(&other)), "{bit}");
         }
@@ -311,7 +373,7 @@ mod tests {
 
     #[test]
     fn debug_shows_nothing() {
-        let pepper = Pepper::of(&[1; 32]);
+        let pepper = Pepper::from_bytes(&[1; 32]);
         assert_eq!(
             format!("{pepper:?} {:?} {:?}", pepper.mac(b""), pepper.mac(b"").tag()),
             "Pepper(…) Mac(…) Tag(…)"

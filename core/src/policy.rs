@@ -1,91 +1,16 @@
-//! Policies: what a user writes, `100/minute, 1000/hour`, read once into a form that can't be wrong.
+//! Policies: parses text such as `100/minute, 1000/hour` into a form that is always valid.
 
 use core::fmt;
 use core::str::FromStr;
 
 use heapless::Vec;
 
+use crate::quota::{Algorithm, Limits, MAX_PART_LEN, MAX_QUOTAS, MAX_WINDOW_S, Quota, UNITS, Window};
 use crate::tally::Layout;
 use crate::text::Text;
 
-/// The most quotas that a policy may have.
-pub const MAX_QUOTAS: usize = 4;
-
 /// The longest policy text, in bytes.
 pub const MAX_POLICY_LEN: usize = 128;
-
-/// The longest window, in seconds: 31 days.
-pub const MAX_WINDOW_S: u32 = 31 * 86_400;
-
-/// How a window counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Algorithm {
-    /// Windows aligned to the Unix epoch; the count starts again with each.
-    Fixed,
-    /// The last full window length: this window's count, and the previous one's weighted by the part of it that
-    /// still overlaps, rounded up.
-    Sliding,
-}
-
-impl Algorithm {
-    /// The word that names it in policy text.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fixed => "fixed",
-            Self::Sliding => "sliding",
-        }
-    }
-}
-
-/// A length of time, whole seconds from 1 to [`MAX_WINDOW_S`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Window(u32);
-
-impl Window {
-    /// A window of `seconds`; `None` when that is 0 or more than [`MAX_WINDOW_S`].
-    pub const fn from_seconds(seconds: u32) -> Option<Self> {
-        if seconds == 0 || seconds > MAX_WINDOW_S { None } else { Some(Self(seconds)) }
-    }
-
-    /// One second.
-    pub(crate) const SECOND: Self = Self(1);
-
-    /// The length in seconds.
-    pub const fn seconds(self) -> u32 {
-        self.0
-    }
-
-    /// How many whole windows there are in so many seconds. The usual lengths are divided by as constants, which is
-    /// a multiplication and so ten times as quick.
-    #[inline]
-    pub(crate) const fn whole_in(self, seconds: u64) -> u64 {
-        match self.0 {
-            1 => seconds,
-            60 => seconds / 60,
-            3600 => seconds / 3600,
-            86_400 => seconds / 86_400,
-            length => seconds / length as u64,
-        }
-    }
-
-    /// The length in milliseconds.
-    pub(crate) const fn ms(self) -> u64 {
-        self.0 as u64 * 1000
-    }
-}
-
-/// A limit for the cost in each window of a length.
-///
-/// It can be built as a literal, since a limit and a window are all that it will ever have. Another kind of window is
-/// another [`Window`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Quota {
-    /// The most that is admitted in one window, at least 1.
-    pub limit: u32,
-    /// The length of the window.
-    pub window: Window,
-}
 
 /// One to four quotas with nested windows, in ascending order of their length, that fit one tally.
 ///
@@ -110,7 +35,7 @@ impl Policy {
     /// A policy of `quotas`, in any order.
     ///
     /// # Errors
-    /// What [`ParsePolicyErrorKind`] lists, apart from the kinds that only text can have.
+    /// [`ParsePolicyError`] of any kind that does not depend on text.
     pub fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, ParsePolicyError> {
         if quotas.is_empty() {
             return Err(ParsePolicyError::new(ParsePolicyErrorKind::Empty, ""));
@@ -136,22 +61,31 @@ impl Policy {
         Ok(Self { algorithm, quotas: sorted, layout })
     }
 
-    /// How the windows count.
+    /// The policy of a table's layout with these limits; `None` if one of them is 0.
+    pub(crate) fn from_layout(layout: &Layout, limits: Limits) -> Option<Self> {
+        let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
+        for (&window, &limit) in layout.windows().iter().zip(&limits.0) {
+            quotas.push(Quota { limit, window }).ok()?;
+        }
+        Self::new(layout.algorithm(), &quotas).ok()
+    }
+
+    /// Returns how the windows count.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// The quotas, shortest window first.
+    /// Returns the quotas, shortest window first.
     pub fn quotas(&self) -> &[Quota] {
         &self.quotas
     }
 
-    /// Returns each quota that can never deny a request, with the quota that allows no more than it already: in
-    /// `100/minute, 50/hour` the first, in `10/minute, 1000/hour` the second. Such a policy is allowed, but hardly what
-    /// its author meant.
+    /// Returns each quota that can never deny a request, with the quota that already allows no
+    /// more: the first quota of `100/minute, 50/hour`, or the second of `10/minute, 1000/hour`.
+    /// Such a policy is valid, but probably an error.
     ///
-    /// This holds for counts that the same policy made. After a plan's limits were changed, the counts of the limits
-    /// before may reach such a quota for one window.
+    /// This holds for counts that the same policy made. After the limits of a plan were changed,
+    /// counts that the former limits admitted may reach such a quota for one window.
     ///
     /// ```
     /// let policy: keytally_core::Policy = "100/minute, 50/hour".parse()?;
@@ -166,12 +100,12 @@ impl Policy {
         })
     }
 
-    /// Where a tally of this policy keeps its stamp and counts.
+    /// Returns the layout of a tally of this policy.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// The limits alone, in the order of the windows.
+    /// Returns the limits alone, in the order of the windows.
     pub fn limits(&self) -> Limits {
         let mut limits = Limits([u32::MAX; MAX_QUOTAS]);
         for (limit, quota) in limits.0.iter_mut().zip(&self.quotas) {
@@ -180,10 +114,6 @@ impl Policy {
         limits
     }
 }
-
-/// The limit of each window of a [`Layout`], shortest window first; what lies past the last window says nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits(pub(crate) [u32; MAX_QUOTAS]);
 
 impl FromStr for Policy {
     type Err = ParsePolicyError;
@@ -214,18 +144,18 @@ impl FromStr for Policy {
     }
 }
 
-/// Puts quotas in the order of their windows. (There are four at most; `sort_unstable` is two kilobytes of code.)
+/// Sorts at most four quotas by their windows. `sort_unstable` would take two kilobytes of code.
 fn sort(quotas: &mut [Quota]) {
     for end in (1..quotas.len()).rev() {
-        for place in 0..end {
-            if quotas[place].window > quotas[place + 1].window {
-                quotas.swap(place, place + 1);
+        for index in 0..end {
+            if quotas[index].window > quotas[index + 1].window {
+                quotas.swap(index, index + 1);
             }
         }
     }
 }
 
-/// A text without the spaces and tabs around it.
+/// Returns a text without the spaces and tabs around it.
 fn trimmed(text: &str) -> &str {
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
     let bytes = text.as_bytes();
@@ -234,13 +164,14 @@ fn trimmed(text: &str) -> &str {
     text.get(start..bytes.len() - after).unwrap_or_default()
 }
 
-/// What comes before the first byte `at`, and what comes after it.
+/// Returns the texts before and after the first byte `at`.
 fn split(text: &str, at: u8) -> Option<(&str, &str)> {
-    let place = text.bytes().position(|byte| byte == at)?;
-    Some((text.get(..place)?, text.get(place + 1..)?))
+    let position = text.bytes().position(|byte| byte == at)?;
+    Some((text.get(..position)?, text.get(position + 1..)?))
 }
 
-/// Takes the word `fixed` or `sliding` off the front, where there is one.
+/// Returns the algorithm that the word `fixed` or `sliding` at the front names, and the text after
+/// it.
 fn split_algorithm(text: &str) -> (Algorithm, &str) {
     for (word, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
         match text.strip_prefix(word) {
@@ -253,7 +184,8 @@ fn split_algorithm(text: &str) -> (Algorithm, &str) {
     (Algorithm::Fixed, text)
 }
 
-/// The number that a text begins with, `None` when it has no digit or is above 2^32, and how many digits it has.
+/// Returns the number that a text begins with, and how many digits it has. The number is `None` if
+/// there is no digit or it is 2^32 or more.
 fn leading_number(text: &str) -> (Option<u32>, usize) {
     let digits = text.bytes().take_while(u8::is_ascii_digit);
     let more = |number: u32, digit: u8| number.checked_mul(10)?.checked_add(u32::from(digit - b'0'));
@@ -261,7 +193,7 @@ fn leading_number(text: &str) -> (Option<u32>, usize) {
     (if len == 0 { None } else { digits.clone().try_fold(0, more) }, len)
 }
 
-/// What comes before the word `per`, which blanks separate from it, and what comes after.
+/// Returns the texts before and after the word `per`, which blanks must separate from both.
 fn split_per(text: &str) -> Option<(&str, &str)> {
     let blank = text.bytes().position(|byte| matches!(byte, b' ' | b'\t'))?;
     let (limit, rest) = (text.get(..blank)?, trimmed(text.get(blank..)?));
@@ -269,7 +201,7 @@ fn split_per(text: &str) -> Option<(&str, &str)> {
     matches!(window.as_bytes(), [b' ' | b'\t', ..]).then_some((limit, window))
 }
 
-/// Reads `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
+/// Parses `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
 fn parse_quota(part: &str) -> Result<Quota, ParsePolicyError> {
     let syntax = || ParsePolicyError::new(ParsePolicyErrorKind::Syntax, part);
     let (limit, window) = split(part, b'/').or_else(|| split_per(part)).ok_or_else(syntax)?;
@@ -304,17 +236,13 @@ fn parse_quota(part: &str) -> Result<Quota, ParsePolicyError> {
     Ok(Quota { limit, window })
 }
 
-/// The units of policy text, the longest first, so that the first that divides a length names it best.
-const UNITS: [(&str, &str, u32); 4] =
-    [("day", "d", 86_400), ("hour", "h", 3600), ("minute", "m", 60), ("second", "s", 1)];
-
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.algorithm == Algorithm::Sliding {
             f.write_str("sliding ")?;
         }
-        for (place, quota) in self.quotas.iter().enumerate() {
-            if place > 0 {
+        for (index, quota) in self.quotas.iter().enumerate() {
+            if index > 0 {
                 f.write_str(", ")?;
             }
             quota.fmt(f)?;
@@ -323,66 +251,7 @@ impl fmt::Display for Policy {
     }
 }
 
-impl fmt::Display for Quota {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text())
-    }
-}
-
-impl Quota {
-    /// Whether what this quota admits always fits `other`, one of another window of the same policy. Windows nest, so
-    /// a shorter window's count is part of a longer one's, and a longer window is a whole number of shorter ones. In
-    /// sliding windows the estimates are bounded alike.
-    fn implies(&self, other: Self) -> bool {
-        let (own, others) = (self.window.0, other.window.0);
-        let within = u64::from(self.limit) * u64::from((others / own).max(1));
-        own != others && within <= u64::from(other.limit)
-    }
-
-    /// The quota as policy text: at most 10 + 1 + 8 bytes. (By itself, since `core::fmt` is a kilobyte of code that small
-    /// machines do without.)
-    fn text(self) -> Text<MAX_PART_LEN> {
-        let mut text = Text::new();
-        push_number(&mut text, self.limit);
-        push(&mut text, "/");
-        for (word, letter, seconds) in UNITS {
-            if self.window.0 == seconds {
-                push(&mut text, word);
-                break;
-            }
-            if self.window.0.is_multiple_of(seconds) {
-                push_number(&mut text, self.window.0 / seconds);
-                push(&mut text, letter);
-                break;
-            }
-        }
-        text
-    }
-}
-
-fn push_number(text: &mut Text<MAX_PART_LEN>, number: u32) {
-    if number > 9 {
-        push_number(text, number / 10);
-    }
-    // It has room for every quota.
-    let _ = text.push(char::from_digit(number % 10, 10).unwrap_or_default());
-}
-
-fn push(text: &mut Text<MAX_PART_LEN>, part: &str) {
-    let _ = text.push_str(part);
-}
-
-/// The window's name in HTTP fields: `second`, `minute`, `hour` or `day`, else its seconds, `90s`.
-impl fmt::Display for Window {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match UNITS.into_iter().find(|(_, _, seconds)| self.0 == *seconds) {
-            Some((word, _, _)) => f.write_str(word),
-            None => write!(f, "{}s", self.0),
-        }
-    }
-}
-
-/// What is wrong with a policy.
+/// The kind of a [`ParsePolicyError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParsePolicyErrorKind {
@@ -390,7 +259,7 @@ pub enum ParsePolicyErrorKind {
     Empty,
     /// The text is longer than [`MAX_POLICY_LEN`].
     TooLong,
-    /// A quota isn't of the form `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
+    /// A quota does not have the form `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`.
     Syntax,
     /// A limit is 0 or above 4294967295.
     Limit,
@@ -402,24 +271,21 @@ pub enum ParsePolicyErrorKind {
     TooManyQuotas,
     /// Two quotas have the same window.
     Duplicate,
-    /// A window isn't a whole multiple of the next shorter one.
+    /// A window is not a whole multiple of the next shorter one.
     NotNested,
-    /// The stamp and the counts don't fit the 64 bits of a tally.
+    /// The stamp and the counts do not fit the 64 bits of a tally.
     TooManyBits {
         /// The bits that they need.
         needed: u32,
     },
 }
 
-/// A policy that can't be: the kind of error and the part of the text that has it.
+/// An invalid policy: the kind of the error and the part of the text that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsePolicyError {
     kind: ParsePolicyErrorKind,
     part: Text<MAX_PART_LEN>,
 }
-
-/// How much of an offending part an error repeats, in bytes.
-const MAX_PART_LEN: usize = 32;
 
 impl ParsePolicyError {
     fn new(kind: ParsePolicyErrorKind, part: &str) -> Self {
@@ -436,12 +302,13 @@ impl ParsePolicyError {
         Self { kind, part: quota.text() }
     }
 
-    /// What is wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ParsePolicyErrorKind {
         self.kind
     }
 
-    /// The offending part of the text, cut to 32 bytes; empty when it is the whole that is wrong.
+    /// Returns the part of the text that has the error, cut to 32 bytes; empty if the error is in
+    /// the whole text.
     pub fn part(&self) -> &str {
         &self.part
     }
@@ -526,19 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_windows_are_counted_whatever_their_length() {
-        for length in [1, 2, 59, 60, 61, 3599, 3600, 3601, 86_399, 86_400, 86_401, MAX_WINDOW_S] {
-            let window = Window::from_seconds(length).unwrap();
-            for count in [0, 1, 2, 1000] {
-                let seconds = count * u64::from(length);
-                let counted = [seconds, seconds + u64::from(length) - 1, seconds + u64::from(length)];
-                assert_eq!(counted.map(|seconds| window.whole_in(seconds)), [count, count, count + 1]);
-            }
-        }
-    }
-
-    #[test]
-    fn a_text_may_be_as_long_as_it_says() {
+    fn text_may_have_the_documented_length() {
         let mut text = "1/s".to_string();
         text += &" ".repeat(MAX_POLICY_LEN - text.len());
         assert!(text.parse::<Policy>().is_ok());

@@ -1,4 +1,4 @@
-//! A key's record: one cache line, read whole although it is written word by word.
+//! A key's record: one cache line behind a seqlock with a redo record.
 //!
 //! | word | holds |
 //! |---|---|
@@ -9,27 +9,37 @@
 //! | 6 | account (32) · not after, Unix seconds (32; 0 = never) |
 //! | 7 | previous secret's grace until (32) · sequence (14) · previous pepper (2) · plan (8) · state (2) · pepper (2) · environment (4) |
 //!
-//! The tally is everybody's and no part of what follows. The rest is one administrator's at a time, who
+//! Checks change the tally at any time, so it is not part of the seqlock. Only one administrator
+//! writes the other words:
 //!
-//! 1. writes the whole new record to the header as an *intent*, and publishes it,
-//! 2. makes the record's sequence odd, writes the words, makes the sequence even again, two further than it was,
-//! 3. withdraws the intent.
+//! 1. It writes the whole new record to the header, as a *redo record*, and publishes that.
+//! 2. It makes the record's sequence odd, writes the words, and makes the sequence even again, 2
+//!    higher than before.
+//! 3. It withdraws the redo record.
 //!
-//! A reader copies the words and takes the copy if the sequence was even and the same before and after. When it is
-//! odd the reader takes the intent instead, which is complete and has the same words that the record is about to
-//! have; so a reader never waits, and a record that a killed administrator left half-written is as good as written.
-//! The next administrator completes it.
+//! | redo record | sequence | state | a reader takes | the next administrator |
+//! |---|---|---|---|---|
+//! | none, or of another record | even | stable | the record | (nothing to do) |
+//! | of this record | even, the old one | published | the record | writes the words, withdraws |
+//! | of this record | odd | being written | the redo record | writes the words, withdraws |
+//! | of this record | even, the new one | written | the record | withdraws |
+//! | none, or of another record | odd | damaged | nothing: `read` returns `None` | reports a flaw; a new write repairs it |
 //!
-//! Every word is stored with release and loaded with acquire, and word 7 is loaded first and last. A
-//! reader that sees a new word therefore sees the sequence that was made odd before it, and its
-//! second look at word 7 differs from the first.
+//! A reader copies the words, and takes the copy if the sequence was even and the same before and
+//! after. If the sequence is odd, the reader takes the redo record, which is complete and has the
+//! words that the record is about to have. So a reader never waits for a writer, stopped or killed.
+//!
+//! Every word is stored with release and loaded with acquire ordering, and word 7 is loaded first
+//! and last. A reader that sees a new word therefore sees the odd sequence that was stored before
+//! it, so its two loads of word 7 differ.
 //!
 //! The sequence wraps after 8,192 writes. Before a caller acts on a copy, it therefore compares the
-//! key id and the whole of word 7 with the line again ([`Place::unmoved`]). SAFETY.md says what this
-//! comparison cannot notice.
+//! key id and the whole of word 7 with the line again ([`RecordRef::is_unchanged`]). SAFETY.md says
+//! what this comparison cannot detect.
 
+use crate::bits::{high, join, low};
 use crate::key::KeyId;
-use crate::line::{LINE_WORDS, Line, high, join, low};
+use crate::line::{LINE_WORDS, Line};
 use crate::mac::Tag;
 use crate::stop::{Stop, stop};
 use crate::sync::AtomicU64;
@@ -40,26 +50,26 @@ const KEY_ID: usize = 0;
 const TALLY: usize = 1;
 const SEQUENCE: usize = 7;
 
-/// How often a reader looks again when a record moves under it. One look is enough unless the same record is
-/// changed several times during a check; no administrator is so fast, but a damaged file may look like it.
-const MAX_LOOKS: u32 = 1000;
+/// How often a reader reads a record again that changes meanwhile. Once is enough unless the record
+/// changes several times during one check, which happens only in a damaged file.
+const MAX_READS: u32 = 1000;
 
 /// Bits of the sequence number in word 7.
 const SEQUENCE_SHIFT: u32 = 18;
 const SEQUENCE_MASK: u64 = (1 << 14) - 1;
 
-/// What has become of a key.
+/// Whether a key was revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum KeyState {
-    /// It is good until it expires.
+    /// It is valid until it expires.
     Active = 0,
-    /// It is no good any more.
+    /// It is no longer valid.
     Revoked = 1,
 }
 
-/// A record, copied out of its line. The tally is left where it is.
+/// A copy of a record, without its tally.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
     pub(crate) key_id: Option<KeyId>,
@@ -68,7 +78,7 @@ pub(crate) struct Record {
     pub(crate) account: u32,
     /// Unix seconds; 0 = never.
     pub(crate) not_after: u32,
-    /// Until when the previous secret is good, in Unix seconds.
+    /// When the grace of the previous secret ends, in Unix seconds; 0 = no grace.
     pub(crate) grace_until: u32,
     pub(crate) plan: u8,
     pub(crate) state: KeyState,
@@ -80,7 +90,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// A record of a new key, good for ever, with no previous secret.
+    /// The record of a new key that never expires and has no previous secret.
     pub(crate) fn new(key_id: KeyId, tag: Tag, pepper: u8, account: u32, plan: u8, env: u8) -> Self {
         Self {
             key_id: Some(key_id),
@@ -98,14 +108,14 @@ impl Record {
         }
     }
 
-    /// Whether no secret of the key is good any more, or the record is free.
+    /// Returns whether the key is revoked or expired, or the record is free.
     #[inline]
     pub(crate) fn has_ended(&self, now: Timestamp) -> bool {
         let expired = self.not_after != 0 && now.unix_s() >= u64::from(self.not_after);
         self.key_id.is_none() || self.state == KeyState::Revoked || expired
     }
 
-    /// Whether the previous secret is good still.
+    /// Returns whether the grace of the previous secret lasts.
     #[inline]
     pub(crate) fn is_in_grace(&self, now: Timestamp) -> bool {
         now.unix_s() < u64::from(self.grace_until)
@@ -135,7 +145,8 @@ impl Record {
             account: low(words[6]),
             not_after: high(words[6]),
             grace_until: high(words[SEQUENCE]),
-            // Low to high: environment (4) pepper (2) state (2) | plan (8) | previous pepper (2) sequence (14) | grace.
+            // Low to high: environment (4) pepper (2) state (2) | plan (8) | previous pepper (2)
+            // sequence (14) | grace.
             plan: meta[1],
             state: if (meta[0] >> 6) == KeyState::Active as u8 {
                 KeyState::Active
@@ -170,7 +181,8 @@ impl Record {
     }
 }
 
-/// Returns a moment as a record keeps it: Unix seconds, rounded up, at most `u32::MAX`. 0 stands for `None`.
+/// Returns a moment as a record keeps it: Unix seconds, rounded up, at most `u32::MAX`. 0 stands
+/// for `None`.
 pub(crate) fn stored_s(moment: Option<Timestamp>) -> u32 {
     moment.map_or(0, |moment| u32::try_from(moment.unix_ms().div_ceil(1000)).unwrap_or(u32::MAX).max(1))
 }
@@ -188,30 +200,30 @@ fn is_odd(last_word: u64) -> bool {
     sequence(last_word) & 1 == 1
 }
 
-/// The even sequence that a write of the record ends with.
+/// Returns the even sequence that a write of the record ends with.
 ///
-/// The line may also be odd without an intent, in a damaged file.
+/// In a damaged file, the line may also be odd without a redo record.
 fn next_sequence(last_word: u64) -> u64 {
     ((sequence(last_word) | 1) + 1) & SEQUENCE_MASK
 }
 
-/// The line of a record, and where the header keeps the intent.
+/// A reference to a record's line and to the header's redo record.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Place<'m> {
+pub(crate) struct RecordRef<'m> {
     pub(crate) number: u32,
     pub(crate) line: &'m Line,
-    pub(crate) intent: Intent<'m>,
+    pub(crate) redo: RedoRecord<'m>,
 }
 
-impl<'m> Place<'m> {
-    /// The record as it is, or as it is about to be. `None` when it is damaged.
+impl<'m> RecordRef<'m> {
+    /// Returns the record, or the one that it is about to become; `None` if it is damaged.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn read(self) -> Option<Record> {
-        for _ in 0..MAX_LOOKS {
+        for _ in 0..MAX_READS {
             let last_word = self.line.load(SEQUENCE);
             if is_odd(last_word) {
-                if let Some(words) = self.intended(last_word) {
+                if let Some(words) = self.redo_words(last_word) {
                     return Some(Record::from_words(&words));
                 }
                 crate::sync::pause();
@@ -228,48 +240,49 @@ impl<'m> Place<'m> {
         None
     }
 
-    /// The tally of the record.
+    /// Returns the tally of the record.
     #[inline]
     pub(crate) fn tally(self) -> &'m AtomicU64 {
         self.line.word(TALLY)
     }
 
-    /// The key id alone, which is all that most searches look at.
+    /// Returns the key id alone, which is all that most searches need.
     pub(crate) fn key_id(self) -> Option<KeyId> {
         KeyId::from_number(self.line.load(KEY_ID))
     }
 
-    /// Whether the line still holds, or is about to hold, the record that was read.
-    ///
-    /// The key id and the last word decide.
+    /// Returns whether the line still holds, or is about to hold, the record that was read. It
+    /// compares the key id and the last word.
     #[inline]
-    pub(crate) fn unmoved(self, record: &Record) -> bool {
+    pub(crate) fn is_unchanged(self, record: &Record) -> bool {
         let last_word = self.line.load(SEQUENCE);
         if last_word == record.last_word {
             return self.key_id() == record.key_id;
         }
         is_odd(last_word)
-            && self.intended(last_word).is_some_and(|words| {
+            && self.redo_words(last_word).is_some_and(|words| {
                 words[SEQUENCE] == record.last_word && KeyId::from_number(words[KEY_ID]) == record.key_id
             })
     }
 
-    /// The words that a line with this odd last word is about to hold, as the intent says.
+    /// Returns the words that a line with this odd last word is about to hold, from the redo
+    /// record.
     #[cold]
     #[inline(never)]
-    fn intended(self, odd: u64) -> Option<[u64; LINE_WORDS]> {
-        // In a damaged file the intent may be of another time.
-        self.intent.read(self.number).filter(|words| sequence(words[SEQUENCE]) == next_sequence(odd))
+    fn redo_words(self, odd: u64) -> Option<[u64; LINE_WORDS]> {
+        // In a damaged file, the redo record may be of another write.
+        self.redo.read(self.number).filter(|words| sequence(words[SEQUENCE]) == next_sequence(odd))
     }
 
-    /// Replaces the record, all but its tally. `hint` goes with it. Only an administrator may.
+    /// Replaces the record except for its tally, and passes its number and `hint` to `keep_hint`.
+    /// Only the administrator may call it.
     pub(crate) fn write(self, record: Record, hint: u32, keep_hint: impl Fn(u32, u32)) {
         let words = record.to_words(next_sequence(self.line.load(SEQUENCE)));
-        self.intent.publish(self.number, &words, hint);
+        self.redo.publish(self.number, &words, hint);
         self.complete(&words, hint, keep_hint);
     }
 
-    /// Writes the words of the intent into the record, and withdraws the intent.
+    /// Writes the words of the redo record into the record, and withdraws the redo record.
     fn complete(self, words: &[u64; LINE_WORDS], hint: u32, keep_hint: impl Fn(u32, u32)) {
         let last_word = self.line.load(SEQUENCE);
         if last_word != words[SEQUENCE] {
@@ -284,25 +297,25 @@ impl<'m> Place<'m> {
         }
         keep_hint(self.number, hint);
         stop(Stop::HintKept);
-        self.intent.withdraw();
+        self.redo.withdraw();
         stop(Stop::IntentWithdrawn);
     }
 }
 
-/// The header's copy of a record that is being written: a line of words, with the hint in place of the tally, and a
-/// word that says whose it is.
+/// The header's redo record: the words of the record that is being written, with the hint in place
+/// of the tally, and a word that names the record.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Intent<'m> {
+pub(crate) struct RedoRecord<'m> {
     pub(crate) words: &'m Line,
-    /// Record number + 1 (32; 0 = no intent) · how many intents there were (32).
+    /// Record number + 1 (32; 0 = none) · how many redo records there were (32).
     pub(crate) owner: &'m Line,
 }
 
-/// The word of the owner line that the intent uses.
+/// The word of the owner line that names the record.
 const OWNER: usize = 0;
 
-impl Intent<'_> {
-    /// The words that record `number` is about to have, if it is that record's intent.
+impl RedoRecord<'_> {
+    /// Returns the words that record `number` is about to have, if the redo record is for it.
     fn read(self, number: u32) -> Option<[u64; LINE_WORDS]> {
         let owner = self.owner.load(OWNER);
         if low(owner) != number + 1 {
@@ -312,7 +325,7 @@ impl Intent<'_> {
         for (word, copy) in words.iter_mut().enumerate() {
             *copy = self.words.load(word);
         }
-        // The count of intents tells this one from a later one for the same record.
+        // The count distinguishes this redo record from a later one for the same record.
         (self.owner.load(OWNER) == owner).then_some(words)
     }
 
@@ -329,19 +342,19 @@ impl Intent<'_> {
         self.owner.store(OWNER, join(high(self.owner.load(OWNER)), 0));
     }
 
-    /// The record that the intent is for, if a killed administrator left one.
+    /// Returns the number of the record that a killed administrator was writing.
     pub(crate) fn pending(self) -> Option<u32> {
         low(self.owner.load(OWNER)).checked_sub(1)
     }
 
-    /// Completes what a killed administrator left: `place` is the pending record's.
-    pub(crate) fn recover(self, place: Place<'_>, keep_hint: impl Fn(u32, u32)) {
-        if let Some(words) = self.read(place.number) {
-            place.complete(&words, low(words[TALLY]), keep_hint);
+    /// Completes the write of the pending record.
+    pub(crate) fn recover(self, record: RecordRef<'_>, keep_hint: impl Fn(u32, u32)) {
+        if let Some(words) = self.read(record.number) {
+            record.complete(&words, low(words[TALLY]), keep_hint);
         }
     }
 
-    /// Drops an intent that names no record.
+    /// Withdraws a redo record that names no record of the gate.
     pub(crate) fn discard(self) {
         self.withdraw();
     }
@@ -354,17 +367,17 @@ mod tests {
     use super::*;
     use crate::sync::Ordering;
 
-    /// A record's line, the intent's, and the owner's.
+    /// The lines of a record, of the redo record, and of its owner.
     fn lines() -> [Line; 3] {
-        [const { Line::new() }; 3]
+        core::array::from_fn(|_| Line::new())
     }
 
-    fn place(lines: &[Line; 3]) -> Place<'_> {
-        Place { number: 7, line: &lines[0], intent: Intent { words: &lines[1], owner: &lines[2] } }
+    fn record_ref(lines: &[Line; 3]) -> RecordRef<'_> {
+        RecordRef { number: 7, line: &lines[0], redo: RedoRecord { words: &lines[1], owner: &lines[2] } }
     }
 
     fn write(lines: &[Line; 3], record: Record) {
-        place(lines).write(record, 0, |_, _| ());
+        record_ref(lines).write(record, 0, |_, _| ());
     }
 
     /// Everything of a record but its sequence.
@@ -416,38 +429,42 @@ mod tests {
     }
 
     #[test]
-    fn every_field_comes_back_and_runs_into_no_other() {
+    fn every_field_reads_back_and_overlaps_no_other() {
         let lines = lines();
-        place(&lines).tally().store(u64::MAX, Ordering::Relaxed);
+        record_ref(&lines).tally().store(u64::MAX, Ordering::Relaxed);
         for record in one_field_each().into_iter().chain([zeros(), ones(), zeros()]) {
             write(&lines, record);
-            assert_eq!(place(&lines).read().as_ref().map(fields), Some(fields(&record)));
-            assert_eq!(place(&lines).key_id(), record.key_id);
+            assert_eq!(record_ref(&lines).read().as_ref().map(fields), Some(fields(&record)));
+            assert_eq!(record_ref(&lines).key_id(), record.key_id);
         }
-        assert_eq!(place(&lines).tally().load(Ordering::Relaxed), u64::MAX, "the tally is everybody's");
+        assert_eq!(
+            record_ref(&lines).tally().load(Ordering::Relaxed),
+            u64::MAX,
+            "a write leaves the tally alone"
+        );
     }
 
     /// The sequence has 14 bits, and goes two further with each change.
     #[test]
-    fn a_record_can_be_changed_without_end() {
+    fn record_can_be_changed_without_limit() {
         let lines = lines();
         for change in 1..=(1u64 << 13) + 2 {
             let record = if change % 2 == 0 { zeros() } else { ones() };
             write(&lines, record);
-            let read = place(&lines).read();
+            let read = record_ref(&lines).read();
             assert_eq!(read.as_ref().map(fields), Some(fields(&record)), "{change}");
             assert_eq!(read.map(|read| sequence(read.last_word)), Some(change * 2 % (1 << 14)));
         }
     }
 
     #[test]
-    fn a_change_is_noticed_by_who_read_before() {
+    fn change_is_noticed_by_an_earlier_reader() {
         let lines = lines();
         write(&lines, ones());
-        let before = place(&lines).read().unwrap();
-        assert!(place(&lines).unmoved(&before));
+        let before = record_ref(&lines).read().unwrap();
+        assert!(record_ref(&lines).is_unchanged(&before));
         write(&lines, ones());
-        assert!(!place(&lines).unmoved(&before));
+        assert!(!record_ref(&lines).is_unchanged(&before));
     }
 
     /// Writes of a record after which its sequence is the same again.
@@ -459,143 +476,143 @@ mod tests {
     }
 
     #[test]
-    fn unmoved_after_a_period_notices_another_key() {
+    fn is_unchanged_after_a_period_notices_another_key() {
         let lines = lines();
         write(&lines, ones());
-        let before = place(&lines).read().unwrap();
+        let before = record_ref(&lines).read().unwrap();
         (0..PERIOD).for_each(|_| write(&lines, another()));
-        assert_eq!(place(&lines).read().unwrap().last_word, before.last_word);
-        assert!(!place(&lines).unmoved(&before));
+        assert_eq!(record_ref(&lines).read().unwrap().last_word, before.last_word);
+        assert!(!record_ref(&lines).is_unchanged(&before));
     }
 
     #[test]
-    fn unmoved_after_a_period_notices_another_last_word() {
+    fn is_unchanged_after_a_period_notices_another_last_word() {
         for change in one_field_each().into_iter().filter(|change| change.to_words(0)[SEQUENCE] != 0) {
             let lines = lines();
             write(&lines, zeros());
-            let before = place(&lines).read().unwrap();
+            let before = record_ref(&lines).read().unwrap();
             (0..PERIOD).for_each(|_| write(&lines, change));
-            assert!(!place(&lines).unmoved(&before), "{change:?}");
+            assert!(!record_ref(&lines).is_unchanged(&before), "{change:?}");
             (0..PERIOD).for_each(|_| write(&lines, zeros()));
-            assert!(place(&lines).unmoved(&before), "the same key and last word are back");
+            assert!(record_ref(&lines).is_unchanged(&before), "the same key and last word are back");
         }
     }
 
     #[test]
-    fn unmoved_after_a_period_notices_another_intent() {
+    fn is_unchanged_after_a_period_notices_another_redo_record() {
         let lines = lines();
         begin(&lines, ones(), 3);
-        let before = place(&lines).read().unwrap();
-        assert!(place(&lines).unmoved(&before));
+        let before = record_ref(&lines).read().unwrap();
+        assert!(record_ref(&lines).is_unchanged(&before));
         (0..PERIOD).for_each(|_| write(&lines, another()));
         begin(&lines, another(), 3);
-        assert_eq!(place(&lines).read().unwrap().last_word, before.last_word);
-        assert!(!place(&lines).unmoved(&before));
+        assert_eq!(record_ref(&lines).read().unwrap().last_word, before.last_word);
+        assert!(!record_ref(&lines).is_unchanged(&before));
         begin(&lines, Record { plan: 0, ..ones() }, 3);
-        assert!(!place(&lines).unmoved(&before));
+        assert!(!record_ref(&lines).is_unchanged(&before));
     }
 
     #[test]
-    fn unmoved_ignores_an_intent_until_the_line_is_odd() {
+    fn is_unchanged_ignores_a_redo_record_until_the_line_is_odd() {
         let lines = lines();
         let words = begin(&lines, ones(), 0);
         let intended = Record::from_words(&words);
-        assert!(place(&lines).unmoved(&intended));
+        assert!(record_ref(&lines).is_unchanged(&intended));
         lines[0].store(SEQUENCE, 0);
-        assert!(!place(&lines).unmoved(&intended));
+        assert!(!record_ref(&lines).is_unchanged(&intended));
     }
 
     /// Leaves a change to `record` undone after so many words, as a killed administrator does.
     fn begin(lines: &[Line; 3], record: Record, words_written: usize) -> [u64; LINE_WORDS] {
-        let place = place(lines);
-        let last_word = place.line.load(SEQUENCE);
+        let at = record_ref(lines);
+        let last_word = at.line.load(SEQUENCE);
         let words = record.to_words(next_sequence(last_word));
-        place.intent.publish(place.number, &words, 0xabcd);
-        place.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
+        at.redo.publish(at.number, &words, 0xabcd);
+        at.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
         for word in (0..SEQUENCE).filter(|&word| word != TALLY).take(words_written) {
-            place.line.store(word, words[word]);
+            at.line.store(word, words[word]);
         }
         words
     }
 
     #[test]
-    fn a_half_written_record_is_read_from_the_intent_and_completed() {
+    fn half_written_record_is_read_from_its_redo_record() {
         for words_written in 0..SEQUENCE {
             let lines = lines();
             write(&lines, zeros());
             begin(&lines, ones(), words_written);
-            let place = place(&lines);
-            let read = place.read().unwrap();
+            let at = record_ref(&lines);
+            let read = at.read().unwrap();
             assert_eq!(fields(&read), fields(&ones()), "{words_written}");
-            assert!(place.unmoved(&read));
-            assert_eq!(place.intent.pending(), Some(7));
+            assert!(at.is_unchanged(&read));
+            assert_eq!(at.redo.pending(), Some(7));
 
             let hint = Cell::new(None);
-            place.intent.recover(place, |number, kept| hint.set(Some((number, kept))));
-            assert_eq!((place.intent.pending(), hint.get()), (None, Some((7, 0xabcd))));
-            assert!(place.unmoved(&read), "the record has become what was read");
-            assert_eq!(place.read().as_ref().map(fields), Some(fields(&ones())));
+            at.redo.recover(at, |number, kept| hint.set(Some((number, kept))));
+            assert_eq!((at.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
+            assert!(at.is_unchanged(&read), "the record has become what was read");
+            assert_eq!(at.read().as_ref().map(fields), Some(fields(&ones())));
             // Once is enough.
-            place.intent.recover(place, |_, _| panic!("there is nothing to recover"));
+            at.redo.recover(at, |_, _| panic!("there is nothing to recover"));
         }
     }
 
     #[test]
-    fn an_intent_that_only_awaits_its_hint_changes_no_word() {
+    fn redo_record_that_awaits_its_hint_changes_no_word() {
         let lines = lines();
         let words = begin(&lines, ones(), SEQUENCE);
-        let place = place(&lines);
-        place.line.store(SEQUENCE, words[SEQUENCE]);
-        place.tally().store(5, Ordering::Relaxed);
+        let at = record_ref(&lines);
+        at.line.store(SEQUENCE, words[SEQUENCE]);
+        at.tally().store(5, Ordering::Relaxed);
         let hint = Cell::new(None);
-        place.intent.recover(place, |number, kept| hint.set(Some((number, kept))));
-        assert_eq!((place.intent.pending(), hint.get()), (None, Some((7, 0xabcd))));
-        assert_eq!(place.read().as_ref().map(fields), Some(fields(&ones())));
-        assert_eq!(place.line.load(SEQUENCE), words[SEQUENCE]);
+        at.redo.recover(at, |number, kept| hint.set(Some((number, kept))));
+        assert_eq!((at.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
+        assert_eq!(at.read().as_ref().map(fields), Some(fields(&ones())));
+        assert_eq!(at.line.load(SEQUENCE), words[SEQUENCE]);
     }
 
     #[test]
-    fn a_half_written_record_without_its_intent_is_damaged() {
+    fn half_written_record_without_redo_record_is_damaged() {
         for other in [0, 6, 8, u32::MAX - 1] {
             let lines = lines();
             begin(&lines, ones(), 2);
             lines[2].store(OWNER, join(1, other + 1));
-            assert!(place(&lines).read().is_none(), "an intent of record {other}");
+            assert!(record_ref(&lines).read().is_none(), "a redo record for record {other}");
         }
-        // An intent of the right record, and of another time.
+        // A redo record of the right record, and of another write.
         let lines = lines();
         begin(&lines, ones(), 2);
         lines[1].store(SEQUENCE, lines[1].load(SEQUENCE) + (2 << SEQUENCE_SHIFT));
-        assert!(place(&lines).read().is_none());
+        assert!(record_ref(&lines).read().is_none());
         // The next administrator's change makes it whole.
         write(&lines, ones());
-        assert_eq!(place(&lines).read().as_ref().map(fields), Some(fields(&ones())));
+        assert_eq!(record_ref(&lines).read().as_ref().map(fields), Some(fields(&ones())));
     }
 
     #[test]
-    fn each_intent_is_another() {
+    fn each_redo_record_has_another_owner_word() {
         let lines = lines();
         let owner = || lines[2].load(OWNER);
         write(&lines, ones());
         assert_eq!(owner(), join(1, 0));
         begin(&lines, ones(), 0);
         assert_eq!(owner(), join(2, 8));
-        place(&lines).intent.discard();
-        assert_eq!((owner(), place(&lines).intent.pending()), (join(2, 0), None));
+        record_ref(&lines).redo.discard();
+        assert_eq!((owner(), record_ref(&lines).redo.pending()), (join(2, 0), None));
         lines[2].store(OWNER, join(u32::MAX, 0));
         begin(&lines, ones(), 0);
         assert_eq!(owner(), join(0, 8));
     }
 
     #[test]
-    fn an_end_is_the_first_second_that_is_too_late() {
+    fn end_is_the_first_second_that_is_too_late() {
         let at = Timestamp::from_unix_s;
         let key = Record::new(KeyId::LAST, Tag([0, 0]), 0, 0, 0, 0);
         let expiring = Record { not_after: 100, ..key };
         assert_eq!([99, 100, 101].map(|now| expiring.has_ended(at(now))), [false, true, true]);
         assert!(!key.has_ended(at(u64::MAX)) && !key.has_ended(at(0)), "0 is never");
         assert!(Record { state: KeyState::Revoked, ..key }.has_ended(at(0)));
-        assert!(Record { key_id: None, ..key }.has_ended(at(0)), "a free record is nobody's");
+        assert!(Record { key_id: None, ..key }.has_ended(at(0)), "a free record has ended");
         let grace = Record { grace_until: 100, ..key };
         assert_eq!([99, 100, 101].map(|now| grace.is_in_grace(at(now))), [true, false, false]);
         assert!(!key.is_in_grace(at(0)));

@@ -1,19 +1,20 @@
-//! Stop points, for tests only: named places in every protocol at which a thread can be made to stop for ever, so that
-//! a test sees what a process leaves to others that is killed just there.
+//! Stop points, for tests only: named steps of every protocol at which a test can stop a thread
+//! permanently. The test then sees the state that a process killed at that step leaves to others.
 //!
-//! Without the feature `__stop-points`, which is off by default and which nothing that ships turns on, [`stop`] is empty
-//! and nothing can be armed. Under a model checker a thread does at its stops what its test gave it to do.
+//! Without the feature `__stop-points`, which is off in every build that ships, [`stop`] is empty
+//! and no step can be armed. Under a model checker, a thread runs a closure of its test at each
+//! step.
 
 macro_rules! stop_points {
     ($($(#[$doc:meta])+ $name:ident,)+) => {
-        /// A place in a protocol.
+        /// A step of a protocol.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Stop {
             $($(#[$doc])+ $name,)+
         }
 
         impl Stop {
-            /// Every place.
+            /// All steps.
             pub const ALL: &[Self] = &[$(Self::$name),+];
         }
     };
@@ -23,25 +24,25 @@ stop_points! {
     /// Tally: the next word is decided and not yet exchanged for the present one.
     Decided,
 
-    /// Gate: the key is verified, and its tally is not looked at yet.
+    /// Gate: the key is verified, and its tally is not loaded yet.
     KeyVerified,
 
-    /// Limiter: the claim of a bucket is taken.
+    /// Limiter: a bucket is locked.
     LimiterClaimed,
-    /// Limiter: the marks of former holders of the claim are voided.
+    /// Limiter: the reservations of former holders of the lock are voided.
     LimiterVoided,
-    /// Limiter: a slot is marked.
+    /// Limiter: a slot is reserved.
     LimiterMarked,
-    /// Limiter: the claims are confirmed.
+    /// Limiter: the locks are confirmed.
     LimiterConfirmed,
-    /// Limiter: the slot has the new tag, and the mark is still there.
+    /// Limiter: the slot has the new tag, and is still reserved.
     LimiterTagged,
-    /// Limiter: the first charge is made, and the claims are still held.
+    /// Limiter: the first charge is made, and the locks are still held.
     LimiterCharged,
 
-    /// Record: a word of the intent is written; visited for each.
+    /// Record: a word of the redo record is written; visited for each.
     IntentWord,
-    /// Record: the intent is published.
+    /// Record: the redo record is published.
     IntentPublished,
     /// Record: its sequence is odd.
     RecordOdd,
@@ -49,23 +50,23 @@ stop_points! {
     RecordWord,
     /// Record: its sequence is even again.
     RecordEven,
-    /// Record: its hint is kept, and the intent is still there.
+    /// Record: its hint is kept, and the redo record is still there.
     HintKept,
-    /// Record: the intent is withdrawn.
+    /// Record: the redo record is withdrawn.
     IntentWithdrawn,
 
-    /// Plan: a word of the intent is written; visited for each.
+    /// Plan: a word of the redo record is written; visited for each.
     PlanIntentWord,
-    /// Plan: the intent is published.
+    /// Plan: the redo record is published.
     PlanIntentPublished,
     /// Plan: a word of it is written; visited for each.
     PlanWord,
-    /// Plan: it is written, and the intent is still there.
+    /// Plan: it is written, and the redo record is still there.
     PlanWritten,
-    /// Plan: the intent is withdrawn.
+    /// Plan: the redo record is withdrawn.
     PlanIntentWithdrawn,
 
-    /// Administrator: somebody administers, and has not looked yet what was left half-done.
+    /// Administrator: registered, before it completes what was left half-done.
     AdministratorEntered,
     /// Administrator: what was left half-done is completed.
     AdministratorRecovered,
@@ -73,13 +74,13 @@ stop_points! {
     PepperRegistered,
     /// Administrator: the environment has its number.
     EnvLearned,
-    /// Administrator: the gate says that it has imported keys, and has not got this one yet.
+    /// Administrator: the gate is marked as having imported keys, before this one is written.
     ImportsNoted,
     /// Administrator: the key that had the record before has ended.
     FormerEnded,
-    /// Administrator: the record has an unused tally, and not its new key yet.
+    /// Administrator: the record has an unused tally, before its new key is written.
     TallyCleared,
-    /// Administrator: all is done, and somebody still administers.
+    /// Administrator: all is done, before it deregisters.
     AdministratorLeaving,
 
     /// Creation: the table is written and does not open yet.
@@ -87,7 +88,8 @@ stop_points! {
     /// Creation: the table opens.
     TablePublished,
 
-    /// File: an administrator has written its name as the holder, and has not taken the file's `flock`.
+    /// File: an administrator has written its name as the holder, and has not taken the file's
+    /// `flock`.
     HolderNamed,
     /// File: the administrators' lock is taken.
     LockTaken,
@@ -97,19 +99,19 @@ stop_points! {
     ChangeFlushed,
     /// File: the `flock` is released, and the administrator is still named as the holder.
     LockReleased,
-    /// New file: it is there, empty, under no name or under one of its own.
+    /// New file: it exists, empty, without a name or under a temporary one.
     FileMade,
-    /// New file: its room on the disk is taken.
+    /// New file: its disk space is allocated.
     FileRoomTaken,
     /// New file: the table is in it.
     FileWritten,
-    /// New file: it is flushed, and has not got its name yet.
+    /// New file: it is flushed, before it has its name.
     FileSynced,
     /// New file: it has its name, and the folder is not flushed yet.
     FileNamed,
 }
 
-/// Stops here for ever if this visit of this place was armed.
+/// Stops here permanently if this visit of this step was armed.
 #[cfg(not(any(feature = "__stop-points", loom, shuttle)))]
 #[inline(always)]
 pub const fn stop(_: Stop) {}
@@ -123,19 +125,19 @@ pub use modelled::{stop, with_stops};
 #[cfg(all(feature = "__stop-points", not(any(loom, shuttle))))]
 mod armed {
     use super::Stop;
-    use crate::line::{high, join, low};
+    use crate::bits::{high, join, low};
     use crate::sync::{AtomicU64, Ordering, pause};
 
-    /// The number of the place (32) · the visit at which to stop (32; 0 = none).
+    /// The number of the step (32) · the visit at which to stop (32; 0 = none).
     static ARMED: AtomicU64 = AtomicU64::new(0);
     static STOPPED: AtomicU64 = AtomicU64::new(0);
     static VISITS: [AtomicU64; Stop::ALL.len()] = [const { AtomicU64::new(0) }; Stop::ALL.len()];
 
-    /// Stops here for ever if this visit of this place was armed.
-    pub fn stop(place: Stop) {
-        let visit = VISITS[place as usize].fetch_add(1, Ordering::AcqRel) + 1;
+    /// Stops here permanently if this visit of this step was armed.
+    pub fn stop(step: Stop) {
+        let visit = VISITS[step as usize].fetch_add(1, Ordering::AcqRel) + 1;
         let armed = ARMED.load(Ordering::Acquire);
-        if high(armed) == place as u32 && u64::from(low(armed)) == visit {
+        if high(armed) == step as u32 && u64::from(low(armed)) == visit {
             STOPPED.store(1, Ordering::Release);
             loop {
                 pause();
@@ -143,19 +145,19 @@ mod armed {
         }
     }
 
-    /// Whichever thread of this process makes this visit of the place, counted from 1, stops there.
-    pub fn arm(place: Stop, visit: u32) {
-        ARMED.store(join(place as u32, visit), Ordering::Release);
+    /// Arms a visit of a step, counted from 1. The thread that makes this visit stops there.
+    pub fn arm(step: Stop, visit: u32) {
+        ARMED.store(join(step as u32, visit), Ordering::Release);
     }
 
-    /// Whether a thread has stopped.
+    /// Returns whether a thread has stopped.
     pub fn stopped() -> bool {
         STOPPED.load(Ordering::Acquire) == 1
     }
 
-    /// How often this process has come to the place.
-    pub fn visits(place: Stop) -> u64 {
-        VISITS[place as usize].load(Ordering::Acquire)
+    /// Returns how often this process has visited the step.
+    pub fn visits(step: Stop) -> u64 {
+        VISITS[step as usize].load(Ordering::Acquire)
     }
 }
 
@@ -177,22 +179,22 @@ mod modelled {
         static AT_STOPS: RefCell<Option<AtStops>> = RefCell::new(None);
     }
 
-    /// Does here what this thread of the model was given to do.
-    pub fn stop(place: Stop) {
+    /// Runs the closure of this thread's test.
+    pub fn stop(step: Stop) {
         let at_stops = AT_STOPS.with(|slot| slot.borrow().clone());
         if let Some(at_stops) = at_stops {
-            at_stops(place);
+            at_stops(step);
         }
     }
 
-    /// Does `work`, and `at_stops` at every place that this thread comes to meanwhile.
+    /// Runs `work`, and `at_stops` at every step that this thread visits meanwhile.
     pub fn with_stops<T>(at_stops: impl Fn(Stop) + 'static, work: impl FnOnce() -> T) -> T {
         AT_STOPS.with(|slot| slot.replace(Some(Rc::new(at_stops))));
         let _last = Forget;
         work()
     }
 
-    /// Makes the thread's stops mere names again, also when it unwinds.
+    /// Removes the thread's closure, also when it unwinds.
     struct Forget;
 
     impl Drop for Forget {

@@ -1,13 +1,13 @@
-//! The only door to atomics: everything else in the crate names them through here.
+//! Facade for atomics: every other module of the crate imports them from here.
 //!
 //! | where | a word is |
 //! |---|---|
 //! | the target has 64-bit atomics | `core`'s |
 //! | it has none, feature `portable-atomic` | that crate's |
-//! | it has none, feature `unshared` | a plain cell; tables are then not `Sync`, so the compiler lets nobody share them |
+//! | it has none, feature `unshared` | a plain cell; tables are then not `Sync`, so the compiler rejects sharing them |
 //! | `--cfg loom`, `--cfg shuttle` | that of loom's model of memory, or of shuttle's random schedules |
 //!
-//! The same code runs on all of them, so that what is checked is what ships.
+//! The same code runs on all of them, so model checkers check the code that ships.
 
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ pub use shuttle::sync::atomic::{AtomicU64, Ordering};
 #[cfg(not(any(loom, shuttle)))]
 pub use core::sync::atomic::Ordering;
 #[cfg(all(not(any(loom, shuttle)), target_has_atomic = "64"))]
-#[expect(clippy::disallowed_types, reason = "this is the door")]
+#[expect(clippy::disallowed_types, reason = "this module is the facade")]
 /// A 64-bit word that several threads or processes share.
 pub type AtomicU64 = core::sync::atomic::AtomicU64;
 #[cfg(all(not(target_has_atomic = "64"), not(feature = "portable-atomic")))]
@@ -31,10 +31,10 @@ compile_error!(
      threads or cores share, or `unshared`, for tables that one of them uses alone"
 );
 
-/// Whether a model checker runs the code: waiting then only adds interleavings that show nothing new.
+/// Whether a model checker runs the code. Waiting then only adds equivalent interleavings.
 pub(crate) const MODELLED: bool = cfg!(any(loom, shuttle));
 
-/// Tells the processor, or the model's scheduler, that this thread waits for another one.
+/// Hints to the processor, or to the model's scheduler, that this thread waits for another one.
 pub(crate) fn pause() {
     #[cfg(loom)]
     loom::thread::yield_now();
@@ -44,8 +44,8 @@ pub(crate) fn pause() {
     core::hint::spin_loop();
 }
 
-/// A word that nobody shares, so that it takes no atomics: it has the methods of an atomic word that tables use, and orderings
-/// say nothing. Where there are atomics, it stands only in its test.
+/// A word that is not shared, without atomics. It has the methods of an atomic word that tables
+/// use, and ignores orderings. On targets with atomics, only its test compiles it.
 #[cfg(any(test, not(any(target_has_atomic = "64", feature = "portable-atomic"))))]
 #[derive(Debug)]
 pub struct Word(core::cell::Cell<u64>);
@@ -57,22 +57,22 @@ impl Word {
         Self(core::cell::Cell::new(value))
     }
 
-    /// Its value.
+    /// Returns its value.
     #[inline]
     pub fn load(&self, _: Ordering) -> u64 {
         self.0.get()
     }
 
-    /// Gives it a value.
+    /// Sets its value.
     #[inline]
     pub fn store(&self, value: u64, _: Ordering) {
         self.0.set(value);
     }
 
-    /// Gives it the value `new` if it has the value `expected`.
+    /// Sets its value to `new` if it is `expected`.
     ///
     /// # Errors
-    /// The value that it has instead.
+    /// The present value, if it is another.
     #[inline]
     pub fn compare_exchange(&self, expected: u64, new: u64, _: Ordering, _: Ordering) -> Result<u64, u64> {
         let present = self.0.get();
@@ -83,10 +83,10 @@ impl Word {
         Ok(present)
     }
 
-    /// The same; it never fails without cause.
+    /// Sets its value to `new` if it is `expected`. It never fails spuriously.
     ///
     /// # Errors
-    /// The value that it has instead.
+    /// The present value, if it is another.
     #[inline]
     pub fn compare_exchange_weak(
         &self,
@@ -105,8 +105,8 @@ mod tests {
     use super::{AtomicU64, Word};
 
     #[test]
-    fn an_unshared_word_answers_as_an_atomic_one() {
-        macro_rules! answers {
+    fn unshared_word_behaves_as_an_atomic_one() {
+        macro_rules! results {
             ($word:expr) => {{
                 let word = $word;
                 let kept = word.compare_exchange(4, 5, AcqRel, Acquire);
@@ -116,7 +116,7 @@ mod tests {
             }};
         }
         let expected = (Err(3), Ok(4), Err(u64::MAX), u64::MAX);
-        assert_eq!(answers!(AtomicU64::new(3)), expected);
-        assert_eq!(answers!(Word::new(3)), expected);
+        assert_eq!(results!(AtomicU64::new(3)), expected);
+        assert_eq!(results!(Word::new(3)), expected);
     }
 }

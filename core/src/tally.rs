@@ -4,52 +4,52 @@
 //! 64 bits = stamp (time in units of the smallest window) | count of window 1 | … | count of window n
 //! ```
 //!
-//! Windows nest, so from the one stamp every window's index follows: hour = minute / 60. A sliding window has two
-//! counts, this window's and then the previous one's.
+//! Windows nest, so the index of every window follows from the one stamp: hour = minute / 60. A
+//! sliding window has two counts: the present window's, then the previous one's.
+//!
+//! A stamp of all ones marks a reservation instead of a tally (see the limiter).
 
-use heapless::Vec;
+use crate::bits::{Divisor, low};
+use crate::quota::{Algorithm, Limits, MAX_QUOTAS, Quota, Window};
+use crate::time::{Clock, TOLERANCE_MS, Timestamp};
 
-use crate::decide::TOLERANCE_MS;
-use crate::line::low;
-use crate::policy::{Algorithm, Limits, MAX_QUOTAS, Policy, Quota, Window};
-use crate::time::{Clock, Divisor, Timestamp};
-
-/// The year 2200 in Unix seconds: a stamp reaches at least so far.
+/// The year 2200 in Unix seconds. A stamp reaches at least this moment.
 const STAMP_REACH_S: u64 = 7_258_118_400;
 
 /// The widest count, in bits: limits are `u32`.
 const MAX_COUNT_BITS: u32 = 32;
 
-/// The word of no tally: nothing has been counted. As a tally it reads as unused and long expired.
+/// The void word, which is not a tally. Read as a tally, it is unused and long expired.
 pub(crate) const VOID: u64 = 0;
 
-/// Where a tally keeps its stamp and its counts, and what its windows are.
+/// The layout of a tally: its windows, and the positions of its stamp and counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     counts: Counts,
     /// One unit in every window's current count.
     one_each: u64,
     stamp_shift: u32,
-    /// The first word that is a claim mark.
-    first_mark: u64,
+    /// The first word that is a reservation.
+    first_reservation: u64,
     /// The smallest window, in milliseconds.
     unit: Divisor,
     /// Each window's length in units.
     ratios: [Divisor; MAX_QUOTAS],
     /// Each window's length in milliseconds.
     lengths: [Divisor; MAX_QUOTAS],
-    /// How far clocks may be apart, in units, rounded up.
+    /// The tolerance between clocks, in units, rounded up.
     tolerance: u64,
 }
 
-/// The part of a layout that reads counts: small enough to go with every verdict, so that nothing is worked out that
-/// nobody asks for.
+/// The part of a layout that reads counts. It is small enough for every verdict to hold a copy, so
+/// that a verdict can compute its states on request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Counts {
     windows: [Window; MAX_QUOTAS],
     /// The largest count of each window, which is its mask too; 0 past the last window.
     masks: [u32; MAX_QUOTAS],
-    /// Where each window's (current) count begins; a sliding window's previous count lies just below it.
+    /// The lowest bit of each window's current count. A sliding window's previous count is directly
+    /// below it.
     shifts: [u8; MAX_QUOTAS],
     /// Bits of each count; both counts of a sliding window have them.
     bits: [u8; MAX_QUOTAS],
@@ -58,7 +58,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    /// Of no window at all.
+    /// Without any window.
     pub(crate) const NONE: Self = Self {
         windows: [Window::SECOND; MAX_QUOTAS],
         masks: [0; MAX_QUOTAS],
@@ -68,73 +68,77 @@ impl Counts {
         algorithm: Algorithm::Fixed,
     };
 
-    /// Of as many windows as there can be, with counts as wide as they can be.
+    /// The most windows, with the widest counts.
     #[cfg(test)]
     pub(crate) fn longest(window: Window) -> Self {
         let (windows, masks) = ([window; MAX_QUOTAS], [u32::MAX; MAX_QUOTAS]);
         Self { windows, masks, len: 4, ..Self::NONE }
     }
 
-    /// The number of windows.
+    /// Returns the number of windows.
     #[inline]
     pub(crate) fn len(&self) -> usize {
         usize::from(self.len).min(MAX_QUOTAS)
     }
 
     #[inline]
-    pub(crate) fn window(&self, place: usize) -> Window {
-        self.windows[place]
+    pub(crate) fn window(&self, index: usize) -> Window {
+        self.windows[index]
     }
 
-    /// The limit of the window at `place`, not above what its count can hold: a sum then never runs into the next field.
+    /// Returns the limit of the window at `index`, at most what its count can hold, so that a sum
+    /// never overflows into the next field.
     #[inline]
-    pub(crate) fn limit(&self, limits: &Limits, place: usize) -> u32 {
-        limits.0[place].min(self.masks[place])
+    pub(crate) fn limit(&self, limits: &Limits, index: usize) -> u32 {
+        limits.0[index].min(self.masks[index])
     }
 
-    /// The current count of the window at `place`.
+    /// Returns the current count of the window at `index`.
     #[inline]
-    pub(crate) fn current(&self, word: u64, place: usize) -> u32 {
-        low(word.wrapping_shr(u32::from(self.shifts[place]))) & self.masks[place]
+    pub(crate) fn current(&self, word: u64, index: usize) -> u32 {
+        low(word.wrapping_shr(u32::from(self.shifts[index]))) & self.masks[index]
     }
 
-    /// The previous count of the window at `place`; 0 in a fixed layout.
+    /// Returns the previous count of the window at `index`; 0 in a fixed layout.
     #[inline]
-    pub(crate) fn previous(&self, word: u64, place: usize) -> u32 {
+    pub(crate) fn previous(&self, word: u64, index: usize) -> u32 {
         match self.algorithm {
             Algorithm::Fixed => 0,
-            Algorithm::Sliding => low(word.wrapping_shr(self.previous_shift(place))) & self.masks[place],
+            Algorithm::Sliding => low(word.wrapping_shr(self.previous_shift(index))) & self.masks[index],
         }
     }
 
     #[inline]
-    fn previous_shift(&self, place: usize) -> u32 {
-        u32::from(self.shifts[place] - self.bits[place])
+    fn previous_shift(&self, index: usize) -> u32 {
+        u32::from(self.shifts[index] - self.bits[index])
     }
 
-    /// What counts against the limit of the window at `place` at a moment that lies in the unit of the word's stamp.
+    /// Returns the units that count against the limit of the window at `index`, at a moment within
+    /// the unit of the word's stamp.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
-    pub(crate) fn used(&self, word: u64, place: usize, time_ms: u64) -> u32 {
-        let length = self.windows[place].ms();
-        self.used_by(word, place, time_ms, length, |number| number / length)
+    pub(crate) fn used(&self, word: u64, index: usize, time_ms: u64) -> u32 {
+        let length = self.windows[index].ms();
+        self.used_by(word, index, time_ms, length, |number| number / length)
     }
 
-    /// The same with another way to divide by the window's length.
+    /// Returns the units that count against the limit, with a function that divides by the window's
+    /// length.
     ///
-    /// Of the previous count, the part that still overlaps the last full window length; rounded up, so that a fraction
-    /// never admits more. A count has at most 32 bits and a window at most 2^31.4 milliseconds, so the product fits.
+    /// The previous count is weighted by the part of its window that overlaps the last full window
+    /// length, and rounded up, so that a fraction never admits more. A count has at most 32 bits
+    /// and a window at most 2^31.4 milliseconds, so the product fits.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn used_by(
         &self,
         word: u64,
-        place: usize,
+        index: usize,
         time_ms: u64,
         length: u64,
         divide: impl Fn(u64) -> u64,
     ) -> u32 {
-        let current = self.current(word, place);
-        match self.previous(word, place) {
+        let current = self.current(word, index);
+        match self.previous(word, index) {
             0 => current,
             previous => {
                 // Windows begin at whole multiples of their length.
@@ -145,20 +149,20 @@ impl Counts {
         }
     }
 
-    /// Whether the window before the running one counts too.
+    /// Returns whether the previous window counts too.
     pub(crate) fn slides(&self) -> bool {
         self.algorithm == Algorithm::Sliding
     }
 
-    /// Whether what the window at `place` counts will still count in the one after it.
-    pub(crate) fn lasts(&self, word: u64, place: usize) -> bool {
-        self.slides() && self.current(word, place) > 0
+    /// Returns whether units in the window at `index` will also count in the next one.
+    pub(crate) fn lasts(&self, word: u64, index: usize) -> bool {
+        self.slides() && self.current(word, index) > 0
     }
 }
 
 impl Layout {
-    /// The layout for `quotas`, which are sorted and nested. Spare bits go to the counts, so that limits can be
-    /// raised in place.
+    /// The layout for `quotas`, which are sorted and nested. Spare bits go to the counts, so that
+    /// limits can be raised in index.
     ///
     /// # Errors
     /// The bits needed, when that is more than 64.
@@ -178,14 +182,14 @@ impl Layout {
         let share = (u64::BITS - needed) / counts;
         let mut windows = [quotas[0].window; MAX_QUOTAS];
         let mut bits = [0; MAX_QUOTAS];
-        for (place, quota) in quotas.iter().enumerate() {
-            windows[place] = quota.window;
-            bits[place] = u8::try_from((needs[place] + share).min(MAX_COUNT_BITS)).unwrap_or(0);
+        for (index, quota) in quotas.iter().enumerate() {
+            windows[index] = quota.window;
+            bits[index] = u8::try_from((needs[index] + share).min(MAX_COUNT_BITS)).unwrap_or(0);
         }
         Self::from_parts(algorithm, &windows[..quotas.len()], bits).ok_or(needed)
     }
 
-    /// The layout of a table that exists already; `None` when no table could have it.
+    /// The layout of an existing table; `None` if no table has it.
     pub(crate) fn from_parts(
         algorithm: Algorithm,
         lengths: &[Window],
@@ -193,14 +197,16 @@ impl Layout {
     ) -> Option<Self> {
         let total = bits.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
         let stamp_bits = u64::BITS.checked_sub(total)?;
-        // A claim mark needs its token below the stamp, and a stamp has to reach past the longest window.
-        if total < CLAIM_TOKEN_BITS || stamp_bits < 12 {
+        // A reservation needs its ticket below the stamp, and a stamp must reach past the longest
+        // window.
+        if total < TICKET_BITS || stamp_bits < 12 {
             return None;
         }
         Self::with_stamp_bits(algorithm, lengths, bits, stamp_bits)
     }
 
-    /// A layout with a stamp of `stamp_bits`, for tests that compare the decision with a model on every word.
+    /// A layout with a stamp of `stamp_bits`, for tests that compare the decision with a model on
+    /// every word.
     #[cfg(feature = "__models")]
     #[doc(hidden)]
     pub fn for_model(
@@ -212,8 +218,8 @@ impl Layout {
         Self::with_stamp_bits(algorithm, lengths, bits, stamp_bits)
     }
 
-    /// A layout with a stamp of `stamp_bits`, the counts right below it, and zeros below those. The layouts of tables
-    /// come from a policy or a header and leave no bit over.
+    /// A layout with a stamp of `stamp_bits`, the counts right below it, and zeros below those. The
+    /// layouts of tables come from a policy or a header and leave no bit over.
     fn with_stamp_bits(
         algorithm: Algorithm,
         lengths: &[Window],
@@ -235,7 +241,7 @@ impl Layout {
         if !nested || !fitting || stamp_bits == 0 || total > stamp_shift {
             return None;
         }
-        // Nothing that is reckoned from the last stamp may leave 64 bits of milliseconds.
+        // No time that is computed from the last stamp may exceed 64 bits of milliseconds.
         let longest = lengths[lengths.len() - 1];
         let tolerance = TOLERANCE_MS.div_ceil(first.ms());
         let units = (1u128 << stamp_bits) + u128::from(tolerance);
@@ -245,10 +251,10 @@ impl Layout {
         }
         let (mut shifts, mut masks, mut one_each) = ([0; MAX_QUOTAS], [0; MAX_QUOTAS], 0);
         let mut shift = stamp_shift;
-        for (place, &bits) in used.iter().enumerate() {
+        for (index, &bits) in used.iter().enumerate() {
             shift -= u32::from(bits);
-            shifts[place] = u8::try_from(shift).ok()?;
-            masks[place] = u32::MAX >> (MAX_COUNT_BITS - u32::from(bits));
+            shifts[index] = u8::try_from(shift).ok()?;
+            masks[index] = u32::MAX >> (MAX_COUNT_BITS - u32::from(bits));
             one_each |= 1u64 << shift;
             if algorithm == Algorithm::Sliding {
                 shift -= u32::from(bits);
@@ -258,101 +264,93 @@ impl Layout {
         let lengths = windows.map(|window| Divisor::new(window.ms()));
         let unit = Divisor::new(first.ms());
         let counts = Counts { windows, masks, shifts, bits, len, algorithm };
-        let first_mark = (u64::MAX >> stamp_shift) << stamp_shift;
-        Some(Self { counts, one_each, stamp_shift, first_mark, unit, ratios, lengths, tolerance })
+        let first_reservation = (u64::MAX >> stamp_shift) << stamp_shift;
+        Some(Self { counts, one_each, stamp_shift, first_reservation, unit, ratios, lengths, tolerance })
     }
 
-    /// How the windows count.
+    /// Returns how the windows count.
     pub fn algorithm(&self) -> Algorithm {
         self.counts.algorithm
     }
 
-    /// The part that reads counts.
+    /// Returns the part that reads counts.
     #[inline]
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
-    /// The policy of this layout with these limits; `None` when one of them is 0.
-    pub(crate) fn policy(&self, limits: Limits) -> Option<Policy> {
-        let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
-        for (&window, &limit) in self.windows().iter().zip(&limits.0) {
-            quotas.push(Quota { limit, window }).ok()?;
-        }
-        Policy::new(self.algorithm(), &quotas).ok()
-    }
-
-    /// The windows, shortest first.
+    /// Returns the windows, shortest first.
     pub fn windows(&self) -> &[Window] {
         &self.counts.windows[..self.len()]
     }
 
-    /// The number of windows, 1 to [`MAX_QUOTAS`].
+    /// Returns the number of windows, 1 to [`MAX_QUOTAS`].
     #[inline]
     pub(crate) fn len(&self) -> usize {
         self.counts.len()
     }
 
-    /// The bits of the stamp.
+    /// Returns the number of bits of the stamp.
     pub fn stamp_bits(&self) -> u32 {
         u64::BITS - self.stamp_shift
     }
 
-    /// The bits of each window's count, shortest window first.
+    /// Returns the number of bits of each window's count, shortest window first.
     pub fn count_bits(&self) -> &[u8] {
         &self.counts.bits[..self.len()]
     }
 
-    /// The bits of the counts, zero past the last window.
+    /// Returns the number of bits of each count, 0 past the last window.
     pub(crate) fn bits(&self) -> [u8; MAX_QUOTAS] {
         self.counts.bits
     }
 
-    /// The largest limit that the window at `place` can count; so far can a limit be raised in place.
-    pub fn max_limit(&self, place: usize) -> u32 {
-        self.counts.masks[place]
+    /// Returns the largest limit that the window at `index` can count: how far its limit can be
+    /// raised without a new layout.
+    pub fn max_limit(&self, index: usize) -> u32 {
+        self.counts.masks[index]
     }
 
-    /// What counts against the limit of the window at `place` at a moment that lies in the unit of the word's stamp: what
-    /// [`Counts::used`] says, with no division.
+    /// Returns what [`Counts::used`] returns, without a division.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(crate) fn used(&self, word: u64, place: usize, time_ms: u64) -> u32 {
-        let length = self.lengths[place];
-        self.counts.used_by(word, place, time_ms, length.value(), |number| length.divide(number))
+    pub(crate) fn used(&self, word: u64, index: usize, time_ms: u64) -> u32 {
+        let length = self.lengths[index];
+        self.counts.used_by(word, index, time_ms, length.value(), |number| length.divide(number))
     }
 
-    /// The stamp of a moment. The last value is kept for claim marks; time stands still at the one before.
+    /// Returns the stamp of a moment. The largest value is for reservations, so time stops at the
+    /// one before it.
     #[inline]
     pub(crate) fn stamp_at(&self, now: Timestamp) -> u64 {
         self.unit.divide(now.unix_ms()).min(self.last_stamp())
     }
 
-    /// The stamp at which time stands still.
+    /// Returns the stamp at which time stops.
     #[inline]
     pub(crate) fn last_stamp(&self) -> u64 {
-        self.claim_stamp() - 1
+        self.reservation_stamp() - 1
     }
 
-    /// The moment, in Unix milliseconds, at which a stamp begins.
+    /// Returns the moment, in Unix milliseconds, at which a stamp begins.
     #[inline]
     pub(crate) fn stamp_start_ms(&self, stamp: u64) -> u64 {
         stamp * self.unit.value()
     }
 
-    /// Whether a moment lies in the unit of a tally's stamp.
+    /// Returns whether a moment is within the unit of a tally's stamp.
     #[inline]
     pub(crate) fn is_within(&self, word: u64, now: Timestamp) -> bool {
-        // A layout's stamps all begin within 64 bits of milliseconds. A moment before the unit wraps around to one that
-        // is far behind it.
+        // All stamps of a layout begin within 64 bits of milliseconds. The difference of a moment
+        // before the unit wraps to a large number.
         let start = self.stamp(word).wrapping_mul(self.unit.value());
-        now.unix_ms().wrapping_sub(start) < self.unit.value() && !self.is_claim_mark(word)
+        now.unix_ms().wrapping_sub(start) < self.unit.value() && !self.is_reservation(word)
     }
 
-    /// Whether the fast path may decide on a word at this reading. On a word that is ahead of a system
-    /// clock's reading, it may not: the slow path reads the clock again.
+    /// Returns whether the fast path may decide on a word at this reading. If the word is ahead of
+    /// a system clock's reading, the slow path must read the clock again.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn is_due<C: Clock>(&self, word: u64, now: Timestamp) -> bool {
-        // The decision asks `is_within` as well, so that this costs nothing where it holds.
+        // The decision calls `is_within` too, so this is free if it holds.
         !C::IS_SYSTEM || self.is_within(word, now) || self.ahead_ms(word, now) == 0
     }
 
@@ -362,80 +360,82 @@ impl Layout {
         self.stamp_start_ms(self.stamp(word)).saturating_sub(now.unix_ms())
     }
 
-    /// The stamp of a word.
+    /// Returns the stamp of a word.
     #[inline]
     pub(crate) fn stamp(&self, word: u64) -> u64 {
         word.wrapping_shr(self.stamp_shift)
     }
 
-    /// The index of the window at `place`, since the epoch, that a stamp lies in.
+    /// Returns the number, since the epoch, of the window at `index` that a stamp is in.
     #[inline]
-    pub(crate) fn window_index(&self, place: usize, stamp: u64) -> u64 {
-        self.ratios[place].divide(stamp)
+    pub(crate) fn window_index(&self, index: usize, stamp: u64) -> u64 {
+        self.ratios[index].divide(stamp)
     }
 
-    /// A tally of this stamp with nothing counted.
+    /// Returns the tally with this stamp and all counts 0.
     #[inline]
     pub(crate) fn unused(&self, stamp: u64) -> u64 {
         stamp << self.stamp_shift
     }
 
-    /// The word with `cost` added to every window's current count. Each has room for it.
+    /// Returns the word with `cost` added to every window's current count. Each must have room for
+    /// it.
     #[inline]
     pub(crate) fn charged(&self, word: u64, cost: u32) -> u64 {
         debug_assert!(
-            (0..self.len()).all(|place| cost <= self.counts.masks[place] - self.counts.current(word, place))
+            (0..self.len()).all(|index| cost <= self.counts.masks[index] - self.counts.current(word, index))
         );
         word + u64::from(cost) * self.one_each
     }
 
-    /// The word with `cost`, at most what is there, taken out of one count of the window at `place`: the current or
-    /// the previous one.
-    pub(crate) fn given_back(&self, word: u64, place: usize, previous: bool, cost: u32) -> u64 {
+    /// Returns the word with `cost` subtracted from the current or the previous count of the window
+    /// at `index`. The count must be at least `cost`.
+    pub(crate) fn given_back(&self, word: u64, index: usize, previous: bool, cost: u32) -> u64 {
         let shift =
-            if previous { self.counts.previous_shift(place) } else { self.counts.shifts[place].into() };
+            if previous { self.counts.previous_shift(index) } else { self.counts.shifts[index].into() };
         word - (u64::from(cost) << shift)
     }
 
-    /// The word as it is at a later stamp: windows that have passed count nothing, and in a sliding one the count of
-    /// the window just passed is the previous one.
+    /// Returns the word at a later stamp. Windows that have passed count nothing. In a sliding
+    /// window, the count of the window before the present one becomes the previous count.
     pub(crate) fn rolled(&self, word: u64, stamp: u64) -> u64 {
         let (held, counts) = (self.stamp(word), &self.counts);
         let mut rolled = self.unused(stamp);
-        for place in 0..self.len() {
-            let passed = self.window_index(place, stamp) - self.window_index(place, held);
+        for index in 0..self.len() {
+            let passed = self.window_index(index, stamp) - self.window_index(index, held);
             let (current, previous) = match passed {
-                0 => (counts.current(word, place), counts.previous(word, place)),
-                1 if counts.algorithm == Algorithm::Sliding => (0, counts.current(word, place)),
+                0 => (counts.current(word, index), counts.previous(word, index)),
+                1 if counts.algorithm == Algorithm::Sliding => (0, counts.current(word, index)),
                 _ => (0, 0),
             };
-            rolled |= u64::from(current) << counts.shifts[place];
+            rolled |= u64::from(current) << counts.shifts[index];
             if counts.algorithm == Algorithm::Sliding {
-                rolled |= u64::from(previous) << counts.previous_shift(place);
+                rolled |= u64::from(previous) << counts.previous_shift(index);
             }
         }
         rolled
     }
 
-    /// The same counts under another stamp.
+    /// Returns the word with another stamp and the same counts.
     pub(crate) fn with_stamp(&self, word: u64, stamp: u64) -> u64 {
         let counts = (1u64 << self.stamp_shift) - 1;
         self.unused(stamp) | (word & counts)
     }
 
-    /// Whether all windows that a word counts in have passed, for every clock that is late by at most
-    /// [`TOLERANCE_MS`]. Another subject may then have the slot.
+    /// Returns whether all windows that a word counts in have passed, for every clock that is late
+    /// by at most [`TOLERANCE_MS`]. The slot can then be reassigned.
     ///
-    /// If a slot were reused as soon as its windows passed, a caller with a late clock would not find
-    /// its subject and would start a new count in the old window.
+    /// If a slot were reused as soon as its windows passed, a caller with a late clock would not
+    /// find its subject and would start a new count in the old window.
     #[inline]
     pub fn is_reusable(&self, word: u64, now: Timestamp) -> bool {
-        // No window passes before the unit of the stamp does: most often that is all there is to ask.
+        // No window passes before the unit of the stamp does, so most often this comparison
+        // decides.
         let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance + 1);
         word == VOID || (now.unix_ms() >= earliest && self.stamp_at(now) >= self.reusable_from(word))
     }
 
-    /// The first stamp at which the slot of `word` may be reused.
+    /// Returns the first stamp at which the slot of `word` can be reused.
     pub(crate) fn reusable_from(&self, word: u64) -> u64 {
         let windows = match self.algorithm() {
             Algorithm::Fixed => 1,
@@ -446,27 +446,28 @@ impl Layout {
         passed + self.tolerance
     }
 
-    /// The stamp of claim marks: all ones.
+    /// Returns the stamp of reservations: all ones.
     #[inline]
-    fn claim_stamp(&self) -> u64 {
+    fn reservation_stamp(&self) -> u64 {
         u64::MAX.wrapping_shr(self.stamp_shift)
     }
 
-    /// The mark that a claim puts in place of an expired tally. `token` is cut to [`CLAIM_TOKEN_BITS`].
-    pub(crate) fn claim_mark(&self, token: u64) -> u64 {
-        self.first_mark | (token & ((1 << CLAIM_TOKEN_BITS) - 1))
+    /// Returns the reservation that an inserter exchanges an expired tally for. `ticket` is cut to
+    /// [`TICKET_BITS`].
+    pub(crate) fn reservation(&self, ticket: u64) -> u64 {
+        self.first_reservation | (ticket & ((1 << TICKET_BITS) - 1))
     }
 
-    /// Whether a word is a claim mark and no tally.
+    /// Returns whether a word is a reservation and not a tally.
     #[inline]
-    pub(crate) fn is_claim_mark(&self, word: u64) -> bool {
-        word >= self.first_mark
+    pub(crate) fn is_reservation(&self, word: u64) -> bool {
+        word >= self.first_reservation
     }
 }
 
-/// Bits of the token that tells one claim's mark from another's. Four sliding windows of one-second units leave
-/// just so many below the stamp.
-pub(crate) const CLAIM_TOKEN_BITS: u32 = 24;
+/// Bits of the ticket that distinguishes the reservations of two locks. Four sliding windows of
+/// one-second units leave exactly this many bits below the stamp.
+pub(crate) const TICKET_BITS: u32 = 24;
 
 const fn counts_per_window(algorithm: Algorithm) -> u32 {
     match algorithm {
@@ -478,6 +479,7 @@ const fn counts_per_window(algorithm: Algorithm) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::Policy;
 
     fn layout(text: &str) -> Layout {
         *text.parse::<Policy>().unwrap().layout()
@@ -495,7 +497,7 @@ mod tests {
     fn counts_roll_with_their_windows() {
         let layout = layout("sliding 5/10s, 50/100s");
         let of = *layout.counts();
-        let counts = |word| [0, 1].map(|place| (of.current(word, place), of.previous(word, place)));
+        let counts = |word| [0, 1].map(|index| (of.current(word, index), of.previous(word, index)));
         let word = layout.charged(layout.unused(123_459), 3);
         assert_eq!((layout.stamp(word), counts(word)), (123_459, [(3, 0), (3, 0)]));
         let later = layout.charged(layout.rolled(word, 123_460), 2);
@@ -507,24 +509,24 @@ mod tests {
     }
 
     #[test]
-    fn time_stands_still_before_the_claim_mark() {
+    fn time_stops_before_the_reservation_stamp() {
         let layout = layout("100/minute, 1000/hour");
         let last = layout.stamp_at(Timestamp::from_unix_ms(u64::MAX));
         assert_eq!(last, (1 << 27) - 2);
-        assert!(!layout.is_claim_mark(layout.unused(last) | ((1 << 37) - 1)));
-        assert!(layout.is_claim_mark(layout.claim_mark(u64::MAX)));
-        // Of a token 24 bits tell one mark from another.
-        for token in [1, 2, 3, 5, 1 << 12, (1 << 23) + 1] {
-            assert_eq!(layout.claim_mark(token), layout.claim_mark(token + (1 << 24)));
-            assert_ne!(layout.claim_mark(token), layout.claim_mark(token + 2));
-            assert_ne!(layout.claim_mark(token), layout.claim_mark(token - 1));
+        assert!(!layout.is_reservation(layout.unused(last) | ((1 << 37) - 1)));
+        assert!(layout.is_reservation(layout.reservation(u64::MAX)));
+        // 24 bits of a ticket distinguish reservations.
+        for ticket in [1, 2, 3, 5, 1 << 12, (1 << 23) + 1] {
+            assert_eq!(layout.reservation(ticket), layout.reservation(ticket + (1 << 24)));
+            assert_ne!(layout.reservation(ticket), layout.reservation(ticket + 2));
+            assert_ne!(layout.reservation(ticket), layout.reservation(ticket - 1));
         }
     }
 
     #[test]
-    fn the_tightest_layout_still_has_room_for_a_token() {
+    fn the_tightest_layout_still_has_room_for_a_ticket() {
         let layout = layout("sliding 7/second, 7/minute, 7/hour, 7/day");
-        assert_eq!(u64::BITS - layout.stamp_bits(), CLAIM_TOKEN_BITS);
+        assert_eq!(u64::BITS - layout.stamp_bits(), TICKET_BITS);
     }
 
     #[test]
@@ -569,8 +571,8 @@ mod tests {
         );
     }
 
-    /// Until 2200 there are 4096 windows of 1,772,002 s, and one more of those that are a second shorter: 12 bits, with
-    /// two counts of 26, and 13.
+    /// Until 2200 there are 4096 windows of 1,772,002 s, and one more of those that are a second
+    /// shorter: 12 bits, with two counts of 26, and 13.
     #[test]
     fn a_stamp_takes_no_bit_more_than_it_needs() {
         assert_eq!(layout("sliding 67108863/1772002s").stamp_bits(), 12);
@@ -580,7 +582,7 @@ mod tests {
     /// A month is 2^31.3 ms, so from 2^33 of them on, time no longer fits 64 bits.
     #[test]
     fn no_stamp_reaches_past_64_bits_of_milliseconds() {
-        let month = [Window::from_seconds(crate::policy::MAX_WINDOW_S).unwrap()];
+        let month = [Window::from_seconds(crate::quota::MAX_WINDOW_S).unwrap()];
         let parts = |bits| Layout::from_parts(Algorithm::Fixed, &month, [bits, 0, 0, 0]);
         assert_eq!(parts(32).map(|layout| layout.stamp_bits()), Some(32));
         assert!(parts(31).is_none());

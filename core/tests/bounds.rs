@@ -1,4 +1,5 @@
-//! Every bound of LIMITS.md one below, at, and one above; and tables that are full to the last slot.
+//! Every bound of LIMITS.md one below, at, and one above; and tables that are full to the last
+//! slot.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
@@ -13,6 +14,12 @@ use keytally_core::{MAX_HEADERS_LEN, MAX_PROBLEM_LEN};
 use keytally_core::{MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN};
 use keytally_core::{MAX_PEPPERS, MIN_PEPPER_LEN};
 use keytally_core::{MAX_POLICY_LEN, MAX_QUOTAS, MAX_WINDOW_S};
+
+mod support {
+    pub(crate) mod memory;
+}
+
+use support::memory::memory;
 
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 
@@ -38,7 +45,7 @@ const CASES: &[(&str, fn())] = &[
     ("`MAX_NAMES_LEN`", length_of_both_names),
     ("`MAX_SUBJECTS`", subjects_of_a_limiter),
     ("`BUCKET_SLOTS`", slots_of_a_bucket),
-    ("`CLAIM_SPINS`", turns_for_a_claim),
+    ("`CLAIM_SPINS`", turns_for_a_lock),
     ("`MAX_HEADERS_LEN`", length_of_the_headers),
     ("`MAX_PROBLEM_LEN`", length_of_a_problem),
     ("a subject", length_of_a_subject),
@@ -116,10 +123,6 @@ fn every_bound_holds_one_below_at_and_one_above() {
 }
 
 // Helpers.
-
-fn memory(lines: usize) -> Vec<Line> {
-    (0..lines).map(|_| Line::new()).collect()
-}
 
 fn policy(text: &str) -> Policy {
     text.parse().unwrap()
@@ -219,7 +222,8 @@ fn largest(text: impl Fn(u32) -> String) -> u32 {
     u32::try_from(fits).unwrap()
 }
 
-/// Limits of 1 and the largest, in policies of one to four windows: spent to the last unit, by costs of every kind.
+/// Limits of 1 and the largest, in policies of one to four windows: spent to the last unit, by
+/// costs of every kind.
 fn limits() {
     assert_eq!(policy_error("0/minute"), ParsePolicyErrorKind::Limit);
     assert_eq!(policy_error("4294967296/minute"), ParsePolicyErrorKind::Limit);
@@ -306,7 +310,7 @@ fn times() {
     for text in ["1/s", "2/minute, 9/hour", "sliding 3/hour", "sliding 1/s, 1/m, 1/h, 1/d", "1/31d"] {
         let layout = *policy(text).layout();
         let unit_ms = u64::from(layout.windows()[0].seconds()) * 1000;
-        // The last stamp is kept for marks, and time stands still at the one before.
+        // The largest stamp is for reservations, so time stops at the one before it.
         let last_ms = ((1 << layout.stamp_bits()) - 2) * unit_ms;
         assert!(last_ms / 1000 >= 7_258_118_400, "{text}: the year 2200 is reached");
         for at in [0, 1, last_ms - 1, last_ms, last_ms + 1, last_ms + unit_ms, u64::MAX - 1, u64::MAX] {
@@ -361,7 +365,8 @@ fn keys_of_a_gate() {
             gate.administer().unwrap().assign(*id, "default").unwrap();
         }
         assert_eq!(gate.list(NOW).count(), keys as usize);
-        // A key that was revoked makes room once its counts are forgotten everywhere, and not before.
+        // A key that was revoked makes room once its counts are forgotten everywhere, and not
+        // before.
         gate.administer().unwrap().revoke(issued[0].1).unwrap();
         assert_eq!(issue(&gate, 6000).unwrap_err(), AdminError::Full { keys });
         let later = Timestamp::from_unix_s(NOW.unix_s() + 120);
@@ -419,7 +424,7 @@ fn plans() {
             gate.administer().unwrap().set_plan(&plan("p0", "1/minute")).unwrap();
             assert_eq!(gate.plans().count(), slots);
             let last = format!("p{}", slots - 1);
-            let new = new_key("live").with_plan(&*last);
+            let new = new_key("live").with_plan(&last);
             let (key, _) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
             assert!(check(&gate, key.expose().as_bytes(), 1).is_admitted());
         }
@@ -436,7 +441,8 @@ fn foreign(number: usize) -> Vec<u8> {
 }
 
 fn imported_keys() {
-    // A gate of two groups, so that every key could be in every record: all of them can be imported.
+    // A gate of two groups, so that every key could be in every record: all of them can be
+    // imported.
     let both = IMPORT_GROUP * 2;
     for keys in [IMPORT_GROUP - 1, IMPORT_GROUP, IMPORT_GROUP + 1] {
         let gate = gate(keys, "1/minute");
@@ -486,7 +492,8 @@ fn peppers_in_use() {
     let five: Vec<[u8; 32]> = (0..=MAX_PEPPERS).map(|number| [u8::try_from(number).unwrap(); 32]).collect();
     assert!(Peppers::new(&five).is_err());
     assert!(Peppers::new::<[u8; 32]>(&[]).is_err());
-    // Keys under each of four peppers; under a fifth no key can be issued until one is needed no more.
+    // Keys under each of four peppers; under a fifth no key can be issued until one is needed no
+    // more.
     let plans = [plan("default", "1/minute")];
     let config = config(16, &plans, 4);
     let memory = memory(config.lines());
@@ -526,7 +533,7 @@ fn length_of_a_key() {
     for (prefix, env) in [(7, 6), (8, 6)] {
         let key = mint(prefix, env).unwrap();
         assert!(parse_key(key.expose().as_bytes()).is_ok());
-        // One byte more is no key of our form, wherever it stands.
+        // One more byte makes it a text without our form, at any position.
         for at in 0..=key.expose().len() {
             let mut longer = key.expose().to_owned();
             longer.insert(at, 'n');
@@ -575,7 +582,8 @@ fn subjects_of_a_limiter() {
     }
 }
 
-/// A limiter of one bucket: the ninth subject is refused, told when there will be room, and finds it then.
+/// A limiter of one bucket: the ninth subject is rejected with the time when there will be room,
+/// and finds room then.
 fn slots_of_a_bucket() {
     for text in ["2/minute", "sliding 2/minute", "2/s, 2/m, 2/h, 2/d"] {
         let limiter = limiter(text, 4);
@@ -589,7 +597,8 @@ fn slots_of_a_bucket() {
         let room = verdict.retry_at().unwrap();
         let before = Timestamp::from_unix_ms(room.unix_ms() - 1);
         assert_eq!(limiter.check(b"the ninth", 1, before).outcome(), Outcome::Full, "{text}");
-        // Nobody was put out for it, and at 100 % those that are there are charged to their limit and no further.
+        // Nobody was put out for it, and at 100 % those that are there are charged to their limit
+        // and no further.
         for subject in 0..BUCKET_SLOTS {
             let subject = [u8::try_from(subject).unwrap()];
             assert!(limiter.check(&subject, 1, NOW).is_admitted());
@@ -599,19 +608,20 @@ fn slots_of_a_bucket() {
     }
 }
 
-/// A claim that somebody holds for ever is waited for so many turns, and taken over.
-fn turns_for_a_claim() {
+/// An inserter waits `CLAIM_SPINS` turns for the lock of a stopped holder, and then takes it over.
+fn turns_for_a_lock() {
     const { assert!(CLAIM_SPINS == 1024) };
     let lines = Limiter::<Vec<Line>>::lines(4);
     let memory = memory(lines);
     let limiter = Limiter::create(&memory[..], &policy("1/minute"), 4, [7; 16]).unwrap();
-    // The claim of the only bucket is the first word of the last line; its lowest bit says that it is held.
-    let claims = &memory[lines - 1];
+    // The lock word of the only bucket is the first word of the last line. Its lowest bit is set
+    // while it is locked.
+    let locks = &memory[lines - 1];
     for dead in [1, 3, u64::MAX] {
-        claims.store(0, dead);
+        locks.store(0, dead);
         assert!(limiter.check(&dead.to_le_bytes(), 1, NOW).is_admitted());
-        assert_eq!(claims.load(0) & 1, 0, "it is released");
-        assert_ne!(claims.load(0), dead & !1, "by somebody who took it");
+        assert_eq!(locks.load(0) & 1, 0, "it is unlocked");
+        assert_ne!(locks.load(0), dead & !1, "the inserter took it over");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Clocks that disagree, jump, stand still, and are wrong. Admissions are counted by the time that each
-//! decision held for, `Charge::at`: no window of any length may hold more than its limit.
+//! Clocks that disagree, jump, stand still, and are wrong. Admissions are counted by the time that
+//! each decision held for, `Charge::at`: no window of any length may hold more than its limit.
 //!
 //! A late clock, by any amount, never opens a window. A clock that runs ahead opens one when it is
 //! corrected, which takes a system clock or `correct_clock`.
@@ -15,6 +15,12 @@ use keytally_core::{
     Charge, Clock, Entropy, Gate, GateConfig, Limiter, Line, Name, Outcome, Peppers, Plan, Policy, Timestamp,
     Verdict,
 };
+
+mod support {
+    pub(crate) mod memory;
+}
+
+use support::memory::memory;
 
 /// 2023-11-15, noon.
 const NOON_MS: u64 = 1_700_049_600_000;
@@ -35,10 +41,6 @@ const POLICIES: [&str; 7] = [
 
 fn ms(ms: u64) -> Timestamp {
     Timestamp::from_unix_ms(ms)
-}
-
-fn memory(lines: usize) -> Vec<Line> {
-    (0..lines).map(|_| Line::new()).collect()
 }
 
 /// One key or one subject.
@@ -152,8 +154,9 @@ fn random(state: &mut u64, bound: u64) -> u64 {
 /// The threads' right clocks are apart by less than this.
 const APART: u64 = 5 * SECOND;
 
-/// Threads check at once, each by a clock of its own, which is the right one and what `wrong` adds or takes. They go from
-/// one moment to the next together: a thread that the system let wait would come late by any time.
+/// Threads check at once, each by a clock of its own, which is the right one and what `wrong` adds
+/// or takes. They go from one moment to the next together: a thread that the system let wait would
+/// come late by any time.
 fn together(
     policy: &Policy,
     table: &dyn Table,
@@ -211,7 +214,8 @@ fn clocks_that_disagree_by_a_minute_widen_no_limit() {
     }
 }
 
-/// A stopped process continues with a reading that is hours old, or a clock is set back by any amount.
+/// A stopped process continues with a reading that is hours old, or a clock is set back by any
+/// amount.
 #[test]
 fn late_times_by_any_amount_widen_no_limit() {
     for policy in POLICIES {
@@ -229,7 +233,7 @@ fn late_times_by_any_amount_widen_no_limit() {
     }
 }
 
-/// A system clock whose first reading is `first`, and which shows `again` when it is read again.
+/// A system clock with the first reading `first` and the second reading `again`.
 #[derive(Clone, Copy)]
 struct Stale {
     first: Timestamp,
@@ -333,8 +337,9 @@ fn a_correction_costs_at_most_one_window_each_time() {
     }
 }
 
-/// Threads whose clocks are now right, now absurd. What can be asked for is that nothing panics, hangs or overflows,
-/// that every answer is one, and that each absurd check costs one window at most.
+/// Threads whose clocks are now right, now absurd. What can be asked for is that nothing panics,
+/// hangs or overflows, that every answer is one, and that each absurd check costs one window at
+/// most.
 #[test]
 fn absurd_clocks_among_right_ones_cost_one_window_each() {
     for policy in POLICIES {
@@ -369,7 +374,7 @@ fn a_refund_by_a_wrong_clock_admits_no_more() {
             let mut admitted = Admitted::default();
             while admitted.add(&policy, &table.check(1, ms(NOON_MS))) {}
             for at in [0, 1, NOON_MS - TEN_YEARS, NOON_MS - 2 * HOUR, NOON_MS + TEN_YEARS, u64::MAX] {
-                // Of a charge that this clock says it made, which nobody did.
+                // A refund of a charge that was never made.
                 table.refund(Charge { cost: u32::MAX, at: ms(at) }, ms(NOON_MS));
                 let verdict = table.check(1, ms(NOON_MS));
                 let previous_window = policy.algorithm() == keytally_core::Algorithm::Sliding;
@@ -380,7 +385,8 @@ fn a_refund_by_a_wrong_clock_admits_no_more() {
     }
 }
 
-/// Keys expire, and graces end, by the clock of the caller: an absurd one is told so, and harms no other.
+/// Keys expire, and graces end, by the caller's clock. A wrong clock does not affect callers with
+/// another clock.
 #[test]
 fn absurd_clocks_end_no_key_for_others() {
     let policy: Policy = "20/minute, 100/hour".parse().unwrap();
@@ -403,7 +409,7 @@ fn absurd_clocks_end_no_key_for_others() {
         assert!(admitted(key.expose(), NOON_MS) && admitted(old.expose(), NOON_MS));
         assert!(!admitted(old.expose(), NOON_MS + 60 * SECOND));
         assert!(admitted(key.expose(), NOON_MS + HOUR - 1) && !admitted(key.expose(), NOON_MS + HOUR));
-        // A clock that stands at the epoch finds both good: nothing has expired there.
+        // By a clock at the epoch both are valid, since nothing has expired.
         assert!(admitted(key.expose(), 0) && admitted(old.expose(), 0));
         let listed = gate.list(ms(u64::MAX)).chain(gate.list(ms(0))).count();
         assert_eq!(listed, 2);
@@ -418,7 +424,8 @@ fn gate_for(keys: u32) -> Gate<Vec<Line>> {
     Gate::create(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap()
 }
 
-/// A caller read the system clock, was stopped until the key had expired, and finds the tally ahead of its reading.
+/// A caller read the system clock, was stopped until the key had expired, and finds the tally ahead
+/// of its reading.
 #[test]
 fn a_key_that_expired_during_a_stop_is_refused() {
     let gate = gate_for(8);
@@ -432,7 +439,7 @@ fn a_key_that_expired_during_a_stop_is_refused() {
     assert!(!gate.check(key, 1, stopped_for(HOUR)).is_admitted());
 }
 
-/// The record of a revoked key whose tally a clock stamped that ran ahead.
+/// The record of a revoked key with a tally that a clock ahead stamped.
 #[test]
 fn a_record_whose_tally_is_ahead_is_issued_again() {
     let gate = gate_for(1);
@@ -449,7 +456,8 @@ fn a_record_whose_tally_is_ahead_is_issued_again() {
     assert!(issue(8, NOON_MS + 3 * MINUTE).is_ok());
 }
 
-/// A caller read the system clock, was stopped, and finds no slot that was free at the time of that reading.
+/// A caller read the system clock, was stopped, and finds no slot that was free at the time of that
+/// reading.
 #[test]
 fn a_table_that_emptied_during_a_stop_is_not_full() {
     let policy: Policy = "2/minute".parse().unwrap();

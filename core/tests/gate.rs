@@ -7,13 +7,14 @@ use keytally_core::{
     Outcome, Peppers, Plan, Reason, Timestamp, Verdict, parse_key,
 };
 
-const NOON_S: u64 = 1_700_049_600;
+mod support {
+    pub(crate) mod noon;
+}
+
+use support::noon::at;
+
 const OLD: [u8; 32] = [1; 32];
 const NEW: [u8; 32] = [2; 32];
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_unix_s(NOON_S + seconds)
-}
 
 fn end(seconds: u64) -> Option<Timestamp> {
     Some(at(seconds))
@@ -109,11 +110,7 @@ fn a_key_is_invalid_for_a_reason_that_only_the_log_sees() {
     }
     assert_eq!(gate.check(None, 1, at(0)).outcome(), Outcome::MissingKey);
     assert!(gate.check(None, 1, at(0)).quotas().is_empty());
-    assert_eq!(
-        gate.key(key_id, at(0)).unwrap().last_used,
-        None,
-        "nobody but the key's holder spends its quota"
-    );
+    assert_eq!(gate.key(key_id, at(0)).unwrap().last_used, None, "only the key's holder spends its quota");
 }
 
 #[test]
@@ -239,7 +236,8 @@ fn a_fifth_pepper_waits_until_one_is_unused() {
     let refused = fifth.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).err();
     assert_eq!(refused, Some(AdminError::PeppersFull));
     let fourth = Gate::attach(&memory[..], peppers(&[[2; 32], [4; 32]])).unwrap();
-    // The grace of the old secret needs the old pepper until it is over; a key that was revoked needs none.
+    // The grace of the old secret needs the old pepper until it is over; a key that was revoked
+    // needs none.
     fourth.administer().unwrap().rotate(ids[1], end(10), false, entropy(), at(0)).unwrap();
     let issue_at = |now| fifth.administer().unwrap().issue(&new_key("default"), entropy(), now).map(|_| ());
     assert_eq!(issue_at(at(9)), Err(AdminError::PeppersFull));
@@ -272,7 +270,8 @@ fn a_plan_change_that_was_interrupted_is_completed() {
     let gate = attach(&memory);
     let raised = Plan::new("pro", "7/minute, 70/hour".parse().unwrap()).unwrap();
     gate.administer().unwrap().set_plan(&raised).unwrap();
-    // The header still holds what was to be written; an administrator killed before the end leaves it published.
+    // The header still holds what was to be written; an administrator killed before the end leaves
+    // it published.
     let owner = &memory[3];
     assert_eq!(owner.load(1), 0);
     let lowered = Plan::new("pro", "6/minute, 60/hour".parse().unwrap()).unwrap();
@@ -312,7 +311,8 @@ fn a_record_change_that_was_interrupted_is_completed() {
         let key_id = KeyId::from_number(line.load(0)).unwrap();
         let meta = line.load(7);
         gate.administer().unwrap().revoke(key_id).unwrap();
-        // The header still holds what was written; an administrator killed before leaves it published, the sequence odd.
+        // The header still holds what was written; an administrator killed before leaves it
+        // published, the sequence odd.
         line.store(7, meta | 1 << 18);
         owner.store(0, number as u64 + 1);
         assert_eq!(gate.key(key_id, at(0)).unwrap().state, KeyState::Revoked, "as good as written");
@@ -473,8 +473,8 @@ fn a_holder_of_the_key_id_refunds_settles_and_resets() {
     let charge = gate.check(Some(key.expose().as_bytes()), 1, at(0)).charge().unwrap();
     assert_eq!(gate.settle(key_id, charge, 9, at(0)).unwrap().uncharged(), 6);
     assert_eq!(gate.reset(key_id, at(0)).unwrap().remaining(), 10);
-    let nobody = KeyId::from_number(key_id.number() ^ 1).unwrap();
-    assert_eq!(gate.refund(nobody, Charge { cost: 1, at: at(0) }, at(0)), None);
+    let unknown = KeyId::from_number(key_id.number() ^ 1).unwrap();
+    assert_eq!(gate.refund(unknown, Charge { cost: 1, at: at(0) }, at(0)), None);
 }
 
 #[test]
@@ -585,18 +585,18 @@ fn damage_is_reported_and_never_admitted() {
     let line = &memory[header + record];
     let meta = line.load(7);
     let flaws = || {
-        let (mut kinds, mut told_alone) = (vec![], vec![]);
+        let (mut kinds, mut administrators) = (vec![], vec![]);
         gate.verify(at(0), |flaw| kinds.push(flaw.kind));
-        gate.administer().unwrap().verify(at(0), |flaw| told_alone.push(flaw.kind));
-        assert_eq!(kinds, told_alone);
+        gate.administer().unwrap().verify(at(0), |flaw| administrators.push(flaw.kind));
+        assert_eq!(kinds, administrators);
         kinds
     };
     assert_eq!(flaws(), []);
-    // Half-written, and no intent.
+    // Half-written, without a redo record.
     line.store(7, meta | 1 << 18);
     assert_eq!(flaws(), [FlawKind::HalfWritten]);
     assert_eq!(check(&gate, &key, at(0)).reason(), Some(Reason::Damaged));
-    // A plan that isn't there admits nothing.
+    // A plan that does not exist admits nothing.
     line.store(7, meta | 0xff << 8);
     assert_eq!(flaws(), [FlawKind::NoPlan { plan: 255 }]);
     assert_eq!(check(&gate, &key, at(0)).outcome(), Outcome::TooCostly);
@@ -614,7 +614,7 @@ fn damage_is_reported_and_never_admitted() {
     assert_eq!(check(&gate, &key, at(0)).reason(), Some(Reason::Unknown));
     line.store(0, key_id.number());
     assert!(check(&gate, &key, at(0)).is_admitted());
-    // Nor is the previous secret good for a key id that isn't its own.
+    // The previous secret is not valid for another key id either.
     let new = gate.administer().unwrap().rotate(key_id, end(100), false, entropy(), at(0)).unwrap();
     line.store(0, key_id.number() ^ 1 << 63);
     assert_eq!([&key, &new].map(|key| check(&gate, key, at(0)).reason()), [Some(Reason::Unknown); 2]);
@@ -644,7 +644,8 @@ fn a_foreign_key_may_look_like_ours() {
     let mut typo = ours.expose().to_owned().into_bytes();
     let last = typo.len() - 1;
     typo[last] = if typo[last] == b'0' { b'1' } else { b'0' };
-    // Ours but for its checksum, and in a gate with imported keys still told to be a typo.
+    // A key of our form with a wrong checksum has the reason `Checksum`, also in a gate with
+    // imported keys.
     gate.administer().unwrap().import(b"sk-proj-0123456789abcdef", &new_key("pro"), at(0)).unwrap();
     assert_eq!(gate.check(Some(&typo), 1, at(0)).reason(), Some(Reason::Checksum));
     gate.administer().unwrap().import(&typo, &new_key("pro"), at(0)).unwrap();

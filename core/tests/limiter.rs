@@ -1,13 +1,14 @@
-//! The limiter as a user sees it: counting, filling, reuse, and what is left of inserters that died.
+//! The limiter as a user sees it: counting, filling, reuse, and what is left of inserters that
+//! died.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp};
 
-const NOON_S: u64 = 1_700_049_600;
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_unix_s(NOON_S + seconds)
+mod support {
+    pub(crate) mod noon;
 }
+
+use support::noon::at;
 
 fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let lines = Limiter::<Vec<Line>>::lines(capacity);
@@ -34,7 +35,7 @@ fn a_table_tells_what_it_was_made_for() {
 }
 
 #[test]
-fn a_verdict_repeats_what_was_asked_and_tells_the_time_that_holds() {
+fn verdict_has_the_requested_cost_and_the_time_of_the_decision() {
     let limiter = limiter("3/minute", 8);
     let verdict = limiter.check(b"a", 2, at(61));
     assert_eq!((verdict.cost(), verdict.now(), verdict.quotas().time()), (2, at(61), at(61)));
@@ -120,7 +121,7 @@ fn slots_of_expired_subjects_are_used_again() {
     for minute in 0..50 {
         for subject in 0..64u32 {
             let name = [subject.to_le_bytes(), u32::to_le_bytes(minute)].concat();
-            // Whoever had the slot before, its new subject finds it again.
+            // The slot's new subject finds it again, whichever subject had it before.
             for left in [2, 1, 0] {
                 let verdict = limiter.check(&name, 1, at(u64::from(minute) * 120));
                 let now = (verdict.outcome(), verdict.remaining());
@@ -151,22 +152,22 @@ fn a_late_clock_finds_its_subject_and_no_new_quota() {
     for _ in 0..3 {
         assert!(limiter.check(b"a", 1, at(59)).is_admitted());
     }
-    // A clock that is a minute ahead brings so many others that every slot is asked for.
+    // A clock that is a minute ahead inserts enough other subjects to request every slot.
     refused(&limiter, 1000, at(61));
     assert_eq!(limiter.check(b"a", 1, at(59)).outcome(), Outcome::Denied);
 }
 
 #[test]
-fn the_claims_of_the_dead_hold_nobody_up() {
+fn locks_of_killed_inserters_are_taken_over() {
     let capacity = 64;
     let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
     let policy: Policy = "3/minute".parse().unwrap();
     Limiter::create(&memory[..], &policy, capacity, [7; 16]).unwrap();
-    // Every claim is held by somebody who will never release it.
+    // Every bucket is locked by an inserter that was killed.
     let buckets = usize::try_from(limiter("3/minute", capacity).slots_total()).unwrap() / 8;
-    let claims = &memory[memory.len() - buckets.div_ceil(8)..];
-    // What a claim word looks like is the format's business; all ones is one that is held.
-    for line in claims {
+    let locks = &memory[memory.len() - buckets.div_ceil(8)..];
+    // A lock word of all ones is locked.
+    for line in locks {
         (0..8).for_each(|word| line.store(word, u64::MAX));
     }
     let limiter = Limiter::attach(&memory[..]).unwrap();
@@ -174,35 +175,35 @@ fn the_claims_of_the_dead_hold_nobody_up() {
     assert_eq!(limiter.live_subjects(at(0)), u64::from(capacity));
 }
 
-/// The slots of a table, each as tag and tally: after a header of two lines, before the claims.
+/// The slots of a table, each as tag and tally: after a header of two lines, before the lock words.
 fn slots(memory: &[Line], limiter: &Limiter<&[Line]>) -> Vec<[u64; 2]> {
     let lines = usize::try_from(limiter.slots_total()).unwrap() / 4;
     let words = memory[2..2 + lines].iter().flat_map(|line| (0..8).map(|word| line.load(word)));
     words.collect::<Vec<_>>().chunks(2).map(|slot| [slot[0], slot[1]]).collect()
 }
 
-/// What an inserter leaves that was killed with its mark in a slot: the stamp all ones.
-fn mark(memory: &[Line], slot: usize) {
+/// Puts the reservation of a killed inserter into a slot: its stamp is all ones.
+fn reserve(memory: &[Line], slot: usize) {
     memory[2 + slot / 4].store(slot % 4 * 2 + 1, u64::MAX);
 }
 
 #[test]
-fn the_mark_of_a_dead_inserter_is_nobodys_count() {
+fn reservation_of_a_killed_inserter_counts_for_no_subject() {
     let policy: Policy = "3/minute".parse().unwrap();
     let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(4)).map(|_| Line::new()).collect();
     let limiter = Limiter::create(&memory[..], &policy, 4, [7; 16]).unwrap();
     limiter.check(b"a", 1, at(0));
     let slot = slots(&memory, &limiter).iter().position(|slot| slot[1] != 0).unwrap();
-    mark(&memory, slot);
+    reserve(&memory, slot);
     assert_eq!(limiter.live_subjects(at(0)), 0);
     assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), 3);
     assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), 2);
     assert_eq!((limiter.check(b"a", 1, at(0)).remaining(), limiter.live_subjects(at(0))), (1, 1));
-    assert!(slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX), "the mark is gone");
+    assert!(slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX), "the reservation is gone");
 }
 
-/// Two buckets, full but for the mark of a dead inserter, which lies in one of them: a newcomer finds its slot, be it in
-/// its first bucket or in its second.
+/// Two buckets, full except for the reservation of a killed inserter in one of them: a new subject
+/// gets that slot, be it in its first bucket or in its second.
 #[test]
 fn the_slot_of_a_dead_inserter_is_had_from_both_buckets() {
     let policy: Policy = "3/minute".parse().unwrap();
@@ -211,7 +212,7 @@ fn the_slot_of_a_dead_inserter_is_had_from_both_buckets() {
         let limiter = Limiter::create(&memory[..], &policy, 10, [7; 16]).unwrap();
         refused(&limiter, 1000, at(0));
         assert_eq!((limiter.live_subjects(at(0)), limiter.slots_total()), (16, 16));
-        mark(&memory, marked);
+        reserve(&memory, marked);
         limiter.check(&newcomer.to_le_bytes(), 1, at(0)).is_admitted()
     };
     let mut from_both = 0;

@@ -1,5 +1,5 @@
-//! What may be opened as a table, and what is said of memory that may not: each error names what was found and what would
-//! be right.
+//! What may be opened as a table, and what is said of memory that may not: each error names what
+//! was found and what would be right.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::MAX_KEYS;
@@ -10,11 +10,13 @@ use keytally_core::{
 };
 use keytally_core::{FORMAT_VERSION, TableKind};
 
-const CAPACITY: u32 = 64;
-
-fn memory(lines: usize) -> Vec<Line> {
-    (0..lines).map(|_| Line::new()).collect()
+mod support {
+    pub(crate) mod memory;
 }
+
+use support::memory::memory;
+
+const CAPACITY: u32 = 64;
 
 fn image(memory: &[Line]) -> Vec<u64> {
     memory.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect()
@@ -107,7 +109,7 @@ fn every_word_of_a_header_is_checked() {
         }
         let other = AttachError::Kind { found, expected };
         assert_eq!(said(1, &|word| word & LOW | (found as u64) << 32), Some(other));
-        // Without a kind it is no table, whatever its version seems to be.
+        // Without a kind it is not a table, whatever its version.
         for version in [FORMAT_VERSION, 0x5041_5353] {
             let text = u64::from(version) | 3 << 32;
             assert_eq!(said(1, &|_| text), Some(AttachError::NotATable));

@@ -1,4 +1,5 @@
-//! What a user reads when something is wrong: each sentence names the value and what would be right.
+//! What a user reads when something is wrong: each sentence names the value and what would be
+//! right.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use core::fmt::Display;
@@ -129,7 +130,8 @@ fn of_a_flaw() {
     ]);
 }
 
-/// Short words for logs and labels of metrics: no two are alike, and no character of them needs to be quoted.
+/// Short words for logs and labels of metrics: no two are alike, and no character of them needs to
+/// be quoted.
 #[test]
 fn of_an_outcome_and_a_reason_one_word() {
     use Outcome::{Admitted, Denied, Full, InvalidKey, MissingKey, TooCostly};

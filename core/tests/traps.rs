@@ -1,4 +1,5 @@
-//! What went wrong in other limiters, each of which had been released. The names say what went wrong there.
+//! What went wrong in other limiters, each of which had been released. The names say what went
+//! wrong there.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
@@ -6,11 +7,11 @@ use keytally_core::{
     Plan, Policy, Timestamp, Verdict,
 };
 
-const NOON_S: u64 = 1_700_049_600;
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_unix_s(NOON_S + seconds)
+mod support {
+    pub(crate) mod noon;
 }
+
+use support::noon::{NOON_S, at};
 
 fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let memory = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
@@ -52,7 +53,7 @@ fn a_denied_cost_burns_quota() {
 }
 
 #[test]
-fn a_burst_after_idle_nearly_doubles_and_remaining_exceeds_the_limit() {
+fn burst_after_idle_exceeds_neither_limit_nor_remaining() {
     for policy in ["100/minute", "sliding 100/minute"] {
         let limiter = limiter(policy, 8);
         assert_eq!(admitted(&limiter, b"a", 100, at(0)), 100);
@@ -62,8 +63,8 @@ fn a_burst_after_idle_nearly_doubles_and_remaining_exceeds_the_limit() {
         }
         assert_eq!(admitted(&limiter, b"a", 300, at(3600)), 100);
     }
-    // A sliding limit holds over every minute, not only over aligned ones: half a minute after a full burst at the
-    // end of one, half of the quota is back.
+    // A sliding limit holds over every minute, not only over aligned ones: half a minute after a
+    // full burst at the end of one, half of the quota is back.
     let limiter = limiter("sliding 100/minute", 8);
     assert_eq!(admitted(&limiter, b"a", 300, at(59)), 100);
     assert_eq!(admitted(&limiter, b"a", 300, at(60)), 0);
@@ -225,7 +226,7 @@ fn charging_before_verifying_lets_anyone_lock_out_a_keys_owner() {
 }
 
 #[test]
-fn of_two_key_headers_one_server_takes_the_first_and_another_the_last() {
+fn two_key_headers_are_rejected_whichever_a_server_takes() {
     let verdict = Verdict::duplicate_header(at(0));
     assert_eq!((verdict.outcome(), verdict.body()), (Outcome::InvalidKey, r#"{"error": "Invalid API key"}"#));
 }

@@ -1,7 +1,7 @@
 //! Nothing of a secret is left in memory when the value that held it is dropped.
 //!
-//! Only unsafe code can look at memory whose value is gone, so this file has some: one block that drops a value where it
-//! lies, and one that then reads its bytes.
+//! Only unsafe code can look at memory whose value is gone, so this file has some: one block that
+//! drops a value where it lies, and one that then reads its bytes.
 
 use core::mem::ManuallyDrop;
 
@@ -12,12 +12,12 @@ fn zeros_after_drop<T>(value: T, range: core::ops::Range<usize>) -> usize {
     let mut value = ManuallyDrop::new(value);
     assert!(range.end <= size_of::<T>());
     let first = (&raw const value).cast::<u8>();
-    // SAFETY: the value is dropped here and by nobody else, and isn't used as a `T` any more.
+    // SAFETY: the value is dropped here only, and is not used as a `T` afterwards.
     unsafe { ManuallyDrop::drop(&mut value) };
     range
         .filter(|&at| {
-            // SAFETY: `value` still has its memory, `at` lies within it, and the callers' ranges hold bytes that have been
-            // written, no padding.
+            // SAFETY: `value` still has its memory, `at` lies within it, and the callers' ranges
+            // hold bytes that have been written, no padding.
             let byte = unsafe { first.wrapping_add(at).read_volatile() };
             byte == 0
         })

@@ -35,7 +35,7 @@ impl GateState {
                 Err(keytally::Error::Attach { path: file.path().unwrap_or(Path::new("")).into(), source })
             }
         };
-        let table = GateTable::File(Followed::of(file, peppers, over)?);
+        let table = GateTable::File(Followed::from_gate(file, peppers, over)?);
         Ok(Self { table, clock: HandleClock::default() })
     }
 
@@ -124,11 +124,10 @@ pub extern "C" fn kt_gate_create(
         if config.plans_len > MAX_PLANS {
             return Err(kt_status::KT_PLAN_COUNT);
         }
-        let config = keytally::GateConfig {
-            keys: config.keys,
-            prefix: config.prefix()?,
-            plans: config.plans()?.collect::<Outcome<_>>()?,
-        };
+        let config = keytally::GateConfig::default()
+            .with_keys(config.keys)
+            .with_prefix(config.prefix()?)
+            .with_plans(config.plans()?.collect::<Outcome<_>>()?);
         let peppers = self::peppers(peppers, peppers_len)?;
         let file = keytally::Gate::create(path, peppers.clone(), &config)?;
         place.write(on_heap(GateState::of_file(file, peppers)?));
@@ -237,7 +236,7 @@ pub extern "C" fn kt_gate_watch(gate: Handle<kt_gate>) -> kt_status {
 /// Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FILE_NOT_FOUND` when the file was removed, those of `kt_gate_open`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_reopen_if_replaced(gate: Handle<kt_gate>) -> kt_status {
-    guard(|| Ok(gate.state()?.followed()?.look().map(drop)?))
+    guard(|| Ok(gate.state()?.followed()?.reopen_if_replaced().map(drop)?))
 }
 
 /// Opens the file at the gate's path, whether it was replaced or not. Otherwise it is as `kt_gate_reopen_if_replaced`. Host builds

@@ -79,7 +79,7 @@ fn spend_together(keys: usize, turns: u64) -> Vec<u64> {
     let path = folder.path().join("api.gate");
     let pepper = pepper::generate().unwrap();
     let plans = vec![Plan::new("default", format!("{LIMIT}/hour").parse().unwrap()).unwrap()];
-    let config = GateConfig { keys: 1000, plans, ..GateConfig::default() };
+    let config = GateConfig::default().with_keys(1000).with_plans(plans);
     let gate = Gate::create(&path, pepper::parse(&pepper).unwrap(), &config).unwrap();
     let new = NewKey::new(1, Name::new("live").unwrap());
     let keys: Vec<String> = (0..keys).map(|_| gate.issue(&new).unwrap().0.expose().to_owned()).collect();

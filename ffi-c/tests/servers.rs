@@ -26,7 +26,7 @@ impl Server {
         let path = folder.path().join("api.gate");
         let secret = pepper::generate().unwrap();
         let plans = vec![Plan::new("default", "3/hour, 1000/day".parse().unwrap()).unwrap()];
-        let config = GateConfig { keys: 100, plans, ..GateConfig::default() };
+        let config = GateConfig::default().with_keys(100).with_plans(plans);
         let gate = Gate::create(&path, pepper::parse(&secret).unwrap(), &config).unwrap();
         let mut child = Self::command(&built, name, &path)
             .env("KEYTALLY_PEPPER", &*secret)

@@ -1,4 +1,4 @@
-//! Everything that can go wrong, a sentence each.
+//! Every error of this crate, each with a full sentence.
 
 use core::fmt;
 use core::time::Duration;
@@ -7,95 +7,98 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::{AdminError, AttachError, CreateError, Policy};
 
-use crate::lock::LockHolder;
+use crate::header::HEADER_LEN;
+use crate::holder::LockHolder;
 use crate::redact::redact;
 
-/// Why it couldn't be done. `Display` is one whole sentence: it names the file, what was found, what was expected,
-/// and, where there is one, the command that mends it. [`source`](core::error::Error::source) is for programs; its
-/// text is in the sentence already.
+/// Why an operation failed.
 ///
-/// No sentence holds a key or a pepper, not even one that was given as a path; see [`redact`](crate::redact). `Debug`
-/// shows the sentence too.
+/// `Display` is one full sentence. It names the file, what was found, what was expected, and the
+/// command that fixes it, if there is one. [`source`](core::error::Error::source) is for programs:
+/// the sentence already contains its text. `Debug` shows the same sentence.
+///
+/// No sentence contains a key or a pepper, even if one was given as a path; see
+/// [`redact`](crate::redact).
 #[non_exhaustive]
 pub enum Error {
-    /// An administrator's change can't be made, and nothing was changed.
+    /// An administrator's change is not possible. Nothing was changed.
     Admin {
-        /// The gate's file; `None` in memory.
+        /// The gate's file. `None` in memory.
         path: Option<PathBuf>,
-        /// Why not.
+        /// The reason.
         source: AdminError,
     },
-    /// The file is no table that can be opened.
+    /// The file is not a table that can be opened.
     Attach {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: AttachError,
     },
-    /// Another administrator did not end in time, and nothing was changed.
+    /// Another administrator did not finish in time. Nothing was changed.
     Busy {
-        /// The gate's file; `None` in memory.
+        /// The gate's file. `None` in memory.
         path: Option<PathBuf>,
-        /// How long this call waited for its turn.
+        /// How long this call waited for the lock.
         waited: Duration,
-        /// Who administers.
+        /// The process that administers.
         holder: LockHolder,
     },
     /// The limiter has another capacity.
     Capacity {
         /// The file.
         path: PathBuf,
-        /// The limiter's.
+        /// The limiter's capacity.
         found: u32,
-        /// What was asked for.
-        asked: u32,
+        /// The requested capacity.
+        requested: u32,
     },
-    /// There can be no such table. No file was made.
+    /// Such a table is not possible. No file was created.
     Create {
-        /// Where it was to be; `None` in memory.
+        /// The requested path. `None` in memory.
         path: Option<PathBuf>,
-        /// Why not.
+        /// The reason.
         source: CreateError,
     },
-    /// The system gave no entropy.
+    /// The system provided no entropy.
     Entropy(io::Error),
-    /// There is something at the path already, and it was left as it is.
+    /// A file already exists at the path. It was not changed.
     Exists {
         /// The path.
         path: PathBuf,
     },
-    /// The wait for another administrator was interrupted, and nothing was changed.
+    /// The wait for another administrator was interrupted. Nothing was changed.
     Interrupted {
-        /// The gate's file; `None` in memory.
+        /// The gate's file. `None` in memory.
         path: Option<PathBuf>,
     },
-    /// The operating system refused something.
+    /// The operating system reported an error.
     Io {
-        /// What was tried, as a verb: `open`, `map` …
+        /// What was attempted, as a verb: `open`, `map` …
         doing: &'static str,
-        /// With what.
+        /// The file or folder.
         path: PathBuf,
-        /// What it said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Users who must not can get at the file.
+    /// The file's mode gives other users access.
     Mode {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// Whether the file was recognized as a table or a file of peppers. Only then does the sentence say how to fix
-        /// it: the advice would break another program's file.
+        /// Whether the file was recognized as a table or a pepper file. Only then does the sentence
+        /// contain a command that fixes it: the command would break another program's file.
         recognized: bool,
     },
-    /// What is at the path is no regular file.
+    /// The path does not lead to a regular file.
     NotAFile {
         /// The path.
         path: PathBuf,
-        /// What it is: `a directory`, `a device` …
+        /// What was found: `a directory`, `a device` …
         found: &'static str,
     },
-    /// The file belongs to a stranger: neither to the user of this process nor to root.
+    /// The file belongs to another user, that is, neither to the user of this process nor to root.
     Owner {
         /// The file.
         path: PathBuf,
@@ -106,29 +109,29 @@ pub enum Error {
         /// As in [`Mode`](Self::Mode).
         recognized: bool,
     },
-    /// The peppers can't be read from their text.
+    /// The text of the peppers is not valid.
     Pepper {
-        /// The file that they were read from, if it was one.
+        /// The file that they were read from, if any.
         path: Option<PathBuf>,
-        /// What is wrong.
+        /// The reason.
         source: PepperError,
     },
     /// The limiter has another policy.
     Policy {
         /// The file.
         path: PathBuf,
-        /// The limiter's.
+        /// The limiter's policy.
         found: Box<Policy>,
-        /// What was asked for.
-        asked: Box<Policy>,
+        /// The requested policy.
+        requested: Box<Policy>,
     },
-    /// The file that is open was removed, or another was put in its place. A change made to it would be lost on
-    /// everybody who opens the path.
+    /// The file that is open was removed or replaced. Programs that open the path would not see a
+    /// change to it.
     Replaced {
         /// The path.
         path: PathBuf,
     },
-    /// The file is too short to be any table.
+    /// The file is too short for any table.
     TooShort {
         /// The file.
         path: PathBuf,
@@ -164,15 +167,15 @@ impl fmt::Display for Error {
             Self::Admin { path, source } => about(path.as_deref(), source, f),
             Self::Attach { path, source } => about(Some(path), source, f),
             Self::Busy { path, waited, holder } => about(path.as_deref(), &Waited { waited, holder }, f),
-            Self::Capacity { path, found, asked } => write!(
+            Self::Capacity { path, found, requested } => write!(
                 f,
-                "{}: this limiter is for {found} subjects, and {asked} were asked for; open it with {found}, or remove it and create another",
+                "{}: this limiter is for {found} subjects, and {requested} were requested; open it with {found}, or remove it and create another",
                 shown(path)
             ),
             Self::Create { path, source } => about(path.as_deref(), source, f),
-            Self::Entropy(error) => write!(f, "the system gives no random bytes: {error}"),
+            Self::Entropy(error) => write!(f, "the system provides no random bytes: {error}"),
             Self::Exists { path } => {
-                write!(f, "{}: there is a file of that name already, and it was left as it is", shown(path))
+                write!(f, "{}: a file of that name already exists, and it was not changed", shown(path))
             }
             Self::Interrupted { path } => {
                 let sentence = "the wait for another administrator was interrupted, and nothing was changed";
@@ -180,7 +183,7 @@ impl fmt::Display for Error {
             }
             Self::Io { doing, path, source } => write!(f, "cannot {doing} {}: {source}", shown(path)),
             Self::Mode { path, mode, recognized } => {
-                write!(f, "{}: its mode is {mode:04o}, so other users can get at it", shown(path))?;
+                write!(f, "{}: its mode is {mode:04o}, so other users have access to it", shown(path))?;
                 fix(*recognized, "chmod 600", path, f)
             }
             Self::NotAFile { path, found } => {
@@ -191,9 +194,9 @@ impl fmt::Display for Error {
                 fix(*recognized, &format!("chown {user}"), path, f)
             }
             Self::Pepper { path, source } => about(path.as_deref(), source, f),
-            Self::Policy { path, found, asked } => write!(
+            Self::Policy { path, found, requested } => write!(
                 f,
-                "{}: this limiter's policy is \"{found}\", and \"{asked}\" was asked for; open it with its own, or remove it and create another",
+                "{}: this limiter's policy is \"{found}\", and \"{requested}\" was requested; open it with its own, or remove it and create another",
                 shown(path)
             ),
             Self::Replaced { path } => write!(
@@ -206,7 +209,7 @@ impl fmt::Display for Error {
                 "{}: this is no keytally table: it has {len} byte{}, and the smallest has more than {}",
                 shown(path),
                 if *len == 1 { "" } else { "s" },
-                crate::HEADER_LEN
+                HEADER_LEN
             ),
             Self::Writable { path, mode, recognized } => {
                 write!(f, "{}: its mode is {mode:04o}, so users other than root can write it", shown(path))?;
@@ -229,7 +232,7 @@ impl core::error::Error for Error {
     }
 }
 
-/// The sentence of an inner error, after the file that it is about.
+/// Writes the sentence of an inner error after the name of its file.
 fn about(path: Option<&Path>, error: &dyn fmt::Display, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match path {
         Some(path) => write!(f, "{}: {error}", shown(path)),
@@ -237,17 +240,17 @@ fn about(path: Option<&Path>, error: &dyn fmt::Display, f: &mut fmt::Formatter<'
     }
 }
 
-/// The command that fixes a file, if it may be changed.
+/// Writes the command that fixes a file, if the file may be changed.
 fn fix(recognized: bool, command: &str, path: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     if recognized { write!(f, "; fix it with: {command} {}", Quoted(path)) } else { Ok(()) }
 }
 
-/// A path as an error may repeat it.
+/// Returns a path as an error may repeat it.
 fn shown(path: &Path) -> String {
     redact(&path.to_string_lossy()).into_owned()
 }
 
-/// What is said of a wait that was in vain.
+/// The sentence for a wait that timed out.
 struct Waited<'a> {
     waited: &'a Duration,
     holder: &'a LockHolder,
@@ -257,7 +260,7 @@ impl fmt::Display for Waited<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { waited, holder } = self;
         if holder.pid == Some(std::process::id()) && waited.is_zero() {
-            return write!(f, "{holder} administers this gate already; end that first, or wait longer");
+            return write!(f, "{holder} already administers this gate; end that first, or wait longer");
         }
         if waited.is_zero() {
             write!(f, "{holder} is changing this gate; ")?;
@@ -274,7 +277,7 @@ impl fmt::Display for Waited<'_> {
     }
 }
 
-/// A path as a shell takes it.
+/// A path quoted for a shell.
 struct Quoted<'a>(&'a Path);
 
 impl fmt::Display for Quoted<'_> {
@@ -291,7 +294,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// What is wrong with a text of peppers. Nothing of a pepper is in it.
+/// Why a text of peppers is not valid. Contains no part of a pepper.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PepperError {
@@ -300,37 +303,37 @@ pub enum PepperError {
         /// The encoding that the mark stands for: UTF-8 or UTF-16.
         encoding: &'static str,
     },
-    /// There is none, or there are more than four.
+    /// There are no peppers, or more than four.
     Count {
-        /// How many there are.
+        /// The number of peppers.
         given: usize,
     },
-    /// One is neither hex nor base64.
+    /// A pepper is neither hex nor base64.
     Form {
-        /// Which one, counted from 1.
+        /// Its number, counted from 1.
         number: usize,
-        /// Of how many.
+        /// The number of peppers.
         of: usize,
     },
-    /// The file is longer than peppers can be.
+    /// The file is longer than a pepper file may be.
     Long {
-        /// The most bytes that are read.
+        /// The largest length in bytes.
         max: usize,
     },
-    /// One is there twice.
+    /// A pepper occurs twice.
     Repeated {
-        /// Which one, counted from 1.
+        /// The number of the second one, counted from 1.
         number: usize,
-        /// Of how many.
+        /// The number of peppers.
         of: usize,
     },
-    /// One has fewer than 32 bytes.
+    /// A pepper has fewer than 32 bytes.
     Short {
-        /// Which one, counted from 1.
+        /// Its number, counted from 1.
         number: usize,
-        /// Of how many.
+        /// The number of peppers.
         of: usize,
-        /// Its bytes.
+        /// Its length in bytes.
         len: usize,
     },
 }
@@ -350,7 +353,7 @@ impl fmt::Display for PepperError {
             }
             Self::Form { number, of } => write!(f, "pepper {number} of {of} is neither hex nor base64"),
             Self::Long { max } => {
-                write!(f, "the file has more than {max} bytes, so it can't be a file of peppers")
+                write!(f, "the file has more than {max} bytes, so it cannot be a pepper file")
             }
             Self::Repeated { number, of } => {
                 write!(f, "pepper {number} of {of} is the same as one before it")
@@ -371,7 +374,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_in_vain_names_the_holder_and_what_to_do() {
+    fn busy_error_names_the_holder_and_a_remedy() {
         let busy = |pid, stopped| {
             let holder = LockHolder { pid, program: pid.map(|_| "worker".into()), stopped };
             Error::Busy { path: Some("api.gate".into()), waited: Duration::from_secs(10), holder }.to_string()
@@ -386,18 +389,18 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_mends_can_be_pasted() {
+    fn command_that_fixes_a_file_can_be_pasted() {
         let mode = |path: &str| Error::Mode { path: path.into(), mode: 0o644, recognized: true }.to_string();
         assert_eq!(
             mode("/srv/api.gate"),
-            "/srv/api.gate: its mode is 0644, so other users can get at it; fix it with: chmod 600 /srv/api.gate"
+            "/srv/api.gate: its mode is 0644, so other users have access to it; fix it with: chmod 600 /srv/api.gate"
         );
         assert!(mode("my gate's").ends_with(r"chmod 600 'my gate'\''s'"));
         assert!(mode("-x").ends_with("chmod 600 -- '-x'"));
     }
 
     #[test]
-    fn secret_that_was_given_as_a_path_is_not_repeated() {
+    fn secret_given_as_a_path_is_not_repeated() {
         let secret = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM";
         let path = || PathBuf::from(secret);
         let io = || io::Error::from(io::ErrorKind::NotFound);
@@ -405,7 +408,7 @@ mod tests {
         for error in [
             Error::Admin { path: Some(path()), source: AdminError::NoSuchPlan },
             Error::Attach { path: path(), source: AttachError::Unfinished },
-            Error::Capacity { path: path(), found: 1, asked: 2 },
+            Error::Capacity { path: path(), found: 1, requested: 2 },
             Error::Create { path: Some(path()), source: CreateError::PlanName },
             Error::Exists { path: path() },
             Error::Io { doing: "open", path: path(), source: io() },
@@ -413,7 +416,7 @@ mod tests {
             Error::NotAFile { path: path(), found: "a directory" },
             Error::Owner { path: path(), owner: 1, user: 2, recognized: true },
             Error::Pepper { path: Some(path()), source: PepperError::Count { given: 0 } },
-            Error::Policy { path: path(), found: policy(), asked: policy() },
+            Error::Policy { path: path(), found: policy(), requested: policy() },
             Error::Replaced { path: path() },
             Error::TooShort { path: path(), len: 1 },
             Error::Writable { path: path(), mode: 0o666, recognized: true },

@@ -1,4 +1,5 @@
-//! Opening a table's file: once, and with everything refused that would make it somebody else's.
+//! Opens a table's file. Refuses non-regular files, files of other users, and modes that give all
+//! users access.
 
 use std::fs::File;
 use std::io;
@@ -9,12 +10,13 @@ use std::path::{Path, PathBuf};
 use keytally_core::stop::{Stop, stop};
 use keytally_core::{AttachError, LINE_LEN};
 use keytally_core::{BEGINNING_LEN, is_table_beginning};
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, open};
+use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::Error;
 use crate::map::Mapping;
 
-/// Permission bits that a table's file must not have: a group may be let in, everybody may not.
+/// Permission bits that a table's file must not have. A group may have access, all users may not.
 const REFUSED_IN_TABLES: u32 = 0o007;
 
 /// A table's file, open for as long as the table is.
@@ -22,13 +24,13 @@ const REFUSED_IN_TABLES: u32 = 0o007;
 pub(crate) struct TableFile {
     file: File,
     identity: Identity,
-    /// As it was given, for people.
+    /// The path as the caller gave it, for messages.
     path: PathBuf,
-    /// Where the file is found again, also after a change of the working directory; `None` in memory.
+    /// The absolute path, which is valid after a change of the working directory. `None` in memory.
     absolute: Option<PathBuf>,
 }
 
-/// What tells a file from every other one, whatever their names.
+/// Identifies a file independently of its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
     device: u64,
@@ -36,36 +38,36 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(file: &File) -> io::Result<Self> {
+    fn new(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         Ok(Self { device: metadata.dev(), inode: metadata.ino() })
     }
 }
 
 impl TableFile {
-    /// The file of this descriptor, which `path` names.
+    /// Returns the file of this descriptor, which `path` names.
     pub(crate) fn at(path: &Path, file: File) -> io::Result<Self> {
-        let identity = Identity::of(&file)?;
+        let identity = Identity::new(&file)?;
         Ok(Self { file, identity, path: path.into(), absolute: Some(std::path::absolute(path)?) })
     }
 
-    /// A file that has no name, and goes when the last process closes it.
+    /// Returns a file without a name. The kernel frees it when the last process closes it.
     pub(crate) fn in_memory(file: File) -> io::Result<Self> {
-        let identity = Identity::of(&file)?;
+        let identity = Identity::new(&file)?;
         Ok(Self { file, identity, path: "memory".into(), absolute: None })
     }
 
-    /// What to call it.
+    /// Returns the path as messages show it.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its path, if it has one.
+    /// Returns the path that the caller gave. `None` in memory.
     pub(crate) fn named(&self) -> Option<&Path> {
         self.absolute.as_ref().map(|_| self.path.as_path())
     }
 
-    /// Waits until the disk has what is in the file.
+    /// Waits until the contents of the file are on the disk.
     pub(crate) fn flush(&self) -> Result<(), Error> {
         if self.absolute.is_some() {
             stop(Stop::ChangeMade);
@@ -75,25 +77,20 @@ impl TableFile {
         Ok(())
     }
 
-    /// A new open file description of the same file; `None` in memory.
+    /// Opens a new open file description of the same file. `None` in memory.
     pub(crate) fn new_description(&self) -> Result<Option<OwnedFd>, Error> {
         let Some(absolute) = &self.absolute else { return Ok(None) };
-        let gone = || Error::Replaced { path: self.path.clone() };
+        let replaced = || Error::Replaced { path: self.path.clone() };
         let file = match open_file(absolute, OFlags::RDWR) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(gone()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(replaced()),
             Err(error) => return Err(Error::io("open", absolute, error)),
         };
-        let identity = Identity::of(&file).map_err(|error| Error::io("look at", absolute, error))?;
-        if identity == self.identity { Ok(Some(file.into())) } else { Err(gone()) }
+        let identity = Identity::new(&file).map_err(|error| Error::io("examine", absolute, error))?;
+        if identity == self.identity { Ok(Some(file.into())) } else { Err(replaced()) }
     }
 
-    #[cfg(test)]
-    pub(crate) fn descriptor(&self) -> &File {
-        &self.file
-    }
-
-    /// Whether the path still leads to this file. A table in memory stays where it is.
+    /// Returns whether the path still leads to this file. Always true in memory.
     pub(crate) fn is_in_place(&self) -> io::Result<bool> {
         let Some(absolute) = &self.absolute else { return Ok(true) };
         let metadata = absolute.metadata()?;
@@ -108,31 +105,42 @@ pub(crate) fn open_table<T>(
 ) -> Result<(TableFile, T), Error> {
     let file = open_regular(path)?;
     let io_error = |doing| move |error| Error::io(doing, path, error);
-    let metadata = file.metadata().map_err(io_error("look at"))?;
+    let metadata = file.metadata().map_err(io_error("examine"))?;
     let len = metadata.len();
     let whole = len / LINE_LEN as u64;
     let lines = usize::try_from(whole).unwrap_or(usize::MAX);
     if lines == 0 {
         return Err(Error::TooShort { path: path.into(), len });
     }
-    // What is asked next may lead to a command that changes the file, which only a table's file should suffer.
+    // The errors of the next check may advise a command that changes the file. So this makes sure
+    // that it is a table.
     refuse_other_files(path, &file)?;
     let user = rustix::process::geteuid().as_raw();
-    refuse_strangers(path, metadata.uid(), metadata.mode() & 0o7777, user)?;
-    // A copy with holes in it would run out of disk at a check, which the kernel can tell only by SIGBUS.
+    refuse_other_owners(path, metadata.uid(), metadata.mode() & 0o7777, user)?;
+    // In a copy with holes, a check could find the disk full, which the kernel reports only by
+    // SIGBUS.
     if metadata.blocks().saturating_mul(512) < len {
-        crate::publish::fill_holes(&file, len).map_err(io_error("find room on the disk for"))?;
+        fill_holes(&file, len).map_err(io_error("reserve disk space for"))?;
     }
-    let mapping = Mapping::of(&file, lines).map_err(io_error("map"))?;
+    let mapping = Mapping::new(&file, lines).map_err(io_error("map"))?;
     let needed = whole * LINE_LEN as u64;
     let attached = match attach(mapping) {
-        // What is wrong is named before the odd bytes at its end are.
+        // Any other fault takes precedence over extra bytes at the end.
         Err(AttachError::Truncated { needed, .. }) => Err(AttachError::Truncated { len, needed }),
         Ok(_) if needed != len => Err(AttachError::Truncated { len, needed }),
         other => other,
     };
     let table = attached.map_err(|source| Error::Attach { path: path.into(), source })?;
-    Ok((TableFile::at(path, file).map_err(io_error("look at"))?, table))
+    Ok((TableFile::at(path, file).map_err(io_error("examine"))?, table))
+}
+
+/// Reserves disk space for the holes of a file that is in use. Where the file system cannot do
+/// that, the holes remain.
+fn fill_holes(file: &File, len: u64) -> io::Result<()> {
+    match retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, len)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// Opens a regular file. A symbolic link is followed.
@@ -144,7 +152,7 @@ fn open_regular(path: &Path) -> Result<File, Error> {
         }
         Err(error) => return Err(Error::io("open", path, error)),
     };
-    let metadata = file.metadata().map_err(|error| Error::io("look at", path, error))?;
+    let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
     let kind = metadata.file_type();
     if !kind.is_file() {
         let found = if kind.is_dir() {
@@ -161,8 +169,8 @@ fn open_regular(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Refuses a file that no table begins, before anything else is said of it: no error repeats its content or advises to
-/// change it.
+/// Refuses a file that no table begins, before anything else is said of it: no error repeats its
+/// content or advises to change it.
 fn refuse_other_files(path: &Path, file: &File) -> Result<(), Error> {
     let mut bytes = [0; BEGINNING_LEN];
     file.read_exact_at(&mut bytes, 0).map_err(|error| Error::io("read", path, error))?;
@@ -174,10 +182,10 @@ fn refuse_other_files(path: &Path, file: &File) -> Result<(), Error> {
     Err(Error::Attach { path: path.into(), source })
 }
 
-/// The rule of who may get at a file, for a process of `user`.
-fn refuse_strangers(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(), Error> {
+/// Applies the access rule for a process of `user`.
+fn refuse_other_owners(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(), Error> {
     const ROOT: u32 = 0;
-    // Whoever owns the file can open it to everybody at any moment, so that is asked first.
+    // The owner comes first, because an owner can change the mode at any time.
     if owner != user && owner != ROOT && user != ROOT {
         return Err(Error::Owner { path: path.into(), owner, user, recognized: true });
     }
@@ -187,10 +195,10 @@ fn refuse_strangers(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(),
     Ok(())
 }
 
-/// Opens without waiting for the other end of a pipe.
+/// Opens a file. Does not wait for the other end of a pipe.
 fn open_file(path: &Path, access: OFlags) -> io::Result<File> {
     let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let descriptor = rustix::io::retry_on_intr(|| open(path, flags, Mode::empty()))?;
+    let descriptor = retry_on_intr(|| open(path, flags, Mode::empty()))?;
     Ok(descriptor.into())
 }
 
@@ -199,8 +207,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_of_strangers_and_files_open_to_all_are_refused() {
-        let rule = |owner, mode, user| refuse_strangers(Path::new("f"), owner, mode, user);
+    fn file_of_another_user_or_open_to_all_is_refused() {
+        let rule = |owner, mode, user| refuse_other_owners(Path::new("f"), owner, mode, user);
         for (owner, user) in [(1000, 1000), (0, 1000), (0, 0), (1000, 0)] {
             assert!(rule(owner, 0o600, user).is_ok(), "{owner} {user}");
             assert!(rule(owner, 0o660, user).is_ok(), "{owner} {user}");

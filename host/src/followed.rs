@@ -1,4 +1,5 @@
-//! A gate that is followed by its path: when its file is replaced, the new file is opened and takes its place.
+//! A gate that follows its path: when its file is replaced, the new file is opened and takes its
+//! place.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -20,20 +21,20 @@ use crate::error::Error;
 use crate::gate::Gate;
 use crate::lock::this_thread;
 
-/// How often the path is looked at.
-const LOOK_EVERY_MS: u64 = 1000;
+/// The interval between two looks at the path.
+const LOOK_INTERVAL_MS: u64 = 1000;
 
-/// A gate that follows its path, as `tail -F` does: when another file is renamed over it, that file is opened and takes its
-/// place.
+/// A gate that follows its path, as `tail -F` does: when another file is renamed over it, that file
+/// is opened and takes its place.
 ///
-/// Until then, and for as long as the new file cannot be opened, the old file decides. [`load`](Self::load) gives the
-/// gate that is in force; it takes no lock and makes no system call, and allocates only in a thread's first call. The path is
-/// looked at
-/// - once a second by a thread, once [`watch`](Self::watch) was called; or
-/// - by whoever calls [`look_when_due`](Self::look_when_due), once a second at most; or
-/// - by [`look`](Self::look) and [`reopen`](Self::reopen) at once.
+/// Until the new file is open, the old file decides. [`load`](Self::load) returns the gate that is
+/// in force. It takes no lock, makes no system call, and allocates only in the first call of each
+/// thread. A replacement is detected by
+/// - a thread, once a second, after a call of [`watch`](Self::watch);
+/// - a caller of [`reopen_if_due`](Self::reopen_if_due), at most once a second;
+/// - [`reopen_if_replaced`](Self::reopen_if_replaced) and [`reopen`](Self::reopen), immediately.
 ///
-/// A file that is written over in its place is not noticed: rename the new one over it.
+/// Overwriting the file in place is not detected: rename a new file over it.
 ///
 /// ```
 /// use keytally::{GateConfig, Followed, Gate, Name, NewKey, pepper};
@@ -44,21 +45,22 @@ const LOOK_EVERY_MS: u64 = 1000;
 /// let gate = Followed::open(&path, pepper::parse(&secret)?)?;
 /// gate.watch(|event| eprintln!("{event}"))?;
 ///
-/// // Another process makes a new gate, and puts it in place of the old one.
+/// // Another process creates a new gate, and renames it over the old one.
 /// let new_gate = Gate::create(&new_path, pepper::parse(&secret)?, &GateConfig::default())?;
 /// let new = NewKey::new(42, Name::new("live").unwrap());
 /// let (key, _) = new_gate.issue(&new)?;
 /// std::fs::rename(new_path, path)?;
 ///
-/// gate.look()?; // the thread would do so within a second
+/// gate.reopen_if_replaced()?; // the thread would do so within a second
 /// assert!(gate.load().check(Some(key.expose().as_bytes()), 1).is_admitted());
 /// assert_eq!(gate.status().reopened, 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Concurrency
-/// Threads share a `&Followed`. A gate that was loaded stays mapped until its [`Current`] is dropped. After a fork the thread is
-/// the parent's only: call [`watch`](Self::watch) again in the child.
+/// Threads share a `&Followed`. A gate that was loaded stays mapped until its [`Current`] is
+/// dropped. A forked child does not have the thread of its parent: call [`watch`](Self::watch)
+/// again in the child.
 pub struct Followed<T = Gate> {
     shared: Arc<Shared<T>>,
     watcher: Mutex<Option<Watcher>>,
@@ -72,7 +74,7 @@ struct Shared<T> {
     current: ArcSwap<T>,
     status: ArcSwap<FollowStatus>,
     opened: Instant,
-    /// When the path was last looked at, in milliseconds since it was opened.
+    /// When the path was last examined, in milliseconds since it was opened.
     looked_ms: AtomicU64,
     /// The number of the thread.
     thread: AtomicU64,
@@ -82,7 +84,7 @@ struct Shared<T> {
 /// The thread, and the process that it runs in.
 struct Watcher {
     process: u32,
-    /// In a forked child it stands for no thread, and must not be joined or detached.
+    /// In a forked child this thread does not exist, so the handle must not be joined or detached.
     thread: ManuallyDrop<JoinHandle<()>>,
 }
 
@@ -90,7 +92,7 @@ struct Watcher {
 pub struct Current<T = Gate>(Guard<Arc<T>>);
 
 impl<T> Current<T> {
-    /// The same, to be kept for longer than a request takes.
+    /// Returns the gate as an `Arc`, for a caller that keeps it for longer than one request.
     pub fn to_arc(&self) -> Arc<T> {
         Arc::clone(&self.0)
     }
@@ -111,24 +113,24 @@ impl<T> fmt::Debug for Current<T> {
     }
 }
 
-/// How a [`Followed`] has fared.
+/// The state of a [`Followed`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FollowStatus {
-    /// How often another file took the place of the one that was open.
+    /// How often another file replaced the one that was open.
     pub reopened: u64,
-    /// Why what is at the path is not in force; `None` when it is.
+    /// Why the file at the path is not in force. `None` if it is.
     pub problem: Option<String>,
 }
 
-/// What happened to a [`Followed`].
+/// An event that [`Followed::watch`] reports.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FollowEvent<'e> {
     /// The file was replaced, and the new one is in force.
     Reopened(&'e Path),
-    /// The file was removed, or replaced by one that cannot be opened. The old one stays in force, and the new one is tried
-    /// again every second. This is reported once for each error.
+    /// The file was removed, or replaced by one that cannot be opened. The old one stays in force,
+    /// and the new one is tried again every second. Each error is reported once.
     Failed(&'e Error),
 }
 
@@ -150,17 +152,17 @@ impl Followed {
     /// Those of [`Gate::open`].
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
         let gate = Gate::open(&path, peppers.clone())?;
-        Self::of(gate, peppers, Ok)
+        Self::from_gate(gate, peppers, Ok)
     }
 }
 
 impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
-    /// Follows the path of a gate that was opened or created with these peppers. `wrap` makes what [`load`](Self::load)
-    /// gives of each gate.
+    /// Follows the path of a gate that was opened or created with these peppers. `wrap` converts
+    /// each gate into what [`load`](Self::load) returns.
     ///
     /// # Errors
-    /// That of `wrap`; [`Error::Io`] for a gate in memory.
-    pub fn of(
+    /// The error of `wrap`. [`Error::Io`] if the gate is in memory.
+    pub fn from_gate(
         gate: Gate,
         peppers: Peppers,
         wrap: impl Fn(Gate) -> Result<T, Error> + Send + Sync + 'static,
@@ -182,17 +184,18 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         Ok(Self { shared: Arc::new(shared), watcher: Mutex::new(None) })
     }
 
-    /// The gate that is in force. Keep it for one request, whose verdict may name plans of this gate by number.
+    /// Returns the gate that is in force. Keep it for one request: the verdict may name plans of
+    /// this gate by number.
     #[inline]
     pub fn load(&self) -> Current<T> {
         Current(self.shared.current.load())
     }
 
-    /// Starts the thread that looks at the path once a second, and calls `report` with what happens. Does nothing if this
-    /// process has the thread already.
+    /// Starts the thread that examines the path once a second, and calls `report` with every event.
+    /// Does nothing if this process already has the thread.
     ///
     /// # Errors
-    /// [`Error::Io`] when the system gives no thread.
+    /// [`Error::Io`] if the system cannot start a thread.
     pub fn watch(&self, mut report: impl FnMut(FollowEvent<'_>) + Send + 'static) -> Result<(), Error> {
         let process = std::process::id();
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,8 +206,8 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         let work = move || {
             shared.thread.store(this_thread(), Ordering::Release);
             while shared.ending.load(Ordering::Acquire) == 0 {
-                // A wake-up without cause only makes it look earlier.
-                thread::park_timeout(Duration::from_millis(LOOK_EVERY_MS));
+                // A spurious wake-up only makes the next look earlier.
+                thread::park_timeout(Duration::from_millis(LOOK_INTERVAL_MS));
                 let _ = shared.look(false, &mut report);
             }
         };
@@ -216,26 +219,29 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         Ok(())
     }
 
-    /// Looks at the path now. If the file was replaced, opens the new one; returns whether it did.
+    /// Examines the path now. If the file was replaced, opens the new one. Returns whether it was
+    /// replaced.
     ///
     /// # Errors
-    /// Those of [`Gate::open`], and [`Error::Io`] when the file was removed. The old file stays in force.
-    pub fn look(&self) -> Result<bool, Error> {
+    /// Those of [`Gate::open`], and [`Error::Io`] if the file was removed. The old file stays in
+    /// force.
+    pub fn reopen_if_replaced(&self) -> Result<bool, Error> {
         self.shared.look(false, &mut |_| ())
     }
 
-    /// Looks at the path if nobody has for a second. What is found is in the [`status`](Self::status). This is for
-    /// programs that cannot have a thread; the call that looks takes a system call longer.
+    /// Examines the path if no thread has done so for a second, for programs that cannot have a
+    /// thread of their own. [`status`](Self::status) reports what was found. A call that examines
+    /// the path makes a system call; the other calls only read the clock.
     #[inline]
-    pub fn look_when_due(&self) {
+    pub fn reopen_if_due(&self) {
         let looked_ms = self.shared.looked_ms.load(Ordering::Relaxed);
         let now_ms = self.shared.now_ms();
-        if now_ms.saturating_sub(looked_ms) >= LOOK_EVERY_MS {
-            self.shared.look_for_all(looked_ms, now_ms);
+        if now_ms.saturating_sub(looked_ms) >= LOOK_INTERVAL_MS {
+            self.shared.look_once(looked_ms, now_ms);
         }
     }
 
-    /// Opens the file at the path, whether it was replaced or not.
+    /// Opens the file at the path again, whether or not it was replaced.
     ///
     /// # Errors
     /// Those of [`Gate::open`]. The old file stays in force.
@@ -243,22 +249,23 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         self.shared.look(true, &mut |_| ()).map(drop)
     }
 
-    /// The gate whose file is at the path now, for a change to its keys or plans: a change to a file that was replaced
-    /// would be lost. Without a file there, it is the gate that is in force, whose changes are refused.
+    /// Returns the gate whose file is at the path now, for a change to its keys or plans. A change
+    /// to a file that was replaced would be lost. If no file is at the path, returns the gate that
+    /// is in force, which refuses changes.
     ///
     /// # Errors
     /// Those of [`Gate::open`].
     pub fn in_place(&self) -> Result<Current<T>, Error> {
-        match self.look() {
+        match self.reopen_if_replaced() {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
-            looked => {
-                looked?;
+            reopened => {
+                reopened?;
             }
         }
         Ok(self.load())
     }
 
-    /// How it has fared.
+    /// Returns the number of replacements, and the present error if there is one.
     pub fn status(&self) -> FollowStatus {
         FollowStatus::clone(&self.shared.status.load())
     }
@@ -269,9 +276,9 @@ impl<T: AsRef<Gate>> Shared<T> {
         u64::try_from(instant().duration_since(self.opened).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Looks, unless another thread does so already.
+    /// Examines the path, unless another thread is already doing so.
     #[cold]
-    fn look_for_all(&self, looked_ms: u64, now_ms: u64) {
+    fn look_once(&self, looked_ms: u64, now_ms: u64) {
         let exchanged =
             self.looked_ms.compare_exchange(looked_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
         if exchanged.is_ok() {
@@ -285,7 +292,7 @@ impl<T: AsRef<Gate>> Shared<T> {
         match &opened {
             Ok(true) => report(FollowEvent::Reopened(&self.path)),
             Ok(false) if before.problem.is_none() => {}
-            // The old file is at the path again.
+            // The old file is back at the path.
             Ok(false) => self.change_status(|status| status.problem = None),
             Err(error) => {
                 let problem = error.to_string();
@@ -301,7 +308,7 @@ impl<T: AsRef<Gate>> Shared<T> {
     fn open_if_replaced(&self, force: bool) -> Result<bool, Error> {
         let current = self.current.load_full();
         let old = (*current).as_ref();
-        let in_place = old.is_in_place().map_err(|error| Error::io("look at", &self.path, error))?;
+        let in_place = old.is_in_place().map_err(|error| Error::io("examine", &self.path, error))?;
         if in_place && !force {
             return Ok(false);
         }
@@ -327,7 +334,8 @@ impl<T> Drop for Followed<T> {
         let Some(watcher) = watcher.filter(|watcher| watcher.process == std::process::id()) else { return };
         self.shared.ending.store(1, Ordering::Release);
         watcher.thread.thread().unpark();
-        // The thread itself may be the last to use this, in its `report`.
+        // If `report` holds the last reference, this runs on the thread itself, which must not join
+        // itself.
         if self.shared.thread.load(Ordering::Acquire) != this_thread() {
             let _ = ManuallyDrop::into_inner(watcher.thread).join();
         }

@@ -1,24 +1,24 @@
-//! The gate in a file: the core's table with the system's clock, entropy and lock.
+//! A gate in a file: the core's table with the system's clock, entropy and lock.
 
 use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    AdminError, Administrator, AttachError, Charge, Clock, Key, KeyId, Name, NewKey, Peppers, Plan,
-    Timestamp, Verdict,
+    AdminError, Administrator, AttachError, Charge, Clock, Flaw, Key, KeyId, KeyInfo, MAX_KEYS, MAX_PLANS,
+    Name, NewKey, Peppers, Plan, Timestamp, Verdict,
 };
-use keytally_core::{Flaw, KeyInfo, MAX_KEYS, MAX_PLANS};
 
 use crate::clock::{SystemClock, now};
 use crate::entropy::entropy;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
-use crate::lock::{self, DEFAULT_WAIT, Lock, LockHolder, Wait};
+use crate::holder::LockHolder;
+use crate::lock::{self, DEFAULT_WAIT, Lock, Wait};
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
 
-/// What a new gate is to be.
+/// The settings of a new gate.
 ///
 /// ```
 /// use keytally::{GateConfig, Plan};
@@ -26,25 +26,29 @@ use crate::publish::{create_in_memory, create_table};
 ///     Plan::new("default", "100/minute, 1000/hour".parse()?).unwrap(),
 ///     Plan::new("pro", "1000/minute, 20000/hour".parse()?).unwrap(),
 /// ];
-/// let config = GateConfig { keys: 5000, plans, ..GateConfig::default() };
+/// let config = GateConfig::default().with_keys(5000).with_plans(plans);
 /// assert_eq!(config.prefix.as_str(), "kt");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct GateConfig {
-    /// The most keys, 1 to 67,108,864. Each takes 68 bytes of the file: 64, and 4 for its hint.
+    /// The capacity in keys, 1 to 67,108,864. Each key takes 68 bytes of the file: 64 for its
+    /// record, and 4 for its hint.
     pub keys: u32,
-    /// What every key begins with.
+    /// The prefix of every key.
     pub prefix: Name,
-    /// The plans, at most 116, the first for keys that name none. All share their windows and algorithm.
+    /// The plans, 1 to 116. The first is the plan of keys that name none. All share their windows
+    /// and algorithm.
     pub plans: Vec<Plan>,
 }
 
-// The page of `keys` says so.
+// The documentation of `keys` states this number.
 const _: () = assert!(MAX_KEYS == 67_108_864);
 
 impl Default for GateConfig {
-    /// 100,000 keys that begin with `kt`, and one plan: `default`, 100/minute, 1000/hour.
+    /// Returns a capacity of 100,000 keys, the prefix `kt`, and one plan: `default`, 100/minute,
+    /// 1000/hour.
     fn default() -> Self {
         let plan = || Plan::new("default", "100/minute, 1000/hour".parse().ok()?);
         Self {
@@ -56,14 +60,33 @@ impl Default for GateConfig {
 }
 
 impl GateConfig {
-    /// The same as the core takes it.
+    /// Sets [`keys`](Self::keys), the capacity.
+    #[must_use]
+    pub fn with_keys(self, keys: u32) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// Sets [`prefix`](Self::prefix), the prefix of every key.
+    #[must_use]
+    pub fn with_prefix(self, prefix: Name) -> Self {
+        Self { prefix, ..self }
+    }
+
+    /// Replaces all [`plans`](Self::plans).
+    #[must_use]
+    pub fn with_plans(self, plans: Vec<Plan>) -> Self {
+        Self { plans, ..self }
+    }
+
+    /// Returns the settings in the core's form.
     fn table(&self) -> keytally_core::GateConfig<'_> {
         keytally_core::GateConfig::new(self.keys, self.prefix, &self.plans)
             .with_plan_slots(MAX_PLANS)
             .with_hints(true)
     }
 
-    /// The lines of the gate. What can't be is refused here, before any room is taken for it.
+    /// Returns the size of the gate in lines. Refuses impossible settings before any disk space is
+    /// reserved.
     fn lines(&self, path: Option<&Path>) -> Result<usize, Error> {
         self.table().validate().map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
     }
@@ -71,9 +94,10 @@ impl GateConfig {
 
 /// A gate: a table of issued keys with their tallies, in a file that any number of processes share.
 ///
-/// Threads share a `&Gate`. Checks never wait; changes to keys and plans wait for another administrator, for a bounded time.
-/// See the [crate's page](crate) for what holds between processes. When the file is replaced, a `Gate` stays with the
-/// one that it opened: a [`Followed`](crate::Followed) gate opens the new one.
+/// Threads share a `&Gate`. Checks never wait. Changes to keys and plans wait for another
+/// administrator, for a bounded time. The [crate's page](crate) states what holds between
+/// processes. If the file is replaced, a `Gate` stays with the file that it opened. A
+/// [`Followed`](crate::Followed) gate opens the new one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -83,12 +107,12 @@ impl GateConfig {
 /// let secret = pepper::generate()?;
 /// Gate::create(&path, pepper::parse(&secret)?, &GateConfig::default())?;
 ///
-/// // Another process, or the same one after a restart:
+/// // In another process, or after a restart:
 /// let gate = Gate::open(&path, pepper::parse(&secret)?)?;
 /// let new = NewKey::new(42, Name::new("live").unwrap());
 /// let (old, key_id) = gate.issue(&new)?;
 /// let key = gate.rotate(key_id, Duration::from_secs(24 * 3600), false)?;
-/// // Both are good for a day, and spend the same quota.
+/// // Both secrets are valid for a day, and share one quota.
 /// assert_eq!(gate.check(Some(old.expose().as_bytes()), 1).remaining(), 999);
 /// assert_eq!(gate.check(Some(key.expose().as_bytes()), 1).remaining(), 998);
 ///
@@ -104,39 +128,43 @@ pub struct Gate {
     wait_ms: AtomicU64,
 }
 
-/// Changes that [`Gate::administer_each`] makes before it lets other administrators in.
-const PART: usize = 1000;
+/// Changes that [`Gate::administer_each`] makes under one lock.
+const CHANGES_PER_LOCK: usize = 1000;
 
 impl Gate {
-    /// Creates a gate in a new file at `path`, mode 0600, with its room on the disk taken.
+    /// Creates a gate in a new file at `path`, mode 0600, and reserves its disk space.
     ///
-    /// The file appears whole or not at all: a process that dies on the way leaves nothing that opens.
+    /// The file appears atomically: a process that dies during the call leaves no file that opens.
     ///
     /// # Errors
-    /// [`Error::Exists`] when there is anything at `path`; [`Error::Create`] when there can be no such gate;
-    /// [`Error::Io`] when the folder can't be written or the disk is full. Then nothing was changed.
+    /// In each case nothing was changed.
+    /// - [`Error::Exists`] if `path` exists, whatever it is.
+    /// - [`Error::Create`] if the settings are not possible.
+    /// - [`Error::Io`] if the folder cannot be written or the disk is full.
     pub fn create(path: impl AsRef<Path>, peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let path = path.as_ref();
         let lines = config.lines(Some(path))?;
         let (file, table) = create_table(path, lines, |memory| {
             keytally_core::Gate::create(memory, &config.table(), peppers)
         })?;
-        Ok(Self::of(table, file))
+        Ok(Self::new(table, file))
     }
 
     /// Opens the gate at `path`. A symbolic link is followed.
     ///
     /// # Errors
-    /// [`Error::Attach`] when the file is no gate, has another version or size, is damaged, or has other peppers;
-    /// [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`]; [`Error::Io`] when it can't be opened.
+    /// - [`Error::Attach`] if the file is not a gate, has another version or size, is damaged, or
+    ///   has other peppers.
+    /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`].
+    /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
         let attach = |memory| -> Result<_, AttachError> { keytally_core::Gate::attach(memory, peppers) };
         let (file, table) = open_table(path.as_ref(), attach)?;
-        Ok(Self::of(table, file))
+        Ok(Self::new(table, file))
     }
 
-    /// Creates a gate that is in no file: for tests, and for one process with the children that it forks. It is
-    /// gone when the last of them is.
+    /// Creates a gate in memory instead of a file, for tests, and for one process with the children
+    /// that it forks. It exists until the last of them ends.
     ///
     /// ```
     /// use keytally::{GateConfig, Gate, pepper};
@@ -146,71 +174,77 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Create`] when there can be no such gate; [`Error::Io`] when there is no memory for it.
+    /// [`Error::Create`] if the settings are not possible. [`Error::Io`] if there is not enough
+    /// memory.
     pub fn in_memory(peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let lines = config.lines(None)?;
         let (file, table) =
             create_in_memory(lines, |memory| keytally_core::Gate::create(memory, &config.table(), peppers))?;
-        Ok(Self::of(table, file))
+        Ok(Self::new(table, file))
     }
 
-    fn of(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
+    fn new(table: keytally_core::Gate<Mapping>, file: TableFile) -> Self {
         let gate = Self { table, file, wait_ms: AtomicU64::new(0) };
         gate.set_wait(DEFAULT_WAIT);
         gate
     }
 
-    /// Sets how long this gate's administering methods wait for their turn at most: 10 seconds unless set. Zero tries
-    /// once.
+    /// Sets the longest time that this gate's administering methods wait for the lock. The default
+    /// is 10 seconds. Zero tries once.
     pub fn set_wait(&self, at_most: Duration) {
         let wait_ms = u64::try_from(at_most.as_millis()).unwrap_or(u64::MAX);
         self.wait_ms.store(wait_ms, Ordering::Relaxed);
     }
 
-    /// How long this gate's administering methods wait for their turn at most.
+    /// Returns the longest time that this gate's administering methods wait for the lock.
     pub fn wait(&self) -> Wait<'static> {
         Wait::at_most(Duration::from_millis(self.wait_ms.load(Ordering::Relaxed)))
     }
 
-    /// Waits as long as another gate does.
+    /// Takes over the wait of another gate.
     pub(crate) fn keep_wait_of(&self, other: &Self) {
         self.wait_ms.store(other.wait_ms.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Whether the gate's path still leads to the file that is open. A gate in memory stays where it is.
+    /// Returns whether the gate's path still leads to the file that is open. Always true for a gate
+    /// in memory.
     ///
     /// # Errors
-    /// That of the system, such as [`NotFound`](std::io::ErrorKind::NotFound) when the file was removed.
+    /// The system's error, such as [`NotFound`](std::io::ErrorKind::NotFound) if the file was
+    /// removed.
     pub fn is_in_place(&self) -> std::io::Result<bool> {
         self.file.is_in_place()
     }
 
-    /// The path that the gate was opened or created with, as it was given; `None` in memory.
+    /// Returns the path that the gate was opened or created with, as it was given. `None` in
+    /// memory.
     pub fn path(&self) -> Option<&Path> {
         self.file.named()
     }
 
-    /// The core's table, every method of which takes the time as an argument.
+    /// Returns the core's table, whose methods take the time as an argument.
     pub fn table(&self) -> &keytally_core::Gate<Mapping> {
         &self.table
     }
 
-    /// Checks the key and then charges `cost` to every window of its plan, if all have room for it, else to none.
+    /// Checks the key and then charges `cost`: to every window of its plan if all have room, else
+    /// to none.
     ///
-    /// `api_key` is the value of the `X-API-Key` header, `None` when there was none.
+    /// `api_key` is the value of the `X-API-Key` header, `None` if the request has none.
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
         self.table.check(api_key, cost, SystemClock::read())
     }
 
-    /// What [`check`](Self::check) would answer now, without the charge.
+    /// Returns the verdict that [`check`](Self::check) would return now, without charging.
     pub fn peek(&self, api_key: Option<&[u8]>, cost: u32) -> Verdict {
         self.table.peek(api_key, cost, SystemClock::read())
     }
 
-    /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
+    /// Gives back what a check charged, in the windows that still count it. Refund a charge at most
+    /// once.
     ///
-    /// `None` when the gate has no such key.
+    /// Returns `None` if the gate has no such key.
     ///
     /// ```
     /// # use keytally::{GateConfig, Gate, Name, NewKey, pepper};
@@ -228,51 +262,57 @@ impl Gate {
         self.table.refund(key_id, charge, SystemClock::read())
     }
 
-    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
-    /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
+    /// Replaces an estimated cost by the actual one: refunds the difference, or charges it as far
+    /// as there is room. The rest is the verdict's [`uncharged`](Verdict::uncharged). Settle a
+    /// charge at most once.
     ///
-    /// `None` when the gate has no such key.
+    /// Returns `None` if the gate has no such key.
     pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32) -> Option<Verdict> {
         self.table.settle(key_id, estimate, actual, SystemClock::read())
     }
 
-    /// Forgets all counts of the key. `None` when the gate has no such key.
+    /// Sets all counts of the key to 0. Returns `None` if the gate has no such key.
     pub fn reset(&self, key_id: KeyId) -> Option<Verdict> {
         self.table.reset(key_id, SystemClock::read())
     }
 
-    /// Corrects every tally that is more than 60 s ahead of the system clock, counts kept. Returns how
-    /// many. For a table that an explicit time or a wrong clock locked; checks by the system clock
-    /// correct the tallies that they meet by themselves. The clock is read after each tally was loaded.
+    /// Corrects every tally that is more than 60 s ahead of the system clock, and keeps its counts.
+    /// Returns the number of corrected tallies.
+    ///
+    /// Use it on a table that an explicit time or a wrong clock has locked. A check by the system
+    /// clock already corrects the tally that it meets. The clock is read after each tally is
+    /// loaded.
     pub fn correct_clock(&self) -> u64 {
         self.table.correct_clock(SystemClock::read())
     }
 
-    /// Issues a key. What it returns is the only copy of the secret.
+    /// Issues a key. The returned key is the only copy of the secret.
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::issue`] lists; those of [`administer`](Self::administer);
-    /// [`Error::Entropy`].
+    /// [`Error::Admin`] with the errors of [`Administrator::issue`]; those of
+    /// [`administer`](Self::administer); [`Error::Entropy`].
     pub fn issue(&self, new: &NewKey<'_>) -> Result<(Key, KeyId), Error> {
         let entropy = entropy()?;
         self.administer(|administrator| administrator.issue(new, entropy, SystemClock::read()))
     }
 
-    /// Takes in a key that was issued elsewhere, of any form, so that its holder keeps it.
+    /// Imports a key that was issued elsewhere, of any form, so that its holder can keep it.
     ///
-    /// For many at once use [`administer_each`](Self::administer_each), which locks and flushes once for a thousand.
+    /// For many keys use [`administer_each`](Self::administer_each), which locks and flushes once
+    /// for a thousand.
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::import`] lists; those of [`administer`](Self::administer).
+    /// [`Error::Admin`] with the errors of [`Administrator::import`]; those of
+    /// [`administer`](Self::administer).
     pub fn import(&self, text: &[u8], new: &NewKey<'_>) -> Result<KeyId, Error> {
         self.administer(|administrator| administrator.import(text, new, SystemClock::read()))
     }
 
-    /// Gives a key a new secret, and returns it. The old secret stays valid for `grace`, rounded up to seconds, and
-    /// both spend the same quota.
+    /// Gives a key a new secret, and returns the new key. The old secret stays valid for `grace`,
+    /// rounded up to seconds. Both secrets share one quota.
     ///
-    /// A key has two secrets at most. If the one before the last rotation is still valid, this rotation would end it
-    /// at once, and is refused unless `force` is set.
+    /// A key has two secrets at most. If the secret before the last rotation is still valid,
+    /// another rotation would end it immediately. It is refused unless `force` is set.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -289,8 +329,8 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::rotate`] lists; those of [`administer`](Self::administer);
-    /// [`Error::Entropy`].
+    /// [`Error::Admin`] with the errors of [`Administrator::rotate`]; those of
+    /// [`administer`](Self::administer); [`Error::Entropy`].
     pub fn rotate(&self, key_id: KeyId, grace: Duration, force: bool) -> Result<Key, Error> {
         let entropy = entropy()?;
         self.administer(|administrator| {
@@ -299,14 +339,14 @@ impl Gate {
         })
     }
 
-    /// Gives a key a new secret as [`rotate`](Self::rotate) does, once `hand_over` has delivered it. If that fails,
-    /// nothing is changed: a secret that nobody received would end the old one for nothing, and a rotation cannot be
-    /// taken back.
+    /// Gives a key a new secret, as [`rotate`](Self::rotate) does, after `hand_over` has delivered
+    /// it. If `hand_over` fails, nothing is changed. A rotation cannot be undone, so it must not
+    /// end the old secret before the new one has been received.
     ///
     /// Other administrators wait while `hand_over` runs; checks do not.
     ///
     /// # Errors
-    /// Those of [`rotate`](Self::rotate). What `hand_over` fails with is the inner result.
+    /// Those of [`rotate`](Self::rotate). The inner result is the error of `hand_over`.
     pub fn rotate_after<E>(
         &self,
         key_id: KeyId,
@@ -320,54 +360,60 @@ impl Gate {
             if let Err(error) = hand_over(&key) {
                 return Ok(Err(error));
             }
-            // The hand-over may have taken long.
+            // The clock is read again, because the hand-over may have taken long.
             let clock = SystemClock::read();
             let until = grace_until(clock.reading(), grace);
             administrator.rotate(key_id, until, force, entropy, clock).map(|_| Ok(()))
         })
     }
 
-    /// Ends a key at once: the next check in any process sees it.
+    /// Revokes a key. The next check in any process sees it.
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::revoke`] lists; those of [`administer`](Self::administer).
+    /// [`Error::Admin`] with the errors of [`Administrator::revoke`]; those of
+    /// [`administer`](Self::administer).
     pub fn revoke(&self, key_id: KeyId) -> Result<(), Error> {
         self.administer(|administrator| administrator.revoke(key_id))
     }
 
-    /// Moves a key to another plan, counts kept.
+    /// Moves a key to another plan, and keeps its counts.
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::assign`] lists; those of [`administer`](Self::administer).
+    /// [`Error::Admin`] with the errors of [`Administrator::assign`]; those of
+    /// [`administer`](Self::administer).
     pub fn assign(&self, key_id: KeyId, plan: &str) -> Result<(), Error> {
         self.administer(|administrator| administrator.assign(key_id, plan))
     }
 
-    /// Adds a plan, or gives the plan of that name other limits, counts kept.
+    /// Adds a plan, or gives the plan of that name other limits. Counts are kept.
     ///
     /// # Errors
-    /// [`Error::Admin`] with what [`Administrator::set_plan`] lists; those of [`administer`](Self::administer).
+    /// [`Error::Admin`] with the errors of [`Administrator::set_plan`]; those of
+    /// [`administer`](Self::administer).
     pub fn set_plan(&self, plan: &Plan) -> Result<(), Error> {
         self.administer(|administrator| administrator.set_plan(plan))
     }
 
-    /// Everything that may be shown of every key, revoked ones too. Reads the whole file.
+    /// Lists all keys, including revoked ones, with everything that may be shown of them. Reads the
+    /// whole file.
     pub fn list(&self) -> Vec<KeyInfo> {
         self.table.list(now()).collect()
     }
 
-    /// Everything that may be shown of one key.
+    /// Returns everything that may be shown of one key. `None` if the gate has no such key.
     pub fn key(&self, key_id: KeyId) -> Option<KeyInfo> {
         self.table.key(key_id, now())
     }
 
-    /// Reads the whole gate and reports what is wrong with it. First it completes the change of an administrator that was
-    /// killed, and returns whether there was such a change.
+    /// Reads the whole gate and reports its flaws. Before that, completes the change of an
+    /// administrator that was killed, and returns whether there was one.
     ///
-    /// Other administrators wait only if something is wrong: then the gate is read again under the lock.
+    /// If there is a flaw, the gate is read again under the lock. Only then do other administrators
+    /// wait.
     ///
-    /// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its
-    /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
+    /// Records have no checksum. Therefore a value that was changed into another valid one is not
+    /// detected: the key id within its record, a MAC, an account, a time, a count, or the number of
+    /// another plan, environment or pepper.
     ///
     /// ```
     /// # use keytally::{GateConfig, Gate, pepper};
@@ -387,7 +433,7 @@ impl Gate {
         self.verify_within(self.wait(), SystemClock::read(), report)
     }
 
-    /// Does what [`verify`](Self::verify) does, with a wait and a clock of its own.
+    /// Verifies the gate as [`verify`](Self::verify) does, with the given wait and clock.
     ///
     /// # Errors
     /// Those of [`administer`](Self::administer).
@@ -399,7 +445,7 @@ impl Gate {
     ) -> Result<bool, Error> {
         let now = || clock.at_least(clock.reading());
         let completed = self.recover(wait, |_| ())?.0;
-        // A change that is being made meanwhile may look like a flaw, so flaws are looked for again undisturbed.
+        // A change in progress may look like a flaw, so the search is repeated under the lock.
         let mut flawed = false;
         self.table.verify(now(), |_| flawed = true);
         if !flawed {
@@ -412,13 +458,13 @@ impl Gate {
         Ok(completed || again)
     }
 
-    /// Does `work` under the lock, and flushes only what it completed.
+    /// Calls `work` under the lock. Flushes only if an unfinished change was completed.
     fn recover<T>(
         &self,
         wait: Wait<'_>,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> T,
     ) -> Result<(bool, T), Error> {
-        let _lock = Lock::of(&self.file, self.table.memory().as_ref(), wait)?;
+        let _lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
         let mut administrator = self.table.take_over();
         let done = work(&mut administrator);
         let completed = administrator.has_recovered();
@@ -428,12 +474,13 @@ impl Gate {
         Ok((completed, done))
     }
 
-    /// Does many changes as one administrator, under one lock, and flushes them to the disk once. Others who want to
-    /// administer wait meanwhile, checks don't. Every change stands by itself: those made before an error stay.
+    /// Makes many changes as one administrator, under one lock, and flushes them to the disk once.
+    /// Other administrators wait meanwhile; checks do not. The changes are not one transaction:
+    /// those made before an error remain.
     ///
-    /// Keep `work` short, since others wait for their turn 10 seconds at most. For more than about a thousand changes,
-    /// use [`administer_each`](Self::administer_each). In `work`, use the administrator only: another
-    /// administering method of the same gate is refused with [`Error::Busy`].
+    /// Keep `work` short, because other administrators wait 10 seconds at most. For more than about
+    /// a thousand changes, use [`administer_each`](Self::administer_each). In `work`, use only the
+    /// administrator: any other administering method of the same gate fails with [`Error::Busy`].
     ///
     /// ```
     /// use keytally::{GateConfig, Gate, Name, NewKey, now, pepper};
@@ -448,9 +495,11 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Admin`] with the error of `work`; [`Error::Busy`] when another administrator did not end in time;
-    /// [`Error::Replaced`] when the gate's path now leads to another file; [`Error::Io`] when the file can't be opened
-    /// again or locked, or, with the changes made, can't be flushed.
+    /// - [`Error::Admin`] with the error of `work`.
+    /// - [`Error::Busy`] if another administrator did not finish in time.
+    /// - [`Error::Replaced`] if the gate's path now leads to another file.
+    /// - [`Error::Io`] if the file cannot be opened again or locked. Also if it cannot be flushed:
+    ///   then the changes were made.
     pub fn administer<T>(
         &self,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
@@ -458,7 +507,7 @@ impl Gate {
         self.administer_within(self.wait(), work)
     }
 
-    /// Does what [`administer`](Self::administer) does, with a wait of its own.
+    /// Makes changes as [`administer`](Self::administer) does, with the given wait.
     ///
     /// # Errors
     /// Those of [`administer`](Self::administer), and [`Error::Interrupted`].
@@ -467,16 +516,17 @@ impl Gate {
         wait: Wait<'_>,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
     ) -> Result<T, Error> {
-        let _lock = Lock::of(&self.file, self.table.memory().as_ref(), wait)?;
+        let _lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
         let mut administrator = self.table.take_over();
         let done = work(&mut administrator);
-        // Also after an error: the changes before it stand.
+        // Also after an error, because the changes before it remain.
         self.file.flush()?;
         done.map_err(|source| Error::Admin { path: self.path().map(PathBuf::from), source })
     }
 
-    /// Does `work` for each item, a thousand under one lock, and lets other administrators in between: an import of
-    /// a million keys delays no revocation by more than a thousand imports. Items are drawn without the lock.
+    /// Calls `work` for each item, a thousand under one lock. Other administrators take their turn
+    /// in between, so an import of a million keys delays a revocation by at most a thousand
+    /// imports. Items are drawn without the lock.
     ///
     /// ```
     /// use keytally::{GateConfig, Gate, Wait, Name, NewKey, now, pepper};
@@ -491,8 +541,8 @@ impl Gate {
     /// ```
     ///
     /// # Errors
-    /// Those of [`administer_within`](Self::administer_within), of the first part that has one. The changes before it
-    /// stay, and the items after it are not drawn.
+    /// The first error of [`administer_within`](Self::administer_within). The changes before it
+    /// remain, and no further items are drawn.
     pub fn administer_each<T>(
         &self,
         wait: Wait<'_>,
@@ -501,7 +551,7 @@ impl Gate {
     ) -> Result<(), Error> {
         let mut items = items.into_iter();
         loop {
-            let part: Vec<T> = items.by_ref().take(PART).collect();
+            let part: Vec<T> = items.by_ref().take(CHANGES_PER_LOCK).collect();
             if part.is_empty() {
                 return Ok(());
             }
@@ -511,16 +561,17 @@ impl Gate {
         }
     }
 
-    /// The process that administers the gate now, if any does.
+    /// Returns the process that administers the gate now, if there is one.
     pub fn administrator(&self) -> Option<LockHolder> {
         lock::holder(self.table.memory().as_ref())
     }
 
-    /// Ends the administration of a process that is known to be gone, and completes its change.
+    /// Takes the lock from a process that has certainly ended, and completes its change.
     ///
-    /// This is needed in one case only: an administrator in another container was killed, and at that moment another
-    /// program or a forked child held a `flock` on the file. Every other administration ends with its process.
-    /// If the other administrator is alive after all, both write at once and may damage the record that they change.
+    /// This is needed in one case only: an administrator in another container was killed, and at
+    /// that moment another program or a forked child held a `flock` on the file. In every other
+    /// case the lock ends with its process. If the other administrator is still alive, both write
+    /// at the same time and may damage the record that they change.
     ///
     /// # Errors
     /// Those of [`administer`](Self::administer).
@@ -536,7 +587,7 @@ impl AsRef<Self> for Gate {
     }
 }
 
-/// Returns when a grace that begins now has passed; `None` for no grace.
+/// Returns the time at which a grace that begins now has passed. `None` means no grace.
 fn grace_until(now: Timestamp, grace: Duration) -> Option<Timestamp> {
     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
     (!grace.is_zero()).then(|| Timestamp::from_unix_ms(now.unix_ms().saturating_add(grace_ms)))
@@ -547,7 +598,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grace_ends_after_its_length_and_zero_is_none() {
+    fn grace_ends_after_its_length_and_zero_is_none() {
         let [now, end] = [10_900, 11_900].map(Timestamp::from_unix_ms);
         assert_eq!(grace_until(now, Duration::ZERO), None);
         assert_eq!(grace_until(now, Duration::from_secs(1)), Some(end));

@@ -1,13 +1,14 @@
-//! Keytally on an operating system: gates and limiters in files that any number of processes share, with the
-//! system's clock and entropy.
+//! Checks API keys and charges rate limits, in files that any number of processes on one machine
+//! share.
 //!
-//! The core, [`keytally`], decides; this crate brings the memory, the time and the randomness.
+//! The `no_std` core, [`keytally_core`], makes the decisions. This crate adds the operating system:
+//! memory-mapped files, locks, the clock and entropy. It re-exports the core at its root.
 //!
 //! ```
 //! use keytally::{GateConfig, Gate, Name, NewKey, pepper};
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("api.gate");
-//! let peppers = pepper::parse(&pepper::generate()?)?; // a real one is kept: see `pepper::read_file`
+//! let peppers = pepper::parse(&pepper::generate()?)?; // a server keeps its own: see `pepper::read_file`
 //! let gate = Gate::create(&path, peppers, &GateConfig::default())?;
 //!
 //! let new = NewKey::new(42, Name::new("live").unwrap());
@@ -19,60 +20,76 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Layers
-//! | module | what it holds |
+//! # Modules
+//! Imports point from the top of this table down.
+//!
+//! | module | contents |
 //! |---|---|
+//! | [`Followed`] | a gate that is reopened when its file is replaced |
 //! | [`Gate`], [`Limiter`] | the core's tables in a file, with the system's clock |
-//! | [`Followed`] | a gate that is opened again when its file is replaced |
-//! | `file` | opening a file: what is refused, and why |
-//! | `publish` | creating one: whole or not at all |
+//! | [`pepper`] | peppers as text, from the environment or a file |
+//! | `publish` | creates a file atomically |
 //! | `lock` | one administrator at a time |
-//! | `map` | the mapped memory, and all `unsafe` code of this crate |
-//! | [`SystemClock`], [`now()`], [`entropy()`] | the only reads of the clock and of the system's entropy |
-//! | [`pepper`] | peppers as text, from the environment or a file; which files are accepted |
+//! | `file` | opens a file; which files are refused, and why |
+//! | [`entropy()`] | the only code that reads the system's entropy |
+//! | [`Error`] | every error, each with a full sentence |
 //! | [`redact`] | which texts look like secrets, and what errors show in their place |
-//! | [`Error`] | everything that can go wrong, a sentence each |
+//! | `header`, [`LockHolder`] | the geometry of the header page; the process that administers |
+//! | `map` | the mapped memory, and all `unsafe` code of this crate |
+//! | [`now()`], [`SystemClock`] | the only code that reads the clock |
 //!
 //! # The contract between processes
-//! - **Sharing.** Processes that open one file share its counts and keys at once. No process is special, none has to
-//!   run for the others to work, and there is no daemon.
-//! - **Checks never wait.** `check`, `peek`, `refund`, `settle` and `reset` take no lock and make no system call but
-//!   the reading of the clock. They allocate nothing. (The first to touch a page that the system has just written to
-//!   the disk may wait for the file system; in `/dev/shm` there is no such thing.)
-//! - **Administrators take turns.** What changes keys or plans (`issue`, `import`, `rotate`, `revoke`, `assign`,
-//!   `set_plan`, `administer`, `verify`) waits for the gate's lock: 10 seconds at most, unless
-//!   [`Gate::set_wait`] or a [`Wait`] says otherwise. Then [`Error::Busy`] names the process that administers. The lock of a
-//!   process that dies is free at once, and the next administrator completes what it left half-done. A forked child
-//!   does not inherit the lock, and a `flock` of another program delays nobody.
-//! - **Long administrations let others in.** [`Gate::administer_each`] gives the lock up after every thousand changes, and
-//!   an administrator that begins lets those go first that have been waiting. One call of `administer` is not interrupted.
-//! - **Death is harmless.** A process killed at any instruction loses no count and leaves nobody waiting.
-//! - **Stops are harmless.** A process that is stopped at any instruction, for any time, and continued (`SIGSTOP`,
-//!   `docker pause`, a frozen cgroup, a suspended machine) lets no window admit more than its limit, counted by the times of
-//!   the decisions. Its old reading of the clock is taken as the time of the tally that it meets, or read again.
-//! - **Power failures.** A change that an administrator made is on the disk when the call returns. Counts are written
-//!   when the system sees fit, so after a power failure they may be half a minute old. A change that was being made
-//!   just then may be lost, and its record unreadable: that key is invalid, and `verify` names it.
-//! - **Forking.** A child shares the mapping of its parent, of files and of tables in memory alike, and may go on
-//!   using the same `Gate` and `Limiter`. After `exec` a program opens the file anew; tables in memory are gone.
-//! - **Files stay as long as they were.** Nobody may shorten a file that is open: a process that touches memory which
-//!   the file no longer backs is killed by `SIGBUS`. Nothing here ever does it, and no replacement needs it: make the
-//!   new file beside the old one and rename it. Tables in memory are sealed against it.
-//! - **A gate's file may be replaced** by renaming another over it. A [`Followed`] gate opens the new file within a second, and
-//!   keeps the old one until the new one can be opened. A [`Gate`] stays with its file, and refuses changes
-//!   ([`Error::Replaced`]). Limiters are not followed: a new limiter has forgotten all counts, so nobody replaces one in use.
-//! - **Disk space** is taken when a file is created, so that a full disk is an error then and never a `SIGBUS` later.
-//!   File systems that copy on write (btrfs, ZFS) can't promise that; prefer another, or `/dev/shm` where counts need
-//!   not survive a reboot.
-//! - **Local files only.** Two machines that map one file over a network don't see each other's counts.
-//! - **Who may open.** Files are made with mode 0600. A group may be let in (`chmod g+rw`); a file that others can get
-//!   at, or that belongs to a stranger, is refused. Whoever can write the file can change every count and key in it, and
-//!   can keep administrators waiting.
+//! - **Sharing.** Processes that open one file share its counts and keys immediately. No process is
+//!   special, none has to run for the others to work, and there is no daemon.
+//! - **Checks never wait.** `check`, `peek`, `refund`, `settle` and `reset` take no lock, allocate
+//!   nothing, and make no system call except to read the clock. One exception: the first write to a
+//!   page that the kernel has just written to the disk may wait for the file system. A file in
+//!   `/dev/shm` has no such wait.
+//! - **Administrators take turns.** Calls that change keys or plans (`issue`, `import`, `rotate`,
+//!   `revoke`, `assign`, `set_plan`, `administer`, `verify`) wait for the gate's lock, at most 10
+//!   seconds unless [`Gate::set_wait`] or a [`Wait`] says otherwise. Then [`Error::Busy`] names the
+//!   process that administers. If that process dies, its lock is free immediately, and the next
+//!   administrator completes the change that it left unfinished. A forked child does not inherit
+//!   the lock. A `flock` that another program holds delays no administrator.
+//! - **Long administrations yield.** [`Gate::administer_each`] releases the lock after every
+//!   thousand changes. A new administrator first yields to those that have been waiting. One call
+//!   of `administer` is not interrupted.
+//! - **Crash-safe.** A process that is killed at any instruction (SIGKILL) loses no count and
+//!   leaves no other process waiting. At most the cost of its current request stays charged.
+//! - **Safe to stop.** A process may be stopped at any instruction, for any time, and continued
+//!   (`SIGSTOP`, `docker pause`, a frozen cgroup, a suspended machine). No window admits more than
+//!   its limit, counted by the times of the decisions. The old clock reading of such a process
+//!   counts as the time of the tally that it meets, or the clock is read again.
+//! - **Power failures.** A change by an administrator is on the disk when the call returns. The
+//!   kernel writes counts at its own time, so after a power failure they may be half a minute old.
+//!   A change that was in progress at the failure may be lost, and its record unreadable: that key
+//!   is then invalid, and `verify` reports it.
+//! - **Forking.** A child shares the mappings of its parent, of files and of tables in memory
+//!   alike. It may continue to use the same `Gate` and `Limiter`. After `exec`, a program opens the
+//!   file again; tables in memory no longer exist.
+//! - **Files keep their length.** No program may shorten a file that is open: a process that
+//!   touches memory which the file no longer backs is killed by `SIGBUS`. This library never
+//!   shortens a file, and no replacement requires it: create the new file next to the old one and
+//!   rename it. Tables in memory are sealed against a change of length.
+//! - **A gate's file may be replaced** by renaming another file over it. A [`Followed`] gate opens
+//!   the new file within a second, and keeps the old one until the new one can be opened. A
+//!   [`Gate`] stays with its file, and refuses changes ([`Error::Replaced`]). Limiters are not
+//!   followed: do not replace one in use, because the new one has none of its counts.
+//! - **Disk space** is reserved when a file is created, so a full disk is an error at that moment
+//!   and not a `SIGBUS` later. Copy-on-write file systems (btrfs, ZFS) cannot guarantee that.
+//!   Prefer another one, or `/dev/shm` where counts need not survive a reboot.
+//! - **Local files only.** Two machines that map one file over a network do not see each other's
+//!   counts.
+//! - **Access.** Files are created with mode 0600. An administrator may admit a group
+//!   (`chmod g+rw`). A file to which all users have access, or that belongs to another user, is
+//!   refused. A user who can write the file can change every count and key in it, and can keep
+//!   administrators waiting.
 //!
-//! Linux only: `O_TMPFILE`, `memfd_create` and `flock` have no equals elsewhere that keep these promises.
+//! This crate supports Linux only. Other systems have no equivalent of `O_TMPFILE`, `memfd_create`
+//! and `flock` that keeps these guarantees.
 
 #[cfg(not(target_os = "linux"))]
-compile_error!("keytally-host supports Linux only; keytally, the core, builds for any target");
+compile_error!("keytally supports Linux only; keytally-core builds for any target");
 
 extern crate alloc;
 
@@ -82,6 +99,8 @@ mod error;
 mod file;
 mod followed;
 mod gate;
+mod header;
+mod holder;
 mod limiter;
 mod lock;
 mod map;
@@ -91,13 +110,15 @@ pub mod redact;
 
 #[doc(inline)]
 pub use {
-    clock::{SystemClock, now},
+    clock::{SystemClock, TimestampExt, now},
     entropy::{entropy, entropy_bytes},
     error::{Error, PepperError},
     followed::{Current, FollowEvent, FollowStatus, Followed},
     gate::{Gate, GateConfig},
+    header::HEADER_LEN,
+    holder::LockHolder,
     limiter::Limiter,
-    lock::{LockHolder, Wait},
+    lock::Wait,
     map::Mapping,
 };
 
@@ -114,20 +135,12 @@ pub use keytally_core::{
     Tag, Text, Timestamp, Verdict, Window, accepts_problem, decide, is_table_beginning, parse_key,
 };
 
-/// The tables of the core, over memory of any kind: what [`Gate::table`] and [`Limiter::table`] return.
+/// The tables of the core, over any memory. [`Gate::table`] and [`Limiter::table`] return them.
 pub mod table {
     pub use keytally_core::{Gate, Limiter};
 }
 
-/// Bytes in the header that tables in files have: one page.
-pub const HEADER_LEN: usize = HEADER_LINES * LINE_LEN;
-
-/// The header in lines.
-const HEADER_LINES: usize = 64;
-
-const _: () = assert!(HEADER_LEN == 4096, "the header is one page");
-
-// A server's threads share one of each.
+// The threads of a server share one of each.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<Gate>();
@@ -136,7 +149,7 @@ const _: () = {
     shared::<Error>();
 };
 
-/// The example of the project's README, which is compiled with the others.
+/// The examples of the project's README, compiled with those of this crate.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;

@@ -1,21 +1,22 @@
-//! The limiter in a file, or in memory: the core's table with the system's clock and entropy.
+//! A limiter in a file or in memory: the core's table with the system's clock and entropy.
 
 use std::path::{Path, PathBuf};
 
 use keytally_core::{AttachError, Charge, CreateError, Policy, Verdict};
 
-use crate::HEADER_LINES;
 use crate::clock::SystemClock;
 use crate::entropy;
 use crate::error::Error;
 use crate::file::{TableFile, open_table};
+use crate::header::HEADER_LINES;
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
 
-/// How often [`Limiter::open_or_create`] tries to open what others create and remove meanwhile.
+/// How often [`Limiter::open_or_create`] tries while other processes create and remove the file.
 const MAX_TRIES: u32 = 8;
 
-/// A limiter: a table of tallies for any subject, an address, a user or a route, that any number of processes share.
+/// A limiter: a table of tallies for any subject (an address, a user, a route), which any number of
+/// processes share.
 ///
 /// ```
 /// use keytally::Limiter;
@@ -33,15 +34,17 @@ pub struct Limiter {
 }
 
 impl Limiter {
-    /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, with its room on the disk taken:
-    /// about 25 bytes for each subject.
+    /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, and reserves
+    /// its disk space: about 25 bytes for each subject.
     ///
-    /// The file appears whole or not at all: a process that dies on the way leaves nothing that opens.
+    /// The file appears atomically: a process that dies during the call leaves no file that opens.
     ///
     /// # Errors
-    /// [`Error::Exists`] when there is anything at `path`; [`Error::Create`] when the capacity is 0 or too large;
-    /// [`Error::Io`] when the folder can't be written or the disk is full; [`Error::Entropy`]. Then nothing was
-    /// changed.
+    /// In each case nothing was changed.
+    /// - [`Error::Exists`] if `path` exists, whatever it is.
+    /// - [`Error::Create`] if the capacity is 0 or too large.
+    /// - [`Error::Io`] if the folder cannot be written or the disk is full.
+    /// - [`Error::Entropy`].
     pub fn create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let path = path.as_ref();
         let lines = lines(Some(path), capacity)?;
@@ -53,16 +56,18 @@ impl Limiter {
     /// Opens the limiter at `path`. A symbolic link is followed.
     ///
     /// # Errors
-    /// [`Error::Attach`] when the file is no limiter, has another version or size, or is damaged;
-    /// [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`]; [`Error::Io`] when it can't be opened.
+    /// - [`Error::Attach`] if the file is not a limiter, has another version or size, or is
+    ///   damaged.
+    /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`].
+    /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let attach = |memory| -> Result<_, AttachError> { keytally_core::Limiter::attach(memory) };
         let (file, table) = open_table(path.as_ref(), attach)?;
         Ok(Self { table, file })
     }
 
-    /// Opens the limiter at `path`, or creates it if there is none. Of several processes that do so at once, one
-    /// creates it and the others open the same.
+    /// Opens the limiter at `path`, or creates it if there is none. If several processes do so at
+    /// the same time, one creates it and the others open it.
     ///
     /// ```
     /// use keytally::Limiter;
@@ -74,13 +79,13 @@ impl Limiter {
     /// assert_eq!(same.check(b"203.0.113.9", 1).remaining(), 3);
     ///
     /// let error = Limiter::open_or_create(&path, &"6/minute".parse()?, 1000).unwrap_err();
-    /// assert!(error.to_string().contains("\"5/minute\", and \"6/minute\" was asked for"));
+    /// assert!(error.to_string().contains("\"5/minute\", and \"6/minute\" was requested"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Policy`] and [`Error::Capacity`] when the limiter there has another; those of [`open`](Self::open)
-    /// and [`create`](Self::create).
+    /// [`Error::Policy`] or [`Error::Capacity`] if the limiter at `path` has another one; those of
+    /// [`open`](Self::open) and [`create`](Self::create).
     pub fn open_or_create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let path = path.as_ref();
         let mut tries = 0;
@@ -103,21 +108,25 @@ impl Limiter {
             return Err(Error::Attach { path: path.into(), source });
         };
         if found != *policy {
-            let (found, asked) = (Box::new(found), Box::new(policy.clone()));
-            return Err(Error::Policy { path: path.into(), found, asked });
+            let (found, requested) = (Box::new(found), Box::new(policy.clone()));
+            return Err(Error::Policy { path: path.into(), found, requested });
         }
         if self.table.capacity() != capacity {
-            return Err(Error::Capacity { path: path.into(), found: self.table.capacity(), asked: capacity });
+            return Err(Error::Capacity {
+                path: path.into(),
+                found: self.table.capacity(),
+                requested: capacity,
+            });
         }
         Ok(self)
     }
 
-    /// Creates a limiter that is in no file: for one process with the children that it forks. It is gone when the
-    /// last of them is.
+    /// Creates a limiter in memory instead of a file, for one process with the children that it
+    /// forks. It exists until the last of them ends.
     ///
     /// # Errors
-    /// [`Error::Create`] when the capacity is 0 or too large; [`Error::Io`] when there is no memory for it;
-    /// [`Error::Entropy`].
+    /// [`Error::Create`] if the capacity is 0 or too large. [`Error::Io`] if there is not enough
+    /// memory. [`Error::Entropy`].
     pub fn in_memory(policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let lines = lines(None, capacity)?;
         let seed = entropy::random()?;
@@ -125,51 +134,57 @@ impl Limiter {
         Ok(Self { table, file })
     }
 
-    /// The path that the limiter was opened or created with; `None` in memory.
+    /// Returns the path that the limiter was opened or created with, as it was given. `None` in
+    /// memory.
     pub fn path(&self) -> Option<&Path> {
         self.file.named()
     }
 
-    /// What the limiter admits; `None` when its header is damaged.
+    /// Returns the limiter's policy. `None` if its header is damaged.
     pub fn policy(&self) -> Option<Policy> {
         self.table.policy()
     }
 
-    /// The core's table, every method of which takes the time as an argument.
+    /// Returns the core's table, whose methods take the time as an argument.
     pub fn table(&self) -> &keytally_core::Limiter<Mapping> {
         &self.table
     }
 
-    /// Charges `cost` to every window of the subject if all have room for it, else to none.
+    /// Charges `cost`: to every window of the subject if all have room, else to none.
     #[inline]
     pub fn check(&self, subject: &[u8], cost: u32) -> Verdict {
         self.table.check(subject, cost, SystemClock::read())
     }
 
-    /// What [`check`](Self::check) would answer now, without the charge.
+    /// Returns the verdict that [`check`](Self::check) would return now, without charging.
     pub fn peek(&self, subject: &[u8], cost: u32) -> Verdict {
         self.table.peek(subject, cost, SystemClock::read())
     }
 
-    /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
+    /// Gives back what a check charged, in the windows that still count it. Refund a charge at most
+    /// once.
     pub fn refund(&self, subject: &[u8], charge: Charge) -> Verdict {
         self.table.refund(subject, charge, SystemClock::read())
     }
 
-    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as there is room. What
-    /// found no room is the verdict's [`uncharged`](Verdict::uncharged). Settle a charge once.
+    /// Replaces an estimated cost by the actual one: refunds the difference, or charges it as far
+    /// as there is room. The rest is the verdict's [`uncharged`](Verdict::uncharged). Settle a
+    /// charge at most once.
     pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32) -> Verdict {
         self.table.settle(subject, estimate, actual, SystemClock::read())
     }
 
-    /// Corrects every tally that is more than 60 s ahead of the system clock, counts kept. Returns how
-    /// many. For a table that an explicit time or a wrong clock locked; checks by the system clock
-    /// correct the tallies that they meet by themselves. The clock is read after each tally was loaded.
+    /// Corrects every tally that is more than 60 s ahead of the system clock, and keeps its counts.
+    /// Returns the number of corrected tallies.
+    ///
+    /// Use it on a table that an explicit time or a wrong clock has locked. A check by the system
+    /// clock already corrects the tally that it meets. The clock is read after each tally is
+    /// loaded.
     pub fn correct_clock(&self) -> u64 {
         self.table.correct_clock(SystemClock::read())
     }
 
-    /// Forgets all counts of the subject.
+    /// Sets all counts of the subject to 0.
     pub fn reset(&self, subject: &[u8]) -> Verdict {
         self.table.reset(subject, SystemClock::read())
     }
@@ -184,7 +199,8 @@ fn make(
     keytally_core::Limiter::create_after(memory, HEADER_LINES, policy, capacity, *seed)
 }
 
-/// The lines of the limiter. A capacity that can't be is refused here, before any room is taken for it.
+/// Returns the size of the limiter in lines. Refuses an impossible capacity before any disk space
+/// is reserved.
 fn lines(path: Option<&Path>, capacity: u32) -> Result<usize, Error> {
     keytally_core::Limiter::<Mapping>::validate(HEADER_LINES, capacity)
         .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })

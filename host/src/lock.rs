@@ -1,22 +1,26 @@
-//! One administrator at a time, among the threads and processes that share a gate.
+//! The lock that admits one administrator at a time, among the threads and processes that share a
+//! gate.
 //!
-//! The lock is a word in the gate's header that names the holder: a thread, by its number, its start time and its PID
-//! namespace. It lies in the shared memory and not in a descriptor, so a forked child does not inherit it.
-//! Beside it, the holder keeps an exclusive `flock` on a description of its own, as evidence that it is alive.
+//! The lock is a word in the gate's header that names the holder: a thread, by its number, its
+//! start time and its PID namespace. It lies in the shared memory and not in a descriptor, so a
+//! forked child does not inherit it. In addition, the holder keeps an exclusive `flock` on an open
+//! file description of its own, as evidence that it is alive.
 //!
-//! | word | `flock` | meaning | another administrator |
+//! | word | `flock` | meaning | what another administrator does |
 //! |---|---|---|---|
 //! | 0 | any | free | writes its own name |
-//! | a name | free | the holder has died, or is about to take or has just released the `flock` | takes the `flock`, then exchanges the name |
-//! | a name | taken | the holder is alive, or a child that it forked keeps the `flock` | exchanges the name only if that thread is gone |
-//! | a name, marked | any | the holder found the `flock` taken by another program, or is in a table in memory | the same |
+//! | a name | free | the holder has died, or is about to take the `flock`, or has just released it | takes the `flock`, then exchanges the name |
+//! | a name | taken | the holder is alive, or a child that it forked keeps the `flock` | exchanges the name only if that thread has ended |
+//! | a name, marked | any | another program held the `flock` when the holder tried to take it, or the table is in memory | exchanges the name only if that thread has ended |
 //!
-//! A thread that wrote its name and then cannot take the `flock` marks its name by a compare-exchange. Whoever takes
-//! over an unmarked name holds the `flock` meanwhile. So of the two only one exchange succeeds, and the other thread
-//! begins again. Any other program's `flock` delays no administrator.
+//! A thread that wrote its name and then cannot take the `flock` marks its name by a
+//! compare-exchange. A thread that takes over an unmarked name holds the `flock` while it does so.
+//! Therefore only one of these two exchanges succeeds, and the other thread starts again. A `flock`
+//! of any other program delays no administrator.
 //!
-//! Whether a thread is gone can be told within one PID namespace. A process in another one (another container) relies on
-//! the `flock`, and cannot take over a marked name: see [`Gate::take_over`](crate::Gate::take_over).
+//! Whether a thread has ended can be determined only within its PID namespace. A process in another
+//! namespace (another container) relies on the `flock`, and cannot take over a marked name: see
+//! [`Gate::take_over`](crate::Gate::take_over).
 
 use core::fmt;
 use core::time::Duration;
@@ -37,28 +41,29 @@ use rustix::process::{Pid, test_kill_process};
 use crate::clock::instant;
 use crate::error::Error;
 use crate::file::TableFile;
+use crate::header::{HOLDER, WAITING};
+use crate::holder::LockHolder;
 
-/// How long an administering call waits for its turn unless it is told otherwise.
+/// The longest time that an administering call waits for the lock by default.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(10);
 
-/// The pauses between two looks at the lock: they double from the first to the last.
+/// The shortest and the longest pause between two attempts to take the lock. Each pause is twice as
+/// long as the one before.
 const PAUSES: [Duration; 2] = [Duration::from_micros(100), Duration::from_millis(10)];
 
-/// An administrator that has waited for so long asks newcomers to let it go first.
+/// An administrator that has waited for longer than this requests that new administrators yield to
+/// it.
 const PATIENCE: Duration = Duration::from_millis(5);
 
-/// How long a newcomer lets others go first: twice the longest pause, so that each of them looks at the lock meanwhile.
+/// How long a new administrator yields: twice the longest pause, so that each waiting one tries to
+/// take the lock meanwhile.
 const GIVE_WAY: Duration = Duration::from_millis(20);
 
-/// How often the holder tries to take the `flock`, which another administrator takes for a moment to look whether
-/// it is free.
+/// How often the holder tries to take the `flock`. Another administrator may hold it for a moment,
+/// to find out whether it is free.
 const FLOCK_TRIES: u32 = 10;
 
-/// Words of the header that the core leaves: the last of the line of peppers, and the last of the line of intents.
-const HOLDER: (usize, usize) = (1, 7);
-const WAITING: (usize, usize) = (3, 7);
-
-/// How long an administering call waits for its turn, and what ends the waiting early.
+/// How long an administering call waits for the lock, and what ends the wait early.
 ///
 /// ```
 /// use std::time::Duration;
@@ -76,13 +81,13 @@ pub struct Wait<'a> {
 }
 
 impl<'a> Wait<'a> {
-    /// Waits for so long at most; zero tries once.
+    /// Waits for at most `time`. Zero tries once.
     pub const fn at_most(time: Duration) -> Self {
         Self { at_most: time, interrupted: None }
     }
 
-    /// Ends the waiting, with [`Error::Interrupted`], as soon as `interrupted` returns true. It is called every 10 ms
-    /// or more often, by the thread that waits.
+    /// Ends the wait with [`Error::Interrupted`] as soon as `interrupted` returns true. The waiting
+    /// thread calls it at least every 10 ms.
     #[must_use]
     pub const fn unless(self, interrupted: &'a dyn Fn() -> bool) -> Self {
         Self { interrupted: Some(interrupted), ..self }
@@ -90,7 +95,7 @@ impl<'a> Wait<'a> {
 }
 
 impl Default for Wait<'_> {
-    /// Waits for 10 seconds at most.
+    /// Waits for at most 10 seconds.
     fn default() -> Self {
         Self::at_most(DEFAULT_WAIT)
     }
@@ -99,30 +104,6 @@ impl Default for Wait<'_> {
 impl fmt::Debug for Wait<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wait").field("at_most", &self.at_most).finish_non_exhaustive()
-    }
-}
-
-/// The process that administers a gate, as far as it can be told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LockHolder {
-    /// Its process id; `None` for a process of another PID namespace, such as another container's.
-    pub pid: Option<u32>,
-    /// The name of its program.
-    pub program: Option<String>,
-    /// Whether it is stopped, by SIGSTOP or a debugger.
-    pub stopped: bool,
-}
-
-impl fmt::Display for LockHolder {
-    /// Shows `process 4242 (keytally)`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(pid) = self.pid else { return f.write_str("a process of another container") };
-        write!(f, "process {pid}")?;
-        match &self.program {
-            Some(program) => write!(f, " ({program})"),
-            None => Ok(()),
-        }
     }
 }
 
@@ -156,18 +137,18 @@ impl<'m> HeaderWord<'m> {
 pub(crate) struct Lock<'m> {
     holder: HeaderWord<'m>,
     me: Name,
-    /// A description of this lock's own, if its `flock` is held.
+    /// The open file description whose `flock` this lock holds, if it holds one.
     evidence: Option<OwnedFd>,
 }
 
 impl<'m> Lock<'m> {
-    /// Waits for the lock of the file whose lines these are.
-    pub(crate) fn of(file: &TableFile, lines: &'m [Line], wait: Wait<'_>) -> Result<Self, Error> {
+    /// Waits for the lock of `file`, whose mapped lines are `lines`.
+    pub(crate) fn acquire(file: &TableFile, lines: &'m [Line], wait: Wait<'_>) -> Result<Self, Error> {
         let [holder, waiting] = [HOLDER, WAITING].map(|at| HeaderWord::new(lines, at));
         let me = Name::mine();
         let begun = instant();
         let left = |begun: Instant| wait.at_most.saturating_sub(instant().duration_since(begun));
-        // Without this, a thread that administers again and again would hardly ever let another one in.
+        // Without this, a thread that administers in a loop would starve the others.
         if waiting.load() != 0 {
             waiting.store(0);
             sleep(GIVE_WAY.min(left(begun)));
@@ -185,7 +166,7 @@ impl<'m> Lock<'m> {
                 return Err(Error::Interrupted { path: file.named().map(Path::to_path_buf) });
             }
             let left = left(begun);
-            // A thread that administers already would wait for itself.
+            // A thread that already administers would wait for itself.
             let waited = if name.is_thread_of(me) { Duration::ZERO } else { wait.at_most - left };
             if !name.is_free() && (left.is_zero() || name.is_thread_of(me)) {
                 let path = file.named().map(Path::to_path_buf);
@@ -199,14 +180,15 @@ impl<'m> Lock<'m> {
         }
     }
 
-    /// Tries once; returns the name of the holder if there is another.
+    /// Tries to take the lock once. If another thread holds it, returns that thread's name.
     fn take(file: &TableFile, holder: HeaderWord<'m>, me: Name) -> Result<Result<Self, Name>, Error> {
         let exchange = |old: Name, new: Name| holder.compare_exchange(old.0, new.0).is_ok();
         let description = file.new_description()?;
         let found = Name(holder.load());
         let mut locked = false;
         if !found.is_free() {
-            // Evidence of its death, wherever it lived: an administrator that is at work holds the `flock`.
+            // A live administrator holds the `flock`. So if it is free, the holder has died, in
+            // whatever namespace.
             locked = !found.is_marked() && try_flock(file, description.as_ref())?;
             if !locked && !found.is_gone() {
                 return Ok(Err(found));
@@ -220,13 +202,13 @@ impl<'m> Lock<'m> {
                     break;
                 }
                 locked = try_flock(file, description.as_ref()).inspect_err(|_| {
-                    exchange(me, Name::NOBODY);
+                    exchange(me, Name::FREE);
                 })?;
                 if !locked {
                     sleep(PAUSES[0]);
                 }
             }
-            // Another administrator may have taken over a name without a `flock`.
+            // Another administrator may have taken over the name while it had no `flock`.
             taken = if locked { holder.load() == me.0 } else { exchange(me, me.marked()) };
         }
         let evidence = description.filter(|_| locked);
@@ -242,7 +224,7 @@ impl<'m> Lock<'m> {
 
 impl Drop for Lock<'_> {
     fn drop(&mut self) {
-        // A child that was forked meanwhile has a copy of this, and does not hold the lock.
+        // A child that was forked meanwhile has a copy of this value, but does not hold the lock.
         if self.me.thread() != this_thread() {
             return;
         }
@@ -250,28 +232,30 @@ impl Drop for Lock<'_> {
             unlock(&description);
             stop(Stop::LockReleased);
         }
-        // If it fails, another administrator has taken over since the `flock` was released.
+        // If this fails, another administrator has taken over since the `flock` was released.
         let _ = self.holder.compare_exchange(self.me.0, 0);
     }
 }
 
-/// Who administers the gate whose lines these are.
+/// Returns the process that administers the gate whose mapped lines are `lines`.
 pub(crate) fn holder(lines: &[Line]) -> Option<LockHolder> {
-    let name = Name(lines[HOLDER.0].load(HOLDER.1));
+    let name = Name(HeaderWord::new(lines, HOLDER).load());
     (!name.is_free() && !name.is_gone()).then(|| name.holder())
 }
 
-/// Ends whichever administration the header names.
+/// Releases the lock of whichever administrator the header names.
 pub(crate) fn take_over(lines: &[Line]) {
-    lines[HOLDER.0].store(HOLDER.1, 0);
+    HeaderWord::new(lines, HOLDER).store(0);
 }
 
-/// Releases a `flock`. Closing is not enough: a child that was forked meanwhile keeps the description open.
+/// Releases a `flock`. Closing the descriptor is not enough: a child that was forked meanwhile
+/// keeps the description open.
 fn unlock(description: &OwnedFd) {
     let _ = flock(description, FlockOperation::Unlock);
 }
 
-/// Takes the `flock` unless another description has it; `false` without a description.
+/// Tries to take the `flock`. Returns whether this description holds it; `false` without a
+/// description.
 fn try_flock(file: &TableFile, description: Option<&OwnedFd>) -> Result<bool, Error> {
     let Some(description) = description else { return Ok(false) };
     match rustix::io::retry_on_intr(|| flock(description, FlockOperation::NonBlockingLockExclusive)) {
@@ -281,11 +265,12 @@ fn try_flock(file: &TableFile, description: Option<&OwnedFd>) -> Result<bool, Er
     }
 }
 
-/// The name of a thread: its number (22 bits) · mark (1) · PID namespace (17) · start time (24), the low bits each.
+/// The name of a thread, from the lowest bit: its number (22 bits), mark (1), PID namespace (17),
+/// start time (24). Of each, the low bits are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Name(u64);
 
-/// The largest number of a thread is 2^22 (`PID_MAX_LIMIT`).
+/// Thread numbers are at most 2^22 (`PID_MAX_LIMIT`).
 const THREAD_BITS: u32 = 22;
 const MARK: u64 = 1 << THREAD_BITS;
 const NAMESPACE_AT: u32 = THREAD_BITS + 1;
@@ -297,9 +282,9 @@ const fn low_bits(value: u64, bits: u32) -> u64 {
 }
 
 impl Name {
-    const NOBODY: Self = Self(0);
+    const FREE: Self = Self(0);
 
-    /// The calling thread's.
+    /// Returns the name of the calling thread.
     fn mine() -> Self {
         let start = ThreadStat::read("/proc/thread-self/stat").map_or(0, |stat| stat.start);
         Self(this_thread() | namespace() << NAMESPACE_AT | low_bits(start, u64::BITS - START_AT) << START_AT)
@@ -309,7 +294,7 @@ impl Name {
         low_bits(self.0, THREAD_BITS)
     }
 
-    /// Whether it names no thread.
+    /// Returns whether it names no thread.
     const fn is_free(self) -> bool {
         self.thread() == 0
     }
@@ -334,7 +319,8 @@ impl Name {
         Pid::from_raw(i32::try_from(self.thread()).ok()?)
     }
 
-    /// Whether the thread has certainly ended. For a thread in another namespace, this is unknown.
+    /// Returns whether the thread has certainly ended. For a thread in another namespace this
+    /// cannot be determined.
     fn is_gone(self) -> bool {
         let Some(pid) = self.pid() else { return true };
         if !self.is_here() {
@@ -343,7 +329,7 @@ impl Name {
         if test_kill_process(pid) == Err(Errno::SRCH) {
             return true;
         }
-        // Where another user's processes are hidden, it counts as alive.
+        // If the system hides another user's processes, the thread counts as alive.
         let Some(stat) = ThreadStat::read(&format!("/proc/{}/stat", self.thread())) else { return false };
         stat.has_ended() || low_bits(stat.start, u64::BITS - START_AT) != self.0 >> START_AT
     }
@@ -362,18 +348,18 @@ impl Name {
     }
 }
 
-/// The number of the calling thread.
+/// Returns the number of the calling thread.
 pub(crate) fn this_thread() -> u64 {
     let number = rustix::thread::gettid().as_raw_nonzero().get();
     low_bits(u64::try_from(number).unwrap_or(0), THREAD_BITS)
 }
 
-/// The low bits of the number of this process's PID namespace; 0 where there is no `/proc`.
+/// Returns the low bits of the number of this process's PID namespace, or 0 without `/proc`.
 fn namespace() -> u64 {
     low_bits(fs::metadata("/proc/self/ns/pid").map_or(0, |file| file.ino()), NAMESPACE_BITS)
 }
 
-/// What is read of a `/proc/…/stat`.
+/// The fields that are needed from a `/proc/…/stat`.
 #[derive(Debug)]
 struct ThreadStat {
     state: u8,
@@ -383,13 +369,14 @@ struct ThreadStat {
 
 impl ThreadStat {
     fn read(path: &str) -> Option<Self> {
-        // All that is wanted stands in the first 512 bytes, which come in one piece.
+        // The needed fields are in the first 512 bytes, which one call reads.
         let mut text = [0; 512];
         let len = File::open(path).ok()?.read(&mut text).ok()?;
         Self::parse(&String::from_utf8_lossy(&text[..len]))
     }
 
-    /// The second field, the name, may hold anything; the third is the state, and the 22nd the start time.
+    /// Parses the line. The second field, the name, may contain any character; the third is the
+    /// state, and the 22nd the start time.
     fn parse(text: &str) -> Option<Self> {
         let (_, rest) = text.rsplit_once(") ")?;
         let mut fields = rest.split(' ');
@@ -397,7 +384,8 @@ impl ThreadStat {
         Some(Self { state, start: fields.nth(18)?.parse().ok()? })
     }
 
-    /// Whether it is a zombie or dead: it runs no more, and its parent has not waited for it yet.
+    /// Returns whether it is a zombie or dead: it no longer runs, and its parent has not yet waited
+    /// for it.
     fn has_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
@@ -412,7 +400,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn my_own_thread_is_alive_and_named_by_its_process() {
+    fn calling_thread_is_alive_and_named_by_its_process() {
         let me = Name::mine();
         assert!(!me.is_free() && !me.is_marked() && me.is_here() && !me.is_gone());
         assert!(me.marked().is_marked() && !me.marked().is_gone() && me.marked().is_thread_of(me));
@@ -422,9 +410,9 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_ended_or_began_later_is_gone() {
+    fn thread_that_ended_or_started_later_is_gone() {
         let ended = std::thread::spawn(Name::mine).join().unwrap();
-        // The system may need a moment after the thread was joined.
+        // The kernel may need a moment after the thread was joined.
         while !ended.is_gone() {
             std::thread::yield_now();
         }
@@ -433,14 +421,14 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_of_another_namespace_is_never_called_gone() {
+    fn thread_of_another_namespace_is_never_gone() {
         let elsewhere = Name(Name::mine().0 ^ 1 << NAMESPACE_AT ^ 1 << START_AT);
         assert!(!elsewhere.is_gone());
         assert_eq!(elsewhere.holder().to_string(), "a process of another container");
     }
 
     #[test]
-    fn a_stat_is_read_whatever_the_program_is_called() {
+    fn stat_of_a_program_with_any_name_is_parsed() {
         let text = "77 (a) Z 1) T 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 1234 20 21";
         let stat = ThreadStat::parse(text).unwrap();
         assert!(stat.is_stopped() && !stat.has_ended());

@@ -8,18 +8,20 @@ use std::os::fd::{AsFd, AsRawFd};
 use keytally_core::{LINE_LEN, Line};
 use memmap2::{MmapOptions, MmapRaw};
 
-/// The lines of a file, mapped and shared with every process that maps the same file. Unmapped when dropped.
+/// The lines of a file, mapped and shared with every process that maps the same file. Unmapped when
+/// dropped.
 ///
-/// It can't be made outside this crate; [`Gate::table`](crate::Gate::table) and
-/// [`Limiter::table`](crate::Limiter::table) give the core's tables over it.
+/// Only this crate can create one. [`Gate::table`](crate::Gate::table) and
+/// [`Limiter::table`](crate::Limiter::table) return the core's tables over it.
 pub struct Mapping {
     map: MmapRaw,
     lines: usize,
 }
 
 impl Mapping {
-    /// Maps the first `lines` lines of a file that is open for reading and writing, and is at least so long.
-    pub(crate) fn of(file: impl AsFd, lines: usize) -> io::Result<Self> {
+    /// Maps the first `lines` lines of a file that is open for reading and writing, and at least
+    /// that long.
+    pub(crate) fn new(file: impl AsFd, lines: usize) -> io::Result<Self> {
         let len = lines.checked_mul(LINE_LEN).filter(|&len| len > 0).ok_or(io::ErrorKind::InvalidInput)?;
         let map = MmapOptions::new().len(len).map_raw(file.as_fd().as_raw_fd())?;
         Ok(Self { map, lines })
@@ -30,24 +32,29 @@ impl AsRef<[Line]> for Mapping {
     #[inline]
     fn as_ref(&self) -> &[Line] {
         // SAFETY:
-        // - `MmapRaw` guarantees that the pointer is that of a mapping of `lines * LINE_LEN` bytes, readable and
-        //   writable (`map_raw` fails otherwise), which lives as long as `self`; `of` asked for that length. The
-        //   kernel aligns mappings to pages, so it is aligned for lines.
-        // - `Line` is `repr(C)` and made of 64-bit atomics, for which every bit pattern is valid. So what other
-        //   threads and other processes do to this memory through their own `Line`s are atomic accesses, as every
-        //   access through this slice is, and there is no data race. A process that writes the file by other means
-        //   changes words under us just as well: an atomic load reads some value, and no code trusts it.
-        // - Nobody makes a `&mut` of this memory: `map` is private and gives out pointers only here.
-        // - That the file isn't shortened while it is mapped is a social guarantee, given by everybody who may
-        //   write the file, and for tables in memory by a seal. If it is broken, touching a page that is gone raises
-        //   SIGBUS, which kills the process (or runs its handler): nothing is read or written that isn't ours. A
-        //   doubt is left that no library can lift: the compiler assumes that memory which is there stays there.
+        // - `MmapRaw` guarantees that the pointer is that of a mapping of `lines * LINE_LEN` bytes,
+        //   readable and writable (`map_raw` fails otherwise), which lives as long as `self`. `new`
+        //   requested that length. The kernel aligns mappings to pages, so the pointer is aligned
+        //   for lines.
+        // - `Line` is `repr(C)` and consists of 64-bit atomics, for which every bit pattern is
+        //   valid. Other threads and processes access this memory through their own `Line`s. All
+        //   these accesses are atomic, as is every access through this slice, so there is no data
+        //   race. A process that writes the file by other means also changes words while they are
+        //   in use: an atomic load then reads some value, and no code trusts it.
+        // - No code creates a `&mut` to this memory: `map` is private, and only this function takes
+        //   a pointer from it.
+        // - The file must not be shortened while it is mapped. For a file, this relies on every
+        //   program that may write it; for a table in memory, a seal enforces it. If it is
+        //   violated, touching a page that no longer exists raises SIGBUS, which kills the process
+        //   (or runs its handler). Nothing that belongs to others is read or written. One doubt
+        //   remains that no library can remove: the compiler assumes that mapped memory stays
+        //   mapped.
         unsafe { slice::from_raw_parts(self.map.as_ptr().cast::<Line>(), self.lines) }
     }
 }
 
 impl fmt::Debug for Mapping {
-    /// Shows the size. What is mapped holds MACs, and is long.
+    /// Shows the size only: the mapped memory contains MACs, and is long.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Mapping({} bytes)", self.map.len())
     }
@@ -61,16 +68,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mapping_is_lines_of_the_file_and_debug_shows_none() {
+    fn mapping_holds_the_file_and_debug_shows_only_its_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
         file.set_len(4096).unwrap();
-        let mapping = Mapping::of(&file, 64).unwrap();
+        let mapping = Mapping::new(&file, 64).unwrap();
         assert_eq!(mapping.as_ref().len(), 64);
         assert_eq!(mapping.as_ref().as_ptr().addr() % 64, 0);
         assert_eq!(format!("{mapping:?}"), "Mapping(4096 bytes)");
-        // A table made in the mapping is in the file.
+        // A table that is created in the mapping is in the file.
         let policy = "1/second".parse().unwrap();
         keytally_core::Limiter::create_after(mapping, 62 - 1, &policy, 1, [0; 16]).unwrap();
         let mut magic = [0; 8];
@@ -80,10 +87,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_more_than_there_is_room_for_are_errors() {
+    fn mapping_of_zero_or_too_many_lines_is_an_error() {
         let file = tempfile::tempfile().unwrap();
-        assert!(Mapping::of(&file, 0).is_err());
-        assert!(Mapping::of(&file, usize::MAX).is_err());
-        assert!(Mapping::of(&file, usize::MAX / LINE_LEN).is_err());
+        assert!(Mapping::new(&file, 0).is_err());
+        assert!(Mapping::new(&file, usize::MAX).is_err());
+        assert!(Mapping::new(&file, usize::MAX / LINE_LEN).is_err());
     }
 }

@@ -1,7 +1,8 @@
 //! Peppers as text: up to four, newest last, each hex or base64 of at least 32 bytes.
 //!
-//! A text of hex digits only, an even number of them, is hex. Everything else is base64, in the standard or the
-//! URL-safe alphabet, with or without its padding. What was read is wiped, and no error shows any of it.
+//! A text that consists of an even number of hex digits is hex. Any other text is base64, in the
+//! standard or the URL-safe alphabet, with or without padding. Everything that was read is wiped
+//! after use, and no error shows any of it.
 
 mod file;
 
@@ -17,10 +18,11 @@ use zeroize::Zeroizing;
 use crate::entropy;
 use crate::error::{Error, PepperError};
 
-/// The longest file of peppers, in bytes.
+/// The largest length of a pepper file, in bytes.
 pub const MAX_FILE_LEN: usize = 1 << 16;
 
-/// The peppers in `text`, separated by commas, as `KEYTALLY_PEPPER` holds them. Spaces around each are ignored.
+/// Parses peppers separated by commas, as in the environment variable `KEYTALLY_PEPPER`. Spaces
+/// around each are ignored.
 ///
 /// ```
 /// use keytally::pepper;
@@ -34,7 +36,7 @@ pub const MAX_FILE_LEN: usize = 1 << 16;
 /// ```
 ///
 /// # Errors
-/// [`Error::Pepper`], with the number of the one that is wrong.
+/// [`Error::Pepper`] with the number of the invalid pepper.
 pub fn parse(text: &str) -> Result<Peppers, Error> {
     let items: Vec<&[u8]> = match text.trim_ascii() {
         "" => Vec::new(),
@@ -45,13 +47,16 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
         .map_err(|source| Error::Pepper { path: None, source })
 }
 
-/// Reads the peppers in a file, one a line; blank lines and lines that begin with `#` are ignored.
+/// Reads the peppers in a file, one per line. Blank lines and lines that begin with `#` are
+/// ignored.
 ///
-/// The path `-` is standard input, and the file may be a pipe: then the call waits for what is written to it. Symbolic
-/// links are followed. Two kinds of file are accepted:
+/// The path `-` is standard input. The file may be a pipe: then the call waits for its writer.
+/// Symbolic links are followed. Two kinds of file are accepted:
 ///
-/// - one that root owns and no other user can write, as systemd, Kubernetes and Docker provide secrets;
-/// - one that only its owner can read and write. The owner is the user of this process, unless that is root.
+/// - a file that root owns and no other user can write, as systemd, Kubernetes and Docker provide
+///   secrets;
+/// - a file that only its owner can read and write. The owner is the user of this process, unless
+///   that is root.
 ///
 /// ```
 /// use std::{fs, os::unix::fs::PermissionsExt};
@@ -69,8 +74,11 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Pepper`] for what is wrong with its text; [`Error::Mode`], [`Error::Writable`] or [`Error::Owner`] when
-/// another user can read or write a file of peppers; [`Error::NotAFile`]; [`Error::Io`] when it cannot be read.
+/// - [`Error::Pepper`] if its text is not valid.
+/// - [`Error::Mode`], [`Error::Writable`] or [`Error::Owner`] if another user can read or write a
+///   pepper file.
+/// - [`Error::NotAFile`].
+/// - [`Error::Io`] if it cannot be read.
 pub fn read_file(path: impl AsRef<Path>) -> Result<Peppers, Error> {
     let path = path.as_ref();
     let file::Opened { file, refusal } = file::open(path)?;
@@ -83,7 +91,7 @@ pub fn read_file(path: impl AsRef<Path>) -> Result<Peppers, Error> {
     }
 }
 
-/// Reads the text of a file.
+/// Parses the text of a pepper file.
 fn from_file(text: &[u8]) -> Result<Peppers, PepperError> {
     if text.len() > MAX_FILE_LEN {
         return Err(PepperError::Long { max: MAX_FILE_LEN });
@@ -94,7 +102,7 @@ fn from_file(text: &[u8]) -> Result<Peppers, PepperError> {
     peppers(&items)
 }
 
-/// A new pepper: 32 bytes of the system's entropy as 64 hex digits. It is wiped when dropped.
+/// Generates a pepper: 32 bytes of the system's entropy as 64 hex digits, wiped when dropped.
 ///
 /// ```
 /// let pepper = keytally::pepper::generate()?;
@@ -103,23 +111,25 @@ fn from_file(text: &[u8]) -> Result<Peppers, PepperError> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Entropy`].
+/// [`Error::Entropy`] if the system provides none.
 pub fn generate() -> Result<Zeroizing<String>, Error> {
     let bytes = entropy::random::<MIN_PEPPER_LEN>()?;
     let mut digits = Zeroizing::new([0; 2 * MIN_PEPPER_LEN]);
-    // The buffer has just the room that the digits take.
+    // The buffer has exactly the length of the digits, so this cannot fail.
     let text = base16ct::lower::encode_str(&*bytes, &mut *digits).unwrap_or_default();
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// One byte more than the longest file, at most, in a buffer that is never moved and so leaves no copies.
+/// Reads at most one byte more than the longest file. The buffer never reallocates, so it leaves no
+/// copies.
 fn read_all(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE_LEN + 1));
     file.take(MAX_FILE_LEN as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
 }
 
-/// Refuses a text that begins with a byte-order mark, which some editors and shells of Windows put there.
+/// Refuses a text that begins with a byte-order mark, which some editors and shells of Windows
+/// write.
 fn refuse_mark(text: &[u8]) -> Result<(), PepperError> {
     const MARKS: [(&[u8], &str); 3] =
         [(b"\xef\xbb\xbf", "UTF-8"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")];
@@ -131,33 +141,34 @@ fn refuse_mark(text: &[u8]) -> Result<(), PepperError> {
 
 fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
     let of = items.len();
-    // The form is checked first: in another program's file, too many lines are the least that is wrong.
+    // The form is checked before the number, because it is the clearer error for another program's
+    // file.
     let decoded = items
         .iter()
         .enumerate()
-        .map(|(place, item)| decode(item).ok_or(PepperError::Form { number: place + 1, of }));
+        .map(|(index, item)| decode(item).ok_or(PepperError::Form { number: index + 1, of }));
     let decoded = decoded.collect::<Result<Vec<_>, _>>()?;
     if items.is_empty() || of > MAX_PEPPERS {
         return Err(PepperError::Count { given: of });
     }
-    for (place, pepper) in decoded.iter().enumerate() {
-        let number = place + 1;
+    for (index, pepper) in decoded.iter().enumerate() {
+        let number = index + 1;
         if pepper.len() < MIN_PEPPER_LEN {
             return Err(PepperError::Short { number, of, len: pepper.len() });
         }
-        if decoded[..place].contains(pepper) {
+        if decoded[..index].contains(pepper) {
             return Err(PepperError::Repeated { number, of });
         }
     }
     let list: Vec<&[u8]> = decoded.iter().map(|pepper| pepper.as_slice()).collect();
     Peppers::new(&list).map_err(|error| match error {
         PeppersError::TooShort(short) => PepperError::Short { number: of, of, len: short.len },
-        // Two different peppers that the core can't tell apart: HMAC fills short keys up with zeros.
+        // The core takes two different peppers for the same: HMAC pads short keys with zeros.
         _ => PepperError::Repeated { number: of, of },
     })
 }
 
-/// The bytes that a text of hex or base64 tells.
+/// Decodes hex or base64. `None` if the text is neither.
 fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(vec![0; text.len()]);
     let is_hex = text.len().is_multiple_of(2) && text.iter().all(u8::is_ascii_hexdigit);
@@ -175,7 +186,7 @@ fn decode(text: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(bytes)
 }
 
-/// The text without its padding; `None` when the padding is wrong.
+/// Returns the text without its padding. `None` if the padding is wrong.
 fn unpadded(text: &[u8]) -> Option<&[u8]> {
     let len = text.iter().rposition(|&byte| byte != b'=').map_or(0, |last| last + 1);
     let padding = text.len() - len;
@@ -197,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn hex_and_every_base64_tell_the_same_bytes() {
+    fn hex_and_both_base64_alphabets_decode_to_the_same() {
         let bytes = decoded(HEX).unwrap();
         assert_eq!((bytes.len(), bytes[0], bytes[31]), (32, 0, 0xff));
         assert_eq!(decoded(&HEX.to_uppercase()).unwrap(), bytes);
@@ -210,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_is_refused() {
+    fn text_that_is_neither_hex_nor_base64_is_refused() {
         for text in ["ä", "AAE=A", "A===", "AAEC=", "+/-_", "A", "AAF", "a b", "AA\0A"] {
             assert_eq!(decoded(text), None, "{text}");
         }
     }
 
     #[test]
-    fn errors_name_the_pepper_and_show_none() {
+    fn error_names_the_pepper_by_number_and_shows_none() {
         let short = &HEX[..62];
         assert_eq!(error(""), "no pepper is given; `openssl rand -hex 32` makes one");
         assert_eq!(error(" \n"), error(""));
@@ -230,7 +241,7 @@ mod tests {
             error(&format!("{HEX}, {}", HEX.to_uppercase())),
             "pepper 2 of 2 is the same as one before it"
         );
-        // HMAC can't tell these two apart.
+        // HMAC gives the same results for these two.
         assert_eq!(error(&format!("{HEX},{HEX}00")), "pepper 2 of 2 is the same as one before it");
         assert_eq!(error(&format!("{HEX},!{HEX}")), "pepper 2 of 2 is neither hex nor base64");
         assert_eq!(
@@ -245,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn byte_order_mark_is_named() {
+    fn byte_order_mark_is_refused_by_name() {
         assert_eq!(
             error(&format!("\u{feff}{HEX}")),
             "the text begins with a UTF-8 byte-order mark; save it as ASCII or as UTF-8 without that mark"
@@ -259,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generated_pepper_is_one() {
+    fn generated_peppers_parse_and_differ() {
         let (one, two) = (generate().unwrap(), generate().unwrap());
         assert_ne!(*one, *two);
         assert!(parse(&format!("{},{}", *one, *two)).is_ok());

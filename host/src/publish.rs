@@ -1,12 +1,14 @@
-//! Creating a table's file: it appears at its path whole, or not at all, and never in place of another.
+//! Creates a table's file atomically: it appears at its path complete or not at all, and never
+//! replaces another file.
 //!
-//! 1. A file without a name is opened in the target's folder (`O_TMPFILE`), mode 0600. A process that dies from here
-//!    on leaves nothing: the kernel frees what has no name.
-//! 2. Its room on the disk is taken, it is mapped, and the core makes the table in it.
-//! 3. It is flushed, and given its name (`linkat`), which fails if the name is taken; then the folder is flushed.
+//! 1. Opens a file without a name in the target's folder (`O_TMPFILE`), mode 0600. If the process
+//!    dies after this, it leaves nothing: the kernel frees a file without a name.
+//! 2. Reserves its disk space and maps it, and the core creates the table in it.
+//! 3. Flushes it and gives it its name (`linkat`), which fails if the name is taken. Then flushes
+//!    the folder.
 //!
-//! Where the file system knows no files without a name, the file has a name of its own that begins with a dot, and is
-//! renamed without replacing.
+//! If the file system does not support files without a name, the file has a temporary name that
+//! begins with a dot, and is renamed without replacing.
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -27,40 +29,38 @@ use crate::error::Error;
 use crate::file::TableFile;
 use crate::map::Mapping;
 
-/// What new files are to their owner, and nobody else.
+/// The mode of new files: only the owner has access.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// Zeros that are written at a time where room can't be taken otherwise.
+/// Zeros per write where disk space can only be reserved by writing.
 const ZEROS_LEN: usize = 1 << 16;
 
-/// Creates the file at `path` with `lines` lines, in which `make` makes the table.
+/// Creates the file at `path` with `lines` lines, in which `make` creates the table.
 pub(crate) fn create_table<T>(
     path: &Path,
     lines: usize,
     make: impl FnOnce(Mapping) -> Result<T, CreateError>,
 ) -> Result<(TableFile, T), Error> {
-    // The kernel asks again when the name is given; this is for the answer to come before any work.
+    // An early check, to fail before any work. The kernel checks again when the file gets its name.
     if path.symlink_metadata().is_ok() {
         return Err(Error::Exists { path: path.into() });
     }
-    match Unpublished::without_a_name(path) {
+    match Unpublished::unnamed(path) {
         Some(unpublished) => unpublished,
-        None => Unpublished::with_a_name(path)?,
+        None => Unpublished::named(path)?,
     }
     .publish(path, lines, make)
 }
 
-/// Creates a table in memory, which children share after a fork.
+/// Creates a table in memory, which forked children share.
 pub(crate) fn create_in_memory<T>(
     lines: usize,
     make: impl FnOnce(Mapping) -> Result<T, CreateError>,
 ) -> Result<(TableFile, T), Error> {
     let io_error = |error| Error::io("create a table in", Path::new("memory"), error);
     let mapped = || -> io::Result<(TableFile, Mapping)> {
-        let file = File::from(memfd_create("keytally", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-        file.set_len(bytes(lines)?)?;
-        fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        let mapping = Mapping::of(&file, lines)?;
+        let file = sealed_memory(bytes(lines)?)?;
+        let mapping = Mapping::new(&file, lines)?;
         Ok((TableFile::in_memory(file)?, mapping))
     };
     let (file, mapping) = mapped().map_err(io_error)?;
@@ -68,24 +68,33 @@ pub(crate) fn create_in_memory<T>(
     Ok((file, table))
 }
 
-/// A file that is being made and that nobody opens yet.
+/// Returns a file in memory of `len` zero bytes, whose length no process can change.
+fn sealed_memory(len: u64) -> io::Result<File> {
+    let file = File::from(memfd_create("keytally", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.set_len(len)?;
+    fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file)
+}
+
+/// A file in creation, which no other process opens yet.
 struct Unpublished {
     file: File,
-    /// Its name until it is published, removed if it never is.
+    /// Its temporary name, which is removed if the file is not published.
     name: Option<PathBuf>,
 }
 
 impl Unpublished {
-    /// A file without a name in the folder of `path`; `None` where there is no such thing.
-    fn without_a_name(path: &Path) -> Option<Self> {
+    /// Creates a file without a name in the folder of `path`. `None` if the file system does not
+    /// support that.
+    fn unnamed(path: &Path) -> Option<Self> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = File::from(retry_on_intr(|| open(folder(path), flags, MODE)).ok()?);
-        // A name is given through this link, and a name is all that /proc is needed for.
+        // The file gets its name through this link. Nothing else needs /proc.
         link_of(&file).exists().then_some(Self { file, name: None })
     }
 
-    /// A file with a name that nobody else picks, in the folder of `path`.
-    fn with_a_name(path: &Path) -> Result<Self, Error> {
+    /// Creates a file with a random name in the folder of `path`.
+    fn named(path: &Path) -> Result<Self, Error> {
         let name = path.file_name().ok_or_else(|| Error::io("create", path, ErrorKind::InvalidInput))?;
         let number = u64::from_le_bytes(*entropy::random()?);
         let own_name = folder(path).join(format!(".{}.{number:016x}.new", name.display()));
@@ -102,13 +111,13 @@ impl Unpublished {
         make: impl FnOnce(Mapping) -> Result<T, CreateError>,
     ) -> Result<(TableFile, T), Error> {
         let io_error = |doing| move |error: io::Error| Error::io(doing, path, error);
-        // The mode that a file is opened with is less the umask.
+        // The umask has removed bits from the mode that the file was opened with.
         fchmod(&self.file, MODE).map_err(|error| Error::io("set the mode of", path, error))?;
         stop(Stop::FileMade);
         let len = bytes(lines).map_err(io_error("create"))?;
-        take_room(&self.file, len).map_err(io_error("find room on the disk for"))?;
+        reserve(&self.file, len).map_err(io_error("reserve disk space for"))?;
         stop(Stop::FileRoomTaken);
-        let mapping = Mapping::of(&self.file, lines).map_err(io_error("map"))?;
+        let mapping = Mapping::new(&self.file, lines).map_err(io_error("map"))?;
         let table = make(mapping).map_err(|source| Error::Create { path: Some(path.into()), source })?;
         stop(Stop::FileWritten);
         self.file.sync_all().map_err(io_error("write"))?;
@@ -126,13 +135,13 @@ impl Unpublished {
         Ok((file, table))
     }
 
-    /// Gives the file its name, unless the name is taken.
+    /// Gives the file its name. Fails if the name is taken.
     fn give_name(&self, path: &Path) -> rustix::io::Result<()> {
         let Some(own_name) = &self.name else {
             return linkat(CWD, link_of(&self.file), CWD, path, AtFlags::SYMLINK_FOLLOW);
         };
         match renameat_with(CWD, own_name, CWD, path, RenameFlags::NOREPLACE) {
-            // The file system can't rename so, but then it may have links.
+            // A file system that cannot rename without replacing may support links.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                 linkat(CWD, own_name, CWD, path, AtFlags::empty())?;
                 let _ = unlink(own_name);
@@ -151,7 +160,7 @@ impl Drop for Unpublished {
     }
 }
 
-/// The link through which an open file can be named.
+/// Returns the link through which an open file can be given a name.
 fn link_of(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
@@ -168,18 +177,10 @@ fn bytes(lines: usize) -> io::Result<u64> {
     len.ok_or_else(|| ErrorKind::FileTooLarge.into())
 }
 
-/// Takes the room of an empty file on the disk, all zeros.
-fn take_room(file: &File, len: u64) -> io::Result<()> {
+/// Reserves disk space for an empty file and fills it with zeros.
+fn reserve(file: &File, len: u64) -> io::Result<()> {
     match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, len)) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, len),
-        other => Ok(other?),
-    }
-}
-
-/// Takes the room of holes in a file that is in use. Where the file system can't, they stay.
-pub(crate) fn fill_holes(file: &File, len: u64) -> io::Result<()> {
-    match retry_on_intr(|| fallocate(file, FallocateFlags::KEEP_SIZE, 0, len)) {
-        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
         other => Ok(other?),
     }
 }
@@ -195,8 +196,8 @@ fn write_zeros(file: &File, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the new name last. A folder that may be written but not read can't be flushed, and some file systems don't
-/// know how.
+/// Flushes the folder, so that the new name survives a power failure. Ignores a folder that may be
+/// written but not read, and file systems that cannot flush folders.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(folder(path)).and_then(|folder| folder.sync_all()) {
         Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => Ok(()),
@@ -227,13 +228,13 @@ mod tests {
         names
     }
 
-    /// Both ways of creating, of which a file system may know only the second.
+    /// Both ways to create a file. Some file systems support only the second.
     fn ways(path: &Path) -> [Unpublished; 2] {
-        [Unpublished::without_a_name(path).unwrap(), Unpublished::with_a_name(path).unwrap()]
+        [Unpublished::unnamed(path).unwrap(), Unpublished::named(path).unwrap()]
     }
 
     #[test]
-    fn both_ways_of_creating_leave_the_file_and_nothing_else() {
+    fn creation_leaves_only_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let paths = [folder.path().join("one"), folder.path().join("two")];
         for (path, way) in paths.iter().zip([0, 1]) {
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_leave_nothing_when_the_table_cannot_be() {
+    fn creation_of_an_impossible_table_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         for unpublished in ways(&path) {
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_refuse_a_name_that_was_taken_meanwhile() {
+    fn creation_refuses_a_name_that_was_taken_meanwhile() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         for unpublished in ways(&path) {
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_take_the_room_where_it_cannot_be_asked_for() {
+    fn written_zeros_reserve_disk_space() {
         for len in [1, ZEROS_LEN as u64, ZEROS_LEN as u64 + 1, 3 * ZEROS_LEN as u64 - 1] {
             let file = tempfile::tempfile().unwrap();
             write_zeros(&file, len).unwrap();
@@ -281,10 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn memory_can_be_neither_shortened_nor_grown() {
-        let (file, _table) = create_in_memory(LINES, make).unwrap();
-        for len in [0, 64 * LINES as u64 + 64] {
-            assert!(file.descriptor().set_len(len).is_err(), "{len}");
+    fn table_memory_cannot_be_resized() {
+        let len = 64 * LINES as u64;
+        let file = sealed_memory(len).unwrap();
+        for other in [0, len + 64] {
+            assert!(file.set_len(other).is_err(), "{other}");
         }
+        assert!(create_in_memory(LINES, make).is_ok());
     }
 }

@@ -1,22 +1,26 @@
-//! Keeps secrets out of errors: a key or a pepper that was given where a name or a path belongs is not repeated.
+//! Keeps secrets out of errors: a key or a pepper that was given in place of a name or a path is
+//! not repeated.
 //!
-//! A text looks like a secret if it holds one of these:
-//! - two names and 20 or more base62 characters, joined by underscores: a key of this project's form, with any prefix;
+//! A text looks like a secret if it contains one of these:
+//! - two names and 20 or more base62 characters, joined by underscores: a key of Keytally's form,
+//!   with any prefix;
 //! - 32 or more hexadecimal digits: a pepper, a hash, a UUID;
-//! - 16 or more characters without a separator that change between lowercase, uppercase and digits as random ones do.
+//! - 16 or more characters without a separator that alternate between lowercase, uppercase and
+//!   digits as often as random ones.
 //!
-//! Sixteen is the length of the shortest key that can be imported. A text that is neither a path nor a policy is not
-//! repeated either if it has so many characters without a separator, however they look. A text with a slash
-//! or exactly one dot is treated as a path.
+//! Sixteen is the length of the shortest key that can be imported. In a text that is neither a path
+//! nor a policy, any 16 or more characters without a separator are hidden. A text with a slash or
+//! exactly one dot is treated as a path.
 //!
-//! This is a guess. A name that looks random is hidden too, and a secret of common words in a path is shown.
+//! This is a heuristic. A name that looks random is hidden as well, and a secret of common words in
+//! a path is shown.
 
 use alloc::borrow::Cow;
 
 use keytally_core::IMPORTED_KEY_LEN;
 use keytally_core::ParsePolicyError;
 
-/// Returns `text` as an error may repeat it: without what looks like a secret.
+/// Returns `text` as an error may repeat it: everything that looks like a secret is replaced.
 ///
 /// ```
 /// use keytally::redact;
@@ -53,8 +57,8 @@ fn hide(text: &str, is_path: bool) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// Returns `text`, which is no path, as an error may repeat it: each of its parts without what looks
-/// like a secret.
+/// Returns `text`, which is not a path, as an error may repeat it. Each part between slashes is
+/// redacted by itself.
 ///
 /// ```
 /// use keytally::redact;
@@ -64,7 +68,7 @@ pub fn redact_name(text: &str) -> String {
     text.split('/').map(redact).collect::<Vec<_>>().join("/")
 }
 
-/// Returns `sentence` with what looks like a secret in `given` left out of it, wherever it repeats `given`.
+/// Returns `sentence` with every repetition of `given` replaced by its redacted form.
 pub fn redact_in(sentence: String, given: &str) -> String {
     replace(sentence, given, &redact(given))
 }
@@ -73,7 +77,8 @@ fn replace(sentence: String, given: &str, shown: &str) -> String {
     if given == shown { sentence } else { sentence.replace(given, shown) }
 }
 
-/// Returns the sentence of a policy's error, which repeats a part of the policy, without a secret.
+/// Returns the sentence of a policy error without secrets. The sentence repeats a part of the
+/// policy.
 ///
 /// ```
 /// use keytally::{Policy, redact::policy_error};
@@ -84,21 +89,21 @@ pub fn policy_error(error: &ParsePolicyError) -> String {
     replace(error.to_string(), error.part(), &hide(error.part(), false))
 }
 
-/// The length of the shortest key, in characters.
+/// The length of the shortest key that can be imported, in characters.
 const MIN_LEN: usize = IMPORTED_KEY_LEN.start;
 
 /// What separates the parts of a path, a policy, an option or an address.
 const SEPARATORS: &[char] =
     &[' ', '\t', '\n', '\r', '/', '=', ',', ';', ':', '?', '&', '"', '\'', '`', '(', ')'];
 
-/// How many characters of its body make a text a key of this project's form.
+/// The fewest characters of a body that make a text a key of Keytally's form.
 const MIN_BODY_LEN: usize = 20;
 
-/// The fewest hexadecimal digits that are a secret.
+/// The fewest hexadecimal digits that look like a secret.
 const MIN_HEX_LEN: usize = 32;
 
-/// The fewest changes between lowercase, uppercase and digits in a random text. Sixteen random base62 characters
-/// have nine on average.
+/// The fewest changes between lowercase, uppercase and digits in a random text. Sixteen random
+/// base62 characters have nine on average.
 const MIN_CHANGES: usize = 8;
 
 fn is_secret(part: &str) -> bool {
@@ -111,7 +116,7 @@ fn is_secret(part: &str) -> bool {
     is_hex || (changes >= MIN_CHANGES && changes * 10 >= pairs * 3) || names_of_key(part).is_some()
 }
 
-/// Whether the whole text is base64, which may hold slashes, of random bytes.
+/// Returns whether the whole text is base64 of random bytes. Base64 may contain slashes.
 fn is_base64_secret(text: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
     let text = text.trim_end_matches('=');
@@ -120,7 +125,8 @@ fn is_base64_secret(text: &str) -> bool {
     text.len() >= MIN_HEX_LEN && text.bytes().all(is_base64) && is_random
 }
 
-/// How often a letter or digit is followed by one of another class, and how often by any.
+/// Counts the letters and digits that are followed by one of another class, and those that are
+/// followed by any.
 fn changes(text: &str) -> (usize, usize) {
     let class = |byte: u8| match byte {
         b'a'..=b'z' => 1,
@@ -133,12 +139,13 @@ fn changes(text: &str) -> (usize, usize) {
     (pairs.clone().filter(|(one, next)| one != next).count(), pairs.count())
 }
 
-/// The prefix and the environment of a key, with their underscores, if the text holds a key of this form.
+/// Returns the prefix and the environment of a key, with their underscores, if the text contains a
+/// key of Keytally's form.
 fn names_of_key(text: &str) -> Option<&str> {
     let is_name = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     text.match_indices('_').find_map(|(end, _)| {
         let body = text[end + 1..].bytes().take_while(u8::is_ascii_alphanumeric);
-        // A word is no secret.
+        // A word of lowercase letters does not count as a secret.
         if body.clone().count() < MIN_BODY_LEN || body.clone().all(|byte| byte.is_ascii_lowercase()) {
             return None;
         }
@@ -162,7 +169,7 @@ mod tests {
     fn key_of_any_prefix_is_shown_as_its_names() {
         assert_eq!(redact(KEY), "kt_live_…");
         assert_eq!(redact(&KEY.replace("kt_live", "acme_test")), "acme_test_…");
-        // Cut short, mistyped, with more around it, or as the value of an option.
+        // Truncated, mistyped, with text around it, or as the value of an option.
         assert_eq!(redact(&KEY[..30]), "kt_live_…");
         assert_eq!(redact(&KEY.replace("Hc1n", "Hc-1n")), "a text of 48 characters");
         assert_eq!(redact(&format!("--{KEY}")), "kt_live_…");
@@ -189,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_value_is_shown_as_it_is() {
+    fn ordinary_value_is_shown_unchanged() {
         for text in [
             "",
             "api.gate",
@@ -210,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn bound_of_a_plain_text_is_the_shortest_key() {
+    fn plain_text_is_hidden_from_the_shortest_key_length_on() {
         assert_eq!(redact("abcdefghijklmno"), "abcdefghijklmno");
         assert_eq!(redact("abcdefghijklmnop"), "a text of 16 characters");
         assert_eq!(redact("pro=abcdefghijklmnop"), "pro=…");
     }
 
     #[test]
-    fn sentence_is_changed_where_it_repeats_the_secret() {
+    fn sentence_is_changed_only_where_it_repeats_the_secret() {
         let sentence = |given: &str| redact_in(format!("cannot use {given} as {given}"), given);
         assert_eq!(sentence("api.gate"), "cannot use api.gate as api.gate");
         assert_eq!(sentence(KEY), "cannot use kt_live_… as kt_live_…");

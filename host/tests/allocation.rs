@@ -1,15 +1,20 @@
-//! Nothing is allocated after set-up: not by an admitted check, nor by a denied, invalid or missing one, nor when a
-//! limiter meets a new subject or is full. A followed gate allocates once, at its first use in a thread.
+//! Checks allocate nothing after set-up, whether admitted, denied, invalid or missing, and also
+//! when a limiter meets a new subject or is full. A followed gate allocates once in each thread, at
+//! its first use.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/fixtures.rs"]
+mod fixtures;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
 use std::alloc::System;
 
-use keytally::NewKey;
-use keytally::{Followed, Gate, GateConfig, Limiter};
-use keytally::{Name, Outcome, Peppers, Plan};
+use keytally::{Followed, Gate, GateConfig, Limiter, Outcome, Plan};
 
-/// The system's allocator, which counts what the present thread asks of it.
+use crate::fixtures::{new_key, peppers};
+
+/// The system's allocator, which counts the allocations of the current thread.
 struct Counting;
 
 thread_local! {
@@ -17,42 +22,45 @@ thread_local! {
 }
 
 fn count() {
-    // A thread that ends may free and allocate when the counter is gone already.
+    // A thread that ends may allocate after its counter was destroyed.
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
 }
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: every method hands its arguments on to the system's allocator and gives back its answer; counting touches a
-// constant-initialised cell of the thread, which allocates nothing and can't unwind.
+// SAFETY: every method passes its arguments to the system's allocator and returns its result.
+// Counting touches a constant-initialized cell of the thread, which allocates nothing and cannot
+// unwind.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller guarantees what `alloc` asks for, a layout of more than 0 bytes.
+        // SAFETY: the caller guarantees what `alloc` requires, a layout of more than 0 bytes.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller guarantees what `alloc_zeroed` asks for, a layout of more than 0 bytes.
+        // SAFETY: the caller guarantees what `alloc_zeroed` requires, a layout of more than 0
+        // bytes.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, len: usize) -> *mut u8 {
         count();
-        // SAFETY: the caller guarantees that the block came from here, so from `System`, with this layout, and that
-        // `len` is no 0 and no overflow.
+        // SAFETY: the caller guarantees that the block came from this allocator, so from `System`,
+        // with this layout, and that `len` is neither 0 nor overflows when rounded up.
         unsafe { System.realloc(pointer, layout, len) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: the caller guarantees that the block came from here, so from `System`, with this layout.
+        // SAFETY: the caller guarantees that the block came from this allocator, so from `System`,
+        // with this layout.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-/// What `work` gives, and how often it allocated.
+/// Returns the result of `work`, and how often it allocated.
 fn allocations<T>(work: impl FnOnce() -> T) -> (T, u64) {
     let before = ALLOCATIONS.get();
     let result = work();
@@ -60,19 +68,18 @@ fn allocations<T>(work: impl FnOnce() -> T) -> (T, u64) {
 }
 
 #[test]
-fn allocations_are_counted() {
+fn allocator_counts_allocations() {
     assert_eq!(allocations(|| ()).1, 0);
     assert_eq!(allocations(|| core::hint::black_box(vec![0u8; 100])).1, 1);
 }
 
 #[test]
-fn a_gate_check_allocates_nothing_whatever_its_outcome() {
+fn gate_check_of_any_outcome_allocates_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let peppers = Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap();
     let plan = Plan::new("default", "3/31d".parse().unwrap()).unwrap();
-    let config = GateConfig { keys: 100, plans: vec![plan], ..GateConfig::default() };
-    let gate = Gate::create(folder.path().join("api.gate"), peppers, &config).unwrap();
-    let new = NewKey::new(42, Name::new("live").unwrap());
+    let config = GateConfig::default().with_keys(100).with_plans(vec![plan]);
+    let gate = Gate::create(folder.path().join("api.gate"), peppers(), &config).unwrap();
+    let new = new_key();
     let (key, key_id) = gate.issue(&new).unwrap();
     let key = key.expose().as_bytes();
     let imported = b"a-key-of-another-form";
@@ -112,8 +119,7 @@ fn a_gate_check_allocates_nothing_whatever_its_outcome() {
 fn followed_gate_allocates_once_in_each_thread() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.gate");
-    let peppers = || Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap();
-    Gate::create(&path, peppers(), &GateConfig { keys: 1, ..GateConfig::default() }).unwrap();
+    Gate::create(&path, peppers(), &GateConfig::default().with_keys(1)).unwrap();
     let gate = Followed::open(&path, peppers()).unwrap();
     let check = || allocations(|| gate.load().check(Some(b"nonsense"), 1).outcome());
     for _ in 0..2 {
@@ -125,7 +131,7 @@ fn followed_gate_allocates_once_in_each_thread() {
 }
 
 #[test]
-fn a_limiter_check_allocates_nothing_whatever_its_outcome() {
+fn limiter_check_of_any_outcome_allocates_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("limiter");
     let limiter = Limiter::create(path, &"2/31d".parse().unwrap(), 1000).unwrap();

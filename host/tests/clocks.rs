@@ -1,37 +1,39 @@
-//! Processes whose clocks disagree by up to a minute, on one gate and one limiter: all together they admit exactly the limit.
+//! Processes whose clocks disagree by up to a minute, on one gate and one limiter: together they
+//! admit exactly the limit.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
 
-mod support;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/worker.rs"]
+mod worker_process;
 
 use alloc::collections::BTreeMap;
 use std::path::Path;
 
-use keytally::NewKey;
-use keytally::{Gate, GateConfig, Limiter, entropy};
-use keytally::{Name, Peppers, Plan, Timestamp};
+use keytally::{Gate, GateConfig, Limiter, Plan, Timestamp, entropy};
 
-use crate::support::{Worker, folder, role, tell, wait_for_death};
+use crate::fixtures::{new_key, peppers};
+use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
 
 /// Ten seconds before a minute ends.
 const BEGIN_S: u64 = 1_700_000_030;
 const STEP_MS: u64 = 10;
 const STEPS: u64 = 20_000;
 
-/// By how many seconds each process is late. Their right clocks are not in step either, so all of it is less than a minute.
+/// How many seconds the clock of each process is late. The processes also run apart, so the total
+/// must stay below a minute.
 const LATE_S: [u64; 4] = [0, 7, 20, 35];
 
-/// Nobody is ahead of anybody by more than the rest of the minute: whoever is waits.
+/// How far a process may run ahead of the others, the rest of the minute. A process that is further
+/// ahead waits.
 const AHEAD_MS: u64 = 20_000;
 
 const POLICY: &str = "60/minute, 200/hour";
 
-fn peppers() -> Peppers {
-    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
-}
-
-/// Checks as its clock goes on, and tells what was admitted in which minute; no test unless it is told to be a worker.
+/// Checks by its own clock, and reports what was admitted in which minute. Does nothing unless this
+/// process is a worker.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };
@@ -55,12 +57,15 @@ fn worker() {
     }
     pace.end();
     for counts in admitted {
-        tell(counts.iter().map(|(minute, count)| format!("{minute}:{count}")).collect::<Vec<_>>().join(" "));
+        report(
+            counts.iter().map(|(minute, count)| format!("{minute}:{count}")).collect::<Vec<_>>().join(" "),
+        );
     }
-    wait_for_death();
+    wait_for_kill();
 }
 
-/// Keeps processes together that the system runs one after the other: each has a file as long as it has come.
+/// Keeps the processes together although the system runs them one after the other. The length of
+/// each process's file is its progress.
 struct Pace {
     own: std::fs::File,
     others: Vec<std::path::PathBuf>,
@@ -89,13 +94,13 @@ impl Pace {
 }
 
 #[test]
-fn processes_whose_clocks_disagree_admit_the_limit_together() {
+fn processes_with_different_clocks_admit_exactly_the_limit() {
     let folder = folder();
     let plans = vec![Plan::new("default", POLICY.parse().unwrap()).unwrap()];
-    let config = GateConfig { keys: 8, plans, ..GateConfig::default() };
+    let config = GateConfig::default().with_keys(8).with_plans(plans);
     let gate = Gate::create(folder.path().join("gate"), peppers(), &config).unwrap();
     Limiter::create(folder.path().join("limiter"), &POLICY.parse().unwrap(), 8).unwrap();
-    let new = NewKey::new(1, Name::new("live").unwrap());
+    let new = new_key();
     let (key, _) = gate
         .administer(|administrator| {
             administrator.issue(&new, entropy().unwrap(), Timestamp::from_unix_s(BEGIN_S))
@@ -111,12 +116,13 @@ fn processes_whose_clocks_disagree_admit_the_limit_together() {
     for table in ["gate", "limiter"] {
         let mut minutes: BTreeMap<u64, u32> = BTreeMap::new();
         for worker in &mut workers {
-            for entry in worker.answer().unwrap().split_whitespace() {
+            for entry in worker.next_report().unwrap().split_whitespace() {
                 let (minute, count) = entry.split_once(':').unwrap();
                 *minutes.entry(minute.parse().unwrap()).or_default() += count.parse::<u32>().unwrap();
             }
         }
-        // 200 seconds within one hour, all minutes asked for more than they have: the hour's limit, to the unit.
+        // 200 seconds lie within one hour, and each minute is offered more than its limit. So
+        // exactly the hour's limit is admitted.
         assert!(minutes.values().all(|count| *count <= 60), "{table}: {minutes:?}");
         assert_eq!(minutes.values().sum::<u32>(), 200, "{table}: {minutes:?}");
         let full = minutes.values().filter(|count| **count == 60).count();

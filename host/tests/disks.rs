@@ -1,10 +1,14 @@
-//! A disk that is full, and one that can only be read: creating and changing end in a clear error, and no file is harmed.
+//! A full disk and a read-only disk: creation and changes fail with a clear error, and no file is
+//! damaged.
 //!
-//! A worker has mounts of its own, a tiny file system in memory among them (`unshare` of util-linux; as root, or where
-//! users may have namespaces).
+//! A worker has its own mounts, among them a small file system in memory. This needs `unshare` of
+//! util-linux, and root or user namespaces.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/worker.rs"]
+mod worker_process;
 
 use core::time::Duration;
 use std::fs::{self, OpenOptions};
@@ -12,37 +16,32 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keytally::NewKey;
-use keytally::{Error, Gate, GateConfig, HEADER_LEN, Limiter};
-use keytally::{Key, KeyId, Name, Peppers};
+use keytally::{Error, Gate, GateConfig, HEADER_LEN, Key, KeyId, Limiter};
 
-use crate::support::{Worker, folder, role, tell, wait_for_death};
+use crate::fixtures::{new_key, peppers};
+use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
 
-/// The room on the tiny disk.
+/// The size of the small disk in bytes.
 const DISK: usize = 64 * 4096;
 
-fn peppers() -> Peppers {
-    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
-}
-
-/// A gate that takes half the disk.
+/// The settings of a gate that takes half the disk.
 fn config() -> GateConfig {
-    GateConfig { keys: u32::try_from(DISK / 2 / 68).unwrap(), ..GateConfig::default() }
+    GateConfig::default().with_keys(u32::try_from(DISK / 2 / 68).unwrap())
 }
 
 fn issue(gate: &Gate) -> Result<(Key, KeyId), Error> {
-    gate.issue(&NewKey::new(1, Name::new("live").unwrap()))
+    gate.issue(&new_key())
 }
 
 fn entries(folder: &Path) -> usize {
     folder.read_dir().unwrap().count()
 }
 
-fn is_good(gate: &Gate, key: &Key) {
+fn assert_admitted(gate: &Gate, key: &Key) {
     assert!(gate.check(Some(key.expose().as_bytes()), 1).is_admitted());
 }
 
-/// Takes all the room that is left.
+/// Fills the disk.
 fn fill(folder: &Path) -> PathBuf {
     let path = folder.join("filler");
     let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
@@ -55,7 +54,7 @@ fn mount(arguments: &[&str]) {
     assert!(output.status.success(), "mount {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The worker; no test unless it is told to be one.
+/// Performs the role of a worker. Does nothing unless this process is a worker.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };
@@ -63,24 +62,24 @@ fn worker() {
     mount(&["-t", "tmpfs", "-o", &format!("size={DISK}"), "tiny", folder]);
     match what.as_str() {
         "full" => on_a_full_disk(Path::new(folder)),
-        "read-only" => on_a_disk_that_can_only_be_read(Path::new(folder)),
+        "read-only" => on_a_read_only_disk(Path::new(folder)),
         _ => panic!("no such role: {what}"),
     }
-    tell("done");
-    wait_for_death();
+    report("done");
+    wait_for_kill();
 }
 
 fn on_a_full_disk(folder: &Path) {
     let says_full = |error: &Error, path: &Path| {
         let expected = format!(
-            "cannot find room on the disk for {}: No space left on device (os error 28)",
+            "cannot reserve disk space for {}: No space left on device (os error 28)",
             path.display()
         );
         assert_eq!(error.to_string(), expected);
     };
-    // What doesn't fit is refused before anything is there, and leaves nothing.
+    // A table that does not fit is refused before a file exists, and leaves none.
     let large = folder.join("large");
-    let too_large = GateConfig { keys: config().keys * 3, ..config() };
+    let too_large = config().with_keys(config().keys * 3);
     says_full(&Gate::create(&large, peppers(), &too_large).unwrap_err(), &large);
     let policy = "5/minute".parse().unwrap();
     says_full(&Limiter::create(&large, &policy, 20_000).unwrap_err(), &large);
@@ -96,14 +95,15 @@ fn on_a_full_disk(folder: &Path) {
     let other = folder.join("other");
     says_full(&Limiter::create(&other, &policy, 100).unwrap_err(), &other);
     assert!(!other.exists());
-    // Their room was taken when they were made: every key that the gate was made for can be issued, and all the rest.
+    // The space of existing tables was reserved at their creation, so every key can be issued and
+    // every subject inserted.
     let mut keys = vec![first];
     for _ in 1..config().keys {
         keys.push(issue(&gate).unwrap().0);
     }
     assert!(issue(&gate).unwrap_err().to_string().contains("the gate is full"));
     keys[0] = gate.rotate(id, Duration::ZERO, false).unwrap();
-    keys.iter().for_each(|key| is_good(&gate, key));
+    keys.iter().for_each(|key| assert_admitted(&gate, key));
     for subject in 0..100_u32 {
         assert!(limiter.check(&subject.to_le_bytes(), 1).is_admitted());
     }
@@ -113,7 +113,7 @@ fn on_a_full_disk(folder: &Path) {
     assert_eq!(Gate::open(&path, peppers()).unwrap().list().len(), config().keys as usize);
     Limiter::open(&limiter_path).unwrap();
 
-    // A copy with holes is given its room when it is opened, or is refused.
+    // Opening a copy with holes reserves its space, or fails.
     let bytes = fs::read(&path).unwrap();
     fs::remove_file(&path).unwrap();
     let file = OpenOptions::new().write(true).create_new(true).open(&path).unwrap();
@@ -127,7 +127,7 @@ fn on_a_full_disk(folder: &Path) {
     assert!(Gate::open(&path, peppers()).is_ok());
 }
 
-fn on_a_disk_that_can_only_be_read(folder: &Path) {
+fn on_a_read_only_disk(folder: &Path) {
     let shown = folder.to_str().unwrap();
     let path = folder.join("gate");
     let gate = Gate::create(&path, peppers(), &config()).unwrap();
@@ -137,7 +137,7 @@ fn on_a_disk_that_can_only_be_read(folder: &Path) {
     let limiter = Limiter::create(&limiter_path, &policy, 100).unwrap();
     let before = fs::read(&path).unwrap();
 
-    // The same disk once more over itself, to be read only.
+    // Mounts the same disk over itself, read-only.
     mount(&["--bind", shown, shown]);
     mount(&["-o", "remount,bind,ro", shown]);
     let says_so = |error: &Error, doing: &str, path: &Path| {
@@ -150,25 +150,25 @@ fn on_a_disk_that_can_only_be_read(folder: &Path) {
     says_so(&Limiter::open_or_create(&new, &policy, 100).unwrap_err(), "create", &new);
     says_so(&Gate::open(&path, peppers()).unwrap_err(), "open", &path);
     says_so(&Limiter::open(&limiter_path).unwrap_err(), "open", &limiter_path);
-    // Who opened it before can't change keys any more, and is told so.
+    // A process that opened the file before can no longer change keys, and its error says so.
     says_so(&issue(&gate).unwrap_err(), "open", &path);
     says_so(&gate.rotate(id, Duration::ZERO, false).unwrap_err(), "open", &path);
     says_so(&gate.revoke(id).unwrap_err(), "open", &path);
     says_so(&gate.verify(|_| ()).unwrap_err(), "open", &path);
     assert_eq!(fs::read(&path).unwrap(), before, "nothing was changed");
     assert_eq!(entries(folder), 2);
-    // Checks go on with what is mapped.
-    is_good(&gate, &key);
+    // Checks continue on the mapped file.
+    assert_admitted(&gate, &key);
     assert!(limiter.check(b"subject", 1).is_admitted());
 
     let output = Command::new("umount").arg(folder).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     let again = gate.rotate(id, Duration::ZERO, false).unwrap();
-    is_good(&gate, &again);
+    assert_admitted(&gate, &again);
     assert!(!gate.verify(|flaw| panic!("{flaw}")).unwrap());
 }
 
-/// Lets a worker do it that has mounts of its own.
+/// Runs a worker that has its own mounts.
 fn with_own_mounts(what: &str) {
     let folder = folder();
     let command = Worker::command(&[what, folder.path().to_str().unwrap()]);
@@ -185,16 +185,16 @@ fn with_own_mounts(what: &str) {
     unshare.args(*way).arg(command.get_program()).args(command.get_args());
     unshare.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let mut worker = Worker::start(unshare);
-    assert_eq!(worker.answer().as_deref(), Some("done"), "the worker failed: see above");
+    assert_eq!(worker.next_report().as_deref(), Some("done"), "the worker failed: see above");
     worker.kill();
 }
 
 #[test]
-fn a_full_disk_is_a_clear_error_and_harms_no_file() {
+fn full_disk_is_a_clear_error_and_damages_no_file() {
     with_own_mounts("full");
 }
 
 #[test]
-fn a_disk_that_can_only_be_read_is_a_clear_error_and_harms_no_file() {
+fn read_only_disk_is_a_clear_error_and_damages_no_file() {
     with_own_mounts("read-only");
 }

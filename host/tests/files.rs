@@ -1,5 +1,9 @@
-//! The files: made whole or not at all, refused with a sentence that names what was found, and kept through restarts.
+//! Table files: created atomically, refused with a sentence that names what was found, and kept
+//! when they are closed and opened.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/fixtures.rs"]
+mod fixtures;
 
 use core::time::Duration;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -8,17 +12,16 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keytally::{AdminError, Flaw, FlawKind, NewKey};
-use keytally::{Error, Gate, GateConfig, Limiter};
-use keytally::{Key, KeyId, KeyState, Name, Outcome, Peppers, Plan, Policy, Reason, Timestamp};
+use keytally::{
+    AdminError, Error, Flaw, FlawKind, Gate, GateConfig, Key, KeyId, KeyState, Limiter, Outcome, Peppers,
+    Plan, Policy, Reason, Timestamp,
+};
 use tempfile::TempDir;
+
+use crate::fixtures::{new_key, peppers};
 
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 const KEYS: u32 = 50;
-
-fn peppers() -> Peppers {
-    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
-}
 
 fn other_peppers() -> Peppers {
     Peppers::new(&[b"another pepper, also of 32 bytes"]).unwrap()
@@ -27,7 +30,7 @@ fn other_peppers() -> Peppers {
 fn config() -> GateConfig {
     let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
     let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    GateConfig { keys: KEYS, plans, ..GateConfig::default() }
+    GateConfig::default().with_keys(KEYS).with_plans(plans)
 }
 
 fn policy() -> Policy {
@@ -35,8 +38,7 @@ fn policy() -> Policy {
 }
 
 fn issue(gate: &Gate) -> (Key, KeyId) {
-    let new = NewKey::new(42, Name::new("live").unwrap());
-    gate.issue(&new).unwrap()
+    gate.issue(&new_key()).unwrap()
 }
 
 /// A folder with a gate and a limiter in it.
@@ -63,13 +65,13 @@ impl Files {
         Gate::open(&self.gate, peppers())
     }
 
-    /// What opening both says after `damage` was done to both.
+    /// Returns the errors of opening both files after `damage` was done to both.
     fn refusals(damage: impl Fn(&Path)) -> [String; 2] {
         let files = Self::new();
         damage(&files.gate);
         damage(&files.limiter);
         let [gate, limiter] = [files.open().unwrap_err(), Limiter::open(&files.limiter).unwrap_err()];
-        // Nothing that was refused was changed, so it is refused again in the same words.
+        // Nothing that was refused was changed, so the same error follows.
         assert_eq!(files.open().unwrap_err().to_string(), gate.to_string());
         let sentence = |path: &Path, error: &Error| {
             let text = error.to_string();
@@ -111,10 +113,10 @@ fn mode(path: &Path) -> u32 {
     path.metadata().unwrap().permissions().mode() & 0o7777
 }
 
-// Creating.
+// Creation.
 
 #[test]
-fn creating_over_anything_is_refused_and_changes_nothing() {
+fn creation_over_an_existing_path_is_refused() {
     let files = Files::new();
     fs::write(files.path("text"), "precious").unwrap();
     fs::create_dir(files.path("folder")).unwrap();
@@ -128,7 +130,7 @@ fn creating_over_anything_is_refused_and_changes_nothing() {
             assert!(matches!(error, Error::Exists { .. }), "{error:?}");
             assert_eq!(
                 error.to_string(),
-                format!("{}: there is a file of that name already, and it was left as it is", path.display())
+                format!("{}: a file of that name already exists, and it was not changed", path.display())
             );
         }
     }
@@ -138,7 +140,7 @@ fn creating_over_anything_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_and_leaves_no_file() {
+fn impossible_settings_are_refused_and_leave_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
     let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
@@ -146,30 +148,30 @@ fn what_cannot_be_is_refused_and_leaves_no_file() {
     let limiter = |capacity| Limiter::create(&path, &policy(), capacity).unwrap_err().to_string();
     let shown = path.display();
     assert_eq!(
-        gate(GateConfig { keys: 0, ..config() }),
+        gate(config().with_keys(0)),
         format!("{shown}: a capacity of 0 can't be; it is 1 to 67108864")
     );
     assert_eq!(
-        gate(GateConfig { keys: u32::MAX, ..config() }),
+        gate(config().with_keys(u32::MAX)),
         format!("{shown}: a capacity of 4294967295 can't be; it is 1 to 67108864")
     );
-    assert!(gate(GateConfig { plans: vec![], ..config() }).contains("0 plans can't be"));
+    assert!(gate(config().with_plans(vec![])).contains("0 plans can't be"));
     let many = (0..117).map(|number| plan(&format!("p{number}"), "1/minute")).collect();
-    assert!(gate(GateConfig { plans: many, ..config() }).contains("117 plans can't be; there are 1 to 116"));
+    assert!(gate(config().with_plans(many)).contains("117 plans can't be; there are 1 to 116"));
     let twice = vec![plan("p", "1/minute"), plan("p", "2/minute")];
-    assert!(gate(GateConfig { plans: twice, ..config() }).contains("each appears once"));
+    assert!(gate(config().with_plans(twice)).contains("each appears once"));
     let differ = vec![plan("p", "1/minute"), plan("q", "2/hour")];
-    assert!(gate(GateConfig { plans: differ, ..config() }).contains("must share their windows"));
+    assert!(gate(config().with_plans(differ)).contains("must share their windows"));
     assert!(limiter(0).contains("a capacity of 0 can't be"));
     assert!(limiter(u32::MAX).contains("it is 1 to 1073741824"));
     assert_eq!(entries(folder.path()), 0);
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_an_error() {
+fn folder_that_cannot_be_written_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
-    // The last is a file system in which nobody can create anything, not even root.
+    // The last is a file system in which no user can create files, not even root.
     for path in
         [folder.path().join("none/api.gate"), folder.path().join("file/api.gate"), "/proc/api.gate".into()]
     {
@@ -182,15 +184,13 @@ fn a_folder_that_cannot_be_written_is_an_error() {
 }
 
 #[test]
-fn a_hundred_and_sixteen_plans_fit() {
+fn gate_has_room_for_exactly_116_plans() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.gate");
     let plan = |number: u32| {
         Plan::new(&format!("p{number}"), format!("{}/minute", number + 1).parse().unwrap()).unwrap()
     };
-    let gate =
-        Gate::create(&path, peppers(), &GateConfig { plans: (0..115).map(plan).collect(), ..config() })
-            .unwrap();
+    let gate = Gate::create(&path, peppers(), &config().with_plans((0..115).map(plan).collect())).unwrap();
     gate.set_plan(&plan(115)).unwrap();
     let error = gate.set_plan(&plan(116)).unwrap_err();
     assert_eq!(
@@ -200,21 +200,21 @@ fn a_hundred_and_sixteen_plans_fit() {
     assert_eq!(Gate::open(&path, peppers()).unwrap().table().plans().count(), 116);
 }
 
-/// Creates what the environment names; no test unless it is told to.
+/// Creates the gate that the environment names. Does nothing without that variable.
 #[test]
-fn create_for_the_test_below() {
+fn creator() {
     let Ok(path) = std::env::var("KEYTALLY_TEST_CREATE") else { return };
     Gate::create(&path, peppers(), &config()).unwrap();
 }
 
 #[test]
-fn the_mode_is_0600_whatever_the_umask() {
+fn new_file_has_mode_0600_under_any_umask() {
     let folder = tempfile::tempdir().unwrap();
     for umask in ["000", "022", "077", "777"] {
         let path = folder.path().join(umask);
         let status = Command::new("sh")
             .arg("-c")
-            .arg(format!("umask {umask} && exec \"$0\" --exact create_for_the_test_below"))
+            .arg(format!("umask {umask} && exec \"$0\" --exact creator"))
             .arg(std::env::current_exe().unwrap())
             .env("KEYTALLY_TEST_CREATE", &path)
             .output()
@@ -225,7 +225,7 @@ fn the_mode_is_0600_whatever_the_umask() {
 }
 
 #[test]
-fn of_many_who_open_or_create_one_creates_and_all_share() {
+fn concurrent_open_or_create_gives_one_shared_limiter() {
     let folder = tempfile::tempdir().unwrap();
     for round in 0..20 {
         let path = folder.path().join(round.to_string());
@@ -245,8 +245,8 @@ fn of_many_who_open_or_create_one_creates_and_all_share() {
 // Opening.
 
 #[test]
-fn another_magic_version_or_kind_is_named() {
-    // The same sentence whatever there is, so that it tells nothing of that.
+fn wrong_magic_version_or_kind_is_named() {
+    // The sentence is the same for any contents, so that it discloses none of them.
     for text in
         [&b"# hello\n"[..], b"SECRETsecretSECRET", b"keytallySECRETsecret", b"keytally\x01\0\0\0SECRET"]
     {
@@ -284,7 +284,7 @@ fn another_magic_version_or_kind_is_named() {
 }
 
 #[test]
-fn another_size_is_named_with_the_right_one() {
+fn wrong_size_is_named_with_the_right_one() {
     let right = Files::new();
     let right = [&right.gate, &right.limiter].map(|path| path.metadata().unwrap().len());
     for change in [-64, -1, 1, 63, 64, 4096] {
@@ -296,7 +296,7 @@ fn another_size_is_named_with_the_right_one() {
         });
         assert_eq!(Files::refusals(|path| set_len(path, change)), expected);
     }
-    // The header says more than there is, down to its first line.
+    // The header states more than there is, down to its first line.
     for len in [64, 65, 4095, 4096] {
         let refusals = Files::refusals(|path| open_raw(path).set_len(len).unwrap());
         for (refusal, right) in refusals.iter().zip(right) {
@@ -312,7 +312,7 @@ fn another_size_is_named_with_the_right_one() {
             [expected.clone(), expected]
         );
     }
-    // A header that agrees with a wrong size is caught by its own capacity.
+    // A header that agrees with a wrong size contradicts its own capacity.
     let agreeing = |path: &Path| {
         set_len(path, 64);
         write_word(path, 2, path.metadata().unwrap().len());
@@ -323,7 +323,7 @@ fn another_size_is_named_with_the_right_one() {
 }
 
 #[test]
-fn a_damaged_header_is_named() {
+fn damaged_header_is_named() {
     let windows = |path: &Path| write_word(path, 5, 0);
     assert_eq!(Files::refusals(windows), ["this table's header is damaged: 0 is no window"; 2]);
     let capacity = |path: &Path| write_word(path, 3, 64 << 32);
@@ -331,7 +331,7 @@ fn a_damaged_header_is_named() {
 }
 
 #[test]
-fn a_wrong_pepper_is_refused() {
+fn wrong_pepper_is_refused() {
     let files = Files::new();
     let error = Gate::open(&files.gate, other_peppers()).unwrap_err();
     assert_eq!(
@@ -344,19 +344,19 @@ fn a_wrong_pepper_is_refused() {
 }
 
 #[test]
-fn a_file_that_others_can_get_at_is_refused_with_the_command_that_mends_it() {
+fn accessible_file_is_refused_with_the_command_that_fixes_it() {
     for bits in [0o644, 0o602, 0o601, 0o777] {
         let refusals = Files::refusals(|path| set_mode(path, bits));
         for (refusal, name) in refusals.iter().zip(["api.gate", "limiter"]) {
             assert_eq!(
                 *refusal,
                 format!(
-                    "its mode is {bits:04o}, so other users can get at it; fix it with: chmod 600 FOLDER/{name}"
+                    "its mode is {bits:04o}, so other users have access to it; fix it with: chmod 600 FOLDER/{name}"
                 )
             );
         }
     }
-    // Another program's file is only said to be no table.
+    // For another program's file, the sentence only says that it is not a table.
     for bits in [0o644, 0o666, 0o777] {
         let refusals = Files::refusals(|path| {
             fs::write(path, "root:x:0:0:root:/root:/bin/sh\n".repeat(9)).unwrap();
@@ -379,7 +379,7 @@ fn a_file_that_others_can_get_at_is_refused_with_the_command_that_mends_it() {
 }
 
 #[test]
-fn what_is_no_file_is_refused_and_nothing_hangs() {
+fn non_regular_file_is_refused_without_waiting() {
     let files = Files::new();
     let refused = |path: &Path| {
         let gate = Gate::open(path, peppers()).unwrap_err().to_string();
@@ -405,7 +405,7 @@ fn what_is_no_file_is_refused_and_nothing_hangs() {
 }
 
 #[test]
-fn a_symbolic_link_is_followed_and_what_it_leads_to_is_checked() {
+fn symbolic_link_is_followed_and_its_target_checked() {
     let files = Files::new();
     let link = files.path("link");
     symlink("api.gate", &link).unwrap();
@@ -418,25 +418,25 @@ fn a_symbolic_link_is_followed_and_what_it_leads_to_is_checked() {
 }
 
 #[test]
-fn another_policy_or_capacity_is_named_with_the_one_there() {
+fn different_policy_or_capacity_is_named_with_the_found_one() {
     let files = Files::new();
     let error = |policy: &str, capacity| {
         let policy = policy.parse().unwrap();
         Limiter::open_or_create(&files.limiter, &policy, capacity).unwrap_err().to_string()
     };
     let shown = files.limiter.display();
-    for asked in ["6/minute", "5/hour", "sliding 5/minute", "5/minute, 9/hour"] {
+    for requested in ["6/minute", "5/hour", "sliding 5/minute", "5/minute, 9/hour"] {
         assert_eq!(
-            error(asked, 100),
+            error(requested, 100),
             format!(
-                "{shown}: this limiter's policy is \"5/minute\", and \"{asked}\" was asked for; open it with its own, or remove it and create another"
+                "{shown}: this limiter's policy is \"5/minute\", and \"{requested}\" was requested; open it with its own, or remove it and create another"
             )
         );
     }
     assert_eq!(
         error("5/minute", 101),
         format!(
-            "{shown}: this limiter is for 100 subjects, and 101 were asked for; open it with 100, or remove it and create another"
+            "{shown}: this limiter is for 100 subjects, and 101 were requested; open it with 100, or remove it and create another"
         )
     );
     let limiter = Limiter::open_or_create(&files.limiter, &policy(), 100).unwrap();
@@ -444,7 +444,7 @@ fn another_policy_or_capacity_is_named_with_the_one_there() {
 }
 
 #[test]
-fn a_copy_with_holes_gets_its_room_when_it_is_opened() {
+fn copy_with_holes_gets_its_disk_space_when_opened() {
     use std::os::unix::fs::MetadataExt;
     let files = Files::new();
     let copy = files.path("copy");
@@ -462,7 +462,7 @@ fn a_copy_with_holes_gets_its_room_when_it_is_opened() {
     issue(&gate);
 }
 
-// Keeping.
+// Closing and opening.
 
 #[test]
 fn keys_and_counts_survive_closing_and_opening() {
@@ -504,7 +504,7 @@ fn peppers_rotate_through_a_file() {
 }
 
 #[test]
-fn a_change_to_a_file_that_was_replaced_or_removed_is_refused() {
+fn change_to_a_replaced_or_removed_file_is_refused() {
     let files = Files::new();
     let gate = files.open().unwrap();
     let (key, id) = issue(&gate);
@@ -517,7 +517,7 @@ fn a_change_to_a_file_that_was_replaced_or_removed_is_refused() {
                 files.gate.display()
             )
         );
-        // Checks go on with what is open.
+        // Checks continue on the file that is open.
         assert!(gate.check(Some(key.expose().as_bytes()), 1).is_admitted());
     };
     fs::rename(&files.gate, files.path("moved")).unwrap();
@@ -529,7 +529,7 @@ fn a_change_to_a_file_that_was_replaced_or_removed_is_refused() {
 }
 
 #[test]
-fn a_gate_in_memory_is_administered_like_a_file() {
+fn gate_in_memory_is_administered_like_a_file() {
     let gate = Gate::in_memory(peppers(), &config()).unwrap();
     let (key, id) = issue(&gate);
     assert!(gate.check(Some(key.expose().as_bytes()), 1).is_admitted());
@@ -538,12 +538,12 @@ fn a_gate_in_memory_is_administered_like_a_file() {
     let error = gate.assign(id, "pro").unwrap_err();
     assert!(matches!(error, Error::Admin { path: None, source: AdminError::Revoked(_) }));
     assert_eq!(gate.path(), None);
-    let error = Gate::in_memory(peppers(), &GateConfig { keys: 0, ..config() }).unwrap_err();
+    let error = Gate::in_memory(peppers(), &config().with_keys(0)).unwrap_err();
     assert_eq!(error.to_string(), "a capacity of 0 can't be; it is 1 to 67108864");
     assert!(Limiter::in_memory(&policy(), 0).is_err());
 }
 
-// Verifying. The format is told by core/src/gate.rs and core/src/record.rs.
+// Verification. core/src/gate.rs and core/src/record.rs define the format.
 
 /// The first word of the records.
 const RECORDS: u64 = 4096 / 8;
@@ -565,7 +565,7 @@ fn flaws(gate: &Gate) -> (bool, Vec<Flaw>) {
 }
 
 #[test]
-fn a_fresh_and_a_used_gate_verify_clean() {
+fn fresh_and_used_gates_verify_without_flaws() {
     let files = Files::new();
     let gate = files.open().unwrap();
     assert_eq!(flaws(&gate), (false, vec![]));
@@ -582,7 +582,7 @@ fn a_fresh_and_a_used_gate_verify_clean() {
 }
 
 #[test]
-fn verify_reports_every_flaw_that_was_put_into_the_file() {
+fn verify_reports_every_seeded_flaw() {
     let seeded = |word: u64, change: fn(u64) -> u64| {
         let files = Files::new();
         let gate = files.open().unwrap();
@@ -590,7 +590,7 @@ fn verify_reports_every_flaw_that_was_put_into_the_file() {
         issue(&gate);
         let at = RECORDS + record_of(id) * 8 + word;
         write_word(&files.gate, at, change(read_word(&files.gate, at)));
-        // Whatever was put there, no check falls over it.
+        // A check on the flawed record does not panic.
         let outcome = gate.check(Some(key.expose().as_bytes()), 1).outcome();
         let (completed, flaws) = flaws(&gate);
         assert!(!completed);
@@ -610,7 +610,7 @@ fn verify_reports_every_flaw_that_was_put_into_the_file() {
 }
 
 #[test]
-fn verify_reports_tallies_that_no_check_left() {
+fn verify_reports_impossible_tallies() {
     let files = Files::new();
     let gate = files.open().unwrap();
     let (key, id) = issue(&gate);
@@ -624,16 +624,17 @@ fn verify_reports_tallies_that_no_check_left() {
     let (_, flaws_there) = flaws(&gate);
     assert_eq!(flaws_there.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(), [FlawKind::FutureTally]);
     assert!(flaws_there[0].to_string().contains("wrong clock stamped"));
-    // Any call by the system clock corrects it.
+    // A call by the system clock corrects it.
     gate.reset(id).unwrap();
     assert!(gate.check(Some(key.expose().as_bytes()), 1).is_admitted());
     assert_eq!(flaws(&gate).1, []);
 }
 
-/// What an administrator leaves that was killed after each step of a change: the whole new record as the header's
-/// intent, and a line that is untouched, begun, or written and not yet even.
+/// The states that an administrator leaves that is killed after each step of a change. The header's
+/// redo record holds the complete new record. The record itself is unchanged, begun, or written
+/// with its sequence still odd.
 #[test]
-fn a_change_that_was_left_half_done_is_in_force_and_the_next_administrator_completes_it() {
+fn unfinished_change_is_in_force_and_gets_completed() {
     for (step, administer) in (0..4).flat_map(|step| [(step, false), (step, true)]) {
         let files = Files::new();
         let gate = files.open().unwrap();
@@ -655,7 +656,7 @@ fn a_change_that_was_left_half_done_is_in_force_and_the_next_administrator_compl
             write_word(&files.gate, record + META, meta + SEQUENCE_ONE);
         }
         if step >= 2 {
-            // The tag half-written, and something else not yet.
+            // The MAC is half-written, and another field is not written yet.
             write_word(&files.gate, record + 2, 0xdead_beef);
         }
         if step >= 3 {
@@ -681,14 +682,14 @@ fn a_change_that_was_left_half_done_is_in_force_and_the_next_administrator_compl
         assert_eq!(read_word(&files.gate, record + META), meta + 2 * SEQUENCE_ONE);
         let verdict = gate.check(Some(key.expose().as_bytes()), 1);
         assert_eq!(verdict.holder().unwrap().account, 77);
-        // The tally is the one it was: both checks are in it.
+        // The tally was kept: it contains both checks.
         assert_eq!(verdict.remaining(), 998);
         assert_eq!(gate.key(id).unwrap().last_characters.unwrap(), key.expose()[key.expose().len() - 4..]);
     }
 }
 
 #[test]
-fn an_intent_for_no_record_is_dropped() {
+fn redo_record_for_no_record_is_dropped() {
     let files = Files::new();
     write_word(&files.gate, OWNER, u64::from(KEYS) + 1);
     let gate = files.open().unwrap();

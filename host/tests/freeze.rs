@@ -1,20 +1,24 @@
-//! Processes stopped with SIGSTOP and continued, at random instants, while they check: no window holds
-//! more than its limit.
+//! Processes that are stopped with SIGSTOP at random instants while they check, and continued: no
+//! window admits more than its limit.
 //!
-//! A process that is stopped between reading its clock and charging continues with an old reading, as
-//! under `docker pause`, a cgroup freezer, a debugger or in a suspended virtual machine. The stops are
-//! shorter and longer than the tolerance of 60 s, and the slots of a limiter are reused meanwhile.
-//! Admissions are counted by `Charge::at`, the time that their decision held for.
+//! A process that is stopped between reading its clock and charging continues with an old reading,
+//! as under `docker pause`, a cgroup freezer, a debugger or in a suspended virtual machine. The
+//! stops are shorter and longer than the tolerance of 60 s, and the slots of a limiter are reused
+//! in the meantime. Admissions are counted by `Charge::at`, the time that their decision applied
+//! to.
 //!
-//! The short form takes 90 s. The long one, if `KEYTALLY_FULL` is set, takes 15 minutes and makes at
-//! least 10⁸ checks.
+//! The short form takes 90 s. The long form (if `KEYTALLY_FULL` is set) takes 15 minutes and makes
+//! at least 10⁸ checks.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
 
+#[path = "support/fixtures.rs"]
+mod fixtures;
 #[path = "support/random.rs"]
 mod random;
-mod support;
+#[path = "support/worker.rs"]
+mod worker_process;
 
 use alloc::collections::BTreeMap;
 use core::time::Duration;
@@ -22,18 +26,18 @@ use std::fs;
 use std::path::Path;
 use std::thread;
 
-use keytally::NewKey;
-use keytally::{Charge, Name, Peppers, Plan, Policy, Timestamp, Verdict};
-use keytally::{Gate, GateConfig, Limiter, now};
+use keytally::{Charge, Gate, GateConfig, Limiter, Plan, Policy, Timestamp, Verdict, now};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::fixtures::{new_key, peppers};
 use crate::random::Random;
-use crate::support::{Worker, folder, role, tell, wait_for_death};
+use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
 
-/// What one run is made of.
+/// The parameters of one run.
 struct Form {
     length_ms: u64,
-    /// Workers that are stopped for longer than the tolerance, and that are stopped briefly only.
+    /// The number of workers that are stopped for longer than the tolerance, and of those that are
+    /// stopped briefly.
     frozen: usize,
     brief: usize,
     least_checks: u64,
@@ -42,25 +46,21 @@ struct Form {
 const SHORT: Form = Form { length_ms: 86_000, frozen: 40, brief: 4, least_checks: 100_000 };
 const LONG: Form = Form { length_ms: 900_000, frozen: 40, brief: 4, least_checks: 100_000_000 };
 
-/// The most that one window admits, of each table.
+/// The most that one window of each table admits.
 const LIMIT: u32 = 10;
 
 /// The windows of the tables, in seconds: two gates and a limiter.
 const WINDOWS_S: [u64; 3] = [1, 60, 1];
 
-/// Every second another subject is asked for, and then never again. There are about as many slots (64)
-/// as subjects whose slot may not be reused yet, so each slot is reused soon after it may be.
+/// In every second another subject is checked, and never again later. There are about as many slots
+/// (64) as subjects whose slot may not be reused yet. So each slot is reused soon after it may be.
 const CAPACITY: u32 = 42;
-
-fn peppers() -> Peppers {
-    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
-}
 
 fn policy(window_s: u64) -> Policy {
     format!("{LIMIT}/{window_s}s").parse().unwrap()
 }
 
-/// What was admitted: by table, subject and window.
+/// What was admitted, by table, subject and window.
 #[derive(Default)]
 struct Admitted(BTreeMap<(usize, u64, u64), u32>);
 
@@ -73,7 +73,7 @@ impl Admitted {
     }
 }
 
-/// Checks until the file `end` is there; no test unless it is told to be a worker.
+/// Checks until the file `end` exists. Does nothing unless this process is a worker.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };
@@ -86,7 +86,7 @@ fn worker() {
     while !checks.is_multiple_of(1024) || !folder.join("end").exists() {
         checks += 1;
         let pick = random.below(64);
-        // A refund of nothing and a peek leave the counts, and must leave the stamp too.
+        // A refund of 0 and a peek keep the counts, and must also keep the stamp.
         let nothing = Charge { cost: 0, at: Timestamp::from_unix_s(0) };
         match pick {
             0..24 => {
@@ -108,15 +108,15 @@ fn worker() {
     let counts = admitted.0.iter();
     let counts =
         counts.map(|((table, subject, window), count)| format!("{table}:{subject}:{window}:{count}"));
-    tell(format!("{checks} {}", counts.collect::<Vec<_>>().join(" ")));
-    wait_for_death();
+    report(format!("{checks} {}", counts.collect::<Vec<_>>().join(" ")));
+    wait_for_kill();
 }
 
 /// Stops and continues one worker until the time `end_ms`.
 fn freeze(pid: Pid, frozen: bool, mut random: Random, end_ms: u64) {
     let stop = |before_ms: u64, for_ms: u64| {
         thread::sleep(Duration::from_millis(before_ms));
-        // Leaves the worker the time to go on before it is asked for its counts.
+        // Leaves the worker enough time to continue before its counts are requested.
         if now().unix_ms() + for_ms + 3000 > end_ms {
             return false;
         }
@@ -144,9 +144,9 @@ fn stopped_processes_admit_no_more_than_the_limit() {
     let (mut keys, mut ids) = (Vec::new(), Vec::new());
     for table in [0, 1] {
         let plans = vec![Plan::new("default", policy(WINDOWS_S[table])).unwrap()];
-        let config = GateConfig { keys: 8, plans, ..GateConfig::default() };
+        let config = GateConfig::default().with_keys(8).with_plans(plans);
         let gate = Gate::create(folder.path().join(format!("gate-{table}")), peppers(), &config).unwrap();
-        let new = NewKey::new(1, Name::new("live").unwrap());
+        let new = new_key();
         let (key, key_id) = gate.issue(&new).unwrap();
         keys.push(key.expose().to_owned());
         ids.push(key_id.to_string());
@@ -173,8 +173,8 @@ fn stopped_processes_admit_no_more_than_the_limit() {
 
     let (mut windows, mut checks) = (BTreeMap::<String, u32>::new(), 0);
     for worker in &mut workers {
-        let answer = worker.answer().unwrap();
-        let mut words = answer.split_whitespace();
+        let counts = worker.next_report().unwrap();
+        let mut words = counts.split_whitespace();
         checks += words.next().unwrap().parse::<u64>().unwrap();
         for entry in words {
             let (window, count) = entry.rsplit_once(':').unwrap();

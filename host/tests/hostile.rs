@@ -1,11 +1,16 @@
-//! Hostile files: gates and limiters with each bit of the header flipped, random bits of the body, every length, and
-//! things at their path that are no table of ours. Each is a clear error or a correct answer: never a crash, a hang, or a
-//! stranger that is admitted.
+//! Hostile files: gates and limiters with each bit of the header flipped, random bits of the body
+//! changed, every length, and paths that do not lead to a table. Each gives a clear error or a
+//! correct result: never a crash, a hang, or an admitted unknown key.
 //!
-//! The work on damaged files is done by a worker, a process of its own, so that a crash or a hang is seen as one.
+//! A worker process uses the damaged files, so that the parent detects a crash or a hang.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod support;
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/random.rs"]
+mod random;
+#[path = "support/worker.rs"]
+mod worker_process;
 
 use core::time::Duration;
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -14,32 +19,27 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use keytally::NewKey;
-use keytally::{Error, Gate, GateConfig, HEADER_LEN, Limiter, entropy};
-use keytally::{Key, KeyId, Name, Outcome, Peppers, Plan, Reason, Timestamp};
+use keytally::{
+    Error, Gate, GateConfig, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome, Plan, Reason, Timestamp,
+    entropy,
+};
 
-use crate::support::{Worker, folder, role, tell, wait_for_death};
+use crate::fixtures::{new_key, peppers};
+use crate::random::Random;
+use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
 
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 
-/// Random damages to a body in the short form, and in the long one, where `KEYTALLY_FULL` is set.
+/// Random damages to a body in the short form, and in the long form (if `KEYTALLY_FULL` is set).
 const ROUNDS: [u64; 2] = [4000, 200_000];
 
 const KEYS: u32 = 10;
 const SUBJECTS: u32 = 20;
 
-fn peppers() -> Peppers {
-    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
-}
-
 fn config() -> GateConfig {
     let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
     let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    GateConfig { keys: KEYS, plans, ..GateConfig::default() }
-}
-
-fn new_key() -> NewKey<'static> {
-    NewKey::new(42, Name::new("live").unwrap())
+    GateConfig::default().with_keys(KEYS).with_plans(plans)
 }
 
 /// A folder with a gate and a limiter that have been used.
@@ -69,8 +69,9 @@ impl Files {
         files
     }
 
-    /// Makes the gate one whose administrator was killed while it wrote a record: the intent is the whole new record,
-    /// and the record's sequence is odd. The format is told by core/src/gate.rs and core/src/record.rs.
+    /// Puts the gate into the state that an administrator leaves that is killed while it writes a
+    /// record: the redo record holds the complete new record, and the record's sequence is odd.
+    /// core/src/gate.rs and core/src/record.rs define the format.
     fn begin_a_change(&self, at: &Path) {
         const INTENT: u64 = 2 * 64;
         const OWNER: u64 = 3 * 64;
@@ -99,10 +100,10 @@ fn keys(at: &Path) -> Vec<(KeyId, String)> {
     keys.map(|(id, key)| (id.parse().unwrap(), key.to_owned())).collect()
 }
 
-/// Keys that were never in the gate: with an id that is there and one that isn't, with and without a right checksum,
-/// of a foreign form, and things that are no keys.
-fn strangers(keys: &[(KeyId, String)]) -> Vec<Vec<u8>> {
-    let mut strangers: Vec<Vec<u8>> = vec![
+/// Keys that were never in the gate: with an id that exists and one that does not, with and without
+/// a right checksum, of a foreign form, and texts that are not keys.
+fn unknown_keys(keys: &[(KeyId, String)]) -> Vec<Vec<u8>> {
+    let mut unknown_keys: Vec<Vec<u8>> = vec![
         vec![],
         vec![0; 40],
         vec![0xff; 300],
@@ -110,38 +111,38 @@ fn strangers(keys: &[(KeyId, String)]) -> Vec<Vec<u8>> {
         b"another-key-that-a-customer-has".to_vec(),
         b"A-key-that-a-customer-has".to_vec(),
     ];
-    for (place, (id, text)) in keys.iter().enumerate() {
+    for (index, (id, text)) in keys.iter().enumerate() {
         let mut other = text.clone().into_bytes();
         let last = other.len() - 10;
         other[last] = if other[last] == b'x' { b'y' } else { b'x' };
-        strangers.push(other);
+        unknown_keys.push(other);
         let secret = |number: usize| [u8::try_from(number).unwrap() + 1; 16];
         for id in [*id, KeyId::from_number(id.number() ^ 1 << 40).unwrap_or(*id)] {
             let env = Name::new("live").unwrap();
-            let key: Key = Key::mint(Name::new("kt").unwrap(), env, id, &secret(place)).unwrap();
-            strangers.push(key.expose().as_bytes().to_vec());
+            let key: Key = Key::mint(Name::new("kt").unwrap(), env, id, &secret(index)).unwrap();
+            unknown_keys.push(key.expose().as_bytes().to_vec());
         }
     }
-    strangers
+    unknown_keys
 }
 
-// What is done with a file.
+// How the files are used.
 
-/// Uses a gate in every way there is, and makes sure that it admits no stranger. What it says of its own keys is up to
-/// the damage.
-fn use_gate(path: &Path, keys: &[(KeyId, String)], strangers: &[Vec<u8>]) -> bool {
+/// Uses a gate in every possible way, and asserts that it admits no unknown key. The verdicts on
+/// its own keys depend on the damage.
+fn use_gate(path: &Path, keys: &[(KeyId, String)], unknown_keys: &[Vec<u8>]) -> bool {
     let gate = match Gate::open(path, peppers()) {
         Ok(gate) => gate,
         Err(error) => {
-            is_clear(path, &error);
+            assert_clear(path, &error);
             return false;
         }
     };
     let times = [0, NOW.unix_ms(), u64::MAX].map(Timestamp::from_unix_ms);
     let check = |step: &str| {
-        for stranger in strangers {
-            let verdict = gate.table().check(Some(stranger), 1, NOW);
-            assert_eq!(verdict.outcome(), Outcome::InvalidKey, "{step}: a stranger: {stranger:02x?}");
+        for unknown in unknown_keys {
+            let verdict = gate.table().check(Some(unknown), 1, NOW);
+            assert_eq!(verdict.outcome(), Outcome::InvalidKey, "{step}: unknown key {unknown:02x?}");
         }
         assert_eq!(gate.table().check(None, 1, NOW).outcome(), Outcome::MissingKey);
         for (id, text) in keys {
@@ -164,8 +165,8 @@ fn use_gate(path: &Path, keys: &[(KeyId, String)], strangers: &[Vec<u8>]) -> boo
         gate.table().plans().for_each(drop);
     };
     check("opened");
-    let mut said = Vec::new();
-    let mut may_fail = |result: Result<(), Error>| said.extend(result.err());
+    let mut errors = Vec::new();
+    let mut may_fail = |result: Result<(), Error>| errors.extend(result.err());
     may_fail(gate.verify(|flaw| drop(flaw.to_string())).map(drop));
     may_fail(
         gate.administer(|administrator| administrator.issue(&new_key(), entropy().unwrap(), NOW).map(drop)),
@@ -177,11 +178,11 @@ fn use_gate(path: &Path, keys: &[(KeyId, String)], strangers: &[Vec<u8>]) -> boo
     may_fail(gate.set_plan(&config().plans[0]));
     may_fail(gate.set_plan(&Plan::new("new", "7/minute, 8/hour".parse().unwrap()).unwrap()));
     may_fail(gate.revoke(keys[2].0));
-    for error in &said {
-        is_clear(path, error);
+    for error in &errors {
+        assert_clear(path, error);
     }
     check("administered");
-    // A key that was revoked on this file is not admitted on it.
+    // A key that was revoked on this file is not admitted.
     if gate.key(keys[2].0).is_some() {
         let verdict = gate.table().check(Some(keys[2].1.as_bytes()), 1, NOW);
         assert_eq!(verdict.outcome(), Outcome::InvalidKey, "revoked: {:?}", verdict.reason());
@@ -189,12 +190,12 @@ fn use_gate(path: &Path, keys: &[(KeyId, String)], strangers: &[Vec<u8>]) -> boo
     true
 }
 
-/// Uses a limiter in every way there is, and makes sure that it keeps the limits that it says it has.
+/// Uses a limiter in every possible way, and asserts that it keeps the limits of its own policy.
 fn use_limiter(path: &Path) -> bool {
     let limiter = match Limiter::open(path) {
         Ok(limiter) => limiter,
         Err(error) => {
-            is_clear(path, &error);
+            assert_clear(path, &error);
             return false;
         }
     };
@@ -220,8 +221,8 @@ fn use_limiter(path: &Path) -> bool {
     true
 }
 
-/// The sentence names the file and says something about it.
-fn is_clear(path: &Path, error: &Error) {
+/// The error names the file and says something about it.
+fn assert_clear(path: &Path, error: &Error) {
     let text = error.to_string();
     let name = path.display().to_string();
     assert!(text.contains(&name) && text.len() > name.len() + 15, "{text}");
@@ -229,19 +230,7 @@ fn is_clear(path: &Path, error: &Error) {
 
 // The worker.
 
-/// A stream of numbers that look random.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % bound
-    }
-}
-
-/// Damages files and uses them; no test unless it is told to be a worker.
+/// Damages files and uses them. Does nothing unless this process is a worker.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };
@@ -252,18 +241,18 @@ fn worker() {
         ["damage", at, "length", kind] => lengths(Path::new(at), kind),
         ["open", at] => {
             let files = Files::at(Path::new(at));
-            let said =
+            let errors =
                 |opened: Result<(), Error>| opened.map_or_else(|error| error.to_string(), |()| "open".into());
-            tell(said(Gate::open(&files.gate, peppers()).map(drop)));
-            tell(said(Limiter::open(&files.limiter).map(drop)));
+            report(errors(Gate::open(&files.gate, peppers()).map(drop)));
+            report(errors(Limiter::open(&files.limiter).map(drop)));
         }
         _ => panic!("no such role: {words:?}"),
     }
-    tell("done");
-    wait_for_death();
+    report("done");
+    wait_for_kill();
 }
 
-/// What changes a file in its `round`th round; `false` when there are no more.
+/// Damages a file in its `round`th round. Returns `false` if there are no more rounds.
 type Damage<'a> = &'a dyn Fn(u64, &mut [u8]) -> bool;
 
 fn each_bit_of_the_header(round: u64, bytes: &mut [u8]) -> bool {
@@ -278,7 +267,8 @@ fn each_bit_of_the_header(round: u64, bytes: &mut [u8]) -> bool {
 fn random_bits_of_the_body(round: u64, bytes: &mut [u8]) -> bool {
     let mut random = Random(round);
     let body = (bytes.len() - HEADER_LEN) as u64;
-    // Some rounds flip a bit or a few, some put a whole word of zeros, ones or anything there, some do many.
+    // Some rounds flip a few bits, some overwrite a word with zeros, ones or a random value, some
+    // do both many times.
     for _ in 0..=random.below(4) * random.below(20) {
         let at = HEADER_LEN + usize::try_from(random.below(body)).unwrap();
         let word = at / 8 * 8..at / 8 * 8 + 8;
@@ -292,12 +282,12 @@ fn random_bits_of_the_body(round: u64, bytes: &mut [u8]) -> bool {
     round < ROUNDS[usize::from(std::env::var_os("KEYTALLY_FULL").is_some())]
 }
 
-/// Uses the file after every damage, and says now and then that it is alive.
+/// Uses the file after every damage, and reports regularly.
 fn damage(at: &Path, kind: &str, damage: Damage<'_>) {
     let path = at.join(kind);
     let whole = fs::read(&path).unwrap();
     let (keys, file) = (keys(at), open_raw(&path));
-    let strangers = strangers(&keys);
+    let unknown_keys = unknown_keys(&keys);
     let (mut opened, mut refused) = (0, 0);
     for round in 0.. {
         let mut bytes = whole.clone();
@@ -307,22 +297,22 @@ fn damage(at: &Path, kind: &str, damage: Damage<'_>) {
         file.write_all_at(&bytes, 0).unwrap();
         let case = format!("{kind}, round {round}");
         let used = std::panic::catch_unwind(|| match path.file_name().unwrap().to_str() {
-            Some("gate") => use_gate(&path, &keys, &strangers),
+            Some("gate") => use_gate(&path, &keys, &unknown_keys),
             _ => use_limiter(&path),
         });
         match used {
             Ok(true) => opened += 1,
             Ok(false) => refused += 1,
-            Err(_) => tell(format!("failed {case}")),
+            Err(_) => report(format!("failed {case}")),
         }
         if round % 64 == 0 {
-            tell(format!("alive {case}"));
+            report(format!("alive {case}"));
         }
     }
-    tell(format!("{opened} opened, {refused} refused"));
+    report(format!("{opened} opened, {refused} refused"));
 }
 
-/// Every length from nothing to a little more than the whole, in lines and in odd bytes around each.
+/// Tries every length from 0 to slightly more than the whole, in lines and a few bytes around each.
 fn lengths(at: &Path, kind: &str) {
     let path = at.join(kind);
     let whole = fs::read(&path).unwrap();
@@ -338,50 +328,50 @@ fn lengths(at: &Path, kind: &str) {
                 "gate" => Gate::open(&path, peppers()).unwrap_err(),
                 _ => Limiter::open(&path).unwrap_err(),
             };
-            is_clear(&path, &error);
+            assert_clear(&path, &error);
             assert!(error.to_string().contains(&len.to_string()), "{error}");
         }
-        tell(format!("alive {kind}, {lines} lines"));
+        report(format!("alive {kind}, {lines} lines"));
     }
-    tell("0 opened, all refused");
+    report("0 opened, all refused");
 }
 
 fn open_raw(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).open(path).unwrap()
 }
 
-// This side.
+// What the parent does.
 
-/// Lets a worker do it, and gives what it told. It has to go on telling until it is done.
+/// Runs a worker that has to report regularly until it is done. Returns the reports.
 fn watched(command: Command) -> Vec<String> {
     let mut worker = Worker::start(command);
-    let mut told = Vec::new();
+    let mut reports = Vec::new();
     loop {
-        match worker.answer() {
-            Some(answer) if answer == "done" => {
+        match worker.next_report() {
+            Some(report) if report == "done" => {
                 worker.kill();
-                return told;
+                return reports;
             }
-            Some(answer) => told.push(answer),
-            None => panic!("the worker crashed after {:?}", told.last()),
+            Some(report) => reports.push(report),
+            None => panic!("the worker crashed after {:?}", reports.last()),
         }
     }
 }
 
 fn survives(at: &Path, damage: &str, kind: &str) {
-    let told = watched(Worker::command(&["damage", at.to_str().unwrap(), damage, kind]));
-    let failed: Vec<_> = told.iter().filter(|answer| answer.starts_with("failed")).collect();
+    let reports = watched(Worker::command(&["damage", at.to_str().unwrap(), damage, kind]));
+    let failed: Vec<_> = reports.iter().filter(|report| report.starts_with("failed")).collect();
     assert!(
         failed.is_empty(),
         "{damage}: {} failed, among them {:?}",
         failed.len(),
         &failed[..failed.len().min(5)]
     );
-    println!("{damage} of a {kind}: {}", told.last().unwrap());
+    println!("{damage} of a {kind}: {}", reports.last().unwrap());
 }
 
 #[test]
-fn every_bit_of_a_header() {
+fn header_with_any_bit_flipped_admits_no_unknown_key() {
     let folder = folder();
     Files::make(folder.path());
     survives(folder.path(), "header", "gate");
@@ -389,16 +379,16 @@ fn every_bit_of_a_header() {
 }
 
 #[test]
-fn random_bits_of_a_body() {
+fn body_with_random_damage_admits_no_unknown_key() {
     let folder = folder();
     Files::make(folder.path());
     survives(folder.path(), "body", "gate");
     survives(folder.path(), "body", "limiter");
 }
 
-/// The same while a change is half-done, which checks read from the header.
+/// While a change is unfinished, checks read it from the header.
 #[test]
-fn every_bit_around_a_change_that_was_begun() {
+fn damage_around_an_unfinished_change_admits_no_unknown_key() {
     let folder = folder();
     let files = Files::make(folder.path());
     files.begin_a_change(folder.path());
@@ -411,7 +401,7 @@ fn every_bit_around_a_change_that_was_begun() {
 }
 
 #[test]
-fn every_length() {
+fn file_of_any_wrong_length_is_refused() {
     let folder = folder();
     Files::make(folder.path());
     survives(folder.path(), "length", "gate");
@@ -420,22 +410,24 @@ fn every_length() {
 
 // What is at the path.
 
-/// As root only, who alone can give files away and become somebody else.
+/// Needs root, which alone can give files away and become another user.
 #[test]
-fn a_strangers_file() {
+fn file_of_another_user_is_refused() {
     const USER: u32 = 65_534;
-    const STRANGER: u32 = 54_321;
+    const OTHER_USER: u32 = 54_321;
     let folder = folder();
     let at = folder.path();
     let files = Files::make(at);
     if chown(&files.gate, Some(USER), None).is_err() {
-        println!("not root: files can't be given away, so nothing is tested here");
+        println!("not root: files cannot be given away, so nothing is tested");
         return;
     }
-    // Whatever folder this program lies in, the other user can start it from here.
+    // The other user may have no access to the folder of this program, but can start a copy in this
+    // one.
     fs::set_permissions(at, Permissions::from_mode(0o755)).unwrap();
     let program = at.join("program");
-    // Not by this process: a child that another test starts just then would have the copy open for writing.
+    // Another process copies, because a child that another test starts at this moment would keep
+    // the copy open for writing.
     let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap();
     assert!(copied.success());
     let open_as_user = |owner: u32, group: u32, mode: u32| -> Vec<String> {
@@ -448,24 +440,24 @@ fn a_strangers_file() {
         as_user.args(command.get_args()).uid(USER).gid(USER);
         as_user.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let paths = [&files.gate, &files.limiter].map(|path| path.display().to_string());
-        watched(as_user).iter().zip(paths).map(|(said, path)| said.replace(&path, "FILE")).collect()
+        watched(as_user).iter().zip(paths).map(|(errors, path)| errors.replace(&path, "FILE")).collect()
     };
     assert_eq!(open_as_user(USER, USER, 0o600), ["open"; 2]);
-    // An administrator may let a service's group in.
+    // An administrator may admit the group of a service.
     assert_eq!(open_as_user(0, USER, 0o660), ["open"; 2]);
     let denied = "cannot open FILE: Permission denied (os error 13)";
     assert_eq!(open_as_user(0, 0, 0o600), [denied; 2]);
-    assert_eq!(open_as_user(STRANGER, STRANGER, 0o600), [denied; 2]);
+    assert_eq!(open_as_user(OTHER_USER, OTHER_USER, 0o600), [denied; 2]);
     let refused = format!(
-        "FILE: it belongs to user {STRANGER}, and this process is user {USER}; fix it with: chown {USER} FILE"
+        "FILE: it belongs to user {OTHER_USER}, and this process is user {USER}; fix it with: chown {USER} FILE"
     );
     for mode in [0o660, 0o666] {
-        assert_eq!(open_as_user(STRANGER, USER, mode), [&*refused; 2]);
+        assert_eq!(open_as_user(OTHER_USER, USER, mode), [&*refused; 2]);
     }
 }
 
 #[test]
-fn a_file_that_is_replaced_while_it_is_mapped() {
+fn file_replaced_while_mapped_keeps_the_old_mapping() {
     let folder = folder();
     let at = folder.path();
     let files = Files::make(at);
@@ -477,18 +469,18 @@ fn a_file_that_is_replaced_while_it_is_mapped() {
     fs::rename(&new, &files.gate).unwrap();
     Limiter::create(&new, &"5/minute, 9/hour".parse().unwrap(), SUBJECTS).unwrap();
     fs::rename(&new, &files.limiter).unwrap();
-    // What is mapped goes on as it was.
+    // The old mapping is unaffected.
     let (id, text) = &keys[0];
     let verdict = old_gate.table().check(Some(text.as_bytes()), 1, NOW);
     assert!(verdict.is_admitted());
     assert_eq!(verdict.remaining(), 998);
     assert_eq!(old_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), 7);
-    // What is opened now is the new one.
+    // A gate that is opened now is the new one.
     let new_gate = Gate::open(&files.gate, peppers()).unwrap();
     assert_eq!(new_gate.table().check(Some(text.as_bytes()), 1, NOW).reason(), Some(Reason::Unknown));
     let new_limiter = Limiter::open(&files.limiter).unwrap();
     assert_eq!(new_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), 8);
-    // Whoever changes keys in the old one is told that nobody would see it, and nothing is changed.
+    // A change to the old file is refused, because no other process would see it.
     let refusals: [Result<(), Error>; 5] = [
         old_gate.revoke(*id),
         old_gate.rotate(*id, Duration::ZERO, false).map(drop),
@@ -504,9 +496,9 @@ fn a_file_that_is_replaced_while_it_is_mapped() {
     assert_eq!(new_gate.list().len(), 0);
 }
 
-/// A link is followed to a table, and leads to nothing else.
+/// A link is followed to a table, and to nothing else.
 #[test]
-fn links_pipes_folders_and_devices() {
+fn link_pipe_folder_or_device_is_refused() {
     let folder = folder();
     let at = folder.path();
     let files = Files::make(at);
@@ -532,8 +524,8 @@ fn links_pipes_folders_and_devices() {
         "/proc/self/mem".into(),
     ];
     for path in refused {
-        is_clear(&path, &Gate::open(&path, peppers()).unwrap_err());
-        is_clear(&path, &Limiter::open(&path).unwrap_err());
+        assert_clear(&path, &Gate::open(&path, peppers()).unwrap_err());
+        assert_clear(&path, &Limiter::open(&path).unwrap_err());
         let create = Gate::create(&path, peppers(), &config()).unwrap_err();
         assert!(matches!(create, Error::Exists { .. }), "{create}");
     }

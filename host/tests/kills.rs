@@ -1,20 +1,25 @@
-//! Thousands of processes killed with -9 at random instants, several at a time on the same files, while they check,
-//! refund, settle, insert, reuse what has expired, issue, import, rotate, revoke, assign, change plans and create files.
+//! Kills thousands of processes with SIGKILL at random instants, several at a time on the same
+//! files. Meanwhile they check, refund, settle, insert, reuse expired slots, issue, import, rotate,
+//! revoke, assign, change plans and create files.
 //!
-//! Each worker writes beside the files what it is about to do and what it has done. So after a kill the parent knows
-//! what was acknowledged and what was in flight, and counts: acknowledged ≤ counted ≤ acknowledged + in flight. Every
-//! batch lives some hours after the one before, so that all slots and the records of revoked keys are reused.
+//! Each worker writes to an account file what it is about to do and what it has done. After a kill
+//! the parent therefore knows what was acknowledged and what was in flight, and asserts:
+//! acknowledged ≤ counted ≤ acknowledged + in flight. Each batch uses a time some hours after the
+//! batch before, so that all slots and the records of revoked keys are reused.
 //!
-//! There are a thousand kills; ten thousand where `KEYTALLY_FULL` is set.
+//! The suite makes a thousand kills, or ten thousand if `KEYTALLY_FULL` is set.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
 
+#[path = "support/fixtures.rs"]
+mod fixtures;
 #[path = "support/prompt.rs"]
 mod prompt;
 #[path = "support/random.rs"]
 mod random;
-mod support;
+#[path = "support/worker.rs"]
+mod worker_process;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use core::time::Duration;
@@ -24,50 +29,49 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use keytally::{AdminError, NewKey};
-use keytally::{Administrator, Charge, KeyId, KeyState, Name, Outcome, Peppers, Plan, Reason, Timestamp};
-use keytally::{Error, Gate, GateConfig, Limiter, Mapping, entropy, now};
+use keytally::{
+    AdminError, Administrator, Charge, Error, Gate, GateConfig, KeyId, KeyState, Limiter, Mapping, Outcome,
+    Plan, Reason, Timestamp, entropy, now,
+};
 
+use crate::fixtures::{new_key, peppers};
 use crate::prompt::promptly;
 use crate::random::Random;
-use crate::support::{Worker, folder, role, tell, wait_for_death};
+use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
 
-/// Kills in the short form, and in the long one.
+/// Kills in the short form and in the long form.
 const KILLS: [u64; 2] = [1000, 10_000];
 
-/// Those that live, and die, together.
+/// The roles of one batch of workers, which run at the same time.
 const ROLES: [&str; 8] =
     ["spend", "insert", "administer", "insert", "spend", "create", "insert", "administer"];
 
-/// They die within this time of having begun, one after the other.
+/// Each worker is killed within this time of its start.
 const LIFE_MS: u64 = 8;
 
-/// From one batch to the next: what was counted in one is forgotten everywhere in the next.
+/// The time between two batches. After it, everything that the batch before counted has expired.
 const BATCH_S: u64 = 3 * 3600;
 
-/// Keys that are only spent and moved between plans, and keys that are rotated too, so many for each administrator.
+/// The number of keys that are only spent and moved between plans, and of keys per administrator
+/// that are also rotated.
 const SPENT: usize = 4;
 const VETERANS: usize = 3;
 
-/// Changes of one kind that an administrator sometimes makes under one lock: they are so quick that few would die in the
-/// middle of one otherwise. A revocation is the quickest.
+/// How often an administrator repeats a change under one lock. A single change is so short that a
+/// kill would rarely hit it. A revocation is the shortest.
 const MANY: u32 = 10;
 const MANY_REVOCATIONS: u32 = 5000;
 
-/// The plan `pro` has so many different limits.
+/// The number of different limits that the plan `pro` may get.
 const EXTRAS: u64 = 50_000;
 
-/// A worker spends no more than this of one key, so that all of them together stay below its limit.
+/// The most that one worker spends of one key. All workers together stay below the limit of a key.
 const MAX_SPENT: i64 = 20_000;
 
 const SUBJECTS: u64 = 1024;
 
 fn when(batch: u64) -> Timestamp {
     Timestamp::from_unix_s(1_700_000_000 + batch * BATCH_S)
-}
-
-fn peppers() -> Peppers {
-    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
 }
 
 fn plan(name: &str, extra: u64) -> Plan {
@@ -83,9 +87,9 @@ fn open_limiter(at: &Path) -> Limiter {
     Limiter::open(at.join("limiter")).unwrap()
 }
 
-// The workers.
+// What the workers do.
 
-/// What a worker is told: where the files are, and which of all workers it is.
+/// The arguments of a worker: the folder, and which worker it is.
 struct Job {
     at: PathBuf,
     batch: u64,
@@ -93,19 +97,19 @@ struct Job {
 }
 
 impl Job {
-    /// The worker's own account of what it does.
+    /// The file in which the worker records what it does.
     fn account(&self) -> PathBuf {
         self.at.join(format!("account-{}", self.number))
     }
 
-    /// Which of the administrators it is.
+    /// The index of this worker among the administrators of its batch.
     fn administrator(&self) -> usize {
         let before = &ROLES[..usize::try_from(self.number).unwrap() % ROLES.len()];
         before.iter().filter(|role| **role == "administer").count()
     }
 }
 
-/// Works until it is killed; no test unless it is told to be a worker.
+/// Works until it is killed. Does nothing unless this process is a worker.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };
@@ -120,7 +124,7 @@ fn worker() {
     }
 }
 
-/// An account of numbers, written whole in one call.
+/// An account of numbers, written atomically by one call.
 struct Numbers<const LEN: usize>(File);
 
 impl<const LEN: usize> Numbers<LEN> {
@@ -139,8 +143,8 @@ impl<const LEN: usize> Numbers<LEN> {
     }
 }
 
-/// An account of lines: `? …` for what is begun, `! …` for what is done, `+` when a change of another worker that died was
-/// completed.
+/// An account of lines: `? …` for a change that begins, `! …` for one that is done, and `+` if an
+/// unfinished change of a killed worker was completed.
 struct Lines(File);
 
 impl Lines {
@@ -163,7 +167,7 @@ impl Lines {
     fn read(job: &Job) -> Account {
         let mut account = Account::default();
         let text = fs::read_to_string(job.account()).unwrap();
-        // Where a line runs over the end of a page, death may cut it short.
+        // A kill may truncate a line that crosses a page boundary.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         for line in text[..whole].lines() {
             match line.split_at(2) {
@@ -180,7 +184,7 @@ impl Lines {
     }
 }
 
-/// What lines tell.
+/// The contents of an account of lines.
 #[derive(Default)]
 struct Account {
     done: Vec<String>,
@@ -188,7 +192,8 @@ struct Account {
     completed: usize,
 }
 
-/// Spent of each key, then the key in question and what may be spent of it less and more, in flight.
+/// The cost spent of each key. Then, for the step in flight: the index of its key, and the least
+/// and the most that it spends.
 type Spent = Numbers<{ SPENT + 3 }>;
 
 /// Checks, refunds and settles.
@@ -199,19 +204,19 @@ fn spend(job: &Job) {
     let account = Spent::new(job);
     let mut numbers = [0; SPENT + 3];
     account.write(numbers);
-    tell("ready");
+    report("ready");
     loop {
-        let place = usize::try_from(random.below(SPENT as u64)).unwrap();
-        let (id, key) = (keys[place].0, keys[place].1.as_bytes());
+        let index = usize::try_from(random.below(SPENT as u64)).unwrap();
+        let (id, key) = (keys[index].0, keys[index].1.as_bytes());
         let mut step = |least: i64, most: i64, work: &dyn Fn() -> i64| {
-            numbers[SPENT..].copy_from_slice(&[i64::try_from(place).unwrap(), least, most]);
+            numbers[SPENT..].copy_from_slice(&[i64::try_from(index).unwrap(), least, most]);
             account.write(numbers);
             let spent = work();
             assert!((least..=most).contains(&spent), "{least} {spent} {most}");
-            numbers[place] += spent;
+            numbers[index] += spent;
             numbers[SPENT..].copy_from_slice(&[0; 3]);
             account.write(numbers);
-            numbers[place]
+            numbers[index]
         };
         let check = |cost: u32| {
             let verdict = gate.table().check(Some(key), cost, now);
@@ -235,34 +240,31 @@ fn spend(job: &Job) {
             }),
         };
         if spent > MAX_SPENT {
-            wait_for_death();
+            wait_for_kill();
         }
     }
 }
 
-/// The subject that a worker inserts or finds in its `op`th operation. Two go the same way: the one behind finds what the
-/// one ahead inserts, is quicker for it, and catches up, so that both come to new subjects at once. One goes the other way.
+/// The subject that a worker checks in its `op`th operation. Two workers run in the same direction.
+/// The second one finds what the first one inserts, which is faster, so it catches up, and both
+/// then insert the same subjects at the same time. The third worker runs in the opposite direction.
 fn subject(number: u64, op: u64) -> u64 {
     let roles = ROLES.len() as u64;
     let step = if number % roles == 1 { SUBJECTS - 1 } else { 1 };
     (number / roles * 37 + op * step) % SUBJECTS
 }
 
-/// Inserts subjects into a table in which all slots are expired, or finds them there.
+/// Inserts subjects into a table whose slots are all expired, or finds them there.
 fn insert(job: &Job) {
     let (limiter, now) = (open_limiter(&job.at), when(job.batch));
     let account = Numbers::<1>::new(job);
     account.write([0]);
-    tell("ready");
+    report("ready");
     for op in 0.. {
         let verdict = limiter.table().check(&subject(job.number, op).to_le_bytes(), 1, now);
         assert!(verdict.is_admitted(), "{}", verdict.outcome());
         account.write([i64::try_from(op).unwrap() + 1]);
     }
-}
-
-fn new_key() -> NewKey<'static> {
-    NewKey::new(42, Name::new("live").unwrap())
 }
 
 fn grace_until(batch: u64) -> Option<Timestamp> {
@@ -271,138 +273,168 @@ fn grace_until(batch: u64) -> Option<Timestamp> {
 
 /// Issues, imports, rotates, revokes, assigns and changes a plan.
 fn administer(job: &Job) {
-    let (gate, now) = (open_gate(&job.at), when(job.batch));
     let keys = read_keys(&job.at);
     let veterans = SPENT + job.administrator() * VETERANS;
-    let veterans: Vec<KeyId> = keys[veterans..veterans + VETERANS].iter().map(|(id, _)| *id).collect();
-    let mut own = Vec::new();
-    let mut random = Random(job.number);
-    let mut account = Lines::new(job);
-    tell("ready");
+    let mut changes = Changes {
+        job,
+        gate: open_gate(&job.at),
+        now: when(job.batch),
+        spent: keys[..SPENT].iter().map(|(id, _)| *id).collect(),
+        veterans: keys[veterans..veterans + VETERANS].iter().map(|(id, _)| *id).collect(),
+        own: Vec::new(),
+        random: Random(job.number),
+        account: Lines::new(job),
+    };
+    report("ready");
     loop {
-        let rotated = [veterans.clone(), own.clone()].concat();
-        let one_of = |keys: &[KeyId], random: &mut Random| {
-            keys[usize::try_from(random.below(keys.len() as u64)).unwrap()]
-        };
-        match random.below(9) {
-            0 => {
-                account.begin("issue");
-                let entropy = entropy().unwrap();
-                let issue = change(&gate, &mut account, |administrator| {
-                    administrator.issue(&new_key(), entropy, now)
-                });
-                match issue {
-                    Ok((key, id)) => {
-                        account.done(&format!("new {id} {}", key.expose()));
-                        own.push(id);
-                    }
-                    Err(Error::Admin { source: AdminError::Full { .. }, .. }) => {
-                        account.done("nothing");
-                    }
-                    Err(error) => panic!("{error}"),
-                }
-            }
-            1 => {
-                let text = format!("foreign-key-{}-{}", job.number, random.below(1 << 40));
-                account.begin(&format!("import {text}"));
-                let import = change(&gate, &mut account, |administrator| {
-                    administrator.import(text.as_bytes(), &new_key(), now)
-                });
-                match import {
-                    Ok(id) => {
-                        account.done(&format!("new {id} {text}"));
-                        own.push(id);
-                    }
-                    Err(Error::Admin { source: AdminError::NoRoomToImport, .. }) => {
-                        account.done("nothing");
-                    }
-                    Err(error) => panic!("{error}"),
-                }
-            }
-            2 | 3 => {
-                let id = one_of(&rotated, &mut random);
-                account.begin(&format!("rotate {id}"));
-                let key = change(&gate, &mut account, |administrator| {
-                    administrator.rotate(id, grace_until(job.batch), true, entropy().unwrap(), now)
-                });
-                account.done(&format!("rotate {id} {}", key.unwrap().expose()));
-            }
-            4 if !own.is_empty() => {
-                let id = one_of(&own, &mut random);
-                own.retain(|other| *other != id);
-                account.begin(&format!("revoke {id}"));
-                change(&gate, &mut account, |administrator| {
-                    (0..MANY_REVOCATIONS).try_for_each(|_| administrator.revoke(id))
-                })
-                .unwrap();
-                account.done(&format!("revoke {id}"));
-            }
-            5 => {
-                let number = random.below(SPENT as u64);
-                let id = keys[usize::try_from(number).unwrap()].0;
-                let plan = ["default", "pro"][usize::try_from(random.below(2)).unwrap()];
-                account.begin("assign");
-                change(&gate, &mut account, |administrator| administrator.assign(id, plan)).unwrap();
-                account.done("assign");
-            }
-            6 => {
-                let extra = random.below(EXTRAS);
-                account.begin(&format!("plan {extra} {extra}"));
-                change(&gate, &mut account, |administrator| administrator.set_plan(&plan("pro", extra)))
-                    .unwrap();
-                account.done(&format!("plan {extra} {extra}"));
-            }
-            7 => {
-                let id = one_of(&rotated, &mut random);
-                account.begin("assign");
-                change(&gate, &mut account, |administrator| {
-                    (0..MANY).try_for_each(|_| {
-                        administrator.assign(id, "default")?;
-                        administrator.assign(id, "pro")
-                    })
-                })
-                .unwrap();
-                account.done("assign");
-            }
-            _ => {
-                let [one, other] = [(); 2].map(|()| random.below(EXTRAS));
-                let plans = [plan("pro", one), plan("pro", other)];
-                account.begin(&format!("plan {one} {other}"));
-                change(&gate, &mut account, |administrator| {
-                    (0..MANY).try_for_each(|_| plans.iter().try_for_each(|plan| administrator.set_plan(plan)))
-                })
-                .unwrap();
-                account.done(&format!("plan {other} {other}"));
-            }
+        match changes.random.below(9) {
+            0 => changes.issue(),
+            1 => changes.import(),
+            2 | 3 => changes.rotate(),
+            4 if !changes.own.is_empty() => changes.revoke(),
+            5 => changes.assign(),
+            6 => changes.set_plan(),
+            7 => changes.assign_repeatedly(),
+            _ => changes.set_plan_repeatedly(),
         }
     }
 }
 
-/// One administration, with a note in the account when it first completed what another one that died had begun.
-fn change<T>(
-    gate: &Gate,
-    account: &mut Lines,
-    work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
-) -> Result<T, Error> {
-    gate.administer(|administrator| {
-        if administrator.has_recovered() {
-            account.completed_anothers();
+/// The changes of one administrator, each with its lines in the account.
+struct Changes<'a> {
+    job: &'a Job,
+    gate: Gate,
+    now: Timestamp,
+    /// Keys that are only spent and moved between plans.
+    spent: Vec<KeyId>,
+    /// Keys that existed before and that only this administrator rotates.
+    veterans: Vec<KeyId>,
+    /// Keys that this administrator issued or imported and has not revoked.
+    own: Vec<KeyId>,
+    random: Random,
+    account: Lines,
+}
+
+impl Changes<'_> {
+    fn issue(&mut self) {
+        self.account.begin("issue");
+        let (entropy, now) = (entropy().unwrap(), self.now);
+        match self.change(|administrator| administrator.issue(&new_key(), entropy, now)) {
+            Ok((key, id)) => {
+                self.account.done(&format!("new {id} {}", key.expose()));
+                self.own.push(id);
+            }
+            Err(Error::Admin { source: AdminError::Full { .. }, .. }) => self.account.done("nothing"),
+            Err(error) => panic!("{error}"),
         }
-        work(administrator)
-    })
+    }
+
+    fn import(&mut self) {
+        let text = format!("foreign-key-{}-{}", self.job.number, self.random.below(1 << 40));
+        self.account.begin(&format!("import {text}"));
+        let now = self.now;
+        match self.change(|administrator| administrator.import(text.as_bytes(), &new_key(), now)) {
+            Ok(id) => {
+                self.account.done(&format!("new {id} {text}"));
+                self.own.push(id);
+            }
+            Err(Error::Admin { source: AdminError::NoRoomToImport, .. }) => self.account.done("nothing"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn rotate(&mut self) {
+        let id = self.one_of_the_rotated();
+        self.account.begin(&format!("rotate {id}"));
+        let (until, now) = (grace_until(self.job.batch), self.now);
+        let key = self.change(|administrator| administrator.rotate(id, until, true, entropy().unwrap(), now));
+        self.account.done(&format!("rotate {id} {}", key.unwrap().expose()));
+    }
+
+    fn revoke(&mut self) {
+        let index = self.index_below(self.own.len());
+        let id = self.own.remove(index);
+        self.account.begin(&format!("revoke {id}"));
+        self.change(|administrator| (0..MANY_REVOCATIONS).try_for_each(|_| administrator.revoke(id)))
+            .unwrap();
+        self.account.done(&format!("revoke {id}"));
+    }
+
+    fn assign(&mut self) {
+        let index = self.index_below(SPENT);
+        let id = self.spent[index];
+        let plan = ["default", "pro"][self.index_below(2)];
+        self.account.begin("assign");
+        self.change(|administrator| administrator.assign(id, plan)).unwrap();
+        self.account.done("assign");
+    }
+
+    fn set_plan(&mut self) {
+        let extra = self.random.below(EXTRAS);
+        self.account.begin(&format!("plan {extra} {extra}"));
+        self.change(|administrator| administrator.set_plan(&plan("pro", extra))).unwrap();
+        self.account.done(&format!("plan {extra} {extra}"));
+    }
+
+    fn assign_repeatedly(&mut self) {
+        let id = self.one_of_the_rotated();
+        self.account.begin("assign");
+        self.change(|administrator| {
+            (0..MANY).try_for_each(|_| {
+                administrator.assign(id, "default")?;
+                administrator.assign(id, "pro")
+            })
+        })
+        .unwrap();
+        self.account.done("assign");
+    }
+
+    fn set_plan_repeatedly(&mut self) {
+        let [one, other] = [(); 2].map(|()| self.random.below(EXTRAS));
+        let plans = [plan("pro", one), plan("pro", other)];
+        self.account.begin(&format!("plan {one} {other}"));
+        self.change(|administrator| {
+            (0..MANY).try_for_each(|_| plans.iter().try_for_each(|plan| administrator.set_plan(plan)))
+        })
+        .unwrap();
+        self.account.done(&format!("plan {other} {other}"));
+    }
+
+    fn one_of_the_rotated(&mut self) -> KeyId {
+        let index = self.index_below(self.veterans.len() + self.own.len());
+        *self.veterans.iter().chain(&self.own).nth(index).unwrap()
+    }
+
+    fn index_below(&mut self, len: usize) -> usize {
+        usize::try_from(self.random.below(len as u64)).unwrap()
+    }
+
+    /// Makes one change. Notes in the account if it first completed a change of another, killed
+    /// administrator.
+    fn change<T>(
+        &mut self,
+        work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
+    ) -> Result<T, Error> {
+        self.gate.administer(|administrator| {
+            if administrator.has_recovered() {
+                self.account.completed_anothers();
+            }
+            work(administrator)
+        })
+    }
 }
 
 fn new_folder(at: &Path) -> PathBuf {
     at.join("new")
 }
 
-/// So many of the files that a worker created last are there; it removes those before.
+/// The number of its own files that a worker keeps. It removes older ones.
 const FILES: usize = 8;
 
 /// Creates gates and limiters.
 fn create(job: &Job) {
     let mut account = Lines::new(job);
-    tell("ready");
+    report("ready");
     for count in 0.. {
         let name = |count: usize| format!("{}-{count}-{}", job.number, ["gate", "limiter"][count % 2]);
         let path = |count| new_folder(&job.at).join(name(count));
@@ -413,7 +445,7 @@ fn create(job: &Job) {
         account.begin(&name);
         if count % 2 == 0 {
             let plans = vec![plan("default", 0)];
-            Gate::create(&path, peppers(), &GateConfig { keys: 8, plans, ..GateConfig::default() }).unwrap();
+            Gate::create(&path, peppers(), &GateConfig::default().with_keys(8).with_plans(plans)).unwrap();
         } else {
             Limiter::create(&path, &"1/hour".parse().unwrap(), 8).unwrap();
         }
@@ -421,9 +453,9 @@ fn create(job: &Job) {
     }
 }
 
-// The parent.
+// What the parent does.
 
-/// The keys that stay, with their present texts: first those that are spent, then the veterans.
+/// The permanent keys with their present texts: first those that are only spent, then the veterans.
 fn read_keys(at: &Path) -> Vec<(KeyId, String)> {
     let text = fs::read_to_string(at.join("keys")).unwrap();
     let keys = text.lines().map(|line| line.split_once(' ').unwrap());
@@ -440,15 +472,12 @@ fn range(counted: i64, least: i64, most: i64, what: &str) {
 }
 
 #[test]
-fn a_process_killed_at_a_random_instant_harms_nobody() {
+fn kill_at_a_random_instant_loses_nothing() {
     let kills = KILLS[usize::from(std::env::var_os("KEYTALLY_FULL").is_some())];
     let folder = folder();
     let at = folder.path();
-    let config = GateConfig {
-        keys: 1024,
-        plans: vec![plan("default", 0), plan("pro", 50_000)],
-        ..GateConfig::default()
-    };
+    let config =
+        GateConfig::default().with_keys(1024).with_plans(vec![plan("default", 0), plan("pro", 50_000)]);
     let gate = Gate::create(at.join("gate"), peppers(), &config).unwrap();
     let limiter = Limiter::create(
         at.join("limiter"),
@@ -474,12 +503,12 @@ fn a_process_killed_at_a_random_instant_harms_nobody() {
     }
     println!("{kills} kills; {tally:?}");
     assert!(tally.all_happened(), "{tally:?}");
-    // The middle of a change is so short that in a thousand kills it may be missed.
+    // A change is so short that a thousand kills may miss all of them.
     let completed = tally.changes_completed_by_workers + tally.changes_completed_by_verify;
     assert!(completed > 0 || kills == KILLS[0], "{tally:?}");
 }
 
-/// What happened in all, so that nobody takes a test for one that tested nothing.
+/// What happened in total, to show that the test had an effect.
 #[derive(Debug, Default)]
 struct Tally {
     units_spent: i64,
@@ -512,8 +541,8 @@ fn kill_one_batch(
     tally: &mut Tally,
 ) {
     fs::create_dir(new_folder(at)).unwrap();
-    let jobs = (0..).zip(ROLES).map(|(place, role)| {
-        let number = batch * ROLES.len() as u64 + place;
+    let jobs = (0..).zip(ROLES).map(|(index, role)| {
+        let number = batch * ROLES.len() as u64 + index;
         (role, Job { at: at.into(), batch, number })
     });
     let jobs: Vec<(&str, Job)> = jobs.collect();
@@ -525,16 +554,16 @@ fn kill_one_batch(
         })
         .collect();
     for worker in &mut workers {
-        assert_eq!(worker.answer().as_deref(), Some("ready"));
+        assert_eq!(worker.next_report().as_deref(), Some("ready"));
     }
-    let mut deaths: Vec<u64> = workers.iter().map(|_| random.below(LIFE_MS * 1000)).collect();
+    let mut times: Vec<u64> = workers.iter().map(|_| random.below(LIFE_MS * 1000)).collect();
     let mut passed = 0;
     while !workers.is_empty() {
-        let (next, &death) = deaths.iter().enumerate().min_by_key(|(_, death)| **death).unwrap();
-        thread::sleep(Duration::from_micros(death - passed));
-        passed = death;
+        let (next, &time) = times.iter().enumerate().min_by_key(|(_, time)| **time).unwrap();
+        thread::sleep(Duration::from_micros(time - passed));
+        passed = time;
         workers.remove(next).kill();
-        deaths.remove(next);
+        times.remove(next);
     }
     let of = |wanted: &str| -> Vec<&Job> {
         jobs.iter().filter(|(role, _)| *role == wanted).map(|(_, job)| job).collect()
@@ -554,20 +583,20 @@ fn counts_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
     let (mut least, mut most) = ([0; SPENT], [0; SPENT]);
     for job in jobs {
         let numbers = Spent::read(job);
-        for place in 0..SPENT {
-            least[place] += numbers[place];
-            most[place] += numbers[place];
+        for index in 0..SPENT {
+            least[index] += numbers[index];
+            most[index] += numbers[index];
         }
-        let place = usize::try_from(numbers[SPENT]).unwrap();
-        least[place] += numbers[SPENT + 1];
-        most[place] += numbers[SPENT + 2];
+        let index = usize::try_from(numbers[SPENT]).unwrap();
+        least[index] += numbers[SPENT + 1];
+        most[index] += numbers[SPENT + 2];
     }
-    for (place, (id, key)) in read_keys(at)[..SPENT].iter().enumerate() {
+    for (index, (id, key)) in read_keys(at)[..SPENT].iter().enumerate() {
         let verdict = gate.table().peek(Some(key.as_bytes()), 1, now);
         assert!(verdict.is_admitted(), "key {id}: {:?}", verdict.reason());
         for quota in verdict.quotas().iter() {
             let counted = i64::from(quota.limit) - i64::from(quota.remaining);
-            range(counted, least[place], most[place], &format!("key {id}, {:?}", quota.window));
+            range(counted, least[index], most[index], &format!("key {id}, {:?}", quota.window));
             tally.units_spent += counted;
         }
     }
@@ -594,13 +623,13 @@ fn subjects_are_right(limiter: &Limiter, jobs: &[&Job], tally: &mut Tally) {
         tally.subjects_counted += counted;
     }
     assert_eq!(limiter.table().live_subjects(now), live, "a slot for each subject");
-    // Whichever buckets the dead held, others get into them.
+    // The buckets that killed workers had claimed can be used by others.
     promptly("inserting", || {
         for number in 0..SUBJECTS {
             assert!(limiter.table().check(&number.to_le_bytes(), 1, now).is_admitted(), "subject {number}");
         }
         assert_eq!(limiter.table().live_subjects(now), SUBJECTS);
-        // Every slot can be used: now and then all are.
+        // Every slot can be used. In every sixteenth batch, all of them are.
         let slots = limiter.table().slots_total();
         let mut other = SUBJECTS;
         while batch.is_multiple_of(16) && limiter.table().live_subjects(now) < slots {
@@ -612,62 +641,86 @@ fn subjects_are_right(limiter: &Limiter, jobs: &[&Job], tally: &mut Tally) {
     });
 }
 
-/// What is known of a key.
+/// What the accounts say of a key.
 #[derive(Debug, Default)]
 struct Known {
-    /// Its secrets, the present one last. All but the last two are no good any more.
+    /// Its secrets, the present one last. All but the last two are invalid.
     texts: Vec<String>,
     rotating: bool,
     revoking: bool,
     revoked: bool,
 }
 
-fn changes_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
-    let (now, batch) = (when(jobs[0].batch), jobs[0].batch);
-    let mut keys = read_keys(at);
-    let mut known: BTreeMap<String, Known> = BTreeMap::new();
-    for (id, key) in &keys {
-        known.entry(id.to_string()).or_default().texts.push(key.clone());
-    }
-    // Keys and texts that may be there or not, and what the plan may be.
-    let (mut unknown, mut imports, mut extras) = (0, Vec::new(), BTreeSet::<u64>::new());
-    let mut in_flight = 0;
-    for job in jobs {
-        let Account { done, in_flight: begun, completed } = Lines::read(job);
-        tally.changes += done.len();
-        tally.changes_completed_by_workers += completed;
-        for line in &done {
-            match line.split(' ').collect::<Vec<_>>()[..] {
-                ["new" | "rotate", id, key] => {
-                    known.entry(id.to_owned()).or_default().texts.push(key.to_owned());
-                }
-                ["revoke", id] => known.get_mut(id).unwrap().revoked = true,
-                ["assign" | "nothing"] => {}
-                ["plan", one, other] => {
-                    extras.extend([one, other].map(|extra| extra.parse::<u64>().unwrap()));
-                }
-                _ => panic!("{line}"),
-            }
-        }
-        let Some(begun) = begun else { continue };
-        in_flight += 1;
-        match begun.split(' ').collect::<Vec<_>>()[..] {
-            ["issue"] => unknown += 1,
-            ["import", text] => {
-                unknown += 1;
-                imports.push(text.to_owned());
-            }
-            ["rotate", id] => known.get_mut(id).unwrap().rotating = true,
-            ["revoke", id] => known.get_mut(id).unwrap().revoking = true,
-            ["assign"] => {}
-            ["plan", one, other] => extras.extend([one, other].map(|extra| extra.parse::<u64>().unwrap())),
-            _ => panic!("{begun}"),
-        }
-    }
-    tally.changes_in_flight += in_flight;
+/// What the accounts of the administrators of a batch say together.
+#[derive(Default)]
+struct Claims {
+    known: BTreeMap<String, Known>,
+    /// Keys that were in flight, so they may exist or not.
+    unknown: usize,
+    /// The texts of imports that were in flight.
+    imports: Vec<String>,
+    /// What the plan `pro` may be.
+    extras: BTreeSet<u64>,
+    in_flight: usize,
+    done: usize,
+    completed: usize,
+}
 
-    let answers_are_right = |when: &str| {
-        for (id, key) in &known {
+impl Claims {
+    fn read(keys: &[(KeyId, String)], jobs: &[&Job]) -> Self {
+        let mut claims = Self::default();
+        for (id, key) in keys {
+            claims.known.entry(id.to_string()).or_default().texts.push(key.clone());
+        }
+        for job in jobs {
+            let Account { done, in_flight, completed } = Lines::read(job);
+            claims.done += done.len();
+            claims.completed += completed;
+            for line in &done {
+                claims.add_done(line);
+            }
+            if let Some(line) = in_flight {
+                claims.in_flight += 1;
+                claims.add_in_flight(&line);
+            }
+        }
+        claims
+    }
+
+    fn add_done(&mut self, line: &str) {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["new" | "rotate", id, key] => {
+                self.known.entry(id.to_owned()).or_default().texts.push(key.to_owned());
+            }
+            ["revoke", id] => self.known.get_mut(id).unwrap().revoked = true,
+            ["assign" | "nothing"] => {}
+            ["plan", one, other] => self.add_extras([one, other]),
+            _ => panic!("{line}"),
+        }
+    }
+
+    fn add_in_flight(&mut self, line: &str) {
+        match line.split(' ').collect::<Vec<_>>()[..] {
+            ["issue"] => self.unknown += 1,
+            ["import", text] => {
+                self.unknown += 1;
+                self.imports.push(text.to_owned());
+            }
+            ["rotate", id] => self.known.get_mut(id).unwrap().rotating = true,
+            ["revoke", id] => self.known.get_mut(id).unwrap().revoking = true,
+            ["assign"] => {}
+            ["plan", one, other] => self.add_extras([one, other]),
+            _ => panic!("{line}"),
+        }
+    }
+
+    fn add_extras(&mut self, extras: [&str; 2]) {
+        self.extras.extend(extras.map(|extra| extra.parse::<u64>().unwrap()));
+    }
+
+    /// Every secret is valid or invalid as the accounts say.
+    fn hold_for_checks(&self, gate: &Gate, now: Timestamp, when: &str) {
+        for (id, key) in &self.known {
             for (age, text) in key.texts.iter().rev().enumerate() {
                 let verdict = gate.table().peek(Some(text.as_bytes()), 1, now);
                 let what = format!("{when}, key {id}, secret {age} back: {:?} {key:?}", verdict.reason());
@@ -676,63 +729,87 @@ fn changes_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
                 } else if verdict.reason() == Some(Reason::Revoked) {
                     assert!(key.revoking, "{what}");
                 } else {
-                    // The secret before the present one is in its grace, unless a rotation has begun.
+                    // The secret before the present one is in its grace, unless a rotation has
+                    // begun.
                     assert!(verdict.is_admitted() || age == 1 && key.rotating, "{what}");
                 }
             }
         }
-    };
-    answers_are_right("killed");
+    }
+
+    /// Every key in the gate is known, or was in flight. Returns those that the batch has added.
+    fn hold_for_the_list(&self, gate: &Gate, now: Timestamp, keys: &[(KeyId, String)]) -> Vec<KeyId> {
+        let mut unknown = 0;
+        let mut added = Vec::new();
+        for info in gate.table().list(now).filter(|info| info.state == KeyState::Active) {
+            match self.known.get(&info.key_id.to_string()) {
+                Some(key) => assert!(!key.revoked, "{info:?}"),
+                None => unknown += 1,
+            }
+            if keys.iter().all(|(id, _)| *id != info.key_id) {
+                added.push(info.key_id);
+            }
+        }
+        assert!(unknown <= self.unknown, "{unknown} unknown keys, and {} in flight", self.unknown);
+        added
+    }
+
+    /// Both limits of the plan are those of one change.
+    fn hold_for_the_plan(&self, gate: &Gate) {
+        let pro = gate.table().plans().find(|(_, plan)| plan.name == "pro").unwrap().1;
+        let limits = |plan: &Plan| plan.policy.quotas().iter().map(|quota| quota.limit).collect::<Vec<_>>();
+        let extra = u64::from(limits(&pro)[0] - 100_000);
+        assert_eq!(limits(&pro), limits(&plan("pro", extra)));
+        assert!(self.extras.is_empty() || self.extras.contains(&extra), "{pro:?}");
+    }
+}
+
+fn changes_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
+    let (now, batch) = (when(jobs[0].batch), jobs[0].batch);
+    let mut keys = read_keys(at);
+    let claims = Claims::read(&keys, jobs);
+    tally.changes += claims.done;
+    tally.changes_in_flight += claims.in_flight;
+    tally.changes_completed_by_workers += claims.completed;
+
+    claims.hold_for_checks(gate, now, "killed");
     let mut flaws = Vec::new();
     let completed = promptly("verifying", || gate.verify(|flaw| flaws.push(flaw)).unwrap());
     assert!(flaws.is_empty(), "{flaws:?}");
-    assert!(!completed || in_flight > 0);
+    assert!(!completed || claims.in_flight > 0);
     tally.changes_completed_by_verify += usize::from(completed);
-    assert!(!gate.verify(|flaw| panic!("{flaw}")).unwrap(), "one intent is completed once");
-    answers_are_right("verified");
+    assert!(!gate.verify(|flaw| panic!("{flaw}")).unwrap(), "an unfinished change is completed once");
+    claims.hold_for_checks(gate, now, "verified");
+    let added = claims.hold_for_the_list(gate, now, &keys);
+    claims.hold_for_the_plan(gate);
 
-    // Every key that is there is one that is known, or one of those in flight.
-    let mut left = Vec::new();
-    for info in gate.table().list(now).filter(|info| info.state == KeyState::Active) {
-        match known.get(&info.key_id.to_string()) {
-            Some(key) => assert!(!key.revoked, "{info:?}"),
-            None => unknown -= 1,
-        }
-        if keys.iter().all(|(id, _)| *id != info.key_id) {
-            left.push(info.key_id);
-        }
-    }
-    assert!(unknown >= 0, "more keys than were begun");
-    let pro = gate.table().plans().find(|(_, plan)| plan.name == "pro").unwrap().1;
-    // Both limits of the plan are those of one change.
-    let limits = |plan: &Plan| plan.policy.quotas().iter().map(|quota| quota.limit).collect::<Vec<_>>();
-    let extra = u64::from(limits(&pro)[0] - 100_000);
-    assert_eq!(limits(&pro), limits(&plan("pro", extra)));
-    assert!(extras.is_empty() || extras.contains(&extra), "{pro:?}");
-
-    // The next administration succeeds, and makes room for the next batch.
-    promptly("administering", || {
-        gate.administer(|administrator| {
-            for id in left {
-                administrator.revoke(id)?;
-            }
-            for (id, text) in &mut keys {
-                let key = &known[&id.to_string()];
-                text.clone_from(key.texts.last().unwrap());
-                if key.rotating {
-                    let key = administrator.rotate(*id, grace_until(batch), true, entropy().unwrap(), now)?;
-                    *text = key.expose().to_owned();
-                }
-            }
-            Ok(())
-        })
-        .unwrap();
-    });
-    for text in imports {
+    promptly("administering", || make_room(gate, added, &mut keys, &claims, batch));
+    for text in &claims.imports {
         let verdict = gate.table().peek(Some(text.as_bytes()), 1, now);
         assert_eq!(verdict.outcome(), Outcome::InvalidKey);
     }
     write_keys(at, &keys);
+}
+
+/// Makes room for the next batch: revokes the keys that this one added, and ends the rotations that
+/// were in flight.
+fn make_room(gate: &Gate, added: Vec<KeyId>, keys: &mut [(KeyId, String)], claims: &Claims, batch: u64) {
+    gate.administer(|administrator| {
+        for id in added {
+            administrator.revoke(id)?;
+        }
+        for (id, text) in keys {
+            let key = &claims.known[&id.to_string()];
+            text.clone_from(key.texts.last().unwrap());
+            if key.rotating {
+                let until = grace_until(batch);
+                let key = administrator.rotate(*id, until, true, entropy().unwrap(), when(batch))?;
+                *text = key.expose().to_owned();
+            }
+        }
+        Ok(())
+    })
+    .unwrap();
 }
 
 fn files_are_right(at: &Path, jobs: &[&Job], tally: &mut Tally) {
@@ -742,7 +819,7 @@ fn files_are_right(at: &Path, jobs: &[&Job], tally: &mut Tally) {
         let Account { mut done, in_flight, .. } = Lines::read(job);
         tally.files_created += done.len();
         tally.creations_in_flight += usize::from(in_flight.is_some());
-        // One more may still be there: it was about to be removed.
+        // One more file may still exist, which the worker was about to remove.
         if let Some(removed) = done.len().checked_sub(FILES) {
             begun.extend(done.drain(..removed).next_back());
         }
@@ -759,7 +836,7 @@ fn files_are_right(at: &Path, jobs: &[&Job], tally: &mut Tally) {
         } else {
             assert_eq!(Limiter::open(&path).unwrap().table().live_subjects(when(0)), 0);
         }
-        assert!(names.remove(name) || begun.remove(name), "{name}: nobody made this");
+        assert!(names.remove(name) || begun.remove(name), "{name}: no worker created this");
     }
-    assert!(names.is_empty(), "these are gone: {names:?}");
+    assert!(names.is_empty(), "these are missing: {names:?}");
 }

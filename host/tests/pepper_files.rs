@@ -1,4 +1,4 @@
-//! Files of peppers: which are accepted, from whom, and what is wrong with the others.
+//! Pepper files: which are accepted, of which owner, and the errors of the others.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, Permissions};
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const PEPPER: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 const OTHER: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
-/// A user that owns nothing.
+/// A user that owns no files.
 const USER: u32 = 65_534;
 
 fn folder() -> TempDir {
@@ -27,7 +27,7 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// A file that root doesn't own, also when root runs the test.
+/// Writes a file that does not belong to root, even if root runs the test.
 fn own_file(path: &Path, text: impl AsRef<[u8]>) {
     fs::write(path, text).unwrap();
     give_away(path);
@@ -56,19 +56,18 @@ fn error(path: &Path) -> String {
 }
 
 #[test]
-fn every_line_is_a_pepper() {
+fn every_line_of_the_file_is_a_pepper() {
     let folder = folder();
     let path = folder.path().join("pepper");
     own_file(&path, format!("# first\r\n{PEPPER}\r\n\n  # second\n  {OTHER}"));
     let gate = folder.path().join("api.gate");
-    Gate::create(&gate, pepper::read_file(&path).unwrap(), &GateConfig { keys: 1, ..GateConfig::default() })
-        .unwrap();
+    Gate::create(&gate, pepper::read_file(&path).unwrap(), &GateConfig::default().with_keys(1)).unwrap();
     assert!(Gate::open(&gate, pepper::parse(OTHER).unwrap()).is_ok());
     assert!(Gate::open(&gate, pepper::parse(PEPPER).unwrap()).is_ok());
 }
 
 #[test]
-fn what_is_wrong_with_a_file_is_said() {
+fn invalid_file_is_refused_with_its_fault() {
     let folder = folder();
     let path = folder.path().join("pepper");
     for (text, sentence) in [
@@ -77,7 +76,7 @@ fn what_is_wrong_with_a_file_is_said() {
         (format!("{PEPPER}\n{PEPPER}\n"), "FILE: pepper 2 of 2 is the same as one before it"),
         (
             "#".repeat(pepper::MAX_FILE_LEN + 1),
-            "FILE: the file has more than 65536 bytes, so it can't be a file of peppers",
+            "FILE: the file has more than 65536 bytes, so it cannot be a pepper file",
         ),
         (
             format!("\u{feff}{PEPPER}\n"),
@@ -105,7 +104,7 @@ fn file_of_a_user_is_accepted_if_only_its_owner_has_access() {
     for mode in [0o640, 0o604, 0o620, 0o601] {
         set_mode(&path, mode);
         let sentence = format!(
-            "FILE: its mode is {mode:04o}, so other users can get at it; fix it with: chmod 600 FILE"
+            "FILE: its mode is {mode:04o}, so other users have access to it; fix it with: chmod 600 FILE"
         );
         assert_eq!(error(&path), sentence);
     }
@@ -115,14 +114,14 @@ fn file_of_a_user_is_accepted_if_only_its_owner_has_access() {
     }
 }
 
-/// Only a file that holds peppers is surely one of ours.
+/// Only a file that contains peppers is certainly a pepper file.
 #[test]
-fn file_without_peppers_is_not_advised_to_change() {
+fn file_without_peppers_gets_no_advice_to_change_it() {
     let folder = folder();
     let path = folder.path().join("passwd");
     for (text, sentence) in [
         ("root:x:0:0:root:/root:/bin/sh\n".repeat(3), "FILE: pepper 1 of 3 is neither hex nor base64"),
-        ("#".repeat(1 << 17), "FILE: the file has more than 65536 bytes, so it can't be a file of peppers"),
+        ("#".repeat(1 << 17), "FILE: the file has more than 65536 bytes, so it cannot be a pepper file"),
         (String::new(), "FILE: no pepper is given; `openssl rand -hex 32` makes one"),
     ] {
         for mode in [0o600, 0o644, 0o666, 0o777] {
@@ -133,11 +132,11 @@ fn file_without_peppers_is_not_advised_to_change() {
     }
 }
 
-/// As root only, who alone can leave files that root owns, and start a process of another user.
+/// Needs root, which alone can create files of root and start a process of another user.
 #[test]
 fn file_of_root_is_accepted_if_only_root_can_write_it() {
     if let Some(path) = std::env::var_os("PEPPER_FILE") {
-        // This is the process of another user, which the test starts below.
+        // This is the process of the other user, which the test starts below.
         let said = pepper::read_file(path).map_or_else(|error| error.to_string(), |_| "read".to_owned());
         println!("said: {said}");
         return;
@@ -148,7 +147,7 @@ fn file_of_root_is_accepted_if_only_root_can_write_it() {
     }
     let folder = folder();
     set_mode(folder.path(), 0o755);
-    // The other user may not be able to reach the folder that this program lies in.
+    // The other user may have no access to the folder of this program.
     let program = folder.path().join("program");
     assert!(
         Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap().success()
@@ -165,7 +164,7 @@ fn file_of_root_is_accepted_if_only_root_can_write_it() {
         let said = text.lines().find_map(|line| line.split_once("said: ")).unwrap().1;
         said.replace(&path.display().to_string(), "FILE")
     };
-    // Kubernetes with fsGroup; an access control list of systemd looks the same to the rule.
+    // Kubernetes with fsGroup. An access control list of systemd gives the same mode.
     assert_eq!(as_user(USER, 0o440), "read");
     assert_eq!(as_user(USER, 0o640), "read");
     // Docker.
@@ -177,16 +176,16 @@ fn file_of_root_is_accepted_if_only_root_can_write_it() {
         );
         assert_eq!(as_user(USER, mode), sentence);
     }
-    // The same for a process of root.
+    // The same holds for a process of root.
     set_mode(&path, 0o444);
     assert!(pepper::read_file(&path).is_ok());
     set_mode(&path, 0o464);
     assert!(pepper::read_file(&path).is_err());
 }
 
-/// Kubernetes replaces a secret by one rename of a link.
+/// Kubernetes replaces a secret by renaming a link.
 #[test]
-fn links_are_followed() {
+fn link_is_followed_and_its_target_checked() {
     let folder = folder();
     let at = folder.path();
     fs::create_dir(at.join("..2026_01_31")).unwrap();
@@ -195,7 +194,7 @@ fn links_are_followed() {
     symlink("..data/pepper", at.join("pepper")).unwrap();
     assert!(pepper::read_file(at.join("pepper")).is_ok());
 
-    // What counts is the file.
+    // The rule applies to the file that the link leads to.
     set_mode(&at.join("..2026_01_31/pepper"), 0o640);
     assert!(error(&at.join("pepper")).contains("its mode is 0640"));
     symlink("loop", at.join("loop")).unwrap();
@@ -222,7 +221,7 @@ fn pipe_is_read_to_its_end() {
 }
 
 #[test]
-fn endless_pipe_is_left() {
+fn endless_pipe_is_an_error() {
     let folder = folder();
     let path = make_pipe(&folder, 0o600);
     give_away(&path);
@@ -241,13 +240,13 @@ fn endless_pipe_is_left() {
 fn pipe_that_others_can_write_is_refused() {
     let folder = folder();
     let path = make_pipe(&folder, 0o622);
-    // So that neither end waits for the other.
+    // Both ends are open, so that neither waits for the other.
     let _both = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let sentence = error(&path);
     assert!(sentence.contains("its mode is 0622") && !sentence.contains("fix it"), "{sentence}");
 }
 
-/// As a shell passes `<(command)`.
+/// A shell passes `<(command)` in this form.
 #[test]
 fn descriptor_of_a_pipe_is_read() {
     let (reader, mut writer) = std::io::pipe().unwrap();
@@ -257,7 +256,7 @@ fn descriptor_of_a_pipe_is_read() {
 }
 
 #[test]
-fn pepper_that_was_given_as_a_path_is_not_repeated() {
+fn pepper_given_as_a_path_is_not_repeated() {
     for path in [PEPPER, OTHER] {
         let error = pepper::read_file(path).unwrap_err();
         assert!(!format!("{error} {error:?}").contains(path), "{error}");

@@ -1,85 +1,75 @@
-//! Several processes and threads on one file: what is admitted in all is exactly the limit, a change is seen by the
-//! next check anywhere, and nobody's death harms anybody.
+//! Several processes and threads on one file: together they admit exactly the limit, the next check
+//! anywhere sees a change, and a killed process affects no other.
 //!
-//! A worker is this test program again, told by an environment variable to be one: see `worker`.
+//! A worker is this test program again, in a process of its own: see `worker`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/fixtures.rs"]
+mod fixtures;
+#[path = "support/worker.rs"]
+mod worker_process;
 
 use core::time::Duration;
 use std::collections::HashMap;
 use std::env;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
 
-use keytally::{AdminError, NewKey};
-use keytally::{Error, Gate, GateConfig, Limiter, Wait, entropy};
-use keytally::{Key, KeyId, KeyState, Name, Outcome, Peppers, Plan, Timestamp};
+use keytally::{
+    AdminError, Error, Gate, GateConfig, Key, KeyId, KeyState, Limiter, Outcome, Plan, Timestamp, Wait,
+    entropy,
+};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{
     Pid, PidfdFlags, PidfdGetfdFlags, Signal, geteuid, kill_process, pidfd_getfd, pidfd_open,
 };
 
-/// The time of every check here, so that no window rolls while the work goes on.
+use crate::fixtures::{new_key, peppers};
+use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
+
+/// The time of every check here, so that no window ends during a test.
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 
 const PROCESSES: usize = 4;
 const THREADS: usize = 2;
 
-fn peppers() -> Peppers {
-    Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
-}
-
 fn config(keys: u32, policy: &str) -> GateConfig {
-    GateConfig {
-        keys,
-        plans: vec![Plan::new("default", policy.parse().unwrap()).unwrap()],
-        ..GateConfig::default()
-    }
-}
-
-fn new_key() -> NewKey<'static> {
-    NewKey::new(42, Name::new("live").unwrap())
+    GateConfig::default()
+        .with_keys(keys)
+        .with_plans(vec![Plan::new("default", policy.parse().unwrap()).unwrap()])
 }
 
 fn check(gate: &Gate, key: &str) -> bool {
     gate.table().check(Some(key.as_bytes()), 1, NOW).is_admitted()
 }
 
-// The other side: what a worker does.
+// What the workers do.
 
-/// What tells this program that it is a worker: its role, and what the role needs, a word each.
-const ROLE: &str = "KEYTALLY_TEST_WORKER";
-
-/// The worker; no test unless it is told to be one.
+/// Performs the role of a worker. Does nothing unless this process is a worker.
 #[test]
 fn worker() {
-    let Ok(words) = env::var(ROLE) else { return };
-    let words: Vec<&str> = words.split(' ').collect();
+    let Some(words) = role() else { return };
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
         ["check", path, keys] => check_all(path, keys),
         ["insert", path, subjects, step] => insert_all(path, subjects, step),
         ["serve", path] => serve(path),
-        ["spend", path, key] => spend_for_ever(path, key),
-        ["fill", path] => fill_for_ever(path),
-        ["change", path] => change_for_ever(path),
-        ["create", folder] => create_for_ever(folder),
+        ["spend", path, key] => spend_until_denied(path, key),
+        ["fill", path] => insert_forever(path),
+        ["change", path] => change_until_full(path),
+        ["create", folder] => create_forever(folder),
         ["hold", path] => hold(path),
         ["import", path] => import_for_long(path),
-        ["wait", path] => wait_in_vain(path),
+        ["wait", path] => wait_too_long(path),
         _ => panic!("no such role: {words:?}"),
     }
 }
 
-/// Tells the parent one thing. The test harness writes to the same pipe, so a mark says which lines are ours.
-fn tell(answer: impl core::fmt::Display) {
-    let mut out = std::io::stdout().lock();
-    write!(out, "\n@{answer}\n").and_then(|()| out.flush()).unwrap();
-}
-
-/// Waits for a line from the parent; `None` when it has no more to say.
-fn told() -> Option<String> {
+/// Waits for a line from the parent. Returns `None` at the end of the input.
+fn next_line() -> Option<String> {
     let mut line = String::new();
     let len = std::io::stdin().read_line(&mut line).unwrap();
     (len > 0).then(|| line.trim().to_owned())
@@ -93,12 +83,12 @@ fn sums(threads: Vec<Vec<u32>>) -> String {
     sums.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Spends every key in turn until all of them are denied.
+/// Spends all keys in turn until each is denied.
 fn check_all(path: &str, keys: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
     let keys: Vec<&str> = keys.split(',').collect();
-    tell("ready");
-    told();
+    report("ready");
+    next_line();
     let spend = || {
         let mut admitted = vec![0; keys.len()];
         loop {
@@ -118,19 +108,19 @@ fn check_all(path: &str, keys: &str) {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(spend)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    tell(sums(counts));
+    report(sums(counts));
 }
 
-/// Spends every subject until it is denied, one after the other, in an order that `step` gives.
+/// Spends each subject until it is denied. `step` determines the order of the subjects.
 fn insert_all(path: &str, subjects: &str, step: &str) {
     let limiter = Limiter::open(path).unwrap();
     let (subjects, step): (u32, u32) = (subjects.parse().unwrap(), step.parse().unwrap());
-    tell("ready");
-    told();
+    report("ready");
+    next_line();
     let spend = || {
         let mut admitted = vec![0; subjects as usize];
-        for place in 0..subjects {
-            let subject = u64::from(place) * u64::from(step) % u64::from(subjects);
+        for number in 0..subjects {
+            let subject = u64::from(number) * u64::from(step) % u64::from(subjects);
             loop {
                 let verdict = limiter.table().check(&subject.to_le_bytes(), 1, NOW);
                 match verdict.outcome() {
@@ -146,181 +136,164 @@ fn insert_all(path: &str, subjects: &str, step: &str) {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(spend)).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    tell(sums(counts));
+    report(sums(counts));
 }
 
-/// Does what it is told, one line after the other.
+/// Executes the requests that the parent sends, a line each.
 fn serve(path: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
-    while let Some(line) = told() {
+    while let Some(line) = next_line() {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
-            ["check", key] => tell(gate.table().check(Some(key.as_bytes()), 1, NOW).outcome()),
-            ["revoke", id] => tell(format!("{:?}", gate.revoke(id.parse().unwrap()))),
+            ["check", key] => report(gate.table().check(Some(key.as_bytes()), 1, NOW).outcome()),
+            ["revoke", id] => report(format!("{:?}", gate.revoke(id.parse().unwrap()))),
             ["rotate", id] => {
                 // Each rotation ends the grace of the one before.
-                tell(gate.rotate(id.parse().unwrap(), Duration::from_secs(60), true).unwrap().expose());
+                report(gate.rotate(id.parse().unwrap(), Duration::from_secs(60), true).unwrap().expose());
             }
-            ["assign", id, plan] => tell(format!("{:?}", gate.assign(id.parse().unwrap(), plan))),
+            ["assign", id, plan] => report(format!("{:?}", gate.assign(id.parse().unwrap(), plan))),
             _ => panic!("{line}"),
         }
     }
 }
 
-/// Acknowledges every request that was admitted.
-fn spend_for_ever(path: &str, key: &str) {
+/// Reports every admitted request.
+fn spend_until_denied(path: &str, key: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
     while check(&gate, key) {
-        tell("admitted");
+        report("admitted");
     }
 }
 
-/// Acknowledges every subject that it inserted; they are numbered by what the parent says.
-fn fill_for_ever(path: &str) {
+/// Reports every subject that it inserted. The parent sends the number of the first one.
+fn insert_forever(path: &str) {
     let limiter = Limiter::open(path).unwrap();
-    let first: u64 = told().unwrap().parse().unwrap();
+    let first: u64 = next_line().unwrap().parse().unwrap();
     for subject in first.. {
         assert!(limiter.table().check(&subject.to_le_bytes(), 1, NOW).is_admitted());
-        tell(subject);
+        report(subject);
     }
 }
 
-/// Issues, rotates and revokes, and acknowledges every key that it issued.
-fn change_for_ever(path: &str) {
+/// Issues, rotates and revokes keys, and reports every key that it issued.
+fn change_until_full(path: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
-    tell("ready");
+    report("ready");
     loop {
         match gate.issue(&new_key()) {
             Ok((key, id)) => {
-                tell(format!("{} {id}", key.expose()));
+                report(format!("{} {id}", key.expose()));
                 let again = gate.rotate(id, Duration::from_secs(3600), false).unwrap();
-                tell(format!("{} {id}", again.expose()));
+                report(format!("{} {id}", again.expose()));
             }
-            Err(Error::Admin { source: AdminError::Full { .. }, .. }) => return tell("full"),
+            Err(Error::Admin { source: AdminError::Full { .. }, .. }) => return report("full"),
             Err(error) => panic!("{error}"),
         }
     }
 }
 
-fn create_for_ever(folder: &str) {
-    tell("ready");
+fn create_forever(folder: &str) {
+    report("ready");
     for number in 0.. {
         let path = Path::new(folder).join(format!("{}-{number}", std::process::id()));
         Gate::create(path, peppers(), &config(100, "1/minute")).unwrap();
     }
 }
 
-/// Administers, and never ends.
+/// Administers until it is killed.
 fn hold(path: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
-    let _ = gate.administer(|_| {
-        tell("holding");
-        told();
-        Ok(())
+    let _ = gate.administer(|_| -> Result<(), AdminError> {
+        report("holding");
+        wait_for_kill();
     });
 }
 
 /// Imports keys in parts, for longer than the test takes.
 fn import_for_long(path: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
-    // There is next to no time between the parts if the keys are drawn at once.
+    // The keys are drawn before, so that there is almost no time between two parts.
     let keys: Vec<String> = (0..100_000).map(|number| format!("customer-key-{number:012}")).collect();
-    let mut told = false;
+    let mut reported = false;
     let _ =
         gate.administer_each(Wait::default(), keys.iter().cycle().take(5_000_000), |administrator, key| {
-            // A full gate refuses, and the work goes on all the same.
+            // The import continues although a full gate refuses keys.
             let _ = administrator.import(key.as_bytes(), &new_key(), NOW);
-            if !told {
-                tell("importing");
-                told = true;
+            if !reported {
+                report("importing");
+                reported = true;
             }
             Ok(())
         });
 }
 
-/// Waits for its turn, which does not come, and tells what it is told.
-fn wait_in_vain(path: &str) {
+/// Waits for a lock that it does not get, and reports the error.
+fn wait_too_long(path: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
     gate.set_wait(Duration::from_millis(200));
-    tell(gate.administer(|_| Ok(())).unwrap_err());
+    report(gate.administer(|_| Ok(())).unwrap_err());
 }
 
-// This side: the parent.
+// What the parent does.
 
-struct Worker {
-    child: Child,
+/// A worker that the parent can also send lines to.
+struct Peer {
+    worker: Worker,
     stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
 }
 
-impl Worker {
+impl Peer {
     fn start(role: &str, path: &Path, rest: &[&str]) -> Self {
-        let path = path.to_str().unwrap();
-        let words = [&[role, path], rest].concat().join(" ");
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "worker", "--nocapture", "--test-threads=1"])
-            .env(ROLE, words)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        Self { child, stdin, stdout: BufReader::new(stdout) }
+        let mut command = Worker::command(&[&[role, path.to_str().unwrap()], rest].concat());
+        command.stdin(Stdio::piped());
+        let mut worker = Worker::start(command);
+        let stdin = worker.child.stdin.take().unwrap();
+        Self { worker, stdin }
     }
 
-    fn say(&mut self, line: &str) {
+    fn send(&mut self, line: &str) {
         writeln!(self.stdin, "{line}").and_then(|()| self.stdin.flush()).unwrap();
     }
 
-    fn answer(&mut self) -> String {
-        let mut line = String::new();
-        while !line.starts_with('@') {
-            line.clear();
-            assert!(self.stdout.read_line(&mut line).unwrap() > 0, "the worker ended");
-        }
-        line.trim_start_matches('@').trim_end().to_owned()
+    fn next_report(&mut self) -> String {
+        self.worker.next_report().expect("the worker has ended")
     }
 
-    fn ask(&mut self, line: &str) -> String {
-        self.say(line);
-        self.answer()
+    fn request(&mut self, line: &str) -> String {
+        self.send(line);
+        self.next_report()
     }
 
-    /// Kills it (-9), and gives all that it told before.
+    /// Kills the worker, and returns what it had reported and the parent had not yet read.
     fn kill(mut self) -> Vec<String> {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        // Of an answer that was cut short nobody can say that it was given.
-        let whole = rest.rfind('\n').map_or(0, |end| end + 1);
-        rest[..whole].lines().filter_map(|line| line.strip_prefix('@')).map(str::to_owned).collect()
+        self.worker.kill();
+        core::iter::from_fn(|| self.worker.next_report()).collect()
     }
 
     fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
+        Pid::from_child(&self.worker.child)
     }
 
     fn end(mut self) {
         drop(self.stdin);
-        assert!(self.child.wait().unwrap().success());
+        assert!(self.worker.child.wait().unwrap().success());
     }
 }
 
-/// Starts the workers, lets all of them begin at once, and adds up what they answer.
-fn run_together(mut workers: Vec<Worker>) -> Vec<u32> {
+/// Lets all workers begin at the same time, and returns the sums of the counts that they report.
+fn run_together(mut workers: Vec<Peer>) -> Vec<u32> {
     for worker in &mut workers {
-        assert_eq!(worker.answer(), "ready");
+        assert_eq!(worker.next_report(), "ready");
     }
     for worker in &mut workers {
-        worker.say("go");
+        worker.send("go");
     }
-    let answers: Vec<Vec<u32>> = workers
+    let counts: Vec<Vec<u32>> = workers
         .iter_mut()
-        .map(|worker| worker.answer().split(',').map(|count| count.parse().unwrap()).collect())
+        .map(|worker| worker.next_report().split(',').map(|count| count.parse().unwrap()).collect())
         .collect();
-    workers.into_iter().for_each(Worker::end);
-    (0..answers[0].len()).map(|place| answers.iter().map(|counts| counts[place]).sum()).collect()
+    workers.into_iter().for_each(Peer::end);
+    (0..counts[0].len()).map(|index| counts.iter().map(|counts| counts[index]).sum()).collect()
 }
 
 fn issue(gate: &Gate) -> (Key, KeyId) {
@@ -329,13 +302,13 @@ fn issue(gate: &Gate) -> (Key, KeyId) {
 
 #[test]
 fn one_key_admits_its_limit_over_all_processes() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(10, "200000/minute, 250000/hour")).unwrap();
     let (key, _) = issue(&gate);
-    let workers = (0..PROCESSES).map(|_| Worker::start("check", &path, &[key.expose()])).collect();
+    let workers = (0..PROCESSES).map(|_| Peer::start("check", &path, &[key.expose()])).collect();
     assert_eq!(run_together(workers), [200_000]);
-    // The next minute has what the hour has left.
+    // In the next minute, the rest of the hour's limit is left.
     let next = Timestamp::from_unix_s(NOW.unix_s() + 60);
     let verdict = gate.table().peek(Some(key.expose().as_bytes()), 1, next);
     assert_eq!(verdict.quotas().iter().map(|quota| quota.remaining).collect::<Vec<_>>(), [200_000, 50_000]);
@@ -343,50 +316,51 @@ fn one_key_admits_its_limit_over_all_processes() {
 
 #[test]
 fn many_keys_each_admit_their_limit_over_all_processes() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(200, "sliding 500/minute")).unwrap();
     let keys: Vec<Key> = (0..200).map(|_| issue(&gate).0).collect();
     let list = keys.iter().map(Key::expose).collect::<Vec<_>>().join(",");
-    let workers = (0..PROCESSES).map(|_| Worker::start("check", &path, &[&list])).collect();
+    let workers = (0..PROCESSES).map(|_| Peer::start("check", &path, &[&list])).collect();
     assert_eq!(run_together(workers), [500; 200]);
 }
 
 #[test]
 fn one_subject_admits_its_limit_over_all_processes() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("limiter");
     Limiter::create(&path, &"200000/minute".parse().unwrap(), 10).unwrap();
-    let workers = (0..PROCESSES).map(|_| Worker::start("insert", &path, &["1", "1"])).collect();
+    let workers = (0..PROCESSES).map(|_| Peer::start("insert", &path, &["1", "1"])).collect();
     assert_eq!(run_together(workers), [200_000]);
 }
 
-/// All come with the same new subjects, in the same order and in two opposite ones: nobody may find two slots.
+/// All workers insert the same subjects, in the same order and in two opposite ones. No subject may
+/// get two slots.
 #[test]
-fn new_subjects_get_one_slot_each_whoever_inserts_them() {
+fn new_subjects_of_many_inserters_get_one_slot_each() {
     const SUBJECTS: u32 = 15_000;
     for steps in [["1"; PROCESSES], ["1", "7", "14999", "1"]] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let path = folder.path().join("limiter");
         let limiter = Limiter::create(&path, &"3/minute".parse().unwrap(), 20_000).unwrap();
         let subjects = SUBJECTS.to_string();
-        let workers = steps.map(|step| Worker::start("insert", &path, &[&subjects, step])).into();
+        let workers = steps.map(|step| Peer::start("insert", &path, &[&subjects, step])).into();
         assert_eq!(run_together(workers), [3; SUBJECTS as usize]);
         assert_eq!(limiter.table().live_subjects(NOW), u64::from(SUBJECTS));
     }
 }
 
 #[test]
-fn a_change_is_seen_by_the_next_check_of_every_process() {
-    let folder = tempfile::tempdir().unwrap();
+fn change_is_seen_by_the_next_check_of_every_process() {
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(100, "1000/minute")).unwrap();
-    let (mut one, mut other) = (Worker::start("serve", &path, &[]), Worker::start("serve", &path, &[]));
+    let (mut one, mut other) = (Peer::start("serve", &path, &[]), Peer::start("serve", &path, &[]));
     for _ in 0..50 {
         let (key, id) = issue(&gate);
-        assert_eq!(one.ask(&format!("check {}", key.expose())), "admitted");
-        assert_eq!(other.ask(&format!("revoke {id}")), "Ok(())");
-        assert_eq!(one.ask(&format!("check {}", key.expose())), "invalid_key");
+        assert_eq!(one.request(&format!("check {}", key.expose())), "admitted");
+        assert_eq!(other.request(&format!("revoke {id}")), "Ok(())");
+        assert_eq!(one.request(&format!("check {}", key.expose())), "invalid_key");
         assert!(!check(&gate, key.expose()));
     }
     one.end();
@@ -394,38 +368,38 @@ fn a_change_is_seen_by_the_next_check_of_every_process() {
 }
 
 #[test]
-fn rotation_in_another_process_does_not_double_the_quota() {
-    let folder = tempfile::tempdir().unwrap();
+fn rotation_in_another_process_keeps_one_quota() {
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(10, "100/hour")).unwrap();
     let (old, id) = issue(&gate);
-    let mut worker = Worker::start("serve", &path, &[]);
+    let mut worker = Peer::start("serve", &path, &[]);
     let spend = |key: &str| (0..60).filter(|_| check(&gate, key)).count();
     assert_eq!(spend(old.expose()), 60);
-    let new = worker.ask(&format!("rotate {id}"));
+    let new = worker.request(&format!("rotate {id}"));
     assert_eq!(spend(&new), 40);
     assert_eq!(spend(old.expose()), 0);
     worker.end();
 }
 
-/// Threads spend while another process rotates the same key over and over: all secrets share one tally.
+/// Threads spend while another process rotates the key repeatedly: all secrets share one tally.
 #[test]
-fn rotation_during_checks_loses_and_gains_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+fn rotation_during_checks_loses_and_gains_no_count() {
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(10, "100000/hour")).unwrap();
     let (key, id) = issue(&gate);
-    let mut worker = Worker::start("serve", &path, &[]);
+    let mut worker = Peer::start("serve", &path, &[]);
     let spent = thread::scope(|scope| {
         let mut key = key.expose().to_owned();
         let mut spent = 0;
         for _ in 0..200 {
-            // The secret in use stays good during the rotation, and in the grace after it.
+            // The secret in use stays valid during the rotation, and in the grace after it.
             let spender = scope.spawn({
                 let (gate, key) = (&gate, key.clone());
                 move || (0..300).filter(|_| check(gate, &key)).count()
             });
-            key = worker.ask(&format!("rotate {id}"));
+            key = worker.request(&format!("rotate {id}"));
             spent += spender.join().unwrap();
         }
         spent
@@ -436,16 +410,16 @@ fn rotation_during_checks_loses_and_gains_nothing() {
 }
 
 #[test]
-fn a_killed_process_loses_no_count() {
-    let folder = tempfile::tempdir().unwrap();
+fn killed_process_loses_no_count() {
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(10, "50000000/hour")).unwrap();
     let (key, id) = issue(&gate);
     let mut acknowledged = 0;
     for kill in 1..=20 {
-        let mut worker = Worker::start("spend", &path, &[key.expose()]);
+        let mut worker = Peer::start("spend", &path, &[key.expose()]);
         for _ in 0..kill * 50 {
-            worker.answer();
+            worker.next_report();
             acknowledged += 1;
         }
         acknowledged += worker.kill().len();
@@ -457,17 +431,17 @@ fn a_killed_process_loses_no_count() {
 }
 
 #[test]
-fn a_killed_inserter_loses_no_subject_and_leaves_no_claim() {
-    let folder = tempfile::tempdir().unwrap();
+fn killed_inserter_loses_no_subject_and_leaves_no_claim() {
+    let folder = folder();
     let path = folder.path().join("limiter");
     let limiter = Limiter::create(&path, &"1/hour".parse().unwrap(), 1_000_000).unwrap();
     let mut first = 0;
     for kill in 0..20 {
-        let mut worker = Worker::start("fill", &path, &[]);
-        worker.say(&first.to_string());
-        let mut told: Vec<String> = (0..kill * 20).map(|_| worker.answer()).collect();
-        told.extend(worker.kill());
-        if let Some(last) = told.last() {
+        let mut worker = Peer::start("fill", &path, &[]);
+        worker.send(&first.to_string());
+        let mut reports: Vec<String> = (0..kill * 20).map(|_| worker.next_report()).collect();
+        reports.extend(worker.kill());
+        if let Some(last) = reports.last() {
             let last: u64 = last.parse().unwrap();
             for subject in first..=last {
                 let verdict = limiter.table().peek(&subject.to_le_bytes(), 1, NOW);
@@ -475,10 +449,10 @@ fn a_killed_inserter_loses_no_subject_and_leaves_no_claim() {
             }
             first = last + 1;
         }
-        // One may be in flight.
+        // One insertion may be in flight.
         let live = limiter.table().live_subjects(NOW);
         assert!((first..=first + 1).contains(&live), "{first} {live}");
-        // Whichever bucket the dead one held, others get into it.
+        // The bucket that the killed worker had claimed can be used by others.
         limiter.table().check(&first.to_le_bytes(), 1, NOW);
         first += 1;
         assert_eq!(limiter.table().live_subjects(NOW), first);
@@ -486,43 +460,44 @@ fn a_killed_inserter_loses_no_subject_and_leaves_no_claim() {
 }
 
 #[test]
-fn a_killed_administrator_leaves_every_key_good_and_the_lock_free() {
-    let folder = tempfile::tempdir().unwrap();
+fn killed_administrator_leaves_keys_valid_and_the_lock_free() {
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(20_000, "10/minute")).unwrap();
     let mut current = HashMap::new();
     for kill in 0..30 {
-        let mut worker = Worker::start("change", &path, &[]);
-        assert_eq!(worker.answer(), "ready");
-        let mut told: Vec<String> = (0..kill * 5).map(|_| worker.answer()).collect();
-        told.extend(worker.kill());
-        for answer in told {
-            let (key, id) = answer.split_once(' ').unwrap();
+        let mut worker = Peer::start("change", &path, &[]);
+        assert_eq!(worker.next_report(), "ready");
+        let mut reports: Vec<String> = (0..kill * 5).map(|_| worker.next_report()).collect();
+        reports.extend(worker.kill());
+        for report in reports {
+            let (key, id) = report.split_once(' ').unwrap();
             current.insert(id.to_owned(), key.to_owned());
         }
-        // A rotation in flight may have made the last one the previous secret: still good.
-        let all_good = |when| {
+        // A rotation in flight may have made the last secret the previous one, which is still
+        // valid.
+        let all_valid = |when| {
             for (id, key) in &current {
                 let verdict = gate.peek(Some(key.as_bytes()), 1);
                 assert!(verdict.is_admitted(), "{when} kill {kill}: key {id} is {:?}", verdict.reason());
             }
         };
-        all_good("after");
+        all_valid("after");
         let mut flaws = Vec::new();
         gate.verify(|flaw| flaws.push(flaw)).unwrap();
         assert_eq!(flaws, []);
-        all_good("verified after");
+        all_valid("verified after");
     }
     assert!(gate.list().iter().all(|key| key.state == KeyState::Active));
     assert!((current.len()..=current.len() + 30).contains(&gate.list().len()));
 }
 
 #[test]
-fn a_killed_creator_leaves_nothing_that_does_not_open() {
-    let folder = tempfile::tempdir().unwrap();
+fn killed_creator_leaves_only_files_that_open() {
+    let folder = folder();
     for kill in 0..10 {
-        let mut worker = Worker::start("create", folder.path(), &[]);
-        assert_eq!(worker.answer(), "ready");
+        let mut worker = Peer::start("create", folder.path(), &[]);
+        assert_eq!(worker.next_report(), "ready");
         thread::sleep(Duration::from_millis(3 * kill));
         worker.kill();
         for entry in folder.path().read_dir().unwrap() {
@@ -534,12 +509,12 @@ fn a_killed_creator_leaves_nothing_that_does_not_open() {
 }
 
 #[test]
-fn an_administrator_waits_for_another_until_that_one_is_killed() {
-    let folder = tempfile::tempdir().unwrap();
+fn administrator_waits_until_the_holder_is_killed() {
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(10, "10/minute")).unwrap();
-    let mut holder = Worker::start("hold", &path, &[]);
-    assert_eq!(holder.answer(), "holding");
+    let mut holder = Peer::start("hold", &path, &[]);
+    assert_eq!(holder.next_report(), "holding");
     let begun = Barrier::new(2);
     thread::scope(|scope| {
         let waiting = scope.spawn(|| {
@@ -549,31 +524,32 @@ fn an_administrator_waits_for_another_until_that_one_is_killed() {
         begun.wait();
         thread::sleep(Duration::from_millis(100));
         assert!(!waiting.is_finished(), "the lock is held");
-        // A check doesn't wait for anybody.
-        assert!(!check(&gate, "kt_live_nobody"));
+        // A check does not wait for the lock.
+        assert!(!check(&gate, "kt_live_unknown"));
         holder.kill();
         let key = waiting.join().unwrap();
         assert!(check(&gate, key.expose()));
     });
 }
 
-/// A bound against a hang, and no measurement.
+/// A bound that detects a hang. It is not a measurement.
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// A gate, a key of it, and a worker that administers the gate until it is killed.
-fn held(folder: &Path) -> (Gate, KeyId, Worker) {
+/// Returns a gate, a key of it, and a worker that administers the gate until it is killed.
+fn held(folder: &Path) -> (Gate, KeyId, Peer) {
     let path = folder.join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(10, "10/minute")).unwrap();
     let (_, id) = issue(&gate);
-    let mut holder = Worker::start("hold", &path, &[]);
-    assert_eq!(holder.answer(), "holding");
+    let mut holder = Peer::start("hold", &path, &[]);
+    assert_eq!(holder.next_report(), "holding");
     (gate, id, holder)
 }
 
-/// A forked child shares its parent's descriptors, and so does this test, which takes them over.
+/// A forked child shares its parent's descriptors. This test takes over copies of them, with the
+/// same effect.
 #[test]
-fn a_killed_holder_delays_nobody_while_its_child_lives() {
-    let folder = tempfile::tempdir().unwrap();
+fn killed_holder_with_a_live_child_delays_no_call() {
+    let folder = folder();
     let (gate, id, holder) = held(folder.path());
     let handle = pidfd_open(holder.pid(), PidfdFlags::empty()).unwrap();
     let descriptors = format!("/proc/{}/fd", holder.pid());
@@ -592,7 +568,7 @@ fn a_killed_holder_delays_nobody_while_its_child_lives() {
     assert!(flock(&gate_lock, FlockOperation::NonBlockingLockExclusive).is_err(), "the child keeps it");
     gate.set_wait(PROMPT);
     gate.revoke(id).unwrap();
-    // The next ones need not fear the child either, nor the one before them.
+    // The child delays no later call either.
     issue(&gate);
     assert!(matches!(gate.verify(|flaw| panic!("{flaw}")), Ok(false)));
     drop(inherited);
@@ -600,8 +576,8 @@ fn a_killed_holder_delays_nobody_while_its_child_lives() {
 }
 
 #[test]
-fn a_stopped_holder_is_named_when_the_wait_ends() {
-    let folder = tempfile::tempdir().unwrap();
+fn stopped_holder_is_named_when_the_wait_ends() {
+    let folder = folder();
     let (gate, id, holder) = held(folder.path());
     gate.set_wait(Duration::from_millis(50));
     let pid = u32::try_from(holder.pid().as_raw_nonzero().get()).unwrap();
@@ -631,8 +607,8 @@ fn a_stopped_holder_is_named_when_the_wait_ends() {
 }
 
 #[test]
-fn an_interrupted_wait_ends_at_once() {
-    let folder = tempfile::tempdir().unwrap();
+fn interrupted_wait_ends_immediately() {
+    let folder = folder();
     let (gate, id, holder) = held(folder.path());
     let looked = core::cell::Cell::new(0);
     let interrupted = || looked.replace(looked.get() + 1) == 3;
@@ -644,8 +620,8 @@ fn an_interrupted_wait_ends_at_once() {
 }
 
 #[test]
-fn a_flock_of_another_program_delays_nobody() {
-    let folder = tempfile::tempdir().unwrap();
+fn flock_of_another_program_delays_no_call() {
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(10, "10/minute")).unwrap();
     gate.set_wait(Duration::ZERO);
@@ -655,7 +631,7 @@ fn a_flock_of_another_program_delays_nobody() {
         let (key, id) = issue(&gate);
         gate.revoke(id).unwrap();
         assert!(!check(&gate, key.expose()));
-        // Even so there is one administrator at a time.
+        // There is still only one administrator at a time.
         let nested = gate.administer(|_| {
             thread::scope(|scope| scope.spawn(|| gate.revoke(id)).join().unwrap())
                 .map_err(|error| assert!(matches!(error, Error::Busy { .. }), "{error}"))
@@ -667,8 +643,8 @@ fn a_flock_of_another_program_delays_nobody() {
 }
 
 #[test]
-fn a_thread_that_administers_already_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+fn nested_administration_in_one_thread_is_refused() {
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let file = Gate::create(path, peppers(), &config(10, "10/minute")).unwrap();
     for gate in [file, Gate::in_memory(peppers(), &config(10, "10/minute")).unwrap()] {
@@ -676,7 +652,7 @@ fn a_thread_that_administers_already_is_refused() {
         gate.set_wait(Duration::MAX);
         gate.administer(|_| {
             let error = gate.revoke(id).unwrap_err();
-            assert!(error.to_string().contains("administers this gate already"), "{error}");
+            assert!(error.to_string().contains("already administers this gate"), "{error}");
             Ok(())
         })
         .unwrap();
@@ -685,43 +661,46 @@ fn a_thread_that_administers_already_is_refused() {
 }
 
 #[test]
-fn a_user_who_may_not_signal_the_holder_waits_for_it() {
+fn user_without_permission_to_signal_waits_for_the_holder() {
     const USER: u32 = 65_534;
     if !geteuid().is_root() {
-        println!("not root: no other user can be had");
+        println!("not root: no process of another user can be started");
         return;
     }
     use std::os::unix::fs::{PermissionsExt as _, chown};
     use std::os::unix::process::CommandExt as _;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let at = folder.path();
     std::fs::set_permissions(at, std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = at.join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(10, "10/minute")).unwrap();
     chown(&path, Some(0), Some(USER)).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o660)).unwrap();
-    // The program lies where only its builder may look.
+    // The user may have no access to the folder of this program.
     let program = at.join("processes");
     std::fs::copy(env::current_exe().unwrap(), &program).unwrap();
-    let said = gate.administer(|_| {
+    let output = gate.administer(|_| {
+        let command = Worker::command(&["wait", path.to_str().unwrap()]);
         let mut waiter = Command::new(&program);
-        waiter.args(["--exact", "worker", "--nocapture", "--test-threads=1"]).uid(USER).gid(USER);
-        Ok(waiter.env(ROLE, format!("wait {}", path.display())).current_dir("/").output().unwrap())
+        waiter.args(command.get_args()).uid(USER).gid(USER).current_dir("/");
+        waiter.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Ok(waiter.output().unwrap())
     });
-    let said = String::from_utf8(said.unwrap().stdout).unwrap();
+    let output = String::from_utf8(output.unwrap().stdout).unwrap();
     let holder = format!("process {} (", std::process::id());
-    assert!(said.contains(&holder) && said.contains("for longer than the wait of 200ms"), "{said}");
+    assert!(output.contains(&holder) && output.contains("for longer than the wait of 200ms"), "{output}");
 }
 
-/// Without parts, and without giving way between them, a revocation waits for the whole import.
+/// If the import were one part, or if it did not yield between parts, the revocations would wait
+/// for all of it.
 #[test]
-fn a_revocation_takes_its_turn_during_an_import() {
-    let folder = tempfile::tempdir().unwrap();
+fn revocation_takes_its_turn_during_an_import() {
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(100_000, "10/minute")).unwrap();
     let ids: Vec<KeyId> = (0..10).map(|_| issue(&gate).1).collect();
-    let mut importer = Worker::start("import", &path, &[]);
-    assert_eq!(importer.answer(), "importing");
+    let mut importer = Peer::start("import", &path, &[]);
+    assert_eq!(importer.next_report(), "importing");
     gate.set_wait(PROMPT);
     for id in ids {
         gate.revoke(id).unwrap();
@@ -731,8 +710,8 @@ fn a_revocation_takes_its_turn_during_an_import() {
 }
 
 #[test]
-fn a_change_after_a_replacement_during_the_wait_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+fn change_after_a_replacement_during_the_wait_is_refused() {
+    let folder = folder();
     let (gate, id, holder) = held(folder.path());
     thread::scope(|scope| {
         let waiting = scope.spawn(|| gate.revoke(id));
@@ -746,13 +725,13 @@ fn a_change_after_a_replacement_during_the_wait_is_refused() {
     assert_eq!(gate.key(id).unwrap().state, KeyState::Active);
 }
 
-/// What a hostile or a foreign writer puts in place of the holder's name.
+/// Words that a hostile or foreign program may write in place of the holder's name.
 #[test]
-fn a_name_that_means_nobody_here_is_taken_over() {
+fn holder_name_of_no_live_thread_is_taken_over() {
     use std::os::unix::fs::FileExt as _;
     const HOLDER: u64 = 64 + 7 * 8;
     const MARK: u64 = 1 << 22;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(10, "10/minute")).unwrap();
     gate.set_wait(Duration::from_millis(20));
@@ -762,7 +741,7 @@ fn a_name_that_means_nobody_here_is_taken_over() {
         name(word);
         gate.administer(|_| Ok(())).unwrap();
     }
-    // A marked name of another namespace is the one that nobody here may take over by itself.
+    // Only a marked name of another namespace cannot be taken over without `take_over`.
     name(u64::MAX);
     let error = gate.administer(|_| Ok(())).unwrap_err();
     assert!(matches!(&error, Error::Busy { holder, .. } if holder.pid.is_none()), "{error}");

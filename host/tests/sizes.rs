@@ -1,29 +1,29 @@
-//! What a key and a subject take: a file grows by one line of 64 bytes for each key and by 16 bytes for each slot.
+//! File sizes: a gate grows by one line of 64 bytes and a hint of 4 bytes for each key, a limiter
+//! by 16 bytes for each slot and 8 bytes for each claim.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 
-use keytally::{Gate, GateConfig, HEADER_LEN, Limiter};
-use keytally::{LINE_LEN, Peppers, Policy};
+use keytally::{Gate, GateConfig, HEADER_LEN, LINE_LEN, Limiter, Peppers, Policy};
 
 fn len(path: &Path) -> u64 {
     path.metadata().unwrap().len()
 }
 
 #[test]
-fn a_gate_takes_64_bytes_for_each_key_and_4_for_its_hint() {
+fn gate_takes_64_bytes_per_key_and_4_per_hint() {
     let folder = tempfile::tempdir().unwrap();
     for keys in [1, 15, 16, 17, 1000, 100_000] {
         let path = folder.path().join(keys.to_string());
         let peppers = Peppers::new(&[[7; 32]]).unwrap();
-        Gate::create(&path, peppers, &GateConfig { keys, ..GateConfig::default() }).unwrap();
+        Gate::create(&path, peppers, &GateConfig::default().with_keys(keys)).unwrap();
         let hints = u64::from(keys).div_ceil(16) * 64;
         assert_eq!(len(&path), 4096 + u64::from(keys) * 64 + hints, "{keys}");
     }
 }
 
 #[test]
-fn a_limiter_takes_16_bytes_for_each_slot_and_8_for_each_claim() {
+fn limiter_takes_16_bytes_per_slot_and_8_per_claim() {
     let folder = tempfile::tempdir().unwrap();
     let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
     for capacity in [1, 7, 64, 1000, 100_000] {
@@ -32,7 +32,8 @@ fn a_limiter_takes_16_bytes_for_each_slot_and_8_for_each_claim() {
         let slots = limiter.table().slots_total();
         let claims = (slots / 8).div_ceil(8) * 64;
         assert_eq!(len(&path), 4096 + slots * 16 + claims, "{capacity}");
-        // Some more slots than subjects, in whole buckets of eight, and not twice as many.
+        // There are somewhat more slots than subjects, in whole buckets of eight, and less than
+        // twice as many.
         assert!(
             (u64::from(capacity)..u64::from(capacity) * 2 + 8).contains(&slots),
             "{slots} for {capacity}"
@@ -41,7 +42,7 @@ fn a_limiter_takes_16_bytes_for_each_slot_and_8_for_each_claim() {
 }
 
 #[test]
-fn the_header_is_one_page_and_files_are_whole_lines() {
+fn header_is_one_page_and_files_are_whole_lines() {
     assert_eq!((HEADER_LEN, LINE_LEN), (4096, 64));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("limiter");

@@ -1,14 +1,16 @@
-//! A process killed at every step of every protocol, one after the other: what it leaves is what was before its
-//! operation or what is after it, nobody is stuck, and `verify` completes what was begun.
+//! Kills a process at every step of every protocol, one after the other. The files it leaves show
+//! the state before its operation or the state after it, no other process is blocked, and `verify`
+//! completes an unfinished change.
 //!
-//! A worker does one operation on a copy of files that were made before, stops for ever at one visit of one stop point,
-//! says so, and is killed with -9. Which points an operation visits, and how often, a first worker tells that isn't
-//! stopped.
+//! A worker performs one operation on a copy of prepared files, stops permanently at one visit of
+//! one stop point, reports it, and is killed with SIGKILL. Another worker, which is not stopped,
+//! first reports which points the operation visits, and how often.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/prompt.rs"]
 mod prompt;
-mod support;
+#[path = "support/worker.rs"]
+mod worker_process;
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -17,16 +19,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 
-use keytally::stop::{Stop, arm, stopped, visits};
-use keytally::{Charge, Entropy, KeyId, Name, Outcome, Peppers, Plan, Reason, Timestamp};
-use keytally::{Flaw, NewKey};
-use keytally::{Gate, GateConfig, Limiter};
+use keytally::{
+    Charge, Entropy, Flaw, Gate, GateConfig, KeyId, Limiter, Name, NewKey, Outcome, Peppers, Plan, Reason,
+    Timestamp,
+};
+use keytally_core::stop::{Stop, arm, stopped, visits};
 
 use crate::prompt::promptly;
-use crate::support::{Worker, folder, role, tell, wait_for_death};
+use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
 
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
-/// When all that was counted at `NOW` is forgotten everywhere.
+/// A time at which everything that was counted at `NOW` has expired.
 const LATER: Timestamp = Timestamp::from_unix_s(1_700_000_000 + 10 * 3600);
 
 const OLD_PEPPER: &[u8] = b"a pepper for tests, of 32 bytes.";
@@ -34,12 +37,12 @@ const NEW_PEPPER: &[u8] = b"another pepper, also of 32 bytes";
 
 // The operations.
 
-/// One thing that a process does, with what was there before.
+/// One operation of a process, and the state that it starts from.
 struct Operation {
     name: &'static str,
-    /// Makes the files in a folder.
+    /// Creates the files in a folder.
     before: fn(&Path),
-    /// Does it, and returns the key that it made, if any.
+    /// Performs the operation, and returns the key that it created, if any.
     act: fn(&Path) -> Option<String>,
     kind: Kind,
 }
@@ -48,12 +51,12 @@ struct Operation {
 enum Kind {
     Limiter,
     Gate,
-    /// The same for a change that checks may see in parts, until it is completed: the limits of a plan.
+    /// A change to a gate that checks may see in part until it is completed: the limits of a plan.
     Plan,
-    /// The same for a change that ends this key before it is made.
+    /// A change to a gate that ends a former key before it is made.
     Reuse,
     Create,
-    /// Creation where files need a name from the beginning.
+    /// Creation on a file system where a file needs a name from the beginning.
     CreateNamed,
 }
 
@@ -88,7 +91,12 @@ const OPERATIONS: &[Operation] = &[
     },
     Operation { name: "check", before: four_keys, act: spend, kind: Kind::Gate },
     Operation { name: "issue", before: four_keys, act: |at| issue(at, "live", NOW), kind: Kind::Gate },
-    Operation { name: "issue anew", before: full, act: |at| issue(at, "dev", LATER), kind: Kind::Reuse },
+    Operation {
+        name: "issue into a used record",
+        before: full,
+        act: |at| issue(at, "dev", LATER),
+        kind: Kind::Reuse,
+    },
     Operation { name: "import", before: four_keys, act: import, kind: Kind::Gate },
     Operation { name: "rotate", before: four_keys, act: rotate, kind: Kind::Gate },
     Operation {
@@ -118,13 +126,13 @@ const OPERATIONS: &[Operation] = &[
     Operation { name: "add a plan", before: four_keys, act: |at| set_plan(at, "new"), kind: Kind::Plan },
     Operation {
         name: "complete a record",
-        before: |at| left(at, "rotate", Stop::RecordWord),
+        before: |at| leave_unfinished(at, "rotate", Stop::RecordWord),
         act: verify,
         kind: Kind::Gate,
     },
     Operation {
         name: "complete a plan",
-        before: |at| left(at, "change a plan", Stop::PlanWord),
+        before: |at| leave_unfinished(at, "change a plan", Stop::PlanWord),
         act: verify,
         kind: Kind::Plan,
     },
@@ -143,7 +151,7 @@ fn plan(name: &str, policy: &str) -> Plan {
 
 fn config() -> GateConfig {
     let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
-    GateConfig { keys: 8, plans, ..GateConfig::default() }
+    GateConfig::default().with_keys(8).with_plans(plans)
 }
 
 fn open_gate(at: &Path) -> Gate {
@@ -154,7 +162,8 @@ fn open_limiter(at: &Path) -> Limiter {
     Limiter::open(at.join("limiter")).unwrap()
 }
 
-/// A limiter with subjects `0..subjects`, each charged once. A capacity of 4 is one bucket of 8 slots.
+/// Creates a limiter with subjects `0..subjects`, each charged once. A capacity of 4 is one bucket
+/// of 8 slots.
 fn limiter(at: &Path, capacity: u32, subjects: u32) {
     let limiter = Limiter::create(at.join("limiter"), &"5/hour".parse().unwrap(), capacity).unwrap();
     for subject in 0..subjects {
@@ -162,8 +171,9 @@ fn limiter(at: &Path, capacity: u32, subjects: u32) {
     }
 }
 
-/// A limiter of two buckets, in which the subject 100 has to take the claims of both. The table's seed is random, so
-/// some are made until one is so: six subjects of eight or more in one bucket, and the 100 among their like.
+/// Creates a limiter of two buckets in which subject 100 has to take the claims of both. The seed
+/// of a table is random, so this repeats until a table has that property: six or more subjects of
+/// eight share one bucket, and 100 belongs to the same bucket.
 fn spilling(at: &Path) {
     loop {
         for subjects in 6..10 {
@@ -185,15 +195,17 @@ fn new_key(env: &str) -> NewKey<'static> {
     NewKey::new(42, Name::new(env).unwrap())
 }
 
-/// The entropy is always the same, so that two runs of one operation make the same key.
+/// Returns the same entropy for the same number, so that two runs of one operation create the same
+/// key.
 fn entropy(number: u8) -> Entropy {
     let mut bytes = [number; 24];
-    // Ids are spread over the records by their upper bits.
+    // The upper bits of an id select its record.
     bytes[7] = number.wrapping_mul(37);
     Entropy::new(bytes)
 }
 
-/// A gate with some keys under the older pepper, each charged; their texts and ids are in a file beside it.
+/// Creates a gate with some keys under the older pepper, each charged. Their texts and ids are in a
+/// file next to it.
 fn keys(at: &Path, count: u8) {
     let gate = Gate::create(at.join("gate"), Peppers::new(&[OLD_PEPPER]).unwrap(), &config()).unwrap();
     let mut texts = String::new();
@@ -211,10 +223,10 @@ fn four_keys(at: &Path) {
     keys(at, 4);
 }
 
-/// The key whose record is reused: the one that was revoked.
+/// The revoked key whose record is reused.
 const FORMER: usize = 5;
 
-/// A gate without a free record, in which one key was revoked.
+/// Creates a gate without a free record, in which one key is revoked.
 fn full(at: &Path) {
     keys(at, 8);
     open_gate(at).revoke(ids(at)[FORMER]).unwrap();
@@ -262,12 +274,12 @@ fn set_plan(at: &Path, name: &str) -> Option<String> {
     None
 }
 
-/// What a worker leaves that is killed at a point of an operation.
-fn left(at: &Path, operation: &str, point: Stop) {
+/// Leaves the files of a worker that was killed at a point of an operation.
+fn leave_unfinished(at: &Path, operation: &str, point: Stop) {
     let operation = find(operation);
     (operation.before)(at);
     let mut worker = start(&operation, at, point, 2);
-    assert_eq!(worker.answer().as_deref(), Some("stopped"));
+    assert_eq!(worker.next_report().as_deref(), Some("stopped"));
     worker.kill();
 }
 
@@ -288,7 +300,7 @@ fn create_limiter(at: &Path) -> Option<String> {
 
 // The worker.
 
-/// Does one operation and stops on the way; no test unless it is told to be one.
+/// Performs one operation and stops at a point of it. Does nothing unless this process is a worker.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };
@@ -303,17 +315,17 @@ fn worker() {
         thread::yield_now();
     }
     if stopped() {
-        tell("stopped");
-        wait_for_death();
+        report("stopped");
+        wait_for_kill();
     }
     act.join().unwrap();
     let visits: Vec<String> = Stop::ALL.iter().map(|&point| visits(point).to_string()).collect();
-    tell(visits.join(","));
+    report(visits.join(","));
 }
 
 fn find(name: &str) -> Operation {
-    let place = OPERATIONS.iter().position(|operation| operation.name == name).unwrap();
-    let Operation { name, before, act, kind } = OPERATIONS[place];
+    let index = OPERATIONS.iter().position(|operation| operation.name == name).unwrap();
+    let Operation { name, before, act, kind } = OPERATIONS[index];
     Operation { name, before, act, kind }
 }
 
@@ -328,7 +340,8 @@ fn worker_at(operation: &Operation, at: &Path, point: usize, visit: u64) -> Work
     Worker::start(if operation.kind == Kind::CreateNamed { without_proc(&command) } else { command })
 }
 
-/// The same command where there is no `/proc`, without which a file needs a name from the beginning.
+/// Returns the command without access to `/proc`, which makes a file need a name from the
+/// beginning.
 fn without_proc(command: &Command) -> Command {
     let mut inner = Command::new("unshare");
     inner.args(["--mount", "sh", "-c", "umount --lazy /proc && exec \"$0\" \"$@\""]);
@@ -337,12 +350,12 @@ fn without_proc(command: &Command) -> Command {
     inner
 }
 
-/// How often the operation visits each point, done on a copy of the files.
+/// Returns how often the operation visits each point, by performing it on a copy of the files.
 fn count(operation: &Operation, at: &Path) -> Vec<u64> {
     let copy = copy(at);
     let mut worker = worker_at(operation, copy.path(), usize::MAX, 0);
-    let answer = worker.answer().unwrap_or_else(|| panic!("{}: the worker failed", operation.name));
-    answer.split(',').map(|visits| visits.parse().unwrap()).collect()
+    let visits = worker.next_report().unwrap_or_else(|| panic!("{}: the worker failed", operation.name));
+    visits.split(',').map(|visits| visits.parse().unwrap()).collect()
 }
 
 fn copy(at: &Path) -> tempfile::TempDir {
@@ -356,20 +369,20 @@ fn copy(at: &Path) -> tempfile::TempDir {
 
 // What must hold.
 
-/// All that anybody can see of the files: what checks answer, and what is listed.
+/// Everything that can be observed of the files: the verdicts of checks, and the list of keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
-    answers: Vec<String>,
+    verdicts: Vec<String>,
     listed: Vec<String>,
 }
 
-/// What is left out of what is seen.
+/// What a comparison leaves out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum But {
     Nothing,
-    /// The hint, which is kept after the record is written.
+    /// The hint, which is written after the record.
     Hints,
-    /// Hints, and all numbers that a plan says.
+    /// Hints, and all numbers that depend on a plan.
     Limits,
 }
 
@@ -378,12 +391,12 @@ fn see(operation: &Operation, at: &Path, texts: &[String], but: But) -> Seen {
     match operation.kind {
         Kind::Limiter => {
             let limiter = open_limiter(at);
-            // What has expired may go; what is left of it to a clock that is late is no promise.
+            // An expired tally may be reused at any time, so a late clock may or may not see it.
             let times = if operation.name == "reuse" { &[LATER][..] } else { &[NOW, LATER] };
             for subject in (0..10).chain([100]) {
                 for &when in times {
                     let verdict = limiter.table().peek(subject.to_string().as_bytes(), 1, when);
-                    seen.answers.push(format!("{subject} {:?}", verdict.quotas()));
+                    seen.verdicts.push(format!("{subject} {:?}", verdict.quotas()));
                 }
             }
         }
@@ -397,12 +410,12 @@ fn see(operation: &Operation, at: &Path, texts: &[String], but: But) -> Seen {
                 let verdict = gate.table().peek(Some(text.as_bytes()), 1, NOW);
                 let (outcome, holder) = (verdict.outcome(), verdict.holder());
                 let reason = match verdict.reason() {
-                    // In a gate that has, or is about to have, imported keys any text may be a key.
+                    // In a gate that has imported keys, or is about to, any text may be a key.
                     Some(Reason::Malformed) => Some(Reason::Unknown),
                     other => other,
                 };
                 let quotas = if but == But::Limits { None } else { Some(verdict.quotas()) };
-                seen.answers.push(format!("{outcome:?} {reason:?} {holder:?} {quotas:?}"));
+                seen.verdicts.push(format!("{outcome:?} {reason:?} {holder:?} {quotas:?}"));
             }
             for mut info in gate.table().list(NOW).filter(|info| Some(info.key_id) != former) {
                 if but != But::Nothing {
@@ -422,7 +435,7 @@ fn see(operation: &Operation, at: &Path, texts: &[String], but: But) -> Seen {
     seen
 }
 
-/// Whether a change is left half-done by who dies here.
+/// Returns whether a process that is killed at this point leaves an unfinished change.
 fn leaves_an_intent(point: Stop, before: bool) -> bool {
     match point {
         Stop::IntentPublished
@@ -444,7 +457,7 @@ fn flaws(gate: &Gate) -> (bool, Vec<Flaw>) {
     (completed, flaws)
 }
 
-/// One kill, and all that must hold after it.
+/// Kills one worker, and asserts everything that must hold afterwards.
 fn kill_at(
     operation: &Operation,
     files: &Path,
@@ -457,13 +470,13 @@ fn kill_at(
     let at = at.path();
     let what = format!("{}, killed at {point:?} {visit}", operation.name);
     let mut worker = start(operation, at, point, visit);
-    assert_eq!(worker.answer().as_deref(), Some("stopped"), "{what}");
+    assert_eq!(worker.next_report().as_deref(), Some("stopped"), "{what}");
     let but = if operation.kind == Kind::Plan { But::Limits } else { But::Hints };
     let either = |but: But, when: &str| {
         let (seen, before, after) = (see(operation, at, texts, but), before(but), after(but));
-        // While a record is written, it may be listed before a key of foreign form in it is found.
+        // While a record is written, the list may show an imported key before a check finds it.
         for (seen, before, after) in
-            [(seen.answers, before.answers, after.answers), (seen.listed, before.listed, after.listed)]
+            [(seen.verdicts, before.verdicts, after.verdicts), (seen.listed, before.listed, after.listed)]
         {
             assert!(
                 seen == before || seen == after,
@@ -471,33 +484,33 @@ fn kill_at(
             );
         }
     };
-    // A process that stands still does no more harm than a dead one.
+    // A stopped process has the same effect as a killed one.
     either(but, "stopped");
     worker.kill();
     either(but, "killed");
     match operation.kind {
-        Kind::Limiter => limiter_lives(&what, at, point, operation),
+        Kind::Limiter => assert_limiter_works(&what, at, point, operation),
         Kind::Gate | Kind::Plan | Kind::Reuse => {
             let gate = open_gate(at);
             let expected = leaves_an_intent(point, operation.name.starts_with("complete"));
             assert_eq!(promptly(&what, || flaws(&gate)), (expected, vec![]), "{what}");
             assert_eq!(flaws(&gate), (false, vec![]), "{what}");
             let seen = see(operation, at, texts, But::Nothing);
-            // The reuse of a record first ends the key that had it, which is a change of its own.
+            // The reuse of a record first ends its former key, which is a change by itself.
             let begun = expected && operation.kind != Kind::Reuse;
             assert!(
                 seen == after(But::Nothing) || !begun && seen == before(But::Nothing),
                 "{what}, verified: {seen:#?}\nafter: {:#?}",
                 after(But::Nothing)
             );
-            gate_lives(&what, &gate, operation);
+            assert_gate_works(&what, &gate, operation);
         }
-        Kind::Create | Kind::CreateNamed => creation_left_nothing(&what, at, point, operation),
+        Kind::Create | Kind::CreateNamed => assert_creation_is_atomic(&what, at, point, operation),
     }
 }
 
-/// Every slot can be used, and the subject of the operation has its whole limit and no more.
-fn limiter_lives(what: &str, at: &Path, point: Stop, operation: &Operation) {
+/// Every slot can be used, and the subject of the operation gets exactly its limit.
+fn assert_limiter_works(what: &str, at: &Path, point: Stop, operation: &Operation) {
     let limiter = open_limiter(at);
     let (subject, when) = match operation.name {
         "insert" => ("7", NOW),
@@ -507,12 +520,12 @@ fn limiter_lives(what: &str, at: &Path, point: Stop, operation: &Operation) {
     };
     let counted = u32::from(point == Stop::LimiterCharged || matches!(operation.name, "hit" | "refund"));
     promptly(what, || {
-        for place in counted..6 {
+        for index in counted..6 {
             let outcome = limiter.table().check(subject.as_bytes(), 1, when).outcome();
             assert_eq!(
                 outcome,
-                if place < 5 { Outcome::Admitted } else { Outcome::Denied },
-                "{what}: {place}"
+                if index < 5 { Outcome::Admitted } else { Outcome::Denied },
+                "{what}: {index}"
             );
         }
         let mut full = 0;
@@ -525,9 +538,9 @@ fn limiter_lives(what: &str, at: &Path, point: Stop, operation: &Operation) {
     assert_eq!(limiter.table().live_subjects(when), limiter.table().slots_total(), "{what}");
 }
 
-fn gate_lives(what: &str, gate: &Gate, operation: &Operation) {
+fn assert_gate_works(what: &str, gate: &Gate, operation: &Operation) {
     promptly(what, || {
-        // Where all records were taken, one was freed, or is the new key's.
+        // If all records were taken, one is now free, or belongs to the new key.
         let next = gate.administer(|administrator| administrator.issue(&new_key("next"), entropy(50), LATER));
         match next {
             Ok((key, id)) => {
@@ -541,7 +554,7 @@ fn gate_lives(what: &str, gate: &Gate, operation: &Operation) {
     });
 }
 
-fn creation_left_nothing(what: &str, at: &Path, point: Stop, operation: &Operation) {
+fn assert_creation_is_atomic(what: &str, at: &Path, point: Stop, operation: &Operation) {
     let (mut whole, mut unnamed) = (0, 0);
     for entry in at.read_dir().unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -562,22 +575,23 @@ fn creation_left_nothing(what: &str, at: &Path, point: Stop, operation: &Operati
     }
     let named = point == Stop::FileNamed;
     assert_eq!(whole, i32::from(named), "{what}");
-    // Only a file that needs a name from the beginning is left under one, of its own.
+    // Only a file that needs a name from the beginning is left, under its temporary name.
     assert_eq!(unnamed, i32::from(operation.kind == Kind::CreateNamed && !named), "{what}");
-    // Whoever comes next creates it, or finds it whole.
+    // Another process can create the file, or finds it complete.
     if !named {
         promptly(what, || (operation.act)(at));
     }
 }
 
 #[test]
-fn a_process_killed_at_any_step_harms_nobody() {
+fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
     let mut visited = vec![0; Stop::ALL.len()];
     let mut kills = 0;
     for operation in OPERATIONS {
         if operation.kind == Kind::CreateNamed && !can_be_without_proc() {
-            // Its steps are those of the other way to create; the way itself is tested in host/src/publish.rs.
-            println!("not root, or no `unshare`: creation under a name of its own isn't killed");
+            // Its steps are those of the other way of creation. host/src/publish.rs tests the way
+            // itself.
+            println!("not root, or no `unshare`: creation under a temporary name is not killed");
             continue;
         }
         let files = folder();
@@ -595,7 +609,7 @@ fn a_process_killed_at_any_step_harms_nobody() {
         let before = |but| see(operation, files.path(), &texts, but);
         let after = |but| see(operation, done.path(), &texts, but);
         let visits = count(operation, files.path());
-        // Whoever changes keys or plans flushes before the call returns, and does so under the lock.
+        // A call that changes keys or plans flushes before it returns, under the lock.
         let changes =
             matches!(operation.kind, Kind::Gate | Kind::Plan | Kind::Reuse) && operation.name != "check";
         for point in
@@ -603,16 +617,16 @@ fn a_process_killed_at_any_step_harms_nobody() {
         {
             assert_eq!(visits[point as usize], u64::from(changes), "{}: {point:?}", operation.name);
         }
-        for (place, &visits) in visits.iter().enumerate() {
-            visited[place] += visits;
+        for (index, &visits) in visits.iter().enumerate() {
+            visited[index] += visits;
             for visit in 1..=visits {
-                kill_at(operation, files.path(), [&before, &after], &texts, Stop::ALL[place], visit);
+                kill_at(operation, files.path(), [&before, &after], &texts, Stop::ALL[index], visit);
                 kills += 1;
             }
         }
     }
     let never: Vec<_> = Stop::ALL.iter().zip(&visited).filter(|(_, visits)| **visits == 0).collect();
-    assert!(never.is_empty(), "no operation comes to {never:?}");
+    assert!(never.is_empty(), "no operation visits {never:?}");
     println!("{kills} kills at {} points", Stop::ALL.len());
 }
 

@@ -1,8 +1,8 @@
-"""Measures the module beside its peers: figures as JSON, a group of benches/results.json.
+"""Measures the module and alternatives to it: figures as JSON, a group of benches/results.json.
 
-The contenders of a column take turns, so that what else the machine does meets all of them. Times are of the
-processor, not of the clock on the wall, and include the call from Python and nothing else: `timeit` compiles
-the statement into its loop.
+The implementations of a column are interleaved, so background load affects all alike. Times are
+processor times, and include only the call from Python: `timeit` compiles the statement into its
+loop.
 """
 
 import asyncio
@@ -30,17 +30,17 @@ import keytally
 ROUNDS = int(os.environ.get("KEYTALLY_BENCH_ROUNDS", "1"))
 TURN_S = int(os.environ.get("KEYTALLY_BENCH_TURN_MS", "200")) / 1000
 
-# Limits that no turn reaches: tallies hold no more, so these begin anew after each batch.
+# Limits that no turn reaches. A tally cannot have higher limits, so it is reset after each batch.
 ROOMY = "200000/minute, 500000/hour"
 BATCH = 100_000
-# The same for those who have no bits to save.
+# The limit of the alternatives, which no turn reaches.
 ROOM = 1_000_000_000
 
 MANY = 10_000
 
 
-class Contender:
-    """A statement that answers a question, and what keeps its answers the same."""
+class Implementation:
+    """A statement to measure, and a function between batches that keeps its results the same."""
 
     def __init__(self, name, statement, names, between=lambda: None):
         self.name = name
@@ -48,7 +48,7 @@ class Contender:
         self.timer = timeit.Timer(statement, timer=time.thread_time, globals=names)
 
     def turn(self):
-        """Return the microseconds that one call took, on average over a turn."""
+        """Return the average time of a call during one turn, in microseconds."""
         calls, took = 0, 0.0
         batch = 100
         while took < TURN_S:
@@ -61,15 +61,15 @@ class Contender:
 
 
 def table(name, unit, title, about, columns, rounds=ROUNDS):
-    """Measure columns, each a list of contenders or of names with functions that give a figure."""
+    """Measure columns, each a list of implementations, and return the table of the figures."""
     rows = {}
-    for contenders in columns.values():
-        for contender in contenders:
-            rows.setdefault(contender.name, {})
-    for column, contenders in columns.items():
+    for implementations in columns.values():
+        for implementation in implementations:
+            rows.setdefault(implementation.name, {})
+    for column, implementations in columns.items():
         for _ in range(rounds):
-            for contender in contenders:
-                rows[contender.name].setdefault(column, []).append(contender.turn())
+            for implementation in implementations:
+                rows[implementation.name].setdefault(column, []).append(implementation.turn())
     return {
         "name": f"python/{name}",
         "unit": unit,
@@ -84,9 +84,9 @@ def table(name, unit, title, about, columns, rounds=ROUNDS):
 
 
 def admitted(answer):
-    """Make sure that a contender still does what it is measured for."""
+    """Fail if an implementation did not admit the request that it is measured for."""
     if not answer:
-        raise AssertionError("a limit was reached that was not meant to be")
+        raise AssertionError("a request was denied that must be admitted")
 
 
 def windows(amount):
@@ -94,7 +94,7 @@ def windows(amount):
 
 
 def keys():
-    """The whole question: is the key good, and is there room? With all that the response's headers tell."""
+    """Measure the check of a key with two windows, and the values of the header fields."""
     pepper = keytally.generate_pepper()
     secret = bytes.fromhex(pepper)
 
@@ -110,11 +110,14 @@ def keys():
 
         storage = limits.storage.MemoryStorage()
         per_minute, per_hour = windows(ROOM)
-        # As one writes it by hand: the MAC of each key by its id, and the two windows one after the other.
+        # The alternative to Keytally: the MACs of the keys in a dict by key id, and two windows.
         names = {
             "gate": gate,
             "keys": itertools.cycle(texts),
-            "macs": {text[8:19]: hmac.new(secret, text.encode(), hashlib.sha256).digest() for text in texts},
+            "macs": {
+                text[8:19]: hmac.new(secret, text.encode(), hashlib.sha256).digest()
+                for text in texts
+            },
             "secret": secret,
             "sha256": hashlib.sha256,
             "hmac": hmac,
@@ -123,7 +126,9 @@ def keys():
             "limiter": limits.strategies.FixedWindowRateLimiter(storage),
             "one_window": rust_py_rate_limit.RateLimiter(limit=ROOM, window_seconds=3600),
         }
-        by_hand = "key = next(keys); id = key[8:19]\ngood = hmac.compare_digest({mac}, macs[id])\n{rest}"
+        by_hand = (
+            "key = next(keys); id = key[8:19]\ngood = hmac.compare_digest({mac}, macs[id])\n{rest}"
+        )
         two_windows = (
             "limiter.hit(per_minute, id) and limiter.hit(per_hour, id)\n"
             "limiter.get_window_stats(per_minute, id); limiter.get_window_stats(per_hour, id)"
@@ -133,25 +138,27 @@ def keys():
             "hmac.digest(secret, key.encode(), 'sha256')",
         )
         return [
-            Contender("keytally", "gate.check(next(keys))", names, reset),
-            Contender(
+            Implementation("keytally", "gate.check(next(keys))", names, reset),
+            Implementation(
                 "hmac.new, compare_digest, limits: two hits and their window stats",
                 by_hand.format(mac=new, rest=two_windows),
                 names,
             ),
-            Contender(
+            Implementation(
                 "hmac.digest, compare_digest, rust-py-rate-limit: one window",
                 by_hand.format(mac=digest, rest="one_window.check(id)"),
                 names,
             ),
-            Contender("hmac.digest, compare_digest: no limit", by_hand.format(mac=digest, rest=""), names),
+            Implementation(
+                "hmac.digest, compare_digest: no limit", by_hand.format(mac=digest, rest=""), names
+            ),
         ]
 
     return table(
         "keys",
         "µs",
         "A key checked and charged in both its windows, by how many keys take turns",
-        "From the text of the header to the verdict, with what is left and when it is reset. All admitted.",
+        "From the header's value to the verdict, with remaining and reset. All are admitted.",
         {"1 key": columns(1), f"{MANY:,} keys": columns(MANY)},
     )
 
@@ -163,13 +170,15 @@ def pyrate(amount):
 
 
 def fixed(limit):
-    """Return one of throttled-py's limiters, with the counters in a store of its own."""
+    """Return a limiter of throttled-py, with its own store of counters."""
     per = throttled.per_min if limit[1] == "minute" else throttled.per_hour
-    return throttled.Throttled(using="fixed_window", quota=per(limit[0]), store=throttled.MemoryStore())
+    return throttled.Throttled(
+        using="fixed_window", quota=per(limit[0]), store=throttled.MemoryStore()
+    )
 
 
 def subjects():
-    """The same without keys: both windows of an address."""
+    """Measure the check of an address with two windows."""
 
     def columns(count, policy, amount, expected):
         limiter = keytally.Limiter(policy, 2 * count)
@@ -177,7 +186,7 @@ def subjects():
 
         def keep():
             if not expected:
-                # Used up once, the windows stay so.
+                # The windows are used up once.
                 limiter.check(addresses[0])
                 admitted(not limiter.check(addresses[0]))
                 return
@@ -197,38 +206,44 @@ def subjects():
             "pyrate": pyrate(amount),
             "one_window": rust_py_rate_limit.RateLimiter(limit=amount, window_seconds=3600),
         }
-        contenders = [
-            Contender("keytally", "limiter.check(next(addresses))", names, keep),
-            Contender("rust-py-rate-limit, one window: check", "one_window.check(next(addresses))", names),
-            Contender("rust-py-rate-limit, one window: allow", "one_window.allow(next(addresses))", names),
-            Contender(
+        implementations = [
+            Implementation("keytally", "limiter.check(next(addresses))", names, keep),
+            Implementation(
+                "rust-py-rate-limit, one window: check", "one_window.check(next(addresses))", names
+            ),
+            Implementation(
+                "rust-py-rate-limit, one window: allow", "one_window.allow(next(addresses))", names
+            ),
+            Implementation(
                 "limits, fixed windows: two hits",
                 "a = next(addresses)\nfixed.hit(per_minute, a) and fixed.hit(per_hour, a)",
                 names,
             ),
-            Contender(
+            Implementation(
                 "limits, fixed windows: two hits and their window stats",
                 "a = next(addresses)\nfixed.hit(per_minute, a) and fixed.hit(per_hour, a)\n"
                 "fixed.get_window_stats(per_minute, a); fixed.get_window_stats(per_hour, a)",
                 names,
             ),
-            Contender(
+            Implementation(
                 "throttled-py, fixed windows: two limits",
                 "a = next(addresses)\nminute.limit(a).limited or hour.limit(a)",
                 names,
             ),
         ]
         if count == 1:
-            # Its bucket is for one subject.
+            # A bucket of pyrate-limiter counts one subject.
             acquire = "pyrate.try_acquire(next(addresses), blocking=False)"
-            contenders.append(Contender("pyrate-limiter, two token buckets", acquire, names))
-        return contenders
+            implementations.append(
+                Implementation("pyrate-limiter, two token buckets", acquire, names)
+            )
+        return implementations
 
     return table(
         "subjects",
         "µs",
         "An address charged in both its windows",
-        "From the text to the answer. All but allow and hit tell what is left, too.",
+        "From the text to the result. All but allow and hit return the remaining units too.",
         {
             "1 address": columns(1, ROOMY, ROOM, True),
             f"{MANY:,} addresses": columns(MANY, ROOMY, ROOM, True),
@@ -238,17 +253,30 @@ def subjects():
 
 
 def reading():
-    """What asking a verdict costs, on top of the check that gave it."""
+    """Measure the properties of a verdict."""
     gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=8)
     names = {"verdict": gate.check(gate.issue(42).expose())}
-    asked = ["admitted", "status", "remaining", "account", "key_id", "plan", "headers", "raw_headers"]
-    contenders = [Contender(f"verdict.{name}", f"verdict.{name}", names) for name in asked]
-    title = "What a verdict tells, worked out when it is asked for"
-    return table("verdict", "µs", title, "Of an admitted check with two windows.", {"each": contenders})
+    properties = [
+        "admitted",
+        "status",
+        "remaining",
+        "account",
+        "key_id",
+        "plan",
+        "headers",
+        "raw_headers",
+    ]
+    implementations = [
+        Implementation(f"verdict.{name}", f"verdict.{name}", names) for name in properties
+    ]
+    title = "The properties of a verdict, which are computed when they are read"
+    return table(
+        "verdict", "µs", title, "Of an admitted check with two windows.", {"each": implementations}
+    )
 
 
 class Added:
-    """What a middleware adds to a request, in process: the same requests with it and without."""
+    """The time that middleware adds: the same requests with it and without, in process."""
 
     def __init__(self, name, app, bare, headers=(), between=lambda: None):
         self.name = name
@@ -265,7 +293,12 @@ class Added:
             "query_string": b"",
             "server": ("127.0.0.1", 8000),
             "client": ("203.0.113.9", 40000),
-            "headers": [(b"host", b"127.0.0.1"), (b"user-agent", b"bench"), (b"accept", b"*/*"), *headers],
+            "headers": [
+                (b"host", b"127.0.0.1"),
+                (b"user-agent", b"bench"),
+                (b"accept", b"*/*"),
+                *headers,
+            ],
         }
 
     def turn(self):
@@ -317,12 +350,14 @@ def middleware():
         )
         return app
 
-    gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=8, plans={"default": ROOMY})
+    gate = keytally.Gate.in_memory(
+        pepper=keytally.generate_pepper(), keys=8, plans={"default": ROOMY}
+    )
     key = gate.issue(42)
     limiter = keytally.Limiter(ROOMY, 100)
     header = [(b"x-api-key", key.expose().encode())]
     bare = application()
-    contenders = [
+    implementations = [
         Added(
             "keytally.asgi.GateMiddleware",
             application(GateMiddleware, gate=gate),
@@ -340,13 +375,13 @@ def middleware():
         Added("slowapi's SlowAPIASGIMiddleware, no key", of_slowapi(SlowAPIASGIMiddleware), bare),
         Added("slowapi's SlowAPIMiddleware, no key", of_slowapi(SlowAPIMiddleware), bare),
     ]
-    title = "What middleware adds to a bare Starlette route"
+    title = "The time that middleware adds to a Starlette route"
     about = "In process, without a server: two windows, the header fields of the response included."
-    return table("middleware", "µs", title, about, {"added": contenders})
+    return table("middleware", "µs", title, about, {"added": implementations})
 
 
 class Fresh:
-    """A figure that a new interpreter prints."""
+    """A figure that a new interpreter process prints."""
 
     def __init__(self, name, code, *arguments):
         self.name = name
@@ -362,17 +397,21 @@ class Fresh:
 
 
 def importing():
-    code = "import time; began = time.perf_counter(); import {}; print((time.perf_counter() - began) * 1000)"
+    code = (
+        "import time; began = time.perf_counter(); import {}; "
+        "print((time.perf_counter() - began) * 1000)"
+    )
     modules = ["keytally", "rust_py_rate_limit", "limits", "throttled", "pyrate_limiter", "slowapi"]
-    contenders = [Fresh(module.replace("_", "-"), code.format(module)) for module in modules]
-    about = "From the statement to the next, in a new interpreter, the files in memory already."
-    return table("import", "ms", "The import", about, {"ms": contenders})
+    implementations = [Fresh(module.replace("_", "-"), code.format(module)) for module in modules]
+    about = "In a new interpreter, with the files in the page cache."
+    return table("import", "ms", "The import", about, {"ms": implementations})
 
 
 def memory():
     grown = string.Template("""
 import sys
-subjects = [f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}" for number in range(int(sys.argv[1]))]
+count = int(sys.argv[1])
+subjects = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(count)]
 def resident():
     with open("/proc/self/smaps_rollup") as rollup:
         return next(int(line.split()[1]) * 1024 for line in rollup if line.startswith("Rss"))
@@ -402,20 +441,21 @@ print((resident() - before) / len(subjects))
         "throttled-py, fixed windows": (
             "import throttled",
             "store = throttled.MemoryStore(options={'MAX_SIZE': 4 * len(subjects)})\n"
-            "minute = throttled.Throttled(using='fixed_window', quota=throttled.per_min(100), store=store)\n"
-            "hour = throttled.Throttled(using='fixed_window', quota=throttled.per_hour(1000), store=store)",
+            "options = {'using': 'fixed_window', 'store': store}\n"
+            "minute = throttled.Throttled(quota=throttled.per_min(100), **options)\n"
+            "hour = throttled.Throttled(quota=throttled.per_hour(1000), **options)",
             "minute.limit(subject); hour.limit(subject)",
         ),
     }
     count = 200_000
-    contenders = [
+    implementations = [
         Fresh(name, grown.substitute(imports=imports, make=make, call=call), count)
         for name, (imports, make, call) in ways.items()
     ]
     title = f"Memory of {count:,} addresses, each with two windows"
-    about = "How much the process grew by, for each; the addresses themselves are there before."
-    # Who else is at work makes no difference: once is enough.
-    return table("memory", "bytes", title, about, {"each": contenders}, rounds=1)
+    about = "Growth of the process per address. The texts of the addresses are allocated before."
+    # Background load does not affect the figure, so one round is enough.
+    return table("memory", "bytes", title, about, {"each": implementations}, rounds=1)
 
 
 def main():

@@ -1,22 +1,23 @@
-//! What callers may pass, and what is said of anything else.
+//! The arguments of calls: their types, their ranges, and the errors of other values.
 
 use core::time::Duration;
 use std::path::PathBuf;
 
 use keytally::pepper;
-use keytally::redact::{policy_error, redact, redact_name};
-use keytally::{KeyId, Name, Peppers, Plan, Policy, Timestamp};
+use keytally::redact::{redact, redact_name};
+use keytally::{KeyId, Name, Peppers, Timestamp};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyMapping, PyString, PyTzInfoAccess as _};
+use pyo3::types::{PyBytes, PyDateTime, PyDelta, PyString, PyTzInfoAccess as _};
 use zeroize::Zeroizing;
 
-use crate::exceptions::{self, CreateError, KeyIdError, PepperError, PolicyError};
+use crate::exceptions::{self, CreateError, KeyIdError, PepperError};
 
 /// Calls `work` with the bytes of a `str`, as UTF-8, or of a `bytes`.
 ///
-/// A `str` may hold surrogates: servers put them there for bytes that are no UTF-8. A client sends those, so they are
-/// no error, and no text that is one has the same bytes.
+/// A `str` may hold surrogates, which servers put in place of bytes that are not UTF-8. A client
+/// can send those, so they are not an error. Their bytes are not UTF-8 either, so they differ from
+/// the bytes of any valid text.
 #[inline]
 pub(crate) fn with_bytes<T>(
     value: &Bound<'_, PyAny>,
@@ -39,7 +40,8 @@ pub(crate) fn with_bytes<T>(
     }
 }
 
-/// The value of the `X-API-Key` header: `str`, `bytes`, or `None` when there was none.
+/// Calls `work` with the value of the `X-API-Key` header: a `str`, a `bytes`, or `None` if the
+/// request had no such header.
 #[inline]
 pub(crate) fn with_api_key<T>(
     value: &Bound<'_, PyAny>,
@@ -51,12 +53,13 @@ pub(crate) fn with_api_key<T>(
     with_bytes(value, "api_key", |bytes| work(Some(bytes)))
 }
 
-fn wrong_type(what: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
+/// Returns the `TypeError` for an argument: its name, what it must be, and the type that it has.
+pub(crate) fn wrong_type(what: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
     let found = value.get_type().qualname().map_or_else(|_| "?".to_owned(), |name| name.to_string());
     PyTypeError::new_err(format!("{what} must be {expected}, not {found}"))
 }
 
-/// Units of cost, 0 to 4294967295.
+/// A cost in units, 0 to 4294967295.
 #[derive(Clone, Copy)]
 pub(crate) struct Cost(pub(crate) u32);
 
@@ -80,7 +83,7 @@ impl<'py> FromPyObject<'_, 'py> for Account {
     }
 }
 
-/// How many keys or subjects a table is for. What is too many, the table says.
+/// The capacity of a table in keys or subjects. The table itself checks the range.
 pub(crate) struct Capacity(pub(crate) u32);
 
 impl<'py> FromPyObject<'_, 'py> for Capacity {
@@ -91,6 +94,10 @@ impl<'py> FromPyObject<'_, 'py> for Capacity {
     }
 }
 
+/// Extracts an integer of 0 to 4294967295.
+///
+/// # Errors
+/// A `TypeError` or a `ValueError` that names the argument `what`.
 #[inline]
 fn whole_number(value: Borrowed<'_, '_, PyAny>, what: &str, expected: &str) -> PyResult<u32> {
     value.extract::<u32>().map_err(|error| {
@@ -102,7 +109,7 @@ fn whole_number(value: Borrowed<'_, '_, PyAny>, what: &str, expected: &str) -> P
     })
 }
 
-/// A value as an error repeats it: without a secret, and cut short.
+/// Returns a value as an error may repeat it: redacted, and at most 40 characters long.
 fn shown(value: &Bound<'_, PyAny>) -> String {
     let text = value.repr().map_or_else(|_| "?".to_owned(), |text| text.to_string());
     let text = redact(&text).into_owned();
@@ -112,7 +119,7 @@ fn shown(value: &Bound<'_, PyAny>) -> String {
     }
 }
 
-/// A moment: Unix seconds as `time.time()` gives them, or an aware `datetime`.
+/// A time: Unix seconds as `time.time()` returns them, or a `datetime` with a time zone.
 #[derive(Clone, Copy)]
 pub(crate) struct Moment(pub(crate) Timestamp);
 
@@ -128,39 +135,45 @@ impl<'py> FromPyObject<'_, 'py> for Moment {
         };
         if !(unix_s >= 0.0 && unix_s.is_finite()) {
             return Err(PyValueError::new_err(format!(
-                "now is {}, and must be seconds since 1970, as time.time() gives them",
+                "now is {}, and must be seconds since 1970, as time.time() returns them",
                 shown(&value)
             )));
         }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "it is positive, and `as` saturates"
+            reason = "the value is not negative, and `as` saturates"
         )]
         let unix_ms = (unix_s * 1000.0).round() as u64;
         Ok(Self(Timestamp::from_unix_ms(unix_ms)))
     }
 }
 
-/// Seconds since 1970 of a datetime that says which time zone is meant.
+/// Returns the seconds since 1970 of a datetime.
+///
+/// # Errors
+/// A `ValueError` if it has no time zone.
 fn unix_s(time: &Bound<'_, PyDateTime>, what: &str) -> PyResult<f64> {
     if time.get_tzinfo().is_none() {
         return Err(PyValueError::new_err(format!(
-            "{what} is {}, which names no time zone; datetime.now(timezone.utc) has one",
+            "{what} is {}, which has no time zone; datetime.now(timezone.utc) has one",
             shown(time)
         )));
     }
     time.call_method0("timestamp")?.extract()
 }
 
-/// When a key expires: an aware `datetime`, or a `timedelta` from now.
+/// When a key expires: a `datetime` with a time zone, or a `timedelta` from now.
 pub(crate) enum Expiry {
     At(f64),
     After(f64),
 }
 
 impl Expiry {
-    /// The second from which the key is no longer good, as a gate keeps it.
+    /// Returns the time at which the key expires, in whole seconds; `None` if it never does.
+    ///
+    /// # Errors
+    /// A `ValueError` if the time is not in the future, or above `u32::MAX`.
     pub(crate) fn not_after(expiry: Option<Self>, now: Timestamp) -> PyResult<Option<Timestamp>> {
         let now_s = now.unix_ms() as f64 / 1000.0;
         let unix_s = match expiry {
@@ -173,13 +186,13 @@ impl Expiry {
         }
         if unix_s > f64::from(u32::MAX) {
             return Err(PyValueError::new_err(
-                "a key can't expire after 2106-02-07T06:28:15Z; leave expires out for one that never does",
+                "a key cannot expire after 2106-02-07T06:28:15Z; leave expires out for a key that never expires",
             ));
         }
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
-            reason = "it is between the two bounds above"
+            reason = "the value is between the two bounds above"
         )]
         Ok(Some(Timestamp::from_unix_s(unix_s as u64)))
     }
@@ -199,11 +212,11 @@ impl<'py> FromPyObject<'_, 'py> for Expiry {
     }
 }
 
-/// How long a previous secret stays good: a `timedelta`, or seconds.
+/// How long the previous secret stays valid: a `timedelta`, or seconds.
 pub(crate) struct Grace(Duration);
 
 impl Grace {
-    /// Returns when a grace that begins now has passed; `None` for no grace.
+    /// Returns the time at which a grace that begins now ends; `None` for no grace.
     pub(crate) fn until(&self, now: Timestamp) -> Option<Timestamp> {
         let grace_ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
         (!self.0.is_zero()).then(|| Timestamp::from_unix_ms(now.unix_ms().saturating_add(grace_ms)))
@@ -218,7 +231,7 @@ impl<'py> FromPyObject<'_, 'py> for Grace {
     }
 }
 
-/// How long a change waits for another administrator: a `timedelta`, or seconds.
+/// How long a change waits for another administrator at most: a `timedelta`, or seconds.
 pub(crate) struct Timeout(pub(crate) Duration);
 
 impl<'py> FromPyObject<'_, 'py> for Timeout {
@@ -229,14 +242,17 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
     }
 }
 
-/// A length of time.
+/// Extracts a duration: a `timedelta`, or seconds.
+///
+/// # Errors
+/// A `TypeError` or a `ValueError` that names the argument `name`.
 fn span(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     let seconds = match value.cast::<PyDelta>() {
         Ok(span) => total_seconds(span)?,
         Err(_) => value.extract().map_err(|_| wrong_type(name, "a timedelta or seconds", value))?,
     };
     Duration::try_from_secs_f64(seconds).map_err(|_| {
-        PyValueError::new_err(format!("{name} is {}, and must be 0 or a length of time", shown(value)))
+        PyValueError::new_err(format!("{name} is {}, and must be a duration of 0 s or more", shown(value)))
     })
 }
 
@@ -244,24 +260,7 @@ fn total_seconds(span: &Bound<'_, PyDelta>) -> PyResult<f64> {
     span.call_method0("total_seconds")?.extract()
 }
 
-/// A policy, or its text.
-pub(crate) struct PolicyText(pub(crate) Policy);
-
-impl<'py> FromPyObject<'_, 'py> for PolicyText {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        if let Ok(policy) = value.cast::<crate::policy::Policy>() {
-            return Ok(Self(policy.get().policy.clone()));
-        }
-        let text: String = value.extract().map_err(|_| wrong_type("policy", "a str or a Policy", &value))?;
-        text.parse()
-            .map(Self)
-            .map_err(|error: keytally::ParsePolicyError| PolicyError::new_err(policy_error(&error)))
-    }
-}
-
-/// The public name of a key, 11 base62 characters.
+/// The id of a key, 11 base62 characters.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyIdText(pub(crate) KeyId);
 
@@ -271,18 +270,21 @@ impl<'py> FromPyObject<'_, 'py> for KeyIdText {
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         if value.is_none() {
             return Err(PyValueError::new_err(
-                "key_id is None: only the verdict on a good key has one; look at verdict.admitted first",
+                "key_id is None: only the verdict on a valid key has one; check verdict.admitted first",
             ));
         }
         let text: String = value.extract().map_err(|_| wrong_type("key_id", "a str", &value))?;
         text.parse().map(Self).map_err(|error: keytally::ParseKeyIdError| {
-            // What is no key id may be a whole key, so it isn't repeated.
+            // The text may be a whole key, so the error does not repeat it.
             KeyIdError::new_err(error.to_string())
         })
     }
 }
 
-/// The name of an environment, or the prefix of all keys.
+/// Returns the name of an environment, or the prefix of all keys.
+///
+/// # Errors
+/// A `CreateError` that names the argument `what`.
 pub(crate) fn name(text: &str, what: &str) -> PyResult<Name> {
     Name::new(text).ok_or_else(|| {
         let text = redact_name(text);
@@ -290,29 +292,14 @@ pub(crate) fn name(text: &str, what: &str) -> PyResult<Name> {
     })
 }
 
-/// The plan of this name.
-pub(crate) fn plan(name: &str, policy: Policy) -> PyResult<Plan> {
-    Plan::new(name, policy).ok_or_else(|| {
-        let name = redact_name(name);
-        CreateError::new_err(format!(
-            "{name:?} can't be a plan's name: that is 1 to 16 characters of a-z, 0-9, - and _"
-        ))
-    })
-}
-
-/// Plans by their names.
-pub(crate) fn plans(plans: &Bound<'_, PyMapping>) -> PyResult<Vec<Plan>> {
-    plans
-        .items()?
-        .iter()
-        .map(|item| {
-            let (text, policy): (String, PolicyText) = item.extract()?;
-            plan(&text, policy.0)
-        })
-        .collect()
-}
-
-/// The peppers in a text, of a file, or else of the environment, where the program looks for them.
+/// Returns the peppers of a text or a file, or else of the environment.
+///
+/// Without text and file, `KEYTALLY_PEPPER_FILE` and then `KEYTALLY_PEPPER` are read, as the
+/// program `keytally` does.
+///
+/// # Errors
+/// A `PepperError` if there is no pepper or it is not valid; an `OSError` if the file cannot be
+/// read.
 pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<Peppers> {
     let parsed = match (text.map(Zeroizing::new), file) {
         (Some(_), Some(_)) => {
@@ -320,7 +307,7 @@ pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<P
         }
         (Some(text), None) => pepper::parse(&text),
         (None, Some(file)) => read_file(file)?,
-        (None, None) => match (set("KEYTALLY_PEPPER_FILE"), set("KEYTALLY_PEPPER")) {
+        (None, None) => match (variable("KEYTALLY_PEPPER_FILE"), variable("KEYTALLY_PEPPER")) {
             (Some(file), _) => read_file(PathBuf::from(file))?,
             (None, Some(text)) => {
                 let text = Zeroizing::new(text.into_encoded_bytes());
@@ -336,11 +323,13 @@ pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<P
             }
         },
     };
-    parsed.map_err(exceptions::of_pepper)
+    parsed.map_err(exceptions::from_pepper_error)
 }
 
-/// Reads the peppers of a file. Pipes and terminals wait for a writer: other threads go on meanwhile, and a signal such
-/// as Ctrl-C ends the wait.
+/// Reads the peppers of a file.
+///
+/// A pipe or a terminal blocks until there is a writer. Other threads run meanwhile, and a signal
+/// such as that of Ctrl-C ends the wait.
 fn read_file(file: PathBuf) -> PyResult<Result<Peppers, keytally::Error>> {
     if std::fs::metadata(&file).is_ok_and(|found| found.is_file()) {
         return Ok(pepper::read_file(file));
@@ -348,17 +337,17 @@ fn read_file(file: PathBuf) -> PyResult<Result<Peppers, keytally::Error>> {
     let reader = std::thread::Builder::new().spawn(move || pepper::read_file(file))?;
     Python::attach(|py| {
         while !reader.is_finished() {
-            py.detach(|| std::thread::sleep(SIGNALS_EVERY));
+            py.detach(|| std::thread::sleep(SIGNAL_INTERVAL));
             py.check_signals()?;
         }
         reader.join().map_err(|_| PyRuntimeError::new_err("the pepper file could not be read"))
     })
 }
 
-/// How often a wait looks for signals.
-const SIGNALS_EVERY: Duration = Duration::from_millis(10);
+/// The interval at which a wait checks for signals.
+const SIGNAL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The environment variable, unless it is empty.
-fn set(variable: &str) -> Option<std::ffi::OsString> {
-    std::env::var_os(variable).filter(|value| !value.is_empty())
+/// Returns the environment variable, unless it is empty.
+fn variable(name: &str) -> Option<std::ffi::OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }

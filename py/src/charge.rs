@@ -7,13 +7,14 @@ use pyo3::types::PyType;
 
 use crate::arguments::Cost;
 
-/// What an admitted request was charged, and when: what ``refund`` and ``settle`` need to give back just that.
+/// The cost that an admitted request was charged, and the time of the charge.
 ///
-/// It is two numbers, so another process can give it back: ``Charge(charge.cost, charge.at_ms)``.
+/// ``refund`` and ``settle`` take it. Another process can rebuild it from its two numbers:
+/// ``Charge(charge.cost, charge.at_ms)``.
 ///
 /// Args:
 ///     cost: The units charged, 0 to 4294967295.
-///     at_ms: When, in Unix milliseconds.
+///     at_ms: The time of the charge, in Unix milliseconds.
 ///
 /// >>> from keytally import Charge, Limiter
 /// >>> charge = Limiter("5/minute").check("203.0.113.9", now=1_700_000_000).charge
@@ -35,13 +36,13 @@ impl Charge {
         Self { cost: cost.0, at_ms }
     }
 
-    /// The units charged.
+    /// The cost in units.
     #[getter]
     fn cost(&self) -> u32 {
         self.cost
     }
 
-    /// When they were charged, in Unix milliseconds.
+    /// The time of the charge, in Unix milliseconds.
     #[getter]
     fn at_ms(&self) -> u64 {
         self.at_ms
@@ -63,16 +64,16 @@ impl From<keytally::Charge> for Charge {
     }
 }
 
-/// A charge as an argument. Verdicts that charged nothing have none, and say so.
-pub(crate) struct Charged(pub(crate) keytally::Charge);
+/// A charge as an argument. `None`, the charge of a verdict that was not admitted, is an error.
+pub(crate) struct ChargeArgument(pub(crate) keytally::Charge);
 
-impl<'py> FromPyObject<'_, 'py> for Charged {
+impl<'py> FromPyObject<'_, 'py> for ChargeArgument {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         if value.is_none() {
             return Err(PyValueError::new_err(
-                "charge is None: only an admitted verdict has one; look at verdict.admitted first",
+                "charge is None: only an admitted verdict has one; check verdict.admitted first",
             ));
         }
         let charge = value.cast::<Charge>()?.get();

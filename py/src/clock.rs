@@ -6,12 +6,12 @@ use keytally::now;
 
 use crate::arguments::Moment;
 
-/// The time of a call, as its argument `now` says.
+/// The time of a call, by its argument `now`.
 #[derive(Clone, Copy)]
 pub(crate) enum Time {
-    /// Used as given.
+    /// The time that the caller gave, used without a correction.
     Explicit(Timestamp),
-    /// The system clock, which was not read yet.
+    /// The system clock, which is read during the call.
     System,
 }
 
@@ -23,8 +23,8 @@ impl From<Option<Moment>> for Time {
 }
 
 impl Time {
-    /// Returns the time itself, and reads the clock for it if need be.
-    pub(crate) fn moment(self) -> Timestamp {
+    /// Returns the explicit time, or a reading of the system clock.
+    pub(crate) fn timestamp(self) -> Timestamp {
         match self {
             Self::Explicit(time) => time,
             Self::System => now(),
@@ -32,8 +32,9 @@ impl Time {
     }
 }
 
-/// Does `$work` with `$clock`, the `Clock` of a [`Time`]: a `Timestamp` or a `SystemClock`. The two
-/// are of different types, so this cannot be a function that takes a closure.
+/// Evaluates `$work` with `$clock`, the `Clock` of a [`Time`]: a `Timestamp` or a `SystemClock`.
+///
+/// The two have different types, so a function with a closure cannot take the place of this macro.
 macro_rules! with_clock {
     ($time:expr, |$clock:ident| $work:expr) => {
         match $time {

@@ -1,4 +1,6 @@
-//! Errors as exceptions. The classes are Python's, in `keytally/exceptions.py`; the sentences are the errors' own.
+//! Conversion of errors to exceptions.
+//!
+//! The classes are defined in `keytally/exceptions.py`. The messages are those of the errors.
 
 use std::io;
 
@@ -28,35 +30,37 @@ import_exception!(keytally.exceptions, RevokedError);
 import_exception!(keytally.exceptions, TableError);
 import_exception!(keytally.exceptions, TooCostlyError);
 
-/// The exception that an error is.
-pub(crate) fn of(error: Error) -> PyErr {
+/// The number of the system's error "file exists".
+const EEXIST: i32 = 17;
+
+/// Returns the exception for an error of the host.
+pub(crate) fn from_error(error: Error) -> PyErr {
     let sentence = error.to_string();
     match error {
-        Error::Admin { source, .. } => admin(&source, sentence),
+        Error::Admin { source, .. } => from_admin_error(&source, sentence),
         Error::Attach { source: AttachError::WrongPepper { .. }, .. } | Error::Pepper { .. } => {
             PepperError::new_err(sentence)
         }
         Error::Busy { holder, .. } => BusyError::new_err((sentence, holder.pid)),
         Error::Create { .. } => CreateError::new_err(sentence),
-        Error::Entropy(source) | Error::Io { source, .. } => os(&source, sentence),
-        // 17 is EEXIST.
-        Error::Exists { .. } => PyFileExistsError::new_err((17, sentence)),
-        // What is at the path, or what it holds, is not what was asked for.
+        Error::Entropy(source) | Error::Io { source, .. } => from_io_error(&source, sentence),
+        Error::Exists { .. } => PyFileExistsError::new_err((EEXIST, sentence)),
+        // The file at the path is not a table, or not the one that was requested.
         _ => TableError::new_err(sentence),
     }
 }
 
-/// Returns the exception for a pepper file that cannot be read.
-pub(crate) fn of_pepper(error: Error) -> PyErr {
+/// Returns the exception for a pepper that is not valid, or whose file cannot be read.
+pub(crate) fn from_pepper_error(error: Error) -> PyErr {
     match error {
-        Error::Io { .. } => of(error),
-        // The file itself is refused: it is a folder, or other users can read or write it.
+        Error::Io { .. } => from_error(error),
+        // The file is rejected: it is a directory, or other users can read or write it.
         error => PepperError::new_err(error.to_string()),
     }
 }
 
-/// The exception of a change that can't be made.
-pub(crate) fn admin(error: &Admin, sentence: String) -> PyErr {
+/// Returns the exception for a change to a gate that was rejected.
+pub(crate) fn from_admin_error(error: &Admin, sentence: String) -> PyErr {
     match error {
         Admin::AlreadyImported(_) => AlreadyImportedError::new_err(sentence),
         Admin::Full { .. } | Admin::NoRoomToImport => GateFullError::new_err(sentence),
@@ -67,17 +71,19 @@ pub(crate) fn admin(error: &Admin, sentence: String) -> PyErr {
     }
 }
 
-/// What the operating system refuses is an `OSError`, and Python finds the class by its number: `FileNotFoundError`,
-/// `PermissionError` …
-fn os(source: &io::Error, sentence: String) -> PyErr {
+/// Returns the `OSError` for an error of the operating system.
+///
+/// Python selects the subclass by the error number: `FileNotFoundError`, `PermissionError` and so
+/// on.
+fn from_io_error(source: &io::Error, sentence: String) -> PyErr {
     match source.raw_os_error() {
         Some(number) => PyOSError::new_err((number, sentence)),
         None => PyOSError::new_err(sentence),
     }
 }
 
-/// The exception that `raise_for_status` raises; `None` when admitted.
-pub(crate) fn refused<A>(outcome: Outcome, verdict: A) -> Option<PyErr>
+/// Returns the exception that `raise_for_status` raises; `None` if the request was admitted.
+pub(crate) fn from_outcome<A>(outcome: Outcome, verdict: A) -> Option<PyErr>
 where
     A: pyo3::PyErrArguments + Send + Sync + 'static,
 {

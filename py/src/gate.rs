@@ -1,4 +1,4 @@
-//! The gate.
+//! The gate: the class `Gate`.
 
 use alloc::sync::Arc;
 use core::cell::RefCell;
@@ -13,46 +13,53 @@ use pyo3::types::{PyDict, PyMapping};
 use zeroize::Zeroizing;
 
 use crate::arguments::{
-    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, PolicyText, Timeout, with_api_key,
-    with_bytes,
+    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, Timeout, with_api_key, with_bytes,
 };
-use crate::charge::Charged;
+use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
 use crate::exceptions::{self, NoSuchKeyError};
 use crate::key::{Key, KeyInfo};
-use crate::policy::Policy;
+use crate::policy::{self, Policy, PolicyArgument};
 use crate::report::Report;
 use crate::verdict::Verdict;
 
-/// A table of issued API keys with their counts, in a file that any number of processes share.
+/// A table of API keys with their counts, in memory or in a file that any number of processes
+/// share.
 ///
-/// `check` verifies a key and charges every window of its quota in one atomic step. Any number of threads and processes
-/// may use one gate at once: together they admit exactly the limit. Checks never wait.
+/// `check` verifies a key and charges every window of its quota atomically. Any number of threads
+/// and processes may use one gate at once. Together they admit exactly the limit. A check does not
+/// wait for another thread or process.
 ///
-/// Methods that change keys or plans wait while another administrator does, for ``timeout`` at most: seconds or a timedelta.
-/// Then they raise `BusyError`, which names its process. Ctrl-C ends the wait.
+/// **Changes.** An administrator is a thread or process that changes keys or plans. A method that
+/// does so waits while another administrator changes the gate, at most for ``timeout``: a
+/// timedelta, or seconds. Then it raises `BusyError`, which names
+/// the other process. Ctrl-C ends the wait.
 ///
-/// When another file is renamed over the gate's, it is opened within a second and decides from then on. While it cannot be opened
-/// the old one does, and ``reopen_problem`` says why.
+/// **Replacement.** If another file is renamed over the gate's file, the first check that follows
+/// by a second or more opens it and uses it. While it cannot be opened, the old file stays in use,
+/// and ``reopen_problem`` has the reason.
 ///
-/// Every method that depends on the time takes ``now``, an explicit time: Unix seconds, as
-/// ``time.time()`` gives them, or a datetime that has a time zone. Without it the method uses the
-/// system clock, and reads it again if a tally is ahead of the first reading. A tally that is more
-/// than 60 s ahead of the system clock is corrected, with its counts kept.
+/// **Time.** A tally is the counts of one key and their time, in one 64-bit word. Every method that
+/// depends on the time takes ``now``, an explicit time: Unix seconds, as ``time.time()`` returns
+/// them, or a datetime with a time zone. Without it, the method uses the system clock, and reads it
+/// again if a tally is ahead of the first reading. A tally that is more than 60 s ahead of the
+/// system clock is corrected and keeps its counts.
 ///
-/// An explicit time is used as given and corrects nothing, even if it is a reading of the system
-/// clock. A late one is taken as the tally's own time. One that is far ahead moves the tally there,
-/// and the tally keeps its counts until that time comes: ``clock_ahead_s`` of a verdict says so.
-/// A window is an interval of the times of its decisions (``Charge.at_ms``). Explicit times that
-/// disagree never let a window admit more than its limit, counted by those times. In real time,
-/// callers whose times differ by five seconds can use the windows of five seconds more at one
-/// moment. Mixed with the system clock, explicit times more than 60 s ahead admit one more window
-/// each time that the two take turns.
+/// An explicit time is used as it is and corrects nothing, even if it is a reading of the system
+/// clock. If it is earlier than the tally's own time, the tally's time is used. If it is far ahead,
+/// the tally moves there and keeps its counts until that time comes. ``clock_ahead_s`` of a verdict
+/// reports that. A window is an interval of the times of its decisions (``Charge.at_ms``). Explicit
+/// times that disagree never let a window admit more than its limit, counted by those times. In
+/// real time, callers whose times differ by five seconds can use the windows of five more seconds
+/// at one moment. If explicit times more than 60 s ahead alternate with the system clock, each turn
+/// admits one more window.
 ///
-/// Where ``create``, ``open`` and ``in_memory`` take peppers, the server's secrets: ``pepper`` is the text, hex or base64
-/// of at least 32 bytes, several separated by commas, newest last. ``pepper_file`` is a file with one a line. Either
-/// only its owner has access to it, or root owns it and no other user can write it, as systemd, Kubernetes and Docker provide
-/// secrets. It may be a pipe, and ``"-"`` is standard input. With neither, ``KEYTALLY_PEPPER_FILE`` and ``KEYTALLY_PEPPER`` of the environment are looked at.
+/// **Peppers.** ``create``, ``open`` and ``in_memory`` take the peppers, the server's HMAC secrets.
+/// ``pepper`` is their text: hex or base64 of at least 32 bytes, several separated by commas,
+/// newest last. ``pepper_file`` is a file with one pepper per line. Either only its owner has
+/// access to it, or root owns it and no other user can write it, as systemd, Kubernetes and Docker
+/// provide secrets. It may be a pipe, and ``"-"`` is standard input. Without both,
+/// ``KEYTALLY_PEPPER_FILE`` and then ``KEYTALLY_PEPPER`` of the environment are read.
 ///
 /// >>> import os, tempfile, keytally
 /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
@@ -71,34 +78,36 @@ pub(crate) struct Gate {
     held: Held,
 }
 
-/// The gate itself.
+/// Where the gate is.
 enum Held {
     Memory(Arc<Host>),
     File(Followed),
 }
 
-/// How many keys are imported under one lock. Other administrators are let in after each batch.
+/// The number of keys that are imported under one lock. Other administrators can run between
+/// batches.
 const BATCH: usize = 1000;
 
-/// How long a change waits for another administrator.
+/// How long a change waits for another administrator by default.
 const TIMEOUT: Timeout = Timeout(Duration::from_secs(10));
 
 #[pymethods]
 impl Gate {
-    /// Creates a gate in a new file, with mode 0600 and its room on the disk taken.
+    /// Creates a gate in a new file, with mode 0600. Its space on the disk is allocated at once.
     ///
     /// Args:
-    ///     path: Where; a local file system, and nothing may be there yet.
-    ///     pepper, pepper_file: The server's secret, see the class.
-    ///     keys: The most keys, 1 to 67108864; each takes 68 bytes.
-    ///     plans: Policies by name, each a `Policy` or its text; at most 116, with the same windows. The first is for
-    ///         keys that name none. Left out: ``{"default": "100/minute, 1000/hour"}``.
-    ///     prefix: What every key begins with, 1 to 8 characters of ``a-z`` and ``0-9``.
+    ///     path: The path of the new file, on a local file system. It must not exist yet.
+    ///     pepper, pepper_file: The pepper, see the class.
+    ///     keys: The capacity in keys, 1 to 67108864. Each takes 68 bytes.
+    ///     plans: The policies by name, each a `Policy` or its text: at most 116, with the same
+    ///         windows. The first is the plan of keys that are issued without one. The default is
+    ///         ``{"default": "100/minute, 1000/hour"}``.
+    ///     prefix: The first part of every key, 1 to 8 characters of ``a-z`` and ``0-9``.
     ///
     /// Raises:
-    ///     FileExistsError: There is something at the path.
-    ///     PepperError, PolicyError, CreateError: There can be no such gate.
-    ///     OSError: The system refuses.
+    ///     FileExistsError: The path exists.
+    ///     PepperError, PolicyError, CreateError: An argument is not valid.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import os, tempfile, keytally
     /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
@@ -125,14 +134,14 @@ impl Gate {
     /// Opens the gate in a file.
     ///
     /// Args:
-    ///     path: The file.
-    ///     pepper, pepper_file: The secret that its keys were issued under, see the class.
+    ///     path: The path of the file.
+    ///     pepper, pepper_file: The pepper that its keys were issued with, see the class.
     ///
     /// Raises:
-    ///     FileNotFoundError: There is no such file.
-    ///     TableError: The file is no gate, is damaged, or others can get at it.
-    ///     PepperError: The pepper can't be one, cannot be read, or is not the gate's.
-    ///     OSError: The system refuses.
+    ///     FileNotFoundError: The path does not exist.
+    ///     TableError: The file is not a gate, is damaged, or other users have access to it.
+    ///     PepperError: The pepper is not valid, cannot be read, or belongs to another gate.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import os, tempfile, keytally
     /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
@@ -152,9 +161,15 @@ impl Gate {
         Self::follow(py, peppers, |peppers| Host::open(path, peppers))
     }
 
-    /// Creates a gate that is in no file: for tests, and for one process with the children that it forks.
+    /// Creates a gate in memory, for tests, or for one process and the children that it forks.
     ///
-    /// Args and what it raises are those of `create`.
+    /// Args:
+    ///     pepper, pepper_file: The pepper, see the class.
+    ///     keys, plans, prefix: As in `create`.
+    ///
+    /// Raises:
+    ///     PepperError, PolicyError, CreateError: An argument is not valid.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), plans={"default": "5/minute"})
@@ -172,27 +187,31 @@ impl Gate {
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
         let config = config(&keys, plans, prefix)?;
-        let gate = py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::of)?;
+        let gate = py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::from_error)?;
         Ok(Self { held: Held::Memory(Arc::new(gate)) })
     }
 
-    /// Checks the key, and then charges ``cost`` to every window of its plan, if all have room for it, else to none.
+    /// Verifies the key, then charges ``cost`` to every window of its plan, if all of them have
+    /// room.
+    ///
+    /// Otherwise nothing is charged. The time that it takes does not depend on how much of a secret
+    /// is correct.
     ///
     /// Args:
-    ///     api_key: The value of the ``X-API-Key`` header, ``None`` when there was none. A request with more than one
-    ///         gets ``Verdict.duplicate_header()``.
-    ///     cost: Units, 0 to 4294967295; 0 is always admitted and charges nothing.
-    ///     now: An explicit time, see the class; the system clock when left out.
+    ///     api_key: The value of the ``X-API-Key`` header, or ``None`` if the request has none. If
+    ///         a request has several, use ``Verdict.duplicate_header()`` instead of a check.
+    ///     cost: The cost in units, 0 to 4294967295. A cost of 0 is always admitted.
+    ///     now: An explicit time, see the class; the system clock by default.
     ///
     /// Raises:
-    ///     TypeError, ValueError: An argument is of another type, or out of bounds. Whatever text a client sends is none
-    ///         of these: the verdict tells.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range. No text that a
+    ///         client sends raises an exception: the verdict reports that the key is invalid.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
     /// >>> gate.check(None).body
     /// b'{"error": "Missing X-API-Key header"}'
-    /// >>> gate.check("no key at all").reason
+    /// >>> gate.check("not a key").reason
     /// 'malformed'
     #[pyo3(signature = (api_key, cost=Cost(1), *, now=None), text_signature = "($self, api_key, cost=1, *, now=None)")]
     fn check(
@@ -203,14 +222,20 @@ impl Gate {
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_api_key(api_key, |api_key| {
-            let gate = slf.get().now();
-            with_clock!(now, |clock| Verdict::of_gate(gate.table().check(api_key, cost.0, clock), gate))
+            let gate = slf.get().current();
+            with_clock!(now, |clock| Verdict::from_gate(gate.table().check(api_key, cost.0, clock), gate))
         })
     }
 
-    /// Returns what `check` would, without the charge.
+    /// Returns the verdict that `check` would return, and charges nothing.
     ///
-    /// Args and what it raises are those of `check`.
+    /// Args:
+    ///     api_key: The value of the ``X-API-Key`` header, or ``None`` if the request has none.
+    ///     cost: The cost in units, 0 to 4294967295.
+    ///     now: An explicit time, see the class; the system clock by default.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -226,20 +251,23 @@ impl Gate {
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_api_key(api_key, |api_key| {
-            let gate = slf.get().now();
-            with_clock!(now, |clock| Verdict::of_gate(gate.table().peek(api_key, cost.0, clock), gate))
+            let gate = slf.get().current();
+            with_clock!(now, |clock| Verdict::from_gate(gate.table().peek(api_key, cost.0, clock), gate))
         })
     }
 
-    /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
+    /// Takes a charge back, in the windows that still count it. Refund a charge at most once.
     ///
     /// Args:
-    ///     key_id: The key's public name.
+    ///     key_id: The ``key_id`` of the verdict.
     ///     charge: The ``charge`` of the verdict.
+    ///     now: An explicit time, see the class; the system clock by default.
     ///
     /// Raises:
-    ///     NoSuchKeyError: The gate has no such key.
-    ///     ValueError: ``charge`` is ``None``, as that of a verdict that was not admitted.
+    ///     NoSuchKeyError: The gate does not have the key.
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range, or ``charge``
+    ///         is ``None`` because the verdict was not admitted.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -250,25 +278,30 @@ impl Gate {
     fn refund(
         slf: &Bound<'_, Self>,
         key_id: KeyIdText,
-        charge: Charged,
+        charge: ChargeArgument,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let gate = slf.get().now();
+        let gate = slf.get().current();
         let verdict = with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock));
-        Self::known(gate, key_id, verdict)
+        Self::verdict_of_key(gate, key_id, verdict)
     }
 
-    /// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as there
-    /// is room. What found no room is the verdict's ``uncharged``. Settle a charge once.
+    /// Replaces an estimated charge by the actual cost. Settle a charge at most once.
+    ///
+    /// A lower cost refunds the difference. A higher cost charges as much of the difference as
+    /// there is room for. The rest is ``uncharged`` of the verdict.
     ///
     /// Args:
-    ///     key_id: The key's public name.
+    ///     key_id: The ``key_id`` of the verdict.
     ///     charge: The ``charge`` of the verdict.
-    ///     actual: What the request did cost, in units, 0 to 4294967295.
+    ///     actual: The actual cost in units, 0 to 4294967295.
+    ///     now: An explicit time, see the class; the system clock by default.
     ///
     /// Raises:
-    ///     NoSuchKeyError: The gate has no such key.
-    ///     ValueError: ``charge`` is ``None``, as that of a verdict that was not admitted.
+    ///     NoSuchKeyError: The gate does not have the key.
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range, or ``charge``
+    ///         is ``None`` because the verdict was not admitted.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -279,20 +312,25 @@ impl Gate {
     fn settle(
         slf: &Bound<'_, Self>,
         key_id: KeyIdText,
-        charge: Charged,
+        charge: ChargeArgument,
         actual: Cost,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
-        let gate = slf.get().now();
+        let gate = slf.get().current();
         let verdict =
             with_clock!(Time::from(now), |clock| gate.table().settle(key_id.0, charge.0, actual.0, clock));
-        Self::known(gate, key_id, verdict)
+        Self::verdict_of_key(gate, key_id, verdict)
     }
 
-    /// Forgets all counts of the key.
+    /// Sets all counts of the key to 0.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///     now: An explicit time, see the class; the system clock by default.
     ///
     /// Raises:
-    ///     NoSuchKeyError: The gate has no such key.
+    ///     NoSuchKeyError: The gate does not have the key.
+    ///     KeyIdError: ``key_id`` is not a key id.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -301,24 +339,30 @@ impl Gate {
     /// 1000
     #[pyo3(signature = (key_id, *, now=None))]
     fn reset(slf: &Bound<'_, Self>, key_id: KeyIdText, now: Option<Moment>) -> PyResult<Verdict> {
-        let gate = slf.get().now();
+        let gate = slf.get().current();
         let verdict = with_clock!(Time::from(now), |clock| gate.table().reset(key_id.0, clock));
-        Self::known(gate, key_id, verdict)
+        Self::verdict_of_key(gate, key_id, verdict)
     }
 
-    /// Issues a key. What it returns is the only copy of the secret.
+    /// Issues a key. The result has the only copy of its secret.
     ///
     /// Args:
     ///     account: The number of the account that the key belongs to, 0 to 4294967295.
-    ///     env: The environment, 1 to 8 characters of ``a-z`` and ``0-9``; a gate knows at most 16.
-    ///     plan: The plan's name; the gate's first when left out.
-    ///     expires: When the key ends: a datetime that has a time zone, or a timedelta from now; never when left out.
+    ///     env: The environment, 1 to 8 characters of ``a-z`` and ``0-9``. A gate has at most 16.
+    ///     plan: The name of the plan; the gate's first plan by default.
+    ///     expires: When the key expires: a datetime with a time zone, or a timedelta from now;
+    ///         never by default.
+    ///     now: An explicit time, see the class; the system clock by default.
+    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
-    ///     GateFullError: Every record holds a key.
-    ///     NoSuchPlanError: The gate has no plan of that name.
+    ///     GateFullError: Every record has a key.
+    ///     NoSuchPlanError: The gate does not have the plan.
     ///     AdminError: There is no room for another environment, or another pepper.
-    ///     OSError: The system refuses.
+    ///     CreateError: ``env`` is not valid.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
+    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import datetime, keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -341,28 +385,33 @@ impl Gate {
         let new = New {
             account: account.0,
             env: arguments::name(env, "env")?,
-            plan: self.plan_name(plan),
-            not_after: Expiry::not_after(expires, now.moment())?,
+            plan,
+            not_after: Expiry::not_after(expires, now.timestamp())?,
         };
-        let entropy = keytally::entropy().map_err(exceptions::of)?;
+        let entropy = keytally::entropy().map_err(exceptions::from_error)?;
         let (key, key_id) = self.administer(py, &timeout, |administrator| {
             with_clock!(now, |clock| administrator.issue(&new.key(), entropy, clock))
         })?;
         Ok(Key { key, key_id })
     }
 
-    /// Takes in keys that were issued elsewhere, of any form, so that their holders keep them, and returns their key ids.
+    /// Imports keys that another system issued, in any form, and returns their key ids.
     ///
-    /// Each is 16 to 256 bytes of printable ASCII without spaces. Importing the same keys again changes nothing. They are
-    /// taken in one by one: after an error, those before it are in the gate.
+    /// A second import of the same keys for the same account changes nothing. The keys are imported
+    /// one after the other. After an error, the keys before it are in the gate.
     ///
     /// Args:
-    ///     keys: The keys, each a str or bytes.
-    ///     account, env, plan, expires: As in `issue`.
+    ///     keys: The keys, each a str or bytes: 16 to 256 bytes of printable ASCII without spaces.
+    ///     account, env, plan, expires, now, timeout: As in `issue`.
     ///
     /// Raises:
-    ///     AdminError: A key can't be imported; the message says which, by its number, and why.
-    ///     OSError: The system refuses.
+    ///     AdminError: A key cannot be imported. The message has its number, from 1, and the
+    ///         reason.
+    ///     AlreadyImportedError: A key is in the gate already, for another account.
+    ///     CreateError: ``env`` is not valid.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
+    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -386,8 +435,8 @@ impl Gate {
         let new = New {
             account: account.0,
             env: arguments::name(env, "env")?,
-            plan: self.plan_name(plan),
-            not_after: Expiry::not_after(expires, now.moment())?,
+            plan,
+            not_after: Expiry::not_after(expires, now.timestamp())?,
         };
         let mut key_ids = Vec::new();
         let mut keys = keys.try_iter()?;
@@ -404,19 +453,27 @@ impl Gate {
         }
     }
 
-    /// Gives a key a new secret, and returns it. The old secret stays valid for a while, and both spend the same quota.
+    /// Gives a key a new secret, and returns the key with it.
+    ///
+    /// The old secret stays valid for ``grace``. Both secrets share one quota.
     ///
     /// Args:
-    ///     key_id: The key's public name.
-    ///     grace: How long the old secret stays valid, a timedelta or seconds, rounded up to seconds; 0 ends it at once.
-    ///     force: Whether to rotate although the secret before the last rotation is still valid. A key has two secrets at
-    ///         most, so that one ends at once.
+    ///     key_id: The id of the key.
+    ///     grace: How long the old secret stays valid: a timedelta or seconds, rounded up to whole
+    ///         seconds. With 0, it is invalid at once.
+    ///     force: Whether to rotate even if the secret before the last rotation is still valid. A
+    ///         key has at most two secrets, so that secret is then invalid at once.
+    ///     now: An explicit time, see the class; the system clock by default.
+    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
-    ///     NoSuchKeyError: The gate has no such key.
+    ///     NoSuchKeyError: The gate does not have the key.
     ///     RevokedError: The key was revoked.
     ///     AdminError: The secret before the last rotation is still valid, and ``force`` is false.
-    ///     OSError: The system refuses.
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
+    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import datetime, keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -440,7 +497,7 @@ impl Gate {
     ) -> PyResult<Key> {
         let now = Time::from(now);
         let key_id = key_id.0;
-        let entropy = keytally::entropy().map_err(exceptions::of)?;
+        let entropy = keytally::entropy().map_err(exceptions::from_error)?;
         let key = self.administer(py, &timeout, |administrator| {
             with_clock!(now, |clock| {
                 administrator.rotate(key_id, grace.until(clock.reading()), force, entropy, clock)
@@ -449,11 +506,17 @@ impl Gate {
         Ok(Key { key, key_id })
     }
 
-    /// Ends a key at once: the next check in any process sees it.
+    /// Revokes a key permanently. The next check in any process rejects it.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
-    ///     NoSuchKeyError: The gate has no such key.
-    ///     OSError: The system refuses.
+    ///     NoSuchKeyError: The gate does not have the key.
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -466,10 +529,20 @@ impl Gate {
         self.administer(py, &timeout, |administrator| administrator.revoke(key_id.0))
     }
 
-    /// Moves a key to another plan, counts kept.
+    /// Assigns a key to another plan. The key keeps its counts.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///     plan: The name of the plan.
+    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
-    ///     NoSuchKeyError, NoSuchPlanError, RevokedError, OSError: As their names say.
+    ///     NoSuchKeyError: The gate does not have the key.
+    ///     NoSuchPlanError: The gate does not have the plan.
+    ///     RevokedError: The key was revoked.
+    ///     KeyIdError: ``key_id`` is not a key id.
+    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
     /// >>> plans = {"default": "5/minute", "pro": "50/minute"}
@@ -483,16 +556,18 @@ impl Gate {
         self.administer(py, &timeout, |administrator| administrator.assign(key_id.0, plan))
     }
 
-    /// Adds a plan, or gives the plan of that name other limits, counts kept.
+    /// Adds a plan, or changes the limits of a plan. Keys keep their counts.
     ///
     /// Args:
-    ///     name: 1 to 16 characters of ``a-z``, ``0-9``, ``-`` and ``_``.
-    ///     policy: A `Policy` or its text, with the windows and the algorithm of the gate's other plans.
+    ///     name: The name of the plan, 1 to 16 characters of ``a-z``, ``0-9``, ``-`` and ``_``.
+    ///     policy: A `Policy` or its text, with the windows and the algorithm of the other plans.
+    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
-    ///     PolicyError, CreateError: There can be no such plan.
-    ///     AdminError: The gate can't have it; the message says why.
-    ///     OSError: The system refuses.
+    ///     PolicyError, CreateError: The policy or the name is not valid.
+    ///     AdminError: The gate cannot have the plan. The message has the reason.
+    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -500,12 +575,15 @@ impl Gate {
     /// >>> gate.plans
     /// {'default': Policy('100/minute, 1000/hour'), 'pro': Policy('1000/minute, 20000/hour')}
     #[pyo3(signature = (name, policy, *, timeout=TIMEOUT), text_signature = "($self, name, policy, *, timeout=10)")]
-    fn set_plan(&self, py: Python<'_>, name: &str, policy: PolicyText, timeout: Timeout) -> PyResult<()> {
-        let plan = arguments::plan(name, policy.0)?;
+    fn set_plan(&self, py: Python<'_>, name: &str, policy: PolicyArgument, timeout: Timeout) -> PyResult<()> {
+        let plan = policy::plan(name, policy.0)?;
         self.administer(py, &timeout, |administrator| administrator.set_plan(&plan))
     }
 
-    /// Returns everything that may be shown of every key, revoked ones too, in the order of their key ids.
+    /// Returns the public details of all keys, revoked keys included, ordered by key id.
+    ///
+    /// Args:
+    ///     now: An explicit time, see the class; the system clock by default.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -514,12 +592,19 @@ impl Gate {
     /// [1, 2]
     #[pyo3(signature = (*, now=None))]
     fn list(&self, py: Python<'_>, now: Option<Moment>) -> Vec<KeyInfo> {
-        let now = Time::from(now).moment();
-        let gate = self.now();
-        py.detach(|| gate.table().list(now).map(|info| KeyInfo::of(info, &gate, now)).collect())
+        let now = Time::from(now).timestamp();
+        let gate = self.current();
+        py.detach(|| gate.table().list(now).map(|info| KeyInfo::new(info, &gate, now)).collect())
     }
 
-    /// Returns everything that may be shown of one key; ``None`` when the gate has no such key.
+    /// Returns the public details of a key; ``None`` if the gate does not have the key.
+    ///
+    /// Args:
+    ///     key_id: The id of the key.
+    ///     now: An explicit time, see the class; the system clock by default.
+    ///
+    /// Raises:
+    ///     KeyIdError: ``key_id`` is not a key id.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -527,19 +612,24 @@ impl Gate {
     /// 42
     #[pyo3(signature = (key_id, *, now=None))]
     fn key(&self, key_id: KeyIdText, now: Option<Moment>) -> Option<KeyInfo> {
-        let now = Time::from(now).moment();
-        let gate = self.now();
-        Some(KeyInfo::of(gate.table().key(key_id.0, now)?, &gate, now))
+        let now = Time::from(now).timestamp();
+        let gate = self.current();
+        Some(KeyInfo::new(gate.table().key(key_id.0, now)?, &gate, now))
     }
 
-    /// Reads the whole gate and reports what is wrong with it. The change of an administrator that was killed is
-    /// completed first.
+    /// Reads the whole gate and reports its flaws.
     ///
-    /// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its
-    /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
+    /// It first completes the change of an administrator that was killed. Records do not have a
+    /// checksum. A value that was changed to another valid value is therefore not reported: a key
+    /// id, a MAC, an account, a time, a count, or the number of a plan, environment or pepper.
+    ///
+    /// Args:
+    ///     now: An explicit time, see the class; the system clock by default.
+    ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
-    ///     OSError: The system refuses.
+    ///     BusyError: Another administrator did not end within ``timeout``.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -555,13 +645,16 @@ impl Gate {
         Ok(Report { completed, flaws })
     }
 
-    /// Opens the gate's file again at once, whether it was replaced or not. In memory there is nothing to open.
+    /// Opens the gate's file again, whether it was replaced or not. A gate in memory does not
+    /// change.
     ///
-    /// Without this call, a file that was renamed over the gate's is opened by the first check that comes a second or
-    /// more after the last look at the path.
+    /// Without this call, checks open a file that was renamed over the gate's file: a check
+    /// compares the file at the path if the last comparison is a second old or older.
     ///
     /// Raises:
-    ///     FileNotFoundError, TableError, OSError: As in `open`; the gate that was open before stays in force.
+    ///     FileNotFoundError: The path does not exist. After an error, the old file stays in use.
+    ///     TableError: The file is not a gate, is damaged, or other users have access to it.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import os, tempfile, keytally
     /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
@@ -575,11 +668,11 @@ impl Gate {
     fn reopen(&self, py: Python<'_>) -> PyResult<()> {
         match &self.held {
             Held::Memory(_) => Ok(()),
-            Held::File(gate) => py.detach(|| gate.reopen()).map_err(exceptions::of),
+            Held::File(gate) => py.detach(|| gate.reopen()).map_err(exceptions::from_error),
         }
     }
 
-    /// How often another file took the place of the one that was open.
+    /// How many times another file replaced the open one.
     #[getter]
     fn reopened(&self) -> u64 {
         match &self.held {
@@ -588,7 +681,7 @@ impl Gate {
         }
     }
 
-    /// Why the file at the path is not in force; ``None`` when it is.
+    /// Why the file at the path is not in use; ``None`` if it is in use.
     #[getter]
     fn reopen_problem(&self) -> Option<String> {
         match &self.held {
@@ -597,15 +690,19 @@ impl Gate {
         }
     }
 
-    /// Corrects every tally that is more than 60 s ahead, counts kept, and returns how many. Calls
-    /// by the system clock correct the tallies that they meet; this is for all others. Reads the
-    /// whole table.
+    /// Corrects every tally that is more than 60 s ahead of the clock, and returns their number.
+    ///
+    /// The tallies keep their counts. A call that uses the system clock corrects the tally that it
+    /// reads, so this method is for the other tallies. It reads the whole table.
     ///
     /// Args:
-    ///     now: The time; the system clock when left out, which is read after each tally was
-    ///         loaded. An explicit time is older than that. If the call is stopped for more than a
-    ///         minute, each tally that is charged meanwhile may admit one more window, so pass one
-    ///         only while nothing else charges.
+    ///     now: An explicit time; the system clock by default, which is read after each tally was
+    ///         loaded. An explicit time is older. If the call is suspended for more than a minute,
+    ///         each tally that is charged meanwhile may admit one more window. Pass a time only
+    ///         while nothing else charges.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: ``now`` has the wrong type or is out of range.
     ///
     /// >>> import time, keytally
     /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -616,40 +713,40 @@ impl Gate {
     #[pyo3(signature = (*, now=None))]
     fn correct_clock(&self, py: Python<'_>, now: Option<Moment>) -> u64 {
         let now = Time::from(now);
-        let gate = self.now();
+        let gate = self.current();
         py.detach(|| with_clock!(now, |clock| gate.table().correct_clock(clock)))
     }
 
-    /// The path that the gate was opened or created with; ``None`` in memory.
+    /// The path that the gate was opened or created with; ``None`` if it is in memory.
     #[getter]
     fn path(&self) -> Option<PathBuf> {
-        self.now().path().map(PathBuf::from)
+        self.current().path().map(PathBuf::from)
     }
 
-    /// The policies of the plans by their names, the first for keys that name none.
+    /// The policies of the plans by name. Keys that are issued without a plan have the first.
     #[getter]
     fn plans<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let plans = PyDict::new(py);
-        for (_, plan) in self.now().table().plans() {
+        for (_, plan) in self.current().table().plans() {
             plans.set_item(plan.name.as_str(), Policy { policy: plan.policy })?;
         }
         Ok(plans)
     }
 
-    /// What every key begins with.
+    /// The first part of every key.
     #[getter]
     fn prefix(&self) -> String {
-        self.now().table().prefix().to_string()
+        self.current().table().prefix().to_string()
     }
 
-    /// The most keys.
+    /// The capacity in keys.
     #[getter]
     fn capacity(&self) -> u32 {
-        self.now().table().capacity()
+        self.current().table().capacity()
     }
 
     fn __repr__(&self) -> String {
-        match self.now().path() {
+        match self.current().path() {
             Some(path) => format!("<Gate in {}>", path.display()),
             None => "<Gate in memory>".to_owned(),
         }
@@ -657,30 +754,32 @@ impl Gate {
 }
 
 impl Gate {
-    /// Taking room for a file takes a while, in which other threads go on.
+    /// Creates or opens a gate while other Python threads run: allocating a file takes long.
     fn follow(
         py: Python<'_>,
         peppers: Peppers,
         make: impl FnOnce(Peppers) -> Result<Host, Error> + Send,
     ) -> PyResult<Self> {
-        let followed = py.detach(|| Followed::of(make(peppers.clone())?, peppers, Ok));
-        followed.map(|gate| Self { held: Held::File(gate) }).map_err(exceptions::of)
+        let followed = py.detach(|| Followed::from_gate(make(peppers.clone())?, peppers, Ok));
+        followed.map(|gate| Self { held: Held::File(gate) }).map_err(exceptions::from_error)
     }
 
-    /// The gate that is in force. Once a second it looks whether its file was replaced: a thread of this module's would make
-    /// Python warn of every fork.
-    fn now(&self) -> Arc<Host> {
+    /// Returns the gate that is in use, after a check for a replaced file at most once a second.
+    ///
+    /// A background thread is not an alternative: with one, Python warns at every fork.
+    fn current(&self) -> Arc<Host> {
         match &self.held {
             Held::Memory(gate) => Arc::clone(gate),
             Held::File(gate) => {
-                gate.look_when_due();
+                gate.reopen_if_due();
                 gate.load().to_arc()
             }
         }
     }
 
-    /// Does `work` with the gate whose file is in place, and with a wait that ends after `timeout` or when a signal handler
-    /// raises, as that of Ctrl-C does.
+    /// Calls `work` with the gate at the path, and a wait that ends after `timeout`.
+    ///
+    /// The wait also ends if a signal handler raises an exception, as that of Ctrl-C does.
     fn waiting<T: Send>(
         &self,
         py: Python<'_>,
@@ -702,10 +801,11 @@ impl Gate {
         });
         match raised {
             Some(error) => Err(error),
-            None => done.map_err(exceptions::of),
+            None => done.map_err(exceptions::from_error),
         }
     }
 
+    /// Calls `work` with the administrator of the gate at the path.
     fn administer<T: Send>(
         &self,
         py: Python<'_>,
@@ -715,21 +815,21 @@ impl Gate {
         self.waiting(py, timeout, |gate, wait| gate.administer_within(wait, work))
     }
 
-    fn known(gate: Arc<Host>, key_id: KeyIdText, verdict: Option<keytally::Verdict>) -> PyResult<Verdict> {
+    /// Returns the verdict, or the `NoSuchKeyError` if there is none.
+    fn verdict_of_key(
+        gate: Arc<Host>,
+        key_id: KeyIdText,
+        verdict: Option<keytally::Verdict>,
+    ) -> PyResult<Verdict> {
         match verdict {
-            Some(verdict) => Ok(Verdict::of_gate(verdict, gate)),
+            Some(verdict) => Ok(Verdict::from_gate(verdict, gate)),
             None => Err(NoSuchKeyError::new_err(Admin::NoSuchKey(key_id.0).to_string())),
         }
     }
 
-    /// The plan that was named, or the gate's first.
-    fn plan_name(&self, named: Option<String>) -> String {
-        named.unwrap_or_else(|| {
-            self.now().table().plan(0).map(|plan| plan.name.as_str().to_owned()).unwrap_or_default()
-        })
-    }
-
-    /// Imports keys under one lock. Those that are there already, for the same account, have their key ids too.
+    /// Imports keys under one lock, and appends their key ids.
+    ///
+    /// A key that is in the gate already, for the same account, is not an error.
     fn import_batch(
         &self,
         py: Python<'_>,
@@ -762,32 +862,34 @@ impl Gate {
         match refused {
             None => Ok(()),
             Some(error) => {
-                let sentence = format!("key {}: {error}; those before it are imported", key_ids.len() + 1);
-                Err(exceptions::admin(&error, sentence))
+                let sentence = format!("key {}: {error}; the keys before it are imported", key_ids.len() + 1);
+                Err(exceptions::from_admin_error(&error, sentence))
             }
         }
     }
 }
 
-/// What a new key is to be, owned.
+/// The details of a new key, owned, unlike those of [`NewKey`].
 struct New {
     account: u32,
     env: Name,
-    plan: String,
+    plan: Option<String>,
     not_after: Option<Timestamp>,
 }
 
 impl New {
     fn key(&self) -> NewKey<'_> {
-        NewKey::new(self.account, self.env).with_plan(self.plan.as_str()).with_not_after(self.not_after)
+        let mut key = NewKey::new(self.account, self.env).with_not_after(self.not_after);
+        key.plan = self.plan.as_deref();
+        key
     }
 }
 
+/// Returns the configuration of a new gate.
 fn config(keys: &Capacity, plans: Option<&Bound<'_, PyMapping>>, prefix: &str) -> PyResult<GateConfig> {
-    let mut config =
-        GateConfig { keys: keys.0, prefix: arguments::name(prefix, "prefix")?, ..GateConfig::default() };
+    let mut config = GateConfig::default().with_keys(keys.0).with_prefix(arguments::name(prefix, "prefix")?);
     if let Some(plans) = plans {
-        config.plans = arguments::plans(plans)?;
+        config.plans = policy::plans(plans)?;
     }
     Ok(config)
 }

@@ -1,16 +1,16 @@
-//! The interpreter that may have the module: the main one of the process.
+//! The rule that only the main interpreter of a process imports the module.
 
 use std::{io, thread};
 
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
-/// Refuses every interpreter but the main one.
+/// Returns an `ImportError` unless the caller is the main interpreter of the process.
 ///
-/// PyO3 creates classes and finds exceptions once in a process, and at times it does so in the main interpreter. In a
-/// further one, `except PepperError` would not catch what is raised.
-pub(crate) fn refuse_further(py: Python<'_>) -> PyResult<()> {
-    // Each interpreter has a module `builtins` of its own, and a thread of no interpreter is attached to the main one.
+/// PyO3 creates classes and looks up exceptions once per process. In a second interpreter, a raised
+/// `PepperError` would be of another class than the one that `except PepperError` names there.
+pub(crate) fn require_main(py: Python<'_>) -> PyResult<()> {
+    // Each interpreter has its own module `builtins`. A new thread is attached to the main one.
     let main = py.detach(|| {
         let thread = thread::Builder::new().spawn(|| Python::attach(builtins))?;
         thread.join().map_err(|_| io::Error::other("the thread that finds the main interpreter panicked"))
@@ -19,8 +19,8 @@ pub(crate) fn refuse_further(py: Python<'_>) -> PyResult<()> {
         return Ok(());
     }
     Err(PyImportError::new_err(
-        "keytally works in the main interpreter of a process, and this is another one; with mod_wsgi, \
-         set WSGIApplicationGroup %{GLOBAL}, and give each application a WSGIDaemonProcess of its own",
+        "keytally works only in the main interpreter of a process, and this is another one; with \
+         mod_wsgi, set WSGIApplicationGroup %{GLOBAL}, and give each application its own WSGIDaemonProcess",
     ))
 }
 

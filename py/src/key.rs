@@ -1,4 +1,4 @@
-//! A new key, and what may be shown of one.
+//! A new key, and the public details of a key.
 
 use core::fmt::Write as _;
 
@@ -7,11 +7,12 @@ use keytally::{KeyId, KeyState, Timestamp};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::verdict;
+use crate::quota_state;
 
-/// A key that was just issued or rotated. It holds the only copy of the secret; the gate keeps its HMAC.
+/// A key that was just issued or rotated, with the only copy of its secret.
 ///
-/// ``print`` and ``repr`` show its hint, so that it gets into no log by accident.
+/// The gate stores only an HMAC of the secret. ``print`` and ``repr`` show the hint, so that the
+/// secret does not reach a log by accident.
 ///
 /// >>> import keytally
 /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -30,7 +31,7 @@ pub(crate) struct Key {
 
 #[pymethods]
 impl Key {
-    /// Returns the key as the client must send it. Don't log it.
+    /// Returns the key as the client must send it. Do not log it.
     ///
     /// >>> import keytally
     /// >>> key = keytally.Gate.in_memory(pepper=keytally.generate_pepper()).issue(42)
@@ -40,13 +41,13 @@ impl Key {
         self.key.expose()
     }
 
-    /// The key's public name: it survives rotation and may stand in logs.
+    /// The id of the key, 11 base62 characters. It survives rotation, and logs may contain it.
     #[getter]
     fn key_id(&self) -> String {
         self.key_id.to_string()
     }
 
-    /// What may be shown of the key: prefix, environment and the last four characters.
+    /// The part of the key that may be shown: prefix, environment and the last four characters.
     #[getter]
     fn hint(&self) -> String {
         self.key.hint().to_string()
@@ -61,7 +62,9 @@ impl Key {
     }
 }
 
-/// Everything that may be shown of a key: what ``Gate.list`` returns. Times are Unix seconds.
+/// The public details of a key, as ``Gate.list`` and ``Gate.key`` return them.
+///
+/// Times are Unix seconds.
 ///
 /// >>> import keytally
 /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -84,7 +87,7 @@ pub(crate) struct KeyInfo {
 }
 
 impl KeyInfo {
-    pub(crate) fn of(info: Info, gate: &keytally::Gate, now: Timestamp) -> Self {
+    pub(crate) fn new(info: Info, gate: &keytally::Gate, now: Timestamp) -> Self {
         let table = gate.table();
         let mut hint = format!("{}_", table.prefix());
         // Writing to a String cannot fail.
@@ -99,7 +102,7 @@ impl KeyInfo {
 
 #[pymethods]
 impl KeyInfo {
-    /// The key's public name.
+    /// The id of the key, 11 base62 characters.
     #[getter]
     fn key_id(&self) -> String {
         self.info.key_id.to_string()
@@ -111,19 +114,19 @@ impl KeyInfo {
         self.info.account
     }
 
-    /// The environment; ``None`` in a damaged record.
+    /// The environment; ``None`` if the record is damaged.
     #[getter]
     fn env(&self) -> Option<String> {
         self.info.env.map(|env| env.to_string())
     }
 
-    /// The name of the plan; ``None`` in a damaged record.
+    /// The name of the plan; ``None`` if the record is damaged.
     #[getter]
     fn plan(&self) -> Option<&str> {
         self.plan.as_deref()
     }
 
-    /// ``"active"``, ``"revoked"`` or ``"expired"``.
+    /// The state of the key: ``"active"``, ``"revoked"`` or ``"expired"``.
     #[getter]
     fn state(&self) -> &'static str {
         match self.info.state {
@@ -133,46 +136,48 @@ impl KeyInfo {
         }
     }
 
-    /// What may be shown of the key: prefix, environment and the last four characters.
+    /// The part of the key that may be shown: prefix, environment and the last four characters.
     #[getter]
     fn hint(&self) -> &str {
         &self.hint
     }
 
-    /// When the key expires; ``None`` for never.
+    /// When the key expires; ``None`` if it never does.
     #[getter]
     fn expires(&self) -> Option<u64> {
         self.info.not_after.map(Timestamp::unix_s)
     }
 
-    /// Until when the secret before the last rotation is good; ``None`` when it no longer is.
+    /// When the previous secret stops being valid; ``None`` if it is not valid now.
     #[getter]
     fn grace_until(&self) -> Option<u64> {
         self.info.grace_until.filter(|&end| end > self.now).map(Timestamp::unix_s)
     }
 
-    /// When the key was last charged, rounded down to the smallest window; ``None`` when never, or reset since.
+    /// When the key was last charged, rounded down to its shortest window.
+    ///
+    /// ``None`` if it was never charged, or was reset since.
     #[getter]
     fn last_used(&self) -> Option<u64> {
         self.info.last_used.map(Timestamp::unix_s)
     }
 
-    /// The number of the pepper that the secret is stored under.
+    /// The index of the pepper that the secret's HMAC was made with, from 0.
     #[getter]
     fn pepper(&self) -> u8 {
         self.info.pepper
     }
 
-    /// By how many seconds the tally is ahead of the caller's time, rounded up; 0 if it is not.
+    /// How far the tally is ahead of the caller's time, in seconds, rounded up; 0 if it is not.
     #[getter]
     fn clock_ahead_s(&self) -> u32 {
         self.info.clock_ahead_s
     }
 
-    /// The use of each window, shortest first, each a `QuotaState`.
+    /// The use of each window, each a `QuotaState`, shortest window first.
     #[getter]
     fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        verdict::quotas(py, self.info.quotas.iter())
+        quota_state::quotas(py, self.info.quotas.iter())
     }
 
     fn __repr__(&self) -> String {

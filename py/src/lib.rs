@@ -1,21 +1,22 @@
-//! The Python module `keytally._native`: it converts, and decides nothing.
+//! The Python module `keytally._native`. It converts arguments and results; core decides.
 //!
-//! | file | what it holds |
+//! # Layers
+//! A module uses modules of lower rows only.
+//!
+//! | module | contents |
 //! |---|---|
-//! | `gate.rs`, `limiter.rs`, `policy.rs`, `verdict.rs`, `charge.rs`, `key.rs`, `report.rs` | a class each, with what belongs to it |
-//! | `arguments.rs` | what callers may pass: text or bytes, costs, times, spans, peppers, policies |
-//! | `clock.rs` | the time of a call: explicit, or the system clock |
-//! | `fields.rs` | header fields |
-//! | `exceptions.rs` | errors as exceptions |
-//! | `interpreter.rs` | the interpreter that may have the module |
-//! | `kept.rs` | verdicts and quotas that were pickled |
+//! | `gate`, `limiter` | the tables: a class each |
+//! | `verdict`, `key`, `report` | the results of a table's methods: a class or two each |
+//! | `policy`, `charge`, `clock`, `snapshot` | policies and plans; charges; the time of a call; the values of a pickled verdict |
+//! | `arguments`, `quota_state` | arguments: text, costs, times, durations, peppers; the state of one quota |
+//! | `exceptions`, `fields`, `interpreter` | errors as exceptions; header fields; the interpreter that may import the module |
 //!
-//! Python's documentation of every name is the `///` above it here.
+//! The doc comments of classes, methods and functions are their docstrings in Python.
 #![forbid(unsafe_code)]
 #![allow(
     rustdoc::broken_intra_doc_links,
     rustdoc::invalid_html_tags,
-    reason = "the examples are Python, where brackets are lists, and what Python shows is in angle brackets"
+    reason = "the examples are Python, with lists in brackets and representations in angle brackets"
 )]
 
 extern crate alloc;
@@ -27,23 +28,28 @@ mod exceptions;
 mod fields;
 mod gate;
 mod interpreter;
-mod kept;
 mod key;
 mod limiter;
 mod policy;
+mod quota_state;
 mod report;
+mod snapshot;
 mod verdict;
 
 use std::ffi::OsString;
 
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
-/// Classes are created once in a process, so nothing may be added before the interpreter is known to be the right one.
-/// That takes the form of a function: a module's items would be added before its initialization.
+/// Initializes the module.
+///
+/// Classes are created once per process, so the interpreter is checked before anything is added. A
+/// declarative module would add its items before this check.
 #[pymodule(gil_used = false)]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    interpreter::refuse_further(module.py())?;
+    interpreter::require_main(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("FIELD_NAMES", PyTuple::new(module.py(), keytally::FIELD_NAMES)?)?;
     module.add_class::<charge::Charge>()?;
     module.add_class::<gate::Gate>()?;
     module.add_class::<key::Key>()?;
@@ -51,26 +57,30 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<limiter::Limiter>()?;
     module.add_class::<policy::Policy>()?;
     module.add_class::<policy::Quota>()?;
+    module.add_class::<quota_state::QuotaState>()?;
     module.add_class::<report::Flaw>()?;
     module.add_class::<report::Report>()?;
-    module.add_class::<verdict::QuotaState>()?;
     module.add_class::<verdict::Verdict>()?;
+    module.add("PROBLEM_MEDIA_TYPE", keytally::PROBLEM_MEDIA_TYPE)?;
+    module.add_function(wrap_pyfunction!(accepts_problem, module)?)?;
     module.add_function(wrap_pyfunction!(generate_pepper, module)?)?;
     module.add_function(wrap_pyfunction!(redact, module)?)?;
-    module.add_function(wrap_pyfunction!(kept::restore_quota, module)?)?;
-    module.add_function(wrap_pyfunction!(kept::restore_quota_state, module)?)?;
-    module.add_function(wrap_pyfunction!(kept::restore_verdict, module)?)?;
+    module.add_function(wrap_pyfunction!(policy::restore_quota, module)?)?;
+    module.add_function(wrap_pyfunction!(quota_state::restore_quota_state, module)?)?;
+    module.add_function(wrap_pyfunction!(verdict::restore_verdict, module)?)?;
     module.add_function(wrap_pyfunction!(run, module)?)
 }
 
-/// Runs the command line ``args``, program name first, as the program ``keytally`` does, and returns the exit
-/// status: 0 fine, 1 denied or invalid, 2 usage, 3 failure.
+/// Runs the command line ``args``, program name first, and returns the exit status.
+///
+/// It has the commands of the program ``keytally``, without ``serve``. The status is 0 for success,
+/// 1 for a denied request or an invalid key, 2 for wrong usage, and 3 for a failure.
 #[pyfunction]
 fn run(py: Python<'_>, args: Vec<OsString>) -> i32 {
     py.detach(|| keytally_cli::run(args))
 }
 
-/// Returns ``text`` as an error may repeat it: without what looks like a key or a pepper.
+/// Returns ``text`` without the parts that look like a key or a pepper, as an error may repeat it.
 ///
 /// >>> from keytally._native import redact
 /// >>> redact("/srv/api.gate"), redact("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM")
@@ -80,8 +90,22 @@ fn redact(text: &str) -> String {
     keytally::redact::redact(text).into_owned()
 }
 
-/// A new pepper: 32 bytes of the system's entropy as 64 hex digits. Keep it where the server finds it, and
-/// nowhere near the gate.
+/// Returns whether the value ``accept`` of an ``Accept`` field accepts problem documents.
+///
+/// >>> from keytally._native import accepts_problem
+/// >>> accepts_problem(b"text/html, application/problem+json"), accepts_problem(b"*/*")
+/// (True, False)
+#[pyfunction]
+fn accepts_problem(accept: &[u8]) -> bool {
+    keytally::accepts_problem(accept)
+}
+
+/// Returns a new pepper: 32 bytes of the system's entropy, as 64 hex digits.
+///
+/// Store it where the server can read it, and not in the same place as the gate's file.
+///
+/// Raises:
+///     OSError: The system cannot provide entropy.
 ///
 /// >>> import keytally
 /// >>> len(keytally.generate_pepper())
@@ -90,6 +114,6 @@ fn redact(text: &str) -> String {
 fn generate_pepper() -> PyResult<String> {
     match keytally::pepper::generate() {
         Ok(pepper) => Ok((*pepper).clone()),
-        Err(error) => Err(exceptions::of(error)),
+        Err(error) => Err(exceptions::from_error(error)),
     }
 }

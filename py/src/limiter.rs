@@ -1,32 +1,35 @@
-//! The limiter.
+//! The limiter: the class `Limiter`.
 
 use std::path::PathBuf;
 
 use pyo3::prelude::*;
 
-use crate::arguments::{Capacity, Cost, Moment, PolicyText, with_bytes};
-use crate::charge::Charged;
+use crate::arguments::{Capacity, Cost, Moment, with_bytes};
+use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
 use crate::exceptions;
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyArgument};
 use crate::verdict::Verdict;
 
-/// A table of counts for any subject: an address, a user, a route.
+/// A table that limits the use of any subject: an address, a user, a route.
 ///
-/// ``Limiter(policy)`` is this process's, shared with the children that it forks. ``Limiter.open_or_create(path, …)``
-/// is shared by every process that opens the file. Any number of threads may use one. Calls never wait.
+/// ``Limiter(policy)`` belongs to this process and the children that it forks. Every process that
+/// opens the file shares ``Limiter.open_or_create(path, …)``. Any number of threads may use one
+/// limiter at once. No call waits for another thread or process.
 ///
-/// Every method that depends on the time takes ``now``, an explicit time: see `Gate` for what it
-/// means and costs. In a limiter, a caller that passes a time 61 s late or more may find its
-/// subject's slot reused. That costs one more window each time.
+/// A tally is the counts of one subject and their time, in one 64-bit word. Every method that
+/// depends on the time takes ``now``, an explicit time. `Gate` describes it. In a limiter, the slot
+/// of a subject may be reused if a caller passes a time 61 s late or more. Each reuse may admit one
+/// more window.
 ///
 /// Args:
-///     policy: What each subject may use, a `Policy` or its text.
-///     capacity: The most subjects with live counts, 1 to 1073741824; each takes about 26 bytes.
+///     policy: The limits of each subject, a `Policy` or its text.
+///     capacity: The most subjects with counts at a time, 1 to 1073741824. Each takes about 26
+///         bytes.
 ///
 /// Raises:
-///     PolicyError: There is no such policy.
-///     CreateError: The capacity is out of bounds.
+///     PolicyError: The text is not a policy.
+///     CreateError: The capacity is out of range.
 ///
 /// >>> from keytally import Limiter
 /// >>> limiter = Limiter("2/minute", capacity=1000)
@@ -41,21 +44,21 @@ pub(crate) struct Limiter {
 impl Limiter {
     #[new]
     #[pyo3(signature = (policy, capacity=Capacity(100_000)), text_signature = "(policy, capacity=100000)")]
-    fn new(py: Python<'_>, policy: PolicyText, capacity: Capacity) -> PyResult<Self> {
-        Self::made(py, || keytally::Limiter::in_memory(&policy.0, capacity.0))
+    fn new(py: Python<'_>, policy: PolicyArgument, capacity: Capacity) -> PyResult<Self> {
+        Self::from_host(py, || keytally::Limiter::in_memory(&policy.0, capacity.0))
     }
 
-    /// Creates a limiter in a new file, with mode 0600 and its room on the disk taken.
+    /// Creates a limiter in a new file, with mode 0600. Its space on the disk is allocated at once.
     ///
     /// Args:
-    ///     path: Where; a local file system, and nothing may be there yet.
-    ///     policy: What each subject may use, a `Policy` or its text.
-    ///     capacity: The most subjects with live counts.
+    ///     path: The path of the new file, on a local file system. It must not exist yet.
+    ///     policy: The limits of each subject, a `Policy` or its text.
+    ///     capacity: The most subjects with counts at a time, 1 to 1073741824.
     ///
     /// Raises:
-    ///     FileExistsError: There is something at the path.
-    ///     PolicyError, CreateError: There can be no such limiter.
-    ///     OSError: The system refuses.
+    ///     FileExistsError: The path exists.
+    ///     PolicyError, CreateError: The policy or the capacity is not valid.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import os, tempfile
     /// >>> from keytally import Limiter
@@ -65,16 +68,19 @@ impl Limiter {
     /// (Policy('20/minute, 200/hour'), 10000, True)
     #[staticmethod]
     #[pyo3(signature = (path, policy, capacity=Capacity(100_000)), text_signature = "(path, policy, capacity=100000)")]
-    fn create(py: Python<'_>, path: PathBuf, policy: PolicyText, capacity: Capacity) -> PyResult<Self> {
-        Self::made(py, || keytally::Limiter::create(path, &policy.0, capacity.0))
+    fn create(py: Python<'_>, path: PathBuf, policy: PolicyArgument, capacity: Capacity) -> PyResult<Self> {
+        Self::from_host(py, || keytally::Limiter::create(path, &policy.0, capacity.0))
     }
 
     /// Opens the limiter in a file.
     ///
+    /// Args:
+    ///     path: The path of the file.
+    ///
     /// Raises:
-    ///     FileNotFoundError: There is no such file.
-    ///     TableError: The file is no limiter, is damaged, or others can get at it.
-    ///     OSError: The system refuses.
+    ///     FileNotFoundError: The path does not exist.
+    ///     TableError: The file is not a limiter, is damaged, or other users have access to it.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import os, tempfile
     /// >>> from keytally import Limiter
@@ -84,15 +90,24 @@ impl Limiter {
     /// Policy('5/minute')
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        Self::made(py, || keytally::Limiter::open(path))
+        Self::from_host(py, || keytally::Limiter::open(path))
     }
 
-    /// Opens the limiter in a file, or creates it if there is none. Of several processes that do so at once, one
-    /// creates it and the others open the same: this is what each worker of a server calls.
+    /// Opens the limiter in a file, or creates it if the path does not exist.
+    ///
+    /// If several processes call it at once, one of them creates the file and all open the same.
+    /// Each worker of a server can call it.
+    ///
+    /// Args:
+    ///     path: The path of the file, on a local file system.
+    ///     policy: The limits of each subject, a `Policy` or its text.
+    ///     capacity: The most subjects with counts at a time, 1 to 1073741824.
     ///
     /// Raises:
-    ///     TableError: The limiter there has another policy or capacity; or as in `open`.
-    ///     PolicyError, CreateError, OSError: As in `create`.
+    ///     TableError: The file is not a limiter, is damaged, other users have access to it, or it
+    ///         has another policy or capacity.
+    ///     PolicyError, CreateError: The policy or the capacity is not valid.
+    ///     OSError: The operating system reports an error.
     ///
     /// >>> import os, tempfile
     /// >>> from keytally import Limiter
@@ -108,22 +123,24 @@ impl Limiter {
     fn open_or_create(
         py: Python<'_>,
         path: PathBuf,
-        policy: PolicyText,
+        policy: PolicyArgument,
         capacity: Capacity,
     ) -> PyResult<Self> {
-        Self::made(py, || keytally::Limiter::open_or_create(path, &policy.0, capacity.0))
+        Self::from_host(py, || keytally::Limiter::open_or_create(path, &policy.0, capacity.0))
     }
 
-    /// Charges ``cost`` to every window of the subject if all have room for it, else to none.
+    /// Charges ``cost`` to every window of the subject, if all of them have room for it.
+    ///
+    /// Otherwise nothing is charged.
     ///
     /// Args:
-    ///     subject: Any text or bytes; a text counts as its UTF-8.
-    ///     cost: Units, 0 to 4294967295; 0 is always admitted and charges nothing.
-    ///     now: An explicit time, in Unix seconds or as a datetime that has a time zone; the system
-    ///         clock when left out.
+    ///     subject: Any text or bytes. A text is the same subject as its UTF-8 bytes.
+    ///     cost: The cost in units, 0 to 4294967295. A cost of 0 is always admitted.
+    ///     now: An explicit time, in Unix seconds or as a datetime with a time zone; the system
+    ///         clock by default.
     ///
     /// Raises:
-    ///     TypeError, ValueError: An argument is of another type, or out of bounds.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///
     /// >>> from keytally import Limiter
     /// >>> limiter = Limiter("5/minute")
@@ -133,13 +150,19 @@ impl Limiter {
     fn check(&self, subject: &Bound<'_, PyAny>, cost: Cost, now: Option<Moment>) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::of(self.limiter.table().check(subject, cost.0, clock)))
+            with_clock!(now, |clock| Verdict::new(self.limiter.table().check(subject, cost.0, clock)))
         })
     }
 
-    /// Returns what `check` would, without the charge.
+    /// Returns the verdict that `check` would return, and charges nothing.
     ///
-    /// Args and what it raises are those of `check`.
+    /// Args:
+    ///     subject: Any text or bytes.
+    ///     cost: The cost in units, 0 to 4294967295.
+    ///     now: An explicit time, see `Gate`; the system clock by default.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///
     /// >>> from keytally import Limiter
     /// >>> limiter = Limiter("5/minute")
@@ -149,18 +172,20 @@ impl Limiter {
     fn peek(&self, subject: &Bound<'_, PyAny>, cost: Cost, now: Option<Moment>) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::of(self.limiter.table().peek(subject, cost.0, clock)))
+            with_clock!(now, |clock| Verdict::new(self.limiter.table().peek(subject, cost.0, clock)))
         })
     }
 
-    /// Gives back what a check charged, in the windows that still count it. Refund a charge once.
+    /// Takes a charge back, in the windows that still count it. Refund a charge at most once.
     ///
     /// Args:
-    ///     subject: As in `check`.
+    ///     subject: The subject that was charged.
     ///     charge: The ``charge`` of the verdict.
+    ///     now: An explicit time, see `Gate`; the system clock by default.
     ///
     /// Raises:
-    ///     ValueError: ``charge`` is ``None``, as that of a verdict that was not admitted.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range, or ``charge``
+    ///         is ``None`` because the verdict was not admitted.
     ///
     /// >>> from keytally import Limiter
     /// >>> limiter = Limiter("5/minute")
@@ -168,23 +193,32 @@ impl Limiter {
     /// >>> limiter.refund("203.0.113.9", charge, now=1_700_000_001).remaining
     /// 5
     #[pyo3(signature = (subject, charge, *, now=None))]
-    fn refund(&self, subject: &Bound<'_, PyAny>, charge: Charged, now: Option<Moment>) -> PyResult<Verdict> {
+    fn refund(
+        &self,
+        subject: &Bound<'_, PyAny>,
+        charge: ChargeArgument,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::of(self.limiter.table().refund(subject, charge.0, clock)))
+            with_clock!(now, |clock| Verdict::new(self.limiter.table().refund(subject, charge.0, clock)))
         })
     }
 
-    /// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it as far as there
-    /// is room. What found no room is the verdict's ``uncharged``. Settle a charge once.
+    /// Replaces an estimated charge by the actual cost. Settle a charge at most once.
+    ///
+    /// A lower cost refunds the difference. A higher cost charges as much of the difference as
+    /// there is room for. The rest is ``uncharged`` of the verdict.
     ///
     /// Args:
-    ///     subject: As in `check`.
+    ///     subject: The subject that was charged.
     ///     charge: The ``charge`` of the verdict.
-    ///     actual: What the request did cost, in units, 0 to 4294967295.
+    ///     actual: The actual cost in units, 0 to 4294967295.
+    ///     now: An explicit time, see `Gate`; the system clock by default.
     ///
     /// Raises:
-    ///     ValueError: ``charge`` is ``None``, as that of a verdict that was not admitted.
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range, or ``charge``
+    ///         is ``None`` because the verdict was not admitted.
     ///
     /// >>> from keytally import Limiter
     /// >>> limiter = Limiter("5/minute")
@@ -196,19 +230,26 @@ impl Limiter {
     fn settle(
         &self,
         subject: &Bound<'_, PyAny>,
-        charge: Charged,
+        charge: ChargeArgument,
         actual: Cost,
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::of(
+            with_clock!(now, |clock| Verdict::new(
                 self.limiter.table().settle(subject, charge.0, actual.0, clock)
             ))
         })
     }
 
-    /// Forgets all counts of the subject.
+    /// Sets all counts of the subject to 0.
+    ///
+    /// Args:
+    ///     subject: Any text or bytes.
+    ///     now: An explicit time, see `Gate`; the system clock by default.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: An argument has the wrong type or is out of range.
     ///
     /// >>> from keytally import Limiter
     /// >>> limiter = Limiter("5/minute")
@@ -219,19 +260,23 @@ impl Limiter {
     fn reset(&self, subject: &Bound<'_, PyAny>, now: Option<Moment>) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::of(self.limiter.table().reset(subject, clock)))
+            with_clock!(now, |clock| Verdict::new(self.limiter.table().reset(subject, clock)))
         })
     }
 
-    /// Corrects every tally that is more than 60 s ahead, counts kept, and returns how many. Calls
-    /// by the system clock correct the tallies that they meet; this is for all others. Reads the
-    /// whole table.
+    /// Corrects every tally that is more than 60 s ahead of the clock, and returns their number.
+    ///
+    /// The tallies keep their counts. A call that uses the system clock corrects the tally that it
+    /// reads, so this method is for the other tallies. It reads the whole table.
     ///
     /// Args:
-    ///     now: The time; the system clock when left out, which is read after each tally was
-    ///         loaded. An explicit time is older than that. If the call is stopped for more than a
-    ///         minute, each tally that is charged meanwhile may admit one more window, so pass one
-    ///         only while nothing else charges.
+    ///     now: An explicit time; the system clock by default, which is read after each tally was
+    ///         loaded. An explicit time is older. If the call is suspended for more than a minute,
+    ///         each tally that is charged meanwhile may admit one more window. Pass a time only
+    ///         while nothing else charges.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: ``now`` has the wrong type or is out of range.
     ///
     /// >>> import time
     /// >>> from keytally import Limiter
@@ -247,19 +292,19 @@ impl Limiter {
         py.detach(|| with_clock!(now, |clock| self.limiter.table().correct_clock(clock)))
     }
 
-    /// The path that the limiter was opened or created with; ``None`` in memory.
+    /// The path that the limiter was opened or created with; ``None`` if it is in memory.
     #[getter]
     fn path(&self) -> Option<PathBuf> {
         self.limiter.path().map(PathBuf::from)
     }
 
-    /// What each subject may use; ``None`` when the file's header is damaged.
+    /// The limits of each subject; ``None`` if the header of the file is damaged.
     #[getter]
     fn policy(&self) -> Option<Policy> {
         self.limiter.policy().map(|policy| Policy { policy })
     }
 
-    /// How many subjects it was made for.
+    /// The most subjects with counts at a time.
     #[getter]
     fn capacity(&self) -> u32 {
         self.limiter.table().capacity()
@@ -275,11 +320,11 @@ impl Limiter {
 }
 
 impl Limiter {
-    /// Taking room for a file takes a while, in which other threads go on.
-    fn made(
+    /// Creates or opens a limiter while other Python threads run: allocating a file takes long.
+    fn from_host(
         py: Python<'_>,
         make: impl FnOnce() -> Result<keytally::Limiter, keytally::Error> + Send,
     ) -> PyResult<Self> {
-        py.detach(make).map(|limiter| Self { limiter }).map_err(exceptions::of)
+        py.detach(make).map(|limiter| Self { limiter }).map_err(exceptions::from_error)
     }
 }

@@ -1,18 +1,21 @@
-//! Policies and their quotas.
+//! Policies, quotas and plans.
 
+use keytally::Plan;
+use keytally::redact::{policy_error, redact_name};
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyMapping, PyTuple, PyType};
 
-use crate::arguments::PolicyText;
+use crate::arguments::wrong_type;
+use crate::exceptions::{CreateError, PolicyError};
 
-/// What may be used: one to four limits, each per window of time, whose windows nest.
+/// One to four limits, each per window of time. The windows nest.
 ///
 /// Args:
-///     text: ``[fixed|sliding] LIMIT/[N]UNIT, …`` with the units second, minute, hour, day, or sec, min, s, m, h, d.
-///         ``LIMIT per [N]UNIT`` is read too.
+///     text: ``[fixed|sliding] LIMIT/[N]UNIT, …``. The units are second, minute, hour and day, or
+///         sec, min, s, m, h and d. ``LIMIT per [N]UNIT`` is accepted too.
 ///
 /// Raises:
-///     PolicyError: There is no such policy; the message says which part is wrong, and how.
+///     PolicyError: The text is not a policy. The message names the part that is wrong, and why.
 ///
 /// >>> from keytally import Policy
 /// >>> policy = Policy("1000/hour, 100/minute")
@@ -22,7 +25,7 @@ use crate::arguments::PolicyText;
 /// ('fixed', (Quota(limit=100, window=60), Quota(limit=1000, window=3600)))
 /// >>> Policy("100/fortnight")
 /// Traceback (most recent call last):
-/// keytally.exceptions.PolicyError: "fortnight" is no unit; the units are second, minute, hour, day, or sec, min, s, m, h, d
+/// keytally.exceptions.PolicyError: "fortnight" is ...
 #[pyclass(frozen, eq, module = "keytally")]
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Policy {
@@ -32,11 +35,14 @@ pub(crate) struct Policy {
 #[pymethods]
 impl Policy {
     #[new]
-    fn new(text: PolicyText) -> Self {
+    fn new(text: PolicyArgument) -> Self {
         Self { policy: text.0 }
     }
 
-    /// How the windows count: ``"fixed"``, aligned to the Unix epoch, or ``"sliding"``, the last full window length.
+    /// How the windows count.
+    ///
+    /// The windows of ``"fixed"`` are aligned to the Unix epoch. Those of ``"sliding"`` end now:
+    /// the previous window counts by the part of it that they still cover.
     #[getter]
     fn algorithm(&self) -> &'static str {
         self.policy.algorithm().as_str()
@@ -45,10 +51,10 @@ impl Policy {
     /// The quotas, shortest window first.
     #[getter]
     fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, self.policy.quotas().iter().map(Quota::of).collect::<Vec<_>>())
+        PyTuple::new(py, self.policy.quotas().iter().map(Quota::from).collect::<Vec<_>>())
     }
 
-    /// Each quota that can never deny a request, with the quota that allows no more than it already.
+    /// Each quota that can never deny a request, with the quota that makes it redundant.
     ///
     /// >>> from keytally import Policy
     /// >>> Policy("100/minute, 50/hour").never_binding
@@ -57,7 +63,8 @@ impl Policy {
     /// ()
     #[getter]
     fn never_binding<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let pairs = self.policy.never_binding().map(|(idle, other)| (Quota::of(&idle), Quota::of(&other)));
+        let pairs =
+            self.policy.never_binding().map(|(idle, other)| (Quota::from(&idle), Quota::from(&other)));
         PyTuple::new(py, pairs.collect::<Vec<_>>())
     }
 
@@ -78,7 +85,7 @@ impl Policy {
     }
 }
 
-/// At most so many units of cost in each window of that length.
+/// A limit of cost units per window of time.
 ///
 /// >>> from keytally import Policy
 /// >>> [quota] = Policy("5/10s").quotas
@@ -87,19 +94,19 @@ impl Policy {
 #[pyclass(frozen, eq, hash, module = "keytally")]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Quota {
-    pub(crate) limit: u32,
-    pub(crate) window: u32,
+    limit: u32,
+    window: u32,
 }
 
-impl Quota {
-    fn of(quota: &keytally::Quota) -> Self {
+impl From<&keytally::Quota> for Quota {
+    fn from(quota: &keytally::Quota) -> Self {
         Self { limit: quota.limit, window: quota.window.seconds() }
     }
 }
 
 #[pymethods]
 impl Quota {
-    /// The most that is admitted in one window.
+    /// The most units that one window admits.
     #[getter]
     fn limit(&self) -> u32 {
         self.limit
@@ -120,4 +127,60 @@ impl Quota {
     fn __repr__(&self) -> String {
         format!("Quota(limit={}, window={})", self.limit, self.window)
     }
+}
+
+/// Returns the quota of a policy that was pickled or copied. Only `pickle` and `copy` call it.
+///
+/// >>> import pickle
+/// >>> from keytally import Policy
+/// >>> pickle.loads(pickle.dumps(Policy("5/10s").quotas))
+/// (Quota(limit=5, window=10),)
+#[pyfunction]
+pub(crate) fn restore_quota(limit: u32, window: u32) -> Quota {
+    Quota { limit, window }
+}
+
+/// A policy as an argument: a `Policy`, or its text.
+pub(crate) struct PolicyArgument(pub(crate) keytally::Policy);
+
+impl<'py> FromPyObject<'_, 'py> for PolicyArgument {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if let Ok(policy) = value.cast::<Policy>() {
+            return Ok(Self(policy.get().policy.clone()));
+        }
+        let text: String = value.extract().map_err(|_| wrong_type("policy", "a str or a Policy", &value))?;
+        text.parse()
+            .map(Self)
+            .map_err(|error: keytally::ParsePolicyError| PolicyError::new_err(policy_error(&error)))
+    }
+}
+
+/// Returns the plan of this name and policy.
+///
+/// # Errors
+/// A `CreateError` if a plan cannot have the name.
+pub(crate) fn plan(name: &str, policy: keytally::Policy) -> PyResult<Plan> {
+    Plan::new(name, policy).ok_or_else(|| {
+        let name = redact_name(name);
+        CreateError::new_err(format!(
+            "{name:?} is not a valid plan name: it must be 1 to 16 characters of a-z, 0-9, - and _"
+        ))
+    })
+}
+
+/// Returns the plans of a mapping from names to policies.
+///
+/// # Errors
+/// A `CreateError`, a `PolicyError` or a `TypeError` if a name or a policy is not valid.
+pub(crate) fn plans(plans: &Bound<'_, PyMapping>) -> PyResult<Vec<Plan>> {
+    plans
+        .items()?
+        .iter()
+        .map(|item| {
+            let (text, policy): (String, PolicyArgument) = item.extract()?;
+            plan(&text, policy.0)
+        })
+        .collect()
 }

@@ -1,9 +1,9 @@
-//! What `verify` reports.
+//! The report of `Gate.verify`.
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-/// What ``Gate.verify`` found.
+/// The result of ``Gate.verify``.
 ///
 /// >>> import keytally
 /// >>> report = keytally.Gate.in_memory(pepper=keytally.generate_pepper()).verify()
@@ -17,13 +17,13 @@ pub(crate) struct Report {
 
 #[pymethods]
 impl Report {
-    /// Whether an administrator had been killed in the middle of a change, which is completed now.
+    /// Whether an administrator was killed during a change, which this call completed.
     #[getter]
     fn completed(&self) -> bool {
         self.completed
     }
 
-    /// What is wrong, each a `Flaw`; empty when all is well.
+    /// The flaws, each a `Flaw`; empty if there are none.
     #[getter]
     fn flaws<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, self.flaws.iter().map(|&flaw| Flaw { flaw }).collect::<Vec<_>>())
@@ -36,7 +36,9 @@ impl Report {
     }
 }
 
-/// Something in a gate that no administrator and no check could have left there. ``str`` tells it in a sentence.
+/// A value in a gate that no administrator and no check could have written.
+///
+/// ``str`` returns it as a sentence.
 ///
 /// >>> import keytally
 /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -49,13 +51,13 @@ pub(crate) struct Flaw {
 
 #[pymethods]
 impl Flaw {
-    /// The number of the record.
+    /// The number of the record, from 0.
     #[getter]
     fn record(&self) -> u32 {
         self.flaw.record
     }
 
-    /// The key that the record holds, as far as it can be told.
+    /// The id of the key in the record; ``None`` if the record does not have a valid one.
     #[getter]
     fn key_id(&self) -> Option<String> {
         self.flaw.key_id.map(|key_id| key_id.to_string())

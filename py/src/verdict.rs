@@ -1,10 +1,11 @@
-//! The verdict. It holds the core's, and works out what it is asked for.
+//! The verdict. It holds that of core, and computes each property when it is read.
 
 use alloc::sync::Arc;
 
 use keytally::Gate;
 use keytally::Headers;
 use keytally::{Outcome, Reason, Timestamp};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyTuple};
 
@@ -13,9 +14,12 @@ use crate::charge::Charge;
 use crate::clock::Time;
 use crate::exceptions;
 use crate::fields;
-use crate::kept::{HolderState, Kept, State, WindowState, window_state};
+use crate::quota_state::quotas;
+use crate::snapshot::{Holder, Pickled, Snapshot};
 
-/// The answer to a check: everything that an HTTP response, a log line or a later refund needs. True when admitted.
+/// The result of a check: the values for an HTTP response, a log line or a later refund.
+///
+/// It is true if the request was admitted.
 ///
 /// >>> import keytally
 /// >>> limiter = keytally.Limiter("1/minute")
@@ -32,7 +36,7 @@ use crate::kept::{HolderState, Kept, State, WindowState, window_state};
 /// >>> verdict.headers[-1], verdict.raw_headers[-1]
 /// (('Retry-After', '40'), (b'retry-after', b'40'))
 ///
-/// That on a good key tells whose it is, too.
+/// The verdict on a valid key names the account too.
 ///
 /// >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
 /// >>> key = gate.issue(42)
@@ -52,60 +56,66 @@ pub(crate) struct Verdict {
 }
 
 enum Held {
-    /// As core gave it, with the gate that knows the names of plan and environment.
+    /// The verdict of core, with the gate that has the names of plan and environment.
     Core { verdict: keytally::Verdict, gate: Option<Arc<Gate>> },
-    /// As it was pickled.
-    Kept(Box<Kept>),
+    /// The values of a verdict that was pickled.
+    Pickled(Box<Snapshot>),
 }
 
 impl Verdict {
+    /// Returns a limiter's verdict.
     #[inline]
-    pub(crate) fn of(verdict: keytally::Verdict) -> Self {
+    pub(crate) fn new(verdict: keytally::Verdict) -> Self {
         Self { held: Held::Core { verdict, gate: None } }
     }
 
+    /// Returns a gate's verdict.
     #[inline]
-    pub(crate) fn of_gate(verdict: keytally::Verdict, gate: Arc<Gate>) -> Self {
+    pub(crate) fn from_gate(verdict: keytally::Verdict, gate: Arc<Gate>) -> Self {
         Self { held: Held::Core { verdict, gate: Some(gate) } }
     }
 
-    pub(crate) fn from_kept(kept: Kept) -> Self {
-        Self { held: Held::Kept(Box::new(kept)) }
+    fn from_snapshot(snapshot: Snapshot) -> Self {
+        Self { held: Held::Pickled(Box::new(snapshot)) }
     }
 
-    /// Returns what `core` finds in the verdict, or `kept` in the values of one that was pickled.
-    fn either<T>(&self, core: impl FnOnce(&keytally::Verdict) -> T, kept: impl FnOnce(&Kept) -> T) -> T {
+    /// Calls `core` with the verdict of core, or `pickled` with the values of a pickled verdict.
+    fn either<T>(
+        &self,
+        core: impl FnOnce(&keytally::Verdict) -> T,
+        pickled: impl FnOnce(&Snapshot) -> T,
+    ) -> T {
         match &self.held {
             Held::Core { verdict, .. } => core(verdict),
-            Held::Kept(values) => kept(values),
+            Held::Pickled(values) => pickled(values),
         }
     }
 
-    fn decided(&self) -> Outcome {
-        self.either(keytally::Verdict::outcome, |kept| kept.outcome)
+    fn core_outcome(&self) -> Outcome {
+        self.either(keytally::Verdict::outcome, |values| values.outcome)
     }
 
     fn longest(&self) -> Option<keytally::QuotaState> {
-        self.either(|verdict| verdict.quotas().longest(), |kept| kept.quotas.last().copied())
+        self.either(|verdict| verdict.quotas().longest(), |values| values.quotas.last().copied())
     }
 
     fn block(&self) -> Headers {
-        self.either(keytally::Verdict::headers, |kept| kept.response().headers())
+        self.either(keytally::Verdict::headers, |values| values.response().headers())
     }
 
-    fn holder(&self) -> HolderState {
+    fn holder(&self) -> Holder {
         (self.account(), self.key_id(), self.plan(), self.env())
     }
 
     fn charged_at(&self) -> Option<Timestamp> {
-        self.either(|verdict| verdict.charge().map(|charge| charge.at), |kept| kept.charged_at)
+        self.either(|verdict| verdict.charge().map(|charge| charge.at), |values| values.charged_at)
     }
 
-    /// Returns the values to pickle.
-    fn state(&self) -> State {
+    /// Returns what is pickled of the verdict.
+    fn to_pickled(&self) -> Pickled {
         self.either(
             |verdict| {
-                let kept = Kept {
+                let snapshot = Snapshot {
                     outcome: verdict.outcome(),
                     reason: verdict.reason(),
                     holder: self.holder(),
@@ -117,17 +127,25 @@ impl Verdict {
                     uncharged: verdict.uncharged(),
                     clock_ahead_s: verdict.clock_ahead_s(),
                 };
-                kept.state()
+                snapshot.to_pickled()
             },
-            Kept::state,
+            Snapshot::to_pickled,
         )
     }
 }
 
 #[pymethods]
 impl Verdict {
-    /// Returns the verdict on a request whose key header came more than once: it is invalid, whatever the values
-    /// are, since the next server in the chain might pick another one.
+    /// Returns the verdict on a request with more than one key header.
+    ///
+    /// The key is invalid whatever the values are, because the next server in the chain may select
+    /// another value.
+    ///
+    /// Args:
+    ///     now: An explicit time, see `Gate`; the system clock by default.
+    ///
+    /// Raises:
+    ///     TypeError, ValueError: ``now`` has the wrong type or is out of range.
     ///
     /// >>> from keytally import Verdict
     /// >>> verdict = Verdict.duplicate_header()
@@ -136,58 +154,65 @@ impl Verdict {
     #[staticmethod]
     #[pyo3(signature = (*, now=None))]
     fn duplicate_header(now: Option<Moment>) -> Self {
-        Self::of(keytally::Verdict::duplicate_header(Time::from(now).moment()))
+        Self::new(keytally::Verdict::duplicate_header(Time::from(now).timestamp()))
     }
 
-    /// Whether the request may go on.
+    /// Whether the request was admitted.
     #[getter]
     fn admitted(&self) -> bool {
-        self.decided() == Outcome::Admitted
+        self.core_outcome() == Outcome::Admitted
     }
 
-    /// What was decided: ``"admitted"``, ``"denied"``, ``"missing_key"``, ``"invalid_key"``, ``"too_costly"`` or
-    /// ``"full"``.
+    /// The decision.
+    ///
+    /// It is ``"admitted"``, ``"denied"``, ``"missing_key"``, ``"invalid_key"``, ``"too_costly"``
+    /// or ``"full"``.
     #[getter]
     fn outcome(&self) -> &'static str {
-        self.decided().as_str()
+        self.core_outcome().as_str()
     }
 
-    /// Why the key is invalid, for logs and metrics, never for the client: ``"malformed"``, ``"checksum"``,
-    /// ``"unknown"``, ``"wrong_secret"``, ``"revoked"``, ``"expired"``, ``"duplicate"``, ``"pepper_missing"`` or
-    /// ``"damaged"``; ``None`` when it isn't.
+    /// Why the key is invalid; ``None`` if it is not. Log it, but never disclose it to the client.
+    ///
+    /// It is ``"malformed"``, ``"checksum"``, ``"unknown"``, ``"wrong_secret"``, ``"revoked"``,
+    /// ``"expired"``, ``"duplicate"``, ``"pepper_missing"`` or ``"damaged"``.
     #[getter]
     fn reason(&self) -> Option<&'static str> {
-        self.either(keytally::Verdict::reason, |kept| kept.reason).map(Reason::as_str)
+        self.either(keytally::Verdict::reason, |values| values.reason).map(Reason::as_str)
     }
 
-    /// The HTTP status: 200 (the application's to replace), 401, 429 or 503.
+    /// The HTTP status: 200, 401, 429 or 503. The application replaces 200 by its own status.
     #[getter]
     fn status(&self) -> u16 {
-        self.decided().http_status()
+        self.core_outcome().http_status()
     }
 
-    /// The response's body, JSON; empty when admitted.
+    /// The body of the response, as JSON; empty if the request was admitted.
     #[getter]
     fn body<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, self.decided().body().as_bytes())
+        PyBytes::new(py, self.core_outcome().body().as_bytes())
     }
 
-    /// The body's media type.
+    /// The media type of ``body``.
     #[getter]
     fn content_type(&self) -> &'static str {
         "application/json"
     }
 
-    /// The body as a problem document, ``application/problem+json`` (RFC 9457), for clients that want to be told which
-    /// quota it was; empty when admitted.
+    /// The body as a problem document, ``application/problem+json``; empty if the request was
+    /// admitted.
+    ///
+    /// Unlike ``body``, it names the quotas that lacked room. The source is RFC 9457.
     #[getter]
     fn problem<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        let problem = self.either(keytally::Verdict::problem, |kept| kept.response().problem());
+        let problem = self.either(keytally::Verdict::problem, |values| values.response().problem());
         PyBytes::new(py, problem.as_bytes())
     }
 
-    /// The header fields of the response, name and value of each, whatever the outcome. Set them, don't append: there
-    /// must be one of each.
+    /// The header fields of the response, a name and a value each.
+    ///
+    /// Set them, do not append them: a response must have each field once. The source of
+    /// ``RateLimit`` and ``RateLimit-Policy`` is draft-ietf-httpapi-ratelimit-headers-10.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let headers = self.block();
@@ -195,7 +220,7 @@ impl Verdict {
         PyList::new(py, fields::split(headers.as_bytes()).map(field).collect::<Vec<_>>())
     }
 
-    /// The same as bytes with lowercase names, as ASGI takes them.
+    /// The header fields of the response as bytes, with lowercase names, as ASGI requires.
     #[getter]
     fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         let headers = self.block();
@@ -203,22 +228,22 @@ impl Verdict {
         PyList::new(py, fields::split(headers.as_bytes()).map(field).collect::<Vec<_>>())
     }
 
-    /// The number of the account that the key belongs to; ``None`` unless the secret was right.
+    /// The number of the account that the key belongs to; ``None`` unless the secret was correct.
     #[getter]
     fn account(&self) -> Option<u32> {
-        self.either(|verdict| verdict.holder().map(|holder| holder.account), |kept| kept.holder.0)
+        self.either(|verdict| verdict.holder().map(|holder| holder.account), |values| values.holder.0)
     }
 
-    /// The key's public name; ``None`` unless the secret was right.
+    /// The id of the key, 11 base62 characters; ``None`` unless the secret was correct.
     #[getter]
     fn key_id(&self) -> Option<String> {
         self.either(
             |verdict| verdict.holder().map(|holder| holder.key_id.to_string()),
-            |kept| kept.holder.1.clone(),
+            |values| values.holder.1.clone(),
         )
     }
 
-    /// The name of the key's plan; ``None`` unless the secret was right.
+    /// The name of the key's plan; ``None`` unless the secret was correct.
     #[getter]
     fn plan(&self) -> Option<String> {
         match &self.held {
@@ -226,11 +251,11 @@ impl Verdict {
                 let plan = gate.as_ref()?.table().plan(verdict.holder()?.plan)?;
                 Some(plan.name.as_str().to_owned())
             }
-            Held::Kept(kept) => kept.holder.2.clone(),
+            Held::Pickled(values) => values.holder.2.clone(),
         }
     }
 
-    /// The key's environment; ``None`` unless the secret was right.
+    /// The environment of the key; ``None`` unless the secret was correct.
     #[getter]
     fn env(&self) -> Option<String> {
         match &self.held {
@@ -238,70 +263,76 @@ impl Verdict {
                 let env = gate.as_ref()?.table().env(verdict.holder()?.env)?;
                 Some(env.to_string())
             }
-            Held::Kept(kept) => kept.holder.3.clone(),
+            Held::Pickled(values) => values.holder.3.clone(),
         }
     }
 
-    /// The limit of the longest window; ``None`` when nothing was counted, as for an invalid key.
+    /// The limit of the longest window in units; ``None`` without quotas, as for an invalid key.
     #[getter]
     fn limit(&self) -> Option<u32> {
         self.longest().map(|quota| quota.limit)
     }
 
-    /// Units left in the longest window; 0 when nothing was counted, as for an invalid key.
+    /// The units left in the longest window; 0 without quotas, as for an invalid key.
     #[getter]
     fn remaining(&self) -> u32 {
         self.longest().map_or(0, |quota| quota.remaining)
     }
 
-    /// When the longest window will have forgotten all that it counts now, in Unix seconds; ``None`` when nothing was
-    /// counted.
+    /// When nothing that the longest window counts now will count any more, in Unix seconds.
+    ///
+    /// ``None`` without quotas, as for an invalid key.
     #[getter]
     fn reset(&self) -> Option<u64> {
         self.longest().map(|quota| quota.reset_unix_s)
     }
 
-    /// Seconds until a try is worthwhile, rounded up and at least 1; ``None`` unless denied or full.
+    /// The seconds until a retry can succeed, rounded up, at least 1.
+    ///
+    /// ``None`` unless the outcome is ``"denied"`` or ``"full"``.
     #[getter]
     fn retry_after(&self) -> Option<u32> {
-        self.either(keytally::Verdict::retry_after_s, |kept| kept.retry_after_s)
+        self.either(keytally::Verdict::retry_after_s, |values| values.retry_after_s)
     }
 
-    /// By how many seconds the tally was ahead of the caller's time, rounded up; 0 if it was not.
-    /// More than 60 says that a clock, or an explicit ``now``, was wrong. The next call by the
-    /// system clock corrects the tally.
+    /// How far the tally was ahead of the caller's time, in seconds, rounded up; 0 if it was not.
+    ///
+    /// A value above 60 means that a clock, or an explicit ``now``, was wrong. The next call that
+    /// uses the system clock corrects the tally.
     #[getter]
     fn clock_ahead_s(&self) -> u32 {
-        self.either(keytally::Verdict::clock_ahead_s, |kept| kept.clock_ahead_s)
+        self.either(keytally::Verdict::clock_ahead_s, |values| values.clock_ahead_s)
     }
 
-    /// Every window after the decision, shortest first, each a `QuotaState`; empty when nothing was counted.
+    /// The quotas after the decision, each a `QuotaState`, shortest window first.
+    ///
+    /// Empty without quotas, as for an invalid key.
     #[getter]
     fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         self.either(
             |verdict| quotas(py, verdict.quotas().iter()),
-            |kept| quotas(py, kept.quotas.iter().copied()),
+            |values| quotas(py, values.quotas.iter().copied()),
         )
     }
 
-    /// What was charged, to be kept for a later ``refund`` or ``settle``; ``None`` unless admitted.
+    /// The charge, for a later ``refund`` or ``settle``; ``None`` unless the request was admitted.
     #[getter]
     fn charge(&self) -> Option<Charge> {
-        let cost = self.either(keytally::Verdict::cost, |kept| kept.cost);
+        let cost = self.either(keytally::Verdict::cost, |values| values.cost);
         self.charged_at().map(|at| Charge::from(keytally::Charge { cost, at }))
     }
 
-    /// Units that a ``settle`` found no room for; 0 in every other verdict.
+    /// The units that ``settle`` could not charge for lack of room; 0 in other verdicts.
     #[getter]
     fn uncharged(&self) -> u32 {
-        self.either(keytally::Verdict::uncharged, |kept| kept.uncharged)
+        self.either(keytally::Verdict::uncharged, |values| values.uncharged)
     }
 
-    /// Does nothing when admitted, and raises what happened otherwise.
+    /// Raises an exception unless the request was admitted.
     ///
     /// Raises:
-    ///     MissingKeyError, InvalidKeyError, DeniedError, TooCostlyError, FullError: Each is a `RefusedError`, and
-    ///         holds the verdict.
+    ///     MissingKeyError, InvalidKeyError, DeniedError, TooCostlyError, FullError: The request
+    ///         was refused. Each is a `RefusedError` with the verdict.
     ///
     /// >>> import keytally
     /// >>> limiter = keytally.Limiter("1/minute")
@@ -310,21 +341,21 @@ impl Verdict {
     /// Traceback (most recent call last):
     /// keytally.exceptions.DeniedError: denied (429); try again in 40 s
     fn raise_for_status(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let outcome = slf.get().decided();
-        exceptions::refused(outcome, (slf.clone().unbind(),)).map_or(Ok(()), Err)
+        let outcome = slf.get().core_outcome();
+        exceptions::from_outcome(outcome, (slf.clone().unbind(),)).map_or(Ok(()), Err)
     }
 
     fn __bool__(&self) -> bool {
         self.admitted()
     }
 
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (State,))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (Pickled,))> {
         let restore = slf.py().import("keytally._native")?.getattr("restore_verdict")?;
-        Ok((restore, (slf.get().state(),)))
+        Ok((restore, (slf.get().to_pickled(),)))
     }
 
     fn __repr__(&self) -> String {
-        let outcome = self.decided();
+        let outcome = self.core_outcome();
         match (self.reason(), self.longest()) {
             (Some(reason), _) => format!("<Verdict {outcome}: {reason}>"),
             (None, Some(quota)) => {
@@ -335,82 +366,16 @@ impl Verdict {
     }
 }
 
-/// The windows as a tuple.
-pub(crate) fn quotas<'py>(
-    py: Python<'py>,
-    quotas: impl Iterator<Item = keytally::QuotaState>,
-) -> PyResult<Bound<'py, PyTuple>> {
-    PyTuple::new(py, quotas.map(QuotaState::from).collect::<Vec<_>>())
-}
-
-/// One window of a verdict.
+/// Returns the verdict that was pickled or copied. Only `pickle` and `copy` call it.
 ///
-/// >>> import keytally
-/// >>> verdict = keytally.Limiter("5/minute, 9/hour").check("203.0.113.9", now=1_700_000_000)
-/// >>> minute, hour = verdict.quotas
-/// >>> minute
-/// <QuotaState minute: 4 of 5 left until 1700000040>
-/// >>> hour.name, hour.limit, hour.remaining, hour.window, hour.reset, hour.lacking
-/// ('hour', 9, 8, 3600, 1700002800, False)
-#[pyclass(frozen, module = "keytally")]
-pub(crate) struct QuotaState {
-    state: keytally::QuotaState,
-}
-
-impl From<keytally::QuotaState> for QuotaState {
-    fn from(state: keytally::QuotaState) -> Self {
-        Self { state }
-    }
-}
-
-#[pymethods]
-impl QuotaState {
-    /// The most that one window admits.
-    #[getter]
-    fn limit(&self) -> u32 {
-        self.state.limit
-    }
-
-    /// What is left, at most the limit.
-    #[getter]
-    fn remaining(&self) -> u32 {
-        self.state.remaining
-    }
-
-    /// The length of the window in seconds.
-    #[getter]
-    fn window(&self) -> u32 {
-        self.state.window.seconds()
-    }
-
-    /// The window's name in header fields: ``second``, ``minute``, ``hour`` or ``day``, else its seconds, ``90s``.
-    #[getter]
-    fn name(&self) -> String {
-        self.state.window.to_string()
-    }
-
-    /// When all that is counted now will be forgotten, in Unix seconds.
-    #[getter]
-    fn reset(&self) -> u64 {
-        self.state.reset_unix_s
-    }
-
-    /// Whether this window is why the request was denied.
-    #[getter]
-    fn lacking(&self) -> bool {
-        self.state.lacking
-    }
-
-    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, (WindowState,))> {
-        let restore = slf.py().import("keytally._native")?.getattr("restore_quota_state")?;
-        Ok((restore, (window_state(&slf.get().state),)))
-    }
-
-    fn __repr__(&self) -> String {
-        let state = &self.state;
-        format!(
-            "<QuotaState {}: {} of {} left until {}>",
-            state.window, state.remaining, state.limit, state.reset_unix_s
-        )
-    }
+/// >>> import pickle
+/// >>> from keytally import Limiter
+/// >>> verdict = Limiter("5/minute").check("203.0.113.9", now=1_700_000_000)
+/// >>> pickle.loads(pickle.dumps(verdict))
+/// <Verdict admitted: 4 of 5 left>
+#[pyfunction]
+pub(crate) fn restore_verdict(state: Pickled) -> PyResult<Verdict> {
+    Snapshot::from_pickled(state).map(Verdict::from_snapshot).ok_or_else(|| {
+        PyValueError::new_err("the state is not a verdict's: it was pickled by another version")
+    })
 }

@@ -1,10 +1,10 @@
-"""What several tests need."""
+"""Fixtures of several tests."""
 
 import pytest
 
 from keytally import Gate, generate_pepper
 
-# A moment 20 seconds after a full hour.
+# A time 20 seconds after a full hour.
 NOW = 1_700_049_620
 
 

@@ -1,6 +1,6 @@
-"""The slow obvious limiter: it remembers every charge, and adds them up anew each time it is asked.
+"""The model of a limiter: it stores every charge, and adds all of them up at each call.
 
-It shares nothing with the module. Times are in milliseconds.
+It shares no code with the module. Times are in milliseconds.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,10 @@ class Charged:
 
 @dataclass
 class Tally:
-    """The use of one subject or key under quotas of (limit, window in seconds), shortest window first."""
+    """The charges of one subject or key.
+
+    Quotas are pairs of a limit and a window in seconds, shortest window first.
+    """
 
     quotas: list
     sliding: bool = False
@@ -22,7 +25,7 @@ class Tally:
     latest_ms: int = 0
 
     def time(self, now_ms):
-        """Return the time that counts: a late clock is taken at the start of the latest unit charged in."""
+        """Return the time to use: at least the start of the latest unit that has a charge."""
         unit_ms = self.quotas[0][1] * 1000
         return max(now_ms, self.latest_ms // unit_ms * unit_ms)
 
@@ -35,7 +38,7 @@ class Tally:
 
         used = total(index)
         if self.sliding:
-            # Rounded up, so that a fraction never admits more.
+            # Rounded up, so that a fraction of a unit never admits more.
             used += -(-total(index - 1) * (length - elapsed) // length)
         return used
 
@@ -56,7 +59,7 @@ class Tally:
         return charged
 
     def refund(self, charged, cost, now_ms):
-        """Take units off a charge; those of windows that have passed count nowhere any more."""
+        """Subtract units from a charge. A charge whose windows have passed does not count."""
         length = self.quotas[-1][1] * 1000
         passed = self.time(now_ms) // length - charged.at_ms // length
         if cost and passed <= self.sliding:
@@ -64,7 +67,7 @@ class Tally:
         charged.cost -= cost
 
     def settle(self, charged, actual, now_ms):
-        """Return the units that found no room."""
+        """Return the units for which there is no room."""
         if actual <= charged.cost:
             self.refund(charged, charged.cost - actual, now_ms)
             return 0
@@ -78,7 +81,7 @@ class Tally:
         self.charges.clear()
 
     def retry_after(self, cost, now_ms):
-        """Return the whole seconds until the cost fits, found by trying one unit after the other."""
+        """Return the whole seconds until the cost fits, by trying each unit of time."""
         unit_ms = 1 if self.sliding else self.quotas[0][1] * 1000
         at_ms = self.time(now_ms)
         while self.outcome(cost, at_ms) != "admitted":

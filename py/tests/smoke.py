@@ -1,4 +1,4 @@
-"""Runs every example of the documentation with the standard library alone: for Pythons without pytest."""
+"""Runs all documentation examples with the standard library, for Pythons without pytest."""
 
 import doctest
 import inspect
@@ -11,7 +11,7 @@ from keytally import exceptions
 
 
 def documented():
-    """Yield the name, the value and the text of everything that has documentation."""
+    """Yield the name, the value and the docstring of each public name."""
     yield "keytally", keytally, keytally.__doc__
     yield "keytally.exceptions", exceptions, exceptions.__doc__
     for name in sorted(set(keytally.__all__) - {"__version__"}):
@@ -30,7 +30,7 @@ def examples(name, text):
 
 
 class Checker(doctest.OutputChecker):
-    """Compares without what Python 3.11 and later add to an error about an argument: its name."""
+    """Ignores the argument name that Python 3.11 and later add to an error."""
 
     def check_output(self, want, got, optionflags):
         """Compare."""
@@ -40,9 +40,9 @@ class Checker(doctest.OutputChecker):
 
 
 def failures():
-    """Run the examples and return how many failed, and of how many."""
+    """Run the examples, and return the number of failures and the number of examples."""
     runner = doctest.DocTestRunner(Checker(), optionflags=doctest.ELLIPSIS)
-    # What examples leave behind goes when they have run.
+    # The files that examples create are removed with the folder.
     with tempfile.TemporaryDirectory() as folder:
         tempfile.tempdir = folder
         try:

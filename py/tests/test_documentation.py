@@ -1,4 +1,4 @@
-"""Every public name has documentation, and the examples in it are true."""
+"""Every public name has documentation with examples that run."""
 
 import inspect
 import re
@@ -12,24 +12,28 @@ import smoke
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_example_runs():
+def test_documentation_examples_run():
     failed, tried = smoke.failures()
     assert failed == 0
     assert tried > 150
 
 
-def test_every_name_has_an_example():
-    """What can be called has its own; what can be read is read in one of its class."""
+def test_every_public_name_has_an_example():
+    """A callable has its own example. A property occurs in an example of its class."""
     documented = {name: (value, text) for name, value, text in smoke.documented()}
 
     def code(texts):
-        return "".join(example.source for text in texts for example in smoke.examples("", text).examples)
+        return "".join(
+            example.source for text in texts for example in smoke.examples("", text).examples
+        )
 
     def has_example(name, value, text):
         owner, _, member = name.rpartition(".")
         if not inspect.isgetsetdescriptor(value):
             return code([text]) or inspect.ismodule(value)
-        of_class = [text for other, (_, text) in documented.items() if other.partition(".")[0] == owner]
+        of_class = [
+            text for other, (_, text) in documented.items() if other.partition(".")[0] == owner
+        ]
         return re.search(rf"\.{member}\b", code(of_class))
 
     assert [name for name, found in documented.items() if not has_example(name, *found)] == []

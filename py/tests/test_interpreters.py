@@ -1,4 +1,4 @@
-"""A second interpreter in one process, as mod_wsgi makes one for each application."""
+"""A second interpreter in one process: mod_wsgi creates one for each application."""
 
 import importlib
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-# Runs code in interpreters of its own, the main one too, in turn; what they print is this program's.
+# Runs code in the main interpreter and in new ones, in the order of the arguments.
 PROGRAM = """
 import sys
 try:
@@ -36,7 +36,7 @@ for where in sys.argv[1:]:
 
 
 def run(*where):
-    # In development mode these modules warn that they are private.
+    # In development mode, these modules warn that they are private.
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *where]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
@@ -52,8 +52,10 @@ def has_interpreters():
 
 
 @pytest.mark.skipif(not has_interpreters(), reason="this Python has no module for interpreters")
-@pytest.mark.parametrize("order", [("main", "sub", "main"), ("sub", "main"), ("sub", "sub", "main")])
-def test_every_interpreter_but_the_main_one_is_refused(order):
+@pytest.mark.parametrize(
+    "order", [("main", "sub", "main"), ("sub", "main"), ("sub", "sub", "main")]
+)
+def test_import_in_second_interpreter_is_refused(order):
     ran = run(*order)
     said = ran.stdout.splitlines()
     assert len(said) == len(order), ran
@@ -61,11 +63,11 @@ def test_every_interpreter_but_the_main_one_is_refused(order):
         if where == "main":
             assert line == "caught", ran
         else:
-            assert line.startswith("refused: keytally works in the main interpreter of a process"), ran
+            assert line.startswith("refused: keytally works only in the main interpreter"), ran
             assert "WSGIApplicationGroup %{GLOBAL}" in line
 
 
-def test_the_main_interpreter_may_import_again():
+def test_import_in_main_interpreter_can_be_repeated():
     forget = "[sys.modules.pop(name) for name in list(sys.modules) if name.startswith('keytally')]"
     code = f"import keytally, sys; {forget}; import keytally"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -1,4 +1,4 @@
-"""One file, three languages: Python workers, a C program and the Rust service at once on one key."""
+"""Three languages on one file: Python workers, a C program and the Rust service spend one key."""
 
 import http.client
 import multiprocessing
@@ -43,12 +43,12 @@ class Service:
 
     def check(self, key):
         client = http.client.HTTPConnection(self.address)
-        status = self.ask(client, key)
+        status = self.fetch(client, key)
         client.close()
         return status
 
     @staticmethod
-    def ask(client, key):
+    def fetch(client, key):
         client.request("GET", "/api/v1/contacts", headers={"X-API-Key": key})
         response = client.getresponse()
         response.read()
@@ -56,10 +56,10 @@ class Service:
 
     def spend(self, key, begin):
         client = http.client.HTTPConnection(self.address)
-        assert self.ask(client, key) == 200
+        assert self.fetch(client, key) == 200
         admitted = 1
         begin.wait()
-        while (status := self.ask(client, key)) == 200:
+        while (status := self.fetch(client, key)) == 200:
             admitted += 1
         client.close()
         assert status == 429
@@ -74,7 +74,7 @@ class CProgram:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
 
-    def ask(self, command, word):
+    def command(self, command, word):
         self.process.stdin.write(f"{command} {word}\n")
         return int(self.process.stdout.readline())
 
@@ -113,7 +113,7 @@ def worker(folder, key, begin, results):
     results.put(admitted)
 
 
-def test_the_sum_is_exactly_the_limit(folder, service, c_program):
+def test_three_languages_admit_exactly_the_limit(folder, service, c_program):
     gate = Gate.open(folder / "api.gate", pepper_file=folder / "pepper")
     key = gate.issue(42).expose()
     context = multiprocessing.get_context("fork")
@@ -121,12 +121,14 @@ def test_the_sum_is_exactly_the_limit(folder, service, c_program):
     workers = [context.Process(target=worker, args=(folder, key, begin, results)) for _ in range(2)]
     for process in workers:
         process.start()
-    of_rust, of_c = [], [c_program.ask("check", key) == ADMITTED]
-    others = [threading.Thread(target=lambda: of_rust.append(service.spend(key, begin))) for _ in range(2)]
-    others.append(threading.Thread(target=lambda: of_c.append(c_program.ask("spend", key))))
+    of_rust, of_c = [], [c_program.command("check", key) == ADMITTED]
+    others = [
+        threading.Thread(target=lambda: of_rust.append(service.spend(key, begin))) for _ in range(2)
+    ]
+    others.append(threading.Thread(target=lambda: of_c.append(c_program.command("spend", key))))
     for thread in others[:2]:
         thread.start()
-    # Each has had its part by then, whoever is quick.
+    # Each program has admitted at least one request by then.
     while gate.peek(key).remaining > LIMIT - 5:
         time.sleep(0.001)
     others[2].start()
@@ -138,7 +140,7 @@ def test_the_sum_is_exactly_the_limit(folder, service, c_program):
     assert gate.peek(key).remaining == 0
 
 
-def test_a_key_revoked_in_one_is_refused_by_the_next_call_in_the_others(folder, service, c_program):
+def test_revocation_reaches_other_languages_at_once(folder, service, c_program):
     gate = Gate.open(folder / "api.gate", pepper_file=folder / "pepper")
 
     def revoke_by_the_program(key_id):
@@ -147,10 +149,10 @@ def test_a_key_revoked_in_one_is_refused_by_the_next_call_in_the_others(folder, 
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
     def revoke_in_c(key_id):
-        assert c_program.ask("revoke", key_id) == 0
+        assert c_program.command("revoke", key_id) == 0
 
     def answers(key):
-        return gate.check(key).status, service.check(key), c_program.ask("check", key)
+        return gate.check(key).status, service.check(key), c_program.command("check", key)
 
     for revoke in (gate.revoke, revoke_by_the_program, revoke_in_c):
         key = gate.issue(42)

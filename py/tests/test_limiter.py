@@ -1,4 +1,4 @@
-"""The limiter: every method, and what it says of bad input."""
+"""The limiter: every method, and the errors of invalid arguments."""
 
 import pytest
 
@@ -6,7 +6,7 @@ import keytally
 from keytally import Limiter, Policy
 
 
-def test_a_subject_has_its_limit(now):
+def test_each_subject_has_its_own_limit(now):
     limiter = Limiter("2/minute, 3/hour", 100)
     assert [bool(limiter.check("a", now=now)) for _ in range(3)] == [True, True, False]
     assert limiter.check("b", now=now).admitted
@@ -20,10 +20,14 @@ def test_a_subject_has_its_limit(now):
         None,
     )
     assert [q.lacking for q in denied.quotas] == [False, True]
-    assert (limiter.capacity, limiter.policy, limiter.path) == (100, Policy("2/minute, 3/hour"), None)
+    assert (limiter.capacity, limiter.policy, limiter.path) == (
+        100,
+        Policy("2/minute, 3/hour"),
+        None,
+    )
 
 
-def test_texts_and_their_bytes_are_one_subject(now):
+def test_text_and_its_bytes_are_one_subject(now):
     limiter = Limiter("5/minute")
     assert limiter.check("é", now=now).remaining == 4
     assert limiter.check("é".encode(), now=now).remaining == 3
@@ -33,7 +37,7 @@ def test_texts_and_their_bytes_are_one_subject(now):
         limiter.check(5)
 
 
-def test_refund_settle_reset_and_peek(now):
+def test_refund_settle_reset_change_counts(now):
     limiter = Limiter("10/minute")
     estimate = limiter.check("a", 5, now=now).charge
     assert limiter.settle("a", estimate, 12, now=now).uncharged == 2
@@ -43,7 +47,7 @@ def test_refund_settle_reset_and_peek(now):
     assert limiter.refund("a", charge, now=now).remaining == 10
 
 
-def test_a_full_table_is_an_answer(now):
+def test_full_limiter_returns_a_verdict(now):
     limiter = Limiter("1/hour", 1)
     verdicts = [limiter.check(str(n), now=now) for n in range(50)]
     full = next(verdict for verdict in verdicts if verdict.outcome == "full")
@@ -53,25 +57,29 @@ def test_a_full_table_is_an_answer(now):
         full.raise_for_status()
 
 
-def test_a_file_is_shared(tmp_path, now):
+def test_limiter_file_is_shared_by_its_handles(tmp_path, now):
     path = tmp_path / "addresses.limiter"
     created = Limiter.create(path, "3/minute", 100)
     opened = Limiter.open(path)
     same = Limiter.open_or_create(path, Policy("3/minute"), 100)
-    assert [limiter.check("a", now=now).remaining for limiter in (created, opened, same)] == [2, 1, 0]
+    assert [limiter.check("a", now=now).remaining for limiter in (created, opened, same)] == [
+        2,
+        1,
+        0,
+    ]
     assert opened.path == path
     assert repr(opened) == f"<Limiter '3/minute' in {path}>"
     with pytest.raises(FileExistsError):
         Limiter.create(path, "3/minute", 100)
-    with pytest.raises(keytally.TableError, match='"3/minute", and "4/minute" was asked for'):
+    with pytest.raises(keytally.TableError, match='"3/minute", and "4/minute" was requested'):
         Limiter.open_or_create(path, "4/minute", 100)
-    with pytest.raises(keytally.TableError, match="is for 100 subjects, and 99 were asked for"):
+    with pytest.raises(keytally.TableError, match="is for 100 subjects, and 99 were requested"):
         Limiter.open_or_create(path, "3/minute", 99)
     with pytest.raises(FileNotFoundError):
         Limiter.open(tmp_path / "none")
 
 
-def test_what_can_be_no_limiter_is_refused():
+def test_limiter_with_invalid_arguments_is_not_created():
     with pytest.raises(keytally.PolicyError, match="is no quota"):
         Limiter("100")
     with pytest.raises(keytally.CreateError, match="a capacity of 0 can't be"):

@@ -1,44 +1,70 @@
-"""What is installed: one wheel for every Python, dependencies of extras alone, and what a table takes."""
+"""The installed package: one wheel for every Python, and dependencies only of extras."""
 
+import ast
 import re
 import sysconfig
 from importlib.metadata import distribution
+from pathlib import Path
 
 import pytest
 
+import keytally
 from keytally import Gate, Limiter
 
 PACKAGE = distribution("keytally")
 
 
-def test_one_wheel_does_for_every_python():
+def test_wheel_works_in_every_python():
     tags = re.findall(r"^Tag: (.*)$", PACKAGE.read_text("WHEEL"), re.MULTILINE)
     assert tags
-    # A Python without the global lock has no stable interface, and so a wheel of its own.
+    # A free-threaded Python has no stable ABI, so it needs its own wheel.
     expected = "cp39-abi3-" if not sysconfig.get_config_var("Py_GIL_DISABLED") else "cp3"
     assert all(tag.startswith(expected) for tag in tags)
 
 
-def test_nothing_is_required_but_by_extras():
+def test_only_extras_have_dependencies():
     extras = PACKAGE.metadata.get_all("Provides-Extra")
     assert sorted(extras) == ["django", "fastapi", "flask", "rest-framework"]
     named = {
-        extra for text in PACKAGE.requires for extra in re.findall(r"extra == ['\"]([\w-]+)['\"]$", text)
+        extra
+        for text in PACKAGE.requires
+        for extra in re.findall(r"extra == ['\"]([\w-]+)['\"]$", text)
     }
     assert named == set(extras)
     assert all("extra == " in text for text in PACKAGE.requires)
 
 
-def test_it_tells_type_checkers_that_it_has_types():
+def test_package_has_stubs_and_type_marker():
     files = {str(file) for file in PACKAGE.files}
     assert {"keytally/py.typed", "keytally/_native.pyi"} <= files
 
 
+def imports(path):
+    """Return the modules of the package that a module imports, also for types alone."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "keytally":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("keytally."):
+            found.add(node.module.partition(".")[2])
+    return found
+
+
+def test_modules_have_no_import_cycle():
+    paths = list(Path(keytally.__file__).parent.glob("*.py*"))
+    modules = {path.stem: imports(path) for path in paths if path.suffix in (".py", ".pyi")}
+    assert "_web" in modules["asgi"]
+    while leaves := [name for name, used in modules.items() if not used & modules.keys()]:
+        for name in leaves:
+            del modules[name]
+    assert modules == {}
+
+
 @pytest.mark.parametrize("count", [1000, 100_000])
-def test_a_key_and_a_subject_take_what_the_documentation_says(tmp_path, pepper, count):
+def test_size_per_entry_is_as_documented(tmp_path, pepper, count):
     gate = Gate.create(tmp_path / "api.gate", pepper=pepper, keys=count)
     limiter = Limiter.create(tmp_path / "addresses.limiter", "5/minute", count)
     of_gate, of_limiter = (table.path.stat().st_size / count for table in (gate, limiter))
-    # 4,096 bytes of each are the page that the file begins with.
+    # The first page of each file, 4,096 bytes, is its header.
     assert of_gate - 4096 / count < 68.1
     assert of_limiter - 4096 / count < 26

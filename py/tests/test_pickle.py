@@ -1,4 +1,4 @@
-"""What can be pickled and copied: for queues of tasks, pools of processes, and logs."""
+"""Pickling and copying of values, verdicts and exceptions."""
 
 import copy
 import pickle
@@ -7,23 +7,26 @@ import pytest
 
 from keytally import BusyError, Charge, DeniedError, Gate, Limiter, Policy, Verdict
 
-ATTRIBUTES = [name for name in dir(Verdict) if not name.startswith("_") and name not in ("duplicate_header",)]
+ATTRIBUTES = [
+    name for name in dir(Verdict) if not name.startswith("_") and name not in ("duplicate_header",)
+]
 
 
 def again(value):
-    """Return a value after each way to copy it."""
+    """Return the copies of a value by each way to copy it."""
     copies = [copy.copy(value), copy.deepcopy(value)]
     return copies + [pickle.loads(pickle.dumps(value, protocol)) for protocol in range(6)]
 
 
 @pytest.mark.parametrize(
-    "value", [Policy("100/minute, 1000/hour"), Policy("sliding 5/10s"), Charge(3, 1_700_000_000_000)]
+    "value",
+    [Policy("100/minute, 1000/hour"), Policy("sliding 5/10s"), Charge(3, 1_700_000_000_000)],
 )
-def test_a_copy_is_equal(value):
+def test_copied_value_is_equal(value):
     assert again(value) == [value] * 8
 
 
-def test_a_copied_quota_is_equal():
+def test_copied_quota_is_equal():
     quotas = Policy("100/minute, 1000/hour").quotas
     for copied in again(quotas) + again(list(quotas)):
         assert tuple(copied) == quotas
@@ -31,7 +34,7 @@ def test_a_copied_quota_is_equal():
         assert again(quota) == [quota] * 8
 
 
-def test_a_copied_window_of_a_verdict_says_the_same(now):
+def test_copied_quota_state_has_same_values(now):
     limiter = Limiter("1/minute, 5/31d")
     limiter.check("a", now=now)
     for quota in limiter.check("a", now=now).quotas:
@@ -39,7 +42,7 @@ def test_a_copied_window_of_a_verdict_says_the_same(now):
             assert window(copied) == window(quota)
 
 
-def test_a_state_that_is_no_windows_is_refused(now):
+def test_invalid_pickled_quota_state_is_rejected(now):
     restore, ((limit, remaining, _, *others),) = (
         Limiter("1/minute").check("a", now=now).quotas[0].__reduce__()
     )
@@ -48,8 +51,16 @@ def test_a_state_that_is_no_windows_is_refused(now):
 
 
 def window(quota):
-    """Return all that one window of a verdict says."""
-    return quota.name, quota.limit, quota.remaining, quota.window, quota.reset, quota.lacking, repr(quota)
+    """Return all values of a quota state."""
+    return (
+        quota.name,
+        quota.limit,
+        quota.remaining,
+        quota.window,
+        quota.reset,
+        quota.lacking,
+        repr(quota),
+    )
 
 
 def verdicts(pepper, now):
@@ -67,14 +78,16 @@ def verdicts(pepper, now):
     yield limiter.check("a", now=now + 70)
     yield limiter.check("a", now=now - 500)
     yield next(
-        found for found in (limiter.check(str(n), now=now) for n in range(1000)) if found.outcome == "full"
+        found
+        for found in (limiter.check(str(n), now=now) for n in range(1000))
+        if found.outcome == "full"
     )
     yield limiter.settle("a", limiter.check("a", 0, now=now).charge, 9, now=now)
     yield Verdict.duplicate_header(now=now)
 
 
 def read(verdict):
-    """Return all that a verdict says."""
+    """Return all values of a verdict."""
     values = {name: getattr(verdict, name) for name in ATTRIBUTES if name != "raise_for_status"}
     values["quotas"] = [window(quota) for quota in verdict.quotas]
     try:
@@ -84,7 +97,7 @@ def read(verdict):
     return repr(verdict), bool(verdict), values
 
 
-def test_a_copied_verdict_says_the_same(pepper, now):
+def test_copied_verdict_has_same_values(pepper, now):
     found = list(verdicts(pepper, now))
     assert {verdict.outcome for verdict in found} == {
         "admitted",
@@ -99,17 +112,17 @@ def test_a_copied_verdict_says_the_same(pepper, now):
     for verdict in found:
         for copied in again(verdict):
             assert read(copied) == read(verdict)
-            # A copy of the copy too.
+            # The copy of a copy.
             assert read(pickle.loads(pickle.dumps(copied))) == read(verdict)
 
 
-def test_the_charge_of_a_copied_verdict_can_be_refunded(now):
+def test_charge_of_copied_verdict_is_refunded(now):
     limiter = Limiter("5/minute")
     verdict = pickle.loads(pickle.dumps(limiter.check("a", 3, now=now)))
     assert limiter.refund("a", verdict.charge, now=now).remaining == 5
 
 
-def test_refusals_can_be_pickled(now):
+def test_copied_exception_has_same_values(now):
     limiter = Limiter("1/minute")
     limiter.check("a", now=now)
     with pytest.raises(DeniedError) as refused:
@@ -123,9 +136,14 @@ def test_refusals_can_be_pickled(now):
         assert (str(error), error.pid) == ("busy", 7)
 
 
-def test_a_state_that_is_no_verdicts_is_refused(now):
+def test_invalid_pickled_verdict_is_rejected(now):
     restore, (state,) = Limiter("1/minute").check("a", now=now).__reduce__()
     quota = state[3][0]
-    for place, value in [(0, "perhaps"), (1, "because"), (3, [quota] * 5), (3, [(1, 1, 0, 0, False, False)])]:
+    for index, value in [
+        (0, "perhaps"),
+        (1, "because"),
+        (3, [quota] * 5),
+        (3, [(1, 1, 0, 0, False, False)]),
+    ]:
         with pytest.raises(ValueError, match="not a verdict's"):
-            restore((*state[:place], value, *state[place + 1 :]))
+            restore((*state[:index], value, *state[index + 1 :]))

@@ -20,7 +20,7 @@ WORKERS = 4
 
 
 def spend(check):
-    """Check until one is denied, and return how many were admitted."""
+    """Check until a request is denied, and return the number of admitted requests."""
     admitted = 0
     while check():
         admitted += 1
@@ -29,12 +29,14 @@ def spend(check):
 
 @pytest.fixture
 def gate(tmp_path, pepper):
-    return Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": f"{LIMIT}/31d"})
+    return Gate.create(
+        tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": f"{LIMIT}/31d"}
+    )
 
 
 @contextlib.contextmanager
 def threads(count, work):
-    """Run `work` in threads that begin together, and yield where their results are once the block is left."""
+    """Run `work` in threads that start together, and yield the list of their results."""
     results = []
     barrier = threading.Barrier(count)
 
@@ -44,7 +46,7 @@ def threads(count, work):
 
     started = [threading.Thread(target=run) for _ in range(count)]
     interval = sys.getswitchinterval()
-    # As many changes of threads as there can be.
+    # Switch threads as often as possible.
     sys.setswitchinterval(1e-6)
     try:
         for thread in started:
@@ -56,14 +58,14 @@ def threads(count, work):
         sys.setswitchinterval(interval)
 
 
-def test_threads_share_one_quota(gate, now):
+def test_threads_admit_exactly_the_limit(gate, now):
     key = gate.issue(42).expose()
     with threads(8, lambda: spend(lambda: gate.check(key, now=now))) as admitted:
         pass
     assert (len(admitted), sum(admitted)) == (8, LIMIT)
 
 
-def test_threads_that_meet_at_new_subjects_share_their_quotas(now):
+def test_threads_at_new_subjects_admit_exactly_the_limit(now):
     limiter = Limiter("7/31d", 10_000)
     subjects = [str(number) for number in range(300)]
     check_all = lambda: sum(limiter.check(subject, now=now).admitted for subject in subjects * 4)  # noqa: E731
@@ -92,7 +94,7 @@ def test_threads_administer_while_others_check(gate, now):
 
 
 def in_children(count, work):
-    """Fork children that begin together, and return what `work` returned in each."""
+    """Fork children that start together, and return the results of `work`."""
     context = multiprocessing.get_context("fork")
     begin, results = context.Event(), context.SimpleQueue()
 
@@ -112,7 +114,7 @@ def in_children(count, work):
 
 
 @pytest.mark.parametrize("where", ["file", "memory"])
-def test_children_share_the_gate_of_their_parent(gate, pepper, now, where):
+def test_forked_children_share_the_gate(gate, pepper, now, where):
     if where == "memory":
         gate = Gate.in_memory(pepper=pepper, keys=64, plans={"default": f"{LIMIT}/31d"})
     key = gate.issue(42, now=now)
@@ -121,14 +123,14 @@ def test_children_share_the_gate_of_their_parent(gate, pepper, now, where):
     assert gate.peek(key.expose(), now=now).remaining == 0
 
 
-def test_children_share_the_limiter_of_their_parent(now):
+def test_forked_children_share_the_limiter(now):
     limiter = Limiter(f"{LIMIT}/31d", 100)
     admitted = in_children(WORKERS, lambda: spend(lambda: limiter.check("203.0.113.9", now=now)))
     assert sum(admitted) == LIMIT
 
 
 @pytest.mark.parametrize("where", ["file", "memory"])
-def test_what_a_child_changes_its_parent_sees(gate, pepper, now, where):
+def test_change_by_forked_child_reaches_parent(gate, pepper, now, where):
     if where == "memory":
         gate = Gate.in_memory(pepper=pepper, keys=64)
     first = gate.issue(1, now=now)
@@ -142,7 +144,7 @@ def test_what_a_child_changes_its_parent_sees(gate, pepper, now, where):
     assert gate.check(key, now=now).account == 2
 
 
-def test_of_several_that_open_or_create_all_have_the_same(tmp_path, now):
+def test_concurrent_open_or_create_shares_one_limiter(tmp_path, now):
     path = tmp_path / "addresses.limiter"
 
     def work():
@@ -157,7 +159,7 @@ def spawned(path, pepper, key, now, results):
     results.put(spend(lambda: gate.check(key, now=now)))
 
 
-def test_processes_that_open_the_file_share_its_quotas(gate, pepper, now):
+def test_spawned_processes_admit_exactly_the_limit(gate, pepper, now):
     key = gate.issue(42, now=now).expose()
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
@@ -170,28 +172,28 @@ def test_processes_that_open_the_file_share_its_quotas(gate, pepper, now):
         process.join()
 
 
-def test_a_killed_process_loses_no_count(gate, now):
+def test_killed_process_loses_no_count(gate, now):
     key = gate.issue(42, now=now).expose()
-    told, tell = os.pipe()
+    reports, reporter = os.pipe()
 
     def work(until_it_is_killed):
         while until_it_is_killed or gate.peek(key, now=now):
             if gate.check(key, now=now):
-                os.write(tell, b"1")
+                os.write(reporter, b"1")
 
     context = multiprocessing.get_context("fork")
     children = [context.Process(target=work, args=(child == 0,)) for child in range(WORKERS)]
     for child in children:
         child.start()
-    os.close(tell)
-    admitted = len(os.read(told, 100))
+    os.close(reporter)
+    admitted = len(os.read(reports, 100))
     os.kill(children[0].pid, signal.SIGKILL)
-    while more := len(os.read(told, 65536)):
+    while more := len(os.read(reports, 65536)):
         admitted += more
     for child in children:
         child.join()
     assert children[0].exitcode == -signal.SIGKILL
-    # It may have been killed between the check and telling of it.
+    # It may have been killed between a check and the report of it.
     assert admitted in (LIMIT - 1, LIMIT)
     assert gate.peek(key, now=now).remaining == 0
     assert gate.verify().flaws == ()
@@ -208,7 +210,7 @@ importing = lambda: [gate.import_keys(keys, 7) for _ in range(100_000)]
 
 @contextlib.contextmanager
 def program(gate, pepper, code):
-    """Run `code` after IMPORTS, in a process of its own that is killed in the end."""
+    """Run `code` after IMPORTS in a child process, which is killed at the end of the block."""
     command = [sys.executable, "-W", "ignore", "-c", IMPORTS + code, str(gate.path), pepper]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -219,7 +221,7 @@ def program(gate, pepper, code):
 
 
 def stop_while_it_administers(process, gate):
-    """Stop the process at a moment at which it holds the lock."""
+    """Stop the process while it holds the lock."""
     while True:
         process.send_signal(signal.SIGSTOP)
         while ") T " not in pathlib.Path(f"/proc/{process.pid}/stat").read_text():
@@ -238,14 +240,16 @@ def big(tmp_path, pepper):
     return Gate.create(tmp_path / "big.gate", pepper=pepper, keys=10_000)
 
 
-def test_a_stopped_importer_is_named_and_holds_up_no_check(tmp_path, pepper):
+def test_stopped_importer_is_named_and_delays_no_check(tmp_path, pepper):
     gate = big(tmp_path, pepper)
     key = gate.issue(42)
     with program(gate, pepper, "importing()") as importer:
         stop_while_it_administers(importer, gate)
         calls = [
             lambda: gate.issue(1, timeout=0.02),
-            lambda: gate.import_keys(["customer-key-000001"], 7, timeout=datetime.timedelta(milliseconds=20)),
+            lambda: gate.import_keys(
+                ["customer-key-000001"], 7, timeout=datetime.timedelta(milliseconds=20)
+            ),
             lambda: gate.rotate(key.key_id, grace=0, timeout=0.02),
             lambda: gate.revoke(key.key_id, timeout=0.02),
             lambda: gate.assign(key.key_id, "default", timeout=0.02),
@@ -253,14 +257,16 @@ def test_a_stopped_importer_is_named_and_holds_up_no_check(tmp_path, pepper):
             lambda: gate.verify(timeout=0.02),
         ]
         for call in calls:
-            with pytest.raises(BusyError, match=rf"process {importer.pid} \(.*kill -CONT") as raised:
+            with pytest.raises(
+                BusyError, match=rf"process {importer.pid} \(.*kill -CONT"
+            ) as raised:
                 call()
             assert raised.value.pid == importer.pid
             assert isinstance(raised.value, TimeoutError)
         for wrong in (-1, "soon", float("nan")):
             with pytest.raises((TypeError, ValueError), match="timeout"):
                 gate.revoke(key.key_id, timeout=wrong)
-        # Other threads check while one waits, and it goes on when the importer does.
+        # Other threads check while one waits. The wait ends when the importer continues.
         waiting = threading.Thread(target=gate.revoke, args=(key.key_id,))
         waiting.start()
         deadline = time.monotonic() + 0.2
@@ -271,7 +277,7 @@ def test_a_stopped_importer_is_named_and_holds_up_no_check(tmp_path, pepper):
         assert gate.check(key.expose()).reason == "revoked"
 
 
-def test_a_revocation_takes_its_turn_during_an_import(tmp_path, pepper):
+def test_revocation_during_import_succeeds(tmp_path, pepper):
     gate = big(tmp_path, pepper)
     key_ids = [gate.issue(42).key_id for _ in range(5)]
     with program(gate, pepper, "importing()"):
@@ -279,7 +285,7 @@ def test_a_revocation_takes_its_turn_during_an_import(tmp_path, pepper):
             gate.revoke(key_id, timeout=5)
 
 
-def test_a_killed_administrator_with_children_delays_no_call(tmp_path, pepper):
+def test_killed_administrator_with_children_delays_no_call(tmp_path, pepper):
     gate = big(tmp_path, pepper)
     code = """
 threading.Thread(target=importing, daemon=True).start()
@@ -308,9 +314,9 @@ time.sleep(60)
                 os.kill(child, signal.SIGKILL)
 
 
-def test_ctrl_c_ends_a_wait(tmp_path, pepper):
+def test_ctrl_c_ends_wait_for_administrator(tmp_path, pepper):
     gate = big(tmp_path, pepper)
-    # As in a terminal, even if the tests are run in the background.
+    # A shell ignores SIGINT in background jobs, so the handler is set explicitly.
     code = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -329,7 +335,7 @@ except KeyboardInterrupt:
             assert waiting.communicate(timeout=10)[0] == "interrupted\n"
 
 
-def test_a_replaced_file_is_opened_within_a_second_of_checks(tmp_path, pepper):
+def test_replaced_file_is_opened_within_a_second_of_checks(tmp_path, pepper):
     gate = big(tmp_path, pepper)
     old = gate.issue(1)
     verdict = gate.check(old.expose())
@@ -346,12 +352,12 @@ def test_a_replaced_file_is_opened_within_a_second_of_checks(tmp_path, pepper):
         64,
     )
     assert gate.check(old.expose()).reason in ("unknown", "wrong_secret")
-    # A verdict keeps the names of the gate that gave it.
+    # A verdict has the names of the gate that returned it.
     assert verdict.plan == "default"
     assert (gate.reopened, gate.reopen_problem) == (1, None)
 
 
-def test_a_replacement_that_does_not_open_keeps_the_old_gate(tmp_path, pepper):
+def test_invalid_replacement_keeps_the_old_gate(tmp_path, pepper):
     gate = big(tmp_path, pepper)
     key = gate.issue(1)
     (tmp_path / "junk").write_text("no gate")

@@ -1,7 +1,8 @@
-"""`python -m keytally` is the program `keytally`: the same command line, from the same Rust code."""
+"""`python -m keytally` has the commands of the program `keytally`, without `serve`."""
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -30,12 +31,14 @@ def run(command, *arguments, pepper="", text=None):
     )
 
 
+# The program of these tests has `serve` too, so its list of commands differs.
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["create", "--help"], [], ["nonsense"], ["list", "/none"]]
+    "arguments", [["--version"], ["create", "--help"], ["nonsense"], ["list", "/none"]]
 )
-def test_it_prints_what_the_program_prints(arguments, pepper):
+def test_module_prints_what_the_program_prints(arguments, pepper):
     expected, *found = (
-        run(command, *arguments, pepper=pepper) for command in ([program("keytally")], MODULE, SCRIPT)
+        run(command, *arguments, pepper=pepper)
+        for command in ([program("keytally")], MODULE, SCRIPT)
     )
     for one in found:
         assert (one.returncode, one.stdout, one.stderr) == (
@@ -45,11 +48,29 @@ def test_it_prints_what_the_program_prints(arguments, pepper):
         )
 
 
-def test_the_version_is_the_packages():
+@pytest.mark.parametrize("command", [MODULE, SCRIPT])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--listen", "127.0.0.1:0"]])
+def test_serve_ends_with_usage_and_names_its_package(command, arguments):
+    ran = run(command, "serve", *arguments)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "no command serve" in ran.stderr
+    assert "keytally-server" in ran.stderr
+
+
+def test_help_names_the_package_of_serve_in_a_line():
+    ran = run(MODULE, "--help")
+    commands = re.findall(r"^  ([a-z-]+) ", ran.stdout, re.MULTILINE)
+    assert {"create", "issue", "list", "revoke", "check", "top"} <= set(commands)
+    assert "serve" not in commands
+    [line] = [line for line in ran.stdout.splitlines() if re.search(r"\bserve\b", line)]
+    assert "keytally-server" in line
+
+
+def test_version_is_that_of_the_package():
     assert run(MODULE, "--version").stdout.strip() == f"keytally {__version__}"
 
 
-def test_a_gate_from_creation_to_revocation(tmp_path, pepper):
+def test_gate_is_administered_by_the_module(tmp_path, pepper):
     path = tmp_path / "api.gate"
     assert run(MODULE, "create", path, "--keys", 8, pepper=pepper).returncode == 0
     issued = run(MODULE, "issue", path, "--account", 42, pepper=pepper)
@@ -64,10 +85,10 @@ def test_a_gate_from_creation_to_revocation(tmp_path, pepper):
     assert run(MODULE, "create", path, pepper=pepper).returncode == 3
 
 
-def test_control_c_ends_it(tmp_path, pepper):
+def test_ctrl_c_ends_a_command(tmp_path, pepper):
     environment = {**os.environ, "KEYTALLY_PEPPER": pepper}
     Gate.create(tmp_path / "api.gate", pepper=pepper, keys=8)
-    # It waits for keys on its standard input.
+    # The command waits for keys on its standard input.
     command = [*MODULE, "import", tmp_path / "api.gate", "--account", "1"]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as process:
         while process.poll() is None:

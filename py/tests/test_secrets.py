@@ -1,4 +1,4 @@
-"""No exception shows a key or a pepper that was given in a wrong place."""
+"""No exception shows a key or a pepper that was passed as the wrong argument."""
 
 import inspect
 import os
@@ -34,7 +34,7 @@ KEY_ID = "00000000001"
 
 
 def wrapped(secret):
-    """Return the values by which a secret gets into a wrong place."""
+    """Yield the values that pass a secret as the wrong argument."""
     yield secret
     yield secret.encode()
     yield [secret]
@@ -46,8 +46,10 @@ def wrapped(secret):
 
 
 def shown(error):
-    """Return all that is shown of an exception, and of those that led to it."""
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__)) + repr(error)
+    """Return the traceback and the representation of an exception, with its causes."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__)) + repr(
+        error
+    )
 
 
 def hides(error, secret):
@@ -69,7 +71,7 @@ def raises(function, arguments, secret):
 
 
 def calls(gate, path):
-    """Return every function, with arguments that are right."""
+    """Yield every function with valid arguments."""
     charge = Charge(1, 1)
     holder = {"account": 1, "env": "live", "plan": "default", "expires": None, "now": 1.0}
     table = {"pepper": PEPPER, "pepper_file": None, "keys": 8, "plans": PLANS, "prefix": "kt"}
@@ -114,31 +116,35 @@ def calls(gate, path):
 
 
 @pytest.mark.parametrize("secret", SECRETS)
-def test_no_argument_is_repeated_if_it_is_a_secret(secret, tmp_path, monkeypatch):
+def test_secret_argument_is_not_repeated(secret, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     gate = Gate.create(tmp_path / "api.gate", pepper=PEPPER, keys=64, plans=PLANS)
     raised = 0
     for function, right in calls(gate, tmp_path):
         for name in right:
-            # A path of common words is shown.
+            # A path of common words is not redacted.
             values = [secret] if name in ("path", "pepper_file", "paths") else wrapped(secret)
             for value in values:
                 raised += raises(function, {**right, name: value}, secret)
     assert raised > 250
 
 
-def test_the_table_of_calls_is_complete(gate, tmp_path):
-    listed = {getattr(function, "__qualname__", repr(function)) for function, _ in calls(gate, tmp_path)}
+def test_table_of_calls_is_complete(gate, tmp_path):
+    listed = {
+        getattr(function, "__qualname__", repr(function)) for function, _ in calls(gate, tmp_path)
+    }
     public = {
         f"{kind.__name__}.{name}"
         for kind in (Gate, Limiter)
         for name, member in vars(kind).items()
-        if not name.startswith("_") and callable(getattr(kind, name)) and not inspect.isdatadescriptor(member)
+        if not name.startswith("_")
+        and callable(getattr(kind, name))
+        and not inspect.isdatadescriptor(member)
     }
     assert public - listed == set()
 
 
-def test_variables_of_the_environment_are_not_repeated(monkeypatch, tmp_path):
+def test_secret_in_environment_is_not_repeated(monkeypatch, tmp_path):
     for secret in SECRETS:
         for variable in ("KEYTALLY_PEPPER_FILE", "KEYTALLY_PEPPER"):
             with monkeypatch.context() as context:
@@ -148,16 +154,16 @@ def test_variables_of_the_environment_are_not_repeated(monkeypatch, tmp_path):
             hides(raised.value, secret)
 
 
-def test_a_value_that_is_no_secret_is_repeated():
+def test_public_value_is_repeated():
     with pytest.raises(keytally.CreateError, match='env is "Live", and must be 1 to 8'):
         Gate.in_memory(pepper=PEPPER, keys=1).issue(1, env="Live")
     with pytest.raises(ValueError, match="cost is -1, and must be 0 to"):
         Limiter("5/minute", 8).check("x", -1)
-    with pytest.raises(ValueError, match="'health' can't be exempt"):
+    with pytest.raises(ValueError, match="'health' cannot be exempt"):
         _exempt.exemption(["health"])
 
 
-def test_a_pepper_file_may_be_a_pipe_of_another_thread(tmp_path):
+def test_pepper_file_can_be_a_pipe_of_another_thread(tmp_path):
     path = tmp_path / "pepper"
     os.mkfifo(path, 0o600)
     writer = threading.Thread(target=path.write_text, args=(PEPPER,), daemon=True)
@@ -166,10 +172,10 @@ def test_a_pepper_file_may_be_a_pipe_of_another_thread(tmp_path):
     writer.join()
 
 
-def test_ctrl_c_ends_the_wait_for_the_writer_of_a_pipe(tmp_path):
+def test_ctrl_c_ends_wait_for_pepper_pipe(tmp_path):
     path = tmp_path / "pepper"
     os.mkfifo(path, 0o600)
-    # As in a terminal, even if the tests are run in the background.
+    # A shell ignores SIGINT in background jobs, so the handler is set explicitly.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
     timer.start()
@@ -178,5 +184,5 @@ def test_ctrl_c_ends_the_wait_for_the_writer_of_a_pipe(tmp_path):
             Gate.in_memory(pepper_file=path, keys=1)
     finally:
         signal.signal(signal.SIGINT, before)
-    # The reader that was left behind ends.
+    # Ends the reader thread, which still waits for the pipe.
     path.write_text(PEPPER)

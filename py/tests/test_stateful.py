@@ -1,4 +1,4 @@
-"""Random histories, the module against the slow model: every outcome and every number, step by step."""
+"""Random histories of calls: each outcome and number of the module equals that of the model."""
 
 import datetime as dt
 
@@ -13,7 +13,7 @@ from model import Tally
 START_MS = 1_700_049_620_000
 PEPPER = generate_pepper()
 
-# Text, its quotas, whether it slides.
+# The policy text, its quotas, and whether it is sliding.
 POLICIES = [
     ("3/second", [(3, 1)], False),
     ("5/minute, 9/hour", [(5, 60), (9, 3600)], False),
@@ -26,11 +26,13 @@ costs = st.integers(0, 8)
 
 
 def seconds(ms):
-    return dt.datetime.fromtimestamp(ms // 1000, dt.timezone.utc) + dt.timedelta(milliseconds=ms % 1000)
+    return dt.datetime.fromtimestamp(ms // 1000, dt.timezone.utc) + dt.timedelta(
+        milliseconds=ms % 1000
+    )
 
 
 class Histories(RuleBasedStateMachine):
-    """What both machines do: they move the clock, and compare verdicts with the model."""
+    """The part that both state machines share: the clock, and the comparison with the model."""
 
     charges = Bundle("charges")
 
@@ -42,7 +44,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(windows=st.integers(0, 3), thousandths=st.integers(0, 1000), back=st.integers(0, 999))
     def pass_time(self, windows, thousandths, back):
-        """Let some time pass; a clock of fixed windows may also go back, by less than the longest."""
+        """Move the clock forward. With fixed windows, it may go back by less than the longest."""
         lengths = [window_s * 1000 for _, window_s in self.quotas]
         self.now_ms += lengths[min(windows, len(lengths) - 1)] * thousandths // 1000
         if not self.sliding and thousandths == 0:
@@ -74,8 +76,8 @@ class Histories(RuleBasedStateMachine):
         assert (verdict.charge.cost, verdict.charge.at_ms) == (charged.cost, charged.at_ms)
         return name, self.resets[name], verdict.charge, charged
 
-    def still_good(self, charge):
-        """Assume that the subject was not reset since: a charge that is forgotten can't be given back."""
+    def refundable(self, charge):
+        """Assume that the subject was not reset since the charge, which would be forgotten."""
         assume(charge is not None)
         name, resets, given, charged = charge
         assume(self.resets[name] == resets)
@@ -100,14 +102,14 @@ class LimiterHistories(Histories):
 
     @rule(charge=consumes(Histories.charges))
     def refund(self, charge):
-        name, given, charged = self.still_good(charge)
+        name, given, charged = self.refundable(charge)
         verdict = self.limiter.refund(name, given, now=seconds(self.now_ms))
         self.tally(name).refund(charged, charged.cost, self.now_ms)
         self.compare(verdict, name, "admitted")
 
     @rule(charge=consumes(Histories.charges), actual=costs)
     def settle(self, charge, actual):
-        name, given, charged = self.still_good(charge)
+        name, given, charged = self.refundable(charge)
         verdict = self.limiter.settle(name, given, actual, now=seconds(self.now_ms))
         uncharged = self.tally(name).settle(charged, actual, self.now_ms)
         assert verdict.uncharged == uncharged
@@ -128,38 +130,47 @@ class GateHistories(Histories):
     def make(self, policy):
         self.begin(policy)
         self.gate = Gate.in_memory(pepper=PEPPER, keys=64, plans={"default": self.text})
-        # Name, then its key id, the secrets that are good, those that are not, and whether it was revoked.
-        self.key_ids, self.good, self.bad, self.revoked = {}, {}, [], set()
+        # By name: the key id, the valid secrets, and whether the key was revoked. `invalid` has all
+        # secrets that are not valid any more.
+        self.key_ids, self.valid, self.invalid, self.revoked = {}, {}, [], set()
         for account, name in enumerate("abc"):
             key = self.gate.issue(account, now=seconds(self.now_ms))
-            self.key_ids[name], self.good[name] = key.key_id, [key.expose()]
+            self.key_ids[name], self.valid[name] = key.key_id, [key.expose()]
 
-    @rule(target=Histories.charges, name=st.sampled_from("abc"), cost=costs, which=st.integers(0, 9))
+    @rule(
+        target=Histories.charges, name=st.sampled_from("abc"), cost=costs, which=st.integers(0, 9)
+    )
     def check(self, name, cost, which):
-        secrets = self.good[name]
+        secrets = self.valid[name]
         verdict = self.gate.check(secrets[which % len(secrets)], cost, now=seconds(self.now_ms))
         if name in self.revoked:
-            assert (verdict.outcome, verdict.reason, verdict.quotas) == ("invalid_key", "revoked", ())
+            assert (verdict.outcome, verdict.reason, verdict.quotas) == (
+                "invalid_key",
+                "revoked",
+                (),
+            )
             return None
         assert (verdict.key_id, verdict.account) == (self.key_ids[name], "abc".index(name))
         return self.compare_check(verdict, name, cost)
 
     @rule(which=st.integers(0, 99), cost=costs)
-    def check_a_secret_that_is_over(self, which, cost):
-        assume(self.bad)
-        verdict = self.gate.check(self.bad[which % len(self.bad)], cost, now=seconds(self.now_ms))
+    def check_invalid_secret(self, which, cost):
+        assume(self.invalid)
+        verdict = self.gate.check(
+            self.invalid[which % len(self.invalid)], cost, now=seconds(self.now_ms)
+        )
         assert (verdict.outcome, verdict.quotas) == ("invalid_key", ())
 
     @rule(charge=consumes(Histories.charges))
     def refund(self, charge):
-        name, given, charged = self.still_good(charge)
+        name, given, charged = self.refundable(charge)
         verdict = self.gate.refund(self.key_ids[name], given, now=seconds(self.now_ms))
         self.tally(name).refund(charged, charged.cost, self.now_ms)
         self.compare(verdict, name, "admitted")
 
     @rule(charge=consumes(Histories.charges), actual=costs)
     def settle(self, charge, actual):
-        name, given, charged = self.still_good(charge)
+        name, given, charged = self.refundable(charge)
         verdict = self.gate.settle(self.key_ids[name], given, actual, now=seconds(self.now_ms))
         assert verdict.uncharged == self.tally(name).settle(charged, actual, self.now_ms)
         self.compare(verdict, name, "admitted")
@@ -173,18 +184,18 @@ class GateHistories(Histories):
 
     @rule(name=st.sampled_from("abc"), keep=st.booleans(), force=st.booleans())
     def rotate(self, name, keep, force):
-        """Give a key a new secret: with grace two are good, and spend one quota; a third needs force."""
+        """Give a key a new secret. With grace, two secrets are valid; a third requires force."""
         assume(name not in self.revoked)
         arguments = {"grace": dt.timedelta(days=3650) if keep else 0, "now": seconds(self.now_ms)}
-        if len(self.good[name]) == 2 and not force:
+        if len(self.valid[name]) == 2 and not force:
             with pytest.raises(AdminError):
                 self.gate.rotate(self.key_ids[name], **arguments)
             return
         key = self.gate.rotate(self.key_ids[name], force=force, **arguments)
-        secrets = [*self.good[name], key.expose()]
+        secrets = [*self.valid[name], key.expose()]
         kept = 2 if keep else 1
-        self.good[name], over = secrets[-kept:], secrets[:-kept]
-        self.bad += over
+        self.valid[name], over = secrets[-kept:], secrets[:-kept]
+        self.invalid += over
 
     @rule(name=st.sampled_from("abc"))
     def revoke(self, name):
@@ -207,7 +218,7 @@ TestGate.settings = CALM
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy[0])
-def test_the_model_denies_sometimes(policy):
+def test_model_admits_exactly_the_limit(policy):
     _, quotas, sliding = policy
     tally = Tally(quotas, sliding)
     outcomes = []

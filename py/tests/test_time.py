@@ -1,4 +1,4 @@
-"""The time of a call: the system clock, or explicit Unix seconds or an aware datetime."""
+"""The time of a call: the system clock, or explicit Unix seconds or a datetime."""
 
 import datetime as dt
 import time
@@ -12,8 +12,8 @@ from keytally import Gate, GateFullError, Limiter, Verdict
 HOUR_S = 3600
 
 
-def test_seconds_and_datetimes_are_one_moment(now):
-    # A charge tells the moment that it was made at.
+def test_seconds_and_datetimes_are_equivalent(now):
+    # A charge has the time of its call.
     def at_ms(moment):
         return Limiter("5/second").check("a", now=moment).charge.at_ms
 
@@ -32,32 +32,33 @@ def test_seconds_and_datetimes_are_one_moment(now):
     assert at_ms(utc + dt.timedelta(milliseconds=1)) == now * 1000 + 1
 
 
-def test_without_it_the_clock_is_read():
+def test_call_without_now_reads_system_clock():
     before = time.time()
     at_ms = Limiter("5/second").check("a").charge.at_ms
     assert int(before * 1000) <= at_ms <= time.time() * 1000
 
 
 @pytest.mark.parametrize(
-    "moment", [-1, -0.001, float("nan"), float("inf"), dt.datetime(1960, 1, 1, tzinfo=dt.timezone.utc)]
+    "moment",
+    [-1, -0.001, float("nan"), float("inf"), dt.datetime(1960, 1, 1, tzinfo=dt.timezone.utc)],
 )
-def test_a_moment_that_cannot_be_is_named(moment):
+def test_time_out_of_range_is_named(moment):
     with pytest.raises(ValueError, match="now is .*, and must be seconds since 1970"):
         Limiter("5/second").check("a", now=moment)
 
 
-def test_a_datetime_names_its_time_zone():
-    with pytest.raises(ValueError, match="names no time zone"):
+def test_datetime_without_time_zone_is_rejected():
+    with pytest.raises(ValueError, match="has no time zone"):
         Limiter("5/second").check("a", now=dt.datetime(2030, 1, 1))  # noqa: DTZ001
 
 
 @pytest.mark.parametrize("moment", ["1700000000", [], dt.date(2030, 1, 1)])
-def test_other_types_are_refused(moment):
+def test_time_of_other_type_is_rejected(moment):
     with pytest.raises(TypeError, match="now must be Unix seconds or a datetime, not"):
         Limiter("5/second").check("a", now=moment)
 
 
-def test_every_method_that_depends_on_the_time_takes_it(pepper, now):
+def test_time_dependent_methods_take_now(pepper, now):
     gate = Gate.in_memory(pepper=pepper, keys=8)
     key = gate.issue(1, now=now)
     verdict = gate.check(key.expose(), now=now)
@@ -83,7 +84,7 @@ def test_every_method_that_depends_on_the_time_takes_it(pepper, now):
 
 
 def lock(table, subject):
-    """Charge all of an hour's units by an explicit time, three hours ahead, and return that time."""
+    """Charge the whole limit at an explicit time three hours ahead, and return that time."""
     ahead = time.time() + 3 * HOUR_S
     verdict = table.check(subject, 5, now=ahead)
     assert (verdict.outcome, verdict.clock_ahead_s) == ("admitted", 0)
@@ -92,7 +93,7 @@ def lock(table, subject):
 
 @pytest.fixture(params=["limiter", "gate"])
 def table(request, pepper):
-    """Return a table of 5 an hour, what to check in it, and what names that to the other methods."""
+    """Return a table of 5/hour, the argument of its `check`, and that of its other methods."""
     if request.param == "limiter":
         return Limiter("5/hour"), "a", "a"
     gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "5/hour"})
@@ -100,7 +101,7 @@ def table(request, pepper):
     return gate, key.expose(), key.key_id
 
 
-def test_an_explicit_time_is_never_corrected(table):
+def test_explicit_time_is_never_corrected(table):
     table, subject, _ = table
     ahead = lock(table, subject)
     for late_s in (0, 24 * HOUR_S, 0):
@@ -111,18 +112,18 @@ def test_an_explicit_time_is_never_corrected(table):
         assert 2 * HOUR_S < verdict.clock_ahead_s <= ahead - now + 1
 
 
-def test_the_system_clock_corrects_with_counts_kept(table):
+def test_system_clock_corrects_and_keeps_counts(table):
     table, subject, _ = table
     lock(table, subject)
     verdict = table.check(subject)
     assert (verdict.outcome, verdict.clock_ahead_s) == ("denied", 0)
     assert verdict.retry_after <= HOUR_S
-    # The table itself is corrected, so an explicit time of the present is right again.
+    # The tally itself is corrected, so it is not ahead of an explicit time of the present.
     verdict = table.peek(subject, now=time.time())
     assert (verdict.outcome, verdict.clock_ahead_s) == ("denied", 0)
 
 
-def test_each_call_by_the_system_clock_corrects(table):
+def test_every_call_by_system_clock_corrects(table):
     table, subject, name = table
     charge = table.check(subject).charge
     calls = [
@@ -141,14 +142,14 @@ def test_each_call_by_the_system_clock_corrects(table):
         assert table.peek(subject, now=time.time()).clock_ahead_s <= 60
 
 
-def test_a_late_explicit_time_never_widens_a_limit(table):
+def test_late_explicit_time_admits_no_more(table):
     table, subject, _ = table
     now = time.time()
     times = [now - late_s for late_s in (0, HOUR_S, 24 * HOUR_S, 0, 50 * HOUR_S) * 5]
     assert sum(table.check(subject, now=moment).admitted for moment in times) == 5
 
 
-def test_correct_clock_counts_what_it_corrects(table):
+def test_correct_clock_returns_number_of_corrections(table):
     table, subject, name = table
     for now in (time.time(), None):
         lock(table, subject)
@@ -159,7 +160,7 @@ def test_correct_clock_counts_what_it_corrects(table):
         table.reset(name)
 
 
-def test_looking_at_a_gate_takes_either_time(pepper):
+def test_reading_a_gate_takes_either_time(pepper):
     gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "5/hour"})
     key = gate.issue(1)
     ahead = lock(gate, key.expose())
@@ -172,7 +173,7 @@ def test_looking_at_a_gate_takes_either_time(pepper):
     assert "the key's next check by the system clock corrects it" in str(flaw)
 
 
-def test_keys_are_issued_by_either_time(pepper):
+def test_administration_takes_either_time(pepper):
     gate = Gate.in_memory(pepper=pepper, keys=4)
     for _ in range(4):
         gate.issue(1, expires=dt.timedelta(seconds=1), now=1000)

@@ -1,4 +1,4 @@
-"""A program as a user writes it, for mypy --strict: the types in the stubs are those at run time."""
+"""A program for mypy --strict: the types of the stubs are those at run time."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ else:
         kind = str(expected).split("[", maxsplit=1)[0]
         names = [name.strip().rpartition(".")[2] for name in kind.split("|")]
         found = "None" if value is None else type(value).__name__
-        assert found in names, f"{value!r} is no {expected}"
+        assert found in names, f"{value!r} is not of type {expected}"
 
 
-def test_the_types_are_those_of_the_stubs(tmp_path: Path) -> None:
+def test_runtime_types_are_those_of_the_stubs(tmp_path: Path) -> None:
     pepper = keytally.generate_pepper()
     assert_type(pepper, "str")
     now = datetime.now(timezone.utc)
-    gate = keytally.Gate.create(tmp_path / "api.gate", pepper=pepper, keys=8, plans={"default": "5/minute"})
+    gate = keytally.Gate.create(
+        tmp_path / "api.gate", pepper=pepper, keys=8, plans={"default": "5/minute"}
+    )
     assert_type(gate, "keytally.Gate")
     key = gate.issue(42, expires=timedelta(days=1))
     assert_type(key.expose(), "str")

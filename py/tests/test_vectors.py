@@ -1,4 +1,4 @@
-"""The vector files, line by line: the same answers as in every other language."""
+"""The vector files, which define the results for all languages."""
 
 import json
 import shutil
@@ -18,12 +18,12 @@ def load(name):
 
 
 def moment(ms):
-    """Return seconds that are exactly these milliseconds."""
+    """Return milliseconds as exact seconds."""
     return Fraction(int(ms), 1000)
 
 
 @pytest.mark.parametrize("case", load("policy.json")["valid"], ids=lambda case: case["text"])
-def test_policies(case):
+def test_valid_policies_match_vectors(case):
     policy = Policy(case["text"])
     assert str(policy) == case["canonical"]
     assert policy.algorithm == case["algorithm"]
@@ -31,7 +31,7 @@ def test_policies(case):
     assert dict(Limiter(policy, 1).check("a").headers)["RateLimit-Policy"] == case["header"]
 
 
-# A word of each kind's sentence.
+# A part of the message of each kind of error.
 SENTENCES = {
     "empty": "at least one quota",
     "too_long": "is longer than",
@@ -47,7 +47,7 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("case", load("policy.json")["invalid"], ids=lambda case: case["text"])
-def test_texts_that_are_no_policy(case):
+def test_invalid_policies_match_vectors(case):
     with pytest.raises(PolicyError) as caught:
         Policy(case["text"])
     assert SENTENCES[case["error"]].format(case.get("needed_bits")) in str(caught.value)
@@ -65,7 +65,7 @@ def sequences():
 
 
 @pytest.mark.parametrize("steps", sequences(), ids=lambda steps: steps[0]["sequence"])
-def test_sequences_of_decisions(steps):
+def test_decisions_match_vectors(steps):
     limiter = Limiter(steps[0]["policy"], 1)
     for step in steps:
         now = moment(step["now_ms"])
@@ -74,7 +74,9 @@ def test_sequences_of_decisions(steps):
             verdict = getattr(limiter, op)("a", step["cost"], now=now)
             assert verdict.outcome == step["outcome"], step
             assert [quota.remaining for quota in verdict.quotas] == step["remaining"], step
-            assert [quota.reset for quota in verdict.quotas] == [int(s) for s in step["reset_s"]], step
+            assert [quota.reset for quota in verdict.quotas] == [int(s) for s in step["reset_s"]], (
+                step
+            )
             assert verdict.retry_after == step.get("retry_after_s"), step
         elif op == "reset":
             limiter.reset("a", now=now)
@@ -89,7 +91,7 @@ def test_sequences_of_decisions(steps):
 
 @pytest.fixture(scope="module")
 def gates(tmp_path_factory):
-    """Open the gates of verdict.json, which the Rust crates made."""
+    """Open the gates of verdict.json, which the vectors crate created."""
     made = program("gates")
     folder = tmp_path_factory.mktemp("gates")
     opened = {}
@@ -100,7 +102,7 @@ def gates(tmp_path_factory):
     return opened
 
 
-def test_verdicts(gates):
+def test_verdicts_match_vectors(gates):
     steps = load("verdict.json")["steps"]
     for step in steps:
         gate, now = gates[step["gate"]], moment(step["now_ms"])
@@ -113,7 +115,9 @@ def test_verdicts(gates):
         assert verdict.reason == step.get("reason"), step
         assert verdict.status == step["status"], step
         quotas = [(q.limit, q.remaining, q.window, q.reset) for q in verdict.quotas]
-        expected = [(q["limit"], q["remaining"], q["window_s"], int(q["reset_s"])) for q in step["quotas"]]
+        expected = [
+            (q["limit"], q["remaining"], q["window_s"], int(q["reset_s"])) for q in step["quotas"]
+        ]
         assert quotas == expected, step
         if quotas:
             assert verdict.account == step["account"], step
@@ -142,15 +146,15 @@ def base62(text):
     return number
 
 
-def test_keys(pepper):
+def test_valid_keys_match_vectors(pepper):
     for case in load("key.json")["valid"]:
-        # A gate each, since some of the keys have one key id.
+        # A gate for each key, because some keys have the same key id.
         gate = Gate.in_memory(pepper=pepper, keys=8)
         assert gate.import_keys([case["text"]], 1) == [case["key_id_text"]]
         assert gate.check(case["text"]).admitted, case
 
 
-def test_texts_that_are_no_key(pepper):
+def test_invalid_keys_match_vectors(pepper):
     gate = Gate.in_memory(pepper=pepper, keys=8)
     for case in load("key.json")["invalid"]:
         verdict = gate.check(case["text"])

@@ -1,4 +1,4 @@
-"""The programs that tests need, which `cargo xtask test python` builds."""
+"""The programs that tests run. `cargo xtask test python` builds them."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,8 @@ FOLDER = "KEYTALLY_TEST_PROGRAMS"
 
 
 def program(name):
-    """Return the path of a program: `keytally`, the C `client`, or the folder of `gates` from the vectors."""
+    """Return the path of `keytally`, of the C program `client`, or of the folder `gates`."""
     folder = os.environ.get(FOLDER)
     if folder is None:
-        raise AssertionError(f"{FOLDER} names no folder: run `cargo xtask test python`, which makes it")
+        raise AssertionError(f"{FOLDER} is not set: run `cargo xtask test python`, which sets it")
     return Path(folder) / name

@@ -1,4 +1,5 @@
-//! Makes the gates of `verdict.json` in a folder, each in a file of its name, for other languages to open.
+//! Creates the gates of `verdict.json` in a folder, each in a file of its name, for the tests of
+//! other languages.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a tool of tests")]
 
 use std::path::PathBuf;
@@ -18,10 +19,10 @@ fn main() {
     }
 }
 
-/// Keys are imported, which keeps their ids, and rotated where they have been.
+/// Imports the keys, which keeps their ids, and then rotates those that were rotated.
 fn make(path: &PathBuf, setup: &GateSetup) {
     let plans = vec![Plan::new("default", setup.policy.parse().unwrap()).unwrap()];
-    let config = GateConfig { keys: 64, plans, ..GateConfig::default() };
+    let config = GateConfig::default().with_keys(64).with_plans(plans);
     let gate = Gate::create(path, Peppers::new(&[&setup.pepper]).unwrap(), &config).unwrap();
     for key in &setup.keys {
         let parts = parse_key(key.text.as_bytes()).unwrap();
@@ -53,7 +54,7 @@ fn make(path: &PathBuf, setup: &GateSetup) {
     }
 }
 
-/// The moment that a file names by its second; `None` for 0.
+/// Returns the time of a Unix second in a vector file. `None` for 0, which means none.
 fn moment(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }

@@ -116,13 +116,13 @@ pub struct DecisionCase {
     /// The caller's time in Unix milliseconds.
     #[serde(with = "decimal_u64")]
     pub now_ms: u64,
-    /// What is done.
+    /// The operation.
     #[serde(flatten)]
     pub op: Op,
     /// The word afterwards; the same word where nothing is written.
     #[serde(with = "hex_u64")]
     pub next: u64,
-    /// The answer of a check or a peek.
+    /// The result of a check or a peek.
     #[serde(flatten)]
     pub answer: Option<Answer>,
     /// Settle: what could not be charged.
@@ -136,17 +136,17 @@ pub struct DecisionCase {
 pub enum Op {
     /// Charges if there is room.
     Check {
-        /// What is to be charged.
+        /// The requested cost.
         cost: u32,
     },
-    /// Tells what a check would.
+    /// Returns the result of a check without charging.
     Peek {
-        /// What would be charged.
+        /// The requested cost.
         cost: u32,
     },
     /// Gives a charge back.
     Refund {
-        /// What was charged.
+        /// The cost that was charged.
         charged: u32,
         /// The effective time of the charge in Unix milliseconds.
         #[serde(with = "decimal_u64")]
@@ -154,19 +154,19 @@ pub enum Op {
     },
     /// Replaces an estimate by the actual cost.
     Settle {
-        /// What was charged: the estimate.
+        /// The cost that was charged: the estimate.
         charged: u32,
         /// The effective time of the charge in Unix milliseconds.
         #[serde(with = "decimal_u64")]
         charged_at_ms: u64,
-        /// What should have been charged.
+        /// The actual cost.
         actual: u32,
     },
     /// Forgets everything.
     Reset,
 }
 
-/// What a check or a peek answers.
+/// The result of a check or a peek.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     /// `admitted`, `denied` or `too_costly`.
@@ -191,7 +191,8 @@ pub struct Answer {
 /// One operation of a sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceStep {
-    /// Which sequence. Its steps are neighbours; the first has word 0, every other the `next` of the one before.
+    /// Which sequence. Its steps are neighbours; the first has word 0, every other the `next` of
+    /// the one before.
     pub sequence: String,
     /// The operation; its `why` is empty where nothing is special.
     #[serde(flatten)]
@@ -227,7 +228,7 @@ pub struct ReusableCase {
     /// The time in Unix milliseconds.
     #[serde(with = "decimal_u64")]
     pub now_ms: u64,
-    /// May it?
+    /// Whether it may.
     pub reusable: bool,
 }
 
@@ -239,7 +240,7 @@ pub struct KeyFile {
     pub about: String,
     /// Keys.
     pub valid: Vec<ValidKey>,
-    /// Texts that are no keys.
+    /// Texts that are not keys.
     pub invalid: Vec<InvalidKey>,
     /// CRC-32 alone.
     pub crc32: Vec<CrcCase>,
@@ -263,15 +264,15 @@ pub struct ValidKey {
     pub text: String,
     /// The key id as text.
     pub key_id_text: String,
-    /// What may be shown.
+    /// The hint, which may be shown.
     pub hint: String,
 }
 
-/// A text that is no key.
+/// A text that is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InvalidKey {
-    /// What is wrong.
+    /// The fault.
     pub why: String,
     /// The text.
     pub text: String,
@@ -301,7 +302,7 @@ pub struct MacFile {
     pub sha256: Vec<HashCase>,
     /// HMAC-SHA-256.
     pub hmac: Vec<HmacCase>,
-    /// What a gate keeps of a key.
+    /// What a gate stores of a key.
     pub record: Vec<RecordCase>,
 }
 
@@ -329,12 +330,12 @@ pub struct HmacCase {
     /// The message.
     #[serde(with = "hex_bytes")]
     pub data: Vec<u8>,
-    /// The MAC, or the first bytes of it where the source gives no more.
+    /// The MAC, or its first bytes if the source gives no more.
     #[serde(with = "hex_bytes")]
     pub mac: Vec<u8>,
 }
 
-/// What a gate keeps of a key.
+/// What a gate stores of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordCase {
@@ -385,14 +386,14 @@ pub struct IssuedKey {
     pub text: String,
     /// The account.
     pub account: u32,
-    /// The Unix second from which the key is no longer good; 0 = it stays good.
+    /// The Unix second from which the key is invalid. 0 means never.
     pub not_after_s: u32,
     /// The key before the last rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
-    /// The Unix second from which `previous` is no longer good.
+    /// The Unix second from which `previous` is invalid.
     pub grace_until_s: u32,
-    /// Was it revoked?
+    /// Whether it was revoked.
     pub revoked: bool,
 }
 
@@ -413,7 +414,7 @@ pub struct VerdictStep {
     pub op: String,
     /// The values of the request's `X-API-Key` headers: none, one, or a mistake.
     pub api_keys: Vec<String>,
-    /// What is to be charged.
+    /// The requested cost.
     pub cost: u32,
     /// The caller's time in Unix milliseconds.
     #[serde(with = "decimal_u64")]
@@ -445,13 +446,13 @@ pub struct VerdictStep {
     pub body: String,
 }
 
-/// What is left of one quota.
+/// The state of one quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct QuotaLine {
     /// The limit.
     pub limit: u32,
-    /// What remains.
+    /// The remaining cost.
     pub remaining: u32,
     /// The window in seconds.
     pub window_s: u32,

@@ -1,4 +1,5 @@
-//! Writes the vector files: chosen cases, on and beside every boundary, and some at random from fixed seeds.
+//! Generates the vector files: chosen cases, on and next to every boundary, and random ones from
+//! fixed seeds.
 
 mod decision;
 mod key;
@@ -11,13 +12,13 @@ use std::{fs, io, path};
 
 use serde::Serialize;
 
-/// The command that writes the files anew.
+/// The command that generates the files again.
 pub const COMMAND: &str = "cargo run -p keytally-vectors --bin generate";
 
 /// 2026-01-01T00:00:00Z in Unix milliseconds: the start of a second, a minute, an hour and a day.
 const NEW_YEAR_MS: u64 = 1_767_225_600_000;
 
-/// Name and text of every vector file.
+/// Returns the name and the text of every vector file.
 #[must_use]
 pub fn files() -> Vec<(&'static str, String)> {
     vec![
@@ -37,7 +38,7 @@ pub fn generate(folder: &path::Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A file in the making: one case per line.
+/// A file under construction, with one case per line.
 struct Lines {
     text: String,
 }

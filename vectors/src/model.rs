@@ -1,8 +1,9 @@
-//! The slow, obvious model: the oracle for everything fast.
+//! A slow and obvious model of Keytally: the oracle for the fast code.
 //!
-//! It shares no code with the core and is written to be read beside the specification: plain loops, `i128`
-//! or big integers instead of clever arithmetic, lists instead of bit fields, a search instead of a formula.
-//! Where the core and the model differ, one of them is wrong, and it is usually quick to see which.
+//! It shares no code with the core, and is written to be compared with the specification by
+//! reading: plain loops, `i128` or big integers instead of clever arithmetic, lists instead of bit
+//! fields, a search instead of a formula. If the core and the model differ, one of them is wrong,
+//! and reading usually shows which.
 //!
 //! | file | holds |
 //! |---|---|
@@ -23,11 +24,9 @@ mod policy;
 mod tally;
 
 pub use gate::{Gate, GateKey, Reason, Verdict};
-pub use http::{
-    Outcome, QuotaAnswer, body, header_block, rate_limit, rate_limit_policy, status, window_name,
-};
+pub use http::{Outcome, QuotaState, body, header_block, rate_limit, rate_limit_policy, status, window_name};
 pub use key::{Key, KeyError, base62, crc32, encode_key, from_base62, hint, key_id_text, parse_key};
-pub use layout::{Layout, bits_of, bits_wanted, stamp_bits_wanted};
+pub use layout::{Layout, bit_length, bits_wanted, stamp_bits_wanted};
 pub use mac::{hmac_sha256, record_mac, sha256};
 pub use policy::{Algorithm, Policy, PolicyError, Quota, parse_policy};
 pub use tally::{Charge, Clock, Decision, Entry, Model, Reading, Settled, Tally};

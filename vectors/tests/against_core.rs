@@ -1,4 +1,4 @@
-//! The vector files, line by line, against the core.
+//! Compares the core with the vector files, line by line.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
@@ -14,7 +14,7 @@ fn policy(text: &str) -> Policy {
 }
 
 #[test]
-fn policy_text() {
+fn policies_match_the_vectors() {
     let file = load_policies();
     for case in &file.valid {
         let policy = policy(&case.text);
@@ -53,7 +53,7 @@ fn policy_text() {
 }
 
 #[test]
-fn decisions() {
+fn decisions_match_the_vectors() {
     let file = load_decisions();
     let steps = file.sequences.iter().map(|step| &step.case);
     for case in file.cases.iter().chain(steps) {
@@ -107,7 +107,7 @@ fn decision(case: &DecisionCase) {
 }
 
 #[test]
-fn keys() {
+fn keys_match_the_vectors() {
     let file = load_keys();
     for case in &file.valid {
         let name = |text: &str| Name::new(text).unwrap();
@@ -132,7 +132,7 @@ fn keys() {
 }
 
 #[test]
-fn macs() {
+fn macs_match_the_vectors() {
     let file = load_macs();
     let mut long_enough = 0;
     for case in file.hmac.iter().filter(|case| case.key.len() >= keytally_core::MIN_PEPPER_LEN) {
@@ -147,7 +147,8 @@ fn macs() {
     }
 }
 
-/// The gate of a vector file: keys are imported, which keeps their ids, and rotated where they have been.
+/// Creates a gate of a vector file. Keys are imported, which keeps their ids, and then rotated if
+/// the file says so.
 fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
     let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(1).with_hints(true);
@@ -183,7 +184,7 @@ fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
 }
 
 #[test]
-fn verdicts() {
+fn verdicts_match_the_vectors() {
     let file = load_verdicts();
     for setup in &file.gates {
         let gate = gate(setup);
@@ -240,7 +241,7 @@ fn verdicts() {
     }
 }
 
-/// The moment that a file names by its second; `None` for 0.
+/// Returns the time of a Unix second in a vector file. `None` for 0, which means none.
 fn moment(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }

@@ -1,28 +1,31 @@
-//! Every state: in small layouts, the core against the model on every word that there is.
+//! Every state: compares the core with the model on every word of small layouts.
 //!
-//! A layout here has a stamp of a few bits and counts of one or two. So it has some hundred or thousand words, and each
-//! is read in every unit of time that its stamp can name and two beyond, at several moments within the unit, with
-//! every cost from 0 to above the limits, and given back with every charge that could be. Words with counts above
-//! their limits are among them, clocks that are late, and stamps that can only come from a clock that was wrong.
+//! A layout here has a stamp of a few bits and counts of one to three bits, so it has some hundred
+//! or thousand words. Each word is read in every unit of time that its stamp can express and two
+//! beyond, at several moments within the unit. It is charged with every cost from 0 to above the
+//! limits, and refunded and settled with every possible charge. This includes words with counts
+//! above their limits, late clocks, and stamps that only a wrong clock writes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::MAX_QUOTAS;
 use keytally_core::{Algorithm, Charge, Layout, Limits, Outcome, Policy, Timestamp, Verdict, decide};
 use keytally_vectors::model::{self, Clock, Model};
 
-/// A policy, and the few bits that its words get here.
+/// A policy, and the few bits that its words have here.
 struct Small {
     policy: &'static str,
     stamp_bits: u32,
-    /// Of each window; a sliding one has two counts of so many.
+    /// The bits of each window's count. A sliding window has two counts of that width.
     count_bits: &'static [u8],
-    /// At which thousandths of a unit the clock is read, besides its first, second and last millisecond.
+    /// The thousandths of a unit at which the clock is read, in addition to its first, second and
+    /// last millisecond.
     thousandths: &'static [u64],
-    /// How many comparisons that makes. What changes what is tried changes it here, and in docs/TESTING.md.
+    /// The number of comparisons. A change to what is compared changes it here, and in
+    /// docs/TESTING.md.
     comparisons: u64,
 }
 
-/// The tests, one a layout, so that they run side by side.
+/// Defines one test per layout, so that they run in parallel.
 macro_rules! layouts {
     ($($test:ident: $policy:literal, stamp $stamp_bits:literal, counts $count_bits:expr, at $thousandths:expr, $comparisons:literal;)*) => {
         $(#[test]
@@ -40,7 +43,7 @@ macro_rules! layouts {
     };
 }
 
-// One window, then several. A minute, by which clocks may be apart, is one unit, then three, nine, thirty.
+// One window, then several. The tolerance of a minute is one unit, then three, nine, thirty.
 layouts! {
     fixed_one_window: "3/60s", stamp 4, counts [2], at [500], 2_200_512;
     fixed_nine_units_of_lateness: "2/7s", stamp 5, counts [2], at [500], 9_434_368;
@@ -60,17 +63,17 @@ layouts! {
     sliding_three_windows: "sliding 1/60s, 1/120s, 1/240s", stamp 4, counts [1, 1, 1], at [500], 12_184_576;
 }
 
-/// A small layout as the core has it and as the model has it.
+/// A small layout in the core and in the model.
 struct Pair {
     layout: Layout,
     limits: Limits,
     model: Model,
-    /// The core's words lie at the upper end of 64 bits, the model's at the lower.
+    /// The core's words are in the high bits of the 64, the model's in the low bits.
     shift: u32,
 }
 
 impl Pair {
-    fn of(small: &Small) -> Self {
+    fn new(small: &Small) -> Self {
         let policy: Policy = small.policy.parse().unwrap();
         let mut bits = [0; MAX_QUOTAS];
         bits[..small.count_bits.len()].copy_from_slice(small.count_bits);
@@ -87,7 +90,7 @@ impl Pair {
         Self { layout, limits: policy.limits(), model, shift }
     }
 
-    /// Check and peek.
+    /// Compares check and peek.
     fn charge(&self, word: u64, now_ms: u64, cost: u32) {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
         let checked = decide::check(&self.layout, &self.limits, shifted, now, cost);
@@ -148,13 +151,13 @@ impl Pair {
         );
     }
 
-    /// Reset, reuse and correction. Returns whether there was something to correct.
+    /// Compares reset, reuse and correction. Returns whether there was something to correct.
     fn reset_and_reuse(&self, word: u64, now_ms: u64) -> bool {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
         let real = decide::reset(&self.layout, &self.limits, shifted, now);
         let why = || format!("{} {word:#x} {now_ms}", self.model.policy());
         assert_eq!(real.next, self.model.reset(word, now_ms) << self.shift, "{}", why());
-        assert_eq!(self.layout.is_reusable(shifted, now), self.model.reusable(word, now_ms), "{}", why());
+        assert_eq!(self.layout.is_reusable(shifted, now), self.model.is_reusable(word, now_ms), "{}", why());
         let corrected = decide::correct(&self.layout, shifted, now);
         assert_eq!(corrected, self.model.correct(word, now_ms) << self.shift, "{}", why());
         let late = self.model.read(word, now_ms).clock == Clock::Late;
@@ -163,22 +166,22 @@ impl Pair {
     }
 }
 
-/// Compares on all that there is.
+/// Compares all words, times, costs and charges of a layout.
 fn compare(small: &Small) {
-    let pair = Pair::of(small);
+    let pair = Pair::new(small);
     let unit_ms = u64::from(pair.layout.windows()[0].seconds()) * 1000;
-    // The last stamp is all ones, which no tally has; time stands still before it.
+    // The last stamp is all ones, which no tally has. Time stops before it.
     let units = (0..(1u64 << small.stamp_bits) + 2).map(|unit| unit * unit_ms);
     let within: Vec<u64> =
         small.thousandths.iter().map(|part| part * unit_ms / 1000).chain([0, 1, unit_ms - 1]).collect();
     let moments: Vec<u64> =
         units.clone().flat_map(|unit| within.iter().map(move |ms| unit + ms)).chain([u64::MAX]).collect();
-    // Of a charge only the unit counts.
+    // Only the unit of a charge's time matters.
     let charged: Vec<u64> = units.map(|unit| unit + unit_ms - 1).chain([u64::MAX]).collect();
     let largest = pair.model.policy().quotas.iter().map(|quota| quota.limit).max().unwrap();
     let (mut compared, mut clocks) = (0, [0u64; 3]);
     let words = 1u64 << pair.model.layout().total_bits();
-    // `cargo xtask mutants` asks for a part, a hundred times over.
+    // `cargo xtask mutants` runs a part of this many times.
     let quick = std::env::var_os("KEYTALLY_QUICK").is_some();
     for word in (0..words).step_by(if quick { usize::try_from(words / 64).unwrap() | 1 } else { 1 }) {
         for &now_ms in &moments {
@@ -210,7 +213,7 @@ fn compare(small: &Small) {
 }
 
 #[test]
-fn the_page_tells_how_many() {
+fn testing_page_states_the_number_of_comparisons() {
     let sum: u64 = ALL.iter().map(|small| small.comparisons).sum();
     let text = format!("{},{:03},{:03} comparisons", sum / 1_000_000, sum / 1000 % 1000, sum % 1000);
     assert!(include_str!("../../docs/TESTING.md").contains(&text), "docs/TESTING.md must say {text}");

@@ -1,4 +1,4 @@
-//! The vector files are what the model writes today.
+//! The vector files are what the model generates.
 
 use std::fs;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use keytally_vectors::generate::{COMMAND, files};
 
 #[test]
-fn files_are_fresh() {
+fn files_are_what_the_model_generates() {
     for (name, fresh) in files() {
         let found = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap_or_default();
         if let Some((line, (found, fresh))) =
             lines_of(&found).zip(lines_of(&fresh)).enumerate().find(|(_, (found, fresh))| found != fresh)
         {
             panic!(
-                "{name} is not what the model writes, from line {} on:\n  found {found}\n  fresh {fresh}\nTo write it anew: {COMMAND}",
+                "{name} is not what the model generates, from line {} on:\n  found {found}\n  fresh {fresh}\nTo generate it again: {COMMAND}",
                 line + 1
             );
         }
@@ -21,14 +21,14 @@ fn files_are_fresh() {
 }
 
 #[test]
-fn files_are_small_and_whole() {
+fn generated_files_are_small_and_complete() {
     for (name, fresh) in files() {
         assert!(fresh.len() < 300 * 1024, "{name} has {} bytes", fresh.len());
         assert!(fresh.ends_with("]\n}\n"), "{name}");
     }
 }
 
-/// The lines of a text, and then a mark that no line equals, so that a shorter text differs.
+/// Returns the lines of a text and then a mark that equals no line, so that a shorter text differs.
 fn lines_of(text: &str) -> impl Iterator<Item = &str> {
     text.split('\n').chain(["(end of file)\n"])
 }

@@ -1,11 +1,11 @@
-//! The loaders read every file, and the files keep what their `about` says.
+//! The loaders read every file, and the files are as their `about` says.
 
 use keytally_vectors::files::Op;
 use keytally_vectors::model::{Model, parse_policy};
 use keytally_vectors::{load_decisions, load_keys, load_macs, load_policies, load_verdicts};
 
 #[test]
-fn policies() {
+fn policy_file_loads_and_is_consistent() {
     let file = load_policies();
     for case in &file.valid {
         let policy = parse_policy(&case.text).unwrap();
@@ -30,12 +30,12 @@ fn policies() {
 }
 
 #[test]
-fn decisions() {
+fn decision_file_loads_and_is_consistent() {
     let file = load_decisions();
     let in_sequences = file.sequences.iter().map(|step| &step.case);
     for case in file.cases.iter().chain(in_sequences) {
-        let answers = matches!(case.op, Op::Check { .. } | Op::Peek { .. });
-        assert_eq!(case.answer.is_some(), answers, "{case:?}");
+        let has_answer = matches!(case.op, Op::Check { .. } | Op::Peek { .. });
+        assert_eq!(case.answer.is_some(), has_answer, "{case:?}");
         assert_eq!(case.uncharged.is_some(), matches!(case.op, Op::Settle { .. }), "{case:?}");
         if let Some(answer) = &case.answer {
             assert_eq!(answer.retry_at_ms.is_some(), answer.outcome == "denied", "{case:?}");
@@ -57,7 +57,7 @@ fn decisions() {
 }
 
 #[test]
-fn keys_and_macs() {
+fn key_and_mac_files_load_and_are_consistent() {
     let keys = load_keys();
     assert!(keys.valid.iter().all(|case| case.text.ends_with(case.hint.split('…').nth(1).unwrap())));
     for kind in ["form", "checksum"] {
@@ -69,7 +69,7 @@ fn keys_and_macs() {
 }
 
 #[test]
-fn verdicts() {
+fn verdict_file_loads_and_is_consistent() {
     let file = load_verdicts();
     for setup in &file.gates {
         Model::parse(&setup.policy).unwrap();

@@ -1,10 +1,12 @@
-//! Random policies, costs and clocks: the core against the model, and the promises on the core itself.
+//! Random policies, costs and clocks: compares the core with the model, and tests guarantees of the
+//! core itself.
 
 use keytally_core::{Charge, Outcome, Policy, Timestamp, Verdict, decide};
 use keytally_vectors::model::{self, Model};
 use proptest::prelude::*;
 
-/// Texts of policies that fit: one to four nested windows, limits from 1 to what the tally can hold.
+/// Generates texts of policies that fit: one to four nested windows, limits from 1 to what the
+/// tally can hold.
 fn policy_text() -> impl Strategy<Value = String> {
     any::<bool>().prop_flat_map(policy_text_of)
 }
@@ -25,7 +27,8 @@ fn policy_text_of(sliding: bool) -> impl Strategy<Value = String> {
     })
 }
 
-/// What a clock does between two requests, in milliseconds: mostly goes on, sometimes back, sometimes far away.
+/// Generates what a clock does between two requests, in milliseconds: it mostly advances, sometimes
+/// goes back, sometimes jumps far.
 fn clock_step() -> impl Strategy<Value = i64> {
     prop_oneof![
         6 => 0i64..2_000,
@@ -41,7 +44,7 @@ fn clock_step() -> impl Strategy<Value = i64> {
 enum Op {
     Check(u32),
     Peek(u32),
-    /// The charge before so many, given back so late.
+    /// Refunds the charge that many charges ago.
     Refund(usize),
     Settle(usize, u32),
     Reset,
@@ -58,8 +61,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A million cases and more in all: each of these has up to 60 requests. A part of them, a thousand times over, is what
-/// `cargo xtask mutants` asks for.
+/// Each property runs 30,000 cases of up to 60 requests, which is more than a million requests.
+/// `cargo xtask mutants` runs a part of them many times.
 fn config() -> ProptestConfig {
     let cases = if std::env::var_os("KEYTALLY_QUICK").is_some() { 1000 } else { 30_000 };
     ProptestConfig { cases, max_local_rejects: 1_000_000, ..ProptestConfig::default() }
@@ -71,7 +74,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_core_does_what_the_model_does(
+    fn core_decides_as_the_model_does(
         text in policy_text(),
         steps in prop::collection::vec((op(), clock_step()), 1..60),
     ) {
@@ -127,14 +130,14 @@ proptest! {
             for later in [0, 1, 7_200_000, 100_000_000] {
                 let at = now_ms.saturating_add(later);
                 let reusable = layout.is_reusable(word, Timestamp::from_unix_ms(at));
-                prop_assert_eq!(reusable, model.reusable(word, at));
+                prop_assert_eq!(reusable, model.is_reusable(word, at));
             }
         }
     }
 
-    /// Any 64 bits at any time: also words that no decision wrote.
+    /// Any 64 bits at any time, including words that no decision wrote.
     #[test]
-    fn any_word_at_any_time(text in policy_text(), word: u64, now_ms: u64, near: i16, cost: u32) {
+    fn any_word_at_any_time_decides_as_the_model_does(text in policy_text(), word: u64, now_ms: u64, near: i16, cost: u32) {
         let policy: Policy = text.parse().unwrap();
         let model = Model::parse(&text).unwrap();
         let (layout, limits) = (policy.layout(), policy.limits());
@@ -150,10 +153,10 @@ proptest! {
         }
     }
 
-    /// Refused just before the promised time, admitted at it, if nobody else spends; and the seconds of Retry-After
-    /// reach it.
+    /// A request is denied just before its retry time and admitted at it, if nothing else is spent.
+    /// The seconds of Retry-After reach that time.
     #[test]
-    fn a_promised_time_is_kept(
+    fn retry_at_the_reported_time_succeeds_and_not_before(
         text in policy_text(),
         spent in prop::collection::vec((1u32..4, 0u64..4_000), 1..40),
         cost in 1u32..4,
@@ -176,8 +179,8 @@ proptest! {
         }
     }
 
-    /// Whatever the clock does, no aligned window of a fixed policy admits more than its
-    /// limit, counted by the time that each decision held for.
+    /// Whatever the clock does, no aligned window of a fixed policy admits more than its limit,
+    /// counted by the times of the decisions.
     #[test]
     fn no_window_admits_more_than_its_limit(
         text in policy_text_of(false),
@@ -192,9 +195,9 @@ proptest! {
             let decision = decide::check(policy.layout(), &policy.limits(), word, now, cost);
             word = decision.next;
             if decision.outcome == Outcome::Admitted {
-                for (place, quota) in policy.quotas().iter().enumerate() {
+                for (quota_index, quota) in policy.quotas().iter().enumerate() {
                     let index = decide::quotas(policy.layout(), &policy.limits(), word, now).time().unix_s() / u64::from(quota.window.seconds());
-                    let sum = admitted.entry((place, index)).or_default();
+                    let sum = admitted.entry((quota_index, index)).or_default();
                     *sum += u64::from(cost);
                     prop_assert!(*sum <= u64::from(quota.limit));
                 }

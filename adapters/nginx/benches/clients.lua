@@ -1,5 +1,5 @@
--- For wrk: a request of one client after another, in an order that a processor can't guess. The argument is a file with a line for
--- each client, its key and its name, 2^n of them.
+-- A wrk script: sends a request of another client each time, in an order that a processor cannot
+-- predict. The argument is a file of 2^n lines, each with a client's key and its name.
 local requests, at = {}, 0
 
 function init(arguments)

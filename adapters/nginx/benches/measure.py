@@ -1,8 +1,9 @@
-"""Measures nginx with the module beside nginx without: figures as JSON, a group of benches/results.json.
+"""Measures requests to nginx with and without the module, and writes a group of benches/results.json.
 
-`cargo xtask bench nginx` builds the module and says where things are. Each turn starts an nginx of its own, with one worker that
-has a processor to itself, and loads it for a second by wrk, which has another, with whatever the worker asks behind it. The
-contenders of a page take turns, so that what else the machine does meets all of them.
+`cargo xtask bench nginx` builds the module and sets the paths below. Each turn starts an nginx with
+one worker, which has a processor to itself, and sends it requests by wrk for a second. wrk and the
+upstream share another processor. The configurations of a page take turns, so that other load on the
+machine affects all of them.
 """
 
 import http.client
@@ -19,19 +20,19 @@ from pathlib import Path
 MODULE = os.environ["KEYTALLY_TEST_NGINX_MODULE"]
 KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
 QUICK = "KEYTALLY_BENCH_QUICK" in os.environ
-# Each turn is a second long, since wrk knows nothing shorter.
+# A turn takes a second, the shortest time that wrk accepts.
 ROUNDS = 2 if QUICK else 10
 CONNECTIONS = 32
 AUTOGROUP = Path("/proc/self/autogroup")
 
-# So many that no limit is reached in a turn: the limits themselves are usual ones.
+# Enough clients that none reaches its limit in a turn: the limits are of a usual size.
 CLIENTS = 4096
 
 LIMIT_REQ = ("limit_req_zone $http_x_client zone=other:10m rate=100r/m;", "limit_req zone=other burst=100 nodelay;")
 LIMIT = ("keytally_limit_zone zone=ours:10m key=$http_x_client policy=100/minute;", "keytally_limit ours;")
 KEY = ("keytally_gate api file=turn.gate pepper_file=pepper;", "keytally api;")
 QUIET = "keytally_headers off;"
-# What limit_req doesn't tell a client: as many fields, as long, and always the same.
+# As many fields as the module sets, of the same length and constant: limit_req sets none.
 FIELDS = "".join(
     f"add_header {name} {value} always;"
     for name, value in {
@@ -42,8 +43,8 @@ FIELDS = "".join(
         "RateLimit": """'"minute";r=99;t=40, "hour";r=999;t=3580'""",
     }.items()
 )
-# What each has in `http` and in its locations.
-CONTENDERS = {
+# The lines of each configuration in `http` and in its locations.
+CONFIGURATIONS = {
     "nginx alone": ("", ""),
     "nginx alone, and five fields": ("", FIELDS),
     "limit_req": LIMIT_REQ,
@@ -54,7 +55,7 @@ CONTENDERS = {
     "keytally, headers off": (KEY[0], KEY[1] + QUIET),
 }
 if not QUICK:
-    CONTENDERS["keytally_limit and keytally"] = (LIMIT[0] + KEY[0], LIMIT[1] + KEY[1])
+    CONFIGURATIONS["keytally_limit and keytally"] = (LIMIT[0] + KEY[0], LIMIT[1] + KEY[1])
 PAGES = {"empty_gif": "/gif", "a proxied answer": "/proxied"}
 
 CONFIG = """%(module)s worker_processes 1; pid nginx.pid; error_log error.log; daemon off; %(user)s
@@ -81,17 +82,17 @@ def free_port():
 
 
 def processors():
-    """One for the worker and one for all else; the same where there is no other."""
+    """Returns the processor of the worker and that of all else, which are the same on a machine with one."""
     allowed = sorted(os.sched_getaffinity(0))
     return allowed[0], allowed[-1]
 
 
 def run_on(processor):
-    """What a process does first: it keeps to the processor, as root ahead of what else the machine does."""
+    """Returns a function for a new process, which binds it to the processor. Root also raises its priority."""
 
     def first():
         os.sched_setaffinity(0, {processor})
-        os.setsid()  # Linux gives sessions equal shares, which have a priority of their own.
+        os.setsid()  # Linux schedules by session: each has its own share and priority.
         if os.geteuid() == 0:
             os.nice(-20)
             if AUTOGROUP.exists():
@@ -101,11 +102,11 @@ def run_on(processor):
 
 
 class Nginx:
-    def __init__(self, folder, app, contender, processor):
+    def __init__(self, folder, app, configuration, processor):
         self.port = free_port()
-        declared, used = CONTENDERS[contender]
+        declared, used = CONFIGURATIONS[configuration]
         values = {
-            "module": f"load_module {MODULE};" if "keytally" in contender else "",
+            "module": f"load_module {MODULE};" if "keytally" in configuration else "",
             "user": "user root;" if os.geteuid() == 0 else "",
             "app": app or self.port,
             "port": self.port,
@@ -123,24 +124,24 @@ class Nginx:
             try:
                 connection = http.client.HTTPConnection("127.0.0.1", self.port)
                 connection.request("GET", "/contacts")
-                connection.getresponse()  # Somebody answers, so there is a worker.
+                connection.getresponse()  # The response shows that there is a worker.
                 return self
             except OSError:
                 time.sleep(0.01)
-        raise RuntimeError("nginx doesn't start")
+        raise RuntimeError("nginx does not start")
 
     def __exit__(self, *_):
         self.master.terminate()
         self.master.wait()
 
     def worker_s(self):
-        """The worker's time of a processor so far, in seconds: its own and the kernel's for it."""
+        """Returns the worker's processor time so far in seconds, user and system."""
         pid = Path(f"/proc/{self.master.pid}/task/{self.master.pid}/children").read_text().split()[0]
         return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def load(port, path, clients, processor):
-    """Requests, and requests a second."""
+    """Runs wrk for a second. Returns the number of requests and their rate per second."""
     url = f"http://127.0.0.1:{port}{path}"
     said = subprocess.run(
         ["wrk", "-t1", f"-c{CONNECTIONS}", "-d1s", "-s", Path(__file__).with_name("clients.lua"), url, "--", clients],
@@ -155,14 +156,14 @@ def load(port, path, clients, processor):
 
 
 def make_clients(folder):
-    """A gate with a key for each, and the file for wrk."""
+    """Creates a gate with a key for each client, and the file of clients for wrk."""
     Path(folder, "pepper").write_text("5a" * 32)
     Path(folder, "pepper").chmod(0o600)
 
     gate = ["api.gate", "--pepper-file", "pepper"]
     keys = ["--keys", str(2 * CLIENTS), "--plan", "default=100/minute, 1000/hour"]
     subprocess.run([KEYTALLY, "create", *gate, *keys], cwd=folder, check=True)
-    # A call for each, by xargs: it begins thousands of them sooner than Python would.
+    # One call for each key, by xargs, which starts processes faster than Python.
     issue = ["xargs", "-n1", KEYTALLY, "issue", *gate, "--account"]
     numbers = " ".join(map(str, range(CLIENTS)))
     first = run_on(processors()[1])
@@ -175,21 +176,24 @@ def make_clients(folder):
 
 
 def measure(folder):
-    """For each contender and page, by round: microseconds of the worker a request, and thousands of requests a second."""
+    """Returns the worker's time per request in microseconds, and thousands of requests per second.
+
+    Both are lists by round, for each configuration and page.
+    """
     worker, other = processors()
     clients = make_clients(folder)
     costs, rates = {}, {}
     with Nginx(folder, None, "nginx alone", other) as app:
         for page, path in PAGES.items():
             for _ in range(ROUNDS):
-                for contender in CONTENDERS:
-                    shutil.copy(Path(folder, "api.gate"), Path(folder, "turn.gate"))  # Nothing is counted yet.
-                    with Nginx(folder, app.port, contender, worker) as nginx:
+                for configuration in CONFIGURATIONS:
+                    shutil.copy(Path(folder, "api.gate"), Path(folder, "turn.gate"))  # A copy without counts.
+                    with Nginx(folder, app.port, configuration, worker) as nginx:
                         before = nginx.worker_s()
                         requests, rate = load(nginx.port, path, clients, other)
                         cost = nginx.worker_s() - before
-                    costs.setdefault(contender, {}).setdefault(page, []).append(cost / requests * 1e6)
-                    rates.setdefault(contender, {}).setdefault(page, []).append(rate / 1000)
+                    costs.setdefault(configuration, {}).setdefault(page, []).append(cost / requests * 1e6)
+                    rates.setdefault(configuration, {}).setdefault(page, []).append(rate / 1000)
     return costs, rates
 
 
@@ -208,13 +212,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         costs, rates = measure(folder)
     how = (
-        f"One worker with a processor to itself. {CLIENTS:,} clients, each with a key and an address, ask over {CONNECTIONS} "
-        f"connections by wrk, which shares the other processor with the upstream. {ROUNDS} turns of a second, each with an nginx "
-        "started for it. Limits are of 100 requests a minute and, of keys, of 1,000 an hour."
+        f"One worker with a processor to itself. {CLIENTS:,} clients, each with a key and an address, use {CONNECTIONS} "
+        f"connections of wrk, which shares the other processor with the upstream. {ROUNDS} turns of a second, each with its own "
+        "nginx. Limits are of 100 requests a minute and, of keys, of 1,000 an hour."
     )
     tables = [
-        table("cpu", "µs", "What a request costs nginx's worker", f"Its time of a processor, the kernel's for it included. {how}", costs),
-        table("rate", "thousands a second", "Requests that nginx answers", how, rates),
+        table("cpu", "µs", "Cost of a request for nginx's worker", f"The worker's processor time, user and system. {how}", costs),
+        table("rate", "thousands a second", "Requests per second through nginx", how, rates),
     ]
     Path(os.environ["KEYTALLY_BENCH_FOLDER"], "nginx.json").write_text(json.dumps({"group": "nginx", "tables": tables}))
 

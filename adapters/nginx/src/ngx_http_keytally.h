@@ -1,13 +1,22 @@
 /*
- * What the files of the module share.
+ * Shared types and functions of the module. A file calls only files that stand above it here.
  *
- * ngx_http_keytally_module.c     directives, phases: the module as nginx sees it
- * ngx_http_keytally_gate.c       a gate: the mapped file, and what happens when it is replaced
- * ngx_http_keytally_zone.c       a limiter in an nginx shared-memory zone
- * ngx_http_keytally_cost.c       what a request costs
- * ngx_http_keytally_check.c      the phases: is this request admitted?
- * ngx_http_keytally_answer.c     what the client gets: refusals, and headers on what was let through
- * ngx_http_keytally_variables.c  what logs and upstreams get, and the client's address
+ * ngx_http_keytally_cost.c            the cost of a request
+ * ngx_http_keytally_gate.c            gates: mapped files that nginx reopens when they are replaced
+ * ngx_http_keytally_zone.c            limiters in nginx's shared-memory zones
+ * ngx_http_keytally_client_address.c  the network that counts as one client
+ * ngx_http_keytally_ctx.c             what the module remembers of a request
+ * ngx_http_keytally_charge.c          charges of a request, and their refunds; calls gate.c
+ * ngx_http_keytally_refusal.c         the response to a refused request; calls ctx.c, charge.c
+ * ngx_http_keytally_header_filter.c   rate-limit fields on every response; calls ctx.c
+ * ngx_http_keytally_handler.c         the phase handlers, which check a request; calls cost.c,
+ *                                     ctx.c, charge.c, refusal.c
+ * ngx_http_keytally_variables.c       variables; calls ctx.c, client_address.c
+ * ngx_http_keytally_module.c          directives and the module's tables; calls all but ctx.c,
+ *                                     charge.c, client_address.c
+ *
+ * `ngx_http_keytally_module` is the exception: as in every nginx module, all files name it to find
+ * the module's configurations and contexts.
  */
 #ifndef NGX_HTTP_KEYTALLY_H
 #define NGX_HTTP_KEYTALLY_H
@@ -18,10 +27,20 @@
 
 #include <keytally.h>
 
-/** The longest name of a gate or a zone, in bytes. Logs show names, and no key of Keytally's form is so short. */
+/**
+ * The maximum length of a gate's or zone's name, in bytes. Logs show names, and this is shorter
+ * than any key of Keytally's form: a key in place of a name is rejected before a log can show it.
+ */
 #define NGX_HTTP_KEYTALLY_MAX_NAME_LEN 32
 
-/** What distinguishes a file from every other one that exists. */
+/** The maximum numbers of gates and zones: a request has one bit for each that charged it. */
+#define NGX_HTTP_KEYTALLY_MAX_GATES 64
+#define NGX_HTTP_KEYTALLY_MAX_ZONES 64
+
+/** The length of an IPv6 network that counts as one client, without `keytally_ipv6_prefix`. */
+#define NGX_HTTP_KEYTALLY_IPV6_PREFIX 64
+
+/** The identity of a file: no other existing file has the same. */
 typedef struct {
     dev_t device;
     ngx_file_uniq_t inode; /* 0 if there is no file */
@@ -30,14 +49,14 @@ typedef struct {
 /** A gate that `keytally_gate` declares. */
 typedef struct {
     ngx_str_t name;
-    ngx_uint_t number;     /* from 0, its bit in `gates` of a request */
-    ngx_str_t path;        /* absolute, NUL-terminated, as the next */
+    ngx_uint_t index; /* from 0; the gate's bit in a request's `gates` */
+    ngx_str_t path;   /* absolute and NUL-terminated, like `pepper_path` */
     ngx_str_t pepper_path;
     kt_gate *handle;
-    ngx_http_keytally_file_t file; /* what the handle maps */
-    ngx_http_keytally_file_t seen; /* the last file that could not be opened */
-    kt_status refused;     /* why */
-    ngx_event_t watch;     /* in a worker: looks for a replaced file */
+    ngx_http_keytally_file_t file;          /* that the handle maps */
+    ngx_http_keytally_file_t rejected_file; /* the last one that could not be opened */
+    kt_status rejected_status;              /* the reason */
+    ngx_event_t timer;                      /* in a worker: looks for a replaced file */
 } ngx_http_keytally_gate_t;
 
 /** A limiter that `keytally_limit_zone` declares. */
@@ -45,16 +64,16 @@ typedef struct {
     ngx_str_t name;
     ngx_str_t policy;
     ngx_http_complex_value_t key;
-    ngx_uint_t number;     /* from 0, its bit in `limited` of a request */
-    void *table;           /* in the zone, at the same address in every process */
+    ngx_uint_t index; /* from 0; the zone's bit in a request's `zones` */
+    void *table;      /* in the zone, at the same address in every process */
     size_t table_len;
     kt_limiter handle;
 } ngx_http_keytally_zone_t;
 
-/** What a request is charged: a number, or what a variable holds by then. */
+/** The cost of a request: a number, or the value of a variable at the time of the check. */
 typedef struct {
     ngx_uint_t units;
-    ngx_http_complex_value_t *value; /* NULL when it is a number */
+    ngx_http_complex_value_t *value; /* NULL if it is a number */
 } ngx_http_keytally_cost_t;
 
 /** One `keytally_limit` of a location. */
@@ -64,88 +83,98 @@ typedef struct {
     ngx_flag_t shadow;
 } ngx_http_keytally_limit_t;
 
-/** What one zone or gate charged a request, to be given back if a later one denies it. */
-typedef struct ngx_http_keytally_charged_s {
-    struct ngx_http_keytally_charged_s *next; /* that was charged before it */
-    ngx_http_keytally_zone_t *zone;           /* NULL when it is a gate */
+/** One charge of a request by a gate or a zone, refunded if a later one denies the request. */
+typedef struct ngx_http_keytally_charge_s {
+    struct ngx_http_keytally_charge_s *next; /* the charge before it */
+    ngx_http_keytally_zone_t *zone;          /* NULL if a gate charged */
     ngx_str_t subject;
     ngx_http_keytally_gate_t *gate;
-    ngx_http_keytally_file_t file;            /* what the gate's handle mapped */
+    ngx_http_keytally_file_t file; /* that the gate's handle mapped */
     uint64_t key_id;
     kt_charge charge;
-} ngx_http_keytally_charged_t;
-
-/** The most gates, and the most zones: a request remembers those that it was charged in as bits. */
-#define NGX_HTTP_KEYTALLY_MAX_GATES 64
-#define NGX_HTTP_KEYTALLY_MAX_ZONES 64
-
-/**
- * The length of an IPv6 network that counts as one client, unless `keytally_ipv6_prefix` sets
- * another.
- */
-#define NGX_HTTP_KEYTALLY_IPV6_PREFIX 64
+} ngx_http_keytally_charge_t;
 
 typedef struct {
-    ngx_array_t gates; /* of ngx_http_keytally_gate_t * */
-    ngx_array_t zones; /* of ngx_http_keytally_zone_t * */
-    ngx_uint_t ipv6_prefix; /* 0 when unset */
+    ngx_array_t gates;      /* of ngx_http_keytally_gate_t * */
+    ngx_array_t zones;      /* of ngx_http_keytally_zone_t * */
+    ngx_uint_t ipv6_prefix; /* 0 if unset */
 } ngx_http_keytally_main_conf_t;
 
 typedef struct {
-    ngx_http_keytally_gate_t *gate; /* NULL when off */
+    ngx_http_keytally_gate_t *gate; /* NULL if off */
     ngx_http_keytally_cost_t cost;
     ngx_flag_t shadow;
-    ngx_array_t *limits; /* of ngx_http_keytally_limit_t; NULL when off */
-    ngx_http_keytally_zone_t *failures; /* counts wrong keys; NULL when off */
-    ngx_flag_t headers;  /* what is let through gets header fields */
+    ngx_array_t *limits;                /* of ngx_http_keytally_limit_t; NULL if off */
+    ngx_http_keytally_zone_t *failures; /* counts invalid keys; NULL if off */
+    ngx_flag_t headers;                 /* whether admitted requests get header fields */
 } ngx_http_keytally_loc_conf_t;
 
 /**
- * What is known of a client's request, through all its internal redirects and subrequests.
+ * The context of a client's request, shared by its internal redirects and subrequests.
  *
- * Only what was charged is remembered. A gate or zone that refused is asked again, and refuses
- * again.
+ * It lists charges only. A gate or zone that refused the request is checked again when the request
+ * reaches it again, and refuses again.
  */
 typedef struct {
-    uint64_t gates;                 /* the gates that charged it */
-    uint64_t zones;                 /* the zones that charged it */
-    ngx_http_keytally_charged_t *charged; /* what they charged, the last first */
-    ngx_http_keytally_gate_t *gate; /* the verdict's; NULL when it is a zone's */
-    ngx_uint_t refusal_status;      /* of the answer to the last refusal; 0 when there was none */
+    uint64_t gates;                      /* the gates that charged the request */
+    uint64_t zones;                      /* the zones that charged it */
+    ngx_http_keytally_charge_t *charges; /* the last one first */
+    ngx_http_keytally_gate_t *gate;      /* that gave `verdict`; NULL if a zone gave it */
+    ngx_uint_t refusal_status;           /* HTTP status of the last refusal; 0 if there was none */
     const char *refusal_body;
     unsigned has_verdict:1;
-    unsigned shadowed:1;            /* the verdict is of a shadow: the client isn't told */
-    unsigned guess_counted:1;       /* its invalid key was counted in the zone of failures */
-    kt_outcome outcome;             /* of the first refusal, also in a shadow, else admitted */
+    unsigned shadowed:1;        /* `verdict` is a shadow's refusal: the client does not see it */
+    unsigned failure_counted:1; /* the zone of failures counted its invalid key */
+    kt_outcome outcome;         /* of the first refusal, also in shadow; else admitted */
     kt_reason reason;
-    uint32_t guess_retry_s;         /* when there were too many wrong keys: Retry-After; else 0 */
-    kt_verdict verdict;             /* whose headers and key the request has, if it has any */
+    uint32_t failure_retry_s; /* Retry-After of too many invalid keys; else 0 */
+    kt_verdict verdict;       /* for header fields and variables, if `has_verdict` */
 } ngx_http_keytally_ctx_t;
 
 extern ngx_module_t ngx_http_keytally_module;
 
-char *ngx_http_keytally_gate_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *main, ngx_str_t *name);
-ngx_flag_t ngx_http_keytally_gate_is_same_file(ngx_http_keytally_file_t one, ngx_http_keytally_file_t other);
-void ngx_http_keytally_gate_watch(ngx_cycle_t *cycle, ngx_http_keytally_gate_t *gate);
-
-char *ngx_http_keytally_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
-ngx_http_keytally_zone_t *ngx_http_keytally_zone_find(ngx_http_keytally_main_conf_t *main, ngx_str_t *name);
+/** Returns nginx's cached reading of the system clock. Every handle declares it to be that. */
+static ngx_inline uint64_t ngx_http_keytally_now_ms(void) {
+    ngx_time_t *now = ngx_timeofday();
+    return (uint64_t)now->sec * 1000 + now->msec;
+}
 
 char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_keytally_cost_t *cost);
-ngx_int_t ngx_http_keytally_cost_of(ngx_http_request_t *r, ngx_http_keytally_cost_t *cost, uint32_t *units);
+ngx_int_t ngx_http_keytally_cost_get(ngx_http_request_t *r, ngx_http_keytally_cost_t *cost,
+                                     uint32_t *units);
 
-ngx_int_t ngx_http_keytally_check_limits(ngx_http_request_t *r);
-ngx_int_t ngx_http_keytally_check_gate(ngx_http_request_t *r);
-ngx_int_t ngx_http_keytally_check_subrequest(ngx_http_request_t *r);
-void ngx_http_keytally_give_back_if_denied(ngx_http_keytally_ctx_t *ctx);
-ngx_http_keytally_ctx_t *ngx_http_keytally_ctx(ngx_http_request_t *r);
+char *ngx_http_keytally_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *kmcf,
+                                                      ngx_str_t *name);
+ngx_flag_t ngx_http_keytally_gate_is_same_file(ngx_http_keytally_file_t one,
+                                               ngx_http_keytally_file_t other);
+void ngx_http_keytally_gate_watch(ngx_cycle_t *cycle, ngx_http_keytally_gate_t *gate);
 
-ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict);
+char *ngx_http_keytally_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf);
+ngx_http_keytally_zone_t *ngx_http_keytally_zone_find(ngx_http_keytally_main_conf_t *kmcf,
+                                                      ngx_str_t *name);
+
+ngx_int_t ngx_http_keytally_client_address(ngx_http_request_t *r, ngx_str_t *text);
+
+ngx_http_keytally_ctx_t *ngx_http_keytally_get_ctx(ngx_http_request_t *r);
+ngx_http_keytally_ctx_t *ngx_http_keytally_create_ctx(ngx_http_request_t *r);
+
+void ngx_http_keytally_charge_add(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *charge,
+                                  const kt_verdict *verdict);
+void ngx_http_keytally_refund(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *until);
+void ngx_http_keytally_refund_if_denied(ngx_http_keytally_ctx_t *ctx, const kt_verdict *verdict);
+
+ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx,
+                                   const kt_verdict *verdict);
 ngx_int_t ngx_http_keytally_refuse_cost(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx);
-ngx_int_t ngx_http_keytally_refusal(ngx_http_request_t *r);
-void ngx_http_keytally_answer_init(void);
+ngx_int_t ngx_http_keytally_refusal_handler(ngx_http_request_t *r);
 
-ngx_int_t ngx_http_keytally_variables(ngx_conf_t *cf);
+void ngx_http_keytally_header_filter_init(void);
+
+ngx_int_t ngx_http_keytally_limit_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_keytally_gate_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_keytally_subrequest_handler(ngx_http_request_t *r);
+
+ngx_int_t ngx_http_keytally_add_variables(ngx_conf_t *cf);
 
 #endif

@@ -1,15 +1,17 @@
 /*
- * What a request costs: `cost=5`, or `cost=$variable`, which is looked up when the request is checked.
+ * The cost of a request: `cost=5`, or `cost=$variable`, which is evaluated at each check.
  */
 #include "ngx_http_keytally.h"
 
-/** A number from 0 to 4294967295, else -1. */
-static int64_t number(ngx_str_t *text) {
+/** Parses a number from 0 to 4294967295. Returns -1 if the text is anything else. */
+static int64_t ngx_http_keytally_cost_units(ngx_str_t *text) {
     off_t units = ngx_atoof(text->data, text->len);
     return units == NGX_ERROR || units > (off_t)UINT32_MAX ? -1 : (int64_t)units;
 }
 
-char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_keytally_cost_t *cost) {
+/** Parses the value of `cost=` in the configuration. */
+char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text,
+                                   ngx_http_keytally_cost_t *cost) {
     if (ngx_http_script_variables_count(text) > 0) {
         ngx_http_compile_complex_value_t compile;
         cost->value = ngx_palloc(cf->pool, sizeof *cost->value);
@@ -20,9 +22,10 @@ char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_key
         compile.complex_value = cost->value;
         return ngx_http_compile_complex_value(&compile) == NGX_OK ? NGX_CONF_OK : NGX_CONF_ERROR;
     }
-    int64_t units = number(text);
+    int64_t units = ngx_http_keytally_cost_units(text);
     if (units < 0) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"cost=\" isn't a number from 0 to 4294967295, or a variable");
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                           "\"cost=\" is neither a number from 0 to 4294967295 nor a variable");
         return NGX_CONF_ERROR;
     }
     cost->units = (ngx_uint_t)units;
@@ -30,19 +33,22 @@ char *ngx_http_keytally_cost_parse(ngx_conf_t *cf, ngx_str_t *text, ngx_http_key
 }
 
 /**
- * Looks up the cost of a request: `NGX_DECLINED`, and 0 units, when it is out of range.
+ * Evaluates the cost of a request. An empty variable costs 1.
  *
- * A variable that is empty costs 1. One may hold what the client sent.
+ * If the value is not a number from 0 to 4294967295, returns `NGX_DECLINED` and sets `units` to 0.
+ * The log does not show the value: the client may have sent it.
  */
-ngx_int_t ngx_http_keytally_cost_of(ngx_http_request_t *r, ngx_http_keytally_cost_t *cost, uint32_t *units) {
+ngx_int_t ngx_http_keytally_cost_get(ngx_http_request_t *r, ngx_http_keytally_cost_t *cost,
+                                     uint32_t *units) {
     *units = (uint32_t)cost->units;
     if (cost->value == NULL) return NGX_OK;
     ngx_str_t text;
     if (ngx_http_complex_value(r, cost->value, &text) != NGX_OK) return NGX_ERROR;
     if (text.len == 0) return NGX_OK;
-    int64_t found = number(&text);
-    *units = found < 0 ? 0 : (uint32_t)found;
-    if (found >= 0) return NGX_OK;
-    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0, "keytally: the cost isn't a number from 0 to 4294967295");
+    int64_t parsed = ngx_http_keytally_cost_units(&text);
+    *units = parsed < 0 ? 0 : (uint32_t)parsed;
+    if (parsed >= 0) return NGX_OK;
+    ngx_log_error(NGX_LOG_INFO, r->connection->log, 0,
+                  "keytally: the cost is not a number from 0 to 4294967295");
     return NGX_DECLINED;
 }

@@ -1,24 +1,30 @@
 /*
- * A gate: a mapped file that every worker shares with the command line.
+ * Gates: mapped files that all workers share with the command line.
  *
- * The master opens it while it reads the configuration, as root, so that a file that can't be used is an error of the
- * configuration, and workers needn't be able to open it: they inherit the mapping. When the file is replaced by another,
- * a worker that may open that does so within a second; where none may, the next reload does. Until then the old
- * file, which is still mapped, decides.
+ * The master opens a gate while it reads the configuration, usually as root. So a file that cannot
+ * be opened is an error of the configuration, and workers inherit the mapping without being allowed
+ * to open the file.
+ *
+ * If another file replaces the gate's, each worker that may open it does so within a second. If the
+ * workers may not, the next reload opens it. Until then the old file stays mapped and in use.
  */
 #include "ngx_http_keytally.h"
 
-#define WATCH_MS 1000
+/** How often a worker looks for a replaced file. */
+#define NGX_HTTP_KEYTALLY_WATCH_MS 1000
 
-ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *main, ngx_str_t *name) {
-    ngx_http_keytally_gate_t **gates = main->gates.elts;
-    for (ngx_uint_t i = 0; i < main->gates.nelts; i++)
-        if (gates[i]->name.len == name->len && ngx_strncmp(gates[i]->name.data, name->data, name->len) == 0) return gates[i];
+ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *kmcf,
+                                                      ngx_str_t *name) {
+    ngx_http_keytally_gate_t **gates = kmcf->gates.elts;
+    for (ngx_uint_t i = 0; i < kmcf->gates.nelts; i++)
+        if (gates[i]->name.len == name->len &&
+            ngx_strncmp(gates[i]->name.data, name->data, name->len) == 0)
+            return gates[i];
     return NULL;
 }
 
-/** Returns what lies at the gate's path now. */
-static ngx_http_keytally_file_t file_of(ngx_http_keytally_gate_t *gate) {
+/** Returns the identity of the file at the gate's path. */
+static ngx_http_keytally_file_t ngx_http_keytally_gate_file(ngx_http_keytally_gate_t *gate) {
     ngx_http_keytally_file_t file = {0, 0};
     ngx_file_info_t info;
     if (ngx_file_info(gate->path.data, &info) == NGX_FILE_ERROR) return file;
@@ -27,45 +33,47 @@ static ngx_http_keytally_file_t file_of(ngx_http_keytally_gate_t *gate) {
     return file;
 }
 
-ngx_flag_t ngx_http_keytally_gate_is_same_file(ngx_http_keytally_file_t one, ngx_http_keytally_file_t other) {
+ngx_flag_t ngx_http_keytally_gate_is_same_file(ngx_http_keytally_file_t one,
+                                               ngx_http_keytally_file_t other) {
     return one.device == other.device && one.inode == other.inode;
 }
 
-/** Opens what lies at the path, and only then lets go of what was open. */
-static kt_status open_gate(ngx_http_keytally_gate_t *gate) {
-    /* Before the file is opened: if it is replaced in between, the next look sees another file again. */
-    ngx_http_keytally_file_t file = file_of(gate);
+/** Opens the file at the gate's path. On success, closes the one that was open. */
+static kt_status ngx_http_keytally_gate_open(ngx_http_keytally_gate_t *gate) {
+    /* Read before the file is opened: if it is replaced in between, the next look reopens it. */
+    ngx_http_keytally_file_t file = ngx_http_keytally_gate_file(gate);
     kt_gate *fresh;
-    kt_status status =
-        kt_gate_open_with_pepper_file((const char *)gate->path.data, (const char *)gate->pepper_path.data, &fresh);
+    kt_status status = kt_gate_open_with_pepper_file((const char *)gate->path.data,
+                                                     (const char *)gate->pepper_path.data, &fresh);
     if (status != KT_OK) return status;
-    (void)kt_gate_use_system_clock(fresh); /* It fails only for what is no handle. */
+    (void)kt_gate_use_system_clock(fresh); /* It fails only for an invalid handle. */
     kt_gate_close(gate->handle);
     gate->handle = fresh;
     gate->file = file;
     return KT_OK;
 }
 
-static void close_gate(void *data) {
+static void ngx_http_keytally_gate_cleanup(void *data) {
     ngx_http_keytally_gate_t *gate = data;
     kt_gate_close(gate->handle);
     gate->handle = NULL;
 }
 
 /** `keytally_gate NAME file=PATH pepper_file=PATH;` */
-char *ngx_http_keytally_gate_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
+char *ngx_http_keytally_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
-    ngx_http_keytally_main_conf_t *main = conf;
+    ngx_http_keytally_main_conf_t *kmcf = conf;
     ngx_str_t *words = cf->args->elts;
-    if (ngx_strcmp(words[1].data, "off") == 0) return "can't be named \"off\"";
+    if (ngx_strcmp(words[1].data, "off") == 0) return "cannot be named \"off\"";
     if (words[1].len > NGX_HTTP_KEYTALLY_MAX_NAME_LEN) return "has a name of more than 32 bytes";
-    if (ngx_http_keytally_gate_find(main, &words[1]) != NULL) return "declares a name that is taken";
+    if (ngx_http_keytally_gate_find(kmcf, &words[1]) != NULL)
+        return "declares a name that is taken";
 
-    ngx_http_keytally_gate_t *gate = ngx_pcalloc(cf->pool, sizeof *gate), **place;
+    ngx_http_keytally_gate_t *gate = ngx_pcalloc(cf->pool, sizeof *gate), **slot;
     if (gate == NULL) return NGX_CONF_ERROR;
     gate->name = words[1];
-    gate->number = main->gates.nelts;
-    if (gate->number == NGX_HTTP_KEYTALLY_MAX_GATES) return "is one of more than 64";
+    gate->index = kmcf->gates.nelts;
+    if (gate->index == NGX_HTTP_KEYTALLY_MAX_GATES) return "is one of more than 64";
     for (ngx_uint_t i = 2; i < cf->args->nelts; i++) {
         ngx_str_t *path;
         size_t skip;
@@ -76,61 +84,76 @@ char *ngx_http_keytally_gate_directive(ngx_conf_t *cf, ngx_command_t *cmd, void 
             path = &gate->pepper_path;
             skip = 12;
         } else {
-            ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "parameter %ui of \"keytally_gate\" is neither \"file=\" nor \"pepper_file=\"", i);
+            ngx_conf_log_error(
+                NGX_LOG_EMERG, cf, 0,
+                "parameter %ui of \"keytally_gate\" is neither \"file=\" nor \"pepper_file=\"", i);
             return NGX_CONF_ERROR;
         }
         path->data = words[i].data + skip;
         path->len = words[i].len - skip;
-        if (path->len == 0 || ngx_conf_full_name(cf->cycle, path, 1) != NGX_OK) return "has an empty path";
+        if (path->len == 0 || ngx_conf_full_name(cf->cycle, path, 1) != NGX_OK)
+            return "has an empty path";
     }
-    if (gate->path.len == 0 || gate->pepper_path.len == 0) return "needs \"file=\" and \"pepper_file=\"";
+    if (gate->path.len == 0 || gate->pepper_path.len == 0)
+        return "needs \"file=\" and \"pepper_file=\"";
 
     ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cf->pool, 0);
-    if (cleanup == NULL || (place = ngx_array_push(&main->gates)) == NULL) return NGX_CONF_ERROR;
-    cleanup->handler = close_gate;
+    if (cleanup == NULL || (slot = ngx_array_push(&kmcf->gates)) == NULL) return NGX_CONF_ERROR;
+    cleanup->handler = ngx_http_keytally_gate_cleanup;
     cleanup->data = gate;
-    *place = gate;
-    kt_status status = open_gate(gate);
+    *slot = gate;
+    kt_status status = ngx_http_keytally_gate_open(gate);
     if (status != KT_OK) {
-        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "cannot open the gate of \"file=\" with the peppers of \"pepper_file=\": %s",
-                           kt_status_message(status));
+        ngx_conf_log_error(
+            NGX_LOG_EMERG, cf, 0,
+            "cannot open the gate of \"file=\" with the peppers of \"pepper_file=\": %s",
+            kt_status_message(status));
         return NGX_CONF_ERROR;
     }
     return NGX_CONF_OK;
 }
 
-/** A worker never waits for a pipe. */
-static int is_file(ngx_str_t *path) {
+/** Whether the path leads to a regular file. A worker must not wait for a pipe. */
+static int ngx_http_keytally_is_regular_file(ngx_str_t *path) {
     ngx_file_info_t info;
     return ngx_file_info(path->data, &info) != NGX_FILE_ERROR && ngx_is_file(&info);
 }
 
-/** Opens the gate's file if it was replaced. Runs once a second; a file that is refused is logged once for each reason. */
-static void look(ngx_event_t *event) {
+/**
+ * Handles a worker's timer: opens the gate's file if it was replaced. If that fails, the log shows
+ * each file and reason once, and the next second tries again.
+ */
+static void ngx_http_keytally_gate_timer(ngx_event_t *event) {
     ngx_http_keytally_gate_t *gate = event->data;
-    ngx_http_keytally_file_t now = file_of(gate);
+    ngx_http_keytally_file_t now = ngx_http_keytally_gate_file(gate);
     if (now.inode != 0 && !ngx_http_keytally_gate_is_same_file(now, gate->file)) {
-        kt_status status = is_file(&gate->pepper_path) ? open_gate(gate) : KT_NOT_A_FILE;
+        kt_status status = ngx_http_keytally_is_regular_file(&gate->pepper_path)
+                               ? ngx_http_keytally_gate_open(gate)
+                               : KT_NOT_A_FILE;
         if (status == KT_OK) {
-            ngx_log_error(NGX_LOG_NOTICE, event->log, 0, "keytally \"%V\": \"%V\" was replaced, and the new file is in use",
+            ngx_log_error(NGX_LOG_NOTICE, event->log, 0,
+                          "keytally \"%V\": \"%V\" was replaced; the new file is in use",
                           &gate->name, &gate->path);
-        } else if (!ngx_http_keytally_gate_is_same_file(now, gate->seen) || status != gate->refused) {
+        } else if (!ngx_http_keytally_gate_is_same_file(now, gate->rejected_file) ||
+                   status != gate->rejected_status) {
             ngx_log_error(NGX_LOG_ERR, event->log, 0,
-                          "keytally \"%V\": \"%V\" was replaced, and the old file stays in use until the new one can be opened: %s",
+                          "keytally \"%V\": \"%V\" was replaced; the old file stays in use until "
+                          "the new one can be opened: %s",
                           &gate->name, &gate->path, kt_status_message(status));
-            gate->seen = now;
-            gate->refused = status;
+            gate->rejected_file = now;
+            gate->rejected_status = status;
         }
     }
-    if (!ngx_exiting && !ngx_quit && !ngx_terminate) ngx_add_timer(event, WATCH_MS);
+    if (!ngx_exiting && !ngx_quit && !ngx_terminate)
+        ngx_add_timer(event, NGX_HTTP_KEYTALLY_WATCH_MS);
 }
 
+/** Starts the timer that looks for a replaced file, in a worker. */
 void ngx_http_keytally_gate_watch(ngx_cycle_t *cycle, ngx_http_keytally_gate_t *gate) {
     if (ngx_process != NGX_PROCESS_WORKER && ngx_process != NGX_PROCESS_SINGLE) return;
-    gate->watch.handler = look;
-    gate->watch.data = gate;
-    gate->watch.log = cycle->log;
-    gate->watch.cancelable = 1; /* A worker that should go doesn't stay for this. */
-    ngx_add_timer(&gate->watch, WATCH_MS);
+    gate->timer.handler = ngx_http_keytally_gate_timer;
+    gate->timer.data = gate;
+    gate->timer.log = cycle->log;
+    gate->timer.cancelable = 1; /* Does not keep a worker that shuts down. */
+    ngx_add_timer(&gate->timer, NGX_HTTP_KEYTALLY_WATCH_MS);
 }

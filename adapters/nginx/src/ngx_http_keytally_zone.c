@@ -1,20 +1,24 @@
 /*
- * A limiter in a shared-memory zone of nginx: counts of anything that a variable holds, kept over reloads.
+ * Limiters in nginx's shared-memory zones: they count by the value of a variable.
  *
- * nginx keeps a zone over a reload when name and size stay. The name that it is given here has the key and the policy in it, so
- * that counts which mean something else start anew instead of being taken for what they aren't.
+ * nginx keeps a zone over a reload if its name and size stay the same. The name that nginx gets
+ * here includes the key and the policy. So if either changes, counting starts over in a new zone,
+ * and old counts are not read by a policy that they do not fit.
  */
 #include "ngx_http_keytally.h"
 
-ngx_http_keytally_zone_t *ngx_http_keytally_zone_find(ngx_http_keytally_main_conf_t *main, ngx_str_t *name) {
-    ngx_http_keytally_zone_t **zones = main->zones.elts;
-    for (ngx_uint_t i = 0; i < main->zones.nelts; i++)
-        if (zones[i]->name.len == name->len && ngx_strncmp(zones[i]->name.data, name->data, name->len) == 0) return zones[i];
+ngx_http_keytally_zone_t *ngx_http_keytally_zone_find(ngx_http_keytally_main_conf_t *kmcf,
+                                                      ngx_str_t *name) {
+    ngx_http_keytally_zone_t **zones = kmcf->zones.elts;
+    for (ngx_uint_t i = 0; i < kmcf->zones.nelts; i++)
+        if (zones[i]->name.len == name->len &&
+            ngx_strncmp(zones[i]->name.data, name->data, name->len) == 0)
+            return zones[i];
     return NULL;
 }
 
-/** The most subjects that a limiter in so much memory can have. */
-static uint32_t capacity_of(size_t len) {
+/** Returns the largest capacity of a limiter that fits into `len` bytes, in subjects. */
+static uint32_t ngx_http_keytally_zone_capacity(size_t len) {
     uint32_t low = 0, high = KT_MAX_SUBJECTS;
     while (low < high) {
         uint32_t middle = low + (high - low + 1) / 2;
@@ -24,43 +28,46 @@ static uint32_t capacity_of(size_t len) {
     return low;
 }
 
-/** Makes the limiter in the zone's memory, or finds that of the configuration before. */
-static ngx_int_t init_zone(ngx_shm_zone_t *shm, void *old) {
-    ngx_http_keytally_zone_t *zone = shm->data, *before = old;
+/** Creates the limiter in the zone's memory, or attaches to that of the previous configuration. */
+static ngx_int_t ngx_http_keytally_init_zone(ngx_shm_zone_t *shm, void *data) {
+    ngx_http_keytally_zone_t *zone = shm->data, *old = data;
     ngx_slab_pool_t *slab = (ngx_slab_pool_t *)shm->shm.addr;
     kt_status status;
-    if (before != NULL) {
-        zone->table = before->table;
-        zone->table_len = before->table_len;
+    if (old != NULL) {
+        zone->table = old->table;
+        zone->table_len = old->table_len;
         status = kt_limiter_attach(zone->table, zone->table_len, &zone->handle);
     } else {
         uint8_t entropy[KT_ENTROPY_SIZE];
-        uint32_t capacity = capacity_of(slab->pfree * ngx_pagesize);
+        uint32_t capacity = ngx_http_keytally_zone_capacity(slab->pfree * ngx_pagesize);
         zone->table_len = kt_limiter_size(capacity);
         zone->table = capacity == 0 ? NULL : ngx_slab_alloc(slab, zone->table_len);
         if (zone->table == NULL) {
-            ngx_log_error(NGX_LOG_EMERG, shm->shm.log, 0, "keytally_limit_zone \"%V\" is too small", &zone->name);
+            ngx_log_error(NGX_LOG_EMERG, shm->shm.log, 0, "keytally_limit_zone \"%V\" is too small",
+                          &zone->name);
             return NGX_ERROR;
         }
         slab->log_nomem = 0;
         status = kt_entropy(entropy);
         if (status == KT_OK)
-            status = kt_limiter_init(zone->table, zone->table_len, (const char *)zone->policy.data, zone->policy.len, capacity,
-                                     entropy, &zone->handle);
+            status = kt_limiter_init(zone->table, zone->table_len, (const char *)zone->policy.data,
+                                     zone->policy.len, capacity, entropy, &zone->handle);
     }
     if (status == KT_OK) status = kt_limiter_use_system_clock(&zone->handle);
     if (status == KT_OK) return NGX_OK;
-    ngx_log_error(NGX_LOG_EMERG, shm->shm.log, 0, "keytally_limit_zone \"%V\": %s", &zone->name, kt_status_message(status));
+    ngx_log_error(NGX_LOG_EMERG, shm->shm.log, 0, "keytally_limit_zone \"%V\": %s", &zone->name,
+                  kt_status_message(status));
     return NGX_ERROR;
 }
 
-static void close_zone(void *data) {
+static void ngx_http_keytally_zone_cleanup(void *data) {
     ngx_http_keytally_zone_t *zone = data;
     kt_limiter_close(&zone->handle);
 }
 
-/** Reads `NAME:SIZE`. */
-static char *parse_size(ngx_conf_t *cf, ngx_str_t *text, ngx_str_t *name, ssize_t *size) {
+/** Parses `NAME:SIZE`. */
+static char *ngx_http_keytally_parse_size(ngx_conf_t *cf, ngx_str_t *text, ngx_str_t *name,
+                                          ssize_t *size) {
     u_char *colon = (u_char *)ngx_strlchr(text->data, text->data + text->len, ':');
     if (colon != NULL && colon != text->data) {
         ngx_str_t rest = {(size_t)(text->data + text->len - colon - 1), colon + 1};
@@ -69,16 +76,19 @@ static char *parse_size(ngx_conf_t *cf, ngx_str_t *text, ngx_str_t *name, ssize_
         *size = ngx_parse_size(&rest);
         if (*size >= (ssize_t)(8 * ngx_pagesize)) return NGX_CONF_OK;
     }
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"zone=\" isn't \"zone=NAME:SIZE\" with a size of at least %uz bytes",
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
+                       "\"zone=\" is not \"zone=NAME:SIZE\" with a size of at least %uz bytes",
                        8 * ngx_pagesize);
     return NGX_CONF_ERROR;
 }
 
 /**
- * Reads the value of `policy=`, of the word `at`, and moves `at` to its last word: nginx takes quotes only around whole words, so
- * that `policy="100/minute, 1000/hour"` comes as two. `"policy=100/minute, 1000/hour"` comes as one.
+ * Reads the value of `policy=`, which begins in the word `at`, and moves `at` to its last word.
+ *
+ * nginx knows quotes only around whole words: it splits `policy="100/minute, 1000/hour"` in two,
+ * but not `"policy=100/minute, 1000/hour"`.
  */
-static char *read_policy(ngx_conf_t *cf, ngx_uint_t *at, ngx_str_t *policy) {
+static char *ngx_http_keytally_read_policy(ngx_conf_t *cf, ngx_uint_t *at, ngx_str_t *policy) {
     ngx_str_t *words = cf->args->elts, first = words[*at];
     policy->data = first.data + 7;
     policy->len = first.len - 7;
@@ -91,55 +101,67 @@ static char *read_policy(ngx_conf_t *cf, ngx_uint_t *at, ngx_str_t *policy) {
     for (ngx_uint_t i = *at; i <= last; i++) len += words[i].len + 1;
     u_char *text = ngx_pnalloc(cf->pool, len), *end = text;
     if (text == NULL) return NGX_CONF_ERROR;
-    for (ngx_uint_t i = *at; i <= last; i++) end = ngx_sprintf(end, i == *at ? "%V" : " %V", &words[i]);
+    for (ngx_uint_t i = *at; i <= last; i++)
+        end = ngx_sprintf(end, i == *at ? "%V" : " %V", &words[i]);
     policy->data = text + 8;
     policy->len = (size_t)(end - text) - 9;
     *at = last;
     return NGX_CONF_OK;
 }
 
-static char *check_policy(ngx_conf_t *cf, ngx_str_t *policy) {
+/** Reports an invalid policy as an error of the configuration. */
+static char *ngx_http_keytally_check_policy(ngx_conf_t *cf, ngx_str_t *policy) {
     char sentence[KT_POLICY_SIZE];
     size_t len;
-    if (kt_policy_check((const char *)policy->data, policy->len, sentence, sizeof sentence, &len) == KT_OK) return NGX_CONF_OK;
-    if (kt_policy_explain((const char *)policy->data, policy->len, sentence, sizeof sentence, &len) != KT_OK) len = 0;
+    if (kt_policy_check((const char *)policy->data, policy->len, sentence, sizeof sentence, &len) ==
+        KT_OK)
+        return NGX_CONF_OK;
+    if (kt_policy_explain((const char *)policy->data, policy->len, sentence, sizeof sentence,
+                          &len) != KT_OK)
+        len = 0;
     ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"policy=\": %*s", len, sentence);
     return NGX_CONF_ERROR;
 }
 
 /** `keytally_limit_zone zone=NAME:SIZE [key=$variable] policy="…";` */
-char *ngx_http_keytally_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
+char *ngx_http_keytally_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
-    ngx_http_keytally_main_conf_t *main = conf;
+    ngx_http_keytally_main_conf_t *kmcf = conf;
     ngx_str_t *words = cf->args->elts, key = ngx_string("$keytally_client_address");
     ssize_t size = 0;
-    ngx_http_keytally_zone_t *zone = ngx_pcalloc(cf->pool, sizeof *zone), **place;
+    ngx_http_keytally_zone_t *zone = ngx_pcalloc(cf->pool, sizeof *zone), **slot;
     if (zone == NULL) return NGX_CONF_ERROR;
     for (ngx_uint_t i = 1; i < cf->args->nelts; i++) {
         ngx_str_t word = words[i];
         if (ngx_strncmp(word.data, "zone=", 5) == 0) {
             ngx_str_t text = {word.len - 5, word.data + 5};
-            if (parse_size(cf, &text, &zone->name, &size) != NGX_CONF_OK) return NGX_CONF_ERROR;
+            if (ngx_http_keytally_parse_size(cf, &text, &zone->name, &size) != NGX_CONF_OK)
+                return NGX_CONF_ERROR;
         } else if (ngx_strncmp(word.data, "key=", 4) == 0) {
             key.data = word.data + 4;
             key.len = word.len - 4;
         } else if (ngx_strncmp(word.data, "policy=", 7) == 0) {
-            char *wrong = read_policy(cf, &i, &zone->policy);
-            if (wrong != NGX_CONF_OK) return wrong;
-            if (check_policy(cf, &zone->policy) != NGX_CONF_OK) return NGX_CONF_ERROR;
+            char *error = ngx_http_keytally_read_policy(cf, &i, &zone->policy);
+            if (error != NGX_CONF_OK) return error;
+            if (ngx_http_keytally_check_policy(cf, &zone->policy) != NGX_CONF_OK)
+                return NGX_CONF_ERROR;
         } else {
             ngx_conf_log_error(NGX_LOG_EMERG, cf, 0,
-                               "parameter %ui of \"keytally_limit_zone\" is none of \"zone=\", \"key=\" and \"policy=\"", i);
+                               "parameter %ui of \"keytally_limit_zone\" is none of \"zone=\", "
+                               "\"key=\" and \"policy=\"",
+                               i);
             return NGX_CONF_ERROR;
         }
     }
     if (zone->name.len == 0 || zone->policy.len == 0) return "needs \"zone=\" and \"policy=\"";
     if (key.len == 0) return "has an empty \"key=\"";
-    if (zone->name.len == 3 && ngx_strncmp(zone->name.data, "off", 3) == 0) return "can't be named \"off\"";
+    if (zone->name.len == 3 && ngx_strncmp(zone->name.data, "off", 3) == 0)
+        return "cannot be named \"off\"";
     if (zone->name.len > NGX_HTTP_KEYTALLY_MAX_NAME_LEN) return "has a name of more than 32 bytes";
-    if (ngx_http_keytally_zone_find(main, &zone->name) != NULL) return "declares a name that is taken";
-    zone->number = main->zones.nelts;
-    if (zone->number == NGX_HTTP_KEYTALLY_MAX_ZONES) return "is one of more than 64";
+    if (ngx_http_keytally_zone_find(kmcf, &zone->name) != NULL)
+        return "declares a name that is taken";
+    zone->index = kmcf->zones.nelts;
+    if (zone->index == NGX_HTTP_KEYTALLY_MAX_ZONES) return "is one of more than 64";
 
     ngx_http_compile_complex_value_t compile;
     ngx_memzero(&compile, sizeof compile);
@@ -155,11 +177,12 @@ char *ngx_http_keytally_zone_directive(ngx_conf_t *cf, ngx_command_t *cmd, void 
     ngx_sprintf(name.data, "%V %V %V", &zone->name, &key, &zone->policy);
     ngx_shm_zone_t *shm = ngx_shared_memory_add(cf, &name, (size_t)size, &ngx_http_keytally_module);
     ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cf->pool, 0);
-    if (shm == NULL || cleanup == NULL || (place = ngx_array_push(&main->zones)) == NULL) return NGX_CONF_ERROR;
-    cleanup->handler = close_zone;
+    if (shm == NULL || cleanup == NULL || (slot = ngx_array_push(&kmcf->zones)) == NULL)
+        return NGX_CONF_ERROR;
+    cleanup->handler = ngx_http_keytally_zone_cleanup;
     cleanup->data = zone;
-    *place = zone;
-    shm->init = init_zone;
+    *slot = zone;
+    shm->init = ngx_http_keytally_init_zone;
     shm->data = zone;
     return NGX_CONF_OK;
 }

@@ -1,4 +1,4 @@
-"""The module in a real nginx: `cargo xtask test nginx` builds it and says where things are."""
+"""Tests of the module in a real nginx. `cargo xtask test nginx` builds it and sets the paths below."""
 
 import ctypes
 import email.utils
@@ -16,6 +16,7 @@ import time
 import unittest
 
 MODULE = os.environ["KEYTALLY_TEST_NGINX_MODULE"]
+OBJECTS = os.environ["KEYTALLY_TEST_NGINX_OBJECTS"]
 SANITIZED = os.environ["KEYTALLY_TEST_NGINX_MODULE_SANITIZED"]
 LIBASAN = os.environ["KEYTALLY_TEST_LIBASAN"]
 KEYTALLY = os.environ["KEYTALLY_TEST_KEYTALLY"]
@@ -24,7 +25,7 @@ INVALID = b'{"error": "Invalid API key"}'
 WRONG_COST = b'{"error": "Cost out of range"}'
 EXCEEDED = b'{"error": "Rate limit exceeded. Please try again later."}'
 LIBRARY = ctypes.CDLL("libkeytally.so")
-OURS = ("x-ratelimit", "ratelimit", "retry-after", "www-authenticate")
+FIELDS = ("x-ratelimit", "ratelimit", "retry-after", "www-authenticate")
 
 PAGE = """
 <!--# include virtual="/fragment/file.txt" --><!--# include virtual="/fragment/index/deep.txt" -->
@@ -141,14 +142,14 @@ def free_port():
 
 
 def early_in_the_hour():
-    """Counts of a window that ends in the middle of a test would say nothing."""
+    """Waits until no window ends in the middle of a test, which would reset its counts."""
     left = 3600 - time.time() % 3600
     if left < 30:
         time.sleep(left + 1)
 
 
 class Nginx:
-    """An nginx with four workers in a folder of its own, started by `under`, which writes what it finds into `report.*` there."""
+    """An nginx with four workers and its own folder, run by the command `under`, which writes its reports to `report.*` there."""
 
     def __init__(self, http=HTTP, user=None, plans=("default=1000/hour", "wide=100000/hour"), module=MODULE, under=()):
         self.folder = tempfile.mkdtemp()
@@ -165,8 +166,8 @@ class Nginx:
         head = f"""load_module {module}; {users} worker_processes 4; pid nginx.pid; error_log error.log info;
 events {{ worker_connections 256; }}
 http {{
-    log_format ours "$status $uri $keytally_account $keytally_key_id $keytally_env $keytally_plan $keytally_outcome $keytally_reason";
-    access_log access.log ours;
+    log_format keytally "$status $uri $keytally_account $keytally_key_id $keytally_env $keytally_plan $keytally_outcome $keytally_reason";
+    access_log access.log keytally;
     client_body_temp_path tmp; proxy_temp_path tmp; fastcgi_temp_path tmp; uwsgi_temp_path tmp; scgi_temp_path tmp;
     keepalive_requests 1000000;"""
         self.config = head + http % vars(self) + "}\n"
@@ -191,7 +192,7 @@ http {{
     def __enter__(self):
         self.master = subprocess.Popen([*self.under, *self.command("-g", "daemon off;")])
         for _ in range(10_000):
-            # nginx writes its number once it listens on every socket.
+            # nginx writes its process id when it listens on every socket.
             if os.path.exists(self.path("nginx.pid")):
                 socket.create_connection(("127.0.0.1", self.port)).close()
                 return self
@@ -204,7 +205,7 @@ http {{
         log = self.read("error.log")
         reports = [self.read(name) for name in os.listdir(self.folder) if name.startswith("report.")]
         shutil.rmtree(self.folder)
-        # nginx itself has its own ways with memory.
+        # Reports on nginx itself are not about the module.
         assert not [report for report in reports if "keytally" in report], "\n".join(reports)
         for trouble in ("[alert]", "[emerg]", "exited on signal 11", "exited on signal 6"):
             lines = [line for line in log.splitlines() if trouble in line and "signal 9" not in line]
@@ -221,7 +222,7 @@ http {{
             if len(set(self.workers()) - before) >= 4:
                 return
             time.sleep(0.02)
-        raise AssertionError("nginx didn't reload: " + self.read("error.log"))
+        raise AssertionError("nginx did not reload: " + self.read("error.log"))
 
     def keytally(self, *arguments):
         done = subprocess.run([KEYTALLY, *arguments, "--pepper-file", self.path("pepper")], cwd=self.folder, capture_output=True, text=True)
@@ -237,7 +238,7 @@ http {{
         return issued["key"], issued["key_id"]
 
     def get(self, path, *headers, method="GET", source="127.0.0.1"):
-        """Status, our header fields, body; each field once."""
+        """Returns the status, the fields that the module may set, and the body. Checks that each field appears once."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30, source_address=(source, 0))
         connection.putrequest(method, path)
         for name, value in headers:
@@ -245,13 +246,13 @@ http {{
         connection.endheaders()
         response = connection.getresponse()
         body = response.read()
-        fields = [(name, value) for name, value in response.getheaders() if name.lower().startswith((*OURS, "content-type", "x-seen"))]
+        fields = [(name, value) for name, value in response.getheaders() if name.lower().startswith((*FIELDS, "content-type", "x-seen"))]
         connection.close()
         assert len({name.lower() for name, _ in fields}) == len(fields), fields
         return response.status, dict(fields), body
 
     def guess(self, path="/guessed", text="nonsense", source="127.0.0.1", forwarded_for=None):
-        """The status of a key that a client presents, by a proxy if any."""
+        """Returns the status for an invalid key, with X-Forwarded-For if `forwarded_for` is set."""
         forwarded = () if forwarded_for is None else (("X-Forwarded-For", forwarded_for),)
         return self.get(path, ("X-API-Key", text), *forwarded, source=source)[0]
 
@@ -266,7 +267,7 @@ http {{
         )
 
     def wait_for_log(self, name, pattern):
-        """A worker writes its log after its answer."""
+        """Waits until the log matches: a worker writes it after its response."""
         for _ in range(500):
             if re.search(pattern, self.read(name)):
                 return
@@ -289,7 +290,7 @@ class Contract(unittest.TestCase):
         self.nginx = Nginx(**self.HOW).__enter__()
         self.addCleanup(self.nginx.__exit__)
 
-    def test_refusals_are_the_contract_byte_for_byte(self):
+    def test_refusals_match_the_contract_byte_for_byte(self):
         nginx = self.nginx
         unauthorized = {"Content-Type": "application/json", "WWW-Authenticate": 'ApiKey realm="api", header="X-API-Key"'}
         key, key_id = nginx.issue()
@@ -313,30 +314,30 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.get("/file.txt", ("X-API-Key", key))[0], 429)
         nginx.wait_for_log("access.log", f"429 /file.txt 42 {key_id} live default denied -\n")
 
-    def test_every_answer_that_is_let_through_has_the_headers(self):
+    def test_response_to_admitted_request_has_all_fields(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         mine = ("X-API-Key", key)
         names = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit", "RateLimit-Policy"}
         modified = ("If-Modified-Since", email.utils.formatdate(os.stat(nginx.path("file.txt")).st_mtime, usegmt=True))
-        asked = [("/file.txt", 200, ()), ("/file.txt", 304, (modified,)), ("/nothing", 404, ()), ("/gif", 200, ()), ("/proxied", 503, ())]
-        for count, (path, wanted, headers) in enumerate(asked, 1):
+        requests = [("/file.txt", 200, ()), ("/file.txt", 304, (modified,)), ("/nothing", 404, ()), ("/gif", 200, ()), ("/proxied", 503, ())]
+        for count, (path, wanted, headers) in enumerate(requests, 1):
             status, fields, _ = nginx.get(path, mine, *headers)
             self.assertEqual(status, wanted, path)
-            self.assertEqual({name for name in fields if name.lower().startswith(OURS[:2])}, names, path)
+            self.assertEqual({name for name in fields if name.lower().startswith(FIELDS[:2])}, names, path)
             self.assertEqual((fields["X-RateLimit-Limit"], fields["X-RateLimit-Remaining"]), ("1000", str(1000 - count)), path)
             self.assertEqual(fields["RateLimit-Policy"], '"hour";q=1000;w=3600')
-        # The upstream is told whose request it is, and its own Retry-After is its own.
+        # The upstream gets the account and the outcome, and its own Retry-After stays.
         self.assertEqual((fields["X-Seen"], fields["Retry-After"]), ("42 admitted", "7"))
         self.assertEqual(nginx.get("/open/file.txt")[1].keys(), {"Content-Type"})
-        # Where the headers are off, a refusal tells all the same.
+        # With headers off, a refusal has its fields.
         self.assertEqual(nginx.get("/quiet", mine)[:2], (200, {"Content-Type": "image/gif"}))
-        self.assertEqual(nginx.remaining("/gif", key), 1000 - len(asked) - 2)
+        self.assertEqual(nginx.remaining("/gif", key), 1000 - len(requests) - 2)
         self.assertIn("WWW-Authenticate", nginx.get("/quiet")[1])
-        # `return` answers before any access check, as README.md says.
+        # `return` responds before any check, as README.md says.
         self.assertEqual(nginx.get("/returned"), (204, {}, b""))
 
-    def test_http_1_and_2_alike(self):
+    def test_http_1_and_http_2_get_the_same_responses(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         answers = []
@@ -346,20 +347,20 @@ class Contract(unittest.TestCase):
                 url = f"http://127.0.0.1:{port}/file.txt"
                 said = subprocess.run(["curl", "-si", version, *words, url], capture_output=True, text=True, check=True).stdout
                 self.assertRegex(said, f"^HTTP/{'2' if '2' in version else '1.1'} {status} ")
-                kept = [line for line in said.splitlines() if line.lower().startswith(OURS) or line.startswith(("{", "a file"))]
+                kept = [line for line in said.splitlines() if line.lower().startswith(FIELDS) or line.startswith(("{", "a file"))]
                 answers.append([re.sub("(?i)(x-ratelimit-remaining|ratelimit): .*", "", line).lower() for line in kept])
         self.assertEqual(answers[:3], answers[3:])
         self.assertEqual([len(answer) for answer in answers[:3]], [2, 2, 6])
 
-    def test_a_request_is_charged_once(self):
+    def test_redirected_request_is_charged_once(self):
         nginx = self.nginx
         key, _ = nginx.issue()
-        # An index and try_files are internal redirects; a request that allow and deny refuse costs nothing.
+        # An index and try_files are internal redirects. A request that deny refuses is not charged.
         for path, status in (("/index/", 200), ("/moved", 200), ("/forbidden", 403), ("/file.txt", 200)):
             self.assertEqual(nginx.get(path, ("X-API-Key", key))[0], status, path)
         self.assertEqual(nginx.remaining("/file.txt", key), 996)
 
-    def test_cost_and_shadow(self):
+    def test_cost_is_charged_and_shadow_admits(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         self.assertEqual(nginx.remaining("/costly?cost=400", key), 600)
@@ -369,7 +370,7 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.get("/shadow")[:2], (200, {"Content-Type": "image/gif"}))
         nginx.wait_for_log("access.log", "200 /shadow - - - - missing_key -\n")
 
-    def test_cost_out_of_range_is_refused_and_charged_to_none(self):
+    def test_cost_out_of_range_is_refused_without_charge(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         mine = ("X-API-Key", key)
@@ -378,19 +379,19 @@ class Contract(unittest.TestCase):
                 answer = nginx.get(f"{path}?name=o&cost={cost}", mine)
                 self.assertEqual((answer[0], answer[1]["Content-Type"], answer[2]), (400, "application/json", WRONG_COST), path)
             self.assertEqual(nginx.get("/authorized/costly/file.txt", mine, ("Cost", cost))[::2], (400, WRONG_COST))
-            # Without a valid key, that is the answer.
+            # A missing or invalid key is refused first.
             self.assertEqual(nginx.get(f"/costly?cost={cost}")[::2], (401, MISSING))
             self.assertEqual(nginx.get(f"/costly?cost={cost}", ("X-API-Key", "nonsense"))[::2], (401, INVALID))
-            # A shadow refuses nothing, and admits nothing to an internal redirect.
+            # A shadow does not refuse the cost.
             self.assertEqual(nginx.get(f"/costly_shadow?name=o&cost={cost}", mine)[0], 200)
-            # Where there is nothing to count by, nothing has a cost.
+            # Without a subject, the cost does not matter.
             self.assertEqual(nginx.get(f"/limited_by_cost?cost={cost}")[0], 200)
-        nginx.wait_for_log("error.log", "the cost isn't a number .*cost=4294967296")
+        nginx.wait_for_log("error.log", "the cost is not a number .*cost=4294967296")
         self.assertEqual(nginx.get("/authorized/costly/file.txt", mine, ("Cost", "5"))[1]["X-RateLimit-Remaining"], "995")
         self.assertEqual(nginx.remaining("/gif", key), 994)
         self.assertEqual(nginx.get("/limited?name=o")[1]["X-RateLimit-Remaining"], "4")
 
-    def test_limits_of_any_variable(self):
+    def test_limit_counts_by_a_variable_and_outlives_a_reload(self):
         nginx = self.nginx
         for left in (4, 3, 2):
             status, fields, _ = nginx.get("/limited?name=a")
@@ -400,13 +401,13 @@ class Contract(unittest.TestCase):
         self.assertEqual((status, body, fields["X-RateLimit-Remaining"]), (429, EXCEEDED, "2"))
         self.assertEqual(nginx.get("/limited?name=b")[0], 200)
         self.assertEqual(nginx.get("/limited")[:2], (200, {"Content-Type": "image/gif"}))
-        # What the second limit refuses, the first doesn't charge.
+        # If the second limit refuses, the first does not charge.
         for status in (200, 200, 429, 429):
             self.assertEqual(nginx.get("/limited_both?name=c&narrow=c")[0], status)
         self.assertEqual(nginx.get("/limited?name=c")[1]["X-RateLimit-Remaining"], "2")
 
 
-    def test_wrong_keys_beyond_the_limit_get_429(self):
+    def test_invalid_keys_beyond_the_limit_get_429(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         revoked, revoked_id = nginx.issue()
@@ -420,9 +421,9 @@ class Contract(unittest.TestCase):
             status, fields, body = nginx.get("/guessed", *headers)
             self.assertEqual((status, fields.keys(), body), (429, {"Content-Type", "Retry-After"}, EXCEEDED))
             self.assertIn(int(fields["Retry-After"]), range(1, 3601))
-        # Logs have the gate's own verdict.
-        for told in (f"42 {revoked_id} live default invalid_key revoked", "- - - - invalid_key malformed"):
-            nginx.wait_for_log("access.log", f"429 /guessed {told}\n")
+        # Logs show the gate's verdict.
+        for logged in (f"42 {revoked_id} live default invalid_key revoked", "- - - - invalid_key malformed"):
+            nginx.wait_for_log("access.log", f"429 /guessed {logged}\n")
         nginx.wait_for_log("error.log", 'keytally "guesses": denied')
         self.assertEqual(nginx.get("/guessed")[0], 401)
         for left in (999, 998):
@@ -430,7 +431,7 @@ class Contract(unittest.TestCase):
         self.assertEqual([nginx.guess(f"/guessed/{where}") for where in ("inner", "off")], [429, 401])
         self.assertEqual(nginx.guess(source="127.0.0.2"), 401)
 
-    def test_guesses_count_by_the_address_that_realip_resolves(self):
+    def test_invalid_keys_count_by_the_address_of_realip(self):
         nginx = self.nginx
         for client, status in (
             ("198.51.100.1", 401),
@@ -443,11 +444,11 @@ class Contract(unittest.TestCase):
             ("2001:db8:0:1::1", 401),
         ):
             self.assertEqual(nginx.guess(source="127.0.0.9", forwarded_for=client), status, client)
-        # Another peer's word is not taken.
+        # Only the trusted proxy may name an address.
         statuses = [nginx.guess(forwarded_for=f"198.51.100.{host}") for host in (3, 4, 5)]
         self.assertEqual(statuses, [401, 401, 429])
 
-    def test_a_client_on_a_unix_socket_is_not_counted(self):
+    def test_client_on_a_unix_socket_is_not_counted(self):
         connection = http.client.HTTPConnection("localhost", timeout=30)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.connect(self.nginx.path("socket"))
@@ -457,12 +458,12 @@ class Contract(unittest.TestCase):
             response = connection.getresponse()
             self.assertEqual((response.status, response.read()), (401, INVALID))
 
-    def test_shadow_counts_no_guesses(self):
+    def test_shadow_does_not_count_invalid_keys(self):
         for status in (200, 200, 200):
             self.assertEqual(self.nginx.guess("/guessed/shadow"), status)
         self.assertEqual([self.nginx.guess() for _ in range(3)], [401, 401, 429])
 
-    def test_a_zone_without_a_key_counts_clients(self):
+    def test_zone_without_a_key_counts_clients(self):
         for host, status in ((1, 200), (2, 200), (3, 429)):
             client = ("X-Forwarded-For", f"2001:db8::{host}")
             self.assertEqual(self.nginx.get("/limited_clients", client, source="127.0.0.9")[0], status)
@@ -476,14 +477,14 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.get("/page.html")[::2], (200, b"\n" + MISSING * 2 + limited))
         key, _ = nginx.issue()
         self.assertEqual(nginx.get("/page.html", ("X-API-Key", key))[::2], (200, b"\na file\ndeep\n" + limited))
-        # Both fragments of the gate are one request, and so are two guesses. What was given back is
-        # charged when it is admitted.
+        # Both fragments with a gate are one request, and their invalid keys count once. A fragment
+        # that was refunded is charged when it is admitted.
         self.assertEqual(nginx.remaining("/gif", key), 998)
         self.assertEqual(nginx.get("/limited?name=p")[1]["X-RateLimit-Remaining"], "4")
         self.assertEqual(nginx.get("/limited?name=q")[1]["X-RateLimit-Remaining"], "2")
         self.assertEqual([nginx.guess("/page.html"), nginx.guess(), nginx.guess()], [200, 401, 429])
 
-    def test_auth_request_answers_as_the_gate_would(self):
+    def test_auth_request_with_refusal_page_matches_the_gate(self):
         nginx = self.nginx
         key, key_id = nginx.issue()
         path = "/authorized/file.txt"
@@ -500,15 +501,14 @@ class Contract(unittest.TestCase):
         status, fields, body = nginx.get(path, ("X-API-Key", key))
         self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (429, "0", EXCEEDED))
         self.assertGreaterEqual(int(fields["Retry-After"]), 1)
-        # Without the page of the error, nginx answers with a page of its own, and never with the
-        # file.
+        # Without error_page, nginx sends a page of its own, and never the file.
         path = "/authorized/without_page/file.txt"
         self.assertEqual(nginx.get(path)[0], 401)
         status, fields, body = nginx.get(path, ("X-API-Key", key))
         self.assertEqual((status, fields["X-RateLimit-Remaining"]), (403, "0"))
         self.assertNotIn(b"a file", body)
 
-    def test_refusal_of_another_module_charges_no_key(self):
+    def test_refusal_by_another_module_charges_no_key(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         status, fields, _ = nginx.get("/authorized/denied/file.txt", ("X-API-Key", key))
@@ -516,7 +516,7 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.get("/sso/file.txt", ("X-API-Key", key), ("SSO", "refuses"))[0], 403)
         self.assertEqual(nginx.remaining("/gif", key), 999)
 
-    def test_key_beside_auth_request_is_asked_once_and_last(self):
+    def test_key_with_auth_request_is_checked_once_and_last(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         self.assertEqual(nginx.get("/sso/file.txt")[::2], (401, MISSING))
@@ -524,7 +524,7 @@ class Contract(unittest.TestCase):
         status, fields, body = nginx.get("/sso/file.txt", ("X-API-Key", key))
         self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (200, "999", b"a file\n"))
 
-    def test_satisfy_any_admits_no_request_without_a_key(self):
+    def test_satisfy_any_refuses_a_request_without_a_key(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         for count, path in enumerate(("/any/file.txt", "/any_inherited/file/file.txt"), 1):
@@ -533,21 +533,21 @@ class Contract(unittest.TestCase):
             status, fields, body = nginx.get(path, ("X-API-Key", key))
             self.assertEqual((status, fields["X-RateLimit-Remaining"], body), (200, str(1000 - count), b"a file\n"))
 
-    def test_mirror_before_a_redirect_asks_for_a_key(self):
+    def test_mirror_before_a_redirect_is_checked_once(self):
         self.assertEqual(self.nginx.get("/mirrored_first")[::2], (401, MISSING))
         self.nginx.wait_for_log("access.log", "401 /mirrored_first ")
         refusals = re.findall('keytally "api": missing_key.*subrequest: "/mirror"', self.nginx.read("error.log"))
         self.assertEqual(len(refusals), 1)
 
-    def test_refused_mirror_leaves_the_answer_as_it_is(self):
+    def test_refused_mirror_does_not_change_the_response(self):
         status, fields, body = self.nginx.get("/mirrored")
         self.assertEqual((status, fields.keys(), body), (200, {"Content-Type"}, b"a file\n"))
         self.nginx.wait_for_log("error.log", 'keytally "api": missing_key')
 
-    def test_shadow_before_a_redirect_admits_no_request(self):
+    def test_shadow_before_a_redirect_does_not_admit(self):
         self.assertEqual(self.nginx.get("/shadow_first")[::2], (401, MISSING))
 
-    def test_limit_except_asks_for_a_key(self):
+    def test_limit_except_requires_a_key(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         self.assertEqual(nginx.get("/writes/file.txt")[::2], (200, b"a file\n"))
@@ -555,36 +555,36 @@ class Contract(unittest.TestCase):
         status, fields, _ = nginx.get("/writes/file.txt", ("X-API-Key", key), method="POST")
         self.assertEqual((status, fields["X-RateLimit-Remaining"]), (405, "999"))
 
-    def test_zone_is_not_charged_for_a_request_that_the_gate_denies(self):
+    def test_zone_is_refunded_if_the_gate_denies(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         for _ in range(4):
             self.assertEqual(nginx.get("/limited_and_keyed?name=g&cost=1001", ("X-API-Key", key))[0], 429)
         self.assertEqual(nginx.get("/limited?name=g")[1]["X-RateLimit-Remaining"], "4")
-        # A request without a valid key is charged: the zone limits those, too.
+        # A request without a valid key is charged: the zone limits those too.
         self.assertEqual(nginx.get("/limited_and_keyed?name=g")[0], 401)
         self.assertEqual(nginx.get("/limited?name=g")[1]["X-RateLimit-Remaining"], "2")
 
-    def test_gate_is_not_charged_for_a_request_that_a_limit_refuses(self):
+    def test_gate_is_refunded_if_a_limit_refuses(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         for path, refused in (("/moved_to_limit", 429), ("/authorized/limit/file.txt", 403), ("/authorized/moved/file.txt", 429)):
             answers = [nginx.get(f"{path}?narrow={path}", ("X-API-Key", key), ("Narrow", path))[0] for _ in range(6)]
             self.assertEqual(answers, [200] * 2 + [refused] * 4, path)
         self.assertEqual(nginx.remaining("/gif", key), 993)
-        # The limit that refused is the one that is told.
+        # The fields describe the limit that refused.
         for path, status in (("/authorized/limit/file.txt", 403), ("/authorized/limit/page/file.txt", 429)):
             answer, fields, _ = nginx.get(path, ("X-API-Key", key), ("Narrow", "/authorized/limit/file.txt"))
             self.assertEqual((answer, fields["X-RateLimit-Limit"], "Retry-After" in fields), (status, "2", True))
         # In shadow, a limit refuses nothing.
         for left in (992, 991, 990, 989):
             self.assertEqual(nginx.remaining("/moved_to_shadow?narrow=s", key), left)
-        # What was given back is charged when the request is asked again.
+        # A refunded request is charged when it is sent again.
         self.assertEqual(nginx.get("/moved_to_limit?narrow=e", ("X-API-Key", key))[1]["X-RateLimit-Remaining"], "988")
-        # A request without a valid key charges no key.
+        # Without a key, the gate refuses.
         self.assertEqual(nginx.get("/moved_to_limit?narrow=f")[0], 401)
 
-    def test_zone_is_not_charged_where_auth_request_denies(self):
+    def test_zone_is_refunded_if_auth_request_denies(self):
         nginx = self.nginx
         key, _ = nginx.issue()
         self.assertEqual(nginx.remaining("/costly?cost=1000", key), 0)
@@ -592,10 +592,10 @@ class Contract(unittest.TestCase):
             for _ in range(4):
                 self.assertEqual(nginx.get(f"{path}file.txt?name=d", ("X-API-Key", key))[0], status)
         self.assertEqual(nginx.get("/limited?name=d")[1]["X-RateLimit-Remaining"], "4")
-        # With `satisfy any`, another check may let the request through all the same.
+        # With `satisfy any`, another check may still admit the request.
         self.assertEqual(nginx.get("/limited_any/file.txt?name=t", ("X-API-Key", key))[0], 200)
         self.assertEqual(nginx.get("/limited?name=t")[1]["X-RateLimit-Remaining"], "3")
-        # A request without a valid key is charged: the zone limits those, too.
+        # A request without a valid key is charged: the zone limits those too.
         self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d")[0], 401)
         self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d", ("X-API-Key", "nonsense"))[0], 401)
         self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d", ("X-API-Key", "nonsense"))[0], 429)
@@ -603,7 +603,7 @@ class Contract(unittest.TestCase):
     def client_address(self, text):
         return self.nginx.get("/who", ("X-Forwarded-For", text), source="127.0.0.9")[1].get("X-Seen")
 
-    def test_client_address_is_ipv4_or_a_64(self):
+    def test_client_address_is_ipv4_or_an_ipv6_network(self):
         for text, address in (
             ("203.0.113.9", "203.0.113.9"),
             ("203.0.113.9:40001", "203.0.113.9"),
@@ -624,14 +624,35 @@ class Contract(unittest.TestCase):
         self.assertEqual(self.nginx.get("/who")[1]["X-Seen"], "127.0.0.1")
 
 
+class Sources(unittest.TestCase):
+    def test_source_files_call_only_files_above_them(self):
+        with open(os.path.join(os.path.dirname(__file__), "../src/ngx_http_keytally.h")) as file:
+            order = re.findall(r"^ \* (ngx_http_keytally_\w+)\.c ", file.read(), re.MULTILINE)
+        defined, used = {}, {}
+        for at, name in enumerate(order):
+            path = os.path.join(OBJECTS, name + ".o")
+            listed = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+            symbols = [line.split()[-2:] for line in listed.splitlines()]
+            defined |= {symbol: at for kind, symbol in symbols if kind == "T"}
+            used[at] = [symbol for kind, symbol in symbols if kind == "U"]
+        self.assertEqual(set(order), {name[:-2] for name in os.listdir(OBJECTS) if name.endswith(".o")})
+        below = [
+            f"{order[at]}.c calls {symbol} of {order[defined[symbol]]}.c"
+            for at, symbols in used.items()
+            for symbol in symbols
+            if defined.get(symbol, -1) > at
+        ]
+        self.assertEqual(below, [])
+
+
 class UnderValgrind(Contract):
-    """The same, with every access to memory watched, and what is never freed."""
+    """The contract under valgrind, which reports invalid memory accesses and leaks."""
 
     HOW = {"under": ["valgrind", "--quiet", "--leak-check=full", "--show-leak-kinds=definite", "--log-file=FOLDER/report.%p"]}
 
 
 class Sanitized(Contract):
-    """The same, with the module built so that it reports what C doesn't define."""
+    """The contract with the module built with AddressSanitizer and UndefinedBehaviorSanitizer."""
 
     HOW = {
         "module": SANITIZED,
@@ -644,13 +665,13 @@ class Sharing(unittest.TestCase):
         early_in_the_hour()
         with Nginx() as nginx:
             key, _ = nginx.issue()
-            asked = 0
-            while asked < 20_000:
-                asked += requests_of(nginx.load("/gif", key, 1))
+            sent = 0
+            while sent < 20_000:
+                sent += requests_of(nginx.load("/gif", key, 1))
             self.assertEqual(nginx.logged(200, "/gif"), 1000)
             self.assertGreaterEqual(nginx.logged(429, "/gif"), 19_000)
 
-    def test_a_full_zone_refuses_no_further_network(self):
+    def test_full_zone_does_not_refuse_further_clients(self):
         early_in_the_hour()
         with Nginx() as nginx:
             connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=30, source_address=("127.0.0.9", 0))
@@ -667,13 +688,13 @@ class Sharing(unittest.TestCase):
             connection.close()
             self.assertEqual(found, {429, 401})
 
-    def hold_under_reloads_and_kills(self, path, plan):
+    def check_reloads_and_kills(self, path, plan):
         early_in_the_hour()
         with Nginx() as nginx:
             key, _ = nginx.issue(plan)
             kills = 0
             while nginx.logged(429, path) == 0:
-                self.assertLess(kills, 200, "the limit is never reached")
+                self.assertLess(kills, 200, "the limit was not reached")
                 wrk = nginx.load(path, key, 2)
                 for _ in range(3):
                     time.sleep(0.3)
@@ -684,17 +705,17 @@ class Sharing(unittest.TestCase):
                 wrk.communicate()
             admitted = nginx.logged(200, path)
             self.assertLessEqual(admitted, 100_000)
-            # A request that was charged when its worker was killed was never answered: at most one for each connection.
+            # A killed worker leaves requests charged without a response: at most one per connection.
             self.assertGreaterEqual(admitted, 100_000 - 32 * kills)
             self.assertEqual(nginx.get(path, ("X-API-Key", key))[0], 429)
 
-    def test_reloads_and_killed_workers_never_admit_one_too_many_keys(self):
-        self.hold_under_reloads_and_kills("/gif", "wide")
+    def test_reloads_and_kills_never_over_admit_a_key(self):
+        self.check_reloads_and_kills("/gif", "wide")
 
-    def test_reloads_and_killed_workers_never_admit_one_too_many_in_a_zone(self):
-        self.hold_under_reloads_and_kills("/limited_all", "wide")
+    def test_reloads_and_kills_never_over_admit_in_a_zone(self):
+        self.check_reloads_and_kills("/limited_all", "wide")
 
-    def test_what_the_command_line_changes_holds_for_the_next_request(self):
+    def test_revoked_key_is_refused_in_the_next_request(self):
         with Nginx() as nginx:
             for _ in range(5):
                 key, key_id = nginx.issue()
@@ -702,7 +723,7 @@ class Sharing(unittest.TestCase):
                 nginx.keytally("revoke", "api.gate", key_id)
                 self.assertEqual(nginx.get("/gif", ("X-API-Key", key))[::2], (401, INVALID))
 
-    def test_a_gate_that_is_replaced_is_taken_up(self):
+    def test_replaced_gate_is_opened_by_worker_or_reload(self):
         for user in ("root", "www-data") if os.geteuid() == 0 else (None,):
             with self.subTest(user=user), Nginx(user=user) as nginx:
                 old, _ = nginx.issue()
@@ -710,7 +731,7 @@ class Sharing(unittest.TestCase):
                 nginx.create("new.gate")
                 os.rename(nginx.path("new.gate"), nginx.path("api.gate"))
                 new, _ = nginx.issue()
-                if user == "www-data":  # The workers may not open it, and say so, until root does.
+                if user == "www-data":  # The workers may not open the file, and log that, until the reload.
                     while "stays in use until the new one can be opened" not in nginx.read("error.log"):
                         time.sleep(0.1)
                     self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 200)
@@ -719,7 +740,7 @@ class Sharing(unittest.TestCase):
                     time.sleep(0.1)
                 self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 401)
 
-    def test_charge_is_not_given_back_to_another_file(self):
+    def test_charge_is_not_refunded_to_another_file(self):
         early_in_the_hour()
         with Nginx() as nginx:
             key, _ = nginx.issue()
@@ -727,7 +748,7 @@ class Sharing(unittest.TestCase):
                 self.assertEqual(nginx.get(f"/delayed?{query}", ("X-API-Key", key))[0], 200)
             shutil.copy(nginx.path("api.gate"), nginx.path("new.gate"))
             answers = []
-            # It is charged at once, and refused three seconds later.
+            # The gate charges this request at once, and the limit refuses it three seconds later.
             request = threading.Thread(target=lambda: answers.append(nginx.get("/delayed?narrow=r&slow=s", ("X-API-Key", key))[0]))
             request.start()
             time.sleep(0.2)
@@ -738,7 +759,7 @@ class Sharing(unittest.TestCase):
                 time.sleep(0.1)
             self.assertEqual(nginx.remaining("/gif", key), 996)
 
-    def test_replacement_that_was_refused_is_tried_again(self):
+    def test_replacement_that_fails_to_open_is_tried_again(self):
         with Nginx() as nginx:
             old, _ = nginx.issue()
             nginx.create("new.gate")
@@ -747,7 +768,7 @@ class Sharing(unittest.TestCase):
             nginx.wait_for_log("error.log", "stays in use until the new one can be opened")
             time.sleep(2)
             self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 200)
-            # Each worker says it once.
+            # Each worker logs it once.
             logged = nginx.read("error.log").count("stays in use until the new one can be opened")
             self.assertLessEqual(logged, len(nginx.workers()))
             os.chmod(nginx.path("api.gate"), 0o600)
@@ -756,7 +777,7 @@ class Sharing(unittest.TestCase):
             time.sleep(2)  # Every worker has looked.
             self.assertEqual({nginx.get("/gif", ("X-API-Key", new))[0] for _ in range(40)}, {200})
 
-    def test_no_worker_waits_for_a_pepper_in_a_pipe(self):
+    def test_pepper_in_a_pipe_does_not_block_a_worker(self):
         nginx = Nginx(http=HTTP.replace("pepper_file=pepper;", "pepper_file=pipe;"))
         os.mkfifo(nginx.path("pipe"), 0o600)
         writer = threading.Thread(target=nginx.write, args=("pipe", nginx.read("pepper"), 0o600), daemon=True)
@@ -772,7 +793,7 @@ class Sharing(unittest.TestCase):
 
 
 class Clock(unittest.TestCase):
-    """Time is a cached reading of the system clock: what an explicit time moved hours ahead is corrected at once."""
+    """The system clock, which corrects tallies that an explicit time moved hours ahead."""
 
     def setUp(self):
         early_in_the_hour()
@@ -787,9 +808,9 @@ class Clock(unittest.TestCase):
         self.assertEqual(int(fields["X-RateLimit-Remaining"]), remaining)
         self.assertLessEqual(int(fields["X-RateLimit-Reset"]), time.time() + 3600)
 
-    def test_a_key_that_an_explicit_time_locked_is_corrected(self):
+    def test_key_that_a_time_ahead_locked_is_corrected(self):
         with Nginx() as nginx:
-            # A gate that is opened again declares its times, too.
+            # The second turn checks a gate that was reopened.
             for _ in range(2):
                 key, _ = nginx.issue()
                 gate = ctypes.c_void_p()
@@ -811,7 +832,7 @@ class Clock(unittest.TestCase):
                     time.sleep(0.1)
 
     def spend_ahead_in_zones(self, hours, worker, subject):
-        """Charge a subject in the zones of a worker: in copies of their tables, which are then written back."""
+        """Charges a subject in copies of the tables in a worker's zones, and writes the copies back."""
         found = 0
         with open(f"/proc/{worker}/maps") as maps, open(f"/proc/{worker}/mem", "r+b", buffering=0) as memory:
             for line in maps:
@@ -837,11 +858,11 @@ class Clock(unittest.TestCase):
                 found += 1
         return found
 
-    def test_a_subject_that_an_explicit_time_locked_is_corrected(self):
+    def test_subject_that_a_time_ahead_locked_is_corrected(self):
         with Nginx() as nginx:
-            # A zone that is kept over a reload declares its times, too. In each turn new windows begin, in every zone.
+            # The second turn checks zones that were kept over a reload. Each turn begins new windows in every zone.
             for hours in (3, 6):
-                nginx.get("/open/file.txt")  # By the answer there are workers, of which the newest is the last.
+                nginx.get("/open/file.txt")  # After the response there are workers. The newest is the last.
                 self.assertEqual(self.spend_ahead_in_zones(hours, nginx.workers()[-1], b"all"), 6)
                 for request in (1, 2):
                     status, fields, _ = nginx.get("/limited_all")
@@ -851,7 +872,7 @@ class Clock(unittest.TestCase):
 
 
 class Readme(unittest.TestCase):
-    """The examples of README.md, as they stand there."""
+    """The examples of README.md."""
 
     SERVERS = """
     upstream app { server unix:%(folder)s/app; }
@@ -862,11 +883,11 @@ class Readme(unittest.TestCase):
         with open(os.path.join(os.path.dirname(__file__), "../README.md")) as file:
             return re.findall("```nginx\n(.*?)```", file.read(), re.DOTALL)
 
-    def test_whole_example_asks_for_keys_and_limits_addresses(self):
+    def test_first_example_requires_keys_and_limits_addresses(self):
         http = re.search(r"http \{\n(.*)\}\n", self.examples()[0], re.DOTALL)[1]
-        for path, ours in (("/var/lib/keytally/api.gate", "api.gate"), ("/etc/keytally/pepper", "pepper")):
+        for path, local in (("/var/lib/keytally/api.gate", "api.gate"), ("/etc/keytally/pepper", "pepper")):
             self.assertIn(path, http)
-            http = http.replace(path, ours)
+            http = http.replace(path, local)
         with Nginx(http=self.SERVERS + http.replace("server {", "server { listen 127.0.0.1:%(port)s;")) as nginx:
             key, _ = nginx.issue()
             self.assertEqual(nginx.get("/api/")[::2], (401, MISSING))
@@ -886,10 +907,10 @@ class Readme(unittest.TestCase):
             statuses = [nginx.get("/api/", ("X-API-Key", key))[0] for _ in range(4)]
             self.assertEqual(statuses, [200, 200, 200, 429])
 
-    def test_auth_request_example_asks_for_keys(self):
+    def test_auth_request_example_requires_keys(self):
         self.check_auth_request_example(self.examples()[1])
 
-    def test_auth_request_example_holds_for_a_whole_server(self):
+    def test_auth_request_example_works_in_a_server_block(self):
         example, lines = self.examples()[1], ""
         for line in ("    auth_request /keys;\n", "    error_page 401 403 = @refused;\n"):
             self.assertIn(line, example)
@@ -917,7 +938,7 @@ class Configuration(unittest.TestCase):
                 client = ("X-Forwarded-For", "2001:db8:1:2ff::1")
                 self.assertEqual(nginx.get("/who", client, source="127.0.0.9")[1]["X-Seen"], network)
 
-    def test_a_mistake_is_an_error_of_nginx_that_names_file_and_line(self):
+    def test_mistake_is_an_error_that_names_file_and_line(self):
         gate = "keytally_gate api file=api.gate pepper_file=pepper;"
         zone = "keytally_limit_zone zone=z:1m key=$uri policy=1/s;"
         mistakes = {
@@ -927,7 +948,7 @@ class Configuration(unittest.TestCase):
             "keytally_gate api file=api.gate;": "invalid number of arguments",
             "keytally_gate api file=api.gate peppers=pepper;": 'parameter 3 of "keytally_gate" is neither "file=" nor "pepper_file="',
             "keytally_gate api file= pepper_file=pepper;": "has an empty path",
-            "keytally_gate off file=api.gate pepper_file=pepper;": "can't be named",
+            "keytally_gate off file=api.gate pepper_file=pepper;": "cannot be named",
             "keytally_ipv6_prefix 0;": "takes a number from 1 to 128",
             "keytally_ipv6_prefix 129;": "takes a number from 1 to 128",
             "keytally_ipv6_prefix x;": "takes a number from 1 to 128",
@@ -938,16 +959,16 @@ class Configuration(unittest.TestCase):
             f"{gate} {gate}": "declares a name that is taken",
             "keytally api;": 'no "keytally_gate" above declares the name',
             f"{gate} keytally api; keytally api;": "is duplicate",
-            f"{gate} keytally api cost=x;": '"cost=" isn\'t a number',
-            f"{gate} keytally api cost=4294967296;": "isn't a number",
+            f"{gate} keytally api cost=x;": '"cost=" is neither a number',
+            f"{gate} keytally api cost=4294967296;": "is neither a number",
             f"{gate} keytally api shade;": 'parameter 2 of "keytally" is neither "cost=" nor "shadow"',
             "keytally_limit z;": 'no "keytally_limit_zone" above declares the name',
             f"{zone} keytally_limit z; keytally_limit z;": "is duplicate",
-            f"{zone} keytally_limit z; keytally_limit off;": "is off and on at once",
+            f"{zone} keytally_limit z; keytally_limit off;": "is both off and on",
             "keytally_failures z;": 'above declares the name in "keytally_failures"',
             f"{zone} keytally_failures z; keytally_failures z;": "is duplicate",
             f"{zone} {zone}": "declares a name that is taken",
-            "keytally_limit_zone zone=z key=$uri policy=1/s;": 'isn\'t "zone=NAME:SIZE"',
+            "keytally_limit_zone zone=z key=$uri policy=1/s;": 'is not "zone=NAME:SIZE"',
             "keytally_limit_zone zone=z:1k key=$uri policy=1/s;": "size of at least",
             "keytally_limit_zone zone=z:1m key=$uri policy=5/fortnight;": "fortnight",
             'keytally_limit_zone zone=z:1m key=$uri policy="1/s, 5/m;': "without its closing quote",
@@ -966,7 +987,7 @@ class Configuration(unittest.TestCase):
                 self.assertIn(said, done.stderr)
                 self.assertRegex(done.stderr, rf"\[emerg\].*nginx\.conf:{number}\n")
 
-    def test_secret_in_any_place_is_not_repeated(self):
+    def test_secret_as_any_parameter_is_not_shown(self):
         gate = "keytally_gate api file=api.gate pepper_file=pepper;"
         zone = "keytally_limit_zone zone=z:1m key=$uri policy=1/s;"
         lines = [

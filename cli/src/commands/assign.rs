@@ -2,25 +2,25 @@ use clap::Args;
 use keytally::KeyId;
 use serde::Serialize;
 
-use super::{ChangedGate, Format, Status, parse_key_id};
+use super::{GateFileToChange, OutputFormat, Status, parse_key_id};
+use crate::arguments;
 use crate::failure::Failure;
-use crate::given;
 use crate::pepper::PepperSource;
 use crate::plans;
 
-/// Move a key to another plan, counts kept
+/// Move a key to another plan, and keep its counts
 #[derive(Args)]
 pub(crate) struct Assign {
     #[command(flatten)]
-    gate: ChangedGate,
-    /// The key's id, as `list` shows it
+    gate: GateFileToChange,
+    /// Key id, as `list` shows it
     #[arg(value_name = "ID", value_parser = parse_key_id)]
     key_id: KeyId,
-    /// The plan's name
-    #[arg(long, value_name = "NAME", value_parser = given::value(plans::parse_name))]
+    /// Name of the plan
+    #[arg(long, value_name = "NAME", value_parser = arguments::value_parser(plans::parse_name))]
     plan: String,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
 #[derive(Serialize)]
@@ -35,6 +35,6 @@ impl Assign {
         let assigned = Assigned { key_id: self.key_id.to_string(), plan: self.plan };
         self.format
             .print(&assigned, |out| writeln!(out, "key {} has plan {}", assigned.key_id, assigned.plan))?;
-        Ok(Status::Fine)
+        Ok(Status::Success)
     }
 }

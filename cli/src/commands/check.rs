@@ -8,21 +8,22 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{Format, GateFile, Status, remark};
+use super::{GateFile, OutputFormat, Status, print_note};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::times;
-use crate::views::Use;
+use crate::views::QuotaUse;
 
-/// Check a key as a request that carries it would be, and charge it
+/// Check a key as for a request with it, and charge the cost
 ///
-/// Exit status 0 when admitted, 1 when denied or invalid. Unlike a client, you are told why a key is invalid.
+/// Exit status 0 if admitted, 1 if denied or invalid. The output has the reason why a key is
+/// invalid, which a client does not get.
 #[derive(Args)]
 pub(crate) struct Check {
     #[command(flatten)]
     gate: GateFile,
-    /// The key. Left out, or with -, it is the first line of standard input. Prefer that: every user of this machine
-    /// can see the arguments of your processes
+    /// The key. Without this option, or with -, the key is the first line of standard input. That
+    /// is safer: every user of this machine can see the arguments of a process
     #[arg(
         long,
         value_name = "KEY",
@@ -31,23 +32,23 @@ pub(crate) struct Check {
         allow_hyphen_values = true
     )]
     key: OsString,
-    /// What the request costs
+    /// Cost of the request, in units of the quotas
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     cost: u32,
-    /// Charge nothing
+    /// Do not charge the cost
     #[arg(long)]
     peek: bool,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
-/// The longest line that is read as a key; no key of any form is so long.
+/// The maximum length of the line with the key, in bytes. No key of any form is that long.
 const MAX_LINE_LEN: u64 = 4096;
 
 #[derive(Serialize)]
-struct Answer {
+struct Report {
     outcome: &'static str,
-    /// Why the key is invalid.
+    /// Why the key is invalid, for the administrator only.
     reason: Option<&'static str>,
     status: u16,
     cost: u32,
@@ -56,7 +57,7 @@ struct Answer {
     key_id: Option<String>,
     env: Option<String>,
     plan: Option<String>,
-    quotas: Vec<Use>,
+    quotas: Vec<QuotaUse>,
     retry_after: Option<u32>,
     headers: Map<String, Value>,
     body: &'static str,
@@ -64,26 +65,26 @@ struct Answer {
 
 impl Check {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let from_input = self.key == OsStr::new("-");
-        if from_input {
-            pepper.leaves_standard_input("the key")?;
+        let from_stdin = self.key == OsStr::new("-");
+        if from_stdin {
+            pepper.check_stdin_is_free("the key")?;
         }
         let gate = self.gate.open(pepper)?;
-        let key = if from_input { read_line()? } else { Zeroizing::new(self.key.into_encoded_bytes()) };
+        let key = if from_stdin { read_line()? } else { Zeroizing::new(self.key.into_encoded_bytes()) };
         let verdict =
             if self.peek { gate.peek(Some(&key), self.cost) } else { gate.check(Some(&key), self.cost) };
-        let answer = Answer::of(&verdict, &gate, self.cost, !self.peek);
-        self.format.print(&answer, |out| {
-            write!(out, "{}", answer.outcome)?;
-            if let Some(reason) = answer.reason {
+        let report = Report::new(&verdict, &gate, self.cost, !self.peek);
+        self.format.print(&report, |out| {
+            write!(out, "{}", report.outcome)?;
+            if let Some(reason) = report.reason {
                 write!(out, " ({reason})")?;
             }
-            if let (Some(key_id), Some(account)) = (&answer.key_id, answer.account) {
-                let [env, plan] = [&answer.env, &answer.plan].map(|name| name.as_deref().unwrap_or("?"));
+            if let (Some(key_id), Some(account)) = (&report.key_id, report.account) {
+                let [env, plan] = [&report.env, &report.plan].map(|name| name.as_deref().unwrap_or("?"));
                 write!(out, ": key {key_id}, account {account}, env {env}, plan {plan}")?;
             }
             writeln!(out)?;
-            for quota in &answer.quotas {
+            for quota in &report.quotas {
                 let reset = times::rfc3339(quota.reset);
                 writeln!(
                     out,
@@ -91,17 +92,17 @@ impl Check {
                     quota.remaining, quota.limit, quota.window
                 )?;
             }
-            match answer.retry_after {
-                Some(seconds) => writeln!(out, "  worth trying again in {seconds} s"),
+            match report.retry_after {
+                Some(seconds) => writeln!(out, "  retry after {seconds} s"),
                 None => Ok(()),
             }
         })?;
-        Ok(if verdict.is_admitted() { Status::Fine } else { Status::No })
+        Ok(if verdict.is_admitted() { Status::Success } else { Status::Denied })
     }
 }
 
-impl Answer {
-    fn of(verdict: &Verdict, gate: &Gate, cost: u32, charging: bool) -> Self {
+impl Report {
+    fn new(verdict: &Verdict, gate: &Gate, cost: u32, charging: bool) -> Self {
         let holder = verdict.holder();
         let table = gate.table();
         let headers = verdict.headers();
@@ -115,7 +116,7 @@ impl Answer {
             key_id: holder.map(|holder| holder.key_id.to_string()),
             env: holder.and_then(|holder| table.env(holder.env)).map(|env| env.to_string()),
             plan: holder.and_then(|holder| table.plan(holder.plan)).map(|plan| plan.name.as_str().to_owned()),
-            quotas: Use::of(verdict.quotas()),
+            quotas: QuotaUse::from_quotas(verdict.quotas()),
             retry_after: verdict.retry_after_s(),
             headers: headers.iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),
             body: verdict.body(),
@@ -123,21 +124,21 @@ impl Answer {
     }
 }
 
-/// One line of standard input, without its end.
+/// Reads the first line of standard input, without trailing white space.
 fn read_line() -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut line = Zeroizing::new(Vec::with_capacity(256));
     let input = io::stdin().lock();
     if input.is_terminal() {
-        remark("The key, then Enter:");
+        print_note("Type the key, then press Enter:");
     }
     input
         .take(MAX_LINE_LEN)
         .read_until(b'\n', &mut line)
-        .map_err(|error| Failure::of("cannot read the key from standard input", error))?;
+        .map_err(|error| Failure::with_context("cannot read the key from standard input", error))?;
     let len = line.trim_ascii_end().len();
     line.truncate(len);
     if line.is_empty() {
-        return Err(Failure::because("there is no key on standard input"));
+        return Err(Failure::new("no key on standard input"));
     }
     Ok(line)
 }

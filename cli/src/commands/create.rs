@@ -4,33 +4,35 @@ use keytally::Plan;
 use keytally::{Gate, GateConfig};
 use serde::Serialize;
 
-use super::{Format, GateFile, Status, counted, parse_name, warn_of};
+use super::{GateFile, OutputFormat, Status, parse_name, pluralized, warn_of_idle_quotas};
+use crate::arguments;
 use crate::failure::Failure;
-use crate::given;
 use crate::pepper::PepperSource;
 use crate::plans;
 
-/// Make a new gate
+/// Create a gate file
 ///
-/// The file takes 68 bytes a key and 4096 bytes for its header, and no more ever. It belongs to you alone (mode 0600) and holds no secret.
+/// The file takes 68 bytes per key and 4096 bytes for its header, and never grows. Only its owner
+/// can read it (mode 0600), and it holds no secret.
 #[derive(Args)]
 pub(crate) struct Create {
     #[command(flatten)]
     gate: GateFile,
-    /// The most keys that the gate will hold
+    /// Capacity: the maximum number of keys
     #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = value_parser!(u32).range(1..=MAX_KEYS))]
     keys: u32,
-    /// A plan, NAME=POLICY; the first is the one for keys that name none. All plans of a gate share their windows
-    #[arg(long = "plan", value_name = "PLAN", default_value = "default=100/minute, 1000/hour", value_parser = given::value(plans::parse))]
+    /// A plan, NAME=POLICY; repeatable. The first is the default of new keys. All plans of a gate
+    /// have the same windows
+    #[arg(long = "plan", value_name = "PLAN", default_value = "default=100/minute, 1000/hour", value_parser = arguments::value_parser(plans::parse))]
     plans: Vec<Plan>,
-    /// What every key begins with
+    /// Prefix of every key
     #[arg(long, value_name = "NAME", default_value = "kt", value_parser = parse_name)]
     prefix: Name,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
-/// The most keys of a gate, as clap takes it.
+/// The maximum capacity of a gate, in the type that clap needs.
 const MAX_KEYS: i64 = keytally::MAX_KEYS as i64;
 
 #[derive(Serialize)]
@@ -42,7 +44,7 @@ struct Created {
     plans: Vec<PlanText>,
 }
 
-/// A plan as JSON shows it.
+/// A plan in JSON.
 #[derive(Serialize)]
 pub(crate) struct PlanText {
     pub(crate) name: String,
@@ -50,29 +52,31 @@ pub(crate) struct PlanText {
 }
 
 impl PlanText {
-    pub(crate) fn of(plan: &Plan) -> Self {
+    /// Returns the texts of a plan.
+    pub(crate) fn new(plan: &Plan) -> Self {
         Self { name: plan.name.as_str().to_owned(), policy: plan.policy.to_string() }
     }
 }
 
 impl Create {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        plans::refuse_twins(&self.plans)?;
-        let config = GateConfig { keys: self.keys, prefix: self.prefix, plans: self.plans };
+        plans::check_distinct(&self.plans)?;
+        let config =
+            GateConfig::default().with_keys(self.keys).with_prefix(self.prefix).with_plans(self.plans);
         let path = self.gate.path();
-        Gate::create(path, pepper.needed()?, &config)?;
+        Gate::create(path, pepper.require()?, &config)?;
         let created = Created {
             gate: path.display().to_string(),
             capacity: config.keys,
             bytes: std::fs::metadata(path).ok().map(|file| file.len()),
             prefix: config.prefix.to_string(),
-            plans: config.plans.iter().map(PlanText::of).collect(),
+            plans: config.plans.iter().map(PlanText::new).collect(),
         };
         self.format.print(&created, |out| {
-            writeln!(out, "{}: made for {}", created.gate, counted(created.capacity, "key"))?;
-            writeln!(out, "plans: {}", plans::in_words(config.plans.iter().cloned()))
+            writeln!(out, "{}: created for {}", created.gate, pluralized(created.capacity, "key"))?;
+            writeln!(out, "plans: {}", plans::describe(config.plans.iter().cloned()))
         })?;
-        warn_of(&config.plans);
-        Ok(Status::Fine)
+        warn_of_idle_quotas(&config.plans);
+        Ok(Status::Success)
     }
 }

@@ -10,31 +10,32 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::issue::NewKeyArgs;
-use super::{ChangedGate, Format, Status, remark};
+use super::{GateFileToChange, OutputFormat, Status, print_note};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 
-/// Take in keys that were issued elsewhere, one a line from standard input
+/// Import keys that another system issued: standard input, one key per line
 ///
-/// Their holders keep them. A line that can't be taken in is told by its number, never by what is in it; the others
-/// are taken in all the same, and the exit status is 1. Importing the same lines again changes nothing.
+/// Clients continue to use their keys. A line that cannot be imported is reported by its number,
+/// never by its content. All other lines are imported, and the exit status is 1. Importing the same
+/// lines again changes nothing.
 #[derive(Args)]
 pub(crate) struct Import {
     #[command(flatten)]
-    gate: ChangedGate,
+    gate: GateFileToChange,
     #[command(flatten)]
     new: NewKeyArgs,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
-/// How many keys are imported under one lock. Other administrators are let in after each batch.
+/// Keys that are imported under one lock. After each batch, other administrators can take the lock.
 const BATCH: usize = 1000;
 
 #[derive(Default, Serialize)]
-struct Tidings {
+struct Report {
     imported: u64,
-    /// Lines whose key the gate had already, for the same account.
+    /// Lines whose key is already in the gate, for the same account.
     already: u64,
     failed: Vec<Failed>,
 }
@@ -47,41 +48,48 @@ struct Failed {
 
 impl Import {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        pepper.leaves_standard_input("the keys")?;
+        pepper.check_stdin_is_free("the keys")?;
         let gate = self.gate.open(pepper)?;
-        let mut tidings = Tidings::default();
-        let done = self.new.with(|new| {
-            if new.plan.is_some_and(|name| !gate.table().plans().any(|(_, plan)| plan.name == name)) {
-                return Err(AdminError::NoSuchPlan.into());
-            }
-            import_all(&gate, new, &mut tidings, self.format)
-        });
-        if let Err(Failure::Because(sentence)) = done {
-            let so_far = match tidings.imported {
-                0 => String::new(),
-                1 => " (1 key before that is imported)".to_owned(),
-                count => format!(" ({count} keys before that are imported)"),
-            };
-            return Err(Failure::because(format!("{sentence}{so_far}")));
+        let mut report = Report::default();
+        let new = self.new.to_new_key()?;
+        if new.plan.is_some_and(|name| !gate.table().plans().any(|(_, plan)| plan.name == name)) {
+            return Err(AdminError::NoSuchPlan.into());
         }
-        done?;
-        self.format.print(&tidings, |out| {
-            write!(out, "{} imported", tidings.imported)?;
-            if tidings.already > 0 {
-                write!(out, ", {} already there", tidings.already)?;
+        import_all(&gate, &new, &mut report, self.format).map_err(|failure| match failure {
+            Failure::Failed(message) => {
+                let so_far = match report.imported {
+                    0 => String::new(),
+                    1 => " (1 key before it was imported)".to_owned(),
+                    count => format!(" ({count} keys before it were imported)"),
+                };
+                Failure::new(format!("{message}{so_far}"))
             }
-            writeln!(out, ", {} failed", tidings.failed.len())
+            other => other,
         })?;
-        Ok(if tidings.failed.is_empty() { Status::Fine } else { Status::No })
+        self.format.print(&report, |out| {
+            write!(out, "{} imported", report.imported)?;
+            if report.already > 0 {
+                write!(out, ", {} already in the gate", report.already)?;
+            }
+            writeln!(out, ", {} failed", report.failed.len())
+        })?;
+        Ok(if report.failed.is_empty() { Status::Success } else { Status::Denied })
     }
 }
 
-fn import_all(gate: &Gate, new: &NewKey<'_>, tidings: &mut Tidings, format: Format) -> Result<(), Failure> {
+/// Imports the keys on standard input in batches, and adds the results to `report`.
+fn import_all(
+    gate: &Gate,
+    new: &NewKey<'_>,
+    report: &mut Report,
+    format: OutputFormat,
+) -> Result<(), Failure> {
     let bar = progress_bar();
     let mut lines = Lines { input: io::stdin().lock(), number: 0, bytes: 0 };
     loop {
-        let batch =
-            lines.batch().map_err(|error| Failure::of("cannot read the keys from standard input", error))?;
+        let batch = lines
+            .batch()
+            .map_err(|error| Failure::with_context("cannot read the keys from standard input", error))?;
         if batch.is_empty() {
             bar.finish_and_clear();
             return Ok(());
@@ -90,16 +98,16 @@ fn import_all(gate: &Gate, new: &NewKey<'_>, tidings: &mut Tidings, format: Form
         gate.administer(|administrator| {
             for (line, key) in &batch {
                 match administrator.import(key, new, now()) {
-                    Ok(_) => tidings.imported += 1,
+                    Ok(_) => report.imported += 1,
                     Err(AdminError::AlreadyImported(key_id)) => match gate.key(key_id) {
                         Some(info) if info.account != new.account => {
                             let why = format!(
-                                "this key is in the gate already, as {key_id}, for account {}",
+                                "this key is already in the gate, as {key_id} of account {}",
                                 info.account
                             );
                             failed.push(Failed { line: *line, why });
                         }
-                        _ => tidings.already += 1,
+                        _ => report.already += 1,
                     },
                     Err(error) => failed.push(Failed { line: *line, why: error.to_string() }),
                 }
@@ -107,16 +115,18 @@ fn import_all(gate: &Gate, new: &NewKey<'_>, tidings: &mut Tidings, format: Form
             Ok(())
         })?;
         if !format.json {
-            let tell = |failed: &Failed| remark(&format!("line {}: {}", failed.line, failed.why));
-            bar.suspend(|| failed.iter().for_each(tell));
+            let print = |failed: &Failed| print_note(&format!("line {}: {}", failed.line, failed.why));
+            bar.suspend(|| failed.iter().for_each(print));
         }
-        tidings.failed.append(&mut failed);
+        report.failed.append(&mut failed);
         bar.set_position(lines.bytes);
-        bar.set_message(format!("{} imported, {} failed", tidings.imported, tidings.failed.len()));
+        bar.set_message(format!("{} imported, {} failed", report.imported, report.failed.len()));
     }
 }
 
-/// A bar on standard error, when that is a terminal: over the bytes of a file, else one that only shows life.
+/// Returns a progress bar on standard error: by bytes if standard input is a file, else a spinner.
+///
+/// It is hidden if standard error is not a terminal.
 fn progress_bar() -> ProgressBar {
     let file = io::stdin().as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
     match file {
@@ -128,7 +138,7 @@ fn progress_bar() -> ProgressBar {
     }
 }
 
-/// The lines of the input, with their numbers. Blank lines are counted and left out.
+/// Reads numbered lines. Blank lines are counted and skipped.
 struct Lines<R> {
     input: R,
     number: u64,
@@ -138,11 +148,11 @@ struct Lines<R> {
 type Line = (u64, Zeroizing<Vec<u8>>);
 
 impl<R: BufRead> Lines<R> {
-    /// The next lines, at most [`BATCH`]; none at the end.
+    /// Returns the next lines, at most [`BATCH`]; none at the end of the input.
     fn batch(&mut self) -> io::Result<Vec<Line>> {
         let mut batch = Vec::new();
         while batch.len() < BATCH {
-            let mut line = Zeroizing::new(Vec::with_capacity(KEPT));
+            let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE_LEN));
             if !self.next(&mut line)? {
                 break;
             }
@@ -156,20 +166,22 @@ impl<R: BufRead> Lines<R> {
         Ok(batch)
     }
 
-    /// Reads a line and keeps as much of it as tells whether it's too long for a key.
+    /// Reads a line into `line`, at most [`MAX_LINE_LEN`] bytes of it. Returns `false` at the end
+    /// of the input.
     fn next(&mut self, line: &mut Vec<u8>) -> io::Result<bool> {
-        let limit = u64::try_from(KEPT).unwrap_or(u64::MAX);
+        let limit = u64::try_from(MAX_LINE_LEN).unwrap_or(u64::MAX);
         let kept = (&mut self.input).take(limit).read_until(b'\n', line)?;
         self.bytes += u64::try_from(kept).unwrap_or(0);
-        if kept == KEPT && line.last() != Some(&b'\n') {
+        if kept == MAX_LINE_LEN && line.last() != Some(&b'\n') {
             self.bytes += u64::try_from(self.input.skip_until(b'\n')?).unwrap_or(0);
         }
         Ok(kept > 0)
     }
 }
 
-/// The longest key and what may stand after it: a carriage return, a line feed, and one more to tell it's too long.
-const KEPT: usize = IMPORTED_KEY_LEN.end + 2;
+/// Bytes of a line that are kept: the longest key, `\r\n`, and one byte more, so that a longer key
+/// is not cut to a valid one.
+const MAX_LINE_LEN: usize = IMPORTED_KEY_LEN.end + 2;
 
 #[cfg(test)]
 mod tests {
@@ -181,17 +193,17 @@ mod tests {
     }
 
     #[test]
-    fn lines_keep_their_numbers_and_long_ones_are_cut() {
+    fn blank_lines_are_counted_and_long_lines_are_cut() {
         assert_eq!(lines(b"abc\r\n\n  \nde"), [(1, 3), (4, 2)]);
         for len in [255, 256, 257, 258, 259, 260, 1000] {
             let mut input = vec![b'k'; len];
             input.extend(b"\r\nnext\n");
-            assert_eq!(lines(&input), [(1, len.min(KEPT)), (2, 4)], "{len}");
+            assert_eq!(lines(&input), [(1, len.min(MAX_LINE_LEN)), (2, 4)], "{len}");
         }
     }
 
     #[test]
-    fn a_batch_is_bounded() {
+    fn batch_size_is_bounded() {
         let input = b"key\n".repeat(BATCH + 1);
         let mut lines = Lines { input: input.as_slice(), number: 0, bytes: 0 };
         assert_eq!(lines.batch().unwrap().len(), BATCH);

@@ -9,28 +9,29 @@ use keytally::NewKey;
 use keytally::{Gate, now};
 use keytally::{Key, KeyId, Name};
 
-use super::{ChangedGate, Format, Status, parse_name, remark};
+use super::{GateFileToChange, OutputFormat, Status, parse_name, print_note};
+use crate::arguments;
 use crate::failure::Failure;
-use crate::given;
 use crate::pepper::PepperSource;
-use crate::views::NewSecret;
+use crate::views::NewKeyView;
 use crate::{plans, times};
 
-/// Issue a key and print it, once
+/// Issue a key and print it once
 ///
-/// The key alone goes to standard output, what else there is to know to standard error. The gate keeps only the
-/// key's HMAC: a lost key can't be shown again, only rotated. If it cannot be printed, it is revoked again.
+/// Standard output gets the key alone, standard error the other details. The gate stores only an
+/// HMAC of the key: a lost key cannot be shown again, only rotated. If the key cannot be printed,
+/// it is revoked.
 #[derive(Args)]
 pub(crate) struct Issue {
     #[command(flatten)]
-    gate: ChangedGate,
+    gate: GateFileToChange,
     #[command(flatten)]
     new: NewKeyArgs,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
-/// What a new key is to be.
+/// The arguments that describe a new key.
 #[derive(Args)]
 pub(crate) struct NewKeyArgs {
     /// Number of the account that the key belongs to
@@ -39,66 +40,75 @@ pub(crate) struct NewKeyArgs {
     /// Environment, such as live or test
     #[arg(long, value_name = "NAME", default_value = "live", value_parser = parse_name)]
     env: Name,
-    /// Plan; the gate's first when left out
-    #[arg(long, value_name = "NAME", value_parser = given::value(plans::parse_name))]
+    /// Plan [default: the first plan of the gate]
+    #[arg(long, value_name = "NAME", value_parser = arguments::value_parser(plans::parse_name))]
     plan: Option<String>,
-    /// How long the key is good, such as 90d; for ever when left out
-    #[arg(long, value_name = "TIME", value_parser = times::at_least_a_second)]
+    /// How long the key is valid, such as 90d [default: without end]
+    #[arg(long, value_name = "TIME", value_parser = times::parse_lifetime)]
     expires: Option<Duration>,
 }
 
 impl NewKeyArgs {
-    /// Calls `work` with the properties of the new key.
-    pub(crate) fn with<T>(&self, work: impl FnOnce(&NewKey<'_>) -> Result<T, Failure>) -> Result<T, Failure> {
-        let not_after = self.expires.map(|after| times::expiry(now(), after)).transpose()?;
+    /// Returns the description of the new key, which begins to be valid now.
+    ///
+    /// # Errors
+    /// A usage error if the key would expire later than a gate can store.
+    pub(crate) fn to_new_key(&self) -> Result<NewKey<'_>, Failure> {
+        let not_after = self.expires.map(|lifetime| times::expiry(now(), lifetime)).transpose()?;
         let mut new = NewKey::new(self.account, self.env).with_not_after(not_after);
         new.plan = self.plan.as_deref();
-        work(&new)
+        Ok(new)
     }
 }
 
 impl Issue {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
-        let (key, key_id) = self.new.with(|new| Ok(gate.issue(new)?))?;
+        let (key, key_id) = gate.issue(&self.new.to_new_key()?)?;
         match print_once(self.format, &key, key_id, &gate) {
-            Ok(()) => Ok(Status::Fine),
-            Err(failure) => Err(taken_back(&gate, key_id, &failure)),
+            Ok(()) => Ok(Status::Success),
+            Err(failure) => Err(revoke_unprinted(&gate, key_id, &failure)),
         }
     }
 }
 
-/// Revokes a key that could not be printed: perhaps no one holds it, or a reader of partial output does.
-pub fn taken_back(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failure {
-    let why = failure.sentence();
-    Failure::because(match gate.revoke(key_id) {
-        Ok(()) => format!("the key could not be printed, so key {key_id} is revoked again: {why}"),
+/// Revokes a key that could not be printed, and returns the failure that reports it.
+///
+/// It is unknown whether anyone received the key: a reader may have a part of the output.
+pub fn revoke_unprinted(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failure {
+    let why = failure.message();
+    Failure::new(match gate.revoke(key_id) {
+        Ok(()) => format!("the key could not be printed, so key {key_id} was revoked: {why}"),
         Err(error) => {
-            format!("key {key_id} could not be printed ({why}), and not be revoked again either: {error}")
+            format!("key {key_id} could not be printed ({why}), and could not be revoked: {error}")
         }
     })
 }
 
-/// Whether standard output is `/dev/null`, which it also is if it was closed when the program started.
-fn goes_nowhere() -> bool {
+/// Returns whether standard output is `/dev/null`.
+///
+/// Rust opens `/dev/null` in its place if it was closed when the program started.
+fn is_output_discarded() -> bool {
     let rdev = |file: File| file.metadata().map(|found| (found.file_type().is_char_device(), found.rdev()));
     let output = io::stdout().as_fd().try_clone_to_owned().map(File::from).and_then(rdev);
     let null = File::open("/dev/null").and_then(rdev);
     matches!((output, null), (Ok(output), Ok(null)) if output == null)
 }
 
-/// Prints a secret: the one place that does, but for the first start of the service.
-pub(crate) fn print_once(format: Format, key: &Key, key_id: KeyId, gate: &Gate) -> Result<(), Failure> {
-    if goes_nowhere() {
-        return Err(Failure::because("standard output is closed, or /dev/null".to_owned()));
+/// Prints a new key with its secret.
+///
+/// Apart from the first start of the service, only this function prints a secret.
+pub(crate) fn print_once(format: OutputFormat, key: &Key, key_id: KeyId, gate: &Gate) -> Result<(), Failure> {
+    if is_output_discarded() {
+        return Err(Failure::new("standard output is closed or /dev/null"));
     }
-    let shown = NewSecret::of(key, key_id, gate)?;
+    let shown = NewKeyView::new(key, key_id, gate)?;
     format.print(&shown, |out| writeln!(out, "{}", shown.key))?;
     if !format.json {
         let about = &shown.about;
-        let ends = about.expires.as_deref().map(|time| format!(", expires {time}")).unwrap_or_default();
-        remark(&format!(
-            "key id {}, account {}, env {}, plan {}{ends}. The key is shown only now: keep it.",
+        let expiry = about.expires.as_deref().map(|time| format!(", expires {time}")).unwrap_or_default();
+        print_note(&format!(
+            "key id {}, account {}, env {}, plan {}{expiry}. Store the key: it is not shown again.",
             about.key_id,
             about.account,
             about.env(),

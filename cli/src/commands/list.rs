@@ -8,15 +8,16 @@ use keytally::{Gate, now};
 use serde::Serialize;
 
 use super::create::PlanText;
-use super::{Format, GateFile, Status, counted};
-use crate::columns::{Align, Table};
+use super::{GateFile, OutputFormat, Status, pluralized};
+use crate::columns::{Align, Columns};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
-use crate::views::Listed;
+use crate::views::ListedKey;
 
-/// Show the keys: what each may use, and has used
+/// List the keys with their plans and their use
 ///
-/// Use is shown as used/limit for every window. Last use is told to the smallest window.
+/// Use is shown as used/limit for each window. The time of the last use is exact to the shortest
+/// window.
 #[derive(Args)]
 pub(crate) struct List {
     #[command(flatten)]
@@ -25,34 +26,34 @@ pub(crate) struct List {
     #[arg(long, value_name = "NUMBER")]
     account: Option<u32>,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
 #[derive(Serialize)]
 struct Listing {
     #[serde(flatten)]
     summary: Summary,
-    keys: Vec<Listed>,
+    keys: Vec<ListedKey>,
 }
 
-/// What is told of a gate as a whole.
+/// A gate as a whole.
 #[derive(Serialize)]
 pub(crate) struct Summary {
     gate: String,
     capacity: u32,
-    /// Records that hold a key, revoked ones too.
+    /// Records that hold a key, revoked or not.
     used: usize,
     prefix: String,
     algorithm: &'static str,
     plans: Vec<PlanText>,
     peppers: Vec<PepperUse>,
-    /// Keys whose tally is ahead of the system clock by more than it may be.
+    /// Keys whose tally is ahead of the system clock by more than the tolerance.
     keys_ahead: usize,
-    /// By how many seconds the one that is furthest ahead is.
+    /// The largest such difference, in seconds.
     clock_ahead_s: u32,
 }
 
-/// How many keys are stored under a pepper: it must be kept as long as there are any.
+/// The number of keys that are stored under a pepper. The pepper is needed while there are any.
 #[derive(Serialize)]
 struct PepperUse {
     number: u8,
@@ -62,20 +63,20 @@ struct PepperUse {
 impl List {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
-        let listing = Listing::of(&gate, self.gate.path().display().to_string(), self.account, now());
+        let listing = Listing::new(&gate, self.gate.path().display().to_string(), self.account, now());
         self.format.print(&listing, |out| listing.write(&gate, out))?;
-        Ok(Status::Fine)
+        Ok(Status::Success)
     }
 }
 
 impl Listing {
-    fn of(gate: &Gate, path: String, account: Option<u32>, now: Timestamp) -> Self {
-        let mut summary = Summary::of(gate, path);
+    fn new(gate: &Gate, path: String, account: Option<u32>, now: Timestamp) -> Self {
+        let mut summary = Summary::new(gate, path);
         let mut keys = Vec::new();
         for info in gate.table().list(now) {
             summary.count(&info);
             if account.is_none_or(|account| account == info.account) {
-                keys.push(Listed::of(&info, gate, now));
+                keys.push(ListedKey::new(&info, gate, now));
             }
         }
         Self { summary, keys }
@@ -86,7 +87,7 @@ impl Listing {
         if self.keys.is_empty() {
             return writeln!(
                 out,
-                "no keys; `keytally issue {} --account NUMBER` makes one",
+                "no keys; issue one with: keytally issue {} --account NUMBER",
                 self.summary.gate
             );
         }
@@ -98,7 +99,7 @@ impl Listing {
             vec![left("KEY"), left("KEY ID"), right("ACCOUNT"), left("ENV"), left("PLAN"), left("STATE")];
         columns.extend(windows.iter().map(|window| right(window)));
         columns.extend([left("LAST USE"), left("EXPIRES")]);
-        let mut table = Table::new(columns);
+        let mut table = Columns::new(columns);
         for key in &self.keys {
             table.push(row(key));
         }
@@ -106,14 +107,18 @@ impl Listing {
         table.write(&mut out)?;
         for key in &self.keys {
             if let Some(until) = &key.grace_until {
-                writeln!(out, "the secret that {} had before is valid until {until}", key.about.key_id)?;
+                writeln!(
+                    out,
+                    "key {} is in a grace period: its previous secret is valid until {until}",
+                    key.about.key_id
+                )?;
             }
         }
         Ok(())
     }
 }
 
-fn row(key: &Listed) -> Vec<String> {
+fn row(key: &ListedKey) -> Vec<String> {
     let about = &key.about;
     let mut row = vec![
         about.hint.clone(),
@@ -130,8 +135,8 @@ fn row(key: &Listed) -> Vec<String> {
 }
 
 impl Summary {
-    /// What the header tells; keys are counted with [`count`](Self::count).
-    pub(crate) fn of(gate: &Gate, path: String) -> Self {
+    /// Returns the summary of a gate. Keys are added with [`count`](Self::count).
+    pub(crate) fn new(gate: &Gate, path: String) -> Self {
         let table = gate.table();
         Self {
             gate: path,
@@ -139,14 +144,14 @@ impl Summary {
             used: 0,
             prefix: table.prefix().to_string(),
             algorithm: table.layout().algorithm().as_str(),
-            plans: table.plans().map(|(_, plan)| PlanText::of(&plan)).collect(),
+            plans: table.plans().map(|(_, plan)| PlanText::new(&plan)).collect(),
             peppers: Vec::new(),
             keys_ahead: 0,
             clock_ahead_s: 0,
         }
     }
 
-    /// Counts a key.
+    /// Adds a key to the counts.
     pub(crate) fn count(&mut self, info: &KeyInfo) {
         self.used += 1;
         if u64::from(info.clock_ahead_s) * 1000 > TOLERANCE_MS {
@@ -163,52 +168,52 @@ impl Summary {
         }
     }
 
-    /// Returns a sentence about tallies that are ahead of the system clock, if there are any.
-    pub(crate) fn ahead(&self) -> Option<String> {
+    /// Returns a warning if tallies are ahead of the system clock.
+    pub(crate) fn clock_warning(&self) -> Option<String> {
         (self.keys_ahead > 0).then(|| {
             format!(
-                "clock: the tally of {} is up to {} s ahead of this clock; the next check of each corrects it",
-                counted(self.keys_ahead, "key"),
+                "clock: the tally of {} is up to {} s ahead of the system clock; the next check of a key corrects it",
+                pluralized(self.keys_ahead, "key"),
                 self.clock_ahead_s
             )
         })
     }
 
-    /// The gate's file.
+    /// Returns the path of the gate.
     pub(crate) fn gate(&self) -> &str {
         &self.gate
     }
 
-    /// `3 of 100000 keys (0.0 %)`.
+    /// Returns how full the gate is: `3 of 100000 keys (0.0 %)`.
     pub(crate) fn fill(&self) -> String {
-        let tenths = self.fill_tenths();
-        let capacity = counted(self.capacity, "key");
-        format!("{} of {capacity} ({}.{} %)", self.used, tenths / 10, tenths % 10)
+        let thousandths = self.fill_thousandths();
+        let capacity = pluralized(self.capacity, "key");
+        format!("{} of {capacity} ({}.{} %)", self.used, thousandths / 10, thousandths % 10)
     }
 
-    /// Thousandths of the records that hold a key.
-    pub(crate) fn fill_tenths(&self) -> usize {
+    /// Returns the share of records that hold a key, in thousandths.
+    pub(crate) fn fill_thousandths(&self) -> usize {
         self.used * 1000 / usize::try_from(self.capacity).unwrap_or(usize::MAX).max(1)
     }
 
-    /// `default = 100/minute, 1000/hour; pro = …`.
+    /// Returns the plans as text: `default = 100/minute, 1000/hour; pro = …`.
     pub(crate) fn plans(&self) -> String {
-        let words = self.plans.iter().map(|plan| format!("{} = {}", plan.name, plan.policy));
-        words.collect::<Vec<_>>().join("; ")
+        let texts = self.plans.iter().map(|plan| format!("{} = {}", plan.name, plan.policy));
+        texts.collect::<Vec<_>>().join("; ")
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "{}: {}, prefix {}, {} windows", self.gate, self.fill(), self.prefix, self.algorithm)?;
         writeln!(out, "plans: {}", self.plans())?;
         if !self.peppers.is_empty() {
-            let words = self
+            let texts = self
                 .peppers
                 .iter()
-                .map(|pepper| format!("number {} holds {}", pepper.number, counted(pepper.keys, "key")));
-            writeln!(out, "peppers: {}", words.collect::<Vec<_>>().join(", "))?;
+                .map(|pepper| format!("{} under number {}", pluralized(pepper.keys, "key"), pepper.number));
+            writeln!(out, "peppers: {}", texts.collect::<Vec<_>>().join(", "))?;
         }
-        if let Some(ahead) = self.ahead() {
-            writeln!(out, "{ahead}")?;
+        if let Some(warning) = self.clock_warning() {
+            writeln!(out, "{warning}")?;
         }
         Ok(())
     }

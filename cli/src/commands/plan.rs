@@ -2,31 +2,31 @@ use clap::Args;
 use serde::Serialize;
 
 use super::create::PlanText;
-use super::{ChangedGate, Format, Status, warn_of};
+use super::{GateFileToChange, OutputFormat, Status, warn_of_idle_quotas};
+use crate::arguments;
 use crate::failure::Failure;
-use crate::given;
 use crate::pepper::PepperSource;
 use crate::plans;
 
-/// Add a plan, or give one other limits, counts kept
+/// Add a plan, or change the limits of one and keep all counts
 ///
-/// A plan of a gate has the windows and the algorithm of the gate's other plans.
+/// All plans of a gate have the same windows and the same algorithm.
 #[derive(Args)]
 pub(crate) struct Plan {
     #[command(flatten)]
-    gate: ChangedGate,
+    gate: GateFileToChange,
     /// The plan, NAME=POLICY
-    #[arg(value_name = "PLAN", value_parser = given::value(plans::parse))]
+    #[arg(value_name = "PLAN", value_parser = arguments::value_parser(plans::parse))]
     plan: keytally::Plan,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
 #[derive(Serialize)]
-struct Set {
+struct SetPlan {
     #[serde(flatten)]
     plan: PlanText,
-    /// The policy before; none when the plan is new.
+    /// The policy before the change; `None` if the plan is new.
     before: Option<String>,
 }
 
@@ -36,7 +36,8 @@ impl Plan {
         let gate = self.gate.open(pepper)?;
         let before = gate.table().plans().find(|(_, other)| other.name == plan.name);
         gate.set_plan(&plan)?;
-        let set = Set { plan: PlanText::of(&plan), before: before.map(|(_, plan)| plan.policy.to_string()) };
+        let set =
+            SetPlan { plan: PlanText::new(&plan), before: before.map(|(_, plan)| plan.policy.to_string()) };
         self.format.print(&set, |out| {
             let PlanText { name, policy } = &set.plan;
             match &set.before {
@@ -44,7 +45,7 @@ impl Plan {
                 None => writeln!(out, "plan {name} is {policy} (new)"),
             }
         })?;
-        warn_of([&plan]);
-        Ok(Status::Fine)
+        warn_of_idle_quotas([&plan]);
+        Ok(Status::Success)
     }
 }

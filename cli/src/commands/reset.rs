@@ -3,34 +3,35 @@ use keytally::AdminError;
 use keytally::KeyId;
 use serde::Serialize;
 
-use super::{Format, GateFile, Status, parse_key_id};
+use super::{GateFile, OutputFormat, Status, parse_key_id};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
-use crate::views::Use;
+use crate::views::QuotaUse;
 
-/// Forget all that a key has used
+/// Set the counts of a key to zero
 #[derive(Args)]
 pub(crate) struct Reset {
     #[command(flatten)]
     gate: GateFile,
-    /// The key's id, as `list` shows it
+    /// Key id, as `list` shows it
     #[arg(value_name = "ID", value_parser = parse_key_id)]
     key_id: KeyId,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
 #[derive(Serialize)]
-struct Forgotten {
+struct ResetKey {
     key_id: String,
-    quotas: Vec<Use>,
+    quotas: Vec<QuotaUse>,
 }
 
 impl Reset {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let verdict = self.gate.open(pepper)?.reset(self.key_id).ok_or(AdminError::NoSuchKey(self.key_id))?;
-        let forgotten = Forgotten { key_id: self.key_id.to_string(), quotas: Use::of(verdict.quotas()) };
-        self.format.print(&forgotten, |out| writeln!(out, "key {} has used nothing", forgotten.key_id))?;
-        Ok(Status::Fine)
+        let reset =
+            ResetKey { key_id: self.key_id.to_string(), quotas: QuotaUse::from_quotas(verdict.quotas()) };
+        self.format.print(&reset, |out| writeln!(out, "the counts of key {} are zero", reset.key_id))?;
+        Ok(Status::Success)
     }
 }

@@ -2,20 +2,20 @@ use clap::Args;
 use keytally::KeyId;
 use serde::Serialize;
 
-use super::{ChangedGate, Format, Status, parse_key_id};
+use super::{GateFileToChange, OutputFormat, Status, parse_key_id};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 
-/// End a key, at once and in every process
+/// Revoke a key, effective immediately in every process
 #[derive(Args)]
 pub(crate) struct Revoke {
     #[command(flatten)]
-    gate: ChangedGate,
-    /// The key's id, as `list` shows it
+    gate: GateFileToChange,
+    /// Key id, as `list` shows it
     #[arg(value_name = "ID", value_parser = parse_key_id)]
     key_id: KeyId,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
 #[derive(Serialize)]
@@ -29,6 +29,6 @@ impl Revoke {
         self.gate.open(pepper)?.revoke(self.key_id)?;
         let revoked = Revoked { key_id: self.key_id.to_string(), state: "revoked" };
         self.format.print(&revoked, |out| writeln!(out, "key {} is revoked", revoked.key_id))?;
-        Ok(Status::Fine)
+        Ok(Status::Success)
     }
 }

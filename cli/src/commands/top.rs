@@ -1,4 +1,4 @@
-//! The live view. A frame is drawn from one [`Sample`]; `--once` draws it as text.
+//! The live view. Each frame is drawn from one [`Sample`]; `--once` draws one as text.
 
 use core::cmp::Reverse;
 use core::time::Duration;
@@ -18,47 +18,47 @@ use ratatui::widgets::{Paragraph, Row, Table, Widget};
 use serde::Serialize;
 
 use super::list::Summary;
-use super::{Format, GateFile, Status, counted};
+use super::{GateFile, OutputFormat, Status, pluralized};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::times;
-use crate::views::{Listed, Use};
+use crate::views::{ListedKey, QuotaUse};
 
-/// Watch the keys: the most used first, with the share of each quota
+/// Show the most used keys live, with bars for their quotas
 ///
-/// A live view, drawn every second. Its keys: s sorts, / filters, ? explains, q quits. A narrow terminal shows fewer columns,
-/// and no number cut.
+/// The view is updated every second. Press s to sort, / to filter, ? for help, q to quit. A narrow
+/// terminal shows fewer columns, but never part of a number.
 #[derive(Args)]
 pub(crate) struct Top {
     #[command(flatten)]
     gate: GateFile,
-    /// Print one frame as text and stop
+    /// Print one frame as text and exit
     #[arg(long)]
     once: bool,
-    /// With --once or --json: the most keys to print
+    /// With --once or --json: the maximum number of keys to print
     #[arg(long, value_name = "NUMBER", default_value_t = 40)]
     rows: u16,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
-/// How often the view is drawn anew.
+/// The interval between frames.
 const REFRESH: Duration = Duration::from_secs(1);
 
-/// The least width of a frame that is printed as text.
+/// The minimum width of a frame that is printed as text, in columns.
 const TEXT_WIDTH: u16 = 140;
 
-/// The width of the bar of a quota, and of one in a narrow terminal.
+/// The width of a quota's bar, in columns: normal, and in a narrow terminal.
 const BAR_WIDTH: u32 = 10;
 const SHORT_BAR_WIDTH: u32 = 5;
 
-/// The most lines of each part of the header and of the footer.
+/// The maximum number of lines of each part of the header and of the footer.
 const MAX_LINES: usize = 4;
 
-/// The longest filter, in characters.
+/// The maximum length of the filter, in characters.
 const MAX_FILTER_LEN: usize = 32;
 
-/// What one frame shows.
+/// The data of one frame.
 #[derive(Serialize)]
 struct Sample {
     #[serde(flatten)]
@@ -69,14 +69,14 @@ struct Sample {
     /// The windows of all plans, shortest first.
     #[serde(skip)]
     windows: Vec<String>,
-    /// How many keys the filter lets through.
+    /// The number of keys that match the filter.
     #[serde(skip)]
     matching: usize,
-    /// The first keys of these in their order.
-    keys: Vec<Listed>,
+    /// The first of these keys in the sort order.
+    keys: Vec<ListedKey>,
 }
 
-/// What the user chose to see, and where the next key that is pressed goes.
+/// The user's choices, and what the next key press means.
 #[derive(Debug, Default)]
 struct View {
     sort: Sort,
@@ -86,7 +86,7 @@ struct View {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Sort {
-    /// The largest share of a quota first, then the most units in the longest window.
+    /// The largest used share of a quota first, then the most units in the longest window.
     #[default]
     Share,
     /// The most recently used first.
@@ -99,16 +99,16 @@ enum Sort {
 enum Mode {
     #[default]
     Watch,
-    /// The filter is being typed.
+    /// The user types the filter.
     Filter,
     Help,
 }
 
 const HELP: [(&str, &str); 5] = [
-    ("s", "sort by share, by last use, by account"),
-    ("/", "filter by any text of a key; Enter keeps it"),
-    ("Esc", "end the filter or this help, else quit"),
-    ("?", "show or end this help"),
+    ("s", "sort by share of the quota, by last use, by account"),
+    ("/", "filter by any text in the row of a key; Enter applies it"),
+    ("Esc", "close the filter or this help, else quit"),
+    ("?", "show or close this help"),
     ("q", "quit"),
 ];
 
@@ -119,35 +119,36 @@ impl Top {
         if self.once || self.format.json {
             let sample = Sample::take(&gate, path, self.rows.into(), &View::default(), now());
             self.format.print(&sample, |out| sample.write(out))?;
-            return Ok(Status::Fine);
+            return Ok(Status::Success);
         }
         if !io::stdout().is_terminal() {
-            return Err(Failure::because("`top` needs a terminal; --once prints one frame as text"));
+            return Err(Failure::new("`top` needs a terminal; use --once to print one frame as text"));
         }
         let mut terminal = ratatui::try_init()?;
-        let ended = watch(&mut terminal, &gate, &path);
+        let result = watch(&mut terminal, &gate, &path);
         ratatui::restore();
-        ended?;
-        Ok(Status::Fine)
+        result?;
+        Ok(Status::Success)
     }
 }
 
+/// Draws frames until the user quits.
 fn watch(terminal: &mut ratatui::DefaultTerminal, gate: &Gate, path: &str) -> Result<(), Failure> {
     let mut view = View::default();
     loop {
-        // More keys than fit are not drawn.
+        // More keys than lines are not drawn.
         let rows = terminal.size()?.height;
         let sample = Sample::take(gate, path.to_owned(), rows.into(), &view, now());
         terminal.draw(|frame: &mut Frame<'_>| sample.draw(frame.area(), frame.buffer_mut(), Some(&view)))?;
-        if event::poll(REFRESH)? && view.quits_after(&event::read()?) {
+        if event::poll(REFRESH)? && view.handle(&event::read()?) {
             return Ok(());
         }
     }
 }
 
 impl View {
-    /// Takes a key that was pressed; returns whether it ends the view.
-    fn quits_after(&mut self, event: &Event) -> bool {
+    /// Handles an event. Returns whether the user quits.
+    fn handle(&mut self, event: &Event) -> bool {
         let Event::Key(KeyEvent { code, modifiers, kind: KeyEventKind::Press, .. }) = *event else {
             return false;
         };
@@ -177,8 +178,8 @@ impl View {
         false
     }
 
-    /// Whether the filter lets a key through.
-    fn shows(&self, key: &Listed) -> bool {
+    /// Returns whether a key matches the filter.
+    fn matches(&self, key: &ListedKey) -> bool {
         let filter = self.filter.to_lowercase();
         let about = &key.about;
         let account = about.account.to_string();
@@ -188,6 +189,7 @@ impl View {
 }
 
 impl Sort {
+    /// Returns the sort order that the key `s` selects next.
     fn next(self) -> Self {
         match self {
             Self::Share => Self::LastUse,
@@ -204,7 +206,7 @@ impl Sort {
         }
     }
 
-    /// Keeps the first `rows` keys, each with its share, in this order.
+    /// Sorts keys, each with its share, and keeps the first `rows`.
     fn keep_first(self, keys: &mut Vec<(u32, KeyInfo)>, rows: usize) {
         let units = |info: &KeyInfo| {
             info.quotas.longest().map_or(0, |quota| quota.limit.saturating_sub(quota.remaining))
@@ -221,32 +223,32 @@ impl Sort {
 }
 
 impl Sample {
-    /// Looks at all keys and keeps the first `rows` of the view.
+    /// Reads all keys of the gate and keeps the first `rows` of the view.
     fn take(gate: &Gate, path: String, rows: usize, view: &View, now: Timestamp) -> Self {
-        let mut summary = Summary::of(gate, path);
-        // Room for as many again, so that they are sorted once in `rows` keys.
-        let room = rows.saturating_mul(2).max(64);
+        let mut summary = Summary::new(gate, path);
+        // Sorting once per `rows` keys bounds both the time and the memory.
+        let buffer_len = rows.saturating_mul(2).max(64);
         let mut first: Vec<(u32, KeyInfo)> = Vec::new();
         let mut matching = 0;
         for info in gate.table().list(now) {
             summary.count(&info);
-            if !view.filter.is_empty() && !view.shows(&Listed::of(&info, gate, now)) {
+            if !view.filter.is_empty() && !view.matches(&ListedKey::new(&info, gate, now)) {
                 continue;
             }
             matching += 1;
-            let share = Use::of(&info.quotas).iter().map(Use::share).max().unwrap_or(0);
+            let share = QuotaUse::from_quotas(&info.quotas).iter().map(QuotaUse::share).max().unwrap_or(0);
             first.push((share, info));
-            if first.len() >= room {
+            if first.len() >= buffer_len {
                 view.sort.keep_first(&mut first, rows);
             }
         }
         view.sort.keep_first(&mut first, rows);
         let windows = gate.table().layout().windows().iter().map(ToString::to_string).collect();
-        let keys = first.iter().map(|(_, info)| Listed::of(info, gate, now)).collect();
+        let keys = first.iter().map(|(_, info)| ListedKey::new(info, gate, now)).collect();
         Self { summary, time: times::rfc3339(now.unix_s()), time_s: now.unix_s(), windows, matching, keys }
     }
 
-    /// Writes a frame that is as wide as it needs to be.
+    /// Writes a frame as text, wide enough for all columns.
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let width = u16::try_from(width_of(&self.columns(BAR_WIDTH))).unwrap_or(u16::MAX).max(TEXT_WIDTH);
         let rows = self.header(width.into()).len() + 2 + self.keys.len();
@@ -259,11 +261,11 @@ impl Sample {
         Ok(())
     }
 
-    /// Draws the frame: of a live view with its footer.
+    /// Draws the frame. A live view has a footer.
     fn draw(&self, area: Rect, buffer: &mut Buffer, view: Option<&View>) {
-        let room = usize::from(area.width);
-        let (header, table) = (self.header(room), self.fitting(room));
-        let footer = view.map_or_else(Vec::new, |view| self.footer(view, table.as_ref(), room));
+        let max_width = usize::from(area.width);
+        let (header, table) = (self.header(max_width), self.fitting_columns(max_width));
+        let footer = view.map_or_else(Vec::new, |view| self.footer(view, table.as_ref(), max_width));
         let height = |lines: &[Line<'_>]| Constraint::Length(u16::try_from(lines.len()).unwrap_or(u16::MAX));
         let [top, _, middle, bottom] =
             Layout::vertical([height(&header), Constraint::Length(1), Constraint::Fill(1), height(&footer)])
@@ -273,7 +275,7 @@ impl Sample {
         if view.is_some_and(|view| view.mode == Mode::Help) {
             let line = |(key, what): (&'static str, &'static str)| {
                 let words = what.split(' ').map(Span::from);
-                wrapped(words, " ", room.saturating_sub(5), MAX_LINES).into_iter().enumerate().map(
+                wrapped(words, " ", max_width.saturating_sub(5), MAX_LINES).into_iter().enumerate().map(
                     move |(at, mut line)| {
                         let margin = format!("{:5}", if at == 0 { key } else { "" });
                         line.spans.insert(0, Span::from(margin).bold());
@@ -286,54 +288,59 @@ impl Sample {
         }
         match table {
             Some(columns) => self.table(columns).render(middle, buffer),
-            None => Line::from("too narrow").render(middle, buffer),
+            None => Line::from("terminal too narrow").render(middle, buffer),
         }
     }
 
-    /// The gate and its plans, or what is wrong with its clock.
-    fn header(&self, room: usize) -> Vec<Line<'static>> {
-        let filled = u32::try_from(self.summary.fill_tenths()).unwrap_or(u32::MAX);
+    /// Returns the gate, and its plans or a warning about the clock.
+    fn header(&self, max_width: usize) -> Vec<Line<'static>> {
+        let filled = u32::try_from(self.summary.fill_thousandths()).unwrap_or(u32::MAX);
         let gate = [
-            Span::from(tail(self.summary.gate(), room)).bold(),
+            Span::from(tail(self.summary.gate(), max_width)).bold(),
             Span::from(bar(filled, BAR_WIDTH)).style(heat(filled)),
             Span::from(self.summary.fill()),
             Span::from(self.time.clone()),
         ];
-        let (text, style) = match self.summary.ahead() {
-            Some(ahead) => (ahead, Style::new().fg(Color::Red)),
+        let (text, style) = match self.summary.clock_warning() {
+            Some(warning) => (warning, Style::new().fg(Color::Red)),
             None => (format!("plans: {}", self.summary.plans()), Style::new().dim()),
         };
         let words = text.split(' ').map(|word| Span::from(word.to_owned()).style(style));
-        let mut lines = wrapped(gate, "  ", room, MAX_LINES);
-        lines.extend(wrapped(words, " ", room, MAX_LINES));
+        let mut lines = wrapped(gate, "  ", max_width, MAX_LINES);
+        lines.extend(wrapped(words, " ", max_width, MAX_LINES));
         lines
     }
 
-    /// What is shown and which keys change it.
-    fn footer(&self, view: &View, columns: Option<&Vec<Column>>, room: usize) -> Vec<Line<'static>> {
+    /// Returns the state of the view and the keys that change it.
+    fn footer(&self, view: &View, columns: Option<&Vec<Column>>, max_width: usize) -> Vec<Line<'static>> {
         let mut texts = Vec::new();
         if view.mode == Mode::Filter {
             texts.push(format!("filter: {}_", view.filter));
-            texts.push("Enter keeps it, Esc ends it".to_owned());
+            texts.push("Enter applies it, Esc clears it".to_owned());
         } else {
             texts.push(format!("s sort: {}", view.sort.name()));
             texts.push(match view.filter.as_str() {
                 "" => "/ filter".to_owned(),
-                filter => format!("/ filter: {filter} ({})", counted(self.matching, "key")),
+                filter => format!("/ filter: {filter} ({})", pluralized(self.matching, "key")),
             });
             texts.extend(["? help".to_owned(), "q quit".to_owned()]);
         }
         let shown = columns.map_or(0, |columns| columns.iter().filter(|column| column.is_window).count());
         if shown < self.windows.len() {
-            texts.push(format!("no room for {}", counted(self.windows.len() - shown, "window")));
+            texts.push(format!("{} hidden", pluralized(self.windows.len() - shown, "window")));
         }
         let mut lines = vec![Line::default()];
-        lines.extend(wrapped(texts.into_iter().map(|text| Span::from(text).dim()), "  ", room, MAX_LINES));
+        lines.extend(wrapped(
+            texts.into_iter().map(|text| Span::from(text).dim()),
+            "  ",
+            max_width,
+            MAX_LINES,
+        ));
         lines
     }
 
-    /// The columns that there is room for, each whole; none if not even a key and one window fit.
-    fn fitting(&self, room: usize) -> Option<Vec<Column>> {
+    /// Returns the columns that fit, or `None` if not even the key and one window do.
+    fn fitting_columns(&self, max_width: usize) -> Option<Vec<Column>> {
         let (mut bar_width, mut hidden) = (BAR_WIDTH, Vec::new());
         let columns = |bar_width, hidden: &[&str]| {
             let mut columns = self.columns(bar_width);
@@ -341,7 +348,7 @@ impl Sample {
             columns
         };
         for step in NARROWER {
-            if width_of(&columns(bar_width, &hidden)) <= room {
+            if width_of(&columns(bar_width, &hidden)) <= max_width {
                 break;
             }
             match step {
@@ -350,8 +357,8 @@ impl Sample {
             }
         }
         let mut columns = columns(bar_width, &hidden);
-        // The longest window is what the header fields of an answer name.
-        while width_of(&columns) > room {
+        // The longest window is kept to the last: the header fields of a response describe it.
+        while width_of(&columns) > max_width {
             let mut windows = columns.iter().enumerate().filter(|(_, column)| column.is_window);
             let shortest = windows.next()?.0;
             windows.next()?;
@@ -360,6 +367,7 @@ impl Sample {
         Some(columns)
     }
 
+    /// Returns the table widget.
     fn table(&self, columns: Vec<Column>) -> Table<'static> {
         let headings = Row::new(columns.iter().map(|column| column.heading.clone())).bold();
         let widths: Vec<Constraint> = columns
@@ -378,8 +386,9 @@ impl Sample {
         Table::new(rows, widths).header(headings).column_spacing(SPACING)
     }
 
+    /// Returns all columns, with quota bars of this width.
     fn columns(&self, bar_width: u32) -> Vec<Column> {
-        let column = |heading: &str, text: &dyn Fn(&Listed) -> String| Column {
+        let column = |heading: &str, text: &dyn Fn(&ListedKey) -> String| Column {
             heading: heading.to_owned(),
             is_window: false,
             cells: self.keys.iter().map(|key| Line::from(text(key))).collect(),
@@ -391,8 +400,8 @@ impl Sample {
             column(PLAN, &|key| key.about.plan().to_owned()),
             column(STATE, &|key| key.state.to_owned()),
         ];
-        for (place, window) in self.windows.iter().enumerate() {
-            let cells = self.keys.iter().filter_map(|key| key.quotas.get(place)).map(|quota| {
+        for (index, window) in self.windows.iter().enumerate() {
+            let cells = self.keys.iter().filter_map(|key| key.quotas.get(index)).map(|quota| {
                 let numbers = Span::from(format!("{}/{}", quota.used, quota.limit));
                 if bar_width == 0 {
                     return Line::from(numbers);
@@ -414,6 +423,7 @@ impl Sample {
     }
 }
 
+/// A column of the table.
 struct Column {
     heading: String,
     is_window: bool,
@@ -432,15 +442,16 @@ const PLAN: &str = "PLAN";
 const STATE: &str = "STATE";
 const USED_WITHIN: &str = "USED WITHIN";
 
-/// What makes a frame narrower.
+/// A step that makes a frame narrower.
 #[derive(Clone, Copy)]
 enum Narrower {
-    /// Bars of this width, 0 for none.
+    /// Draws bars of this width; 0 for none.
     Bars(u32),
+    /// Hides the column with this heading.
     Without(&'static str),
 }
 
-/// What a narrow terminal does without, one after the other.
+/// The steps for a narrow terminal, in the order in which they are taken.
 const NARROWER: [Narrower; 7] = [
     Narrower::Without(STATE),
     Narrower::Without(KEY_ID),
@@ -451,7 +462,7 @@ const NARROWER: [Narrower; 7] = [
     Narrower::Without(ACCOUNT),
 ];
 
-/// Blanks between columns.
+/// Blank columns between two columns.
 const SPACING: u16 = 2;
 
 fn width_of(columns: &[Column]) -> usize {
@@ -459,12 +470,14 @@ fn width_of(columns: &[Column]) -> usize {
     columns.iter().map(Column::width).sum::<usize>() + between
 }
 
-/// Puts whole words into lines of `room` columns. What does not fit `max` lines is left out, and a mark says so.
+/// Wraps words into at most `max_lines` lines of `max_width` columns.
+///
+/// Words that do not fit are replaced by `…`. A word is never split.
 fn wrapped(
     words: impl IntoIterator<Item = Span<'static>>,
     gap: &'static str,
-    room: usize,
-    max: usize,
+    max_width: usize,
+    max_lines: usize,
 ) -> Vec<Line<'static>> {
     let mut lines = vec![Line::default()];
     for word in words {
@@ -472,13 +485,13 @@ fn wrapped(
         let line = &mut lines[count - 1];
         if line.spans.is_empty() {
             line.push_span(word);
-        } else if line.width() + gap.len() + word.width() <= room {
+        } else if line.width() + gap.len() + word.width() <= max_width {
             line.push_span(gap);
             line.push_span(word);
-        } else if count < max {
+        } else if count < max_lines {
             lines.push(Line::from(word));
         } else {
-            while line.width() + gap.len() + 1 > room && line.spans.len() > 1 {
+            while line.width() + gap.len() + 1 > max_width && line.spans.len() > 1 {
                 line.spans.pop();
             }
             line.push_span(" …");
@@ -488,16 +501,16 @@ fn wrapped(
     lines
 }
 
-/// The end of a text that is too long for its room.
-fn tail(text: &str, room: usize) -> String {
+/// Returns the end of a text, at most `max_width` characters, with `…` if it was cut.
+fn tail(text: &str, max_width: usize) -> String {
     let len = text.chars().count();
-    if len <= room {
+    if len <= max_width {
         return text.to_owned();
     }
-    core::iter::once('…').chain(text.chars().skip(len - room.saturating_sub(1))).collect()
+    core::iter::once('…').chain(text.chars().skip(len - max_width.saturating_sub(1))).collect()
 }
 
-/// The lines of a frame as text.
+/// Returns the lines of a frame as text.
 fn text_of(buffer: &Buffer) -> Vec<String> {
     let line = |y: Rect| -> String {
         let cells = y.columns().filter_map(|cell| buffer.cell((cell.x, cell.y)));
@@ -506,8 +519,9 @@ fn text_of(buffer: &Buffer) -> Vec<String> {
     buffer.area.rows().map(line).collect()
 }
 
-/// A length of time in its largest unit, rounded up: `5m`. A last use is known only as the beginning of its
-/// smallest window, so it was not before that.
+/// Formats an age in its largest unit, rounded up: `5m`.
+///
+/// A last use is known only as the beginning of its shortest window, so the age is an upper bound.
 fn age(seconds: u64) -> String {
     let (number, unit) = match seconds {
         0..60 => (seconds, "s"),
@@ -518,7 +532,7 @@ fn age(seconds: u64) -> String {
     format!("{number}{unit}")
 }
 
-/// Thousandths as a bar: a used quota is never drawn empty, nor one with room full.
+/// Draws thousandths as a bar: empty only at 0, and full only from 1000.
 fn bar(thousandths: u32, width: u32) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let cells = width * 8;
@@ -534,7 +548,7 @@ fn bar(thousandths: u32, width: u32) -> String {
     bar
 }
 
-/// Green, yellow from three quarters, red from nineteen twentieths.
+/// Returns green below 750 thousandths, yellow below 950, else red.
 fn heat(thousandths: u32) -> Style {
     Style::new().fg(match thousandths {
         0..750 => Color::Green,
@@ -555,10 +569,10 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 
-    /// A gate with a key for each of these accounts, of which so many units were used.
+    /// Returns a gate with a key for each pair of an account and the units that it has used.
     fn gate(policy: &str, keys: &[(u32, u32)]) -> (Gate, Vec<KeyId>) {
         let plans = vec![Plan::new("default", policy.parse().unwrap()).unwrap()];
-        let config = GateConfig { keys: 100, plans, ..GateConfig::default() };
+        let config = GateConfig::default().with_keys(100).with_plans(plans);
         let peppers = pepper::parse(&pepper::generate().unwrap()).unwrap();
         let gate = Gate::in_memory(peppers, &config).unwrap();
         let key_ids = keys.iter().map(|&(account, used)| {
@@ -576,7 +590,7 @@ mod tests {
         (gate, key_ids)
     }
 
-    /// What a terminal of this size shows.
+    /// Returns the lines that a terminal of this size shows.
     fn shown(gate: &Gate, view: &View, width: u16, height: u16) -> Vec<String> {
         drawn(&sample(gate, view), view, width, height)
     }
@@ -592,7 +606,7 @@ mod tests {
     }
 
     fn press(view: &mut View, code: KeyCode) -> bool {
-        view.quits_after(&Event::Key(KeyEvent::new(code, KeyModifiers::NONE)))
+        view.handle(&Event::Key(KeyEvent::new(code, KeyModifiers::NONE)))
     }
 
     fn type_text(view: &mut View, text: &str) {
@@ -601,13 +615,13 @@ mod tests {
         }
     }
 
-    /// The accounts of the rows, top to bottom.
+    /// Returns the accounts of the rows, top to bottom.
     fn accounts(gate: &Gate, view: &View) -> Vec<u32> {
         sample(gate, view).keys.iter().map(|key| key.about.account).collect()
     }
 
     #[test]
-    fn number_is_never_cut_however_narrow_the_terminal() {
+    fn narrow_terminal_never_cuts_a_number() {
         for policy in [
             "100/minute, 1000/hour",
             "sliding 100/minute, 1000/hour",
@@ -632,10 +646,10 @@ mod tests {
                 for word in table.flat_map(|line| line.split(' ')) {
                     assert!(whole(word), "{word:?} at {width} columns:\n{text}");
                 }
-                // All of them are there, or the footer says how many are not.
+                // All windows are shown, or the footer says how many are not.
                 let last = quotas.quotas().last().unwrap();
-                let all = text.contains(&format!("0/{}", last.limit)) || text.contains("too narrow");
-                assert!(all || text.contains("no room for"), "{width} columns:\n{text}");
+                let all = text.contains(&format!("0/{}", last.limit)) || text.contains("terminal too narrow");
+                assert!(all || text.contains(" hidden"), "{width} columns:\n{text}");
                 for word in ["2 of 100 keys", "2023-11-14T22:13:20Z"] {
                     assert!(text.contains(word) || width < 23, "{word} at {width} columns:\n{text}");
                 }
@@ -644,7 +658,7 @@ mod tests {
     }
 
     #[test]
-    fn sixty_columns_have_room_for_key_account_and_both_windows() {
+    fn sixty_columns_show_key_account_and_both_windows() {
         let (gate, _) = gate("100/minute, 1000/hour", &[(1, 0)]);
         let lines = shown(&gate, &View::default(), 60, 12);
         let at = lines.iter().position(|line| line.starts_with("KEY")).unwrap();
@@ -657,12 +671,12 @@ mod tests {
     }
 
     #[test]
-    fn key_s_changes_the_order() {
+    fn pressing_s_changes_the_sort_order() {
         let (gate, _) = gate("1000/day", &[(3, 10), (1, 5), (2, 20)]);
         let mut view = View::default();
         assert_eq!(accounts(&gate, &view), [2, 3, 1]);
         assert!(!press(&mut view, KeyCode::Char('s')));
-        // The last use is told to the day here, so all are equal and their ids decide.
+        // The shortest window is a day, so the last uses are equal, and the key ids decide.
         assert_eq!((view.sort, accounts(&gate, &view).len()), (Sort::LastUse, 3));
         press(&mut view, KeyCode::Char('s'));
         assert_eq!(accounts(&gate, &view), [1, 2, 3]);
@@ -672,27 +686,27 @@ mod tests {
     }
 
     #[test]
-    fn last_use_orders_the_most_recent_first() {
+    fn sort_by_last_use_shows_the_most_recent_first() {
         let (gate, _) = gate("1000/second", &[(3, 1), (1, 1), (9, 0), (2, 1)]);
         let view = View { sort: Sort::LastUse, ..View::default() };
         assert_eq!(accounts(&gate, &view), [1, 2, 3, 9]);
     }
 
     #[test]
-    fn filter_shows_the_keys_that_hold_its_text() {
+    fn filter_shows_only_keys_with_its_text() {
         let (gate, key_ids) = gate("1000/day", &[(4_242_421, 0), (77, 0), (14_242_421, 0)]);
         gate.revoke(key_ids[1]).unwrap();
         let mut view = View::default();
         press(&mut view, KeyCode::Char('/'));
         type_text(&mut view, "424242q");
-        assert!(shown(&gate, &view, 60, 12)[11].starts_with("filter: 424242q_  Enter keeps it"));
+        assert!(shown(&gate, &view, 60, 12)[11].starts_with("filter: 424242q_  Enter applies it"));
         press(&mut view, KeyCode::Backspace);
         press(&mut view, KeyCode::Enter);
         let mut found = accounts(&gate, &view);
         found.sort_unstable();
         assert_eq!((view.mode, found), (Mode::Watch, vec![4_242_421, 14_242_421]));
         assert!(shown(&gate, &view, 60, 12)[11].contains("/ filter: 424242 (2 keys)"));
-        // The first Esc ends the filter, the second the view.
+        // The first Esc clears the filter, the second ends the view.
         assert!(!press(&mut view, KeyCode::Esc));
         assert_eq!(accounts(&gate, &view).len(), 3);
         assert!(press(&mut view, KeyCode::Esc));
@@ -707,7 +721,7 @@ mod tests {
     }
 
     #[test]
-    fn help_names_every_key_in_place_of_the_table() {
+    fn help_replaces_the_table_and_names_every_key() {
         let (gate, _) = gate("1000/day", &[(42, 0)]);
         let mut view = View::default();
         assert!(!press(&mut view, KeyCode::Char('?')));
@@ -724,7 +738,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_empty_only_when_nothing_is_used_and_full_only_when_all_is() {
+    fn bar_is_empty_only_at_zero_and_full_only_at_the_limit() {
         assert_eq!(bar(0, 10), "··········");
         assert_eq!(bar(1, 10), "▏·········");
         assert_eq!(bar(500, 10), "█████·····");
@@ -739,22 +753,22 @@ mod tests {
     }
 
     #[test]
-    fn an_age_is_told_in_its_largest_unit() {
+    fn age_is_rounded_up_in_its_largest_unit() {
         let ages = [0, 59, 60, 61, 3599, 3600, 86_399, 86_400, 86_401].map(age);
         assert_eq!(ages, ["0s", "59s", "1m", "2m", "60m", "1h", "24h", "1d", "2d"]);
     }
 
     #[test]
-    fn q_and_interrupt_quit() {
+    fn q_and_ctrl_c_quit() {
         let mut view = View::default();
-        let mut quits = |code, modifiers| view.quits_after(&Event::Key(KeyEvent::new(code, modifiers)));
+        let mut quits = |code, modifiers| view.handle(&Event::Key(KeyEvent::new(code, modifiers)));
         assert!(quits(KeyCode::Char('q'), KeyModifiers::NONE));
         assert!(quits(KeyCode::Char('c'), KeyModifiers::CONTROL));
         assert!(!quits(KeyCode::Char('c'), KeyModifiers::NONE));
-        assert!(!view.quits_after(&Event::FocusGained));
-        // In the filter, q is a letter; an interrupt is none.
+        assert!(!view.handle(&Event::FocusGained));
+        // In the filter, q is a letter. Ctrl-C quits there too.
         view.mode = Mode::Filter;
         assert!(!press(&mut view, KeyCode::Char('q')));
-        assert!(view.quits_after(&Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL))));
+        assert!(view.handle(&Event::Key(KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL))));
     }
 }

@@ -4,37 +4,41 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{ChangedGate, Format, Status, counted, remark};
+use super::{GateFileToChange, OutputFormat, Status, pluralized, print_note};
 use crate::failure::Failure;
 use crate::pepper::PepperSource;
 
-/// Read the whole gate and report what is wrong with it
+/// Check the records of a gate for flaws
 ///
-/// A change that was interrupted is completed first, and said so. Exit status 3 when something is wrong.
+/// First completes a change that was interrupted, and reports it. Exit status 3 if there are flaws.
 ///
-/// It finds records that are half-written, lie in another record's place, have no tally or one from the future, or name a
-/// plan, an environment or a pepper that the gate does not have. Records have no checksum, so it does not see a value that was
-/// changed into another valid one: the key id within its record, a MAC, an account, a time, a count, or the number of
-/// another plan, environment or pepper of the gate.
+/// Finds records that are partly written, that are at the position of another key, whose tally is
+/// missing or from the future, or that refer to a plan, an environment or a pepper that the gate
+/// does not have.
+///
+/// Records have no checksum: a value that was changed into another valid value is not found. That
+/// applies to the key id within its record, a MAC, an account, a time, a count, and the number of a
+/// plan, an environment or a pepper.
 #[derive(Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
-    gate: ChangedGate,
-    /// End the change of a process in another container that is gone; only when the error says so
+    gate: GateFileToChange,
+    /// Release the lock of a process in another container that no longer runs. Only if the error
+    /// advises it
     #[arg(long)]
     take_over: bool,
     #[command(flatten)]
-    format: Format,
+    format: OutputFormat,
 }
 
 #[derive(Serialize)]
 struct Report {
     gate: String,
     capacity: u32,
-    /// Whether an interrupted change was completed.
+    /// Whether a change that was interrupted was completed.
     completed: bool,
     flaws: Vec<FlawText>,
-    /// In what a change into another valid value is not seen.
+    /// The values in which a change to another valid value is not found.
     unseen: [&'static str; 6],
 }
 
@@ -61,15 +65,16 @@ impl Verify {
             gate.take_over()?;
         }
         let capacity = gate.table().capacity();
-        let bar = ProgressBar::new_spinner().with_message(format!("reading {}", counted(capacity, "record")));
+        let bar =
+            ProgressBar::new_spinner().with_message(format!("reading {}", pluralized(capacity, "record")));
         bar.set_style(ProgressStyle::default_spinner());
         bar.enable_steady_tick(Duration::from_millis(100));
         let mut flaws = Vec::new();
         let completed = gate.verify(|flaw| {
             bar.set_message(format!(
                 "reading {}, {}",
-                counted(capacity, "record"),
-                counted(flaws.len() + 1, "flaw")
+                pluralized(capacity, "record"),
+                pluralized(flaws.len() + 1, "flaw")
             ));
             flaws.push(FlawText {
                 record: flaw.record,
@@ -87,24 +92,24 @@ impl Verify {
         };
         self.format.print(&report, |out| {
             if report.completed {
-                writeln!(out, "a change that was interrupted is now completed")?;
+                writeln!(out, "completed a change that was interrupted")?;
             }
             for flaw in &report.flaws {
                 writeln!(out, "{}", flaw.what)?;
             }
             if report.flaws.is_empty() {
-                writeln!(out, "{}: no flaw in {}", report.gate, counted(capacity, "record"))?;
+                writeln!(out, "{}: no flaws in {}", report.gate, pluralized(capacity, "record"))?;
             }
             writeln!(
                 out,
-                "Not seen: other valid values in place of the right ones, since records have no checksum. These are {}.",
+                "Not checked, since records have no checksum: whether a valid value is the original one. This applies to {}.",
                 report.unseen.join(", ")
             )
         })?;
         if report.flaws.is_empty() {
-            return Ok(Status::Fine);
+            return Ok(Status::Success);
         }
-        remark(&format!("keytally: {} has {}", report.gate, counted(report.flaws.len(), "flaw")));
-        Ok(Status::Faulty)
+        print_note(&format!("keytally: {} has {}", report.gate, pluralized(report.flaws.len(), "flaw")));
+        Ok(Status::Flawed)
     }
 }

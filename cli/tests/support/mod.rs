@@ -1,4 +1,5 @@
-//! What the tests of the program share: a folder of its own, the program run in it, and a watch on its secrets.
+//! Support for the tests of the program: a temporary folder in which it runs, and a check that no
+//! output contains a secret. The tests of the service use this file too.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -9,48 +10,51 @@ use std::sync::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A folder with the program at work in it.
+/// The gate file of most tests.
+pub const GATE: &str = "api.gate";
+
+/// A temporary folder in which the program runs.
 #[derive(Debug)]
-pub struct Bench {
+pub struct Sandbox {
     folder: TempDir,
     pub pepper: String,
-    /// What no output may show: all keys that have been shown once, and the pepper.
+    /// Texts that no output may contain: the pepper, and the keys that were printed once.
     secrets: Mutex<Vec<String>>,
 }
 
-/// What a run of the program gave.
+/// The result of a run of the program.
 #[derive(Debug)]
-pub struct Ran {
+pub struct Run {
     pub status: i32,
     pub out: String,
     pub err: String,
 }
 
-impl Ran {
-    /// Asserts that it ended so, and gives what was on standard output.
+impl Run {
+    /// Asserts the exit status. Returns standard output.
     #[track_caller]
-    pub fn with(self, status: i32) -> String {
+    pub fn expect_status(self, status: i32) -> String {
         assert_eq!(self.status, status, "{self:?}");
         self.out
     }
 
-    /// The one line of JSON of a run that ended well.
+    /// Asserts exit status 0 and one line of JSON, and returns it.
     #[track_caller]
     pub fn json(self) -> Value {
-        self.json_with(0)
+        self.json_with_status(0)
     }
 
-    /// The one line of JSON of a run that ended so.
+    /// Asserts the exit status and one line of JSON, and returns it.
     #[track_caller]
-    pub fn json_with(self, status: i32) -> Value {
-        let out = self.with(status);
+    pub fn json_with_status(self, status: i32) -> Value {
+        let out = self.expect_status(status);
         assert_eq!(out.lines().count(), 1, "{out}");
         serde_json::from_str(&out).unwrap()
     }
 
-    /// Asserts that it failed with a sentence that holds all of these, and printed nothing else.
+    /// Asserts exit status 3 and no output but one line on standard error with all of `parts`.
     #[track_caller]
-    pub fn fails(self, parts: &[&str]) {
+    pub fn expect_failure(self, parts: &[&str]) {
         assert_eq!((self.status, self.out.as_str()), (3, ""), "{self:?}");
         assert_eq!(self.err.lines().count(), 1, "{self:?}");
         assert!(self.err.starts_with("keytally: "), "{self:?}");
@@ -58,12 +62,10 @@ impl Ran {
             assert!(self.err.contains(part), "{part:?} is not in {:?}", self.err);
         }
     }
-}
 
-impl Ran {
-    /// Asserts that its arguments were refused in words that hold all of these.
+    /// Asserts exit status 2 and a usage error with all of `parts`.
     #[track_caller]
-    pub fn misused(self, parts: &[&str]) {
+    pub fn expect_usage_error(self, parts: &[&str]) {
         assert_eq!((self.status, self.out.as_str()), (2, ""), "{self:?}");
         for part in parts.iter().chain(&["--help"]) {
             assert!(self.err.contains(part), "{part:?} is not in {:?}", self.err);
@@ -71,23 +73,23 @@ impl Ran {
     }
 }
 
-impl Bench {
+impl Sandbox {
     pub fn new() -> Self {
         let pepper = "5f".repeat(32);
         Self { folder: tempfile::tempdir().unwrap(), secrets: Mutex::new(vec![pepper.clone()]), pepper }
     }
 
-    /// A file in the folder.
+    /// Returns the path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The names of what is in the folder.
+    /// Returns the sorted names of the files in the folder.
     pub fn names(&self) -> Vec<String> {
         names(self.folder.path())
     }
 
-    /// The program, about to run in the folder with these arguments and no pepper.
+    /// Returns a command that runs the program in the folder with these arguments and no pepper.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_keytally"));
         command.current_dir(self.folder.path()).args(args);
@@ -98,39 +100,39 @@ impl Bench {
     }
 
     /// Runs the program with the pepper in its environment.
-    pub fn run(&self, args: &[&str]) -> Ran {
+    pub fn run(&self, args: &[&str]) -> Run {
         self.run_with_input(args, b"")
     }
 
-    /// The same with an input.
-    pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Ran {
+    /// Runs the program with the pepper in its environment and `input` on standard input.
+    pub fn run_with_input(&self, args: &[&str], input: &[u8]) -> Run {
         self.finish(self.command(args).env("KEYTALLY_PEPPER", &self.pepper), input)
     }
 
-    /// Runs a command of the program to its end, and looks for secrets in what it prints.
-    pub fn finish(&self, command: &mut Command, input: &[u8]) -> Ran {
-        let ran = finish(command, input);
+    /// Runs a command of the program to its end, and asserts that it prints no secret.
+    pub fn finish(&self, command: &mut Command, input: &[u8]) -> Run {
+        let run = finish(command, input);
         for secret in self.secrets.lock().unwrap().iter() {
-            for text in [&ran.out, &ran.err] {
-                assert!(!text.contains(secret), "a secret is shown by {command:?}: {text}");
+            for text in [&run.out, &run.err] {
+                assert!(!text.contains(secret), "{command:?} printed a secret: {text}");
             }
         }
-        ran
+        run
     }
 
-    /// A key that was shown once: from now on no output may hold its secret.
-    pub fn remember(&self, key: &str) -> String {
+    /// Adds a key that was printed: from now on, no output may contain its secret.
+    pub fn watch_secret(&self, key: &str) -> String {
         let secret = if key.len() > 39 { &key[key.len() - 28..] } else { key };
         self.secrets.lock().unwrap().push(secret.to_owned());
         key.to_owned()
     }
 
-    /// Issues a key; gives it and its id.
+    /// Issues a key. Returns the key and its id.
     pub fn issue(&self, gate: &str, more: &[&str]) -> (String, String) {
         self.print_key(&[&["issue", gate, "--json"], more].concat())
     }
 
-    /// Gives a key another secret.
+    /// Rotates a key. Returns the key with its new secret.
     pub fn rotate(&self, gate: &str, key_id: &str, grace: &str) -> String {
         self.print_key(&["rotate", gate, key_id, "--grace", grace, "--json"]).0
     }
@@ -138,18 +140,43 @@ impl Bench {
     fn print_key(&self, args: &[&str]) -> (String, String) {
         let issued = self.run(args).json();
         let [key, key_id] = ["key", "key_id"].map(|name| issued[name].as_str().unwrap().to_owned());
-        (self.remember(&key), key_id)
+        (self.watch_secret(&key), key_id)
     }
 
-    /// What a check of the key answers, and its exit status.
+    /// Checks a key. Returns the exit status and the JSON output.
     pub fn check(&self, gate: &str, key: &str, more: &[&str]) -> (i32, Value) {
         let args = [&["check", gate, "--key", "-", "--json"], more].concat();
-        let ran = self.run_with_input(&args, format!("{key}\n").as_bytes());
-        (ran.status, serde_json::from_str(&ran.out).unwrap())
+        let run = self.run_with_input(&args, format!("{key}\n").as_bytes());
+        (run.status, serde_json::from_str(&run.out).unwrap())
     }
 }
 
-/// The names of what is in a folder, sorted.
+/// Returns a folder with a gate of two plans. Their window of 31 days does not end during a test.
+pub fn sandbox_with_gate() -> Sandbox {
+    let sandbox = Sandbox::new();
+    let plans = ["--plan", "default=100/31d", "--plan", "pro=1000/31d"];
+    sandbox.run(&[&["create", GATE, "--keys", "1000"], &plans[..]].concat()).expect_status(0);
+    sandbox
+}
+
+/// Returns the JSON output of `list`.
+pub fn list(sandbox: &Sandbox) -> Value {
+    sandbox.run(&["list", GATE, "--json"]).json()
+}
+
+/// Returns the entry of a key in the output of `list`.
+pub fn listed(sandbox: &Sandbox, key_id: &str) -> Value {
+    let list = list(sandbox);
+    let mut keys = list["keys"].as_array().unwrap().iter();
+    keys.find(|key| key["key_id"] == key_id).unwrap().clone()
+}
+
+/// Returns the exit status, the outcome and the reason of a check.
+pub fn outcome(check: &(i32, Value)) -> (i32, &str, Option<&str>) {
+    (check.0, check.1["outcome"].as_str().unwrap(), check.1["reason"].as_str())
+}
+
+/// Returns the sorted names of the files in a folder.
 pub fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut names: Vec<String> =
@@ -158,15 +185,15 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// Runs any command to its end.
-pub fn finish(command: &mut Command, input: &[u8]) -> Ran {
+/// Runs a command to its end with `input` on standard input.
+pub fn finish(command: &mut Command, input: &[u8]) -> Run {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let program = command.get_program().to_owned();
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{}", missing(&program, &error)));
-    // A program that fails early doesn't read its input.
+    // A program that fails early does not read its input.
     let _ = child.stdin.take().unwrap().write_all(input);
     let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    Ran {
+    Run {
         status: status.code().unwrap_or(-1),
         out: String::from_utf8(stdout).unwrap(),
         err: String::from_utf8(stderr).unwrap(),
@@ -175,5 +202,5 @@ pub fn finish(command: &mut Command, input: &[u8]) -> Ran {
 
 fn missing(program: &OsStr, error: &std::io::Error) -> String {
     let program = program.display();
-    format!("{program} can't be run ({error}); `cargo xtask test cli` gets what the tests need")
+    format!("cannot run {program} ({error}); `cargo xtask test cli` installs what the tests need")
 }

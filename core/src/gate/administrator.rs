@@ -1,28 +1,30 @@
-//! The administrator: the one who may change a gate's keys and plans. Checks go on meanwhile.
+//! The administrator, which alone may change a gate's keys and plans. Checks run concurrently.
 
 use core::fmt;
 
 use zeroize::Zeroize;
 
+use super::ids::RecordIds;
 use super::{
     ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_KEY_LEN, IMPORTS_WORD, MAX_ENVS, PEPPER_LINE, Plan,
-    import_number,
 };
-use crate::cell;
+use crate::atomic;
+use crate::bits::scale;
 use crate::key::{self, Hint, Key, KeyId, Name, SECRET_LEN};
-use crate::line::{LINE_WORDS, Line, scale};
+use crate::line::{LINE_WORDS, Line};
 use crate::mac::{MAX_PEPPERS, Pepper};
-use crate::record::{KeyState, Place, Record, stored_s};
+use crate::record::{KeyState, Record, RecordRef, stored_s};
 use crate::stop::{Stop, stop};
 use crate::sync::Ordering;
 use crate::time::{Clock, Timestamp};
 
 impl<M: AsRef<[Line]>> Gate<M> {
-    /// Begins administration. What an administrator that was killed left half-done is completed first.
+    /// Begins administration, and completes a change that a killed administrator left half-done.
     ///
     /// # Errors
-    /// [`AdminError::Busy`] while somebody else administers. When that somebody may have been killed, and a lock of
-    /// the caller's proves that nobody administers, use [`take_over`](Self::take_over).
+    /// [`AdminError::Busy`] while there is another administrator. If that one may have been killed,
+    /// and a lock of the caller's proves that no administrator runs, use
+    /// [`take_over`](Self::take_over).
     pub fn administer(&self) -> Result<Administrator<'_, M>, AdminError> {
         let word = self.memory.as_ref()[PEPPER_LINE].word(ADMINISTRATOR_WORD);
         match word.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire) {
@@ -31,17 +33,19 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
     }
 
-    /// The same for callers that hold a lock which lets only one administrator live, such as the lock of a file.
+    /// Begins administration although another administrator is registered, and completes a change
+    /// that it left half-done. The caller must hold a lock that admits one administrator at a time,
+    /// such as that of a file.
     pub fn take_over(&self) -> Administrator<'_, M> {
         self.memory.as_ref()[PEPPER_LINE].store(ADMINISTRATOR_WORD, 1);
         stop(Stop::AdministratorEntered);
-        let pending = self.intent().pending();
+        let pending = self.redo().pending();
         if let Some(number) = pending {
             if number < self.capacity {
                 let keep_hint = |number, hint| self.store_hint(number, hint);
-                self.intent().recover(self.place(u64::from(number)), keep_hint);
+                self.redo().recover(self.record(u64::from(number)), keep_hint);
             } else {
-                self.intent().discard();
+                self.redo().discard();
             }
         }
         let recovered = self.complete_plan() | pending.is_some();
@@ -50,12 +54,13 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 }
 
-/// Random bytes from the caller, for one key: 8 for the key id and 16 for the secret. They are wiped when dropped.
+/// Random bytes from the caller for one key: 8 for the key id and 16 for the secret. They are wiped
+/// when dropped.
 #[derive(Clone)]
 pub struct Entropy([u8; 8 + SECRET_LEN]);
 
 impl Entropy {
-    /// Takes bytes that must come from the system's entropy.
+    /// Takes 24 bytes, which must come from a cryptographic source of randomness.
     pub const fn new(bytes: [u8; 8 + SECRET_LEN]) -> Self {
         Self(bytes)
     }
@@ -101,7 +106,8 @@ pub struct NewKey<'a> {
     pub plan: Option<&'a str>,
     /// The moment from which it is no longer valid; `None` for never.
     ///
-    /// A gate keeps whole Unix seconds, rounded up, until 2106-02-07T06:28:15Z. A later moment is kept as that one.
+    /// A gate keeps whole Unix seconds, rounded up, until 2106-02-07T06:28:15Z. A later moment is
+    /// kept as that one.
     pub not_after: Option<Timestamp>,
 }
 
@@ -127,29 +133,30 @@ impl<'a> NewKey<'a> {
     }
 }
 
-/// Why an administrator couldn't do it. Nothing was changed.
+/// Why an administrator refused a change. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AdminError {
-    /// Somebody else administers.
+    /// There is another administrator.
     Busy,
-    /// Every record is taken, by keys that are active or that were revoked only just now.
+    /// Every record is taken by a key that is active, or that ended so recently that its counts
+    /// still matter.
     Full {
         /// The most keys.
         keys: u32,
     },
-    /// All records that an imported key could have are taken.
+    /// All records that this imported key could have are taken.
     NoRoomToImport,
-    /// The gate has no such key.
+    /// The gate does not have this key.
     NoSuchKey(KeyId),
-    /// The gate has no such plan.
+    /// The gate does not have this plan.
     NoSuchPlan,
     /// There is no room for another plan.
     PlansFull {
         /// The most there can be.
         max: usize,
     },
-    /// The plan's windows or algorithm aren't the gate's.
+    /// The plan's windows or algorithm differ from the gate's.
     PlanWindows,
     /// A limit of the plan is above what the gate's tallies can count.
     PlanLimit {
@@ -164,30 +171,31 @@ pub enum AdminError {
     NamesTooLong,
     /// The key was revoked.
     Revoked(KeyId),
-    /// The secret before the key's last rotation is still valid, and another rotation would end it at once.
+    /// The secret before the key's last rotation is still valid, and another rotation would end it
+    /// at once.
     InGrace {
         /// The key.
         key_id: KeyId,
         /// Until when that secret is valid.
         until: Timestamp,
     },
-    /// The key's record names something that isn't there.
+    /// The key's record names an environment that does not exist.
     Damaged(KeyId),
     /// The key is in the gate already.
     AlreadyImported(KeyId),
-    /// The text can't be imported as a key.
+    /// The text cannot be imported as a key.
     NotImportable {
         /// Its length in bytes.
         len: usize,
     },
-    /// Four peppers are in use, so the newest one given can't be.
+    /// Keys use [`MAX_PEPPERS`] peppers, so there is no number for the newest one.
     PeppersFull,
 }
 
 impl fmt::Display for AdminError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Busy => f.write_str("somebody else is changing this gate right now; try again"),
+            Self::Busy => f.write_str("another administrator is changing this gate right now; try again"),
             Self::Full { keys } => write!(
                 f,
                 "the gate is full: all {keys} records hold keys; revoke some, or create a gate with more keys"
@@ -212,7 +220,7 @@ impl fmt::Display for AdminError {
                 "the secret that key {key_id} had before its last rotation is valid until Unix second {}, and another rotation would end it at once; wait, or force the rotation",
                 until.unix_s(),
             ),
-            Self::Damaged(key_id) => write!(f, "the record of key {key_id} is damaged; `verify` tells how"),
+            Self::Damaged(key_id) => write!(f, "the record of key {key_id} is damaged; `verify` reports how"),
             Self::AlreadyImported(key_id) => write!(f, "this key is in the gate already, as {key_id}"),
             Self::NotImportable { len } => write!(
                 f,
@@ -230,11 +238,13 @@ impl fmt::Display for AdminError {
 
 impl core::error::Error for AdminError {}
 
-/// The one who may change a gate's keys and plans; there is one at a time. Every change is complete or not there,
-/// also when the process is killed in the middle of it.
+/// The administrator of a gate, which alone may change its keys and plans. There is one at a time.
+///
+/// Every change is atomic, also if the process is killed in the middle of it: the next
+/// administrator completes it.
 #[derive(Debug)]
 pub struct Administrator<'g, M: AsRef<[Line]>> {
-    gate: &'g Gate<M>,
+    pub(super) gate: &'g Gate<M>,
     recovered: bool,
 }
 
@@ -246,19 +256,20 @@ impl<M: AsRef<[Line]>> Drop for Administrator<'_, M> {
 }
 
 impl<M: AsRef<[Line]>> Administrator<'_, M> {
-    /// Whether an administrator before this one was killed in the middle of a change, which is completed now.
+    /// Returns whether this administrator completed a change that a killed one had begun.
     pub fn has_recovered(&self) -> bool {
         self.recovered
     }
 
-    /// Issues a key. What it returns is the only copy of the secret.
+    /// Issues a key, and returns the only copy of its secret.
     ///
-    /// The key takes a free record, or that of a key that was revoked or has expired and whose counts have been
-    /// forgotten everywhere.
+    /// The key gets a free record, or the record of a revoked or expired key whose windows have all
+    /// passed.
     ///
     /// # Errors
-    /// [`AdminError::Full`], [`NoSuchPlan`](AdminError::NoSuchPlan), [`EnvsFull`](AdminError::EnvsFull),
-    /// [`NamesTooLong`](AdminError::NamesTooLong), [`PeppersFull`](AdminError::PeppersFull).
+    /// [`AdminError::Full`], [`NoSuchPlan`](AdminError::NoSuchPlan),
+    /// [`EnvsFull`](AdminError::EnvsFull), [`NamesTooLong`](AdminError::NamesTooLong),
+    /// [`PeppersFull`](AdminError::PeppersFull).
     pub fn issue(
         &mut self,
         new: &NewKey<'_>,
@@ -269,67 +280,29 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         let mut now = clock.reading();
         let records = u64::from(gate.capacity);
         let start = scale(entropy.id(), records);
-        let vacant = (start..records).chain(0..start).map(|number| gate.place(number));
-        let place = self.vacant(vacant, &mut now, clock).ok_or(AdminError::Full { keys: gate.capacity })?;
-        // The id is drawn anew from the ids of the record that was found.
+        let vacant = (start..records).chain(0..start).map(|number| gate.record(number));
+        let at = self.vacant(vacant, &mut now, clock).ok_or(AdminError::Full { keys: gate.capacity })?;
+        // The id is drawn again, from the ids of the record that was found.
         let key_id =
-            Cell::of(place.number, gate.capacity).id_at(entropy.id().wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            RecordIds::new(at.number, gate.capacity).id_at(entropy.id().wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let key =
             Key::mint(gate.prefix, new.env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
-        self.add(place, key_id, key.expose().as_bytes(), new, now)?;
+        self.add(at, key_id, key.expose().as_bytes(), new, now)?;
         Ok((key, key_id))
     }
 
-    /// Takes in a key of any form that was issued elsewhere, so that its holder keeps it. A key of our own form keeps
-    /// its key id and its environment.
+    /// Gives a key a new secret, and returns it. The old secret stays valid until `grace_until`,
+    /// kept as whole seconds, rounded up; `None` ends it at once. Both spend the same quota.
+    ///
+    /// A key has two secrets at most. If the one before the last rotation is still valid, this
+    /// rotation would end it at once, so it is an error unless `force` is set. The new secret is
+    /// stored under the newest pepper.
     ///
     /// # Errors
-    /// [`AdminError::NotImportable`], [`AlreadyImported`](AdminError::AlreadyImported),
-    /// [`NoRoomToImport`](AdminError::NoRoomToImport), and those of [`issue`](Self::issue) but
-    /// [`Full`](AdminError::Full).
-    pub fn import(&mut self, text: &[u8], new: &NewKey<'_>, clock: impl Clock) -> Result<KeyId, AdminError> {
-        let gate = self.gate;
-        let mut now = clock.reading();
-        if !IMPORTED_KEY_LEN.contains(&text.len()) || !text.iter().all(u8::is_ascii_graphic) {
-            return Err(AdminError::NotImportable { len: text.len() });
-        }
-        if let Ok(parts) = key::parse(text) {
-            if gate.find(parts.id).is_some() {
-                return Err(AdminError::AlreadyImported(parts.id));
-            }
-            let place = gate.place(scale(parts.id.number(), u64::from(gate.capacity)));
-            let place =
-                self.vacant(core::iter::once(place), &mut now, clock).ok_or(AdminError::NoRoomToImport)?;
-            let new = NewKey { env: Name::new(parts.env).unwrap_or(new.env), ..*new };
-            self.add(place, parts.id, text, &new, now)?;
-            return Ok(parts.id);
-        }
-        if let Some((_, record, _)) = gate.find_imported(text) {
-            return Err(record.key_id.map_or(AdminError::NoRoomToImport, AdminError::AlreadyImported));
-        }
-        let mac = gate.peppers.newest().mac(text);
-        // Of the two groups the emptier one: so both stay usable for longer.
-        let [one, two] = gate.import_groups(&mac);
-        let taken = |group| gate.group_places(group).filter(|place| place.key_id().is_some()).count();
-        let group = if taken(two) < taken(one) { two } else { one };
-        let place = self
-            .vacant(gate.group_places(group).chain(gate.import_places(&mac)), &mut now, clock)
-            .ok_or(AdminError::NoRoomToImport)?;
-        let key_id = Cell::of(place.number, gate.capacity).id_ending_with(import_number(&mac));
-        self.add(place, key_id, text, new, now)?;
-        Ok(key_id)
-    }
-
-    /// Gives a key a new secret, and returns it. The old secret stays valid until `grace_until`, kept as
-    /// whole seconds, rounded up; `None` ends it at once. Both spend the same quota.
-    ///
-    /// A key has two secrets at most. If the one before the last rotation is still valid, this rotation would end it
-    /// at once, and is refused unless `force` is set. The new secret is stored under the newest pepper.
-    ///
-    /// # Errors
-    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked), [`InGrace`](AdminError::InGrace),
-    /// [`PeppersFull`](AdminError::PeppersFull), [`NamesTooLong`](AdminError::NamesTooLong) for a key that was imported
-    /// into a longer environment name than the prefix leaves room for, [`Damaged`](AdminError::Damaged).
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked),
+    /// [`InGrace`](AdminError::InGrace), [`PeppersFull`](AdminError::PeppersFull),
+    /// [`NamesTooLong`](AdminError::NamesTooLong) for a key that was imported into a longer
+    /// environment name than the prefix leaves room for, [`Damaged`](AdminError::Damaged).
     pub fn rotate(
         &mut self,
         key_id: KeyId,
@@ -340,7 +313,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     ) -> Result<Key, AdminError> {
         let now = clock.reading();
         let key = self.next_key(key_id, force, &entropy, now)?;
-        let (place, mut record) = self.active(key_id)?;
+        let (at, mut record) = self.active(key_id)?;
         let (number, pepper) = self.newest_pepper(now)?;
         self.register(number, pepper);
         record.previous = record.tag;
@@ -348,12 +321,13 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         record.grace_until = stored_s(grace_until);
         record.tag = pepper.mac(key.expose().as_bytes()).tag();
         record.pepper = number;
-        self.write(place, record, key.hint().last_word());
+        self.write(at, record, key.hint().last_word());
         Ok(key)
     }
 
-    /// Returns the key that [`rotate`](Self::rotate) makes of the same entropy, and changes nothing. For a caller that
-    /// must hand the key over first, since a rotation cannot be taken back.
+    /// Returns the key that [`rotate`](Self::rotate) would make of the same entropy, and changes
+    /// nothing. It is for callers that must deliver the key first, since a rotation cannot be
+    /// undone.
     ///
     /// # Errors
     /// Those of [`rotate`](Self::rotate).
@@ -375,33 +349,37 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         Key::mint(self.gate.prefix, env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)
     }
 
-    /// Ends a key, and its previous secret with it, at once: the next check in any process sees it. The record stays, to be
-    /// listed, until its place is needed. A key that was revoked before stays so.
+    /// Ends a key and its previous secret at once: the next check in any process sees it.
+    ///
+    /// The record stays in the list until another key needs it. Revoking a revoked key changes
+    /// nothing.
     ///
     /// # Errors
     /// [`AdminError::NoSuchKey`].
     pub fn revoke(&mut self, key_id: KeyId) -> Result<(), AdminError> {
-        let (place, mut record) = self.gate.find(key_id).ok_or(AdminError::NoSuchKey(key_id))?;
+        let (at, mut record) = self.gate.find(key_id).ok_or(AdminError::NoSuchKey(key_id))?;
         record.state = KeyState::Revoked;
-        self.write(place, record, self.gate.hint(place.number));
+        self.write(at, record, self.gate.hint(at.number));
         Ok(())
     }
 
-    /// Moves a key to another plan, counts kept.
+    /// Moves a key to another plan and keeps its counts.
     ///
     /// # Errors
-    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked), [`NoSuchPlan`](AdminError::NoSuchPlan).
+    /// [`AdminError::NoSuchKey`], [`Revoked`](AdminError::Revoked),
+    /// [`NoSuchPlan`](AdminError::NoSuchPlan).
     pub fn assign(&mut self, key_id: KeyId, plan: &str) -> Result<(), AdminError> {
-        let (place, mut record) = self.active(key_id)?;
+        let (at, mut record) = self.active(key_id)?;
         record.plan = self.plan_number(plan)?;
-        self.write(place, record, self.gate.hint(place.number));
+        self.write(at, record, self.gate.hint(at.number));
         Ok(())
     }
 
-    /// Adds a plan, or gives the plan of that name other limits, counts kept.
+    /// Adds a plan, or changes the limits of the plan with that name. Keys keep their counts.
     ///
     /// # Errors
-    /// [`AdminError::PlanWindows`], [`PlanLimit`](AdminError::PlanLimit), [`PlansFull`](AdminError::PlansFull).
+    /// [`AdminError::PlanWindows`], [`PlanLimit`](AdminError::PlanLimit),
+    /// [`PlansFull`](AdminError::PlansFull).
     pub fn set_plan(&mut self, plan: &Plan) -> Result<(), AdminError> {
         let gate = self.gate;
         let same = plan.policy.algorithm() == gate.layout.algorithm()
@@ -426,85 +404,87 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         Ok(())
     }
 
-    /// Reads the whole gate and reports what is wrong with it, undisturbed by other administrators.
+    /// Reads the whole gate and reports each flaw. No other administrator changes the gate
+    /// meanwhile.
     pub fn verify(&mut self, now: Timestamp, report: impl FnMut(super::Flaw)) {
         self.gate.verify(now, report);
     }
 
-    /// Returns the first free one of these records, else the first that may be reused.
+    /// Returns the first free one of `records`, else the first that can be reused.
     ///
-    /// A tally that a wrong clock stamped is corrected: otherwise its record could not be reused until
-    /// that time.
-    fn vacant<'m>(
+    /// A tally that a wrong clock stamped is corrected, since otherwise its record could not be
+    /// reused until that time.
+    pub(super) fn vacant<'m>(
         &self,
-        places: impl Iterator<Item = Place<'m>>,
+        records: impl Iterator<Item = RecordRef<'m>>,
         now: &mut Timestamp,
         clock: impl Clock,
-    ) -> Option<Place<'m>> {
+    ) -> Option<RecordRef<'m>> {
         let layout = &self.gate.layout;
         let mut reusable = None;
-        for place in places {
-            // A damaged record is nobody's to reuse.
-            let Some(record) = place.read() else { continue };
+        for at in records {
+            // A damaged record is not reused.
+            let Some(record) = at.read() else { continue };
             if record.key_id.is_none() {
-                return Some(place);
+                return Some(at);
             }
             if reusable.is_some() || !record.has_ended(*now) {
                 continue;
             }
-            // As in a limiter: only if its windows have passed for a late clock too.
-            let tally = place.tally();
-            let word = cell::corrected(tally, tally.load(Ordering::Acquire), layout, now, clock);
+            // As in a limiter: only if the windows have passed for a late clock too.
+            let tally = at.tally();
+            let word = atomic::corrected(tally, tally.load(Ordering::Acquire), layout, now, clock);
             if layout.is_reusable(word, *now) {
-                reusable = Some(place);
+                reusable = Some(at);
             }
         }
         reusable
     }
 
-    fn add(
+    /// Writes a new key into the record.
+    pub(super) fn add(
         &self,
-        place: Place<'_>,
+        at: RecordRef<'_>,
         key_id: KeyId,
         text: &[u8],
         new: &NewKey<'_>,
         now: Timestamp,
     ) -> Result<(), AdminError> {
-        // Everything that can be refused is asked before anything is written.
+        // Every error is returned before anything is written.
         let plan = new.plan.map_or(Ok(0), |plan| self.plan_number(plan))?;
         let (number, pepper) = self.newest_pepper(now)?;
         let env = self.env_number(new.env)?;
         self.register(number, pepper);
         self.learn(env, new.env);
         if key::parse(text).is_err() {
-            // Before the key is there: a check that doesn't see this looks for no such key.
+            // Before the key is written: checks search for imported keys only if this is set.
             self.gate.memory.as_ref()[PEPPER_LINE].store(IMPORTS_WORD, 1);
             stop(Stop::ImportsNoted);
         }
         let mut record = Record::new(key_id, pepper.mac(text).tag(), number, new.account, plan, env);
         record.not_after = stored_s(new.not_after);
-        // The key that had the record before ends first, so that a check which is still about to charge it notices,
-        // and so that nobody's tally is put back to nothing.
-        if let Some(mut ended) = place.read().filter(|ended| ended.key_id.is_some()) {
+        // The key that had the record before ends first. So a check that is about to charge it sees
+        // that, and the tally that is cleared belongs to no key.
+        if let Some(mut ended) = at.read().filter(|ended| ended.key_id.is_some()) {
             ended.state = KeyState::Revoked;
-            self.write(place, ended, self.gate.hint(place.number));
+            self.write(at, ended, self.gate.hint(at.number));
             stop(Stop::FormerEnded);
         }
         let layout = &self.gate.layout;
-        place.tally().store(layout.unused(layout.stamp_at(now)), Ordering::Release);
+        at.tally().store(layout.unused(layout.stamp_at(now)), Ordering::Release);
         stop(Stop::TallyCleared);
-        self.write(place, record, Hint::new(text).last_word());
+        self.write(at, record, Hint::new(text).last_word());
         Ok(())
     }
 
-    fn write(&self, place: Place<'_>, record: Record, hint: u32) {
-        place.write(record, hint, |number, hint| self.gate.store_hint(number, hint));
+    fn write(&self, at: RecordRef<'_>, record: Record, hint: u32) {
+        at.write(record, hint, |number, hint| self.gate.store_hint(number, hint));
     }
 
-    fn active(&self, key_id: KeyId) -> Result<(Place<'_>, Record), AdminError> {
-        let (place, record) = self.gate.find(key_id).ok_or(AdminError::NoSuchKey(key_id))?;
+    fn active(&self, key_id: KeyId) -> Result<(RecordRef<'_>, Record), AdminError> {
+        let (at, record) = self.gate.find(key_id).ok_or(AdminError::NoSuchKey(key_id))?;
         match record.state {
-            KeyState::Active => Ok((place, record)),
+            KeyState::Active => Ok((at, record)),
             KeyState::Revoked => Err(AdminError::Revoked(key_id)),
         }
     }
@@ -514,7 +494,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         plan.map(|(number, _)| number).ok_or(AdminError::NoSuchPlan)
     }
 
-    /// The number of an environment, or the one that it will have.
+    /// Returns the number of an environment, or the number that it will get.
     fn env_number(&self, env: Name) -> Result<u8, AdminError> {
         let numbers = 0..u8::try_from(MAX_ENVS).unwrap_or(u8::MAX);
         let free_or_its = |&number: &u8| self.gate.env(number).is_none_or(|other| other == env);
@@ -528,7 +508,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         stop(Stop::EnvLearned);
     }
 
-    /// The newest pepper and its number, or the one that it will have: one that no key needs any more.
+    /// Returns the newest pepper and its number, or the number that it will get: one that no key
+    /// needs any longer.
     fn newest_pepper(&self, now: Timestamp) -> Result<(u8, &Pepper), AdminError> {
         let gate = self.gate;
         let pepper = gate.peppers.newest();
@@ -538,7 +519,9 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             .or_else(|| (0..MAX_PEPPERS).find(|&number| line.load(number) == 0))
             .or_else(|| {
                 let mut needed = [false; MAX_PEPPERS];
-                for record in gate.places().filter_map(Place::read).filter(|record| !record.has_ended(now)) {
+                for record in
+                    gate.records().filter_map(RecordRef::read).filter(|record| !record.has_ended(now))
+                {
                     needed[usize::from(record.pepper)] = true;
                     needed[usize::from(record.previous_pepper)] |= record.is_in_grace(now);
                 }
@@ -551,89 +534,5 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     fn register(&self, number: u8, pepper: &Pepper) {
         self.gate.memory.as_ref()[PEPPER_LINE].store(usize::from(number), pepper.fingerprint());
         stop(Stop::PepperRegistered);
-    }
-}
-
-/// The key ids of one record: those with `id × records / 2^64` equal to its number.
-struct Cell {
-    start: u64,
-    /// 0 for all 2^64 ids of a gate with one record.
-    width: u64,
-}
-
-impl Cell {
-    fn of(number: u32, records: u32) -> Self {
-        let start = Self::start(number, records);
-        Self { start, width: Self::start(number + 1, records).wrapping_sub(start) }
-    }
-
-    /// ceil(number · 2^64 / records), which is 0 again for the number after the last.
-    fn start(number: u32, records: u32) -> u64 {
-        if number == 0 || number == records {
-            return 0;
-        }
-        // 2^64 = quotient · records + rest, from 64-bit arithmetic; the rest may be `records` itself.
-        let (number, records) = (u64::from(number), u64::from(records));
-        let (quotient, rest) = (u64::MAX / records, u64::MAX % records + 1);
-        number * quotient + (number * rest).div_ceil(records)
-    }
-
-    fn id_at(&self, fraction: u64) -> KeyId {
-        let offset = if self.width == 0 { fraction } else { scale(fraction, self.width) };
-        Self::id(self.start + offset).unwrap_or_else(|| self.id_ending_with(1))
-    }
-
-    /// The first id with these lower 32 bits. A cell has at least 2^38 ids.
-    fn id_ending_with(&self, number: u32) -> KeyId {
-        const LOW: u64 = 0xffff_ffff;
-        let first = (self.start & !LOW) | u64::from(number);
-        let id = if first < self.start || first == 0 { first + (1 << 32) } else { first };
-        // It is 2^32 or more, or else `number` was not 0.
-        Self::id(id).unwrap_or(KeyId::LAST)
-    }
-
-    fn id(number: u64) -> Option<KeyId> {
-        KeyId::from_number(number)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::gate::MAX_KEYS;
-    use crate::line::low;
-
-    #[test]
-    fn a_cell_holds_the_ids_of_its_record_and_no_others() {
-        for records in [1, 2, 3, 7, 8, 64, 1000, 65_536, 999_983, MAX_KEYS] {
-            for number in [0, 1, records / 2, records.saturating_sub(2), records - 1]
-                .into_iter()
-                .filter(|&n| n < records)
-            {
-                let cell = Cell::of(number, records);
-                for fraction in [0, 1, u64::MAX / 2, u64::MAX] {
-                    let id = cell.id_at(fraction);
-                    assert_eq!(
-                        scale(id.number(), u64::from(records)),
-                        u64::from(number),
-                        "{number} of {records}"
-                    );
-                }
-                for ending in [0, 1, u32::MAX] {
-                    let id = cell.id_ending_with(ending);
-                    assert_eq!(
-                        scale(id.number(), u64::from(records)),
-                        u64::from(number),
-                        "{number} of {records}"
-                    );
-                    assert_eq!(low(id.number()), ending);
-                    let before = id.number().saturating_sub(1 << 32);
-                    assert!(before < cell.start || before == 0, "it is the first");
-                }
-                if number > 0 {
-                    assert_eq!(scale(cell.start - 1, u64::from(records)), u64::from(number) - 1);
-                }
-            }
-        }
     }
 }

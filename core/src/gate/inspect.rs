@@ -1,18 +1,19 @@
-//! Looking at a gate: what may be shown of its keys, and what is wrong with it.
+//! Inspection of a gate: the public properties of its keys, and its flaws.
 
 use core::fmt;
 
 use super::{Gate, HINTS_PER_LINE, PEPPER_LINE};
+use crate::bits::{high, index, join, low, scale};
 use crate::decide;
 use crate::key::{Hint, KeyId, Name};
-use crate::line::{Line, high, index, join, low, scale};
-use crate::record::{KeyState, Place, Record};
+use crate::line::Line;
+use crate::quotas::Quotas;
+use crate::record::{KeyState, Record, RecordRef};
 use crate::sync::Ordering;
 use crate::text::Text;
 use crate::time::Timestamp;
-use crate::verdict::Quotas;
 
-/// Everything that may be shown of a key.
+/// The public properties of a key.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KeyInfo {
@@ -28,14 +29,15 @@ pub struct KeyInfo {
     pub state: KeyState,
     /// The moment from which the key is no longer valid; `None` for never.
     pub not_after: Option<Timestamp>,
-    /// The moment from which the previous secret is no longer valid: its grace ends or the key expires. `None` if it is
-    /// not valid now, as after a revocation.
+    /// The moment from which the previous secret is no longer valid: its grace ends or the key
+    /// expires. `None` if it is not valid now, as after a revocation.
     pub grace_until: Option<Timestamp>,
     /// The number of the pepper that the secret is stored under.
     pub pepper: u8,
-    /// The last four characters, where the gate keeps them.
+    /// The last four characters, if the gate keeps hints.
     pub last_characters: Option<Text<4>>,
-    /// When the key was last charged, rounded down to the smallest window; `None` when never, or reset since.
+    /// When the key was last charged, rounded down to the smallest window; `None` when never, or
+    /// reset since.
     pub last_used: Option<Timestamp>,
     /// The key's quotas now, or at the tally's own time if that is ahead.
     pub quotas: Quotas,
@@ -44,22 +46,23 @@ pub struct KeyInfo {
 }
 
 impl<M: AsRef<[Line]>> Gate<M> {
-    /// Everything that may be shown of one key.
+    /// Returns the public properties of a key; `None` if the gate does not have it.
     pub fn key(&self, key_id: KeyId, now: Timestamp) -> Option<KeyInfo> {
-        let (place, record) = self.find(key_id)?;
-        self.info(place, &record, now)
+        let (at, record) = self.find(key_id)?;
+        self.info(at, &record, now)
     }
 
-    /// Everything that may be shown of every key, revoked ones too, in the order of their key ids.
+    /// Returns the public properties of every key, revoked ones included, in the order of their key
+    /// ids.
     pub fn list(&self, now: Timestamp) -> impl Iterator<Item = KeyInfo> {
-        self.places().filter_map(move |place| self.info(place, &place.read()?, now))
+        self.records().filter_map(move |at| self.info(at, &at.read()?, now))
     }
 
-    fn info(&self, place: Place<'_>, record: &Record, now: Timestamp) -> Option<KeyInfo> {
-        let tally = place.tally().load(Ordering::Acquire);
+    fn info(&self, at: RecordRef<'_>, record: &Record, now: Timestamp) -> Option<KeyInfo> {
+        let tally = at.tally().load(Ordering::Acquire);
         let (layout, counts) = (&self.layout, self.layout.counts());
-        let used =
-            (0..layout.len()).any(|at| counts.current(tally, at) > 0 || counts.previous(tally, at) > 0);
+        let used = (0..layout.len())
+            .any(|window| counts.current(tally, window) > 0 || counts.previous(tally, window) > 0);
         let quotas = decide::quotas(layout, &self.limits(record.plan), tally, now);
         Some(KeyInfo {
             key_id: record.key_id?,
@@ -70,21 +73,21 @@ impl<M: AsRef<[Line]>> Gate<M> {
             not_after: record.expiry(),
             grace_until: record.previous_until(now),
             pepper: record.pepper,
-            last_characters: Hint::last_from_word(self.hint(place.number)),
+            last_characters: Hint::last_from_word(self.hint(at.number)),
             last_used: used.then(|| Timestamp::from_unix_ms(layout.stamp_start_ms(layout.stamp(tally)))),
             clock_ahead_s: quotas.ahead_s(now),
             quotas,
         })
     }
 
-    fn hint_cell(&self, number: u32) -> Option<(&Line, usize, bool)> {
+    fn hint_word(&self, number: u32) -> Option<(&Line, usize, bool)> {
         let at = index(u64::from(number));
         let line = self.memory.as_ref().get(self.hints_at? + at / HINTS_PER_LINE)?;
         Some((line, at % HINTS_PER_LINE / 2, at % 2 == 1))
     }
 
     pub(super) fn hint(&self, number: u32) -> u32 {
-        self.hint_cell(number).map_or(
+        self.hint_word(number).map_or(
             0,
             |(line, word, upper)| {
                 if upper { high(line.load(word)) } else { low(line.load(word)) }
@@ -93,27 +96,30 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 
     pub(super) fn store_hint(&self, number: u32, hint: u32) {
-        if let Some((line, word, upper)) = self.hint_cell(number) {
+        if let Some((line, word, upper)) = self.hint_word(number) {
             let present = line.load(word);
             line.store(word, if upper { join(hint, low(present)) } else { join(high(present), hint) });
         }
     }
 
-    /// Reads the whole gate and reports what no administrator and no check could have left, a [`Flaw`] each. While
-    /// somebody administers, the record that is being written may be reported; an
-    /// [administrator's](super::Administrator::verify) reading can't be disturbed so.
+    /// Reads the whole gate and reports each [`Flaw`]: a state that no administrator and no check
+    /// leaves behind.
     ///
-    /// Records have no checksum. So a value that was changed into another valid one is not seen: the key id within its
-    /// record, a MAC, an account, a time, a count, or the number of another plan, environment or pepper.
+    /// While there is an administrator, the record that it writes may be reported too. To exclude
+    /// that, use [`Administrator::verify`](super::Administrator::verify).
+    ///
+    /// Records have no checksum. So a value that was changed into another valid value is not
+    /// detected: the key id within its record, a MAC, an account, a time, a count, or the number of
+    /// another plan, environment or pepper.
     pub fn verify(&self, now: Timestamp, mut report: impl FnMut(Flaw)) {
-        for place in self.places() {
-            let Some(record) = place.read() else {
-                report(Flaw { record: place.number, key_id: place.key_id(), kind: FlawKind::HalfWritten });
+        for at in self.records() {
+            let Some(record) = at.read() else {
+                report(Flaw { record: at.number, key_id: at.key_id(), kind: FlawKind::HalfWritten });
                 continue;
             };
-            let mut flaw = |kind| report(Flaw { record: place.number, key_id: record.key_id, kind });
+            let mut flaw = |kind| report(Flaw { record: at.number, key_id: record.key_id, kind });
             let Some(key_id) = record.key_id else { continue };
-            if scale(key_id.number(), u64::from(self.capacity)) != u64::from(place.number) {
+            if scale(key_id.number(), u64::from(self.capacity)) != u64::from(at.number) {
                 flaw(FlawKind::Misplaced);
             }
             if self.plan(record.plan).is_none() {
@@ -125,8 +131,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
             if self.memory.as_ref()[PEPPER_LINE].load(usize::from(record.pepper)) == 0 {
                 flaw(FlawKind::NoPepper { pepper: record.pepper });
             }
-            let tally = place.tally().load(Ordering::Acquire);
-            if self.layout.is_claim_mark(tally) {
+            let tally = at.tally().load(Ordering::Acquire);
+            if self.layout.is_reservation(tally) {
                 flaw(FlawKind::NoTally);
             } else if decide::is_wrong(&self.layout, tally, now) {
                 flaw(FlawKind::FutureTally);
@@ -135,13 +141,13 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 }
 
-/// Something in a gate that no administrator and no check could have left there.
+/// A state of a record that no administrator and no check leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Flaw {
     /// The number of the record.
     pub record: u32,
-    /// The key that the record holds, as far as it can be told.
+    /// The key in the record, if its id can be read.
     pub key_id: Option<KeyId>,
     /// What is wrong.
     pub kind: FlawKind,
@@ -158,26 +164,26 @@ impl Flaw {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FlawKind {
-    /// It is half-written, and no intent says what it was to be.
+    /// It is half-written, and there is no redo record for it.
     HalfWritten,
-    /// Its key id belongs into another record, so no check finds it.
+    /// Its key id belongs in another record, so no check finds it.
     Misplaced,
-    /// The gate has no plan of that number.
+    /// The gate does not have a plan with that number.
     NoPlan {
         /// The number.
         plan: u8,
     },
-    /// The gate has no environment of that number.
+    /// The gate does not have an environment with that number.
     NoEnv {
         /// The number.
         env: u8,
     },
-    /// The gate has no pepper of that number.
+    /// The gate does not have a pepper with that number.
     NoPepper {
         /// The number.
         pepper: u8,
     },
-    /// Where its tally should be is something else.
+    /// The word of its tally is not a tally.
     NoTally,
     /// Its tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
     /// clock corrects it.

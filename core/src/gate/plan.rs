@@ -1,11 +1,13 @@
-//! Plans: named policies that keys are issued under. All plans of a gate share their windows and algorithm, so a key
-//! changes its plan, and a plan its limits, with all counts kept.
+//! Plans: named policies that keys are issued under. All plans of a gate share their windows and
+//! algorithm, so a key can change its plan, and a plan its limits, without losing counts.
 
 use heapless::Vec;
 
 use super::{FIXED_LINES, Gate, MAX_PLAN_NAME_LEN, OWNER_LINE, PLANS_PER_LINE};
-use crate::line::{LINE_WORDS, Line, high, index, join, low};
-use crate::policy::{Limits, MAX_QUOTAS, Policy, Quota};
+use crate::bits::{high, index, join, low};
+use crate::line::{LINE_WORDS, Line};
+use crate::policy::Policy;
+use crate::quota::{Limits, MAX_QUOTAS, Quota};
 use crate::stop::{Stop, stop};
 use crate::tally::Layout;
 use crate::text::Text;
@@ -13,8 +15,9 @@ use crate::text::Text;
 /// Words of a plan in the header.
 pub(super) const PLAN_WORDS: usize = LINE_WORDS / PLANS_PER_LINE;
 
-/// The word of the owner line that says which plan is being changed, number + 1; what it is to be stands in the words after it.
-const PLAN_INTENT: usize = 1;
+/// The word of the owner line that holds the number + 1 of the plan that is being changed. The
+/// words after it hold the new plan.
+const PLAN_REDO: usize = 1;
 
 /// A named policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,19 +25,20 @@ const PLAN_INTENT: usize = 1;
 pub struct Plan {
     /// 1 to 16 characters of `a-z`, `0-9`, `-` and `_`.
     pub name: Text<MAX_PLAN_NAME_LEN>,
-    /// What it admits.
+    /// The policy of keys with this plan.
     pub policy: Policy,
 }
 
 impl Plan {
-    /// The plan of this name; `None` when the name can't be one.
+    /// A plan of this name; `None` if the name has another form.
     pub fn new(name: &str, policy: Policy) -> Option<Self> {
         let fits = !name.is_empty()
             && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
         fits.then(|| Some(Self { name: Text::from_text(name)?, policy })).flatten()
     }
 
-    /// The plan as words of the header: the name in two, of which the first is never 0, and the limits in two.
+    /// Returns the plan as words of the header: the name in two, of which the first is never 0, and
+    /// the limits in two.
     pub(super) fn words(&self) -> [u64; PLAN_WORDS] {
         let mut bytes = [0; MAX_PLAN_NAME_LEN];
         bytes[..self.name.len()].copy_from_slice(self.name.as_bytes());
@@ -53,14 +57,15 @@ impl Plan {
 }
 
 impl<M: AsRef<[Line]>> Gate<M> {
-    /// The line of a plan, and the first of its four words: the name in two, the limits in two.
+    /// Returns the line of a plan, and the index of the first of its four words: the name in two,
+    /// the limits in two.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn plan_line(&self, number: usize) -> (&Line, usize) {
         let line = &self.memory.as_ref()[FIXED_LINES + number / PLANS_PER_LINE];
         (line, number % PLANS_PER_LINE * PLAN_WORDS)
     }
 
-    /// How many plans there is room for.
+    /// Returns how many plans the gate has room for.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn plan_slots(&self) -> usize {
         ((self.records_at - FIXED_LINES) * PLANS_PER_LINE).min(usize::from(u8::MAX) + 1)
@@ -68,7 +73,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
     #[inline]
     pub(super) fn limits(&self, plan: u8) -> Limits {
-        // A plan that isn't there, in a damaged record, has limits of 0: nothing is admitted.
+        // A damaged record may name a plan that does not exist. Its limits are 0, so nothing is
+        // admitted.
         if usize::from(plan) >= self.plan_slots() {
             return Limits([0; MAX_QUOTAS]);
         }
@@ -77,8 +83,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
         Limits([low(first), high(first), low(second), high(second)])
     }
 
-    /// Writes the words of a plan; its name's first word last, since that is what makes it one. A check meanwhile takes
-    /// the old limit or the new one of each window.
+    /// Writes the words of a plan, the first word of its name last, since that word makes the plan
+    /// exist. A concurrent check takes the old or the new limit of each window.
     pub(super) fn store_plan(&self, number: usize, words: [u64; PLAN_WORDS]) {
         let (line, at) = self.plan_line(number);
         for (word, &value) in words.iter().enumerate().rev() {
@@ -87,60 +93,60 @@ impl<M: AsRef<[Line]>> Gate<M> {
         }
     }
 
-    /// Changes a plan wholly or not at all: what is to be written is published first, and completed by the next
-    /// administrator if this one is killed.
+    /// Changes a plan atomically: publishes a redo record first, which the next administrator
+    /// completes if this one is killed.
     pub(super) fn change_plan(&self, number: usize, plan: &Plan) {
         let owner = &self.memory.as_ref()[OWNER_LINE];
         for (word, value) in plan.words().into_iter().enumerate() {
-            owner.store(PLAN_INTENT + 1 + word, value);
+            owner.store(PLAN_REDO + 1 + word, value);
             stop(Stop::PlanIntentWord);
         }
-        owner.store(PLAN_INTENT, number as u64 + 1);
+        owner.store(PLAN_REDO, number as u64 + 1);
         stop(Stop::PlanIntentPublished);
         self.complete_plan();
     }
 
-    /// Completes the plan change that a killed administrator left, if there is one.
+    /// Completes the plan change in the redo record, if there is one. Returns whether there was.
     pub(super) fn complete_plan(&self) -> bool {
         let owner = &self.memory.as_ref()[OWNER_LINE];
-        let Some(number) = owner.load(PLAN_INTENT).checked_sub(1) else { return false };
+        let Some(number) = owner.load(PLAN_REDO).checked_sub(1) else { return false };
         if number < self.plan_slots() as u64 {
-            self.store_plan(index(number), core::array::from_fn(|word| owner.load(PLAN_INTENT + 1 + word)));
+            self.store_plan(index(number), core::array::from_fn(|word| owner.load(PLAN_REDO + 1 + word)));
         }
         stop(Stop::PlanWritten);
-        owner.store(PLAN_INTENT, 0);
+        owner.store(PLAN_REDO, 0);
         stop(Stop::PlanIntentWithdrawn);
         true
     }
 
-    /// The plan of this number.
+    /// Returns the plan with this number.
     pub fn plan(&self, number: u8) -> Option<Plan> {
         if usize::from(number) >= self.plan_slots() {
             return None;
         }
         let (line, at) = self.plan_line(usize::from(number));
         let name = Plan::name_from_words([line.load(at), line.load(at + 1)])?;
-        Plan::new(&name, self.layout.policy(self.limits(number))?)
+        Plan::new(&name, Policy::from_layout(&self.layout, self.limits(number))?)
     }
 
-    /// Whether there is a first plan, which no gate is without. (Reading it whole would link the reading of policies into programs
-    /// that only check.)
+    /// Returns whether there is a first plan, which every gate has. It does not read the whole
+    /// plan, since that would link the policy code into programs that only check.
     pub(super) fn has_first_plan(&self) -> bool {
         let limits = self.limits(0).0;
         let windows = 0..self.layout.windows().len();
         let (line, at) = self.plan_line(0);
         line.load(at) != 0
-            && windows.into_iter().all(|place| (1..=self.layout.max_limit(place)).contains(&limits[place]))
+            && windows.into_iter().all(|window| (1..=self.layout.max_limit(window)).contains(&limits[window]))
     }
 
-    /// All plans and their numbers.
+    /// Returns all plans with their numbers.
     pub fn plans(&self) -> impl Iterator<Item = (u8, Plan)> {
         (0..=u8::MAX).map_while(|number| Some((number, self.plan(number)?)))
     }
 }
 
-/// The layout that holds the largest limit of every window over all plans; `None` when their windows differ or don't
-/// fit together.
+/// Returns the layout that can count the largest limit of every window over all plans; `None` if
+/// their windows differ or do not fit one tally.
 pub(super) fn common_layout(plans: &[Plan]) -> Option<Layout> {
     let first = &plans.first()?.policy;
     let mut quotas = Vec::<Quota, MAX_QUOTAS>::from_slice(first.quotas()).ok()?;

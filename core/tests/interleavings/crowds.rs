@@ -8,8 +8,9 @@ use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{KeyState, Limiter, NewKey, Outcome, Timestamp};
 use shuttle::rand::{Rng, thread_rng};
 
-use crate::gate::{self, at};
+use crate::gate;
 use crate::model::{Memory, Work, at_stop, dies_at, explore, memory, schedules, thread, together};
+use crate::noon::at;
 
 /// One of these.
 fn draw<T: Copy>(of: &[T]) -> T {
@@ -26,8 +27,9 @@ const STEPS: [Stop; 6] = [
     Stop::LimiterCharged,
 ];
 
-/// Two buckets. Six slots say nothing any more and four are taken. Four threads check five subjects, three times each,
-/// and one of them is stopped somewhere in an insertion until the others are done.
+/// Two buckets. Six slots say nothing any more and four are taken. Four threads check five
+/// subjects, three times each, and one of them is stopped somewhere in an insertion until the
+/// others are done.
 #[test]
 fn a_crowd_of_subjects_gets_its_slots_and_its_limits() {
     explore(schedules(20_000, 2_000_000), || {
@@ -106,7 +108,8 @@ fn a_crowd_of_subjects_fills_the_table_exactly() {
             let of = |outcome| checks.iter().filter(|check| **check == (subject, outcome)).count();
             let (admitted, denied) = (of(Outcome::Admitted), of(Outcome::Denied));
             assert!(admitted <= 2 && (denied == 0 || admitted == 2));
-            // Nobody lost a slot, so who had one was never told that there is none, and nobody else was charged.
+            // No subject lost its slot, so a subject with a slot never got `Full`, and no other
+            // subject was charged.
             let left = limiter.peek(&[2, subject], 0, at(179)).remaining();
             assert_eq!(usize::try_from(left), Ok(2 - admitted), "subject {subject}");
             held += u64::from(admitted > 0);
@@ -117,8 +120,9 @@ fn a_crowd_of_subjects_fills_the_table_exactly() {
     });
 }
 
-/// An administrator dies somewhere in a rotation. Three threads check old and new secrets and a key that is being
-/// issued, while the next administrator completes what was left, and then issues, moves, rotates and revokes.
+/// An administrator is killed at a random step of a rotation. Three threads check old and new
+/// secrets and a key that is being issued, while the next administrator completes what was left,
+/// and then issues, moves, rotates and revokes.
 #[test]
 fn a_crowd_of_checks_is_right_whatever_administrators_do() {
     explore(schedules(20_000, 2_000_000), || {

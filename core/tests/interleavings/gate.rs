@@ -1,4 +1,5 @@
-//! The gate: checks while an administrator issues, rotates, revokes, reuses records and changes plans; creation.
+//! The gate: checks while an administrator issues, rotates, revokes, reuses records and changes
+//! plans; creation.
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -16,14 +17,9 @@ use crate::model::{
     Memory, Stale, Work, at_stop, dies_at, explore, full_form_only, join, memory, preemptions, start,
     together,
 };
+use crate::noon::at;
 
 pub(crate) type Shared = Arc<Gate<Memory>>;
-
-const NOON_S: u64 = 1_700_049_600;
-
-pub(crate) fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_unix_s(NOON_S + seconds)
-}
 
 pub(crate) fn end(seconds: u64) -> Option<Timestamp> {
     Some(at(seconds))
@@ -55,7 +51,7 @@ pub(crate) fn gate_of(plans: &[Plan], keys: u32) -> Shared {
     Arc::new(Gate::create(memory(config.lines()), &config, peppers()).unwrap())
 }
 
-/// A gate of so many keys that admit two requests a minute, four with the plan `pro`.
+/// A gate of `keys` keys that admit two requests a minute, or four with the plan `pro`.
 pub(crate) fn gate(keys: u32) -> Shared {
     gate_of(&plans("2/minute", "4/minute"), keys)
 }
@@ -171,11 +167,12 @@ fn a_rotated_key_is_good_all_the_time_and_spends_one_quota() {
     });
 }
 
-/// The second secret is the current one, and with the next rotation the previous one: good all the time. A reader that
-/// took one half of a record, or of an intent, from each rotation would know the first and the third.
+/// The second secret is the current one, and with the next rotation the previous one: good all the
+/// time. A reader that took one half of a record, or of a redo record, from each rotation would
+/// know the first and the third.
 ///
-/// The reader starts when the first rotation has done all but so much: what it may still see of what was before would
-/// be more interleavings than can be tried.
+/// The reader starts when the first rotation has done all but so much: what it may still see of
+/// what was before would be more interleavings than can be tried.
 #[test]
 fn of_two_rotations_none_is_seen_by_halves() {
     for begun in [Stop::RecordEven, Stop::HintKept, Stop::IntentWithdrawn] {
@@ -183,9 +180,9 @@ fn of_two_rotations_none_is_seen_by_halves() {
     }
 }
 
-/// The reader may still see the first rotation's record written, and both intents.
+/// The reader may still see the first rotation's record written, and both redo records.
 #[test]
-fn of_two_intents_none_is_seen_by_halves() {
+fn two_redo_records_are_never_read_as_one() {
     explore(full_form_only(0), || two_rotations((Stop::RecordWord, 6)));
 }
 
@@ -209,8 +206,8 @@ fn two_rotations(begun: (Stop, u32)) {
     join(readers.take());
 }
 
-/// The record of a revoked key goes to another: first it is written once more as it is, so that late checks notice.
-/// The reader starts after that, for the reason given above.
+/// The record of a revoked key goes to another: first it is written once more as it is, so that
+/// late checks notice. The reader starts after that, for the reason given above.
 #[test]
 fn a_record_is_one_key_s_or_the_other_s() {
     for begun in [(Stop::FormerEnded, 1), (Stop::IntentPublished, 2)] {
@@ -223,7 +220,7 @@ fn a_record_is_one_key_s_or_the_other_s() {
             let reader = with(&gate, move |gate| {
                 let info = gate.list(at(130)).next().expect("no record is lost to a reader");
                 let seen = (info.account, info.plan, info.state, info.not_after);
-                let old = (1, 0, KeyState::Revoked, 0);
+                let old = (1, 0, KeyState::Revoked, None);
                 let new = (2, 1, KeyState::Active, end(999));
                 assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
             });
@@ -265,8 +262,8 @@ fn a_stale_check_never_moves_a_tally_back() {
     });
 }
 
-/// The late clock says that the key is still good. Its charge may come to nothing, as the key has ended, but never
-/// goes to the key that has the record now.
+/// The late clock says that the key is still good. Its charge may come to nothing, as the key has
+/// ended, but never goes to the key that has the record now.
 #[test]
 fn a_late_check_never_charges_the_next_key_of_the_record() {
     explore(preemptions(3, 5), || {
@@ -276,7 +273,7 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
         let started = Rc::clone(&administrators);
         let administrator = with(&gate, |gate| {
             let issued = gate.administer().unwrap().issue(&new_key(), entropy(9), at(130));
-            // When the late charge came first, the record can't be reused yet.
+            // If the late charge came first, the record cannot be reused yet.
             issued.map_err(|error| assert_eq!(error, AdminError::Full { keys: 1 })).ok()
         });
         let (verdict, _) = at_stop(
@@ -296,8 +293,9 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
     });
 }
 
-/// The key ends in the minute in which it was issued, never used: another key's tally would begin with the same word, and
-/// the late charge would find what it expects. So the record isn't reused yet.
+/// The key ends in the minute in which it was issued, never used: another key's tally would begin
+/// with the same word, and the late charge would find what it expects. So the record is not reused
+/// yet.
 #[test]
 fn a_late_check_never_charges_a_key_of_the_same_minute() {
     explore(preemptions(3, 5), || {
@@ -447,7 +445,7 @@ fn two_administrators_never_meet() {
         let administer = |seed: u8| {
             with(&gate, move |gate| match gate.administer() {
                 Ok(mut administrator) => {
-                    assert!(!administrator.has_recovered(), "nobody left anything half-done");
+                    assert!(!administrator.has_recovered(), "no change was left half-done");
                     Some(administrator.issue(&new_key(), entropy(seed), at(0)).unwrap())
                 }
                 Err(error) => {
@@ -489,7 +487,8 @@ fn a_gate_opens_whole_or_not_at_all() {
     });
 }
 
-/// Administrators that are killed, and the next one, who completes what they left while checks go on.
+/// Administrators that are killed, and the next one, who completes what they left while checks go
+/// on.
 mod stops {
     use super::*;
 
@@ -506,7 +505,7 @@ mod stops {
         (Stop::IntentWithdrawn, 1),
     ];
 
-    /// Whether the change is made, or will be, when its administrator dies there.
+    /// Whether the change is made, or will be, if its administrator is killed there.
     fn is_made(stop: Stop) -> bool {
         stop != Stop::IntentWord
     }
@@ -532,7 +531,7 @@ mod stops {
                         let admitted = ask(gate, &new, at(1)).is_admitted();
                         match stop.0 {
                             Stop::IntentWord => assert!(!admitted),
-                            // Until somebody completes it, the record says nothing of it.
+                            // Until an administrator completes it, the record does not show it.
                             Stop::IntentPublished => {}
                             _ => assert!(admitted),
                         }
@@ -546,7 +545,7 @@ mod stops {
                     assert_eq!(remaining(&shared, &old, at(1)), 2 - admitted);
                     let made = shared.peek(Some(new.expose().as_bytes()), 0, at(1)).is_admitted();
                     let grace = shared.key(key_id, at(1)).unwrap().grace_until;
-                    assert_eq!((made, grace != 0), (is_made(stop.0), is_made(stop.0)));
+                    assert_eq!((made, grace.is_some()), (is_made(stop.0), is_made(stop.0)));
                     shared.verify(at(1), |flaw| panic!("{flaw}"));
                 };
                 let rotate = || {
@@ -582,7 +581,7 @@ mod stops {
                     let seen = move |gate: &Shared| {
                         let info = gate.list(at(130)).next().expect("no record is lost to a reader");
                         let seen = (info.account, info.plan, info.state, info.not_after);
-                        let old = (1, 0, KeyState::Revoked, 0);
+                        let old = (1, 0, KeyState::Revoked, None);
                         let new = (2, 1, KeyState::Active, end(999));
                         assert!(seen == if info.key_id == first { old } else { new }, "{info:?}");
                     };

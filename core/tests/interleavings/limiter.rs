@@ -7,16 +7,11 @@ use core::cell::Cell;
 use keytally_core::{AttachError, Clock, Limiter, Outcome, Timestamp, Verdict};
 
 use crate::model::{Memory, Stale, Work, explore, memory, preemptions, together};
+use crate::noon::at;
 
 type Shared = Arc<Limiter<Memory>>;
 
 /// The start of a minute.
-const NOON_S: u64 = 1_700_049_600;
-
-fn at(seconds: u64) -> Timestamp {
-    Timestamp::from_unix_s(NOON_S + seconds)
-}
-
 /// A limiter of one bucket: eight slots.
 fn one_bucket(policy: &str) -> Shared {
     limiter(policy, 1)
@@ -42,7 +37,7 @@ fn count(verdicts: &[Verdict], outcome: Outcome) -> usize {
     verdicts.iter().filter(|verdict| verdict.outcome() == outcome).count()
 }
 
-/// Takes so many slots of the one bucket with subjects that nobody asks for.
+/// Takes this many slots of the one bucket with other subjects.
 fn take_slots(limiter: &Shared, slots: u32, now: Timestamp) {
     for filler in 0..slots {
         assert!(limiter.check(&filler.to_le_bytes(), 1, now).is_admitted());
@@ -209,8 +204,8 @@ fn of_two_subjects_one_gets_the_last_slot() {
     });
 }
 
-/// An inserter that lost its claim may still put a mark into the slot for a moment. That is no reason to call the
-/// table full.
+/// An inserter that lost its lock may still reserve the slot for a moment. That is not a reason to
+/// report the table full.
 #[test]
 fn the_last_slot_is_never_full_to_the_subject_that_gets_it() {
     explore(preemptions(4, 5), || {
@@ -222,7 +217,8 @@ fn the_last_slot_is_never_full_to_the_subject_that_gets_it() {
     });
 }
 
-/// The clock of `a` is a minute late: the slot says nothing to it any more, as it says nothing to the clock of `b`.
+/// The clock of `a` is a minute late: the slot says nothing to it any more, as it says nothing to
+/// the clock of `b`.
 #[test]
 fn a_hit_and_the_reuse_of_its_slot_charge_their_own() {
     explore(preemptions(4, 5), || {
@@ -252,7 +248,8 @@ fn a_hit_and_two_reuses_of_its_slot_charge_their_own() {
         };
         let [late, later] = together([check(&limiter, b"a", 1, at(180)), later]).try_into().unwrap();
         assert!(later.is_admitted());
-        // The late charge counts now if it came last. Where `b` had the slot, the table was full to it.
+        // The late charge counts now if it came last. Where `b` had the slot, the table was full to
+        // it.
         let left = remaining(&limiter, b"a", at(240));
         assert!(left == 7 || (left == 6 && late.is_admitted()), "{left}");
     });
@@ -297,7 +294,7 @@ fn a_limiter_opens_whole_or_not_at_all() {
     });
 }
 
-/// Inserters that stop for ever, or for a while.
+/// Inserters that stop permanently, or for a while.
 mod stops {
     use keytally_core::stop::Stop;
 
@@ -315,11 +312,11 @@ mod stops {
     ];
 
     #[test]
-    fn the_claim_and_the_mark_of_a_dead_inserter_are_taken_over() {
+    fn lock_and_reservation_of_a_killed_inserter_are_taken_over() {
         for step in STEPS {
             explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
-                // The dead one's slot is the last.
+                // The slot of the killed inserter is the last.
                 take_slots(&limiter, 6, at(0));
                 let counted = u32::from(step == Stop::LimiterCharged);
                 let shared = Arc::clone(&limiter);
@@ -355,7 +352,7 @@ mod stops {
         }
     }
 
-    /// The stopped one goes on while others take its claim over, or after they did.
+    /// The stopped inserter continues while others take its lock over, or afterwards.
     #[test]
     fn an_inserter_that_comes_back_from_the_dead_does_no_harm() {
         for (step, late) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
@@ -451,10 +448,11 @@ mod two_buckets {
         });
     }
 
-    /// The first bucket is full to one clock and all expired to the other, which is a minute ahead. So one takes both
-    /// claims, in the order of the buckets, and the other only that of the first bucket.
+    /// The first bucket is full to one clock and all expired to the other, which is a minute ahead.
+    /// So one takes both claims, in the order of the buckets, and the other only that of the first
+    /// bucket.
     #[test]
-    fn inserters_whose_clocks_disagree_about_the_bucket_share_a_slot() {
+    fn inserters_with_clocks_that_disagree_share_a_slot() {
         for (first, other) in [(0, 1), (1, 0)] {
             explore(preemptions(3, 5), move || {
                 let limiter = two_buckets("2/minute");
@@ -470,7 +468,7 @@ mod two_buckets {
     }
 
     #[test]
-    fn inserters_that_need_both_claims_get_by() {
+    fn inserters_that_need_both_locks_do_not_deadlock() {
         explore(preemptions(3, 4), || {
             let limiter = two_buckets("2/minute");
             fill(&limiter, 0, 6, at(0));

@@ -1,9 +1,10 @@
 //! Every interleaving of a few threads on the code that ships, in tables as small as they come.
 //!
-//! Each file holds scenarios: a table, threads that use it, and what must hold however they interleave. Under
-//! `--cfg loom` all interleavings are tried that have no more than so many preemptions, with all values that a load
-//! may see in the memory model of C11. Under `--cfg shuttle` schedules are random and memory is sequentially
-//! consistent, which reaches further: more threads, more operations.
+//! Each file holds scenarios: a table, threads that use it, and what must hold however they
+//! interleave. Under `--cfg loom` all interleavings are tried that have no more than so many
+//! preemptions, with all values that a load may see in the memory model of C11. Under `--cfg
+//! shuttle` schedules are random and memory is sequentially consistent, which reaches further: more
+//! threads, more operations.
 //!
 //! `cargo xtask test loom shuttle` builds and runs both, `--full` with higher bounds.
 #![cfg(any(loom, shuttle))]
@@ -12,6 +13,8 @@
 extern crate alloc;
 
 mod model;
+#[path = "../support/noon.rs"]
+mod noon;
 
 #[cfg(shuttle)]
 mod crowds;

@@ -1,4 +1,4 @@
-//! The only door to the model checkers: a scenario doesn't know which of them runs it.
+//! Facade for the model checkers: a scenario does not know which of them runs it.
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -18,7 +18,7 @@ pub(crate) use shuttle::thread;
 /// Memory that threads share, and that a scenario can look into afterwards.
 pub(crate) type Memory = Arc<[Line]>;
 
-/// A system clock whose first reading is `first`, and which shows `again` when it is read again: a
+/// A system clock with the first reading `first` and the second reading `again`: a
 /// thread was stopped for as long as they are apart.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stale {
@@ -49,8 +49,8 @@ pub(crate) struct Bounds([Option<usize>; 2]);
 
 /// All interleavings with at most `short` preemptions; in the full form with `full`.
 ///
-/// There is always a bound: two inserters may take a claim from each other for ever. Where it is below three, shuttle
-/// goes further.
+/// There is always a bound: two inserters may take a lock over from each other without end. Where
+/// it is below three, shuttle goes further.
 #[cfg(loom)]
 pub(crate) const fn preemptions(short: usize, full: usize) -> Bounds {
     Bounds([Some(short), Some(full)])
@@ -73,7 +73,7 @@ pub(crate) const fn full_form_only(_: usize) -> Bounds {
     schedules(5_000, 500_000)
 }
 
-/// For scenarios that are too large for loom: so many random schedules.
+/// For scenarios that are too large for loom: this many random schedules.
 #[cfg(shuttle)]
 pub(crate) const fn schedules(short: usize, full: usize) -> Bounds {
     Bounds([Some(short), Some(full)])
@@ -104,8 +104,9 @@ fn run(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> Strin
     format!("interleavings with at most {bound} preemptions")
 }
 
-/// Half of the schedules choose any thread at every step; the others keep to an order of the threads and change it
-/// at a few random steps (PCT), which finds what needs few but well-placed preemptions.
+/// Half of the schedules choose any thread at every step; the others keep to an order of the
+/// threads and change it at a few random steps (PCT), which finds what needs few but well-placed
+/// preemptions.
 #[cfg(shuttle)]
 fn run(schedules: usize, scenario: impl Fn() + Send + Sync + 'static) -> String {
     let scenario = Arc::new(scenario);
@@ -151,10 +152,11 @@ pub(crate) fn join<T>(threads: Vec<thread::JoinHandle<T>>) -> Vec<T> {
 /// What a thread does.
 pub(crate) type Work<T> = Box<dyn FnOnce() -> T + Send>;
 
-/// Does `work` on this thread, and `then` in the middle of it, when it comes to this visit, counted from 1, of the place.
-/// Says whether it came there.
+/// Does `work` on this thread, and `then` in the middle of it, when it comes to this visit, counted
+/// from 1, of the place. Says whether it came there.
 ///
-/// What came before is no part of the interleavings, so that `then` may start threads that meet the rest of `work`.
+/// What came before is no part of the interleavings, so that `then` may start threads that meet the
+/// rest of `work`.
 pub(crate) fn at_stop<T>(
     (place, visit): (Stop, u32),
     then: impl FnOnce() + 'static,
@@ -176,12 +178,13 @@ pub(crate) fn at_stop<T>(
     (result, visited.get() >= visit)
 }
 
-/// Does `work` up to this visit of the place, as if the process were killed there. Then `then` is done.
+/// Does `work` up to this visit of the place, as if the process were killed there. Then `then` is
+/// done.
 pub(crate) fn dies_at<T>(stop: (Stop, u32), work: impl FnOnce() -> T, then: impl FnOnce() + 'static) {
     struct Dead;
     let rest = move || {
         then();
-        // What unwinds now would be gone with the process: nobody looks at the memory any more.
+        // A killed process would not unwind, and no test reads the memory afterwards.
         resume_unwind(Box::new(Dead));
     };
     match catch_unwind(AssertUnwindSafe(|| at_stop(stop, rest, work))) {

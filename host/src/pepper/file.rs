@@ -1,15 +1,18 @@
-//! Opens a file of peppers. Refuses one that another user could have written, or can read.
+//! Opens a pepper file. Refuses a file that another user can write or read.
 //!
-//! | owner | accepted | provided by |
+//! | owner | accepted if | provided by |
 //! |---|---|---|
-//! | the user of this process | nobody else can read or write it: 0600, 0400 | an administrator, `keytally serve` |
-//! | root | nobody else can write it: 0400, 0440, 0444 | systemd, Kubernetes, Docker |
+//! | the user of this process | no other user can read or write it: 0600, 0400 | an administrator, `keytally serve` |
+//! | root | no other user can write it: 0400, 0440, 0444 | systemd, Kubernetes, Docker |
 //!
-//! Root keeps secrets from other users by the folder, an access control list or a namespace, none of which the mode
-//! shows. Symbolic links are followed, and the rule is asked of the file that they lead to. A pipe follows the same
-//! rule. A file that is refused is read all the same, to learn whether it holds peppers: nothing else marks a file as
-//! one of ours, and no command may be advised for another. Standard input was opened by the parent process, so its
-//! owner and mode are checked only if it is a file.
+//! A file of root may be readable by its mode: root protects secrets by the folder, an access
+//! control list or a namespace, none of which the mode shows. Symbolic links are followed, and the
+//! rule applies to the file that they lead to. It applies to a pipe as well.
+//!
+//! A file that is refused is read nevertheless, to find out whether it contains peppers. Nothing
+//! else identifies a pepper file, and an error must not advise a command that changes another
+//! program's file. Standard input was opened by the parent process, so its owner and mode are
+//! checked only if it is a regular file.
 
 use std::fs::File;
 use std::io;
@@ -32,20 +35,20 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Permission bits that a file of another owner must not have.
 const OPEN_TO_OTHERS: u32 = 0o077;
 
-/// A file of peppers, open to be read.
+/// A pepper file, open for reading.
 pub(super) struct Opened {
     pub(super) file: File,
-    /// Why nothing in it may be used. It is the caller's error only if the file holds peppers: the command that it
-    /// advises would break another program's file.
+    /// Why its contents must not be used. The caller may return this error only if the file
+    /// contains peppers: the command that it advises would break another program's file.
     pub(super) refusal: Option<Error>,
 }
 
-/// Opens the peppers at `path`. Waits for the other end of a pipe.
+/// Opens the pepper file at `path`. Waits for the other end of a pipe.
 pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     let is_standard_input = path == Path::new(STANDARD_INPUT);
     let file = if is_standard_input { standard_input() } else { open_path(path) };
     let file = file.map_err(|error| Error::io("open", path, error))?;
-    let metadata = file.metadata().map_err(|error| Error::io("look at", path, error))?;
+    let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
     let kind = metadata.file_type();
     let rule = |recognized| {
         let user = rustix::process::geteuid().as_raw();
@@ -55,7 +58,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
         return Ok(Opened { file, refusal: rule(true).err() });
     }
     if kind.is_fifo() && !is_standard_input {
-        // To look into a pipe may take as long as its writer likes.
+        // The writer of a pipe may take any time, so it is refused without being read.
         rule(false)?;
     } else if kind.is_dir() {
         return Err(Error::NotAFile { path: path.into(), found: "a directory" });
@@ -74,7 +77,8 @@ fn open_path(path: &Path) -> io::Result<File> {
     Ok(rustix::io::retry_on_intr(|| open_file(path, flags, Mode::empty()))?.into())
 }
 
-/// The rule, for a process of `user`. The owner is asked first, since an owner can change the mode.
+/// Applies the access rule for a process of `user`. The owner comes first, because an owner can
+/// change the mode.
 fn refuse_others(path: &Path, owner: u32, mode: u32, user: u32, recognized: bool) -> Result<(), Error> {
     if owner == ROOT {
         return match mode & WRITABLE_BY_OTHERS {

@@ -1,13 +1,14 @@
-//! Whoever comes after somebody who died is not held up.
+//! Fails a test in which a killed or stopped process delays another one.
 
 use core::time::Duration;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 
-/// How long the next one may take at most, on a machine that is busy with something else too.
+/// The bound on the delay, also on a machine that is busy with other work.
 const PROMPT: Duration = Duration::from_secs(5);
 
-/// Does the work. If it takes too long, the whole test program ends: what hangs can't be interrupted.
+/// Calls `work`. If it takes too long, aborts the whole test program, because a call that hangs
+/// cannot be interrupted.
 pub(crate) fn promptly<T>(what: &str, work: impl FnOnce() -> T) -> T {
     let (done, is_done) = mpsc::channel::<()>();
     thread::scope(|scope| {

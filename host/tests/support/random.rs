@@ -1,6 +1,5 @@
-//! Random choices that a seed repeats.
+//! Pseudorandom numbers that a seed reproduces (SplitMix64).
 
-/// A stream of numbers that look random.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

@@ -1,9 +1,9 @@
-"""May the holder of this API key make this request now?
+"""API-key checks and rate limits in the server's own process.
 
-`Gate` checks API keys and charges their quotas, `Limiter` does the same for any subject without keys: an
-address, a user, a route. Both may be shared by any number of processes through a file, and together these
-admit exactly the limit: no server is run for it. Each check returns a `Verdict` with all that an HTTP
-response needs.
+A `Gate` is a table of API keys: it verifies a key and charges its quotas. A `Limiter` charges the
+quotas of any other subject: an address, a user, a route. Any number of processes may share a table
+by its file, without a server. Together they admit exactly the limit. A check returns a `Verdict`
+with the status, the header fields and the body of the HTTP response.
 
 >>> from keytally import Limiter
 >>> limiter = Limiter("100/minute, 1000/hour")

@@ -1,4 +1,7 @@
-"""The program ``keytally``: ``python -m keytally --help`` explains every command."""
+"""The command line ``python -m keytally``, with the commands of the program ``keytally``.
+
+The program of the package keytally-server also has the command ``serve``.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,12 @@ from keytally._native import run
 
 
 def main() -> int:
-    """Run the command line and return its exit status: 0 fine, 1 denied or invalid, 2 usage, 3 failure."""
-    # Python would only make a note of Ctrl-C, and look at it when the command has ended.
+    """Run the command line, and return its exit status.
+
+    It is 0 for success, 1 for a denied request or an invalid key, 2 for wrong usage, and 3 for a
+    failure.
+    """
+    # The handler of Python would only run after the command has ended.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     return run(["keytally", *sys.argv[1:]])
 

@@ -1,4 +1,4 @@
-"""Client addresses: how one is read, and what counts as one client. ``docs/ADDRESSES.md`` has the rules."""
+"""Client addresses, and the subjects that limiters count, by the rules of ``docs/ADDRESSES.md``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Union
 
 Address = Union[ipaddress.IPv4Address, ipaddress.IPv6Address]
 
-# The prefix of the IPv6 addresses that count as one client: a site is given at least a /64.
+# The prefix length of the IPv6 networks that count as one client: a site has at least a /64.
 IPV6_PREFIX = 64
 
 # An address with a port, or in brackets.
 DECORATED = re.compile(r"\[([^\]]*)\](?::[0-9]+)?|([0-9.]+):[0-9]+")
 
-# The first 96 bits of the IPv6 addresses whose last 32 bits are an IPv4 address.
+# The first 96 bits of the IPv6 addresses that end in an IPv4 address.
 IPV4_AFTER = {
     0x0000_0000_0000_0000_0000_0000,  # ::/96, IPv4-compatible (RFC 4291, deprecated)
     0x0000_0000_0000_0000_0000_FFFF,  # ::ffff:0:0/96, IPv4-mapped (RFC 4291)
@@ -26,9 +26,10 @@ SIX_TO_FOUR = 0x2002
 
 
 def parse(text: str) -> Address | None:
-    """Return an address without its port, brackets and zone, or ``None`` if the text is not an address.
+    """Return an address without port, brackets and zone; ``None`` if the text is not an address.
 
-    An IPv4-mapped address is the IPv4 address: a socket for both families reports peers so.
+    An IPv4-mapped address becomes the IPv4 address. A socket of both families reports IPv4 peers
+    in that form.
     """
     decorated = DECORATED.fullmatch(text)
     if decorated:
@@ -41,7 +42,7 @@ def parse(text: str) -> Address | None:
 
 
 def client(address: Address, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return what counts an address: the IPv4 address that it is or holds, or its IPv6 network."""
+    """Return the subject of an address: the IPv4 address, also a contained one, or the network."""
     if address.version == 4:
         return str(address)
     number = int(address)
@@ -54,7 +55,9 @@ def client(address: Address, ipv6_prefix: int = IPV6_PREFIX) -> str:
 
 
 def subject(text: str | None, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return what counts a client, by the address that the server reports. Text that is none counts as it is.
+    """Return the subject of a client, by the address that the server reports.
+
+    A text that is not an address is a subject itself.
 
     Raises:
         RuntimeError: The server reports no address.
@@ -62,8 +65,8 @@ def subject(text: str | None, ipv6_prefix: int = IPV6_PREFIX) -> str:
     """
     if not text:
         raise RuntimeError(
-            "the server doesn't tell the client's address, as on a Unix socket: "
-            "pass key= with a function that returns what to count"
+            "the server does not report the client's address, as on a Unix socket: "
+            "pass key= with a function that returns the subject to count"
         )
     address = parse(text)
     return text if address is None else client(address, ipv6_prefix)
@@ -73,7 +76,7 @@ def checked_prefix(ipv6_prefix: int) -> int:
     """Return the prefix length.
 
     Raises:
-        TypeError, ValueError: There is no such prefix length.
+        TypeError, ValueError: The prefix length is not an integer of 1 to 128.
 
     """
     if not isinstance(ipv6_prefix, int):

@@ -1,4 +1,4 @@
-"""Functions of the application: ``key``, ``cost`` and ``on_verdict``, plain or async."""
+"""Calls of the application's functions ``key``, ``cost`` and ``on_verdict``, plain or async."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("keytally")
 
-# The highest cost that a table takes.
+# The highest cost that a table accepts, in units.
 MAX_COST = 2**32 - 1
 
 
 def is_async(function: object) -> bool:
-    """Return whether a call of it returns an awaitable, as far as that can be known without a call."""
+    """Return whether a function is known to return an awaitable, without a call of it."""
     call = getattr(function, "__call__", None)  # noqa: B004
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
 def refuse_async(**functions: object) -> None:
-    """Refuse async functions, for an integration that is synchronous.
+    """Raise an error if one of the functions is async, for a synchronous integration.
 
     Raises:
-        TypeError: One is async. The message names its argument.
+        TypeError: A function is async. The message names its argument.
 
     """
     for name, function in functions.items():
         if is_async(function):
             raise TypeError(
-                f"{name} is async, and is called where nothing can await it: pass a plain function"
+                f"{name} is async, and nothing can await it here: pass a plain function"
             )
 
 
 def checked_cost(cost: object) -> Any:  # noqa: ANN401
-    """Return a cost: a number within range, or a function.
+    """Return a cost: a number of units within range, or a function.
 
     Raises:
-        TypeError, ValueError: It is neither.
+        TypeError, ValueError: The cost is neither.
 
     """
     if callable(cost):
@@ -53,42 +53,43 @@ def checked_cost(cost: object) -> Any:  # noqa: ANN401
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
-    """Return what a function returned.
+    """Return the result of a function.
 
     Raises:
-        TypeError: It is an awaitable.
+        TypeError: The result is an awaitable.
 
     """
     if hasattr(value, "__await__"):
         if hasattr(value, "close"):
             value.close()
         raise TypeError(
-            "the function returned an awaitable where nothing can await it: pass a plain function"
+            "the function returned an awaitable, and nothing can await it here: "
+            "pass a plain function"
         )
     return value
 
 
 async def awaited(value: Any) -> Any:  # noqa: ANN401
-    """Return what a function returned, or what its awaitable gives."""
+    """Return the result of a function, awaited if it is an awaitable."""
     return await value if hasattr(value, "__await__") else value
 
 
-def tell(on_verdict: Callable[[Verdict, Any], object], verdict: Verdict, request: object) -> None:
-    """Call the function. If it raises, that is logged: the request was charged, and is answered."""
+def notify(on_verdict: Callable[[Verdict, Any], object], verdict: Verdict, request: object) -> None:
+    """Call ``on_verdict``. An exception is only logged, because the request was charged already."""
     try:
         plain(on_verdict(verdict, request))
     except Exception:
         LOG.exception(FAILED)
 
 
-async def tell_awaited(
+async def notify_async(
     on_verdict: Callable[[Verdict, Any], object], verdict: Verdict, request: object
 ) -> None:
-    """Call the function and await it if it is async. If it raises, that is logged."""
+    """Call ``on_verdict``, and await its result if it is async. An exception is only logged."""
     try:
         await awaited(on_verdict(verdict, request))
     except Exception:
         LOG.exception(FAILED)
 
 
-FAILED = "on_verdict raised an exception; the request is answered as if it had not"
+FAILED = "on_verdict raised an exception; the response to the request is not affected"

@@ -1,4 +1,4 @@
-"""Exempt paths: which requests need no key."""
+"""Exempt paths: the paths of requests that need no key."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from keytally._native import redact
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# What a path has in which there may be a dot segment.
+# Every path with a dot segment, encoded or not, matches this.
 SUSPECT = re.compile(r"[%\\]|/\.")
 
-# How often a path may be encoded. One that is encoded more often is not exempt.
+# The most times that a path may be percent-encoded. A path that is encoded more often is not
+# exempt.
 MAX_ENCODINGS = 4
 
 
@@ -22,7 +23,7 @@ def exemption(paths: Iterable[str]) -> Callable[[str], bool]:
     """Return a function that reports whether a path is exempt.
 
     Raises:
-        TypeError, ValueError: The paths are not paths, or one can never match.
+        TypeError, ValueError: A value is not a path, or a path can never match.
 
     """
     if isinstance(paths, (str, bytes)):
@@ -32,13 +33,14 @@ def exemption(paths: Iterable[str]) -> Callable[[str], bool]:
         if not isinstance(path, str) or not path.startswith("/") or "*" in path[:-1]:
             shown = redact(repr(path))
             raise ValueError(
-                f"{shown} can't be exempt: give a path as '/health', or all that begin alike as '/static/*'"
+                f"{shown} cannot be exempt: pass a path such as '/health', "
+                "or a prefix such as '/static/*'"
             )
         if has_dot_segment(path) or "//" in path or any(mark in path for mark in "%?#\\"):
             shown = redact(repr(path))
             raise ValueError(
-                f"{shown} can't be exempt, because no request's path is compared in that form: "
-                "give it decoded, without dot segments, repeated slashes and query"
+                f"{shown} cannot be exempt, because no request's path is compared in that form: "
+                "pass it decoded, without dot segments, repeated slashes and query"
             )
     exact = frozenset(path for path in paths if not path.endswith("*"))
     prefixes = tuple(path[:-1] for path in paths if path.endswith("*"))
@@ -46,17 +48,17 @@ def exemption(paths: Iterable[str]) -> Callable[[str], bool]:
         return lambda _: False
 
     def is_exempt(path: str) -> bool:
-        # Repeated slashes are not joined, as routers do not join them: //health may be another route.
+        # Repeated slashes are not joined, because routers do not: //health may be another route.
         return path in exact or (path.startswith(prefixes) and not has_dot_segment(path))
 
     return is_exempt
 
 
 def has_dot_segment(path: str) -> bool:
-    """Return whether a path has a dot segment, encoded or not, or is encoded too often to tell.
+    """Return whether a path has a dot segment, encoded or not, or is encoded too many times.
 
-    What serves the path may decode it once more, take a backslash for a slash, or drop what follows a
-    semicolon. Then a dot segment leads out of an exempt folder.
+    The component that serves the path may decode it again, treat a backslash as a slash, or drop
+    the text after a semicolon. A dot segment then leads out of an exempt folder.
     """
     if not SUSPECT.search(path):
         return False

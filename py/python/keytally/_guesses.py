@@ -1,8 +1,8 @@
 """Guessed keys: a limit of failed checks for each client address.
 
-The gate is asked first. Its verdict is the answer, unless it is ``invalid_key`` and the client's address has
-had too many of those. Then the answer is 429. So a key that is admitted is never refused here, and a request
-without a key is not a guess.
+The gate checks the key first. If the outcome is ``invalid_key`` and the client's address had too
+many of these, the answer is 429. Otherwise it is that of the verdict. A valid key is therefore
+never refused here, and a request without a key does not count.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     from keytally._native import Verdict
 
-# The limit of an integration that is given no other, as of ``keytally serve``.
+# The default limit, the same as that of ``keytally serve``.
 DEFAULT = "20/minute, 200/hour"
 
-# Client networks that a policy counts at a time: 1.5 MiB of memory. Wrong keys of further networks get 401.
+# The most client networks that a policy counts at a time, in 1.5 MiB of memory. Wrong keys from
+# other networks get 401.
 MAX_NETWORKS = 65_536
 
 
@@ -30,12 +31,13 @@ class Guesses:
     """The limit of failed checks.
 
     Args:
-        failures: A policy, which this process counts in memory; a limiter; or ``None`` for no limit.
-        trusted_proxies: The proxies whose ``X-Forwarded-For`` is believed.
-        ipv6_prefix: How many bits of an IPv6 address count.
+        failures: A policy, which this process counts in memory; a limiter; or ``None`` for no
+            limit.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` is trusted.
+        ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
 
     Raises:
-        TypeError, ValueError: One of them is something else.
+        TypeError, ValueError: An argument has the wrong type or is out of range.
 
     """
 
@@ -54,10 +56,10 @@ class Guesses:
         self._ipv6_prefix = _addresses.checked_prefix(ipv6_prefix)
 
     def answer(self, verdict: Verdict, peer: str | None, forwarded_for: str) -> _web.Answer:
-        """Count a failed check, and return what to answer: the verdict, or that there were too many.
+        """Count a failed check, and return the answer: the verdict, or 429 after too many of them.
 
-        Every invalid key counts, for whatever reason: if a revoked key did not, the answer would reveal that
-        its secret is right.
+        Every invalid key counts. If a revoked key did not count, the answer would disclose that its
+        secret is correct.
         """
         if self._limiter is None or verdict.outcome != "invalid_key":
             return verdict
@@ -65,7 +67,7 @@ class Guesses:
         if client is None:
             return verdict
         counted = self._limiter.check(_addresses.client(client, self._ipv6_prefix))
-        # A full limiter refuses nothing: the refusal would hit others.
+        # A full limiter refuses no request: it would refuse clients that sent no wrong key.
         if counted.outcome != "denied":
             return verdict
         return _web.OwnAnswer(
@@ -79,7 +81,7 @@ class Guesses:
 
 
 class TrustedProxies:
-    """The proxies whose ``X-Forwarded-For`` is believed."""
+    """The proxies whose ``X-Forwarded-For`` is trusted."""
 
     def __init__(self, proxies: Iterable[str]) -> None:
         if isinstance(proxies, (str, bytes)):
@@ -88,14 +90,16 @@ class TrustedProxies:
             )
         proxies = list(proxies)
         self._unix = "unix" in proxies
-        self._networks = [_network(index, text) for index, text in enumerate(proxies) if text != "unix"]
+        self._networks = [
+            _network(index, text) for index, text in enumerate(proxies) if text != "unix"
+        ]
 
     def client(self, peer: str | None, forwarded_for: str) -> _addresses.Address | None:
         """Return the address of the client that sent a request, or ``None`` if it is unknown.
 
-        It is the peer's own address, unless the peer is trusted. Then ``X-Forwarded-For`` is read from the
-        right, where the nearest proxy appended, past trusted addresses. What stands left of the first
-        untrusted address is the client's own text. If all are trusted, it is the leftmost.
+        It is the address of the peer, unless the peer is trusted. Then it is the rightmost address
+        of ``X-Forwarded-For`` that is not trusted: each proxy appends on the right, and the client
+        can write anything to the left of that address. If all are trusted, it is the leftmost.
         """
         address = _addresses.parse(peer or "")
         if address is None and not self._unix:
@@ -115,7 +119,7 @@ class TrustedProxies:
 
 @functools.cache
 def in_memory(policy: str) -> Limiter:
-    """Return the limiter of a policy, which all integrations of a process with that policy share."""
+    """Return the limiter of a policy, which all integrations of a process share."""
     return Limiter(policy, MAX_NETWORKS)
 
 
@@ -129,6 +133,6 @@ def _network(index: int, text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Net
         else:
             if network.version == 4 or network.network_address.ipv4_mapped is None:
                 return network
-            # No peer has such an address: it is taken as the IPv4 address that it stands for.
+            # Addresses of peers are compared as IPv4 addresses if they are IPv4-mapped.
             problem = "must be an IPv4 network in its own form, such as 10.0.0.0/8"
     raise ValueError(f"trusted_proxies[{index}] {problem}")

@@ -1,29 +1,30 @@
-"""What an integration asks about a request, and what follows from the verdict. It is the same everywhere."""
+"""The rules that all integrations apply to a request: check a table, and act on the verdict."""
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Callable, Generic, Protocol, TypeVar, Union
 
-from keytally import _calls, _once, _web
+from keytally import _addresses, _calls, _record, _web
+from keytally._guesses import Guesses
 from keytally._native import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
+    from collections.abc import Iterable, MutableMapping, Sequence
 
-    from keytally import Gate, Limiter
-    from keytally._guesses import Guesses
+    from keytally._native import Gate, Limiter
 
-# What the application's functions get.
+# The argument of the application's functions.
 RequestT = TypeVar("RequestT")
 
-# What a limiter counts; None for a gate, and for a request that is not counted.
+# The subject that a limiter counts; None for a gate, and for a request that is not counted.
 Subject = Union[str, bytes, None]
 
-Leave = Callable[[_once.Record, _once.Asked], None]
+Store = Callable[[_record.Record, _record.Decision], None]
 
 
 class Reader(Protocol):
-    """How a scope or an environ is read."""
+    """The way to read a scope or an environ."""
 
     def keys(self, fields: MutableMapping[str, Any], /) -> Sequence[str | bytes]:
         """Return the values of all X-API-Key fields."""
@@ -36,7 +37,7 @@ class Reader(Protocol):
 
 
 class Rule(Generic[RequestT]):
-    """What both rules do with a verdict."""
+    """The part that the rules of gates and limiters share."""
 
     def __init__(
         self,
@@ -54,86 +55,92 @@ class Rule(Generic[RequestT]):
         if not awaits:
             _calls.refuse_async(cost=cost, on_verdict=on_verdict)
 
-    def ask(self, request: RequestT, fields: MutableMapping[str, Any], leave: Leave) -> _once.Asked | None:
-        """Ask about a request. What it is refused with, if it is, is the ``refusal``.
+    def check(
+        self, request: RequestT, fields: MutableMapping[str, Any], store: Store
+    ) -> _record.Decision | None:
+        """Check a request. If it is refused, the decision has a ``refusal``.
 
         Args:
-            request: What the application's functions get.
+            request: The argument of the application's functions.
             fields: The scope or the environ.
-            leave: Leaves the verdict where the application's functions find it.
+            store: A function that stores the verdict where the application reads it.
 
         Returns:
-            What was asked; ``None`` if the request is not counted.
+            The decision; ``None`` if the request is not counted.
 
         """
         cost = _calls.plain(self._cost(request)) if callable(self._cost) else self._cost
-        asked = self._decide(fields, _calls.plain(self._subject(request, fields)), cost, leave)
-        if asked is not None and self._is_to_be_told(asked):
-            _calls.tell(self._on_verdict, asked.verdict, request)  # type: ignore[arg-type]
-        return asked
+        subject = _calls.plain(self._subject(request, fields))
+        decision = self._decide(fields, subject, cost, store)
+        if decision is not None and self._must_notify(decision):
+            _calls.notify(self._on_verdict, decision.verdict, request)  # type: ignore[arg-type]
+        return decision
 
-    async def ask_awaiting(
-        self, request: RequestT, fields: MutableMapping[str, Any], leave: Leave
-    ) -> _once.Asked | None:
-        """Ask about a request as ``ask`` does, and await the functions of the application that are async."""
+    async def check_async(
+        self, request: RequestT, fields: MutableMapping[str, Any], store: Store
+    ) -> _record.Decision | None:
+        """Check a request as ``check`` does, and await the application's async functions."""
         cost = await _calls.awaited(self._cost(request)) if callable(self._cost) else self._cost
-        asked = self._decide(fields, await _calls.awaited(self._subject(request, fields)), cost, leave)
-        if asked is not None and self._is_to_be_told(asked):
-            await _calls.tell_awaited(self._on_verdict, asked.verdict, request)  # type: ignore[arg-type]
-        return asked
+        subject = await _calls.awaited(self._subject(request, fields))
+        decision = self._decide(fields, subject, cost, store)
+        if decision is not None and self._must_notify(decision):
+            await _calls.notify_async(self._on_verdict, decision.verdict, request)  # type: ignore[arg-type]
+        return decision
 
     def _decide(
         self,
         fields: MutableMapping[str, Any],
         subject: Subject,
         cost: int,
-        leave: Leave,
-    ) -> _once.Asked | None:
-        record = _once.of(fields)
+        store: Store,
+    ) -> _record.Decision | None:
+        record = _record.record_of(fields)
         in_range = 0 <= cost <= _calls.MAX_COST
-        asked = self._check(record, fields, subject, cost if in_range else 0)
-        if asked is None:
+        decision = self._charge(record, fields, subject, cost if in_range else 0)
+        if decision is None:
             return None
-        asked.listed = asked.listed or self._headers
-        leave(record, asked)
-        verdict = asked.verdict
+        decision.listed = decision.listed or self._headers
+        store(record, decision)
+        verdict = decision.verdict
         if verdict.admitted and in_range:
-            return asked
+            return decision
         if self._shadow:
             if record.shadow is None:
                 record.shadow = verdict.outcome if not verdict.admitted else "cost_out_of_range"
         elif verdict.admitted:
-            record.refuse(asked, _web.WRONG_COST)
+            record.refuse(decision, _web.WRONG_COST)
         else:
-            record.refuse(asked, self._answer_to(verdict, fields))
-        return asked
+            record.refuse(decision, self._answer_to(verdict, fields))
+        return decision
 
     def _subject(self, request: RequestT, fields: MutableMapping[str, Any]) -> Any:  # noqa: ANN401, ARG002
         return None
 
-    def _check(
+    def _charge(
         self,
-        record: _once.Record,
+        record: _record.Record,
         fields: MutableMapping[str, Any],
         subject: Subject,
         cost: int,
-    ) -> _once.Asked | None:
+    ) -> _record.Decision | None:
         raise NotImplementedError
 
     def _answer_to(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> _web.Answer:  # noqa: ARG002
         return verdict
 
-    def _is_to_be_told(self, asked: _once.Asked) -> bool:
-        """Return whether the function is to be called: once for each verdict on the request's own cost."""
-        told = (self._on_verdict, asked.verdict)
-        if self._on_verdict is None or told in asked.told or asked.refusal is _web.WRONG_COST:
+    def _must_notify(self, decision: _record.Decision) -> bool:
+        """Return whether to call ``on_verdict``: once for each verdict on the request's cost."""
+        call = (self._on_verdict, decision.verdict)
+        if self._on_verdict is None or call in decision.notified:
             return False
-        asked.told.append(told)
+        if decision.refusal is _web.WRONG_COST:
+            return False
+        decision.notified.append(call)
         return True
 
 
 class GateRule(Rule[RequestT]):
-    """Needs a good key with quota left."""
+    """Requires a valid key with quota left."""
 
     def __init__(
         self,
@@ -144,25 +151,41 @@ class GateRule(Rule[RequestT]):
     ) -> None:
         super().__init__(**options)
         self._gate = gate
-        _once.file_at(gate.path)
+        _record.real_path(gate.path)
         self._read = read
         self._guesses = guesses
 
-    def _check(
+    @classmethod
+    def with_failures(
+        cls,
+        gate: Gate,
+        read: Reader,
+        *,
+        failures: Limiter | str | None,
+        trusted_proxies: Iterable[str],
+        ipv6_prefix: int,
+        **options: Any,  # noqa: ANN401
+    ) -> GateRule[RequestT]:
+        """Return the rule of a gate, with its limit of failed checks by client address."""
+        return cls(gate, read, Guesses(failures, trusted_proxies, ipv6_prefix), **options)
+
+    def _charge(
         self,
-        record: _once.Record,
+        record: _record.Record,
         fields: MutableMapping[str, Any],
         subject: Subject,  # noqa: ARG002
         cost: int,
-    ) -> _once.Asked:
+    ) -> _record.Decision:
         return check_key(record, self._gate, self._read.keys(fields), cost)
 
     def _answer_to(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> _web.Answer:
-        return self._guesses.answer(verdict, self._read.peer(fields), self._read.forwarded_for(fields))
+        return self._guesses.answer(
+            verdict, self._read.peer(fields), self._read.forwarded_for(fields)
+        )
 
 
 class LimiterRule(Rule[RequestT]):
-    """Needs quota left of the request's subject."""
+    """Requires quota left for the request's subject."""
 
     def __init__(
         self,
@@ -176,37 +199,57 @@ class LimiterRule(Rule[RequestT]):
         if not awaits:
             _calls.refuse_async(key=key)
         self._limiter = limiter
-        _once.file_at(limiter.path)
+        _record.real_path(limiter.path)
         self._key = key
+
+    @classmethod
+    def with_default_key(
+        cls,
+        limiter: Limiter,
+        key: Callable[[RequestT], Any] | None,
+        client_address: Callable[..., str],
+        *,
+        ipv6_prefix: int,
+        **options: Any,  # noqa: ANN401
+    ) -> LimiterRule[RequestT]:
+        """Return the rule of a limiter that counts client addresses, unless there is a ``key``."""
+        ipv6_prefix = _addresses.checked_prefix(ipv6_prefix)
+        return cls(
+            limiter, key or functools.partial(client_address, ipv6_prefix=ipv6_prefix), **options
+        )
 
     def _subject(self, request: RequestT, fields: MutableMapping[str, Any]) -> Any:  # noqa: ANN401, ARG002
         return self._key(request)
 
-    def _check(
+    def _charge(
         self,
-        record: _once.Record,
+        record: _record.Record,
         fields: MutableMapping[str, Any],  # noqa: ARG002
         subject: Subject,
         cost: int,
-    ) -> _once.Asked | None:
+    ) -> _record.Decision | None:
         return None if subject is None else check_subject(record, self._limiter, subject, cost)
 
 
-def check_key(record: _once.Record, gate: Gate, keys: Sequence[str | bytes], cost: int) -> _once.Asked:
-    """Ask the gate about the key of a request."""
+def check_key(
+    record: _record.Record, gate: Gate, keys: Sequence[str | bytes], cost: int
+) -> _record.Decision:
+    """Check the key of a request with the gate."""
 
     def check(cost: int) -> Verdict:
         if len(keys) > 1:
             return Verdict.duplicate_header()
         return gate.check(keys[0] if keys else None, cost)
 
-    # WSGI and Django have bytes as text.
+    # WSGI and Django pass bytes as text.
     presented = [key.encode("latin-1", "replace") if isinstance(key, str) else key for key in keys]
-    return record.ask(gate, presented, cost, check)
+    return record.charge(gate, presented, cost, check)
 
 
-def check_subject(record: _once.Record, limiter: Limiter, subject: str | bytes, cost: int) -> _once.Asked:
-    """Ask the limiter about the subject of a request."""
-    # Text and its bytes are one subject. A limiter has its own error for text that has no bytes.
+def check_subject(
+    record: _record.Record, limiter: Limiter, subject: str | bytes, cost: int
+) -> _record.Decision:
+    """Check the subject of a request with the limiter."""
+    # A text and its bytes are one subject. The limiter raises its own error for other types.
     counted = subject.encode(errors="surrogatepass") if isinstance(subject, str) else subject
-    return record.ask(limiter, counted, cost, lambda cost: limiter.check(subject, cost))
+    return record.charge(limiter, counted, cost, lambda cost: limiter.check(subject, cost))

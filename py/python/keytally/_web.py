@@ -1,10 +1,10 @@
-"""What integrations have in common: header fields, answers of their own, responses to refused requests."""
+"""The HTTP part that integrations share: header fields, and responses to refused requests."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Union
 
-from keytally._native import Verdict
+from keytally._native import FIELD_NAMES, PROBLEM_MEDIA_TYPE, Verdict, accepts_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -12,33 +12,22 @@ if TYPE_CHECKING:
 API_KEY_HEADER = "X-API-Key"
 RAW_API_KEY_HEADER = b"x-api-key"
 
-# In shadow mode, says what a request that was let through would have been.
+# In shadow mode, the outcome that would have refused the request.
 SHADOW_HEADER = "X-Keytally-Shadow"
 
-# What an application's response has of these is replaced: there must be one of each.
-NAMES = frozenset(
-    [
-        "x-ratelimit-limit",
-        "x-ratelimit-remaining",
-        "x-ratelimit-reset",
-        "ratelimit",
-        "ratelimit-policy",
-        SHADOW_HEADER.lower(),
-    ]
-)
-RAW_NAMES = frozenset(name.encode() for name in NAMES)
-# These belong to refusals alone; on another response they are the application's.
+# Only refusals have these fields. On other responses, they belong to the application.
 REFUSAL_NAMES = frozenset(["Retry-After", "WWW-Authenticate"])
+# These fields replace those of the application, because a response must have each once.
+REPLACED_NAMES = frozenset(
+    name.lower() for name in (*FIELD_NAMES, SHADOW_HEADER) if name not in REFUSAL_NAMES
+)
+RAW_REPLACED_NAMES = frozenset(name.encode() for name in REPLACED_NAMES)
 
 JSON = "application/json"
-PROBLEM = "application/problem+json"
 
 
 class OwnAnswer(NamedTuple):
-    """The answer to a refused request when that is not the verdict's.
-
-    It has no rate-limit fields of its own.
-    """
+    """An answer to a refused request that is not the verdict's. It has no rate-limit fields."""
 
     status: int
     body: bytes
@@ -50,7 +39,7 @@ class OwnAnswer(NamedTuple):
 
 Answer = Union[Verdict, OwnAnswer]
 
-# To a cost that the application took from a request, and that no table takes.
+# The answer if the application's function returns a cost that is out of range.
 WRONG_COST = OwnAnswer(
     400,
     b'{"error": "Cost out of range"}',
@@ -62,7 +51,7 @@ WRONG_COST = OwnAnswer(
 
 
 class Refusal(NamedTuple):
-    """The response to a request that isn't admitted."""
+    """The response to a request that is not admitted."""
 
     status: int
     reason: str
@@ -70,32 +59,30 @@ class Refusal(NamedTuple):
     body: bytes
 
 
-REASONS = {400: "Bad Request", 401: "Unauthorized", 429: "Too Many Requests", 503: "Service Unavailable"}
+REASONS = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
 
 
 def refusal(answer: Answer, fields: Iterable[tuple[str, str]], accept: str, method: str) -> Refusal:
-    """Return the response, with the request's rate-limit fields.
+    """Return the response, with the rate-limit fields of the request.
 
-    Its body is a problem document if the request's ``Accept`` names that.
+    The body is a problem document (RFC 9457) if ``Accept`` of the request names that type.
     """
-    problem = wants_problem(accept)
+    problem = accepts_problem(accept.encode("latin-1", "replace"))
     body = answer.problem if problem else answer.body
     headers = [
-        ("Content-Type", PROBLEM if problem else answer.content_type),
+        ("Content-Type", PROBLEM_MEDIA_TYPE if problem else answer.content_type),
         ("Content-Length", str(len(body))),
         *fields,
         *refusal_fields(answer),
     ]
-    return Refusal(answer.status, REASONS[answer.status], headers, b"" if method == "HEAD" else body)
-
-
-def wants_problem(accept: str) -> bool:
-    """Return whether an ``Accept`` names problem documents."""
-    for kind in accept.lower().split(","):
-        name, *parameters = (part.strip() for part in kind.split(";"))
-        if name == PROBLEM:
-            return not any(part.startswith("q=") and not part[2:].strip("0.") for part in parameters)
-    return False
+    return Refusal(
+        answer.status, REASONS[answer.status], headers, b"" if method == "HEAD" else body
+    )
 
 
 def refusal_fields(answer: Answer) -> list[tuple[str, str]]:
@@ -104,5 +91,5 @@ def refusal_fields(answer: Answer) -> list[tuple[str, str]]:
 
 
 def raw(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Return header fields as ASGI takes them."""
+    """Return header fields as bytes with lowercase names, as ASGI requires."""
     return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields]

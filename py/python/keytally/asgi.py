@@ -1,7 +1,7 @@
 """Middleware for every ASGI server and framework: Starlette, FastAPI, Litestar, Quart, Django.
 
-It is plain ASGI: bodies are streamed as they come, websockets are the application's once they are let in. A
-check takes about a microsecond and never waits, so nothing is handed to a thread.
+It is plain ASGI: it does not buffer bodies, and an admitted websocket belongs to the application.
+A check does not wait for another thread or process, so it runs in the event loop.
 
 >>> from keytally import Gate, generate_pepper
 >>> from keytally.asgi import GateMiddleware
@@ -9,30 +9,31 @@ check takes about a microsecond and never waits, so nothing is handed to a threa
 >>> async def application(scope, receive, send): ...
 >>> application = GateMiddleware(application, gate, exempt=["/health", "/static/*"])
 
-With Starlette and FastAPI it is ``app.add_middleware(GateMiddleware, gate=gate)``. Add CORSMiddleware after
-it: what is added last is outermost, so that it answers preflights, which carry no key, and a browser may read
-refusals.
+In Starlette and FastAPI, use ``app.add_middleware(GateMiddleware, gate=gate)``. Add CORSMiddleware
+after it. The middleware that is added last is outermost: it then answers preflight requests, which
+have no key, and browsers can read refusals.
 
-Starlette answers an unhandled exception outside of all added middleware, so that its 500 has no rate-limit
-fields. They are there if the whole application is wrapped as well, in the last line of the module that the
-server imports: ``app = VerdictMiddleware(app)``. That 500 has no CORS fields either, unless CORSMiddleware
-wraps all, and is not added: ``app = CORSMiddleware(GateMiddleware(app, gate), allow_origins=...)``.
+Starlette handles an unhandled exception outside of all added middleware, so its 500 has no
+rate-limit fields. To add them, wrap the whole application in the last line of the module that the
+server imports: ``app = VerdictMiddleware(app)``. That 500 has no CORS fields either, unless
+CORSMiddleware wraps the application instead of being added:
+``app = CORSMiddleware(GateMiddleware(app, gate), allow_origins=...)``.
 
-A request has one verdict and is charged once, however many of these integrations ask about it: see
+A request has one verdict and is charged once, whatever number of integrations check it: see
 ``docs/INTEGRATIONS.md``.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Union
 
-from keytally import _once, _web
-from keytally._addresses import IPV6_PREFIX, checked_prefix, subject
-from keytally._exempt import exemption
-from keytally._guesses import DEFAULT, Guesses
-from keytally._rule import GateRule, LimiterRule, Rule
+from keytally import _web
+from keytally._addresses import IPV6_PREFIX, subject
+from keytally._guesses import DEFAULT
+from keytally._middleware import Middleware
+from keytally._record import Record, record_of
+from keytally._rule import GateRule, LimiterRule
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict
@@ -50,17 +51,18 @@ Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
 
 
 def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return what counts the client's address, as the server reports it, by ``docs/ADDRESSES.md``.
+    """Return the subject of the client's address by ``docs/ADDRESSES.md``.
 
-    Behind a proxy that is the proxy's, unless the server is told to trust its header: uvicorn's
-    ``--forwarded-allow-ips`` and the like.
+    The address is that of the peer, as the server reports it. Behind a proxy, it is the address of
+    the proxy, unless the server is configured to trust the header of the proxy, as uvicorn is by
+    ``--forwarded-allow-ips``.
 
     Args:
         scope: The request.
-        ipv6_prefix: How many bits of an IPv6 address count: a client has all of its /64.
+        ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
 
     Raises:
-        RuntimeError: There is no address, as on a Unix socket.
+        RuntimeError: The peer has no address, as on a Unix socket.
 
     >>> client_address({"client": ("203.0.113.9", 40000)})
     '203.0.113.9'
@@ -74,7 +76,7 @@ def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
 
 
 class _Reader:
-    """How a scope is read."""
+    """The way to read a scope."""
 
     def keys(self, scope: Scope) -> list[bytes]:
         return [value for name, value in scope["headers"] if name == _web.RAW_API_KEY_HEADER]
@@ -91,74 +93,63 @@ class _Reader:
 READ = _Reader()
 
 
-class _Middleware:
-    """What both do with a verdict."""
-
-    def __init__(
-        self, app: App, rule: Rule[Scope], *, exempt: Iterable[str], headers: bool, state: str
-    ) -> None:
-        self.app = app
-        self._rule = rule
-        self._exempt = exemption(exempt)
-        self._headers = headers
-        self._state = state
+class _Middleware(Middleware[App, Scope]):
+    """Middleware that applies a rule to HTTP requests and websockets."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
-        if (kind != "http" and kind != "websocket") or self._exempt(_path(scope)):
+        if (kind != "http" and kind != "websocket") or self._is_exempt(_path(scope)):
             return await self.app(scope, receive, send)
-        # The server's own scope stays as it is, and so does its state, which requests may share.
+        # Other requests may share the server's scope and its state, so they are not written.
         scope = {**scope}
-        record = _once.of(scope)
-        state = record.own_state(scope)
-
-        def leave(record: _once.Record, asked: _once.Asked) -> None:
-            record.leave(state, self._state, asked)
-
-        asked = await self._rule.ask_awaiting(scope, scope, leave)
-        if asked is None:
+        record = record_of(scope)
+        store = self._store_in(record.own_state(scope))
+        decision = await self._rule.check_async(scope, scope, store)
+        if decision is None:
             return await self.app(scope, receive, send)
-        if asked.refusal is not None:
-            return await _refuse(asked.refusal, record, scope, receive, send)
-        if kind == "http" and self._headers and not record.sets_headers:
-            record.sets_headers = True
-            send = _with(record, send)
+        if decision.refusal is not None:
+            return await _refuse(decision.refusal, record, scope, receive, send)
+        if kind == "http" and self._headers and record.claim_headers():
+            send = _with_headers(record, send)
         return await self.app(scope, receive, send)
 
 
 class GateMiddleware(_Middleware):
-    """Lets a request in when its ``X-API-Key`` is good and has quota left, and charges it.
+    """Admits and charges a request whose ``X-API-Key`` is valid and has quota left.
 
-    The verdict is in ``scope["state"]["verdict"]``, which is ``request.state.verdict`` in Starlette and
-    FastAPI. A refused request gets 401 or 429 with the verdict's body and header fields; a refused websocket
-    is closed before it is accepted. A key that is sent twice is refused, since the next server in the chain
-    might take the other one.
+    The verdict is ``scope["state"]["verdict"]``, which is ``request.state.verdict`` in Starlette
+    and FastAPI. A refused request gets 401 or 429 with the verdict's body and header fields. A
+    refused websocket is closed before it is accepted. A request with two keys is refused, because
+    the next server in the chain may use the other key.
 
     Args:
         app: The application.
-        gate: The gate. Every worker may open it, or inherit it from the process that forks it: quotas are
-            exact.
-        exempt: Paths that need no key: ``"/health"``, or all that begin alike, ``"/static/*"``.
-        cost: Units that a request is charged, or a function of its scope that returns them.
-        shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        headers: Whether responses tell what is left of the quota, in place of what the application says of
-            it.
+        gate: The gate. Every worker may open it, or inherit it from the process that forks it:
+            quotas are exact.
+        exempt: Paths that need no key: ``"/health"``, or all paths with a prefix, ``"/static/*"``.
+        cost: The cost of a request in units, 0 to 4294967295, or a function of its scope that
+            returns it.
+        shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
+            that would refuse it.
+        headers: Whether responses have the rate-limit fields. They replace those of the
+            application.
         state: The name of the verdict in the state.
-        on_verdict: A function that is called with each verdict and its scope, for logs and metrics. What it
-            raises is logged.
-        failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
-            it, and a missing key does not count. A policy counts for one process and the children that it
-            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
-        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
-            ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
-            where the server is told to trust them, as uvicorn by ``--forwarded-allow-ips``.
-        ipv6_prefix: How many bits of an IPv6 address count for ``failures``.
+        on_verdict: A function that is called with each verdict and its scope, for logs and
+            metrics. An exception that it raises is logged.
+        failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
+            A valid key is never refused by it, and a missing key does not count. A policy counts
+            for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
+            counts for all workers. ``None`` sets no limit.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks
+            such as ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Leave it empty
+            if the server is configured to trust them, as uvicorn by ``--forwarded-allow-ips``.
+        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` counts, 1 to 128.
 
     ``cost`` and ``on_verdict`` may be async.
 
     Raises:
-        TypeError, ValueError: An argument is of another type, or out of bounds; something in ``exempt`` can
-            never match, or something in ``trusted_proxies`` is not a network.
+        TypeError, ValueError: An argument has the wrong type or is out of range, a path of
+            ``exempt`` can never match, or a text of ``trusted_proxies`` is not a network.
 
     """
 
@@ -177,10 +168,12 @@ class GateMiddleware(_Middleware):
         trusted_proxies: Iterable[str] = (),
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        rule = GateRule[Scope](
+        rule = GateRule[Scope].with_failures(
             gate,
             READ,
-            Guesses(failures, trusted_proxies, ipv6_prefix),
+            failures=failures,
+            trusted_proxies=trusted_proxies,
+            ipv6_prefix=ipv6_prefix,
             cost=cost,
             shadow=shadow,
             headers=headers,
@@ -191,32 +184,43 @@ class GateMiddleware(_Middleware):
 
 
 class LimiterMiddleware(_Middleware):
-    """Lets a request in when its subject has quota left, and charges it.
+    """Admits and charges a request whose subject has quota left.
 
-    The subject is the client's address, or what ``key`` returns.
+    The subject is the client's address, or the result of ``key``.
 
-    With a gate in the same application, the verdict in the state and X-RateLimit-* are the gate's.
+    If the application has a gate too, the verdict in the state and X-RateLimit-* are those of the
+    gate.
 
     Args:
         app: The application.
-        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it forks;
-            ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are started.
-        key: A function of the scope that returns the subject, or ``None`` to let the request in uncounted;
-            the client's address when left out.
-        exempt: Paths that aren't counted: ``"/health"``, or all that begin alike, ``"/static/*"``.
-        cost: Units that a request is charged, or a function of its scope that returns them.
-        shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        headers: Whether responses tell what is left of the quota.
+        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it
+            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are
+            started.
+        key: A function of the scope that returns the subject, or ``None`` to admit the request
+            without a charge. By default, the subject is the client's address.
+        exempt: Paths that are not counted: ``"/health"``, or all paths with a prefix,
+            ``"/static/*"``.
+        cost: The cost of a request in units, 0 to 4294967295, or a function of its scope that
+            returns it.
+        shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
+            that would refuse it.
+        headers: Whether responses have the rate-limit fields.
         state: The name of the verdict in the state.
-        on_verdict: A function that is called with each verdict and its scope, for logs and metrics. What it
-            raises is logged.
-        ipv6_prefix: How many bits of an IPv6 address count, where ``key`` is left out.
+        on_verdict: A function that is called with each verdict and its scope, for logs and
+            metrics. An exception that it raises is logged.
+        ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
+            there is no ``key``.
 
     ``key``, ``cost`` and ``on_verdict`` may be async.
 
+    Raises:
+        TypeError, ValueError: An argument has the wrong type or is out of range, or a path of
+            ``exempt`` can never match.
+
     >>> from keytally import Limiter
     >>> async def application(scope, receive, send): ...
-    >>> application = LimiterMiddleware(application, Limiter("20/minute, 200/hour"), exempt=["/health"])
+    >>> limiter = Limiter("20/minute, 200/hour")
+    >>> application = LimiterMiddleware(application, limiter, exempt=["/health"])
 
     """
 
@@ -234,9 +238,11 @@ class LimiterMiddleware(_Middleware):
         on_verdict: Callable[[Verdict, Scope], object] | None = None,
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        rule = LimiterRule[Scope](
+        rule = LimiterRule[Scope].with_default_key(
             limiter,
-            key or functools.partial(client_address, ipv6_prefix=checked_prefix(ipv6_prefix)),
+            key,
+            client_address,
+            ipv6_prefix=ipv6_prefix,
             cost=cost,
             shadow=shadow,
             headers=headers,
@@ -247,11 +253,12 @@ class LimiterMiddleware(_Middleware):
 
 
 class VerdictMiddleware:
-    """Puts the header fields of a verdict, which something further in left in the state, into the response.
+    """Sets the header fields of the verdict that the application stored in the state.
 
-    For `keytally.fastapi`, whose dependencies don't see a response that a route makes itself. Around the
-    whole application, ``app = VerdictMiddleware(app)``, it also reaches the 500 of an unhandled exception,
-    and leaves preflights to the CORSMiddleware inside, which `GateMiddleware` there would refuse.
+    It is for `keytally.fastapi`, whose dependencies do not see a response that a route creates
+    itself. Around the whole application, ``app = VerdictMiddleware(app)``, it also sets the fields
+    of the 500 of an unhandled exception. It passes preflight requests to the CORSMiddleware inside,
+    which `GateMiddleware` would refuse.
 
     Args:
         app: The application.
@@ -267,27 +274,26 @@ class VerdictMiddleware:
         self._state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Pass the request to the application."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         scope = {**scope}
-        record = _once.of(scope)
+        record = record_of(scope)
         state = record.own_state(scope)
-        if not record.sets_headers:
-            record.sets_headers = True
-            send = _with(record, send, lambda: state.get(self._state))
+        if record.claim_headers():
+            send = _with_headers(record, send, lambda: state.get(self._state))
         return await self.app(scope, receive, send)
 
 
 def _path(scope: Scope) -> str:
-    """Return the path within the application, as its routes see it."""
+    """Return the path within the application, as its routes match it."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     return path[len(root) :] if root and path.startswith(root + "/") else path
 
 
-def _with(record: _once.Record, send: Send, verdict: Callable[[], object] = lambda: None) -> Send:
-    """Return a send that sets the header fields. It awaits nothing itself, so it is no coroutine."""
+def _with_headers(record: Record, send: Send, verdict: Callable[[], object] = lambda: None) -> Send:
+    """Return a ``send`` that sets the header fields. It awaits nothing, so it is not async."""
 
     def send_with_headers(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
@@ -295,7 +301,9 @@ def _with(record: _once.Record, send: Send, verdict: Callable[[], object] = lamb
             fields = record.raw_fields()
             if fields:
                 kept = [
-                    field for field in message.get("headers", ()) if field[0].lower() not in _web.RAW_NAMES
+                    field
+                    for field in message.get("headers", ())
+                    if field[0].lower() not in _web.RAW_REPLACED_NAMES
                 ]
                 message = {**message, "headers": kept + fields}
         return send(message)
@@ -304,22 +312,26 @@ def _with(record: _once.Record, send: Send, verdict: Callable[[], object] = lamb
 
 
 async def _refuse(
-    answer: _web.Answer, record: _once.Record, scope: Scope, receive: Receive, send: Send
+    answer: _web.Answer, record: Record, scope: Scope, receive: Receive, send: Send
 ) -> None:
-    accept = b",".join(value for name, value in scope["headers"] if name == b"accept").decode("latin-1")
+    accept = b",".join(value for name, value in scope["headers"] if name == b"accept").decode(
+        "latin-1"
+    )
     refusal = _web.refusal(answer, record.fields(), accept, scope.get("method", "GET"))
     prefix = "http.response"
     if scope["type"] == "websocket":
-        # The server's "websocket.connect" comes first.
+        # The first event is "websocket.connect".
         await receive()
         if "websocket.http.response" not in (scope.get("extensions") or {}):
-            # All that there is before a server has that extension; it makes this a 403.
+            # Without the extension, closing is the only refusal. The server answers 403.
             await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ""})
             return
         prefix = "websocket.http.response"
-    await send({"type": f"{prefix}.start", "status": refusal.status, "headers": _web.raw(refusal.headers)})
+    await send(
+        {"type": f"{prefix}.start", "status": refusal.status, "headers": _web.raw(refusal.headers)}
+    )
     await send({"type": f"{prefix}.body", "body": refusal.body})
 
 
-# Of the codes with which a websocket is closed (RFC 6455, 7.4.1).
+# The close code of a websocket for a policy violation (RFC 6455, section 7.4.1).
 POLICY_VIOLATION = 1008

@@ -1,4 +1,4 @@
-"""Middleware for Django, synchronous and asynchronous, and the checks of its settings.
+"""Middleware for Django, synchronous and asynchronous, and checks of the settings.
 
 In ``settings.py``::
 
@@ -8,25 +8,32 @@ In ``settings.py``::
         "GATE": {"PATH": "/var/lib/contacts/api.gate", "EXEMPT": ["/health", "/static/*"]},
     }
 
-The pepper is in ``KEYTALLY_PEPPER``, unless the gate has ``"PEPPER"`` or ``"PEPPER_FILE"``. With
-``LimiterMiddleware`` it is ``"LIMITER": {"PATH": …, "POLICY": "20/minute, 200/hour"}``, and ``"KEY"`` is a
-function of the request that returns what to count, in place of the client's address. Both take ``"EXEMPT"``,
-a list of paths; ``"COST"``, a number or a function of the request; ``"SHADOW"``, whether to let everything in
-and only tell; ``"ON_VERDICT"``, which is called with each verdict and its request; ``"IPV6_PREFIX"``, how
-many bits of an IPv6 address count as one client, by default 64. A function may be named by its import path,
-and may be async. Only the middleware reads ``"EXEMPT"``, ``"COST"``, ``"ON_VERDICT"`` and ``"KEY"``. The
-classes of `keytally.rest_framework` have a cost and a key of their own, and a view that needs none of these
-classes does not name them.
+The pepper is that of the environment, unless the gate has ``"PEPPER"`` or ``"PEPPER_FILE"``.
+``LimiterMiddleware`` reads ``"LIMITER": {"PATH": …, "POLICY": "20/minute, 200/hour"}``.
 
-``"FAILURES"`` of the gate is how many wrong keys a client address may send, by default
-``"20/minute, 200/hour"`` in each process; more get 429. A right key is never refused by it.
-``{"PATH": …, "POLICY": …}`` counts for all workers together, and ``None`` sets no limit. Behind a proxy,
-``"TRUSTED_PROXIES": ["10.0.0.0/8"]`` names the addresses whose ``X-Forwarded-For`` names the client, and
-``"unix"`` stands for all peers of Unix sockets.
+Settings of both:
 
-The verdict is ``request.verdict``. Put the middleware below those that must see refusals too, such as that
-for CORS. A request has one verdict and is charged once, also with both middlewares and with
-`keytally.rest_framework`: see ``docs/INTEGRATIONS.md``.
+- ``"EXEMPT"``: a list of paths that are not checked.
+- ``"COST"``: the cost of a request in units, a number or a function of the request.
+- ``"SHADOW"``: whether to admit every request, and only report the outcome that would refuse it.
+- ``"ON_VERDICT"``: a function that is called with each verdict and its request.
+- ``"IPV6_PREFIX"``: the prefix length of the IPv6 networks that count as one client, 64 by default.
+
+``"KEY"`` of the limiter is a function of the request that returns the subject, instead of the
+client's address. A function may be named by its import path, and may be async. Only the middleware
+reads ``"EXEMPT"``, ``"COST"``, ``"ON_VERDICT"`` and ``"KEY"``. The classes of
+`keytally.rest_framework` have their own cost and key, and a view without a check does not name
+them.
+
+``"FAILURES"`` of the gate is the limit of wrong keys for each client address, by default
+``"20/minute, 200/hour"`` in each process. Beyond it, a wrong key gets 429. A valid key is never
+refused by it. ``{"PATH": …, "POLICY": …}`` counts for all workers together, and ``None`` sets no
+limit. Behind a proxy, ``"TRUSTED_PROXIES": ["10.0.0.0/8"]`` lists the proxies whose
+``X-Forwarded-For`` names the client. ``"unix"`` means all peers of Unix sockets.
+
+The verdict is ``request.verdict``. Put the middleware below the middleware that must see refusals
+too, such as that for CORS. A request has one verdict and is charged once, also with both
+middlewares and `keytally.rest_framework`: see ``docs/INTEGRATIONS.md``.
 """
 
 from __future__ import annotations
@@ -47,12 +54,12 @@ from django.core.signals import setting_changed
 from django.http import HttpRequest, HttpResponse
 from django.utils.module_loading import import_string
 
-from keytally import _calls, _once, _web, wsgi
+from keytally import _calls, _record, _web, wsgi
 from keytally._addresses import IPV6_PREFIX, checked_prefix, subject
 from keytally._exempt import exemption
 from keytally._guesses import DEFAULT, Guesses
 from keytally._native import Gate, Limiter, redact
-from keytally._rule import GateRule, LimiterRule, Rule
+from keytally._rule import GateRule, LimiterRule, Rule, Store
 from keytally.exceptions import KeytallyError
 
 __all__ = [
@@ -76,7 +83,7 @@ KNOWN = {
 
 
 class KeytallyConfig(AppConfig):
-    """The application to install for the checks of the settings."""
+    """The Django application that registers the checks of the settings."""
 
     name = "keytally.django"
     label = "keytally"
@@ -84,16 +91,17 @@ class KeytallyConfig(AppConfig):
 
 
 def client_address(request: HttpRequest, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return what counts the client's address, as the server reports it, by ``docs/ADDRESSES.md``.
+    """Return the subject of the client's address by ``docs/ADDRESSES.md``.
 
-    Behind a proxy that is the proxy's: then ``"KEY"`` must name a function that reads what that proxy sets.
+    The address is that of the peer, as the server reports it. Behind a proxy, it is the address of
+    the proxy. Then ``"KEY"`` must name a function that reads the header of the proxy.
 
     Args:
         request: The request.
-        ipv6_prefix: How many bits of an IPv6 address count: a client has all of its /64.
+        ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
 
     Raises:
-        RuntimeError: There is no address, as on a Unix socket.
+        RuntimeError: The peer has no address, as on a Unix socket.
 
     >>> from django.test import RequestFactory
     >>> client_address(RequestFactory().get("/", REMOTE_ADDR="203.0.113.9"))
@@ -104,23 +112,25 @@ def client_address(request: HttpRequest, *, ipv6_prefix: int = IPV6_PREFIX) -> s
 
 
 def limited_address(request: HttpRequest) -> str:
-    """Return what counts the client's address by the settings of the limiter."""
+    """Return the subject of the client's address by the settings of the limiter."""
     section = getattr(settings, "KEYTALLY", {}).get("LIMITER", {})
     return client_address(request, ipv6_prefix=section.get("IPV6_PREFIX", IPV6_PREFIX))
 
 
 def fields(request: HttpRequest) -> MutableMapping[str, Any]:
-    """Return the environ, with the record that the request has in its ASGI scope, if it has one."""
+    """Return the environ of a request, with the record of its ASGI scope, if it has a scope."""
     environ: MutableMapping[str, Any] = request.META
     scope = getattr(request, "scope", None)
-    if scope is not None and _once.NAME not in environ:
-        environ[_once.NAME] = _once.of(scope)
+    if scope is not None and _record.NAME not in environ:
+        environ[_record.NAME] = _record.record_of(scope)
     return environ
 
 
 def in_shadow_mode(section: str) -> bool:
-    """Return whether everything is let in: ``"SHADOW"`` of ``"GATE"`` or ``"LIMITER"``."""
-    return section in getattr(settings, "KEYTALLY", {}) and bool(_settings(section).get("SHADOW", False))
+    """Return ``"SHADOW"`` of ``"GATE"`` or ``"LIMITER"``: whether every request is admitted."""
+    return section in getattr(settings, "KEYTALLY", {}) and bool(
+        _settings(section).get("SHADOW", False)
+    )
 
 
 @functools.cache
@@ -128,14 +138,18 @@ def gate() -> Gate:
     """Return the gate of the settings, which each process opens once.
 
     Raises:
-        ImproperlyConfigured: The settings name no gate that can be opened.
+        ImproperlyConfigured: The settings do not name a gate, or it cannot be opened.
 
     """
     found = _settings("GATE")
     if "PATH" not in found:
-        raise ImproperlyConfigured('KEYTALLY["GATE"]["PATH"] is missing: it names the file of the gate')
+        raise ImproperlyConfigured(
+            'KEYTALLY["GATE"]["PATH"] is missing: it names the file of the gate'
+        )
     try:
-        return Gate.open(found["PATH"], pepper=found.get("PEPPER"), pepper_file=found.get("PEPPER_FILE"))
+        return Gate.open(
+            found["PATH"], pepper=found.get("PEPPER"), pepper_file=found.get("PEPPER_FILE")
+        )
     except (KeytallyError, OSError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
 
@@ -145,7 +159,7 @@ def guesses() -> Guesses:
     """Return the limit of failed checks of the settings.
 
     Raises:
-        ImproperlyConfigured: The settings name no limit, or no networks.
+        ImproperlyConfigured: The limit or the proxies of the settings are not valid.
 
     """
     found = _settings("GATE")
@@ -156,23 +170,27 @@ def guesses() -> Guesses:
                 raise ImproperlyConfigured(FAILURES)
             capacity = failures.get("CAPACITY", 100_000)
             failures = Limiter.open_or_create(failures["PATH"], failures["POLICY"], capacity)
-        return Guesses(failures, found.get("TRUSTED_PROXIES", ()), found.get("IPV6_PREFIX", IPV6_PREFIX))
+        return Guesses(
+            failures, found.get("TRUSTED_PROXIES", ()), found.get("IPV6_PREFIX", IPV6_PREFIX)
+        )
     except (KeytallyError, OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'KEYTALLY["GATE"]: {error}') from error
 
 
 @functools.cache
 def limiter() -> Limiter:
-    """Return the limiter of the settings: that in the file, or one for this process.
+    """Return the limiter of the settings: that of the file, or one in memory for this process.
 
     Raises:
-        ImproperlyConfigured: The settings name no limiter that can be opened, or one for this process where
-            there are several.
+        ImproperlyConfigured: The settings do not name a limiter, it cannot be opened, or it is in
+            memory although there are several worker processes.
 
     """
     found = _settings("LIMITER")
     if "POLICY" not in found:
-        raise ImproperlyConfigured('KEYTALLY["LIMITER"]["POLICY"] is missing: such as "20/minute, 200/hour"')
+        raise ImproperlyConfigured(
+            'KEYTALLY["LIMITER"]["POLICY"] is missing: such as "20/minute, 200/hour"'
+        )
     capacity = found.get("CAPACITY", 100_000)
     try:
         checked_prefix(found.get("IPV6_PREFIX", IPV6_PREFIX))
@@ -187,10 +205,10 @@ def limiter() -> Limiter:
 
 
 class VerdictMiddleware:
-    """Puts the header fields of ``request.verdict``, which something further in set, into the response.
+    """Sets the header fields of ``request.verdict`` in the response.
 
-    If that verdict is no, it is the whole response, with the exact body. For `keytally.rest_framework`, whose
-    classes don't see the response.
+    If the verdict refuses the request, the middleware replaces the response by the exact body. It
+    is for `keytally.rest_framework`, whose classes do not see the response.
 
     >>> from django.http import HttpResponse
     >>> from django.test import RequestFactory
@@ -213,27 +231,33 @@ class VerdictMiddleware:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> Response:
-        """Answer a request."""
+        """Return the response to a request."""
         if self._is_async:
-            return self._answer(request)
+            return self._respond(request)
         refusal = self._refusal(request)
         return self._finish(request, self.get_response(request) if refusal is None else refusal)
 
-    async def _answer(self, request: HttpRequest) -> HttpResponse:
-        refusal = await self._refusal_awaiting(request)
-        return self._finish(request, await self.get_response(request) if refusal is None else refusal)
+    async def _respond(self, request: HttpRequest) -> HttpResponse:
+        refusal = await self._refusal_async(request)
+        return self._finish(
+            request, await self.get_response(request) if refusal is None else refusal
+        )
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:  # noqa: ARG002
         return None
 
-    async def _refusal_awaiting(self, request: HttpRequest) -> HttpResponse | None:  # noqa: ARG002
+    async def _refusal_async(self, request: HttpRequest) -> HttpResponse | None:  # noqa: ARG002
         return None
 
     def _finish(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        record = _once.of(fields(request))
+        record = _record.record_of(fields(request))
         record.adopt(getattr(request, "verdict", None))
         answer = record.answer
-        if answer is not None and response.status_code == answer.status and not hasattr(response, REFUSAL):
+        if (
+            answer is not None
+            and response.status_code == answer.status
+            and not hasattr(response, REFUSAL)
+        ):
             return _refused(answer, request)
         for name, value in record.fields():
             response[name] = value
@@ -241,7 +265,7 @@ class VerdictMiddleware:
 
 
 class _Middleware(VerdictMiddleware):
-    """What those do that ask themselves."""
+    """Middleware that applies a rule to each request whose path is not exempt."""
 
     section = ""
 
@@ -263,24 +287,28 @@ class _Middleware(VerdictMiddleware):
         raise NotImplementedError
 
     def _function(self, named: Any) -> Any:  # noqa: ANN401
-        """Return what a setting names, which can be called here."""
+        """Return the function that a setting names, in a form that this middleware can call."""
         function = _function(named)
-        return async_to_sync(function) if _calls.is_async(function) and not self._is_async else function
+        return (
+            async_to_sync(function)
+            if _calls.is_async(function) and not self._is_async
+            else function
+        )
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:
         if self._exempt(request.path_info):
             return None
-        return _follow(request, self._rule.ask(request, fields(request), leaving(request)))
+        return _refusal_of(request, self._rule.check(request, fields(request), storing(request)))
 
-    async def _refusal_awaiting(self, request: HttpRequest) -> HttpResponse | None:
+    async def _refusal_async(self, request: HttpRequest) -> HttpResponse | None:
         if self._exempt(request.path_info):
             return None
-        asked = await self._rule.ask_awaiting(request, fields(request), leaving(request))
-        return _follow(request, asked)
+        decision = await self._rule.check_async(request, fields(request), storing(request))
+        return _refusal_of(request, decision)
 
 
 class GateMiddleware(_Middleware):
-    """Lets a request in when its ``X-API-Key`` is good and has quota left, and charges it.
+    """Admits and charges a request whose ``X-API-Key`` is valid and has quota left.
 
     >>> import os, tempfile
     >>> from django.http import HttpResponse
@@ -291,13 +319,13 @@ class GateMiddleware(_Middleware):
     >>> with override_settings(KEYTALLY={"GATE": {"PATH": path, "PEPPER": pepper}}):
     ...     problems = check_settings()
     ...     capacity = gate().capacity
-    ...     middleware = GateMiddleware(lambda request: HttpResponse(f"account {request.verdict.account}"))
+    ...     middleware = GateMiddleware(lambda request: HttpResponse(request.verdict.account))
     >>> problems, capacity
     ([], 100)
     >>> middleware(RequestFactory().get("/")).status_code
     401
     >>> middleware(RequestFactory().get("/", HTTP_X_API_KEY=key.expose())).content
-    b'account 42'
+    b'42'
 
     """
 
@@ -308,7 +336,7 @@ class GateMiddleware(_Middleware):
 
 
 class LimiterMiddleware(_Middleware):
-    """Lets a request in when its subject has quota left, and charges it.
+    """Admits and charges a request whose subject has quota left.
 
     >>> from django.http import HttpResponse
     >>> from django.test import RequestFactory, override_settings
@@ -331,13 +359,13 @@ class LimiterMiddleware(_Middleware):
 
 @checks.register("security")
 def check_settings(**_: object) -> list[checks.CheckMessage]:
-    """Refuse settings that can't work, such as a limiter in memory where several workers have one each."""
+    """Return the errors of the settings, such as a limiter in memory with several workers."""
     found: list[checks.CheckMessage] = []
     configured = getattr(settings, "KEYTALLY", {})
     for middleware, code in ((GateMiddleware, "E001"), (LimiterMiddleware, "E002")):
         if middleware.section in configured:
             try:
-                # It opens the tables, and reads all of the settings.
+                # The constructor opens the tables, and reads all of the settings.
                 middleware(HttpResponse)
             except ImproperlyConfigured as error:
                 found.append(checks.Error(str(error), id=f"keytally.{code}"))
@@ -351,10 +379,10 @@ def check_settings(**_: object) -> list[checks.CheckMessage]:
 
 
 def _without_effect(middleware: type[_Middleware]) -> list[checks.CheckMessage]:
-    """Report what only the middleware reads if the project has no such middleware."""
+    """Return a warning for each setting that only a middleware reads, if it is not installed."""
     section = middleware.section
     values = _settings(section)
-    named = [name for name in OF_MIDDLEWARE if values.get(name) not in NO_VALUES]
+    named = [name for name in MIDDLEWARE_ONLY if values.get(name) not in NO_VALUES]
     if not named or any(_is_a(path, middleware) for path in settings.MIDDLEWARE):
         return []
     name = middleware.__name__
@@ -369,33 +397,36 @@ def _without_effect(middleware: type[_Middleware]) -> list[checks.CheckMessage]:
 
 
 def _is_a(path: str, middleware: type[_Middleware]) -> bool:
-    """Return whether an import path names the middleware, or a class of the project that is one."""
+    """Return whether an import path names the middleware, or a subclass of it."""
     try:
         named = import_string(path)
     except ImportError:
-        # Django reports that itself.
+        # Django reports this error.
         return False
     return isinstance(named, type) and issubclass(named, middleware)
 
 
-# What keytally.rest_framework does not read: its classes say it.
-OF_MIDDLEWARE = ("EXEMPT", "COST", "ON_VERDICT", "KEY")
-# As if it were not there.
+# The settings that the classes of keytally.rest_framework do not read: they have attributes
+# instead.
+MIDDLEWARE_ONLY = ("EXEMPT", "COST", "ON_VERDICT", "KEY")
+# The values that have the same effect as no value.
 NO_VALUES: tuple[object, ...] = (None, 1, (), [])
 
 PER_PROCESS = (
     'KEYTALLY["LIMITER"] is in memory, and {count} workers would each admit the whole limit: '
     'give it a "PATH", so that they share it'
 )
-FAILURES = 'KEYTALLY["GATE"]["FAILURES"] as a dict must have "PATH" and "POLICY", and may have "CAPACITY"'
+FAILURES = (
+    'KEYTALLY["GATE"]["FAILURES"] as a dict must have "PATH" and "POLICY", and may have "CAPACITY"'
+)
 UNKNOWN_WORKERS = (
     'KEYTALLY["LIMITER"] is in memory: with several workers each would admit the whole limit. '
-    'Give it a "PATH", so that they share it, or say "WORKERS": 1'
+    'Give it a "PATH", so that they share it, or set "WORKERS": 1'
 )
 
 
 def _workers(section: Mapping[str, Any]) -> int | None:
-    """Return how many processes serve, by the settings or the server's own; ``None`` if neither tells."""
+    """Return the number of worker processes, by the settings or the server; ``None`` if unknown."""
     if "WORKERS" in section:
         try:
             return int(section["WORKERS"])
@@ -404,11 +435,11 @@ def _workers(section: Mapping[str, Any]) -> int | None:
             raise ImproperlyConfigured(
                 f'KEYTALLY["LIMITER"]["WORKERS"] is {shown}, and must be a number'
             ) from None
-    told = [os.environ.get("WEB_CONCURRENCY", "")]
-    # Of gunicorn, uvicorn, hypercorn and others; a worker has the arguments of the server that started it.
+    found = [os.environ.get("WEB_CONCURRENCY", "")]
+    # The options of gunicorn, uvicorn and hypercorn. A worker has the arguments of its server.
     words = " ".join([os.environ.get("GUNICORN_CMD_ARGS", ""), *sys.argv])
-    told += re.findall(r"(?:^|\s)(?:--workers|-w|--processes)(?:\s+|=)?(\d+)", words)
-    counts = [int(text) for text in told if text.isdigit()]
+    found += re.findall(r"(?:^|\s)(?:--workers|-w|--processes)(?:\s+|=)?(\d+)", words)
+    counts = [int(text) for text in found if text.isdigit()]
     return max(counts) if counts else None
 
 
@@ -426,7 +457,7 @@ def _settings(section: str) -> Mapping[str, Any]:
 
 
 def _function(named: Any) -> Any:  # noqa: ANN401
-    """Return what a setting names by its import path, or holds itself."""
+    """Return the object that a setting names by its import path, or the value itself."""
     if not isinstance(named, str):
         return named
     try:
@@ -435,30 +466,34 @@ def _function(named: Any) -> Any:  # noqa: ANN401
         shown = redact(named)
         if shown == named:
             raise ValueError(f"{shown} cannot be imported: {error}") from error
-        # The import's own error repeats the name.
+        # The error of the import repeats the name.
         raise ValueError(f"{shown} is not the import path of a function") from None
 
 
-def leaving(request: HttpRequest) -> Callable[[_once.Record, _once.Asked], None]:
-    """Return a function that leaves the verdict in a request."""
+def storing(request: HttpRequest) -> Store:
+    """Return a function that stores the verdict in a request."""
 
-    def leave(record: _once.Record, asked: _once.Asked) -> None:  # noqa: ARG001
+    def store(record: _record.Record, decision: _record.Decision) -> None:  # noqa: ARG001
         request.verdict = record.verdict
 
-    return leave
+    return store
 
 
-def _follow(request: HttpRequest, asked: _once.Asked | None) -> HttpResponse | None:
-    return None if asked is None or asked.refusal is None else _refused(asked.refusal, request)
+def _refusal_of(request: HttpRequest, decision: _record.Decision | None) -> HttpResponse | None:
+    if decision is None or decision.refusal is None:
+        return None
+    return _refused(decision.refusal, request)
 
 
-# The attribute of a response that says that it is a refusal in its exact form.
+# The attribute that marks a response as a refusal in its exact form.
 REFUSAL = "keytally_refusal"
 
 
 def _refused(answer: _web.Answer, request: HttpRequest) -> HttpResponse:
-    record = _once.of(fields(request))
-    refusal = _web.refusal(answer, record.fields(), request.META.get("HTTP_ACCEPT", ""), request.method)
+    record = _record.record_of(fields(request))
+    refusal = _web.refusal(
+        answer, record.fields(), request.META.get("HTTP_ACCEPT", ""), request.method
+    )
     response = HttpResponse(refusal.body, status=refusal.status)
     for name, value in refusal.headers:
         response[name] = value
@@ -467,7 +502,7 @@ def _refused(answer: _web.Answer, request: HttpRequest) -> HttpResponse:
 
 
 def _forget(*, setting: str, **_: object) -> None:
-    """Open the tables anew when a test has changed the settings."""
+    """Close the tables if a test changes the settings. They are opened again when they are used."""
     if setting == "KEYTALLY":
         gate.cache_clear()
         guesses.cache_clear()

@@ -1,43 +1,46 @@
-"""What can go wrong, by kind. Each message is a sentence that says what was found and what would be right.
+"""The exceptions of Keytally.
 
-No message holds a key or a pepper. What the operating system refuses is an `OSError` as everywhere in Python:
+A message names the value that was found, and the values that are valid.
+No message contains a key or a pepper. An error of the operating system is an `OSError`:
 `FileNotFoundError`, `FileExistsError`, `PermissionError` and so on.
 """
 
 from __future__ import annotations
 
-# Not typing.TYPE_CHECKING, which would make the import take three times as long.
+# typing.TYPE_CHECKING would make the import three times as slow.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from keytally._native import Verdict
 
 
 class KeytallyError(Exception):
-    """The base of what Keytally raises but for `OSError`, and `TypeError` and `ValueError` of arguments.
+    """The base class of the exceptions of Keytally.
+
+    Keytally also raises `OSError`, and `TypeError` and `ValueError` for arguments.
 
     >>> import keytally
     >>> try:
     ...     keytally.Limiter("100/fortnight")
     ... except keytally.KeytallyError as error:
     ...     print(error)
-    "fortnight" is no unit; ...
+    "fortnight" is ...
 
     """
 
 
 class PolicyError(KeytallyError, ValueError):
-    """There is no such policy.
+    """A text is not a policy.
 
     >>> import keytally
     >>> keytally.Policy("100/fortnight")
     Traceback (most recent call last):
-    keytally.exceptions.PolicyError: "fortnight" is no unit; ...
+    keytally.exceptions.PolicyError: "fortnight" is ...
 
     """
 
 
 class PepperError(KeytallyError, ValueError):
-    """A pepper is missing, can't be one, cannot be read, or is not the gate's.
+    """A pepper is missing, is not valid, cannot be read, or belongs to another gate.
 
     >>> import keytally
     >>> keytally.Gate.in_memory(pepper="letmein!")
@@ -48,30 +51,30 @@ class PepperError(KeytallyError, ValueError):
 
 
 class CreateError(KeytallyError, ValueError):
-    """There can be no such table, plan, prefix or environment.
+    """A capacity, plan, prefix or environment is not valid.
 
     >>> import keytally
     >>> keytally.Limiter("5/minute", capacity=0)
     Traceback (most recent call last):
-    keytally.exceptions.CreateError: a capacity of 0 can't be; it is 1 to 1073741824
+    keytally.exceptions.CreateError: a capacity of 0 ...
 
     """
 
 
 class KeyIdError(KeytallyError, ValueError):
-    """The text is no key id.
+    """A text is not a key id.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
-    >>> gate.revoke("no key id")
+    >>> gate.revoke("not a key id")
     Traceback (most recent call last):
-    keytally.exceptions.KeyIdError: a key id is 11 characters of 0-9, A-Z and a-z, as `list` shows it
+    keytally.exceptions.KeyIdError: a key id is 11 characters of 0-9, A-Z and a-z, ...
 
     """
 
 
 class TableError(KeytallyError):
-    """The file is no table, is damaged, isn't what was asked for, or others can get at it.
+    """A file is not the table that was requested, is damaged, or other users have access to it.
 
     >>> import keytally
     >>> keytally.Limiter.open("/")
@@ -82,22 +85,22 @@ class TableError(KeytallyError):
 
 
 class AdminError(KeytallyError):
-    """A change to a gate can't be made, and nothing was changed.
+    """A change to a gate was rejected. The gate did not change.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
     >>> gate.set_plan("quick", "1/second")
     Traceback (most recent call last):
-    keytally.exceptions.AdminError: the plan's windows and algorithm must be those of the gate's other plans
+    keytally.exceptions.AdminError: the plan's windows and algorithm must be ...
 
     """
 
 
 class BusyError(AdminError, TimeoutError):
-    """Another administrator did not end within ``timeout``, and nothing was changed.
+    """Another administrator did not end within ``timeout``. The gate did not change.
 
     Attributes:
-        pid: The process that administers the gate; ``None`` for one of another container.
+        pid: The id of the other process; ``None`` if it is in another container.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper())
@@ -117,7 +120,7 @@ class BusyError(AdminError, TimeoutError):
 
 
 class NoSuchKeyError(AdminError):
-    """The gate has no such key.
+    """The gate does not have the key.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
@@ -129,7 +132,7 @@ class NoSuchKeyError(AdminError):
 
 
 class NoSuchPlanError(AdminError):
-    """The gate has no plan of that name.
+    """The gate does not have the plan.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
@@ -141,7 +144,7 @@ class NoSuchPlanError(AdminError):
 
 
 class GateFullError(AdminError):
-    """All records that the key could have are taken.
+    """Every record of the gate has a key.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
@@ -153,7 +156,7 @@ class GateFullError(AdminError):
 
 
 class RevokedError(AdminError):
-    """The key was revoked and can't be changed.
+    """The key was revoked, so it cannot be changed.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
@@ -161,13 +164,13 @@ class RevokedError(AdminError):
     >>> gate.revoke(key.key_id)
     >>> gate.rotate(key.key_id, grace=0)
     Traceback (most recent call last):
-    keytally.exceptions.RevokedError: key ... was revoked and can't be changed; issue a new one
+    keytally.exceptions.RevokedError: key ... was revoked ...
 
     """
 
 
 class AlreadyImportedError(AdminError):
-    """The key is in the gate already, for another account.
+    """The key to import is in the gate already, for another account.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=8)
@@ -180,10 +183,10 @@ class AlreadyImportedError(AdminError):
 
 
 class RefusedError(KeytallyError):
-    """A request was not admitted: what `Verdict.raise_for_status` raises.
+    """A request was refused. `Verdict.raise_for_status` raises one of the subclasses.
 
     Attributes:
-        verdict: The verdict, with all that the HTTP response needs.
+        verdict: The verdict, with the values for the HTTP response.
 
     >>> import keytally
     >>> limiter = keytally.Limiter("1/minute")
@@ -207,7 +210,7 @@ class RefusedError(KeytallyError):
 
 
 class MissingKeyError(RefusedError):
-    """No key was presented.
+    """The request has no key.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
@@ -219,7 +222,7 @@ class MissingKeyError(RefusedError):
 
 
 class InvalidKeyError(RefusedError):
-    """The key is no good. Why, is for the log only: ``verdict.reason``.
+    """The key is invalid. ``verdict.reason`` has the reason, which only logs may contain.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
@@ -231,7 +234,7 @@ class InvalidKeyError(RefusedError):
 
 
 class DeniedError(RefusedError):
-    """Some window lacks room.
+    """A window lacks room for the cost.
 
     >>> import keytally
     >>> limiter = keytally.Limiter("1/minute")
@@ -244,7 +247,7 @@ class DeniedError(RefusedError):
 
 
 class TooCostlyError(RefusedError):
-    """The cost is above a limit and can never be admitted.
+    """The cost is above a limit, so it can never be admitted.
 
     >>> import keytally
     >>> keytally.Limiter("1/minute").check("203.0.113.9", 2).raise_for_status()
@@ -255,7 +258,7 @@ class TooCostlyError(RefusedError):
 
 
 class FullError(RefusedError):
-    """The limiter has no slot for a new subject.
+    """The limiter has no free slot for a new subject.
 
     >>> import keytally
     >>> limiter = keytally.Limiter("1/day", capacity=1)

@@ -1,4 +1,4 @@
-"""Dependencies for FastAPI, which show in OpenAPI.
+"""Dependencies for FastAPI, with the security scheme for OpenAPI.
 
 >>> from fastapi import Depends, FastAPI
 >>> from keytally import Gate, Limiter, Verdict, generate_pepper
@@ -14,20 +14,22 @@
 >>> @app.post("/login", dependencies=[Depends(limit(Limiter("5/minute")))])
 ... async def login() -> None: ...
 
-Each is async and never waits, so it costs no thread. A request is charged once and has one verdict, however
-many routers and routes name a dependency of the same gate, also by ``Security`` with scopes: see
-``docs/INTEGRATIONS.md``. `VerdictMiddleware` puts the header fields also on responses that a route makes
-itself and on those to its errors.
+The dependencies are async and do not wait for another thread or process, so they run in the event
+loop. A request has one verdict and is charged once, whatever number of routers and routes name a
+dependency of the same gate, also by ``Security`` with scopes: see ``docs/INTEGRATIONS.md``.
+`VerdictMiddleware` also sets the header fields of responses that a route creates itself, and of
+errors.
 
-FastAPI answers an unhandled exception outside of all added middleware. Its 500 has the header fields if the
-whole application is wrapped instead, in the last line of the module that the server imports:
-``app = VerdictMiddleware(app)``. For CORS fields on it too, see ``docs/INTEGRATIONS.md``.
+FastAPI handles an unhandled exception outside of all added middleware. Its 500 has the header
+fields if ``VerdictMiddleware`` wraps the whole application instead, in the last line of the module
+that the server imports: ``app = VerdictMiddleware(app)``. ``docs/INTEGRATIONS.md`` describes how to
+add the CORS fields too.
 
-Where a whole application is behind a gate, `keytally.asgi.GateMiddleware` is quicker.
+If a whole application is behind a gate, `keytally.asgi.GateMiddleware` is faster.
 """
 
-# No annotations as text: FastAPI reads those of dependencies, and some versions can't in an object.
-import functools
+# Without "annotations" from __future__: FastAPI evaluates the annotations of dependencies, and some
+# versions cannot evaluate text in those of an object.
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Optional, Union
@@ -37,10 +39,11 @@ from fastapi.openapi.models import APIKey, APIKeyIn
 from fastapi.security.base import SecurityBase
 from starlette.requests import HTTPConnection
 
-from keytally import _once, _web, asgi
-from keytally._addresses import IPV6_PREFIX, checked_prefix
-from keytally._guesses import DEFAULT, Guesses
+from keytally import _web, asgi
+from keytally._addresses import IPV6_PREFIX
+from keytally._guesses import DEFAULT
 from keytally._native import Gate, Limiter, Verdict
+from keytally._record import Decision, Record, record_of
 from keytally._rule import GateRule, LimiterRule, Rule
 
 __all__ = ["Refused", "client_address", "limit", "require_key"]
@@ -52,13 +55,13 @@ OnVerdict = Optional[Callable[[Verdict, HTTPConnection], object]]
 
 
 class Refused(HTTPException):
-    """A request isn't admitted. The answer is the verdict's own body, unless the application handles this.
+    """A request is refused. The response has the verdict's body, unless a handler replaces it.
 
     Attributes:
         verdict: The verdict.
-        status_code: The status of the answer: that of the verdict, 429 after too many wrong keys, or 400 to a
-            cost that is out of range.
-        headers: The header fields of the answer.
+        status_code: The status of the response: that of the verdict, 429 after too many wrong keys,
+            or 400 for a cost that is out of range.
+        headers: The header fields of the response.
 
     >>> from fastapi import FastAPI
     >>> from fastapi.responses import PlainTextResponse
@@ -84,7 +87,7 @@ class Refused(HTTPException):
 
 
 def client_address(request: HTTPConnection, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return what counts the client's address, as `keytally.asgi.client_address` does.
+    """Return the subject of the client's address, as `keytally.asgi.client_address` does.
 
     >>> from starlette.requests import HTTPConnection
     >>> client_address(HTTPConnection({"type": "http", "client": ("203.0.113.9", 40000)}))
@@ -95,33 +98,33 @@ def client_address(request: HTTPConnection, *, ipv6_prefix: int = IPV6_PREFIX) -
 
 
 class _Dependency:
-    """What both do with a verdict."""
+    """A dependency that applies a rule."""
 
     def __init__(self, rule: Rule[HTTPConnection]) -> None:
         self._rule = rule
 
     async def __call__(self, request: HTTPConnection, response: Response) -> Optional[Verdict]:
         scope = request.scope
-        record = _once.of(scope)
+        record = record_of(scope)
         state = record.own_state(scope)
-        # Starlette makes it again, of the state that is now in the scope.
+        # Starlette creates this attribute again, from the state that is now in the scope.
         request.__dict__.pop("_state", None)
 
-        def leave(record: _once.Record, asked: _once.Asked) -> None:  # noqa: ARG001
+        def store(record: Record, decision: Decision) -> None:  # noqa: ARG001
             state["verdict"] = record.verdict
 
-        asked = await self._rule.ask_awaiting(request, scope, leave)
-        if asked is None:
+        decision = await self._rule.check_async(request, scope, store)
+        if decision is None:
             return None
-        if asked.refusal is not None:
-            # Without this the body would be {"detail": …}.
+        if decision.refusal is not None:
+            # Without this handler, the body would be {"detail": …}.
             handlers: Any = scope.get("starlette.exception_handlers")
             if handlers is not None:
                 handlers[0].setdefault(Refused, _answer)
-            raise Refused(asked.verdict, asked.refusal, record.fields())
+            raise Refused(decision.verdict, decision.refusal, record.fields())
         for name, value in record.fields():
             response.headers[name] = value
-        return asked.verdict
+        return decision.verdict
 
 
 class _RequireKey(_Dependency, SecurityBase):
@@ -141,31 +144,40 @@ def require_key(
     trusted_proxies: Iterable[str] = (),
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[..., Any]:
-    """Return a dependency that needs a good ``X-API-Key`` with quota left, charges it, gives the `Verdict`.
+    """Return a dependency that requires a valid ``X-API-Key`` with quota left, and charges it.
 
-    The verdict is also ``request.state.verdict``.
+    Its value is the `Verdict`, which is also ``request.state.verdict``.
 
     Args:
-        gate: The gate.
-        cost: Units that a request is charged, or a function of the request that returns them.
-        shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        on_verdict: A function that is called with each verdict and its request, for logs and metrics. What it
-            raises is logged.
-        failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
-            it, and a missing key does not count. A policy counts for one process and the children that it
-            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
-        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
-            ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
-            where the server is told to trust them, as uvicorn by ``--forwarded-allow-ips``.
-        ipv6_prefix: How many bits of an IPv6 address count for ``failures``.
+        gate: The gate. Every worker may open it, or inherit it from the process that forks it:
+            quotas are exact.
+        cost: The cost of a request in units, 0 to 4294967295, or a function of the request that
+            returns it.
+        shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
+            that would refuse it.
+        on_verdict: A function that is called with each verdict and its request, for logs and
+            metrics. An exception that it raises is logged.
+        failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
+            A valid key is never refused by it, and a missing key does not count. A policy counts
+            for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
+            counts for all workers. ``None`` sets no limit.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks
+            such as ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Leave it empty
+            if the server is configured to trust them, as uvicorn by ``--forwarded-allow-ips``.
+        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` counts, 1 to 128.
+
+    Raises:
+        TypeError, ValueError: An argument has the wrong type or is out of range.
 
     ``cost`` and ``on_verdict`` may be async.
 
     """
-    rule = GateRule[HTTPConnection](
+    rule = GateRule[HTTPConnection].with_failures(
         gate,
         asgi.READ,
-        Guesses(failures, trusted_proxies, ipv6_prefix),
+        failures=failures,
+        trusted_proxies=trusted_proxies,
+        ipv6_prefix=ipv6_prefix,
         cost=cost,
         shadow=shadow,
         on_verdict=on_verdict,
@@ -183,25 +195,36 @@ def limit(
     on_verdict: OnVerdict = None,
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[..., Any]:
-    """Return a dependency that needs quota left of the request's subject, charges it, gives the `Verdict`.
+    """Return a dependency that requires quota left for the request's subject, and charges it.
+
+    Its value is the `Verdict`. The subject is the client's address, or the result of ``key``.
 
     Args:
-        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it forks;
-            ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are started.
-        key: A function of the request that returns the subject, or ``None`` to let it in uncounted; the
-            client's address when left out.
-        cost: Units that a request is charged, or a function of the request that returns them.
-        shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        on_verdict: A function that is called with each verdict and its request, for logs and metrics. What it
-            raises is logged.
-        ipv6_prefix: How many bits of an IPv6 address count, where ``key`` is left out.
+        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it
+            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are
+            started.
+        key: A function of the request that returns the subject, or ``None`` to admit the request
+            without a charge. By default, the subject is the client's address.
+        cost: The cost of a request in units, 0 to 4294967295, or a function of the request that
+            returns it.
+        shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
+            that would refuse it.
+        on_verdict: A function that is called with each verdict and its request, for logs and
+            metrics. An exception that it raises is logged.
+        ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
+            there is no ``key``.
+
+    Raises:
+        TypeError, ValueError: An argument has the wrong type or is out of range.
 
     ``key``, ``cost`` and ``on_verdict`` may be async.
 
     """
-    rule = LimiterRule[HTTPConnection](
+    rule = LimiterRule[HTTPConnection].with_default_key(
         limiter,
-        key or functools.partial(client_address, ipv6_prefix=checked_prefix(ipv6_prefix)),
+        key,
+        client_address,
+        ipv6_prefix=ipv6_prefix,
         cost=cost,
         shadow=shadow,
         on_verdict=on_verdict,

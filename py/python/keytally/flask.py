@@ -15,7 +15,7 @@
 ... def login():
 ...     return ""
 
-Every response has the header fields, also one to an error. The verdict is ``flask.g.verdict``.
+Every response has the header fields, also that of an error. The verdict is ``flask.g.verdict``.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from flask import Flask, Request, Response, after_this_request, current_app, g, request
 
-from keytally import _once, _rule, _web, wsgi
-from keytally._addresses import IPV6_PREFIX, checked_prefix
+from keytally import _web, wsgi
+from keytally._addresses import IPV6_PREFIX
 from keytally._exempt import exemption
-from keytally._guesses import DEFAULT, Guesses
+from keytally._guesses import DEFAULT
+from keytally._record import Decision, Record, record_of
+from keytally._rule import GateRule, LimiterRule, Rule
 
 if TYPE_CHECKING:
     from keytally import Gate, Limiter, Verdict
@@ -42,16 +44,17 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def client_address(request: Request, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return what counts the client's address, as the server reports it, by ``docs/ADDRESSES.md``.
+    """Return the subject of the client's address by ``docs/ADDRESSES.md``.
 
-    Behind a proxy that is the proxy's, unless Werkzeug's ``ProxyFix`` takes it from the proxy's header.
+    The address is that of the peer, as the server reports it. Behind a proxy, it is the address of
+    the proxy, unless Werkzeug's ``ProxyFix`` resolves it from the header of the proxy.
 
     Args:
         request: The request.
-        ipv6_prefix: How many bits of an IPv6 address count: a client has all of its /64.
+        ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
 
     Raises:
-        RuntimeError: There is no address, as on a Unix socket.
+        RuntimeError: The peer has no address, as on a Unix socket.
 
     >>> from flask import Request
     >>> client_address(Request({"REMOTE_ADDR": "203.0.113.9"}))
@@ -61,19 +64,18 @@ def client_address(request: Request, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
     return wsgi.client_address(request.environ, ipv6_prefix=ipv6_prefix)
 
 
-def _refusal(rule: _rule.Rule[Request]) -> Response | None:
-    """Return the response to the request if it isn't admitted."""
-    asking: Request = request._get_current_object()  # type: ignore[attr-defined]
-    asked = rule.ask(asking, asking.environ, _leave)
-    if asked is None:
+def _refusal(rule: Rule[Request]) -> Response | None:
+    """Check the request, and return the response to it if it is refused."""
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    decision = rule.check(current, current.environ, _store)
+    if decision is None:
         return None
-    record = _once.of(asking.environ)
-    if asked.refusal is not None:
-        accept = asking.headers.get("Accept", "")
-        refusal = _web.refusal(asked.refusal, record.fields(), accept, asking.method)
+    record = record_of(current.environ)
+    if decision.refusal is not None:
+        accept = current.headers.get("Accept", "")
+        refusal = _web.refusal(decision.refusal, record.fields(), accept, current.method)
         return Response(refusal.body, refusal.status, refusal.headers)
-    if not record.sets_headers:
-        record.sets_headers = True
+    if record.claim_headers():
 
         @after_this_request
         def set_headers(response: Response) -> Response:
@@ -84,11 +86,11 @@ def _refusal(rule: _rule.Rule[Request]) -> Response | None:
     return None
 
 
-def _leave(record: _once.Record, asked: _once.Asked) -> None:  # noqa: ARG001
+def _store(record: Record, decision: Decision) -> None:  # noqa: ARG001
     g.verdict = record.verdict
 
 
-def _decorator(rule: _rule.Rule[Request]) -> Callable[[View], View]:
+def _decorator(rule: Rule[Request]) -> Callable[[View], View]:
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def guarded(*args: object, **kwargs: object) -> object:
@@ -101,9 +103,9 @@ def _decorator(rule: _rule.Rule[Request]) -> Callable[[View], View]:
 
 
 class _Extension:
-    """What both do before each request."""
+    """An extension that applies a rule before each request."""
 
-    def __init__(self, rule: _rule.Rule[Request], app: Flask | None, exempt: Iterable[str]) -> None:
+    def __init__(self, rule: Rule[Request], app: Flask | None, exempt: Iterable[str]) -> None:
         self._rule = rule
         self._exempt_path = exemption(exempt)
         self._exempt_views: set[object] = set()
@@ -112,17 +114,17 @@ class _Extension:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Ask about each request of the application from now on."""
+        """Check each request of the application from now on."""
         app.before_request(self._before_request)
 
     def exempt(self, view: View) -> View:
-        """Let a view's requests in unasked: a decorator, directly below that of the route.
+        """Admit the requests of a view without a check: a decorator, directly below the route.
 
-        Decorators between the two are fine if they use `functools.wraps`. One that hides the view is an error
-        at the application's first request.
+        Decorators between the two must use `functools.wraps`. If one hides the view, the requests
+        to the application raise a `RuntimeError`.
 
         Raises:
-            TypeError: The view is a method. The decorator belongs on its class.
+            TypeError: The view is a method. Decorate its class instead.
 
         """
         name = getattr(view, "__qualname__", type(view).__name__)
@@ -130,7 +132,7 @@ class _Extension:
         in_class = isinstance(view, types.FunctionType) and owner and not owner.endswith("<locals>")
         if in_class or isinstance(view, (staticmethod, classmethod)):
             raise TypeError(
-                f"{name} is a method, which can't be exempt alone: "
+                f"{name} is a method, and only a class or a function can be exempt: "
                 "make its class exempt, or list its path in exempt="
             )
         self._exempt_views.add(view)
@@ -147,8 +149,10 @@ class _Extension:
         return _refusal(self._rule)
 
     def _is_exempt(self) -> bool:
-        # Flask answers a browser's preflight itself, which carries no key, and no view sees it.
-        if request.method == "OPTIONS" and getattr(request.url_rule, "provide_automatic_options", False):
+        # Flask answers a browser's preflight request, which has no key, without calling a view.
+        if request.method == "OPTIONS" and getattr(
+            request.url_rule, "provide_automatic_options", False
+        ):
             return True
         if not self._exempt_views:
             return False
@@ -156,7 +160,7 @@ class _Extension:
         return not self._exempt_views.isdisjoint(_unwrapped(view))
 
     def _refuse_hidden(self, app: Flask) -> None:
-        """Refuse an application in which a decorator hides an exempt view."""
+        """Raise a `RuntimeError` if a decorator hides an exempt view of the application."""
         found: set[object] = set()
         for view in app.view_functions.values():
             found.update(_unwrapped(view))
@@ -166,7 +170,8 @@ class _Extension:
                     name = getattr(hidden, "__qualname__", repr(hidden))
                     raise RuntimeError(
                         f"{name} is exempt, but a decorator above it hides that: "
-                        "put exempt directly below the route, or use functools.wraps in the decorator"
+                        "put exempt directly below the route, "
+                        "or use functools.wraps in the decorator"
                     )
 
 
@@ -180,7 +185,7 @@ def _unwrapped(view: object) -> list[object]:
 
 
 def _closed_over(view: object) -> list[object]:
-    """Return the functions and classes that a view can call because a decorator gave them to it."""
+    """Return a view, and the functions and classes in the closures of its decorators."""
     found = [view]
     for one in found:
         cells = (one.__closure__ or ()) if isinstance(one, types.FunctionType) else ()
@@ -188,7 +193,7 @@ def _closed_over(view: object) -> list[object]:
             try:
                 held = cell.cell_contents
             except ValueError:
-                # It is not filled yet.
+                # The cell is empty.
                 continue
             if isinstance(held, (types.FunctionType, type)) and held not in found:
                 found.append(held)
@@ -196,24 +201,31 @@ def _closed_over(view: object) -> list[object]:
 
 
 class GateExtension(_Extension):
-    """Lets a request in when its ``X-API-Key`` is good and has quota left, and charges it.
+    """Admits and charges a request whose ``X-API-Key`` is valid and has quota left.
 
     Args:
-        gate: The gate. Every worker may open it, or inherit it from the process that forks it: quotas are
-            exact.
-        app: The application, or ``None`` and ``init_app`` later.
-        exempt: Paths that need no key: ``"/health"``, or all that begin alike, ``"/static/*"``.
-        cost: Units that a request is charged, or a function of the request that returns them.
-        shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        on_verdict: A function that is called with each verdict and its request, for logs and metrics. What it
-            raises is logged.
-        failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
-            it, and a missing key does not count. A policy counts for one process and the children that it
-            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
-        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
-            ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
-            where Werkzeug's ``ProxyFix`` takes the address from the header.
-        ipv6_prefix: How many bits of an IPv6 address count for ``failures``.
+        gate: The gate. Every worker may open it, or inherit it from the process that forks it:
+            quotas are exact.
+        app: The application, or ``None`` if ``init_app`` follows.
+        exempt: Paths that need no key: ``"/health"``, or all paths with a prefix, ``"/static/*"``.
+        cost: The cost of a request in units, 0 to 4294967295, or a function of the request that
+            returns it.
+        shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
+            that would refuse it.
+        on_verdict: A function that is called with each verdict and its request, for logs and
+            metrics. An exception that it raises is logged.
+        failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
+            A valid key is never refused by it, and a missing key does not count. A policy counts
+            for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
+            counts for all workers. ``None`` sets no limit.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks
+            such as ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Leave it empty
+            if Werkzeug's ``ProxyFix`` resolves the address already.
+        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` counts, 1 to 128.
+
+    Raises:
+        TypeError, ValueError: An argument has the wrong type or is out of range, a path of
+            ``exempt`` can never match, or a function is async.
 
     """
 
@@ -230,32 +242,36 @@ class GateExtension(_Extension):
         trusted_proxies: Iterable[str] = (),
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        rule = _rule.GateRule[Request](
-            gate,
-            wsgi.READ,
-            Guesses(failures, trusted_proxies, ipv6_prefix),
-            cost=cost,
-            shadow=shadow,
-            on_verdict=on_verdict,
-        )
+        rule = _gate_rule(gate, cost, shadow, on_verdict, failures, trusted_proxies, ipv6_prefix)
         super().__init__(rule, app, exempt)
 
 
 class LimiterExtension(_Extension):
-    """Lets a request in when its subject has quota left, and charges it.
+    """Admits and charges a request whose subject has quota left.
+
+    The subject is the client's address, or the result of ``key``.
 
     Args:
-        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it forks;
-            ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are started.
-        app: The application, or ``None`` and ``init_app`` later.
-        key: A function of the request that returns the subject, or ``None`` to let it in uncounted; the
-            client's address when left out.
-        exempt: Paths that aren't counted: ``"/health"``, or all that begin alike, ``"/static/*"``.
-        cost: Units that a request is charged, or a function of the request that returns them.
-        shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        on_verdict: A function that is called with each verdict and its request, for logs and metrics. What it
-            raises is logged.
-        ipv6_prefix: How many bits of an IPv6 address count, where ``key`` is left out.
+        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it
+            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are
+            started.
+        app: The application, or ``None`` if ``init_app`` follows.
+        key: A function of the request that returns the subject, or ``None`` to admit the request
+            without a charge. By default, the subject is the client's address.
+        exempt: Paths that are not counted: ``"/health"``, or all paths with a prefix,
+            ``"/static/*"``.
+        cost: The cost of a request in units, 0 to 4294967295, or a function of the request that
+            returns it.
+        shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
+            that would refuse it.
+        on_verdict: A function that is called with each verdict and its request, for logs and
+            metrics. An exception that it raises is logged.
+        ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
+            there is no ``key``.
+
+    Raises:
+        TypeError, ValueError: An argument has the wrong type or is out of range, a path of
+            ``exempt`` can never match, or a function is async.
 
     >>> from flask import Flask
     >>> from keytally import Limiter
@@ -278,7 +294,9 @@ class LimiterExtension(_Extension):
         on_verdict: Callable[[Verdict, Request], object] | None = None,
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        super().__init__(_of_limiter(limiter, key, cost, shadow, on_verdict, ipv6_prefix), app, exempt)
+        super().__init__(
+            _limiter_rule(limiter, key, cost, shadow, on_verdict, ipv6_prefix), app, exempt
+        )
 
 
 def require_key(
@@ -291,7 +309,9 @@ def require_key(
     trusted_proxies: Iterable[str] = (),
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[[View], View]:
-    """Return a decorator of one view, below that of the route, that does what `GateExtension` does.
+    """Return a decorator that does for a view what `GateExtension` does.
+
+    Put it below the route.
 
     >>> from flask import Flask
     >>> from keytally import Gate, generate_pepper
@@ -304,14 +324,7 @@ def require_key(
     401
 
     """
-    rule = _rule.GateRule[Request](
-        gate,
-        wsgi.READ,
-        Guesses(failures, trusted_proxies, ipv6_prefix),
-        cost=cost,
-        shadow=shadow,
-        on_verdict=on_verdict,
-    )
+    rule = _gate_rule(gate, cost, shadow, on_verdict, failures, trusted_proxies, ipv6_prefix)
     return _decorator(rule)
 
 
@@ -324,17 +337,48 @@ def limit(
     on_verdict: Callable[[Verdict, Request], object] | None = None,
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[[View], View]:
-    """Return a decorator of one view, below that of the route, that does what `LimiterExtension` does."""
-    return _decorator(_of_limiter(limiter, key, cost, shadow, on_verdict, ipv6_prefix))
+    """Return a decorator that does for a view what `LimiterExtension` does.
+
+    Put it below the route.
+    """
+    return _decorator(_limiter_rule(limiter, key, cost, shadow, on_verdict, ipv6_prefix))
 
 
-def _of_limiter(
+def _gate_rule(
+    gate: Gate,
+    cost: Cost,
+    shadow: bool,
+    on_verdict: Callable[[Verdict, Request], object] | None,
+    failures: Limiter | str | None,
+    trusted_proxies: Iterable[str],
+    ipv6_prefix: int,
+) -> GateRule[Request]:
+    return GateRule[Request].with_failures(
+        gate,
+        wsgi.READ,
+        failures=failures,
+        trusted_proxies=trusted_proxies,
+        ipv6_prefix=ipv6_prefix,
+        cost=cost,
+        shadow=shadow,
+        on_verdict=on_verdict,
+    )
+
+
+def _limiter_rule(
     limiter: Limiter,
     key: Callable[[Request], str | bytes | None] | None,
     cost: Cost,
     shadow: bool,
     on_verdict: Callable[[Verdict, Request], object] | None,
     ipv6_prefix: int,
-) -> _rule.LimiterRule[Request]:
-    key = key or functools.partial(client_address, ipv6_prefix=checked_prefix(ipv6_prefix))
-    return _rule.LimiterRule[Request](limiter, key, cost=cost, shadow=shadow, on_verdict=on_verdict)
+) -> LimiterRule[Request]:
+    return LimiterRule[Request].with_default_key(
+        limiter,
+        key,
+        client_address,
+        ipv6_prefix=ipv6_prefix,
+        cost=cost,
+        shadow=shadow,
+        on_verdict=on_verdict,
+    )

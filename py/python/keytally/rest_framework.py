@@ -1,6 +1,6 @@
 """Authentication and throttles for Django REST framework.
 
-In ``settings.py``, beside what `keytally.django` says of ``KEYTALLY``::
+In ``settings.py``, in addition to ``KEYTALLY``, which `keytally.django` describes::
 
     MIDDLEWARE = [..., "keytally.django.VerdictMiddleware"]
     REST_FRAMEWORK = {
@@ -8,9 +8,10 @@ In ``settings.py``, beside what `keytally.django` says of ``KEYTALLY``::
         "DEFAULT_THROTTLE_CLASSES": ["keytally.rest_framework.LimiterThrottle"],
     }
 
-Authentication verifies the key and charges its quota in one step. ``request.user`` is then a `KeyHolder` and
-``request.auth`` the verdict. The middleware gives responses the header fields, and refusals their exact
-bodies. What a throttle refuses, the key is not charged for: see ``docs/INTEGRATIONS.md``.
+Authentication verifies the key and charges its quota. ``request.user`` is then a `KeyHolder`, and
+``request.auth`` is the verdict. The middleware sets the header fields of responses, and the exact
+bodies of refusals. If a throttle refuses a request, the key is not charged for it: see
+``docs/INTEGRATIONS.md``.
 """
 
 from __future__ import annotations
@@ -22,23 +23,25 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import APIException
 from rest_framework.throttling import BaseThrottle
 
-from keytally import _calls, _rule, django, wsgi
+from keytally import _calls, django, wsgi
+from keytally._rule import GateRule, LimiterRule
 
 if TYPE_CHECKING:
     from rest_framework.request import Request
 
-    from keytally import Gate, Limiter, Verdict, _once, _web
+    from keytally import Gate, Limiter, Verdict, _web
+    from keytally._record import Decision
 
 __all__ = ["KeyAuthentication", "KeyHolder", "LimiterThrottle", "Refused"]
 
 
 class Refused(APIException):
-    """A request isn't admitted.
+    """A request is refused.
 
     Attributes:
         verdict: The verdict.
-        status_code: The status of the answer: that of the verdict, 429 after too many wrong keys, or 400 to a
-            cost that is out of range.
+        status_code: The status of the response: that of the verdict, 429 after too many wrong keys,
+            or 400 for a cost that is out of range.
 
     >>> from keytally import Limiter
     >>> Refused(Limiter("5/minute").check("203.0.113.9", 6)).status_code
@@ -51,19 +54,19 @@ class Refused(APIException):
         self.status_code = answer.status
         super().__init__(json.loads(answer.body))
         self.verdict = verdict
-        # What the framework's own handler looks for.
+        # The framework's exception handler reads these attributes.
         headers = dict(answer.headers)
         self.auth_header = headers.get("WWW-Authenticate")
         self.wait = answer.retry_after
 
 
 class KeyHolder:
-    """Who presented a key: ``request.user``.
+    """The user of a request with a key, ``request.user``.
 
     Attributes:
         account: The number of the account that the key belongs to.
-        key_id: The key's public name.
-        pk: The same, by which the framework's own throttles count.
+        key_id: The id of the key, 11 base62 characters.
+        pk: The id of the key, by which the throttles of the framework count.
 
     >>> from keytally import Gate, generate_pepper
     >>> gate = Gate.in_memory(pepper=generate_pepper(), keys=100)
@@ -86,16 +89,18 @@ class KeyHolder:
 
 
 class KeyAuthentication(BaseAuthentication):
-    """Needs a good ``X-API-Key`` with quota left, and charges it. The settings limit wrong keys.
+    """Requires a valid ``X-API-Key`` with quota left, and charges it.
 
-    A request that `keytally.django.GateMiddleware` let in isn't charged again. In shadow mode whoever would
-    be refused is anonymous.
+    The settings limit wrong keys.
+    A request that `keytally.django.GateMiddleware` admitted is not charged again. In shadow mode, a
+    request that would be refused is anonymous.
 
     Attributes:
-        cost: Units that a request is charged.
-        required: Whether a request without the header is refused; if not, other classes may authenticate it.
+        cost: The cost of a request in units, 0 to 4294967295.
+        required: Whether a request without the header is refused. If it is not, other classes may
+            authenticate it.
 
-    >>> class OfReports(KeyAuthentication):
+    >>> class ReportAuthentication(KeyAuthentication):
     ...     cost = 10
 
     """
@@ -110,19 +115,19 @@ class KeyAuthentication(BaseAuthentication):
         _calls.refuse_async(gate=cls.gate, cost_of=cls.cost_of)
 
     def gate(self) -> Gate:
-        """Return the gate to ask: that of the settings."""
+        """Return the gate that checks keys: that of the settings."""
         return django.gate()
 
     def cost_of(self, request: Request) -> int:  # noqa: ARG002
-        """Return the units that a request is charged: ``cost``."""
+        """Return the cost of a request in units: ``cost``."""
         return self.cost
 
     def authenticate(self, request: Request) -> tuple[KeyHolder, Verdict] | None:
-        """Ask the gate."""
+        """Check the key of a request with the gate."""
         fields = django.fields(request._request)
         if not self.required and not wsgi.READ.keys(fields):
             return None
-        rule: _rule.GateRule[Request] = _rule.GateRule(
+        rule: GateRule[Request] = GateRule(
             self.gate(),
             wsgi.READ,
             django.guesses(),
@@ -131,22 +136,22 @@ class KeyAuthentication(BaseAuthentication):
             on_verdict=None,
             awaits=True,
         )
-        verdict = _verdict_of(rule.ask(request, fields, django.leaving(request._request)))
-        # In shadow mode it may be one that would be refused.
+        verdict = _verdict_of(rule.check(request, fields, django.storing(request._request)))
+        # In shadow mode, the verdict may be one that would refuse the request.
         return (KeyHolder(verdict), verdict) if verdict is not None and verdict.admitted else None
 
     def authenticate_header(self, request: Request) -> str:  # noqa: ARG002
-        """Return the scheme for ``WWW-Authenticate``."""
+        """Return the value of ``WWW-Authenticate``."""
         return dict(self.gate().check(None, 0).headers)["WWW-Authenticate"]
 
 
 class LimiterThrottle(BaseThrottle):
-    """Needs quota left of the request's subject, and charges it.
+    """Requires quota left for the request's subject, and charges it.
 
     Attributes:
-        cost: Units that a request is charged.
+        cost: The cost of a request in units, 0 to 4294967295.
 
-    >>> class OfLogins(LimiterThrottle):
+    >>> class LoginThrottle(LimiterThrottle):
     ...     def key(self, request, view):
     ...         return request.data.get("name")
 
@@ -161,17 +166,17 @@ class LimiterThrottle(BaseThrottle):
         _calls.refuse_async(limiter=cls.limiter, key=cls.key)
 
     def limiter(self) -> Limiter:
-        """Return the limiter to ask: that of the settings."""
+        """Return the limiter that checks subjects: that of the settings."""
         return django.limiter()
 
     def key(self, request: Request, view: object) -> str | bytes | None:  # noqa: ARG002
-        """Return the request's subject: the client's address. ``None`` lets it in uncounted."""
+        """Return the request's subject: the client's address. With ``None``, it is not counted."""
         return django.limited_address(request)
 
     def allow_request(self, request: Request, view: object) -> bool:
-        """Ask the limiter."""
+        """Check the subject of a request with the limiter. A refusal raises `Refused`."""
         fields = django.fields(request._request)
-        rule: _rule.LimiterRule[Request] = _rule.LimiterRule(
+        rule: LimiterRule[Request] = LimiterRule(
             self.limiter(),
             lambda request: self.key(request, view),
             cost=lambda _: self.cost,
@@ -179,14 +184,14 @@ class LimiterThrottle(BaseThrottle):
             on_verdict=None,
             awaits=True,
         )
-        _verdict_of(rule.ask(request, fields, django.leaving(request._request)))
+        _verdict_of(rule.check(request, fields, django.storing(request._request)))
         return True
 
 
-def _verdict_of(asked: _once.Asked | None) -> Verdict | None:
-    """Return the verdict; raise `Refused` if the request is refused for it."""
-    if asked is None:
+def _verdict_of(decision: Decision | None) -> Verdict | None:
+    """Return the verdict of a decision; raise `Refused` if it refuses the request."""
+    if decision is None:
         return None
-    if asked.refusal is not None:
-        raise Refused(asked.verdict, asked.refusal)
-    return asked.verdict
+    if decision.refusal is not None:
+        raise Refused(decision.verdict, decision.refusal)
+    return decision.verdict

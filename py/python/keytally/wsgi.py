@@ -6,27 +6,28 @@
 >>> def application(environ, start_response): ...
 >>> application = GateMiddleware(application, gate, exempt=["/health", "/static/*"])
 
-With Flask it is ``app.wsgi_app = GateMiddleware(app.wsgi_app, gate)``, or the extension in `keytally.flask`.
+In Flask, use ``app.wsgi_app = GateMiddleware(app.wsgi_app, gate)``, or the extension in
+`keytally.flask`.
 
-If the application itself raises an exception, the server makes the response, which then has no rate-limit
-fields. They are there if the application answers its own exceptions, as Flask and Django do, or if what
-answers them is inside: ``GateMiddleware(errors(app), gate)``.
+If the application raises an exception, the response of the server has no rate-limit fields. The
+response has them if the application handles its exceptions, as Flask and Django do, or if
+middleware inside handles them: ``GateMiddleware(errors(app), gate)``.
 
-A request has one verdict and is charged once, however many of these integrations ask about it: see
+A request has one verdict and is charged once, whatever number of integrations check it: see
 ``docs/INTEGRATIONS.md``.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Union
 
-from keytally import _once, _web
-from keytally._addresses import IPV6_PREFIX, checked_prefix, subject
-from keytally._exempt import exemption
-from keytally._guesses import DEFAULT, Guesses
-from keytally._rule import GateRule, LimiterRule, Rule
+from keytally import _web
+from keytally._addresses import IPV6_PREFIX, subject
+from keytally._guesses import DEFAULT
+from keytally._middleware import Middleware
+from keytally._record import Record, record_of
+from keytally._rule import GateRule, LimiterRule
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -36,24 +37,25 @@ if TYPE_CHECKING:
 __all__ = ["GateMiddleware", "LimiterMiddleware", "client_address"]
 
 Environ = dict[str, Any]
-# What the server passes differs in its types from server to server, and so does what it takes.
+# Servers differ in the types that they pass and accept.
 StartResponse = Callable[..., Any]
 App = Callable[[Any, Any], Iterable[bytes]]
 Cost = Union[int, Callable[[Environ], int]]
 
 
 def client_address(environ: Environ, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return what counts the client's address, as the server reports it, by ``docs/ADDRESSES.md``.
+    """Return the subject of the client's address by ``docs/ADDRESSES.md``.
 
-    Behind a proxy that is the proxy's, unless something in front takes it from the proxy's header, as
-    Werkzeug's ``ProxyFix`` does.
+    The address is that of the peer, as the server reports it. Behind a proxy, it is the address of
+    the proxy, unless another component resolves it from the header of the proxy, as Werkzeug's
+    ``ProxyFix`` does.
 
     Args:
         environ: The request.
-        ipv6_prefix: How many bits of an IPv6 address count: a client has all of its /64.
+        ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
 
     Raises:
-        RuntimeError: There is no address, as on a Unix socket.
+        RuntimeError: The peer has no address, as on a Unix socket.
 
     >>> client_address({"REMOTE_ADDR": "203.0.113.9"})
     '203.0.113.9'
@@ -63,10 +65,10 @@ def client_address(environ: Environ, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
 
 
 class _Reader:
-    """How an environ is read; Django has one too, with the same names."""
+    """The way to read an environ. ``request.META`` of Django has the same names."""
 
     def keys(self, environ: MutableMapping[str, Any]) -> list[str]:
-        # Servers join fields of one name with a comma.
+        # Servers join the fields of one name with a comma.
         joined = environ.get("HTTP_X_API_KEY")
         return [] if joined is None else joined.split(",")
 
@@ -81,70 +83,60 @@ class _Reader:
 READ = _Reader()
 
 
-class _Middleware:
-    """What both do with a verdict."""
-
-    def __init__(
-        self, app: App, rule: Rule[Environ], *, exempt: Iterable[str], headers: bool, state: str
-    ) -> None:
-        self.app = app
-        self._rule = rule
-        self._exempt = exemption(exempt)
-        self._headers = headers
-        self._state = state
+class _Middleware(Middleware[App, Environ]):
+    """Middleware that applies a rule to requests."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        if self._exempt(_path(environ)):
+        if self._is_exempt(_path(environ)):
             return self.app(environ, start_response)
-
-        def leave(record: _once.Record, asked: _once.Asked) -> None:
-            record.leave(environ, self._state, asked)
-
-        asked = self._rule.ask(environ, environ, leave)
-        if asked is None:
+        decision = self._rule.check(environ, environ, self._store_in(environ))
+        if decision is None:
             return self.app(environ, start_response)
-        record = _once.of(environ)
-        if asked.refusal is not None:
+        record = record_of(environ)
+        if decision.refusal is not None:
             accept, method = environ.get("HTTP_ACCEPT", ""), environ["REQUEST_METHOD"]
-            refusal = _web.refusal(asked.refusal, record.fields(), accept, method)
+            refusal = _web.refusal(decision.refusal, record.fields(), accept, method)
             start_response(f"{refusal.status} {refusal.reason}", refusal.headers)
             return [refusal.body]
-        if self._headers and not record.sets_headers:
-            record.sets_headers = True
-            start_response = _with(record, start_response)
+        if self._headers and record.claim_headers():
+            start_response = _with_headers(record, start_response)
         return self.app(environ, start_response)
 
 
 class GateMiddleware(_Middleware):
-    """Lets a request in when its ``X-API-Key`` is good and has quota left, and charges it.
+    """Admits and charges a request whose ``X-API-Key`` is valid and has quota left.
 
-    The verdict is in ``environ["keytally.verdict"]``. A refused request gets 401 or 429 with the verdict's
-    body and header fields. A key that is sent twice is refused. Servers join the two with a comma, so an
-    imported key that has a comma is refused too.
+    The verdict is ``environ["keytally.verdict"]``. A refused request gets 401 or 429 with the
+    verdict's body and header fields. A request with two keys is refused. Servers join the two with
+    a comma, so an imported key that has a comma is refused too.
 
     Args:
         app: The application.
-        gate: The gate. Every worker may open it, or inherit it from the process that forks it: quotas are
-            exact.
-        exempt: Paths that need no key: ``"/health"``, or all that begin alike, ``"/static/*"``.
-        cost: Units that a request is charged, or a function of its environ that returns them.
-        shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        headers: Whether responses tell what is left of the quota, in place of what the application says of
-            it.
+        gate: The gate. Every worker may open it, or inherit it from the process that forks it:
+            quotas are exact.
+        exempt: Paths that need no key: ``"/health"``, or all paths with a prefix, ``"/static/*"``.
+        cost: The cost of a request in units, 0 to 4294967295, or a function of its environ that
+            returns it.
+        shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
+            that would refuse it.
+        headers: Whether responses have the rate-limit fields. They replace those of the
+            application.
         state: The name of the verdict in the environ.
-        on_verdict: A function that is called with each verdict and its environ, for logs and metrics. What it
-            raises is logged.
-        failures: How many wrong keys a client address may send. More get 429. A right key is never refused by
-            it, and a missing key does not count. A policy counts for one process and the children that it
-            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers. ``None`` sets no limit.
-        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks such as
-            ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Not needed
-            where something in front takes the address from the header, as Werkzeug's ``ProxyFix`` does.
-        ipv6_prefix: How many bits of an IPv6 address count for ``failures``.
+        on_verdict: A function that is called with each verdict and its environ, for logs and
+            metrics. An exception that it raises is logged.
+        failures: The limit of wrong keys for each client address. Beyond it, a wrong key gets 429.
+            A valid key is never refused by it, and a missing key does not count. A policy counts
+            for one process and the children that it forks. ``Limiter.open_or_create(path, policy)``
+            counts for all workers. ``None`` sets no limit.
+        trusted_proxies: The proxies whose ``X-Forwarded-For`` names the client: addresses, networks
+            such as ``"10.0.0.0/8"``, or ``"unix"`` for all peers of Unix sockets. Leave it empty
+            if another component resolves the address already, as Werkzeug's ``ProxyFix`` does.
+        ipv6_prefix: The prefix length of the IPv6 networks that ``failures`` counts, 1 to 128.
 
     Raises:
-        TypeError, ValueError: An argument is of another type, or out of bounds; something in ``exempt`` can
-            never match, or something in ``trusted_proxies`` is not a network; a function is async.
+        TypeError, ValueError: An argument has the wrong type or is out of range, a path of
+            ``exempt`` can never match, a text of ``trusted_proxies`` is not a network, or a
+            function is async.
 
     """
 
@@ -163,10 +155,12 @@ class GateMiddleware(_Middleware):
         trusted_proxies: Iterable[str] = (),
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        rule = GateRule[Environ](
+        rule = GateRule[Environ].with_failures(
             gate,
             READ,
-            Guesses(failures, trusted_proxies, ipv6_prefix),
+            failures=failures,
+            trusted_proxies=trusted_proxies,
+            ipv6_prefix=ipv6_prefix,
             cost=cost,
             shadow=shadow,
             headers=headers,
@@ -176,30 +170,41 @@ class GateMiddleware(_Middleware):
 
 
 class LimiterMiddleware(_Middleware):
-    """Lets a request in when its subject has quota left, and charges it.
+    """Admits and charges a request whose subject has quota left.
 
-    The subject is the client's address, or what ``key`` returns.
+    The subject is the client's address, or the result of ``key``.
 
-    With a gate in the same application, the verdict in the environ and X-RateLimit-* are the gate's.
+    If the application has a gate too, the verdict in the environ and X-RateLimit-* are those of the
+    gate.
 
     Args:
         app: The application.
-        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it forks;
-            ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are started.
-        key: A function of the environ that returns the subject, or ``None`` to let the request in uncounted;
-            the client's address when left out.
-        exempt: Paths that aren't counted: ``"/health"``, or all that begin alike, ``"/static/*"``.
-        cost: Units that a request is charged, or a function of its environ that returns them.
-        shadow: Whether to let everything in, and only say in ``X-Keytally-Shadow`` what would be refused.
-        headers: Whether responses tell what is left of the quota.
+        limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it
+            forks. ``Limiter.open_or_create(path, policy)`` counts for all workers, however they are
+            started.
+        key: A function of the environ that returns the subject, or ``None`` to admit the request
+            without a charge. By default, the subject is the client's address.
+        exempt: Paths that are not counted: ``"/health"``, or all paths with a prefix,
+            ``"/static/*"``.
+        cost: The cost of a request in units, 0 to 4294967295, or a function of its environ that
+            returns it.
+        shadow: Whether to admit every request, and only report in ``X-Keytally-Shadow`` the outcome
+            that would refuse it.
+        headers: Whether responses have the rate-limit fields.
         state: The name of the verdict in the environ.
-        on_verdict: A function that is called with each verdict and its environ, for logs and metrics. What it
-            raises is logged.
-        ipv6_prefix: How many bits of an IPv6 address count, where ``key`` is left out.
+        on_verdict: A function that is called with each verdict and its environ, for logs and
+            metrics. An exception that it raises is logged.
+        ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128, if
+            there is no ``key``.
+
+    Raises:
+        TypeError, ValueError: An argument has the wrong type or is out of range, or a path of
+            ``exempt`` can never match, or a function is async.
 
     >>> from keytally import Limiter
     >>> def application(environ, start_response): ...
-    >>> application = LimiterMiddleware(application, Limiter("20/minute, 200/hour"), exempt=["/health"])
+    >>> limiter = Limiter("20/minute, 200/hour")
+    >>> application = LimiterMiddleware(application, limiter, exempt=["/health"])
 
     """
 
@@ -217,9 +222,11 @@ class LimiterMiddleware(_Middleware):
         on_verdict: Callable[[Verdict, Environ], object] | None = None,
         ipv6_prefix: int = IPV6_PREFIX,
     ) -> None:
-        rule = LimiterRule[Environ](
+        rule = LimiterRule[Environ].with_default_key(
             limiter,
-            key or functools.partial(client_address, ipv6_prefix=checked_prefix(ipv6_prefix)),
+            key,
+            client_address,
+            ipv6_prefix=ipv6_prefix,
             cost=cost,
             shadow=shadow,
             headers=headers,
@@ -229,16 +236,18 @@ class LimiterMiddleware(_Middleware):
 
 
 def _path(environ: Environ) -> str:
-    """Return the path within the application as text: WSGI has its bytes as characters."""
+    """Return the path within the application. WSGI has each of its bytes as a character."""
     path: str = environ.get("PATH_INFO", "")
     return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
 
 
-def _with(record: _once.Record, start_response: StartResponse) -> StartResponse:
-    """Return a start_response that sets the header fields."""
+def _with_headers(record: Record, start_response: StartResponse) -> StartResponse:
+    """Return a ``start_response`` that sets the header fields."""
 
-    def start_with_headers(status: str, headers: list[tuple[str, str]], *exc_info: object) -> object:
-        kept = [field for field in headers if field[0].lower() not in _web.NAMES]
+    def start_with_headers(
+        status: str, headers: list[tuple[str, str]], *exc_info: object
+    ) -> object:
+        kept = [field for field in headers if field[0].lower() not in _web.REPLACED_NAMES]
         return start_response(status, kept + record.fields(), *exc_info)
 
     return start_with_headers

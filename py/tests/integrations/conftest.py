@@ -1,4 +1,4 @@
-"""What the tests of several integrations need."""
+"""Fixtures of the tests of several integrations."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from keytally import Gate, Limiter, _guesses
 
 
 @pytest.fixture(autouse=True)
-def _forget_guesses():
-    """Count the guesses of each test alone."""
+def _reset_wrong_key_counts():
+    """Give each test its own counts of wrong keys."""
     _guesses.in_memory.cache_clear()
 
 

@@ -1,4 +1,4 @@
-"""A Django project, with a view of each kind and one of REST framework."""
+"""A Django project with views of each kind, also of REST framework."""
 
 import os
 
@@ -19,7 +19,9 @@ if not settings.configured:
         SECRET_KEY="of the tests",
         INSTALLED_APPS=["keytally.django.KeytallyConfig", "rest_framework"],
         MIDDLEWARE=MIDDLEWARE,
-        KEYTALLY={"GATE": {"PATH": os.environ.get("KEYTALLY_TEST_GATE", ""), "EXEMPT": ["/health"]}},
+        KEYTALLY={
+            "GATE": {"PATH": os.environ.get("KEYTALLY_TEST_GATE", ""), "EXEMPT": ["/health"]}
+        },
         REST_FRAMEWORK={
             "UNAUTHENTICATED_USER": None,
             "DEFAULT_AUTHENTICATION_CLASSES": ["keytally.rest_framework.KeyAuthentication"],
@@ -63,7 +65,9 @@ def stream(request):
 
 @api_view()
 def rest(request):
-    return Response({"pid": os.getpid(), "account": request.user.account, "left": request.auth.remaining})
+    return Response(
+        {"pid": os.getpid(), "account": request.user.account, "left": request.auth.remaining}
+    )
 
 
 @api_view()
@@ -78,17 +82,17 @@ def throttled(request):
 
 
 def served():
-    """Return the project as a synchronous worker makes it."""
+    """Return the project of a synchronous worker."""
     return get_wsgi_application()
 
 
 def served_async():
-    """Return it as an asynchronous worker makes it."""
+    """Return the project of an asynchronous worker."""
     return get_asgi_application()
 
 
 def served_rest():
-    """Return it with REST framework in charge of the keys."""
+    """Return the project of a worker, with authentication by REST framework."""
     settings.MIDDLEWARE = OF_REST_FRAMEWORK
     urlpatterns.insert(0, path("", rest))
     return get_wsgi_application()

@@ -1,4 +1,4 @@
-"""A FastAPI application whose routes need a key each in another way."""
+"""A FastAPI application. Each route requires a key in another way."""
 
 import os
 
@@ -53,7 +53,7 @@ def make(gate, limiter, *, middleware=True, **options):
         await websocket.send_json({"account": verdict.account})
         await websocket.close()
 
-    @app.get("/limited", dependencies=[Depends(limit(limiter, key=lambda _: "everybody"))])
+    @app.get("/limited", dependencies=[Depends(limit(limiter, key=lambda _: "all"))])
     async def limited():
         return {}
 
@@ -69,11 +69,11 @@ def make(gate, limiter, *, middleware=True, **options):
 
 
 def served():
-    """Return the application as a worker makes it."""
+    """Return the application of a worker."""
     return make(Gate.open(os.environ["KEYTALLY_TEST_GATE"]), Limiter("5/minute", capacity=100))
 
 
 def bare():
-    """Return it without the middleware for verdicts."""
+    """Return the application of a worker without VerdictMiddleware."""
     gate = Gate.open(os.environ["KEYTALLY_TEST_GATE"])
     return make(gate, Limiter("5/minute", capacity=100), middleware=False)

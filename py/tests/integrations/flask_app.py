@@ -1,4 +1,4 @@
-"""A Flask application, all of it behind a gate."""
+"""A Flask application behind a gate."""
 
 import os
 
@@ -28,7 +28,9 @@ def make(gate, **options):
 
     @app.get("/own")
     def own():
-        return Response("mine", headers=[("X-RateLimit-Remaining", "7"), ("x-ratelimit-remaining", "8")])
+        return Response(
+            "mine", headers=[("X-RateLimit-Remaining", "7"), ("x-ratelimit-remaining", "8")]
+        )
 
     @app.get("/gone")
     def gone():
@@ -46,5 +48,5 @@ def make(gate, **options):
 
 
 def served():
-    """Return the application as a worker makes it."""
+    """Return the application of a worker."""
     return make(Gate.open(os.environ["KEYTALLY_TEST_GATE"]))

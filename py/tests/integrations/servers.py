@@ -1,4 +1,4 @@
-"""Real servers with real workers, and what asks them."""
+"""Servers with worker processes, and their clients."""
 
 import bisect
 import contextlib
@@ -16,26 +16,42 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 WORKERS = 4
-# On a machine that has much else to do, too.
+# Long enough for a machine under load.
 START_S = 180
 STOP_S = 5
 CONNECTIONS = 100
 
-UVICORN = ["uvicorn", "--factory", "--workers", "{workers}", "--host", "127.0.0.1", "--port", "{port}"]
-# Else it ends workers that take more than five seconds to begin, and begins anew with others.
+UVICORN = [
+    "uvicorn",
+    "--factory",
+    "--workers",
+    "{workers}",
+    "--host",
+    "127.0.0.1",
+    "--port",
+    "{port}",
+]
+# By default, uvicorn replaces workers that take more than five seconds to start.
 UVICORN += ["--timeout-worker-healthcheck", str(START_S)]
-GUNICORN = ["gunicorn", "--workers", "{workers}", "--bind", "127.0.0.1:{port}", "--no-control-socket"]
+GUNICORN = [
+    "gunicorn",
+    "--workers",
+    "{workers}",
+    "--bind",
+    "127.0.0.1:{port}",
+    "--no-control-socket",
+]
 HYPERCORN = ["hypercorn", "--workers", "{workers}", "--bind", "127.0.0.1:{port}"]
 UVICORN_WORKERS = [*GUNICORN, "--worker-class", "uvicorn_worker.UvicornWorker"]
 
 
 @contextlib.contextmanager
 def server(command, app, *, gate=None, pepper="", workers=WORKERS):
-    """Start a server for `module:factory` and yield its address; its whole group is gone afterwards."""
+    """Start a server for `module:factory`, and yield its address. End its process group."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # uvicorn has an option for what the others tell by a call.
+    # uvicorn has an option for factories. The other servers take a call.
     target = app if command is UVICORN else f"{app}()"
     words = [word.format(workers=workers, port=port) for word in command]
     environment = {
@@ -45,7 +61,7 @@ def server(command, app, *, gate=None, pepper="", workers=WORKERS):
         "KEYTALLY_TEST_GATE": str(gate.path if gate else ""),
     }
     address = f"http://127.0.0.1:{port}"
-    # Not a pipe: a server whose log nobody reads would stop.
+    # Not a pipe: a full pipe would block the server.
     with tempfile.TemporaryFile("w+") as log:
         started = subprocess.Popen(
             [sys.executable, "-m", *words, target],
@@ -78,11 +94,11 @@ def wait_for(address, workers, started, log):
             if len({answer.pid for answer in answers} - {None}) >= min(workers, 2):
                 return
         time.sleep(0.05)
-    raise AssertionError(f"the workers didn't answer within {START_S} s")
+    raise AssertionError(f"the workers did not respond within {START_S} s")
 
 
 class Answer:
-    """What one request got, and when; `status` 0 is none."""
+    """The response to one request, and its times. `status` is 0 without a response."""
 
     def __init__(self, began, response=None):
         self.began = began
@@ -96,15 +112,15 @@ class Answer:
 
 
 def flood(address, count, *, path="/", headers=None, meanwhile=None, connections=CONNECTIONS):
-    """Send many requests at once, each over its own connection so that every worker has a chance at it.
+    """Send many requests at once, each by its own connection, so that all workers get some.
 
-    Returns the answers; `meanwhile` gets each as it comes.
+    Return the answers. `meanwhile` is called with each answer.
     """
     answers = []
     begin = threading.Barrier(connections)
     numbers = iter(range(count))
 
-    def ask(connection):
+    def fetch(connection):
         began = time.monotonic()
         try:
             connection.request("GET", path, headers=headers or {})
@@ -114,16 +130,16 @@ def flood(address, count, *, path="/", headers=None, meanwhile=None, connections
         finally:
             connection.close()
 
-    def ask_repeatedly():
+    def fetch_repeatedly():
         connection = http.client.HTTPConnection(address.partition("//")[2], timeout=60)
         begin.wait()
         for _ in numbers:
-            answer = ask(connection)
+            answer = fetch(connection)
             answers.append(answer)
             if meanwhile:
                 meanwhile(answer)
 
-    threads = [threading.Thread(target=ask_repeatedly) for _ in range(connections)]
+    threads = [threading.Thread(target=fetch_repeatedly) for _ in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -133,7 +149,7 @@ def flood(address, count, *, path="/", headers=None, meanwhile=None, connections
 
 
 def assert_exact(answers, limit):
-    """What many answers of one window must be: so many admitted, each with its own number left, in order."""
+    """Assert that `limit` answers are admitted, each with its own remaining number, in order."""
     admitted = [answer for answer in answers if answer.status == 200]
     assert {answer.status for answer in answers} <= {200, 429}
     assert len(admitted) == limit
@@ -142,8 +158,10 @@ def assert_exact(answers, limit):
 
 
 def assert_never_rises(answers):
-    """Who began after another had ended doesn't see more left."""
-    answered = sorted((answer for answer in answers if answer.status), key=lambda answer: answer.ended)
+    """Assert that a request that began after another had ended has no higher remaining number."""
+    answered = sorted(
+        (answer for answer in answers if answer.status), key=lambda answer: answer.ended
+    )
     ends = [answer.ended for answer in answered]
     least = []
     for answer in answered:

@@ -1,4 +1,4 @@
-"""An application with all that middleware must leave alone."""
+"""A Starlette application with streams, websockets, background tasks and CORS."""
 
 import asyncio
 import os
@@ -14,12 +14,12 @@ from keytally.asgi import GateMiddleware
 
 ORIGIN = "https://example.com"
 
-# Who is at a route that waits for a second request.
+# The accounts of the requests that wait for each other.
 waiting = []
 
 
 async def together(waiting):
-    """Wait until two are there."""
+    """Wait until two requests are at the route."""
     for _ in range(1000):
         if len(waiting) >= 2:
             break
@@ -39,7 +39,7 @@ def make(gate, done=None):
 
     async def stream(request):
         async def parts():
-            # The next part only comes when the client has had this one.
+            # The next part is sent after the client received this one.
             for part in range(3):
                 yield f"part {part}\n"
                 await asyncio.sleep(0.2)
@@ -65,7 +65,7 @@ def make(gate, done=None):
         return PlainTextResponse(str(len(done)))
 
     async def pair(request):
-        """Answer when another request of the same kind is here too, and say whose it was meanwhile."""
+        """Return the account of the verdict before and after another request arrived."""
         before = request.state.verdict.account
         waiting.append(before)
         await together(waiting)
@@ -105,5 +105,5 @@ def make(gate, done=None):
 
 
 def served():
-    """Return the application as a worker makes it."""
+    """Return the application of a worker."""
     return make(Gate.open(os.environ["KEYTALLY_TEST_GATE"]))

@@ -1,4 +1,4 @@
-"""What counts as one client: docs/ADDRESSES.md, row by row, and in each integration."""
+"""Client addresses: each row of docs/ADDRESSES.md in each integration."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,9 @@ RULES = [
 READERS = {
     "asgi": lambda address, **more: asgi.client_address({"client": (address, 1)}, **more),
     "wsgi": lambda address, **more: wsgi.client_address({"REMOTE_ADDR": address}, **more),
-    "flask": lambda address, **more: flask.client_address(Request({"REMOTE_ADDR": address}), **more),
+    "flask": lambda address, **more: flask.client_address(
+        Request({"REMOTE_ADDR": address}), **more
+    ),
     "fastapi": lambda address, **more: fastapi.client_address(
         HTTPConnection({"type": "http", "client": (address, 1)}), **more
     ),
@@ -58,11 +60,11 @@ READERS = {
 
 @pytest.mark.parametrize(("address", "counted"), RULES)
 @pytest.mark.parametrize("reader", READERS)
-def test_an_address_counts_by_the_rules(reader, address, counted):
+def test_address_counts_by_the_rules(reader, address, counted):
     assert READERS[reader](address) == counted
 
 
-def test_the_page_of_the_rules_has_their_results():
+def test_page_has_the_results_of_the_rules():
     page = Path(__file__).parents[3].joinpath("docs/ADDRESSES.md").read_text()
     stated = re.findall(r"`([0-9a-f:.%\[\]]+(?:eth0)?(?:\]:443)?)` is `([0-9a-f:./]+)`", page)
     assert len(stated) >= 8
@@ -71,7 +73,7 @@ def test_the_page_of_the_rules_has_their_results():
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_the_ipv6_prefix_is_an_option(reader):
+def test_ipv6_prefix_selects_the_network(reader):
     read = READERS[reader]
     assert read("2001:db8:1:2ff::1", ipv6_prefix=56) == "2001:db8:1:200::/56"
     assert read("2001:db8::1", ipv6_prefix=128) == "2001:db8::1/128"
@@ -83,7 +85,7 @@ def hello(environ, start_response):
     return []
 
 
-# Each makes an integration that has the option.
+# Each function creates an integration that has the option.
 TAKING = {
     "asgi gate": lambda gate, limiter, **more: asgi.GateMiddleware(None, gate, **more),
     "asgi limiter": lambda gate, limiter, **more: asgi.LimiterMiddleware(None, limiter, **more),
@@ -99,24 +101,31 @@ TAKING = {
 
 
 @pytest.mark.parametrize("make", TAKING.values(), ids=TAKING)
-@pytest.mark.parametrize(("prefix", "error"), [(0, ValueError), (129, ValueError), ("64", TypeError)])
-def test_a_prefix_out_of_range_is_refused_at_start(gate, limiter, make, prefix, error):
+@pytest.mark.parametrize(
+    ("prefix", "error"), [(0, ValueError), (129, ValueError), ("64", TypeError)]
+)
+def test_invalid_ipv6_prefix_is_rejected_at_construction(gate, limiter, make, prefix, error):
     with pytest.raises(error, match="ipv6_prefix .*1 to 128"):
         make(gate, limiter, ipv6_prefix=prefix)
 
 
-def test_django_checks_the_prefix(tmp_path, pepper):
+def test_django_check_reports_invalid_ipv6_prefix(tmp_path, pepper):
     gate = Gate.create(tmp_path / "api.gate", pepper=pepper, keys=8)
-    tables = {"GATE": {"PATH": gate.path, "PEPPER": pepper}, "LIMITER": {"POLICY": "2/31d", "WORKERS": 1}}
+    tables = {
+        "GATE": {"PATH": gate.path, "PEPPER": pepper},
+        "LIMITER": {"POLICY": "2/31d", "WORKERS": 1},
+    }
     for table in tables.values():
         table["IPV6_PREFIX"] = 129
     with override_settings(KEYTALLY=tables):
         messages = [error.msg for error in django.check_settings()]
-    assert messages == [f'KEYTALLY["{name}"]: ipv6_prefix is 129, and must be 1 to 128' for name in tables]
+    assert messages == [
+        f'KEYTALLY["{name}"]: ipv6_prefix is 129, and must be 1 to 128' for name in tables
+    ]
 
 
 def counting(limiter, ipv6_prefix):
-    """Return each integration as a function from an address to the status of a request from there."""
+    """Return functions that send a request from an address, and return its status."""
     options = {"ipv6_prefix": ipv6_prefix}
 
     async def of_asgi(scope, receive, send):
@@ -130,50 +139,67 @@ def counting(limiter, ipv6_prefix):
     fastapi_app = FastAPI()
     fastapi_app.get("/", dependencies=[Depends(fastapi.limit(limiter, **options))])(lambda: "hello")
 
-    def ask_wsgi(address):
+    def fetch_wsgi(address):
         started = []
-        wsgi_app({"REMOTE_ADDR": address, "REQUEST_METHOD": "GET"}, lambda status, _: started.append(status))
+        wsgi_app(
+            {"REMOTE_ADDR": address, "REQUEST_METHOD": "GET"},
+            lambda status, _: started.append(status),
+        )
         return int(started[0][:3])
 
-    def ask_flask(address):
-        return flask_app.test_client().get("/", environ_overrides={"REMOTE_ADDR": address}).status_code
+    def fetch_flask(address):
+        return (
+            flask_app.test_client().get("/", environ_overrides={"REMOTE_ADDR": address}).status_code
+        )
 
     return {
         "asgi": lambda address: TestClient(asgi_app, client=(address, 1)).get("/").status_code,
-        "wsgi": ask_wsgi,
-        "flask": ask_flask,
-        "fastapi": lambda address: TestClient(fastapi_app, client=(address, 1)).get("/").status_code,
+        "wsgi": fetch_wsgi,
+        "flask": fetch_flask,
+        "fastapi": lambda address: (
+            TestClient(fastapi_app, client=(address, 1)).get("/").status_code
+        ),
     }
 
 
-FORMS = ["203.0.113.9", "203.0.113.9:1", "::ffff:203.0.113.9", "64:ff9b::203.0.113.9", "2002:cb00:7109::1"]
+FORMS = [
+    "203.0.113.9",
+    "203.0.113.9:1",
+    "::ffff:203.0.113.9",
+    "64:ff9b::203.0.113.9",
+    "2002:cb00:7109::1",
+]
 
 
 @pytest.mark.parametrize("name", ["asgi", "wsgi", "flask", "fastapi"])
-def test_one_client_has_one_count_in_all_forms(name):
-    ask = counting(Limiter("4/31d", capacity=100), 64)[name]
-    assert [ask(address) for address in FORMS] == [200] * 4 + [429]
+def test_address_forms_of_a_client_share_one_count(name):
+    fetch = counting(Limiter("4/31d", capacity=100), 64)[name]
+    assert [fetch(address) for address in FORMS] == [200] * 4 + [429]
 
 
 @pytest.mark.parametrize("name", ["asgi", "wsgi", "flask", "fastapi"])
-def test_a_limiter_counts_networks_of_its_prefix(name):
-    ask = counting(Limiter("1/31d", capacity=100), 56)[name]
-    assert [ask("2001:db8:1:200::1"), ask("2001:db8:1:2ff::1"), ask("2001:db8:1:300::1")] == [200, 429, 200]
+def test_limiter_counts_networks_of_its_prefix(name):
+    fetch = counting(Limiter("1/31d", capacity=100), 56)[name]
+    assert [fetch("2001:db8:1:200::1"), fetch("2001:db8:1:2ff::1"), fetch("2001:db8:1:300::1")] == [
+        200,
+        429,
+        200,
+    ]
 
 
-def test_django_counts_one_client_in_all_forms():
+def test_django_address_forms_of_a_client_share_one_count():
     table = {"POLICY": "4/31d", "CAPACITY": 100, "WORKERS": 1, "IPV6_PREFIX": 56}
     middleware = ["keytally.django.LimiterMiddleware"]
     with override_settings(KEYTALLY={"LIMITER": table}, MIDDLEWARE=middleware):
-        ask = lambda address: Client(REMOTE_ADDR=address).get("/own").status_code  # noqa: E731
-        assert [ask(address) for address in FORMS] == [200] * 4 + [429]
+        fetch = lambda address: Client(REMOTE_ADDR=address).get("/own").status_code  # noqa: E731
+        assert [fetch(address) for address in FORMS] == [200] * 4 + [429]
         networks = ["2001:db8:1:200::1"] * 2 + ["2001:db8:1:2ff::1"] * 3
-        assert [ask(address) for address in networks] == [200] * 4 + [429]
+        assert [fetch(address) for address in networks] == [200] * 4 + [429]
     assert django_app.settings.configured
 
 
-def test_a_port_behind_proxyfix_evades_no_limit(limiter):
-    """As proxies of some clouds forward addresses."""
+def test_port_behind_proxyfix_evades_no_limit(limiter):
+    """The proxies of some clouds forward addresses with ports."""
     app = Flask("tests")
     flask.LimiterExtension(limiter, app)
     app.add_url_rule("/", view_func=lambda: "hello")
@@ -186,11 +212,13 @@ def test_a_port_behind_proxyfix_evades_no_limit(limiter):
     assert statuses == [200, 200, 429]
 
 
-@pytest.mark.parametrize("peer", ["10.0.0.1", "10.0.0.1:5000", "::ffff:10.0.0.1", "[::ffff:10.0.0.1]:5000"])
-def test_guesses_count_the_same_client(gate, peer):
+@pytest.mark.parametrize(
+    "peer", ["10.0.0.1", "10.0.0.1:5000", "::ffff:10.0.0.1", "[::ffff:10.0.0.1]:5000"]
+)
+def test_wrong_keys_count_by_client_in_all_forms(gate, peer):
     app = wsgi.GateMiddleware(hello, gate, failures="4/31d", trusted_proxies=contract.PROXIES)
 
-    def ask(address):
+    def fetch(address):
         started = []
         environ = {
             "REMOTE_ADDR": peer,
@@ -201,10 +229,10 @@ def test_guesses_count_the_same_client(gate, peer):
         app(environ, lambda status, _: started.append(status))
         return int(started[0][:3])
 
-    assert [ask(address) for address in FORMS] == [401] * 4 + [429]
+    assert [fetch(address) for address in FORMS] == [401] * 4 + [429]
 
 
-def test_an_address_that_holds_a_proxys_is_not_the_proxy(gate):
+def test_address_containing_a_proxys_is_not_trusted(gate):
     app = wsgi.GateMiddleware(hello, gate, failures="1/31d", trusted_proxies=contract.PROXIES)
     statuses = []
     for client in ("198.51.100.1", "198.51.100.2"):
@@ -218,7 +246,7 @@ def test_an_address_that_holds_a_proxys_is_not_the_proxy(gate):
     assert statuses == [401, 429]
 
 
-def test_guesses_count_networks_of_the_prefix(gate):
+def test_wrong_keys_count_by_network_of_the_prefix(gate):
     app = wsgi.GateMiddleware(hello, gate, failures="1/31d", ipv6_prefix=56)
     statuses = []
     for address in ("2001:db8:1:200::1", "2001:db8:1:2ff::1", "2001:db8:1:300::1"):

@@ -1,4 +1,4 @@
-"""The application's functions: async, raising, and costs out of range."""
+"""The application's functions: async functions, exceptions, and costs out of range."""
 
 import asyncio
 import functools
@@ -41,21 +41,21 @@ def hello_wsgi(environ, start_response):
     return [b"hello"]
 
 
-def ask_asgi(gate, text, **options):
+def fetch_asgi(gate, text, **options):
     response = TestClient(asgi.GateMiddleware(hello_asgi, gate, **options)).get(
         "/", headers=contract.presenting(text)
     )
     return response.status_code, response.headers.multi_items(), response.content
 
 
-def ask_wsgi(gate, text, **options):
+def fetch_wsgi(gate, text, **options):
     response = WsgiClient(wsgi.GateMiddleware(hello_wsgi, gate, **options)).get(
         "/", headers=contract.presenting(text)
     )
     return response.status_code, list(response.headers), response.data
 
 
-def ask_flask(gate, text, **options):
+def fetch_flask(gate, text, **options):
     app = Flask("tests")
     flask.GateExtension(gate, app, **options)
     app.add_url_rule("/", view_func=lambda: "hello")
@@ -63,36 +63,36 @@ def ask_flask(gate, text, **options):
     return response.status_code, list(response.headers), response.data
 
 
-def ask_fastapi(gate, text, **options):
+def fetch_fastapi(gate, text, **options):
     app = FastAPI()
     app.get("/", dependencies=[Depends(fastapi.require_key(gate, **options))])(lambda: "hello")
     response = TestClient(app).get("/", headers=contract.presenting(text))
     return response.status_code, response.headers.multi_items(), response.content
 
 
-def with_settings(ask):
-    def asking(gate, text, **options):
+def with_settings(fetch):
+    def fetching(gate, text, **options):
         table = {"PATH": gate.path, "PEPPER": PEPPER[gate.path]}
         table.update({name.upper(): value for name, value in options.items()})
         with override_settings(KEYTALLY={"GATE": table}, MIDDLEWARE=django_app.MIDDLEWARE):
-            return ask(contract.presenting(text))
+            return fetch(contract.presenting(text))
 
-    return asking
+    return fetching
 
 
 @with_settings
-def ask_django(headers):
+def fetch_django(headers):
     response = Client(raise_request_exception=False).get("/own", headers=headers)
     return response.status_code, list(response.items()), response.content
 
 
 @with_settings
-def ask_django_async(headers):
-    async def ask():
+def fetch_django_async(headers):
+    async def fetch():
         response = await AsyncClient(raise_request_exception=False).get("/own", headers=headers)
         return response.status_code, list(response.items()), response.content
 
-    return asyncio.run(ask())
+    return asyncio.run(fetch())
 
 
 PEPPER = {}
@@ -103,25 +103,25 @@ def _pepper(gate, pepper):
     PEPPER[gate.path] = pepper
 
 
-AWAITING = [ask_asgi, ask_fastapi, ask_django, ask_django_async]
-ALL = [*AWAITING, ask_wsgi, ask_flask]
+AWAITING = [fetch_asgi, fetch_fastapi, fetch_django, fetch_django_async]
+ALL = [*AWAITING, fetch_wsgi, fetch_flask]
 
 
-@pytest.mark.parametrize("ask", AWAITING)
-def test_async_functions_are_awaited(gate, key, ask):
-    told = []
+@pytest.mark.parametrize("fetch", AWAITING)
+def test_async_functions_are_awaited(gate, key, fetch):
+    notified = []
 
     async def cost(_):
         await asyncio.sleep(0)
         return 3
 
-    async def tell(verdict, _):
+    async def notify(verdict, _):
         await asyncio.sleep(0)
-        told.append(verdict.outcome)
+        notified.append(verdict.outcome)
 
-    status, headers, _ = ask(gate, key.expose(), cost=cost, on_verdict=tell)
+    status, headers, _ = fetch(gate, key.expose(), cost=cost, on_verdict=notify)
     contract.assert_admitted(status, headers, remaining=6)
-    assert told == ["admitted"]
+    assert notified == ["admitted"]
 
 
 async def of_request(*_):
@@ -137,20 +137,20 @@ ASYNC = [of_request, Callable(), functools.partial(of_request, None)]
 
 
 @pytest.mark.parametrize("function", ASYNC)
-def test_an_async_key_is_awaited(limiter, function):
+def test_async_key_is_awaited(limiter, function):
     async def key(_):
         return str(await function())
 
     app = FastAPI()
     app.get("/", dependencies=[Depends(fastapi.limit(limiter, key=key))])(lambda: "hello")
-    for asked in (app, asgi.LimiterMiddleware(hello_asgi, limiter, key=key)):
-        assert TestClient(asked).get("/").status_code == 200
+    for wrapped in (app, asgi.LimiterMiddleware(hello_asgi, limiter, key=key)):
+        assert TestClient(wrapped).get("/").status_code == 200
     assert limiter.peek("1", 0).remaining == 0
 
 
 @pytest.mark.parametrize("function", ASYNC)
 @pytest.mark.parametrize("name", ["cost", "on_verdict"])
-def test_async_functions_are_refused_where_nothing_awaits(gate, limiter, name, function):
+def test_sync_integration_rejects_async_functions(gate, limiter, name, function):
     for make in (
         lambda **options: wsgi.GateMiddleware(hello_wsgi, gate, **options),
         lambda **options: wsgi.LimiterMiddleware(hello_wsgi, limiter, **options),
@@ -164,13 +164,13 @@ def test_async_functions_are_refused_where_nothing_awaits(gate, limiter, name, f
 
 
 @pytest.mark.parametrize("function", ASYNC)
-def test_an_async_key_is_refused_where_nothing_awaits(limiter, function):
+def test_sync_integration_rejects_async_key(limiter, function):
     for make in (wsgi.LimiterMiddleware, lambda _, *args, **options: flask.limit(*args, **options)):
         with pytest.raises(TypeError, match="^key is async"):
             make(hello_wsgi, limiter, key=function)
 
 
-def test_rest_framework_refuses_async_methods():
+def test_rest_framework_rejects_async_methods():
     with pytest.raises(TypeError, match="^cost_of is async"):
 
         class Authentication(KeyAuthentication):
@@ -184,68 +184,73 @@ def test_rest_framework_refuses_async_methods():
                 return "a"
 
 
-def test_an_awaitable_that_nothing_awaits_is_a_clear_error(gate, key):
-    with pytest.raises(TypeError, match="returned an awaitable where nothing can await it"):
-        ask_wsgi(gate, key.expose(), cost=lambda _: of_request())
+def test_awaitable_in_sync_integration_raises_type_error(gate, key):
+    with pytest.raises(TypeError, match="returned an awaitable, and nothing can await it"):
+        fetch_wsgi(gate, key.expose(), cost=lambda _: of_request())
     assert gate.peek(key.expose(), 0).remaining == 9
 
 
-@pytest.mark.parametrize("ask", ALL)
-def test_an_on_verdict_that_raises_is_logged_alone(gate, key, ask, caplog):
-    def tell(verdict, _):
+@pytest.mark.parametrize("fetch", ALL)
+def test_exception_of_on_verdict_is_only_logged(gate, key, fetch, caplog):
+    def notify(verdict, _):
         raise LookupError("of the application")
 
     with caplog.at_level(logging.ERROR, "keytally"):
-        status, headers, _ = ask(gate, key.expose(), on_verdict=tell)
+        status, headers, _ = fetch(gate, key.expose(), on_verdict=notify)
         contract.assert_admitted(status, headers, remaining=8)
-        contract.assert_missing(*ask(gate, None, on_verdict=tell))
+        contract.assert_missing(*fetch(gate, None, on_verdict=notify))
     records = [record for record in caplog.records if record.name == "keytally"]
     assert [record.exc_info[0] for record in records] == [LookupError] * 2
     assert key.expose() not in caplog.text
 
 
-def test_an_async_on_verdict_that_raises_is_logged_alone(gate, key, caplog):
-    async def tell(verdict, _):
+def test_exception_of_async_on_verdict_is_only_logged(gate, key, caplog):
+    async def notify(verdict, _):
         raise LookupError("of the application")
 
-    for ask in AWAITING:
-        assert ask(gate, key.expose(), on_verdict=tell)[0] == 200
-    # Nothing awaits this one, which is logged too.
-    assert ask_wsgi(gate, key.expose(), on_verdict=lambda *_: of_request())[0] == 200
-    assert len([record for record in caplog.records if record.name == "keytally"]) == len(AWAITING) + 1
+    for fetch in AWAITING:
+        assert fetch(gate, key.expose(), on_verdict=notify)[0] == 200
+    # An awaitable result in a synchronous integration is logged too.
+    assert fetch_wsgi(gate, key.expose(), on_verdict=lambda *_: of_request())[0] == 200
+    assert (
+        len([record for record in caplog.records if record.name == "keytally"]) == len(AWAITING) + 1
+    )
 
 
-@pytest.mark.parametrize("ask", ALL)
+@pytest.mark.parametrize("fetch", ALL)
 @pytest.mark.parametrize("cost", [-1, 2**32, 10**30])
-def test_a_cost_out_of_range_is_a_400(gate, key, ask, cost):
-    told = []
-    options = {"cost": lambda _: cost, "on_verdict": lambda verdict, _: told.append(verdict.outcome)}
-    status, headers, body = ask(gate, key.expose(), **options)
+def test_cost_out_of_range_responds_400(gate, key, fetch, cost):
+    notified = []
+    options = {
+        "cost": lambda _: cost,
+        "on_verdict": lambda verdict, _: notified.append(verdict.outcome),
+    }
+    status, headers, body = fetch(gate, key.expose(), **options)
     assert (status, body) == (400, WRONG_COST)
     found = contract.fields(headers)
     contract.assert_json(found, WRONG_COST)
     assert found["x-ratelimit-remaining"] == "9"
     assert not {"retry-after", "www-authenticate"} & set(found)
-    contract.assert_missing(*ask(gate, None, **options))
-    assert told == ["missing_key"]
+    contract.assert_missing(*fetch(gate, None, **options))
+    assert notified == ["missing_key"]
     assert gate.peek(key.expose(), 0).remaining == 9
 
 
-@pytest.mark.parametrize("ask", ALL)
-def test_in_shadow_mode_a_cost_out_of_range_is_told(gate, key, ask):
-    status, headers, _ = ask(gate, key.expose(), cost=lambda _: -1, shadow=True)
+@pytest.mark.parametrize("fetch", ALL)
+def test_shadow_mode_reports_cost_out_of_range(gate, key, fetch):
+    status, headers, _ = fetch(gate, key.expose(), cost=lambda _: -1, shadow=True)
     assert (status, contract.fields(headers)["x-keytally-shadow"]) == (200, "cost_out_of_range")
 
 
-def test_a_wrong_cost_gives_back_what_a_limiter_charged(gate, key, limiter):
+def test_cost_out_of_range_refunds_the_limiter(gate, key, limiter):
     inner = asgi.GateMiddleware(hello_asgi, gate, cost=lambda _: -1)
-    app = asgi.LimiterMiddleware(inner, limiter, key=lambda _: "everybody")
+    app = asgi.LimiterMiddleware(inner, limiter, key=lambda _: "all")
     response = TestClient(app).get("/", headers=contract.presenting(key.expose()))
     assert response.status_code == 400
-    assert limiter.peek("everybody", 0).remaining == 2
+    assert limiter.peek("all", 0).remaining == 2
 
 
-def test_problem_documents_name_a_wrong_cost(gate, key):
+def test_problem_document_names_cost_out_of_range(gate, key):
     app = asgi.GateMiddleware(hello_asgi, gate, cost=lambda _: -1)
     headers = {**contract.presenting(key.expose()), "Accept": "application/problem+json"}
     response = TestClient(app).get("/", headers=headers)
@@ -253,7 +258,7 @@ def test_problem_documents_name_a_wrong_cost(gate, key):
     assert response.json() == {"type": "about:blank", "title": "Cost out of range", "status": 400}
 
 
-def test_rest_framework_answers_a_wrong_cost(gate, key, pepper, monkeypatch):
+def test_rest_framework_responds_400_to_cost_out_of_range(gate, key, pepper, monkeypatch):
     monkeypatch.setattr(KeyAuthentication, "cost_of", lambda self, request: -1)
     with override_settings(
         KEYTALLY={"GATE": {"PATH": gate.path, "PEPPER": pepper}},
@@ -273,7 +278,7 @@ def test_rest_framework_answers_a_wrong_cost(gate, key, pepper, monkeypatch):
         ("1", TypeError, "cost must be a whole number or a function that returns one, not str"),
     ],
 )
-def test_a_wrong_fixed_cost_is_refused_at_start(gate, limiter, cost, error, message):
+def test_invalid_fixed_cost_is_rejected_at_construction(gate, limiter, cost, error, message):
     for make in (
         lambda: asgi.GateMiddleware(hello_asgi, gate, cost=cost),
         lambda: asgi.LimiterMiddleware(hello_asgi, limiter, cost=cost),
@@ -287,8 +292,10 @@ def test_a_wrong_fixed_cost_is_refused_at_start(gate, limiter, cost, error, mess
             make()
 
 
-def test_a_wrong_fixed_cost_is_refused_by_django(gate, pepper):
-    changed = override_settings(KEYTALLY={"GATE": {"PATH": gate.path, "PEPPER": pepper, "COST": -1}})
+def test_django_rejects_invalid_fixed_cost(gate, pepper):
+    changed = override_settings(
+        KEYTALLY={"GATE": {"PATH": gate.path, "PEPPER": pepper, "COST": -1}}
+    )
     with changed, pytest.raises(ImproperlyConfigured, match="cost is -1"):
         django.GateMiddleware(lambda request: None)
     with pytest.raises(ValueError, match="cost is -1"):

@@ -1,4 +1,4 @@
-"""Django's middleware and REST framework's classes through their own clients."""
+"""Django's middleware and REST framework's classes, by their test clients."""
 
 import asyncio
 import re
@@ -46,7 +46,7 @@ def configured(gate, pepper):
 class Synchronous:
     client = Client
 
-    def ask(self, path, headers, address="127.0.0.1"):
+    def fetch(self, path, headers, address="127.0.0.1"):
         client = self.client(raise_request_exception=False, REMOTE_ADDR=address)
         response = client.get(path, headers=headers)
         body = response.content if not response.streaming else b"".join(response)
@@ -58,7 +58,7 @@ class OfRestFramework(Synchronous):
 
 
 class ClientAt(AsyncClient):
-    """A client with an address, which Django's own doesn't take."""
+    """A client with an address. That of Django has no such option."""
 
     def __init__(self, address):
         super().__init__(raise_request_exception=False)
@@ -69,30 +69,34 @@ class ClientAt(AsyncClient):
 
 
 class Asynchronous:
-    def ask(self, path, headers, address="127.0.0.1"):
-        async def ask():
+    def fetch(self, path, headers, address="127.0.0.1"):
+        async def fetch():
             response = await ClientAt(address).get(path, headers=headers)
-            body = response.content if not response.streaming else b"".join([part async for part in response])
+            body = (
+                response.content
+                if not response.streaming
+                else b"".join([part async for part in response])
+            )
             return response.status_code, list(response.items()), body
 
-        return asyncio.run(ask())
+        return asyncio.run(fetch())
 
 
 @pytest.fixture(params=[Synchronous, Asynchronous])
-def ask(request, configured):
-    def ask(path, key=None, **headers):
+def fetch(request, configured):
+    def fetch(path, key=None, **headers):
         if key is not None:
             headers["X-API-Key"] = key.expose()
-        return request.param().ask(path, headers)
+        return request.param().fetch(path, headers)
 
-    return ask
+    return fetch
 
 
 def account(verdict, request):
-    told.append((verdict.outcome, request.path))
+    notified.append((verdict.outcome, request.path))
 
 
-told = []
+notified = []
 
 
 def cost(request):
@@ -100,42 +104,42 @@ def cost(request):
 
 
 @pytest.mark.parametrize("path", ["/", "/later"])
-def test_each_outcome_has_its_response(ask, gate, key, path):
+def test_each_outcome_has_its_response(fetch, gate, key, path):
     contract.assert_each_outcome(
-        lambda text: ask(path, **contract.presenting(text)), gate, key, b'"account": 42'
+        lambda text: fetch(path, **contract.presenting(text)), gate, key, b'"account": 42'
     )
 
 
-def test_header_fields_are_set_on_every_response(ask, gate):
+def test_every_response_has_header_fields(fetch, gate):
     for path, expected in {"/own": 200, "/gone": 404, "/fail": 500, "/nowhere": 404}.items():
-        status, headers, _ = ask(path, gate.issue(1))
+        status, headers, _ = fetch(path, gate.issue(1))
         assert (status, contract.fields(headers)["x-ratelimit-remaining"]) == (expected, "1")
 
 
-def test_bodies_stream_through(gate, configured, key):
-    status, headers, body = Synchronous().ask("/stream", {"X-API-Key": key.expose()})
+def test_streamed_bodies_pass_unbuffered(gate, configured, key):
+    status, headers, body = Synchronous().fetch("/stream", {"X-API-Key": key.expose()})
     contract.assert_admitted(status, headers, remaining=1)
     assert body == b"part 0\npart 1\npart 2\n"
 
 
-def test_what_is_exempt_needs_no_key(ask, configured):
+def test_exempt_paths_need_no_key(fetch, configured):
     configured(EXEMPT=["/health"])
-    assert ask("/health")[0] == 200
-    assert ask("/healthy")[0] == 401
+    assert fetch("/health")[0] == 200
+    assert fetch("/healthy")[0] == 401
 
 
-def test_functions_may_be_named(ask, configured, key):
+def test_settings_name_functions_by_import_path(fetch, configured, key):
     configured(COST="test_django.cost", ON_VERDICT="test_django.account", SHADOW=True)
-    told.clear()
-    contract.assert_admitted(*ask("/", key, cost="2")[:2], remaining=0)
-    status, headers, _ = ask("/", key, cost="1")
+    notified.clear()
+    contract.assert_admitted(*fetch("/", key, cost="2")[:2], remaining=0)
+    status, headers, _ = fetch("/", key, cost="1")
     assert (status, contract.fields(headers)["x-keytally-shadow"]) == (200, "denied")
     assert "retry-after" not in contract.fields(headers)
-    assert told == [("admitted", "/"), ("denied", "/")]
+    assert notified == [("admitted", "/"), ("denied", "/")]
 
 
 def cors(get_response):
-    """Stand for middleware that lets browsers read responses."""
+    """Add a CORS field, as middleware for CORS does."""
 
     def middleware(request):
         response = get_response(request)
@@ -145,18 +149,18 @@ def cors(get_response):
     return middleware
 
 
-def test_refusals_pass_the_middleware_above(ask, configured, key):
+def test_refusals_pass_outer_middleware(fetch, configured, key):
     configured(middleware=["test_django.cors", *django_app.MIDDLEWARE])
     for presented, expected in [(None, 401), (key, 200), (key, 200), (key, 429)]:
-        status, headers, _ = ask("/", presented)
+        status, headers, _ = fetch("/", presented)
         assert (status, contract.fields(headers)["access-control-allow-origin"]) == (expected, "*")
 
 
-def guessing(client, path):
-    def guess(text, address="203.0.113.9", forwarded_for=None):
-        return client.ask(path, contract.presenting(text, forwarded_for), address)
+def sending_wrong_keys(client, path):
+    def send_wrong_key(text, address="203.0.113.9", forwarded_for=None):
+        return client.fetch(path, contract.presenting(text, forwarded_for), address)
 
-    return guess
+    return send_wrong_key
 
 
 @pytest.mark.parametrize(
@@ -167,22 +171,24 @@ def guessing(client, path):
         (OfRestFramework(), django_app.OF_REST_FRAMEWORK, "/rest"),
     ],
 )
-def test_guesses_beyond_the_limit_are_refused(configured, gate, tmp_path, client, middleware, path):
-    guess = guessing(client, path)
+def test_wrong_keys_beyond_the_limit_are_refused(
+    configured, gate, tmp_path, client, middleware, path
+):
+    send_wrong_key = sending_wrong_keys(client, path)
     configured(middleware=middleware, FAILURES="2/31d")
-    contract.assert_guesses_are_limited(guess, gate)
+    contract.assert_wrong_keys_are_limited(send_wrong_key, gate)
     table = {"PATH": tmp_path / "guesses", "POLICY": "2/31d"}
     configured(middleware=middleware, FAILURES=table, TRUSTED_PROXIES=contract.PROXIES)
-    contract.assert_trusted_proxies_are_believed(guess)
+    contract.assert_trusted_proxies_are_read(send_wrong_key)
     configured(middleware=middleware, FAILURES=None)
-    assert {guess("nonsense")[0] for _ in range(50)} == {401}
+    assert {send_wrong_key("nonsense")[0] for _ in range(50)} == {401}
 
 
-def test_without_the_middleware_a_guess_too_many_says_when(configured):
+def test_wrong_key_limit_without_middleware_has_retry_after(configured):
     configured(middleware=[], FAILURES="1/31d")
-    ask = lambda: OfRestFramework().ask("/rest", {"X-API-Key": "nonsense"})  # noqa: E731
-    assert ask()[0] == 401
-    status, headers, body = ask()
+    fetch = lambda: OfRestFramework().fetch("/rest", {"X-API-Key": "nonsense"})  # noqa: E731
+    assert fetch()[0] == 401
+    status, headers, body = fetch()
     assert (status, body) == (429, b'{"error":"Rate limit exceeded. Please try again later."}')
     assert int(contract.fields(headers)["retry-after"]) >= 1
     assert "www-authenticate" not in contract.fields(headers)
@@ -198,7 +204,7 @@ def test_without_the_middleware_a_guess_too_many_says_when(configured):
         ({"TRUSTED_PROXIES": ["10.0.0.0/33"]}, "trusted_proxies.0. must be an address"),
     ],
 )
-def test_a_wrong_limit_of_guesses_is_refused(configured, options, message):
+def test_invalid_failures_setting_is_reported(configured, options, message):
     configured(**options)
     [error] = check_settings()
     assert re.search(message, error.msg)
@@ -208,22 +214,22 @@ LIMITER = {"POLICY": "2/31d", "CAPACITY": 100, "WORKERS": 1}
 BOTH = [*django_app.MIDDLEWARE, "keytally.django.LimiterMiddleware"]
 
 
-def test_a_limiter_counts_addresses(ask, configured):
+def test_limiter_counts_client_addresses(fetch, configured):
     configured(middleware=["keytally.django.LimiterMiddleware"], limiter=LIMITER)
     for remaining in (1, 0):
-        contract.assert_admitted(*ask("/own")[:2], remaining=remaining)
-    contract.assert_exceeded(*ask("/own"))
+        contract.assert_admitted(*fetch("/own")[:2], remaining=remaining)
+    contract.assert_exceeded(*fetch("/own"))
 
 
-def test_a_limiter_counts_what_key_returns(ask, configured, tmp_path):
+def test_limiter_counts_results_of_key(fetch, configured, tmp_path):
     table = {
         "POLICY": "2/31d",
         "PATH": tmp_path / "limiter",
         "KEY": lambda request: request.headers.get("who"),
     }
     configured(middleware=["keytally.django.LimiterMiddleware"], limiter=table)
-    assert [ask("/own", who="a")[0] for _ in range(3)] == [200, 200, 429]
-    assert [ask("/own")[0] for _ in range(3)] == [200, 200, 200]
+    assert [fetch("/own", who="a")[0] for _ in range(3)] == [200, 200, 429]
+    assert [fetch("/own")[0] for _ in range(3)] == [200, 200, 200]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +244,7 @@ def test_a_limiter_counts_what_key_returns(ask, configured, tmp_path):
         (["gunicorn", "app"], {}, "W001"),
     ],
 )
-def test_a_limiter_in_memory_is_refused_under_several_workers(
+def test_limiter_in_memory_is_rejected_for_several_workers(
     configured, monkeypatch, argv, environment, expected
 ):
     table = {"POLICY": "2/31d", "CAPACITY": 100}
@@ -249,12 +255,12 @@ def test_a_limiter_in_memory_is_refused_under_several_workers(
     found = [message.id for message in checks.run_checks() if message.id.startswith("keytally")]
     assert found == ([f"keytally.{expected}"] if expected else [])
     if expected == "E002":
-        # gunicorn runs no checks: its workers refuse to start.
+        # gunicorn does not run the checks, but its workers do not start.
         with pytest.raises(ImproperlyConfigured, match="4 workers"):
             LimiterMiddleware(lambda request: None)
 
 
-def test_workers_may_share_a_file(configured, monkeypatch, tmp_path):
+def test_limiter_file_is_accepted_for_several_workers(configured, monkeypatch, tmp_path):
     configured(limiter={"POLICY": "2/31d", "PATH": tmp_path / "limiter"})
     monkeypatch.setattr(sys, "argv", ["gunicorn", "-w", "4"])
     assert check_settings() == []
@@ -271,7 +277,7 @@ def test_workers_may_share_a_file(configured, monkeypatch, tmp_path):
         ({"LIMITER": {"POLICY": "many"}}, "many"),
     ],
 )
-def test_settings_that_cant_work_are_refused(configured, tables, message):
+def test_invalid_tables_in_settings_are_reported(configured, tables, message):
     with override_settings(KEYTALLY=tables):
         [error] = check_settings()
         assert isinstance(error, checks.Error)
@@ -292,7 +298,7 @@ def test_settings_that_cant_work_are_refused(configured, tables, message):
 )
 @pytest.mark.parametrize("section", ["GATE", "LIMITER"])
 @pytest.mark.parametrize("middleware", [[], BOTH])
-def test_values_that_cant_work_are_refused(configured, section, options, message, middleware):
+def test_invalid_values_in_settings_are_reported(configured, section, options, message, middleware):
     if section == "GATE":
         configured(middleware, **options)
     else:
@@ -301,18 +307,18 @@ def test_values_that_cant_work_are_refused(configured, section, options, message
     assert re.search(message.replace("SECTION", section), error.msg)
 
 
-def test_a_key_that_cant_be_imported_is_refused(configured):
+def test_key_that_is_not_importable_is_reported(configured):
     configured(BOTH, {**LIMITER, "KEY": "no.such.fn"})
     [error] = check_settings()
     assert re.search('KEYTALLY."LIMITER".: .*no.such.fn', error.msg)
 
 
 class Own(GateMiddleware):
-    """Gate middleware of a project."""
+    """A subclass of the middleware in a project."""
 
 
 @pytest.mark.parametrize("name", ["EXEMPT", "COST", "ON_VERDICT", "KEY"])
-def test_a_value_that_only_the_middleware_reads_is_reported(configured, name):
+def test_setting_without_its_middleware_is_reported(configured, name):
     value = ["/health"] if name == "EXEMPT" else cost
     if name != "KEY":
         configured(django_app.OF_REST_FRAMEWORK, **{name: value})
@@ -329,7 +335,7 @@ def test_a_value_that_only_the_middleware_reads_is_reported(configured, name):
     assert check_settings() == []
 
 
-def test_a_default_that_only_the_middleware_reads_is_not_reported(configured):
+def test_default_setting_without_middleware_is_accepted(configured):
     configured(django_app.OF_REST_FRAMEWORK, EXEMPT=[], COST=1, ON_VERDICT=None)
     assert check_settings() == []
 
@@ -337,24 +343,39 @@ def test_a_default_that_only_the_middleware_reads_is_not_reported(configured):
 SECRET = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"
 TABLES = {
     "GATE": {"PATH": "own.gate", "PEPPER": "ab" * 32, "EXEMPT": [], "COST": 1, "ON_VERDICT": None},
-    "LIMITER": {"POLICY": "2/31d", "CAPACITY": 8, "KEY": len, "WORKERS": 1, "EXEMPT": [], "COST": 1},
+    "LIMITER": {
+        "POLICY": "2/31d",
+        "CAPACITY": 8,
+        "KEY": len,
+        "WORKERS": 1,
+        "EXEMPT": [],
+        "COST": 1,
+    },
 }
 
 
 def outcome(call):
-    """Return all that is shown of what a call returns or raises."""
+    """Return the representation of a result, or the traceback of an exception."""
     try:
         return repr(call())
     except Exception as error:
-        return repr(error) + "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        return repr(error) + "".join(
+            traceback.format_exception(type(error), error, error.__traceback__)
+        )
 
 
 @pytest.mark.parametrize(
     ("section", "name"),
-    [(section, name) for section in TABLES for name in [*TABLES[section], "PATH", "PEPPER_FILE", SECRET]],
+    [
+        (section, name)
+        for section in TABLES
+        for name in [*TABLES[section], "PATH", "PEPPER_FILE", SECRET]
+    ],
 )
 @pytest.mark.parametrize("value", [SECRET, [SECRET], SECRET + ".function"])
-def test_a_secret_in_the_settings_is_not_repeated(configured, monkeypatch, tmp_path, section, name, value):
+def test_secret_in_settings_is_not_repeated(
+    configured, monkeypatch, tmp_path, section, name, value
+):
     monkeypatch.chdir(tmp_path)
     middleware = {"GATE": GateMiddleware, "LIMITER": LimiterMiddleware}[section]
     Gate.create(tmp_path / "own.gate", pepper="ab" * 32, keys=8)
@@ -369,14 +390,16 @@ def test_a_secret_in_the_settings_is_not_repeated(configured, monkeypatch, tmp_p
 
 @pytest.fixture
 def rest(configured):
-    def ask(path, key=None, *, middleware=django_app.OF_REST_FRAMEWORK, limiter=LIMITER, **headers):
+    def fetch(
+        path, key=None, *, middleware=django_app.OF_REST_FRAMEWORK, limiter=LIMITER, **headers
+    ):
         if middleware is not None:
             configured(middleware=middleware, limiter=limiter)
         if key is not None:
             headers["X-API-Key"] = key.expose()
-        return OfRestFramework().ask(path, headers)
+        return OfRestFramework().fetch(path, headers)
 
-    return ask
+    return fetch
 
 
 def test_rest_framework_authenticates_and_charges(rest, gate, key):
@@ -389,7 +412,7 @@ def test_rest_framework_authenticates_and_charges(rest, gate, key):
     contract.assert_exceeded(*rest("/rest", key))
 
 
-def test_without_the_middleware_refusals_still_say_what_and_when(rest, key):
+def test_refusal_without_middleware_has_status_and_fields(rest, key):
     status, headers, body = rest("/rest", middleware=[])
     assert (status, body) == (401, b'{"error":"Missing X-API-Key header"}')
     assert "www-authenticate" in contract.fields(headers)
@@ -400,12 +423,12 @@ def test_without_the_middleware_refusals_still_say_what_and_when(rest, key):
     assert int(contract.fields(headers)["retry-after"]) >= 1
 
 
-def test_behind_the_gates_middleware_nothing_is_charged_twice(rest, key):
+def test_rest_framework_behind_gate_middleware_charges_once(rest, key):
     contract.assert_admitted(*rest("/rest", key, middleware=django_app.MIDDLEWARE)[:2], remaining=1)
 
 
-def test_rest_framework_throttles(rest, gate):
-    # One limiter for the whole test: the settings are left as the first request has them.
+def test_throttle_refuses_beyond_the_limit(rest, gate):
+    # The settings do not change after the first request, so the test has one limiter.
     first = rest("/throttled", gate.issue(1))
     contract.assert_admitted(*first[:2], remaining=1)
     contract.assert_admitted(*rest("/throttled", gate.issue(2), middleware=None)[:2], remaining=1)
@@ -413,7 +436,7 @@ def test_rest_framework_throttles(rest, gate):
 
 
 def answered_by(*, authentication=(), throttles=(), **fields):
-    """Return what a view with these classes answers to a request with these fields."""
+    """Return status and account of a view with these classes, for a request with these fields."""
 
     @api_view()
     @authentication_classes(authentication)
@@ -425,7 +448,7 @@ def answered_by(*, authentication=(), throttles=(), **fields):
     return response.status_code, response.data.get("account")
 
 
-def test_a_key_may_be_one_way_among_others_and_cost_more(configured, gate, key):
+def test_optional_authentication_passes_without_key(configured, gate, key):
     class Optional(KeyAuthentication):
         required = False
         cost = 2
@@ -436,7 +459,7 @@ def test_a_key_may_be_one_way_among_others_and_cost_more(configured, gate, key):
     assert answered_by(authentication=[Optional], HTTP_X_API_KEY=key.expose()) == (429, None)
 
 
-def test_in_shadow_mode_who_would_be_refused_is_anonymous(configured, key):
+def test_shadow_mode_makes_refused_request_anonymous(configured, key):
     configured(SHADOW=True, limiter={**LIMITER, "SHADOW": True})
     for presented, account in [
         ("nonsense", None),
@@ -445,11 +468,13 @@ def test_in_shadow_mode_who_would_be_refused_is_anonymous(configured, key):
         (key.expose(), None),
     ]:
         fields = {"HTTP_X_API_KEY": presented}
-        found = answered_by(authentication=[KeyAuthentication], throttles=[LimiterThrottle], **fields)
+        found = answered_by(
+            authentication=[KeyAuthentication], throttles=[LimiterThrottle], **fields
+        )
         assert found == (200, account)
 
 
-def test_a_throttle_counts_what_key_returns(configured):
+def test_throttle_counts_results_of_key(configured):
     class ByName(LimiterThrottle):
         cost = 2
 

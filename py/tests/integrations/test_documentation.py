@@ -1,4 +1,4 @@
-"""The integrations' names have documentation, and the examples in it are true."""
+"""Every public name of the integrations has documentation with examples that run."""
 
 import doctest
 import importlib
@@ -10,12 +10,12 @@ import django_app
 import pytest
 
 MODULES = ["asgi", "django", "fastapi", "flask", "rest_framework", "wsgi"]
-# What settings name, and no code.
+# Names that settings contain, so that no code uses them.
 OF_SETTINGS = {"KeytallyConfig"}
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_documentation_is_true_and_whole(name, monkeypatch, tmp_path):
+def test_docstring_examples_run_and_are_complete(name, monkeypatch, tmp_path):
     assert django_app.settings.configured
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     module = importlib.import_module(f"keytally.{name}")
@@ -25,11 +25,13 @@ def test_the_documentation_is_true_and_whole(name, monkeypatch, tmp_path):
     code = "".join(example.source for test in tests for example in test.examples)
     for public in module.__all__:
         assert getattr(module, public).__doc__, public
-        assert public in OF_SETTINGS or re.search(rf"\b{public}\b", code), f"{public} has no example"
+        assert public in OF_SETTINGS or re.search(rf"\b{public}\b", code), (
+            f"{public} has no example"
+        )
 
 
 @pytest.mark.parametrize("page", ["README.md", "py/README.md"])
-def test_the_names_on_a_page_exist(page):
+def test_names_on_a_page_exist(page):
     text = Path(__file__).parents[3].joinpath(page).read_text()
     named = re.findall(rf"\bkeytally\.({'|'.join(MODULES)})\.(\w+)", text)
     assert named

@@ -1,4 +1,4 @@
-"""The header fields of a 500, where an application raises an exception that nothing handles."""
+"""The header fields of the 500 of an unhandled exception."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ ORIGIN = "https://example.com"
 
 
 def of_page(block, gate):
-    """Return an application that is wrapped as a code block of the page says."""
+    """Return the application of a code block of the page."""
     text = Path(__file__).parents[3].joinpath("docs/INTEGRATIONS.md").read_text()
     code = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[block]
     names = {
@@ -66,16 +66,21 @@ def of_fastapi(gate):
 
 
 @pytest.mark.parametrize("make", [of_starlette, of_fastapi])
-def test_a_wrapped_application_has_them(gate, key, make):
+def test_500_of_wrapped_application_has_header_fields(gate, key, make):
     client = TestClient(make(gate), raise_server_exceptions=False)
     response = client.get("/fail", headers=contract.presenting(key.expose()))
     assert_failed(response.status_code, response.headers.multi_items())
 
 
 @pytest.mark.parametrize(("block", "origin_of_500"), [(0, None), (1, ORIGIN)])
-def test_a_wrapped_application_answers_browsers(gate, key, block, origin_of_500):
-    client = TestClient(of_page(block, gate), raise_server_exceptions=False, headers={"Origin": ORIGIN})
-    preflight = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "X-API-Key"}
+def test_wrapped_application_has_cors_fields(gate, key, block, origin_of_500):
+    client = TestClient(
+        of_page(block, gate), raise_server_exceptions=False, headers={"Origin": ORIGIN}
+    )
+    preflight = {
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "X-API-Key",
+    }
     presented = contract.presenting(key.expose())
     for method, path, headers, status, left, origin in [
         ("OPTIONS", "/", preflight, 200, None, ORIGIN),
@@ -89,13 +94,15 @@ def test_a_wrapped_application_answers_browsers(gate, key, block, origin_of_500)
         assert response.headers.get("x-ratelimit-remaining") == left
 
 
-def test_flask_has_them(gate, key):
-    response = flask_app.make(gate).test_client().get("/fail", headers=contract.presenting(key.expose()))
+def test_500_of_flask_has_header_fields(gate, key):
+    response = (
+        flask_app.make(gate).test_client().get("/fail", headers=contract.presenting(key.expose()))
+    )
     assert_failed(response.status_code, list(response.headers))
 
 
 @pytest.mark.parametrize("path", ["/fail", "/failing"])
-def test_django_and_rest_framework_have_them(gate, key, pepper, path):
+def test_500_of_django_has_header_fields(gate, key, pepper, path):
     middleware = {"/fail": django_app.MIDDLEWARE, "/failing": django_app.OF_REST_FRAMEWORK}[path]
     tables = {"GATE": {"PATH": gate.path, "PEPPER": pepper}}
     with override_settings(KEYTALLY=tables, MIDDLEWARE=middleware):
@@ -104,7 +111,7 @@ def test_django_and_rest_framework_have_them(gate, key, pepper, path):
     assert_failed(response.status_code, list(response.items()))
 
 
-def test_a_wsgi_application_that_answers_its_errors_has_them(gate, key):
+def test_500_of_wsgi_error_handler_has_header_fields(gate, key):
     def errors(app):
         def application(environ, start_response):
             try:

@@ -1,4 +1,4 @@
-"""Exempt paths: none leads out of an exempt folder, and none is named in vain."""
+"""Exempt paths: none leads out of an exempt folder, and each can match."""
 
 import asyncio
 import functools
@@ -20,7 +20,7 @@ from keytally import Gate, asgi, django, flask, wsgi
 
 EXEMPT = ["/health", "/static/*", "/grün"]
 
-# The path as the framework routes it, decoded once; whether it is exempt.
+# The path that the framework routes, decoded once, and whether it is exempt.
 PATHS = [
     ("/health", True),
     ("/static/", True),
@@ -54,7 +54,7 @@ PATHS = [
     ("/health%2f", False),
 ]
 
-# Flask takes several leading slashes for one, and so compares them as one. Other routers do not.
+# Flask joins leading slashes, so its extension compares the joined path. Other routers do not.
 LEADING_SLASHES = ["//health", "///health", "//static/x", "///static/a.css"]
 
 
@@ -117,8 +117,10 @@ def gate(tmp_path, pepper):
 
 
 @pytest.mark.parametrize(("path", "expected"), PATHS)
-@pytest.mark.parametrize("is_exempt", [exempt_in_asgi, exempt_in_wsgi, exempt_in_django, exempt_in_flask])
-def test_no_path_leads_out_of_an_exempt_folder(gate, is_exempt, path, expected):
+@pytest.mark.parametrize(
+    "is_exempt", [exempt_in_asgi, exempt_in_wsgi, exempt_in_django, exempt_in_flask]
+)
+def test_dot_segments_are_never_exempt(gate, is_exempt, path, expected):
     assert is_exempt(gate, path) == expected
 
 
@@ -131,8 +133,8 @@ def test_leading_slashes_are_not_joined(gate, is_exempt, path):
 
 
 @pytest.mark.parametrize("path", ["//health", "//static/x", "/%2fhealth", "/%2F%2Fstatic/x"])
-def test_a_protected_catch_all_route_is_not_reached(gate, path):
-    """The server decodes the path once; FastAPI and Django route it as it is then."""
+def test_catch_all_route_is_not_exempt(gate, path):
+    """The server decodes the path once. FastAPI and Django route the result."""
     api = FastAPI()
     api.add_api_route("/health", lambda: "open")
     api.add_api_route("/{path:path}", lambda path: f"protected {path}")
@@ -160,22 +162,36 @@ def test_flask_routes_leading_slashes_as_one(gate):
 
 
 @pytest.mark.parametrize(
-    "path", ["/a/../b", "/./a", "/a/..", "//a", "/a//b", "/a%20b", "/health?x=1", "/a#b", "/a\\b", "/a/../*"]
+    "path",
+    [
+        "/a/../b",
+        "/./a",
+        "/a/..",
+        "//a",
+        "/a//b",
+        "/a%20b",
+        "/health?x=1",
+        "/a#b",
+        "/a\\b",
+        "/a/../*",
+    ],
 )
-def test_a_path_that_never_matches_is_refused_at_start(gate, pepper, path):
+def test_unmatchable_exempt_path_is_rejected(gate, pepper, path):
     for make in (
         lambda: asgi.GateMiddleware(None, gate, exempt=[path]),
         lambda: wsgi.GateMiddleware(None, gate, exempt=[path]),
         lambda: flask.GateExtension(gate, exempt=[path]),
     ):
-        with pytest.raises(ValueError, match="can't be exempt"):
+        with pytest.raises(ValueError, match="cannot be exempt"):
             make()
-    changed = override_settings(KEYTALLY={"GATE": {"PATH": gate.path, "PEPPER": pepper, "EXEMPT": [path]}})
-    with changed, pytest.raises(ImproperlyConfigured, match="can't be exempt"):
+    changed = override_settings(
+        KEYTALLY={"GATE": {"PATH": gate.path, "PEPPER": pepper, "EXEMPT": [path]}}
+    )
+    with changed, pytest.raises(ImproperlyConfigured, match="cannot be exempt"):
         django.GateMiddleware(lambda request: None)
 
 
-def test_an_exempt_view_may_be_wrapped(gate):
+def test_wrapped_exempt_view_is_exempt(gate):
     app = Flask("tests")
     extension = flask.GateExtension(gate, app)
 
@@ -195,7 +211,7 @@ def test_an_exempt_view_may_be_wrapped(gate):
     assert app.test_client().get("/").data == b"HOME"
 
 
-def test_an_exempt_view_that_a_decorator_hides_is_an_error(gate):
+def test_hidden_exempt_view_raises(gate):
     app = Flask("tests")
     app.testing = True
     extension = flask.GateExtension(gate, app)
@@ -210,11 +226,13 @@ def test_an_exempt_view_that_a_decorator_hides_is_an_error(gate):
     app.add_url_rule("/", "home", hiding(home))
     app.add_url_rule("/other", view_func=lambda: "other")
     for path in ("/", "/other"):
-        with pytest.raises(RuntimeError, match=r"home is exempt, but a decorator above it hides that"):
+        with pytest.raises(
+            RuntimeError, match=r"home is exempt, but a decorator above it hides that"
+        ):
             app.test_client().get(path)
 
 
-def test_an_exempt_method_is_an_error(gate):
+def test_exempt_method_raises_type_error(gate):
     extension = flask.GateExtension(gate)
     with pytest.raises(TypeError, match=r"View\.get is a method"):
 
@@ -224,7 +242,7 @@ def test_an_exempt_method_is_an_error(gate):
                 return ""
 
 
-def test_a_class_of_views_can_be_exempt(gate):
+def test_exempt_view_class_is_exempt(gate):
     app = Flask("tests")
     extension = flask.GateExtension(gate, app)
 
@@ -237,7 +255,7 @@ def test_a_class_of_views_can_be_exempt(gate):
     assert app.test_client().get("/").data == b"open"
 
 
-def test_a_view_of_another_application_is_no_error(gate):
+def test_exempt_views_of_two_applications_are_exempt(gate):
     extension = flask.GateExtension(gate)
     apps = [Flask("one"), Flask("two")]
     for number, app in enumerate(apps):
@@ -246,6 +264,6 @@ def test_a_view_of_another_application_is_no_error(gate):
     assert [app.test_client().get("/").data for app in apps] == [b"0", b"1"]
 
 
-def test_a_view_that_calls_an_exempt_one_is_no_error(gate):
+def test_caller_of_exempt_view_raises_nothing(gate):
     app = flask_app.make(gate)
     assert app.test_client().get("/open").status_code == 200

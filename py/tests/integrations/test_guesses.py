@@ -1,4 +1,4 @@
-"""The limit of guessed keys itself: who the client is, and what counts."""
+"""The limit of wrong keys: the client, and the requests that count."""
 
 import ipaddress
 
@@ -29,7 +29,7 @@ def client_of(proxies, peer, forwarded_for=""):
         ("127.0.0.1", False),
     ],
 )
-def test_trusted_proxies_match_their_networks_alone(peer, is_trusted):
+def test_trusted_proxies_match_only_their_networks(peer, is_trusted):
     proxies = ["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::1"]
     assert (client_of(proxies, peer, "203.0.113.5") == "203.0.113.5") == is_trusted
 
@@ -51,7 +51,7 @@ def test_trusted_proxies_match_their_networks_alone(peer, is_trusted):
         ("", None),
     ],
 )
-def test_the_client_is_the_first_untrusted_hop_from_the_right(forwarded_for, client):
+def test_client_is_rightmost_untrusted_address(forwarded_for, client):
     for peer in ("10.0.0.1", "", None, "localhost"):
         assert client_of(["10.0.0.0/8", "unix"], peer, forwarded_for) == client
     assert client_of(["10.0.0.0/8", "unix"], "198.51.100.1", forwarded_for) == "198.51.100.1"
@@ -59,20 +59,21 @@ def test_the_client_is_the_first_untrusted_hop_from_the_right(forwarded_for, cli
 
 
 @pytest.mark.parametrize(
-    "wrong", ["", "10.0.0.0/33", "10.0.0", "Unix", "proxy.example.com", "::ffff:10.0.0.0/104", 10, None]
+    "wrong",
+    ["", "10.0.0.0/33", "10.0.0", "Unix", "proxy.example.com", "::ffff:10.0.0.0/104", 10, None],
 )
-def test_what_is_no_network_is_refused_by_its_index(wrong):
+def test_invalid_proxy_is_named_by_its_index(wrong):
     with pytest.raises(ValueError, match=r"^trusted_proxies\[1\] must be an "):
         TrustedProxies(["::1", wrong])
 
 
 @pytest.mark.parametrize("wrong", ["10.0.0.0/8", b"10.0.0.0/8"])
-def test_networks_as_one_text_are_refused(wrong):
+def test_proxies_as_one_text_are_rejected(wrong):
     with pytest.raises(TypeError, match="must be a list"):
         TrustedProxies(wrong)
 
 
-def test_failures_of_another_type_are_refused(gate):
+def test_failures_of_other_type_are_rejected(gate):
     with pytest.raises(TypeError, match="failures must be a policy"):
         GateMiddleware(None, gate, failures=5)
 
@@ -81,29 +82,33 @@ def statuses(guesses, gate, peers):
     return [guesses.answer(gate.check("nonsense"), str(peer), "").status for peer in peers]
 
 
-def test_guesses_are_limited_by_default_unless_none(gate):
+def test_wrong_keys_are_limited_by_default(gate):
     def answer(environ, start_response):
         raise AssertionError("a refused request came through")
 
     def status(app):
         started = []
-        environ = {"HTTP_X_API_KEY": "nonsense", "REMOTE_ADDR": "203.0.113.9", "REQUEST_METHOD": "GET"}
+        environ = {
+            "HTTP_X_API_KEY": "nonsense",
+            "REMOTE_ADDR": "203.0.113.9",
+            "REQUEST_METHOD": "GET",
+        }
         app(environ, lambda status, _: started.append(status[:3]))
         return started[0]
 
-    # A minute may end on the way.
+    # A minute may end during the requests.
     first, second = GateMiddleware(answer, gate), GateMiddleware(answer, gate)
     assert "429" in [status(first) for _ in range(50)]
-    # One policy in a process has one count.
+    # Integrations of one policy share their counts.
     assert status(second) == "429"
     unlimited = GateMiddleware(answer, gate, failures=None)
     assert {status(unlimited) for _ in range(50)} == {"401"}
 
 
-def test_a_full_limiter_refuses_no_further_network(gate):
+def test_full_limiter_refuses_no_other_network(gate):
     guesses = Guesses(Limiter("1/31d", capacity=100), ())
     peers = [ipaddress.IPv4Address(number) for number in range(1000)]
     assert set(statuses(guesses, gate, peers)) == {401}
     refused = statuses(guesses, gate, peers).count(429)
-    # The table has half as many slots again as its capacity.
+    # The table has at most 1.5 times as many slots as its capacity.
     assert 100 <= refused <= 160

@@ -1,4 +1,4 @@
-"""What middleware must leave alone, of a Starlette application behind a real server."""
+"""The features of a Starlette application behind a server that middleware must not affect."""
 
 import time
 
@@ -14,7 +14,9 @@ from websockets.sync.client import connect
 from keytally import Gate, generate_pepper
 
 
-@pytest.fixture(scope="module", params=[servers.UVICORN, servers.HYPERCORN], ids=["uvicorn", "hypercorn"])
+@pytest.fixture(
+    scope="module", params=[servers.UVICORN, servers.HYPERCORN], ids=["uvicorn", "hypercorn"]
+)
 def served(request, tmp_path_factory):
     pepper = generate_pepper()
     path = tmp_path_factory.mktemp("live") / "api.gate"
@@ -48,41 +50,43 @@ def test_each_outcome_has_its_response(address, key):
     twice = [("X-API-Key", key.expose())] * 2
     contract.assert_invalid(*seen(httpx.get(address, headers=twice)))
     for remaining in (1, 0):
-        contract.assert_admitted(*seen(httpx.get(address, headers=key_of(key)))[:2], remaining=remaining)
+        contract.assert_admitted(
+            *seen(httpx.get(address, headers=key_of(key)))[:2], remaining=remaining
+        )
     contract.assert_exceeded(*seen(httpx.get(address, headers=key_of(key))))
     status, headers, body = seen(httpx.head(address))
     assert (status, body) == (401, b"")
     assert contract.fields(headers)["content-length"] == str(len(contract.MISSING))
 
 
-def test_an_error_of_the_application_is_its_own(address, key):
+def test_error_of_the_application_responds_500(address, key):
     assert httpx.get(f"{address}/fail", headers=key_of(key)).status_code == 500
 
 
-def test_a_body_comes_part_by_part(address, key):
+def test_streamed_body_arrives_in_parts(address, key):
     came = []
     with httpx.stream("GET", f"{address}/stream", headers=key_of(key)) as response:
         contract.assert_admitted(response.status_code, response.headers.multi_items(), remaining=1)
         came.extend((part, time.monotonic()) for part in response.iter_text() if part)
     assert [part for part, _ in came] == ["part 0\n", "part 1\n", "part 2\n"]
-    # The application waits between them, and what is kept back would come at once.
+    # The application waits between the parts. Buffered parts would arrive together.
     assert came[0][1] < came[1][1] < came[2][1]
 
 
-def test_server_sent_events_come(address, key):
+def test_server_sent_events_arrive(address, key):
     response = httpx.get(f"{address}/events", headers=key_of(key))
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.text == "".join(f"id: {number}\ndata: 1\n\n" for number in range(3))
 
 
-def test_what_is_sent_arrives(address, key):
+def test_request_body_reaches_the_application(address, key):
     sent = bytes(range(256)) * 4096
     assert httpx.post(f"{address}/echo", headers=key_of(key), content=sent).content == sent
     refused = httpx.post(f"{address}/echo", content=sent)
     assert (refused.status_code, refused.content) == (401, contract.MISSING)
 
 
-def test_a_websocket_talks(address, key):
+def test_admitted_websocket_exchanges_messages(address, key):
     url = address.replace("http", "ws") + "/talk"
     with connect(url, additional_headers=key_of(key)) as socket:
         assert socket.recv() == '{"account":42}'
@@ -91,25 +95,33 @@ def test_a_websocket_talks(address, key):
             assert socket.recv() == text.upper()
 
 
-def test_a_refused_websocket_is_answered(address):
+def test_refused_websocket_gets_the_body(address):
     with pytest.raises(InvalidStatus) as refused:
         connect(address.replace("http", "ws") + "/talk")
     response = refused.value.response
     assert (response.status_code, response.body) == (401, contract.MISSING)
 
 
-def test_refusals_carry_cors_headers(address, key):
+def test_refusals_have_cors_fields(address, key):
     origin = {"Origin": starlette_app.ORIGIN}
-    asked = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "X-API-Key"}
-    assert httpx.options(address, headers={**origin, **asked}).status_code == 200
-    for presented, expected in [({}, 401), (key_of(key), 200), (key_of(key), 200), (key_of(key), 429)]:
+    preflight = {
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "X-API-Key",
+    }
+    assert httpx.options(address, headers={**origin, **preflight}).status_code == 200
+    for presented, expected in [
+        ({}, 401),
+        (key_of(key), 200),
+        (key_of(key), 200),
+        (key_of(key), 429),
+    ]:
         response = httpx.get(address, headers={**origin, **presented})
         assert response.status_code == expected
         assert response.headers["access-control-allow-origin"] == starlette_app.ORIGIN
         assert "X-RateLimit-Remaining" in response.headers["access-control-expose-headers"]
 
 
-def test_a_background_task_runs(address, key):
+def test_background_task_runs(address, key):
     before = int(httpx.get(f"{address}/done").text)
     assert httpx.get(f"{address}/background", headers=key_of(key)).text == "later"
     deadline = time.monotonic() + 10
@@ -117,7 +129,7 @@ def test_a_background_task_runs(address, key):
         assert time.monotonic() < deadline
 
 
-def test_starlettes_own_client_sees_the_same(gate, key):
+def test_starlette_test_client_gets_same_responses(gate, key):
     done = []
     client = TestClient(starlette_app.make(gate, done))
     contract.assert_missing(*seen(client.get("/")))

@@ -1,4 +1,4 @@
-"""One request, one charge, one identity: several integrations at once, of one framework and of several."""
+"""One charge and one verdict per request with several integrations, also of several frameworks."""
 
 import asyncio
 import os
@@ -24,7 +24,7 @@ from keytally.fastapi import limit, require_key
 from keytally.rest_framework import KeyAuthentication
 
 REQUESTS = 12
-SUBJECT = "everybody"
+SUBJECT = "all"
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def key(gate):
     return gate.issue(42)
 
 
-def everybody(_):
+def all_requests(_):
     return SUBJECT
 
 
@@ -55,7 +55,7 @@ def of_limiter(limiter):
 
 
 def asgi_stack(gate, limiter, order, **options):
-    """Return a function that asks an ASGI application behind both, in an order from the outside."""
+    """Return a function that sends requests to an ASGI application behind both middlewares."""
     seen = []
 
     async def app(scope, receive, send):
@@ -67,13 +67,13 @@ def asgi_stack(gate, limiter, order, **options):
         if name == "gate":
             app = asgi.GateMiddleware(app, gate, **options)
         else:
-            app = asgi.LimiterMiddleware(app, limiter, key=everybody)
+            app = asgi.LimiterMiddleware(app, limiter, key=all_requests)
 
-    def ask(text):
+    def fetch(text):
         response = TestClient(app).get("/", headers=contract.presenting(text))
         return response.status_code, response.headers.multi_items(), seen[-1] if seen else None
 
-    return ask
+    return fetch
 
 
 def wsgi_stack(gate, limiter, order, **options):
@@ -88,13 +88,13 @@ def wsgi_stack(gate, limiter, order, **options):
         if name == "gate":
             app = wsgi.GateMiddleware(app, gate, **options)
         else:
-            app = wsgi.LimiterMiddleware(app, limiter, key=everybody)
+            app = wsgi.LimiterMiddleware(app, limiter, key=all_requests)
 
-    def ask(text):
+    def fetch(text):
         response = WsgiClient(app).get("/", headers=contract.presenting(text))
         return response.status_code, list(response.headers), seen[-1] if seen else None
 
-    return ask
+    return fetch
 
 
 def flask_extensions(gate, limiter, order, **options):
@@ -104,14 +104,14 @@ def flask_extensions(gate, limiter, order, **options):
         if name == "gate":
             flask.GateExtension(gate, app, **options)
         else:
-            flask.LimiterExtension(limiter, app, key=everybody)
+            flask.LimiterExtension(limiter, app, key=all_requests)
 
     @app.get("/")
     def home():
         seen.append(g.verdict.account)
         return ""
 
-    return asking_flask(app, seen)
+    return flask_fetch(app, seen)
 
 
 def flask_decorators(gate, limiter, order, **options):
@@ -126,17 +126,17 @@ def flask_decorators(gate, limiter, order, **options):
         if name == "gate":
             home = flask.require_key(gate, **options)(home)
         else:
-            home = flask.limit(limiter, key=everybody)(home)
+            home = flask.limit(limiter, key=all_requests)(home)
     app.add_url_rule("/", view_func=home)
-    return asking_flask(app, seen)
+    return flask_fetch(app, seen)
 
 
-def asking_flask(app, seen):
-    def ask(text):
+def flask_fetch(app, seen):
+    def fetch(text):
         response = app.test_client().get("/", headers=contract.presenting(text))
         return response.status_code, list(response.headers), seen[-1] if seen else None
 
-    return ask
+    return fetch
 
 
 def fastapi_dependencies(gate, limiter, order, **options):
@@ -144,22 +144,22 @@ def fastapi_dependencies(gate, limiter, order, **options):
     seen = []
     made = {
         "gate": Depends(require_key(gate, **options)),
-        "limiter": Depends(limit(limiter, key=everybody)),
+        "limiter": Depends(limit(limiter, key=all_requests)),
     }
 
     @app.get("/", dependencies=[made[name] for name in order])
     def home(request: Request):
         seen.append(request.state.verdict.account)
 
-    def ask(text):
+    def fetch(text):
         response = TestClient(app).get("/", headers=contract.presenting(text))
         return response.status_code, response.headers.multi_items(), seen[-1] if seen else None
 
-    return ask
+    return fetch
 
 
 def flask_behind_wsgi(gate, limiter, order, **options):
-    """The gate, or the limiter, is WSGI middleware, and the other one is Flask's."""
+    """The outer table is WSGI middleware, and the inner one is a decorator of Flask."""
     app = Flask("tests")
     seen = []
 
@@ -168,13 +168,13 @@ def flask_behind_wsgi(gate, limiter, order, **options):
         return ""
 
     if order[0] == "gate":
-        home = flask.limit(limiter, key=everybody)(home)
+        home = flask.limit(limiter, key=all_requests)(home)
         app.wsgi_app = wsgi.GateMiddleware(app.wsgi_app, gate, **options)
     else:
         home = flask.require_key(gate, **options)(home)
-        app.wsgi_app = wsgi.LimiterMiddleware(app.wsgi_app, limiter, key=everybody)
+        app.wsgi_app = wsgi.LimiterMiddleware(app.wsgi_app, limiter, key=all_requests)
     app.add_url_rule("/", view_func=home)
-    return asking_flask(app, seen)
+    return flask_fetch(app, seen)
 
 
 STACKS = [
@@ -189,14 +189,14 @@ STACKS = [
 
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("order", [("gate", "limiter"), ("limiter", "gate")], ids=" in ".join)
-def test_a_gate_and_a_limiter_charge_all_or_nothing(gate, key, limiter, stack, order):
-    ask = stack(gate, limiter, order)
+def test_gate_and_limiter_charge_all_or_nothing(gate, key, limiter, stack, order):
+    fetch = stack(gate, limiter, order)
     for left in (1, 0):
-        status, headers, account = ask(key.expose())
+        status, headers, account = fetch(key.expose())
         assert (status, account) == (200, 42)
         assert_lists_both(headers, of_gate=98 + left, of_limiter=left)
     for _ in range(REQUESTS - 2):
-        status, headers, _ = ask(key.expose())
+        status, headers, _ = fetch(key.expose())
         assert status == 429
         assert int(contract.fields(headers)["retry-after"]) >= 1
     assert (spent(gate, key), of_limiter(limiter)) == (2, 2)
@@ -204,18 +204,18 @@ def test_a_gate_and_a_limiter_charge_all_or_nothing(gate, key, limiter, stack, o
 
 @pytest.mark.parametrize("stack", STACKS)
 @pytest.mark.parametrize("order", [("gate", "limiter"), ("limiter", "gate")], ids=" in ".join)
-def test_what_the_gate_denies_the_limiter_is_not_charged(gate, limiter, pepper, stack, order):
+def test_gate_denial_refunds_the_limiter(gate, limiter, pepper, stack, order):
     gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "1/31d"})
     key = gate.issue(42)
-    ask = stack(gate, limiter, order)
-    assert [ask(key.expose())[0] for _ in range(4)] == [200, 429, 429, 429]
+    fetch = stack(gate, limiter, order)
+    assert [fetch(key.expose())[0] for _ in range(4)] == [200, 429, 429, 429]
     assert of_limiter(limiter) == 1
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_a_limiter_in_front_counts_wrong_keys(gate, limiter, stack):
-    ask = stack(gate, limiter, ("limiter", "gate"))
-    assert [ask("nonsense")[0] for _ in range(3)] == [401, 401, 429]
+def test_outer_limiter_counts_wrong_keys(gate, limiter, stack):
+    fetch = stack(gate, limiter, ("limiter", "gate"))
+    assert [fetch("nonsense")[0] for _ in range(3)] == [401, 401, 429]
     assert of_limiter(limiter) == 2
 
 
@@ -228,18 +228,22 @@ def assert_lists_both(headers, *, of_gate, of_limiter):
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_what_a_limiter_refuses_shows_the_gates_quota(gate, key, stack):
-    ask = stack(gate, Limiter("1/31d", capacity=10), ("gate", "limiter"))
-    ask(key.expose())
-    status, headers, _ = ask(key.expose())
+def test_limiter_refusal_shows_quota_of_the_gate(gate, key, stack):
+    fetch = stack(gate, Limiter("1/31d", capacity=10), ("gate", "limiter"))
+    fetch(key.expose())
+    status, headers, _ = fetch(key.expose())
     found = contract.fields(headers)
-    assert (status, found["x-ratelimit-limit"], found["x-ratelimit-remaining"]) == (429, "100", "99")
+    assert (status, found["x-ratelimit-limit"], found["x-ratelimit-remaining"]) == (
+        429,
+        "100",
+        "99",
+    )
     assert '"2678400s-2";r=0' in found["ratelimit"]
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_one_gate_in_two_places_is_charged_once(gate, key, stack):
-    """The second place is the gate again, where the limiter would be."""
+def test_gate_in_two_integrations_is_charged_once(gate, key, stack):
+    """The inner integration checks the same gate as the outer one."""
     opened = Gate.open(gate.path, pepper=PEPPER[gate.path])
     for second in (gate, opened):
         before = spent(gate, key)
@@ -261,54 +265,56 @@ def test_one_gate_in_two_places_is_charged_once(gate, key, stack):
 
 
 def spellings(path):
-    """Return other names of a file, for a process in its folder."""
+    """Return other paths of a file, for a process in its folder."""
     link = path.with_name("link")
     link.symlink_to(path)
     return [path.name, f"./{path.name}", f"{path.parent}/../{path.parent.name}/{path.name}", link]
 
 
-def test_a_gate_by_another_name_is_charged_once(gate, key, monkeypatch):
+def test_gate_by_another_path_is_charged_once(gate, key, monkeypatch):
     monkeypatch.chdir(gate.path.parent)
     for name in spellings(gate.path):
         before = spent(gate, key)
         other = Gate.open(name, pepper=PEPPER[gate.path])
         app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, other), gate)
-        # What is opened by a relative name stays that file.
+        # A relative path still names the file that it named at construction.
         with monkeypatch.context() as elsewhere:
             elsewhere.chdir("/")
             assert (asyncio_status(app, key), spent(gate, key) - before) == (200, 1)
 
 
-def test_a_limiter_by_another_name_is_charged_once(tmp_path, monkeypatch):
+def test_limiter_by_another_path_is_charged_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     limiter = Limiter.create(tmp_path / "all.limiter", "9/31d", capacity=10)
     for count, name in enumerate(spellings(limiter.path), 1):
         other = Limiter.open_or_create(name, "9/31d", capacity=10)
-        inner = asgi.LimiterMiddleware(hello_asgi, other, key=everybody)
-        TestClient(asgi.LimiterMiddleware(inner, limiter, key=everybody)).get("/")
+        inner = asgi.LimiterMiddleware(hello_asgi, other, key=all_requests)
+        TestClient(asgi.LimiterMiddleware(inner, limiter, key=all_requests)).get("/")
         assert limiter.peek(SUBJECT, 0).remaining == 9 - count
 
 
-def test_a_replaced_gate_opened_again_is_charged_once(gate, key, tmp_path, pepper):
+def test_replaced_gate_opened_again_is_charged_once(gate, key, tmp_path, pepper):
     new = Gate.create(tmp_path / "new.gate", pepper=pepper, keys=8)
     key = new.issue(7)
     os.rename(new.path, gate.path)
     gate.reopen()
-    app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, Gate.open(gate.path, pepper=pepper)), gate)
+    app = asgi.GateMiddleware(
+        asgi.GateMiddleware(hello_asgi, Gate.open(gate.path, pepper=pepper)), gate
+    )
     before = gate.peek(key.expose(), 0).remaining
     assert asyncio_status(app, key) == 200
     assert before - gate.peek(key.expose(), 0).remaining == 1
 
 
-def test_a_subject_as_text_and_as_bytes_is_charged_once(limiter):
+def test_subject_as_text_and_bytes_is_charged_once(limiter):
     inner = asgi.LimiterMiddleware(hello_asgi, limiter, key=lambda _: SUBJECT.encode())
-    app = asgi.LimiterMiddleware(inner, limiter, key=everybody)
+    app = asgi.LimiterMiddleware(inner, limiter, key=all_requests)
     assert TestClient(app).get("/").status_code == 200
     assert of_limiter(limiter) == 1
 
 
-def test_a_verdict_of_the_application_itself_is_left_alone(gate, key):
-    """The application's state may have another thing of that name."""
+def test_own_verdict_attribute_of_application_is_kept(gate, key):
+    """The state of the application may have another object with that name."""
 
     async def app(scope, receive, send):
         scope["state"]["verdict"] = "guilty"
@@ -322,13 +328,17 @@ def test_a_verdict_of_the_application_itself_is_left_alone(gate, key):
     assert (response.status_code, response.headers["x-ratelimit-remaining"]) == (200, "99")
 
 
-def test_a_verdict_of_a_django_view_itself_is_left_alone():
+def test_own_verdict_attribute_of_django_view_is_kept():
     def view(request):
         request.verdict = "guilty"
         return HttpResponse("sentenced")
 
     response = VerdictMiddleware(view)(RequestFactory().get("/"))
-    assert (response.status_code, response.content, "RateLimit" in response) == (200, b"sentenced", False)
+    assert (response.status_code, response.content, "RateLimit" in response) == (
+        200,
+        b"sentenced",
+        False,
+    )
 
 
 PEPPER = {}
@@ -353,7 +363,7 @@ def asyncio_status(app, key):
     return TestClient(app).get("/", headers={"X-API-Key": key.expose()}).status_code
 
 
-def test_the_highest_cost_is_charged(gate, key):
+def test_highest_cost_is_charged(gate, key):
     app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, gate, cost=10), gate, cost=3)
     assert (asyncio_status(app, key), spent(gate, key)) == (200, 10)
     app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, gate, cost=3), gate, cost=10)
@@ -362,7 +372,7 @@ def test_the_highest_cost_is_charged(gate, key):
     assert (asyncio_status(app, key), spent(gate, key)) == (429, 20)
 
 
-def test_a_higher_cost_in_shadow_leaves_the_lower_one_charged(gate, key):
+def test_higher_cost_in_shadow_keeps_lower_charge(gate, key):
     inner = asgi.GateMiddleware(hello_asgi, gate, cost=100, shadow=True)
     client = TestClient(asgi.GateMiddleware(inner, gate, cost=3))
     gate.check(key.expose(), 10)
@@ -371,8 +381,8 @@ def test_a_higher_cost_in_shadow_leaves_the_lower_one_charged(gate, key):
     assert spent(gate, key) == 13
 
 
-def test_a_dispatched_copy_with_another_key_is_asked_anew(gate, key):
-    """As an endpoint for batches makes one of its own environ, or scope."""
+def test_dispatched_copy_with_another_key_is_checked_again(gate, key):
+    """An endpoint for batches dispatches copies of its own environ or scope."""
     other = gate.issue(7)
     seen = []
 
@@ -388,8 +398,8 @@ def test_a_dispatched_copy_with_another_key_is_asked_anew(gate, key):
     assert (spent(gate, key), spent(gate, other)) == (1, 1)
 
 
-def test_an_asgi_gate_and_flask_inside_charge_once(gate, key):
-    """By a2wsgi, whose environ has the ASGI scope."""
+def test_asgi_gate_and_inner_flask_charge_once(gate, key):
+    """The environ of a2wsgi has the ASGI scope."""
     app = Flask("tests")
     flask.GateExtension(gate, app, cost=3)
     seen = []
@@ -406,8 +416,8 @@ def test_an_asgi_gate_and_flask_inside_charge_once(gate, key):
     assert client.get("/", headers={"X-API-Key": "nonsense"}).status_code == 401
 
 
-def test_an_environ_with_another_scope_has_its_own_record(gate, key):
-    """What a bridge calls so may be anything."""
+def test_environ_without_a_valid_scope_has_own_record(gate, key):
+    """A bridge may put any object under the name `asgi.scope`."""
     for scope in (None, "none", {}):
         environ = {"asgi.scope": scope, "HTTP_X_API_KEY": key.expose()}
         app = wsgi.GateMiddleware(wsgi.GateMiddleware(hello_wsgi, gate), gate)
@@ -416,7 +426,7 @@ def test_an_environ_with_another_scope_has_its_own_record(gate, key):
         assert spent(gate, key) - before == 1
 
 
-def test_an_asgi_gate_and_django_inside_charge_once(gate, key, pepper):
+def test_asgi_gate_and_inner_django_charge_once(gate, key, pepper):
     tables = {"GATE": {"PATH": gate.path, "PEPPER": pepper}}
     for middleware in (django_app.MIDDLEWARE, django_app.OF_REST_FRAMEWORK):
         with override_settings(KEYTALLY=tables, MIDDLEWARE=middleware):
@@ -426,19 +436,19 @@ def test_an_asgi_gate_and_django_inside_charge_once(gate, key, pepper):
     assert spent(gate, key) == 2
 
 
-def test_one_limiter_is_charged_once_for_each_subject(limiter):
-    inner = asgi.LimiterMiddleware(hello_asgi, limiter, key=everybody)
-    other = asgi.LimiterMiddleware(inner, limiter, key=lambda _: "somebody")
-    app = asgi.LimiterMiddleware(other, limiter, key=everybody)
+def test_limiter_is_charged_once_per_subject(limiter):
+    inner = asgi.LimiterMiddleware(hello_asgi, limiter, key=all_requests)
+    other = asgi.LimiterMiddleware(inner, limiter, key=lambda _: "other")
+    app = asgi.LimiterMiddleware(other, limiter, key=all_requests)
     assert TestClient(app).get("/").status_code == 200
     assert of_limiter(limiter) == 1
-    assert limiter.peek("somebody", 0).remaining == 1
+    assert limiter.peek("other", 0).remaining == 1
 
 
 def secured(gate, limiter):
-    """Name a dependency in a router by Depends and in a route by Security with scopes."""
+    """Return an application with one dependency in a router, and in a route with scopes."""
     api_key = require_key(gate)
-    limited = limit(limiter, key=everybody)
+    limited = limit(limiter, key=all_requests)
     router = APIRouter(dependencies=[Depends(api_key), Depends(limited)])
 
     @router.get("/")
@@ -454,7 +464,7 @@ def secured(gate, limiter):
 
 
 @pytest.mark.parametrize("wrap", [lambda app: app, asgi.VerdictMiddleware], ids=["bare", "wrapped"])
-def test_fastapi_charges_once_whatever_the_scopes(gate, key, limiter, wrap):
+def test_fastapi_security_scopes_charge_once(gate, key, limiter, wrap):
     client = TestClient(wrap(secured(gate, limiter)))
     for left in (1, 0):
         response = client.get("/", headers={"X-API-Key": key.expose()})
@@ -464,9 +474,9 @@ def test_fastapi_charges_once_whatever_the_scopes(gate, key, limiter, wrap):
     assert spent(gate, key) == 2
 
 
-def test_a_500_lists_the_quotas_of_both(gate, key, limiter):
+def test_500_lists_quotas_of_both(gate, key, limiter):
     app = FastAPI()
-    dependencies = [Depends(require_key(gate)), Depends(limit(limiter, key=everybody))]
+    dependencies = [Depends(require_key(gate)), Depends(limit(limiter, key=all_requests))]
 
     @app.get("/", dependencies=dependencies)
     def home():
@@ -480,17 +490,17 @@ def test_a_500_lists_the_quotas_of_both(gate, key, limiter):
 
 @pytest.fixture
 def django(gate, pepper):
-    """Return a function that asks a Django project, in which settings it is told."""
+    """Return a function that sends requests to a Django project with settings."""
 
-    def ask(path, key, middleware, client=Client, **tables):
-        limiter = {"POLICY": "2/31d", "CAPACITY": 100, "WORKERS": 1, "KEY": everybody}
+    def fetch(path, key, middleware, client=Client, **tables):
+        limiter = {"POLICY": "2/31d", "CAPACITY": 100, "WORKERS": 1, "KEY": all_requests}
         found = {"GATE": {"PATH": gate.path, "PEPPER": pepper}, "LIMITER": limiter, **tables}
         with override_settings(KEYTALLY=found, MIDDLEWARE=middleware):
             for _ in range(REQUESTS):
                 response = client().get(path, headers={"X-API-Key": key.expose()})
                 yield response.status_code, list(response.items()), response.content
 
-    return ask
+    return fetch
 
 
 BOTH = [*django_app.MIDDLEWARE, "keytally.django.LimiterMiddleware"]
@@ -508,15 +518,15 @@ def test_django_charges_all_or_nothing(django, gate, key, middleware, path):
     assert spent(gate, key) == 2
 
 
-def test_a_throttle_refuses_and_the_key_is_not_charged(django, gate, key):
+def test_throttle_refusal_refunds_the_key(django, gate, key):
     answers = list(django("/throttled", key, django_app.OF_REST_FRAMEWORK))
     assert [status for status, _, _ in answers] == [200] * 2 + [429] * (REQUESTS - 2)
     contract.assert_exceeded(*answers[-1], remaining=98)
     assert spent(gate, key) == 2
 
 
-def test_rest_framework_knows_the_gates_verdict_behind_a_limiter(django, gate, key):
-    """The limiter's own verdict has no key, and the key was asked about again for it."""
+def test_rest_framework_gets_gate_verdict_behind_limiter(django, gate, key):
+    """The verdict of a limiter has no key."""
     [first, *_] = django("/rest", key, BOTH)
     assert b'"account":42' in first[2]
     assert spent(gate, key) == 2
@@ -539,8 +549,8 @@ def test_rest_framework_charges_its_higher_cost(gate, key, pepper):
     assert spent(gate, key) == 10
 
 
-def test_a_throttle_and_the_middleware_share_a_limiter(django, gate, key):
-    """Both name the limiter of the settings, and both count the client's address."""
+def test_throttle_and_middleware_share_a_limiter(django, gate, key):
+    """Both use the limiter of the settings, and both count the client's address."""
     tables = {"LIMITER": {"POLICY": "2/31d", "CAPACITY": 100, "WORKERS": 1}}
     answers = list(django("/throttled", key, BOTH, **tables))
     assert [status for status, _, _ in answers[:3]] == [200, 200, 429]
@@ -548,11 +558,16 @@ def test_a_throttle_and_the_middleware_share_a_limiter(django, gate, key):
 
 @pytest.mark.parametrize(
     ("policy", "limit"),
-    [("20/minute, 200/hour", 200), ("20/minute, 200/7d", 20), ("3/2d, 5/4d", 3), ("9/day, 90/7d", 9)],
+    [
+        ("20/minute, 200/hour", 200),
+        ("20/minute, 200/7d", 20),
+        ("3/2d, 5/4d", 3),
+        ("9/day, 90/7d", 9),
+    ],
 )
-def test_without_a_gate_the_first_limiters_day_is_shown(policy, limit):
-    inner = asgi.LimiterMiddleware(hello_asgi, Limiter("1000/hour", 10), key=everybody)
-    app = asgi.LimiterMiddleware(inner, Limiter(policy, 10), key=everybody)
+def test_x_ratelimit_without_gate_is_first_limiters_day(policy, limit):
+    inner = asgi.LimiterMiddleware(hello_asgi, Limiter("1000/hour", 10), key=all_requests)
+    app = asgi.LimiterMiddleware(inner, Limiter(policy, 10), key=all_requests)
     found = contract.fields(TestClient(app).get("/").headers.multi_items())
     assert found["x-ratelimit-limit"] == str(limit)
     assert found["x-ratelimit-remaining"] == str(limit - 1)
@@ -560,20 +575,20 @@ def test_without_a_gate_the_first_limiters_day_is_shown(policy, limit):
     assert "q=1000" in found["ratelimit-policy"]
 
 
-def test_each_verdict_is_told_once(gate, key):
-    told = []
-    tell = lambda verdict, _: told.append(verdict.outcome)  # noqa: E731
-    inner = asgi.GateMiddleware(hello_asgi, gate, on_verdict=tell)
-    assert asyncio_status(asgi.GateMiddleware(inner, gate, on_verdict=tell), key) == 200
-    assert told == ["admitted"]
+def test_on_verdict_gets_each_verdict_once(gate, key):
+    notified = []
+    notify = lambda verdict, _: notified.append(verdict.outcome)  # noqa: E731
+    inner = asgi.GateMiddleware(hello_asgi, gate, on_verdict=notify)
+    assert asyncio_status(asgi.GateMiddleware(inner, gate, on_verdict=notify), key) == 200
+    assert notified == ["admitted"]
     other = []
     inner = asgi.GateMiddleware(hello_asgi, gate, on_verdict=lambda *_: other.append(1))
-    assert asyncio_status(asgi.GateMiddleware(inner, gate, on_verdict=tell), key) == 200
-    assert (len(told), len(other)) == (2, 1)
+    assert asyncio_status(asgi.GateMiddleware(inner, gate, on_verdict=notify), key) == 200
+    assert (len(notified), len(other)) == (2, 1)
 
 
-def test_a_shadowed_limiter_is_told_and_charges_nothing_back(gate, key, limiter):
-    inner = asgi.LimiterMiddleware(hello_asgi, limiter, key=everybody, shadow=True)
+def test_shadow_limiter_reports_and_refunds_nothing(gate, key, limiter):
+    inner = asgi.LimiterMiddleware(hello_asgi, limiter, key=all_requests, shadow=True)
     client = TestClient(asgi.GateMiddleware(inner, gate))
     answers = [client.get("/", headers={"X-API-Key": key.expose()}) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200] * 3
@@ -581,8 +596,8 @@ def test_a_shadowed_limiter_is_told_and_charges_nothing_back(gate, key, limiter)
     assert spent(gate, key) == 3
 
 
-def test_a_key_that_is_gone_when_it_is_refunded_is_no_error(gate, key, limiter, tmp_path, pepper):
-    """The gate's file is replaced by one without the key between the charge and its refund."""
+def test_refund_of_removed_key_raises_nothing(gate, key, limiter, tmp_path, pepper):
+    """Another file without the key replaces the gate's file between the charge and the refund."""
 
     async def replaced(scope):
         Gate.create(tmp_path / "other.gate", pepper=pepper, keys=8)
@@ -595,7 +610,7 @@ def test_a_key_that_is_gone_when_it_is_refunded_is_no_error(gate, key, limiter, 
     assert asyncio_status(app, key) == 429
 
 
-def test_the_servers_scope_and_state_stay_as_they_were(gate, key, limiter):
+def test_scope_and_state_of_the_server_are_not_modified(gate, key, limiter):
     state = {"of_the_lifespan": 7}
     scope = {
         "type": "http",

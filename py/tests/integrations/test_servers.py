@@ -1,4 +1,4 @@
-"""Servers with four workers: together they admit exactly the limit, whatever starts or kills them."""
+"""Servers with four workers admit exactly the limit, also if a worker is killed."""
 
 import os
 import signal
@@ -15,7 +15,9 @@ REQUESTS = 1000
 
 @pytest.fixture
 def gate(tmp_path, pepper):
-    return Gate.create(tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": f"{LIMIT}/31d"})
+    return Gate.create(
+        tmp_path / "api.gate", pepper=pepper, keys=64, plans={"default": f"{LIMIT}/31d"}
+    )
 
 
 SERVERS = {
@@ -52,8 +54,10 @@ def test_preloaded_workers_share_a_limiter_in_memory():
     assert len({answer.pid for answer in answers} - {None}) > 1, "one worker did it all"
 
 
-@pytest.mark.parametrize("name", ["uvicorn", "gunicorn", "gunicorn of uvicorn, preload", "hypercorn"])
-def test_a_killed_worker_changes_nothing(name, gate, pepper, key):
+@pytest.mark.parametrize(
+    "name", ["uvicorn", "gunicorn", "gunicorn of uvicorn, preload", "hypercorn"]
+)
+def test_killed_worker_loses_no_count(name, gate, pepper, key):
     command, app = SERVERS[name]
     killed = []
 
@@ -70,10 +74,10 @@ def test_a_killed_worker_changes_nothing(name, gate, pepper, key):
     lost = sum(answer.status == 0 for answer in answers)
     admitted = [answer.remaining for answer in answers if answer.status == 200]
     assert len(set(admitted)) == len(admitted)
-    # Those that were on their way when it died may have been charged, and nobody knows.
+    # Requests that got no response may have been charged.
     charged = LIMIT - gate.peek(key.expose()).remaining
     assert len(admitted) <= charged <= len(admitted) + lost
-    # When a worker of hypercorn dies, it ends the others.
+    # If a worker of hypercorn is killed, hypercorn ends the other workers.
     assert charged == LIMIT or name == "hypercorn"
     servers.assert_never_rises(answers)
     assert gate.verify().flaws == ()

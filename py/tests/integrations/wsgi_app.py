@@ -1,4 +1,4 @@
-"""The least application that WSGI has."""
+"""A minimal WSGI application."""
 
 import json
 import os
@@ -13,18 +13,20 @@ def application(environ, start_response):
 
 
 def served():
-    """Return the application as a worker makes it."""
-    return GateMiddleware(application, Gate.open(os.environ["KEYTALLY_TEST_GATE"]), exempt=["/health"])
+    """Return the application of a worker."""
+    return GateMiddleware(
+        application, Gate.open(os.environ["KEYTALLY_TEST_GATE"]), exempt=["/health"]
+    )
 
 
 def limited():
-    """Return it behind a limiter in a file, which the first worker creates."""
+    """Return the application of a worker behind a limiter in a file."""
     path = os.environ["KEYTALLY_TEST_GATE"] + ".limiter"
     limiter = Limiter.open_or_create(path, "100/31d", 100)
-    return LimiterMiddleware(application, limiter, key=lambda _: "everybody", exempt=["/health"])
+    return LimiterMiddleware(application, limiter, key=lambda _: "all", exempt=["/health"])
 
 
 def in_memory():
-    """Return it behind a limiter that the workers inherit, if they do."""
+    """Return the application behind a limiter in memory, which forked workers inherit."""
     limiter = Limiter("100/31d", capacity=100)
-    return LimiterMiddleware(application, limiter, key=lambda _: "everybody", exempt=["/health"])
+    return LimiterMiddleware(application, limiter, key=lambda _: "all", exempt=["/health"])

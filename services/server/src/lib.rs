@@ -1,18 +1,19 @@
-//! The reference service, `keytally serve`: an API behind a gate, and `/auth` for services behind a proxy.
+//! The reference service, `keytally serve`: an example API behind a gate (a table of API keys), and
+//! `/auth` for services behind a proxy.
 //!
-//! The program of this package has the commands of `keytally-cli` and `serve`.
+//! The program of this package has all commands of `keytally-cli`, and `serve`.
 //!
-//! # Layers
-//! | module | what it holds |
+//! # Modules
+//! | module | contents |
 //! |---|---|
-//! | `serve` | the command: its arguments, the greeting, signals |
-//! | `service` | what the routes share: the gate, the log, the metrics, the limit of wrong keys |
+//! | `serve` | the command: its arguments, its startup message, signals |
+//! | `service` | what the routes share: the gate, the log, the metrics, the limit of failed checks |
 //! | `service::auth`, `contacts`, `limits` | the routes |
-//! | `service::guard`, `guesses`, `preflight` | the check in front of a route, the limit of wrong keys, CORS preflights |
-//! | `service::address` | who the client of a request is |
-//! | `service::listen`, `bind`, `slots` | connections: accepted, limited in number and time, ended |
+//! | `service::check`, `guesses`, `preflight` | the check before a route, the limit of failed checks, CORS preflights |
+//! | `service::address` | the client address of a request |
+//! | `service::bind`, `listen`, `slots` | sockets, connections, and the limits of connections |
 //! | `service::data` | the data folder: the gate and its pepper |
-//! | `service::log`, `metrics`, `names` | the log, the metrics, the letters of header names |
+//! | `service::log`, `metrics`, `header_case` | the log, the metrics, the letter case of header names |
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -24,23 +25,23 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use clap::Subcommand;
-use keytally_cli::{Failure, MoreCommands, PepperSource, Status};
+use keytally_cli::internal::{ExtraCommands, Failure, PepperSource, Status};
 
-/// The command that this package adds.
+/// The commands that this package adds.
 #[derive(Subcommand)]
-enum Service {
+enum ServiceCommands {
     Serve(Box<serve::Serve>),
 }
 
-impl MoreCommands for Service {
-    const EXAMPLES: &str = "\
-Exit status: 0 fine, 1 denied or invalid, 2 usage, 3 failure.
+impl ExtraCommands for ServiceCommands {
+    const AFTER_HELP: &str = "\
+Exit status: 0 success, 1 denied or invalid, 2 usage, 3 failure.
 
-Begin with:
-  keytally serve                                 # a service, a key and a curl line
+First steps:
+  keytally serve                                 # prints a key and a curl command
 
-or make a gate of your own:
-  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep it: without it no key can be checked
+With a gate of your own:
+  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep a copy
   keytally create api.gate --plan \"default=100/minute, 1000/hour\"
   keytally issue api.gate --account 42
   keytally list api.gate";
@@ -51,8 +52,9 @@ or make a gate of your own:
     }
 }
 
-/// Runs the command line `args`, program name first, as the program `keytally` of this package does, and returns the exit
-/// status: 0 fine, 1 denied or invalid, 2 usage, 3 failure.
+/// Runs the command line `args`, program name first, and returns the exit status.
+///
+/// The status is 0 for success, 1 for denied or invalid, 2 for wrong usage, 3 for a failure.
 pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> i32 {
-    keytally_cli::run_with::<Service, A>(args)
+    keytally_cli::internal::run_with::<ServiceCommands, A>(args)
 }

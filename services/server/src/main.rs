@@ -1,4 +1,4 @@
-//! The program `keytally` with its service.
+//! The program `keytally` with all commands, `serve` among them.
 
 use std::process::ExitCode;
 

@@ -8,95 +8,106 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use keytally::now;
 use keytally::redact::{policy_error, redact};
-use keytally::{Plan, Policy, ParsePolicyError, parse_key};
+use keytally::{ParsePolicyError, Plan, Policy, parse_key};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::service::address::TrustedProxy;
 use crate::service::bind::Listener;
 use crate::service::data::{self, Data};
-use crate::service::listen::{self, Stop};
+use crate::service::listen::{self, StopSignals};
 use crate::service::preflight::MethodSource;
 use crate::service::{Service, Settings};
-use keytally_cli::Failure;
-use keytally_cli::PepperSource;
-use keytally_cli::taken_back;
-use keytally_cli::{Status, counted, remark, warn_of};
-use keytally_cli::{given, plans, times};
+use keytally_cli::internal::Failure;
+use keytally_cli::internal::{
+    PepperSource, Status, path_parser, plans, pluralized, print_note, revoke_unprinted, times, value_parser,
+    warn_of_idle_quotas,
+};
 
-/// Run the reference service: an API behind a gate, and /auth for services behind a proxy
+/// Run the reference service: an example API behind a gate, and /auth for services behind a proxy
 ///
-/// The first start makes the data folder, with a gate and its pepper in it. At a terminal it also issues a key for
-/// account 1, and prints it with a curl line; elsewhere it says how to issue one, since output may be a log. Unless KEYTALLY_PEPPER or --pepper-file is given, the pepper is the one in the folder.
+/// The first start creates the data folder with a gate and its pepper. On a terminal, it also
+/// issues a key for account 1 and prints it with a curl command. Otherwise it prints how to issue a
+/// key, because the output may be a log. Unless KEYTALLY_PEPPER or --pepper-file is given, the
+/// pepper is the one in the folder.
 ///
-/// When the gate's file is replaced by another (mv new.gate api.gate), that one is opened within a second; SIGHUP opens it at
-/// once, unless standard input is a terminal.
+/// If the gate file is replaced (mv new.gate api.gate), the service opens the new file within a
+/// second. SIGHUP opens it immediately, unless standard input is a terminal.
 ///
-/// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits reports the key's quotas and charges nothing.
-/// /auth answers proxies: 200, 401 or 429, with X-Account-Id, X-Key-Id, X-Key-Env and X-Key-Plan, which are empty when
-/// no key was admitted. X-Cost sets the cost, and the proxy must set it or remove it. GET /metrics is for Prometheus,
-/// GET /healthz for health checks. Both HTTP/1.1 and HTTP/2 without TLS (prior knowledge) are served.
+/// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits returns the key's quotas and
+/// charges nothing. /auth returns 200, 401 or 429 to proxies, with X-Account-Id, X-Key-Id, X-Key-Env
+/// and X-Key-Plan, which are empty if no key was admitted. X-Cost sets the cost; the proxy must set
+/// or remove it. GET /metrics is for Prometheus, GET /healthz for health checks. HTTP/1.1 and HTTP/2
+/// without TLS (prior knowledge) are supported.
 #[derive(Args)]
 pub(crate) struct Serve {
-    /// Address and port, or unix: and the path of a socket. An IPv6 address stands in brackets, as in `[::1]:8080`. Port
-    /// 0 takes any that is free, and prints it
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = given::value(parse_address))]
+    /// Address and port, or unix: and the path of a socket. Write an IPv6 address in brackets, as
+    /// in `[::1]:8080`. Port 0 selects a free port and prints it
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = value_parser(parse_address))]
     listen: String,
-    /// Another address like that of --listen for /metrics, which is then served only there [default: that of --listen]
-    #[arg(long, value_name = "ADDRESS", value_parser = given::value(parse_address))]
+    /// Separate address for /metrics, in the form of --listen. /metrics is then not served at
+    /// --listen [default: that of --listen]
+    #[arg(long, value_name = "ADDRESS", value_parser = value_parser(parse_address))]
     metrics_listen: Option<String>,
-    /// Permissions of the files of Unix sockets, in octal
+    /// Permissions of Unix socket files, in octal
     #[arg(long, value_name = "MODE", default_value = "660", value_parser = parse_mode)]
     socket_mode: u32,
-    /// Folder of the gate and its pepper
-    #[arg(long, value_name = "FOLDER", default_value = "./keytally-data", value_parser = given::path())]
+    /// Folder with the gate and its pepper
+    #[arg(long, value_name = "FOLDER", default_value = "./keytally-data", value_parser = path_parser())]
     data: PathBuf,
-    /// A plan, NAME=POLICY, that is added to the gate, or changed in it [default of a new gate: default=100/minute,
-    /// 1000/hour]
-    #[arg(long = "plan", value_name = "PLAN", value_parser = given::value(plans::parse))]
+    /// A plan, NAME=POLICY, to add to the gate or to change in it; repeatable [default of a new
+    /// gate: default=100/minute, 1000/hour]
+    #[arg(long = "plan", value_name = "PLAN", value_parser = value_parser(plans::parse))]
     plans: Vec<Plan>,
-    /// Admit everything, and report what would not have been in X-Keytally-Shadow, the metrics and the log
+    /// Shadow mode: admit all requests, and report those that would be refused in
+    /// X-Keytally-Shadow, the metrics and the log
     #[arg(long)]
     shadow: bool,
-    /// A proxy whose X-Forwarded-For names the client: an address, a network such as 10.0.0.0/8, or unix for all peers
-    /// of Unix sockets. The client is the rightmost address there that is no trusted proxy. Repeatable
+    /// A proxy whose X-Forwarded-For names the client: an address, a network such as 10.0.0.0/8, or
+    /// unix for all peers of Unix sockets; repeatable. The client is the rightmost address there
+    /// that is not a trusted proxy
     #[arg(long = "trusted-proxy", value_name = "NETWORK")]
     trusted_proxies: Vec<TrustedProxy>,
-    /// How many wrong keys a client address may send; more are answered with 429. A right key is never refused by it,
-    /// and a missing key does not count. An IPv6 address counts with its /64. At /auth, only addresses that a
-    /// --trusted-proxy forwards count. Or: off
-    #[arg(long, value_name = "POLICY", default_value = "20/minute, 200/hour", value_parser = given::value(parse_failures))]
+    /// Limit of invalid keys from one client address; further ones get 429. A valid key is never
+    /// refused for it, and a missing key does not count. An IPv6 address counts with its /64. At
+    /// /auth, only addresses that a --trusted-proxy forwards count. off disables the limit
+    #[arg(long, value_name = "POLICY", default_value = "20/minute, 200/hour", value_parser = value_parser(parse_failures))]
     failures: Failures,
-    /// Let CORS preflights pass at /auth without a key: requests whose method, as the proxy states it in this header,
-    /// is OPTIONS. It is X-Forwarded-Method for Traefik and Caddy, X-Original-Method for ingress-nginx, and :method for
-    /// Envoy, which asks with the method itself. The proxy must set it on every request: clients who could would pass
-    /// without a key [default: none pass]
+    /// Admit CORS preflights at /auth without a key: requests for which the proxy sends OPTIONS in
+    /// this header. It is X-Forwarded-Method for Traefik and Caddy, X-Original-Method for
+    /// ingress-nginx, and :method for Envoy, which uses the method of the client's request. The
+    /// proxy must set it on every request; otherwise clients can set it and need no key [default:
+    /// not admitted]
     #[arg(long, value_name = "HEADER")]
     preflight_header: Option<MethodSource>,
-    /// How many connections there are at a time, as far as the system lets the process open files. One takes up to 30
-    /// KiB of memory. A further one displaces that which has sent no request for the longest time
+    /// Maximum number of open connections. The system's limit of open files may lower it. A
+    /// connection takes up to 30 KiB of memory. If all are in use, a new connection closes the one
+    /// that has been idle longest
     #[arg(long, value_name = "COUNT", default_value_t = 2048, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
     connections: usize,
-    /// How many connections a client address may have at a time. An IPv6 address counts with its /64. Loopback
-    /// addresses, Unix sockets and trusted proxies may have any number
+    /// Maximum number of open connections of one client address. An IPv6 address counts with its
+    /// /64. There is no limit for loopback addresses, Unix sockets and trusted proxies
     #[arg(long, value_name = "COUNT", default_value_t = 256, value_parser = RangedU64ValueParser::<usize>::new().range(1..=65_536))]
     connections_per_address: usize,
-    /// How long a client may take to send the head of a request or to read an answer, and how long an idle connection
-    /// is kept
+    /// How long a client may take to send the head of a request or to read a response, and how long
+    /// an idle connection stays open
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_timeout)]
     client_timeout: Duration,
 }
 
-/// A limit of failed checks, or none.
+/// The value of `--failures`: a limit of failed checks, or `None` for `off`.
 #[derive(Clone)]
 struct Failures(Option<Policy>);
 
+/// Parses the value of `--failures`.
 fn parse_failures(text: &str) -> Result<Failures, String> {
     let policy = (text != "off").then(|| text.parse()).transpose();
-    policy.map(Failures).map_err(|error: ParsePolicyError| format!("{}; or write off", policy_error(&error)))
+    policy
+        .map(Failures)
+        .map_err(|error: ParsePolicyError| format!("{}; off disables the limit", policy_error(&error)))
 }
 
-/// Reads an address as far as it can be told without a look at the machine.
+/// Checks the syntax of an address to listen on.
 fn parse_address(text: &str) -> Result<String, String> {
     let is_tcp = |(host, port): (&str, &str)| {
         let brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
@@ -114,25 +125,27 @@ fn parse_address(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "{:?} is not an address and a port, such as 127.0.0.1:8080 or [::1]:8080, nor unix: and a path",
+        "{:?} is not an address; write an address and a port, such as 127.0.0.1:8080 or [::1]:8080, or unix: and a path",
         redact(text)
     ))
 }
 
+/// Parses the permissions of a socket file, in octal.
 fn parse_mode(text: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
     mode.ok_or_else(|| "it must be an octal number from 0 to 777, such as 660".to_owned())
 }
 
+/// Parses the value of `--client-timeout`.
 fn parse_timeout(text: &str) -> Result<Duration, String> {
-    let timeout = times::span(text)?;
+    let timeout = times::parse_duration(text)?;
     let range = Duration::from_secs(1)..=Duration::from_secs(3600);
     if range.contains(&timeout) { Ok(timeout) } else { Err("it must be from 1s to 1h".to_owned()) }
 }
 
 impl Serve {
     pub(crate) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
-        plans::refuse_twins(&self.plans)?;
+        plans::check_distinct(&self.plans)?;
         let runtime = Runtime::new()?;
         runtime.block_on(async {
             let listener = Listener::bind("--listen", &self.listen, self.socket_mode).await?;
@@ -141,18 +154,19 @@ impl Serve {
                 None => None,
             };
             let data = data::open(&self.data, pepper, &self.plans, io::stdout().is_terminal())?;
-            // Until here a signal ends the process at once: opening may wait for a pipe or for another process.
-            let stop = Stop::new()?;
+            // Until here a signal ends the process: opening may wait for a pipe or for another
+            // process.
+            let stop = StopSignals::new()?;
             let hangup = hangup()?;
-            if let Err(error) = self.greet(&data, &listener, metrics.as_ref(), program)
+            if let Err(error) = self.print_startup_message(&data, &listener, metrics.as_ref(), program)
                 && let Some(parts) = data.first_key.as_ref().map(|key| parse_key(key.expose().as_bytes()))
             {
-                return Err(taken_back(&data.gate, parts?.id, &Failure::because(error.to_string())));
+                return Err(revoke_unprinted(&data.gate, parts?.id, &Failure::new(error.to_string())));
             }
             drop(data.first_key);
-            warn_of(&self.plans);
+            warn_of_idle_quotas(&self.plans);
             if let Some(policy) = &self.failures.0 {
-                plans::warnings("--failures", policy).iter().for_each(|text| remark(text));
+                plans::warnings("--failures", policy).iter().for_each(|text| print_note(text));
             }
             let settings = Settings {
                 shadow: self.shadow,
@@ -161,20 +175,20 @@ impl Serve {
                 preflights: self.preflight_header,
                 connections: self.connections,
                 per_address: self.connections_per_address,
-                patience: self.client_timeout,
+                client_timeout: self.client_timeout,
             };
             let service = Service::new(data.gate, data.peppers, settings)?;
             tokio::spawn(reopen_at(hangup, Arc::clone(&service)));
-            let doors = service.doors(listener, metrics).await?;
-            if !listen::serve(doors, stop).await? {
-                remark("keytally: stopped with requests unanswered: their clients took too long");
+            let endpoints = service.endpoints(listener, metrics).await?;
+            if !listen::serve(endpoints, stop).await? {
+                print_note("keytally: stopped before all responses were sent: clients read them too slowly");
             }
-            Ok(Status::Fine)
+            Ok(Status::Success)
         })
     }
 
-    /// Says what was made, and how to ask the service something.
-    fn greet(
+    /// Prints what was created or opened, and commands that use the service.
+    fn print_startup_message(
         &self,
         data: &Data,
         listener: &Listener,
@@ -183,19 +197,19 @@ impl Serve {
     ) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let table = data.gate.table();
-        let did = if data.made { "Made" } else { "Opened" };
-        let keys = counted(table.capacity(), "key");
-        writeln!(out, "{did} {}, a gate for {keys}.", data.gate_path.display())?;
-        if let (true, Some(pepper)) = (data.made, &data.pepper_path) {
+        let verb = if data.created { "Created" } else { "Opened" };
+        let keys = pluralized(table.capacity(), "key");
+        writeln!(out, "{verb} {}, a gate for {keys}.", data.gate_path.display())?;
+        if let (true, Some(pepper)) = (data.created, &data.pepper_path) {
             writeln!(
                 out,
-                "Its pepper is in {}: keep a copy, without it no key can be checked.",
+                "The pepper is in {}: keep a copy, no key can be checked without it.",
                 pepper.display()
             )?;
         }
-        writeln!(out, "Plans: {}.", plans::in_words(table.plans().map(|(_, plan)| plan)))?;
+        writeln!(out, "Plans: {}.", plans::describe(table.plans().map(|(_, plan)| plan)))?;
         if self.shadow {
-            writeln!(out, "Shadow mode: everything is admitted.")?;
+            writeln!(out, "Shadow mode: all requests are admitted.")?;
         }
         let pepper = data
             .pepper_path
@@ -207,36 +221,38 @@ impl Serve {
         match &data.first_key {
             Some(key) => {
                 let key = key.expose();
-                writeln!(out, "\nThe first key, of account 1. It is shown only now:\n\n  {key}")?;
-                writeln!(out, "\nTry it:\n\n  curl -i -H 'X-API-Key: {key}' {contacts}")?;
-                writeln!(out, "\nAnother key:\n\n  {issue}")?;
+                writeln!(out, "\nThe first key, for account 1. Store it: it is not shown again.\n\n  {key}")?;
+                writeln!(out, "\nSend a request:\n\n  curl -i -H 'X-API-Key: {key}' {contacts}")?;
+                writeln!(out, "\nIssue another key:\n\n  {issue}")?;
             }
             None => {
                 let head = match table.list(now()).next() {
                     None => {
-                        "No key is issued yet: standard output is not a terminal, so it may be a log. Issue one with"
+                        "No key was issued: standard output is not a terminal, and may be a log. Issue a key"
                     }
-                    Some(_) => "A key",
+                    Some(_) => "Issue a key",
                 };
                 writeln!(out, "\n{head}:\n\n  {issue}")?;
-                writeln!(out, "\nTry it:\n\n  curl -i -H 'X-API-Key: KEY' {contacts}")?;
+                writeln!(out, "\nSend a request:\n\n  curl -i -H 'X-API-Key: KEY' {contacts}")?;
             }
         }
         writeln!(out)?;
         if let Some(metrics) = metrics {
-            writeln!(out, "Metrics are on {}", location(metrics))?;
+            writeln!(out, "Metrics on {}", location(metrics))?;
         }
         writeln!(out, "Listening on {} (Ctrl-C stops)", location(listener))?;
         out.flush()
     }
 }
 
-/// SIGHUP, taken over from now on. In a terminal it means that the terminal was closed, and still ends the service.
+/// Returns a stream of SIGHUP, or `None` on a terminal.
+///
+/// On a terminal, SIGHUP means that the terminal was closed, and ends the service.
 fn hangup() -> io::Result<Option<Signal>> {
     if io::stdin().is_terminal() { Ok(None) } else { signal(SignalKind::hangup()).map(Some) }
 }
 
-/// Opens the gate's file again whenever the signal comes.
+/// Reopens the gate file on each signal.
 async fn reopen_at(mut hangup: Option<Signal>, service: Arc<Service>) {
     while let Some(hangup) = &mut hangup
         && hangup.recv().await.is_some()
@@ -246,7 +262,7 @@ async fn reopen_at(mut hangup: Option<Signal>, service: Arc<Service>) {
     }
 }
 
-/// Where a listener is, as the greeting shows it.
+/// Returns the location of a listener for the startup message.
 fn location(listener: &Listener) -> String {
     match (listener.tcp_address(), listener.unix_path()) {
         (Some(address), _) => format!("http://{}", reachable(address)),
@@ -254,16 +270,16 @@ fn location(listener: &Listener) -> String {
     }
 }
 
-/// The arguments that make curl ask a listener for `path`.
+/// Returns the arguments with which curl requests `path` from a listener.
 fn curl_target(listener: &Listener, path: &str) -> String {
     match listener.unix_path() {
         Some(socket) => format!("--unix-socket {} http://localhost{path}", quoted(socket)),
-        // A shell may take brackets for a pattern.
+        // Quoted because brackets are a pattern in a shell.
         None => quoted(Path::new(&format!("{}{path}", location(listener)))),
     }
 }
 
-/// Where a client on this machine finds what listens on every address.
+/// Replaces an unspecified address by the loopback address, which a client on this machine can use.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -273,7 +289,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// A path as a shell takes it.
+/// Quotes a path for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+=@,:".contains(&byte);
@@ -285,7 +301,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_to_paste_has_an_address_and_a_path_that_work() {
+    fn printed_command_has_a_usable_address_and_path() {
         let reach = |address: &str| reachable(address.parse().unwrap()).to_string();
         assert_eq!(reach("0.0.0.0:80"), "127.0.0.1:80");
         assert_eq!(reach("[::]:80"), "[::1]:80");

@@ -1,18 +1,17 @@
-//! `keytally serve`: the reference service. It shows what a service of one's own does with a gate, and `/auth` puts
-//! the gate in front of any service behind a proxy.
+//! The service: its routes and what they share.
 
 pub(crate) mod address;
 mod auth;
 pub(crate) mod bind;
+mod check;
 mod contacts;
 pub(crate) mod data;
-mod guard;
 mod guesses;
+mod header_case;
 mod limits;
 pub(crate) mod listen;
 mod log;
 mod metrics;
-mod names;
 pub(crate) mod preflight;
 mod slots;
 
@@ -34,69 +33,70 @@ use tokio::sync::Mutex;
 
 use self::address::TrustedProxies;
 use self::bind::Listener;
-use self::guesses::Guesses;
-use self::listen::{Door, MAX_METRICS_CONNECTIONS, permitted_connections};
+use self::guesses::GuessLimiter;
+use self::listen::{Endpoint, MAX_METRICS_CONNECTIONS, permitted_connections};
 use self::log::Log;
 use self::metrics::Metrics;
 use self::preflight::MethodSource;
 use self::slots::Slots;
-use keytally_cli::Failure;
+use keytally_cli::internal::Failure;
 
-/// What the routes share.
+/// The state that the routes share.
 #[derive(Debug)]
 pub(crate) struct Service {
     gate: Followed,
     metrics: Metrics,
     log: Log,
-    /// Held while the metrics are read, so that a flood of such requests takes one thread.
-    reading: Arc<Mutex<()>>,
-    guesses: Guesses,
+    /// Held while the metrics are collected, so that many such requests occupy only one thread.
+    metrics_lock: Arc<Mutex<()>>,
+    guesses: GuessLimiter,
     settings: Settings,
 }
 
-/// How a service behaves.
+/// The settings of a service.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// Whether everything is admitted, and what would not have been is only reported.
+    /// Whether all requests are admitted, and refusals are only reported.
     pub(crate) shadow: bool,
-    /// The proxies whose forwarded addresses are believed.
+    /// The proxies whose `X-Forwarded-For` is trusted.
     pub(crate) proxies: Arc<TrustedProxies>,
-    /// The limit of failed checks for each client, if any.
+    /// The limit of failed checks per client address, if any.
     pub(crate) failures: Option<Policy>,
-    /// Where proxies state the method of CORS preflights, which then pass at `/auth`.
+    /// Where proxies state the method of the client's request. If set, CORS preflights are admitted
+    /// at `/auth`.
     pub(crate) preflights: Option<MethodSource>,
-    /// Connections at a time.
+    /// The maximum number of open connections.
     pub(crate) connections: usize,
-    /// Connections of each client at a time.
+    /// The maximum number of open connections per client address.
     pub(crate) per_address: usize,
-    /// How long a client may make no progress.
-    pub(crate) patience: Duration,
+    /// How long a connection may make no progress.
+    pub(crate) client_timeout: Duration,
 }
 
 impl Service {
-    /// Returns a service of this gate, which is opened again when its file is replaced.
+    /// Returns a service for this gate, which is reopened when its file is replaced.
     pub(crate) fn new(gate: Gate, peppers: Peppers, settings: Settings) -> Result<Arc<Self>, Failure> {
         let metrics = Metrics::new()?;
-        let log = Log::start(metrics.lost_lines())?;
-        let gate = Followed::of(gate, peppers, Ok)?;
+        let log = Log::start(metrics.dropped_lines())?;
+        let gate = Followed::from_gate(gate, peppers, Ok)?;
         let events = log.events();
         gate.watch(move |event| events.gate(&event))?;
-        let guesses = Guesses::new(settings.failures.as_ref())?;
-        Ok(Arc::new(Self { gate, metrics, log, reading: Arc::default(), guesses, settings }))
+        let guesses = GuessLimiter::new(settings.failures.as_ref())?;
+        Ok(Arc::new(Self { gate, metrics, log, metrics_lock: Arc::default(), guesses, settings }))
     }
 
-    /// Returns what listens: all routes at one door, or the metrics at a door of their own.
-    pub(crate) async fn doors(
+    /// Returns the endpoints: one for all routes, or a second one for the metrics.
+    pub(crate) async fn endpoints(
         self: Arc<Self>,
         listener: Listener,
         metrics_listener: Option<Listener>,
-    ) -> Result<Vec<Door>, Failure> {
-        let names = names::exact().await?;
-        let Settings { per_address, patience, ref proxies, .. } = self.settings;
-        let door = |listener, routes, connections| {
+    ) -> Result<Vec<Endpoint>, Failure> {
+        let header_case = header_case::extensions().await?;
+        let Settings { per_address, client_timeout, ref proxies, .. } = self.settings;
+        let endpoint = |listener, routes, connections| {
             let slots = Slots::new(connections, per_address, self.metrics.closed_connections());
-            let router = with_common_routes(routes, names.clone()).with_state(Arc::clone(&self));
-            Door { listener, router, slots, proxies: Arc::clone(proxies), patience }
+            let router = with_common_routes(routes, header_case.clone()).with_state(Arc::clone(&self));
+            Endpoint { listener, router, slots, proxies: Arc::clone(proxies), client_timeout }
         };
         let metrics_route = Router::new().route("/metrics", get(metrics));
         let routes = Router::new()
@@ -107,15 +107,15 @@ impl Service {
             .route("/auth/{*path}", any(auth::auth));
         let connections = permitted_connections(self.settings.connections);
         Ok(match metrics_listener {
-            None => vec![door(listener, routes.merge(metrics_route), connections)],
+            None => vec![endpoint(listener, routes.merge(metrics_route), connections)],
             Some(metrics_listener) => vec![
-                door(listener, routes, connections),
-                door(metrics_listener, metrics_route, MAX_METRICS_CONNECTIONS),
+                endpoint(listener, routes, connections),
+                endpoint(metrics_listener, metrics_route, MAX_METRICS_CONNECTIONS),
             ],
         })
     }
 
-    /// Opens the gate's file again, whether it was replaced or not.
+    /// Reopens the gate file, whether it was replaced or not.
     pub(crate) fn reopen(&self) {
         let events = self.log.events();
         match self.gate.reopen() {
@@ -125,8 +125,8 @@ impl Service {
     }
 }
 
-/// Adds what every listener answers, and the letters of header names.
-fn with_common_routes(routes: Router<Arc<Service>>, names: Extensions) -> Router<Arc<Service>> {
+/// Adds the routes of every endpoint, and the letter case of header names.
+fn with_common_routes(routes: Router<Arc<Service>>, header_case: Extensions) -> Router<Arc<Service>> {
     routes
         .route("/healthz", get(async || json(StatusCode::OK, r#"{"status": "ok"}"#)))
         .fallback(async || json(StatusCode::NOT_FOUND, r#"{"error": "Not found"}"#))
@@ -134,35 +134,35 @@ fn with_common_routes(routes: Router<Arc<Service>>, names: Extensions) -> Router
             json(StatusCode::METHOD_NOT_ALLOWED, r#"{"error": "Method not allowed"}"#)
         })
         .layer(map_response(move |mut response: Response| {
-            response.extensions_mut().extend(names.clone());
+            response.extensions_mut().extend(header_case.clone());
             core::future::ready(response)
         }))
 }
 
 async fn metrics(State(service): State<Arc<Service>>) -> Response {
-    let turn = Arc::clone(&service.reading).lock_owned().await;
+    let lock = Arc::clone(&service.metrics_lock).lock_owned().await;
     // Counting the keys reads the whole table.
     let read = move || {
         let text = service.metrics.text(&service.gate.load(), &service.gate.status());
-        drop(turn);
+        drop(lock);
         text
     };
     let text = tokio::task::spawn_blocking(read).await;
     match text {
         Ok(Ok(text)) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        _ => json(StatusCode::INTERNAL_SERVER_ERROR, r#"{"error": "The metrics can't be read"}"#),
+        _ => json(StatusCode::INTERNAL_SERVER_ERROR, r#"{"error": "Cannot read the metrics"}"#),
     }
 }
 
-/// A response whose body is this JSON text.
+/// Returns a response whose body is this JSON text.
 fn json(status: StatusCode, body: impl Into<axum::body::Body>) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], body.into()).into_response()
 }
 
-/// A response whose body is this as JSON.
+/// Returns a response whose body is this value as JSON.
 fn json_of(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => json(StatusCode::OK, body),
-        Err(_) => json(StatusCode::INTERNAL_SERVER_ERROR, r#"{"error": "The answer can't be written"}"#),
+        Err(_) => json(StatusCode::INTERNAL_SERVER_ERROR, r#"{"error": "Cannot write the response"}"#),
     }
 }

@@ -1,12 +1,12 @@
-//! Who asks, as the service knows it: guessed keys by client address, trusted proxies, CORS preflights, and the
-//! identity that `/auth` reports.
+//! Clients: guessed keys per client address, trusted proxies, CORS preflights, and the identity
+//! headers of `/auth`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses what it needs")]
 mod support;
 
-use support::program::Bench;
-use support::server::{Server, logged};
+use support::program::Sandbox;
+use support::server::{Server, await_log};
 use support::wire::{Reply, Wire};
 
 const INVALID: &str = r#"{"error": "Invalid API key"}"#;
@@ -14,12 +14,12 @@ const EXCEEDED: &str = r#"{"error": "Rate limit exceeded. Please try again later
 const REFUSED: &str = "keytally_guesses_total{action=\"refused\"}";
 const IDENTITY: [&str; 4] = ["X-Account-Id", "X-Key-Id", "X-Key-Env", "X-Key-Plan"];
 
-/// Two wrong keys a client, in a window whose end doesn't fall into a test.
+/// A limit of two invalid keys per client, in a window that does not end during a test.
 const TWO: [&str; 2] = ["--failures", "2/31d"];
 
 fn guess(server: &Server, path: &str, more: &[&str]) -> Reply {
     let lines: Vec<&[u8]> = ["X-API-Key: wrong"].iter().chain(more).map(|line| line.as_bytes()).collect();
-    server.ask(&format!("GET {path}"), &lines)
+    server.request(&format!("GET {path}"), &lines)
 }
 
 fn guesses(server: &Server, path: &str, more: &[&str], count: usize) -> Vec<u16> {
@@ -27,10 +27,10 @@ fn guesses(server: &Server, path: &str, more: &[&str], count: usize) -> Vec<u16>
 }
 
 #[test]
-fn wrong_keys_beyond_the_limit_get_429() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &TWO);
-    let key = bench.remember(&server.first_key().unwrap());
+fn invalid_keys_beyond_the_limit_get_429() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &TWO);
+    let key = sandbox.watch_secret(&server.first_key().unwrap());
     for path in ["/api/v1/contacts", "/api/v1/limits"] {
         let reply = guess(&server, path, &[]);
         assert_eq!((reply.code(), reply.body.as_str()), (401, INVALID));
@@ -49,56 +49,57 @@ fn wrong_keys_beyond_the_limit_get_429() {
     assert_eq!((problem.code(), problem.header("Content-Type")), (429, "application/problem+json"));
     assert_eq!(server.metric(REFUSED), 3);
     assert_eq!(server.metric("keytally_verdicts_total{outcome=\"invalid_key\",reason=\"malformed\"}"), 5);
-    logged(&bench, &["invalid_key reason=malformed retry_after=", "route=limits"]);
-    // A right key passes, and requests without one are no guesses.
+    await_log(&sandbox, &["invalid_key reason=malformed retry_after=", "route=limits"]);
+    // A valid key is admitted, and a request without a key does not count.
     assert_eq!(server.contacts(&key).code(), 200);
-    assert_eq!(server.ask("GET /api/v1/contacts", &[]).code(), 401);
+    assert_eq!(server.request("GET /api/v1/contacts", &[]).code(), 401);
 }
 
 #[test]
-fn revoked_keys_and_duplicates_count_as_wrong_ones() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &TWO);
-    let (key, key_id) = bench.new_key(&["--account", "2"]);
-    bench.administer(&["revoke", support::server::GATE, &key_id]).with(0);
+fn revoked_and_duplicate_keys_count_as_invalid() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &TWO);
+    let (key, key_id) = sandbox.new_key(&["--account", "2"]);
+    sandbox.run_admin(&["revoke", support::server::GATE, &key_id]).expect_status(0);
     assert_eq!(server.contacts(&key).code(), 401);
     let header = format!("X-API-Key: {key}");
     let twice = [header.as_bytes(), header.as_bytes()];
-    assert_eq!(server.ask("GET /api/v1/contacts", &twice).code(), 401);
-    assert_eq!(server.ask("GET /api/v1/contacts", &twice).code(), 429);
+    assert_eq!(server.request("GET /api/v1/contacts", &twice).code(), 401);
+    assert_eq!(server.request("GET /api/v1/contacts", &twice).code(), 429);
     assert_eq!(server.contacts(&key).code(), 429);
 }
 
 #[test]
 fn missing_keys_never_count() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &TWO);
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &TWO);
     for _ in 0..5 {
-        assert_eq!(server.ask("GET /api/v1/contacts", &[]).code(), 401);
+        assert_eq!(server.request("GET /api/v1/contacts", &[]).code(), 401);
     }
     assert_eq!(guesses(&server, "/api/v1/contacts", &[], 3), [401, 401, 429]);
 }
 
 #[test]
-fn guesses_are_limited_by_default_unless_off() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &[]);
-    // A minute may end on the way.
+fn guesses_are_limited_unless_off() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    // A minute may end during the requests.
     assert!(guesses(&server, "/api/v1/contacts", &[], 50).contains(&429));
     drop(server);
-    let server = Server::start(&bench, &["--failures", "off"]);
+    let server = Server::start(&sandbox, &["--failures", "off"]);
     assert_eq!(guesses(&server, "/api/v1/contacts", &[], 50), [401; 50]);
 }
 
 #[test]
-fn forwarded_addresses_are_believed_from_trusted_proxies() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &[&TWO[..], &["--trusted-proxy", "127.0.0.0/8"]].concat());
+fn forwarded_address_of_a_trusted_proxy_is_used() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[&TWO[..], &["--trusted-proxy", "127.0.0.0/8"]].concat());
     for path in ["/auth", "/api/v1/contacts"] {
         let host = if path == "/auth" { 1 } else { 2 };
         let from = |last: &str| format!("X-Forwarded-For: 1.2.3.4, 203.0.113.{host}{last}");
         assert_eq!(guesses(&server, path, &[&from("1")], 3), [401, 401, 429], "{path}");
-        // The proxy's own address and what the client wrote change nothing, another client has its own count.
+        // The proxy's own address and the client's own text change nothing. Another client has its
+        // own count.
         assert_eq!(guesses(&server, path, &["X-Forwarded-For: 9.9.9.9", &from("1, 127.0.0.7")], 1), [429]);
         assert_eq!(guesses(&server, path, &[&from("2")], 3), [401, 401, 429]);
         let site = format!("X-Forwarded-For: 2001:db8:{host}::");
@@ -111,10 +112,10 @@ fn forwarded_addresses_are_believed_from_trusted_proxies() {
 }
 
 #[test]
-fn forwarded_addresses_of_other_peers_are_not_believed() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &[&TWO[..], &["--trusted-proxy", "10.0.0.0/8"]].concat());
-    // At /auth the peer is a proxy that nobody vouched for: its clients must not share a count.
+fn forwarded_address_of_another_peer_is_ignored() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[&TWO[..], &["--trusted-proxy", "10.0.0.0/8"]].concat());
+    // At /auth the peer is an untrusted proxy, whose clients must not share a count.
     let here = "X-Forwarded-For: 203.0.113.1";
     assert_eq!(guesses(&server, "/auth", &[here], 5), [401; 5]);
     let codes: Vec<u16> = (1..=3)
@@ -126,13 +127,13 @@ fn forwarded_addresses_of_other_peers_are_not_believed() {
 }
 
 #[test]
-fn peers_of_unix_sockets_are_trusted_only_if_told() {
+fn unix_socket_peer_is_trusted_only_by_option() {
     for (more, codes) in [(&["--trusted-proxy", "unix"][..], [401, 401, 429]), (&[], [401; 3])] {
-        let bench = Bench::new();
-        let _server = Server::start_at(&bench, "unix:socket", &[&TWO[..], more].concat(), &[]);
+        let sandbox = Sandbox::new();
+        let _server = Server::start_at(&sandbox, "unix:socket", &[&TWO[..], more].concat(), &[]);
         let guess = || {
             let lines: [&[u8]; 2] = [b"X-API-Key: wrong", b"X-Forwarded-For: 203.0.113.1"];
-            Wire::to_socket(&bench.path("socket")).ask("GET /auth", &lines).code()
+            Wire::to_socket(&sandbox.path("socket")).request("GET /auth", &lines).code()
         };
         assert_eq!([guess(), guess(), guess()], codes, "{more:?}");
     }
@@ -140,25 +141,25 @@ fn peers_of_unix_sockets_are_trusted_only_if_told() {
 
 #[test]
 fn shadow_mode_reports_guesses_and_refuses_none() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &[&TWO[..], &["--shadow"]].concat());
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[&TWO[..], &["--shadow"]].concat());
     assert_eq!(guesses(&server, "/api/v1/contacts", &[], 5), [200; 5]);
     assert_eq!(guess(&server, "/api/v1/contacts", &[]).header("X-Keytally-Shadow"), "invalid_key");
     assert_eq!(server.metric("keytally_guesses_total{action=\"shadow\"}"), 4);
     assert_eq!(server.metric(REFUSED), 0);
 }
 
-/// Asks `/auth` with these lines besides. Returns the reply without what changes with time.
+/// Sends a request with these header lines. Returns the reply without its date.
 fn authorize(server: &Server, request: &str, lines: &[&str]) -> Reply {
     let lines: Vec<&[u8]> = lines.iter().map(|line| line.as_bytes()).collect();
-    server.ask(request, &lines).timeless()
+    server.request(request, &lines).without_date()
 }
 
 #[test]
-fn auth_always_reports_an_identity_or_none() {
+fn auth_always_sets_the_identity_headers() {
     for more in [&[][..], &["--shadow"]] {
-        let bench = Bench::new();
-        let server = Server::start(&bench, &[&["--plan", "default=1/31d"], more].concat());
+        let sandbox = Sandbox::new();
+        let server = Server::start(&sandbox, &[&["--plan", "default=1/31d"], more].concat());
         let key = format!("X-API-Key: {}", server.first_key().unwrap());
         let admitted = authorize(&server, "GET /auth", &[&key]);
         assert!(IDENTITY.iter().all(|name| !admitted.header(name).is_empty()), "{admitted:?}");
@@ -169,23 +170,23 @@ fn auth_always_reports_an_identity_or_none() {
                 assert_eq!(reply.header(name), "", "{reply:?}");
             }
         }
-        // Denied, and with a cost that cannot be read: who asks is known in shadow mode alone.
+        // Denied, and an invalid cost: the holder is reported only in shadow mode.
         for cost in ["X-Cost: 1", "X-Cost: many"] {
             let reply = authorize(&server, "GET /auth", &[&key, cost]);
             for name in IDENTITY {
                 assert_eq!(reply.header(name).is_empty(), more.is_empty(), "{reply:?}");
             }
         }
-        // Elsewhere there are no such headers.
+        // Other routes do not have these headers.
         let elsewhere = authorize(&server, "GET /api/v1/limits", &[&key]);
         assert!(IDENTITY.iter().all(|name| !elsewhere.has(name)), "{elsewhere:?}");
     }
 }
 
 #[test]
-fn preflights_pass_where_the_proxy_states_their_method() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &["--preflight-header", "X-Forwarded-Method"]);
+fn preflight_is_admitted_by_the_header_of_the_proxy() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--preflight-header", "X-Forwarded-Method"]);
     let key = server.first_key().unwrap();
     let with_key = format!("X-API-Key: {key}");
     for lines in [&["X-Forwarded-Method: OPTIONS"][..], &["x-forwarded-method: OPTIONS", &with_key]] {
@@ -212,17 +213,17 @@ fn preflights_pass_where_the_proxy_states_their_method() {
 }
 
 #[test]
-fn preflights_of_envoy_pass_by_their_own_method() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &["--preflight-header", ":method"]);
+fn preflight_of_envoy_is_admitted_by_its_method() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--preflight-header", ":method"]);
     assert_eq!(authorize(&server, "OPTIONS /auth/path", &[]).code(), 200);
     assert_eq!(authorize(&server, "GET /auth", &["X-Forwarded-Method: OPTIONS"]).code(), 401);
 }
 
 #[test]
-fn no_preflight_passes_unless_told() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &[]);
+fn preflight_is_not_admitted_by_default() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
     let claims = ["X-Forwarded-Method: OPTIONS", "X-Original-Method: OPTIONS"];
     assert_eq!(authorize(&server, "OPTIONS /auth", &claims).code(), 401);
 }

@@ -1,4 +1,4 @@
-//! Where the service listens and what it speaks: IPv4, IPv6, Unix sockets, an address for metrics, HTTP/2.
+//! Listeners and protocols: IPv4, IPv6, Unix sockets, a separate address for metrics, HTTP/2.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses what it needs")]
@@ -13,207 +13,219 @@ use std::process::Command;
 
 use rustix::net::listen;
 use rustix::process::Signal;
-use support::program::{Bench, finish};
+use support::program::{Sandbox, finish};
 use support::server::Server;
 use support::wire::{Reply, Wire};
 
 const SOCKET: &str = "unix:api.socket";
 
-fn at_socket(bench: &Bench, more: &[&str]) -> Server {
-    Server::start_at(bench, SOCKET, more, &[])
+/// Starts a service on a Unix socket.
+fn start_on_socket(sandbox: &Sandbox, more: &[&str]) -> Server {
+    Server::start_at(sandbox, SOCKET, more, &[])
 }
 
-fn ask_socket(bench: &Bench, name: &str, request: &str) -> Reply {
-    Wire::to_socket(&bench.path(name)).ask(request, &[])
+fn request_over_socket(sandbox: &Sandbox, name: &str, request: &str) -> Reply {
+    Wire::to_socket(&sandbox.path(name)).request(request, &[])
 }
 
-/// Asserts that a start fails with such a sentence.
+/// Asserts that a start fails with an error that has all of `parts`.
 #[track_caller]
-fn serve_fails(bench: &Bench, args: &[&str], parts: &[&str]) {
-    bench.finish(&mut bench.command(&[&["serve", "--data", "data"], args].concat()), b"").fails(parts);
+fn expect_start_failure(sandbox: &Sandbox, args: &[&str], parts: &[&str]) {
+    sandbox
+        .finish(&mut sandbox.command(&[&["serve", "--data", "data"], args].concat()), b"")
+        .expect_failure(parts);
 }
 
 #[test]
-fn a_unix_socket_serves_with_its_mode() {
+fn unix_socket_file_has_its_mode() {
     for (more, mode) in
         [(&[][..], 0o660), (&["--socket-mode", "600"], 0o600), (&["--socket-mode", "0666"], 0o666)]
     {
-        let bench = Bench::new();
-        let server = at_socket(&bench, more);
+        let sandbox = Sandbox::new();
+        let server = start_on_socket(&sandbox, more);
         assert!(
-            server.greeting.ends_with("Listening on unix:api.socket (Ctrl-C stops)\n"),
+            server.startup_message.ends_with("Listening on unix:api.socket (Ctrl-C stops)\n"),
             "{}",
-            server.greeting
+            server.startup_message
         );
-        let file = fs::metadata(bench.path("api.socket")).unwrap();
+        let file = fs::metadata(sandbox.path("api.socket")).unwrap();
         assert!(file.file_type().is_socket());
         assert_eq!(file.permissions().mode() & 0o7777, mode);
-        assert_eq!(ask_socket(&bench, "api.socket", "GET /healthz").code(), 200);
-        let gate = fs::metadata(bench.path("data/api.gate")).unwrap();
+        assert_eq!(request_over_socket(&sandbox, "api.socket", "GET /healthz").code(), 200);
+        let gate = fs::metadata(sandbox.path("data/api.gate")).unwrap();
         assert_eq!(gate.permissions().mode() & 0o7777, 0o600);
     }
 }
 
 #[test]
-fn the_curl_line_of_a_unix_socket_works() {
-    let bench = Bench::new();
-    let server = at_socket(&bench, &[]);
-    let line = server.greeting.lines().find(|line| line.contains("curl")).unwrap().trim();
+fn printed_curl_command_for_a_unix_socket_works() {
+    let sandbox = Sandbox::new();
+    let server = start_on_socket(&sandbox, &[]);
+    let line = server.startup_message.lines().find(|line| line.contains("curl")).unwrap().trim();
     let mut shell = Command::new("sh");
-    let ran = finish(shell.args(["-c", &format!("{line} --silent")]).current_dir(bench.path(".")), b"");
-    assert!(ran.out.starts_with("HTTP/1.1 200 OK\r\n"), "{line} {ran:?}");
+    let run = finish(shell.args(["-c", &format!("{line} --silent")]).current_dir(sandbox.path(".")), b"");
+    assert!(run.out.starts_with("HTTP/1.1 200 OK\r\n"), "{line} {run:?}");
 }
 
 #[test]
-fn a_stop_removes_the_socket_file() {
-    let bench = Bench::new();
-    let server = at_socket(&bench, &["--metrics-listen", "unix:metrics.socket"]);
-    assert!(bench.path("metrics.socket").exists());
+fn shutdown_removes_the_socket_file() {
+    let sandbox = Sandbox::new();
+    let server = start_on_socket(&sandbox, &["--metrics-listen", "unix:metrics.socket"]);
+    assert!(sandbox.path("metrics.socket").exists());
     server.signal(Signal::TERM);
     assert!(server.wait().success());
-    assert_eq!(bench.names(), ["data", "log.txt"]);
+    assert_eq!(sandbox.names(), ["data", "log.txt"]);
 }
 
 #[test]
-fn a_stop_keeps_the_socket_file_of_another_process() {
-    let bench = Bench::new();
-    let server = at_socket(&bench, &[]);
-    fs::remove_file(bench.path("api.socket")).unwrap();
-    let _other = UnixListener::bind(bench.path("api.socket")).unwrap();
+fn shutdown_keeps_the_socket_file_of_another_process() {
+    let sandbox = Sandbox::new();
+    let server = start_on_socket(&sandbox, &[]);
+    fs::remove_file(sandbox.path("api.socket")).unwrap();
+    let _other = UnixListener::bind(sandbox.path("api.socket")).unwrap();
     server.signal(Signal::TERM);
     assert!(server.wait().success());
-    assert!(bench.path("api.socket").exists());
+    assert!(sandbox.path("api.socket").exists());
 }
 
 #[test]
-fn a_start_replaces_a_socket_file_without_a_listener() {
-    let bench = Bench::new();
-    let killed = at_socket(&bench, &[]);
+fn start_replaces_a_socket_file_without_a_listener() {
+    let sandbox = Sandbox::new();
+    let killed = start_on_socket(&sandbox, &[]);
     killed.signal(Signal::KILL);
     killed.wait();
-    assert!(bench.path("api.socket").exists());
-    let _server = at_socket(&bench, &[]);
-    assert_eq!(ask_socket(&bench, "api.socket", "GET /healthz").code(), 200);
+    assert!(sandbox.path("api.socket").exists());
+    let _server = start_on_socket(&sandbox, &[]);
+    assert_eq!(request_over_socket(&sandbox, "api.socket", "GET /healthz").code(), 200);
 }
 
 #[test]
-fn a_start_refuses_a_path_that_is_taken() {
-    let bench = Bench::new();
-    let _server = at_socket(&bench, &[]);
-    serve_fails(
-        &bench,
+fn start_on_a_used_path_fails() {
+    let sandbox = Sandbox::new();
+    let _server = start_on_socket(&sandbox, &[]);
+    expect_start_failure(
+        &sandbox,
         &["--listen", SOCKET],
         &["cannot listen on unix:api.socket", "another process listens there", "--listen"],
     );
-    assert_eq!(ask_socket(&bench, "api.socket", "GET /healthz").code(), 200);
-    fs::write(bench.path("file"), "precious").unwrap();
-    serve_fails(&bench, &["--listen", "unix:file"], &["cannot listen on unix:file", "not a socket"]);
-    assert_eq!(fs::read_to_string(bench.path("file")).unwrap(), "precious");
-    serve_fails(&bench, &["--listen", "unix:no/folder"], &["cannot listen on unix:no/folder"]);
-    // No failed start leaves its first socket behind.
-    serve_fails(&bench, &["--listen", "unix:new", "--metrics-listen", SOCKET], &["--metrics-listen"]);
-    assert!(!bench.path("new").exists());
+    assert_eq!(request_over_socket(&sandbox, "api.socket", "GET /healthz").code(), 200);
+    fs::write(sandbox.path("file"), "precious").unwrap();
+    expect_start_failure(
+        &sandbox,
+        &["--listen", "unix:file"],
+        &["cannot listen on unix:file", "not a socket"],
+    );
+    assert_eq!(fs::read_to_string(sandbox.path("file")).unwrap(), "precious");
+    expect_start_failure(&sandbox, &["--listen", "unix:no/folder"], &["cannot listen on unix:no/folder"]);
+    // A failed start removes its first socket.
+    expect_start_failure(
+        &sandbox,
+        &["--listen", "unix:new", "--metrics-listen", SOCKET],
+        &["--metrics-listen"],
+    );
+    assert!(!sandbox.path("new").exists());
 }
 
 #[test]
-fn a_start_does_not_wait_for_a_listener_with_a_full_queue() {
-    let bench = Bench::new();
-    let path = bench.path("api.socket");
+fn start_does_not_wait_for_a_listener_with_a_full_queue() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path("api.socket");
     let listener = UnixListener::bind(&path).unwrap();
     listen(&listener, 0).unwrap();
-    // The queue has room for one client, which is not accepted.
+    // One client, which is not accepted, fills the queue.
     let _queued = UnixStream::connect(&path).unwrap();
-    serve_fails(&bench, &["--listen", SOCKET], &["another process listens there"]);
+    expect_start_failure(&sandbox, &["--listen", SOCKET], &["another process listens there"]);
 }
 
 #[test]
 fn ipv6_addresses_are_served() {
-    let bench = Bench::new();
+    let sandbox = Sandbox::new();
     if TcpListener::bind("[::1]:0").is_err() {
-        // Without IPv6 there is nothing but the error.
-        return serve_fails(&bench, &["--listen", "[::1]:0"], &["cannot listen on [::1]:0"]);
+        // Without IPv6, only the error can be tested.
+        return expect_start_failure(&sandbox, &["--listen", "[::1]:0"], &["cannot listen on [::1]:0"]);
     }
-    let server = Server::start_at(&bench, "[::1]:0", &[], &[]);
-    assert_eq!(server.ask("GET /healthz", &[]).code(), 200);
-    let line = server.greeting.lines().find(|line| line.contains("curl")).unwrap().trim();
+    let server = Server::start_at(&sandbox, "[::1]:0", &[], &[]);
+    assert_eq!(server.request("GET /healthz", &[]).code(), 200);
+    let line = server.startup_message.lines().find(|line| line.contains("curl")).unwrap().trim();
     assert!(line.contains(" 'http://[::1]:"), "{line}");
     let mut shell = Command::new("sh");
-    let ran = finish(shell.args(["-c", &format!("{line} --silent")]).env("NO_PROXY", "*"), b"");
-    assert!(ran.out.starts_with("HTTP/1.1 200 OK\r\n"), "{line} {ran:?}");
+    let run = finish(shell.args(["-c", &format!("{line} --silent")]).env("NO_PROXY", "*"), b"");
+    assert!(run.out.starts_with("HTTP/1.1 200 OK\r\n"), "{line} {run:?}");
 }
 
 #[test]
-fn metrics_are_served_at_their_own_address_alone() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &["--metrics-listen", "127.0.0.1:0"]);
-    let line = server.greeting.lines().find_map(|line| line.strip_prefix("Metrics are on http://")).unwrap();
-    let metrics = Wire::to(line.parse().unwrap()).ask("GET /metrics", &[]);
+fn metrics_with_their_own_address_are_served_only_there() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--metrics-listen", "127.0.0.1:0"]);
+    let line =
+        server.startup_message.lines().find_map(|line| line.strip_prefix("Metrics on http://")).unwrap();
+    let metrics = Wire::to(line.parse().unwrap()).request("GET /metrics", &[]);
     assert_eq!(metrics.code(), 200);
     assert_eq!(Server::value(&metrics.body, "keytally_gate_keys"), 1);
-    assert_eq!(server.ask("GET /metrics", &[]).code(), 404);
+    assert_eq!(server.request("GET /metrics", &[]).code(), 404);
     for request in ["GET /auth", "GET /api/v1/contacts", "GET /api/v1/limits"] {
-        assert_eq!(Wire::to(line.parse().unwrap()).ask(request, &[]).code(), 404, "{request}");
-        assert_eq!(server.ask(request, &[]).code(), 401, "{request}");
+        assert_eq!(Wire::to(line.parse().unwrap()).request(request, &[]).code(), 404, "{request}");
+        assert_eq!(server.request(request, &[]).code(), 401, "{request}");
     }
-    assert_eq!(Wire::to(line.parse().unwrap()).ask("GET /healthz", &[]).code(), 200);
-    assert_eq!(server.ask("GET /healthz", &[]).code(), 200);
+    assert_eq!(Wire::to(line.parse().unwrap()).request("GET /healthz", &[]).code(), 200);
+    assert_eq!(server.request("GET /healthz", &[]).code(), 200);
 }
 
-/// Asks over HTTP/2 without TLS. Returns the status line and the other lines of the head, and the body.
-fn ask_http2(url: &str, headers: &[&str]) -> (Vec<String>, String) {
+/// Sends a request over HTTP/2 without TLS. Returns the lines of the head, and the body.
+fn request_http2(url: &str, headers: &[&str]) -> (Vec<String>, String) {
     let mut curl = Command::new(env::var("KEYTALLY_TEST_CURL").unwrap_or_else(|_| "curl".to_owned()));
     curl.args(["--silent", "--show-error", "--include", "--http2-prior-knowledge", url]);
     for header in headers {
         curl.args(["-H", header]);
     }
-    let ran = finish(curl.env("NO_PROXY", "*").env("no_proxy", "*"), b"");
-    assert_eq!(ran.status, 0, "`cargo xtask test service` gets a curl with HTTP/2: {}", ran.err);
-    let (head, body) = ran.out.split_once("\r\n\r\n").unwrap();
+    let run = finish(curl.env("NO_PROXY", "*").env("no_proxy", "*"), b"");
+    assert_eq!(run.status, 0, "`cargo xtask test service` installs a curl with HTTP/2: {}", run.err);
+    let (head, body) = run.out.split_once("\r\n\r\n").unwrap();
     (head.split("\r\n").map(|line| line.trim_end().to_owned()).collect(), body.to_owned())
 }
 
 #[test]
 fn http2_without_tls_keeps_the_contract() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &["--plan", "default=1/day, 1000/30d"]);
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--plan", "default=1/day, 1000/30d"]);
     let key = format!("X-API-Key: {}", server.first_key().unwrap());
     let url = |path: &str| format!("http://{}{path}", server.address);
-    let (head, body) = ask_http2(&url("/api/v1/contacts"), &[&key]);
+    let (head, body) = request_http2(&url("/api/v1/contacts"), &[&key]);
     assert_eq!(head[0], "HTTP/2 200");
     assert!(head.contains(&"x-ratelimit-remaining: 999".to_owned()), "{head:?}");
     assert!(body.starts_with(r#"{"account":1,"contacts":["#), "{body}");
-    let (head, body) = ask_http2(&url("/auth/a"), &[&key]);
+    let (head, body) = request_http2(&url("/auth/a"), &[&key]);
     assert_eq!(
         (head[0].as_str(), body.as_str()),
         ("HTTP/2 429", r#"{"error": "Rate limit exceeded. Please try again later."}"#)
     );
     assert!(head.iter().any(|line| line.starts_with("retry-after: ")), "{head:?}");
-    let (head, body) = ask_http2(&url("/auth"), &[]);
+    let (head, body) = request_http2(&url("/auth"), &[]);
     assert_eq!((head[0].as_str(), body.as_str()), ("HTTP/2 401", r#"{"error": "Missing X-API-Key header"}"#));
-    // HTTP/2 counts 32 more bytes for each field.
-    let (head, _) = ask_http2(&url("/healthz"), &[&format!("X: {}", "a".repeat(16_000))]);
+    // HTTP/2 adds 32 bytes to the size of each field.
+    let (head, _) = request_http2(&url("/healthz"), &[&format!("X: {}", "a".repeat(16_000))]);
     assert_eq!(head[0], "HTTP/2 200");
-    let (head, _) = ask_http2(&url("/healthz"), &[&format!("X: {}", "a".repeat(16_384))]);
+    let (head, _) = request_http2(&url("/healthz"), &[&format!("X: {}", "a".repeat(16_384))]);
     assert_eq!(head[0], "HTTP/2 431");
 }
 
 #[test]
-fn wrong_options_say_what_would_be_right() {
-    let bench = Bench::new();
+fn invalid_option_error_states_what_is_valid() {
+    let sandbox = Sandbox::new();
     for (args, part) in [
         (["--socket-mode", "888"], "octal number"),
         (["--socket-mode", "1777"], "octal number"),
         (["--trusted-proxy", "10.0.0.0/33"], "10.0.0.0/8"),
-        (["--failures", "20/fortnight"], "or write off"),
+        (["--failures", "20/fortnight"], "off disables the limit"),
         (["--preflight-header", "no header"], "X-Forwarded-Method"),
         (["--client-timeout", "0s"], "1s to 1h"),
         (["--client-timeout", "soon"], "--client-timeout"),
         (["--connections", "0"], "1..=65536"),
         (["--connections-per-address", "none"], "--connections-per-address"),
     ] {
-        let ran = bench.finish(&mut bench.command(&[&["serve"], &args[..]].concat()), b"");
-        assert_eq!(ran.status, 2, "{args:?} {ran:?}");
-        assert!(ran.err.contains(part), "{args:?} {ran:?}");
+        let run = sandbox.finish(&mut sandbox.command(&[&["serve"], &args[..]].concat()), b"");
+        assert_eq!(run.status, 2, "{args:?} {run:?}");
+        assert!(run.err.contains(part), "{args:?} {run:?}");
     }
-    assert!(bench.names().is_empty());
+    assert!(sandbox.names().is_empty());
 }

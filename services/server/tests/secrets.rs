@@ -1,4 +1,5 @@
-//! What a user sees of a secret: a new key at a terminal or when asked for, and nothing of a secret in any other place.
+//! Secrets in the output: only new keys are printed, on a terminal or by the command that issued
+//! them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses what it needs")]
@@ -8,13 +9,13 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
-use support::program::{Bench, Ran};
+use support::program::{Run, Sandbox};
 use support::server::{GATE, Server};
 
 const G: &str = "api.gate";
 const ID: &str = "0000000000A";
 
-/// A key of this project's form, another's key, and peppers.
+/// A key of Keytally, keys of other systems, and peppers.
 const SECRETS: [&str; 7] = [
     "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM",
     "sk_live_51H8Tq3JxWm9Zc7Va2NbXrYp",
@@ -25,7 +26,7 @@ const SECRETS: [&str; 7] = [
     "q/7Zk2Pz+Hc1nT9vYb/4sWdEfUaJoQi83ZKMx0Gq5Xk=",
 ];
 
-/// Each command as it is used. What follows an option that is given in this form is its value.
+/// Each command with its arguments. The text after an option is its value.
 const COMMANDS: [&[&str]; 16] = [
     &["create", "new.gate", "--keys", "10", "--plan", "default=1/day", "--prefix", "kt"],
     &["issue", G, "--account", "1", "--env", "live", "--plan", "default", "--expires", "1h"],
@@ -63,20 +64,20 @@ const COMMANDS: [&[&str]; 16] = [
     ],
 ];
 
-/// Fails if a run shows twelve characters of a secret.
+/// Asserts that a run prints no twelve characters of a secret.
 #[track_caller]
-fn shows_nothing(ran: &Ran, secret: &str, args: &[String]) {
-    // Prefix and environment are public.
+fn assert_prints_no_secret(run: &Run, secret: &str, args: &[String]) {
+    // The prefix and the environment are public.
     let hidden = secret.strip_prefix("kt_live_").or(secret.strip_prefix("sk_live_")).unwrap_or(secret);
     for part in hidden.as_bytes().windows(12) {
         let part = core::str::from_utf8(part).unwrap();
-        for text in [&ran.out, &ran.err] {
-            assert!(!text.contains(part), "{args:?} shows a part of the secret: {text}");
+        for text in [&run.out, &run.err] {
+            assert!(!text.contains(part), "{args:?} prints a part of the secret: {text}");
         }
     }
 }
 
-/// Every way to give a secret in a wrong place of this command.
+/// Returns this command with the secret in every position where it does not belong.
 fn misuses(command: &[&str], secret: &str) -> Vec<Vec<String>> {
     let mut misuses = Vec::new();
     for at in 0..command.len() {
@@ -118,10 +119,10 @@ fn misuses(command: &[&str], secret: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn no_misuse_of_a_command_shows_a_secret() {
-    let bench = Bench::new();
-    bench.run(&["create", G, "--keys", "10", "--plan", "default=1/day"]).with(0);
-    let before = bench.names();
+fn misused_command_prints_no_secret() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["create", G, "--keys", "10", "--plan", "default=1/day"]).expect_status(0);
+    let before = sandbox.names();
     let mut count = 0;
     for secret in SECRETS {
         let mut all: Vec<Vec<String>> =
@@ -130,14 +131,14 @@ fn no_misuse_of_a_command_shows_a_secret() {
         all.push(vec!["help".to_owned(), secret.to_owned()]);
         for args in all {
             let words: Vec<&str> = args.iter().map(String::as_str).collect();
-            let ran = bench.run_with_input(&words, secret.as_bytes());
-            // A key that was imported or checked is no misuse, but isn't shown either.
-            let is_use = ["import", "check"].contains(&words[0]) || ran.status == 0;
-            assert!(is_use || ran.status > 1, "{args:?} {ran:?}");
-            shows_nothing(&ran, secret, &args);
+            let run = sandbox.run_with_input(&words, secret.as_bytes());
+            // Importing or checking a key is not a misuse, but must not print it either.
+            let is_use = ["import", "check"].contains(&words[0]) || run.status == 0;
+            assert!(is_use || run.status > 1, "{args:?} {run:?}");
+            assert_prints_no_secret(&run, secret, &args);
             count += 1;
-            for name in bench.names().iter().filter(|name| !before.contains(name)) {
-                fs::remove_file(bench.path(name)).unwrap();
+            for name in sandbox.names().iter().filter(|name| !before.contains(name)) {
+                fs::remove_file(sandbox.path(name)).unwrap();
             }
         }
     }
@@ -145,60 +146,60 @@ fn no_misuse_of_a_command_shows_a_secret() {
 }
 
 #[test]
-fn no_environment_variable_shows_a_secret() {
-    let bench = Bench::new();
-    bench.run(&["create", G]).with(0);
+fn environment_variable_is_never_printed() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["create", G]).expect_status(0);
     for secret in SECRETS {
         for args in [&["list", G][..], &["--help"], &["list", "--help"], &["list", G, "--nix"]] {
             for variable in ["KEYTALLY_PEPPER_FILE", "KEYTALLY_PEPPER"] {
-                let ran = bench.finish(bench.command(args).env(variable, secret), b"");
-                shows_nothing(&ran, secret, &[format!("{args:?} with {variable}")]);
+                let run = sandbox.finish(sandbox.command(args).env(variable, secret), b"");
+                assert_prints_no_secret(&run, secret, &[format!("{args:?} with {variable}")]);
             }
         }
     }
 }
 
 #[test]
-fn file_named_like_a_secret_is_used_if_the_path_says_so() {
-    let bench = Bench::new();
+fn file_named_like_a_secret_needs_an_explicit_path() {
+    let sandbox = Sandbox::new();
     let path = format!("./{}", SECRETS[0]);
-    bench.run(&["create", SECRETS[0]]).with(2);
-    bench.run(&["create", &path]).with(0);
-    bench.run(&["verify", &path]).with(0);
-    assert_eq!(bench.names(), [SECRETS[0]]);
+    sandbox.run(&["create", SECRETS[0]]).expect_status(2);
+    sandbox.run(&["create", &path]).expect_status(0);
+    sandbox.run(&["verify", &path]).expect_status(0);
+    assert_eq!(sandbox.names(), [SECRETS[0]]);
 }
 
 #[test]
-fn first_key_is_shown_at_a_terminal() {
-    let bench = Bench::new();
-    let server = Server::start(&bench, &[]);
+fn first_key_is_printed_on_a_terminal() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
     let key = server.first_key().unwrap();
     assert_eq!(server.contacts(&key).code(), 200);
 }
 
 #[test]
-fn first_key_is_not_written_to_a_log() {
-    let bench = Bench::new();
-    let mut serve = bench.command(&["serve", "--listen", "127.0.0.1:0", "--data", "data"]);
+fn first_key_is_not_printed_to_a_log() {
+    let sandbox = Sandbox::new();
+    let mut serve = sandbox.command(&["serve", "--listen", "127.0.0.1:0", "--data", "data"]);
     let mut child = serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let mut said = String::new();
+    let mut message = String::new();
     for line in lines.map(Result::unwrap) {
-        said += &format!("{line}\n");
+        message += &format!("{line}\n");
         if line.starts_with("Listening on") {
             break;
         }
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(!said.contains("kt_live_"), "{said}");
-    assert!(said.contains("standard output is not a terminal"), "{said}");
-    let issue = said.lines().find(|line| line.contains(" issue ")).unwrap();
+    assert!(!message.contains("kt_live_"), "{message}");
+    assert!(message.contains("standard output is not a terminal"), "{message}");
+    let issue = message.lines().find(|line| line.contains(" issue ")).unwrap();
     let mut shell = std::process::Command::new("sh");
-    let ran = bench.finish(shell.args(["-c", issue]).current_dir(bench.path(".")), b"");
-    assert!(ran.out.starts_with("kt_live_"), "{ran:?}");
+    let run = sandbox.finish(shell.args(["-c", issue]).current_dir(sandbox.path(".")), b"");
+    assert!(run.out.starts_with("kt_live_"), "{run:?}");
 
-    // It is issued at the first start at a terminal of a gate without a key: not here, where there is one.
-    assert_eq!(bench.administer(&["list", GATE, "--json"]).json()["keys"].as_array().unwrap().len(), 1);
-    assert_eq!(Server::start(&bench, &[]).first_key(), None);
+    // The gate now has a key, so a later start on a terminal issues none.
+    assert_eq!(sandbox.run_admin(&["list", GATE, "--json"]).json()["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(Server::start(&sandbox, &[]).first_key(), None);
 }

@@ -157,10 +157,10 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
     check("revoked", &other);
     check("no key", NULL);
 
-    knock("door 1");
-    knock("door 1");
-    knock("door 1");
-    knock("door 2");
+    knock("sensor 1");
+    knock("sensor 1");
+    knock("sensor 1");
+    knock("sensor 2");
     passes(1);
-    knock("door 1");
+    knock("sensor 1");
 }

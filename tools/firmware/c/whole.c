@@ -44,7 +44,7 @@ int main(void) {
     TRY(kt_key_parse((const uint8_t *)key.text, key_len, &parts));
 
     kt_verdict verdict;
-    TRY(kt_limiter_check(&limiter, (const uint8_t *)"door 1", 6, 1, now_ms, &verdict));
+    TRY(kt_limiter_check(&limiter, (const uint8_t *)"sensor 1", 8, 1, now_ms, &verdict));
     TRY(kt_gate_check(&gate, (const uint8_t *)key.text, key_len, 1, now_ms, &verdict));
     char headers[KT_HEADERS_SIZE];
     size_t written;

@@ -1,8 +1,9 @@
-//! Chooses the memory of the board that a target is run on, and the linker script of its runtime.
+//! Chooses the memory map of a target's board, and the linker script of its runtime.
 
 use std::path::Path;
 
-/// The board of each target, a file of `memory/`, and how many nanoseconds a tick of its counter takes (`src/board.rs`).
+/// Each target, its board as a file of `memory/`, and the length of its counter's tick in
+/// nanoseconds (`src/board.rs`).
 const BOARDS: &[(&str, &str, u32)] = &[
     ("thumbv6m-none-eabi", "microbit.x", 62),
     ("thumbv7m-none-eabi", "lm3s6965evb.x", 80),
@@ -15,14 +16,14 @@ const BOARDS: &[(&str, &str, u32)] = &[
 fn main() {
     println!("cargo::rerun-if-changed=memory");
     println!("cargo::rerun-if-changed=build.rs");
-    let target = std::env::var("TARGET").expect("cargo names the target");
+    let target = std::env::var("TARGET").expect("cargo sets TARGET");
     let Some((_, board, tick_ns)) = BOARDS.iter().find(|(name, ..)| *name == target) else {
         let names: Vec<&str> = BOARDS.iter().map(|(name, ..)| *name).collect();
-        panic!("no board is known for {target}; there are boards for {}", names.join(", "));
+        panic!("there is no board for {target}; there are boards for {}", names.join(", "));
     };
-    let folder = std::env::var_os("OUT_DIR").expect("cargo names a folder");
+    let folder = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
     std::fs::copy(Path::new("memory").join(board), Path::new(&folder).join("memory.x"))
-        .expect("memory/ holds the board");
+        .expect("cannot copy the memory map");
     println!("cargo::rustc-env=KEYTALLY_TICK_NS={tick_ns}");
     println!("cargo::rustc-link-search={}", Path::new(&folder).display());
     if target.starts_with("riscv") {

@@ -1,4 +1,4 @@
-// Runs the module in Node and prints what it told: node run.mjs MODULE
+// Runs the module in Node and prints its output: node run.mjs MODULE
 import { readFileSync } from "node:fs";
 
 const module = new WebAssembly.Module(readFileSync(process.argv[2]));
@@ -8,11 +8,11 @@ if (imports.length > 0) {
   process.exit(2);
 }
 const { run, text, len, memory } = new WebAssembly.Instance(module, {}).exports;
-const told = () => new TextDecoder().decode(new Uint8Array(memory.buffer, text(), len()));
+const output = () => new TextDecoder().decode(new Uint8Array(memory.buffer, text(), len()));
 try {
   run();
 } catch (trap) {
-  console.error(told(), trap);
+  console.error(output(), trap);
   process.exit(1);
 }
-process.stdout.write(told());
+process.stdout.write(output());

@@ -1,5 +1,7 @@
-//! The tools that build for machines without an operating system, and emulate them. All are Debian's: its Rust for the
-//! web can build `core` for any target, whatever the toolchain at hand has.
+//! The tools that build for machines without an operating system, and emulate them.
+//!
+//! All are packages of Debian. Its Rust for the web includes the source of `core`, so it can build
+//! for any target, whichever targets the local toolchain has.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,14 +11,14 @@ use anyhow::Context as _;
 use crate::command;
 use crate::tools::{Need, on_path, program};
 
-/// Cargo of Debian's Rust with the source of `core`; its compiler lies beside it.
+/// Cargo of Debian's Rust with the source of `core`. Its compiler is in the same folder.
 pub(crate) const CARGO: Need = Need::new(
     "KEYTALLY_TEST_BARE_METAL_CARGO",
     |missing| {
         let packages = ["cargo-web", "rustc-web", "libstd-rust-web-dev", "rust-web-src"];
         missing.unless(cargo().is_some(), "Debian's Rust with the source of core", &packages);
     },
-    || cargo().context("cargo-web has no cargo"),
+    || cargo().context("the package cargo-web contains no cargo"),
 );
 
 fn cargo() -> Option<PathBuf> {
@@ -51,7 +53,7 @@ pub(crate) const QEMU_ARM: Need = Need::new(
     || program("qemu-system-arm"),
 );
 
-/// The emulator of RISC-V boards, which older versions of Debian have in a package of rarer processors.
+/// The emulator of RISC-V boards. Older versions of Debian have it in qemu-system-misc.
 pub(crate) const QEMU_RISCV: Need = Need::new(
     "KEYTALLY_TEST_QEMU_RISCV",
     |missing| missing.any_of("qemu-system-riscv32", &["qemu-system-riscv", "qemu-system-misc"]),

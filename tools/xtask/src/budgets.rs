@@ -1,9 +1,10 @@
-//! The suite `budgets`: no hot path takes more instructions than it was found to take. Counts are repeatable where times
-//! are not.
+//! The suite `budgets`: no hot path takes more instructions than its recorded budget. Unlike times,
+//! counts of instructions are repeatable.
 //!
-//! The paths are those of `benches/src/counted.rs`; valgrind counts them. What differs from processor to processor is left
-//! out: the C library's copying of bytes, and SHA-256's compressions, which are instructions of their own on some. And
-//! valgrind's own processor has few of the features by which a program could choose its path.
+//! The paths are those of `benches/src/counted.rs`, and valgrind counts their instructions. Two
+//! kinds that differ between processors are left out: the C library's copying of bytes, and
+//! SHA-256's compression, for which some processors have instructions. valgrind's emulated
+//! processor has few features by which a program could choose another path.
 
 use core::fmt::Write as _;
 use std::collections::HashMap;
@@ -19,14 +20,14 @@ use crate::tools::{self, Found};
 
 const FILE: &str = "benches/budgets.txt";
 const PROGRAM: &str = "target/release/keytally-counted";
-/// Two runs of a path differ by so many calls.
+/// The difference of two runs of a path, in calls.
 const CALLS: u64 = 2000;
-/// What a path may take above its budget: as permille of it, and so many instructions.
+/// The tolerance above a budget: permille of it, plus a number of instructions.
 const SAME_COMPILER: (u64, u64) = (10, 2);
-/// The same where another compiler chose the instructions.
+/// The tolerance if the budget is of another compiler.
 const OTHER_COMPILER: (u64, u64) = (250, 10);
 
-/// Every path is within its budget.
+/// Checks that each path is within its budget.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let recorded =
         Budgets::parse(&fs::read_to_string(FILE)?).with_context(|| format!("cannot read {FILE}"))?;
@@ -34,7 +35,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     compare(&recorded, &present)
 }
 
-/// Writes the budgets anew: what each path takes now.
+/// Records the present counts as budgets.
 pub(crate) fn record() -> Result<()> {
     let valgrind = tools::VALGRIND.path()?;
     let present = Budgets::count(&valgrind)?;
@@ -43,8 +44,9 @@ pub(crate) fn record() -> Result<()> {
     Ok(())
 }
 
-/// The cache lines that a check brings from memory, of a limiter and of a gate, in valgrind's model of a processor whose
-/// caches hold next to nothing of the tables.
+/// Returns the cache lines that a check of a limiter and of a gate reads from memory.
+///
+/// valgrind models a processor whose caches hold almost nothing of the tables.
 pub(crate) fn lines() -> Result<[f64; 2]> {
     let valgrind = tools::VALGRIND.path()?;
     build()?;
@@ -59,16 +61,16 @@ pub(crate) fn lines() -> Result<[f64; 2]> {
 /// First-level caches, and a last level that holds the program and a sixteenth of a table.
 const CACHES: &[&str] = &["--cache-sim=yes", "--I1=32768,8,64", "--D1=8192,8,64", "--LL=65536,16,64"];
 
-/// The lines that a whole run brought from memory, for data.
+/// Returns the cache lines of data that a whole run read from memory.
 fn missed_lines(profile: &str) -> Result<i64> {
     let line = |name: &str| {
         let found = profile.lines().find_map(|line| line.strip_prefix(name));
-        found.with_context(|| format!("callgrind tells no {name}"))
+        found.with_context(|| format!("callgrind's output has no {name}"))
     };
     let figures = line("events: ")?.split(' ').zip(line("summary: ")?.split(' '));
     let missed = figures.filter(|(event, _)| ["DLmr", "DLmw"].contains(event));
     let counts = missed.map(|(_, count)| count.parse()).collect::<Result<Vec<i64>, _>>()?;
-    ensure!(counts.len() == 2, "callgrind has not modelled the caches");
+    ensure!(counts.len() == 2, "callgrind did not model the caches");
     Ok(counts.iter().sum())
 }
 
@@ -78,7 +80,7 @@ fn build() -> Result<()> {
     command::run(build).map(drop)
 }
 
-/// What was counted, and what it depends on.
+/// The counts, and the compiler and architecture that they depend on.
 #[derive(Debug, PartialEq, Eq)]
 struct Budgets {
     compiler: String,
@@ -102,7 +104,10 @@ impl Budgets {
             let of = |calls| instructions(valgrind, path, calls);
             let [few, more] = both([1000, 1000 + CALLS], of)?;
             let instructions = more.checked_sub(few).context("more calls took fewer instructions")? / CALLS;
-            ensure!(instructions > 0, "{path} took no instruction: it wasn't called, or isn't in {PROGRAM}");
+            ensure!(
+                instructions > 0,
+                "{path} took no instruction: it was not called, or is not in {PROGRAM}"
+            );
             paths.push(Counted { path: path.to_owned(), instructions, about: about.to_owned() });
         }
         ensure!(!paths.is_empty(), "{PROGRAM} names no path");
@@ -112,7 +117,7 @@ impl Budgets {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "# Instructions that each path takes. Written by `cargo xtask bench --budgets`; the suite `budgets` compares.\n\
+            "# Instructions of each path. Written by `cargo xtask bench --budgets`, compared by the suite `budgets`.\n\
              compiler: {}\narchitecture: {}\n",
             self.compiler, self.architecture
         );
@@ -126,7 +131,7 @@ impl Budgets {
     fn parse(text: &str) -> Result<Self> {
         let value = |name: &str| {
             let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-            found.map(str::to_owned).with_context(|| format!("it doesn't tell the {name}"))
+            found.map(str::to_owned).with_context(|| format!("there is no line {name}"))
         };
         let mut paths = Vec::new();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
@@ -147,7 +152,7 @@ impl Budgets {
 
 fn compare(recorded: &Budgets, present: &Budgets) -> Result<String> {
     if recorded.architecture != present.architecture {
-        return Ok(format!("{FILE} is for {}: nothing to compare", recorded.architecture));
+        return Ok(format!("not compared: {FILE} is for {}", recorded.architecture));
     }
     let same = recorded.compiler == present.compiler;
     let (permille, more) = if same { SAME_COMPILER } else { OTHER_COMPILER };
@@ -161,7 +166,7 @@ fn compare(recorded: &Budgets, present: &Budgets) -> Result<String> {
         if *instructions > allowed {
             let _ = writeln!(
                 faults,
-                "{path} takes {instructions} instructions, {} is its budget ({about})",
+                "{path} takes {instructions} instructions; its budget is {} ({about})",
                 budget.instructions
             );
         } else if same && instructions + instructions * permille / 1000 + more < budget.instructions {
@@ -176,17 +181,17 @@ fn compare(recorded: &Budgets, present: &Budgets) -> Result<String> {
     }
     ensure!(
         faults.is_empty(),
-        "{faults}If that is the price of something that is worth it, `cargo xtask bench --budgets` records it."
+        "{faults}If the change is worth this cost, `cargo xtask bench --budgets` records it."
     );
     let note = match (same, &saved[..]) {
-        (false, _) => format!(", loosely: the budgets are those of {}", recorded.compiler),
+        (false, _) => format!(", with a wide tolerance: the budgets are of {}", recorded.compiler),
         (true, []) => String::new(),
-        (true, saved) => format!("; {} take less, record them anew", saved.join(", ")),
+        (true, saved) => format!("; {} take less: record them", saved.join(", ")),
     };
     Ok(format!("{} paths{note}", present.paths.len()))
 }
 
-/// What is counted of a run with few calls and of one with more, at once: nothing is timed.
+/// Counts a run with few calls and one with more in parallel, since neither is timed.
 fn both<T: Send>(calls: [u64; 2], count: impl Fn(u64) -> Result<T> + Sync) -> Result<[T; 2]> {
     let count = &count;
     std::thread::scope(|scope| {
@@ -196,34 +201,34 @@ fn both<T: Send>(calls: [u64; 2], count: impl Fn(u64) -> Result<T> + Sync) -> Re
     })
 }
 
-/// The instructions of a whole run, as far as they are the program's own.
+/// Returns the program's own instructions in a whole run.
 fn instructions(valgrind: &Path, path: &str, calls: u64) -> Result<u64> {
     own_instructions(&profile(valgrind, path, calls, &[])?)
 }
 
-/// What callgrind writes of a run.
+/// Runs a path under callgrind. Returns its output.
 fn profile(valgrind: &Path, path: &str, calls: u64, options: &[&str]) -> Result<String> {
     let out = tempfile::NamedTempFile::new()?;
     let mut count = Command::new(valgrind);
     count.args(["--tool=callgrind", &format!("--callgrind-out-file={}", out.path().display())]);
     count.args(options).args([PROGRAM, path, &calls.to_string()]);
-    // Nothing from outside may lengthen the way to the path.
+    // The environment must not change the instructions before the path.
     count.env_clear();
     command::run(count)?;
     Ok(fs::read_to_string(out.path())?)
 }
 
-/// What one line of a file of callgrind's tells.
+/// A line of callgrind's output.
 struct Cost<'p> {
     object: &'p str,
     function: &'p str,
-    /// Where the source stands of what was inlined, too.
+    /// The source file, also of inlined code.
     file: &'p str,
     instructions: u64,
 }
 
 impl Cost<'_> {
-    /// Whether it is the program's own, and none of SHA-256's compressions.
+    /// Whether it is the program's own, and not SHA-256's compression.
     fn is_own(&self) -> bool {
         let compression = self.function.contains("sha256") && self.function.contains("compress");
         self.object.ends_with(PROGRAM) && !compression
@@ -236,7 +241,7 @@ fn costs(profile: &str) -> Result<Vec<Cost<'_>>> {
     let (mut costs, mut inclusive) = (Vec::new(), false);
     for line in profile.lines() {
         if let Some((key, value)) = line.split_once('=') {
-            // A name is written out once, with a number, and named by that number from then on.
+            // callgrind writes a name once with a number, and then only the number.
             let space = match key {
                 "ob" | "cob" => "ob",
                 "fn" | "cfn" => "fn",
@@ -260,7 +265,8 @@ fn costs(profile: &str) -> Result<Vec<Cost<'_>>> {
         } else if line.starts_with(|first: char| first.is_ascii_digit() || "+-*".contains(first)) {
             let cost = line.split(' ').next_back().unwrap_or_default();
             let instructions = cost.parse().with_context(|| format!("not a cost: {line}"))?;
-            // The line after a call tells what the called function took, which stands elsewhere too.
+            // The line after a call has the inclusive cost of the called function, which other
+            // lines repeat.
             if !core::mem::take(&mut inclusive) {
                 costs.push(Cost { object, function, file, instructions });
             }
@@ -269,29 +275,27 @@ fn costs(profile: &str) -> Result<Vec<Cost<'_>>> {
     Ok(costs)
 }
 
-/// Adds up a file of callgrind's: what functions of the program itself took, but for SHA-256's compression.
+/// Adds up the instructions of the program itself without SHA-256's compression.
 fn own_instructions(profile: &str) -> Result<u64> {
     Ok(costs(profile)?.iter().filter(|cost| cost.is_own()).map(|cost| cost.instructions).sum())
 }
 
-/// What the instructions of a check are for, and the sources that hold it; the first that fits.
+/// The parts of a check, and the source files of each. A file belongs to the first part that
+/// matches.
 const PARTS: &[(&str, &[&str])] = &[
     ("the hash of the subject", &["siphasher"]),
     ("the key's text", &["core/src/key.rs"]),
-    (
-        "HMAC and the comparison, without the compressions",
-        &["core/src/mac.rs", "peppers.rs", "subtle", "sha2"],
-    ),
+    ("HMAC and the comparison, without the compressions", &["core/src/mac.rs", "subtle", "sha2"]),
     (
         "the slot or the record: found, read and exchanged",
-        &["limiter.rs", "gate.rs", "record.rs", "line.rs", "plan.rs", "cell.rs", "sync.rs"],
+        &["limiter.rs", "gate.rs", "record.rs", "line.rs", "plan.rs", "atomic.rs", "sync.rs"],
     ),
-    ("the decision", &["decide.rs", "tally.rs", "policy.rs", "time.rs"]),
-    ("the verdict", &["verdict.rs"]),
+    ("the decision", &["decide.rs", "tally.rs", "quota.rs", "policy.rs", "time.rs", "bits.rs"]),
+    ("the verdict", &["verdict.rs", "quotas.rs", "outcome.rs"]),
     ("the loop around it", &[""]),
 ];
 
-/// The instructions of a path, all of them and then by what they are for.
+/// Returns the instructions of a path: the sum, then each part.
 pub(crate) fn parts(path: &str) -> Result<Vec<(&'static str, f64)>> {
     let valgrind = tools::VALGRIND.path()?;
     build()?;
@@ -304,16 +308,18 @@ pub(crate) fn parts(path: &str) -> Result<Vec<(&'static str, f64)>> {
     Ok([vec![("all of it", together)], parts].concat())
 }
 
-/// The program's own instructions by part. What stands in the language's library is of the part that it was inlined into:
-/// the last one before it, in the order of the program.
+/// Returns the program's own instructions by part.
+///
+/// Code of the standard library belongs to the part that it was inlined into: the last one before
+/// it in the order of the program.
 fn parts_of(profile: &str) -> Result<Vec<u64>> {
-    let (mut sums, mut place) = (vec![0; PARTS.len()], PARTS.len() - 1);
+    let (mut sums, mut part) = (vec![0; PARTS.len()], PARTS.len() - 1);
     for cost in costs(profile)?.iter().filter(|cost| cost.is_own()) {
         if !cost.file.contains("/library/") {
             let holds = |sources: &[&str]| sources.iter().any(|source| cost.file.contains(source));
-            place = PARTS.iter().position(|(_, sources)| holds(sources)).unwrap_or(place);
+            part = PARTS.iter().position(|(_, sources)| holds(sources)).unwrap_or(part);
         }
-        sums[place] += cost.instructions;
+        sums[part] += cost.instructions;
     }
     Ok(sums)
 }
@@ -357,7 +363,7 @@ fn=(1)
 ";
 
     #[test]
-    fn a_profile_is_added_up_without_what_differs_by_processor() {
+    fn profile_sum_leaves_out_processor_dependent_code() {
         assert_eq!(own_instructions(PROFILE).unwrap(), 12);
         assert!(own_instructions("fn=(1) main\n3 x\n").is_err());
         let other = PROFILE.replace("src/main.rs", "core/src/tally.rs");
@@ -366,7 +372,7 @@ fn=(1)
     }
 
     #[test]
-    fn lines_are_those_of_data() {
+    fn missed_lines_count_data_only() {
         let profile = "events: Ir Dr DLmr DLmw\nsummary: 1000 300 20 3\n";
         assert_eq!(missed_lines(profile).unwrap(), 23);
         assert!(missed_lines("events: Ir\nsummary: 1000\n").is_err());
@@ -386,33 +392,35 @@ fn=(1)
     }
 
     #[test]
-    fn budgets_are_read_as_they_were_written() {
+    fn budgets_survive_text_and_parse() {
         let budgets = budgets("rustc 1.2.3 (x)", &[("gate", 900), ("decide", 40)]);
         assert_eq!(Budgets::parse(&budgets.text()).unwrap(), budgets);
         assert!(Budgets::parse("compiler: x\narchitecture: y\ngate many\n").is_err());
     }
 
     #[test]
-    fn a_path_that_takes_more_is_a_fault() {
+    fn path_above_its_budget_is_an_error() {
         let recorded = budgets("rustc 1", &[("gate", 1000)]);
         assert_eq!(compare(&recorded, &budgets("rustc 1", &[("gate", 1012)])).unwrap(), "1 paths");
         let error = compare(&recorded, &budgets("rustc 1", &[("gate", 1013)])).unwrap_err().to_string();
-        assert!(error.starts_with("gate takes 1013 instructions, 1000 is its budget (a call)"), "{error}");
+        assert!(error.starts_with("gate takes 1013 instructions; its budget is 1000 (a call)"), "{error}");
         let less = compare(&recorded, &budgets("rustc 1", &[("gate", 900)])).unwrap();
-        assert_eq!(less, "1 paths; gate take less, record them anew");
+        assert_eq!(less, "1 paths; gate take less: record them");
     }
 
     #[test]
-    fn another_compiler_is_compared_loosely_and_another_architecture_not_at_all() {
+    fn other_compiler_widens_the_tolerance_other_cpu_skips() {
         let recorded = budgets("rustc 1", &[("gate", 1000)]);
-        assert!(compare(&recorded, &budgets("rustc 2", &[("gate", 1260)])).unwrap().contains("loosely"));
+        assert!(
+            compare(&recorded, &budgets("rustc 2", &[("gate", 1260)])).unwrap().contains("wide tolerance")
+        );
         assert!(compare(&recorded, &budgets("rustc 2", &[("gate", 1261)])).is_err());
         let other = Budgets { architecture: "aarch64".to_owned(), ..budgets("rustc 1", &[("gate", 9000)]) };
-        assert!(compare(&recorded, &other).unwrap().contains("nothing to compare"));
+        assert!(compare(&recorded, &other).unwrap().contains("not compared"));
     }
 
     #[test]
-    fn paths_and_budgets_name_each_other() {
+    fn path_without_budget_or_budget_without_path_is_an_error() {
         let (one, two) = (budgets("rustc 1", &[("gate", 1)]), budgets("rustc 1", &[("gate", 1), ("new", 1)]));
         assert!(compare(&one, &two).unwrap_err().to_string().contains("no budget for new"));
         assert!(compare(&two, &one).unwrap_err().to_string().contains("no such path"));

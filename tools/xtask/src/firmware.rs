@@ -1,8 +1,8 @@
-//! The suite `firmware`: the core on machines without an operating system. `cargo xtask embedded` writes docs/EMBEDDED.md, what
-//! it costs there, anew.
+//! The suite `firmware`: the core on machines without an operating system, and its costs there.
 //!
-//! The firmware in Rust runs on an emulated board of every kind of processor, and as a WebAssembly module in Node; all print
-//! the same. So does the firmware in C, with the library that a C program links.
+//! The firmware in Rust runs on an emulated board for each kind of processor, and as a WebAssembly
+//! module in Node. The firmware in C runs with the library that a C program links. All print the
+//! same. `cargo xtask embedded` writes the costs to docs/EMBEDDED.md.
 
 use core::fmt::Write as _;
 use std::fs;
@@ -17,27 +17,27 @@ use crate::command;
 use crate::tools::{self, Found, Need};
 
 const PAGE: &str = "docs/EMBEDDED.md";
-/// What every device prints but for its costs; of the first line, C knows a part.
+/// The output of each device without its costs. C prints a part of the first line.
 const EXPECTED: &str = "tools/firmware/expected.txt";
 const TARGET: &str = "target/firmware";
 
-/// A kind of processor, and the board that stands for it.
+/// A kind of processor, and a board with it.
 struct Machine {
     target: &'static str,
     core: &'static str,
-    /// QEMU's program and its name of the board.
+    /// The QEMU program, and its options for the board.
     board: (&'static str, &'static [&'static str]),
     words: Words,
 }
 
-/// Where its 64-bit words come from.
+/// The implementation of 64-bit words.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Words {
-    /// The crate portable-atomic, which turns interrupts off for a moment.
+    /// The crate portable-atomic, which disables interrupts for a few instructions.
     Interrupts,
-    /// The same crate with its locks.
+    /// The crate portable-atomic with locks.
     Locks,
-    /// Plain cells.
+    /// Cells of one thread.
     Unshared,
 }
 
@@ -112,33 +112,26 @@ const MACHINES: &[Machine] = &[
     },
 ];
 
-/// How large the two programs in C are to be, in bytes.
-const CODE_AIMS: [u64; 2] = [8 * 1024, 5 * 1024];
+/// The target sizes of the two programs in C, in bytes.
+const CODE_TARGETS: [u64; 2] = [8 * 1024, 5 * 1024];
 
-/// How much stack the check of a key is to take, in bytes.
-const STACK_AIM: u64 = 1228;
+/// The maximum stack of a key check, in bytes.
+const MAX_STACK: u64 = 1228;
 
-/// How large a gate for 64 keys is to be, in bytes.
-const GATE_AIM: u64 = 4 * 1024 + 512;
+/// The maximum size of a gate for 64 keys, in bytes.
+const MAX_GATE: u64 = 4 * 1024 + 512;
 
-/// What a program's code is for, and what the names of its symbols hold; a symbol belongs to the first that fits.
+/// The parts of a program, and the strings that the names of their symbols contain. A symbol
+/// belongs to the first part that matches.
 const PARTS: &[(&str, &[&str])] = &[
-    ("pieces that the compiler found in several functions", &["OUTLINED_FUNCTION"]),
+    ("code that the compiler outlined from several functions", &["OUTLINED_FUNCTION"]),
     (
         "HMAC-SHA-256, peppers, comparison",
-        &[
-            "keytally_core::mac",
-            "keytally_core::peppers",
-            "gate::peppers",
-            "Pepper",
-            "sha2",
-            "subtle",
-            "zeroize",
-        ],
+        &["keytally_core::mac", "gate::peppers", "Pepper", "sha2", "subtle", "zeroize"],
     ),
-    ("keys that were issued elsewhere: looked for", &["imported", "import_", "group_places"]),
+    ("lookup of imported keys", &["imported", "import_", "group_records"]),
     (
-        "tables: made, opened and checked",
+        "creating, opening and verifying tables",
         &[
             "keytally_core::header",
             "from_parts",
@@ -149,12 +142,12 @@ const PARTS: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "sliding windows, clocks that run late or wrong",
-        &["decide::bring", "sliding_room", "Counts>::previous", "Quotas>::remaining", "Layout>::with_stamp"],
+        "sliding windows, late and wrong clocks",
+        &["decide::roll", "sliding_room", "Counts>::previous", "Quotas>::remaining", "Layout>::with_stamp"],
     ),
-    ("when to try again", &["retry_a", "room_at"]),
+    ("retry times", &["retry_a", "room_at"]),
     (
-        "keys issued, rotated, revoked; plans",
+        "issuing, rotating and revoking keys; plans",
         &[
             "dministrator",
             "administer",
@@ -169,62 +162,69 @@ const PARTS: &[(&str, &[&str])] = &[
             "hint",
         ],
     ),
-    ("responses", &["keytally_core::http", "kt_verdict_headers", "kt_verdict_body"]),
-    ("policies as text", &["keytally_core::policy", "keytally_ffi::policy", "Policy", "Quota>", "from_utf8"]),
-    ("the limiter", &["keytally_core::limiter", "kt_limiter_check", "siphasher"]),
-    ("the key's form", &["keytally_core::key", "keytally_ffi::key", "kt_key_parse"]),
+    ("HTTP responses", &["keytally_core::http", "kt_verdict_headers", "kt_verdict_body"]),
     (
-        "the gate and its records",
+        "parsing and printing policies",
+        &["keytally_core::policy", "keytally_ffi::policy", "Policy", "Quota>", "from_utf8"],
+    ),
+    ("limiter", &["keytally_core::limiter", "kt_limiter_check", "siphasher"]),
+    ("parsing keys", &["keytally_core::key", "keytally_ffi::key", "kt_key_parse"]),
+    (
+        "gate and records",
         &["keytally_core::gate", "keytally_core::record", "keytally_core::line", "kt_gate_check"],
     ),
     (
-        "the decision, the verdict",
+        "decision and verdict",
         &[
             "keytally_core::decide",
             "keytally_core::tally",
             "keytally_core::time",
-            "keytally_core::cell",
+            "keytally_core::atomic",
+            "keytally_core::bits",
+            "keytally_core::quota",
+            "keytally_core::outcome",
             "keytally_core::verdict",
         ],
     ),
-    ("64-bit arithmetic of the compiler's", &["compiler_builtins", "__aeabi_u", "__aeabi_l", "__udiv"]),
-    ("what C sees: checked pointers, handles, the verdict as a struct", &["keytally_ffi", "kt_"]),
-    ("the program itself, pieces of core, constants without a name", &[]),
+    ("the compiler's 64-bit arithmetic", &["compiler_builtins", "__aeabi_u", "__aeabi_l", "__udiv"]),
+    ("C interface: pointer checks, handles, the verdict as a struct", &["keytally_ffi", "kt_"]),
+    ("the program itself, parts of libcore, unnamed constants", &[]),
 ];
 
-/// The parts that no check is without.
-const NEVER_WITHOUT: &[&str] = &[
+/// The parts that each check needs.
+const REQUIRED: &[&str] = &[
     "HMAC-SHA-256, peppers, comparison",
-    "the key's form",
-    "the gate and its records",
-    "the decision, the verdict",
-    "64-bit arithmetic of the compiler's",
+    "parsing keys",
+    "gate and records",
+    "decision and verdict",
+    "the compiler's 64-bit arithmetic",
 ];
 
-/// What the library may leave to the program that links it.
-const LEFT_TO_THE_PROGRAM: &[&str] = &["memcpy", "memmove", "memset", "memcmp"];
+/// The symbols that the library may require of the program that links it.
+const ALLOWED_UNDEFINED: &[&str] = &["memcpy", "memmove", "memset", "memcmp"];
 
-/// The ways to panic that a program in C may hold, by the ends of their names, and why each isn't gone.
+/// The panic functions that a program in C may contain, by the ends of their names, with the reason
+/// for each.
 const PANICS: &[(&str, &str)] = &[
-    ("9panic_fmt", "the way from the others to the handler, which loops for ever"),
+    ("9panic_fmt", "called by the other functions. It calls the handler, which loops permanently"),
     (
         "panic_bounds_check",
-        "indices that the compiler can't see to be within bounds; [PANICS.md](PANICS.md) tells why they are",
+        "indices that the compiler cannot prove to be within bounds.\n  [PANICS.md](PANICS.md) states why they are",
     ),
     (
         "panic_const_div_by_zero",
-        "divisions by the length of a window or the number of records, which are never 0",
+        "divisions by the length of a window or the number of records,\n  which are not 0",
     ),
-    ("slice_index_fail", "ranges, as the indices"),
-    ("len_mismatch_fail", "copies between two slices of one length, which the one was cut to"),
+    ("slice_index_fail", "ranges that the compiler cannot prove to be within bounds, like the indices"),
+    ("len_mismatch_fail", "copies between two slices, of which one was cut to the length of the other"),
 ];
 
-/// The board that programs in C run on.
+/// The board on which programs in C run.
 const C_BOARD: (&str, &[&str]) = (ARM, &["-M", "lm3s6965evb"]);
 const MODULE_TARGET: &str = "wasm32v1-none";
 const C_TARGET: &str = "thumbv7m-none-eabi";
 
-/// Every device prints what it should, and nothing costs more than the page says.
+/// Checks that each device prints the expected text, and that no cost exceeds the page's.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let fresh = measure(&Tools::of(found)?)?;
     let page = fs::read_to_string(PAGE).with_context(|| format!("cannot read {PAGE}"))?;
@@ -240,7 +240,7 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
-/// What the suite needs.
+/// The tools that the suite needs.
 pub(crate) const NEEDS: &[&Need] = &[
     &bare_metal::CARGO,
     &bare_metal::LLD,
@@ -268,7 +268,7 @@ impl Tools {
         })
     }
 
-    /// Debian's cargo with Debian's compiler, for targets whose `core` it builds too.
+    /// Returns Debian's cargo with Debian's compiler. It also builds `core` for the targets.
     fn cargo(&self, arguments: &[&str], targets: &[(&str, &str)]) -> Command {
         let mut cargo = Command::new(&self.cargo);
         cargo
@@ -289,7 +289,7 @@ impl Tools {
         cargo
     }
 
-    /// Builds a package of the firmware's workspace for several targets at once, side by side.
+    /// Builds a package of the firmware's workspace for several targets in parallel.
     fn build(&self, package: &str, features: &str, targets: &[(&str, &str)]) -> Result<()> {
         let what =
             ["build", "--release", "--manifest-path", "tools/firmware/Cargo.toml", "--package", package];
@@ -297,7 +297,7 @@ impl Tools {
         command::run(self.cargo(&[&what[..], &features].concat(), targets)).map(drop)
     }
 
-    /// The compiler and its version.
+    /// Returns the name and version of the compiler.
     fn version(&self) -> Result<String> {
         let mut rustc = Command::new(self.cargo.with_file_name("rustc"));
         rustc.arg("--version");
@@ -305,7 +305,7 @@ impl Tools {
     }
 }
 
-/// Builds and runs all, and writes what it cost as the page.
+/// Builds and runs all programs. Returns their costs as the page.
 fn measure(tools: &Tools) -> Result<String> {
     let expected = fs::read_to_string(EXPECTED).with_context(|| format!("cannot read {EXPECTED}"))?;
     let mut costs = Vec::new();
@@ -338,34 +338,34 @@ fn measure(tools: &Tools) -> Result<String> {
     let page = Page {
         compiler: tools.version()?,
         costs,
-        code: [("all of it", library.code(&whole)?), ("a check and no more", library.code(&check)?)],
+        code: [("all functions", library.code(&whole)?), ("only a check", library.code(&check)?)],
         parts: [library.parts(&whole)?, library.parts(&check)?],
-        gates: [fs::metadata(library.desk.join("gate.bin"))?.len(), library.symbol(&whole, "gate_memory")?],
+        gates: [fs::metadata(library.host.join("gate.bin"))?.len(), library.symbol(&whole, "gate_memory")?],
         handle: library.symbol(&whole, "gate")?,
-        left: library.left()?,
+        undefined: library.undefined()?,
         panics: library.panics(&whole)?,
     };
-    page.keeps_its_aims()?;
+    page.check_limits()?;
     page.text()
 }
 
-/// Where 64-bit words come from must be chosen: a build that didn't ends with a sentence that names the choices.
+/// Checks that a build without a choice of 64-bit words fails with an error that names the choices.
 fn must_choose(tools: &Tools) -> Result<()> {
-    let Err(refused) = tools.build("keytally-device", "", &[(C_TARGET, Words::Interrupts.flags())]) else {
-        bail!("a build for {C_TARGET} that chose no 64-bit words went through");
+    let Err(error) = tools.build("keytally-device", "", &[(C_TARGET, Words::Interrupts.flags())]) else {
+        bail!("a build for {C_TARGET} without a choice of 64-bit words succeeded");
     };
-    let refused = format!("{refused:#}");
-    let named = ["`portable-atomic`", "`unshared`"].iter().all(|choice| refused.contains(choice));
+    let error = format!("{error:#}");
+    let named = ["`portable-atomic`", "`unshared`"].iter().all(|choice| error.contains(choice));
     ensure!(
-        named && refused.contains("this target has no 64-bit atomics"),
-        "a build that chose no 64-bit words isn't told what to choose:\n{refused}"
+        named && error.contains("this target has no 64-bit atomics"),
+        "the error of a build without 64-bit words does not name the choices:\n{error}"
     );
     Ok(())
 }
 
-/// Runs a program on a board that QEMU emulates, an instruction in a nanosecond, and tells what it printed.
+/// Runs a program on an emulated board, at one instruction per nanosecond. Returns its output.
 fn emulate((qemu, board): (&str, &[&str]), program: &Path) -> Result<String> {
-    // A program that lost its way would run for ever.
+    // A faulty program may not end.
     let mut run = Command::new("timeout");
     run.args(["60", qemu]).args(board).args(["-icount", "shift=0", "-display", "none"]);
     run.args(["-semihosting-config", "enable=on,target=native", "-kernel"]).arg(program);
@@ -376,7 +376,7 @@ fn built(target: &str, name: &str) -> PathBuf {
     Path::new(TARGET).join(target).join("release").join(name)
 }
 
-/// Runs the WebAssembly module, which imports nothing.
+/// Runs the WebAssembly module and checks its output.
 fn run_module(tools: &Tools, expected: &str) -> Result<()> {
     tools.build("keytally-wasm", "", &[(MODULE_TARGET, "")])?;
     let mut node = Command::new(&tools.node);
@@ -384,7 +384,7 @@ fn run_module(tools: &Tools, expected: &str) -> Result<()> {
     costs_of(expected, &command::run(node)?, "the WebAssembly module").map(drop)
 }
 
-/// What one call costs.
+/// The cost of one call: instructions, and bytes of stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Cost {
     call: String,
@@ -392,21 +392,22 @@ struct Cost {
     stack: u64,
 }
 
-/// Compares what a device printed with what it should have, and tells what its calls cost.
-fn costs_of(expected: &str, printed: &str, who: &str) -> Result<Vec<Cost>> {
-    let (costs, told): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with("cost: "));
+/// Compares the output of a device with the expected one. Returns the costs of its calls.
+fn costs_of(expected: &str, printed: &str, device: &str) -> Result<Vec<Cost>> {
+    let (costs, lines): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with("cost: "));
     let wanted: Vec<&str> = expected.lines().collect();
-    // C doesn't see decisions and MACs by themselves.
-    let same =
-        |(told, wanted): (&&str, &&str)| told == wanted || who.ends_with(" C") && wanted.starts_with(*told);
+    // C has no functions for decisions and MACs, so its line is shorter.
+    let same = |(line, wanted): (&&str, &&str)| {
+        line == wanted || device.ends_with(" C") && wanted.starts_with(*line)
+    };
     ensure!(
-        told.len() == wanted.len() && told.iter().zip(&wanted).all(same),
-        "{who} printed something else than {EXPECTED}:\n{printed}"
+        lines.len() == wanted.len() && lines.iter().zip(&wanted).all(same),
+        "the output of {device} is not that in {EXPECTED}:\n{printed}"
     );
-    costs.into_iter().map(|line| cost(line).with_context(|| format!("no cost: {line}"))).collect()
+    costs.into_iter().map(|line| cost(line).with_context(|| format!("not a cost: {line}"))).collect()
 }
 
-/// Reads `cost: CALL: N instructions, N bytes of stack`.
+/// Parses `cost: CALL: N instructions, N bytes of stack`.
 fn cost(line: &str) -> Option<Cost> {
     let (call, numbers) = line.strip_prefix("cost: ")?.rsplit_once(": ")?;
     let (instructions, stack) = numbers.split_once(" instructions, ")?;
@@ -417,11 +418,12 @@ fn cost(line: &str) -> Option<Cost> {
     })
 }
 
-/// libkeytally as a program in C for bare metal links it.
+/// libkeytally for programs in C on bare metal.
 struct Library<'t> {
     tools: &'t Tools,
     archive: PathBuf,
-    desk: PathBuf,
+    /// The folder of the files that the host makes for the programs in C.
+    host: PathBuf,
 }
 
 impl<'t> Library<'t> {
@@ -433,7 +435,7 @@ impl<'t> Library<'t> {
         command::run(tools.cargo(&[&arguments[..], &features].concat(), &[target]))?;
         let archive = Path::new(TARGET).join(C_TARGET).join("bare/libkeytally_ffi.a");
 
-        let desk = Path::new(TARGET).join("desk");
+        let host = Path::new(TARGET).join("host");
         let mut fill = command::cargo();
         fill.args([
             "run",
@@ -444,20 +446,21 @@ impl<'t> Library<'t> {
             "--package",
             "keytally-tables",
         ]);
-        fill.args(["--target-dir", TARGET, "--"]).arg(&desk);
+        fill.args(["--target-dir", TARGET, "--"]).arg(&host);
         command::run(fill)?;
-        Ok(Self { tools, archive, desk })
+        Ok(Self { tools, archive, host })
     }
 
-    /// Links a program of `tools/firmware/c`, with LLVM's linker: GNU's keeps texts that nothing uses.
+    /// Links a program of `tools/firmware/c` with LLVM's linker, since GNU's keeps unused texts.
     fn link(&self, name: &str, sources: &[&str]) -> Result<PathBuf> {
         let folder = Path::new("tools/firmware/c");
-        // The compiler looks for a linker of just this name.
-        let lld = self.desk.join("ld.lld");
+        // GCC looks for a linker of this name.
+        let lld = self.host.join("ld.lld");
         if !lld.exists() {
-            symlink(&self.tools.lld, &lld).with_context(|| format!("cannot make {}", lld.display()))?;
+            symlink(&self.tools.lld, &lld)
+                .with_context(|| format!("cannot create the link {}", lld.display()))?;
         }
-        let program = self.desk.join(name).with_extension("elf");
+        let program = self.host.join(name).with_extension("elf");
         let mut gcc = Command::new(&self.tools.gcc);
         gcc.args(["-mcpu=cortex-m3", "-mthumb", "-Os", "-std=c11", "-Wall", "-Wextra", "-Werror"]);
         gcc.args([
@@ -467,15 +470,15 @@ impl<'t> Library<'t> {
             "-fdata-sections",
         ]);
         gcc.args(["-nostdlib", "-nostartfiles", "-fuse-ld=lld", "-Wl,--gc-sections", "-Iinclude"]);
-        gcc.arg("-B").arg(&self.desk);
-        gcc.arg("-I").arg(&self.desk).arg(format!("-Wa,-I{}", self.desk.display()));
+        gcc.arg("-B").arg(&self.host);
+        gcc.arg("-I").arg(&self.host).arg(format!("-Wa,-I{}", self.host.display()));
         gcc.arg("-T").arg(folder.join("board.ld")).args(sources.iter().map(|source| folder.join(source)));
         gcc.arg(folder.join("board.c")).arg(&self.archive).args(["-lgcc", "-o"]).arg(&program);
         command::run(gcc)?;
         Ok(program)
     }
 
-    /// Bytes of code and constants in a program.
+    /// Returns the bytes of code and constants in a program.
     fn code(&self, program: &Path) -> Result<u64> {
         let sections = self.gnu("size", &["-A"], program)?;
         let size = |name: &str| {
@@ -485,10 +488,10 @@ impl<'t> Library<'t> {
         size(".text ")
             .zip(size(".rodata "))
             .map(|(text, rodata)| text + rodata)
-            .context("a program without code")
+            .context("the program has no .text or no .rodata")
     }
 
-    /// The bytes of code and constants by the parts of [`PARTS`].
+    /// Returns the bytes of code and constants in each of [`PARTS`].
     fn parts(&self, program: &Path) -> Result<Vec<u64>> {
         let mut parts = vec![0; PARTS.len()];
         for line in self.gnu("nm", &["-S", "-C"], program)?.lines() {
@@ -499,24 +502,26 @@ impl<'t> Library<'t> {
             }
         }
         let named: u64 = parts.iter().sum();
-        let rest = self.code(program)?.checked_sub(named).context("parts are larger than the whole")?;
+        let rest = self.code(program)?.checked_sub(named).context("the parts are larger than the program")?;
         if let Some(last) = parts.last_mut() {
             *last = rest;
         }
         Ok(parts)
     }
 
-    /// Bytes of a variable in a program.
+    /// Returns the size of a variable in a program, in bytes.
     fn symbol(&self, program: &Path, name: &str) -> Result<u64> {
         let symbols = self.gnu("nm", &["-S"], program)?;
         let line = symbols.lines().find(|line| line.ends_with(&format!(" {name}")));
-        let size = line.and_then(|line| line.split(' ').nth(1)).context("no such variable")?;
+        let size = line
+            .and_then(|line| line.split(' ').nth(1))
+            .with_context(|| format!("the program has no variable {name}"))?;
         Ok(u64::from_str_radix(size, 16)?)
     }
 
-    /// What the archive as a whole leaves to the program that links it.
-    fn left(&self) -> Result<Vec<String>> {
-        // Not from nm: a plugin of another LLVM's may be in its way.
+    /// Returns the symbols that the library requires of the program that links it.
+    fn undefined(&self) -> Result<Vec<String>> {
+        // nm would load a plugin, which may be of another version of LLVM.
         let list = self.gnu("readelf", &["-sW"], &self.archive)?;
         let symbols = list.lines().filter_map(Symbol::read).collect::<Vec<_>>();
         ensure!(
@@ -524,19 +529,19 @@ impl<'t> Library<'t> {
             "the archive has no kt_gate_check"
         );
         let defined = |name| symbols.iter().any(|symbol| symbol.defined && symbol.name == name);
-        let mut left: Vec<String> = symbols
+        let mut undefined: Vec<String> = symbols
             .iter()
             .filter(|symbol| !symbol.defined && !defined(symbol.name))
             .map(|symbol| symbol.name.to_owned())
             .collect();
-        left.sort();
-        left.dedup();
-        let surprise = left.iter().find(|name| !LEFT_TO_THE_PROGRAM.contains(&name.as_str()));
-        ensure!(surprise.is_none(), "libkeytally needs {surprise:?} of the program that links it");
-        Ok(left)
+        undefined.sort();
+        undefined.dedup();
+        let other = undefined.iter().find(|name| !ALLOWED_UNDEFINED.contains(&name.as_str()));
+        ensure!(other.is_none(), "libkeytally requires {other:?} of the program that links it");
+        Ok(undefined)
     }
 
-    /// The ways to panic that a program holds, each with the reason why it isn't gone.
+    /// Returns the panic functions that a program contains, with the reason for each.
     fn panics(&self, program: &Path) -> Result<Vec<(&'static str, &'static str)>> {
         let list = self.gnu("readelf", &["-sW"], program)?;
         let mut panics = Vec::new();
@@ -545,8 +550,9 @@ impl<'t> Library<'t> {
                 continue;
             }
             let known = PANICS.iter().find(|(name, _)| symbol.name.ends_with(name));
-            let known =
-                known.with_context(|| format!("a program in C could panic in a new way: {}", symbol.name))?;
+            let known = known.with_context(|| {
+                format!("a program in C contains a panic function without a reason: {}", symbol.name)
+            })?;
             if !panics.contains(known) {
                 panics.push(*known);
             }
@@ -555,7 +561,7 @@ impl<'t> Library<'t> {
         Ok(panics)
     }
 
-    /// What another program of the same tools tells of a file.
+    /// Returns the output of another GNU tool of the same target about a file.
     fn gnu(&self, program: &str, options: &[&str], file: &Path) -> Result<String> {
         let mut gnu = Command::new(self.tools.gcc.to_string_lossy().replace("-gcc", &format!("-{program}")));
         gnu.args(options).arg(file);
@@ -563,7 +569,7 @@ impl<'t> Library<'t> {
     }
 }
 
-/// The part of [`PARTS`] that a symbol belongs to.
+/// Returns the index of the part that a symbol belongs to.
 fn part(name: &str) -> Option<usize> {
     PARTS.iter().position(|(_, words)| words.iter().any(|word| name.contains(word)))
 }
@@ -582,55 +588,57 @@ impl<'l> Symbol<'l> {
     }
 }
 
-/// All that the page tells.
+/// The content of the page.
 struct Page {
     compiler: String,
     costs: Vec<(String, Vec<Cost>)>,
-    /// Bytes of code and constants of the programs in C.
+    /// Bytes of code and constants in each program in C.
     code: [(&'static str, u64); 2],
-    /// The same by the parts of [`PARTS`].
+    /// Bytes of code and constants in each program in C, for each of [`PARTS`].
     parts: [Vec<u64>; 2],
-    /// Bytes of a gate for 64 keys, as Rust and as C makes it, and of its handle.
+    /// Bytes of a gate for 64 keys in Rust and in C, and of its handle in C.
     gates: [u64; 2],
     handle: u64,
-    left: Vec<String>,
-    /// The ways to panic that the larger one holds, and why.
+    /// Symbols that the library requires.
+    undefined: Vec<String>,
+    /// The panic functions in the larger program, with the reason for each.
     panics: Vec<(&'static str, &'static str)>,
 }
 
 impl Page {
-    /// Whatever was recorded, stack and memory are bounded.
-    fn keeps_its_aims(&self) -> Result<()> {
+    /// Checks the limits of stack and memory, whatever the recorded page says.
+    fn check_limits(&self) -> Result<()> {
         for (machine, costs) in &self.costs {
             for cost in costs.iter().filter(|cost| cost.call.starts_with("gate: check")) {
                 ensure!(
-                    cost.stack <= STACK_AIM,
-                    "{machine}: {}: {} bytes of stack; {STACK_AIM} is the most that a check may take",
+                    cost.stack <= MAX_STACK,
+                    "{machine}: {} takes {} bytes of stack; the maximum is {MAX_STACK}",
                     cost.call,
                     cost.stack
                 );
             }
         }
         let largest = self.gates.into_iter().max().unwrap_or(0);
-        ensure!(largest <= GATE_AIM, "a gate for 64 keys takes {largest} bytes; {GATE_AIM} is the most");
+        ensure!(largest <= MAX_GATE, "a gate for 64 keys takes {largest} bytes; the maximum is {MAX_GATE}");
         Ok(())
     }
 
     fn text(&self) -> Result<String> {
-        let Self { compiler, costs, code, parts, gates, handle, left, panics } = self;
+        let Self { compiler, costs, code, parts, gates, handle, undefined, panics } = self;
         let mut page = format!(
             "\
 <!-- Written by `cargo xtask embedded`. -->
-# What it costs on bare metal
+# Cost on bare metal
 
-Measured by the suite `firmware`, which goes red when anything takes more than is written here. The programs are those
-of [tools/firmware/](../tools/firmware), on the boards of QEMU, where an instruction takes a nanosecond; with the compact SHA-256, by
-{compiler}.
+The suite `firmware` measures these costs, and fails if one exceeds the recorded value. It runs the
+programs of [tools/firmware/](../tools/firmware) on QEMU's boards, with the compact SHA-256. The
+compiler is {compiler}.
 
-## A call
+## Calls
 
-Instructions, and bytes of stack below the caller, in whose frame the answer lies. A check of a key that took more than
-{STACK_AIM} bytes of stack would be a fault. Most of such a check is SHA-256.
+Instructions, and bytes of stack. The stack does not include the caller's frame, which holds the
+verdict. The suite fails if a key check takes more than {MAX_STACK} bytes of stack. Most instructions of
+a key check are SHA-256.
 
 "
         );
@@ -650,43 +658,46 @@ Instructions, and bytes of stack below the caller, in whose frame the answer lie
         page += "
 ## Code
 
-Bytes of code and constants of a whole program in C for the Cortex-M3, with its start-up code and its memcpy, linked by lld.
+Bytes of code and constants in two complete programs in C for the Cortex-M3, with start-up code and
+memcpy, linked by lld.
 
-| program | bytes | aim |
+| program | bytes | target |
 |---|---|---|
 ";
-        for ((program, bytes), aim) in code.iter().zip(CODE_AIMS) {
+        for ((program, bytes), aim) in code.iter().zip(CODE_TARGETS) {
             writeln!(page, "| {program} | {bytes} | {aim} |")?;
         }
-        page += "\nWhat it is for:\n\n| part | all of it | a check and no more |\n|---|---|---|\n";
+        page += "\n| part | all functions | only a check |\n|---|---|---|\n";
         let [whole, check] = parts;
         let mut least = 0;
         for (((part, _), whole), check) in PARTS.iter().zip(whole).zip(check) {
-            let always = NEVER_WITHOUT.contains(part);
-            least += if always { *check } else { 0 };
-            writeln!(page, "| {part}{} | {whole} | {check} |", if always { " *" } else { "" })?;
+            let required = REQUIRED.contains(part);
+            least += if required { *check } else { 0 };
+            writeln!(page, "| {part}{} | {whole} | {check} |", if required { " *" } else { "" })?;
         }
         let [rust_gate, c_gate] = gates;
         writeln!(
             page,
             "
-The aims are not reached. What no check is without (*) takes {least} of the bytes of a check and no more by itself: one
-code reads every policy, layout and record, and tallies, times and tags are words of 64 bits, each step on which is several
-instructions of a 32-bit core."
+The targets are not reached. The parts that each check needs (*) take {least} bytes of the program with
+only a check. One code handles all policies, layouts and records. Tallies, times and tags are 64-bit
+words, and each operation on one takes several instructions of a 32-bit core."
         )?;
         writeln!(
             page,
             "
 ## Memory
 
-A gate for 64 keys and four plans takes {rust_gate} bytes, and {c_gate} as C makes it; more than {GATE_AIM} would be a fault. Its handle
-in C, which holds the peppers, takes {handle}. Nothing else is kept, and nothing is allocated.
+A gate for 64 keys and four plans takes {rust_gate} bytes in Rust and {c_gate} bytes in C. The suite fails if
+it takes more than {MAX_GATE}. Its handle in C, which holds the peppers, takes {handle} bytes. There is no
+other state and no allocation.
 
-## What the library needs
+## Symbols
 
-libkeytally leaves to the program that links it: {}. Of the ways to panic, the program with all of it holds:
+libkeytally requires of the program that links it: {}. The program with all functions
+contains these panic functions:
 ",
-            if left.is_empty() { "nothing".to_owned() } else { left.join(", ") },
+            if undefined.is_empty() { "no symbol".to_owned() } else { undefined.join(", ") },
         )?;
         for (name, reason) in panics {
             writeln!(page, "- `{}`: {reason}.", name.trim_start_matches(|c: char| c.is_ascii_digit()))?;
@@ -695,29 +706,30 @@ libkeytally leaves to the program that links it: {}. Of the ways to panic, the p
     }
 }
 
-/// What is counted may be so much more than was written, as permille of it and beyond.
-const ALLOWED: (u64, u64) = (10, 8);
+/// The excess over a recorded number that passes: permille of the number, plus a constant.
+const TOLERANCE: (u64, u64) = (10, 8);
 
-/// The fresh page says what the recorded one says, and no number in it is much larger.
+/// Checks that the two pages differ only in numbers, and that no fresh number exceeds the
+/// tolerance.
 fn compare(recorded: &str, fresh: &str) -> Result<()> {
-    let anew = format!("if that is meant, `cargo xtask embedded` writes {PAGE} anew");
+    let advice = "if that is intended, run `cargo xtask embedded` to write it";
     ensure!(
         words(recorded) == words(fresh),
-        "{PAGE} is not what was found; {anew}:\n{}",
+        "{PAGE} differs from this build; {advice}:\n{}",
         fresh.lines().filter(|line| !recorded.contains(*line)).collect::<Vec<_>>().join("\n")
     );
     let mut faults = String::new();
     for (was, is) in recorded.lines().zip(fresh.lines()) {
-        let more = |(was, is): (u64, u64)| is > was + was * ALLOWED.0 / 1000 + ALLOWED.1;
+        let more = |(was, is): (u64, u64)| is > was + was * TOLERANCE.0 / 1000 + TOLERANCE.1;
         if numbers(was).zip(numbers(is)).any(more) {
             writeln!(faults, "was {was}\nis  {is}")?;
         }
     }
-    ensure!(faults.is_empty(), "more is taken than {PAGE} says; {anew}:\n{faults}");
+    ensure!(faults.is_empty(), "costs exceed those of {PAGE}; {advice}:\n{faults}");
     Ok(())
 }
 
-/// A text with all its numbers alike.
+/// Returns the text with each number replaced by 0.
 fn words(text: &str) -> String {
     let mut words = String::new();
     for character in text.chars() {
@@ -739,37 +751,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cost_is_read() {
+    fn cost_line_is_parsed() {
         let expected = Cost { call: "gate: check, denied".to_owned(), instructions: 120, stack: 16 };
         assert_eq!(cost("cost: gate: check, denied: 120 instructions, 16 bytes of stack"), Some(expected));
         assert_eq!(cost("cost: gate: check, denied: many instructions, 16 bytes of stack"), None);
     }
 
     #[test]
-    fn a_symbol_belongs_to_the_first_part_that_fits() {
+    fn symbol_belongs_to_the_first_part_that_matches() {
         let part = |name: &str| part(name).map_or("", |part| PARTS[part].0);
         let gate =
             |name: &str| part(&format!("<keytally_core::gate::Gate<keytally_ffi::pointers::Lines>>::{name}"));
-        assert_eq!(gate("verify_key"), "the gate and its records");
-        assert_eq!(gate("verify_imported"), "keys that were issued elsewhere: looked for");
-        assert_eq!(part("kt_gate_close"), "what C sees: checked pointers, handles, the verdict as a struct");
+        assert_eq!(gate("verify_key"), "gate and records");
+        assert_eq!(gate("verify_imported"), "lookup of imported keys");
+        assert_eq!(part("kt_gate_close"), "C interface: pointer checks, handles, the verdict as a struct");
         assert_eq!(part("main"), "");
-        assert!(NEVER_WITHOUT.iter().all(|part| PARTS.iter().any(|(name, _)| name == part)));
+        assert!(REQUIRED.iter().all(|part| PARTS.iter().any(|(name, _)| name == part)));
     }
 
     #[test]
-    fn a_device_that_prints_something_else_is_a_fault() {
+    fn other_output_of_a_device_is_an_error() {
         let expected = "3 keys agree, and 2 MACs\nalive\n";
         assert!(costs_of(expected, "3 keys agree, and 2 MACs\nalive\n", "x").unwrap().is_empty());
         assert!(costs_of(expected, "3 keys agree\nalive\n", "the firmware in C").unwrap().is_empty());
-        for (printed, who) in [("3 keys agree\nalive\n", "x"), ("3 keys agree, and 2 MACs\n", "x"), ("", "x")]
+        for (printed, device) in
+            [("3 keys agree\nalive\n", "x"), ("3 keys agree, and 2 MACs\n", "x"), ("", "x")]
         {
-            assert!(costs_of(expected, printed, who).is_err(), "{printed}");
+            assert!(costs_of(expected, printed, device).is_err(), "{printed}");
         }
     }
 
     #[test]
-    fn a_page_is_compared_word_by_word_and_number_by_number() {
+    fn page_with_other_words_or_higher_numbers_is_an_error() {
         let page = "code: 1000 B, 20 B";
         for same in [page, "code: 900 B, 20 B", "code: 1018 B, 28 B"] {
             assert!(compare(page, same).is_ok(), "{same}");

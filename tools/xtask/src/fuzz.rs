@@ -1,7 +1,8 @@
-//! `cargo xtask fuzz`: gives a target new inputs, for as long as one likes.
+//! `cargo xtask fuzz`: runs the fuzz targets with new inputs, for a given time.
 //!
-//! Stable Rust is enough: the instrumentation that libFuzzer needs is in it. AddressSanitizer would need more, and would
-//! have nothing to find, since core has no unsafe code; the programs stop at a wrapped number and at a failed assertion.
+//! Stable Rust has the instrumentation that libFuzzer needs. AddressSanitizer would need a nightly
+//! compiler, and core has no unsafe code that it could check. The programs stop at an arithmetic
+//! overflow and at a failed assertion.
 
 use std::fs;
 use std::path::Path;
@@ -12,30 +13,31 @@ use anyhow::{Context as _, Result, ensure};
 use crate::command;
 use crate::tools;
 
-/// The longest input that is tried, in bytes.
+/// The maximum length of an input, in bytes.
 const MAX_LEN: u32 = 1024;
-/// An input that takes longer is a find, in seconds.
+/// The maximum time for an input, in seconds. One that takes longer is a failure.
 const TIMEOUT_S: u32 = 10;
-/// Where the targets' programs are.
+/// The folder of the targets' programs.
 const PROGRAMS: &str = "tools/fuzz/fuzz_targets";
-/// Where inputs that reach something new are kept between runs; the small corpora that tests replay are in `tools/fuzz/corpus`.
-const FOUND: &str = "target/fuzz/corpus";
+/// The folder in which runs keep inputs that reach new code. Tests replay the smaller corpora in
+/// `tools/fuzz/corpus`.
+const KEPT: &str = "target/fuzz/corpus";
 
-/// Runs one target, or each of them in turn, and says how many inputs were tried.
+/// Runs one target, or all in turn, and prints the number of inputs.
 pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
     let names = names()?;
     let cargo_fuzz = tools::cargo_fuzz()?;
     if let Some(target) = target {
         ensure!(
             names.iter().any(|name| name == target),
-            "there is no target {target}; there are: {}",
+            "there is no target {target}; the targets are {}",
             names.join(", ")
         );
     }
     for name in names.iter().filter(|name| target.is_none_or(|target| target == *name)) {
         println!("{name}: {seconds} s");
-        let found = format!("{FOUND}/{name}");
-        fs::create_dir_all(&found)?;
+        let kept = format!("{KEPT}/{name}");
+        fs::create_dir_all(&kept)?;
         let mut fuzz = Command::new(&cargo_fuzz);
         fuzz.args([
             "fuzz",
@@ -47,18 +49,18 @@ pub(crate) fn run(target: Option<&str>, seconds: u32) -> Result<()> {
             "--sanitizer",
             "none",
         ]);
-        fuzz.args([name, &found, &format!("tools/fuzz/corpus/{name}"), "--"]);
+        fuzz.args([name, &kept, &format!("tools/fuzz/corpus/{name}"), "--"]);
         fuzz.args(["-print_final_stats=1", &format!("-max_total_time={seconds}")]);
         fuzz.args([format!("-max_len={MAX_LEN}"), format!("-timeout={TIMEOUT_S}")]);
         let output = command::run(fuzz).with_context(|| {
-            format!("{name} found something; the input is in tools/fuzz/artifacts/{name}, and belongs into tools/fuzz/corpus/{name} once it is mended")
+            format!("{name} failed on an input, which is in tools/fuzz/artifacts/{name}; when it is fixed, move the input to tools/fuzz/corpus/{name}")
         })?;
-        println!("  {} inputs, nothing found", executed(&output)?);
+        println!("  {} inputs, no failure", executed(&output)?);
     }
     Ok(())
 }
 
-/// The names of all targets.
+/// Returns the names of all targets.
 fn names() -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(PROGRAMS).with_context(|| format!("cannot list {PROGRAMS}"))? {
@@ -69,10 +71,10 @@ fn names() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// How many inputs libFuzzer says that it tried.
+/// Returns the number of inputs in libFuzzer's statistics.
 fn executed(output: &str) -> Result<u64> {
     let line = output.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
-    Ok(line.context("libFuzzer said nothing of how many inputs it tried")?.trim().parse()?)
+    Ok(line.context("libFuzzer did not print the number of inputs")?.trim().parse()?)
 }
 
 #[cfg(test)]
@@ -80,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inputs_are_counted() {
+    fn statistics_give_the_number_of_inputs() {
         let output = "Done\nstat::number_of_executed_units: 59003\nstat::average_exec_per_sec:     1903\n";
         assert_eq!(executed(output).unwrap(), 59003);
         assert!(executed("").is_err());

@@ -1,6 +1,7 @@
-//! `cargo xtask install`: libkeytally, its headers, and what pkg-config and CMake find them with, under a prefix.
+//! `cargo xtask install`: installs libkeytally, its headers, and its files for pkg-config and CMake
+//! under a prefix.
 //!
-//! `cargo cinstall` of cargo-c puts the same files in the same places, from the metadata in `ffi-c/Cargo.toml`.
+//! `cargo cinstall` of cargo-c installs the same files, from the metadata in `ffi-c/Cargo.toml`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -12,38 +13,37 @@ use anyhow::{Context as _, Result, ensure};
 use crate::command::{self, cargo};
 use crate::targets::{list, metadata, text};
 
-/// Where things go.
+/// The folders of an installation.
 #[derive(Debug)]
-pub(crate) struct Places<'a> {
-    /// The folder that they will be used from, such as `/usr/local`.
+pub(crate) struct Destination<'a> {
+    /// The folder from which the files will be used, such as `/usr/local`.
     pub(crate) prefix: &'a Path,
-    /// A folder that stands before the prefix while they are put there, for makers of packages.
+    /// A folder to install into in place of `/`, for package builds.
     pub(crate) destdir: Option<&'a Path>,
-    /// The libraries' folder under the prefix.
+    /// The libraries' folder, relative to the prefix.
     pub(crate) libdir: &'a Path,
 }
 
-impl Places<'_> {
-    /// Where a file that will be used from `path` is put now.
-    fn now(&self, path: &Path) -> PathBuf {
+impl Destination<'_> {
+    /// Returns the path to which a file is written that will be used from `path`.
+    fn staged(&self, path: &Path) -> PathBuf {
         match self.destdir {
-            // Joining an absolute path would forget the first.
+            // Joining an absolute path would discard `destdir`.
             Some(destdir) => destdir.join(path.strip_prefix("/").unwrap_or(path)),
             None => path.to_owned(),
         }
     }
 
-    /// Fails unless this user may put files into every folder. It is asked before the build, which
-    /// takes minutes.
+    /// Checks that this user may write to all folders, before the build, which takes minutes.
     fn check(&self) -> Result<()> {
         let lib = self.prefix.join(self.libdir);
         let [headers, cmake] = ["include", CMAKE].map(|folder| self.prefix.join(folder));
         for folder in [lib.join("pkgconfig"), lib, headers, cmake] {
-            let folder = self.now(&folder);
-            let existing = nearest_that_exists(&folder);
+            let folder = self.staged(&folder);
+            let existing = nearest_existing(&folder);
             tempfile::tempfile_in(existing).with_context(|| {
                 format!(
-                    "cannot write into {}: run this as a user who may, or choose another folder by --prefix",
+                    "cannot write to {}: run this as a user with permission, or choose another folder by --prefix",
                     existing.display()
                 )
             })?;
@@ -52,56 +52,68 @@ impl Places<'_> {
     }
 }
 
-/// The folder, or that of those around it which is there and will hold it.
-fn nearest_that_exists(folder: &Path) -> &Path {
+/// Returns the folder, or its nearest ancestor that exists.
+fn nearest_existing(folder: &Path) -> &Path {
     folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."))
 }
 
-/// Where CMake looks under a prefix.
+/// The folder in which CMake looks, relative to a prefix.
 const CMAKE: &str = "share/cmake/keytally";
 
-/// Builds the libraries and puts everything there. Each file is told.
-pub(crate) fn run(places: &Places<'_>, tell: impl Fn(&str)) -> Result<()> {
-    ensure!(places.prefix.is_absolute(), "--prefix {} is not an absolute path", places.prefix.display());
-    places.check()?;
+/// Builds the libraries and installs all files. Calls `report` with the path of each.
+pub(crate) fn run(destination: &Destination<'_>, report: impl Fn(&str)) -> Result<()> {
+    ensure!(
+        destination.prefix.is_absolute(),
+        "--prefix {} is not an absolute path",
+        destination.prefix.display()
+    );
+    destination.check()?;
     let version = version()?;
     let soname = soname(&version)?;
     let built = Built::new(&soname)?;
 
-    let lib = places.prefix.join(places.libdir);
+    let lib = destination.prefix.join(destination.libdir);
     let whole = format!("libkeytally.so.{version}");
-    let put = |path: PathBuf, content: &[u8], mode: u32| {
-        let path = places.now(&path);
-        put(&path, content, mode)?;
-        tell(&path.display().to_string());
+    let install = |path: PathBuf, content: &[u8], mode: u32| {
+        let path = destination.staged(&path);
+        replace(&path, content, mode)?;
+        report(&path.display().to_string());
         Ok::<(), anyhow::Error>(())
     };
     let link = |name: &str| {
-        let path = places.now(&lib.join(name));
+        let path = destination.staged(&lib.join(name));
         link(&path, &whole)?;
-        tell(&format!("{} -> {whole}", path.display()));
+        report(&format!("{} -> {whole}", path.display()));
         Ok::<(), anyhow::Error>(())
     };
-    put(lib.join(&whole), &built.shared, 0o755)?;
+    install(lib.join(&whole), &built.shared, 0o755)?;
     link(&soname)?;
     link("libkeytally.so")?;
-    put(lib.join("libkeytally.a"), &built.archive, 0o644)?;
-    put(lib.join("pkgconfig/keytally.pc"), pc(places, &version, &built.libraries).as_bytes(), 0o644)?;
+    install(lib.join("libkeytally.a"), &built.archive, 0o644)?;
+    install(
+        lib.join("pkgconfig/keytally.pc"),
+        pc(destination, &version, &built.libraries).as_bytes(),
+        0o644,
+    )?;
     for header in ["keytally.h", "keytally.hpp"] {
-        put(places.prefix.join("include").join(header), &read(&Path::new("include").join(header))?, 0o644)?;
+        install(
+            destination.prefix.join("include").join(header),
+            &read(&Path::new("include").join(header))?,
+            0o644,
+        )?;
     }
     for file in ["keytallyConfig.cmake", "keytallyConfigVersion.cmake"] {
         let content = read(&Path::new("ffi-c/cmake").join(file))?;
-        put(places.prefix.join(CMAKE).join(file), &content, 0o644)?;
+        install(destination.prefix.join(CMAKE).join(file), &content, 0o644)?;
     }
     Ok(())
 }
 
-/// The libraries, built.
+/// The built libraries.
 struct Built {
     shared: Vec<u8>,
     archive: Vec<u8>,
-    /// What a program that takes the archive is linked with besides.
+    /// The libraries that a program with the archive must link, too.
     libraries: String,
 }
 
@@ -118,7 +130,7 @@ impl Built {
         let libraries = output
             .lines()
             .find_map(|line| line.split_once("native-static-libs: "))
-            .context("rustc doesn't say what a static library needs")?;
+            .context("rustc did not print native-static-libs")?;
         build("cdylib", &["-C", &format!("link-arg=-Wl,-soname,{soname}")])?;
         let built = target.join("release");
         Ok(Self {
@@ -129,15 +141,15 @@ impl Built {
     }
 }
 
-/// What rustc says that an archive needs, without `libgcc_s`. Compilers link an unwinder by
+/// Removes `libgcc_s` from the libraries that an archive needs. C compilers link an unwinder by
 /// themselves, and with `-static` there is no `libgcc_s`.
 fn without_shared_unwinder(libraries: &str) -> String {
     libraries.split_whitespace().filter(|library| *library != "-lgcc_s").collect::<Vec<_>>().join(" ")
 }
 
-/// The archive in `folder`, in one piece that defines no names but those for C.
+/// Returns the archive in `folder` as one object, which defines only the names for C.
 ///
-/// Rust's own library is in every static library that Rust makes. Two in one program would define
+/// Each static library of Rust contains Rust's standard library. Two in one program would define
 /// its names twice.
 fn archive_of_own_names(folder: &Path) -> Result<Vec<u8>> {
     let [all, whole, own] =
@@ -145,14 +157,14 @@ fn archive_of_own_names(folder: &Path) -> Result<Vec<u8>> {
     let mut nm = Command::new("nm");
     nm.arg("--defined-only").arg(&all);
     let names = command::run(nm)?;
-    // Groups of sections are named by names that are not ours alone.
+    // Other archives have section groups of the same names.
     let mut ld = Command::new("ld");
     ld.args(["--relocatable", "--force-group-allocation"]);
     ld.args(exported(&names).map(|name| format!("--undefined={name}"))).arg(&all).arg("-o").arg(&whole);
     command::run(ld)?;
     let mut objcopy = Command::new("objcopy");
     objcopy.args(["--wildcard", "--keep-global-symbol=kt_*"]);
-    // The compiler's notes to itself: joined, they are invalid, and tools that look into them stop.
+    // These sections are for the compiler only. Joined, they are invalid, and tools fail on them.
     objcopy.args(["--remove-section=.llvmbc", "--remove-section=.llvmcmd"]).arg(&whole);
     command::run(objcopy)?;
     let _ = fs::remove_file(&own);
@@ -162,7 +174,7 @@ fn archive_of_own_names(folder: &Path) -> Result<Vec<u8>> {
     read(&own)
 }
 
-/// The functions for C, from what `nm` prints.
+/// Returns the functions for C in the output of `nm`.
 pub(crate) fn exported(names: &str) -> impl Iterator<Item = &str> {
     names
         .lines()
@@ -171,14 +183,15 @@ pub(crate) fn exported(names: &str) -> impl Iterator<Item = &str> {
         .filter(|name| name.starts_with("kt_"))
 }
 
-/// The version of the library.
+/// Returns the version of the library.
 fn version() -> Result<String> {
     let metadata = metadata()?;
     let package = list(&metadata, "packages")?.iter().find(|package| package["name"] == "keytally-ffi");
     Ok(text(package.context("there is no package keytally-ffi")?, "version")?.to_owned())
 }
 
-/// What programs ask the loader for: until 1.0 every minor version is another library.
+/// Returns the soname, by which the loader finds the library. Before 1.0 each minor version has
+/// another.
 fn soname(version: &str) -> Result<String> {
     let mut parts = version.split('.');
     let mut part = || parts.next().context("a version has three parts");
@@ -188,8 +201,8 @@ fn soname(version: &str) -> Result<String> {
     })
 }
 
-/// What pkg-config reads.
-fn pc(places: &Places<'_>, version: &str, libraries: &str) -> String {
+/// Returns the content of the file for pkg-config.
+fn pc(destination: &Destination<'_>, version: &str, libraries: &str) -> String {
     format!(
         "prefix={}\n\
          exec_prefix=${{prefix}}\n\
@@ -197,13 +210,13 @@ fn pc(places: &Places<'_>, version: &str, libraries: &str) -> String {
          includedir=${{prefix}}/include\n\
          \n\
          Name: keytally\n\
-         Description: API-key checks and rate limits at memory speed\n\
+         Description: Embedded API-key checks and rate limits\n\
          Version: {version}\n\
          Libs: -L${{libdir}} -lkeytally\n\
          Libs.private: {libraries}\n\
          Cflags: -I${{includedir}}\n",
-        places.prefix.display(),
-        places.libdir.display()
+        destination.prefix.display(),
+        destination.libdir.display()
     )
 }
 
@@ -211,24 +224,24 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Writes a file beside its place and renames it, so that a program which runs the old one goes on.
-fn put(path: &Path, content: &[u8], mode: u32) -> Result<()> {
-    let fresh = beside(path)?;
+/// Replaces a file by a rename, so that programs that use the old one keep it.
+fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let fresh = temporary(path)?;
     fs::write(&fresh, content).with_context(|| format!("cannot write {}", fresh.display()))?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
     fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))
 }
 
 fn link(path: &Path, target: &str) -> Result<()> {
-    let fresh = beside(path)?;
-    symlink(target, &fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
+    let fresh = temporary(path)?;
+    symlink(target, &fresh).with_context(|| format!("cannot create {}", fresh.display()))?;
     fs::rename(&fresh, path).with_context(|| format!("cannot replace {}", path.display()))
 }
 
-/// A name in the same folder, which is made, that nothing has.
-fn beside(path: &Path) -> Result<PathBuf> {
+/// Returns an unused path in the same folder, which it creates.
+fn temporary(path: &Path) -> Result<PathBuf> {
     let folder = path.parent().context("a file without a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mut name = path.file_name().context("a file without a name")?.to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let fresh = path.with_file_name(name);
@@ -241,55 +254,55 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_for_the_loader_changes_when_programs_must() {
+    fn soname_changes_with_incompatible_versions() {
         assert_eq!(soname("0.1.7").unwrap(), "libkeytally.so.0.1");
         assert_eq!(soname("2.3.4").unwrap(), "libkeytally.so.2");
     }
 
     #[test]
-    fn prefix_below_a_file_is_refused_before_the_build() {
+    fn prefix_below_a_file_is_an_error_before_the_build() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let prefix = file.path().join("prefix");
-        let places = Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") };
-        let error = run(&places, |_| ()).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("cannot write into {}", file.path().display())), "{error}");
+        let destination = Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") };
+        let error = run(&destination, |_| ()).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot write to {}", file.path().display())), "{error}");
     }
 
     #[test]
-    fn folders_are_made_in_the_nearest_that_exists() {
+    fn nearest_existing_ancestor_is_found() {
         for (folder, nearest) in
             [("/proc/self/no/such", "/proc/self"), ("src/no/such", "src"), ("no/such", ".")]
         {
-            assert_eq!(nearest_that_exists(Path::new(folder)), Path::new(nearest));
+            assert_eq!(nearest_existing(Path::new(folder)), Path::new(nearest));
         }
     }
 
     #[test]
-    fn folders_are_not_made_before_the_build() {
+    fn check_creates_no_folders() {
         let folder = tempfile::tempdir().unwrap();
         let prefix = folder.path().join("prefix");
-        Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }.check().unwrap();
+        Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") }.check().unwrap();
         assert!(!prefix.exists());
     }
 
     #[test]
-    fn shared_unwinder_is_not_asked_for() {
+    fn shared_unwinder_is_removed() {
         assert_eq!(without_shared_unwinder(" -lgcc_s -lutil -lc"), "-lutil -lc");
     }
 
     #[test]
-    fn functions_for_c_are_told_from_others() {
+    fn only_functions_for_c_are_exported() {
         let names =
             "a.o:\n0000000000000000 T kt_version\n0000000000000010 T memcpy\n                 U kt_other\n";
         assert_eq!(exported(names).collect::<Vec<_>>(), ["kt_version"]);
     }
 
     #[test]
-    fn a_destdir_stands_before_the_prefix() {
+    fn destdir_is_prepended_to_the_prefix() {
         let (prefix, libdir) = (Path::new("/usr"), Path::new("lib"));
-        let places = Places { prefix, destdir: Some(Path::new("/tmp/d")), libdir };
-        assert_eq!(places.now(&prefix.join("include/a.h")), Path::new("/tmp/d/usr/include/a.h"));
-        assert!(pc(&places, "0.1.0", "-lc").starts_with("prefix=/usr\n"));
-        assert_eq!(Places { destdir: None, ..places }.now(prefix), prefix);
+        let destination = Destination { prefix, destdir: Some(Path::new("/tmp/d")), libdir };
+        assert_eq!(destination.staged(&prefix.join("include/a.h")), Path::new("/tmp/d/usr/include/a.h"));
+        assert!(pc(&destination, "0.1.0", "-lc").starts_with("prefix=/usr\n"));
+        assert_eq!(Destination { destdir: None, ..destination }.staged(prefix), prefix);
     }
 }

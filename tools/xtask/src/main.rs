@@ -183,7 +183,7 @@ fn run() -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Task::Install { prefix, destdir, libdir } => {
-            install::run(&install::Places { prefix, destdir: destdir.as_deref(), libdir }, |file| {
+            install::run(&install::Destination { prefix, destdir: destdir.as_deref(), libdir }, |file| {
                 println!("{file}");
             })?;
             return Ok(ExitCode::SUCCESS);

@@ -1,6 +1,6 @@
-//! The suites `loom` and `shuttle`: core's own code, built to run in a model checker.
+//! The suites `loom` and `shuttle`: core's code, built to run in a model checker.
 //!
-//! Each build has a folder of its own, since the flag reaches every crate in it.
+//! Each build has its own folder, since its `--cfg` flag affects all crates in it.
 
 use std::process::Command;
 
@@ -10,12 +10,12 @@ use crate::command::{self, cargo};
 use crate::targets::count_tests;
 use crate::tools::Found;
 
-/// Every interleaving of a few threads, within bounds.
+/// Runs all interleavings of a few threads, up to a number of preemptions.
 pub(crate) fn loom(found: &[Found]) -> Result<String> {
     check("loom", "interleavings", found)
 }
 
-/// Random schedules, of more threads too.
+/// Runs random schedules, of more threads too.
 pub(crate) fn shuttle(found: &[Found]) -> Result<String> {
     check("shuttle", "schedules", found)
 }
@@ -40,14 +40,15 @@ fn check(model: &str, what: &str, found: &[Found]) -> Result<String> {
     Ok(format!("{}, {} {what}", count_tests(&output)?, explored(&output)?))
 }
 
-/// The sum of what the tests say that they explored. Nothing at all is a failure: the flag has then not reached the tests.
+/// Returns the sum of the interleavings or schedules that the tests print. A sum of 0 is an error:
+/// then the flag did not reach the tests.
 fn explored(output: &str) -> Result<u64> {
     let mut sum = 0;
     for line in output.split("explored ").skip(1) {
         let count = line.split(' ').next().unwrap_or_default();
         sum += count.parse::<u64>().with_context(|| format!("not a count: explored {count}"))?;
     }
-    ensure!(sum > 0, "nothing was explored:\n{output}");
+    ensure!(sum > 0, "no test explored anything:\n{output}");
     Ok(sum)
 }
 
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_explored_is_added_up() {
+    fn explored_counts_are_added_up() {
         let output = "test a ... explored 36 interleavings with at most 9 preemptions: a\nok\n\
                       explored 0 interleavings, which are left to the full form: b\n\
                       explored 3172 interleavings with at most 3 preemptions: c\n";

@@ -1,6 +1,8 @@
-//! `cargo xtask mutants`: changes core, one small thing at a time, and runs tests on each change. A change that no test
-//! notices is a test that is missing, or is listed here with the reason why no test can notice it. docs/MUTANTS.md shows the
-//! list, and the figures of the last run over each file.
+//! `cargo xtask mutants`: mutation testing of core.
+//!
+//! cargo-mutants makes one small change at a time and runs tests on each. If no test fails, a test
+//! is missing, or the change is listed here with the reason why no test can notice it.
+//! docs/MUTANTS.md shows the list, and the counts of the last run over each file.
 
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
@@ -18,20 +20,21 @@ use crate::tools;
 const PAGE: &str = "docs/MUTANTS.md";
 const FOLDER: &str = "target/mutants";
 
-/// The tests that judge a change, the quickest first. Each step has only what the ones before it let through.
+/// The tests that run on a change, the fastest first. Each step tries only the changes that no
+/// earlier step noticed.
 const STEPS: [Step; 3] = [
     Step {
-        tests: "the tests inside core",
+        tests: "the unit tests of core",
         arguments: &["--cargo-arg=--lib", "--test-package=keytally-core"],
         timeout_s: 30,
     },
     Step {
-        tests: "core's test files",
+        tests: "the integration tests of core",
         arguments: &["--cargo-arg=--test=*", "--test-package=keytally-core"],
         timeout_s: 60,
     },
     Step {
-        tests: "the vectors, the properties, a part of every state, and the inputs of the fuzzers",
+        tests: "the vectors, the properties, a part of the exhaustive tests, and the fuzz corpora",
         arguments: &[
             "--cargo-arg=--test=*",
             "--test-package=keytally-vectors",
@@ -44,15 +47,15 @@ const STEPS: [Step; 3] = [
 struct Step {
     tests: &'static str,
     arguments: &'static [&'static str],
-    /// What takes so long never ends: on a busy machine the tests of a step take a fifth of it.
+    /// A step that takes longer counts as endless. On a busy machine it takes a fifth of this time.
     timeout_s: u32,
 }
 
-/// Why no test can notice some changes, and the changes: the file, the function, and its line as it would be, or what
-/// would be in place of the whole function or arm.
+/// The reasons why no test can notice some changes, and these changes: the file, then the function
+/// with its changed line, or what replaces a function or an arm.
 const LISTED: &[(&str, &[(&str, &str)])] = &[
     (
-        "What is joined shares no bit, so `|` and `^` are the same.",
+        "The joined values share no bit, so `|` and `^` are equal.",
         &[
             (
                 "core/src/header.rs",
@@ -63,10 +66,10 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
                 "core/src/key.rs",
                 "select: .fold(0, |found, (&character, value)| found ^ (character & u8::from(value == digit).wrapping_neg()))",
             ),
-            ("core/src/line.rs", "join: ((high as u64) << 32) ^ low as u64"),
+            ("core/src/bits.rs", "join: ((high as u64) << 32) ^ low as u64"),
             (
                 "core/src/mac.rs",
-                "Mac::words: let word = |place: usize| u64::from(self.0[2 * place]) << 32 ^ u64::from(self.0[2 * place + 1]);",
+                "Mac::words: let word = |index: usize| u64::from(self.0[2 * index]) << 32 ^ u64::from(self.0[2 * index + 1]);",
             ),
             ("core/src/record.rs", "Record::to_words: ^ u64::from(self.pepper) << 4"),
             ("core/src/record.rs", "Record::to_words: ^ (self.state as u64) << 6"),
@@ -75,188 +78,222 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
             ("core/src/record.rs", "Record::to_words: ^ sequence << SEQUENCE_SHIFT"),
             ("core/src/record.rs", "Record::to_words: ^ u64::from(self.grace_until) << 32;"),
             (
-                "core/src/gate/administrator.rs",
-                "Cell::id_ending_with: let first = (self.start & !LOW) ^ u64::from(number);",
+                "core/src/gate/ids.rs",
+                "RecordIds::id_ending_with: let first = (self.start & !LOW) ^ u64::from(number);",
             ),
             ("core/src/tally.rs", "Layout::with_stamp: self.unused(stamp) ^ (word & counts)"),
             (
                 "core/src/tally.rs",
-                "Layout::claim_mark: self.first_mark ^ (token & ((1 << CLAIM_TOKEN_BITS) - 1))",
+                "Layout::reservation: self.first_reservation ^ (ticket & ((1 << TICKET_BITS) - 1))",
             ),
-            ("core/src/limiter.rs", "Subject::tag_after: self.hash_bits() ^ (tag.wrapping_add(1) & HANDS)"),
+            (
+                "core/src/limiter.rs",
+                "Subject::tag_after: self.fingerprint() ^ (tag.wrapping_add(1) & GENERATION)",
+            ),
         ],
     ),
     (
-        "In a fixed layout the count of the window before is worked out for nothing: only a sliding one keeps it.",
+        "A fixed layout computes the count of the previous window and discards it. A sliding one keeps it.",
         &[(
             "core/src/tally.rs",
             "replace match guard counts.algorithm == Algorithm::Sliding with true in Layout::rolled",
         )],
     ),
     (
-        "No layout comes so near to 2^64 ms that the tolerance and three windows decide: a number of windows of whole seconds misses it by more. \
-     And 2^64 − 1 is no multiple of 1000.",
+        "In no layout do the tolerance and three windows decide whether 2^64 ms are exceeded: windows of\n\
+         whole seconds miss it by more. And 2^64 − 1 is not a multiple of 1000.",
         &[
             (
                 "core/src/tally.rs",
-                "Layout::for_model: let units = (1u128 << stamp_bits) - u128::from(tolerance);",
+                "Layout::with_stamp_bits: let units = (1u128 << stamp_bits) - u128::from(tolerance);",
             ),
             (
                 "core/src/tally.rs",
-                "Layout::for_model: let reach = units * u128::from(first.ms()) - 3 * u128::from(longest.ms());",
+                "Layout::with_stamp_bits: let reach = units * u128::from(first.ms()) - 3 * u128::from(longest.ms());",
             ),
             (
                 "core/src/tally.rs",
-                "Layout::for_model: let reach = units * u128::from(first.ms()) + 3 + u128::from(longest.ms());",
+                "Layout::with_stamp_bits: let reach = units * u128::from(first.ms()) + 3 + u128::from(longest.ms());",
             ),
             (
                 "core/src/tally.rs",
-                "Layout::for_model: let reach = units * u128::from(first.ms()) + 3 / u128::from(longest.ms());",
+                "Layout::with_stamp_bits: let reach = units * u128::from(first.ms()) + 3 / u128::from(longest.ms());",
             ),
-            ("core/src/tally.rs", "Layout::for_model: if reach >= u128::from(u64::MAX) {"),
+            ("core/src/tally.rs", "Layout::with_stamp_bits: if reach >= u128::from(u64::MAX) {"),
         ],
     ),
     (
-        "A buffer of just that length takes the other way to the same bytes.",
+        "A buffer of exactly that length takes the other branch, which writes the same bytes.",
         &[("core/src/http.rs", "Response<'_>::write_headers: if len <= MAX_HEADERS_LEN {")],
     ),
     (
-        "A short cut: the longer way comes to the same.",
+        "A shortcut: the slower path returns the same.",
         &[
-            ("core/src/limiter.rs", "replace Limiter<M>::glance -> Option<Slot<'_>> with None"),
-            ("core/src/limiter.rs", "delete field word from struct Found expression in Limiter<M>::decide"),
+            ("core/src/limiter.rs", "replace Limiter<M>::probe_tags -> Option<Slot<'_>> with None"),
+            (
+                "core/src/limiter.rs",
+                "delete field word from struct Found expression in Limiter<M>::decide_on",
+            ),
             ("core/src/tally.rs", "replace Layout::is_within -> bool with false"),
             (
                 "core/src/tally.rs",
-                "Layout::reusable: let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance - 1);",
+                "Layout::is_reusable: let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance - 1);",
             ),
             (
                 "core/src/tally.rs",
-                "Layout::reusable: let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance * 1);",
+                "Layout::is_reusable: let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance * 1);",
             ),
         ],
     ),
     (
-        "An index is cut to two digits once more, so that no compiler need prove that it is one.",
+        "The index is reduced to two digits again, so that the compiler need not prove that it has two.",
         &[(
             "core/src/http.rs",
             "Rest<'_>::last_digits: [number / 100, number + 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);",
         )],
     ),
     (
-        "Of two groups that are taken alike, either will do.",
+        "If two groups are equally full, either is correct.",
         &[(
-            "core/src/gate/administrator.rs",
+            "core/src/gate/import.rs",
             "Administrator<'_, M>::import: let group = if taken(two) <= taken(one) { two } else { one };",
         )],
     ),
     (
-        "The lines of hints aren't there in a gate without them, and what isn't there is neither read nor written.",
+        "A gate without hints has no lines for them, so they are neither read nor written.",
         &[(
             "core/src/gate.rs",
-            "Gate<M>::with: (header.flags | HINTS_FLAG != 0).then(|| records_at + index(u64::from(header.capacity)));",
+            "Gate<M>::from_header: (header.flags | HINTS_FLAG != 0).then(|| records_at + index(u64::from(header.capacity)));",
         )],
     ),
     (
-        "It only tells the processor that this thread waits for another one.",
+        "A hint to the processor that this thread waits for another one.",
         &[("core/src/sync.rs", "replace pause with ()")],
     ),
     (
-        "A slot that nobody ever had holds a void tally, which is nobody's whatever its tag says.",
-        &[("core/src/limiter.rs", "Subject::hash_bits: 0 => 1 >> HANDS_BITS,")],
+        "A slot that was never used holds a tombstone, which belongs to no subject, whatever its fingerprint.",
+        &[("core/src/limiter.rs", "Subject::fingerprint: 0 => 1 >> GENERATION_BITS,")],
     ),
     (
-        "Only where a new subject is put: which of its buckets is preferred.",
+        "Changes only which of its two buckets a new subject prefers.",
         &[
             (
-                "core/src/limiter.rs",
-                "Limiter<M>::insert_under: let spills = first_sight.taken >= SPILL || second_sight.taken < first_sight.taken;",
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::insert_under: let spills = first_bucket.taken >= SPILL || second_bucket.taken < first_bucket.taken;",
             ),
             (
-                "core/src/limiter.rs",
-                "Limiter<M>::insert_under: let spills = first_sight.taken >= SPILL && second_sight.taken <= first_sight.taken;",
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::insert_under: let spills = first_bucket.taken >= SPILL && second_bucket.taken <= first_bucket.taken;",
             ),
-            ("core/src/limiter.rs", "Limiter<M>::look: sight.taken *= 1;"),
+            ("core/src/limiter/insert.rs", "Limiter<M>::search: searched.taken *= 1;"),
         ],
     ),
     (
-        "Only how long a claim is waited for: taking it over is safe at any moment.",
+        "Changes only the time until a claim is taken over, which is safe at any moment.",
         &[
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present ^ HELD != 0 && turns < CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present | HELD != 0 && turns < CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present & HELD == 0 && turns < CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present & HELD != 0 && turns <= CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present & HELD != 0 && turns == CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: if present & HELD != 0 && turns > CLAIM_SPINS {"),
-            ("core/src/limiter.rs", "Limiter<M>::claim: let taken = (present ^ HELD).wrapping_add(2);"),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present ^ LOCKED != 0 && turns < CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present | LOCKED != 0 && turns < CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present & LOCKED == 0 && turns < CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present & LOCKED != 0 && turns <= CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present & LOCKED != 0 && turns == CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: if present & LOCKED != 0 && turns > CLAIM_SPINS {",
+            ),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::lock: let taken = (present ^ LOCKED).wrapping_add(2);",
+            ),
         ],
     ),
     (
-        "The answer is the same, but everybody takes the way of those who were disturbed. Only the time tells, and the suite \
+        "The verdict is the same. Each call takes the slow path, so only the cost differs, which the suite\n\
          `budgets` notices.",
         &[(
             "core/src/gate.rs",
-            "Gate<M>::answer: if decision.next == word && cell::swap(tally, word, decision.next).is_ok() {",
+            "Gate<M>::check_with: if decision.next == word && atomic::exchange_decided(tally, word, decision.next).is_ok() {",
         )],
     ),
     (
-        "A denial writes the word that is there already, which only costs time.",
-        &[("core/src/limiter.rs", "replace match guard same == seen.word with false in Limiter<M>::decide")],
+        "A denial writes the present word again, which only costs time.",
+        &[(
+            "core/src/limiter.rs",
+            "replace match guard same == seen.word with false in Limiter<M>::decide_on",
+        )],
     ),
     (
-        "Only a thread that comes in between can notice. The suite `loom` does: it was seen failing with each of these.",
+        "Only an interleaved thread can notice. The suite `loom` does: it was seen to fail with each.",
         &[
-            ("core/src/limiter.rs", "Limiter<M>::place: && !self.layout.reusable(expired, now)"),
             (
-                "core/src/limiter.rs",
-                "Limiter<M>::insert_under: if first_sight.present && second_sight.present {",
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::take_slot: && !self.layout.is_reusable(expired, now)",
             ),
             (
-                "core/src/limiter.rs",
-                "replace match guard first_sight.marked || second_sight.marked with false in Limiter<M>::insert_under",
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::insert_under: if first_bucket.present && second_bucket.present {",
             ),
             (
-                "core/src/limiter.rs",
-                "Limiter<M>::insert_under: let token = claims().find(|claim| claim.bucket != bucket).map_or(0, |claim| claim.word);",
+                "core/src/limiter/insert.rs",
+                "replace match guard first_bucket.reserved || second_bucket.reserved with false in Limiter<M>::insert_under",
             ),
-            ("core/src/limiter.rs", "replace Claim<'_>::confirm -> bool with true"),
+            (
+                "core/src/limiter/insert.rs",
+                "Limiter<M>::insert_under: let ticket = locks().find(|lock| lock.bucket != bucket).map_or(0, |lock| lock.word);",
+            ),
+            ("core/src/limiter/insert.rs", "replace BucketLock<'_>::confirm -> bool with true"),
             (
                 "core/src/record.rs",
-                "Place<'m>::complete: self.line.store(SEQUENCE, last_word & 1 << SEQUENCE_SHIFT);",
+                "RecordRef<'m>::complete: self.line.store(SEQUENCE, last_word & 1 << SEQUENCE_SHIFT);",
             ),
             (
                 "core/src/record.rs",
-                "Place<'m>::complete: self.line.store(SEQUENCE, last_word ^ 1 << SEQUENCE_SHIFT);",
+                "RecordRef<'m>::complete: self.line.store(SEQUENCE, last_word ^ 1 << SEQUENCE_SHIFT);",
             ),
             (
                 "core/src/record.rs",
-                "Place<'m>::complete: self.line.store(SEQUENCE, last_word | 1 >> SEQUENCE_SHIFT);",
+                "RecordRef<'m>::complete: self.line.store(SEQUENCE, last_word | 1 >> SEQUENCE_SHIFT);",
             ),
         ],
     ),
     (
-        "The same moment, when both buckets are full and in one of them the mark of an inserter that lost its claim is about to go. \
-         No model gets there. The answer would be `Full`, a moment too early.",
+        "Only an interleaved thread can notice, at the moment when both buckets are full and one holds a\n\
+         reservation of an inserter that lost its claim. No model reaches it. The outcome would be `Full`\n\
+         although a retry would find a slot.",
         &[(
-            "core/src/limiter.rs",
-            "Limiter<M>::insert_under: (_, None) if first_sight.marked && second_sight.marked => return Some(Insertion::Again),",
+            "core/src/limiter/insert.rs",
+            "Limiter<M>::insert_under: (_, None) if first_bucket.reserved && second_bucket.reserved => return Some(Insertion::Again),",
         )],
     ),
 ];
 
-/// Tries every change of core, or of those of its files that are named, so many files side by side. What a file came to is
-/// written down at once, unless it has a fault.
+/// Tries all changes of core, or of the named files, `jobs` files in parallel. Records the counts
+/// of a file when it is done, unless it has a fault.
 pub(crate) fn run(files: &[String], jobs: u32) -> Result<()> {
     let cargo_mutants = tools::cargo_mutants()?;
     let queue = Mutex::new(queue(&cargo_mutants, files)?.into_iter());
     let faults = Mutex::new(Vec::new());
     let page = Mutex::new(());
     let work = |number| -> Result<()> {
-        let mut place = Place::new(&cargo_mutants, number)?;
+        let mut workspace = Workspace::new(&cargo_mutants, number)?;
         loop {
             let next = locked(&queue).next();
             let Some(file) = next else { return Ok(()) };
-            let results = place.try_all(&file)?;
+            let results = workspace.try_all(&file)?;
             let found = results.faults();
             let _guard = locked(&page);
             println!("{file}: {}", results.sentence(&found));
@@ -279,10 +316,10 @@ pub(crate) fn run(files: &[String], jobs: u32) -> Result<()> {
     let faults = locked(&faults);
     ensure!(
         faults.is_empty(),
-        "write the test that is missing, or mend the list in tools/xtask/src/mutants.rs:\n{}",
+        "write the missing test, or fix the list in tools/xtask/src/mutants.rs:\n{}",
         faults.join("\n")
     );
-    println!("every change is noticed or listed: {PAGE}");
+    println!("all changes are noticed or listed; see {PAGE}");
     Ok(())
 }
 
@@ -290,7 +327,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The files to try, those with the fewest changes first.
+/// Returns the files to try, those with the fewest changes first.
 fn queue(cargo_mutants: &Path, files: &[String]) -> Result<Vec<String>> {
     let mut list = Command::new(cargo_mutants);
     list.args(["mutants", "--package=keytally-core", "--list", "--json"]);
@@ -299,7 +336,7 @@ fn queue(cargo_mutants: &Path, files: &[String]) -> Result<Vec<String>> {
     ensure!(output.status.success(), "cargo-mutants ended with {}", output.status);
     let mut changes = HashMap::<String, u32>::new();
     let list: Value = serde_json::from_slice(&output.stdout)?;
-    for mutant in list.as_array().context("a list that is none")? {
+    for mutant in list.as_array().context("cargo-mutants printed no list")? {
         *changes
             .entry(mutant["file"].as_str().context("a change without a file")?.to_owned())
             .or_default() += 1;
@@ -309,42 +346,42 @@ fn queue(cargo_mutants: &Path, files: &[String]) -> Result<Vec<String>> {
     Ok(queue.into_iter().map(|(file, _)| file).collect())
 }
 
-/// A copy of the workspace that is changed in place, and built without beginning anew for each file.
-struct Place<'c> {
+/// A copy of the workspace. cargo-mutants changes it in place, so that all files share one build.
+struct Workspace<'c> {
     cargo_mutants: &'c Path,
     tree: PathBuf,
     build: PathBuf,
     report: PathBuf,
-    /// Of each step, whether its tests were seen to pass on what nobody changed.
+    /// For each step, whether its tests passed on the unchanged workspace.
     passed: [bool; STEPS.len()],
 }
 
-impl<'c> Place<'c> {
+impl<'c> Workspace<'c> {
     fn new(cargo_mutants: &'c Path, number: u32) -> Result<Self> {
         let folder = |name: &str| std::path::absolute(format!("{FOLDER}/{name}-{number}"));
-        let place = Self {
+        let workspace = Self {
             cargo_mutants,
             tree: folder("tree")?,
             build: folder("build")?,
             report: folder("report")?,
             passed: [false; STEPS.len()],
         };
-        tools::remove_folder(&place.tree)?;
+        tools::remove_folder(&workspace.tree)?;
         let files = ["ls-files", "-z", "--cached", "--others", "--exclude-standard"];
         let files = Command::new("git").args(files).output()?;
         ensure!(files.status.success(), "git ls-files ended with {}", files.status);
         for file in core::str::from_utf8(&files.stdout)?.split_terminator('\0') {
-            let copy = place.tree.join(file);
+            let copy = workspace.tree.join(file);
             fs::create_dir_all(copy.parent().context("a file without a folder")?)?;
-            // A file that was removed and not yet from git is none.
+            // Git still lists a file that was removed without `git rm`.
             if Path::new(file).is_file() {
                 fs::copy(file, copy).with_context(|| file.to_owned())?;
             }
         }
-        Ok(place)
+        Ok(workspace)
     }
 
-    /// Every change of a file, in steps.
+    /// Tries all changes of a file, step by step.
     fn try_all(&mut self, file: &str) -> Result<Results> {
         tools::remove_folder(&self.report)?;
         fs::create_dir_all(&self.report)?;
@@ -365,12 +402,12 @@ impl<'c> Place<'c> {
             if number > 0 {
                 mutants.arg("--iterate");
             }
-            // 2: some were missed; 3: some never ended.
+            // 2: some were missed. 3: some were endless.
             let status = mutants.stdout(Stdio::null()).status()?;
             let report = self.report.join("mutants.out");
             ensure!(
                 matches!(status.code(), Some(0 | 2 | 3)),
-                "{file}: cargo-mutants ended with {status}: {} tells why",
+                "{file}: cargo-mutants ended with {status}; its report is in {}",
                 report.display()
             );
             *passed = true;
@@ -387,11 +424,11 @@ fn write_page(results: Results) -> Result<()> {
     Ok(fs::write(PAGE, page(&figures))?)
 }
 
-/// What became of each change, by its file and by what it is.
+/// The results of a file's changes.
 #[derive(Debug, Default)]
 struct Results {
     files: HashMap<String, Figures>,
-    /// Those that the last step let through.
+    /// The changes that the last step did not notice.
     missed: Vec<Missed>,
 }
 
@@ -399,18 +436,19 @@ struct Results {
 #[derive(Debug)]
 struct Missed {
     file: String,
-    /// See [`what`].
+    /// Its description without line numbers, see [`what`].
     what: String,
-    /// What cargo-mutants calls it, with its line.
+    /// Its name in cargo-mutants, with its line number.
     name: String,
 }
 
 impl Results {
-    /// Takes in a step, from the folder of its report. Whether it let any change through.
+    /// Adds the results of a step from the folder of its report. Returns whether a change was
+    /// missed.
     fn add(&mut self, folder: &Path) -> Result<bool> {
         self.missed.clear();
         let report = folder.join("outcomes.json");
-        // Without any change to try there is no report.
+        // cargo-mutants writes no report if there is no change to try.
         let text = fs::read_to_string(&report).with_context(|| report.display().to_string())?;
         let outcomes: Value = serde_json::from_str(&text)?;
         for outcome in outcomes["outcomes"].as_array().context("a report without outcomes")? {
@@ -426,7 +464,7 @@ impl Results {
                 Some("Unviable") => figures.not_compiled += 1,
                 Some("Timeout") => {
                     figures.endless += 1;
-                    // That it never ends is noticed too: the next step needs not wait for it again.
+                    // An endless change is noticed. As caught, the next step does not try it again.
                     let caught = folder.join("caught.txt");
                     writeln!(OpenOptions::new().append(true).create(true).open(caught)?, "{name}")?;
                 }
@@ -436,13 +474,14 @@ impl Results {
                     let what = what(mutant, name, &diff)?;
                     self.missed.push(Missed { file, what, name: name.to_owned() });
                 }
-                other => bail!("{name}: {other:?} is a new kind of outcome"),
+                other => bail!("{name}: unknown outcome {other:?}"),
             }
         }
         Ok(!self.missed.is_empty())
     }
 
-    /// What is missed and not listed, and what is listed and not missed.
+    /// Returns the changes that are missed but not listed, and those that are listed but not
+    /// missed.
     fn faults(&self) -> Vec<String> {
         let listed: Vec<(&str, &str)> = LISTED.iter().flat_map(|(_, changes)| *changes).copied().collect();
         let is =
@@ -451,13 +490,13 @@ impl Results {
         let unlisted = unlisted.map(|missed| format!("no test notices {}\n    {}", missed.name, missed.what));
         let tried = listed.iter().filter(|(file, _)| self.files.contains_key(*file));
         let stale = tried.filter(|change| !self.missed.iter().any(|missed| is(missed, change)));
-        let stale = stale.map(|(file, what)| format!("listed, and noticed now or gone: {file}\n    {what}"));
+        let stale = stale.map(|(file, what)| format!("listed, but noticed or absent: {file}\n    {what}"));
         let mut faults: Vec<String> = unlisted.chain(stale).collect();
         faults.sort();
         faults
     }
 
-    /// The figures of the files that were tried, and of the others as they were.
+    /// Returns the counts of the tried files, and the previous ones of the other files.
     fn figures(mut self, before: HashMap<String, Figures>) -> HashMap<String, Figures> {
         for missed in self.missed {
             self.files.entry(missed.file).or_default().listed += 1;
@@ -465,18 +504,18 @@ impl Results {
         before.into_iter().chain(self.files).collect()
     }
 
-    /// What became of them, for who waits.
+    /// Returns a summary for the terminal.
     fn sentence(&self, faults: &[String]) -> String {
         let noticed: u32 = self.files.values().map(|figures| figures.noticed + figures.endless).sum();
-        format!("{noticed} noticed, {} not, {} faults", self.missed.len(), faults.len())
+        format!("{noticed} noticed, {} missed, {} faults", self.missed.len(), faults.len())
     }
 }
 
-/// What a change is, wherever its line stands now: the function and the line as it would be, or what would be in place of
-/// the function or arm.
+/// Returns the description of a change, which does not depend on line numbers: the function with
+/// its changed line, or what replaces a function or an arm.
 fn what(mutant: &Value, name: &str, diff: &str) -> Result<String> {
     if !matches!(mutant["genre"].as_str(), Some("BinaryOperator" | "UnaryOperator")) {
-        return Ok(name.splitn(4, ':').nth(3).context("a name without a place")?.trim().to_owned());
+        return Ok(name.splitn(4, ':').nth(3).context("a name without a position")?.trim().to_owned());
     }
     let function = mutant["function"]["function_name"].as_str().unwrap_or("outside of functions");
     let mut lines =
@@ -485,7 +524,7 @@ fn what(mutant: &Value, name: &str, diff: &str) -> Result<String> {
     Ok(format!("{function}: {}", line.replace(" /* ~ changed by cargo-mutants ~ */", "").trim()))
 }
 
-/// How many changes of a file came to what.
+/// The numbers of a file's changes by result.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Figures {
     noticed: u32,
@@ -501,7 +540,7 @@ impl Figures {
     }
 }
 
-/// The figures on a page.
+/// Parses the counts on a page.
 fn figures_of(page: &str) -> HashMap<String, Figures> {
     let row = |line: &str| {
         let mut cells = line.strip_prefix("| `")?.split('|').map(|cell| cell.trim().trim_end_matches('`'));
@@ -516,7 +555,7 @@ fn figures_of(page: &str) -> HashMap<String, Figures> {
     page.lines().filter_map(row).collect()
 }
 
-/// docs/MUTANTS.md.
+/// Returns the content of docs/MUTANTS.md.
 fn page(figures: &HashMap<String, Figures>) -> String {
     let mut rows = String::new();
     let mut sum = [0; 5];
@@ -526,7 +565,7 @@ fn page(figures: &HashMap<String, Figures>) -> String {
         rows += &row(&format!("`{file}`"), figures.all());
         sum = core::array::from_fn(|column| sum[column] + figures.all()[column]);
     }
-    rows += &row("together", sum);
+    rows += &row("total", sum);
     let steps: String = STEPS.iter().map(|step| format!("1. {}\n", step.tests)).collect();
     let list: String = LISTED.iter().map(|(why, changes)| group(why, changes)).collect();
     format!(
@@ -534,26 +573,30 @@ fn page(figures: &HashMap<String, Figures>) -> String {
 <!-- Written by `cargo xtask mutants`, from the list in tools/xtask/src/mutants.rs and what cargo-mutants reports. -->
 # Mutants
 
-`cargo xtask mutants [FILE…]` lets cargo-mutants change core, one small thing at a time: another operator, another value in
-place of a function's, an arm of a match less. For each change tests are run, the quickest first, until one fails:
+`cargo xtask mutants [FILE…]` runs cargo-mutants on core. It makes one small change at a time:
+another operator, another return value, or a removed match arm. For each change, these tests run
+until one fails:
 
 {steps}
-A change that none of them notices is a test that is missing, or stands on the list below with the reason why no test can notice
-it. The command fails when there is another one, and when one that is listed is noticed or gone.
+If none fails, a test is missing, or the change is listed below with the reason why no test can
+notice it. The command fails if there is another such change, and if a listed change is noticed or
+absent.
 
-*Not tried:* `core/src/stop.rs`, whose stops nothing that ships has. *Not judged by:* the suites that start processes, explore
-interleavings or kill, the tests of the crates above core, and the long forms of the random tests. They would notice more.
+*Not tried:* `core/src/stop.rs`, whose stops exist only in tests. *Not run:* the suites that start
+or kill processes or explore interleavings, the tests of the crates above core, and the long forms of
+the random tests. They would notice more changes.
 
-## Figures
+## Results
 
-Of the last run over each file. *Endless* changes were noticed since a test didn't end; those that *don't compile* say nothing.
+The last run over each file. *Endless* changes count as noticed, since a test did not end. Changes
+that do *not compile* need no test.
 
-| file | changes | noticed | endless | don't compile | listed |
+| file | changes | noticed | endless | not compiled | listed |
 |---|---|---|---|---|---|
 {rows}
-## What no test can notice
+## Changes that no test can notice
 
-A line is shown as it would be, with its function.
+Each is shown as the function and its changed line, or as what cargo-mutants replaces.
 
 {list}"
     )
@@ -577,15 +620,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_shows_the_list() {
+    fn page_shows_the_list() {
         let shown = fs::read_to_string(workspace().join(PAGE)).unwrap();
         let figures = figures_of(&shown);
         assert!(!figures.is_empty());
-        assert_eq!(shown, page(&figures), "`cargo xtask mutants` writes {PAGE} anew");
+        assert_eq!(shown, page(&figures), "{PAGE} does not show the list in tools/xtask/src/mutants.rs");
     }
 
     #[test]
-    fn the_files_on_the_page_and_on_the_list_exist() {
+    fn files_on_the_page_and_on_the_list_exist() {
         let figures = figures_of(&fs::read_to_string(workspace().join(PAGE)).unwrap());
         let listed = LISTED.iter().flat_map(|(_, changes)| *changes).map(|(file, _)| *file);
         for file in figures.keys().map(String::as_str).chain(listed) {
@@ -594,7 +637,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_listed_twice() {
+    fn list_has_no_duplicates() {
         let mut seen = HashSet::new();
         for change in LISTED.iter().flat_map(|(_, changes)| *changes) {
             assert!(seen.insert(change), "{change:?}");
@@ -602,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_known_by_its_line() {
+    fn operator_change_is_described_by_its_line() {
         let mutant = serde_json::json!({"genre": "BinaryOperator", "function": {"function_name": "f"}});
         let diff = "--- a.rs\n+++ replace + with - in f\n@@ -1 +1 @@\n-    a + b\n+    a - /* ~ changed by cargo-mutants ~ */ b\n";
         assert_eq!(what(&mutant, "a.rs:1:7: replace + with - in f", diff).unwrap(), "f: a - b");

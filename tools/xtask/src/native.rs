@@ -1,5 +1,7 @@
-//! The suites `c` and `cpp`: libkeytally as programs in C and C++ meet it. It is installed into an empty prefix, and each test
-//! program is built from there and run: with gcc and clang, shared and static, under sanitizers and under valgrind.
+//! The suites `c` and `cpp`: libkeytally in programs in C and C++.
+//!
+//! They install the library into an empty prefix, build each test program from there and run it:
+//! with gcc and clang, shared and static, with sanitizers and under valgrind.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +16,11 @@ use crate::{header, install};
 
 /// A language: its compilers, its flags, its programs.
 struct Language {
-    /// The folder under `target/` and `ffi-c/tests/`.
+    /// The name of its folders in `target/native/` and `ffi-c/tests/`.
     name: &'static str,
     extension: &'static str,
     compilers: [&'static str; 2],
-    /// Every program is built in each.
+    /// The standards; each program is built for each.
     standards: &'static [&'static str],
     flags: &'static [&'static str],
     programs: &'static [Program],
@@ -27,16 +29,16 @@ struct Language {
 /// A test program.
 struct Program {
     name: &'static str,
-    /// Its source, where it isn't among the language's tests.
+    /// Its source, unless it is one of the language's tests.
     source: Option<&'static str>,
-    /// A flag of its own.
+    /// An additional flag.
     flag: Option<&'static str>,
-    /// What pkg-config is asked for besides.
+    /// An additional package for pkg-config.
     package: Option<&'static str>,
     argument: Argument,
 }
 
-/// What a test program is run with.
+/// The argument of a test program.
 #[derive(Clone, Copy)]
 enum Argument {
     Nothing,
@@ -86,7 +88,8 @@ const CPP: Language = Language {
     ],
 };
 
-/// Another static library in Rust: it allocates, prints, starts a thread and catches a panic.
+/// The source of another static library in Rust, which allocates, prints, starts a thread and
+/// catches a panic.
 const OTHER: &str = r#"
 use std::collections::HashMap;
 
@@ -99,20 +102,21 @@ pub extern "C" fn other_answer(number: u32) -> u32 {
 }
 "#;
 
-/// The oldest standards that the header is for, in which it is included twice.
+/// The oldest standards that the header supports.
 const STANDARDS: [[&str; 2]; 2] = [["c", "-std=c99"], ["c++", "-std=c++11"]];
 
-/// What a library without the host part may ask for: what every compiler may call by itself.
+/// The symbols that the library without its host part may require: those that each C compiler may
+/// call by itself.
 const FREESTANDING: [&str; 5] = ["memcpy", "memmove", "memset", "memcmp", "bcmp"];
 
-/// The header, the library and its packaging, from C.
+/// Tests the header, the library and its packaging from C.
 pub(crate) fn c(found: &[Found]) -> Result<String> {
     header::check(found)?;
     let prefix = Prefix::new(&C)?;
     prefix.header_by_itself()?;
     let mut runs = prefix.build_and_run(&C, found)? + bare(&prefix)?;
     for compiler in C.compilers {
-        runs += prefix.readme(compiler)? + prefix.beside_another_archive(compiler)?;
+        runs += prefix.readme(compiler)? + prefix.link_with_another_archive(compiler)?;
         for link in ["keytally", "static"] {
             runs += prefix.find_package(compiler, link)?;
         }
@@ -120,24 +124,26 @@ pub(crate) fn c(found: &[Found]) -> Result<String> {
     if !found.iter().any(|(name, _)| *name == FULL) {
         return Ok(format!("{runs} programs run"));
     }
-    prefix.same_by_cargo_c()?;
+    prefix.compare_with_cargo_c()?;
     Ok(format!("{runs} programs run; cargo-c installs the same"))
 }
 
-/// The wrapper for C++.
+/// Tests the wrapper for C++.
 pub(crate) fn cpp(found: &[Found]) -> Result<String> {
     let prefix = Prefix::new(&CPP)?;
     let runs = prefix.build_and_run(&CPP, found)?;
     for compiler in CPP.compilers {
-        prefix.costs_nothing(compiler, found)?;
+        prefix.check_overhead(compiler, found)?;
     }
     Ok(format!("{runs} programs run"))
 }
 
-/// The most instructions that the wrapper may add to a check: the test of a time before 1970, and of a key that isn't there.
-const WRAPPED: u64 = 2;
+/// The instructions that the wrapper may add to a check: for a time before 1970, and for a missing
+/// key.
+const MAX_OVERHEAD: u64 = 2;
 
-/// The processes of the test of interoperation and the example servers, in C and in C++: the folder that holds them.
+/// The folder of programs in C and C++: the processes of the interoperation test, and the example
+/// servers.
 pub(crate) const WORKERS: Need = Need::new("KEYTALLY_TEST_WORKERS", tools::needs_c_toolchain, workers);
 
 fn workers() -> Result<PathBuf> {
@@ -159,7 +165,7 @@ fn workers() -> Result<PathBuf> {
     Ok(prefix.folder)
 }
 
-/// How a program is built.
+/// The way in which a program is built.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Shared,
@@ -167,9 +173,9 @@ enum Kind {
     Sanitized,
 }
 
-/// Where the library was installed for a suite.
+/// The installation of the library for a suite.
 struct Prefix {
-    /// `target/LANGUAGE`, in which everything is new.
+    /// A new folder `target/native/NAME`.
     folder: PathBuf,
     prefix: PathBuf,
 }
@@ -183,11 +189,14 @@ impl Prefix {
         let folder = std::path::absolute(Path::new("target/native").join(name))?;
         tools::remove_folder(&folder)?;
         let prefix = folder.join("prefix");
-        install::run(&install::Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }, |_| ())?;
+        install::run(
+            &install::Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") },
+            |_| (),
+        )?;
         Ok(Self { folder, prefix })
     }
 
-    /// The header alone, twice, in the oldest standards, with every warning.
+    /// Compiles the header alone, included twice, in the oldest standards, with all warnings.
     fn header_by_itself(&self) -> Result<()> {
         let source = self.folder.join("header.c");
         fs::write(&source, "#include <keytally.h>\n#include <keytally.h>\nint main(void) { return 0; }\n")?;
@@ -211,7 +220,7 @@ impl Prefix {
         Ok(())
     }
 
-    /// Every program of the language in every way. Tells how many ran.
+    /// Builds and runs all programs of the language in all ways. Returns the number of runs.
     fn build_and_run(&self, language: &Language, found: &[Found]) -> Result<u32> {
         let valgrind = tools::VALGRIND.among(found)?;
         let mut runs = 0;
@@ -237,7 +246,7 @@ impl Prefix {
         Ok(runs)
     }
 
-    /// Builds a program with what pkg-config says.
+    /// Builds a program with the flags of pkg-config.
     fn build(
         &self,
         language: &Language,
@@ -267,7 +276,7 @@ impl Prefix {
         for flag in self.pkg_config(program.package, kind)? {
             compile.arg(match (kind, flag.as_str()) {
                 (Kind::Shared, _) | (_, "") => flag,
-                // The archive, although the shared library lies beside it.
+                // Selects the archive, although the shared library is in the same folder.
                 (_, "-lkeytally") => "-l:libkeytally.a".to_owned(),
                 _ => flag,
             });
@@ -276,8 +285,9 @@ impl Prefix {
         Ok(built)
     }
 
-    /// Counts the instructions of `cost.cpp`, which makes the same calls by C and by the wrapper.
-    fn costs_nothing(&self, compiler: &str, found: &[Found]) -> Result<()> {
+    /// Checks the instructions that the wrapper adds: `cost.cpp` makes the same calls by C and by
+    /// it.
+    fn check_overhead(&self, compiler: &str, found: &[Found]) -> Result<()> {
         const TIMES: u64 = 1000;
         let valgrind = tools::VALGRIND.among(found)?;
         let program = Program {
@@ -296,27 +306,27 @@ impl Prefix {
             command::run(run)?;
             let counts = fs::read_to_string(&out)?;
             let total = counts.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
-            total.with_context(|| format!("{} tells no total", out.display()))
+            total.with_context(|| format!("{} has no total", out.display()))
         };
-        // What a run begins with is in both.
+        // The difference of two runs leaves out the start of the program.
         let calls = |way| Ok::<u64, anyhow::Error>(count(way, 2 * TIMES)?.saturating_sub(count(way, TIMES)?));
         let (c, cpp) = (calls("c")?, calls("cpp")?);
-        // Each time two checks.
+        // Each iteration makes two checks.
         ensure!(
-            c > 0 && cpp <= c + TIMES * 2 * WRAPPED,
+            c > 0 && cpp <= c + TIMES * 2 * MAX_OVERHEAD,
             "{compiler}: {TIMES} checks of each kind take {c} instructions from C and {cpp} by keytally.hpp"
         );
         Ok(())
     }
 
     fn pkg_config(&self, package: Option<&str>, kind: Kind) -> Result<Vec<String>> {
-        let mut ask = Command::new("pkg-config");
-        ask.env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig")).args(["--cflags", "--libs"]);
+        let mut query = Command::new("pkg-config");
+        query.env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig")).args(["--cflags", "--libs"]);
         if kind != Kind::Shared {
-            ask.arg("--static");
+            query.arg("--static");
         }
-        ask.arg("keytally").args(package);
-        Ok(command::run(ask)?.split_whitespace().map(str::to_owned).collect())
+        query.arg("keytally").args(package);
+        Ok(command::run(query)?.split_whitespace().map(str::to_owned).collect())
     }
 
     fn run(&self, mut run: Command, program: &Program) -> Result<()> {
@@ -330,22 +340,22 @@ impl Prefix {
         command::run(run).map(drop)
     }
 
-    /// A program of two archives that Rust made, which both bring Rust's own library, in either
-    /// order.
-    fn beside_another_archive(&self, compiler: &str) -> Result<u32> {
+    /// Links a program with two static libraries of Rust, which both contain the standard library,
+    /// in either order.
+    fn link_with_another_archive(&self, compiler: &str) -> Result<u32> {
         let [source, other] = ["other.rs", "libother.a"].map(|name| self.folder.join(name));
         let ours = self.prefix.join("lib/libkeytally.a");
         fs::write(&source, OTHER)?;
         let mut rustc = Command::new("rustc");
-        // Optimized as a whole, it has Rust's own library in the object that is always linked.
+        // With fat LTO, the standard library is in the object that is always linked.
         rustc
             .args(["--edition=2024", "--crate-type=staticlib", "-O", "-Clto=fat", "-o"])
             .arg(&other)
             .arg(&source);
         command::run(rustc)?;
         let flags = self.pkg_config(None, Kind::Static)?;
-        for (place, archives) in [("first", [&ours, &other]), ("last", [&other, &ours])] {
-            let built = self.folder.join(format!("beside-{compiler}-{place}"));
+        for (position, archives) in [("first", [&ours, &other]), ("last", [&other, &ours])] {
+            let built = self.folder.join(format!("archives-{compiler}-{position}"));
             let mut compile = Command::new(compiler);
             compile.args(C.standards).args(C.flags).arg("ffi-c/tests/c/beside.c").arg("-o").arg(&built);
             compile.args(archives).args(flags.iter().filter(|flag| *flag != "-lkeytally"));
@@ -400,8 +410,8 @@ impl Prefix {
         Ok(4)
     }
 
-    /// `cargo cinstall` puts the same files in the same places, with the same name for the loader.
-    fn same_by_cargo_c(&self) -> Result<()> {
+    /// Checks that `cargo cinstall` installs the same files, with the same soname.
+    fn compare_with_cargo_c(&self) -> Result<()> {
         let destdir = self.folder.join("cargo-c");
         let mut install = Command::new(tools::cargo_c()?);
         install.args([
@@ -416,7 +426,7 @@ impl Prefix {
         command::run(install)?;
         let ours = files(&self.prefix)?;
         let theirs = files(&destdir)?;
-        ensure!(ours == theirs, "cargo xtask install puts {ours:#?} there, and cargo cinstall {theirs:#?}");
+        ensure!(ours == theirs, "cargo xtask install installs {ours:#?}, and cargo cinstall {theirs:#?}");
         let soname = |root: &Path| -> Result<Option<String>> {
             let mut dynamic = Command::new("objdump");
             dynamic.arg("-p").arg(root.join("lib/libkeytally.so"));
@@ -429,7 +439,7 @@ impl Prefix {
         Ok(())
     }
 
-    /// A project in CMake that finds the library, in C and in C++.
+    /// Builds a CMake project that finds the library, in C and in C++, and runs its programs.
     fn find_package(&self, compiler: &str, link: &str) -> Result<u32> {
         let folder = self.folder.join(format!("cmake-{compiler}-{link}"));
         let cpp = if compiler == "gcc" { "g++" } else { "clang++" };
@@ -442,14 +452,14 @@ impl Prefix {
         build.arg("--build").arg(&folder);
         command::run(build)?;
         for program in ["in_c", "in_cpp"] {
-            // CMake has written into the program where the library is.
+            // CMake has set the path of the library in the program.
             command::run(Command::new(folder.join(program)))?;
         }
         Ok(2)
     }
 }
 
-/// Every file and link under a folder, by its path from there, in order.
+/// Returns all files and links under a folder, as sorted relative paths.
 fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
@@ -467,7 +477,7 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The library without its host part: it asks for nothing but what is named, and works.
+/// Tests the library without its host part: it requires only the allowed symbols, and works.
 fn bare(prefix: &Prefix) -> Result<u32> {
     let mut build = cargo();
     build.args(["rustc", "--package", "keytally-ffi", "--lib", "--no-default-features", "--profile", "bare"]);
@@ -479,8 +489,9 @@ fn bare(prefix: &Prefix) -> Result<u32> {
         names.arg(flag).arg(file);
         command::run(names)
     };
-    // Everything that C can call, and all that it needs, in one piece: what is still missing then is what the library asks
-    // of others. (The archive also holds parts of the compiler's own library that nobody calls.)
+    // A shared object of all functions for C and all that they need. Its undefined symbols are
+    // those that the library requires. (The archive also contains unused parts of
+    // compiler-builtins.)
     let whole = prefix.folder.join("whole.so");
     let mut link = Command::new("gcc");
     link.args(["-shared", "-nostdlib", "-o"]).arg(&whole);
@@ -495,7 +506,7 @@ fn bare(prefix: &Prefix) -> Result<u32> {
     let missing = names(&whole, "--undefined-only")?;
     let missing: Vec<&str> = missing.split_whitespace().filter(|word| !["U", "w"].contains(word)).collect();
     let unknown: Vec<&&str> = missing.iter().filter(|name| !FREESTANDING.contains(name)).collect();
-    ensure!(unknown.is_empty(), "the library without `host` needs {unknown:?}");
+    ensure!(unknown.is_empty(), "the library without `host` requires {unknown:?}");
 
     let built = prefix.folder.join("bare");
     let mut compile = Command::new("gcc");

@@ -1,5 +1,5 @@
-//! The nginx module as an administrator builds it: against nginx's headers and the installed library, into `target/native/nginx`;
-//! tested and measured from there.
+//! Builds the nginx module as an administrator does, with nginx's headers and the installed
+//! library, in `target/native/nginx`. Tests and measures it there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,35 +12,39 @@ use crate::install;
 use crate::targets::{PROFILE, PROFILE_FOLDER};
 use crate::tools::{self, Found, Need};
 
-/// The tests, which are in Python.
+/// Runs the tests, which are in Python.
 pub(crate) fn test(_: &[Found]) -> Result<String> {
     let mut python = python("adapters/nginx/tests/test_nginx.py")?;
-    python.env("KEYTALLY_TEST_NGINX_MODULE_SANITIZED", sanitized(&std::path::absolute(FOLDER)?)?);
+    let folder = std::path::absolute(FOLDER)?;
+    python.env("KEYTALLY_TEST_NGINX_OBJECTS", folder.join("src/objs/addon/src"));
+    python.env("KEYTALLY_TEST_NGINX_MODULE_SANITIZED", sanitized(&folder)?);
     let mut libasan = Command::new("cc");
     libasan.arg("-print-file-name=libasan.so");
     python.env("KEYTALLY_TEST_LIBASAN", command::run(libasan)?.trim());
     let output = command::run(python)?;
     let ran = output.lines().find_map(|line| line.strip_prefix("Ran ")?.split(" in ").next());
-    Ok(ran.context("the tests don't say how many ran")?.to_owned())
+    Ok(ran.context("the tests did not print how many ran")?.to_owned())
 }
 
-/// The program that measures nginx with the module and without; it leaves its figures in the folder of the benches.
+/// Returns the command that measures nginx with the module and without. It writes its results to
+/// the folder of the benches.
 pub(crate) fn bench() -> Result<Command> {
     tools::find_all(NEEDS)?;
     python("adapters/nginx/benches/measure.py")
 }
 
-/// What both need; valgrind is for the tests alone.
+/// The tools for both. Only the tests need valgrind.
 pub(crate) const NEEDS: &[&Need] =
     &[&tools::C_TOOLCHAIN, &tools::CURL, &tools::PYTHON, &tools::VALGRIND, &tools::NGINX];
 
 const FOLDER: &str = "target/native/nginx";
 
-/// A script that finds the module, the program `keytally` and the library by environment variables.
+/// Returns a command that runs a script. Environment variables name the module, the program
+/// `keytally` and the library.
 fn python(script: &str) -> Result<Command> {
     let folder = std::path::absolute(FOLDER)?;
     let prefix = folder.join("prefix");
-    install::run(&install::Places { prefix: &prefix, destdir: None, libdir: Path::new("lib") }, |_| ())?;
+    install::run(&install::Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") }, |_| ())?;
     let module = build(&folder, &prefix)?;
     let mut program = cargo();
     program.arg("build").args(PROFILE).args(["--quiet", "--package", "keytally-cli"]);
@@ -54,8 +58,7 @@ fn python(script: &str) -> Result<Command> {
     Ok(python)
 }
 
-/// Builds the module by the commands of its README, into a folder of modules that does not exist
-/// yet.
+/// Builds the module by the commands of its README. The folder of modules does not exist before.
 fn build(folder: &Path, prefix: &Path) -> Result<PathBuf> {
     let [sources, modules] = ["src", "modules"].map(|name| folder.join(name));
     for folder in [&sources, &modules] {
@@ -64,14 +67,14 @@ fn build(folder: &Path, prefix: &Path) -> Result<PathBuf> {
     let readme = fs::read_to_string("adapters/nginx/README.md")?;
     let block = readme.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next());
     let mut commands = block.context("the module's README has no commands")?.to_owned();
-    for (place, ours) in [
+    for (text, local) in [
         ("apt-get install", "true"),
         ("/tmp/nginx-src", path(&sources)?),
         ("/path/to/adapters/nginx", path(&std::path::absolute("adapters/nginx")?)?),
         ("/usr/lib/nginx/modules", path(&modules)?),
     ] {
-        ensure!(commands.contains(place), "the module's README does not name {place}");
-        commands = commands.replace(place, ours);
+        ensure!(commands.contains(text), "the module's README does not contain {text}");
+        commands = commands.replace(text, local);
     }
     let mut shell = Command::new("sh");
     shell.env("PKG_CONFIG_PATH", prefix.join("lib/pkgconfig")).arg("-ec").arg(commands);
@@ -80,12 +83,12 @@ fn build(folder: &Path, prefix: &Path) -> Result<PathBuf> {
 }
 
 fn path(path: &Path) -> Result<&str> {
-    path.to_str().context("a path that is not UTF-8")
+    path.to_str().context("the path is not UTF-8")
 }
 
 const MODULE: &str = "objs/ngx_http_keytally_module.so";
 
-/// Builds the module that was built in `folder` once more, with what reports what C doesn't define.
+/// Builds the module in `folder` again, with AddressSanitizer and UndefinedBehaviorSanitizer.
 fn sanitized(folder: &Path) -> Result<PathBuf> {
     let [plain, sanitized] = ["src", "sanitized"].map(|name| folder.join(name));
     tools::remove_folder(&sanitized)?;

@@ -1,8 +1,8 @@
-//! The suite `panics`: the places in a check that could panic are the ones on docs/PANICS.md, each with the reason why it
-//! doesn't. `cargo xtask panics` writes the page anew.
+//! The suite `panics`: the source lines of a check that could panic are those on docs/PANICS.md,
+//! each with the reason why it does not. `cargo xtask panics` writes the page.
 //!
-//! `tools/audit/panics` is both checks as a library without std, in one piece and with the shipped flags. What its object still
-//! calls of `core::panicking` is all that the compiler could not prove away.
+//! `tools/audit/panics` compiles both checks into one object without std, with the release's flags.
+//! The compiler has proved away all panics but the calls into `core::panicking` in this object.
 
 use std::collections::HashMap;
 use std::fs;
@@ -17,64 +17,78 @@ use crate::tools::{self, Found};
 const PAGE: &str = "docs/PANICS.md";
 const FOLDER: &str = "target/panics";
 
-/// Why the places of a kind in a file are never reached on valid memory.
+/// The reasons why the panics of a kind in a file are not reached on valid memory.
 const REASONS: &[(&str, Kind, &str)] = &[
     (
         "core/src/decide.rs",
         Kind::Arithmetic,
-        "A layout is refused when its last stamp, the tolerance and three of its longest windows leave 64 bits of milliseconds.",
+        "A layout is rejected unless its last stamp, the tolerance and three of its longest windows\n\
+         fit in 64 bits of milliseconds.",
     ),
     (
         "core/src/gate.rs",
         Kind::Index,
-        "A record's number is below the capacity, being the upper half of a product with it, and opening found the memory to hold the \
-         header and that many records; the header's lines are constants below its length.",
+        "A record's number is the upper half of a product with the capacity, and so below the capacity.\n\
+         Opening checked that the memory holds the header and that many records. The header's lines are\n\
+         constants below its length.",
     ),
-    ("core/src/gate.rs", Kind::Arithmetic, "The same: the sum is below the number of lines."),
-    (
-        "core/src/gate/plan.rs",
-        Kind::Index,
-        "A plan's number is compared with the number of plans that there is room for.",
-    ),
+    ("core/src/gate.rs", Kind::Arithmetic, "The sum is the index of a line, below the number of lines."),
+    ("core/src/gate/plan.rs", Kind::Index, "A plan's number was compared with the number of plan slots."),
     (
         "core/src/gate/plan.rs",
         Kind::Arithmetic,
-        "The records begin after the fixed lines: opening found it so.",
+        "Opening checked that the records begin after the fixed lines.",
     ),
-    ("core/src/key.rs", Kind::Arithmetic, "The text was found to be longer than a body."),
+    ("core/src/key.rs", Kind::Arithmetic, "The parser checked that the text is longer than a body."),
     (
         "core/src/limiter.rs",
         Kind::Index,
-        "A bucket's number is below the number of buckets, and opening found the memory to hold them and their claims.",
+        "A bucket's number is below the number of buckets. Opening checked that the memory holds them and\n\
+         their lock words.",
     ),
-    ("core/src/limiter.rs", Kind::Arithmetic, "The same; and a bucket has eight slots to count."),
-    ("core/src/mac.rs", Kind::Arithmetic, "A key that gets this far has 256 bytes at most."),
     (
-        "core/src/peppers.rs",
+        "core/src/limiter.rs",
         Kind::Arithmetic,
-        "A list of peppers is never empty: making an empty one is an error.",
+        "A bucket's number is below the number of buckets, and a bucket has eight slots.",
+    ),
+    (
+        "core/src/limiter/insert.rs",
+        Kind::Index,
+        "A bucket's number is below the number of buckets. Opening checked that the memory holds their\n\
+         lock words.",
+    ),
+    (
+        "core/src/limiter/insert.rs",
+        Kind::Arithmetic,
+        "A bucket has eight slots, and an inserter waits at most `CLAIM_SPINS` turns.",
+    ),
+    (
+        "core/src/mac.rs",
+        Kind::Arithmetic,
+        "A key that reaches this line has at most 256 bytes. A list of peppers is not empty: creating an\n\
+         empty one is an error.",
     ),
     ("core/src/record.rs", Kind::Arithmetic, "A record's number is below 2^26."),
     (
         "core/src/tally.rs",
         Kind::Arithmetic,
-        "Widths and shifts are the layout's, whose sum was found to be 64 when it was made; stamps only grow; a count stays within its field, \
-         since limits are cut to what the field holds.",
+        "Widths and shifts are the layout's. Its creation checked that the widths add up to 64. Stamps\n\
+         only grow. A count fits its field, since limits are capped at the field's maximum.",
     ),
     (
-        "core/src/time.rs",
+        "core/src/bits.rs",
         Kind::Arithmetic,
-        "The estimate times the divisor is at most the number: the proof stands above it.",
+        "The estimate times the divisor is at most the number. The proof is the comment above this line.",
     ),
     (
         "library/core",
         Kind::Arithmetic,
-        "A range over a bucket's slots or a layout's windows ends long before its numbers do.",
+        "A range over a bucket's slots or a layout's windows ends before its index overflows.",
     ),
-    ("library/core", Kind::Index, "A bucket's lines lie within the memory, as above."),
+    ("library/core", Kind::Index, "A bucket's lines lie within the memory, as opening checked."),
 ];
 
-/// What a place would panic on.
+/// The cause of a panic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Kind {
     Arithmetic,
@@ -83,59 +97,60 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(symbol: &str) -> Result<Self> {
+    fn from_symbol(symbol: &str) -> Result<Self> {
         Ok(match symbol {
             _ if symbol.contains("_overflow") => Self::Arithmetic,
             _ if symbol.contains("div_by_zero") => Self::Division,
             _ if symbol.contains("bounds_check") || symbol.contains("slice_index_fail") => Self::Index,
-            _ => bail!("a check can panic in a new way: {symbol}"),
+            _ => bail!("a check can panic for a cause that is not listed: {symbol}"),
         })
     }
 
     fn name(self) -> &'static str {
         match self {
-            Self::Arithmetic => "a number that overflows",
-            Self::Division => "a division by zero",
-            Self::Index => "an index out of bounds",
+            Self::Arithmetic => "arithmetic overflow",
+            Self::Division => "division by zero",
+            Self::Index => "index out of bounds",
         }
     }
 }
 
-/// A place: its file and its line as text, since numbers of lines change with every edit.
-type Places = HashMap<(String, Kind), Vec<String>>;
+/// Lines that could panic, by file and kind. Lines are kept as text, since line numbers change with
+/// each edit.
+type PanicLines = HashMap<(String, Kind), Vec<String>>;
 
-/// The page is what the object says.
+/// Checks that the page lists what the object could panic on.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let compiler = tools::compiler()?;
     let recorded = fs::read_to_string(PAGE).unwrap_or_default();
     if recorded.contains("rustc ") && !recorded.contains(&compiler) {
-        // Another compiler proves more or less; the page's own is the one that is compared.
-        return Ok(format!("{PAGE} tells of another compiler than {compiler}: nothing to compare"));
+        // Another compiler may prove more or less, so only the page's own is compared.
+        return Ok(format!("not compared: {PAGE} is of another compiler than {compiler}"));
     }
     let objdump = tools::OBJDUMP.among(found)?;
-    let places = places(objdump)?;
-    let fresh = page(&compiler, &places)?;
+    let lines = panic_lines(objdump)?;
+    let fresh = page(&compiler, &lines)?;
     let page = recorded;
     let new: Vec<&str> = fresh.lines().filter(|line| !page.lines().any(|other| other == *line)).collect();
     let gone: Vec<&str> = page.lines().filter(|line| !fresh.lines().any(|other| other == *line)).collect();
     ensure!(
         page == fresh,
-        "{PAGE} is not what the compiler left.\nNew:\n{}\nGone:\n{}\n`cargo xtask panics` writes it anew; look at what is new.",
+        "{PAGE} does not list the panics of this build.\nNew:\n{}\nGone:\n{}\nProve that the new ones cannot happen, then run `cargo xtask panics` to write the page",
         new.join("\n"),
         gone.join("\n")
     );
-    Ok(format!("{} places, all known", places.values().map(Vec::len).sum::<usize>()))
+    Ok(format!("{} lines could panic, each with a reason", lines.values().map(Vec::len).sum::<usize>()))
 }
 
 /// Writes the page.
 pub(crate) fn write() -> Result<()> {
     let objdump = tools::OBJDUMP.path()?;
-    fs::write(PAGE, page(&tools::compiler()?, &places(&objdump)?)?)?;
+    fs::write(PAGE, page(&tools::compiler()?, &panic_lines(&objdump)?)?)?;
     println!("wrote {PAGE}");
     Ok(())
 }
 
-fn places(objdump: &Path) -> Result<Places> {
+fn panic_lines(objdump: &Path) -> Result<PanicLines> {
     let mut build = cargo();
     build.args([
         "rustc",
@@ -151,24 +166,24 @@ fn places(objdump: &Path) -> Result<Places> {
         .map(|entry| entry.map(|entry| entry.path()))
         .collect::<Result<_, _>>()?;
     objects.retain(|path| path.extension().is_some_and(|extension| extension == "o"));
-    // The newest is this build's.
+    // The newest object is that of this build.
     objects.sort_by_key(|path| fs::metadata(path).and_then(|metadata| metadata.modified()).ok());
-    let object = objects.last().context("the compiler left no object")?;
+    let object = objects.last().context("the compiler wrote no object")?;
     let mut dump = Command::new(objdump);
     dump.args(["--disassemble", "--reloc", "--line-numbers", "--no-show-raw-insn"]).arg(object);
-    places_in(&command::run(dump)?, |file, line| {
+    panic_lines_in(&command::run(dump)?, |file, line| {
         let source = fs::read_to_string(file).ok()?;
         Some(source.lines().nth(line.checked_sub(1)?)?.trim().to_owned())
     })
 }
 
-/// Reads the places out of a disassembly with line numbers and relocations.
-fn places_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> Result<Places> {
-    let mut places = Places::new();
+/// Finds the lines in a disassembly with line numbers and relocations.
+fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> Result<PanicLines> {
+    let mut lines = PanicLines::new();
     let mut at = None;
     for line in dump.lines() {
-        if let Some(place) = place_of(line) {
-            at = Some(place);
+        if let Some(position) = position_of(line) {
+            at = Some(position);
             continue;
         }
         let Some((_, symbol)) =
@@ -181,7 +196,7 @@ fn places_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> Result
         }
         let (file, number) = at.clone().context("a call without a line")?;
         let (file, text) = match file.find("library/core/") {
-            // The way from a panic to its handler is not a place.
+            // The code between a panic and its handler does not count.
             Some(from) if file[from..].starts_with("library/core/src/panic") => continue,
             Some(from) => ("library/core".to_owned(), file[from..].to_owned()),
             None => {
@@ -190,42 +205,43 @@ fn places_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> Result
                 (file.to_owned(), text(file, number).with_context(|| format!("no line {number} in {file}"))?)
             }
         };
-        let texts = places.entry((file, Kind::of(symbol)?)).or_default();
+        let texts = lines.entry((file, Kind::from_symbol(symbol)?)).or_default();
         if !texts.contains(&text) {
             texts.push(text);
         }
     }
-    for texts in places.values_mut() {
+    for texts in lines.values_mut() {
         texts.sort();
     }
-    ensure!(!places.is_empty(), "the object says nothing of any panic, so it isn't the one that was meant");
-    Ok(places)
+    ensure!(!lines.is_empty(), "the object has no panics at all and cannot be that of the checks");
+    Ok(lines)
 }
 
-/// The place in a line `/path/file.rs:12 (discriminator 3)`.
-fn place_of(line: &str) -> Option<(String, usize)> {
+/// Parses the file and line number in `/path/file.rs:12 (discriminator 3)`.
+fn position_of(line: &str) -> Option<(String, usize)> {
     let (file, number) = line.strip_prefix('/')?.split_once(".rs:")?;
     let number = number.split(' ').next()?.parse().ok()?;
     Some((format!("/{file}.rs"), number))
 }
 
-fn page(compiler: &str, places: &Places) -> Result<String> {
+fn page(compiler: &str, lines: &PanicLines) -> Result<String> {
     let mut page = "\
 <!-- Written by `cargo xtask panics`. -->
 # Panics
 
-These are the places in `Gate::check` and `Limiter::check`, with all that they call, where the compiler could not prove that nothing
-panics; everything else is proved by it. They are read off the object of `tools/audit/panics`: both checks in one piece, with the
-optimizations and overflow checks that ship. The suite `panics` goes red when there is a new one.
+This page lists the source lines of `Gate::check` and `Limiter::check`, with all that they call,
+that could panic. For all other lines, the compiler has proved that they do not. The list comes from
+the object of `tools/audit/panics`: both checks, with the optimizations and overflow checks of a
+release. The suite `panics` fails if a line is added.
 
-None is reached on valid memory; why, stands beside each group. On memory with anything else in it, the fuzz target `open_bytes` looks for
-one that is. There is no `unwrap`, no `expect` and no assertion among them.
+On valid memory, none of them panics. Each group states why. On arbitrary memory, the fuzz target
+`open_bytes` searches for one that does. None is an `unwrap`, an `expect` or an assertion.
 "
     .to_owned();
     page += &format!(
-        "\nThe compiler was {compiler}; another may prove more or less, and the suite compares nothing then.\n"
+        "\nThe compiler was {compiler}.\nAnother may prove more or less, so the suite then compares nothing.\n"
     );
-    let mut groups: Vec<_> = places.iter().collect();
+    let mut groups: Vec<_> = lines.iter().collect();
     groups.sort();
     for ((file, kind), texts) in groups {
         let reason = REASONS.iter().find(|(other, of, _)| other == file && of == kind);
@@ -256,9 +272,9 @@ hash():
 ";
 
     #[test]
-    fn places_are_read_off_the_object() {
-        let places = places_in(DUMP, |file, line| Some(format!("{file} {line}"))).unwrap();
-        let mut found: Vec<_> = places.into_iter().collect();
+    fn disassembly_gives_lines_by_file_and_kind() {
+        let lines = panic_lines_in(DUMP, |file, line| Some(format!("{file} {line}"))).unwrap();
+        let mut found: Vec<_> = lines.into_iter().collect();
         found.sort();
         assert_eq!(
             found,
@@ -270,9 +286,9 @@ hash():
     }
 
     #[test]
-    fn a_new_kind_and_a_place_without_a_reason_are_faults() {
-        assert!(Kind::of(".text.core9panicking13unwrap_failed").is_err());
-        let places = [(("core/src/line.rs".to_owned(), Kind::Index), vec!["x".to_owned()])].into();
-        assert!(page("rustc", &places).unwrap_err().to_string().contains("no reason"));
+    fn unknown_kind_or_line_without_reason_is_an_error() {
+        assert!(Kind::from_symbol(".text.core9panicking13unwrap_failed").is_err());
+        let lines = [(("core/src/line.rs".to_owned(), Kind::Index), vec!["x".to_owned()])].into();
+        assert!(page("rustc", &lines).unwrap_err().to_string().contains("no reason"));
     }
 }

@@ -1,7 +1,9 @@
-//! The suite `secrets`: no branch and no index of a key check depends on a secret, or on whether a key id exists, seen by
-//! valgrind, but for the one place where the answer of the comparison becomes a branch, and the one where the reason is looked up.
+//! The suite `secrets`: valgrind reports no branch and no index of a key check that depends on a
+//! secret, or on whether a key id exists. Two functions are excepted: one makes the result of the
+//! comparison a branch, the other finds the reason for the log.
 //!
-//! The program is `tools/audit/secrets`, a workspace of its own, since it needs valgrind's headers to build.
+//! The program is `tools/audit/secrets`, its own workspace, since its build needs valgrind's
+//! headers.
 
 use core::ops::RangeInclusive;
 use std::fs;
@@ -13,20 +15,21 @@ use anyhow::{Context as _, Result, ensure};
 use crate::command::{self, cargo};
 use crate::tools::{self, Found};
 
-/// The file with the functions that may use what is kept from the others.
+/// The file of the functions that are excepted.
 const FILE: &str = "core/src/gate.rs";
 
-/// What the program marks undefined, by its argument: what that is, and the function that may use it, with how it begins.
+/// The runs of the program: its argument, what is undefined then, and the function that is
+/// excepted, with the beginning of its signature.
 const RUNS: [(&str, &str, &str, &str); 2] = [
-    ("secrets", "a secret", "of", "fn of(current: Choice, previous: Choice)"),
+    ("secrets", "a secret", "new", "fn new(current: Choice, previous: Choice)"),
     ("ids", "whether a key id exists", "wrong", "fn wrong(known: bool, pepper_there: bool)"),
 ];
 
-/// What memcheck says of a branch and of an index.
+/// memcheck's messages for a branch and for an index.
 const REPORTS: [&str; 2] =
     ["Conditional jump or move depends on uninitialised", "Use of uninitialised value"];
 
-/// Runs the program under valgrind, and the same with a comparison as it must not be.
+/// Runs the program under valgrind, first with a comparison that must be reported.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let valgrind = tools::VALGRIND.among(found)?;
     let mut build = cargo();
@@ -35,7 +38,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     command::run(build)?;
 
     let control = reports(&watch(valgrind, &["control"])?);
-    ensure!(!control.is_empty(), "valgrind doesn't see a comparison that ends at the first difference");
+    ensure!(!control.is_empty(), "valgrind does not report a comparison that stops at the first difference");
 
     let source = fs::read_to_string(FILE)?;
     for (argument, what, name, begin) in RUNS {
@@ -50,7 +53,10 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
             lines.end(),
             others.iter().map(|report| report.join("\n")).collect::<Vec<_>>().join("\n\n")
         );
-        ensure!(!allowed.is_empty(), "it never reached `{name}`:\n{output}");
+        ensure!(
+            !allowed.is_empty(),
+            "valgrind reports nothing in `{name}`, which should use {what}:\n{output}"
+        );
     }
     Ok("no branch, no index".to_owned())
 }
@@ -80,14 +86,14 @@ fn reports(output: &str) -> Vec<Vec<String>> {
     reports
 }
 
-/// True when the innermost frame is a line of the function.
+/// Whether the innermost frame is a line of the function.
 fn is_in(report: &[String], name: &str, lines: &RangeInclusive<usize>) -> bool {
     let Some((_, at)) = report.first().and_then(|frame| frame.split_once(": ")) else { return false };
     let line = at.strip_prefix(name).and_then(|rest| rest.strip_prefix(" (src/gate.rs:")?.strip_suffix(')'));
     line.and_then(|line| line.parse().ok()).is_some_and(|line| lines.contains(&line))
 }
 
-/// The lines of the function that begins so.
+/// Returns the lines of the function whose signature begins with `begin`.
 fn lines_of(begin: &str, source: &str) -> Result<RangeInclusive<usize>> {
     let mut lines = source.lines();
     let (start, first) = lines
@@ -97,7 +103,8 @@ fn lines_of(begin: &str, source: &str) -> Result<RangeInclusive<usize>> {
         .with_context(|| format!("{FILE} has no `{begin}`"))?;
     let indentation = &first[..first.len() - first.trim_start().len()];
     let end = format!("{indentation}}}");
-    let length = lines.position(|line| line == end).context("a function without an end")?;
+    let length =
+        lines.position(|line| line == end).with_context(|| format!("`{begin}` in {FILE} has no end"))?;
     Ok(start + 1..=start + 2 + length)
 }
 
@@ -113,7 +120,7 @@ mod tests {
         ==1==    at 0x12F400: digit (src/key.rs:12)\n";
 
     #[test]
-    fn reports_are_told_apart_by_their_innermost_frame() {
+    fn report_is_excepted_by_its_innermost_frame() {
         let reports = reports(OUTPUT);
         assert_eq!(reports.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
         assert!(is_in(&reports[0], "of", &(527..=534)));
@@ -123,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_found_in_the_source() {
+    fn function_is_found_by_its_signature() {
         let source = "impl Match {\n    fn of() -> Self {\n        x\n    }\n}\nfn wrong() {\n    x\n}\n";
         assert_eq!(lines_of("fn of()", source).unwrap(), 2..=4);
         assert_eq!(lines_of("fn wrong()", source).unwrap(), 6..=8);

@@ -161,11 +161,14 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "service",
-        about: "the service over real HTTP, asked by curl, Node's fetch and Python's requests; its listeners; attacks on it",
+        about: "the service over real HTTP, with curl, fetch of Node and requests of Python; its listeners; attacks on it",
         needs: &[&tools::CURL, &tools::NODE, &tools::PYTHON],
         full_when_named: false,
         work: Work::Tests(&[
-            TestFiles::one("keytally-server", "service"),
+            TestFiles::one("keytally-server", "contract"),
+            TestFiles::one("keytally-server", "routes"),
+            TestFiles::one("keytally-server", "startup"),
+            TestFiles::one("keytally-server", "lifecycle"),
             TestFiles::one("keytally-server", "listeners"),
             TestFiles::one("keytally-server", "guesses"),
             TestFiles::one("keytally-server", "attacks"),

@@ -1,4 +1,5 @@
-//! `cargo xtask timing`: measures checks of keys that are wrong in different ways, and writes docs/TIMING.md and its picture.
+//! `cargo xtask timing`: measures checks of keys that are wrong in different ways, and writes
+//! docs/TIMING.md and its histogram.
 
 use std::fs;
 use std::process::Command;
@@ -11,7 +12,7 @@ const PAGE: &str = "docs/TIMING.md";
 const PICTURE: &str = "docs/timing.svg";
 const PROGRAM: &str = "target/timing/release/keytally-timing";
 
-/// Measures so many samples of each kind. Fails when two kinds are told apart, after the page is written.
+/// Measures `samples` checks of each kind and writes the page. Then fails if two kinds differ.
 pub(crate) fn run(samples: u32) -> Result<()> {
     let mut build = cargo();
     build.args(["build", "--release", "--manifest-path", "tools/audit/timing/Cargo.toml"]);
@@ -25,7 +26,7 @@ pub(crate) fn run(samples: u32) -> Result<()> {
     println!("{verdict}");
     ensure!(
         !verdict.contains("NOT below"),
-        "two kinds of key are told apart by their time; {PAGE} has the figures"
+        "the time of a check depends on the kind of wrong key; {PAGE} has the figures"
     );
     Ok(())
 }
@@ -42,21 +43,24 @@ fn page(figures: &str, processor: &str) -> String {
 <!-- Written by `cargo xtask timing`. -->
 # Timing
 
-Does the time of a check tell how much of a secret is right, or whether a key id exists? Single checks of keys that are wrong in
-different ways, in random order, are timed, and each two kinds compared by Welch's t-test, on all samples and on those below some
-quantile of both, since the slowest tell about the machine. A |t| of 5 or more would be a difference; two measurements of one kind
-show what the machine alone makes of it. Measured on {processor}.
+Does the time of a check depend on how much of a secret is right, or on whether a key id exists?
+Checks of keys that are wrong in different ways are measured one by one, in random order. Welch's
+t-test then compares each two kinds: on all samples, and on those below several quantiles, since the
+slowest samples measure the machine. A |t| of 5 or more counts as a difference. One kind is measured
+twice, which shows the difference that the machine makes. Measured on {processor}.
 
 ![Histogram](timing.svg)
 
 {figures}
-Keys that are revoked, and previous secrets, are quicker since they are right: for a wrong key the log is told why, after the
-comparison. That a secret is right is told by the answer; the time tells nothing more. A key that is wrong and whose record is
-revoked or rotated takes the path of all that are wrong.
+Revoked keys and previous secrets take less time, since their secret is right: for a wrong key, the
+check also finds the reason for the log, after the comparison. The response shows that a secret is
+right, and the time shows no more than the response. A wrong key takes the same path if its record
+is revoked or rotated.
 
-*Not claimed:* that a record which nobody asked for lately is read as quickly as one that is in the processor's cache. Before each
-sample the record is brought near. Without that, a record that is asked for less often than others took a nanosecond more here.
-So the time may tell that *some* key which shares the record's place in the table was in use a moment ago; no secret, and no key id.
+*Not claimed:* that a record is read as fast from memory as from the processor's cache. The program
+loads the record into the cache before each sample. Without that, a record that is checked less often
+than others took a nanosecond longer here. So the time may show that a key with the same record was
+checked a moment ago. It shows no secret and no key id.
 "
     )
 }

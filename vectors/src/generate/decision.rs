@@ -20,7 +20,7 @@ const ABOUT: &str = "One operation on one tally, a 64-bit word. policy gives lim
     corrections: the word after it was corrected by reading_ms, a right clock's time; the same word unless it is more than 60 \
     seconds ahead.";
 
-/// Policies that differ in the number of windows, their lengths, and whether bits are to spare.
+/// Policies that differ in the number of windows, their lengths, and whether there are spare bits.
 const POLICIES: &[&str] = &[
     "100/minute, 1000/hour",
     "1/second",
@@ -33,7 +33,7 @@ const POLICIES: &[&str] = &[
     "sliding 3/minute, 5/5m, 7/hour, 9/day",
 ];
 
-/// Of these, the ones that get no refunds, settlements and reuse of slots: others of their kind do.
+/// The policies that get no refunds, settlements and reuse of slots, because similar ones do.
 const BRIEFLY: &[&str] = &[
     "4294967295/day",
     "10/minute, 50/10m, 100/hour, 500/day",
@@ -41,8 +41,8 @@ const BRIEFLY: &[&str] = &[
     "sliding 3/minute, 5/5m, 7/hour, 9/day",
 ];
 
-/// A sequence is a longer story: policies where much happens in few steps.
-const STORIES: &[(&str, &str)] = &[
+/// The policies of the longer sequences, in which much happens in few steps.
+const SEQUENCES: &[(&str, &str)] = &[
     ("the default policy", "100/minute, 1000/hour"),
     ("a small limit", "3/10s"),
     ("three windows", "3/second, 7/10s, 15/minute"),
@@ -110,14 +110,14 @@ impl Bench {
         ] {
             self.check("unused tally", 0, now_ms, 1);
         }
-        // Full at the very end of time.
+        // Full at the last time.
         let full = self.word(last_unit_ms, |quota| quota.limit, |_| 0);
         self.check("full at the last stamp", full, last_unit_ms, 1);
         self.check("full, the time is past the last stamp", full, u64::MAX, 1);
         self.peek("nothing at the last stamp", full, last_unit_ms + unit_ms, 0);
     }
 
-    /// Costs beside every limit.
+    /// Costs next to every limit.
     fn costs(&mut self) {
         let mut costs = vec![0, u32::MAX];
         for quota in self.model.policy().quotas.clone() {
@@ -134,7 +134,8 @@ impl Bench {
         }
     }
 
-    /// Counts beside every limit, up to the most that a field holds (a limit may have been lowered).
+    /// Counts next to every limit, up to the most that a field holds (a limit may have been
+    /// lowered).
     fn counts(&mut self) {
         let now_ms = NEW_YEAR_MS + self.unit_ms() / 4;
         for (i, quota) in self.model.policy().quotas.clone().into_iter().enumerate() {
@@ -169,7 +170,7 @@ impl Bench {
         }
     }
 
-    /// Clocks behind the stamp, by as much as clocks may be apart and by more.
+    /// Clocks behind the stamp, within the tolerance and beyond it.
     fn late(&mut self, corrections: &mut Vec<CorrectionCase>) {
         let unit_ms = self.unit_ms();
         let late_ms = 60_000;
@@ -220,7 +221,7 @@ impl Bench {
         }
     }
 
-    /// Weights of the window before, and the first millisecond with room.
+    /// Weights of the previous window, and the first millisecond with room.
     fn sliding(&mut self) {
         if !self.is_sliding() {
             return;
@@ -364,12 +365,12 @@ impl Bench {
         }
     }
 
-    /// Words beside the moment from which their slot may be reused.
+    /// Words next to the moment from which their slot may be reused.
     fn reuse(&self, cases: &mut Vec<ReusableCase>) {
         let longest_ms = length_of_longest_ms(&self.model);
         let end_ms = (NEW_YEAR_MS / longest_ms + 1) * longest_ms;
         let mut push = |word: u64, now_ms: u64| {
-            let reusable = self.model.reusable(word, now_ms);
+            let reusable = self.model.is_reusable(word, now_ms);
             cases.push(ReusableCase { policy: self.policy.to_owned(), word, now_ms, reusable });
         };
         for written_ms in [NEW_YEAR_MS, end_ms - 1] {
@@ -419,7 +420,7 @@ impl Bench {
         }
     }
 
-    /// A word stamped at a time, with the counts that the functions give each quota.
+    /// Returns a word stamped at a time, with the counts that the functions give each quota.
     fn word(&self, time_ms: u64, current: impl Fn(&Quota) -> u32, previous: impl Fn(&Quota) -> u32) -> u64 {
         let stamp = self.model.stamp_of(time_ms);
         let mut tally = Tally { stamp, logs: Vec::new() };
@@ -433,7 +434,7 @@ impl Bench {
         self.model.pack(&tally)
     }
 
-    /// The most that the count of window `i` holds.
+    /// Returns the largest value of the count of window `i`.
     fn largest_count(&self, i: usize) -> u32 {
         let per_window = if self.is_sliding() { 2 } else { 1 };
         let bits = self.model.layout().count_bits[per_window * i];
@@ -453,7 +454,7 @@ fn length_of_longest_ms(model: &Model) -> u64 {
     u64::from(model.policy().quotas.last().expect("a policy has a quota").window_s) * 1000
 }
 
-/// Lets the model answer.
+/// Computes the case by the model.
 fn case(why: &str, policy: &str, model: &Model, word: u64, now_ms: u64, op: Op) -> DecisionCase {
     let (next, decision, uncharged) = match op {
         Op::Check { cost } => {
@@ -482,12 +483,12 @@ fn case(why: &str, policy: &str, model: &Model, word: u64, now_ms: u64, op: Op) 
         now_ms,
         op,
         next,
-        answer: decision.as_ref().map(answer),
+        answer: decision.as_ref().map(result),
         uncharged,
     }
 }
 
-fn answer(decision: &Decision) -> Answer {
+fn result(decision: &Decision) -> Answer {
     let time = |time_ms: i128| u64::try_from(time_ms).expect("a time that a decision can meet");
     Answer {
         outcome: decision.outcome.name().to_owned(),
@@ -499,11 +500,11 @@ fn answer(decision: &Decision) -> Answer {
     }
 }
 
-/// Stories told from an unused tally on, by a clock that mostly goes forward.
+/// Returns sequences that start from an unused tally, with a clock that mostly moves forward.
 fn sequences() -> Vec<SequenceStep> {
     let mut random = Random::new(3);
     let mut steps = Vec::new();
-    for (sequence, policy) in STORIES {
+    for (sequence, policy) in SEQUENCES {
         let model = Model::parse(policy).expect("a policy");
         let unit_ms = u64::try_from(model.unit_ms()).expect("a length");
         let longest_ms = length_of_longest_ms(&model);
@@ -537,7 +538,7 @@ fn sequences() -> Vec<SequenceStep> {
                 (Op::Check { cost }, Some(answer)) if answer.outcome == Outcome::Admitted.name() => {
                     charge = Charge { cost: *cost, at_ms: answer.at_ms };
                 }
-                // A charge is given back or settled once.
+                // A charge is given back or settled only once.
                 (Op::Refund { .. } | Op::Settle { .. } | Op::Reset, _) => charge.cost = 0,
                 _ => {}
             }

@@ -76,7 +76,7 @@ fn valid() -> Vec<ValidKey> {
     cases
 }
 
-/// A text of 1 to `longest` of the characters that a prefix may have.
+/// Returns a text of 1 to `longest` of the characters that a prefix may have.
 fn label(random: &mut Random, longest: usize) -> String {
     let length = 1 + random.below(u64::try_from(longest).expect("a length"));
     (0..length).map(|_| char::from(*random.pick(b"0123456789abcdefghijklmnopqrstuvwxyz"))).collect()
@@ -153,7 +153,7 @@ fn invalid() -> Vec<InvalidKey> {
     cases
 }
 
-/// Adds the right checksum, so that only the form can be wrong.
+/// Appends the right checksum, so that only the form can be wrong.
 fn with_checksum(start: &str) -> String {
     start.to_owned() + &crate::model::base62(u128::from(crc32(start.as_bytes())), 6)
 }
@@ -170,7 +170,7 @@ fn changed(text: &str, at: usize) -> String {
     String::from_utf8(bytes).expect("ASCII")
 }
 
-/// Exchanges a character and the next.
+/// Swaps a character and the next.
 fn exchanged(text: &str, at: usize) -> String {
     let mut bytes = text.as_bytes().to_vec();
     bytes.swap(at, at + 1);

@@ -10,7 +10,8 @@ const ABOUT: &str = "SHA-256 (FIPS 180-4) and HMAC-SHA-256 (RFC 2104, with the c
     hexadecimal digits. hmac: where mac has fewer than 32 bytes, it is the first bytes of the whole. record: what a gate \
     keeps of a key, the first 16 bytes of the HMAC of the key's text under the pepper.";
 
-/// Lengths where SHA-256 pads in another way: blocks are 64 bytes, of which padding takes 9 or more.
+/// Lengths at which the padding of SHA-256 changes: blocks are 64 bytes, of which padding takes 9
+/// or more.
 const LENGTHS: [usize; 17] = [0, 1, 3, 31, 32, 33, 54, 55, 56, 63, 64, 65, 119, 120, 127, 128, 256];
 
 pub(super) fn file() -> String {

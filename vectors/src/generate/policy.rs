@@ -2,7 +2,7 @@
 
 use crate::files::{InvalidPolicy, ValidPolicy};
 use crate::model::{
-    Algorithm, Layout, PolicyError, QuotaAnswer, bits_wanted, parse_policy, rate_limit_policy,
+    Algorithm, Layout, PolicyError, QuotaState, bits_wanted, parse_policy, rate_limit_policy,
 };
 
 use super::Lines;
@@ -221,7 +221,7 @@ const BEYOND: &[&str] = &[
 
 pub(super) fn file() -> String {
     let mut texts: Vec<String> = VALID.iter().chain(INVALID).chain(BEYOND).map(ToString::to_string).collect();
-    // The longest text, in bytes, and one longer; the length comes first.
+    // The longest text in bytes, and one byte more. The length is checked first.
     for (length, end) in [(127, "1/s"), (128, "1/s"), (129, "1/s"), (128, "1/µ"), (129, ""), (128, "")] {
         texts.push(" ".repeat(length - end.len()) + end);
     }
@@ -235,11 +235,11 @@ pub(super) fn file() -> String {
     for text in texts {
         match parse_policy(&text) {
             Ok(policy) => {
-                let layout = Layout::of(&policy);
-                let quotas: Vec<QuotaAnswer> = policy
+                let layout = Layout::from_policy(&policy);
+                let quotas: Vec<QuotaState> = policy
                     .quotas
                     .iter()
-                    .map(|quota| QuotaAnswer {
+                    .map(|quota| QuotaState {
                         limit: quota.limit,
                         remaining: quota.limit,
                         window_s: quota.window_s,
@@ -273,7 +273,7 @@ pub(super) fn file() -> String {
     Lines::new(ABOUT).array("valid", &valid).array("invalid", &invalid).done()
 }
 
-/// Well-formed lists at random: most nest and fit, some do not.
+/// Random well-formed lists. Most nest and fit, some do not.
 fn random_texts(texts: &mut Vec<String>) {
     let mut random = Random::new(1);
     for _ in 0..150 {

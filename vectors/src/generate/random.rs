@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same every time.
+//! Pseudorandom numbers from fixed seeds.
 
 /// SplitMix64.
 pub(super) struct Random {
@@ -10,7 +10,7 @@ impl Random {
         Random { state: seed }
     }
 
-    /// Any number.
+    /// Returns any number.
     pub(super) fn any(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -19,23 +19,23 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.any() % bound
     }
 
-    /// A number from `low` to `high`, both included.
+    /// Returns a number from `low` to `high`, both included.
     pub(super) fn between(&mut self, low: i128, high: i128) -> i128 {
         low + i128::from(self.any()) % (high - low + 1)
     }
 
-    /// One of a list.
+    /// Returns an item of a list.
     pub(super) fn pick<'list, Item>(&mut self, list: &'list [Item]) -> &'list Item {
         let bound = u64::try_from(list.len()).expect("a length");
         &list[usize::try_from(self.below(bound)).expect("below a length")]
     }
 
-    /// `count` bytes.
+    /// Returns `count` bytes.
     pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.any().to_be_bytes()[0]).collect()
     }

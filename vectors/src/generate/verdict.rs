@@ -1,7 +1,7 @@
 //! `verdict.json`.
 
 use crate::files::{GateSetup, IssuedKey, QuotaLine, ResponseCase, VerdictFile, VerdictStep};
-use crate::model::{Gate, GateKey, Key, Model, Outcome, QuotaAnswer, body, encode_key, header_block, status};
+use crate::model::{Gate, GateKey, Key, Model, Outcome, QuotaState, body, encode_key, header_block, status};
 
 use super::random::Random;
 use super::{Lines, NEW_YEAR_MS};
@@ -30,7 +30,7 @@ pub(super) fn file() -> String {
         ("sliding, four windows", "sliding 2/10s, 3/minute, 4/hour, 5/7d"),
     ];
     for ((name, policy), seed) in policies.into_iter().zip(10..) {
-        Story::new(name, policy, seed).tell(&mut file);
+        Scenario::new(name, policy, seed).record(&mut file);
     }
     Lines::new(ABOUT)
         .array("gates", &file.gates)
@@ -40,7 +40,7 @@ pub(super) fn file() -> String {
 }
 
 /// A gate and the requests to it.
-struct Story {
+struct Scenario {
     name: &'static str,
     policy: &'static str,
     gate: Gate,
@@ -55,8 +55,8 @@ const KEY_ID: u64 = 0x0123_4567_89ab_cdef;
 const START_S: u32 = 1_767_225_600;
 const HOUR_S: u32 = 3600;
 
-impl Story {
-    fn new(name: &'static str, policy: &'static str, seed: u64) -> Story {
+impl Scenario {
+    fn new(name: &'static str, policy: &'static str, seed: u64) -> Scenario {
         let mut random = Random::new(seed);
         let mut key = |key_id: u64| {
             let secret = u128::from(random.any()) << 64 | u128::from(random.any());
@@ -86,10 +86,17 @@ impl Story {
         let wrong_secret = key(KEY_ID);
         let model = Model::parse(policy).expect("a policy");
         let pepper = random.bytes(32);
-        Story { name, policy, gate: Gate { model, pepper, keys }, unknown, wrong_secret, steps: Vec::new() }
+        Scenario {
+            name,
+            policy,
+            gate: Gate { model, pepper, keys },
+            unknown,
+            wrong_secret,
+            steps: Vec::new(),
+        }
     }
 
-    fn tell(mut self, file: &mut VerdictFile) {
+    fn record(mut self, file: &mut VerdictFile) {
         let issued = self.gate.keys.iter().map(|key| IssuedKey {
             text: key.text.clone(),
             account: key.account,
@@ -130,7 +137,7 @@ impl Story {
         self.check("more than any limit", &[&key], u32::MAX, now_ms + 3);
         self.check("by a late clock", &[&key], 1, NEW_YEAR_MS - 1);
         self.check("the last millisecond of the window", &[&key], 1, NEW_YEAR_MS + unit_ms - 1);
-        // Spend as each window allows, until the longest denies.
+        // Spends as each window allows, until the longest denies.
         for _ in 0..12 {
             let cost = smallest.limit.min(2);
             let step = self.check("again", &[&key], cost, now_ms);
@@ -164,7 +171,7 @@ impl Story {
         self.check("invalid, and more than any limit", &[&unknown], u32::MAX, NEW_YEAR_MS);
     }
 
-    /// Old and new secret: one tally; the old one until its grace is over.
+    /// Old and new secret share one tally. The old one is valid until its grace has passed.
     fn rotation(&mut self) {
         let new = self.gate.keys[2].text.clone();
         let old = self.gate.keys[2].previous.clone().expect("a rotated key");
@@ -175,7 +182,7 @@ impl Story {
         self.check("the new secret has no end", &[&new], 0, NEW_YEAR_MS + 3_600_000);
     }
 
-    /// A key that is good until a time.
+    /// A key that expires.
     fn validity(&mut self) {
         let key = self.gate.keys[4].text.clone();
         self.check("its last millisecond", &[&key], 1, NEW_YEAR_MS + 3_599_999);
@@ -219,9 +226,9 @@ impl Story {
     }
 }
 
-/// Responses alone: the smallest and largest numbers, names of windows, resets beside the present.
+/// Responses alone: the smallest and largest numbers, names of windows, resets next to the present.
 fn responses() -> Vec<ResponseCase> {
-    let quota = |limit: u32, remaining: u32, window_s: u32, reset_s: u64| QuotaAnswer {
+    let quota = |limit: u32, remaining: u32, window_s: u32, reset_s: u64| QuotaState {
         limit,
         remaining,
         window_s,
@@ -229,7 +236,7 @@ fn responses() -> Vec<ResponseCase> {
     };
     let mut cases = Vec::new();
     let mut push =
-        |why: &str, outcome: Outcome, quotas: &[QuotaAnswer], retry_after_s: Option<u64>, now_ms: u64| {
+        |why: &str, outcome: Outcome, quotas: &[QuotaState], retry_after_s: Option<u64>, now_ms: u64| {
             cases.push(ResponseCase {
                 why: why.to_owned(),
                 outcome: outcome.name().to_owned(),
@@ -245,7 +252,7 @@ fn responses() -> Vec<ResponseCase> {
 
     let documented = [quota(100, 99, 60, 1_767_225_660), quota(1000, 999, 3600, 1_767_229_200)];
     for outcome in Outcome::ALL {
-        let quotas: &[QuotaAnswer] = match outcome {
+        let quotas: &[QuotaState] = match outcome {
             Outcome::Admitted | Outcome::Denied | Outcome::TooCostly => &documented,
             Outcome::MissingKey | Outcome::InvalidKey | Outcome::Full => &[],
         };
@@ -277,7 +284,7 @@ fn responses() -> Vec<ResponseCase> {
     cases
 }
 
-fn line(quota: &QuotaAnswer) -> QuotaLine {
+fn line(quota: &QuotaState) -> QuotaLine {
     QuotaLine {
         limit: quota.limit,
         remaining: quota.remaining,

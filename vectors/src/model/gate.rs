@@ -1,6 +1,6 @@
-//! A gate without a table: a list of keys, searched from end to end. Verify, then charge.
+//! A gate without a table: a list of keys, searched linearly. Verify, then charge.
 
-use super::http::{Outcome, QuotaAnswer, body, header_block, status};
+use super::http::{Outcome, QuotaState, body, header_block, status};
 use super::key::{KeyError, parse_key};
 use super::mac::record_mac;
 use super::tally::Model;
@@ -10,22 +10,22 @@ use super::tally::Model;
 pub enum Reason {
     /// Not of the key form.
     Malformed,
-    /// Of the form, but with a wrong checksum.
+    /// Of the key form, but with a wrong checksum.
     Checksum,
     /// No key has this key id.
     Unknown,
-    /// The key id is known, the secret is another.
+    /// The key id is known, but the secret differs.
     WrongSecret,
     /// The key was revoked.
     Revoked,
-    /// The key's time is over, or the grace of its previous secret.
+    /// The key has expired, or the grace of its previous secret has passed.
     Expired,
     /// The header was sent twice.
     Duplicate,
 }
 
 impl Reason {
-    /// The word for this reason in the vector files.
+    /// Returns the name of this reason in the vector files.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,38 +43,38 @@ impl Reason {
 /// A key that was issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateKey {
-    /// The whole key. (A real gate keeps only its MAC.)
+    /// The whole key. (A real gate stores only its MAC.)
     pub text: String,
     /// The key with the secret before the last rotation.
     pub previous: Option<String>,
-    /// The Unix second from which `previous` is no longer good.
+    /// The Unix second from which `previous` is invalid.
     pub grace_until_s: u32,
     /// The team account that the key belongs to.
     pub account: u32,
-    /// The Unix second from which the key is no longer good; 0 = it stays good.
+    /// The Unix second from which the key is invalid. 0 means never.
     pub not_after_s: u32,
-    /// Was it revoked?
+    /// Whether it was revoked.
     pub revoked: bool,
-    /// Its use so far.
+    /// Its tally.
     pub tally: u64,
 }
 
-/// The answer of a gate.
+/// The verdict of a gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// What the check found.
+    /// The outcome of the check.
     pub outcome: Outcome,
-    /// Why a key is invalid.
+    /// Why the key is invalid.
     pub reason: Option<Reason>,
     /// The HTTP status.
     pub status: u16,
-    /// The key id, of a valid key.
+    /// The key id, if the key is valid.
     pub key_id: Option<u64>,
-    /// The account, of a valid key.
+    /// The account, if the key is valid.
     pub account: Option<u32>,
-    /// Remaining and reset of each window, of a valid key.
-    pub quotas: Vec<QuotaAnswer>,
-    /// In how many seconds to try again, if denied.
+    /// Remaining and reset of each window, if the key is valid.
+    pub quotas: Vec<QuotaState>,
+    /// If denied: the seconds after which to retry.
     pub retry_after_s: Option<u64>,
     /// By how many seconds the tally is ahead of the caller.
     pub clock_ahead_s: u64,
@@ -89,14 +89,15 @@ pub struct Verdict {
 pub struct Gate {
     /// The plan of all keys.
     pub model: Model,
-    /// The secret of the server.
+    /// The pepper of the server.
     pub pepper: Vec<u8>,
     /// All keys.
     pub keys: Vec<GateKey>,
 }
 
 impl Gate {
-    /// Verifies the key, then charges. `headers` are the values of all `X-API-Key` headers of the request.
+    /// Verifies the key, then charges. `headers` are the values of all `X-API-Key` headers of the
+    /// request.
     pub fn check(&mut self, headers: &[&[u8]], cost: u32, now_ms: u64) -> Verdict {
         let key = match self.verify(headers, now_ms) {
             Ok(key) => key,
@@ -107,7 +108,7 @@ impl Gate {
         self.verdict(key, &decision)
     }
 
-    /// The same without a charge.
+    /// Returns the verdict that a check would return, without charging.
     #[must_use]
     pub fn peek(&self, headers: &[&[u8]], cost: u32, now_ms: u64) -> Verdict {
         match self.verify(headers, now_ms) {
@@ -116,7 +117,7 @@ impl Gate {
         }
     }
 
-    /// The number of the key that the request holds.
+    /// Returns the index of the key that the request presents.
     fn verify(&self, headers: &[&[u8]], now_ms: u64) -> Result<usize, Verdict> {
         let header = match headers {
             [] => return Err(refusal(Outcome::MissingKey, None)),
@@ -146,7 +147,7 @@ impl Gate {
         if key.revoked {
             return Err(invalid(Reason::Revoked));
         }
-        // An end is exclusive: in that second it is over.
+        // An end is exclusive: the key is invalid in that second.
         let has_passed = |until_s: u32| now_ms / 1000 >= u64::from(until_s);
         let is_over = key.not_after_s != 0 && has_passed(key.not_after_s);
         let grace_is_over = !is_current && has_passed(key.grace_until_s);

@@ -1,24 +1,24 @@
-//! What a response says: status, header block, body.
+//! The contents of a response: status, header block, body.
 
-/// What a check found.
+/// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// There was room, and it was charged.
     Admitted,
     /// Some window lacked room.
     Denied,
-    /// No key was sent.
+    /// The request has no key.
     MissingKey,
-    /// The key is not valid, for whatever reason.
+    /// The key is invalid, for any reason.
     InvalidKey,
-    /// The cost is above a limit: it can never fit.
+    /// The cost exceeds a limit, so it can never fit.
     TooCostly,
     /// The table had no slot for a new subject.
     Full,
 }
 
 impl Outcome {
-    /// All of them, in the order of their numbers.
+    /// All outcomes, in the order of their numbers.
     pub const ALL: [Outcome; 6] = [
         Outcome::Admitted,
         Outcome::Denied,
@@ -28,7 +28,7 @@ impl Outcome {
         Outcome::Full,
     ];
 
-    /// The number for this outcome in every language.
+    /// Returns the number of this outcome in every language.
     #[must_use]
     pub fn value(self) -> u32 {
         match self {
@@ -41,7 +41,7 @@ impl Outcome {
         }
     }
 
-    /// The word for this outcome in the vector files.
+    /// Returns the name of this outcome in the vector files.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -55,12 +55,12 @@ impl Outcome {
     }
 }
 
-/// What is left of one quota.
+/// The state of one quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct QuotaAnswer {
+pub struct QuotaState {
     /// The quota's limit.
     pub limit: u32,
-    /// The most that could still be spent, never above the limit.
+    /// The most that can still be spent, at most the limit.
     pub remaining: u32,
     /// The window's length in seconds.
     pub window_s: u32,
@@ -68,7 +68,7 @@ pub struct QuotaAnswer {
     pub reset_s: u64,
 }
 
-/// The HTTP status of an outcome.
+/// Returns the HTTP status of an outcome.
 #[must_use]
 pub fn status(outcome: Outcome) -> u16 {
     match outcome {
@@ -79,7 +79,7 @@ pub fn status(outcome: Outcome) -> u16 {
     }
 }
 
-/// The body of an outcome's response; empty where the application answers.
+/// Returns the body of an outcome's response. Empty if the application responds.
 #[must_use]
 pub fn body(outcome: Outcome) -> &'static str {
     match outcome {
@@ -93,13 +93,13 @@ pub fn body(outcome: Outcome) -> &'static str {
     }
 }
 
-/// All headers of an outcome's response, each `Name: value\r\n`.
+/// Returns all header fields of an outcome's response, each as `Name: value\r `.
 ///
 /// `quotas` and `retry_after_s` are those of the verdict; `now_ms` is the caller's time.
 #[must_use]
 pub fn header_block(
     outcome: Outcome,
-    quotas: &[QuotaAnswer],
+    quotas: &[QuotaState],
     retry_after_s: Option<u64>,
     now_ms: u64,
 ) -> String {
@@ -124,9 +124,9 @@ pub fn header_block(
     lines.into_iter().map(|line| line + "\r\n").collect()
 }
 
-/// The value of `RateLimit-Policy`.
+/// Returns the value of `RateLimit-Policy`.
 #[must_use]
-pub fn rate_limit_policy(quotas: &[QuotaAnswer]) -> String {
+pub fn rate_limit_policy(quotas: &[QuotaState]) -> String {
     let mut items = Vec::new();
     for quota in quotas {
         items.push(format!("\"{}\";q={};w={}", window_name(quota.window_s), quota.limit, quota.window_s));
@@ -134,9 +134,9 @@ pub fn rate_limit_policy(quotas: &[QuotaAnswer]) -> String {
     items.join(", ")
 }
 
-/// The value of `RateLimit`.
+/// Returns the value of `RateLimit`.
 #[must_use]
-pub fn rate_limit(quotas: &[QuotaAnswer], now_ms: u64) -> String {
+pub fn rate_limit(quotas: &[QuotaState], now_ms: u64) -> String {
     let mut items = Vec::new();
     for quota in quotas {
         let wait_ms = i128::from(quota.reset_s) * 1000 - i128::from(now_ms);
@@ -150,7 +150,7 @@ pub fn rate_limit(quotas: &[QuotaAnswer], now_ms: u64) -> String {
     items.join(", ")
 }
 
-/// The name of a window in headers: `minute`, `90s`.
+/// Returns the name of a window in header fields: `minute`, `90s`.
 #[must_use]
 pub fn window_name(window_s: u32) -> String {
     match window_s {
@@ -166,15 +166,15 @@ pub fn window_name(window_s: u32) -> String {
 mod tests {
     use super::*;
 
-    fn quotas() -> Vec<QuotaAnswer> {
+    fn quotas() -> Vec<QuotaState> {
         vec![
-            QuotaAnswer { limit: 100, remaining: 99, window_s: 60, reset_s: 60 },
-            QuotaAnswer { limit: 1000, remaining: 999, window_s: 3600, reset_s: 3600 },
+            QuotaState { limit: 100, remaining: 99, window_s: 60, reset_s: 60 },
+            QuotaState { limit: 1000, remaining: 999, window_s: 3600, reset_s: 3600 },
         ]
     }
 
     #[test]
-    fn headers_by_hand() {
+    fn header_block_matches_hand_computed_ones() {
         assert_eq!(
             header_block(Outcome::Admitted, &quotas(), None, 48_000),
             "X-RateLimit-Limit: 1000\r\nX-RateLimit-Remaining: 999\r\nX-RateLimit-Reset: 3600\r\n\
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn delta_seconds_round_up_and_stop_at_0() {
+    fn delta_seconds_round_up_and_stop_at_zero() {
         for (now_ms, delta) in [(59_000, 1), (59_001, 1), (59_999, 1), (60_000, 0), (99_000, 0), (58_999, 2)]
         {
             assert!(rate_limit(&quotas(), now_ms).starts_with(&format!("\"minute\";r=99;t={delta},")));
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_positions() {
+    fn outcome_numbers_are_their_positions() {
         for (i, outcome) in Outcome::ALL.into_iter().enumerate() {
             assert_eq!(usize::try_from(outcome.value()).unwrap(), i);
         }

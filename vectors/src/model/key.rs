@@ -1,4 +1,5 @@
-//! The key form: `prefix_env_body`, body = id (11) + secret (22) + CRC-32 of all before it (6), in base62.
+//! The key form: `prefix_env_body`. The body is, in base62, the id (11), the secret (22), and the
+//! CRC-32 of everything before it (6).
 
 use num_bigint::BigUint;
 
@@ -11,27 +12,27 @@ const CRC_WIDTH: usize = 6;
 /// The parts of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// Whose key it is: 1 to 8 of `[a-z0-9]`.
+    /// The issuer's prefix: 1 to 8 of `[a-z0-9]`.
     pub prefix: String,
-    /// Which environment it is for: 1 to 8 of `[a-z0-9]`, at most 14 together with the prefix.
+    /// The environment: 1 to 8 of `[a-z0-9]`, at most 14 together with the prefix.
     pub env: String,
-    /// Its public name, never 0.
+    /// The public key id, never 0.
     pub key_id: u64,
-    /// Its secret.
+    /// The secret.
     pub secret: u128,
 }
 
 /// Why a text is not a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyError {
-    /// Not three parts, wrong lengths, wrong characters, a number that is too large, or key id 0.
+    /// Not three parts, a wrong length, a wrong character, a number that is too large, or key id 0.
     Form,
-    /// The checksum is not that of the rest.
+    /// The checksum does not match the rest.
     Checksum,
 }
 
 impl KeyError {
-    /// The word for this kind in the vector files.
+    /// Returns the name of this kind in the vector files.
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self {
@@ -41,11 +42,11 @@ impl KeyError {
     }
 }
 
-/// Writes a key.
+/// Formats a key.
 ///
 /// # Panics
 ///
-/// When prefix or env are not of the form, or the key id is 0.
+/// If the prefix or the environment is not of the form, or the key id is 0.
 #[must_use]
 pub fn encode_key(key: &Key) -> String {
     assert!(is_label(&key.prefix) && is_label(&key.env) && key.prefix.len() + key.env.len() <= 14);
@@ -57,7 +58,7 @@ pub fn encode_key(key: &Key) -> String {
     text
 }
 
-/// Reads a key.
+/// Parses a key.
 pub fn parse_key(text: &[u8]) -> Result<Key, KeyError> {
     let Ok(text) = core::str::from_utf8(text) else {
         return Err(KeyError::Form);
@@ -90,23 +91,23 @@ pub fn parse_key(text: &[u8]) -> Result<Key, KeyError> {
     Ok(Key { prefix: prefix.to_owned(), env: env.to_owned(), key_id, secret })
 }
 
-/// What may be shown of a key: prefix, env and the last four characters.
+/// Returns what may be shown of a key: prefix, environment and the last four characters.
 #[must_use]
 pub fn hint(text: &str, key: &Key) -> String {
     format!("{}_{}_…{}", key.prefix, key.env, &text[text.len() - 4..])
 }
 
-/// A key id as text: 11 base62 characters.
+/// Formats a key id as 11 base62 characters.
 #[must_use]
 pub fn key_id_text(key_id: u64) -> String {
     base62(u128::from(key_id), ID_WIDTH)
 }
 
-/// Writes a number in `width` base62 digits, the most significant first.
+/// Formats a number in `width` base62 digits, the most significant first.
 ///
 /// # Panics
 ///
-/// When it does not fit.
+/// If the number does not fit.
 #[must_use]
 pub fn base62(value: u128, width: usize) -> String {
     let mut rest = value;
@@ -120,7 +121,7 @@ pub fn base62(value: u128, width: usize) -> String {
     digits.iter().rev().collect()
 }
 
-/// Reads base62 digits, however many; `None` where a character is not a digit.
+/// Parses any number of base62 digits. `None` if a character is not a digit.
 #[must_use]
 pub fn from_base62(text: &str) -> Option<BigUint> {
     let mut value = BigUint::ZERO;
@@ -131,7 +132,7 @@ pub fn from_base62(text: &str) -> Option<BigUint> {
     Some(value)
 }
 
-/// CRC-32 of IEEE 802.3, bit by bit: what `zlib.crc32` gives.
+/// Returns the CRC-32 of IEEE 802.3, computed bit by bit. It equals `zlib.crc32`.
 #[must_use]
 pub fn crc32(bytes: &[u8]) -> u32 {
     let mut crc = 0xffff_ffff;
@@ -158,17 +159,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn crc32_known_answers() {
+    fn crc32_of_known_inputs() {
         assert_eq!(crc32(b""), 0);
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]
-    fn base62_known_answers() {
+    fn base62_of_known_numbers() {
         assert_eq!(base62(0, 2), "00");
         assert_eq!(base62(61, 2), "0z");
         assert_eq!(base62(62, 2), "10");
-        // 62^11 - 1 > 2^64 - 1, 62^22 - 1 > 2^128 - 1, 62^6 - 1 > 2^32 - 1: the widths hold all numbers.
+        // 62^11 - 1 > 2^64 - 1, 62^22 - 1 > 2^128 - 1, 62^6 - 1 > 2^32 - 1: the widths hold all
+        // numbers.
         assert_eq!(base62(u128::from(u64::MAX), 11), "LygHa16AHYF");
         assert_eq!(base62(u128::MAX, 22), "7n42DGM5Tflk9n8mt7Fhc7");
         assert_eq!(base62(u128::from(u32::MAX), 6), "4gfFC3");
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_read_as_they_were_written() {
+    fn encoded_key_parses_to_its_parts() {
         let key = Key { prefix: "kt".into(), env: "live".into(), key_id: 1, secret: u128::MAX };
         let text = encode_key(&key);
         assert!(text.starts_with("kt_live_000000000017n42DGM5Tflk9n8mt7Fhc7"));

@@ -1,8 +1,8 @@
-//! How many of a word's 64 bits each field gets.
+//! The widths of the fields in a 64-bit word.
 
 use super::policy::{Algorithm, Policy};
 
-/// The stamp must reach the year 2200: this many seconds after the Unix epoch.
+/// The stamp must reach the year 2200, which is this many seconds after the Unix epoch.
 const STAMP_REACHES_S: u128 = 7_258_118_400;
 
 /// The widths of a word's fields.
@@ -10,15 +10,15 @@ const STAMP_REACHES_S: u128 = 7_258_118_400;
 pub struct Layout {
     /// Bits of the stamp, the most significant field.
     pub stamp_bits: u32,
-    /// Bits of each count, from the most significant to the least. Fixed: one per window, the smallest window
-    /// first. Sliding: two per window, current and then previous.
+    /// Bits of each count, from the most to the least significant. Fixed: one count per window, the
+    /// smallest window first. Sliding: two per window, the current one and then the previous one.
     pub count_bits: Vec<u32>,
 }
 
 impl Layout {
-    /// The layout that a policy gets by the rule. The policy must fit (a parsed one does).
+    /// Returns the layout of a policy by the rule. The policy must fit, as every parsed one does.
     #[must_use]
-    pub fn of(policy: &Policy) -> Layout {
+    pub fn from_policy(policy: &Policy) -> Layout {
         let wanted = bits_wanted(policy);
         assert!(wanted <= 64, "the policy needs {wanted} bits");
         let counts: Vec<u32> = counts_wanted(policy);
@@ -35,20 +35,22 @@ impl Layout {
         Layout { stamp_bits, count_bits }
     }
 
-    /// Bits of all fields together: 64 by the rule, maybe fewer in a layout made for a test.
+    /// Returns the bits of all fields together: 64 by the rule, possibly fewer in a layout for a
+    /// test.
     #[must_use]
     pub fn total_bits(&self) -> u32 {
         self.stamp_bits + self.count_bits.iter().sum::<u32>()
     }
 }
 
-/// The bits that a policy cannot do without: of the stamp and of all counts.
+/// Returns the bits that a policy needs at least: those of the stamp and of all counts.
 #[must_use]
 pub fn bits_wanted(policy: &Policy) -> u32 {
     stamp_bits_wanted(policy.quotas[0].window_s) + counts_wanted(policy).iter().sum::<u32>()
 }
 
-/// The smallest number of bits with which a stamp in units of `unit_s` seconds reaches the year 2200.
+/// Returns the smallest number of bits with which a stamp in units of `unit_s` seconds reaches the
+/// year 2200.
 #[must_use]
 pub fn stamp_bits_wanted(unit_s: u32) -> u32 {
     let mut bits = 0;
@@ -60,21 +62,21 @@ pub fn stamp_bits_wanted(unit_s: u32) -> u32 {
     bits
 }
 
-/// The bits each count needs to hold its limit, in the order of the word.
+/// Returns the bits that each count needs to hold its limit, in the order of the word.
 fn counts_wanted(policy: &Policy) -> Vec<u32> {
     let mut wanted = Vec::new();
     for quota in &policy.quotas {
-        wanted.push(bits_of(quota.limit));
+        wanted.push(bit_length(quota.limit));
         if policy.algorithm == Algorithm::Sliding {
-            wanted.push(bits_of(quota.limit));
+            wanted.push(bit_length(quota.limit));
         }
     }
     wanted
 }
 
-/// The number of binary digits of `value`.
+/// Returns the number of binary digits of `value`.
 #[must_use]
-pub fn bits_of(value: u32) -> u32 {
+pub fn bit_length(value: u32) -> u32 {
     let mut bits = 0;
     let mut rest = value;
     while rest > 0 {
@@ -90,17 +92,17 @@ mod tests {
     use super::*;
 
     fn layout(text: &str) -> (u32, Vec<u32>) {
-        let layout = Layout::of(&parse_policy(text).unwrap());
+        let layout = Layout::from_policy(&parse_policy(text).unwrap());
         assert_eq!(layout.total_bits(), 64);
         (layout.stamp_bits, layout.count_bits)
     }
 
     #[test]
-    fn bits_of_known_limits() {
+    fn known_limits_have_their_bit_length() {
         for (limit, bits) in
             [(1, 1), (2, 2), (3, 2), (100, 7), (127, 7), (128, 8), (1000, 10), (u32::MAX, 32)]
         {
-            assert_eq!(bits_of(limit), bits);
+            assert_eq!(bit_length(limit), bits);
         }
     }
 
@@ -112,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn hand_computed_layouts() {
+    fn layouts_match_hand_computed_ones() {
         // 64 - 27 - 7 - 10 = 20 spare, 10 for each of two counts.
         assert_eq!(layout("100/minute, 1000/hour"), (27, vec![17, 20]));
         // 64 - 27 - 2 x 17 = 3 spare: none for each of four counts, all three for the stamp.
@@ -121,7 +123,7 @@ mod tests {
         assert_eq!(layout("1/day"), (32, vec![32]));
         // 64 - 33 - 31: nothing to spare.
         assert_eq!(layout("2147483647/s"), (33, vec![31]));
-        // 64 - 17 - 33 = 14 spare, 7 for each, of which the first can use none.
+        // 64 - 17 - 33 = 14 spare, 7 for each, none of which the first can use.
         assert_eq!(layout("4294967295/day, 1/31d"), (24, vec![32, 8]));
     }
 }

@@ -1,8 +1,9 @@
-//! SHA-256 as FIPS 180-4 tells it, and HMAC as RFC 2104 does.
+//! SHA-256 as FIPS 180-4 specifies it, and HMAC as RFC 2104 does.
 //!
-//! Even the constants are computed from their definition, on every call: slow, but nothing is copied.
+//! The constants are computed from their definitions on every call. That is slow, but nothing is
+//! copied.
 
-/// The first `count` prime numbers.
+/// Returns the first `count` prime numbers.
 fn primes(count: usize) -> Vec<u128> {
     let mut primes: Vec<u128> = Vec::new();
     let mut candidate = 2;
@@ -15,7 +16,7 @@ fn primes(count: usize) -> Vec<u128> {
     primes
 }
 
-/// The first 32 bits of the fractional part of the `degree`th root of `value`.
+/// Returns the first 32 bits of the fractional part of the `degree`th root of `value`.
 ///
 /// The whole part of the root of value × 2^(32 × degree) is the root of the value times 2^32.
 fn root_fraction(value: u128, degree: u32) -> u32 {
@@ -100,7 +101,8 @@ pub fn hmac_sha256(key: &[u8], text: &[u8]) -> [u8; 32] {
     sha256(&outer)
 }
 
-/// What a gate keeps of a key: the first 128 bits of the HMAC of the whole key under the pepper.
+/// Returns what a gate stores of a key: the first 128 bits of the HMAC of the whole key under the
+/// pepper.
 #[must_use]
 pub fn record_mac(pepper: &[u8], key: &[u8]) -> [u8; 16] {
     let mac = hmac_sha256(pepper, key);
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn constants_of_fips_180_4() {
+    fn constants_match_fips_180_4() {
         assert_eq!(root_fraction(2, 2), 0x6a09_e667);
         assert_eq!(root_fraction(19, 2), 0x5be0_cd19);
         assert_eq!(root_fraction(2, 3), 0x428a_2f98);
@@ -125,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn sha256_known_answers() {
+    fn sha256_of_known_inputs() {
         for (message, digest) in [
             ("", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
             ("abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
@@ -138,9 +140,10 @@ mod tests {
         }
     }
 
-    /// RFC 4231, the answers as printed there. (The vector file has all seven cases, from the model.)
+    /// RFC 4231 with the results that are printed there. (The vector file has all seven cases, from
+    /// the model.)
     #[test]
-    fn hmac_known_answers() {
+    fn hmac_of_known_inputs() {
         for (key, text, mac) in [
             (
                 vec![0x0b; 20],

@@ -10,16 +10,16 @@ const LONGEST_WINDOW_S: u32 = 31 * 24 * 60 * 60;
 const MOST_QUOTAS: usize = 4;
 const LONGEST_TEXT: usize = 128;
 
-/// How the windows of a policy move.
+/// How the windows of a policy count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
     /// Windows aligned to the Unix epoch; one count per window.
     Fixed,
-    /// The window before still counts, by the part of it that overlaps; two counts per window.
+    /// The previous window counts in proportion to its overlap; two counts per window.
     Sliding,
 }
 
-/// One limit per one length of time.
+/// One limit per window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// The most cost admitted per window.
@@ -31,7 +31,7 @@ pub struct Quota {
 /// One to four quotas, the smallest window first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// How the windows move.
+    /// How the windows count.
     pub algorithm: Algorithm,
     /// The quotas in ascending order of their windows.
     pub quotas: Vec<Quota>,
@@ -40,7 +40,7 @@ pub struct Policy {
 /// Why a policy text was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyError {
-    /// No quota at all.
+    /// No quota.
     Empty,
     /// More than 128 bytes.
     TooLong,
@@ -50,11 +50,11 @@ pub enum PolicyError {
     Limit,
     /// A window of 0, or longer than 31 days.
     Window,
-    /// A unit that is none of second, minute, hour, day, sec, min, s, m, h, d.
+    /// A unit other than second, minute, hour, day, sec, min, s, m, h, d.
     Unit,
     /// More than four quotas.
     TooMany,
-    /// Two quotas with windows of one length.
+    /// Two quotas with windows of the same length.
     Duplicate,
     /// A window whose length does not divide the next.
     NotNested,
@@ -66,7 +66,7 @@ pub enum PolicyError {
 }
 
 impl PolicyError {
-    /// The word for this kind in the vector files.
+    /// Returns the name of this kind in the vector files.
     #[must_use]
     pub fn kind(self) -> &'static str {
         match self {
@@ -84,7 +84,7 @@ impl PolicyError {
     }
 }
 
-/// Reads a policy text.
+/// Parses a policy text.
 pub fn parse_policy(text: &str) -> Result<Policy, PolicyError> {
     if text.len() > LONGEST_TEXT {
         return Err(PolicyError::TooLong);
@@ -122,7 +122,7 @@ pub fn parse_policy(text: &str) -> Result<Policy, PolicyError> {
     Ok(policy)
 }
 
-/// The algorithm's name counts only when a space or tab follows it.
+/// Splits off the algorithm. Its name counts only if a space or tab follows it.
 fn split_algorithm(text: &str) -> (Algorithm, &str) {
     for (name, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
         if let Some(rest) = text.strip_prefix(name)
@@ -134,7 +134,7 @@ fn split_algorithm(text: &str) -> (Algorithm, &str) {
     (Algorithm::Fixed, text)
 }
 
-/// Reads one `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`, from left to right.
+/// Parses one `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`, from left to right.
 fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     let Some((limit, window)) = part.split_once('/').or_else(|| split_at_per(part)) else {
         return Err(PolicyError::Syntax);
@@ -172,7 +172,7 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     Ok(Quota { limit: small(&limit), window_s: small(&window_s) })
 }
 
-/// Splits at the first word, after a number, if that word is `per` and another word follows.
+/// Splits at the first word after a number, if that word is `per` and another word follows.
 fn split_at_per(part: &str) -> Option<(&str, &str)> {
     let part = trim(part);
     let limit_end = part.find([' ', '\t'])?;
@@ -181,12 +181,12 @@ fn split_at_per(part: &str) -> Option<(&str, &str)> {
     (word == "per").then_some((limit, window))
 }
 
-/// Cuts ASCII spaces and tabs, and nothing else, from both ends.
+/// Removes ASCII spaces and tabs, and nothing else, from both ends.
 fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 
-/// The value of decimal digits, however many there are.
+/// Returns the value of any number of decimal digits.
 fn number(digits: &str) -> BigUint {
     let mut value = BigUint::ZERO;
     for digit in digits.bytes() {
@@ -195,7 +195,7 @@ fn number(digits: &str) -> BigUint {
     value
 }
 
-/// The value of a number that is already known to be small.
+/// Converts a number that is known to be small.
 fn small(value: &BigUint) -> u32 {
     u32::try_from(value).expect("range was checked")
 }
@@ -216,7 +216,7 @@ impl fmt::Display for Policy {
     }
 }
 
-/// A window as policy text has it: `minute`, `90s`, `2m`, `7d`.
+/// Returns a window as policy text has it: `minute`, `90s`, `2m`, `7d`.
 fn window_text(window_s: u32) -> String {
     for (unit_s, word) in [(1, "second"), (60, "minute"), (3600, "hour"), (86400, "day")] {
         if window_s == unit_s {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_documented_examples() {
+    fn documented_policies_parse() {
         let policy = parse_policy("100/minute, 1000/hour").unwrap();
         assert_eq!(policy.algorithm, Algorithm::Fixed);
         assert_eq!(policy.quotas, [quota(100, 60), quota(1000, 3600)]);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn sorts_and_shortens() {
+    fn policy_is_printed_sorted_and_shortened() {
         let text = "\tfixed  0007 / 48 h ,3/120s,\t2/60s ";
         assert_eq!(parse_policy(text).unwrap().to_string(), "2/minute, 3/2m, 7/2d");
         assert_eq!(parse_policy("1/90s").unwrap().to_string(), "1/90s");
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_first_mistake() {
+    fn first_mistake_is_the_reported_error() {
         for (text, error) in [
             ("", PolicyError::Empty),
             (" \t ", PolicyError::Empty),
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_bytes_of_text() {
+    fn length_of_text_is_counted_in_bytes() {
         let longest = format!("{}1/s", " ".repeat(125));
         assert!(parse_policy(&longest).is_ok());
         assert_eq!(parse_policy(&format!(" {longest}")), Err(PolicyError::TooLong));

@@ -1,11 +1,11 @@
-//! The decision, told by logs.
+//! The decision, expressed with logs.
 //!
-//! A tally is a stamp and, for each window, a log of entries *(index of the window, cost)*. The count of a
-//! window is the sum of its entries: nothing needs to be rolled or cleared, because entries of other windows
-//! are simply not summed. A word becomes a tally and a tally becomes a word, so the model can be compared with
-//! the real decision on any word at all.
+//! A tally is a stamp and, for each window, a log of entries *(index of the window, cost)*. The
+//! count of a window is the sum of its entries. Nothing needs to be rolled or cleared, because
+//! entries of other windows are not summed. Words convert to tallies and back, so the model can be
+//! compared with the real decision on any word.
 
-use super::http::{Outcome, QuotaAnswer};
+use super::http::{Outcome, QuotaState};
 use super::layout::Layout;
 use super::policy::{Algorithm, Policy, PolicyError, Quota, parse_policy};
 
@@ -18,16 +18,16 @@ pub struct Entry {
     pub cost: i128,
 }
 
-/// A word, spread out.
+/// A word, separated into its fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
     /// Time in units of the smallest window.
     pub stamp: i128,
-    /// For each window, the smallest first, what was spent when.
+    /// For each window, the smallest first, the log of what was spent.
     pub logs: Vec<Vec<Entry>>,
 }
 
-/// What the caller's clock is in the eyes of the tally.
+/// How the caller's time relates to the stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
     /// At or after the stamp: time is the caller's.
@@ -36,40 +36,42 @@ pub enum Clock {
     Late,
 }
 
-/// A tally as it is at one time.
+/// A tally, read at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// How the caller's time was taken.
+    /// How the caller's time relates to the stamp.
     pub clock: Clock,
     /// The effective time in Unix milliseconds.
     pub time_ms: i128,
-    /// The tally under the effective stamp.
+    /// The tally with the effective stamp.
     pub tally: Tally,
 }
 
-/// The answer to a check or a peek.
+/// The result of a check or a peek.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// Admitted, denied or too costly.
     pub outcome: Outcome,
     /// The word afterwards.
     pub next: u64,
-    /// The effective time in Unix milliseconds: what a charge made here remembers.
+    /// The effective time in Unix milliseconds, which is the time of a charge made here.
     pub time_ms: i128,
     /// Remaining and reset of each window, the smallest first.
-    pub quotas: Vec<QuotaAnswer>,
+    pub quotas: Vec<QuotaState>,
     /// Denied: the earliest effective time at which all windows have room.
     pub retry_at_ms: Option<i128>,
-    /// Denied: the same as whole seconds from `waits_from_ms`, at least 1 and at most 2^32 − 1.
+    /// Denied: the time until then in whole seconds from `waits_from_ms`, at least 1 and at most
+    /// 2^32 − 1.
     pub retry_after_s: Option<u64>,
-    /// The time that waits are counted from, in Unix milliseconds: the later of the caller's time and
-    /// the effective time, or the caller's if the effective time is more than a minute ahead.
+    /// The time from which waits are counted, in Unix milliseconds: the later of the caller's time
+    /// and the effective time, or the caller's if the effective time is more than a minute ahead.
     pub waits_from_ms: u64,
-    /// By how many seconds the effective time is ahead of the caller's, rounded up, at most 2^32 − 1.
+    /// By how many seconds the effective time is ahead of the caller's, rounded up, at most 2^32 −
+    /// 1.
     pub clock_ahead_s: u64,
 }
 
-/// A charge that a check made, as it is handed back in a refund or a settlement.
+/// A charge that a check made, as a refund or a settlement takes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charge {
     /// The cost that was admitted.
@@ -78,7 +80,7 @@ pub struct Charge {
     pub at_ms: u64,
 }
 
-/// The answer to a settlement.
+/// The result of a settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
     /// The word afterwards.
@@ -87,7 +89,7 @@ pub struct Settled {
     pub uncharged: u32,
 }
 
-/// How far honest clocks may be apart, in milliseconds.
+/// The largest difference between correct clocks, in milliseconds.
 const TOLERANCE_MS: i128 = 60_000;
 
 /// A policy with the layout of its words.
@@ -98,26 +100,27 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model for a policy text.
+    /// Returns the model of a policy text.
     pub fn parse(text: &str) -> Result<Model, PolicyError> {
-        Ok(Model::of(parse_policy(text)?))
+        Ok(Model::new(parse_policy(text)?))
     }
 
-    /// A model for a policy, with the layout of the rule.
+    /// Returns the model of a policy, with the layout by the rule.
     #[must_use]
-    pub fn of(policy: Policy) -> Model {
-        let layout = Layout::of(&policy);
+    pub fn new(policy: Policy) -> Model {
+        let layout = Layout::from_policy(&policy);
         Model::with_layout(policy, layout)
     }
 
-    /// A model with a layout of one's own, for exhaustive tests and for limits that changed later.
+    /// Returns a model with a given layout, for exhaustive tests and for limits that changed later.
     ///
-    /// The last count is in the least significant bits and the stamp is above the first count. Where the fields
-    /// have fewer than 64 bits together, the bits above the stamp are 0.
+    /// The last count is in the least significant bits, and the stamp is above the first count. If
+    /// the fields have fewer than 64 bits together, the bits above the stamp are 0.
     ///
     /// # Panics
     ///
-    /// When windows do not nest, a limit does not fit its count or the layout has the wrong number of counts.
+    /// If windows do not nest, a limit does not fit its count, or the layout has the wrong number
+    /// of counts.
     #[must_use]
     pub fn with_layout(policy: Policy, layout: Layout) -> Model {
         assert!(!policy.quotas.is_empty());
@@ -152,41 +155,41 @@ impl Model {
         &self.layout
     }
 
-    /// The length of the smallest window, the unit of the stamp, in milliseconds.
+    /// Returns the length of the smallest window, the unit of the stamp, in milliseconds.
     #[must_use]
     pub fn unit_ms(&self) -> i128 {
         length_ms(&self.policy.quotas[0])
     }
 
-    /// How late a clock may be and still find its slot, in units: a minute, rounded up.
+    /// Returns how late a clock may be and still find its slot, in units: a minute, rounded up.
     #[must_use]
     pub fn units_of_tolerance(&self) -> i128 {
         divide_up(TOLERANCE_MS, self.unit_ms())
     }
 
-    /// How many of the smallest window make the longest.
+    /// Returns the length of the longest window in units of the smallest.
     #[must_use]
     pub fn units_in_longest(&self) -> i128 {
         let longest = self.policy.quotas.last().expect("a policy has a quota");
         length_ms(longest) / self.unit_ms()
     }
 
-    /// The largest stamp that a time gets: one below all ones, which is reserved.
+    /// Returns the largest stamp of a time, one below all ones, which is reserved.
     #[must_use]
     pub fn largest_stamp(&self) -> i128 {
         (1i128 << self.layout.stamp_bits) - 2
     }
 
-    /// The stamp of a time.
+    /// Returns the stamp of a time.
     #[must_use]
     pub fn stamp_of(&self, time_ms: u64) -> i128 {
         (i128::from(time_ms) / self.unit_ms()).min(self.largest_stamp())
     }
 
-    /// Spreads a word out.
+    /// Converts a word to a tally.
     #[must_use]
     pub fn unpack(&self, word: u64) -> Tally {
-        // Takes field after field from the low end, so the last field first.
+        // Takes the fields from the low end, so the last one first.
         let mut rest = i128::from(word);
         let mut take = |bits: u32| {
             let field = rest % (1 << bits);
@@ -211,11 +214,11 @@ impl Model {
         Tally { stamp, logs }
     }
 
-    /// Makes a word of a tally. What lies in windows that the stamp is past is forgotten.
+    /// Converts a tally to a word. Entries of windows before the stamp's are dropped.
     ///
     /// # Panics
     ///
-    /// When a count is more than its field can hold: the model never admits so much.
+    /// If a count exceeds its field. The model never admits that much.
     #[must_use]
     pub fn pack(&self, tally: &Tally) -> u64 {
         let mut fields = vec![(self.layout.stamp_bits, tally.stamp)];
@@ -237,7 +240,7 @@ impl Model {
         u64::try_from(word).expect("the fields have 64 bits at most")
     }
 
-    /// Reads a word at a time.
+    /// Reads a word at a given time.
     #[must_use]
     pub fn read(&self, word: u64, now_ms: u64) -> Reading {
         let written = self.unpack(word);
@@ -247,7 +250,7 @@ impl Model {
         if ahead > 0 {
             Reading { clock: Clock::Late, time_ms: written.stamp * self.unit_ms(), tally: written }
         } else {
-            // Where the stamp cannot go on, neither does time: it stays in the last unit.
+            // Time stays in the last unit that a stamp can express.
             let last_ms = (self.largest_stamp() + 1) * self.unit_ms() - 1;
             Reading {
                 clock: Clock::Current,
@@ -257,8 +260,8 @@ impl Model {
         }
     }
 
-    /// Corrects a word by a reading of a right clock: what a wrong clock spent in windows ahead of it
-    /// counts as spent in the windows of the reading.
+    /// Corrects a word by a reading of a correct clock. What a wrong clock spent in windows ahead
+    /// of the reading counts as spent in the windows of the reading.
     #[must_use]
     pub fn correct(&self, word: u64, reading_ms: u64) -> u64 {
         let written = self.unpack(word);
@@ -275,7 +278,7 @@ impl Model {
         self.pack(&tally)
     }
 
-    /// What counts against a window at a time.
+    /// Returns what counts against a window at a given time.
     #[must_use]
     pub fn used(&self, quota: &Quota, log: &[Entry], time_ms: i128) -> i128 {
         let length = length_ms(quota);
@@ -291,7 +294,7 @@ impl Model {
         }
     }
 
-    /// May `cost` be spent now? And if so, spends it.
+    /// Decides whether `cost` may be spent now. If so, spends it.
     #[must_use]
     pub fn check(&self, word: u64, now_ms: u64, cost: u32) -> Decision {
         let mut decision = self.peek(word, now_ms, cost);
@@ -299,12 +302,12 @@ impl Model {
         if decision.outcome == Outcome::Admitted && cost > 0 {
             self.spend(&mut reading, i128::from(cost));
             decision.next = self.pack(&reading.tally);
-            decision.quotas = self.answers(&reading);
+            decision.quotas = self.quota_states(&reading);
         }
         decision
     }
 
-    /// May `cost` be spent now? Spends nothing.
+    /// Decides whether `cost` may be spent now, without spending it.
     #[must_use]
     pub fn peek(&self, word: u64, now_ms: u64, cost: u32) -> Decision {
         let reading = self.read(word, now_ms);
@@ -332,7 +335,7 @@ impl Model {
             outcome,
             next: word,
             time_ms: reading.time_ms,
-            quotas: self.answers(&reading),
+            quotas: self.quota_states(&reading),
             retry_at_ms,
             retry_after_s,
             waits_from_ms,
@@ -340,7 +343,7 @@ impl Model {
         }
     }
 
-    /// Gives a charge back to those of its windows that are still counted.
+    /// Gives a charge back in those of its windows that are still counted.
     #[must_use]
     pub fn refund(&self, word: u64, charge: Charge, now_ms: u64) -> u64 {
         let mut reading = self.read(word, now_ms);
@@ -372,7 +375,7 @@ impl Model {
 
         let extra = actual - charge.cost;
         let mut reading = self.read(word, now_ms);
-        let remaining = self.answers(&reading).iter().map(|answer| answer.remaining).min();
+        let remaining = self.quota_states(&reading).iter().map(|quota| quota.remaining).min();
         let charged = extra.min(remaining.expect("a policy has a quota"));
         if charged == 0 {
             return Settled { next: word, uncharged: extra };
@@ -381,7 +384,7 @@ impl Model {
         Settled { next: self.pack(&reading.tally), uncharged: extra - charged }
     }
 
-    /// Forgets all that was spent.
+    /// Sets all counts to 0.
     #[must_use]
     pub fn reset(&self, word: u64, now_ms: u64) -> u64 {
         let mut reading = self.read(word, now_ms);
@@ -391,12 +394,12 @@ impl Model {
         self.pack(&reading.tally)
     }
 
-    /// May a limiter give the slot of this word to another subject? Only if no window counts it for any
-    /// clock that is late by at most a minute.
+    /// Returns whether a limiter may give the slot of this word to another subject: no window
+    /// counts it for any clock that is late by at most a minute.
     #[must_use]
-    pub fn reusable(&self, word: u64, now_ms: u64) -> bool {
+    pub fn is_reusable(&self, word: u64, now_ms: u64) -> bool {
         if word == 0 {
-            // No tally yet.
+            // The slot has no tally yet.
             return true;
         }
         let longest = self.units_in_longest();
@@ -419,10 +422,12 @@ impl Model {
         self.used(quota, log, time_ms) + cost <= i128::from(quota.limit)
     }
 
-    /// The first time, from `from_ms` on, at which the window has room, if nothing more is spent.
+    /// Returns the first time, from `from_ms` on, at which the window has room if nothing more is
+    /// spent.
     ///
-    /// What is used only falls as time goes on, so halving finds it: at the end of the next window nothing that is
-    /// counted now is left. (A test compares this with trying every millisecond.)
+    /// The used amount only falls over time, so bisection finds the time. At the end of the next
+    /// window, nothing that is counted now is left. (A test compares this with trying every
+    /// millisecond.)
     fn earliest_room(&self, quota: &Quota, log: &[Entry], cost: i128, from_ms: i128) -> i128 {
         let length = length_ms(quota);
         let mut without = from_ms - 1;
@@ -438,9 +443,9 @@ impl Model {
         with
     }
 
-    /// Remaining and reset of each window.
-    fn answers(&self, reading: &Reading) -> Vec<QuotaAnswer> {
-        let mut answers = Vec::new();
+    /// Returns remaining and reset of each window.
+    fn quota_states(&self, reading: &Reading) -> Vec<QuotaState> {
+        let mut states = Vec::new();
         for (quota, log) in self.policy.quotas.iter().zip(&reading.tally.logs) {
             let left = i128::from(quota.limit) - self.used(quota, log, reading.time_ms);
             let length = length_ms(quota);
@@ -449,23 +454,23 @@ impl Model {
             if self.policy.algorithm == Algorithm::Sliding && spent(log, index) > 0 {
                 reset_ms += length;
             }
-            answers.push(QuotaAnswer {
+            states.push(QuotaState {
                 limit: quota.limit,
                 remaining: u32::try_from(left.max(0)).expect("at most the limit"),
                 window_s: quota.window_s,
                 reset_s: u64::try_from(reset_ms / 1000).expect("a time is never negative"),
             });
         }
-        answers
+        states
     }
 
-    /// The length of a window in units of the smallest.
+    /// Returns the length of a window in units of the smallest.
     fn units_in(&self, quota: &Quota) -> i128 {
         length_ms(quota) / self.unit_ms()
     }
 }
 
-/// The sum of what a log has for one window.
+/// Returns the sum of a log's entries for one window.
 fn spent(log: &[Entry], index: i128) -> i128 {
     let mut sum = 0;
     for entry in log {
@@ -484,7 +489,7 @@ fn length_ms(quota: &Quota) -> i128 {
     i128::from(quota.window_s) * 1000
 }
 
-/// The smallest whole number that is not below `a / b`, for positive `b`.
+/// Divides, rounded up, by a positive `b`.
 fn divide_up(a: i128, b: i128) -> i128 {
     let below = a.div_euclid(b);
     if below * b == a { below } else { below + 1 }
@@ -510,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn first_check_by_hand() {
+    fn first_check_matches_a_hand_computed_one() {
         // 00:00:12.345: stamp 29453760 (minutes), 48 s to the minute's end, 3588 s to the hour's.
         let decision = model("100/minute, 1000/hour").check(0, NEW_YEAR + 12_345, 1);
         assert_eq!(decision.outcome, Outcome::Admitted);
@@ -521,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_and_then_the_hour() {
+    fn bursts_are_denied_by_minute_then_by_hour() {
         let model = model("100/minute, 1000/hour");
         let mut word = 0;
         for minute in 0..10 {
@@ -534,7 +539,7 @@ mod tests {
             let denied = model.check(word, now, 1);
             assert_eq!(denied.outcome, Outcome::Denied);
             assert_eq!(denied.next, word);
-            // The tenth minute spends the hour as well: 3600 - 540.5 s.
+            // The tenth minute also exhausts the hour: 3600 - 540.5 s.
             let wait = if minute < 9 { 60 } else { 3060 };
             assert_eq!(denied.retry_after_s, Some(wait));
         }
@@ -546,12 +551,13 @@ mod tests {
 
     #[test]
     fn previous_window_is_weighted_and_rounded_up() {
-        // Six in the window before, limit 10 in 10 s: 2.5 s into the window 6 x 0.75 = 4.5 still count, so 5.
+        // Six in the previous window, limit 10 in 10 s: 2.5 s into the window 6 x 0.75 = 4.5 still
+        // count, so 5.
         let model = model("sliding 10/10s");
         let spent = model.check(0, NEW_YEAR, 6);
         let decision = model.peek(spent.next, NEW_YEAR + 12_500, 1);
         assert_eq!(remaining(&decision), [5]);
-        // Nothing is current, so all is forgotten at the end of this window.
+        // Nothing is current, so everything expires at the end of this window.
         assert_eq!(resets(&decision), [1_767_225_620]);
 
         // 7 need 6 x (10 - e) / 10 <= 3, so e = 5 s.
@@ -562,16 +568,17 @@ mod tests {
         assert_eq!(model.check(spent.next, NEW_YEAR + 14_999, 7).outcome, Outcome::Denied);
         let admitted = model.check(spent.next, NEW_YEAR + 15_000, 7);
         assert_eq!(remaining(&admitted), [0]);
-        // Seven are current now and weigh until the end of the next window.
+        // Seven are current now and count until the end of the next window.
         assert_eq!(resets(&admitted), [1_767_225_630]);
 
-        // Of those seven, 7 x (10 - e) / 10 <= 4 at e = 4285.71… ms: six more fit from the next whole one on.
+        // Of those seven, 7 x (10 - e) / 10 <= 4 at e = 4285.71… ms. So six more fit from the next
+        // whole millisecond on.
         let denied = model.check(admitted.next, NEW_YEAR + 15_000, 6);
         assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 24_286));
     }
 
     #[test]
-    fn halving_finds_what_trying_every_millisecond_finds() {
+    fn bisection_finds_the_first_millisecond_with_room() {
         let model = model("sliding 9/2s");
         let quota = model.policy().quotas[0];
         for (current, previous) in [(0, 9), (9, 0), (9, 9), (4, 7), (5, 1), (1, 8), (12, 3)] {
@@ -586,19 +593,19 @@ mod tests {
     }
 
     #[test]
-    fn costs_at_the_limit() {
+    fn cost_at_the_limit_fits_and_one_above_is_too_costly() {
         let model = model("3/second, 5/minute");
         assert_eq!(model.check(0, NEW_YEAR, 3).outcome, Outcome::Admitted);
         let costly = model.check(0, NEW_YEAR, 4);
         assert_eq!((costly.outcome, costly.next, costly.retry_after_s), (Outcome::TooCostly, 0, None));
-        // Cost 0 is admitted even where nothing remains, and writes nothing.
+        // Cost 0 is admitted even if nothing remains, and writes nothing.
         let full = model.check(0, NEW_YEAR, 3).next;
         let free = model.check(full, NEW_YEAR + 999, 0);
         assert_eq!((free.outcome, free.next, remaining(&free)), (Outcome::Admitted, full, vec![0, 2]));
     }
 
     #[test]
-    fn late_clocks_spend_in_the_stamps_window() {
+    fn late_clock_spends_in_the_window_of_the_stamp() {
         let model = model("2/minute, 10/hour");
         let word = model.check(0, NEW_YEAR + 30_000, 2).next;
         // A late clock is late by any amount.
@@ -608,7 +615,7 @@ mod tests {
             assert_eq!(denied.time_ms, i128::from(NEW_YEAR));
             assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 60_000));
         }
-        // Late by a minute at most: clocks may be apart by that. By more: the tally is locked until then.
+        // Correct clocks may be late by up to a minute. By more, the tally is locked until then.
         let waits = |late_ms| {
             let denied = model.check(word, NEW_YEAR - late_ms, 1);
             (denied.retry_after_s, denied.clock_ahead_s)
@@ -619,7 +626,7 @@ mod tests {
     }
 
     #[test]
-    fn a_correction_keeps_counts_and_needs_more_than_a_minute() {
+    fn correction_beyond_a_minute_keeps_counts() {
         let model = model("2/minute, 10/hour");
         let word = model.check(0, NEW_YEAR + 30_000, 2).next;
         assert_eq!(model.correct(word, NEW_YEAR - 60_000), word);
@@ -640,7 +647,7 @@ mod tests {
         let hour = model.refund(word, charge, NEW_YEAR + 60_000);
         assert_eq!(remaining(&model.peek(hour, NEW_YEAR + 60_000, 0)), [5, 9]);
         assert_eq!(model.refund(word, charge, NEW_YEAR + 3_600_000), word);
-        // Twice the charge: never below 0.
+        // A second refund of the charge does not go below 0.
         assert_eq!(model.refund(all, charge, NEW_YEAR), all);
     }
 
@@ -657,24 +664,24 @@ mod tests {
     }
 
     #[test]
-    fn a_reusable_word_tells_nothing_to_a_late_clock() {
+    fn reusable_word_counts_for_no_late_clock() {
         for text in ["2/second, 9/4s", "sliding 2/second, 9/4s"] {
             let model = model(text);
             let word = model.check(0, 108_000, 2).next;
             for second in 108..240u64 {
                 let now_ms = second * 1000;
-                let tells = (second - 60..=second).any(|late| {
+                let counts = (second - 60..=second).any(|late| {
                     let reading = model.read(word, late * 1000);
                     let quotas = model.policy().quotas.iter().zip(&reading.tally.logs);
                     quotas.map(|(quota, log)| model.used(quota, log, reading.time_ms)).sum::<i128>() > 0
                 });
-                assert_eq!(model.reusable(word, now_ms), !tells, "{text} at {now_ms}");
+                assert_eq!(model.is_reusable(word, now_ms), !counts, "{text} at {now_ms}");
             }
         }
     }
 
     #[test]
-    fn the_last_times_and_stamps() {
+    fn last_time_gets_the_last_stamp() {
         let model = model("1/31d");
         let decision = model.check(0, u64::MAX, 1);
         assert_eq!(decision.outcome, Outcome::Admitted);
@@ -686,7 +693,7 @@ mod tests {
     }
 
     #[test]
-    fn words_survive_spreading_out() {
+    fn unpacked_word_packs_to_itself() {
         for text in ["100/minute, 1000/hour", "sliding 3/second, 5/minute", "1/31d", "4294967295/day"] {
             let model = model(text);
             for word in [0, 1, u64::MAX, u64::MAX - 1, 0x0123_4567_89ab_cdef, 1 << 63, 0xffff_ffff] {
@@ -695,10 +702,11 @@ mod tests {
         }
     }
 
-    /// Every word of a tiny layout, at every quarter of a second: a denied request is denied until the time that
-    /// it was told, and admitted then, if the clock goes on and nobody else spends.
+    /// Checks every word of a tiny layout at every quarter of a second. A denied request stays
+    /// denied until its retry time and is admitted then, if the clock advances and nothing else is
+    /// spent.
     #[test]
-    fn a_retry_succeeds_at_the_promised_time_and_not_before() {
+    fn retry_succeeds_at_the_reported_time_and_not_before() {
         for text in ["2/second, 3/3s", "sliding 2/second, 3/3s"] {
             let policy = parse_policy(text).unwrap();
             let counts = if policy.algorithm == Algorithm::Fixed { 2 } else { 4 };

@@ -1,4 +1,4 @@
-//! Client addresses: the peer of a connection, and the client that a trusted proxy forwards for.
+//! Client addresses: the peer of a connection, or the client of a trusted proxy.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::str::FromStr;
@@ -6,13 +6,13 @@ use core::str::FromStr;
 use axum::http::HeaderMap;
 use ipnet::IpNet;
 
-/// The header in which each proxy appends the address of its client.
+/// The header to which each proxy appends the address of its client.
 const FORWARDED_FOR: &str = "X-Forwarded-For";
 
-/// The other end of a connection.
+/// The remote end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// The address of a TCP peer. IPv4 addresses are never in their IPv6-mapped form.
+    /// The address of a TCP peer. An IPv4 address is never in its IPv6-mapped form.
     Address(IpAddr),
     /// A process on this machine, over a Unix socket.
     Local,
@@ -26,14 +26,13 @@ impl From<IpAddr> for Peer {
 
 /// The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address.
 ///
-/// A site is given at least a /64 and may use any address in it. An IPv6 address that holds an IPv4
-/// address is that one.
+/// A site has at least a /64 and can use any address in it. An IPv6 address that embeds an IPv4
+/// address counts as the IPv4 address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Network([u8; 16]);
 
-impl Network {
-    /// Returns the network of an address.
-    pub(crate) fn of(address: IpAddr) -> Self {
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
         let ipv4 = match address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(address) => embedded_ipv4(address),
@@ -43,14 +42,16 @@ impl Network {
             (None, IpAddr::V6(address)) => (address.to_bits() >> 64 << 64).to_be_bytes(),
         })
     }
+}
 
-    /// Returns its bytes, which no other network has.
+impl Network {
+    /// Returns bytes that are unique to the network.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Returns the IPv4 address that an IPv6 address holds, or `None`.
+/// Returns the IPv4 address that an IPv6 address embeds, if any.
 fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let [.., a, b, c, d] = address.octets();
     match address.segments() {
@@ -83,9 +84,9 @@ impl FromStr for TrustedProxy {
         }
         let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         match network {
-            // No peer has such an address: it is taken as the IPv4 address that it stands for.
+            // The address of a peer is never in this form; see `Peer::Address`.
             Ok(IpNet::V6(network)) if network.addr().to_ipv4_mapped().is_some() => {
-                Err("write an IPv4 network in its own form, such as 10.0.0.0/8")
+                Err("write an IPv4 network as IPv4, such as 10.0.0.0/8")
             }
             Ok(network) => Ok(Self::Network(network)),
             Err(_) => Err("it must be an address, a network such as 10.0.0.0/8 or fd00::/8, or unix"),
@@ -93,7 +94,7 @@ impl FromStr for TrustedProxy {
     }
 }
 
-/// The proxies whose `X-Forwarded-For` is believed.
+/// The proxies whose `X-Forwarded-For` is trusted.
 #[derive(Debug, Default)]
 pub(crate) struct TrustedProxies {
     networks: Vec<IpNet>,
@@ -114,8 +115,8 @@ impl FromIterator<TrustedProxy> for TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Whether the peer is one of them.
-    pub(crate) fn contain(&self, peer: Peer) -> bool {
+    /// Returns whether the peer is one of them.
+    pub(crate) fn contains(&self, peer: Peer) -> bool {
         match peer {
             Peer::Address(address) => self.networks.iter().any(|network| network.contains(&address)),
             Peer::Local => self.unix,
@@ -124,10 +125,10 @@ impl TrustedProxies {
 
     /// Returns the address of the client that sent a request, or `None` if it is unknown.
     ///
-    /// It is the peer's own address, unless the peer is trusted: then it is the one that the peer forwards.
+    /// It is the address of the peer or, if the peer is trusted, the one that the peer forwards.
     pub(crate) fn client(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
         match peer {
-            _ if self.contain(peer) => self.forwarded(peer, headers),
+            _ if self.contains(peer) => self.forwarded(peer, headers),
             Peer::Address(address) => Some(address),
             Peer::Local => None,
         }
@@ -135,21 +136,23 @@ impl TrustedProxies {
 
     /// Returns the address of the client that a trusted peer forwards for.
     ///
-    /// `X-Forwarded-For` is read from the right, where the nearest proxy appended, past trusted addresses. What
-    /// stands left of the first untrusted address is the client's own text. If all are trusted, it is the leftmost.
+    /// `X-Forwarded-For` is read from right to left, starting with the address that the nearest
+    /// proxy appended. The first address that is not trusted is the client: the client may have
+    /// written everything left of it. If all are trusted, the client is the leftmost.
     ///
-    /// `None` if the peer is not trusted, forwards nothing, or a trusted proxy has written no address.
+    /// Returns `None` if the peer is not trusted, if it forwards nothing, or if an entry that is
+    /// read is not an address.
     pub(crate) fn forwarded(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
-        if !self.contain(peer) {
+        if !self.contains(peer) {
             return None;
         }
         let mut client = None;
         for value in headers.get_all(FORWARDED_FOR).iter().rev() {
-            // Only the hops that are read need be text: what stands left of them is the client's own.
+            // Entries left of the client's address are not read, and may be any bytes.
             for hop in value.as_bytes().rsplit(|&byte| byte == b',') {
                 let address = parse_hop(core::str::from_utf8(hop).ok()?.trim())?;
                 client = Some(address);
-                if !self.contain(Peer::Address(address)) {
+                if !self.contains(Peer::Address(address)) {
                     return client;
                 }
             }
@@ -158,7 +161,7 @@ impl TrustedProxies {
     }
 }
 
-/// Parses an address, with a port or without.
+/// Parses an address with or without a port.
 fn parse_hop(text: &str) -> Option<IpAddr> {
     let address = text.parse::<IpAddr>().ok();
     let address = address.or_else(|| text.parse().ok().map(|address: SocketAddr| address.ip()));
@@ -189,8 +192,8 @@ mod tests {
     }
 
     #[test]
-    fn networks_of_ipv6_are_a_64_and_of_ipv4_an_address() {
-        let same = |a: &str, b: &str| Network::of(ip(a)) == Network::of(ip(b));
+    fn network_is_an_ipv4_address_or_the_64_of_ipv6() {
+        let same = |a: &str, b: &str| Network::from(ip(a)) == Network::from(ip(b));
         assert!(same("2001:db8:1:2::", "2001:db8:1:2:ffff:ffff:ffff:ffff"));
         assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
         assert!(!same("203.0.113.1", "203.0.113.2"));
@@ -211,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn trusted_proxies_match_their_networks_alone() {
+    fn trusted_proxies_contain_only_their_networks() {
         let proxies = trusted(&["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::1"]);
         for (address, is_in) in [
             ("10.255.0.1", true),
@@ -224,17 +227,17 @@ mod tests {
             ("::1", true),
             ("127.0.0.1", false),
         ] {
-            assert_eq!(proxies.contain(ip(address).into()), is_in, "{address}");
+            assert_eq!(proxies.contains(ip(address).into()), is_in, "{address}");
         }
-        assert!(!proxies.contain(Peer::Local));
-        assert!(trusted(&["unix"]).contain(Peer::Local));
+        assert!(!proxies.contains(Peer::Local));
+        assert!(trusted(&["unix"]).contains(Peer::Local));
         for wrong in ["", "10.0.0.0/33", "10.0.0", "Unix", "proxy.example.com", "::ffff:10.0.0.0/104"] {
             assert!(wrong.parse::<TrustedProxy>().is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn the_client_is_the_first_untrusted_hop_from_the_right() {
+    fn client_is_the_first_untrusted_hop_from_the_right() {
         let proxies = trusted(&["10.0.0.0/8", "unix"]);
         for (values, client) in [
             (&["203.0.113.5"][..], Some("203.0.113.5")),
@@ -262,7 +265,7 @@ mod tests {
             assert_eq!(proxies.client(peer, &headers), Some(ip("198.51.100.1")), "{values:?}");
             assert_eq!(proxies.forwarded(peer, &headers), None, "{values:?}");
         }
-        let nobody = TrustedProxies::default();
-        assert_eq!(nobody.client(Peer::Local, &forwarded_for(&["203.0.113.5"])), None);
+        let none = TrustedProxies::default();
+        assert_eq!(none.client(Peer::Local, &forwarded_for(&["203.0.113.5"])), None);
     }
 }

@@ -1,11 +1,13 @@
-//! `/auth`: the gate for a service behind a proxy, which asks here before it passes a request on.
+//! `/auth`: the check for a service behind a proxy, which sends a subrequest here before it
+//! forwards a request.
 //!
-//! It is what nginx's `auth_request`, Traefik's `ForwardAuth` and Envoy's `ext_authz` over HTTP ask: any method,
-//! and for Envoy's path prefix any path below. The answer is 200, 401 or 429; nginx knows only the first two and
-//! takes 429 for a fault of its own, so there it is turned back with `error_page`.
+//! It supports `auth_request` of nginx, `ForwardAuth` of Traefik, and `ext_authz` of Envoy over
+//! HTTP: any method and, for Envoy's path prefix, any path below `/auth`. The status is 200, 401 or
+//! 429. nginx turns a 429 of a subrequest into 500, which its configuration can map back with
+//! `error_page`.
 //!
-//! `X-Cost` says what the request costs. It is the proxy that must say it: one that passes on what its clients send
-//! lets them choose, though never less than 1.
+//! `X-Cost` is the cost of the request, at least 1. The proxy must set or remove it: a proxy that
+//! forwards the header of its client lets the client choose the cost.
 
 use alloc::sync::Arc;
 
@@ -13,7 +15,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
-use super::guard::{Ask, Caller, Route, SHADOW, set};
+use super::check::{Caller, Check, Route, SHADOW, set};
 use super::{Service, json};
 
 pub(crate) const ACCOUNT_ID: &str = "X-Account-Id";
@@ -21,13 +23,13 @@ pub(crate) const KEY_ID: &str = "X-Key-Id";
 pub(crate) const KEY_ENV: &str = "X-Key-Env";
 pub(crate) const KEY_PLAN: &str = "X-Key-Plan";
 
-/// What the request costs; 1 when it isn't there.
+/// The header with the cost of the request. Without it, the cost is 1.
 const COST: &str = "X-Cost";
 
-/// Charges the cost and reports whose key it is, in headers.
+/// Charges the cost, and reports the holder of the key in headers.
 pub(crate) async fn auth(State(service): State<Arc<Service>>, request: Request) -> Response {
     let mut response = service.authorize(&request);
-    // A proxy that copies only the headers that are there would pass on the client's own.
+    // Always set: a proxy that copies only present headers would forward those of the client.
     for name in [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN] {
         if !response.headers().contains_key(name) {
             set(&mut response, name, "");
@@ -46,10 +48,10 @@ impl Service {
             return StatusCode::OK.into_response();
         }
         match cost(headers) {
-            Ok(cost) => self.guard(Route::Auth, request, Ask::Charge(cost), Self::admit),
-            // Nothing may be refused in shadow mode, and nothing is charged by guesswork.
+            Ok(cost) => self.check_and_respond(Route::Auth, request, Check::Charge(cost), Self::admit),
+            // Shadow mode refuses nothing, and an unknown cost is not charged.
             Err(_) if self.settings.shadow => {
-                let mut response = self.guard(Route::Auth, request, Ask::Look, Self::admit);
+                let mut response = self.check_and_respond(Route::Auth, request, Check::Peek, Self::admit);
                 set(&mut response, SHADOW, "bad_cost");
                 response
             }
@@ -57,6 +59,7 @@ impl Service {
         }
     }
 
+    /// Returns the response to an admitted request.
     fn admit(caller: &Caller<'_>) -> Response {
         let mut response = StatusCode::OK.into_response();
         let Some(holder) = caller.holder else { return response };
@@ -73,7 +76,10 @@ impl Service {
     }
 }
 
-/// The cost that the request names, or the body that says why that is none.
+/// Parses `X-Cost`.
+///
+/// # Errors
+/// The body of the response to an invalid cost.
 fn cost(headers: &HeaderMap) -> Result<u32, &'static str> {
     let mut values = headers.get_all(COST).iter();
     let Some(value) = values.next() else { return Ok(1) };
@@ -92,20 +98,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cost_is_a_whole_number_that_is_sent_once() {
-        let of = |values: &[&'static [u8]]| {
+    fn cost_is_a_positive_integer_sent_at_most_once() {
+        let parsed = |values: &[&'static [u8]]| {
             let mut headers = HeaderMap::new();
             for value in values {
                 headers.append(COST, HeaderValue::from_bytes(value).unwrap());
             }
             cost(&headers).ok()
         };
-        assert_eq!(of(&[]), Some(1));
-        assert_eq!(of(&[b"1"]), Some(1));
-        assert_eq!(of(&[b"4294967295"]), Some(u32::MAX));
+        assert_eq!(parsed(&[]), Some(1));
+        assert_eq!(parsed(&[b"1"]), Some(1));
+        assert_eq!(parsed(&[b"4294967295"]), Some(u32::MAX));
         for wrong in [&b"0"[..], b"", b"+1", b"-1", b"1.0", b"1 ", b"4294967296", b"one", b"\xff", b"1, 2"] {
-            assert_eq!(of(&[wrong]), None, "{wrong:?}");
+            assert_eq!(parsed(&[wrong]), None, "{wrong:?}");
         }
-        assert_eq!(of(&[b"1", b"1"]), None);
+        assert_eq!(parsed(&[b"1", b"1"]), None);
     }
 }

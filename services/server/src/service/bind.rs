@@ -14,18 +14,18 @@ use rustix::process::umask;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::address::Peer;
-use keytally_cli::Failure;
+use keytally_cli::internal::Failure;
 
-/// What the kernel may hold of answers that a client does not read, in bytes for each connection. It doubles both.
+/// The kernel's send buffer of a connection, in bytes. The kernel doubles this and the next value.
 const SEND_BUFFER_LEN: usize = 16 * 1024;
 
-/// What the kernel may hold of requests that are not yet read.
+/// The kernel's receive buffer of a connection, in bytes.
 const RECEIVE_BUFFER_LEN: usize = 16 * 1024;
 
-/// What an address of a Unix socket begins with.
+/// The prefix of the address of a Unix socket.
 const UNIX: &str = "unix:";
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener),
@@ -39,16 +39,17 @@ pub(crate) enum Stream {
     Unix(UnixStream),
 }
 
-/// The file of a Unix socket, removed when dropped unless another socket has taken its place.
+/// The file of a Unix socket. When dropped, it is removed unless another socket has replaced it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     path: PathBuf,
-    /// Device and inode, which tell this file from a later one of the same name.
+    /// Device and inode, which distinguish this file from a later one of the same name.
     identity: (u64, u64),
 }
 
 impl Listener {
-    /// Listens at `address`, the value of `option`: a TCP address, or `unix:` and a path whose file gets `mode`.
+    /// Listens at `address`, the value of `option`: a TCP address, or `unix:` and a path whose file
+    /// gets `mode`.
     pub(crate) async fn bind(option: &str, address: &str, mode: u32) -> Result<Self, Failure> {
         let bound = match address.strip_prefix(UNIX) {
             Some(path) => bind_unix(Path::new(path), mode),
@@ -58,11 +59,11 @@ impl Listener {
             let advice = match error.kind() {
                 io::ErrorKind::AddrInUse if address.starts_with(UNIX) => "; choose another path with ",
                 io::ErrorKind::AddrInUse => {
-                    "; choose another, such as 127.0.0.1:0 for any that is free, with "
+                    "; choose another address, such as 127.0.0.1:0 for a free port, with "
                 }
-                _ => return Failure::because(format!("cannot listen on {address}: {error}")),
+                _ => return Failure::new(format!("cannot listen on {address}: {error}")),
             };
-            Failure::because(format!("cannot listen on {address}: {error}{advice}{option}"))
+            Failure::new(format!("cannot listen on {address}: {error}{advice}{option}"))
         })
     }
 
@@ -91,16 +92,17 @@ impl Listener {
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                // It inherits nothing.
+                // Unlike TCP sockets, it does not inherit the option from the listener.
                 set_socket_send_buffer_size(&stream, SEND_BUFFER_LEN)?;
                 Ok((Stream::Unix(stream), Peer::Local))
             }
         }
     }
 
-    /// Stops listening, and serves the connections that the kernel has accepted already.
+    /// Stops listening, after serving the connections that the kernel has already accepted.
     pub(crate) fn close(self, mut serve: impl FnMut(Stream, Peer)) -> io::Result<()> {
-        // From now on the kernel queues no more than one: else any number may come between the last look and the closing.
+        // With a backlog of 0, the kernel queues at most one more connection between the last
+        // `accept` and `close`.
         match self {
             Self::Tcp(listener) => {
                 let listener = listener.into_std()?;
@@ -113,7 +115,8 @@ impl Listener {
             Self::Unix(listener, file) => {
                 let listener = listener.into_std()?;
                 rustix::net::listen(&listener, 0)?;
-                // Later clients find no socket, rather than one that refuses them.
+                // The file is removed first, so that later clients find no socket instead of a
+                // refusing one.
                 drop(file);
                 while let Ok((stream, _)) = listener.accept() {
                     stream.set_nonblocking(true)?;
@@ -135,7 +138,8 @@ async fn bind_tcp(address: &str) -> io::Result<Listener> {
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     remove_stale(path)?;
-    // The file has its mode from the first moment on. Nothing else makes files meanwhile.
+    // The umask makes the file's mode right from its creation. No other thread creates files
+    // meanwhile.
     let before = umask(!Mode::from_raw_mode(mode) & Mode::from_raw_mode(0o777));
     let bound = UnixListener::bind(path);
     umask(before);
@@ -145,7 +149,7 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
     Ok(Listener::Unix(listener, file))
 }
 
-/// Removes a socket that no process listens on, as a killed service leaves it.
+/// Removes a socket file on which no process listens, such as that of a killed service.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {}
@@ -153,7 +157,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
-    // Where the queue of a listener is full, connecting must not wait for it.
+    // Non-blocking: if the queue of a listener is full, `connect` would wait.
     let probe = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::NONBLOCK, None)?;
     match connect(&probe, &SocketAddrUnix::new(path)?) {
         Err(Errno::CONNREFUSED) => fs::remove_file(path),
@@ -164,7 +168,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity) {
-            // What cannot be removed is replaced at the next start.
+            // A file that cannot be removed is replaced at the next start.
             let _ = fs::remove_file(&self.path);
         }
     }

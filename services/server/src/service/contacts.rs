@@ -1,4 +1,4 @@
-//! `GET /api/v1/contacts`: a small built-in list for every account, so that there is something to protect.
+//! `GET /api/v1/contacts`: the example resource, a built-in list for each account.
 
 use alloc::sync::Arc;
 
@@ -6,13 +6,14 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::guard::{Ask, Route};
+use super::check::{Check, Route};
 use super::{Service, json_of};
 
-/// Charges 1 and gives the account's contacts.
+/// Charges 1 and returns the contacts of the account.
 pub(crate) async fn contacts(State(service): State<Arc<Service>>, request: Request) -> Response {
-    service
-        .guard(Route::Contacts, &request, Ask::Charge(1), |caller| json_of(&Contacts::of(caller.account())))
+    service.check_and_respond(Route::Contacts, &request, Check::Charge(1), |caller| {
+        json_of(&Contacts::new(caller.account()))
+    })
 }
 
 #[derive(Debug, Serialize)]
@@ -39,16 +40,16 @@ const PEOPLE: [(&str, &str); 8] = [
     ("Hiro Tanaka", "hiro.tanaka@example.com"),
 ];
 
-/// How many contacts an account has.
+/// The number of contacts of each account.
 const CONTACTS: u32 = 3;
 
 impl Contacts {
-    /// The same for an account every time, and others for its neighbours.
-    fn of(account: u32) -> Self {
+    /// Returns the contacts of an account, which are always the same and have ids of their own.
+    fn new(account: u32) -> Self {
         let contact = |number: u32| {
             let id = u64::from(account) * u64::from(CONTACTS) + u64::from(number);
             let (name, email) =
-                usize::try_from(id % 8).ok().and_then(|place| PEOPLE.get(place)).unwrap_or(&PEOPLE[0]);
+                usize::try_from(id % 8).ok().and_then(|index| PEOPLE.get(index)).unwrap_or(&PEOPLE[0]);
             Contact { id: id + 1, name, email }
         };
         Self { account, contacts: (0..CONTACTS).map(contact).collect() }
@@ -60,9 +61,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_accounts_share_a_contact() {
+    fn accounts_share_no_contact_id() {
         let ids =
-            |account| Contacts::of(account).contacts.iter().map(|contact| contact.id).collect::<Vec<_>>();
+            |account| Contacts::new(account).contacts.iter().map(|contact| contact.id).collect::<Vec<_>>();
         assert_eq!(ids(0), [1, 2, 3]);
         assert_eq!(ids(1), [4, 5, 6]);
         assert_eq!(ids(u32::MAX)[2], u64::from(u32::MAX) * 3 + 3);

@@ -1,7 +1,9 @@
-//! The data folder: the gate, and its pepper when none is given. Both are made at the first start.
+//! The data folder: the gate and, unless a pepper is given, its pepper. The first start creates
+//! both.
 //!
-//! Folder, pepper, gate, first key: each is made whole or not at all, and looked for before it is made, so a start
-//! that was interrupted is carried on by the next one. Several starts at once wait for each other.
+//! The folder, the pepper, the gate and the first key are each created atomically, and only if they
+//! do not exist. So a start continues where an interrupted one ended. Concurrent starts run one
+//! after the other.
 
 use core::time::Duration;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -16,49 +18,50 @@ use keytally::{Key, Name, Peppers, Plan};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use keytally_cli::Failure;
-use keytally_cli::plans;
-use keytally_cli::{PepperSource, read_peppers};
+use keytally_cli::internal::Failure;
+use keytally_cli::internal::plans;
+use keytally_cli::internal::{PepperSource, read_pepper_file};
 
-/// What a start found or made.
+/// The result of opening the data folder.
 #[derive(Debug)]
 pub(crate) struct Data {
     pub(crate) gate: Gate,
     /// The peppers of the gate.
     pub(crate) peppers: Peppers,
     pub(crate) gate_path: PathBuf,
-    /// The file that holds the pepper; `None` when the environment does.
+    /// The file with the pepper; `None` if the pepper is in the environment.
     pub(crate) pepper_path: Option<PathBuf>,
-    /// Whether the gate was made just now.
-    pub(crate) made: bool,
-    /// The first key, when the gate had none and it can be shown: the only copy.
+    /// Whether this start created the gate.
+    pub(crate) created: bool,
+    /// The first key, if this start issued it. This is the only copy.
     pub(crate) first_key: Option<Key>,
 }
 
-/// Opens the data folder, and makes what isn't there yet; the first key only if it can be shown.
+/// Opens the data folder, and creates what does not exist. The first key is issued only if
+/// `can_print_key`.
 pub(crate) fn open(
     folder: &Path,
     source: &PepperSource,
     new_plans: &[Plan],
-    can_show: bool,
+    can_print_key: bool,
 ) -> Result<Data, Failure> {
-    let given = source.given()?;
+    let given_peppers = source.load()?;
     let gate_path = folder.join("api.gate");
-    let own_pepper = folder.join("pepper");
+    let pepper_file = folder.join("pepper");
     let mut config = GateConfig::default();
     if !new_plans.is_empty() {
         config.plans = new_plans.to_vec();
     }
     if !gate_path.exists() {
-        // What can't be is refused before anything is made: a gate of one key has the same plans.
-        let trial = GateConfig { keys: 1, ..config.clone() };
+        // Checks the plans with a gate of one key, before anything is created.
+        let trial = config.clone().with_keys(1);
         Gate::in_memory(pepper::parse(&pepper::generate()?)?, &trial)?;
     }
     let lock = lock_folder(folder)?;
-    let exists = gate_path.try_exists().map_err(|error| cannot("look at", &gate_path, &error))?;
-    let (peppers, pepper_path) = match given {
+    let exists = gate_path.try_exists().map_err(|error| cannot("access", &gate_path, &error))?;
+    let (peppers, pepper_path) = match given_peppers {
         Some(peppers) => (peppers, source.file().map(Path::to_owned)),
-        None => (own_peppers(&own_pepper, &gate_path, exists)?, Some(own_pepper)),
+        None => (own_peppers(&pepper_file, &gate_path, exists)?, Some(pepper_file)),
     };
     let gate = if exists {
         let gate = Gate::open(&gate_path, peppers.clone())?;
@@ -67,57 +70,61 @@ pub(crate) fn open(
     } else {
         Gate::create(&gate_path, peppers.clone(), &config)?
     };
-    let first_key = if can_show { first_key(&gate)? } else { None };
+    let first_key = if can_print_key { first_key(&gate)? } else { None };
     drop(lock);
-    Ok(Data { gate, peppers, gate_path, pepper_path, made: !exists, first_key })
+    Ok(Data { gate, peppers, gate_path, pepper_path, created: !exists, first_key })
 }
 
-/// A start waits for another one for 10 seconds at most.
-const LOOKS: u32 = 1000;
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// A start waits at most 10 seconds for another one: the number of attempts to lock the folder, and
+/// the interval.
+const LOCK_ATTEMPTS: u32 = 1000;
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(10);
 
-/// Makes the folder unless it's there, and keeps other starts out of it.
+/// Creates the folder unless it exists, and locks it against other starts.
 fn lock_folder(folder: &Path) -> Result<File, Failure> {
     if folder.exists() && !folder.is_dir() {
-        return Err(Failure::because(format!("{} is no folder; name another with --data", folder.display())));
+        return Err(Failure::new(format!(
+            "{} is not a folder; choose another path with --data",
+            folder.display()
+        )));
     }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(|error| cannot("make the folder", folder, &error))?;
+        .map_err(|error| cannot("create the folder", folder, &error))?;
     let handle = File::open(folder).map_err(|error| cannot("open the folder", folder, &error))?;
-    for _ in 0..LOOKS {
+    for _ in 0..LOCK_ATTEMPTS {
         match flock(&handle, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(handle),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => thread::sleep(LOOK_EVERY),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => thread::sleep(LOCK_RETRY_DELAY),
             Err(error) => return Err(cannot("lock the folder", folder, &error.into())),
         }
     }
-    Err(Failure::because(format!(
-        "{}: another start has been using this folder for 10s; end that one, or try again",
+    Err(Failure::new(format!(
+        "{}: another start has locked this folder for 10s; end that process, or try again",
         folder.display()
     )))
 }
 
-/// The peppers in the folder, which are made if there is no gate yet either.
+/// Reads the pepper of the folder, or creates it if there is no gate either.
 fn own_peppers(path: &Path, gate_path: &Path, gate_exists: bool) -> Result<Peppers, Failure> {
-    if path.try_exists().map_err(|error| cannot("look at", path, &error))? {
-        return read_peppers(path);
+    if path.try_exists().map_err(|error| cannot("access", path, &error))? {
+        return read_pepper_file(path);
     }
     if gate_exists {
-        return Err(Failure::because(format!(
-            "{} has no pepper beside it; give the one that it was made with in KEYTALLY_PEPPER or with --pepper-file",
+        return Err(Failure::new(format!(
+            "{} has no pepper file next to it; give its pepper in KEYTALLY_PEPPER or with --pepper-file",
             gate_path.display()
         )));
     }
     write_new(path, &pepper::generate()?).map_err(|error| cannot("write", path, &error))?;
-    read_peppers(path)
+    read_pepper_file(path)
 }
 
-/// Writes a secret into a new file, whole or not at all.
+/// Writes a secret to a new file, atomically.
 fn write_new(path: &Path, secret: &str) -> io::Result<()> {
-    // What a start that was killed has left. Nobody else is here: the folder is locked.
+    // Removes what a killed start has left. The folder is locked, so no other start uses the file.
     let unfinished = path.with_extension("new");
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -125,25 +132,25 @@ fn write_new(path: &Path, secret: &str) -> io::Result<()> {
     }
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
     let written = writeln!(file, "{secret}").and_then(|()| file.sync_all());
-    // A link, unlike a new name, replaces nothing.
+    // Unlike `rename`, `link` does not replace an existing file.
     let linked = written.and_then(|()| fs::hard_link(&unfinished, path));
     fs::remove_file(&unfinished)?;
     linked?;
-    // That the name is on the disk before the gate is: a gate without its pepper is worth nothing.
+    // The pepper must be on disk before the gate is created: without it, the gate is useless.
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Adds or changes plans: all of them or none.
+/// Adds or changes plans: all of them, or none if one does not fit the gate.
 fn set_plans(gate: &Gate, new_plans: &[Plan]) -> Result<(), Failure> {
     let table = gate.table();
     for plan in new_plans {
-        plans::fits(plan, table.layout()).map_err(|error| {
-            let there = plans::in_words(table.plans().map(|(_, plan)| plan));
-            Failure::because(format!("--plan {}={}: {error} ({there})", plan.name, plan.policy))
+        plans::check_layout(plan, table.layout()).map_err(|error| {
+            let existing = plans::describe(table.plans().map(|(_, plan)| plan));
+            Failure::new(format!("--plan {}={}: {error} (the gate has {existing})", plan.name, plan.policy))
         })?;
     }
-    let names = |plan: &Plan| !table.plans().any(|(_, other)| other.name == plan.name);
-    let total = table.plans().count() + new_plans.iter().filter(|plan| names(plan)).count();
+    let is_new = |plan: &Plan| !table.plans().any(|(_, other)| other.name == plan.name);
+    let total = table.plans().count() + new_plans.iter().filter(|plan| is_new(plan)).count();
     if total > table.plan_slots() {
         return Err(AdminError::PlansFull { max: table.plan_slots() }.into());
     }
@@ -158,12 +165,12 @@ fn first_key(gate: &Gate) -> Result<Option<Key>, Failure> {
     if gate.table().list(now()).next().is_some() {
         return Ok(None);
     }
-    let plan = gate.table().plan(0).map(|plan| plan.name).unwrap_or_default();
-    let env = Name::new("live").ok_or_else(|| Failure::because("live is no name"))?;
-    let (key, _) = gate.issue(&NewKey::new(1, env).with_plan(&plan))?;
+    let env = Name::new("live").ok_or_else(|| Failure::new("the environment name live is not valid"))?;
+    let (key, _) = gate.issue(&NewKey::new(1, env))?;
     Ok(Some(key))
 }
 
-fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
-    Failure::of(format_args!("cannot {what} {}", path.display()), error)
+/// Returns the failure of an action on a path.
+fn cannot(action: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::with_context(format_args!("cannot {action} {}", path.display()), error)
 }

@@ -1,8 +1,9 @@
-//! Guessed keys: a limit of failed checks for each client address.
+//! Guessed keys: a limit of failed checks per client network.
 //!
-//! The rule, for every adapter alike: the gate is asked first. Its verdict is the answer, unless it is
-//! [`Outcome::InvalidKey`] and the client's network has had too many of those; then it is 429. So a key that is
-//! admitted is never refused here, and a request without a key is not a guess.
+//! Every adapter follows the same rule: the gate checks the key first. If the outcome is
+//! [`Outcome::InvalidKey`] and the client's network is over the limit, the response is 429.
+//! Otherwise the gate's verdict decides. So this limit never refuses a key that the gate admits,
+//! and a request without a key does not count.
 
 use core::net::IpAddr;
 
@@ -11,17 +12,17 @@ use keytally::{Outcome, Policy, Verdict};
 
 use super::address::Network;
 
-/// Client networks that are counted at a time: 1.5 MiB of memory.
+/// The maximum number of client networks with a count, which take 1.5 MiB of memory.
 ///
-/// When there are more, wrong keys of further networks are answered with 401, as without a limit.
+/// Invalid keys from further networks get 401, as without a limit.
 const MAX_NETWORKS: u32 = 65_536;
 
 /// The limit of failed checks.
 #[derive(Debug)]
-pub(crate) struct Guesses(Option<Limiter>);
+pub(crate) struct GuessLimiter(Option<Limiter>);
 
-impl Guesses {
-    /// Makes an empty tally; `None` turns the limit off.
+impl GuessLimiter {
+    /// Returns a limiter without counts. `None` disables the limit.
     pub(crate) fn new(policy: Option<&Policy>) -> Result<Self, Error> {
         Self::with_capacity(policy, MAX_NETWORKS)
     }
@@ -30,15 +31,16 @@ impl Guesses {
         Ok(Self(policy.map(|policy| Limiter::in_memory(policy, networks)).transpose()?))
     }
 
-    /// Counts a failed check, and returns the verdict to answer with instead if there were too many.
+    /// Counts an invalid key. If the client's network is over the limit, returns the verdict to
+    /// respond with.
     ///
-    /// Every invalid key counts, for whatever reason: were a revoked key left out, the answer would reveal that its
-    /// secret is right.
+    /// Every invalid key counts, whatever the reason. Otherwise the response would disclose that
+    /// the secret of a revoked key is correct.
     pub(crate) fn too_many(&self, verdict: &Verdict, client: Option<IpAddr>) -> Option<Verdict> {
         if verdict.outcome() != Outcome::InvalidKey {
             return None;
         }
-        let counted = self.0.as_ref()?.check(Network::of(client?).as_bytes(), 1);
+        let counted = self.0.as_ref()?.check(Network::from(client?).as_bytes(), 1);
         (counted.outcome() == Outcome::Denied).then_some(counted)
     }
 }
@@ -55,12 +57,12 @@ mod tests {
         Verdict::duplicate_header(now())
     }
 
-    fn guesses(policy: &str, networks: u32) -> Guesses {
-        Guesses::with_capacity(Some(&policy.parse().unwrap()), networks).unwrap()
+    fn guesses(policy: &str, networks: u32) -> GuessLimiter {
+        GuessLimiter::with_capacity(Some(&policy.parse().unwrap()), networks).unwrap()
     }
 
     #[test]
-    fn failures_beyond_the_limit_are_refused_by_network() {
+    fn failures_beyond_the_limit_of_a_network_are_refused() {
         let guesses = guesses("2/31d", 100);
         let [here, same, other] = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"]
             .map(|address| Some(address.parse::<IpAddr>().unwrap()));
@@ -71,11 +73,11 @@ mod tests {
         assert!(refused.retry_after_s().is_some());
         assert!(guesses.too_many(&failed(), other).is_none());
         assert!(guesses.too_many(&failed(), None).is_none());
-        assert!(Guesses::new(None).unwrap().too_many(&failed(), here).is_none());
+        assert!(GuessLimiter::new(None).unwrap().too_many(&failed(), here).is_none());
     }
 
     #[test]
-    fn a_full_table_refuses_no_further_network() {
+    fn full_limiter_refuses_no_further_network() {
         let guesses = guesses("1/31d", 100);
         let mut unlimited = 0;
         for number in 0..1000 {
@@ -83,7 +85,7 @@ mod tests {
             assert!(guesses.too_many(&failed(), address).is_none());
             unlimited += u32::from(guesses.too_many(&failed(), address).is_none());
         }
-        // The table has half as many slots again as its capacity.
+        // The limiter has one and a half times as many slots as its capacity.
         assert!((1000 - 160..=900).contains(&unlimited), "{unlimited}");
     }
 }

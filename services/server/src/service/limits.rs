@@ -1,4 +1,4 @@
-//! `GET /api/v1/limits`: tells the caller's quotas and charges nothing.
+//! `GET /api/v1/limits`: returns the quotas of the key and charges nothing.
 
 use alloc::sync::Arc;
 
@@ -6,13 +6,13 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde::Serialize;
 
-use super::guard::{Ask, Route};
+use super::check::{Check, Route};
 use super::{Service, json_of};
-use keytally_cli::Use;
+use keytally_cli::internal::QuotaUse;
 
-/// Charges nothing and gives the caller's quotas.
+/// Returns the quotas of the caller's key.
 pub(crate) async fn limits(State(service): State<Arc<Service>>, request: Request) -> Response {
-    service.guard(Route::Limits, &request, Ask::Look, |caller| {
+    service.check_and_respond(Route::Limits, &request, Check::Peek, |caller| {
         let table = caller.gate.table();
         let plan = caller.holder.and_then(|holder| table.plan(holder.plan));
         json_of(&Limits {
@@ -20,7 +20,7 @@ pub(crate) async fn limits(State(service): State<Arc<Service>>, request: Request
             key_id: caller.holder.map(|holder| holder.key_id.to_string()),
             env: caller.holder.and_then(|holder| table.env(holder.env)).map(|env| env.to_string()),
             plan: plan.as_ref().map(|plan| plan.name.as_str()),
-            quotas: Use::of(caller.verdict.quotas()),
+            quotas: QuotaUse::from_quotas(caller.verdict.quotas()),
         })
     })
 }
@@ -31,5 +31,5 @@ struct Limits<'a> {
     key_id: Option<String>,
     env: Option<String>,
     plan: Option<&'a str>,
-    quotas: Vec<Use>,
+    quotas: Vec<QuotaUse>,
 }

@@ -1,4 +1,5 @@
-//! Connections: accepted, bounded in number, memory and patience, and ended gracefully.
+//! Endpoints: accept connections, serve them within limits of number, memory and time, and shut
+//! down gracefully.
 
 use alloc::sync::Arc;
 use core::future::Future;
@@ -24,55 +25,60 @@ use tokio::time::{interval, sleep, timeout};
 
 use super::address::{Network, Peer, TrustedProxies};
 use super::bind::{Listener, Stream};
-use super::slots::{AGES, Reporter, Slot, Slots, Watched, spare};
-use keytally_cli::Failure;
+use super::slots::{AGES, MonitoredStream, ProgressReporter, Slot, Slots, spare};
+use keytally_cli::internal::Failure;
 
-/// Connections of the listener for metrics at a time.
+/// The maximum number of open connections of a separate endpoint for metrics.
 pub(crate) const MAX_METRICS_CONNECTIONS: usize = 64;
 
-/// Files that the process opens besides connections.
+/// The number of files that the process opens in addition to connections.
 const OTHER_FILES: usize = 64;
 
-/// The longest head of a request, in bytes: what hyper calls `max_buf_size` in HTTP/1 and `max_header_list_size` in HTTP/2.
+/// The maximum length of a request head, in bytes: `max_buf_size` of hyper in HTTP/1, and
+/// `max_header_list_size` in HTTP/2.
 const MAX_HEAD_LEN: u16 = 16 * 1024;
 
-/// Requests of one HTTP/2 connection at a time.
+/// The maximum number of concurrent streams of an HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;
 
-/// Bytes of request bodies that an HTTP/2 client may send unasked, on a stream and on a connection: the protocol's default.
+/// The flow-control window of an HTTP/2 stream and of a connection, in bytes: the default of RFC
+/// 9113.
 const HTTP2_WINDOW: u32 = 65_535;
 
-/// Bytes of an answer that wait for room in an HTTP/2 stream.
+/// The maximum number of response bytes that wait for an HTTP/2 stream's window.
 const HTTP2_SEND_LEN: usize = 16 * 1024;
 
-/// Streams that an HTTP/2 client has reset before they were accepted; with one more, the connection is ended.
+/// The maximum number of HTTP/2 streams that the client reset before they were accepted. One more
+/// ends the connection.
 const MAX_PENDING_RESETS: usize = 20;
 
-/// Streams that the service has reset for errors of an HTTP/2 client; with one more, the connection is ended.
+/// The maximum number of HTTP/2 streams that the service reset for errors of the client. One more
+/// ends the connection.
 const MAX_ERROR_RESETS: usize = 128;
 
-/// How long requests that are being answered may take when the service stops.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How long a shutdown waits for requests in progress.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the requests that are on their way when the service stops are waited for.
-const LINGER: Duration = Duration::from_millis(100);
+/// How long a shutdown waits for requests that clients have sent and that have not arrived.
+const SHUTDOWN_DELAY: Duration = Duration::from_millis(100);
 
-/// How long to wait when the system has no room for another connection.
-const BREATHER: Duration = Duration::from_millis(100);
+/// The delay after an error of `accept`, such as too many open files.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The signals that stop the service.
-pub(crate) struct Stop {
+/// SIGTERM and SIGINT, which stop the service.
+pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Stop {
-    /// Takes the signals over from now on.
+impl StopSignals {
+    /// Installs the signal handlers.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    async fn came(&mut self) {
+    /// Waits for the next signal.
+    async fn received(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
@@ -80,75 +86,75 @@ impl Stop {
     }
 }
 
-/// Lets the process open files for so many connections, and returns for how many the system permits it.
+/// Raises the soft limit of open files as needed for `connections`. Returns how many connections
+/// the limit permits.
 pub(crate) fn permitted_connections(connections: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let others = MAX_METRICS_CONNECTIONS + spare(MAX_METRICS_CONNECTIONS) + OTHER_FILES;
     let wanted = (connections + spare(connections) + others) as u64;
     let wanted = limit.maximum.map_or(wanted, |most| wanted.min(most));
-    let now = limit.current.unwrap_or(u64::MAX);
-    let raised = now < wanted
+    let current = limit.current.unwrap_or(u64::MAX);
+    let raised = current < wanted
         && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok();
-    let files = usize::try_from(if raised { wanted } else { now }).unwrap_or(usize::MAX);
+    let files = usize::try_from(if raised { wanted } else { current }).unwrap_or(usize::MAX);
     (files.saturating_sub(others) / 9 * 8).clamp(1, connections)
 }
 
-/// A listener, and what its connections get.
+/// A listener with its routes and the limits of its connections.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Endpoint {
     pub(crate) listener: Listener,
     pub(crate) router: Router,
     pub(crate) slots: Arc<Slots>,
-    /// The peers, besides this machine, whose connections are not counted by address.
+    /// Proxies, whose connections are not limited by address.
     pub(crate) proxies: Arc<TrustedProxies>,
     /// How long a connection may make no progress.
-    pub(crate) patience: Duration,
+    pub(crate) client_timeout: Duration,
 }
 
-/// Serves until it is stopped. Returns whether all requests were answered in time.
-pub(crate) async fn serve(doors: Vec<Door>, mut stop: Stop) -> Result<bool, Failure> {
+/// Serves until a stop signal. Returns whether all requests in progress were finished in time.
+///
+/// A second signal ends the wait for them.
+pub(crate) async fn serve(endpoints: Vec<Endpoint>, mut stop: StopSignals) -> Result<bool, Failure> {
     let graceful = Arc::new(GracefulShutdown::new());
     let (stopping, _) = watch::channel(());
-    let mut open = JoinSet::new();
-    for door in doors {
-        open.spawn(door.open(Arc::clone(&graceful), stopping.subscribe()));
+    let mut running = JoinSet::new();
+    for endpoint in endpoints {
+        running.spawn(endpoint.run(Arc::clone(&graceful), stopping.subscribe()));
     }
-    stop.came().await;
+    stop.received().await;
     stopping.send_replace(());
-    while let Some(closed) = open.join_next().await {
-        closed??;
+    while let Some(ended) = running.join_next().await {
+        ended??;
     }
-    sleep(LINGER).await;
+    sleep(SHUTDOWN_DELAY).await;
     let finished = async {
-        // The doors, which share it, have ended.
+        // The endpoints, which share it, have ended, so this is the only reference.
         if let Some(graceful) = Arc::into_inner(graceful) {
             graceful.shutdown().await;
         }
     };
     tokio::select! {
         () = finished => Ok(true),
-        () = sleep(STOP_WITHIN) => Ok(false),
-        () = stop.came() => Ok(false),
+        () = sleep(SHUTDOWN_TIMEOUT) => Ok(false),
+        () = stop.received() => Ok(false),
     }
 }
 
-impl Door {
-    /// Serves connections until the service stops, those included that the kernel has accepted already.
-    async fn open(
-        self,
-        graceful: Arc<GracefulShutdown>,
-        mut stopping: watch::Receiver<()>,
-    ) -> io::Result<()> {
-        let Self { listener, router, slots, proxies, patience } = self;
-        let connections = Connections { patience, router, graceful };
-        let mut ages = interval(patience / AGES);
+impl Endpoint {
+    /// Serves connections until the service stops, and then those that the kernel has already
+    /// accepted.
+    async fn run(self, graceful: Arc<GracefulShutdown>, mut stopping: watch::Receiver<()>) -> io::Result<()> {
+        let Self { listener, router, slots, proxies, client_timeout } = self;
+        let connections = Connections { client_timeout, router, graceful };
+        let mut ages = interval(client_timeout / AGES);
         loop {
             tokio::select! {
                 _ = stopping.changed() => break,
                 _ = ages.tick() => slots.age(),
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => {
-                        if let Some(slot) = slots.take(counted(peer, &proxies)).await {
+                        if let Some(slot) = slots.take(limited_network(peer, &proxies)).await {
                             connections.accept(stream, peer, slot);
                         }
                     }
@@ -156,33 +162,35 @@ impl Door {
                         if let Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) = Errno::from_io_error(&error) {
                             slots.displace_oldest();
                         }
-                        sleep(BREATHER).await;
+                        sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },
             }
         }
         listener.close(|stream, peer| {
-            if let Some(slot) = slots.enter(counted(peer, &proxies)) {
+            if let Some(slot) = slots.take_now(limited_network(peer, &proxies)) {
                 connections.accept(stream, peer, slot);
             }
         })
     }
 }
 
-/// The network that a peer's connections are counted by. This machine and trusted proxies connect for many clients.
-fn counted(peer: Peer, proxies: &TrustedProxies) -> Option<Network> {
+/// Returns the network by which the connections of a peer are limited.
+///
+/// Returns `None` for this machine and for trusted proxies, which connect for many clients.
+fn limited_network(peer: Peer, proxies: &TrustedProxies) -> Option<Network> {
     match peer {
-        Peer::Address(address) if !address.is_loopback() && !proxies.contain(peer) => {
-            Some(Network::of(address))
+        Peer::Address(address) if !address.is_loopback() && !proxies.contains(peer) => {
+            Some(Network::from(address))
         }
         _ => None,
     }
 }
 
-/// What makes answers out of bytes: HTTP/1, and HTTP/2 if that is how the client begins.
-fn server(streams: Streams) -> auto::Builder<Streams> {
+/// Returns hyper's server for a connection: HTTP/1, or HTTP/2 if the client sends its preface.
+fn http_server(streams: Streams) -> auto::Builder<Streams> {
     let mut server = auto::Builder::new(streams);
-    // Slots watch over time, for both protocols alike.
+    // hyper's own timeout is off: `Slots` limits the time for both protocols.
     server.http1().title_case_headers(true).header_read_timeout(None).max_buf_size(MAX_HEAD_LEN.into());
     server
         .http2()
@@ -196,39 +204,43 @@ fn server(streams: Streams) -> auto::Builder<Streams> {
     server
 }
 
-/// Runs the streams of an HTTP/2 connection. One whose client does not take the answer in time is reset, and all end
-/// with the connection.
+/// The executor of the streams of an HTTP/2 connection.
+///
+/// Resets a stream whose client does not read the response in time. All streams end with the
+/// connection.
 #[derive(Clone, Debug)]
 struct Streams {
-    patience: Duration,
-    connection: Reporter,
+    client_timeout: Duration,
+    connection: ProgressReporter,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
     fn execute(&self, stream: F) {
-        let Self { patience, connection } = self.clone();
+        let Self { client_timeout, connection } = self.clone();
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                () = connection.must_close() => {}
-                _ = timeout(patience, stream) => {}
+                () = connection.wait_for_close() => {}
+                _ = timeout(client_timeout, stream) => {}
             }
         });
     }
 }
 
-/// What turns accepted streams into served connections.
+/// Serves the accepted connections of an endpoint.
 struct Connections {
-    patience: Duration,
+    client_timeout: Duration,
     router: Router,
     graceful: Arc<GracefulShutdown>,
 }
 
 impl Connections {
+    /// Serves an accepted stream in a task of its own.
     fn accept(&self, stream: Stream, peer: Peer, slot: Slot) {
         match stream {
             Stream::Tcp(stream) => {
-                // Answers are small and must not wait for company. Where it can't be had they do.
+                // Nagle's algorithm would delay small responses. If it cannot be disabled, they are
+                // late.
                 let _ = stream.set_nodelay(true);
                 self.serve(stream, peer, slot);
             }
@@ -243,15 +255,17 @@ impl Connections {
     {
         let routes = TowerToHyperService::new(self.router.clone());
         let reporter = slot.reporter();
-        let server = server(Streams { patience: self.patience, connection: reporter.clone() });
-        let stream = TokioIo::new(Watched::new(stream, reporter.clone()));
+        let server =
+            http_server(Streams { client_timeout: self.client_timeout, connection: reporter.clone() });
+        let stream = TokioIo::new(MonitoredStream::new(stream, reporter.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
             let pipelined = reporter.request();
             request.extensions_mut().insert(peer);
             let response = routes.call(request);
             async move {
                 if pipelined {
-                    // Else a few thousand connections of many requests would delay every other client by seconds.
+                    // Without this, thousands of connections with pipelined requests delay other
+                    // clients by seconds.
                     yield_now().await;
                 }
                 response.await
@@ -261,8 +275,8 @@ impl Connections {
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                () = slot.must_close() => {}
-                // That a client breaks off is its own affair.
+                () = slot.wait_for_close() => {}
+                // Errors of the connection, such as a disconnect of the client, are ignored.
                 _ = connection => {}
             }
         });
@@ -277,18 +291,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_and_trusted_proxies_are_not_counted() {
+    fn loopback_and_trusted_proxies_are_not_limited() {
         let proxies = ["10.0.0.0/8".parse::<TrustedProxy>().unwrap()].into_iter().collect();
-        let is_counted = |address: &str| {
+        let is_limited = |address: &str| {
             let address: IpAddr = address.parse().unwrap();
-            counted(address.into(), &proxies).is_some()
+            limited_network(address.into(), &proxies).is_some()
         };
         for address in ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.1.2.3"] {
-            assert!(!is_counted(address), "{address}");
+            assert!(!is_limited(address), "{address}");
         }
         for address in ["203.0.113.1", "192.168.0.1", "2001:db8::1"] {
-            assert!(is_counted(address), "{address}");
+            assert!(is_limited(address), "{address}");
         }
-        assert!(counted(Peer::Local, &proxies).is_none());
+        assert!(limited_network(Peer::Local, &proxies).is_none());
     }
 }

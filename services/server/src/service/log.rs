@@ -1,8 +1,8 @@
-//! The log: a line on standard error for every request that the gate refuses, as many as are worth reading, and for every
-//! time that the gate's file is replaced.
+//! The log: a line on standard error for each refused request, up to a rate, and for each
+//! replacement of the gate file.
 //!
-//! Lines are written by a thread of their own. No request ever waits for it: what doesn't fit its queue is counted
-//! and lost.
+//! A separate thread writes the lines. Requests never wait for it: lines that do not fit its queue
+//! are counted and dropped.
 
 use core::time::Duration;
 use std::io::{self, Write};
@@ -14,56 +14,59 @@ use keytally::{FollowEvent, now};
 use keytally::{KeyId, Outcome, Reason, Timestamp, Verdict};
 use prometheus::IntCounter;
 
-use keytally_cli::times;
+use keytally_cli::internal::times;
 
-/// Lines that are written in a second; a flood of refused requests is summed up in one more.
+/// The maximum number of lines per second. One more line has the number of those that were dropped.
 const LINES_PER_SECOND: u64 = 20;
 
-/// Lines that wait to be written.
-const QUEUE: usize = 256;
+/// The length of the queue, in lines.
+const QUEUE_LEN: usize = 256;
 
-/// How long the end of the service waits for the last lines.
-const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
+/// How long a shutdown waits for the last lines.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The log of a service.
 #[derive(Debug)]
 pub(crate) struct Log {
     queue: Option<SyncSender<Entry>>,
-    /// Closed once the thread has written everything.
-    written: Mutex<Receiver<()>>,
-    lost: IntCounter,
+    /// Disconnected when the thread has written all lines.
+    finished: Mutex<Receiver<()>>,
+    dropped: IntCounter,
 }
 
-/// What a line is of.
+/// An entry of the log.
 #[derive(Debug)]
 enum Entry {
-    Refusal(Line),
+    /// A refused request.
+    Refusal(Refusal),
+    /// An event of the gate file.
     Gate(String),
 }
 
-/// Where what happens to the gate is logged, by threads that do not have the log.
+/// Logs events of the gate file, from threads that do not have the [`Log`].
 #[derive(Debug)]
 pub(crate) struct Events {
     queue: Option<SyncSender<Entry>>,
-    lost: IntCounter,
+    dropped: IntCounter,
 }
 
 impl Events {
-    /// Logs that the gate's file was replaced, or why the new one is not in force.
+    /// Logs that the gate file was replaced, or why the new file was not opened.
     pub(crate) fn gate(&self, event: &FollowEvent<'_>) {
-        queue(self.queue.as_ref(), Entry::Gate(event.to_string()), &self.lost);
+        enqueue(self.queue.as_ref(), Entry::Gate(event.to_string()), &self.dropped);
     }
 }
 
-/// Puts a line where the thread that writes gets it, or counts it as lost.
-fn queue(queue: Option<&SyncSender<Entry>>, entry: Entry, lost: &IntCounter) {
+/// Adds an entry to the queue of the writing thread, or counts it as dropped.
+fn enqueue(queue: Option<&SyncSender<Entry>>, entry: Entry, dropped: &IntCounter) {
     if queue.is_none_or(|queue| queue.try_send(entry).is_err()) {
-        lost.inc();
+        dropped.inc();
     }
 }
 
+/// A refused request.
 #[derive(Debug)]
-struct Line {
+struct Refusal {
     time: Timestamp,
     route: &'static str,
     outcome: Outcome,
@@ -74,19 +77,19 @@ struct Line {
 }
 
 impl Log {
-    /// Starts the thread that writes. Lines that are lost are counted in `lost`.
-    pub(crate) fn start(lost: IntCounter) -> io::Result<Self> {
-        let (queue, lines) = sync_channel(QUEUE);
-        let (writing, written) = sync_channel(0);
-        let mut out = Bounded::new(io::stderr(), lost.clone());
+    /// Starts the writing thread. `dropped` counts the lines that are not written.
+    pub(crate) fn start(dropped: IntCounter) -> io::Result<Self> {
+        let (queue, lines) = sync_channel(QUEUE_LEN);
+        let (running, finished) = sync_channel(0);
+        let mut out = RateLimitedWriter::new(io::stderr(), dropped.clone());
         thread::Builder::new().name("log".to_owned()).spawn(move || {
             write_lines(&lines, &mut out);
-            drop(writing);
+            drop(running);
         })?;
-        Ok(Self { queue: Some(queue), written: Mutex::new(written), lost })
+        Ok(Self { queue: Some(queue), finished: Mutex::new(finished), dropped })
     }
 
-    /// Logs that a request was refused for this verdict, or in shadow mode would have been, and for how long.
+    /// Logs a request that was refused, or in shadow mode would have been, with its retry time.
     pub(crate) fn refusal(
         &self,
         route: &'static str,
@@ -94,7 +97,7 @@ impl Log {
         retry_after_s: Option<u32>,
         shadow: bool,
     ) {
-        let line = Line {
+        let line = Refusal {
             time: verdict.now(),
             route,
             outcome: verdict.outcome(),
@@ -103,34 +106,35 @@ impl Log {
             retry_after_s,
             shadow,
         };
-        queue(self.queue.as_ref(), Entry::Refusal(line), &self.lost);
+        enqueue(self.queue.as_ref(), Entry::Refusal(line), &self.dropped);
     }
 
-    /// For what happens to the gate.
+    /// Returns the log for events of the gate file.
     pub(crate) fn events(&self) -> Events {
-        Events { queue: self.queue.clone(), lost: self.lost.clone() }
+        Events { queue: self.queue.clone(), dropped: self.dropped.clone() }
     }
 }
 
 impl Drop for Log {
-    /// Lets the thread write what is queued, unless whoever reads it has stopped.
+    /// Waits until the thread has written the queued lines, or for the timeout if standard error
+    /// blocks.
     fn drop(&mut self) {
         self.queue = None;
-        let written = self.written.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let _ = written.recv_timeout(LAST_WORDS_WITHIN);
+        let finished = self.finished.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _ = finished.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 
 impl Entry {
     fn text(&self) -> String {
         match self {
-            Self::Refusal(line) => line.text(),
+            Self::Refusal(refusal) => refusal.text(),
             Self::Gate(sentence) => format!("{} gate {sentence}", times::rfc3339(now().unix_s())),
         }
     }
 }
 
-impl Line {
+impl Refusal {
     fn text(&self) -> String {
         let mut text = times::rfc3339(self.time.unix_s());
         text += if self.shadow { " shadow " } else { " " };
@@ -148,56 +152,62 @@ impl Line {
     }
 }
 
-fn write_lines(lines: &Receiver<Entry>, out: &mut Bounded<impl Write>) {
+/// Writes entries until the channel is disconnected.
+fn write_lines(lines: &Receiver<Entry>, out: &mut RateLimitedWriter<impl Write>) {
     loop {
         match lines.recv_timeout(Duration::from_secs(1)) {
             Ok(line) => out.write(&line.text(), now().unix_s()),
-            Err(RecvTimeoutError::Timeout) => out.begin(now().unix_s()),
-            Err(RecvTimeoutError::Disconnected) => return out.sum_up(),
+            Err(RecvTimeoutError::Timeout) => out.start_second(now().unix_s()),
+            Err(RecvTimeoutError::Disconnected) => return out.write_summary(),
         }
     }
 }
 
-/// Writes a bounded number of lines a second, and how many there were besides.
-struct Bounded<W> {
+/// Writes a limited number of lines per second, and the number of those that it dropped.
+struct RateLimitedWriter<W> {
     out: W,
     second: u64,
     written: u64,
-    lost: u64,
+    dropped: u64,
     counter: IntCounter,
 }
 
-impl<W: Write> Bounded<W> {
+impl<W: Write> RateLimitedWriter<W> {
     fn new(out: W, counter: IntCounter) -> Self {
-        Self { out, second: 0, written: 0, lost: 0, counter }
+        Self { out, second: 0, written: 0, dropped: 0, counter }
     }
 
     fn write(&mut self, text: &str, second: u64) {
-        self.begin(second);
+        self.start_second(second);
         if self.written < LINES_PER_SECOND {
             self.written += 1;
-            // Where standard error is closed there is nobody to tell.
+            // A write error is ignored: there is no other stream to report it on.
             let _ = writeln!(self.out, "{text}");
         } else {
-            self.lost += 1;
+            self.dropped += 1;
             self.counter.inc();
         }
     }
 
-    /// Begins another second, if it is another.
-    fn begin(&mut self, second: u64) {
+    /// Starts the count of a new second.
+    fn start_second(&mut self, second: u64) {
         if second != self.second {
-            self.sum_up();
+            self.write_summary();
             self.second = second;
             self.written = 0;
         }
     }
 
-    fn sum_up(&mut self) {
-        if self.lost > 0 {
-            let _ =
-                writeln!(self.out, "{} and {} more in that second", times::rfc3339(self.second), self.lost);
-            self.lost = 0;
+    /// Writes how many lines of the second were dropped, if any.
+    fn write_summary(&mut self) {
+        if self.dropped > 0 {
+            let _ = writeln!(
+                self.out,
+                "{} dropped {} more lines in this second",
+                times::rfc3339(self.second),
+                self.dropped
+            );
+            self.dropped = 0;
         }
     }
 }
@@ -207,28 +217,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_summed_up() {
-        let counter = IntCounter::new("lost", "lost").unwrap();
-        let mut log = Bounded::new(Vec::new(), counter.clone());
+    fn lines_beyond_the_rate_are_summarized() {
+        let counter = IntCounter::new("dropped", "dropped").unwrap();
+        let mut log = RateLimitedWriter::new(Vec::new(), counter.clone());
         for second in [5, 6] {
             for number in 0..LINES_PER_SECOND + 3 * (6 - second) {
                 log.write(&format!("{second}.{number}"), second);
             }
         }
-        log.begin(7);
+        log.start_second(7);
         let text = String::from_utf8(log.out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 41);
         assert_eq!(lines[19], "5.19");
-        assert_eq!(lines[20], "1970-01-01T00:00:05Z and 3 more in that second");
+        assert_eq!(lines[20], "1970-01-01T00:00:05Z dropped 3 more lines in this second");
         assert_eq!(lines[40], "6.19");
         assert_eq!(counter.get(), 3);
     }
 
     #[test]
-    fn a_line_says_why() {
+    fn line_names_outcome_reason_and_route() {
         let time = Timestamp::from_unix_s(0);
-        let line = Line {
+        let line = Refusal {
             time,
             route: "auth",
             outcome: Outcome::InvalidKey,
@@ -238,8 +248,9 @@ mod tests {
             shadow: false,
         };
         assert_eq!(line.text(), "1970-01-01T00:00:00Z invalid_key reason=duplicate route=auth");
-        let denied = Line {
+        let denied = Refusal {
             outcome: Outcome::Denied,
+            reason: None,
             holder: KeyId::from_number(1).map(|key_id| (key_id, 42)),
             retry_after_s: Some(7),
             shadow: true,

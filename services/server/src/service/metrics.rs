@@ -1,4 +1,4 @@
-//! `GET /metrics`: Prometheus's text format, version 0.0.4.
+//! `GET /metrics`: the text format of Prometheus, version 0.0.4.
 
 use keytally::{FollowStatus, Gate, now};
 use keytally::{Outcome, Reason as KeyReason, Verdict};
@@ -6,12 +6,12 @@ use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
-use super::slots::Reason;
+use super::slots::CloseReason;
 
-/// The type of what [`Metrics::text`] gives.
+/// The content type of [`Metrics::text`].
 pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// What is counted.
+/// The metrics of a service.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,
@@ -22,7 +22,7 @@ pub(crate) struct Metrics {
     closed_connections: IntCounterVec,
     seconds: Histogram,
     ahead: IntCounter,
-    lost_lines: IntCounter,
+    dropped_lines: IntCounter,
     keys: IntGauge,
     capacity: IntGauge,
     reopened: IntCounter,
@@ -30,16 +30,17 @@ pub(crate) struct Metrics {
     counted_at_s: IntGauge,
 }
 
-/// Upper bounds of the histogram's buckets: a check is a microsecond or so, a page fault or a busy machine makes it
-/// more.
+/// The upper bounds of the histogram's buckets, in seconds. A check takes about a microsecond, and
+/// longer after a page fault or on a busy machine.
 const SECONDS: [f64; 12] = [5e-7, 1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 1e-2];
 
 const LABELS: [&str; 2] = ["outcome", "reason"];
 
-/// For how long a count of the keys is told again, since counting reads the whole table.
+/// How long a count of the keys is reused, since counting reads the whole gate.
 const COUNTED_FOR_S: i64 = 5;
 
-/// Every outcome and reason that a gate's verdict can have: their counters begin at 0.
+/// All outcomes and reasons of a gate's verdicts. Their counters exist from the start, with value
+/// 0.
 const VERDICTS: &[(Outcome, Option<KeyReason>)] = &[
     (Outcome::Admitted, None),
     (Outcome::Denied, None),
@@ -57,23 +58,23 @@ const VERDICTS: &[(Outcome, Option<KeyReason>)] = &[
 ];
 
 impl Metrics {
-    /// Counters that all stand at 0.
+    /// Returns metrics whose counters are 0.
     pub(crate) fn new() -> prometheus::Result<Self> {
         let verdicts = Opts::new("keytally_verdicts_total", "Verdicts of the gate, by outcome and reason.");
         let shadow = Opts::new(
             "keytally_shadow_admissions_total",
-            "Requests that shadow mode let through, by the outcome that they would have had.",
+            "Requests that only shadow mode admitted, by the outcome that they would have had.",
         );
         let guesses = Opts::new(
             "keytally_guesses_total",
-            "Wrong keys beyond the limit of failed checks: refused with 429, or let through by shadow mode.",
+            "Invalid keys beyond the limit of failed checks: refused with 429, or admitted by shadow mode.",
         );
         let closed = Opts::new(
             "keytally_connections_closed_total",
-            "Connections that the service closed: too many of one address, displaced when all slots were taken, no progress in time.",
+            "Connections that the service closed: over the limit of their address, all slots in use, or no progress in time.",
         );
         let seconds =
-            HistogramOpts::new("keytally_check_duration_seconds", "How long a check of the gate took.");
+            HistogramOpts::new("keytally_check_duration_seconds", "Duration of the checks of the gate.");
         let metrics = Self {
             registry: Registry::new(),
             verdicts: IntCounterVec::new(verdicts, &LABELS)?,
@@ -81,32 +82,32 @@ impl Metrics {
             guesses: IntCounterVec::new(guesses, &["action"])?,
             preflights: IntCounter::new(
                 "keytally_preflights_total",
-                "CORS preflights that passed at /auth without a key.",
+                "CORS preflights that were admitted at /auth without a key.",
             )?,
             closed_connections: IntCounterVec::new(closed, &["reason"])?,
             seconds: Histogram::with_opts(seconds.buckets(SECONDS.to_vec()))?,
             ahead: IntCounter::new(
                 "keytally_clock_ahead_total",
-                "Verdicts whose tally was ahead of this system's clock.",
+                "Verdicts whose tally was ahead of the system clock.",
             )?,
-            lost_lines: IntCounter::new("keytally_log_lines_lost_total", "Lines that were too many to log.")?,
+            dropped_lines: IntCounter::new("keytally_log_lines_lost_total", "Log lines that were dropped.")?,
             keys: IntGauge::new(
                 "keytally_gate_keys",
-                "Records of the gate that hold a key, revoked ones too.",
+                "Records of the gate that hold a key, revoked or not.",
             )?,
             capacity: IntGauge::new(
                 "keytally_gate_capacity",
-                "Records of the gate: the most keys that it holds.",
+                "Records of the gate: its maximum number of keys.",
             )?,
             reopened: IntCounter::new(
                 "keytally_gate_reopened_total",
-                "How often the gate's file was replaced and the new one opened.",
+                "Replacements of the gate file after which the new file was opened.",
             )?,
             reopen_failing: IntGauge::new(
                 "keytally_gate_reopen_failing",
-                "1 while the file at the gate's path cannot be opened and the one before it stays in force.",
+                "1 while the file at the path of the gate cannot be opened and the previous one stays in use.",
             )?,
-            counted_at_s: IntGauge::new("counted_at", "Not shown.")?,
+            counted_at_s: IntGauge::new("counted_at", "Not exported.")?,
         };
         for (outcome, reason) in VERDICTS {
             metrics.verdicts.with_label_values(&labels(*outcome, *reason));
@@ -117,7 +118,7 @@ impl Metrics {
         for shadow in [false, true] {
             metrics.guesses.with_label_values(&[guess_action(shadow)]);
         }
-        for reason in Reason::ALL {
+        for reason in CloseReason::ALL {
             metrics.closed_connections.with_label_values(&[reason.as_str()]);
         }
         let registry = &metrics.registry;
@@ -128,7 +129,7 @@ impl Metrics {
         registry.register(Box::new(metrics.closed_connections.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
         registry.register(Box::new(metrics.ahead.clone()))?;
-        registry.register(Box::new(metrics.lost_lines.clone()))?;
+        registry.register(Box::new(metrics.dropped_lines.clone()))?;
         registry.register(Box::new(metrics.keys.clone()))?;
         registry.register(Box::new(metrics.capacity.clone()))?;
         registry.register(Box::new(metrics.reopened.clone()))?;
@@ -144,17 +145,17 @@ impl Metrics {
         }
     }
 
-    /// Counts a request that only shadow mode let through.
+    /// Counts a request that only shadow mode admitted.
     pub(crate) fn count_shadow(&self, verdict: &Verdict) {
         self.shadow.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
     }
 
-    /// Counts a wrong key beyond the limit of failed checks.
+    /// Counts an invalid key beyond the limit of failed checks.
     pub(crate) fn count_guess(&self, shadow: bool) {
         self.guesses.with_label_values(&[guess_action(shadow)]).inc();
     }
 
-    /// Counts a CORS preflight that passed without a key.
+    /// Counts a CORS preflight that was admitted without a key.
     pub(crate) fn count_preflight(&self) {
         self.preflights.inc();
     }
@@ -164,7 +165,7 @@ impl Metrics {
         self.closed_connections.clone()
     }
 
-    /// Takes the time of a check.
+    /// Measures the duration of a check.
     pub(crate) fn time(&self, check: impl FnOnce() -> Verdict) -> Verdict {
         let timer = self.seconds.start_timer();
         let verdict = check();
@@ -172,12 +173,12 @@ impl Metrics {
         verdict
     }
 
-    /// The counter of log lines that were dropped.
-    pub(crate) fn lost_lines(&self) -> IntCounter {
-        self.lost_lines.clone()
+    /// Returns the counter of log lines that were dropped.
+    pub(crate) fn dropped_lines(&self) -> IntCounter {
+        self.dropped_lines.clone()
     }
 
-    /// All of it as text.
+    /// Returns all metrics as text.
     pub(crate) fn text(&self, gate: &Gate, status: &FollowStatus) -> prometheus::Result<Vec<u8>> {
         self.capacity.set(gate.table().capacity().into());
         self.reopened.inc_by(status.reopened.saturating_sub(self.reopened.get()));

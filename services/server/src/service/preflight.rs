@@ -1,15 +1,16 @@
-//! CORS preflights at `/auth`: a browser sends them without a key, so they pass without one and cost nothing.
+//! CORS preflights at `/auth`. A browser sends them without a key, so they are admitted without
+//! one, free of charge.
 
 use core::str::FromStr;
 
 use axum::http::{HeaderMap, HeaderName, Method};
 
-/// Where a proxy states the method of the request that it asks about.
+/// Where a proxy states the method of the client's request.
 ///
-/// It must be one place that the proxy always sets. A header that clients can set instead would let any request pass.
+/// The proxy must set it on every request. If clients can set the header, any request is admitted.
 #[derive(Clone, Debug)]
 pub(crate) enum MethodSource {
-    /// The method of its own request, as Envoy does.
+    /// The method of the subrequest, as Envoy does.
     RequestLine,
     /// A header.
     Header(HeaderName),
@@ -23,13 +24,13 @@ impl FromStr for MethodSource {
             return Ok(Self::RequestLine);
         }
         text.parse().map(Self::Header).map_err(|_| {
-            "it must be the name of a header, such as X-Forwarded-Method, or :method for the request's own method"
+            "it must be the name of a header, such as X-Forwarded-Method, or :method for the method of the subrequest"
         })
     }
 }
 
 impl MethodSource {
-    /// Whether the request that the proxy asks about is a preflight. A header that is sent twice states nothing.
+    /// Returns whether the client's request is a preflight. A header that is sent twice is ignored.
     pub(crate) fn states_options(&self, method: &Method, headers: &HeaderMap) -> bool {
         match self {
             Self::RequestLine => method == Method::OPTIONS,

@@ -1,9 +1,9 @@
-//! Connection slots: how many connections are open at a time, and which are closed to make room or for lack of
-//! progress.
+//! Connection slots: limit the number of open connections, and close those that make no progress.
 //!
-//! A connection makes progress when a complete request head arrives, or when output that its client had not read is
-//! read to the end. All else, such as parts of a head, bodies, pings and settings, is none. So one rule covers idle
-//! connections, slow heads, unread answers and peers that vanished, in HTTP/1 and HTTP/2 alike.
+//! A connection makes progress when a complete request head arrives, or when its client has read
+//! all output that had stalled. Nothing else counts, such as parts of a head, bodies, pings and
+//! settings. One rule thus covers idle connections, slow heads, unread responses and vanished
+//! peers, in HTTP/1 and in HTTP/2.
 
 use alloc::sync::Arc;
 use core::pin::Pin;
@@ -19,29 +19,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::address::Network;
 
-/// HTTP/2 connections at a time, since one can take the memory of twenty HTTP/1 connections.
+/// The maximum number of HTTP/2 connections. One can take the memory of twenty HTTP/1 connections.
 pub(crate) const MAX_HTTP2: usize = 64;
 
-/// How many calls of [`Slots::age`] without progress a connection survives.
+/// The number of calls of [`Slots::age`] without progress after which a connection is still open.
 pub(crate) const AGES: u32 = 8;
 
-/// Returns how many connections that were displaced may not have ended yet, so that new ones need not wait for them.
+/// Returns how many displaced connections may still be ending. New connections do not wait for
+/// these.
 pub(crate) const fn spare(total: usize) -> usize {
     total / 8 + 1
 }
 
-/// All connections of a listener.
+/// The connections of an endpoint.
 #[derive(Debug)]
 pub(crate) struct Slots {
     total: usize,
-    /// Has a permit for each connection until it has ended, displaced or not.
+    /// Each connection holds a permit until it has ended, displaced or not.
     room: Arc<Semaphore>,
     http2_room: Arc<Semaphore>,
     per_network: usize,
-    /// Counts the progress of all connections, which puts them in an order without a clock.
-    turn: AtomicUsize,
+    /// A logical clock that counts the progress of all connections, and so orders them.
+    clock: AtomicUsize,
     open: Mutex<Open>,
-    /// Connections that were closed, by [`Reason`].
+    /// Connections that were closed, by [`CloseReason`].
     closed: IntCounterVec,
 }
 
@@ -55,49 +56,52 @@ struct Open {
 #[derive(Debug)]
 struct Entry {
     progress: Arc<Progress>,
-    /// The turn that the last call of [`Slots::age`] saw, and how many calls have seen it.
+    /// The time of the last progress at the last call of [`Slots::age`].
     seen: usize,
+    /// The number of calls since then.
     ages: u32,
 }
 
-/// What a connection, its requests and its slot share.
+/// The state that a connection, its requests and its slot share.
 #[derive(Debug, Default)]
 struct Progress {
-    turn: AtomicUsize,
+    /// The time of the last progress, by the logical clock of the slots.
+    last: AtomicUsize,
+    /// Whether output waits for the client to read.
     stalled: AtomicBool,
-    /// Whether no input was waited for since the last request.
+    /// Whether the connection has not waited for input since the last request.
     pipelined: AtomicBool,
     http2: AtomicBool,
-    /// Kept until all streams of the connection have ended.
+    /// Held until all streams of the connection have ended.
     http2_permit: OnceLock<OwnedSemaphorePermit>,
-    closing: Closing,
+    close: OneShotEvent,
 }
 
 /// An event that happens once.
 #[derive(Debug)]
-struct Closing(Semaphore);
+struct OneShotEvent(Semaphore);
 
-impl Default for Closing {
+impl Default for OneShotEvent {
     fn default() -> Self {
         Self(Semaphore::new(0))
     }
 }
 
-impl Closing {
-    fn begin(&self) {
+impl OneShotEvent {
+    fn set(&self) {
         self.0.close();
     }
 
-    async fn begun(&self) {
-        // It has no permits: this waits until it is closed.
+    async fn wait(&self) {
+        // The semaphore has no permits, so this waits until it is closed.
         let _ = self.0.acquire().await;
     }
 }
 
-/// Why the service closes a connection, as the metric names it.
+/// The reason why the service closes a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Reason {
-    /// Its client's network has as many connections as it may have.
+pub(crate) enum CloseReason {
+    /// The client's network has its maximum number of connections.
     Address,
     /// Another connection needed its slot.
     Full,
@@ -105,9 +109,10 @@ pub(crate) enum Reason {
     Timeout,
 }
 
-impl Reason {
+impl CloseReason {
     pub(crate) const ALL: [Self; 3] = [Self::Address, Self::Full, Self::Timeout];
 
+    /// Returns the label of the metric.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Address => "address",
@@ -118,32 +123,33 @@ impl Reason {
 }
 
 impl Slots {
-    /// Makes `total` slots, of which each network may have `per_network`.
+    /// Returns `total` slots, of which each network can take `per_network`.
     pub(crate) fn new(total: usize, per_network: usize, closed: IntCounterVec) -> Arc<Self> {
         let [room, http2_room] =
             [total + spare(total), MAX_HTTP2].map(|count| Arc::new(Semaphore::new(count)));
-        let (turn, open) = (AtomicUsize::new(0), Mutex::default());
-        Arc::new(Self { total, room, http2_room, per_network, turn, open, closed })
+        let (clock, open) = (AtomicUsize::new(0), Mutex::default());
+        Arc::new(Self { total, room, http2_room, per_network, clock, open, closed })
     }
 
-    /// Takes a slot for a connection from `network`, or from a client that is not counted.
+    /// Takes a slot for a connection from `network`; `None` has no limit of its own.
     ///
-    /// If all are taken, closes the connection whose last progress is the oldest. Returns `None` if the network has
-    /// as many connections as it may have.
+    /// If all slots are taken, displaces the connection whose last progress is the oldest. Returns
+    /// `None` if the network has its maximum number of connections.
     pub(crate) async fn take(self: &Arc<Self>, network: Option<Network>) -> Option<Slot> {
-        let mut slot = self.enter(network)?;
+        let mut slot = self.take_now(network)?;
         // The semaphore is never closed.
         slot.permit = Arc::clone(&self.room).acquire_owned().await.ok();
         Some(slot)
     }
 
-    /// Takes a slot without waiting for displaced connections to end, for one that arrived before a stop.
-    pub(crate) fn enter(self: &Arc<Self>, network: Option<Network>) -> Option<Slot> {
+    /// Takes a slot without waiting for displaced connections to end. For connections that arrived
+    /// before a shutdown.
+    pub(crate) fn take_now(self: &Arc<Self>, network: Option<Network>) -> Option<Slot> {
         let mut open = self.open();
         if let Some(network) = network {
             let count = open.by_network.entry(network).or_default();
             if *count >= self.per_network {
-                self.count(Reason::Address);
+                self.count(CloseReason::Address);
                 return None;
             }
             *count += 1;
@@ -154,8 +160,8 @@ impl Slots {
         let number = open.next_number;
         open.next_number += 1;
         let progress = Arc::new(Progress::default());
-        self.made_by(&progress);
-        let seen = progress.turn.load(Ordering::Relaxed);
+        self.record_progress(&progress);
+        let seen = progress.last.load(Ordering::Relaxed);
         open.connections.insert(number, Entry { progress: Arc::clone(&progress), seen, ages: 0 });
         Some(Slot { slots: Arc::clone(self), number, network, progress, permit: None })
     }
@@ -165,38 +171,41 @@ impl Slots {
         self.displace(&mut self.open(), |_| true);
     }
 
-    /// Closes the oldest of some connections, and forgets it, so that the next call finds another.
-    fn displace(&self, open: &mut Open, among: impl Fn(&Progress) -> bool) {
-        let some = open.connections.iter().filter(|(_, entry)| among(&entry.progress));
-        let oldest = some.min_by_key(|(_, entry)| entry.progress.turn.load(Ordering::Relaxed));
+    /// Closes and removes the connection, among those that `eligible` accepts, whose last progress
+    /// is the oldest.
+    fn displace(&self, open: &mut Open, eligible: impl Fn(&Progress) -> bool) {
+        let candidates = open.connections.iter().filter(|(_, entry)| eligible(&entry.progress));
+        let oldest = candidates.min_by_key(|(_, entry)| entry.progress.last.load(Ordering::Relaxed));
         if let Some(number) = oldest.map(|(number, _)| *number)
             && let Some(entry) = open.connections.remove(&number)
         {
-            entry.progress.closing.begin();
-            self.count(Reason::Full);
+            entry.progress.close.set();
+            self.count(CloseReason::Full);
         }
     }
 
-    /// Closes the connections that have made no progress during the last [`AGES`] periods between calls.
+    /// Closes the connections that made no progress during the last [`AGES`] intervals between
+    /// calls.
     pub(crate) fn age(&self) {
         for entry in self.open().connections.values_mut() {
-            let turn = entry.progress.turn.load(Ordering::Relaxed);
-            entry.ages = if turn == entry.seen { entry.ages + 1 } else { 0 };
-            entry.seen = turn;
+            let last = entry.progress.last.load(Ordering::Relaxed);
+            entry.ages = if last == entry.seen { entry.ages + 1 } else { 0 };
+            entry.seen = last;
             if entry.ages == AGES + 1 {
-                entry.progress.closing.begin();
-                self.count(Reason::Timeout);
+                entry.progress.close.set();
+                self.count(CloseReason::Timeout);
             }
         }
     }
 
-    fn made_by(&self, progress: &Progress) {
+    /// Records progress, unless output has stalled.
+    fn record_progress(&self, progress: &Progress) {
         if !progress.stalled.load(Ordering::Relaxed) {
-            progress.turn.store(self.turn.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+            progress.last.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
         }
     }
 
-    fn count(&self, reason: Reason) {
+    fn count(&self, reason: CloseReason) {
         self.closed.with_label_values(&[reason.as_str()]).inc();
     }
 
@@ -205,7 +214,7 @@ impl Slots {
     }
 }
 
-/// The slot of a connection, free again when dropped.
+/// The slot of a connection. Dropping it frees the slot.
 #[derive(Debug)]
 pub(crate) struct Slot {
     slots: Arc<Slots>,
@@ -216,21 +225,21 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Returns the part that reports progress.
-    pub(crate) fn reporter(&self) -> Reporter {
-        Reporter { slots: Arc::clone(&self.slots), progress: Arc::clone(&self.progress) }
+    /// Returns a reporter of the connection's progress.
+    pub(crate) fn reporter(&self) -> ProgressReporter {
+        ProgressReporter { slots: Arc::clone(&self.slots), progress: Arc::clone(&self.progress) }
     }
 
     /// Waits until the connection must be closed.
-    pub(crate) async fn must_close(&self) {
-        self.progress.closing.begun().await;
+    pub(crate) async fn wait_for_close(&self) {
+        self.progress.close.wait().await;
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // For the streams of the connection.
-        self.progress.closing.begin();
+        // Ends the streams of the connection.
+        self.progress.close.set();
         let mut open = self.slots.open();
         open.connections.remove(&self.number);
         if let Some(network) = self.network
@@ -246,32 +255,34 @@ impl Drop for Slot {
 
 /// Reports the progress of a connection.
 #[derive(Clone, Debug)]
-pub(crate) struct Reporter {
+pub(crate) struct ProgressReporter {
     slots: Arc<Slots>,
     progress: Arc<Progress>,
 }
 
-impl Reporter {
-    /// A complete request head has arrived. Returns whether it was read together with the one before.
+impl ProgressReporter {
+    /// Reports a complete request head. Returns whether it was read together with the previous one.
     pub(crate) fn request(&self) -> bool {
-        self.slots.made_by(&self.progress);
+        self.slots.record_progress(&self.progress);
         self.progress.pipelined.swap(true, Ordering::Relaxed)
     }
 
     /// Waits until the connection must be closed, or has ended.
-    pub(crate) async fn must_close(&self) {
-        self.progress.closing.begun().await;
+    pub(crate) async fn wait_for_close(&self) {
+        self.progress.close.wait().await;
     }
 
-    /// The client speaks HTTP/2, which is progress. Waits for one of the slots for that; if all are taken, the
-    /// connection of HTTP/2 whose last progress is the oldest is displaced.
+    /// Reports that the client uses HTTP/2, which is progress, and waits for a slot of HTTP/2.
+    ///
+    /// If all of these are taken, displaces the HTTP/2 connection whose last progress is the
+    /// oldest.
     async fn http2(self) {
-        self.slots.made_by(&self.progress);
+        self.slots.record_progress(&self.progress);
         self.progress.http2.store(true, Ordering::Relaxed);
         self.displace_http2();
         // The semaphore is never closed.
         if let Ok(permit) = Arc::clone(&self.slots.http2_room).acquire_owned().await {
-            // It is the only one.
+            // This is called once per connection.
             let _ = self.progress.http2_permit.set(permit);
         }
     }
@@ -284,37 +295,38 @@ impl Reporter {
         }
     }
 
-    /// Output waits for the client to read, or no longer.
-    fn stalled(&self, stalled: bool) {
+    /// Reports whether output waits for the client to read.
+    fn set_stalled(&self, stalled: bool) {
         if self.progress.stalled.swap(stalled, Ordering::Relaxed) && !stalled {
-            self.slots.made_by(&self.progress);
+            self.slots.record_progress(&self.progress);
         }
     }
 }
 
-/// A stream that reports when its output stalls, and that waits for a slot of HTTP/2 if that is what it carries.
-pub(crate) struct Watched<S> {
+/// A stream that reports when its output stalls and, if it carries HTTP/2, waits for a slot of
+/// HTTP/2.
+pub(crate) struct MonitoredStream<S> {
     stream: S,
-    reporter: Reporter,
+    reporter: ProgressReporter,
     protocol: Protocol,
 }
 
-/// What a client speaks.
+/// The protocol of a client.
 enum Protocol {
-    /// The first so many bytes are those of HTTP/2's preface.
+    /// Unknown: this many bytes matched the preface of HTTP/2.
     Unknown(usize),
     Http1,
-    /// HTTP/2, without a slot yet.
+    /// HTTP/2, waiting for a slot.
     Waiting(Pin<Box<dyn Future<Output = ()> + Send>>),
     Http2,
 }
 
 impl Protocol {
-    /// What tells it from HTTP/1, where no method begins so.
+    /// The first bytes of the preface of HTTP/2. No method of HTTP/1 begins with them.
     const PREFACE: &[u8] = b"PRI";
 
-    /// Learns from bytes that were received.
-    fn learn(&mut self, bytes: &[u8], reporter: &Reporter) {
+    /// Updates the protocol from received bytes.
+    fn detect(&mut self, bytes: &[u8], reporter: &ProgressReporter) {
         for byte in bytes {
             let Self::Unknown(matched) = self else { return };
             if Self::PREFACE.get(*matched) != Some(byte) {
@@ -328,20 +340,21 @@ impl Protocol {
     }
 }
 
-impl<S> Watched<S> {
-    pub(crate) fn new(stream: S, reporter: Reporter) -> Self {
+impl<S> MonitoredStream<S> {
+    pub(crate) fn new(stream: S, reporter: ProgressReporter) -> Self {
         Self { stream, reporter, protocol: Protocol::Unknown(0) }
     }
 
-    fn wrote<T>(&self, written: Poll<T>) -> Poll<T> {
+    /// Reports a stall if the write is pending.
+    fn report_write<T>(&self, written: Poll<T>) -> Poll<T> {
         if written.is_pending() {
-            self.reporter.stalled(true);
+            self.reporter.set_stalled(true);
         }
         written
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for MonitoredStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -357,19 +370,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
             self.reporter.progress.pipelined.store(false, Ordering::Relaxed);
         }
         let Self { protocol, reporter, .. } = &mut *self;
-        protocol.learn(buffer.filled().get(before..).unwrap_or_default(), reporter);
+        protocol.detect(buffer.filled().get(before..).unwrap_or_default(), reporter);
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for MonitoredStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.wrote(written)
+        self.report_write(written)
     }
 
     fn poll_write_vectored(
@@ -378,18 +391,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.wrote(written)
+        self.report_write(written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    /// Is called once everything is written, since hyper and h2 flush their own buffers first.
+    /// Called after all output was written: hyper and h2 flush their own buffers first.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
         if let Poll::Ready(Ok(())) = flushed {
-            self.reporter.stalled(false);
+            self.reporter.set_stalled(false);
         }
         flushed
     }
@@ -401,6 +414,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
 #[cfg(test)]
 mod tests {
+    use core::net::IpAddr;
     use core::time::Duration;
 
     use prometheus::Opts;
@@ -415,7 +429,7 @@ mod tests {
     }
 
     fn network(number: u8) -> Option<Network> {
-        Some(Network::of([203, 0, 113, number].into()))
+        Some(IpAddr::from([203, 0, 113, number]).into())
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -423,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_has_no_more_connections_than_it_may() {
+    fn connections_of_a_network_are_limited() {
         block_on(async {
             let slots = slots(10, 2);
             let first = slots.take(network(1)).await.unwrap();
@@ -440,34 +454,34 @@ mod tests {
     }
 
     #[test]
-    fn a_stalled_connection_makes_no_progress() {
+    fn stalled_connection_makes_no_progress() {
         block_on(async {
             let slots = slots(2, 9);
             let stalled = slots.take(None).await.unwrap();
             let idle = slots.take(None).await.unwrap();
-            stalled.reporter().stalled(true);
+            stalled.reporter().set_stalled(true);
             idle.reporter().request();
             stalled.reporter().request();
             slots.displace_oldest();
-            stalled.must_close().await;
-            idle.reporter().stalled(true);
-            idle.reporter().stalled(false);
+            stalled.wait_for_close().await;
+            idle.reporter().set_stalled(true);
+            idle.reporter().set_stalled(false);
             assert_eq!(slots.open().connections.len(), 1);
         });
     }
 
     #[test]
-    fn new_connections_do_not_wait_for_displaced_ones() {
+    fn new_connection_does_not_wait_for_displaced_ones() {
         block_on(async {
             let slots = slots(8, 99);
             let mut taken = Vec::new();
             for _ in 0..8 + spare(8) {
                 taken.push(slots.take(None).await.unwrap());
             }
-            taken[0].must_close().await;
-            taken[1].must_close().await;
+            taken[0].wait_for_close().await;
+            taken[1].wait_for_close().await;
             assert_eq!(slots.open().connections.len(), 8);
-            // The bound itself holds: the next one waits for the end of one.
+            // The limit holds: the next connection waits until one has ended.
             assert!(timeout(Duration::from_millis(10), slots.take(None)).await.is_err());
             drop(taken.swap_remove(0));
             assert!(slots.take(None).await.is_some());
@@ -475,33 +489,33 @@ mod tests {
     }
 
     #[test]
-    fn connections_close_after_eight_ages_without_progress() {
+    fn connection_without_progress_closes_after_eight_ages() {
         let slots = slots(2, 9);
-        let [idle, busy] = [(); 2].map(|()| slots.enter(None).unwrap());
+        let [idle, busy] = [(); 2].map(|()| slots.take_now(None).unwrap());
         for age in 0..=2 * AGES {
             let timeouts = slots.closed.with_label_values(&["timeout"]).get();
             assert_eq!(timeouts, u64::from(age > AGES), "{age}");
             busy.reporter().request();
             slots.age();
         }
-        block_on(idle.must_close());
+        block_on(idle.wait_for_close());
     }
 
     #[test]
-    fn only_the_preface_of_http2_waits_for_its_slots() {
+    fn only_the_http2_preface_waits_for_an_http2_slot() {
         let slots = slots(2, 9);
-        let slot = slots.enter(None).unwrap();
-        let learned = |parts: &[&[u8]]| {
+        let slot = slots.take_now(None).unwrap();
+        let detected = |parts: &[&[u8]]| {
             let mut protocol = Protocol::Unknown(0);
             for part in parts {
-                protocol.learn(part, &slot.reporter());
+                protocol.detect(part, &slot.reporter());
             }
             protocol
         };
-        assert!(matches!(learned(&[b"PRI * HTTP/2.0"]), Protocol::Waiting(_)));
-        assert!(matches!(learned(&[b"P", b"", b"RI"]), Protocol::Waiting(_)));
-        assert!(matches!(learned(&[b"PR"]), Protocol::Unknown(2)));
-        assert!(matches!(learned(&[b"P", b"OST / HTTP/1.1"]), Protocol::Http1));
-        assert!(matches!(learned(&[b"PROPFIND"]), Protocol::Http1));
+        assert!(matches!(detected(&[b"PRI * HTTP/2.0"]), Protocol::Waiting(_)));
+        assert!(matches!(detected(&[b"P", b"", b"RI"]), Protocol::Waiting(_)));
+        assert!(matches!(detected(&[b"PR"]), Protocol::Unknown(2)));
+        assert!(matches!(detected(&[b"P", b"OST / HTTP/1.1"]), Protocol::Http1));
+        assert!(matches!(detected(&[b"PROPFIND"]), Protocol::Http1));
     }
 }

@@ -1,35 +1,35 @@
-//! HTTP/2 frames as they are on the wire (RFC 9113), for what no ordinary client sends.
+//! HTTP/2 frames (RFC 9113), for sequences that ordinary clients do not send.
 
 use core::net::SocketAddr;
 use core::time::Duration;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 
-/// HTTP/2 connections of the service at a time.
+/// The service's maximum number of HTTP/2 connections.
 pub const MAX_CONNECTIONS: usize = 64;
 
 pub const REFUSED_STREAM: u32 = 7;
 pub const ENHANCE_YOUR_CALM: u32 = 11;
 
-/// A frame: length, type, flags, stream, payload.
+/// Encodes a frame: length, type, flags, stream, payload.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The preface of a client that lets the other side send so many bytes on each stream.
+/// Encodes the preface of a client with this flow-control window per stream.
 pub fn preface(window: u32) -> Vec<u8> {
     let setting = [&[0, 4], &window.to_be_bytes()[..]].concat();
     [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &setting)[..]].concat()
 }
 
-/// The fields of a request for `path`: method, scheme, path and authority (RFC 7541).
+/// Encodes the fields of a request for `path`: method, scheme, path and authority (RFC 7541).
 pub fn request(path: &str) -> Vec<u8> {
     let len = u8::try_from(path.len()).unwrap();
     [&[0x82, 0x86, 0x04, len], path.as_bytes(), &[0x01, 4], b"test"].concat()
 }
 
-/// A whole request on the stream of this number, the first of which is 0.
+/// Encodes a complete request on the stream with this number, counted from 0.
 pub fn get(number: u32, path: &str) -> Vec<u8> {
     frame(1, 5, 2 * number + 1, &request(path))
 }
@@ -49,7 +49,7 @@ pub struct Frame {
 }
 
 impl Http2 {
-    /// Connects with such a preface.
+    /// Connects and sends the preface with this flow-control window.
     pub fn to(address: SocketAddr, window: u32) -> Self {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -61,8 +61,8 @@ impl Http2 {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Reads until such a frame comes.
-    pub fn await_frame(&mut self, is_it: impl Fn(&Frame) -> bool) -> Frame {
+    /// Reads frames until one matches.
+    pub fn await_frame(&mut self, matches: impl Fn(&Frame) -> bool) -> Frame {
         loop {
             let mut head = [0; 9];
             self.stream.read_exact(&mut head).expect("the connection ended before the frame");
@@ -70,7 +70,7 @@ impl Http2 {
             let mut payload = vec![0; usize::try_from(number(&head[..3])).unwrap()];
             self.stream.read_exact(&mut payload).expect("the connection ended in a frame");
             let frame = Frame { kind: head[3], stream: number(&head[5..]), payload };
-            if is_it(&frame) {
+            if matches(&frame) {
                 return frame;
             }
         }
@@ -86,13 +86,13 @@ impl Http2 {
 }
 
 impl Frame {
-    /// The error code of a reset.
+    /// Returns the error code of a `RST_STREAM` frame.
     pub fn code(&self) -> u32 {
         u32::from_be_bytes(self.payload[..4].try_into().unwrap())
     }
 
-    /// The error code of a connection's end.
-    pub fn last_word(&self) -> u32 {
+    /// Returns the error code of a `GOAWAY` frame.
+    pub fn goaway_code(&self) -> u32 {
         u32::from_be_bytes(self.payload[4..8].try_into().unwrap())
     }
 }

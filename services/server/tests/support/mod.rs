@@ -1,5 +1,5 @@
-//! What the tests of the service share: the program run in a folder of its own, as for the tests of the command line, and a
-//! service to which connections of every kind are made.
+//! Support for the tests of the service: the support of the tests of the command line, a running
+//! service, and connections that send exact bytes.
 
 #[path = "../../../../cli/tests/support/mod.rs"]
 pub mod program;
@@ -7,3 +7,25 @@ pub mod program;
 pub mod http2;
 pub mod server;
 pub mod wire;
+
+use keytally::now;
+
+/// The response bodies of the contract.
+pub const MISSING: &str = r#"{"error": "Missing X-API-Key header"}"#;
+pub const INVALID: &str = r#"{"error": "Invalid API key"}"#;
+pub const EXCEEDED: &str = r#"{"error": "Rate limit exceeded. Please try again later."}"#;
+/// The value of `WWW-Authenticate` of every 401.
+pub const CHALLENGE: &str = r#"ApiKey realm="api", header="X-API-Key""#;
+/// The response body of `/api/v1/contacts` for account 1.
+pub const CONTACTS_OF_1: &str = concat!(
+    r#"{"account":1,"contacts":[{"id":4,"name":"Dolores Vega","email":"dolores.vega@example.com"},"#,
+    r#"{"id":5,"name":"Emre Aydin","email":"emre.aydin@example.com"},"#,
+    r#"{"id":6,"name":"Farah Qureshi","email":"farah.qureshi@example.com"}]}"#
+);
+
+/// Calls `call`. Returns its result, and the Unix milliseconds before and after the call.
+pub fn timed<T>(call: impl FnOnce() -> T) -> (T, (u64, u64)) {
+    let from = now().unix_ms();
+    let result = call();
+    (result, (from, now().unix_ms()))
+}

@@ -1,4 +1,4 @@
-//! The service at work: the real program, on a port of its own.
+//! A running service: the real program, on a free port.
 
 use core::net::{Ipv4Addr, SocketAddr};
 use core::time::Duration;
@@ -13,74 +13,74 @@ use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use super::program::Bench;
+use super::program::Sandbox;
 use super::wire::{Reply, Wire};
 
-/// A service that runs. It is killed when dropped.
+/// A running service, which is killed when dropped.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
-    /// Its TCP address. Of a service on a Unix socket it is 0.0.0.0:0.
+    /// Its TCP address; 0.0.0.0:0 if it listens on a Unix socket.
     pub address: SocketAddr,
-    /// What it said at its start.
-    pub greeting: String,
+    /// What it printed at its start.
+    pub startup_message: String,
 }
 
-/// The data folder of the services here, and what is in it.
+/// The gate and the pepper in the data folder, and the log.
 pub const GATE: &str = "data/api.gate";
 const PEPPER: &str = "data/pepper";
 const LOG: &str = "log.txt";
 
 impl Server {
-    /// Starts the service in the bench's data folder.
-    pub fn start(bench: &Bench, more: &[&str]) -> Self {
-        Self::start_with(bench, more, &[])
+    /// Starts the service with the data folder of the sandbox.
+    pub fn start(sandbox: &Sandbox, more: &[&str]) -> Self {
+        Self::start_with(sandbox, more, &[])
     }
 
-    /// The same with these variables in its environment.
-    pub fn start_with(bench: &Bench, more: &[&str], variables: &[(&str, &str)]) -> Self {
-        Self::start_at(bench, "127.0.0.1:0", more, variables)
+    /// Starts the service with these environment variables.
+    pub fn start_with(sandbox: &Sandbox, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_at(sandbox, "127.0.0.1:0", more, variables)
     }
 
-    /// The same at a given address.
-    pub fn start_at(bench: &Bench, listen: &str, more: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut command = bench.command(&Self::args(listen, more));
+    /// Starts the service at an address.
+    pub fn start_at(sandbox: &Sandbox, listen: &str, more: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = sandbox.command(&Self::args(listen, more));
         command.envs(variables.iter().copied());
-        Self::started(bench, command)
+        Self::started(sandbox, command)
     }
 
-    /// The same in a process that may open so many files.
-    pub fn start_with_files(bench: &Bench, files: u32, more: &[&str]) -> Self {
-        let inner = bench.command(&Self::args("127.0.0.1:0", more));
+    /// Starts the service with this limit of open files.
+    pub fn start_with_files(sandbox: &Sandbox, files: u32, more: &[&str]) -> Self {
+        let inner = sandbox.command(&Self::args("127.0.0.1:0", more));
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(inner.get_program());
-        command.args(inner.get_args()).current_dir(bench.path("."));
+        command.args(inner.get_args()).current_dir(sandbox.path("."));
         for name in ["KEYTALLY_PEPPER", "KEYTALLY_PEPPER_FILE"] {
             command.env_remove(name);
         }
-        Self::started(bench, command)
+        Self::started(sandbox, command)
     }
 
     fn args<'a>(listen: &'a str, more: &[&'a str]) -> Vec<&'a str> {
         [&["serve", "--listen", listen, "--data", "data"], more].concat()
     }
 
-    fn started(bench: &Bench, mut command: Command) -> Self {
-        let log_file = File::options().create(true).append(true).open(bench.path(LOG)).unwrap();
-        // At a terminal, so that the first start shows a key.
+    fn started(sandbox: &Sandbox, mut command: Command) -> Self {
+        let log_file = File::options().create(true).append(true).open(sandbox.path(LOG)).unwrap();
+        // On a terminal, so that the first start prints a key.
         let (terminal, end) = terminal();
         command.stdin(Stdio::null()).stdout(end).stderr(log_file);
         let child = command.spawn().unwrap();
         drop(command);
-        let mut greeting = String::new();
+        let mut startup_message = String::new();
         let mut out = BufReader::new(terminal);
         let address = loop {
             let mut line = String::new();
-            // A terminal that no process writes to any more gives an error.
+            // When the service has ended, reading the terminal fails.
             let _ = out.read_line(&mut line);
-            assert_ne!(line, "", "the service ended: {greeting}{}", log(bench));
+            assert_ne!(line, "", "the service ended: {startup_message}{}", log(sandbox));
             let line = line.replace("\r\n", "\n");
-            greeting += &line;
+            startup_message += &line;
             if let Some(rest) = line.strip_prefix("Listening on http://") {
                 break rest.split(' ').next().unwrap().parse().unwrap();
             }
@@ -88,63 +88,65 @@ impl Server {
                 break (Ipv4Addr::UNSPECIFIED, 0).into();
             }
         };
-        Self { child, address, greeting }
+        Self { child, address, startup_message }
     }
 
-    /// The most memory that it has had in use, in MiB.
+    /// Returns the peak of its resident memory in MiB.
     pub fn peak_memory_mib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() / 1024
     }
 
-    /// The key that the first start has shown.
+    /// Returns the key that the first start printed.
     pub fn first_key(&self) -> Option<String> {
-        let line = self.greeting.lines().find(|line| line.starts_with("  kt_live_"))?;
+        let line = self.startup_message.lines().find(|line| line.starts_with("  kt_live_"))?;
         Some(line.trim().to_owned())
     }
 
-    /// A request over a connection of its own.
-    pub fn ask(&self, request: &str, lines: &[&[u8]]) -> Reply {
-        Wire::to(self.address).ask(request, lines)
+    /// Sends a request over a new connection.
+    pub fn request(&self, request: &str, lines: &[&[u8]]) -> Reply {
+        Wire::to(self.address).request(request, lines)
     }
 
-    /// `GET /api/v1/contacts` with this key.
+    /// Sends `GET /api/v1/contacts` with this key.
     pub fn contacts(&self, key: &str) -> Reply {
         self.get("/api/v1/contacts", key)
     }
 
-    /// `GET` with this key.
+    /// Sends `GET` with this key.
     pub fn get(&self, path: &str, key: &str) -> Reply {
-        self.ask(&format!("GET {path}"), &[format!("X-API-Key: {key}").as_bytes()])
+        self.request(&format!("GET {path}"), &[format!("X-API-Key: {key}").as_bytes()])
     }
 
-    /// Its metrics, and the value of one of them.
+    /// Returns the value of one of its metrics.
     pub fn metric(&self, name: &str) -> u64 {
-        Self::value(&self.ask("GET /metrics", &[]).body, name)
+        Self::value(&self.request("GET /metrics", &[]).body, name)
     }
 
-    /// The value of one of the metrics in `text`.
+    /// Returns the value of a metric in `text`.
     pub fn value(text: &str, name: &str) -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("{name} is not in {text}")).parse().unwrap()
     }
 
+    /// Sends it a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until it has ended.
     pub fn wait(mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 
-    pub fn runs(&mut self) -> bool {
+    /// Returns whether it is running.
+    pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 }
 
-/// A terminal: the end that a person sees, and the end that a program writes to.
+/// Returns the controlling and the program's end of a pseudoterminal.
 pub fn terminal() -> (File, File) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
@@ -155,7 +157,7 @@ pub fn terminal() -> (File, File) {
     (File::from(terminal), end.unwrap())
 }
 
-/// So that the terminal does not become that of the tests.
+/// Keeps the terminal from becoming the controlling terminal of the tests.
 const NOCTTY: i32 = OFlags::NOCTTY.bits().cast_signed();
 
 impl Drop for Server {
@@ -165,39 +167,39 @@ impl Drop for Server {
     }
 }
 
-impl Bench {
-    /// Runs the program with the pepper that the service has made.
-    pub fn administer(&self, args: &[&str]) -> super::program::Ran {
+impl Sandbox {
+    /// Runs the program with the pepper file of the service.
+    pub fn run_admin(&self, args: &[&str]) -> super::program::Run {
         self.finish(&mut self.command(&[args, &["--pepper-file", PEPPER]].concat()), b"")
     }
 
-    /// Issues a key in the service's gate; gives it and its id.
+    /// Issues a key in the gate of the service. Returns the key and its id.
     pub fn new_key(&self, more: &[&str]) -> (String, String) {
-        let issued = self.administer(&[&["issue", GATE, "--json"], more].concat()).json();
+        let issued = self.run_admin(&[&["issue", GATE, "--json"], more].concat()).json();
         let [key, key_id] = ["key", "key_id"].map(|name| issued[name].as_str().unwrap().to_owned());
-        (self.remember(&key), key_id)
+        (self.watch_secret(&key), key_id)
     }
 
-    /// Gives a key of the service's gate another secret.
+    /// Rotates a key in the gate of the service. Returns the key with its new secret.
     pub fn new_secret(&self, key_id: &str, grace: &str) -> String {
-        let key = self.administer(&["rotate", GATE, key_id, "--grace", grace, "--force"]).with(0);
-        self.remember(key.trim_end())
+        let key = self.run_admin(&["rotate", GATE, key_id, "--grace", grace, "--force"]).expect_status(0);
+        self.watch_secret(key.trim_end())
     }
 }
 
-/// What the services of this bench have logged.
-pub fn log(bench: &Bench) -> String {
-    std::fs::read_to_string(bench.path(LOG)).unwrap_or_default()
+/// Returns the log of the services of this sandbox.
+pub fn log(sandbox: &Sandbox) -> String {
+    std::fs::read_to_string(sandbox.path(LOG)).unwrap_or_default()
 }
 
-/// Waits until the log holds a line with all of these.
+/// Waits until the log has a line with all of `parts`.
 #[track_caller]
-pub fn logged(bench: &Bench, parts: &[&str]) {
+pub fn await_log(sandbox: &Sandbox, parts: &[&str]) {
     for _ in 0..100 {
-        if log(bench).lines().any(|line| parts.iter().all(|part| line.contains(part))) {
+        if log(sandbox).lines().any(|line| parts.iter().all(|part| line.contains(part))) {
             return;
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    panic!("no line with {parts:?} in the log:\n{}", log(bench));
+    panic!("no line with {parts:?} in the log:\n{}", log(sandbox));
 }

@@ -1,4 +1,4 @@
-//! HTTP as it stands on the wire: a client that changes nothing of what it sends or reads.
+//! An HTTP/1 client that sends exact bytes and parses nothing away.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -13,16 +13,17 @@ pub struct Wire<S = TcpStream> {
     stream: BufReader<S>,
 }
 
-/// A connection whose other side can send little ahead.
+/// Connects with a small receive buffer, so that the service can send little ahead.
 pub fn narrow_connection(address: SocketAddr) -> TcpStream {
-    use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+    // Without CLOEXEC, a service that another test starts meanwhile would inherit the socket.
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     sockopt::set_socket_recv_buffer_size(&socket, 2048).unwrap();
     connect(&socket, &address).unwrap();
     TcpStream::from(socket)
 }
 
-/// A response, name for name and byte for byte.
+/// A response with its exact bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub status: String,
@@ -51,7 +52,7 @@ impl Wire<UnixStream> {
 }
 
 impl<S: Read + Write> Wire<S> {
-    /// The connection itself.
+    /// Returns the stream.
     pub fn stream(&mut self) -> &mut S {
         self.stream.get_mut()
     }
@@ -62,7 +63,7 @@ impl<S: Read + Write> Wire<S> {
     }
 
     /// Sends a request with these header lines and reads the response.
-    pub fn ask(&mut self, request: &str, lines: &[&[u8]]) -> Reply {
+    pub fn request(&mut self, request: &str, lines: &[&[u8]]) -> Reply {
         let mut bytes = format!("{request} HTTP/1.1\r\nHost: test\r\n").into_bytes();
         for line in lines {
             bytes.extend(*line);
@@ -73,7 +74,7 @@ impl<S: Read + Write> Wire<S> {
         self.read(request.starts_with("HEAD")).expect("the connection ended before the response")
     }
 
-    /// Reads one response; `None` when the connection ends before it begins.
+    /// Reads one response. Returns `None` if the connection ends first.
     pub fn read(&mut self, bodiless: bool) -> Option<Reply> {
         let mut line = || {
             let mut line = String::new();
@@ -101,14 +102,14 @@ impl<S: Read + Write> Wire<S> {
         Some(reply)
     }
 
-    /// Whether the other side has ended the connection and sent nothing more.
+    /// Returns whether the service ended the connection without sending more.
     pub fn ended(&mut self) -> bool {
         matches!(self.stream.read(&mut [0]), Ok(0))
     }
 }
 
 impl Reply {
-    /// The one value of a header, whose name is in exactly these letters.
+    /// Returns the only value of a header, and asserts the letter case of its name.
     #[track_caller]
     pub fn header(&self, name: &str) -> &str {
         let mut values = self.headers.iter().filter(|(other, _)| other.eq_ignore_ascii_case(name));
@@ -131,8 +132,8 @@ impl Reply {
         serde_json::from_str(&self.body).unwrap()
     }
 
-    /// The same without what changes with the second.
-    pub fn timeless(mut self) -> Self {
+    /// Returns the reply without its `Date` header.
+    pub fn without_date(mut self) -> Self {
         self.headers.retain(|(name, _)| name != "Date");
         self
     }

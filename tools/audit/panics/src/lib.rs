@@ -1,23 +1,25 @@
-//! The checks, built as a whole without std: `cargo xtask test panics` lists the places in them that could still panic, from
-//! the line tables of the object, and compares them with docs/PANICS.md.
+//! Both checks, compiled into one object without std.
+//!
+//! `cargo xtask test panics` reads the object's line tables, lists the source lines that could
+//! still panic, and compares them with docs/PANICS.md.
 #![no_std]
 
 use keytally_core::{Gate, Limiter, Line, Timestamp, Verdict};
 
-/// Verify, then charge.
+/// Verifies a key, then charges it.
 #[unsafe(no_mangle)]
 pub fn keytally_gate_check(gate: &Gate<&[Line]>, key: &[u8], cost: u32, now_ms: u64) -> Verdict {
     gate.check(Some(key), cost, Timestamp::from_unix_ms(now_ms))
 }
 
-/// Charge a subject.
+/// Charges a subject.
 #[unsafe(no_mangle)]
 pub fn keytally_limiter_check(limiter: &Limiter<&[Line]>, subject: &[u8], cost: u32, now_ms: u64) -> Verdict {
     limiter.check(subject, cost, Timestamp::from_unix_ms(now_ms))
 }
 
 unsafe extern "Rust" {
-    /// Defined nowhere, so the compiler can't know what becomes of a panic and leave anything out.
+    /// Not defined, so that the compiler cannot see what a panic does and remove it.
     safe fn keytally_panicked(info: &core::panic::PanicInfo<'_>) -> !;
 }
 

@@ -1,15 +1,19 @@
-//! A key check with every secret marked undefined: valgrind's memcheck then reports each branch and each index that
-//! depends on one. `cargo xtask test secrets` runs it, and lets only the reports in `Match::of` pass, where the answer of the
-//! comparison becomes a branch on purpose.
+//! Key checks whose secrets are marked as undefined memory. valgrind's memcheck reports each branch
+//! and each index that depends on one.
 //!
-//! Undefined are the stored tags of every record, the pepper's two hash states, and of a key that is right, its secret and
-//! checksum. The text of a wrong key is no secret from who presents it: once the answer is given, the log is told why, and
-//! that reads the text.
+//! `cargo xtask test secrets` runs the program. It accepts only the reports in `Match::new`, where
+//! the result of the comparison deliberately becomes a branch.
 //!
-//! With the argument `ids` the records' key ids are undefined instead, and only wrong keys are checked: whether an id exists must
-//! make no difference either, but in `wrong`, which looks up the reason that the log is told.
+//! Undefined are the stored tags of all records, the two hash states of the pepper, and the secret
+//! and checksum of each right key. The text of a wrong key is defined: its client knows it, and
+//! after the comparison the check reads it to find the reason for the log.
 //!
-//! With the argument `control` it compares secrets as one must not, so that a valgrind that sees nothing is noticed.
+//! With the argument `ids`, the key ids of the records are undefined instead, and only wrong keys
+//! are checked. Whether an id exists may make a difference only in `wrong`, which finds the reason
+//! for the log.
+//!
+//! With the argument `control`, the program compares secrets byte by byte and stops at the first
+//! difference. valgrind must report it.
 
 use core::hint::black_box;
 
@@ -22,12 +26,12 @@ use keytally_core::{
 const PEPPER: [u8; 32] = [9; 32];
 const NOW_S: u32 = 1_700_000_000;
 
-/// Characters of a key's end: secret and checksum.
+/// The length of secret and checksum at the end of a key, in characters.
 const SECRET: usize = 22 + 6;
 
 fn mark<T: ?Sized>(what: &T, state: MemState) {
     let address = core::ptr::from_ref(what).cast_mut().cast();
-    // Its result says nothing: this version of the crate takes valgrind's answer for an error.
+    // The result is useless: this version of the crate returns valgrind's success as an error.
     let _ = mark_mem(address, size_of_val(what), state);
 }
 
@@ -35,23 +39,24 @@ fn now() -> Timestamp {
     Timestamp::from_unix_s(NOW_S.into())
 }
 
-/// The pepper, with nothing of it defined but its fingerprint, which stands in the gate's header for all to read.
+/// Returns the pepper, of which only the fingerprint is defined: the gate's header shows it to all
+/// readers.
 fn peppers() -> Peppers {
     let bytes = PEPPER;
     mark(&bytes, MemState::Undefined);
     let peppers = Peppers::new(&[bytes]).expect("one pepper");
     let words = core::ptr::from_ref(&peppers).cast::<u64>();
     let count = size_of_val(&peppers) / 8;
-    // Two states of 32 bytes and the fingerprint are undefined now; the compiler puts the smallest last. Were it not so,
-    // opening the gate would be reported.
+    // Two states of 32 bytes and the fingerprint are undefined now. The compiler puts the smallest
+    // last. If it did not, opening the gate would be reported.
     let first = (0..count).find(|&at| is_defined(words.wrapping_add(at).cast_mut().cast(), 8).is_err());
-    let fingerprint = words.wrapping_add(first.expect("nothing of a pepper is undefined") + 8);
+    let fingerprint = words.wrapping_add(first.expect("an undefined word in the pepper") + 8);
     let _ = mark_mem(fingerprint.cast_mut().cast(), 8, MemState::Defined);
     peppers
 }
 
 fn main() {
-    assert_eq!(crabgrind::run_mode(), crabgrind::RunMode::Valgrind, "this runs under valgrind only");
+    assert_eq!(crabgrind::run_mode(), crabgrind::RunMode::Valgrind, "this program must run under valgrind");
     let argument = std::env::args().nth(1).unwrap_or_default();
     if argument == "control" {
         control();
@@ -71,8 +76,15 @@ fn main() {
     let (previous, rotated) = issue(90);
     let (ended, rotated_out) = issue(140);
     let (revoked, gone) = issue(220);
-    let late =
-        administrator.rotate(rotated, Some(Timestamp::from_unix_s(u64::from(NOW_S) + 60)), false, Entropy::new([3; 24]), now()).expect("rotated");
+    let late = administrator
+        .rotate(
+            rotated,
+            Some(Timestamp::from_unix_s(u64::from(NOW_S) + 60)),
+            false,
+            Entropy::new([3; 24]),
+            now(),
+        )
+        .expect("rotated");
     administrator.rotate(rotated_out, Some(now()), false, Entropy::new([4; 24]), now()).expect("rotated");
     administrator.revoke(gone).expect("revoked");
     drop(administrator);
@@ -118,14 +130,14 @@ fn main() {
     black_box(memory[0].load(0));
 }
 
-/// A secret with one byte wrong.
+/// Returns a secret with one wrong byte.
 fn wrong(right: u8, at: usize) -> [u8; 16] {
     let mut secret = [right; 16];
     secret[at] ^= 1;
     secret
 }
 
-/// What must be reported: a comparison that ends at the first difference.
+/// Compares secrets up to the first difference, which valgrind must report.
 #[inline(never)]
 fn control() {
     let (mut tag, stored) = ([7u8; 16], [7u8; 16]);

@@ -1,8 +1,11 @@
-//! Measures single checks of keys that are wrong in different ways, in random order, and compares the times of each
-//! two kinds with Welch's test, as *dudect* does (Reparaz, Balasch, Verbauwhede: Dude, is my code constant time?, 2016):
-//! on all samples, and on those below some quantile, since the slowest tell about the machine and not about the code.
+//! Measures checks of keys that are wrong in different ways, in random order.
 //!
-//! `keytally-timing SAMPLES` prints the page; with a second argument, it writes the picture there.
+//! Compares the times of each two kinds by Welch's t-test, as *dudect* does (Reparaz, Balasch,
+//! Verbauwhede: Dude, is my code constant time?, 2016). The test runs on all samples, and on those
+//! below several quantiles, since the slowest samples measure the machine and not the code.
+//!
+//! `keytally-timing SAMPLES [PICTURE]` prints the tables of docs/TIMING.md, and writes the
+//! histogram to the path `PICTURE`.
 
 mod picture;
 
@@ -35,26 +38,27 @@ const KINDS: [(Kind, &str); 7] = [
     (Kind::Control, "wrong in the first byte, again"),
 ];
 
-/// Those that must not differ.
+/// The kinds that must not differ.
 const ALIKE: [Kind; 5] =
     [Kind::WrongFirst, Kind::WrongLast, Kind::UnknownTaken, Kind::UnknownFree, Kind::Control];
 
-/// Records of each kind that are asked for: as many of one kind as of another, so that all are as warm in the processor's
-/// caches.
+/// The number of records of each kind. It is the same for all, so that all are in the processor's
+/// caches to the same degree.
 const EACH: usize = 100;
-/// Ways in which each of them is wrong: after the answer is given, the log is told why, and that reads the text; so the
-/// texts of two kinds must be alike in all but what makes the kinds.
+/// The number of texts for each record. After the comparison, the check reads the text to find the
+/// reason for the log. So the texts of two kinds must differ only in what distinguishes the kinds.
 const WAYS: usize = 8;
-/// Records, so that some are free.
+/// The capacity of a gate, which leaves some records free.
 const KEYS: u32 = 1 << 10;
-/// Samples of each kind from one gate. Where records and texts lie makes a small difference of its own (some hundredths of a
-/// nanosecond, between two sets of the very same kind), so each kind gets other places again and again.
-const OF_ONE_GATE: usize = 4000;
-/// `kt_live_` and 39 more.
+/// The number of samples of each kind from one gate. The addresses of records and texts make a
+/// difference of some hundredths of a nanosecond, even between two sets of one kind. So the program
+/// measures many gates.
+const SAMPLES_PER_GATE: usize = 4000;
+/// The length of a key: `kt_live_` and 39 characters.
 const LEN: usize = 47;
-/// Above this, two kinds are told apart.
+/// The |t| from which two kinds count as different.
 const THRESHOLD: f64 = 5.0;
-/// The parts of the samples that are compared, from the fastest on.
+/// The quantiles up to which samples are compared.
 const PARTS: [f64; 5] = [0.5, 0.75, 0.9, 0.99, 1.0];
 
 fn main() {
@@ -65,18 +69,18 @@ fn main() {
     let mut random = Random(1);
     let mut times: Vec<Vec<u32>> = KINDS.iter().map(|_| Vec::with_capacity(samples)).collect();
     while times[0].len() < samples {
-        let until = samples.min(times[0].len() + OF_ONE_GATE);
+        let until = samples.min(times[0].len() + SAMPLES_PER_GATE);
         measure(&mut times, until, &plans, &mut random, now);
     }
     report(&times, samples);
     if let Some(path) = arguments.next() {
         let curves: Vec<(&str, &[u32])> =
             KINDS.iter().zip(&times).take(6).map(|((_, name), times)| (*name, &times[..])).collect();
-        std::fs::write(&path, picture::of(&curves)).expect("the picture can be written");
+        std::fs::write(&path, picture::of(&curves)).expect("cannot write the picture");
     }
 }
 
-/// Measures keys of a new gate, until there are so many samples of each kind.
+/// Measures keys of a new gate, until each kind has `until` samples.
 fn measure(times: &mut [Vec<u32>], until: usize, plans: &[Plan], random: &mut Random, now: Timestamp) {
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(KEYS, prefix, plans).with_plan_slots(1);
@@ -91,7 +95,7 @@ fn measure(times: &mut [Vec<u32>], until: usize, plans: &[Plan], random: &mut Ra
         let kind = usize::try_from(draw % KINDS.len() as u64).expect("a kind");
         let text = texts[kind][usize::try_from(draw >> 32).expect("a key") % texts[kind].len()];
         let presented = black_box(text);
-        // Brings the record near, whosever it is: how long ago somebody asked for it is another matter than what is asked.
+        // Loads the record into the cache: the time since its last check is not what is measured.
         black_box(gate.peek(Some(black_box(&presented[..])), 1, now));
         let started = Instant::now();
         let verdict = gate.check(Some(black_box(&presented[..])), 1, now);
@@ -105,7 +109,7 @@ fn measure(times: &mut [Vec<u32>], until: usize, plans: &[Plan], random: &mut Ra
     }
 }
 
-/// The keys of each kind.
+/// Returns the keys of each kind.
 fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[u8; LEN]>> {
     let mut administrator = gate.administer().expect("alone");
     let env = Name::new("live").expect("a name");
@@ -121,7 +125,7 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
     let mint = |id: KeyId, secret: &[u8; 16]| {
         text(&Key::mint(gate.prefix(), env, id, secret).expect("names that fit"))
     };
-    // A record's ids are those with the same upper ten bits.
+    // The upper ten bits of an id choose its record.
     let upper = |id: KeyId| id.number() >> 54;
     let taken: Vec<u64> = gate.list(now).map(|info| upper(info.key_id)).collect();
     let mut free: Vec<u64> = (0..u64::from(KEYS)).filter(|upper| !taken.contains(upper)).collect();
@@ -154,7 +158,13 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
                 Kind::Revoked => administrator.revoke(*id).expect("revoked"),
                 Kind::Previous => {
                     administrator
-                        .rotate(*id, Some(Timestamp::from_unix_s(u32::MAX.into())), false, Entropy::new(random.bytes()), now)
+                        .rotate(
+                            *id,
+                            Some(Timestamp::from_unix_s(u32::MAX.into())),
+                            false,
+                            Entropy::new(random.bytes()),
+                            now,
+                        )
                         .expect("rotated");
                 }
                 _ => {}
@@ -180,7 +190,7 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
 }
 
 fn report(times: &[Vec<u32>], samples: usize) {
-    println!("| kind of key | median | mean of the faster 99 % |\n|---|---:|---:|");
+    println!("| kind of key | median | mean of the fastest 99 % |\n|---|---:|---:|");
     for ((_, name), times) in KINDS.iter().zip(times) {
         let mut sorted = times.clone();
         sorted.sort_unstable();
@@ -191,7 +201,7 @@ fn report(times: &[Vec<u32>], samples: usize) {
     println!();
     let parts =
         PARTS.map(|part| if part < 1.0 { format!("{:.0} %", part * 100.0) } else { "all".to_owned() });
-    println!("| against each other | {} | largest |", parts.join(" | "));
+    println!("| compared kinds | {} | largest |", parts.join(" | "));
     println!("|---|{}---:|", "---:|".repeat(PARTS.len()));
     let mut worst = 0.0f64;
     for one in 0..KINDS.len() {
@@ -211,7 +221,7 @@ fn report(times: &[Vec<u32>], samples: usize) {
     println!("\nThe largest |t| is {worst:.2}, {held} {THRESHOLD}, at {samples} samples of each kind.");
 }
 
-/// Welch's t of the samples below the time that `part` of both together lie below.
+/// Returns Welch's t of the samples up to the quantile `part` of both together.
 fn test(one: &[u32], two: &[u32], part: f64) -> f64 {
     let mut all: Vec<u32> = one.iter().chain(two).copied().collect();
     let at = ((all.len() - 1) as f64 * part) as usize;
@@ -227,7 +237,7 @@ fn test(one: &[u32], two: &[u32], part: f64) -> f64 {
     (mean_one - mean_two) / (error_one + error_two).sqrt()
 }
 
-/// Numbers that look random, and are the same in every run.
+/// A generator of pseudo-random numbers (SplitMix64), the same in each run.
 struct Random(u64);
 
 impl Random {

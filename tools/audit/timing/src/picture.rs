@@ -1,4 +1,4 @@
-//! The histogram: one line for each kind of key.
+//! The histogram, with a curve for each kind of key.
 
 use core::fmt::Write as _;
 
@@ -6,16 +6,16 @@ const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 20.0;
 const TOP: f64 = 20.0;
-/// Colours that are told apart by most eyes, on white and on black.
-const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+/// Colors that most readers can distinguish (Okabe and Ito).
+const COLORS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
-/// An SVG of how many samples of each kind took how long, up to the slowest percent.
+/// Returns an SVG of the samples of each kind by their time, up to the slowest 1.5 %.
 pub(crate) fn of(curves: &[(&str, &[u32])]) -> String {
     let mut sorted: Vec<u32> =
         curves.iter().flat_map(|(_, times)| times.iter().step_by(7).copied()).collect();
     sorted.sort_unstable();
     let (from, to) = (sorted[0].saturating_sub(5), sorted[sorted.len() * 985 / 1000] + 5);
-    let bins = usize::try_from(to - from).expect("few enough").clamp(1, 160);
+    let bins = usize::try_from(to - from).expect("a range of `u32`").clamp(1, 160);
     let step = f64::from(to - from) / bins as f64;
     let counts: Vec<Vec<f64>> = curves
         .iter()
@@ -31,7 +31,7 @@ pub(crate) fn of(curves: &[(&str, &[u32])]) -> String {
     let highest = counts.iter().flatten().fold(0.0f64, |most, &count| most.max(count));
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 800 {:.0}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <title>How long a check takes, by what is wrong with the key</title>\n\
+         <title>Time of a check, by what is wrong with the key</title>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
         HEIGHT + 60.0
     );
@@ -48,17 +48,17 @@ pub(crate) fn of(curves: &[(&str, &[u32])]) -> String {
             base + 20.0
         );
     }
-    for (((name, _), counts), (place, colour)) in curves.iter().zip(&counts).zip(COLOURS.iter().enumerate()) {
+    for (((name, _), counts), (row, color)) in curves.iter().zip(&counts).zip(COLORS.iter().enumerate()) {
         let mut path = String::new();
         for (bin, count) in counts.iter().enumerate() {
             let (at, up) = (x(f64::from(from) + (bin as f64 + 0.5) * step), base - count / highest * HEIGHT);
             let _ = write!(path, "{}{at:.1} {up:.1}", if bin == 0 { "M" } else { "L" });
         }
-        let y = TOP + 14.0 + 18.0 * place as f64;
-        let _ = writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.5\"/>");
+        let y = TOP + 14.0 + 18.0 * row as f64;
+        let _ = writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>");
         let _ = writeln!(
             svg,
-            "<path d=\"M560 {:.0}h20\" stroke=\"{colour}\" stroke-width=\"3\"/><text x=\"588\" y=\"{y:.0}\">{name}</text>",
+            "<path d=\"M560 {:.0}h20\" stroke=\"{color}\" stroke-width=\"3\"/><text x=\"588\" y=\"{y:.0}\">{name}</text>",
             y - 4.0
         );
     }

@@ -1,5 +1,7 @@
-//! What every device runs to show that it decides as every other one does: the shared vectors, then a short life of
-//! a device. Both use one piece of memory that the device gives, and tell what they did as text.
+//! The checks that each device runs: the shared vectors, then a short life of a device.
+//!
+//! They show that all devices decide alike. Both use memory that the device provides, and print
+//! text.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -12,17 +14,17 @@ pub use clock::Clock;
 
 use keytally_core::{Limiter, Line};
 
-/// Keys that the device's gate has room for.
+/// The capacity of the device's gate, in keys.
 pub const KEYS: u32 = 64;
 
-/// Plans that it has room for.
+/// The capacity of the gate, in plans.
 pub const PLAN_SLOTS: usize = 4;
 
-/// Lines of that gate: 6 of header, one for every two plans, one for every key.
+/// The size of the gate, in lines: 6 of header, one for each two plans, one for each key.
 pub const GATE_LINES: usize = 6 + PLAN_SLOTS / 2 + KEYS as usize;
 
-/// Subjects that the device's limiter has room for.
+/// The capacity of the device's limiter, in subjects.
 pub const SUBJECTS: u32 = 16;
 
-/// Lines of that limiter.
+/// The size of the limiter, in lines.
 pub const LIMITER_LINES: usize = Limiter::<&[Line]>::lines(SUBJECTS);

@@ -1,6 +1,6 @@
-//! Reads the table of vectors; `tables/src/lib.rs` tells its form.
+//! Reads the table of vectors, whose format `tables/src/lib.rs` describes.
 
-/// What is left of the table, and the texts that it names.
+/// The unread rest of the table, and its texts.
 #[derive(Debug)]
 pub(crate) struct Table<'t> {
     texts: &'t [u8],
@@ -31,7 +31,7 @@ impl<'t> Table<'t> {
         }
     }
 
-    /// A number that fits 32 bits.
+    /// Reads a number that fits 32 bits.
     pub(crate) fn short(&mut self) -> u32 {
         u32::try_from(self.number()).expect("a number of 32 bits")
     }
@@ -45,10 +45,10 @@ impl<'t> Table<'t> {
     }
 
     pub(crate) fn text(&mut self) -> &'t str {
-        str::from_utf8(self.bytes()).expect("texts are texts")
+        str::from_utf8(self.bytes()).expect("UTF-8")
     }
 
-    pub(crate) fn is_at_its_end(&self) -> bool {
+    pub(crate) fn is_at_end(&self) -> bool {
         self.rest.is_empty()
     }
 

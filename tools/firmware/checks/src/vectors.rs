@@ -1,4 +1,5 @@
-//! The shared vectors against the core, on the device itself. A case that differs is a panic that shows it.
+//! Compares the core with the shared vectors, on the device itself. A difference is a panic that
+//! shows the case.
 
 use core::fmt;
 
@@ -12,7 +13,7 @@ use crate::{KEYS, PLAN_SLOTS};
 
 static VECTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vectors.bin"));
 
-/// How many cases of each kind agreed.
+/// The number of cases of each kind that agreed.
 #[derive(Clone, Copy, Debug)]
 pub struct Agreed {
     policies: u32,
@@ -32,7 +33,7 @@ impl fmt::Display for Agreed {
     }
 }
 
-/// Runs all of them. The gates are made in `memory`, which has the lines of one.
+/// Runs all vectors. Creates the gates in `memory`, which has the size of one.
 pub fn run(memory: &[Line]) -> Agreed {
     let table = &mut Table::new(VECTORS);
     let agreed = Agreed {
@@ -46,7 +47,7 @@ pub fn run(memory: &[Line]) -> Agreed {
             steps + each(table, outcome)
         },
     };
-    assert!(table.is_at_its_end(), "something was left unread");
+    assert!(table.is_at_end(), "the table has an unread rest");
     agreed
 }
 
@@ -65,7 +66,7 @@ fn policy(text: &str) -> Policy {
 fn valid_policy(table: &mut Table<'_>) {
     let text = table.text();
     let policy = policy(text);
-    assert!(shows(&policy, table.text()), "{text}: as it is printed");
+    assert!(shows(&policy, table.text()), "{text}: printed");
     assert_eq!(policy.algorithm() as u32, table.short(), "{text}");
     let mut quotas = policy.quotas().iter();
     each(table, |table| {
@@ -75,12 +76,12 @@ fn valid_policy(table: &mut Table<'_>) {
     assert_eq!(quotas.next(), None, "{text}");
     assert_eq!(policy.layout().stamp_bits(), table.short(), "{text}");
     let counts = policy.layout().count_bits();
-    let mut place = 0;
+    let mut index = 0;
     let read = each(table, |table| {
         // A sliding window has two counts of one width.
         let per_window = policy.algorithm() as usize + 1;
-        assert_eq!(u32::from(counts[place / per_window]), table.short(), "{text}");
-        place += 1;
+        assert_eq!(u32::from(counts[index / per_window]), table.short(), "{text}");
+        index += 1;
     });
     assert_eq!(read as usize, counts.len() * (policy.algorithm() as usize + 1), "{text}");
 }
@@ -155,9 +156,9 @@ fn name(text: &str) -> Name {
 
 fn valid_key(table: &mut Table<'_>) {
     let (prefix, env) = (table.text(), table.text());
-    let id = KeyId::from_number(table.number()).expect("no key id is 0");
+    let id = KeyId::from_number(table.number()).expect("a key id is not 0");
     let secret = table.bytes().try_into().expect("secrets have 16 bytes");
-    let key = keytally_core::Key::mint(name(prefix), name(env), id, secret).expect("the names are short");
+    let key = keytally_core::Key::mint(name(prefix), name(env), id, secret).expect("short names");
     let text = table.text();
     assert_eq!(key.expose(), text);
     let parts = parse_key(text.as_bytes()).expect(text);
@@ -166,7 +167,7 @@ fn valid_key(table: &mut Table<'_>) {
     assert!(shows(Hint::new(text.as_bytes()), table.text()), "{text}: its hint");
 }
 
-/// Whether what is displayed is this text.
+/// Whether a value is displayed as this text.
 fn shows(what: impl fmt::Display, text: &str) -> bool {
     struct Rest<'a>(&'a str);
     impl fmt::Write for Rest<'_> {
@@ -190,19 +191,20 @@ fn invalid_key(table: &mut Table<'_>) {
 }
 
 fn mac(table: &mut Table<'_>) {
-    let pepper = Pepper::new(table.bytes()).expect("peppers are long enough");
+    let pepper = Pepper::new(table.bytes()).expect("a pepper of at least 32 bytes");
     let mac = pepper.mac(table.bytes()).to_bytes();
     let expected = table.bytes();
     assert_eq!(mac[..expected.len()], *expected);
 }
 
-/// One gate and its requests. Keys are imported, which keeps their ids, and rotated where they have been.
+/// Runs one gate and its requests. Imports the keys, which keeps their ids, and rotates those that
+/// have a previous secret.
 fn gate(table: &mut Table<'_>, memory: &[Line]) -> u32 {
     let plans = [Plan::new("default", policy(table.text())).expect("a short name")];
     let config = GateConfig::new(KEYS, name("kt"), &plans).with_plan_slots(PLAN_SLOTS);
-    let peppers = Peppers::new(&[table.bytes()]).expect("peppers are long enough");
-    let gate = Gate::create(memory, &config, peppers).expect("the memory has the lines of a gate");
-    let mut administrator = gate.administer().expect("nobody else administers");
+    let peppers = Peppers::new(&[table.bytes()]).expect("a pepper of at least 32 bytes");
+    let gate = Gate::create(memory, &config, peppers).expect("memory of the size of a gate");
+    let mut administrator = gate.administer().expect("the only administrator");
     each(table, |table| {
         let (text, previous, secret) = (table.text(), table.text(), table.bytes());
         let parts = parse_key(text.as_bytes()).expect(text);
@@ -258,7 +260,7 @@ fn step(table: &mut Table<'_>, gate: &Gate<&[Line]>) {
     });
     assert_eq!(quotas.next(), None);
     if windows > 0 {
-        let holder = verdict.holder().expect("a good key has a holder");
+        let holder = verdict.holder().expect("a verdict with quotas has a holder");
         assert_eq!((holder.key_id.number(), holder.account), (key_id, account));
     }
     assert_eq!(verdict.retry_after_s().map_or(0, u64::from), table.number());

@@ -1,10 +1,10 @@
-//! What differs between boards: how the program starts, what counts instructions, how it ends.
+//! The differences between boards: start, tick counter and exit.
 
 use core::fmt;
 
 use crate::{EMPTY, Memory, run};
 
-/// What the program prints, on the console of whoever holds its debug port.
+/// The program's output, on the console of the debugger.
 #[derive(Debug)]
 pub(crate) struct Out;
 
@@ -15,16 +15,17 @@ impl fmt::Write for Out {
     }
 }
 
-/// Ends the program: 0 when all is well.
+/// Ends the program with a status, 0 on success.
 pub(crate) fn end(status: i32) -> ! {
     semihosting::process::exit(status)
 }
 
-/// Where words are shared, the tables' memory is a `static` that interrupt handlers may use too.
+/// The memory of the tables. With shared words it is a `static`, which interrupt handlers may use
+/// too.
 #[cfg(not(feature = "unshared"))]
 static MEMORY: Memory = EMPTY;
 
-// Where they are not, it is a `static` of `main` alone, which the runtime hands over as a mutable reference.
+// With unshared words it is a `static` in `main`, to which the runtime makes a mutable reference.
 
 #[cfg(target_arch = "arm")]
 #[cortex_m_rt::entry]
@@ -45,38 +46,38 @@ fn main() -> ! {
     run(&MEMORY)
 }
 
-/// Ticks since some moment. QEMU runs an instruction in a nanosecond of virtual time when it is told to (`-icount shift=0`), and
-/// SysTick counts the processor's clock, 24 bits of it.
+/// Returns the tick counter. With `-icount shift=0`, QEMU runs an instruction in a nanosecond of
+/// virtual time. SysTick counts the processor's clock, in 24 bits.
 #[cfg(target_arch = "arm")]
 pub(crate) fn ticks() -> u32 {
-    // It counts down.
+    // SysTick counts down.
     0x00ff_ffff - cortex_m::peripheral::SYST::get_current()
 }
 
 #[cfg(target_arch = "arm")]
 fn start_counter() {
-    let mut timer = cortex_m::Peripherals::take().expect("taken once").SYST;
+    let mut timer = cortex_m::Peripherals::take().expect("the peripherals are taken once").SYST;
     timer.set_clock_source(cortex_m::peripheral::syst::SystClkSource::Core);
     timer.set_reload(0x00ff_ffff);
     timer.clear_current();
     timer.enable_counter();
 }
 
-/// RISC-V counts instructions itself.
+/// Returns the tick counter. RISC-V has a counter of instructions.
 #[cfg(target_arch = "riscv32")]
 pub(crate) fn ticks() -> u32 {
     riscv::register::minstret::read() as u32
 }
 
-/// Instructions in so many ticks.
+/// Returns the number of instructions in `ticks`.
 pub(crate) fn instructions(ticks: u32) -> u32 {
     ticks * parsed(env!("KEYTALLY_TICK_NS"))
 }
 
-/// A number of the build script's.
+/// Parses a number from the build script.
 const fn parsed(text: &str) -> u32 {
     match u32::from_str_radix(text, 10) {
         Ok(number) => number,
-        Err(_) => panic!("no number"),
+        Err(_) => panic!("not a number"),
     }
 }

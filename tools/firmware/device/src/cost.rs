@@ -1,4 +1,4 @@
-//! What a check costs: instructions, and stack.
+//! The cost of calls: instructions and stack.
 
 use core::hint::black_box;
 
@@ -10,32 +10,34 @@ use semihosting::println;
 
 use crate::{board, stack};
 
-/// Calls that are counted together, since a tick may be many instructions.
+/// The number of calls that are counted together, since a tick may be many instructions.
 const ROUNDS: u32 = 64;
 
-/// Prints the cost of each of the calls that a device makes.
-pub(crate) fn tell(gate: &[Line], limiter: &[Line]) {
+/// Prints the cost of each call that a device makes.
+pub(crate) fn print_all(gate: &[Line], limiter: &[Line]) {
     let policy: Policy = "100/minute, 1000/hour".parse().expect("the documented policy");
     let plans = [Plan::new("default", policy).expect("a short name")];
     let prefix = Name::new("kt").expect("a short name");
     let config = GateConfig::new(KEYS, prefix, &plans).with_plan_slots(PLAN_SLOTS);
-    let peppers = Peppers::new(&[[0x5a; 32]]).expect("it is long enough");
-    let gate = Gate::create(gate, &config, peppers).expect("the memory has the lines of a gate");
-    let limiter = Limiter::create(limiter, &plans[0].policy, SUBJECTS, [7; 16]).expect("its lines");
+    let peppers = Peppers::new(&[[0x5a; 32]]).expect("a pepper of 32 bytes");
+    let gate = Gate::create(gate, &config, peppers).expect("memory of the size of a gate");
+    let limiter = Limiter::create(limiter, &plans[0].policy, SUBJECTS, [7; 16])
+        .expect("memory of the size of a limiter");
     let now = Timestamp::from_unix_s(1_767_225_600);
 
     let new = NewKey::new(1, Name::new("live").expect("a short name"));
-    let mut administrator = gate.administer().expect("nobody else administers");
-    let (key, _) = administrator.issue(&new, Entropy::new([1; 24]), now).expect("the gate has room");
-    let (revoked, id) = administrator.issue(&new, Entropy::new([2; 24]), now).expect("the gate has room");
-    administrator.revoke(id).expect("it is there");
+    let mut administrator = gate.administer().expect("the only administrator");
+    let (key, _) = administrator.issue(&new, Entropy::new([1; 24]), now).expect("a gate with a free record");
+    let (revoked, id) =
+        administrator.issue(&new, Entropy::new([2; 24]), now).expect("a gate with a free record");
+    administrator.revoke(id).expect("an issued key");
     drop(administrator);
     let key = key.expose().as_bytes();
     let revoked = revoked.expose().as_bytes();
 
     cost("gate: check, admitted", || gate.check(black_box(Some(key)), 1, now));
     let late = gate.check(Some(key), 100 - ROUNDS - 1, now);
-    assert!(!gate.check(Some(key), 1, now).is_admitted(), "the minute is used up: {}", late.remaining());
+    assert!(!gate.check(Some(key), 1, now).is_admitted(), "the minute has room: {}", late.remaining());
     cost("gate: check, denied", || gate.check(black_box(Some(key)), 1, now));
     cost("gate: check, revoked", || gate.check(black_box(Some(revoked)), 1, now));
     let mut typo = *key.first_chunk::<47>().expect("a key of this prefix and environment");
@@ -47,7 +49,7 @@ pub(crate) fn tell(gate: &[Line], limiter: &[Line]) {
     cost("verdict: headers", || black_box(&verdict).write_headers(&mut block));
 }
 
-/// The one call for its stack, then as many again as are counted.
+/// Measures the stack of one call, then the instructions of `ROUNDS` calls, and prints both.
 fn cost<T>(what: &str, mut call: impl FnMut() -> T) {
     let mut once = || {
         drop(black_box(call()));

@@ -1,10 +1,11 @@
-//! The firmware: runs the checks on a board, prints what happened and what it cost, and ends with an exit status.
+//! The firmware in Rust: runs the checks on a board, prints their results and costs, and ends with
+//! an exit status.
 //!
-//! | file | what it holds |
+//! | file | content |
 //! |---|---|
-//! | `board.rs` | how it starts, what counts instructions, how it ends |
-//! | `cost.rs` | what a check costs: instructions, and stack |
-//! | `stack.rs` | a painted stack; the only unsafe code |
+//! | `board.rs` | start, tick counter, exit |
+//! | `cost.rs` | the cost of calls: instructions and stack |
+//! | `stack.rs` | the stack of a call, by painting it; the only unsafe code |
 #![no_std]
 #![no_main]
 
@@ -16,17 +17,17 @@ use keytally_checks::{GATE_LINES, LIMITER_LINES, life, vectors};
 use keytally_core::Line;
 use semihosting::println;
 
-/// The tables' memory, all that they will ever take.
+/// The memory of both tables.
 type Memory = ([Line; GATE_LINES], [Line; LIMITER_LINES]);
 
-/// Its content before there are tables in it.
+/// The memory before the tables are created.
 const EMPTY: Memory = ([const { Line::new() }; GATE_LINES], [const { Line::new() }; LIMITER_LINES]);
 
 fn run((gate, limiter): &Memory) -> ! {
     println!("{}", vectors::run(gate));
-    let lived = life::run(gate, limiter, &mut board::Out);
-    assert!(lived.is_ok(), "what happened can't be printed");
-    cost::tell(gate, limiter);
+    let printed = life::run(gate, limiter, &mut board::Out);
+    assert!(printed.is_ok(), "cannot print");
+    cost::print_all(gate, limiter);
     board::end(0)
 }
 

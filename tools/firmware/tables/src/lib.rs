@@ -1,18 +1,20 @@
-//! The vector files as one table of bytes, for machines without room for JSON. It runs at the desk.
+//! Encodes the vector files as one table of bytes, for machines without room for JSON. Runs on the
+//! host.
 //!
 //! ```text
-//! texts: each its length and its bytes | policies | decisions | keys | MACs | gates | outcomes
+//! texts | policies | decisions | keys | MACs | gates | outcomes
 //! ```
 //!
-//! All else is numbers, seven bits a byte, the lowest first, and the eighth tells that more come (LEB128). A text, and any
-//! other row of bytes, is named by its place and stands in the table once. Every list begins with its length. Who reads it:
-//! `checks/src/table.rs` and `c/vectors.c`.
+//! A list begins with its length. A text begins with its length in bytes. All else is unsigned
+//! LEB128 numbers: seven bits per byte, the lowest first, and the eighth bit is set if more bytes
+//! follow. The other parts name a text, or any other bytes, by its index among the texts.
+//! `checks/src/table.rs` and `c/vectors.c` read the table.
 
 use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine, VerdictStep};
 use keytally_vectors::model;
 use keytally_vectors::{load_decisions, load_keys, load_macs, load_policies, load_verdicts};
 
-/// Kinds of errors in policies, by their numbers in the table.
+/// The kinds of policy errors, in the order of their numbers in the table.
 const POLICY_ERRORS: [&str; 10] = [
     "empty",
     "too_long",
@@ -26,10 +28,10 @@ const POLICY_ERRORS: [&str; 10] = [
     "too_many_bits",
 ];
 
-/// A pepper has so many bytes at least; HMAC's own vectors with shorter keys are not a gate's.
+/// The minimum length of a pepper, in bytes. HMAC's vectors with shorter keys are left out.
 const MIN_PEPPER_LEN: usize = 32;
 
-/// The whole table.
+/// Returns the whole table.
 #[must_use]
 pub fn encode() -> Vec<u8> {
     let mut table = Table::default();
@@ -57,7 +59,7 @@ fn policies(table: &mut Table) {
     table.list(&file.invalid, |table, case| {
         table.text(&case.text);
         let error = POLICY_ERRORS.iter().position(|kind| *kind == case.error);
-        table.number(error.unwrap_or_else(|| panic!("a new kind of error: {}", case.error)) as u64);
+        table.number(error.unwrap_or_else(|| panic!("unknown kind of error: {}", case.error)) as u64);
         table.number(case.needed_bits.unwrap_or(0));
     });
 }
@@ -88,7 +90,7 @@ fn decisions(table: &mut Table) {
                 table.number(remaining);
                 table.number(reset_s);
             });
-            // No window has room before the first millisecond after 1970 began.
+            // 0 means none: a retry time is always later than the epoch.
             table.number(answer.retry_at_ms.unwrap_or(0));
         });
     });
@@ -177,7 +179,7 @@ fn verdict(table: &mut Table, step: &VerdictStep) {
         table.number(quota.reset_s);
     });
     table.number(step.retry_after_s.unwrap_or(0));
-    // Most lines stand in many blocks.
+    // Line by line, since most lines appear in many blocks.
     let lines: Vec<&str> = step.headers.split_inclusive("\r\n").collect();
     table.list(&lines, |table, line| table.text(line));
     table.text(&step.body);
@@ -206,11 +208,11 @@ impl Table {
     }
 
     fn bytes(&mut self, bytes: &[u8]) {
-        let place = self.texts.iter().position(|text| text == bytes).unwrap_or_else(|| {
+        let index = self.texts.iter().position(|text| text == bytes).unwrap_or_else(|| {
             self.texts.push(bytes.to_vec());
             self.texts.len() - 1
         });
-        self.number(place as u64);
+        self.number(index as u64);
     }
 
     fn list<T>(&mut self, items: &[T], mut each: impl FnMut(&mut Self, &T)) {

@@ -1,5 +1,7 @@
-//! Writes what the C programs hold to the folder that is named: `vectors.bin`, the vectors; `gate.bin`, a gate that was
-//! filled at the desk, and `gate.h`, the key that is in it.
+//! Writes the files that the C programs include to a folder: `vectors.bin`, the vectors;
+//! `gate.bin`, a gate with one key; `gate.h`, that key.
+//!
+//! Usage: `keytally-tables FOLDER`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,7 +9,7 @@ use std::path::PathBuf;
 use keytally_core::{Entropy, Gate, GateConfig, Line, Name, NewKey, Peppers, Plan, Timestamp};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let folder: PathBuf = std::env::args_os().nth(1).ok_or("name the folder to write to")?.into();
+    let folder: PathBuf = std::env::args_os().nth(1).ok_or("usage: keytally-tables FOLDER")?.into();
     fs::create_dir_all(&folder)?;
     fs::write(folder.join("vectors.bin"), keytally_tables::encode())?;
     let (image, key) = provisioned()?;
@@ -16,9 +18,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// A gate for a device that only checks: made at the desk with the same core, burnt into the device's flash, copied to
-/// its memory when it starts, and attached to. It holds no pepper and no key. This one's pepper, and the entropy of its key,
-/// are for all to see.
+/// Returns a gate for a device that only checks keys, and its key.
+///
+/// The host creates the gate with the same core. The device has it in flash, copies it to RAM at
+/// start, and attaches to it. A gate holds no pepper and no key. This one's pepper and the entropy
+/// of its key are public, for this check only.
 fn provisioned() -> Result<(Vec<u8>, String), Box<dyn std::error::Error>> {
     let plans = [Plan::new("device", "100/minute, 1000/hour".parse()?).ok_or("a short name")?];
     let name = |text| Name::new(text).ok_or("a short name");

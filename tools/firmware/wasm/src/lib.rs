@@ -1,5 +1,7 @@
-//! The checks as a WebAssembly module that imports nothing. `run` does them and answers with the length of what they
-//! told, which begins at `text()`; a panic traps, and what was told until then is there.
+//! The checks as a WebAssembly module that imports nothing.
+//!
+//! `run` runs them and returns the length of their output, which begins at `text()`. A panic traps;
+//! the output until then, with the panic's message, stays readable.
 #![no_std]
 
 use core::fmt::{self, Write as _};
@@ -14,21 +16,21 @@ static LIMITER: [Line; LIMITER_LINES] = [const { Line::new() }; LIMITER_LINES];
 static TEXT: [AtomicU8; 8192] = [const { AtomicU8::new(0) }; 8192];
 static LEN: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs the vectors and the life of a device; the length of what they told.
+/// Runs the vectors and the life of a device. Returns the length of their output in bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn run() -> usize {
-    let told = writeln!(Text, "{}", vectors::run(&GATE));
-    assert!(told.and_then(|()| life::run(&GATE, &LIMITER, &mut Text)).is_ok(), "the text is too long");
+    let printed = writeln!(Text, "{}", vectors::run(&GATE));
+    assert!(printed.and_then(|()| life::run(&GATE, &LIMITER, &mut Text)).is_ok(), "the output is too long");
     len()
 }
 
-/// Where the text begins.
+/// Returns the start of the output.
 #[unsafe(no_mangle)]
 pub extern "C" fn text() -> *const u8 {
     TEXT.as_ptr().cast()
 }
 
-/// How long it is.
+/// Returns the length of the output in bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn len() -> usize {
     LEN.load(Relaxed)
@@ -40,8 +42,8 @@ impl fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let len = LEN.load(Relaxed);
         let rest = TEXT.get(len..len + text.len()).ok_or(fmt::Error)?;
-        for (place, byte) in rest.iter().zip(text.bytes()) {
-            place.store(byte, Relaxed);
+        for (slot, byte) in rest.iter().zip(text.bytes()) {
+            slot.store(byte, Relaxed);
         }
         LEN.store(len + text.len(), Relaxed);
         Ok(())
@@ -50,7 +52,7 @@ impl fmt::Write for Text {
 
 #[panic_handler]
 fn panicked(info: &core::panic::PanicInfo<'_>) -> ! {
-    // What doesn't fit is cut.
+    // If the output is full, the message is cut.
     let _ = writeln!(Text, "{info}");
     core::arch::wasm32::unreachable()
 }

@@ -1,6 +1,6 @@
-//! Bytes taken one after another. Where none is left, zeros follow, so every input means something.
+//! Reads the input as bytes, numbers and times. Zeros follow its end, so every input is valid.
 
-/// What is left of the input.
+/// The rest of the input.
 #[derive(Debug)]
 pub(crate) struct Bytes<'a>(&'a [u8]);
 
@@ -38,17 +38,17 @@ impl<'a> Bytes<'a> {
         u64::from_le_bytes(self.array())
     }
 
-    /// A number below `bound`, which is 1 to 256.
+    /// Reads a number below `bound`, which is 1 to 256.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::from(self.byte()) % bound
     }
 
-    /// One of these.
+    /// Reads an index, and returns the element there.
     pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 
-    /// A cost: mostly small, sometimes at the ends.
+    /// Reads a cost: usually small, sometimes an extreme.
     pub(crate) fn cost(&mut self) -> u32 {
         match self.byte() {
             byte @ 0..=199 => u32::from(byte % 8),
@@ -59,11 +59,10 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// A clock that goes on by steps of the input's choosing. What callers read of it may be late, by no more than clocks
-/// may disagree.
+/// A clock that the input steps forward. A reading may be late, within the tallies' tolerance.
 #[derive(Debug)]
 pub(crate) struct Clock {
-    /// The latest time that anybody has read.
+    /// The latest time so far, in milliseconds since the Unix epoch.
     pub(crate) latest_ms: u64,
     tolerance_ms: u64,
 }
@@ -73,7 +72,7 @@ impl Clock {
         Self { latest_ms: 1_767_225_600_000, tolerance_ms: u64::from(longest_window_s.max(60)) * 1000 }
     }
 
-    /// The time that the next caller reads.
+    /// Steps the clock, and returns the time that a caller reads.
     pub(crate) fn read(&mut self, bytes: &mut Bytes<'_>) -> u64 {
         let step = u64::from(bytes.byte());
         let mut late = 0;
@@ -83,9 +82,9 @@ impl Clock {
             160..=199 => self.latest_ms += (step - 159) * 1000,
             200..=229 => self.latest_ms += (step - 199) * 61_000,
             230..=239 => self.latest_ms += (step - 229) * 3_600_000,
-            // Up to a moment before the tolerance is over: the stamps are whole units, so one more could be too many.
+            // Less than the tolerance: stamps are whole units, so rounding could exceed it.
             240..=253 => late = self.tolerance_ms * (step - 240) / 14,
-            // A round second, minute and hour, where windows begin.
+            // The start of the next minute or hour, where windows begin.
             254 => self.latest_ms = self.latest_ms.next_multiple_of(60_000),
             _ => self.latest_ms = self.latest_ms.next_multiple_of(3_600_000),
         }
@@ -93,7 +92,7 @@ impl Clock {
     }
 }
 
-/// Policies that fit, small enough for their limits to be met.
+/// Policies that fit one word. Most have limits small enough to be reached.
 pub(crate) const POLICIES: &[&str] = &[
     "3/second",
     "100/minute, 1000/hour",

@@ -1,4 +1,4 @@
-//! A gate and its model: a list of keys, each with its secrets, its state and a word.
+//! A gate and its model: a list of keys, each with its secrets, its state and its tally.
 
 use keytally_core::{AdminError, IMPORTED_KEY_LEN};
 use keytally_core::{
@@ -11,7 +11,7 @@ use crate::bytes::{Bytes, Clock};
 use crate::headers;
 use crate::limiter::{modelled, same, same_quotas};
 
-/// The two plans that a gate begins with, and a third that either may become.
+/// Policies: of the two plans that a gate is created with, and a third that either may change to.
 const PLANS: &[[&str; 3]] = &[
     ["3/minute, 5/hour", "9/minute, 20/hour", "1/minute, 7/hour"],
     ["sliding 4/10s", "sliding 6/10s", "sliding 2/10s"],
@@ -20,27 +20,27 @@ const PLANS: &[[&str; 3]] = &[
 
 const PEPPERS: [[u8; 32]; 3] = [[1; 32], [2; 32], [3; 32]];
 
-/// A time in Unix seconds; a run's clock never gets as far as a `u32` can't tell.
+/// Returns a time in Unix seconds. The clock of a run stays within `u32`.
 fn unix_s(now_ms: u64, after_s: u32) -> u32 {
     u32::try_from(now_ms / 1000).unwrap().saturating_add(after_s)
 }
 
-/// The moment of a second; `None` for 0.
-fn moment(unix_s: u32) -> Option<Timestamp> {
+/// Returns the time of a Unix second, or `None` for 0.
+fn timestamp(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }
 
-/// What the model knows of a key.
+/// The model of a key.
 struct Known {
     key_id: KeyId,
-    /// All secrets that it ever had, the newest last.
+    /// All texts that it ever had, the newest last.
     texts: Vec<String>,
     grace_until: u32,
     not_after: u32,
     account: u32,
     plan: usize,
     revoked: bool,
-    /// Its record was given to another key.
+    /// Its record was reused for another key.
     gone: bool,
     word: u64,
     charges: Vec<Charge>,
@@ -51,7 +51,7 @@ impl Known {
         self.revoked || (self.not_after != 0 && now_s >= u64::from(self.not_after))
     }
 
-    /// Until when the secret before the last rotation is valid; 0 if it is not.
+    /// The Unix second until which the previous secret is valid, or 0 if it is not.
     fn previous_until(&self, now_s: u64) -> u32 {
         let expiry = if self.not_after == 0 { u32::MAX } else { self.not_after };
         if self.ended(now_s) || now_s >= u64::from(self.grace_until) {
@@ -71,18 +71,18 @@ struct World<'m> {
     memory: &'m [Line],
     gate: Gate<&'m [Line]>,
     keys: Vec<Known>,
-    /// The model of each plan: one layout, that of the gate, with the plan's limits.
+    /// The model of each plan: the gate's layout with the plan's limits.
     plans: Vec<Model>,
-    /// Whether a key of another form was ever imported.
+    /// Whether a key of a foreign form was ever imported.
     imported: bool,
     /// How many of [`PEPPERS`] the gate was opened with.
     peppers: usize,
-    /// How often entropy was drawn.
+    /// The number of words drawn so far.
     drawn: u64,
 }
 
-/// Calls on a small gate, held against a model of each key: checks with right, wrong, old and unknown keys, and an
-/// administrator's work between them.
+/// Compares calls on a small gate with a model of each key: checks with current, wrong, previous
+/// and unknown keys, and an administrator's changes between them.
 pub fn gate_calls(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let texts = bytes.pick(PLANS);
@@ -122,19 +122,19 @@ pub fn gate_calls(bytes: &[u8]) {
             29 => {
                 let verdict = world.gate.check(None, 1, Timestamp::from_unix_ms(now_ms));
                 assert_eq!(verdict.outcome(), Outcome::MissingKey);
-                headers::hold(&verdict);
+                headers::check_http(&verdict);
             }
             30 => {
                 let text = bytes.rest();
                 world.check(&text[..text.len().min(64)], 1, now_ms, true);
             }
-            _ => world.look_over(clock.latest_ms),
+            _ => world.verify_all(clock.latest_ms),
         }
     }
-    world.look_over(clock.latest_ms);
+    world.verify_all(clock.latest_ms);
 }
 
-/// The model of a plan in a gate of this layout.
+/// Returns the model of a plan in a gate of this layout.
 fn model_of(layout: &Layout, text: &str) -> Model {
     let policy = model::parse_policy(text).unwrap();
     let counts_each = if policy.algorithm == model::Algorithm::Sliding { 2 } else { 1 };
@@ -149,7 +149,7 @@ impl World<'_> {
         (!self.keys.is_empty()).then(|| number % self.keys.len())
     }
 
-    /// Entropy that never comes twice: the same bytes would be the same key.
+    /// Returns entropy that never repeats: equal bytes would make equal keys.
     fn draw(&mut self) -> [u8; 24] {
         let words = [0; 3].map(|_: u64| {
             self.drawn += 1;
@@ -161,7 +161,7 @@ impl World<'_> {
         words.concat().try_into().unwrap()
     }
 
-    /// Presents a key that was issued, or one that never was.
+    /// Presents a key that was issued, or one that was not.
     fn present(&mut self, bytes: &mut Bytes<'_>, now_ms: u64) {
         let kind = bytes.byte();
         let (cost, charge) = (bytes.cost(), kind & 0x80 == 0);
@@ -176,7 +176,7 @@ impl World<'_> {
         }
         .into_bytes();
         match (kind % 8, model::parse_key(&text)) {
-            // Another secret, or another key id, with a right checksum.
+            // Another secret or another key id, with a valid checksum.
             (6, Ok(mut parts)) => {
                 let bit = bytes.below(192);
                 match bit.checked_sub(64) {
@@ -194,7 +194,8 @@ impl World<'_> {
         self.check(&text, cost, now_ms, charge);
     }
 
-    /// What a text should be found to be: a key's number, or why it is none.
+    /// Returns what a check should find: a key's index, and the reason if the key is not valid any
+    /// more. If the text is not a key of the gate, the reason is the error.
     fn verify(&self, text: &[u8], now_ms: u64) -> Result<(usize, Option<Reason>), Reason> {
         let parsed = model::parse_key(text);
         let mut there = self.keys.iter().enumerate().filter(|(_, key)| !key.gone);
@@ -244,11 +245,11 @@ impl World<'_> {
         } else {
             self.gate.peek(Some(text), cost, now)
         };
-        headers::hold(&verdict);
+        headers::check_http(&verdict);
         let (key, reason) = match self.verify(text, now_ms) {
             Err(reason) => {
                 assert_eq!((verdict.outcome(), verdict.reason()), (Outcome::InvalidKey, Some(reason)));
-                assert_eq!(verdict.holder(), None, "a stranger's key belongs to nobody");
+                assert_eq!(verdict.holder(), None, "an unknown key has a holder");
                 return;
             }
             Ok(found) => found,
@@ -272,7 +273,7 @@ impl World<'_> {
         }
     }
 
-    /// Refund, settle, reset.
+    /// Refunds or settles a charge, or resets a key.
     fn adjust(&mut self, bytes: &mut Bytes<'_>, now_ms: u64) {
         let now = Timestamp::from_unix_ms(now_ms);
         let Some(key) = self.pick(bytes) else { return };
@@ -315,18 +316,22 @@ impl World<'_> {
         (
             NewKey::new(u32::from(bytes.byte()), env)
                 .with_plan(PLAN_NAMES[plan])
-                .with_not_after(moment(not_after)),
+                .with_not_after(timestamp(not_after)),
             plan,
         )
     }
 
     fn add(&mut self, key_id: KeyId, text: String, new: &NewKey<'_>, plan: usize, latest_ms: u64) {
-        // A record that was given to the new key was one that nobody needed.
+        // If a record was reused for the new key, its old key had ended and counted in no window.
         let now_s = latest_ms / 1000;
         for known in self.keys.iter_mut().filter(|known| !known.gone) {
             if self.gate.key(known.key_id, Timestamp::from_unix_ms(latest_ms)).is_none() {
-                assert!(known.ended(now_s), "{} was good", known.key_id);
-                assert!(self.plans[known.plan].reusable(known.word, latest_ms), "{} counted", known.key_id);
+                assert!(known.ended(now_s), "{} was valid", known.key_id);
+                assert!(
+                    self.plans[known.plan].is_reusable(known.word, latest_ms),
+                    "{} had counts",
+                    known.key_id
+                );
                 known.gone = true;
             }
         }
@@ -355,7 +360,7 @@ impl World<'_> {
                 let parts = model::parse_key(key.expose().as_bytes()).unwrap();
                 assert_eq!((parts.prefix.as_str(), parts.env.as_str()), ("kt", new.env.as_str()));
                 assert_eq!(parts.key_id, key_id.number());
-                assert!(self.keys.iter().all(|known| known.key_id != key_id), "a key id came twice");
+                assert!(self.keys.iter().all(|known| known.key_id != key_id), "a key id repeated");
                 self.add(key_id, key.expose().to_owned(), &new, plan, latest_ms);
             }
             Err(AdminError::Full { keys }) => {
@@ -363,8 +368,8 @@ impl World<'_> {
                 assert_eq!(there.len(), usize::try_from(keys).unwrap());
                 for known in there {
                     let needed = !known.ended(latest_ms / 1000)
-                        || !self.plans[known.plan].reusable(known.word, latest_ms);
-                    assert!(needed, "the record of {} could have been given away", known.key_id);
+                        || !self.plans[known.plan].is_reusable(known.word, latest_ms);
+                    assert!(needed, "the record of {} was reusable", known.key_id);
                 }
             }
             Err(error) => panic!("{error}"),
@@ -391,10 +396,10 @@ impl World<'_> {
         };
         let imported =
             self.gate.administer().unwrap().import(text.as_bytes(), &new, Timestamp::from_unix_ms(latest_ms));
-        let has_it = self.verify(text.as_bytes(), latest_ms).ok().map(|(key, _)| self.keys[key].key_id);
+        let present = self.verify(text.as_bytes(), latest_ms).ok().map(|(key, _)| self.keys[key].key_id);
         match imported {
             Ok(key_id) => {
-                assert_eq!(has_it, None);
+                assert_eq!(present, None);
                 match parse_key(text.as_bytes()) {
                     Ok(parts) => assert_eq!(parts.id, key_id),
                     Err(_) => self.imported = true,
@@ -409,7 +414,7 @@ impl World<'_> {
                 let there = |known: &Known| known.key_id == key_id && !known.gone;
                 assert!(self.keys.iter().any(there));
             }
-            Err(AdminError::NoRoomToImport) => assert_eq!(has_it, None),
+            Err(AdminError::NoRoomToImport) => assert_eq!(present, None),
             Err(error) => panic!("{error}"),
         }
     }
@@ -426,7 +431,13 @@ impl World<'_> {
         let known = &mut self.keys[key];
         let now = Timestamp::from_unix_ms(now_ms);
         let until = known.previous_until(now_ms / 1000);
-        match self.gate.administer().unwrap().rotate(known.key_id, moment(grace_until), force, entropy, now) {
+        match self.gate.administer().unwrap().rotate(
+            known.key_id,
+            timestamp(grace_until),
+            force,
+            entropy,
+            now,
+        ) {
             Ok(new) => {
                 assert!(!known.gone && !known.revoked && (until == 0 || force));
                 assert_eq!(parse_key(new.expose().as_bytes()).unwrap().id, known.key_id);
@@ -435,7 +446,9 @@ impl World<'_> {
             }
             Err(AdminError::NoSuchKey(_)) => assert!(known.gone),
             Err(AdminError::Revoked(_)) => assert!(known.revoked),
-            Err(AdminError::InGrace { until: said, .. }) => assert!(!force && Some(said) == moment(until)),
+            Err(AdminError::InGrace { until: reported, .. }) => {
+                assert!(!force && Some(reported) == timestamp(until));
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -459,15 +472,15 @@ impl World<'_> {
         }
     }
 
-    /// Opens the gate anew, maybe with a new pepper. Older ones stay, since keys may need them.
+    /// Reopens the gate, perhaps with another pepper. It keeps the older ones, which keys may need.
     fn reopen(&mut self, bytes: &mut Bytes<'_>) {
         self.peppers = (self.peppers + bytes.below(2)).min(PEPPERS.len());
         let peppers = Peppers::new(&PEPPERS[..self.peppers]).unwrap();
         self.gate = Gate::attach(self.memory, peppers).unwrap();
     }
 
-    /// The list is that of the model, and there is nothing to complain of.
-    fn look_over(&mut self, latest_ms: u64) {
+    /// Checks that the gate lists the model's keys, and that its verification finds no flaw.
+    fn verify_all(&mut self, latest_ms: u64) {
         let now = Timestamp::from_unix_ms(latest_ms);
         let mut listed = 0;
         for info in self.gate.list(now) {
@@ -476,7 +489,7 @@ impl World<'_> {
             let known = self.keys.iter().find(there).expect("a key that was issued");
             assert_eq!((info.account, usize::from(info.plan)), (known.account, known.plan));
             let until = known.previous_until(latest_ms / 1000);
-            assert_eq!((info.not_after, info.grace_until), (moment(known.not_after), moment(until)));
+            assert_eq!((info.not_after, info.grace_until), (timestamp(known.not_after), timestamp(until)));
             assert_eq!(info.state == KeyState::Revoked, known.revoked);
             let text = &known.texts[known.texts.len() - 1];
             if let Some(last) = info.last_characters {

@@ -1,12 +1,12 @@
-//! Headers: those of a few verdicts, held against the model's and read back field by field.
+//! Header fields of verdicts, compared with the model's and parsed field by field.
 
 use keytally_core::MAX_HEADERS_LEN;
 use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp, Verdict};
-use keytally_vectors::model::{self, QuotaAnswer};
+use keytally_vectors::model::{self, QuotaState};
 
 use crate::bytes::{Bytes, POLICIES};
 
-/// Makes verdicts of a policy and a few calls at any times.
+/// Checks the header fields of a policy's verdicts at arbitrary times.
 pub fn headers(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let text: String = match bytes.below(4) {
@@ -33,7 +33,7 @@ pub fn headers(bytes: &[u8]) {
         };
         let now = Timestamp::from_unix_ms(now_ms);
         let subject = [call & 0x1f];
-        hold(&if call & 0x80 == 0 {
+        check_http(&if call & 0x80 == 0 {
             limiter.check(&subject, cost, now)
         } else {
             limiter.peek(&subject, cost, now)
@@ -41,13 +41,13 @@ pub fn headers(bytes: &[u8]) {
     }
 }
 
-/// Holds all that HTTP has of a verdict against the model and against its own form.
-pub(crate) fn hold(verdict: &Verdict) {
+/// Compares the status, fields and body of a verdict with the model, and checks their syntax.
+pub(crate) fn check_http(verdict: &Verdict) {
     let outcome = *model::Outcome::ALL.iter().find(|it| it.value() == verdict.outcome() as u32).unwrap();
-    let quotas: Vec<QuotaAnswer> = verdict
+    let quotas: Vec<QuotaState> = verdict
         .quotas()
         .iter()
-        .map(|quota| QuotaAnswer {
+        .map(|quota| QuotaState {
             limit: quota.limit,
             remaining: quota.remaining,
             window_s: quota.window.seconds(),
@@ -79,7 +79,7 @@ pub(crate) fn hold(verdict: &Verdict) {
     assert!(headers.iter().map(|(name, _)| name).eq(names.iter().copied()));
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), headers.iter().count(), "each field once: {text:?}");
+    assert_eq!(names.len(), headers.iter().count(), "a field appears twice: {text:?}");
 
     let mut buffer = [b'!'; MAX_HEADERS_LEN];
     assert_eq!(verdict.write_headers(&mut buffer), Ok(text.len()));

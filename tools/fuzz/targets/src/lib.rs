@@ -1,19 +1,19 @@
-//! What the fuzz targets do: each takes bytes, makes of them a text or a sequence of calls, and panics when the core
-//! and the slow model differ or a promise is broken.
+//! Fuzz targets: functions that turn bytes into a text or a sequence of calls.
 //!
-//! They are plain functions. `tools/fuzz/fuzz_targets` gives them to libFuzzer, and `tests/corpus.rs` gives them the inputs that
-//! are checked in under `tools/fuzz/corpus`, with any toolchain.
+//! A target panics if the core and the slow model differ, or if a guarantee is broken.
+//! `tools/fuzz/fuzz_targets` calls the targets from libFuzzer. `tests/corpus.rs` calls them with
+//! the inputs in `tools/fuzz/corpus`, with any toolchain.
 //!
-//! | target | what the bytes are | held against |
+//! | target | meaning of the bytes | compared with |
 //! |---|---|---|
 //! | [`policy()`] | a policy text | the model's parser |
 //! | [`key()`] | a key, or the parts of one and a mistake in it | the model's parser |
 //! | [`mac()`] | a pepper, and a key or another text | the crate `hmac` |
-//! | [`headers()`] | a policy and a few calls | the model's header block; each field read back |
-//! | [`limiter_calls()`] | calls on a small limiter, by clocks that disagree | a model of each subject |
-//! | [`gate_calls()`] | calls on a small gate, an administrator's too | a model of each key |
-//! | [`c_calls()`] | calls on the C library with arguments that are wrong | every call returns, and what fails writes nothing |
-//! | [`open_bytes()`] | a gate or limiter with damage anywhere, or no table at all | a stranger is never admitted, and every call returns |
+//! | [`headers()`] | a policy and a few calls | the model's header block, and each field parsed |
+//! | [`limiter_calls()`] | calls on a small limiter, at times that step back and forth | a model of each subject |
+//! | [`gate_calls()`] | calls on a small gate, including an administrator's | a model of each key |
+//! | [`c_calls()`] | calls of the C library with invalid arguments | every call returns, and a failed call writes nothing |
+//! | [`open_bytes()`] | a damaged gate or limiter, or arbitrary bytes as one | every call returns, and a key that was not issued is not admitted |
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a target fails by panicking")]
 #![expect(clippy::missing_panics_doc, reason = "a target fails by panicking")]
 
@@ -34,10 +34,10 @@ pub use mac::mac;
 pub use open::open_bytes;
 pub use texts::{key, policy};
 
-/// A target: what it does with bytes.
+/// A target.
 pub type Target = fn(&[u8]);
 
-/// Every target and its name, which is its corpus's folder too.
+/// All targets by name, which is also the folder of the target's corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("policy", policy),
     ("key", key),

@@ -1,4 +1,4 @@
-//! A limiter and its model: a word for each subject, and no table.
+//! A limiter and its model: a tally for each subject, without a table.
 
 use keytally_core::BUCKET_SLOTS;
 use keytally_core::{Charge, Limiter, Line, Outcome, Policy, Timestamp, Verdict};
@@ -9,15 +9,16 @@ use crate::headers;
 
 const SUBJECTS: usize = 48;
 
-/// What the model knows of a subject.
+/// The model of a subject.
 #[derive(Default)]
 struct Known {
     word: u64,
     charges: Vec<Charge>,
 }
 
-/// Calls on a small limiter, held against a model of each subject. The subjects are more than the table holds, so
-/// slots are reused and the table is full at times.
+/// Compares calls on a small limiter with a model of each subject.
+///
+/// There may be more subjects than slots, so that slots are reused and the table is full at times.
 pub fn limiter_calls(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let policy: Policy = bytes.pick(POLICIES).parse().unwrap();
@@ -42,18 +43,18 @@ pub fn limiter_calls(bytes: &[u8]) {
         let name = [b's', u8::try_from(subject).unwrap()];
         let now_ms = clock.read(&mut bytes);
         let now = Timestamp::from_unix_ms(now_ms);
-        // Nobody needs the slot of a word that tells nothing any more, so somebody else may have it by now.
-        let may_be_gone = |known: &Known| model.reusable(known.word, clock.latest_ms);
+        // The slot of an expired tally may have been reused for another subject.
+        let may_be_reused = |known: &Known| model.is_reusable(known.word, clock.latest_ms);
         let these = &mut known[subject];
         match (call >> 1) % 8 {
             0..=3 => {
                 let cost = bytes.cost();
                 let verdict = limiter.check(&name, cost, now);
-                headers::hold(&verdict);
+                headers::check_http(&verdict);
                 if verdict.outcome() == Outcome::Full {
-                    assert!(may_be_gone(these), "a subject that has a slot needs no other");
-                    let taken = known.iter().filter(|known| !model.reusable(known.word, now_ms)).count();
-                    assert!(taken >= BUCKET_SLOTS, "full with {taken} subjects");
+                    assert!(may_be_reused(these), "a subject with a slot got no slot");
+                    let taken = known.iter().filter(|known| !model.is_reusable(known.word, now_ms)).count();
+                    assert!(taken >= BUCKET_SLOTS, "full with {taken} live subjects");
                     continue;
                 }
                 let expected = model.check(these.word, now_ms, cost);
@@ -66,7 +67,7 @@ pub fn limiter_calls(bytes: &[u8]) {
             4 => {
                 let cost = bytes.cost();
                 let verdict = limiter.peek(&name, cost, now);
-                headers::hold(&verdict);
+                headers::check_http(&verdict);
                 same(&verdict, &model.peek(these.word, now_ms, cost));
             }
             5 => {
@@ -80,7 +81,7 @@ pub fn limiter_calls(bytes: &[u8]) {
                 let actual = bytes.cost();
                 let verdict = limiter.settle(&name, charge, actual, now);
                 if verdict.outcome() == Outcome::Full {
-                    assert!(may_be_gone(these));
+                    assert!(may_be_reused(these));
                     continue;
                 }
                 let expected = model.settle(these.word, modelled(charge), actual, now_ms);
@@ -88,8 +89,8 @@ pub fn limiter_calls(bytes: &[u8]) {
                 these.word = expected.next;
                 same_quotas(&verdict, &model.peek(these.word, now_ms, 0));
             }
-            // A reset leaves a stamp where there is a slot, and the model can't know whether there is one.
-            _ if may_be_gone(these) => {}
+            // A reset writes a stamp only if the subject has a slot, which the model cannot know.
+            _ if may_be_reused(these) => {}
             _ => {
                 let verdict = limiter.reset(&name, now);
                 these.word = model.reset(these.word, now_ms);
@@ -97,7 +98,7 @@ pub fn limiter_calls(bytes: &[u8]) {
             }
         }
     }
-    let live = known.iter().filter(|known| !model.reusable(known.word, clock.latest_ms)).count();
+    let live = known.iter().filter(|known| !model.is_reusable(known.word, clock.latest_ms)).count();
     assert_eq!(
         limiters[0].live_subjects(Timestamp::from_unix_ms(clock.latest_ms)),
         u64::try_from(live).unwrap()
@@ -108,7 +109,7 @@ pub(crate) fn modelled(charge: Charge) -> model::Charge {
     model::Charge { cost: charge.cost, at_ms: charge.at.unix_ms() }
 }
 
-/// The verdict is what the model decided.
+/// Asserts that the verdict is the decision of the model.
 pub(crate) fn same(verdict: &Verdict, expected: &model::Decision) {
     assert_eq!(verdict.outcome().as_str(), expected.outcome.name());
     assert_eq!(verdict.retry_at().map(|at| i128::from(at.unix_ms())), expected.retry_at_ms);
@@ -120,7 +121,7 @@ pub(crate) fn same(verdict: &Verdict, expected: &model::Decision) {
 }
 
 pub(crate) fn same_quotas(verdict: &Verdict, expected: &model::Decision) {
-    let real = verdict.quotas().iter().map(|quota| model::QuotaAnswer {
+    let real = verdict.quotas().iter().map(|quota| model::QuotaState {
         limit: quota.limit,
         remaining: quota.remaining,
         window_s: quota.window.seconds(),

@@ -1,4 +1,4 @@
-//! MACs: of keys and other texts under peppers of any length, by the core and by the crate `hmac`.
+//! MACs of keys and other texts under peppers of any length, compared with the crate `hmac`.
 
 use hmac::{Hmac, KeyInit, Mac};
 use keytally_core::MIN_PEPPER_LEN;
@@ -7,10 +7,10 @@ use sha2::Sha256;
 
 use crate::bytes::Bytes;
 
-/// The bytes beyond the shortest pepper's. A pepper of more than 64 bytes is hashed first.
+/// The range of pepper lengths. HMAC hashes a key of more than 64 bytes first.
 const MORE_PEPPER: usize = 128;
 
-/// Makes a pepper, and the MAC of a key of our own form, of an imported key, or of any text.
+/// Compares MACs under a pepper: of a key of Keytally's form, of a foreign key, or of any text.
 pub fn mac(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let pepper_len = MIN_PEPPER_LEN + bytes.below(MORE_PEPPER);
@@ -32,7 +32,7 @@ pub fn mac(bytes: &[u8]) {
     }
 }
 
-/// Asserts that both give the same MAC.
+/// Asserts that the core and the crate `hmac` return the same MAC.
 fn agree(pepper: &[u8], message: &[u8]) {
     let mut reference = Hmac::<Sha256>::new_from_slice(pepper).unwrap();
     reference.update(message);

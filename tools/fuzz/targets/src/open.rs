@@ -1,4 +1,4 @@
-//! Tables with any bytes in them: made whole and then damaged anywhere, or made of the input altogether.
+//! Tables with arbitrary content: valid tables that are then damaged, or the input itself.
 
 use keytally_core::{
     Charge, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy,
@@ -12,8 +12,8 @@ const KEYS: u32 = 5;
 const SUBJECTS: u32 = 12;
 const PEPPER: [u8; 32] = [9; 32];
 
-/// Opens a table that anybody may have written anything into, and makes every call there is on it. All return, and a
-/// key that nobody issued is not admitted.
+/// Opens a table with arbitrary content, and makes every call on it. All calls return, and a key
+/// that was not issued is not admitted.
 pub fn open_bytes(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let kind = bytes.byte();
@@ -22,14 +22,14 @@ pub fn open_bytes(bytes: &[u8]) {
     let (memory, keys) = match kind % 4 {
         0 => (limiter(&policy, now), Vec::new()),
         1 | 2 => gate(&policy, &mut bytes, now),
-        _ => (of_bytes(&mut bytes), Vec::new()),
+        _ => (table_from(&mut bytes), Vec::new()),
     };
     damage(&memory, &mut bytes);
     if let Ok(limiter) = Limiter::attach(&memory[..]) {
-        limit(&limiter, &mut bytes);
+        call_limiter(&limiter, &mut bytes);
     }
     if let Ok(gate) = Gate::attach(&memory[..], Peppers::new(&[PEPPER]).unwrap()) {
-        pass(&gate, &keys, &mut bytes);
+        call_gate(&gate, &keys, &mut bytes);
     }
 }
 
@@ -37,7 +37,7 @@ fn lines(count: usize) -> Vec<Line> {
     (0..count).map(|_| Line::new()).collect()
 }
 
-/// A limiter with some subjects in it.
+/// Creates a limiter with some subjects.
 fn limiter(policy: &Policy, now: Timestamp) -> Vec<Line> {
     let memory = lines(Limiter::<&[Line]>::lines(SUBJECTS));
     let limiter = Limiter::create(&memory[..], policy, SUBJECTS, [5; 16]).unwrap();
@@ -47,7 +47,7 @@ fn limiter(policy: &Policy, now: Timestamp) -> Vec<Line> {
     memory
 }
 
-/// A gate with some keys in it: rotated, revoked, imported.
+/// Creates a gate with keys: a rotated one, a revoked one, an unchanged one and an imported one.
 fn gate(policy: &Policy, bytes: &mut Bytes<'_>, now: Timestamp) -> (Vec<Line>, Vec<(Key, KeyId)>) {
     let plans = [Plan::new("default", policy.clone()).unwrap()];
     let config = GateConfig::new(KEYS, Name::new("kt").unwrap(), &plans)
@@ -69,8 +69,8 @@ fn gate(policy: &Policy, bytes: &mut Bytes<'_>, now: Timestamp) -> (Vec<Line>, V
     (memory, keys)
 }
 
-/// The input as a table, which is a keytally table when it says so; its size is made to fit what it says.
-fn of_bytes(bytes: &mut Bytes<'_>) -> Vec<Line> {
+/// Returns the input as a table, perhaps with a valid magic number, version and size.
+fn table_from(bytes: &mut Bytes<'_>) -> Vec<Line> {
     let memory = lines(1 + bytes.below(64));
     if bytes.byte() & 1 == 1 {
         memory[0].store(0, u64::from_le_bytes(*b"keytally"));
@@ -86,7 +86,7 @@ fn of_bytes(bytes: &mut Bytes<'_>) -> Vec<Line> {
     memory
 }
 
-/// Puts something where it doesn't belong, up to sixteen times.
+/// Overwrites words or lines, up to 16 times.
 fn damage(memory: &[Line], bytes: &mut Bytes<'_>) {
     for _ in 0..bytes.below(17) {
         let (line, word) = (&memory[bytes.below(memory.len().min(256))], bytes.below(8));
@@ -98,7 +98,7 @@ fn damage(memory: &[Line], bytes: &mut Bytes<'_>) {
             3 => u64::MAX - u64::from(bytes.byte()),
             4 => present.wrapping_add(u64::from(bytes.byte())),
             _ => {
-                // A whole line from elsewhere: what belongs to one record, or is an intent, in another's place.
+                // A copy of another line, such as another record's, or the redo record's.
                 let from = &memory[bytes.below(memory.len().min(256))];
                 (0..8).for_each(|word| line.store(word, from.load(word)));
                 continue;
@@ -108,20 +108,20 @@ fn damage(memory: &[Line], bytes: &mut Bytes<'_>) {
     }
 }
 
-fn limit(limiter: &Limiter<&[Line]>, bytes: &mut Bytes<'_>) {
+fn call_limiter(limiter: &Limiter<&[Line]>, bytes: &mut Bytes<'_>) {
     let _ = (limiter.policy(), limiter.capacity());
     for _ in 0..32 {
         let now = Timestamp::from_unix_ms(time(bytes));
         let subject = [bytes.byte() % 32];
         let cost = bytes.cost();
-        sane(&limiter.peek(&subject, cost, now));
+        check_verdict(&limiter.peek(&subject, cost, now));
         let verdict = limiter.check(&subject, cost, now);
-        sane(&verdict);
+        check_verdict(&verdict);
         let charge = verdict.charge().unwrap_or(Charge { cost, at: now });
         match bytes.below(4) {
-            0 => sane(&limiter.refund(&subject, charge, now)),
-            1 => sane(&limiter.settle(&subject, charge, bytes.cost(), now)),
-            2 => sane(&limiter.reset(&subject, now)),
+            0 => check_verdict(&limiter.refund(&subject, charge, now)),
+            1 => check_verdict(&limiter.settle(&subject, charge, bytes.cost(), now)),
+            2 => check_verdict(&limiter.reset(&subject, now)),
             _ => assert!(limiter.live_subjects(now) <= limiter.slots_total()),
         }
         if bytes.is_empty() {
@@ -130,8 +130,8 @@ fn limit(limiter: &Limiter<&[Line]>, bytes: &mut Bytes<'_>) {
     }
 }
 
-fn pass(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>) {
-    let stranger = |key_id: u64| {
+fn call_gate(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>) {
+    let forged = |key_id: u64| {
         model::encode_key(&model::Key {
             prefix: "kt".to_owned(),
             env: "live".to_owned(),
@@ -141,24 +141,24 @@ fn pass(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>) {
     };
     let deny = |text: &[u8], now: Timestamp| {
         let verdict = gate.check(Some(text), 1, now);
-        assert!(!verdict.is_admitted(), "a stranger was admitted");
-        assert!(verdict.quotas().is_empty(), "a stranger reached a tally");
-        sane(&verdict);
+        assert!(!verdict.is_admitted(), "a key that was not issued was admitted");
+        assert!(verdict.quotas().is_empty(), "a key that was not issued reached a tally");
+        check_verdict(&verdict);
     };
     for _ in 0..16 {
         let now = Timestamp::from_unix_ms(time(bytes));
-        deny(stranger(bytes.word()).as_bytes(), now);
-        deny(b"stranger-0123456789", now);
+        deny(forged(bytes.word()).as_bytes(), now);
+        deny(b"unknown-0123456789", now);
         for (key, key_id) in keys {
-            deny(stranger(key_id.number()).as_bytes(), now);
+            deny(forged(key_id.number()).as_bytes(), now);
             let verdict = gate.check(Some(key.expose().as_bytes()), bytes.cost(), now);
-            sane(&verdict);
+            check_verdict(&verdict);
             let charge = verdict.charge().unwrap_or(Charge { cost: 1, at: now });
-            sane(&gate.peek(Some(key.expose().as_bytes()), 1, now));
-            gate.refund(*key_id, charge, now).iter().for_each(sane);
-            gate.settle(*key_id, charge, bytes.cost(), now).iter().for_each(sane);
+            check_verdict(&gate.peek(Some(key.expose().as_bytes()), 1, now));
+            gate.refund(*key_id, charge, now).iter().for_each(check_verdict);
+            gate.settle(*key_id, charge, bytes.cost(), now).iter().for_each(check_verdict);
         }
-        sane(&gate.check(Some(b"legacy-0123456789"), 1, now));
+        check_verdict(&gate.check(Some(b"legacy-0123456789"), 1, now));
         for info in gate.list(now) {
             let _ = (gate.reset(info.key_id, now), gate.key(info.key_id, now));
         }
@@ -172,7 +172,7 @@ fn pass(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>) {
 }
 
 fn administer(gate: &Gate<&[Line]>, bytes: &mut Bytes<'_>, now: Timestamp) {
-    // Whoever had the administrator's word has no say in memory that is one's own.
+    // Fails if the table's content says that another administrator is active.
     drop(gate.administer());
     let mut administrator = gate.take_over();
     let _ = administrator.has_recovered();
@@ -185,13 +185,13 @@ fn administer(gate: &Gate<&[Line]>, bytes: &mut Bytes<'_>, now: Timestamp) {
             if let Ok((key, key_id)) = administrator.issue(&new, entropy, now) {
                 drop(administrator);
                 assert_eq!(gate.key(key_id, now).map(|info| info.key_id), Some(key_id));
-                sane(&gate.check(Some(key.expose().as_bytes()), 1, now));
+                check_verdict(&gate.check(Some(key.expose().as_bytes()), 1, now));
             }
         }
         (1, _) => drop(administrator.import(b"another-legacy-key-01", &new, now)),
         (2, Some(key_id)) => {
             if let Ok(key) = administrator.rotate(key_id, None, true, entropy, now) {
-                sane(&gate.check(Some(key.expose().as_bytes()), 1, now));
+                check_verdict(&gate.check(Some(key.expose().as_bytes()), 1, now));
             }
         }
         (3, Some(key_id)) => drop(administrator.revoke(key_id)),
@@ -216,8 +216,8 @@ fn time(bytes: &mut Bytes<'_>) -> u64 {
     }
 }
 
-/// A verdict that can be put into a response.
-fn sane(verdict: &Verdict) {
+/// Asserts that a verdict makes a valid response.
+fn check_verdict(verdict: &Verdict) {
     for quota in verdict.quotas().iter() {
         assert!(quota.remaining <= quota.limit);
     }

@@ -1,11 +1,11 @@
-//! Texts: policies and keys, each read by the core and by the model.
+//! Policies and keys, each parsed by the core and by the model.
 
 use keytally_core::{Hint, Key, KeyId, Name, ParseKeyError, ParsePolicyErrorKind, Policy, parse_key};
 use keytally_vectors::model;
 
 use crate::bytes::Bytes;
 
-/// Reads a policy text.
+/// Parses a policy text.
 pub fn policy(bytes: &[u8]) {
     let Ok(text) = core::str::from_utf8(bytes) else { return };
     match (text.parse::<Policy>(), model::parse_policy(text)) {
@@ -13,7 +13,7 @@ pub fn policy(bytes: &[u8]) {
             assert_eq!(format!("{:?}", policy.algorithm()), format!("{:?}", expected.algorithm));
             let quotas = policy.quotas().iter().map(|quota| (quota.limit, quota.window.seconds()));
             assert!(quotas.eq(expected.quotas.iter().map(|quota| (quota.limit, quota.window_s))));
-            let layout = model::Layout::of(&expected);
+            let layout = model::Layout::from_policy(&expected);
             assert_eq!(policy.layout().stamp_bits(), layout.stamp_bits);
             assert_eq!(policy.to_string(), expected.to_string());
             assert_eq!(policy.to_string().parse::<Policy>().as_ref(), Ok(&policy));
@@ -38,11 +38,11 @@ pub fn policy(bytes: &[u8]) {
             assert_eq!(kind, expected.kind());
             assert!(error.part().len() <= 32 && !error.to_string().is_empty());
         }
-        (real, expected) => panic!("{text:?} is {real:?} to the core and {expected:?} to the model"),
+        (real, expected) => panic!("the core parsed {text:?} as {real:?}, the model as {expected:?}"),
     }
 }
 
-/// Reads a key: the bytes themselves, or one made of them with a mistake in it.
+/// Parses the bytes as a key, then a key made of them, then that key with one mistake.
 pub fn key(bytes: &[u8]) {
     read_key(bytes);
     let mut bytes = Bytes::new(bytes);
@@ -73,10 +73,10 @@ pub fn key(bytes: &[u8]) {
     read_key(&wrong);
 }
 
-/// Reads a text, and says whether it is a key.
+/// Parses a text with both parsers, and returns whether it is a key.
 fn read_key(text: &[u8]) -> bool {
     let hint = Hint::new(text).to_string();
-    // Never more than a name's worth and four characters.
+    // At most 16 bytes of names, the ellipsis, and the last four characters.
     assert!(hint.len() <= 16 + "…".len() + 4, "{hint}");
     match (parse_key(text), model::parse_key(text)) {
         (Ok(parts), Ok(expected)) => {
@@ -96,6 +96,6 @@ fn read_key(text: &[u8]) -> bool {
             assert_eq!(kind, expected.kind());
             false
         }
-        (real, expected) => panic!("{text:?} is {real:?} to the core and {expected:?} to the model"),
+        (real, expected) => panic!("the core parsed {text:?} as {real:?}, the model as {expected:?}"),
     }
 }

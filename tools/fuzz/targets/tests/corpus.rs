@@ -1,4 +1,4 @@
-//! Every input that is checked in, given to its target again.
+//! Calls each target with the inputs of its corpus.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use keytally_fuzz_targets::TARGETS;
 
-/// Runs a target on each file of its corpus, in the order of their names.
+/// Calls a target with each file of its corpus, in the order of their names, and with no bytes.
 fn replay(name: &str) {
     let (_, target) = TARGETS.iter().find(|(other, _)| *other == name).unwrap();
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(name);
@@ -28,7 +28,7 @@ macro_rules! targets {
         })*
 
         #[test]
-        fn every_target_is_replayed() {
+        fn all_targets_have_a_test() {
             assert!(TARGETS.iter().map(|(name, _)| *name).eq([$(stringify!($target)),*]));
         }
     };

@@ -1,4 +1,4 @@
-//! The gate in front of a route: what it's asked, and the response that its verdict makes.
+//! The check before a route: the call of the gate, and the response for its verdict.
 
 use core::net::IpAddr;
 
@@ -13,13 +13,13 @@ use keytally::{Holder, Outcome, PROBLEM_MEDIA_TYPE, Verdict, accepts_problem};
 use super::address::Peer;
 use super::{Service, json};
 
-/// In shadow mode, says what a request that was let through would have been.
+/// The header that names, in shadow mode, the outcome of a request that would have been refused.
 pub(crate) const SHADOW: &str = "X-Keytally-Shadow";
 
 /// A route behind the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// `/auth`, which proxies ask.
+    /// `/auth`, for proxies.
     Auth,
     /// `/api/v1/contacts`
     Contacts,
@@ -38,44 +38,47 @@ impl Route {
     }
 }
 
-/// What a route asks of the gate.
+/// The kind of check that a route needs.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Ask {
-    /// Charge so much, if there is room.
+pub(crate) enum Check {
+    /// Check the key and charge this cost.
     Charge(u32),
-    /// Check the key and look at its quotas.
-    Look,
+    /// Check the key and read its quotas, without a charge.
+    Peek,
 }
 
-/// Who the request is from, for the route behind the gate.
+/// The client of a request, for the route behind the gate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller<'v> {
-    /// Unknown only in shadow mode, where an invalid key names no holder either: it may be revoked or expired.
+    /// The holder of the key. `None` only in shadow mode, if the key is missing or invalid. The key
+    /// may be revoked or expired, so its former holder is not reported.
     pub(crate) holder: Option<Holder>,
     pub(crate) verdict: &'v Verdict,
-    /// The gate that gave the verdict.
+    /// The gate that returned the verdict.
     pub(crate) gate: &'v Gate,
 }
 
 impl Caller<'_> {
-    /// The account; that of an unknown caller is 0.
+    /// Returns the account, or 0 if the holder is unknown.
     pub(crate) fn account(&self) -> u32 {
         self.holder.map_or(0, |holder| holder.account)
     }
 }
 
 impl Service {
-    /// Asks the gate, and lets `answer` respond when it admits.
-    pub(crate) fn guard(
+    /// Checks the request. If it is admitted, responds with `respond`, else with the refusal.
+    ///
+    /// In shadow mode, responds with `respond` in both cases.
+    pub(crate) fn check_and_respond(
         &self,
         route: Route,
         request: &Request,
-        ask: Ask,
-        answer: impl FnOnce(&Caller<'_>) -> Response,
+        check: Check,
+        respond: impl FnOnce(&Caller<'_>) -> Response,
     ) -> Response {
         let headers = request.headers();
         let gate = self.gate.load();
-        let verdict = self.ask(&gate, headers, ask);
+        let verdict = self.check(&gate, headers, check);
         self.metrics.count(&verdict);
         if !verdict.is_admitted() {
             let shadow = self.settings.shadow;
@@ -88,16 +91,16 @@ impl Service {
             if !shadow {
                 return match too_many {
                     None => refusal(&verdict, headers),
-                    Some(too_many) => refused_guess(&too_many, headers),
+                    Some(too_many) => guess_refusal(&too_many, headers),
                 };
             }
             self.metrics.count_shadow(&verdict);
         }
         let holder = verdict.holder().filter(|_| verdict.outcome() != Outcome::InvalidKey);
-        let mut response = answer(&Caller { holder, verdict: &verdict, gate: &gate });
+        let mut response = respond(&Caller { holder, verdict: &verdict, gate: &gate });
         set_headers(&mut response, &verdict);
         if !verdict.is_admitted() {
-            // They belong to the statuses that weren't sent.
+            // These headers belong to the refusal, which is not sent.
             response.headers_mut().remove(RETRY_AFTER);
             response.headers_mut().remove(WWW_AUTHENTICATE);
             set(&mut response, SHADOW, verdict.outcome().as_str());
@@ -105,10 +108,10 @@ impl Service {
         response
     }
 
-    /// Returns the address that failed checks are counted by.
+    /// Returns the client address by which failed checks are counted.
     ///
-    /// At `/auth` that is one that a trusted proxy forwards: the peer there is the proxy, and all clients would share
-    /// its count.
+    /// At `/auth` the peer is a proxy, and all its clients would share one count. There, only an
+    /// address that a trusted proxy forwards counts.
     fn client(&self, route: Route, request: &Request) -> Option<IpAddr> {
         let peer = *request.extensions().get::<Peer>()?;
         let proxies = &self.settings.proxies;
@@ -118,29 +121,32 @@ impl Service {
         }
     }
 
-    fn ask(&self, gate: &Gate, headers: &HeaderMap, ask: Ask) -> Verdict {
+    /// Calls the gate with the key in the headers.
+    fn check(&self, gate: &Gate, headers: &HeaderMap, check: Check) -> Verdict {
         let mut values = headers.get_all(API_KEY_HEADER).iter();
-        // The value is bytes: it need not be UTF-8.
+        // The value may be any bytes, not only UTF-8.
         let api_key = values.next().map(HeaderValue::as_bytes);
         if values.next().is_some() {
             return Verdict::duplicate_header(now());
         }
-        match ask {
-            Ask::Charge(cost) => self.metrics.time(|| gate.check(api_key, cost)),
-            Ask::Look => gate.peek(api_key, 0),
+        match check {
+            Check::Charge(cost) => self.metrics.time(|| gate.check(api_key, cost)),
+            Check::Peek => gate.peek(api_key, 0),
         }
     }
 }
 
-/// The response to a request that the gate refused.
+/// Returns the response to a request that the gate refused.
 fn refusal(verdict: &Verdict, headers: &HeaderMap) -> Response {
     let mut response = refusal_without_quotas(verdict, headers);
     set_headers(&mut response, verdict);
     response
 }
 
-/// The response to a wrong key after too many of them. The rate-limit headers describe a key's quota, and there is none.
-fn refused_guess(too_many: &Verdict, headers: &HeaderMap) -> Response {
+/// Returns the response to an invalid key beyond the limit of failed checks.
+///
+/// It has no rate-limit headers: they describe the quotas of a key.
+fn guess_refusal(too_many: &Verdict, headers: &HeaderMap) -> Response {
     let mut response = refusal_without_quotas(too_many, headers);
     if let Some(seconds) = too_many.retry_after_s() {
         set(&mut response, "Retry-After", &seconds.to_string());
@@ -148,7 +154,7 @@ fn refused_guess(too_many: &Verdict, headers: &HeaderMap) -> Response {
     response
 }
 
-/// Status and body of a refusal.
+/// Returns the status and the body of a refusal.
 fn refusal_without_quotas(verdict: &Verdict, headers: &HeaderMap) -> Response {
     let status = StatusCode::from_u16(verdict.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if wants_problem(headers) {
@@ -160,19 +166,19 @@ fn refusal_without_quotas(verdict: &Verdict, headers: &HeaderMap) -> Response {
     }
 }
 
-/// Whether the request names problem documents among what it accepts.
+/// Returns whether the request accepts problem documents (RFC 9457).
 fn wants_problem(headers: &HeaderMap) -> bool {
     headers.get_all(ACCEPT).iter().any(|value| accepts_problem(value.as_bytes()))
 }
 
-/// Sets the verdict's headers: there is one of each, whatever the route has set.
+/// Sets the headers of the verdict, and replaces those of the route.
 fn set_headers(response: &mut Response, verdict: &Verdict) {
     for (name, value) in verdict.headers().iter() {
         set(response, name, value);
     }
 }
 
-/// Sets a header whose name and value are of our making.
+/// Sets a header. Does nothing if the name or the value is not valid.
 pub(crate) fn set(response: &mut Response, name: &str, value: &str) {
     if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
         response.headers_mut().insert(name, value);
@@ -192,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_document_is_for_those_who_name_it() {
+    fn problem_document_is_sent_only_if_accept_names_it() {
         for none in [
             &[][..],
             &["*/*"],

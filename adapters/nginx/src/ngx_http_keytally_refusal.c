@@ -1,0 +1,51 @@
+/*
+ * The response to a refused request.
+ */
+#include "ngx_http_keytally.h"
+
+/** Sends the refusal that the request's context holds. */
+static ngx_int_t ngx_http_keytally_send_refusal(ngx_http_request_t *r,
+                                                ngx_http_keytally_ctx_t *ctx) {
+    static ngx_str_t json = ngx_string("application/json");
+    ngx_http_complex_value_t body;
+    ngx_memzero(&body, sizeof body);
+    body.value.data = (u_char *)(size_t)ctx->refusal_body;
+    body.value.len = ngx_strlen(body.value.data);
+    ngx_uint_t status = ctx->refusal_status;
+    /* auth_request reads only the status. It takes any but 401 and 403 for a failure. */
+    if (r != r->main && r->header_only && status != NGX_HTTP_UNAUTHORIZED)
+        status = NGX_HTTP_FORBIDDEN;
+    return ngx_http_send_response(r, status, &json, &body);
+}
+
+/** Refuses the request. error_page does not replace this response: clients depend on its body. */
+static ngx_int_t ngx_http_keytally_refuse_by(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx,
+                                             ngx_uint_t status, const char *body) {
+    ctx->refusal_status = status;
+    ctx->refusal_body = body;
+    ngx_http_finalize_request(r, ngx_http_keytally_send_refusal(r, ctx));
+    return NGX_DONE;
+}
+
+/** Refuses a request as the verdict says. */
+ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx,
+                                   const kt_verdict *verdict) {
+    return ngx_http_keytally_refuse_by(r, ctx, verdict->http_status, kt_verdict_body(verdict));
+}
+
+/** Refuses a request whose cost is out of range. */
+ngx_int_t ngx_http_keytally_refuse_cost(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx) {
+    return ngx_http_keytally_refuse_by(r, ctx, NGX_HTTP_BAD_REQUEST,
+                                       "{\"error\": \"Cost out of range\"}");
+}
+
+/**
+ * Handles a location with `keytally_refusal`: sends the refusal of an auth_request subrequest. If
+ * there was none, responds with 403.
+ */
+ngx_int_t ngx_http_keytally_refusal_handler(ngx_http_request_t *r) {
+    ngx_http_keytally_ctx_t *ctx = ngx_http_keytally_get_ctx(r);
+    if (ctx == NULL || ctx->refusal_status == 0) return NGX_HTTP_FORBIDDEN;
+    ngx_http_keytally_refund_if_denied(ctx, &ctx->verdict);
+    return ngx_http_keytally_send_refusal(r, ctx);
+}

@@ -1,0 +1,266 @@
+//! Whole gates: `import`, `list`, `top`, `verify`.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+mod support;
+
+use std::fs;
+
+use keytally::Timestamp;
+use serde_json::json;
+use support::{GATE, Sandbox, list, listed, outcome, sandbox_with_gate};
+
+#[test]
+fn import_accepts_keys_of_any_form_and_names_lines_only() {
+    let sandbox = sandbox_with_gate();
+    let first = sandbox.watch_secret("sk_live_51H8abcdefghijklmnopqrstuv");
+    let second = sandbox.watch_secret("2b1ff0a5-7c1e-4c53-9d3e-0d5ad6b7c1f2");
+    let spaced = sandbox.watch_secret("a key with spaces in it");
+    let (own, own_id) = sandbox.issue(GATE, &["--account", "1"]);
+    let input = format!("{first}\r\nshort\n\n{spaced}\n{second}\n{own}\n{first}");
+    let run = sandbox.run_with_input(
+        &["import", GATE, "--account", "9", "--env", "test", "--plan", "pro"],
+        input.as_bytes(),
+    );
+    assert_eq!(
+        (run.status, run.out.as_str()),
+        (1, "2 imported, 1 already in the gate, 3 failed\n"),
+        "{run:?}"
+    );
+    let lines: Vec<&str> = run.err.lines().collect();
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    assert!(lines[0].starts_with("line 2: a key to import has 16 to 256 bytes"), "{lines:?}");
+    assert!(lines[1].starts_with("line 4: "), "{lines:?}");
+    assert_eq!(lines[2], format!("line 6: this key is already in the gate, as {own_id} of account 1"));
+
+    let check = sandbox.check(GATE, &first, &[]).1;
+    assert_eq!(
+        (&check["account"], &check["env"], &check["plan"]),
+        (&json!(9), &json!("test"), &json!("pro"))
+    );
+    assert_eq!(sandbox.check(GATE, &second, &[]).1["quotas"][0]["used"], 1);
+    assert_eq!(outcome(&sandbox.check(GATE, &format!("{first}x"), &[])), (1, "invalid_key", Some("unknown")));
+
+    let again = sandbox
+        .run_with_input(&["import", GATE, "--account", "9", "--json"], input.as_bytes())
+        .json_with_status(1);
+    assert_eq!((&again["imported"], &again["already"]), (&json!(0), &json!(3)));
+    let failed: Vec<u64> =
+        again["failed"].as_array().unwrap().iter().map(|failed| failed["line"].as_u64().unwrap()).collect();
+    assert_eq!(failed, [2, 4, 6]);
+
+    let only = sandbox.run(&["list", GATE, "--account", "9", "--json"]).json();
+    assert_eq!(only["keys"].as_array().unwrap().len(), 2);
+    assert_eq!(only["used"], 3);
+    sandbox.run_with_input(&["import", GATE, "--account", "9"], b"").expect_status(0);
+    sandbox
+        .run_with_input(&["import", GATE, "--account", "9", "--plan", "nix"], b"x")
+        .expect_failure(&["no plan of that name"]);
+}
+
+#[test]
+fn import_accepts_more_keys_than_a_batch() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["create", GATE, "--keys", "8000"]).expect_status(0);
+    let keys: String = (0..2501).map(|number| format!("foreign-key-of-customer-{number:08}\n")).collect();
+    let report =
+        sandbox.run_with_input(&["import", GATE, "--account", "9", "--json"], keys.as_bytes()).json();
+    assert_eq!(report, json!({"imported": 2501, "already": 0, "failed": []}));
+    assert_eq!(sandbox.check(GATE, "foreign-key-of-customer-00002500", &[]).0, 0);
+}
+
+#[test]
+fn list_shows_the_gate_and_its_keys() {
+    let sandbox = sandbox_with_gate();
+    let text = sandbox.run(&["list", GATE]).expect_status(0);
+    assert_eq!(
+        text,
+        "api.gate: 0 of 1000 keys (0.0 %), prefix kt, fixed windows\n\
+         plans: default = 100/31d; pro = 1000/31d\n\
+         no keys; issue one with: keytally issue api.gate --account NUMBER\n"
+    );
+    let (key, key_id) = sandbox.issue(GATE, &["--account", "42"]);
+    sandbox.check(GATE, &key, &["--cost", "7"]);
+    sandbox.issue(GATE, &["--account", "7", "--env", "test", "--plan", "pro", "--expires", "1h"]);
+    let text = sandbox.run(&["list", GATE]).expect_status(0);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "api.gate: 2 of 1000 keys (0.2 %), prefix kt, fixed windows");
+    assert_eq!(lines[2], "peppers: 2 keys under number 0");
+    let fields = |line: &str| {
+        line.split("  ")
+            .map(str::trim)
+            .filter(|field| !field.is_empty())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        fields(lines[4]),
+        ["KEY", "KEY ID", "ACCOUNT", "ENV", "PLAN", "STATE", "2678400S", "LAST USE", "EXPIRES"]
+    );
+    let line = lines.iter().find(|line| line.contains(&key_id)).unwrap();
+    let fields = fields(line);
+    let hint = format!("kt_live_…{}", &key[key.len() - 4..]);
+    assert_eq!(fields[..7], [hint.as_str(), &key_id, "42", "live", "default", "active", "7/100"]);
+    assert_eq!(fields[8], "never");
+    assert_eq!(list(&sandbox)["peppers"], json!([{"number": 0, "keys": 2}]));
+}
+
+#[test]
+fn list_counts_the_keys_of_each_pepper() {
+    let sandbox = sandbox_with_gate();
+    let (old, old_id) = sandbox.issue(GATE, &["--account", "1"]);
+    let both = format!("{},{}", sandbox.pepper, "77".repeat(32));
+    let run = |args: &[&str]| sandbox.finish(sandbox.command(args).env("KEYTALLY_PEPPER", &both), b"");
+    let issued = run(&["issue", GATE, "--account", "2", "--json"]).json();
+    sandbox.watch_secret(issued["key"].as_str().unwrap());
+    let peppers = run(&["list", GATE, "--json"]).json()["peppers"].clone();
+    assert_eq!(peppers, json!([{"number": 0, "keys": 1}, {"number": 1, "keys": 1}]));
+    sandbox.watch_secret(run(&["rotate", GATE, &old_id, "--grace", "0s"]).expect_status(0).trim_end());
+    assert_eq!(run(&["list", GATE, "--json"]).json()["peppers"], json!([{"number": 1, "keys": 2}]));
+    drop(old);
+}
+
+#[test]
+fn top_shows_the_most_used_keys_first() {
+    let sandbox = sandbox_with_gate();
+    let (idle, _) = sandbox.issue(GATE, &["--account", "1"]);
+    let (busy, busy_id) = sandbox.issue(GATE, &["--account", "2"]);
+    let (some, some_id) = sandbox.issue(GATE, &["--account", "3", "--plan", "pro"]);
+    sandbox.check(GATE, &busy, &["--cost", "50"]);
+    sandbox.check(GATE, &some, &["--cost", "100"]);
+    let text = sandbox.run(&["top", GATE, "--once"]).expect_status(0);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("api.gate  ▏·········  3 of 1000 keys (0.3 %)  2"), "{text}");
+    assert_eq!(lines[1], "plans: default = 100/31d; pro = 1000/31d");
+    let words: Vec<Vec<&str>> = lines[3..].iter().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["KEY", "KEY", "ID", "ACCOUNT", "PLAN", "STATE", "2678400S", "USED", "WITHIN"]);
+    assert_eq!(words[1][1..7], [busy_id.as_str(), "2", "default", "active", "█████·····", "50/100"]);
+    assert_eq!(words[2][1..7], [some_id.as_str(), "3", "pro", "active", "█·········", "100/1000"]);
+    assert_eq!(words[3][5..], ["··········", "0/100", "-"]);
+    assert_eq!(words.len(), 4);
+    let top = sandbox.run(&["top", GATE, "--json", "--rows", "1"]).json();
+    assert_eq!((&top["used"], &top["keys"][0]["key_id"]), (&json!(3), &json!(busy_id)));
+    assert_eq!(top["keys"].as_array().unwrap().len(), 1);
+    sandbox.run(&["top", GATE]).expect_failure(&["needs a terminal", "--once"]);
+    drop(idle);
+}
+
+#[test]
+fn tally_ahead_of_the_clock_is_shown_and_corrected() {
+    let sandbox = sandbox_with_gate();
+    let (key, _) = sandbox.issue(GATE, &["--account", "1"]);
+    let (_, other_id) = sandbox.issue(GATE, &["--account", "2"]);
+    // A wrong clock charges three units in the window after the next.
+    let peppers = keytally::pepper::parse(&sandbox.pepper).unwrap();
+    let gate = keytally::Gate::open(sandbox.path(GATE), peppers).unwrap();
+    let wrong = Timestamp::from_unix_s(keytally::now().unix_s() + 62 * 86_400);
+    assert!(gate.table().check(Some(key.as_bytes()), 3, wrong).is_admitted());
+
+    let all = list(&sandbox);
+    let ahead = all["clock_ahead_s"].as_u64().unwrap();
+    assert_eq!((&all["keys_ahead"], ahead > 31 * 86_400), (&json!(1), true), "{all}");
+    assert_eq!(listed(&sandbox, &other_id)["clock_ahead_s"], json!(0));
+    let sentence = format!("clock: the tally of 1 key is up to {ahead} s ahead of the system clock");
+    for command in ["list", "top"] {
+        let once: &[&str] = if command == "top" { &["--once"] } else { &[] };
+        let text = sandbox.run(&[&[command, GATE], once].concat()).expect_status(0);
+        assert!(text.contains(&sentence[..40]), "{text}");
+    }
+
+    sandbox.check(GATE, &key, &[]);
+    let corrected = list(&sandbox);
+    assert_eq!((&corrected["keys_ahead"], &corrected["clock_ahead_s"]), (&json!(0), &json!(0)));
+    let used = corrected["keys"].as_array().unwrap().iter().map(|key| key["quotas"][0]["used"].as_u64());
+    assert_eq!(used.max(), Some(Some(4)), "counts are kept");
+}
+
+#[test]
+fn verify_reports_a_flawed_record() {
+    let sandbox = sandbox_with_gate();
+    let (_, key_id) = sandbox.issue(GATE, &["--account", "1"]);
+    assert_eq!(
+        sandbox.run(&["verify", GATE]).expect_status(0),
+        format!("api.gate: no flaws in 1000 records\n{UNSEEN}")
+    );
+    let report = sandbox.run(&["verify", GATE, "--json"]).json();
+    assert_eq!(
+        (&report["gate"], &report["capacity"], &report["completed"]),
+        (&json!(GATE), &json!(1000), &json!(false))
+    );
+    assert_eq!(report["flaws"], json!([]));
+
+    // Gives the only record that is in use the plan number 9, which no plan has.
+    let mut bytes = fs::read(sandbox.path(GATE)).unwrap();
+    let id = number_of(&key_id).to_le_bytes();
+    let plan_at = bytes.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64 + 57;
+    bytes[plan_at] = 9;
+    fs::write(sandbox.path(GATE), &bytes).unwrap();
+    let run = sandbox.run(&["verify", GATE]);
+    assert_eq!(run.status, 3, "{run:?}");
+    assert_eq!(run.err, "keytally: api.gate has 1 flaw\n");
+    assert!(run.out.contains(&key_id) && run.out.contains("has plan number 9, and there is none"), "{run:?}");
+    let report = sandbox.run(&["verify", GATE, "--json"]).json_with_status(3);
+    assert_eq!(report["flaws"][0]["key_id"], key_id);
+    bytes[plan_at] = 0;
+    fs::write(sandbox.path(GATE), &bytes).unwrap();
+    sandbox.run(&["verify", GATE]).expect_status(0);
+}
+
+#[test]
+fn verify_completes_an_interrupted_change() {
+    let sandbox = sandbox_with_gate();
+    let (key, key_id) = sandbox.issue(GATE, &["--account", "1"]);
+    let mut bytes = fs::read(sandbox.path(GATE)).unwrap();
+    sandbox.run(&["revoke", GATE, &key_id]).expect_status(0);
+    // The file as after SIGKILL during the revocation: lines 2 and 3 of the header hold the redo
+    // record and the number of its record, which is still unchanged.
+    let after = fs::read(sandbox.path(GATE)).unwrap();
+    bytes[128..256].copy_from_slice(&after[128..256]);
+    let id = number_of(&key_id).to_le_bytes();
+    let line = bytes.chunks(64).rposition(|line| line[..8] == id).unwrap();
+    let record = u32::try_from(line - keytally::HEADER_LEN / 64).unwrap();
+    bytes[192..196].copy_from_slice(&(record + 1).to_le_bytes());
+    fs::write(sandbox.path(GATE), &bytes).unwrap();
+
+    let report = sandbox.run(&["verify", GATE, "--json"]).json();
+    assert_eq!((&report["completed"], &report["flaws"]), (&json!(true), &json!([])));
+    assert_eq!(outcome(&sandbox.check(GATE, &key, &[])), (1, "invalid_key", Some("revoked")));
+    assert_eq!(sandbox.run(&["verify", GATE, "--json"]).json()["completed"], false);
+
+    fs::write(sandbox.path(GATE), &bytes).unwrap();
+    let text = sandbox.run(&["verify", GATE]).expect_status(0);
+    let completed = "completed a change that was interrupted\n";
+    assert_eq!(text, format!("{completed}api.gate: no flaws in 1000 records\n{UNSEEN}"));
+}
+
+/// The last line of `verify`.
+const UNSEEN: &str = "Not checked, since records have no checksum: whether a valid value is the original one. This applies to the \
+                      key id within its record, MACs, accounts, times, counts, the numbers of plans, environments and peppers.\n";
+
+#[test]
+fn verify_names_the_values_that_it_cannot_check() {
+    let sandbox = sandbox_with_gate();
+    let (_, key_id) = sandbox.issue(GATE, &["--account", "1"]);
+    let good = fs::read(sandbox.path(GATE)).unwrap();
+    let id = number_of(&key_id).to_le_bytes();
+    let record = good.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64;
+    // The last byte of the id, the MAC's first byte, the account, the expiry.
+    for at in [0, 16, 48, 52] {
+        let mut changed = good.clone();
+        changed[record + at] ^= 1;
+        fs::write(sandbox.path(GATE), &changed).unwrap();
+        let text = sandbox.run(&["verify", GATE]).expect_status(0);
+        assert!(text.ends_with(UNSEEN), "{at}: {text}");
+        assert_eq!(sandbox.run(&["verify", GATE, "--json"]).json()["unseen"].as_array().unwrap().len(), 6);
+    }
+    let help =
+        sandbox.run(&["verify", "--help"]).expect_status(0).split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["no checksum", "the key id within its record, a MAC, an account, a time, a count"] {
+        assert!(help.contains(part), "{help}");
+    }
+}
+
+/// Returns a key id as a number.
+fn number_of(key_id: &str) -> u64 {
+    key_id.parse::<keytally::KeyId>().unwrap().number()
+}

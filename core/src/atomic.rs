@@ -1,0 +1,84 @@
+//! The compare-exchange loop: applies a pure decision to a word that other threads and processes
+//! change too.
+
+use crate::decide::{self, Decision};
+use crate::stop::{Stop, stop};
+use crate::sync::{AtomicU64, Ordering};
+use crate::tally::Layout;
+use crate::time::{Clock, Timestamp};
+
+/// Applies `decide` to the word in `atomic`, in a compare-exchange loop.
+///
+/// A word that a wrong clock stamped is corrected first. `now` moves forward to the clock's reading
+/// where the word is ahead of it. Returns `None` if `decide` does, i.e. if the slot or record was
+/// reassigned.
+///
+/// Lock-free: a failed exchange means that another thread's exchange succeeded.
+pub(crate) fn update(
+    atomic: &AtomicU64,
+    layout: &Layout,
+    now: &mut Timestamp,
+    clock: impl Clock,
+    decide: impl Fn(u64, Timestamp) -> Option<Decision>,
+) -> Option<Decision> {
+    let mut word = atomic.load(Ordering::Acquire);
+    loop {
+        if let Some(corrected) = decide::correction(layout, word, now, clock) {
+            word = exchange_decided(atomic, word, corrected).err().unwrap_or(corrected);
+            continue;
+        }
+        let decision = decide(word, *now)?;
+        if decision.next == word {
+            return Some(decision);
+        }
+        match exchange_decided(atomic, word, decision.next) {
+            Ok(()) => return Some(decision),
+            Err(present) => word = present,
+        }
+    }
+}
+
+/// Returns `word`, which was loaded from `atomic`, or the word that it was corrected to.
+pub(crate) fn corrected(
+    atomic: &AtomicU64,
+    word: u64,
+    layout: &Layout,
+    now: &mut Timestamp,
+    clock: impl Clock,
+) -> u64 {
+    match decide::correction(layout, word, now, clock) {
+        Some(corrected) if exchange_decided(atomic, word, corrected).is_ok() => corrected,
+        _ => word,
+    }
+}
+
+/// Corrects the word in `atomic` if it is ahead of the clock by more than the tolerance, counts
+/// kept. Returns whether it did. A system clock is read after the word was loaded.
+pub(crate) fn correct(atomic: &AtomicU64, layout: &Layout, clock: impl Clock) -> bool {
+    let word = atomic.load(Ordering::Acquire);
+    let first = clock.reading();
+    if layout.is_reservation(word) || layout.ahead_ms(word, first) == 0 {
+        return false;
+    }
+    let corrected = decide::correct(layout, word, clock.at_least(first));
+    corrected != word && exchange_decided(atomic, word, corrected).is_ok()
+}
+
+/// Exchanges the word that a decision was made on for `next`.
+///
+/// # Errors
+/// The present word, if it is another.
+#[inline]
+pub(crate) fn exchange_decided(atomic: &AtomicU64, word: u64, next: u64) -> Result<(), u64> {
+    stop(Stop::Decided);
+    exchange(atomic, word, next)
+}
+
+/// Exchanges `word` for `next`, with acquire and release ordering.
+///
+/// # Errors
+/// The present word, if it is another.
+#[inline]
+pub(crate) fn exchange(atomic: &AtomicU64, word: u64, next: u64) -> Result<(), u64> {
+    atomic.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire).map(drop)
+}

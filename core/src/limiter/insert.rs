@@ -1,0 +1,279 @@
+//! Insertion: gives a slot to a new subject.
+//!
+//! An inserter locks the first bucket of its subject. A reservation is put into a bucket only under
+//! that bucket's lock. An inserter that waited for [`CLAIM_SPINS`] turns takes
+//! the lock over, so progress never depends on the speed or the life of its holder:
+//!
+//! 1. *lock* the bucket; turn every reservation found in it into a tombstone (a void tally): their
+//!    owners lost the lock;
+//! 2. *search* both buckets for the subject and for a slot that can be reused; load the slot's tag,
+//!    then its tally;
+//! 3. *reserve*: exchange the tally for a reservation that holds the lock's ticket;
+//! 4. *confirm* the lock by exchanging its word for itself; give up if it was lost;
+//! 5. *tag*: exchange the tag that was loaded for the subject's, one generation later;
+//! 6. *charge*: exchange the reservation for the first tally; unlock.
+//!
+//! # States of a lock word
+//! | bit 0 | bits 1 to 63 | meaning |
+//! |---|---|---|
+//! | 0 | ticket | unlocked; the ticket is that of the last holder |
+//! | 1 | ticket | locked; each lock takes the next ticket, also one that is taken over |
+//!
+//! | transition | by | effect |
+//! |---|---|---|
+//! | (0, t) → (1, t + 1) | an inserter | locked |
+//! | (1, t) → (1, t + 1) | an inserter that waited | taken over: the holder's steps 4 and unlock fail |
+//! | (1, t) → (1, t) | the holder, step 4 | confirmed |
+//! | (1, t) → (0, t) | the holder | unlocked |
+//!
+//! # Why a subject never gets two slots
+//! Let Y take the lock over from X. If X confirms after that, X gives up. If X confirmed before,
+//! X's reservation is older than Y's lock, so Y's step 1 sees the reservation or what became of it.
+//! Either Y turns it into a tombstone and X's step 6 fails, or X's step 6 came first and Y's step 2
+//! finds the subject.
+//!
+//! A late step 5 of X is harmless. The tag that it expects was loaded before its reservation, and
+//! every insertion into that slot since then has counted the generation up. If X changes a tag and
+//! does not reach step 6, the tally below it is void, and the slot of a void tally has no subject.
+//!
+//! Both buckets' locks are needed if the second bucket holds a reservation or takes the subject.
+//! They are locked in the order of their numbers.
+
+use super::{Limiter, Slot, Subject};
+use crate::atomic::{self, exchange};
+use crate::bits::index;
+use crate::line::{LINE_WORDS, Line};
+use crate::stop::{Stop, stop};
+use crate::sync::{AtomicU64, MODELLED, Ordering, pause};
+use crate::tally::VOID;
+use crate::time::{Clock, Timestamp};
+
+/// How many turns an inserter waits for the lock of a bucket before it takes the lock over. A
+/// holder needs a fraction of them. One that was killed or stopped never unlocks; one that is only
+/// slow notices the loss and starts over. It is one turn under a model checker, so that locks are
+/// lost at every step.
+pub const CLAIM_SPINS: u32 = if MODELLED { 1 } else { 1024 };
+
+/// How many slots of a subject's first bucket must be taken before an emptier second bucket is
+/// preferred. A lower value fills the table more evenly. A higher value keeps more subjects in the
+/// bucket that is searched first.
+const SPILL: usize = 5;
+
+impl<M: AsRef<[Line]>> Limiter<M> {
+    /// Inserts the subject with `first` as its tally.
+    pub(super) fn insert(
+        &self,
+        subject: Subject,
+        first: u64,
+        now: &mut Timestamp,
+        clock: impl Clock,
+    ) -> Insertion {
+        let [one, two] = self.buckets_of(subject);
+        match self.insert_under(subject, [one, one], first, now, clock) {
+            Some(insertion) => insertion,
+            // The second bucket's lock is needed too.
+            None => self
+                .insert_under(subject, [one.min(two), one.max(two)], first, now, clock)
+                .unwrap_or(Insertion::Again),
+        }
+    }
+
+    /// Inserts the subject under the locks of the buckets `locked`, in this order. Returns `None`
+    /// if the lock of the second bucket is needed as well.
+    fn insert_under<C: Clock>(
+        &self,
+        subject: Subject,
+        locked: [u64; 2],
+        first: u64,
+        now: &mut Timestamp,
+        clock: C,
+    ) -> Option<Insertion> {
+        let [one, two] = self.buckets_of(subject);
+        let locks = [Some(self.lock(locked[0])), (locked[1] != locked[0]).then(|| self.lock(locked[1]))];
+        let alone = locks[1].is_none() && two != one;
+        let first_bucket = self.search(one, subject, now, clock);
+        let second_bucket = self.search(two, subject, now, clock);
+        if first_bucket.present || second_bucket.present {
+            return Some(Insertion::Again);
+        }
+        // If the subject had a slot before, that slot was reused before this search, after its
+        // windows had passed. The reading of a thread that was stopped since then could open one of
+        // them again.
+        *now = clock.at_least(*now);
+        // A decision on a void tally depends on the time in the stamp alone.
+        let first =
+            if C::IS_SYSTEM { self.layout.with_stamp(first, self.layout.stamp_at(*now)) } else { first };
+        let spills = first_bucket.taken >= SPILL && second_bucket.taken < first_bucket.taken;
+        if alone && (spills || second_bucket.reserved) {
+            return None;
+        }
+        let (bucket, slot) = match (first_bucket.reusable, second_bucket.reusable) {
+            (Some(slot), None) => (one, slot),
+            (Some(slot), _) if !spills => (one, slot),
+            (_, Some(slot)) => (two, slot),
+            // The reservation is of an inserter that lost its lock. It goes away, or the next lock
+            // voids it.
+            (_, None) if first_bucket.reserved || second_bucket.reserved => return Some(Insertion::Again),
+            (_, None) => {
+                let until = self.reusable_from([one, two]);
+                // A slot may have become reusable since the first reading.
+                let full = !C::IS_SYSTEM || until > self.layout.stamp_at(*now);
+                return Some(if full { Insertion::Full { until } } else { Insertion::Again });
+            }
+        };
+        let locks = || locks.iter().flatten();
+        let ticket = locks().find(|lock| lock.bucket == bucket).map_or(0, |lock| lock.word);
+        Some(self.take_slot(subject, slot, ticket, first, *now, || locks().all(BucketLock::confirm)))
+    }
+
+    /// Steps 3 to 6 of an insertion.
+    fn take_slot(
+        &self,
+        subject: Subject,
+        slot: Slot<'_>,
+        ticket: u64,
+        first: u64,
+        now: Timestamp,
+        confirm: impl Fn() -> bool,
+    ) -> Insertion {
+        let tag = slot.tag().load(Ordering::Acquire);
+        let expired = slot.tally().load(Ordering::Acquire);
+        let reservation = self.layout.reservation(ticket);
+        if self.layout.is_reservation(expired)
+            || !self.layout.is_reusable(expired, now)
+            || exchange(slot.tally(), expired, reservation).is_err()
+        {
+            return Insertion::Again;
+        }
+        stop(Stop::LimiterMarked);
+        let confirmed = confirm();
+        stop(Stop::LimiterConfirmed);
+        if !confirmed || exchange(slot.tag(), tag, subject.tag_after(tag)).is_err() {
+            // A tombstone, unless another inserter left one already.
+            let _ = exchange(slot.tally(), reservation, VOID);
+            return Insertion::Again;
+        }
+        stop(Stop::LimiterTagged);
+        let charged = exchange(slot.tally(), reservation, first).is_ok();
+        stop(Stop::LimiterCharged);
+        if charged { Insertion::Done { next: first } } else { Insertion::Again }
+    }
+
+    /// Searches a bucket for the subject and for a slot that it can take. The tally is loaded
+    /// before the tag: if a tally loaded under the lock is not a reservation, no former holder can
+    /// change its slot any more.
+    fn search(&self, bucket: u64, subject: Subject, now: &mut Timestamp, clock: impl Clock) -> Searched<'_> {
+        let mut searched = Searched { present: false, reserved: false, taken: 0, reusable: None };
+        for slot in self.slots(bucket) {
+            let word = slot.tally().load(Ordering::Acquire);
+            if word == VOID {
+                searched.reusable = searched.reusable.or(Some(slot));
+                continue;
+            }
+            if self.layout.is_reservation(word) {
+                searched.reserved = true;
+                searched.taken += 1;
+                continue;
+            }
+            if subject.owns(slot.tag().load(Ordering::Acquire)) {
+                searched.present = true;
+            }
+            // Without the correction, a tally that a wrong clock stamped would keep its slot until
+            // that time.
+            let word = atomic::corrected(slot.tally(), word, &self.layout, now, clock);
+            if self.layout.is_reusable(word, *now) {
+                searched.reusable = searched.reusable.or(Some(slot));
+            } else {
+                searched.taken += 1;
+            }
+        }
+        searched
+    }
+
+    /// Returns the first stamp at which a slot of these buckets can be reused.
+    #[cold]
+    fn reusable_from(&self, buckets: [u64; 2]) -> u64 {
+        let words = buckets.into_iter().flat_map(|bucket| self.slots(bucket)).map(|slot| {
+            let word = slot.tally().load(Ordering::Acquire);
+            if self.layout.is_reservation(word) { u64::MAX } else { self.layout.reusable_from(word) }
+        });
+        words.min().unwrap_or(u64::MAX)
+    }
+
+    /// Locks a bucket, from another holder after [`CLAIM_SPINS`] turns, and voids the reservations
+    /// of former holders.
+    fn lock(&self, bucket: u64) -> BucketLock<'_> {
+        let at = index(bucket);
+        let word = self.memory.as_ref()[self.locks_at + at / LINE_WORDS].word(at % LINE_WORDS);
+        let mut turns = 0;
+        let mut present = word.load(Ordering::Acquire);
+        let lock = loop {
+            if present & LOCKED != 0 && turns < CLAIM_SPINS {
+                turns += 1;
+                pause();
+                present = word.load(Ordering::Acquire);
+                continue;
+            }
+            // Each lock has its own ticket: the count of locks, in the bits above LOCKED.
+            let taken = (present | LOCKED).wrapping_add(2);
+            match exchange(word, present, taken) {
+                Ok(()) => break BucketLock { word: taken, atomic: word, bucket },
+                Err(other) => present = other,
+            }
+        };
+        stop(Stop::LimiterClaimed);
+        for slot in self.slots(bucket) {
+            let word = slot.tally().load(Ordering::Acquire);
+            if self.layout.is_reservation(word) {
+                // If it fails, the owner of the reservation charged or voided it first.
+                let _ = exchange(slot.tally(), word, VOID);
+            }
+        }
+        stop(Stop::LimiterVoided);
+        lock
+    }
+}
+
+/// The result of the search of a bucket.
+struct Searched<'m> {
+    present: bool,
+    reserved: bool,
+    /// How many slots cannot be reused.
+    taken: usize,
+    reusable: Option<Slot<'m>>,
+}
+
+/// The result of an insertion.
+pub(super) enum Insertion {
+    /// The subject has a slot with this tally.
+    Done { next: u64 },
+    /// The subject has a slot after all, or the lock was lost: decide again.
+    Again,
+    /// No slot can be reused before this stamp.
+    Full { until: u64 },
+}
+
+/// Set in the lock word of a locked bucket.
+const LOCKED: u64 = 1;
+
+/// The lock of a bucket. Dropping it unlocks the bucket, unless another inserter took the lock
+/// over.
+struct BucketLock<'m> {
+    atomic: &'m AtomicU64,
+    word: u64,
+    bucket: u64,
+}
+
+impl BucketLock<'_> {
+    /// Returns whether the lock is still held. It is an exchange, since only a read-modify-write is
+    /// guaranteed to read the latest value.
+    fn confirm(&self) -> bool {
+        exchange(self.atomic, self.word, self.word).is_ok()
+    }
+}
+
+impl Drop for BucketLock<'_> {
+    fn drop(&mut self) {
+        let _ = exchange(self.atomic, self.word, self.word & !LOCKED);
+    }
+}

@@ -1,0 +1,109 @@
+//! What was decided, and why a key is invalid.
+
+use core::fmt;
+
+/// The outcome of a check. The numbers are the same in every language.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The request is admitted and its cost is charged.
+    Admitted = 0,
+    /// Some window lacks room; nothing is charged.
+    Denied = 1,
+    /// No key was presented.
+    MissingKey = 2,
+    /// The key was rejected; see [`Reason`], which must not be disclosed to the client.
+    InvalidKey = 3,
+    /// The cost is above a limit and can never be admitted.
+    TooCostly = 4,
+    /// A limiter has no slot for a new subject; nothing is charged.
+    Full = 5,
+}
+
+/// Why a key is invalid: for logs and metrics, never for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[repr(u8)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The text does not have the form of a key of this gate.
+    Malformed = 1,
+    /// The checksum of a well-formed key is wrong, as after a typing error.
+    Checksum = 2,
+    /// No key of this gate has this key id.
+    Unknown = 3,
+    /// The key id exists, and the secret is wrong.
+    WrongSecret = 4,
+    /// The key was revoked.
+    Revoked = 5,
+    /// The key, or the grace of its previous secret, ended.
+    Expired = 6,
+    /// The header was sent more than once.
+    Duplicate = 7,
+    /// The key is stored under a pepper that this process does not have.
+    PepperMissing = 8,
+    /// The key's record is damaged.
+    Damaged = 9,
+}
+
+impl Reason {
+    /// All reasons, in the order of their numbers.
+    pub const ALL: &'static [Self] = &[
+        Self::Malformed,
+        Self::Checksum,
+        Self::Unknown,
+        Self::WrongSecret,
+        Self::Revoked,
+        Self::Expired,
+        Self::Duplicate,
+        Self::PepperMissing,
+        Self::Damaged,
+    ];
+
+    /// Returns a short word for logs and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Checksum => "checksum",
+            Self::Unknown => "unknown",
+            Self::WrongSecret => "wrong_secret",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+            Self::Duplicate => "duplicate",
+            Self::PepperMissing => "pepper_missing",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Outcome {
+    /// All outcomes, in the order of their numbers.
+    pub const ALL: &'static [Self] =
+        &[Self::Admitted, Self::Denied, Self::MissingKey, Self::InvalidKey, Self::TooCostly, Self::Full];
+
+    /// Returns a short word for logs and metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Denied => "denied",
+            Self::MissingKey => "missing_key",
+            Self::InvalidKey => "invalid_key",
+            Self::TooCostly => "too_costly",
+            Self::Full => "full",
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

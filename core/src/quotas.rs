@@ -1,0 +1,223 @@
+//! The state of each window of a tally at a moment.
+
+use core::fmt;
+
+use crate::quota::{Limits, MAX_QUOTAS, Window};
+use crate::tally::{Counts, VOID};
+use crate::time::Timestamp;
+
+/// The state of one window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct QuotaState {
+    /// The most that one window admits.
+    pub limit: u32,
+    /// Units left, at most the limit.
+    pub remaining: u32,
+    /// The window.
+    pub window: Window,
+    /// When all units that count now will have stopped counting, in Unix seconds.
+    pub reset_unix_s: u64,
+    /// Whether the request was denied for lack of room in this window.
+    pub lacking: bool,
+    /// Whether units that count now will also count in the next window, as in a sliding window.
+    pub lasting: bool,
+}
+
+impl QuotaState {
+    pub(crate) const NONE: Self = Self {
+        limit: 0,
+        remaining: 0,
+        window: Window::SECOND,
+        reset_unix_s: 0,
+        lacking: false,
+        lasting: false,
+    };
+
+    /// A window that neither lacks room nor counts in the next one.
+    #[inline]
+    pub const fn new(limit: u32, remaining: u32, window: Window, reset_unix_s: u64) -> Self {
+        Self { limit, remaining, window, reset_unix_s, lacking: false, lasting: false }
+    }
+}
+
+/// Up to four [`QuotaState`]s, shortest window first. It keeps the tally and computes each state on
+/// request, since most callers only need the outcome.
+#[derive(Clone, Copy)]
+pub struct Quotas {
+    counts: Counts,
+    limits: Limits,
+    /// The tally, rolled to `time`.
+    word: u64,
+    time: Timestamp,
+    /// The cost that was denied, else 0. The windows with less room are lacking.
+    pub(crate) denied: u32,
+}
+
+impl Quotas {
+    /// Of a verdict that reached no tally.
+    pub(crate) const NONE: Self = Self {
+        counts: Counts::NONE,
+        limits: Limits([0; MAX_QUOTAS]),
+        word: VOID,
+        time: Timestamp::from_unix_ms(0),
+        denied: 0,
+    };
+
+    /// Of a tally at a moment within the unit of its stamp.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(crate) fn new(counts: &Counts, limits: &Limits, word: u64, time: Timestamp) -> Self {
+        Self { counts: *counts, limits: *limits, word, time, denied: 0 }
+    }
+
+    /// Returns how many windows there are, 0 to 4.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// Returns whether there is no window, i.e. the verdict reached no tally.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the state of the window at `index`, 0 for the shortest.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
+    pub fn get(&self, index: usize) -> Option<QuotaState> {
+        (index < self.len()).then(|| self.state(index))
+    }
+
+    /// Always inlined: returned through memory, it causes a store-forwarding stall, since the loads
+    /// are wider than the stores.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
+    pub(crate) fn state(&self, index: usize) -> QuotaState {
+        let window = self.counts.window(index);
+        let lasting = self.counts.lasts(self.word, index);
+        let windows = window.whole_in(self.time.unix_s()) + 1 + u64::from(lasting);
+        let remaining = self.remaining(index);
+        QuotaState {
+            limit: self.limit(index),
+            remaining,
+            window,
+            reset_unix_s: windows * u64::from(window.seconds()),
+            lacking: remaining < self.denied,
+            lasting,
+        }
+    }
+
+    #[inline]
+    fn limit(&self, index: usize) -> u32 {
+        self.counts.limit(&self.limits, index)
+    }
+
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    #[cfg_attr(not(target_pointer_width = "64"), inline)]
+    pub(crate) fn remaining(&self, index: usize) -> u32 {
+        self.limit(index).saturating_sub(self.counts.used(self.word, index, self.time.unix_ms()))
+    }
+
+    /// Returns when every window will have room for `cost`, at most each limit, if nothing more is
+    /// charged. It is the present if they have room now.
+    ///
+    /// It is the latest of the windows' times, since no window has less room at a later time.
+    pub fn room_at(&self, cost: u32) -> Timestamp {
+        let rooms = (0..self.len()).map(|index| self.room_at_ms(index, cost));
+        Timestamp::from_unix_ms(rooms.fold(self.time.unix_ms(), u64::max))
+    }
+
+    fn room_at_ms(&self, index: usize, cost: u32) -> u64 {
+        if cost <= self.remaining(index) {
+            return self.time.unix_ms();
+        }
+        let length = self.counts.window(index).ms();
+        let start = self.time.unix_ms() / length * length;
+        if !self.counts.slides() {
+            return start + length;
+        }
+        let [current, previous] =
+            [self.counts.current(self.word, index), self.counts.previous(self.word, index)].map(u64::from);
+        // The time into a window until `count` units of the window before weigh at most `room`:
+        // ceil(count·(L − e) / L) ≤ room holds from e = L − floor(room·L / count) on.
+        let fades = |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
+        let limit = u64::from(self.limit(index));
+        match limit.checked_sub(current + u64::from(cost)) {
+            Some(room) => start + fades(previous, room),
+            None => start + length + fades(current, limit.saturating_sub(cost.into())),
+        }
+    }
+
+    /// Returns the time of these states: the caller's, or the tally's own if that is later.
+    #[inline]
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// Returns by how many seconds the tally is ahead of `now`, rounded up.
+    pub(crate) fn ahead_s(&self, now: Timestamp) -> u32 {
+        let ahead_ms = self.time.unix_ms().saturating_sub(now.unix_ms());
+        u32::try_from(ahead_ms.div_ceil(1000)).unwrap_or(u32::MAX)
+    }
+
+    /// Returns the state of every window, shortest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = QuotaState> {
+        (0..self.len()).filter_map(|index| self.get(index))
+    }
+
+    /// Returns the state of the longest window; `None` if there is none.
+    pub fn longest(&self) -> Option<QuotaState> {
+        self.get(self.len().checked_sub(1)?)
+    }
+}
+
+impl fmt::Debug for Quotas {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl PartialEq for Quotas {
+    fn eq(&self, other: &Self) -> bool {
+        self.time == other.time && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Quotas {}
+
+#[cfg(test)]
+mod tests {
+    extern crate alloc;
+    use alloc::format;
+
+    use super::*;
+    use crate::policy::Policy;
+
+    fn policy() -> Policy {
+        "100/minute, 1000/hour".parse().unwrap()
+    }
+
+    fn quotas(word: u64, unix_s: u64) -> Quotas {
+        crate::decide::quotas(policy().layout(), &policy().limits(), word, Timestamp::from_unix_s(unix_s))
+    }
+
+    #[test]
+    fn there_is_a_quota_for_each_window_and_no_other() {
+        let two = quotas(VOID, 60);
+        assert_eq!(two.get(0).map(|quota| quota.limit), Some(100));
+        assert_eq!(two.get(1).map(|quota| quota.limit), Some(1000));
+        assert_eq!(two.get(2), None);
+        assert_eq!(format!("{two:?}"), format!("[{:?}, {:?}]", two.get(0).unwrap(), two.get(1).unwrap()));
+    }
+
+    #[test]
+    fn quotas_are_equal_when_time_and_states_are() {
+        let at = Timestamp::from_unix_s(60);
+        let charged = crate::decide::check(policy().layout(), &policy().limits(), VOID, at, 1).next;
+        assert_eq!(quotas(charged, 60), quotas(charged, 60));
+        assert_ne!(quotas(charged, 60), quotas(VOID, 60), "another count");
+        assert_ne!(quotas(charged, 60), quotas(charged, 61), "another time");
+    }
+}

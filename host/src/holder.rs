@@ -1,0 +1,27 @@
+//! The process that administers a gate, as errors and callers see it.
+
+use core::fmt;
+
+/// The process that administers a gate, as far as this process can see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LockHolder {
+    /// Its process id. `None` if it runs in another PID namespace, such as another container's.
+    pub pid: Option<u32>,
+    /// The name of its program.
+    pub program: Option<String>,
+    /// Whether it is stopped, by SIGSTOP or a debugger.
+    pub stopped: bool,
+}
+
+impl fmt::Display for LockHolder {
+    /// Shows `process 4242 (keytally)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(pid) = self.pid else { return f.write_str("a process of another container") };
+        write!(f, "process {pid}")?;
+        match &self.program {
+            Some(program) => write!(f, " ({program})"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+"""The charges of one request: each table at most once, and all or nothing.
+
+A request has one record, in its ASGI scope or WSGI environ. All integrations of the request share
+it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, Any, Callable, Union
+
+from keytally import _web
+from keytally._native import Gate, Limiter, Verdict
+from keytally.exceptions import KeytallyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, MutableMapping
+    from pathlib import Path
+
+# The name of the record in a scope or an environ.
+NAME = "keytally.record"
+
+# The outcomes of a limit. If a table refuses a request with one, the others are not charged for it.
+LIMIT_OUTCOMES = frozenset(["denied", "too_costly", "full"])
+
+# X-RateLimit-* describe the longest window of a limiter that is at most this long.
+DAY_S = 86_400
+
+Table = Union[Gate, Limiter]
+
+
+class Decision:
+    """The decision of one table on a request."""
+
+    __slots__ = (
+        "charged",
+        "cost",
+        "is_gate",
+        "listed",
+        "notified",
+        "refusal",
+        "reported",
+        "subject",
+        "table",
+        "verdict",
+    )
+
+    def __init__(self, table: Table | None, subject: Any) -> None:  # noqa: ANN401
+        # None if the application made the check itself.
+        self.table = table
+        # What the table checked: a limiter's subject, or the keys that the request presents.
+        self.subject = subject
+        self.is_gate = not isinstance(table, Limiter)
+        # Whether the response lists the quotas of the table.
+        self.listed = False
+        # The answer that refuses the request, if this table is the reason.
+        self.refusal: _web.Answer | None = None
+        # The functions that were called with a verdict, each with that verdict.
+        self.notified: list[object] = []
+
+    def set(self, verdict: Verdict, cost: int) -> None:
+        """Set the verdict and the cost that it charged."""
+        self.cost = cost
+        self.verdict = verdict
+        # The verdict that has the charge.
+        self.charged = verdict
+        # The verdict that the header fields report: this one, or that of a later refund.
+        self.reported = verdict
+
+    def refund(self) -> None:
+        """Refund the charge, if there is one."""
+        charge = self.charged.charge
+        if charge is None or not self.cost:
+            return
+        try:
+            if isinstance(self.table, Gate):
+                self.reported = self.table.refund(self.charged.key_id, charge)
+            elif self.table is not None:
+                self.reported = self.table.refund(self.subject, charge)
+        except KeytallyError:
+            # The key was removed since, and its counts with it.
+            pass
+        self.cost = 0
+
+
+class Record:
+    """The decisions on one request."""
+
+    __slots__ = ("_claimed", "_decisions", "_state", "answer", "named", "shadow")
+
+    def __init__(self) -> None:
+        self._decisions: list[Decision] = []
+        # The state of the ASGI scope, once it belongs to this request alone.
+        self._state: dict[str, Any] = {}
+        # Whether an integration sets the header fields of the response.
+        self._claimed = False
+        # The answer that refuses the request.
+        self.answer: _web.Answer | None = None
+        # The outcome that shadow mode did not enforce.
+        self.shadow: str | None = None
+        # The names under which integrations stored a verdict.
+        self.named: set[str] = set()
+
+    def charge(
+        self,
+        table: Table,
+        subject: Any,  # noqa: ANN401
+        cost: int,
+        check: Callable[[int], Verdict],
+    ) -> Decision:
+        """Charge a table by ``check``, unless this request was charged for the subject already.
+
+        If it was, and the cost is higher, the higher cost replaces the one that was charged.
+        """
+        decision = next(
+            (d for d in self._decisions if d.subject == subject and _is_same(d.table, table)), None
+        )
+        if decision is None:
+            decision = Decision(table, subject)
+            decision.set(check(cost), cost)
+            self._decisions.append(decision)
+        elif cost > decision.cost and decision.verdict.admitted:
+            before = decision.cost
+            decision.refund()
+            decision.set(check(cost), cost)
+            if not decision.verdict.admitted:
+                # In shadow mode the request proceeds, so the earlier charge is due again.
+                decision.charged = check(before)
+        return decision
+
+    def refuse(self, decision: Decision, answer: _web.Answer) -> None:
+        """Set the answer that refuses the request. If a limit refuses it, refund all charges."""
+        self.answer = decision.refusal = answer
+        decision.listed = True
+        if answer is _web.WRONG_COST or decision.verdict.outcome in LIMIT_OUTCOMES:
+            for other in self._decisions:
+                other.refund()
+
+    def adopt(self, verdict: object) -> None:
+        """Take the verdict of a check that the application made itself, if there is no other.
+
+        An object that is not a `Verdict` is a value of the application with the same name.
+        """
+        if isinstance(verdict, Verdict) and not self._decisions:
+            decision = Decision(None, None)
+            decision.set(verdict, 0)
+            decision.listed = True
+            self._decisions.append(decision)
+            if not verdict.admitted:
+                self.answer = verdict
+
+    def own_state(self, scope: MutableMapping[str, Any]) -> dict[str, Any]:
+        """Give an ASGI scope a state that no other request has, and return the state.
+
+        A server may give all requests of a connection one state, as hypercorn does with HTTP/2.
+        """
+        if scope.get("state") is not self._state:
+            self._state = dict(scope.get("state") or ())
+            scope["state"] = self._state
+        return self._state
+
+    def claim_headers(self) -> bool:
+        """Return whether the caller must set the header fields: only the first caller must."""
+        is_first = not self._claimed
+        self._claimed = True
+        return is_first
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict of the gate; without a gate, that of the first limiter."""
+        chosen = self._chosen(self._decisions)
+        return None if chosen is None else chosen.verdict
+
+    def store(self, values: MutableMapping[str, Any], name: str, decision: Decision) -> None:
+        """Store the verdict under a name. A limiter's verdict does not replace another one."""
+        if decision.is_gate or name not in self.named:
+            values[name] = decision.verdict
+            self.named.add(name)
+
+    def fields(self) -> list[tuple[str, str]]:
+        """Return the header fields of the response, without those of a refusal.
+
+        X-RateLimit-* describe the gate. Without a gate, they describe the first limiter's longest
+        window of at most a day. The other fields list the quotas of all tables.
+        """
+        listed = [decision for decision in self._decisions if decision.listed]
+        chosen = self._chosen(listed)
+        fields = [] if chosen is None else _x_ratelimit(chosen)
+        if chosen is not None:
+            listed.sort(key=lambda decision: decision is not chosen)
+        reported = [dict(decision.reported.headers) for decision in listed]
+        for name in ("RateLimit-Policy", "RateLimit"):
+            values = [headers[name] for headers in reported if name in headers]
+            if values:
+                fields.append((name, _joined(values)))
+        if self.shadow is not None:
+            fields.append((_web.SHADOW_HEADER, self.shadow))
+        return fields
+
+    def raw_fields(self) -> list[tuple[bytes, bytes]]:
+        """Return ``fields`` as bytes, as ASGI requires."""
+        if len(self._decisions) == 1 and self.shadow is None:
+            [only] = self._decisions
+            # Fast path: one admitted gate, whose verdict has the fields as bytes.
+            if only.is_gate and only.listed and only.verdict.admitted:
+                return only.reported.raw_headers
+        return _web.raw(self.fields())
+
+    @staticmethod
+    def _chosen(decisions: list[Decision]) -> Decision | None:
+        gates = [decision for decision in decisions if decision.is_gate]
+        return gates[-1] if gates else next(iter(decisions), None)
+
+
+def record_of(carrier: MutableMapping[str, Any]) -> Record:
+    """Return the record of a request, and create it if there is none.
+
+    An environ that has an ASGI scope, as that of a2wsgi does, belongs to the request of the scope.
+    """
+    record: Record | None = carrier.get(NAME)
+    if record is None:
+        scope = carrier.get("asgi.scope")
+        record = record_of(scope) if isinstance(scope, dict) else Record()
+        carrier[NAME] = record
+    return record
+
+
+@functools.lru_cache(maxsize=256)
+def real_path(path: Path | None) -> str | None:
+    """Return the path of a file without symbolic links; ``None`` if there is no file.
+
+    The result is cached. Integrations call this at construction, because a relative path depends
+    on the working directory.
+    """
+    return None if path is None else os.path.realpath(path)
+
+
+def _is_same(one: Table | None, other: Table) -> bool:
+    if one is other:
+        return True
+    if one is None or one.path is None or other.path is None:
+        return False
+    return one.path == other.path or real_path(one.path) == real_path(other.path)
+
+
+def _x_ratelimit(decision: Decision) -> list[tuple[str, str]]:
+    verdict = decision.reported
+    quotas = verdict.quotas
+    if not quotas or decision.is_gate or quotas[-1].window <= DAY_S:
+        return [field for field in verdict.headers if field[0].startswith("X-")]
+    quota = next((quota for quota in reversed(quotas) if quota.window <= DAY_S), quotas[0])
+    return [
+        ("X-RateLimit-Limit", str(quota.limit)),
+        ("X-RateLimit-Remaining", str(quota.remaining)),
+        ("X-RateLimit-Reset", str(quota.reset)),
+    ]
+
+
+def _joined(values: Iterable[str]) -> str:
+    """Return several lists of quotas as one. A repeated name gets a number: names are unique."""
+    items: list[str] = []
+    counts: dict[str, int] = {}
+    for value in values:
+        for item in value.split(", "):
+            name, _, parameters = item.partition(";")
+            counts[name] = counts.get(name, 0) + 1
+            if counts[name] > 1:
+                name = f'{name[:-1]}-{counts[name]}"'
+            items.append(f"{name};{parameters}")
+    return ", ".join(items)

@@ -1,0 +1,234 @@
+//! A running service: changes by the command line, a replaced gate file, SIGKILL, several services,
+//! shutdown.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+mod support;
+
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::TcpStream;
+use std::thread::{self, sleep};
+
+use rustix::process::Signal;
+use serde_json::json;
+use support::program::Sandbox;
+use support::server::{GATE, Server, await_log, log};
+use support::wire::{Wire, narrow_connection};
+use support::{CONTACTS_OF_1, timed};
+
+#[test]
+fn changes_by_the_command_line_affect_the_next_request() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let (key, key_id) = sandbox.new_key(&["--account", "42", "--env", "test"]);
+    assert_eq!(server.contacts(&key).code(), 200);
+    // One open connection: it caches nothing of the key.
+    let mut wire = Wire::to(server.address);
+    let mut code =
+        |key: &str| wire.request("GET /api/v1/contacts", &[format!("X-API-Key: {key}").as_bytes()]);
+    let new = sandbox.new_secret(&key_id, "1h");
+    assert_eq!(code(&key).header("X-RateLimit-Remaining"), "998");
+    assert_eq!(code(&new).header("X-RateLimit-Remaining"), "997");
+    let newest = sandbox.new_secret(&key_id, "0s");
+    assert_eq!((code(&key).code(), code(&new).code()), (401, 401));
+    assert_eq!(code(&newest).header("X-RateLimit-Remaining"), "996");
+    sandbox.run_admin(&["plan", GATE, "pro=100/minute, 2000/hour"]).expect_status(0);
+    sandbox.run_admin(&["assign", GATE, &key_id, "--plan", "pro"]).expect_status(0);
+    let reply = code(&newest);
+    assert_eq!((reply.header("X-RateLimit-Limit"), reply.header("X-RateLimit-Remaining")), ("2000", "1995"));
+    sandbox.run_admin(&["reset", GATE, &key_id]).expect_status(0);
+    assert_eq!(code(&newest).header("X-RateLimit-Remaining"), "1999");
+    sandbox.run_admin(&["revoke", GATE, &key_id]).expect_status(0);
+    assert_eq!(code(&newest).code(), 401);
+}
+
+/// Replaces the gate file of the service by a new one. Returns a key of the new gate.
+fn replace_gate(sandbox: &Sandbox, keys: &str) -> String {
+    sandbox.run_admin(&["create", "data/new.gate", "--keys", keys]).expect_status(0);
+    let issued = sandbox.run_admin(&["issue", "data/new.gate", "--account", "7", "--json"]).json();
+    fs::rename(sandbox.path("data/new.gate"), sandbox.path(GATE)).unwrap();
+    sandbox.watch_secret(issued["key"].as_str().unwrap())
+}
+
+#[test]
+fn replaced_gate_file_is_opened_logged_and_counted() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let (old, _) = sandbox.new_key(&["--account", "42"]);
+    assert_eq!(server.contacts(&old).code(), 200);
+    assert_eq!(server.metric("keytally_gate_reopened_total"), 0);
+    let new = replace_gate(&sandbox, "77");
+    await_log(&sandbox, &[" gate ", "api.gate: the file was replaced, and the new one is in force"]);
+    assert_eq!((server.contacts(&old).code(), server.contacts(&new).code()), (401, 200));
+    assert_eq!(server.metric("keytally_gate_reopened_total"), 1);
+    assert_eq!(server.metric("keytally_gate_capacity"), 77);
+
+    // A file that cannot be opened leaves the open gate in use, and the metric shows it.
+    fs::write(sandbox.path("data/junk"), "no gate").unwrap();
+    fs::rename(sandbox.path("data/junk"), sandbox.path(GATE)).unwrap();
+    await_log(&sandbox, &[" gate ", "; the gate that was open before stays in force"]);
+    assert_eq!(server.metric("keytally_gate_reopen_failing"), 1);
+    assert_eq!(server.contacts(&new).code(), 200);
+    let newest = replace_gate(&sandbox, "78");
+    // The signal reopens the gate before the next poll.
+    server.signal(Signal::HUP);
+    while server.contacts(&newest).code() != 200 {
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(server.metric("keytally_gate_reopen_failing"), 0);
+}
+
+#[test]
+fn sighup_reopens_the_gate() {
+    let sandbox = Sandbox::new();
+    let mut server = Server::start(&sandbox, &[]);
+    server.signal(Signal::HUP);
+    await_log(&sandbox, &[" gate ", "and the new one is in force"]);
+    assert!(server.is_running());
+    assert_eq!(server.metric("keytally_gate_reopened_total"), 1);
+}
+
+#[test]
+fn counts_survive_sigkill_of_the_service() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--plan", "default=100/day, 1000/30d"]);
+    let key = sandbox.watch_secret(&server.first_key().unwrap());
+    for _ in 0..30 {
+        assert_eq!(server.contacts(&key).code(), 200);
+    }
+    server.signal(Signal::KILL);
+    assert!(!server.wait().success());
+
+    let server = Server::start(&sandbox, &[]);
+    assert_eq!(server.first_key(), None);
+    let limits = server.get("/api/v1/limits", &key).json();
+    assert_eq!((&limits["quotas"][0]["used"], &limits["quotas"][1]["used"]), (&json!(30), &json!(30)));
+    assert_eq!(server.contacts(&key).header("X-RateLimit-Remaining"), "969");
+}
+
+#[test]
+fn two_services_on_one_folder_admit_one_limit() {
+    let sandbox = Sandbox::new();
+    let first = Server::start(&sandbox, &["--plan", "default=500/day"]);
+    let second = Server::start(&sandbox, &[]);
+    let key = first.first_key().unwrap();
+    let header = format!("X-API-Key: {key}");
+    let admitted: usize = thread::scope(|scope| {
+        let clients: Vec<_> = [&first, &second, &first, &second]
+            .map(|server| {
+                scope.spawn(|| {
+                    let mut wire = Wire::to(server.address);
+                    let mut request = || wire.request("GET /api/v1/contacts", &[header.as_bytes()]).code();
+                    (0..200).filter(|_| request() == 200).count()
+                })
+            })
+            .into_iter()
+            .collect();
+        clients.into_iter().map(|client| client.join().unwrap()).sum()
+    });
+    assert_eq!(admitted, 500);
+}
+
+/// Requests more than the service can send while the client does not read.
+fn request_much(wire: &mut Wire) {
+    let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
+    // The requests fit one read of the service, so none is unread when it closes.
+    wire.send(&request.repeat(200));
+    sleep(Duration::from_millis(1500));
+}
+
+#[test]
+fn shutdown_finishes_requests_in_progress() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let sandbox = Sandbox::new();
+        let mut server = Server::start(&sandbox, &[]);
+        let mut idle = Wire::to(server.address);
+        assert_eq!(idle.request("GET /healthz", &[]).code(), 200);
+        let mut busy = Wire::over(narrow_connection(server.address));
+        request_much(&mut busy);
+        server.signal(signal);
+        sleep(Duration::from_millis(700));
+        assert!(server.is_running(), "the service dropped a request in progress");
+        assert!(idle.ended(), "an idle connection is closed immediately");
+        let refused = TcpStream::connect(server.address).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let mut replies = 0;
+        while let Some(reply) = busy.read(false) {
+            assert_eq!(reply.code(), 200);
+            replies += 1;
+        }
+        assert!((1..200).contains(&replies), "{replies}");
+        assert!(server.wait().success());
+    }
+}
+
+#[test]
+fn shutdown_ends_after_ten_seconds_or_a_second_signal() {
+    let sandbox = Sandbox::new();
+    let waiting = Server::start(&sandbox, &[]);
+    let mut unread = Wire::over(narrow_connection(waiting.address));
+    request_much(&mut unread);
+    let interrupted = Server::start(&sandbox, &[]);
+    let mut also_unread = Wire::over(narrow_connection(interrupted.address));
+    request_much(&mut also_unread);
+
+    let (_, between) = timed(|| {
+        interrupted.signal(Signal::TERM);
+        sleep(Duration::from_millis(500));
+        interrupted.signal(Signal::TERM);
+        assert!(interrupted.wait().success());
+    });
+    assert!(between.1 - between.0 < 5000, "{between:?}");
+    let (_, between) = timed(|| {
+        waiting.signal(Signal::TERM);
+        assert!(waiting.wait().success());
+    });
+    assert!((9000..15_000).contains(&(between.1 - between.0)), "{between:?}");
+    assert!(log(&sandbox).contains("stopped before all responses were sent"), "{}", log(&sandbox));
+}
+
+#[test]
+fn shutdown_under_load_truncates_no_response() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--plan", "default=100000/day"]);
+    let key = server.first_key().unwrap();
+    let request =
+        format!("GET /api/v1/contacts HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-API-Key: {key}\r\n\r\n");
+    let address = server.address;
+    let answered_by_now = AtomicU32::new(0);
+    // Returns how many requests were answered, and 1 if the last one was not, else 0.
+    let client = || {
+        let mut answered = 0;
+        while let Ok(mut stream) = TcpStream::connect(address) {
+            let mut response = Vec::new();
+            let sent = stream.write_all(request.as_bytes());
+            let read = sent.and_then(|()| stream.read_to_end(&mut response));
+            if response.is_empty() {
+                return (answered, 1);
+            }
+            assert!(read.is_ok() && response.ends_with(CONTACTS_OF_1.as_bytes()), "{read:?}");
+            answered += 1;
+            answered_by_now.fetch_add(1, Ordering::Relaxed);
+        }
+        (answered, 0)
+    };
+    let ends: Vec<(u32, u32)> = thread::scope(|scope| {
+        let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
+        while answered_by_now.load(Ordering::Relaxed) < 100 {
+            assert!(!clients.iter().any(|client| client.is_finished()), "a client was not accepted");
+            sleep(Duration::from_millis(10));
+        }
+        server.signal(Signal::TERM);
+        clients.into_iter().map(|client| client.join().unwrap()).collect()
+    });
+    let answered: u32 = ends.iter().map(|(answered, _)| answered).sum();
+    let dropped: u32 = ends.iter().map(|(_, dropped)| dropped).sum();
+    // The kernel may accept one more connection between the last `accept` and `close`.
+    assert!(dropped <= 1, "{dropped} were accepted and not answered");
+    assert!(server.wait().success());
+    let used = sandbox.run_admin(&["list", GATE, "--json"]).json()["keys"][0]["quotas"][0]["used"].clone();
+    assert_eq!(used, answered, "every charged request was answered");
+}

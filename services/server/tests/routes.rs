@@ -1,0 +1,265 @@
+//! Routes in addition to the contract: `/api/v1/limits`, `/auth`, `/metrics`, shadow mode, errors,
+//! and the log.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+mod support;
+
+use std::collections::HashSet;
+
+use keytally::{Timestamp, now};
+use rustix::process::Signal;
+use serde_json::json;
+use support::program::Sandbox;
+use support::server::{GATE, Server, await_log, log};
+use support::wire::Wire;
+use support::{CONTACTS_OF_1, EXCEEDED, timed};
+
+#[test]
+fn limits_returns_the_quotas_and_charges_nothing() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--plan", "default=3/day, 1000/30d"]);
+    let (key, key_id) = sandbox.new_key(&["--account", "42", "--env", "test"]);
+    for used in 0..=3 {
+        for _ in 0..2 {
+            let reply = server.get("/api/v1/limits", &key);
+            let remaining = (1000 - used).to_string();
+            assert_eq!((reply.code(), reply.header("X-RateLimit-Remaining")), (200, remaining.as_str()));
+            let limits = reply.json();
+            let reset: u64 = reply.header("X-RateLimit-Reset").parse().unwrap();
+            assert_eq!(
+                limits,
+                json!({"account": 42, "key_id": key_id, "env": "test", "plan": "default", "quotas": [
+                    {"window": "day", "window_s": 86_400, "limit": 3, "used": used, "remaining": 3 - used, "reset": limits["quotas"][0]["reset"]},
+                    {"window": "2592000s", "window_s": 2_592_000, "limit": 1000, "used": used, "remaining": 1000 - used, "reset": reset},
+                ]})
+            );
+        }
+        assert_eq!(server.contacts(&key).code(), if used < 3 { 200 } else { 429 });
+    }
+}
+
+#[test]
+fn auth_charges_the_cost_and_reports_the_holder() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--plan", "default=100/day, 1000/30d"]);
+    let (key, key_id) = sandbox.new_key(&["--account", "4294967295", "--env", "test"]);
+    let header = format!("X-API-Key: {key}");
+    let request_auth = |request: &str, cost: &[&str]| {
+        let lines: Vec<&[u8]> = [header.as_str()].iter().chain(cost).map(|line| line.as_bytes()).collect();
+        server.request(request, &lines)
+    };
+    let requests = [
+        "GET /auth",
+        "POST /auth",
+        "HEAD /auth",
+        "PUT /auth/",
+        "DELETE /auth/api/v1/contacts",
+        "PURGE /auth/a?b=c",
+        "OPTIONS /auth",
+    ];
+    for (request, remaining) in requests.iter().zip((990..=999).rev()) {
+        let reply = request_auth(request, &[]);
+        assert_eq!((reply.code(), reply.body.as_str()), (200, ""), "{request}");
+        assert_eq!(reply.header("X-RateLimit-Remaining"), remaining.to_string(), "{request}");
+        assert_eq!(reply.header("X-Account-Id"), "4294967295");
+        assert_eq!(reply.header("X-Key-Id"), key_id);
+        assert_eq!((reply.header("X-Key-Env"), reply.header("X-Key-Plan")), ("test", "default"));
+        for name in ["X-RateLimit-Limit", "X-RateLimit-Reset", "RateLimit-Policy", "RateLimit"] {
+            assert!(reply.has(name), "{name} is not in {reply:?}");
+        }
+    }
+    // A body, which Envoy may forward, is ignored.
+    let mut wire = Wire::to(server.address);
+    wire.send(
+        format!("POST /auth HTTP/1.1\r\nHost: a\r\n{header}\r\nContent-Length: 5\r\n\r\nhello").as_bytes(),
+    );
+    assert_eq!(wire.read(false).unwrap().header("X-RateLimit-Remaining"), "992");
+
+    assert_eq!(request_auth("GET /auth", &["X-Cost: 12"]).header("X-RateLimit-Remaining"), "980");
+    assert_eq!(request_auth("GET /auth", &["x-cost: 80"]).header("X-RateLimit-Remaining"), "900");
+    let denied = request_auth("GET /auth", &["X-Cost: 1"]);
+    assert_eq!((denied.code(), denied.body.as_str()), (429, EXCEEDED));
+    assert!(denied.has("Retry-After") && denied.header("X-Account-Id").is_empty(), "{denied:?}");
+    let costly = request_auth("GET /auth", &["X-Cost: 101"]);
+    assert_eq!((costly.code(), costly.body.as_str()), (429, EXCEEDED));
+    assert!(!costly.has("Retry-After"), "{costly:?}");
+
+    for cost in [
+        &["X-Cost: 0"][..],
+        &["X-Cost:"],
+        &["X-Cost: -1"],
+        &["X-Cost: 1.5"],
+        &["X-Cost: 4294967296"],
+        &["X-Cost: 1", "X-Cost: 1"],
+    ] {
+        let reply = request_auth("GET /auth", cost);
+        assert_eq!(reply.code(), 400, "{cost:?}");
+        assert!(reply.json()["error"].as_str().unwrap().starts_with("X-Cost must be "), "{reply:?}");
+    }
+    let (fresh, _) = sandbox.new_key(&["--account", "1"]);
+    let reply = server.request("GET /auth", &[format!("X-API-Key: {fresh}").as_bytes(), b"X-Cost: 1O"]);
+    assert_eq!(reply.code(), 400);
+    assert_eq!(server.get("/api/v1/limits", &fresh).header("X-RateLimit-Remaining"), "1000");
+    // Other routes ignore the header.
+    let reply =
+        server.request("GET /api/v1/contacts", &[format!("X-API-Key: {fresh}").as_bytes(), b"X-Cost: 50"]);
+    assert_eq!(reply.header("X-RateLimit-Remaining"), "999");
+}
+
+#[test]
+fn unknown_routes_and_methods_get_json_errors() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let key = server.first_key().unwrap();
+    let header = format!("X-API-Key: {key}");
+    for (request, code, error) in [
+        ("GET /", 404, "Not found"),
+        ("GET /api/v1/nix", 404, "Not found"),
+        ("POST /api/v1/contacts", 405, "Method not allowed"),
+        ("DELETE /api/v1/limits", 405, "Method not allowed"),
+        ("POST /metrics", 405, "Method not allowed"),
+    ] {
+        let reply = server.request(request, &[header.as_bytes()]);
+        assert_eq!((reply.code(), reply.json()), (code, json!({"error": error})), "{request}");
+        assert_eq!(reply.has("Allow"), code == 405);
+    }
+    assert_eq!(server.request("GET /healthz", &[]).json(), json!({"status": "ok"}));
+    assert_eq!(server.get("/api/v1/limits", &key).header("X-RateLimit-Remaining"), "1000");
+}
+
+#[test]
+fn metrics_are_prometheus_text() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let key = server.first_key().unwrap();
+    server.contacts(&key);
+    server.contacts("nonsense");
+    let reply = server.request("GET /metrics", &[]);
+    assert_eq!(reply.header("Content-Type"), "text/plain; version=0.0.4");
+    let mut typed = HashSet::new();
+    for line in reply.body.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["#", "HELP", ..] => {}
+            ["#", "TYPE", name, kind] => {
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert!(typed.insert(name), "{name} is there twice");
+            }
+            [sample, value] => {
+                let name = sample.split('{').next().unwrap();
+                let base = ["_bucket", "_sum", "_count"]
+                    .iter()
+                    .find_map(|end| name.strip_suffix(end))
+                    .unwrap_or(name);
+                assert!(typed.contains(base) || typed.contains(name), "{line} has no type");
+                assert!(value.parse::<f64>().is_ok(), "{line}");
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    assert_eq!(server.metric("keytally_gate_keys"), 1);
+    assert_eq!(server.metric("keytally_gate_capacity"), 100_000);
+    assert_eq!(server.metric("keytally_check_duration_seconds_count"), 2);
+    assert_eq!(server.metric("keytally_check_duration_seconds_bucket{le=\"+Inf\"}"), 2);
+    assert!(!reply.body.contains(&key[8..]));
+}
+
+#[test]
+fn tally_ahead_of_the_clock_is_counted() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--plan", "default=100/10s"]);
+    let key = server.first_key().unwrap();
+    assert_eq!(server.contacts(&key).code(), 200);
+    assert_eq!(server.metric("keytally_clock_ahead_total"), 0);
+    // The clock of another process is 50 s ahead, which is within the tolerance.
+    let peppers = keytally::pepper::read_file(sandbox.path("data/pepper")).unwrap();
+    let gate = keytally::Gate::open(sandbox.path(GATE), peppers).unwrap();
+    let ahead = Timestamp::from_unix_ms(now().unix_ms() + 50_000);
+    assert!(gate.table().check(Some(key.as_bytes()), 1, ahead).is_admitted());
+    assert_eq!(server.contacts(&key).code(), 200);
+    assert_eq!(server.metric("keytally_clock_ahead_total"), 1);
+}
+
+#[test]
+fn shadow_mode_admits_all_and_reports_refusals() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &["--shadow", "--plan", "default=1/day, 1000/30d"]);
+    assert!(server.startup_message.contains("Shadow mode"), "{}", server.startup_message);
+    let key = server.first_key().unwrap();
+    let header = format!("X-API-Key: {key}");
+    let admitted = server.contacts(&key);
+    assert_eq!((admitted.code(), admitted.body.as_str()), (200, CONTACTS_OF_1));
+    assert!(!admitted.has("X-Keytally-Shadow"), "{admitted:?}");
+
+    let denied = server.contacts(&key);
+    assert_eq!((denied.code(), denied.body.as_str()), (200, CONTACTS_OF_1));
+    assert_eq!(denied.header("X-Keytally-Shadow"), "denied");
+    assert_eq!(denied.header("X-RateLimit-Remaining"), "999", "a refused request is not charged");
+    assert!(!denied.has("Retry-After"), "{denied:?}");
+    let (_, key_id) = (&key, &key[8..19]);
+    await_log(&sandbox, &[" shadow denied key=", key_id, " account=1 "]);
+
+    for (lines, outcome) in [
+        (&[][..], "missing_key"),
+        (&[&b"X-API-Key: nonsense"[..]][..], "invalid_key"),
+        (&[header.as_bytes(), header.as_bytes()][..], "invalid_key"),
+    ] {
+        let reply = server.request("GET /api/v1/contacts", lines);
+        assert_eq!((reply.code(), reply.header("X-Keytally-Shadow")), (200, outcome));
+        assert_eq!(reply.json()["account"], 0);
+        assert!(!reply.has("WWW-Authenticate") && !reply.has("X-RateLimit-Limit"), "{reply:?}");
+        let reply = server.request("POST /auth/x", lines);
+        assert_eq!((reply.code(), reply.header("X-Keytally-Shadow")), (200, outcome));
+        for name in ["X-Account-Id", "X-Key-Id", "X-Key-Env", "X-Key-Plan"] {
+            assert_eq!(reply.header(name), "");
+        }
+        assert_eq!(server.request("GET /api/v1/limits", lines).json()["quotas"], json!([]));
+    }
+    let reply = server.request("GET /auth", &[header.as_bytes(), b"X-Cost: many"]);
+    assert_eq!((reply.code(), reply.header("X-Keytally-Shadow")), (200, "bad_cost"));
+    assert_eq!(reply.header("X-Account-Id"), "1");
+    let reply = server.request("GET /auth", &[header.as_bytes(), b"X-Cost: 2"]);
+    assert_eq!((reply.code(), reply.header("X-Keytally-Shadow")), (200, "too_costly"));
+
+    let count = |outcome: &str, reason: &str| {
+        let labels = format!("{{outcome=\"{outcome}\",reason=\"{reason}\"}}");
+        let [verdicts, shadow] = ["verdicts", "shadow_admissions"]
+            .map(|name| server.metric(&format!("keytally_{name}_total{labels}")));
+        assert_eq!(verdicts, shadow);
+        shadow
+    };
+    assert_eq!(
+        (count("denied", "none"), count("missing_key", "none"), count("too_costly", "none")),
+        (1, 3, 1)
+    );
+    assert_eq!((count("invalid_key", "malformed"), count("invalid_key", "duplicate")), (3, 3));
+
+    // The holder of a revoked key is not reported as the client.
+    sandbox.run_admin(&["revoke", GATE, key_id]).expect_status(0);
+    let reply = server.request("GET /auth", &[header.as_bytes()]);
+    assert_eq!((reply.code(), reply.header("X-Keytally-Shadow")), (200, "invalid_key"));
+    for name in ["X-Account-Id", "X-Key-Id", "X-Key-Env", "X-Key-Plan"] {
+        assert_eq!(reply.header(name), "");
+    }
+    assert_eq!(server.contacts(&key).json()["account"], 0);
+}
+
+#[test]
+fn log_lines_per_second_are_limited() {
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    let mut wire = Wire::to(server.address);
+    let (_, between) = timed(|| {
+        for _ in 0..2000 {
+            assert_eq!(wire.request("GET /api/v1/contacts", &[]).code(), 401);
+        }
+    });
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let log = log(&sandbox);
+    let seconds = usize::try_from(between.1 / 1000 - between.0 / 1000 + 1).unwrap();
+    // At most twenty lines per second, and one with the number of dropped lines.
+    assert!((1..=seconds * 21).contains(&log.lines().count()), "{}", log.lines().count());
+    assert!(log.contains(" more lines in this second"), "{log}");
+}
