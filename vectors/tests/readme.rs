@@ -135,3 +135,17 @@ fn links_of_all_pages_lead_to_files_and_headings() {
     }
     assert!(links > 50, "{links}");
 }
+
+#[test]
+fn files_named_in_pages_exist() {
+    for page in ["ARCHITECTURE.md", "CONTRIBUTING.md", "LIMITS.md", "SAFETY.md", "SECURITY.md"] {
+        let text = fs::read_to_string(root().join(page)).unwrap();
+        let named = text.split('`').skip(1).step_by(2).filter(|quoted| {
+            let ending = quoted.rsplit('.').next().unwrap();
+            quoted.contains('/') && !quoted.contains(' ') && ["rs", "py", "md", "c", "h"].contains(&ending)
+        });
+        for file in named {
+            assert!(root().join(file).exists(), "{page} names {file}");
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! README's quick start, run as it is written there.
+//! The quick start of the README, run unchanged.
 
 use std::fs;
 use std::path::Path;
