@@ -8,6 +8,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::error::ErrorKind;
 use clap::{Arg, Command};
 use keytally::redact::{redact, redact_in};
+use keytally::{KeyId, Name};
 
 use crate::pepper::FILE_VARIABLE;
 
@@ -89,6 +90,16 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for RedactedParser<T> {
             clap::Error::raw(ErrorKind::ValueValidation, message).with_cmd(command)
         })
     }
+}
+
+/// Parses a prefix or an environment.
+pub(crate) fn parse_name(text: &str) -> Result<Name, String> {
+    Name::new(text).ok_or_else(|| "it must be 1 to 8 characters of a-z and 0-9".to_owned())
+}
+
+/// Parses a key id.
+pub(crate) fn parse_key_id(text: &str) -> Result<KeyId, String> {
+    text.parse().map_err(|error: keytally::ParseKeyIdError| error.to_string())
 }
 
 #[cfg(test)]

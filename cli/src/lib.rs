@@ -7,44 +7,46 @@
 //! # Modules
 //! | module | contents |
 //! |---|---|
-//! | `commands` | one file per command, and the arguments and output that they share |
+//! | `program` | a program, from its arguments to its exit status |
+//! | `commands` | one file per command |
+//! | `gate_file` | the arguments that name the gate file |
+//! | `output` | what commands print |
 //! | `arguments` | value parsers, and the redaction of secrets in errors |
 //! | `pepper` | `--pepper-file` and `KEYTALLY_PEPPER` |
 //! | `plans` | plans as text: `NAME=POLICY` |
 //! | `times` | times and durations as text |
 //! | `views` | what commands show of a key, serializable as JSON |
 //! | `columns` | text in columns |
-//! | `failure` | the error of a command, and its exit status |
+//! | `failure`, `status` | the error of a command, and the exit statuses |
 #![forbid(unsafe_code)]
 
 mod arguments;
 mod columns;
 mod commands;
 mod failure;
+mod gate_file;
+mod output;
 mod pepper;
 mod plans;
+mod program;
+mod status;
 mod times;
 mod views;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
 
-use clap::{CommandFactory as _, Parser, Subcommand};
-
-use self::arguments::{HELP_HINT, Redactor};
-use self::commands::{Command, FAILED, Status};
-use self::failure::Failure;
-use self::pepper::PepperSource;
+use self::program::{MissingCommands, run_with};
 
 /// Items that the other programs of this project share. They may change in any release.
 pub mod internal {
     pub use crate::arguments::{path_parser, value_parser};
-    pub use crate::commands::{Status, pluralized, print_note, revoke_unprinted, warn_of_idle_quotas};
+    pub use crate::commands::revoke_unprinted;
     pub use crate::failure::Failure;
+    pub use crate::output::{pluralized, print_note, warn_of_idle_quotas};
     pub use crate::pepper::{PepperSource, read_file as read_pepper_file};
+    pub use crate::program::{ExtraCommands, run_with};
+    pub use crate::status::Status;
     pub use crate::views::QuotaUse;
-    pub use crate::{ExtraCommands, run_with};
 
     /// Plans as text.
     pub mod plans {
@@ -57,127 +59,10 @@ pub mod internal {
     }
 }
 
-/// Commands that a program has in addition to those of this crate.
-pub trait ExtraCommands: Subcommand {
-    /// The end of the program's help: exit statuses and first steps.
-    const AFTER_HELP: &str;
-
-    /// Runs the command that was parsed. `program` is the path that the program was started by.
-    ///
-    /// # Errors
-    /// A [`Failure`] if the command could not do its work.
-    fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure>;
-}
-
-/// All commands of a program: those of this crate, and `E`.
-#[derive(Subcommand)]
-enum AllCommands<E: ExtraCommands> {
-    #[command(flatten)]
-    Own(Command),
-    #[command(flatten)]
-    Extra(E),
-}
-
-/// Commands that only other programs have. Each fails with the name of the package that has it.
-#[derive(Subcommand)]
-enum MissingCommands {
-    /// Not in this program
-    #[command(hide = true, disable_help_flag = true)]
-    Serve {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
-        _args: Vec<OsString>,
-    },
-}
-
-impl ExtraCommands for MissingCommands {
-    const AFTER_HELP: &str = "\
-Exit status: 0 success, 1 denied or invalid, 2 usage, 3 failure.
-
-First steps:
-  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep a copy
-  keytally create api.gate --plan \"default=100/minute, 1000/hour\"
-  keytally issue api.gate --account 42
-  keytally list api.gate
-
-The command serve is in the program of the package keytally-server.";
-
-    fn run(self, _pepper: &PepperSource, _program: &Path) -> Result<Status, Failure> {
-        let Self::Serve { .. } = self;
-        Err(Failure::usage(
-            "this program does not have the command serve; install it with: \
-             cargo install keytally-server",
-        ))
-    }
-}
-
 /// Runs the command line `args`, program name first, and returns the exit status.
 ///
 /// The status is 0 for success, 1 for denied or invalid, 2 for wrong usage, 3 for a failure. Uses
 /// the standard streams of the process, and never ends the process.
 pub fn run<A: Into<OsString>>(args: impl IntoIterator<Item = A>) -> i32 {
     run_with::<MissingCommands, A>(args)
-}
-
-/// Runs the command line `args` as [`run`] does, with the commands `E` in addition.
-pub fn run_with<E, A>(args: impl IntoIterator<Item = A>) -> i32
-where
-    E: ExtraCommands,
-    A: Into<OsString>,
-{
-    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-    let program = args.first().map_or_else(|| "keytally".into(), PathBuf::from);
-    let redactor = Redactor::new(&args, &Cli::<E>::command());
-    let cli = match Cli::<E>::try_parse_from(args) {
-        Ok(cli) => cli,
-        Err(error) if error.use_stderr() => {
-            // A write error is ignored: there is no other stream to report it on.
-            let _ = write!(io::stderr(), "{}", redactor.redact(error.render().to_string()));
-            return error.exit_code();
-        }
-        Err(help_or_version) => {
-            let _ = help_or_version.print();
-            return help_or_version.exit_code();
-        }
-    };
-    let result = match cli.command {
-        AllCommands::Own(command) => command.run(&cli.pepper),
-        AllCommands::Extra(command) => command.run(&cli.pepper, &program),
-    };
-    match result {
-        Ok(status) => status as i32,
-        Err(Failure::OutputClosed) => Status::Success as i32,
-        Err(Failure::Failed(message)) => {
-            let _ = writeln!(io::stderr(), "keytally: {}", redactor.redact(message));
-            FAILED
-        }
-        Err(Failure::Usage(message)) => {
-            let message = redactor.redact(message);
-            let _ = writeln!(io::stderr(), "keytally: {message}\n\n{HELP_HINT}");
-            USAGE
-        }
-    }
-}
-
-/// The exit status if the arguments are wrong for every gate. clap uses the same.
-const USAGE: i32 = 2;
-
-/// Issue and check API keys, and limit their use. Keys and counts are in one file, which every
-/// process on this machine can share.
-#[derive(Parser)]
-#[command(name = "keytally", version, arg_required_else_help = true, after_help = E::AFTER_HELP)]
-struct Cli<E: ExtraCommands> {
-    #[command(flatten)]
-    pepper: PepperSource,
-    #[command(subcommand)]
-    command: AllCommands<E>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn command_line_passes_the_checks_of_clap() {
-        Cli::<MissingCommands>::command().debug_assert();
-    }
 }

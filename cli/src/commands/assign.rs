@@ -2,11 +2,14 @@ use clap::Args;
 use keytally::KeyId;
 use serde::Serialize;
 
-use super::{GateFileToChange, OutputFormat, Status, parse_key_id};
 use crate::arguments;
+use crate::arguments::parse_key_id;
 use crate::failure::Failure;
+use crate::gate_file::GateFileToChange;
+use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
 use crate::plans;
+use crate::status::Status;
 
 /// Move a key to another plan, and keep its counts
 #[derive(Args)]

@@ -8,9 +8,11 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
-use super::{GateFile, OutputFormat, Status, print_note};
 use crate::failure::Failure;
+use crate::gate_file::GateFile;
+use crate::output::{OutputFormat, print_note};
 use crate::pepper::PepperSource;
+use crate::status::Status;
 use crate::times;
 use crate::views::QuotaUse;
 

@@ -4,11 +4,14 @@ use keytally::Plan;
 use keytally::{Gate, GateConfig};
 use serde::Serialize;
 
-use super::{GateFile, OutputFormat, Status, parse_name, pluralized, warn_of_idle_quotas};
 use crate::arguments;
+use crate::arguments::parse_name;
 use crate::failure::Failure;
+use crate::gate_file::GateFile;
+use crate::output::{OutputFormat, pluralized, warn_of_idle_quotas};
 use crate::pepper::PepperSource;
 use crate::plans;
+use crate::status::Status;
 
 /// Create a gate file
 ///

@@ -10,9 +10,11 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::issue::NewKeyArgs;
-use super::{GateFileToChange, OutputFormat, Status, print_note};
 use crate::failure::Failure;
+use crate::gate_file::GateFileToChange;
+use crate::output::{OutputFormat, print_note};
 use crate::pepper::PepperSource;
+use crate::status::Status;
 
 /// Import keys that another system issued: standard input, one key per line
 ///

@@ -9,10 +9,13 @@ use keytally::NewKey;
 use keytally::{Gate, now};
 use keytally::{Key, KeyId, Name};
 
-use super::{GateFileToChange, OutputFormat, Status, parse_name, print_note};
 use crate::arguments;
+use crate::arguments::parse_name;
 use crate::failure::Failure;
+use crate::gate_file::GateFileToChange;
+use crate::output::{OutputFormat, print_note};
 use crate::pepper::PepperSource;
+use crate::status::Status;
 use crate::views::NewKeyView;
 use crate::{plans, times};
 

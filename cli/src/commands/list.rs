@@ -8,10 +8,12 @@ use keytally::{Gate, now};
 use serde::Serialize;
 
 use super::create::PlanText;
-use super::{GateFile, OutputFormat, Status, pluralized};
 use crate::columns::{Align, Columns};
 use crate::failure::Failure;
+use crate::gate_file::GateFile;
+use crate::output::{OutputFormat, pluralized};
 use crate::pepper::PepperSource;
+use crate::status::Status;
 use crate::views::ListedKey;
 
 /// List the keys with their plans and their use

@@ -2,11 +2,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::create::PlanText;
-use super::{GateFileToChange, OutputFormat, Status, warn_of_idle_quotas};
 use crate::arguments;
 use crate::failure::Failure;
+use crate::gate_file::GateFileToChange;
+use crate::output::{OutputFormat, warn_of_idle_quotas};
 use crate::pepper::PepperSource;
 use crate::plans;
+use crate::status::Status;
 
 /// Add a plan, or change the limits of one and keep all counts
 ///

@@ -3,9 +3,12 @@ use keytally::AdminError;
 use keytally::KeyId;
 use serde::Serialize;
 
-use super::{GateFile, OutputFormat, Status, parse_key_id};
+use crate::arguments::parse_key_id;
 use crate::failure::Failure;
+use crate::gate_file::GateFile;
+use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
+use crate::status::Status;
 use crate::views::QuotaUse;
 
 /// Set the counts of a key to zero

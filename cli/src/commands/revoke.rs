@@ -2,9 +2,12 @@ use clap::Args;
 use keytally::KeyId;
 use serde::Serialize;
 
-use super::{GateFileToChange, OutputFormat, Status, parse_key_id};
+use crate::arguments::parse_key_id;
 use crate::failure::Failure;
+use crate::gate_file::GateFileToChange;
+use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
+use crate::status::Status;
 
 /// Revoke a key, effective immediately in every process
 #[derive(Args)]

@@ -6,9 +6,12 @@ use keytally::KeyId;
 use keytally::{Error, now};
 
 use super::issue::print_once;
-use super::{GateFileToChange, OutputFormat, Status, parse_key_id};
+use crate::arguments::parse_key_id;
 use crate::failure::Failure;
+use crate::gate_file::GateFileToChange;
+use crate::output::OutputFormat;
 use crate::pepper::PepperSource;
+use crate::status::Status;
 use crate::times;
 
 /// Give a key a new secret and print the key once

@@ -18,9 +18,11 @@ use ratatui::widgets::{Paragraph, Row, Table, Widget};
 use serde::Serialize;
 
 use super::list::Summary;
-use super::{GateFile, OutputFormat, Status, pluralized};
 use crate::failure::Failure;
+use crate::gate_file::GateFile;
+use crate::output::{OutputFormat, pluralized};
 use crate::pepper::PepperSource;
+use crate::status::Status;
 use crate::times;
 use crate::views::{ListedKey, QuotaUse};
 

@@ -4,9 +4,11 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::{GateFileToChange, OutputFormat, Status, pluralized, print_note};
 use crate::failure::Failure;
+use crate::gate_file::GateFileToChange;
+use crate::output::{OutputFormat, pluralized, print_note};
 use crate::pepper::PepperSource;
+use crate::status::Status;
 
 /// Check the records of a gate for flaws
 ///

@@ -1,0 +1,53 @@
+//! The arguments that name the gate file of a command.
+
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use keytally::Gate;
+
+use crate::failure::Failure;
+use crate::pepper::PepperSource;
+use crate::{arguments, times};
+
+/// The argument of a command that names its gate file.
+#[derive(Args)]
+pub(crate) struct GateFile {
+    /// Gate file
+    #[arg(value_name = "GATE", value_parser = arguments::path_parser())]
+    path: PathBuf,
+}
+
+impl GateFile {
+    /// Opens the gate.
+    pub(crate) fn open(&self, pepper: &PepperSource) -> Result<Gate, Failure> {
+        Ok(Gate::open(&self.path, pepper.require()?)?)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The arguments of a command that changes its gate, under the gate's lock.
+#[derive(Args)]
+pub(crate) struct GateFileToChange {
+    #[command(flatten)]
+    gate: GateFile,
+    /// How long to wait while another process changes the gate, such as 30s; 0s does not wait
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = times::parse_duration)]
+    wait: Duration,
+}
+
+impl GateFileToChange {
+    /// Opens the gate, with the wait of the user.
+    pub(crate) fn open(&self, pepper: &PepperSource) -> Result<Gate, Failure> {
+        let gate = self.gate.open(pepper)?;
+        gate.set_wait(self.wait);
+        Ok(gate)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.gate.path()
+    }
+}

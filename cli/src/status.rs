@@ -1,0 +1,15 @@
+//! Exit statuses.
+
+/// The exit status of a command that failed.
+pub(crate) const FAILED: i32 = 3;
+
+/// The result of a command that did its work. The value is the exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Success.
+    Success = 0,
+    /// The key was denied or is invalid, or some of the input was rejected.
+    Denied = 1,
+    /// The gate has flaws.
+    Flawed = FAILED as isize,
+}
