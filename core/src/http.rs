@@ -256,6 +256,7 @@ impl Response<'_> {
     }
 
     /// Writes the fields, and returns the rest of the buffer.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn put_fields<'b>(&self, mut out: Rest<'b>, form: &mut impl Form) -> Rest<'b> {
         if let Some(longest) = self.quotas.last() {
             out = form.field(out, LIMIT, |out| out.number(longest.limit.into()));
