@@ -30,6 +30,7 @@
 //!
 //! In real time, callers whose times differ by `d` can use the windows of `d` more at one moment.
 
+use crate::charge::Charge;
 use crate::outcome::Outcome;
 use crate::quota::{Algorithm, Limits};
 use crate::quotas::Quotas;
@@ -56,20 +57,6 @@ impl Decision {
     fn new(outcome: Outcome, next: u64) -> Self {
         Self { next, uncharged: 0, outcome }
     }
-}
-
-/// Units that were charged, and when, so that [`refund`] and [`settle`] can return exactly those.
-///
-/// It can be built as a literal, so that a caller can store both values and put them together
-/// again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct Charge {
-    /// The units charged.
-    pub cost: u32,
-    /// The time of the decision that charged them, [`Quotas::time`].
-    pub at: Timestamp,
 }
 
 /// Charges `cost` to every window if all have room for it, else to none.

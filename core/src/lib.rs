@@ -67,6 +67,7 @@ extern crate std;
 // quota     limits and windows
 // outcome   what a check decides, and why a key is invalid
 // tally     the word that counts, and its layout
+// charge    what a check charged, for refunds
 // quotas    the state of each window of a tally
 // decide    the decision: a pure function of layout, limits, word, time and cost
 // policy    policy text, such as `100/minute, 1000/hour`
@@ -87,6 +88,7 @@ extern crate std;
 // size matters more there.
 mod atomic;
 mod bits;
+mod charge;
 #[cfg(any(feature = "serde", feature = "defmt"))]
 mod formats;
 mod gate;
@@ -116,7 +118,7 @@ pub mod stop;
 pub mod sync;
 
 pub use {
-    decide::Charge,
+    charge::Charge,
     gate::{
         AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig, IMPORT_GROUP, IMPORTED_KEY_LEN,
         KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, MAX_PLANS, NewKey, Plan,

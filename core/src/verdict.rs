@@ -1,6 +1,7 @@
 //! The verdict: the result of a check, for the HTTP response, logs and a later refund.
 
-use crate::decide::{self, Charge, Decision};
+use crate::charge::Charge;
+use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::quota::Limits;
