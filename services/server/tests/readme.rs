@@ -1,4 +1,4 @@
-//! README's quick start, run as it is written there.
+//! README's quick start, run word by word.
 
 use std::fs;
 use std::path::Path;
