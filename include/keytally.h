@@ -37,10 +37,10 @@
  *       struct. Members that an older header lacks are zeros, which mean what the older version did.
  *       A member that is newer than the library must be zero: else KT_UNKNOWN_MEMBER. A size that no
  *       version has is KT_STRUCT_SIZE. These are kt_request, kt_gate_config and kt_new_key.
- *     - A struct that this library writes has a fixed size with reserved zeros. New members take their
- *       place, so a library that does not know them writes zeros. These are kt_verdict, kt_charge,
- *       kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use members whose name
- *       ends with an underscore.
+ *     - A struct that this library writes has a fixed size with reserved zeros. New members replace
+ *       reserved ones, so a library that does not know them writes zeros. These are kt_verdict,
+ *       kt_charge, kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use members
+ *       whose name ends with an underscore.
  *     - kt_bytes, kt_plan, kt_field and kt_key do not change.
  * Ownership. kt_gate_init, kt_gate_attach, kt_limiter_init and kt_limiter_attach make a handle in a
  *     struct of the caller, and allocate nothing. kt_gate_open, kt_limiter_open and the other functions
@@ -73,7 +73,7 @@
  *     that is more than 60 s ahead, with its counts kept. kt_gate_correct_clock and
  *     kt_limiter_correct_clock correct a whole table. A window is an interval of the times of its
  *     decisions (kt_charge.at_ms), its label. Wrong clocks cost, in labels of one tally that admit
- *     their limit once more:
+ *     their limit a second time:
  *     - Late clocks, stale readings, explicit times that disagree: none. In a limiter, one each
  *       time that a caller who is 61 s late or more finds its subject's slot reused.
  *     - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
@@ -88,9 +88,9 @@
  * Stability. Until 1.0 a minor version may change functions and structs, and the SONAME changes with
  *     it. Numbers of statuses, outcomes, reasons and flaws never change their meaning. New ones may be
  *     added. KT_VERSION is the version of the header, kt_version() that of the library.
- * Host builds. A function that says so needs an operating system. It is missing from a library that was
- *     built without the feature `host`, for bare metal. Such a library needs only memcpy, memmove,
- *     memset and memcmp.
+ * Host builds. A function whose documentation names them needs an operating system. It is missing
+ *     from a library that was built without the feature `host`, for bare metal. Such a library needs
+ *     only memcpy, memmove, memset and memcmp.
  */
 
 
@@ -876,7 +876,7 @@ kt_status kt_policy_check(const char *policy,
  *
  * Writes the sentence and a NUL into `buffer`, and its length without the NUL to `written_out`. Unlike
  * `kt_status_message`, it names the part of the policy that is wrong. A part of 16 bytes or more may be
- * a key that was given by mistake, so it is not named: the sentence is then that of
+ * a key that was given by mistake, and is not named. The sentence is then that of
  * `kt_status_message`.
  *
  * Statuses: `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
@@ -1597,7 +1597,7 @@ kt_status kt_entropy(uint8_t entropy_out[KT_ENTROPY_SIZE]);
 /**
  * Writes a new pepper: 32 bytes of the system's entropy as 64 hex digits and a NUL. Host builds only.
  *
- * Store it where the server finds it, and not in the same place as the gate.
+ * Store it where the server finds it, but not in the folder of the gate.
  *
  * Statuses: `KT_NO_ENTROPY`. `KT_BUFFER_TOO_SMALL`; `KT_PEPPER_SIZE` bytes are enough.
  */

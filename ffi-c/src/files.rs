@@ -88,7 +88,7 @@ pub extern "C" fn kt_entropy(entropy_out: Out<[u8; KT_ENTROPY_SIZE]>) -> kt_stat
 
 /// Writes a new pepper: 32 bytes of the system's entropy as 64 hex digits and a NUL. Host builds only.
 ///
-/// Store it where the server finds it, and not in the same place as the gate.
+/// Store it where the server finds it, but not in the folder of the gate.
 ///
 /// Statuses: `KT_NO_ENTROPY`. `KT_BUFFER_TOO_SMALL`; `KT_PEPPER_SIZE` bytes are enough.
 #[unsafe(no_mangle)]

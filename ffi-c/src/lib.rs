@@ -49,8 +49,8 @@ pub use {
     request::*, status::*, time::*, verdict::*, version::*,
 };
 
-/// Loops forever. A panic would be a defect of the library; docs/PANICS.md shows why a check has none.
-/// Without an operating system there is no way to report it, and continuing would be worse.
+/// Loops without end. A panic would be a defect of the library, and docs/PANICS.md proves that a
+/// check has none. Without an operating system, it cannot be reported. Continuing would be worse.
 #[cfg(not(feature = "host"))]
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -53,7 +53,7 @@ pub extern "C" fn kt_policy_check(
 ///
 /// Writes the sentence and a NUL into `buffer`, and its length without the NUL to `written_out`. Unlike
 /// `kt_status_message`, it names the part of the policy that is wrong. A part of 16 bytes or more may be
-/// a key that was given by mistake, so it is not named: the sentence is then that of
+/// a key that was given by mistake, and is not named. The sentence is then that of
 /// `kt_status_message`.
 ///
 /// Statuses: `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.

@@ -96,7 +96,7 @@ fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Returns the shared library that Cargo built beside this test.
+/// Returns the shared library that Cargo built in the folder of this test.
 fn library() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     tests.parent().unwrap().join("libkeytally_ffi.so")

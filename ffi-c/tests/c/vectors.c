@@ -44,8 +44,8 @@ static const char *given(const cJSON *object, const char *name, char *into, size
     *len = strlen(text(object, name));
     CHECK(*len < size);
     memcpy(into, text(object, name), *len + 1);
-    for (size_t place = 0; place < *len; place++)
-        if (into[place] == 1) into[place] = 0;
+    for (size_t index = 0; index < *len; index++)
+        if (into[index] == 1) into[index] = 0;
     return into;
 }
 
@@ -72,10 +72,10 @@ static uint64_t explicit_time(const cJSON *item) {
 
 static size_t unhex(const char *digits, uint8_t *into) {
     size_t len = strlen(digits) / 2;
-    for (size_t place = 0; place < len; place++) {
+    for (size_t index = 0; index < len; index++) {
         unsigned byte;
-        CHECK(sscanf(digits + 2 * place, "%2x", &byte) == 1);
-        into[place] = (uint8_t)byte;
+        CHECK(sscanf(digits + 2 * index, "%2x", &byte) == 1);
+        into[index] = (uint8_t)byte;
     }
     return len;
 }
@@ -203,8 +203,8 @@ static void macs(const char *folder) {
             record += 8;
             CHECK(record < KT_GATE_SIZE(KEYS) / 8);
         }
-        for (size_t place = 0; place < sizeof mac; place++)
-            HOLDS((uint8_t)(words[record + 2 + place / 8] >> (56 - 8 * (place % 8))) == mac[place]);
+        for (size_t index = 0; index < sizeof mac; index++)
+            HOLDS((uint8_t)(words[record + 2 + index / 8] >> (56 - 8 * (index % 8))) == mac[index]);
         end_gate(&made);
         cases++;
     }
@@ -269,11 +269,11 @@ static void decide(struct tally *tally, const cJSON *item) {
     HOLDS(verdict.retry_at_ms == (field(item, "retry_at_ms") ? word(item, "retry_at_ms") : 0));
     HOLDS(verdict.retry_after_s == (field(item, "retry_after_s") ? number(item, "retry_after_s") : 0));
     HOLDS(verdict.quota_count == cJSON_GetArraySize(field(item, "remaining")));
-    for (int place = 0; place < verdict.quota_count; place++) {
-        const cJSON *remaining = cJSON_GetArrayItem(field(item, "remaining"), place);
-        const char *reset = cJSON_GetStringValue(cJSON_GetArrayItem(field(item, "reset_s"), place));
-        HOLDS(quota(&verdict, (size_t)place).remaining == (uint32_t)remaining->valuedouble);
-        HOLDS(quota(&verdict, (size_t)place).reset_unix_s == strtoull(reset, NULL, 10));
+    for (int index = 0; index < verdict.quota_count; index++) {
+        const cJSON *remaining = cJSON_GetArrayItem(field(item, "remaining"), index);
+        const char *reset = cJSON_GetStringValue(cJSON_GetArrayItem(field(item, "reset_s"), index));
+        HOLDS(quota(&verdict, (size_t)index).remaining == (uint32_t)remaining->valuedouble);
+        HOLDS(quota(&verdict, (size_t)index).reset_unix_s == strtoull(reset, NULL, 10));
     }
 }
 
@@ -351,9 +351,9 @@ static void issue_all(struct gate *made, const cJSON *list) {
             for (int digit = 0; digit < 22; digit++) {
                 const char *alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
                 unsigned carry = (unsigned)(strchr(alphabet, digits[digit]) - alphabet);
-                for (int place = KT_ENTROPY_SIZE - 1; place >= 8; place--) {
-                    carry += entropy[place] * 62u;
-                    entropy[place] = (uint8_t)carry;
+                for (int index = KT_ENTROPY_SIZE - 1; index >= 8; index--) {
+                    carry += entropy[index] * 62u;
+                    entropy[index] = (uint8_t)carry;
                     carry >>= 8;
                 }
             }
@@ -397,9 +397,9 @@ static void step(struct gate *made, const cJSON *item) {
     HOLDS(verdict.clock_ahead_s == (field(item, "clock_ahead_s") ? number(item, "clock_ahead_s") : 0));
     HOLDS(verdict.quota_count == cJSON_GetArraySize(field(item, "quotas")));
     if (verdict.quota_count > 0) HOLDS(verdict.key_id == word(item, "key_id") && verdict.account == number(item, "account"));
-    for (int place = 0; place < verdict.quota_count; place++) {
-        const cJSON *expected = cJSON_GetArrayItem(field(item, "quotas"), place);
-        const kt_quota found = quota(&verdict, (size_t)place);
+    for (int index = 0; index < verdict.quota_count; index++) {
+        const cJSON *expected = cJSON_GetArrayItem(field(item, "quotas"), index);
+        const kt_quota found = quota(&verdict, (size_t)index);
         HOLDS(found.limit == number(expected, "limit") && found.remaining == number(expected, "remaining"));
         HOLDS(found.window_s == number(expected, "window_s") && found.reset_unix_s == word(expected, "reset_s"));
     }

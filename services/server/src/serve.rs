@@ -307,6 +307,6 @@ mod tests {
         assert_eq!(reach("[::]:80"), "[::1]:80");
         assert_eq!(reach("10.0.0.1:80"), "10.0.0.1:80");
         assert_eq!(quoted(Path::new("./keytally-data/pepper")), "./keytally-data/pepper");
-        assert_eq!(quoted(Path::new("it's here")), r"'it'\''s here'");
+        assert_eq!(quoted(Path::new("peter's data")), r"'peter'\''s data'");
     }
 }

@@ -156,12 +156,12 @@ fn failed_start_changes_nothing() {
         let args = [&["serve", "--listen", "127.0.0.1:0", "--data", "data"], more].concat();
         sandbox.finish(&mut sandbox.command(&args), b"").expect_usage_error(parts);
     };
-    expect_usage_error(&["--plan", "default=100/fortnight"], &["\"fortnight\" is no unit"]);
+    expect_usage_error(&["--plan", "default=100/fortnight"], &["\"fortnight\"", "the units are second"]);
     expect_usage_error(&["--plan", "a=1/s", "--plan", "b=1/h"], &["share their windows"]);
     expect_usage_error(&["--plan", "a=1/s", "--plan", "a=2/s"], &["plan \"a\" is given twice"]);
     expect_usage_error(
         &["--failures", "20/fortnight"],
-        &["'--failures <POLICY>'", "\"fortnight\" is no unit", "off disables the limit"],
+        &["'--failures <POLICY>'", "\"fortnight\"", "the units are second", "off disables the limit"],
     );
     for address in
         ["", ":80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:80", "[::1]", "[x]:80", "unix:"]

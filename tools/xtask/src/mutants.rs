@@ -589,7 +589,8 @@ the random tests. They would notice more changes.
 ## Results
 
 The last run over each file. *Endless* changes count as noticed, since a test did not end. Changes
-that do *not compile* need no test.
+that do *not compile* need no test. Code that moved to another file after that run still counts in
+the row of its former file.
 
 | file | changes | noticed | endless | not compiled | listed |
 |---|---|---|---|---|---|

@@ -357,7 +357,7 @@ impl Prefix {
         for (position, archives) in [("first", [&ours, &other]), ("last", [&other, &ours])] {
             let built = self.folder.join(format!("archives-{compiler}-{position}"));
             let mut compile = Command::new(compiler);
-            compile.args(C.standards).args(C.flags).arg("ffi-c/tests/c/beside.c").arg("-o").arg(&built);
+            compile.args(C.standards).args(C.flags).arg("ffi-c/tests/c/archives.c").arg("-o").arg(&built);
             compile.args(archives).args(flags.iter().filter(|flag| *flag != "-lkeytally"));
             command::run(compile)?;
             command::run(Command::new(&built))?;

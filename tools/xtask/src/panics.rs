@@ -33,6 +33,11 @@ const REASONS: &[(&str, Kind, &str)] = &[
          constants below its length.",
     ),
     ("core/src/gate.rs", Kind::Arithmetic, "The sum is the index of a line, below the number of lines."),
+    (
+        "core/src/gate/import.rs",
+        Kind::Index,
+        "The header's lines are constants below its length. Opening checked that the memory holds it.",
+    ),
     ("core/src/gate/plan.rs", Kind::Index, "A plan's number was compared with the number of plan slots."),
     (
         "core/src/gate/plan.rs",

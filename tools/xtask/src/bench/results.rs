@@ -74,7 +74,7 @@ impl Results {
         tables.find(|table| table.name == name).with_context(|| format!("{FILE} has no table {name}"))
     }
 
-    /// Puts a group in place of the one that it had, or behind all.
+    /// Replaces the group of the same name, or appends it.
     pub(crate) fn put(&mut self, group: Group) {
         match self.groups.iter_mut().find(|other| other.group == group.group) {
             Some(other) => *other = group,
@@ -109,7 +109,7 @@ impl Table {
         row.cells.get(index).filter(|rounds| !rounds.is_empty()).map(Vec::as_slice).with_context(missing)
     }
 
-    /// The median of a contender's figures in a column.
+    /// The median of an implementation's figures in a column.
     pub(crate) fn figure(&self, row: &str, column: &str) -> Result<f64> {
         self.rounds(row, column).map(median)
     }
