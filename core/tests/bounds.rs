@@ -346,7 +346,8 @@ fn keys_of_a_gate() {
     for keys in [0, MAX_KEYS + 1, u32::MAX] {
         assert_eq!(create(keys), CreateError::Capacity { capacity: keys, max: MAX_KEYS });
     }
-    // At capacity: every record holds a key, the next is refused, and all that are there go on.
+    // At capacity, every record holds a key. The next key is refused, and existing keys stay
+    // valid.
     for keys in [1, 2, 7, 64, 1000] {
         let gate = gate(keys, "2/minute");
         let issued: Vec<(Key, KeyId)> =
@@ -389,7 +390,7 @@ fn environments() {
         issue(env).unwrap();
     }
     assert_eq!(issue(MAX_ENVS).unwrap_err(), AdminError::EnvsFull);
-    // Those that are known go on, and nothing was written for the one that was refused.
+    // Known environments stay usable, and nothing was written for the refused one.
     for env in 0..MAX_ENVS {
         issue(env).unwrap();
     }
@@ -597,8 +598,8 @@ fn slots_of_a_bucket() {
         let room = verdict.retry_at().unwrap();
         let before = Timestamp::from_unix_ms(room.unix_ms() - 1);
         assert_eq!(limiter.check(b"the ninth", 1, before).outcome(), Outcome::Full, "{text}");
-        // Nobody was put out for it, and at 100 % those that are there are charged to their limit
-        // and no further.
+        // No subject was evicted. In a full table, each subject is charged up to its limit and no
+        // further.
         for subject in 0..BUCKET_SLOTS {
             let subject = [u8::try_from(subject).unwrap()];
             assert!(limiter.check(&subject, 1, NOW).is_admitted());

@@ -337,9 +337,8 @@ fn a_correction_costs_at_most_one_window_each_time() {
     }
 }
 
-/// Threads whose clocks are now right, now absurd. What can be asked for is that nothing panics,
-/// hangs or overflows, that every answer is one, and that each absurd check costs one window at
-/// most.
+/// Threads whose clocks are sometimes right and sometimes absurd. No check panics, hangs or
+/// overflows. Every verdict is consistent, and each absurd check costs one window at most.
 #[test]
 fn absurd_clocks_among_right_ones_cost_one_window_each() {
     for policy in POLICIES {

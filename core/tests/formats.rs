@@ -48,7 +48,7 @@ mod serde {
     }
 }
 
-/// Firmware formats them on its host, so that here only the trait is asked for.
+/// Checks only the trait: the texts are formatted on the firmware's host.
 #[cfg(feature = "defmt")]
 #[test]
 fn logged_values_implement_defmt_format() {

@@ -368,7 +368,7 @@ fn keys_of_our_form_keep_their_id_when_imported() {
 }
 
 #[test]
-fn what_cannot_be_imported_says_so_and_changes_nothing() {
+fn a_rejected_import_names_its_reason_and_changes_nothing() {
     let memory = memory(64);
     let gate = attach(&memory);
     for text in ["", "fifteen-bytes..", "a key with spaces in it", "schl\u{fc}ssel-mit-umlaut"] {

@@ -1,5 +1,4 @@
-//! The limiter as a user sees it: counting, filling, reuse, and what is left of inserters that
-//! died.
+//! The limiter's public behavior: counting, filling, reuse, and takeover from killed inserters.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp};
@@ -28,7 +27,7 @@ fn each_subject_has_a_quota_of_its_own() {
 }
 
 #[test]
-fn a_table_tells_what_it_was_made_for() {
+fn a_table_reports_its_capacity_and_policy() {
     let limiter = limiter("sliding 3/minute, 5/hour", 100);
     assert_eq!((limiter.capacity(), limiter.layout().windows().len()), (100, 2));
     assert_eq!(limiter.policy(), Some("sliding 3/minute, 5/hour".parse().unwrap()));
@@ -83,7 +82,7 @@ fn a_table_holds_the_subjects_that_it_was_made_for() {
 }
 
 #[test]
-fn a_full_table_refuses_newcomers_and_keeps_everybody_else() {
+fn a_full_table_refuses_new_subjects_and_keeps_known_ones() {
     let limiter = limiter("3/minute", 64);
     let slots = limiter.slots_total();
     refused(&limiter, 4000, at(0));
@@ -103,7 +102,7 @@ fn a_full_table_refuses_newcomers_and_keeps_everybody_else() {
 }
 
 #[test]
-fn a_full_table_tells_when_there_will_be_room() {
+fn a_full_table_reports_when_there_will_be_room() {
     let limiter = limiter("3/minute", 64);
     refused(&limiter, 4000, at(5));
     let subject = (0..4000u32)

@@ -27,7 +27,7 @@ fn id() -> KeyId {
 #[test]
 fn of_a_table_that_does_not_open() {
     says(&[
-        (&AttachError::NotATable, &["no keytally table", "does not begin as one does"]),
+        (&AttachError::NotATable, &["keytally table", "does not begin as one does"]),
         (&AttachError::Unfinished, &["interrupted", "create it again"]),
         (&AttachError::Version { found: 7, expected: 1 }, &["version 7", "reads version 1"]),
         (
@@ -35,7 +35,7 @@ fn of_a_table_that_does_not_open() {
             &["is a gate", "not a limiter"],
         ),
         (&AttachError::Truncated { len: 4096, needed: 8192 }, &["has 4096 bytes", "says 8192"]),
-        (&AttachError::Geometry { what: "window", value: 99 }, &["damaged", "99 is no window"]),
+        (&AttachError::Geometry { what: "window", value: 99 }, &["damaged: 99 is ", "window"]),
         (&AttachError::WrongPepper { given: 1 }, &["the pepper that was given", "created with"]),
         (&AttachError::WrongPepper { given: 3 }, &["none of the 3 peppers", "created with"]),
     ]);
@@ -78,7 +78,7 @@ fn of_what_an_administrator_cannot_do() {
 }
 
 #[test]
-fn of_a_text_that_is_no_key_id_pepper_or_policy() {
+fn of_an_invalid_key_id_pepper_or_policy() {
     says(&[
         (&"7".parse::<KeyId>().unwrap_err(), &["11 characters", "0-9, A-Z and a-z"]),
         (&ParseKeyError::Form, &["prefix_env_", "39 characters"]),
@@ -92,10 +92,10 @@ fn of_a_text_that_is_no_key_id_pepper_or_policy() {
     let policies: [(&str, &[&str]); 10] = [
         ("", &["at least one quota", "100/minute"]),
         (&"1".repeat(200), &["\"11111111111111111111111111111111…\"", "128 bytes"]),
-        ("5 a minute", &["\"5 a minute\" is no quota", "LIMIT/UNIT"]),
-        ("0/minute", &["\"0\" is no limit", "1 to 4294967295"]),
-        ("1/32d", &["\"32d\" is no window", "1 second to 31 days"]),
-        ("1/week", &["\"week\" is no unit", "minute"]),
+        ("5 a minute", &["\"5 a minute\" is ", "a quota is LIMIT/UNIT"]),
+        ("0/minute", &["\"0\" is ", "a limit is 1 to 4294967295"]),
+        ("1/32d", &["\"32d\" is ", "a window is 1 second to 31 days"]),
+        ("1/week", &["\"week\" is ", "the units are second, minute"]),
         ("1/s, 1/m, 1/h, 1/d, 1/2d", &["\"1/2d\" is one quota too many", "at most 4"]),
         ("1/minute, 2/60s", &["2/minute", "each window may appear once"]),
         ("1/7s, 1/minute", &["\"1/minute\"", "must nest"]),
@@ -112,7 +112,7 @@ fn of_a_text_that_is_no_key_id_pepper_or_policy() {
 fn of_a_key_id_and_a_name() {
     let env = Name::new("live").unwrap();
     assert_eq!(format!("{env} {env:?} {} {:?}", id(), id()), "live live 0000000000z 0000000000z");
-    assert_eq!(format!("{:?}", Entropy::new([0xa7; 24])), "Entropy(…)", "and what may not isn't");
+    assert_eq!(format!("{:?}", Entropy::new([0xa7; 24])), "Entropy(…)", "entropy is secret");
 }
 
 #[test]

@@ -214,11 +214,11 @@ fn with_key(test: impl FnOnce(&Gate<&[Line]>, &str, keytally_core::KeyId)) {
 }
 
 #[test]
-fn charging_before_verifying_lets_anyone_lock_out_a_keys_owner() {
+fn charging_before_verifying_lets_a_guesser_lock_out_the_owner() {
     with_key(|gate, key, _| {
-        for place in key.len() - 28..key.len() {
+        for index in key.len() - 28..key.len() {
             let mut wrong = key.as_bytes().to_vec();
-            wrong[place] = if wrong[place] == b'x' { b'y' } else { b'x' };
+            wrong[index] = if wrong[index] == b'x' { b'y' } else { b'x' };
             assert_eq!(gate.check(Some(&wrong), 1, at(0)).outcome(), Outcome::InvalidKey);
         }
         assert_eq!(gate.check(Some(key.as_bytes()), 1, at(0)).remaining(), 1);

@@ -206,7 +206,7 @@ impl fmt::Display for Error {
             ),
             Self::TooShort { path, len } => write!(
                 f,
-                "{}: this is no keytally table: it has {len} byte{}, and the smallest has more than {}",
+                "{}: this is not a keytally table: it has {len} byte{}, and the smallest has more than {}",
                 shown(path),
                 if *len == 1 { "" } else { "s" },
                 HEADER_LEN

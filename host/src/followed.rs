@@ -1,5 +1,4 @@
-//! A gate that follows its path: when its file is replaced, the new file is opened and takes its
-//! place.
+//! A gate that follows its path: when its file is replaced, it opens and uses the new file.
 
 use alloc::sync::Arc;
 use core::fmt;
@@ -24,8 +23,8 @@ use crate::lock::this_thread;
 /// The interval between two looks at the path.
 const LOOK_INTERVAL_MS: u64 = 1000;
 
-/// A gate that follows its path, as `tail -F` does: when another file is renamed over it, that file
-/// is opened and takes its place.
+/// A gate that follows its path, as `tail -F` does: when another file is renamed over it, the gate
+/// opens and uses that file.
 ///
 /// Until the new file is open, the old file decides. [`load`](Self::load) returns the gate that is
 /// in force. It takes no lock, makes no system call, and allocates only in the first call of each

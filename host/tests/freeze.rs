@@ -126,12 +126,12 @@ fn freeze(pid: Pid, frozen: bool, mut random: Random, end_ms: u64) {
         true
     };
     loop {
-        let go_on = if frozen {
+        let stopped = if frozen {
             stop(500 + random.below(8000), 64_000 + random.below(8000))
         } else {
             stop(random.below(500), random.below(3000))
         };
-        if !go_on {
+        if !stopped {
             return;
         }
     }

@@ -160,7 +160,7 @@ impl Lines {
         self.0.write_all(format!("! {what}\n").as_bytes()).unwrap();
     }
 
-    fn completed_anothers(&mut self) {
+    fn completed_another(&mut self) {
         self.0.write_all(b"+ \n").unwrap();
     }
 
@@ -417,7 +417,7 @@ impl Changes<'_> {
     ) -> Result<T, Error> {
         self.gate.administer(|administrator| {
             if administrator.has_recovered() {
-                self.account.completed_anothers();
+                self.account.completed_another();
             }
             work(administrator)
         })

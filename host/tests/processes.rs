@@ -58,9 +58,9 @@ fn worker() {
         ["insert", path, subjects, step] => insert_all(path, subjects, step),
         ["serve", path] => serve(path),
         ["spend", path, key] => spend_until_denied(path, key),
-        ["fill", path] => insert_forever(path),
+        ["fill", path] => insert_until_killed(path),
         ["change", path] => change_until_full(path),
-        ["create", folder] => create_forever(folder),
+        ["create", folder] => create_until_killed(folder),
         ["hold", path] => hold(path),
         ["import", path] => import_for_long(path),
         ["wait", path] => wait_too_long(path),
@@ -166,7 +166,7 @@ fn spend_until_denied(path: &str, key: &str) {
 }
 
 /// Reports every subject that it inserted. The parent sends the number of the first one.
-fn insert_forever(path: &str) {
+fn insert_until_killed(path: &str) {
     let limiter = Limiter::open(path).unwrap();
     let first: u64 = next_line().unwrap().parse().unwrap();
     for subject in first.. {
@@ -192,7 +192,7 @@ fn change_until_full(path: &str) {
     }
 }
 
-fn create_forever(folder: &str) {
+fn create_until_killed(folder: &str) {
     report("ready");
     for number in 0.. {
         let path = Path::new(folder).join(format!("{}-{number}", std::process::id()));

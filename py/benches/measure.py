@@ -30,7 +30,8 @@ import keytally
 ROUNDS = int(os.environ.get("KEYTALLY_BENCH_ROUNDS", "1"))
 TURN_S = int(os.environ.get("KEYTALLY_BENCH_TURN_MS", "200")) / 1000
 
-# Limits that no turn reaches. A tally cannot have higher limits, so it is reset after each batch.
+# Limits that no turn reaches. A tally cannot have higher limits and is therefore reset after each
+# batch.
 ROOMY = "200000/minute, 500000/hour"
 BATCH = 100_000
 # The limit of the alternatives, which no turn reaches.

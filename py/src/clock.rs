@@ -34,7 +34,7 @@ impl Time {
 
 /// Evaluates `$work` with `$clock`, the `Clock` of a [`Time`]: a `Timestamp` or a `SystemClock`.
 ///
-/// The two have different types, so a function with a closure cannot take the place of this macro.
+/// The two have different types, so a function with a closure cannot replace this macro.
 macro_rules! with_clock {
     ($time:expr, |$clock:ident| $work:expr) => {
         match $time {

@@ -102,7 +102,7 @@ fn accepts_problem(accept: &[u8]) -> bool {
 
 /// Returns a new pepper: 32 bytes of the system's entropy, as 64 hex digits.
 ///
-/// Store it where the server can read it, and not in the same place as the gate's file.
+/// Store it where the server can read it, and not next to the gate's file.
 ///
 /// Raises:
 ///     OSError: The system cannot provide entropy.

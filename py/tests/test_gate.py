@@ -275,13 +275,13 @@ def test_gate_with_invalid_arguments_is_not_created(tmp_path, pepper):
         return Gate.create(path, pepper=pepper, **arguments)
 
     for arguments, message in [
-        ({"keys": 0}, "a capacity of 0 can't be"),
+        ({"keys": 0}, "a capacity of 0 .*; it is 1 to 67108864"),
         ({"keys": 67_108_865}, "1 to 67108864"),
-        ({"plans": {}}, "0 plans can't be"),
+        ({"plans": {}}, "0 plans .*; there are 1 to"),
         ({"plans": {"a": "1/minute", "b": "1/hour"}}, "share their windows"),
         ({"plans": {"A": "1/minute"}}, "is not a valid plan name"),
         ({"prefix": "KT"}, 'prefix is "KT", and must be'),
-        ({"plans": {"default": "1/fortnight"}}, "is no unit"),
+        ({"plans": {"default": "1/fortnight"}}, '"fortnight" is .*; the units are'),
         ({"keys": -1}, "capacity is -1, and must be 0 to 4294967295"),
         ({"keys": 1 << 40}, "capacity is 1099511627776, and must be"),
     ]:
@@ -303,7 +303,7 @@ def test_file_that_is_not_a_gate_is_not_opened(tmp_path, pepper):
     assert str(path) in str(caught.value)
     path.write_bytes(b"no gate")
     path.chmod(0o600)
-    with pytest.raises(keytally.TableError, match="no keytally table"):
+    with pytest.raises(keytally.TableError, match="keytally table"):
         Gate.open(path, pepper=pepper)
     # The error does not repeat the content of the file, and the file does not change.
     for content in (pepper, "keytally" + pepper, "keytally\1\0\0\0" + pepper):
@@ -317,8 +317,9 @@ def test_file_that_is_not_a_gate_is_not_opened(tmp_path, pepper):
             ):
                 with pytest.raises(keytally.TableError) as refused:
                     open_it()
-                sentence = "this is no keytally table: it does not begin as one does"
-                assert str(refused.value) == f"{path}: {sentence}"
+                message = str(refused.value)
+                assert message.startswith(f"{path}: this is ")
+                assert message.endswith(" keytally table: it does not begin as one does")
     with pytest.raises(keytally.TableError, match="a directory"):
         Gate.open(tmp_path, pepper=pepper)
     keytally.Limiter.create(tmp_path / "limiter", "5/minute", 8)

@@ -118,7 +118,7 @@ def test_system_clock_corrects_and_keeps_counts(table):
     verdict = table.check(subject)
     assert (verdict.outcome, verdict.clock_ahead_s) == ("denied", 0)
     assert verdict.retry_after <= HOUR_S
-    # The tally itself is corrected, so it is not ahead of an explicit time of the present.
+    # The tally itself is corrected and thus not ahead of an explicit time of the present.
     verdict = table.peek(subject, now=time.time())
     assert (verdict.outcome, verdict.clock_ahead_s) == ("denied", 0)
 

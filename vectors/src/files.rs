@@ -191,8 +191,8 @@ pub struct Answer {
 /// One operation of a sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceStep {
-    /// Which sequence. Its steps are neighbours; the first has word 0, every other the `next` of
-    /// the one before.
+    /// The name of the sequence. Its steps are consecutive. The first has word 0, and every other
+    /// the `next` of the one before.
     pub sequence: String,
     /// The operation; its `why` is empty where nothing is special.
     #[serde(flatten)]

@@ -148,7 +148,7 @@ fn macs_match_the_vectors() {
 }
 
 /// Creates a gate of a vector file. Keys are imported, which keeps their ids, and then rotated if
-/// the file says so.
+/// the file requires it.
 fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
     let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(1).with_hints(true);

@@ -9,7 +9,7 @@ use keytally_core::{KeyState, Limiter, NewKey, Outcome, Timestamp};
 use shuttle::rand::{Rng, thread_rng};
 
 use crate::gate;
-use crate::model::{Memory, Work, at_stop, dies_at, explore, memory, schedules, thread, together};
+use crate::model::{Memory, Work, at_stop, explore, killed_at, memory, schedules, thread, together};
 use crate::noon::at;
 
 /// One of these.
@@ -70,13 +70,13 @@ fn a_crowd_of_subjects_gets_its_slots_and_its_limits() {
         let checks = together((0..4).map(worker)).concat();
         let mut subjects = 0;
         for subject in 0..5 {
-            let verdicts = || checks.iter().filter(|(asked, _)| *asked == subject);
-            let (asked, admitted) =
+            let verdicts = || checks.iter().filter(|(checked, _)| *checked == subject);
+            let (requests, admitted) =
                 (verdicts().count(), verdicts().filter(|(_, admitted)| *admitted).count());
-            assert_eq!(admitted, asked.min(3), "subject {subject}");
+            assert_eq!(admitted, requests.min(3), "subject {subject}");
             let left = limiter.peek(&[2, subject], 0, at(179)).remaining();
             assert_eq!(usize::try_from(left), Ok(3 - admitted), "subject {subject}");
-            subjects += u64::from(asked > 0);
+            subjects += u64::from(requests > 0);
         }
         assert_eq!(limiter.live_subjects(at(179)), 4 + subjects);
     });
@@ -132,9 +132,9 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
         let other = NewKey::new(2, gate::name("live")).with_plan("pro");
         // The same calls on an equal gate give the same key.
         let (third, second) = {
-            let twin = gate::gate(2);
-            gate::issue(&twin, &gate::new_key(), 7);
-            gate::issue(&twin, &other, 9)
+            let equal = gate::gate(2);
+            gate::issue(&equal, &gate::new_key(), 7);
+            gate::issue(&equal, &other, 9)
         };
         let stop = draw(&[
             (Stop::IntentWord, 5),
@@ -164,7 +164,7 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
                     let mut admitted = [0, 0];
                     for _ in 0..3 {
                         let key = draw(&[0, 1, 2]);
-                        let verdict = gate::ask(gate, &keys[key], at(1));
+                        let verdict = gate::check(gate, &keys[key], at(1));
                         admitted[key / 2] += u32::from(verdict.is_admitted());
                         if let Some(holder) = verdict.holder() {
                             let (of_first, plan) = (key < 2, holder.plan);
@@ -178,8 +178,8 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
             };
             let admitted = together([administrator, checker(), checker(), checker()]);
             let state = |key_id, at: Timestamp| shared.key(key_id, at).unwrap();
-            for (key_id, place) in [(first, 0), (second, 1)] {
-                let sum: u32 = admitted.iter().map(|admitted| admitted[place]).sum();
+            for (key_id, index) in [(first, 0), (second, 1)] {
+                let sum: u32 = admitted.iter().map(|admitted| admitted[index]).sum();
                 let info = state(key_id, at(1));
                 assert_eq!(info.quotas.longest().unwrap().remaining, 4 - sum);
                 assert_eq!(info.plan, 1);
@@ -191,6 +191,6 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
             let mut administrator = shared.administer().unwrap();
             administrator.rotate(first, gate::end(100), false, gate::entropy(8), at(0)).unwrap()
         };
-        dies_at(stop, rotate, then);
+        killed_at(stop, rotate, then);
     });
 }

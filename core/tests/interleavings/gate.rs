@@ -14,7 +14,7 @@ use keytally_core::{
 };
 
 use crate::model::{
-    Memory, Stale, Work, at_stop, dies_at, explore, full_form_only, join, memory, preemptions, start,
+    Memory, Stale, Work, at_stop, explore, full_form_only, join, killed_at, memory, preemptions, start,
     together,
 };
 use crate::noon::at;
@@ -76,7 +76,7 @@ pub(crate) fn rotated(key_id: KeyId, seed: u8) -> Arc<Key> {
     Arc::new(Key::mint(name("kt"), name("live"), key_id, &[seed; 16]).unwrap())
 }
 
-pub(crate) fn ask(gate: &Shared, key: &Key, now: Timestamp) -> Verdict {
+pub(crate) fn check(gate: &Shared, key: &Key, now: Timestamp) -> Verdict {
     gate.check(Some(key.expose().as_bytes()), 1, now)
 }
 
@@ -123,26 +123,26 @@ fn a_revoked_key_is_refused_from_then_on() {
             }),
             with(&gate, move |gate| {
                 let revoked = done.is_up();
-                let verdict = ask(gate, &seen, at(1));
+                let verdict = check(gate, &seen, at(1));
                 if revoked || !verdict.is_admitted() {
                     assert_eq!(verdict.reason(), Some(Reason::Revoked));
                 }
                 u32::from(verdict.is_admitted())
             }),
         ]);
-        assert_eq!(ask(&gate, &shown, at(1)).reason(), Some(Reason::Revoked));
+        assert_eq!(check(&gate, &shown, at(1)).reason(), Some(Reason::Revoked));
         let info = gate.key(key_id, at(1)).unwrap();
         assert_eq!(info.quotas.longest().unwrap().remaining, 2 - admitted[1]);
     });
 }
 
 #[test]
-fn a_rotated_key_is_good_all_the_time_and_spends_one_quota() {
+fn a_rotated_key_stays_valid_and_spends_one_quota() {
     explore(preemptions(1, 3), || {
         let gate = gate(1);
         let (old, key_id) = issue(&gate, &new_key(), 7);
         let new = rotated(key_id, 8);
-        let (done, asked) = (Flag::new(), [Arc::clone(&old), Arc::clone(&new)]);
+        let (done, keys) = (Flag::new(), [Arc::clone(&old), Arc::clone(&new)]);
         let raised = done.clone();
         let admitted = together([
             with(&gate, move |gate| {
@@ -151,10 +151,10 @@ fn a_rotated_key_is_good_all_the_time_and_spends_one_quota() {
                 0
             }),
             with(&gate, move |gate| {
-                let [old, new] = asked;
-                assert!(ask(gate, &old, at(1)).is_admitted());
+                let [old, new] = keys;
+                assert!(check(gate, &old, at(1)).is_admitted());
                 let rotated = done.is_up();
-                let verdict = ask(gate, &new, at(1));
+                let verdict = check(gate, &new, at(1));
                 if !verdict.is_admitted() {
                     assert_eq!((rotated, verdict.reason()), (false, Some(Reason::WrongSecret)));
                 }
@@ -167,12 +167,12 @@ fn a_rotated_key_is_good_all_the_time_and_spends_one_quota() {
     });
 }
 
-/// The second secret is the current one, and with the next rotation the previous one: good all the
-/// time. A reader that took one half of a record, or of a redo record, from each rotation would
-/// know the first and the third.
+/// The second secret is the current one, and after the next rotation the previous one, so it stays
+/// valid. A reader that combined halves of a record, or of a redo record, from both rotations would
+/// accept only the first and the third.
 ///
-/// The reader starts when the first rotation has done all but so much: what it may still see of
-/// what was before would be more interleavings than can be tried.
+/// The reader starts near the end of the first rotation. An earlier start would let it load more
+/// old values, and thus need more interleavings than can be tried.
 #[test]
 fn of_two_rotations_none_is_seen_by_halves() {
     for begun in [Stop::RecordEven, Stop::HintKept, Stop::IntentWithdrawn] {
@@ -193,7 +193,7 @@ fn two_rotations(begun: (Stop, u32)) {
     let mut administrator = gate.administer().unwrap();
     let readers = Rc::new(Cell::new(Vec::new()));
     let started = Rc::clone(&readers);
-    let reader = with(&gate, move |gate| assert!(ask(gate, &second, at(1)).is_admitted()));
+    let reader = with(&gate, move |gate| assert!(check(gate, &second, at(1)).is_admitted()));
     let (_, stopped) = at_stop(
         begun,
         move || started.set(start([reader])),
@@ -206,8 +206,8 @@ fn two_rotations(begun: (Stop, u32)) {
     join(readers.take());
 }
 
-/// The record of a revoked key goes to another: first it is written once more as it is, so that
-/// late checks notice. The reader starts after that, for the reason given above.
+/// The record of a revoked key is reused. The administrator first rewrites it unchanged, so that
+/// late checks detect the reuse. The reader starts after that, for the reason given above.
 #[test]
 fn a_record_is_one_key_s_or_the_other_s() {
     for begun in [(Stop::FormerEnded, 1), (Stop::IntentPublished, 2)] {
@@ -262,8 +262,8 @@ fn a_stale_check_never_moves_a_tally_back() {
     });
 }
 
-/// The late clock says that the key is still good. Its charge may come to nothing, as the key has
-/// ended, but never goes to the key that has the record now.
+/// By the late clock, the key is still valid. Its charge may be lost, since the key has expired,
+/// but never goes to the key that has the record now.
 #[test]
 fn a_late_check_never_charges_the_next_key_of_the_record() {
     explore(preemptions(3, 5), || {
@@ -279,7 +279,7 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
         let (verdict, _) = at_stop(
             (Stop::KeyVerified, 1),
             move || started.set(start([administrator])),
-            || ask(&gate, &old, at(70)),
+            || check(&gate, &old, at(70)),
         );
         if verdict.is_admitted() {
             assert_eq!((verdict.holder().unwrap().key_id, verdict.remaining()), (first, 1));
@@ -311,7 +311,7 @@ fn a_late_check_never_charges_a_key_of_the_same_minute() {
         let _ = at_stop(
             (Stop::KeyVerified, 1),
             move || started.set(start([administrator])),
-            || ask(&gate, &old, at(0)),
+            || check(&gate, &old, at(0)),
         );
         if let Some(Ok((key, _))) = join(administrators.take()).pop() {
             assert_eq!(remaining(&gate, &key, at(0)), 2);
@@ -320,17 +320,17 @@ fn a_late_check_never_charges_a_key_of_the_same_minute() {
 }
 
 #[test]
-fn a_new_key_is_whole_when_it_is_first_good() {
+fn a_new_key_is_complete_when_it_is_first_valid() {
     explore(preemptions(2, 3), || {
         let gate = gate(1);
         let new = NewKey::new(2, name("test")).with_plan("pro");
         // The same entropy in an equal gate gives the same key.
         let key = {
-            let twin = self::gate(1);
-            let issued = twin.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
+            let equal = self::gate(1);
+            let issued = equal.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
             Arc::new(issued.0)
         };
-        let (done, asked) = (Flag::new(), Arc::clone(&key));
+        let (done, checked) = (Flag::new(), Arc::clone(&key));
         let raised = done.clone();
         let admitted = together([
             with(&gate, move |gate| {
@@ -340,7 +340,7 @@ fn a_new_key_is_whole_when_it_is_first_good() {
             }),
             with(&gate, move |gate| {
                 let issued = done.is_up();
-                let verdict = ask(gate, &asked, at(130));
+                let verdict = check(gate, &checked, at(130));
                 if verdict.is_admitted() {
                     let holder = verdict.holder().unwrap();
                     assert_eq!((holder.account, verdict.remaining()), (2, 3));
@@ -356,8 +356,8 @@ fn a_new_key_is_whole_when_it_is_first_good() {
 }
 
 #[test]
-fn an_imported_key_is_good_when_its_import_is_done() {
-    const TEXT: &[u8] = b"sk_somebody_elses_0123456789";
+fn an_imported_key_is_valid_once_its_import_is_done() {
+    const TEXT: &[u8] = b"sk_another_issuer_0123456789";
     explore(preemptions(4, 7), || {
         let gate = gate(1);
         let done = Flag::new();
@@ -390,7 +390,7 @@ fn a_key_that_changes_plan_has_the_limits_of_one_plan() {
             with(&gate, move |gate| {
                 let mut admitted = 0;
                 for _ in 0..2 {
-                    let verdict = ask(gate, &key, at(0));
+                    let verdict = check(gate, &key, at(0));
                     assert!([[1, 9], [2, 3]].contains(&limits(&verdict)), "{verdict:?}");
                     admitted += u32::from(verdict.is_admitted());
                 }
@@ -403,7 +403,7 @@ fn a_key_that_changes_plan_has_the_limits_of_one_plan() {
 }
 
 fn limits(verdict: &Verdict) -> [u32; 2] {
-    [0, 1].map(|place| verdict.quotas().get(place).unwrap().limit)
+    [0, 1].map(|index| verdict.quotas().get(index).unwrap().limit)
 }
 
 #[test]
@@ -423,7 +423,7 @@ fn a_plan_that_changes_admits_what_it_said_before_or_says_now() {
                 let mut admitted = 0;
                 for _ in 0..3 {
                     let changed = done.is_up();
-                    let verdict = ask(gate, &key, at(0));
+                    let verdict = check(gate, &key, at(0));
                     let [minute, hour] = limits(&verdict);
                     assert!([1, 2].contains(&minute) && [9, 3].contains(&hour), "{verdict:?}");
                     assert!(!changed || (minute, hour) == (2, 3), "{verdict:?}");
@@ -458,14 +458,14 @@ fn two_administrators_never_meet() {
         assert!(!issued.is_empty());
         assert_eq!(gate.list(at(0)).count(), issued.len());
         for (key, _) in &issued {
-            assert!(ask(&gate, key, at(0)).is_admitted());
+            assert!(check(&gate, key, at(0)).is_admitted());
         }
         assert!(gate.administer().is_ok());
     });
 }
 
 #[test]
-fn a_gate_opens_whole_or_not_at_all() {
+fn a_gate_opens_only_when_it_is_complete() {
     explore(preemptions(2, 3), || {
         let memory = memory(config(&plans("2/minute", "4/minute"), 1).lines());
         let created = Arc::clone(&memory);
@@ -487,8 +487,8 @@ fn a_gate_opens_whole_or_not_at_all() {
     });
 }
 
-/// Administrators that are killed, and the next one, who completes what they left while checks go
-/// on.
+/// Administrators that are killed, and the next administrator, which completes their changes while
+/// checks continue.
 mod stops {
     use super::*;
 
@@ -524,11 +524,11 @@ mod stops {
                 let new = rotated(key_id, 8);
                 let shared = Arc::clone(&gate);
                 let then = move || {
-                    let asked = [Arc::clone(&old), Arc::clone(&new)];
+                    let keys = [Arc::clone(&old), Arc::clone(&new)];
                     let checks = with(&shared, move |gate| {
-                        let [old, new] = asked;
-                        assert!(ask(gate, &old, at(1)).is_admitted());
-                        let admitted = ask(gate, &new, at(1)).is_admitted();
+                        let [old, new] = keys;
+                        assert!(check(gate, &old, at(1)).is_admitted());
+                        let admitted = check(gate, &new, at(1)).is_admitted();
                         match stop.0 {
                             Stop::IntentWord => assert!(!admitted),
                             // Until an administrator completes it, the record does not show it.
@@ -551,7 +551,7 @@ mod stops {
                 let rotate = || {
                     gate.administer().unwrap().rotate(key_id, end(100), false, entropy(8), at(0)).unwrap();
                 };
-                dies_at(stop, rotate, then);
+                killed_at(stop, rotate, then);
             });
         }
     }
@@ -596,7 +596,7 @@ mod stops {
                 let reuse = || {
                     gate.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
                 };
-                dies_at(stop, reuse, then);
+                killed_at(stop, reuse, then);
             });
         }
     }
@@ -619,7 +619,7 @@ mod stops {
                 let shared = Arc::clone(&gate);
                 let then = move || {
                     let checks = with(&shared, move |gate| {
-                        let verdicts = [ask(gate, &key, at(0)), ask(gate, &key, at(0))];
+                        let verdicts = [check(gate, &key, at(0)), check(gate, &key, at(0))];
                         for verdict in verdicts {
                             let [minute, hour] = limits(&verdict);
                             assert!([1, 2].contains(&minute) && [9, 3].contains(&hour), "{verdict:?}");
@@ -629,7 +629,7 @@ mod stops {
                     let next = |gate: &Shared| drop(gate.take_over());
                     together([checks, with(&shared, next)]);
                     let quotas = shared.key(key_id, at(0)).unwrap().quotas;
-                    let limits = [0, 1].map(|place| quotas.get(place).unwrap().limit);
+                    let limits = [0, 1].map(|index| quotas.get(index).unwrap().limit);
                     let made = stop.0 != Stop::PlanIntentWord;
                     assert_eq!(limits, if made { [2, 3] } else { [1, 9] });
                 };
@@ -637,7 +637,7 @@ mod stops {
                     let plan = plan("default", "2/minute, 3/hour");
                     gate.administer().unwrap().set_plan(&plan).unwrap();
                 };
-                dies_at(stop, change, then);
+                killed_at(stop, change, then);
             });
         }
     }

@@ -76,7 +76,7 @@ fn a_denial_means_that_there_was_no_room() {
     explore(preemptions(9, 9), || {
         let limiter = one_bucket("3/minute");
         limiter.check(b"a", 1, at(0));
-        // Either fits alone. Whoever is denied was denied by the other's charge.
+        // Either charge fits alone. A denial is caused by the charge of the other thread.
         let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"a", 2, at(0))]);
         assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (1, 1));
         let charged = if verdicts[0].is_admitted() { 1 } else { 2 };
@@ -231,7 +231,7 @@ fn a_hit_and_the_reuse_of_its_slot_charge_their_own() {
     });
 }
 
-/// The slot changes hands twice and is the first subject's again.
+/// The slot is reassigned twice, and the second time to its first subject.
 #[test]
 fn a_hit_and_two_reuses_of_its_slot_charge_their_own() {
     explore(preemptions(3, 4), || {
@@ -269,7 +269,7 @@ fn two_subjects_reuse_one_expired_slot() {
 }
 
 #[test]
-fn a_limiter_opens_whole_or_not_at_all() {
+fn a_limiter_opens_only_when_it_is_complete() {
     explore(preemptions(3, 5), || {
         let memory = memory(Limiter::<Memory>::lines(1));
         let created = Arc::clone(&memory);
@@ -299,7 +299,7 @@ mod stops {
     use keytally_core::stop::Stop;
 
     use super::*;
-    use crate::model::{at_stop, dies_at, join, start};
+    use crate::model::{at_stop, join, killed_at, start};
 
     /// Every step of an insertion.
     const STEPS: [Stop; 6] = [
@@ -327,13 +327,13 @@ mod stops {
                     let left = [b"a", b"b"].map(|subject| remaining(&shared, subject, at(0)));
                     assert_eq!(left, [2 - counted, 2], "{step:?}");
                 };
-                dies_at((step, 1), || limiter.check(b"a", 1, at(0)), then);
+                killed_at((step, 1), || limiter.check(b"a", 1, at(0)), then);
             });
         }
     }
 
     #[test]
-    fn two_who_take_over_from_the_dead_share_a_slot() {
+    fn two_threads_that_take_over_a_lock_share_a_slot() {
         for step in STEPS {
             explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
@@ -347,14 +347,14 @@ mod stops {
                     let left = remaining(&shared, b"a", at(120));
                     assert_eq!((shared.live_subjects(at(120)), left), (1, 1 - counted), "{step:?}");
                 };
-                dies_at((step, 1), || limiter.check(b"a", 1, at(120)), then);
+                killed_at((step, 1), || limiter.check(b"a", 1, at(120)), then);
             });
         }
     }
 
     /// The stopped inserter continues while others take its lock over, or afterwards.
     #[test]
-    fn an_inserter_that_comes_back_from_the_dead_does_no_harm() {
+    fn an_inserter_that_resumes_late_does_no_harm() {
         for (step, late) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
             explore(preemptions(1, 2), move || {
                 let limiter = one_bucket("3/minute");

@@ -1,10 +1,10 @@
 //! Every interleaving of a few threads on the code that ships, in tables as small as they come.
 //!
 //! Each file holds scenarios: a table, threads that use it, and what must hold however they
-//! interleave. Under `--cfg loom` all interleavings are tried that have no more than so many
-//! preemptions, with all values that a load may see in the memory model of C11. Under `--cfg
-//! shuttle` schedules are random and memory is sequentially consistent, which reaches further: more
-//! threads, more operations.
+//! interleave. Under `--cfg loom`, each scenario tries all interleavings with at most a given
+//! number of preemptions, and all values that a load may return in the memory model of C11. Under
+//! `--cfg shuttle`, schedules are random and memory is sequentially consistent, which allows more
+//! threads and more operations.
 //!
 //! `cargo xtask test loom shuttle` builds and runs both, `--full` with higher bounds.
 #![cfg(any(loom, shuttle))]

@@ -121,7 +121,7 @@ fn run(schedules: usize, scenario: impl Fn() + Send + Sync + 'static) -> String 
 #[cfg(shuttle)]
 const PCT_DEPTH: usize = 4;
 
-/// Whether the full form was asked for.
+/// Returns whether the full form was requested.
 fn is_full() -> bool {
     std::env::var_os("KEYTALLY_FULL").is_some()
 }
@@ -152,13 +152,13 @@ pub(crate) fn join<T>(threads: Vec<thread::JoinHandle<T>>) -> Vec<T> {
 /// What a thread does.
 pub(crate) type Work<T> = Box<dyn FnOnce() -> T + Send>;
 
-/// Does `work` on this thread, and `then` in the middle of it, when it comes to this visit, counted
-/// from 1, of the place. Says whether it came there.
+/// Does `work` on this thread, and does `then` when `work` reaches the stop for the `visit`th
+/// time, counted from 1. Returns the result of `work`, and whether it reached that visit.
 ///
-/// What came before is no part of the interleavings, so that `then` may start threads that meet the
-/// rest of `work`.
+/// The steps before the stop are not interleaved: threads that `then` starts run concurrently with
+/// the rest of `work` only.
 pub(crate) fn at_stop<T>(
-    (place, visit): (Stop, u32),
+    (stop, visit): (Stop, u32),
     then: impl FnOnce() + 'static,
     work: impl FnOnce() -> T,
 ) -> (T, bool) {
@@ -166,7 +166,7 @@ pub(crate) fn at_stop<T>(
     let visited = Rc::clone(&visits);
     let result = with_stops(
         move |at| {
-            if at == place {
+            if at == stop {
                 visits.set(visits.get() + 1);
                 if let Some(then) = (visits.get() == visit).then(|| then.take()).flatten() {
                     then();
@@ -178,9 +178,8 @@ pub(crate) fn at_stop<T>(
     (result, visited.get() >= visit)
 }
 
-/// Does `work` up to this visit of the place, as if the process were killed there. Then `then` is
-/// done.
-pub(crate) fn dies_at<T>(stop: (Stop, u32), work: impl FnOnce() -> T, then: impl FnOnce() + 'static) {
+/// Does `work` up to this visit of the stop, as if the process were killed there. Then does `then`.
+pub(crate) fn killed_at<T>(stop: (Stop, u32), work: impl FnOnce() -> T, then: impl FnOnce() + 'static) {
     struct Dead;
     let rest = move || {
         then();
@@ -188,7 +187,7 @@ pub(crate) fn dies_at<T>(stop: (Stop, u32), work: impl FnOnce() -> T, then: impl
         resume_unwind(Box::new(Dead));
     };
     match catch_unwind(AssertUnwindSafe(|| at_stop(stop, rest, work))) {
-        Ok(_) => unreachable!("it died"),
+        Ok(_) => unreachable!("`work` ended before the stop"),
         Err(end) if end.is::<Dead>() => {}
         Err(failure) => resume_unwind(failure),
     }

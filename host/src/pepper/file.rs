@@ -58,7 +58,7 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
         return Ok(Opened { file, refusal: rule(true).err() });
     }
     if kind.is_fifo() && !is_standard_input {
-        // The writer of a pipe may take any time, so it is refused without being read.
+        // The writer of a pipe may take any time. A pipe is therefore refused without being read.
         rule(false)?;
     } else if kind.is_dir() {
         return Err(Error::NotAFile { path: path.into(), found: "a directory" });

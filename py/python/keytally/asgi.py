@@ -293,7 +293,7 @@ def _path(scope: Scope) -> str:
 
 
 def _with_headers(record: Record, send: Send, verdict: Callable[[], object] = lambda: None) -> Send:
-    """Return a ``send`` that sets the header fields. It awaits nothing, so it is not async."""
+    """Return a ``send`` that sets the header fields. It is not async, because it awaits nothing."""
 
     def send_with_headers(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":

@@ -232,7 +232,7 @@ def test_wrong_keys_count_by_client_in_all_forms(gate, peer):
     assert [fetch(address) for address in FORMS] == [401] * 4 + [429]
 
 
-def test_address_containing_a_proxys_is_not_trusted(gate):
+def test_address_that_contains_a_proxy_address_is_not_trusted(gate):
     app = wsgi.GateMiddleware(hello, gate, failures="1/31d", trusted_proxies=contract.PROXIES)
     statuses = []
     for client in ("198.51.100.1", "198.51.100.2"):

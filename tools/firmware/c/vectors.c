@@ -48,10 +48,10 @@ static struct text take_text(void) {
 
 /* Reads a reference to a text. */
 static struct text text(void) {
-    uint64_t place = number();
+    uint64_t index = number();
     const uint8_t *after = at;
     at = texts;
-    while (place-- > 0) {
+    while (index-- > 0) {
         take_text();
     }
     const struct text text = take_text();

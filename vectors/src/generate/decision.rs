@@ -9,7 +9,7 @@ use super::{Lines, NEW_YEAR_MS};
 const ABOUT: &str = "One operation on one tally, a 64-bit word. policy gives limits and the layout of the word (policy.json); \
     word is the word before, next the word afterwards (0x and 16 hexadecimal digits; next = word where nothing is written); \
     all times are decimal strings, because they can exceed 2^53: those named _ms are Unix milliseconds, those named _s Unix \
-    seconds. now_ms is the caller's time. op check and peek: cost is asked for; outcome is admitted, denied or too_costly; \
+    seconds. now_ms is the caller's time. op check and peek: cost is the requested cost; outcome is admitted, denied or too_costly; \
     at_ms is the effective time, which a charge remembers; remaining and reset_s are those of each window, the smallest first, \
     after the charge if one was made; when denied, retry_at_ms is the earliest effective time at which all windows have room \
     and retry_after_s the number of seconds until then, rounded up, at least 1: counted from the later of now_ms and \
@@ -127,9 +127,9 @@ impl Bench {
         costs.dedup();
         let used_once = self.word(NEW_YEAR_MS, |_| 1, |_| 0);
         for cost in costs {
-            self.check("cost beside a limit, unused", 0, NEW_YEAR_MS, cost);
+            self.check("cost next to a limit, unused", 0, NEW_YEAR_MS, cost);
             if cost < self.model.policy().quotas[0].limit.saturating_add(2) {
-                self.check("cost beside a limit, used once", used_once, NEW_YEAR_MS + 1, cost);
+                self.check("cost next to a limit, used once", used_once, NEW_YEAR_MS + 1, cost);
             }
         }
     }
@@ -145,9 +145,9 @@ impl Bench {
             counts.dedup();
             for count in counts {
                 let word = self.word(now_ms, |other| if *other == quota { count } else { 0 }, |_| 0);
-                self.check("count beside its limit", word, now_ms, 1);
+                self.check("count next to its limit", word, now_ms, 1);
                 if count == field {
-                    self.peek("nothing asked of a full field", word, now_ms, 0);
+                    self.peek("cost 0 on a full field", word, now_ms, 0);
                 }
             }
         }

@@ -118,7 +118,7 @@ fn invalid() -> Vec<InvalidKey> {
         ("quoted", format!("\"{good}\"")),
         ("with a scheme", format!("ApiKey {good}")),
         ("dashes for separators", good.replace('_', "-")),
-        ("character that is no digit in the id", good.replacen(&body[..1], "-", 1)),
+        ("character that is not a digit in the id", good.replacen(&body[..1], "-", 1)),
         ("character beyond ASCII in a body of 39 bytes", format!("kt_live_é{}", &body[2..])),
         ("key id 0", with_checksum(&format!("kt_live_{}{}", "0".repeat(11), &body[11..33]))),
         ("key id 2^64", with_checksum(&format!("kt_live_LygHa16AHYG{}", &body[11..33]))),
@@ -139,7 +139,7 @@ fn invalid() -> Vec<InvalidKey> {
         texts.push(("another digit in the body", changed(&good, 8 + at)));
     }
     for at in [0, 10, 11, 20, 32, 33, 37] {
-        texts.push(("two neighbours exchanged", exchanged(&good, 8 + at)));
+        texts.push(("two neighbors exchanged", exchanged(&good, 8 + at)));
     }
 
     let mut cases = Vec::new();

@@ -8,10 +8,10 @@ use super::{Lines, NEW_YEAR_MS};
 
 const ABOUT: &str = "Requests to gates with all that a response needs. gates: each has one plan (policy), a pepper \
     (hexadecimal) and keys: text is the whole key, account its number, not_after_s the Unix second from which it is no longer \
-    good (0: it stays good), previous the key before the last rotation, no longer good from Unix second grace_until_s on, \
+    valid (0: it never expires), previous the key before the last rotation, no longer valid from Unix second grace_until_s on, \
     revoked; their tallies are unused, and their key ids differ in the first four bits. steps: requests in order, each to its \
-    gate; op is check or peek, api_keys the values of all X-API-Key headers (none: missing; two: refused), cost what is asked \
-    for, now_ms the caller's time; then the verdict: outcome, reason (for logs; only of invalid keys), status (HTTP; 200 = the \
+    gate; op is check or peek, api_keys the values of all X-API-Key headers (none: missing; two: refused), cost the requested \
+    cost, now_ms the caller's time; then the verdict: outcome, reason (for logs; only of invalid keys), status (HTTP; 200 = the \
     application answers), key_id (0x and 16 hexadecimal digits) and account and quotas (the smallest window first; all three \
     only of valid keys), retry_after_s (only when denied), clock_ahead_s (by how much the tally is ahead of now_ms; only when it is), headers (whole lines, each ending with CR LF) and body. responses: \
     status, headers and body for a given outcome (with its number outcome_value), quotas and retry_after_s at now_ms. Times \
@@ -128,11 +128,11 @@ impl Scenario {
         let mut now_ms = NEW_YEAR_MS + 345;
         self.peek("before the first charge", &[&key], 1, now_ms);
         self.check("the first charge", &[&key], 1, now_ms);
-        self.check("nothing asked", &[&key], 0, now_ms);
+        self.check("cost 0", &[&key], 0, now_ms);
         self.check("the rest of the smallest window", &[&key], smallest.limit - 1, now_ms + 1);
         self.check("one more", &[&key], 1, now_ms + 2);
-        self.peek("one more, asked only", &[&key], 1, now_ms + 2);
-        self.check("nothing asked of a full window", &[&key], 0, now_ms + 2);
+        self.peek("one more, only peeked", &[&key], 1, now_ms + 2);
+        self.check("cost 0 on a full window", &[&key], 0, now_ms + 2);
         self.check("more than the smallest limit", &[&key], smallest.limit + 1, now_ms + 3);
         self.check("more than any limit", &[&key], u32::MAX, now_ms + 3);
         self.check("by a late clock", &[&key], 1, NEW_YEAR_MS - 1);
@@ -159,7 +159,7 @@ impl Scenario {
         let revoked = self.gate.keys[3].text.clone();
         let checksum = key.replacen("live", "test", 1);
         self.check("no header", &[], 1, NEW_YEAR_MS);
-        self.peek("no header, asked only", &[], 0, NEW_YEAR_MS);
+        self.peek("no header, only peeked", &[], 0, NEW_YEAR_MS);
         self.check("sent twice, both good", &[&key, &key], 1, NEW_YEAR_MS);
         self.check("sent twice, one good", &[&key, "x"], 1, NEW_YEAR_MS);
         self.check("not of the form", &["password"], 1, NEW_YEAR_MS);
@@ -268,7 +268,7 @@ fn responses() -> Vec<ResponseCase> {
         push("name of the window", Outcome::Admitted, &quotas, None, NEW_YEAR_MS);
     }
     for now_ms in [0, 58_999, 59_000, 59_001, 59_999, 60_000, 60_001, u64::MAX] {
-        push("reset beside the present", Outcome::Admitted, &[quota(5, 4, 60, 60)], None, now_ms);
+        push("reset next to the present", Outcome::Admitted, &[quota(5, 4, 60, 60)], None, now_ms);
     }
     for (limit, remaining) in [(1, 0), (1, 1), (u32::MAX, 0), (u32::MAX, u32::MAX)] {
         let quotas = [quota(limit, remaining, 86400, 1_767_312_000)];

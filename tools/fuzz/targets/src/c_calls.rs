@@ -1,4 +1,5 @@
-//! The C library, called in any order with arguments that are wrong in every way that can be told.
+//! The C library, called in any order with arguments that are wrong in every way that it can
+//! detect.
 
 use core::ffi::{c_char, c_int, c_void};
 use core::marker::PhantomData;
@@ -18,14 +19,14 @@ const LINES: usize = 96;
 const HANDLES: usize = 3;
 const PEPPER: [u8; 32] = [9; 32];
 const NOW_MS: u64 = 1_767_225_600_000;
-/// What an answer's place holds before the call.
+/// The contents of an output before the call.
 const UNTOUCHED: u64 = 0xa5a5_a5a5_a5a5_a5a5;
 
-/// Structs of C's that handles are made of, at addresses of their own, never moved.
-struct Place<T>(*mut [u64; 128], PhantomData<T>);
+/// Memory of a C struct that holds a handle. Its address is unique and never changes.
+struct HandleMemory<T>(*mut [u64; 128], PhantomData<T>);
 
-impl<T> Place<T> {
-    /// With something in it, which may be zeros.
+impl<T> HandleMemory<T> {
+    /// Returns memory filled with this word, which may be 0.
     fn new(filling: u64) -> Self {
         Self(Box::into_raw(Box::new([filling; 128])), PhantomData)
     }
@@ -36,12 +37,13 @@ impl<T> Place<T> {
 
     /// As if C had copied one struct over another.
     fn copy_from(&self, other: &Self) {
-        // SAFETY: Both are boxes of this type, which live as long as the places; they may be the same, as `copy` allows.
+        // SAFETY: Both are boxes of this type, which live as long as the handles. They may be the
+        // same, as `copy` allows.
         unsafe { core::ptr::copy(other.0, self.0, 1) };
     }
 }
 
-impl<T> Drop for Place<T> {
+impl<T> Drop for HandleMemory<T> {
     fn drop(&mut self) {
         // SAFETY: `new` made it from a box of this type, and nothing uses it afterwards.
         drop(unsafe { Box::from_raw(self.0) });
@@ -56,8 +58,8 @@ pub fn c_calls(bytes: &[u8]) {
     let filling = bytes.pick(&[0, UNTOUCHED, u64::MAX, 1]);
     let memories: [Vec<Line>; 2] = core::array::from_fn(|_| (0..LINES).map(|_| Line::new()).collect());
     let world = World {
-        limiters: core::array::from_fn(|_| Place::new(filling)),
-        gates: core::array::from_fn(|_| Place::new(filling)),
+        limiters: core::array::from_fn(|_| HandleMemory::new(filling)),
+        gates: core::array::from_fn(|_| HandleMemory::new(filling)),
         memories: &memories,
     };
     let mut keys = vec![(kt_key { text: [0; KT_KEY_SIZE] }, 1)];
@@ -76,8 +78,8 @@ pub fn c_calls(bytes: &[u8]) {
 }
 
 struct World<'m> {
-    limiters: [Place<kt_limiter>; HANDLES],
-    gates: [Place<kt_gate>; HANDLES],
+    limiters: [HandleMemory<kt_limiter>; HANDLES],
+    gates: [HandleMemory<kt_gate>; HANDLES],
     memories: &'m [Vec<Line>; 2],
 }
 
@@ -194,7 +196,7 @@ impl World<'_> {
                 kt_status::KT_OK
             }
             27 => {
-                // A struct that was copied, and a table that somebody writes to.
+                // A copied struct, and a table that another writer changes.
                 self.gates[bytes.below(HANDLES)].copy_from(&self.gates[bytes.below(HANDLES)]);
                 self.limiters[bytes.below(HANDLES)].copy_from(&self.limiters[bytes.below(HANDLES)]);
                 let line = &self.memories[bytes.below(2)][bytes.below(LINES)];
@@ -214,7 +216,7 @@ impl World<'_> {
         answers.hold(status == kt_status::KT_OK);
     }
 
-    /// Whatever tells something of a table, or is about its clock.
+    /// Calls a function that reads a table or affects its clock.
     fn look(
         &self,
         gate: Handle<'_, kt_gate>,
@@ -312,7 +314,7 @@ impl World<'_> {
     }
 }
 
-/// Places for answers, and whether they were left alone.
+/// Outputs of calls, and the check that a failed call did not write them.
 struct Answers {
     verdict: kt_verdict,
     number: u64,
@@ -479,14 +481,14 @@ fn length(bytes: &mut Bytes<'_>, len: usize) -> usize {
 }
 
 fn handle<'h, T>(pointer: *mut T) -> Handle<'h, T> {
-    // SAFETY: It is NULL, misaligned, or one of the world's places, which are larger than any handle, outlive the call, and are
-    // closed by nobody meanwhile.
+    // SAFETY: It is NULL, misaligned, or part of the world's handle memory, which is larger than
+    // any handle and outlives the call. No other thread closes it meanwhile.
     unsafe { Handle::from_raw(pointer) }
 }
 
 fn new<'h, T>(pointer: *mut T) -> Out<'h, T> {
-    // SAFETY: It is NULL, misaligned, refused since it lies in the table's memory, or a place that nothing else uses during the
-    // call.
+    // SAFETY: It is NULL, misaligned, refused since it lies in the table's memory, or memory that
+    // nothing else uses during the call.
     unsafe { Out::from_raw(pointer) }
 }
 

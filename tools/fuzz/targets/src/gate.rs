@@ -9,7 +9,7 @@ use keytally_vectors::model::{self, Model};
 
 use crate::bytes::{Bytes, Clock};
 use crate::headers;
-use crate::limiter::{modelled, same, same_quotas};
+use crate::limiter::{modeled, same, same_quotas};
 
 /// Policies: of the two plans that a gate is created with, and a third that either may change to.
 const PLANS: &[[&str; 3]] = &[
@@ -288,7 +288,7 @@ impl World<'_> {
             (1, Some(charge)) => {
                 let actual = bytes.cost();
                 let verdict = self.gate.settle(known.key_id, charge, actual, now);
-                let settled = model.settle(known.word, modelled(charge), actual, now_ms);
+                let settled = model.settle(known.word, modeled(charge), actual, now_ms);
                 if let Some(verdict) = &verdict {
                     assert_eq!(verdict.uncharged(), settled.uncharged);
                 }
@@ -296,7 +296,7 @@ impl World<'_> {
             }
             (_, Some(charge)) => (
                 self.gate.refund(known.key_id, charge, now),
-                model.refund(known.word, modelled(charge), now_ms),
+                model.refund(known.word, modeled(charge), now_ms),
             ),
         };
         assert_eq!(verdict.is_some(), !known.gone);

@@ -73,7 +73,7 @@ pub fn limiter_calls(bytes: &[u8]) {
             5 => {
                 let Some(charge) = these.charges.pop() else { continue };
                 let verdict = limiter.refund(&name, charge, now);
-                these.word = model.refund(these.word, modelled(charge), now_ms);
+                these.word = model.refund(these.word, modeled(charge), now_ms);
                 same_quotas(&verdict, &model.peek(these.word, now_ms, 0));
             }
             6 => {
@@ -84,7 +84,7 @@ pub fn limiter_calls(bytes: &[u8]) {
                     assert!(may_be_reused(these));
                     continue;
                 }
-                let expected = model.settle(these.word, modelled(charge), actual, now_ms);
+                let expected = model.settle(these.word, modeled(charge), actual, now_ms);
                 assert_eq!(verdict.uncharged(), expected.uncharged);
                 these.word = expected.next;
                 same_quotas(&verdict, &model.peek(these.word, now_ms, 0));
@@ -105,7 +105,7 @@ pub fn limiter_calls(bytes: &[u8]) {
     );
 }
 
-pub(crate) fn modelled(charge: Charge) -> model::Charge {
+pub(crate) fn modeled(charge: Charge) -> model::Charge {
     model::Charge { cost: charge.cost, at_ms: charge.at.unix_ms() }
 }
 
