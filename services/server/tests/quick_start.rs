@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 //! The quick start of the README, run unchanged.
-=======
-//! README's quick start, run word by word.
->>>>>>> cli
 
 use std::fs;
 use std::path::Path;
