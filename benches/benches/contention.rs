@@ -19,7 +19,8 @@ const ROOM: [u32; 2] = [u32::MAX; 2];
 const COUNTS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];
 
 pub(crate) fn measure(bench: &mut Bench) {
-    let about = "The time of a check in its thread. Both windows checked and charged, all admitted.";
+    let about =
+        "The time of a check in its thread. Both windows checked and charged, all admitted.";
     let title = "One subject of 40 bytes for all threads, by the number of threads";
     let mut table = bench.table("contention/one", "ns", title, about);
     let one = [traffic::text(0)];
@@ -71,7 +72,8 @@ fn admitted<'a>(all_names: &'a [String], names: &'a [&'a [String]]) -> Vec<Imple
         sharded.check(name, 1, START);
         locked.check(name, 1, START);
     }
-    let subjects_of = |names: &&[String]| names.iter().map(|name| hashed.subject(name.as_bytes())).collect();
+    let subjects_of =
+        |names: &&[String]| names.iter().map(|name| hashed.subject(name.as_bytes())).collect();
     let subjects: Vec<Vec<_>> = names.iter().map(subjects_of).collect();
     vec![
         threads("keytally", Admitted::All, threads_count, move |thread, done, times| {
@@ -99,19 +101,27 @@ fn admitted<'a>(all_names: &'a [String], names: &'a [&'a [String]]) -> Vec<Imple
             let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
             count(times, || sharded.check(next.next(), 1, clock.next()))
         }),
-        threads("Mutex<HashMap> of counters", Admitted::All, threads_count, move |thread, done, times| {
-            let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
-            count(times, || locked.check(next.next(), 1, clock.next()))
-        }),
+        threads(
+            "Mutex<HashMap> of counters",
+            Admitted::All,
+            threads_count,
+            move |thread, done, times| {
+                let (mut next, mut clock) = (Cycle::new(names[thread]), clock.after(done));
+                count(times, || locked.check(next.next(), 1, clock.next()))
+            },
+        ),
     ]
 }
 
 /// One word that all threads increment by a plain load and compare-exchange.
 fn bare_loops(threads_count: usize) -> Implementation<'static> {
     let line = Line::new();
-    threads("a bare loop of load and compare-exchange", Admitted::All, threads_count, move |_, _, times| {
-        count(times, || count_up(&line, 0))
-    })
+    threads(
+        "a bare loop of load and compare-exchange",
+        Admitted::All,
+        threads_count,
+        move |_, _, times| count(times, || count_up(&line, 0)),
+    )
 }
 
 fn denied<'a>(threads_count: usize, name: &'a String) -> Vec<Implementation<'a>> {

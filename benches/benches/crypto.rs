@@ -13,13 +13,20 @@ use crate::measure::{Bench, calls};
 pub(crate) const PEPPER: [u8; 32] = [5; 32];
 
 /// The initial state of SHA-256, FIPS 180-4, 5.3.3.
-const INITIAL: [u32; 8] =
-    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+const INITIAL: [u32; 8] = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
 
 pub(crate) fn measure(bench: &mut Bench) {
     let title = "HMAC-SHA-256 of a message, by its length";
-    let about =
-        "With a prepared key, unless a row says otherwise. Only the MAC, or its comparison with a given one.";
+    let about = "With a prepared key, unless a row says otherwise. Only the MAC, or its comparison with a given one.";
     let mut table = bench.table("crypto/mac", "ns", title, about);
     for length in [40, 47, 55] {
         let message = vec![b'a'; length];
@@ -34,7 +41,9 @@ pub(crate) fn measure(bench: &mut Bench) {
         let key = ring.clone();
         let mut state = INITIAL;
         let implementations = vec![
-            calls("keytally: Pepper::mac and its first half", move || pepper.mac(black_box(message)).tag()),
+            calls("keytally: Pepper::mac and its first half", move || {
+                pepper.mac(black_box(message)).tag()
+            }),
             calls("hmac: clone and verify_slice", move || {
                 ready.clone().chain_update(black_box(message)).verify_slice(black_box(&tag))
             }),
@@ -46,7 +55,9 @@ pub(crate) fn measure(bench: &mut Bench) {
                 hmac.chain_update(black_box(message)).finalize().into_bytes()
             }),
             calls("ring: sign", move || ring::hmac::sign(&key, black_box(message))),
-            calls("ring: verify", move || ring::hmac::verify(&ring, black_box(message), black_box(&tag))),
+            calls("ring: verify", move || {
+                ring::hmac::verify(&ring, black_box(message), black_box(&tag))
+            }),
             calls("two dependent compressions alone", move || {
                 two_compressions(&mut state, black_box(&[[b'a'; 64]; 2]))
             }),

@@ -10,8 +10,12 @@ use crate::measure::{Bench, calls};
 use crate::traffic::START;
 
 /// Nested windows with limits so low that four sliding ones fit a tally.
-const QUOTAS: [&str; 4] =
-    ["7/minute", "7/minute, 15/10m", "7/minute, 15/10m, 31/hour", "7/minute, 15/10m, 31/hour, 63/day"];
+const QUOTAS: [&str; 4] = [
+    "7/minute",
+    "7/minute, 15/10m",
+    "7/minute, 15/10m, 31/hour",
+    "7/minute, 15/10m, 31/hour, 63/day",
+];
 
 /// The same numbers of windows, with limits that are typical of services.
 const CONTRACTS: [&str; 4] = [
@@ -23,15 +27,17 @@ const CONTRACTS: [&str; 4] = [
 
 pub(crate) fn measure(bench: &mut Bench) {
     let title = "The decision, by number of windows";
-    let about =
-        "decide::check of a word in a register: outcome and next word. No table, no store, no verdict.";
+    let about = "decide::check of a word in a register: outcome and next word. No table, no store, no verdict.";
     let mut table = bench.table("decide/windows", "ns", title, about);
     for (count, quotas) in (1..).zip(QUOTAS) {
         let fixed: Policy = quotas.parse().expect("a policy");
         let sliding: Policy = format!("sliding {quotas}").parse().expect("a policy");
         let row = |name, policy: &Policy, word: u64, now: Timestamp, outcome: Outcome| {
             let policy = policy.clone();
-            assert_eq!(decide::check(policy.layout(), &policy.limits(), word, now, 1).outcome, outcome);
+            assert_eq!(
+                decide::check(policy.layout(), &policy.limits(), word, now, 1).outcome,
+                outcome
+            );
             calls(name, move || {
                 decide::check(
                     black_box(policy.layout()),
@@ -49,7 +55,13 @@ pub(crate) fn measure(bench: &mut Bench) {
             row("fixed, admitted in a new minute", &fixed, used, minute_later, Outcome::Admitted),
             row("fixed, denied", &fixed, spent(&fixed, used), START, Outcome::Denied),
             row("sliding, admitted", &sliding, used_sliding, START, Outcome::Admitted),
-            row("sliding, admitted in a new minute", &sliding, used_sliding, minute_later, Outcome::Admitted),
+            row(
+                "sliding, admitted in a new minute",
+                &sliding,
+                used_sliding,
+                minute_later,
+                Outcome::Admitted,
+            ),
             row("sliding, denied", &sliding, spent(&sliding, used_sliding), START, Outcome::Denied),
         ];
         table.column(format!("{count}"), implementations);
@@ -79,8 +91,7 @@ fn spent(policy: &Policy, mut word: u64) -> u64 {
 
 fn headers(bench: &mut Bench) {
     let title = "All header fields of a verdict, by number of windows";
-    let about =
-        "X-RateLimit-Limit, -Remaining, -Reset, RateLimit-Policy and RateLimit, into a buffer of the caller.";
+    let about = "X-RateLimit-Limit, -Remaining, -Reset, RateLimit-Policy and RateLimit, into a buffer of the caller.";
     let mut table = bench.table("decide/headers", "ns", title, about);
     for (count, quotas) in (1..).zip(CONTRACTS) {
         let policy: Policy = quotas.parse().expect("a policy");

@@ -100,7 +100,8 @@ impl<'t, const IN_TURN: bool> Call<'t, IN_TURN> {
     #[inline(always)]
     fn ended(&mut self, verdict: &Verdict) {
         if IN_TURN {
-            self.begin = verdict.quotas().get(0).map_or(0, |quota| usize::from(quota.remaining >> 31 != 0));
+            self.begin =
+                verdict.quotas().get(0).map_or(0, |quota| usize::from(quota.remaining >> 31 != 0));
         }
     }
 }
@@ -133,8 +134,11 @@ struct Calls {
 impl Calls {
     fn new(program: &OsStr) -> Self {
         let mut command = Command::new(program);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it can be started");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it can be started");
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
         Self { input: child.stdin.take(), output, child }
     }

@@ -56,7 +56,8 @@ pub(crate) fn measure(bench: &mut Bench) {
     let mut measured: Vec<Vec<Value>> = vec![Vec::new(); IMPLEMENTATIONS.len()];
     for _ in 0..bench.long_rounds() {
         for (name, measured) in IMPLEMENTATIONS.iter().zip(&mut measured) {
-            let output = Command::new(&program).args([ARGUMENT, name]).output().expect("it can be started");
+            let output =
+                Command::new(&program).args([ARGUMENT, name]).output().expect("it can be started");
             let figures = serde_json::from_slice(&output.stdout);
             measured.push(figures.unwrap_or_else(|_| panic!("{name}: {output:?}")));
         }
@@ -82,8 +83,10 @@ pub(crate) fn measure(bench: &mut Bench) {
     let about = "The growth of the process from before the table is created until all subjects are in it. For a gate and for the fullest limiter, the memory that they were given.";
     let mut table = bench.table("flood/memory", "bytes", &title, about);
     let column = "bytes each";
-    for (name, measured) in
-        IMPLEMENTATIONS.iter().zip(&measured).filter(|(name, _)| ![NOTHING, REPEATED].contains(name))
+    for (name, measured) in IMPLEMENTATIONS
+        .iter()
+        .zip(&measured)
+        .filter(|(name, _)| ![NOTHING, REPEATED].contains(name))
     {
         table.figures(column, name, figures(measured, "bytes"));
     }
@@ -139,7 +142,11 @@ pub(crate) fn run(name: &str) {
     times.sort_unstable();
     let mut figures = serde_json::Map::new();
     for (part, fraction) in PARTS {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index in a list")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index in a list"
+        )]
         let index = (fraction * (times.len() - 1) as f64) as usize;
         figures.insert(part.to_owned(), json!(times[index]));
     }
@@ -187,7 +194,8 @@ fn table(name: &str) -> Box<dyn FnMut(&String) -> bool> {
 /// Returns the bytes of memory that the process has.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux reports it");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports it");
+    let line =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports it");
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
     kilobytes * 1024
 }

@@ -40,14 +40,17 @@ fn right(size: u32, order: Order) -> Vec<Implementation<'static>> {
     let (gate, issued) = gate(ROOMY, size);
     let walk = Walk::new(size, order);
     // The texts lie in memory in the order of the requests, the same texts for all implementations.
-    let texts: Vec<String> = walk.numbers.iter().map(|&number| issued[index(number)].0.clone()).collect();
+    let texts: Vec<String> =
+        walk.numbers.iter().map(|&number| issued[index(number)].0.clone()).collect();
     let texts: &'static [String] = texts.leak();
     let cycle = || Cycle::new(texts);
 
     let ready = Hmac::<Sha256>::new_from_slice(&PEPPER).expect("any length");
     let mac = {
         let ready = ready.clone();
-        move |text: &String| -> [u8; 32] { ready.clone().chain_update(text).finalize().into_bytes().into() }
+        move |text: &String| -> [u8; 32] {
+            ready.clone().chain_update(text).finalize().into_bytes().into()
+        }
     };
     let (records, governors) = (DashMap::new(), Governors::new(roomy_quotas()));
     for (text, id) in &issued {
@@ -81,8 +84,9 @@ fn right(size: u32, order: Order) -> Vec<Implementation<'static>> {
     let mut chase = Chase::new(size);
     let load = calls("a dependent load of a line of as many", move || chase.next());
     let mut next = cycle();
-    let read =
-        calls("reading the key alone", move || next.next().bytes().fold(0, |sum: u8, byte| sum ^ byte));
+    let read = calls("reading the key alone", move || {
+        next.next().bytes().fold(0, |sum: u8, byte| sum ^ byte)
+    });
     vec![keytally, put_together, verify, ring, compressions, load, read]
 }
 
@@ -107,10 +111,15 @@ fn invalid_keys(bench: &mut Bench) {
     };
     let text = |number: &u32| issued[index(*number)].0.clone();
     let right: Vec<String> = walk.numbers.iter().map(text).collect();
-    let denied: Vec<String> = walk.numbers.iter().map(|&number| spenders[index(number)].0.clone()).collect();
-    let wrong: Vec<String> =
-        walk.numbers.iter().map(|&number| mint(issued[index(number)].1.number(), &mut random)).collect();
-    let unknown: Vec<String> = walk.numbers.iter().map(|_| mint(random.next() | 1, &mut random)).collect();
+    let denied: Vec<String> =
+        walk.numbers.iter().map(|&number| spenders[index(number)].0.clone()).collect();
+    let wrong: Vec<String> = walk
+        .numbers
+        .iter()
+        .map(|&number| mint(issued[index(number)].1.number(), &mut random))
+        .collect();
+    let unknown: Vec<String> =
+        walk.numbers.iter().map(|_| mint(random.next() | 1, &mut random)).collect();
     let malformed: Vec<String> = unknown.iter().map(|text| text.replace('_', "-")).collect();
     let short: Vec<String> = unknown.iter().map(|text| text[..12].to_owned()).collect();
 
@@ -132,7 +141,8 @@ fn invalid_keys(bench: &mut Bench) {
             is_admitted(&gate.check(Some(next.next().as_bytes()), 1, now))
         }));
     }
-    implementations
-        .push(checks("no key", Admitted::None, || is_admitted(&gate.check(black_box(None), 1, START))));
+    implementations.push(checks("no key", Admitted::None, || {
+        is_admitted(&gate.check(black_box(None), 1, START))
+    }));
     table.column("a check", implementations);
 }

@@ -8,9 +8,13 @@ use keytally_core::{Outcome, Timestamp};
 
 use crate::floors::{Chase, count_up};
 use crate::measure::{Admitted, Bench, Implementation, Table, calls, checks, is_admitted};
-use crate::peers::{Governors, Locked, Pingora, RateNets, Ratelimits, Sharded, roomy_quotas, slow_quotas};
+use crate::peers::{
+    Governors, Locked, Pingora, RateNets, Ratelimits, Sharded, roomy_quotas, slow_quotas,
+};
 use crate::tables::limiter;
-use crate::traffic::{self, Cycle, MINUTES_UNITS, Order, ROOMY, Random, START, Walk, index, thousands};
+use crate::traffic::{
+    self, Cycle, MINUTES_UNITS, Order, ROOMY, Random, START, Walk, index, thousands,
+};
 
 const SIZES: &[u32] = &[1, 1000, 100_000, 1_000_000];
 
@@ -27,7 +31,8 @@ pub(crate) fn measure(bench: &mut Bench) {
     }
     drop(table);
     let others = bench.sizes(SIZES, &[1, 1000]);
-    let title = "Subjects of 40 bytes, some much more often than others (Zipf's law), by their number";
+    let title =
+        "Subjects of 40 bytes, some much more often than others (Zipf's law), by their number";
     let mut table = bench.table("limiter/zipf", "ns", title, about);
     for size in &others[1..] {
         admitted(&mut table, *size, Order::Zipf, traffic::text);
@@ -65,7 +70,8 @@ impl Name for u64 {
 fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u32) -> N) {
     let all_names: Vec<N> = (0..size).map(name).collect();
     let walk = Walk::new(size, order);
-    let names: Vec<N> = walk.numbers.iter().map(|&number| all_names[index(number)].clone()).collect();
+    let names: Vec<N> =
+        walk.numbers.iter().map(|&number| all_names[index(number)].clone()).collect();
 
     // Each has a table of its own: two that charge the same table would advance time for each
     // other.
@@ -74,14 +80,19 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
         // would refuse some of them.
         let limiter = limiter(ROOMY, size + size / 16 + 64);
         for name in &all_names {
-            assert!(name.bytes(|bytes| limiter.check(bytes, 1, START)).is_admitted(), "there is room");
+            assert!(
+                name.bytes(|bytes| limiter.check(bytes, 1, START)).is_admitted(),
+                "there is room"
+            );
         }
         limiter
     });
-    let subjects: Vec<_> = names.iter().map(|name| name.bytes(|bytes| hashed.subject(bytes))).collect();
+    let subjects: Vec<_> =
+        names.iter().map(|name| name.bytes(|bytes| hashed.subject(bytes))).collect();
     let governors = Governors::new(roomy_quotas());
     let clockless = Governors::without_clock(roomy_quotas());
-    let (rate_nets, pingora, ratelimits) = (RateNets::new(u32::MAX), Pingora::new(), Ratelimits::new());
+    let (rate_nets, pingora, ratelimits) =
+        (RateNets::new(u32::MAX), Pingora::new(), Ratelimits::new());
     let (sharded, locked) = (Sharded::new(ROOM), Locked::new(ROOM));
     for name in &all_names {
         governors.check(name);
@@ -112,31 +123,39 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
     let mut next = cycle();
     implementations.push(checks("two governors", Admitted::All, || governors.check(next.next())));
     let mut next = cycle();
-    implementations
-        .push(checks("two governors, no clock read", Admitted::All, || clockless.check(next.next())));
+    implementations.push(checks("two governors, no clock read", Admitted::All, || {
+        clockless.check(next.next())
+    }));
     let mut next = cycle();
-    implementations
-        .push(checks("one governor: the minute alone", Admitted::All, || governors.check_one(next.next())));
+    implementations.push(checks("one governor: the minute alone", Admitted::All, || {
+        governors.check_one(next.next())
+    }));
     let mut next = cycle();
-    implementations
-        .push(checks("two rate-net", Admitted::All, || next.next().bytes(|bytes| rate_nets.check(bytes))));
+    implementations.push(checks("two rate-net", Admitted::All, || {
+        next.next().bytes(|bytes| rate_nets.check(bytes))
+    }));
     let mut next = cycle();
     implementations.push(checks("two pingora-limits, approximate", Admitted::All, || {
         pingora.check(next.next(), isize::MAX)
     }));
     let (mut next, mut clock) = (cycle(), walk.clock());
-    implementations
-        .push(checks("DashMap of counters", Admitted::All, || sharded.check(next.next(), 1, clock.next())));
+    implementations.push(checks("DashMap of counters", Admitted::All, || {
+        sharded.check(next.next(), 1, clock.next())
+    }));
     let (mut next, mut clock) = (cycle(), walk.clock());
     implementations.push(checks("Mutex<HashMap> of counters", Admitted::All, || {
         locked.check(next.next(), 1, clock.next())
     }));
     if size == 1 {
-        implementations
-            .push(checks("two ratelimit, which know no subjects", Admitted::All, || ratelimits.check()));
+        implementations.push(checks(
+            "two ratelimit, which know no subjects",
+            Admitted::All,
+            || ratelimits.check(),
+        ));
     }
     if size == 1 {
-        let (line, hasher) = (keytally_core::Line::new(), siphasher::sip::SipHasher13::new_with_keys(1, 2));
+        let (line, hasher) =
+            (keytally_core::Line::new(), siphasher::sip::SipHasher13::new_with_keys(1, 2));
         let mut next = cycle();
         implementations.push(calls(
             "a bare compare-exchange loop on the word that SipHash finds",
@@ -164,7 +183,8 @@ fn outcomes(bench: &mut Bench) {
     let mut table = bench.table("limiter/outcomes", "ns", title, about);
     let all_names: Vec<String> = (0..SIZE).map(traffic::text).collect();
     let walk = Walk::new(SIZE, Order::Uniform);
-    let names: Vec<String> = walk.numbers.iter().map(|&number| all_names[index(number)].clone()).collect();
+    let names: Vec<String> =
+        walk.numbers.iter().map(|&number| all_names[index(number)].clone()).collect();
     for (column, yes, every) in [("half", Admitted::Half, 2), ("all", Admitted::None, 1)] {
         let spenders = || all_names.iter().step_by(every);
         let cycle = || Cycle::new(&names);

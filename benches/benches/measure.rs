@@ -44,7 +44,8 @@ impl Bench {
             .measurement_time(turn);
         Self {
             criterion,
-            rounds: usize::try_from(number("KEYTALLY_BENCH_ROUNDS", 1)).expect("a number of rounds"),
+            rounds: usize::try_from(number("KEYTALLY_BENCH_ROUNDS", 1))
+                .expect("a number of rounds"),
             quick: std::env::var_os("KEYTALLY_BENCH_QUICK").is_some(),
             groups: std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect(),
             folder: std::env::var_os("KEYTALLY_BENCH_FOLDER").map(PathBuf::from),
@@ -76,8 +77,10 @@ impl Bench {
     pub(crate) fn save(&mut self, group: &str) {
         let tables = core::mem::take(&mut self.tables);
         if let Some(folder) = &self.folder {
-            let text = serde_json::to_string(&json!({ "group": group, "tables": tables })).expect("JSON");
-            fs::write(folder.join(format!("{group}.json")), text).expect("the folder can be written");
+            let text =
+                serde_json::to_string(&json!({ "group": group, "tables": tables })).expect("JSON");
+            fs::write(folder.join(format!("{group}.json")), text)
+                .expect("the folder can be written");
         }
     }
 }
@@ -89,7 +92,10 @@ pub(crate) type Work<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
 pub(crate) type Implementation<'a> = (&'static str, Work<'a>);
 
 /// Measures a repeated call.
-pub(crate) fn calls<'a, R>(name: &'static str, mut call: impl FnMut() -> R + 'a) -> Implementation<'a> {
+pub(crate) fn calls<'a, R>(
+    name: &'static str,
+    mut call: impl FnMut() -> R + 'a,
+) -> Implementation<'a> {
     let work = move |times| {
         let started = processor_time();
         for _ in 0..times {
@@ -213,7 +219,11 @@ pub(crate) struct Table<'b> {
 
 impl Table<'_> {
     /// Measures a column in nanoseconds per call.
-    pub(crate) fn column(&mut self, column: impl Into<String>, mut implementations: Vec<Implementation<'_>>) {
+    pub(crate) fn column(
+        &mut self,
+        column: impl Into<String>,
+        mut implementations: Vec<Implementation<'_>>,
+    ) {
         let column = column.into();
         let mut figures: Vec<(&str, Vec<f64>)> =
             implementations.iter().map(|(name, _)| (*name, Vec::new())).collect();
@@ -221,7 +231,8 @@ impl Table<'_> {
         group.sampling_mode(SamplingMode::Flat);
         for round in 1..=self.bench.rounds {
             for ((name, work), (_, figures)) in implementations.iter_mut().zip(&mut figures) {
-                let id = if round == 1 { column.clone() } else { format!("{column} round {round}") };
+                let id =
+                    if round == 1 { column.clone() } else { format!("{column} round {round}") };
                 let mut samples = Vec::new();
                 group.bench_function(BenchmarkId::new(*name, id), |bencher| {
                     bencher.iter_custom(|times| {

@@ -21,7 +21,8 @@ use ratelimit::Ratelimiter;
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-type Governor<K, C> = RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+type Governor<K, C> =
+    RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 /// Two keyed governors, of which the minute's is checked first. If the minute admits and the hour
 /// denies, a unit of the minute is lost: governor cannot give it back.
@@ -41,7 +42,8 @@ impl<K: Hash + Eq + Clone> Governors<K, FakeRelativeClock> {
     /// Uses a clock that stands still and costs nothing.
     pub(crate) fn without_clock(quotas: [Quota; 2]) -> Self {
         let clock = FakeRelativeClock::default();
-        let [minute, hour] = quotas.map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()));
+        let [minute, hour] =
+            quotas.map(|quota| RateLimiter::dashmap_with_clock(quota, clock.clone()));
         Self { minute, hour }
     }
 }
@@ -101,8 +103,9 @@ pub(crate) struct RateNets {
 
 impl RateNets {
     pub(crate) fn new(limit: u32) -> Self {
-        let [minute, hour] = [MINUTE, HOUR]
-            .map(|period| RateNet::builder().quota(limit, period).eviction(Eviction::unbounded()).build());
+        let [minute, hour] = [MINUTE, HOUR].map(|period| {
+            RateNet::builder().quota(limit, period).eviction(Eviction::unbounded()).build()
+        });
         Self { minute, hour }
     }
 
@@ -122,7 +125,8 @@ impl Ratelimits {
     pub(crate) fn new() -> Self {
         let of = |period| {
             let most = u64::from(u32::MAX);
-            let limiter = Ratelimiter::builder(most).period(period).max_tokens(most).initial_available(most);
+            let limiter =
+                Ratelimiter::builder(most).period(period).max_tokens(most).initial_available(most);
             limiter.build().expect("a limiter")
         };
         Self { minute: of(MINUTE), hour: of(HOUR) }

@@ -1,13 +1,16 @@
 //! Filled limiters and gates.
 
-use keytally_core::{Entropy, Gate, GateConfig, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy};
+use keytally_core::{
+    Entropy, Gate, GateConfig, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy,
+};
 
 use crate::crypto::PEPPER;
 use crate::traffic::{Random, START};
 
 /// Returns an empty limiter for `capacity` subjects.
 pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
-    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
+    let memory: Vec<Line> =
+        (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
     let policy: Policy = policy.parse().expect("a policy");
     Limiter::create(memory, &policy, capacity, [7; 16]).expect("a limiter")
 }
@@ -23,7 +26,8 @@ pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<(String, Ke
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(keys, prefix, &plans).with_plan_slots(1);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    let gate = Gate::create(memory, &config, Peppers::new(&[PEPPER]).expect("a pepper")).expect("a gate");
+    let gate =
+        Gate::create(memory, &config, Peppers::new(&[PEPPER]).expect("a pepper")).expect("a gate");
     let new = NewKey::new(42, env());
     let mut random = Random(3);
     let mut administrator = gate.administer().expect("alone");

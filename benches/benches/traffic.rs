@@ -54,7 +54,8 @@ impl Walk {
                         sum
                     })
                     .collect();
-                let rank = |fraction: f64| sums.partition_point(|&reached| reached < fraction * sum);
+                let rank =
+                    |fraction: f64| sums.partition_point(|&reached| reached < fraction * sum);
                 // The rank of a subject must not correlate with its position in memory.
                 let mut names: Vec<u32> = (0..subjects).collect();
                 random.shuffle(&mut names);

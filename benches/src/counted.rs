@@ -8,8 +8,8 @@ use core::hint::black_box;
 use std::process::ExitCode;
 
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, Layout, Limiter, Limits, Line, Name, NewKey, Peppers, Plan, Policy,
-    Timestamp, decide,
+    Entropy, Gate, GateConfig, Key, Layout, Limiter, Limits, Line, Name, NewKey, Peppers, Plan,
+    Policy, Timestamp, decide,
 };
 
 fn main() -> ExitCode {
@@ -152,7 +152,8 @@ fn limiter(policy: &str) -> Limiter<Vec<Line>> {
 }
 
 fn limiter_for(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
-    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
+    let memory: Vec<Line> =
+        (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
     let policy: Policy = policy.parse().expect("a policy");
     Limiter::create(memory, &policy, capacity, [7; 16]).expect("a limiter")
 }

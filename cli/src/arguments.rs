@@ -82,7 +82,12 @@ struct RedactedParser<T>(fn(&str) -> Result<T, String>);
 impl<T: Clone + Send + Sync + 'static> TypedValueParser for RedactedParser<T> {
     type Value = T;
 
-    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
         let text = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
         text.and_then(self.0).map_err(|error| {
             let name = arg.map(ToString::to_string).unwrap_or_default();

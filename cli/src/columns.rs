@@ -31,7 +31,12 @@ impl Columns {
     /// Writes the headings and the rows, one line each.
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let width_of = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|text| width(text)).max().unwrap_or(0)
+            self.rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|text| width(text))
+                .max()
+                .unwrap_or(0)
         };
         let widths: Vec<usize> = (0..self.aligns.len()).map(width_of).collect();
         for row in &self.rows {
@@ -59,7 +64,8 @@ mod tests {
 
     #[test]
     fn column_is_as_wide_as_its_widest_text() {
-        let mut columns = Columns::new([("KEY".to_owned(), Align::Left), ("N".to_owned(), Align::Right)]);
+        let mut columns =
+            Columns::new([("KEY".to_owned(), Align::Left), ("N".to_owned(), Align::Right)]);
         columns.push(vec!["kt_…9".to_owned(), "7".to_owned()]);
         columns.push(vec!["a".to_owned(), "1234".to_owned()]);
         let mut out = Vec::new();

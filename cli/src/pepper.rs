@@ -63,7 +63,8 @@ impl PepperSource {
         let text = Zeroizing::new(text.into_encoded_bytes());
         let text = core::str::from_utf8(&text)
             .map_err(|_| Failure::new(format!("{VARIABLE} is neither hex nor base64")))?;
-        let peppers = pepper::parse(text).map_err(|error| Failure::with_context(VARIABLE, error))?;
+        let peppers =
+            pepper::parse(text).map_err(|error| Failure::with_context(VARIABLE, error))?;
         disable_core_dumps();
         Ok(Some(peppers))
     }

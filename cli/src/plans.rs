@@ -18,8 +18,9 @@ pub fn parse(text: &str) -> Result<Plan, String> {
         ));
     };
     let name = name.trim();
-    let policy: Policy =
-        policy.parse().map_err(|error| format!("plan {:?}: {}", redact_name(name), policy_error(&error)))?;
+    let policy: Policy = policy
+        .parse()
+        .map_err(|error| format!("plan {:?}: {}", redact_name(name), policy_error(&error)))?;
     Plan::new(name, policy).ok_or_else(|| invalid_name(name))
 }
 
@@ -36,7 +37,10 @@ pub(crate) fn parse_name(text: &str) -> Result<String, String> {
 }
 
 fn invalid_name(name: &str) -> String {
-    format!("{:?} is not a plan name; use 1 to 16 characters of a-z, 0-9, - and _", redact_name(name))
+    format!(
+        "{:?} is not a plan name; use 1 to 16 characters of a-z, 0-9, - and _",
+        redact_name(name)
+    )
 }
 
 /// Checks that no two plans have the same name.
@@ -112,7 +116,12 @@ mod tests {
     #[test]
     fn plan_error_repeats_no_secret() {
         for secret in ["kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM", "an-old-key-of-421"] {
-            let texts = [secret, &format!("{secret}=1/s"), &format!("x={secret}"), &format!("x=1/{secret}")];
+            let texts = [
+                secret,
+                &format!("{secret}=1/s"),
+                &format!("x={secret}"),
+                &format!("x=1/{secret}"),
+            ];
             for text in texts {
                 let error = error(text);
                 assert!(!error.contains("Xk2L") && !error.contains("old-key"), "{error}");
@@ -131,9 +140,12 @@ mod tests {
             check(&format!("x={}/minute, 5/hour", max + 1)),
             Err(AdminError::PlanLimit { limit: max + 1, max })
         );
-        for other in
-            ["x=1/minute", "x=1/minute, 2/day", "x=sliding 1/minute, 2/hour", "x=1/minute, 2/hour, 3/day"]
-        {
+        for other in [
+            "x=1/minute",
+            "x=1/minute, 2/day",
+            "x=sliding 1/minute, 2/hour",
+            "x=1/minute, 2/hour, 3/day",
+        ] {
             assert_eq!(check(other), Err(AdminError::PlanWindows), "{other}");
         }
     }

@@ -135,7 +135,10 @@ impl ListedKey {
             quotas: QuotaUse::from_quotas(&info.quotas),
             last_use_s: info.last_used.map(Timestamp::unix_s),
             last_use: info.last_used.map(|time| times::rfc3339(time.unix_s())),
-            grace_until: info.grace_until.filter(|&end| end > now).map(|end| times::rfc3339(end.unix_s())),
+            grace_until: info
+                .grace_until
+                .filter(|&end| end > now)
+                .map(|end| times::rfc3339(end.unix_s())),
             pepper: info.pepper,
             clock_ahead_s: info.clock_ahead_s,
         }

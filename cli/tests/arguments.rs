@@ -1,7 +1,11 @@
 //! Arguments, standard input, the pepper, and help.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
 mod support;
 
 use std::fs;
@@ -25,7 +29,9 @@ fn pepper_is_read_from_the_environment_or_a_file() {
         .expect_status(0);
     // The file takes precedence over the variable.
     let other = "99".repeat(32);
-    sandbox.finish(sandbox.command(&named).env("KEYTALLY_PEPPER", &other), key.as_bytes()).expect_status(0);
+    sandbox
+        .finish(sandbox.command(&named).env("KEYTALLY_PEPPER", &other), key.as_bytes())
+        .expect_status(0);
     sandbox
         .finish(sandbox.command(&args).env("KEYTALLY_PEPPER", &other), key.as_bytes())
         .expect_failure(&[GATE, "the pepper that was given does not belong to this gate"]);
@@ -33,11 +39,9 @@ fn pepper_is_read_from_the_environment_or_a_file() {
     let none = ["KEYTALLY_PEPPER", "--pepper-file", "openssl rand -hex 32"];
     sandbox.finish(&mut sandbox.command(&args), b"").expect_failure(&none);
     sandbox.finish(sandbox.command(&args).env("KEYTALLY_PEPPER", ""), b"").expect_failure(&none);
-    sandbox.finish(sandbox.command(&args).env("KEYTALLY_PEPPER", "ab".repeat(31)), b"").expect_failure(&[
-        "KEYTALLY_PEPPER",
-        "has 31 bytes",
-        "at least 32",
-    ]);
+    sandbox
+        .finish(sandbox.command(&args).env("KEYTALLY_PEPPER", "ab".repeat(31)), b"")
+        .expect_failure(&["KEYTALLY_PEPPER", "has 31 bytes", "at least 32"]);
     sandbox
         .finish(sandbox.command(&args).env("KEYTALLY_PEPPER", "no/hex!"), b"")
         .expect_failure(&["neither hex nor base64"]);
@@ -57,7 +61,10 @@ fn pepper_is_read_from_standard_input() {
     let sandbox = sandbox_with_gate();
     let (key, _) = sandbox.issue(GATE, &["--account", "1"]);
     let from_input = |args: &[&str], input: &str| {
-        sandbox.finish(&mut sandbox.command(&[args, &["--pepper-file", "-"]].concat()), input.as_bytes())
+        sandbox.finish(
+            &mut sandbox.command(&[args, &["--pepper-file", "-"]].concat()),
+            input.as_bytes(),
+        )
     };
     let pepper = format!("{}\n", sandbox.pepper);
     let used = |text: &str| text.contains("1 of 1000 keys");
@@ -72,7 +79,9 @@ fn pepper_is_read_from_standard_input() {
     assert!(used(&sandbox.finish(&mut shell, b"").expect_status(0)));
 
     // Standard input cannot hold both.
-    for args in [&["check", GATE][..], &["check", GATE, "--key", "-"], &["import", GATE, "--account", "1"]] {
+    for args in
+        [&["check", GATE][..], &["check", GATE, "--key", "-"], &["import", GATE, "--account", "1"]]
+    {
         from_input(args, &pepper)
             .expect_usage_error(&["standard input cannot hold both the pepper and the key"]);
     }
@@ -91,7 +100,9 @@ fn key_may_begin_with_a_dash() {
     let sandbox = sandbox_with_gate();
     for key in ["-old-key-of-customer-42", "--json-is-no-option-here"] {
         let key = sandbox.watch_secret(key);
-        sandbox.run_with_input(&["import", GATE, "--account", "1"], key.as_bytes()).expect_status(0);
+        sandbox
+            .run_with_input(&["import", GATE, "--account", "1"], key.as_bytes())
+            .expect_status(0);
         sandbox.run(&["check", GATE, "--key", &key]).expect_status(0);
         sandbox.run(&["check", GATE, &format!("--key={key}")]).expect_status(0);
         sandbox.run_with_input(&["check", GATE], key.as_bytes()).expect_status(0);
@@ -152,15 +163,16 @@ fn every_command_has_help() {
     let sandbox = Sandbox::new();
     let help = sandbox.run(&["--help"]).expect_status(0);
     let commands = [
-        "create", "issue", "import", "list", "rotate", "revoke", "assign", "plan", "reset", "check", "top",
-        "verify",
+        "create", "issue", "import", "list", "rotate", "revoke", "assign", "plan", "reset",
+        "check", "top", "verify",
     ];
     for command in commands {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in {help}");
         let help = sandbox.run(&[command, "--help"]).expect_status(0);
         assert!(help.contains("Usage: keytally ") && help.contains("--pepper-file"), "{help}");
         assert!(help.contains("--json"), "{help}");
-        let changes = ["issue", "import", "rotate", "revoke", "assign", "plan", "verify"].contains(&command);
+        let changes =
+            ["issue", "import", "rotate", "revoke", "assign", "plan", "verify"].contains(&command);
         assert_eq!(help.contains("--wait"), changes, "{help}");
     }
     assert!(sandbox.run(&["--version"]).expect_status(0).starts_with("keytally 0."));
@@ -187,9 +199,10 @@ fn help_of_create_states_the_size_of_the_file() {
 fn serve_names_the_package_that_has_it() {
     let sandbox = Sandbox::new();
     for args in [&["serve"][..], &["serve", "--listen", "127.0.0.1:0"], &["serve", "--help"]] {
-        sandbox
-            .run(args)
-            .expect_usage_error(&["does not have the command serve", "cargo install keytally-server"]);
+        sandbox.run(args).expect_usage_error(&[
+            "does not have the command serve",
+            "cargo install keytally-server",
+        ]);
     }
 }
 
@@ -201,7 +214,12 @@ fn count_of_one_is_singular() {
     sandbox.issue(GATE, &["--account", "1"]);
     let text = sandbox.run(&["list", GATE]).expect_status(0);
     assert!(text.starts_with("api.gate: 1 of 1 key (100.0 %)"), "{text}");
-    assert!(sandbox.run(&["verify", GATE]).expect_status(0).starts_with("api.gate: no flaws in 1 record\n"));
+    assert!(
+        sandbox
+            .run(&["verify", GATE])
+            .expect_status(0)
+            .starts_with("api.gate: no flaws in 1 record\n")
+    );
     fs::write(sandbox.path("x.gate"), "x").unwrap();
     sandbox.run(&["list", "x.gate"]).expect_failure(&["it has 1 byte, "]);
 }

@@ -1,7 +1,11 @@
 //! Errors and warnings: what is rejected, in which words, and that nothing changes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
 mod support;
 
 use std::fs;
@@ -16,8 +20,10 @@ fn impossible_request_fails_with_one_sentence() {
     sandbox.run(&["create", GATE]).expect_failure(&[GATE, "already"]);
     sandbox
         .run(&["create", "x.gate", "--plan", "default=100/fortnight"])
-        .expect_usage_error(&["'--plan <PLAN>'", "\"fortnight\" is no unit"]);
-    sandbox.run(&["create", "x.gate", "--plan", "default=0/s"]).expect_usage_error(&["plan \"default\""]);
+        .expect_usage_error(&["'--plan <PLAN>'", "\"fortnight\" is not a unit"]);
+    sandbox
+        .run(&["create", "x.gate", "--plan", "default=0/s"])
+        .expect_usage_error(&["plan \"default\""]);
     sandbox
         .run(&["create", "x.gate", "--plan", "a=1/s", "--plan", "a=2/s"])
         .expect_usage_error(&["plan \"a\" is given twice"]);
@@ -27,12 +33,20 @@ fn impossible_request_fails_with_one_sentence() {
     sandbox
         .run(&["create", "x.gate", "--keys", "0"])
         .expect_usage_error(&["'--keys <NUMBER>'", "1..=67108864"]);
-    sandbox.run(&["create", "x.gate", "--keys", "67108865"]).expect_usage_error(&["67108865", "67108864"]);
-    sandbox.run(&["create", "nix/x.gate"]).expect_failure(&["nix/x.gate", "No such file or directory"]);
-    sandbox.run(&["create", "api.gate/x.gate"]).expect_failure(&["api.gate/x.gate", "Not a directory"]);
+    sandbox
+        .run(&["create", "x.gate", "--keys", "67108865"])
+        .expect_usage_error(&["67108865", "67108864"]);
+    sandbox
+        .run(&["create", "nix/x.gate"])
+        .expect_failure(&["nix/x.gate", "No such file or directory"]);
+    sandbox
+        .run(&["create", "api.gate/x.gate"])
+        .expect_failure(&["api.gate/x.gate", "Not a directory"]);
     // A folder in which no user can create files.
     sandbox.run(&["create", "/proc/x.gate"]).expect_failure(&["/proc/x.gate"]);
-    sandbox.finish(&mut sandbox.command(&["create", "x.gate"]), b"").expect_failure(&["no pepper was given"]);
+    sandbox
+        .finish(&mut sandbox.command(&["create", "x.gate"]), b"")
+        .expect_failure(&["no pepper was given"]);
 
     sandbox.run(&["list", "nix.gate"]).expect_failure(&["cannot open nix.gate", "No such file"]);
     sandbox.run(&["list", "."]).expect_failure(&["a directory"]);
@@ -65,8 +79,12 @@ fn damaged_gate_file_is_rejected_and_unchanged() {
         ("version.gate", other, &["version 99", "version 1"][..]),
         ("short.gate", bytes[..bytes.len() - 64].to_vec(), &["bytes"]),
         ("long.gate", [&bytes[..], &[0; 64]].concat(), &["bytes"]),
-        ("text.gate", b"not a gate at all, but some text. ".repeat(1000), &["no keytally table"]),
-        ("empty.gate", Vec::new(), &["no keytally table", "0 bytes"]),
+        (
+            "text.gate",
+            b"not a gate at all, but some text. ".repeat(1000),
+            &["not a keytally table"],
+        ),
+        ("empty.gate", Vec::new(), &["not a keytally table", "0 bytes"]),
     ] {
         fs::write(sandbox.path(name), &bytes).unwrap();
         fs::set_permissions(sandbox.path(name), fs::Permissions::from_mode(0o600)).unwrap();
@@ -98,7 +116,8 @@ fn error_repeats_no_content_of_a_file() {
             fs::set_permissions(sandbox.path("file"), fs::Permissions::from_mode(mode)).unwrap();
             for command in ["list", "verify", "top"] {
                 let run = sandbox.run(&[command, "file"]);
-                let sentence = "keytally: file: this is no keytally table: it does not begin as one does\n";
+                let sentence =
+                    "keytally: file: this is not a keytally table: it does not begin as one does\n";
                 assert_eq!((run.status, run.err.as_str()), (3, sentence), "{command} {content:?}");
             }
         }
@@ -107,7 +126,10 @@ fn error_repeats_no_content_of_a_file() {
     fs::write(sandbox.path("file"), format!("{}\n", sandbox.pepper)).unwrap();
     fs::set_permissions(sandbox.path("file"), fs::Permissions::from_mode(0o600)).unwrap();
     let run = sandbox.finish(&mut sandbox.command(&["list", "file", "--pepper-file", "file"]), b"");
-    assert_eq!(run.err, "keytally: file: this is no keytally table: it does not begin as one does\n");
+    assert_eq!(
+        run.err,
+        "keytally: file: this is not a keytally table: it does not begin as one does\n"
+    );
 }
 
 #[test]
@@ -119,9 +141,9 @@ fn error_never_advises_to_change_a_foreign_file() {
             fs::write(sandbox.path("passwd"), content).unwrap();
             fs::set_permissions(sandbox.path("passwd"), fs::Permissions::from_mode(mode)).unwrap();
             let as_gate = sandbox.run(&["list", "passwd"]);
-            let as_pepper =
-                sandbox.finish(&mut sandbox.command(&["list", GATE, "--pepper-file", "passwd"]), b"");
-            assert!(as_gate.err.contains("this is no keytally table"), "{as_gate:?}");
+            let as_pepper = sandbox
+                .finish(&mut sandbox.command(&["list", GATE, "--pepper-file", "passwd"]), b"");
+            assert!(as_gate.err.contains("this is not a keytally table"), "{as_gate:?}");
             assert!(as_pepper.err.contains("pepper"), "{as_pepper:?}");
             for run in [as_gate, as_pepper] {
                 assert!(
@@ -137,7 +159,8 @@ fn error_never_advises_to_change_a_foreign_file() {
 fn quota_that_never_denies_causes_a_warning() {
     let sandbox = Sandbox::new();
     let warning = "keytally: warning: 100/minute in plan default can never deny a request, because 50/hour already allows no more\n";
-    let run = sandbox.run(&["create", GATE, "--keys", "10", "--plan", "default=100/minute, 50/hour"]);
+    let run =
+        sandbox.run(&["create", GATE, "--keys", "10", "--plan", "default=100/minute, 50/hour"]);
     assert_eq!((run.status, run.err.as_str()), (0, warning));
     let run = sandbox.run(&["plan", GATE, "default=10/minute, 600/hour", "--json"]);
     let warning = "keytally: warning: 600/hour in plan default can never deny a request, because 10/minute already allows no more\n";
@@ -153,5 +176,7 @@ fn issue_in_a_full_gate_fails() {
     sandbox.run(&["create", GATE, "--keys", "2"]).expect_status(0);
     sandbox.issue(GATE, &["--account", "1"]);
     sandbox.issue(GATE, &["--account", "1"]);
-    sandbox.run(&["issue", GATE, "--account", "1"]).expect_failure(&["the gate is full", "all 2 records"]);
+    sandbox
+        .run(&["issue", GATE, "--account", "1"])
+        .expect_failure(&["the gate is full", "all 2 records"]);
 }

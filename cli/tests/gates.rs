@@ -1,7 +1,11 @@
 //! Whole gates: `import`, `list`, `top`, `verify`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
 mod support;
 
 use std::fs;
@@ -31,7 +35,10 @@ fn import_accepts_keys_of_any_form_and_names_lines_only() {
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines[0].starts_with("line 2: a key to import has 16 to 256 bytes"), "{lines:?}");
     assert!(lines[1].starts_with("line 4: "), "{lines:?}");
-    assert_eq!(lines[2], format!("line 6: this key is already in the gate, as {own_id} of account 1"));
+    assert_eq!(
+        lines[2],
+        format!("line 6: this key is already in the gate, as {own_id} of account 1")
+    );
 
     let check = sandbox.check(GATE, &first, &[]).1;
     assert_eq!(
@@ -39,14 +46,21 @@ fn import_accepts_keys_of_any_form_and_names_lines_only() {
         (&json!(9), &json!("test"), &json!("pro"))
     );
     assert_eq!(sandbox.check(GATE, &second, &[]).1["quotas"][0]["used"], 1);
-    assert_eq!(outcome(&sandbox.check(GATE, &format!("{first}x"), &[])), (1, "invalid_key", Some("unknown")));
+    assert_eq!(
+        outcome(&sandbox.check(GATE, &format!("{first}x"), &[])),
+        (1, "invalid_key", Some("unknown"))
+    );
 
     let again = sandbox
         .run_with_input(&["import", GATE, "--account", "9", "--json"], input.as_bytes())
         .json_with_status(1);
     assert_eq!((&again["imported"], &again["already"]), (&json!(0), &json!(3)));
-    let failed: Vec<u64> =
-        again["failed"].as_array().unwrap().iter().map(|failed| failed["line"].as_u64().unwrap()).collect();
+    let failed: Vec<u64> = again["failed"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failed| failed["line"].as_u64().unwrap())
+        .collect();
     assert_eq!(failed, [2, 4, 6]);
 
     let only = sandbox.run(&["list", GATE, "--account", "9", "--json"]).json();
@@ -62,9 +76,11 @@ fn import_accepts_keys_of_any_form_and_names_lines_only() {
 fn import_accepts_more_keys_than_a_batch() {
     let sandbox = Sandbox::new();
     sandbox.run(&["create", GATE, "--keys", "8000"]).expect_status(0);
-    let keys: String = (0..2501).map(|number| format!("foreign-key-of-customer-{number:08}\n")).collect();
-    let report =
-        sandbox.run_with_input(&["import", GATE, "--account", "9", "--json"], keys.as_bytes()).json();
+    let keys: String =
+        (0..2501).map(|number| format!("foreign-key-of-customer-{number:08}\n")).collect();
+    let report = sandbox
+        .run_with_input(&["import", GATE, "--account", "9", "--json"], keys.as_bytes())
+        .json();
     assert_eq!(report, json!({"imported": 2501, "already": 0, "failed": []}));
     assert_eq!(sandbox.check(GATE, "foreign-key-of-customer-00002500", &[]).0, 0);
 }
@@ -110,12 +126,14 @@ fn list_counts_the_keys_of_each_pepper() {
     let sandbox = sandbox_with_gate();
     let (old, old_id) = sandbox.issue(GATE, &["--account", "1"]);
     let both = format!("{},{}", sandbox.pepper, "77".repeat(32));
-    let run = |args: &[&str]| sandbox.finish(sandbox.command(args).env("KEYTALLY_PEPPER", &both), b"");
+    let run =
+        |args: &[&str]| sandbox.finish(sandbox.command(args).env("KEYTALLY_PEPPER", &both), b"");
     let issued = run(&["issue", GATE, "--account", "2", "--json"]).json();
     sandbox.watch_secret(issued["key"].as_str().unwrap());
     let peppers = run(&["list", GATE, "--json"]).json()["peppers"].clone();
     assert_eq!(peppers, json!([{"number": 0, "keys": 1}, {"number": 1, "keys": 1}]));
-    sandbox.watch_secret(run(&["rotate", GATE, &old_id, "--grace", "0s"]).expect_status(0).trim_end());
+    sandbox
+        .watch_secret(run(&["rotate", GATE, &old_id, "--grace", "0s"]).expect_status(0).trim_end());
     assert_eq!(run(&["list", GATE, "--json"]).json()["peppers"], json!([{"number": 1, "keys": 2}]));
     drop(old);
 }
@@ -132,9 +150,16 @@ fn top_shows_the_most_used_keys_first() {
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].starts_with("api.gate  ▏·········  3 of 1000 keys (0.3 %)  2"), "{text}");
     assert_eq!(lines[1], "plans: default = 100/31d; pro = 1000/31d");
-    let words: Vec<Vec<&str>> = lines[3..].iter().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(words[0], ["KEY", "KEY", "ID", "ACCOUNT", "PLAN", "STATE", "2678400S", "USED", "WITHIN"]);
-    assert_eq!(words[1][1..7], [busy_id.as_str(), "2", "default", "active", "█████·····", "50/100"]);
+    let words: Vec<Vec<&str>> =
+        lines[3..].iter().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(
+        words[0],
+        ["KEY", "KEY", "ID", "ACCOUNT", "PLAN", "STATE", "2678400S", "USED", "WITHIN"]
+    );
+    assert_eq!(
+        words[1][1..7],
+        [busy_id.as_str(), "2", "default", "active", "█████·····", "50/100"]
+    );
     assert_eq!(words[2][1..7], [some_id.as_str(), "3", "pro", "active", "█·········", "100/1000"]);
     assert_eq!(words[3][5..], ["··········", "0/100", "-"]);
     assert_eq!(words.len(), 4);
@@ -160,7 +185,8 @@ fn tally_ahead_of_the_clock_is_shown_and_corrected() {
     let ahead = all["clock_ahead_s"].as_u64().unwrap();
     assert_eq!((&all["keys_ahead"], ahead > 31 * 86_400), (&json!(1), true), "{all}");
     assert_eq!(listed(&sandbox, &other_id)["clock_ahead_s"], json!(0));
-    let sentence = format!("clock: the tally of 1 key is up to {ahead} s ahead of the system clock");
+    let sentence =
+        format!("clock: the tally of 1 key is up to {ahead} s ahead of the system clock");
     for command in ["list", "top"] {
         let once: &[&str] = if command == "top" { &["--once"] } else { &[] };
         let text = sandbox.run(&[&[command, GATE], once].concat()).expect_status(0);
@@ -170,7 +196,8 @@ fn tally_ahead_of_the_clock_is_shown_and_corrected() {
     sandbox.check(GATE, &key, &[]);
     let corrected = list(&sandbox);
     assert_eq!((&corrected["keys_ahead"], &corrected["clock_ahead_s"]), (&json!(0), &json!(0)));
-    let used = corrected["keys"].as_array().unwrap().iter().map(|key| key["quotas"][0]["used"].as_u64());
+    let used =
+        corrected["keys"].as_array().unwrap().iter().map(|key| key["quotas"][0]["used"].as_u64());
     assert_eq!(used.max(), Some(Some(4)), "counts are kept");
 }
 
@@ -198,7 +225,10 @@ fn verify_reports_a_flawed_record() {
     let run = sandbox.run(&["verify", GATE]);
     assert_eq!(run.status, 3, "{run:?}");
     assert_eq!(run.err, "keytally: api.gate has 1 flaw\n");
-    assert!(run.out.contains(&key_id) && run.out.contains("has plan number 9, and there is none"), "{run:?}");
+    assert!(
+        run.out.contains(&key_id) && run.out.contains("has plan number 9, and there is none"),
+        "{run:?}"
+    );
     let report = sandbox.run(&["verify", GATE, "--json"]).json_with_status(3);
     assert_eq!(report["flaws"][0]["key_id"], key_id);
     bytes[plan_at] = 0;
@@ -251,11 +281,19 @@ fn verify_names_the_values_that_it_cannot_check() {
         fs::write(sandbox.path(GATE), &changed).unwrap();
         let text = sandbox.run(&["verify", GATE]).expect_status(0);
         assert!(text.ends_with(UNSEEN), "{at}: {text}");
-        assert_eq!(sandbox.run(&["verify", GATE, "--json"]).json()["unseen"].as_array().unwrap().len(), 6);
+        assert_eq!(
+            sandbox.run(&["verify", GATE, "--json"]).json()["unseen"].as_array().unwrap().len(),
+            6
+        );
     }
-    let help =
-        sandbox.run(&["verify", "--help"]).expect_status(0).split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in ["no checksum", "the key id within its record, a MAC, an account, a time, a count"] {
+    let help = sandbox
+        .run(&["verify", "--help"])
+        .expect_status(0)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    for part in ["no checksum", "the key id within its record, a MAC, an account, a time, a count"]
+    {
         assert!(help.contains(part), "{help}");
     }
 }

@@ -2,7 +2,11 @@
 //! `assign`, `reset`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
 mod support;
 
 use std::fs;
@@ -128,7 +132,10 @@ fn check_charges_and_peek_does_not() {
     let sandbox = sandbox_with_gate();
     let (key, key_id) = sandbox.issue(GATE, &["--account", "42"]);
     let (status, report) = sandbox.check(GATE, &key, &["--cost", "60"]);
-    assert_eq!((status, &report["outcome"], &report["charged"]), (0, &json!("admitted"), &json!(true)));
+    assert_eq!(
+        (status, &report["outcome"], &report["charged"]),
+        (0, &json!("admitted"), &json!(true))
+    );
     assert_eq!((&report["account"], &report["key_id"]), (&json!(42), &json!(key_id)));
     assert_eq!((&report["env"], &report["plan"]), (&json!("live"), &json!("default")));
     assert_eq!((&report["status"], &report["body"]), (&json!(200), &json!("")));
@@ -137,20 +144,27 @@ fn check_charges_and_peek_does_not() {
     assert_eq!(report["headers"]["RateLimit-Policy"], "\"2678400s\";q=100;w=2678400");
 
     let (status, report) = sandbox.check(GATE, &key, &["--cost", "40", "--peek"]);
-    assert_eq!((status, &report["outcome"], &report["charged"]), (0, &json!("admitted"), &json!(false)));
+    assert_eq!(
+        (status, &report["outcome"], &report["charged"]),
+        (0, &json!("admitted"), &json!(false))
+    );
     let (status, report) = sandbox.check(GATE, &key, &["--cost", "41"]);
     assert_eq!((status, &report["outcome"], &report["status"]), (1, &json!("denied"), &json!(429)));
     assert_eq!(report["body"], "{\"error\": \"Rate limit exceeded. Please try again later.\"}");
     assert!(report["retry_after"].as_u64().unwrap() >= 1);
     let (status, report) = sandbox.check(GATE, &key, &["--cost", "101"]);
-    assert_eq!((status, &report["outcome"], &report["retry_after"]), (1, &json!("too_costly"), &Value::Null));
+    assert_eq!(
+        (status, &report["outcome"], &report["retry_after"]),
+        (1, &json!("too_costly"), &Value::Null)
+    );
     assert_eq!(sandbox.check(GATE, &key, &["--cost", "40"]).0, 0);
     assert_eq!(sandbox.check(GATE, &key, &["--cost", "0"]).0, 0);
     assert_eq!(sandbox.check(GATE, &key, &[]).0, 1);
     assert_eq!(listed(&sandbox, &key_id)["quotas"][0]["used"], 100);
     assert!(listed(&sandbox, &key_id)["last_use"].is_string());
 
-    let text = sandbox.run_with_input(&["check", GATE, "--key", "-"], key.as_bytes()).expect_status(1);
+    let text =
+        sandbox.run_with_input(&["check", GATE, "--key", "-"], key.as_bytes()).expect_status(1);
     assert!(
         text.starts_with(&format!("denied: key {key_id}, account 42, env live, plan default\n")),
         "{text}"
@@ -166,7 +180,10 @@ fn check_reports_why_a_key_is_invalid() {
     let mut mistyped = key.clone();
     mistyped.replace_range(30..31, if &key[30..31] == "a" { "b" } else { "a" });
     assert_eq!(outcome(&sandbox.check(GATE, &mistyped, &[])), (1, "invalid_key", Some("checksum")));
-    assert_eq!(outcome(&sandbox.check(GATE, "nonsense", &[])), (1, "invalid_key", Some("malformed")));
+    assert_eq!(
+        outcome(&sandbox.check(GATE, "nonsense", &[])),
+        (1, "invalid_key", Some("malformed"))
+    );
     let run = sandbox.run(&["check", GATE, "--key", "nonsense", "--json"]).json_with_status(1);
     assert_eq!((&run["account"], &run["quotas"]), (&Value::Null, &json!([])));
     assert_eq!(run["body"], "{\"error\": \"Invalid API key\"}");
@@ -174,10 +191,14 @@ fn check_reports_why_a_key_is_invalid() {
     // A key of another gate with another pepper.
     let other = Sandbox::new();
     let pepper = "a0".repeat(32);
-    other.finish(other.command(&["create", GATE]).env("KEYTALLY_PEPPER", &pepper), b"").expect_status(0);
+    other
+        .finish(other.command(&["create", GATE]).env("KEYTALLY_PEPPER", &pepper), b"")
+        .expect_status(0);
     let issued = other
         .finish(
-            other.command(&["issue", GATE, "--account", "1", "--json"]).env("KEYTALLY_PEPPER", &pepper),
+            other
+                .command(&["issue", GATE, "--account", "1", "--json"])
+                .env("KEYTALLY_PEPPER", &pepper),
             b"",
         )
         .json();
@@ -202,7 +223,8 @@ fn rotate_keeps_counts_and_the_old_secret_until_grace_ends() {
     let note = format!("key {key_id} is in a grace period: its previous secret is valid until 2");
     assert!(text.contains(&note), "{text}");
 
-    let newest = sandbox.run(&["rotate", GATE, &key_id, "--grace", "0s", "--force", "--json"]).json();
+    let newest =
+        sandbox.run(&["rotate", GATE, &key_id, "--grace", "0s", "--force", "--json"]).json();
     let newest = sandbox.watch_secret(newest["key"].as_str().unwrap());
     assert_eq!(outcome(&sandbox.check(GATE, &old, &[])), (1, "invalid_key", Some("wrong_secret")));
     assert_eq!(outcome(&sandbox.check(GATE, &new, &[])), (1, "invalid_key", Some("expired")));
@@ -222,9 +244,13 @@ fn rotation_during_a_grace_period_needs_force() {
     for key in [&first, &second] {
         assert_eq!(sandbox.check(GATE, key, &[]).0, 0, "the rejected rotation ended a secret");
     }
-    let forced = sandbox.run(&["rotate", GATE, &key_id, "--grace", "1h", "--force"]).expect_status(0);
+    let forced =
+        sandbox.run(&["rotate", GATE, &key_id, "--grace", "1h", "--force"]).expect_status(0);
     let third = sandbox.watch_secret(forced.trim_end());
-    assert_eq!(outcome(&sandbox.check(GATE, &first, &[])), (1, "invalid_key", Some("wrong_secret")));
+    assert_eq!(
+        outcome(&sandbox.check(GATE, &first, &[])),
+        (1, "invalid_key", Some("wrong_secret"))
+    );
     assert_eq!([&second, &third].map(|key| sandbox.check(GATE, key, &[]).0), [0, 0]);
     // Outside a grace period, a rotation does not need it.
     let (_, other_id) = sandbox.issue(GATE, &["--account", "43"]);
@@ -267,8 +293,12 @@ fn revoked_key_is_invalid() {
         sandbox.run(&["revoke", GATE, &key_id]).expect_status(0),
         format!("key {key_id} is revoked\n")
     );
-    sandbox.run(&["rotate", GATE, &key_id, "--grace", "1h"]).expect_failure(&[&key_id, "was revoked"]);
-    sandbox.run(&["assign", GATE, &key_id, "--plan", "pro"]).expect_failure(&[&key_id, "was revoked"]);
+    sandbox
+        .run(&["rotate", GATE, &key_id, "--grace", "1h"])
+        .expect_failure(&[&key_id, "was revoked"]);
+    sandbox
+        .run(&["assign", GATE, &key_id, "--plan", "pro"])
+        .expect_failure(&[&key_id, "was revoked"]);
 }
 
 #[test]
@@ -285,18 +315,23 @@ fn plan_changes_keep_the_counts() {
     assert_eq!(sandbox.check(GATE, &key, &[]).1["quotas"][0]["remaining"], 1898);
     sandbox.run(&["plan", GATE, "pro=50/31d"]).expect_status(0);
     assert_eq!(sandbox.check(GATE, &key, &[]).1["quotas"][0]["remaining"], 0);
-    assert_eq!(sandbox.run(&["plan", GATE, "free=1/31d"]).expect_status(0), "plan free is 1/31d (new)\n");
+    assert_eq!(
+        sandbox.run(&["plan", GATE, "free=1/31d"]).expect_status(0),
+        "plan free is 1/31d (new)\n"
+    );
 
     sandbox.run(&["plan", GATE, "pro=2000/day"]).expect_failure(&[GATE, "windows and algorithm"]);
     sandbox.run(&["plan", GATE, "pro=sliding 2000/31d"]).expect_failure(&["windows and algorithm"]);
     sandbox
         .run(&["plan", GATE, "pro=2000/fortnight"])
-        .expect_usage_error(&["plan \"pro\"", "\"fortnight\" is no unit"]);
+        .expect_usage_error(&["plan \"pro\"", "\"fortnight\" is not a unit"]);
     sandbox
         .run(&["plan", GATE, "2000/31d"])
         .expect_usage_error(&["\"2000/31d\" is not a plan", "NAME=POLICY"]);
     sandbox.run(&["plan", GATE, "=2000/31d"]).expect_usage_error(&["is not a plan name"]);
-    sandbox.run(&["assign", GATE, &key_id, "--plan", "nix"]).expect_failure(&["no plan of that name"]);
+    sandbox
+        .run(&["assign", GATE, &key_id, "--plan", "nix"])
+        .expect_failure(&["no plan of that name"]);
     sandbox
         .run(&["issue", GATE, "--account", "1", "--plan", "nix"])
         .expect_failure(&["no plan of that name"]);

@@ -1,7 +1,11 @@
 //! Output that cannot be written, and commands that wait for other processes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
 mod support;
 
 use std::fs;
@@ -60,7 +64,8 @@ fn unwritable_output_is_an_error() {
         (&["revoke", GATE, &key_id], ""),
     ] {
         let (status, err) = run_into(&sandbox, args, input, full_disk());
-        let sentence = "keytally: cannot write to standard output: No space left on device (os error 28)\n";
+        let sentence =
+            "keytally: cannot write to standard output: No space left on device (os error 28)\n";
         assert_eq!((status, err.as_str()), (3, sentence), "{args:?}");
     }
 }

@@ -13,11 +13,11 @@
 //! A stamp from a clock that ran ahead is moved back by a *correction*, which is not a decision: it
 //! charges nothing, keeps the counts, and needs evidence. The evidence is a reading of the system
 //! clock, taken after the tally was loaded, that the stamp is ahead of by more than
-//! [`TOLERANCE_MS`]. An explicit time is no evidence, since the caller may have been stopped.
+//! [`TOLERANCE_MS`]. An explicit time does not count as such, since the caller may have been stopped.
 //!
 //! # What a wrong clock costs
 //! A window is an interval of the times of its decisions ([`Charge::at`]), its label. In labels of
-//! one tally that admit their limit once more:
+//! one tally that admit their limit a second time:
 //! - Late clocks, stale readings, and explicit times that disagree: none. In a limiter, one each
 //!   time that a caller who is 61 s late or more finds its subject's slot reused.
 //! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
@@ -97,7 +97,13 @@ pub fn peek(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u
 ///
 /// A window that has passed since gets nothing, since the units were not spent in the present one.
 /// The caller refunds each charge once. A count never goes below 0.
-pub fn refund(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, charge: Charge) -> Decision {
+pub fn refund(
+    layout: &Layout,
+    limits: &Limits,
+    word: u64,
+    now: Timestamp,
+    charge: Charge,
+) -> Decision {
     let mut reading = Reading::new(layout, limits, word, now);
     let next = if reading.give_back(charge) { reading.word } else { word };
     Decision::new(Outcome::Admitted, next)
@@ -151,7 +157,11 @@ pub fn waits_from(now: Timestamp, at: Timestamp) -> Timestamp {
 /// `reading` must be read from a right clock after the word was loaded: see
 /// [What a wrong clock costs](self#what-a-wrong-clock-costs).
 pub fn correct(layout: &Layout, word: u64, reading: Timestamp) -> u64 {
-    if is_wrong(layout, word, reading) { layout.with_stamp(word, layout.stamp_at(reading)) } else { word }
+    if is_wrong(layout, word, reading) {
+        layout.with_stamp(word, layout.stamp_at(reading))
+    } else {
+        word
+    }
 }
 
 /// Returns the [`correct`]ed word if that is another than `word`, which was loaded before this
@@ -160,7 +170,12 @@ pub fn correct(layout: &Layout, word: u64, reading: Timestamp) -> u64 {
 /// If the tally is ahead of `now`, reads the clock again and moves `now` forward to that reading.
 /// Returns `None` if the time is explicit.
 #[inline]
-pub(crate) fn correction<C: Clock>(layout: &Layout, word: u64, now: &mut Timestamp, clock: C) -> Option<u64> {
+pub(crate) fn correction<C: Clock>(
+    layout: &Layout,
+    word: u64,
+    now: &mut Timestamp,
+    clock: C,
+) -> Option<u64> {
     if !C::IS_SYSTEM || layout.ahead_ms(word, *now) == 0 {
         return None;
     }
@@ -187,8 +202,11 @@ impl<'l> Reading<'l> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn new(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
         // Most often the tally was charged before in the present unit.
-        let (word, time_ms) =
-            if layout.is_within(word, now) { (word, now.unix_ms()) } else { roll(layout, word, now) };
+        let (word, time_ms) = if layout.is_within(word, now) {
+            (word, now.unix_ms())
+        } else {
+            roll(layout, word, now)
+        };
         Self { layout, limits, word, time_ms }
     }
 
@@ -224,7 +242,11 @@ impl<'l> Reading<'l> {
     /// Returns whether every window has room for `cost`, as an outcome.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn admits(&self, cost: u32) -> Outcome {
-        if cost <= self.room() { Outcome::Admitted } else { refusal(self.layout, self.limits, cost) }
+        if cost <= self.room() {
+            Outcome::Admitted
+        } else {
+            refusal(self.layout, self.limits, cost)
+        }
     }
 
     /// Subtracts the units of `charge` from the counts that hold them, and returns whether any
@@ -234,14 +256,20 @@ impl<'l> Reading<'l> {
         let (now, charged) = (layout.stamp(self.word), layout.stamp_at(charge.at));
         let before = self.word;
         for index in 0..layout.len() {
-            let previous =
-                match layout.window_index(index, now).checked_sub(layout.window_index(index, charged)) {
-                    Some(0) => false,
-                    Some(1) => true,
-                    _ => continue,
-                };
+            let previous = match layout
+                .window_index(index, now)
+                .checked_sub(layout.window_index(index, charged))
+            {
+                Some(0) => false,
+                Some(1) => true,
+                _ => continue,
+            };
             let counts = layout.counts();
-            let count = if previous { counts.previous(before, index) } else { counts.current(before, index) };
+            let count = if previous {
+                counts.previous(before, index)
+            } else {
+                counts.current(before, index)
+            };
             if count > 0 {
                 self.word = layout.given_back(self.word, index, previous, charge.cost.min(count));
             }
@@ -399,7 +427,11 @@ mod tests {
         };
         assert_eq!(correction(0, 3_660_000), (None, ms(3_660_000)), "the first reading was stale");
         assert_eq!(correction(0, 3_600_000), (None, ms(3_600_000)), "ahead by the tolerance");
-        assert_eq!(correction(3_700_000, 0), (None, ms(3_700_000)), "not ahead of the first reading");
+        assert_eq!(
+            correction(3_700_000, 0),
+            (None, ms(3_700_000)),
+            "not ahead of the first reading"
+        );
         assert_eq!(correction(3_600_000, 0), (None, ms(3_600_000)), "the later reading counts");
         let (corrected, now) = correction(0, 3_599_999);
         assert_eq!((left(&policy, corrected.unwrap(), now), now), ([1, 5], ms(3_599_999)));
@@ -412,7 +444,8 @@ mod tests {
             let policy: Policy = text.parse().unwrap();
             let (layout, limits) = (policy.layout(), &policy.limits());
             for cost in [0, 1, 5, 6, 10] {
-                let [first, later] = [ms(0), ms(7_777_777)].map(|now| check(layout, limits, 0, now, cost));
+                let [first, later] =
+                    [ms(0), ms(7_777_777)].map(|now| check(layout, limits, 0, now, cost));
                 assert_eq!(first.outcome, later.outcome);
                 if first.next != 0 {
                     assert_eq!(layout.with_stamp(first.next, layout.stamp(later.next)), later.next);

@@ -50,7 +50,7 @@ pub const MAX_PLANS: usize = (PAGE_LEN / LINE_LEN - FIXED_LINES) * PLANS_PER_LIN
 
 const PAGE_LEN: usize = 4096;
 
-const _: () = assert!(MAX_PLANS == 116, "LIMITS.md and the header for C say so");
+const _: () = assert!(MAX_PLANS == 116, "LIMITS.md and the header for C state this number");
 
 /// The longest name of a plan, in bytes.
 pub const MAX_PLAN_NAME_LEN: usize = 16;
@@ -198,7 +198,11 @@ impl<M: AsRef<[Line]>> Gate<M> {
     ///
     /// # Errors
     /// [`CreateError`] if no gate has this configuration, or if the memory has another size.
-    pub fn create(memory: M, config: &GateConfig<'_>, peppers: Peppers) -> Result<Self, CreateError> {
+    pub fn create(
+        memory: M,
+        config: &GateConfig<'_>,
+        peppers: Peppers,
+    ) -> Result<Self, CreateError> {
         let lines = memory.as_ref();
         let layout = config.common_layout()?;
         if lines.len() != config.lines() {
@@ -236,15 +240,18 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let valid = (1..=MAX_KEYS).contains(&header.capacity)
             && (FIXED_LINES + 1..=lines.len()).contains(&header_lines)
             && header.flags & !HINTS_FLAG == 0;
-        let expected =
-            valid.then(|| self::lines(header_lines, header.capacity, header.flags & HINTS_FLAG != 0));
+        let expected = valid
+            .then(|| self::lines(header_lines, header.capacity, header.flags & HINTS_FLAG != 0));
         header.expect_lines(lines, expected)?;
         let prefix = lines[PEPPER_LINE].load(PREFIX_WORD);
-        let prefix =
-            Name::from_word(prefix).ok_or(AttachError::Geometry { what: "prefix", value: prefix })?;
+        let prefix = Name::from_word(prefix)
+            .ok_or(AttachError::Geometry { what: "prefix", value: prefix })?;
         let gate = Self::from_header(memory, &header, prefix, peppers);
         if !gate.has_first_plan() {
-            return Err(AttachError::Geometry { what: "first plan", value: gate.plan_line(0).0.load(0) });
+            return Err(AttachError::Geometry {
+                what: "first plan",
+                value: gate.plan_line(0).0.load(0),
+            });
         }
         if (0..MAX_PEPPERS).all(|number| gate.pepper(number).is_none()) {
             return Err(AttachError::WrongPepper { given: gate.peppers.0.len() });
@@ -259,8 +266,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
     fn from_header(memory: M, header: &Header, prefix: Name, peppers: Peppers) -> Self {
         let records_at = index(u64::from(header.header_lines));
-        let hints_at =
-            (header.flags & HINTS_FLAG != 0).then(|| records_at + index(u64::from(header.capacity)));
+        let hints_at = (header.flags & HINTS_FLAG != 0)
+            .then(|| records_at + index(u64::from(header.capacity)));
         Self {
             memory,
             peppers,
@@ -304,7 +311,13 @@ impl<M: AsRef<[Line]>> Gate<M> {
     ///
     /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. Settle each
     /// charge once. Returns `None` if the gate does not have the key.
-    pub fn settle(&self, key_id: KeyId, estimate: Charge, actual: u32, clock: impl Clock) -> Option<Verdict> {
+    pub fn settle(
+        &self,
+        key_id: KeyId,
+        estimate: Charge,
+        actual: u32,
+        clock: impl Clock,
+    ) -> Option<Verdict> {
         self.adjust(key_id, clock, |limits, word, now| {
             decide::settle(&self.layout, limits, word, now, estimate, actual)
         })
@@ -312,7 +325,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
 
     /// Sets all counts of the key to 0. Returns `None` if the gate does not have the key.
     pub fn reset(&self, key_id: KeyId, clock: impl Clock) -> Option<Verdict> {
-        self.adjust(key_id, clock, |limits, word, now| decide::reset(&self.layout, limits, word, now))
+        self.adjust(key_id, clock, |limits, word, now| {
+            decide::reset(&self.layout, limits, word, now)
+        })
     }
 
     /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how
@@ -322,7 +337,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// older than the loads, a sweep that is stopped in between for more than 60 s admits up to one
     /// more window of each tally that was charged meanwhile: call it while no other thread charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
-        let corrected = self.records().filter(|at| atomic::correct(at.tally(), &self.layout, clock));
+        let corrected =
+            self.records().filter(|at| atomic::correct(at.tally(), &self.layout, clock));
         corrected.count() as u64
     }
 
@@ -349,8 +365,17 @@ impl<M: AsRef<[Line]>> Gate<M> {
                     // Keep this comparison out of `exchange_decided`: with it there, code
                     // generation leaked through timing whether an unknown key's record is free
                     // (`cargo xtask test timing`).
-                    if decision.next == word || atomic::exchange_decided(tally, word, decision.next).is_ok() {
-                        return Verdict::decided(&self.layout, &limits, decision, holder(record), now, cost);
+                    if decision.next == word
+                        || atomic::exchange_decided(tally, word, decision.next).is_ok()
+                    {
+                        return Verdict::decided(
+                            &self.layout,
+                            &limits,
+                            decision,
+                            holder(record),
+                            now,
+                            cost,
+                        );
                     }
                 }
             }
@@ -380,11 +405,19 @@ impl<M: AsRef<[Line]>> Gate<M> {
             };
             // If an administrator reassigned the record since, the key is verified again.
             let limits = self.limits(record.plan);
-            let decision = atomic::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
-                at.is_unchanged(record).then(|| decide(&limits, word, now))
-            });
+            let decision =
+                atomic::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
+                    at.is_unchanged(record).then(|| decide(&limits, word, now))
+                });
             if let Some(decision) = decision {
-                return Verdict::decided(&self.layout, &limits, decision, holder(record), now, cost);
+                return Verdict::decided(
+                    &self.layout,
+                    &limits,
+                    decision,
+                    holder(record),
+                    now,
+                    cost,
+                );
             }
         }
     }
@@ -400,11 +433,19 @@ impl<M: AsRef<[Line]>> Gate<M> {
         loop {
             let (at, record) = self.find(key_id)?;
             let limits = self.limits(record.plan);
-            let decision = atomic::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
-                at.is_unchanged(&record).then(|| decide(&limits, word, now))
-            });
+            let decision =
+                atomic::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
+                    at.is_unchanged(&record).then(|| decide(&limits, word, now))
+                });
             if let Some(decision) = decision {
-                return Some(Verdict::decided(&self.layout, &limits, decision, holder(&record), now, 0));
+                return Some(Verdict::decided(
+                    &self.layout,
+                    &limits,
+                    decision,
+                    holder(&record),
+                    now,
+                    0,
+                ));
             }
         }
     }
@@ -452,7 +493,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
                 match key::validate(text) {
                     Ok(_) => Err(Refusal::new(wrong(known, current_there))),
                     Err(ParseKeyError::Form) => self.verify_imported(text, Reason::Malformed, now),
-                    Err(ParseKeyError::Checksum) => self.verify_imported(text, Reason::Checksum, now),
+                    Err(ParseKeyError::Checksum) => {
+                        self.verify_imported(text, Reason::Checksum, now)
+                    }
                 }
             }
         }
@@ -551,7 +594,12 @@ fn wrong(known: bool, pepper_there: bool) -> Reason {
 }
 
 fn holder(record: &Record) -> Option<Holder> {
-    Some(Holder { key_id: record.key_id?, account: record.account, plan: record.plan, env: record.env })
+    Some(Holder {
+        key_id: record.key_id?,
+        account: record.account,
+        plan: record.plan,
+        env: record.env,
+    })
 }
 
 /// Which of a record's two secrets a key has.

@@ -100,7 +100,10 @@ impl Header {
         line.store(3, join(self.header_lines, self.capacity));
         line.store(
             4,
-            join(algorithm << 16 | u32::try_from(self.layout.windows().len()).unwrap_or(0), self.flags),
+            join(
+                algorithm << 16 | u32::try_from(self.layout.windows().len()).unwrap_or(0),
+                self.flags,
+            ),
         );
         line.store(5, join(lengths[1], lengths[0]));
         line.store(6, join(lengths[3], lengths[2]));
@@ -116,7 +119,8 @@ impl Header {
 
     /// Reads the header of a published table of this kind that fills `memory`.
     pub(crate) fn read(memory: &[Line], expected: TableKind) -> Result<Self, AttachError> {
-        let line = memory.first().ok_or(AttachError::Truncated { len: 0, needed: LINE_LEN as u64 })?;
+        let line =
+            memory.first().ok_or(AttachError::Truncated { len: 0, needed: LINE_LEN as u64 })?;
         match line.load(0) {
             MAGIC => {}
             0 => return Err(AttachError::Unfinished),
@@ -143,14 +147,16 @@ impl Header {
             1 => Algorithm::Sliding,
             other => return Err(geometry("algorithm", u64::from(other))),
         };
-        let lengths = [low(line.load(5)), high(line.load(5)), low(line.load(6)), high(line.load(6))];
+        let lengths =
+            [low(line.load(5)), high(line.load(5)), low(line.load(6)), high(line.load(6))];
         let count = index(u64::from(shape & 0xffff));
         if !(1..=MAX_QUOTAS).contains(&count) {
             return Err(geometry("number of windows", u64::from(shape & 0xffff)));
         }
         let mut windows = [Window::SECOND; MAX_QUOTAS];
         for (window, &length) in windows.iter_mut().zip(&lengths[..count]) {
-            *window = Window::from_seconds(length).ok_or_else(|| geometry("window", u64::from(length)))?;
+            *window = Window::from_seconds(length)
+                .ok_or_else(|| geometry("window", u64::from(length)))?;
         }
         let bits = low(line.load(7)).to_le_bytes();
         let layout = Layout::from_parts(algorithm, &windows[..count], bits)
@@ -165,11 +171,19 @@ impl Header {
     }
 
     /// Checks that the memory has the size that the table's own geometry gives.
-    pub(crate) fn expect_lines(&self, memory: &[Line], lines: Option<usize>) -> Result<(), AttachError> {
+    pub(crate) fn expect_lines(
+        &self,
+        memory: &[Line],
+        lines: Option<usize>,
+    ) -> Result<(), AttachError> {
         match lines {
             Some(lines) if lines == memory.len() => Ok(()),
-            Some(lines) => Err(AttachError::Truncated { len: bytes(memory.len()), needed: bytes(lines) }),
-            None => Err(AttachError::Geometry { what: "capacity", value: u64::from(self.capacity) }),
+            Some(lines) => {
+                Err(AttachError::Truncated { len: bytes(memory.len()), needed: bytes(lines) })
+            }
+            None => {
+                Err(AttachError::Geometry { what: "capacity", value: u64::from(self.capacity) })
+            }
         }
     }
 }
@@ -227,7 +241,7 @@ pub enum AttachError {
 impl fmt::Display for AttachError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotATable => f.write_str("this is no keytally table: it does not begin as one does"),
+            Self::NotATable => f.write_str("this is not a keytally table: it does not begin as one does"),
             Self::Unfinished => {
                 f.write_str("this table was never finished: its creation was interrupted; create it again")
             }
@@ -239,7 +253,7 @@ impl fmt::Display for AttachError {
                 write!(f, "this table has {len} bytes and its header says {needed}")
             }
             Self::Geometry { what, value } => {
-                write!(f, "this table's header is damaged: {value} is no {what}")
+                write!(f, "this table's header is damaged: {value} is not a valid {what}")
             }
             Self::WrongPepper { given: 1 } => f.write_str(
                 "the pepper that was given does not belong to this gate; give the one that it was created with",
@@ -292,9 +306,9 @@ impl fmt::Display for CreateError {
                 write!(f, "the memory has {lines} lines of 64 bytes and the table takes {needed}")
             }
             Self::Capacity { capacity, max } => {
-                write!(f, "a capacity of {capacity} can't be; it is 1 to {max}")
+                write!(f, "a capacity of {capacity} is not possible; it is 1 to {max}")
             }
-            Self::Plans { plans, max } => write!(f, "{plans} plans can't be; there are 1 to {max}"),
+            Self::Plans { plans, max } => write!(f, "{plans} plans are not possible; a gate has 1 to {max}"),
             Self::PlanName => {
                 f.write_str("a plan's name is 1 to 16 characters of a-z, 0-9, - and _, and each appears once")
             }

@@ -59,7 +59,7 @@ pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 /// [`PROBLEM_MEDIA_TYPE`], with a weight above 0.
 ///
 /// Wildcards such as `*/*` do not count: a client that sends them may expect the documented JSON
-/// bodies. Of a request with several `Accept` fields, ask for each. RFC 9110, 12.5.1.
+/// bodies. Call it for each `Accept` field of a request. RFC 9110, 12.5.1.
 ///
 /// ```
 /// use keytally_core::accepts_problem;
@@ -70,8 +70,9 @@ pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 pub fn accepts_problem(accept: &[u8]) -> bool {
     accept.split(|&byte| byte == b',').any(|range| {
         let mut parts = range.split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
-        let is_named =
-            parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case(PROBLEM_MEDIA_TYPE.as_bytes()));
+        let is_named = parts
+            .next()
+            .is_some_and(|kind| kind.eq_ignore_ascii_case(PROBLEM_MEDIA_TYPE.as_bytes()));
         is_named && !parts.any(is_zero_weight)
     })
 }
@@ -118,7 +119,9 @@ impl Outcome {
             Self::Admitted => "",
             Self::MissingKey => r#"{"error": "Missing X-API-Key header"}"#,
             Self::InvalidKey => r#"{"error": "Invalid API key"}"#,
-            Self::Denied | Self::TooCostly => r#"{"error": "Rate limit exceeded. Please try again later."}"#,
+            Self::Denied | Self::TooCostly => {
+                r#"{"error": "Rate limit exceeded. Please try again later."}"#
+            }
             Self::Full => r#"{"error": "Too many clients at once. Please try again later."}"#,
         }
     }
@@ -174,8 +177,8 @@ impl Verdict {
     fn respond<R>(&self, respond: impl FnOnce(Response<'_>) -> R) -> R {
         let mut quotas = [QuotaState::NONE; MAX_QUOTAS];
         let len = self.quotas.len();
-        for (place, quota) in quotas.iter_mut().enumerate().take(len) {
-            *quota = self.quotas.state(place);
+        for (index, quota) in quotas.iter_mut().enumerate().take(len) {
+            *quota = self.quotas.state(index);
         }
         respond(Response {
             outcome: self.outcome,
@@ -223,7 +226,8 @@ impl Response<'_> {
     #[inline]
     pub fn headers(&self) -> Headers {
         let mut headers = Headers { bytes: [0; MAX_HEADERS_LEN], len: 0 };
-        headers.len = MAX_HEADERS_LEN - self.put_fields(Rest(&mut headers.bytes), &mut Block).0.len();
+        headers.len =
+            MAX_HEADERS_LEN - self.put_fields(Rest(&mut headers.bytes), &mut Block).0.len();
         headers
     }
 
@@ -237,7 +241,8 @@ impl Response<'_> {
         let len = buffer.len();
         if len < MAX_HEADERS_LEN {
             let headers = self.headers();
-            let target = buffer.get_mut(..headers.len).ok_or(BufferTooSmall { needed: headers.len })?;
+            let target =
+                buffer.get_mut(..headers.len).ok_or(BufferTooSmall { needed: headers.len })?;
             target.copy_from_slice(headers.as_bytes());
             return Ok(headers.len);
         }
@@ -276,8 +281,9 @@ impl Response<'_> {
             });
         }
         if matches!(self.outcome, Outcome::MissingKey | Outcome::InvalidKey) {
-            out =
-                form.field(out, AUTHENTICATE, |out| out.text(b"ApiKey realm=\"api\", header=\"X-API-Key\""));
+            out = form.field(out, AUTHENTICATE, |out| {
+                out.text(b"ApiKey realm=\"api\", header=\"X-API-Key\"")
+            });
         }
         if let Some(seconds) = self.retry_after_s {
             out = form.field(out, RETRY_AFTER, |out| out.number(seconds.into()));
@@ -292,8 +298,8 @@ impl Response<'_> {
         mut out: Rest<'b>,
         parameters: impl Fn(Rest<'b>, &QuotaState) -> Rest<'b>,
     ) -> Rest<'b> {
-        for (place, quota) in self.quotas.iter().enumerate() {
-            if place > 0 {
+        for (index, quota) in self.quotas.iter().enumerate() {
+            if index > 0 {
                 out = out.text(b", ");
             }
             out = parameters(out.window(quota.window), quota);
@@ -324,11 +330,14 @@ impl Response<'_> {
             }
             _ => "about:blank",
         };
-        write!(out, r#"{{"type": "{kind}", "title": "{title}", "status": {}"#, self.outcome.http_status())?;
-        let lacking = self
-            .quotas
-            .iter()
-            .filter(|quota| quota.lacking || (self.outcome == Outcome::TooCostly && self.cost > quota.limit));
+        write!(
+            out,
+            r#"{{"type": "{kind}", "title": "{title}", "status": {}"#,
+            self.outcome.http_status()
+        )?;
+        let lacking = self.quotas.iter().filter(|quota| {
+            quota.lacking || (self.outcome == Outcome::TooCostly && self.cost > quota.limit)
+        });
         let mut between = r#", "violated-policies": [""#;
         let mut end = "";
         for quota in lacking {
@@ -446,8 +455,10 @@ impl Rest<'_> {
     fn number(self, number: u64) -> Self {
         match u32::try_from(number) {
             Ok(number) if number < FOUR => {
-                let digits =
-                    1 + usize::from(number > 9) + usize::from(number > 99) + usize::from(number > 999);
+                let digits = 1
+                    + usize::from(number > 9)
+                    + usize::from(number > 99)
+                    + usize::from(number > 999);
                 self.last_digits(number, digits)
             }
             _ => self.long_number(number),
@@ -588,7 +599,10 @@ mod tests {
             let headers = verdict.headers();
             assert!(reported.len() <= MAX_FIELDS && headers.iter().count() == reported.len());
             for ((name, value), (field, range)) in headers.iter().zip(reported) {
-                assert_eq!((field.to_str(), buffer.get(range.clone())), (Ok(name), Some(value.as_bytes())));
+                assert_eq!(
+                    (field.to_str(), buffer.get(range.clone())),
+                    (Ok(name), Some(value.as_bytes()))
+                );
                 assert_eq!(buffer[range.end], 0);
             }
         }
@@ -596,7 +610,9 @@ mod tests {
 
     #[test]
     fn every_field_written_has_a_listed_name() {
-        for verdict in [verdict("100/minute", 100, 1), Verdict::refused(Outcome::InvalidKey, None, NOW)] {
+        for verdict in
+            [verdict("100/minute", 100, 1), Verdict::refused(Outcome::InvalidKey, None, NOW)]
+        {
             let headers = verdict.headers();
             assert!(headers.iter().all(|(name, _)| FIELD_NAMES.contains(&name)), "{headers:?}");
         }
@@ -669,8 +685,8 @@ mod tests {
         assert_eq!(fields.len(), 6);
         assert_eq!(fields[5], ("Retry-After", "4294967295"));
         assert!(longest().problem().ends_with(r#", "2678399s"]}"#));
-        let title =
-            [Outcome::Denied, Outcome::TooCostly].map(|outcome| Verdict { outcome, ..longest() }.problem());
+        let title = [Outcome::Denied, Outcome::TooCostly]
+            .map(|outcome| Verdict { outcome, ..longest() }.problem());
         assert!(title.iter().all(|problem| problem.ends_with('}')));
     }
 

@@ -236,7 +236,9 @@ impl<'a> Hint<'a> {
     /// The hint of a key's text.
     pub fn new(key: &'a [u8]) -> Self {
         let last = match key.last_chunk::<HINT_CHARS>() {
-            Some(last) if key.len() >= MIN_HINTED_LEN && last.iter().all(u8::is_ascii_graphic) => *last,
+            Some(last) if key.len() >= MIN_HINTED_LEN && last.iter().all(u8::is_ascii_graphic) => {
+                *last
+            }
             _ => [0; HINT_CHARS],
         };
         let names = match locate(key) {
@@ -319,9 +321,12 @@ impl core::error::Error for ParseKeyError {}
 /// [`ParseKeyError::Form`] and [`ParseKeyError::Checksum`].
 pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, ParseKeyError> {
     let id = validate(key)?;
-    let names = core::str::from_utf8(&key[..key.len() - BODY_LEN]).map_err(|_| ParseKeyError::Form)?;
-    let (prefix, env) =
-        names.strip_suffix('_').and_then(|names| names.split_once('_')).ok_or(ParseKeyError::Form)?;
+    let names =
+        core::str::from_utf8(&key[..key.len() - BODY_LEN]).map_err(|_| ParseKeyError::Form)?;
+    let (prefix, env) = names
+        .strip_suffix('_')
+        .and_then(|names| names.split_once('_'))
+        .ok_or(ParseKeyError::Form)?;
     Ok(KeyParts { prefix, env, id })
 }
 
@@ -334,7 +339,11 @@ pub(crate) fn validate(key: &[u8]) -> Result<KeyId, ParseKeyError> {
     let mut number = decode::<{ SECRET_LEN / 4 }>(secret).ok_or(ParseKeyError::Form)?;
     number.zeroize();
     let [sum] = decode(checksum).ok_or(ParseKeyError::Form)?;
-    if sum == crc32(&key[..key.len() - CHECKSUM_CHARS]) { Ok(id) } else { Err(ParseKeyError::Checksum) }
+    if sum == crc32(&key[..key.len() - CHECKSUM_CHARS]) {
+        Ok(id)
+    } else {
+        Err(ParseKeyError::Checksum)
+    }
 }
 
 /// Returns the key id in a text that has the form of a key, apart from secret and checksum.
@@ -413,10 +422,9 @@ fn encode(number: &[u8], text: &mut [u8]) {
 
 /// Returns the character of a digit, without indexing a table by a secret.
 fn select(digit: u32) -> u8 {
-    ALPHABET
-        .iter()
-        .zip(0u32..)
-        .fold(0, |found, (&character, value)| found | (character & u8::from(value == digit).wrapping_neg()))
+    ALPHABET.iter().zip(0u32..).fold(0, |found, (&character, value)| {
+        found | (character & u8::from(value == digit).wrapping_neg())
+    })
 }
 
 /// Parses base62 into a number of 32-bit limbs, highest first; `None` if a character is outside the
@@ -474,7 +482,7 @@ mod tests {
     use super::*;
 
     fn key() -> Key {
-        let secret = core::array::from_fn(|place| u8::try_from(place * 17).unwrap());
+        let secret = core::array::from_fn(|index| u8::try_from(index * 17).unwrap());
         Key::mint(
             Name::new("kt").unwrap(),
             Name::new("live").unwrap(),
@@ -503,10 +511,10 @@ mod tests {
     #[test]
     fn every_changed_character_is_noticed() {
         let key = key();
-        for place in 0..key.expose().len() {
+        for index in 0..key.expose().len() {
             let mut text = key.expose().as_bytes().to_vec();
-            text[place] = if text[place] == b'a' { b'b' } else { b'a' };
-            assert!(parse(&text).is_err(), "{place}");
+            text[index] = if text[index] == b'a' { b'b' } else { b'a' };
+            assert!(parse(&text).is_err(), "{index}");
         }
     }
 
@@ -568,7 +576,11 @@ mod tests {
         };
         assert_eq!(mint("12345678", "123456").unwrap().expose().len(), MAX_KEY_LEN);
         assert!(mint("12345678", "1234567").is_none());
-        assert!(Name::new("").is_none() && Name::new("123456789").is_none() && Name::new("a_b").is_none());
+        assert!(
+            Name::new("").is_none()
+                && Name::new("123456789").is_none()
+                && Name::new("a_b").is_none()
+        );
     }
 
     #[test]

@@ -120,13 +120,15 @@ pub mod sync;
 pub use {
     charge::Charge,
     gate::{
-        AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig, IMPORT_GROUP, IMPORTED_KEY_LEN,
-        KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, MAX_PLANS, NewKey, Plan,
+        AdminError, Administrator, Entropy, Flaw, FlawKind, Gate, GateConfig, IMPORT_GROUP,
+        IMPORTED_KEY_LEN, KeyInfo, MAX_ENVS, MAX_KEYS, MAX_PLAN_NAME_LEN, MAX_PLANS, NewKey, Plan,
     },
-    header::{AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning},
+    header::{
+        AttachError, BEGINNING_LEN, CreateError, FORMAT_VERSION, TableKind, is_table_beginning,
+    },
     http::{
-        API_KEY_HEADER, BufferTooSmall, FIELD_NAMES, Headers, MAX_FIELDS, MAX_HEADERS_LEN, MAX_PROBLEM_LEN,
-        PROBLEM_MEDIA_TYPE, Response, accepts_problem,
+        API_KEY_HEADER, BufferTooSmall, FIELD_NAMES, Headers, MAX_FIELDS, MAX_HEADERS_LEN,
+        MAX_PROBLEM_LEN, PROBLEM_MEDIA_TYPE, Response, accepts_problem,
     },
     key::{
         Hint, KEY_ID_LEN, Key, KeyId, KeyParts, MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN, Name,

@@ -121,7 +121,12 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// # Errors
     /// [`CreateError::Capacity`]; [`CreateError::Size`] if the memory does not have
     /// [`lines`](Self::lines) lines.
-    pub fn create(memory: M, policy: &Policy, capacity: u32, seed: [u8; 16]) -> Result<Self, CreateError> {
+    pub fn create(
+        memory: M,
+        policy: &Policy,
+        capacity: u32,
+        seed: [u8; 16],
+    ) -> Result<Self, CreateError> {
         Self::create_after(memory, HEADER_LINES, policy, capacity, seed)
     }
 
@@ -150,7 +155,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             layout: *policy.layout(),
         };
         header.write(lines);
-        let [low, high] = [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|byte| seed[at + byte])));
+        let [low, high] =
+            [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|byte| seed[at + byte])));
         let limits = policy.limits();
         lines[1].store(0, low);
         lines[1].store(1, high);
@@ -170,7 +176,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         let header = Header::read(lines, TableKind::Limiter)?;
         let valid = (1..=MAX_SUBJECTS).contains(&header.capacity)
             && (HEADER_LINES..=lines.len()).contains(&index(u64::from(header.header_lines)));
-        let expected = valid.then(|| lines_after(index(u64::from(header.header_lines)), header.capacity));
+        let expected =
+            valid.then(|| lines_after(index(u64::from(header.header_lines)), header.capacity));
         header.expect_lines(lines, expected)?;
         Ok(Self::from_header(memory, &header))
     }
@@ -254,7 +261,13 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     ///
     /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. Settle each
     /// charge once.
-    pub fn settle(&self, subject: &[u8], estimate: Charge, actual: u32, clock: impl Clock) -> Verdict {
+    pub fn settle(
+        &self,
+        subject: &[u8],
+        estimate: Charge,
+        actual: u32,
+        clock: impl Clock,
+    ) -> Verdict {
         self.decide_on(self.subject(subject), 0, clock, true, |word, now| {
             decide::settle(&self.layout, &self.limits, word, now, estimate, actual)
         })
@@ -362,10 +375,12 @@ impl<M: AsRef<[Line]>> Limiter<M> {
                 break decision;
             }
             found = match found {
-                Some(found) => match atomic::exchange_decided(found.slot.tally(), word, decision.next) {
-                    Ok(()) => break decision,
-                    Err(present) => Some(Found { word: present, ..found }),
-                },
+                Some(found) => {
+                    match atomic::exchange_decided(found.slot.tally(), word, decision.next) {
+                        Ok(()) => break decision,
+                        Err(present) => Some(Found { word: present, ..found }),
+                    }
+                }
                 None if !inserts => break decision,
                 None => match self.insert(subject, decision.next, &mut now, clock) {
                     Insertion::Done { next } => break Decision { next, ..decision },
@@ -434,7 +449,10 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// golden ratio), so it depends on the lower bits too.
     #[inline]
     fn buckets_of(&self, subject: Subject) -> [u64; 2] {
-        [scale(subject.0, self.buckets), scale(subject.0.wrapping_mul(0x9E37_79B9_7F4A_7C15), self.buckets)]
+        [
+            scale(subject.0, self.buckets),
+            scale(subject.0.wrapping_mul(0x9E37_79B9_7F4A_7C15), self.buckets),
+        ]
     }
 
     #[inline]

@@ -45,8 +45,16 @@ const OUTER_BLOCK: [u8; BLOCK_LEN] = {
 type State = [u32; 8];
 
 /// The initial state of SHA-256, FIPS 180-4, 5.3.3.
-const INITIAL: State =
-    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+const INITIAL: State = [
+    0x6a09_e667,
+    0xbb67_ae85,
+    0x3c6e_f372,
+    0xa54f_f53a,
+    0x510e_527f,
+    0x9b05_688c,
+    0x1f83_d9ab,
+    0x5be0_cd19,
+];
 
 /// The server's HMAC secret, ready for use. It is wiped when dropped, and `Debug` shows nothing of
 /// it.
@@ -92,7 +100,8 @@ impl Pepper {
             // A longer key is hashed first.
             None => block[..32].copy_from_slice(&to_bytes(&hash(INITIAL, 0, bytes))),
         }
-        let mut pepper = Self { inner: padded(&block, 0x36), outer: padded(&block, 0x5c), fingerprint: 0 };
+        let mut pepper =
+            Self { inner: padded(&block, 0x36), outer: padded(&block, 0x5c), fingerprint: 0 };
         block.zeroize();
         pepper.fingerprint = pepper.mac(b"keytally pepper fingerprint").words()[0].max(1);
         pepper
@@ -156,7 +165,9 @@ impl fmt::Display for PeppersError {
         match self {
             Self::TooShort(error) => error.fmt(f),
             Self::Count => write!(f, "give 1 to {MAX_PEPPERS} different peppers, newest last"),
-            Self::Repeated => f.write_str("the same pepper is given twice; give each once, newest last"),
+            Self::Repeated => {
+                f.write_str("the same pepper is given twice; give each once, newest last")
+            }
         }
     }
 }
@@ -230,7 +241,9 @@ fn padded(key: &[u8; BLOCK_LEN], pad: u8) -> State {
 fn hash(mut state: State, before: usize, message: &[u8]) -> State {
     let bits = (before as u64 + message.len() as u64) * 8;
     let mut buffer = EagerBuffer::<U64>::default();
-    buffer.digest_blocks(message, |blocks| compress256(&mut state, Array::cast_slice_to_core(blocks)));
+    buffer.digest_blocks(message, |blocks| {
+        compress256(&mut state, Array::cast_slice_to_core(blocks))
+    });
     buffer.len64_padding_be(bits, |block| compress256(&mut state, &[block.0]));
     state
 }
@@ -265,7 +278,8 @@ impl Mac {
     /// Returns the MAC as four words, each of eight bytes read big-endian.
     #[inline]
     pub(crate) fn words(&self) -> [u64; 4] {
-        let word = |index: usize| u64::from(self.0[2 * index]) << 32 | u64::from(self.0[2 * index + 1]);
+        let word =
+            |index: usize| u64::from(self.0[2 * index]) << 32 | u64::from(self.0[2 * index + 1]);
         [word(0), word(1), word(2), word(3)]
     }
 }
@@ -345,8 +359,9 @@ mod tests {
     fn a_tag_is_the_first_half_of_a_mac() {
         let mac = Pepper::from_bytes(&[1; 32]).mac(b"key");
         let bytes = mac.to_bytes();
-        let words: [u64; 4] =
-            core::array::from_fn(|word| u64::from_be_bytes(bytes[8 * word..][..8].try_into().unwrap()));
+        let words: [u64; 4] = core::array::from_fn(|word| {
+            u64::from_be_bytes(bytes[8 * word..][..8].try_into().unwrap())
+        });
         assert_eq!(mac.words(), words);
         assert_eq!(mac.tag().0, words[..2]);
     }

@@ -86,8 +86,14 @@ impl fmt::Display for Reason {
 
 impl Outcome {
     /// All outcomes, in the order of their numbers.
-    pub const ALL: &'static [Self] =
-        &[Self::Admitted, Self::Denied, Self::MissingKey, Self::InvalidKey, Self::TooCostly, Self::Full];
+    pub const ALL: &'static [Self] = &[
+        Self::Admitted,
+        Self::Denied,
+        Self::MissingKey,
+        Self::InvalidKey,
+        Self::TooCostly,
+        Self::Full,
+    ];
 
     /// Returns a short word for logs and metric labels.
     pub const fn as_str(self) -> &'static str {

@@ -5,7 +5,9 @@ use core::str::FromStr;
 
 use heapless::Vec;
 
-use crate::quota::{Algorithm, Limits, MAX_PART_LEN, MAX_QUOTAS, MAX_WINDOW_S, Quota, UNITS, Window};
+use crate::quota::{
+    Algorithm, Limits, MAX_PART_LEN, MAX_QUOTAS, MAX_WINDOW_S, Quota, UNITS, Window,
+};
 use crate::tally::Layout;
 use crate::text::Text;
 
@@ -21,7 +23,7 @@ pub const MAX_POLICY_LEN: usize = 128;
 /// assert_eq!(policy.quotas()[0].limit, 100);
 ///
 /// let error = "100/fortnight".parse::<Policy>().unwrap_err();
-/// assert!(error.to_string().starts_with("\"fortnight\" is no unit"));
+/// assert!(error.to_string().starts_with("\"fortnight\" is not a unit"));
 /// # Ok::<(), keytally_core::ParsePolicyError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,8 +58,9 @@ impl Policy {
                 return Err(ParsePolicyError::about(ParsePolicyErrorKind::NotNested, &pair[1]));
             }
         }
-        let layout = Layout::new(algorithm, &sorted)
-            .map_err(|needed| ParsePolicyError::new(ParsePolicyErrorKind::TooManyBits { needed }, ""))?;
+        let layout = Layout::new(algorithm, &sorted).map_err(|needed| {
+            ParsePolicyError::new(ParsePolicyErrorKind::TooManyBits { needed }, "")
+        })?;
         Ok(Self { algorithm, quotas: sorted, layout })
     }
 
@@ -129,7 +132,8 @@ impl FromStr for Policy {
         let mut quotas = Vec::<Quota, MAX_QUOTAS>::new();
         let mut rest = Some(list);
         while let Some(list) = rest {
-            let (part, after) = split(list, b',').map_or((list, None), |(part, after)| (part, Some(after)));
+            let (part, after) =
+                split(list, b',').map_or((list, None), |(part, after)| (part, Some(after)));
             let part = trimmed(part);
             rest = after;
             if quotas.is_full() {
@@ -188,7 +192,8 @@ fn split_algorithm(text: &str) -> (Algorithm, &str) {
 /// there is no digit or it is 2^32 or more.
 fn leading_number(text: &str) -> (Option<u32>, usize) {
     let digits = text.bytes().take_while(u8::is_ascii_digit);
-    let more = |number: u32, digit: u8| number.checked_mul(10)?.checked_add(u32::from(digit - b'0'));
+    let more =
+        |number: u32, digit: u8| number.checked_mul(10)?.checked_add(u32::from(digit - b'0'));
     let len = digits.clone().count();
     (if len == 0 { None } else { digits.clone().try_fold(0, more) }, len)
 }
@@ -322,22 +327,31 @@ impl fmt::Display for ParsePolicyError {
                 f.write_str("a policy needs at least one quota, like \"100/minute, 1000/hour\"")
             }
             ParsePolicyErrorKind::TooLong => {
-                write!(f, "\"{part}…\" is longer than the {MAX_POLICY_LEN} bytes that a policy may have")
+                write!(
+                    f,
+                    "\"{part}…\" is longer than the {MAX_POLICY_LEN} bytes that a policy may have"
+                )
             }
             ParsePolicyErrorKind::Syntax => {
                 write!(
                     f,
-                    "\"{part}\" is no quota; a quota is LIMIT/UNIT or LIMIT/N UNIT, like \"100/minute\" or \"5/10s\""
+                    "\"{part}\" is not a quota; a quota is LIMIT/UNIT or LIMIT/N UNIT, like \"100/minute\" or \"5/10s\""
                 )
             }
-            ParsePolicyErrorKind::Limit => write!(f, "\"{part}\" is no limit; a limit is 1 to {}", u32::MAX),
+            ParsePolicyErrorKind::Limit => {
+                write!(f, "\"{part}\" is not a limit; a limit is 1 to {}", u32::MAX)
+            }
             ParsePolicyErrorKind::Window => {
-                write!(f, "\"{part}\" is no window; a window is 1 second to {} days", MAX_WINDOW_S / 86_400)
+                write!(
+                    f,
+                    "\"{part}\" is not a window; a window is 1 second to {} days",
+                    MAX_WINDOW_S / 86_400
+                )
             }
             ParsePolicyErrorKind::Unit => {
                 write!(
                     f,
-                    "\"{part}\" is no unit; the units are second, minute, hour, day, or sec, min, s, m, h, d"
+                    "\"{part}\" is not a unit; the units are second, minute, hour, day, or sec, min, s, m, h, d"
                 )
             }
             ParsePolicyErrorKind::TooManyQuotas => {
@@ -349,11 +363,14 @@ impl fmt::Display for ParsePolicyError {
             ParsePolicyErrorKind::NotNested => {
                 write!(
                     f,
-                    "the window of \"{part}\" is no whole multiple of the next shorter window; windows must nest"
+                    "the window of \"{part}\" is not a whole multiple of the next shorter window; windows must nest"
                 )
             }
             ParsePolicyErrorKind::TooManyBits { needed } => {
-                write!(f, "the policy needs {needed} bits and a tally has 64; lower a limit or drop a window")
+                write!(
+                    f,
+                    "the policy needs {needed} bits and a tally has 64; lower a limit or drop a window"
+                )
             }
         }
     }
@@ -438,7 +455,8 @@ mod tests {
             assert_eq!(kind(text), expected, "{text}");
         }
         assert_eq!(kind(&"1".repeat(MAX_POLICY_LEN + 1)), TooLong);
-        for (text, part) in [("5/10s, 3/0h", "0h"), ("5/10s, 0/h", "0"), ("1/60s, 2/m", "2/minute")] {
+        for (text, part) in [("5/10s, 3/0h", "0h"), ("5/10s, 0/h", "0"), ("1/60s, 2/m", "2/minute")]
+        {
             assert_eq!(text.parse::<Policy>().unwrap_err().part(), part);
         }
     }
@@ -454,11 +472,17 @@ mod tests {
     fn quotas_that_never_deny_are_named_with_their_reason() {
         let named = |text: &str| -> alloc::vec::Vec<(_, _)> {
             let policy: Policy = text.parse().unwrap();
-            policy.never_binding().map(|(idle, other)| (idle.to_string(), other.to_string())).collect()
+            policy
+                .never_binding()
+                .map(|(idle, other)| (idle.to_string(), other.to_string()))
+                .collect()
         };
-        for text in
-            ["100/minute", "100/minute, 1000/hour", "10/minute, 599/hour", "sliding 2/10s, 11/m, 70/h"]
-        {
+        for text in [
+            "100/minute",
+            "100/minute, 1000/hour",
+            "10/minute, 599/hour",
+            "sliding 2/10s, 11/m, 70/h",
+        ] {
             assert_eq!(named(text), [], "{text}");
         }
         let pair = |idle: &str, other: &str| (idle.to_string(), other.to_string());
@@ -476,7 +500,13 @@ mod tests {
     #[test]
     fn zero_limits_are_refused_without_text_too() {
         let quota = Quota { limit: 0, window: Window(60) };
-        assert_eq!(Policy::new(Algorithm::Fixed, &[quota]).unwrap_err().kind(), ParsePolicyErrorKind::Limit);
-        assert_eq!(Policy::new(Algorithm::Fixed, &[]).unwrap_err().kind(), ParsePolicyErrorKind::Empty);
+        assert_eq!(
+            Policy::new(Algorithm::Fixed, &[quota]).unwrap_err().kind(),
+            ParsePolicyErrorKind::Limit
+        );
+        assert_eq!(
+            Policy::new(Algorithm::Fixed, &[]).unwrap_err().kind(),
+            ParsePolicyErrorKind::Empty
+        );
     }
 }

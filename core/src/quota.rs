@@ -175,8 +175,12 @@ mod tests {
             let window = Window::from_seconds(length).unwrap();
             for count in [0, 1, 2, 1000] {
                 let seconds = count * u64::from(length);
-                let counted = [seconds, seconds + u64::from(length) - 1, seconds + u64::from(length)];
-                assert_eq!(counted.map(|seconds| window.whole_in(seconds)), [count, count, count + 1]);
+                let counted =
+                    [seconds, seconds + u64::from(length) - 1, seconds + u64::from(length)];
+                assert_eq!(
+                    counted.map(|seconds| window.whole_in(seconds)),
+                    [count, count, count + 1]
+                );
             }
         }
     }

@@ -139,7 +139,8 @@ impl Quotas {
             return start + length;
         }
         let [current, previous] =
-            [self.counts.current(self.word, index), self.counts.previous(self.word, index)].map(u64::from);
+            [self.counts.current(self.word, index), self.counts.previous(self.word, index)]
+                .map(u64::from);
         // The time into a window until `count` units of the window before weigh at most `room`:
         // ceil(count·(L − e) / L) ≤ room holds from e = L − floor(room·L / count) on.
         let fades = |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
@@ -200,7 +201,12 @@ mod tests {
     }
 
     fn quotas(word: u64, unix_s: u64) -> Quotas {
-        crate::decide::quotas(policy().layout(), &policy().limits(), word, Timestamp::from_unix_s(unix_s))
+        crate::decide::quotas(
+            policy().layout(),
+            &policy().limits(),
+            word,
+            Timestamp::from_unix_s(unix_s),
+        )
     }
 
     #[test]
@@ -209,7 +215,10 @@ mod tests {
         assert_eq!(two.get(0).map(|quota| quota.limit), Some(100));
         assert_eq!(two.get(1).map(|quota| quota.limit), Some(1000));
         assert_eq!(two.get(2), None);
-        assert_eq!(format!("{two:?}"), format!("[{:?}, {:?}]", two.get(0).unwrap(), two.get(1).unwrap()));
+        assert_eq!(
+            format!("{two:?}"),
+            format!("[{:?}, {:?}]", two.get(0).unwrap(), two.get(1).unwrap())
+        );
     }
 
     #[test]

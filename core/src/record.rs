@@ -91,7 +91,14 @@ pub(crate) struct Record {
 
 impl Record {
     /// The record of a new key that never expires and has no previous secret.
-    pub(crate) fn new(key_id: KeyId, tag: Tag, pepper: u8, account: u32, plan: u8, env: u8) -> Self {
+    pub(crate) fn new(
+        key_id: KeyId,
+        tag: Tag,
+        pepper: u8,
+        account: u32,
+        plan: u8,
+        env: u8,
+    ) -> Self {
         Self {
             key_id: Some(key_id),
             tag,
@@ -184,7 +191,9 @@ impl Record {
 /// Returns a moment as a record keeps it: Unix seconds, rounded up, at most `u32::MAX`. 0 stands
 /// for `None`.
 pub(crate) fn stored_s(moment: Option<Timestamp>) -> u32 {
-    moment.map_or(0, |moment| u32::try_from(moment.unix_ms().div_ceil(1000)).unwrap_or(u32::MAX).max(1))
+    moment.map_or(0, |moment| {
+        u32::try_from(moment.unix_ms().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
+    })
 }
 
 /// Returns the moment that a record keeps in `stored_s`; `None` for 0.
@@ -261,7 +270,8 @@ impl<'m> RecordRef<'m> {
         }
         is_odd(last_word)
             && self.redo_words(last_word).is_some_and(|words| {
-                words[SEQUENCE] == record.last_word && KeyId::from_number(words[KEY_ID]) == record.key_id
+                words[SEQUENCE] == record.last_word
+                    && KeyId::from_number(words[KEY_ID]) == record.key_id
             })
     }
 
@@ -373,7 +383,11 @@ mod tests {
     }
 
     fn record_ref(lines: &[Line; 3]) -> RecordRef<'_> {
-        RecordRef { number: 7, line: &lines[0], redo: RedoRecord { words: &lines[1], owner: &lines[2] } }
+        RecordRef {
+            number: 7,
+            line: &lines[0],
+            redo: RedoRecord { words: &lines[1], owner: &lines[2] },
+        }
     }
 
     fn write(lines: &[Line; 3], record: Record) {
@@ -382,7 +396,9 @@ mod tests {
 
     /// Everything of a record but its sequence.
     fn fields(record: &Record) -> (Option<KeyId>, [u64; 4], [u32; 3], KeyState, [u8; 4]) {
-        let Record { key_id, tag, previous, account, not_after, grace_until, plan, state, env, .. } = *record;
+        let Record {
+            key_id, tag, previous, account, not_after, grace_until, plan, state, env, ..
+        } = *record;
         let tags = [tag.0[0], tag.0[1], previous.0[0], previous.0[1]];
         let small = [plan, env, record.pepper, record.previous_pepper];
         (key_id, tags, [account, not_after, grace_until], state, small)
@@ -487,14 +503,19 @@ mod tests {
 
     #[test]
     fn is_unchanged_after_a_period_notices_another_last_word() {
-        for change in one_field_each().into_iter().filter(|change| change.to_words(0)[SEQUENCE] != 0) {
+        for change in
+            one_field_each().into_iter().filter(|change| change.to_words(0)[SEQUENCE] != 0)
+        {
             let lines = lines();
             write(&lines, zeros());
             let before = record_ref(&lines).read().unwrap();
             (0..PERIOD).for_each(|_| write(&lines, change));
             assert!(!record_ref(&lines).is_unchanged(&before), "{change:?}");
             (0..PERIOD).for_each(|_| write(&lines, zeros()));
-            assert!(record_ref(&lines).is_unchanged(&before), "the same key and last word are back");
+            assert!(
+                record_ref(&lines).is_unchanged(&before),
+                "the same key and last word are back"
+            );
         }
     }
 
@@ -522,7 +543,7 @@ mod tests {
         assert!(!record_ref(&lines).is_unchanged(&intended));
     }
 
-    /// Leaves a change to `record` undone after so many words, as a killed administrator does.
+    /// Leaves a change to `record` undone after `words_written` words, as a killed administrator does.
     fn begin(lines: &[Line; 3], record: Record, words_written: usize) -> [u64; LINE_WORDS] {
         let at = record_ref(lines);
         let last_word = at.line.load(SEQUENCE);

@@ -120,7 +120,7 @@ pub const fn stop(_: Stop) {}
 pub use armed::{arm, stop, stopped, visits};
 
 #[cfg(any(loom, shuttle))]
-pub use modelled::{stop, with_stops};
+pub use modeled::{stop, with_stops};
 
 #[cfg(all(feature = "__stop-points", not(any(loom, shuttle))))]
 mod armed {
@@ -162,7 +162,7 @@ mod armed {
 }
 
 #[cfg(any(loom, shuttle))]
-mod modelled {
+mod modeled {
     use alloc::rc::Rc;
     use core::cell::RefCell;
 

@@ -32,7 +32,7 @@ compile_error!(
 );
 
 /// Whether a model checker runs the code. Waiting then only adds equivalent interleavings.
-pub(crate) const MODELLED: bool = cfg!(any(loom, shuttle));
+pub(crate) const MODELED: bool = cfg!(any(loom, shuttle));
 
 /// Hints to the processor, or to the model's scheduler, that this thread waits for another one.
 pub(crate) fn pause() {
@@ -74,7 +74,13 @@ impl Word {
     /// # Errors
     /// The present value, if it is another.
     #[inline]
-    pub fn compare_exchange(&self, expected: u64, new: u64, _: Ordering, _: Ordering) -> Result<u64, u64> {
+    pub fn compare_exchange(
+        &self,
+        expected: u64,
+        new: u64,
+        _: Ordering,
+        _: Ordering,
+    ) -> Result<u64, u64> {
         let present = self.0.get();
         if present != expected {
             return Err(present);
@@ -112,7 +118,12 @@ mod tests {
                 let kept = word.compare_exchange(4, 5, AcqRel, Acquire);
                 word.store(4, Release);
                 let changed = word.compare_exchange(4, u64::MAX, AcqRel, Acquire);
-                (kept, changed, word.compare_exchange_weak(4, 6, AcqRel, Acquire), word.load(Acquire))
+                (
+                    kept,
+                    changed,
+                    word.compare_exchange_weak(4, 6, AcqRel, Acquire),
+                    word.load(Acquire),
+                )
             }};
         }
         let expected = (Err(3), Ok(4), Err(u64::MAX), u64::MAX);

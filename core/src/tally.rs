@@ -104,7 +104,9 @@ impl Counts {
     pub(crate) fn previous(&self, word: u64, index: usize) -> u32 {
         match self.algorithm {
             Algorithm::Fixed => 0,
-            Algorithm::Sliding => low(word.wrapping_shr(self.previous_shift(index))) & self.masks[index],
+            Algorithm::Sliding => {
+                low(word.wrapping_shr(self.previous_shift(index))) & self.masks[index]
+            }
         }
     }
 
@@ -197,7 +199,8 @@ impl Layout {
         lengths: &[Window],
         bits: [u8; MAX_QUOTAS],
     ) -> Option<Self> {
-        let total = bits.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
+        let total =
+            bits.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
         let stamp_bits = u64::BITS.checked_sub(total)?;
         // A reservation needs its ticket below the stamp, and a stamp must reach past the longest
         // window.
@@ -238,7 +241,8 @@ impl Layout {
         let used = &bits[..lengths.len()];
         let fitting = used.iter().all(|&bits| bits >= 1 && u32::from(bits) <= MAX_COUNT_BITS)
             && bits[lengths.len()..].iter().all(|&bits| bits == 0);
-        let total = used.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
+        let total =
+            used.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
         let stamp_shift = u64::BITS.checked_sub(stamp_bits)?;
         if !nested || !fitting || stamp_bits == 0 || total > stamp_shift {
             return None;
@@ -262,12 +266,22 @@ impl Layout {
                 shift -= u32::from(bits);
             }
         }
-        let ratios = windows.map(|window| Divisor::new(u64::from(window.seconds() / first.seconds())));
+        let ratios =
+            windows.map(|window| Divisor::new(u64::from(window.seconds() / first.seconds())));
         let lengths = windows.map(|window| Divisor::new(window.ms()));
         let unit = Divisor::new(first.ms());
         let counts = Counts { windows, masks, shifts, bits, len, algorithm };
         let first_reservation = (u64::MAX >> stamp_shift) << stamp_shift;
-        Some(Self { counts, one_each, stamp_shift, first_reservation, unit, ratios, lengths, tolerance })
+        Some(Self {
+            counts,
+            one_each,
+            stamp_shift,
+            first_reservation,
+            unit,
+            ratios,
+            lengths,
+            tolerance,
+        })
     }
 
     /// Returns how the windows count.
@@ -385,7 +399,8 @@ impl Layout {
     #[inline]
     pub(crate) fn charged(&self, word: u64, cost: u32) -> u64 {
         debug_assert!(
-            (0..self.len()).all(|index| cost <= self.counts.masks[index] - self.counts.current(word, index))
+            (0..self.len())
+                .all(|index| cost <= self.counts.masks[index] - self.counts.current(word, index))
         );
         word + u64::from(cost) * self.one_each
     }
@@ -393,8 +408,11 @@ impl Layout {
     /// Returns the word with `cost` subtracted from the current or the previous count of the window
     /// at `index`. The count must be at least `cost`.
     pub(crate) fn given_back(&self, word: u64, index: usize, previous: bool, cost: u32) -> u64 {
-        let shift =
-            if previous { self.counts.previous_shift(index) } else { self.counts.shifts[index].into() };
+        let shift = if previous {
+            self.counts.previous_shift(index)
+        } else {
+            self.counts.shifts[index].into()
+        };
         word - (u64::from(cost) << shift)
     }
 
@@ -434,7 +452,8 @@ impl Layout {
         // No window passes before the unit of the stamp does, so most often this comparison
         // decides.
         let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance + 1);
-        word == VOID || (now.unix_ms() >= earliest && self.stamp_at(now) >= self.reusable_from(word))
+        word == VOID
+            || (now.unix_ms() >= earliest && self.stamp_at(now) >= self.reusable_from(word))
     }
 
     /// Returns the first stamp at which the slot of `word` can be reused.
@@ -444,7 +463,8 @@ impl Layout {
             Algorithm::Sliding => 2,
         };
         let longest = self.len() - 1;
-        let passed = (self.window_index(longest, self.stamp(word)) + windows) * self.ratios[longest].value();
+        let passed =
+            (self.window_index(longest, self.stamp(word)) + windows) * self.ratios[longest].value();
         passed + self.tolerance
     }
 
@@ -544,7 +564,9 @@ mod tests {
     fn layouts_that_no_policy_has_are_refused() {
         let minute = Window::from_seconds(60).unwrap();
         let hour = Window::from_seconds(3600).unwrap();
-        let parts = |windows: &[Window], bits| Layout::from_parts(Algorithm::Fixed, windows, bits).is_some();
+        let parts = |windows: &[Window], bits| {
+            Layout::from_parts(Algorithm::Fixed, windows, bits).is_some()
+        };
         assert!(parts(&[minute, hour], [17, 20, 0, 0]));
         assert!(!parts(&[hour, minute], [17, 20, 0, 0]));
         assert!(!parts(&[minute, hour], [33, 20, 0, 0]));
@@ -569,7 +591,9 @@ mod tests {
         assert!(fits(Algorithm::Fixed, 32, 32) && !fits(Algorithm::Fixed, 32, 33));
         assert!(fits(Algorithm::Sliding, 16, 32) && !fits(Algorithm::Sliding, 17, 32));
         assert!(
-            fits(Algorithm::Fixed, 1, 1) && !fits(Algorithm::Fixed, 1, 0) && !fits(Algorithm::Fixed, 1, 65)
+            fits(Algorithm::Fixed, 1, 1)
+                && !fits(Algorithm::Fixed, 1, 0)
+                && !fits(Algorithm::Fixed, 1, 65)
         );
     }
 

@@ -7,8 +7,9 @@ use keytally_core::{
 };
 use keytally_core::{BUCKET_SLOTS, CLAIM_SPINS, MAX_SUBJECTS};
 use keytally_core::{
-    CreateError, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, Outcome, ParsePolicyErrorKind,
-    Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict, Window, parse_key,
+    CreateError, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, Outcome,
+    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict, Window,
+    parse_key,
 };
 use keytally_core::{MAX_HEADERS_LEN, MAX_PROBLEM_LEN};
 use keytally_core::{MAX_KEY_LEN, MAX_NAME_LEN, MAX_NAMES_LEN};
@@ -108,8 +109,12 @@ fn every_bound_of_the_page_has_a_case() {
     let page = include_str!("../../LIMITS.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
     let named: Vec<&str> = rows.map(|(name, _)| name).skip(1).collect();
-    let elsewhere =
-        OF_THE_PROGRAM.iter().chain(OF_THE_C_LIBRARY).chain(OF_THE_HOST).chain(OF_THE_ADAPTERS).copied();
+    let elsewhere = OF_THE_PROGRAM
+        .iter()
+        .chain(OF_THE_C_LIBRARY)
+        .chain(OF_THE_HOST)
+        .chain(OF_THE_ADAPTERS)
+        .copied();
     let cases: Vec<&str> = CASES.iter().map(|(name, _)| *name).chain(elsewhere).collect();
     assert_eq!(cases, named, "the cases, and the page in its order");
 }
@@ -214,7 +219,10 @@ fn largest(text: impl Fn(u32) -> String) -> u32 {
         match text(u32::try_from(limit).unwrap()).parse::<Policy>() {
             Ok(_) => fits = limit,
             Err(error) => {
-                assert!(matches!(error.kind(), ParsePolicyErrorKind::TooManyBits { .. }), "{error}");
+                assert!(
+                    matches!(error.kind(), ParsePolicyErrorKind::TooManyBits { .. }),
+                    "{error}"
+                );
                 too_large = limit;
             }
         }
@@ -241,7 +249,10 @@ fn limits() {
         println!("{}", shape(largest));
         if let Some(above) = largest.checked_add(1) {
             let error = policy_error(&shape(above));
-            assert!(matches!(error, ParsePolicyErrorKind::TooManyBits { needed: 65.. }), "{error:?}");
+            assert!(
+                matches!(error, ParsePolicyErrorKind::TooManyBits { needed: 65.. }),
+                "{error:?}"
+            );
         }
         for limit in [1, 2, largest - 1, largest] {
             spend_to_the_last_unit(&shape(limit), limit);
@@ -307,17 +318,21 @@ fn costs() {
 }
 
 fn times() {
-    for text in ["1/s", "2/minute, 9/hour", "sliding 3/hour", "sliding 1/s, 1/m, 1/h, 1/d", "1/31d"] {
+    for text in ["1/s", "2/minute, 9/hour", "sliding 3/hour", "sliding 1/s, 1/m, 1/h, 1/d", "1/31d"]
+    {
         let layout = *policy(text).layout();
         let unit_ms = u64::from(layout.windows()[0].seconds()) * 1000;
         // The largest stamp is for reservations, so time stops at the one before it.
         let last_ms = ((1 << layout.stamp_bits()) - 2) * unit_ms;
         assert!(last_ms / 1000 >= 7_258_118_400, "{text}: the year 2200 is reached");
-        for at in [0, 1, last_ms - 1, last_ms, last_ms + 1, last_ms + unit_ms, u64::MAX - 1, u64::MAX] {
+        for at in
+            [0, 1, last_ms - 1, last_ms, last_ms + 1, last_ms + unit_ms, u64::MAX - 1, u64::MAX]
+        {
             let limiter = limiter(text, 8);
             let limit = policy(text).quotas()[0].limit;
             let now = Timestamp::from_unix_ms(at);
-            let admitted = (0..limit + 3).filter(|_| limiter.check(b"a", 1, now).is_admitted()).count();
+            let admitted =
+                (0..limit + 3).filter(|_| limiter.check(b"a", 1, now).is_admitted()).count();
             assert_eq!(admitted, limit as usize, "{text} at {at}");
             let verdict = limiter.check(b"a", 1, now);
             assert_eq!(verdict.outcome(), Outcome::Denied);
@@ -341,7 +356,10 @@ fn keys_of_a_gate() {
         Gate::create(none, &config(keys, &plans, 4), some_peppers(&[1])).unwrap_err()
     };
     for keys in [1, MAX_KEYS - 1, MAX_KEYS] {
-        assert!(matches!(create(keys), CreateError::Size { lines: 0, .. }), "{keys} keys need memory only");
+        assert!(
+            matches!(create(keys), CreateError::Size { lines: 0, .. }),
+            "{keys} keys need memory only"
+        );
     }
     for keys in [0, MAX_KEYS + 1, u32::MAX] {
         assert_eq!(create(keys), CreateError::Capacity { capacity: keys, max: MAX_KEYS });
@@ -356,12 +374,16 @@ fn keys_of_a_gate() {
             let full = issue(&gate, 5000 + number).unwrap_err();
             assert_eq!(full, AdminError::Full { keys });
         }
-        let import =
-            gate.administer().unwrap().import(b"a-foreign-key-of-some-length", &new_key("live"), NOW);
+        let import = gate.administer().unwrap().import(
+            b"a-foreign-key-of-some-length",
+            &new_key("live"),
+            NOW,
+        );
         assert_eq!(import.unwrap_err(), AdminError::NoRoomToImport);
         for (key, id) in &issued {
             assert!(check(&gate, key.expose().as_bytes(), 1).is_admitted());
-            let again = gate.administer().unwrap().rotate(*id, None, false, entropy(9000), NOW).unwrap();
+            let again =
+                gate.administer().unwrap().rotate(*id, None, false, entropy(9000), NOW).unwrap();
             assert_eq!(check(&gate, again.expose().as_bytes(), 1).remaining(), 0);
             gate.administer().unwrap().assign(*id, "default").unwrap();
         }
@@ -481,16 +503,22 @@ fn length_of_an_imported_key() {
         assert_eq!(import(len), (Ok(()), Outcome::Admitted), "{len}");
     }
     for len in [0, shortest - 1, longest + 1] {
-        assert_eq!(import(len), (Err(AdminError::NotImportable { len }), Outcome::InvalidKey), "{len}");
+        assert_eq!(
+            import(len),
+            (Err(AdminError::NotImportable { len }), Outcome::InvalidKey),
+            "{len}"
+        );
     }
 }
 
 fn peppers_in_use() {
     for count in [1, MAX_PEPPERS - 1, MAX_PEPPERS] {
-        let bytes: Vec<[u8; 32]> = (0..count).map(|number| [u8::try_from(number).unwrap(); 32]).collect();
+        let bytes: Vec<[u8; 32]> =
+            (0..count).map(|number| [u8::try_from(number).unwrap(); 32]).collect();
         assert!(Peppers::new(&bytes).is_ok());
     }
-    let five: Vec<[u8; 32]> = (0..=MAX_PEPPERS).map(|number| [u8::try_from(number).unwrap(); 32]).collect();
+    let five: Vec<[u8; 32]> =
+        (0..=MAX_PEPPERS).map(|number| [u8::try_from(number).unwrap(); 32]).collect();
     assert!(Peppers::new(&five).is_err());
     assert!(Peppers::new::<[u8; 32]>(&[]).is_err());
     // Keys under each of four peppers; under a fifth no key can be issued until one is needed no
@@ -501,8 +529,11 @@ fn peppers_in_use() {
     let under = |pepper: u8| Gate::attach(&memory[..], some_peppers(&[1, pepper])).unwrap();
     Gate::create(&memory[..], &config, some_peppers(&[1])).unwrap();
     let issue = |pepper: u8| {
-        let gate =
-            if pepper == 1 { Gate::attach(&memory[..], some_peppers(&[1])).unwrap() } else { under(pepper) };
+        let gate = if pepper == 1 {
+            Gate::attach(&memory[..], some_peppers(&[1])).unwrap()
+        } else {
+            under(pepper)
+        };
         gate.administer().unwrap().issue(&new_key("live"), entropy(pepper.into()), NOW)
     };
     let ids = [1, 2, 3, 4].map(|pepper| issue(pepper).unwrap().1);
@@ -555,7 +586,11 @@ fn length_of_a_name() {
 fn length_of_both_names() {
     for prefix in 1..=MAX_NAME_LEN {
         for env in 1..=MAX_NAME_LEN {
-            assert_eq!(mint(prefix, env).is_some(), prefix + env <= MAX_NAMES_LEN, "{prefix} and {env}");
+            assert_eq!(
+                mint(prefix, env).is_some(),
+                prefix + env <= MAX_NAMES_LEN,
+                "{prefix} and {env}"
+            );
         }
     }
     let plans = [plan("default", "1/minute")];
@@ -707,7 +742,8 @@ fn secrets_of_a_key() {
     let gate = gate(4, "9/s");
     let (first, id) = issue(&gate, 1).unwrap();
     let until = Timestamp::from_unix_s(NOW.unix_s() + 60);
-    let rotate = |force, seed| gate.administer().unwrap().rotate(id, Some(until), force, entropy(seed), NOW);
+    let rotate =
+        |force, seed| gate.administer().unwrap().rotate(id, Some(until), force, entropy(seed), NOW);
     let admitted = |key: &Key| check(&gate, key.expose().as_bytes(), 0).is_admitted();
     assert!(admitted(&first));
     let second = rotate(false, 2).unwrap();
@@ -725,10 +761,12 @@ fn expiry_and_grace() {
         let moment = Timestamp::from_unix_s(end);
         let new = new_key("live").with_not_after(moment);
         let (old, id) = gate.administer().unwrap().issue(&new, entropy(1), NOW).unwrap();
-        let key = gate.administer().unwrap().rotate(id, Some(moment), false, entropy(2), NOW).unwrap();
+        let key =
+            gate.administer().unwrap().rotate(id, Some(moment), false, entropy(2), NOW).unwrap();
         let outcomes = |at: u64| {
             [&key, &old].map(|key| {
-                let verdict = gate.peek(Some(key.expose().as_bytes()), 1, Timestamp::from_unix_s(at));
+                let verdict =
+                    gate.peek(Some(key.expose().as_bytes()), 1, Timestamp::from_unix_s(at));
                 (verdict.outcome(), verdict.reason())
             })
         };

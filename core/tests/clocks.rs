@@ -12,8 +12,8 @@ use std::thread;
 use keytally_core::NewKey;
 use keytally_core::sync::{AtomicU64, Ordering::SeqCst};
 use keytally_core::{
-    Charge, Clock, Entropy, Gate, GateConfig, Limiter, Line, Name, Outcome, Peppers, Plan, Policy, Timestamp,
-    Verdict,
+    Charge, Clock, Entropy, Gate, GateConfig, Limiter, Line, Name, Outcome, Peppers, Plan, Policy,
+    Timestamp, Verdict,
 };
 
 mod support {
@@ -95,7 +95,8 @@ impl Table for OneKey {
 
 /// A limiter and a gate of this policy.
 fn tables(policy: &Policy) -> [Box<dyn Table>; 2] {
-    let limiter = Limiter::create(memory(Limiter::<Vec<Line>>::lines(8)), policy, 8, [7; 16]).unwrap();
+    let limiter =
+        Limiter::create(memory(Limiter::<Vec<Line>>::lines(8)), policy, 8, [7; 16]).unwrap();
     let plans = [Plan::new("default", policy.clone()).unwrap()];
     let prefix = Name::new("kt").unwrap();
     let config = GateConfig::new(8, prefix, &plans).with_plan_slots(1);
@@ -201,14 +202,16 @@ fn clocks_that_disagree_by_a_minute_widen_no_limit() {
         let policy: Policy = policy.parse().unwrap();
         for table in tables(&policy) {
             // Every thread is late by something else, always the same; a minute in all.
-            let admitted =
-                together(&policy, &*table, |thread, _, right| right - [0, 15, 35, 55][thread] * SECOND);
+            let admitted = together(&policy, &*table, |thread, _, right| {
+                right - [0, 15, 35, 55][thread] * SECOND
+            });
             admitted.is_within(&policy, 0);
         }
         for table in tables(&policy) {
             // Every clock is late by something else at every check.
-            let admitted =
-                together(&policy, &*table, |_, state, right| right - random(state, MINUTE - APART + 1));
+            let admitted = together(&policy, &*table, |_, state, right| {
+                right - random(state, MINUTE - APART + 1)
+            });
             admitted.is_within(&policy, 0);
         }
     }
@@ -266,7 +269,11 @@ fn a_stopped_caller_with_the_system_clock_corrects_nothing() {
                 for _ in 0..limit {
                     let verdict = table.check_by(1, clock);
                     admitted.add(&policy, &verdict);
-                    assert_eq!((verdict.is_admitted(), verdict.now()), (false, ms(NOON_MS)), "{policy}");
+                    assert_eq!(
+                        (verdict.is_admitted(), verdict.now()),
+                        (false, ms(NOON_MS)),
+                        "{policy}"
+                    );
                 }
             }
             assert!(!table.check(1, ms(NOON_MS)).is_admitted());
@@ -306,9 +313,15 @@ fn a_correction_costs_at_most_one_window_each_time() {
     for policy in POLICIES {
         let policy: Policy = policy.parse().unwrap();
         let tightest = policy.quotas()[0].limit;
-        for wrong in
-            [0, 1, NOON_MS - TEN_YEARS, NOON_MS - 3 * 24 * HOUR, NOON_MS + TEN_YEARS, u64::MAX - 1, u64::MAX]
-        {
+        for wrong in [
+            0,
+            1,
+            NOON_MS - TEN_YEARS,
+            NOON_MS - 3 * 24 * HOUR,
+            NOON_MS + TEN_YEARS,
+            u64::MAX - 1,
+            u64::MAX,
+        ] {
             for table in tables(&policy) {
                 let mut admitted = Admitted::default();
                 let mut visits = 0;
@@ -317,7 +330,10 @@ fn a_correction_costs_at_most_one_window_each_time() {
                     // A request by the wrong clock, and what it says is charged where it says.
                     visits += 1;
                     let there = table.check(1, ms(wrong));
-                    assert!(there.retry_at().is_none_or(|at| at >= there.now()), "{policy} {wrong} {round}");
+                    assert!(
+                        there.retry_at().is_none_or(|at| at >= there.now()),
+                        "{policy} {wrong} {round}"
+                    );
                     // An explicit time corrects nothing; a sweep does.
                     let locked = wrong > NOON_MS && there.is_admitted();
                     let before = table.check(1, ms(NOON_MS));
@@ -372,7 +388,8 @@ fn a_refund_by_a_wrong_clock_admits_no_more() {
         for table in tables(&policy) {
             let mut admitted = Admitted::default();
             while admitted.add(&policy, &table.check(1, ms(NOON_MS))) {}
-            for at in [0, 1, NOON_MS - TEN_YEARS, NOON_MS - 2 * HOUR, NOON_MS + TEN_YEARS, u64::MAX] {
+            for at in [0, 1, NOON_MS - TEN_YEARS, NOON_MS - 2 * HOUR, NOON_MS + TEN_YEARS, u64::MAX]
+            {
                 // A refund of a charge that was never made.
                 table.refund(Charge { cost: u32::MAX, at: ms(at) }, ms(NOON_MS));
                 let verdict = table.check(1, ms(NOON_MS));
@@ -392,10 +409,12 @@ fn absurd_clocks_end_no_key_for_others() {
     let plans = [Plan::new("default", policy).unwrap()];
     let prefix = Name::new("kt").unwrap();
     let config = GateConfig::new(8, prefix, &plans).with_plan_slots(1).with_hints(true);
-    let gate = Gate::create(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap();
+    let gate =
+        Gate::create(memory(config.lines()), &config, Peppers::new(&[[3; 32]]).unwrap()).unwrap();
     let not_after = ms(NOON_MS + HOUR);
     let new = NewKey::new(1, Name::new("live").unwrap()).with_not_after(not_after);
-    let (old, id) = gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
+    let (old, id) =
+        gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
     let grace_until = ms(NOON_MS + MINUTE);
     let key = gate
         .administer()
@@ -407,12 +426,16 @@ fn absurd_clocks_end_no_key_for_others() {
         assert!(!admitted(key.expose(), u64::MAX) && !admitted(old.expose(), u64::MAX));
         assert!(admitted(key.expose(), NOON_MS) && admitted(old.expose(), NOON_MS));
         assert!(!admitted(old.expose(), NOON_MS + 60 * SECOND));
-        assert!(admitted(key.expose(), NOON_MS + HOUR - 1) && !admitted(key.expose(), NOON_MS + HOUR));
+        assert!(
+            admitted(key.expose(), NOON_MS + HOUR - 1) && !admitted(key.expose(), NOON_MS + HOUR)
+        );
         // By a clock at the epoch both are valid, since nothing has expired.
         assert!(admitted(key.expose(), 0) && admitted(old.expose(), 0));
         let listed = gate.list(ms(u64::MAX)).chain(gate.list(ms(0))).count();
         assert_eq!(listed, 2);
-        gate.verify(ms(NOON_MS), |flaw| assert!(flaw.to_string().contains("wrong clock"), "{flaw}"));
+        gate.verify(ms(NOON_MS), |flaw| {
+            assert!(flaw.to_string().contains("wrong clock"), "{flaw}")
+        });
     }
 }
 
@@ -430,7 +453,8 @@ fn a_key_that_expired_during_a_stop_is_refused() {
     let gate = gate_for(8);
     let not_after = ms(NOON_MS + HOUR);
     let new = NewKey::new(1, Name::new("live").unwrap()).with_not_after(not_after);
-    let (key, _) = gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
+    let (key, _) =
+        gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
     let key = Some(key.expose().as_bytes());
     assert!(gate.check(key, 1, ms(NOON_MS + 2 * MINUTE)).is_admitted());
     let stopped_for = |ms_later| Stale { first: ms(NOON_MS), again: ms(NOON_MS + ms_later) };
@@ -460,7 +484,8 @@ fn a_record_whose_tally_is_ahead_is_issued_again() {
 #[test]
 fn a_table_that_emptied_during_a_stop_is_not_full() {
     let policy: Policy = "2/minute".parse().unwrap();
-    let limiter = Limiter::create(memory(Limiter::<Vec<Line>>::lines(5)), &policy, 5, [7; 16]).unwrap();
+    let limiter =
+        Limiter::create(memory(Limiter::<Vec<Line>>::lines(5)), &policy, 5, [7; 16]).unwrap();
     let is_full = |subject: u32, clock: Stale| {
         Limiter::check(&limiter, &subject.to_le_bytes(), 1, clock).outcome() == Outcome::Full
     };

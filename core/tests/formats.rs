@@ -36,7 +36,10 @@ mod serde {
     fn stored_values_read_back() {
         let charge = Charge { cost: 3, at: Timestamp::from_unix_ms(1500) };
         let text = to_value(charge).unwrap().to_string();
-        assert_eq!((text.as_str(), from_str::<Charge>(&text).unwrap()), (r#"{"at":1500,"cost":3}"#, charge));
+        assert_eq!(
+            (text.as_str(), from_str::<Charge>(&text).unwrap()),
+            (r#"{"at":1500,"cost":3}"#, charge)
+        );
         let key_id: KeyId = "0000000000z".parse().unwrap();
         assert_eq!(from_str::<KeyId>(r#""0000000000z""#).unwrap(), key_id);
         assert_eq!(to_value(key_id).unwrap(), json!("0000000000z"));
@@ -52,7 +55,9 @@ mod serde {
 #[cfg(feature = "defmt")]
 #[test]
 fn logged_values_implement_defmt_format() {
-    use keytally_core::{Algorithm, Charge, Holder, KeyId, Name, Outcome, Policy, Quota, QuotaState, Reason};
+    use keytally_core::{
+        Algorithm, Charge, Holder, KeyId, Name, Outcome, Policy, Quota, QuotaState, Reason,
+    };
     use keytally_core::{Timestamp, Window};
 
     const fn formats<T: defmt::Format>() -> usize {

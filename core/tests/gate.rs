@@ -3,8 +3,8 @@
 
 use keytally_core::{AdminError, FlawKind};
 use keytally_core::{
-    AttachError, Charge, CreateError, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Line, Name, NewKey,
-    Outcome, Peppers, Plan, Reason, Timestamp, Verdict, parse_key,
+    AttachError, Charge, CreateError, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Line, Name,
+    NewKey, Outcome, Peppers, Plan, Reason, Timestamp, Verdict, parse_key,
 };
 
 mod support {
@@ -91,7 +91,8 @@ fn a_key_is_invalid_for_a_reason_that_only_the_log_sees() {
     let text = key.expose();
     let other = Key::mint(gate.prefix(), Name::new("live").unwrap(), key_id, &[9; 16]).unwrap();
     let unknown_id = KeyId::from_number(key_id.number() ^ 1).unwrap();
-    let unknown = Key::mint(gate.prefix(), Name::new("live").unwrap(), unknown_id, &[9; 16]).unwrap();
+    let unknown =
+        Key::mint(gate.prefix(), Name::new("live").unwrap(), unknown_id, &[9; 16]).unwrap();
     let mut typo = text.to_owned().into_bytes();
     let last = typo.len() - 1;
     typo[last] = if typo[last] == b'0' { b'1' } else { b'0' };
@@ -110,7 +111,11 @@ fn a_key_is_invalid_for_a_reason_that_only_the_log_sees() {
     }
     assert_eq!(gate.check(None, 1, at(0)).outcome(), Outcome::MissingKey);
     assert!(gate.check(None, 1, at(0)).quotas().is_empty());
-    assert_eq!(gate.key(key_id, at(0)).unwrap().last_used, None, "only the key's holder spends its quota");
+    assert_eq!(
+        gate.key(key_id, at(0)).unwrap().last_used,
+        None,
+        "only the key's holder spends its quota"
+    );
 }
 
 #[test]
@@ -168,11 +173,14 @@ fn rotation_within_a_grace_is_refused_unless_forced() {
     let memory = memory(64);
     let gate = attach(&memory);
     let (first, key_id) = issue(&gate);
-    let rotate = |force, now| gate.administer().unwrap().rotate(key_id, end(90), force, entropy(), now);
+    let rotate =
+        |force, now| gate.administer().unwrap().rotate(key_id, end(90), force, entropy(), now);
     let second = rotate(false, at(0)).unwrap();
     let refused = rotate(false, at(89)).unwrap_err();
     assert_eq!(refused, AdminError::InGrace { key_id, until: at(90) });
-    assert!(check(&gate, &first, at(1)).is_admitted() && check(&gate, &second, at(1)).is_admitted());
+    assert!(
+        check(&gate, &first, at(1)).is_admitted() && check(&gate, &second, at(1)).is_admitted()
+    );
     // What is refused is refused beforehand too, and what is not is the same key.
     let same = || Entropy::new([5; 24]);
     let next = |force, now| gate.administer().unwrap().next_key(key_id, force, &same(), now);
@@ -182,7 +190,9 @@ fn rotation_within_a_grace_is_refused_unless_forced() {
     let rotated = gate.administer().unwrap().rotate(key_id, end(90), true, same(), at(1)).unwrap();
     assert_eq!(rotated.expose(), third.expose());
     assert_eq!(check(&gate, &first, at(60)).reason(), Some(Reason::WrongSecret));
-    assert!(check(&gate, &second, at(60)).is_admitted() && check(&gate, &third, at(60)).is_admitted());
+    assert!(
+        check(&gate, &second, at(60)).is_admitted() && check(&gate, &third, at(60)).is_admitted()
+    );
     assert!(rotate(false, at(90)).is_ok());
 }
 
@@ -211,7 +221,8 @@ fn peppers_rotate_with_the_keys() {
     let (old_key, key_id) = issue(&attach(&memory));
     let both = Gate::attach(&memory[..], peppers(&[OLD, NEW])).unwrap();
     assert!(check(&both, &old_key, at(0)).is_admitted());
-    let new_key = both.administer().unwrap().rotate(key_id, end(1000), false, entropy(), at(0)).unwrap();
+    let new_key =
+        both.administer().unwrap().rotate(key_id, end(1000), false, entropy(), at(0)).unwrap();
     assert!(check(&both, &new_key, at(1)).is_admitted(), "the new secret is under the new pepper");
     assert!(check(&both, &old_key, at(1)).is_admitted(), "the old secret is under the old pepper");
     let only_new = Gate::attach(&memory[..], peppers(&[NEW])).unwrap();
@@ -229,7 +240,8 @@ fn a_fifth_pepper_waits_until_one_is_unused() {
     let mut ids = vec![];
     for number in 1..=4 {
         let gate =
-            Gate::attach(&memory[..], peppers(&[OLD, [number; 32]][usize::from(number == 1)..])).unwrap();
+            Gate::attach(&memory[..], peppers(&[OLD, [number; 32]][usize::from(number == 1)..]))
+                .unwrap();
         ids.push(issue(&gate).1);
     }
     let fifth = Gate::attach(&memory[..], peppers(&[OLD, [5; 32]])).unwrap();
@@ -239,7 +251,8 @@ fn a_fifth_pepper_waits_until_one_is_unused() {
     // The grace of the old secret needs the old pepper until it is over; a key that was revoked
     // needs none.
     fourth.administer().unwrap().rotate(ids[1], end(10), false, entropy(), at(0)).unwrap();
-    let issue_at = |now| fifth.administer().unwrap().issue(&new_key("default"), entropy(), now).map(|_| ());
+    let issue_at =
+        |now| fifth.administer().unwrap().issue(&new_key("default"), entropy(), now).map(|_| ());
     assert_eq!(issue_at(at(9)), Err(AdminError::PeppersFull));
     assert_eq!(issue_at(at(10)), Ok(()));
     fifth.administer().unwrap().revoke(ids[2]).unwrap();
@@ -249,13 +262,17 @@ fn a_fifth_pepper_waits_until_one_is_unused() {
 #[test]
 fn what_is_refused_changes_nothing() {
     let memory = memory(64);
-    let image =
-        || -> Vec<u64> { memory.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect() };
+    let image = || -> Vec<u64> {
+        memory.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect()
+    };
     let gate = Gate::attach(&memory[..], peppers(&[OLD, NEW])).unwrap();
     let long = NewKey::new(42, Name::new("12345678").unwrap());
     let before = image();
     let mut administrator = gate.administer().unwrap();
-    assert_eq!(administrator.issue(&new_key("gold"), entropy(), at(0)).err(), Some(AdminError::NoSuchPlan));
+    assert_eq!(
+        administrator.issue(&new_key("gold"), entropy(), at(0)).err(),
+        Some(AdminError::NoSuchPlan)
+    );
     let imported = administrator.import(b"an-imported-key-0001", &new_key("gold"), at(0));
     assert_eq!(imported, Err(AdminError::NoSuchPlan));
     let issued = administrator.issue(&long.with_plan("gold"), entropy(), at(0));
@@ -340,8 +357,14 @@ fn keys_of_other_forms_are_imported_and_rotate_into_ours() {
     assert_eq!(gate.check(Some(foreign), 1, at(0)).reason(), Some(Reason::Malformed));
     let key_id = gate.administer().unwrap().import(foreign, &new_key("pro"), at(0)).unwrap();
     let verdict = gate.check(Some(foreign), 1, at(0));
-    assert_eq!((verdict.remaining(), verdict.holder().map(|holder| holder.key_id)), (19, Some(key_id)));
-    assert_eq!(gate.check(Some(b"sk-proj-0123456789abcdeg"), 1, at(0)).reason(), Some(Reason::Unknown));
+    assert_eq!(
+        (verdict.remaining(), verdict.holder().map(|holder| holder.key_id)),
+        (19, Some(key_id))
+    );
+    assert_eq!(
+        gate.check(Some(b"sk-proj-0123456789abcdeg"), 1, at(0)).reason(),
+        Some(Reason::Unknown)
+    );
     let again = gate.administer().unwrap().import(foreign, &new_key("pro"), at(0));
     assert_eq!(again, Err(AdminError::AlreadyImported(key_id)));
 
@@ -372,7 +395,8 @@ fn a_rejected_import_names_its_reason_and_changes_nothing() {
     let memory = memory(64);
     let gate = attach(&memory);
     for text in ["", "fifteen-bytes..", "a key with spaces in it", "schl\u{fc}ssel-mit-umlaut"] {
-        let refused = gate.administer().unwrap().import(text.as_bytes(), &new_key("default"), at(0));
+        let refused =
+            gate.administer().unwrap().import(text.as_bytes(), &new_key("default"), at(0));
         assert_eq!(refused, Err(AdminError::NotImportable { len: text.len() }));
     }
     assert_eq!(gate.list(at(0)).count(), 0);
@@ -411,7 +435,8 @@ fn every_record_of_a_gate_can_be_used_and_used_again() {
         Some(AdminError::Full { keys: 100 }),
         "the revoked key's tally still counts for a late clock"
     );
-    let (key, key_id) = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(3660)).unwrap();
+    let (key, key_id) =
+        gate.administer().unwrap().issue(&new_key("default"), entropy(), at(3660)).unwrap();
     assert!(check(&gate, &key, at(3660)).is_admitted());
     assert_ne!(key_id, ids[33]);
     assert_eq!(gate.key(ids[33], at(3660)).map(|info| info.account), None);
@@ -453,11 +478,17 @@ fn keys_change_plans_and_plans_change_limits_with_counts_kept() {
     ));
     // The largest limit that the count can hold, and one more.
     let max = gate.layout().max_limit(1);
-    let limit = |limit| Plan::new("pro", format!("5/minute, {limit}/hour").parse().unwrap()).unwrap();
+    let limit =
+        |limit| Plan::new("pro", format!("5/minute, {limit}/hour").parse().unwrap()).unwrap();
     assert_eq!(administrator.set_plan(&limit(max)), Ok(()));
-    assert_eq!(administrator.set_plan(&limit(max + 1)), Err(AdminError::PlanLimit { limit: max + 1, max }));
+    assert_eq!(
+        administrator.set_plan(&limit(max + 1)),
+        Err(AdminError::PlanLimit { limit: max + 1, max })
+    );
     for name in ["gold", "silver"] {
-        administrator.set_plan(&Plan::new(name, "9/minute, 9/hour".parse().unwrap()).unwrap()).unwrap();
+        administrator
+            .set_plan(&Plan::new(name, "9/minute, 9/hour".parse().unwrap()).unwrap())
+            .unwrap();
     }
     let fifth = Plan::new("bronze", "9/minute, 9/hour".parse().unwrap()).unwrap();
     assert_eq!(administrator.set_plan(&fifth), Err(AdminError::PlansFull { max: 4 }));
@@ -496,7 +527,10 @@ fn the_list_shows_everything_but_secrets() {
     let list: Vec<_> = gate.list(at(59)).collect();
     assert_eq!(list.len(), 1);
     let info = &list[0];
-    assert_eq!((info.key_id, info.account, info.state, info.not_after), (key_id, 42, KeyState::Active, None));
+    assert_eq!(
+        (info.key_id, info.account, info.state, info.not_after),
+        (key_id, 42, KeyState::Active, None)
+    );
     assert!(key.expose().ends_with(info.last_characters.as_ref().unwrap().as_str()));
     assert_eq!(info.last_used, Some(at(0)));
     assert_eq!(info.quotas.longest().unwrap().remaining, 9);
@@ -569,7 +603,12 @@ fn sixteen_environments_and_no_more() {
         administrator.issue(&new, entropy(), at(0)).map(|(key, _)| key)
     };
     for number in 0..16 {
-        assert!(issue(&format!("env{number}")).unwrap().expose().starts_with(&format!("kt_env{number}_")));
+        assert!(
+            issue(&format!("env{number}"))
+                .unwrap()
+                .expose()
+                .starts_with(&format!("kt_env{number}_"))
+        );
     }
     assert_eq!(issue("another").err(), Some(AdminError::EnvsFull));
     assert!(issue("env3").is_ok());
@@ -617,7 +656,10 @@ fn damage_is_reported_and_never_admitted() {
     // The previous secret is not valid for another key id either.
     let new = gate.administer().unwrap().rotate(key_id, end(100), false, entropy(), at(0)).unwrap();
     line.store(0, key_id.number() ^ 1 << 63);
-    assert_eq!([&key, &new].map(|key| check(&gate, key, at(0)).reason()), [Some(Reason::Unknown); 2]);
+    assert_eq!(
+        [&key, &new].map(|key| check(&gate, key, at(0)).reason()),
+        [Some(Reason::Unknown); 2]
+    );
 }
 
 #[test]
@@ -656,7 +698,8 @@ fn a_foreign_key_may_look_like_ours() {
 fn the_key_ids_of_two_imported_keys_of_one_record_differ() {
     let memory = memory(1);
     let gate = attach(&memory);
-    let import = |text: &[u8], now| gate.administer().unwrap().import(text, &new_key("pro"), now).unwrap();
+    let import =
+        |text: &[u8], now| gate.administer().unwrap().import(text, &new_key("pro"), now).unwrap();
     let first = import(b"an-imported-key-0001", at(0));
     gate.administer().unwrap().revoke(first).unwrap();
     let second = import(b"an-imported-key-0002", at(7200));

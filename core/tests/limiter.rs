@@ -19,8 +19,9 @@ fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
 fn each_subject_has_a_quota_of_its_own() {
     let limiter = limiter("3/minute, 5/hour", 100);
     for subject in 0..100u32 {
-        let admitted =
-            (0..9).filter(|_| limiter.check(&subject.to_le_bytes(), 1, at(0)).is_admitted()).count();
+        let admitted = (0..9)
+            .filter(|_| limiter.check(&subject.to_le_bytes(), 1, at(0)).is_admitted())
+            .count();
         assert_eq!(admitted, 3, "subject {subject}");
     }
     assert_eq!(limiter.live_subjects(at(0)), 100);
@@ -39,7 +40,11 @@ fn verdict_has_the_requested_cost_and_the_time_of_the_decision() {
     let verdict = limiter.check(b"a", 2, at(61));
     assert_eq!((verdict.cost(), verdict.now(), verdict.quotas().time()), (2, at(61), at(61)));
     let late = limiter.check(b"a", 4, at(59));
-    assert_eq!((late.cost(), late.now(), late.quotas().time()), (4, at(59), at(60)), "the tally's own");
+    assert_eq!(
+        (late.cost(), late.now(), late.quotas().time()),
+        (4, at(59), at(60)),
+        "the tally's own"
+    );
 }
 
 #[test]
@@ -159,7 +164,8 @@ fn a_late_clock_finds_its_subject_and_no_new_quota() {
 #[test]
 fn locks_of_killed_inserters_are_taken_over() {
     let capacity = 64;
-    let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
+    let memory: Vec<Line> =
+        (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
     let policy: Policy = "3/minute".parse().unwrap();
     Limiter::create(&memory[..], &policy, capacity, [7; 16]).unwrap();
     // Every bucket is locked by an inserter that was killed.
@@ -198,7 +204,10 @@ fn reservation_of_a_killed_inserter_counts_for_no_subject() {
     assert_eq!(limiter.peek(b"a", 3, at(0)).remaining(), 3);
     assert_eq!(limiter.check(b"a", 1, at(0)).remaining(), 2);
     assert_eq!((limiter.check(b"a", 1, at(0)).remaining(), limiter.live_subjects(at(0))), (1, 1));
-    assert!(slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX), "the reservation is gone");
+    assert!(
+        slots(&memory, &limiter).iter().all(|slot| slot[1] != u64::MAX),
+        "the reservation is gone"
+    );
 }
 
 /// Two buckets, full except for the reservation of a killed inserter in one of them: a new subject
@@ -244,6 +253,10 @@ fn threads_that_meet_at_one_new_subject_share_one_quota() {
                 .collect();
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
-        assert_eq!((admitted, limiter.live_subjects(at(u64::from(round)))), (40, 8), "round {round}");
+        assert_eq!(
+            (admitted, limiter.live_subjects(at(u64::from(round)))),
+            (40, 8),
+            "round {round}"
+        );
     }
 }

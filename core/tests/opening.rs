@@ -6,7 +6,8 @@ use keytally_core::MAX_KEYS;
 use keytally_core::MAX_SUBJECTS;
 use keytally_core::MAX_WINDOW_S;
 use keytally_core::{
-    AttachError, CreateError, Gate, GateConfig, LINE_LEN, Limiter, Line, Name, Peppers, Plan, Policy,
+    AttachError, CreateError, Gate, GateConfig, LINE_LEN, Limiter, Line, Name, Peppers, Plan,
+    Policy,
 };
 use keytally_core::{FORMAT_VERSION, TableKind};
 
@@ -67,7 +68,8 @@ fn open_gate(memory: &[Line]) -> Option<AttachError> {
 /// One kind of table: made, and opened.
 type Kind = (TableKind, fn() -> Vec<Line>, fn(&[Line]) -> Option<AttachError>);
 
-const KINDS: [Kind; 2] = [(TableKind::Limiter, limiter, open_limiter), (TableKind::Gate, gate, open_gate)];
+const KINDS: [Kind; 2] =
+    [(TableKind::Limiter, limiter, open_limiter), (TableKind::Gate, gate, open_gate)];
 
 /// What is said when a word of the header's first line is another.
 fn with_word(
@@ -131,7 +133,10 @@ fn every_word_of_a_header_is_checked() {
         for capacity in [CAPACITY - 16, CAPACITY + 16] {
             match said(3, &|word| word & HIGH | u64::from(capacity)) {
                 Some(AttachError::Truncated { len: found, needed }) => {
-                    assert!(found == len && (needed < len) == (capacity < CAPACITY), "{needed} and {len}");
+                    assert!(
+                        found == len && (needed < len) == (capacity < CAPACITY),
+                        "{needed} and {len}"
+                    );
                 }
                 other => panic!("{capacity}: {other:?}"),
             }
@@ -171,7 +176,10 @@ fn a_table_that_lost_or_won_lines_is_refused() {
         assert_eq!(open(&[]), Some(AttachError::Truncated { len: 0, needed: LINE_LEN as u64 }));
         let mut more = make();
         more.push(Line::new());
-        assert_eq!(open(&more), Some(AttachError::Truncated { len: needed + LINE_LEN as u64, needed }));
+        assert_eq!(
+            open(&more),
+            Some(AttachError::Truncated { len: needed + LINE_LEN as u64, needed })
+        );
     }
 }
 
@@ -180,8 +188,13 @@ fn a_gate_needs_its_prefix_its_first_plan_and_a_pepper() {
     let memory = gate();
     let said = |at, value| with_word(&memory, open_gate, at, |_| value);
     let prefix = 8 + 4;
-    for damaged in [0, u64::from_le_bytes(*b"kt\0x\0\0\0\0"), u64::from_le_bytes(*b"KT\0\0\0\0\0\0")] {
-        assert_eq!(said(prefix, damaged), Some(AttachError::Geometry { what: "prefix", value: damaged }));
+    for damaged in
+        [0, u64::from_le_bytes(*b"kt\0x\0\0\0\0"), u64::from_le_bytes(*b"KT\0\0\0\0\0\0")]
+    {
+        assert_eq!(
+            said(prefix, damaged),
+            Some(AttachError::Geometry { what: "prefix", value: damaged })
+        );
     }
     let plan = 6 * 8;
     assert_eq!(said(plan, 0), Some(AttachError::Geometry { what: "first plan", value: 0 }));
@@ -198,7 +211,9 @@ fn a_gate_needs_its_prefix_its_first_plan_and_a_pepper() {
 
 #[test]
 fn a_table_is_the_same_in_memory_that_was_used_before() {
-    for (make, create) in [(limiter as fn() -> _, create_limiter as fn(&[Line]) -> _), (gate, create_gate)] {
+    for (make, create) in
+        [(limiter as fn() -> _, create_limiter as fn(&[Line]) -> _), (gate, create_gate)]
+    {
         let fresh = make();
         let used = memory(fresh.len());
         used.iter().for_each(|line| (0..8).for_each(|word| line.store(word, u64::MAX)));
@@ -212,7 +227,8 @@ fn a_limiter_has_a_header_of_two_lines_or_more() {
     let lines = Limiter::<&[Line]>::lines(CAPACITY);
     for header_lines in [0, 1, 2, 3, 64] {
         let memory = memory(lines - 2 + header_lines.max(2));
-        let made = Limiter::create_after(&memory[..], header_lines, &policy(), CAPACITY, [7; 16]).map(drop);
+        let made = Limiter::create_after(&memory[..], header_lines, &policy(), CAPACITY, [7; 16])
+            .map(drop);
         if header_lines < 2 {
             assert_eq!(made, Err(CreateError::Size { lines: memory.len(), needed: lines }));
         } else {
@@ -223,7 +239,9 @@ fn a_limiter_has_a_header_of_two_lines_or_more() {
 
 #[test]
 fn a_table_is_made_only_in_memory_of_its_size() {
-    for (make, create) in [(limiter as fn() -> _, create_limiter as fn(&[Line]) -> _), (gate, create_gate)] {
+    for (make, create) in
+        [(limiter as fn() -> _, create_limiter as fn(&[Line]) -> _), (gate, create_gate)]
+    {
         let needed = make().len();
         for lines in [0, 1, needed - 1, needed + 1] {
             let memory = memory(lines);

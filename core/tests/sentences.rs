@@ -5,8 +5,8 @@
 use core::fmt::Display;
 
 use keytally_core::{
-    AdminError, AttachError, CreateError, Entropy, Flaw, FlawKind, KeyId, Name, Outcome, ParseKeyError,
-    Pepper, Peppers, PeppersError, Policy, Reason, TableKind, Timestamp, Verdict,
+    AdminError, AttachError, CreateError, Entropy, Flaw, FlawKind, KeyId, Name, Outcome,
+    ParseKeyError, Pepper, Peppers, PeppersError, Policy, Reason, TableKind, Timestamp, Verdict,
 };
 
 /// Each sentence says all of its words, and nothing is left of a format.
@@ -87,7 +87,10 @@ fn of_an_invalid_key_id_pepper_or_policy() {
         (&Peppers::new(&[[1; 5]]).unwrap_err(), &["5 bytes", "at least 32"]),
         (&PeppersError::Count, &["1 to 4 different peppers"]),
         (&PeppersError::Repeated, &["given twice"]),
-        (&Verdict::duplicate_header(Timestamp::default()).write_headers(&mut []).unwrap_err(), &["58 bytes"]),
+        (
+            &Verdict::duplicate_header(Timestamp::default()).write_headers(&mut []).unwrap_err(),
+            &["58 bytes"],
+        ),
     ]);
     let policies: [(&str, &[&str]); 10] = [
         ("", &["at least one quota", "100/minute"]),
@@ -135,8 +138,8 @@ fn of_a_flaw() {
 #[test]
 fn of_an_outcome_and_a_reason_one_word() {
     use Outcome::{Admitted, Denied, Full, InvalidKey, MissingKey, TooCostly};
-    let outcomes =
-        [Admitted, Denied, MissingKey, InvalidKey, TooCostly, Full].map(|outcome| outcome.to_string());
+    let outcomes = [Admitted, Denied, MissingKey, InvalidKey, TooCostly, Full]
+        .map(|outcome| outcome.to_string());
     let reasons = [
         Reason::Malformed,
         Reason::Checksum,
@@ -149,7 +152,10 @@ fn of_an_outcome_and_a_reason_one_word() {
         Reason::Damaged,
     ]
     .map(|reason| reason.to_string());
-    assert_eq!(outcomes, ["admitted", "denied", "missing_key", "invalid_key", "too_costly", "full"]);
+    assert_eq!(
+        outcomes,
+        ["admitted", "denied", "missing_key", "invalid_key", "too_costly", "full"]
+    );
     assert_eq!(
         reasons,
         [

@@ -8,7 +8,8 @@ use alloc::rc::Rc;
 use core::cell::Cell;
 
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers, Plan, Reason, Timestamp, Verdict,
+    Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Peppers, Plan, Reason, Timestamp,
+    Verdict,
 };
 
 mod support {
@@ -142,7 +143,10 @@ fn check_stopped_for_a_period_spares_the_next_key() {
     assert_next_key_keeps_its_tally(
         |setup, gate| check(gate, &setup.key, at(130)),
         |_, verdict| {
-            assert!(matches!(verdict.reason(), Some(Reason::Unknown | Reason::Revoked)), "{verdict:?}");
+            assert!(
+                matches!(verdict.reason(), Some(Reason::Unknown | Reason::Revoked)),
+                "{verdict:?}"
+            );
         },
     );
 }
@@ -166,7 +170,8 @@ fn check_stopped_for_a_period_sees_the_revocation() {
                 administrator.revoke(key_id).unwrap();
             }
         };
-        let Some(verdict) = setup.stopped(access, |gate| check(gate, &setup.key, at(1)), revoke) else {
+        let Some(verdict) = setup.stopped(access, |gate| check(gate, &setup.key, at(1)), revoke)
+        else {
             assert!(access > 1, "the check was never stopped");
             break;
         };

@@ -3,8 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, Limiter, Line, Name, NewKey, Outcome, ParsePolicyErrorKind, Peppers,
-    Plan, Policy, Timestamp, Verdict,
+    Charge, Entropy, Gate, GateConfig, Limiter, Line, Name, NewKey, Outcome, ParsePolicyErrorKind,
+    Peppers, Plan, Policy, Timestamp, Verdict,
 };
 
 mod support {
@@ -73,7 +73,9 @@ fn burst_after_idle_exceeds_neither_limit_nor_remaining() {
 
 #[test]
 fn a_large_cost_overflows_into_an_admission() {
-    for policy in ["1/hour", "10/hour", "2147483647/second", "sliding 32767/second", "4294967295/day"] {
+    for policy in
+        ["1/hour", "10/hour", "2147483647/second", "sliding 32767/second", "4294967295/day"]
+    {
         let limiter = limiter(policy, 8);
         let limit = policy.parse::<Policy>().unwrap().quotas()[0].limit;
         assert!(limiter.check(b"a", 1, at(0)).is_admitted());
@@ -99,8 +101,9 @@ fn two_clocks_that_disagree_open_the_window_in_turn() {
     for policy in ["10/second", "sliding 10/second", "10/minute", "10/minute, 12/hour"] {
         for apart in [1, 2, 30, 60] {
             let limiter = limiter(policy, 8);
-            let admitted =
-                (0..1000).filter(|turn| limiter.check(b"a", 1, at(turn % 2 * apart)).is_admitted()).count();
+            let admitted = (0..1000)
+                .filter(|turn| limiter.check(b"a", 1, at(turn % 2 * apart)).is_admitted())
+                .count();
             // Each of the two may find a window of its own, the late one only the first time.
             assert!(admitted <= 20, "{admitted} of {policy}, {apart} s apart");
         }
@@ -115,7 +118,11 @@ fn no_time_panics() {
             let now = Timestamp::from_unix_ms(ms);
             let verdict = limiter.check(b"a", 1, now);
             verdict.headers();
-            limiter.refund(b"a", Charge { cost: 1, at: now }, Timestamp::from_unix_ms(u64::MAX - ms));
+            limiter.refund(
+                b"a",
+                Charge { cost: 1, at: now },
+                Timestamp::from_unix_ms(u64::MAX - ms),
+            );
         }
     }
 }
@@ -139,8 +146,9 @@ fn making_room_hands_out_fresh_windows() {
 #[test]
 fn innocents_are_denied_by_a_sketch() {
     let limiter = limiter("5/minute", 100_000);
-    let denied = (0..100_000u32)
-        .filter(|subject| limiter.check(&subject.to_le_bytes(), 1, at(0)).outcome() == Outcome::Denied);
+    let denied = (0..100_000u32).filter(|subject| {
+        limiter.check(&subject.to_le_bytes(), 1, at(0)).outcome() == Outcome::Denied
+    });
     assert_eq!(denied.count(), 0);
 }
 
@@ -167,7 +175,8 @@ fn retry_after_stands_on_answers_that_need_none_or_is_zero() {
         let seconds: u64 = field(&limiter.check(b"a", 1, now)).unwrap().parse().unwrap();
         assert_eq!(seconds, (60_000 - ms).div_ceil(1000).max(1));
     }
-    let reset = limiter.peek(b"a", 1, at(0)).headers().iter().nth(2).map(|(_, value)| value.to_owned());
+    let reset =
+        limiter.peek(b"a", 1, at(0)).headers().iter().nth(2).map(|(_, value)| value.to_owned());
     assert_eq!(reset, Some((NOON_S + 3600).to_string()), "an integer Unix time");
 }
 
@@ -183,7 +192,9 @@ fn a_policy_text_could_be_read_as_an_interval() {
 
 #[test]
 fn zero_means_no_state_or_no_limit() {
-    for (text, kind) in [("0/minute", ParsePolicyErrorKind::Limit), ("5/0s", ParsePolicyErrorKind::Window)] {
+    for (text, kind) in
+        [("0/minute", ParsePolicyErrorKind::Limit), ("5/0s", ParsePolicyErrorKind::Window)]
+    {
         assert_eq!(text.parse::<Policy>().unwrap_err().kind(), kind);
     }
     // At the epoch itself, where stamp 0 is a real stamp, a limit holds too.
@@ -228,7 +239,10 @@ fn charging_before_verifying_lets_a_guesser_lock_out_the_owner() {
 #[test]
 fn two_key_headers_are_rejected_whichever_a_server_takes() {
     let verdict = Verdict::duplicate_header(at(0));
-    assert_eq!((verdict.outcome(), verdict.body()), (Outcome::InvalidKey, r#"{"error": "Invalid API key"}"#));
+    assert_eq!(
+        (verdict.outcome(), verdict.body()),
+        (Outcome::InvalidKey, r#"{"error": "Invalid API key"}"#)
+    );
 }
 
 #[test]
@@ -244,10 +258,14 @@ fn revoked_keys_live_on_in_caches() {
 fn a_rotation_doubles_the_quota_during_its_grace() {
     with_key(|gate, old, key_id| {
         let until = Some(at(3600));
-        let new =
-            gate.administer().unwrap().rotate(key_id, until, false, Entropy::new([6; 24]), at(1)).unwrap();
+        let new = gate
+            .administer()
+            .unwrap()
+            .rotate(key_id, until, false, Entropy::new([6; 24]), at(1))
+            .unwrap();
         let keys = [old, new.expose(), old, new.expose()];
-        let admitted = keys.iter().filter(|key| gate.check(Some(key.as_bytes()), 1, at(1)).is_admitted());
+        let admitted =
+            keys.iter().filter(|key| gate.check(Some(key.as_bytes()), 1, at(1)).is_admitted());
         assert_eq!(admitted.count(), 2);
     });
 }
@@ -281,7 +299,10 @@ fn a_401_comes_without_www_authenticate() {
     with_key(|gate, _, _| {
         for api_key in [None, Some(&b"wrong"[..])] {
             let headers = gate.check(api_key, 1, at(0)).headers();
-            assert_eq!(headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["WWW-Authenticate"]);
+            assert_eq!(
+                headers.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+                ["WWW-Authenticate"]
+            );
         }
     });
 }

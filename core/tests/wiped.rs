@@ -28,7 +28,8 @@ fn zeros_after_drop<T>(value: T, range: core::ops::Range<usize>) -> usize {
 fn a_key_is_wiped() {
     let name = |text| Name::new(text).unwrap();
     let key =
-        Key::mint(name("kt"), name("live"), KeyId::from_number(u64::MAX).unwrap(), &[0xa7; 16]).unwrap();
+        Key::mint(name("kt"), name("live"), KeyId::from_number(u64::MAX).unwrap(), &[0xa7; 16])
+            .unwrap();
     // Where in the value the text lies is the string's business.
     let (start, len) = (key.expose().as_ptr().addr() - (&raw const key).addr(), key.expose().len());
     assert_eq!(zeros_after_drop(key, start..start + len), len);
@@ -43,6 +44,10 @@ fn entropy_is_wiped() {
 #[test]
 fn a_pepper_is_wiped() {
     let pepper = Pepper::new(&[0xa7; 32]).unwrap();
-    assert_eq!(size_of::<Pepper>(), 2 * 32 + 8, "two states of SHA-256 and the fingerprint, and no padding");
+    assert_eq!(
+        size_of::<Pepper>(),
+        2 * 32 + 8,
+        "two states of SHA-256 and the fingerprint, and no padding"
+    );
     assert!(zeros_after_drop(pepper, 0..72) >= 64);
 }

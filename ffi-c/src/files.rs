@@ -31,9 +31,10 @@ impl GateState {
             keys.clone(),
         ) {
             Ok(table) => Ok(FileGate { table, file }),
-            Err(source) => {
-                Err(keytally::Error::Attach { path: file.path().unwrap_or(Path::new("")).into(), source })
-            }
+            Err(source) => Err(keytally::Error::Attach {
+                path: file.path().unwrap_or(Path::new("")).into(),
+                source,
+            }),
         };
         let table = GateTable::File(Followed::from_gate(file, peppers, over)?);
         Ok(Self { table, clock: HandleClock::default() })
@@ -305,7 +306,10 @@ pub extern "C" fn kt_limiter_create(
 ///
 /// Statuses: those of `kt_gate_open`, except those about peppers.
 #[unsafe(no_mangle)]
-pub extern "C" fn kt_limiter_open(path: In<c_char>, limiter_out: Out<*mut kt_limiter>) -> kt_status {
+pub extern "C" fn kt_limiter_open(
+    path: In<c_char>,
+    limiter_out: Out<*mut kt_limiter>,
+) -> kt_status {
     guard(|| {
         let target = limiter_out.target()?;
         let file = keytally::Limiter::open(self::path(path)?)?;

@@ -30,7 +30,9 @@ pub const KT_GATE_PLAN_SLOTS: usize = 4;
 pub const KT_MAX_PEPPERS: usize = 4;
 
 const _: () = {
-    assert!(size_of::<kt_gate>() == KT_GATE_HANDLE_SIZE && align_of::<kt_gate>() == KT_HANDLE_ALIGN);
+    assert!(
+        size_of::<kt_gate>() == KT_GATE_HANDLE_SIZE && align_of::<kt_gate>() == KT_HANDLE_ALIGN
+    );
     assert!(KT_MAX_KEYS == MAX_KEYS);
     assert!(KT_MAX_PEPPERS == keytally_core::MAX_PEPPERS);
 };
@@ -446,7 +448,8 @@ pub extern "C" fn kt_gate_refund(
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let (key_id, charge) = (self::key_id(key_id)?, charge.read()?.to_core());
-        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.refund(key_id, charge, clock));
+        let verdict =
+            with_clock!(gate.clock.time(now_ms)?, |clock| gate.refund(key_id, charge, clock));
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })
@@ -468,8 +471,8 @@ pub extern "C" fn kt_gate_settle(
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
         let (key_id, estimate) = (self::key_id(key_id)?, estimate.read()?.to_core());
-        let verdict =
-            with_clock!(gate.clock.time(now_ms)?, |clock| gate.settle(key_id, estimate, actual, clock));
+        let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate
+            .settle(key_id, estimate, actual, clock));
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())
     })

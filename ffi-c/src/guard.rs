@@ -16,7 +16,8 @@ pub(crate) fn guard(work: impl FnOnce() -> FfiResult) -> kt_status {
 #[inline]
 fn without_unwinding(work: impl FnOnce() -> FfiResult) -> FfiResult {
     // A table consists of atomics, so a panic leaves no state in it that others must not see.
-    std::panic::catch_unwind(core::panic::AssertUnwindSafe(work)).unwrap_or(Err(kt_status::KT_INTERNAL))
+    std::panic::catch_unwind(core::panic::AssertUnwindSafe(work))
+        .unwrap_or(Err(kt_status::KT_INTERNAL))
 }
 
 /// Without `std` nothing unwinds: a panic ends in the handler.

@@ -92,7 +92,9 @@ impl kt_key_info {
                     .map_or_else(Default::default, |env| Text::<KT_NAME_SIZE>::from_display(&env))
                     .as_bytes(),
             ),
-            last_characters: to_characters(info.last_characters.as_deref().unwrap_or_default().as_bytes()),
+            last_characters: to_characters(
+                info.last_characters.as_deref().unwrap_or_default().as_bytes(),
+            ),
             reserved_8_: [0; 6],
             private_at_ms_: info.quotas.time().unix_ms(),
             private_,
@@ -122,7 +124,8 @@ plain! {
 /// A callback for each key, with the `context` that was given to `kt_gate_list`. `info` is valid during the
 /// callback only. Return 0 to continue and any other number to end the list. Do not leave it by an
 /// exception or `longjmp`.
-pub type kt_key_visitor = Option<extern "C" fn(context: *mut c_void, info: In<kt_key_info>) -> c_int>;
+pub type kt_key_visitor =
+    Option<extern "C" fn(context: *mut c_void, info: In<kt_key_info>) -> c_int>;
 
 /// The kind of a flaw in a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,7 +265,11 @@ pub extern "C" fn kt_gate_list(
 ///
 /// Statuses: `KT_NO_SUCH_PLAN`.
 #[unsafe(no_mangle)]
-pub extern "C" fn kt_gate_plan(gate: Handle<kt_gate>, plan: u8, info_out: Out<kt_plan_info>) -> kt_status {
+pub extern "C" fn kt_gate_plan(
+    gate: Handle<kt_gate>,
+    plan: u8,
+    info_out: Out<kt_plan_info>,
+) -> kt_status {
     guard(|| {
         let (gate, target) = (gate.in_force()?, info_out.target()?);
         let plan = gate.plan(plan).ok_or(kt_status::KT_NO_SUCH_PLAN)?;

@@ -164,7 +164,11 @@ pub extern "C" fn kt_key_id_text(
 ///
 /// Statuses: `KT_KEY_ID_FORM`.
 #[unsafe(no_mangle)]
-pub extern "C" fn kt_key_id_parse(text: In<c_char>, text_len: usize, key_id_out: Out<u64>) -> kt_status {
+pub extern "C" fn kt_key_id_parse(
+    text: In<c_char>,
+    text_len: usize,
+    key_id_out: Out<u64>,
+) -> kt_status {
     guard(|| {
         let target = key_id_out.target()?;
         let text = utf8(text.text(text_len)?, kt_status::KT_KEY_ID_FORM)?;

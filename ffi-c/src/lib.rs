@@ -45,8 +45,8 @@ mod version;
 #[cfg(feature = "host")]
 pub use files::*;
 pub use {
-    administer::*, clock::*, gate::*, inspect::*, key::*, limiter::*, message::*, pointers::*, policy::*,
-    request::*, status::*, time::*, verdict::*, version::*,
+    administer::*, clock::*, gate::*, inspect::*, key::*, limiter::*, message::*, pointers::*,
+    policy::*, request::*, status::*, time::*, verdict::*, version::*,
 };
 
 /// Loops without end. A panic would be a defect of the library, and docs/PANICS.md proves that a

@@ -26,7 +26,10 @@ pub const KT_TABLE_ALIGN: usize = 64;
 pub const KT_MAX_SUBJECTS: u32 = 1073741824;
 
 const _: () = {
-    assert!(size_of::<kt_limiter>() == KT_LIMITER_HANDLE_SIZE && align_of::<kt_limiter>() == KT_HANDLE_ALIGN);
+    assert!(
+        size_of::<kt_limiter>() == KT_LIMITER_HANDLE_SIZE
+            && align_of::<kt_limiter>() == KT_HANDLE_ALIGN
+    );
     assert!(align_of::<Line>() == KT_TABLE_ALIGN);
     assert!(KT_MAX_SUBJECTS == keytally_core::MAX_SUBJECTS);
 };
@@ -265,8 +268,9 @@ pub extern "C" fn kt_limiter_refund(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let (subject, charge) = (subject.slice(subject_len)?, charge.read()?.to_core());
-        let verdict =
-            with_clock!(limiter.clock.time(now_ms)?, |clock| limiter.table.refund(subject, charge, clock));
+        let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| limiter
+            .table
+            .refund(subject, charge, clock));
         target.put_verdict(&verdict);
         Ok(())
     })
@@ -311,7 +315,8 @@ pub extern "C" fn kt_limiter_reset(
     guard(|| {
         let (limiter, target) = (limiter.state()?, verdict_out.target()?);
         let subject = subject.slice(subject_len)?;
-        let verdict = with_clock!(limiter.clock.time(now_ms)?, |clock| limiter.table.reset(subject, clock));
+        let verdict =
+            with_clock!(limiter.clock.time(now_ms)?, |clock| limiter.table.reset(subject, clock));
         target.put_verdict(&verdict);
         Ok(())
     })
@@ -319,7 +324,10 @@ pub extern "C" fn kt_limiter_reset(
 
 /// Writes the number of subjects that the limiter was created for.
 #[unsafe(no_mangle)]
-pub extern "C" fn kt_limiter_capacity(limiter: Handle<kt_limiter>, capacity_out: Out<u32>) -> kt_status {
+pub extern "C" fn kt_limiter_capacity(
+    limiter: Handle<kt_limiter>,
+    capacity_out: Out<u32>,
+) -> kt_status {
     guard(|| {
         let (limiter, target) = (limiter.state()?, capacity_out.target()?);
         target.write(limiter.table.capacity());
@@ -331,7 +339,11 @@ pub extern "C" fn kt_limiter_capacity(limiter: Handle<kt_limiter>, capacity_out:
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
-pub extern "C" fn kt_limiter_live(limiter: Handle<kt_limiter>, now_ms: u64, live_out: Out<u64>) -> kt_status {
+pub extern "C" fn kt_limiter_live(
+    limiter: Handle<kt_limiter>,
+    now_ms: u64,
+    live_out: Out<u64>,
+) -> kt_status {
     guard(|| {
         let (limiter, target) = (limiter.state()?, live_out.target()?);
         target.write(limiter.table.live_subjects(limiter.clock.time(now_ms)?.moment()));

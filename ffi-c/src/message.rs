@@ -21,5 +21,7 @@ impl Numbered for kt_status {
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_status_message(status: Number<kt_status>) -> In<'static, c_char> {
     let known = kt_status::ALL.iter().find(|known| **known as i32 == status.0);
-    In::from_static(known.map_or(c"this number is not a status of keytally", |known| known.message()))
+    In::from_static(
+        known.map_or(c"this number is not a status of keytally", |known| known.message()),
+    )
 }

@@ -427,7 +427,8 @@ impl Memory<'_> {
         let lines = len / LINE_LEN;
         check_range(begin, lines)?;
         let (first, handle_first) = (begin.addr(), handle.0.addr());
-        let (end, handle_end) = (first + lines * LINE_LEN, handle_first.saturating_add(size_of::<H>()));
+        let (end, handle_end) =
+            (first + lines * LINE_LEN, handle_first.saturating_add(size_of::<H>()));
         if first < handle_end && handle_first < end {
             return Err(kt_status::KT_OVERLAP);
         }

@@ -72,7 +72,11 @@ pub extern "C" fn kt_policy_explain(
             Ok(text) => match text.parse::<Policy>() {
                 Ok(_) => return put(buffer, written, b""),
                 Err(error) if error.part().len() >= IMPORTED_KEY_LEN.start => {
-                    return put(buffer, written, kt_status::from(error.kind()).message().to_bytes());
+                    return put(
+                        buffer,
+                        written,
+                        kt_status::from(error.kind()).message().to_bytes(),
+                    );
                 }
                 Err(error) => Text::<KT_POLICY_SIZE>::from_display(&error),
             },

@@ -5,7 +5,9 @@ use core::ops::Range;
 
 use keytally_core::MAX_QUOTAS;
 use keytally_core::decide::waits_from;
-use keytally_core::{Charge, Outcome, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window};
+use keytally_core::{
+    Charge, Outcome, QuotaState, Quotas, Reason, Response, Timestamp, Verdict, Window,
+};
 
 use crate::guard::guard;
 use crate::pointers::{In, Number, Numbered, Out, Target, plain};
@@ -243,13 +245,19 @@ pub(crate) fn put_quotas(words: &mut [u32; QUOTA_SLOTS * QUOTA_WORDS], quotas: &
         let lacking = if state.lacking { LACKING } else { 0 };
         let lasting = if state.lasting { LASTING } else { 0 };
         // A reset is at most two windows ahead, which 32 bits hold.
-        let reset_in_s = u32::try_from(state.reset_unix_s.saturating_sub(now_s)).unwrap_or(u32::MAX);
-        *slot = [state.limit, state.remaining, state.window.seconds() | lacking | lasting, reset_in_s];
+        let reset_in_s =
+            u32::try_from(state.reset_unix_s.saturating_sub(now_s)).unwrap_or(u32::MAX);
+        *slot =
+            [state.limit, state.remaining, state.window.seconds() | lacking | lasting, reset_in_s];
     }
 }
 
 /// Reads the quota at `index` of the private part. Returns `None` if no quota has these words.
-fn quota_state(words: &[u32; QUOTA_SLOTS * QUOTA_WORDS], index: usize, at_ms: u64) -> Option<QuotaState> {
+fn quota_state(
+    words: &[u32; QUOTA_SLOTS * QUOTA_WORDS],
+    index: usize,
+    at_ms: u64,
+) -> Option<QuotaState> {
     let (slots, _) = words.as_chunks::<QUOTA_WORDS>();
     let [limit, remaining, window, reset_in_s] = *slots.get(index)?;
     let length = Window::from_seconds(window & !(LACKING | LASTING))?;
@@ -337,7 +345,10 @@ impl kt_charge {
     }
 }
 
-fn respond<R>(verdict: In<'_, kt_verdict>, respond: impl FnOnce(Response<'_>) -> R) -> FfiResult<R> {
+fn respond<R>(
+    verdict: In<'_, kt_verdict>,
+    respond: impl FnOnce(Response<'_>) -> R,
+) -> FfiResult<R> {
     // A copy, because the result may be written over the verdict.
     verdict.read()?.respond(respond).ok_or(kt_status::KT_NOT_A_VERDICT)
 }
@@ -477,7 +488,11 @@ pub extern "C" fn kt_verdict_fields<'c>(
             respond(verdict, |response| response.write_fields(&mut values, put))?;
             let values = values.get(..end).filter(|_| count <= fields.len());
             buffer.copy(values.ok_or(kt_status::KT_BUFFER_TOO_SMALL)?)?;
-            found.into_iter().flatten().enumerate().for_each(|(index, field)| fields.write(index, field));
+            found
+                .into_iter()
+                .flatten()
+                .enumerate()
+                .for_each(|(index, field)| fields.write(index, field));
         }
         count_target.write(count);
         Ok(())
@@ -490,7 +505,8 @@ pub extern "C" fn kt_verdict_fields<'c>(
 /// Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_body(verdict: In<kt_verdict>) -> In<'static, c_char> {
-    let outcome = verdict.read().ok().and_then(|verdict| Outcome::ALL.get(usize::from(verdict.outcome.0)));
+    let outcome =
+        verdict.read().ok().and_then(|verdict| Outcome::ALL.get(usize::from(verdict.outcome.0)));
     In::from_static(outcome.map_or(c"", |outcome| body(*outcome)))
 }
 
@@ -532,7 +548,10 @@ pub extern "C" fn kt_verdict_problem(
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
-pub extern "C" fn kt_verdict_duplicate_header(now_ms: u64, verdict_out: Out<kt_verdict>) -> kt_status {
+pub extern "C" fn kt_verdict_duplicate_header(
+    now_ms: u64,
+    verdict_out: Out<kt_verdict>,
+) -> kt_status {
     guard(|| {
         let target = verdict_out.target()?;
         target.put_verdict(&Verdict::duplicate_header(Time::new(now_ms)?.moment()));

@@ -35,7 +35,8 @@ fn declarations() -> Vec<String> {
     }
     code += rest;
     let code = code.replace("extern \"C\" {", "");
-    let code: String = code.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+    let code: String =
+        code.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
     let mut found = vec![String::new()];
     let mut depth = 0;
     for character in code.chars() {
@@ -53,7 +54,8 @@ fn declarations() -> Vec<String> {
 fn constants() -> impl Iterator<Item = &'static str> {
     HEADER.lines().filter_map(|line| {
         let (name, value) = line.strip_prefix("#define ")?.split_once(' ')?;
-        let counted = name.starts_with("KT_") && !name.contains('(') && !name.starts_with("KT_VERSION");
+        let counted =
+            name.starts_with("KT_") && !name.contains('(') && !name.starts_with("KT_VERSION");
         (counted && !value.is_empty()).then_some(name)
     })
 }
@@ -62,7 +64,8 @@ fn constants() -> impl Iterator<Item = &'static str> {
 fn program(declarations: &[String]) -> String {
     let mut program = "#include <keytally.h>\n#include <stdio.h>\nint main(void) {\n".to_owned();
     let mut number = |what: &str, name: &str, value: &str| {
-        let line = format!("    printf(\"{what} {name} %llu\\n\", (unsigned long long)({value}));\n");
+        let line =
+            format!("    printf(\"{what} {name} %llu\\n\", (unsigned long long)({value}));\n");
         program.write_str(&line).unwrap();
     };
     for name in constants() {
@@ -82,8 +85,16 @@ fn program(declarations: &[String]) -> String {
             number("align", name, &format!("_Alignof({name})"));
             for member in body.split(';').filter(|text| !text.trim().is_empty()) {
                 let member = member.split('[').next().unwrap().rsplit([' ', '*']).next().unwrap();
-                number("offset", &format!("{name}.{member}"), &format!("offsetof({name}, {member})"));
-                number("length", &format!("{name}.{member}"), &format!("sizeof((({name} *)0)->{member})"));
+                number(
+                    "offset",
+                    &format!("{name}.{member}"),
+                    &format!("offsetof({name}, {member})"),
+                );
+                number(
+                    "length",
+                    &format!("{name}.{member}"),
+                    &format!("sizeof((({name} *)0)->{member})"),
+                );
             }
         }
     }
@@ -108,7 +119,13 @@ fn interface() -> String {
     let (source, built) = (folder.path().join("abi.c"), folder.path().join("abi"));
     fs::write(&source, program(&declarations)).unwrap();
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../include");
-    run(Command::new("cc").arg("-std=c11").arg("-I").arg(include).arg(&source).arg("-o").arg(&built));
+    run(Command::new("cc")
+        .arg("-std=c11")
+        .arg("-I")
+        .arg(include)
+        .arg(&source)
+        .arg("-o")
+        .arg(&built));
     let mut found = run(&mut Command::new(built));
     for declaration in &declarations {
         if declaration.contains('(') && !declaration.contains('{') {
@@ -153,7 +170,8 @@ fn every_function_of_the_header_is_exported() {
         .collect();
     let mut sorted = functions.clone();
     sorted.sort_unstable();
-    let symbols: Vec<&str> = interface.lines().filter_map(|line| line.strip_prefix("symbol ")).collect();
+    let symbols: Vec<&str> =
+        interface.lines().filter_map(|line| line.strip_prefix("symbol ")).collect();
     assert_eq!(sorted, symbols);
     assert!(functions.len() > 60, "{functions:?}");
 }

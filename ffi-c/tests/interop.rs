@@ -32,7 +32,11 @@ impl Worker {
         // The test harness of Rust prints lines first.
         while !line.ends_with("ready\n") {
             line.clear();
-            assert_ne!(output.read_line(&mut line).unwrap(), 0, "the worker ended before it was ready");
+            assert_ne!(
+                output.read_line(&mut line).unwrap(),
+                0,
+                "the worker ended before it was ready"
+            );
         }
         Self { child, output }
     }
@@ -55,7 +59,8 @@ impl Worker {
 /// Starts two processes of each language.
 fn workers(gate: &Path, turns: u64, keys: &[String], pepper: &str) -> Vec<Worker> {
     let built = PathBuf::from(
-        std::env::var_os("KEYTALLY_TEST_WORKERS").expect("the suite `interop` says where the workers are"),
+        std::env::var_os("KEYTALLY_TEST_WORKERS")
+            .expect("the suite `interop` says where the workers are"),
     );
     let mut arguments = vec![gate.display().to_string(), NOW_MS.to_string(), turns.to_string()];
     arguments.extend_from_slice(keys);
@@ -82,7 +87,8 @@ fn spend_together(keys: usize, turns: u64) -> Vec<u64> {
     let config = GateConfig::default().with_keys(1000).with_plans(plans);
     let gate = Gate::create(&path, pepper::parse(&pepper).unwrap(), &config).unwrap();
     let new = NewKey::new(1, Name::new("live").unwrap());
-    let keys: Vec<String> = (0..keys).map(|_| gate.issue(&new).unwrap().0.expose().to_owned()).collect();
+    let keys: Vec<String> =
+        (0..keys).map(|_| gate.issue(&new).unwrap().0.expose().to_owned()).collect();
 
     let mut workers = workers(&path, turns, &keys, &pepper);
     workers.iter_mut().for_each(Worker::begin);
@@ -120,7 +126,8 @@ fn spend() {
     let now = Timestamp::from_unix_ms(arguments.next().unwrap().parse().unwrap());
     let turns: u64 = arguments.next().unwrap().parse().unwrap();
     let keys: Vec<&str> = arguments.collect();
-    let gate = Gate::open(gate, pepper::parse(&std::env::var("KEYTALLY_PEPPER").unwrap()).unwrap()).unwrap();
+    let gate = Gate::open(gate, pepper::parse(&std::env::var("KEYTALLY_PEPPER").unwrap()).unwrap())
+        .unwrap();
     let mut admitted = vec![0u64; keys.len()];
     println!("ready");
     std::io::stdin().read_line(&mut String::new()).unwrap();

@@ -36,7 +36,8 @@ impl Server {
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
+        let address =
+            line.trim().strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
         Self { child, address, gate, _folder: folder }
     }
 
@@ -55,8 +56,11 @@ impl Server {
     fn get(&self, path: &str, headers: &[String]) -> (u16, Vec<String>, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n")
-            .unwrap();
+        write!(
+            stream,
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
+        )
+        .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

@@ -130,7 +130,10 @@ mod tests {
     fn time_after_the_last_timestamp_becomes_the_last() {
         let last = Duration::from_millis(u64::MAX);
         let instants = [last - Duration::from_millis(1), last, last + Duration::from_millis(1)];
-        assert_eq!(instants.map(|since| ms(UNIX_EPOCH + since)), [u64::MAX - 1, u64::MAX, u64::MAX]);
+        assert_eq!(
+            instants.map(|since| ms(UNIX_EPOCH + since)),
+            [u64::MAX - 1, u64::MAX, u64::MAX]
+        );
         assert_eq!(ms(UNIX_EPOCH + Duration::from_secs(i64::MAX as u64)), u64::MAX);
     }
 

@@ -166,7 +166,9 @@ impl fmt::Display for Error {
         match self {
             Self::Admin { path, source } => about(path.as_deref(), source, f),
             Self::Attach { path, source } => about(Some(path), source, f),
-            Self::Busy { path, waited, holder } => about(path.as_deref(), &Waited { waited, holder }, f),
+            Self::Busy { path, waited, holder } => {
+                about(path.as_deref(), &Waited { waited, holder }, f)
+            }
             Self::Capacity { path, found, requested } => write!(
                 f,
                 "{}: this limiter is for {found} subjects, and {requested} were requested; open it with {found}, or remove it and create another",
@@ -175,22 +177,37 @@ impl fmt::Display for Error {
             Self::Create { path, source } => about(path.as_deref(), source, f),
             Self::Entropy(error) => write!(f, "the system provides no random bytes: {error}"),
             Self::Exists { path } => {
-                write!(f, "{}: a file of that name already exists, and it was not changed", shown(path))
+                write!(
+                    f,
+                    "{}: a file of that name already exists, and it was not changed",
+                    shown(path)
+                )
             }
             Self::Interrupted { path } => {
-                let sentence = "the wait for another administrator was interrupted, and nothing was changed";
+                let sentence =
+                    "the wait for another administrator was interrupted, and nothing was changed";
                 about(path.as_deref(), &sentence, f)
             }
-            Self::Io { doing, path, source } => write!(f, "cannot {doing} {}: {source}", shown(path)),
+            Self::Io { doing, path, source } => {
+                write!(f, "cannot {doing} {}: {source}", shown(path))
+            }
             Self::Mode { path, mode, recognized } => {
-                write!(f, "{}: its mode is {mode:04o}, so other users have access to it", shown(path))?;
+                write!(
+                    f,
+                    "{}: its mode is {mode:04o}, so other users have access to it",
+                    shown(path)
+                )?;
                 fix(*recognized, "chmod 600", path, f)
             }
             Self::NotAFile { path, found } => {
                 write!(f, "{}: this is {found}, not a regular file", shown(path))
             }
             Self::Owner { path, owner, user, recognized } => {
-                write!(f, "{}: it belongs to user {owner}, and this process is user {user}", shown(path))?;
+                write!(
+                    f,
+                    "{}: it belongs to user {owner}, and this process is user {user}",
+                    shown(path)
+                )?;
                 fix(*recognized, &format!("chown {user}"), path, f)
             }
             Self::Pepper { path, source } => about(path.as_deref(), source, f),
@@ -212,7 +229,11 @@ impl fmt::Display for Error {
                 HEADER_LEN
             ),
             Self::Writable { path, mode, recognized } => {
-                write!(f, "{}: its mode is {mode:04o}, so users other than root can write it", shown(path))?;
+                write!(
+                    f,
+                    "{}: its mode is {mode:04o}, so users other than root can write it",
+                    shown(path)
+                )?;
                 fix(*recognized, "chmod go-w", path, f)
             }
         }
@@ -260,12 +281,18 @@ impl fmt::Display for Waited<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { waited, holder } = self;
         if holder.pid == Some(std::process::id()) && waited.is_zero() {
-            return write!(f, "{holder} already administers this gate; end that first, or wait longer");
+            return write!(
+                f,
+                "{holder} already administers this gate; end that first, or wait longer"
+            );
         }
         if waited.is_zero() {
             write!(f, "{holder} is changing this gate; ")?;
         } else {
-            write!(f, "{holder} has been changing this gate for longer than the wait of {waited:?}; ")?;
+            write!(
+                f,
+                "{holder} has been changing this gate for longer than the wait of {waited:?}; "
+            )?;
         }
         match (holder.pid, holder.stopped) {
             (Some(pid), true) => write!(f, "it is stopped; continue it with: kill -CONT {pid}"),
@@ -347,11 +374,18 @@ impl fmt::Display for PepperError {
                 f,
                 "the text begins with a {encoding} byte-order mark; save it as ASCII or as UTF-8 without that mark"
             ),
-            Self::Count { given: 0 } => f.write_str("no pepper is given; `openssl rand -hex 32` makes one"),
-            Self::Count { given } => {
-                write!(f, "{given} peppers are given, and at most {MAX} can be in use; leave out the oldest")
+            Self::Count { given: 0 } => {
+                f.write_str("no pepper is given; `openssl rand -hex 32` makes one")
             }
-            Self::Form { number, of } => write!(f, "pepper {number} of {of} is neither hex nor base64"),
+            Self::Count { given } => {
+                write!(
+                    f,
+                    "{given} peppers are given, and at most {MAX} can be in use; leave out the oldest"
+                )
+            }
+            Self::Form { number, of } => {
+                write!(f, "pepper {number} of {of} is neither hex nor base64")
+            }
             Self::Long { max } => {
                 write!(f, "the file has more than {max} bytes, so it cannot be a pepper file")
             }
@@ -377,7 +411,8 @@ mod tests {
     fn busy_error_names_the_holder_and_a_remedy() {
         let busy = |pid, stopped| {
             let holder = LockHolder { pid, program: pid.map(|_| "worker".into()), stopped };
-            Error::Busy { path: Some("api.gate".into()), waited: Duration::from_secs(10), holder }.to_string()
+            Error::Busy { path: Some("api.gate".into()), waited: Duration::from_secs(10), holder }
+                .to_string()
         };
         assert_eq!(
             busy(Some(7), false),
@@ -390,7 +425,9 @@ mod tests {
 
     #[test]
     fn command_that_fixes_a_file_can_be_pasted() {
-        let mode = |path: &str| Error::Mode { path: path.into(), mode: 0o644, recognized: true }.to_string();
+        let mode = |path: &str| {
+            Error::Mode { path: path.into(), mode: 0o644, recognized: true }.to_string()
+        };
         assert_eq!(
             mode("/srv/api.gate"),
             "/srv/api.gate: its mode is 0644, so other users have access to it; fix it with: chmod 600 /srv/api.gate"

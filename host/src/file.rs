@@ -86,7 +86,8 @@ impl TableFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(replaced()),
             Err(error) => return Err(Error::io("open", absolute, error)),
         };
-        let identity = Identity::new(&file).map_err(|error| Error::io("examine", absolute, error))?;
+        let identity =
+            Identity::new(&file).map_err(|error| Error::io("examine", absolute, error))?;
         if identity == self.identity { Ok(Some(file.into())) } else { Err(replaced()) }
     }
 

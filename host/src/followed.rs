@@ -139,7 +139,9 @@ impl fmt::Display for FollowEvent<'_> {
             Self::Reopened(path) => {
                 write!(f, "{}: the file was replaced, and the new one is in force", path.display())
             }
-            Self::Failed(error) => write!(f, "{error}; the gate that was open before stays in force"),
+            Self::Failed(error) => {
+                write!(f, "{error}; the gate that was open before stays in force")
+            }
         }
     }
 }
@@ -166,8 +168,9 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         peppers: Peppers,
         wrap: impl Fn(Gate) -> Result<T, Error> + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let named =
-            gate.path().ok_or_else(|| Error::io("follow", Path::new("memory"), ErrorKind::NotFound))?;
+        let named = gate
+            .path()
+            .ok_or_else(|| Error::io("follow", Path::new("memory"), ErrorKind::NotFound))?;
         let path = std::path::absolute(named).map_err(|error| Error::io("follow", named, error))?;
         let shared = Shared {
             path,
@@ -195,7 +198,10 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     ///
     /// # Errors
     /// [`Error::Io`] if the system cannot start a thread.
-    pub fn watch(&self, mut report: impl FnMut(FollowEvent<'_>) + Send + 'static) -> Result<(), Error> {
+    pub fn watch(
+        &self,
+        mut report: impl FnMut(FollowEvent<'_>) + Send + 'static,
+    ) -> Result<(), Error> {
         let process = std::process::id();
         let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
         if watcher.as_ref().is_some_and(|watcher| watcher.process == process) {
@@ -278,8 +284,12 @@ impl<T: AsRef<Gate>> Shared<T> {
     /// Examines the path, unless another thread is already doing so.
     #[cold]
     fn look_once(&self, looked_ms: u64, now_ms: u64) {
-        let exchanged =
-            self.looked_ms.compare_exchange(looked_ms, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        let exchanged = self.looked_ms.compare_exchange(
+            looked_ms,
+            now_ms,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
         if exchanged.is_ok() {
             let _ = self.look(false, &mut |_| ());
         }
@@ -307,14 +317,17 @@ impl<T: AsRef<Gate>> Shared<T> {
     fn open_if_replaced(&self, force: bool) -> Result<bool, Error> {
         let current = self.current.load_full();
         let old = (*current).as_ref();
-        let in_place = old.is_in_place().map_err(|error| Error::io("examine", &self.path, error))?;
+        let in_place =
+            old.is_in_place().map_err(|error| Error::io("examine", &self.path, error))?;
         if in_place && !force {
             return Ok(false);
         }
         let gate = Gate::open(&self.path, self.peppers.clone())?;
         gate.keep_wait_of(old);
         self.current.store(Arc::new((self.wrap)(gate)?));
-        self.change_status(|status| *status = FollowStatus { reopened: status.reopened + 1, problem: None });
+        self.change_status(|status| {
+            *status = FollowStatus { reopened: status.reopened + 1, problem: None }
+        });
         Ok(true)
     }
 
@@ -330,7 +343,9 @@ impl<T: AsRef<Gate>> Shared<T> {
 impl<T> Drop for Followed<T> {
     fn drop(&mut self) {
         let watcher = self.watcher.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(watcher) = watcher.filter(|watcher| watcher.process == std::process::id()) else { return };
+        let Some(watcher) = watcher.filter(|watcher| watcher.process == std::process::id()) else {
+            return;
+        };
         self.shared.ending.store(1, Ordering::Release);
         watcher.thread.thread().unpark();
         // If `report` holds the last reference, this runs on the thread itself, which must not join

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    AdminError, Administrator, AttachError, Charge, Clock, Flaw, Key, KeyId, KeyInfo, MAX_KEYS, MAX_PLANS,
-    Name, NewKey, Peppers, Plan, Timestamp, Verdict,
+    AdminError, Administrator, AttachError, Charge, Clock, Flaw, Key, KeyId, KeyInfo, MAX_KEYS,
+    MAX_PLANS, Name, NewKey, Peppers, Plan, Timestamp, Verdict,
 };
 
 use crate::clock::{SystemClock, now};
@@ -88,7 +88,9 @@ impl GateConfig {
     /// Returns the size of the gate in lines. Refuses impossible settings before any disk space is
     /// reserved.
     fn lines(&self, path: Option<&Path>) -> Result<usize, Error> {
-        self.table().validate().map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
+        self.table()
+            .validate()
+            .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
     }
 }
 
@@ -142,7 +144,11 @@ impl Gate {
     /// - [`Error::Exists`] if `path` exists, whatever it is.
     /// - [`Error::Create`] if the settings are not possible.
     /// - [`Error::Io`] if the folder cannot be written or the disk is full.
-    pub fn create(path: impl AsRef<Path>, peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
+    pub fn create(
+        path: impl AsRef<Path>,
+        peppers: Peppers,
+        config: &GateConfig,
+    ) -> Result<Self, Error> {
         let path = path.as_ref();
         let lines = config.lines(Some(path))?;
         let (file, table) = create_table(path, lines, |memory| {
@@ -159,7 +165,8 @@ impl Gate {
     /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`].
     /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
-        let attach = |memory| -> Result<_, AttachError> { keytally_core::Gate::attach(memory, peppers) };
+        let attach =
+            |memory| -> Result<_, AttachError> { keytally_core::Gate::attach(memory, peppers) };
         let (file, table) = open_table(path.as_ref(), attach)?;
         Ok(Self::new(table, file))
     }
@@ -179,8 +186,9 @@ impl Gate {
     /// memory.
     pub fn in_memory(peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
         let lines = config.lines(None)?;
-        let (file, table) =
-            create_in_memory(lines, |memory| keytally_core::Gate::create(memory, &config.table(), peppers))?;
+        let (file, table) = create_in_memory(lines, |memory| {
+            keytally_core::Gate::create(memory, &config.table(), peppers)
+        })?;
         Ok(Self::new(table, file))
     }
 
@@ -453,8 +461,9 @@ impl Gate {
             return Ok(completed);
         }
         let mut flaws = Vec::new();
-        let again =
-            self.recover(wait, |administrator| administrator.verify(now(), |flaw| flaws.push(flaw)))?.0;
+        let again = self
+            .recover(wait, |administrator| administrator.verify(now(), |flaw| flaws.push(flaw)))?
+            .0;
         flaws.into_iter().for_each(report);
         Ok(completed || again)
     }

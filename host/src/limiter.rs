@@ -50,7 +50,8 @@ impl Limiter {
         let path = path.as_ref();
         let lines = lines(Some(path), capacity)?;
         let seed = entropy::random()?;
-        let (file, table) = create_table(path, lines, |memory| make(memory, policy, capacity, &seed))?;
+        let (file, table) =
+            create_table(path, lines, |memory| make(memory, policy, capacity, &seed))?;
         Ok(Self { table, file })
     }
 
@@ -87,7 +88,11 @@ impl Limiter {
     /// # Errors
     /// [`Error::Policy`] or [`Error::Capacity`] if the limiter at `path` has another one; those of
     /// [`open`](Self::open) and [`create`](Self::create).
-    pub fn open_or_create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
+    pub fn open_or_create(
+        path: impl AsRef<Path>,
+        policy: &Policy,
+        capacity: u32,
+    ) -> Result<Self, Error> {
         let path = path.as_ref();
         let mut tries = 0;
         loop {
@@ -131,7 +136,8 @@ impl Limiter {
     pub fn in_memory(policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let lines = lines(None, capacity)?;
         let seed = entropy::random()?;
-        let (file, table) = create_in_memory(lines, |memory| make(memory, policy, capacity, &seed))?;
+        let (file, table) =
+            create_in_memory(lines, |memory| make(memory, policy, capacity, &seed))?;
         Ok(Self { table, file })
     }
 

@@ -143,7 +143,11 @@ pub(crate) struct Lock<'m> {
 
 impl<'m> Lock<'m> {
     /// Waits for the lock of `file`, whose mapped lines are `lines`.
-    pub(crate) fn acquire(file: &TableFile, lines: &'m [Line], wait: Wait<'_>) -> Result<Self, Error> {
+    pub(crate) fn acquire(
+        file: &TableFile,
+        lines: &'m [Line],
+        wait: Wait<'_>,
+    ) -> Result<Self, Error> {
         let [holder, waiting] = [HOLDER, WAITING].map(|at| HeaderWord::new(lines, at));
         let me = Name::mine();
         let begun = instant();
@@ -181,7 +185,11 @@ impl<'m> Lock<'m> {
     }
 
     /// Tries to take the lock once. If another thread holds it, returns that thread's name.
-    fn take(file: &TableFile, holder: HeaderWord<'m>, me: Name) -> Result<Result<Self, Name>, Error> {
+    fn take(
+        file: &TableFile,
+        holder: HeaderWord<'m>,
+        me: Name,
+    ) -> Result<Result<Self, Name>, Error> {
         let exchange = |old: Name, new: Name| holder.compare_exchange(old.0, new.0).is_ok();
         let description = file.new_description()?;
         let found = Name(holder.load());
@@ -258,7 +266,8 @@ fn unlock(description: &OwnedFd) {
 /// description.
 fn try_flock(file: &TableFile, description: Option<&OwnedFd>) -> Result<bool, Error> {
     let Some(description) = description else { return Ok(false) };
-    match rustix::io::retry_on_intr(|| flock(description, FlockOperation::NonBlockingLockExclusive)) {
+    match rustix::io::retry_on_intr(|| flock(description, FlockOperation::NonBlockingLockExclusive))
+    {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(Error::io("lock", file.path(), error)),
@@ -287,7 +296,11 @@ impl Name {
     /// Returns the name of the calling thread.
     fn mine() -> Self {
         let start = ThreadStat::read("/proc/thread-self/stat").map_or(0, |stat| stat.start);
-        Self(this_thread() | namespace() << NAMESPACE_AT | low_bits(start, u64::BITS - START_AT) << START_AT)
+        Self(
+            this_thread()
+                | namespace() << NAMESPACE_AT
+                | low_bits(start, u64::BITS - START_AT) << START_AT,
+        )
     }
 
     const fn thread(self) -> u64 {
@@ -330,7 +343,9 @@ impl Name {
             return true;
         }
         // If the system hides another user's processes, the thread counts as alive.
-        let Some(stat) = ThreadStat::read(&format!("/proc/{}/stat", self.thread())) else { return false };
+        let Some(stat) = ThreadStat::read(&format!("/proc/{}/stat", self.thread())) else {
+            return false;
+        };
         stat.has_ended() || low_bits(stat.start, u64::BITS - START_AT) != self.0 >> START_AT
     }
 
@@ -343,7 +358,8 @@ impl Name {
         let group = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
         let pid = group.or(u32::try_from(thread).ok());
         let program = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
-        let stopped = ThreadStat::read(&format!("/proc/{thread}/stat")).is_some_and(|stat| stat.is_stopped());
+        let stopped =
+            ThreadStat::read(&format!("/proc/{thread}/stat")).is_some_and(|stat| stat.is_stopped());
         LockHolder { pid, program: program.map(|name| name.trim_end().to_owned()), stopped }
     }
 }

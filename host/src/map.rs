@@ -22,7 +22,10 @@ impl Mapping {
     /// Maps the first `lines` lines of a file that is open for reading and writing, and at least
     /// that long.
     pub(crate) fn new(file: impl AsFd, lines: usize) -> io::Result<Self> {
-        let len = lines.checked_mul(LINE_LEN).filter(|&len| len > 0).ok_or(io::ErrorKind::InvalidInput)?;
+        let len = lines
+            .checked_mul(LINE_LEN)
+            .filter(|&len| len > 0)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         let map = MmapOptions::new().len(len).map_raw(file.as_fd().as_raw_fd())?;
         Ok(Self { map, lines })
     }
@@ -71,7 +74,8 @@ mod tests {
     fn mapping_holds_the_file_and_debug_shows_only_its_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
+        let mut file =
+            OpenOptions::new().read(true).write(true).create_new(true).open(path).unwrap();
         file.set_len(4096).unwrap();
         let mapping = Mapping::new(&file, 64).unwrap();
         assert_eq!(mapping.as_ref().len(), 64);

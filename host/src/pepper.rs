@@ -98,7 +98,8 @@ fn from_file(text: &[u8]) -> Result<Peppers, PepperError> {
     }
     refuse_mark(text)?;
     let lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
-    let items: Vec<&[u8]> = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#")).collect();
+    let items: Vec<&[u8]> =
+        lines.filter(|line| !line.is_empty() && !line.starts_with(b"#")).collect();
     peppers(&items)
 }
 
@@ -212,9 +213,10 @@ mod tests {
         let bytes = decoded(HEX).unwrap();
         assert_eq!((bytes.len(), bytes[0], bytes[31]), (32, 0, 0xff));
         assert_eq!(decoded(&HEX.to_uppercase()).unwrap(), bytes);
-        for text in
-            ["AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHv8=", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHv8"]
-        {
+        for text in [
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHv8=",
+            "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHv8",
+        ] {
             assert_eq!(decoded(text).unwrap(), bytes);
         }
         assert_eq!(decoded("+/+/").unwrap(), decoded("-_-_").unwrap());
@@ -248,7 +250,10 @@ mod tests {
             error(&[HEX; 5].join(",")),
             "5 peppers are given, and at most 4 can be in use; leave out the oldest"
         );
-        assert_eq!(error(&["root:x:0:0:root"; 5].join(",")), "pepper 1 of 5 is neither hex nor base64");
+        assert_eq!(
+            error(&["root:x:0:0:root"; 5].join(",")),
+            "pepper 1 of 5 is neither hex nor base64"
+        );
         for text in [format!("{HEX},{short}"), format!("!{HEX}"), format!("{HEX},{HEX}")] {
             let error = parse(&text).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("0102"), "{error:?}");
@@ -264,7 +269,10 @@ mod tests {
         for (mark, encoding) in
             [(&b"\xff\xfe"[..], "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\xef\xbb\xbf", "UTF-8")]
         {
-            assert_eq!(refuse_mark(&[mark, b"5f"].concat()), Err(PepperError::ByteOrderMark { encoding }));
+            assert_eq!(
+                refuse_mark(&[mark, b"5f"].concat()),
+                Err(PepperError::ByteOrderMark { encoding })
+            );
         }
         assert_eq!(refuse_mark(b"\xef\xbb"), Ok(()));
     }

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use keytally_core::stop::{Stop, stop};
 use keytally_core::{CreateError, LINE_LEN};
 use rustix::fs::{
-    AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, RenameFlags, SealFlags, fallocate, fchmod,
-    fcntl_add_seals, linkat, memfd_create, open, renameat_with, unlink,
+    AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, RenameFlags, SealFlags, fallocate,
+    fchmod, fcntl_add_seals, linkat, memfd_create, open, renameat_with, unlink,
 };
 use rustix::io::{Errno, retry_on_intr};
 
@@ -70,7 +70,8 @@ pub(crate) fn create_in_memory<T>(
 
 /// Returns a file in memory of `len` zero bytes, whose length no process can change.
 fn sealed_memory(len: u64) -> io::Result<File> {
-    let file = File::from(memfd_create("keytally", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    let file =
+        File::from(memfd_create("keytally", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     file.set_len(len)?;
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(file)
@@ -95,7 +96,8 @@ impl Unpublished {
 
     /// Creates a file with a random name in the folder of `path`.
     fn named(path: &Path) -> Result<Self, Error> {
-        let name = path.file_name().ok_or_else(|| Error::io("create", path, ErrorKind::InvalidInput))?;
+        let name =
+            path.file_name().ok_or_else(|| Error::io("create", path, ErrorKind::InvalidInput))?;
         let number = u64::from_le_bytes(*entropy::random()?);
         let own_name = folder(path).join(format!(".{}.{number:016x}.new", name.display()));
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
@@ -118,11 +120,15 @@ impl Unpublished {
         reserve(&self.file, len).map_err(io_error("reserve disk space for"))?;
         stop(Stop::FileRoomTaken);
         let mapping = Mapping::new(&self.file, lines).map_err(io_error("map"))?;
-        let table = make(mapping).map_err(|source| Error::Create { path: Some(path.into()), source })?;
+        let table =
+            make(mapping).map_err(|source| Error::Create { path: Some(path.into()), source })?;
         stop(Stop::FileWritten);
         self.file.sync_all().map_err(io_error("write"))?;
-        let file =
-            self.file.try_clone().and_then(|file| TableFile::at(path, file)).map_err(io_error("open"))?;
+        let file = self
+            .file
+            .try_clone()
+            .and_then(|file| TableFile::at(path, file))
+            .map_err(io_error("open"))?;
         stop(Stop::FileSynced);
         match self.give_name(path) {
             Ok(()) => {}
@@ -200,7 +206,11 @@ fn write_zeros(file: &File, len: u64) -> io::Result<()> {
 /// written but not read, and file systems that cannot flush folders.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(folder(path)).and_then(|folder| folder.sync_all()) {
-        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) => Ok(()),
+        Err(error)
+            if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) =>
+        {
+            Ok(())
+        }
         other => other,
     }
 }
@@ -222,7 +232,10 @@ mod tests {
     }
 
     fn names(folder: &Path) -> Vec<String> {
-        let names = folder.read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names = folder
+            .read_dir()
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut names: Vec<String> = names.collect();
         names.sort();
         names

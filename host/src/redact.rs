@@ -111,7 +111,8 @@ fn is_secret(part: &str) -> bool {
         return false;
     }
     let digits = part.bytes().filter(u8::is_ascii_hexdigit).count();
-    let is_hex = digits >= MIN_HEX_LEN && part.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+    let is_hex =
+        digits >= MIN_HEX_LEN && part.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     let (changes, pairs) = changes(part);
     is_hex || (changes >= MIN_CHANGES && changes * 10 >= pairs * 3) || names_of_key(part).is_some()
 }
@@ -146,7 +147,8 @@ fn names_of_key(text: &str) -> Option<&str> {
     text.match_indices('_').find_map(|(end, _)| {
         let body = text[end + 1..].bytes().take_while(u8::is_ascii_alphanumeric);
         // A word of lowercase letters does not count as a secret.
-        if body.clone().count() < MIN_BODY_LEN || body.clone().all(|byte| byte.is_ascii_lowercase()) {
+        if body.clone().count() < MIN_BODY_LEN || body.clone().all(|byte| byte.is_ascii_lowercase())
+        {
             return None;
         }
         let (before, env) = text[..end].rsplit_once('_')?;
@@ -175,7 +177,10 @@ mod tests {
         assert_eq!(redact(&format!("--{KEY}")), "kt_live_…");
         assert_eq!(redact(&format!("--plan={KEY}")), "--plan=kt_live_…");
         assert_eq!(redact(&format!("/srv/{KEY}/api.gate")), "/srv/kt_live_…/api.gate");
-        assert_eq!(redact(&format!("curl -H 'X-API-Key: {KEY}'")), "curl -H 'X-API-Key: kt_live_…'");
+        assert_eq!(
+            redact(&format!("curl -H 'X-API-Key: {KEY}'")),
+            "curl -H 'X-API-Key: kt_live_…'"
+        );
         assert_eq!(redact(&format!("{KEY}.gate")), "kt_live_…");
     }
 

@@ -47,8 +47,10 @@ fn worker() {
         let right = BEGIN_S * 1000 + step * STEP_MS;
         pace.wait(step * STEP_MS);
         let now = Timestamp::from_unix_ms(right - LATE_S[number] * 1000);
-        let verdicts =
-            [gate.table().check(Some(key.as_bytes()), 1, now), limiter.table().check(b"subject", 1, now)];
+        let verdicts = [
+            gate.table().check(Some(key.as_bytes()), 1, now),
+            limiter.table().check(b"subject", 1, now),
+        ];
         for (verdict, admitted) in verdicts.iter().zip(&mut admitted) {
             if let Some(charge) = verdict.charge() {
                 *admitted.entry(charge.at.unix_s() / 60).or_insert(0_u32) += 1;
@@ -58,7 +60,11 @@ fn worker() {
     pace.end();
     for counts in admitted {
         report(
-            counts.iter().map(|(minute, count)| format!("{minute}:{count}")).collect::<Vec<_>>().join(" "),
+            counts
+                .iter()
+                .map(|(minute, count)| format!("{minute}:{count}"))
+                .collect::<Vec<_>>()
+                .join(" "),
         );
     }
     wait_for_kill();
@@ -118,7 +124,8 @@ fn processes_with_different_clocks_admit_exactly_the_limit() {
         for worker in &mut workers {
             for entry in worker.next_report().unwrap().split_whitespace() {
                 let (minute, count) = entry.split_once(':').unwrap();
-                *minutes.entry(minute.parse().unwrap()).or_default() += count.parse::<u32>().unwrap();
+                *minutes.entry(minute.parse().unwrap()).or_default() +=
+                    count.parse::<u32>().unwrap();
             }
         }
         // 200 seconds lie within one hour, and each minute is offered more than its limit. So

@@ -51,7 +51,11 @@ fn fill(folder: &Path) -> PathBuf {
 
 fn mount(arguments: &[&str]) {
     let output = Command::new("mount").args(arguments).output().unwrap();
-    assert!(output.status.success(), "mount {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "mount {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Performs the role of a worker. Does nothing unless this process is a worker.
@@ -141,7 +145,8 @@ fn on_a_read_only_disk(folder: &Path) {
     mount(&["--bind", shown, shown]);
     mount(&["-o", "remount,bind,ro", shown]);
     let expect_read_only = |error: &Error, doing: &str, path: &Path| {
-        let expected = format!("cannot {doing} {}: Read-only file system (os error 30)", path.display());
+        let expected =
+            format!("cannot {doing} {}: Read-only file system (os error 30)", path.display());
         assert_eq!(error.to_string(), expected);
     };
     let new = folder.join("new");

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keytally::{
-    AdminError, AttachError, CreateError, Error, Flaw, FlawKind, Gate, GateConfig, Key, KeyId, KeyState,
-    Limiter, Outcome, Peppers, Plan, Policy, Reason, Timestamp,
+    AdminError, AttachError, CreateError, Error, Flaw, FlawKind, Gate, GateConfig, Key, KeyId,
+    KeyState, Limiter, Outcome, Peppers, Plan, Policy, Reason, Timestamp,
 };
 use tempfile::TempDir;
 
@@ -29,7 +29,8 @@ fn other_peppers() -> Peppers {
 
 fn config() -> GateConfig {
     let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
-    let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
+    let plans =
+        vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
     GateConfig::default().with_keys(KEYS).with_plans(plans)
 }
 
@@ -70,7 +71,8 @@ impl Files {
         let files = Self::new();
         damage(&files.gate);
         damage(&files.limiter);
-        let [gate, limiter] = [files.open().unwrap_err(), Limiter::open(&files.limiter).unwrap_err()];
+        let [gate, limiter] =
+            [files.open().unwrap_err(), Limiter::open(&files.limiter).unwrap_err()];
         // Nothing that was refused was changed, so the same error follows.
         assert_eq!(files.open().unwrap_err().to_string(), gate.to_string());
         let sentence = |path: &Path, error: &Error| {
@@ -130,7 +132,10 @@ fn creation_over_an_existing_path_is_refused() {
             assert!(matches!(error, Error::Exists { .. }), "{error:?}");
             assert_eq!(
                 error.to_string(),
-                format!("{}: a file of that name already exists, and it was not changed", path.display())
+                format!(
+                    "{}: a file of that name already exists, and it was not changed",
+                    path.display()
+                )
             );
         }
     }
@@ -170,11 +175,16 @@ fn folder_that_cannot_be_written_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("file"), "").unwrap();
     // The last is a file system in which no user can create files, not even root.
-    for path in
-        [folder.path().join("none/api.gate"), folder.path().join("file/api.gate"), "/proc/api.gate".into()]
-    {
+    for path in [
+        folder.path().join("none/api.gate"),
+        folder.path().join("file/api.gate"),
+        "/proc/api.gate".into(),
+    ] {
         let error = Gate::create(&path, peppers(), &config()).unwrap_err();
-        assert!(error.to_string().starts_with(&format!("cannot create {}: ", path.display())), "{error}");
+        assert!(
+            error.to_string().starts_with(&format!("cannot create {}: ", path.display())),
+            "{error}"
+        );
     }
     assert!(Gate::create("", peppers(), &config()).is_err());
     assert!(Gate::create("/", peppers(), &config()).is_err());
@@ -188,7 +198,8 @@ fn gate_has_room_for_exactly_116_plans() {
     let plan = |number: u32| {
         Plan::new(&format!("p{number}"), format!("{}/minute", number + 1).parse().unwrap()).unwrap()
     };
-    let gate = Gate::create(&path, peppers(), &config().with_plans((0..115).map(plan).collect())).unwrap();
+    let gate =
+        Gate::create(&path, peppers(), &config().with_plans((0..115).map(plan).collect())).unwrap();
     gate.set_plan(&plan(115)).unwrap();
     let error = gate.set_plan(&plan(116)).unwrap_err();
     assert_eq!(
@@ -245,9 +256,12 @@ fn concurrent_open_or_create_gives_one_shared_limiter() {
 #[test]
 fn wrong_magic_version_or_kind_is_named() {
     // The sentence is the same for any contents, so that it discloses none of them.
-    for text in
-        [&b"# hello\n"[..], b"SECRETsecretSECRET", b"keytallySECRETsecret", b"keytally\x01\0\0\0SECRET"]
-    {
+    for text in [
+        &b"# hello\n"[..],
+        b"SECRETsecretSECRET",
+        b"keytallySECRETsecret",
+        b"keytally\x01\0\0\0SECRET",
+    ] {
         let write = |path: &Path| open_raw(path).write_all_at(text, 0).unwrap();
         let sentence = AttachError::NotATable.to_string();
         assert_eq!(Files::refusals(write), [&*sentence; 2], "{text:?}");
@@ -258,7 +272,10 @@ fn wrong_magic_version_or_kind_is_named() {
             Gate::open(&files.limiter, peppers()).unwrap_err(),
         ] {
             let all = format!("{}: {sentence}", files.limiter.display());
-            assert_eq!((error.to_string(), format!("{error:?}")), (all.clone(), format!("Error({all})")));
+            assert_eq!(
+                (error.to_string(), format!("{error:?}")),
+                (all.clone(), format!("Error({all})"))
+            );
         }
     }
     assert_eq!(
@@ -271,14 +288,23 @@ fn wrong_magic_version_or_kind_is_named() {
         ["this table has format version 2, and this library reads version 1"; 2]
     );
     let kind = |path: &Path| write_word(path, 1, read_word(path, 1) ^ 3 << 32);
-    assert_eq!(Files::refusals(kind), ["this is a limiter, not a gate", "this is a gate, not a limiter"]);
+    assert_eq!(
+        Files::refusals(kind),
+        ["this is a limiter, not a gate", "this is a gate, not a limiter"]
+    );
 
     let files = Files::new();
     let error = Gate::open(&files.limiter, peppers()).unwrap_err();
-    assert_eq!(error.to_string(), format!("{}: this is a limiter, not a gate", files.limiter.display()));
+    assert_eq!(
+        error.to_string(),
+        format!("{}: this is a limiter, not a gate", files.limiter.display())
+    );
     assert!(core::error::Error::source(&error).is_some());
     let error = Limiter::open(&files.gate).unwrap_err();
-    assert_eq!(error.to_string(), format!("{}: this is a gate, not a limiter", files.gate.display()));
+    assert_eq!(
+        error.to_string(),
+        format!("{}: this is a gate, not a limiter", files.gate.display())
+    );
 }
 
 #[test]
@@ -317,7 +343,10 @@ fn wrong_size_is_named_with_the_right_one() {
         write_word(path, 2, path.metadata().unwrap().len());
     };
     for (refusal, right) in Files::refusals(agreeing).iter().zip(right) {
-        assert_eq!(*refusal, format!("this table has {} bytes and its header says {right}", right + 64));
+        assert_eq!(
+            *refusal,
+            format!("this table has {} bytes and its header says {right}", right + 64)
+        );
     }
 }
 
@@ -362,13 +391,18 @@ fn accessible_file_is_refused_with_the_command_that_fixes_it() {
             fs::write(path, "root:x:0:0:root:/root:/bin/sh\n".repeat(9)).unwrap();
             set_mode(path, bits);
         });
-        assert_eq!(refusals, [AttachError::NotATable.to_string(), AttachError::NotATable.to_string()]);
+        assert_eq!(
+            refusals,
+            [AttachError::NotATable.to_string(), AttachError::NotATable.to_string()]
+        );
         let refusals = Files::refusals(|path| {
             fs::write(path, "x").unwrap();
             set_mode(path, bits);
         });
         assert!(
-            refusals.iter().all(|refusal| refusal.starts_with("this is not a keytally table: it has 1 byte"))
+            refusals
+                .iter()
+                .all(|refusal| refusal.starts_with("this is not a keytally table: it has 1 byte"))
         );
     }
     let files = Files::new();
@@ -387,7 +421,10 @@ fn non_regular_file_is_refused_without_waiting() {
         gate
     };
     let folder = files.folder.path();
-    assert_eq!(refused(folder), format!("{}: this is a directory, not a regular file", folder.display()));
+    assert_eq!(
+        refused(folder),
+        format!("{}: this is a directory, not a regular file", folder.display())
+    );
     assert_eq!(refused(Path::new("/dev/null")), "/dev/null: this is a device, not a regular file");
     let pipe = files.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -484,15 +521,21 @@ fn keys_and_counts_survive_closing_and_opening() {
     let limiter = Limiter::open(&files.limiter).unwrap();
     limiter.table().check(b"subject", 3, NOW);
     drop(limiter);
-    assert_eq!(Limiter::open(&files.limiter).unwrap().table().check(b"subject", 1, NOW).remaining(), 1);
+    assert_eq!(
+        Limiter::open(&files.limiter).unwrap().table().check(b"subject", 1, NOW).remaining(),
+        1
+    );
 }
 
 #[test]
 fn peppers_rotate_through_a_file() {
     let files = Files::new();
     let (old_key, id) = issue(&files.open().unwrap());
-    let both = Peppers::new(&[&b"a pepper for tests, of 32 bytes."[..], b"another pepper, also of 32 bytes"])
-        .unwrap();
+    let both = Peppers::new(&[
+        &b"a pepper for tests, of 32 bytes."[..],
+        b"another pepper, also of 32 bytes",
+    ])
+    .unwrap();
     let gate = Gate::open(&files.gate, both).unwrap();
     let key = gate.rotate(id, Duration::from_secs(60), false).unwrap();
     for key in [&old_key, &key] {
@@ -539,7 +582,10 @@ fn gate_in_memory_is_administered_like_a_file() {
     assert!(matches!(error, Error::Admin { path: None, source: AdminError::Revoked(_) }));
     assert_eq!(gate.path(), None);
     let error = Gate::in_memory(peppers(), &config().with_keys(0)).unwrap_err();
-    assert!(matches!(error, Error::Create { path: None, source: CreateError::Capacity { capacity: 0, .. } }));
+    assert!(matches!(
+        error,
+        Error::Create { path: None, source: CreateError::Capacity { capacity: 0, .. } }
+    ));
     assert!(Limiter::in_memory(&policy(), 0).is_err());
 }
 
@@ -595,7 +641,10 @@ fn verify_reports_every_seeded_flaw() {
         let (completed, flaws) = flaws(&gate);
         assert!(!completed);
         assert!(flaws.iter().all(|flaw| u64::from(flaw.record) == record_of(id)));
-        (outcome, flaws.into_iter().map(|flaw| (flaw.kind, flaw.key_id == Some(id))).collect::<Vec<_>>())
+        (
+            outcome,
+            flaws.into_iter().map(|flaw| (flaw.kind, flaw.key_id == Some(id))).collect::<Vec<_>>(),
+        )
     };
     let misplaced = seeded(0, |id| id ^ 1 << 63);
     assert_eq!(misplaced, (Outcome::InvalidKey, vec![(FlawKind::Misplaced, false)]));
@@ -622,7 +671,10 @@ fn verify_reports_impossible_tallies() {
     );
     write_word(&files.gate, tally, (u64::MAX >> 1) & !0xffff);
     let (_, flaws_there) = flaws(&gate);
-    assert_eq!(flaws_there.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(), [FlawKind::FutureTally]);
+    assert_eq!(
+        flaws_there.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(),
+        [FlawKind::FutureTally]
+    );
     assert!(flaws_there[0].to_string().contains("wrong clock stamped"));
     // A call by the system clock corrects it.
     gate.reset(id).unwrap();
@@ -684,7 +736,10 @@ fn unfinished_change_is_in_force_and_gets_completed() {
         assert_eq!(verdict.holder().unwrap().account, 77);
         // The tally was kept: it contains both checks.
         assert_eq!(verdict.remaining(), 998);
-        assert_eq!(gate.key(id).unwrap().last_characters.unwrap(), key.expose()[key.expose().len() - 4..]);
+        assert_eq!(
+            gate.key(id).unwrap().last_characters.unwrap(),
+            key.expose()[key.expose().len() - 4..]
+        );
     }
 }
 

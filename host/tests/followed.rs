@@ -97,12 +97,16 @@ fn replacement_that_does_not_open_keeps_the_old_gate() {
             None => drop(files.replace(other_peppers())),
             Some(bytes) => {
                 fs::write(&junk, bytes).unwrap();
-                fs::set_permissions(&junk, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+                fs::set_permissions(&junk, std::os::unix::fs::PermissionsExt::from_mode(0o600))
+                    .unwrap();
                 fs::rename(&junk, &files.path).unwrap();
             }
         }
         let event_text = events.recv_timeout(PROMPT).unwrap();
-        assert!(event_text.ends_with("; the gate that was open before stays in force"), "{event_text}");
+        assert!(
+            event_text.ends_with("; the gate that was open before stays in force"),
+            "{event_text}"
+        );
         // It is tried every second, and reported once.
         assert!(gate.reopen_if_replaced().is_err());
         assert!(events.recv_timeout(Duration::from_millis(2500)).is_err());
@@ -185,8 +189,9 @@ fn threads_check_while_the_file_is_replaced_repeatedly() {
     let (files, old) = Files::new();
     let gate = files.follow();
     thread::scope(|scope| {
-        let checks: Vec<_> =
-            (0..4).map(|_| scope.spawn(|| (0..20_000).filter(|_| admits(&gate, &old)).count())).collect();
+        let checks: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| (0..20_000).filter(|_| admits(&gate, &old)).count()))
+            .collect();
         for _ in 0..30 {
             files.replace(peppers());
             assert!(gate.reopen_if_replaced().unwrap());
@@ -201,5 +206,8 @@ fn threads_check_while_the_file_is_replaced_repeatedly() {
 #[test]
 fn gate_in_memory_cannot_be_followed() {
     let gate = Gate::in_memory(peppers(), &GateConfig::default()).unwrap();
-    assert!(matches!(Followed::from_gate(gate, peppers(), Ok), Err(Error::Io { doing: "follow", .. })));
+    assert!(matches!(
+        Followed::from_gate(gate, peppers(), Ok),
+        Err(Error::Io { doing: "follow", .. })
+    ));
 }

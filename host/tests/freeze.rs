@@ -79,7 +79,8 @@ fn worker() {
     let Some(words) = role() else { return };
     let [folder, number, keys @ ..] = &words[..] else { panic!("{words:?}") };
     let folder = Path::new(folder);
-    let gates = [0, 1].map(|table| Gate::open(folder.join(format!("gate-{table}")), peppers()).unwrap());
+    let gates =
+        [0, 1].map(|table| Gate::open(folder.join(format!("gate-{table}")), peppers()).unwrap());
     let limiter = Limiter::open(folder.join("limiter")).unwrap();
     let mut random = Random(number.parse().unwrap());
     let (mut admitted, mut checks) = (Admitted::default(), 0_u64);
@@ -106,8 +107,8 @@ fn worker() {
         }
     }
     let counts = admitted.0.iter();
-    let counts =
-        counts.map(|((table, subject, window), count)| format!("{table}:{subject}:{window}:{count}"));
+    let counts = counts
+        .map(|((table, subject, window), count)| format!("{table}:{subject}:{window}:{count}"));
     report(format!("{checks} {}", counts.collect::<Vec<_>>().join(" ")));
     wait_for_kill();
 }
@@ -145,7 +146,8 @@ fn stopped_processes_admit_no_more_than_the_limit() {
     for table in [0, 1] {
         let plans = vec![Plan::new("default", policy(WINDOWS_S[table])).unwrap()];
         let config = GateConfig::default().with_keys(8).with_plans(plans);
-        let gate = Gate::create(folder.path().join(format!("gate-{table}")), peppers(), &config).unwrap();
+        let gate =
+            Gate::create(folder.path().join(format!("gate-{table}")), peppers(), &config).unwrap();
         let new = new_key();
         let (key, key_id) = gate.issue(&new).unwrap();
         keys.push(key.expose().to_owned());
@@ -184,7 +186,11 @@ fn stopped_processes_admit_no_more_than_the_limit() {
     workers.iter_mut().for_each(Worker::kill);
     let over: Vec<_> = windows.iter().filter(|(_, count)| **count > LIMIT).collect();
     let full = windows.values().filter(|count| **count == LIMIT).count();
-    println!("{checks} checks, {} windows, {full} of them full, {} over", windows.len(), over.len());
+    println!(
+        "{checks} checks, {} windows, {full} of them full, {} over",
+        windows.len(),
+        over.len()
+    );
     assert!(over.is_empty(), "table:subject:window and what it admitted: {over:?}");
     assert!(full * 2 > windows.len(), "{full} of {} windows were full", windows.len());
     assert!(checks >= form.least_checks, "{checks} checks");

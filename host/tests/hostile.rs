@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use keytally::{
-    Error, Gate, GateConfig, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome, Plan, Reason, Timestamp,
-    entropy,
+    Error, Gate, GateConfig, HEADER_LEN, Key, KeyId, Limiter, Name, NewKey, Outcome, Plan, Reason,
+    Timestamp, entropy,
 };
 
 use crate::fixtures::{new_key, peppers};
@@ -38,7 +38,8 @@ const SUBJECTS: u32 = 20;
 
 fn config() -> GateConfig {
     let plan = |name: &str, policy: &str| Plan::new(name, policy.parse().unwrap()).unwrap();
-    let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
+    let plans =
+        vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
     GateConfig::default().with_keys(KEYS).with_plans(plans)
 }
 
@@ -62,7 +63,8 @@ impl Files {
         texts.push(format!("{id} a-key-that-a-customer-has"));
         fs::write(at.join("keys"), texts.join("\n")).unwrap();
         let limiter =
-            Limiter::create(&files.limiter, &"5/minute, 9/hour".parse().unwrap(), SUBJECTS).unwrap();
+            Limiter::create(&files.limiter, &"5/minute, 9/hour".parse().unwrap(), SUBJECTS)
+                .unwrap();
         for subject in 0..SUBJECTS {
             assert!(limiter.table().check(&subject.to_le_bytes(), 1, NOW).is_admitted());
         }
@@ -76,7 +78,8 @@ impl Files {
         const INTENT: u64 = 2 * 64;
         const OWNER: u64 = 3 * 64;
         const SEQUENCE_ONE: u64 = 1 << 18;
-        let number = u64::try_from((u128::from(keys(at)[0].0.number()) * u128::from(KEYS)) >> 64).unwrap();
+        let number =
+            u64::try_from((u128::from(keys(at)[0].0.number()) * u128::from(KEYS)) >> 64).unwrap();
         let record = HEADER_LEN as u64 + number * 64;
         let file = open_raw(&self.gate);
         let mut words = [0; 64];
@@ -142,14 +145,21 @@ fn use_gate(path: &Path, keys: &[(KeyId, String)], unknown_keys: &[Vec<u8>]) -> 
     let check = |step: &str| {
         for unknown in unknown_keys {
             let verdict = gate.table().check(Some(unknown), 1, NOW);
-            assert_eq!(verdict.outcome(), Outcome::InvalidKey, "{step}: unknown key {unknown:02x?}");
+            assert_eq!(
+                verdict.outcome(),
+                Outcome::InvalidKey,
+                "{step}: unknown key {unknown:02x?}"
+            );
         }
         assert_eq!(gate.table().check(None, 1, NOW).outcome(), Outcome::MissingKey);
         for (id, text) in keys {
             for now in times {
                 let verdict = gate.table().check(Some(text.as_bytes()), 1, now);
-                assert!(verdict.outcome() != Outcome::Full && verdict.outcome() != Outcome::MissingKey);
-                let _ = (verdict.retry_after_s(), verdict.quotas().iter().count(), verdict.remaining());
+                assert!(
+                    verdict.outcome() != Outcome::Full && verdict.outcome() != Outcome::MissingKey
+                );
+                let _ =
+                    (verdict.retry_after_s(), verdict.quotas().iter().count(), verdict.remaining());
                 gate.table().peek(Some(text.as_bytes()), u32::MAX, now);
                 if let Some(charge) = verdict.charge() {
                     gate.table().settle(*id, charge, 3, now);
@@ -168,9 +178,9 @@ fn use_gate(path: &Path, keys: &[(KeyId, String)], unknown_keys: &[Vec<u8>]) -> 
     let mut errors = Vec::new();
     let mut may_fail = |result: Result<(), Error>| errors.extend(result.err());
     may_fail(gate.verify(|flaw| drop(flaw.to_string())).map(drop));
-    may_fail(
-        gate.administer(|administrator| administrator.issue(&new_key(), entropy().unwrap(), NOW).map(drop)),
-    );
+    may_fail(gate.administer(|administrator| {
+        administrator.issue(&new_key(), entropy().unwrap(), NOW).map(drop)
+    }));
     let dev = NewKey::new(42, Name::new("dev").unwrap()).with_plan("pro");
     may_fail(gate.import(b"yet-another-customers-key", &dev).map(drop));
     may_fail(gate.rotate(keys[0].0, Duration::from_secs(60), true).map(drop));
@@ -202,7 +212,8 @@ fn use_limiter(path: &Path) -> bool {
     let limit = limiter.policy().and_then(|policy| Some(policy.quotas().first()?.limit));
     for subject in (0..SUBJECTS).step_by(3).chain(1000..1010) {
         let subject = subject.to_le_bytes();
-        let admitted = (0..40).filter(|_| limiter.table().check(&subject, 1, NOW).is_admitted()).count();
+        let admitted =
+            (0..40).filter(|_| limiter.table().check(&subject, 1, NOW).is_admitted()).count();
         assert!(limit.is_none_or(|limit| admitted <= limit as usize), "{admitted} of {limit:?}");
     }
     for now in [0, 1, NOW.unix_ms() + 90_000_000, u64::MAX].map(Timestamp::from_unix_ms) {
@@ -241,8 +252,9 @@ fn worker() {
         ["damage", at, "length", kind] => lengths(Path::new(at), kind),
         ["open", at] => {
             let files = Files::at(Path::new(at));
-            let errors =
-                |opened: Result<(), Error>| opened.map_or_else(|error| error.to_string(), |()| "open".into());
+            let errors = |opened: Result<(), Error>| {
+                opened.map_or_else(|error| error.to_string(), |()| "open".into())
+            };
             report(errors(Gate::open(&files.gate, peppers()).map(drop)));
             report(errors(Limiter::open(&files.limiter).map(drop)));
         }
@@ -318,7 +330,8 @@ fn lengths(at: &Path, kind: &str) {
     let whole = fs::read(&path).unwrap();
     for lines in 0..=whole.len() / 64 + 2 {
         for odd in [-1, 0, 1, 13] {
-            let Some(len) = (lines * 64).checked_add_signed(odd).filter(|len| *len != whole.len()) else {
+            let Some(len) = (lines * 64).checked_add_signed(odd).filter(|len| *len != whole.len())
+            else {
                 continue;
             };
             let mut bytes = whole.clone();
@@ -428,7 +441,8 @@ fn file_of_another_user_is_refused() {
     let program = at.join("program");
     // Another process copies, because a child that another test starts at this moment would keep
     // the copy open for writing.
-    let copied = Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap();
+    let copied =
+        Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap();
     assert!(copied.success());
     let open_as_user = |owner: u32, group: u32, mode: u32| -> Vec<String> {
         for path in [&files.gate, &files.limiter] {
@@ -440,7 +454,11 @@ fn file_of_another_user_is_refused() {
         as_user.args(command.get_args()).uid(USER).gid(USER);
         as_user.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let paths = [&files.gate, &files.limiter].map(|path| path.display().to_string());
-        watched(as_user).iter().zip(paths).map(|(errors, path)| errors.replace(&path, "FILE")).collect()
+        watched(as_user)
+            .iter()
+            .zip(paths)
+            .map(|(errors, path)| errors.replace(&path, "FILE"))
+            .collect()
     };
     assert_eq!(open_as_user(USER, USER, 0o600), ["open"; 2]);
     // An administrator may admit the group of a service.
@@ -477,7 +495,10 @@ fn file_replaced_while_mapped_keeps_the_old_mapping() {
     assert_eq!(old_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), 7);
     // A gate that is opened now is the new one.
     let new_gate = Gate::open(&files.gate, peppers()).unwrap();
-    assert_eq!(new_gate.table().check(Some(text.as_bytes()), 1, NOW).reason(), Some(Reason::Unknown));
+    assert_eq!(
+        new_gate.table().check(Some(text.as_bytes()), 1, NOW).reason(),
+        Some(Reason::Unknown)
+    );
     let new_limiter = Limiter::open(&files.limiter).unwrap();
     assert_eq!(new_limiter.table().check(&0_u32.to_le_bytes(), 1, NOW).remaining(), 8);
     // A change to the old file is refused, because no other process would see it.

@@ -30,8 +30,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use keytally::{
-    AdminError, Administrator, Charge, Error, Gate, GateConfig, KeyId, KeyState, Limiter, Mapping, Outcome,
-    Plan, Reason, Timestamp, entropy, now,
+    AdminError, Administrator, Charge, Error, Gate, GateConfig, KeyId, KeyState, Limiter, Mapping,
+    Outcome, Plan, Reason, Timestamp, entropy, now,
 };
 
 use crate::fixtures::{new_key, peppers};
@@ -324,7 +324,9 @@ impl Changes<'_> {
                 self.account.done(&format!("new {id} {}", key.expose()));
                 self.own.push(id);
             }
-            Err(Error::Admin { source: AdminError::Full { .. }, .. }) => self.account.done("nothing"),
+            Err(Error::Admin { source: AdminError::Full { .. }, .. }) => {
+                self.account.done("nothing")
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -338,7 +340,9 @@ impl Changes<'_> {
                 self.account.done(&format!("new {id} {text}"));
                 self.own.push(id);
             }
-            Err(Error::Admin { source: AdminError::NoRoomToImport, .. }) => self.account.done("nothing"),
+            Err(Error::Admin { source: AdminError::NoRoomToImport, .. }) => {
+                self.account.done("nothing")
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -347,7 +351,8 @@ impl Changes<'_> {
         let id = self.one_of_the_rotated();
         self.account.begin(&format!("rotate {id}"));
         let (until, now) = (grace_until(self.job.batch), self.now);
-        let key = self.change(|administrator| administrator.rotate(id, until, true, entropy().unwrap(), now));
+        let key = self
+            .change(|administrator| administrator.rotate(id, until, true, entropy().unwrap(), now));
         self.account.done(&format!("rotate {id} {}", key.unwrap().expose()));
     }
 
@@ -355,8 +360,10 @@ impl Changes<'_> {
         let index = self.index_below(self.own.len());
         let id = self.own.remove(index);
         self.account.begin(&format!("revoke {id}"));
-        self.change(|administrator| (0..MANY_REVOCATIONS).try_for_each(|_| administrator.revoke(id)))
-            .unwrap();
+        self.change(|administrator| {
+            (0..MANY_REVOCATIONS).try_for_each(|_| administrator.revoke(id))
+        })
+        .unwrap();
         self.account.done(&format!("revoke {id}"));
     }
 
@@ -394,7 +401,8 @@ impl Changes<'_> {
         let plans = [plan("pro", one), plan("pro", other)];
         self.account.begin(&format!("plan {one} {other}"));
         self.change(|administrator| {
-            (0..MANY).try_for_each(|_| plans.iter().try_for_each(|plan| administrator.set_plan(plan)))
+            (0..MANY)
+                .try_for_each(|_| plans.iter().try_for_each(|plan| administrator.set_plan(plan)))
         })
         .unwrap();
         self.account.done(&format!("plan {other} {other}"));
@@ -436,7 +444,8 @@ fn create(job: &Job) {
     let mut account = Lines::new(job);
     report("ready");
     for count in 0.. {
-        let name = |count: usize| format!("{}-{count}-{}", job.number, ["gate", "limiter"][count % 2]);
+        let name =
+            |count: usize| format!("{}-{count}-{}", job.number, ["gate", "limiter"][count % 2]);
         let path = |count| new_folder(&job.at).join(name(count));
         if count > FILES {
             fs::remove_file(path(count - FILES - 1)).unwrap();
@@ -445,7 +454,8 @@ fn create(job: &Job) {
         account.begin(&name);
         if count % 2 == 0 {
             let plans = vec![plan("default", 0)];
-            Gate::create(&path, peppers(), &GateConfig::default().with_keys(8).with_plans(plans)).unwrap();
+            Gate::create(&path, peppers(), &GateConfig::default().with_keys(8).with_plans(plans))
+                .unwrap();
         } else {
             Limiter::create(&path, &"1/hour".parse().unwrap(), 8).unwrap();
         }
@@ -468,7 +478,10 @@ fn write_keys(at: &Path, keys: &[(KeyId, String)]) {
 }
 
 fn range(counted: i64, least: i64, most: i64, what: &str) {
-    assert!((least..=most).contains(&counted), "{what}: {counted} are counted, and not {least} to {most}");
+    assert!(
+        (least..=most).contains(&counted),
+        "{what}: {counted} are counted, and not {least} to {most}"
+    );
 }
 
 #[test]
@@ -476,8 +489,9 @@ fn kill_at_a_random_instant_loses_nothing() {
     let kills = KILLS[usize::from(std::env::var_os("KEYTALLY_FULL").is_some())];
     let folder = folder();
     let at = folder.path();
-    let config =
-        GateConfig::default().with_keys(1024).with_plans(vec![plan("default", 0), plan("pro", 50_000)]);
+    let config = GateConfig::default()
+        .with_keys(1024)
+        .with_plans(vec![plan("default", 0), plan("pro", 50_000)]);
     let gate = Gate::create(at.join("gate"), peppers(), &config).unwrap();
     let limiter = Limiter::create(
         at.join("limiter"),
@@ -488,7 +502,9 @@ fn kill_at_a_random_instant_loses_nothing() {
     let administrators = ROLES.iter().filter(|role| **role == "administer").count();
     let keys = (0..SPENT + administrators * VETERANS).map(|_| {
         let (key, id) = gate
-            .administer(|administrator| administrator.issue(&new_key(), entropy().unwrap(), when(0)))
+            .administer(|administrator| {
+                administrator.issue(&new_key(), entropy().unwrap(), when(0))
+            })
             .unwrap();
         (id, key.expose().to_owned())
     });
@@ -626,7 +642,10 @@ fn subjects_are_right(limiter: &Limiter, jobs: &[&Job], tally: &mut Tally) {
     // The buckets that killed workers had claimed can be used by others.
     promptly("inserting", || {
         for number in 0..SUBJECTS {
-            assert!(limiter.table().check(&number.to_le_bytes(), 1, now).is_admitted(), "subject {number}");
+            assert!(
+                limiter.table().check(&number.to_le_bytes(), 1, now).is_admitted(),
+                "subject {number}"
+            );
         }
         assert_eq!(limiter.table().live_subjects(now), SUBJECTS);
         // Every slot can be used. In every sixteenth batch, all of them are.
@@ -728,7 +747,8 @@ impl Claims {
         for (id, key) in &self.known {
             for (age, text) in key.texts.iter().rev().enumerate() {
                 let verdict = gate.table().peek(Some(text.as_bytes()), 1, now);
-                let what = format!("{when}, key {id}, secret {age} back: {:?} {key:?}", verdict.reason());
+                let what =
+                    format!("{when}, key {id}, secret {age} back: {:?} {key:?}", verdict.reason());
                 if key.revoked || age > 1 {
                     assert_eq!(verdict.outcome(), Outcome::InvalidKey, "{what}");
                 } else if verdict.reason() == Some(Reason::Revoked) {
@@ -743,7 +763,12 @@ impl Claims {
     }
 
     /// Every key in the gate is known, or was in flight. Returns those that the batch has added.
-    fn hold_for_the_list(&self, gate: &Gate, now: Timestamp, keys: &[(KeyId, String)]) -> Vec<KeyId> {
+    fn hold_for_the_list(
+        &self,
+        gate: &Gate,
+        now: Timestamp,
+        keys: &[(KeyId, String)],
+    ) -> Vec<KeyId> {
         let mut unknown = 0;
         let mut added = Vec::new();
         for info in gate.table().list(now).filter(|info| info.state == KeyState::Active) {
@@ -762,7 +787,8 @@ impl Claims {
     /// Both limits of the plan are those of one change.
     fn hold_for_the_plan(&self, gate: &Gate) {
         let pro = gate.table().plans().find(|(_, plan)| plan.name == "pro").unwrap().1;
-        let limits = |plan: &Plan| plan.policy.quotas().iter().map(|quota| quota.limit).collect::<Vec<_>>();
+        let limits =
+            |plan: &Plan| plan.policy.quotas().iter().map(|quota| quota.limit).collect::<Vec<_>>();
         let extra = u64::from(limits(&pro)[0] - 100_000);
         assert_eq!(limits(&pro), limits(&plan("pro", extra)));
         assert!(!self.is_plan_changed || self.extras.contains(&extra), "{pro:?}");
@@ -783,7 +809,10 @@ fn changes_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
     assert!(flaws.is_empty(), "{flaws:?}");
     assert!(!completed || claims.in_flight > 0);
     tally.changes_completed_by_verify += usize::from(completed);
-    assert!(!gate.verify(|flaw| panic!("{flaw}")).unwrap(), "an unfinished change is completed once");
+    assert!(
+        !gate.verify(|flaw| panic!("{flaw}")).unwrap(),
+        "an unfinished change is completed once"
+    );
     claims.hold_for_checks(gate, now, "verified");
     let added = claims.hold_for_the_list(gate, now, &keys);
     claims.hold_for_the_plan(gate);
@@ -798,7 +827,13 @@ fn changes_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
 
 /// Makes room for the next batch: revokes the keys that this one added, and ends the rotations that
 /// were in flight.
-fn make_room(gate: &Gate, added: Vec<KeyId>, keys: &mut [(KeyId, String)], claims: &Claims, batch: u64) {
+fn make_room(
+    gate: &Gate,
+    added: Vec<KeyId>,
+    keys: &mut [(KeyId, String)],
+    claims: &Claims,
+    batch: u64,
+) {
     gate.administer(|administrator| {
         for id in added {
             administrator.revoke(id)?;
@@ -808,7 +843,8 @@ fn make_room(gate: &Gate, added: Vec<KeyId>, keys: &mut [(KeyId, String)], claim
             text.clone_from(key.texts.last().unwrap());
             if key.rotating {
                 let until = grace_until(batch);
-                let key = administrator.rotate(*id, until, true, entropy().unwrap(), when(batch))?;
+                let key =
+                    administrator.rotate(*id, until, true, entropy().unwrap(), when(batch))?;
                 *text = key.expose().to_owned();
             }
         }

@@ -61,7 +61,8 @@ fn every_line_of_the_file_is_a_pepper() {
     let path = folder.path().join("pepper");
     own_file(&path, format!("# first\r\n{PEPPER}\r\n\n  # second\n  {OTHER}"));
     let gate = folder.path().join("api.gate");
-    Gate::create(&gate, pepper::read_file(&path).unwrap(), &GateConfig::default().with_keys(1)).unwrap();
+    Gate::create(&gate, pepper::read_file(&path).unwrap(), &GateConfig::default().with_keys(1))
+        .unwrap();
     assert!(Gate::open(&gate, pepper::parse(OTHER).unwrap()).is_ok());
     assert!(Gate::open(&gate, pepper::parse(PEPPER).unwrap()).is_ok());
 }
@@ -86,7 +87,8 @@ fn invalid_file_is_refused_with_its_fault() {
         own_file(&path, text);
         assert_eq!(error(&path), sentence);
     }
-    let utf16: Vec<u8> = format!("\u{feff}{PEPPER}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let utf16: Vec<u8> =
+        format!("\u{feff}{PEPPER}").encode_utf16().flat_map(u16::to_le_bytes).collect();
     own_file(&path, utf16);
     assert!(error(&path).contains("a UTF-16 byte-order mark"));
 
@@ -120,8 +122,14 @@ fn file_without_peppers_gets_no_advice_to_change_it() {
     let folder = folder();
     let path = folder.path().join("passwd");
     for (text, sentence) in [
-        ("root:x:0:0:root:/root:/bin/sh\n".repeat(3), "FILE: pepper 1 of 3 is neither hex nor base64"),
-        ("#".repeat(1 << 17), "FILE: the file has more than 65536 bytes, so it cannot be a pepper file"),
+        (
+            "root:x:0:0:root:/root:/bin/sh\n".repeat(3),
+            "FILE: pepper 1 of 3 is neither hex nor base64",
+        ),
+        (
+            "#".repeat(1 << 17),
+            "FILE: the file has more than 65536 bytes, so it cannot be a pepper file",
+        ),
         (String::new(), "FILE: no pepper is given; `openssl rand -hex 32` makes one"),
     ] {
         for mode in [0o600, 0o644, 0o666, 0o777] {
@@ -137,7 +145,8 @@ fn file_without_peppers_gets_no_advice_to_change_it() {
 fn file_of_root_is_accepted_if_only_root_can_write_it() {
     if let Some(path) = std::env::var_os("PEPPER_FILE") {
         // This is the process of the other user, which the test starts below.
-        let said = pepper::read_file(path).map_or_else(|error| error.to_string(), |_| "read".to_owned());
+        let said =
+            pepper::read_file(path).map_or_else(|error| error.to_string(), |_| "read".to_owned());
         println!("said: {said}");
         return;
     }
@@ -150,7 +159,12 @@ fn file_of_root_is_accepted_if_only_root_can_write_it() {
     // The other user may have no access to the folder of this program.
     let program = folder.path().join("program");
     assert!(
-        Command::new("cp").arg(std::env::current_exe().unwrap()).arg(&program).status().unwrap().success()
+        Command::new("cp")
+            .arg(std::env::current_exe().unwrap())
+            .arg(&program)
+            .status()
+            .unwrap()
+            .success()
     );
     let path = folder.path().join("pepper");
     fs::write(&path, PEPPER).unwrap();
@@ -158,7 +172,11 @@ fn file_of_root_is_accepted_if_only_root_can_write_it() {
         chown(&path, Some(0), Some(group)).unwrap();
         set_mode(&path, mode);
         let mut reader = Command::new(&program);
-        reader.args(["--exact", "file_of_root_is_accepted_if_only_root_can_write_it", "--nocapture"]);
+        reader.args([
+            "--exact",
+            "file_of_root_is_accepted_if_only_root_can_write_it",
+            "--nocapture",
+        ]);
         let output = reader.env("PEPPER_FILE", &path).uid(USER).gid(USER).output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let said = text.lines().find_map(|line| line.split_once("said: ")).unwrap().1;

@@ -19,8 +19,8 @@ use std::sync::Barrier;
 use std::thread;
 
 use keytally::{
-    AdminError, Error, Gate, GateConfig, Key, KeyId, KeyState, Limiter, Outcome, Plan, Timestamp, Wait,
-    entropy,
+    AdminError, Error, Gate, GateConfig, Key, KeyId, KeyState, Limiter, Outcome, Plan, Timestamp,
+    Wait, entropy,
 };
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{
@@ -149,7 +149,11 @@ fn serve(path: &str) {
             ["revoke", id] => report(format!("{:?}", gate.revoke(id.parse().unwrap()))),
             ["rotate", id] => {
                 // Each rotation ends the grace of the one before.
-                report(gate.rotate(id.parse().unwrap(), Duration::from_secs(60), true).unwrap().expose());
+                report(
+                    gate.rotate(id.parse().unwrap(), Duration::from_secs(60), true)
+                        .unwrap()
+                        .expose(),
+                );
             }
             ["assign", id, plan] => report(format!("{:?}", gate.assign(id.parse().unwrap(), plan))),
             _ => panic!("{line}"),
@@ -213,10 +217,13 @@ fn hold(path: &str) {
 fn import_for_long(path: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
     // The keys are drawn before, so that there is almost no time between two parts.
-    let keys: Vec<String> = (0..100_000).map(|number| format!("customer-key-{number:012}")).collect();
+    let keys: Vec<String> =
+        (0..100_000).map(|number| format!("customer-key-{number:012}")).collect();
     let mut reported = false;
-    let _ =
-        gate.administer_each(Wait::default(), keys.iter().cycle().take(5_000_000), |administrator, key| {
+    let _ = gate.administer_each(
+        Wait::default(),
+        keys.iter().cycle().take(5_000_000),
+        |administrator, key| {
             // The import continues although a full gate refuses keys.
             let _ = administrator.import(key.as_bytes(), &new_key(), NOW);
             if !reported {
@@ -224,7 +231,8 @@ fn import_for_long(path: &str) {
                 reported = true;
             }
             Ok(())
-        });
+        },
+    );
 }
 
 /// Waits for a lock that it does not get, and reports the error.
@@ -297,7 +305,8 @@ fn run_together(mut workers: Vec<Peer>) -> Vec<u32> {
 }
 
 fn issue(gate: &Gate) -> (Key, KeyId) {
-    gate.administer(|administrator| administrator.issue(&new_key(), entropy().unwrap(), NOW)).unwrap()
+    gate.administer(|administrator| administrator.issue(&new_key(), entropy().unwrap(), NOW))
+        .unwrap()
 }
 
 #[test]
@@ -311,7 +320,10 @@ fn one_key_admits_its_limit_over_all_processes() {
     // In the next minute, the rest of the hour's limit is left.
     let next = Timestamp::from_unix_s(NOW.unix_s() + 60);
     let verdict = gate.table().peek(Some(key.expose().as_bytes()), 1, next);
-    assert_eq!(verdict.quotas().iter().map(|quota| quota.remaining).collect::<Vec<_>>(), [200_000, 50_000]);
+    assert_eq!(
+        verdict.quotas().iter().map(|quota| quota.remaining).collect::<Vec<_>>(),
+        [200_000, 50_000]
+    );
 }
 
 #[test]
@@ -405,7 +417,10 @@ fn rotation_during_checks_loses_and_gains_no_count() {
         spent
     });
     assert_eq!(spent, 200 * 300);
-    assert_eq!(gate.table().key(id, NOW).unwrap().quotas.longest().unwrap().remaining, 100_000 - 200 * 300);
+    assert_eq!(
+        gate.table().key(id, NOW).unwrap().quotas.longest().unwrap().remaining,
+        100_000 - 200 * 300
+    );
     worker.end();
 }
 
@@ -423,9 +438,12 @@ fn killed_process_loses_no_count() {
             acknowledged += 1;
         }
         acknowledged += worker.kill().len();
-        let counted =
-            50_000_000 - gate.table().key(id, NOW).unwrap().quotas.longest().unwrap().remaining as usize;
-        assert!((acknowledged..=acknowledged + kill).contains(&counted), "{acknowledged} {counted} {kill}");
+        let counted = 50_000_000
+            - gate.table().key(id, NOW).unwrap().quotas.longest().unwrap().remaining as usize;
+        assert!(
+            (acknowledged..=acknowledged + kill).contains(&counted),
+            "{acknowledged} {counted} {kill}"
+        );
     }
     assert!(check(&gate, key.expose()));
 }
@@ -479,7 +497,11 @@ fn killed_administrator_leaves_keys_valid_and_the_lock_free() {
         let all_valid = |when| {
             for (id, key) in &current {
                 let verdict = gate.peek(Some(key.as_bytes()), 1);
-                assert!(verdict.is_admitted(), "{when} kill {kill}: key {id} is {:?}", verdict.reason());
+                assert!(
+                    verdict.is_admitted(),
+                    "{when} kill {kill}: key {id} is {:?}",
+                    verdict.reason()
+                );
             }
         };
         all_valid("after");
@@ -565,7 +587,10 @@ fn killed_holder_with_a_live_child_delays_no_call() {
     assert!(inherited.len() >= 2, "the gate and its lock");
     let gate_lock = std::fs::File::open(folder.path().join("api.gate")).unwrap();
     holder.kill();
-    assert!(flock(&gate_lock, FlockOperation::NonBlockingLockExclusive).is_err(), "the child keeps it");
+    assert!(
+        flock(&gate_lock, FlockOperation::NonBlockingLockExclusive).is_err(),
+        "the child keeps it"
+    );
     gate.set_wait(PROMPT);
     gate.revoke(id).unwrap();
     // The child delays no later call either.
@@ -584,7 +609,9 @@ fn stopped_holder_is_named_when_the_wait_ends() {
     let named = |error: &Error, is_stopped: bool| match error {
         Error::Busy { holder, waited, .. } => {
             assert_eq!((holder.pid, holder.stopped), (Some(pid), is_stopped));
-            assert!(holder.program.as_ref().is_some_and(|program| program.starts_with("processes")));
+            assert!(
+                holder.program.as_ref().is_some_and(|program| program.starts_with("processes"))
+            );
             assert_eq!(*waited, Duration::from_millis(50));
         }
         other => panic!("{other}"),
@@ -598,7 +625,9 @@ fn stopped_holder_is_named_when_the_wait_ends() {
     }
     let error = gate.revoke(id).unwrap_err();
     named(&error, true);
-    assert!(error.to_string().ends_with(&format!("it is stopped; continue it with: kill -CONT {pid}")));
+    assert!(
+        error.to_string().ends_with(&format!("it is stopped; continue it with: kill -CONT {pid}"))
+    );
     named(&gate.verify(drop).unwrap_err(), true);
     assert_eq!(gate.key(id).unwrap().state, KeyState::Active);
     holder.kill();
@@ -688,7 +717,10 @@ fn user_without_permission_to_signal_waits_for_the_holder() {
     });
     let output = String::from_utf8(output.unwrap().stdout).unwrap();
     let holder = format!("process {} (", std::process::id());
-    assert!(output.contains(&holder) && output.contains("for longer than the wait of 200ms"), "{output}");
+    assert!(
+        output.contains(&holder) && output.contains("for longer than the wait of 200ms"),
+        "{output}"
+    );
 }
 
 /// If the import were one part, or if it did not yield between parts, the revocations would wait

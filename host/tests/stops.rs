@@ -20,8 +20,8 @@ use std::process::Command;
 use std::thread;
 
 use keytally::{
-    Charge, Entropy, Flaw, Gate, GateConfig, KeyId, Limiter, Name, NewKey, Outcome, Peppers, Plan, Reason,
-    Timestamp,
+    Charge, Entropy, Flaw, Gate, GateConfig, KeyId, Limiter, Name, NewKey, Outcome, Peppers, Plan,
+    Reason, Timestamp,
 };
 use keytally_core::stop::{Stop, arm, stopped, visits};
 
@@ -79,7 +79,12 @@ const OPERATIONS: &[Operation] = &[
         act: |at| check(at, 8, LATER),
         kind: Kind::Limiter,
     },
-    Operation { name: "spill", before: spilling, act: |at| check(at, 100, NOW), kind: Kind::Limiter },
+    Operation {
+        name: "spill",
+        before: spilling,
+        act: |at| check(at, 100, NOW),
+        kind: Kind::Limiter,
+    },
     Operation {
         name: "refund",
         before: |at| limiter(at, 4, 3),
@@ -90,7 +95,12 @@ const OPERATIONS: &[Operation] = &[
         kind: Kind::Limiter,
     },
     Operation { name: "check", before: four_keys, act: spend, kind: Kind::Gate },
-    Operation { name: "issue", before: four_keys, act: |at| issue(at, "live", NOW), kind: Kind::Gate },
+    Operation {
+        name: "issue",
+        before: four_keys,
+        act: |at| issue(at, "live", NOW),
+        kind: Kind::Gate,
+    },
     Operation {
         name: "issue into a used record",
         before: full,
@@ -123,7 +133,12 @@ const OPERATIONS: &[Operation] = &[
         act: |at| set_plan(at, "default"),
         kind: Kind::Plan,
     },
-    Operation { name: "add a plan", before: four_keys, act: |at| set_plan(at, "new"), kind: Kind::Plan },
+    Operation {
+        name: "add a plan",
+        before: four_keys,
+        act: |at| set_plan(at, "new"),
+        kind: Kind::Plan,
+    },
     Operation {
         name: "complete a record",
         before: |at| leave_unfinished(at, "rotate", Stop::RecordWord),
@@ -138,7 +153,12 @@ const OPERATIONS: &[Operation] = &[
     },
     Operation { name: "create a gate", before: |_| (), act: create_gate, kind: Kind::Create },
     Operation { name: "create a limiter", before: |_| (), act: create_limiter, kind: Kind::Create },
-    Operation { name: "create with a name", before: |_| (), act: create_gate, kind: Kind::CreateNamed },
+    Operation {
+        name: "create with a name",
+        before: |_| (),
+        act: create_gate,
+        kind: Kind::CreateNamed,
+    },
 ];
 
 fn peppers() -> Peppers {
@@ -150,7 +170,8 @@ fn plan(name: &str, policy: &str) -> Plan {
 }
 
 fn config() -> GateConfig {
-    let plans = vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
+    let plans =
+        vec![plan("default", "100/minute, 1000/hour"), plan("pro", "1000/minute, 20000/hour")];
     GateConfig::default().with_keys(8).with_plans(plans)
 }
 
@@ -165,7 +186,8 @@ fn open_limiter(at: &Path) -> Limiter {
 /// Creates a limiter with subjects `0..subjects`, each charged once. A capacity of 4 is one bucket
 /// of 8 slots.
 fn limiter(at: &Path, capacity: u32, subjects: u32) {
-    let limiter = Limiter::create(at.join("limiter"), &"5/hour".parse().unwrap(), capacity).unwrap();
+    let limiter =
+        Limiter::create(at.join("limiter"), &"5/hour".parse().unwrap(), capacity).unwrap();
     for subject in 0..subjects {
         assert!(limiter.table().check(subject.to_string().as_bytes(), 1, NOW).is_admitted());
     }
@@ -207,7 +229,8 @@ fn entropy(number: u8) -> Entropy {
 /// Creates a gate with some keys under the older pepper, each charged. Their texts and ids are in a
 /// file next to it.
 fn keys(at: &Path, count: u8) {
-    let gate = Gate::create(at.join("gate"), Peppers::new(&[OLD_PEPPER]).unwrap(), &config()).unwrap();
+    let gate =
+        Gate::create(at.join("gate"), Peppers::new(&[OLD_PEPPER]).unwrap(), &config()).unwrap();
     let mut texts = String::new();
     for number in 0..count {
         let (key, id) = gate
@@ -248,8 +271,8 @@ fn spend(at: &Path) -> Option<String> {
 }
 
 fn issue(at: &Path, env: &str, now: Timestamp) -> Option<String> {
-    let issue =
-        open_gate(at).administer(|administrator| administrator.issue(&new_key(env), entropy(99), now));
+    let issue = open_gate(at)
+        .administer(|administrator| administrator.issue(&new_key(env), entropy(99), now));
     Some(issue.unwrap().0.expose().to_owned())
 }
 
@@ -335,9 +358,14 @@ fn start(operation: &Operation, at: &Path, point: Stop, visit: u64) -> Worker {
 
 fn worker_at(operation: &Operation, at: &Path, point: usize, visit: u64) -> Worker {
     let number = OPERATIONS.iter().position(|other| other.name == operation.name).unwrap();
-    let words = [number.to_string(), at.display().to_string(), point.to_string(), visit.to_string()];
+    let words =
+        [number.to_string(), at.display().to_string(), point.to_string(), visit.to_string()];
     let command = Worker::command(&words.each_ref().map(String::as_str));
-    Worker::start(if operation.kind == Kind::CreateNamed { without_proc(&command) } else { command })
+    Worker::start(if operation.kind == Kind::CreateNamed {
+        without_proc(&command)
+    } else {
+        command
+    })
 }
 
 /// Returns the command without access to `/proc`, which makes a file need a name from the
@@ -354,7 +382,8 @@ fn without_proc(command: &Command) -> Command {
 fn count(operation: &Operation, at: &Path) -> Vec<u64> {
     let copy = copy(at);
     let mut worker = worker_at(operation, copy.path(), usize::MAX, 0);
-    let visits = worker.next_report().unwrap_or_else(|| panic!("{}: the worker failed", operation.name));
+    let visits =
+        worker.next_report().unwrap_or_else(|| panic!("{}: the worker failed", operation.name));
     visits.split(',').map(|visits| visits.parse().unwrap()).collect()
 }
 
@@ -422,7 +451,8 @@ fn see(operation: &Operation, at: &Path, texts: &[String], but: But) -> Seen {
                     info.last_characters = None;
                 }
                 let quotas = if but == But::Limits { None } else { Some(info.quotas) };
-                let state = (info.key_id, info.account, info.env, info.plan, info.state, info.not_after);
+                let state =
+                    (info.key_id, info.account, info.env, info.plan, info.state, info.not_after);
                 let secret = (info.grace_until, info.pepper, &info.last_characters, info.last_used);
                 seen.listed.push(format!("{state:?} {secret:?} {quotas:?}"));
             }
@@ -475,9 +505,10 @@ fn kill_at(
     let either = |but: But, when: &str| {
         let (seen, before, after) = (see(operation, at, texts, but), before(but), after(but));
         // While a record is written, the list may show an imported key before a check finds it.
-        for (seen, before, after) in
-            [(seen.verdicts, before.verdicts, after.verdicts), (seen.listed, before.listed, after.listed)]
-        {
+        for (seen, before, after) in [
+            (seen.verdicts, before.verdicts, after.verdicts),
+            (seen.listed, before.listed, after.listed),
+        ] {
             assert!(
                 seen == before || seen == after,
                 "{what}, {when}: {seen:#?}\nbefore: {before:#?}\nafter: {after:#?}"
@@ -518,7 +549,8 @@ fn assert_limiter_works(what: &str, at: &Path, point: Stop, operation: &Operatio
         "spill" => ("100", NOW),
         _ => ("1", NOW),
     };
-    let counted = u32::from(point == Stop::LimiterCharged || matches!(operation.name, "hit" | "refund"));
+    let counted =
+        u32::from(point == Stop::LimiterCharged || matches!(operation.name, "hit" | "refund"));
     promptly(what, || {
         for index in counted..6 {
             let outcome = limiter.table().check(subject.as_bytes(), 1, when).outcome();
@@ -541,10 +573,14 @@ fn assert_limiter_works(what: &str, at: &Path, point: Stop, operation: &Operatio
 fn assert_gate_works(what: &str, gate: &Gate, operation: &Operation) {
     promptly(what, || {
         // If all records were taken, one is now free, or belongs to the new key.
-        let next = gate.administer(|administrator| administrator.issue(&new_key("next"), entropy(50), LATER));
+        let next = gate
+            .administer(|administrator| administrator.issue(&new_key("next"), entropy(50), LATER));
         match next {
             Ok((key, id)) => {
-                assert!(gate.table().check(Some(key.expose().as_bytes()), 1, LATER).is_admitted(), "{what}");
+                assert!(
+                    gate.table().check(Some(key.expose().as_bytes()), 1, LATER).is_admitted(),
+                    "{what}"
+                );
                 gate.rotate(id, Duration::from_secs(1), false).unwrap();
                 gate.revoke(id).unwrap();
             }
@@ -610,22 +646,34 @@ fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
         let after = |but| see(operation, done.path(), &texts, but);
         let visits = count(operation, files.path());
         // A call that changes keys or plans flushes before it returns, under the lock.
-        let changes =
-            matches!(operation.kind, Kind::Gate | Kind::Plan | Kind::Reuse) && operation.name != "check";
-        for point in
-            [Stop::HolderNamed, Stop::LockTaken, Stop::ChangeMade, Stop::ChangeFlushed, Stop::LockReleased]
-        {
+        let changes = matches!(operation.kind, Kind::Gate | Kind::Plan | Kind::Reuse)
+            && operation.name != "check";
+        for point in [
+            Stop::HolderNamed,
+            Stop::LockTaken,
+            Stop::ChangeMade,
+            Stop::ChangeFlushed,
+            Stop::LockReleased,
+        ] {
             assert_eq!(visits[point as usize], u64::from(changes), "{}: {point:?}", operation.name);
         }
         for (index, &visits) in visits.iter().enumerate() {
             visited[index] += visits;
             for visit in 1..=visits {
-                kill_at(operation, files.path(), [&before, &after], &texts, Stop::ALL[index], visit);
+                kill_at(
+                    operation,
+                    files.path(),
+                    [&before, &after],
+                    &texts,
+                    Stop::ALL[index],
+                    visit,
+                );
                 kills += 1;
             }
         }
     }
-    let never: Vec<_> = Stop::ALL.iter().zip(&visited).filter(|(_, visits)| **visits == 0).collect();
+    let never: Vec<_> =
+        Stop::ALL.iter().zip(&visited).filter(|(_, visits)| **visits == 0).collect();
     assert!(never.is_empty(), "no operation visits {never:?}");
     println!("{kills} kills at {} points", Stop::ALL.len());
 }

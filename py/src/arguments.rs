@@ -55,7 +55,8 @@ pub(crate) fn with_api_key<T>(
 
 /// Returns the `TypeError` for an argument: its name, what it must be, and the type that it has.
 pub(crate) fn wrong_type(what: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
-    let found = value.get_type().qualname().map_or_else(|_| "?".to_owned(), |name| name.to_string());
+    let found =
+        value.get_type().qualname().map_or_else(|_| "?".to_owned(), |name| name.to_string());
     PyTypeError::new_err(format!("{what} must be {expected}, not {found}"))
 }
 
@@ -104,7 +105,11 @@ fn whole_number(value: Borrowed<'_, '_, PyAny>, what: &str, expected: &str) -> P
         if error.is_instance_of::<PyTypeError>(value.py()) {
             wrong_type(what, expected, &value)
         } else {
-            PyValueError::new_err(format!("{what} is {}, and must be 0 to {}", shown(&value), u32::MAX))
+            PyValueError::new_err(format!(
+                "{what} is {}, and must be 0 to {}",
+                shown(&value),
+                u32::MAX
+            ))
         }
     })
 }
@@ -129,9 +134,9 @@ impl<'py> FromPyObject<'_, 'py> for Moment {
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
         let unix_s = match value.cast::<PyDateTime>() {
             Ok(time) => unix_s(&time, "now")?,
-            Err(_) => {
-                value.extract::<f64>().map_err(|_| wrong_type("now", "Unix seconds or a datetime", &value))?
-            }
+            Err(_) => value
+                .extract::<f64>()
+                .map_err(|_| wrong_type("now", "Unix seconds or a datetime", &value))?,
         };
         if !(unix_s >= 0.0 && unix_s.is_finite()) {
             return Err(PyValueError::new_err(format!(
@@ -252,7 +257,10 @@ fn span(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
         Err(_) => value.extract().map_err(|_| wrong_type(name, "a timedelta or seconds", value))?,
     };
     Duration::try_from_secs_f64(seconds).map_err(|_| {
-        PyValueError::new_err(format!("{name} is {}, and must be a duration of 0 s or more", shown(value)))
+        PyValueError::new_err(format!(
+            "{name} is {}, and must be a duration of 0 s or more",
+            shown(value)
+        ))
     })
 }
 
@@ -288,7 +296,9 @@ impl<'py> FromPyObject<'_, 'py> for KeyIdText {
 pub(crate) fn name(text: &str, what: &str) -> PyResult<Name> {
     Name::new(text).ok_or_else(|| {
         let text = redact_name(text);
-        CreateError::new_err(format!("{what} is {text:?}, and must be 1 to 8 characters of a-z and 0-9"))
+        CreateError::new_err(format!(
+            "{what} is {text:?}, and must be 1 to 8 characters of a-z and 0-9"
+        ))
     })
 }
 
@@ -303,7 +313,9 @@ pub(crate) fn name(text: &str, what: &str) -> PyResult<Name> {
 pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<Peppers> {
     let parsed = match (text.map(Zeroizing::new), file) {
         (Some(_), Some(_)) => {
-            return Err(PepperError::new_err("pepper and pepper_file are both given; leave one out"));
+            return Err(PepperError::new_err(
+                "pepper and pepper_file are both given; leave one out",
+            ));
         }
         (Some(text), None) => pepper::parse(&text),
         (None, Some(file)) => read_file(file)?,
@@ -311,8 +323,9 @@ pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<P
             (Some(file), _) => read_file(PathBuf::from(file))?,
             (None, Some(text)) => {
                 let text = Zeroizing::new(text.into_encoded_bytes());
-                let text = core::str::from_utf8(&text)
-                    .map_err(|_| PepperError::new_err("KEYTALLY_PEPPER is neither hex nor base64"))?;
+                let text = core::str::from_utf8(&text).map_err(|_| {
+                    PepperError::new_err("KEYTALLY_PEPPER is neither hex nor base64")
+                })?;
                 pepper::parse(text)
             }
             (None, None) => {

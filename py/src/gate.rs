@@ -13,7 +13,8 @@ use pyo3::types::{PyDict, PyMapping};
 use zeroize::Zeroizing;
 
 use crate::arguments::{
-    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, Timeout, with_api_key, with_bytes,
+    self, Account, Capacity, Cost, Expiry, Grace, KeyIdText, Moment, Timeout, with_api_key,
+    with_bytes,
 };
 use crate::charge::ChargeArgument;
 use crate::clock::{Time, with_clock};
@@ -187,7 +188,8 @@ impl Gate {
     ) -> PyResult<Self> {
         let peppers = arguments::peppers(pepper, pepper_file)?;
         let config = config(&keys, plans, prefix)?;
-        let gate = py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::from_error)?;
+        let gate =
+            py.detach(|| Host::in_memory(peppers, &config)).map_err(exceptions::from_error)?;
         Ok(Self { held: Held::Memory(Arc::new(gate)) })
     }
 
@@ -223,7 +225,10 @@ impl Gate {
         let now = Time::from(now);
         with_api_key(api_key, |api_key| {
             let gate = slf.get().current();
-            with_clock!(now, |clock| Verdict::from_gate(gate.table().check(api_key, cost.0, clock), gate))
+            with_clock!(now, |clock| Verdict::from_gate(
+                gate.table().check(api_key, cost.0, clock),
+                gate
+            ))
         })
     }
 
@@ -252,7 +257,10 @@ impl Gate {
         let now = Time::from(now);
         with_api_key(api_key, |api_key| {
             let gate = slf.get().current();
-            with_clock!(now, |clock| Verdict::from_gate(gate.table().peek(api_key, cost.0, clock), gate))
+            with_clock!(now, |clock| Verdict::from_gate(
+                gate.table().peek(api_key, cost.0, clock),
+                gate
+            ))
         })
     }
 
@@ -282,7 +290,8 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let gate = slf.get().current();
-        let verdict = with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock));
+        let verdict =
+            with_clock!(Time::from(now), |clock| gate.table().refund(key_id.0, charge.0, clock));
         Self::verdict_of_key(gate, key_id, verdict)
     }
 
@@ -317,8 +326,9 @@ impl Gate {
         now: Option<Moment>,
     ) -> PyResult<Verdict> {
         let gate = slf.get().current();
-        let verdict =
-            with_clock!(Time::from(now), |clock| gate.table().settle(key_id.0, charge.0, actual.0, clock));
+        let verdict = with_clock!(Time::from(now), |clock| gate
+            .table()
+            .settle(key_id.0, charge.0, actual.0, clock));
         Self::verdict_of_key(gate, key_id, verdict)
     }
 
@@ -444,7 +454,9 @@ impl Gate {
             let batch = keys
                 .by_ref()
                 .take(BATCH)
-                .map(|key| with_bytes(&key?, "a key to import", |bytes| Zeroizing::new(bytes.to_vec())))
+                .map(|key| {
+                    with_bytes(&key?, "a key to import", |bytes| Zeroizing::new(bytes.to_vec()))
+                })
                 .collect::<PyResult<Vec<_>>>()?;
             if batch.is_empty() {
                 return Ok(key_ids);
@@ -552,7 +564,13 @@ impl Gate {
     /// >>> gate.check(key.expose()).plan
     /// 'pro'
     #[pyo3(signature = (key_id, plan, *, timeout=TIMEOUT), text_signature = "($self, key_id, plan, *, timeout=10)")]
-    fn assign(&self, py: Python<'_>, key_id: KeyIdText, plan: &str, timeout: Timeout) -> PyResult<()> {
+    fn assign(
+        &self,
+        py: Python<'_>,
+        key_id: KeyIdText,
+        plan: &str,
+        timeout: Timeout,
+    ) -> PyResult<()> {
         self.administer(py, &timeout, |administrator| administrator.assign(key_id.0, plan))
     }
 
@@ -575,7 +593,13 @@ impl Gate {
     /// >>> gate.plans
     /// {'default': Policy('100/minute, 1000/hour'), 'pro': Policy('1000/minute, 20000/hour')}
     #[pyo3(signature = (name, policy, *, timeout=TIMEOUT), text_signature = "($self, name, policy, *, timeout=10)")]
-    fn set_plan(&self, py: Python<'_>, name: &str, policy: PolicyArgument, timeout: Timeout) -> PyResult<()> {
+    fn set_plan(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        policy: PolicyArgument,
+        timeout: Timeout,
+    ) -> PyResult<()> {
         let plan = policy::plan(name, policy.0)?;
         self.administer(py, &timeout, |administrator| administrator.set_plan(&plan))
     }
@@ -862,7 +886,8 @@ impl Gate {
         match refused {
             None => Ok(()),
             Some(error) => {
-                let sentence = format!("key {}: {error}; the keys before it are imported", key_ids.len() + 1);
+                let sentence =
+                    format!("key {}: {error}; the keys before it are imported", key_ids.len() + 1);
                 Err(exceptions::from_admin_error(&error, sentence))
             }
         }
@@ -886,8 +911,13 @@ impl New {
 }
 
 /// Returns the configuration of a new gate.
-fn config(keys: &Capacity, plans: Option<&Bound<'_, PyMapping>>, prefix: &str) -> PyResult<GateConfig> {
-    let mut config = GateConfig::default().with_keys(keys.0).with_prefix(arguments::name(prefix, "prefix")?);
+fn config(
+    keys: &Capacity,
+    plans: Option<&Bound<'_, PyMapping>>,
+    prefix: &str,
+) -> PyResult<GateConfig> {
+    let mut config =
+        GateConfig::default().with_keys(keys.0).with_prefix(arguments::name(prefix, "prefix")?);
     if let Some(plans) = plans {
         config.plans = policy::plans(plans)?;
     }

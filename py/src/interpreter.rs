@@ -13,7 +13,9 @@ pub(crate) fn require_main(py: Python<'_>) -> PyResult<()> {
     // Each interpreter has its own module `builtins`. A new thread is attached to the main one.
     let main = py.detach(|| {
         let thread = thread::Builder::new().spawn(|| Python::attach(builtins))?;
-        thread.join().map_err(|_| io::Error::other("the thread that finds the main interpreter panicked"))
+        thread
+            .join()
+            .map_err(|_| io::Error::other("the thread that finds the main interpreter panicked"))
     })??;
     if main.is(&builtins(py)?) {
         return Ok(());

@@ -68,7 +68,12 @@ impl Limiter {
     /// (Policy('20/minute, 200/hour'), 10000, True)
     #[staticmethod]
     #[pyo3(signature = (path, policy, capacity=Capacity(100_000)), text_signature = "(path, policy, capacity=100000)")]
-    fn create(py: Python<'_>, path: PathBuf, policy: PolicyArgument, capacity: Capacity) -> PyResult<Self> {
+    fn create(
+        py: Python<'_>,
+        path: PathBuf,
+        policy: PolicyArgument,
+        capacity: Capacity,
+    ) -> PyResult<Self> {
         Self::from_host(py, || keytally::Limiter::create(path, &policy.0, capacity.0))
     }
 
@@ -147,10 +152,17 @@ impl Limiter {
     /// >>> limiter.check("203.0.113.9", cost=2, now=1_700_000_000).remaining
     /// 3
     #[pyo3(signature = (subject, cost=Cost(1), *, now=None), text_signature = "($self, subject, cost=1, *, now=None)")]
-    fn check(&self, subject: &Bound<'_, PyAny>, cost: Cost, now: Option<Moment>) -> PyResult<Verdict> {
+    fn check(
+        &self,
+        subject: &Bound<'_, PyAny>,
+        cost: Cost,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::new(self.limiter.table().check(subject, cost.0, clock)))
+            with_clock!(now, |clock| Verdict::new(
+                self.limiter.table().check(subject, cost.0, clock)
+            ))
         })
     }
 
@@ -169,10 +181,17 @@ impl Limiter {
     /// >>> limiter.peek("203.0.113.9").remaining, limiter.peek("203.0.113.9").remaining
     /// (5, 5)
     #[pyo3(signature = (subject, cost=Cost(1), *, now=None), text_signature = "($self, subject, cost=1, *, now=None)")]
-    fn peek(&self, subject: &Bound<'_, PyAny>, cost: Cost, now: Option<Moment>) -> PyResult<Verdict> {
+    fn peek(
+        &self,
+        subject: &Bound<'_, PyAny>,
+        cost: Cost,
+        now: Option<Moment>,
+    ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::new(self.limiter.table().peek(subject, cost.0, clock)))
+            with_clock!(now, |clock| Verdict::new(
+                self.limiter.table().peek(subject, cost.0, clock)
+            ))
         })
     }
 
@@ -201,7 +220,9 @@ impl Limiter {
     ) -> PyResult<Verdict> {
         let now = Time::from(now);
         with_bytes(subject, "subject", |subject| {
-            with_clock!(now, |clock| Verdict::new(self.limiter.table().refund(subject, charge.0, clock)))
+            with_clock!(now, |clock| Verdict::new(
+                self.limiter.table().refund(subject, charge.0, clock)
+            ))
         })
     }
 

@@ -63,8 +63,10 @@ impl Policy {
     /// ()
     #[getter]
     fn never_binding<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let pairs =
-            self.policy.never_binding().map(|(idle, other)| (Quota::from(&idle), Quota::from(&other)));
+        let pairs = self
+            .policy
+            .never_binding()
+            .map(|(idle, other)| (Quota::from(&idle), Quota::from(&other)));
         PyTuple::new(py, pairs.collect::<Vec<_>>())
     }
 
@@ -150,7 +152,8 @@ impl<'py> FromPyObject<'_, 'py> for PolicyArgument {
         if let Ok(policy) = value.cast::<Policy>() {
             return Ok(Self(policy.get().policy.clone()));
         }
-        let text: String = value.extract().map_err(|_| wrong_type("policy", "a str or a Policy", &value))?;
+        let text: String =
+            value.extract().map_err(|_| wrong_type("policy", "a str or a Policy", &value))?;
         text.parse()
             .map(Self)
             .map_err(|error: keytally::ParsePolicyError| PolicyError::new_err(policy_error(&error)))

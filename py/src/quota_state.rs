@@ -92,7 +92,8 @@ pub(crate) type Pickled = (u32, u32, u32, u64, bool, bool);
 
 /// Returns what is pickled of a quota's state.
 pub(crate) fn to_pickled(quota: &keytally::QuotaState) -> Pickled {
-    let keytally::QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting, .. } = *quota;
+    let keytally::QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting, .. } =
+        *quota;
     (limit, remaining, window.seconds(), reset_unix_s, lacking, lasting)
 }
 
@@ -114,7 +115,7 @@ pub(crate) fn from_pickled(state: Pickled) -> Option<keytally::QuotaState> {
 /// <QuotaState minute: 4 of 5 left until 1700000040>
 #[pyfunction]
 pub(crate) fn restore_quota_state(state: Pickled) -> PyResult<QuotaState> {
-    from_pickled(state)
-        .map(QuotaState::from)
-        .ok_or_else(|| PyValueError::new_err("the state is not a quota's: it was pickled by another version"))
+    from_pickled(state).map(QuotaState::from).ok_or_else(|| {
+        PyValueError::new_err("the state is not a quota's: it was pickled by another version")
+    })
 }

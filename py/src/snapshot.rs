@@ -27,8 +27,18 @@ pub(crate) struct Snapshot {
 pub(crate) type Holder = (Option<u32>, Option<String>, Option<String>, Option<String>);
 
 /// A verdict as it is pickled: the fields of [`Snapshot`] in their order.
-pub(crate) type Pickled =
-    (String, String, Holder, Vec<quota_state::Pickled>, u32, Option<u64>, u64, Option<u32>, u32, u32);
+pub(crate) type Pickled = (
+    String,
+    String,
+    Holder,
+    Vec<quota_state::Pickled>,
+    u32,
+    Option<u64>,
+    u64,
+    Option<u32>,
+    u32,
+    u32,
+);
 
 /// The pickled reason of a verdict that has none.
 const NO_REASON: &str = "none";
@@ -69,7 +79,8 @@ impl Snapshot {
             uncharged,
             clock_ahead_s,
         ) = state;
-        let quotas: Vec<QuotaState> = quotas.into_iter().map(from_pickled).collect::<Option<_>>()?;
+        let quotas: Vec<QuotaState> =
+            quotas.into_iter().map(from_pickled).collect::<Option<_>>()?;
         (quotas.len() <= MAX_QUOTAS).then_some(())?;
         Some(Self {
             outcome: *Outcome::ALL.iter().find(|known| known.as_str() == outcome)?,

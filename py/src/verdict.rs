@@ -231,7 +231,10 @@ impl Verdict {
     /// The number of the account that the key belongs to; ``None`` unless the secret was correct.
     #[getter]
     fn account(&self) -> Option<u32> {
-        self.either(|verdict| verdict.holder().map(|holder| holder.account), |values| values.holder.0)
+        self.either(
+            |verdict| verdict.holder().map(|holder| holder.account),
+            |values| values.holder.0,
+        )
     }
 
     /// The id of the key, 11 base62 characters; ``None`` unless the secret was correct.

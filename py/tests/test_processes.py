@@ -363,9 +363,9 @@ def test_invalid_replacement_keeps_the_old_gate(tmp_path, pepper):
     (tmp_path / "junk").write_text("no gate")
     (tmp_path / "junk").chmod(0o600)
     (tmp_path / "junk").rename(gate.path)
-    with pytest.raises(TableError, match="no keytally table"):
+    with pytest.raises(TableError, match="not a keytally table"):
         gate.reopen()
-    with pytest.raises(TableError, match="no keytally table"):
+    with pytest.raises(TableError, match="not a keytally table"):
         gate.revoke(key.key_id)
     assert gate.check(key.expose()).admitted
-    assert (gate.reopened, "no keytally table" in gate.reopen_problem) == (0, True)
+    assert (gate.reopened, "not a keytally table" in gate.reopen_problem) == (0, True)

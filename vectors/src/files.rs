@@ -493,11 +493,16 @@ macro_rules! hexadecimal {
         mod $name {
             use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-            pub(super) fn serialize<S: Serializer>(value: &$type, serializer: S) -> Result<S::Ok, S::Error> {
+            pub(super) fn serialize<S: Serializer>(
+                value: &$type,
+                serializer: S,
+            ) -> Result<S::Ok, S::Error> {
                 serializer.serialize_str(&format!($format, value))
             }
 
-            pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+                deserializer: D,
+            ) -> Result<$type, D::Error> {
                 let text = String::deserialize(deserializer)?;
                 let digits = text.strip_prefix($prefix).ok_or_else(|| D::Error::custom(&text))?;
                 <$type>::from_str_radix(digits, 16).map_err(D::Error::custom)
@@ -556,12 +561,17 @@ optional!(hex_u64_or_none, u64, hex_u64, "super::hex_u64");
 mod decimal_u64s {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(values: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        values: &[u64],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         let texts: Vec<String> = values.iter().map(u64::to_string).collect();
         texts.serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u64>, D::Error> {
         let texts = Vec::<String>::deserialize(deserializer)?;
         texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
     }
@@ -576,7 +586,9 @@ mod hex_bytes {
         serializer.serialize_str(&digits)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<u8>, D::Error> {
         let digits = String::deserialize(deserializer)?;
         let mut bytes = Vec::new();
         for pair in digits.as_bytes().chunks(2) {

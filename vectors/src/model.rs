@@ -24,8 +24,12 @@ mod policy;
 mod tally;
 
 pub use gate::{Gate, GateKey, Reason, Verdict};
-pub use http::{Outcome, QuotaState, body, header_block, rate_limit, rate_limit_policy, status, window_name};
-pub use key::{Key, KeyError, base62, crc32, encode_key, from_base62, hint, key_id_text, parse_key};
+pub use http::{
+    Outcome, QuotaState, body, header_block, rate_limit, rate_limit_policy, status, window_name,
+};
+pub use key::{
+    Key, KeyError, base62, crc32, encode_key, from_base62, hint, key_id_text, parse_key,
+};
 pub use layout::{Layout, bit_length, bits_wanted, stamp_bits_wanted};
 pub use mac::{hmac_sha256, record_mac, sha256};
 pub use policy::{Algorithm, Policy, PolicyError, Quota, parse_policy};

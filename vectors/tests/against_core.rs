@@ -2,8 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, Hint, Key, KeyId, Line, Name, NewKey, Outcome, ParseKeyError,
-    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Timestamp, Verdict, decide, parse_key,
+    Charge, Entropy, Gate, GateConfig, Hint, Key, KeyId, Line, Name, NewKey, Outcome,
+    ParseKeyError, ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Timestamp, Verdict, decide,
+    parse_key,
 };
 use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine};
 use keytally_vectors::model;
@@ -66,13 +67,18 @@ fn decisions_match_the_vectors() {
     }
     for case in &file.reusable {
         let now = Timestamp::from_unix_ms(case.now_ms);
-        assert_eq!(policy(&case.policy).layout().is_reusable(case.word, now), case.reusable, "{case:?}");
+        assert_eq!(
+            policy(&case.policy).layout().is_reusable(case.word, now),
+            case.reusable,
+            "{case:?}"
+        );
     }
 }
 
 fn decision(case: &DecisionCase) {
     let policy = policy(&case.policy);
-    let (layout, limits, now) = (policy.layout(), policy.limits(), Timestamp::from_unix_ms(case.now_ms));
+    let (layout, limits, now) =
+        (policy.layout(), policy.limits(), Timestamp::from_unix_ms(case.now_ms));
     let charge = |cost, at_ms| Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
     let decision = match case.op {
         Op::Check { cost } => decide::check(layout, &limits, case.word, now, cost),
@@ -112,12 +118,16 @@ fn keys_match_the_vectors() {
     for case in &file.valid {
         let name = |text: &str| Name::new(text).unwrap();
         let id = KeyId::from_number(case.key_id).unwrap();
-        let key = Key::mint(name(&case.prefix), name(&case.env), id, &case.secret.to_be_bytes()).unwrap();
+        let key =
+            Key::mint(name(&case.prefix), name(&case.env), id, &case.secret.to_be_bytes()).unwrap();
         assert_eq!(key.expose(), case.text);
         assert_eq!(id.to_string(), case.key_id_text);
         assert_eq!(key.hint().to_string(), case.hint);
         let parts = parse_key(case.text.as_bytes()).unwrap();
-        assert_eq!((parts.prefix, parts.env, parts.id), (case.prefix.as_str(), case.env.as_str(), id));
+        assert_eq!(
+            (parts.prefix, parts.env, parts.id),
+            (case.prefix.as_str(), case.env.as_str(), id)
+        );
         assert_eq!(Hint::new(case.text.as_bytes()).to_string(), case.hint);
     }
     for case in &file.invalid {
@@ -151,16 +161,20 @@ fn macs_match_the_vectors() {
 /// the file requires it.
 fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
-    let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(1).with_hints(true);
+    let config =
+        GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(1).with_hints(true);
     let memory = (0..config.lines()).map(|_| Line::new()).collect();
     let gate = Gate::create(memory, &config, Peppers::new(&[&setup.pepper]).unwrap()).unwrap();
     let mut administrator = gate.administer().unwrap();
     for key in &setup.keys {
         let parts = parse_key(key.text.as_bytes()).unwrap();
-        let new =
-            NewKey::new(key.account, Name::new(parts.env).unwrap()).with_not_after(moment(key.not_after_s));
+        let new = NewKey::new(key.account, Name::new(parts.env).unwrap())
+            .with_not_after(moment(key.not_after_s));
         let first = key.previous.as_ref().unwrap_or(&key.text);
-        assert_eq!(administrator.import(first.as_bytes(), &new, Timestamp::default()).unwrap(), parts.id);
+        assert_eq!(
+            administrator.import(first.as_bytes(), &new, Timestamp::default()).unwrap(),
+            parts.id
+        );
         if key.previous.is_some() {
             let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
             let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
@@ -217,7 +231,10 @@ fn verdicts_match_the_vectors() {
             assert_eq!(quotas, step.quotas, "{why}");
             if !quotas.is_empty() {
                 let holder = verdict.holder().unwrap();
-                assert_eq!((Some(holder.key_id.number()), Some(holder.account)), (step.key_id, step.account));
+                assert_eq!(
+                    (Some(holder.key_id.number()), Some(holder.account)),
+                    (step.key_id, step.account)
+                );
             }
             assert_eq!(verdict.retry_after_s().map(u64::from), step.retry_after_s, "{why}");
             assert_eq!(u64::from(verdict.clock_ahead_s()), step.clock_ahead_s, "{why}");
@@ -235,7 +252,8 @@ fn verdicts_match_the_vectors() {
             Outcome::TooCostly,
             Outcome::Full,
         ];
-        let outcome = outcomes.into_iter().find(|outcome| outcome.as_str() == case.outcome).unwrap();
+        let outcome =
+            outcomes.into_iter().find(|outcome| outcome.as_str() == case.outcome).unwrap();
         assert_eq!((outcome as u32, outcome.http_status()), (case.outcome_value, case.status));
         assert_eq!(outcome.body(), case.body);
     }

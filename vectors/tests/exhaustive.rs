@@ -8,7 +8,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::MAX_QUOTAS;
-use keytally_core::{Algorithm, Charge, Layout, Limits, Outcome, Policy, Timestamp, Verdict, decide};
+use keytally_core::{
+    Algorithm, Charge, Layout, Limits, Outcome, Policy, Timestamp, Verdict, decide,
+};
 use keytally_vectors::model::{self, Clock, Model};
 
 /// A policy, and the few bits that its words have here.
@@ -78,10 +80,13 @@ impl Pair {
         let mut bits = [0; MAX_QUOTAS];
         bits[..small.count_bits.len()].copy_from_slice(small.count_bits);
         let windows = policy.layout().windows();
-        let layout = Layout::for_model(policy.algorithm(), windows, bits, small.stamp_bits).unwrap();
+        let layout =
+            Layout::for_model(policy.algorithm(), windows, bits, small.stamp_bits).unwrap();
         let counts_each = if policy.algorithm() == Algorithm::Sliding { 2 } else { 1 };
-        let count_bits =
-            small.count_bits.iter().flat_map(|&bits| core::iter::repeat_n(u32::from(bits), counts_each));
+        let count_bits = small
+            .count_bits
+            .iter()
+            .flat_map(|&bits| core::iter::repeat_n(u32::from(bits), counts_each));
         let model = Model::with_layout(
             model::parse_policy(small.policy).unwrap(),
             model::Layout { stamp_bits: small.stamp_bits, count_bits: count_bits.collect() },
@@ -95,8 +100,10 @@ impl Pair {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
         let checked = decide::check(&self.layout, &self.limits, shifted, now, cost);
         let peeked = decide::peek(&self.layout, &self.limits, shifted, now, cost);
-        let pairs =
-            [(checked, self.model.check(word, now_ms, cost)), (peeked, self.model.peek(word, now_ms, cost))];
+        let pairs = [
+            (checked, self.model.check(word, now_ms, cost)),
+            (peeked, self.model.peek(word, now_ms, cost)),
+        ];
         for (real, expected) in pairs {
             let why = || format!("{} {word:#x} {now_ms} {cost}", self.model.policy());
             assert_eq!(real.outcome.as_str(), expected.outcome.name(), "{}", why());
@@ -104,13 +111,21 @@ impl Pair {
             let verdict = Verdict::decided(&self.layout, &self.limits, real, None, now, cost);
             let (quotas, retry_at) = (verdict.quotas(), verdict.retry_at());
             assert_eq!(i128::from(quotas.time().unix_ms()), expected.time_ms, "{}", why());
-            assert_eq!(retry_at.map(|at| i128::from(at.unix_ms())), expected.retry_at_ms, "{}", why());
+            assert_eq!(
+                retry_at.map(|at| i128::from(at.unix_ms())),
+                expected.retry_at_ms,
+                "{}",
+                why()
+            );
             assert_eq!(verdict.retry_after_s().map(u64::from), expected.retry_after_s, "{}", why());
             assert_eq!(verdict.waits_from().unix_ms(), expected.waits_from_ms, "{}", why());
             assert_eq!(u64::from(verdict.clock_ahead_s()), expected.clock_ahead_s, "{}", why());
             assert_eq!(quotas.len(), expected.quotas.len());
             for (real_quota, quota) in quotas.iter().zip(&expected.quotas) {
-                assert_eq!((real_quota.limit, real_quota.window.seconds()), (quota.limit, quota.window_s));
+                assert_eq!(
+                    (real_quota.limit, real_quota.window.seconds()),
+                    (quota.limit, quota.window_s)
+                );
                 assert_eq!(
                     (real_quota.remaining, real_quota.reset_unix_s),
                     (quota.remaining, quota.reset_s),
@@ -128,14 +143,16 @@ impl Pair {
         let now = Timestamp::from_unix_ms(now_ms);
         let real = decide::refund(&self.layout, &self.limits, word << self.shift, now, charge);
         let expected = self.model.refund(word, model::Charge { cost, at_ms }, now_ms);
-        let why = || format!("{} {word:#x} {now_ms} refund of {cost} from {at_ms}", self.model.policy());
+        let why =
+            || format!("{} {word:#x} {now_ms} refund of {cost} from {at_ms}", self.model.policy());
         assert_eq!(real.next, expected << self.shift, "{}", why());
     }
 
     fn settle(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64, actual: u32) {
         let charge = Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
         let now = Timestamp::from_unix_ms(now_ms);
-        let real = decide::settle(&self.layout, &self.limits, word << self.shift, now, charge, actual);
+        let real =
+            decide::settle(&self.layout, &self.limits, word << self.shift, now, charge, actual);
         let expected = self.model.settle(word, model::Charge { cost, at_ms }, actual, now_ms);
         let why = || {
             format!(
@@ -157,7 +174,12 @@ impl Pair {
         let real = decide::reset(&self.layout, &self.limits, shifted, now);
         let why = || format!("{} {word:#x} {now_ms}", self.model.policy());
         assert_eq!(real.next, self.model.reset(word, now_ms) << self.shift, "{}", why());
-        assert_eq!(self.layout.is_reusable(shifted, now), self.model.is_reusable(word, now_ms), "{}", why());
+        assert_eq!(
+            self.layout.is_reusable(shifted, now),
+            self.model.is_reusable(word, now_ms),
+            "{}",
+            why()
+        );
         let corrected = decide::correct(&self.layout, shifted, now);
         assert_eq!(corrected, self.model.correct(word, now_ms) << self.shift, "{}", why());
         let late = self.model.read(word, now_ms).clock == Clock::Late;
@@ -172,10 +194,17 @@ fn compare(small: &Small) {
     let unit_ms = u64::from(pair.layout.windows()[0].seconds()) * 1000;
     // The last stamp is all ones, which no tally has. Time stops before it.
     let units = (0..(1u64 << small.stamp_bits) + 2).map(|unit| unit * unit_ms);
-    let within: Vec<u64> =
-        small.thousandths.iter().map(|part| part * unit_ms / 1000).chain([0, 1, unit_ms - 1]).collect();
-    let moments: Vec<u64> =
-        units.clone().flat_map(|unit| within.iter().map(move |ms| unit + ms)).chain([u64::MAX]).collect();
+    let within: Vec<u64> = small
+        .thousandths
+        .iter()
+        .map(|part| part * unit_ms / 1000)
+        .chain([0, 1, unit_ms - 1])
+        .collect();
+    let moments: Vec<u64> = units
+        .clone()
+        .flat_map(|unit| within.iter().map(move |ms| unit + ms))
+        .chain([u64::MAX])
+        .collect();
     // Only the unit of a charge's time matters.
     let charged: Vec<u64> = units.map(|unit| unit + unit_ms - 1).chain([u64::MAX]).collect();
     let largest = pair.model.policy().quotas.iter().map(|quota| quota.limit).max().unwrap();
@@ -183,7 +212,8 @@ fn compare(small: &Small) {
     let words = 1u64 << pair.model.layout().total_bits();
     // `cargo xtask mutants` runs a part of this many times.
     let quick = std::env::var_os("KEYTALLY_QUICK").is_some();
-    for word in (0..words).step_by(if quick { usize::try_from(words / 64).unwrap() | 1 } else { 1 }) {
+    for word in (0..words).step_by(if quick { usize::try_from(words / 64).unwrap() | 1 } else { 1 })
+    {
         for &now_ms in &moments {
             clocks[match pair.model.read(word, now_ms).clock {
                 Clock::Current => 0,
@@ -207,7 +237,10 @@ fn compare(small: &Small) {
             }
         }
     }
-    assert!(clocks.iter().all(|&times| times > 0), "clocks on time and late, stamps to correct: {clocks:?}");
+    assert!(
+        clocks.iter().all(|&times| times > 0),
+        "clocks on time and late, stamps to correct: {clocks:?}"
+    );
     println!("{}: {compared} comparisons", small.policy);
     assert!(quick || compared == small.comparisons, "{}: {compared}", small.policy);
 }
@@ -215,6 +248,10 @@ fn compare(small: &Small) {
 #[test]
 fn testing_page_states_the_number_of_comparisons() {
     let sum: u64 = ALL.iter().map(|small| small.comparisons).sum();
-    let text = format!("{},{:03},{:03} comparisons", sum / 1_000_000, sum / 1000 % 1000, sum % 1000);
-    assert!(include_str!("../../docs/TESTING.md").contains(&text), "docs/TESTING.md must say {text}");
+    let text =
+        format!("{},{:03},{:03} comparisons", sum / 1_000_000, sum / 1000 % 1000, sum % 1000);
+    assert!(
+        include_str!("../../docs/TESTING.md").contains(&text),
+        "docs/TESTING.md must say {text}"
+    );
 }

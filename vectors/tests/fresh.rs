@@ -8,9 +8,12 @@ use keytally_vectors::generate::{COMMAND, files};
 #[test]
 fn files_are_what_the_model_generates() {
     for (name, fresh) in files() {
-        let found = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap_or_default();
-        if let Some((line, (found, fresh))) =
-            lines_of(&found).zip(lines_of(&fresh)).enumerate().find(|(_, (found, fresh))| found != fresh)
+        let found = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
+            .unwrap_or_default();
+        if let Some((line, (found, fresh))) = lines_of(&found)
+            .zip(lines_of(&fresh))
+            .enumerate()
+            .find(|(_, (found, fresh))| found != fresh)
         {
             panic!(
                 "{name} is not what the model generates, from line {} on:\n  found {found}\n  fresh {fresh}\nTo generate it again: {COMMAND}",

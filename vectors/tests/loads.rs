@@ -59,7 +59,9 @@ fn decision_file_loads_and_is_consistent() {
 #[test]
 fn key_and_mac_files_load_and_are_consistent() {
     let keys = load_keys();
-    assert!(keys.valid.iter().all(|case| case.text.ends_with(case.hint.split('…').nth(1).unwrap())));
+    assert!(
+        keys.valid.iter().all(|case| case.text.ends_with(case.hint.split('…').nth(1).unwrap()))
+    );
     for kind in ["form", "checksum"] {
         assert!(keys.invalid.iter().any(|case| case.error == kind));
     }

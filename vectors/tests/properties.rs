@@ -12,9 +12,11 @@ fn policy_text() -> impl Strategy<Value = String> {
 }
 
 fn policy_text_of(sliding: bool) -> impl Strategy<Value = String> {
-    let unit = prop_oneof![Just(1u32), Just(7), Just(10), Just(60), Just(90), Just(3600), Just(86_400)];
+    let unit =
+        prop_oneof![Just(1u32), Just(7), Just(10), Just(60), Just(90), Just(3600), Just(86_400)];
     let factors = prop::collection::vec(2u32..61, 0..4);
-    let limits = prop::collection::vec(prop_oneof![1u32..4, 1u32..200, 1u32..5000, Just(u32::MAX)], 4);
+    let limits =
+        prop::collection::vec(prop_oneof![1u32..4, 1u32..200, 1u32..5000, Just(u32::MAX)], 4);
     (unit, factors, limits).prop_filter_map("fits", move |(unit, factors, limits)| {
         let mut window = unit;
         let mut text = if sliding { "sliding ".to_owned() } else { String::new() };

@@ -24,7 +24,8 @@ fn example(name: &str) -> String {
 
 #[test]
 fn each_block_is_tested() {
-    let fences: Vec<&str> = README.lines().filter(|line| line.starts_with("```") && line.len() > 3).collect();
+    let fences: Vec<&str> =
+        README.lines().filter(|line| line.starts_with("```") && line.len() > 3).collect();
     assert!(README.lines().count() <= 180);
     // The shell's are the two commands, the installation and the quick start, which the service's tests run.
     assert_eq!(fences, ["```sh", "```text", "```sh", "```sh", "```rust,no_run"]);
@@ -121,7 +122,8 @@ fn links_of_all_pages_lead_to_files_and_headings() {
                 continue;
             }
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-            let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
+            let target =
+                if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
             assert!(target.exists(), "{}: {link}", page.display());
             if !heading.is_empty() {
                 // The page of a folder is its README.
@@ -142,7 +144,9 @@ fn files_named_in_pages_exist() {
         let text = fs::read_to_string(root().join(page)).unwrap();
         let named = text.split('`').skip(1).step_by(2).filter(|quoted| {
             let ending = quoted.rsplit('.').next().unwrap();
-            quoted.contains('/') && !quoted.contains(' ') && ["rs", "py", "md", "c", "h"].contains(&ending)
+            quoted.contains('/')
+                && !quoted.contains(' ')
+                && ["rs", "py", "md", "c", "h"].contains(&ending)
         });
         for file in named {
             assert!(root().join(file).exists(), "{page} names {file}");

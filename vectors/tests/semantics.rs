@@ -16,7 +16,10 @@ fn bound(policy: &Policy, d: u64) -> u64 {
         if slides { limit * (w + d - 1) / w } else { limit * ((d - 1).div_ceil(w) + 1) }
     };
     let quotas = policy.quotas().iter();
-    quotas.map(|quota| of_quota(quota.limit.into(), u64::from(quota.window.seconds()) * 1000)).min().unwrap()
+    quotas
+        .map(|quota| of_quota(quota.limit.into(), u64::from(quota.window.seconds()) * 1000))
+        .min()
+        .unwrap()
 }
 
 /// Units that an unused tally admits from `start` on, for `d` milliseconds, each as early as possible.
@@ -41,7 +44,8 @@ fn rows() -> Vec<(Policy, u64, u64)> {
     let table = PAGE.split("<!-- worst cases").nth(1).unwrap().split("<!-- end").next().unwrap();
     let rows = table.lines().filter(|line| line.starts_with("| `"));
     let read = |row: &str| {
-        let [policy, interval, units] = row.trim_matches('|').split('|').collect::<Vec<_>>()[..] else {
+        let [policy, interval, units] = row.trim_matches('|').split('|').collect::<Vec<_>>()[..]
+        else {
             panic!("{row}")
         };
         let (number, unit) = interval.trim().split_once(' ').unwrap();

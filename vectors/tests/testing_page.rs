@@ -38,7 +38,8 @@ fn every_test_on_the_page_exists() {
     let mut tests = 0;
     for row in PAGE.lines().filter(|line| line.starts_with("| `") && line.contains(".rs`")) {
         let (files, names) = row.trim_matches('|').split_once('|').unwrap();
-        let is_name = |name: &&str| name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
+        let is_name =
+            |name: &&str| name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
         for name in quoted(names).filter(is_name) {
             tests += 1;
             assert!(
@@ -66,7 +67,10 @@ fn every_guarantee_has_its_parts_and_tests() {
         for (file, names) in lines {
             let file = file.trim_start_matches('`');
             for name in quoted(&format!("`{names}")) {
-                assert!(declares(file, name), "docs/SEMANTICS.md names {name}, which is not in {file}");
+                assert!(
+                    declares(file, name),
+                    "docs/SEMANTICS.md names {name}, which is not in {file}"
+                );
             }
         }
     }

@@ -36,8 +36,9 @@ impl Assign {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         self.gate.open(pepper)?.assign(self.key_id, &self.plan)?;
         let assigned = Assigned { key_id: self.key_id.to_string(), plan: self.plan };
-        self.format
-            .print(&assigned, |out| writeln!(out, "key {} has plan {}", assigned.key_id, assigned.plan))?;
+        self.format.print(&assigned, |out| {
+            writeln!(out, "key {} has plan {}", assigned.key_id, assigned.plan)
+        })?;
         Ok(Status::Success)
     }
 }

@@ -72,9 +72,13 @@ impl Check {
             pepper.check_stdin_is_free("the key")?;
         }
         let gate = self.gate.open(pepper)?;
-        let key = if from_stdin { read_line()? } else { Zeroizing::new(self.key.into_encoded_bytes()) };
-        let verdict =
-            if self.peek { gate.peek(Some(&key), self.cost) } else { gate.check(Some(&key), self.cost) };
+        let key =
+            if from_stdin { read_line()? } else { Zeroizing::new(self.key.into_encoded_bytes()) };
+        let verdict = if self.peek {
+            gate.peek(Some(&key), self.cost)
+        } else {
+            gate.check(Some(&key), self.cost)
+        };
         let report = Report::new(&verdict, &gate, self.cost, !self.peek);
         self.format.print(&report, |out| {
             write!(out, "{}", report.outcome)?;
@@ -82,7 +86,8 @@ impl Check {
                 write!(out, " ({reason})")?;
             }
             if let (Some(key_id), Some(account)) = (&report.key_id, report.account) {
-                let [env, plan] = [&report.env, &report.plan].map(|name| name.as_deref().unwrap_or("?"));
+                let [env, plan] =
+                    [&report.env, &report.plan].map(|name| name.as_deref().unwrap_or("?"));
                 write!(out, ": key {key_id}, account {account}, env {env}, plan {plan}")?;
             }
             writeln!(out)?;
@@ -117,7 +122,9 @@ impl Report {
             account: holder.map(|holder| holder.account),
             key_id: holder.map(|holder| holder.key_id.to_string()),
             env: holder.and_then(|holder| table.env(holder.env)).map(|env| env.to_string()),
-            plan: holder.and_then(|holder| table.plan(holder.plan)).map(|plan| plan.name.as_str().to_owned()),
+            plan: holder
+                .and_then(|holder| table.plan(holder.plan))
+                .map(|plan| plan.name.as_str().to_owned()),
             quotas: QuotaUse::from_quotas(verdict.quotas()),
             retry_after: verdict.retry_after_s(),
             headers: headers.iter().map(|(name, value)| (name.to_owned(), value.into())).collect(),

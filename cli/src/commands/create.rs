@@ -64,8 +64,10 @@ impl PlanText {
 impl Create {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         plans::check_distinct(&self.plans)?;
-        let config =
-            GateConfig::default().with_keys(self.keys).with_prefix(self.prefix).with_plans(self.plans);
+        let config = GateConfig::default()
+            .with_keys(self.keys)
+            .with_prefix(self.prefix)
+            .with_plans(self.plans);
         let path = self.gate.path();
         Gate::create(path, pepper.require()?, &config)?;
         let created = Created {

@@ -89,9 +89,9 @@ fn import_all(
     let bar = progress_bar();
     let mut lines = Lines { input: io::stdin().lock(), number: 0, bytes: 0 };
     loop {
-        let batch = lines
-            .batch()
-            .map_err(|error| Failure::with_context("cannot read the keys from standard input", error))?;
+        let batch = lines.batch().map_err(|error| {
+            Failure::with_context("cannot read the keys from standard input", error)
+        })?;
         if batch.is_empty() {
             bar.finish_and_clear();
             return Ok(());
@@ -117,7 +117,8 @@ fn import_all(
             Ok(())
         })?;
         if !format.json {
-            let print = |failed: &Failed| print_note(&format!("line {}: {}", failed.line, failed.why));
+            let print =
+                |failed: &Failed| print_note(&format!("line {}: {}", failed.line, failed.why));
             bar.suspend(|| failed.iter().for_each(print));
         }
         report.failed.append(&mut failed);
@@ -130,7 +131,8 @@ fn import_all(
 ///
 /// It is hidden if standard error is not a terminal.
 fn progress_bar() -> ProgressBar {
-    let file = io::stdin().as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
+    let file =
+        io::stdin().as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
     match file {
         Ok(file) if file.is_file() => ProgressBar::new(file.len()).with_style(
             ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}")

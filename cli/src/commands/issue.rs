@@ -77,7 +77,7 @@ impl Issue {
 
 /// Revokes a key that could not be printed, and returns the failure that reports it.
 ///
-/// It is unknown whether anyone received the key: a reader may have a part of the output.
+/// The key may be known all the same: a reader may have received a part of the output.
 pub fn revoke_unprinted(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failure {
     let why = failure.message();
     Failure::new(match gate.revoke(key_id) {
@@ -90,9 +90,11 @@ pub fn revoke_unprinted(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failur
 
 /// Returns whether standard output is `/dev/null`.
 ///
-/// Rust opens `/dev/null` in its place if it was closed when the program started.
+/// Rust opens `/dev/null` instead if it was closed when the program started.
 fn is_output_discarded() -> bool {
-    let rdev = |file: File| file.metadata().map(|found| (found.file_type().is_char_device(), found.rdev()));
+    let rdev = |file: File| {
+        file.metadata().map(|found| (found.file_type().is_char_device(), found.rdev()))
+    };
     let output = io::stdout().as_fd().try_clone_to_owned().map(File::from).and_then(rdev);
     let null = File::open("/dev/null").and_then(rdev);
     matches!((output, null), (Ok(output), Ok(null)) if output == null)
@@ -101,7 +103,12 @@ fn is_output_discarded() -> bool {
 /// Prints a new key with its secret.
 ///
 /// Apart from the first start of the service, only this function prints a secret.
-pub(crate) fn print_once(format: OutputFormat, key: &Key, key_id: KeyId, gate: &Gate) -> Result<(), Failure> {
+pub(crate) fn print_once(
+    format: OutputFormat,
+    key: &Key,
+    key_id: KeyId,
+    gate: &Gate,
+) -> Result<(), Failure> {
     if is_output_discarded() {
         return Err(Failure::new("standard output is closed or /dev/null"));
     }
@@ -109,7 +116,8 @@ pub(crate) fn print_once(format: OutputFormat, key: &Key, key_id: KeyId, gate: &
     format.print(&shown, |out| writeln!(out, "{}", shown.key))?;
     if !format.json {
         let about = &shown.about;
-        let expiry = about.expires.as_deref().map(|time| format!(", expires {time}")).unwrap_or_default();
+        let expiry =
+            about.expires.as_deref().map(|time| format!(", expires {time}")).unwrap_or_default();
         print_note(&format!(
             "key id {}, account {}, env {}, plan {}{expiry}. Store the key: it is not shown again.",
             about.key_id,

@@ -65,7 +65,8 @@ struct PepperUse {
 impl List {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
-        let listing = Listing::new(&gate, self.gate.path().display().to_string(), self.account, now());
+        let listing =
+            Listing::new(&gate, self.gate.path().display().to_string(), self.account, now());
         self.format.print(&listing, |out| listing.write(&gate, out))?;
         Ok(Status::Success)
     }
@@ -95,10 +96,21 @@ impl Listing {
         }
         let left = |text: &str| (text.to_owned(), Align::Left);
         let right = |text: &str| (text.to_owned(), Align::Right);
-        let windows: Vec<String> =
-            gate.table().layout().windows().iter().map(|window| window.to_string().to_uppercase()).collect();
-        let mut columns =
-            vec![left("KEY"), left("KEY ID"), right("ACCOUNT"), left("ENV"), left("PLAN"), left("STATE")];
+        let windows: Vec<String> = gate
+            .table()
+            .layout()
+            .windows()
+            .iter()
+            .map(|window| window.to_string().to_uppercase())
+            .collect();
+        let mut columns = vec![
+            left("KEY"),
+            left("KEY ID"),
+            right("ACCOUNT"),
+            left("ENV"),
+            left("PLAN"),
+            left("STATE"),
+        ];
         columns.extend(windows.iter().map(|window| right(window)));
         columns.extend([left("LAST USE"), left("EXPIRES")]);
         let mut table = Columns::new(columns);
@@ -205,13 +217,19 @@ impl Summary {
     }
 
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        writeln!(out, "{}: {}, prefix {}, {} windows", self.gate, self.fill(), self.prefix, self.algorithm)?;
+        writeln!(
+            out,
+            "{}: {}, prefix {}, {} windows",
+            self.gate,
+            self.fill(),
+            self.prefix,
+            self.algorithm
+        )?;
         writeln!(out, "plans: {}", self.plans())?;
         if !self.peppers.is_empty() {
-            let texts = self
-                .peppers
-                .iter()
-                .map(|pepper| format!("{} under number {}", pluralized(pepper.keys, "key"), pepper.number));
+            let texts = self.peppers.iter().map(|pepper| {
+                format!("{} under number {}", pluralized(pepper.keys, "key"), pepper.number)
+            });
             writeln!(out, "peppers: {}", texts.collect::<Vec<_>>().join(", "))?;
         }
         if let Some(warning) = self.clock_warning() {

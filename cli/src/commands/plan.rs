@@ -38,8 +38,10 @@ impl Plan {
         let gate = self.gate.open(pepper)?;
         let before = gate.table().plans().find(|(_, other)| other.name == plan.name);
         gate.set_plan(&plan)?;
-        let set =
-            SetPlan { plan: PlanText::new(&plan), before: before.map(|(_, plan)| plan.policy.to_string()) };
+        let set = SetPlan {
+            plan: PlanText::new(&plan),
+            before: before.map(|(_, plan)| plan.policy.to_string()),
+        };
         self.format.print(&set, |out| {
             let PlanText { name, policy } = &set.plan;
             match &set.before {

@@ -31,10 +31,14 @@ struct ResetKey {
 
 impl Reset {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
-        let verdict = self.gate.open(pepper)?.reset(self.key_id).ok_or(AdminError::NoSuchKey(self.key_id))?;
-        let reset =
-            ResetKey { key_id: self.key_id.to_string(), quotas: QuotaUse::from_quotas(verdict.quotas()) };
-        self.format.print(&reset, |out| writeln!(out, "the counts of key {} are zero", reset.key_id))?;
+        let verdict =
+            self.gate.open(pepper)?.reset(self.key_id).ok_or(AdminError::NoSuchKey(self.key_id))?;
+        let reset = ResetKey {
+            key_id: self.key_id.to_string(),
+            quotas: QuotaUse::from_quotas(verdict.quotas()),
+        };
+        self.format
+            .print(&reset, |out| writeln!(out, "the counts of key {} are zero", reset.key_id))?;
         Ok(Status::Success)
     }
 }

@@ -124,7 +124,9 @@ impl Top {
             return Ok(Status::Success);
         }
         if !io::stdout().is_terminal() {
-            return Err(Failure::new("`top` needs a terminal; use --once to print one frame as text"));
+            return Err(Failure::new(
+                "`top` needs a terminal; use --once to print one frame as text",
+            ));
         }
         let mut terminal = ratatui::try_init()?;
         let result = watch(&mut terminal, &gate, &path);
@@ -141,7 +143,9 @@ fn watch(terminal: &mut ratatui::DefaultTerminal, gate: &Gate, path: &str) -> Re
         // More keys than lines are not drawn.
         let rows = terminal.size()?.height;
         let sample = Sample::take(gate, path.to_owned(), rows.into(), &view, now());
-        terminal.draw(|frame: &mut Frame<'_>| sample.draw(frame.area(), frame.buffer_mut(), Some(&view)))?;
+        terminal.draw(|frame: &mut Frame<'_>| {
+            sample.draw(frame.area(), frame.buffer_mut(), Some(&view))
+        })?;
         if event::poll(REFRESH)? && view.handle(&event::read()?) {
             return Ok(());
         }
@@ -158,12 +162,15 @@ impl View {
             return code == KeyCode::Char('c');
         }
         match (self.mode, code) {
-            (Mode::Filter, KeyCode::Char(character)) if self.filter.chars().count() < MAX_FILTER_LEN => {
+            (Mode::Filter, KeyCode::Char(character))
+                if self.filter.chars().count() < MAX_FILTER_LEN =>
+            {
                 self.filter.push(character);
             }
             (Mode::Filter, KeyCode::Char(_)) => {}
             (Mode::Filter, KeyCode::Backspace) => drop(self.filter.pop()),
-            (Mode::Filter, KeyCode::Enter) | (Mode::Help, KeyCode::Esc | KeyCode::Char('?' | 'h')) => {
+            (Mode::Filter, KeyCode::Enter)
+            | (Mode::Help, KeyCode::Esc | KeyCode::Char('?' | 'h')) => {
                 self.mode = Mode::Watch;
             }
             (Mode::Filter, KeyCode::Esc) => {
@@ -185,7 +192,8 @@ impl View {
         let filter = self.filter.to_lowercase();
         let about = &key.about;
         let account = about.account.to_string();
-        let texts = [about.hint.as_str(), &about.key_id, &account, about.env(), about.plan(), key.state];
+        let texts =
+            [about.hint.as_str(), &about.key_id, &account, about.env(), about.plan(), key.state];
         filter.is_empty() || texts.iter().any(|text| text.to_lowercase().contains(&filter))
     }
 }
@@ -238,7 +246,8 @@ impl Sample {
                 continue;
             }
             matching += 1;
-            let share = QuotaUse::from_quotas(&info.quotas).iter().map(QuotaUse::share).max().unwrap_or(0);
+            let share =
+                QuotaUse::from_quotas(&info.quotas).iter().map(QuotaUse::share).max().unwrap_or(0);
             first.push((share, info));
             if first.len() >= buffer_len {
                 view.sort.keep_first(&mut first, rows);
@@ -247,12 +256,20 @@ impl Sample {
         view.sort.keep_first(&mut first, rows);
         let windows = gate.table().layout().windows().iter().map(ToString::to_string).collect();
         let keys = first.iter().map(|(_, info)| ListedKey::new(info, gate, now)).collect();
-        Self { summary, time: times::rfc3339(now.unix_s()), time_s: now.unix_s(), windows, matching, keys }
+        Self {
+            summary,
+            time: times::rfc3339(now.unix_s()),
+            time_s: now.unix_s(),
+            windows,
+            matching,
+            keys,
+        }
     }
 
     /// Writes a frame as text, wide enough for all columns.
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let width = u16::try_from(width_of(&self.columns(BAR_WIDTH))).unwrap_or(u16::MAX).max(TEXT_WIDTH);
+        let width =
+            u16::try_from(width_of(&self.columns(BAR_WIDTH))).unwrap_or(u16::MAX).max(TEXT_WIDTH);
         let rows = self.header(width.into()).len() + 2 + self.keys.len();
         let area = Rect::new(0, 0, width, u16::try_from(rows).unwrap_or(u16::MAX));
         let mut buffer = Buffer::empty(area);
@@ -267,25 +284,33 @@ impl Sample {
     fn draw(&self, area: Rect, buffer: &mut Buffer, view: Option<&View>) {
         let max_width = usize::from(area.width);
         let (header, table) = (self.header(max_width), self.fitting_columns(max_width));
-        let footer = view.map_or_else(Vec::new, |view| self.footer(view, table.as_ref(), max_width));
-        let height = |lines: &[Line<'_>]| Constraint::Length(u16::try_from(lines.len()).unwrap_or(u16::MAX));
-        let [top, _, middle, bottom] =
-            Layout::vertical([height(&header), Constraint::Length(1), Constraint::Fill(1), height(&footer)])
-                .areas(area);
+        let footer =
+            view.map_or_else(Vec::new, |view| self.footer(view, table.as_ref(), max_width));
+        let height =
+            |lines: &[Line<'_>]| Constraint::Length(u16::try_from(lines.len()).unwrap_or(u16::MAX));
+        let [top, _, middle, bottom] = Layout::vertical([
+            height(&header),
+            Constraint::Length(1),
+            Constraint::Fill(1),
+            height(&footer),
+        ])
+        .areas(area);
         Paragraph::new(header).render(top, buffer);
         Paragraph::new(footer).render(bottom, buffer);
         if view.is_some_and(|view| view.mode == Mode::Help) {
             let line = |(key, what): (&'static str, &'static str)| {
                 let words = what.split(' ').map(Span::from);
-                wrapped(words, " ", max_width.saturating_sub(5), MAX_LINES).into_iter().enumerate().map(
-                    move |(at, mut line)| {
+                wrapped(words, " ", max_width.saturating_sub(5), MAX_LINES)
+                    .into_iter()
+                    .enumerate()
+                    .map(move |(at, mut line)| {
                         let margin = format!("{:5}", if at == 0 { key } else { "" });
                         line.spans.insert(0, Span::from(margin).bold());
                         line
-                    },
-                )
+                    })
             };
-            Paragraph::new(HELP.into_iter().flat_map(line).collect::<Vec<_>>()).render(middle, buffer);
+            Paragraph::new(HELP.into_iter().flat_map(line).collect::<Vec<_>>())
+                .render(middle, buffer);
             return;
         }
         match table {
@@ -314,7 +339,12 @@ impl Sample {
     }
 
     /// Returns the state of the view and the keys that change it.
-    fn footer(&self, view: &View, columns: Option<&Vec<Column>>, max_width: usize) -> Vec<Line<'static>> {
+    fn footer(
+        &self,
+        view: &View,
+        columns: Option<&Vec<Column>>,
+        max_width: usize,
+    ) -> Vec<Line<'static>> {
         let mut texts = Vec::new();
         if view.mode == Mode::Filter {
             texts.push(format!("filter: {}_", view.filter));
@@ -327,7 +357,8 @@ impl Sample {
             });
             texts.extend(["? help".to_owned(), "q quit".to_owned()]);
         }
-        let shown = columns.map_or(0, |columns| columns.iter().filter(|column| column.is_window).count());
+        let shown =
+            columns.map_or(0, |columns| columns.iter().filter(|column| column.is_window).count());
         if shown < self.windows.len() {
             texts.push(format!("{} hidden", pluralized(self.windows.len() - shown, "window")));
         }
@@ -376,12 +407,14 @@ impl Sample {
             .iter()
             .map(|column| Constraint::Length(u16::try_from(column.width()).unwrap_or(u16::MAX)))
             .collect();
-        let mut columns: Vec<_> = columns.into_iter().map(|column| column.cells.into_iter()).collect();
+        let mut columns: Vec<_> =
+            columns.into_iter().map(|column| column.cells.into_iter()).collect();
         let rows: Vec<Row<'static>> = self
             .keys
             .iter()
             .map(|key| {
-                let row = Row::new(columns.iter_mut().map(|cells| cells.next().unwrap_or_default()));
+                let row =
+                    Row::new(columns.iter_mut().map(|cells| cells.next().unwrap_or_default()));
                 if key.state == "active" { row } else { row.dim() }
             })
             .collect();
@@ -415,7 +448,11 @@ impl Sample {
                     numbers,
                 ])
             });
-            columns.push(Column { heading: window.to_uppercase(), is_window: true, cells: cells.collect() });
+            columns.push(Column {
+                heading: window.to_uppercase(),
+                is_window: true,
+                cells: cells.collect(),
+            });
         }
         columns.push(column(USED_WITHIN, &|key| match key.last_use_s {
             Some(last_s) => age(self.time_s.saturating_sub(last_s)),
@@ -581,11 +618,15 @@ mod tests {
             let env = Name::new("live").unwrap();
             let new = NewKey::new(account, env);
             let entropy = keytally::entropy().unwrap();
-            let issued =
-                gate.administer(|administrator| administrator.issue(&new, entropy, Timestamp::default()));
+            let issued = gate.administer(|administrator| {
+                administrator.issue(&new, entropy, Timestamp::default())
+            });
             let (key, key_id) = issued.unwrap();
             let time = Timestamp::from_unix_s(NOW.unix_s().saturating_sub(60 * u64::from(account)));
-            assert!(used == 0 || gate.table().check(Some(key.expose().as_bytes()), used, time).is_admitted());
+            assert!(
+                used == 0
+                    || gate.table().check(Some(key.expose().as_bytes()), used, time).is_admitted()
+            );
             key_id
         });
         let key_ids = key_ids.collect();
@@ -644,16 +685,21 @@ mod tests {
                     let limits = quotas.quotas().iter().map(|quota| quota.limit.to_string());
                     used <= 1 && limits.clone().any(|whole| whole == limit)
                 };
-                let table = lines.iter().skip_while(|line| !line.starts_with("KEY")).skip(1).take(2);
+                let table =
+                    lines.iter().skip_while(|line| !line.starts_with("KEY")).skip(1).take(2);
                 for word in table.flat_map(|line| line.split(' ')) {
                     assert!(whole(word), "{word:?} at {width} columns:\n{text}");
                 }
                 // All windows are shown, or the footer says how many are not.
                 let last = quotas.quotas().last().unwrap();
-                let all = text.contains(&format!("0/{}", last.limit)) || text.contains("terminal too narrow");
+                let all = text.contains(&format!("0/{}", last.limit))
+                    || text.contains("terminal too narrow");
                 assert!(all || text.contains(" hidden"), "{width} columns:\n{text}");
                 for word in ["2 of 100 keys", "2023-11-14T22:13:20Z"] {
-                    assert!(text.contains(word) || width < 23, "{word} at {width} columns:\n{text}");
+                    assert!(
+                        text.contains(word) || width < 23,
+                        "{word} at {width} columns:\n{text}"
+                    );
                 }
             }
         }
@@ -731,7 +777,10 @@ mod tests {
             let lines = shown(&gate, &view, width, 24);
             for (key, what) in HELP {
                 let first = what.split(' ').next().unwrap();
-                assert!(lines.iter().any(|line| line.starts_with(&format!("{key:5}{first}"))), "{lines:#?}");
+                assert!(
+                    lines.iter().any(|line| line.starts_with(&format!("{key:5}{first}"))),
+                    "{lines:#?}"
+                );
             }
             assert!(!lines.iter().any(|line| line.contains("0/1000")), "{lines:#?}");
         }
@@ -749,7 +798,11 @@ mod tests {
         assert_eq!(bar(u32::MAX, 10), "██████████");
         for thousandths in 0..=1001 {
             for width in [1, 5, 10] {
-                assert_eq!(bar(thousandths, width).chars().count(), width as usize, "{thousandths}");
+                assert_eq!(
+                    bar(thousandths, width).chars().count(),
+                    width as usize,
+                    "{thousandths}"
+                );
             }
         }
     }

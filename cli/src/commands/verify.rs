@@ -67,8 +67,8 @@ impl Verify {
             gate.take_over()?;
         }
         let capacity = gate.table().capacity();
-        let bar =
-            ProgressBar::new_spinner().with_message(format!("reading {}", pluralized(capacity, "record")));
+        let bar = ProgressBar::new_spinner()
+            .with_message(format!("reading {}", pluralized(capacity, "record")));
         bar.set_style(ProgressStyle::default_spinner());
         bar.enable_steady_tick(Duration::from_millis(100));
         let mut flaws = Vec::new();
@@ -111,7 +111,11 @@ impl Verify {
         if report.flaws.is_empty() {
             return Ok(Status::Success);
         }
-        print_note(&format!("keytally: {} has {}", report.gate, pluralized(report.flaws.len(), "flaw")));
+        print_note(&format!(
+            "keytally: {} has {}",
+            report.gate,
+            pluralized(report.flaws.len(), "flaw")
+        ));
         Ok(Status::Flawed)
     }
 }

@@ -76,7 +76,11 @@ impl Run {
 impl Sandbox {
     pub fn new() -> Self {
         let pepper = "5f".repeat(32);
-        Self { folder: tempfile::tempdir().unwrap(), secrets: Mutex::new(vec![pepper.clone()]), pepper }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            secrets: Mutex::new(vec![pepper.clone()]),
+            pepper,
+        }
     }
 
     /// Returns the path of a file in the folder.

@@ -214,7 +214,7 @@ impl fmt::Display for AdminError {
             Self::NamesTooLong => {
                 write!(f, "prefix and environment have more than {} characters together", key::MAX_NAMES_LEN)
             }
-            Self::Revoked(key_id) => write!(f, "key {key_id} was revoked and can't be changed; issue a new one"),
+            Self::Revoked(key_id) => write!(f, "key {key_id} was revoked and cannot be changed; issue a new one"),
             Self::InGrace { key_id, until } => write!(
                 f,
                 "the secret that key {key_id} had before its last rotation is valid until Unix second {}, and another rotation would end it at once; wait, or force the rotation",
@@ -281,12 +281,13 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         let records = u64::from(gate.capacity);
         let start = scale(entropy.id(), records);
         let vacant = (start..records).chain(0..start).map(|number| gate.record(number));
-        let at = self.vacant(vacant, &mut now, clock).ok_or(AdminError::Full { keys: gate.capacity })?;
+        let at =
+            self.vacant(vacant, &mut now, clock).ok_or(AdminError::Full { keys: gate.capacity })?;
         // The id is drawn again, from the ids of the record that was found.
-        let key_id =
-            RecordIds::new(at.number, gate.capacity).id_at(entropy.id().wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let key =
-            Key::mint(gate.prefix, new.env, key_id, entropy.secret()).ok_or(AdminError::NamesTooLong)?;
+        let key_id = RecordIds::new(at.number, gate.capacity)
+            .id_at(entropy.id().wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let key = Key::mint(gate.prefix, new.env, key_id, entropy.secret())
+            .ok_or(AdminError::NamesTooLong)?;
         self.add(at, key_id, key.expose().as_bytes(), new, now)?;
         Ok((key, key_id))
     }
@@ -387,8 +388,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         if !same {
             return Err(AdminError::PlanWindows);
         }
-        for (place, quota) in plan.policy.quotas().iter().enumerate() {
-            let max = gate.layout.max_limit(place);
+        for (index, quota) in plan.policy.quotas().iter().enumerate() {
+            let max = gate.layout.max_limit(index);
             if quota.limit > max {
                 return Err(AdminError::PlanLimit { limit: quota.limit, max });
             }
@@ -461,7 +462,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             self.gate.memory.as_ref()[PEPPER_LINE].store(IMPORTS_WORD, 1);
             stop(Stop::ImportsNoted);
         }
-        let mut record = Record::new(key_id, pepper.mac(text).tag(), number, new.account, plan, env);
+        let mut record =
+            Record::new(key_id, pepper.mac(text).tag(), number, new.account, plan, env);
         record.not_after = stored_s(new.not_after);
         // The key that had the record before ends first. So a check that is about to charge it sees
         // that, and the tally that is cleared belongs to no key.
@@ -519,15 +521,18 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             .or_else(|| (0..MAX_PEPPERS).find(|&number| line.load(number) == 0))
             .or_else(|| {
                 let mut needed = [false; MAX_PEPPERS];
-                for record in
-                    gate.records().filter_map(RecordRef::read).filter(|record| !record.has_ended(now))
+                for record in gate
+                    .records()
+                    .filter_map(RecordRef::read)
+                    .filter(|record| !record.has_ended(now))
                 {
                     needed[usize::from(record.pepper)] = true;
                     needed[usize::from(record.previous_pepper)] |= record.is_in_grace(now);
                 }
                 needed.iter().position(|&needed| !needed)
             });
-        let number = number.and_then(|number| u8::try_from(number).ok()).ok_or(AdminError::PeppersFull)?;
+        let number =
+            number.and_then(|number| u8::try_from(number).ok()).ok_or(AdminError::PeppersFull)?;
         Ok((number, pepper))
     }
 

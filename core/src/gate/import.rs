@@ -62,7 +62,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
                 let has_number =
                     |number_there: u8| Choice::from(u8::from(usize::from(number_there) == number));
                 let current = mac.tag().ct_eq(&record.tag) & has_number(record.pepper);
-                let previous = mac.tag().ct_eq(&record.previous) & has_number(record.previous_pepper);
+                let previous =
+                    mac.tag().ct_eq(&record.previous) & has_number(record.previous_pepper);
                 match Match::new(current, previous) {
                     Match::Current => found = Some((at, record, false)),
                     Match::Previous => found = Some((at, record, true)),
@@ -102,7 +103,12 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     /// [`AdminError::NotImportable`], [`AlreadyImported`](AdminError::AlreadyImported),
     /// [`NoRoomToImport`](AdminError::NoRoomToImport), and those of [`issue`](Self::issue) but
     /// [`Full`](AdminError::Full).
-    pub fn import(&mut self, text: &[u8], new: &NewKey<'_>, clock: impl Clock) -> Result<KeyId, AdminError> {
+    pub fn import(
+        &mut self,
+        text: &[u8],
+        new: &NewKey<'_>,
+        clock: impl Clock,
+    ) -> Result<KeyId, AdminError> {
         let gate = self.gate;
         let mut now = clock.reading();
         if !IMPORTED_KEY_LEN.contains(&text.len()) || !text.iter().all(u8::is_ascii_graphic) {
@@ -113,13 +119,17 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
                 return Err(AdminError::AlreadyImported(parts.id));
             }
             let at = gate.record(scale(parts.id.number(), u64::from(gate.capacity)));
-            let at = self.vacant(core::iter::once(at), &mut now, clock).ok_or(AdminError::NoRoomToImport)?;
+            let at = self
+                .vacant(core::iter::once(at), &mut now, clock)
+                .ok_or(AdminError::NoRoomToImport)?;
             let new = NewKey { env: Name::new(parts.env).unwrap_or(new.env), ..*new };
             self.add(at, parts.id, text, &new, now)?;
             return Ok(parts.id);
         }
         if let Some((_, record, _)) = gate.find_imported(text) {
-            return Err(record.key_id.map_or(AdminError::NoRoomToImport, AdminError::AlreadyImported));
+            return Err(record
+                .key_id
+                .map_or(AdminError::NoRoomToImport, AdminError::AlreadyImported));
         }
         let mac = gate.peppers.newest().mac(text);
         // The emptier of the two groups, so that both stay usable for longer.

@@ -74,7 +74,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
             grace_until: record.previous_until(now),
             pepper: record.pepper,
             last_characters: Hint::last_from_word(self.hint(at.number)),
-            last_used: used.then(|| Timestamp::from_unix_ms(layout.stamp_start_ms(layout.stamp(tally)))),
+            last_used: used
+                .then(|| Timestamp::from_unix_ms(layout.stamp_start_ms(layout.stamp(tally)))),
             clock_ahead_s: quotas.ahead_s(now),
             quotas,
         })
@@ -87,18 +88,18 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 
     pub(super) fn hint(&self, number: u32) -> u32 {
-        self.hint_word(number).map_or(
-            0,
-            |(line, word, upper)| {
-                if upper { high(line.load(word)) } else { low(line.load(word)) }
-            },
-        )
+        self.hint_word(number).map_or(0, |(line, word, upper)| {
+            if upper { high(line.load(word)) } else { low(line.load(word)) }
+        })
     }
 
     pub(super) fn store_hint(&self, number: u32, hint: u32) {
         if let Some((line, word, upper)) = self.hint_word(number) {
             let present = line.load(word);
-            line.store(word, if upper { join(hint, low(present)) } else { join(high(present), hint) });
+            line.store(
+                word,
+                if upper { join(hint, low(present)) } else { join(high(present), hint) },
+            );
         }
     }
 
@@ -114,7 +115,11 @@ impl<M: AsRef<[Line]>> Gate<M> {
     pub fn verify(&self, now: Timestamp, mut report: impl FnMut(Flaw)) {
         for at in self.records() {
             let Some(record) = at.read() else {
-                report(Flaw { record: at.number, key_id: at.key_id(), kind: FlawKind::HalfWritten });
+                report(Flaw {
+                    record: at.number,
+                    key_id: at.key_id(),
+                    kind: FlawKind::HalfWritten,
+                });
                 continue;
             };
             let mut flaw = |kind| report(Flaw { record: at.number, key_id: record.key_id, kind });
@@ -197,12 +202,12 @@ impl fmt::Display for Flaw {
             write!(f, " (key {key_id})")?;
         }
         match self.kind {
-            FlawKind::HalfWritten => f.write_str(" is half-written and can't be read"),
+            FlawKind::HalfWritten => f.write_str(" is half-written and cannot be read"),
             FlawKind::Misplaced => f.write_str(" holds a key id that belongs into another record"),
             FlawKind::NoPlan { plan } => write!(f, " has plan number {plan}, and there is none"),
             FlawKind::NoEnv { env } => write!(f, " has environment number {env}, and there is none"),
             FlawKind::NoPepper { pepper } => write!(f, " has pepper number {pepper}, and there is none"),
-            FlawKind::NoTally => f.write_str(" holds something that is no tally"),
+            FlawKind::NoTally => f.write_str(" has a word that is not a tally"),
             FlawKind::FutureTally => f.write_str(
                 " has a tally that a wrong clock stamped more than 60 s ahead; the key's next check by the system clock corrects it",
             ),

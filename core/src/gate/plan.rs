@@ -111,7 +111,10 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let owner = &self.memory.as_ref()[OWNER_LINE];
         let Some(number) = owner.load(PLAN_REDO).checked_sub(1) else { return false };
         if number < self.plan_slots() as u64 {
-            self.store_plan(index(number), core::array::from_fn(|word| owner.load(PLAN_REDO + 1 + word)));
+            self.store_plan(
+                index(number),
+                core::array::from_fn(|word| owner.load(PLAN_REDO + 1 + word)),
+            );
         }
         stop(Stop::PlanWritten);
         owner.store(PLAN_REDO, 0);
@@ -136,7 +139,9 @@ impl<M: AsRef<[Line]>> Gate<M> {
         let windows = 0..self.layout.windows().len();
         let (line, at) = self.plan_line(0);
         line.load(at) != 0
-            && windows.into_iter().all(|window| (1..=self.layout.max_limit(window)).contains(&limits[window]))
+            && windows
+                .into_iter()
+                .all(|window| (1..=self.layout.max_limit(window)).contains(&limits[window]))
     }
 
     /// Returns all plans with their numbers.
@@ -151,7 +156,8 @@ pub(super) fn common_layout(plans: &[Plan]) -> Option<Layout> {
     let first = &plans.first()?.policy;
     let mut quotas = Vec::<Quota, MAX_QUOTAS>::from_slice(first.quotas()).ok()?;
     for plan in plans {
-        let same = plan.policy.algorithm() == first.algorithm() && plan.policy.quotas().len() == quotas.len();
+        let same = plan.policy.algorithm() == first.algorithm()
+            && plan.policy.quotas().len() == quotas.len();
         for (common, quota) in quotas.iter_mut().zip(plan.policy.quotas()) {
             if !same || common.window != quota.window {
                 return None;

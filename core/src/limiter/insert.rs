@@ -44,7 +44,7 @@ use crate::atomic::{self, exchange};
 use crate::bits::index;
 use crate::line::{LINE_WORDS, Line};
 use crate::stop::{Stop, stop};
-use crate::sync::{AtomicU64, MODELLED, Ordering, pause};
+use crate::sync::{AtomicU64, MODELED, Ordering, pause};
 use crate::tally::VOID;
 use crate::time::{Clock, Timestamp};
 
@@ -52,7 +52,7 @@ use crate::time::{Clock, Timestamp};
 /// holder needs a fraction of them. One that was killed or stopped never unlocks; one that is only
 /// slow notices the loss and starts over. It is one turn under a model checker, so that locks are
 /// lost at every step.
-pub const CLAIM_SPINS: u32 = if MODELLED { 1 } else { 1024 };
+pub const CLAIM_SPINS: u32 = if MODELED { 1 } else { 1024 };
 
 /// How many slots of a subject's first bucket must be taken before an emptier second bucket is
 /// preferred. A lower value fills the table more evenly. A higher value keeps more subjects in the
@@ -89,7 +89,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         clock: C,
     ) -> Option<Insertion> {
         let [one, two] = self.buckets_of(subject);
-        let locks = [Some(self.lock(locked[0])), (locked[1] != locked[0]).then(|| self.lock(locked[1]))];
+        let locks =
+            [Some(self.lock(locked[0])), (locked[1] != locked[0]).then(|| self.lock(locked[1]))];
         let alone = locks[1].is_none() && two != one;
         let first_bucket = self.search(one, subject, now, clock);
         let second_bucket = self.search(two, subject, now, clock);
@@ -101,8 +102,11 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         // them again.
         *now = clock.at_least(*now);
         // A decision on a void tally depends on the time in the stamp alone.
-        let first =
-            if C::IS_SYSTEM { self.layout.with_stamp(first, self.layout.stamp_at(*now)) } else { first };
+        let first = if C::IS_SYSTEM {
+            self.layout.with_stamp(first, self.layout.stamp_at(*now))
+        } else {
+            first
+        };
         let spills = first_bucket.taken >= SPILL && second_bucket.taken < first_bucket.taken;
         if alone && (spills || second_bucket.reserved) {
             return None;
@@ -113,7 +117,9 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             (_, Some(slot)) => (two, slot),
             // The reservation is of an inserter that lost its lock. It goes away, or the next lock
             // voids it.
-            (_, None) if first_bucket.reserved || second_bucket.reserved => return Some(Insertion::Again),
+            (_, None) if first_bucket.reserved || second_bucket.reserved => {
+                return Some(Insertion::Again);
+            }
             (_, None) => {
                 let until = self.reusable_from([one, two]);
                 // A slot may have become reusable since the first reading.
@@ -123,7 +129,9 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         };
         let locks = || locks.iter().flatten();
         let ticket = locks().find(|lock| lock.bucket == bucket).map_or(0, |lock| lock.word);
-        Some(self.take_slot(subject, slot, ticket, first, *now, || locks().all(BucketLock::confirm)))
+        Some(
+            self.take_slot(subject, slot, ticket, first, *now, || locks().all(BucketLock::confirm)),
+        )
     }
 
     /// Steps 3 to 6 of an insertion.
@@ -162,7 +170,13 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// Searches a bucket for the subject and for a slot that it can take. The tally is loaded
     /// before the tag: if a tally loaded under the lock is not a reservation, no former holder can
     /// change its slot any more.
-    fn search(&self, bucket: u64, subject: Subject, now: &mut Timestamp, clock: impl Clock) -> Searched<'_> {
+    fn search(
+        &self,
+        bucket: u64,
+        subject: Subject,
+        now: &mut Timestamp,
+        clock: impl Clock,
+    ) -> Searched<'_> {
         let mut searched = Searched { present: false, reserved: false, taken: 0, reusable: None };
         for slot in self.slots(bucket) {
             let word = slot.tally().load(Ordering::Acquire);
@@ -195,7 +209,11 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     fn reusable_from(&self, buckets: [u64; 2]) -> u64 {
         let words = buckets.into_iter().flat_map(|bucket| self.slots(bucket)).map(|slot| {
             let word = slot.tally().load(Ordering::Acquire);
-            if self.layout.is_reservation(word) { u64::MAX } else { self.layout.reusable_from(word) }
+            if self.layout.is_reservation(word) {
+                u64::MAX
+            } else {
+                self.layout.reusable_from(word)
+            }
         });
         words.min().unwrap_or(u64::MAX)
     }

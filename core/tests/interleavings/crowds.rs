@@ -9,7 +9,9 @@ use keytally_core::{KeyState, Limiter, NewKey, Outcome, Timestamp};
 use shuttle::rand::{Rng, thread_rng};
 
 use crate::gate;
-use crate::model::{Memory, Work, at_stop, explore, killed_at, memory, schedules, thread, together};
+use crate::model::{
+    Memory, Work, at_stop, explore, killed_at, memory, schedules, thread, together,
+};
 use crate::noon::at;
 
 /// One of these.

@@ -9,13 +9,13 @@ use keytally_core::AdminError;
 use keytally_core::stop::Stop;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    AttachError, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Name, NewKey, Peppers, Plan, Reason,
-    Timestamp, Verdict,
+    AttachError, Entropy, Gate, GateConfig, Key, KeyId, KeyState, Name, NewKey, Peppers, Plan,
+    Reason, Timestamp, Verdict,
 };
 
 use crate::model::{
-    Memory, Stale, Work, at_stop, explore, full_form_only, join, killed_at, memory, preemptions, start,
-    together,
+    Memory, Stale, Work, at_stop, explore, full_form_only, join, killed_at, memory, preemptions,
+    start, together,
 };
 use crate::noon::at;
 
@@ -146,7 +146,10 @@ fn a_rotated_key_stays_valid_and_spends_one_quota() {
         let raised = done.clone();
         let admitted = together([
             with(&gate, move |gate| {
-                gate.administer().unwrap().rotate(key_id, end(100), false, entropy(8), at(0)).unwrap();
+                gate.administer()
+                    .unwrap()
+                    .rotate(key_id, end(100), false, entropy(8), at(0))
+                    .unwrap();
                 raised.raise();
                 0
             }),
@@ -228,7 +231,8 @@ fn a_record_is_one_key_s_or_the_other_s() {
                 begun,
                 move || started.set(start([reader])),
                 || {
-                    let new = NewKey::new(2, name("live")).with_plan("pro").with_not_after(end(999));
+                    let new =
+                        NewKey::new(2, name("live")).with_plan("pro").with_not_after(end(999));
                     gate.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
                 },
             );
@@ -251,11 +255,14 @@ fn a_stale_check_never_moves_a_tally_back() {
                 let stale = Stale { first: at(0), again: at(200) };
                 [gate.check(Some(&text(&first)), 2, stale)].to_vec()
             }),
-            with(&gate, move |gate| [1, 1].map(|cost| gate.check(Some(&text(&second)), cost, now)).to_vec()),
+            with(&gate, move |gate| {
+                [1, 1].map(|cost| gate.check(Some(&text(&second)), cost, now)).to_vec()
+            }),
         ])
         .concat();
         let charges = verdicts.iter().filter_map(Verdict::charge);
-        let present: u32 = charges.filter(|charge| charge.at >= at(180)).map(|charge| charge.cost).sum();
+        let present: u32 =
+            charges.filter(|charge| charge.at >= at(180)).map(|charge| charge.cost).sum();
         let after = gate.check(Some(&text(&key)), 1, now);
         assert!(present <= 2 && !after.is_admitted(), "{verdicts:?} {after:?}");
         assert_eq!(after.quotas().time(), at(200));
@@ -284,7 +291,10 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
         if verdict.is_admitted() {
             assert_eq!((verdict.holder().unwrap().key_id, verdict.remaining()), (first, 1));
         } else {
-            assert!(matches!(verdict.reason(), Some(Reason::Revoked) | Some(Reason::Unknown)), "{verdict:?}");
+            assert!(
+                matches!(verdict.reason(), Some(Reason::Revoked) | Some(Reason::Unknown)),
+                "{verdict:?}"
+            );
         }
         match join(administrators.take()).pop().unwrap() {
             Some((key, _)) => assert_eq!(remaining(&gate, &key, at(130)), 2),
@@ -454,7 +464,8 @@ fn two_administrators_never_meet() {
                 }
             })
         };
-        let issued: Vec<_> = together([administer(7), administer(8)]).into_iter().flatten().collect();
+        let issued: Vec<_> =
+            together([administer(7), administer(8)]).into_iter().flatten().collect();
         assert!(!issued.is_empty());
         assert_eq!(gate.list(at(0)).count(), issued.len());
         for (key, _) in &issued {
@@ -478,7 +489,10 @@ fn a_gate_opens_only_when_it_is_complete() {
         let open: Work<()> = Box::new(move || match Gate::attach(memory, peppers()) {
             Ok(gate) => {
                 let names: Vec<_> = gate.plans().map(|(_, plan)| plan.name).collect();
-                assert_eq!((gate.prefix(), &names[0][..], &names[1][..]), (name("kt"), "default", "pro"));
+                assert_eq!(
+                    (gate.prefix(), &names[0][..], &names[1][..]),
+                    (name("kt"), "default", "pro")
+                );
                 assert!(gate.list(at(0)).all(|info| info.account == 1));
             }
             Err(error) => assert_eq!(error, AttachError::Unfinished),
@@ -549,7 +563,10 @@ mod stops {
                     shared.verify(at(1), |flaw| panic!("{flaw}"));
                 };
                 let rotate = || {
-                    gate.administer().unwrap().rotate(key_id, end(100), false, entropy(8), at(0)).unwrap();
+                    gate.administer()
+                        .unwrap()
+                        .rotate(key_id, end(100), false, entropy(8), at(0))
+                        .unwrap();
                 };
                 killed_at(stop, rotate, then);
             });
@@ -579,7 +596,8 @@ mod stops {
                 let shared = Arc::clone(&gate);
                 let then = move || {
                     let seen = move |gate: &Shared| {
-                        let info = gate.list(at(130)).next().expect("no record is lost to a reader");
+                        let info =
+                            gate.list(at(130)).next().expect("no record is lost to a reader");
                         let seen = (info.account, info.plan, info.state, info.not_after);
                         let old = (1, 0, KeyState::Revoked, None);
                         let new = (2, 1, KeyState::Active, end(999));
@@ -622,7 +640,10 @@ mod stops {
                         let verdicts = [check(gate, &key, at(0)), check(gate, &key, at(0))];
                         for verdict in verdicts {
                             let [minute, hour] = limits(&verdict);
-                            assert!([1, 2].contains(&minute) && [9, 3].contains(&hour), "{verdict:?}");
+                            assert!(
+                                [1, 2].contains(&minute) && [9, 3].contains(&hour),
+                                "{verdict:?}"
+                            );
                         }
                         assert!(verdicts[0].is_admitted());
                     });

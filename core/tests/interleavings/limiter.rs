@@ -54,7 +54,10 @@ fn of_two_chargers_of_one_unit_one_is_denied() {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 1, at(0));
         let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"a", 1, at(1))]);
-        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (1, 1));
+        assert_eq!(
+            (count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)),
+            (1, 1)
+        );
         assert_eq!(remaining(&limiter, b"a", at(1)), 0);
     });
 }
@@ -65,7 +68,10 @@ fn of_three_chargers_of_two_units_one_is_denied() {
         let limiter = one_bucket("3/minute, 4/hour");
         limiter.check(b"a", 1, at(0));
         let verdicts = together([0, 1, 2].map(|second| check(&limiter, b"a", 1, at(second))));
-        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (2, 1));
+        assert_eq!(
+            (count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)),
+            (2, 1)
+        );
         assert_eq!(remaining(&limiter, b"a", at(2)), 1);
         assert_eq!(remaining(&limiter, b"a", at(60)), 1, "all windows or none");
     });
@@ -78,7 +84,10 @@ fn a_denial_means_that_there_was_no_room() {
         limiter.check(b"a", 1, at(0));
         // Either charge fits alone. A denial is caused by the charge of the other thread.
         let verdicts = together([check(&limiter, b"a", 1, at(0)), check(&limiter, b"a", 2, at(0))]);
-        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (1, 1));
+        assert_eq!(
+            (count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)),
+            (1, 1)
+        );
         let charged = if verdicts[0].is_admitted() { 1 } else { 2 };
         assert_eq!(remaining(&limiter, b"a", at(0)), 2 - charged);
     });
@@ -126,9 +135,14 @@ fn a_stale_reading_opens_no_window_again() {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 2, at(0));
         let stale = Stale { first: at(0), again: at(200) };
-        let verdicts = together([check(&limiter, b"a", 2, stale), check(&limiter, b"a", 2, system(200))]);
+        let verdicts =
+            together([check(&limiter, b"a", 2, stale), check(&limiter, b"a", 2, system(200))]);
         let after = limiter.check(b"a", 1, system(200));
-        assert_eq!((admitted_in(&verdicts, 0), admitted_in(&verdicts, 200)), (0, 2), "{verdicts:?}");
+        assert_eq!(
+            (admitted_in(&verdicts, 0), admitted_in(&verdicts, 200)),
+            (0, 2),
+            "{verdicts:?}"
+        );
         assert_eq!((after.outcome(), after.quotas().time()), (Outcome::Denied, at(200)));
     });
 }
@@ -141,7 +155,8 @@ fn a_stale_inserter_opens_no_window_again() {
         take_slots(&limiter, 7, at(0));
         // The first slot that may be reused is the one of `a`.
         let stale = Stale { first: at(0), again: at(200) };
-        let verdicts = together([check(&limiter, b"a", 1, stale), check(&limiter, b"b", 1, system(200))]);
+        let verdicts =
+            together([check(&limiter, b"a", 1, stale), check(&limiter, b"b", 1, system(200))]);
         assert!(verdicts[1].is_admitted());
         assert_eq!(admitted_in(&verdicts[..1], 0), 0, "{verdicts:?}");
         assert_eq!(verdicts[0].is_admitted(), admitted_in(&verdicts[..1], 200) == 1);
@@ -153,8 +168,12 @@ fn two_corrections_of_one_tally_lose_no_count() {
     explore(preemptions(5, 9), || {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 1, at(7200));
-        let verdicts = together([check(&limiter, b"a", 1, system(0)), check(&limiter, b"a", 1, system(1))]);
-        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (1, 1));
+        let verdicts =
+            together([check(&limiter, b"a", 1, system(0)), check(&limiter, b"a", 1, system(1))]);
+        assert_eq!(
+            (count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)),
+            (1, 1)
+        );
         let after = limiter.peek(b"a", 0, at(1));
         assert_eq!((after.remaining(), after.clock_ahead_s()), (0, 0));
     });
@@ -175,7 +194,10 @@ fn three_inserters_of_one_subject_share_a_slot() {
     explore(preemptions(1, 2), || {
         let limiter = one_bucket("2/minute");
         let verdicts = together([0; 3].map(|second| check(&limiter, b"a", 1, at(second))));
-        assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)), (2, 1));
+        assert_eq!(
+            (count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Denied)),
+            (2, 1)
+        );
         assert_eq!((limiter.live_subjects(at(0)), remaining(&limiter, b"a", at(0))), (1, 0));
     });
 }
@@ -224,7 +246,8 @@ fn a_hit_and_the_reuse_of_its_slot_charge_their_own() {
     explore(preemptions(4, 5), || {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 2, at(0));
-        let verdicts = together([check(&limiter, b"a", 1, at(60)), check(&limiter, b"b", 1, at(120))]);
+        let verdicts =
+            together([check(&limiter, b"a", 1, at(60)), check(&limiter, b"b", 1, at(120))]);
         assert_eq!(count(&verdicts, Outcome::Admitted), 2);
         assert_eq!(limiter.live_subjects(at(120)), 2);
         assert_eq!([b"a", b"b"].map(|subject| remaining(&limiter, subject, at(60))), [1, 1]);
@@ -246,7 +269,8 @@ fn a_hit_and_two_reuses_of_its_slot_charge_their_own() {
                 limiter.check(b"a", 2, at(240))
             })
         };
-        let [late, later] = together([check(&limiter, b"a", 1, at(180)), later]).try_into().unwrap();
+        let [late, later] =
+            together([check(&limiter, b"a", 1, at(180)), later]).try_into().unwrap();
         assert!(later.is_admitted());
         // The late charge counts now if it came last. Where `b` had the slot, the table was full to
         // it.
@@ -261,7 +285,8 @@ fn two_subjects_reuse_one_expired_slot() {
         let limiter = one_bucket("2/minute");
         limiter.check(b"z", 1, at(0));
         take_slots(&limiter, 7, at(120));
-        let verdicts = together([check(&limiter, b"a", 1, at(120)), check(&limiter, b"b", 1, at(120))]);
+        let verdicts =
+            together([check(&limiter, b"a", 1, at(120)), check(&limiter, b"b", 1, at(120))]);
         assert_eq!((count(&verdicts, Outcome::Admitted), count(&verdicts, Outcome::Full)), (1, 1));
         let left = [b"a", b"b"].map(|subject| remaining(&limiter, subject, at(120)));
         assert_eq!(left, [0, 1].map(|at: usize| 2 - u32::from(verdicts[at].is_admitted())));
@@ -274,7 +299,8 @@ fn a_limiter_opens_only_when_it_is_complete() {
         let memory = memory(Limiter::<Memory>::lines(1));
         let created = Arc::clone(&memory);
         let create: Work<bool> = Box::new(move || {
-            let limiter = Limiter::create(created, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
+            let limiter =
+                Limiter::create(created, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
             limiter.check(b"a", 1, at(0)).is_admitted()
         });
         let opened = Arc::clone(&memory);
@@ -321,7 +347,8 @@ mod stops {
                 let counted = u32::from(step == Stop::LimiterCharged);
                 let shared = Arc::clone(&limiter);
                 let then = move || {
-                    let verdicts = together([check(&shared, b"a", 1, at(0)), check(&shared, b"b", 1, at(0))]);
+                    let verdicts =
+                        together([check(&shared, b"a", 1, at(0)), check(&shared, b"b", 1, at(0))]);
                     assert_eq!(count(&verdicts, Outcome::Admitted), 2, "{step:?}");
                     assert_eq!(shared.live_subjects(at(0)), 8);
                     let left = [b"a", b"b"].map(|subject| remaining(&shared, subject, at(0)));
@@ -341,8 +368,10 @@ mod stops {
                 let counted = u32::from(step == Stop::LimiterCharged);
                 let shared = Arc::clone(&limiter);
                 let then = move || {
-                    let verdicts =
-                        together([check(&shared, b"a", 1, at(120)), check(&shared, b"a", 1, at(120))]);
+                    let verdicts = together([
+                        check(&shared, b"a", 1, at(120)),
+                        check(&shared, b"a", 1, at(120)),
+                    ]);
                     assert_eq!(count(&verdicts, Outcome::Admitted), 2, "{step:?}");
                     let left = remaining(&shared, b"a", at(120));
                     assert_eq!((shared.live_subjects(at(120)), left), (1, 1 - counted), "{step:?}");
@@ -362,7 +391,8 @@ mod stops {
                 // Two slots are left.
                 take_slots(&limiter, 6, at(120));
                 let others = [check(&limiter, b"a", 1, at(120)), check(&limiter, b"b", 1, at(120))];
-                let (started, verdicts) = (Rc::new(Cell::new(Vec::new())), Rc::new(Cell::new(Vec::new())));
+                let (started, verdicts) =
+                    (Rc::new(Cell::new(Vec::new())), Rc::new(Cell::new(Vec::new())));
                 let (starts, ends) = (Rc::clone(&started), Rc::clone(&verdicts));
                 let then = move || {
                     let threads = start(others);
@@ -423,10 +453,15 @@ mod two_buckets {
             let limiter = two_buckets("2/minute");
             fill(&limiter, 0, 8, at(0));
             let spilling = subject([0, 1]);
-            let verdicts =
-                together([check(&limiter, spilling, 1, at(0)), check(&limiter, spilling, 1, at(0))]);
+            let verdicts = together([
+                check(&limiter, spilling, 1, at(0)),
+                check(&limiter, spilling, 1, at(0)),
+            ]);
             assert_eq!(count(&verdicts, Outcome::Admitted), 2);
-            assert_eq!((limiter.live_subjects(at(0)), remaining(&limiter, spilling, at(0))), (9, 0));
+            assert_eq!(
+                (limiter.live_subjects(at(0)), remaining(&limiter, spilling, at(0))),
+                (9, 0)
+            );
         });
     }
 
@@ -458,8 +493,10 @@ mod two_buckets {
                 let limiter = two_buckets("2/minute");
                 fill(&limiter, first, 8, at(0));
                 let either = subject([first, other]);
-                let verdicts =
-                    together([check(&limiter, either, 1, at(119)), check(&limiter, either, 1, at(120))]);
+                let verdicts = together([
+                    check(&limiter, either, 1, at(119)),
+                    check(&limiter, either, 1, at(120)),
+                ]);
                 assert_eq!(count(&verdicts, Outcome::Admitted), 2);
                 assert_eq!(limiter.live_subjects(at(120)), 1);
                 assert!(remaining(&limiter, either, at(120)) <= 1);
@@ -474,7 +511,8 @@ mod two_buckets {
             fill(&limiter, 0, 6, at(0));
             fill(&limiter, 1, 5, at(0));
             let (one, other) = (subject([0, 1]), subject([1, 0]));
-            let verdicts = together([check(&limiter, one, 1, at(0)), check(&limiter, other, 1, at(0))]);
+            let verdicts =
+                together([check(&limiter, one, 1, at(0)), check(&limiter, other, 1, at(0))]);
             assert_eq!(count(&verdicts, Outcome::Admitted), 2);
             assert_eq!(limiter.live_subjects(at(0)), 13);
             assert_eq!([one, other].map(|subject| remaining(&limiter, subject, at(0))), [1, 1]);
@@ -496,7 +534,10 @@ mod two_buckets {
             ]);
             assert_eq!(count(&verdicts, Outcome::Admitted), 3);
             assert_eq!(limiter.live_subjects(at(120)), 2);
-            assert_eq!([either, there].map(|subject| remaining(&limiter, subject, at(120))), [0, 1]);
+            assert_eq!(
+                [either, there].map(|subject| remaining(&limiter, subject, at(120))),
+                [0, 1]
+            );
         });
     }
 }

@@ -179,7 +179,11 @@ pub(crate) fn at_stop<T>(
 }
 
 /// Does `work` up to this visit of the stop, as if the process were killed there. Then does `then`.
-pub(crate) fn killed_at<T>(stop: (Stop, u32), work: impl FnOnce() -> T, then: impl FnOnce() + 'static) {
+pub(crate) fn killed_at<T>(
+    stop: (Stop, u32),
+    work: impl FnOnce() -> T,
+    then: impl FnOnce() + 'static,
+) {
     struct Dead;
     let rest = move || {
         then();

@@ -79,7 +79,13 @@ fn open_path(path: &Path) -> io::Result<File> {
 
 /// Applies the access rule for a process of `user`. The owner comes first, because an owner can
 /// change the mode.
-fn refuse_others(path: &Path, owner: u32, mode: u32, user: u32, recognized: bool) -> Result<(), Error> {
+fn refuse_others(
+    path: &Path,
+    owner: u32,
+    mode: u32,
+    user: u32,
+    recognized: bool,
+) -> Result<(), Error> {
     if owner == ROOT {
         return match mode & WRITABLE_BY_OTHERS {
             0 => Ok(()),

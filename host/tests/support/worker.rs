@@ -55,7 +55,9 @@ impl Worker {
     /// Returns the command that starts a worker: the test named `worker` of this program.
     pub(crate) fn command(words: &[&str]) -> Command {
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", "worker", "--nocapture", "--test-threads=1"]).env(ROLE, words.join(" "));
+        command
+            .args(["--exact", "worker", "--nocapture", "--test-threads=1"])
+            .env(ROLE, words.join(" "));
         command.stdin(Stdio::null());
         command
     }
@@ -68,7 +70,9 @@ impl Worker {
             let mut line = String::new();
             while stdout.read_line(&mut line).is_ok_and(|len| len > 0) {
                 // A line without its end was cut off by a kill, and does not count as a report.
-                if let Some(report) = line.strip_prefix('@').and_then(|report| report.strip_suffix('\n')) {
+                if let Some(report) =
+                    line.strip_prefix('@').and_then(|report| report.strip_suffix('\n'))
+                {
                     // This fails if the parent has dropped the worker.
                     let _ = sender.send(report.to_owned());
                 }

@@ -20,8 +20,8 @@ use crate::service::preflight::MethodSource;
 use crate::service::{Service, Settings};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
-    PepperSource, Status, path_parser, plans, pluralized, print_note, revoke_unprinted, times, value_parser,
-    warn_of_idle_quotas,
+    PepperSource, Status, path_parser, plans, pluralized, print_note, revoke_unprinted, times,
+    value_parser, warn_of_idle_quotas,
 };
 
 /// Run the reference service: an example API behind a gate, and /auth for services behind a proxy
@@ -102,9 +102,9 @@ struct Failures(Option<Policy>);
 /// Parses the value of `--failures`.
 fn parse_failures(text: &str) -> Result<Failures, String> {
     let policy = (text != "off").then(|| text.parse()).transpose();
-    policy
-        .map(Failures)
-        .map_err(|error: ParsePolicyError| format!("{}; off disables the limit", policy_error(&error)))
+    policy.map(Failures).map_err(|error: ParsePolicyError| {
+        format!("{}; off disables the limit", policy_error(&error))
+    })
 }
 
 /// Checks the syntax of an address to listen on.
@@ -217,11 +217,15 @@ impl Serve {
             .map(|path| format!(" --pepper-file {}", quoted(path)))
             .unwrap_or_default();
         let contacts = curl_target(listener, "/api/v1/contacts");
-        let issue = format!("{} issue {} --account 2{pepper}", quoted(program), quoted(&data.gate_path));
+        let issue =
+            format!("{} issue {} --account 2{pepper}", quoted(program), quoted(&data.gate_path));
         match &data.first_key {
             Some(key) => {
                 let key = key.expose();
-                writeln!(out, "\nThe first key, for account 1. Store it: it is not shown again.\n\n  {key}")?;
+                writeln!(
+                    out,
+                    "\nThe first key, for account 1. Store it: it is not shown again.\n\n  {key}"
+                )?;
                 writeln!(out, "\nSend a request:\n\n  curl -i -H 'X-API-Key: {key}' {contacts}")?;
                 writeln!(out, "\nIssue another key:\n\n  {issue}")?;
             }

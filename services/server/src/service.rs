@@ -75,7 +75,11 @@ pub(crate) struct Settings {
 
 impl Service {
     /// Returns a service for this gate, which is reopened when its file is replaced.
-    pub(crate) fn new(gate: Gate, peppers: Peppers, settings: Settings) -> Result<Arc<Self>, Failure> {
+    pub(crate) fn new(
+        gate: Gate,
+        peppers: Peppers,
+        settings: Settings,
+    ) -> Result<Arc<Self>, Failure> {
         let metrics = Metrics::new()?;
         let log = Log::start(metrics.dropped_lines())?;
         let gate = Followed::from_gate(gate, peppers, Ok)?;
@@ -95,7 +99,8 @@ impl Service {
         let Settings { per_address, client_timeout, ref proxies, .. } = self.settings;
         let endpoint = |listener, routes, connections| {
             let slots = Slots::new(connections, per_address, self.metrics.closed_connections());
-            let router = with_common_routes(routes, header_case.clone()).with_state(Arc::clone(&self));
+            let router =
+                with_common_routes(routes, header_case.clone()).with_state(Arc::clone(&self));
             Endpoint { listener, router, slots, proxies: Arc::clone(proxies), client_timeout }
         };
         let metrics_route = Router::new().route("/metrics", get(metrics));
@@ -119,14 +124,18 @@ impl Service {
     pub(crate) fn reopen(&self) {
         let events = self.log.events();
         match self.gate.reopen() {
-            Ok(()) => events.gate(&FollowEvent::Reopened(self.gate.load().path().unwrap_or(Path::new("")))),
+            Ok(()) => events
+                .gate(&FollowEvent::Reopened(self.gate.load().path().unwrap_or(Path::new("")))),
             Err(error) => events.gate(&FollowEvent::Failed(&error)),
         }
     }
 }
 
 /// Adds the routes of every endpoint, and the letter case of header names.
-fn with_common_routes(routes: Router<Arc<Service>>, header_case: Extensions) -> Router<Arc<Service>> {
+fn with_common_routes(
+    routes: Router<Arc<Service>>,
+    header_case: Extensions,
+) -> Router<Arc<Service>> {
     routes
         .route("/healthz", get(async || json(StatusCode::OK, r#"{"status": "ok"}"#)))
         .fallback(async || json(StatusCode::NOT_FOUND, r#"{"error": "Not found"}"#))
@@ -163,6 +172,8 @@ fn json(status: StatusCode, body: impl Into<axum::body::Body>) -> Response {
 fn json_of(value: &impl Serialize) -> Response {
     match serde_json::to_vec(value) {
         Ok(body) => json(StatusCode::OK, body),
-        Err(_) => json(StatusCode::INTERNAL_SERVER_ERROR, r#"{"error": "Cannot write the response"}"#),
+        Err(_) => {
+            json(StatusCode::INTERNAL_SERVER_ERROR, r#"{"error": "Cannot write the response"}"#)
+        }
     }
 }

@@ -3,7 +3,11 @@
 //! served during the attack.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses what it needs")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses what it needs"
+)]
 mod support;
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -142,7 +146,8 @@ fn unread_http2_streams_leave_slots_and_memory_for_others() {
 fn limit_of_open_files_limits_the_slots() {
     let sandbox = Sandbox::new();
     let server = Server::start_with_files(&sandbox, 160, &[]);
-    let idle: Vec<TcpStream> = (0..100).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let idle: Vec<TcpStream> =
+        (0..100).map(|_| TcpStream::connect(server.address).unwrap()).collect();
     assert_eq!(server.request("GET /healthz", &[]).code(), 200);
     // 160 files: 16 connections and 3 that are ending, 64 and 9 for metrics, and 64 other files.
     assert!(server.metric(CLOSED_FULL) >= 100 - 16);

@@ -1,7 +1,11 @@
 //! The contract over real HTTP: the bytes on the wire, and the documented clients.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
 mod support;
 
 use core::time::Duration;
@@ -37,7 +41,12 @@ fn rate_headers(minute_limit: u64, used: u64, now_ms: u64) -> Vec<(&'static str,
         ("RateLimit-Policy", format!("\"minute\";q={minute_limit};w=60, \"hour\";q=1000;w=3600")),
         (
             "RateLimit",
-            format!("\"minute\";r={left};t={}, \"hour\";r={};t={}", wait_s(60), 1000 - used, wait_s(3600)),
+            format!(
+                "\"minute\";r={left};t={}, \"hour\";r={};t={}",
+                wait_s(60),
+                1000 - used,
+                wait_s(3600)
+            ),
         ),
         ("Retry-After", wait_s(60).to_string()),
     ]
@@ -54,7 +63,8 @@ fn assert_rate_headers(reply: &Reply, minute_limit: u64, used: u64, between_ms: 
     };
     let (from, to) = between_ms;
     let times: HashSet<u64> = [from, to].into_iter().chain((from..=to).step_by(100)).collect();
-    let matches = |now_ms: &u64| expected(*now_ms).iter().all(|(name, value)| reply.header(name) == value);
+    let matches =
+        |now_ms: &u64| expected(*now_ms).iter().all(|(name, value)| reply.header(name) == value);
     assert!(times.iter().any(matches), "{reply:?} does not have {:?}", expected(from));
     assert_eq!(reply.has("Retry-After"), denied, "{reply:?}");
     assert!(!reply.has("WWW-Authenticate"), "{reply:?}");
@@ -91,12 +101,18 @@ fn requests_beyond_100_per_minute_get_429_and_a_retry_time() {
     for _ in 0..3 {
         let (reply, between) = timed(|| wire.request("GET /api/v1/contacts", &[header.as_bytes()]));
         assert_eq!(reply.status, "HTTP/1.1 429 Too Many Requests");
-        assert_eq!((reply.body.as_str(), reply.header("Content-Type")), (EXCEEDED, "application/json"));
+        assert_eq!(
+            (reply.body.as_str(), reply.header("Content-Type")),
+            (EXCEEDED, "application/json")
+        );
         assert_rate_headers(&reply, 100, 100, between);
     }
     assert_eq!(server.metric("keytally_verdicts_total{outcome=\"admitted\",reason=\"none\"}"), 100);
     assert_eq!(server.metric("keytally_verdicts_total{outcome=\"denied\",reason=\"none\"}"), 3);
-    await_log(&sandbox, &[" denied key=", &key[8..19], " account=1 retry_after=", " route=contacts"]);
+    await_log(
+        &sandbox,
+        &[" denied key=", &key[8..19], " account=1 retry_after=", " route=contacts"],
+    );
     assert!(!log(&sandbox).contains(&key[19..]));
 }
 
@@ -128,8 +144,9 @@ const CLIENTS: [Client; 3] = [Client::Curl, Client::Fetch, Client::Requests];
 
 impl Client {
     fn get(self, url: &str, key: Option<&str>) -> Reply {
-        let tool =
-            |variable: &str, otherwise: &str| env::var(variable).unwrap_or_else(|_| otherwise.to_owned());
+        let tool = |variable: &str, otherwise: &str| {
+            env::var(variable).unwrap_or_else(|_| otherwise.to_owned())
+        };
         let mut command = match self {
             Self::Curl => {
                 let mut curl = Command::new(tool("KEYTALLY_TEST_CURL", "curl"));
@@ -162,8 +179,9 @@ impl Client {
                 let (head, body) = run.out.split_once("\r\n\r\n").unwrap();
                 let mut lines = head.split("\r\n");
                 let status = lines.next().unwrap().to_owned();
-                let split =
-                    |line: &str| line.split_once(": ").map(|(name, value)| (name.into(), value.into()));
+                let split = |line: &str| {
+                    line.split_once(": ").map(|(name, value)| (name.into(), value.into()))
+                };
                 Reply {
                     status,
                     headers: lines.map(|line| split(line).unwrap()).collect(),
@@ -218,7 +236,8 @@ fn documented_clients_get_the_responses_of_the_contract() {
                 let names: Vec<&str> = names.collect();
                 for (name, _) in &mut reply.headers {
                     assert_eq!(*name, name.to_lowercase());
-                    if let Some(exact) = names.iter().find(|exact| exact.eq_ignore_ascii_case(name)) {
+                    if let Some(exact) = names.iter().find(|exact| exact.eq_ignore_ascii_case(name))
+                    {
                         (*exact).clone_into(name);
                     }
                 }
@@ -291,10 +310,15 @@ fn invalid_keys_get_one_response_and_the_log_has_the_reason() {
     for path in ["/auth", "/api/v1/contacts", "/api/v1/limits"] {
         for (reason, lines) in &cases {
             let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
-            let counter = format!("keytally_verdicts_total{{outcome=\"invalid_key\",reason=\"{reason}\"}}");
+            let counter =
+                format!("keytally_verdicts_total{{outcome=\"invalid_key\",reason=\"{reason}\"}}");
             let before = server.metric(&counter);
             let reply = server.request(&format!("GET {path}"), &lines).without_date();
-            assert_eq!((reply.status.as_str(), reply.body.as_str()), (expected, INVALID), "{reason}");
+            assert_eq!(
+                (reply.status.as_str(), reply.body.as_str()),
+                (expected, INVALID),
+                "{reason}"
+            );
             assert_eq!(reply.header("WWW-Authenticate"), CHALLENGE);
             responses.insert(format!("{reply:?}"));
             assert_eq!(server.metric(&counter), before + 1, "{reason}");
@@ -323,11 +347,17 @@ fn missing_key_gets_a_response_of_its_own() {
     let server = Server::start(&sandbox, &[]);
     for path in ["/api/v1/contacts", "/api/v1/limits", "/auth"] {
         let reply = server.request(&format!("GET {path}"), &[]);
-        assert_eq!((reply.status.as_str(), reply.body.as_str()), ("HTTP/1.1 401 Unauthorized", MISSING));
+        assert_eq!(
+            (reply.status.as_str(), reply.body.as_str()),
+            ("HTTP/1.1 401 Unauthorized", MISSING)
+        );
         assert_eq!(reply.header("WWW-Authenticate"), CHALLENGE);
         assert_eq!(reply.header("Content-Type"), "application/json");
     }
-    assert_eq!(server.metric("keytally_verdicts_total{outcome=\"missing_key\",reason=\"none\"}"), 3);
+    assert_eq!(
+        server.metric("keytally_verdicts_total{outcome=\"missing_key\",reason=\"none\"}"),
+        3
+    );
     await_log(&sandbox, &[" missing_key route=auth"]);
 }
 
@@ -348,7 +378,11 @@ fn head_is_like_get_without_the_body() {
     assert_eq!(head.body, "");
     assert_eq!(stable(head), stable(server.request("GET /api/v1/limits", &lines)));
     let head = server.request("HEAD /api/v1/contacts", &lines);
-    assert_eq!((head.code(), head.header("X-RateLimit-Remaining")), (200, "999"), "HEAD is charged as well");
+    assert_eq!(
+        (head.code(), head.header("X-RateLimit-Remaining")),
+        (200, "999"),
+        "HEAD is charged as well"
+    );
     let head = server.request("HEAD /api/v1/contacts", &lines);
     assert_eq!(head.header("Content-Length"), EXCEEDED.len().to_string());
     assert_eq!(stable(head), stable(server.request("GET /api/v1/contacts", &lines)));
@@ -362,8 +396,9 @@ fn problem_document_is_sent_only_if_accepted() {
     let server = Server::start(&sandbox, &["--plan", "default=1/day, 1000/30d"]);
     let key = server.first_key().unwrap();
     let header = format!("X-API-Key: {key}");
-    let request =
-        |accept: &str| server.request("GET /api/v1/contacts", &[header.as_bytes(), accept.as_bytes()]);
+    let request = |accept: &str| {
+        server.request("GET /api/v1/contacts", &[header.as_bytes(), accept.as_bytes()])
+    };
     assert_eq!(request("Accept: application/problem+json").body, CONTACTS_OF_1);
     let reply = request("Accept: application/problem+json");
     assert_eq!((reply.code(), reply.header("Content-Type")), (429, "application/problem+json"));
@@ -371,7 +406,9 @@ fn problem_document_is_sent_only_if_accepted() {
     assert_eq!((&problem["status"], &problem["violated-policies"]), (&json!(429), &json!(["day"])));
     assert!(problem["type"].as_str().unwrap().ends_with("#quota-exceeded"));
     assert!(reply.has("Retry-After") && reply.has("X-RateLimit-Reset"));
-    for accept in ["Accept: application/json", "Accept: */*", "Accept: application/problem+json;q=0"] {
+    for accept in
+        ["Accept: application/json", "Accept: */*", "Accept: application/problem+json;q=0"]
+    {
         let reply = request(accept);
         assert_eq!(
             (reply.body.as_str(), reply.header("Content-Type")),
@@ -379,7 +416,7 @@ fn problem_document_is_sent_only_if_accepted() {
             "{accept}"
         );
     }
-    let reply =
-        server.request("GET /api/v1/contacts", &[b"X-API-Key: x", b"Accept: application/problem+json"]);
+    let reply = server
+        .request("GET /api/v1/contacts", &[b"X-API-Key: x", b"Accept: application/problem+json"]);
     assert_eq!(serde_json::from_str::<Value>(&reply.body).unwrap()["title"], "Invalid API key");
 }

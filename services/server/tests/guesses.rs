@@ -2,7 +2,11 @@
 //! headers of `/auth`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses what it needs")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses what it needs"
+)]
 mod support;
 
 use support::program::Sandbox;
@@ -18,7 +22,8 @@ const IDENTITY: [&str; 4] = ["X-Account-Id", "X-Key-Id", "X-Key-Env", "X-Key-Pla
 const TWO: [&str; 2] = ["--failures", "2/31d"];
 
 fn guess(server: &Server, path: &str, more: &[&str]) -> Reply {
-    let lines: Vec<&[u8]> = ["X-API-Key: wrong"].iter().chain(more).map(|line| line.as_bytes()).collect();
+    let lines: Vec<&[u8]> =
+        ["X-API-Key: wrong"].iter().chain(more).map(|line| line.as_bytes()).collect();
     server.request(&format!("GET {path}"), &lines)
 }
 
@@ -48,7 +53,10 @@ fn invalid_keys_beyond_the_limit_get_429() {
     let problem = guess(&server, "/api/v1/contacts", &["Accept: application/problem+json"]);
     assert_eq!((problem.code(), problem.header("Content-Type")), (429, "application/problem+json"));
     assert_eq!(server.metric(REFUSED), 3);
-    assert_eq!(server.metric("keytally_verdicts_total{outcome=\"invalid_key\",reason=\"malformed\"}"), 5);
+    assert_eq!(
+        server.metric("keytally_verdicts_total{outcome=\"invalid_key\",reason=\"malformed\"}"),
+        5
+    );
     await_log(&sandbox, &["invalid_key reason=malformed retry_after=", "route=limits"]);
     // A valid key is admitted, and a request without a key does not count.
     assert_eq!(server.contacts(&key).code(), 200);
@@ -100,7 +108,10 @@ fn forwarded_address_of_a_trusted_proxy_is_used() {
         assert_eq!(guesses(&server, path, &[&from("1")], 3), [401, 401, 429], "{path}");
         // The proxy's own address and the client's own text change nothing. Another client has its
         // own count.
-        assert_eq!(guesses(&server, path, &["X-Forwarded-For: 9.9.9.9", &from("1, 127.0.0.7")], 1), [429]);
+        assert_eq!(
+            guesses(&server, path, &["X-Forwarded-For: 9.9.9.9", &from("1, 127.0.0.7")], 1),
+            [429]
+        );
         assert_eq!(guesses(&server, path, &[&from("2")], 3), [401, 401, 429]);
         let site = format!("X-Forwarded-For: 2001:db8:{host}::");
         assert_eq!(guesses(&server, path, &[&format!("{site}1")], 2), [401, 401]);
@@ -120,7 +131,12 @@ fn forwarded_address_of_another_peer_is_ignored() {
     assert_eq!(guesses(&server, "/auth", &[here], 5), [401; 5]);
     let codes: Vec<u16> = (1..=3)
         .flat_map(|last| {
-            guesses(&server, "/api/v1/contacts", &[&format!("X-Forwarded-For: 203.0.113.{last}")], 1)
+            guesses(
+                &server,
+                "/api/v1/contacts",
+                &[&format!("X-Forwarded-For: 203.0.113.{last}")],
+                1,
+            )
         })
         .collect();
     assert_eq!(codes, [401, 401, 429]);
@@ -164,8 +180,11 @@ fn auth_always_sets_the_identity_headers() {
         let admitted = authorize(&server, "GET /auth", &[&key]);
         assert!(IDENTITY.iter().all(|name| !admitted.header(name).is_empty()), "{admitted:?}");
         for lines in [&[][..], &["X-API-Key: wrong"], &[&key, &key]] {
-            let reply =
-                authorize(&server, "GET /auth", &[&["X-Account-Id: 7", "X-Key-Plan: pro"], lines].concat());
+            let reply = authorize(
+                &server,
+                "GET /auth",
+                &[&["X-Account-Id: 7", "X-Key-Plan: pro"], lines].concat(),
+            );
             for name in IDENTITY {
                 assert_eq!(reply.header(name), "", "{reply:?}");
             }
@@ -189,7 +208,8 @@ fn preflight_is_admitted_by_the_header_of_the_proxy() {
     let server = Server::start(&sandbox, &["--preflight-header", "X-Forwarded-Method"]);
     let key = server.first_key().unwrap();
     let with_key = format!("X-API-Key: {key}");
-    for lines in [&["X-Forwarded-Method: OPTIONS"][..], &["x-forwarded-method: OPTIONS", &with_key]] {
+    for lines in [&["X-Forwarded-Method: OPTIONS"][..], &["x-forwarded-method: OPTIONS", &with_key]]
+    {
         let reply = authorize(&server, "GET /auth/path", lines);
         assert_eq!((reply.code(), reply.body.as_str()), (200, ""));
         for name in IDENTITY {

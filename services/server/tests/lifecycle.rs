@@ -2,7 +2,11 @@
 //! shutdown.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
 mod support;
 
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -38,7 +42,10 @@ fn changes_by_the_command_line_affect_the_next_request() {
     sandbox.run_admin(&["plan", GATE, "pro=100/minute, 2000/hour"]).expect_status(0);
     sandbox.run_admin(&["assign", GATE, &key_id, "--plan", "pro"]).expect_status(0);
     let reply = code(&newest);
-    assert_eq!((reply.header("X-RateLimit-Limit"), reply.header("X-RateLimit-Remaining")), ("2000", "1995"));
+    assert_eq!(
+        (reply.header("X-RateLimit-Limit"), reply.header("X-RateLimit-Remaining")),
+        ("2000", "1995")
+    );
     sandbox.run_admin(&["reset", GATE, &key_id]).expect_status(0);
     assert_eq!(code(&newest).header("X-RateLimit-Remaining"), "1999");
     sandbox.run_admin(&["revoke", GATE, &key_id]).expect_status(0);
@@ -61,7 +68,10 @@ fn replaced_gate_file_is_opened_logged_and_counted() {
     assert_eq!(server.contacts(&old).code(), 200);
     assert_eq!(server.metric("keytally_gate_reopened_total"), 0);
     let new = replace_gate(&sandbox, "77");
-    await_log(&sandbox, &[" gate ", "api.gate: the file was replaced, and the new one is in force"]);
+    await_log(
+        &sandbox,
+        &[" gate ", "api.gate: the file was replaced, and the new one is in force"],
+    );
     assert_eq!((server.contacts(&old).code(), server.contacts(&new).code()), (401, 200));
     assert_eq!(server.metric("keytally_gate_reopened_total"), 1);
     assert_eq!(server.metric("keytally_gate_capacity"), 77);
@@ -105,7 +115,10 @@ fn counts_survive_sigkill_of_the_service() {
     let server = Server::start(&sandbox, &[]);
     assert_eq!(server.first_key(), None);
     let limits = server.get("/api/v1/limits", &key).json();
-    assert_eq!((&limits["quotas"][0]["used"], &limits["quotas"][1]["used"]), (&json!(30), &json!(30)));
+    assert_eq!(
+        (&limits["quotas"][0]["used"], &limits["quotas"][1]["used"]),
+        (&json!(30), &json!(30))
+    );
     assert_eq!(server.contacts(&key).header("X-RateLimit-Remaining"), "969");
 }
 
@@ -121,7 +134,8 @@ fn two_services_on_one_folder_admit_one_limit() {
             .map(|server| {
                 scope.spawn(|| {
                     let mut wire = Wire::to(server.address);
-                    let mut request = || wire.request("GET /api/v1/contacts", &[header.as_bytes()]).code();
+                    let mut request =
+                        || wire.request("GET /api/v1/contacts", &[header.as_bytes()]).code();
                     (0..200).filter(|_| request() == 200).count()
                 })
             })
@@ -195,8 +209,9 @@ fn shutdown_under_load_truncates_no_response() {
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, &["--plan", "default=100000/day"]);
     let key = server.first_key().unwrap();
-    let request =
-        format!("GET /api/v1/contacts HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-API-Key: {key}\r\n\r\n");
+    let request = format!(
+        "GET /api/v1/contacts HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-API-Key: {key}\r\n\r\n"
+    );
     let address = server.address;
     let answered_by_now = AtomicU32::new(0);
     // Returns how many requests were answered, and 1 if the last one was not, else 0.
@@ -218,7 +233,10 @@ fn shutdown_under_load_truncates_no_response() {
     let ends: Vec<(u32, u32)> = thread::scope(|scope| {
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(client)).collect();
         while answered_by_now.load(Ordering::Relaxed) < 100 {
-            assert!(!clients.iter().any(|client| client.is_finished()), "a client was not accepted");
+            assert!(
+                !clients.iter().any(|client| client.is_finished()),
+                "a client was not accepted"
+            );
             sleep(Duration::from_millis(10));
         }
         server.signal(Signal::TERM);
@@ -229,6 +247,7 @@ fn shutdown_under_load_truncates_no_response() {
     // The kernel may accept one more connection between the last `accept` and `close`.
     assert!(dropped <= 1, "{dropped} were accepted and not answered");
     assert!(server.wait().success());
-    let used = sandbox.run_admin(&["list", GATE, "--json"]).json()["keys"][0]["quotas"][0]["used"].clone();
+    let used =
+        sandbox.run_admin(&["list", GATE, "--json"]).json()["keys"][0]["quotas"][0]["used"].clone();
     assert_eq!(used, answered, "every charged request was answered");
 }

@@ -1,7 +1,11 @@
 //! Listeners and protocols: IPv4, IPv6, Unix sockets, a separate address for metrics, HTTP/2.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses what it needs")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses what it needs"
+)]
 mod support;
 
 use std::env;
@@ -63,7 +67,8 @@ fn printed_curl_command_for_a_unix_socket_works() {
     let server = start_on_socket(&sandbox, &[]);
     let line = server.startup_message.lines().find(|line| line.contains("curl")).unwrap().trim();
     let mut shell = Command::new("sh");
-    let run = finish(shell.args(["-c", &format!("{line} --silent")]).current_dir(sandbox.path(".")), b"");
+    let run =
+        finish(shell.args(["-c", &format!("{line} --silent")]).current_dir(sandbox.path(".")), b"");
     assert!(run.out.starts_with("HTTP/1.1 200 OK\r\n"), "{line} {run:?}");
 }
 
@@ -116,7 +121,11 @@ fn start_on_a_used_path_fails() {
         &["cannot listen on unix:file", "not a socket"],
     );
     assert_eq!(fs::read_to_string(sandbox.path("file")).unwrap(), "precious");
-    expect_start_failure(&sandbox, &["--listen", "unix:no/folder"], &["cannot listen on unix:no/folder"]);
+    expect_start_failure(
+        &sandbox,
+        &["--listen", "unix:no/folder"],
+        &["cannot listen on unix:no/folder"],
+    );
     // A failed start removes its first socket.
     expect_start_failure(
         &sandbox,
@@ -142,7 +151,11 @@ fn ipv6_addresses_are_served() {
     let sandbox = Sandbox::new();
     if TcpListener::bind("[::1]:0").is_err() {
         // Without IPv6, only the error can be tested.
-        return expect_start_failure(&sandbox, &["--listen", "[::1]:0"], &["cannot listen on [::1]:0"]);
+        return expect_start_failure(
+            &sandbox,
+            &["--listen", "[::1]:0"],
+            &["cannot listen on [::1]:0"],
+        );
     }
     let server = Server::start_at(&sandbox, "[::1]:0", &[], &[]);
     assert_eq!(server.request("GET /healthz", &[]).code(), 200);
@@ -157,8 +170,11 @@ fn ipv6_addresses_are_served() {
 fn metrics_with_their_own_address_are_served_only_there() {
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, &["--metrics-listen", "127.0.0.1:0"]);
-    let line =
-        server.startup_message.lines().find_map(|line| line.strip_prefix("Metrics on http://")).unwrap();
+    let line = server
+        .startup_message
+        .lines()
+        .find_map(|line| line.strip_prefix("Metrics on http://"))
+        .unwrap();
     let metrics = Wire::to(line.parse().unwrap()).request("GET /metrics", &[]);
     assert_eq!(metrics.code(), 200);
     assert_eq!(Server::value(&metrics.body, "keytally_gate_keys"), 1);
@@ -173,13 +189,18 @@ fn metrics_with_their_own_address_are_served_only_there() {
 
 /// Sends a request over HTTP/2 without TLS. Returns the lines of the head, and the body.
 fn request_http2(url: &str, headers: &[&str]) -> (Vec<String>, String) {
-    let mut curl = Command::new(env::var("KEYTALLY_TEST_CURL").unwrap_or_else(|_| "curl".to_owned()));
+    let mut curl =
+        Command::new(env::var("KEYTALLY_TEST_CURL").unwrap_or_else(|_| "curl".to_owned()));
     curl.args(["--silent", "--show-error", "--include", "--http2-prior-knowledge", url]);
     for header in headers {
         curl.args(["-H", header]);
     }
     let run = finish(curl.env("NO_PROXY", "*").env("no_proxy", "*"), b"");
-    assert_eq!(run.status, 0, "`cargo xtask test service` installs a curl with HTTP/2: {}", run.err);
+    assert_eq!(
+        run.status, 0,
+        "`cargo xtask test service` installs a curl with HTTP/2: {}",
+        run.err
+    );
     let (head, body) = run.out.split_once("\r\n\r\n").unwrap();
     (head.split("\r\n").map(|line| line.trim_end().to_owned()).collect(), body.to_owned())
 }
@@ -201,7 +222,10 @@ fn http2_without_tls_keeps_the_contract() {
     );
     assert!(head.iter().any(|line| line.starts_with("retry-after: ")), "{head:?}");
     let (head, body) = request_http2(&url("/auth"), &[]);
-    assert_eq!((head[0].as_str(), body.as_str()), ("HTTP/2 401", r#"{"error": "Missing X-API-Key header"}"#));
+    assert_eq!(
+        (head[0].as_str(), body.as_str()),
+        ("HTTP/2 401", r#"{"error": "Missing X-API-Key header"}"#)
+    );
     // HTTP/2 adds 32 bytes to the size of each field.
     let (head, _) = request_http2(&url("/healthz"), &[&format!("X: {}", "a".repeat(16_000))]);
     assert_eq!(head[0], "HTTP/2 200");

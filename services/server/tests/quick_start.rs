@@ -6,18 +6,21 @@ use std::process::Command;
 
 #[test]
 fn quick_start_of_the_readme_runs_as_written() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
+    let readme =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
     let section = readme.split("\n## Quick start\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let blocks = section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let script = blocks.filter(|block| block.contains("keytally create")).last().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_keytally"));
-    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let path =
+        format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
     let mut bash = Command::new("bash");
     bash.current_dir(folder.path()).env("PATH", path);
     bash.env_remove("KEYTALLY_PEPPER").env_remove("KEYTALLY_PEPPER_FILE");
     let output = bash.args(["-ec", script]).output().unwrap();
-    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let (out, err) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(output.status.success(), "{out}{err}");
     let key = fs::read_to_string(folder.path().join("key")).unwrap();
     assert!(key.starts_with("kt_live_") && key.lines().count() == 1, "{out}{err}");

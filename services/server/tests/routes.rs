@@ -2,7 +2,11 @@
 //! and the log.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
 mod support;
 
 use std::collections::HashSet;
@@ -24,7 +28,10 @@ fn limits_returns_the_quotas_and_charges_nothing() {
         for _ in 0..2 {
             let reply = server.get("/api/v1/limits", &key);
             let remaining = (1000 - used).to_string();
-            assert_eq!((reply.code(), reply.header("X-RateLimit-Remaining")), (200, remaining.as_str()));
+            assert_eq!(
+                (reply.code(), reply.header("X-RateLimit-Remaining")),
+                (200, remaining.as_str())
+            );
             let limits = reply.json();
             let reset: u64 = reply.header("X-RateLimit-Reset").parse().unwrap();
             assert_eq!(
@@ -46,7 +53,8 @@ fn auth_charges_the_cost_and_reports_the_holder() {
     let (key, key_id) = sandbox.new_key(&["--account", "4294967295", "--env", "test"]);
     let header = format!("X-API-Key: {key}");
     let request_auth = |request: &str, cost: &[&str]| {
-        let lines: Vec<&[u8]> = [header.as_str()].iter().chain(cost).map(|line| line.as_bytes()).collect();
+        let lines: Vec<&[u8]> =
+            [header.as_str()].iter().chain(cost).map(|line| line.as_bytes()).collect();
         server.request(request, &lines)
     };
     let requests = [
@@ -72,7 +80,8 @@ fn auth_charges_the_cost_and_reports_the_holder() {
     // A body, which Envoy may forward, is ignored.
     let mut wire = Wire::to(server.address);
     wire.send(
-        format!("POST /auth HTTP/1.1\r\nHost: a\r\n{header}\r\nContent-Length: 5\r\n\r\nhello").as_bytes(),
+        format!("POST /auth HTTP/1.1\r\nHost: a\r\n{header}\r\nContent-Length: 5\r\n\r\nhello")
+            .as_bytes(),
     );
     assert_eq!(wire.read(false).unwrap().header("X-RateLimit-Remaining"), "992");
 
@@ -95,15 +104,21 @@ fn auth_charges_the_cost_and_reports_the_holder() {
     ] {
         let reply = request_auth("GET /auth", cost);
         assert_eq!(reply.code(), 400, "{cost:?}");
-        assert!(reply.json()["error"].as_str().unwrap().starts_with("X-Cost must be "), "{reply:?}");
+        assert!(
+            reply.json()["error"].as_str().unwrap().starts_with("X-Cost must be "),
+            "{reply:?}"
+        );
     }
     let (fresh, _) = sandbox.new_key(&["--account", "1"]);
-    let reply = server.request("GET /auth", &[format!("X-API-Key: {fresh}").as_bytes(), b"X-Cost: 1O"]);
+    let reply =
+        server.request("GET /auth", &[format!("X-API-Key: {fresh}").as_bytes(), b"X-Cost: 1O"]);
     assert_eq!(reply.code(), 400);
     assert_eq!(server.get("/api/v1/limits", &fresh).header("X-RateLimit-Remaining"), "1000");
     // Other routes ignore the header.
-    let reply =
-        server.request("GET /api/v1/contacts", &[format!("X-API-Key: {fresh}").as_bytes(), b"X-Cost: 50"]);
+    let reply = server.request(
+        "GET /api/v1/contacts",
+        &[format!("X-API-Key: {fresh}").as_bytes(), b"X-Cost: 50"],
+    );
     assert_eq!(reply.header("X-RateLimit-Remaining"), "999");
 }
 

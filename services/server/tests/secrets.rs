@@ -2,7 +2,11 @@
 //! them.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses what it needs")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses what it needs"
+)]
 mod support;
 
 use std::fs;
@@ -68,7 +72,8 @@ const COMMANDS: [&[&str]; 16] = [
 #[track_caller]
 fn assert_prints_no_secret(run: &Run, secret: &str, args: &[String]) {
     // The prefix and the environment are public.
-    let hidden = secret.strip_prefix("kt_live_").or(secret.strip_prefix("sk_live_")).unwrap_or(secret);
+    let hidden =
+        secret.strip_prefix("kt_live_").or(secret.strip_prefix("sk_live_")).unwrap_or(secret);
     for part in hidden.as_bytes().windows(12) {
         let part = core::str::from_utf8(part).unwrap();
         for text in [&run.out, &run.err] {
@@ -92,7 +97,8 @@ fn misuses(command: &[&str], secret: &str) -> Vec<Vec<String>> {
             joined.remove(at);
             misuses.push(joined);
         }
-        for around in [format!("{secret}=1/day"), format!("default={secret}"), format!("default=1/{secret}")]
+        for around in
+            [format!("{secret}=1/day"), format!("default={secret}"), format!("default=1/{secret}")]
         {
             if before[at].contains('=') {
                 let mut args = before.clone();
@@ -181,7 +187,8 @@ fn first_key_is_printed_on_a_terminal() {
 fn first_key_is_not_printed_to_a_log() {
     let sandbox = Sandbox::new();
     let mut serve = sandbox.command(&["serve", "--listen", "127.0.0.1:0", "--data", "data"]);
-    let mut child = serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child =
+        serve.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let mut message = String::new();
     for line in lines.map(Result::unwrap) {
@@ -200,6 +207,9 @@ fn first_key_is_not_printed_to_a_log() {
     assert!(run.out.starts_with("kt_live_"), "{run:?}");
 
     // The gate now has a key, so a later start on a terminal issues none.
-    assert_eq!(sandbox.run_admin(&["list", GATE, "--json"]).json()["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        sandbox.run_admin(&["list", GATE, "--json"]).json()["keys"].as_array().unwrap().len(),
+        1
+    );
     assert_eq!(Server::start(&sandbox, &[]).first_key(), None);
 }

@@ -1,7 +1,11 @@
 //! Starts of the service: the data folder, its pepper, plans, and failed starts.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[expect(dead_code, unreachable_pub, reason = "a module of several tests, each of which uses a part of it")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several tests, each of which uses a part of it"
+)]
 mod support;
 
 use std::fs;
@@ -34,8 +38,14 @@ fn first_start_creates_all_files_and_prints_commands() {
     assert_eq!(pasted, curl);
     let mut shell = Command::new("sh");
     let run = finish(shell.args(["-c", &format!("{pasted} --silent")]).env("NO_PROXY", "*"), b"");
-    assert!(run.out.starts_with("HTTP/1.1 200 OK\r\n") && run.out.ends_with(CONTACTS_OF_1), "{run:?}");
-    assert!(run.out.contains("\r\nX-RateLimit-Limit: 1000\r\nX-RateLimit-Remaining: 999\r\n"), "{run:?}");
+    assert!(
+        run.out.starts_with("HTTP/1.1 200 OK\r\n") && run.out.ends_with(CONTACTS_OF_1),
+        "{run:?}"
+    );
+    assert!(
+        run.out.contains("\r\nX-RateLimit-Limit: 1000\r\nX-RateLimit-Remaining: 999\r\n"),
+        "{run:?}"
+    );
 
     let list = sandbox.run_admin(&["list", GATE, "--json"]).json();
     assert_eq!(list["plans"], json!([{"name": "default", "policy": "100/minute, 1000/hour"}]));
@@ -82,7 +92,11 @@ fn start_continues_an_interrupted_start() {
     drop(server);
     // A lost pepper is not replaced.
     fs::remove_file(sandbox.path("data/pepper")).unwrap();
-    expect_start_failure(&sandbox, &[], &["data/api.gate has no pepper file next to it", "--pepper-file"]);
+    expect_start_failure(
+        &sandbox,
+        &[],
+        &["data/api.gate has no pepper file next to it", "--pepper-file"],
+    );
     assert_eq!(names(&sandbox.path("data")), ["api.gate"]);
 }
 
@@ -107,7 +121,11 @@ fn given_pepper_is_used_instead_of_a_new_one() {
     fs::set_permissions(sandbox.path("my pepper"), fs::Permissions::from_mode(0o600)).unwrap();
     let server = Server::start(&sandbox, &["--pepper-file", "my pepper"]);
     assert_eq!(names(&sandbox.path("data")), ["api.gate"]);
-    assert!(server.startup_message.contains("--pepper-file 'my pepper'"), "{}", server.startup_message);
+    assert!(
+        server.startup_message.contains("--pepper-file 'my pepper'"),
+        "{}",
+        server.startup_message
+    );
     let key = server.first_key().unwrap();
     assert_eq!(server.contacts(&key).code(), 200);
     drop(server);
@@ -118,7 +136,9 @@ fn given_pepper_is_used_instead_of_a_new_one() {
         .finish(other.env("KEYTALLY_PEPPER", "00".repeat(32)), b"")
         .expect_failure(&["data/api.gate: the pepper that was given does not belong"]);
     let mut short = sandbox.command(&args);
-    sandbox.finish(short.env("KEYTALLY_PEPPER", "00".repeat(31)), b"").expect_failure(&["has 31 bytes"]);
+    sandbox
+        .finish(short.env("KEYTALLY_PEPPER", "00".repeat(31)), b"")
+        .expect_failure(&["has 31 bytes"]);
 }
 
 /// Asserts that a start fails with an error that has all of `parts`.
@@ -132,7 +152,11 @@ fn expect_start_failure(sandbox: &Sandbox, more: &[&str], parts: &[&str]) {
 fn printed_issue_command_names_the_pepper_in_use() {
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, &[]);
-    assert!(server.startup_message.contains("--pepper-file data/pepper"), "{}", server.startup_message);
+    assert!(
+        server.startup_message.contains("--pepper-file data/pepper"),
+        "{}",
+        server.startup_message
+    );
     let pepper = fs::read_to_string(sandbox.path("data/pepper")).unwrap();
     drop(server);
     // With a newer pepper in the environment, the file alone would be incomplete.
@@ -147,7 +171,12 @@ fn failed_start_changes_nothing() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut serve = sandbox.command(&["serve", "--data", "data", "--listen", &address]);
-    sandbox.finish(&mut serve, b"").expect_failure(&["cannot listen on", &address, "in use", "--listen"]);
+    sandbox.finish(&mut serve, b"").expect_failure(&[
+        "cannot listen on",
+        &address,
+        "in use",
+        "--listen",
+    ]);
     let mut serve = sandbox.command(&["serve", "--data", "data", "--listen", "banana"]);
     sandbox
         .finish(&mut serve, b"")
@@ -156,16 +185,32 @@ fn failed_start_changes_nothing() {
         let args = [&["serve", "--listen", "127.0.0.1:0", "--data", "data"], more].concat();
         sandbox.finish(&mut sandbox.command(&args), b"").expect_usage_error(parts);
     };
-    expect_usage_error(&["--plan", "default=100/fortnight"], &["\"fortnight\"", "the units are second"]);
+    expect_usage_error(
+        &["--plan", "default=100/fortnight"],
+        &["\"fortnight\"", "the units are second"],
+    );
     expect_usage_error(&["--plan", "a=1/s", "--plan", "b=1/h"], &["share their windows"]);
     expect_usage_error(&["--plan", "a=1/s", "--plan", "a=2/s"], &["plan \"a\" is given twice"]);
     expect_usage_error(
         &["--failures", "20/fortnight"],
-        &["'--failures <POLICY>'", "\"fortnight\"", "the units are second", "off disables the limit"],
+        &[
+            "'--failures <POLICY>'",
+            "\"fortnight\"",
+            "the units are second",
+            "off disables the limit",
+        ],
     );
-    for address in
-        ["", ":80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "::1:80", "[::1]", "[x]:80", "unix:"]
-    {
+    for address in [
+        "",
+        ":80",
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:65536",
+        "::1:80",
+        "[::1]",
+        "[x]:80",
+        "unix:",
+    ] {
         expect_usage_error(
             &["--metrics-listen", address],
             &["'--metrics-listen <ADDRESS>'", "unix: and a path"],
@@ -187,7 +232,11 @@ fn failed_start_changes_nothing() {
     drop(Server::start(&sandbox, &[]));
     let before = fs::read(sandbox.path(GATE)).unwrap();
     let windows = ["windows and algorithm", "default = 100/minute, 1000/hour"];
-    expect_start_failure(&sandbox, &["--plan", "new=1/minute, 2/hour", "--plan", "default=1/day"], &windows);
+    expect_start_failure(
+        &sandbox,
+        &["--plan", "new=1/minute, 2/hour", "--plan", "default=1/day"],
+        &windows,
+    );
     expect_start_failure(
         &sandbox,
         &["--plan", "new=1/minute, 2/hour", "--plan", "default=sliding 1/minute, 2/hour"],
@@ -206,8 +255,12 @@ fn failed_start_changes_nothing() {
 fn start_warns_of_quotas_that_never_deny() {
     let sandbox = Sandbox::new();
     let plan = ["--plan", "default=100/minute, 50/hour"];
-    let _server = Server::start(&sandbox, &[&plan[..], &["--failures", "20/minute, 10/hour"]].concat());
-    await_log(&sandbox, &["warning: 100/minute in plan default can never deny a request", "50/hour"]);
+    let _server =
+        Server::start(&sandbox, &[&plan[..], &["--failures", "20/minute, 10/hour"]].concat());
+    await_log(
+        &sandbox,
+        &["warning: 100/minute in plan default can never deny a request", "50/hour"],
+    );
     await_log(&sandbox, &["warning: 20/minute in --failures can never deny a request", "10/hour"]);
 }
 
@@ -223,5 +276,8 @@ fn plans_of_a_later_start_are_added_or_changed() {
     let expected = "Plans: default = 50/minute, 600/hour; pro = 200/minute, 4000/hour.";
     assert!(server.startup_message.contains(expected), "{}", server.startup_message);
     let reply = server.contacts(&key);
-    assert_eq!((reply.header("X-RateLimit-Limit"), reply.header("X-RateLimit-Remaining")), ("600", "598"));
+    assert_eq!(
+        (reply.header("X-RateLimit-Limit"), reply.header("X-RateLimit-Remaining")),
+        ("600", "598")
+    );
 }

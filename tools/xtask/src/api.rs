@@ -23,8 +23,17 @@ const LIBRARIES: [(&str, &str, &str); 3] = [
 ];
 
 /// The crates whose types may be public: Rust's own, this project's, and others from version 1.0 on.
-const PUBLIC_CRATES: [&str; 9] =
-    ["alloc", "clap_builder", "core", "keytally", "keytally_core", "serde_core", "std", "subtle", "zeroize"];
+const PUBLIC_CRATES: [&str; 9] = [
+    "alloc",
+    "clap_builder",
+    "core",
+    "keytally",
+    "keytally_core",
+    "serde_core",
+    "std",
+    "subtle",
+    "zeroize",
+];
 
 /// Writes the records.
 pub(crate) fn write() -> Result<()> {
@@ -45,8 +54,12 @@ pub(crate) fn check(_: &[Found]) -> Result<String> {
         let recorded = fs::read_to_string(&path).unwrap_or_default();
         let recorded: BTreeSet<&str> = recorded.lines().collect();
         let items: BTreeSet<&str> = api.items.iter().map(String::as_str).collect();
-        faults.extend(items.difference(&recorded).map(|item| format!("{path}: not recorded: {item}")));
-        faults.extend(recorded.difference(&items).map(|item| format!("{path}: recorded, but gone: {item}")));
+        faults.extend(
+            items.difference(&recorded).map(|item| format!("{path}: not recorded: {item}")),
+        );
+        faults.extend(
+            recorded.difference(&items).map(|item| format!("{path}: recorded, but gone: {item}")),
+        );
         count += items.len();
         faults.extend(api.faults);
     }
@@ -137,7 +150,8 @@ impl<'a> Reader<'a> {
             return;
         }
         self.add_line(inner, &path, line(kind, &path, item));
-        for ids in [&inner["items"], &inner["variants"], &inner["fields"], &inner["kind"]["tuple"]] {
+        for ids in [&inner["items"], &inner["variants"], &inner["fields"], &inner["kind"]["tuple"]]
+        {
             self.add_children(ids, &path);
         }
         for kind in ["plain", "struct"] {
@@ -159,7 +173,8 @@ impl<'a> Reader<'a> {
             Some(target) => self.add(&inner["id"], target, new_name, parent),
             None => {
                 let source = inner["source"].as_str().unwrap_or_default();
-                let path = format!("{parent}::{}", if inner["is_glob"] == true { "*" } else { new_name });
+                let path =
+                    format!("{parent}::{}", if inner["is_glob"] == true { "*" } else { new_name });
                 let named = serde_json::json!({ "path": source, "id": inner["id"] });
                 self.add_line(&named, &path, format!("use {path} = {source}"));
             }
@@ -206,7 +221,9 @@ impl<'a> Reader<'a> {
             Value::Object(fields) => {
                 if fields.contains_key("path") && fields.contains_key("id") {
                     let summary = &self.json["paths"][value["id"].to_string()];
-                    let name = self.json["external_crates"][summary["crate_id"].to_string()]["name"].as_str();
+                    let name =
+                        self.json["external_crates"][summary["crate_id"].to_string()]["name"]
+                            .as_str();
                     if let Some(name) = name.filter(|name| !PUBLIC_CRATES.contains(name)) {
                         let fault = format!(
                             "{path} names {name}::{}, whose crate is not in PUBLIC_CRATES",
@@ -228,9 +245,17 @@ fn line(kind: &str, path: &str, item: &Value) -> String {
     let mut line = match kind {
         "function" => {
             let header = |flag: &str, word| if inner["header"][flag] == true { word } else { "" };
-            let words =
-                [header("is_const", "const "), header("is_unsafe", "unsafe "), header("is_async", "async ")];
-            format!("{}fn {path}{}{}", words.concat(), generics(&inner["generics"]), signature(&inner["sig"]))
+            let words = [
+                header("is_const", "const "),
+                header("is_unsafe", "unsafe "),
+                header("is_async", "async "),
+            ];
+            format!(
+                "{}fn {path}{}{}",
+                words.concat(),
+                generics(&inner["generics"]),
+                signature(&inner["sig"])
+            )
         }
         "struct_field" => format!("field {path}: {}", type_text(inner)),
         "constant" | "assoc_const" => format!("const {path}: {}", type_text(&inner["type"])),
@@ -240,7 +265,11 @@ fn line(kind: &str, path: &str, item: &Value) -> String {
         }
         "assoc_type" => format!("type {path}"),
         "trait" => {
-            format!("trait {path}{}{}", generics(&inner["generics"]), after(": ", &bounds(&inner["bounds"])))
+            format!(
+                "trait {path}{}{}",
+                generics(&inner["generics"]),
+                after(": ", &bounds(&inner["bounds"]))
+            )
         }
         _ => format!("{kind} {path}{}", generics(&inner["generics"])),
     };
@@ -252,17 +281,21 @@ fn line(kind: &str, path: &str, item: &Value) -> String {
 
 /// `<T: Trait> where …`, empty if there are no generics.
 fn generics(generics: &Value) -> String {
-    let params = each(&generics["params"]).filter(|param| param["kind"]["type"]["is_synthetic"] != true);
+    let params =
+        each(&generics["params"]).filter(|param| param["kind"]["type"]["is_synthetic"] != true);
     let params: Vec<String> = params
         .map(|param| match only(&param["kind"]) {
             Some(("const", kind)) => format!("const {}: {}", name(param), type_text(&kind["type"])),
-            Some(("type", kind)) => format!("{}{}", name(param), after(": ", &bounds(&kind["bounds"]))),
+            Some(("type", kind)) => {
+                format!("{}{}", name(param), after(": ", &bounds(&kind["bounds"])))
+            }
             _ => name(param).to_owned(),
         })
         .collect();
     let predicates = each(&generics["where_predicates"]).filter_map(only).map(|(_, predicate)| {
-        let left =
-            predicate["lifetime"].as_str().map_or_else(|| type_text(&predicate["type"]), str::to_owned);
+        let left = predicate["lifetime"]
+            .as_str()
+            .map_or_else(|| type_text(&predicate["type"]), str::to_owned);
         format!("{left}: {}", bounds(&predicate["bounds"]))
     });
     let params = if params.is_empty() { String::new() } else { format!("<{}>", params.join(", ")) };
@@ -270,13 +303,15 @@ fn generics(generics: &Value) -> String {
 }
 
 fn signature(signature: &Value) -> String {
-    let inputs = each(&signature["inputs"]).map(|input| match (str(&input[0]), type_text(&input[1])) {
-        ("self", kind) if kind.ends_with("Self") => kind.replace("Self", "self"),
-        ("_" | "", kind) => kind,
-        (name, kind) => format!("{name}: {kind}"),
-    });
+    let inputs =
+        each(&signature["inputs"]).map(|input| match (str(&input[0]), type_text(&input[1])) {
+            ("self", kind) if kind.ends_with("Self") => kind.replace("Self", "self"),
+            ("_" | "", kind) => kind,
+            (name, kind) => format!("{name}: {kind}"),
+        });
     let output = &signature["output"];
-    let output = if output.is_null() { String::new() } else { format!(" -> {}", type_text(output)) };
+    let output =
+        if output.is_null() { String::new() } else { format!(" -> {}", type_text(output)) };
     format!("({}){output}", inputs.collect::<Vec<_>>().join(", "))
 }
 
@@ -288,7 +323,8 @@ fn type_text(value: &Value) -> String {
         "resolved_path" => path_text(inner),
         "generic" | "primitive" => str(inner).to_owned(),
         "borrowed_ref" => {
-            let lifetime = inner["lifetime"].as_str().map(|name| format!("{name} ")).unwrap_or_default();
+            let lifetime =
+                inner["lifetime"].as_str().map(|name| format!("{name} ")).unwrap_or_default();
             format!("&{lifetime}{}{}", if is_mutable { "mut " } else { "" }, target())
         }
         "raw_pointer" => format!("*{} {}", if is_mutable { "mut" } else { "const" }, target()),
@@ -297,14 +333,20 @@ fn type_text(value: &Value) -> String {
         "tuple" => format!("({})", each(inner).map(type_text).collect::<Vec<_>>().join(", ")),
         "impl_trait" => format!("impl {}", bounds(inner)),
         "dyn_trait" => {
-            let traits = each(&inner["traits"]).map(|each| path_text(&each["trait"])).collect::<Vec<_>>();
+            let traits =
+                each(&inner["traits"]).map(|each| path_text(&each["trait"])).collect::<Vec<_>>();
             format!("dyn {}{}", traits.join(" + "), after(" + ", str(&inner["lifetime"])))
         }
         "qualified_path" if inner["trait"].is_null() => {
             format!("{}::{}", type_text(&inner["self_type"]), name(inner))
         }
         "qualified_path" => {
-            format!("<{} as {}>::{}", type_text(&inner["self_type"]), path_text(&inner["trait"]), name(inner))
+            format!(
+                "<{} as {}>::{}",
+                type_text(&inner["self_type"]),
+                path_text(&inner["trait"]),
+                name(inner)
+            )
         }
         "function_pointer" => format!("fn{}", signature(&inner["sig"])),
         _ => inner.to_string(),
@@ -330,7 +372,11 @@ fn arguments(arguments: &Value) -> String {
                 let binding = &constraint["binding"];
                 let bound = after(": ", &bounds(&binding["constraint"]));
                 let equal = &binding["equality"]["type"];
-                let equal = if equal.is_null() { String::new() } else { format!(" = {}", type_text(equal)) };
+                let equal = if equal.is_null() {
+                    String::new()
+                } else {
+                    format!(" = {}", type_text(equal))
+                };
                 format!("{}{bound}{equal}", name(constraint))
             });
             let all: Vec<String> = args.chain(constraints).collect();
@@ -339,7 +385,8 @@ fn arguments(arguments: &Value) -> String {
         Some(("parenthesized", inner)) => {
             let inputs = each(&inner["inputs"]).map(type_text).collect::<Vec<_>>().join(", ");
             let output = &inner["output"];
-            let output = if output.is_null() { String::new() } else { format!(" -> {}", type_text(output)) };
+            let output =
+                if output.is_null() { String::new() } else { format!(" -> {}", type_text(output)) };
             format!("({inputs}){output}")
         }
         _ => String::new(),
@@ -389,15 +436,15 @@ mod tests {
     /// A library with these items, of which the root holds the first ones.
     fn read(root_items: u64, items: &[Value]) -> Api {
         let root: Vec<u64> = (1..=root_items).collect();
-        let mut index =
-            json!({ "0": { "crate_id": 0, "name": "lib", "inner": { "module": { "items": root } } } });
+        let mut index = json!({ "0": { "crate_id": 0, "name": "lib", "inner": { "module": { "items": root } } } });
         for (id, item) in (1..).zip(items) {
             index[id.to_string()] = item.clone();
             index[id.to_string()]["crate_id"] = json!(0);
         }
         let paths = json!({ "100": { "crate_id": 7 }, "101": { "crate_id": 1 } });
         let crates = json!({ "1": { "name": "core" }, "7": { "name": "heapless" } });
-        Api::read(&json!({ "root": 0, "index": index, "paths": paths, "external_crates": crates })).unwrap()
+        Api::read(&json!({ "root": 0, "index": index, "paths": paths, "external_crates": crates }))
+            .unwrap()
     }
 
     fn path(name: &str, id: u64) -> Value {
@@ -419,9 +466,11 @@ mod tests {
     fn items_are_listed_with_paths_and_signatures() {
         let inherent = json!({ "inner": { "impl": { "trait": null, "items": [3] } } });
         let clone = json!({ "inner": { "impl": { "trait": { "path": "core::clone::Clone", "id": 101 } } } });
-        let auto =
-            json!({ "inner": { "impl": { "trait": { "path": "Send", "id": 101 }, "is_synthetic": true } } });
-        let api = read(1, &[structure(&[2, 4, 5]), inherent, function(path("u::Option", 101)), clone, auto]);
+        let auto = json!({ "inner": { "impl": { "trait": { "path": "Send", "id": 101 }, "is_synthetic": true } } });
+        let api = read(
+            1,
+            &[structure(&[2, 4, 5]), inherent, function(path("u::Option", 101)), clone, auto],
+        );
         assert_eq!(
             api.text(),
             "const fn lib::S::f(&self, bytes: [u8; 16]) -> Option\n\
@@ -434,20 +483,28 @@ mod tests {
     #[test]
     fn type_of_an_unstable_crate_is_a_fault() {
         let api = read(1, &[function(path("heapless::String", 100))]);
-        assert_eq!(api.faults, ["lib::f names heapless::String, whose crate is not in PUBLIC_CRATES"]);
-        let reexport = json!({ "inner": { "use": { "source": "heapless::Vec", "name": "Vec", "id": 100 } } });
+        assert_eq!(
+            api.faults,
+            ["lib::f names heapless::String, whose crate is not in PUBLIC_CRATES"]
+        );
+        let reexport =
+            json!({ "inner": { "use": { "source": "heapless::Vec", "name": "Vec", "id": 100 } } });
         let api = read(1, &[reexport]);
         assert_eq!(api.text(), "use lib::Vec = heapless::Vec\n");
-        assert_eq!(api.faults, ["lib::Vec names heapless::Vec, whose crate is not in PUBLIC_CRATES"]);
+        assert_eq!(
+            api.faults,
+            ["lib::Vec names heapless::Vec, whose crate is not in PUBLIC_CRATES"]
+        );
     }
 
     #[test]
     fn type_of_an_unstable_crate_in_an_implementation_is_a_fault() {
-        let args = json!({ "angle_bracketed": { "args": [{ "type": path("heapless::String", 100) }] } });
+        let args =
+            json!({ "angle_bracketed": { "args": [{ "type": path("heapless::String", 100) }] } });
         let from = json!({ "inner": { "impl": { "trait": { "path": "From", "id": 101, "args": args } } } });
-        let error =
-            json!({ "inner": { "impl": { "trait": { "path": "FromStr", "id": 101 }, "items": [4] } } });
-        let error_type = json!({ "inner": { "assoc_type": { "type": path("heapless::Full", 100) } } });
+        let error = json!({ "inner": { "impl": { "trait": { "path": "FromStr", "id": 101 }, "items": [4] } } });
+        let error_type =
+            json!({ "inner": { "assoc_type": { "type": path("heapless::Full", 100) } } });
         let api = read(1, &[structure(&[2, 3]), from, error, error_type]);
         assert_eq!(
             api.faults,

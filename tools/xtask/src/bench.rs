@@ -80,8 +80,11 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
         return pages::write(&Results::load(Path::new("."))?);
     }
     let Wanted { groups, quick, keep, .. } = wanted;
-    let names: Vec<&str> =
-        if groups.is_empty() { GROUPS.to_vec() } else { groups.iter().map(String::as_str).collect() };
+    let names: Vec<&str> = if groups.is_empty() {
+        GROUPS.to_vec()
+    } else {
+        groups.iter().map(String::as_str).collect()
+    };
     let (rounds, turn) = if *quick { QUICK } else { FULL };
     let folder = std::path::absolute(FOLDER)?;
     fs::create_dir_all(&folder)?;
@@ -106,7 +109,15 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
             NGINX => nginx::bench()?,
             _ => {
                 let mut bench = cargo();
-                bench.args(["bench", "--package", "keytally-benches", "--bench", "speed", "--", name]);
+                bench.args([
+                    "bench",
+                    "--package",
+                    "keytally-benches",
+                    "--bench",
+                    "speed",
+                    "--",
+                    name,
+                ]);
                 bench
             }
         };
@@ -121,8 +132,10 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
             bench.env("KEYTALLY_BENCH_QUICK", "1");
         }
         command::run(bench)?;
-        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let group: Group = serde_json::from_str(&text).with_context(|| format!("not a group: {name}"))?;
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let group: Group =
+            serde_json::from_str(&text).with_context(|| format!("not a group: {name}"))?;
         println!("{}", pages::group(&group));
         measured.push(group);
     }
@@ -160,7 +173,8 @@ fn lines() -> Result<Group> {
     let missed = Table::once(["lines/check", "lines", title, about], &[("a check", figures)]);
 
     let title = "Instructions of a check, by what they are for";
-    let about = "Counted by valgrind on the program of the budgets, without SHA-256's compressions.";
+    let about =
+        "Counted by valgrind on the program of the budgets, without SHA-256's compressions.";
     let checks = [(LIMITER, budgets::parts("limiter")?), (GATE, budgets::parts("gate")?)];
     let parts = Table::once(["lines/parts", "instructions", title, about], &checks);
     Ok(Group { group: LINES.to_owned(), apart: None, tables: vec![missed, parts] })
@@ -182,7 +196,13 @@ fn c_program(folder: &Path) -> Result<PathBuf> {
         "-Werror",
         "-Iinclude",
     ]);
-    compiler.arg("benches/ffi/calls.c").arg("-o").arg(&program).arg("-L").arg(&release).arg("-lkeytally_ffi");
+    compiler
+        .arg("benches/ffi/calls.c")
+        .arg("-o")
+        .arg(&program)
+        .arg("-L")
+        .arg(&release)
+        .arg("-lkeytally_ffi");
     compiler.arg(format!("-Wl,-rpath,{}", release.display()));
     command::run(compiler)?;
     Ok(program)
@@ -205,7 +225,8 @@ fn caches() -> String {
         Some(fs::read_to_string(path).ok()?.trim().to_owned())
     };
     let of = |index| {
-        let (level, kind, size) = (read(index, "level")?, read(index, "type")?, read(index, "size")?);
+        let (level, kind, size) =
+            (read(index, "level")?, read(index, "type")?, read(index, "size")?);
         (kind != "Instruction").then(|| format!(", L{level} {size}"))
     };
     (0..8).filter_map(of).collect()
@@ -222,7 +243,17 @@ fn commit() -> Result<String> {
     let commit = output("git", &["rev-parse", "--short=12", "HEAD"])?;
     let changes = output(
         "git",
-        &["status", "--porcelain", "--untracked-files=no", "--", "*.rs", "*.toml", "*.c", "*.h", "*.py"],
+        &[
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            "*.rs",
+            "*.toml",
+            "*.c",
+            "*.h",
+            "*.py",
+        ],
     )?;
     Ok(if changes.is_empty() { commit } else { format!("{commit} and changes") })
 }

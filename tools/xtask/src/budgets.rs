@@ -29,8 +29,8 @@ const OTHER_COMPILER: (u64, u64) = (250, 10);
 
 /// Checks that each path is within its budget.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
-    let recorded =
-        Budgets::parse(&fs::read_to_string(FILE)?).with_context(|| format!("cannot read {FILE}"))?;
+    let recorded = Budgets::parse(&fs::read_to_string(FILE)?)
+        .with_context(|| format!("cannot read {FILE}"))?;
     let present = Budgets::count(tools::VALGRIND.among(found)?)?;
     compare(&recorded, &present)
 }
@@ -50,16 +50,18 @@ pub(crate) fn record() -> Result<()> {
 pub(crate) fn lines() -> Result<[f64; 2]> {
     let valgrind = tools::VALGRIND.path()?;
     build()?;
-    let [limiter, gate, texts] = ["limiter-lines", "gate-lines", "text-lines"].map(|path| -> Result<f64> {
-        let of = |calls| missed_lines(&profile(&valgrind, path, calls, CACHES)?);
-        let [few, more] = both([1000, 1000 + 5 * CALLS], of)?;
-        Ok((more - few) as f64 / (5 * CALLS) as f64)
-    });
+    let [limiter, gate, texts] =
+        ["limiter-lines", "gate-lines", "text-lines"].map(|path| -> Result<f64> {
+            let of = |calls| missed_lines(&profile(&valgrind, path, calls, CACHES)?);
+            let [few, more] = both([1000, 1000 + 5 * CALLS], of)?;
+            Ok((more - few) as f64 / (5 * CALLS) as f64)
+        });
     Ok([limiter?, gate? - texts?])
 }
 
 /// First-level caches, and a last level that holds the program and a sixteenth of a table.
-const CACHES: &[&str] = &["--cache-sim=yes", "--I1=32768,8,64", "--D1=8192,8,64", "--LL=65536,16,64"];
+const CACHES: &[&str] =
+    &["--cache-sim=yes", "--I1=32768,8,64", "--D1=8192,8,64", "--LL=65536,16,64"];
 
 /// Returns the cache lines of data that a whole run read from memory.
 fn missed_lines(profile: &str) -> Result<i64> {
@@ -76,7 +78,14 @@ fn missed_lines(profile: &str) -> Result<i64> {
 
 fn build() -> Result<()> {
     let mut build = cargo();
-    build.args(["build", "--release", "--package", "keytally-benches", "--bin", "keytally-counted"]);
+    build.args([
+        "build",
+        "--release",
+        "--package",
+        "keytally-benches",
+        "--bin",
+        "keytally-counted",
+    ]);
     command::run(build).map(drop)
 }
 
@@ -100,10 +109,12 @@ impl Budgets {
         build()?;
         let mut paths = Vec::new();
         for line in command::run(Command::new(PROGRAM))?.lines() {
-            let (path, about) = line.split_once('\t').with_context(|| format!("not a path: {line}"))?;
+            let (path, about) =
+                line.split_once('\t').with_context(|| format!("not a path: {line}"))?;
             let of = |calls| instructions(valgrind, path, calls);
             let [few, more] = both([1000, 1000 + CALLS], of)?;
-            let instructions = more.checked_sub(few).context("more calls took fewer instructions")? / CALLS;
+            let instructions =
+                more.checked_sub(few).context("more calls took fewer instructions")? / CALLS;
             ensure!(
                 instructions > 0,
                 "{path} took no instruction: it was not called, or is not in {PROGRAM}"
@@ -169,7 +180,8 @@ fn compare(recorded: &Budgets, present: &Budgets) -> Result<String> {
                 "{path} takes {instructions} instructions; its budget is {} ({about})",
                 budget.instructions
             );
-        } else if same && instructions + instructions * permille / 1000 + more < budget.instructions {
+        } else if same && instructions + instructions * permille / 1000 + more < budget.instructions
+        {
             saved.push(path.as_str());
         }
     }
@@ -196,7 +208,8 @@ fn both<T: Send>(calls: [u64; 2], count: impl Fn(u64) -> Result<T> + Sync) -> Re
     let count = &count;
     std::thread::scope(|scope| {
         let [few, more] = calls.map(|calls| scope.spawn(move || count(calls)));
-        let [few, more] = [few, more].map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        let [few, more] =
+            [few, more].map(|run| run.join().unwrap_or_else(|panic| resume_unwind(panic)));
         Ok([few?, more?])
     })
 }
@@ -402,8 +415,12 @@ fn=(1)
     fn path_above_its_budget_is_an_error() {
         let recorded = budgets("rustc 1", &[("gate", 1000)]);
         assert_eq!(compare(&recorded, &budgets("rustc 1", &[("gate", 1012)])).unwrap(), "1 paths");
-        let error = compare(&recorded, &budgets("rustc 1", &[("gate", 1013)])).unwrap_err().to_string();
-        assert!(error.starts_with("gate takes 1013 instructions; its budget is 1000 (a call)"), "{error}");
+        let error =
+            compare(&recorded, &budgets("rustc 1", &[("gate", 1013)])).unwrap_err().to_string();
+        assert!(
+            error.starts_with("gate takes 1013 instructions; its budget is 1000 (a call)"),
+            "{error}"
+        );
         let less = compare(&recorded, &budgets("rustc 1", &[("gate", 900)])).unwrap();
         assert_eq!(less, "1 paths; gate take less: record them");
     }
@@ -412,16 +429,20 @@ fn=(1)
     fn other_compiler_widens_the_tolerance_other_cpu_skips() {
         let recorded = budgets("rustc 1", &[("gate", 1000)]);
         assert!(
-            compare(&recorded, &budgets("rustc 2", &[("gate", 1260)])).unwrap().contains("wide tolerance")
+            compare(&recorded, &budgets("rustc 2", &[("gate", 1260)]))
+                .unwrap()
+                .contains("wide tolerance")
         );
         assert!(compare(&recorded, &budgets("rustc 2", &[("gate", 1261)])).is_err());
-        let other = Budgets { architecture: "aarch64".to_owned(), ..budgets("rustc 1", &[("gate", 9000)]) };
+        let other =
+            Budgets { architecture: "aarch64".to_owned(), ..budgets("rustc 1", &[("gate", 9000)]) };
         assert!(compare(&recorded, &other).unwrap().contains("not compared"));
     }
 
     #[test]
     fn path_without_budget_or_budget_without_path_is_an_error() {
-        let (one, two) = (budgets("rustc 1", &[("gate", 1)]), budgets("rustc 1", &[("gate", 1), ("new", 1)]));
+        let (one, two) =
+            (budgets("rustc 1", &[("gate", 1)]), budgets("rustc 1", &[("gate", 1), ("new", 1)]));
         assert!(compare(&one, &two).unwrap_err().to_string().contains("no budget for new"));
         assert!(compare(&two, &one).unwrap_err().to_string().contains("no such path"));
     }

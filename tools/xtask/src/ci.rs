@@ -40,7 +40,12 @@ fn format(_: &[Found]) -> Result<String> {
     ensure!(workspaces.len() > 1, "the firmware's workspace was not found");
     for manifest in &workspaces {
         let mut fmt = cargo();
-        fmt.arg("fmt").arg("--manifest-path").arg(manifest).args(["--all", "--check", "--", "--color=never"]);
+        fmt.arg("fmt").arg("--manifest-path").arg(manifest).args([
+            "--all",
+            "--check",
+            "--",
+            "--color=never",
+        ]);
         command::run(fmt)?;
     }
     Ok(format!("{} workspaces are formatted", workspaces.len()))
@@ -50,11 +55,14 @@ fn format(_: &[Found]) -> Result<String> {
 fn workspaces(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let manifest = folder.join("Cargo.toml");
-    if fs::read_to_string(&manifest).is_ok_and(|manifest| manifest.lines().any(|line| line == "[workspace]"))
+    if fs::read_to_string(&manifest)
+        .is_ok_and(|manifest| manifest.lines().any(|line| line == "[workspace]"))
     {
         found.push(manifest);
     }
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?
+    {
         let entry = entry?;
         let name = entry.file_name();
         let built = name == "target" || name.as_encoded_bytes().starts_with(b".");

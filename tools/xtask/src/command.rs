@@ -21,7 +21,8 @@ pub(crate) fn cargo() -> Command {
 pub(crate) fn run(mut command: Command) -> Result<String> {
     let log = tempfile::tempfile().context("cannot make a temporary file")?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
-    let mut child = command.spawn().with_context(|| format!("cannot start `{}`", shown(&command)))?;
+    let mut child =
+        command.spawn().with_context(|| format!("cannot start `{}`", shown(&command)))?;
     let status = wait(&mut child, &log)?;
     let output = String::from_utf8_lossy(&bytes_from(&log, 0)?).into_owned();
     if !status.success() {

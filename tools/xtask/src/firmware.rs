@@ -143,7 +143,13 @@ const PARTS: &[(&str, &[&str])] = &[
     ),
     (
         "sliding windows, late and wrong clocks",
-        &["decide::roll", "sliding_room", "Counts>::previous", "Quotas>::remaining", "Layout>::with_stamp"],
+        &[
+            "decide::roll",
+            "sliding_room",
+            "Counts>::previous",
+            "Quotas>::remaining",
+            "Layout>::with_stamp",
+        ],
     ),
     ("retry times", &["retry_a", "room_at"]),
     (
@@ -186,7 +192,10 @@ const PARTS: &[(&str, &[&str])] = &[
             "keytally_core::verdict",
         ],
     ),
-    ("the compiler's 64-bit arithmetic", &["compiler_builtins", "__aeabi_u", "__aeabi_l", "__udiv"]),
+    (
+        "the compiler's 64-bit arithmetic",
+        &["compiler_builtins", "__aeabi_u", "__aeabi_l", "__udiv"],
+    ),
     ("C interface: pointer checks, handles, the verdict as a struct", &["keytally_ffi", "kt_"]),
     ("the program itself, parts of libcore, unnamed constants", &[]),
 ];
@@ -215,8 +224,14 @@ const PANICS: &[(&str, &str)] = &[
         "panic_const_div_by_zero",
         "divisions by the length of a window or the number of records,\n  which are not 0",
     ),
-    ("slice_index_fail", "ranges that the compiler cannot prove to be within bounds, like the indices"),
-    ("len_mismatch_fail", "copies between two slices, of which one was cut to the length of the other"),
+    (
+        "slice_index_fail",
+        "ranges that the compiler cannot prove to be within bounds, like the indices",
+    ),
+    (
+        "len_mismatch_fail",
+        "copies between two slices, of which one was cut to the length of the other",
+    ),
 ];
 
 /// The board on which programs in C run.
@@ -281,8 +296,9 @@ impl Tools {
             .env_remove("CARGO_ENCODED_RUSTFLAGS");
         for (target, flags) in targets {
             let linker = if target.starts_with("wasm") { "wasm-ld" } else { "ld.lld" };
-            let variable =
-                |of| format!("CARGO_TARGET_{}_{of}", target.replace(['-', '.'], "_").to_uppercase());
+            let variable = |of| {
+                format!("CARGO_TARGET_{}_{of}", target.replace(['-', '.'], "_").to_uppercase())
+            };
             cargo.args(["--target", target]).env(variable("RUSTFLAGS"), flags);
             cargo.env(variable("LINKER"), self.lld.to_string_lossy().replace("ld.lld", linker));
         }
@@ -291,8 +307,14 @@ impl Tools {
 
     /// Builds a package of the firmware's workspace for several targets in parallel.
     fn build(&self, package: &str, features: &str, targets: &[(&str, &str)]) -> Result<()> {
-        let what =
-            ["build", "--release", "--manifest-path", "tools/firmware/Cargo.toml", "--package", package];
+        let what = [
+            "build",
+            "--release",
+            "--manifest-path",
+            "tools/firmware/Cargo.toml",
+            "--package",
+            package,
+        ];
         let features = ["--features", features];
         command::run(self.cargo(&[&what[..], &features].concat(), targets)).map(drop)
     }
@@ -307,11 +329,13 @@ impl Tools {
 
 /// Builds and runs all programs. Returns their costs as the page.
 fn measure(tools: &Tools) -> Result<String> {
-    let expected = fs::read_to_string(EXPECTED).with_context(|| format!("cannot read {EXPECTED}"))?;
+    let expected =
+        fs::read_to_string(EXPECTED).with_context(|| format!("cannot read {EXPECTED}"))?;
     let mut costs = Vec::new();
     for feature in ["portable-atomic", "unshared"] {
         let machines = || MACHINES.iter().filter(|machine| machine.words.feature() == feature);
-        let targets: Vec<_> = machines().map(|machine| (machine.target, machine.words.flags())).collect();
+        let targets: Vec<_> =
+            machines().map(|machine| (machine.target, machine.words.flags())).collect();
         tools.build("keytally-device", feature, &targets)?;
         for machine in machines() {
             let printed = emulate(machine.board, &built(machine.target, "keytally-device"))?;
@@ -340,7 +364,10 @@ fn measure(tools: &Tools) -> Result<String> {
         costs,
         code: [("all functions", library.code(&whole)?), ("only a check", library.code(&check)?)],
         parts: [library.parts(&whole)?, library.parts(&check)?],
-        gates: [fs::metadata(library.host.join("gate.bin"))?.len(), library.symbol(&whole, "gate_memory")?],
+        gates: [
+            fs::metadata(library.host.join("gate.bin"))?.len(),
+            library.symbol(&whole, "gate_memory")?,
+        ],
         handle: library.symbol(&whole, "gate")?,
         undefined: library.undefined()?,
         panics: library.panics(&whole)?,
@@ -351,7 +378,8 @@ fn measure(tools: &Tools) -> Result<String> {
 
 /// Checks that a build without a choice of 64-bit words fails with an error that names the choices.
 fn must_choose(tools: &Tools) -> Result<()> {
-    let Err(error) = tools.build("keytally-device", "", &[(C_TARGET, Words::Interrupts.flags())]) else {
+    let Err(error) = tools.build("keytally-device", "", &[(C_TARGET, Words::Interrupts.flags())])
+    else {
         bail!("a build for {C_TARGET} without a choice of 64-bit words succeeded");
     };
     let error = format!("{error:#}");
@@ -394,7 +422,8 @@ struct Cost {
 
 /// Compares the output of a device with the expected one. Returns the costs of its calls.
 fn costs_of(expected: &str, printed: &str, device: &str) -> Result<Vec<Cost>> {
-    let (costs, lines): (Vec<&str>, Vec<&str>) = printed.lines().partition(|line| line.starts_with("cost: "));
+    let (costs, lines): (Vec<&str>, Vec<&str>) =
+        printed.lines().partition(|line| line.starts_with("cost: "));
     let wanted: Vec<&str> = expected.lines().collect();
     // C has no functions for decisions and MACs, so its line is shorter.
     let same = |(line, wanted): (&&str, &&str)| {
@@ -404,7 +433,10 @@ fn costs_of(expected: &str, printed: &str, device: &str) -> Result<Vec<Cost>> {
         lines.len() == wanted.len() && lines.iter().zip(&wanted).all(same),
         "the output of {device} is not that in {EXPECTED}:\n{printed}"
     );
-    costs.into_iter().map(|line| cost(line).with_context(|| format!("not a cost: {line}"))).collect()
+    costs
+        .into_iter()
+        .map(|line| cost(line).with_context(|| format!("not a cost: {line}")))
+        .collect()
 }
 
 /// Parses `cost: CALL: N instructions, N bytes of stack`.
@@ -428,8 +460,15 @@ struct Library<'t> {
 
 impl<'t> Library<'t> {
     fn build(tools: &'t Tools) -> Result<Self> {
-        let arguments =
-            ["rustc", "--profile", "bare", "--package", "keytally-ffi", "--crate-type", "staticlib"];
+        let arguments = [
+            "rustc",
+            "--profile",
+            "bare",
+            "--package",
+            "keytally-ffi",
+            "--crate-type",
+            "staticlib",
+        ];
         let features = ["--no-default-features", "--features", "keytally-core/portable-atomic"];
         let target = (C_TARGET, Words::Interrupts.flags());
         command::run(tools.cargo(&[&arguments[..], &features].concat(), &[target]))?;
@@ -472,7 +511,9 @@ impl<'t> Library<'t> {
         gcc.args(["-nostdlib", "-nostartfiles", "-fuse-ld=lld", "-Wl,--gc-sections", "-Iinclude"]);
         gcc.arg("-B").arg(&self.host);
         gcc.arg("-I").arg(&self.host).arg(format!("-Wa,-I{}", self.host.display()));
-        gcc.arg("-T").arg(folder.join("board.ld")).args(sources.iter().map(|source| folder.join(source)));
+        gcc.arg("-T")
+            .arg(folder.join("board.ld"))
+            .args(sources.iter().map(|source| folder.join(source)));
         gcc.arg(folder.join("board.c")).arg(&self.archive).args(["-lgcc", "-o"]).arg(&program);
         command::run(gcc)?;
         Ok(program)
@@ -502,7 +543,10 @@ impl<'t> Library<'t> {
             }
         }
         let named: u64 = parts.iter().sum();
-        let rest = self.code(program)?.checked_sub(named).context("the parts are larger than the program")?;
+        let rest = self
+            .code(program)?
+            .checked_sub(named)
+            .context("the parts are larger than the program")?;
         if let Some(last) = parts.last_mut() {
             *last = rest;
         }
@@ -551,7 +595,10 @@ impl<'t> Library<'t> {
             }
             let known = PANICS.iter().find(|(name, _)| symbol.name.ends_with(name));
             let known = known.with_context(|| {
-                format!("a program in C contains a panic function without a reason: {}", symbol.name)
+                format!(
+                    "a program in C contains a panic function without a reason: {}",
+                    symbol.name
+                )
             })?;
             if !panics.contains(known) {
                 panics.push(*known);
@@ -563,7 +610,8 @@ impl<'t> Library<'t> {
 
     /// Returns the output of another GNU tool of the same target about a file.
     fn gnu(&self, program: &str, options: &[&str], file: &Path) -> Result<String> {
-        let mut gnu = Command::new(self.tools.gcc.to_string_lossy().replace("-gcc", &format!("-{program}")));
+        let mut gnu =
+            Command::new(self.tools.gcc.to_string_lossy().replace("-gcc", &format!("-{program}")));
         gnu.args(options).arg(file);
         command::run(gnu)
     }
@@ -619,7 +667,10 @@ impl Page {
             }
         }
         let largest = self.gates.into_iter().max().unwrap_or(0);
-        ensure!(largest <= MAX_GATE, "a gate for 64 keys takes {largest} bytes; the maximum is {MAX_GATE}");
+        ensure!(
+            largest <= MAX_GATE,
+            "a gate for 64 keys takes {largest} bytes; the maximum is {MAX_GATE}"
+        );
         Ok(())
     }
 
@@ -700,7 +751,11 @@ contains these panic functions:
             if undefined.is_empty() { "no symbol".to_owned() } else { undefined.join(", ") },
         )?;
         for (name, reason) in panics {
-            writeln!(page, "- `{}`: {reason}.", name.trim_start_matches(|c: char| c.is_ascii_digit()))?;
+            writeln!(
+                page,
+                "- `{}`: {reason}.",
+                name.trim_start_matches(|c: char| c.is_ascii_digit())
+            )?;
         }
         Ok(page)
     }
@@ -743,7 +798,8 @@ fn words(text: &str) -> String {
 }
 
 fn numbers(line: &str) -> impl Iterator<Item = u64> {
-    line.split(|character: char| !character.is_ascii_digit()).filter_map(|digits| digits.parse().ok())
+    line.split(|character: char| !character.is_ascii_digit())
+        .filter_map(|digits| digits.parse().ok())
 }
 
 #[cfg(test)]
@@ -752,19 +808,27 @@ mod tests {
 
     #[test]
     fn cost_line_is_parsed() {
-        let expected = Cost { call: "gate: check, denied".to_owned(), instructions: 120, stack: 16 };
-        assert_eq!(cost("cost: gate: check, denied: 120 instructions, 16 bytes of stack"), Some(expected));
+        let expected =
+            Cost { call: "gate: check, denied".to_owned(), instructions: 120, stack: 16 };
+        assert_eq!(
+            cost("cost: gate: check, denied: 120 instructions, 16 bytes of stack"),
+            Some(expected)
+        );
         assert_eq!(cost("cost: gate: check, denied: many instructions, 16 bytes of stack"), None);
     }
 
     #[test]
     fn symbol_belongs_to_the_first_part_that_matches() {
         let part = |name: &str| part(name).map_or("", |part| PARTS[part].0);
-        let gate =
-            |name: &str| part(&format!("<keytally_core::gate::Gate<keytally_ffi::pointers::Lines>>::{name}"));
+        let gate = |name: &str| {
+            part(&format!("<keytally_core::gate::Gate<keytally_ffi::pointers::Lines>>::{name}"))
+        };
         assert_eq!(gate("verify_key"), "gate and records");
         assert_eq!(gate("verify_imported"), "lookup of imported keys");
-        assert_eq!(part("kt_gate_close"), "C interface: pointer checks, handles, the verdict as a struct");
+        assert_eq!(
+            part("kt_gate_close"),
+            "C interface: pointer checks, handles, the verdict as a struct"
+        );
         assert_eq!(part("main"), "");
         assert!(REQUIRED.iter().all(|part| PARTS.iter().any(|(name, _)| name == part)));
     }
@@ -773,7 +837,9 @@ mod tests {
     fn other_output_of_a_device_is_an_error() {
         let expected = "3 keys agree, and 2 MACs\nalive\n";
         assert!(costs_of(expected, "3 keys agree, and 2 MACs\nalive\n", "x").unwrap().is_empty());
-        assert!(costs_of(expected, "3 keys agree\nalive\n", "the firmware in C").unwrap().is_empty());
+        assert!(
+            costs_of(expected, "3 keys agree\nalive\n", "the firmware in C").unwrap().is_empty()
+        );
         for (printed, device) in
             [("3 keys agree\nalive\n", "x"), ("3 keys agree, and 2 MACs\n", "x"), ("", "x")]
         {
@@ -787,7 +853,9 @@ mod tests {
         for same in [page, "code: 900 B, 20 B", "code: 1018 B, 28 B"] {
             assert!(compare(page, same).is_ok(), "{same}");
         }
-        for other in ["code: 1019 B, 20 B", "code: 1000 B, 29 B", "code: 1000 B", "codes: 1000 B, 20 B"] {
+        for other in
+            ["code: 1019 B, 20 B", "code: 1000 B, 29 B", "code: 1000 B", "codes: 1000 B, 20 B"]
+        {
             assert!(compare(page, other).is_err(), "{other}");
         }
     }

@@ -83,7 +83,8 @@ mod tests {
 
     #[test]
     fn statistics_give_the_number_of_inputs() {
-        let output = "Done\nstat::number_of_executed_units: 59003\nstat::average_exec_per_sec:     1903\n";
+        let output =
+            "Done\nstat::number_of_executed_units: 59003\nstat::average_exec_per_sec:     1903\n";
         assert_eq!(executed(output).unwrap(), 59003);
         assert!(executed("").is_err());
     }

@@ -52,8 +52,9 @@ fn generate() -> Result<String> {
         let path = format!("ffi-c/src/{name}.rs");
         let source = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         // The page of a file can only stand at its beginning.
-        declarations
-            .extend(source.lines().filter(|line| !line.starts_with("//!")).flat_map(|line| [line, "\n"]));
+        declarations.extend(
+            source.lines().filter(|line| !line.starts_with("//!")).flat_map(|line| [line, "\n"]),
+        );
     }
     fs::write(&source, plain(&declared(&declarations)?))?;
     let mut config = cbindgen::Config::from_file(CONFIG).map_err(anyhow::Error::msg)?;
@@ -103,8 +104,9 @@ fn declarations(inside: &[&str]) -> Result<String> {
             Some((name, value)) => {
                 let value = if value.is_empty() { lines.next().unwrap_or_default() } else { value };
                 if let Some(text) = value.trim().strip_prefix('"') {
-                    let text =
-                        text.strip_suffix("\",").with_context(|| format!("`{line}` has no sentence"))?;
+                    let text = text
+                        .strip_suffix("\",")
+                        .with_context(|| format!("`{line}` has no sentence"))?;
                     declared += &comment(text);
                 }
                 declared += &format!("{name},\n");
@@ -141,7 +143,9 @@ fn plain(source: &str) -> String {
     let lifetimes = [" + use<'c>", "<'c>", "<'_>", "'c, ", "'_, ", "'static, "];
     let mut source =
         lifetimes.iter().fold(source.to_owned(), |source, lifetime| source.replace(lifetime, ""));
-    for (word, pointer) in [("In", "*const "), ("Out", "*mut "), ("Handle", "*mut "), ("Number", "")] {
+    for (word, pointer) in
+        [("In", "*const "), ("Out", "*mut "), ("Handle", "*mut "), ("Number", "")]
+    {
         source = unwrapped(&source, word, pointer);
     }
     source.replace(": Memory,", ": *mut c_void,")
@@ -155,7 +159,8 @@ fn unwrapped(source: &str, word: &str, pointer: &str) -> String {
     while let Some(at) = rest.find(&opening) {
         let (before, after) = (&rest[..at], &rest[at + opening.len()..]);
         plain += before;
-        let is_word = !before.ends_with(|character: char| character.is_alphanumeric() || character == '_');
+        let is_word =
+            !before.ends_with(|character: char| character.is_alphanumeric() || character == '_');
         match after.find('>') {
             Some(end) if is_word => {
                 plain += pointer;
@@ -184,7 +189,8 @@ fn without_tags(header: &str) -> String {
 
 /// A pointer to an array, `(*name)[16]`, as the array that a caller gives, `name[16]`. To a compiler they are the same pointer.
 fn as_array(line: &str) -> String {
-    let parts = line.split_once("(*").and_then(|(before, rest)| Some((before, rest.split_once(")[")?)));
+    let parts =
+        line.split_once("(*").and_then(|(before, rest)| Some((before, rest.split_once(")[")?)));
     match parts {
         Some((before, (name, after))) if !name.contains('(') => format!("{before}{name}[{after}"),
         _ => line.to_owned(),
@@ -221,7 +227,8 @@ fn in_one_line(header: &str) -> String {
 /// The text with the version of the package in place of its marks.
 fn with_version(template: &str) -> Result<String> {
     let metadata = metadata()?;
-    let package = list(&metadata, "packages")?.iter().find(|package| package["name"] == "keytally-ffi");
+    let package =
+        list(&metadata, "packages")?.iter().find(|package| package["name"] == "keytally-ffi");
     let version = text(package.context("there is no package keytally-ffi")?, "version")?;
     let mut parts = version.split('.');
     let mut part = || parts.next().context("a version has three parts");
@@ -246,25 +253,34 @@ mod tests {
             plain("g(m: Memory, s: Number<kt_status>) -> In<'static, u8>"),
             "g(m: *mut c_void, s: kt_status) -> *const u8"
         );
-        assert_eq!(plain("struct kt_bytes<'c> { data: In<'c, u8> }"), "struct kt_bytes { data: *const u8 }");
+        assert_eq!(
+            plain("struct kt_bytes<'c> { data: In<'c, u8> }"),
+            "struct kt_bytes { data: *const u8 }"
+        );
         assert_eq!(plain("fn f(a: kt_In<u8>)"), "fn f(a: kt_In<u8>)");
     }
 
     #[test]
     fn declarations_stand_outside_of_their_macro() {
-        let source = "plain! {\n    /// A.\n    pub struct a {\n        pub b: u8,\n    }\n}\nfn c() {}\n";
+        let source =
+            "plain! {\n    /// A.\n    pub struct a {\n        pub b: u8,\n    }\n}\nfn c() {}\n";
         let expected = "/// A.\n#[repr(C)]\npub struct a {\n    pub b: u8,\n}\nfn c() {}\n";
         assert_eq!(declared(source).unwrap(), expected);
         let source = "statuses! {\n    pub enum s {\n        A = 0 => \"a\",\n        B = 1 =>\n            \"is b\",\n    }\n}\n";
-        let expected = "pub enum s {\n#[doc = \" A.\"]\n    A = 0,\n#[doc = \" Is b.\"]\n    B = 1,\n}\n";
+        let expected =
+            "pub enum s {\n#[doc = \" A.\"]\n    A = 0,\n#[doc = \" Is b.\"]\n    B = 1,\n}\n";
         assert_eq!(declared(source).unwrap(), expected);
-        let source = "mirrored! {\n    pub enum o {\n        /// A.\n        A = 0 => c\"a\",\n    }\n}\n";
+        let source =
+            "mirrored! {\n    pub enum o {\n        /// A.\n        A = 0 => c\"a\",\n    }\n}\n";
         assert_eq!(declared(source).unwrap(), "pub enum o {\n    /// A.\n    A = 0,\n}\n");
     }
 
     #[test]
     fn short_comments_take_one_line() {
-        assert_eq!(in_one_line("    /**\n     * A.\n     */\n    int a;"), "    /** A. */\n    int a;\n");
+        assert_eq!(
+            in_one_line("    /**\n     * A.\n     */\n    int a;"),
+            "    /** A. */\n    int a;\n"
+        );
         let long = "/**\n * A.\n * B.\n */\n";
         assert_eq!(in_one_line(long), long);
     }

@@ -40,7 +40,12 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     }
     let of_a_table = |fault: &String| TABLES.iter().any(|folder| fault.starts_with(folder));
     let faults: Vec<String> = faults.into_iter().filter(|fault| !of_a_table(fault)).collect();
-    ensure!(faults.is_empty(), "{} imports point up or in a circle:\n{}", faults.len(), faults.join("\n"));
+    ensure!(
+        faults.is_empty(),
+        "{} imports point up or in a circle:\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
     Ok(format!("{count} modules of Rust, and those of Python"))
 }
 
@@ -66,7 +71,8 @@ struct Module {
 struct Modules(BTreeMap<Names, Module>);
 
 /// The words in front of an item's name.
-const ITEMS: [&str; 9] = ["fn", "struct", "enum", "union", "trait", "type", "const", "static", "macro_rules"];
+const ITEMS: [&str; 9] =
+    ["fn", "struct", "enum", "union", "trait", "type", "const", "static", "macro_rules"];
 
 /// The most re-exports that are followed for one name.
 const DEPTH: u32 = 16;
@@ -74,11 +80,13 @@ const DEPTH: u32 = 16;
 impl Modules {
     /// Reads the module in a file, and its children, whose files are in the folder.
     fn read(&mut self, file: &Path, folder: &Path, name: &[String]) -> Result<()> {
-        let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let words =
-            words(&text, TestItems::Skip).with_context(|| format!("cannot read {}", file.display()))?;
+        let text =
+            fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let words = words(&text, TestItems::Skip)
+            .with_context(|| format!("cannot read {}", file.display()))?;
         for child in self.add(&words, file, name) {
-            let inside = child[name.len()..].iter().fold(folder.to_owned(), |path, name| path.join(name));
+            let inside =
+                child[name.len()..].iter().fold(folder.to_owned(), |path, name| path.join(name));
             let (flat, nested) = (inside.with_extension("rs"), inside.join("mod.rs"));
             self.read(if flat.is_file() { &flat } else { &nested }, &inside, &child)?;
         }
@@ -108,7 +116,9 @@ impl Modules {
                 [keyword, item, ..] if is_item_level && ITEMS.contains(&keyword) => {
                     module.items.insert(item.to_owned());
                 }
-                ["{" | "(" | "[", ..] => open.push(is_item_level && at > 0 && words[at - 1].text == "!"),
+                ["{" | "(" | "[", ..] => {
+                    open.push(is_item_level && at > 0 && words[at - 1].text == "!")
+                }
                 ["}" | ")" | "]", ..] => drop(open.pop()),
                 [first, ":", ":", _] if is_name(first) => {
                     let mut path = vec![first.to_owned()];
@@ -161,7 +171,9 @@ impl Modules {
             return Some(module.to_vec());
         }
         if let Some(used) = uses.get(name) {
-            return self.target(module, &[used, rest].concat(), depth - 1).or_else(|| Some(module.to_vec()));
+            return self
+                .target(module, &[used, rest].concat(), depth - 1)
+                .or_else(|| Some(module.to_vec()));
         }
         let globs = globs.iter().filter_map(|glob| self.target(module, glob, depth - 1));
         globs.filter(|glob| glob != module).find_map(|glob| self.find(&glob, path, depth - 1))
@@ -184,8 +196,12 @@ impl Modules {
                 if self.0[&to].file == module.file || to.starts_with(from) {
                     continue;
                 }
-                let sentence =
-                    format!("{}:{line}: {} uses {}", module.file.display(), shown(from), path.join("::"));
+                let sentence = format!(
+                    "{}:{line}: {} uses {}",
+                    module.file.display(),
+                    shown(from),
+                    path.join("::")
+                );
                 if from.starts_with(&to) {
                     faults.insert(format!("{sentence} of {}, which contains it", shown(&to)));
                     continue;
@@ -193,14 +209,21 @@ impl Modules {
                 let common = from.iter().zip(&to).take_while(|(one, other)| one == other).count();
                 let (parent, to) = (from[..common].to_vec(), self.0.get_key_value(&to[..=common]));
                 let Some(to) = to.and_then(|(to, _)| to.last()) else { continue };
-                siblings.entry(parent).or_default().entry((&from[common], to)).or_default().push(sentence);
+                siblings
+                    .entry(parent)
+                    .or_default()
+                    .entry((&from[common], to))
+                    .or_default()
+                    .push(sentence);
             }
         }
         for edges in siblings.values() {
             for ((from, to), sentences) in edges {
                 if reaches(edges.keys().copied(), to, from) {
                     faults.extend(
-                        sentences.iter().map(|sentence| format!("{sentence}, and {to} depends on {from}")),
+                        sentences
+                            .iter()
+                            .map(|sentence| format!("{sentence}, and {to} depends on {from}")),
                     );
                 }
             }
@@ -283,7 +306,11 @@ fn shown(module: &[String]) -> String {
 }
 
 /// Whether edges lead from a node to another, in any number of steps.
-fn reaches<'a>(edges: impl Iterator<Item = (&'a str, &'a str)> + Clone, from: &'a str, to: &str) -> bool {
+fn reaches<'a>(
+    edges: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    from: &'a str,
+    to: &str,
+) -> bool {
     let mut reached = BTreeSet::from([from]);
     loop {
         let before = reached.len();
@@ -304,7 +331,8 @@ mod tests {
     fn faults(sources: &[(&str, &str)]) -> Vec<String> {
         let mut modules = Modules::default();
         for (path, source) in sources {
-            let name: Names = path.split('/').filter(|name| *name != "lib").map(str::to_owned).collect();
+            let name: Names =
+                path.split('/').filter(|name| *name != "lib").map(str::to_owned).collect();
             let file = PathBuf::from(format!("{path}.rs"));
             modules.add(&words(source, TestItems::Skip).unwrap(), &file, &name);
         }
@@ -323,11 +351,20 @@ mod tests {
     fn use_of_an_item_of_the_parent_points_up() {
         let lib = ("lib", "mod a; pub struct Root;");
         let from_use = ("a", "\nuse crate::{Root};");
-        assert_eq!(faults(&[lib, from_use]), ["a.rs:2: a uses crate::Root of the root, which contains it"]);
+        assert_eq!(
+            faults(&[lib, from_use]),
+            ["a.rs:2: a uses crate::Root of the root, which contains it"]
+        );
         let from_code = ("a", "fn f() { vec![super::Root] }");
-        assert_eq!(faults(&[lib, from_code]), ["a.rs:1: a uses super::Root of the root, which contains it"]);
+        assert_eq!(
+            faults(&[lib, from_code]),
+            ["a.rs:1: a uses super::Root of the root, which contains it"]
+        );
         let from_glob = ("a", "use super::*;");
-        assert_eq!(faults(&[lib, from_glob]), ["a.rs:1: a uses super of the root, which contains it"]);
+        assert_eq!(
+            faults(&[lib, from_glob]),
+            ["a.rs:1: a uses super of the root, which contains it"]
+        );
     }
 
     #[test]

@@ -122,7 +122,15 @@ impl Built {
         let target = Path::new("target/install");
         let build = |kind: &str, arguments: &[&str]| {
             let mut rustc = cargo();
-            rustc.args(["rustc", "--release", "--package", "keytally-ffi", "--lib", "--crate-type", kind]);
+            rustc.args([
+                "rustc",
+                "--release",
+                "--package",
+                "keytally-ffi",
+                "--lib",
+                "--crate-type",
+                kind,
+            ]);
             rustc.arg("--target-dir").arg(target).arg("--").args(arguments);
             command::run(rustc)
         };
@@ -144,7 +152,11 @@ impl Built {
 /// Removes `libgcc_s` from the libraries that an archive needs. C compilers link an unwinder by
 /// themselves, and with `-static` there is no `libgcc_s`.
 fn without_shared_unwinder(libraries: &str) -> String {
-    libraries.split_whitespace().filter(|library| *library != "-lgcc_s").collect::<Vec<_>>().join(" ")
+    libraries
+        .split_whitespace()
+        .filter(|library| *library != "-lgcc_s")
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Returns the archive in `folder` as one object, which defines only the names for C.
@@ -160,7 +172,10 @@ fn archive_of_own_names(folder: &Path) -> Result<Vec<u8>> {
     // Other archives have section groups of the same names.
     let mut ld = Command::new("ld");
     ld.args(["--relocatable", "--force-group-allocation"]);
-    ld.args(exported(&names).map(|name| format!("--undefined={name}"))).arg(&all).arg("-o").arg(&whole);
+    ld.args(exported(&names).map(|name| format!("--undefined={name}")))
+        .arg(&all)
+        .arg("-o")
+        .arg(&whole);
     command::run(ld)?;
     let mut objcopy = Command::new("objcopy");
     objcopy.args(["--wildcard", "--keep-global-symbol=kt_*"]);
@@ -186,7 +201,8 @@ pub(crate) fn exported(names: &str) -> impl Iterator<Item = &str> {
 /// Returns the version of the library.
 fn version() -> Result<String> {
     let metadata = metadata()?;
-    let package = list(&metadata, "packages")?.iter().find(|package| package["name"] == "keytally-ffi");
+    let package =
+        list(&metadata, "packages")?.iter().find(|package| package["name"] == "keytally-ffi");
     Ok(text(package.context("there is no package keytally-ffi")?, "version")?.to_owned())
 }
 
@@ -265,7 +281,10 @@ mod tests {
         let prefix = file.path().join("prefix");
         let destination = Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") };
         let error = run(&destination, |_| ()).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("cannot write to {}", file.path().display())), "{error}");
+        assert!(
+            error.starts_with(&format!("cannot write to {}", file.path().display())),
+            "{error}"
+        );
     }
 
     #[test]
@@ -292,8 +311,7 @@ mod tests {
 
     #[test]
     fn only_functions_for_c_are_exported() {
-        let names =
-            "a.o:\n0000000000000000 T kt_version\n0000000000000010 T memcpy\n                 U kt_other\n";
+        let names = "a.o:\n0000000000000000 T kt_version\n0000000000000010 T memcpy\n                 U kt_other\n";
         assert_eq!(exported(names).collect::<Vec<_>>(), ["kt_version"]);
     }
 
@@ -301,7 +319,10 @@ mod tests {
     fn destdir_is_prepended_to_the_prefix() {
         let (prefix, libdir) = (Path::new("/usr"), Path::new("lib"));
         let destination = Destination { prefix, destdir: Some(Path::new("/tmp/d")), libdir };
-        assert_eq!(destination.staged(&prefix.join("include/a.h")), Path::new("/tmp/d/usr/include/a.h"));
+        assert_eq!(
+            destination.staged(&prefix.join("include/a.h")),
+            Path::new("/tmp/d/usr/include/a.h")
+        );
         assert!(pc(&destination, "0.1.0", "-lc").starts_with("prefix=/usr\n"));
         assert_eq!(Destination { destdir: None, ..destination }.staged(prefix), prefix);
     }

@@ -173,7 +173,8 @@ fn run() -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Task::Test { suites: named, .. } => {
-            let wanted = |suite: &&Step| named.is_empty() || named.iter().any(|name| name == suite.name);
+            let wanted =
+                |suite: &&Step| named.is_empty() || named.iter().any(|name| name == suite.name);
             suites::SUITES.iter().filter(wanted).collect()
         }
         Task::Fuzz { target, seconds } => {
@@ -197,9 +198,12 @@ fn run() -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Task::Install { prefix, destdir, libdir } => {
-            install::run(&install::Destination { prefix, destdir: destdir.as_deref(), libdir }, |file| {
-                println!("{file}");
-            })?;
+            install::run(
+                &install::Destination { prefix, destdir: destdir.as_deref(), libdir },
+                |file| {
+                    println!("{file}");
+                },
+            )?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Embedded => {
@@ -228,5 +232,6 @@ fn run() -> Result<ExitCode> {
 fn enter_workspace() -> Result<()> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let workspace = package.ancestors().nth(2).context("xtask has no workspace")?;
-    std::env::set_current_dir(workspace).with_context(|| format!("cannot enter {}", workspace.display()))
+    std::env::set_current_dir(workspace)
+        .with_context(|| format!("cannot enter {}", workspace.display()))
 }

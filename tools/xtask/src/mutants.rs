@@ -483,14 +483,19 @@ impl Results {
     /// Returns the changes that are missed but not listed, and those that are listed but not
     /// missed.
     fn faults(&self) -> Vec<String> {
-        let listed: Vec<(&str, &str)> = LISTED.iter().flat_map(|(_, changes)| *changes).copied().collect();
-        let is =
-            |missed: &Missed, change: &(&str, &str)| (missed.file.as_str(), missed.what.as_str()) == *change;
-        let unlisted = self.missed.iter().filter(|missed| !listed.iter().any(|change| is(missed, change)));
-        let unlisted = unlisted.map(|missed| format!("no test notices {}\n    {}", missed.name, missed.what));
+        let listed: Vec<(&str, &str)> =
+            LISTED.iter().flat_map(|(_, changes)| *changes).copied().collect();
+        let is = |missed: &Missed, change: &(&str, &str)| {
+            (missed.file.as_str(), missed.what.as_str()) == *change
+        };
+        let unlisted =
+            self.missed.iter().filter(|missed| !listed.iter().any(|change| is(missed, change)));
+        let unlisted =
+            unlisted.map(|missed| format!("no test notices {}\n    {}", missed.name, missed.what));
         let tried = listed.iter().filter(|(file, _)| self.files.contains_key(*file));
         let stale = tried.filter(|change| !self.missed.iter().any(|missed| is(missed, change)));
-        let stale = stale.map(|(file, what)| format!("listed, but noticed or absent: {file}\n    {what}"));
+        let stale =
+            stale.map(|(file, what)| format!("listed, but noticed or absent: {file}\n    {what}"));
         let mut faults: Vec<String> = unlisted.chain(stale).collect();
         faults.sort();
         faults
@@ -506,7 +511,8 @@ impl Results {
 
     /// Returns a summary for the terminal.
     fn sentence(&self, faults: &[String]) -> String {
-        let noticed: u32 = self.files.values().map(|figures| figures.noticed + figures.endless).sum();
+        let noticed: u32 =
+            self.files.values().map(|figures| figures.noticed + figures.endless).sum();
         format!("{noticed} noticed, {} missed, {} faults", self.missed.len(), faults.len())
     }
 }
@@ -515,11 +521,18 @@ impl Results {
 /// its changed line, or what replaces a function or an arm.
 fn what(mutant: &Value, name: &str, diff: &str) -> Result<String> {
     if !matches!(mutant["genre"].as_str(), Some("BinaryOperator" | "UnaryOperator")) {
-        return Ok(name.splitn(4, ':').nth(3).context("a name without a position")?.trim().to_owned());
+        return Ok(name
+            .splitn(4, ':')
+            .nth(3)
+            .context("a name without a position")?
+            .trim()
+            .to_owned());
     }
     let function = mutant["function"]["function_name"].as_str().unwrap_or("outside of functions");
-    let mut lines =
-        diff.lines().filter_map(|line| line.strip_prefix('+')).filter(|line| !line.starts_with("++ "));
+    let mut lines = diff
+        .lines()
+        .filter_map(|line| line.strip_prefix('+'))
+        .filter(|line| !line.starts_with("++ "));
     let line = lines.next().context("a diff without a new line")?;
     Ok(format!("{function}: {}", line.replace(" /* ~ changed by cargo-mutants ~ */", "").trim()))
 }
@@ -543,13 +556,19 @@ impl Figures {
 /// Parses the counts on a page.
 fn figures_of(page: &str) -> HashMap<String, Figures> {
     let row = |line: &str| {
-        let mut cells = line.strip_prefix("| `")?.split('|').map(|cell| cell.trim().trim_end_matches('`'));
+        let mut cells =
+            line.strip_prefix("| `")?.split('|').map(|cell| cell.trim().trim_end_matches('`'));
         let file = cells.next()?.to_owned();
         let [_, noticed, endless, not_compiled, listed] =
             core::array::from_fn(|_| cells.next()?.parse().ok());
         Some((
             file,
-            Figures { noticed: noticed?, endless: endless?, not_compiled: not_compiled?, listed: listed? },
+            Figures {
+                noticed: noticed?,
+                endless: endless?,
+                not_compiled: not_compiled?,
+                listed: listed?,
+            },
         ))
     };
     page.lines().filter_map(row).collect()
@@ -609,7 +628,8 @@ fn row(name: &str, figures: [u32; 5]) -> String {
 }
 
 fn group(why: &str, changes: &[(&str, &str)]) -> String {
-    let changes: String = changes.iter().map(|(file, what)| format!("{file}\n    {what}\n")).collect();
+    let changes: String =
+        changes.iter().map(|(file, what)| format!("{file}\n    {what}\n")).collect();
     format!("{why}\n\n```text\n{changes}```\n\n")
 }
 
@@ -625,7 +645,11 @@ mod tests {
         let shown = fs::read_to_string(workspace().join(PAGE)).unwrap();
         let figures = figures_of(&shown);
         assert!(!figures.is_empty());
-        assert_eq!(shown, page(&figures), "{PAGE} does not show the list in tools/xtask/src/mutants.rs");
+        assert_eq!(
+            shown,
+            page(&figures),
+            "{PAGE} does not show the list in tools/xtask/src/mutants.rs"
+        );
     }
 
     #[test]
@@ -647,7 +671,8 @@ mod tests {
 
     #[test]
     fn operator_change_is_described_by_its_line() {
-        let mutant = serde_json::json!({"genre": "BinaryOperator", "function": {"function_name": "f"}});
+        let mutant =
+            serde_json::json!({"genre": "BinaryOperator", "function": {"function_name": "f"}});
         let diff = "--- a.rs\n+++ replace + with - in f\n@@ -1 +1 @@\n-    a + b\n+    a - /* ~ changed by cargo-mutants ~ */ b\n";
         assert_eq!(what(&mutant, "a.rs:1:7: replace + with - in f", diff).unwrap(), "f: a - b");
         let mutant = serde_json::json!({"genre": "FnValue", "function": {"function_name": "f"}});

@@ -53,11 +53,38 @@ const C: Language = Language {
     extension: "c",
     compilers: ["gcc", "clang"],
     standards: &["-std=c11"],
-    flags: &["-D_GNU_SOURCE", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-g", "-pthread"],
+    flags: &[
+        "-D_GNU_SOURCE",
+        "-Wall",
+        "-Wextra",
+        "-Wpedantic",
+        "-Wconversion",
+        "-Werror",
+        "-g",
+        "-pthread",
+    ],
     programs: &[
-        Program { name: "layout", source: None, flag: None, package: None, argument: Argument::Nothing },
-        Program { name: "hostile", source: None, flag: None, package: None, argument: Argument::Nothing },
-        Program { name: "calls", source: None, flag: None, package: None, argument: Argument::Folder },
+        Program {
+            name: "layout",
+            source: None,
+            flag: None,
+            package: None,
+            argument: Argument::Nothing,
+        },
+        Program {
+            name: "hostile",
+            source: None,
+            flag: None,
+            package: None,
+            argument: Argument::Nothing,
+        },
+        Program {
+            name: "calls",
+            source: None,
+            flag: None,
+            package: None,
+            argument: Argument::Folder,
+        },
         Program {
             name: "vectors",
             source: None,
@@ -73,9 +100,24 @@ const CPP: Language = Language {
     extension: "cpp",
     compilers: ["g++", "clang++"],
     standards: &["-std=c++17", "-std=c++20"],
-    flags: &["-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wshadow", "-Werror", "-g", "-pthread"],
+    flags: &[
+        "-Wall",
+        "-Wextra",
+        "-Wpedantic",
+        "-Wconversion",
+        "-Wshadow",
+        "-Werror",
+        "-g",
+        "-pthread",
+    ],
     programs: &[
-        Program { name: "consumer", source: None, flag: None, package: None, argument: Argument::Nothing },
+        Program {
+            name: "consumer",
+            source: None,
+            flag: None,
+            package: None,
+            argument: Argument::Nothing,
+        },
         Program {
             name: "no_exceptions",
             source: None,
@@ -83,8 +125,20 @@ const CPP: Language = Language {
             package: None,
             argument: Argument::Nothing,
         },
-        Program { name: "calls", source: None, flag: None, package: None, argument: Argument::Folder },
-        Program { name: "macros", source: None, flag: None, package: None, argument: Argument::Nothing },
+        Program {
+            name: "calls",
+            source: None,
+            flag: None,
+            package: None,
+            argument: Argument::Folder,
+        },
+        Program {
+            name: "macros",
+            source: None,
+            flag: None,
+            package: None,
+            argument: Argument::Nothing,
+        },
     ],
 };
 
@@ -144,22 +198,36 @@ const MAX_OVERHEAD: u64 = 2;
 
 /// The folder of programs in C and C++: the processes of the interoperation test, and the example
 /// servers.
-pub(crate) const WORKERS: Need = Need::new("KEYTALLY_TEST_WORKERS", tools::needs_c_toolchain, workers);
+pub(crate) const WORKERS: Need =
+    Need::new("KEYTALLY_TEST_WORKERS", tools::needs_c_toolchain, workers);
 
 fn workers() -> Result<PathBuf> {
     let prefix = Prefix::at("interop")?;
-    let worker =
-        |name| Program { name, source: None, flag: None, package: None, argument: Argument::Nothing };
-    let server =
-        |source, package| Program { source: Some(source), package: Some(package), ..worker("server") };
+    let worker = |name| Program {
+        name,
+        source: None,
+        flag: None,
+        package: None,
+        argument: Argument::Nothing,
+    };
+    let server = |source, package| Program {
+        source: Some(source),
+        package: Some(package),
+        ..worker("server")
+    };
     for (language, program, name) in [
         (&C, worker("worker"), "in_c"),
         (&CPP, worker("worker"), "in_cpp"),
         (&C, server("adapters/c/server.c", "libmicrohttpd"), "server_in_c"),
         (&CPP, server("adapters/cpp/server.cpp", "cpp-httplib"), "server_in_cpp"),
     ] {
-        let built =
-            prefix.build(language, &program, language.compilers[0], language.standards[0], Kind::Shared)?;
+        let built = prefix.build(
+            language,
+            &program,
+            language.compilers[0],
+            language.standards[0],
+            Kind::Shared,
+        )?;
         fs::rename(built, prefix.folder.join(name))?;
     }
     Ok(prefix.folder)
@@ -199,7 +267,10 @@ impl Prefix {
     /// Compiles the header alone, included twice, in the oldest standards, with all warnings.
     fn header_by_itself(&self) -> Result<()> {
         let source = self.folder.join("header.c");
-        fs::write(&source, "#include <keytally.h>\n#include <keytally.h>\nint main(void) { return 0; }\n")?;
+        fs::write(
+            &source,
+            "#include <keytally.h>\n#include <keytally.h>\nint main(void) { return 0; }\n",
+        )?;
         for compiler in C.compilers {
             for [language, standard] in STANDARDS {
                 let mut compile = Command::new(compiler);
@@ -213,7 +284,11 @@ impl Prefix {
                     "-Wconversion",
                     "-Werror",
                 ]);
-                compile.arg("-fsyntax-only").arg("-I").arg(self.prefix.join("include")).arg(&source);
+                compile
+                    .arg("-fsyntax-only")
+                    .arg("-I")
+                    .arg(self.prefix.join("include"))
+                    .arg(&source);
                 command::run(compile)?;
             }
         }
@@ -231,7 +306,8 @@ impl Prefix {
                         let built = self.build(language, program, compiler, standard, kind)?;
                         self.run(Command::new(&built), program)?;
                         runs += 1;
-                        let once = compiler == language.compilers[0] && *standard == language.standards[0];
+                        let once =
+                            compiler == language.compilers[0] && *standard == language.standards[0];
                         if kind == Kind::Shared && once {
                             let mut watched = Command::new(valgrind);
                             watched.args(["--quiet", "--leak-check=full", "--show-leak-kinds=all"]);
@@ -270,7 +346,8 @@ impl Prefix {
                 "-fno-omit-frame-pointer",
             ]);
         }
-        let source = format!("ffi-c/tests/{}/{}.{}", language.name, program.name, language.extension);
+        let source =
+            format!("ffi-c/tests/{}/{}.{}", language.name, program.name, language.extension);
         compile.arg(program.source.unwrap_or(&source));
         compile.arg("-o").arg(&built);
         for flag in self.pkg_config(program.package, kind)? {
@@ -301,15 +378,21 @@ impl Prefix {
         let count = |way: &str, times: u64| -> Result<u64> {
             let out = self.folder.join("cost.callgrind");
             let mut run = Command::new(valgrind);
-            run.args(["--quiet", "--tool=callgrind"]).arg(format!("--callgrind-out-file={}", out.display()));
-            run.arg(&built).args([way, &times.to_string()]).env("LD_LIBRARY_PATH", self.prefix.join("lib"));
+            run.args(["--quiet", "--tool=callgrind"])
+                .arg(format!("--callgrind-out-file={}", out.display()));
+            run.arg(&built)
+                .args([way, &times.to_string()])
+                .env("LD_LIBRARY_PATH", self.prefix.join("lib"));
             command::run(run)?;
             let counts = fs::read_to_string(&out)?;
-            let total = counts.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
+            let total =
+                counts.lines().find_map(|line| line.strip_prefix("totals: ")?.trim().parse().ok());
             total.with_context(|| format!("{} has no total", out.display()))
         };
         // The difference of two runs leaves out the start of the program.
-        let calls = |way| Ok::<u64, anyhow::Error>(count(way, 2 * TIMES)?.saturating_sub(count(way, TIMES)?));
+        let calls = |way| {
+            Ok::<u64, anyhow::Error>(count(way, 2 * TIMES)?.saturating_sub(count(way, TIMES)?))
+        };
         let (c, cpp) = (calls("c")?, calls("cpp")?);
         // Each iteration makes two checks.
         ensure!(
@@ -321,7 +404,9 @@ impl Prefix {
 
     fn pkg_config(&self, package: Option<&str>, kind: Kind) -> Result<Vec<String>> {
         let mut query = Command::new("pkg-config");
-        query.env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig")).args(["--cflags", "--libs"]);
+        query
+            .env("PKG_CONFIG_PATH", self.prefix.join("lib/pkgconfig"))
+            .args(["--cflags", "--libs"]);
         if kind != Kind::Shared {
             query.arg("--static");
         }
@@ -357,7 +442,12 @@ impl Prefix {
         for (position, archives) in [("first", [&ours, &other]), ("last", [&other, &ours])] {
             let built = self.folder.join(format!("archives-{compiler}-{position}"));
             let mut compile = Command::new(compiler);
-            compile.args(C.standards).args(C.flags).arg("ffi-c/tests/c/archives.c").arg("-o").arg(&built);
+            compile
+                .args(C.standards)
+                .args(C.flags)
+                .arg("ffi-c/tests/c/archives.c")
+                .arg("-o")
+                .arg(&built);
             compile.args(archives).args(flags.iter().filter(|flag| *flag != "-lkeytally"));
             command::run(compile)?;
             command::run(Command::new(&built))?;
@@ -426,11 +516,17 @@ impl Prefix {
         command::run(install)?;
         let ours = files(&self.prefix)?;
         let theirs = files(&destdir)?;
-        ensure!(ours == theirs, "cargo xtask install installs {ours:#?}, and cargo cinstall {theirs:#?}");
+        ensure!(
+            ours == theirs,
+            "cargo xtask install installs {ours:#?}, and cargo cinstall {theirs:#?}"
+        );
         let soname = |root: &Path| -> Result<Option<String>> {
             let mut dynamic = Command::new("objdump");
             dynamic.arg("-p").arg(root.join("lib/libkeytally.so"));
-            Ok(command::run(dynamic)?.lines().find(|line| line.contains("SONAME")).map(str::to_owned))
+            Ok(command::run(dynamic)?
+                .lines()
+                .find(|line| line.contains("SONAME"))
+                .map(str::to_owned))
         };
         ensure!(
             soname(&self.prefix)?.is_some() && soname(&self.prefix)? == soname(&destdir)?,
@@ -445,7 +541,9 @@ impl Prefix {
         let cpp = if compiler == "gcc" { "g++" } else { "clang++" };
         let mut configure = Command::new("cmake");
         configure.args(["-S", "ffi-c/tests/consumer", "-B"]).arg(&folder);
-        configure.arg(format!("-DCMAKE_PREFIX_PATH={}", self.prefix.display())).arg(format!("-DLINK={link}"));
+        configure
+            .arg(format!("-DCMAKE_PREFIX_PATH={}", self.prefix.display()))
+            .arg(format!("-DLINK={link}"));
         configure.env("CC", compiler).env("CXX", cpp);
         command::run(configure)?;
         let mut build = Command::new("cmake");
@@ -464,7 +562,9 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))? {
+        for entry in
+            fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?
+        {
             let entry = entry?;
             if entry.file_type()?.is_dir() {
                 folders.push(entry.path());
@@ -480,7 +580,15 @@ fn files(root: &Path) -> Result<Vec<PathBuf>> {
 /// Tests the library without its host part: it requires only the allowed symbols, and works.
 fn bare(prefix: &Prefix) -> Result<u32> {
     let mut build = cargo();
-    build.args(["rustc", "--package", "keytally-ffi", "--lib", "--no-default-features", "--profile", "bare"]);
+    build.args([
+        "rustc",
+        "--package",
+        "keytally-ffi",
+        "--lib",
+        "--no-default-features",
+        "--profile",
+        "bare",
+    ]);
     build.args(["--crate-type", "staticlib", "--target-dir", "target/install"]);
     command::run(build)?;
     let archive = "target/install/bare/libkeytally_ffi.a";
@@ -504,7 +612,8 @@ fn bare(prefix: &Prefix) -> Result<u32> {
         link
     })?;
     let missing = names(&whole, "--undefined-only")?;
-    let missing: Vec<&str> = missing.split_whitespace().filter(|word| !["U", "w"].contains(word)).collect();
+    let missing: Vec<&str> =
+        missing.split_whitespace().filter(|word| !["U", "w"].contains(word)).collect();
     let unknown: Vec<&&str> = missing.iter().filter(|name| !FREESTANDING.contains(name)).collect();
     ensure!(unknown.is_empty(), "the library without `host` requires {unknown:?}");
 

@@ -44,7 +44,10 @@ const FOLDER: &str = "target/native/nginx";
 fn python(script: &str) -> Result<Command> {
     let folder = std::path::absolute(FOLDER)?;
     let prefix = folder.join("prefix");
-    install::run(&install::Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") }, |_| ())?;
+    install::run(
+        &install::Destination { prefix: &prefix, destdir: None, libdir: Path::new("lib") },
+        |_| (),
+    )?;
     let module = build(&folder, &prefix)?;
     let mut program = cargo();
     program.arg("build").args(PROFILE).args(["--quiet", "--package", "keytally-cli"]);

@@ -94,7 +94,10 @@ impl fmt::Display for Missing {
         let (packages, components) = (self.packages(), self.components());
         if !packages.is_empty() {
             let packages = packages.join(" ");
-            write!(f, "\n  sudo apt-get update && sudo apt-get install --no-install-recommends {packages}")?;
+            write!(
+                f,
+                "\n  sudo apt-get update && sudo apt-get install --no-install-recommends {packages}"
+            )?;
         }
         if !components.is_empty() {
             write!(f, "\n  rustup component add {}", components.join(" "))?;
@@ -152,10 +155,13 @@ fn install_all(missing: &Missing) -> Result<()> {
 /// Installs the packages of one tool, from Debian's backports if need be.
 fn install_tool(tool: &Tool) -> Result<()> {
     let install = |packages: &[&str]| {
-        install_packages(packages.iter().copied()).or_else(|plain| from_backports(packages).or(Err(plain)))
+        install_packages(packages.iter().copied())
+            .or_else(|plain| from_backports(packages).or(Err(plain)))
     };
     match &tool.from {
-        Source::Packages(packages) => install(&packages.iter().map(String::as_str).collect::<Vec<_>>()),
+        Source::Packages(packages) => {
+            install(&packages.iter().map(String::as_str).collect::<Vec<_>>())
+        }
         Source::AnyOf(packages) => {
             for package in *packages {
                 if install(&[package]).is_ok() && on_path(&tool.name).is_some() {
@@ -237,7 +243,8 @@ mod tests {
 
     #[test]
     fn nothing_is_installed_unless_that_is_wanted() {
-        let need = Need::of_system("", |missing| missing.unless(false, "a tool", &["no-such-package"]));
+        let need =
+            Need::of_system("", |missing| missing.unless(false, "a tool", &["no-such-package"]));
         let error = require(&[&need], false).unwrap_err().to_string();
         assert!(error.starts_with("These tools are missing: a tool.\n"), "{error}");
         assert!(error.contains("--install"), "{error}");

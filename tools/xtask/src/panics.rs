@@ -32,19 +32,31 @@ const REASONS: &[(&str, Kind, &str)] = &[
          Opening checked that the memory holds the header and that many records. The header's lines are\n\
          constants below its length.",
     ),
-    ("core/src/gate.rs", Kind::Arithmetic, "The sum is the index of a line, below the number of lines."),
+    (
+        "core/src/gate.rs",
+        Kind::Arithmetic,
+        "The sum is the index of a line, below the number of lines.",
+    ),
     (
         "core/src/gate/import.rs",
         Kind::Index,
         "The header's lines are constants below its length. Opening checked that the memory holds it.",
     ),
-    ("core/src/gate/plan.rs", Kind::Index, "A plan's number was compared with the number of plan slots."),
+    (
+        "core/src/gate/plan.rs",
+        Kind::Index,
+        "A plan's number was compared with the number of plan slots.",
+    ),
     (
         "core/src/gate/plan.rs",
         Kind::Arithmetic,
         "Opening checked that the records begin after the fixed lines.",
     ),
-    ("core/src/key.rs", Kind::Arithmetic, "The parser checked that the text is longer than a body."),
+    (
+        "core/src/key.rs",
+        Kind::Arithmetic,
+        "The parser checked that the text is longer than a body.",
+    ),
     (
         "core/src/limiter.rs",
         Kind::Index,
@@ -106,7 +118,9 @@ impl Kind {
         Ok(match symbol {
             _ if symbol.contains("_overflow") => Self::Arithmetic,
             _ if symbol.contains("div_by_zero") => Self::Division,
-            _ if symbol.contains("bounds_check") || symbol.contains("slice_index_fail") => Self::Index,
+            _ if symbol.contains("bounds_check") || symbol.contains("slice_index_fail") => {
+                Self::Index
+            }
             _ => bail!("a check can panic for a cause that is not listed: {symbol}"),
         })
     }
@@ -136,15 +150,20 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     let lines = panic_lines(objdump)?;
     let fresh = page(&compiler, &lines)?;
     let page = recorded;
-    let new: Vec<&str> = fresh.lines().filter(|line| !page.lines().any(|other| other == *line)).collect();
-    let gone: Vec<&str> = page.lines().filter(|line| !fresh.lines().any(|other| other == *line)).collect();
+    let new: Vec<&str> =
+        fresh.lines().filter(|line| !page.lines().any(|other| other == *line)).collect();
+    let gone: Vec<&str> =
+        page.lines().filter(|line| !fresh.lines().any(|other| other == *line)).collect();
     ensure!(
         page == fresh,
         "{PAGE} does not list the panics of this build.\nNew:\n{}\nGone:\n{}\nProve that the new ones cannot happen, then run `cargo xtask panics` to write the page",
         new.join("\n"),
         gone.join("\n")
     );
-    Ok(format!("{} lines could panic, each with a reason", lines.values().map(Vec::len).sum::<usize>()))
+    Ok(format!(
+        "{} lines could panic, each with a reason",
+        lines.values().map(Vec::len).sum::<usize>()
+    ))
 }
 
 /// Writes the page.
@@ -207,7 +226,10 @@ fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> R
             None => {
                 let from = file.rfind("core/src/").with_context(|| format!("a panic in {file}"))?;
                 let file = &file[from..];
-                (file.to_owned(), text(file, number).with_context(|| format!("no line {number} in {file}"))?)
+                (
+                    file.to_owned(),
+                    text(file, number).with_context(|| format!("no line {number} in {file}"))?,
+                )
             }
         };
         let texts = lines.entry((file, Kind::from_symbol(symbol)?)).or_default();
@@ -251,12 +273,21 @@ On valid memory, none of them panics. Each group states why. On arbitrary memory
     for ((file, kind), texts) in groups {
         let reason = REASONS.iter().find(|(other, of, _)| other == file && of == kind);
         let (_, _, reason) = reason.with_context(|| {
-            format!("tools/xtask/src/panics.rs has no reason for {} in {file}: {texts:?}", kind.name())
+            format!(
+                "tools/xtask/src/panics.rs has no reason for {} in {file}: {texts:?}",
+                kind.name()
+            )
         })?;
-        let source =
-            if file.starts_with("core/") { format!("`{file}`") } else { "The standard library".to_owned() };
-        page +=
-            &format!("\n## {source}: {}\n\n{reason}\n\n```rust\n{}\n```\n", kind.name(), texts.join("\n"));
+        let source = if file.starts_with("core/") {
+            format!("`{file}`")
+        } else {
+            "The standard library".to_owned()
+        };
+        page += &format!(
+            "\n## {source}: {}\n\n{reason}\n\n```rust\n{}\n```\n",
+            kind.name(),
+            texts.join("\n")
+        );
     }
     Ok(page)
 }
@@ -285,7 +316,10 @@ hash():
             found,
             [
                 (("core/src/mac.rs".into(), Kind::Arithmetic), vec!["core/src/mac.rs 125".into()]),
-                (("library/core".into(), Kind::Index), vec!["library/core/src/slice/index.rs".into()]),
+                (
+                    ("library/core".into(), Kind::Index),
+                    vec!["library/core/src/slice/index.rs".into()]
+                ),
             ]
         );
     }

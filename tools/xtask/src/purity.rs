@@ -43,12 +43,24 @@ pub(crate) fn check(_: &[Found]) -> Result<String> {
     let mut faults = attribute_faults(&fs::read_to_string("core/src/lib.rs")?)?;
     for path in rust_files(Path::new("core/src"))? {
         let source = fs::read_to_string(&path)?;
-        let found = extern_crates(&source).with_context(|| format!("cannot read {}", path.display()))?;
-        faults.extend(found.into_iter().map(|line| format!("{}:{line}: extern crate", path.display())));
+        let found =
+            extern_crates(&source).with_context(|| format!("cannot read {}", path.display()))?;
+        faults.extend(
+            found.into_iter().map(|line| format!("{}:{line}: extern crate", path.display())),
+        );
     }
 
     let mut tree = cargo();
-    tree.args(["tree", "--quiet", "--package", "keytally-core", "--edges", "normal", "--prefix", "none"]);
+    tree.args([
+        "tree",
+        "--quiet",
+        "--package",
+        "keytally-core",
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+    ]);
     tree.args(["--format", "{p}|{f}"]);
     let tree = command::run(tree)?;
     faults.extend(crate_faults(&tree));
@@ -61,7 +73,9 @@ fn attribute_faults(lib: &str) -> Result<Vec<String>> {
     let words = words(lib, TestItems::Count)?;
     let wanted = ["# ! [ no_std ]", "# ! [ forbid ( unsafe_code ) ]"];
     let missing = wanted.iter().filter(|attribute| lines_of(&words, attribute).is_empty());
-    Ok(missing.map(|attribute| format!("core/src/lib.rs: no {}", attribute.replace(' ', ""))).collect())
+    Ok(missing
+        .map(|attribute| format!("core/src/lib.rs: no {}", attribute.replace(' ', "")))
+        .collect())
 }
 
 fn extern_crates(source: &str) -> Result<Vec<usize>> {
@@ -77,9 +91,11 @@ fn crate_faults(tree: &str) -> Vec<String> {
         let name = parts.next().and_then(|package| package.split(' ').next()).unwrap_or_default();
         let features = parts.next().unwrap_or_default();
         if !CRATES.contains(&name) {
-            faults.push(format!("{name} is not among the crates named in tools/xtask/src/purity.rs"));
+            faults
+                .push(format!("{name} is not among the crates named in tools/xtask/src/purity.rs"));
         }
-        let impure = features.split([',', ' ']).filter(|feature| ["std", "alloc"].contains(feature));
+        let impure =
+            features.split([',', ' ']).filter(|feature| ["std", "alloc"].contains(feature));
         faults.extend(impure.map(|feature| format!("{name} is built with its feature {feature}")));
     }
     faults

@@ -21,12 +21,14 @@ pub(crate) const PYTEST: [&str; 4] = ["pytest", "-q", "-p", "no:cacheprovider"];
 const FOLDER: &str = "target/python";
 
 /// The interpreter of the environment with all that the tests need.
-pub(crate) const ENVIRONMENT: Need = Need::new("KEYTALLY_TEST_PYTHON_MODULE", tools::needs_python, || {
-    environment_with("venv", "py/tests/requirements.txt")
-});
+pub(crate) const ENVIRONMENT: Need =
+    Need::new("KEYTALLY_TEST_PYTHON_MODULE", tools::needs_python, || {
+        environment_with("venv", "py/tests/requirements.txt")
+    });
 
 fn environment_with(name: &str, requirements: &str) -> Result<PathBuf> {
-    let needed = fs::read_to_string(requirements).with_context(|| format!("cannot read {requirements}"))?;
+    let needed =
+        fs::read_to_string(requirements).with_context(|| format!("cannot read {requirements}"))?;
     let packages: Vec<&str> = needed.lines().filter(|line| !line.starts_with('#')).collect();
     tools::virtual_environment_of(&Path::new(FOLDER).join(name), &packages)
 }
@@ -49,7 +51,11 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
     command::run(strict(python, &["ruff", "format", "--check"]))?;
     for check in [&["mypy"][..], &["mypy.stubtest", "keytally._native"]] {
         let mut command = Command::new(python);
-        command.current_dir("py").arg("-m").args(check).env("MYPY_CACHE_DIR", "../target/python/mypy");
+        command
+            .current_dir("py")
+            .arg("-m")
+            .args(check)
+            .env("MYPY_CACHE_DIR", "../target/python/mypy");
         command::run(command)?;
     }
     let mut done = pytest(python, &programs)?;
@@ -58,7 +64,8 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
     for interpreter in &others {
         let mut smoke = Command::new(interpreter);
         smoke.args(SMOKE).env("PYTHONPATH", unpacked(python)?);
-        command::run(smoke).with_context(|| format!("the wheel fails in {}", interpreter.display()))?;
+        command::run(smoke)
+            .with_context(|| format!("the wheel fails in {}", interpreter.display()))?;
     }
     if !others.is_empty() {
         done += &format!(", and the examples in {} other Pythons", others.len());
@@ -81,7 +88,8 @@ fn test_without_lock(python: &Path, interpreter: &Path, programs: &Path) -> Resu
         venv
     })?;
     let free = std::path::absolute(folder.join("venv/bin/python"))?;
-    let wheel = build(python, &folder.join("wheels"), &[OsStr::new("--interpreter"), free.as_os_str()])?;
+    let wheel =
+        build(python, &folder.join("wheels"), &[OsStr::new("--interpreter"), free.as_os_str()])?;
     let mut pip = tools::pip(&free);
     pip.args(["--force-reinstall", "hypothesis", "pytest"]).arg(wheel);
     command::run(pip)?;
@@ -146,7 +154,13 @@ fn programs() -> Result<PathBuf> {
     build.args(["--quiet", "--package", "keytally-ffi"]);
     command::run(build)?;
     let mut build = cargo();
-    build.arg("build").args(PROFILE).args(["--quiet", "--manifest-path", SERVICES, "--bin", "keytally"]);
+    build.arg("build").args(PROFILE).args([
+        "--quiet",
+        "--manifest-path",
+        SERVICES,
+        "--bin",
+        "keytally",
+    ]);
     command::run(build)?;
     fs::copy(built.join("keytally"), folder.join("keytally"))?;
 
@@ -180,7 +194,8 @@ fn other_interpreters() -> Vec<PathBuf> {
     let mut root = Command::new("pyenv");
     root.arg("root");
     let root = command::run(root).unwrap_or_default();
-    let kept = fs::read_dir(Path::new(root.trim()).join("versions")).into_iter().flatten().flatten();
+    let kept =
+        fs::read_dir(Path::new(root.trim()).join("versions")).into_iter().flatten().flatten();
     let mut kept: Vec<PathBuf> = kept.map(|version| version.path().join("bin/python3")).collect();
     kept.sort();
     let all = names.map(PathBuf::from).chain(kept);
@@ -199,8 +214,11 @@ fn runs(python: &Path, script: &str) -> bool {
 
 /// `63 passed`, from pytest's last line.
 pub(crate) fn passed(output: &str) -> Result<String> {
-    let summary =
-        output.lines().rev().find(|line| line.contains(" passed")).context("pytest says nothing")?;
+    let summary = output
+        .lines()
+        .rev()
+        .find(|line| line.contains(" passed"))
+        .context("pytest says nothing")?;
     let words: Vec<&str> = summary.split_whitespace().collect();
     let at = words.iter().position(|word| word.starts_with("passed")).context("no test passed")?;
     let count: u32 = words.get(at.wrapping_sub(1)).context("no count")?.parse()?;

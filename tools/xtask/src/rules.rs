@@ -30,7 +30,14 @@ const RULES: &[Rule] = &[
     Rule {
         what: "unsafe code",
         // Whatever may follow the word, but for attributes, which have a rule of their own.
-        patterns: &["unsafe {", "unsafe fn", "unsafe impl", "unsafe trait", "unsafe extern", "unsafe auto"],
+        patterns: &[
+            "unsafe {",
+            "unsafe fn",
+            "unsafe impl",
+            "unsafe trait",
+            "unsafe extern",
+            "unsafe auto",
+        ],
         folders: &[],
         in_tests: true,
         // Everything that C hands over goes through the third, as types that it checks.
@@ -83,7 +90,8 @@ const RULES: &[Rule] = &[
 /// Every source file of the workspace keeps every rule.
 pub(crate) fn check(_: &[Found]) -> Result<String> {
     let sources = sources()?;
-    let faults = RULES.iter().map(|rule| rule.faults(&sources)).collect::<Result<Vec<_>>>()?.concat();
+    let faults =
+        RULES.iter().map(|rule| rule.faults(&sources)).collect::<Result<Vec<_>>>()?.concat();
     ensure!(faults.is_empty(), "tools/xtask/src/rules.rs names the files:\n{}", faults.join("\n"));
     Ok(format!("{} files", sources.len()))
 }
@@ -101,11 +109,14 @@ impl Rule {
                 unused.retain(|home| lines.is_empty() || home != path);
             } else {
                 let home = self.homes.join(" and ");
-                let fault = |line| format!("{path}:{line}: {what} may only be in {home}", what = self.what);
+                let fault =
+                    |line| format!("{path}:{line}: {what} may only be in {home}", what = self.what);
                 faults.extend(lines.into_iter().map(fault));
             }
         }
-        let none = |home| format!("{home}: named as a file with {what}, but it has none", what = self.what);
+        let none = |home| {
+            format!("{home}: named as a file with {what}, but it has none", what = self.what)
+        };
         faults.extend(unused.into_iter().map(none));
         Ok(faults)
     }
@@ -113,7 +124,8 @@ impl Rule {
     fn covers(&self, path: &str) -> bool {
         let in_folder =
             self.folders.is_empty() || self.folders.contains(&path.split('/').next().unwrap_or(""));
-        let is_test = ["/tests/", "/benches/", "/examples/"].iter().any(|folder| path.contains(folder));
+        let is_test =
+            ["/tests/", "/benches/", "/examples/"].iter().any(|folder| path.contains(folder));
         in_folder && (self.in_tests || !is_test)
     }
 
@@ -128,13 +140,15 @@ fn sources() -> Result<Vec<Source>> {
     let workspace = std::env::current_dir()?;
     let mut sources = Vec::new();
     let metadata = WORKSPACES.map(metadata_of).into_iter().collect::<Result<Vec<_>>>()?;
-    let packages = metadata.iter().map(|metadata| list(metadata, "packages")).collect::<Result<Vec<_>>>()?;
+    let packages =
+        metadata.iter().map(|metadata| list(metadata, "packages")).collect::<Result<Vec<_>>>()?;
     for package in packages.into_iter().flatten() {
         let manifest = Path::new(text(package, "manifest_path")?);
         let folder = manifest.parent().context("a manifest without a folder")?;
         for file in rust_files(folder)? {
             let path = file.strip_prefix(&workspace).unwrap_or(&file).display().to_string();
-            let content = fs::read_to_string(&file).with_context(|| format!("cannot read {path}"))?;
+            let content =
+                fs::read_to_string(&file).with_context(|| format!("cannot read {path}"))?;
             sources.push((path, content));
         }
     }
@@ -183,7 +197,8 @@ mod tests {
     fn clocks_are_read_only_in_their_file() {
         let clock = ("host/src/clock.rs", "fn f() { SystemTime::now() }");
         let test = ("services/server/tests/contract.rs", "fn f() { Instant::now() }");
-        let unit_test = ("services/server/src/a.rs", "#[cfg(test)] mod tests { fn f() { Instant::now() } }");
+        let unit_test =
+            ("services/server/src/a.rs", "#[cfg(test)] mod tests { fn f() { Instant::now() } }");
         let report = ("tools/xtask/src/step.rs", "fn f() { Instant::now() }");
         assert!(faults("clock reads", &[clock, test, unit_test, report]).is_empty());
         let server = ("services/server/src/b.rs", "fn f() { std::time::Instant::now() }");

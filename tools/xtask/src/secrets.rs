@@ -38,7 +38,10 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     command::run(build)?;
 
     let control = reports(&watch(valgrind, &["control"])?);
-    ensure!(!control.is_empty(), "valgrind does not report a comparison that stops at the first difference");
+    ensure!(
+        !control.is_empty(),
+        "valgrind does not report a comparison that stops at the first difference"
+    );
 
     let source = fs::read_to_string(FILE)?;
     for (argument, what, name, begin) in RUNS {
@@ -88,8 +91,12 @@ fn reports(output: &str) -> Vec<Vec<String>> {
 
 /// Whether the innermost frame is a line of the function.
 fn is_in(report: &[String], name: &str, lines: &RangeInclusive<usize>) -> bool {
-    let Some((_, at)) = report.first().and_then(|frame| frame.split_once(": ")) else { return false };
-    let line = at.strip_prefix(name).and_then(|rest| rest.strip_prefix(" (src/gate.rs:")?.strip_suffix(')'));
+    let Some((_, at)) = report.first().and_then(|frame| frame.split_once(": ")) else {
+        return false;
+    };
+    let line = at
+        .strip_prefix(name)
+        .and_then(|rest| rest.strip_prefix(" (src/gate.rs:")?.strip_suffix(')'));
     line.and_then(|line| line.parse().ok()).is_some_and(|line| lines.contains(&line))
 }
 
@@ -103,8 +110,9 @@ fn lines_of(begin: &str, source: &str) -> Result<RangeInclusive<usize>> {
         .with_context(|| format!("{FILE} has no `{begin}`"))?;
     let indentation = &first[..first.len() - first.trim_start().len()];
     let end = format!("{indentation}}}");
-    let length =
-        lines.position(|line| line == end).with_context(|| format!("`{begin}` in {FILE} has no end"))?;
+    let length = lines
+        .position(|line| line == end)
+        .with_context(|| format!("`{begin}` in {FILE} has no end"))?;
     Ok(start + 1..=start + 2 + length)
 }
 
@@ -131,7 +139,8 @@ mod tests {
 
     #[test]
     fn function_is_found_by_its_signature() {
-        let source = "impl Match {\n    fn of() -> Self {\n        x\n    }\n}\nfn wrong() {\n    x\n}\n";
+        let source =
+            "impl Match {\n    fn of() -> Self {\n        x\n    }\n}\nfn wrong() {\n    x\n}\n";
         assert_eq!(lines_of("fn of()", source).unwrap(), 2..=4);
         assert_eq!(lines_of("fn wrong()", source).unwrap(), 6..=8);
         assert!(lines_of("fn of()", "").is_err());

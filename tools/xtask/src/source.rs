@@ -31,7 +31,9 @@ pub(crate) enum TestItems {
 /// Every Rust file in a folder and the folders in it, but for what cargo built.
 pub(crate) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?
+    {
         let path = entry?.path();
         if path.is_dir() && path.file_name().is_some_and(|name| name != "target") {
             files.extend(rust_files(&path)?);
@@ -54,7 +56,8 @@ pub(crate) fn words(source: &str, test_items: TestItems) -> Result<Vec<Word>> {
 /// The lines on which the pattern, a row of words separated by spaces, stands.
 pub(crate) fn lines_of(words: &[Word], pattern: &str) -> Vec<usize> {
     let pattern: Vec<&str> = pattern.split(' ').collect();
-    let matches = |window: &&[Word]| window.iter().map(|word| word.text.as_str()).eq(pattern.iter().copied());
+    let matches =
+        |window: &&[Word]| window.iter().map(|word| word.text.as_str()).eq(pattern.iter().copied());
     words.windows(pattern.len()).filter(matches).map(|window| window[0].line).collect()
 }
 

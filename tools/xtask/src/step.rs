@@ -57,7 +57,11 @@ impl Step {
 /// # Errors
 ///
 /// Nothing is run if tools are missing. The error names all of them.
-pub(crate) fn run_all(steps: &[&Step], full: impl Fn(&Step) -> bool, install: bool) -> Result<bool> {
+pub(crate) fn run_all(
+    steps: &[&Step],
+    full: impl Fn(&Step) -> bool,
+    install: bool,
+) -> Result<bool> {
     let needs: Vec<&Need> = steps.iter().flat_map(|step| step.needs.iter().copied()).collect();
     packages::require(&needs, install)?;
     let mut rows = Vec::new();
@@ -92,7 +96,8 @@ fn report(rows: &[Row]) -> String {
             Ok(note) => ("passed", note.as_str()),
             Err(_) => ("FAILED", ""),
         };
-        let line = format!("{:width$}  {result}  {:7.1} s  {note}", row.name, row.took.as_secs_f64());
+        let line =
+            format!("{:width$}  {result}  {:7.1} s  {note}", row.name, row.took.as_secs_f64());
         text.push_str(line.trim_end());
         text.push('\n');
     }
@@ -115,8 +120,16 @@ mod tests {
     #[test]
     fn the_report_ends_with_the_closing_line_alone() {
         let rows = [
-            Row { name: "unit", took: Duration::from_millis(41_230), outcome: Ok("312 tests".to_owned()) },
-            Row { name: "doc", took: Duration::from_millis(900), outcome: Err(anyhow::anyhow!("no")) },
+            Row {
+                name: "unit",
+                took: Duration::from_millis(41_230),
+                outcome: Ok("312 tests".to_owned()),
+            },
+            Row {
+                name: "doc",
+                took: Duration::from_millis(900),
+                outcome: Err(anyhow::anyhow!("no")),
+            },
         ];
         assert_eq!(
             report(&rows),

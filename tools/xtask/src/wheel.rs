@@ -31,12 +31,17 @@ const KINDS: [Kind; 2] = [
 
 /// Builds and checks all of them, and prints each file.
 pub(crate) fn run() -> Result<()> {
-    let python = tools::virtual_environment_of(Path::new("target/python/wheel"), &["maturin", "ziglang"])?;
+    let python =
+        tools::virtual_environment_of(Path::new("target/python/wheel"), &["maturin", "ziglang"])?;
     let folder = std::path::absolute(FOLDER)?;
     tools::remove_folder(&folder)?;
     let maturin = |arguments: &[&str]| {
         let mut maturin = Command::new(&python);
-        maturin.args(["-m", "maturin"]).args(arguments).args(["--manifest-path", "py/Cargo.toml", "--out"]);
+        maturin.args(["-m", "maturin"]).args(arguments).args([
+            "--manifest-path",
+            "py/Cargo.toml",
+            "--out",
+        ]);
         maturin.arg(&folder).env("PATH", path_before(&python)?);
         command::run(maturin)
     };
@@ -52,7 +57,15 @@ pub(crate) fn run() -> Result<()> {
             println!("no wheel for {}: `rustup target add {target}` gets what it needs", kind.name);
             continue;
         }
-        maturin(&["build", "--release", "--zig", "--compatibility", kind.tag, "--target", &target])?;
+        maturin(&[
+            "build",
+            "--release",
+            "--zig",
+            "--compatibility",
+            kind.tag,
+            "--target",
+            &target,
+        ])?;
         let wheel = newest(&folder, "whl")?;
         if cfg!(target_env = "musl") == (kind.libc == "musl") {
             check(&wheel).with_context(|| format!("{} does not work", wheel.display()))?;

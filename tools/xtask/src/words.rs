@@ -31,14 +31,25 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     if let Err(error) = command::run(typos) {
         faults.push(format!("{error:#}\ntypos.toml holds the exceptions from spelling"));
     }
-    ensure!(faults.is_empty(), "{LIST} has the unwanted words and the exceptions:\n{}", faults.join("\n"));
+    ensure!(
+        faults.is_empty(),
+        "{LIST} has the unwanted words and the exceptions:\n{}",
+        faults.join("\n")
+    );
     Ok(format!("{checked} files"))
 }
 
 /// The files that git tracks, and new ones that it does not ignore.
 fn files() -> Result<Vec<String>> {
     let mut git = Command::new("git");
-    git.args(["-c", "core.quotePath=false", "ls-files", "--cached", "--others", "--exclude-standard"]);
+    git.args([
+        "-c",
+        "core.quotePath=false",
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]);
     Ok(command::run(git)?.lines().map(str::to_owned).collect())
 }
 
@@ -58,8 +69,9 @@ struct List {
 impl List {
     fn parse(text: &str) -> Result<Self> {
         let mut list = Self::default();
-        let phrase =
-            |text: &str| -> Vec<String> { tokens(text, false).into_iter().map(|(word, _)| word).collect() };
+        let phrase = |text: &str| -> Vec<String> {
+            tokens(text, false).into_iter().map(|(word, _)| word).collect()
+        };
         for (number, line) in (1..).zip(text.lines()) {
             if line.is_empty() || line.starts_with('#') {
                 continue;
@@ -76,11 +88,16 @@ impl List {
                         list.endings.push((ending.to_owned(), instead.to_owned()));
                     } else {
                         let words = phrase(word);
-                        list.unwanted.entry(words[0].clone()).or_default().push((words, instead.to_owned()));
+                        list.unwanted
+                            .entry(words[0].clone())
+                            .or_default()
+                            .push((words, instead.to_owned()));
                     }
                 }
             } else {
-                bail!("{LIST}:{number}: neither `WORD | WORD: INSTEAD`, `allow PHRASE` nor `skip PATH`");
+                bail!(
+                    "{LIST}:{number}: neither `WORD | WORD: INSTEAD`, `allow PHRASE` nor `skip PATH`"
+                );
             }
         }
         Ok(list)
@@ -127,7 +144,8 @@ impl List {
 type Token = (String, usize);
 
 fn begins_with(tokens: &[Token], phrase: &[String]) -> bool {
-    tokens.len() >= phrase.len() && tokens.iter().zip(phrase).all(|((word, _), wanted)| word == wanted)
+    tokens.len() >= phrase.len()
+        && tokens.iter().zip(phrase).all(|((word, _), wanted)| word == wanted)
 }
 
 /// The words and punctuation marks of a text. Identifiers are split at underscores and capitals. What opens
@@ -135,7 +153,8 @@ fn begins_with(tokens: &[Token], phrase: &[String]) -> bool {
 fn tokens(text: &str, without_quotations: bool) -> Vec<Token> {
     let mut tokens = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
-        let line = line.trim_start_matches(|mark: char| mark.is_whitespace() || "/!*#".contains(mark));
+        let line =
+            line.trim_start_matches(|mark: char| mark.is_whitespace() || "/!*#".contains(mark));
         let line = line.trim_end_matches(['\\', ' ']);
         if line.is_empty() {
             tokens.push((String::new(), number));
@@ -148,10 +167,11 @@ fn tokens(text: &str, without_quotations: bool) -> Vec<Token> {
             let after = characters.get(at + 1).copied();
             let is_in_word = |character: Option<char>| character.is_some_and(char::is_alphanumeric);
             let character = if character == '’' { '\'' } else { character };
-            let continues =
-                character.is_alphanumeric() || character == '\'' && is_in_word(before) && is_in_word(after);
+            let continues = character.is_alphanumeric()
+                || character == '\'' && is_in_word(before) && is_in_word(after);
             let is_capital = character.is_uppercase()
-                && (before.is_some_and(char::is_lowercase) || after.is_some_and(char::is_lowercase));
+                && (before.is_some_and(char::is_lowercase)
+                    || after.is_some_and(char::is_lowercase));
             if (is_capital || !continues) && !word.is_empty() {
                 tokens.push((core::mem::take(&mut word), number));
             }
@@ -195,9 +215,15 @@ mod tests {
 
     #[test]
     fn phrases_are_found_over_lines_and_in_identifiers() {
-        assert_eq!(faults("a.rs", "/// waits at\n    /// zurk"), ["a.rs:1: at zurk: write W instead"]);
+        assert_eq!(
+            faults("a.rs", "/// waits at\n    /// zurk"),
+            ["a.rs:1: at zurk: write W instead"]
+        );
         assert_eq!(faults("a.rs", "\"at \\\n  zurk\""), ["a.rs:1: at zurk: write W instead"]);
-        assert_eq!(faults("a.rs", "fn waits_at_zurk() -> AtZurk"), ["a.rs:1: at zurk: write W instead"; 2]);
+        assert_eq!(
+            faults("a.rs", "fn waits_at_zurk() -> AtZurk"),
+            ["a.rs:1: at zurk: write W instead"; 2]
+        );
         assert!(faults("a.rs", "at, zurk; at\n\nzurk").is_empty());
     }
 

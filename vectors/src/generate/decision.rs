@@ -144,7 +144,8 @@ impl Bench {
                 vec![quota.limit - 1, quota.limit, field.min(quota.limit.saturating_add(1)), field];
             counts.dedup();
             for count in counts {
-                let word = self.word(now_ms, |other| if *other == quota { count } else { 0 }, |_| 0);
+                let word =
+                    self.word(now_ms, |other| if *other == quota { count } else { 0 }, |_| 0);
                 self.check("count next to its limit", word, now_ms, 1);
                 if count == field {
                     self.peek("cost 0 on a full field", word, now_ms, 0);
@@ -254,7 +255,12 @@ impl Bench {
                         Some(retry_at_ms) if into_ms == 1 => {
                             let retry_at_ms = u64::try_from(retry_at_ms).expect("a time");
                             self.check("denied, weights of the window before", word, now_ms, cost);
-                            self.check("a millisecond before there is room", word, retry_at_ms - 1, cost);
+                            self.check(
+                                "a millisecond before there is room",
+                                word,
+                                retry_at_ms - 1,
+                                cost,
+                            );
                             self.check("there is room", word, retry_at_ms, cost);
                         }
                         _ => self.check("weights of the window before", word, now_ms, cost),
@@ -283,16 +289,34 @@ impl Bench {
             self.refund("refund at the end of a window", word, end_ms - 1, 1, at_ms);
             self.refund("refund after the end of a window", word, end_ms, 1, at_ms);
             if self.is_sliding() {
-                self.refund("refund at the end of the window after", word, end_ms + length_ms - 1, 1, at_ms);
+                self.refund(
+                    "refund at the end of the window after",
+                    word,
+                    end_ms + length_ms - 1,
+                    1,
+                    at_ms,
+                );
                 self.refund("refund after the window after", word, end_ms + length_ms, 1, at_ms);
                 let both = self.word(end_ms, half, half);
                 self.refund("refund in the window before", both, end_ms + 1, 1, at_ms);
-                self.refund("refund of more than the window before has", both, end_ms + 1, u32::MAX, at_ms);
+                self.refund(
+                    "refund of more than the window before has",
+                    both,
+                    end_ms + 1,
+                    u32::MAX,
+                    at_ms,
+                );
             }
         }
         let longest_ms = length_of_longest_ms(&self.model).max(60_000);
         let ahead = self.word(at_ms + 2 * longest_ms, half, |_| 0);
-        self.refund("refund of a charge by a wrong clock, ahead", ahead, at_ms, 1, at_ms + 2 * longest_ms);
+        self.refund(
+            "refund of a charge by a wrong clock, ahead",
+            ahead,
+            at_ms,
+            1,
+            at_ms + 2 * longest_ms,
+        );
         self.refund("refund of a charge now, the tally is ahead", ahead, at_ms, 1, at_ms);
     }
 
@@ -301,13 +325,20 @@ impl Bench {
         let at_ms = NEW_YEAR_MS + self.unit_ms() / 2;
         let word = self.word(at_ms, |quota| quota.limit / 2 + 1, |_| 0);
         let charged = self.model.policy().quotas[0].limit / 2 + 1;
-        let remaining = self.model.peek(word, at_ms, 0).quotas.iter().map(|quota| quota.remaining).min();
+        let remaining =
+            self.model.peek(word, at_ms, 0).quotas.iter().map(|quota| quota.remaining).min();
         let remaining = remaining.expect("a policy has a quota");
         let mut actuals = vec![0, charged - 1, charged, charged + 1, charged + remaining, u32::MAX];
         actuals.push((charged + remaining).saturating_add(1));
         actuals.dedup();
         for actual in actuals {
-            self.settle("settle in the same unit", word, at_ms, Charge { cost: charged, at_ms }, actual);
+            self.settle(
+                "settle in the same unit",
+                word,
+                at_ms,
+                Charge { cost: charged, at_ms },
+                actual,
+            );
         }
         let full = self.word(at_ms, |quota| quota.limit, |_| 0);
         self.settle("settle where nothing remains", full, at_ms, Charge { cost: 1, at_ms }, 2);
@@ -349,7 +380,8 @@ impl Bench {
             let word = self.model.pack(&tally);
 
             let unit_ms = self.model.unit_ms();
-            let now_ms = random.between((stamp - 2 * longest) * unit_ms, (stamp + 3 * longest) * unit_ms);
+            let now_ms =
+                random.between((stamp - 2 * longest) * unit_ms, (stamp + 3 * longest) * unit_ms);
             let at_ms = random.between(now_ms - 2 * longest * unit_ms, now_ms);
             let (now_ms, at_ms) =
                 (u64::try_from(now_ms).expect("a time"), u64::try_from(at_ms).expect("a time"));
@@ -414,14 +446,20 @@ impl Bench {
     }
 
     fn push(&mut self, why: &str, word: u64, now_ms: u64, op: Op) {
-        let same = |other: &DecisionCase| (other.word, other.now_ms, other.op) == (word, now_ms, op);
+        let same =
+            |other: &DecisionCase| (other.word, other.now_ms, other.op) == (word, now_ms, op);
         if !self.cases.iter().any(same) {
             self.cases.push(case(why, self.policy, &self.model, word, now_ms, op));
         }
     }
 
     /// Returns a word stamped at a time, with the counts that the functions give each quota.
-    fn word(&self, time_ms: u64, current: impl Fn(&Quota) -> u32, previous: impl Fn(&Quota) -> u32) -> u64 {
+    fn word(
+        &self,
+        time_ms: u64,
+        current: impl Fn(&Quota) -> u32,
+        previous: impl Fn(&Quota) -> u32,
+    ) -> u64 {
         let stamp = self.model.stamp_of(time_ms);
         let mut tally = Tally { stamp, logs: Vec::new() };
         for quota in &self.model.policy().quotas {
@@ -529,13 +567,17 @@ fn sequences() -> Vec<SequenceStep> {
                 0..=12 => Op::Check { cost },
                 13 | 14 => Op::Peek { cost },
                 15 | 16 => Op::Refund { charged: charge.cost, charged_at_ms: charge.at_ms },
-                17 | 18 => Op::Settle { charged: charge.cost, charged_at_ms: charge.at_ms, actual: cost },
+                17 | 18 => {
+                    Op::Settle { charged: charge.cost, charged_at_ms: charge.at_ms, actual: cost }
+                }
                 _ => Op::Reset,
             };
             let case = case(why, policy, &model, word, time_ms, op);
             word = case.next;
             match (&case.op, &case.answer) {
-                (Op::Check { cost }, Some(answer)) if answer.outcome == Outcome::Admitted.name() => {
+                (Op::Check { cost }, Some(answer))
+                    if answer.outcome == Outcome::Admitted.name() =>
+                {
                     charge = Charge { cost: *cost, at_ms: answer.at_ms };
                 }
                 // A charge is given back or settled only once.

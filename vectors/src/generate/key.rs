@@ -25,7 +25,8 @@ pub(super) fn file() -> String {
     for length in [2, 3, 4, 7, 8, 9, 41, 49] {
         data.push(random.bytes(length));
     }
-    let crcs: Vec<CrcCase> = data.into_iter().map(|data| CrcCase { crc: crc32(&data), data }).collect();
+    let crcs: Vec<CrcCase> =
+        data.into_iter().map(|data| CrcCase { crc: crc32(&data), data }).collect();
     Lines::new(ABOUT).array("valid", &valid).array("invalid", &invalid).array("crc32", &crcs).done()
 }
 
@@ -122,9 +123,15 @@ fn invalid() -> Vec<InvalidKey> {
         ("character beyond ASCII in a body of 39 bytes", format!("kt_live_é{}", &body[2..])),
         ("key id 0", with_checksum(&format!("kt_live_{}{}", "0".repeat(11), &body[11..33]))),
         ("key id 2^64", with_checksum(&format!("kt_live_LygHa16AHYG{}", &body[11..33]))),
-        ("the largest 11 digits", with_checksum(&format!("kt_live_{}{}", "z".repeat(11), &body[11..33]))),
+        (
+            "the largest 11 digits",
+            with_checksum(&format!("kt_live_{}{}", "z".repeat(11), &body[11..33])),
+        ),
         ("secret 2^128", with_checksum(&format!("kt_live_{}7n42DGM5Tflk9n8mt7Fhc8", &body[..11]))),
-        ("the largest 22 digits", with_checksum(&format!("kt_live_{}{}", &body[..11], "z".repeat(22)))),
+        (
+            "the largest 22 digits",
+            with_checksum(&format!("kt_live_{}{}", &body[..11], "z".repeat(22))),
+        ),
         ("checksum 2^32", format!("kt_live_{}4gfFC4", &body[..33])),
         ("the largest 6 digits", format!("kt_live_{}zzzzzz", &body[..33])),
         ("key id 2^64 and a wrong checksum", format!("kt_live_LygHa16AHYG{}000000", &body[11..33])),

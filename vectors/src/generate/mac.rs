@@ -63,11 +63,16 @@ pub(super) fn file() -> String {
         (128, "kt", "live"),
     ] {
         let secret = u128::from(random.any()) << 64 | u128::from(random.any());
-        let key = Key { prefix: prefix.to_owned(), env: env.to_owned(), key_id: random.any(), secret };
+        let key =
+            Key { prefix: prefix.to_owned(), env: env.to_owned(), key_id: random.any(), secret };
         let key = encode_key(&key);
         let pepper = random.bytes(pepper_length);
         records.push(RecordCase { mac: record_mac(&pepper, key.as_bytes()).to_vec(), pepper, key });
     }
 
-    Lines::new(ABOUT).array("sha256", &hashes).array("hmac", &hmacs).array("record", &records).done()
+    Lines::new(ABOUT)
+        .array("sha256", &hashes)
+        .array("hmac", &hmacs)
+        .array("record", &records)
+        .done()
 }

@@ -220,9 +220,12 @@ const BEYOND: &[&str] = &[
 ];
 
 pub(super) fn file() -> String {
-    let mut texts: Vec<String> = VALID.iter().chain(INVALID).chain(BEYOND).map(ToString::to_string).collect();
+    let mut texts: Vec<String> =
+        VALID.iter().chain(INVALID).chain(BEYOND).map(ToString::to_string).collect();
     // The longest text in bytes, and one byte more. The length is checked first.
-    for (length, end) in [(127, "1/s"), (128, "1/s"), (129, "1/s"), (128, "1/µ"), (129, ""), (128, "")] {
+    for (length, end) in
+        [(127, "1/s"), (128, "1/s"), (129, "1/s"), (128, "1/µ"), (129, ""), (128, "")]
+    {
         texts.push(" ".repeat(length - end.len()) + end);
     }
     texts.push("0".repeat(125) + "1/s");
@@ -253,7 +256,11 @@ pub(super) fn file() -> String {
                 valid.push(ValidPolicy {
                     canonical: policy.to_string(),
                     algorithm: algorithm.to_owned(),
-                    quotas: policy.quotas.iter().map(|quota| [quota.limit, quota.window_s]).collect(),
+                    quotas: policy
+                        .quotas
+                        .iter()
+                        .map(|quota| [quota.limit, quota.window_s])
+                        .collect(),
                     needed_bits: bits_wanted(&policy),
                     stamp_bits: layout.stamp_bits,
                     count_bits: layout.count_bits,

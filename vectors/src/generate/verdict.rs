@@ -1,7 +1,9 @@
 //! `verdict.json`.
 
 use crate::files::{GateSetup, IssuedKey, QuotaLine, ResponseCase, VerdictFile, VerdictStep};
-use crate::model::{Gate, GateKey, Key, Model, Outcome, QuotaState, body, encode_key, header_block, status};
+use crate::model::{
+    Gate, GateKey, Key, Model, Outcome, QuotaState, body, encode_key, header_block, status,
+};
 
 use super::random::Random;
 use super::{Lines, NEW_YEAR_MS};
@@ -18,8 +20,12 @@ const ABOUT: &str = "Requests to gates with all that a response needs. gates: ea
     now_ms (Unix milliseconds) and reset_s (Unix seconds) are decimal strings, all else are JSON numbers.";
 
 pub(super) fn file() -> String {
-    let mut file =
-        VerdictFile { about: ABOUT.to_owned(), gates: Vec::new(), steps: Vec::new(), responses: responses() };
+    let mut file = VerdictFile {
+        about: ABOUT.to_owned(),
+        gates: Vec::new(),
+        steps: Vec::new(),
+        responses: responses(),
+    };
     let policies = [
         ("documented", "100/minute, 1000/hour"),
         ("one window", "2/90s"),
@@ -143,7 +149,12 @@ impl Scenario {
             let step = self.check("again", &[&key], cost, now_ms);
             now_ms += step.retry_after_s.unwrap_or(1) * 1000;
         }
-        self.check("two longest windows later", &[&key], 1, now_ms + 2 * u64::from(largest.window_s) * 1000);
+        self.check(
+            "two longest windows later",
+            &[&key],
+            1,
+            now_ms + 2 * u64::from(largest.window_s) * 1000,
+        );
         self.check("the end of time", &[&key], 1, u64::MAX);
         self.check("the clock is right again, the tally is locked", &[&key], 1, now_ms);
         let other = self.gate.keys[1].text.clone();
@@ -177,7 +188,12 @@ impl Scenario {
         let old = self.gate.keys[2].previous.clone().expect("a rotated key");
         self.check("the new secret", &[&new], 1, NEW_YEAR_MS);
         self.check("the old secret in its grace, same tally", &[&old], 1, NEW_YEAR_MS + 1);
-        self.check("the old secret, the last millisecond of its grace", &[&old], 0, NEW_YEAR_MS + 3_599_999);
+        self.check(
+            "the old secret, the last millisecond of its grace",
+            &[&old],
+            0,
+            NEW_YEAR_MS + 3_599_999,
+        );
         self.check("the old secret, its grace is over", &[&old], 0, NEW_YEAR_MS + 3_600_000);
         self.check("the new secret has no end", &[&new], 0, NEW_YEAR_MS + 3_600_000);
     }
@@ -197,7 +213,14 @@ impl Scenario {
         self.step("peek", why, api_keys, cost, now_ms);
     }
 
-    fn step(&mut self, op: &str, why: &str, api_keys: &[&str], cost: u32, now_ms: u64) -> &VerdictStep {
+    fn step(
+        &mut self,
+        op: &str,
+        why: &str,
+        api_keys: &[&str],
+        cost: u32,
+        now_ms: u64,
+    ) -> &VerdictStep {
         let headers: Vec<&[u8]> = api_keys.iter().map(|key| key.as_bytes()).collect();
         let verdict = if op == "check" {
             self.gate.check(&headers, cost, now_ms)
@@ -235,20 +258,23 @@ fn responses() -> Vec<ResponseCase> {
         reset_s,
     };
     let mut cases = Vec::new();
-    let mut push =
-        |why: &str, outcome: Outcome, quotas: &[QuotaState], retry_after_s: Option<u64>, now_ms: u64| {
-            cases.push(ResponseCase {
-                why: why.to_owned(),
-                outcome: outcome.name().to_owned(),
-                outcome_value: outcome.value(),
-                now_ms,
-                quotas: quotas.iter().map(line).collect(),
-                retry_after_s,
-                status: status(outcome),
-                headers: header_block(outcome, quotas, retry_after_s, now_ms),
-                body: body(outcome).to_owned(),
-            });
-        };
+    let mut push = |why: &str,
+                    outcome: Outcome,
+                    quotas: &[QuotaState],
+                    retry_after_s: Option<u64>,
+                    now_ms: u64| {
+        cases.push(ResponseCase {
+            why: why.to_owned(),
+            outcome: outcome.name().to_owned(),
+            outcome_value: outcome.value(),
+            now_ms,
+            quotas: quotas.iter().map(line).collect(),
+            retry_after_s,
+            status: status(outcome),
+            headers: header_block(outcome, quotas, retry_after_s, now_ms),
+            body: body(outcome).to_owned(),
+        });
+    };
 
     let documented = [quota(100, 99, 60, 1_767_225_660), quota(1000, 999, 3600, 1_767_229_200)];
     for outcome in Outcome::ALL {
@@ -263,7 +289,8 @@ fn responses() -> Vec<ResponseCase> {
         };
         push("every outcome", outcome, quotas, retry_after_s, NEW_YEAR_MS + 48_000);
     }
-    for window_s in [1, 2, 59, 60, 61, 90, 120, 3599, 3600, 7200, 86399, 86400, 604_800, 2_678_400] {
+    for window_s in [1, 2, 59, 60, 61, 90, 120, 3599, 3600, 7200, 86399, 86400, 604_800, 2_678_400]
+    {
         let quotas = [quota(5, 4, window_s, 1_767_225_660)];
         push("name of the window", Outcome::Admitted, &quotas, None, NEW_YEAR_MS);
     }

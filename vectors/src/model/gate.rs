@@ -227,12 +227,18 @@ mod tests {
 
         assert_eq!(gate.check(&[], 1, 0).outcome, Outcome::MissingKey);
         assert_eq!(gate.check(&[wrong.as_bytes()], 1, 0).reason, Some(Reason::WrongSecret));
-        assert_eq!(gate.check(&[new.as_bytes(), new.as_bytes()], 1, 0).reason, Some(Reason::Duplicate));
+        assert_eq!(
+            gate.check(&[new.as_bytes(), new.as_bytes()], 1, 0).reason,
+            Some(Reason::Duplicate)
+        );
         assert_eq!(gate.keys[0].tally, 0);
         // Old and new secret share one tally.
         assert_eq!(gate.check(&[old.as_bytes()], 1, 0).quotas[0].remaining, 1);
         let verdict = gate.check(&[new.as_bytes()], 1, 0);
-        assert_eq!((verdict.quotas[0].remaining, verdict.key_id, verdict.account), (0, Some(77), Some(42)));
+        assert_eq!(
+            (verdict.quotas[0].remaining, verdict.key_id, verdict.account),
+            (0, Some(77), Some(42))
+        );
         assert_eq!(gate.check(&[new.as_bytes()], 1, 0).outcome, Outcome::Denied);
         assert_eq!(gate.check(&[old.as_bytes()], 1, 99_999).reason, None);
         assert_eq!(gate.check(&[old.as_bytes()], 1, 100_000).reason, Some(Reason::Expired));

@@ -129,7 +129,12 @@ pub fn header_block(
 pub fn rate_limit_policy(quotas: &[QuotaState]) -> String {
     let mut items = Vec::new();
     for quota in quotas {
-        items.push(format!("\"{}\";q={};w={}", window_name(quota.window_s), quota.limit, quota.window_s));
+        items.push(format!(
+            "\"{}\";q={};w={}",
+            window_name(quota.window_s),
+            quota.limit,
+            quota.window_s
+        ));
     }
     items.join(", ")
 }
@@ -145,7 +150,11 @@ pub fn rate_limit(quotas: &[QuotaState], now_ms: u64) -> String {
             seconds += 1;
         }
         let seconds = seconds.max(0);
-        items.push(format!("\"{}\";r={};t={seconds}", window_name(quota.window_s), quota.remaining));
+        items.push(format!(
+            "\"{}\";r={};t={seconds}",
+            window_name(quota.window_s),
+            quota.remaining
+        ));
     }
     items.join(", ")
 }
@@ -181,7 +190,10 @@ mod tests {
              RateLimit-Policy: \"minute\";q=100;w=60, \"hour\";q=1000;w=3600\r\n\
              RateLimit: \"minute\";r=99;t=12, \"hour\";r=999;t=3552\r\n"
         );
-        assert!(header_block(Outcome::Denied, &quotas(), Some(7), 0).ends_with("\r\nRetry-After: 7\r\n"));
+        assert!(
+            header_block(Outcome::Denied, &quotas(), Some(7), 0)
+                .ends_with("\r\nRetry-After: 7\r\n")
+        );
         assert!(!header_block(Outcome::TooCostly, &quotas(), None, 0).contains("Retry"));
         assert_eq!(header_block(Outcome::Full, &[], Some(1), 0), "Retry-After: 1\r\n");
         assert_eq!(
@@ -192,9 +204,12 @@ mod tests {
 
     #[test]
     fn delta_seconds_round_up_and_stop_at_zero() {
-        for (now_ms, delta) in [(59_000, 1), (59_001, 1), (59_999, 1), (60_000, 0), (99_000, 0), (58_999, 2)]
+        for (now_ms, delta) in
+            [(59_000, 1), (59_001, 1), (59_999, 1), (60_000, 0), (99_000, 0), (58_999, 2)]
         {
-            assert!(rate_limit(&quotas(), now_ms).starts_with(&format!("\"minute\";r=99;t={delta},")));
+            assert!(
+                rate_limit(&quotas(), now_ms).starts_with(&format!("\"minute\";r=99;t={delta},"))
+            );
         }
     }
 

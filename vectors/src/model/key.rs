@@ -75,10 +75,13 @@ pub fn parse_key(text: &[u8]) -> Result<Key, KeyError> {
     }
     let (id, rest) = body.split_at(ID_WIDTH);
     let (secret, crc) = rest.split_at(SECRET_WIDTH);
-    let (Some(id), Some(secret), Some(crc)) = (from_base62(id), from_base62(secret), from_base62(crc)) else {
+    let (Some(id), Some(secret), Some(crc)) =
+        (from_base62(id), from_base62(secret), from_base62(crc))
+    else {
         return Err(KeyError::Form);
     };
-    let (Ok(key_id), Ok(secret), Ok(crc)) = (u64::try_from(id), u128::try_from(secret), u32::try_from(crc))
+    let (Ok(key_id), Ok(secret), Ok(crc)) =
+        (u64::try_from(id), u128::try_from(secret), u32::try_from(crc))
     else {
         return Err(KeyError::Form);
     };

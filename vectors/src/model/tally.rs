@@ -125,7 +125,9 @@ impl Model {
     pub fn with_layout(policy: Policy, layout: Layout) -> Model {
         assert!(!policy.quotas.is_empty());
         for pair in policy.quotas.windows(2) {
-            assert!(pair[1].window_s > pair[0].window_s && pair[1].window_s % pair[0].window_s == 0);
+            assert!(
+                pair[1].window_s > pair[0].window_s && pair[1].window_s % pair[0].window_s == 0
+            );
         }
         let per_window = match policy.algorithm {
             Algorithm::Fixed => 1,
@@ -136,8 +138,15 @@ impl Model {
         for (i, quota) in policy.quotas.iter().enumerate() {
             for j in 0..per_window {
                 let bits = layout.count_bits[per_window * i + j];
-                assert_eq!(bits, layout.count_bits[per_window * i], "counts of one window are alike");
-                assert!(u64::from(quota.limit) < 1u64 << bits, "{quota:?} does not fit {bits} bits");
+                assert_eq!(
+                    bits,
+                    layout.count_bits[per_window * i],
+                    "counts of one window are alike"
+                );
+                assert!(
+                    u64::from(quota.limit) < 1u64 << bits,
+                    "{quota:?} does not fit {bits} bits"
+                );
             }
         }
         Model { policy, layout }
@@ -196,7 +205,8 @@ impl Model {
             rest /= 1 << bits;
             field
         };
-        let mut counts: Vec<i128> = self.layout.count_bits.iter().rev().map(|bits| take(*bits)).collect();
+        let mut counts: Vec<i128> =
+            self.layout.count_bits.iter().rev().map(|bits| take(*bits)).collect();
         counts.reverse();
         let stamp = take(self.layout.stamp_bits);
 
@@ -272,7 +282,8 @@ impl Model {
         let mut tally = Tally { stamp, logs: Vec::new() };
         for (quota, log) in self.policy.quotas.iter().zip(&written.logs) {
             let moved = stamp / self.units_in(quota) - written.stamp / self.units_in(quota);
-            let moved = log.iter().map(|entry| Entry { index: entry.index + moved, cost: entry.cost });
+            let moved =
+                log.iter().map(|entry| Entry { index: entry.index + moved, cost: entry.cost });
             tally.logs.push(moved.collect());
         }
         self.pack(&tally)
@@ -330,7 +341,8 @@ impl Model {
         let ahead_ms = (reading.time_ms - i128::from(now_ms)).max(0);
         let waits_from_ms = if ahead_ms > TOLERANCE_MS { now_ms } else { now_ms + whole(ahead_ms) };
         let seconds = |ms: i128| whole(divide_up(ms.max(0), 1000).min(i128::from(u32::MAX)));
-        let retry_after_s = retry_at_ms.map(|at: i128| seconds(at - i128::from(waits_from_ms)).max(1));
+        let retry_after_s =
+            retry_at_ms.map(|at: i128| seconds(at - i128::from(waits_from_ms)).max(1));
         Decision {
             outcome,
             next: word,
@@ -585,7 +597,8 @@ mod tests {
             let log = [Entry { index: 3, cost: current }, Entry { index: 2, cost: previous }];
             for from_ms in [6_000, 6_777, 7_999] {
                 for cost in 1..=9 {
-                    let tried = (from_ms..).find(|ms| model.has_room(&quota, &log, cost, *ms)).unwrap();
+                    let tried =
+                        (from_ms..).find(|ms| model.has_room(&quota, &log, cost, *ms)).unwrap();
                     assert_eq!(model.earliest_room(&quota, &log, cost, from_ms), tried);
                 }
             }
@@ -597,11 +610,17 @@ mod tests {
         let model = model("3/second, 5/minute");
         assert_eq!(model.check(0, NEW_YEAR, 3).outcome, Outcome::Admitted);
         let costly = model.check(0, NEW_YEAR, 4);
-        assert_eq!((costly.outcome, costly.next, costly.retry_after_s), (Outcome::TooCostly, 0, None));
+        assert_eq!(
+            (costly.outcome, costly.next, costly.retry_after_s),
+            (Outcome::TooCostly, 0, None)
+        );
         // Cost 0 is admitted even if nothing remains, and writes nothing.
         let full = model.check(0, NEW_YEAR, 3).next;
         let free = model.check(full, NEW_YEAR + 999, 0);
-        assert_eq!((free.outcome, free.next, remaining(&free)), (Outcome::Admitted, full, vec![0, 2]));
+        assert_eq!(
+            (free.outcome, free.next, remaining(&free)),
+            (Outcome::Admitted, full, vec![0, 2])
+        );
     }
 
     #[test]
@@ -657,10 +676,16 @@ mod tests {
         let word = model.check(0, NEW_YEAR, 2).next;
         let charge = Charge { cost: 2, at_ms: NEW_YEAR };
         let less = model.settle(word, charge, 0, NEW_YEAR);
-        assert_eq!((remaining(&model.peek(less.next, NEW_YEAR, 0)), less.uncharged), (vec![5, 9], 0));
+        assert_eq!(
+            (remaining(&model.peek(less.next, NEW_YEAR, 0)), less.uncharged),
+            (vec![5, 9], 0)
+        );
         assert_eq!(model.settle(word, charge, 2, NEW_YEAR), Settled { next: word, uncharged: 0 });
         let more = model.settle(word, charge, 10, NEW_YEAR);
-        assert_eq!((remaining(&model.peek(more.next, NEW_YEAR, 0)), more.uncharged), (vec![0, 4], 5));
+        assert_eq!(
+            (remaining(&model.peek(more.next, NEW_YEAR, 0)), more.uncharged),
+            (vec![0, 4], 5)
+        );
     }
 
     #[test]
@@ -673,7 +698,8 @@ mod tests {
                 let counts = (second - 60..=second).any(|late| {
                     let reading = model.read(word, late * 1000);
                     let quotas = model.policy().quotas.iter().zip(&reading.tally.logs);
-                    quotas.map(|(quota, log)| model.used(quota, log, reading.time_ms)).sum::<i128>() > 0
+                    quotas.map(|(quota, log)| model.used(quota, log, reading.time_ms)).sum::<i128>()
+                        > 0
                 });
                 assert_eq!(model.is_reusable(word, now_ms), !counts, "{text} at {now_ms}");
             }
@@ -694,9 +720,12 @@ mod tests {
 
     #[test]
     fn unpacked_word_packs_to_itself() {
-        for text in ["100/minute, 1000/hour", "sliding 3/second, 5/minute", "1/31d", "4294967295/day"] {
+        for text in
+            ["100/minute, 1000/hour", "sliding 3/second, 5/minute", "1/31d", "4294967295/day"]
+        {
             let model = model(text);
-            for word in [0, 1, u64::MAX, u64::MAX - 1, 0x0123_4567_89ab_cdef, 1 << 63, 0xffff_ffff] {
+            for word in [0, 1, u64::MAX, u64::MAX - 1, 0x0123_4567_89ab_cdef, 1 << 63, 0xffff_ffff]
+            {
                 assert_eq!(model.pack(&model.unpack(word)), word);
             }
         }
@@ -710,7 +739,8 @@ mod tests {
         for text in ["2/second, 3/3s", "sliding 2/second, 3/3s"] {
             let policy = parse_policy(text).unwrap();
             let counts = if policy.algorithm == Algorithm::Fixed { 2 } else { 4 };
-            let model = Model::with_layout(policy, Layout { stamp_bits: 4, count_bits: vec![2; counts] });
+            let model =
+                Model::with_layout(policy, Layout { stamp_bits: 4, count_bits: vec![2; counts] });
             for word in 0..1 << model.layout().total_bits() {
                 assert_eq!(model.pack(&model.unpack(word)), word);
                 for now_ms in (0..15_000).step_by(250) {
@@ -723,12 +753,19 @@ mod tests {
                         continue;
                     }
                     let retry_at_ms = u64::try_from(retry_at_ms).unwrap();
-                    assert_eq!(model.check(denied.next, retry_at_ms, cost).outcome, Outcome::Admitted);
-                    assert_eq!(model.check(denied.next, retry_at_ms - 1, cost).outcome, Outcome::Denied);
+                    assert_eq!(
+                        model.check(denied.next, retry_at_ms, cost).outcome,
+                        Outcome::Admitted
+                    );
+                    assert_eq!(
+                        model.check(denied.next, retry_at_ms - 1, cost).outcome,
+                        Outcome::Denied
+                    );
                     let retry_ms = denied.waits_from_ms + denied.retry_after_s.unwrap() * 1000;
                     assert!(
                         retry_ms >= retry_at_ms
-                            && (retry_ms < retry_at_ms + 1000 || retry_ms == denied.waits_from_ms + 1000)
+                            && (retry_ms < retry_at_ms + 1000
+                                || retry_ms == denied.waits_from_ms + 1000)
                     );
                 }
             }

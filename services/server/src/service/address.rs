@@ -57,11 +57,13 @@ fn embedded_ipv4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         // IPv4-compatible, IPv4-mapped (RFC 4291), IPv4-translated (RFC 2765), NAT64 (RFC 6052).
-        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
-            Some(Ipv4Addr::new(a, b, c, d))
-        }
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..]
+        | [0x64, 0xff9b, 0, 0, 0, 0, ..] => Some(Ipv4Addr::new(a, b, c, d)),
         // 6to4 (RFC 3056).
-        [0x2002, high, low, ..] => Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low))),
+        [0x2002, high, low, ..] => {
+            Some(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)))
+        }
         _ => None,
     }
 }
@@ -89,7 +91,9 @@ impl FromStr for TrustedProxy {
                 Err("write an IPv4 network as IPv4, such as 10.0.0.0/8")
             }
             Ok(network) => Ok(Self::Network(network)),
-            Err(_) => Err("it must be an address, a network such as 10.0.0.0/8 or fd00::/8, or unix"),
+            Err(_) => {
+                Err("it must be an address, a network such as 10.0.0.0/8 or fd00::/8, or unix")
+            }
         }
     }
 }
@@ -118,7 +122,9 @@ impl TrustedProxies {
     /// Returns whether the peer is one of them.
     pub(crate) fn contains(&self, peer: Peer) -> bool {
         match peer {
-            Peer::Address(address) => self.networks.iter().any(|network| network.contains(&address)),
+            Peer::Address(address) => {
+                self.networks.iter().any(|network| network.contains(&address))
+            }
             Peer::Local => self.unix,
         }
     }
@@ -231,7 +237,9 @@ mod tests {
         }
         assert!(!proxies.contains(Peer::Local));
         assert!(trusted(&["unix"]).contains(Peer::Local));
-        for wrong in ["", "10.0.0.0/33", "10.0.0", "Unix", "proxy.example.com", "::ffff:10.0.0.0/104"] {
+        for wrong in
+            ["", "10.0.0.0/33", "10.0.0", "Unix", "proxy.example.com", "::ffff:10.0.0.0/104"]
+        {
             assert!(wrong.parse::<TrustedProxy>().is_err(), "{wrong}");
         }
     }

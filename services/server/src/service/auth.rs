@@ -48,10 +48,13 @@ impl Service {
             return StatusCode::OK.into_response();
         }
         match cost(headers) {
-            Ok(cost) => self.check_and_respond(Route::Auth, request, Check::Charge(cost), Self::admit),
+            Ok(cost) => {
+                self.check_and_respond(Route::Auth, request, Check::Charge(cost), Self::admit)
+            }
             // Shadow mode refuses nothing, and an unknown cost is not charged.
             Err(_) if self.settings.shadow => {
-                let mut response = self.check_and_respond(Route::Auth, request, Check::Peek, Self::admit);
+                let mut response =
+                    self.check_and_respond(Route::Auth, request, Check::Peek, Self::admit);
                 set(&mut response, SHADOW, "bad_cost");
                 response
             }
@@ -88,7 +91,8 @@ fn cost(headers: &HeaderMap) -> Result<u32, &'static str> {
     }
     let digits = value.as_bytes().iter().all(u8::is_ascii_digit);
     let cost = value.to_str().ok().filter(|_| digits).and_then(|text| text.parse::<u32>().ok());
-    cost.filter(|&cost| cost > 0).ok_or(r#"{"error": "X-Cost must be a whole number from 1 to 4294967295"}"#)
+    cost.filter(|&cost| cost > 0)
+        .ok_or(r#"{"error": "X-Cost must be a whole number from 1 to 4294967295"}"#)
 }
 
 #[cfg(test)]
@@ -109,7 +113,9 @@ mod tests {
         assert_eq!(parsed(&[]), Some(1));
         assert_eq!(parsed(&[b"1"]), Some(1));
         assert_eq!(parsed(&[b"4294967295"]), Some(u32::MAX));
-        for wrong in [&b"0"[..], b"", b"+1", b"-1", b"1.0", b"1 ", b"4294967296", b"one", b"\xff", b"1, 2"] {
+        for wrong in
+            [&b"0"[..], b"", b"+1", b"-1", b"1.0", b"1 ", b"4294967296", b"one", b"\xff", b"1, 2"]
+        {
             assert_eq!(parsed(&[wrong]), None, "{wrong:?}");
         }
         assert_eq!(parsed(&[b"1", b"1"]), None);

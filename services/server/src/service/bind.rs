@@ -57,7 +57,9 @@ impl Listener {
         };
         bound.map_err(|error| {
             let advice = match error.kind() {
-                io::ErrorKind::AddrInUse if address.starts_with(UNIX) => "; choose another path with ",
+                io::ErrorKind::AddrInUse if address.starts_with(UNIX) => {
+                    "; choose another path with "
+                }
                 io::ErrorKind::AddrInUse => {
                     "; choose another address, such as 127.0.0.1:0 for a free port, with "
                 }
@@ -153,7 +155,9 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<Listener> {
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {}
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is not a socket")),
+        Ok(_) => {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file is not a socket"));
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     }
@@ -167,7 +171,9 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.identity) {
+        if fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity)
+        {
             // A file that cannot be removed is replaced at the next start.
             let _ = fs::remove_file(&self.path);
         }

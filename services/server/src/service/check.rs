@@ -156,7 +156,8 @@ fn guess_refusal(too_many: &Verdict, headers: &HeaderMap) -> Response {
 
 /// Returns the status and the body of a refusal.
 fn refusal_without_quotas(verdict: &Verdict, headers: &HeaderMap) -> Response {
-    let status = StatusCode::from_u16(verdict.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status =
+        StatusCode::from_u16(verdict.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if wants_problem(headers) {
         let mut response = json(status, verdict.problem().as_str().to_owned());
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_MEDIA_TYPE));
@@ -180,7 +181,9 @@ fn set_headers(response: &mut Response, verdict: &Verdict) {
 
 /// Sets a header. Does nothing if the name or the value is not valid.
 pub(crate) fn set(response: &mut Response, name: &str, value: &str) {
-    if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+    if let (Ok(name), Ok(value)) =
+        (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
+    {
         response.headers_mut().insert(name, value);
     }
 }

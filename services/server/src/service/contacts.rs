@@ -48,8 +48,10 @@ impl Contacts {
     fn new(account: u32) -> Self {
         let contact = |number: u32| {
             let id = u64::from(account) * u64::from(CONTACTS) + u64::from(number);
-            let (name, email) =
-                usize::try_from(id % 8).ok().and_then(|index| PEOPLE.get(index)).unwrap_or(&PEOPLE[0]);
+            let (name, email) = usize::try_from(id % 8)
+                .ok()
+                .and_then(|index| PEOPLE.get(index))
+                .unwrap_or(&PEOPLE[0]);
             Contact { id: id + 1, name, email }
         };
         Self { account, contacts: (0..CONTACTS).map(contact).collect() }
@@ -62,8 +64,9 @@ mod tests {
 
     #[test]
     fn accounts_share_no_contact_id() {
-        let ids =
-            |account| Contacts::new(account).contacts.iter().map(|contact| contact.id).collect::<Vec<_>>();
+        let ids = |account| {
+            Contacts::new(account).contacts.iter().map(|contact| contact.id).collect::<Vec<_>>()
+        };
         assert_eq!(ids(0), [1, 2, 3]);
         assert_eq!(ids(1), [4, 5, 6]);
         assert_eq!(ids(u32::MAX)[2], u64::from(u32::MAX) * 3 + 3);

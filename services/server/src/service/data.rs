@@ -146,7 +146,10 @@ fn set_plans(gate: &Gate, new_plans: &[Plan]) -> Result<(), Failure> {
     for plan in new_plans {
         plans::check_layout(plan, table.layout()).map_err(|error| {
             let existing = plans::describe(table.plans().map(|(_, plan)| plan));
-            Failure::new(format!("--plan {}={}: {error} (the gate has {existing})", plan.name, plan.policy))
+            Failure::new(format!(
+                "--plan {}={}: {error} (the gate has {existing})",
+                plan.name, plan.policy
+            ))
         })?;
     }
     let is_new = |plan: &Plan| !table.plans().any(|(_, other)| other.name == plan.name);
@@ -165,7 +168,8 @@ fn first_key(gate: &Gate) -> Result<Option<Key>, Failure> {
     if gate.table().list(now()).next().is_some() {
         return Ok(None);
     }
-    let env = Name::new("live").ok_or_else(|| Failure::new("the environment name live is not valid"))?;
+    let env =
+        Name::new("live").ok_or_else(|| Failure::new("the environment name live is not valid"))?;
     let (key, _) = gate.issue(&NewKey::new(1, env))?;
     Ok(Some(key))
 }

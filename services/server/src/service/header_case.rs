@@ -47,5 +47,7 @@ pub(crate) async fn extensions() -> Result<Extensions, Failure> {
         .half_close(true)
         .serve_connection(stream, service)
         .await?;
-    Ok(parsed.into_inner().ok_or_else(|| io::Error::other("the request in memory was not parsed"))?)
+    Ok(parsed
+        .into_inner()
+        .ok_or_else(|| io::Error::other("the request in memory was not parsed"))?)
 }

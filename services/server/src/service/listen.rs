@@ -74,7 +74,10 @@ pub(crate) struct StopSignals {
 impl StopSignals {
     /// Installs the signal handlers.
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
 
     /// Waits for the next signal.
@@ -95,7 +98,8 @@ pub(crate) fn permitted_connections(connections: usize) -> usize {
     let wanted = limit.maximum.map_or(wanted, |most| wanted.min(most));
     let current = limit.current.unwrap_or(u64::MAX);
     let raised = current < wanted
-        && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }).is_ok();
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
+            .is_ok();
     let files = usize::try_from(if raised { wanted } else { current }).unwrap_or(usize::MAX);
     (files.saturating_sub(others) / 9 * 8).clamp(1, connections)
 }
@@ -115,7 +119,10 @@ pub(crate) struct Endpoint {
 /// Serves until a stop signal. Returns whether all requests in progress were finished in time.
 ///
 /// A second signal ends the wait for them.
-pub(crate) async fn serve(endpoints: Vec<Endpoint>, mut stop: StopSignals) -> Result<bool, Failure> {
+pub(crate) async fn serve(
+    endpoints: Vec<Endpoint>,
+    mut stop: StopSignals,
+) -> Result<bool, Failure> {
     let graceful = Arc::new(GracefulShutdown::new());
     let (stopping, _) = watch::channel(());
     let mut running = JoinSet::new();
@@ -144,7 +151,11 @@ pub(crate) async fn serve(endpoints: Vec<Endpoint>, mut stop: StopSignals) -> Re
 impl Endpoint {
     /// Serves connections until the service stops, and then those that the kernel has already
     /// accepted.
-    async fn run(self, graceful: Arc<GracefulShutdown>, mut stopping: watch::Receiver<()>) -> io::Result<()> {
+    async fn run(
+        self,
+        graceful: Arc<GracefulShutdown>,
+        mut stopping: watch::Receiver<()>,
+    ) -> io::Result<()> {
         let Self { listener, router, slots, proxies, client_timeout } = self;
         let connections = Connections { client_timeout, router, graceful };
         let mut ages = interval(client_timeout / AGES);
@@ -191,7 +202,11 @@ fn limited_network(peer: Peer, proxies: &TrustedProxies) -> Option<Network> {
 fn http_server(streams: Streams) -> auto::Builder<Streams> {
     let mut server = auto::Builder::new(streams);
     // hyper's own timeout is off: `Slots` limits the time for both protocols.
-    server.http1().title_case_headers(true).header_read_timeout(None).max_buf_size(MAX_HEAD_LEN.into());
+    server
+        .http1()
+        .title_case_headers(true)
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD_LEN.into());
     server
         .http2()
         .max_concurrent_streams(MAX_STREAMS)
@@ -255,8 +270,10 @@ impl Connections {
     {
         let routes = TowerToHyperService::new(self.router.clone());
         let reporter = slot.reporter();
-        let server =
-            http_server(Streams { client_timeout: self.client_timeout, connection: reporter.clone() });
+        let server = http_server(Streams {
+            client_timeout: self.client_timeout,
+            connection: reporter.clone(),
+        });
         let stream = TokioIo::new(MonitoredStream::new(stream, reporter.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
             let pipelined = reporter.request();

@@ -3,7 +3,8 @@
 use keytally::{FollowStatus, Gate, now};
 use keytally::{Outcome, Reason as KeyReason, Verdict};
 use prometheus::{
-    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use super::slots::CloseReason;
@@ -60,7 +61,8 @@ const VERDICTS: &[(Outcome, Option<KeyReason>)] = &[
 impl Metrics {
     /// Returns metrics whose counters are 0.
     pub(crate) fn new() -> prometheus::Result<Self> {
-        let verdicts = Opts::new("keytally_verdicts_total", "Verdicts of the gate, by outcome and reason.");
+        let verdicts =
+            Opts::new("keytally_verdicts_total", "Verdicts of the gate, by outcome and reason.");
         let shadow = Opts::new(
             "keytally_shadow_admissions_total",
             "Requests that only shadow mode admitted, by the outcome that they would have had.",
@@ -73,8 +75,10 @@ impl Metrics {
             "keytally_connections_closed_total",
             "Connections that the service closed: over the limit of their address, all slots in use, or no progress in time.",
         );
-        let seconds =
-            HistogramOpts::new("keytally_check_duration_seconds", "Duration of the checks of the gate.");
+        let seconds = HistogramOpts::new(
+            "keytally_check_duration_seconds",
+            "Duration of the checks of the gate.",
+        );
         let metrics = Self {
             registry: Registry::new(),
             verdicts: IntCounterVec::new(verdicts, &LABELS)?,
@@ -90,7 +94,10 @@ impl Metrics {
                 "keytally_clock_ahead_total",
                 "Verdicts whose tally was ahead of the system clock.",
             )?,
-            dropped_lines: IntCounter::new("keytally_log_lines_lost_total", "Log lines that were dropped.")?,
+            dropped_lines: IntCounter::new(
+                "keytally_log_lines_lost_total",
+                "Log lines that were dropped.",
+            )?,
             keys: IntGauge::new(
                 "keytally_gate_keys",
                 "Records of the gate that hold a key, revoked or not.",
@@ -185,7 +192,9 @@ impl Metrics {
         self.reopen_failing.set(status.problem.is_some().into());
         let now = now();
         let now_s = i64::try_from(now.unix_s()).unwrap_or(i64::MAX);
-        if now_s.saturating_sub(self.counted_at_s.get()).unsigned_abs() >= COUNTED_FOR_S.unsigned_abs() {
+        if now_s.saturating_sub(self.counted_at_s.get()).unsigned_abs()
+            >= COUNTED_FOR_S.unsigned_abs()
+        {
             self.counted_at_s.set(now_s);
             self.keys.set(i64::try_from(gate.table().list(now).count()).unwrap_or(i64::MAX));
         }

@@ -175,7 +175,8 @@ impl Slots {
     /// is the oldest.
     fn displace(&self, open: &mut Open, eligible: impl Fn(&Progress) -> bool) {
         let candidates = open.connections.iter().filter(|(_, entry)| eligible(&entry.progress));
-        let oldest = candidates.min_by_key(|(_, entry)| entry.progress.last.load(Ordering::Relaxed));
+        let oldest =
+            candidates.min_by_key(|(_, entry)| entry.progress.last.load(Ordering::Relaxed));
         if let Some(number) = oldest.map(|(number, _)| *number)
             && let Some(entry) = open.connections.remove(&number)
         {
@@ -444,7 +445,8 @@ mod tests {
             let _second = slots.take(network(1)).await.unwrap();
             assert!(slots.take(network(1)).await.is_none());
             assert_eq!(slots.closed.with_label_values(&["address"]).get(), 1);
-            let others = [slots.take(network(2)).await, slots.take(None).await, slots.take(None).await];
+            let others =
+                [slots.take(network(2)).await, slots.take(None).await, slots.take(None).await];
             assert!(others.iter().all(Option::is_some) && slots.take(None).await.is_some());
             drop(first);
             assert!(slots.take(network(1)).await.is_some());

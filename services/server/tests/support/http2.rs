@@ -66,7 +66,8 @@ impl Http2 {
         loop {
             let mut head = [0; 9];
             self.stream.read_exact(&mut head).expect("the connection ended before the frame");
-            let number = |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
+            let number =
+                |bytes: &[u8]| bytes.iter().fold(0, |sum, byte| sum << 8 | u32::from(*byte));
             let mut payload = vec![0; usize::try_from(number(&head[..3])).unwrap()];
             self.stream.read_exact(&mut payload).expect("the connection ended in a frame");
             let frame = Frame { kind: head[3], stream: number(&head[5..]), payload };

@@ -43,7 +43,12 @@ impl Server {
     }
 
     /// Starts the service at an address.
-    pub fn start_at(sandbox: &Sandbox, listen: &str, more: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub fn start_at(
+        sandbox: &Sandbox,
+        listen: &str,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Self {
         let mut command = sandbox.command(&Self::args(listen, more));
         command.envs(variables.iter().copied());
         Self::started(sandbox, command)
@@ -53,7 +58,9 @@ impl Server {
     pub fn start_with_files(sandbox: &Sandbox, files: u32, more: &[&str]) -> Self {
         let inner = sandbox.command(&Self::args("127.0.0.1:0", more));
         let mut command = Command::new("sh");
-        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]).arg(inner.get_program());
+        command
+            .args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")])
+            .arg(inner.get_program());
         command.args(inner.get_args()).current_dir(sandbox.path("."));
         for name in ["KEYTALLY_PEPPER", "KEYTALLY_PEPPER_FILE"] {
             command.env_remove(name);
@@ -152,8 +159,11 @@ pub fn terminal() -> (File, File) {
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();
     let path = ptsname(&terminal, Vec::new()).unwrap();
-    let end =
-        File::options().read(true).write(true).custom_flags(NOCTTY).open(OsStr::from_bytes(path.as_bytes()));
+    let end = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(NOCTTY)
+        .open(OsStr::from_bytes(path.as_bytes()));
     (File::from(terminal), end.unwrap())
 }
 
@@ -182,7 +192,8 @@ impl Sandbox {
 
     /// Rotates a key in the gate of the service. Returns the key with its new secret.
     pub fn new_secret(&self, key_id: &str, grace: &str) -> String {
-        let key = self.run_admin(&["rotate", GATE, key_id, "--grace", grace, "--force"]).expect_status(0);
+        let key =
+            self.run_admin(&["rotate", GATE, key_id, "--grace", grace, "--force"]).expect_status(0);
         self.watch_secret(key.trim_end())
     }
 }

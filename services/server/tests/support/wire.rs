@@ -17,7 +17,8 @@ pub struct Wire<S = TcpStream> {
 pub fn narrow_connection(address: SocketAddr) -> TcpStream {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
     // Without CLOEXEC, a service that another test starts meanwhile would inherit the socket.
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    let socket =
+        socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
     sockopt::set_socket_recv_buffer_size(&socket, 2048).unwrap();
     connect(&socket, &address).unwrap();
     TcpStream::from(socket)

@@ -14,7 +14,12 @@ pub fn keytally_gate_check(gate: &Gate<&[Line]>, key: &[u8], cost: u32, now_ms: 
 
 /// Charges a subject.
 #[unsafe(no_mangle)]
-pub fn keytally_limiter_check(limiter: &Limiter<&[Line]>, subject: &[u8], cost: u32, now_ms: u64) -> Verdict {
+pub fn keytally_limiter_check(
+    limiter: &Limiter<&[Line]>,
+    subject: &[u8],
+    cost: u32,
+    now_ms: u64,
+) -> Verdict {
     limiter.check(subject, cost, Timestamp::from_unix_ms(now_ms))
 }
 

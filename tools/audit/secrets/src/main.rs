@@ -19,8 +19,8 @@ use core::hint::black_box;
 
 use crabgrind::memcheck::{MemState, is_defined, mark_mem};
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Outcome, Peppers, Plan, Reason, Timestamp,
-    parse_key,
+    Entropy, Gate, GateConfig, Key, KeyId, Line, Name, NewKey, Outcome, Peppers, Plan, Reason,
+    Timestamp, parse_key,
 };
 
 const PEPPER: [u8; 32] = [9; 32];
@@ -49,29 +49,36 @@ fn peppers() -> Peppers {
     let count = size_of_val(&peppers) / 8;
     // Two states of 32 bytes and the fingerprint are undefined now. The compiler puts the smallest
     // last. If it did not, opening the gate would be reported.
-    let first = (0..count).find(|&at| is_defined(words.wrapping_add(at).cast_mut().cast(), 8).is_err());
+    let first =
+        (0..count).find(|&at| is_defined(words.wrapping_add(at).cast_mut().cast(), 8).is_err());
     let fingerprint = words.wrapping_add(first.expect("an undefined word in the pepper") + 8);
     let _ = mark_mem(fingerprint.cast_mut().cast(), 8, MemState::Defined);
     peppers
 }
 
 fn main() {
-    assert_eq!(crabgrind::run_mode(), crabgrind::RunMode::Valgrind, "this program must run under valgrind");
+    assert_eq!(
+        crabgrind::run_mode(),
+        crabgrind::RunMode::Valgrind,
+        "this program must run under valgrind"
+    );
     let argument = std::env::args().nth(1).unwrap_or_default();
     if argument == "control" {
         control();
         return;
     }
     let ids = argument == "ids";
-    let plans = [Plan::new("default", "100/minute, 1000/hour".parse().expect("a policy")).expect("a plan")];
+    let plans =
+        [Plan::new("default", "100/minute, 1000/hour".parse().expect("a policy")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(64, prefix, &plans).with_plan_slots(1);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
-    let gate =
-        Gate::create(&memory[..], &config, Peppers::new(&[PEPPER]).expect("one pepper")).expect("a gate");
+    let gate = Gate::create(&memory[..], &config, Peppers::new(&[PEPPER]).expect("one pepper"))
+        .expect("a gate");
     let new = NewKey::new(42, Name::new("live").expect("a name"));
     let mut administrator = gate.administer().expect("alone");
-    let mut issue = |seed: u8| administrator.issue(&new, Entropy::new([seed; 24]), now()).expect("room");
+    let mut issue =
+        |seed: u8| administrator.issue(&new, Entropy::new([seed; 24]), now()).expect("room");
     let (current, _) = issue(40);
     let (previous, rotated) = issue(90);
     let (ended, rotated_out) = issue(140);
@@ -85,7 +92,9 @@ fn main() {
             now(),
         )
         .expect("rotated");
-    administrator.rotate(rotated_out, Some(now()), false, Entropy::new([4; 24]), now()).expect("rotated");
+    administrator
+        .rotate(rotated_out, Some(now()), false, Entropy::new([4; 24]), now())
+        .expect("rotated");
     administrator.revoke(gone).expect("revoked");
     drop(administrator);
     drop(gate);

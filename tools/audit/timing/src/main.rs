@@ -63,9 +63,11 @@ const PARTS: [f64; 5] = [0.5, 0.75, 0.9, 0.99, 1.0];
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let samples: usize = arguments.next().and_then(|text| text.parse().ok()).expect("the number of samples");
+    let samples: usize =
+        arguments.next().and_then(|text| text.parse().ok()).expect("the number of samples");
     let now = Timestamp::from_unix_s(1_700_000_000);
-    let plans = [Plan::new("default", "4000000/minute".parse().expect("a policy")).expect("a plan")];
+    let plans =
+        [Plan::new("default", "4000000/minute".parse().expect("a policy")).expect("a plan")];
     let mut random = Random(1);
     let mut times: Vec<Vec<u32>> = KINDS.iter().map(|_| Vec::with_capacity(samples)).collect();
     while times[0].len() < samples {
@@ -74,14 +76,24 @@ fn main() {
     }
     report(&times, samples);
     if let Some(path) = arguments.next() {
-        let curves: Vec<(&str, &[u32])> =
-            KINDS.iter().zip(&times).take(6).map(|((_, name), times)| (*name, &times[..])).collect();
+        let curves: Vec<(&str, &[u32])> = KINDS
+            .iter()
+            .zip(&times)
+            .take(6)
+            .map(|((_, name), times)| (*name, &times[..]))
+            .collect();
         std::fs::write(&path, picture::of(&curves)).expect("cannot write the picture");
     }
 }
 
 /// Measures keys of a new gate, until each kind has `until` samples.
-fn measure(times: &mut [Vec<u32>], until: usize, plans: &[Plan], random: &mut Random, now: Timestamp) {
+fn measure(
+    times: &mut [Vec<u32>],
+    until: usize,
+    plans: &[Plan],
+    random: &mut Random,
+    now: Timestamp,
+) {
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(KEYS, prefix, plans).with_plan_slots(1);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
@@ -199,8 +211,8 @@ fn report(times: &[Vec<u32>], samples: usize) {
         println!("| {name} | {} ns | {mean:.2} ns |", sorted[sorted.len() / 2]);
     }
     println!();
-    let parts =
-        PARTS.map(|part| if part < 1.0 { format!("{:.0} %", part * 100.0) } else { "all".to_owned() });
+    let parts = PARTS
+        .map(|part| if part < 1.0 { format!("{:.0} %", part * 100.0) } else { "all".to_owned() });
     println!("| compared kinds | {} | largest |", parts.join(" | "));
     println!("|---|{}---:|", "---:|".repeat(PARTS.len()));
     let mut worst = 0.0f64;
@@ -214,11 +226,18 @@ fn report(times: &[Vec<u32>], samples: usize) {
             let largest = tests.iter().fold(0.0f64, |most, t| most.max(t.abs()));
             worst = worst.max(largest);
             let columns = tests.map(|t| format!("{t:.2}"));
-            println!("| {} · {} | {} | {largest:.2} |", KINDS[one].1, KINDS[two].1, columns.join(" | "));
+            println!(
+                "| {} · {} | {} | {largest:.2} |",
+                KINDS[one].1,
+                KINDS[two].1,
+                columns.join(" | ")
+            );
         }
     }
     let held = if worst < THRESHOLD { "below" } else { "NOT below" };
-    println!("\nThe largest |t| is {worst:.2}, {held} {THRESHOLD}, at {samples} samples of each kind.");
+    println!(
+        "\nThe largest |t| is {worst:.2}, {held} {THRESHOLD}, at {samples} samples of each kind."
+    );
 }
 
 /// Returns Welch's t of the samples up to the quantile `part` of both together.

@@ -38,8 +38,10 @@ pub(crate) fn of(curves: &[(&str, &[u32])]) -> String {
     let x = |time: f64| LEFT + (time - f64::from(from)) / f64::from(to - from) * WIDTH;
     let base = TOP + HEIGHT;
     let _ = writeln!(svg, "<path d=\"M{LEFT} {base}h{WIDTH}\" stroke=\"#444\"/>");
-    let tick =
-        [10, 20, 50, 100, 200, 500, 1000].into_iter().find(|tick| (to - from) / tick <= 12).unwrap_or(5000);
+    let tick = [10, 20, 50, 100, 200, 500, 1000]
+        .into_iter()
+        .find(|tick| (to - from) / tick <= 12)
+        .unwrap_or(5000);
     for time in (from.next_multiple_of(tick)..to).step_by(tick as usize) {
         let at = x(f64::from(time));
         let _ = writeln!(
@@ -48,14 +50,20 @@ pub(crate) fn of(curves: &[(&str, &[u32])]) -> String {
             base + 20.0
         );
     }
-    for (((name, _), counts), (row, color)) in curves.iter().zip(&counts).zip(COLORS.iter().enumerate()) {
+    for (((name, _), counts), (row, color)) in
+        curves.iter().zip(&counts).zip(COLORS.iter().enumerate())
+    {
         let mut path = String::new();
         for (bin, count) in counts.iter().enumerate() {
-            let (at, up) = (x(f64::from(from) + (bin as f64 + 0.5) * step), base - count / highest * HEIGHT);
+            let (at, up) =
+                (x(f64::from(from) + (bin as f64 + 0.5) * step), base - count / highest * HEIGHT);
             let _ = write!(path, "{}{at:.1} {up:.1}", if bin == 0 { "M" } else { "L" });
         }
         let y = TOP + 14.0 + 18.0 * row as f64;
-        let _ = writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>");
+        let _ = writeln!(
+            svg,
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>"
+        );
         let _ = writeln!(
             svg,
             "<path d=\"M560 {:.0}h20\" stroke=\"{color}\" stroke-width=\"3\"/><text x=\"588\" y=\"{y:.0}\">{name}</text>",

@@ -6,8 +6,8 @@
 use core::fmt::{self, Write};
 
 use keytally_core::{
-    Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy, Timestamp,
-    Verdict,
+    Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy,
+    Timestamp, Verdict,
 };
 
 use crate::{Clock, KEYS, PLAN_SLOTS, SUBJECTS};
@@ -68,7 +68,12 @@ pub fn run(gate: &[Line], limiter: &[Line], out: &mut dyn Write) -> fmt::Result 
     device.wait(60)?;
     device.check("the old secret, after it", Some(&key))?;
     device.check("the new secret", Some(&new))?;
-    device.gate.administer().expect("the only administrator").revoke(key_id).expect("an issued key");
+    device
+        .gate
+        .administer()
+        .expect("the only administrator")
+        .revoke(key_id)
+        .expect("an issued key");
     device.check("revoked", Some(&new))?;
     device.check("no key", None)?;
 
@@ -93,7 +98,8 @@ impl Device<'_> {
         // A device draws these bytes from its random number generator.
         let entropy = Entropy::new(*b"24 bytes, random for you");
         let now = self.clock.at(self.ticks);
-        let issued = self.gate.administer().expect("the only administrator").issue(&new, entropy, now);
+        let issued =
+            self.gate.administer().expect("the only administrator").issue(&new, entropy, now);
         let (key, key_id) = issued.expect("a gate with a free record");
         writeln!(self.out, "issued {key_id}, shown as {}", key.hint())?;
         Ok((key, key_id))
@@ -104,13 +110,15 @@ impl Device<'_> {
         let grace_until = Some(Timestamp::from_unix_s(now.unix_s() + 60));
         let entropy = Entropy::new(*b"others, as random please");
         let mut administrator = self.gate.administer().expect("the only administrator");
-        let key = administrator.rotate(key_id, grace_until, false, entropy, now).expect("an issued key");
+        let key =
+            administrator.rotate(key_id, grace_until, false, entropy, now).expect("an issued key");
         writeln!(self.out, "rotated {key_id}, shown as {}", key.hint())?;
         Ok(key)
     }
 
     fn check(&mut self, what: &str, key: Option<&Key>) -> Result<Verdict, fmt::Error> {
-        let verdict = self.gate.check(key.map(|key| key.expose().as_bytes()), 1, self.clock.at(self.ticks));
+        let verdict =
+            self.gate.check(key.map(|key| key.expose().as_bytes()), 1, self.clock.at(self.ticks));
         self.print(what, &verdict)?;
         Ok(verdict)
     }

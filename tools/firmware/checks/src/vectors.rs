@@ -5,7 +5,8 @@ use core::fmt;
 
 use keytally_core::{
     Charge, Entropy, Gate, GateConfig, Hint, KeyId, Line, Name, NewKey, Outcome, ParseKeyError,
-    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict, decide, parse_key,
+    ParsePolicyErrorKind, Pepper, Peppers, Plan, Policy, Reason, Timestamp, Verdict, decide,
+    parse_key,
 };
 
 use crate::table::Table;
@@ -268,7 +269,9 @@ fn step(table: &mut Table<'_>, gate: &Gate<&[Line]>) {
     let mut block = headers.as_str();
     each(table, |table| {
         let line = table.text();
-        block = block.strip_prefix(line).unwrap_or_else(|| panic!("{block} does not begin with {line}"));
+        block = block
+            .strip_prefix(line)
+            .unwrap_or_else(|| panic!("{block} does not begin with {line}"));
     });
     assert_eq!(block, "");
     assert_eq!(verdict.body(), table.text());

@@ -27,7 +27,8 @@ pub(crate) fn print_all(gate: &[Line], limiter: &[Line]) {
 
     let new = NewKey::new(1, Name::new("live").expect("a short name"));
     let mut administrator = gate.administer().expect("the only administrator");
-    let (key, _) = administrator.issue(&new, Entropy::new([1; 24]), now).expect("a gate with a free record");
+    let (key, _) =
+        administrator.issue(&new, Entropy::new([1; 24]), now).expect("a gate with a free record");
     let (revoked, id) =
         administrator.issue(&new, Entropy::new([2; 24]), now).expect("a gate with a free record");
     administrator.revoke(id).expect("an issued key");
@@ -37,7 +38,11 @@ pub(crate) fn print_all(gate: &[Line], limiter: &[Line]) {
 
     cost("gate: check, admitted", || gate.check(black_box(Some(key)), 1, now));
     let late = gate.check(Some(key), 100 - ROUNDS - 1, now);
-    assert!(!gate.check(Some(key), 1, now).is_admitted(), "the minute has room: {}", late.remaining());
+    assert!(
+        !gate.check(Some(key), 1, now).is_admitted(),
+        "the minute has room: {}",
+        late.remaining()
+    );
     cost("gate: check, denied", || gate.check(black_box(Some(key)), 1, now));
     cost("gate: check, revoked", || gate.check(black_box(Some(revoked)), 1, now));
     let mut typo = *key.first_chunk::<47>().expect("a key of this prefix and environment");

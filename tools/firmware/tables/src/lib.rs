@@ -76,7 +76,9 @@ fn decisions(table: &mut Table) {
             Op::Check { cost } => table.op(0, cost, 0, 0),
             Op::Peek { cost } => table.op(1, cost, 0, 0),
             Op::Refund { charged, charged_at_ms } => table.op(2, charged, charged_at_ms, 0),
-            Op::Settle { charged, charged_at_ms, actual } => table.op(3, charged, charged_at_ms, actual),
+            Op::Settle { charged, charged_at_ms, actual } => {
+                table.op(3, charged, charged_at_ms, actual)
+            }
             Op::Reset => table.op(4, 0, 0, 0),
         }
         table.number(case.next);
@@ -123,7 +125,8 @@ fn macs(table: &mut Table) {
     let file = load_macs();
     let hmac = file.hmac.iter().filter(|case| case.key.len() >= MIN_PEPPER_LEN);
     let hmac = hmac.map(|case| (&case.key[..], &case.data[..], &case.mac[..]));
-    let records = file.record.iter().map(|case| (&case.pepper[..], case.key.as_bytes(), &case.mac[..]));
+    let records =
+        file.record.iter().map(|case| (&case.pepper[..], case.key.as_bytes(), &case.mac[..]));
     let cases: Vec<_> = hmac.chain(records).collect();
     table.list(&cases, |table, (key, data, mac)| {
         table.bytes(key);

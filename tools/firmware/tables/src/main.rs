@@ -32,7 +32,8 @@ fn provisioned() -> Result<(Vec<u8>, String), Box<dyn std::error::Error>> {
     let gate = Gate::create(&memory[..], &config, peppers)?;
     let new = NewKey::new(42, name("live")?).with_plan("device");
     let entropy = Entropy::new(*b"24 bytes, random for you");
-    let (key, _) = gate.administer()?.issue(&new, entropy, Timestamp::from_unix_s(1_767_225_600))?;
+    let (key, _) =
+        gate.administer()?.issue(&new, entropy, Timestamp::from_unix_s(1_767_225_600))?;
     let words = memory.iter().flat_map(|line| (0..8).map(|word| line.load(word)));
     let bytes = words.flat_map(u64::to_le_bytes).collect();
     Ok((bytes, key.expose().to_owned()))

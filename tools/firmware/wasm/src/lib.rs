@@ -20,7 +20,10 @@ static LEN: AtomicUsize = AtomicUsize::new(0);
 #[unsafe(no_mangle)]
 pub extern "C" fn run() -> usize {
     let printed = writeln!(Text, "{}", vectors::run(&GATE));
-    assert!(printed.and_then(|()| life::run(&GATE, &LIMITER, &mut Text)).is_ok(), "the output is too long");
+    assert!(
+        printed.and_then(|()| life::run(&GATE, &LIMITER, &mut Text)).is_ok(),
+        "the output is too long"
+    );
     len()
 }
 

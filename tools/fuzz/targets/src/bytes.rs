@@ -69,7 +69,10 @@ pub(crate) struct Clock {
 
 impl Clock {
     pub(crate) fn new(longest_window_s: u32) -> Self {
-        Self { latest_ms: 1_767_225_600_000, tolerance_ms: u64::from(longest_window_s.max(60)) * 1000 }
+        Self {
+            latest_ms: 1_767_225_600_000,
+            tolerance_ms: u64::from(longest_window_s.max(60)) * 1000,
+        }
     }
 
     /// Steps the clock, and returns the time that a caller reads.

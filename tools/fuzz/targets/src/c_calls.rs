@@ -6,9 +6,10 @@ use core::marker::PhantomData;
 
 use keytally_core::{LINE_LEN, Line};
 use keytally_ffi::{
-    Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_POLICY_SIZE, KT_SYSTEM_CLOCK, Memory, Number,
-    Out, kt_bytes, kt_charge, kt_field, kt_flaw, kt_gate, kt_gate_config, kt_key, kt_key_info, kt_key_parts,
-    kt_limiter, kt_new_key, kt_plan, kt_plan_info, kt_quota, kt_request, kt_status, kt_verdict,
+    Handle, In, KT_HEADERS_SIZE, KT_KEY_SIZE, KT_MAX_FIELDS, KT_POLICY_SIZE, KT_SYSTEM_CLOCK,
+    Memory, Number, Out, kt_bytes, kt_charge, kt_field, kt_flaw, kt_gate, kt_gate_config, kt_key,
+    kt_key_info, kt_key_parts, kt_limiter, kt_new_key, kt_plan, kt_plan_info, kt_quota, kt_request,
+    kt_status, kt_verdict,
 };
 
 use crate::bytes::{Bytes, POLICIES};
@@ -56,7 +57,8 @@ impl<T> Drop for HandleMemory<T> {
 pub fn c_calls(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let filling = bytes.pick(&[0, UNTOUCHED, u64::MAX, 1]);
-    let memories: [Vec<Line>; 2] = core::array::from_fn(|_| (0..LINES).map(|_| Line::new()).collect());
+    let memories: [Vec<Line>; 2] =
+        core::array::from_fn(|_| (0..LINES).map(|_| Line::new()).collect());
     let world = World {
         limiters: core::array::from_fn(|_| HandleMemory::new(filling)),
         gates: core::array::from_fn(|_| HandleMemory::new(filling)),
@@ -89,8 +91,14 @@ impl World<'_> {
         let call = bytes.below(32);
         let limiter = self.limiter(bytes);
         let gate = self.gate(bytes);
-        let now_ms =
-            bytes.pick(&[NOW_MS, NOW_MS + 1000, NOW_MS + 3_600_000, 0, u64::MAX - 1, KT_SYSTEM_CLOCK]);
+        let now_ms = bytes.pick(&[
+            NOW_MS,
+            NOW_MS + 1000,
+            NOW_MS + 3_600_000,
+            0,
+            u64::MAX - 1,
+            KT_SYSTEM_CLOCK,
+        ]);
         let policy = bytes.pick(POLICIES).as_bytes();
         let (text, text_len) = text(bytes, policy);
         let (subject, subject_len) = input(bytes, b"203.0.113.9");
@@ -118,7 +126,8 @@ impl World<'_> {
             not_after_s: bytes.pick(&[0, 1, u32::MAX]),
         }];
         let new_key = wrong(bytes, &new_key);
-        let plans = [kt_plan { name: c_text(b"default"), name_len: 7, policy: text, policy_len: text_len }];
+        let plans =
+            [kt_plan { name: c_text(b"default"), name_len: 7, policy: text, policy_len: text_len }];
         let config = [kt_gate_config {
             plans: wrong(bytes, &plans),
             plans_len: bytes.pick(&[1, 1, 1, 0, usize::MAX]),
@@ -129,7 +138,8 @@ impl World<'_> {
         }];
         let config = wrong(bytes, &config);
         let pepper = [kt_bytes { data: wrong(bytes, &PEPPER), len: bytes.pick(&[32, 32, 31, 0]) }];
-        let (peppers, peppers_len) = (wrong(bytes, &pepper), bytes.pick(&[1, 1, 1, 0, 5, usize::MAX]));
+        let (peppers, peppers_len) =
+            (wrong(bytes, &pepper), bytes.pick(&[1, 1, 1, 0, 5, usize::MAX]));
         let (memory, memory_len) = self.memory(bytes);
         let cost = bytes.cost();
         let request = [kt_request { size: bytes.pick(&[16, 16, 16, 8, u32::MAX]), cost, now_ms }];
@@ -148,7 +158,14 @@ impl World<'_> {
                 self.new_limiter(bytes),
             ),
             1 => c::kt_limiter_attach(memory, memory_len, self.new_limiter(bytes)),
-            2 => c::kt_gate_init(memory, memory_len, config, peppers, peppers_len, self.new_gate(bytes)),
+            2 => c::kt_gate_init(
+                memory,
+                memory_len,
+                config,
+                peppers,
+                peppers_len,
+                self.new_gate(bytes),
+            ),
             3 => c::kt_gate_attach(memory, memory_len, peppers, peppers_len, self.new_gate(bytes)),
             4 | 5 => c::kt_limiter_check(limiter, subject, subject_len, cost, now_ms, verdict),
             6 => c::kt_limiter_check_request(limiter, subject, subject_len, request, verdict),
@@ -177,17 +194,30 @@ impl World<'_> {
                 }
                 status
             }
-            20 => c::kt_gate_import(gate, api_key, api_key_len, new_key, now_ms, answers.number(bytes)),
+            20 => c::kt_gate_import(
+                gate,
+                api_key,
+                api_key_len,
+                new_key,
+                now_ms,
+                answers.number(bytes),
+            ),
             21 => {
                 let mut rotated = (kt_key { text: [0; KT_KEY_SIZE] }, key_id);
-                let status = c::kt_gate_rotate(gate, key_id, 0, 1, entropy, now_ms, output(&mut rotated.0));
+                let status =
+                    c::kt_gate_rotate(gate, key_id, 0, 1, entropy, now_ms, output(&mut rotated.0));
                 if status == kt_status::KT_OK {
                     keys.push(rotated);
                 }
                 status
             }
             22 => c::kt_gate_revoke(gate, key_id),
-            23 => c::kt_gate_assign(gate, key_id, c_text(b"default"), bytes.pick(&[7, 0, 3, usize::MAX])),
+            23 => c::kt_gate_assign(
+                gate,
+                key_id,
+                c_text(b"default"),
+                bytes.pick(&[7, 0, 3, usize::MAX]),
+            ),
             24 => c::kt_gate_set_plan(gate, wrong(bytes, &plans)),
             25 => self.look(gate, limiter, bytes, key_id, now_ms),
             26 => {
@@ -209,7 +239,12 @@ impl World<'_> {
             _ => c::kt_key_parse(
                 api_key,
                 api_key_len,
-                output(&mut kt_key_parts { key_id: 0, prefix: [0; 9], env: [0; 9], reserved_: [0; 14] }),
+                output(&mut kt_key_parts {
+                    key_id: 0,
+                    prefix: [0; 9],
+                    env: [0; 9],
+                    reserved_: [0; 14],
+                }),
             ),
         };
         assert_ne!(status, kt_status::KT_INTERNAL, "call {call} found a defect");
@@ -230,7 +265,8 @@ impl World<'_> {
         let len = bytes.pick(&[KT_POLICY_SIZE, 8, 0, usize::MAX]);
         let mut written = 0;
         let (mut half, mut word) = (0, 0);
-        let mut plan = kt_plan_info { name: [0; 17], policy: [0; KT_POLICY_SIZE], reserved_: [0; 239] };
+        let mut plan =
+            kt_plan_info { name: [0; 17], policy: [0; KT_POLICY_SIZE], reserved_: [0; 239] };
         let mut info: Box<[kt_key_info; 1]> = Box::new([zeroed_info()]);
         match bytes.below(13) {
             0 => c::kt_limiter_policy(
@@ -388,7 +424,8 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
     verdict.reason = Number(bytes.byte() % 12);
     verdict.quota_count = bytes.byte() % 6;
     verdict.retry_after_s = bytes.cost();
-    (verdict.retry_at_ms, verdict.now_ms, verdict.charge.at_ms) = (bytes.word(), bytes.word(), bytes.word());
+    (verdict.retry_at_ms, verdict.now_ms, verdict.charge.at_ms) =
+        (bytes.word(), bytes.word(), bytes.word());
     for quota in verdict.private_.as_chunks_mut::<4>().0 {
         let window = bytes.pick(&[60, 3600, 1, 2_678_400, 0, u32::MAX]);
         let flags = u32::from(bytes.byte()) << 24;
@@ -404,7 +441,11 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
         1 => keytally_ffi::kt_verdict_problem(right(verdict), at, len, output(&mut written)),
         3 => {
             let mut quota = core::mem::MaybeUninit::<kt_quota>::uninit();
-            keytally_ffi::kt_verdict_quota(right(verdict), bytes.byte().into(), new(quota.as_mut_ptr()))
+            keytally_ffi::kt_verdict_quota(
+                right(verdict),
+                bytes.byte().into(),
+                new(quota.as_mut_ptr()),
+            )
         }
         _ => {
             let none = kt_field { name: In::NULL, name_len: 0, value: In::NULL, value_len: 0 };
@@ -417,7 +458,9 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
                 bytes.pick(&[KT_MAX_FIELDS, KT_MAX_FIELDS, 5, 0]),
                 output(&mut written),
             );
-            assert!(fields[..written].iter().all(|field| field.name_len > 0 && field.value_len > 0));
+            assert!(
+                fields[..written].iter().all(|field| field.name_len > 0 && field.value_len > 0)
+            );
             assert!(fields[written..].iter().all(|field| field.name_len == 0));
             status
         }

@@ -2,8 +2,8 @@
 
 use keytally_core::{AdminError, IMPORTED_KEY_LEN};
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, KeyId, KeyState, Layout, Line, Name, NewKey, Outcome, Peppers, Plan,
-    Policy, Reason, Timestamp, parse_key,
+    Charge, Entropy, Gate, GateConfig, KeyId, KeyState, Layout, Line, Name, NewKey, Outcome,
+    Peppers, Plan, Policy, Reason, Timestamp, parse_key,
 };
 use keytally_vectors::model::{self, Model};
 
@@ -88,16 +88,24 @@ pub fn gate_calls(bytes: &[u8]) {
     let texts = bytes.pick(PLANS);
     let policies = texts.map(|text| text.parse::<Policy>().unwrap());
     let plans = [0, 1].map(|plan| Plan::new(PLAN_NAMES[plan], policies[plan].clone()).unwrap());
-    let config = GateConfig::new(1 + u32::from(bytes.byte() % 12), Name::new("kt").unwrap(), &plans)
-        .with_plan_slots(2)
-        .with_hints(bytes.byte() & 1 == 1);
+    let config =
+        GateConfig::new(1 + u32::from(bytes.byte() % 12), Name::new("kt").unwrap(), &plans)
+            .with_plan_slots(2)
+            .with_hints(bytes.byte() & 1 == 1);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
     let gate = Gate::create(&memory[..], &config, Peppers::new(&PEPPERS[..1]).unwrap()).unwrap();
     let layout = *gate.layout();
     let mut clock = Clock::new(layout.windows().last().unwrap().seconds());
     let plans = vec![model_of(&layout, texts[0]), model_of(&layout, texts[1])];
-    let mut world =
-        World { memory: &memory, gate, keys: Vec::new(), plans, imported: false, peppers: 1, drawn: 0 };
+    let mut world = World {
+        memory: &memory,
+        gate,
+        keys: Vec::new(),
+        plans,
+        imported: false,
+        peppers: 1,
+        drawn: 0,
+    };
     for _ in 0..200 {
         if bytes.is_empty() {
             break;
@@ -199,24 +207,31 @@ impl World<'_> {
     fn verify(&self, text: &[u8], now_ms: u64) -> Result<(usize, Option<Reason>), Reason> {
         let parsed = model::parse_key(text);
         let mut there = self.keys.iter().enumerate().filter(|(_, key)| !key.gone);
-        let secrets =
-            |key: &Known| [1, 2].map(|back| Some(key.texts.get(key.texts.len().checked_sub(back)?)?.clone()));
+        let secrets = |key: &Known| {
+            [1, 2].map(|back| Some(key.texts.get(key.texts.len().checked_sub(back)?)?.clone()))
+        };
         let found = match &parsed {
             Ok(parts) => match there.find(|(_, key)| key.key_id.number() == parts.key_id) {
                 None => return Err(Reason::Unknown),
-                Some((_, key)) if !secrets(key).iter().flatten().any(|secret| secret.as_bytes() == text) => {
+                Some((_, key))
+                    if !secrets(key).iter().flatten().any(|secret| secret.as_bytes() == text) =>
+                {
                     return Err(Reason::WrongSecret);
                 }
                 Some((number, _)) => number,
             },
             Err(error) => {
-                let wrong =
-                    if *error == model::KeyError::Form { Reason::Malformed } else { Reason::Checksum };
+                let wrong = if *error == model::KeyError::Form {
+                    Reason::Malformed
+                } else {
+                    Reason::Checksum
+                };
                 if !self.imported || !IMPORTED_KEY_LEN.contains(&text.len()) {
                     return Err(wrong);
                 }
-                let holds =
-                    |key: &Known| secrets(key).iter().flatten().any(|secret| secret.as_bytes() == text);
+                let holds = |key: &Known| {
+                    secrets(key).iter().flatten().any(|secret| secret.as_bytes() == text)
+                };
                 match there.find(|(_, key)| holds(key)) {
                     Some((number, _)) => number,
                     None if wrong == Reason::Malformed => return Err(Reason::Unknown),
@@ -248,7 +263,10 @@ impl World<'_> {
         headers::check_http(&verdict);
         let (key, reason) = match self.verify(text, now_ms) {
             Err(reason) => {
-                assert_eq!((verdict.outcome(), verdict.reason()), (Outcome::InvalidKey, Some(reason)));
+                assert_eq!(
+                    (verdict.outcome(), verdict.reason()),
+                    (Outcome::InvalidKey, Some(reason))
+                );
                 assert_eq!(verdict.holder(), None, "an unknown key has a holder");
                 return;
             }
@@ -264,8 +282,11 @@ impl World<'_> {
             return;
         }
         let model = &self.plans[known.plan];
-        let expected =
-            if charge { model.check(known.word, now_ms, cost) } else { model.peek(known.word, now_ms, cost) };
+        let expected = if charge {
+            model.check(known.word, now_ms, cost)
+        } else {
+            model.peek(known.word, now_ms, cost)
+        };
         same(&verdict, &expected);
         known.word = expected.next;
         if charge {
@@ -354,7 +375,11 @@ impl World<'_> {
     fn issue(&mut self, bytes: &mut Bytes<'_>, latest_ms: u64) {
         let (new, plan) = Self::new_key(bytes, latest_ms);
         let entropy = Entropy::new(self.draw());
-        let issued = self.gate.administer().unwrap().issue(&new, entropy, Timestamp::from_unix_ms(latest_ms));
+        let issued = self.gate.administer().unwrap().issue(
+            &new,
+            entropy,
+            Timestamp::from_unix_ms(latest_ms),
+        );
         match issued {
             Ok((key, key_id)) => {
                 let parts = model::parse_key(key.expose().as_bytes()).unwrap();
@@ -394,9 +419,13 @@ impl World<'_> {
             }),
             None => format!("legacy-{one:x}{two:x}"),
         };
-        let imported =
-            self.gate.administer().unwrap().import(text.as_bytes(), &new, Timestamp::from_unix_ms(latest_ms));
-        let present = self.verify(text.as_bytes(), latest_ms).ok().map(|(key, _)| self.keys[key].key_id);
+        let imported = self.gate.administer().unwrap().import(
+            text.as_bytes(),
+            &new,
+            Timestamp::from_unix_ms(latest_ms),
+        );
+        let present =
+            self.verify(text.as_bytes(), latest_ms).ok().map(|(key, _)| self.keys[key].key_id);
         match imported {
             Ok(key_id) => {
                 assert_eq!(present, None);
@@ -489,7 +518,10 @@ impl World<'_> {
             let known = self.keys.iter().find(there).expect("a key that was issued");
             assert_eq!((info.account, usize::from(info.plan)), (known.account, known.plan));
             let until = known.previous_until(latest_ms / 1000);
-            assert_eq!((info.not_after, info.grace_until), (timestamp(known.not_after), timestamp(until)));
+            assert_eq!(
+                (info.not_after, info.grace_until),
+                (timestamp(known.not_after), timestamp(until))
+            );
             assert_eq!(info.state == KeyState::Revoked, known.revoked);
             let text = &known.texts[known.texts.len() - 1];
             if let Some(last) = info.last_characters {

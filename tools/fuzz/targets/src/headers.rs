@@ -43,7 +43,8 @@ pub fn headers(bytes: &[u8]) {
 
 /// Compares the status, fields and body of a verdict with the model, and checks their syntax.
 pub(crate) fn check_http(verdict: &Verdict) {
-    let outcome = *model::Outcome::ALL.iter().find(|it| it.value() == verdict.outcome() as u32).unwrap();
+    let outcome =
+        *model::Outcome::ALL.iter().find(|it| it.value() == verdict.outcome() as u32).unwrap();
     let quotas: Vec<QuotaState> = verdict
         .quotas()
         .iter()
@@ -62,15 +63,24 @@ pub(crate) fn check_http(verdict: &Verdict) {
     assert_eq!(retry_after_s.is_some_and(|seconds| seconds >= 1), waits);
     let headers = verdict.headers();
     let text = headers.as_str();
-    assert_eq!(text, model::header_block(outcome, &quotas, retry_after_s, verdict.waits_from().unix_ms()));
-    assert_eq!((verdict.http_status(), verdict.body()), (model::status(outcome), model::body(outcome)));
+    assert_eq!(
+        text,
+        model::header_block(outcome, &quotas, retry_after_s, verdict.waits_from().unix_ms())
+    );
+    assert_eq!(
+        (verdict.http_status(), verdict.body()),
+        (model::status(outcome), model::body(outcome))
+    );
 
     assert!(text.len() <= MAX_HEADERS_LEN);
     let mut names = Vec::new();
     for line in text.split_inclusive("\r\n") {
         let (name, value) = line.strip_suffix("\r\n").unwrap().split_once(": ").unwrap();
         assert!(name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'), "{line:?}");
-        assert!(!value.is_empty() && value.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{line:?}");
+        assert!(
+            !value.is_empty() && value.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+            "{line:?}"
+        );
         if !matches!(name, "RateLimit" | "RateLimit-Policy" | "WWW-Authenticate") {
             value.parse::<u64>().unwrap();
         }

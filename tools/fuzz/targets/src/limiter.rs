@@ -53,7 +53,8 @@ pub fn limiter_calls(bytes: &[u8]) {
                 headers::check_http(&verdict);
                 if verdict.outcome() == Outcome::Full {
                     assert!(may_be_reused(these), "a subject with a slot got no slot");
-                    let taken = known.iter().filter(|known| !model.is_reusable(known.word, now_ms)).count();
+                    let taken =
+                        known.iter().filter(|known| !model.is_reusable(known.word, now_ms)).count();
                     assert!(taken >= BUCKET_SLOTS, "full with {taken} live subjects");
                     continue;
                 }

@@ -37,5 +37,10 @@ fn agree(pepper: &[u8], message: &[u8]) {
     let mut reference = Hmac::<Sha256>::new_from_slice(pepper).unwrap();
     reference.update(message);
     let expected: [u8; 32] = reference.finalize().into_bytes().into();
-    assert_eq!(Pepper::new(pepper).unwrap().mac(message).to_bytes(), expected, "{} bytes", message.len());
+    assert_eq!(
+        Pepper::new(pepper).unwrap().mac(message).to_bytes(),
+        expected,
+        "{} bytes",
+        message.len()
+    );
 }

@@ -1,8 +1,8 @@
 //! Tables with arbitrary content: valid tables that are then damaged, or the input itself.
 
 use keytally_core::{
-    Charge, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy,
-    Timestamp, Verdict,
+    Charge, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan,
+    Policy, Timestamp, Verdict,
 };
 use keytally_vectors::model;
 
@@ -57,11 +57,18 @@ fn gate(policy: &Policy, bytes: &mut Bytes<'_>, now: Timestamp) -> (Vec<Line>, V
     let gate = Gate::create(&memory[..], &config, Peppers::new(&[PEPPER]).unwrap()).unwrap();
     let mut administrator = gate.administer().unwrap();
     let new = NewKey::new(1, Name::new("live").unwrap());
-    let keys: Vec<(Key, KeyId)> =
-        (1..4).map(|seed| administrator.issue(&new, Entropy::new([seed * 60; 24]), now).unwrap()).collect();
+    let keys: Vec<(Key, KeyId)> = (1..4)
+        .map(|seed| administrator.issue(&new, Entropy::new([seed * 60; 24]), now).unwrap())
+        .collect();
     let _ = administrator.import(b"legacy-0123456789", &new, now);
     let rotated = administrator
-        .rotate(keys[0].1, Some(Timestamp::from_unix_s(u32::MAX.into())), false, Entropy::new([7; 24]), now)
+        .rotate(
+            keys[0].1,
+            Some(Timestamp::from_unix_s(u32::MAX.into())),
+            false,
+            Entropy::new([7; 24]),
+            now,
+        )
         .unwrap();
     administrator.revoke(keys[1].1).unwrap();
     drop(administrator);
@@ -77,7 +84,8 @@ fn table_from(bytes: &mut Bytes<'_>) -> Vec<Line> {
         memory[0].store(1, u64::from(1 + bytes.byte() % 2) << 32 | 1);
         memory[0].store(2, (memory.len() * 64).try_into().unwrap());
     }
-    for (line, word) in memory.iter().flat_map(|line| (0..8).map(move |word| (line, word))).skip(3) {
+    for (line, word) in memory.iter().flat_map(|line| (0..8).map(move |word| (line, word))).skip(3)
+    {
         if bytes.is_empty() {
             break;
         }
@@ -197,7 +205,8 @@ fn administer(gate: &Gate<&[Line]>, bytes: &mut Bytes<'_>, now: Timestamp) {
         (3, Some(key_id)) => drop(administrator.revoke(key_id)),
         (4, Some(key_id)) => drop(administrator.assign(key_id, "default")),
         (5, _) => {
-            let plan = gate.plan(0).unwrap_or_else(|| Plan::new("x", "1/day".parse().unwrap()).unwrap());
+            let plan =
+                gate.plan(0).unwrap_or_else(|| Plan::new("x", "1/day".parse().unwrap()).unwrap());
             let _ = administrator.set_plan(&plan);
         }
         _ => administrator.verify(now, |flaw| assert!(!flaw.to_string().is_empty())),

@@ -1,6 +1,8 @@
 //! Policies and keys, each parsed by the core and by the model.
 
-use keytally_core::{Hint, Key, KeyId, Name, ParseKeyError, ParsePolicyErrorKind, Policy, parse_key};
+use keytally_core::{
+    Hint, Key, KeyId, Name, ParseKeyError, ParsePolicyErrorKind, Policy, parse_key,
+};
 use keytally_vectors::model;
 
 use crate::bytes::Bytes;
@@ -38,7 +40,9 @@ pub fn policy(bytes: &[u8]) {
             assert_eq!(kind, expected.kind());
             assert!(error.part().len() <= 32 && !error.to_string().is_empty());
         }
-        (real, expected) => panic!("the core parsed {text:?} as {real:?}, the model as {expected:?}"),
+        (real, expected) => {
+            panic!("the core parsed {text:?} as {real:?}, the model as {expected:?}")
+        }
     }
 }
 
@@ -54,11 +58,16 @@ pub fn key(bytes: &[u8]) {
     let env = name(8.min(14 - prefix.len()));
     let key_id = bytes.word().max(1);
     let secret: [u8; 16] = bytes.array();
-    let made =
-        model::Key { prefix: prefix.clone(), env: env.clone(), key_id, secret: u128::from_be_bytes(secret) };
+    let made = model::Key {
+        prefix: prefix.clone(),
+        env: env.clone(),
+        key_id,
+        secret: u128::from_be_bytes(secret),
+    };
     let text = model::encode_key(&made);
     let names = [prefix, env].map(|name| Name::new(&name).unwrap());
-    let minted = Key::mint(names[0], names[1], KeyId::from_number(key_id).unwrap(), &secret).unwrap();
+    let minted =
+        Key::mint(names[0], names[1], KeyId::from_number(key_id).unwrap(), &secret).unwrap();
     assert_eq!(minted.expose(), text);
     assert!(read_key(text.as_bytes()));
 
@@ -80,7 +89,10 @@ fn read_key(text: &[u8]) -> bool {
     assert!(hint.len() <= 16 + "…".len() + 4, "{hint}");
     match (parse_key(text), model::parse_key(text)) {
         (Ok(parts), Ok(expected)) => {
-            assert_eq!((parts.prefix, parts.env), (expected.prefix.as_str(), expected.env.as_str()));
+            assert_eq!(
+                (parts.prefix, parts.env),
+                (expected.prefix.as_str(), expected.env.as_str())
+            );
             assert_eq!(parts.id.number(), expected.key_id);
             assert_eq!(parts.id.to_string(), model::key_id_text(expected.key_id));
             assert_eq!(parts.id.to_string().parse(), Ok(parts.id));
@@ -96,6 +108,8 @@ fn read_key(text: &[u8]) -> bool {
             assert_eq!(kind, expected.kind());
             false
         }
-        (real, expected) => panic!("the core parsed {text:?} as {real:?}, the model as {expected:?}"),
+        (real, expected) => {
+            panic!("the core parsed {text:?} as {real:?}, the model as {expected:?}")
+        }
     }
 }

@@ -10,7 +10,8 @@ use keytally_fuzz_targets::TARGETS;
 fn replay(name: &str) {
     let (_, target) = TARGETS.iter().find(|(other, _)| *other == name).unwrap();
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../corpus").join(name);
-    let mut files: Vec<PathBuf> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(!files.is_empty(), "{} holds no input", folder.display());
     for file in files {

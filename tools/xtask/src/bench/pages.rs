@@ -42,8 +42,10 @@ pub(crate) fn write(results: &Results) -> Result<()> {
 
 /// Puts a text between two marks of a page that is else written by hand.
 fn between_marks(page: &str, name: &str, text: &str) -> Result<String> {
-    let marks =
-        [format!("<!-- {name}: written by `cargo xtask bench` -->\n"), format!("<!-- end of {name} -->")];
+    let marks = [
+        format!("<!-- {name}: written by `cargo xtask bench` -->\n"),
+        format!("<!-- end of {name} -->"),
+    ];
     let missing = || format!("there is no part marked {name}");
     let (before, rest) = page.split_once(&marks[0]).with_context(missing)?;
     let (_, after) = rest.split_once(&marks[1]).with_context(missing)?;
@@ -84,7 +86,8 @@ fn measurement(results: &Results) -> String {
 fn speed(results: &Results) -> Result<String> {
     let (limiter, gate) = (results.table("limiter/uniform")?, results.table("gate/uniform")?);
     let mut text =
-        "| nanoseconds a check | clock read | 1,000 | 1,000,000 |\n|---|---|---:|---:|\n".to_owned();
+        "| nanoseconds a check | clock read | 1,000 | 1,000,000 |\n|---|---|---:|---:|\n"
+            .to_owned();
     for (label, clock, row) in [
         ("`Limiter::check`, system clock", "yes", "keytally, and the system's clock read"),
         ("two governors", "yes", "two governors"),
@@ -124,16 +127,22 @@ fn bounds(results: &Results) -> Result<String> {
         ("`Gate::check`", gate, "keytally"),
         ("two dependent compressions", gate, "two dependent compressions alone"),
         ("reading the key", gate, "reading the key alone"),
-        ("a load of a random line, of 64 bytes for each", gate, "a dependent load of a line of as many"),
+        (
+            "a load of a random line, of 64 bytes for each",
+            gate,
+            "a dependent load of a line of as many",
+        ),
     ] {
         text += &format!("| {label} |");
         for column in ["1", "1,000", "1,000,000"] {
-            text +=
-                &table.figure(row, column).map_or(" |".to_owned(), |figure| format!(" {} |", number(figure)));
+            text += &table
+                .figure(row, column)
+                .map_or(" |".to_owned(), |figure| format!(" {} |", number(figure)));
         }
         text += "\n";
     }
-    let [of_limiter, of_gate] = ["Limiter::check", "Gate::check"].map(|row| lines.figure(row, "a check"));
+    let [of_limiter, of_gate] =
+        ["Limiter::check", "Gate::check"].map(|row| lines.figure(row, "a check"));
     text += &format!(
         "\nA check of a limiter brings {} cache lines from memory when no cache holds the table, one of a gate {}.\n",
         number(of_limiter?),
@@ -208,7 +217,10 @@ fn projection(results: &Results) -> Result<String> {
 pub(crate) fn group(group: &Group) -> String {
     let mut text = format!("## {}\n", group.group);
     if let Some(Apart { load, date, commit }) = &group.apart {
-        let _ = write!(text, "\nMeasured apart, on {date} at commit {commit}; load before {load:.1}.\n");
+        let _ = write!(
+            text,
+            "\nMeasured apart, on {date} at commit {commit}; load before {load:.1}.\n"
+        );
     }
     for table in &group.tables {
         text += "\n";
@@ -234,7 +246,9 @@ fn table(table: &Table) -> String {
                 continue;
             };
             let _ = match table.ratio(&row.name, base, column) {
-                Ok(ratio) if row.name != base => write!(text, " {} ({} ×) |", number(figure), number(ratio)),
+                Ok(ratio) if row.name != base => {
+                    write!(text, " {} ({} ×) |", number(figure), number(ratio))
+                }
                 _ => write!(text, " **{}** |", number(figure)),
             };
         }
@@ -274,13 +288,17 @@ mod tests {
         let results = Results::load(root).unwrap();
         for (path, page) in PAGES {
             let old = fs::read_to_string(root.join(path)).unwrap();
-            assert!(page(&results, &old).unwrap() == old, "{path}: `cargo xtask bench --pages` writes it");
+            assert!(
+                page(&results, &old).unwrap() == old,
+                "{path}: `cargo xtask bench --pages` writes it"
+            );
         }
     }
 
     #[test]
     fn what_stands_outside_of_the_marks_stays() {
-        let page = "by hand\n<!-- x: written by `cargo xtask bench` -->\nold\n<!-- end of x -->\nmore";
+        let page =
+            "by hand\n<!-- x: written by `cargo xtask bench` -->\nold\n<!-- end of x -->\nmore";
         let new = between_marks(page, "x", "new\n").unwrap();
         assert_eq!(new, page.replace("old", "new"));
         assert!(between_marks(page, "y", "new").is_err());
@@ -288,7 +306,10 @@ mod tests {
 
     #[test]
     fn figures_have_three_significant_digits_or_all() {
-        assert_eq!([1.234, 45.67, 123.4, 1_234_567.8].map(number), ["1.23", "45.7", "123", "1,234,568"]);
+        assert_eq!(
+            [1.234, 45.67, 123.4, 1_234_567.8].map(number),
+            ["1.23", "45.7", "123", "1,234,568"]
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ const TOP: f64 = 40.0;
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 300.0;
 /// Colors that most color-blind readers distinguish.
-const COLORS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"];
+const COLORS: [&str; 7] =
+    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"];
 
 /// A picture.
 pub(crate) struct Plot {
@@ -146,8 +147,10 @@ impl Plot {
                     number(*figure)
                 );
             }
-            let _ =
-                writeln!(svg, "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>");
+            let _ = writeln!(
+                svg,
+                "<path d=\"{path}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"1.5\"/>"
+            );
             let down = TOP + 14.0 + 22.0 * index as f64;
             let right = LEFT + WIDTH + 15.0;
             let _ = writeln!(
@@ -188,6 +191,10 @@ mod tests {
         };
         let svg = plot.svg();
         assert!(svg.contains("d=\"M130.0 340.0M370.0 190.0L490.0 40.0\""), "{svg}");
-        assert!(svg.contains("Map&lt;K&gt;: 100 ns") && svg.contains(">1 µs<") && svg.contains(">10 ns<"));
+        assert!(
+            svg.contains("Map&lt;K&gt;: 100 ns")
+                && svg.contains(">1 µs<")
+                && svg.contains(">10 ns<")
+        );
     }
 }

@@ -64,14 +64,17 @@ pub(crate) struct Row {
 
 impl Results {
     pub(crate) fn load(root: &Path) -> Result<Self> {
-        let text = fs::read_to_string(root.join(FILE)).with_context(|| format!("cannot read {FILE}"))?;
+        let text =
+            fs::read_to_string(root.join(FILE)).with_context(|| format!("cannot read {FILE}"))?;
         serde_json::from_str(&text).with_context(|| format!("{FILE} is not a measurement"))
     }
 
     /// The table of a name.
     pub(crate) fn table(&self, name: &str) -> Result<&Table> {
         let mut tables = self.groups.iter().flat_map(|group| &group.tables);
-        tables.find(|table| table.name == name).with_context(|| format!("{FILE} has no table {name}"))
+        tables
+            .find(|table| table.name == name)
+            .with_context(|| format!("{FILE} has no table {name}"))
     }
 
     /// Replaces the group of the same name, or appends it.
@@ -106,7 +109,11 @@ impl Table {
         let missing = || format!("{} has no figure of {row} in column {column}", self.name);
         let index = self.columns.iter().position(|name| name == column).with_context(missing)?;
         let row = self.rows.iter().find(|other| other.name == row).with_context(missing)?;
-        row.cells.get(index).filter(|rounds| !rounds.is_empty()).map(Vec::as_slice).with_context(missing)
+        row.cells
+            .get(index)
+            .filter(|rounds| !rounds.is_empty())
+            .map(Vec::as_slice)
+            .with_context(missing)
     }
 
     /// The median of an implementation's figures in a column.

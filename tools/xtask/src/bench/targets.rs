@@ -30,7 +30,10 @@ impl Finding {
     }
 
     fn and(self, other: Self) -> Self {
-        Self { measured: format!("{}; {}", self.measured, other.measured), held: self.held && other.held }
+        Self {
+            measured: format!("{}; {}", self.measured, other.measured),
+            held: self.held && other.held,
+        }
     }
 
     /// The findings of two columns as one.
@@ -235,8 +238,9 @@ const TARGETS: &[Target] = &[
         what: "memory of a subject in a limiter, 90 % of the slots taken",
         wanted: "at most 20 bytes",
         find: |results| {
-            let bytes =
-                results.table("flood/memory")?.figure("keytally, 90 % of all slots taken", "bytes each")?;
+            let bytes = results
+                .table("flood/memory")?
+                .figure("keytally, 90 % of all slots taken", "bytes each")?;
             Ok(Finding::at_most(20.0, bytes, " bytes"))
         },
         bound: None,
@@ -248,7 +252,11 @@ const TARGETS: &[Target] = &[
             let table = results.table("flood/latency")?;
             let most = Finding::at_most(1000.0, table.figure(OURS, "99.9 %")?, " ns");
             let again = table.figure("keytally, the quickest of three floods", "longest")?;
-            Ok(most.and(Finding::at_most(100_000.0, again, " ns, whatever interrupts the program left out")))
+            Ok(most.and(Finding::at_most(
+                100_000.0,
+                again,
+                " ns, whatever interrupts the program left out",
+            )))
         },
         bound: Some(|results| {
             let table = results.table("flood/latency")?;
@@ -275,7 +283,11 @@ const TARGETS: &[Target] = &[
         what: "subjects that are in a full table, of 1,000",
         wanted: "as quick as in a table with room, within a quarter",
         find: |results| {
-            let ratio = results.table("limiter/full")?.ratio("in the table", "in one with room", THOUSAND)?;
+            let ratio = results.table("limiter/full")?.ratio(
+                "in the table",
+                "in one with room",
+                THOUSAND,
+            )?;
             Ok(Finding::at_most(1.25, ratio, " times"))
         },
         bound: None,
@@ -285,7 +297,9 @@ const TARGETS: &[Target] = &[
         wanted: "at most 0.5 µs",
         find: |results| {
             let table = results.table("python/keys")?;
-            Finding::of_both(KEYS, |keys| Ok(Finding::at_most(0.5, table.figure(OURS, keys)?, " µs")))
+            Finding::of_both(KEYS, |keys| {
+                Ok(Finding::at_most(0.5, table.figure(OURS, keys)?, " µs"))
+            })
         },
         bound: None,
     },
@@ -306,7 +320,9 @@ const TARGETS: &[Target] = &[
         find: |results| {
             let table = results.table("python/subjects")?;
             let addresses = ["1 address", "10,000 addresses"];
-            Finding::of_both(addresses, |of| Ok(Finding::at_most(0.35, table.figure(OURS, of)?, " µs")))
+            Finding::of_both(addresses, |of| {
+                Ok(Finding::at_most(0.35, table.figure(OURS, of)?, " µs"))
+            })
         },
         bound: None,
     },
@@ -343,7 +359,9 @@ const TARGETS: &[Target] = &[
         find: |results| {
             let table = results.table("ffi/calls")?;
             let more = |what| table.difference(FROM_C, WHOLE, what);
-            Finding::of_both(["limiter", "gate"], |what| Ok(Finding::at_most(5.0, more(what)?, " ns")))
+            Finding::of_both(["limiter", "gate"], |what| {
+                Ok(Finding::at_most(5.0, more(what)?, " ns"))
+            })
         },
         bound: None,
     },
@@ -417,8 +435,10 @@ pub(crate) fn table(results: &Results) -> Result<String> {
     let mut bounds = String::new();
     for Target { what, wanted, find, bound } in TARGETS {
         let Finding { measured, held } = find(results)?;
-        text +=
-            &format!("| {what} | {wanted} | {measured} | {} |\n", if held { "held" } else { "**not held**" });
+        text += &format!(
+            "| {what} | {wanted} | {measured} | {} |\n",
+            if held { "held" } else { "**not held**" }
+        );
         if let (false, Some(bound)) = (held, bound) {
             bounds += &format!("- {}: {wanted}. {}\n", capitalized(what), bound(results)?);
         }
