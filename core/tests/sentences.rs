@@ -127,7 +127,7 @@ fn of_a_flaw() {
         (&flaw(FlawKind::NoPlan { plan: 9 }), &["plan number 9"]),
         (&flaw(FlawKind::NoEnv { env: 8 }), &["environment number 8"]),
         (&flaw(FlawKind::NoPepper { pepper: 3 }), &["pepper number 3"]),
-        (&flaw(FlawKind::NoTally), &["no tally"]),
+        (&flaw(FlawKind::NoTally), &["not a tally"]),
         (&flaw(FlawKind::FutureTally), &["wrong clock", "corrects it"]),
         (&Flaw::new(6, None, FlawKind::NoTally), &["record 6 holds"]),
     ]);

@@ -160,7 +160,7 @@ fn impossible_settings_are_refused_and_leave_no_file() {
     assert!(gate(config().with_plans(vec![])).contains(": 0 plans "));
     let many = (0..117).map(|number| plan(&format!("p{number}"), "1/minute")).collect();
     let error = gate(config().with_plans(many));
-    assert!(error.contains(": 117 plans ") && error.ends_with("; there are 1 to 116"), "{error}");
+    assert!(error.contains(": 117 plans ") && error.ends_with("; a gate has 1 to 116"), "{error}");
     let twice = vec![plan("p", "1/minute"), plan("p", "2/minute")];
     assert!(gate(config().with_plans(twice)).contains("each appears once"));
     let differ = vec![plan("p", "1/minute"), plan("q", "2/hour")];
