@@ -277,7 +277,7 @@ def test_gate_with_invalid_arguments_is_not_created(tmp_path, pepper):
     for arguments, message in [
         ({"keys": 0}, "a capacity of 0 .*; it is 1 to 67108864"),
         ({"keys": 67_108_865}, "1 to 67108864"),
-        ({"plans": {}}, "0 plans .*; there are 1 to"),
+        ({"plans": {}}, "0 plans .*; a gate has 1 to"),
         ({"plans": {"a": "1/minute", "b": "1/hour"}}, "share their windows"),
         ({"plans": {"A": "1/minute"}}, "is not a valid plan name"),
         ({"prefix": "KT"}, 'prefix is "KT", and must be'),
