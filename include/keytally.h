@@ -251,8 +251,8 @@ enum kt_status
     /** The policy is longer than 128 bytes. */
     KT_POLICY_TOO_LONG = 21,
     /**
-     * A quota of the policy is not of the form LIMIT/[N]UNIT, like 100/minute, 5/10s or 100 per
-     * minute.
+     * A quota of the policy is not of the form LIMIT/UNIT or LIMIT/N UNIT, like 100/minute,
+     * 5/10s or 100 per minute.
      */
     KT_POLICY_SYNTAX = 22,
     /** A limit of the policy is not 1 to 4294967295. */

@@ -242,7 +242,7 @@ fn hash(mut state: State, before: usize, message: &[u8]) -> State {
     let bits = (before as u64 + message.len() as u64) * 8;
     let mut buffer = EagerBuffer::<U64>::default();
     buffer.digest_blocks(message, |blocks| {
-        compress256(&mut state, Array::cast_slice_to_core(blocks))
+        compress256(&mut state, Array::cast_slice_to_core(blocks));
     });
     buffer.len64_padding_be(bits, |block| compress256(&mut state, &[block.0]));
     state

@@ -434,7 +434,7 @@ fn absurd_clocks_end_no_key_for_others() {
         let listed = gate.list(ms(u64::MAX)).chain(gate.list(ms(0))).count();
         assert_eq!(listed, 2);
         gate.verify(ms(NOON_MS), |flaw| {
-            assert!(flaw.to_string().contains("wrong clock"), "{flaw}")
+            assert!(flaw.to_string().contains("wrong clock"), "{flaw}");
         });
     }
 }

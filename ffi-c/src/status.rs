@@ -89,7 +89,7 @@ statuses! {
         KT_POLICY_EMPTY = 20 => "a policy needs at least one quota, like \"100/minute, 1000/hour\"",
         KT_POLICY_TOO_LONG = 21 => "the policy is longer than 128 bytes",
         KT_POLICY_SYNTAX = 22 =>
-            "a quota of the policy is not of the form LIMIT/[N]UNIT, like 100/minute, 5/10s or 100 per minute",
+            "a quota of the policy is not of the form LIMIT/UNIT or LIMIT/N UNIT, like 100/minute, 5/10s or 100 per minute",
         KT_POLICY_LIMIT = 23 => "a limit of the policy is not 1 to 4294967295",
         KT_POLICY_WINDOW = 24 => "a window of the policy is not 1 second to 31 days",
         KT_POLICY_UNIT = 25 =>

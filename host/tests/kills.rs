@@ -325,7 +325,7 @@ impl Changes<'_> {
                 self.own.push(id);
             }
             Err(Error::Admin { source: AdminError::Full { .. }, .. }) => {
-                self.account.done("nothing")
+                self.account.done("nothing");
             }
             Err(error) => panic!("{error}"),
         }
@@ -341,7 +341,7 @@ impl Changes<'_> {
                 self.own.push(id);
             }
             Err(Error::Admin { source: AdminError::NoRoomToImport, .. }) => {
-                self.account.done("nothing")
+                self.account.done("nothing");
             }
             Err(error) => panic!("{error}"),
         }

@@ -144,7 +144,7 @@ fn watch(terminal: &mut ratatui::DefaultTerminal, gate: &Gate, path: &str) -> Re
         let rows = terminal.size()?.height;
         let sample = Sample::take(gate, path.to_owned(), rows.into(), &view, now());
         terminal.draw(|frame: &mut Frame<'_>| {
-            sample.draw(frame.area(), frame.buffer_mut(), Some(&view))
+            sample.draw(frame.area(), frame.buffer_mut(), Some(&view));
         })?;
         if event::poll(REFRESH)? && view.handle(&event::read()?) {
             return Ok(());

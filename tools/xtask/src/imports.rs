@@ -117,7 +117,7 @@ impl Modules {
                     module.items.insert(item.to_owned());
                 }
                 ["{" | "(" | "[", ..] => {
-                    open.push(is_item_level && at > 0 && words[at - 1].text == "!")
+                    open.push(is_item_level && at > 0 && words[at - 1].text == "!");
                 }
                 ["}" | ")" | "]", ..] => drop(open.pop()),
                 [first, ":", ":", _] if is_name(first) => {
