@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM
-//! │  │    └ body, base62: key id (11) + secret (22) + CRC-32 of all before it (6)
+//! │  │    └ body, base62 characters: key id (11), secret (22), CRC-32 of all before it (6)
 //! │  └ environment
 //! └ prefix
 //! ```
 //!
-//! A key has at most 55 bytes, so its HMAC takes two SHA-256 compressions. With the checksum, a
-//! secret scanner or a web form can detect a typing error without a server.
+//! A key has at most 55 bytes, so its HMAC takes two SHA-256 compressions (see `mac.rs`). With the
+//! checksum, a secret scanner or a web form can detect a typing error without a server.
 
 use core::fmt;
 use core::num::NonZeroU64;
@@ -42,7 +42,8 @@ const BODY_LEN: usize = KEY_ID_LEN + SECRET_CHARS + CHECKSUM_CHARS;
 /// How many of a key's last characters a hint shows.
 const HINT_CHARS: usize = 4;
 
-// The HMAC of a key takes one block: 55 bytes, the end mark and the 8-byte length.
+// After the pad block, the inner hash of a key's HMAC takes one block of 64 bytes: the key, the end
+// mark and the 8-byte length.
 const _: () = assert!(MAX_KEY_LEN == 55);
 
 /// The public name of a key. It survives rotation and may be logged. As text it has 11 base62
@@ -90,7 +91,8 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// The error of a text that is not a key id: 11 base62 characters of a number from 1 to 2^64 − 1.
+/// The error of parsing a text that is not a key id. A key id is 11 base62 characters of a number
+/// from 1 to 2^64 − 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseKeyIdError;
@@ -161,8 +163,8 @@ fn is_name(bytes: &[u8]) -> bool {
         && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
-/// A key with its secret. It exists only when it was just issued or rotated. It is wiped when
-/// dropped, and `Debug` shows its hint.
+/// A key with its secret. A gate returns it when it issues or rotates the key, and keeps no copy.
+/// It is wiped when dropped, and `Debug` shows its hint.
 #[derive(Clone)]
 pub struct Key {
     text: String<MAX_KEY_LEN>,
@@ -220,16 +222,16 @@ impl Drop for Key {
     }
 }
 
-/// The part of a key that may be shown, such as `kt_live_…9aZk`. Of a key of another form, it is
-/// the last four characters, if the key has at least 24.
+/// The part of a key that may be shown, such as `kt_live_…9aZk`. If the key does not have the form
+/// of this module, only the last four characters are shown, and none if it has fewer than 24.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint<'a> {
     names: &'a str,
     last: [u8; HINT_CHARS],
 }
 
-/// The shortest key of another form with a hint: four characters of a shorter key would reveal too
-/// much.
+/// The shortest key of which a hint shows the last characters. Four characters of a shorter key
+/// would reveal too much.
 const MIN_HINTED_LEN: usize = 24;
 
 impl<'a> Hint<'a> {
@@ -241,7 +243,7 @@ impl<'a> Hint<'a> {
             }
             _ => [0; HINT_CHARS],
         };
-        let names = match locate(key) {
+        let names = match well_formed_id(key) {
             Some(_) => core::str::from_utf8(&key[..key.len() - BODY_LEN]).unwrap_or_default(),
             None => "",
         };
@@ -249,12 +251,12 @@ impl<'a> Hint<'a> {
     }
 
     /// Returns the last characters as a gate keeps them; 0 if there are none to show.
-    pub(crate) fn last_word(&self) -> u32 {
+    pub(crate) fn last_to_word(&self) -> u32 {
         u32::from_le_bytes(self.last)
     }
 
-    /// Returns the last characters that [`last_word`](Self::last_word) encoded, if they can be
-    /// shown.
+    /// Returns the last characters that [`last_to_word`](Self::last_to_word) encoded, if they can
+    /// be shown.
     pub(crate) fn last_from_word(word: u32) -> Option<Text<HINT_CHARS>> {
         let last = word.to_le_bytes();
         if !last.iter().all(u8::is_ascii_graphic) {
@@ -268,7 +270,7 @@ impl fmt::Display for Hint<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.names)?;
         f.write_str("…")?;
-        f.write_str(&Self::last_from_word(self.last_word()).unwrap_or_default())
+        f.write_str(&Self::last_from_word(self.last_to_word()).unwrap_or_default())
     }
 }
 
@@ -332,10 +334,11 @@ pub fn parse(key: &[u8]) -> Result<KeyParts<'_>, ParseKeyError> {
 
 /// Checks the form and checksum of a key, and returns its key id.
 pub(crate) fn validate(key: &[u8]) -> Result<KeyId, ParseKeyError> {
-    let id = locate(key).ok_or(ParseKeyError::Form)?;
+    let id = well_formed_id(key).ok_or(ParseKeyError::Form)?;
     let body = &key[key.len() - BODY_LEN..];
     let (secret, checksum) = body[KEY_ID_LEN..].split_at(SECRET_CHARS);
-    // A secret of 22 characters may exceed 128 bits, a checksum of 6 may exceed 32.
+    // 22 characters can exceed the 128 bits of a secret, and 6 the 32 bits of a checksum. `decode`
+    // rejects both.
     let mut number = decode::<{ SECRET_LEN / 4 }>(secret).ok_or(ParseKeyError::Form)?;
     number.zeroize();
     let [sum] = decode(checksum).ok_or(ParseKeyError::Form)?;
@@ -346,16 +349,17 @@ pub(crate) fn validate(key: &[u8]) -> Result<KeyId, ParseKeyError> {
     }
 }
 
-/// Returns the key id in a text that has the form of a key, apart from secret and checksum.
-fn locate(key: &[u8]) -> Option<KeyId> {
+/// Returns the key id of a text whose length, names and key id have the form of a key. Does not
+/// examine secret and checksum.
+fn well_formed_id(key: &[u8]) -> Option<KeyId> {
     let id = id_in(key)?;
     let names = key[..key.len() - BODY_LEN].strip_suffix(b"_")?;
     let separator = names.iter().position(|&byte| byte == b'_')?;
     (is_name(&names[..separator]) && is_name(&names[separator + 1..])).then_some(id)
 }
 
-/// Returns the key id at its position in a text that is as long as a key. A check parses no more
-/// than this, since the HMAC covers the rest.
+/// Returns the key id in a text that is not longer than a key, where a key has it. A check of a
+/// valid key parses no more than this, since the HMAC covers the rest.
 #[cfg_attr(target_pointer_width = "64", inline)]
 #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
@@ -499,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minted_key_reads_back() {
+    fn minted_key_parses_to_its_parts() {
         let key = key();
         assert_eq!(key.expose().len(), 2 + 1 + 4 + 1 + 39);
         let parts = parse(key.expose().as_bytes()).unwrap();
@@ -518,7 +522,7 @@ mod tests {
         }
     }
 
-    /// The text and its right checksum.
+    /// Returns the text with its checksum appended.
     fn with_checksum(text: &str) -> alloc::string::String {
         let mut checksum = [0; CHECKSUM_CHARS];
         encode(&crc32(text.as_bytes()).to_be_bytes(), &mut checksum);
@@ -544,7 +548,8 @@ mod tests {
             format!("a_123456789_{body}"),
             format!("12345678_1234567_{body}"),
             format!("12345678_12345678_{body}"),
-            // No id, one beyond 64 bits, and a secret beyond 128.
+            // The id 0, an id beyond 64 bits, a secret beyond 128 bits, and characters that are
+            // not base62.
             format!("kt_live_{}", "0".repeat(33)),
             format!("kt_live_LygHa16AHYG{}", "0".repeat(SECRET_CHARS)),
             format!("kt_live_00000000001{}", "z".repeat(SECRET_CHARS)),
@@ -589,6 +594,6 @@ mod tests {
         let shown = format!("{key:?}");
         assert!(shown.starts_with("Key(kt_live_…") && shown.len() < 24, "{shown}");
         assert_eq!(Hint::new(b"short-imported-key").to_string(), "…");
-        assert_eq!(Hint::new(b"an-imported-key-of-30-bytes-1234").to_string(), "…1234");
+        assert_eq!(Hint::new(b"an-imported-key-of-32-bytes-1234").to_string(), "…1234");
     }
 }

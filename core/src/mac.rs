@@ -27,9 +27,9 @@ const BLOCK_LEN: usize = 64;
 /// Bytes in a digest.
 const DIGEST_LEN: usize = 32;
 
-/// The last block of the outer message, which is one pad block and one digest, before the digest is
-/// written. It is a constant so that it is copied in units as wide as those that the compression
-/// reads.
+/// The second of the outer hash's two blocks: zeros, over which the inner digest is written, and
+/// SHA-256's padding. The first is the outer pad. Copied from a constant, the block is written in
+/// units as wide as those that the compression reads.
 const OUTER_BLOCK: [u8; BLOCK_LEN] = {
     let mut block = [0; BLOCK_LEN];
     block[DIGEST_LEN] = 0x80;
@@ -82,7 +82,7 @@ impl fmt::Display for PepperTooShort {
 impl core::error::Error for PepperTooShort {}
 
 impl Pepper {
-    /// The pepper of these bytes, at least 32, which should be random.
+    /// The pepper of these bytes. There must be at least 32, and they should be random.
     ///
     /// # Errors
     /// [`PepperTooShort`].
@@ -97,11 +97,11 @@ impl Pepper {
         let mut block = [0; BLOCK_LEN];
         match block.get_mut(..bytes.len()) {
             Some(start) => start.copy_from_slice(bytes),
-            // A longer key is hashed first.
+            // As HMAC requires of a secret that is longer than a block.
             None => block[..32].copy_from_slice(&to_bytes(&hash(INITIAL, 0, bytes))),
         }
         let mut pepper =
-            Self { inner: padded(&block, 0x36), outer: padded(&block, 0x5c), fingerprint: 0 };
+            Self { inner: keyed(&block, 0x36), outer: keyed(&block, 0x5c), fingerprint: 0 };
         block.zeroize();
         pepper.fingerprint = pepper.mac(b"keytally pepper fingerprint").words()[0].max(1);
         pepper
@@ -202,41 +202,44 @@ impl Peppers {
     }
 }
 
-/// Fills in the last block of a message after one pad block, if the message is as long as keys of
-/// our own form are.
+/// Writes the second of the inner hash's two blocks: `message`, the end mark 0x80, and the length.
+/// The first is the inner pad. Returns `None` if the message does not have 40 to 55 bytes. Keys of
+/// our own form have 43 to 55.
 ///
-/// All copies have a fixed length: a copy of variable length would take a fifth of a compression.
-/// The copies of the end do not overlap the first half, which the compression reads first: a load
-/// that spans several stores stalls.
+/// All copies have a fixed length: a copy of variable length would take a fifth of the time of a
+/// compression. The first half of the block is one copy, and the copies of the remaining words do
+/// not overlap it. The compression reads that half first, and a load that spans several stores
+/// stalls.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {
     const HALF: usize = BLOCK_LEN / 2;
     const WORD: usize = 8;
     let (first, rest) = message.split_first_chunk::<HALF>()?;
-    let (half, length) = block.split_last_chunk_mut::<WORD>()?;
-    let last = rest.len().checked_sub(WORD)?;
-    *half.first_chunk_mut()? = *first;
-    let half = half.get_mut(HALF..)?;
-    for at in [0, last.saturating_sub(WORD), last] {
-        *half.get_mut(at..)?.first_chunk_mut::<WORD>()? = *rest.get(at..)?.first_chunk()?;
+    let (content, length) = block.split_last_chunk_mut::<WORD>()?;
+    let last_word_at = rest.len().checked_sub(WORD)?;
+    *content.first_chunk_mut()? = *first;
+    let second_half = content.get_mut(HALF..)?;
+    for at in [0, last_word_at.saturating_sub(WORD), last_word_at] {
+        *second_half.get_mut(at..)?.first_chunk_mut::<WORD>()? = *rest.get(at..)?.first_chunk()?;
     }
-    *half.get_mut(rest.len())? = 0x80;
+    *second_half.get_mut(rest.len())? = 0x80;
     *length = ((BLOCK_LEN + message.len()) as u64 * 8).to_be_bytes();
     Some(())
 }
 
-/// The state after one pad block.
-fn padded(key: &[u8; BLOCK_LEN], pad: u8) -> State {
-    let mut block = key.map(|byte| byte ^ pad);
+/// Returns the SHA-256 state after the first block of a hash of HMAC: `secret` XOR `pad`.
+fn keyed(secret: &[u8; BLOCK_LEN], pad: u8) -> State {
+    let mut block = secret.map(|byte| byte ^ pad);
     let mut state = INITIAL;
     compress256(&mut state, &[block]);
     block.zeroize();
     state
 }
 
-/// Continues SHA-256 with the whole `message`, from the state after `before` bytes in whole blocks.
+/// Continues SHA-256 with the whole `message`, and ends it. `state` is the state after `before`
+/// bytes, a multiple of the block length.
 ///
-/// Never inlined: checks of our own keys need no stack for it.
+/// Never inlined, so that checks of keys of our own form do not reserve stack for its buffer.
 #[inline(never)]
 fn hash(mut state: State, before: usize, message: &[u8]) -> State {
     let bits = (before as u64 + message.len() as u64) * 8;
@@ -295,7 +298,7 @@ impl fmt::Debug for Mac {
 pub struct Tag(pub(crate) [u64; 2]);
 
 impl ConstantTimeEq for Tag {
-    /// Compares all bits first: their differences are gathered in one word.
+    /// Gathers the differences of all bits in one word, and compares that word with 0.
     #[inline]
     fn ct_eq(&self, other: &Self) -> Choice {
         let different = (self.0[0] ^ other.0[0]) | (self.0[1] ^ other.0[1]);
@@ -348,7 +351,7 @@ mod tests {
     #[test]
     fn key_of_our_form_fits_a_single_block() {
         let fills = |len: usize| fill_block(&mut [0; BLOCK_LEN], &[0xa5; 64][..len]).is_some();
-        // From `p_e_` and 39 characters to the longest names.
+        // The shortest key has 43 characters: `p_e_` and a body of 39.
         for len in 43..=crate::key::MAX_KEY_LEN {
             assert!(fills(len), "{len}");
         }

@@ -1,7 +1,7 @@
 //! Time is an argument: a moment in Unix milliseconds, and the clock that it comes from.
 
-/// Milliseconds that honest clocks may be apart, for every policy. A stamp that is further ahead of
-/// the system clock comes from a clock that was wrong.
+/// The most milliseconds that two correct system clocks may be apart, whatever the policy. A stamp
+/// that is further ahead of the system clock comes from a clock that was wrong.
 pub const TOLERANCE_MS: u64 = 60_000;
 
 /// A moment in milliseconds since the Unix epoch, in UTC.
@@ -48,8 +48,8 @@ impl Timestamp {
 /// operating system implements it for a clock of its own.
 ///
 /// The core reads a system clock again in two cases: a tally is ahead of the first reading, or a
-/// subject is inserted into a limiter. So a thread that was stopped after its first reading neither
-/// takes a newer tally for one from a wrong clock nor opens a window that has passed.
+/// subject is inserted into a limiter. Otherwise a thread that was stopped after its first reading
+/// could conclude that a wrong clock had made a newer tally, or charge a window that has passed.
 ///
 /// ```
 /// use keytally_core::{Clock, Limiter, Line, Policy, Timestamp};
@@ -80,7 +80,8 @@ pub trait Clock: Copy {
     /// Reads the clock again; `None` if the time is explicit.
     fn reread(self) -> Option<Timestamp>;
 
-    /// Returns the later of `now` and the clock, read again.
+    /// Reads the clock again, and returns that reading or `now`, whichever is later. Returns `now`
+    /// if the time is explicit.
     #[inline]
     fn at_least(self, now: Timestamp) -> Timestamp {
         self.reread().map_or(now, |reading| reading.max(now))

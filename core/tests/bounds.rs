@@ -1,5 +1,5 @@
-//! Every bound of LIMITS.md one below, at, and one above; and tables that are full to the last
-//! slot.
+//! Tests every bound of LIMITS.md one below, at, and one above it, and tables that are full to the
+//! last slot.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
@@ -24,7 +24,8 @@ use support::memory::memory;
 
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 
-/// Each bound by its name on the page, and the test that goes around it.
+/// Each bound, by its name in LIMITS.md, and the function that tests it one below, at, and one
+/// above.
 const CASES: &[(&str, fn())] = &[
     ("`MAX_QUOTAS`", quotas_of_a_policy),
     ("`MAX_POLICY_LEN`", length_of_a_policy),
@@ -54,7 +55,7 @@ const CASES: &[(&str, fn())] = &[
     ("expiry and grace", expiry_and_grace),
 ];
 
-/// The bounds of the program, which its own tests go around.
+/// The bounds of the program `keytally`, which its own tests cover.
 const OF_THE_PROGRAM: &[&str] = &[
     "connections of the service",
     "connections of a client address",
@@ -75,7 +76,7 @@ const OF_THE_PROGRAM: &[&str] = &[
     "a key read from standard input",
 ];
 
-/// The bounds of the host crate, which its own tests go around.
+/// The bounds of the host crate, which its own tests cover.
 const OF_THE_HOST: &[&str] = &[
     "a wait for another administrator",
     "changes under one lock in `administer_each`, `keytally import`, `import_keys`",
@@ -84,7 +85,7 @@ const OF_THE_HOST: &[&str] = &[
     "a pepper file",
 ];
 
-/// The bounds of the Python module and of the nginx module, which their own tests go around.
+/// The bounds of the Python module and of the nginx module, which their own tests cover.
 const OF_THE_ADAPTERS: &[&str] = &[
     "an IPv6 prefix that counts as one client in Python",
     "a cost in Python's web integrations",
@@ -95,7 +96,7 @@ const OF_THE_ADAPTERS: &[&str] = &[
     "gates and zones in nginx",
 ];
 
-/// The bounds of the library for C, which its own tests go around.
+/// The bounds of the library for C, which its own tests cover.
 const OF_THE_C_LIBRARY: &[&str] = &[
     "a limiter's handle in C",
     "a gate's handle in C",
@@ -116,7 +117,7 @@ fn every_bound_of_the_page_has_a_case() {
         .chain(OF_THE_ADAPTERS)
         .copied();
     let cases: Vec<&str> = CASES.iter().map(|(name, _)| *name).chain(elsewhere).collect();
-    assert_eq!(cases, named, "the cases, and the page in its order");
+    assert_eq!(cases, named, "the cases (left) are the rows of the page (right), in its order");
 }
 
 #[test]
@@ -168,7 +169,7 @@ fn new_key(env: &str) -> NewKey<'static> {
     NewKey::new(1, name(env))
 }
 
-/// Entropy that is another for each number, and spread over the ids.
+/// Returns entropy that differs for each number. The key ids are spread over all values.
 fn entropy(number: u64) -> Entropy {
     let mixed = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     Entropy::new([mixed, number, !mixed].map(u64::to_le_bytes).as_flattened().try_into().unwrap())
@@ -211,7 +212,7 @@ fn length_of_a_window() {
     }
 }
 
-/// For each shape of policy: the largest limit that fits, as `text` writes it.
+/// Returns the largest limit for which the policy `text(limit)` fits the 64 bits of a tally.
 fn largest(text: impl Fn(u32) -> String) -> u32 {
     let (mut fits, mut too_large) = (0, u64::from(u32::MAX) + 1);
     while too_large - fits > 1 {
@@ -230,8 +231,8 @@ fn largest(text: impl Fn(u32) -> String) -> u32 {
     u32::try_from(fits).unwrap()
 }
 
-/// Limits of 1 and the largest, in policies of one to four windows: spent to the last unit, by
-/// costs of every kind.
+/// Spends limits of 1, of 2, of the largest and of one below it, in policies of one to four
+/// windows. One above the largest is refused.
 fn limits() {
     assert_eq!(policy_error("0/minute"), ParsePolicyErrorKind::Limit);
     assert_eq!(policy_error("4294967296/minute"), ParsePolicyErrorKind::Limit);
@@ -286,7 +287,7 @@ fn spend_to_the_last_unit(text: &str, limit: u32) {
         assert_eq!(outcome(0), (Outcome::Admitted, 0), "{text}");
         assert_eq!(outcome(1), (Outcome::Denied, 0), "{text}");
         assert_eq!(outcome(limit), (Outcome::Denied, 0), "{text}");
-        // The whole of it again when all windows have passed, and all at once.
+        // When all windows have passed, one request can spend the whole limit again.
         let later = Timestamp::from_unix_s(NOW.unix_s() + 2 * u64::from(MAX_WINDOW_S));
         assert_eq!(check(limit, later).outcome(), Outcome::Admitted, "{text}");
         assert_eq!(check(1, later).outcome(), Outcome::Denied, "{text}");
@@ -308,10 +309,10 @@ fn costs() {
         ] {
             assert_eq!(outcome(&cost.to_le_bytes(), cost), expected, "{text}: {cost}");
         }
-        // What costs nothing takes no slot.
+        // The costs 1, 9 and 10 took a slot each. A request of cost 0 takes none.
         assert_eq!(limiter.live_subjects(NOW), 3, "{text}");
     }
-    // Where the limit is the largest number there is, no cost is above it.
+    // If the limit is `u32::MAX`, no cost is above it.
     let limiter = limiter("4294967295/day", 8);
     assert_eq!(limiter.check(b"a", u32::MAX, NOW).outcome(), Outcome::Admitted);
     assert_eq!(limiter.check(b"a", u32::MAX, NOW).outcome(), Outcome::Denied);
@@ -338,7 +339,7 @@ fn times() {
             assert_eq!(verdict.outcome(), Outcome::Denied);
             assert!(verdict.headers().as_str().len() < MAX_HEADERS_LEN);
         }
-        // From there on windows no longer pass.
+        // After `last_ms`, windows no longer pass.
         let limiter = limiter(text, 8);
         let limit = policy(text).quotas()[0].limit;
         let at = |ms| Timestamp::from_unix_ms(ms);
@@ -358,7 +359,7 @@ fn keys_of_a_gate() {
     for keys in [1, MAX_KEYS - 1, MAX_KEYS] {
         assert!(
             matches!(create(keys), CreateError::Size { lines: 0, .. }),
-            "{keys} keys need memory only"
+            "{keys} keys are accepted, and the memory is too small"
         );
     }
     for keys in [0, MAX_KEYS + 1, u32::MAX] {
@@ -382,14 +383,14 @@ fn keys_of_a_gate() {
         assert_eq!(import.unwrap_err(), AdminError::NoRoomToImport);
         for (key, id) in &issued {
             assert!(check(&gate, key.expose().as_bytes(), 1).is_admitted());
-            let again =
+            let rotated =
                 gate.administer().unwrap().rotate(*id, None, false, entropy(9000), NOW).unwrap();
-            assert_eq!(check(&gate, again.expose().as_bytes(), 1).remaining(), 0);
+            assert_eq!(check(&gate, rotated.expose().as_bytes(), 1).remaining(), 0);
             gate.administer().unwrap().assign(*id, "default").unwrap();
         }
         assert_eq!(gate.list(NOW).count(), keys as usize);
-        // A key that was revoked makes room once its counts are forgotten everywhere, and not
-        // before.
+        // The record of a revoked key can be reused once all windows of its tally have passed, and
+        // not before.
         gate.administer().unwrap().revoke(issued[0].1).unwrap();
         assert_eq!(issue(&gate, 6000).unwrap_err(), AdminError::Full { keys });
         let later = Timestamp::from_unix_s(NOW.unix_s() + 120);
@@ -404,6 +405,7 @@ fn environments() {
         let env = format!("e{env}");
         gate.administer().unwrap().issue(
             &new_key(&env),
+            // Any number that was not used before.
             entropy(env.len() as u64 + 7 * gate.list(NOW).count() as u64),
             NOW,
         )
@@ -443,7 +445,7 @@ fn plans() {
             }
             let full = gate.administer().unwrap().set_plan(&many[slots]).unwrap_err();
             assert_eq!(full, AdminError::PlansFull { max: slots });
-            // One that is there can still be changed, and every one can be had.
+            // An existing plan can still be changed, and a key can have the last one.
             gate.administer().unwrap().set_plan(&plan("p0", "1/minute")).unwrap();
             assert_eq!(gate.plans().count(), slots);
             let last = format!("p{}", slots - 1);
@@ -464,9 +466,8 @@ fn foreign(number: usize) -> Vec<u8> {
 }
 
 fn imported_keys() {
-    // A gate of two groups, so that every key could be in every record: all of them can be
-    // imported.
-    let both = IMPORT_GROUP * 2;
+    // A gate of at most two groups: enough keys that may be in its last free record are tried, so
+    // every record is taken.
     for keys in [IMPORT_GROUP - 1, IMPORT_GROUP, IMPORT_GROUP + 1] {
         let gate = gate(keys, "1/minute");
         let mut imported = 0;
@@ -484,9 +485,9 @@ fn imported_keys() {
         }
         assert_eq!(imported, keys);
     }
-    // Three quarters of a larger one.
-    let gate = gate(1000 * both, "1/minute");
-    for number in 0..usize::try_from(750 * both).unwrap() {
+    // In a larger gate, keys can be imported into three quarters of the records.
+    let gate = gate(2000 * IMPORT_GROUP, "1/minute");
+    for number in 0..usize::try_from(1500 * IMPORT_GROUP).unwrap() {
         gate.administer().unwrap().import(&foreign(number), &new_key("live"), NOW).unwrap();
     }
 }
@@ -521,8 +522,8 @@ fn peppers_in_use() {
         (0..=MAX_PEPPERS).map(|number| [u8::try_from(number).unwrap(); 32]).collect();
     assert!(Peppers::new(&five).is_err());
     assert!(Peppers::new::<[u8; 32]>(&[]).is_err());
-    // Keys under each of four peppers; under a fifth no key can be issued until one is needed no
-    // more.
+    // While a gate has keys under four peppers, no key can be issued under a fifth. It can be when
+    // the last key under one of the four was revoked.
     let plans = [plan("default", "1/minute")];
     let config = config(16, &plans, 4);
     let memory = memory(config.lines());
@@ -565,7 +566,7 @@ fn length_of_a_key() {
     for (prefix, env) in [(7, 6), (8, 6)] {
         let key = mint(prefix, env).unwrap();
         assert!(parse_key(key.expose().as_bytes()).is_ok());
-        // One more byte makes it a text without our form, at any position.
+        // One more byte, at any position, makes it invalid.
         for at in 0..=key.expose().len() {
             let mut longer = key.expose().to_owned();
             longer.insert(at, 'n');
@@ -653,11 +654,11 @@ fn turns_for_a_lock() {
     // The lock word of the only bucket is the first word of the last line. Its lowest bit is set
     // while it is locked.
     let locks = &memory[lines - 1];
-    for dead in [1, 3, u64::MAX] {
-        locks.store(0, dead);
-        assert!(limiter.check(&dead.to_le_bytes(), 1, NOW).is_admitted());
+    for abandoned in [1, 3, u64::MAX] {
+        locks.store(0, abandoned);
+        assert!(limiter.check(&abandoned.to_le_bytes(), 1, NOW).is_admitted());
         assert_eq!(locks.load(0) & 1, 0, "it is unlocked");
-        assert_ne!(locks.load(0), dead & !1, "the inserter took it over");
+        assert_ne!(locks.load(0), abandoned & !1, "the inserter took it over");
     }
 }
 
@@ -674,8 +675,9 @@ fn length_of_a_subject() {
 
 // HTTP.
 
-/// The longest header block and problem document that any verdict makes.
-fn longest(of: impl Fn(&Verdict) -> usize) -> usize {
+/// Returns the largest `len` over verdicts with many digits: of long limits and windows, at early
+/// and late times. Policies that do not fit the 64 bits of a tally are left out.
+fn longest(len: impl Fn(&Verdict) -> usize) -> usize {
     let policies = [
         "4294967295/31d",
         "sliding 1023/2147483s",
@@ -691,15 +693,15 @@ fn longest(of: impl Fn(&Verdict) -> usize) -> usize {
             let limiter = limiter(text, 4);
             let limit = policy(text).quotas()[0].limit;
             for cost in [0, 1, limit, 1, u32::MAX] {
-                longest = longest.max(of(&limiter.check(b"a", cost, now)));
+                longest = longest.max(len(&limiter.check(b"a", cost, now)));
             }
             for subject in 0..20_u8 {
-                longest = longest.max(of(&limiter.check(&[subject], 1, now)));
+                longest = longest.max(len(&limiter.check(&[subject], 1, now)));
             }
         }
     }
     let gate = gate(4, "1/minute");
-    longest.max(of(&gate.check(None, 1, NOW))).max(of(&gate.check(Some(b"x"), 1, NOW)))
+    longest.max(len(&gate.check(None, 1, NOW))).max(len(&gate.check(Some(b"x"), 1, NOW)))
 }
 
 fn length_of_the_headers() {
@@ -720,13 +722,13 @@ fn length_of_the_headers() {
 
 fn length_of_a_problem() {
     assert!((100..MAX_PROBLEM_LEN).contains(&longest(|verdict| verdict.problem().len())));
-    // It is whole: it ends as it has to.
+    // The document is not cut off.
     let limiter = limiter("1/minute", 4);
     limiter.check(b"a", 1, NOW);
     assert!(limiter.check(b"a", 1, NOW).problem().ends_with('}'));
 }
 
-// Accounts and moments.
+// Accounts, rotation and expiry.
 
 fn accounts() {
     for account in [0, 1, u32::MAX - 1, u32::MAX] {
@@ -774,7 +776,8 @@ fn expiry_and_grace() {
         assert_eq!(outcomes(end), [(Outcome::InvalidKey, Some(Reason::Expired)); 2], "{end}");
         assert_eq!(outcomes(end + 1), [(Outcome::InvalidKey, Some(Reason::Expired)); 2], "{end}");
     }
-    // `None` is never for an expiry, and at once for a grace.
+    // Without an expiry, a key never expires. Without a grace, a rotation ends the old secret at
+    // once.
     let gate = gate(4, "9/s");
     let (old, id) = issue(&gate, 1).unwrap();
     let key = gate.administer().unwrap().rotate(id, None, false, entropy(2), NOW).unwrap();

@@ -9,7 +9,7 @@ use keytally_core::{Entropy, NewKey, Timestamp};
 
 use crate::gate::{kt_gate, kt_plan, plan, plan_name};
 use crate::guard::guard;
-use crate::key::{key_id, kt_key, name};
+use crate::key::{checked_key_id, kt_key, name};
 use crate::pointers::{Growing, Handle, In, Out, plain};
 use crate::status::{FfiResult, kt_status};
 use crate::time::with_clock;
@@ -170,7 +170,7 @@ pub extern "C" fn kt_gate_rotate(
 ) -> kt_status {
     guard(|| {
         let (gate, target) = (gate.in_place()?, key_out.target()?);
-        let key_id = self::key_id(key_id)?;
+        let key_id = checked_key_id(key_id)?;
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
         let key = administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
@@ -190,7 +190,7 @@ pub extern "C" fn kt_gate_rotate(
 pub extern "C" fn kt_gate_revoke(gate: Handle<kt_gate>, key_id: u64) -> kt_status {
     guard(|| {
         let gate = gate.in_place()?;
-        let key_id = self::key_id(key_id)?;
+        let key_id = checked_key_id(key_id)?;
         administer!(gate, |administrator| administrator.revoke(key_id))
     })
 }
@@ -208,7 +208,7 @@ pub extern "C" fn kt_gate_assign(
 ) -> kt_status {
     guard(|| {
         let gate = gate.in_place()?;
-        let (key_id, plan) = (self::key_id(key_id)?, plan_name(plan, plan_len)?);
+        let (key_id, plan) = (checked_key_id(key_id)?, plan_name(plan, plan_len)?);
         administer!(gate, |administrator| administrator.assign(key_id, plan))
     })
 }

@@ -6,7 +6,7 @@ use keytally_core::MAX_KEYS;
 use keytally_core::{Gate, GateConfig, Name, Peppers, Plan};
 
 use crate::guard::guard;
-use crate::key::{key_id, name};
+use crate::key::{checked_key_id, name};
 use crate::limiter::{KT_HANDLE_ALIGN, KT_TABLE_ALIGN, table_lines};
 use crate::pointers::{Growing, Handle, Held, In, Lines, Memory, Out, plain};
 use crate::policy::policy;
@@ -447,7 +447,7 @@ pub extern "C" fn kt_gate_refund(
 ) -> kt_status {
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
-        let (key_id, charge) = (self::key_id(key_id)?, charge.read()?.to_core());
+        let (key_id, charge) = (checked_key_id(key_id)?, charge.read()?.to_core());
         let verdict =
             with_clock!(gate.clock.time(now_ms)?, |clock| gate.refund(key_id, charge, clock));
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
@@ -470,7 +470,7 @@ pub extern "C" fn kt_gate_settle(
 ) -> kt_status {
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
-        let (key_id, estimate) = (self::key_id(key_id)?, estimate.read()?.to_core());
+        let (key_id, estimate) = (checked_key_id(key_id)?, estimate.read()?.to_core());
         let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate
             .settle(key_id, estimate, actual, clock));
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
@@ -490,7 +490,7 @@ pub extern "C" fn kt_gate_reset(
 ) -> kt_status {
     guard(|| {
         let (gate, target) = (gate.in_force()?, verdict_out.target()?);
-        let key_id = self::key_id(key_id)?;
+        let key_id = checked_key_id(key_id)?;
         let verdict = with_clock!(gate.clock.time(now_ms)?, |clock| gate.reset(key_id, clock));
         target.put_verdict(&verdict.ok_or(kt_status::KT_NO_SUCH_KEY)?);
         Ok(())

@@ -8,7 +8,7 @@ use keytally_core::{KeyState, Timestamp};
 use crate::administer::administer;
 use crate::gate::kt_gate;
 use crate::guard::guard;
-use crate::key::{KT_NAME_SIZE, key_id};
+use crate::key::{KT_NAME_SIZE, checked_key_id};
 use crate::pointers::{Handle, In, Number, Numbered, Out, plain};
 use crate::policy::KT_POLICY_SIZE;
 use crate::status::kt_status;
@@ -213,7 +213,7 @@ pub extern "C" fn kt_gate_key(
 ) -> kt_status {
     guard(|| {
         let (gate, target) = (gate.in_force()?, info_out.target()?);
-        let info = gate.key(self::key_id(key_id)?, gate.clock.time(now_ms)?.moment());
+        let info = gate.key(checked_key_id(key_id)?, gate.clock.time(now_ms)?.moment());
         target.write(kt_key_info::new(&info.ok_or(kt_status::KT_NO_SUCH_KEY)?));
         Ok(())
     })

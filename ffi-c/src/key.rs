@@ -105,7 +105,7 @@ pub extern "C" fn kt_key_mint(
     guard(|| {
         let target = key_out.target()?;
         let (prefix, env) = (name(prefix, prefix_len)?, name(env, env_len)?);
-        let key = Key::mint(prefix, env, self::key_id(key_id)?, &secret.read()?)
+        let key = Key::mint(prefix, env, checked_key_id(key_id)?, &secret.read()?)
             .ok_or(kt_status::KT_NAMES_TOO_LONG)?;
         target.write(kt_key::new(&key));
         Ok(())
@@ -155,7 +155,7 @@ pub extern "C" fn kt_key_id_text(
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
         let written = written_out.target()?;
-        let key_id = self::key_id(key_id)?;
+        let key_id = checked_key_id(key_id)?;
         put(buffer, written, Text::<KT_KEY_ID_SIZE>::from_display(&key_id).as_bytes())
     })
 }
@@ -178,8 +178,8 @@ pub extern "C" fn kt_key_id_parse(
     })
 }
 
-/// Returns the key id of this number.
-pub(crate) fn key_id(number: u64) -> FfiResult<KeyId> {
+/// Returns the key id of `number`, or the error `KT_KEY_ID_FORM` for 0.
+pub(crate) fn checked_key_id(number: u64) -> FfiResult<KeyId> {
     KeyId::from_number(number).ok_or(kt_status::KT_KEY_ID_FORM)
 }
 

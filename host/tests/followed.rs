@@ -16,8 +16,8 @@ use tempfile::TempDir;
 
 use crate::fixtures::{new_key, peppers};
 
-/// A bound that detects a hang. It is not a measurement.
-const PROMPT: Duration = Duration::from_secs(10);
+/// The time after which a missing event is a failure. An event is expected within a second.
+const HANG_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn other_peppers() -> Peppers {
     Peppers::new(&[b"another pepper, also of 32 bytes"]).unwrap()
@@ -68,7 +68,7 @@ fn watched_gate_opens_the_file_that_replaces_it() {
         let (new, _) = files.replace(peppers());
         let sentence =
             format!("{}: the file was replaced, and the new one is in force", files.path.display());
-        assert_eq!(events.recv_timeout(PROMPT).unwrap(), sentence);
+        assert_eq!(events.recv_timeout(HANG_TIMEOUT).unwrap(), sentence);
         assert!(admits(&gate, &new) && !admits(&gate, &old));
         assert_eq!((gate.status().reopened, gate.status().problem), (round, None));
     }
@@ -80,6 +80,7 @@ fn gate_is_not_reopened_while_its_file_is_in_place() {
     let gate = files.follow();
     assert!(!gate.reopen_if_replaced().unwrap());
     assert_eq!(gate.status().reopened, 0);
+    // `reopen` opens the file again although it was not replaced.
     gate.reopen().unwrap();
     assert_eq!(gate.status().reopened, 1);
     assert!(admits(&gate, &old));
@@ -92,6 +93,7 @@ fn replacement_that_does_not_open_keeps_the_old_gate() {
     let (sender, events) = mpsc::channel();
     gate.watch(move |event| sender.send(event.to_string()).unwrap()).unwrap();
     let junk = files.folder.path().join("junk");
+    // A gate with a pepper that the follower does not have, an empty file, and zeros.
     for content in [None, Some(vec![]), Some(vec![0; 8192])] {
         match content {
             None => drop(files.replace(other_peppers())),
@@ -102,12 +104,12 @@ fn replacement_that_does_not_open_keeps_the_old_gate() {
                 fs::rename(&junk, &files.path).unwrap();
             }
         }
-        let event_text = events.recv_timeout(PROMPT).unwrap();
+        let event_text = events.recv_timeout(HANG_TIMEOUT).unwrap();
         assert!(
             event_text.ends_with("; the gate that was open before stays in force"),
             "{event_text}"
         );
-        // It is tried every second, and reported once.
+        // The failure recurs every second, and is reported once.
         assert!(gate.reopen_if_replaced().is_err());
         assert!(events.recv_timeout(Duration::from_millis(2500)).is_err());
         assert!(admits(&gate, &old));
@@ -115,13 +117,13 @@ fn replacement_that_does_not_open_keeps_the_old_gate() {
         assert_eq!(gate.status().reopened, 0);
     }
     let (new, _) = files.replace(peppers());
-    assert!(events.recv_timeout(PROMPT).unwrap().ends_with("the new one is in force"));
+    assert!(events.recv_timeout(HANG_TIMEOUT).unwrap().ends_with("the new one is in force"));
     assert_eq!((gate.status().reopened, gate.status().problem), (1, None));
     assert!(admits(&gate, &new));
 }
 
 #[test]
-fn removed_file_stays_in_force_until_there_is_another() {
+fn gate_of_a_removed_file_still_checks_but_refuses_changes() {
     let (files, old) = Files::new();
     let gate = files.follow();
     let aside = files.folder.path().join("aside");
@@ -171,13 +173,13 @@ fn gate_loaded_before_a_replacement_stays_usable() {
 }
 
 #[test]
-fn gate_without_a_thread_is_reopened_after_a_second() {
+fn unwatched_gate_is_reopened_when_due() {
     let (files, _) = Files::new();
     let gate = files.follow();
     gate.reopen_if_due();
     let (new, _) = files.replace(peppers());
-    let begun = gate.status();
-    while gate.status() == begun {
+    let before = gate.status();
+    while gate.status() == before {
         gate.reopen_if_due();
         thread::sleep(Duration::from_millis(10));
     }

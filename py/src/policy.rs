@@ -8,7 +8,7 @@ use pyo3::types::{PyMapping, PyTuple, PyType};
 use crate::arguments::wrong_type;
 use crate::exceptions::{CreateError, PolicyError};
 
-/// One to four limits, each per window of time. The windows nest.
+/// One to four limits, each per window of time. Each window length divides the next longer one.
 ///
 /// Args:
 ///     text: ``[fixed|sliding] LIMIT/[N]UNIT, …``. The units are second, minute, hour and day, or
@@ -41,8 +41,9 @@ impl Policy {
 
     /// How the windows count.
     ///
-    /// The windows of ``"fixed"`` are aligned to the Unix epoch. Those of ``"sliding"`` end now:
-    /// the previous window counts by the part of it that they still cover.
+    /// ``"fixed"`` counts in windows that are aligned to the Unix epoch. ``"sliding"`` adds the
+    /// previous window's count, in proportion to the part of that window that is less than one
+    /// window length ago.
     #[getter]
     fn algorithm(&self) -> &'static str {
         self.policy.algorithm().as_str()
@@ -66,7 +67,7 @@ impl Policy {
         let pairs = self
             .policy
             .never_binding()
-            .map(|(idle, other)| (Quota::from(&idle), Quota::from(&other)));
+            .map(|(redundant, binding)| (Quota::from(&redundant), Quota::from(&binding)));
         PyTuple::new(py, pairs.collect::<Vec<_>>())
     }
 
@@ -131,7 +132,7 @@ impl Quota {
     }
 }
 
-/// Returns the quota of a policy that was pickled or copied. Only `pickle` and `copy` call it.
+/// Returns the `Quota` of these values. Only `pickle` and `copy` call it, to restore a quota.
 ///
 /// >>> import pickle
 /// >>> from keytally import Policy
@@ -182,8 +183,8 @@ pub(crate) fn plans(plans: &Bound<'_, PyMapping>) -> PyResult<Vec<Plan>> {
         .items()?
         .iter()
         .map(|item| {
-            let (text, policy): (String, PolicyArgument) = item.extract()?;
-            plan(&text, policy.0)
+            let (name, policy): (String, PolicyArgument) = item.extract()?;
+            plan(&name, policy.0)
         })
         .collect()
 }

@@ -322,7 +322,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         record.grace_until = stored_s(grace_until);
         record.tag = pepper.mac(key.expose().as_bytes()).tag();
         record.pepper = number;
-        self.write(at, record, key.hint().last_word());
+        self.write(at, record, key.hint().last_to_word());
         Ok(key)
     }
 
@@ -475,7 +475,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         let layout = &self.gate.layout;
         at.tally().store(layout.unused(layout.stamp_at(now)), Ordering::Release);
         stop(Stop::TallyCleared);
-        self.write(at, record, Hint::new(text).last_word());
+        self.write(at, record, Hint::new(text).last_to_word());
         Ok(())
     }
 
