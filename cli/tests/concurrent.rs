@@ -130,7 +130,7 @@ fn command_that_times_out_names_the_lock_holder() {
     let sandbox = sandbox_with_gate();
     let (_, id) = sandbox.issue(GATE, &["--account", "1"]);
     let id = id.as_str();
-    let holder = format!("api.gate: process {} (processes", std::process::id());
+    let holder = format!("api.gate: process {} (concurrent", std::process::id());
     while_administering(&sandbox, || {
         for args in [
             &["issue", GATE, "--account", "1"][..],

@@ -129,7 +129,7 @@ fn of_a_flaw() {
         (&flaw(FlawKind::NoPepper { pepper: 3 }), &["pepper number 3"]),
         (&flaw(FlawKind::NoTally), &["not a tally"]),
         (&flaw(FlawKind::FutureTally), &["wrong clock", "corrects it"]),
-        (&Flaw::new(6, None, FlawKind::NoTally), &["record 6 holds"]),
+        (&Flaw::new(6, None, FlawKind::NoTally), &["record 6 has a word"]),
     ]);
 }
 
