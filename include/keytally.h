@@ -843,10 +843,11 @@ uint32_t kt_version(void);
 const char *kt_version_string(void);
 
 /**
- * Returns one English sentence, without a full stop: what a status means and what would be right.
+ * Returns the message of a status: one English sentence, without a full stop, on what is wrong and
+ * what is expected instead.
  *
- * Returns a sentence for an unknown number too, never NULL. The text is static: do not free it. Any
- * thread may call it.
+ * Never returns NULL: an unknown number has a message too. The text is static: do not free it. Any
+ * thread may call this function.
  *
  * ```c
  * kt_status status = kt_limiter_open("addresses.limiter", &limiter);

@@ -1,7 +1,8 @@
 //! The features `serde` and `defmt`.
 #![cfg(any(feature = "serde", feature = "defmt"))]
 
-/// The values that programs log or store.
+/// Tests of the values that programs log, which serialize, and of those that programs store, which
+/// also deserialize.
 #[cfg(feature = "serde")]
 mod serde {
     use keytally_core::{Charge, KeyId, Outcome, Policy, Quota, Reason, Timestamp, decide};
@@ -33,7 +34,7 @@ mod serde {
     }
 
     #[test]
-    fn stored_values_read_back() {
+    fn stored_values_round_trip() {
         let charge = Charge { cost: 3, at: Timestamp::from_unix_ms(1500) };
         let text = to_value(charge).unwrap().to_string();
         assert_eq!(
@@ -51,7 +52,7 @@ mod serde {
     }
 }
 
-/// Checks only the trait: the texts are formatted on the firmware's host.
+/// Checks only that the trait is implemented: the computer that receives the log makes the texts.
 #[cfg(feature = "defmt")]
 #[test]
 fn logged_values_implement_defmt_format() {
@@ -60,23 +61,24 @@ fn logged_values_implement_defmt_format() {
     };
     use keytally_core::{Timestamp, Window};
 
-    const fn formats<T: defmt::Format>() -> usize {
+    // The bound is what this test checks, when it is compiled. The size is only a value to return.
+    const fn size_of_format<T: defmt::Format>() -> usize {
         size_of::<T>()
     }
 
     let sizes = [
-        formats::<Algorithm>(),
-        formats::<Charge>(),
-        formats::<Holder>(),
-        formats::<KeyId>(),
-        formats::<Name>(),
-        formats::<Outcome>(),
-        formats::<Policy>(),
-        formats::<Quota>(),
-        formats::<QuotaState>(),
-        formats::<Reason>(),
-        formats::<Timestamp>(),
-        formats::<Window>(),
+        size_of_format::<Algorithm>(),
+        size_of_format::<Charge>(),
+        size_of_format::<Holder>(),
+        size_of_format::<KeyId>(),
+        size_of_format::<Name>(),
+        size_of_format::<Outcome>(),
+        size_of_format::<Policy>(),
+        size_of_format::<Quota>(),
+        size_of_format::<QuotaState>(),
+        size_of_format::<Reason>(),
+        size_of_format::<Timestamp>(),
+        size_of_format::<Window>(),
     ];
     assert!(sizes.iter().all(|&size| size > 0));
 }

@@ -1,16 +1,16 @@
-//! The C interface of Keytally: what `include/keytally.h` declares. `cargo xtask header` generates that
-//! header from this crate.
+//! The C interface of Keytally: what `include/keytally.h` declares. `cargo xtask header` generates
+//! that header from this crate.
 //!
-//! Modules, lowest first. Each imports only those above it in this table.
+//! Each module imports only modules of earlier rows of this table.
 //!
 //! | file | content |
 //! |---|---|
-//! | `status.rs` | each error, its number and its sentence |
-//! | `pointers.rs` | pointers from C as types that are checked before they are followed; handles; all unsafe code |
+//! | `status.rs` | the statuses: the number and the message of each |
+//! | `pointers.rs` | pointers from C, checked before a dereference; handles; all unsafe code |
 //! | `guard.rs` | the panic boundary |
 //! | `time.rs` | the time of a call: an explicit time, or the system clock |
 //! | `text.rs` | texts in the caller's buffers |
-//! | `message.rs`, `version.rs` | sentences of statuses; versions |
+//! | `message.rs`, `version.rs` | messages of statuses; versions |
 //! | `policy.rs`, `key.rs` | policies and keys as text, without a table |
 //! | `request.rs`, `verdict.rs` | requests with options; the verdict and its HTTP response |
 //! | `limiter.rs`, `gate.rs` | the two tables: create, attach, check |
@@ -18,8 +18,9 @@
 //! | `administer.rs`, `inspect.rs` | changes to a gate's keys and plans; queries |
 //! | `files.rs` | with the feature `host`: both tables in mapped files, the clock, entropy |
 //!
-//! A C function does three things. It turns pointers into values or into a status, calls the function of
-//! the same name in [`keytally_core`] or [`keytally`](https://docs.rs/keytally), and writes the result.
+//! A C function does three things. It turns pointers into values or into a status. It calls the
+//! corresponding function of [`keytally_core`] or [`keytally`](https://docs.rs/keytally), such as
+//! `Gate::check` for `kt_gate_check`. It writes the result.
 #![cfg_attr(not(feature = "host"), no_std)]
 #![expect(non_camel_case_types, reason = "C sees these names")]
 
@@ -49,8 +50,9 @@ pub use {
     policy::*, request::*, status::*, time::*, verdict::*, version::*,
 };
 
-/// Loops without end. A panic would be a defect of the library, and docs/PANICS.md proves that a
-/// check has none. Without an operating system, it cannot be reported. Continuing would be worse.
+/// Loops without end. A panic is a defect of the library, and docs/PANICS.md shows that a check
+/// cannot panic. Without an operating system, this crate cannot report a panic, and it must not
+/// return to the caller.
 #[cfg(not(feature = "host"))]
 #[panic_handler]
 fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,4 +1,4 @@
-//! The sentence of a status, for C.
+//! The message of a status, for C.
 
 use core::ffi::c_char;
 
@@ -9,10 +9,11 @@ impl Numbered for kt_status {
     type Number = i32;
 }
 
-/// Returns one English sentence, without a full stop: what a status means and what would be right.
+/// Returns the message of a status: one English sentence, without a full stop, on what is wrong and
+/// what is expected instead.
 ///
-/// Returns a sentence for an unknown number too, never NULL. The text is static: do not free it. Any
-/// thread may call it.
+/// Never returns NULL: an unknown number has a message too. The text is static: do not free it. Any
+/// thread may call this function.
 ///
 /// ```c
 /// kt_status status = kt_limiter_open("addresses.limiter", &limiter);
@@ -20,8 +21,8 @@ impl Numbered for kt_status {
 /// ```
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_status_message(status: Number<kt_status>) -> In<'static, c_char> {
-    let known = kt_status::ALL.iter().find(|known| **known as i32 == status.0);
+    let found = kt_status::ALL.iter().find(|known| **known as i32 == status.0);
     In::from_static(
-        known.map_or(c"this number is not a status of keytally", |known| known.message()),
+        found.map_or(c"this number is not a status of keytally", |known| known.message()),
     )
 }

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, AsRawFd};
 use keytally_core::{LINE_LEN, Line};
 use memmap2::{MmapOptions, MmapRaw};
 
-/// The lines of a file, mapped and shared with every process that maps the same file. Unmapped when
-/// dropped.
+/// The memory of a table file as cache lines ([`Line`]), mapped and shared with every process that
+/// maps the same file. Unmapped when dropped.
 ///
 /// Only this crate can create one. [`Gate::table`](crate::Gate::table) and
 /// [`Limiter::table`](crate::Limiter::table) return the core's tables over it.
@@ -19,8 +19,8 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the first `lines` lines of a file that is open for reading and writing, and at least
-    /// that long.
+    /// Maps the first `lines * LINE_LEN` bytes of a file. The file must be open for reading and
+    /// writing, and be at least that long.
     pub(crate) fn new(file: impl AsFd, lines: usize) -> io::Result<Self> {
         let len = lines
             .checked_mul(LINE_LEN)
@@ -43,15 +43,16 @@ impl AsRef<[Line]> for Mapping {
         //   valid. Other threads and processes access this memory through their own `Line`s. All
         //   these accesses are atomic, as is every access through this slice, so there is no data
         //   race. A process that writes the file by other means also changes words while they are
-        //   in use: an atomic load then reads some value, and no code trusts it.
+        //   in use. An atomic load then reads an arbitrary value. Only the core uses the
+        //   value, and the core forbids unsafe code, so memory safety does not depend on it.
         // - No code creates a `&mut` to this memory: `map` is private, and only this function takes
         //   a pointer from it.
         // - The file must not be shortened while it is mapped. For a file, this relies on every
-        //   program that may write it; for a table in memory, a seal enforces it. If it is
-        //   violated, touching a page that no longer exists raises SIGBUS, which kills the process
-        //   (or runs its handler). Nothing that belongs to others is read or written. One doubt
-        //   remains that no library can remove: the compiler assumes that mapped memory stays
-        //   mapped.
+        //   program that may write it. For a table without a file, which is a memfd, the seal
+        //   `F_SEAL_SHRINK` enforces it. If the file is shortened, an access to a page past its end
+        //   raises SIGBUS, which kills the process (or runs its handler). The access reaches no
+        //   other memory. No library can remove one doubt: the compiler assumes that the memory of
+        //   a slice stays mapped.
         unsafe { slice::from_raw_parts(self.map.as_ptr().cast::<Line>(), self.lines) }
     }
 }
@@ -81,9 +82,10 @@ mod tests {
         assert_eq!(mapping.as_ref().len(), 64);
         assert_eq!(mapping.as_ref().as_ptr().addr() % 64, 0);
         assert_eq!(format!("{mapping:?}"), "Mapping(4096 bytes)");
-        // A table that is created in the mapping is in the file.
+        // A table that is created in the mapping is in the file. After the header, a limiter of
+        // capacity 1 has three lines: two of one bucket, and one of lock words.
         let policy = "1/second".parse().unwrap();
-        keytally_core::Limiter::create_after(mapping, 62 - 1, &policy, 1, [0; 16]).unwrap();
+        keytally_core::Limiter::create_after(mapping, 64 - 3, &policy, 1, [0; 16]).unwrap();
         let mut magic = [0; 8];
         file.rewind().unwrap();
         file.read_exact(&mut magic).unwrap();

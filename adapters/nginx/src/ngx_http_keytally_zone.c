@@ -1,9 +1,10 @@
 /*
- * Limiters in nginx's shared-memory zones: they count by the value of a variable.
+ * Limiters in nginx's shared-memory zones. A limiter's subjects are the values of the zone's key,
+ * an expression with variables.
  *
- * nginx keeps a zone over a reload if its name and size stay the same. The name that nginx gets
- * here includes the key and the policy. So if either changes, counting starts over in a new zone,
- * and old counts are not read by a policy that they do not fit.
+ * nginx keeps a zone over a reload if its name and size stay the same. This module adds the key
+ * and the policy to the name of the shared memory. So if either changes, nginx creates new memory
+ * and the counts begin at 0. Otherwise the new policy would misread the counts of the old one.
  */
 #include "ngx_http_keytally.h"
 
@@ -28,7 +29,10 @@ static uint32_t ngx_http_keytally_zone_capacity(size_t len) {
     return low;
 }
 
-/** Creates the limiter in the zone's memory, or attaches to that of the previous configuration. */
+/**
+ * Creates the limiter in the zone's memory. If the memory was kept from the previous configuration,
+ * attaches to its limiter.
+ */
 static ngx_int_t ngx_http_keytally_init_zone(ngx_shm_zone_t *shm, void *data) {
     ngx_http_keytally_zone_t *zone = shm->data, *old = data;
     ngx_slab_pool_t *slab = (ngx_slab_pool_t *)shm->shm.addr;
@@ -49,6 +53,7 @@ static ngx_int_t ngx_http_keytally_init_zone(ngx_shm_zone_t *shm, void *data) {
         }
         slab->log_nomem = 0;
         status = kt_entropy(entropy);
+        /* The limiter's seed is the first 16 bytes of `entropy`. */
         if (status == KT_OK)
             status = kt_limiter_init(zone->table, zone->table_len, (const char *)zone->policy.data,
                                      zone->policy.len, capacity, entropy, &zone->handle);
@@ -83,26 +88,29 @@ static char *ngx_http_keytally_parse_size(ngx_conf_t *cf, ngx_str_t *text, ngx_s
 }
 
 /**
- * Reads the value of `policy=`, which begins in the word `at`, and moves `at` to its last word.
+ * Reads the value of `policy=`, which begins in the argument `at`, and sets `at` to the index of
+ * the argument in which it ends.
  *
- * nginx knows quotes only around whole words: it splits `policy="100/minute, 1000/hour"` in two,
- * but not `"policy=100/minute, 1000/hour"`.
+ * nginx treats quotes as such only around a whole argument: `"policy=100/minute, 1000/hour"` is one
+ * argument, but `policy="100/minute, 1000/hour"` is two. This function joins such arguments again.
+ * In its lengths, 7 is that of `policy=`, 8 adds the opening quote, and 9 the closing quote.
  */
 static char *ngx_http_keytally_read_policy(ngx_conf_t *cf, ngx_uint_t *at, ngx_str_t *policy) {
-    ngx_str_t *words = cf->args->elts, first = words[*at];
+    ngx_str_t *args = cf->args->elts, first = args[*at];
     policy->data = first.data + 7;
     policy->len = first.len - 7;
     if (policy->len == 0 || policy->data[0] != '"') return NGX_CONF_OK;
 
     ngx_uint_t last = *at;
-    while (words[last].len < (last == *at ? 9 : 1) || words[last].data[words[last].len - 1] != '"')
+    /* A `policy="` alone has an opening quote at its end, not a closing one. */
+    while (args[last].len < (last == *at ? 9 : 1) || args[last].data[args[last].len - 1] != '"')
         if (++last == cf->args->nelts) return "has a \"policy=\" without its closing quote";
     size_t len = 0;
-    for (ngx_uint_t i = *at; i <= last; i++) len += words[i].len + 1;
+    for (ngx_uint_t i = *at; i <= last; i++) len += args[i].len + 1;
     u_char *text = ngx_pnalloc(cf->pool, len), *end = text;
     if (text == NULL) return NGX_CONF_ERROR;
     for (ngx_uint_t i = *at; i <= last; i++)
-        end = ngx_sprintf(end, i == *at ? "%V" : " %V", &words[i]);
+        end = ngx_sprintf(end, i == *at ? "%V" : " %V", &args[i]);
     policy->data = text + 8;
     policy->len = (size_t)(end - text) - 9;
     *at = last;
@@ -111,15 +119,15 @@ static char *ngx_http_keytally_read_policy(ngx_conf_t *cf, ngx_uint_t *at, ngx_s
 
 /** Reports an invalid policy as an error of the configuration. */
 static char *ngx_http_keytally_check_policy(ngx_conf_t *cf, ngx_str_t *policy) {
-    char sentence[KT_POLICY_SIZE];
+    char buffer[KT_POLICY_SIZE]; /* for the normalized policy, or for the error message */
     size_t len;
-    if (kt_policy_check((const char *)policy->data, policy->len, sentence, sizeof sentence, &len) ==
+    if (kt_policy_check((const char *)policy->data, policy->len, buffer, sizeof buffer, &len) ==
         KT_OK)
         return NGX_CONF_OK;
-    if (kt_policy_explain((const char *)policy->data, policy->len, sentence, sizeof sentence,
-                          &len) != KT_OK)
+    if (kt_policy_explain((const char *)policy->data, policy->len, buffer, sizeof buffer, &len) !=
+        KT_OK)
         len = 0;
-    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"policy=\": %*s", len, sentence);
+    ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "\"policy=\": %*s", len, buffer);
     return NGX_CONF_ERROR;
 }
 
@@ -127,20 +135,20 @@ static char *ngx_http_keytally_check_policy(ngx_conf_t *cf, ngx_str_t *policy) {
 char *ngx_http_keytally_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
     ngx_http_keytally_main_conf_t *kmcf = conf;
-    ngx_str_t *words = cf->args->elts, key = ngx_string("$keytally_client_address");
+    ngx_str_t *args = cf->args->elts, key = ngx_string("$keytally_client_address");
     ssize_t size = 0;
-    ngx_http_keytally_zone_t *zone = ngx_pcalloc(cf->pool, sizeof *zone), **slot;
+    ngx_http_keytally_zone_t *zone = ngx_pcalloc(cf->pool, sizeof *zone), **entry;
     if (zone == NULL) return NGX_CONF_ERROR;
     for (ngx_uint_t i = 1; i < cf->args->nelts; i++) {
-        ngx_str_t word = words[i];
-        if (ngx_strncmp(word.data, "zone=", 5) == 0) {
-            ngx_str_t text = {word.len - 5, word.data + 5};
+        ngx_str_t arg = args[i];
+        if (ngx_strncmp(arg.data, "zone=", 5) == 0) {
+            ngx_str_t text = {arg.len - 5, arg.data + 5};
             if (ngx_http_keytally_parse_size(cf, &text, &zone->name, &size) != NGX_CONF_OK)
                 return NGX_CONF_ERROR;
-        } else if (ngx_strncmp(word.data, "key=", 4) == 0) {
-            key.data = word.data + 4;
-            key.len = word.len - 4;
-        } else if (ngx_strncmp(word.data, "policy=", 7) == 0) {
+        } else if (ngx_strncmp(arg.data, "key=", 4) == 0) {
+            key.data = arg.data + 4;
+            key.len = arg.len - 4;
+        } else if (ngx_strncmp(arg.data, "policy=", 7) == 0) {
             char *error = ngx_http_keytally_read_policy(cf, &i, &zone->policy);
             if (error != NGX_CONF_OK) return error;
             if (ngx_http_keytally_check_policy(cf, &zone->policy) != NGX_CONF_OK)
@@ -177,11 +185,11 @@ char *ngx_http_keytally_limit_zone(ngx_conf_t *cf, ngx_command_t *cmd, void *con
     ngx_sprintf(name.data, "%V %V %V", &zone->name, &key, &zone->policy);
     ngx_shm_zone_t *shm = ngx_shared_memory_add(cf, &name, (size_t)size, &ngx_http_keytally_module);
     ngx_pool_cleanup_t *cleanup = ngx_pool_cleanup_add(cf->pool, 0);
-    if (shm == NULL || cleanup == NULL || (slot = ngx_array_push(&kmcf->zones)) == NULL)
+    if (shm == NULL || cleanup == NULL || (entry = ngx_array_push(&kmcf->zones)) == NULL)
         return NGX_CONF_ERROR;
     cleanup->handler = ngx_http_keytally_zone_cleanup;
     cleanup->data = zone;
-    *slot = zone;
+    *entry = zone;
     shm->init = ngx_http_keytally_init_zone;
     shm->data = zone;
     return NGX_CONF_OK;

@@ -18,8 +18,8 @@ use crate::views::ListedKey;
 
 /// List the keys with their plans and their use
 ///
-/// Use is shown as used/limit for each window. The time of the last use is exact to the shortest
-/// window.
+/// Use is shown as used/limit for each window. The time of the last use is rounded down to the
+/// beginning of the shortest window.
 #[derive(Args)]
 pub(crate) struct List {
     #[command(flatten)]
@@ -38,7 +38,7 @@ struct Listing {
     keys: Vec<ListedKey>,
 }
 
-/// A gate as a whole.
+/// The figures of a whole gate.
 #[derive(Serialize)]
 pub(crate) struct Summary {
     gate: String,
@@ -49,16 +49,18 @@ pub(crate) struct Summary {
     algorithm: &'static str,
     plans: Vec<PlanText>,
     peppers: Vec<PepperUse>,
-    /// Keys whose tally is ahead of the system clock by more than the tolerance.
+    /// The number of keys whose tally is ahead of the system clock by more than [`TOLERANCE_MS`].
     keys_ahead: usize,
-    /// The largest such difference, in seconds.
+    /// By how much the most advanced of these tallies is ahead, in seconds; 0 if there are none.
     clock_ahead_s: u32,
 }
 
-/// The number of keys that are stored under a pepper. The pepper is needed while there are any.
+/// A pepper, and how many keys need it.
 #[derive(Serialize)]
 struct PepperUse {
+    /// The number of the pepper.
     number: u8,
+    /// The number of keys whose MAC was computed with the pepper.
     keys: usize,
 }
 
@@ -103,7 +105,7 @@ impl Listing {
             .iter()
             .map(|window| window.to_string().to_uppercase())
             .collect();
-        let mut columns = vec![
+        let mut headings = vec![
             left("KEY"),
             left("KEY ID"),
             right("ACCOUNT"),
@@ -111,14 +113,14 @@ impl Listing {
             left("PLAN"),
             left("STATE"),
         ];
-        columns.extend(windows.iter().map(|window| right(window)));
-        columns.extend([left("LAST USE"), left("EXPIRES")]);
-        let mut table = Columns::new(columns);
+        headings.extend(windows.iter().map(|window| right(window)));
+        headings.extend([left("LAST USE"), left("EXPIRES")]);
+        let mut columns = Columns::new(headings);
         for key in &self.keys {
-            table.push(row(key));
+            columns.push(row(key));
         }
         writeln!(out)?;
-        table.write(&mut out)?;
+        columns.write(&mut out)?;
         for key in &self.keys {
             if let Some(until) = &key.grace_until {
                 writeln!(
@@ -173,8 +175,8 @@ impl Summary {
             self.clock_ahead_s = self.clock_ahead_s.max(info.clock_ahead_s);
         }
         let pepper = info.pepper;
-        match self.peppers.iter_mut().find(|other| other.number == pepper) {
-            Some(there) => there.keys += 1,
+        match self.peppers.iter_mut().find(|known| known.number == pepper) {
+            Some(known) => known.keys += 1,
             None => {
                 self.peppers.push(PepperUse { number: pepper, keys: 1 });
                 self.peppers.sort_unstable_by_key(|pepper| pepper.number);
@@ -186,7 +188,8 @@ impl Summary {
     pub(crate) fn clock_warning(&self) -> Option<String> {
         (self.keys_ahead > 0).then(|| {
             format!(
-                "clock: the tally of {} is up to {} s ahead of the system clock; the next check of a key corrects it",
+                "clock: the tally of {} is up to {} s ahead of the system clock; \
+                 the next check of a key corrects it",
                 pluralized(self.keys_ahead, "key"),
                 self.clock_ahead_s
             )

@@ -1,5 +1,6 @@
-// Makes equal calls by the C functions and by the wrapper: `cost c|cpp TIMES`. The suite counts the instructions of both: the
-// wrapper may add two to a check.
+// Makes the same checks by the C functions, or by the C++ wrapper: `cost c TIMES`, `cost cpp TIMES`.
+// `check_overhead` in tools/xtask/src/native.rs runs both and counts their instructions. The
+// wrapper may add at most two instructions to a check.
 #include <keytally.hpp>
 
 #include <cstdio>
@@ -10,7 +11,8 @@ using keytally::Limiter;
 using keytally::Time;
 
 static constexpr std::uint64_t START_MS = 1767225600000;
-static constexpr std::string_view SUBJECT = "203.0.113.9", PEPPER = "a pepper of at least 32 bytes ...";
+static constexpr std::string_view SUBJECT = "203.0.113.9";
+static constexpr std::string_view PEPPER = "a pepper of at least 32 bytes ...";
 #define POLICY KT_TEXT("100000/minute, 1000000/hour")
 
 alignas(KT_TABLE_ALIGN) static unsigned char limiter_memory[KT_LIMITER_SIZE(100)];
@@ -22,20 +24,24 @@ static void must(kt_status status) {
     std::exit(1);
 }
 
-[[gnu::noinline]] static long by_c(kt_limiter *limiter, kt_gate *gate, const kt_key &key, std::size_t key_len, long times) {
+[[gnu::noinline]] static long check_by_c(kt_limiter *limiter, kt_gate *gate,
+                                          const kt_key &key, std::size_t key_len, long times) {
     long admitted = 0;
     for (long i = 0; i < times; i++) {
         kt_verdict verdict;
         std::uint64_t now_ms = START_MS + static_cast<std::uint64_t>(i);
-        must(kt_limiter_check(limiter, reinterpret_cast<const std::uint8_t *>(SUBJECT.data()), SUBJECT.size(), 1, now_ms, &verdict));
+        must(kt_limiter_check(limiter, reinterpret_cast<const std::uint8_t *>(SUBJECT.data()),
+                              SUBJECT.size(), 1, now_ms, &verdict));
         admitted += verdict.outcome == KT_ADMITTED;
-        must(kt_gate_check(gate, reinterpret_cast<const std::uint8_t *>(key.text), key_len, 1, now_ms, &verdict));
+        must(kt_gate_check(gate, reinterpret_cast<const std::uint8_t *>(key.text), key_len, 1,
+                           now_ms, &verdict));
         admitted += verdict.outcome == KT_ADMITTED;
     }
     return admitted;
 }
 
-[[gnu::noinline]] static long by_cpp(const Limiter &limiter, const Gate &gate, std::string_view key, long times) {
+[[gnu::noinline]] static long check_by_cpp(const Limiter &limiter, const Gate &gate,
+                                            std::string_view key, long times) {
     long admitted = 0;
     Time now{std::chrono::milliseconds(START_MS)};
     for (long i = 0; i < times; i++) {
@@ -48,7 +54,7 @@ static void must(kt_status status) {
 
 int main(int count, char **arguments) {
     if (count != 3) return 2;
-    // Fixed seeds, so that each run has the same instructions.
+    // The seed and the entropy are fixed, so that each run executes the same instructions.
     static const std::uint8_t seed[16] = {7};
     kt_limiter limiter;
     must(kt_limiter_init(limiter_memory, sizeof limiter_memory, POLICY, 100, seed, &limiter));
@@ -68,8 +74,9 @@ int main(int count, char **arguments) {
     auto wrapped_gate = Gate::attach(gate_memory, sizeof gate_memory, PEPPER);
     std::string_view text = key.text;
     long admitted = arguments[1] == std::string_view("c")
-                        ? by_c(wrapped_limiter.get(), wrapped_gate.get(), key, text.size(), times)
-                        : by_cpp(wrapped_limiter, wrapped_gate, text, times);
+                        ? check_by_c(wrapped_limiter.get(), wrapped_gate.get(), key,
+                                     text.size(), times)
+                        : check_by_cpp(wrapped_limiter, wrapped_gate, text, times);
     kt_gate_close(&gate);
     kt_limiter_close(&limiter);
     return admitted == 2 * times ? 0 : 1;

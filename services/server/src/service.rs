@@ -83,8 +83,8 @@ impl Service {
         let metrics = Metrics::new()?;
         let log = Log::start(metrics.dropped_lines())?;
         let gate = Followed::from_gate(gate, peppers, Ok)?;
-        let events = log.events();
-        gate.watch(move |event| events.gate(&event))?;
+        let events = log.gate_event_log();
+        gate.watch(move |event| events.log(&event))?;
         let guesses = GuessLimiter::new(settings.failures.as_ref())?;
         Ok(Arc::new(Self { gate, metrics, log, metrics_lock: Arc::default(), guesses, settings }))
     }
@@ -122,11 +122,12 @@ impl Service {
 
     /// Reopens the gate file, whether it was replaced or not.
     pub(crate) fn reopen(&self) {
-        let events = self.log.events();
+        let events = self.log.gate_event_log();
         match self.gate.reopen() {
-            Ok(()) => events
-                .gate(&FollowEvent::Reopened(self.gate.load().path().unwrap_or(Path::new("")))),
-            Err(error) => events.gate(&FollowEvent::Failed(&error)),
+            Ok(()) => {
+                events.log(&FollowEvent::Reopened(self.gate.load().path().unwrap_or(Path::new(""))))
+            }
+            Err(error) => events.log(&FollowEvent::Failed(&error)),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The log: a line on standard error for each refused request, up to a rate, and for each
-//! replacement of the gate file.
+//! The log: a line on standard error for each refused request, and for each event of the gate file.
+//! A request is refused if the outcome of its check is not `Admitted`.
 //!
-//! A separate thread writes the lines. Requests never wait for it: lines that do not fit its queue
-//! are counted and dropped.
+//! A separate thread writes the lines, at most [`LINES_PER_SECOND`]. Requests never wait for it:
+//! lines beyond this rate, and lines for which its queue has no room, are counted and dropped.
 
 use core::time::Duration;
 use std::io::{self, Write};
@@ -16,10 +16,11 @@ use prometheus::IntCounter;
 
 use keytally_cli::internal::times;
 
-/// The maximum number of lines per second. One more line has the number of those that were dropped.
+/// The maximum number of entries that are written per second. If more were to be written, a line
+/// with the number of dropped entries follows.
 const LINES_PER_SECOND: u64 = 20;
 
-/// The length of the queue, in lines.
+/// The length of the queue, in entries.
 const QUEUE_LEN: usize = 256;
 
 /// How long a shutdown waits for the last lines.
@@ -28,9 +29,12 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The log of a service.
 #[derive(Debug)]
 pub(crate) struct Log {
+    /// `None` only while the log is dropped.
     queue: Option<SyncSender<Entry>>,
-    /// Disconnected when the thread has written all lines.
+    /// A channel without messages, disconnected when the thread has written all lines. The mutex
+    /// makes the log `Sync`.
     finished: Mutex<Receiver<()>>,
+    /// Counts all lines that were dropped.
     dropped: IntCounter,
 }
 
@@ -43,16 +47,16 @@ enum Entry {
     Gate(String),
 }
 
-/// Logs events of the gate file, from threads that do not have the [`Log`].
+/// A handle that logs events of the gate file, for threads that do not have the [`Log`].
 #[derive(Debug)]
-pub(crate) struct Events {
+pub(crate) struct GateEventLog {
     queue: Option<SyncSender<Entry>>,
     dropped: IntCounter,
 }
 
-impl Events {
+impl GateEventLog {
     /// Logs that the gate file was replaced, or why the new file was not opened.
-    pub(crate) fn gate(&self, event: &FollowEvent<'_>) {
+    pub(crate) fn log(&self, event: &FollowEvent<'_>) {
         enqueue(self.queue.as_ref(), Entry::Gate(event.to_string()), &self.dropped);
     }
 }
@@ -71,8 +75,10 @@ struct Refusal {
     route: &'static str,
     outcome: Outcome,
     reason: Option<Reason>,
+    /// The key id and the account of the key, if it is known.
     holder: Option<(KeyId, u32)>,
     retry_after_s: Option<u32>,
+    /// Whether the service runs in shadow mode, which admits requests that it would refuse.
     shadow: bool,
 }
 
@@ -89,7 +95,7 @@ impl Log {
         Ok(Self { queue: Some(queue), finished: Mutex::new(finished), dropped })
     }
 
-    /// Logs a request that was refused, or in shadow mode would have been, with its retry time.
+    /// Logs a request that was refused, or that would have been refused without shadow mode.
     pub(crate) fn refusal(
         &self,
         route: &'static str,
@@ -109,15 +115,15 @@ impl Log {
         enqueue(self.queue.as_ref(), Entry::Refusal(line), &self.dropped);
     }
 
-    /// Returns the log for events of the gate file.
-    pub(crate) fn events(&self) -> Events {
-        Events { queue: self.queue.clone(), dropped: self.dropped.clone() }
+    /// Returns a handle that logs events of the gate file.
+    pub(crate) fn gate_event_log(&self) -> GateEventLog {
+        GateEventLog { queue: self.queue.clone(), dropped: self.dropped.clone() }
     }
 }
 
 impl Drop for Log {
-    /// Waits until the thread has written the queued lines, or for the timeout if standard error
-    /// blocks.
+    /// Waits until the thread has written the queued lines, at most for [`FLUSH_TIMEOUT`]. The wait
+    /// lasts that long if standard error blocks, or if a [`GateEventLog`] still exists.
     fn drop(&mut self) {
         self.queue = None;
         let finished = self.finished.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -152,7 +158,7 @@ impl Refusal {
     }
 }
 
-/// Writes entries until the channel is disconnected.
+/// Writes entries until all senders of the channel are dropped.
 fn write_lines(lines: &Receiver<Entry>, out: &mut RateLimitedWriter<impl Write>) {
     loop {
         match lines.recv_timeout(Duration::from_secs(1)) {
@@ -166,48 +172,50 @@ fn write_lines(lines: &Receiver<Entry>, out: &mut RateLimitedWriter<impl Write>)
 /// Writes a limited number of lines per second, and the number of those that it dropped.
 struct RateLimitedWriter<W> {
     out: W,
+    /// The current second, in Unix time.
     second: u64,
-    written: u64,
-    dropped: u64,
-    counter: IntCounter,
+    written_in_second: u64,
+    dropped_in_second: u64,
+    dropped: IntCounter,
 }
 
 impl<W: Write> RateLimitedWriter<W> {
-    fn new(out: W, counter: IntCounter) -> Self {
-        Self { out, second: 0, written: 0, dropped: 0, counter }
+    fn new(out: W, dropped: IntCounter) -> Self {
+        Self { out, second: 0, written_in_second: 0, dropped_in_second: 0, dropped }
     }
 
     fn write(&mut self, text: &str, second: u64) {
         self.start_second(second);
-        if self.written < LINES_PER_SECOND {
-            self.written += 1;
+        if self.written_in_second < LINES_PER_SECOND {
+            self.written_in_second += 1;
             // A write error is ignored: there is no other stream to report it on.
             let _ = writeln!(self.out, "{text}");
         } else {
-            self.dropped += 1;
-            self.counter.inc();
+            self.dropped_in_second += 1;
+            self.dropped.inc();
         }
     }
 
-    /// Starts the count of a new second.
+    /// If `second` is not the current second, writes the summary of that and starts the counts of
+    /// `second`.
     fn start_second(&mut self, second: u64) {
         if second != self.second {
             self.write_summary();
             self.second = second;
-            self.written = 0;
+            self.written_in_second = 0;
         }
     }
 
-    /// Writes how many lines of the second were dropped, if any.
+    /// Writes how many lines were dropped in the current second, if any.
     fn write_summary(&mut self) {
-        if self.dropped > 0 {
+        if self.dropped_in_second > 0 {
             let _ = writeln!(
                 self.out,
                 "{} dropped {} more lines in this second",
                 times::rfc3339(self.second),
-                self.dropped
+                self.dropped_in_second
             );
-            self.dropped = 0;
+            self.dropped_in_second = 0;
         }
     }
 }
@@ -220,8 +228,8 @@ mod tests {
     fn lines_beyond_the_rate_are_summarized() {
         let counter = IntCounter::new("dropped", "dropped").unwrap();
         let mut log = RateLimitedWriter::new(Vec::new(), counter.clone());
-        for second in [5, 6] {
-            for number in 0..LINES_PER_SECOND + 3 * (6 - second) {
+        for (second, lines) in [(5, LINES_PER_SECOND + 3), (6, LINES_PER_SECOND)] {
+            for number in 0..lines {
                 log.write(&format!("{second}.{number}"), second);
             }
         }
