@@ -22,9 +22,9 @@ pub use self::import::{IMPORT_GROUP, IMPORTED_KEY_LEN};
 pub use self::inspect::{Flaw, FlawKind, KeyInfo};
 pub use self::plan::Plan;
 use self::plan::common_layout;
-use crate::atomic;
 use crate::bits::{index, low, scale};
 use crate::charge::Charge;
+use crate::compare_exchange;
 use crate::decide::{self, Decision};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::key::{self, KeyId, Name, ParseKeyError};
@@ -338,7 +338,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// more window of each tally that was charged meanwhile: call it while no other thread charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
         let corrected =
-            self.records().filter(|at| atomic::correct(at.tally(), &self.layout, clock));
+            self.records().filter(|at| compare_exchange::correct(at.tally(), &self.layout, clock));
         corrected.count() as u64
     }
 
@@ -366,7 +366,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
                     // generation leaked through timing whether an unknown key's record is free
                     // (`cargo xtask test timing`).
                     if decision.next == word
-                        || atomic::exchange_decided(tally, word, decision.next).is_ok()
+                        || compare_exchange::exchange_decided(tally, word, decision.next).is_ok()
                     {
                         return Verdict::decided(
                             &self.layout,
@@ -406,7 +406,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             // If an administrator reassigned the record since, the key is verified again.
             let limits = self.limits(record.plan);
             let decision =
-                atomic::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
+                compare_exchange::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
                     at.is_unchanged(record).then(|| decide(&limits, word, now))
                 });
             if let Some(decision) = decision {
@@ -434,7 +434,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
             let (at, record) = self.find(key_id)?;
             let limits = self.limits(record.plan);
             let decision =
-                atomic::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
+                compare_exchange::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
                     at.is_unchanged(&record).then(|| decide(&limits, word, now))
                 });
             if let Some(decision) = decision {

@@ -71,7 +71,7 @@ extern crate std;
 // quotas    the state of each window of a tally
 // decide    the decision: a pure function of layout, limits, word, time and cost
 // policy    policy text, such as `100/minute, 1000/hour`
-// atomic    the compare-exchange loop around a decision
+// compare_exchange  the compare-exchange loop around a decision
 // line      the cache line that tables consist of
 // header    the header of every table
 // key       the form of keys and key ids
@@ -86,9 +86,9 @@ extern crate std;
 // Inlining: on 64-bit targets, `inline(always)` stands where the instruction counts of a check rose
 // without it (`cargo xtask test budgets`). On smaller targets such functions stay calls, since code
 // size matters more there.
-mod atomic;
 mod bits;
 mod charge;
+mod compare_exchange;
 #[cfg(any(feature = "serde", feature = "defmt"))]
 mod formats;
 mod gate;

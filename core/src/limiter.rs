@@ -33,9 +33,9 @@ use siphasher::sip::SipHasher13;
 
 pub use self::insert::CLAIM_SPINS;
 use self::insert::Insertion;
-use crate::atomic;
 use crate::bits::{high, index, join, low, scale};
 use crate::charge::Charge;
+use crate::compare_exchange;
 use crate::decide::{self, Decision};
 use crate::header::{AttachError, CreateError, Header, TableKind};
 use crate::line::{LINE_WORDS, Line};
@@ -288,7 +288,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// more window of each tally that was charged meanwhile: call it while no other thread charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
         let slots = (0..self.buckets).flat_map(|bucket| self.slots(bucket));
-        slots.filter(|slot| atomic::correct(slot.tally(), &self.layout, clock)).count() as u64
+        slots.filter(|slot| compare_exchange::correct(slot.tally(), &self.layout, clock)).count()
+            as u64
     }
 
     /// Returns how many subjects have a slot that cannot be reused at `now`. Reads the whole table.
@@ -328,7 +329,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             let decision = decide(seen.word, now);
             let exchanged = match decision.next {
                 same if same == seen.word => Ok(()),
-                next => atomic::exchange_decided(slot.tally(), seen.word, next),
+                next => compare_exchange::exchange_decided(slot.tally(), seen.word, next),
             };
             match exchanged {
                 Ok(()) => {
@@ -364,9 +365,10 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             if let Some(present) = &found
                 && let Some(corrected) = decide::correction(&self.layout, word, &mut now, clock)
             {
-                let word = atomic::exchange_decided(present.slot.tally(), word, corrected)
-                    .err()
-                    .unwrap_or(corrected);
+                let word =
+                    compare_exchange::exchange_decided(present.slot.tally(), word, corrected)
+                        .err()
+                        .unwrap_or(corrected);
                 found = found.map(|found| Found { word, ..found });
                 continue;
             }
@@ -376,7 +378,11 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             }
             found = match found {
                 Some(found) => {
-                    match atomic::exchange_decided(found.slot.tally(), word, decision.next) {
+                    match compare_exchange::exchange_decided(
+                        found.slot.tally(),
+                        word,
+                        decision.next,
+                    ) {
                         Ok(()) => break decision,
                         Err(present) => Some(Found { word: present, ..found }),
                     }

@@ -8,8 +8,8 @@ use super::ids::RecordIds;
 use super::{
     ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_KEY_LEN, IMPORTS_WORD, MAX_ENVS, PEPPER_LINE, Plan,
 };
-use crate::atomic;
 use crate::bits::scale;
+use crate::compare_exchange;
 use crate::key::{self, Hint, Key, KeyId, Name, SECRET_LEN};
 use crate::line::{LINE_WORDS, Line};
 use crate::mac::{MAX_PEPPERS, Pepper};
@@ -434,7 +434,13 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
             }
             // As in a limiter: only if the windows have passed for a late clock too.
             let tally = at.tally();
-            let word = atomic::corrected(tally, tally.load(Ordering::Acquire), layout, now, clock);
+            let word = compare_exchange::corrected(
+                tally,
+                tally.load(Ordering::Acquire),
+                layout,
+                now,
+                clock,
+            );
             if layout.is_reusable(word, *now) {
                 reusable = Some(at);
             }

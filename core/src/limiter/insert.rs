@@ -40,8 +40,8 @@
 //! They are locked in the order of their numbers.
 
 use super::{Limiter, Slot, Subject};
-use crate::atomic::{self, exchange};
 use crate::bits::index;
+use crate::compare_exchange::{self, exchange};
 use crate::line::{LINE_WORDS, Line};
 use crate::stop::{Stop, stop};
 use crate::sync::{AtomicU64, MODELED, Ordering, pause};
@@ -194,7 +194,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             }
             // Without the correction, a tally that a wrong clock stamped would keep its slot until
             // that time.
-            let word = atomic::corrected(slot.tally(), word, &self.layout, now, clock);
+            let word = compare_exchange::corrected(slot.tally(), word, &self.layout, now, clock);
             if self.layout.is_reusable(word, *now) {
                 searched.reusable = searched.reusable.or(Some(slot));
             } else {

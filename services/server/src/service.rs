@@ -125,7 +125,8 @@ impl Service {
         let events = self.log.gate_event_log();
         match self.gate.reopen() {
             Ok(()) => {
-                events.log(&FollowEvent::Reopened(self.gate.load().path().unwrap_or(Path::new(""))))
+                events
+                    .log(&FollowEvent::Reopened(self.gate.load().path().unwrap_or(Path::new(""))));
             }
             Err(error) => events.log(&FollowEvent::Failed(&error)),
         }

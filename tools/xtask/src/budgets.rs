@@ -301,7 +301,15 @@ const PARTS: &[(&str, &[&str])] = &[
     ("HMAC and the comparison, without the compressions", &["core/src/mac.rs", "subtle", "sha2"]),
     (
         "the slot or the record: found, read and exchanged",
-        &["limiter.rs", "gate.rs", "record.rs", "line.rs", "plan.rs", "atomic.rs", "sync.rs"],
+        &[
+            "limiter.rs",
+            "gate.rs",
+            "record.rs",
+            "line.rs",
+            "plan.rs",
+            "compare_exchange.rs",
+            "sync.rs",
+        ],
     ),
     ("the decision", &["decide.rs", "tally.rs", "quota.rs", "policy.rs", "time.rs", "bits.rs"]),
     ("the verdict", &["verdict.rs", "quotas.rs", "outcome.rs"]),

@@ -185,7 +185,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "keytally_core::decide",
             "keytally_core::tally",
             "keytally_core::time",
-            "keytally_core::atomic",
+            "keytally_core::compare_exchange",
             "keytally_core::bits",
             "keytally_core::quota",
             "keytally_core::outcome",

@@ -226,7 +226,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
          `budgets` notices.",
         &[(
             "core/src/gate.rs",
-            "Gate<M>::check_with: if decision.next == word && atomic::exchange_decided(tally, word, decision.next).is_ok() {",
+            "Gate<M>::check_with: if decision.next == word && compare_exchange::exchange_decided(tally, word, decision.next).is_ok() {",
         )],
     ),
     (

@@ -429,7 +429,7 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
     for quota in verdict.private_.as_chunks_mut::<4>().0 {
         let window = bytes.pick(&[60, 3600, 1, 2_678_400, 0, u32::MAX]);
         let flags = u32::from(bytes.byte()) << 24;
-        *quota = [bytes.cost(), bytes.cost(), window | flags, bytes.word() as u32];
+        *quota = [bytes.cost(), bytes.cost(), window | flags, u32::from_le_bytes(bytes.array())];
     }
     let mut buffer = [0x21; KT_HEADERS_SIZE];
     let len = bytes.pick(&[KT_HEADERS_SIZE, KT_HEADERS_SIZE, 100, 0]);
