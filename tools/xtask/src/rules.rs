@@ -65,7 +65,6 @@ const RULES: &[Rule] = &[
             "ffi-c/src/limiter.rs",
             "ffi-c/src/message.rs",
             "ffi-c/src/policy.rs",
-            "ffi-c/src/status.rs",
             "ffi-c/src/verdict.rs",
             "ffi-c/src/version.rs",
         ],
