@@ -119,7 +119,7 @@ impl<'a> GateConfig<'a> {
         Self { hints, ..self }
     }
 
-    /// Returns the lines that the gate takes, of [`LINE_LEN`](crate::LINE_LEN) bytes each. For a
+    /// Returns the lines that the gate takes, of [`LINE_LEN`] bytes each. For a
     /// configuration that no gate has, use [`validate`](Self::validate).
     pub const fn lines(&self) -> usize {
         lines(header_lines(self.plan_slots), self.keys, self.hints)
