@@ -17,7 +17,7 @@ int main(void) {
     kt_gate *gate;
     kt_status status = kt_gate_open("api.gate", peppers, peppers ? strlen(peppers) : 0, &gate);
 
-    const kt_new_key new_key = {KT_TEXT("live"), KT_TEXT("default"), 42, 0};
+    const kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0};
     uint8_t entropy[KT_ENTROPY_SIZE];
     kt_key key;
     uint64_t key_id;
