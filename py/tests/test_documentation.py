@@ -45,9 +45,7 @@ def test_page_code_runs_twice(page, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("KEYTALLY_PEPPER", "5a" * 32)
     keytally.Gate.create("api.gate", keys=2, plans={"default": "100/minute, 1000/hour"})
     text = ROOT.joinpath(page).read_text()
-    codes = re.findall(
-        r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
-    ) or [text]
+    codes = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) or [text]
     for code in codes * 2:
         exec(compile(code, page, "exec"), {})
     assert "X-RateLimit-Remaining: 999" in capsys.readouterr().out
