@@ -53,7 +53,7 @@ def test_module_prints_what_the_program_prints(arguments, pepper):
 def test_serve_ends_with_usage_and_names_its_package(command, arguments):
     ran = run(command, "serve", *arguments)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert "no command serve" in ran.stderr
+    assert "does not have the command serve" in ran.stderr
     assert "keytally-server" in ran.stderr
 
 
