@@ -288,7 +288,10 @@ impl Tools {
         let mut cargo = Command::new(&self.cargo);
         cargo
             .args(arguments)
-            .args(["--locked", "-Zbuild-std=core", "--target-dir", TARGET])
+            .args(["--locked", "-Zbuild-std=core", "-Ztrim-paths", "--target-dir", TARGET])
+            // The paths of source files are constants of a program: their lengths decide how the
+            // others are aligned, hence the instructions of a copy.
+            .env("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all")
             .env("RUSTC_BOOTSTRAP", "1")
             .env("RUSTC", self.cargo.with_file_name("rustc"))
             .env("RUSTDOC", self.cargo.with_file_name("rustdoc"))
