@@ -113,7 +113,7 @@ enum Task {
     },
     /// Measures speed, also of other implementations, and writes benches/RESULTS.md and the other
     /// pages and plots with its figures. Needs a machine without other load.
-    Bench(bench::Wanted),
+    Bench(bench::Options),
     /// Records the public items of the libraries: writes core/api.txt, host/api.txt and cli/api.txt.
     Api,
     /// Writes include/keytally.h from the sources of ffi-c.
@@ -185,8 +185,8 @@ fn run() -> Result<ExitCode> {
             timing::run(*samples)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Task::Bench(wanted) => {
-            bench::run(wanted)?;
+        Task::Bench(options) => {
+            bench::run(options)?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Api => {
