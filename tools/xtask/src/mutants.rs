@@ -49,7 +49,7 @@ struct Step {
     tests: &'static str,
     arguments: &'static [&'static str],
     /// The maximum time of the tests, five times their usual time on a busy machine. If they take
-    /// longer, the change is *endless*: it made a test run forever.
+    /// longer, the change is *endless*: it made a test run without end.
     timeout_s: u32,
 }
 

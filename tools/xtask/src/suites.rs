@@ -164,7 +164,7 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "interop",
-        about: "processes in C, C++ and Rust on one gate admit exactly the limit; the example servers keep the contract",
+        about: "processes in C, C++ and Rust on one gate admit exactly the limit; the example servers respond as documented",
         needs: &[&tools::C_TOOLCHAIN, &native::WORKERS],
         full_when_named: false,
         work: Work::Tests(&[TestFiles::all_of("keytally-ffi")]),

@@ -47,7 +47,7 @@ fn peppers() -> Peppers {
     let peppers = Peppers::new(&[bytes]).expect("one pepper");
     let words = core::ptr::from_ref(&peppers).cast::<u64>();
     let count = size_of_val(&peppers) / 8;
-    // Two states of 32 bytes and the fingerprint are undefined now. The compiler places the
+    // Two states of 32 bytes and the fingerprint are undefined now. The compiler puts the
     // fingerprint last. With another order, valgrind would report the opening of the gate.
     let first = (0..count)
         .find(|&index| is_defined(words.wrapping_add(index).cast_mut().cast(), 8).is_err());
