@@ -44,7 +44,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     Ok(format!("{checked} files"))
 }
 
-/// Returns the files that git tracks, and new files that it does not ignore.
+/// Returns the files that git tracks, and new files that it does not ignore, without symbolic links.
 fn files() -> Result<Vec<String>> {
     let mut git = Command::new("git");
     git.args([
@@ -55,7 +55,8 @@ fn files() -> Result<Vec<String>> {
         "--others",
         "--exclude-standard",
     ]);
-    Ok(command::run(git)?.lines().map(str::to_owned).collect())
+    let files = command::run(git)?;
+    Ok(files.lines().filter(|path| !Path::new(path).is_symlink()).map(str::to_owned).collect())
 }
 
 /// The content of the file [`LIST`].
