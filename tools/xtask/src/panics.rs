@@ -26,29 +26,29 @@ const REASONS: &[(&str, Kind, &str)] = &[
          fit in 64 bits of milliseconds.",
     ),
     (
-        "core/src/gate.rs",
+        "core/src/gate/table.rs",
         Kind::Index,
         "A record's number is the upper half of a product with the capacity, and so below the capacity.\n\
          Opening checked that the memory holds the header and that many records. The header's lines are\n\
          constants below its length.",
     ),
     (
-        "core/src/gate.rs",
+        "core/src/gate/table.rs",
         Kind::Arithmetic,
         "The sum is the index of a line, below the number of lines.",
     ),
     (
-        "core/src/gate/import.rs",
+        "core/src/gate/imported.rs",
         Kind::Index,
         "The header's lines are constants below its length. Opening checked that the memory holds it.",
     ),
     (
-        "core/src/gate/plan.rs",
+        "core/src/gate/plans.rs",
         Kind::Index,
         "A plan's number was compared with the number of plan slots.",
     ),
     (
-        "core/src/gate/plan.rs",
+        "core/src/gate/plans.rs",
         Kind::Arithmetic,
         "Opening checked that the records begin after the fixed lines.",
     ),
@@ -58,21 +58,15 @@ const REASONS: &[(&str, Kind, &str)] = &[
         "The parser checked that the text is longer than a body.",
     ),
     (
-        "core/src/limiter.rs",
+        "core/src/limiter/table.rs",
         Kind::Index,
         "A bucket's number is below the number of buckets. Opening checked that the memory holds them and\n\
          their lock words.",
     ),
     (
-        "core/src/limiter.rs",
+        "core/src/limiter/table.rs",
         Kind::Arithmetic,
         "A bucket's number is below the number of buckets, and a bucket has eight slots.",
-    ),
-    (
-        "core/src/limiter/insert.rs",
-        Kind::Index,
-        "A bucket's number is below the number of buckets. Opening checked that the memory holds their\n\
-         lock words.",
     ),
     (
         "core/src/limiter/insert.rs",
@@ -138,13 +132,15 @@ impl Kind {
 /// each edit.
 type PanicLines = HashMap<(String, Kind), Vec<String>>;
 
-/// Checks that the page lists what the object could panic on.
+/// Checks that the page lists the lines of the object that could panic.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let compiler = tools::compiler()?;
     let recorded = fs::read_to_string(PAGE).unwrap_or_default();
     if recorded.contains("rustc ") && !recorded.contains(&compiler) {
-        // Another compiler may prove more or less, so only the page's own is compared.
-        return Ok(format!("not compared: {PAGE} is of another compiler than {compiler}"));
+        // Another compiler may prove more or less, so the page holds only for its own.
+        return Ok(format!(
+            "not compared: {PAGE} was written with another compiler than {compiler}"
+        ));
     }
     let objdump = tools::OBJDUMP.among(found)?;
     let lines = panic_lines(objdump)?;
@@ -152,13 +148,13 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     let page = recorded;
     let new: Vec<&str> =
         fresh.lines().filter(|line| !page.lines().any(|other| other == *line)).collect();
-    let gone: Vec<&str> =
+    let removed: Vec<&str> =
         page.lines().filter(|line| !fresh.lines().any(|other| other == *line)).collect();
     ensure!(
         page == fresh,
-        "{PAGE} does not list the panics of this build.\nNew:\n{}\nGone:\n{}\nProve that the new ones cannot happen, then run `cargo xtask panics` to write the page",
+        "{PAGE} does not list the panics of this build.\nNew:\n{}\nRemoved:\n{}\nProve that the new ones cannot happen, then run `cargo xtask panics` to write the page",
         new.join("\n"),
-        gone.join("\n")
+        removed.join("\n")
     );
     Ok(format!(
         "{} lines could panic, each with a reason",
@@ -174,6 +170,7 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
+/// Builds the object and returns its lines that could panic.
 fn panic_lines(objdump: &Path) -> Result<PanicLines> {
     let mut build = cargo();
     build.args([
@@ -201,7 +198,9 @@ fn panic_lines(objdump: &Path) -> Result<PanicLines> {
     })
 }
 
-/// Finds the lines in a disassembly with line numbers and relocations.
+/// Returns the lines that could panic in a disassembly with line numbers and relocations.
+///
+/// `text` returns the text of a line of a file.
 fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> Result<PanicLines> {
     let mut lines = PanicLines::new();
     let mut at = None;
@@ -220,7 +219,7 @@ fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> R
         }
         let (file, number) = at.clone().context("a call without a line")?;
         let (file, text) = match file.find("library/core/") {
-            // The code between a panic and its handler does not count.
+            // The code that panics call is not a cause of panics.
             Some(from) if file[from..].starts_with("library/core/src/panic") => continue,
             Some(from) => ("library/core".to_owned(), file[from..].to_owned()),
             None => {
@@ -240,7 +239,7 @@ fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> R
     for texts in lines.values_mut() {
         texts.sort();
     }
-    ensure!(!lines.is_empty(), "the object has no panics at all and cannot be that of the checks");
+    ensure!(!lines.is_empty(), "the object has no panics, so it is not that of the checks");
     Ok(lines)
 }
 
@@ -271,7 +270,7 @@ On valid memory, none of them panics. Each group states why. On arbitrary memory
     let mut groups: Vec<_> = lines.iter().collect();
     groups.sort();
     for ((file, kind), texts) in groups {
-        let reason = REASONS.iter().find(|(other, of, _)| other == file && of == kind);
+        let reason = REASONS.iter().find(|reason| (reason.0, reason.1) == (file.as_str(), *kind));
         let (_, _, reason) = reason.with_context(|| {
             format!(
                 "tools/xtask/src/panics.rs has no reason for {} in {file}: {texts:?}",

@@ -18,8 +18,8 @@ use crate::tools::{self, Found};
 /// A run of the program, and the function in which its reports are allowed.
 struct Run {
     argument: &'static str,
-    /// What is undefined memory in this run.
-    undefined: &'static str,
+    /// The fact that the run hides from the check.
+    hidden: &'static str,
     function: Function,
 }
 
@@ -35,7 +35,7 @@ struct Function {
 const RUNS: [Run; 2] = [
     Run {
         argument: "secrets",
-        undefined: "a secret",
+        hidden: "a secret",
         function: Function {
             file: "src/gate/secret_match.rs",
             name: "new",
@@ -44,7 +44,7 @@ const RUNS: [Run; 2] = [
     },
     Run {
         argument: "ids",
-        undefined: "whether a key id exists",
+        hidden: "whether a key id exists",
         function: Function {
             file: "src/gate/refusal.rs",
             name: "mismatch_reason",
@@ -57,7 +57,7 @@ const RUNS: [Run; 2] = [
 const REPORTS: [&str; 2] =
     ["Conditional jump or move depends on uninitialised", "Use of uninitialised value"];
 
-/// Runs the program under valgrind, first with a comparison that must be reported.
+/// Runs the program under valgrind. The first run is a control, whose comparison must be reported.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let valgrind = tools::VALGRIND.among(found)?;
     let mut build = cargo();
@@ -71,7 +71,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
         "valgrind does not report a comparison that stops at the first difference"
     );
 
-    for Run { argument, undefined, function } in RUNS {
+    for Run { argument, hidden, function } in RUNS {
         let Function { file, name, begin } = function;
         let path = format!("core/{file}");
         let lines = lines_of(begin, &fs::read_to_string(&path)?)
@@ -81,19 +81,20 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
             reports(&output).into_iter().partition(|report| is_in(report, file, name, &lines));
         ensure!(
             others.is_empty(),
-            "a branch or an index depends on {undefined} outside of {path}:{}-{}:\n{}",
+            "a branch or an index depends on {hidden} outside of {path}:{}-{}:\n{}",
             lines.start(),
             lines.end(),
             others.iter().map(|report| report.join("\n")).collect::<Vec<_>>().join("\n\n")
         );
         ensure!(
             !allowed.is_empty(),
-            "valgrind reports nothing in `{name}`, which should use {undefined}:\n{output}"
+            "valgrind reports nothing in `{name}`, which depends on {hidden}:\n{output}"
         );
     }
     Ok("no branch, no index".to_owned())
 }
 
+/// Runs the program under valgrind. Returns the output.
 fn watch(valgrind: &Path, arguments: &[&str]) -> Result<String> {
     let mut watch = Command::new(valgrind);
     watch.args(["--leak-check=no", "--read-inline-info=yes", "--error-limit=no"]);
@@ -101,7 +102,7 @@ fn watch(valgrind: &Path, arguments: &[&str]) -> Result<String> {
     command::run(watch)
 }
 
-/// The stack of each report, the innermost frame first.
+/// Returns the stack of each report, with the innermost frame first.
 fn reports(output: &str) -> Vec<Vec<String>> {
     let mut reports = Vec::new();
     let mut lines = output.lines().peekable();
@@ -119,7 +120,7 @@ fn reports(output: &str) -> Vec<Vec<String>> {
     reports
 }
 
-/// Whether the innermost frame is a line of the function.
+/// Returns whether the innermost frame is one of these lines in the function `name`.
 fn is_in(report: &[String], file: &str, name: &str, lines: &RangeInclusive<usize>) -> bool {
     let Some((_, at)) = report.first().and_then(|frame| frame.split_once(": ")) else {
         return false;

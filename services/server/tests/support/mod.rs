@@ -1,10 +1,9 @@
 //! Support for the tests of the service: the support of the tests of the command line, a running
 //! service, and connections that send exact bytes.
 
-#[path = "../../../../cli/tests/support/mod.rs"]
-pub mod program;
-
 pub mod http2;
+/// A symbolic link to the support of the tests of the command line.
+pub mod program;
 pub mod server;
 pub mod wire;
 
@@ -22,6 +21,16 @@ pub const CONTACTS_OF_1: &str = concat!(
     r#"{"id":5,"name":"Emre Aydin","email":"emre.aydin@example.com"},"#,
     r#"{"id":6,"name":"Farah Qureshi","email":"farah.qureshi@example.com"}]}"#
 );
+
+/// Returns the key id in a key that begins with `kt_live_` or `kt_test_`.
+pub fn key_id(key: &str) -> &str {
+    &key[8..19]
+}
+
+/// Returns the secret and the checksum in a key that begins with `kt_live_` or `kt_test_`.
+pub fn secret(key: &str) -> &str {
+    &key[19..]
+}
 
 /// Calls `call`. Returns its result, and the Unix milliseconds before and after the call.
 pub fn timed<T>(call: impl FnOnce() -> T) -> (T, (u64, u64)) {
