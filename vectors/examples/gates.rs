@@ -19,8 +19,8 @@ fn main() {
     }
 }
 
-/// Creates a gate with its keys. They are imported, which keeps their ids. A key that has a previous
-/// secret is imported with it, and then rotated to the new one.
+/// Creates a gate with its keys. They are imported, which keeps their ids. A key that has a
+/// previous secret is imported with it, and then rotated to the new one.
 fn create_gate(path: &PathBuf, setup: &GateSetup) {
     let plans = vec![Plan::new("default", setup.policy.parse().unwrap()).unwrap()];
     let config = GateConfig::default().with_keys(64).with_plans(plans);

@@ -186,11 +186,12 @@ pub struct Answer {
     /// the smallest window first.
     #[serde(with = "decimal_u64s")]
     pub reset_s: Vec<u64>,
-    /// If denied: the earliest effective time, in Unix milliseconds, at which all windows have room.
+    /// If denied: the earliest effective time, in Unix milliseconds, at which all windows have
+    /// room.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "decimal_u64_or_none")]
     pub retry_at_ms: Option<u64>,
-    /// If denied: the seconds until that time, rounded up and at least 1. They are counted from the later of `now_ms` and `at_ms`, or from `now_ms` if
-    /// `at_ms` is more than 60 seconds ahead.
+    /// If denied: the seconds until that time, rounded up and at least 1. They are counted from the
+    /// later of `now_ms` and `at_ms`, or from `now_ms` if `at_ms` is more than 60 seconds ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
 }

@@ -159,8 +159,8 @@ fn macs_match_the_vectors() {
     }
 }
 
-/// Creates a gate of a vector file with its keys. They are imported, which keeps their ids. A key that
-/// has a previous secret is imported with it, and then rotated to the new one.
+/// Creates a gate of a vector file with its keys. They are imported, which keeps their ids. A key
+/// that has a previous secret is imported with it, and then rotated to the new one.
 fn create_gate(setup: &GateSetup) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
     let config =

@@ -2,10 +2,10 @@
 //!
 //! A layout here has a stamp of a few bits and counts of one to three bits, so it has a few hundred
 //! or thousand words. On each word, the tests apply every operation in every unit of time that the
-//! stamp can express and in the two units after, at several times within the unit. Checks have every
-//! cost from 0 to one above the largest limit. Refunds and settlements have every possible charge.
-//! This includes words with counts above their limits, late clocks, and stamps that only a wrong
-//! clock writes.
+//! stamp can express and in the two units after, at several times within the unit. Checks have
+//! every cost from 0 to one above the largest limit. Refunds and settlements have every possible
+//! charge. This includes words with counts above their limits, late clocks, and stamps that only a
+//! wrong clock writes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::MAX_QUOTAS;
@@ -47,8 +47,8 @@ macro_rules! layouts {
     };
 }
 
-// The tolerance for late clocks is a minute. In units of the smallest window, that is one unit in most
-// layouts, and three, nine or thirty in those whose name says it.
+// The tolerance for late clocks is a minute. In units of the smallest window, that is one unit in
+// most layouts, and three, nine or thirty in those whose name says it.
 layouts! {
     fixed_one_window: "3/60s", stamp 4, counts [2], at [500], 2_200_512;
     fixed_nine_units_of_lateness: "2/7s", stamp 5, counts [2], at [500], 9_434_368;
@@ -73,8 +73,8 @@ struct CoreAndModel {
     layout: Layout,
     limits: Limits,
     model: Model,
-    /// A word of the core is a word of the model, shifted left by this many bits. The core's fields are
-    /// in the high bits of a word, those of the model in the low bits.
+    /// A word of the core is a word of the model, shifted left by this many bits. The core's fields
+    /// are in the high bits of a word, those of the model in the low bits.
     shift: u32,
 }
 
@@ -174,7 +174,8 @@ impl CoreAndModel {
         );
     }
 
-    /// Compares reset, reuse of a slot, and correction. Returns whether the correction changed the word.
+    /// Compares reset, reuse of a slot, and correction. Returns whether the correction changed the
+    /// word.
     fn compare_reset_reuse_and_correction(&self, word: u64, now_ms: u64) -> bool {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
         let real = decide::reset(&self.layout, &self.limits, shifted, now);
@@ -198,8 +199,8 @@ impl CoreAndModel {
 fn compare(small: &SmallLayout) {
     let both = CoreAndModel::new(small);
     let unit_ms = u64::from(both.layout.windows()[0].seconds()) * 1000;
-    // The stamp of only ones is reserved, so the last unit that a stamp expresses is the second to last
-    // of its values. Times after it have the last stamp.
+    // The stamp of only ones is reserved, so the last unit that a stamp expresses is the second to
+    // last of its values. Times after it have the last stamp.
     let units = (0..(1u64 << small.stamp_bits) + 2).map(|unit| unit * unit_ms);
     let within_unit: Vec<u64> = small
         .times_in_unit

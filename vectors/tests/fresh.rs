@@ -31,8 +31,8 @@ fn generated_files_are_small_and_complete() {
     }
 }
 
-/// Returns the lines of a text, followed by a mark that equals no line. With the mark, a text differs
-/// from its own beginning.
+/// Returns the lines of a text, followed by a mark that equals no line. With the mark, a text
+/// differs from its own beginning.
 fn lines_of(text: &str) -> impl Iterator<Item = &str> {
     text.split('\n').chain(["(end of file)\n"])
 }

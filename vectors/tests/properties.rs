@@ -1,12 +1,12 @@
-//! Compares the core with the model on random policies, costs and clocks, and tests guarantees of the
-//! core.
+//! Compares the core with the model on random policies, costs and clocks, and tests guarantees of
+//! the core.
 
 use keytally_core::{Charge, Outcome, Policy, Timestamp, Verdict, decide};
 use keytally_vectors::model::{self, Model};
 use proptest::prelude::*;
 
-/// Generates valid policy texts with one to four nested windows, and limits from 1 to the largest that
-/// a tally can hold.
+/// Generates valid policy texts with one to four nested windows, and limits from 1 to the largest
+/// that a tally can hold.
 fn policy_text() -> impl Strategy<Value = String> {
     any::<bool>().prop_flat_map(policy_text_with_algorithm)
 }
@@ -33,8 +33,8 @@ fn policy_text_with_algorithm(sliding: bool) -> impl Strategy<Value = String> {
     )
 }
 
-/// Generates the change of a clock between two requests, in milliseconds. The clock mostly advances,
-/// sometimes goes back, and sometimes jumps by ten years.
+/// Generates the change of a clock between two requests, in milliseconds. The clock mostly
+/// advances, sometimes goes back, and sometimes jumps by ten years.
 fn clock_step() -> impl Strategy<Value = i64> {
     prop_oneof![
         6 => 0i64..2_000,
@@ -165,8 +165,8 @@ proptest! {
         }
     }
 
-    /// A denied request is denied a millisecond before its retry time. It is admitted at its retry time,
-    /// and after the seconds of Retry-After, if nothing else is spent.
+    /// A denied request is denied a millisecond before its retry time. It is admitted at its retry
+    /// time, and after the seconds of Retry-After, if nothing else is spent.
     #[test]
     fn retry_at_the_reported_time_succeeds_and_not_before(
         text in policy_text(),
@@ -191,8 +191,8 @@ proptest! {
         }
     }
 
-    /// No window of a fixed policy admits more than its limit, however the clock moves. A charge belongs
-    /// to the window of its effective time.
+    /// No window of a fixed policy admits more than its limit, however the clock moves. A charge
+    /// belongs to the window of its effective time.
     #[test]
     fn no_window_admits_more_than_its_limit(
         text in policy_text_with_algorithm(false),

@@ -1,5 +1,5 @@
-//! Tests the worst cases over any interval in docs/SEMANTICS.md: a sequence of checks reaches each, and
-//! none exceeds the bounds.
+//! Tests the worst cases over any interval in docs/SEMANTICS.md: a sequence of checks reaches each,
+//! and none exceeds the bounds.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{Algorithm, Outcome, Policy, Timestamp, decide};
@@ -10,7 +10,8 @@ const PAGE: &str = include_str!("../../docs/SEMANTICS.md");
 /// The start of a day in Unix milliseconds, at which all windows of the page's policies begin.
 const EDGE_MS: u64 = 1_699_920_000_000;
 
-/// Returns the largest cost that an interval of `d` milliseconds admits, by the formulas of the page.
+/// Returns the largest cost that an interval of `d` milliseconds admits, by the formulas of the
+/// page.
 fn bound(policy: &Policy, d: u64) -> u64 {
     let is_sliding = policy.algorithm() == Algorithm::Sliding;
     // `w` is the window in milliseconds.

@@ -26,8 +26,8 @@ fn every_file_on_the_page_exists() {
     }
 }
 
-/// Returns whether a file declares a test. The name of a test that a macro defines begins a line in the
-/// macro's call.
+/// Returns whether a file declares a test. The name of a test that a macro defines begins a line in
+/// the macro's call.
 fn declares(file: &str, name: &str) -> bool {
     let source = fs::read_to_string(root().join(file)).unwrap();
     source.contains(&format!("fn {name}(")) || source.contains(&format!("\n    {name}: \""))
@@ -52,7 +52,8 @@ fn every_test_on_the_page_exists() {
     assert!(tests > 40, "{tests}");
 }
 
-/// Each guarantee has the same five parts. The last part has lines that name a file and tests in it.
+/// Each guarantee has the same five parts. The last part has lines that name a file and tests in
+/// it.
 #[test]
 fn every_guarantee_has_its_parts_and_tests() {
     let guarantees = SEMANTICS.split("\n### ").skip(1);

@@ -33,8 +33,8 @@ const POLICIES: &[&str] = &[
     "sliding 3/minute, 5/5m, 7/hour, 9/day",
 ];
 
-/// The policies without cases of refunds, settlements and reuse of slots. Similar policies have such
-/// cases.
+/// The policies without cases of refunds, settlements and reuse of slots. Similar policies have
+/// such cases.
 const SHORTENED: &[&str] = &[
     "4294967295/day",
     "10/minute, 50/10m, 100/hour, 500/day",
@@ -42,8 +42,8 @@ const SHORTENED: &[&str] = &[
     "sliding 3/minute, 5/5m, 7/hour, 9/day",
 ];
 
-/// The names and policies of the sequences. In each, windows end and limits are reached within a few
-/// steps.
+/// The names and policies of the sequences. In each, windows end and limits are reached within a
+/// few steps.
 const SEQUENCES: &[(&str, &str)] = &[
     ("the default policy", "100/minute, 1000/hour"),
     ("a small limit", "3/10s"),
@@ -94,8 +94,8 @@ struct PolicyCases {
 }
 
 impl PolicyCases {
-    /// Checks unused tallies at the first and last times that a stamp can express, and full tallies at
-    /// the last.
+    /// Checks unused tallies at the first and last times that a stamp can express, and full tallies
+    /// at the last.
     fn times(&mut self) {
         let unit_ms = self.unit_ms();
         let last_stamp = u64::try_from(self.model.largest_stamp()).expect("a stamp");
@@ -137,8 +137,8 @@ impl PolicyCases {
         }
     }
 
-    /// Checks tallies whose counts are next to a limit, or the largest that fit the field. Counts above
-    /// the limit exist, because an administrator can lower a limit.
+    /// Checks tallies whose counts are next to a limit, or the largest that fit the field. Counts
+    /// above the limit exist, because an administrator can lower a limit.
     fn counts(&mut self) {
         let now_ms = NEW_YEAR_MS + self.unit_ms() / 4;
         for (i, quota) in self.model.policy().quotas.clone().into_iter().enumerate() {
@@ -174,8 +174,8 @@ impl PolicyCases {
         }
     }
 
-    /// Checks, corrections and resets by clocks that are behind the stamp, by up to the tolerance of a
-    /// minute and by more.
+    /// Checks, corrections and resets by clocks that are behind the stamp, by up to the tolerance
+    /// of a minute and by more.
     fn late_clocks(&mut self, corrections: &mut Vec<CorrectionCase>) {
         let unit_ms = self.unit_ms();
         let tolerance_ms = 60_000;
@@ -226,8 +226,8 @@ impl PolicyCases {
         }
     }
 
-    /// Checks sliding windows whose previous count is weighted, and finds the first millisecond with
-    /// room.
+    /// Checks sliding windows whose previous count is weighted, and finds the first millisecond
+    /// with room.
     fn sliding(&mut self) {
         if !self.is_sliding() {
             return;
@@ -467,8 +467,8 @@ impl PolicyCases {
         }
     }
 
-    /// Returns a tally with the stamp of a time. The functions give the counts of each quota: in the
-    /// window of the stamp, and in the window before, which only sliding policies count.
+    /// Returns a tally with the stamp of a time. The functions give the counts of each quota: in
+    /// the window of the stamp, and in the window before, which only sliding policies count.
     fn word(
         &self,
         time_ms: u64,

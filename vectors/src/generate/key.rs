@@ -94,8 +94,8 @@ fn invalid() -> Vec<InvalidKey> {
         key_id: 0x0123_4567_89ab_cdef,
         secret: 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff,
     });
-    // The key without `kt_live_`. Its first 11 digits are the id, the next 22 the secret, the last 6
-    // the checksum.
+    // The key without `kt_live_`. Its first 11 digits are the id, the next 22 the secret, the last
+    // 6 the checksum.
     let body = &valid_key[8..];
     let mut texts: Vec<(&str, String)> = vec![
         ("empty", String::new()),

@@ -195,8 +195,8 @@ const INVALID: &[&str] = &[
     "1/s, what, 3/h, 0/d",
 ];
 
-/// Lists of valid quotas that together are not a policy: two windows have the same length, windows do
-/// not nest, or the counts do not fit.
+/// Lists of valid quotas that together are not a policy: two windows have the same length, windows
+/// do not nest, or the counts do not fit.
 const INCOMPATIBLE: &[&str] = &[
     "1/s, 2/s",
     "1/60s, 1/minute",

@@ -196,8 +196,8 @@ impl Scenario {
         self.check("invalid, and more than any limit", &[&unknown], u32::MAX, NEW_YEAR_MS);
     }
 
-    /// Checks with the old and the new secret of a rotated key. They share one tally. The old secret is
-    /// valid until the end of its grace period.
+    /// Checks with the old and the new secret of a rotated key. They share one tally. The old
+    /// secret is valid until the end of its grace period.
     fn rotation(&mut self) {
         let new = self.gate.keys[ROTATED].text.clone();
         let old = self.gate.keys[ROTATED].previous.clone().expect("a rotated key");
@@ -265,8 +265,8 @@ impl Scenario {
     }
 }
 
-/// Returns responses to given verdicts: each outcome, names of windows, resets near the current time,
-/// the smallest and largest numbers.
+/// Returns responses to given verdicts: each outcome, names of windows, resets near the current
+/// time, the smallest and largest numbers.
 fn responses() -> Vec<ResponseCase> {
     let quota = |limit: u32, remaining: u32, window_s: u32, reset_s: u64| QuotaState {
         limit,

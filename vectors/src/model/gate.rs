@@ -96,8 +96,8 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Verifies the key, then decides on its tally, and charges if there is room. `headers` are the values of all `X-API-Key` headers of the
-    /// request.
+    /// Verifies the key, then decides on its tally, and charges if there is room. `headers` are the
+    /// values of all `X-API-Key` headers of the request.
     pub fn check(&mut self, headers: &[&[u8]], cost: u32, now_ms: u64) -> Verdict {
         let index = match self.verify(headers, now_ms) {
             Ok(index) => index,
@@ -119,8 +119,8 @@ impl Gate {
         }
     }
 
-    /// Returns the index of the valid key that the request presents, or the verdict that rejects the
-    /// request.
+    /// Returns the index of the valid key that the request presents, or the verdict that rejects
+    /// the request.
     fn verify(&self, headers: &[&[u8]], now_ms: u64) -> Result<usize, Verdict> {
         let header = match headers {
             [] => return Err(refusal(Outcome::MissingKey, None)),

@@ -96,8 +96,8 @@ pub fn body(outcome: Outcome) -> &'static str {
 
 /// Returns all header fields of an outcome's response, each as `Name: value` with CR LF.
 ///
-/// `quotas` and `retry_after_s` are those of the verdict; `now_ms` is the time from
-/// which waits are counted.
+/// `quotas` and `retry_after_s` are those of the verdict; `now_ms` is the time from which waits are
+/// counted.
 #[must_use]
 pub fn header_block(
     outcome: Outcome,

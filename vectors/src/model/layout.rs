@@ -55,8 +55,8 @@ pub fn bits_wanted(policy: &Policy) -> u32 {
     stamp_bits_wanted(policy.quotas[0].window_s) + counts_wanted(policy).iter().sum::<u32>()
 }
 
-/// Returns the least number of bits with which a stamp in units of `unit_s` seconds reaches the year
-/// 2200.
+/// Returns the least number of bits with which a stamp in units of `unit_s` seconds reaches the
+/// year 2200.
 #[must_use]
 pub fn stamp_bits_wanted(unit_s: u32) -> u32 {
     let mut bits = 0;

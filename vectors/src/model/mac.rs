@@ -1,7 +1,7 @@
 //! SHA-256 as FIPS 180-4 specifies it, and HMAC as RFC 2104 does.
 //!
-//! The constants of SHA-256 are computed from their definitions on every call, instead of copied from
-//! a table. That is slow, but errors in a table cannot occur.
+//! The constants of SHA-256 are computed from their definitions on every call, instead of copied
+//! from a table. That is slow, but errors in a table cannot occur.
 
 /// Returns the first `count` prime numbers.
 fn primes(count: usize) -> Vec<u128> {
@@ -22,7 +22,8 @@ fn primes(count: usize) -> Vec<u128> {
 /// fractional bits are its low 32 bits.
 fn root_fraction(value: u128, degree: u32) -> u32 {
     let scaled = value << (32 * degree);
-    // The root has fewer than 38 bits: that of `value` is below 2^6. Each bit is tried from the highest.
+    // The root has fewer than 38 bits: that of `value` is below 2^6. Each bit is tried from the
+    // highest.
     let mut root: u128 = 0;
     for bit in (0..38).rev() {
         let larger = root + (1 << bit);
@@ -103,8 +104,8 @@ pub fn hmac_sha256(key: &[u8], text: &[u8]) -> [u8; 32] {
     sha256(&outer)
 }
 
-/// Returns the MAC that a gate stores of an API key: the first 128 bits of the HMAC of the whole key
-/// under the pepper, the server's HMAC key.
+/// Returns the MAC that a gate stores of an API key: the first 128 bits of the HMAC of the whole
+/// key under the pepper, the server's HMAC key.
 #[must_use]
 pub fn record_mac(pepper: &[u8], key: &[u8]) -> [u8; 16] {
     let mac = hmac_sha256(pepper, key);
@@ -142,8 +143,8 @@ mod tests {
         }
     }
 
-    /// Compares all seven cases of RFC 4231 with the results that are printed there. The vector file
-    /// has the same cases with the model's results.
+    /// Compares all seven cases of RFC 4231 with the results that are printed there. The vector
+    /// file has the same cases with the model's results.
     #[test]
     fn hmac_of_known_inputs() {
         for (key, text, mac) in [

@@ -2,12 +2,12 @@
 //!
 //! A tally is a stamp and, for each window, a log of entries *(index of the window, cost)*. The
 //! stamp is the time of the last write, in units of the smallest window. The count of a window is
-//! the sum of its entries. No count needs to be cleared when a window ends, because entries of other
-//! windows are not summed. A tally converts to the 64-bit word that the core stores, and back. The
-//! model and the core can therefore be compared on any word.
+//! the sum of its entries. No count needs to be cleared when a window ends, because entries of
+//! other windows are not summed. A tally converts to the 64-bit word that the core stores, and
+//! back. The model and the core can therefore be compared on any word.
 //!
-//! The effective time of an operation is the caller's time, or the start of the stamp's unit if that
-//! is later.
+//! The effective time of an operation is the caller's time, or the start of the stamp's unit if
+//! that is later.
 
 use super::http::{Outcome, QuotaState};
 use super::layout::Layout;
@@ -72,8 +72,8 @@ pub struct Decision {
     /// The time from which waits are counted, in Unix milliseconds: the later of the caller's time
     /// and the effective time, or the caller's if the effective time is more than a minute ahead.
     pub waits_from_ms: u64,
-    /// The number of seconds by which the effective time is ahead of the caller's, rounded up, at most
-    /// 2^32 − 1.
+    /// The number of seconds by which the effective time is ahead of the caller's, rounded up, at
+    /// most 2^32 − 1.
     pub clock_ahead_s: u64,
 }
 
@@ -277,9 +277,9 @@ impl Model {
         }
     }
 
-    /// Corrects a word by the time of a correct clock. If the stamp is more than a minute ahead of it, a
-    /// wrong clock has charged in future windows. These charges then count in the windows of the
-    /// correct time.
+    /// Corrects a word by the time of a correct clock. If the stamp is more than a minute ahead of
+    /// it, a wrong clock has charged in future windows. These charges then count in the windows of
+    /// the correct time.
     #[must_use]
     pub fn correct(&self, word: u64, reading_ms: u64) -> u64 {
         let written = self.unpack(word);
@@ -387,8 +387,8 @@ impl Model {
         if given_back == 0 { word } else { self.pack(&reading.tally) }
     }
 
-    /// Replaces the estimated cost that a check charged by the actual cost, or by as much of it as has
-    /// room.
+    /// Replaces the estimated cost that a check charged by the actual cost, or by as much of it as
+    /// has room.
     #[must_use]
     pub fn settle(&self, word: u64, charge: Charge, actual: u32, now_ms: u64) -> Settled {
         if actual <= charge.cost {
@@ -418,7 +418,8 @@ impl Model {
     }
 
     /// Returns whether a limiter may give the slot of this word to another subject. It may if no
-    /// window counts any charge of the word, by the clock of any caller that is late by up to a minute.
+    /// window counts any charge of the word, by the clock of any caller that is late by up to a
+    /// minute.
     #[must_use]
     pub fn is_reusable(&self, word: u64, now_ms: u64) -> bool {
         if word == 0 {
@@ -450,9 +451,9 @@ impl Model {
     /// Returns the first time, from `from_ms` on, at which the window has room if nothing more is
     /// spent.
     ///
-    /// The used cost never rises over time, so bisection finds the time. At the end of the next window,
-    /// nothing that is counted now counts. A test compares the result with a search through every
-    /// millisecond.
+    /// The used cost never rises over time, so bisection finds the time. At the end of the next
+    /// window, nothing that is counted now counts. A test compares the result with a search through
+    /// every millisecond.
     fn earliest_room(&self, quota: &Quota, log: &[Entry], cost: i128, from_ms: i128) -> i128 {
         let length = length_ms(quota);
         let mut full_ms = from_ms - 1;
@@ -578,8 +579,8 @@ mod tests {
 
     #[test]
     fn previous_window_is_weighted_and_rounded_up() {
-        // The previous window has 6 units. After 2.5 of 10 s, 6 x 0.75 = 4.5 units count, rounded up
-        // to 5. So 5 of 10 remain.
+        // The previous window has 6 units. After 2.5 of 10 s, 6 x 0.75 = 4.5 units count, rounded
+        // up to 5. So 5 of 10 remain.
         let model = model("sliding 10/10s");
         let spent = model.check(0, NEW_YEAR, 6);
         let decision = model.peek(spent.next, NEW_YEAR + 12_500, 1);
@@ -598,8 +599,8 @@ mod tests {
         // Seven are current now and count until the end of the next window.
         assert_eq!(resets(&admitted), [1_767_225_630]);
 
-        // A cost of 6 has room if 7 x (10 - e) / 10 <= 4, after e = 4285.71… ms, so from the next whole
-        // millisecond on.
+        // A cost of 6 has room if 7 x (10 - e) / 10 <= 4, after e = 4285.71… ms, so from the next
+        // whole millisecond on.
         let denied = model.check(admitted.next, NEW_YEAR + 15_000, 6);
         assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 24_286));
     }
@@ -649,8 +650,8 @@ mod tests {
             assert_eq!(denied.time_ms, i128::from(NEW_YEAR));
             assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 60_000));
         }
-        // Lateness of up to a minute is that of a correct clock, so the wait starts at the stamp's time.
-        // After more, the wait starts at the caller's.
+        // Lateness of up to a minute is that of a correct clock, so the wait starts at the stamp's
+        // time. After more, the wait starts at the caller's.
         let waits = |late_ms| {
             let denied = model.check(word, NEW_YEAR - late_ms, 1);
             (denied.retry_after_s, denied.clock_ahead_s)
@@ -748,8 +749,8 @@ mod tests {
         }
     }
 
-    /// Checks every word of a layout of 8 or 12 bits at every quarter of a second. A denied request is
-    /// denied a millisecond before its retry time and admitted at it.
+    /// Checks every word of a layout of 8 or 12 bits at every quarter of a second. A denied request
+    /// is denied a millisecond before its retry time and admitted at it.
     #[test]
     fn retry_succeeds_at_the_reported_time_and_not_before() {
         for text in ["2/second, 3/3s", "sliding 2/second, 3/3s"] {
