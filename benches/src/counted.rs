@@ -41,7 +41,7 @@ const PATHS: &[Path] = &[
     ("decide", "decide::check, two fixed windows, admitted", |times| run_decide(ROOMY, times)),
     ("decide-denied", "decide::check, two fixed windows, denied", |times| run_decide(TIGHT, times)),
     ("decide-sliding", "decide::check, two sliding windows, admitted", |times| {
-        run_decide(SLIDING, times)
+        run_decide(SLIDING, times);
     }),
     ("subject", "Limiter::check_subject, admitted", |times| {
         let limiter = limiter(ROOMY);

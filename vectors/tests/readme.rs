@@ -96,14 +96,15 @@ fn sed_command_of_the_contribution_page_applies() {
     assert!(from != to && page.contains(&format!("git checkout {file}")));
 }
 
-/// Adds the Markdown pages in a folder and its subfolders to a list.
+/// Adds the Markdown pages in a folder and its subfolders to a list. Symbolic links are left out:
+/// the links on a page are relative to the page's own folder.
 fn find_pages(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = entry.path();
         let name = entry.file_name().into_string().unwrap_or_default();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
             find_pages(&path, found);
-        } else if name.ends_with(".md") {
+        } else if name.ends_with(".md") && !path.is_symlink() {
             found.push(path);
         }
     }
