@@ -61,22 +61,22 @@ pub(super) fn file() -> String {
     let mut random = Random::new(2);
     for text in POLICIES {
         let model = Model::parse(text).expect("a policy");
-        let mut of_policy = PolicyCases { policy: text, model, cases: Vec::new() };
-        of_policy.times();
-        of_policy.costs();
-        of_policy.counts();
-        of_policy.edges();
-        of_policy.late_clocks(&mut corrections);
-        of_policy.unwritten_words();
-        of_policy.sliding();
+        let mut policy_cases = PolicyCases { policy: text, model, cases: Vec::new() };
+        policy_cases.times();
+        policy_cases.costs();
+        policy_cases.counts();
+        policy_cases.edges();
+        policy_cases.late_clocks(&mut corrections);
+        policy_cases.unwritten_words();
+        policy_cases.sliding();
         if !SHORTENED.contains(text) {
-            of_policy.refunds();
-            of_policy.settlements();
-            of_policy.reuse(&mut reusable);
+            policy_cases.refunds();
+            policy_cases.settlements();
+            policy_cases.reuse(&mut reusable);
         }
-        of_policy.resets();
-        of_policy.random(&mut random);
-        cases.extend(of_policy.cases);
+        policy_cases.resets();
+        policy_cases.random(&mut random);
+        cases.extend(policy_cases.cases);
     }
     Lines::new(ABOUT)
         .array("cases", &cases)
