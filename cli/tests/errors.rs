@@ -158,12 +158,12 @@ fn error_never_advises_to_change_a_foreign_file() {
 #[test]
 fn quota_that_never_denies_causes_a_warning() {
     let sandbox = Sandbox::new();
-    let warning = "keytally: warning: 100/minute in plan default can never deny a request, because 50/hour already allows no more\n";
+    let warning = "keytally: warning: 100/minute in plan default can never deny a request, because 50/hour never allows more than that\n";
     let run =
         sandbox.run(&["create", GATE, "--keys", "10", "--plan", "default=100/minute, 50/hour"]);
     assert_eq!((run.status, run.err.as_str()), (0, warning));
     let run = sandbox.run(&["plan", GATE, "default=10/minute, 600/hour", "--json"]);
-    let warning = "keytally: warning: 600/hour in plan default can never deny a request, because 10/minute already allows no more\n";
+    let warning = "keytally: warning: 600/hour in plan default can never deny a request, because 10/minute never allows more than that\n";
     assert_eq!((run.status, run.err.as_str()), (0, warning));
     for policy in ["default=10/minute, 599/hour", "default=10/minute, 11/hour"] {
         assert_eq!(sandbox.run(&["plan", GATE, policy]).err, "", "{policy}");

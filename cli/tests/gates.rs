@@ -101,7 +101,7 @@ fn list_shows_the_gate_and_its_keys() {
     let text = sandbox.run(&["list", GATE]).expect_status(0);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "api.gate: 2 of 1000 keys (0.2 %), prefix kt, fixed windows");
-    assert_eq!(lines[2], "peppers: 2 keys under number 0");
+    assert_eq!(lines[2], "keys per pepper: 2 with pepper 0");
     let fields = |line: &str| {
         line.split("  ")
             .map(str::trim)
@@ -264,8 +264,8 @@ fn verify_completes_an_interrupted_change() {
 }
 
 /// The last line of `verify`.
-const UNSEEN: &str = "Not checked, since records have no checksum: whether a valid value is the original one. This applies to the \
-                      key id within its record, MACs, accounts, times, counts, the numbers of plans, environments and peppers.\n";
+const UNSEEN: &str = "Not checked, since records have no checksum: whether a valid value is the original one. This applies to \
+                      key ids that still belong to their record, MACs, accounts, times, counts, the numbers of plans, environments and peppers.\n";
 
 #[test]
 fn verify_names_the_values_that_it_cannot_check() {
@@ -292,8 +292,10 @@ fn verify_names_the_values_that_it_cannot_check() {
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
-    for part in ["no checksum", "the key id within its record, a MAC, an account, a time, a count"]
-    {
+    for part in [
+        "no checksum",
+        "a key id that still belongs to its record, a MAC, an account, a time, a count",
+    ] {
         assert!(help.contains(part), "{help}");
     }
 }

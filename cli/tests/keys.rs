@@ -169,7 +169,7 @@ fn check_charges_and_peek_does_not() {
         text.starts_with(&format!("denied: key {key_id}, account 42, env live, plan default\n")),
         "{text}"
     );
-    assert!(text.contains("  0 of 100 left in the 2678400s, reset "), "{text}");
+    assert!(text.contains("  2678400s: 0 of 100 left, reset "), "{text}");
     assert!(text.contains("  retry after "), "{text}");
 }
 

@@ -26,8 +26,8 @@ const INTERVAL_MS: u64 = 1000;
 /// A gate that follows its path, as `tail -F` does: when another file is renamed over it, the gate
 /// opens and uses that file.
 ///
-/// Until the new file is open, the old file stays in force. [`load`](Self::load) returns the gate in
-/// force. It takes no lock, makes no system call, and allocates only in the first call of each
+/// Until the new file is open, the old file stays in force. [`load`](Self::load) returns the gate
+/// in force. It takes no lock, makes no system call, and allocates only in the first call of each
 /// thread. A replacement is detected by
 /// - a thread, once a second, after a call of [`watch`](Self::watch);
 /// - a caller of [`reopen_if_due`](Self::reopen_if_due), at most once a second;
@@ -238,8 +238,9 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     }
 
     /// Examines the path if no call of this method has done so for a second, for programs that
-    /// cannot have a watching thread. If the file was replaced, opens the new one. [`status`](Self::status) reports what was found. A call that examines
-    /// the path makes a system call; the other calls only read the clock.
+    /// cannot have a watching thread. If the file was replaced, opens the new one.
+    /// [`status`](Self::status) reports what was found. A call that examines the path makes a
+    /// system call; the other calls only read the clock.
     #[inline]
     pub fn reopen_if_due(&self) {
         let examined_ms = self.shared.examined_ms.load(Ordering::Relaxed);
@@ -259,8 +260,8 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
 
     /// Returns the gate whose file is at the path now, for a change to its keys or plans.
     ///
-    /// A change to a file that was replaced would be lost, so this examines the path and opens a new
-    /// file first. If no file is at the path, returns the gate in force, which refuses changes.
+    /// A change to a file that was replaced would be lost, so this examines the path and opens a
+    /// new file first. If no file is at the path, returns the gate in force, which refuses changes.
     ///
     /// # Errors
     /// Those of [`Gate::open`].

@@ -423,8 +423,8 @@ impl Gate {
     /// wait.
     ///
     /// Records have no checksum. Therefore a value that was changed into another valid one is not
-    /// detected: a key id that still belongs to its record, a MAC, an account, a time, a count, or the number of
-    /// another plan, environment or pepper.
+    /// detected: a key id that still belongs to its record, a MAC, an account, a time, a count, or
+    /// the number of another plan, environment or pepper.
     ///
     /// ```
     /// # use keytally::{GateConfig, Gate, pepper};
@@ -538,8 +538,8 @@ impl Gate {
     }
 
     /// Calls `work` for each item, and releases the lock after every thousand. Other administrators
-    /// take their turn in between, so an import of a million keys delays a revocation by at most a thousand
-    /// imports. Items are drawn without the lock.
+    /// take their turn in between, so an import of a million keys delays a revocation by at most a
+    /// thousand imports. Items are drawn without the lock.
     ///
     /// ```
     /// use keytally::{GateConfig, Gate, Wait, Name, NewKey, now, pepper};

@@ -1,5 +1,5 @@
-//! The header page of a table in a file: its size, and the words that the core leaves to this crate.
-//! The core's modules `header` and `gate` define the other words.
+//! The header page of a table in a file: its size, and the words that the core leaves to this
+//! crate. The core's modules `header` and `gate` define the other words.
 
 use keytally_core::LINE_LEN;
 

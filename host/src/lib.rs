@@ -54,9 +54,9 @@
 //! - **Administrators take turns.** Calls that change keys or plans (`issue`, `import`, `rotate`,
 //!   `revoke`, `assign`, `set_plan`, `administer`, `verify`) wait for the gate's lock, at most 10
 //!   seconds unless [`Gate::set_wait`] or a [`Wait`] says otherwise. Then [`Error::Busy`] names the
-//!   process that administers. If that process exits or is killed, its lock is free immediately, and
-//!   the next administrator completes the change that it left unfinished. A forked child does not
-//!   inherit the lock. A `flock` that another program holds delays no administrator.
+//!   process that administers. If that process exits or is killed, its lock is free immediately,
+//!   and the next administrator completes the change that it left unfinished. A forked child does
+//!   not inherit the lock. A `flock` that another program holds delays no administrator.
 //! - **Long administrations yield.** [`Gate::administer_each`] releases the lock after every
 //!   thousand changes. A new administrator first yields to those that have been waiting. One call
 //!   of `administer` is not interrupted.

@@ -12,7 +12,8 @@ use crate::header::HEADER_LINES;
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
 
-/// The number of attempts that [`Limiter::open_or_create`] makes while other processes create and remove the file.
+/// The number of attempts that [`Limiter::open_or_create`] makes while other processes create and
+/// remove the file.
 const MAX_ATTEMPTS: u32 = 8;
 
 /// A limiter: a table of tallies for any subject (an address, a user, a route), which any number of
@@ -87,8 +88,8 @@ impl Limiter {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Policy`] or [`Error::Capacity`] if the limiter at `path` has other settings; those of
-    /// [`open`](Self::open) and [`create`](Self::create).
+    /// [`Error::Policy`] or [`Error::Capacity`] if the limiter at `path` has other settings; those
+    /// of [`open`](Self::open) and [`create`](Self::create).
     pub fn open_or_create(
         path: impl AsRef<Path>,
         policy: &Policy,

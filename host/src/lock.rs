@@ -404,8 +404,8 @@ impl ThreadStat {
         Some(Self { state, start: fields.nth(18)?.parse().ok()? })
     }
 
-    /// Returns whether the thread is a zombie or dead: it no longer runs, and its parent has not yet
-    /// waited for it.
+    /// Returns whether the thread is a zombie or dead: it no longer runs, and its parent has not
+    /// yet waited for it.
     fn has_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }

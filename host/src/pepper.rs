@@ -122,8 +122,8 @@ pub fn generate() -> Result<Zeroizing<String>, Error> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Reads a pepper file, at most one byte more than the longest one. The buffer never reallocates, so it leaves no
-/// copies.
+/// Reads a pepper file, at most one byte more than the longest one. The buffer never reallocates,
+/// so it leaves no copies.
 fn read_all(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE_LEN + 1));
     file.take(MAX_FILE_LEN as u64 + 1).read_to_end(&mut text)?;

@@ -208,8 +208,8 @@ fn write_zeros(file: &File, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Flushes the folder of `path`, so that the new name survives a power failure. Ignores a folder that may be
-/// written but not read, and file systems that cannot flush folders.
+/// Flushes the folder of `path`, so that the new name survives a power failure. Ignores a folder
+/// that may be written but not read, and file systems that cannot flush folders.
 fn sync_folder(path: &Path) -> io::Result<()> {
     match File::open(parent_folder(path)).and_then(|folder| folder.sync_all()) {
         Err(error)

@@ -34,8 +34,8 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     hide(text, text.contains('/') || text.matches('.').count() == 1)
 }
 
-/// Returns `text` with its secrets replaced. In a text that is not a path, every long part counts as
-/// a secret.
+/// Returns `text` with its secrets replaced. In a text that is not a path, every long part counts
+/// as a secret.
 fn hide(text: &str, is_path: bool) -> Cow<'_, str> {
     let hidden = |part: &str| is_secret(part) || (!is_path && part.chars().count() >= MIN_LEN);
     if is_base64_secret(text) || (hidden(text) && !text.contains(SEPARATORS)) {

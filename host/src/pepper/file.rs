@@ -5,9 +5,9 @@
 //! | the user of this process, or any user if the process is root's | no other user can read or write it: 0600, 0400 | an administrator, `keytally serve` |
 //! | root | no other user can write it: 0400, 0440, 0444 | systemd, Kubernetes, Docker |
 //!
-//! The mode of a file of root may let other users read it: root protects secrets by the folder, an access
-//! control list or a namespace, none of which the mode shows. Symbolic links are followed, and the
-//! rule applies to the file that they lead to. It applies to a pipe as well.
+//! The mode of a file of root may let other users read it: root protects secrets by the folder, an
+//! access control list or a namespace, none of which the mode shows. Symbolic links are followed,
+//! and the rule applies to the file that they lead to. It applies to a pipe as well.
 //!
 //! A file that is refused is read nevertheless, to find out whether it contains peppers. Nothing
 //! else identifies a pepper file, and an error must not advise a command that changes another
