@@ -37,8 +37,8 @@ fn impossible_request_fails_with_one_sentence() {
         .run(&["create", "x.gate", "--keys", "67108865"])
         .expect_usage_error(&["67108865", "67108864"]);
     sandbox
-        .run(&["create", "nix/x.gate"])
-        .expect_failure(&["nix/x.gate", "No such file or directory"]);
+        .run(&["create", "missing/x.gate"])
+        .expect_failure(&["missing/x.gate", "No such file or directory"]);
     sandbox
         .run(&["create", "api.gate/x.gate"])
         .expect_failure(&["api.gate/x.gate", "Not a directory"]);
@@ -48,7 +48,9 @@ fn impossible_request_fails_with_one_sentence() {
         .finish(&mut sandbox.command(&["create", "x.gate"]), b"")
         .expect_failure(&["no pepper was given"]);
 
-    sandbox.run(&["list", "nix.gate"]).expect_failure(&["cannot open nix.gate", "No such file"]);
+    sandbox
+        .run(&["list", "missing.gate"])
+        .expect_failure(&["cannot open missing.gate", "No such file"]);
     sandbox.run(&["list", "."]).expect_failure(&["a directory"]);
     let id = "0000000000A";
     for args in [

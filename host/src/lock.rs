@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn name_of_an_ended_or_other_thread_has_ended() {
+    fn thread_that_ended_or_has_another_start_has_ended() {
         let ended = std::thread::spawn(Name::calling_thread).join().unwrap();
         // The kernel may need a moment after the thread was joined.
         while !ended.has_ended() {

@@ -23,6 +23,7 @@ fn other_peppers() -> Peppers {
     Peppers::new(&[b"another pepper, also of 32 bytes"]).unwrap()
 }
 
+/// A folder with a gate at `path`.
 struct Files {
     folder: TempDir,
     path: PathBuf,
@@ -53,6 +54,7 @@ impl Files {
     }
 }
 
+/// Returns whether the gate in force admits a request with `key`.
 fn admits(gate: &Followed, key: &str) -> bool {
     gate.load().check(Some(key.as_bytes()), 1).is_admitted()
 }
@@ -140,6 +142,7 @@ fn gate_of_a_removed_file_still_checks_but_refuses_changes() {
     assert_eq!(gate.status().problem, None);
 }
 
+/// Returns the id of the first key of the gate in force.
 fn id_of(gate: &Followed) -> KeyId {
     gate.load().list()[0].key_id
 }
