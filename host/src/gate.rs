@@ -130,7 +130,7 @@ pub struct Gate {
     wait_ms: AtomicU64,
 }
 
-/// Changes that [`Gate::administer_each`] makes under one lock.
+/// The number of changes that [`Gate::administer_each`] makes under one lock.
 const CHANGES_PER_LOCK: usize = 1000;
 
 impl Gate {

@@ -273,7 +273,8 @@ fn insert(job: &Job) {
     }
 }
 
-/// Returns the end of the grace period of a rotation in a batch: after three more batches.
+/// Returns the end of the grace period of a rotation in a batch: the time of the fourth batch after
+/// it.
 fn grace_until(batch: u64) -> Option<Timestamp> {
     Some(when(batch + 4))
 }

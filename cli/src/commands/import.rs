@@ -33,8 +33,9 @@ pub(crate) struct Import {
     format: OutputFormat,
 }
 
-/// Keys that are imported under one lock. After each batch, other administrators can take the lock.
-const BATCH: usize = 1000;
+/// The number of lines in a batch, whose keys are imported under one lock. After each batch, other
+/// administrators can take the lock.
+const BATCH_LEN: usize = 1000;
 
 #[derive(Default, Serialize)]
 struct Report {
@@ -155,10 +156,10 @@ struct Lines<R> {
 type Line = (u64, Zeroizing<Vec<u8>>);
 
 impl<R: BufRead> Lines<R> {
-    /// Returns the next lines, at most [`BATCH`]; none at the end of the input.
+    /// Returns the next lines, at most [`BATCH_LEN`]; none at the end of the input.
     fn batch(&mut self) -> io::Result<Vec<Line>> {
         let mut batch = Vec::new();
-        while batch.len() < BATCH {
+        while batch.len() < BATCH_LEN {
             let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE_LEN));
             if !self.next(&mut line)? {
                 break;
@@ -211,9 +212,9 @@ mod tests {
 
     #[test]
     fn batch_size_is_bounded() {
-        let input = b"key\n".repeat(BATCH + 1);
+        let input = b"key\n".repeat(BATCH_LEN + 1);
         let mut lines = Lines { input: input.as_slice(), number: 0, bytes: 0 };
-        assert_eq!(lines.batch().unwrap().len(), BATCH);
+        assert_eq!(lines.batch().unwrap().len(), BATCH_LEN);
         assert_eq!(lines.batch().unwrap().len(), 1);
         assert!(lines.batch().unwrap().is_empty());
         assert_eq!(lines.bytes, 4 * 1001);
