@@ -59,8 +59,8 @@ const PATIENCE: Duration = Duration::from_millis(5);
 /// take the lock meanwhile.
 const YIELD_TIME: Duration = Duration::from_millis(20);
 
-/// How often the holder tries to take the `flock`. Another administrator may hold it for a moment,
-/// to find out whether it is free.
+/// How often a thread that wrote its name tries to take the `flock`. Another administrator may hold
+/// the `flock` for a moment, to find out whether it is free.
 const FLOCK_TRIES: u32 = 10;
 
 /// How long an administering call waits for the lock, and what ends the wait early.
@@ -170,7 +170,7 @@ impl<'m> Lock<'m> {
                 return Err(Error::Interrupted { path: file.path().map(Path::to_path_buf) });
             }
             let left = time_left();
-            // A thread that already administers would wait for itself.
+            // A thread that already administers does not wait: it would wait for itself.
             let waited = if name.is_same_thread(me) { Duration::ZERO } else { wait.at_most - left };
             if !name.is_free() && (left.is_zero() || name.is_same_thread(me)) {
                 let path = file.path().map(Path::to_path_buf);
