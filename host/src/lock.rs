@@ -251,7 +251,7 @@ pub(crate) fn holder(lines: &[Line]) -> Option<LockHolder> {
     (!name.is_free() && !name.has_ended()).then(|| name.holder())
 }
 
-/// Releases the lock of the administrator that the header names, whoever that is.
+/// Releases the lock of the administrator that the header names.
 pub(crate) fn take_over(lines: &[Line]) {
     HeaderWord::new(lines, HOLDER).store(0);
 }

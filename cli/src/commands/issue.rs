@@ -93,8 +93,8 @@ pub fn revoke_unprinted(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failur
 
 /// Returns whether standard output is `/dev/null`.
 ///
-/// If standard output was closed when the program started, Rust's runtime opens `/dev/null` in its
-/// place.
+/// If standard output was closed when the program started, Rust's runtime has opened `/dev/null` as
+/// standard output.
 fn is_output_discarded() -> bool {
     let rdev = |file: File| {
         file.metadata().map(|found| (found.file_type().is_char_device(), found.rdev()))
