@@ -821,7 +821,7 @@ impl Gate {
             let wait = Wait::at_most(timeout.0).unless(&interrupted);
             let result = match &self.held {
                 Held::Memory(gate) => work(gate, wait),
-                Held::File(gate) => gate.in_place().and_then(|gate| work(&gate, wait)),
+                Held::File(gate) => gate.load_for_change().and_then(|gate| work(&gate, wait)),
             };
             (result, raised.into_inner())
         });
