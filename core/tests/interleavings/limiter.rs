@@ -63,7 +63,7 @@ fn of_two_chargers_of_one_unit_one_is_denied() {
 }
 
 #[test]
-fn of_three_chargers_of_two_units_one_is_denied() {
+fn three_charges_of_two_units_deny_exactly_one() {
     explore(preemptions(3, 5), || {
         let limiter = one_bucket("3/minute, 4/hour");
         limiter.check(b"a", 1, at(0));

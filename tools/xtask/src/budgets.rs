@@ -297,7 +297,7 @@ fn own_instructions(profile: &str) -> Result<u64> {
 /// matches.
 const PARTS: &[(&str, &[&str])] = &[
     ("the hash of the subject", &["siphasher"]),
-    ("the key's text", &["core/src/key.rs"]),
+    ("the key's text", &["core/src/key.rs", "core/src/key/"]),
     ("HMAC and the comparison, without the compressions", &["core/src/mac.rs", "subtle", "sha2"]),
     (
         "the slot or the record: found, read and exchanged",
@@ -311,7 +311,7 @@ const PARTS: &[(&str, &[&str])] = &[
             "sync.rs",
         ],
     ),
-    ("the decision", &["decide.rs", "tally.rs", "quota.rs", "policy.rs", "time.rs", "bits.rs"]),
+    ("the decision", &["decide.rs", "tally.rs", "counts.rs", "quota.rs", "policy.rs", "time.rs", "bits.rs"]),
     ("the verdict", &["verdict.rs", "quotas.rs", "outcome.rs"]),
     ("the loop around it", &[""]),
 ];
