@@ -3,13 +3,15 @@
 use super::*;
 use crate::policy::Policy;
 
+/// A noon in UTC, in Unix milliseconds.
 const NOON: u64 = 1_700_049_600_000;
 
+/// The moment `after_noon` milliseconds after [`NOON`].
 fn ms(after_noon: u64) -> Timestamp {
     Timestamp::from_unix_ms(NOON + after_noon)
 }
 
-/// Checks one unit `times` times at `now` and gives the last decision.
+/// Checks one unit `times` times at `now`, and returns the last decision.
 fn spend(policy: &Policy, mut word: u64, now: Timestamp, times: u32) -> Decision {
     let mut last = peek(policy.layout(), &policy.limits(), word, now, 1);
     for _ in 0..times {
@@ -19,19 +21,19 @@ fn spend(policy: &Policy, mut word: u64, now: Timestamp, times: u32) -> Decision
     last
 }
 
-/// What each window has left.
+/// The units that remain in each of two windows.
 fn left(policy: &Policy, word: u64, now: Timestamp) -> [u32; 2] {
     let quotas = quotas(policy.layout(), &policy.limits(), word, now);
     [0, 1].map(|index| quotas.get(index).unwrap().remaining)
 }
 
-/// When one more unit is admitted.
-fn again(policy: &Policy, word: u64, now: Timestamp) -> Timestamp {
+/// The time at which one more unit is admitted.
+fn retry_at(policy: &Policy, word: u64, now: Timestamp) -> Timestamp {
     quotas(policy.layout(), &policy.limits(), word, now).room_at(1)
 }
 
 #[test]
-fn the_hundred_and_first_of_a_minute_waits_for_the_next() {
+fn check_above_a_minutes_limit_waits_for_the_next_minute() {
     let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
     let last = spend(&policy, 0, ms(1500), 100);
     assert_eq!(last.outcome, Outcome::Admitted);
@@ -39,18 +41,18 @@ fn the_hundred_and_first_of_a_minute_waits_for_the_next() {
     let denied = spend(&policy, last.next, ms(1500), 1);
     assert_eq!(denied.outcome, Outcome::Denied);
     assert_eq!(denied.next, last.next);
-    assert_eq!(again(&policy, denied.next, ms(1500)), ms(60_000));
+    assert_eq!(retry_at(&policy, denied.next, ms(1500)), ms(60_000));
     assert_eq!(spend(&policy, last.next, ms(59_999), 1).outcome, Outcome::Denied);
     assert_eq!(spend(&policy, last.next, ms(60_000), 1).outcome, Outcome::Admitted);
 }
 
 #[test]
-fn a_sliding_window_fades_and_never_doubles() {
+fn sliding_window_admits_as_the_previous_count_fades() {
     let policy: Policy = "sliding 10/10s".parse().unwrap();
     let full = spend(&policy, 0, ms(9_999), 10).next;
     assert_eq!(spend(&policy, full, ms(10_000), 1).outcome, Outcome::Denied);
     let denied = spend(&policy, full, ms(10_001), 1);
-    assert_eq!(again(&policy, denied.next, ms(10_001)), ms(11_000));
+    assert_eq!(retry_at(&policy, denied.next, ms(10_001)), ms(11_000));
     assert_eq!(spend(&policy, full, ms(10_999), 1).outcome, Outcome::Denied);
     assert_eq!(spend(&policy, full, ms(11_000), 1).outcome, Outcome::Admitted);
 }
@@ -65,7 +67,7 @@ fn a_late_clock_takes_the_tallys_time() {
     assert_eq!((late.outcome, time), (Outcome::Denied, ms(0)));
 }
 
-/// A system clock that shows another time when it is read again.
+/// A system clock with its first and its second reading.
 #[derive(Clone, Copy)]
 struct TwoReadings(Timestamp, Timestamp);
 
@@ -110,9 +112,9 @@ fn no_decision_moves_a_stamp_back() {
 fn a_correction_needs_a_reading_after_the_load() {
     let policy: Policy = "5/minute, 9/hour".parse().unwrap();
     let ahead = spend(&policy, 0, ms(3_660_000), 4).next;
-    let correction = |first: u64, again: u64| {
+    let correction = |first: u64, second: u64| {
         let mut now = ms(first);
-        let clock = TwoReadings(now, ms(again));
+        let clock = TwoReadings(now, ms(second));
         (correction(policy.layout(), ahead, &mut now, clock), now)
     };
     assert_eq!(correction(0, 3_660_000), (None, ms(3_660_000)), "the first reading was stale");
@@ -125,7 +127,7 @@ fn a_correction_needs_a_reading_after_the_load() {
 }
 
 #[test]
-fn a_decision_on_a_void_tally_differs_in_the_stamp_alone() {
+fn first_decision_differs_with_time_only_in_its_stamp() {
     for text in ["5/minute, 9/hour", "sliding 5/minute, 9/hour"] {
         let policy: Policy = text.parse().unwrap();
         let (layout, limits) = (policy.layout(), &policy.limits());
@@ -152,11 +154,11 @@ fn a_refund_goes_only_where_the_charge_still_counts() {
     let policy: Policy = "5/minute, 9/hour".parse().unwrap();
     let charged = check(policy.layout(), &policy.limits(), 0, ms(0), 5);
     let charge = Charge { cost: 5, at: ms(0) };
-    let back = refund(policy.layout(), &policy.limits(), charged.next, ms(59_000), charge);
-    assert_eq!(left(&policy, back.next, ms(59_000)), [5, 9]);
+    let refunded = refund(policy.layout(), &policy.limits(), charged.next, ms(59_000), charge);
+    assert_eq!(left(&policy, refunded.next, ms(59_000)), [5, 9]);
     let minute_later = spend(&policy, charged.next, ms(60_000), 2).next;
-    let back = refund(policy.layout(), &policy.limits(), minute_later, ms(61_000), charge);
-    assert_eq!(left(&policy, back.next, ms(61_000)), [3, 7]);
+    let refunded = refund(policy.layout(), &policy.limits(), minute_later, ms(61_000), charge);
+    assert_eq!(left(&policy, refunded.next, ms(61_000)), [3, 7]);
     let hour_later = spend(&policy, charged.next, ms(3_600_000), 2).next;
     assert_eq!(
         refund(policy.layout(), &policy.limits(), hour_later, ms(3_600_000), charge).next,

@@ -5,11 +5,12 @@ use core::cell::Cell;
 use super::*;
 use crate::sync::Ordering;
 
-/// The lines of a record, of the redo record, and of its owner.
+/// Lines for a record, the redo record's words, and the owner word.
 fn lines() -> [Line; 3] {
     core::array::from_fn(|_| Line::new())
 }
 
+/// The record 7 in these lines.
 fn record_ref(lines: &[Line; 3]) -> RecordRef<'_> {
     RecordRef {
         number: 7,
@@ -18,11 +19,12 @@ fn record_ref(lines: &[Line; 3]) -> RecordRef<'_> {
     }
 }
 
+/// Writes the whole record, without a hint.
 fn write(lines: &[Line; 3], record: Record) {
     record_ref(lines).write(record, 0, |_, _| ());
 }
 
-/// Everything of a record but its sequence.
+/// All fields of a record except for its sequence.
 fn fields(record: &Record) -> (Option<KeyId>, [u64; 4], [u32; 3], KeyState, [u8; 4]) {
     let Record { key_id, tag, previous, account, not_after, grace_until, plan, state, env, .. } =
         *record;
@@ -31,10 +33,12 @@ fn fields(record: &Record) -> (Option<KeyId>, [u64; 4], [u32; 3], KeyState, [u8;
     (key_id, tags, [account, not_after, grace_until], state, small)
 }
 
+/// A record whose fields are all zero.
 fn zeros() -> Record {
     Record { key_id: None, ..Record::new(KeyId::LAST, Tag([0, 0]), 0, 0, 0, 0) }
 }
 
+/// A record whose fields are all as large as they can be.
 fn ones() -> Record {
     Record {
         key_id: Some(KeyId::LAST),
@@ -52,7 +56,7 @@ fn ones() -> Record {
     }
 }
 
-/// Records in which one field is as large as it can be and all others are zero.
+/// Records in which one field is as large as it can be and all others are zero, one for each field.
 fn one_field_each() -> [Record; 13] {
     [
         Record { key_id: Some(KeyId::LAST), ..zeros() },
@@ -87,7 +91,7 @@ fn every_field_reads_back_and_overlaps_no_other() {
     );
 }
 
-/// The sequence has 14 bits, and goes two further with each change.
+/// The sequence has 14 bits, and each change adds 2 to it.
 #[test]
 fn record_can_be_changed_without_limit() {
     let lines = lines();
@@ -101,7 +105,7 @@ fn record_can_be_changed_without_limit() {
 }
 
 #[test]
-fn change_is_noticed_by_an_earlier_reader() {
+fn is_unchanged_after_a_write_is_false() {
     let lines = lines();
     write(&lines, ones());
     let before = record_ref(&lines).read().unwrap();
@@ -110,44 +114,47 @@ fn change_is_noticed_by_an_earlier_reader() {
     assert!(!record_ref(&lines).is_unchanged(&before));
 }
 
-/// Writes of a record after which its sequence is the same again.
-const PERIOD: u64 = 1 << 13;
+/// The number of writes after which a record's sequence has the same value again.
+const WRITES_PER_CYCLE: u64 = 1 << 13;
 
-/// A record like [`ones`] of another key.
+/// The record [`ones`] with another key id.
 fn another() -> Record {
     Record { key_id: KeyId::from_number(1), ..ones() }
 }
 
 #[test]
-fn is_unchanged_after_a_period_notices_another_key() {
+fn is_unchanged_after_8192_writes_notices_another_key() {
     let lines = lines();
     write(&lines, ones());
     let before = record_ref(&lines).read().unwrap();
-    (0..PERIOD).for_each(|_| write(&lines, another()));
+    (0..WRITES_PER_CYCLE).for_each(|_| write(&lines, another()));
     assert_eq!(record_ref(&lines).read().unwrap().last_word, before.last_word);
     assert!(!record_ref(&lines).is_unchanged(&before));
 }
 
 #[test]
-fn is_unchanged_after_a_period_notices_another_last_word() {
+fn is_unchanged_after_8192_writes_notices_another_word_7() {
     for change in one_field_each().into_iter().filter(|change| change.to_words(0)[SEQUENCE] != 0) {
         let lines = lines();
         write(&lines, zeros());
         let before = record_ref(&lines).read().unwrap();
-        (0..PERIOD).for_each(|_| write(&lines, change));
+        (0..WRITES_PER_CYCLE).for_each(|_| write(&lines, change));
         assert!(!record_ref(&lines).is_unchanged(&before), "{change:?}");
-        (0..PERIOD).for_each(|_| write(&lines, zeros()));
-        assert!(record_ref(&lines).is_unchanged(&before), "the same key and last word are back");
+        (0..WRITES_PER_CYCLE).for_each(|_| write(&lines, zeros()));
+        assert!(
+            record_ref(&lines).is_unchanged(&before),
+            "the same key id and word 7 are there again"
+        );
     }
 }
 
 #[test]
-fn is_unchanged_after_a_period_notices_another_redo_record() {
+fn is_unchanged_after_8192_writes_notices_another_redo() {
     let lines = lines();
     begin(&lines, ones(), 3);
     let before = record_ref(&lines).read().unwrap();
     assert!(record_ref(&lines).is_unchanged(&before));
-    (0..PERIOD).for_each(|_| write(&lines, another()));
+    (0..WRITES_PER_CYCLE).for_each(|_| write(&lines, another()));
     begin(&lines, another(), 3);
     assert_eq!(record_ref(&lines).read().unwrap().last_word, before.last_word);
     assert!(!record_ref(&lines).is_unchanged(&before));
@@ -165,15 +172,16 @@ fn is_unchanged_ignores_a_redo_record_until_the_line_is_odd() {
     assert!(!record_ref(&lines).is_unchanged(&intended));
 }
 
-/// Leaves a change to `record` undone after `words_written` words, as a killed administrator does.
+/// Begins to write `record` and stops after `words_written` words, as a killed administrator does.
+/// Returns all the words.
 fn begin(lines: &[Line; 3], record: Record, words_written: usize) -> [u64; LINE_WORDS] {
-    let at = record_ref(lines);
-    let last_word = at.line.load(SEQUENCE);
+    let target = record_ref(lines);
+    let last_word = target.line.load(SEQUENCE);
     let words = record.to_words(next_sequence(last_word));
-    at.redo.publish(at.number, &words, 0xabcd);
-    at.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
+    target.redo.publish(target.number, &words, 0xabcd);
+    target.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
     for word in (0..SEQUENCE).filter(|&word| word != TALLY).take(words_written) {
-        at.line.store(word, words[word]);
+        target.line.store(word, words[word]);
     }
     words
 }
@@ -184,19 +192,19 @@ fn half_written_record_is_read_from_its_redo_record() {
         let lines = lines();
         write(&lines, zeros());
         begin(&lines, ones(), words_written);
-        let at = record_ref(&lines);
-        let read = at.read().unwrap();
+        let record = record_ref(&lines);
+        let read = record.read().unwrap();
         assert_eq!(fields(&read), fields(&ones()), "{words_written}");
-        assert!(at.is_unchanged(&read));
-        assert_eq!(at.redo.pending(), Some(7));
+        assert!(record.is_unchanged(&read));
+        assert_eq!(record.redo.pending(), Some(7));
 
         let hint = Cell::new(None);
-        at.redo.recover(at, |number, kept| hint.set(Some((number, kept))));
-        assert_eq!((at.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
-        assert!(at.is_unchanged(&read), "the record has become what was read");
-        assert_eq!(at.read().as_ref().map(fields), Some(fields(&ones())));
-        // Once is enough.
-        at.redo.recover(at, |_, _| panic!("there is nothing to recover"));
+        record.redo.recover(record, |number, kept| hint.set(Some((number, kept))));
+        assert_eq!((record.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
+        assert!(record.is_unchanged(&read), "the record has become what was read");
+        assert_eq!(record.read().as_ref().map(fields), Some(fields(&ones())));
+        // A second recovery has nothing to do.
+        record.redo.recover(record, |_, _| panic!("there is nothing to recover"));
     }
 }
 
@@ -204,14 +212,14 @@ fn half_written_record_is_read_from_its_redo_record() {
 fn redo_record_that_awaits_its_hint_changes_no_word() {
     let lines = lines();
     let words = begin(&lines, ones(), SEQUENCE);
-    let at = record_ref(&lines);
-    at.line.store(SEQUENCE, words[SEQUENCE]);
-    at.tally().store(5, Ordering::Relaxed);
+    let record = record_ref(&lines);
+    record.line.store(SEQUENCE, words[SEQUENCE]);
+    record.tally().store(5, Ordering::Relaxed);
     let hint = Cell::new(None);
-    at.redo.recover(at, |number, kept| hint.set(Some((number, kept))));
-    assert_eq!((at.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
-    assert_eq!(at.read().as_ref().map(fields), Some(fields(&ones())));
-    assert_eq!(at.line.load(SEQUENCE), words[SEQUENCE]);
+    record.redo.recover(record, |number, kept| hint.set(Some((number, kept))));
+    assert_eq!((record.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
+    assert_eq!(record.read().as_ref().map(fields), Some(fields(&ones())));
+    assert_eq!(record.line.load(SEQUENCE), words[SEQUENCE]);
 }
 
 #[test]
@@ -233,7 +241,7 @@ fn half_written_record_without_redo_record_is_damaged() {
 }
 
 #[test]
-fn each_redo_record_has_another_owner_word() {
+fn redo_records_of_one_record_differ_in_their_owner_word() {
     let lines = lines();
     let owner = || lines[2].load(OWNER);
     write(&lines, ones());
@@ -248,7 +256,7 @@ fn each_redo_record_has_another_owner_word() {
 }
 
 #[test]
-fn end_is_the_first_second_that_is_too_late() {
+fn expiry_and_grace_end_at_the_start_of_their_second() {
     let at = Timestamp::from_unix_s;
     let key = Record::new(KeyId::LAST, Tag([0, 0]), 0, 0, 0, 0);
     let expiring = Record { not_after: 100, ..key };
