@@ -10,10 +10,9 @@
 //! | 2, 3 | tag of the secret |
 //! | 4, 5 | tag of the previous secret |
 //! | 6 | account (32) · time of expiry, Unix seconds (32; 0 = never) |
-//! | 7 | end of the grace, Unix seconds (32) · sequence (14) · previous secret's pepper (2) · plan (8) · state (2) · secret's pepper (2) · environment (4) |
+//! | 7 | environment (4) · secret's pepper (2) · state (2) · plan (8) · previous secret's pepper (2) · sequence (14) · end of the grace, Unix seconds (32) |
 //!
-//! In parentheses are the bits of each field. Word 6 lists its fields from the lowest bits, word 7
-//! from the highest.
+//! In parentheses is the width of each field in bits. The field in the lowest bits is first.
 //!
 //! Checks change the tally at any time, so it is not part of the seqlock. Only one administrator
 //! writes the other words:
