@@ -18,9 +18,8 @@ use core::str::FromStr;
 use heapless::String;
 use zeroize::Zeroize;
 
+use crate::bits::{high, low};
 use crate::text::Text;
-
-mod base62;
 
 /// The longest key of this form, in bytes.
 pub const MAX_KEY_LEN: usize = MAX_NAMES_LEN + 2 + BODY_LEN;
@@ -83,7 +82,7 @@ impl KeyId {
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; KEY_ID_LEN];
-        base62::encode(&self.number().to_be_bytes(), &mut text);
+        encode(&self.number().to_be_bytes(), &mut text);
         text.iter().try_for_each(|&character| fmt::Write::write_char(f, char::from(character)))
     }
 }
@@ -113,7 +112,7 @@ impl FromStr for KeyId {
 
     fn from_str(text: &str) -> Result<Self, ParseKeyIdError> {
         let text: &[u8; KEY_ID_LEN] = text.as_bytes().try_into().map_err(|_| ParseKeyIdError)?;
-        base62::decode_u64(text).and_then(Self::from_number).ok_or(ParseKeyIdError)
+        decode_id(text).ok_or(ParseKeyIdError)
     }
 }
 
@@ -196,7 +195,7 @@ impl Key {
     /// Appends a number as `N` base62 characters.
     fn push_base62<const N: usize>(&mut self, number: &[u8]) {
         let mut characters = [0; N];
-        base62::encode(number, &mut characters);
+        encode(number, &mut characters);
         for character in characters {
             // The lengths of all parts add up to at most the capacity.
             let _ = self.text.push(char::from(character));
@@ -347,9 +346,9 @@ pub(crate) fn validate(key: &[u8]) -> Result<KeyId, ParseKeyError> {
     let (secret, checksum) = body[KEY_ID_LEN..].split_at(SECRET_CHARS);
     // 22 characters can hold more than the 128 bits of a secret, and 6 characters more than the 32
     // bits of a checksum. `decode` rejects such numbers.
-    let mut number = base62::decode::<{ SECRET_LEN / 4 }>(secret).ok_or(ParseKeyError::Form)?;
+    let mut number = decode::<{ SECRET_LEN / 4 }>(secret).ok_or(ParseKeyError::Form)?;
     number.zeroize();
-    let [expected] = base62::decode(checksum).ok_or(ParseKeyError::Form)?;
+    let [expected] = decode(checksum).ok_or(ParseKeyError::Form)?;
     if expected == crc32(&key[..key.len() - CHECKSUM_CHARS]) {
         Ok(id)
     } else {
@@ -374,7 +373,94 @@ pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
     if key.len() > MAX_KEY_LEN {
         return None;
     }
-    base62::decode_u64(key.last_chunk::<BODY_LEN>()?.first_chunk()?).and_then(KeyId::from_number)
+    decode_id(key.last_chunk::<BODY_LEN>()?.first_chunk()?)
+}
+
+/// Parses a key id; `None` if a character is not base62 or the number is 0 or too large.
+#[inline]
+fn decode_id(text: &[u8; KEY_ID_LEN]) -> Option<KeyId> {
+    let digits = text.map(|character| DIGITS[usize::from(character)]);
+    // Valid digits are below 64, and `NO_DIGIT` is not.
+    if digits.iter().fold(0, |all, digit| all | digit) >= NO_DIGIT {
+        return None;
+    }
+    let digits = digits.map(u64::from);
+    // The digits are joined in pairs, so that the multiplications do not depend on each other. Ten
+    // digits stay below 62^10 < 2^60.
+    let pair = |first: usize| digits[first] * 62 + digits[first + 1];
+    let four = |first: usize| pair(first) * (62 * 62) + pair(first + 2);
+    let ten = (four(0) * (62 * 62 * 62 * 62) + four(4)) * (62 * 62) + pair(8);
+    ten.checked_mul(62)?.checked_add(digits[KEY_ID_LEN - 1]).and_then(KeyId::from_number)
+}
+
+/// Returns the value of a digit; `None` if the character is not a digit.
+#[inline]
+fn digit(character: u8) -> Option<u64> {
+    let digit = DIGITS[usize::from(character)];
+    (digit < NO_DIGIT).then_some(u64::from(digit))
+}
+
+/// The digits of base62, in the order of their values.
+const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/// The entry of [`DIGITS`] for a character that is not a digit.
+const NO_DIGIT: u8 = 64;
+
+/// The value of each character as a digit.
+const DIGITS: [u8; 256] = {
+    let mut digits = [NO_DIGIT; 256];
+    let mut value = 0;
+    while value < 62u8 {
+        digits[ALPHABET[value as usize] as usize] = value;
+        value += 1;
+    }
+    digits
+};
+
+/// Writes a number in base62 into the whole of `text`, with leading zeros.
+///
+/// `number` is big-endian and has at most [`SECRET_LEN`] bytes. If `text` is too short, the
+/// first digits are missing.
+fn encode(number: &[u8], text: &mut [u8]) {
+    let mut rest = [0; SECRET_LEN];
+    let rest = &mut rest[..number.len()];
+    rest.copy_from_slice(number);
+    for character in text.iter_mut().rev() {
+        let mut remainder = 0u32;
+        for byte in rest.iter_mut() {
+            let value = remainder << 8 | u32::from(*byte);
+            *byte = u8::try_from(value / 62).unwrap_or(0);
+            remainder = value % 62;
+        }
+        *character = select(remainder);
+    }
+    rest.zeroize();
+}
+
+/// Returns the character of a digit. It reads the whole alphabet, so that the time does not depend
+/// on the digit.
+fn select(digit: u32) -> u8 {
+    ALPHABET.iter().zip(0u32..).fold(0, |found, (&character, value)| {
+        found | (character & u8::from(value == digit).wrapping_neg())
+    })
+}
+
+/// Parses a base62 number into 32-bit limbs, highest first; `None` if a character is not a digit or
+/// the number is too large.
+fn decode<const LIMBS: usize>(text: &[u8]) -> Option<[u32; LIMBS]> {
+    let mut number = [0; LIMBS];
+    for &character in text {
+        let mut carry = digit(character)?;
+        for limb in number.iter_mut().rev() {
+            let value = u64::from(*limb) * 62 + carry;
+            *limb = low(value);
+            carry = u64::from(high(value));
+        }
+        if carry != 0 {
+            return None;
+        }
+    }
+    Some(number)
 }
 
 /// Returns the CRC-32 of IEEE 802.3 (reflected, 0xEDB88320), computed four bits at a time.
@@ -405,124 +491,4 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    extern crate alloc;
-    extern crate std;
-    use alloc::string::ToString;
-    use std::format;
-
-    use super::*;
-
-    /// The key of the largest id in the environment `live`.
-    fn key() -> Key {
-        let secret = core::array::from_fn(|index| u8::try_from(index * 17).unwrap());
-        Key::mint(
-            Name::new("kt").unwrap(),
-            Name::new("live").unwrap(),
-            KeyId::from_number(u64::MAX).unwrap(),
-            &secret,
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn checksum_equals_the_crc_of_ieee_802_3() {
-        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
-        assert_eq!(crc32(b""), 0);
-    }
-
-    #[test]
-    fn minted_key_parses_to_its_parts() {
-        let key = key();
-        assert_eq!(key.expose().len(), 2 + 1 + 4 + 1 + 39);
-        let parts = parse(key.expose().as_bytes()).unwrap();
-        assert_eq!((parts.prefix, parts.env, parts.id.number()), ("kt", "live", u64::MAX));
-        assert_eq!(parts.id.to_string(), "LygHa16AHYF");
-        assert_eq!("LygHa16AHYF".parse(), Ok(parts.id));
-    }
-
-    #[test]
-    fn key_with_one_changed_character_is_rejected() {
-        let key = key();
-        for index in 0..key.expose().len() {
-            let mut text = key.expose().as_bytes().to_vec();
-            text[index] = if text[index] == b'a' { b'b' } else { b'a' };
-            assert!(parse(&text).is_err(), "{index}");
-        }
-    }
-
-    /// Returns the text with its checksum appended.
-    fn with_checksum(text: &str) -> alloc::string::String {
-        let mut checksum = [0; CHECKSUM_CHARS];
-        base62::encode(&crc32(text.as_bytes()).to_be_bytes(), &mut checksum);
-        format!("{text}{}", core::str::from_utf8(&checksum).unwrap())
-    }
-
-    #[test]
-    fn text_of_another_form_is_rejected_despite_its_checksum() {
-        let body = format!("00000000001{}", "0".repeat(SECRET_CHARS));
-        assert!(parse(with_checksum(&format!("12345678_123456_{body}")).as_bytes()).is_ok());
-        for text in [
-            body.clone(),
-            format!("_{body}"),
-            format!("kt_{body}"),
-            format!("ktlive{body}"),
-            format!("kt_live{body}"),
-            format!("_live_{body}"),
-            format!("kt__{body}"),
-            format!("KT_live_{body}"),
-            format!("kt_Live_{body}"),
-            format!("kt_live_x_{body}"),
-            format!("123456789_a_{body}"),
-            format!("a_123456789_{body}"),
-            format!("12345678_1234567_{body}"),
-            format!("12345678_12345678_{body}"),
-            // The id 0, an id beyond 64 bits, a secret beyond 128 bits, and characters that are
-            // not base62.
-            format!("kt_live_{}", "0".repeat(33)),
-            format!("kt_live_LygHa16AHYG{}", "0".repeat(SECRET_CHARS)),
-            format!("kt_live_00000000001{}", "z".repeat(SECRET_CHARS)),
-            format!("kt_live_00000000001{}-", "0".repeat(SECRET_CHARS - 1)),
-            format!("kt_live_0000000000-{}", "0".repeat(SECRET_CHARS)),
-            format!("kt_live_000000000--{}", "0".repeat(SECRET_CHARS)),
-        ] {
-            assert_eq!(parse(with_checksum(&text).as_bytes()), Err(ParseKeyError::Form), "{text}");
-        }
-        for text in ["", "kt"].into_iter().map(alloc::string::String::from).chain([
-            // A checksum beyond 32 bits.
-            format!("kt_live_{body}zzzzzz"),
-            format!("kt_live_{body}00000-"),
-            format!("kt_live_{body}0000\u{e9}"),
-        ]) {
-            assert_eq!(parse(text.as_bytes()), Err(ParseKeyError::Form), "{text}");
-        }
-    }
-
-    #[test]
-    fn names_above_14_characters_together_are_rejected() {
-        let mint = |prefix, env| {
-            Key::mint(
-                Name::new(prefix).unwrap(),
-                Name::new(env).unwrap(),
-                KeyId::from_number(1).unwrap(),
-                &[0; 16],
-            )
-        };
-        assert_eq!(mint("12345678", "123456").unwrap().expose().len(), MAX_KEY_LEN);
-        assert!(mint("12345678", "1234567").is_none());
-        assert!(
-            Name::new("").is_none()
-                && Name::new("123456789").is_none()
-                && Name::new("a_b").is_none()
-        );
-    }
-
-    #[test]
-    fn debug_and_hint_show_no_secret() {
-        let key = key();
-        let shown = format!("{key:?}");
-        assert!(shown.starts_with("Key(kt_live_…") && shown.len() < 24, "{shown}");
-        assert_eq!(Hint::new(b"short-imported-key").to_string(), "…");
-        assert_eq!(Hint::new(b"an-imported-key-of-32-bytes-1234").to_string(), "…1234");
-    }
-}
+mod tests;

@@ -61,9 +61,9 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
                 "core/src/header.rs",
                 "Header::write: join(algorithm << 16 ^ u32::try_from(self.layout.windows().len()).unwrap_or(0), self.flags),",
             ),
-            ("core/src/key/base62.rs", "encode: let value = remainder << 8 ^ u32::from(*byte);"),
+            ("core/src/key.rs", "encode: let value = remainder << 8 ^ u32::from(*byte);"),
             (
-                "core/src/key/base62.rs",
+                "core/src/key.rs",
                 "select: .fold(0, |found, (&character, value)| found ^ (character & u8::from(value == digit).wrapping_neg()))",
             ),
             ("core/src/bits.rs", "join: ((high as u64) << 32) ^ low as u64"),
