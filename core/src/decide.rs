@@ -2,8 +2,9 @@
 //! outcome and the next word.
 //!
 //! A *tally* is one key's counts in one 64-bit word. Its *stamp* is the time of its last change, in
-//! units of the shortest window. Tables load the word, decide, and exchange the word for the next one by compare-exchange. If
-//! [`next`](Decision::next) is the word itself, nothing is written, so denials are read-only.
+//! units of the shortest window. Tables load the word, decide, and exchange the word for the next
+//! one by compare-exchange. If [`next`](Decision::next) is the word itself, nothing is written, so
+//! denials are read-only.
 //!
 //! Two rules about time hold for all decisions:
 //! - If the time is before the tally's stamp, by any amount, the decision is made for the stamp's
@@ -28,11 +29,12 @@
 //! - A thread can be stopped between the reading and the compare-exchange of a correction, for at
 //!   least as long as the stamp was ahead. It costs one more if the tally holds the same word again
 //!   when the thread continues.
-//! - Outside the guarantee are system clocks that stay more than 60 s apart, and explicit times that
-//!   far ahead that are mixed with a system clock. They cost one each time that they take turns.
+//! - Outside the guarantee are system clocks that stay more than 60 s apart, and explicit times
+//!   that far ahead that are mixed with a system clock. They cost one each time that they take
+//!   turns.
 //!
-//! In real time, callers whose times differ by `d` can use the windows of a time span that is longer
-//! by `d`.
+//! In real time, callers whose times differ by `d` can use the windows of a time span that is
+//! longer by `d`.
 
 use crate::charge::Charge;
 use crate::outcome::Outcome;
@@ -169,8 +171,8 @@ pub fn correct(layout: &Layout, word: u64, reading: Timestamp) -> u64 {
 
 /// Returns the corrected word; `None` if `word` needs no correction or the time is explicit.
 ///
-/// The caller must have loaded `word` before this call. If the tally is ahead of `now`, the clock is
-/// read again and `now` moves forward to that reading.
+/// The caller must have loaded `word` before this call. If the tally is ahead of `now`, the clock
+/// is read again and `now` moves forward to that reading.
 #[inline]
 pub(crate) fn correction<C: Clock>(
     layout: &Layout,
@@ -185,8 +187,8 @@ pub(crate) fn correction<C: Clock>(
     Some(correct(layout, word, *now)).filter(|&corrected| corrected != word)
 }
 
-/// Returns whether the stamp of `word` comes from a wrong clock. `now` must come from a correct clock
-/// that was read after the word was loaded.
+/// Returns whether the stamp of `word` comes from a wrong clock. `now` must come from a correct
+/// clock that was read after the word was loaded.
 pub(crate) fn is_wrong(layout: &Layout, word: u64, now: Timestamp) -> bool {
     layout.ahead_ms(word, now) > TOLERANCE_MS
 }
@@ -297,8 +299,8 @@ fn refusal(layout: &Layout, limits: &Limits, cost: u32) -> Outcome {
     if too_costly { Outcome::TooCostly } else { Outcome::Denied }
 }
 
-/// Returns the tally at the later of `now` and the start of its stamp's unit, and that moment in Unix
-/// milliseconds.
+/// Returns the tally at the later of `now` and the start of its stamp's unit, and that moment in
+/// Unix milliseconds.
 #[inline(never)]
 fn roll(layout: &Layout, word: u64, now: Timestamp) -> (u64, u64) {
     let present = layout.stamp_at(now);

@@ -132,8 +132,8 @@ impl Header {
             0 => return Err(AttachError::Unfinished),
             _ => return Err(AttachError::NotATable),
         }
-        // A text may begin with the eight letters of the magic. The error shows the version only if a
-        // valid kind follows it, which is never so in a text.
+        // A text may begin with the eight letters of the magic. The error shows the version only if
+        // a valid kind follows it, which is never so in a text.
         let (version, kind) = (low(line.load(1)), TableKind::from_number(high(line.load(1))));
         match kind {
             None => return Err(AttachError::NotATable),

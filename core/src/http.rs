@@ -106,8 +106,8 @@ impl fmt::Display for BufferTooSmall {
 impl core::error::Error for BufferTooSmall {}
 
 impl Outcome {
-    /// Returns the HTTP status. It is 200 if the request is admitted; the application then sends its
-    /// own status instead.
+    /// Returns the HTTP status. It is 200 if the request is admitted; the application then sends
+    /// its own status instead.
     pub const fn http_status(self) -> u16 {
         match self {
             Self::Admitted => 200,
@@ -117,8 +117,8 @@ impl Outcome {
         }
     }
 
-    /// Returns the response body, which is JSON; empty if the request is admitted. It never says why
-    /// a key is invalid.
+    /// Returns the response body, which is JSON; empty if the request is admitted. It never says
+    /// why a key is invalid.
     pub const fn body(self) -> &'static str {
         match self {
             Self::Admitted => "",
@@ -143,8 +143,8 @@ impl Verdict {
         self.outcome.body()
     }
 
-    /// Returns the header fields of the response. A response has each field once, so the caller must
-    /// replace a field of the same name instead of appending another.
+    /// Returns the header fields of the response. A response has each field once, so the caller
+    /// must replace a field of the same name instead of appending another.
     ///
     /// ```
     /// use keytally_core::{Limiter, Line, Policy, Timestamp};
@@ -197,8 +197,8 @@ impl Verdict {
     }
 }
 
-/// The values of a verdict that its HTTP response shows. Bindings whose verdict is a type of another
-/// language use it to write the same response.
+/// The values of a verdict that its HTTP response shows. Bindings whose verdict is a type of
+/// another language use it to write the same response.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Response<'q> {
@@ -279,8 +279,9 @@ impl Response<'_> {
 
     /// Writes all fields in a format, and returns the rest of the buffer.
     ///
-    /// The function exists under two names only for its instruction count: [`headers`](Self::headers)
-    /// inlines it, since a call of [`put_fields`](Self::put_fields) cost it 37 instructions.
+    /// The function exists under two names only for its instruction count:
+    /// [`headers`](Self::headers) inlines it, since a call of [`put_fields`](Self::put_fields) cost
+    /// it 37 instructions.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn put_fields_inlined<'b>(
         &self,

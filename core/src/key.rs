@@ -43,8 +43,8 @@ const BODY_LEN: usize = KEY_ID_LEN + SECRET_CHARS + CHECKSUM_CHARS;
 /// How many of a key's last characters a hint shows.
 const HINT_CHARS: usize = 4;
 
-// The inner hash of an HMAC is over the inner pad, which is one block, and the key. The key, the end
-// mark (1 byte) and the length (8 bytes) then fit the second block of 64 bytes.
+// The inner hash of an HMAC is over the inner pad, which is one block, and the key. The key, the
+// end mark (1 byte) and the length (8 bytes) then fit the second block of 64 bytes.
 const _: () = assert!(MAX_KEY_LEN == 55);
 
 /// The public name of a key: a 64-bit number, as text 11 base62 characters.
@@ -365,8 +365,8 @@ fn well_formed_id(key: &[u8]) -> Option<KeyId> {
     (is_name(&names[..separator]) && is_name(&names[separator + 1..])).then_some(id)
 }
 
-/// Returns the key id from its position in a key; `None` if there is none or the text is longer than
-/// a key. A check of a valid key parses nothing else, since the HMAC covers the whole text.
+/// Returns the key id from its position in a key; `None` if there is none or the text is longer
+/// than a key. A check of a valid key parses nothing else, since the HMAC covers the whole text.
 #[cfg_attr(target_pointer_width = "64", inline)]
 #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {

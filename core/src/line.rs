@@ -49,8 +49,8 @@ impl Line {
         &self.0
     }
 
-    /// Loads the word at `index`, 0 to 7, with acquire ordering. The format of the table defines the
-    /// word's meaning.
+    /// Loads the word at `index`, 0 to 7, with acquire ordering. The format of the table defines
+    /// the word's meaning.
     ///
     /// # Panics
     /// If `index` is 8 or more.

@@ -27,8 +27,8 @@ const BLOCK_LEN: usize = 64;
 /// Bytes in a digest.
 const DIGEST_LEN: usize = 32;
 
-/// The second of the outer hash's two blocks: room for the inner digest, then SHA-256's padding. The
-/// first block is the outer pad.
+/// The second of the outer hash's two blocks: room for the inner digest, then SHA-256's padding.
+/// The first block is the outer pad.
 ///
 /// It is a constant that is copied, so that its stores are as wide as the loads of the compression.
 const OUTER_BLOCK: [u8; BLOCK_LEN] = {
@@ -212,8 +212,8 @@ impl Peppers {
 /// The first block is the inner pad. Returns `None` if the message does not have 40 to 55 bytes.
 /// Keys of Keytally's form have 43 to 55.
 ///
-/// All copies have a fixed length, since a copy of variable length would take a fifth of the time of
-/// a compression. The first half of the block is one copy, and no other copy overlaps it: the
+/// All copies have a fixed length, since a copy of variable length would take a fifth of the time
+/// of a compression. The first half of the block is one copy, and no other copy overlaps it: the
 /// compression reads that half first, and a load that spans several stores stalls.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {

@@ -126,8 +126,8 @@ impl Quotas {
         self.limit(index).saturating_sub(self.counts.used(self.word, index, self.time.unix_ms()))
     }
 
-    /// Returns the time at which every window will have room for `cost`, if nothing more is charged;
-    /// [`time`](Self::time) if they have room now. `cost` must not be above any limit.
+    /// Returns the time at which every window will have room for `cost`, if nothing more is
+    /// charged; [`time`](Self::time) if they have room now. `cost` must not be above any limit.
     ///
     /// It is the latest of the windows' times, since no window has less room at a later time.
     pub fn room_at(&self, cost: u32) -> Timestamp {
@@ -150,8 +150,8 @@ impl Quotas {
             [self.counts.current(self.word, index), self.counts.previous(self.word, index)]
                 .map(u64::from);
         // `faded_after` is the time into a window after which `count` units of the previous window
-        // weigh at most `room`. For a length L and the elapsed time e, ceil(count·(L − e) / L) ≤ room
-        // holds from e = L − floor(room·L / count) on.
+        // weigh at most `room`. For a length L and the elapsed time e, ceil(count·(L − e) / L) ≤
+        // room holds from e = L − floor(room·L / count) on.
         let faded_after =
             |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
         let limit = u64::from(self.limit(index));

@@ -163,8 +163,8 @@ impl Record {
             account: low(words[6]),
             not_after: high(words[6]),
             grace_until: high(words[SEQUENCE]),
-            // The bytes of word 7, lowest first: environment (4), pepper (2), state (2) | plan (8) |
-            // previous pepper (2), sequence …
+            // The bytes of word 7, lowest first: environment (4), pepper (2), state (2) | plan (8)
+            // | previous pepper (2), sequence …
             plan: meta[1],
             state: if (meta[0] >> 6) == KeyState::Active as u8 {
                 KeyState::Active
@@ -237,8 +237,8 @@ pub(crate) struct RecordRef<'m> {
 }
 
 impl<'m> RecordRef<'m> {
-    /// Returns a copy of the record, or of the record that a writer is replacing it by; `None` if it
-    /// is damaged.
+    /// Returns a copy of the record, or of the record that a writer is replacing it by; `None` if
+    /// it is damaged.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn read(self) -> Option<Record> {

@@ -1,7 +1,8 @@
-//! Moments in Unix milliseconds, and the clocks that they come from. Callers pass both as arguments.
+//! Moments in Unix milliseconds, and the clocks that they come from. Callers pass both as
+//! arguments.
 
-/// The most milliseconds by which two correct system clocks may differ, whatever the policy. A stamp
-/// that is further ahead of the system clock comes from a wrong clock.
+/// The most milliseconds by which two correct system clocks may differ, whatever the policy. A
+/// stamp that is further ahead of the system clock comes from a wrong clock.
 pub const TOLERANCE_MS: u64 = 60_000;
 
 /// A moment in milliseconds since the Unix epoch, in UTC.

@@ -108,8 +108,8 @@ impl Verdict {
 
     /// Returns by how many seconds the tally was ahead of the caller, rounded up; 0 if it was not.
     ///
-    /// If it is more than 60, a clock or an explicit time was wrong. With the system clock, the next
-    /// check corrects the tally; see [`decide`] for what that costs.
+    /// If it is more than 60, a clock or an explicit time was wrong. With the system clock, the
+    /// next check corrects the tally; see [`decide`] for what that costs.
     pub fn clock_ahead_s(&self) -> u32 {
         self.quotas.ahead_s(self.now)
     }

@@ -1,8 +1,8 @@
 //! Tests with clocks that disagree, jump, stand still, or are wrong. They count admissions by the
 //! time of each decision, `Charge::at`, and assert that no window holds more than its limit.
 //!
-//! A clock that is late, by any amount, never opens a window again. A clock that ran ahead opens one
-//! when its stamp is corrected, by a check with a system clock or by `correct_clock`.
+//! A clock that is late, by any amount, never opens a window again. A clock that ran ahead opens
+//! one when its stamp is corrected, by a check with a system clock or by `correct_clock`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -473,8 +473,8 @@ fn a_key_that_expired_during_a_stop_is_refused() {
     assert!(!gate.check(key, 1, stopped_for(HOUR)).is_admitted());
 }
 
-/// A revoked key's tally, whose stamp comes from a clock that ran ahead, keeps its record from another
-/// key only until the tally is corrected and its windows have passed.
+/// A revoked key's tally, whose stamp comes from a clock that ran ahead, keeps its record from
+/// another key only until the tally is corrected and its windows have passed.
 #[test]
 fn a_record_whose_tally_is_ahead_is_issued_again() {
     let gate = gate_for(1);

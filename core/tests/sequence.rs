@@ -1,6 +1,6 @@
 //! Tests of calls that are stopped while a key's record is written 8,192 times. The sequence of the
-//! record's seqlock then has its former value again. Such a call neither admits a key that ended nor
-//! changes the tally of the record's next key.
+//! record's seqlock then has its former value again. Such a call neither admits a key that ended
+//! nor changes the tally of the record's next key.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
@@ -83,8 +83,8 @@ impl Setup {
         Gate::attach(Rc::clone(&self.lines), peppers()).unwrap()
     }
 
-    /// Makes a call on the gate, and stops it at the given access of the memory, counted from 1, while
-    /// `meanwhile` runs. Returns `None` if the call has fewer accesses.
+    /// Makes a call on the gate, and stops it at the given access of the memory, counted from 1,
+    /// while `meanwhile` runs. Returns `None` if the call has fewer accesses.
     fn stop_at<T>(
         &self,
         access: u32,
@@ -101,8 +101,8 @@ impl Setup {
     }
 }
 
-/// Revokes the key `former` and gives its record to another key, which makes one request. The record
-/// is written [`WRITES_PER_CYCLE`] times. Returns the other key.
+/// Revokes the key `former` and gives its record to another key, which makes one request. The
+/// record is written [`WRITES_PER_CYCLE`] times. Returns the other key.
 fn replace(gate: &SharedGate, former: KeyId) -> Key {
     let mut administrator = gate.administer().unwrap();
     administrator.revoke(former).unwrap();

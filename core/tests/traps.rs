@@ -64,8 +64,8 @@ fn burst_after_idle_exceeds_neither_limit_nor_remaining() {
         }
         assert_eq!(admitted(&limiter, b"a", 300, at(3600)), 100);
     }
-    // After a burst at the end of an aligned minute, half of a sliding quota is available again half
-    // a minute later.
+    // After a burst at the end of an aligned minute, half of a sliding quota is available again
+    // half a minute later.
     let limiter = limiter("sliding 100/minute", 8);
     assert_eq!(admitted(&limiter, b"a", 300, at(59)), 100);
     assert_eq!(admitted(&limiter, b"a", 300, at(60)), 0);

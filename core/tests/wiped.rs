@@ -40,7 +40,8 @@ fn entropy_is_wiped() {
     assert_eq!(zeros_after_drop(Entropy::new([0xa7; 24]), 0..24), 24);
 }
 
-/// The eight bytes of the fingerprint remain. They are not secret: the gate's header holds them too.
+/// The eight bytes of the fingerprint remain. They are not secret: the gate's header holds them
+/// too.
 #[test]
 fn a_pepper_is_wiped() {
     let pepper = Pepper::new(&[0xa7; 32]).unwrap();

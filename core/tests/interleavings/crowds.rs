@@ -30,8 +30,8 @@ const STEPS: [Stop; 6] = [
 ];
 
 /// A limiter of two buckets in which six slots have expired and four are taken. Four threads check
-/// five subjects, three times each. One thread is stopped at a random step of an insertion until the
-/// others are done.
+/// five subjects, three times each. One thread is stopped at a random step of an insertion until
+/// the others are done.
 #[test]
 fn subjects_of_four_threads_get_their_slots_and_limits() {
     explore(schedules(20_000, 2_000_000), || {

@@ -1,5 +1,5 @@
-//! Scenarios of a limiter: concurrent charges of one tally, insertions, reuse of slots, and takeover
-//! of locks.
+//! Scenarios of a limiter: concurrent charges of one tally, insertions, reuse of slots, and
+//! takeover of locks.
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -465,7 +465,8 @@ mod two_buckets {
         });
     }
 
-    /// Four slots of the first bucket are taken. If five are, an inserter prefers the second bucket.
+    /// Four slots of the first bucket are taken. If five are, an inserter prefers the second
+    /// bucket.
     #[test]
     fn inserters_that_disagree_about_the_bucket_share_a_slot() {
         explore(preemptions(1, 2), || {
@@ -483,9 +484,9 @@ mod two_buckets {
         });
     }
 
-    /// For one clock the first bucket is full. For the other, which is a minute ahead, all its slots
-    /// have expired. One inserter therefore locks both buckets, in their order, and the other locks
-    /// only the first.
+    /// For one clock the first bucket is full. For the other, which is a minute ahead, all its
+    /// slots have expired. One inserter therefore locks both buckets, in their order, and the other
+    /// locks only the first.
     #[test]
     fn inserters_with_clocks_that_disagree_share_a_slot() {
         for (first, other) in [(0, 1), (1, 0)] {

@@ -49,8 +49,8 @@ pub(crate) struct Bounds([Option<usize>; 2]);
 
 /// All interleavings with at most `short` preemptions; in the full form with `full`.
 ///
-/// There is always a bound, since two inserters may take a lock over from each other without end. If
-/// the bound is below three, shuttle explores the scenario with more preemptions.
+/// There is always a bound, since two inserters may take a lock over from each other without end.
+/// If the bound is below three, shuttle explores the scenario with more preemptions.
 #[cfg(loom)]
 pub(crate) const fn preemptions(short: usize, full: usize) -> Bounds {
     Bounds([Some(short), Some(full)])
@@ -104,8 +104,8 @@ fn run(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> Strin
     format!("interleavings with at most {bound} preemptions")
 }
 
-/// Half of the schedules choose a random thread at every step. The others follow a priority order of
-/// the threads that changes at a few random steps (PCT, probabilistic concurrency testing). They
+/// Half of the schedules choose a random thread at every step. The others follow a priority order
+/// of the threads that changes at a few random steps (PCT, probabilistic concurrency testing). They
 /// find errors that need few preemptions at certain steps.
 #[cfg(shuttle)]
 fn run(schedules: usize, scenario: impl Fn() + Send + Sync + 'static) -> String {
