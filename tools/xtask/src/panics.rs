@@ -93,6 +93,12 @@ const REASONS: &[(&str, Kind, &str)] = &[
          only grow. A count fits its field, since limits are capped at the field's maximum.",
     ),
     (
+        "core/src/tally/counts.rs",
+        Kind::Arithmetic,
+        "A sliding window's previous count is below its current one, as the layout's creation checked. The\n\
+         time within a window is less than its length. A count of 32 bits times a length below 2^32 ms fits.",
+    ),
+    (
         "core/src/bits.rs",
         Kind::Arithmetic,
         "The estimate times the divisor is at most the number. The proof is the comment above this line.",
