@@ -49,7 +49,7 @@ fn remaining(limiter: &Shared, subject: &[u8], now: Timestamp) -> u32 {
 }
 
 #[test]
-fn of_two_chargers_of_one_unit_one_is_denied() {
+fn two_charges_for_one_unit_admit_one() {
     explore(preemptions(9, 9), || {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 1, at(0));
@@ -63,7 +63,7 @@ fn of_two_chargers_of_one_unit_one_is_denied() {
 }
 
 #[test]
-fn of_three_chargers_of_two_units_one_is_denied() {
+fn three_charges_for_two_units_admit_two() {
     explore(preemptions(3, 5), || {
         let limiter = one_bucket("3/minute, 4/hour");
         limiter.check(b"a", 1, at(0));
