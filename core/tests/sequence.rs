@@ -139,7 +139,7 @@ fn assert_next_key_keeps_its_tally<T>(
 }
 
 #[test]
-fn check_stopped_for_8192_writes_spares_the_next_key() {
+fn check_stopped_for_a_sequence_cycle_spares_the_next_key() {
     assert_next_key_keeps_its_tally(
         |setup, gate| check(gate, &setup.key, at(130)),
         |_, verdict| {
@@ -152,7 +152,7 @@ fn check_stopped_for_8192_writes_spares_the_next_key() {
 }
 
 #[test]
-fn reset_stopped_for_8192_writes_spares_the_next_key() {
+fn reset_stopped_for_a_sequence_cycle_spares_the_next_key() {
     assert_next_key_keeps_its_tally(
         |setup, gate| gate.reset(setup.key_id, at(130)),
         |_, verdict| assert!(verdict.is_none(), "{verdict:?}"),
@@ -160,7 +160,7 @@ fn reset_stopped_for_8192_writes_spares_the_next_key() {
 }
 
 #[test]
-fn check_stopped_for_8192_writes_sees_the_revocation() {
+fn check_stopped_for_a_sequence_cycle_sees_the_revocation() {
     for access in 1.. {
         let setup = Setup::new();
         let key_id = setup.key_id;

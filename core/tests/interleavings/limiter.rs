@@ -63,7 +63,7 @@ fn two_charges_for_one_unit_admit_one() {
 }
 
 #[test]
-fn three_charges_for_two_units_admit_two() {
+fn three_charges_of_two_units_deny_exactly_one() {
     explore(preemptions(3, 5), || {
         let limiter = one_bucket("3/minute, 4/hour");
         limiter.check(b"a", 1, at(0));
