@@ -47,7 +47,7 @@ const CASES: &[(&str, fn())] = &[
     ("`MAX_NAMES_LEN`", length_of_both_names),
     ("`MAX_SUBJECTS`", subjects_of_a_limiter),
     ("`BUCKET_SLOTS`", slots_of_a_bucket),
-    ("`CLAIM_SPINS`", turns_for_a_lock),
+    ("`CLAIM_SPINS`", spins_for_a_lock),
     ("`MAX_HEADERS_LEN`", length_of_the_headers),
     ("`MAX_PROBLEM_LEN`", length_of_a_problem),
     ("a subject", length_of_a_subject),
@@ -645,8 +645,8 @@ fn slots_of_a_bucket() {
     }
 }
 
-/// An inserter waits `CLAIM_SPINS` turns for the lock of a stopped holder, and then takes it over.
-fn turns_for_a_lock() {
+/// An inserter waits `CLAIM_SPINS` spins for the lock of a stopped holder, and then takes it over.
+fn spins_for_a_lock() {
     const { assert!(CLAIM_SPINS == 1024) };
     let lines = Limiter::<Vec<Line>>::lines(4);
     let memory = memory(lines);

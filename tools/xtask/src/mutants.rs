@@ -195,27 +195,27 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present ^ LOCKED != 0 && turns < CLAIM_SPINS {",
+                "Limiter<M>::lock: if present ^ LOCKED != 0 && spins < CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present | LOCKED != 0 && turns < CLAIM_SPINS {",
+                "Limiter<M>::lock: if present | LOCKED != 0 && spins < CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED == 0 && turns < CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED == 0 && spins < CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED != 0 && turns <= CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED != 0 && spins <= CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED != 0 && turns == CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED != 0 && spins == CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED != 0 && turns > CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED != 0 && spins > CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",

@@ -77,7 +77,7 @@ const REASONS: &[(&str, Kind, &str)] = &[
     (
         "core/src/limiter/insert.rs",
         Kind::Arithmetic,
-        "A bucket has eight slots, and an inserter waits at most `CLAIM_SPINS` turns.",
+        "A bucket has eight slots, and an inserter waits at most `CLAIM_SPINS` spins.",
     ),
     (
         "core/src/mac.rs",
