@@ -50,7 +50,7 @@ fn remaining(limiter: &Shared, subject: &[u8], now: Timestamp) -> u32 {
 }
 
 #[test]
-fn of_two_chargers_of_one_unit_one_is_denied() {
+fn two_charges_for_one_unit_admit_one() {
     explore(preemptions(9, 9), || {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 1, at(0));
