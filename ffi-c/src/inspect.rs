@@ -13,7 +13,7 @@ use crate::pointers::{Handle, In, Number, Numbered, Out, plain};
 use crate::policy::KT_POLICY_SIZE;
 use crate::status::kt_status;
 use crate::text::{Text, put, to_characters};
-use crate::verdict::{kt_quota, put_quota, put_quotas};
+use crate::verdict::{kt_quota, put_quotas, quota_state};
 
 /// Bytes of a plan's name, with the NUL.
 pub const KT_PLAN_NAME_SIZE: usize = 17;
@@ -230,9 +230,10 @@ pub extern "C" fn kt_key_info_quota(
 ) -> kt_status {
     guard(|| {
         let target = quota_out.target()?;
-        let info = info.read()?;
-        let quotas = (&info.private_, info.quota_count, info.private_at_ms_);
-        put_quota(quotas, index, kt_status::KT_NOT_A_VERDICT, target)
+        let info = info.get()?;
+        let state = quota_state(&info.private_, info.quota_count, index, info.private_at_ms_)?;
+        target.put_quota(&state);
+        Ok(())
     })
 }
 

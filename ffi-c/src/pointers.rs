@@ -150,10 +150,17 @@ impl<'c, T> In<'c, T> {
 }
 
 impl<'c, T: Plain> In<'c, T> {
-    /// Returns the value that it points to.
+    /// Returns a copy of the value that it points to.
     #[inline]
     pub(crate) fn read(self) -> FfiResult<T> {
-        self.slice(1).map(|values| values[0])
+        self.get().copied()
+    }
+
+    /// Returns the value that it points to. If an output of the call may overlap the value, read what
+    /// is needed of it before the output is written.
+    #[inline]
+    pub(crate) fn get(self) -> FfiResult<&'c T> {
+        self.slice(1).map(|values| &values[0])
     }
 
     /// Returns the `len` values that it points to. If `len` is 0, the pointer may be NULL.

@@ -252,41 +252,44 @@ pub(crate) fn put_quotas(words: &mut [u32; QUOTA_SLOTS * QUOTA_WORDS], quotas: &
     }
 }
 
-/// Reads the quota at `index` of the private part. Returns `None` if no quota has these words.
-fn quota_state(
+/// Reads the quota at `index` from the private part of a struct that has `count` quotas, decided at
+/// `at_ms`.
+///
+/// # Errors
+/// `KT_NO_SUCH_QUOTA` if `index` is not below `count`. `KT_NOT_A_VERDICT` if this library did not
+/// write the words.
+pub(crate) fn quota_state(
     words: &[u32; QUOTA_SLOTS * QUOTA_WORDS],
+    count: u8,
     index: usize,
     at_ms: u64,
-) -> Option<QuotaState> {
+) -> FfiResult<QuotaState> {
+    if index >= usize::from(count) {
+        return Err(kt_status::KT_NO_SUCH_QUOTA);
+    }
     let (slots, _) = words.as_chunks::<QUOTA_WORDS>();
-    let [limit, remaining, window, reset_in_s] = *slots.get(index)?;
-    let length = Window::from_seconds(window & !(LACKING | LASTING))?;
+    let &[limit, remaining, window, reset_in_s] =
+        slots.get(index).ok_or(kt_status::KT_NOT_A_VERDICT)?;
+    let length =
+        Window::from_seconds(window & !(LACKING | LASTING)).ok_or(kt_status::KT_NOT_A_VERDICT)?;
     let reset_unix_s = at_ms / 1000 + u64::from(reset_in_s);
     let mut state = QuotaState::new(limit, remaining.min(limit), length, reset_unix_s);
     state.lacking = window & LACKING != 0;
     state.lasting = window & LASTING != 0;
-    Some(state)
+    Ok(state)
 }
 
-/// Writes the quota at `index` of a struct with `count` quotas.
-pub(crate) fn put_quota(
-    (words, count, at_ms): (&[u32; QUOTA_SLOTS * QUOTA_WORDS], u8, u64),
-    index: usize,
-    damaged: kt_status,
-    quota: Target<'_, kt_quota>,
-) -> FfiResult {
-    if index >= usize::from(count) {
-        return Err(kt_status::KT_NO_SUCH_QUOTA);
+impl Target<'_, kt_quota> {
+    /// Writes the state of a quota.
+    pub(crate) fn put_quota(self, state: &QuotaState) {
+        let out = self.zeroed();
+        out.limit = state.limit;
+        out.remaining = state.remaining;
+        out.window_s = state.window.seconds();
+        out.lacking = state.lacking.into();
+        out.lasting = state.lasting.into();
+        out.reset_unix_s = state.reset_unix_s;
     }
-    let state = quota_state(words, index, at_ms).ok_or(damaged)?;
-    let out = quota.zeroed();
-    out.limit = state.limit;
-    out.remaining = state.remaining;
-    out.window_s = state.window.seconds();
-    out.lacking = state.lacking.into();
-    out.lasting = state.lasting.into();
-    out.reset_unix_s = state.reset_unix_s;
-    Ok(())
 }
 
 impl Target<'_, kt_verdict> {
@@ -316,26 +319,30 @@ impl Target<'_, kt_verdict> {
     }
 }
 
+/// The states of a verdict's quotas: as many as it has.
+type QuotaStates = heapless::Vec<QuotaState, KT_MAX_QUOTAS>;
+
 impl kt_verdict {
-    /// Calls `respond` with the HTTP response. Returns `None` if the content is not a verdict's.
-    fn respond<R>(&self, respond: impl FnOnce(Response<'_>) -> R) -> Option<R> {
-        const NONE: QuotaState =
-            QuotaState::new(0, 0, Window::from_seconds(1).expect("a second is a window"), 0);
-        let outcome = *Outcome::ALL.get(usize::from(self.outcome.0))?;
-        kt_reason::NAMES.get(usize::from(self.reason.0))?;
-        let mut states = [NONE; KT_MAX_QUOTAS];
-        let states = states.get_mut(..usize::from(self.quota_count))?;
-        for (index, state) in states.iter_mut().enumerate() {
-            *state = quota_state(&self.private_, index, self.charge.at_ms)?;
+    fn quota(&self, index: usize) -> FfiResult<QuotaState> {
+        quota_state(&self.private_, self.quota_count, index, self.charge.at_ms)
+    }
+
+    /// Returns the HTTP response, with the states of the quotas in `states`, which is empty.
+    fn response<'q>(&self, states: &'q mut QuotaStates) -> FfiResult<Response<'q>> {
+        let damaged = kt_status::KT_NOT_A_VERDICT;
+        let outcome = *Outcome::ALL.get(usize::from(self.outcome.0)).ok_or(damaged)?;
+        kt_reason::NAMES.get(usize::from(self.reason.0)).ok_or(damaged)?;
+        for index in 0..usize::from(self.quota_count) {
+            states.push(self.quota(index)?).map_err(|_| damaged)?;
         }
         let [now, charged_at] = [self.now_ms, self.charge.at_ms].map(Timestamp::from_unix_ms);
-        Some(respond(Response::new(
+        Ok(Response::new(
             outcome,
             states,
             self.cost,
             waits_from(now, charged_at),
             Some(self.retry_after_s).filter(|&seconds| seconds != 0),
-        )))
+        ))
     }
 }
 
@@ -343,14 +350,6 @@ impl kt_charge {
     pub(crate) fn to_core(self) -> Charge {
         Charge { cost: self.cost, at: Timestamp::from_unix_ms(self.at_ms) }
     }
-}
-
-fn respond<R>(
-    verdict: In<'_, kt_verdict>,
-    respond: impl FnOnce(Response<'_>) -> R,
-) -> FfiResult<R> {
-    // A copy, because the result may be written over the verdict.
-    verdict.read()?.respond(respond).ok_or(kt_status::KT_NOT_A_VERDICT)
 }
 
 /// Writes the quota at `index` of a verdict, from 0 for the shortest window to `quota_count - 1`.
@@ -370,9 +369,8 @@ pub extern "C" fn kt_verdict_quota(
 ) -> kt_status {
     guard(|| {
         let target = quota_out.target()?;
-        let verdict = verdict.read()?;
-        let quotas = (&verdict.private_, verdict.quota_count, verdict.charge.at_ms);
-        put_quota(quotas, index, kt_status::KT_NOT_A_VERDICT, target)
+        target.put_quota(&verdict.get()?.quota(index)?);
+        Ok(())
     })
 }
 
@@ -400,13 +398,13 @@ pub extern "C" fn kt_verdict_headers(
     guard(|| {
         let mut buffer = buffer.buffer(buffer_len)?;
         let written = written_out.target()?;
-        // In place if all fields are sure to fit, since a copy is a good part of the work.
+        let mut states = QuotaStates::new();
+        let response = verdict.get()?.response(&mut states)?;
+        // Into the buffer itself if all fields are sure to fit: a copy is a large part of the work.
         let Some(bytes) = buffer.unwritten::<KT_HEADERS_SIZE>() else {
-            let headers = respond(verdict, |response| response.headers())?;
-            return put(buffer, written, headers.as_bytes());
+            return put(buffer, written, response.headers().as_bytes());
         };
-        let len = respond(verdict, |response| response.write_headers(bytes))?
-            .map_err(|_| kt_status::KT_BUFFER_TOO_SMALL)?;
+        let len = response.write_headers(bytes).map_err(|_| kt_status::KT_BUFFER_TOO_SMALL)?;
         *bytes.get_mut(len).ok_or(kt_status::KT_BUFFER_TOO_SMALL)? = 0;
         written.write(len);
         Ok(())
@@ -457,6 +455,8 @@ pub extern "C" fn kt_verdict_fields<'c>(
     guard(|| {
         let mut buffer = buffer.buffer(buffer_len)?;
         let (mut fields, count_target) = (fields_out.targets(fields_len)?, count_out.target()?);
+        let mut states = QuotaStates::new();
+        let response = verdict.get()?.response(&mut states)?;
         let begin = buffer.begin();
         let field = |name: &'static CStr, value: Range<usize>| kt_field {
             name: In::from_static(name),
@@ -472,7 +472,7 @@ pub extern "C" fn kt_verdict_fields<'c>(
                 fields.write(count, field(name, value));
                 count += 1;
             };
-            respond(verdict, |response| response.write_fields(bytes, put))?;
+            response.write_fields(bytes, put);
         } else {
             // Room for a program that was compiled with smaller constants. What does not fit must not
             // be written, so the fields are written here first.
@@ -485,7 +485,7 @@ pub extern "C" fn kt_verdict_fields<'c>(
                 }
                 count += 1;
             };
-            respond(verdict, |response| response.write_fields(&mut values, put))?;
+            response.write_fields(&mut values, put);
             let values = values.get(..end).filter(|_| count <= fields.len());
             buffer.copy(values.ok_or(kt_status::KT_BUFFER_TOO_SMALL)?)?;
             found
@@ -506,7 +506,7 @@ pub extern "C" fn kt_verdict_fields<'c>(
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_body(verdict: In<kt_verdict>) -> In<'static, c_char> {
     let outcome =
-        verdict.read().ok().and_then(|verdict| Outcome::ALL.get(usize::from(verdict.outcome.0)));
+        verdict.get().ok().and_then(|verdict| Outcome::ALL.get(usize::from(verdict.outcome.0)));
     In::from_static(outcome.map_or(c"", |outcome| body(*outcome)))
 }
 
@@ -539,7 +539,9 @@ pub extern "C" fn kt_verdict_problem(
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
         let written = written_out.target()?;
-        put(buffer, written, respond(verdict, |response| response.problem())?.as_bytes())
+        let mut states = QuotaStates::new();
+        let response = verdict.get()?.response(&mut states)?;
+        put(buffer, written, response.problem().as_bytes())
     })
 }
 
