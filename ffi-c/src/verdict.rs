@@ -30,8 +30,11 @@ pub const KT_MAX_FIELDS: usize = 6;
 /// Quotas that the private part of a struct has room for.
 const QUOTA_SLOTS: usize = 8;
 
-/// 32-bit words for each quota: the limit, what is left, the window with two flags, and the seconds
-/// from the time of the decision to the reset.
+/// 32-bit words for each quota: the limit, the remaining units, the window in seconds with two flags,
+/// and the low half of the reset in Unix seconds.
+///
+/// A reset is at most two windows after the decision, so its low half and the time of the decision
+/// determine it.
 const QUOTA_WORDS: usize = 4;
 
 /// The flag of a window that lacks room, and of one whose counts last into the next window. A window
@@ -238,17 +241,13 @@ const _: () = assert!(QUOTA_SLOTS * QUOTA_WORDS == 32);
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) fn put_quotas(words: &mut [u32; QUOTA_SLOTS * QUOTA_WORDS], quotas: &Quotas) {
-    let now_s = quotas.time().unix_s();
     let (slots, _) = words.as_chunks_mut::<QUOTA_WORDS>();
     for (index, slot) in slots.iter_mut().enumerate().take(MAX_QUOTAS) {
         let Some(state) = quotas.get(index) else { break };
         let lacking = if state.lacking { LACKING } else { 0 };
         let lasting = if state.lasting { LASTING } else { 0 };
-        // A reset is at most two windows ahead, which 32 bits hold.
-        let reset_in_s =
-            u32::try_from(state.reset_unix_s.saturating_sub(now_s)).unwrap_or(u32::MAX);
-        *slot =
-            [state.limit, state.remaining, state.window.seconds() | lacking | lasting, reset_in_s];
+        let window = state.window.seconds() | lacking | lasting;
+        *slot = [state.limit, state.remaining, window, state.reset_unix_s as u32];
     }
 }
 
@@ -268,11 +267,12 @@ pub(crate) fn quota_state(
         return Err(kt_status::KT_NO_SUCH_QUOTA);
     }
     let (slots, _) = words.as_chunks::<QUOTA_WORDS>();
-    let &[limit, remaining, window, reset_in_s] =
+    let &[limit, remaining, window, reset_low] =
         slots.get(index).ok_or(kt_status::KT_NOT_A_VERDICT)?;
     let length =
         Window::from_seconds(window & !(LACKING | LASTING)).ok_or(kt_status::KT_NOT_A_VERDICT)?;
-    let reset_unix_s = at_ms / 1000 + u64::from(reset_in_s);
+    let at_s = at_ms / 1000;
+    let reset_unix_s = at_s + u64::from(reset_low.wrapping_sub(at_s as u32));
     let mut state = QuotaState::new(limit, remaining.min(limit), length, reset_unix_s);
     state.lacking = window & LACKING != 0;
     state.lasting = window & LASTING != 0;
@@ -302,19 +302,25 @@ impl Target<'_, kt_verdict> {
         out.outcome = Number(verdict.outcome() as u8);
         out.reason = Number(verdict.reason().map_or(0, |reason| reason as u8));
         out.http_status = verdict.http_status();
-        out.retry_after_s = verdict.retry_after_s().unwrap_or(0);
-        (out.key_id, out.account, out.plan, out.env) = match verdict.holder() {
-            Some(holder) => (holder.key_id.number(), holder.account, holder.plan, holder.env),
-            None => (0, 0, 0, 0),
-        };
+        if let Some(retry_at) = verdict.retry_at() {
+            out.retry_at_ms = retry_at.unix_ms();
+            out.retry_after_s = verdict.retry_after_s().unwrap_or(0);
+        }
+        if let Some(holder) = verdict.holder() {
+            out.key_id = holder.key_id.number();
+            (out.account, out.plan, out.env) = (holder.account, holder.plan, holder.env);
+        }
         out.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         out.charge.at_ms = verdict.quotas().time().unix_ms();
-        out.charge.cost = if verdict.is_admitted() { verdict.cost() } else { 0 };
+        if verdict.is_admitted() {
+            out.charge.cost = verdict.cost();
+        }
         out.now_ms = verdict.now().unix_ms();
-        out.retry_at_ms = verdict.retry_at().map_or(0, Timestamp::unix_ms);
         out.cost = verdict.cost();
         out.uncharged = verdict.uncharged();
-        out.clock_ahead_s = verdict.clock_ahead_s();
+        if verdict.quotas().time() > verdict.now() {
+            out.clock_ahead_s = verdict.clock_ahead_s();
+        }
         put_quotas(&mut out.private_, verdict.quotas());
     }
 }
