@@ -15,7 +15,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const HEADER: &str = include_str!("../../include/keytally.h");
+const HEADER: &str = include_str!("../include/keytally.h");
 const HEAD: &str = "\
 # The C interface on x86_64 Linux: what a program that was compiled with keytally.h relies on.
 # ffi-c/tests/abi.rs compares this list with the header and the library. After an intended change,
@@ -118,7 +118,7 @@ fn interface() -> String {
     let folder = tempfile::tempdir().unwrap();
     let (source, built) = (folder.path().join("abi.c"), folder.path().join("abi"));
     fs::write(&source, program(&declarations)).unwrap();
-    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../include");
+    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("include");
     run(Command::new("cc")
         .arg("-std=c11")
         .arg("-I")

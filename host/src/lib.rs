@@ -153,5 +153,5 @@ const _: () = {
 
 /// The examples of the project's README, compiled with those of this crate.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

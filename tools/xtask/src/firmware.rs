@@ -289,8 +289,8 @@ impl Tools {
         cargo
             .args(arguments)
             .args(["--locked", "-Zbuild-std=core", "-Ztrim-paths", "--target-dir", TARGET])
-            // The paths of source files are constants of a program: their lengths decide how the
-            // others are aligned, hence the instructions of a copy.
+            // The paths of source files are constants of the program. Without the folder of the
+            // clone, their lengths are the same everywhere.
             .env("CARGO_PROFILE_RELEASE_TRIM_PATHS", "all")
             .env("RUSTC_BOOTSTRAP", "1")
             .env("RUSTC", self.cargo.with_file_name("rustc"))
@@ -684,9 +684,9 @@ impl Page {
 <!-- Written by `cargo xtask embedded`. -->
 # Cost on bare metal
 
-The suite `firmware` measures these costs, and fails if one exceeds the recorded value. It runs the
-programs of [tools/firmware/](../tools/firmware) on QEMU's boards, with the compact SHA-256. The
-compiler is {compiler}.
+The suite `firmware` measures these costs, and fails if one exceeds the recorded value by more than
+3 %. It runs the programs of [tools/firmware/](../tools/firmware) on QEMU's boards, with the compact
+SHA-256. The compiler is {compiler}.
 
 ## Calls
 
@@ -765,7 +765,11 @@ contains these panic functions:
 }
 
 /// The excess over a recorded number that passes: permille of the number, plus a constant.
-const TOLERANCE: (u64, u64) = (10, 8);
+///
+/// The order of constants in memory depends on the folder in which the program was built. Copies
+/// from addresses that are not aligned take more instructions, up to 2.7 % of the header fields on
+/// RV32IMAC.
+const TOLERANCE: (u64, u64) = (30, 8);
 
 /// Checks that the two pages differ only in numbers, and that no fresh number exceeds the
 /// tolerance.

@@ -39,7 +39,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     Ok(format!("{checked} files"))
 }
 
-/// The files that git tracks, and new ones that it does not ignore.
+/// The files that git tracks, and new ones that it does not ignore, without symbolic links.
 fn files() -> Result<Vec<String>> {
     let mut git = Command::new("git");
     git.args([
@@ -50,7 +50,8 @@ fn files() -> Result<Vec<String>> {
         "--others",
         "--exclude-standard",
     ]);
-    Ok(command::run(git)?.lines().map(str::to_owned).collect())
+    let files = command::run(git)?;
+    Ok(files.lines().filter(|path| !Path::new(path).is_symlink()).map(str::to_owned).collect())
 }
 
 /// What [`LIST`] says.

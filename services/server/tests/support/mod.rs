@@ -1,10 +1,9 @@
 //! Support for the tests of the service: the support of the tests of the command line, a running
 //! service, and connections that send exact bytes.
 
-#[path = "../../../../cli/tests/support/mod.rs"]
-pub mod program;
-
 pub mod http2;
+/// A symbolic link to the support of the tests of the command line.
+pub mod program;
 pub mod server;
 pub mod wire;
 

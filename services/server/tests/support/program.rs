@@ -1,0 +1,1 @@
+../../../../cli/tests/support/mod.rs
