@@ -85,8 +85,8 @@ impl Time {
     }
 }
 
-/// Does `$work` with `$clock`, the [`Clock`](keytally_core::Clock) of a [`Time`]: a `Timestamp` or a
-/// `SystemClock`. (The two are of different types, so this cannot be a function that takes a
+/// Does `$work` with `$clock`, the [`Clock`](keytally_core::Clock) of a [`Time`]: a `Timestamp` or
+/// a `SystemClock`. (The two are of different types, so this cannot be a function that takes a
 /// closure.)
 macro_rules! with_clock {
     ($time:expr, |$clock:ident| $work:expr) => {

@@ -30,15 +30,15 @@ pub const KT_MAX_FIELDS: usize = 6;
 /// Quotas that the private part of a struct has room for.
 const QUOTA_SLOTS: usize = 8;
 
-/// 32-bit words for each quota: the limit, the remaining units, the window in seconds with two flags,
-/// and the low half of the reset in Unix seconds.
+/// 32-bit words for each quota: the limit, the remaining units, the window in seconds with two
+/// flags, and the low half of the reset in Unix seconds.
 ///
 /// A reset is at most two windows after the decision, so its low half and the time of the decision
 /// determine it.
 const QUOTA_WORDS: usize = 4;
 
-/// The flag of a window that lacks room, and of one whose counts last into the next window. A window
-/// is shorter than 2^30 seconds.
+/// The flag of a window that lacks room, and of one whose counts last into the next window. A
+/// window is shorter than 2^30 seconds.
 const LACKING: u32 = 1 << 31;
 const LASTING: u32 = 1 << 30;
 
@@ -174,7 +174,8 @@ plain! {
         pub window_s: u32,
         /// 1 if the request was denied because this window lacks room, else 0.
         pub lacking: u8,
-        /// 1 if the units counted now still count in the next window, as in a sliding window, else 0.
+        /// 1 if the units counted now still count in the next window, as in a sliding window, else
+        /// 0.
         pub lasting: u8,
         /// Zeros.
         pub reserved_16_: u16,
@@ -186,8 +187,8 @@ plain! {
 
     /// The answer to a check: a struct without pointers, which may be copied, stored and sent.
     ///
-    /// Its size is fixed. This library writes it; reserved members are zeros. `kt_verdict_quota` returns
-    /// its quotas.
+    /// Its size is fixed. This library writes it; reserved members are zeros. `kt_verdict_quota`
+    /// returns its quotas.
     #[derive(Debug)]
     pub struct kt_verdict {
         /// What was decided.
@@ -198,8 +199,8 @@ plain! {
         pub http_status: u16,
         /// Seconds to wait, at least 1. 0 unless denied or full.
         pub retry_after_s: u32,
-        /// The key id. 0 if the holder is not known. It is known once the secret was found right, also
-        /// if the key was revoked or has expired.
+        /// The key id. 0 if the holder is not known. It is known once the secret was found right,
+        /// also if the key was revoked or has expired.
         pub key_id: u64,
         /// The account (team) that the key belongs to. Without meaning if `key_id` is 0.
         pub account: u32,
@@ -213,8 +214,8 @@ plain! {
         pub reserved_8_: u8,
         /// What was charged. Its cost is 0 unless admitted.
         pub charge: kt_charge,
-        /// The caller's time in Unix milliseconds: the explicit time, or the last reading of the system
-        /// clock.
+        /// The caller's time in Unix milliseconds: the explicit time, or the last reading of the
+        /// system clock.
         pub now_ms: u64,
         /// When to try a denied request again, in Unix milliseconds. 0 unless denied or full.
         pub retry_at_ms: u64,
@@ -222,9 +223,9 @@ plain! {
         pub cost: u32,
         /// The units that a `settle` found no room for. 0 in every other verdict.
         pub uncharged: u32,
-        /// By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More than
-        /// 60 means that a clock, or an explicit time, was wrong. The next check by the system clock
-        /// corrects the tally.
+        /// By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More
+        /// than 60 means that a clock, or an explicit time, was wrong. The next check by the system
+        /// clock corrects the tally.
         pub clock_ahead_s: u32,
         /// Zero.
         pub reserved_32_: u32,
@@ -247,8 +248,15 @@ pub(crate) fn put_quotas(words: &mut [u32; QUOTA_SLOTS * QUOTA_WORDS], quotas: &
         let lacking = if state.lacking { LACKING } else { 0 };
         let lasting = if state.lasting { LASTING } else { 0 };
         let window = state.window.seconds() | lacking | lasting;
-        *slot = [state.limit, state.remaining, window, state.reset_unix_s as u32];
+        *slot = [state.limit, state.remaining, window, low_half(state.reset_unix_s)];
     }
+}
+
+/// Returns the low 32 bits.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the high half is not wanted")]
+fn low_half(number: u64) -> u32 {
+    number as u32
 }
 
 /// Reads the quota at `index` from the private part of a struct that has `count` quotas, decided at
@@ -272,7 +280,7 @@ pub(crate) fn quota_state(
     let length =
         Window::from_seconds(window & !(LACKING | LASTING)).ok_or(kt_status::KT_NOT_A_VERDICT)?;
     let at_s = at_ms / 1000;
-    let reset_unix_s = at_s + u64::from(reset_low.wrapping_sub(at_s as u32));
+    let reset_unix_s = at_s + u64::from(reset_low.wrapping_sub(low_half(at_s)));
     let mut state = QuotaState::new(limit, remaining.min(limit), length, reset_unix_s);
     state.lacking = window & LACKING != 0;
     state.lasting = window & LASTING != 0;
@@ -293,8 +301,8 @@ impl Target<'_, kt_quota> {
 }
 
 impl Target<'_, kt_verdict> {
-    /// Writes a verdict member by member. A copy of the whole struct would wait for all the stores that
-    /// made it, which is most of the time that a call from C takes.
+    /// Writes a verdict member by member. A copy of the whole struct would wait for all the stores
+    /// that made it, which is most of the time that a call from C takes.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     pub(crate) fn put_verdict(self, verdict: &Verdict) {
@@ -325,16 +333,16 @@ impl Target<'_, kt_verdict> {
     }
 }
 
-/// The states of a verdict's quotas: as many as it has.
-type QuotaStates = heapless::Vec<QuotaState, KT_MAX_QUOTAS>;
-
 impl kt_verdict {
     fn quota(&self, index: usize) -> FfiResult<QuotaState> {
         quota_state(&self.private_, self.quota_count, index, self.charge.at_ms)
     }
 
     /// Returns the HTTP response, with the states of the quotas in `states`, which is empty.
-    fn response<'q>(&self, states: &'q mut QuotaStates) -> FfiResult<Response<'q>> {
+    fn response<'q>(
+        &self,
+        states: &'q mut heapless::Vec<QuotaState, KT_MAX_QUOTAS>,
+    ) -> FfiResult<Response<'q>> {
         let damaged = kt_status::KT_NOT_A_VERDICT;
         let outcome = *Outcome::ALL.get(usize::from(self.outcome.0)).ok_or(damaged)?;
         kt_reason::NAMES.get(usize::from(self.reason.0)).ok_or(damaged)?;
@@ -385,8 +393,8 @@ pub extern "C" fn kt_verdict_quota(
 ///
 /// Set these fields instead of appending them: a response must have each only once.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE` bytes
-/// are always enough.
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE`
+/// bytes are always enough.
 ///
 /// ```c
 /// char headers[KT_HEADERS_SIZE];
@@ -404,7 +412,7 @@ pub extern "C" fn kt_verdict_headers(
     guard(|| {
         let mut buffer = buffer.buffer(buffer_len)?;
         let written = written_out.target()?;
-        let mut states = QuotaStates::new();
+        let mut states = heapless::Vec::new();
         let response = verdict.get()?.response(&mut states)?;
         // Into the buffer itself if all fields are sure to fit: a copy is a large part of the work.
         let Some(bytes) = buffer.unwritten::<KT_HEADERS_SIZE>() else {
@@ -435,11 +443,11 @@ plain! {
 /// Writes the header fields of the response one by one, for servers that set them so. Writes their
 /// number to `count_out`.
 ///
-/// `buffer` receives the values, and `fields_out` receives one element for each field. Set these fields
-/// instead of appending them: a response must have each only once.
+/// `buffer` receives the values, and `fields_out` receives one element for each field. Set these
+/// fields instead of appending them: a response must have each only once.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE` bytes
-/// and `KT_MAX_FIELDS` elements are always enough.
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE`
+/// bytes and `KT_MAX_FIELDS` elements are always enough.
 ///
 /// ```c
 /// char buffer[KT_HEADERS_SIZE];
@@ -461,7 +469,7 @@ pub extern "C" fn kt_verdict_fields<'c>(
     guard(|| {
         let mut buffer = buffer.buffer(buffer_len)?;
         let (mut fields, count_target) = (fields_out.targets(fields_len)?, count_out.target()?);
-        let mut states = QuotaStates::new();
+        let mut states = heapless::Vec::new();
         let response = verdict.get()?.response(&mut states)?;
         let begin = buffer.begin();
         let field = |name: &'static CStr, value: Range<usize>| kt_field {
@@ -480,8 +488,8 @@ pub extern "C" fn kt_verdict_fields<'c>(
             };
             response.write_fields(bytes, put);
         } else {
-            // Room for a program that was compiled with smaller constants. What does not fit must not
-            // be written, so the fields are written here first.
+            // Room for a program that was compiled with smaller constants. What does not fit must
+            // not be written, so the fields are written here first.
             let (mut values, mut end) = ([0; KT_HEADERS_SIZE], 0);
             let mut found = [None; KT_MAX_FIELDS];
             let put = |name, value: Range<usize>| {
@@ -505,8 +513,8 @@ pub extern "C" fn kt_verdict_fields<'c>(
     })
 }
 
-/// Returns the response body, JSON with a NUL. It is empty if admitted, and for a struct that is not a
-/// verdict. It does not disclose why a key is invalid.
+/// Returns the response body, JSON with a NUL. It is empty if admitted, and for a struct that is
+/// not a verdict. It does not disclose why a key is invalid.
 ///
 /// Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
@@ -530,11 +538,12 @@ fn body(outcome: Outcome) -> &'static CStr {
     }
 }
 
-/// Writes the body as a problem document (`application/problem+json`, RFC 9457), with a NUL. It names
-/// the violated quotas. Writes the length without the NUL to `written_out`. Empty if admitted.
+/// Writes the body as a problem document (`application/problem+json`, RFC 9457), with a NUL. It
+/// names the violated quotas. Writes the length without the NUL to `written_out`. Empty if
+/// admitted.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_PROBLEM_SIZE` bytes
-/// are always enough.
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_PROBLEM_SIZE`
+/// bytes are always enough.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_problem(
     verdict: In<kt_verdict>,
@@ -545,14 +554,15 @@ pub extern "C" fn kt_verdict_problem(
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
         let written = written_out.target()?;
-        let mut states = QuotaStates::new();
+        let mut states = heapless::Vec::new();
         let response = verdict.get()?.response(&mut states)?;
         put(buffer, written, response.problem().as_bytes())
     })
 }
 
-/// Writes the verdict on a request that has the key header more than once. Such a request is invalid,
-/// whatever the values are: the next server in the chain might take another one. No gate is needed.
+/// Writes the verdict on a request that has the key header more than once. Such a request is
+/// invalid, whatever the values are: the next server in the chain might take another one. No gate
+/// is needed.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -574,8 +584,8 @@ pub extern "C" fn kt_outcome_name(outcome: Number<kt_outcome>) -> In<'static, c_
     In::from_static(kt_outcome::name(outcome))
 }
 
-/// Returns a short word for logs and metric labels, such as `wrong_secret`; `unknown` for an unknown
-/// number. Never NULL. The text is static: do not free it.
+/// Returns a short word for logs and metric labels, such as `wrong_secret`; `unknown` for an
+/// unknown number. Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_reason_name(reason: Number<kt_reason>) -> In<'static, c_char> {
     In::from_static(kt_reason::name(reason))

@@ -1,8 +1,8 @@
 //! The C interface is the recorded one: `ffi-c/abi.txt`.
 //!
-//! A C compiler reads `include/keytally.h` and prints what programs are compiled against: constants,
-//! enumerators, sizes and offsets. `nm` prints the exported symbols. After an intended change, write
-//! the file again and review its difference:
+//! A C compiler reads `include/keytally.h` and prints what programs are compiled against:
+//! constants, enumerators, sizes and offsets. `nm` prints the exported symbols. After an intended
+//! change, write the file again and review its difference:
 //!
 //! ```sh
 //! KEYTALLY_WRITE_ABI=1 cargo test -p keytally-ffi --test abi

@@ -1,7 +1,8 @@
-//! Processes in C, C++ and Rust check the keys of one gate file at the same time: together they admit exactly the limit.
+//! Processes in C, C++ and Rust check the keys of one gate file at the same time: together they
+//! admit exactly the limit.
 //!
-//! The first two are `ffi-c/tests/c/worker.c` and `ffi-c/tests/cpp/worker.cpp`, which the suite builds. The third is this
-//! program, started again.
+//! The first two are `ffi-c/tests/c/worker.c` and `ffi-c/tests/cpp/worker.cpp`, which the suite
+//! builds. The third is this program, started again.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,7 +15,8 @@ use keytally_core::{Name, NewKey, Plan, Timestamp};
 const NOW_MS: u64 = 1_767_225_600_000;
 const LIMIT: u64 = 1000;
 
-/// The variable that makes this program a worker. It holds the arguments of a worker, one on each line.
+/// The variable that makes this program a worker. It holds the arguments of a worker, one on each
+/// line.
 const SPEND: &str = "KEYTALLY_TEST_SPEND";
 
 /// A process that checks keys, ready to begin.
@@ -78,7 +80,8 @@ fn workers(gate: &Path, turns: u64, keys: &[String], pepper: &str) -> Vec<Worker
     workers
 }
 
-/// Issues `keys` keys, lets each process check each of them `turns` times, and returns how often each was admitted.
+/// Issues `keys` keys, lets each process check each of them `turns` times, and returns how often
+/// each was admitted.
 fn spend_together(keys: usize, turns: u64) -> Vec<u64> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.gate");

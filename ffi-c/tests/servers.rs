@@ -1,4 +1,5 @@
-//! The example servers in `adapters/c` and `adapters/cpp` keep the contract, byte for byte, over real HTTP.
+//! The example servers in `adapters/c` and `adapters/cpp` keep the contract, byte for byte, over
+//! real HTTP.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -52,7 +53,8 @@ impl Server {
         self.gate.issue(&new).unwrap()
     }
 
-    /// Returns the response to a request with these header lines: status, Keytally's header fields, body.
+    /// Returns the response to a request with these header lines: status, Keytally's header fields,
+    /// body.
     fn get(&self, path: &str, headers: &[String]) -> (u16, Vec<String>, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
