@@ -45,10 +45,10 @@ impl Growing for kt_new_key<'_> {
 }
 
 impl kt_new_key<'_> {
-    /// Calls `work` with the key as core takes it.
-    fn with<T>(&self, work: impl FnOnce(&NewKey<'_>) -> FfiResult<T>) -> FfiResult<T> {
+    /// Calls `work` with the properties in core's form.
+    fn with_core_key<T>(&self, work: impl FnOnce(&NewKey<'_>) -> FfiResult<T>) -> FfiResult<T> {
         let env = name(self.env, self.env_len)?;
-        let new = NewKey::new(self.account, env).with_not_after(expiry(self.not_after_s));
+        let new = NewKey::new(self.account, env).with_not_after(optional_time(self.not_after_s));
         match self.plan_len {
             0 => work(&new),
             len => work(&new.with_plan(plan_name(self.plan, len)?)),
@@ -57,7 +57,7 @@ impl kt_new_key<'_> {
 }
 
 /// Returns the time that C gives as Unix seconds, `None` for 0.
-fn expiry(unix_s: u32) -> Option<Timestamp> {
+fn optional_time(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }
 
@@ -84,7 +84,7 @@ pub(crate) use administer;
 ///
 /// `entropy` is 24 bytes from the system's entropy, used for this key only. In host builds
 /// `kt_entropy` gets them. The key takes a free record. Else it takes the record of a key that was
-/// revoked or has expired, if all its counts are out of date.
+/// revoked or has expired, if all windows of its counts have ended.
 ///
 /// Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
 /// `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,
@@ -112,7 +112,7 @@ pub extern "C" fn kt_gate_issue(
         let (key_target, key_id_target) = (key_out.target()?, key_id_out.target()?);
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
-        let (key, key_id) = new_key.read_growing()?.with(|new| {
+        let (key, key_id) = new_key.read_growing()?.with_core_key(|new| {
             administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
                 administrator.issue(new, entropy, clock)
             }))
@@ -141,7 +141,7 @@ pub extern "C" fn kt_gate_import(
         let (gate, target) = (gate.in_place()?, key_id_out.target()?);
         let text = api_key.slice(api_key_len)?;
         let time = gate.clock.time(now_ms)?;
-        let key_id = new_key.read_growing()?.with(|new| {
+        let key_id = new_key.read_growing()?.with_core_key(|new| {
             administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
                 administrator.import(text, new, clock)
             }))
@@ -176,7 +176,7 @@ pub extern "C" fn kt_gate_rotate(
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
         let key = administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
-            administrator.rotate(key_id, expiry(grace_until_s), force != 0, entropy, clock)
+            administrator.rotate(key_id, optional_time(grace_until_s), force != 0, entropy, clock)
         }))?;
         target.write(kt_key::new(&key));
         Ok(())

@@ -1,4 +1,4 @@
-//! Functions about the clock of a handle.
+//! Functions for the clock of a handle: cached readings, and correction of tallies.
 
 use crate::gate::kt_gate;
 use crate::guard::guard;
@@ -37,8 +37,8 @@ pub extern "C" fn kt_limiter_use_system_clock(limiter: Handle<kt_limiter>) -> kt
     })
 }
 
-/// Corrects each tally of the gate that is more than 60 s ahead. Counts are kept. Writes the number
-/// of corrected tallies. Reads the whole table.
+/// Corrects each tally of the gate that is more than 60 s ahead of the call's time. Counts are
+/// kept. Writes the number of corrected tallies. Reads the whole table.
 ///
 /// A check by the system clock corrects the tally that it charges. This function corrects all
 /// others.
@@ -60,8 +60,8 @@ pub extern "C" fn kt_gate_correct_clock(
     })
 }
 
-/// Corrects each tally of the limiter that is more than 60 s ahead. Counts are kept. Writes the
-/// number of corrected tallies. Reads the whole table.
+/// Corrects each tally of the limiter that is more than 60 s ahead of the call's time. Counts are
+/// kept. Writes the number of corrected tallies. Reads the whole table.
 ///
 /// A check by the system clock corrects the tally that it charges. This function corrects all
 /// others.

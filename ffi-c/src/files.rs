@@ -24,12 +24,13 @@ use crate::time::HandleClock;
 pub const KT_PEPPER_SIZE: usize = 65;
 
 impl GateState {
-    /// Makes core's table over the lines of a file, and of each file that replaces it.
+    /// Returns the state of a handle of a gate file. Its table follows each file that replaces
+    /// this one.
     fn from_file(file: keytally::Gate, peppers: Peppers) -> FfiResult<Self> {
-        let keys = peppers.clone();
-        let over = move |file: keytally::Gate| match Gate::attach(
+        let peppers_of_tables = peppers.clone();
+        let to_table = move |file: keytally::Gate| match Gate::attach(
             Lines::from_mapping(file.table().memory()),
-            keys.clone(),
+            peppers_of_tables.clone(),
         ) {
             Ok(table) => Ok(FileGate { table, file }),
             Err(source) => Err(keytally::Error::Attach {
@@ -37,7 +38,7 @@ impl GateState {
                 source,
             }),
         };
-        let table = GateTable::File(Followed::from_gate(file, peppers, over)?);
+        let table = GateTable::File(Followed::from_gate(file, peppers, to_table)?);
         Ok(Self { table, clock: HandleClock::default() })
     }
 

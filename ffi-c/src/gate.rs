@@ -92,7 +92,7 @@ impl Held for kt_gate {
     const MAGIC: u64 = u64::from_le_bytes(*b"ktgates\x03");
 }
 
-/// The table that is in force for a call, with the handle's clock.
+/// The table that a call uses from its begin to its end, with the handle's clock.
 pub(crate) struct InForce<'c> {
     pub(crate) clock: &'c HandleClock,
     table: TableInForce<'c>,
@@ -105,7 +105,7 @@ enum TableInForce<'c> {
 }
 
 impl<'c> Handle<'c, kt_gate> {
-    /// Returns the table that is in force.
+    /// Returns the table that this handle uses now.
     #[inline]
     pub(crate) fn in_force(self) -> FfiResult<InForce<'c>> {
         let state = self.state()?;
@@ -117,7 +117,8 @@ impl<'c> Handle<'c, kt_gate> {
         Ok(InForce { clock: &state.clock, table })
     }
 
-    /// Returns the table whose file is in place, for a change to its keys or plans.
+    /// Returns the table for a change to its keys or plans. If another file replaced the gate's,
+    /// this is the table of the new file.
     pub(crate) fn in_place(self) -> FfiResult<InForce<'c>> {
         let state = self.state()?;
         let table = match &state.table {
@@ -244,8 +245,8 @@ fn peppers(list: In<'_, kt_bytes<'_>>, len: usize) -> FfiResult<Peppers> {
     Ok(Peppers::new(&peppers[..len])?)
 }
 
-/// Returns the configuration of a gate in the caller's memory: no hints, and a fixed number of plan
-/// slots.
+/// Returns the configuration of a gate in the caller's memory: no last characters of keys, and a
+/// fixed number of plan slots.
 const fn shape(keys: u32, prefix: Name, plans: &[Plan]) -> GateConfig<'_> {
     GateConfig::new(keys, prefix, plans).with_plan_slots(KT_GATE_PLAN_SLOTS)
 }

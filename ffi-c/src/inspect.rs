@@ -65,7 +65,7 @@ plain! {
         /// The quotas, now or at the tally's own time if that is ahead, in a form of this library:
         /// see `kt_key_info_quota`.
         pub private_at_ms_: u64,
-        /// More of them.
+        /// More of the quotas, in the same form.
         pub private_: [u32; 32],
         /// Zeros.
         pub reserved_: [u64; 8],

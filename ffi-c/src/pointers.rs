@@ -12,9 +12,9 @@
 //! | [`Memory`] | `void *` | a table's memory, for as long as its handle is used |
 //! | [`Number<E>`](Number) | `E` | nothing: the number may be none of the enumerators of `E` |
 //!
-//! Only C makes values of these types, and the unsafe [`from_raw`](In::from_raw). Safe code may
-//! follow them, because their maker has given the guarantee. The functions here check what can be
-//! checked: NULL, alignment, lengths, and whether a handle is one.
+//! Values of these types come only from C and from the unsafe [`from_raw`](In::from_raw). Safe code
+//! may follow them, because their maker has given the guarantee. The functions here check what can
+//! be checked: NULL, alignment, lengths, and whether a handle is one.
 //!
 //! Memory that C hands over for a result may be uninitialized. A struct is filled with zeros before
 //! a reference to it exists. The one exception is the buffer for header fields
@@ -96,11 +96,11 @@ pub(crate) use plain;
 /// A struct that the caller fills in and that may get more members: its first member is its `size`,
 /// a `u32`.
 pub trait Growing: Plain {
-    /// The size that the first version of the header had, without the members that may be left out.
+    /// The size of the struct in the first version of the header, without its optional members.
     const MIN_SIZE: usize;
 }
 
-/// The most bytes that the `size` of a [`Growing`] struct may say.
+/// The maximum `size` of a [`Growing`] struct, in bytes.
 const MAX_STRUCT_SIZE: usize = 4096;
 
 /// `const T *`: an input.
@@ -346,7 +346,7 @@ pub(crate) struct Buffer<'c> {
 }
 
 impl<'c> Buffer<'c> {
-    /// Returns its first byte, for C to read what will have been written.
+    /// Returns a pointer to its first byte, by which C reads what this library writes.
     pub(crate) fn begin(&self) -> In<'c, c_char> {
         In(self.begin.0, PhantomData)
     }

@@ -67,7 +67,7 @@ statuses! {
         KT_NULL_POINTER = 1 => "a pointer is NULL that must point to something",
         KT_MISALIGNED = 2 =>
             "a pointer is not aligned for what it points to; a table's memory begins at a multiple of 64",
-        KT_BAD_LENGTH = 3 => "a length is more than memory can have behind its pointer",
+        KT_BAD_LENGTH = 3 => "a length exceeds the address space after its pointer",
         KT_NOT_A_HANDLE = 4 =>
             "the struct is not a handle of this kind: it was never initialized, was closed, or was moved or copied",
         KT_OVERLAP = 5 => "the handle lies in the table's memory; keep it apart",

@@ -20,7 +20,7 @@ const _: () = assert!(KT_SYSTEM_CLOCK == u64::MAX);
 /// What `now_ms` means to one handle.
 #[derive(Debug, Default)]
 pub struct HandleClock {
-    /// Whether it is a cached reading of the system clock.
+    /// Whether each `now_ms` is a cached reading of the system clock.
     #[cfg(feature = "host")]
     cached: AtomicBool,
 }

@@ -433,15 +433,15 @@ plain! {
         pub name: In<'static, c_char>,
         /// The name's length.
         pub name_len: usize,
-        /// The value, with a NUL. It lies in the buffer that was given.
+        /// The value, with a NUL. It lies in the `buffer` of the call.
         pub value: In<'c, c_char>,
         /// The value's length.
         pub value_len: usize,
     }
 }
 
-/// Writes the header fields of the response one by one, for servers that set them so. Writes their
-/// number to `count_out`.
+/// Writes the header fields of the response one by one, for servers that set each field by a call.
+/// Writes their number to `count_out`.
 ///
 /// `buffer` receives the values, and `fields_out` receives one element for each field. Set these
 /// fields instead of appending them: a response must have each only once.

@@ -101,6 +101,7 @@ fn program(declarations: &[String]) -> String {
     program + "    return 0;\n}\n"
 }
 
+/// Runs a program that must succeed. Returns its output.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -113,6 +114,7 @@ fn library() -> PathBuf {
     tests.parent().unwrap().join("libkeytally_ffi.so")
 }
 
+/// Returns the interface in the form of `abi.txt`, without its head.
 fn interface() -> String {
     let declarations = declarations();
     let folder = tempfile::tempdir().unwrap();

@@ -26,6 +26,7 @@ struct Worker {
 }
 
 impl Worker {
+    /// Starts a worker and waits until it has opened the gate.
     fn start(mut command: Command, pepper: &str) -> Self {
         command.env("KEYTALLY_PEPPER", pepper).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -43,6 +44,7 @@ impl Worker {
         Self { child, output }
     }
 
+    /// Lets the worker begin its checks.
     fn begin(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     }
@@ -120,7 +122,7 @@ fn checks_below_the_limit_are_all_admitted() {
     assert_eq!(spend_together(3, 100), [600; 3]);
 }
 
-/// The worker in Rust. Does nothing if the variable is not set.
+/// The worker in Rust, which [`workers`] starts. Does nothing if [`SPEND`] is not set.
 #[test]
 fn spend() {
     let Ok(arguments) = std::env::var(SPEND) else { return };
