@@ -3,11 +3,11 @@
  *
  * Generated from ffi-c by `cargo xtask header`: make changes there.
  *
- * A gate is a table of issued keys with their counts: kt_gate_check verifies a key, then charges it.
- * A limiter is a table of counts for any subject, such as an address, a user or a route:
- * kt_limiter_check charges a subject. Both functions write a kt_verdict, a plain struct with all that
- * an HTTP response needs. The counts of one key or subject are its tally. A pepper is a secret HMAC
- * key of the server, under which a gate stores its keys.
+ * A gate is a table of issued keys with their counts: kt_gate_check verifies a key, then charges
+ * it. A limiter is a table of counts for any subject, such as an address, a user or a route:
+ * kt_limiter_check charges a subject. Both functions write a kt_verdict, a plain struct with all
+ * that an HTTP response needs. The counts of one key or subject are its tally. A pepper is a secret
+ * HMAC key of the server, under which a gate stores its keys.
  *
  *     kt_gate *gate;
  *     const char *peppers = getenv("KEYTALLY_PEPPER");
@@ -132,7 +132,7 @@
 #define KT_GATE_SIZE(keys) ((size_t)64 * (6 + KT_GATE_PLAN_SLOTS / 2 + (size_t)(keys)))
 
 
-/** The version of the table format. A table of another version is refused with `KT_OTHER_FORMAT`. */
+/** The version of the table format. A table of another version is rejected with `KT_OTHER_FORMAT`. */
 #define KT_TABLE_FORMAT 1
 
 /**
@@ -231,7 +231,7 @@ enum kt_status
      * 64.
      */
     KT_MISALIGNED = 2,
-    /** A length is more than memory can have behind its pointer. */
+    /** A length exceeds the address space after its pointer. */
     KT_BAD_LENGTH = 3,
     /**
      * The struct is not a handle of this kind: it was never initialized, was closed, or was
@@ -648,7 +648,7 @@ typedef struct kt_field {
     const char *name;
     /** The name's length. */
     size_t name_len;
-    /** The value, with a NUL. It lies in the buffer that was given. */
+    /** The value, with a NUL. It lies in the `buffer` of the call. */
     const char *value;
     /** The value's length. */
     size_t value_len;
@@ -803,7 +803,7 @@ typedef struct kt_key_info {
      * see `kt_key_info_quota`.
      */
     uint64_t private_at_ms_;
-    /** More of them. */
+    /** More of the quotas, in the same form. */
     uint32_t private_[32];
     /** Zeros. */
     uint64_t reserved_[8];
@@ -1005,8 +1005,8 @@ kt_status kt_verdict_headers(const kt_verdict *verdict,
                              size_t *written_out);
 
 /**
- * Writes the header fields of the response one by one, for servers that set them so. Writes their
- * number to `count_out`.
+ * Writes the header fields of the response one by one, for servers that set each field by a call.
+ * Writes their number to `count_out`.
  *
  * `buffer` receives the values, and `fields_out` receives one element for each field. Set these
  * fields instead of appending them: a response must have each only once.
@@ -1079,7 +1079,10 @@ const char *kt_reason_name(kt_reason reason);
  */
 size_t kt_limiter_size(uint32_t capacity);
 
-/** Returns the bytes of a limiter's handle in this library: `KT_LIMITER_HANDLE_SIZE` of its header. */
+/**
+ * Returns the bytes of a limiter's handle in this library, which is `KT_LIMITER_HANDLE_SIZE` of
+ * its header.
+ */
 size_t kt_limiter_handle_size(void);
 
 /**
@@ -1242,7 +1245,10 @@ kt_status kt_limiter_policy(kt_limiter *limiter,
  */
 size_t kt_gate_size(uint32_t keys);
 
-/** Returns the bytes of a gate's handle in this library: `KT_GATE_HANDLE_SIZE` of its header. */
+/**
+ * Returns the bytes of a gate's handle in this library, which is `KT_GATE_HANDLE_SIZE` of its
+ * header.
+ */
 size_t kt_gate_handle_size(void);
 
 /**
@@ -1406,8 +1412,8 @@ kt_status kt_gate_use_system_clock(kt_gate *gate);
 kt_status kt_limiter_use_system_clock(kt_limiter *limiter);
 
 /**
- * Corrects each tally of the gate that is more than 60 s ahead. Counts are kept. Writes the number
- * of corrected tallies. Reads the whole table.
+ * Corrects each tally of the gate that is more than 60 s ahead of the call's time. Counts are
+ * kept. Writes the number of corrected tallies. Reads the whole table.
  *
  * A check by the system clock corrects the tally that it charges. This function corrects all
  * others.
@@ -1420,8 +1426,8 @@ kt_status kt_limiter_use_system_clock(kt_limiter *limiter);
 kt_status kt_gate_correct_clock(kt_gate *gate, uint64_t now_ms, uint64_t *corrected_out);
 
 /**
- * Corrects each tally of the limiter that is more than 60 s ahead. Counts are kept. Writes the
- * number of corrected tallies. Reads the whole table.
+ * Corrects each tally of the limiter that is more than 60 s ahead of the call's time. Counts are
+ * kept. Writes the number of corrected tallies. Reads the whole table.
  *
  * A check by the system clock corrects the tally that it charges. This function corrects all
  * others.
@@ -1440,7 +1446,7 @@ kt_status kt_limiter_correct_clock(kt_limiter *limiter,
  *
  * `entropy` is 24 bytes from the system's entropy, used for this key only. In host builds
  * `kt_entropy` gets them. The key takes a free record. Else it takes the record of a key that was
- * revoked or has expired, if all its counts are out of date.
+ * revoked or has expired, if all windows of its counts have ended.
  *
  * Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
  * `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,

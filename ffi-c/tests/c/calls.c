@@ -19,6 +19,7 @@ static const kt_plan PLANS[] = {
 static const kt_gate_config CONFIG = {sizeof(kt_gate_config), 64, PLANS, 2, KT_TEXT("kt")};
 static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
 
+/** Compares two texts. Prints them if they differ. */
 static bool equal(const char *found, const char *wanted) {
     if (strcmp(found, wanted) != 0) fprintf(stderr, "found \"%s\", not \"%s\"\n", found, wanted);
     return strcmp(found, wanted) == 0;
@@ -646,12 +647,14 @@ static uint32_t seconds_until(uint64_t later_ms, uint64_t now_ms) {
     return (uint32_t)((later_ms - now_ms + 999) / 1000);
 }
 
-/** A limiter of 5 an hour, and a second handle of it, whose times are declared cached readings. */
+/** A limiter of 5 per hour with two handles. The first uses times as given. The second was declared
+ *  to use the system clock, so its times are cached readings. */
 struct clocks {
     void *memory;
     kt_limiter explicit, cached;
 };
 
+/** Creates the limiter and both handles. */
 static void make_clocks(struct clocks *made) {
     size_t size = kt_limiter_size(100);
     made->memory = table_memory(size);
@@ -660,13 +663,14 @@ static void make_clocks(struct clocks *made) {
     OK(kt_limiter_use_system_clock(&made->cached));
 }
 
+/** Closes both handles and frees the memory. */
 static void end_clocks(struct clocks *made) {
     kt_limiter_close(&made->cached);
     kt_limiter_close(&made->explicit);
     free(made->memory);
 }
 
-/** Charges a subject all its units at an explicit time, three hours ahead. Returns that time. */
+/** Charges all units of a subject at an explicit time three hours ahead. Returns that time. */
 static uint64_t lock_ahead(struct clocks *made, const char *subject) {
     kt_verdict verdict;
     uint64_t ahead_ms = kt_now_ms() + 3 * HOUR_MS;
@@ -675,8 +679,8 @@ static uint64_t lock_ahead(struct clocks *made, const char *subject) {
     return ahead_ms;
 }
 
-/** An explicit time corrects nothing: the verdict has the true wait, and how far the tally is
- * ahead. */
+/** An explicit time corrects nothing. The verdict holds the true wait, and how far the tally is
+ *  ahead. */
 static void explicit_time_is_never_corrected(void) {
     struct clocks made;
     make_clocks(&made);

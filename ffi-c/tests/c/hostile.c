@@ -1,4 +1,5 @@
-/* A wrong pointer, as far as it can be checked, is a status, and nothing is written. */
+/* Calls the functions with wrong pointers, lengths and structs. Each call must return a status and
+ * write nothing. */
 #include "check.h"
 
 #include <stdint.h>
@@ -35,8 +36,10 @@ static void report(void *context, const kt_flaw *flaw) {
         handle = real; \
     } while (0)
 
+/** Checks that a call with a NULL argument returns its status. */
 #define NULL_AT(call) EXPECT(call, KT_NULL_POINTER)
 
+/** Tests a limiter. `none` is memory that is not a handle. */
 static void limiters(void *none) {
     static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_LIMITER_SIZE(8)];
     kt_limiter own, moved, *real = &own, *limiter = real;
@@ -114,6 +117,7 @@ static void limiters(void *none) {
     kt_limiter_close(real);
 }
 
+/** Tests a gate. `none` is memory that is not a handle. */
 static void gates(void *none) {
     static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(8)], spare[KT_GATE_SIZE(8)];
     kt_gate own, other, *real = &own, *gate = real;
