@@ -596,6 +596,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn reset_beyond_32_bits_is_restored() {
+        // The decision is 10 s before the low half of Unix seconds wraps, and the reset 50 s after.
+        let at_s = (1 << 32) - 10;
+        let reset_unix_s = at_s + 60;
+        let mut words = [0; QUOTA_SLOTS * QUOTA_WORDS];
+        words[..QUOTA_WORDS].copy_from_slice(&[5, 3, 60, low_half(reset_unix_s)]);
+        let state = quota_state(&words, 1, 0, at_s * 1000).unwrap();
+        assert_eq!(state.reset_unix_s, reset_unix_s);
+    }
+
+    #[test]
     fn names_and_bodies_are_those_of_core() {
         for outcome in Outcome::ALL {
             assert_eq!(kt_outcome::NAMES[*outcome as usize].to_str(), Ok(outcome.as_str()));
