@@ -1,7 +1,9 @@
 //! The reference service, `keytally serve`: an example API behind a gate (a table of API keys), and
 //! `/auth` for services behind a proxy.
 //!
-//! The program of this package has all commands of `keytally-cli`, and `serve`.
+//! The program of this package has all commands of `keytally-cli`, and `serve`. In this package,
+//! *the contract* is the documented behavior of the example API: the status, the headers and the
+//! body of each response.
 //!
 //! # Modules
 //! | module | contents |

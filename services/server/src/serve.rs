@@ -1,3 +1,5 @@
+//! The command `serve`: its arguments, its startup message, and its signals.
+
 use alloc::sync::Arc;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::time::Duration;
@@ -64,8 +66,8 @@ pub(crate) struct Serve {
     #[arg(long)]
     shadow: bool,
     /// A proxy whose X-Forwarded-For names the client: an address, a network such as 10.0.0.0/8, or
-    /// unix for all peers of Unix sockets; repeatable. The client is the rightmost address there
-    /// that is not a trusted proxy
+    /// unix for all peers of Unix sockets; repeatable. The client is the rightmost address in the
+    /// header that is not a trusted proxy
     #[arg(long = "trusted-proxy", value_name = "NETWORK")]
     trusted_proxies: Vec<TrustedProxy>,
     /// Limit of invalid keys from one client address; further ones get 429. A valid key is never
@@ -144,6 +146,7 @@ fn parse_timeout(text: &str) -> Result<Duration, String> {
 }
 
 impl Serve {
+    /// Runs the service until a signal stops it. `program` is the path for printed commands.
     pub(crate) fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         plans::check_distinct(&self.plans)?;
         let runtime = Runtime::new()?;
@@ -154,8 +157,8 @@ impl Serve {
                 None => None,
             };
             let data = data::open(&self.data, pepper, &self.plans, io::stdout().is_terminal())?;
-            // Until here a signal ends the process: opening may wait for a pipe or for another
-            // process.
+            // The handlers are installed only after the folder was opened. Opening may wait for a
+            // pipe or for another process, and a signal must be able to end that wait.
             let stop = StopSignals::new()?;
             let hangup = hangup()?;
             if let Err(error) = self.print_startup_message(&data, &listener, metrics.as_ref(), program)
@@ -178,7 +181,7 @@ impl Serve {
                 client_timeout: self.client_timeout,
             };
             let service = Service::new(data.gate, data.peppers, settings)?;
-            tokio::spawn(reopen_at(hangup, Arc::clone(&service)));
+            tokio::spawn(reopen_on(hangup, Arc::clone(&service)));
             let endpoints = service.endpoints(listener, metrics).await?;
             if !listen::serve(endpoints, stop).await? {
                 print_note("keytally: stopped before all responses were sent: clients read them too slowly");
@@ -249,15 +252,15 @@ impl Serve {
     }
 }
 
-/// Returns a stream of SIGHUP, or `None` on a terminal.
+/// Returns a stream of SIGHUP, or `None` if standard input is a terminal.
 ///
-/// On a terminal, SIGHUP means that the terminal was closed, and ends the service.
+/// Then SIGHUP means that the terminal was closed, and ends the service.
 fn hangup() -> io::Result<Option<Signal>> {
     if io::stdin().is_terminal() { Ok(None) } else { signal(SignalKind::hangup()).map(Some) }
 }
 
 /// Reopens the gate file on each signal.
-async fn reopen_at(mut hangup: Option<Signal>, service: Arc<Service>) {
+async fn reopen_on(mut hangup: Option<Signal>, service: Arc<Service>) {
     while let Some(hangup) = &mut hangup
         && hangup.recv().await.is_some()
     {

@@ -47,7 +47,8 @@ pub(crate) struct Service {
     gate: Followed,
     metrics: Metrics,
     log: Log,
-    /// Held while the metrics are collected, so that many such requests occupy only one thread.
+    /// Held while the metrics are collected, so that concurrent requests for them occupy only one
+    /// thread.
     metrics_lock: Arc<Mutex<()>>,
     guesses: GuessLimiter,
     settings: Settings,
@@ -89,7 +90,7 @@ impl Service {
         Ok(Arc::new(Self { gate, metrics, log, metrics_lock: Arc::default(), guesses, settings }))
     }
 
-    /// Returns the endpoints: one for all routes, or a second one for the metrics.
+    /// Returns one endpoint for all routes, or two if the metrics have a listener of their own.
     pub(crate) async fn endpoints(
         self: Arc<Self>,
         listener: Listener,
@@ -133,7 +134,7 @@ impl Service {
     }
 }
 
-/// Adds the routes of every endpoint, and the letter case of header names.
+/// Adds the routes that every endpoint has, and sets the letter case of header names.
 fn with_common_routes(
     routes: Router<Arc<Service>>,
     header_case: Extensions,
@@ -150,6 +151,7 @@ fn with_common_routes(
         }))
 }
 
+/// Responds with the metrics. They are collected on a thread that may block.
 async fn metrics(State(service): State<Arc<Service>>) -> Response {
     let lock = Arc::clone(&service.metrics_lock).lock_owned().await;
     // Counting the keys reads the whole table.

@@ -19,14 +19,16 @@ const REFUSED: &str = "keytally_guesses_total{action=\"refused\"}";
 const IDENTITY: [&str; 4] = ["X-Account-Id", "X-Key-Id", "X-Key-Env", "X-Key-Plan"];
 
 /// A limit of two invalid keys per client, in a window that does not end during a test.
-const TWO: [&str; 2] = ["--failures", "2/31d"];
+const LIMIT_OF_TWO: [&str; 2] = ["--failures", "2/31d"];
 
+/// Sends `GET` with an invalid key and these header lines.
 fn guess(server: &Server, path: &str, more: &[&str]) -> Reply {
     let lines: Vec<&[u8]> =
         ["X-API-Key: wrong"].iter().chain(more).map(|line| line.as_bytes()).collect();
     server.request(&format!("GET {path}"), &lines)
 }
 
+/// Guesses `count` times. Returns the status codes.
 fn guesses(server: &Server, path: &str, more: &[&str], count: usize) -> Vec<u16> {
     (0..count).map(|_| guess(server, path, more).code()).collect()
 }
@@ -34,7 +36,7 @@ fn guesses(server: &Server, path: &str, more: &[&str], count: usize) -> Vec<u16>
 #[test]
 fn invalid_keys_beyond_the_limit_get_429() {
     let sandbox = Sandbox::new();
-    let server = Server::start(&sandbox, &TWO);
+    let server = Server::start(&sandbox, &LIMIT_OF_TWO);
     let key = sandbox.watch_secret(&server.first_key().unwrap());
     for path in ["/api/v1/contacts", "/api/v1/limits"] {
         let reply = guess(&server, path, &[]);
@@ -66,7 +68,7 @@ fn invalid_keys_beyond_the_limit_get_429() {
 #[test]
 fn revoked_and_duplicate_keys_count_as_invalid() {
     let sandbox = Sandbox::new();
-    let server = Server::start(&sandbox, &TWO);
+    let server = Server::start(&sandbox, &LIMIT_OF_TWO);
     let (key, key_id) = sandbox.new_key(&["--account", "2"]);
     sandbox.run_admin(&["revoke", support::server::GATE, &key_id]).expect_status(0);
     assert_eq!(server.contacts(&key).code(), 401);
@@ -80,7 +82,7 @@ fn revoked_and_duplicate_keys_count_as_invalid() {
 #[test]
 fn missing_keys_never_count() {
     let sandbox = Sandbox::new();
-    let server = Server::start(&sandbox, &TWO);
+    let server = Server::start(&sandbox, &LIMIT_OF_TWO);
     for _ in 0..5 {
         assert_eq!(server.request("GET /api/v1/contacts", &[]).code(), 401);
     }
@@ -101,7 +103,8 @@ fn guesses_are_limited_unless_off() {
 #[test]
 fn forwarded_address_of_a_trusted_proxy_is_used() {
     let sandbox = Sandbox::new();
-    let server = Server::start(&sandbox, &[&TWO[..], &["--trusted-proxy", "127.0.0.0/8"]].concat());
+    let server =
+        Server::start(&sandbox, &[&LIMIT_OF_TWO[..], &["--trusted-proxy", "127.0.0.0/8"]].concat());
     for path in ["/auth", "/api/v1/contacts"] {
         let host = if path == "/auth" { 1 } else { 2 };
         let from = |last: &str| format!("X-Forwarded-For: 1.2.3.4, 203.0.113.{host}{last}");
@@ -125,7 +128,8 @@ fn forwarded_address_of_a_trusted_proxy_is_used() {
 #[test]
 fn forwarded_address_of_another_peer_is_ignored() {
     let sandbox = Sandbox::new();
-    let server = Server::start(&sandbox, &[&TWO[..], &["--trusted-proxy", "10.0.0.0/8"]].concat());
+    let server =
+        Server::start(&sandbox, &[&LIMIT_OF_TWO[..], &["--trusted-proxy", "10.0.0.0/8"]].concat());
     // At /auth the peer is an untrusted proxy, whose clients must not share a count.
     let here = "X-Forwarded-For: 203.0.113.1";
     assert_eq!(guesses(&server, "/auth", &[here], 5), [401; 5]);
@@ -146,7 +150,8 @@ fn forwarded_address_of_another_peer_is_ignored() {
 fn unix_socket_peer_is_trusted_only_by_option() {
     for (more, codes) in [(&["--trusted-proxy", "unix"][..], [401, 401, 429]), (&[], [401; 3])] {
         let sandbox = Sandbox::new();
-        let _server = Server::start_at(&sandbox, "unix:socket", &[&TWO[..], more].concat(), &[]);
+        let _server =
+            Server::start_at(&sandbox, "unix:socket", &[&LIMIT_OF_TWO[..], more].concat(), &[]);
         let guess = || {
             let lines: [&[u8]; 2] = [b"X-API-Key: wrong", b"X-Forwarded-For: 203.0.113.1"];
             Wire::to_socket(&sandbox.path("socket")).request("GET /auth", &lines).code()
@@ -158,7 +163,7 @@ fn unix_socket_peer_is_trusted_only_by_option() {
 #[test]
 fn shadow_mode_reports_guesses_and_refuses_none() {
     let sandbox = Sandbox::new();
-    let server = Server::start(&sandbox, &[&TWO[..], &["--shadow"]].concat());
+    let server = Server::start(&sandbox, &[&LIMIT_OF_TWO[..], &["--shadow"]].concat());
     assert_eq!(guesses(&server, "/api/v1/contacts", &[], 5), [200; 5]);
     assert_eq!(guess(&server, "/api/v1/contacts", &[]).header("X-Keytally-Shadow"), "invalid_key");
     assert_eq!(server.metric("keytally_guesses_total{action=\"shadow\"}"), 4);

@@ -29,27 +29,27 @@ fn changes_by_the_command_line_affect_the_next_request() {
     let server = Server::start(&sandbox, &[]);
     let (key, key_id) = sandbox.new_key(&["--account", "42", "--env", "test"]);
     assert_eq!(server.contacts(&key).code(), 200);
-    // One open connection: it caches nothing of the key.
+    // All requests use one connection, which must not cache anything of the key.
     let mut wire = Wire::to(server.address);
-    let mut code =
+    let mut contacts =
         |key: &str| wire.request("GET /api/v1/contacts", &[format!("X-API-Key: {key}").as_bytes()]);
     let new = sandbox.new_secret(&key_id, "1h");
-    assert_eq!(code(&key).header("X-RateLimit-Remaining"), "998");
-    assert_eq!(code(&new).header("X-RateLimit-Remaining"), "997");
+    assert_eq!(contacts(&key).header("X-RateLimit-Remaining"), "998");
+    assert_eq!(contacts(&new).header("X-RateLimit-Remaining"), "997");
     let newest = sandbox.new_secret(&key_id, "0s");
-    assert_eq!((code(&key).code(), code(&new).code()), (401, 401));
-    assert_eq!(code(&newest).header("X-RateLimit-Remaining"), "996");
+    assert_eq!((contacts(&key).code(), contacts(&new).code()), (401, 401));
+    assert_eq!(contacts(&newest).header("X-RateLimit-Remaining"), "996");
     sandbox.run_admin(&["plan", GATE, "pro=100/minute, 2000/hour"]).expect_status(0);
     sandbox.run_admin(&["assign", GATE, &key_id, "--plan", "pro"]).expect_status(0);
-    let reply = code(&newest);
+    let reply = contacts(&newest);
     assert_eq!(
         (reply.header("X-RateLimit-Limit"), reply.header("X-RateLimit-Remaining")),
         ("2000", "1995")
     );
     sandbox.run_admin(&["reset", GATE, &key_id]).expect_status(0);
-    assert_eq!(code(&newest).header("X-RateLimit-Remaining"), "1999");
+    assert_eq!(contacts(&newest).header("X-RateLimit-Remaining"), "1999");
     sandbox.run_admin(&["revoke", GATE, &key_id]).expect_status(0);
-    assert_eq!(code(&newest).code(), 401);
+    assert_eq!(contacts(&newest).code(), 401);
 }
 
 /// Replaces the gate file of the service by a new one. Returns a key of the new gate.
@@ -76,7 +76,7 @@ fn replaced_gate_file_is_opened_logged_and_counted() {
     assert_eq!(server.metric("keytally_gate_reopened_total"), 1);
     assert_eq!(server.metric("keytally_gate_capacity"), 77);
 
-    // A file that cannot be opened leaves the open gate in use, and the metric shows it.
+    // A file that cannot be opened leaves the open gate in use, and the metric reports it.
     fs::write(sandbox.path("data/junk"), "no gate").unwrap();
     fs::rename(sandbox.path("data/junk"), sandbox.path(GATE)).unwrap();
     await_log(&sandbox, &[" gate ", "; the gate that was open before stays in force"]);
@@ -146,7 +146,7 @@ fn two_services_on_one_folder_admit_one_limit() {
     assert_eq!(admitted, 500);
 }
 
-/// Requests more than the service can send while the client does not read.
+/// Sends requests whose responses exceed the socket buffers, and waits until the buffers are full.
 fn request_much(wire: &mut Wire) {
     let request = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n";
     // The requests fit one read of the service, so none is unread when it closes.

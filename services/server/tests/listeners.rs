@@ -28,6 +28,7 @@ fn start_on_socket(sandbox: &Sandbox, more: &[&str]) -> Server {
     Server::start_at(sandbox, SOCKET, more, &[])
 }
 
+/// Sends a request to the Unix socket of this name.
 fn request_over_socket(sandbox: &Sandbox, name: &str, request: &str) -> Reply {
     Wire::to_socket(&sandbox.path(name)).request(request, &[])
 }

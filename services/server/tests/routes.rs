@@ -17,7 +17,7 @@ use serde_json::json;
 use support::program::Sandbox;
 use support::server::{GATE, Server, await_log, log};
 use support::wire::Wire;
-use support::{CONTACTS_OF_1, EXCEEDED, timed};
+use support::{CONTACTS_OF_1, EXCEEDED, key_id, timed};
 
 #[test]
 fn limits_returns_the_quotas_and_charges_nothing() {
@@ -212,7 +212,7 @@ fn shadow_mode_admits_all_and_reports_refusals() {
     assert_eq!(denied.header("X-Keytally-Shadow"), "denied");
     assert_eq!(denied.header("X-RateLimit-Remaining"), "999", "a refused request is not charged");
     assert!(!denied.has("Retry-After"), "{denied:?}");
-    let (_, key_id) = (&key, &key[8..19]);
+    let key_id = key_id(&key);
     await_log(&sandbox, &[" shadow denied key=", key_id, " account=1 "]);
 
     for (lines, outcome) in [

@@ -16,7 +16,10 @@ use std::process::Stdio;
 use support::program::{Run, Sandbox};
 use support::server::{GATE, Server};
 
+/// The gate file of these tests.
 const G: &str = "api.gate";
+
+/// The text of a key id that no gate here has.
 const ID: &str = "0000000000A";
 
 /// A key of Keytally, keys of other systems, and peppers.
@@ -68,7 +71,7 @@ const COMMANDS: [&[&str]; 16] = [
     ],
 ];
 
-/// Asserts that a run prints no twelve characters of a secret.
+/// Asserts that a run prints no twelve consecutive characters of a secret.
 #[track_caller]
 fn assert_prints_no_secret(run: &Run, secret: &str, args: &[String]) {
     // The prefix and the environment are public.

@@ -15,9 +15,9 @@ use std::process::Command;
 use std::thread;
 
 use serde_json::json;
-use support::CONTACTS_OF_1;
 use support::program::{Sandbox, finish, names};
 use support::server::{GATE, Server, await_log};
+use support::{CONTACTS_OF_1, secret};
 
 #[test]
 fn first_start_creates_all_files_and_prints_commands() {
@@ -59,7 +59,7 @@ fn first_start_creates_all_files_and_prints_commands() {
     // Later starts print no secret, and their command works.
     sandbox.watch_secret(&key);
     let server = Server::start(&sandbox, &[]);
-    assert!(!server.startup_message.contains(&key[19..]), "{}", server.startup_message);
+    assert!(!server.startup_message.contains(secret(&key)), "{}", server.startup_message);
     let line = server.startup_message.lines().find(|line| line.contains(" issue ")).unwrap().trim();
     let mut shell = Command::new("sh");
     let run = finish(shell.args(["-c", line]).current_dir(sandbox.path(".")), b"");
@@ -244,6 +244,7 @@ fn failed_start_changes_nothing() {
     );
     assert!(fs::read(sandbox.path(GATE)).unwrap() == before, "a failed start changed the gate");
     let mut other = before.clone();
+    // Byte 8 is the format version.
     other[8] = 99;
     fs::write(sandbox.path(GATE), &other).unwrap();
     expect_start_failure(&sandbox, &[], &["data/api.gate", "version 99"]);

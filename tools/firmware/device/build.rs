@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// Each target, its board as a file of `memory/`, and the length of its counter's tick in
-/// nanoseconds (`src/board.rs`).
+/// For each target: the memory map of its board in `memory/`, and the length of a counter's tick in
+/// nanoseconds. With one instruction per nanosecond, that is the number of instructions in a tick.
 const BOARDS: &[(&str, &str, u32)] = &[
     ("thumbv6m-none-eabi", "microbit.x", 62),
     ("thumbv7m-none-eabi", "lm3s6965evb.x", 80),

@@ -1,8 +1,8 @@
-//! The suite `api`: the public items of the libraries are the recorded ones, each has one path, and none names a type of
-//! a crate that may break it. `cargo xtask api` records.
+//! The suite `api`: the public items of the libraries are the recorded ones, each has one path, and
+//! none names a type of a crate outside of [`PUBLIC_CRATES`]. `cargo xtask api` writes the record.
 //!
-//! rustdoc describes a library as JSON. That is an unstable option, which `RUSTC_BOOTSTRAP` lifts for rustdoc alone, so
-//! that nothing is compiled again.
+//! rustdoc describes a library as JSON, with an unstable option. `RUSTC_BOOTSTRAP` permits it. Only
+//! rustdoc gets this variable, since rustc would build all crates again.
 
 use alloc::collections::BTreeSet;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::command::{self, cargo};
 use crate::tools::Found;
 
-/// The libraries: the folder, which holds the record, the package, and what rustdoc names it.
+/// The libraries: the folder with the record, the package, and the name of rustdoc's file.
 const LIBRARIES: [(&str, &str, &str); 3] = [
     ("core", "keytally-core", "keytally_core"),
     ("host", "keytally", "keytally"),
@@ -45,7 +45,11 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
-/// Fails with a line for each item that is not recorded or not there, has two paths, or names a foreign type.
+/// Compares the public items with the records.
+///
+/// # Errors
+/// If there are faults: an item is not recorded, a recorded item does not exist, an item has two
+/// paths, or an item names a type of a crate outside of [`PUBLIC_CRATES`].
 pub(crate) fn check(_: &[Found]) -> Result<String> {
     let mut faults = Vec::new();
     let mut count = 0;
@@ -58,7 +62,9 @@ pub(crate) fn check(_: &[Found]) -> Result<String> {
             items.difference(&recorded).map(|item| format!("{path}: not recorded: {item}")),
         );
         faults.extend(
-            recorded.difference(&items).map(|item| format!("{path}: recorded, but gone: {item}")),
+            recorded
+                .difference(&items)
+                .map(|item| format!("{path}: recorded, but not public: {item}")),
         );
         count += items.len();
         faults.extend(api.faults);
@@ -71,10 +77,12 @@ pub(crate) fn check(_: &[Found]) -> Result<String> {
     Ok(format!("{count} items"))
 }
 
+/// Returns the path of the record of a library.
 fn record(folder: &str) -> String {
     format!("{folder}/api.txt")
 }
 
+/// Reads the public items of all libraries, with the folder of each.
 fn read_all() -> Result<Vec<(&'static str, Api)>> {
     let folder = std::path::absolute("target/api")?;
     fs::create_dir_all(&folder)?;
@@ -100,11 +108,12 @@ fn read_all() -> Result<Vec<(&'static str, Api)>> {
 struct Api {
     /// A line for each: its kind, its path and its signature.
     items: BTreeSet<String>,
+    /// Items with two paths, and types of crates outside of [`PUBLIC_CRATES`].
     faults: Vec<String>,
 }
 
 impl Api {
-    /// Reads what rustdoc wrote.
+    /// Reads the JSON of rustdoc.
     fn read(json: &Value) -> Result<Self> {
         let mut reader = Reader { json, api: Self::default(), paths: HashMap::new() };
         let root = reader.item(&json["root"]).context("the library has no root")?;
@@ -117,7 +126,7 @@ impl Api {
     }
 }
 
-/// Walks rustdoc's JSON.
+/// Traverses the JSON of rustdoc.
 struct Reader<'a> {
     json: &'a Value,
     api: Api,
@@ -126,7 +135,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// The item of an id, if it is the library's own.
+    /// Returns the item with an id, if it is defined in the library.
     fn item(&self, id: &Value) -> Option<&'a Value> {
         self.json["index"].get(id.to_string()).filter(|item| item["crate_id"] == 0)
     }
@@ -181,7 +190,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Adds what a type implements, except by a blanket or as an auto trait.
+    /// Adds an implementation, unless it is a blanket implementation or of an auto trait.
     fn add_impl(&mut self, inner: &'a Value, path: &str) {
         if inner["is_synthetic"] == true || !inner["blanket_impl"].is_null() {
             return;
@@ -191,7 +200,7 @@ impl<'a> Reader<'a> {
             return;
         }
         let implemented = path_text(&inner["trait"]);
-        // A private mark of the compiler's.
+        // A marker trait that `derive(PartialEq)` implements and users cannot name.
         if implemented == "StructuralPartialEq" {
             return;
         }
@@ -202,19 +211,20 @@ impl<'a> Reader<'a> {
         );
         self.add_line(inner, path, line);
         for id in each(&inner["items"]) {
-            // The types that the implementation names.
+            // Associated types of the implementation.
             if let Some(item) = self.item(id) {
                 self.add_foreign(&item["inner"]["assoc_type"], path);
             }
         }
     }
 
+    /// Adds the line of an item, and a fault for each type in it whose crate may not be public.
     fn add_line(&mut self, inner: &Value, path: &str, line: String) {
         self.add_foreign(inner, path);
         self.api.items.insert(line);
     }
 
-    /// Adds a fault for each path in the value that leads to a crate which may not be public.
+    /// Adds a fault for each path in the value that names a crate outside of [`PUBLIC_CRATES`].
     fn add_foreign(&mut self, value: &Value, path: &str) {
         match value {
             Value::Array(values) => values.iter().for_each(|value| self.add_foreign(value, path)),
@@ -239,7 +249,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The line of an item other than an implementation and a re-export.
+/// Returns the line of an item. Implementations and re-exports have other functions.
 fn line(kind: &str, path: &str, item: &Value) -> String {
     let inner = &item["inner"][kind];
     let mut line = match kind {
@@ -279,7 +289,7 @@ fn line(kind: &str, path: &str, item: &Value) -> String {
     line
 }
 
-/// `<T: Trait> where …`, empty if there are no generics.
+/// Returns `<T: Trait> where …`, or an empty text if there are no generics.
 fn generics(generics: &Value) -> String {
     let params =
         each(&generics["params"]).filter(|param| param["kind"]["type"]["is_synthetic"] != true);
@@ -353,7 +363,8 @@ fn type_text(value: &Value) -> String {
     }
 }
 
-/// The last name of a path, with its arguments: the names before it depend on the version of rustdoc.
+/// Returns the last name of a path, with its arguments. The names before it depend on the version of
+/// rustdoc.
 fn path_text(path: &Value) -> String {
     let path_name = str(&path["path"]).rsplit("::").next().unwrap_or_default();
     path_name.to_owned() + &arguments(&path["args"])
@@ -405,12 +416,12 @@ fn bounds(bounds: &Value) -> String {
     texts.collect::<Vec<_>>().join(" + ")
 }
 
-/// The text after a separator, or nothing if it is empty.
+/// Returns the separator and the text, or an empty text if the text is empty.
 fn after(separator: &str, text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("{separator}{text}") }
 }
 
-/// The name and value of an object's only field.
+/// Returns the name and the value of the only field of an object.
 fn only(value: &Value) -> Option<(&str, &Value)> {
     value.as_object()?.iter().next().map(|(name, value)| (name.as_str(), value))
 }
@@ -433,7 +444,8 @@ mod tests {
 
     use super::*;
 
-    /// A library with these items, of which the root holds the first ones.
+    /// Reads a library with these items, which have the ids 1, 2, …. The root module contains the
+    /// first `root_items` of them. Id 100 is a type of heapless, id 101 one of core.
     fn read(root_items: u64, items: &[Value]) -> Api {
         let root: Vec<u64> = (1..=root_items).collect();
         let mut index = json!({ "0": { "crate_id": 0, "name": "lib", "inner": { "module": { "items": root } } } });

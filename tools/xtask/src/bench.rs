@@ -1,11 +1,15 @@
-//! `cargo xtask bench`: measures speed, that of alternatives too, and writes the pages that show it.
+//! `cargo xtask bench`: measures speed, also of other implementations, and writes the pages with the
+//! results.
 //!
-//! | file | idea |
+//! The implementations of a group take turns: in a turn, one of them runs for some milliseconds. A
+//! round is one turn of each.
+//!
+//! | file | contents |
 //! |---|---|
-//! | `results.rs` | what was measured, as it is kept in `benches/results.json` |
+//! | `results.rs` | the results, as stored in `benches/results.json` |
 //! | `targets.rs` | the targets, and whether they are met |
 //! | `pages.rs` | the pages and tables |
-//! | `plots.rs` | the pictures |
+//! | `plots.rs` | the plots |
 
 mod pages;
 mod plots;
@@ -24,62 +28,64 @@ use self::results::{Apart, Group, Results, Table};
 use crate::command::{self, cargo};
 use crate::{budgets, nginx, python, tools};
 
-/// What can be measured.
+/// The groups of measurements.
 const GROUPS: [&str; 10] =
     ["decide", "limiter", "gate", "crypto", "contention", "flood", LINES, FFI, PYTHON, NGINX];
 
 /// The group that valgrind measures.
 const LINES: &str = "lines";
 
-/// What it measures.
+/// The functions that the group [`LINES`] measures.
 const LIMITER: &str = "Limiter::check";
 const GATE: &str = "Gate::check";
 
-/// The group that needs a program in C.
+/// The group that measures calls from C.
 const FFI: &str = "ffi";
 
-/// The group that Python measures, with the module and its peers.
+/// The group that a Python script measures: the module and other implementations.
 const PYTHON: &str = "python";
 
-/// The group that is measured in nginx, with the module and without.
+/// The group that measures nginx with and without the module.
 const NGINX: &str = "nginx";
 
-/// Where the program that measures leaves its figures.
+/// The folder to which the measuring programs write their results.
 const FOLDER: &str = "target/bench";
 
-/// How many turns each implementation has, and of how many milliseconds.
+/// The number of rounds, and the length of a turn in milliseconds.
 const FULL: (u32, u32) = (5, 500);
+/// The same numbers for `--quick`.
 const QUICK: (u32, u32) = (3, 80);
 
-/// What is to be measured.
+/// The options of `cargo xtask bench`.
 #[derive(Debug, Args)]
-pub(crate) struct Wanted {
+pub(crate) struct Options {
     /// Measures for about three minutes instead of twenty-five: fewer sizes, and shorter turns.
     #[arg(long)]
     quick: bool,
-    /// Measures nothing, and writes the pages again from benches/results.json.
+    /// Measures nothing, and only writes the pages from benches/results.json.
     #[arg(long, conflicts_with_all = ["quick", "groups"])]
     pages: bool,
     /// Only counts the instructions of the hot paths, and writes benches/budgets.txt.
     #[arg(long, conflicts_with_all = ["quick", "groups", "pages"])]
     budgets: bool,
-    /// Puts the figures of the named groups into benches/results.json, and keeps those of the others.
+    /// Replaces the results of the named groups in benches/results.json, and keeps the others.
     #[arg(long, requires = "groups", conflicts_with = "quick")]
     keep: bool,
-    /// The groups to measure; all of them if none is named. Their tables are only printed, unless --keep is given.
+    /// The groups to measure [default: all]. The tables of named groups are only printed, unless
+    /// --keep is given.
     #[arg(value_name = "GROUP", value_parser = PossibleValuesParser::new(GROUPS))]
     groups: Vec<String>,
 }
 
-/// Measures, prints the tables, and writes the pages unless only some groups are named.
-pub(crate) fn run(wanted: &Wanted) -> Result<()> {
-    if wanted.budgets {
+/// Measures and prints the tables. Writes the pages if all groups were measured, or with `--keep`.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if options.budgets {
         return budgets::record();
     }
-    if wanted.pages {
+    if options.pages {
         return pages::write(&Results::load(Path::new("."))?);
     }
-    let Wanted { groups, quick, keep, .. } = wanted;
+    let Options { groups, quick, keep, .. } = options;
     let names: Vec<&str> = if groups.is_empty() {
         GROUPS.to_vec()
     } else {
@@ -135,7 +141,7 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
         let text =
             fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let group: Group =
-            serde_json::from_str(&text).with_context(|| format!("not a group: {name}"))?;
+            serde_json::from_str(&text).with_context(|| format!("invalid results of {name}"))?;
         println!("{}", pages::group(&group));
         measured.push(group);
     }
@@ -150,7 +156,8 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
         let mut results = Results::load(Path::new("."))?;
         ensure!(
             (&results.machine, &results.compiler) == (&machine, &compiler),
-            "the others were measured on {}, with {}: measure all",
+            "{} has results of {}, with {}: measure all groups",
+            results::FILE,
             results.machine,
             results.compiler
         );
@@ -164,7 +171,7 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
     pages::write(&results)
 }
 
-/// The cache lines of a check.
+/// Counts the cache lines and the instructions of a check.
 fn lines() -> Result<Group> {
     let [limiter, gate] = budgets::lines()?;
     let title = "Cache lines that a check brings from memory";
@@ -208,7 +215,7 @@ fn c_program(folder: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The processor, how many there are, and its caches.
+/// Describes the machine: the processor, the number of cores, the caches.
 fn machine() -> Result<String> {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
@@ -219,26 +226,27 @@ fn machine() -> Result<String> {
     Ok(format!("{model}, {count} cores, {sha} instructions for SHA-256{}", caches()))
 }
 
+/// Returns the data caches of a core, such as `, L1 48K, L2 2048K`.
 fn caches() -> String {
-    let read = |index: u32, what: &str| {
-        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{what}");
+    let read = |index: u32, file: &str| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/{file}");
         Some(fs::read_to_string(path).ok()?.trim().to_owned())
     };
-    let of = |index| {
+    let cache = |index| {
         let (level, kind, size) =
             (read(index, "level")?, read(index, "type")?, read(index, "size")?);
         (kind != "Instruction").then(|| format!(", L{level} {size}"))
     };
-    (0..8).filter_map(of).collect()
+    (0..8).filter_map(cache).collect()
 }
 
-/// What else ran when the measurement began: the average number of runnable threads over a minute.
+/// Returns the load of the machine: the average number of runnable threads in the last minute.
 fn load() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(f64::NAN)
 }
 
-/// The commit that was measured; a changed work tree is another state than its commit.
+/// Returns the present commit, with the words `and changes` if source files differ from it.
 fn commit() -> Result<String> {
     let commit = output("git", &["rev-parse", "--short=12", "HEAD"])?;
     let changes = output(
@@ -258,6 +266,7 @@ fn commit() -> Result<String> {
     Ok(if changes.is_empty() { commit } else { format!("{commit} and changes") })
 }
 
+/// Returns the trimmed output of a program.
 fn output(program: &str, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(program);
     command.args(arguments);

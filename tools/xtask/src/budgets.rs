@@ -20,9 +20,10 @@ use crate::tools::{self, Found};
 
 const FILE: &str = "benches/budgets.txt";
 const PROGRAM: &str = "target/release/keytally-counted";
-/// The difference of two runs of a path, in calls.
+/// The number of calls by which two runs of a path differ. Their difference leaves out the start of
+/// the program.
 const CALLS: u64 = 2000;
-/// The tolerance above a budget: permille of it, plus a number of instructions.
+/// The tolerance above a budget: thousandths of the budget, plus a number of instructions.
 const SAME_COMPILER: (u64, u64) = (10, 2);
 /// The tolerance if the budget is of another compiler.
 const OTHER_COMPILER: (u64, u64) = (250, 10);
@@ -52,8 +53,8 @@ pub(crate) fn lines() -> Result<[f64; 2]> {
     build()?;
     let [limiter, gate, texts] =
         ["limiter-lines", "gate-lines", "text-lines"].map(|path| -> Result<f64> {
-            let of = |calls| missed_lines(&profile(&valgrind, path, calls, CACHES)?);
-            let [few, more] = both([1000, 1000 + 5 * CALLS], of)?;
+            let missed = |calls| missed_lines(&profile(&valgrind, path, calls, CACHES)?);
+            let [few, more] = both([1000, 1000 + 5 * CALLS], missed)?;
             Ok((more - few) as f64 / (5 * CALLS) as f64)
         });
     Ok([limiter?, gate? - texts?])
@@ -97,10 +98,13 @@ struct Budgets {
     paths: Vec<Counted>,
 }
 
+/// A path of the program with its count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Counted {
     path: String,
+    /// The instructions of one call.
     instructions: u64,
+    /// A description of the call.
     about: String,
 }
 
@@ -111,8 +115,8 @@ impl Budgets {
         for line in command::run(Command::new(PROGRAM))?.lines() {
             let (path, about) =
                 line.split_once('\t').with_context(|| format!("not a path: {line}"))?;
-            let of = |calls| instructions(valgrind, path, calls);
-            let [few, more] = both([1000, 1000 + CALLS], of)?;
+            let count = |calls| instructions(valgrind, path, calls);
+            let [few, more] = both([1000, 1000 + CALLS], count)?;
             let instructions =
                 more.checked_sub(few).context("more calls took fewer instructions")? / CALLS;
             ensure!(
@@ -203,7 +207,7 @@ fn compare(recorded: &Budgets, present: &Budgets) -> Result<String> {
     Ok(format!("{} paths{note}", present.paths.len()))
 }
 
-/// Counts a run with few calls and one with more in parallel, since neither is timed.
+/// Counts two runs with these numbers of calls, in parallel.
 fn both<T: Send>(calls: [u64; 2], count: impl Fn(u64) -> Result<T> + Sync) -> Result<[T; 2]> {
     let count = &count;
     std::thread::scope(|scope| {
@@ -248,6 +252,7 @@ impl Cost<'_> {
     }
 }
 
+/// Parses the costs in callgrind's output.
 fn costs(profile: &str) -> Result<Vec<Cost<'_>>> {
     let mut names: HashMap<(&str, &str), &str> = HashMap::new();
     let (mut object, mut function, mut file) = ("", "", "");
@@ -320,8 +325,8 @@ const PARTS: &[(&str, &[&str])] = &[
 pub(crate) fn parts(path: &str) -> Result<Vec<(&'static str, f64)>> {
     let valgrind = tools::VALGRIND.path()?;
     build()?;
-    let of = |calls| parts_of(&profile(&valgrind, path, calls, &["--dump-instr=yes"])?);
-    let [few, more] = both([1000, 1000 + CALLS], of)?;
+    let count = |calls| parts_of(&profile(&valgrind, path, calls, &["--dump-instr=yes"])?);
+    let [few, more] = both([1000, 1000 + CALLS], count)?;
     let each = |(few, more): (u64, u64)| more.saturating_sub(few) as f64 / CALLS as f64;
     let parts: Vec<_> =
         PARTS.iter().map(|(part, _)| *part).zip(few.into_iter().zip(more).map(each)).collect();
@@ -413,7 +418,7 @@ fn=(1)
     }
 
     #[test]
-    fn budgets_survive_text_and_parse() {
+    fn parsed_text_gives_the_same_budgets() {
         let budgets = budgets("rustc 1.2.3 (x)", &[("gate", 900), ("decide", 40)]);
         assert_eq!(Budgets::parse(&budgets.text()).unwrap(), budgets);
         assert!(Budgets::parse("compiler: x\narchitecture: y\ngate many\n").is_err());

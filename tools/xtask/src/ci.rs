@@ -1,4 +1,4 @@
-//! The table of what CI checks before it runs the test suites.
+//! The table of the checks that CI runs before the test suites.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub(crate) const CHECKS: &[Step] = &[
     },
     Step {
         name: "lints",
-        about: "clippy and the compiler have nothing to say",
+        about: "clippy and the compiler report no warning",
         needs: &[&tools::CLIPPY],
         full_when_named: false,
         work: Work::Call(lints),
@@ -51,7 +51,7 @@ fn format(_: &[Found]) -> Result<String> {
     Ok(format!("{} workspaces are formatted", workspaces.len()))
 }
 
-/// The manifests of this workspace and of those below it, which `cargo fmt --all` of this one leaves out.
+/// Returns the manifests of all workspaces in a folder. `cargo fmt --all` formats only one.
 fn workspaces(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let manifest = folder.join("Cargo.toml");
@@ -65,8 +65,8 @@ fn workspaces(folder: &Path) -> Result<Vec<PathBuf>> {
     {
         let entry = entry?;
         let name = entry.file_name();
-        let built = name == "target" || name.as_encoded_bytes().starts_with(b".");
-        if entry.file_type()?.is_dir() && !built {
+        let is_skipped = name == "target" || name.as_encoded_bytes().starts_with(b".");
+        if entry.file_type()?.is_dir() && !is_skipped {
             found.append(&mut workspaces(&entry.path())?);
         }
     }
@@ -82,14 +82,16 @@ fn lints(_: &[Found]) -> Result<String> {
     Ok("no warning".to_owned())
 }
 
-/// Builds the documentation of programs, then of libraries for the project itself, with private items, whose links
-/// nothing else would check, and last for users, to whom a link to a private item is broken. Programs come apart,
-/// since `keytally` is the name of a program and of a library.
+/// Builds the documentation in three runs: of programs, of libraries with private items, and of
+/// libraries without them.
+///
+/// The second run checks the links in private items, and the third finds links to private items.
+/// Programs have a run of their own, since `keytally` is the name of a program and of a library.
 fn docs(_: &[Found]) -> Result<String> {
     for manifest in WORKSPACES {
-        for what in [&["--bins"][..], &["--lib", "--document-private-items"], &["--lib"]] {
+        for items in [&["--bins"][..], &["--lib", "--document-private-items"], &["--lib"]] {
             let mut doc = cargo();
-            doc.args(["doc", "--workspace", "--no-deps", "--manifest-path", manifest]).args(what);
+            doc.args(["doc", "--workspace", "--no-deps", "--manifest-path", manifest]).args(items);
             doc.env("RUSTDOCFLAGS", "-D warnings");
             command::run(doc)?;
         }

@@ -1,4 +1,4 @@
-//! Runs a program: silent if it succeeds, with its whole output if it fails.
+//! Runs programs. The output of a program is printed only if it fails.
 
 use core::time::Duration;
 use std::fs::File;
@@ -9,15 +9,18 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// The cargo that started this program.
+/// Returns a command that runs the cargo that started this program.
 pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Runs a command without input. Returns all that it printed on both outputs; if it fails, the error has that.
+/// Runs a command without input. Returns what it wrote to standard output and standard error.
 ///
-/// The output goes to an unnamed file and not through a pipe: a process that a failed test left behind would hold
-/// a pipe open for as long as it lives.
+/// The output goes to an unnamed file. A pipe would stay open as long as a process that a failed
+/// test left behind.
+///
+/// # Errors
+/// If the command cannot be started or fails. The error contains the output.
 pub(crate) fn run(mut command: Command) -> Result<String> {
     let log = tempfile::tempfile().context("cannot make a temporary file")?;
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
@@ -31,20 +34,20 @@ pub(crate) fn run(mut command: Command) -> Result<String> {
     Ok(output)
 }
 
-/// True when it can be started and succeeds. What it prints is dropped.
+/// Returns whether a command can be started and succeeds. Its output is discarded.
 pub(crate) fn succeeds(mut command: Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }
 
-/// The command as one would type it, near enough to try again by hand.
+/// Returns the command for an error message: the program without its folder, and the arguments.
 fn shown(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = core::iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Waits for the end. On a terminal, shows the time that has passed and the last line of output meanwhile.
+/// Waits until the process ends. On a terminal, shows the elapsed time and the last line of output.
 fn wait(child: &mut Child, log: &File) -> io::Result<ExitStatus> {
     if !io::stdout().is_terminal() {
         return child.wait();
@@ -75,7 +78,7 @@ fn last_line(log: &File) -> io::Result<String> {
     Ok(line.chars().filter(|c| !c.is_control()).collect())
 }
 
-/// The file's content from an offset on, read without moving the position at which the child writes next.
+/// Reads a file from an offset to its end. Does not move the position at which the process writes.
 fn bytes_from(file: &File, mut offset: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut part = [0; 8192];
@@ -90,9 +93,9 @@ fn bytes_from(file: &File, mut offset: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// How often the line on a terminal is drawn again.
+/// The interval at which the line on a terminal is redrawn.
 const REDRAW: Duration = Duration::from_millis(100);
-/// How much of the output is searched for its last line, in bytes.
+/// The length of the end of the output that is searched for the last line, in bytes.
 const TAIL: u64 = 1024;
 
 #[cfg(test)]
@@ -117,12 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn a_process_left_behind_is_not_waited_for() {
+    fn run_does_not_wait_for_a_background_process() {
         assert_eq!(run(shell("sleep 30 & echo $!")).unwrap().lines().count(), 1);
     }
 
     #[test]
-    fn a_missing_program_is_named() {
+    fn missing_program_is_named_in_the_error() {
         let error = run(Command::new("no-such-program")).unwrap_err().to_string();
         assert_eq!(error, "cannot start `no-such-program`");
     }

@@ -1,8 +1,10 @@
-//! `cargo xtask header` writes include/keytally.h from the sources of ffi-c; the suite `c` compares.
+//! `cargo xtask header`: generates include/keytally.h from the sources of ffi-c. The suite `c`
+//! checks that the header is up to date.
 //!
-//! cbindgen reads a translation of those sources. A checked pointer of `ffi-c/src/pointers.rs`, such as
-//! `In<T>` or `Out<T>`, becomes the plain pointer that it is. The declarations inside `plain! { … }`,
-//! `statuses! { … }` and `mirrored! { … }` stand alone.
+//! cbindgen does not read the sources themselves, but a translation. A checked pointer of
+//! `ffi-c/src/pointers.rs`, such as `In<T>` or `Out<T>`, is translated to a raw pointer. The
+//! declarations inside `plain! { … }`, `statuses! { … }` and `mirrored! { … }` are taken out of the
+//! macro.
 
 use std::fs;
 
@@ -14,7 +16,7 @@ use crate::tools::Found;
 const HEADER: &str = "include/keytally.h";
 const CONFIG: &str = "ffi-c/cbindgen.toml";
 
-/// The files that declare what C sees, in the order of the header.
+/// The files with declarations for C, in the order of the header.
 const SOURCES: &[&str] = &[
     "version",
     "status",
@@ -37,13 +39,14 @@ pub(crate) fn write() -> Result<()> {
     fs::write(HEADER, generate()?).with_context(|| format!("cannot write {HEADER}"))
 }
 
-/// The header that is checked in is the one of these sources.
+/// Checks that the header is that of the present sources.
 pub(crate) fn check(_: &[Found]) -> Result<String> {
     let header = fs::read_to_string(HEADER).with_context(|| format!("cannot read {HEADER}"))?;
-    ensure!(header == generate()?, "{HEADER} is not that of the sources: run `cargo xtask header`");
-    Ok("fresh".to_owned())
+    ensure!(header == generate()?, "{HEADER} is out of date: run `cargo xtask header`");
+    Ok("up to date".to_owned())
 }
 
+/// Returns the text of the header.
 fn generate() -> Result<String> {
     let folder = tempfile::tempdir()?;
     let source = folder.path().join("c.rs");
@@ -51,7 +54,7 @@ fn generate() -> Result<String> {
     for name in SOURCES {
         let path = format!("ffi-c/src/{name}.rs");
         let source = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        // The page of a file can only stand at its beginning.
+        // Inner doc comments are only valid at the beginning of a file.
         declarations.extend(
             source.lines().filter(|line| !line.starts_with("//!")).flat_map(|line| [line, "\n"]),
         );
@@ -72,7 +75,7 @@ fn generate() -> Result<String> {
 /// The macros whose content is declarations.
 const MACROS: [&str; 3] = ["plain! {", "statuses! {", "mirrored! {"];
 
-/// Returns the sources with the declarations that stand in [`MACROS`] outside of them.
+/// Returns the sources with the declarations in [`MACROS`] taken out of the macros.
 fn declared(source: &str) -> Result<String> {
     let mut declared = String::new();
     let mut lines = source.lines();
@@ -89,9 +92,8 @@ fn declared(source: &str) -> Result<String> {
 
 /// Returns the declarations inside a macro as Rust.
 ///
-/// A struct has the layout of C. An enumerator `NAME = 1 => "a sentence",` is `NAME = 1,` with the
-/// sentence as its comment. An enumerator `NAME = 1 => c"name",` is `NAME = 1,`. The sentence may stand in
-/// the next line.
+/// A struct gets `repr(C)`. `NAME = 1 => "a sentence",` becomes `NAME = 1,` with the sentence, which
+/// may be in the next line, as its comment. `NAME = 1 => c"name",` becomes `NAME = 1,`.
 fn declarations(inside: &[&str]) -> Result<String> {
     let mut declared = String::new();
     let mut lines = inside.iter().map(|line| line.strip_prefix("    ").unwrap_or(line));
@@ -135,10 +137,10 @@ fn comment(sentence: &str) -> String {
     lines.iter().map(|line| format!("#[doc = \"{line}\"]\n")).collect()
 }
 
-/// The most characters of a line of a comment.
+/// The maximum length of a line of a comment, in characters.
 const COMMENT_LEN: usize = 90;
 
-/// The sources with plain pointers.
+/// Returns the sources with raw pointers in place of checked ones, and without lifetimes.
 fn plain(source: &str) -> String {
     let lifetimes = [" + use<'c>", "<'c>", "<'_>", "'c, ", "'_, ", "'static, "];
     let mut source =
@@ -151,7 +153,7 @@ fn plain(source: &str) -> String {
     source.replace(": Memory,", ": *mut c_void,")
 }
 
-/// The source with each `WORD<X>` as `POINTER X`.
+/// Returns the source with each `WORD<X>` replaced by `POINTER X`.
 fn unwrapped(source: &str, word: &str, pointer: &str) -> String {
     let opening = format!("{word}<");
     let mut plain = String::new();
@@ -176,7 +178,7 @@ fn unwrapped(source: &str, word: &str, pointer: &str) -> String {
     plain + rest
 }
 
-/// The names of structs without the word `struct`: all have a typedef of the same name.
+/// Removes the word `struct` before names: each struct has a typedef of the same name.
 fn without_tags(header: &str) -> String {
     let mut lines = Vec::new();
     for line in header.lines() {
@@ -187,7 +189,8 @@ fn without_tags(header: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// A pointer to an array, `(*name)[16]`, as the array that a caller gives, `name[16]`. To a compiler they are the same pointer.
+/// Replaces a parameter `(*name)[16]`, a pointer to an array, by `name[16]`. Both have the same
+/// representation in a call, and callers can pass an array to the second.
 fn as_array(line: &str) -> String {
     let parts =
         line.split_once("(*").and_then(|(before, rest)| Some((before, rest.split_once(")[")?)));
@@ -197,7 +200,7 @@ fn as_array(line: &str) -> String {
     }
 }
 
-/// A comment of one line stands in one line.
+/// Joins the three lines of a comment with one line of text.
 fn in_one_line(header: &str) -> String {
     let lines: Vec<&str> = header.lines().collect();
     let mut text = String::new();
@@ -224,7 +227,7 @@ fn in_one_line(header: &str) -> String {
     text
 }
 
-/// The text with the version of the package in place of its marks.
+/// Replaces `@VERSION@`, `@MAJOR@`, `@MINOR@` and `@PATCH@` by those of the package.
 fn with_version(template: &str) -> Result<String> {
     let metadata = metadata()?;
     let package =
@@ -286,14 +289,14 @@ mod tests {
     }
 
     #[test]
-    fn arrays_look_like_arrays() {
+    fn pointer_to_array_becomes_array() {
         assert_eq!(as_array("  const uint8_t (*seed)[16],"), "  const uint8_t seed[16],");
         let function = "typedef int (*kt_visitor)(void *context, char (*text)[4]);";
         assert_eq!(as_array(function), function);
     }
 
     #[test]
-    fn tags_stay_where_they_are_declared() {
+    fn struct_tags_remain_only_in_declarations() {
         assert_eq!(
             without_tags("typedef struct kt_a {\nf(const struct kt_a *a);"),
             "typedef struct kt_a {\nf(const kt_a *a);\n"

@@ -1,34 +1,33 @@
-//! Keytally's own commands: `cargo xtask test` runs every test there is, `cargo xtask ci` all that must hold
-//! before a change lands.
+//! The development commands of Keytally. `cargo xtask test` runs every test suite, and `cargo xtask
+//! ci` runs all checks that a change must pass.
 //!
-//! | file | idea |
+//! | file | contents |
 //! |---|---|
-//! | `suites.rs` | the table of test suites: a new suite is one more entry |
-//! | `ci.rs` | the table of what CI checks besides the suites |
-//! | `step.rs` | a step: its work, how it is run, the report |
-//! | `targets.rs` | which suite runs which test file, so that none is lost and none runs twice |
-//! | `tools.rs` | what a test needs, and how it is found |
-//! | `packages.rs` | the packages of the distribution that are missing, and how they are installed |
-//! | `purity.rs` | core stays without std, allocation and unsafe |
-//! | `rules.rs` | unsafe, clocks and atomics stay in their named files |
-//! | `words.rs` | spelling, and the words that are not used |
-//! | `imports.rs` | no import points up or closes a cycle |
-//! | `api.rs` | the public items are the recorded ones |
-//! | `panics.rs` | the instructions of a check that could panic are the known ones |
-//! | `models.rs` | core's own code in a model checker: every interleaving, and random schedules |
-//! | `bench.rs` | speed, that of alternatives too, and the pages that show it |
-//! | `firmware.rs`, `bare_metal.rs` | the core on machines without an operating system, and the tools for that |
-//! | `budgets.rs` | no hot path takes more instructions than it did |
-//! | `header.rs` | the C header, written from the sources |
-//! | `install.rs` | libkeytally under a prefix, to be found by pkg-config and CMake |
-//! | `native.rs` | libkeytally as programs in C and C++ use it |
-//! | `nginx.rs` | the nginx module, built as its users build it and tested in nginx |
-//! | `secrets.rs` | no branch and no index of a key check depends on a secret |
-//! | `fuzz.rs`, `timing.rs`, `mutants.rs` | the long forms of some tests, by tools of their own |
-//! | `python.rs` | the Python module, built, installed and tested as its users have it |
-//! | `wheel.rs` | what PyPI would get |
-//! | `source.rs` | Rust source as a list of words |
-//! | `command.rs` | runs a program, quiet unless it fails |
+//! | `suites.rs` | the table of test suites |
+//! | `ci.rs` | the table of the other checks of CI |
+//! | `step.rs` | a step (a suite or another check): how it runs, the final report |
+//! | `targets.rs` | assigns each test file to one suite |
+//! | `tools.rs`, `packages.rs` | finding the tools that steps need, and installing missing ones |
+//! | `purity.rs` | checks that core has no std, allocation or unsafe |
+//! | `rules.rs` | checks that unsafe code, clock reads and atomics are only in named files |
+//! | `words.rs` | checks the spelling and finds unwanted words |
+//! | `imports.rs` | checks that modules do not import from a module that contains them, or in a cycle |
+//! | `api.rs` | compares the public items with the recorded ones |
+//! | `panics.rs` | lists the lines of a check that could panic |
+//! | `models.rs` | runs core in the model checkers loom and shuttle |
+//! | `bench.rs` | measures speed, also of other implementations, and writes the pages with it |
+//! | `firmware.rs`, `bare_metal.rs` | runs core on emulated microcontrollers; the tools for that |
+//! | `budgets.rs` | compares instruction counts of hot paths with recorded budgets |
+//! | `header.rs` | generates the C header |
+//! | `install.rs` | installs libkeytally with its files for pkg-config and CMake |
+//! | `native.rs` | tests libkeytally from C and C++ |
+//! | `nginx.rs` | builds and tests the nginx module |
+//! | `secrets.rs` | checks that no branch and no index of a key check depends on a secret |
+//! | `fuzz.rs`, `timing.rs`, `mutants.rs` | fuzzing, timing measurements and mutation tests |
+//! | `python.rs`, `web.rs` | builds and tests the Python module and its web integrations |
+//! | `wheel.rs` | builds the distributions for PyPI |
+//! | `source.rs` | splits Rust source into words |
+//! | `command.rs` | runs a program, and prints its output only if it fails |
 
 extern crate alloc;
 
@@ -72,7 +71,7 @@ use clap::{Parser, Subcommand};
 
 use crate::step::Step;
 
-/// Keytally's own commands.
+/// Development commands of Keytally.
 #[derive(Debug, Parser)]
 #[command(bin_name = "cargo xtask", arg_required_else_help = true)]
 struct CommandLine {
@@ -82,72 +81,73 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Runs every test suite, or the named ones. Names every tool that is missing before it runs anything.
+    /// Runs the test suites. If tools are missing, lists all of them and runs nothing.
     Test {
-        /// Names the suites, one a line, and runs nothing.
+        /// Prints the suites, one per line, and runs nothing.
         #[arg(long, conflicts_with = "suites")]
         list: bool,
-        /// Runs the long forms of the suites that have one.
+        /// Runs the long form of each suite that has one.
         #[arg(long, conflicts_with = "list")]
         full: bool,
-        /// Installs the tools that are missing, by apt-get and rustup.
+        /// Installs missing tools with apt-get and rustup.
         #[arg(long, conflicts_with = "list")]
         install: bool,
-        /// The suites to run; all of them when none is named.
+        /// The suites to run [default: all].
         #[arg(value_name = "SUITE", value_parser = PossibleValuesParser::new(suites::SUITES.iter().map(|suite| suite.name)))]
         suites: Vec<String>,
     },
-    /// Gives a fuzz target new inputs for a while, or each of them in turn.
+    /// Runs fuzz targets with new inputs, one after the other.
     Fuzz {
-        /// The target, a file under `tools/fuzz/fuzz_targets`; all of them when none is named.
+        /// The name of a file in `tools/fuzz/fuzz_targets` [default: all].
         target: Option<String>,
-        /// For how long, each.
+        /// The duration for each target.
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
-    /// Measures whether the time of a check depends on what is wrong with a key. Needs a quiet machine.
+    /// Measures whether the time of a check depends on the kind of wrong key, and writes
+    /// docs/TIMING.md. Needs a machine without other load.
     Timing {
-        /// How many samples of each kind of key.
+        /// The number of samples of each kind of key.
         #[arg(long, default_value_t = 10_000_000)]
         samples: u32,
     },
-    /// Measures speed, that of alternatives too, and writes benches/RESULTS.md and all else that shows the figures. Needs a
-    /// quiet machine.
-    Bench(bench::Wanted),
+    /// Measures speed, also of other implementations, and writes benches/RESULTS.md and the other
+    /// pages and plots with its figures. Needs a machine without other load.
+    Bench(bench::Options),
     /// Records the public items of the libraries: writes core/api.txt, host/api.txt and cli/api.txt.
     Api,
     /// Writes include/keytally.h from the sources of ffi-c.
     Header,
-    /// Builds libkeytally and puts it with its headers where C and C++ programs find it.
+    /// Builds libkeytally, and installs it with its headers and its files for pkg-config and CMake.
     Install {
-        /// The folder that it will be used from, an absolute path.
+        /// The folder from which the files will be used, an absolute path.
         #[arg(long, default_value = "/usr/local")]
         prefix: PathBuf,
-        /// A folder that stands before the prefix while the files are put there, for makers of packages.
+        /// A folder to install into in place of /, for package builds.
         #[arg(long)]
         destdir: Option<PathBuf>,
-        /// The libraries' folder under the prefix.
+        /// The folder of the libraries, relative to the prefix.
         #[arg(long, default_value = "lib")]
         libdir: PathBuf,
     },
-    /// Writes docs/EMBEDDED.md: what the core costs on machines without an operating system.
+    /// Writes docs/EMBEDDED.md: the size and the cost of core without an operating system.
     Embedded,
-    /// Writes docs/PANICS.md: the instructions of a check that could panic, and why they do not.
+    /// Writes docs/PANICS.md: the lines of a check that could panic, and why they do not.
     Panics,
-    /// Changes core one small thing at a time, and lists the changes that no test notices. Takes hours.
+    /// Tests core with mutations, and lists those that no test detects. Takes hours.
     Mutants {
         /// Only these files of `core/src`.
         files: Vec<String>,
-        /// How many files are tried side by side, each in a copy of the workspace.
+        /// The number of files to test in parallel, each in a copy of the workspace.
         #[arg(long, default_value_t = 1)]
         jobs: u32,
     },
-    /// Builds what PyPI would get, into target/python/dist: the source distribution and a wheel for each C library
-    /// that the toolchain has, each installed and tried in an environment of its own.
+    /// Builds the distributions for PyPI in target/python/dist: the source distribution, and a wheel
+    /// for each C library of the toolchain. Installs and tests each in an environment of its own.
     Wheel,
-    /// Checks all that must hold before a change lands: format, lints, documentation, every test suite.
+    /// Runs all checks that a change must pass: format, lints, documentation, every test suite.
     Ci {
-        /// Installs the tools that are missing, by apt-get and rustup.
+        /// Installs missing tools with apt-get and rustup.
         #[arg(long)]
         install: bool,
     },
@@ -185,8 +185,8 @@ fn run() -> Result<ExitCode> {
             timing::run(*samples)?;
             return Ok(ExitCode::SUCCESS);
         }
-        Task::Bench(wanted) => {
-            bench::run(wanted)?;
+        Task::Bench(options) => {
+            bench::run(options)?;
             return Ok(ExitCode::SUCCESS);
         }
         Task::Api => {
@@ -228,7 +228,7 @@ fn run() -> Result<ExitCode> {
     Ok(if step::run_all(&steps, full, install)? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Makes the workspace's folder the current one: every path here is written from there.
+/// Changes to the folder of the workspace. All paths in this program are relative to it.
 fn enter_workspace() -> Result<()> {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let workspace = package.ancestors().nth(2).context("xtask has no workspace")?;

@@ -10,17 +10,18 @@ use crate::command::{self, cargo};
 use crate::targets::count_tests;
 use crate::tools::Found;
 
-/// Runs all interleavings of a few threads, up to a number of preemptions.
+/// Runs the tests in loom: all interleavings of a few threads, up to a number of preemptions.
 pub(crate) fn loom(found: &[Found]) -> Result<String> {
     check("loom", "interleavings", found)
 }
 
-/// Runs random schedules, of more threads too.
+/// Runs the tests in shuttle: random schedules of more threads.
 pub(crate) fn shuttle(found: &[Found]) -> Result<String> {
     check("shuttle", "schedules", found)
 }
 
-fn check(model: &str, what: &str, found: &[Found]) -> Result<String> {
+/// Runs the tests in the model checker `model`. `unit` is the noun for the result.
+fn check(model: &str, unit: &str, found: &[Found]) -> Result<String> {
     let mut test: Command = cargo();
     test.args([
         "test",
@@ -37,7 +38,7 @@ fn check(model: &str, what: &str, found: &[Found]) -> Result<String> {
         test.env(variable, value);
     }
     let output = command::run(test)?;
-    Ok(format!("{}, {} {what}", count_tests(&output)?, explored(&output)?))
+    Ok(format!("{}, {} {unit}", count_tests(&output)?, explored(&output)?))
 }
 
 /// Returns the sum of the interleavings or schedules that the tests print. A sum of 0 is an error:

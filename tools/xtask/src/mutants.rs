@@ -44,10 +44,12 @@ const STEPS: [Step; 3] = [
     },
 ];
 
+/// Tests that run on a change.
 struct Step {
     tests: &'static str,
     arguments: &'static [&'static str],
-    /// A step that takes longer counts as endless. On a busy machine it takes a fifth of this time.
+    /// The maximum time of the tests, five times their usual time on a busy machine. If they take
+    /// longer, the change is *endless*: it made a test run without end.
     timeout_s: u32,
 }
 
@@ -323,6 +325,7 @@ pub(crate) fn run(files: &[String], jobs: u32) -> Result<()> {
     Ok(())
 }
 
+/// Locks a mutex, also after a panic of another worker.
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -342,7 +345,7 @@ fn queue(cargo_mutants: &Path, files: &[String]) -> Result<Vec<String>> {
             .or_default() += 1;
     }
     let mut queue: Vec<_> = changes.into_iter().collect();
-    queue.sort_by(|(one, of_one), (two, of_two)| (of_one, one).cmp(&(of_two, two)));
+    queue.sort_by(|(file, count), (other, other_count)| (count, file).cmp(&(other_count, other)));
     Ok(queue.into_iter().map(|(file, _)| file).collect())
 }
 
@@ -402,7 +405,7 @@ impl<'c> Workspace<'c> {
             if number > 0 {
                 mutants.arg("--iterate");
             }
-            // 2: some were missed. 3: some were endless.
+            // Status 2: no test failed for some changes. Status 3: some changes were endless.
             let status = mutants.stdout(Stdio::null()).status()?;
             let report = self.report.join("mutants.out");
             ensure!(
@@ -419,6 +422,7 @@ impl<'c> Workspace<'c> {
     }
 }
 
+/// Updates the counts on the page with the results of a file.
 fn write_page(results: Results) -> Result<()> {
     let figures = results.figures(figures_of(&fs::read_to_string(PAGE).unwrap_or_default()));
     Ok(fs::write(PAGE, page(&figures))?)
@@ -436,8 +440,8 @@ struct Results {
 #[derive(Debug)]
 struct Missed {
     file: String,
-    /// Its description without line numbers, see [`what`].
-    what: String,
+    /// Its description by [`describe`], without line numbers.
+    description: String,
     /// Its name in cargo-mutants, with its line number.
     name: String,
 }
@@ -464,15 +468,16 @@ impl Results {
                 Some("Unviable") => figures.not_compiled += 1,
                 Some("Timeout") => {
                     figures.endless += 1;
-                    // An endless change is noticed. As caught, the next step does not try it again.
+                    // An endless change counts as noticed. cargo-mutants does not try the changes in
+                    // this file again.
                     let caught = folder.join("caught.txt");
                     writeln!(OpenOptions::new().append(true).create(true).open(caught)?, "{name}")?;
                 }
                 Some("MissedMutant") => {
                     let diff = outcome["diff_path"].as_str().context("a change without a diff")?;
                     let diff = fs::read_to_string(folder.join(diff))?;
-                    let what = what(mutant, name, &diff)?;
-                    self.missed.push(Missed { file, what, name: name.to_owned() });
+                    let description = describe(mutant, name, &diff)?;
+                    self.missed.push(Missed { file, description, name: name.to_owned() });
                 }
                 other => bail!("{name}: unknown outcome {other:?}"),
             }
@@ -486,22 +491,23 @@ impl Results {
         let listed: Vec<(&str, &str)> =
             LISTED.iter().flat_map(|(_, changes)| *changes).copied().collect();
         let is = |missed: &Missed, change: &(&str, &str)| {
-            (missed.file.as_str(), missed.what.as_str()) == *change
+            (missed.file.as_str(), missed.description.as_str()) == *change
         };
         let unlisted =
             self.missed.iter().filter(|missed| !listed.iter().any(|change| is(missed, change)));
-        let unlisted =
-            unlisted.map(|missed| format!("no test notices {}\n    {}", missed.name, missed.what));
+        let unlisted = unlisted
+            .map(|missed| format!("no test notices {}\n    {}", missed.name, missed.description));
         let tried = listed.iter().filter(|(file, _)| self.files.contains_key(*file));
         let stale = tried.filter(|change| !self.missed.iter().any(|missed| is(missed, change)));
-        let stale =
-            stale.map(|(file, what)| format!("listed, but noticed or absent: {file}\n    {what}"));
+        let stale = stale
+            .map(|(file, change)| format!("listed, but noticed or absent: {file}\n    {change}"));
         let mut faults: Vec<String> = unlisted.chain(stale).collect();
         faults.sort();
         faults
     }
 
-    /// Returns the counts of the tried files, and the previous ones of the other files.
+    /// Returns the counts of the files in these results, and the counts of the other files from
+    /// `before`.
     fn figures(mut self, before: HashMap<String, Figures>) -> HashMap<String, Figures> {
         for missed in self.missed {
             self.files.entry(missed.file).or_default().listed += 1;
@@ -519,7 +525,7 @@ impl Results {
 
 /// Returns the description of a change, which does not depend on line numbers: the function with
 /// its changed line, or what replaces a function or an arm.
-fn what(mutant: &Value, name: &str, diff: &str) -> Result<String> {
+fn describe(mutant: &Value, name: &str, diff: &str) -> Result<String> {
     if !matches!(mutant["genre"].as_str(), Some("BinaryOperator" | "UnaryOperator")) {
         return Ok(name
             .splitn(4, ':')
@@ -547,6 +553,7 @@ struct Figures {
 }
 
 impl Figures {
+    /// Returns the sum of the numbers, and the numbers.
     fn all(self) -> [u32; 5] {
         let Self { noticed, endless, not_compiled, listed } = self;
         [noticed + endless + not_compiled + listed, noticed, endless, not_compiled, listed]
@@ -629,7 +636,7 @@ fn row(name: &str, figures: [u32; 5]) -> String {
 
 fn group(why: &str, changes: &[(&str, &str)]) -> String {
     let changes: String =
-        changes.iter().map(|(file, what)| format!("{file}\n    {what}\n")).collect();
+        changes.iter().map(|(file, change)| format!("{file}\n    {change}\n")).collect();
     format!("{why}\n\n```text\n{changes}```\n\n")
 }
 
@@ -674,10 +681,10 @@ mod tests {
         let mutant =
             serde_json::json!({"genre": "BinaryOperator", "function": {"function_name": "f"}});
         let diff = "--- a.rs\n+++ replace + with - in f\n@@ -1 +1 @@\n-    a + b\n+    a - /* ~ changed by cargo-mutants ~ */ b\n";
-        assert_eq!(what(&mutant, "a.rs:1:7: replace + with - in f", diff).unwrap(), "f: a - b");
+        assert_eq!(describe(&mutant, "a.rs:1:7: replace + with - in f", diff).unwrap(), "f: a - b");
         let mutant = serde_json::json!({"genre": "FnValue", "function": {"function_name": "f"}});
         assert_eq!(
-            what(&mutant, "a.rs:1:7: replace a::f -> u64 with 0", diff).unwrap(),
+            describe(&mutant, "a.rs:1:7: replace a::f -> u64 with 0", diff).unwrap(),
             "replace a::f -> u64 with 0"
         );
     }

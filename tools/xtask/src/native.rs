@@ -201,6 +201,7 @@ const MAX_OVERHEAD: u64 = 2;
 pub(crate) const WORKERS: Need =
     Need::new("KEYTALLY_TEST_WORKERS", tools::needs_c_toolchain, workers);
 
+/// Builds the programs. Returns their folder.
 fn workers() -> Result<PathBuf> {
     let prefix = Prefix::at("interop")?;
     let worker = |name| Program {
@@ -550,7 +551,7 @@ impl Prefix {
         build.arg("--build").arg(&folder);
         command::run(build)?;
         for program in ["in_c", "in_cpp"] {
-            // CMake has set the path of the library in the program.
+            // CMake stored the path of the library in the program, so the loader finds it.
             command::run(Command::new(folder.join(program)))?;
         }
         Ok(2)
@@ -597,9 +598,8 @@ fn bare(prefix: &Prefix) -> Result<u32> {
         names.arg(flag).arg(file);
         command::run(names)
     };
-    // A shared object of all functions for C and all that they need. Its undefined symbols are
-    // those that the library requires. (The archive also contains unused parts of
-    // compiler-builtins.)
+    // Links all functions for C, with the code that they use, into a shared object. Its undefined
+    // symbols are those that the library requires. The archive itself also contains unused code.
     let whole = prefix.folder.join("whole.so");
     let mut link = Command::new("gcc");
     link.args(["-shared", "-nostdlib", "-o"]).arg(&whole);

@@ -1,4 +1,5 @@
-//! Packages of Debian and Ubuntu: which the steps need and the system lacks, and how they are installed.
+//! Missing packages of Debian and Ubuntu, and missing components of the Rust toolchain: lists and
+//! installs them.
 
 use core::fmt;
 use std::fs;
@@ -9,33 +10,33 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::command::{self, succeeds};
 use crate::tools::{Need, on_path};
 
-/// What the system lacks.
+/// The tools that the system lacks.
 #[derive(Debug, Default)]
 pub(crate) struct Missing {
     tools: Vec<Tool>,
 }
 
-/// One tool that the system lacks.
+/// A tool that the system lacks.
 #[derive(Debug, PartialEq, Eq)]
 struct Tool {
     name: String,
-    from: Source,
+    source: Source,
 }
 
-/// Where a tool comes from.
+/// The source of a tool.
 #[derive(Debug, PartialEq, Eq)]
 enum Source {
     /// All of these packages.
     Packages(Vec<String>),
-    /// The first of these packages that brings the program `name`.
+    /// The first of these packages that exists and contains the program.
     AnyOf(&'static [&'static str]),
     /// A component of the Rust toolchain.
     Component,
 }
 
 impl Missing {
-    /// Returns what the system lacks of these needs, each tool once.
-    pub(crate) fn of(needs: &[&Need]) -> Self {
+    /// Returns the tools of these needs that the system lacks, each once.
+    pub(crate) fn from_needs(needs: &[&Need]) -> Self {
         let mut missing = Self::default();
         for need in needs {
             (need.lacks)(&mut missing);
@@ -43,49 +44,51 @@ impl Missing {
         missing
     }
 
-    /// Adds a tool that these packages bring, unless it is there.
-    pub(crate) fn unless(&mut self, is_there: bool, name: &str, packages: &[&str]) {
+    /// Adds a tool that these packages install, unless it exists.
+    pub(crate) fn unless(&mut self, exists: bool, name: &str, packages: &[&str]) {
         let packages = packages.iter().map(|&package| package.to_owned()).collect();
-        self.add(is_there, name, Source::Packages(packages));
+        self.add(exists, name, Source::Packages(packages));
     }
 
-    /// Adds a program that the first of these packages brings which the distribution has, unless it is there.
+    /// Adds a program that one of these packages installs, unless it exists. Which packages exist
+    /// depends on the distribution.
     pub(crate) fn any_of(&mut self, program: &str, packages: &'static [&'static str]) {
         self.add(on_path(program).is_some(), program, Source::AnyOf(packages));
     }
 
-    /// Adds a component of the Rust toolchain, unless it is there.
-    pub(crate) fn component(&mut self, is_there: bool, name: &str) {
-        self.add(is_there, name, Source::Component);
+    /// Adds a component of the Rust toolchain, unless it exists.
+    pub(crate) fn component(&mut self, exists: bool, name: &str) {
+        self.add(exists, name, Source::Component);
     }
 
-    fn add(&mut self, is_there: bool, name: &str, from: Source) {
-        let tool = Tool { name: name.to_owned(), from };
-        if !is_there && !self.tools.contains(&tool) {
+    fn add(&mut self, exists: bool, name: &str, source: Source) {
+        let tool = Tool { name: name.to_owned(), source };
+        if !exists && !self.tools.contains(&tool) {
             self.tools.push(tool);
         }
     }
 
-    /// Returns the packages that one line installs.
+    /// Returns the packages that install the tools, sorted and distinct.
     fn packages(&self) -> Vec<String> {
-        let of = |tool: &Tool| match &tool.from {
+        let packages_of = |tool: &Tool| match &tool.source {
             Source::Packages(packages) => packages.clone(),
             Source::AnyOf(packages) => vec![available(packages).to_owned()],
             Source::Component => Vec::new(),
         };
-        let mut packages: Vec<String> = self.tools.iter().flat_map(of).collect();
+        let mut packages: Vec<String> = self.tools.iter().flat_map(packages_of).collect();
         packages.sort();
         packages.dedup();
         packages
     }
 
+    /// Returns the missing components of the Rust toolchain.
     fn components(&self) -> Vec<&str> {
-        let components = self.tools.iter().filter(|tool| tool.from == Source::Component);
+        let components = self.tools.iter().filter(|tool| tool.source == Source::Component);
         components.map(|tool| tool.name.as_str()).collect()
     }
 }
 
-/// Names every tool, and the line that installs them all.
+/// Writes the names of the tools, and the commands that install them.
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.tools.iter().map(|tool| tool.name.as_str()).collect();
@@ -106,9 +109,12 @@ impl fmt::Display for Missing {
     }
 }
 
-/// Fails if the system lacks something of these needs, or installs it if that is wanted.
+/// Installs the tools of these needs that the system lacks, if `install` is set.
+///
+/// # Errors
+/// If tools are missing, and `install` is not set or the installation fails.
 pub(crate) fn require(needs: &[&Need], install: bool) -> Result<()> {
-    let missing = Missing::of(needs);
+    let missing = Missing::from_needs(needs);
     if missing.tools.is_empty() {
         return Ok(());
     }
@@ -116,15 +122,19 @@ pub(crate) fn require(needs: &[&Need], install: bool) -> Result<()> {
         install,
         "{missing}\n`cargo xtask test --install` does so. `cargo xtask test SUITE` needs less: see `cargo xtask test --list`."
     );
-    // The name of one package is only known when another is there: clang's sanitizers have its version.
+    // The second pass installs clang's sanitizers. The name of their package contains the version of
+    // clang, which may be known only after the first pass.
     for _ in 0..2 {
-        let missing = Missing::of(needs);
+        let missing = Missing::from_needs(needs);
         if !missing.tools.is_empty() {
             install_all(&missing)?;
         }
     }
-    let missing = Missing::of(needs);
-    ensure!(missing.tools.is_empty(), "Everything was installed, but is not found.\n{missing}");
+    let missing = Missing::from_needs(needs);
+    ensure!(
+        missing.tools.is_empty(),
+        "The packages were installed, but tools were not found.\n{missing}"
+    );
     Ok(())
 }
 
@@ -141,24 +151,25 @@ fn install_all(missing: &Missing) -> Result<()> {
     }
     ensure!(on_path("apt-get").is_some(), "There is no apt-get here.\n{missing}");
     println!("installing {}", packages.join(" "));
-    // If that fails, so does the installation, unless the lists were good enough.
+    // An error is ignored: the present lists may suffice. If they do not, the installation fails.
     drop(command::run(apt_get(&["update"])));
     if install_packages(packages.iter().map(String::as_str)).is_ok() {
         return Ok(());
     }
     for tool in &missing.tools {
-        install_tool(tool).with_context(|| format!("{missing}\nThis failed for {}", tool.name))?;
+        install_tool(tool)
+            .with_context(|| format!("{missing}\nThe installation of {} failed", tool.name))?;
     }
     Ok(())
 }
 
-/// Installs the packages of one tool, from Debian's backports if need be.
+/// Installs the packages of a tool, if necessary from Debian's backports.
 fn install_tool(tool: &Tool) -> Result<()> {
     let install = |packages: &[&str]| {
         install_packages(packages.iter().copied())
             .or_else(|plain| from_backports(packages).or(Err(plain)))
     };
-    match &tool.from {
+    match &tool.source {
         Source::Packages(packages) => {
             install(&packages.iter().map(String::as_str).collect::<Vec<_>>())
         }
@@ -168,20 +179,21 @@ fn install_tool(tool: &Tool) -> Result<()> {
                     return Ok(());
                 }
             }
-            bail!("none of {} brings it", packages.join(", "))
+            bail!("none of the packages {} installs {}", packages.join(", "), tool.name)
         }
         Source::Component => Ok(()),
     }
 }
 
-/// Installs packages. Where another part of QEMU comes from backports, the plain package would have it removed.
+/// Installs packages, without removing others. A package of QEMU would remove another part of QEMU
+/// that comes from backports.
 fn install_packages<'a>(packages: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut install = apt_get(&["install", "-y", "--no-install-recommends", "--no-remove"]);
     install.args(packages);
     command::run(install).map(drop)
 }
 
-/// Installs packages from Debian's backports, without making them a source of the system's.
+/// Installs packages from Debian's backports, which it does not add to the sources of the system.
 fn from_backports(packages: &[&str]) -> Result<()> {
     let release = fs::read_to_string("/etc/os-release")?;
     let name = release.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
@@ -200,7 +212,7 @@ fn from_backports(packages: &[&str]) -> Result<()> {
     apt_get(&[&install[..], packages].concat()).map(drop)
 }
 
-/// `apt-get`, as root.
+/// Returns the command `apt-get`, run as root.
 fn apt_get(arguments: &[&str]) -> Command {
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
     let mut apt_get = Command::new(if is_root { "env" } else { "sudo" });
@@ -210,7 +222,7 @@ fn apt_get(arguments: &[&str]) -> Command {
     apt_get
 }
 
-/// The first of these packages that the distribution has; the last if it has none.
+/// Returns the first of these packages that the distribution has, or the last if it has none.
 fn available(packages: &'static [&'static str]) -> &'static str {
     let exists = |package: &&&str| {
         let mut show = Command::new("apt-cache");
@@ -225,7 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_missing_tool_is_named_with_one_line() {
+    fn missing_tools_are_listed_once_with_their_commands() {
         let mut missing = Missing::default();
         missing.unless(false, "valgrind with its headers", &["valgrind"]);
         missing.unless(true, "curl", &["curl"]);
@@ -242,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_installed_unless_that_is_wanted() {
+    fn missing_tool_without_install_is_an_error() {
         let need =
             Need::of_system("", |missing| missing.unless(false, "a tool", &["no-such-package"]));
         let error = require(&[&need], false).unwrap_err().to_string();

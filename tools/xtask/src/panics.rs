@@ -138,13 +138,15 @@ impl Kind {
 /// each edit.
 type PanicLines = HashMap<(String, Kind), Vec<String>>;
 
-/// Checks that the page lists what the object could panic on.
+/// Checks that the page lists the lines of the object that could panic.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let compiler = tools::compiler()?;
     let recorded = fs::read_to_string(PAGE).unwrap_or_default();
     if recorded.contains("rustc ") && !recorded.contains(&compiler) {
-        // Another compiler may prove more or less, so only the page's own is compared.
-        return Ok(format!("not compared: {PAGE} is of another compiler than {compiler}"));
+        // Another compiler may prove more or less, so the page holds only for its own.
+        return Ok(format!(
+            "not compared: {PAGE} was written with another compiler than {compiler}"
+        ));
     }
     let objdump = tools::OBJDUMP.among(found)?;
     let lines = panic_lines(objdump)?;
@@ -152,13 +154,13 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     let page = recorded;
     let new: Vec<&str> =
         fresh.lines().filter(|line| !page.lines().any(|other| other == *line)).collect();
-    let gone: Vec<&str> =
+    let removed: Vec<&str> =
         page.lines().filter(|line| !fresh.lines().any(|other| other == *line)).collect();
     ensure!(
         page == fresh,
-        "{PAGE} does not list the panics of this build.\nNew:\n{}\nGone:\n{}\nProve that the new ones cannot happen, then run `cargo xtask panics` to write the page",
+        "{PAGE} does not list the panics of this build.\nNew:\n{}\nRemoved:\n{}\nProve that the new ones cannot happen, then run `cargo xtask panics` to write the page",
         new.join("\n"),
-        gone.join("\n")
+        removed.join("\n")
     );
     Ok(format!(
         "{} lines could panic, each with a reason",
@@ -174,6 +176,7 @@ pub(crate) fn write() -> Result<()> {
     Ok(())
 }
 
+/// Builds the object and returns its lines that could panic.
 fn panic_lines(objdump: &Path) -> Result<PanicLines> {
     let mut build = cargo();
     build.args([
@@ -201,7 +204,9 @@ fn panic_lines(objdump: &Path) -> Result<PanicLines> {
     })
 }
 
-/// Finds the lines in a disassembly with line numbers and relocations.
+/// Returns the lines that could panic in a disassembly with line numbers and relocations.
+///
+/// `text` returns the text of a line of a file.
 fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> Result<PanicLines> {
     let mut lines = PanicLines::new();
     let mut at = None;
@@ -220,7 +225,7 @@ fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> R
         }
         let (file, number) = at.clone().context("a call without a line")?;
         let (file, text) = match file.find("library/core/") {
-            // The code between a panic and its handler does not count.
+            // The code that panics call is not a cause of panics.
             Some(from) if file[from..].starts_with("library/core/src/panic") => continue,
             Some(from) => ("library/core".to_owned(), file[from..].to_owned()),
             None => {
@@ -240,7 +245,7 @@ fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> R
     for texts in lines.values_mut() {
         texts.sort();
     }
-    ensure!(!lines.is_empty(), "the object has no panics at all and cannot be that of the checks");
+    ensure!(!lines.is_empty(), "the object has no panics, so it is not that of the checks");
     Ok(lines)
 }
 
@@ -271,7 +276,7 @@ On valid memory, none of them panics. Each group states why. On arbitrary memory
     let mut groups: Vec<_> = lines.iter().collect();
     groups.sort();
     for ((file, kind), texts) in groups {
-        let reason = REASONS.iter().find(|(other, of, _)| other == file && of == kind);
+        let reason = REASONS.iter().find(|reason| (reason.0, reason.1) == (file.as_str(), *kind));
         let (_, _, reason) = reason.with_context(|| {
             format!(
                 "tools/xtask/src/panics.rs has no reason for {} in {file}: {texts:?}",

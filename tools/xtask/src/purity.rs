@@ -1,7 +1,9 @@
-//! Core is pure: no std, no allocation, no unsafe, and no crate but the named ones, none of them with std or alloc.
+//! The suite `purity`: core has no std, no allocation, no unsafe code, and no dependencies except
+//! [`CRATES`], none of which has its feature `std` or `alloc`.
 //!
-//! A build for this machine cannot show this, since it could link std. The sources and the crate
-//! graph can: in a crate that says `no_std` and never `extern crate`, the names `std` and `alloc` do not exist.
+//! A build for this machine cannot prove this, since it could link std. The suite reads the sources
+//! and the crate graph: a crate with `no_std` and without `extern crate` cannot name `std` or
+//! `alloc`.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +14,7 @@ use crate::command::{self, cargo};
 use crate::source::{TestItems, Word, lines_of, rust_files, words};
 use crate::tools::Found;
 
-/// The crates that core may be built with: those of the design, then what these bring along.
+/// The crates that core may depend on: direct dependencies, then indirect ones.
 const CRATES: &[&str] = &[
     "keytally-core",
     "heapless",
@@ -22,7 +24,7 @@ const CRATES: &[&str] = &[
     "siphasher",
     "subtle",
     "zeroize",
-    // By sha2 and hmac.
+    // Dependencies of sha2 and hmac.
     "block-buffer",
     "cfg-if",
     "cpufeatures",
@@ -30,15 +32,15 @@ const CRATES: &[&str] = &[
     "digest",
     "hybrid-array",
     "typenum",
-    // By cpufeatures, on systems that report the processor's features.
+    // A dependency of cpufeatures, on systems that report the features of the processor.
     "libc",
-    // By heapless.
+    // Dependencies of heapless.
     "byteorder",
     "hash32",
     "stable_deref_trait",
 ];
 
-/// Core's sources and core's crates are pure.
+/// Checks the sources and the dependencies of core.
 pub(crate) fn check(_: &[Found]) -> Result<String> {
     let mut faults = attribute_faults(&fs::read_to_string("core/src/lib.rs")?)?;
     for path in rust_files(Path::new("core/src"))? {
@@ -69,8 +71,9 @@ pub(crate) fn check(_: &[Found]) -> Result<String> {
     Ok("pure".to_owned())
 }
 
+/// Returns a fault for each attribute that core's `lib.rs` lacks.
 fn attribute_faults(lib: &str) -> Result<Vec<String>> {
-    let words = words(lib, TestItems::Count)?;
+    let words = words(lib, TestItems::Include)?;
     let wanted = ["# ! [ no_std ]", "# ! [ forbid ( unsafe_code ) ]"];
     let missing = wanted.iter().filter(|attribute| lines_of(&words, attribute).is_empty());
     Ok(missing
@@ -78,12 +81,13 @@ fn attribute_faults(lib: &str) -> Result<Vec<String>> {
         .collect())
 }
 
+/// Returns the lines with `extern crate`, except in tests.
 fn extern_crates(source: &str) -> Result<Vec<usize>> {
     let words: Vec<Word> = words(source, TestItems::Skip)?;
     Ok(lines_of(&words, "extern crate"))
 }
 
-/// What is wrong with the crates in the lines `NAME VERSION …|FEATURES` of `cargo tree`.
+/// Returns the faults of the crates in the lines `NAME VERSION …|FEATURES` of `cargo tree`.
 fn crate_faults(tree: &str) -> Vec<String> {
     let mut faults = Vec::new();
     for line in tree.lines() {
@@ -106,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_attributes_are_wanted_as_code() {
+    fn attribute_in_a_comment_or_cfg_attr_is_a_fault() {
         assert!(attribute_faults("#![no_std]\n#![forbid(unsafe_code)]").unwrap().is_empty());
         assert_eq!(
             attribute_faults("// #![no_std]\n#![cfg_attr(not(test), no_std)]").unwrap(),
@@ -115,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn std_may_be_named_in_tests_only() {
+    fn extern_crate_is_allowed_in_tests_only() {
         assert!(extern_crates("#[cfg(test)]\nextern crate std;").unwrap().is_empty());
         assert_eq!(extern_crates("\nextern crate alloc;").unwrap(), [2]);
     }
 
     #[test]
-    fn crates_and_their_features_are_judged() {
+    fn unknown_crate_or_std_feature_is_a_fault() {
         assert!(crate_faults("sha2 v0.11.1|oid\nsha2 v0.11.1|oid (*)\n").is_empty());
         assert_eq!(
             crate_faults("rand v0.9.0|\nsubtle v2.6.1|i128,std (*)\n"),

@@ -1,4 +1,4 @@
-//! The Python module as its users have it: a wheel, installed into a virtual environment of its own.
+//! The suite `python`: the Python module, built as a wheel and installed into a virtual environment.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,21 +11,23 @@ use crate::command::{self, cargo, succeeds};
 use crate::targets::{PROFILE, PROFILE_FOLDER, SERVICES};
 use crate::tools::{self, Found, Need};
 
-/// Runs the examples of the documentation, in a Python that has nothing but the module.
+/// The arguments of an interpreter that run the examples of the documentation. The script needs only
+/// the module.
 pub(crate) const SMOKE: [&str; 5] = ["-X", "dev", "-W", "error", "py/tests/smoke.py"];
 
-/// Runs tests, and leaves no cache behind.
+/// The arguments after `python -m` that run tests without writing a cache.
 pub(crate) const PYTEST: [&str; 4] = ["pytest", "-q", "-p", "no:cacheprovider"];
 
-/// Where everything is built and installed.
+/// The folder of builds and virtual environments.
 const FOLDER: &str = "target/python";
 
-/// The interpreter of the environment with all that the tests need.
+/// The interpreter of the virtual environment of the tests.
 pub(crate) const ENVIRONMENT: Need =
     Need::new("KEYTALLY_TEST_PYTHON_MODULE", tools::needs_python, || {
         environment_with("venv", "py/tests/requirements.txt")
     });
 
+/// Returns the interpreter of the virtual environment `name`, with the packages of a requirements file.
 fn environment_with(name: &str, requirements: &str) -> Result<PathBuf> {
     let needed =
         fs::read_to_string(requirements).with_context(|| format!("cannot read {requirements}"))?;
@@ -33,7 +35,7 @@ fn environment_with(name: &str, requirements: &str) -> Result<PathBuf> {
     tools::virtual_environment_of(&Path::new(FOLDER).join(name), &packages)
 }
 
-/// The command that measures the module and its peers.
+/// Returns the command that measures the module and other implementations.
 pub(crate) fn bench() -> Result<Command> {
     let python = environment_with("bench", "py/benches/requirements.txt")?;
     install(&python)?;
@@ -42,7 +44,7 @@ pub(crate) fn bench() -> Result<Command> {
     Ok(measure)
 }
 
-/// Lints, types, and every test of the module, of the wheel that users get.
+/// Runs the lints, the type checks and the tests of the module, also in other Python versions.
 pub(crate) fn test(found: &[Found]) -> Result<String> {
     let python = found.first().map(|(_, python)| python).context("no Python")?;
     install(python)?;
@@ -58,8 +60,8 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
             .env("MYPY_CACHE_DIR", "../target/python/mypy");
         command::run(command)?;
     }
-    let mut done = pytest(python, &programs)?;
-    let (without_lock, others): (Vec<_>, Vec<_>) =
+    let mut summary = pytest(python, &programs)?;
+    let (free_threaded, others): (Vec<_>, Vec<_>) =
         other_interpreters().into_iter().partition(|other| is_free_threaded(other));
     for interpreter in &others {
         let mut smoke = Command::new(interpreter);
@@ -68,20 +70,23 @@ pub(crate) fn test(found: &[Found]) -> Result<String> {
             .with_context(|| format!("the wheel fails in {}", interpreter.display()))?;
     }
     if !others.is_empty() {
-        done += &format!(", and the examples in {} other Pythons", others.len());
+        summary += &format!(", and the examples in {} other Python versions", others.len());
     }
-    if let Some(interpreter) = without_lock.last() {
-        let passed = test_without_lock(python, interpreter, &programs)
+    if let Some(interpreter) = free_threaded.last() {
+        let passed = test_free_threaded(python, interpreter, &programs)
             .with_context(|| format!("the module fails in {}", interpreter.display()))?;
-        done += &format!(", and {passed} without the global lock");
+        summary += &format!(", and {passed} in free-threaded Python");
     }
-    Ok(done)
+    Ok(summary)
 }
 
-/// Every test in a Python that was built without the global lock, which needs a wheel of its own. Loading a module that
-/// is not declared safe there is a warning, and so an error.
-fn test_without_lock(python: &Path, interpreter: &Path, programs: &Path) -> Result<String> {
-    let folder = Path::new(FOLDER).join("without-lock");
+/// Runs the tests in a free-threaded Python, which has no global interpreter lock and needs its own
+/// wheel.
+///
+/// If a module does not declare that it supports this, loading it causes a warning. Warnings are
+/// errors here.
+fn test_free_threaded(python: &Path, interpreter: &Path, programs: &Path) -> Result<String> {
+    let folder = Path::new(FOLDER).join("free-threaded");
     command::run({
         let mut venv = Command::new(interpreter);
         venv.args(["-m", "venv"]).arg(folder.join("venv"));
@@ -96,17 +101,18 @@ fn test_without_lock(python: &Path, interpreter: &Path, programs: &Path) -> Resu
     pytest(&free, programs)
 }
 
-/// Every test of the module, without those of the integrations.
+/// Runs all tests of the module except those of the integrations.
 fn pytest(python: &Path, programs: &Path) -> Result<String> {
     let mut tests = strict(python, &PYTEST);
     tests.env("KEYTALLY_TEST_PROGRAMS", programs);
     passed(&command::run(tests)?)
 }
 
-/// A program of Python's in `py`, in development mode and with every warning an error.
-pub(crate) fn strict(python: &Path, words: &[&str]) -> Command {
+/// Returns the command `python -m ARGUMENTS` in the folder `py`, in development mode. Warnings are
+/// errors.
+pub(crate) fn strict(python: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(python);
-    command.current_dir("py").args(["-X", "dev", "-W", "error", "-m"]).args(words);
+    command.current_dir("py").args(["-X", "dev", "-W", "error", "-m"]).args(arguments);
     command
 }
 
@@ -118,12 +124,12 @@ pub(crate) fn install(python: &Path) -> Result<()> {
     command::run(pip).map(drop)
 }
 
-/// Where the wheel for every Python goes.
+/// Returns the folder of the wheel for all Python versions.
 fn wheels() -> PathBuf {
     Path::new(FOLDER).join("wheels")
 }
 
-/// Builds a wheel into a folder that has nothing else, and returns its path.
+/// Builds a wheel in an empty folder. Returns its path.
 fn build(python: &Path, folder: &Path, options: &[&OsStr]) -> Result<PathBuf> {
     tools::remove_folder(folder)?;
     let mut build = Command::new(python);
@@ -138,12 +144,13 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     let files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     match files.as_slice() {
         [file] => Ok(file.clone()),
-        _ => bail!("{} holds {} files, and one was expected", folder.display(), files.len()),
+        _ => bail!("{} has {} files instead of 1", folder.display(), files.len()),
     }
 }
 
-/// The programs and files that tests in Python need: the program `keytally`, a C program, and the gates of the vector files, which the Rust
-/// crates make.
+/// Builds the programs and files that the tests in Python use. Returns their folder.
+///
+/// These are the program `keytally`, a C program, and the gates of the vector files.
 fn programs() -> Result<PathBuf> {
     let folder = std::path::absolute(Path::new(FOLDER).join("programs"))?;
     fs::create_dir_all(&folder)?;
@@ -178,7 +185,7 @@ fn programs() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The wheel as a folder that any Python can import from.
+/// Unpacks the wheel. Returns a folder from which every Python version can import it.
 fn unpacked(python: &Path) -> Result<PathBuf> {
     let folder = std::path::absolute(Path::new(FOLDER).join("unpacked"))?;
     let wheel = only_file(&wheels())?;
@@ -188,17 +195,18 @@ fn unpacked(python: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Every other Python that the module is for and that this machine has: on the path, or kept by pyenv.
+/// Returns the interpreters of supported Python versions on the PATH and in pyenv.
 fn other_interpreters() -> Vec<PathBuf> {
     let names = (9..30).flat_map(|minor| [format!("python3.{minor}"), format!("python3.{minor}t")]);
     let mut root = Command::new("pyenv");
     root.arg("root");
     let root = command::run(root).unwrap_or_default();
-    let kept =
+    let versions =
         fs::read_dir(Path::new(root.trim()).join("versions")).into_iter().flatten().flatten();
-    let mut kept: Vec<PathBuf> = kept.map(|version| version.path().join("bin/python3")).collect();
-    kept.sort();
-    let all = names.map(PathBuf::from).chain(kept);
+    let mut installed: Vec<PathBuf> =
+        versions.map(|version| version.path().join("bin/python3")).collect();
+    installed.sort();
+    let all = names.map(PathBuf::from).chain(installed);
     all.filter(|python| runs(python, "import sys; sys.exit(sys.version_info < (3, 9))")).collect()
 }
 
@@ -212,13 +220,13 @@ fn runs(python: &Path, script: &str) -> bool {
     succeeds(command)
 }
 
-/// `63 passed`, from pytest's last line.
+/// Returns the number of passed tests in the output of pytest, such as `63 tests`.
 pub(crate) fn passed(output: &str) -> Result<String> {
     let summary = output
         .lines()
         .rev()
         .find(|line| line.contains(" passed"))
-        .context("pytest says nothing")?;
+        .context("pytest printed no summary")?;
     let words: Vec<&str> = summary.split_whitespace().collect();
     let at = words.iter().position(|word| word.starts_with("passed")).context("no test passed")?;
     let count: u32 = words.get(at.wrapping_sub(1)).context("no count")?.parse()?;
@@ -231,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tests_that_passed_are_counted() {
+    fn passed_tests_are_counted() {
         assert_eq!(passed("....\n63 passed in 3.40s\n").unwrap(), "63 tests");
         assert_eq!(passed("2 passed, 1 skipped in 3.40s").unwrap(), "2 tests");
         assert!(passed("no tests ran in 0.1s").is_err());

@@ -1,6 +1,6 @@
-//! What may only be in named files: unsafe code, clock reads, atomics.
+//! The suite `rules`: unsafe code, clock reads and atomics are only in named files.
 //!
-//! Clippy bans the same clocks and atomics, but an `expect` lifts a ban anywhere. Here the files are named.
+//! Clippy rejects clock reads and atomics, too, but an `expect` in any file lifts its ban.
 
 use std::fs;
 use std::path::Path;
@@ -11,25 +11,26 @@ use crate::source::{TestItems, lines_of, rust_files, words};
 use crate::targets::{WORKSPACES, list, metadata_of, text};
 use crate::tools::Found;
 
-/// Something that may only be in named files.
+/// A rule that some code may only be in named files.
 #[derive(Debug)]
 struct Rule {
-    /// What it is about, in the plural.
-    what: &'static str,
-    /// What is looked for, as rows of words.
+    /// The name of the code, in the plural.
+    subject: &'static str,
+    /// The code: sequences of words, separated by spaces.
     patterns: &'static [&'static str],
-    /// Folders in which it holds; none means everywhere.
+    /// The folders in which the rule holds. If empty, it holds everywhere.
     folders: &'static [&'static str],
-    /// Whether it holds in tests too.
+    /// Whether the rule also holds in tests.
     in_tests: bool,
-    /// The files that may have it, and must: a file that no longer has it is removed from the list.
-    homes: &'static [&'static str],
+    /// The files that may contain the code. A file that does not contain it is a fault, so that the
+    /// list stays exact.
+    allowed: &'static [&'static str],
 }
 
 const RULES: &[Rule] = &[
     Rule {
-        what: "unsafe code",
-        // Whatever may follow the word, but for attributes, which have a rule of their own.
+        subject: "unsafe code",
+        // The word with each word that may follow, except in attributes, which have their own rule.
         patterns: &[
             "unsafe {",
             "unsafe fn",
@@ -40,8 +41,8 @@ const RULES: &[Rule] = &[
         ],
         folders: &[],
         in_tests: true,
-        // Everything that C hands over goes through the third, as types that it checks.
-        homes: &[
+        // `ffi-c/src/pointers.rs` has types that check the pointers from C.
+        allowed: &[
             "core/tests/wiped.rs",
             "host/src/map.rs",
             "ffi-c/src/pointers.rs",
@@ -50,12 +51,12 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
-        what: "names for the linker",
+        subject: "names for the linker",
         patterns: &["unsafe (", "no_mangle", "export_name"],
         folders: &[],
         in_tests: true,
-        // What C calls.
-        homes: &[
+        // The files with functions for C.
+        allowed: &[
             "ffi-c/src/administer.rs",
             "ffi-c/src/clock.rs",
             "ffi-c/src/files.rs",
@@ -70,56 +71,61 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
-        what: "clock reads",
+        subject: "clock reads",
         patterns: &["SystemTime : : now", "Instant : : now"],
         folders: &[],
         in_tests: false,
-        // The second times the steps of its report.
-        homes: &["host/src/clock.rs", "tools/xtask/src/step.rs"],
+        // `step.rs` reports the duration of each step.
+        allowed: &["host/src/clock.rs", "tools/xtask/src/step.rs"],
     },
     Rule {
-        what: "atomics",
+        subject: "atomics",
         patterns: &["sync : : atomic", "atomic : :"],
         folders: &["core", "host"],
         in_tests: false,
-        homes: &["core/src/sync.rs"],
+        allowed: &["core/src/sync.rs"],
     },
 ];
 
-/// Every source file of the workspace keeps every rule.
+/// Checks every source file of the workspaces against every rule.
 pub(crate) fn check(_: &[Found]) -> Result<String> {
     let sources = sources()?;
     let faults =
         RULES.iter().map(|rule| rule.faults(&sources)).collect::<Result<Vec<_>>>()?.concat();
-    ensure!(faults.is_empty(), "tools/xtask/src/rules.rs names the files:\n{}", faults.join("\n"));
+    ensure!(
+        faults.is_empty(),
+        "code is outside of the files that tools/xtask/src/rules.rs allows:\n{}",
+        faults.join("\n")
+    );
     Ok(format!("{} files", sources.len()))
 }
 
-/// A source file: its path from the workspace's folder, and its content.
+/// A source file: its path, relative to the folder of the workspace, and its content.
 type Source = (String, String);
 
 impl Rule {
+    /// Returns a fault for each line that breaks the rule, and for each allowed file without need.
     fn faults(&self, sources: &[Source]) -> Result<Vec<String>> {
         let mut faults = Vec::new();
-        let mut unused = self.homes.to_vec();
+        let mut unused = self.allowed.to_vec();
         for (path, content) in sources.iter().filter(|(path, _)| self.covers(path)) {
             let lines = self.lines(content).with_context(|| format!("cannot read {path}"))?;
-            if self.homes.contains(&path.as_str()) {
-                unused.retain(|home| lines.is_empty() || home != path);
+            if self.allowed.contains(&path.as_str()) {
+                unused.retain(|allowed| lines.is_empty() || allowed != path);
             } else {
-                let home = self.homes.join(" and ");
+                let allowed = self.allowed.join(", ");
                 let fault =
-                    |line| format!("{path}:{line}: {what} may only be in {home}", what = self.what);
+                    |line| format!("{path}:{line}: {} may only be in {allowed}", self.subject);
                 faults.extend(lines.into_iter().map(fault));
             }
         }
-        let none = |home| {
-            format!("{home}: named as a file with {what}, but it has none", what = self.what)
-        };
-        faults.extend(unused.into_iter().map(none));
+        let without =
+            |file| format!("{file}: allowed to contain {}, but it has none", self.subject);
+        faults.extend(unused.into_iter().map(without));
         Ok(faults)
     }
 
+    /// Returns whether the rule holds in a file.
     fn covers(&self, path: &str) -> bool {
         let in_folder =
             self.folders.is_empty() || self.folders.contains(&path.split('/').next().unwrap_or(""));
@@ -128,13 +134,15 @@ impl Rule {
         in_folder && (self.in_tests || !is_test)
     }
 
+    /// Returns the lines with code of the rule.
     fn lines(&self, content: &str) -> Result<Vec<usize>> {
-        let words = words(content, if self.in_tests { TestItems::Count } else { TestItems::Skip })?;
+        let test_items = if self.in_tests { TestItems::Include } else { TestItems::Skip };
+        let words = words(content, test_items)?;
         Ok(self.patterns.iter().flat_map(|pattern| lines_of(&words, pattern)).collect())
     }
 }
 
-/// Every Rust file in the folders of the workspace's packages.
+/// Returns all Rust files of the packages in the workspaces.
 fn sources() -> Result<Vec<Source>> {
     let workspace = std::env::current_dir()?;
     let mut sources = Vec::new();
@@ -159,15 +167,16 @@ fn sources() -> Result<Vec<Source>> {
 mod tests {
     use super::*;
 
-    fn faults(rule: &str, sources: &[(&str, &str)]) -> Vec<String> {
-        let rule = RULES.iter().find(|each| each.what == rule).unwrap();
+    /// Returns the faults by the rule with this subject, in files of these paths and contents.
+    fn faults(subject: &str, sources: &[(&str, &str)]) -> Vec<String> {
+        let rule = RULES.iter().find(|rule| rule.subject == subject).unwrap();
         let owned: Vec<Source> =
             sources.iter().map(|(path, text)| ((*path).into(), (*text).into())).collect();
         rule.faults(&owned).unwrap()
     }
 
     #[test]
-    fn unsafe_stands_only_in_its_file() {
+    fn unsafe_code_outside_its_files_is_a_fault() {
         let map = ("host/src/map.rs", "fn f() { unsafe {} }");
         let wiped = ("core/tests/wiped.rs", "fn f() { unsafe {} }");
         let counts = ("host/tests/allocation.rs", "unsafe impl GlobalAlloc for Counts {}");
@@ -179,7 +188,7 @@ mod tests {
         assert_eq!(
             faults("unsafe code", &[wiped, map, pointers, hostile, counts, x]),
             [
-                "core/tests/x.rs:2: unsafe code may only be in core/tests/wiped.rs and host/src/map.rs and ffi-c/src/pointers.rs and tools/fuzz/targets/src/c_calls.rs and host/tests/allocation.rs"
+                "core/tests/x.rs:2: unsafe code may only be in core/tests/wiped.rs, host/src/map.rs, ffi-c/src/pointers.rs, tools/fuzz/targets/src/c_calls.rs, host/tests/allocation.rs"
             ]
         );
     }
@@ -204,7 +213,7 @@ mod tests {
         assert_eq!(
             faults("clock reads", &[clock, report, server]),
             [
-                "services/server/src/b.rs:1: clock reads may only be in host/src/clock.rs and tools/xtask/src/step.rs"
+                "services/server/src/b.rs:1: clock reads may only be in host/src/clock.rs, tools/xtask/src/step.rs"
             ]
         );
     }
@@ -212,17 +221,17 @@ mod tests {
     #[test]
     fn atomics_come_from_one_module() {
         let module = ("core/src/sync.rs", "use core::sync::atomic::AtomicU64;");
-        let through = ("core/src/compare_exchange.rs", "use crate::sync::AtomicU64;");
-        let past = ("host/src/gate.rs", "use std::sync::{Arc, atomic::AtomicBool};");
-        assert!(faults("atomics", &[module, through]).is_empty());
-        assert_eq!(faults("atomics", &[module, past]).len(), 1);
+        let by_module = ("core/src/compare_exchange.rs", "use crate::sync::AtomicU64;");
+        let direct = ("host/src/gate.rs", "use std::sync::{Arc, atomic::AtomicBool};");
+        assert!(faults("atomics", &[module, by_module]).is_empty());
+        assert_eq!(faults("atomics", &[module, direct]).len(), 1);
     }
 
     #[test]
-    fn a_named_file_that_needs_no_name_is_a_fault() {
+    fn allowed_file_without_the_code_is_a_fault() {
         assert_eq!(
             faults("atomics", &[("core/src/sync.rs", "fn f() {}")]),
-            ["core/src/sync.rs: named as a file with atomics, but it has none"]
+            ["core/src/sync.rs: allowed to contain atomics, but it has none"]
         );
     }
 }

@@ -18,8 +18,8 @@ use crate::tools::{self, Found};
 /// The file of the functions that are excepted.
 const FILE: &str = "core/src/gate.rs";
 
-/// The runs of the program: its argument, what is undefined then, and the function that is
-/// excepted, with the beginning of its signature.
+/// The runs of the program: its argument, the fact that the run hides from the check, and the
+/// excepted function with the beginning of its signature.
 const RUNS: [(&str, &str, &str, &str); 2] = [
     ("secrets", "a secret", "new", "fn new(current: Choice, previous: Choice)"),
     ("ids", "whether a key id exists", "wrong", "fn wrong(known: bool, pepper_there: bool)"),
@@ -29,7 +29,7 @@ const RUNS: [(&str, &str, &str, &str); 2] = [
 const REPORTS: [&str; 2] =
     ["Conditional jump or move depends on uninitialised", "Use of uninitialised value"];
 
-/// Runs the program under valgrind, first with a comparison that must be reported.
+/// Runs the program under valgrind. The first run is a control, whose comparison must be reported.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let valgrind = tools::VALGRIND.among(found)?;
     let mut build = cargo();
@@ -44,26 +44,27 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     );
 
     let source = fs::read_to_string(FILE)?;
-    for (argument, what, name, begin) in RUNS {
+    for (argument, hidden, name, begin) in RUNS {
         let lines = lines_of(begin, &source)?;
         let output = watch(valgrind, &[argument])?;
         let (allowed, others): (Vec<_>, Vec<_>) =
             reports(&output).into_iter().partition(|report| is_in(report, name, &lines));
         ensure!(
             others.is_empty(),
-            "a branch or an index depends on {what} outside of {FILE}:{}-{}:\n{}",
+            "a branch or an index depends on {hidden} outside of {FILE}:{}-{}:\n{}",
             lines.start(),
             lines.end(),
             others.iter().map(|report| report.join("\n")).collect::<Vec<_>>().join("\n\n")
         );
         ensure!(
             !allowed.is_empty(),
-            "valgrind reports nothing in `{name}`, which should use {what}:\n{output}"
+            "valgrind reports nothing in `{name}`, which depends on {hidden}:\n{output}"
         );
     }
     Ok("no branch, no index".to_owned())
 }
 
+/// Runs the program under valgrind. Returns the output.
 fn watch(valgrind: &Path, arguments: &[&str]) -> Result<String> {
     let mut watch = Command::new(valgrind);
     watch.args(["--leak-check=no", "--read-inline-info=yes", "--error-limit=no"]);
@@ -71,7 +72,7 @@ fn watch(valgrind: &Path, arguments: &[&str]) -> Result<String> {
     command::run(watch)
 }
 
-/// The stack of each report, the innermost frame first.
+/// Returns the stack of each report, with the innermost frame first.
 fn reports(output: &str) -> Vec<Vec<String>> {
     let mut reports = Vec::new();
     let mut lines = output.lines().peekable();
@@ -89,7 +90,7 @@ fn reports(output: &str) -> Vec<Vec<String>> {
     reports
 }
 
-/// Whether the innermost frame is a line of the function.
+/// Returns whether the innermost frame is one of these lines in the function `name`.
 fn is_in(report: &[String], name: &str, lines: &RangeInclusive<usize>) -> bool {
     let Some((_, at)) = report.first().and_then(|frame| frame.split_once(": ")) else {
         return false;

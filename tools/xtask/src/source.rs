@@ -1,4 +1,5 @@
-//! Rust source as a list of words: comments and texts are gone, so what is found is code.
+//! Splits Rust source into words, without comments. A string literal is one word, so a search for
+//! words finds only code.
 
 use core::str::FromStr as _;
 use std::fs;
@@ -12,23 +13,22 @@ use proc_macro2::{TokenStream, TokenTree};
 pub(crate) struct Word {
     /// Its text.
     pub(crate) text: String,
-    /// The line on which it stands, from 1.
+    /// Its line number, from 1.
     pub(crate) line: usize,
 }
 
-/// An item is for tests only if its condition begins so. No user's build sets the last.
+/// The beginnings of the conditions of items that are for tests only. The last is for model
+/// checkers.
 const TEST_CONDITIONS: [&str; 3] = ["cfg(test)", "cfg(all(test,", "cfg(any(loom,shuttle))"];
 
-/// What to do with items that are for tests only.
+/// Whether the words of items that are for tests only are included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TestItems {
-    /// Their words count like all others.
-    Count,
-    /// Their words are left out.
+    Include,
     Skip,
 }
 
-/// Every Rust file in a folder and the folders in it, but for what cargo built.
+/// Returns all Rust files in a folder and its subfolders, except those with the name `target`.
 pub(crate) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in
@@ -44,7 +44,7 @@ pub(crate) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The words of a source text.
+/// Returns the words of a source text.
 pub(crate) fn words(source: &str, test_items: TestItems) -> Result<Vec<Word>> {
     let stream = TokenStream::from_str(source)
         .map_err(|error| anyhow!("not Rust, on line {}: {error}", error.span().start().line))?;
@@ -53,7 +53,7 @@ pub(crate) fn words(source: &str, test_items: TestItems) -> Result<Vec<Word>> {
     Ok(words)
 }
 
-/// The lines on which the pattern, a row of words separated by spaces, stands.
+/// Returns the lines on which `pattern` occurs, which is a sequence of words separated by spaces.
 pub(crate) fn lines_of(words: &[Word], pattern: &str) -> Vec<usize> {
     let pattern: Vec<&str> = pattern.split(' ').collect();
     let matches =
@@ -61,12 +61,13 @@ pub(crate) fn lines_of(words: &[Word], pattern: &str) -> Vec<usize> {
     words.windows(pattern.len()).filter(matches).map(|window| window[0].line).collect()
 }
 
+/// Adds the words of a stream to `words`.
 fn add(stream: TokenStream, test_items: TestItems, words: &mut Vec<Word>) {
     let mut tokens = stream.into_iter().peekable();
     while let Some(token) = tokens.next() {
         let is_mark = matches!(&token, TokenTree::Punct(mark) if mark.as_char() == '#');
         if test_items == TestItems::Skip && is_mark && tokens.peek().is_some_and(is_cfg_test) {
-            // The item ends with its block, or with a semicolon when it has none.
+            // The item ends with its block or, without one, with a semicolon.
             tokens.find(ends_item);
             continue;
         }
@@ -122,8 +123,8 @@ mod tests {
     "#;
 
     #[test]
-    fn code_is_found_where_it_stands() {
-        let words = words(SOURCE, TestItems::Count).unwrap();
+    fn pattern_is_found_in_code_but_not_in_comments() {
+        let words = words(SOURCE, TestItems::Include).unwrap();
         assert_eq!(lines_of(&words, "unsafe"), [6, 10, 13]);
         assert_eq!(lines_of(&words, "Instant : : now"), [7]);
         assert_eq!(lines_of(&words, "extern crate std"), [12]);
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_source_is_an_error() {
-        assert!(words("fn f() {", TestItems::Count).is_err());
+    fn invalid_source_is_an_error() {
+        assert!(words("fn f() {", TestItems::Include).is_err());
     }
 }

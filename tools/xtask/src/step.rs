@@ -1,4 +1,5 @@
-//! A step: one row of the final table. Test suites are steps, and so is each other check of CI.
+//! Steps: the test suites and the other checks of CI. Runs them and reports their results in a
+//! table.
 
 use core::fmt::Write as _;
 use core::time::Duration;
@@ -11,32 +12,32 @@ use crate::packages;
 use crate::targets::{self, TestFiles};
 use crate::tools::{Found, Need};
 
-/// One thing that must hold.
+/// A test suite or another check.
 #[derive(Debug)]
 pub(crate) struct Step {
     /// The name on the command line and in the table.
     pub(crate) name: &'static str,
-    /// What holds when it passes, in one line.
+    /// The statement that the step verifies, in one line.
     pub(crate) about: &'static str,
     /// The tools that it needs.
     pub(crate) needs: &'static [&'static Need],
-    /// Whether its long form is what runs when it is named: one of a few minutes. With `--full` every long form runs.
+    /// Whether `cargo xtask test NAME` runs its long form. `--full` runs every long form.
     pub(crate) full_when_named: bool,
-    /// What it does.
+    /// The work that it does.
     pub(crate) work: Work,
 }
 
 /// The environment variable that selects the long form of tests.
 pub(crate) const FULL: &str = "KEYTALLY_FULL";
 
-/// What a step does. If it passes, it returns a few words for the table, such as `12 tests`.
+/// The work of a step. Its result is a note for the table, such as `12 tests`.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Runs these test files, and keeps them out of [`Work::OtherTests`].
+    /// Runs these test files. [`Work::OtherTests`] then leaves them out.
     Tests(&'static [TestFiles]),
-    /// Runs every test of a library or program, and every test file that no suite names.
+    /// Runs the unit tests of all libraries and programs, and every test file that no suite names.
     OtherTests,
-    /// Calls this function with what was found for the needs.
+    /// Calls this function with the tools that were found.
     Call(fn(&[Found]) -> Result<String>),
 }
 
@@ -52,11 +53,10 @@ impl Step {
     }
 }
 
-/// Runs the steps in order, whichever of them fail, and reports. Returns whether every one passed.
+/// Runs all steps in order, also after a failure, and prints the report. Returns whether all passed.
 ///
 /// # Errors
-///
-/// Nothing is run if tools are missing. The error names all of them.
+/// If tools are missing. Then no step runs, and the error names all missing tools.
 pub(crate) fn run_all(
     steps: &[&Step],
     full: impl Fn(&Step) -> bool,
@@ -80,6 +80,7 @@ pub(crate) fn run_all(
     Ok(rows.iter().all(|row| row.outcome.is_ok()))
 }
 
+/// The result of a step: a row of the table.
 #[derive(Debug)]
 struct Row {
     name: &'static str,
@@ -87,7 +88,7 @@ struct Row {
     outcome: Result<String>,
 }
 
-/// The table, and as its last line `N passed, N failed`, which CI reads.
+/// Returns the table. Its last line is `N passed, N failed`, which CI reads.
 fn report(rows: &[Row]) -> String {
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
     let mut text = String::new();
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_report_ends_with_the_closing_line_alone() {
+    fn report_ends_with_the_counts_of_results() {
         let rows = [
             Row {
                 name: "unit",

@@ -1,4 +1,4 @@
-//! The table of test suites. A new suite is one more entry, with the tools that it needs.
+//! The table of test suites. To add a suite, add an entry with the tools that it needs.
 
 use std::process::Command;
 
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) const SUITES: &[Step] = &[
     Step {
         name: "words",
-        about: "every text is spelled well, and no word on the list tools/words.txt is used",
+        about: "every text is spelled correctly, and uses no word of the list tools/words.txt",
         needs: &[&tools::TYPOS],
         full_when_named: false,
         work: Work::Call(words::check),
@@ -45,14 +45,14 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "api",
-        about: "the public items of the libraries are the recorded ones, and name no type of an unstable crate",
+        about: "the public items of the libraries are the recorded ones, and name no type of a crate before 1.0",
         needs: &[],
         full_when_named: false,
         work: Work::Call(api::check),
     },
     Step {
         name: "unit",
-        about: "the tests inside every crate, and every test file that has no suite of its own",
+        about: "the unit tests of every crate, and every test file that no other suite runs, pass",
         needs: &[],
         full_when_named: false,
         work: Work::OtherTests,
@@ -66,28 +66,28 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "vectors",
-        about: "the vector files are fresh, and the code agrees with them and with the slow model",
+        about: "the vector files are up to date, and the code agrees with them and with the reference model",
         needs: &[],
         full_when_named: false,
         work: Work::Tests(&[TestFiles::all_of("keytally-vectors")]),
     },
     Step {
         name: "corpus",
-        about: "the fuzz targets find nothing in the inputs that are checked in",
+        about: "no input in the checked-in corpora makes a fuzz target fail",
         needs: &[],
         full_when_named: false,
         work: Work::Tests(&[TestFiles::all_of("keytally-fuzz-targets")]),
     },
     Step {
         name: "secrets",
-        about: "no branch and no index of a key check depends on a secret, seen by valgrind",
+        about: "no branch and no index of a key check depends on a secret, checked with valgrind",
         needs: &[&tools::VALGRIND],
         full_when_named: false,
         work: Work::Call(secrets::check),
     },
     Step {
         name: "panics",
-        about: "the instructions of a check that could panic are the known ones, each with its reason",
+        about: "the lines of a check that could panic are those in docs/PANICS.md, each with a proof",
         needs: &[&tools::OBJDUMP],
         full_when_named: false,
         work: Work::Call(panics::check),
@@ -101,21 +101,21 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "firmware",
-        about: "on every kind of microcontroller, emulated, and in WebAssembly, all answer the same, within its budgets",
+        about: "core passes its vectors on emulated microcontrollers and in WebAssembly, within its size and instruction budgets",
         needs: firmware::NEEDS,
         full_when_named: false,
         work: Work::Call(firmware::check),
     },
     Step {
         name: "loom",
-        about: "the guarantees hold in every interleaving of a few threads, whatever value each load may return",
+        about: "the guarantees hold in every interleaving of a few threads, and for every value that a load may return",
         needs: &[],
         full_when_named: false,
         work: Work::Call(models::loom),
     },
     Step {
         name: "shuttle",
-        about: "the guarantees hold on random schedules, of more threads too",
+        about: "the guarantees hold in random schedules of more threads",
         needs: &[],
         full_when_named: false,
         work: Work::Call(models::shuttle),
@@ -129,7 +129,7 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "kills",
-        about: "processes killed at random instants lose no count and block no other process; 10,000 of them when named",
+        about: "processes killed at random instants lose no count and block no other process; the long form kills 10,000",
         needs: &[],
         full_when_named: true,
         work: Work::Tests(&[TestFiles::one("keytally", "kills")]),
@@ -143,28 +143,28 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "freeze",
-        about: "processes stopped and continued at random instants, for over a minute too, admit no more than the limit",
+        about: "processes stopped at random instants and continued, also after a minute, admit no more than the limit",
         needs: &[],
         full_when_named: true,
         work: Work::Tests(&[TestFiles::one("keytally", "freeze")]),
     },
     Step {
         name: "c",
-        about: "libkeytally from C: vectors, wrong pointers, files, as gcc and clang, sanitizers, valgrind and CMake see it",
+        about: "libkeytally from C: vectors, invalid pointers, files; gcc, clang, sanitizers, valgrind, pkg-config, CMake",
         needs: &[&tools::C_TOOLCHAIN, &tools::VALGRIND, &tools::OBJDUMP],
         full_when_named: false,
         work: Work::Call(native::c),
     },
     Step {
         name: "cpp",
-        about: "keytally.hpp from C++17 and C++20, with exceptions and without, in the same ways",
+        about: "keytally.hpp in C++17 and C++20, with and without exceptions; gcc, clang, sanitizers, valgrind",
         needs: &[&tools::C_TOOLCHAIN, &tools::VALGRIND],
         full_when_named: false,
         work: Work::Call(native::cpp),
     },
     Step {
         name: "interop",
-        about: "processes in C, C++ and Rust on one gate admit exactly the limit; the example servers keep the contract",
+        about: "processes in C, C++ and Rust on one gate admit exactly the limit; the example servers respond as documented",
         needs: &[&tools::C_TOOLCHAIN, &native::WORKERS],
         full_when_named: false,
         work: Work::Tests(&[TestFiles::all_of("keytally-ffi")]),
@@ -178,14 +178,14 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "cli",
-        about: "the program's commands: what they print, their exit status, their errors",
+        about: "the commands of the program: output, exit status, errors",
         needs: &[],
         full_when_named: false,
         work: Work::Tests(&[TestFiles::all_of("keytally-cli")]),
     },
     Step {
         name: "service",
-        about: "the service over real HTTP, with curl, fetch of Node and requests of Python; its listeners; attacks on it",
+        about: "the service over HTTP, with curl, fetch of Node.js and requests of Python; its listeners; attacks on it",
         needs: &[&tools::CURL, &tools::NODE, &tools::PYTHON],
         full_when_named: false,
         work: Work::Tests(&[
@@ -200,27 +200,27 @@ pub(crate) const SUITES: &[Step] = &[
     },
     Step {
         name: "python",
-        about: "the Python module as its users have it: lints, types, vectors, threads, forks, workers",
+        about: "the installed Python module: lints, types, vectors, threads, forks, workers",
         needs: &[&python::ENVIRONMENT],
         full_when_named: false,
         work: Work::Call(python::test),
     },
     Step {
         name: "python-web",
-        about: "middleware and framework integrations, each by its own client and under real servers with workers",
+        about: "middleware and framework integrations, with the test client of each framework and under real servers",
         needs: &[&python::ENVIRONMENT],
         full_when_named: false,
         work: Work::Call(web::test),
     },
 ];
 
-/// One line a suite.
+/// Returns the list of suites, one per line.
 pub(crate) fn list() -> String {
     let width = SUITES.iter().map(|suite| suite.name.len()).max().unwrap_or(0);
     SUITES.iter().map(|suite| format!("{:width$}  {}\n", suite.name, suite.about)).collect()
 }
 
-/// The test files that suites name as their own.
+/// Returns the test files that suites name.
 pub(crate) fn named_files() -> Vec<TestFiles> {
     let named = |suite: &Step| match suite.work {
         Work::Tests(files) => files,
@@ -237,7 +237,7 @@ fn documentation_examples(_: &[Found]) -> Result<String> {
     Ok(tests)
 }
 
-/// Runs the programs of `examples/` that are in Rust. Each makes requests until one is denied.
+/// Runs the Rust programs of `examples/`. Each makes requests until one is denied.
 fn run_examples() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let run = |arguments: &[&str]| {
@@ -253,11 +253,14 @@ fn run_examples() -> Result<()> {
         ["--package", "keytally", "--example", "gate"],
         ["--package", "keytally-core", "--example", "no_std"],
     ] {
-        let said = run(&arguments)?;
-        let statuses = said.lines().filter_map(|line| line.split(' ').next()).collect::<Vec<_>>();
+        let output = run(&arguments)?;
+        let statuses = output.lines().filter_map(|line| line.split(' ').next()).collect::<Vec<_>>();
         let denied = statuses.iter().filter(|status| **status == "429").count();
         let admitted = statuses.iter().filter(|status| **status == "200").count();
-        ensure!(admitted >= 3 && denied == 1, "an example is not denied once, in the end:\n{said}");
+        ensure!(
+            admitted >= 3 && denied == 1,
+            "an example must admit at least 3 requests and deny 1, but it printed:\n{output}"
+        );
     }
     Ok(())
 }
@@ -267,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_suite_has_one_name_and_one_line() {
+    fn suite_names_are_distinct_and_descriptions_are_one_line() {
         for (index, suite) in SUITES.iter().enumerate() {
             assert!(SUITES[..index].iter().all(|other| other.name != suite.name), "{}", suite.name);
             assert_eq!(suite.about.lines().count(), 1, "{}", suite.name);
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_suites_name_one_file() {
+    fn test_file_is_named_by_at_most_one_suite() {
         let files = named_files();
         for (index, file) in files.iter().enumerate() {
             assert!(!files[..index].iter().any(|other| other.overlap(file)), "{file}");

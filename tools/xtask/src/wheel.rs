@@ -1,7 +1,7 @@
-//! `cargo xtask wheel`: what PyPI would get, each checked in an environment that has nothing else.
+//! `cargo xtask wheel`: builds the distributions for PyPI, and tests each in an empty environment.
 //!
-//! One wheel does for every Python from 3.9 on. Built with zig's linker and its old libraries, it does for every
-//! distribution with glibc since 2014, or with musl, whatever this machine has.
+//! A wheel supports every Python from 3.9 on. zig links it with old C libraries, so it supports every
+//! distribution with glibc since 2014, or with musl.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,15 @@ use crate::command;
 use crate::python::SMOKE;
 use crate::tools;
 
-/// Where they go.
+/// The folder of the distributions.
 const FOLDER: &str = "target/python/dist";
 
-/// Which C library a wheel is for.
+/// A C library for which a wheel is built.
 struct Kind {
     name: &'static str,
+    /// Its name in a target of Rust.
     libc: &'static str,
-    /// What it is called in a wheel's name.
+    /// The platform tag in the name of the wheel.
     tag: &'static str,
 }
 
@@ -29,7 +30,7 @@ const KINDS: [Kind; 2] = [
     Kind { name: "musl", libc: "musl", tag: "musllinux_1_2" },
 ];
 
-/// Builds and checks all of them, and prints each file.
+/// Builds and tests all distributions, and prints their paths.
 pub(crate) fn run() -> Result<()> {
     let python =
         tools::virtual_environment_of(Path::new("target/python/wheel"), &["maturin", "ziglang"])?;
@@ -49,12 +50,12 @@ pub(crate) fn run() -> Result<()> {
     maturin(&["sdist"])?;
     let sdist = newest(&folder, "tar.gz")?;
     check(&sdist).with_context(|| format!("{} does not install", sdist.display()))?;
-    println!("{}: builds, and passes its examples", sdist.display());
+    println!("{}: can be built, and passes its examples", sdist.display());
 
     for kind in KINDS {
         let target = format!("{}-unknown-linux-{}", std::env::consts::ARCH, kind.libc);
         if !has_library(&target)? {
-            println!("no wheel for {}: `rustup target add {target}` gets what it needs", kind.name);
+            println!("no wheel for {}: run `rustup target add {target}` first", kind.name);
             continue;
         }
         maturin(&[
@@ -68,16 +69,17 @@ pub(crate) fn run() -> Result<()> {
         ])?;
         let wheel = newest(&folder, "whl")?;
         if cfg!(target_env = "musl") == (kind.libc == "musl") {
-            check(&wheel).with_context(|| format!("{} does not work", wheel.display()))?;
+            check(&wheel).with_context(|| format!("{} fails its examples", wheel.display()))?;
             println!("{}: passes its examples", wheel.display());
         } else {
-            println!("{}: not run, since this machine has another C library", wheel.display());
+            println!("{}: not tested, since this machine has another C library", wheel.display());
         }
     }
     Ok(())
 }
 
-/// Installs it where nothing else is, and runs the examples of its documentation.
+/// Installs a distribution into a new virtual environment, and runs the examples of the
+/// documentation.
 fn check(package: &Path) -> Result<()> {
     let folder = Path::new("target/python/fresh");
     tools::remove_folder(folder)?;
@@ -90,7 +92,7 @@ fn check(package: &Path) -> Result<()> {
     command::run(smoke).map(drop)
 }
 
-/// Whether the toolchain has the standard library of a target.
+/// Returns whether the toolchain has the standard library of a target.
 fn has_library(target: &str) -> Result<bool> {
     let mut rustc = Command::new("rustc");
     rustc.args(["--print", "target-libdir", "--target", target]);
@@ -98,7 +100,7 @@ fn has_library(target: &str) -> Result<bool> {
     Ok(Path::new(libraries.trim()).is_dir())
 }
 
-/// The file that came last with this extension.
+/// Returns the newest file in a folder with this extension.
 fn newest(folder: &Path, extension: &str) -> Result<PathBuf> {
     let mut newest = None;
     for entry in fs::read_dir(folder)? {
@@ -112,7 +114,7 @@ fn newest(folder: &Path, extension: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The search path with an environment's programs first: maturin looks there for the Python that has zig.
+/// Returns PATH with the folder of the interpreter first, where maturin finds the Python with zig.
 fn path_before(python: &Path) -> Result<std::ffi::OsString> {
     let programs = python.parent().context("an interpreter without a folder")?;
     let path = std::env::var_os("PATH").unwrap_or_default();

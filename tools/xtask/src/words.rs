@@ -1,4 +1,5 @@
-//! The suite `words`: spelling, by typos, and the words that this project does not use.
+//! The suite `words`: the program typos checks the spelling, and [`List`] finds the words that this
+//! project does not use.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,14 +14,18 @@ use crate::tools::{Found, TYPOS};
 /// The unwanted words. The file describes its own format.
 const LIST: &str = "tools/words.txt";
 
-/// Fails with `FILE:LINE: WORD: write X instead` for each unwanted word, and with what typos found.
+/// Checks all files.
+///
+/// # Errors
+/// If there are faults. The error has a line `FILE:LINE: WORD: write X instead` for each unwanted
+/// word, and the report of typos.
 pub(crate) fn check(found: &[Found]) -> Result<String> {
     let text = fs::read_to_string(LIST).with_context(|| format!("cannot read {LIST}"))?;
     let list = List::parse(&text)?;
     let mut faults = Vec::new();
     let mut checked = 0;
     for path in files()? {
-        // What is not UTF-8 is not text. git may list a file that was deleted.
+        // A file that is not UTF-8 is not a text. git also lists files that were deleted.
         if let (false, Ok(text)) = (list.skips(&path), fs::read_to_string(&path)) {
             faults.extend(list.faults(&path, &text));
             checked += 1;
@@ -39,7 +44,7 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
     Ok(format!("{checked} files"))
 }
 
-/// The files that git tracks, and new ones that it does not ignore, without symbolic links.
+/// Returns the files that git tracks, and new files that it does not ignore, without symbolic links.
 fn files() -> Result<Vec<String>> {
     let mut git = Command::new("git");
     git.args([
@@ -54,16 +59,16 @@ fn files() -> Result<Vec<String>> {
     Ok(files.lines().filter(|path| !Path::new(path).is_symlink()).map(str::to_owned).collect())
 }
 
-/// What [`LIST`] says.
+/// The content of the file [`LIST`].
 #[derive(Debug, Default)]
 struct List {
-    /// Paths, and endings of paths after an asterisk.
+    /// Paths of files that are not checked. An entry `*X` means paths that end in X.
     skipped: Vec<String>,
-    /// By its first word, each unwanted phrase and what to write instead.
+    /// Each unwanted phrase with its replacement, by its first word.
     unwanted: HashMap<String, Vec<(Vec<String>, String)>>,
-    /// Endings of unwanted words, and what to write instead.
+    /// Endings of unwanted words with their replacements.
     endings: Vec<(String, String)>,
-    /// By its first word, each phrase that is fine in files whose path begins with the second text.
+    /// Each allowed phrase with the beginning of the paths in which it is allowed, by its first word.
     allowed: HashMap<String, Vec<(Vec<String>, String)>>,
 }
 
@@ -111,7 +116,7 @@ impl List {
         })
     }
 
-    /// What is wrong with a file's text, by line.
+    /// Returns a fault for each unwanted word or phrase in the text of a file.
     fn faults(&self, path: &str, text: &str) -> Vec<String> {
         let mut tokens = tokens(text, path.ends_with(".md"));
         for at in 0..tokens.len() {
@@ -149,8 +154,10 @@ fn begins_with(tokens: &[Token], phrase: &[String]) -> bool {
         && tokens.iter().zip(phrase).all(|((word, _), wanted)| word == wanted)
 }
 
-/// The words and punctuation marks of a text. Identifiers are split at underscores and capitals. What opens
-/// a line of a comment is left out, so that a phrase may be split over lines, and so are quotations if wanted.
+/// Returns the words and punctuation marks of a text, optionally without quotations.
+///
+/// Identifiers are split at underscores and capitals. The marks that begin a line of a comment are
+/// left out, so that a phrase is found if it continues in the next line.
 fn tokens(text: &str, without_quotations: bool) -> Vec<Token> {
     let mut tokens = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
@@ -197,6 +204,7 @@ fn tokens(text: &str, without_quotations: bool) -> Vec<Token> {
 mod tests {
     use super::*;
 
+    /// A list with invented words.
     const WORDS: &str = "# A comment.\n\nskip data\nskip *.lock\nzork | at zurk: W\nit zips: X\n*k't: Y\n\
                          allow it zips by\nallow zork in b/c.rs\n";
 

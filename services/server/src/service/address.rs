@@ -119,7 +119,7 @@ impl FromIterator<TrustedProxy> for TrustedProxies {
 }
 
 impl TrustedProxies {
-    /// Returns whether the peer is one of them.
+    /// Returns whether the peer is a trusted proxy.
     pub(crate) fn contains(&self, peer: Peer) -> bool {
         match peer {
             Peer::Address(address) => {

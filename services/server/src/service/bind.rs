@@ -16,10 +16,10 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use super::address::Peer;
 use keytally_cli::internal::Failure;
 
-/// The kernel's send buffer of a connection, in bytes. The kernel doubles this and the next value.
+/// The kernel's send buffer of a connection, in bytes. The kernel doubles the value.
 const SEND_BUFFER_LEN: usize = 16 * 1024;
 
-/// The kernel's receive buffer of a connection, in bytes.
+/// The kernel's receive buffer of a connection, in bytes. The kernel doubles the value.
 const RECEIVE_BUFFER_LEN: usize = 16 * 1024;
 
 /// The prefix of the address of a Unix socket.
@@ -94,7 +94,8 @@ impl Listener {
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                // Unlike TCP sockets, it does not inherit the option from the listener.
+                // An accepted TCP stream inherits the option from its listener, a Unix stream does
+                // not.
                 set_socket_send_buffer_size(&stream, SEND_BUFFER_LEN)?;
                 Ok((Stream::Unix(stream), Peer::Local))
             }
@@ -117,8 +118,8 @@ impl Listener {
             Self::Unix(listener, file) => {
                 let listener = listener.into_std()?;
                 rustix::net::listen(&listener, 0)?;
-                // The file is removed first, so that later clients find no socket instead of a
-                // refusing one.
+                // The file is removed first, so that later clients find no socket instead of one
+                // that refuses them.
                 drop(file);
                 while let Ok((stream, _)) = listener.accept() {
                     stream.set_nonblocking(true)?;
@@ -132,7 +133,7 @@ impl Listener {
 
 async fn bind_tcp(address: &str) -> io::Result<Listener> {
     let listener = TcpListener::bind(address).await?;
-    // The connections that it accepts inherit these.
+    // Accepted connections inherit the sizes.
     set_socket_send_buffer_size(&listener, SEND_BUFFER_LEN)?;
     set_socket_recv_buffer_size(&listener, RECEIVE_BUFFER_LEN)?;
     Ok(Listener::Tcp(listener))

@@ -44,7 +44,8 @@ const PEOPLE: [(&str, &str); 8] = [
 const CONTACTS: u32 = 3;
 
 impl Contacts {
-    /// Returns the contacts of an account, which are always the same and have ids of their own.
+    /// Returns the contacts of an account: the same on each call, with ids that no other account
+    /// has.
     fn new(account: u32) -> Self {
         let contact = |number: u32| {
             let id = u64::from(account) * u64::from(CONTACTS) + u64::from(number);

@@ -37,8 +37,8 @@ pub(crate) struct Data {
     pub(crate) first_key: Option<Key>,
 }
 
-/// Opens the data folder, and creates what does not exist. The first key is issued only if
-/// `can_print_key`.
+/// Opens the data folder, and creates the folder and its files if they do not exist. The first key
+/// is issued only if `can_print_key`.
 pub(crate) fn open(
     folder: &Path,
     source: &PepperSource,
@@ -75,9 +75,11 @@ pub(crate) fn open(
     Ok(Data { gate, peppers, gate_path, pepper_path, created: !exists, first_key })
 }
 
-/// A start waits at most 10 seconds for another one: the number of attempts to lock the folder, and
-/// the interval.
+/// The number of attempts to lock the folder. With [`LOCK_RETRY_DELAY`], a start waits at most 10
+/// seconds for another one.
 const LOCK_ATTEMPTS: u32 = 1000;
+
+/// The delay between two attempts to lock the folder.
 const LOCK_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// Creates the folder unless it exists, and locks it against other starts.
@@ -124,7 +126,7 @@ fn own_peppers(path: &Path, gate_path: &Path, gate_exists: bool) -> Result<Peppe
 
 /// Writes a secret to a new file, atomically.
 fn write_new(path: &Path, secret: &str) -> io::Result<()> {
-    // Removes what a killed start has left. The folder is locked, so no other start uses the file.
+    // Removes the file of a killed start. The folder is locked, so no other start uses the file.
     let unfinished = path.with_extension("new");
     match fs::remove_file(&unfinished) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -140,7 +142,7 @@ fn write_new(path: &Path, secret: &str) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// Adds or changes plans: all of them, or none if one does not fit the gate.
+/// Adds plans, or changes those of the same name. If one does not fit the gate, changes none.
 fn set_plans(gate: &Gate, new_plans: &[Plan]) -> Result<(), Failure> {
     let table = gate.table();
     for plan in new_plans {

@@ -53,6 +53,7 @@ mod tests {
 
     use super::*;
 
+    /// Returns a verdict with [`Outcome::InvalidKey`].
     fn failed() -> Verdict {
         Verdict::duplicate_header(now())
     }
@@ -85,7 +86,8 @@ mod tests {
             assert!(guesses.too_many(&failed(), address).is_none());
             unlimited += u32::from(guesses.too_many(&failed(), address).is_none());
         }
-        // The limiter has one and a half times as many slots as its capacity.
+        // A limiter with capacity 100 has 150 slots, rounded up to whole buckets. So it counts
+        // 100 to 160 of the 1000 networks.
         assert!((1000 - 160..=900).contains(&unlimited), "{unlimited}");
     }
 }

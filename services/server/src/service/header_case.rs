@@ -26,7 +26,8 @@ use super::check::SHADOW;
 /// The header names of the service. [`FIELD_NAMES`] has those of a verdict.
 const OWN_NAMES: [&str; 5] = [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN, SHADOW];
 
-/// Returns the extensions that make hyper send these names in this case.
+/// Returns the response extensions with which hyper keeps the letter case of [`FIELD_NAMES`] and
+/// [`OWN_NAMES`].
 ///
 /// # Errors
 /// If hyper does not parse the request from memory.

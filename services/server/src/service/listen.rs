@@ -1,5 +1,5 @@
-//! Endpoints: accept connections, serve them within limits of number, memory and time, and shut
-//! down gracefully.
+//! Endpoints: accepting connections, serving them within limits of number, memory and time, and
+//! graceful shutdown.
 
 use alloc::sync::Arc;
 use core::future::Future;
@@ -101,6 +101,7 @@ pub(crate) fn permitted_connections(connections: usize) -> usize {
         && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum })
             .is_ok();
     let files = usize::try_from(if raised { wanted } else { current }).unwrap_or(usize::MAX);
+    // `spare` adds an eighth, so 8 of 9 remaining files are for connections.
     (files.saturating_sub(others) / 9 * 8).clamp(1, connections)
 }
 
@@ -254,8 +255,8 @@ impl Connections {
     fn accept(&self, stream: Stream, peer: Peer, slot: Slot) {
         match stream {
             Stream::Tcp(stream) => {
-                // Nagle's algorithm would delay small responses. If it cannot be disabled, they are
-                // late.
+                // Nagle's algorithm would delay small responses. A failure to disable it causes
+                // only that delay.
                 let _ = stream.set_nodelay(true);
                 self.serve(stream, peer, slot);
             }
@@ -276,7 +277,7 @@ impl Connections {
         });
         let stream = TokioIo::new(MonitoredStream::new(stream, reporter.clone()));
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let pipelined = reporter.request();
+            let pipelined = reporter.report_request();
             request.extensions_mut().insert(peer);
             let response = routes.call(request);
             async move {

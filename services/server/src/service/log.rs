@@ -16,8 +16,8 @@ use prometheus::IntCounter;
 
 use keytally_cli::internal::times;
 
-/// The maximum number of entries that are written per second. If more were to be written, a line
-/// with the number of dropped entries follows.
+/// The maximum number of entries that are written per second. If entries beyond it were dropped, a
+/// line with their number follows.
 const LINES_PER_SECOND: u64 = 20;
 
 /// The length of the queue, in entries.
@@ -75,7 +75,7 @@ struct Refusal {
     route: &'static str,
     outcome: Outcome,
     reason: Option<Reason>,
-    /// The key id and the account of the key, if it is known.
+    /// The key id and the account, if the verdict has a holder.
     holder: Option<(KeyId, u32)>,
     retry_after_s: Option<u32>,
     /// Whether the service runs in shadow mode, which admits requests that it would refuse.
@@ -196,8 +196,8 @@ impl<W: Write> RateLimitedWriter<W> {
         }
     }
 
-    /// If `second` is not the current second, writes the summary of that and starts the counts of
-    /// `second`.
+    /// Makes `second` the current second. If it was not, writes the summary of the previous one and
+    /// resets the counts.
     fn start_second(&mut self, second: u64) {
         if second != self.second {
             self.write_summary();
@@ -236,6 +236,7 @@ mod tests {
         log.start_second(7);
         let text = String::from_utf8(log.out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
+        // Twenty lines of second 5, their summary, and twenty lines of second 6.
         assert_eq!(lines.len(), 41);
         assert_eq!(lines[19], "5.19");
         assert_eq!(lines[20], "1970-01-01T00:00:05Z dropped 3 more lines in this second");

@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     capacity: IntGauge,
     reopened: IntCounter,
     reopen_failing: IntGauge,
+    /// The Unix time at which the keys were last counted. It is not registered, so not exported.
     counted_at_s: IntGauge,
 }
 
@@ -37,7 +38,7 @@ const SECONDS: [f64; 12] = [5e-7, 1e-6, 2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4
 
 const LABELS: [&str; 2] = ["outcome", "reason"];
 
-/// How long a count of the keys is reused, since counting reads the whole gate.
+/// How long a count of the keys is reused, in seconds. Counting reads the whole gate.
 const COUNTED_FOR_S: i64 = 5;
 
 /// All outcomes and reasons of a gate's verdicts. Their counters exist from the start, with value
@@ -172,7 +173,7 @@ impl Metrics {
         self.closed_connections.clone()
     }
 
-    /// Measures the duration of a check.
+    /// Calls `check`, and adds its duration to the histogram.
     pub(crate) fn time(&self, check: impl FnOnce() -> Verdict) -> Verdict {
         let timer = self.seconds.start_timer();
         let verdict = check();

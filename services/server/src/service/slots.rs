@@ -22,11 +22,12 @@ use super::address::Network;
 /// The maximum number of HTTP/2 connections. One can take the memory of twenty HTTP/1 connections.
 pub(crate) const MAX_HTTP2: usize = 64;
 
-/// The number of calls of [`Slots::age`] without progress after which a connection is still open.
+/// The number of calls of [`Slots::age`] per client timeout. A connection without progress stays
+/// open for this many calls, and the next call closes it.
 pub(crate) const AGES: u32 = 8;
 
-/// Returns how many displaced connections may still be ending. New connections do not wait for
-/// these.
+/// Returns how many displaced connections may still be ending when a new connection takes a slot.
+/// With more, the new connection waits.
 pub(crate) const fn spare(total: usize) -> usize {
     total / 8 + 1
 }
@@ -34,10 +35,13 @@ pub(crate) const fn spare(total: usize) -> usize {
 /// The connections of an endpoint.
 #[derive(Debug)]
 pub(crate) struct Slots {
+    /// The maximum number of open connections.
     total: usize,
     /// Each connection holds a permit until it has ended, displaced or not.
     room: Arc<Semaphore>,
+    /// Each HTTP/2 connection holds a permit until its streams have ended.
     http2_room: Arc<Semaphore>,
+    /// The maximum number of open connections of a network.
     per_network: usize,
     /// A logical clock that counts the progress of all connections, and so orders them.
     clock: AtomicUsize,
@@ -46,19 +50,22 @@ pub(crate) struct Slots {
     closed: IntCounterVec,
 }
 
+/// The open connections. Displaced ones are not among them.
 #[derive(Debug, Default)]
 struct Open {
     next_number: u64,
+    /// The connections by number. Numbers are not reused.
     connections: HashMap<u64, Entry>,
     by_network: HashMap<Network, usize>,
 }
 
+/// An open connection.
 #[derive(Debug)]
 struct Entry {
     progress: Arc<Progress>,
-    /// The time of the last progress at the last call of [`Slots::age`].
+    /// The value of [`Progress::last`] at the last call of [`Slots::age`].
     seen: usize,
-    /// The number of calls since then.
+    /// The number of successive calls of [`Slots::age`] that found no progress.
     ages: u32,
 }
 
@@ -74,6 +81,7 @@ struct Progress {
     http2: AtomicBool,
     /// Held until all streams of the connection have ended.
     http2_permit: OnceLock<OwnedSemaphorePermit>,
+    /// Set when the connection must be closed, and when it has ended.
     close: OneShotEvent,
 }
 
@@ -142,8 +150,9 @@ impl Slots {
         Some(slot)
     }
 
-    /// Takes a slot without waiting for displaced connections to end. For connections that arrived
-    /// before a shutdown.
+    /// Takes a slot without waiting for displaced connections to end.
+    ///
+    /// A shutdown calls this directly for connections that the kernel had already accepted.
     pub(crate) fn take_now(self: &Arc<Self>, network: Option<Network>) -> Option<Slot> {
         let mut open = self.open();
         if let Some(network) = network {
@@ -263,7 +272,7 @@ pub(crate) struct ProgressReporter {
 
 impl ProgressReporter {
     /// Reports a complete request head. Returns whether it was read together with the previous one.
-    pub(crate) fn request(&self) -> bool {
+    pub(crate) fn report_request(&self) -> bool {
         self.slots.record_progress(&self.progress);
         self.progress.pipelined.swap(true, Ordering::Relaxed)
     }
@@ -275,9 +284,9 @@ impl ProgressReporter {
 
     /// Reports that the client uses HTTP/2, which is progress, and waits for a slot of HTTP/2.
     ///
-    /// If all of these are taken, displaces the HTTP/2 connection whose last progress is the
+    /// If all slots of HTTP/2 are taken, displaces the HTTP/2 connection whose last progress is the
     /// oldest.
-    async fn http2(self) {
+    async fn report_http2(self) {
         self.slots.record_progress(&self.progress);
         self.progress.http2.store(true, Ordering::Relaxed);
         self.displace_http2();
@@ -335,7 +344,7 @@ impl Protocol {
             } else if *matched + 1 < Self::PREFACE.len() {
                 *matched += 1;
             } else {
-                *self = Self::Waiting(Box::pin(reporter.clone().http2()));
+                *self = Self::Waiting(Box::pin(reporter.clone().report_http2()));
             }
         }
     }
@@ -462,8 +471,8 @@ mod tests {
             let stalled = slots.take(None).await.unwrap();
             let idle = slots.take(None).await.unwrap();
             stalled.reporter().set_stalled(true);
-            idle.reporter().request();
-            stalled.reporter().request();
+            idle.reporter().report_request();
+            stalled.reporter().report_request();
             slots.displace_oldest();
             stalled.wait_for_close().await;
             idle.reporter().set_stalled(true);
@@ -491,13 +500,13 @@ mod tests {
     }
 
     #[test]
-    fn connection_without_progress_closes_after_eight_ages() {
+    fn connection_without_progress_closes_after_the_timeout() {
         let slots = slots(2, 9);
         let [idle, busy] = [(); 2].map(|()| slots.take_now(None).unwrap());
         for age in 0..=2 * AGES {
             let timeouts = slots.closed.with_label_values(&["timeout"]).get();
             assert_eq!(timeouts, u64::from(age > AGES), "{age}");
-            busy.reporter().request();
+            busy.reporter().report_request();
             slots.age();
         }
         block_on(idle.wait_for_close());

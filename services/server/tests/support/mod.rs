@@ -22,6 +22,16 @@ pub const CONTACTS_OF_1: &str = concat!(
     r#"{"id":6,"name":"Farah Qureshi","email":"farah.qureshi@example.com"}]}"#
 );
 
+/// Returns the key id in a key that begins with `kt_live_` or `kt_test_`.
+pub fn key_id(key: &str) -> &str {
+    &key[8..19]
+}
+
+/// Returns the secret and the checksum in a key that begins with `kt_live_` or `kt_test_`.
+pub fn secret(key: &str) -> &str {
+    &key[19..]
+}
+
 /// Calls `call`. Returns its result, and the Unix milliseconds before and after the call.
 pub fn timed<T>(call: impl FnOnce() -> T) -> (T, (u64, u64)) {
     let from = now().unix_ms();

@@ -22,13 +22,17 @@ pub struct Server {
     child: Child,
     /// Its TCP address; 0.0.0.0:0 if it listens on a Unix socket.
     pub address: SocketAddr,
-    /// What it printed at its start.
+    /// The text that it printed at its start.
     pub startup_message: String,
 }
 
-/// The gate and the pepper in the data folder, and the log.
+/// The gate of the service, a path in the sandbox.
 pub const GATE: &str = "data/api.gate";
+
+/// The file of its pepper.
 const PEPPER: &str = "data/pepper";
+
+/// The file to which its standard error goes.
 const LOG: &str = "log.txt";
 
 impl Server {
@@ -68,13 +72,15 @@ impl Server {
         Self::started(sandbox, command)
     }
 
+    /// Returns the arguments of the program: `serve` and these options.
     fn args<'a>(listen: &'a str, more: &[&'a str]) -> Vec<&'a str> {
         [&["serve", "--listen", listen, "--data", "data"], more].concat()
     }
 
+    /// Starts a service by this command, and waits until it listens.
     fn started(sandbox: &Sandbox, mut command: Command) -> Self {
         let log_file = File::options().create(true).append(true).open(sandbox.path(LOG)).unwrap();
-        // On a terminal, so that the first start prints a key.
+        // The first start prints a key only on a terminal.
         let (terminal, end) = terminal();
         command.stdin(Stdio::null()).stdout(end).stderr(log_file);
         let child = command.spawn().unwrap();

@@ -1,4 +1,4 @@
-//! An HTTP/1 client that sends exact bytes and parses nothing away.
+//! An HTTP/1 client that sends exact bytes and keeps every header of a response.
 
 use core::net::SocketAddr;
 use core::time::Duration;
@@ -24,7 +24,7 @@ pub fn narrow_connection(address: SocketAddr) -> TcpStream {
     TcpStream::from(socket)
 }
 
-/// A response with its exact bytes.
+/// A response, with its header names in their letter case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     pub status: String,
@@ -33,10 +33,12 @@ pub struct Reply {
 }
 
 impl Wire<TcpStream> {
+    /// Connects to a service.
     pub fn to(address: SocketAddr) -> Self {
         Self::over(TcpStream::connect(address).unwrap())
     }
 
+    /// Uses a connection that is already open.
     pub fn over(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -45,6 +47,7 @@ impl Wire<TcpStream> {
 }
 
 impl Wire<UnixStream> {
+    /// Connects to a service on a Unix socket.
     pub fn to_socket(path: &Path) -> Self {
         let stream = UnixStream::connect(path).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
@@ -75,7 +78,8 @@ impl<S: Read + Write> Wire<S> {
         self.read(request.starts_with("HEAD")).expect("the connection ended before the response")
     }
 
-    /// Reads one response. Returns `None` if the connection ends first.
+    /// Reads one response; `bodiless` is for that to `HEAD`. Returns `None` if the connection ends
+    /// first.
     pub fn read(&mut self, bodiless: bool) -> Option<Reply> {
         let mut line = || {
             let mut line = String::new();
@@ -120,14 +124,17 @@ impl Reply {
         value
     }
 
+    /// Returns whether the response has this header.
     pub fn has(&self, name: &str) -> bool {
         self.headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(name))
     }
 
+    /// Returns the number of the status.
     pub fn code(&self) -> u16 {
         self.status.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
+    /// Parses the body, and asserts its content type.
     pub fn json(&self) -> serde_json::Value {
         assert_eq!(self.header("Content-Type"), "application/json");
         serde_json::from_str(&self.body).unwrap()

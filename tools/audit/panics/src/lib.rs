@@ -1,4 +1,4 @@
-//! Both checks, compiled into one object without std.
+//! The checks of a gate and of a limiter, compiled into one object without std.
 //!
 //! `cargo xtask test panics` reads the object's line tables, lists the source lines that could
 //! still panic, and compares them with docs/PANICS.md.
@@ -24,7 +24,7 @@ pub fn keytally_limiter_check(
 }
 
 unsafe extern "Rust" {
-    /// Not defined, so that the compiler cannot see what a panic does and remove it.
+    /// Has no definition. If the compiler knew what a panic does, it could remove the panic.
     safe fn keytally_panicked(info: &core::panic::PanicInfo<'_>) -> !;
 }
 

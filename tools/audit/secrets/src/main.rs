@@ -1,19 +1,19 @@
-//! Key checks whose secrets are marked as undefined memory. valgrind's memcheck reports each branch
-//! and each index that depends on one.
+//! Checks keys whose secrets are marked as undefined memory. valgrind's memcheck reports each branch
+//! and each index that depends on undefined memory.
 //!
-//! `cargo xtask test secrets` runs the program. It accepts only the reports in `Match::new`, where
-//! the result of the comparison deliberately becomes a branch.
+//! `cargo xtask test secrets` runs the program three times and accepts the reports in one function
+//! of each of the first two runs:
 //!
-//! Undefined are the stored tags of all records, the two hash states of the pepper, and the secret
-//! and checksum of each right key. The text of a wrong key is defined: its client knows it, and
-//! after the comparison the check reads it to find the reason for the log.
+//! - With the argument `secrets`, undefined are the stored MACs of all records, the two hash states
+//!   of the pepper, and the secret and checksum of each right key. Reports in `Match::new` are
+//!   accepted, where the result of the comparison becomes a branch. The text of a wrong key is
+//!   defined: its client knows it, and after the comparison the check reads it to find the reason for
+//!   the log.
+//! - With the argument `ids`, the key ids of the records are undefined instead, and only wrong keys
+//!   are checked. Reports in `wrong` are accepted, which finds the reason for the log.
 //!
-//! With the argument `ids`, the key ids of the records are undefined instead, and only wrong keys
-//! are checked. Whether an id exists may make a difference only in `wrong`, which finds the reason
-//! for the log.
-//!
-//! With the argument `control`, the program compares secrets byte by byte and stops at the first
-//! difference. valgrind must report it.
+//! - With the argument `control`, the program compares secrets byte by byte and stops at the first
+//!   difference. valgrind must report it.
 
 use core::hint::black_box;
 
@@ -27,30 +27,30 @@ const PEPPER: [u8; 32] = [9; 32];
 const NOW_S: u32 = 1_700_000_000;
 
 /// The length of secret and checksum at the end of a key, in characters.
-const SECRET: usize = 22 + 6;
+const SECRET_LEN: usize = 22 + 6;
 
-fn mark<T: ?Sized>(what: &T, state: MemState) {
-    let address = core::ptr::from_ref(what).cast_mut().cast();
-    // The result is useless: this version of the crate returns valgrind's success as an error.
-    let _ = mark_mem(address, size_of_val(what), state);
+/// Marks the memory of a value as defined or undefined.
+fn mark<T: ?Sized>(value: &T, state: MemState) {
+    let address = core::ptr::from_ref(value).cast_mut().cast();
+    // The result is ignored: this version of the crate returns valgrind's success as an error.
+    let _ = mark_mem(address, size_of_val(value), state);
 }
 
 fn now() -> Timestamp {
     Timestamp::from_unix_s(NOW_S.into())
 }
 
-/// Returns the pepper, of which only the fingerprint is defined: the gate's header shows it to all
-/// readers.
+/// Returns the pepper with only its fingerprint defined, which is public: the gate's header has it.
 fn peppers() -> Peppers {
     let bytes = PEPPER;
     mark(&bytes, MemState::Undefined);
     let peppers = Peppers::new(&[bytes]).expect("one pepper");
     let words = core::ptr::from_ref(&peppers).cast::<u64>();
     let count = size_of_val(&peppers) / 8;
-    // Two states of 32 bytes and the fingerprint are undefined now. The compiler puts the smallest
-    // last. If it did not, opening the gate would be reported.
-    let first =
-        (0..count).find(|&at| is_defined(words.wrapping_add(at).cast_mut().cast(), 8).is_err());
+    // Two states of 32 bytes and the fingerprint are undefined now. The compiler puts the
+    // fingerprint last. With another order, valgrind would report the opening of the gate.
+    let first = (0..count)
+        .find(|&index| is_defined(words.wrapping_add(index).cast_mut().cast(), 8).is_err());
     let fingerprint = words.wrapping_add(first.expect("an undefined word in the pepper") + 8);
     let _ = mark_mem(fingerprint.cast_mut().cast(), 8, MemState::Defined);
     peppers
@@ -81,9 +81,9 @@ fn main() {
         |seed: u8| administrator.issue(&new, Entropy::new([seed; 24]), now()).expect("room");
     let (current, _) = issue(40);
     let (previous, rotated) = issue(90);
-    let (ended, rotated_out) = issue(140);
-    let (revoked, gone) = issue(220);
-    let late = administrator
+    let (expired, expired_id) = issue(140);
+    let (revoked, revoked_id) = issue(220);
+    let rotated_key = administrator
         .rotate(
             rotated,
             Some(Timestamp::from_unix_s(u64::from(NOW_S) + 60)),
@@ -93,12 +93,13 @@ fn main() {
         )
         .expect("rotated");
     administrator
-        .rotate(rotated_out, Some(now()), false, Entropy::new([4; 24]), now())
+        .rotate(expired_id, Some(now()), false, Entropy::new([4; 24]), now())
         .expect("rotated");
-    administrator.revoke(gone).expect("revoked");
+    administrator.revoke(revoked_id).expect("revoked");
     drop(administrator);
     drop(gate);
 
+    // The last 64 lines are the records: word 0 is the key id, words 2 to 5 are the MACs.
     for record in &memory[config.lines() - 64..] {
         let words = core::ptr::from_ref(record).cast::<u64>();
         for word in if ids { 0..1 } else { 2..6 } {
@@ -114,14 +115,14 @@ fn main() {
     };
     let right = |key: &Key, outcome: Outcome, reason: Option<Reason>| {
         let text = key.expose().to_owned();
-        mark(&text.as_bytes()[text.len() - SECRET..], MemState::Undefined);
+        mark(&text.as_bytes()[text.len() - SECRET_LEN..], MemState::Undefined);
         check(&text, outcome, reason);
     };
     if !ids {
         right(&current, Outcome::Admitted, None);
-        right(&late, Outcome::Admitted, None);
+        right(&rotated_key, Outcome::Admitted, None);
         right(&previous, Outcome::Admitted, None);
-        right(&ended, Outcome::InvalidKey, Some(Reason::Expired));
+        right(&expired, Outcome::InvalidKey, Some(Reason::Expired));
         right(&revoked, Outcome::InvalidKey, Some(Reason::Revoked));
     }
 
@@ -130,7 +131,7 @@ fn main() {
         (id, wrong(40, 0), Some(Reason::WrongSecret)),
         (id, wrong(40, 15), Some(Reason::WrongSecret)),
         (KeyId::from_number(id.number() ^ 1).expect("an id"), [40; 16], Some(Reason::Unknown)),
-        (gone, wrong(220, 7), Some(Reason::WrongSecret)),
+        (revoked_id, wrong(220, 7), Some(Reason::WrongSecret)),
         (rotated, wrong(90, 7), Some(Reason::WrongSecret)),
     ] {
         let key = Key::mint(prefix, new.env, id, &secret).expect("a key");
@@ -139,10 +140,10 @@ fn main() {
     black_box(memory[0].load(0));
 }
 
-/// Returns a secret with one wrong byte.
-fn wrong(right: u8, at: usize) -> [u8; 16] {
+/// Returns a secret that has `right` in each byte, except for a wrong byte at `index`.
+fn wrong(right: u8, index: usize) -> [u8; 16] {
     let mut secret = [right; 16];
-    secret[at] ^= 1;
+    secret[index] ^= 1;
     secret
 }
 

@@ -1,8 +1,8 @@
-//! Measures checks of keys that are wrong in different ways, in random order.
+//! Measures the time of checks of keys that are wrong in different ways, in random order.
 //!
 //! Compares the times of each two kinds by Welch's t-test, as *dudect* does (Reparaz, Balasch,
 //! Verbauwhede: Dude, is my code constant time?, 2016). The test runs on all samples, and on those
-//! below several quantiles, since the slowest samples measure the machine and not the code.
+//! below several quantiles, since interrupts of the machine cause the slowest samples.
 //!
 //! `keytally-timing SAMPLES [PICTURE]` prints the tables of docs/TIMING.md, and writes the
 //! histogram to the path `PICTURE`.
@@ -19,15 +19,23 @@ use keytally_core::{
 /// A kind of key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// The first byte of the secret is wrong.
     WrongFirst,
+    /// The last byte of the secret is wrong.
     WrongLast,
+    /// The key id is unknown, and another key has its record.
     UnknownTaken,
+    /// The key id is unknown, and its record is free.
     UnknownFree,
+    /// The secret is right, and the key is revoked.
     Revoked,
+    /// The secret is the previous one, in its grace.
     Previous,
+    /// The kind `WrongFirst` again. Its difference from that is the error of the measurement.
     Control,
 }
 
+/// All kinds with their names in the report.
 const KINDS: [(Kind, &str); 7] = [
     (Kind::WrongFirst, "wrong in the first byte"),
     (Kind::WrongLast, "wrong in the last byte"),
@@ -42,24 +50,24 @@ const KINDS: [(Kind, &str); 7] = [
 const ALIKE: [Kind; 5] =
     [Kind::WrongFirst, Kind::WrongLast, Kind::UnknownTaken, Kind::UnknownFree, Kind::Control];
 
-/// The number of records of each kind. It is the same for all, so that all are in the processor's
-/// caches to the same degree.
-const EACH: usize = 100;
+/// The number of records of each kind. It is the same for all, so that the caches hold an equal part
+/// of each kind.
+const RECORDS: usize = 100;
 /// The number of texts for each record. After the comparison, the check reads the text to find the
-/// reason for the log. So the texts of two kinds must differ only in what distinguishes the kinds.
-const WAYS: usize = 8;
+/// reason for the log, so the text affects the time. Several texts average out this effect, and two
+/// kinds differ only in what distinguishes them.
+const TEXTS: usize = 8;
 /// The capacity of a gate, which leaves some records free.
 const KEYS: u32 = 1 << 10;
-/// The number of samples of each kind from one gate. The addresses of records and texts make a
-/// difference of some hundredths of a nanosecond, even between two sets of one kind. So the program
-/// measures many gates.
+/// The number of samples of each kind from one gate. The program measures many gates, since the
+/// addresses of records and texts cause differences of some hundredths of a nanosecond.
 const SAMPLES_PER_GATE: usize = 4000;
 /// The length of a key: `kt_live_` and 39 characters.
 const LEN: usize = 47;
 /// The |t| from which two kinds count as different.
 const THRESHOLD: f64 = 5.0;
 /// The quantiles up to which samples are compared.
-const PARTS: [f64; 5] = [0.5, 0.75, 0.9, 0.99, 1.0];
+const QUANTILES: [f64; 5] = [0.5, 0.75, 0.9, 0.99, 1.0];
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -82,7 +90,7 @@ fn main() {
             .take(6)
             .map(|((_, name), times)| (*name, &times[..]))
             .collect();
-        std::fs::write(&path, picture::of(&curves)).expect("cannot write the picture");
+        std::fs::write(&path, picture::histogram(&curves)).expect("cannot write the picture");
     }
 }
 
@@ -107,21 +115,21 @@ fn measure(
         let kind = usize::try_from(draw % KINDS.len() as u64).expect("a kind");
         let text = texts[kind][usize::try_from(draw >> 32).expect("a key") % texts[kind].len()];
         let presented = black_box(text);
-        // Loads the record into the cache: the time since its last check is not what is measured.
+        // Loads the record into the cache. Otherwise the time since its last check would matter.
         black_box(gate.peek(Some(black_box(&presented[..])), 1, now));
         let started = Instant::now();
         let verdict = gate.check(Some(black_box(&presented[..])), 1, now);
-        let took = started.elapsed();
+        let time = started.elapsed();
         black_box(verdict);
         if warming > 0 {
             warming -= 1;
         } else if times[kind].len() < until {
-            times[kind].push(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX));
+            times[kind].push(u32::try_from(time.as_nanos()).unwrap_or(u32::MAX));
         }
     }
 }
 
-/// Returns the keys of each kind.
+/// Returns the texts of the keys of each kind, after issuing, rotating and revoking keys for them.
 fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[u8; LEN]>> {
     let mut administrator = gate.administer().expect("alone");
     let env = Name::new("live").expect("a name");
@@ -132,7 +140,7 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
         (key, id, <[u8; 16]>::try_from(&entropy[8..]).expect("a secret"))
     };
     let issued: Vec<Vec<(Key, KeyId, [u8; 16])>> =
-        KINDS.iter().map(|_| (0..EACH).map(|_| issue()).collect()).collect();
+        KINDS.iter().map(|_| (0..RECORDS).map(|_| issue()).collect()).collect();
     let text = |key: &Key| <[u8; LEN]>::try_from(key.expose().as_bytes()).expect("a key's length");
     let mint = |id: KeyId, secret: &[u8; 16]| {
         text(&Key::mint(gate.prefix(), env, id, secret).expect("names that fit"))
@@ -142,27 +150,27 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
     let taken: Vec<u64> = gate.list(now).map(|info| upper(info.key_id)).collect();
     let mut free: Vec<u64> = (0..u64::from(KEYS)).filter(|upper| !taken.contains(upper)).collect();
     free.sort_by_cached_key(|_| random.next());
-    let like = |upper: u64, random: &mut Random| {
+    let id_with = |upper: u64, random: &mut Random| {
         KeyId::from_number(upper << 54 | random.next() >> 10 | 1).expect("an id")
     };
-    let wrong = |secret: &[u8; 16], at: usize, random: &mut Random| {
+    let wrong = |secret: &[u8; 16], index: usize, random: &mut Random| {
         let mut wrong = *secret;
-        wrong[at] ^= u8::try_from(1 + random.next() % 255).expect("a byte");
+        wrong[index] ^= u8::try_from(1 + random.next() % 255).expect("a byte");
         wrong
     };
     let mut kinds: Vec<Vec<[u8; LEN]>> = vec![Vec::new(); KINDS.len()];
     let mut order: Vec<usize> = (0..KINDS.len()).collect();
     order.sort_by_cached_key(|_| random.next());
-    for at in order {
-        let (kind, keys, texts) = (KINDS[at].0, &issued[at], &mut kinds[at]);
-        texts.reserve_exact(EACH * WAYS);
+    for index in order {
+        let (kind, keys, texts) = (KINDS[index].0, &issued[index], &mut kinds[index]);
+        texts.reserve_exact(RECORDS * TEXTS);
         for ((key, id, secret), free) in keys.iter().zip(&free) {
-            for _ in 0..WAYS {
+            for _ in 0..TEXTS {
                 texts.push(match kind {
                     Kind::WrongFirst | Kind::Control => mint(*id, &wrong(secret, 0, random)),
                     Kind::WrongLast => mint(*id, &wrong(secret, 15, random)),
-                    Kind::UnknownTaken => mint(like(upper(*id), random), secret),
-                    Kind::UnknownFree => mint(like(*free, random), secret),
+                    Kind::UnknownTaken => mint(id_with(upper(*id), random), secret),
+                    Kind::UnknownFree => mint(id_with(*free, random), secret),
                     Kind::Revoked | Kind::Previous => text(key),
                 });
             }
@@ -201,6 +209,7 @@ fn texts(gate: &Gate<&[Line]>, random: &mut Random, now: Timestamp) -> Vec<Vec<[
     kinds
 }
 
+/// Prints the tables, and the line with the largest |t|.
 fn report(times: &[Vec<u32>], samples: usize) {
     println!("| kind of key | median | mean of the fastest 99 % |\n|---|---:|---:|");
     for ((_, name), times) in KINDS.iter().zip(times) {
@@ -211,10 +220,12 @@ fn report(times: &[Vec<u32>], samples: usize) {
         println!("| {name} | {} ns | {mean:.2} ns |", sorted[sorted.len() / 2]);
     }
     println!();
-    let parts = PARTS
-        .map(|part| if part < 1.0 { format!("{:.0} %", part * 100.0) } else { "all".to_owned() });
-    println!("| compared kinds | {} | largest |", parts.join(" | "));
-    println!("|---|{}---:|", "---:|".repeat(PARTS.len()));
+    let columns = QUANTILES.map(|quantile| match quantile {
+        1.0 => "all".to_owned(),
+        _ => format!("{:.0} %", quantile * 100.0),
+    });
+    println!("| compared kinds | {} | largest |", columns.join(" | "));
+    println!("|---|{}---:|", "---:|".repeat(QUANTILES.len()));
     let mut worst = 0.0f64;
     for one in 0..KINDS.len() {
         for two in one + 1..KINDS.len() {
@@ -222,7 +233,7 @@ fn report(times: &[Vec<u32>], samples: usize) {
             if !alike {
                 continue;
             }
-            let tests = PARTS.map(|part| test(&times[one], &times[two], part));
+            let tests = QUANTILES.map(|quantile| welch_t(&times[one], &times[two], quantile));
             let largest = tests.iter().fold(0.0f64, |most, t| most.max(t.abs()));
             worst = worst.max(largest);
             let columns = tests.map(|t| format!("{t:.2}"));
@@ -234,19 +245,19 @@ fn report(times: &[Vec<u32>], samples: usize) {
             );
         }
     }
-    let held = if worst < THRESHOLD { "below" } else { "NOT below" };
+    let relation = if worst < THRESHOLD { "below" } else { "NOT below" };
     println!(
-        "\nThe largest |t| is {worst:.2}, {held} {THRESHOLD}, at {samples} samples of each kind."
+        "\nThe largest |t| is {worst:.2}, {relation} {THRESHOLD}, at {samples} samples of each kind."
     );
 }
 
-/// Returns Welch's t of the samples up to the quantile `part` of both together.
-fn test(one: &[u32], two: &[u32], part: f64) -> f64 {
+/// Returns Welch's t of the samples up to a quantile of both sets together.
+fn welch_t(one: &[u32], two: &[u32], quantile: f64) -> f64 {
     let mut all: Vec<u32> = one.iter().chain(two).copied().collect();
-    let at = ((all.len() - 1) as f64 * part) as usize;
-    let cut = *all.select_nth_unstable(at).1;
+    let index = ((all.len() - 1) as f64 * quantile) as usize;
+    let largest = *all.select_nth_unstable(index).1;
     let moments = |times: &[u32]| {
-        let kept = times.iter().filter(|&&time| time <= cut).map(|&time| f64::from(time));
+        let kept = times.iter().filter(|&&time| time <= largest).map(|&time| f64::from(time));
         let count = kept.clone().count() as f64;
         let mean = kept.clone().sum::<f64>() / count;
         let variance = kept.map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);
@@ -256,7 +267,7 @@ fn test(one: &[u32], two: &[u32], part: f64) -> f64 {
     (mean_one - mean_two) / (error_one + error_two).sqrt()
 }
 
-/// A generator of pseudo-random numbers (SplitMix64), the same in each run.
+/// A generator of pseudo-random numbers (SplitMix64). Its fixed seed makes runs repeatable.
 struct Random(u64);
 
 impl Random {

@@ -1,4 +1,4 @@
-//! The histogram, with a curve for each kind of key.
+//! The histogram of the times as SVG, with a curve for each kind of key.
 
 use core::fmt::Write as _;
 
@@ -9,8 +9,8 @@ const TOP: f64 = 20.0;
 /// Colors that most readers can distinguish (Okabe and Ito).
 const COLORS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
-/// Returns an SVG of the samples of each kind by their time, up to the slowest 1.5 %.
-pub(crate) fn of(curves: &[(&str, &[u32])]) -> String {
+/// Returns the histogram of the samples of each kind, without the slowest 1.5 %.
+pub(crate) fn histogram(curves: &[(&str, &[u32])]) -> String {
     let mut sorted: Vec<u32> =
         curves.iter().flat_map(|(_, times)| times.iter().step_by(7).copied()).collect();
     sorted.sort_unstable();
@@ -31,7 +31,7 @@ pub(crate) fn of(curves: &[(&str, &[u32])]) -> String {
     let highest = counts.iter().flatten().fold(0.0f64, |most, &count| most.max(count));
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 800 {:.0}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <title>Time of a check, by what is wrong with the key</title>\n\
+         <title>Time of a check, by the kind of key</title>\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n",
         HEIGHT + 60.0
     );

@@ -1,7 +1,7 @@
-//! The checks that each device runs: the shared vectors, then a short life of a device.
+//! The checks that each device runs: the shared vectors, then a simulated life of a device.
 //!
-//! They show that all devices decide alike. Both use memory that the device provides, and print
-//! text.
+//! They verify that all devices make the same decisions. Both use memory that the device provides.
+//! Their output must be the same on all devices.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! A short life of a device, which each device prints alike.
+//! A simulated life of a device, whose output must be the same on all devices.
 //!
 //! A key is issued, checked up to its limit and again in the next window, rotated and revoked.
 //! Meanwhile the tick counter wraps.
@@ -18,11 +18,10 @@ const HZ: u32 = 32_768;
 /// The time at which the device starts: 2026-01-01, 00:00 UTC.
 const START: Timestamp = Timestamp::from_unix_s(1_767_225_600);
 
-/// A public pepper, for this check only. README.md says where a device keeps its own.
+/// A public pepper, for this check only. README.md describes where a device stores its own.
 const PEPPER: &[u8] = b"a pepper for all to see, 32 bytes";
 
-/// Runs the device's life and prints it to `out`. Creates the tables in the memory, which has
-/// exactly their size.
+/// Runs the simulation and prints it to `out`. The memory of each table has exactly its size.
 ///
 /// # Errors
 /// Returns the errors of `out`.
@@ -84,6 +83,7 @@ pub fn run(gate: &[Line], limiter: &[Line], out: &mut dyn Write) -> fmt::Result 
     device.check_subject("sensor 1")
 }
 
+/// The device: its tables, its clock and counter, and its output.
 struct Device<'d> {
     gate: Gate<&'d [Line]>,
     limiter: Limiter<&'d [Line]>,
@@ -93,6 +93,7 @@ struct Device<'d> {
 }
 
 impl Device<'_> {
+    /// Issues a key and prints its id.
     fn issue(&mut self) -> Result<(Key, KeyId), fmt::Error> {
         let new = NewKey::new(42, Name::new("live").expect("a short name")).with_plan("device");
         // A device draws these bytes from its random number generator.
@@ -105,6 +106,7 @@ impl Device<'_> {
         Ok((key, key_id))
     }
 
+    /// Rotates a key with a grace of 60 seconds. Returns the key with its new secret.
     fn rotate(&mut self, key_id: KeyId) -> Result<Key, fmt::Error> {
         let now = self.clock.at(self.ticks);
         let grace_until = Some(Timestamp::from_unix_s(now.unix_s() + 60));
@@ -116,20 +118,22 @@ impl Device<'_> {
         Ok(key)
     }
 
-    fn check(&mut self, what: &str, key: Option<&Key>) -> Result<Verdict, fmt::Error> {
+    /// Checks a key and prints the verdict after `label`.
+    fn check(&mut self, label: &str, key: Option<&Key>) -> Result<Verdict, fmt::Error> {
         let verdict =
             self.gate.check(key.map(|key| key.expose().as_bytes()), 1, self.clock.at(self.ticks));
-        self.print(what, &verdict)?;
+        self.print(label, &verdict)?;
         Ok(verdict)
     }
 
+    /// Checks a subject of the limiter and prints the verdict.
     fn check_subject(&mut self, subject: &str) -> fmt::Result {
         let verdict = self.limiter.check(subject.as_bytes(), 1, self.clock.at(self.ticks));
         self.print(subject, &verdict)
     }
 
-    fn print(&mut self, what: &str, verdict: &Verdict) -> fmt::Result {
-        write!(self.out, "{what}: {}", verdict.outcome())?;
+    fn print(&mut self, label: &str, verdict: &Verdict) -> fmt::Result {
+        write!(self.out, "{label}: {}", verdict.outcome())?;
         if let Some(holder) = verdict.holder() {
             write!(self.out, ", account {}", holder.account)?;
         }
@@ -145,6 +149,7 @@ impl Device<'_> {
         }
     }
 
+    /// Prints the response of a verdict.
     fn headers(&mut self, verdict: &Verdict) -> fmt::Result {
         writeln!(self.out, "  HTTP {} {}", verdict.http_status(), verdict.body())?;
         for (name, value) in verdict.headers().iter() {
@@ -153,8 +158,8 @@ impl Device<'_> {
         Ok(())
     }
 
-    /// Advances the counter by `seconds`. Reads the clock each second, more than twice per wrap, as
-    /// a device must.
+    /// Advances the counter by `seconds`. Reads the clock each second, since the counter must not wrap
+    /// twice between two readings.
     fn wait(&mut self, seconds: u32) -> fmt::Result {
         let before = self.ticks;
         for _ in 0..seconds {

@@ -1,6 +1,6 @@
 //! Reads the table of vectors, whose format `tables/src/lib.rs` describes.
 
-/// The unread rest of the table, and its texts.
+/// The unread rest of the table, and the texts that it refers to.
 #[derive(Debug)]
 pub(crate) struct Table<'t> {
     texts: &'t [u8],
@@ -8,6 +8,7 @@ pub(crate) struct Table<'t> {
 }
 
 impl<'t> Table<'t> {
+    /// Returns the table with its texts skipped.
     pub(crate) fn new(bytes: &'t [u8]) -> Self {
         let mut table = Self { texts: bytes, rest: bytes };
         let count = table.number();
@@ -18,6 +19,7 @@ impl<'t> Table<'t> {
         table
     }
 
+    /// Reads a number.
     pub(crate) fn number(&mut self) -> u64 {
         let mut number = 0;
         let mut shift = 0;
@@ -36,6 +38,7 @@ impl<'t> Table<'t> {
         u32::try_from(self.number()).expect("a number of 32 bits")
     }
 
+    /// Reads the index of a text. Returns this text, which may be any bytes.
     pub(crate) fn bytes(&mut self) -> &'t [u8] {
         let mut texts = Self { texts: &[], rest: self.texts };
         for _ in 0..self.number() {
@@ -44,6 +47,7 @@ impl<'t> Table<'t> {
         texts.take_text()
     }
 
+    /// Reads the index of a text in UTF-8. Returns this text.
     pub(crate) fn text(&mut self) -> &'t str {
         str::from_utf8(self.bytes()).expect("UTF-8")
     }

@@ -1,5 +1,5 @@
-//! Compares the core with the shared vectors, on the device itself. A difference is a panic that
-//! shows the case.
+//! Compares the core with the shared vectors, on the device itself. A difference causes a panic with
+//! the case.
 
 use core::fmt;
 
@@ -12,6 +12,7 @@ use keytally_core::{
 use crate::table::Table;
 use crate::{KEYS, PLAN_SLOTS};
 
+/// The table of vectors. Each function here reads a case of one kind from it and checks the case.
 static VECTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vectors.bin"));
 
 /// The number of cases of each kind that agreed.
@@ -52,6 +53,7 @@ pub fn run(memory: &[Line]) -> Agreed {
     agreed
 }
 
+/// Reads a list with `case`. Returns its length.
 fn each<'t>(table: &mut Table<'t>, mut case: impl FnMut(&mut Table<'t>)) -> u32 {
     let count = table.short();
     for _ in 0..count {
@@ -168,8 +170,8 @@ fn valid_key(table: &mut Table<'_>) {
     assert!(shows(Hint::new(text.as_bytes()), table.text()), "{text}: its hint");
 }
 
-/// Whether a value is displayed as this text.
-fn shows(what: impl fmt::Display, text: &str) -> bool {
+/// Returns whether a value is displayed as this text.
+fn shows(value: impl fmt::Display, text: &str) -> bool {
     struct Rest<'a>(&'a str);
     impl fmt::Write for Rest<'_> {
         fn write_str(&mut self, part: &str) -> fmt::Result {
@@ -178,7 +180,7 @@ fn shows(what: impl fmt::Display, text: &str) -> bool {
         }
     }
     let mut rest = Rest(text);
-    fmt::write(&mut rest, format_args!("{what}")).is_ok() && rest.0.is_empty()
+    fmt::write(&mut rest, format_args!("{value}")).is_ok() && rest.0.is_empty()
 }
 
 fn invalid_key(table: &mut Table<'_>) {
@@ -198,8 +200,9 @@ fn mac(table: &mut Table<'_>) {
     assert_eq!(mac[..expected.len()], *expected);
 }
 
-/// Runs one gate and its requests. Imports the keys, which keeps their ids, and rotates those that
-/// have a previous secret.
+/// Creates a gate and makes its requests. Returns their number.
+///
+/// The keys are imported, which keeps their ids. Those with a previous secret are then rotated.
 fn gate(table: &mut Table<'_>, memory: &[Line]) -> u32 {
     let plans = [Plan::new("default", policy(table.text())).expect("a short name")];
     let config = GateConfig::new(KEYS, name("kt"), &plans).with_plan_slots(PLAN_SLOTS);
@@ -235,6 +238,7 @@ fn gate(table: &mut Table<'_>, memory: &[Line]) -> u32 {
     each(table, |table| step(table, &gate))
 }
 
+/// Makes one request and compares its verdict.
 fn step(table: &mut Table<'_>, gate: &Gate<&[Line]>) {
     let peek = table.short() == 1;
     let mut key = None;
@@ -292,7 +296,7 @@ fn outcome(table: &mut Table<'_>) {
     assert_eq!(outcome.body(), table.text());
 }
 
-/// The moment that a file names by its second; `None` for 0.
+/// Returns the time of a Unix second, or `None` for 0.
 fn moment(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }

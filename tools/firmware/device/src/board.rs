@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::{EMPTY, Memory, run};
 
-/// The program's output, on the console of the debugger.
+/// The output of the program by semihosting, on the console of QEMU.
 #[derive(Debug)]
 pub(crate) struct Out;
 
@@ -20,12 +20,13 @@ pub(crate) fn end(status: i32) -> ! {
     semihosting::process::exit(status)
 }
 
-/// The memory of the tables. With shared words it is a `static`, which interrupt handlers may use
-/// too.
+/// The memory of the tables. With the feature `portable-atomic`, it is a `static`, which interrupt
+/// handlers may use, too.
 #[cfg(not(feature = "unshared"))]
 static MEMORY: Memory = EMPTY;
 
-// With unshared words it is a `static` in `main`, to which the runtime makes a mutable reference.
+// With the feature `unshared`, lines are not `Sync`. Then the memory is a `static mut` in `main`, to
+// which the attribute `entry` gives `main` the only reference.
 
 #[cfg(target_arch = "arm")]
 #[cortex_m_rt::entry]
@@ -46,8 +47,8 @@ fn main() -> ! {
     run(&MEMORY)
 }
 
-/// Returns the tick counter. With `-icount shift=0`, QEMU runs an instruction in a nanosecond of
-/// virtual time. SysTick counts the processor's clock, in 24 bits.
+/// Returns the tick counter, which is SysTick: 24 bits that count the clock of the processor. With
+/// `-icount shift=0`, QEMU runs an instruction per nanosecond of virtual time.
 #[cfg(target_arch = "arm")]
 pub(crate) fn ticks() -> u32 {
     // SysTick counts down.

@@ -10,7 +10,7 @@ use semihosting::println;
 
 use crate::{board, stack};
 
-/// The number of calls that are counted together, since a tick may be many instructions.
+/// The number of calls that are counted together, since a tick may contain many instructions.
 const ROUNDS: u32 = 64;
 
 /// Prints the cost of each call that a device makes.
@@ -37,11 +37,12 @@ pub(crate) fn print_all(gate: &[Line], limiter: &[Line]) {
     let revoked = revoked.expose().as_bytes();
 
     cost("gate: check, admitted", || gate.check(black_box(Some(key)), 1, now));
-    let late = gate.check(Some(key), 100 - ROUNDS - 1, now);
+    // Charges the rest of the minute. The measurement above made ROUNDS + 1 calls.
+    let last = gate.check(Some(key), 100 - ROUNDS - 1, now);
     assert!(
         !gate.check(Some(key), 1, now).is_admitted(),
         "the minute has room: {}",
-        late.remaining()
+        last.remaining()
     );
     cost("gate: check, denied", || gate.check(black_box(Some(key)), 1, now));
     cost("gate: check, revoked", || gate.check(black_box(Some(revoked)), 1, now));
@@ -54,8 +55,8 @@ pub(crate) fn print_all(gate: &[Line], limiter: &[Line]) {
     cost("verdict: headers", || black_box(&verdict).write_headers(&mut block));
 }
 
-/// Measures the stack of one call, then the instructions of `ROUNDS` calls, and prints both.
-fn cost<T>(what: &str, mut call: impl FnMut() -> T) {
+/// Measures the stack of one call, then the instructions of `ROUNDS` calls. Prints both after `label`.
+fn cost<T>(label: &str, mut call: impl FnMut() -> T) {
     let mut once = || {
         drop(black_box(call()));
         stack::pointer()
@@ -66,5 +67,5 @@ fn cost<T>(what: &str, mut call: impl FnMut() -> T) {
         once();
     }
     let instructions = board::instructions(board::ticks().wrapping_sub(begin)) / ROUNDS;
-    println!("cost: {what}: {instructions} instructions, {stack} bytes of stack");
+    println!("cost: {label}: {instructions} instructions, {stack} bytes of stack");
 }

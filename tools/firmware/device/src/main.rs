@@ -1,11 +1,11 @@
-//! The firmware in Rust: runs the checks on a board, prints their results and costs, and ends with
-//! an exit status.
+//! The firmware in Rust: runs the checks on a board, prints their results and the costs of calls, and
+//! exits.
 //!
 //! | file | content |
 //! |---|---|
 //! | `board.rs` | start, tick counter, exit |
 //! | `cost.rs` | the cost of calls: instructions and stack |
-//! | `stack.rs` | the stack of a call, by painting it; the only unsafe code |
+//! | `stack.rs` | measures the stack of a call; the only unsafe code |
 #![no_std]
 #![no_main]
 
@@ -23,6 +23,7 @@ type Memory = ([Line; GATE_LINES], [Line; LIMITER_LINES]);
 /// The memory before the tables are created.
 const EMPTY: Memory = ([const { Line::new() }; GATE_LINES], [const { Line::new() }; LIMITER_LINES]);
 
+/// Runs all checks and exits.
 fn run((gate, limiter): &Memory) -> ! {
     println!("{}", vectors::run(gate));
     let printed = life::run(gate, limiter, &mut board::Out);

@@ -1,21 +1,22 @@
-//! Measures the stack of a call, by painting the stack before it.
+//! Measures the stack of a call. Fills the stack with a known value before the call, and then finds
+//! the deepest word that was overwritten.
 
 use core::arch::asm;
 
-/// The paint. If a call leaves this value in the deepest word that it uses, the result is four
-/// bytes too small.
+/// The known value. If a call itself writes this value to the deepest word that it uses, the result
+/// is four bytes too small.
 const PAINT: u32 = 0x5a17_ca4b;
 
-/// The depth of the paint, in words: 4 KiB, which each board has free.
+/// The number of words that are filled: 4 KiB, which each board has free.
 const DEPTH: usize = 1024;
 
-/// Returns the bytes of stack that a function takes, with all that it calls.
+/// Returns the bytes of stack that a function uses, including the functions that it calls.
 ///
-/// `call` calls the function and returns its own [`pointer`], so that the frame of `call`, which
-/// holds the result, is not counted.
+/// `call` calls the function and returns its own [`pointer`]. So the frame of `call`, which contains
+/// the result of the function, is not counted.
 ///
 /// # Panics
-/// Panics if the function takes more than was painted.
+/// Panics if the function uses more than [`DEPTH`] words.
 #[inline(never)]
 pub(crate) fn used(call: &mut dyn FnMut() -> usize) -> usize {
     let top = pointer();
@@ -29,7 +30,7 @@ pub(crate) fn used(call: &mut dyn FnMut() -> usize) -> usize {
     // SAFETY: the loop above wrote these words.
     let painted = |depth: &usize| unsafe { word(*depth).read_volatile() } == PAINT;
     let left = (1..=DEPTH).rev().take_while(painted).count();
-    assert!(left > 0, "the call used more stack than was painted");
+    assert!(left > 0, "the call used more than 4 KiB of stack");
     caller - (top - 4 * (DEPTH - left))
 }
 

@@ -1,14 +1,14 @@
-//! Encodes the vector files as one table of bytes, for machines without room for JSON. Runs on the
-//! host.
+//! Encodes the vector files as one table of bytes, for devices with too little memory for JSON. Runs
+//! on the host.
 //!
 //! ```text
 //! texts | policies | decisions | keys | MACs | gates | outcomes
 //! ```
 //!
-//! A list begins with its length. A text begins with its length in bytes. All else is unsigned
-//! LEB128 numbers: seven bits per byte, the lowest first, and the eighth bit is set if more bytes
-//! follow. The other parts name a text, or any other bytes, by its index among the texts.
-//! `checks/src/table.rs` and `c/vectors.c` read the table.
+//! The table begins with a list of texts, each of which is its length in bytes and these bytes, in
+//! UTF-8 or not. The other parts are lists of cases, and refer to a text by its index. A list begins
+//! with its length. All numbers are unsigned LEB128: seven bits per byte, the lowest first, and the
+//! eighth bit is set if more bytes follow. `checks/src/table.rs` and `c/vectors.c` read the table.
 
 use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine, VerdictStep};
 use keytally_vectors::model;
@@ -28,7 +28,7 @@ const POLICY_ERRORS: [&str; 10] = [
     "too_many_bits",
 ];
 
-/// The minimum length of a pepper, in bytes. HMAC's vectors with shorter keys are left out.
+/// The minimum length of a pepper, in bytes. Vectors of HMAC with shorter keys are left out.
 const MIN_PEPPER_LEN: usize = 32;
 
 /// Returns the whole table.
@@ -188,9 +188,11 @@ fn verdict(table: &mut Table, step: &VerdictStep) {
     table.text(&step.body);
 }
 
+/// The table during encoding.
 #[derive(Default)]
 struct Table {
     texts: Vec<Vec<u8>>,
+    /// The encoded parts after the texts.
     rest: Vec<u8>,
 }
 
@@ -199,6 +201,7 @@ impl Table {
         write(&mut self.rest, number.into());
     }
 
+    /// Adds an operation. Unused arguments are 0.
     fn op(&mut self, op: u8, cost: u32, charged_at_ms: u64, actual: u32) {
         self.number(op);
         self.number(cost);
@@ -210,6 +213,7 @@ impl Table {
         self.bytes(text.as_bytes());
     }
 
+    /// Adds the index of these bytes among the texts, and adds them to the texts if they are new.
     fn bytes(&mut self, bytes: &[u8]) {
         let index = self.texts.iter().position(|text| text == bytes).unwrap_or_else(|| {
             self.texts.push(bytes.to_vec());
@@ -225,6 +229,7 @@ impl Table {
         }
     }
 
+    /// Returns the encoded table.
     fn finish(self) -> Vec<u8> {
         let mut bytes = Vec::new();
         write(&mut bytes, self.texts.len() as u64);
@@ -237,6 +242,7 @@ impl Table {
     }
 }
 
+/// Appends a number in LEB128.
 fn write(bytes: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         bytes.push(number as u8 | 0x80);

@@ -1,7 +1,7 @@
 //! The checks as a WebAssembly module that imports nothing.
 //!
-//! `run` runs them and returns the length of their output, which begins at `text()`. A panic traps;
-//! the output until then, with the panic's message, stays readable.
+//! `run` runs the checks and returns the length of their output, which begins at `text()`. A panic
+//! traps. The output before it, and the message of the panic, remain readable.
 #![no_std]
 
 use core::fmt::{self, Write as _};
@@ -13,6 +13,7 @@ use keytally_core::Line;
 static GATE: [Line; GATE_LINES] = [const { Line::new() }; GATE_LINES];
 static LIMITER: [Line; LIMITER_LINES] = [const { Line::new() }; LIMITER_LINES];
 
+/// The output, of which the first [`LEN`] bytes are written.
 static TEXT: [AtomicU8; 8192] = [const { AtomicU8::new(0) }; 8192];
 static LEN: AtomicUsize = AtomicUsize::new(0);
 
@@ -39,6 +40,7 @@ pub extern "C" fn len() -> usize {
     LEN.load(Relaxed)
 }
 
+/// Writes to [`TEXT`].
 struct Text;
 
 impl fmt::Write for Text {

@@ -1,4 +1,5 @@
-//! Reads the input as bytes, numbers and times. Zeros follow its end, so every input is valid.
+//! Reads the input as bytes, numbers and times. After its end, all bytes are 0, so every input is
+//! valid.
 
 /// The rest of the input.
 #[derive(Debug)]
@@ -13,6 +14,7 @@ impl<'a> Bytes<'a> {
         self.0.is_empty()
     }
 
+    /// Returns the rest without reading it.
     pub(crate) fn rest(&self) -> &'a [u8] {
         self.0
     }
@@ -30,10 +32,12 @@ impl<'a> Bytes<'a> {
         array
     }
 
+    /// Reads `len` bytes.
     pub(crate) fn take(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| self.byte()).collect()
     }
 
+    /// Reads a little-endian number of 64 bits.
     pub(crate) fn word(&mut self) -> u64 {
         u64::from_le_bytes(self.array())
     }
@@ -43,9 +47,9 @@ impl<'a> Bytes<'a> {
         usize::from(self.byte()) % bound
     }
 
-    /// Reads an index, and returns the element there.
-    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
+    /// Reads an index. Returns the element at this index.
+    pub(crate) fn pick<T: Copy>(&mut self, elements: &[T]) -> T {
+        elements[self.below(elements.len())]
     }
 
     /// Reads a cost: usually small, sometimes an extreme.
@@ -59,7 +63,8 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// A clock that the input steps forward. A reading may be late, within the tallies' tolerance.
+/// A clock that the input advances. A reading may be earlier than previous ones, within the tolerance
+/// of tallies for late times.
 #[derive(Debug)]
 pub(crate) struct Clock {
     /// The latest time so far, in milliseconds since the Unix epoch.
@@ -68,6 +73,8 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// Returns a clock at 2026-01-01, 00:00 UTC. The tolerance is the longest window, but at least 60
+    /// seconds.
     pub(crate) fn new(longest_window_s: u32) -> Self {
         Self {
             latest_ms: 1_767_225_600_000,
@@ -75,7 +82,7 @@ impl Clock {
         }
     }
 
-    /// Steps the clock, and returns the time that a caller reads.
+    /// Advances the clock or not. Returns the time that a caller reads, in milliseconds.
     pub(crate) fn read(&mut self, bytes: &mut Bytes<'_>) -> u64 {
         let step = u64::from(bytes.byte());
         let mut late = 0;

@@ -1,5 +1,5 @@
-//! The C library, called in any order with arguments that are wrong in every way that it can
-//! detect.
+//! The target `c_calls`: calls of the C library in any order, with arguments that are invalid in
+//! every way that the library can detect.
 
 use core::ffi::{c_char, c_int, c_void};
 use core::marker::PhantomData;
@@ -14,46 +14,50 @@ use keytally_ffi::{
 
 use crate::bytes::{Bytes, POLICIES};
 
-/// Lines of each of the two memories that tables are put into.
+/// The size of each of the two memories for tables, in lines.
 const LINES: usize = 96;
-/// Handles of each kind, some of which come to be in use.
+/// The number of handles of each kind. A call may use one before it is initialized.
 const HANDLES: usize = 3;
 const PEPPER: [u8; 32] = [9; 32];
 const NOW_MS: u64 = 1_767_225_600_000;
-/// The contents of an output before the call.
+/// The content of outputs before a call.
 const UNTOUCHED: u64 = 0xa5a5_a5a5_a5a5_a5a5;
 
-/// Memory of a C struct that holds a handle. Its address is unique and never changes.
+/// The memory of a handle, which is a C struct. It is larger than any handle, and its address never
+/// changes.
 struct HandleMemory<T>(*mut [u64; 128], PhantomData<T>);
 
 impl<T> HandleMemory<T> {
-    /// Returns memory filled with this word, which may be 0.
+    /// Returns memory in which every word is `filling`.
     fn new(filling: u64) -> Self {
         Self(Box::into_raw(Box::new([filling; 128])), PhantomData)
     }
 
-    fn at(&self) -> *mut T {
+    fn pointer(&self) -> *mut T {
         self.0.cast()
     }
 
-    /// As if C had copied one struct over another.
+    /// Copies another handle over this one, which a C program could do by mistake.
     fn copy_from(&self, other: &Self) {
-        // SAFETY: Both are boxes of this type, which live as long as the handles. They may be the
-        // same, as `copy` allows.
+        // SAFETY: Both pointers are to boxes of this type, which live as long as the handles. They
+        // may be equal, which `copy` allows.
         unsafe { core::ptr::copy(other.0, self.0, 1) };
     }
 }
 
 impl<T> Drop for HandleMemory<T> {
     fn drop(&mut self) {
-        // SAFETY: `new` made it from a box of this type, and nothing uses it afterwards.
+        // SAFETY: The pointer is that of the box in `new`, and is not used afterwards.
         drop(unsafe { Box::from_raw(self.0) });
     }
 }
 
-/// Makes calls on C's functions, in which pointers are NULL, misaligned or to something else, lengths are impossible, and handles
-/// are used before they are made, after they were closed, moved, or taken for the other kind. No call crashes, none finds a
-/// defect, and what fails writes nothing.
+/// Calls the functions of the C library with valid and invalid arguments.
+///
+/// Pointers may be NULL, misaligned or to memory of another kind. Lengths may exceed the address
+/// space. Handles may be uninitialized, closed, copied, or of the other kind.
+///
+/// No call crashes or returns `KT_INTERNAL`, and a call that fails writes no output.
 pub fn c_calls(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let filling = bytes.pick(&[0, UNTOUCHED, u64::MAX, 1]);
@@ -72,13 +76,14 @@ pub fn c_calls(bytes: &[u8]) {
         world.call(&mut bytes, &mut keys);
     }
     for gate in &world.gates {
-        keytally_ffi::kt_gate_close(handle(gate.at()));
+        keytally_ffi::kt_gate_close(handle(gate.pointer()));
     }
     for limiter in &world.limiters {
-        keytally_ffi::kt_limiter_close(handle(limiter.at()));
+        keytally_ffi::kt_limiter_close(handle(limiter.pointer()));
     }
 }
 
+/// The handles and memories that calls use.
 struct World<'m> {
     limiters: [HandleMemory<kt_limiter>; HANDLES],
     gates: [HandleMemory<kt_gate>; HANDLES],
@@ -86,7 +91,7 @@ struct World<'m> {
 }
 
 impl World<'_> {
-    /// One call, whatever comes of it.
+    /// Makes one call, and checks its outputs.
     fn call(&self, bytes: &mut Bytes<'_>, keys: &mut Vec<(kt_key, u64)>) {
         let call = bytes.below(32);
         let limiter = self.limiter(bytes);
@@ -111,11 +116,11 @@ impl World<'_> {
             .collect();
         let (api_key, api_key_len) = input(bytes, &api_key);
         let charge = [kt_charge { at_ms: now_ms, cost: bytes.cost(), reserved_: 0 }];
-        let charge = wrong(bytes, &charge);
+        let charge = maybe_wrong(bytes, &charge);
         let seed = [[bytes.byte(); 16]];
-        let seed = wrong(bytes, &seed);
+        let seed = maybe_wrong(bytes, &seed);
         let entropy = [[bytes.byte(); 24]];
-        let entropy = wrong(bytes, &entropy);
+        let entropy = maybe_wrong(bytes, &entropy);
         let new_key = [kt_new_key {
             env: c_text(b"live"),
             env_len: bytes.pick(&[4, 4, 3, 0, usize::MAX]),
@@ -125,27 +130,28 @@ impl World<'_> {
             account: 7,
             not_after_s: bytes.pick(&[0, 1, u32::MAX]),
         }];
-        let new_key = wrong(bytes, &new_key);
+        let new_key = maybe_wrong(bytes, &new_key);
         let plans =
             [kt_plan { name: c_text(b"default"), name_len: 7, policy: text, policy_len: text_len }];
         let config = [kt_gate_config {
-            plans: wrong(bytes, &plans),
+            plans: maybe_wrong(bytes, &plans),
             plans_len: bytes.pick(&[1, 1, 1, 0, usize::MAX]),
             prefix: c_text(b"kt"),
             prefix_len: bytes.pick(&[2, 2, 2, 0, 1]),
             size: bytes.pick(&[40, 40, 40, 39, u32::MAX]),
             keys: bytes.pick(&[5, 40, 0, u32::MAX]),
         }];
-        let config = wrong(bytes, &config);
-        let pepper = [kt_bytes { data: wrong(bytes, &PEPPER), len: bytes.pick(&[32, 32, 31, 0]) }];
+        let config = maybe_wrong(bytes, &config);
+        let pepper =
+            [kt_bytes { data: maybe_wrong(bytes, &PEPPER), len: bytes.pick(&[32, 32, 31, 0]) }];
         let (peppers, peppers_len) =
-            (wrong(bytes, &pepper), bytes.pick(&[1, 1, 1, 0, 5, usize::MAX]));
+            (maybe_wrong(bytes, &pepper), bytes.pick(&[1, 1, 1, 0, 5, usize::MAX]));
         let (memory, memory_len) = self.memory(bytes);
         let cost = bytes.cost();
         let request = [kt_request { size: bytes.pick(&[16, 16, 16, 8, u32::MAX]), cost, now_ms }];
-        let request = wrong(bytes, &request);
-        let mut answers = Answers::new();
-        let verdict = answers.verdict(bytes);
+        let request = maybe_wrong(bytes, &request);
+        let mut outputs = Outputs::new();
+        let verdict = outputs.verdict(bytes);
         use keytally_ffi as c;
         let status = match call {
             0 => c::kt_limiter_init(
@@ -200,7 +206,7 @@ impl World<'_> {
                 api_key_len,
                 new_key,
                 now_ms,
-                answers.number(bytes),
+                outputs.number(bytes),
             ),
             21 => {
                 let mut rotated = (kt_key { text: [0; KT_KEY_SIZE] }, key_id);
@@ -218,15 +224,15 @@ impl World<'_> {
                 c_text(b"default"),
                 bytes.pick(&[7, 0, 3, usize::MAX]),
             ),
-            24 => c::kt_gate_set_plan(gate, wrong(bytes, &plans)),
-            25 => self.look(gate, limiter, bytes, key_id, now_ms),
+            24 => c::kt_gate_set_plan(gate, maybe_wrong(bytes, &plans)),
+            25 => self.inspect(gate, limiter, bytes, key_id, now_ms),
             26 => {
                 c::kt_gate_close(gate);
                 c::kt_limiter_close(limiter);
                 kt_status::KT_OK
             }
             27 => {
-                // A copied struct, and a table that another writer changes.
+                // Copies handles, and changes the memory of a table.
                 self.gates[bytes.below(HANDLES)].copy_from(&self.gates[bytes.below(HANDLES)]);
                 self.limiters[bytes.below(HANDLES)].copy_from(&self.limiters[bytes.below(HANDLES)]);
                 let line = &self.memories[bytes.below(2)][bytes.below(LINES)];
@@ -247,12 +253,12 @@ impl World<'_> {
                 }),
             ),
         };
-        assert_ne!(status, kt_status::KT_INTERNAL, "call {call} found a defect");
-        answers.hold(status == kt_status::KT_OK);
+        assert_ne!(status, kt_status::KT_INTERNAL, "call {call} failed internally");
+        outputs.check(status == kt_status::KT_OK);
     }
 
-    /// Calls a function that reads a table or affects its clock.
-    fn look(
+    /// Calls a function that reads a table, or that selects or corrects its clock.
+    fn inspect(
         &self,
         gate: Handle<'_, kt_gate>,
         limiter: Handle<'_, kt_limiter>,
@@ -296,43 +302,47 @@ impl World<'_> {
         }
     }
 
+    /// Returns a handle of a limiter, or rarely an invalid one.
     fn limiter(&self, bytes: &mut Bytes<'_>) -> Handle<'_, kt_limiter> {
-        let right = self.limiters[bytes.below(HANDLES)].at();
+        let right = self.limiters[bytes.below(HANDLES)].pointer();
         handle(match bytes.byte() {
             0..=229 => right,
             230..=239 => core::ptr::null_mut(),
             240..=247 => right.wrapping_byte_add(1),
-            _ => self.gates[0].at().cast(),
+            _ => self.gates[0].pointer().cast(),
         })
     }
 
+    /// Returns a handle of a gate, or rarely an invalid one.
     fn gate(&self, bytes: &mut Bytes<'_>) -> Handle<'_, kt_gate> {
-        let right = self.gates[bytes.below(HANDLES)].at();
+        let right = self.gates[bytes.below(HANDLES)].pointer();
         handle(match bytes.byte() {
             0..=229 => right,
             230..=239 => core::ptr::null_mut(),
             240..=247 => right.wrapping_byte_add(4),
-            _ => self.limiters[0].at().cast(),
+            _ => self.limiters[0].pointer().cast(),
         })
     }
 
+    /// Returns the output for a handle of a limiter, or rarely an invalid one.
     fn new_limiter(&self, bytes: &mut Bytes<'_>) -> Out<'_, kt_limiter> {
         new(match bytes.byte() {
-            0..=239 => self.limiters[bytes.below(HANDLES)].at(),
+            0..=239 => self.limiters[bytes.below(HANDLES)].pointer(),
             240..=247 => core::ptr::null_mut(),
             _ => self.memories[0].as_ptr().cast_mut().cast(),
         })
     }
 
+    /// Returns the output for a handle of a gate, or rarely an invalid one.
     fn new_gate(&self, bytes: &mut Bytes<'_>) -> Out<'_, kt_gate> {
         new(match bytes.byte() {
-            0..=239 => self.gates[bytes.below(HANDLES)].at(),
+            0..=239 => self.gates[bytes.below(HANDLES)].pointer(),
             240..=247 => core::ptr::null_mut(),
             _ => self.memories[0].as_ptr().cast_mut().cast(),
         })
     }
 
-    /// One of the memories, or none, and a length that it has or that nothing can have.
+    /// Returns the memory for a table and its length, or rarely an invalid pointer or length.
     fn memory(&self, bytes: &mut Bytes<'_>) -> (Memory<'_>, usize) {
         let right = self.memories[bytes.below(2)].as_ptr().cast_mut().cast::<c_void>();
         let size = LINES * LINE_LEN;
@@ -344,25 +354,27 @@ impl World<'_> {
             230..=239 => (right, usize::MAX),
             _ => (right, isize::MAX.cast_unsigned() + 1),
         };
-        // SAFETY: It is NULL, misaligned, or one of the memories with a length that it has, or that is refused as
-        // impossible. They outlive the handles and are nothing but tables.
+        // SAFETY: The pointer is NULL, misaligned, or to one of the memories. The library rejects
+        // lengths that exceed the memory, since they exceed the address space. The memories outlive
+        // the handles, and are used only for tables.
         (unsafe { Memory::from_raw(pointer) }, len)
     }
 }
 
-/// Outputs of calls, and the check that a failed call did not write them.
-struct Answers {
+/// The outputs of a call.
+struct Outputs {
     verdict: kt_verdict,
     number: u64,
 }
 
-impl Answers {
+impl Outputs {
     fn new() -> Self {
         let mut verdict = untouched();
         verdict.now_ms = UNTOUCHED;
         Self { verdict, number: UNTOUCHED }
     }
 
+    /// Returns the output for a verdict, or rarely an invalid one.
     fn verdict(&mut self, bytes: &mut Bytes<'_>) -> Out<'static, kt_verdict> {
         let right = &raw mut self.verdict;
         new(match bytes.byte() {
@@ -372,12 +384,14 @@ impl Answers {
         })
     }
 
+    /// Returns the output for a number, or rarely NULL.
     fn number(&mut self, bytes: &mut Bytes<'_>) -> Out<'static, u64> {
         new(if bytes.byte() < 240 { &raw mut self.number } else { core::ptr::null_mut() })
     }
 
-    fn hold(&self, done: bool) {
-        if !done {
+    /// Asserts that a failed call wrote no output, and that a written verdict has header fields.
+    fn check(&self, succeeded: bool) {
+        if !succeeded {
             assert_eq!(
                 (self.verdict.now_ms, self.verdict.outcome.0, self.number),
                 (UNTOUCHED, 0xa5, UNTOUCHED)
@@ -397,29 +411,32 @@ impl Answers {
     }
 }
 
+/// Returns a verdict with an outcome that no call writes.
 fn untouched() -> kt_verdict {
-    let mut verdict: Box<[kt_verdict; 1]> = Box::new([keytally_zero()]);
+    let mut verdict: Box<[kt_verdict; 1]> = Box::new([written_verdict()]);
     verdict[0].outcome = Number(0xa5);
     verdict[0]
 }
 
-/// A verdict that the library wrote.
-fn keytally_zero() -> kt_verdict {
+/// Returns a verdict that the library wrote: that of a key that was sent twice.
+fn written_verdict() -> kt_verdict {
     let mut verdict = core::mem::MaybeUninit::<kt_verdict>::zeroed();
     let status = keytally_ffi::kt_verdict_duplicate_header(0, new(verdict.as_mut_ptr()));
     assert_eq!(status, kt_status::KT_OK);
-    // SAFETY: It was zeros, and every field of it is a number.
+    // SAFETY: The memory was zeroed, and every field is a number.
     unsafe { verdict.assume_init() }
 }
 
+/// Returns the information about a key with 0 in every field.
 fn zeroed_info() -> kt_key_info {
-    // SAFETY: Every field of it is a number.
+    // SAFETY: Every field is a number.
     unsafe { core::mem::zeroed() }
 }
 
-/// The response to a verdict that C may have written anything into.
+/// Calls a function that writes the response to a verdict. The fields of the verdict are arbitrary,
+/// since a C program can write them.
 fn respond(bytes: &mut Bytes<'_>) -> kt_status {
-    let mut verdict = keytally_zero();
+    let mut verdict = written_verdict();
     verdict.outcome = Number(bytes.byte() % 8);
     verdict.reason = Number(bytes.byte() % 12);
     verdict.quota_count = bytes.byte() % 6;
@@ -435,10 +452,10 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
     let len = bytes.pick(&[KT_HEADERS_SIZE, KT_HEADERS_SIZE, 100, 0]);
     let mut written = 0;
     let verdict = core::slice::from_ref(&verdict);
-    let at = new(buffer.as_mut_ptr());
+    let block = new(buffer.as_mut_ptr());
     let status = match bytes.byte() % 5 {
-        0 | 2 => keytally_ffi::kt_verdict_headers(right(verdict), at, len, output(&mut written)),
-        1 => keytally_ffi::kt_verdict_problem(right(verdict), at, len, output(&mut written)),
+        0 | 2 => keytally_ffi::kt_verdict_headers(right(verdict), block, len, output(&mut written)),
+        1 => keytally_ffi::kt_verdict_problem(right(verdict), block, len, output(&mut written)),
         3 => {
             let mut quota = core::mem::MaybeUninit::<kt_quota>::uninit();
             keytally_ffi::kt_verdict_quota(
@@ -452,7 +469,7 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
             let mut fields = [none; KT_MAX_FIELDS];
             let status = keytally_ffi::kt_verdict_fields(
                 right(verdict),
-                at,
+                block,
                 len,
                 new(fields.as_mut_ptr()),
                 bytes.pick(&[KT_MAX_FIELDS, KT_MAX_FIELDS, 5, 0]),
@@ -467,22 +484,25 @@ fn respond(bytes: &mut Bytes<'_>) -> kt_status {
     };
     assert!(
         status == kt_status::KT_OK || buffer.iter().all(|&byte| byte == 0x21),
-        "{status:?} wrote something"
+        "a call that failed with {status:?} wrote to the buffer"
     );
     status
 }
 
+/// A callback for listed keys.
 extern "C" fn visit(_: *mut c_void, info: In<'_, kt_key_info>) -> c_int {
     let _ = info;
     0
 }
 
+/// A callback for flaws.
 extern "C" fn flaw(_: *mut c_void, flaw: In<'_, kt_flaw>) {
     let _ = flaw;
 }
 
-/// The values, or a pointer that is none: NULL or, where that means something, misaligned.
-fn wrong<'v, T>(bytes: &mut Bytes<'_>, values: &'v [T]) -> In<'v, T> {
+/// Returns a pointer to the values, or rarely an invalid one: NULL or, if `T` has an alignment,
+/// misaligned.
+fn maybe_wrong<'v, T>(bytes: &mut Bytes<'_>, values: &'v [T]) -> In<'v, T> {
     let right = values.as_ptr();
     let pointer = match bytes.byte() {
         0..=239 => right,
@@ -490,30 +510,34 @@ fn wrong<'v, T>(bytes: &mut Bytes<'_>, values: &'v [T]) -> In<'v, T> {
         _ if align_of::<T>() > 1 => right.wrapping_byte_add(1),
         _ => core::ptr::null(),
     };
-    // SAFETY: It is NULL, misaligned, or these values, which live as long.
+    // SAFETY: The pointer is NULL, misaligned, or to these values, which live as long as the result.
     unsafe { In::from_raw(pointer) }
 }
 
+/// Returns a pointer to the values.
 fn right<T>(values: &[T]) -> In<'_, T> {
-    // SAFETY: These values live as long.
+    // SAFETY: These values live as long as the result.
     unsafe { In::from_raw(values.as_ptr()) }
 }
 
+/// Returns a pointer to a text for C.
 fn c_text(text: &[u8]) -> In<'_, c_char> {
-    // SAFETY: The text lives as long, and a character is a byte.
+    // SAFETY: The text lives as long as the result, and a character is a byte.
     unsafe { In::from_raw(text.as_ptr().cast()) }
 }
 
-/// Bytes and a length that they have, or that nothing can have.
+/// Returns a pointer to bytes and a length, either of which is rarely invalid.
 fn input<'v>(bytes: &mut Bytes<'_>, values: &'v [u8]) -> (In<'v, u8>, usize) {
-    (wrong(bytes, values), length(bytes, values.len()))
+    (maybe_wrong(bytes, values), length(bytes, values.len()))
 }
 
+/// Returns a pointer to a text for C and a length, either of which is rarely invalid.
 fn text<'v>(bytes: &mut Bytes<'_>, values: &'v [u8]) -> (In<'v, c_char>, usize) {
     let text = if bytes.byte() < 240 { c_text(values) } else { In::NULL };
     (text, length(bytes, values.len()))
 }
 
+/// Returns the length `len`, or less, or rarely one that exceeds the address space.
 fn length(bytes: &mut Bytes<'_>, len: usize) -> usize {
     match bytes.byte() {
         0..=219 => len,
@@ -523,18 +547,21 @@ fn length(bytes: &mut Bytes<'_>, len: usize) -> usize {
     }
 }
 
+/// Returns the pointer as a handle.
 fn handle<'h, T>(pointer: *mut T) -> Handle<'h, T> {
-    // SAFETY: It is NULL, misaligned, or part of the world's handle memory, which is larger than
-    // any handle and outlives the call. No other thread closes it meanwhile.
+    // SAFETY: The pointer is NULL, misaligned, or to a `HandleMemory`, which is larger than any
+    // handle and outlives the call. No other thread closes the handle.
     unsafe { Handle::from_raw(pointer) }
 }
 
+/// Returns the pointer as an output.
 fn new<'h, T>(pointer: *mut T) -> Out<'h, T> {
-    // SAFETY: It is NULL, misaligned, refused since it lies in the table's memory, or memory that
-    // nothing else uses during the call.
+    // SAFETY: The pointer is NULL, misaligned, to the memory of a table (which the library rejects),
+    // or to memory that is not used otherwise during the call.
     unsafe { Out::from_raw(pointer) }
 }
 
+/// Returns a variable as an output.
 fn output<T>(value: &mut T) -> Out<'_, T> {
     new(value)
 }

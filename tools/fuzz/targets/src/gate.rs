@@ -1,4 +1,5 @@
-//! A gate and its model: a list of keys, each with its secrets, its state and its tally.
+//! The target `gate_calls`: calls on a gate, compared with a model that is a list of keys, each with
+//! its secrets, its state and its tally.
 
 use keytally_core::{AdminError, IMPORTED_KEY_LEN};
 use keytally_core::{
@@ -9,9 +10,10 @@ use keytally_vectors::model::{self, Model};
 
 use crate::bytes::{Bytes, Clock};
 use crate::headers;
-use crate::limiter::{modeled, same, same_quotas};
+use crate::limiter::{assert_same, assert_same_quotas, modeled};
 
-/// Policies: of the two plans that a gate is created with, and a third that either may change to.
+/// Sets of three policies: those of the two plans of a gate, and a third. Each plan may change to
+/// each of them.
 const PLANS: &[[&str; 3]] = &[
     ["3/minute, 5/hour", "9/minute, 20/hour", "1/minute, 7/hour"],
     ["sliding 4/10s", "sliding 6/10s", "sliding 2/10s"],
@@ -20,7 +22,7 @@ const PLANS: &[[&str; 3]] = &[
 
 const PEPPERS: [[u8; 32]; 3] = [[1; 32], [2; 32], [3; 32]];
 
-/// Returns a time in Unix seconds. The clock of a run stays within `u32`.
+/// Returns the Unix second that is `after_s` seconds after `now_ms`. The clock stays within `u32`.
 fn unix_s(now_ms: u64, after_s: u32) -> u32 {
     u32::try_from(now_ms / 1000).unwrap().saturating_add(after_s)
 }
@@ -35,23 +37,28 @@ struct Known {
     key_id: KeyId,
     /// All texts that it ever had, the newest last.
     texts: Vec<String>,
+    /// The Unix second at which the previous secret expires, or 0.
     grace_until: u32,
+    /// The Unix second at which the key expires, or 0.
     not_after: u32,
     account: u32,
     plan: usize,
     revoked: bool,
-    /// Its record was reused for another key.
-    gone: bool,
+    /// Whether its record was reused for another key.
+    is_removed: bool,
+    /// Its tally.
     word: u64,
+    /// Charges that can be refunded.
     charges: Vec<Charge>,
 }
 
 impl Known {
+    /// Returns whether the key is revoked or expired.
     fn ended(&self, now_s: u64) -> bool {
         self.revoked || (self.not_after != 0 && now_s >= u64::from(self.not_after))
     }
 
-    /// The Unix second until which the previous secret is valid, or 0 if it is not.
+    /// Returns the Unix second until which the previous secret is valid, or 0 if it is not.
     fn previous_until(&self, now_s: u64) -> u32 {
         let expiry = if self.not_after == 0 { u32::MAX } else { self.not_after };
         if self.ended(now_s) || now_s >= u64::from(self.grace_until) {
@@ -67,6 +74,7 @@ const ENVS: [&str; 3] = ["live", "test", "dev"];
 
 const PLAN_NAMES: [&str; 2] = ["default", "pro"];
 
+/// A gate and its model.
 struct World<'m> {
     memory: &'m [Line],
     gate: Gate<&'m [Line]>,
@@ -75,9 +83,9 @@ struct World<'m> {
     plans: Vec<Model>,
     /// Whether a key of a foreign form was ever imported.
     imported: bool,
-    /// How many of [`PEPPERS`] the gate was opened with.
+    /// The number of [`PEPPERS`] with which the gate was opened.
     peppers: usize,
-    /// The number of words drawn so far.
+    /// The number of random words drawn so far, by which [`World::draw`] computes the next.
     drawn: u64,
 }
 
@@ -152,12 +160,13 @@ fn model_of(layout: &Layout, text: &str) -> Model {
 }
 
 impl World<'_> {
+    /// Reads the index of a key. Returns `None` if there is none.
     fn pick(&self, bytes: &mut Bytes<'_>) -> Option<usize> {
         let number = bytes.below(256);
         (!self.keys.is_empty()).then(|| number % self.keys.len())
     }
 
-    /// Returns entropy that never repeats: equal bytes would make equal keys.
+    /// Returns pseudo-random bytes that never repeat, since equal ones would give equal keys.
     fn draw(&mut self) -> [u8; 24] {
         let words = [0; 3].map(|_: u64| {
             self.drawn += 1;
@@ -169,7 +178,7 @@ impl World<'_> {
         words.concat().try_into().unwrap()
     }
 
-    /// Presents a key that was issued, or one that was not.
+    /// Checks a key that was issued: its newest or an older text, with or without a mistake.
     fn present(&mut self, bytes: &mut Bytes<'_>, now_ms: u64) {
         let kind = bytes.byte();
         let (cost, charge) = (bytes.cost(), kind & 0x80 == 0);
@@ -202,16 +211,19 @@ impl World<'_> {
         self.check(&text, cost, now_ms, charge);
     }
 
-    /// Returns what a check should find: a key's index, and the reason if the key is not valid any
-    /// more. If the text is not a key of the gate, the reason is the error.
+    /// Returns the expected result of a check: the index of the key, and the reason if the key is
+    /// revoked or expired.
+    ///
+    /// # Errors
+    /// The expected reason if the text is not that of a key.
     fn verify(&self, text: &[u8], now_ms: u64) -> Result<(usize, Option<Reason>), Reason> {
         let parsed = model::parse_key(text);
-        let mut there = self.keys.iter().enumerate().filter(|(_, key)| !key.gone);
+        let mut present = self.keys.iter().enumerate().filter(|(_, key)| !key.is_removed);
         let secrets = |key: &Known| {
             [1, 2].map(|back| Some(key.texts.get(key.texts.len().checked_sub(back)?)?.clone()))
         };
         let found = match &parsed {
-            Ok(parts) => match there.find(|(_, key)| key.key_id.number() == parts.key_id) {
+            Ok(parts) => match present.find(|(_, key)| key.key_id.number() == parts.key_id) {
                 None => return Err(Reason::Unknown),
                 Some((_, key))
                     if !secrets(key).iter().flatten().any(|secret| secret.as_bytes() == text) =>
@@ -229,10 +241,10 @@ impl World<'_> {
                 if !self.imported || !IMPORTED_KEY_LEN.contains(&text.len()) {
                     return Err(wrong);
                 }
-                let holds = |key: &Known| {
+                let has_text = |key: &Known| {
                     secrets(key).iter().flatten().any(|secret| secret.as_bytes() == text)
                 };
-                match there.find(|(_, key)| holds(key)) {
+                match present.find(|(_, key)| has_text(key)) {
                     Some((number, _)) => number,
                     None if wrong == Reason::Malformed => return Err(Reason::Unknown),
                     None => return Err(wrong),
@@ -253,6 +265,7 @@ impl World<'_> {
         ))
     }
 
+    /// Checks a text, or peeks unless `charge`, and compares the verdict with the model.
     fn check(&mut self, text: &[u8], cost: u32, now_ms: u64, charge: bool) {
         let now = Timestamp::from_unix_ms(now_ms);
         let verdict = if charge {
@@ -287,7 +300,7 @@ impl World<'_> {
         } else {
             model.peek(known.word, now_ms, cost)
         };
-        same(&verdict, &expected);
+        assert_same(&verdict, &expected);
         known.word = expected.next;
         if charge {
             known.charges.extend(verdict.charge());
@@ -320,13 +333,14 @@ impl World<'_> {
                 model.refund(known.word, modeled(charge), now_ms),
             ),
         };
-        assert_eq!(verdict.is_some(), !known.gone);
+        assert_eq!(verdict.is_some(), !known.is_removed);
         if let Some(verdict) = verdict {
             known.word = next;
-            same_quotas(&verdict, &model.peek(next, now_ms, 0));
+            assert_same_quotas(&verdict, &model.peek(next, now_ms, 0));
         }
     }
 
+    /// Reads the attributes of a new key. Returns them and the index of its plan.
     fn new_key(bytes: &mut Bytes<'_>, latest_ms: u64) -> (NewKey<'static>, usize) {
         let plan = bytes.below(2);
         let not_after = match bytes.byte() {
@@ -342,10 +356,11 @@ impl World<'_> {
         )
     }
 
+    /// Adds a key to the model, and marks the key whose record it reused.
     fn add(&mut self, key_id: KeyId, text: String, new: &NewKey<'_>, plan: usize, latest_ms: u64) {
         // If a record was reused for the new key, its old key had ended and counted in no window.
         let now_s = latest_ms / 1000;
-        for known in self.keys.iter_mut().filter(|known| !known.gone) {
+        for known in self.keys.iter_mut().filter(|known| !known.is_removed) {
             if self.gate.key(known.key_id, Timestamp::from_unix_ms(latest_ms)).is_none() {
                 assert!(known.ended(now_s), "{} was valid", known.key_id);
                 assert!(
@@ -353,7 +368,7 @@ impl World<'_> {
                     "{} had counts",
                     known.key_id
                 );
-                known.gone = true;
+                known.is_removed = true;
             }
         }
         // A key that lost its record may be imported again.
@@ -366,7 +381,7 @@ impl World<'_> {
             account: new.account,
             plan,
             revoked: false,
-            gone: false,
+            is_removed: false,
             word: self.plans[plan].reset(0, latest_ms),
             charges: Vec::new(),
         });
@@ -389,9 +404,10 @@ impl World<'_> {
                 self.add(key_id, key.expose().to_owned(), &new, plan, latest_ms);
             }
             Err(AdminError::Full { keys }) => {
-                let there: Vec<&Known> = self.keys.iter().filter(|known| !known.gone).collect();
-                assert_eq!(there.len(), usize::try_from(keys).unwrap());
-                for known in there {
+                let present: Vec<&Known> =
+                    self.keys.iter().filter(|known| !known.is_removed).collect();
+                assert_eq!(present.len(), usize::try_from(keys).unwrap());
+                for known in present {
                     let needed = !known.ended(latest_ms / 1000)
                         || !self.plans[known.plan].is_reusable(known.word, latest_ms);
                     assert!(needed, "the record of {} was reusable", known.key_id);
@@ -440,8 +456,8 @@ impl World<'_> {
                 self.add(key_id, text, &new, plan, latest_ms);
             }
             Err(AdminError::AlreadyImported(key_id)) => {
-                let there = |known: &Known| known.key_id == key_id && !known.gone;
-                assert!(self.keys.iter().any(there));
+                let is_imported = |known: &Known| known.key_id == key_id && !known.is_removed;
+                assert!(self.keys.iter().any(is_imported));
             }
             Err(AdminError::NoRoomToImport) => assert_eq!(present, None),
             Err(error) => panic!("{error}"),
@@ -468,12 +484,12 @@ impl World<'_> {
             now,
         ) {
             Ok(new) => {
-                assert!(!known.gone && !known.revoked && (until == 0 || force));
+                assert!(!known.is_removed && !known.revoked && (until == 0 || force));
                 assert_eq!(parse_key(new.expose().as_bytes()).unwrap().id, known.key_id);
                 known.texts.push(new.expose().to_owned());
                 known.grace_until = grace_until;
             }
-            Err(AdminError::NoSuchKey(_)) => assert!(known.gone),
+            Err(AdminError::NoSuchKey(_)) => assert!(known.is_removed),
             Err(AdminError::Revoked(_)) => assert!(known.revoked),
             Err(AdminError::InGrace { until: reported, .. }) => {
                 assert!(!force && Some(reported) == timestamp(until));
@@ -486,7 +502,7 @@ impl World<'_> {
         let Some(key) = self.pick(bytes) else { return };
         let known = &mut self.keys[key];
         let revoked = self.gate.administer().unwrap().revoke(known.key_id);
-        assert_eq!(revoked.is_ok(), !known.gone);
+        assert_eq!(revoked.is_ok(), !known.is_removed);
         known.revoked = true;
     }
 
@@ -495,13 +511,14 @@ impl World<'_> {
         let (known, plan) = (&mut self.keys[key], bytes.below(2));
         match self.gate.administer().unwrap().assign(known.key_id, PLAN_NAMES[plan]) {
             Ok(()) => known.plan = plan,
-            Err(AdminError::NoSuchKey(_)) => assert!(known.gone),
+            Err(AdminError::NoSuchKey(_)) => assert!(known.is_removed),
             Err(AdminError::Revoked(_)) => assert!(known.revoked),
             Err(error) => panic!("{error}"),
         }
     }
 
-    /// Reopens the gate, perhaps with another pepper. It keeps the older ones, which keys may need.
+    /// Reopens the gate, perhaps with one more pepper. The older peppers remain, since keys may need
+    /// them.
     fn reopen(&mut self, bytes: &mut Bytes<'_>) {
         self.peppers = (self.peppers + bytes.below(2)).min(PEPPERS.len());
         let peppers = Peppers::new(&PEPPERS[..self.peppers]).unwrap();
@@ -514,8 +531,8 @@ impl World<'_> {
         let mut listed = 0;
         for info in self.gate.list(now) {
             listed += 1;
-            let there = |known: &&Known| known.key_id == info.key_id && !known.gone;
-            let known = self.keys.iter().find(there).expect("a key that was issued");
+            let is_listed = |known: &&Known| known.key_id == info.key_id && !known.is_removed;
+            let known = self.keys.iter().find(is_listed).expect("a key that was issued");
             assert_eq!((info.account, usize::from(info.plan)), (known.account, known.plan));
             let until = known.previous_until(latest_ms / 1000);
             assert_eq!(
@@ -531,7 +548,7 @@ impl World<'_> {
             let remaining = expected.quotas.iter().map(|quota| quota.remaining);
             assert!(info.quotas.iter().map(|quota| quota.remaining).eq(remaining));
         }
-        assert_eq!(listed, self.keys.iter().filter(|known| !known.gone).count());
+        assert_eq!(listed, self.keys.iter().filter(|known| !known.is_removed).count());
         self.gate.verify(now, |flaw| panic!("{flaw}"));
         let mut administrator = self.gate.administer().unwrap();
         assert!(!administrator.has_recovered());

@@ -1,4 +1,4 @@
-//! Header fields of verdicts, compared with the model's and parsed field by field.
+//! The target `headers`: the header fields of verdicts, compared with those of the model and parsed.
 
 use keytally_core::MAX_HEADERS_LEN;
 use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp, Verdict};
@@ -43,8 +43,10 @@ pub fn headers(bytes: &[u8]) {
 
 /// Compares the status, fields and body of a verdict with the model, and checks their syntax.
 pub(crate) fn check_http(verdict: &Verdict) {
-    let outcome =
-        *model::Outcome::ALL.iter().find(|it| it.value() == verdict.outcome() as u32).unwrap();
+    let outcome = *model::Outcome::ALL
+        .iter()
+        .find(|other| other.value() == verdict.outcome() as u32)
+        .unwrap();
     let quotas: Vec<QuotaState> = verdict
         .quotas()
         .iter()

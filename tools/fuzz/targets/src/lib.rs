@@ -1,6 +1,7 @@
-//! Fuzz targets: functions that turn bytes into a text or a sequence of calls.
+//! Fuzz targets: functions that interpret bytes as a text or as a sequence of calls.
 //!
-//! A target panics if the core and the slow model differ, or if a guarantee is broken.
+//! A target panics if the core differs from the reference model, or if a guarantee is broken. The
+//! model, `keytally_vectors::model`, is a second implementation that is slow and simple.
 //! `tools/fuzz/fuzz_targets` calls the targets from libFuzzer. `tests/corpus.rs` calls them with
 //! the inputs in `tools/fuzz/corpus`, with any toolchain.
 //!

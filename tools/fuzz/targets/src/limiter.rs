@@ -1,4 +1,5 @@
-//! A limiter and its model: a tally for each subject, without a table.
+//! The target `limiter_calls`: calls on a limiter, compared with a model that has a tally for each
+//! subject and no table.
 
 use keytally_core::BUCKET_SLOTS;
 use keytally_core::{Charge, Limiter, Line, Outcome, Policy, Timestamp, Verdict};
@@ -11,14 +12,16 @@ const SUBJECTS: usize = 48;
 
 /// The model of a subject.
 #[derive(Default)]
-struct Known {
+struct ModelSubject {
+    /// Its tally.
     word: u64,
+    /// Charges that can be refunded.
     charges: Vec<Charge>,
 }
 
 /// Compares calls on a small limiter with a model of each subject.
 ///
-/// There may be more subjects than slots, so that slots are reused and the table is full at times.
+/// There may be more subjects than slots. Then slots are reused, and the table may be full.
 pub fn limiter_calls(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
     let policy: Policy = bytes.pick(POLICIES).parse().unwrap();
@@ -32,7 +35,7 @@ pub fn limiter_calls(bytes: &[u8]) {
         Limiter::attach(&memory[..]).unwrap(),
     ];
     let mut clock = Clock::new(policy.quotas().last().unwrap().window.seconds());
-    let mut known: Vec<Known> = (0..SUBJECTS).map(|_| Known::default()).collect();
+    let mut known: Vec<ModelSubject> = (0..SUBJECTS).map(|_| ModelSubject::default()).collect();
     for _ in 0..256 {
         if bytes.is_empty() {
             break;
@@ -44,58 +47,58 @@ pub fn limiter_calls(bytes: &[u8]) {
         let now_ms = clock.read(&mut bytes);
         let now = Timestamp::from_unix_ms(now_ms);
         // The slot of an expired tally may have been reused for another subject.
-        let may_be_reused = |known: &Known| model.is_reusable(known.word, clock.latest_ms);
-        let these = &mut known[subject];
+        let may_be_reused = |known: &ModelSubject| model.is_reusable(known.word, clock.latest_ms);
+        let subject = &mut known[subject];
         match (call >> 1) % 8 {
             0..=3 => {
                 let cost = bytes.cost();
                 let verdict = limiter.check(&name, cost, now);
                 headers::check_http(&verdict);
                 if verdict.outcome() == Outcome::Full {
-                    assert!(may_be_reused(these), "a subject with a slot got no slot");
+                    assert!(may_be_reused(subject), "a subject with a slot got no slot");
                     let taken =
                         known.iter().filter(|known| !model.is_reusable(known.word, now_ms)).count();
                     assert!(taken >= BUCKET_SLOTS, "full with {taken} live subjects");
                     continue;
                 }
-                let expected = model.check(these.word, now_ms, cost);
-                same(&verdict, &expected);
-                these.word = expected.next;
+                let expected = model.check(subject.word, now_ms, cost);
+                assert_same(&verdict, &expected);
+                subject.word = expected.next;
                 if let Some(charge) = verdict.charge() {
-                    these.charges.push(charge);
+                    subject.charges.push(charge);
                 }
             }
             4 => {
                 let cost = bytes.cost();
                 let verdict = limiter.peek(&name, cost, now);
                 headers::check_http(&verdict);
-                same(&verdict, &model.peek(these.word, now_ms, cost));
+                assert_same(&verdict, &model.peek(subject.word, now_ms, cost));
             }
             5 => {
-                let Some(charge) = these.charges.pop() else { continue };
+                let Some(charge) = subject.charges.pop() else { continue };
                 let verdict = limiter.refund(&name, charge, now);
-                these.word = model.refund(these.word, modeled(charge), now_ms);
-                same_quotas(&verdict, &model.peek(these.word, now_ms, 0));
+                subject.word = model.refund(subject.word, modeled(charge), now_ms);
+                assert_same_quotas(&verdict, &model.peek(subject.word, now_ms, 0));
             }
             6 => {
-                let Some(charge) = these.charges.pop() else { continue };
+                let Some(charge) = subject.charges.pop() else { continue };
                 let actual = bytes.cost();
                 let verdict = limiter.settle(&name, charge, actual, now);
                 if verdict.outcome() == Outcome::Full {
-                    assert!(may_be_reused(these));
+                    assert!(may_be_reused(subject));
                     continue;
                 }
-                let expected = model.settle(these.word, modeled(charge), actual, now_ms);
+                let expected = model.settle(subject.word, modeled(charge), actual, now_ms);
                 assert_eq!(verdict.uncharged(), expected.uncharged);
-                these.word = expected.next;
-                same_quotas(&verdict, &model.peek(these.word, now_ms, 0));
+                subject.word = expected.next;
+                assert_same_quotas(&verdict, &model.peek(subject.word, now_ms, 0));
             }
             // A reset writes a stamp only if the subject has a slot, which the model cannot know.
-            _ if may_be_reused(these) => {}
+            _ if may_be_reused(subject) => {}
             _ => {
                 let verdict = limiter.reset(&name, now);
-                these.word = model.reset(these.word, now_ms);
-                same_quotas(&verdict, &model.peek(these.word, now_ms, 0));
+                subject.word = model.reset(subject.word, now_ms);
+                assert_same_quotas(&verdict, &model.peek(subject.word, now_ms, 0));
             }
         }
     }
@@ -106,22 +109,24 @@ pub fn limiter_calls(bytes: &[u8]) {
     );
 }
 
+/// Returns the charge in the type of the model.
 pub(crate) fn modeled(charge: Charge) -> model::Charge {
     model::Charge { cost: charge.cost, at_ms: charge.at.unix_ms() }
 }
 
 /// Asserts that the verdict is the decision of the model.
-pub(crate) fn same(verdict: &Verdict, expected: &model::Decision) {
+pub(crate) fn assert_same(verdict: &Verdict, expected: &model::Decision) {
     assert_eq!(verdict.outcome().as_str(), expected.outcome.name());
     assert_eq!(verdict.retry_at().map(|at| i128::from(at.unix_ms())), expected.retry_at_ms);
     assert_eq!(verdict.retry_after_s().map(u64::from), expected.retry_after_s);
     if let Some(charge) = verdict.charge() {
         assert_eq!(i128::from(charge.at.unix_ms()), expected.time_ms);
     }
-    same_quotas(verdict, expected);
+    assert_same_quotas(verdict, expected);
 }
 
-pub(crate) fn same_quotas(verdict: &Verdict, expected: &model::Decision) {
+/// Asserts that the quotas of the verdict are those of the model.
+pub(crate) fn assert_same_quotas(verdict: &Verdict, expected: &model::Decision) {
     let real = verdict.quotas().iter().map(|quota| model::QuotaState {
         limit: quota.limit,
         remaining: quota.remaining,

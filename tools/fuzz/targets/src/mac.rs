@@ -1,4 +1,5 @@
-//! MACs of keys and other texts under peppers of any length, compared with the crate `hmac`.
+//! The target `mac`: MACs of keys and other texts, compared with the crate `hmac`. Peppers have
+//! various lengths.
 
 use hmac::{Hmac, KeyInit, Mac};
 use keytally_core::MIN_PEPPER_LEN;
@@ -7,13 +8,14 @@ use sha2::Sha256;
 
 use crate::bytes::Bytes;
 
-/// The range of pepper lengths. HMAC hashes a key of more than 64 bytes first.
-const MORE_PEPPER: usize = 128;
+/// The number of different pepper lengths. They exceed 64 bytes, beyond which HMAC hashes its key
+/// first.
+const PEPPER_LENGTHS: usize = 128;
 
-/// Compares MACs under a pepper: of a key of Keytally's form, of a foreign key, or of any text.
+/// Compares the MAC of a key of Keytally, of a foreign key, or of any text, under a pepper.
 pub fn mac(bytes: &[u8]) {
     let mut bytes = Bytes::new(bytes);
-    let pepper_len = MIN_PEPPER_LEN + bytes.below(MORE_PEPPER);
+    let pepper_len = MIN_PEPPER_LEN + bytes.below(PEPPER_LENGTHS);
     let kind = bytes.below(3);
     let pepper = bytes.take(pepper_len);
     match kind {
@@ -22,18 +24,18 @@ pub fn mac(bytes: &[u8]) {
             let (prefix, env) = (bytes.pick(&names), bytes.pick(&names[..3]));
             let id = KeyId::from_number(bytes.word().max(1)).unwrap();
             let key = Key::mint(prefix, env, id, &bytes.array()).unwrap();
-            agree(&pepper, key.expose().as_bytes());
+            assert_same_mac(&pepper, key.expose().as_bytes());
         }
         1 => {
             let len = 16 + bytes.below(241);
-            agree(&pepper, &bytes.take(len));
+            assert_same_mac(&pepper, &bytes.take(len));
         }
-        _ => agree(&pepper, bytes.rest()),
+        _ => assert_same_mac(&pepper, bytes.rest()),
     }
 }
 
 /// Asserts that the core and the crate `hmac` return the same MAC.
-fn agree(pepper: &[u8], message: &[u8]) {
+fn assert_same_mac(pepper: &[u8], message: &[u8]) {
     let mut reference = Hmac::<Sha256>::new_from_slice(pepper).unwrap();
     reference.update(message);
     let expected: [u8; 32] = reference.finalize().into_bytes().into();

@@ -1,4 +1,5 @@
-//! Tables with arbitrary content: valid tables that are then damaged, or the input itself.
+//! The target `open_bytes`: calls on tables with arbitrary content. A table is a valid one that is
+//! then damaged, or the input itself.
 
 use keytally_core::{
     Charge, Entropy, Gate, GateConfig, Key, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan,
@@ -33,6 +34,7 @@ pub fn open_bytes(bytes: &[u8]) {
     }
 }
 
+/// Returns empty memory.
 fn lines(count: usize) -> Vec<Line> {
     (0..count).map(|_| Line::new()).collect()
 }
@@ -116,6 +118,7 @@ fn damage(memory: &[Line], bytes: &mut Bytes<'_>) {
     }
 }
 
+/// Makes every call on a limiter.
 fn call_limiter(limiter: &Limiter<&[Line]>, bytes: &mut Bytes<'_>) {
     let _ = (limiter.policy(), limiter.capacity());
     for _ in 0..32 {
@@ -138,6 +141,7 @@ fn call_limiter(limiter: &Limiter<&[Line]>, bytes: &mut Bytes<'_>) {
     }
 }
 
+/// Makes every call on a gate. `keys` are the keys that were issued.
 fn call_gate(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>) {
     let forged = |key_id: u64| {
         model::encode_key(&model::Key {
@@ -179,6 +183,7 @@ fn call_gate(gate: &Gate<&[Line]>, keys: &[(Key, KeyId)], bytes: &mut Bytes<'_>)
     }
 }
 
+/// Makes one change as an administrator.
 fn administer(gate: &Gate<&[Line]>, bytes: &mut Bytes<'_>, now: Timestamp) {
     // Fails if the table's content says that another administrator is active.
     drop(gate.administer());
@@ -213,6 +218,7 @@ fn administer(gate: &Gate<&[Line]>, bytes: &mut Bytes<'_>, now: Timestamp) {
     }
 }
 
+/// Reads a time in Unix milliseconds, which is often plausible.
 fn time(bytes: &mut Bytes<'_>) -> u64 {
     let base = 1_767_225_600_000u64;
     match bytes.byte() {

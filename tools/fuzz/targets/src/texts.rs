@@ -1,4 +1,4 @@
-//! Policies and keys, each parsed by the core and by the model.
+//! The targets `policy` and `key`: texts that both the core and the model parse.
 
 use keytally_core::{
     Hint, Key, KeyId, Name, ParseKeyError, ParsePolicyErrorKind, Policy, parse_key,
@@ -46,7 +46,8 @@ pub fn policy(bytes: &[u8]) {
     }
 }
 
-/// Parses the bytes as a key, then a key made of them, then that key with one mistake.
+/// Parses the bytes as a key. Then creates a key from the bytes, and parses it without and with a
+/// mistake.
 pub fn key(bytes: &[u8]) {
     read_key(bytes);
     let mut bytes = Bytes::new(bytes);
@@ -82,7 +83,7 @@ pub fn key(bytes: &[u8]) {
     read_key(&wrong);
 }
 
-/// Parses a text with both parsers, and returns whether it is a key.
+/// Parses a text with both parsers and compares the results. Returns whether it is a key.
 fn read_key(text: &[u8]) -> bool {
     let hint = Hint::new(text).to_string();
     // At most 16 bytes of names, the ellipsis, and the last four characters.

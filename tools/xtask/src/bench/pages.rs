@@ -1,4 +1,4 @@
-//! The results as tables.
+//! The pages and tables with the results.
 
 use core::fmt::Write as _;
 use std::fs;
@@ -9,7 +9,8 @@ use super::plots::Plot;
 use super::results::{Apart, Group, Results, Table};
 use super::targets;
 
-/// A page that a measurement writes, or parts of one between two marks.
+/// The path of a page, and a function that returns its new content from the results and the old
+/// content. Some pages are generated only between two marks.
 type Page = (&'static str, fn(&Results, &str) -> Result<String>);
 
 const PAGES: &[Page] = &[
@@ -22,12 +23,12 @@ const PAGES: &[Page] = &[
         between_marks(&page, "projection", &projection(results)?)
     }),
     ("README.md", |results, old| between_marks(old, "speed", &speed(results)?)),
-    ("docs/speed-size.svg", |results, _| Ok(Plot::of_sizes(results)?.svg())),
-    ("docs/speed-threads.svg", |results, _| Ok(Plot::of_threads(results)?.svg())),
-    ("docs/speed-flood.svg", |results, _| Ok(Plot::of_floods(results)?.svg())),
+    ("docs/speed-size.svg", |results, _| Ok(Plot::by_size(results)?.svg())),
+    ("docs/speed-threads.svg", |results, _| Ok(Plot::by_threads(results)?.svg())),
+    ("docs/speed-flood.svg", |results, _| Ok(Plot::of_new_subjects(results)?.svg())),
 ];
 
-/// Writes those that are not what they must be.
+/// Writes the pages whose content changes.
 pub(crate) fn write(results: &Results) -> Result<()> {
     for (path, page) in PAGES {
         let old = fs::read_to_string(path).unwrap_or_default();
@@ -40,7 +41,7 @@ pub(crate) fn write(results: &Results) -> Result<()> {
     Ok(())
 }
 
-/// Puts a text between two marks of a page that is else written by hand.
+/// Replaces the text between the two marks `name` of a page.
 fn between_marks(page: &str, name: &str, text: &str) -> Result<String> {
     let marks = [
         format!("<!-- {name}: written by `cargo xtask bench` -->\n"),
@@ -54,9 +55,11 @@ fn between_marks(page: &str, name: &str, text: &str) -> Result<String> {
 
 fn results_page(results: &Results) -> Result<String> {
     let mut page = format!(
-        "<!-- Written by `cargo xtask bench`. -->\n# Results\n\n[PERFORMANCE.md](../docs/PERFORMANCE.md) says how \
-         they were measured. Figures are medians; the factor behind one compares its row with the \
-         first, within rounds.\n\n{}\n## Targets\n\n{}",
+        "<!-- Written by `cargo xtask bench`. -->\n# Results\n\n\
+         [PERFORMANCE.md](../docs/PERFORMANCE.md) describes how they were measured. In a turn, one\n\
+         implementation runs alone. A round is one turn of each. Figures are medians over the rounds. The\n\
+         factor in parentheses is the median ratio to the first row in the same round.\n\n\
+         {}\n## Targets\n\n{}",
         measurement(results),
         targets::table(results)?
     );
@@ -67,10 +70,11 @@ fn results_page(results: &Results) -> Result<String> {
     Ok(page)
 }
 
-/// When, where and how.
+/// Returns the circumstances of the measurement as a table.
 fn measurement(results: &Results) -> String {
     format!(
-        "| | |\n|---|---|\n| machine | {} |\n| load before | {:.1} |\n| date | {} |\n| commit | {} |\n| compiler | {} |\n\
+        "| | |\n|---|---|\n| machine | {} |\n| runnable threads in the minute before | {:.1} |\n\
+         | date | {} |\n| commit | {} |\n| compiler | {} |\n\
          | turns of each implementation | {} of {} ms |\n",
         results.machine,
         results.load,
@@ -82,7 +86,8 @@ fn measurement(results: &Results) -> String {
     )
 }
 
-/// Rows that do the same work, and whether a clock was read in it.
+/// Returns the table of the README: implementations of the same work, with and without reading a
+/// clock.
 fn speed(results: &Results) -> Result<String> {
     let (limiter, gate) = (results.table("limiter/uniform")?, results.table("gate/uniform")?);
     let mut text =
@@ -110,14 +115,14 @@ fn speed(results: &Results) -> Result<String> {
     Ok(text)
 }
 
-/// What a check is made of.
+/// Returns the table of the parts of a check.
 fn bounds(results: &Results) -> Result<String> {
     let (limiter, gate) = (results.table("limiter/uniform")?, results.table("gate/uniform")?);
     let lines = results.table("lines/check")?;
     let mut text = "| nanoseconds | 1 | 1,000 | 1,000,000 |\n|---|---:|---:|---:|\n".to_owned();
     for (label, table, row) in [
         ("`Limiter::check`", limiter, "keytally"),
-        ("without its hash", limiter, "keytally, subject hashed before"),
+        ("`Limiter::check` without its hash", limiter, "keytally, subject hashed before"),
         (
             "a bare compare-exchange loop and the hash",
             limiter,
@@ -128,7 +133,7 @@ fn bounds(results: &Results) -> Result<String> {
         ("two dependent compressions", gate, "two dependent compressions alone"),
         ("reading the key", gate, "reading the key alone"),
         (
-            "a load of a random line, of 64 bytes for each",
+            "a load of a random cache line from a table of 64 bytes per key",
             gate,
             "a dependent load of a line of as many",
         ),
@@ -141,17 +146,17 @@ fn bounds(results: &Results) -> Result<String> {
         }
         text += "\n";
     }
-    let [of_limiter, of_gate] =
+    let [limiter_lines, gate_lines] =
         ["Limiter::check", "Gate::check"].map(|row| lines.figure(row, "a check"));
     text += &format!(
-        "\nA check of a limiter brings {} cache lines from memory when no cache holds the table, one of a gate {}.\n",
-        number(of_limiter?),
-        number(of_gate?)
+        "\nIf no cache holds the table, `Limiter::check` reads {} cache lines from memory, and `Gate::check` {}.\n",
+        number(limiter_lines?),
+        number(gate_lines?)
     );
     Ok(text)
 }
 
-/// What the instructions of a check are for.
+/// Returns the table of the instructions of a check by part.
 fn profile(results: &Results) -> Result<String> {
     let table = results.table("lines/parts")?;
     let mut text = format!(
@@ -169,7 +174,7 @@ fn profile(results: &Results) -> Result<String> {
     Ok(text)
 }
 
-/// What follows for machines that were not measured.
+/// Returns the tables of estimates for more cores and larger tables. Estimates are in italics.
 fn projection(results: &Results) -> Result<String> {
     let (many, one) = (results.table("contention/many")?, results.table("contention/one")?);
     let denied = results.table("contention/denied")?;
@@ -179,9 +184,9 @@ fn projection(results: &Results) -> Result<String> {
     let load = gate.figure("a dependent load of a line of as many", "1,000,000")?;
     let millions = |ns: f64, cores: f64| number(1000.0 * cores / ns);
     let each = many.figure(ours, "2 threads")?;
-    let mut text = "| millions of checks a second | 1 core | 2 cores | 16 cores | 64 cores |\n|---|---:|---:|---:|---:|\n".to_owned();
+    let mut text = "| millions of checks per second | 1 core | 2 cores | 16 cores | 64 cores |\n|---|---:|---:|---:|---:|\n".to_owned();
     text += &format!(
-        "| each its own subjects, admitted | {} | {} | *{}* | *{}* |\n",
+        "| own subjects for each core, admitted | {} | {} | *{}* | *{}* |\n",
         millions(many.figure(ours, "1 thread")?, 1.0),
         millions(each, 2.0),
         millions(each, 16.0),
@@ -200,26 +205,31 @@ fn projection(results: &Results) -> Result<String> {
         millions(each, 16.0),
         millions(each, 64.0)
     );
-    text += "\n| 100 million | memory | nanoseconds a check |\n|---|---:|---:|\n";
+    text += "\n| 100 million | memory | nanoseconds per check |\n|---|---:|---:|\n";
     for (label, table, row, bytes) in [
         ("subjects in a limiter", limiter, "Limiter::check", "keytally"),
-        ("keys in a gate, which takes two gates", gate, "Gate::check", "a key of a gate"),
+        (
+            "keys in two gates, which have at most 2^26 keys each",
+            gate,
+            "Gate::check",
+            "a key of a gate",
+        ),
     ] {
         let bytes = results.table("flood/memory")?.figure(bytes, "bytes each")?;
-        // The page tables of so much memory are in no cache either: a line for each line.
+        // Page tables of that size are in no cache either, so each cache line costs a second one.
         let ns = table.figure(ours, "1,000,000")? + lines.figure(row, "a check")? * load;
         text += &format!("| {label} | *{:.1} GB* | *{}* |\n", bytes / 10.0, number(ns));
     }
     Ok(text)
 }
 
-/// The tables of a group.
+/// Returns the tables of a group.
 pub(crate) fn group(group: &Group) -> String {
     let mut text = format!("## {}\n", group.group);
     if let Some(Apart { load, date, commit }) = &group.apart {
         let _ = write!(
             text,
-            "\nMeasured apart, on {date} at commit {commit}; load before {load:.1}.\n"
+            "\nMeasured separately, on {date} at commit {commit}, with {load:.1} runnable threads in the minute before.\n"
         );
     }
     for table in &group.tables {
@@ -229,7 +239,7 @@ pub(crate) fn group(group: &Group) -> String {
     text
 }
 
-/// A table; the first row is what the others are compared with.
+/// Returns a table whose other rows are compared with the first.
 fn table(table: &Table) -> String {
     let mut text = format!("### {}\n\n{}\n\n| {} |", table.title, table.about, table.unit);
     for column in &table.columns {
@@ -256,7 +266,7 @@ fn table(table: &Table) -> String {
     text + "\n"
 }
 
-/// A figure, with at least three significant digits.
+/// Formats a figure with at least three significant digits.
 pub(crate) fn number(figure: f64) -> String {
     if figure.abs() < 10.0 {
         return format!("{figure:.2}");
@@ -281,9 +291,8 @@ mod tests {
 
     use super::*;
 
-    /// Nothing on them is typed by hand.
     #[test]
-    fn every_page_is_what_was_measured() {
+    fn generated_pages_match_the_results() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
         let results = Results::load(root).unwrap();
         for (path, page) in PAGES {
@@ -296,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_outside_of_the_marks_stays() {
+    fn text_outside_of_the_marks_is_kept() {
         let page =
             "by hand\n<!-- x: written by `cargo xtask bench` -->\nold\n<!-- end of x -->\nmore";
         let new = between_marks(page, "x", "new\n").unwrap();
@@ -305,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_have_three_significant_digits_or_all() {
+    fn figures_have_at_least_three_significant_digits() {
         assert_eq!(
             [1.234, 45.67, 123.4, 1_234_567.8].map(number),
             ["1.23", "45.7", "123", "1,234,568"]
@@ -313,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_compared_with_the_first() {
+    fn rows_are_compared_with_the_first() {
         let figures = vec![("ours", 10.0), ("theirs", 25.0)];
         let text = table(&Table::once(["t", "ns", "A title", "About."], &[("1", figures)]));
         assert!(text.contains("| ours | **10.0** |\n| theirs | 25.0 (2.50 ×) |"), "{text}");

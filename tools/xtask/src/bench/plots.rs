@@ -1,5 +1,5 @@
-//! Figures as pictures: a line for each implementation, a column for each size, time on a scale where each step is ten times the
-//! last.
+//! Plots of the results as SVG: a line for each implementation over columns, with a logarithmic
+//! scale of time.
 
 use core::fmt::Write as _;
 
@@ -8,6 +8,7 @@ use anyhow::Result;
 use super::pages::number;
 use super::results::Results;
 
+/// The area of the lines in the plot, in pixels.
 const LEFT: f64 = 70.0;
 const TOP: f64 = 40.0;
 const WIDTH: f64 = 480.0;
@@ -16,17 +17,18 @@ const HEIGHT: f64 = 300.0;
 const COLORS: [&str; 7] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555"];
 
-/// A picture.
+/// A plot.
 pub(crate) struct Plot {
     title: &'static str,
-    /// What stands below; an empty one is a gap.
+    /// The labels on the horizontal axis. An empty one makes a gap.
     columns: Vec<String>,
+    /// The implementations with a figure for each column, if it was measured.
     lines: Vec<(String, Vec<Option<f64>>)>,
 }
 
 impl Plot {
-    /// A check by the size of the table.
-    pub(crate) fn of_sizes(results: &Results) -> Result<Self> {
+    /// Plots the time of a check by the size of the table.
+    pub(crate) fn by_size(results: &Results) -> Result<Self> {
         let table = results.table("limiter/uniform")?;
         let rows = [
             "keytally",
@@ -37,16 +39,16 @@ impl Plot {
             "two pingora-limits, approximate",
         ];
         let line = |row: &&str| {
-            let of = |column: &String| table.figure(row, column).ok();
-            ((*row).to_owned(), table.columns.iter().map(of).collect())
+            let figure = |column: &String| table.figure(row, column).ok();
+            ((*row).to_owned(), table.columns.iter().map(figure).collect())
         };
         let columns = table.columns.iter().map(|column| format!("{column} subjects")).collect();
-        let title = "Nanoseconds a check, by the size of the table";
+        let title = "Nanoseconds per check, by the size of the table";
         Ok(Self { title, columns, lines: rows.iter().map(line).collect() })
     }
 
-    /// A check by the number of threads.
-    pub(crate) fn of_threads(results: &Results) -> Result<Self> {
+    /// Plots the time of a check by the number of threads.
+    pub(crate) fn by_threads(results: &Results) -> Result<Self> {
         let kinds = [
             ("contention/one", "one subject"),
             ("contention/many", "own subjects"),
@@ -60,7 +62,7 @@ impl Plot {
             "Mutex<HashMap> of counters",
         ];
         let mut plot = Self {
-            title: "Nanoseconds a check takes its thread, by the number of threads",
+            title: "Nanoseconds per check in each thread, by the number of threads",
             columns: Vec::new(),
             lines: rows.map(|row| (row.to_owned(), Vec::new())).to_vec(),
         };
@@ -78,19 +80,19 @@ impl Plot {
         Ok(plot)
     }
 
-    /// New subjects by the share of calls that are quicker.
-    pub(crate) fn of_floods(results: &Results) -> Result<Self> {
+    /// Plots the percentiles of the time of a new subject.
+    pub(crate) fn of_new_subjects(results: &Results) -> Result<Self> {
         let table = results.table("flood/latency")?;
         let line = |row: &super::results::Row| {
-            let of = |column: &String| table.figure(&row.name, column).ok();
-            (row.name.clone(), table.columns.iter().map(of).collect())
+            let figure = |column: &String| table.figure(&row.name, column).ok();
+            (row.name.clone(), table.columns.iter().map(figure).collect())
         };
         let rows = table.rows.iter().filter(|row| !row.name.contains("maps it"));
-        let title = "Nanoseconds for a new subject, by how many calls are quicker";
+        let title = "Nanoseconds for a new subject, by percentile of the calls";
         Ok(Self { title, columns: table.columns.clone(), lines: rows.map(line).collect() })
     }
 
-    /// The picture as SVG.
+    /// Returns the plot as SVG.
     pub(crate) fn svg(&self) -> String {
         let figures = || self.lines.iter().flat_map(|(_, figures)| figures).flatten();
         let low = figures().fold(f64::MAX, |low, &figure| low.min(figure)).log10().floor();
@@ -106,19 +108,19 @@ impl Plot {
         let mut power = low;
         while power <= high {
             let figure = 10.0_f64.powf(power);
-            let at = y(figure);
+            let height = y(figure);
             // Writing to a String cannot fail.
             let _ = writeln!(
                 svg,
-                "<path d=\"M{LEFT} {at:.1}h{WIDTH}\" stroke=\"#ddd\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                "<path d=\"M{LEFT} {height:.1}h{WIDTH}\" stroke=\"#ddd\"/><text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
                 LEFT - 8.0,
-                at + 4.0,
-                whole(figure)
+                height + 4.0,
+                axis_label(figure)
             );
             power += 1.0;
         }
         for (index, column) in self.columns.iter().enumerate() {
-            // Two lines, where there are two words to set apart.
+            // A comma separates the lines of a label.
             for (line, part) in column.split(", ").enumerate() {
                 let down = TOP + HEIGHT + 20.0 + 15.0 * line as f64;
                 let _ = writeln!(
@@ -165,8 +167,8 @@ impl Plot {
     }
 }
 
-/// A power of ten.
-fn whole(figure: f64) -> String {
+/// Returns the label of a power of ten, in nanoseconds.
+fn axis_label(figure: f64) -> String {
     match figure {
         figure if figure >= 1e6 => format!("{:.0} ms", figure / 1e6),
         figure if figure >= 1e3 => format!("{:.0} µs", figure / 1e3),
@@ -174,6 +176,7 @@ fn whole(figure: f64) -> String {
     }
 }
 
+/// Escapes a text for XML.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
@@ -183,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_breaks_the_line() {
+    fn missing_figure_breaks_the_line() {
         let plot = Plot {
             title: "time",
             columns: ["a", "", "b", "c"].map(str::to_owned).to_vec(),

@@ -1,4 +1,4 @@
-//! What was measured, as it is kept in `benches/results.json`: every page is written from it.
+//! The results, as stored in `benches/results.json`. All pages are written from this file.
 
 use std::fs;
 use std::path::Path;
@@ -6,20 +6,20 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-const FILE: &str = "benches/results.json";
+pub(crate) const FILE: &str = "benches/results.json";
 
-/// A whole measurement.
+/// The results of all groups, and the circumstances of the measurement.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) machine: String,
-    /// The machine's load before.
+    /// The load of the machine before the measurement: the average number of runnable threads.
     pub(crate) load: f64,
     pub(crate) compiler: String,
     pub(crate) date: String,
     pub(crate) commit: String,
-    /// How many turns each implementation had.
+    /// The number of turns of each implementation.
     pub(crate) rounds: u32,
-    /// How long a turn was, in milliseconds.
+    /// The length of a turn, in milliseconds.
     pub(crate) turn_ms: u32,
     pub(crate) groups: Vec<Group>,
 }
@@ -28,13 +28,13 @@ pub(crate) struct Results {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Group {
     pub(crate) group: String,
-    /// When it was measured, where that was apart from the others.
+    /// The circumstances of its measurement, if it was measured separately from the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) apart: Option<Apart>,
     pub(crate) tables: Vec<Table>,
 }
 
-/// When and how a group was measured that is newer than the whole measurement.
+/// The circumstances in which a group was measured separately.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Apart {
     pub(crate) load: f64,
@@ -42,13 +42,13 @@ pub(crate) struct Apart {
     pub(crate) commit: String,
 }
 
-/// Implementations in rows, and the sizes of their work in columns.
+/// A table of results. Its rows are implementations, and its columns are sizes or other conditions.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) unit: String,
     pub(crate) title: String,
-    /// What each figure includes.
+    /// A description of the work that each figure measures.
     pub(crate) about: String,
     pub(crate) columns: Vec<String>,
     pub(crate) rows: Vec<Row>,
@@ -69,7 +69,7 @@ impl Results {
         serde_json::from_str(&text).with_context(|| format!("{FILE} is not a measurement"))
     }
 
-    /// The table of a name.
+    /// Returns the table of this name.
     pub(crate) fn table(&self, name: &str) -> Result<&Table> {
         let mut tables = self.groups.iter().flat_map(|group| &group.tables);
         tables
@@ -92,7 +92,8 @@ impl Results {
 }
 
 impl Table {
-    /// A table of figures that were taken once: columns, each with the same rows.
+    /// Returns a table with one round, from its name, unit, title and description, and from columns
+    /// with the same rows.
     pub(crate) fn once(head: [&str; 4], columns: &[(&str, Vec<(&str, f64)>)]) -> Self {
         let [name, unit, title, about] = head.map(str::to_owned);
         let rows = columns.first().map_or(&[][..], |(_, rows)| rows).iter().enumerate();
@@ -104,7 +105,7 @@ impl Table {
         Self { name, unit, title, about, rows: rows.collect(), columns }
     }
 
-    /// The figures of an implementation in a column, one for each round.
+    /// Returns the figures of an implementation in a column, one for each round.
     fn rounds(&self, row: &str, column: &str) -> Result<&[f64]> {
         let missing = || format!("{} has no figure of {row} in column {column}", self.name);
         let index = self.columns.iter().position(|name| name == column).with_context(missing)?;
@@ -116,26 +117,27 @@ impl Table {
             .with_context(missing)
     }
 
-    /// The median of an implementation's figures in a column.
+    /// Returns the median of an implementation's figures in a column.
     pub(crate) fn figure(&self, row: &str, column: &str) -> Result<f64> {
         self.rounds(row, column).map(median)
     }
 
-    /// How many times as long an implementation takes as another: the median of the rounds' ratios, so that what else the
-    /// machine did in a round is in both.
+    /// Returns how many times as long an implementation takes as another: the median of the ratios in
+    /// each round. Other load on the machine during a round affects both.
     pub(crate) fn ratio(&self, row: &str, other: &str, column: &str) -> Result<f64> {
         let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
         Ok(median(&row.iter().zip(other).map(|(row, other)| row / other).collect::<Vec<_>>()))
     }
 
-    /// How much longer an implementation takes than another: the median of the rounds' differences.
+    /// Returns how much longer an implementation takes than another: the median of the differences in
+    /// each round.
     pub(crate) fn difference(&self, row: &str, other: &str, column: &str) -> Result<f64> {
         let (row, other) = (self.rounds(row, column)?, self.rounds(other, column)?);
         Ok(median(&row.iter().zip(other).map(|(row, other)| row - other).collect::<Vec<_>>()))
     }
 }
 
-/// The one in the middle; of two, the middle between them.
+/// Returns the median. For an even number of figures, it is the mean of the middle two.
 pub(crate) fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
