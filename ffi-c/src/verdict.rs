@@ -561,8 +561,8 @@ pub extern "C" fn kt_verdict_problem(
 }
 
 /// Writes the verdict on a request that has the key header more than once. Such a request is
-/// invalid, whatever the values are: the next server in the chain might take another one. No gate
-/// is needed.
+/// invalid, whatever the values are, because another server in the chain might read another one.
+/// No gate is needed.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
