@@ -124,7 +124,7 @@ impl<'c> Handle<'c, kt_gate> {
         let table = match &state.table {
             GateTable::Memory(table) => TableInForce::Memory(table),
             #[cfg(feature = "host")]
-            GateTable::File(file) => TableInForce::File(file.in_place()?),
+            GateTable::File(file) => TableInForce::File(file.load_for_change()?),
         };
         Ok(InForce { clock: &state.clock, table })
     }
