@@ -1,26 +1,75 @@
 //! Stop points, for tests only: named steps of every protocol at which a test can stop a thread
 //! permanently. The test then sees the state that a process killed at that step leaves to others.
 //!
+//! This module lists the steps of this crate. A crate above it lists its own with
+//! [`stop_points`](crate::stop_points).
+//!
 //! Without the feature `__stop-points`, which is off in every build that ships, [`stop`] is empty
 //! and no step can be armed. Under a model checker, a thread runs a closure of its test at each
 //! step.
 
-macro_rules! stop_points {
-    ($($(#[$doc:meta])+ $name:ident,)+) => {
-        /// A step of a protocol.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Stop {
-            $($(#[$doc])+ $name,)+
-        }
+use core::fmt;
 
-        impl Stop {
-            /// All steps.
-            pub const ALL: &[Self] = &[$(Self::$name),+];
-        }
+/// A step of a protocol.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Stop {
+    number: usize,
+    name: &'static str,
+}
+
+impl Stop {
+    /// The most steps that all crates together can list.
+    pub const MAX: usize = 64;
+
+    /// A step with a number below [`MAX`](Self::MAX) that no other step has.
+    pub const fn new(number: usize, name: &'static str) -> Self {
+        assert!(number < Self::MAX, "there are more stop points than `Stop::MAX`");
+        Self { number, name }
+    }
+
+    /// Returns the number of the step.
+    pub const fn number(self) -> usize {
+        self.number
+    }
+}
+
+impl fmt::Debug for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Lists steps as associated constants of a type, numbered from `$first`, and as its constant
+/// `ALL`.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! stop_points {
+    ($list:ident from $first:expr; $($(#[$doc:meta])+ $name:ident,)+) => {
+        const _: () = {
+            enum Position {
+                $($name,)+
+            }
+
+            #[expect(non_upper_case_globals, reason = "they are named like variants of an enum")]
+            impl $list {
+                $(
+                    $(#[$doc])+
+                    pub const $name: $crate::stop::Stop = $crate::stop::Stop::new(
+                        $first + Position::$name as usize,
+                        stringify!($name),
+                    );
+                )+
+
+                /// All steps of this list.
+                pub const ALL: &[$crate::stop::Stop] = &[$(Self::$name),+];
+            }
+        };
     };
 }
 
 stop_points! {
+    Stop from 0;
+
     /// Tally: the next word is decided and not yet exchanged for the present one.
     Decided,
 
@@ -87,28 +136,6 @@ stop_points! {
     TableWritten,
     /// Creation: the table opens.
     TablePublished,
-
-    /// File: an administrator has written its name as the holder, and has not taken the file's
-    /// `flock`.
-    HolderNamed,
-    /// File: the administrators' lock is taken.
-    LockTaken,
-    /// File: a change is made and not flushed yet.
-    ChangeMade,
-    /// File: a change is flushed, and the lock is still held.
-    ChangeFlushed,
-    /// File: the `flock` is released, and the administrator is still named as the holder.
-    LockReleased,
-    /// New file: it exists, empty, without a name or under a temporary one.
-    FileMade,
-    /// New file: its disk space is allocated.
-    FileRoomTaken,
-    /// New file: the table is in it.
-    FileWritten,
-    /// New file: it is flushed, before it has its name.
-    FileSynced,
-    /// New file: it has its name, and the folder is not flushed yet.
-    FileNamed,
 }
 
 /// Stops here permanently if this visit of this step was armed.
@@ -125,19 +152,19 @@ pub use modeled::{stop, with_stops};
 #[cfg(all(feature = "__stop-points", not(any(loom, shuttle))))]
 mod armed {
     use super::Stop;
-    use crate::bits::{high, join, low};
+    use crate::bits::{high, index, join, low};
     use crate::sync::{AtomicU64, Ordering, pause};
 
     /// The number of the step (32) · the visit at which to stop (32; 0 = none).
     static ARMED: AtomicU64 = AtomicU64::new(0);
     static STOPPED: AtomicU64 = AtomicU64::new(0);
-    static VISITS: [AtomicU64; Stop::ALL.len()] = [const { AtomicU64::new(0) }; Stop::ALL.len()];
+    static VISITS: [AtomicU64; Stop::MAX] = [const { AtomicU64::new(0) }; Stop::MAX];
 
     /// Stops here permanently if this visit of this step was armed.
     pub fn stop(step: Stop) {
-        let visit = VISITS[step as usize].fetch_add(1, Ordering::AcqRel) + 1;
+        let visit = VISITS[step.number()].fetch_add(1, Ordering::AcqRel) + 1;
         let armed = ARMED.load(Ordering::Acquire);
-        if high(armed) == step as u32 && u64::from(low(armed)) == visit {
+        if index(high(armed).into()) == step.number() && u64::from(low(armed)) == visit {
             STOPPED.store(1, Ordering::Release);
             loop {
                 pause();
@@ -147,7 +174,8 @@ mod armed {
 
     /// Arms a visit of a step, counted from 1. The thread that makes this visit stops there.
     pub fn arm(step: Stop, visit: u32) {
-        ARMED.store(join(step as u32, visit), Ordering::Release);
+        let number = u32::try_from(step.number()).unwrap_or(u32::MAX);
+        ARMED.store(join(number, visit), Ordering::Release);
     }
 
     /// Returns whether a thread has stopped.
@@ -157,7 +185,7 @@ mod armed {
 
     /// Returns how often this process has visited the step.
     pub fn visits(step: Stop) -> u64 {
-        VISITS[step as usize].load(Ordering::Acquire)
+        VISITS[step.number()].load(Ordering::Acquire)
     }
 }
 

@@ -7,8 +7,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-// A stop point: an empty function, except in tests that stop a thread there.
-use keytally_core::stop::{Stop, stop};
 use keytally_core::{AttachError, LINE_LEN};
 use keytally_core::{BEGINNING_LEN, is_table_beginning};
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, open};
@@ -16,6 +14,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use crate::error::Error;
 use crate::map::Mapping;
+use crate::stop::{FileStop, stop};
 
 /// Permission bits that a table's file must not have. A group may have access, all users may not.
 const REFUSED_IN_TABLES: u32 = 0o007;
@@ -71,9 +70,9 @@ impl TableFile {
     /// Waits until the contents of the file are on the disk.
     pub(crate) fn flush(&self) -> Result<(), Error> {
         if self.absolute.is_some() {
-            stop(Stop::ChangeMade);
+            stop(FileStop::ChangeMade);
             self.file.sync_data().map_err(|error| Error::io("flush", &self.path, error))?;
-            stop(Stop::ChangeFlushed);
+            stop(FileStop::ChangeFlushed);
         }
         Ok(())
     }

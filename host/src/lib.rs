@@ -114,6 +114,10 @@ pub mod pepper;
 mod publish;
 pub mod redact;
 
+// Not part of the API: for the tests of this project.
+#[doc(hidden)]
+pub mod stop;
+
 #[doc(inline)]
 pub use {
     clock::{SystemClock, TimestampExt, now},

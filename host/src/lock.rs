@@ -32,8 +32,6 @@ use std::path::Path;
 use std::thread::sleep;
 
 use keytally_core::Line;
-// A stop point: an empty function, except in tests that stop a thread there.
-use keytally_core::stop::{Stop, stop};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -43,6 +41,7 @@ use crate::error::Error;
 use crate::file::TableFile;
 use crate::header::{HOLDER, WAITING};
 use crate::holder::LockHolder;
+use crate::stop::{FileStop, stop};
 
 /// The longest time that an administering call waits for the lock by default.
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(10);
@@ -161,7 +160,7 @@ impl<'m> Lock<'m> {
         loop {
             let name = match Self::take(file, holder, me)? {
                 Ok(lock) => {
-                    stop(Stop::LockTaken);
+                    stop(FileStop::LockTaken);
                     return Ok(lock);
                 }
                 Err(name) => name,
@@ -204,7 +203,7 @@ impl<'m> Lock<'m> {
         }
         let mut taken = exchange(found, me);
         if taken {
-            stop(Stop::HolderNamed);
+            stop(FileStop::HolderNamed);
             for _ in 0..FLOCK_TRIES {
                 if locked || description.is_none() {
                     break;
@@ -238,7 +237,7 @@ impl Drop for Lock<'_> {
         }
         if let Some(description) = self.evidence.take() {
             unlock(&description);
-            stop(Stop::LockReleased);
+            stop(FileStop::LockReleased);
         }
         // If this fails, another administrator has taken over since the `flock` was released.
         let _ = self.holder.compare_exchange(self.me.0, 0);

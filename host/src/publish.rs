@@ -16,8 +16,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-// A stop point: an empty function, except in tests that stop a thread there.
-use keytally_core::stop::{Stop, stop};
 use keytally_core::{CreateError, LINE_LEN};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, MemfdFlags, Mode, OFlags, RenameFlags, SealFlags, fallocate,
@@ -29,6 +27,7 @@ use crate::entropy;
 use crate::error::Error;
 use crate::file::TableFile;
 use crate::map::Mapping;
+use crate::stop::{FileStop, stop};
 
 /// The mode of new files: only the owner has access.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
@@ -119,28 +118,28 @@ impl Unpublished {
         let io_error = |doing| move |error: io::Error| Error::io(doing, path, error);
         // The umask has removed bits from the mode that the file was opened with.
         fchmod(&self.file, MODE).map_err(|error| Error::io("set the mode of", path, error))?;
-        stop(Stop::FileMade);
+        stop(FileStop::FileMade);
         let len = byte_len(lines).map_err(io_error("create"))?;
         reserve(&self.file, len).map_err(io_error("reserve disk space for"))?;
-        stop(Stop::FileRoomTaken);
+        stop(FileStop::FileRoomTaken);
         let mapping = Mapping::new(&self.file, lines).map_err(io_error("map"))?;
         let table =
             make(mapping).map_err(|source| Error::Create { path: Some(path.into()), source })?;
-        stop(Stop::FileWritten);
+        stop(FileStop::FileWritten);
         self.file.sync_all().map_err(io_error("write"))?;
         let file = self
             .file
             .try_clone()
             .and_then(|file| TableFile::new(path, file))
             .map_err(io_error("open"))?;
-        stop(Stop::FileSynced);
+        stop(FileStop::FileSynced);
         match self.give_name(path) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Err(Error::Exists { path: path.into() }),
             Err(error) => return Err(Error::io("create", path, error)),
         }
         self.temporary_name = None;
-        stop(Stop::FileNamed);
+        stop(FileStop::FileNamed);
         sync_folder(path).map_err(io_error("flush the folder of"))?;
         Ok((file, table))
     }

@@ -22,7 +22,7 @@ use std::thread;
 
 use keytally::{
     Charge, Entropy, Flaw, Gate, GateConfig, KeyId, Limiter, Name, NewKey, Outcome, Peppers, Plan,
-    Reason, Timestamp,
+    Reason, Timestamp, stop::FileStop,
 };
 use keytally_core::stop::{Stop, arm, stopped, visits};
 
@@ -202,7 +202,7 @@ fn spilling(at: &Path) {
         for subjects in 6..10 {
             let _ = fs::remove_file(at.join("limiter"));
             limiter(at, 8, subjects);
-            if count_visits(&find_operation("spill"), at)[Stop::LimiterClaimed as usize] >= 3 {
+            if count_visits(&find_operation("spill"), at)[Stop::LimiterClaimed.number()] >= 3 {
                 return;
             }
         }
@@ -334,7 +334,7 @@ fn worker() {
     let Some(words) = role() else { return };
     let [operation, at, point, visit] = &words[..] else { panic!("{words:?}") };
     let operation = &OPERATIONS[operation.parse::<usize>().unwrap()];
-    if let Some(&point) = Stop::ALL.get(point.parse::<usize>().unwrap()) {
+    if let Some(&point) = all_stops().get(point.parse::<usize>().unwrap()) {
         arm(point, visit.parse().unwrap());
     }
     let at = PathBuf::from(at);
@@ -347,8 +347,14 @@ fn worker() {
         wait_for_kill();
     }
     act.join().unwrap();
-    let visits: Vec<String> = Stop::ALL.iter().map(|&point| visits(point).to_string()).collect();
+    let visits: Vec<String> =
+        all_stops().into_iter().map(|point| visits(point).to_string()).collect();
     report(visits.join(","));
+}
+
+/// The steps of both crates, in the order of their numbers.
+fn all_stops() -> Vec<Stop> {
+    [Stop::ALL, FileStop::ALL].concat()
 }
 
 /// Returns the operation of this name.
@@ -360,7 +366,7 @@ fn find_operation(name: &str) -> Operation {
 
 /// Starts a worker that stops at the `visit`th visit of a point.
 fn start(operation: &Operation, at: &Path, point: Stop, visit: u64) -> Worker {
-    start_by_number(operation, at, point as usize, visit)
+    start_by_number(operation, at, point.number(), visit)
 }
 
 /// Starts a worker that stops at a point by its number, or that stops nowhere if no point has it.
@@ -488,7 +494,7 @@ fn leaves_unfinished(point: Stop, before: bool) -> bool {
         | Stop::PlanIntentPublished
         | Stop::PlanWord
         | Stop::PlanWritten => true,
-        Stop::HolderNamed | Stop::LockTaken | Stop::AdministratorEntered => before,
+        FileStop::HolderNamed | FileStop::LockTaken | Stop::AdministratorEntered => before,
         _ => false,
     }
 }
@@ -626,7 +632,7 @@ fn assert_creation_is_atomic(what: &str, at: &Path, point: Stop, operation: &Ope
             }
         }
     }
-    let named = point == Stop::FileNamed;
+    let named = point == FileStop::FileNamed;
     assert_eq!(whole, i32::from(named), "{what}");
     // Only a file that needs a name from the beginning is left, under its temporary name.
     assert_eq!(temporary, i32::from(operation.kind == Kind::CreateNamed && !named), "{what}");
@@ -638,7 +644,7 @@ fn assert_creation_is_atomic(what: &str, at: &Path, point: Stop, operation: &Ope
 
 #[test]
 fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
-    let mut visited = vec![0; Stop::ALL.len()];
+    let mut visited = vec![0; all_stops().len()];
     let mut kills = 0;
     for operation in OPERATIONS {
         if operation.kind == Kind::CreateNamed && !can_be_without_proc() {
@@ -666,13 +672,13 @@ fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
         let changes = matches!(operation.kind, Kind::Gate | Kind::Plan | Kind::Reuse)
             && operation.name != "check";
         for point in [
-            Stop::HolderNamed,
-            Stop::LockTaken,
-            Stop::ChangeMade,
-            Stop::ChangeFlushed,
-            Stop::LockReleased,
+            FileStop::HolderNamed,
+            FileStop::LockTaken,
+            FileStop::ChangeMade,
+            FileStop::ChangeFlushed,
+            FileStop::LockReleased,
         ] {
-            assert_eq!(visits[point as usize], u64::from(changes), "{}: {point:?}", operation.name);
+            assert_eq!(visits[point.number()], u64::from(changes), "{}: {point:?}", operation.name);
         }
         for (index, &visits) in visits.iter().enumerate() {
             visited[index] += visits;
@@ -682,7 +688,7 @@ fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
                     files.path(),
                     [&before, &after],
                     &texts,
-                    Stop::ALL[index],
+                    all_stops()[index],
                     visit,
                 );
                 kills += 1;
@@ -690,9 +696,9 @@ fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
         }
     }
     let never: Vec<_> =
-        Stop::ALL.iter().zip(&visited).filter(|(_, visits)| **visits == 0).collect();
+        all_stops().into_iter().zip(&visited).filter(|(_, visits)| **visits == 0).collect();
     assert!(never.is_empty(), "no operation visits {never:?}");
-    println!("{kills} kills at {} points", Stop::ALL.len());
+    println!("{kills} kills at {} points", all_stops().len());
 }
 
 /// Returns whether a worker can run without access to `/proc`.

@@ -1,16 +1,14 @@
 //! The administrator, which alone may change a gate's keys and plans. Checks run concurrently.
 
-use core::fmt;
-
-use zeroize::Zeroize;
-
+use super::admin_error::AdminError;
+use super::flaws::Flaw;
 use super::ids::RecordIds;
-use super::{
-    ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTED_KEY_LEN, IMPORTS_WORD, MAX_ENVS, PEPPER_LINE, Plan,
-};
+use super::new_key::{Entropy, NewKey};
+use super::plan::Plan;
+use super::table::{ADMINISTRATOR_WORD, ENV_LINE, Gate, IMPORTS_WORD, MAX_ENVS, PEPPER_LINE};
 use crate::bits::scale;
 use crate::compare_exchange;
-use crate::key::{self, Hint, Key, KeyId, Name, SECRET_LEN};
+use crate::key::{self, Hint, Key, KeyId, Name};
 use crate::line::{LINE_WORDS, Line};
 use crate::mac::{MAX_PEPPERS, Pepper};
 use crate::record::{KeyState, Record, RecordRef, stored_s};
@@ -53,190 +51,6 @@ impl<M: AsRef<[Line]>> Gate<M> {
         Administrator { gate: self, recovered }
     }
 }
-
-/// Random bytes from the caller for one key: 8 for the key id and 16 for the secret. They are wiped
-/// when dropped.
-#[derive(Clone)]
-pub struct Entropy([u8; 8 + SECRET_LEN]);
-
-impl Entropy {
-    /// Takes 24 bytes, which must come from a cryptographic source of randomness.
-    pub const fn new(bytes: [u8; 8 + SECRET_LEN]) -> Self {
-        Self(bytes)
-    }
-
-    fn id(&self) -> u64 {
-        u64::from_le_bytes(core::array::from_fn(|byte| self.0[byte]))
-    }
-
-    fn secret(&self) -> &[u8; SECRET_LEN] {
-        self.0.last_chunk().unwrap_or(&[0; SECRET_LEN])
-    }
-}
-
-impl fmt::Debug for Entropy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Entropy(…)")
-    }
-}
-
-impl Drop for Entropy {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
-}
-
-/// The properties of a key to issue or import.
-///
-/// ```
-/// use keytally_core::{Name, NewKey, Timestamp};
-/// let new = NewKey::new(42, Name::new("live").unwrap())
-///     .with_plan("pro")
-///     .with_not_after(Timestamp::from_unix_s(1_800_000_000));
-/// assert_eq!(new.plan, Some("pro"));
-/// ```
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct NewKey<'a> {
-    /// The team account that it belongs to.
-    pub account: u32,
-    /// The environment. The gate learns new names as they come, at most [`MAX_ENVS`].
-    pub env: Name,
-    /// The name of its plan; `None` for the gate's first plan.
-    pub plan: Option<&'a str>,
-    /// The moment from which it is no longer valid; `None` for never.
-    ///
-    /// A gate keeps whole Unix seconds, rounded up, until 2106-02-07T06:28:15Z. A later moment is
-    /// kept as that one.
-    pub not_after: Option<Timestamp>,
-}
-
-impl<'a> NewKey<'a> {
-    /// A key of this account and environment, under the gate's first plan, that never expires.
-    pub const fn new(account: u32, env: Name) -> Self {
-        Self { account, env, plan: None, not_after: None }
-    }
-
-    /// Sets the name of the plan.
-    #[must_use]
-    pub const fn with_plan<'b>(self, plan: &'b str) -> NewKey<'b>
-    where
-        'a: 'b,
-    {
-        NewKey { plan: Some(plan), ..self }
-    }
-
-    /// Sets when the key expires: a [`Timestamp`], or an `Option` of one.
-    #[must_use]
-    pub fn with_not_after(self, not_after: impl Into<Option<Timestamp>>) -> Self {
-        Self { not_after: not_after.into(), ..self }
-    }
-}
-
-/// Why an administrator refused a change. Nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AdminError {
-    /// There is another administrator.
-    Busy,
-    /// Every record is taken by a key that is active, or that ended so recently that its counts
-    /// still matter.
-    Full {
-        /// The most keys.
-        keys: u32,
-    },
-    /// All records that this imported key could have are taken.
-    NoRoomToImport,
-    /// The gate does not have this key.
-    NoSuchKey(KeyId),
-    /// The gate does not have this plan.
-    NoSuchPlan,
-    /// There is no room for another plan.
-    PlansFull {
-        /// The most there can be.
-        max: usize,
-    },
-    /// The plan's windows or algorithm differ from the gate's.
-    PlanWindows,
-    /// A limit of the plan is above what the gate's tallies can count.
-    PlanLimit {
-        /// The limit.
-        limit: u32,
-        /// The most that the window's count can hold.
-        max: u32,
-    },
-    /// There is no room for another environment.
-    EnvsFull,
-    /// Prefix and environment have more than 14 characters together.
-    NamesTooLong,
-    /// The key was revoked.
-    Revoked(KeyId),
-    /// The secret before the key's last rotation is still valid, and another rotation would end it
-    /// at once.
-    InGrace {
-        /// The key.
-        key_id: KeyId,
-        /// Until when that secret is valid.
-        until: Timestamp,
-    },
-    /// The key's record names an environment that does not exist.
-    Damaged(KeyId),
-    /// The key is in the gate already.
-    AlreadyImported(KeyId),
-    /// The text cannot be imported as a key.
-    NotImportable {
-        /// Its length in bytes.
-        len: usize,
-    },
-    /// Keys use [`MAX_PEPPERS`] peppers, so there is no number for the newest one.
-    PeppersFull,
-}
-
-impl fmt::Display for AdminError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Busy => f.write_str("another administrator is changing this gate right now; try again"),
-            Self::Full { keys } => write!(
-                f,
-                "the gate is full: all {keys} records hold keys; revoke some, or create a gate with more keys"
-            ),
-            Self::NoRoomToImport => f.write_str(
-                "the records that this key could be imported into are taken; create the gate with at least a quarter more keys than you import",
-            ),
-            Self::NoSuchKey(key_id) => write!(f, "the gate has no key {key_id}; `list` shows all"),
-            Self::NoSuchPlan => f.write_str("the gate has no plan of that name; `list` shows the plans"),
-            Self::PlansFull { max } => write!(f, "the gate has room for {max} plans and has them all"),
-            Self::PlanWindows => f.write_str("the plan's windows and algorithm must be those of the gate's other plans"),
-            Self::PlanLimit { limit, max } => {
-                write!(f, "a limit of {limit} is more than this gate's tallies can count in that window; the most is {max}")
-            }
-            Self::EnvsFull => write!(f, "the gate has room for {MAX_ENVS} environments and has them all"),
-            Self::NamesTooLong => {
-                write!(f, "prefix and environment have more than {} characters together", key::MAX_NAMES_LEN)
-            }
-            Self::Revoked(key_id) => write!(f, "key {key_id} was revoked and cannot be changed; issue a new one"),
-            Self::InGrace { key_id, until } => write!(
-                f,
-                "the secret that key {key_id} had before its last rotation is valid until Unix second {}, and another rotation would end it at once; wait, or force the rotation",
-                until.unix_s(),
-            ),
-            Self::Damaged(key_id) => write!(f, "the record of key {key_id} is damaged; `verify` reports how"),
-            Self::AlreadyImported(key_id) => write!(f, "this key is in the gate already, as {key_id}"),
-            Self::NotImportable { len } => write!(
-                f,
-                "a key to import has {} to {} bytes of printable ASCII without spaces; this one has {len} bytes",
-                IMPORTED_KEY_LEN.start,
-                IMPORTED_KEY_LEN.end - 1,
-            ),
-            Self::PeppersFull => write!(
-                f,
-                "keys under {MAX_PEPPERS} peppers are in this gate; rotate those of the oldest pepper before you use another"
-            ),
-        }
-    }
-}
-
-impl core::error::Error for AdminError {}
 
 /// The administrator of a gate, which alone may change its keys and plans. There is one at a time.
 ///
@@ -407,7 +221,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
 
     /// Reads the whole gate and reports each flaw. No other administrator changes the gate
     /// meanwhile.
-    pub fn verify(&mut self, now: Timestamp, report: impl FnMut(super::Flaw)) {
+    pub fn verify(&mut self, now: Timestamp, report: impl FnMut(Flaw)) {
         self.gate.verify(now, report);
     }
 

@@ -53,7 +53,7 @@ impl RecordIds {
 mod tests {
     use super::*;
     use crate::bits::low;
-    use crate::gate::MAX_KEYS;
+    use crate::gate::config::MAX_KEYS;
 
     #[test]
     fn ids_of_a_record_are_its_own_and_no_others() {

@@ -1,99 +1,14 @@
-//! Keys of other forms, which were issued elsewhere and imported.
-//!
-//! An imported key has no id in its text. It may be in any record of two groups of [`IMPORT_GROUP`]
-//! that its HMAC names. Its id is minted for the record that it gets, and ends with 32 bits of the
-//! HMAC.
+//! Import of keys that were issued elsewhere.
 
-use core::ops::Range;
-
-use subtle::{Choice, ConstantTimeEq};
-
+use super::admin_error::AdminError;
+use super::administrator::Administrator;
 use super::ids::RecordIds;
-use super::{AdminError, Administrator, Gate, IMPORTS_WORD, Match, NewKey, PEPPER_LINE, Refusal};
-use crate::bits::{low, scale};
+use super::imported::{IMPORTED_KEY_LEN, import_number};
+use super::new_key::NewKey;
+use crate::bits::scale;
 use crate::key::{self, KeyId, Name};
 use crate::line::Line;
-use crate::mac::Mac;
-use crate::outcome::Reason;
-use crate::record::{Record, RecordRef};
-use crate::time::{Clock, Timestamp};
-
-/// The shortest and the longest key that can be imported, in bytes.
-pub const IMPORTED_KEY_LEN: Range<usize> = 16..257;
-
-/// Records in each of the two groups that an imported key may live in.
-pub const IMPORT_GROUP: u32 = 8;
-
-impl<M: AsRef<[Line]>> Gate<M> {
-    /// Returns the record of a key of another form, or `otherwise` as the reason if the gate never
-    /// imported a key. Tries every pepper that is in use, always all of them.
-    #[cold]
-    pub(super) fn verify_imported(
-        &self,
-        text: &[u8],
-        otherwise: Reason,
-        now: Timestamp,
-    ) -> Result<(RecordRef<'_>, Record), Refusal> {
-        if self.memory.as_ref()[PEPPER_LINE].load(IMPORTS_WORD) == 0
-            || !IMPORTED_KEY_LEN.contains(&text.len())
-        {
-            return Err(Refusal::new(otherwise));
-        }
-        match self.find_imported(text) {
-            Some((at, record, previous)) => self.admissible(at, record, previous, now),
-            // In a gate with imported keys, any text may have been a key.
-            None if otherwise == Reason::Malformed => Err(Refusal::new(Reason::Unknown)),
-            None => Err(Refusal::new(otherwise)),
-        }
-    }
-
-    /// Returns the record of an imported key, and whether the text is its previous secret.
-    fn find_imported(&self, text: &[u8]) -> Option<(RecordRef<'_>, Record, bool)> {
-        let mut found = None;
-        for (number, pepper) in self.known_peppers() {
-            let mac = pepper.mac(text);
-            for at in self.import_records(&mac) {
-                // The key id selects the record. It comes from the MAC of the whole key, so the
-                // time of this branch reveals nothing about a part of the key.
-                if at.key_id().is_none_or(|key_id| low(key_id.number()) != import_number(&mac)) {
-                    continue;
-                }
-                let Some(record) = at.read() else { continue };
-                let has_number =
-                    |number_there: u8| Choice::from(u8::from(usize::from(number_there) == number));
-                let current = mac.tag().ct_eq(&record.tag) & has_number(record.pepper);
-                let previous =
-                    mac.tag().ct_eq(&record.previous) & has_number(record.previous_pepper);
-                match Match::new(current, previous) {
-                    Match::Current => found = Some((at, record, false)),
-                    Match::Previous => found = Some((at, record, true)),
-                    Match::None => {}
-                }
-            }
-        }
-        found
-    }
-
-    /// Returns the records that an imported key may be in.
-    fn import_records(&self, mac: &Mac) -> impl Iterator<Item = RecordRef<'_>> {
-        let [first, second] = self.import_groups(mac);
-        // If both words name one group, it is searched once.
-        let groups = core::iter::once(first).chain((second != first).then_some(second));
-        groups.flat_map(|group| self.group_records(group))
-    }
-
-    fn import_groups(&self, mac: &Mac) -> [u64; 2] {
-        let [_, _, first, second] = mac.words();
-        let groups = u64::from(self.capacity.div_ceil(IMPORT_GROUP));
-        [first, second].map(|word| scale(word, groups))
-    }
-
-    fn group_records(&self, group: u64) -> impl Iterator<Item = RecordRef<'_>> {
-        let from = group * u64::from(IMPORT_GROUP);
-        let to = (from + u64::from(IMPORT_GROUP)).min(u64::from(self.capacity));
-        (from..to).map(|number| self.record(number))
-    }
-}
+use crate::time::Clock;
 
 impl<M: AsRef<[Line]>> Administrator<'_, M> {
     /// Imports a key of any form that was issued elsewhere, so that its holder keeps it. A key of
@@ -143,9 +58,4 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         self.add(at, key_id, text, new, now)?;
         Ok(key_id)
     }
-}
-
-/// Returns the 32 bits of an imported key's MAC that its key id ends with.
-fn import_number(mac: &Mac) -> u32 {
-    low(mac.words()[2])
 }

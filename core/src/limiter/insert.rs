@@ -39,10 +39,10 @@
 //! Both buckets' locks are needed if the second bucket holds a reservation or takes the subject.
 //! They are locked in the order of their numbers.
 
-use super::{Limiter, Slot, Subject};
-use crate::bits::index;
+use super::slot::{Slot, Subject};
+use super::table::Limiter;
 use crate::compare_exchange::{self, exchange};
-use crate::line::{LINE_WORDS, Line};
+use crate::line::Line;
 use crate::stop::{Stop, stop};
 use crate::sync::{AtomicU64, MODELED, Ordering, pause};
 use crate::tally::VOID;
@@ -221,8 +221,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// Locks a bucket, from another holder after [`CLAIM_SPINS`] spins, and voids the reservations
     /// of former holders.
     fn lock(&self, bucket: u64) -> BucketLock<'_> {
-        let at = index(bucket);
-        let word = self.memory.as_ref()[self.locks_at + at / LINE_WORDS].word(at % LINE_WORDS);
+        let word = self.lock_word(bucket);
         let mut spins = 0;
         let mut present = word.load(Ordering::Acquire);
         let lock = loop {

@@ -836,7 +836,9 @@ mod tests {
     fn symbol_belongs_to_the_first_part_that_matches() {
         let part = |name: &str| part(name).map_or("", |part| PARTS[part].0);
         let gate = |name: &str| {
-            part(&format!("<keytally_core::gate::Gate<keytally_ffi::pointers::Lines>>::{name}"))
+            part(&format!(
+                "<keytally_core::gate::table::Gate<keytally_ffi::pointers::Lines>>::{name}"
+            ))
         };
         assert_eq!(gate("verify_key"), "gate and records");
         assert_eq!(gate("verify_imported"), "lookup of imported keys");

@@ -89,7 +89,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
                 "Layout::reservation: self.first_reservation ^ (ticket & ((1 << TICKET_BITS) - 1))",
             ),
             (
-                "core/src/limiter.rs",
+                "core/src/limiter/slot.rs",
                 "Subject::tag_after: self.fingerprint() ^ (tag.wrapping_add(1) & GENERATION)",
             ),
         ],
@@ -131,9 +131,12 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     (
         "A shortcut: the slower path returns the same.",
         &[
-            ("core/src/limiter.rs", "replace Limiter<M>::probe_tags -> Option<Slot<'_>> with None"),
             (
-                "core/src/limiter.rs",
+                "core/src/limiter/check.rs",
+                "replace Limiter<M>::probe_tags -> Option<Slot<'_>> with None",
+            ),
+            (
+                "core/src/limiter/check.rs",
                 "delete field word from struct Found expression in Limiter<M>::decide_on",
             ),
             ("core/src/tally.rs", "replace Layout::is_within -> bool with false"),
@@ -164,7 +167,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     (
         "A gate without hints has no lines for them, so they are neither read nor written.",
         &[(
-            "core/src/gate.rs",
+            "core/src/gate/table.rs",
             "Gate<M>::from_header: (header.flags | HINTS_FLAG != 0).then(|| records_at + index(u64::from(header.capacity)));",
         )],
     ),
@@ -174,7 +177,7 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     ),
     (
         "A slot that was never used holds a tombstone, which belongs to no subject, whatever its fingerprint.",
-        &[("core/src/limiter.rs", "Subject::fingerprint: 0 => 1 >> GENERATION_BITS,")],
+        &[("core/src/limiter/slot.rs", "Subject::fingerprint: 0 => 1 >> GENERATION_BITS,")],
     ),
     (
         "Changes only which of its two buckets a new subject prefers.",
@@ -227,14 +230,14 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         "The verdict is the same. Each call takes the slow path, so only the cost differs, which the suite\n\
          `budgets` notices.",
         &[(
-            "core/src/gate.rs",
+            "core/src/gate/check.rs",
             "Gate<M>::check_with: if decision.next == word && compare_exchange::exchange_decided(tally, word, decision.next).is_ok() {",
         )],
     ),
     (
         "A denial writes the present word again, which only costs time.",
         &[(
-            "core/src/limiter.rs",
+            "core/src/limiter/check.rs",
             "replace match guard same == seen.word with false in Limiter<M>::decide_on",
         )],
     ),

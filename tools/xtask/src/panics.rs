@@ -26,29 +26,29 @@ const REASONS: &[(&str, Kind, &str)] = &[
          fit in 64 bits of milliseconds.",
     ),
     (
-        "core/src/gate.rs",
+        "core/src/gate/table.rs",
         Kind::Index,
         "A record's number is the upper half of a product with the capacity, and so below the capacity.\n\
          Opening checked that the memory holds the header and that many records. The header's lines are\n\
          constants below its length.",
     ),
     (
-        "core/src/gate.rs",
+        "core/src/gate/table.rs",
         Kind::Arithmetic,
         "The sum is the index of a line, below the number of lines.",
     ),
     (
-        "core/src/gate/import.rs",
+        "core/src/gate/imported.rs",
         Kind::Index,
         "The header's lines are constants below its length. Opening checked that the memory holds it.",
     ),
     (
-        "core/src/gate/plan.rs",
+        "core/src/gate/plans.rs",
         Kind::Index,
         "A plan's number was compared with the number of plan slots.",
     ),
     (
-        "core/src/gate/plan.rs",
+        "core/src/gate/plans.rs",
         Kind::Arithmetic,
         "Opening checked that the records begin after the fixed lines.",
     ),
@@ -58,21 +58,15 @@ const REASONS: &[(&str, Kind, &str)] = &[
         "The parser checked that the text is longer than a body.",
     ),
     (
-        "core/src/limiter.rs",
+        "core/src/limiter/table.rs",
         Kind::Index,
         "A bucket's number is below the number of buckets. Opening checked that the memory holds them and\n\
          their lock words.",
     ),
     (
-        "core/src/limiter.rs",
+        "core/src/limiter/table.rs",
         Kind::Arithmetic,
         "A bucket's number is below the number of buckets, and a bucket has eight slots.",
-    ),
-    (
-        "core/src/limiter/insert.rs",
-        Kind::Index,
-        "A bucket's number is below the number of buckets. Opening checked that the memory holds their\n\
-         lock words.",
     ),
     (
         "core/src/limiter/insert.rs",

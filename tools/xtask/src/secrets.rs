@@ -15,14 +15,42 @@ use anyhow::{Context as _, Result, ensure};
 use crate::command::{self, cargo};
 use crate::tools::{self, Found};
 
-/// The file of the functions that are excepted.
-const FILE: &str = "core/src/gate.rs";
+/// A run of the program, and the function in which its reports are allowed.
+struct Run {
+    argument: &'static str,
+    /// The fact that the run hides from the check.
+    hidden: &'static str,
+    function: Function,
+}
 
-/// The runs of the program: its argument, the fact that the run hides from the check, and the
-/// excepted function with the beginning of its signature.
-const RUNS: [(&str, &str, &str, &str); 2] = [
-    ("secrets", "a secret", "new", "fn new(current: Choice, previous: Choice)"),
-    ("ids", "whether a key id exists", "wrong", "fn wrong(known: bool, pepper_there: bool)"),
+/// A function of core.
+struct Function {
+    /// The path of its file below `core`.
+    file: &'static str,
+    name: &'static str,
+    /// The beginning of its signature.
+    begin: &'static str,
+}
+
+const RUNS: [Run; 2] = [
+    Run {
+        argument: "secrets",
+        hidden: "a secret",
+        function: Function {
+            file: "src/gate/secret_match.rs",
+            name: "new",
+            begin: "fn new(current: Choice, previous: Choice)",
+        },
+    },
+    Run {
+        argument: "ids",
+        hidden: "whether a key id exists",
+        function: Function {
+            file: "src/gate/refusal.rs",
+            name: "mismatch_reason",
+            begin: "fn mismatch_reason(known: bool, pepper_there: bool)",
+        },
+    },
 ];
 
 /// memcheck's messages for a branch and for an index.
@@ -43,15 +71,17 @@ pub(crate) fn check(found: &[Found]) -> Result<String> {
         "valgrind does not report a comparison that stops at the first difference"
     );
 
-    let source = fs::read_to_string(FILE)?;
-    for (argument, hidden, name, begin) in RUNS {
-        let lines = lines_of(begin, &source)?;
+    for Run { argument, hidden, function } in RUNS {
+        let Function { file, name, begin } = function;
+        let path = format!("core/{file}");
+        let lines = lines_of(begin, &fs::read_to_string(&path)?)
+            .with_context(|| format!("cannot find the excepted function in {path}"))?;
         let output = watch(valgrind, &[argument])?;
         let (allowed, others): (Vec<_>, Vec<_>) =
-            reports(&output).into_iter().partition(|report| is_in(report, name, &lines));
+            reports(&output).into_iter().partition(|report| is_in(report, file, name, &lines));
         ensure!(
             others.is_empty(),
-            "a branch or an index depends on {hidden} outside of {FILE}:{}-{}:\n{}",
+            "a branch or an index depends on {hidden} outside of {path}:{}-{}:\n{}",
             lines.start(),
             lines.end(),
             others.iter().map(|report| report.join("\n")).collect::<Vec<_>>().join("\n\n")
@@ -91,13 +121,11 @@ fn reports(output: &str) -> Vec<Vec<String>> {
 }
 
 /// Returns whether the innermost frame is one of these lines in the function `name`.
-fn is_in(report: &[String], name: &str, lines: &RangeInclusive<usize>) -> bool {
+fn is_in(report: &[String], file: &str, name: &str, lines: &RangeInclusive<usize>) -> bool {
     let Some((_, at)) = report.first().and_then(|frame| frame.split_once(": ")) else {
         return false;
     };
-    let line = at
-        .strip_prefix(name)
-        .and_then(|rest| rest.strip_prefix(" (src/gate.rs:")?.strip_suffix(')'));
+    let line = at.strip_prefix(&format!("{name} ({file}:")).and_then(|rest| rest.strip_suffix(')'));
     line.and_then(|line| line.parse().ok()).is_some_and(|line| lines.contains(&line))
 }
 
@@ -108,12 +136,11 @@ fn lines_of(begin: &str, source: &str) -> Result<RangeInclusive<usize>> {
         .by_ref()
         .enumerate()
         .find(|(_, line)| line.contains(begin))
-        .with_context(|| format!("{FILE} has no `{begin}`"))?;
+        .with_context(|| format!("there is no `{begin}`"))?;
     let indentation = &first[..first.len() - first.trim_start().len()];
     let end = format!("{indentation}}}");
-    let length = lines
-        .position(|line| line == end)
-        .with_context(|| format!("`{begin}` in {FILE} has no end"))?;
+    let length =
+        lines.position(|line| line == end).with_context(|| format!("`{begin}` has no end"))?;
     Ok(start + 1..=start + 2 + length)
 }
 
@@ -122,8 +149,8 @@ mod tests {
     use super::*;
 
     const OUTPUT: &str = "==1== Conditional jump or move depends on uninitialised value(s)\n\
-        ==1==    at 0x12F391: of (src/gate.rs:529)\n\
-        ==1==    by 0x12F391: verify_key<&[keytally_core::line::Line]> (src/gate.rs:338)\n\
+        ==1==    at 0x12F391: new (src/gate/secret_match.rs:18)\n\
+        ==1==    by 0x12F391: verify_key<&[keytally_core::line::Line]> (src/gate/verify_key.rs:38)\n\
         ==1== \n\
         ==1== Use of uninitialised value of size 8\n\
         ==1==    at 0x12F400: digit (src/key.rs:12)\n";
@@ -132,18 +159,20 @@ mod tests {
     fn report_is_excepted_by_its_innermost_frame() {
         let reports = reports(OUTPUT);
         assert_eq!(reports.iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
-        assert!(is_in(&reports[0], "of", &(527..=534)));
-        assert!(!is_in(&reports[0], "of", &(530..=534)));
-        assert!(!is_in(&reports[0], "wrong", &(527..=534)));
-        assert!(!is_in(&reports[1], "of", &(1..=999)));
+        let file = "src/gate/secret_match.rs";
+        assert!(is_in(&reports[0], file, "new", &(16..=23)));
+        assert!(!is_in(&reports[0], file, "new", &(19..=23)));
+        assert!(!is_in(&reports[0], file, "wrong", &(16..=23)));
+        assert!(!is_in(&reports[0], "src/gate.rs", "new", &(16..=23)));
+        assert!(!is_in(&reports[1], file, "new", &(1..=999)));
     }
 
     #[test]
     fn function_is_found_by_its_signature() {
         let source =
-            "impl Match {\n    fn of() -> Self {\n        x\n    }\n}\nfn wrong() {\n    x\n}\n";
-        assert_eq!(lines_of("fn of()", source).unwrap(), 2..=4);
+            "impl Match {\n    fn new() -> Self {\n        x\n    }\n}\nfn wrong() {\n    x\n}\n";
+        assert_eq!(lines_of("fn new()", source).unwrap(), 2..=4);
         assert_eq!(lines_of("fn wrong()", source).unwrap(), 6..=8);
-        assert!(lines_of("fn of()", "").is_err());
+        assert!(lines_of("fn new()", "").is_err());
     }
 }

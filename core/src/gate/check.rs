@@ -1,0 +1,188 @@
+//! Checks: verify the key, then charge its tally. And the operations on the tally of a known key.
+
+use super::refusal::Refusal;
+use super::table::{Gate, holder};
+use crate::charge::Charge;
+use crate::compare_exchange;
+use crate::decide::{self, Decision};
+use crate::key::KeyId;
+use crate::line::Line;
+use crate::outcome::Outcome;
+use crate::quota::Limits;
+use crate::stop::{Stop, stop};
+use crate::sync::Ordering;
+use crate::time::{Clock, Timestamp};
+use crate::verdict::Verdict;
+
+impl<M: AsRef<[Line]>> Gate<M> {
+    /// Checks the key and then charges `cost` to every window of its plan, if all have room for it,
+    /// else to none.
+    ///
+    /// `api_key` is the value of the `X-API-Key` header, `None` when there was none. Only a key
+    /// that passed its check touches a tally.
+    #[inline]
+    pub fn check(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        self.check_with(api_key, cost, clock, |limits, word, now| {
+            decide::check(&self.layout, limits, word, now, cost)
+        })
+    }
+
+    /// Returns what [`check`](Self::check) would answer now, and charges nothing.
+    pub fn peek(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
+        self.check_with(api_key, cost, clock, |limits, word, now| {
+            decide::peek(&self.layout, limits, word, now, cost)
+        })
+    }
+
+    /// Returns the units of `charge` to the windows that still count them. Refund each charge once.
+    /// Returns `None` if the gate does not have the key.
+    pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
+        self.adjust(key_id, clock, |limits, word, now| {
+            decide::refund(&self.layout, limits, word, now, charge)
+        })
+    }
+
+    /// Replaces an estimate by the actual cost: refunds the difference, or charges it as far as
+    /// there is room.
+    ///
+    /// The verdict's [`uncharged`](Verdict::uncharged) is the part that found no room. Settle each
+    /// charge once. Returns `None` if the gate does not have the key.
+    pub fn settle(
+        &self,
+        key_id: KeyId,
+        estimate: Charge,
+        actual: u32,
+        clock: impl Clock,
+    ) -> Option<Verdict> {
+        self.adjust(key_id, clock, |limits, word, now| {
+            decide::settle(&self.layout, limits, word, now, estimate, actual)
+        })
+    }
+
+    /// Sets all counts of the key to 0. Returns `None` if the gate does not have the key.
+    pub fn reset(&self, key_id: KeyId, clock: impl Clock) -> Option<Verdict> {
+        self.adjust(key_id, clock, |limits, word, now| {
+            decide::reset(&self.layout, limits, word, now)
+        })
+    }
+
+    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how
+    /// many.
+    ///
+    /// A system clock is read again after each tally was loaded. With an explicit time, which is
+    /// older than the loads, a sweep that is stopped in between for more than 60 s admits up to one
+    /// more window of each tally that was charged meanwhile: call it while no other thread charges.
+    pub fn correct_clock(&self, clock: impl Clock) -> u64 {
+        let corrected =
+            self.records().filter(|at| compare_exchange::correct(at.tally(), &self.layout, clock));
+        corrected.count() as u64
+    }
+
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn check_with<C: Clock>(
+        &self,
+        api_key: Option<&[u8]>,
+        cost: u32,
+        clock: C,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+    ) -> Verdict {
+        let now = clock.reading();
+        let Some(text) = api_key else {
+            return Verdict::refused(Outcome::MissingKey, None, now);
+        };
+        // Fast path: a single attempt. Contention falls through to `check_slow`.
+        match &self.verify_key(text, now) {
+            Ok((at, record)) => {
+                stop(Stop::KeyVerified);
+                let (limits, tally) = (self.limits(record.plan), at.tally());
+                let word = tally.load(Ordering::Acquire);
+                if at.is_unchanged(record) && self.layout.is_due::<C>(word, now) {
+                    let decision = decide(&limits, word, now);
+                    // Keep this comparison out of `exchange_decided`: with it there, code
+                    // generation leaked through timing whether an unknown key's record is free
+                    // (`cargo xtask test timing`).
+                    if decision.next == word
+                        || compare_exchange::exchange_decided(tally, word, decision.next).is_ok()
+                    {
+                        return Verdict::decided(
+                            &self.layout,
+                            &limits,
+                            decision,
+                            holder(record),
+                            now,
+                            cost,
+                        );
+                    }
+                }
+            }
+            Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
+        }
+        self.check_slow(text, cost, clock, decide)
+    }
+
+    /// The slow path of a check: retries until the exchange succeeds or the key is invalid.
+    #[cold]
+    #[inline(never)]
+    fn check_slow(
+        &self,
+        text: &[u8],
+        cost: u32,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+    ) -> Verdict {
+        let mut now = clock.reading();
+        loop {
+            // The first reading may be old. The key may have expired since.
+            now = clock.at_least(now);
+            let verified = self.verify_key(text, now);
+            let (at, record) = match &verified {
+                Ok(verified) => verified,
+                Err(Refusal { reason, holder }) => return Verdict::invalid(*reason, *holder, now),
+            };
+            // If an administrator reassigned the record since, the key is verified again.
+            let limits = self.limits(record.plan);
+            let decision =
+                compare_exchange::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
+                    at.is_unchanged(record).then(|| decide(&limits, word, now))
+                });
+            if let Some(decision) = decision {
+                return Verdict::decided(
+                    &self.layout,
+                    &limits,
+                    decision,
+                    holder(record),
+                    now,
+                    cost,
+                );
+            }
+        }
+    }
+
+    /// Applies `decide` to the tally of a key id, for callers that do not have the secret.
+    fn adjust(
+        &self,
+        key_id: KeyId,
+        clock: impl Clock,
+        decide: impl Fn(&Limits, u64, Timestamp) -> Decision,
+    ) -> Option<Verdict> {
+        let mut now = clock.reading();
+        loop {
+            let (at, record) = self.find(key_id)?;
+            let limits = self.limits(record.plan);
+            let decision =
+                compare_exchange::update(at.tally(), &self.layout, &mut now, clock, |word, now| {
+                    at.is_unchanged(&record).then(|| decide(&limits, word, now))
+                });
+            if let Some(decision) = decision {
+                return Some(Verdict::decided(
+                    &self.layout,
+                    &limits,
+                    decision,
+                    holder(&record),
+                    now,
+                    0,
+                ));
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Flaws of a gate: states of its records that no administrator and no check leaves behind.
+
+use core::fmt;
+
+use super::table::{Gate, PEPPER_LINE};
+use crate::bits::scale;
+use crate::decide;
+use crate::key::KeyId;
+use crate::line::Line;
+use crate::sync::Ordering;
+use crate::time::Timestamp;
+
+impl<M: AsRef<[Line]>> Gate<M> {
+    /// Reads the whole gate and reports each [`Flaw`]: a state that no administrator and no check
+    /// leaves behind.
+    ///
+    /// While there is an administrator, the record that it writes may be reported too. To exclude
+    /// that, use [`Administrator::verify`](super::administrator::Administrator::verify).
+    ///
+    /// Records have no checksum. So a value that was changed into another valid value is not
+    /// detected: the key id within its record, a MAC, an account, a time, a count, or the number of
+    /// another plan, environment or pepper.
+    pub fn verify(&self, now: Timestamp, mut report: impl FnMut(Flaw)) {
+        for at in self.records() {
+            let Some(record) = at.read() else {
+                report(Flaw {
+                    record: at.number,
+                    key_id: at.key_id(),
+                    kind: FlawKind::HalfWritten,
+                });
+                continue;
+            };
+            let mut flaw = |kind| report(Flaw { record: at.number, key_id: record.key_id, kind });
+            let Some(key_id) = record.key_id else { continue };
+            if scale(key_id.number(), u64::from(self.capacity)) != u64::from(at.number) {
+                flaw(FlawKind::Misplaced);
+            }
+            if self.plan(record.plan).is_none() {
+                flaw(FlawKind::NoPlan { plan: record.plan });
+            }
+            if self.env(record.env).is_none() {
+                flaw(FlawKind::NoEnv { env: record.env });
+            }
+            if self.memory.as_ref()[PEPPER_LINE].load(usize::from(record.pepper)) == 0 {
+                flaw(FlawKind::NoPepper { pepper: record.pepper });
+            }
+            let tally = at.tally().load(Ordering::Acquire);
+            if self.layout.is_reservation(tally) {
+                flaw(FlawKind::NoTally);
+            } else if decide::is_wrong(&self.layout, tally, now) {
+                flaw(FlawKind::FutureTally);
+            }
+        }
+    }
+}
+
+/// A state of a record that no administrator and no check leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Flaw {
+    /// The number of the record.
+    pub record: u32,
+    /// The key in the record, if its id can be read.
+    pub key_id: Option<KeyId>,
+    /// What is wrong.
+    pub kind: FlawKind,
+}
+
+impl Flaw {
+    /// A flaw of this record.
+    pub const fn new(record: u32, key_id: Option<KeyId>, kind: FlawKind) -> Self {
+        Self { record, key_id, kind }
+    }
+}
+
+/// What is wrong with a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FlawKind {
+    /// It is half-written, and there is no redo record for it.
+    HalfWritten,
+    /// Its key id belongs in another record, so no check finds it.
+    Misplaced,
+    /// The gate does not have a plan with that number.
+    NoPlan {
+        /// The number.
+        plan: u8,
+    },
+    /// The gate does not have an environment with that number.
+    NoEnv {
+        /// The number.
+        env: u8,
+    },
+    /// The gate does not have a pepper with that number.
+    NoPepper {
+        /// The number.
+        pepper: u8,
+    },
+    /// The word of its tally is not a tally.
+    NoTally,
+    /// Its tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
+    /// clock corrects it.
+    FutureTally,
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {}", self.record)?;
+        if let Some(key_id) = self.key_id {
+            write!(f, " (key {key_id})")?;
+        }
+        match self.kind {
+            FlawKind::HalfWritten => f.write_str(" is half-written and cannot be read"),
+            FlawKind::Misplaced => f.write_str(" holds a key id that belongs into another record"),
+            FlawKind::NoPlan { plan } => write!(f, " has plan number {plan}, and there is none"),
+            FlawKind::NoEnv { env } => write!(f, " has environment number {env}, and there is none"),
+            FlawKind::NoPepper { pepper } => write!(f, " has pepper number {pepper}, and there is none"),
+            FlawKind::NoTally => f.write_str(" has a word that is not a tally"),
+            FlawKind::FutureTally => f.write_str(
+                " has a tally that a wrong clock stamped more than 60 s ahead; the key's next check by the system clock corrects it",
+            ),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Creates gates, and opens those that were created before.
+
+use super::config::{FIXED_LINES, GateConfig, MAX_KEYS, header_lines, total_lines};
+use super::table::{Gate, HINTS_FLAG, PEPPER_LINE, PREFIX_WORD};
+use crate::bits::index;
+use crate::header::{AttachError, CreateError, Header, TableKind};
+use crate::key::Name;
+use crate::line::Line;
+use crate::mac::{MAX_PEPPERS, Peppers};
+
+impl<M: AsRef<[Line]>> Gate<M> {
+    /// Creates a gate in [`GateConfig::lines`] lines of memory that no other table uses.
+    ///
+    /// # Errors
+    /// [`CreateError`] if no gate has this configuration, or if the memory has another size.
+    pub fn create(
+        memory: M,
+        config: &GateConfig<'_>,
+        peppers: Peppers,
+    ) -> Result<Self, CreateError> {
+        let lines = memory.as_ref();
+        let layout = config.common_layout()?;
+        if lines.len() != config.lines() {
+            return Err(CreateError::Size { lines: lines.len(), needed: config.lines() });
+        }
+        let header = Header {
+            kind: TableKind::Gate,
+            capacity: config.keys,
+            header_lines: u32::try_from(header_lines(config.plan_slots)).unwrap_or(u32::MAX),
+            flags: if config.hints { HINTS_FLAG } else { 0 },
+            layout,
+        };
+        header.write(lines);
+        lines[PEPPER_LINE].store(PREFIX_WORD, config.prefix.to_word());
+        for (number, pepper) in peppers.0.iter().enumerate() {
+            lines[PEPPER_LINE].store(number, pepper.fingerprint());
+        }
+        let gate = Self::from_header(memory, &header, config.prefix, peppers);
+        for (number, plan) in config.plans.iter().enumerate() {
+            gate.store_plan(number, plan.words());
+        }
+        Header::publish(gate.memory.as_ref());
+        Ok(gate)
+    }
+
+    /// Opens a gate that was created before.
+    ///
+    /// # Errors
+    /// [`AttachError`] if the memory does not hold a gate of this format version and of the size
+    /// that its header states, or if none of the peppers is the gate's.
+    pub fn attach(memory: M, peppers: Peppers) -> Result<Self, AttachError> {
+        let lines = memory.as_ref();
+        let header = Header::read(lines, TableKind::Gate)?;
+        let header_lines = index(u64::from(header.header_lines));
+        let valid = (1..=MAX_KEYS).contains(&header.capacity)
+            && (FIXED_LINES + 1..=lines.len()).contains(&header_lines)
+            && header.flags & !HINTS_FLAG == 0;
+        let expected = valid
+            .then(|| total_lines(header_lines, header.capacity, header.flags & HINTS_FLAG != 0));
+        header.expect_lines(lines, expected)?;
+        let prefix = lines[PEPPER_LINE].load(PREFIX_WORD);
+        let prefix = Name::from_word(prefix)
+            .ok_or(AttachError::Geometry { what: "prefix", value: prefix })?;
+        let gate = Self::from_header(memory, &header, prefix, peppers);
+        if !gate.has_first_plan() {
+            return Err(AttachError::Geometry {
+                what: "first plan",
+                value: gate.plan_line(0).0.load(0),
+            });
+        }
+        if (0..MAX_PEPPERS).all(|number| gate.pepper(number).is_none()) {
+            return Err(AttachError::WrongPepper { given: gate.peppers.0.len() });
+        }
+        Ok(gate)
+    }
+}

@@ -1,0 +1,47 @@
+//! Why a key is refused.
+
+use super::table::holder;
+use crate::outcome::Reason;
+use crate::record::{KeyState, Record, RecordRef};
+use crate::time::Timestamp;
+use crate::verdict::Holder;
+
+pub(super) struct Refusal {
+    pub(super) reason: Reason,
+    pub(super) holder: Option<Holder>,
+}
+
+impl Refusal {
+    pub(super) fn new(reason: Reason) -> Self {
+        Self { reason, holder: None }
+    }
+}
+
+/// Checks whether a key whose secret is right is revoked or expired.
+#[inline]
+pub(super) fn admissible<'m>(
+    at: RecordRef<'m>,
+    record: Record,
+    previous: bool,
+    now: Timestamp,
+) -> Result<(RecordRef<'m>, Record), Refusal> {
+    let passed = |until_s: u32| now.unix_s() >= u64::from(until_s);
+    let reason = if record.state == KeyState::Revoked {
+        Reason::Revoked
+    } else if (record.not_after != 0 && passed(record.not_after))
+        || (previous && passed(record.grace_until))
+    {
+        Reason::Expired
+    } else {
+        return Ok((at, record));
+    };
+    Err(Refusal { reason, holder: holder(&record) })
+}
+
+/// Returns why a key of Keytally's form does not match its record. It is a table lookup, not a
+/// branch, so that the time does not depend on whether the id exists.
+pub(super) fn mismatch_reason(known: bool, pepper_there: bool) -> Reason {
+    const REASONS: [Reason; 4] =
+        [Reason::Unknown, Reason::Unknown, Reason::PepperMissing, Reason::WrongSecret];
+    REASONS[2 * usize::from(known) + usize::from(pepper_there)]
+}

@@ -1,0 +1,178 @@
+//! A gate in its memory, and where in it each of its parts is.
+
+use super::config::HINTS_PER_LINE;
+use crate::bits::{high, index, join, low, scale};
+use crate::header::Header;
+use crate::key::{KeyId, Name};
+use crate::line::{LINE_WORDS, Line};
+use crate::mac::{MAX_PEPPERS, Pepper, Peppers};
+use crate::record::{Record, RecordRef, RedoRecord};
+use crate::tally::Layout;
+use crate::verdict::Holder;
+
+/// The most environments of a gate.
+pub const MAX_ENVS: usize = 16;
+
+/// Positions of words in the header.
+pub(super) const PEPPER_LINE: usize = 1;
+
+pub(super) const PREFIX_WORD: usize = 4;
+
+pub(super) const IMPORTS_WORD: usize = 5;
+
+pub(super) const ADMINISTRATOR_WORD: usize = 6;
+
+pub(super) const REDO_LINE: usize = 2;
+
+pub(super) const OWNER_LINE: usize = 3;
+
+pub(super) const ENV_LINE: usize = 4;
+
+/// Set in the header's flags when the gate keeps hints.
+pub(super) const HINTS_FLAG: u32 = 1;
+
+/// A gate in memory that the caller provides: anything that dereferences to a slice of lines.
+///
+/// Any number of threads, and of processes that map the same memory, may call its methods at once.
+///
+/// ```
+/// use keytally_core::{Entropy, Gate, GateConfig, Line, Name, Peppers, Plan, Timestamp, NewKey};
+/// let plan = Plan::new("default", "100/minute, 1000/hour".parse()?).unwrap();
+/// let plans = [plan];
+/// let config = GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(4);
+/// let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
+/// let gate = Gate::create(memory, &config, Peppers::new(&[b"a pepper of at least 32 bytes ..."])?)?;
+///
+/// let now = Timestamp::from_unix_s(1_700_000_000);
+/// let new = NewKey::new(42, Name::new("live").unwrap());
+/// let (key, _) = gate.administer()?.issue(&new, Entropy::new([7; 24]), now)?; // entropy: from the system, not 7
+///
+/// let verdict = gate.check(Some(key.expose().as_bytes()), 1, now);
+/// assert!(verdict.is_admitted());
+/// assert_eq!(verdict.remaining(), 999);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Gate<M> {
+    pub(super) memory: M,
+    pub(super) peppers: Peppers,
+    pub(super) layout: Layout,
+    pub(super) prefix: Name,
+    pub(super) capacity: u32,
+    pub(super) records_at: usize,
+    pub(super) hints_at: Option<usize>,
+}
+
+impl<M: AsRef<[Line]>> Gate<M> {
+    pub(super) fn from_header(memory: M, header: &Header, prefix: Name, peppers: Peppers) -> Self {
+        let records_at = index(u64::from(header.header_lines));
+        let hints_at = (header.flags & HINTS_FLAG != 0)
+            .then(|| records_at + index(u64::from(header.capacity)));
+        Self {
+            memory,
+            peppers,
+            layout: header.layout,
+            prefix,
+            capacity: header.capacity,
+            records_at,
+            hints_at,
+        }
+    }
+
+    /// Returns the memory that the gate is in.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Returns the prefix of every key of this gate.
+    pub fn prefix(&self) -> Name {
+        self.prefix
+    }
+
+    /// Returns the most keys that the gate can hold.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Returns the layout of the tallies: the windows that all plans share, and the algorithm.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Returns the name of an environment, by its number in a [`Holder`].
+    pub fn env(&self, number: u8) -> Option<Name> {
+        let line = self.memory.as_ref().get(ENV_LINE + usize::from(number) / LINE_WORDS)?;
+        if usize::from(number) >= MAX_ENVS {
+            return None;
+        }
+        Name::from_word(line.load(usize::from(number) % LINE_WORDS))
+    }
+
+    /// Returns the record of a key id, if the gate has the key.
+    pub(super) fn find(&self, key_id: KeyId) -> Option<(RecordRef<'_>, Record)> {
+        let at = self.record(scale(key_id.number(), u64::from(self.capacity)));
+        let record = at.read()?;
+        (record.key_id == Some(key_id)).then_some((at, record))
+    }
+
+    #[inline]
+    pub(super) fn record(&self, number: u64) -> RecordRef<'_> {
+        let lines = self.memory.as_ref();
+        RecordRef {
+            // A record's number is below the capacity, which is a u32.
+            number: low(number),
+            line: &lines[self.records_at + index(number)],
+            redo: self.redo(),
+        }
+    }
+
+    pub(super) fn redo(&self) -> RedoRecord<'_> {
+        let lines = self.memory.as_ref();
+        RedoRecord { words: &lines[REDO_LINE], owner: &lines[OWNER_LINE] }
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = RecordRef<'_>> {
+        (0..u64::from(self.capacity)).map(|number| self.record(number))
+    }
+
+    /// Returns the pepper with this number in records, if this process has it.
+    #[inline]
+    pub(super) fn pepper(&self, number: usize) -> Option<&Pepper> {
+        self.peppers.by_fingerprint(self.memory.as_ref()[PEPPER_LINE].load(number))
+    }
+
+    pub(super) fn known_peppers(&self) -> impl Iterator<Item = (usize, &Pepper)> {
+        (0..MAX_PEPPERS).filter_map(|number| Some((number, self.pepper(number)?)))
+    }
+
+    fn hint_word(&self, number: u32) -> Option<(&Line, usize, bool)> {
+        let at = index(u64::from(number));
+        let line = self.memory.as_ref().get(self.hints_at? + at / HINTS_PER_LINE)?;
+        Some((line, at % HINTS_PER_LINE / 2, at % 2 == 1))
+    }
+
+    pub(super) fn hint(&self, number: u32) -> u32 {
+        self.hint_word(number).map_or(0, |(line, word, upper)| {
+            if upper { high(line.load(word)) } else { low(line.load(word)) }
+        })
+    }
+
+    pub(super) fn store_hint(&self, number: u32, hint: u32) {
+        if let Some((line, word, upper)) = self.hint_word(number) {
+            let present = line.load(word);
+            line.store(
+                word,
+                if upper { join(hint, low(present)) } else { join(high(present), hint) },
+            );
+        }
+    }
+}
+
+pub(super) fn holder(record: &Record) -> Option<Holder> {
+    Some(Holder {
+        key_id: record.key_id?,
+        account: record.account,
+        plan: record.plan,
+        env: record.env,
+    })
+}

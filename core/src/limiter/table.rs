@@ -1,0 +1,246 @@
+//! A limiter in its memory: creation, opening, and where each subject's buckets are.
+
+use siphasher::sip::SipHasher13;
+
+use super::slot::{Slot, Subject};
+use crate::bits::{high, index, join, low, scale};
+use crate::header::{AttachError, CreateError, Header, TableKind};
+use crate::line::{LINE_WORDS, Line};
+use crate::policy::Policy;
+use crate::quota::Limits;
+use crate::sync::{AtomicU64, Ordering};
+use crate::tally::Layout;
+use crate::time::Timestamp;
+
+/// Slots of a bucket: two cache lines.
+pub const BUCKET_SLOTS: usize = 8;
+
+/// The most subjects that a limiter can be made for.
+pub const MAX_SUBJECTS: u32 = 1 << 30;
+
+/// Lines of the header.
+const HEADER_LINES: usize = 2;
+
+const BUCKET_LINES: usize = 2;
+
+/// Slots for every 2 subjects of capacity. With 1.5 slots for each subject, about one new subject
+/// in a million finds both of its buckets full before the table holds as many subjects as its
+/// capacity.
+const SLOTS_PER_2_SUBJECTS: u64 = 3;
+
+/// A limiter in memory that the caller provides: anything that dereferences to a slice of lines.
+///
+/// Any number of threads, and of processes that map the same memory, may call its methods at once.
+///
+/// ```
+/// use keytally_core::{Limiter, Line, Outcome, Policy, Timestamp};
+/// static MEMORY: [Line; Limiter::<&[Line]>::lines(64)] = [const { Line::new() }; Limiter::<&[Line]>::lines(64)];
+/// let policy: Policy = "2/minute".parse()?;
+/// let limiter = Limiter::create(&MEMORY[..], &policy, 64, [7; 16])?;
+/// let now = Timestamp::from_unix_s(1_700_000_000);
+/// assert!(limiter.check(b"203.0.113.9", 1, now).is_admitted());
+/// assert!(limiter.check(b"203.0.113.9", 1, now).is_admitted());
+/// assert_eq!(limiter.check(b"203.0.113.9", 1, now).outcome(), Outcome::Denied);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Limiter<M> {
+    memory: M,
+    pub(super) layout: Layout,
+    pub(super) limits: Limits,
+    seed: [u64; 2],
+    /// The first line of the buckets, and of the lock words.
+    buckets_at: usize,
+    locks_at: usize,
+    buckets: u64,
+    capacity: u32,
+}
+
+impl<M: AsRef<[Line]>> Limiter<M> {
+    /// Returns the lines that a limiter for `capacity` subjects takes, of 64 bytes each.
+    pub const fn lines(capacity: u32) -> usize {
+        lines_after(HEADER_LINES, capacity)
+    }
+
+    /// Returns the lines that a limiter for `capacity` subjects takes after a header of
+    /// `header_lines`, counted with the header. A header has at least 2 lines.
+    ///
+    /// # Errors
+    /// [`CreateError::Capacity`] if no limiter has this capacity.
+    pub const fn validate(header_lines: usize, capacity: u32) -> Result<usize, CreateError> {
+        if capacity == 0 || capacity > MAX_SUBJECTS {
+            return Err(CreateError::Capacity { capacity, max: MAX_SUBJECTS });
+        }
+        let header_lines = if header_lines < HEADER_LINES { HEADER_LINES } else { header_lines };
+        Ok(lines_after(header_lines, capacity))
+    }
+
+    /// Creates a table for `capacity` subjects, 1 to [`MAX_SUBJECTS`], in memory that no other
+    /// table uses. `seed` must be random: a client that knew it could choose subjects that collide
+    /// in one bucket.
+    ///
+    /// # Errors
+    /// [`CreateError::Capacity`]; [`CreateError::Size`] if the memory does not have
+    /// [`lines`](Self::lines) lines.
+    pub fn create(
+        memory: M,
+        policy: &Policy,
+        capacity: u32,
+        seed: [u8; 16],
+    ) -> Result<Self, CreateError> {
+        Self::create_after(memory, HEADER_LINES, policy, capacity, seed)
+    }
+
+    /// Creates a table after a header of `header_lines` lines, at least 2. In files a header has
+    /// one page.
+    ///
+    /// # Errors
+    /// Those of [`create`](Self::create).
+    pub fn create_after(
+        memory: M,
+        header_lines: usize,
+        policy: &Policy,
+        capacity: u32,
+        seed: [u8; 16],
+    ) -> Result<Self, CreateError> {
+        let needed = Self::validate(header_lines, capacity)?;
+        let lines = memory.as_ref();
+        if lines.len() != needed || header_lines < HEADER_LINES {
+            return Err(CreateError::Size { lines: lines.len(), needed });
+        }
+        let header = Header {
+            kind: TableKind::Limiter,
+            capacity,
+            header_lines: u32::try_from(header_lines).unwrap_or(u32::MAX),
+            flags: 0,
+            layout: *policy.layout(),
+        };
+        header.write(lines);
+        let [low, high] =
+            [0, 8].map(|at| u64::from_le_bytes(core::array::from_fn(|byte| seed[at + byte])));
+        let limits = policy.limits();
+        lines[1].store(0, low);
+        lines[1].store(1, high);
+        lines[1].store(2, join(limits.0[1], limits.0[0]));
+        lines[1].store(3, join(limits.0[3], limits.0[2]));
+        Header::publish(lines);
+        Ok(Self::from_header(memory, &header))
+    }
+
+    /// Opens a table that was created before.
+    ///
+    /// # Errors
+    /// [`AttachError`] if the memory does not hold a limiter of this format version and of the size
+    /// that its header states.
+    pub fn attach(memory: M) -> Result<Self, AttachError> {
+        let lines = memory.as_ref();
+        let header = Header::read(lines, TableKind::Limiter)?;
+        let valid = (1..=MAX_SUBJECTS).contains(&header.capacity)
+            && (HEADER_LINES..=lines.len()).contains(&index(u64::from(header.header_lines)));
+        let expected =
+            valid.then(|| lines_after(index(u64::from(header.header_lines)), header.capacity));
+        header.expect_lines(lines, expected)?;
+        Ok(Self::from_header(memory, &header))
+    }
+
+    fn from_header(memory: M, header: &Header) -> Self {
+        let line = &memory.as_ref()[1];
+        let (first, second) = (line.load(2), line.load(3));
+        let limits = Limits([low(first), high(first), low(second), high(second)]);
+        let seed = [line.load(0), line.load(1)];
+        let buckets_at = index(u64::from(header.header_lines));
+        let buckets = buckets(header.capacity);
+        Self {
+            layout: header.layout,
+            limits,
+            seed,
+            buckets_at,
+            locks_at: buckets_at + index(buckets) * BUCKET_LINES,
+            buckets,
+            capacity: header.capacity,
+            memory,
+        }
+    }
+
+    /// Returns the memory that the limiter is in.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// Returns the layout of the tallies: windows and algorithm.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Returns the policy that the table was created with; `None` if its header is damaged.
+    pub fn policy(&self) -> Option<Policy> {
+        Policy::from_layout(&self.layout, self.limits)
+    }
+
+    /// Returns how many subjects the table was created for.
+    pub fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Hashes the bytes of a subject, such as an address, a user or a route.
+    #[inline]
+    pub fn subject(&self, bytes: &[u8]) -> Subject {
+        Subject(SipHasher13::new_with_keys(self.seed[0], self.seed[1]).hash(bytes))
+    }
+
+    /// Returns how many subjects have a slot that cannot be reused at `now`. Reads the whole table.
+    pub fn live_subjects(&self, now: Timestamp) -> u64 {
+        let live = self.all_slots().filter(|slot| {
+            let word = slot.tally().load(Ordering::Relaxed);
+            !self.layout.is_reservation(word) && !self.layout.is_reusable(word, now)
+        });
+        live.count() as u64
+    }
+
+    /// Returns the number of slots: about 1.5 times the capacity, in whole buckets.
+    pub fn slots_total(&self) -> u64 {
+        self.buckets * BUCKET_SLOTS as u64
+    }
+
+    /// Returns the buckets of a subject. The first comes from the upper bits of the hash. The
+    /// second comes from the upper bits of its product with an odd constant (2^64 divided by the
+    /// golden ratio), so it depends on the lower bits too.
+    #[inline]
+    pub(super) fn buckets_of(&self, subject: Subject) -> [u64; 2] {
+        [
+            scale(subject.0, self.buckets),
+            scale(subject.0.wrapping_mul(0x9E37_79B9_7F4A_7C15), self.buckets),
+        ]
+    }
+
+    #[inline]
+    pub(super) fn bucket(&self, bucket: u64) -> &[Line] {
+        let first = self.buckets_at + index(bucket) * BUCKET_LINES;
+        &self.memory.as_ref()[first..first + BUCKET_LINES]
+    }
+
+    #[inline]
+    pub(super) fn slots(&self, bucket: u64) -> impl Iterator<Item = Slot<'_>> {
+        self.bucket(bucket).iter().flat_map(|line| line.words().as_chunks().0).map(Slot)
+    }
+
+    pub(super) fn all_slots(&self) -> impl Iterator<Item = Slot<'_>> {
+        (0..self.buckets).flat_map(|bucket| self.slots(bucket))
+    }
+
+    /// Returns the lock word of a bucket. The module `insert` defines its states.
+    #[inline]
+    pub(super) fn lock_word(&self, bucket: u64) -> &AtomicU64 {
+        let bucket = index(bucket);
+        self.memory.as_ref()[self.locks_at + bucket / LINE_WORDS].word(bucket % LINE_WORDS)
+    }
+}
+
+const fn buckets(capacity: u32) -> u64 {
+    (capacity as u64 * SLOTS_PER_2_SUBJECTS).div_ceil(2 * BUCKET_SLOTS as u64)
+}
+
+const fn lines_after(header_lines: usize, capacity: u32) -> usize {
+    let buckets = index(buckets(capacity));
+    header_lines.saturating_add(buckets * BUCKET_LINES).saturating_add(buckets.div_ceil(LINE_WORDS))
+}
