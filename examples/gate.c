@@ -22,11 +22,13 @@ int main(void) {
     kt_key key;
     uint64_t key_id;
     if (status == KT_OK) status = kt_entropy(entropy);
-    if (status == KT_OK) status = kt_gate_issue(gate, &new_key, entropy, KT_SYSTEM_CLOCK, &key, &key_id);
+    if (status == KT_OK)
+        status = kt_gate_issue(gate, &new_key, entropy, KT_SYSTEM_CLOCK, &key, &key_id);
 
     kt_verdict verdict = {.outcome = KT_ADMITTED};
     while (status == KT_OK && verdict.outcome == KT_ADMITTED) {
-        const uint8_t *header = (const uint8_t *)key.text; /* the X-API-Key field of a request, or NULL */
+        /* In a server, the X-API-Key field of the request, or NULL. */
+        const uint8_t *header = (const uint8_t *)key.text;
         status = kt_gate_check(gate, header, strlen(key.text), 1, KT_SYSTEM_CLOCK, &verdict);
         if (status != KT_OK) break;
 

@@ -1,4 +1,4 @@
-//! One gate, one key, requests until one is denied.
+//! Issues a key in a gate, a table of API keys in a file, and makes requests until one is denied.
 //!
 //!     keytally create api.gate --plan "default=3/minute, 100/hour"
 //!     cargo run -p keytally --example gate

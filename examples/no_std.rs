@@ -1,5 +1,8 @@
-//! One gate, one key, requests until one is denied: by the core alone, without files, allocation or a
-//! clock. A device has its own pepper, random bytes and time; `main` stands for the device.
+//! Creates a gate and a key, and makes requests until one is denied. It uses the core alone,
+//! without files, allocation or a clock.
+//!
+//! A device passes its pepper, random bytes and the time to `run`. In this example, `main` passes
+//! constants.
 //!
 //!     cargo run -p keytally-core --example no_std
 

@@ -3,9 +3,11 @@
  *
  * Generated from ffi-c by `cargo xtask header`: make changes there.
  *
- * A gate is a table of issued keys with their counts. kt_gate_check verifies a key, then charges it.
- * A limiter is a table of counts for any subject, such as an address, a user or a route:
- * kt_limiter_check. Both write a kt_verdict, a plain struct with all that an HTTP response needs.
+ * A gate is a table of issued keys with their counts: kt_gate_check verifies a key, then charges
+ * it. A limiter is a table of counts for any subject, such as an address, a user or a route:
+ * kt_limiter_check charges a subject. Both functions write a kt_verdict, a plain struct with all
+ * that an HTTP response needs. The counts of one key or subject are its tally. A pepper is a secret
+ * HMAC key of the server, under which a gate stores its keys.
  *
  *     kt_gate *gate;
  *     const char *peppers = getenv("KEYTALLY_PEPPER");
@@ -20,77 +22,85 @@
  * THE CONTRACT. It holds for each function unless its comment says otherwise.
  *
  * Results. A function that can fail returns a kt_status. KT_OK is 0. A refused request is not a
- *     failure: it is the verdict's outcome. Outputs come last, are named ..._out (and `buffer`), and
- *     are written only on KT_OK. A call that failed changed nothing. A comment lists the statuses of
- *     its function, except those of pointers and of handles (see there), and KT_INTERNAL, which is a
+ *     failure: it is the verdict's outcome. Outputs come last, are named ..._out (and `buffer`),
+ *     and are written only on KT_OK. A call that failed changed nothing. A comment lists the
+ *     statuses of its function, except those of the next paragraph and KT_INTERNAL, which is a
  *     defect of this library.
  * Pointers. NULL, a misaligned pointer and an impossible length are statuses, never a crash:
  *     KT_NULL_POINTER, KT_MISALIGNED, KT_BAD_LENGTH. A struct that was never made a handle, or that
- *     was closed, moved or copied, is KT_NOT_A_HANDLE, as long as its memory exists. The caller must
- *     ensure that a pointer refers to at least as many bytes as its length says; this cannot be
- *     checked. An empty input may have a NULL pointer. Input pointers are not retained.
- * Texts. A length follows its text and does not count a NUL. KT_TEXT("...") gives both. Only a path
- *     ends with a NUL instead. A text that a function writes ends with a NUL, which its length does
- *     not count.
+ *     was closed, moved or copied, is KT_NOT_A_HANDLE, as long as its memory exists. The caller
+ *     must ensure that a pointer refers to at least as many bytes as its length says; this cannot
+ *     be checked. An empty input may have a NULL pointer. Input pointers are not retained.
+ * Texts. The length of an input text is the next parameter or member and does not count a NUL.
+ *     KT_TEXT("...") gives both. Only a path has no length and ends with a NUL. A text that a
+ *     function writes ends with a NUL, which its length does not count.
  * Structs. They can grow without a change for programs that were compiled with an older header.
- *     - A struct that the caller fills in and that may grow begins with `size`: set it to sizeof that
- *       struct. Members that an older header lacks are zeros, which mean what the older version did.
- *       A member that is newer than the library must be zero: else KT_UNKNOWN_MEMBER. A size that no
- *       version has is KT_STRUCT_SIZE. These are kt_request, kt_gate_config and kt_new_key.
+ *     - A struct that the caller fills in and that may grow begins with `size`: set it to sizeof
+ *       that struct. For members that the caller's header lacks, the library takes zeros, which
+ *       mean what the older version did. A member that is newer than the library must be zero, else
+ *       the status is KT_UNKNOWN_MEMBER. If no version has that size, the status is KT_STRUCT_SIZE.
+ *       These are kt_request, kt_gate_config and kt_new_key.
  *     - A struct that this library writes has a fixed size with reserved zeros. New members replace
  *       reserved ones, so a library that does not know them writes zeros. These are kt_verdict,
- *       kt_charge, kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use members
- *       whose name ends with an underscore.
+ *       kt_charge, kt_quota, kt_key_info, kt_plan_info, kt_key_parts and kt_flaw. Do not use
+ *       members whose name ends with an underscore.
  *     - kt_bytes, kt_plan, kt_field and kt_key do not change.
  * Ownership. kt_gate_init, kt_gate_attach, kt_limiter_init and kt_limiter_attach make a handle in a
- *     struct of the caller, and allocate nothing. kt_gate_open, kt_limiter_open and the other functions
- *     of files return a pointer to a handle that belongs to the library until it is closed. Close each
- *     handle once, with kt_gate_close or kt_limiter_close. Only these functions allocate: those that
- *     open or create files, those that change keys in files, kt_gate_watch, kt_gate_reopen, and the
- *     first use of a gate file in each thread, which prepares for a replaced file.
+ *     struct of the caller, and allocate nothing. kt_gate_open, kt_limiter_open and the other
+ *     functions of files return a pointer to a handle that belongs to the library until it is
+ *     closed. Close each handle once, with kt_gate_close or kt_limiter_close. Only these functions
+ *     allocate: those that open or create files, those that change keys in files, kt_gate_watch,
+ *     kt_gate_reopen, and the first use of a gate file in each thread, which prepares for a
+ *     replaced file.
  * Memory that must not move. While a handle of a table is in use, the table's memory must not be
  *     moved, freed or used for anything else, and the handle must not be moved or copied. The table
- *     itself holds no addresses. Processes may share it at different addresses, each with a handle of
- *     its own. It may be saved to a disk and loaded again.
- * Secrets. A table holds MACs and never a pepper. A handle of a gate holds peppers, and closing wipes
- *     it. No message contains a key.
- * Threads. Any number of threads may use one handle, and any number of processes one table, at the same
- *     time. No function blocks, except those that change keys in a file, which take turns. While a
- *     handle is made or closed, no other thread may use it. After fork, the child may use the parent's
- *     handles.
+ *     itself holds no addresses. Processes may share a table at different addresses, each with a
+ *     handle of its own. While no call uses a table, it may be saved to a disk and loaded again.
+ * Secrets. A table holds MACs (message authentication codes) of its keys and never a pepper. A
+ *     gate's handle holds the peppers, and closing the handle wipes them. No message contains a
+ *     key.
+ * Threads. Any number of threads may use one handle, and any number of processes one table, at the
+ *     same time. No function blocks, except those that change keys in a file: they wait for each
+ *     other. While a handle is created or closed, no other thread may use it. After fork, the child
+ *     may use the parent's handles.
  * Signals and interrupts. A handler that interrupted a call may itself call kt_gate_check and
- *     kt_limiter_check. For a gate file, the thread must have called kt_gate_check before, outside of a
- *     handler.
- * Panics. None leaves a function. In host builds a defect becomes KT_INTERNAL. Without the host part
- *     it would stop the program in an endless loop; docs/PANICS.md shows why no check reaches one.
+ *     kt_limiter_check. For a gate file, the thread must have called kt_gate_check before, outside
+ *     of a handler.
+ * Panics. A panic (a defect of this library) never leaves a function. In host builds it becomes
+ *     KT_INTERNAL. Without the host part it would loop endlessly. docs/PANICS.md shows why no check
+ *     panics.
  * Time. `now_ms` is an explicit time in Unix milliseconds, or KT_SYSTEM_CLOCK. The system clock is
  *     read in the call, and again if a tally is ahead of that reading. An explicit time is used as
- *     given and never corrected. An event loop has cached readings of the system clock. To use those,
- *     call kt_gate_use_system_clock or kt_limiter_use_system_clock once, and give them as `now_ms`.
- * Wrong clocks. A time that is late, by any amount, is taken as the tally's own time. A time that is
- *     ahead moves the tally there. Until that time comes, the counts of its windows stay, and
- *     `clock_ahead_s` says how far ahead the tally is. A call by the system clock corrects a tally
- *     that is more than 60 s ahead, with its counts kept. kt_gate_correct_clock and
- *     kt_limiter_correct_clock correct a whole table. A window is an interval of the times of its
- *     decisions (kt_charge.at_ms), its label. Wrong clocks cost, in labels of one tally that admit
- *     their limit a second time:
- *     - Late clocks, stale readings, explicit times that disagree: none. In a limiter, one each
- *       time that a caller who is 61 s late or more finds its subject's slot reused.
- *     - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
- *       than 60 s: one, when its tally is corrected. Each check that read the clock before the step
- *       and charges after the correction costs one more. So does each thread that is stopped in
- *       the middle of that correction for as long as the tally was ahead.
- *     - System clocks that stay more than 60 s apart, or explicit times that far ahead mixed with
- *       the system clock: one each time that they take turns. They are outside the guarantee.
- *     In real time, callers whose times differ by d can use the windows of d more at one moment.
+ *     given and never corrected. An event loop has cached readings of the system clock. To use such
+ *     readings, call kt_gate_use_system_clock or kt_limiter_use_system_clock once, and give them as
+ *     `now_ms`.
+ * Wrong clocks. A tally keeps the latest time by which it was charged. For an earlier time, by any
+ *     amount, a decision uses the tally's time instead. A later time moves the tally to that time.
+ *     If that time is wrong, the counts of its windows stay until it comes, and `clock_ahead_s`
+ *     says how far ahead the tally is. A call by the system clock corrects a tally that is more
+ *     than 60 s ahead and keeps its counts. kt_gate_correct_clock and kt_limiter_correct_clock
+ *     correct a whole table. A charge counts in the window that contains its decision time,
+ *     kt_charge.at_ms. Wrong clocks can let some windows of one tally admit their limit a second
+ *     time. These are:
+ *     - For late clocks, stale readings and explicit times that disagree: none. In a limiter, one
+ *       each time that a caller that is 61 s late or more finds its subject's slot reused.
+ *     - For a system clock that ran more than 60 s ahead and is set right, or that is set back by
+ *       more than 60 s: one, when the tally is corrected. Each check that read the clock before the
+ *       step and charges after the correction costs one more. So does each thread that is stopped
+ *       in the middle of that correction for as long as the tally was ahead.
+ *     - For system clocks that stay more than 60 s apart, or explicit times more than 60 s ahead
+ *       that are mixed with the system clock: one each time that they take turns. These cases are
+ *       outside the guarantee.
+ *     If the times of callers differ by up to d, an interval of real time of length s admits at
+ *     most the limits of the windows that an interval of length s + d meets.
  * Units. A name ends with its unit: _ms milliseconds, _s seconds, _unix_s, _until_s and not_after_s
- *     Unix seconds, _len and _SIZE bytes (_len of an array: elements).
- * Stability. Until 1.0 a minor version may change functions and structs, and the SONAME changes with
- *     it. Numbers of statuses, outcomes, reasons and flaws never change their meaning. New ones may be
- *     added. KT_VERSION is the version of the header, kt_version() that of the library.
- * Host builds. A function whose documentation names them needs an operating system. It is missing
- *     from a library that was built without the feature `host`, for bare metal. Such a library needs
- *     only memcpy, memmove, memset and memcmp.
+ *     Unix seconds, _len and _SIZE bytes. The _len of an array counts elements.
+ * Stability. Until 1.0 a minor version may change functions and structs, and the SONAME changes
+ *     with it. Numbers of statuses, outcomes, reasons and flaws never change their meaning. New
+ *     ones may be added. KT_VERSION is the version of the header, kt_version() that of the library.
+ * Host builds. A function whose comment says "Host builds only" needs an operating system. A
+ *     library that was built without the feature `host`, for bare metal, lacks it. Such a library
+ *     needs only memcpy, memmove, memset and memcmp.
  */
 
 
@@ -107,7 +117,10 @@
 #define KT_VERSION (KT_VERSION_MAJOR << 16 | KT_VERSION_MINOR << 8 | KT_VERSION_PATCH)
 #define KT_VERSION_STRING "0.1.0"
 
-/** A literal and its length, for two parameters or two members: `kt_policy_check(KT_TEXT("5/minute"), ...)`. */
+/**
+ * A string literal and its length, for two parameters or two members:
+ * `kt_policy_check(KT_TEXT("5/minute"), ...)`.
+ */
 #define KT_TEXT(literal) (literal), (sizeof(literal) - 1)
 
 /** The value of `kt_limiter_size` as a constant, for arrays. */
@@ -119,12 +132,12 @@
 #define KT_GATE_SIZE(keys) ((size_t)64 * (6 + KT_GATE_PLAN_SLOTS / 2 + (size_t)(keys)))
 
 
-/** The version of the table format. A table of another version is refused with `KT_OTHER_FORMAT`. */
+/** The version of the table format. A table of another version is rejected with `KT_OTHER_FORMAT`. */
 #define KT_TABLE_FORMAT 1
 
 /**
- * Bytes that are always enough for a policy as text and for a sentence about an invalid one, with the
- * NUL.
+ * Bytes that are always enough for a policy as text and for a sentence about an invalid one, with
+ * the NUL.
  */
 #define KT_POLICY_SIZE 256
 
@@ -177,8 +190,8 @@
 #define KT_MAX_KEYS 67108864
 
 /**
- * The plans that a gate in the caller's memory has room for. There are few, because two of them take as
- * much memory as a key, and a microcontroller may have only a few KiB.
+ * The plans that a gate in the caller's memory has room for. There are few, because two of them
+ * take as much memory as a key, and a microcontroller may have only a few KiB.
  */
 #define KT_GATE_PLAN_SLOTS 4
 
@@ -201,8 +214,8 @@
 #define KT_PEPPER_SIZE 65
 
 /**
- * The result of a function that can fail: 0 if it did its work, else the reason why it did not.
- * Numbers never change their meaning. `kt_status_message` returns a sentence for each.
+ * The result of a function that can fail: 0 if it did its work, else the reason why it did
+ * not. Numbers never change their meaning. `kt_status_message` returns a sentence for each.
  */
 enum kt_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -218,7 +231,7 @@ enum kt_status
      * 64.
      */
     KT_MISALIGNED = 2,
-    /** A length is more than memory can have behind its pointer. */
+    /** A length exceeds the address space after its pointer. */
     KT_BAD_LENGTH = 3,
     /**
      * The struct is not a handle of this kind: it was never initialized, was closed, or was
@@ -291,7 +304,7 @@ enum kt_status
      * empty? `openssl rand -hex 32` makes one for a new gate.
      */
     KT_PEPPER_COUNT = 41,
-    /** The same pepper is given twice. */
+    /** The same pepper is given twice; give each once, newest last. */
     KT_PEPPER_TWICE = 42,
     /** A pepper is neither hex nor base64. */
     KT_PEPPER_FORM = 43,
@@ -318,11 +331,11 @@ enum kt_status
     KT_PLAN_COUNT = 62,
     /** Two plans have the same name. */
     KT_PLAN_TWICE = 63,
-    /** All plans of a gate must share their windows and algorithm, and fit 64 bits together. */
+    /** All plans of a gate must share their windows and algorithm, and fit one tally together. */
     KT_PLAN_WINDOWS = 64,
-    /** This is not a keytally table: it does not begin like one. */
+    /** This is not a keytally table: it does not begin as one does. */
     KT_NOT_A_TABLE = 65,
-    /** The creation of this table was interrupted; create it again. */
+    /** This table was never finished: its creation was interrupted; create it again. */
     KT_UNFINISHED = 66,
     /** This table has another version of the format than this library reads. */
     KT_OTHER_FORMAT = 67,
@@ -361,7 +374,7 @@ enum kt_status
     KT_PLANS_FULL = 85,
     /** A limit of the plan is more than this gate's tallies can count in that window. */
     KT_PLAN_LIMIT = 86,
-    /** The gate has no room for another environment: it has 16. */
+    /** The gate has room for 16 environments and has them all. */
     KT_ENVS_FULL = 87,
     /** The key was revoked and cannot be changed; issue a new one. */
     KT_REVOKED = 88,
@@ -371,7 +384,10 @@ enum kt_status
     KT_ALREADY_IMPORTED = 90,
     /** A key to import has 16 to 256 bytes of printable ASCII without spaces. */
     KT_NOT_IMPORTABLE = 91,
-    /** Keys under 4 peppers are in this gate; rotate those of the oldest before you use another. */
+    /**
+     * Keys under 4 peppers are in this gate; rotate those of the oldest pepper before you use
+     * another.
+     */
     KT_PEPPERS_FULL = 92,
     /**
      * The secret that the key had before its last rotation is still valid, and another rotation
@@ -496,8 +512,8 @@ enum kt_flaw_kind
     /** The tally is not a valid tally. */
     KT_FLAW_NO_TALLY = 5,
     /**
-     * The tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system clock
-     * corrects it.
+     * The tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
+     * clock corrects it.
      */
     KT_FLAW_FUTURE_TALLY = 6,
     /** A flaw that this version of the header has no name for; see the sentence. */
@@ -546,8 +562,8 @@ typedef struct kt_charge {
 /**
  * The answer to a check: a struct without pointers, which may be copied, stored and sent.
  *
- * Its size is fixed. This library writes it; reserved members are zeros. `kt_verdict_quota` returns
- * its quotas.
+ * Its size is fixed. This library writes it; reserved members are zeros. `kt_verdict_quota`
+ * returns its quotas.
  */
 typedef struct kt_verdict {
     /** What was decided. */
@@ -559,8 +575,8 @@ typedef struct kt_verdict {
     /** Seconds to wait, at least 1. 0 unless denied or full. */
     uint32_t retry_after_s;
     /**
-     * The key id. 0 if the holder is not known. It is known once the secret was found right, also
-     * if the key was revoked or has expired.
+     * The key id. 0 if the holder is not known. It is known once the secret was found right,
+     * also if the key was revoked or has expired.
      */
     uint64_t key_id;
     /** The account (team) that the key belongs to. Without meaning if `key_id` is 0. */
@@ -576,8 +592,8 @@ typedef struct kt_verdict {
     /** What was charged. Its cost is 0 unless admitted. */
     kt_charge charge;
     /**
-     * The caller's time in Unix milliseconds: the explicit time, or the last reading of the system
-     * clock.
+     * The caller's time in Unix milliseconds: the explicit time, or the last reading of the
+     * system clock.
      */
     uint64_t now_ms;
     /** When to try a denied request again, in Unix milliseconds. 0 unless denied or full. */
@@ -587,9 +603,9 @@ typedef struct kt_verdict {
     /** The units that a `settle` found no room for. 0 in every other verdict. */
     uint32_t uncharged;
     /**
-     * By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More than
-     * 60 means that a clock, or an explicit time, was wrong. The next check by the system clock
-     * corrects the tally.
+     * By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More
+     * than 60 means that a clock, or an explicit time, was wrong. The next check by the system
+     * clock corrects the tally.
      */
     uint32_t clock_ahead_s;
     /** Zero. */
@@ -613,7 +629,10 @@ typedef struct kt_quota {
     uint32_t window_s;
     /** 1 if the request was denied because this window lacks room, else 0. */
     uint8_t lacking;
-    /** 1 if the units counted now still count in the next window, as in a sliding window, else 0. */
+    /**
+     * 1 if the units counted now still count in the next window, as in a sliding window, else
+     * 0.
+     */
     uint8_t lasting;
     /** Zeros. */
     uint16_t reserved_16_;
@@ -629,7 +648,7 @@ typedef struct kt_field {
     const char *name;
     /** The name's length. */
     size_t name_len;
-    /** The value, with a NUL. It lies in the buffer that was given. */
+    /** The value, with a NUL. It lies in the `buffer` of the call. */
     const char *value;
     /** The value's length. */
     size_t value_len;
@@ -639,16 +658,16 @@ typedef struct kt_field {
  * A handle of a limiter in one process.
  *
  * Declare one in addition to the table's memory and give it to `kt_limiter_init` or
- * `kt_limiter_attach`, or get a pointer to one from `kt_limiter_open`. Do not move or copy it while it
- * is in use. Its content is private.
+ * `kt_limiter_attach`, or get a pointer to one from `kt_limiter_open`. Do not move or copy it
+ * while it is in use. Its content is private.
  */
 typedef struct kt_limiter {
     uint64_t private_[48];
 } kt_limiter;
 
 /**
- * A request with options, for `kt_gate_check_request` and `kt_limiter_check_request`. It may get more
- * members; see "Structs" in the contract.
+ * A request with options, for `kt_gate_check_request` and `kt_limiter_check_request`. It may
+ * get more members; see "Structs" in the contract.
  *
  * ```c
  * kt_request request = {sizeof request, 5, KT_SYSTEM_CLOCK};
@@ -681,11 +700,14 @@ typedef struct kt_gate_config {
     uint32_t size;
     /** The most keys, 1 to `KT_MAX_KEYS`. */
     uint32_t keys;
-    /** The plans. The first is for keys that name none. All have the same windows and algorithm. */
+    /**
+     * The plans. The first is for keys that name none. All have the same windows and
+     * algorithm.
+     */
     const kt_plan *plans;
     /**
-     * The number of plans, at least 1. At most `KT_GATE_PLAN_SLOTS` in the caller's memory, and 116
-     * in a file.
+     * The number of plans, at least 1. At most `KT_GATE_PLAN_SLOTS` in the caller's memory,
+     * and 116 in a file.
      */
     size_t plans_len;
     /** The text that each key begins with: 1 to 8 characters of a-z and 0-9. */
@@ -705,9 +727,9 @@ typedef struct kt_bytes {
 /**
  * A handle of a gate in one process, with the server's peppers, which are never in the table.
  *
- * Declare one in addition to the table's memory and give it to `kt_gate_init` or `kt_gate_attach`, or get
- * a pointer to one from `kt_gate_open`. Do not move or copy it while it is in use. Its content is
- * private.
+ * Declare one in addition to the table's memory and give it to `kt_gate_init` or `kt_gate_attach`,
+ * or get a pointer to one from `kt_gate_open`. Do not move or copy it while it is in use. Its
+ * content is private.
  */
 typedef struct kt_gate {
     uint64_t private_[128];
@@ -719,7 +741,10 @@ typedef struct kt_new_key {
     uint32_t size;
     /** The account (team) that the key belongs to. */
     uint32_t account;
-    /** The environment: 1 to 8 characters of a-z and 0-9. A gate has room for 16 different ones. */
+    /**
+     * The environment: 1 to 8 characters of a-z and 0-9. A gate has room for 16 different
+     * ones.
+     */
     const char *env;
     /** The environment's length. */
     size_t env_len;
@@ -734,15 +759,15 @@ typedef struct kt_new_key {
 /**
  * The properties of a key that may be shown.
  *
- * Its size is fixed. This library writes it; reserved members are zeros. `kt_key_info_quota` returns
- * its quotas.
+ * Its size is fixed. This library writes it; reserved members are zeros. `kt_key_info_quota`
+ * returns its quotas.
  */
 typedef struct kt_key_info {
     /** The key id. */
     uint64_t key_id;
     /**
-     * When the key was last charged, in Unix milliseconds, rounded down to the shortest window. 0 if
-     * never, or if the counts were reset since.
+     * When the key was last charged, in Unix milliseconds, rounded down to the shortest
+     * window. 0 if never, or if the counts were reset since.
      */
     uint64_t last_used_ms;
     /** The account (team) that the key belongs to. */
@@ -750,8 +775,8 @@ typedef struct kt_key_info {
     /** When the key expires, in Unix seconds; 0 for never. */
     uint32_t not_after_s;
     /**
-     * Until when the previous secret is valid, in Unix seconds: until its grace ends or the key
-     * expires. 0 if it is not valid now, as after a revocation.
+     * Until when the previous secret is valid, in Unix seconds: until its grace ends or the
+     * key expires. 0 if it is not valid now, as after a revocation.
      */
     uint32_t grace_until_s;
     /** 1 if the key was revoked, else 0. */
@@ -767,27 +792,27 @@ typedef struct kt_key_info {
     /** The environment, with a NUL. Empty in a damaged record. */
     char env[KT_NAME_SIZE];
     /**
-     * The last four characters of the key, with a NUL. Empty if the gate does not store them, as in
-     * the caller's memory.
+     * The last four characters of the key, with a NUL. Empty if the gate does not store them,
+     * as in the caller's memory.
      */
     char last_characters[KT_LAST_CHARACTERS_SIZE];
     /** Zeros. */
     uint8_t reserved_8_[6];
     /**
-     * The quotas, now or at the tally's own time if that is ahead, in a form of this library: see
-     * `kt_key_info_quota`.
+     * The quotas, now or at the tally's own time if that is ahead, in a form of this library:
+     * see `kt_key_info_quota`.
      */
     uint64_t private_at_ms_;
-    /** More of them. */
+    /** More of the quotas, in the same form. */
     uint32_t private_[32];
     /** Zeros. */
     uint64_t reserved_[8];
 } kt_key_info;
 
 /**
- * A callback for each key, with the `context` that was given to `kt_gate_list`. `info` is valid during the
- * callback only. Return 0 to continue and any other number to end the list. Do not leave it by an
- * exception or `longjmp`.
+ * A callback for each key, with the `context` that was given to `kt_gate_list`. `info` is valid
+ * during the callback only. Return 0 to continue and any other number to end the list. Do not
+ * leave it by an exception or `longjmp`.
  */
 typedef int (*kt_key_visitor)(void *context, const kt_key_info *info);
 
@@ -802,8 +827,8 @@ typedef struct kt_plan_info {
 } kt_plan_info;
 
 /**
- * A flaw: content of a gate that neither an administrator nor a check can have left. Its size is
- * fixed. This library writes it; reserved members are zeros.
+ * A flaw: content of a gate that neither an administrator nor a check can have left. Its size
+ * is fixed. This library writes it; reserved members are zeros.
  */
 typedef struct kt_flaw {
     /** The key that the record holds; 0 if it is not known. */
@@ -819,8 +844,8 @@ typedef struct kt_flaw {
 } kt_flaw;
 
 /**
- * A callback for each flaw, with the `context` that was given to `kt_gate_verify`. `flaw` is valid during
- * the callback only. Do not leave it by an exception or `longjmp`.
+ * A callback for each flaw, with the `context` that was given to `kt_gate_verify`. `flaw` is valid
+ * during the callback only. Do not leave it by an exception or `longjmp`.
  */
 typedef void (*kt_flaw_visitor)(void *context, const kt_flaw *flaw);
 
@@ -831,14 +856,14 @@ extern "C" {
 /**
  * Returns the version of the library in use: `major << 16 | minor << 8 | patch`.
  *
- * `KT_VERSION` is the version of the header that a program was compiled with. The two may differ if
- * the library is shared.
+ * `KT_VERSION` is the version of the header that a program was compiled with. The two may differ
+ * if the library is shared.
  */
 uint32_t kt_version(void);
 
 /**
- * Returns the version of the library in use as text, such as `0.1.0`. Never NULL. The text is static:
- * do not free it.
+ * Returns the version of the library in use as text, such as `0.1.0`. Never NULL. The text is
+ * static: do not free it.
  */
 const char *kt_version_string(void);
 
@@ -872,12 +897,12 @@ kt_status kt_policy_check(const char *policy,
                           size_t *written_out);
 
 /**
- * Writes one sentence about what is wrong with a policy, for the person who wrote the policy. Writes
- * the empty text if the policy is valid.
+ * Writes one sentence about what is wrong with a policy, for the person who wrote the policy.
+ * Writes the empty text if the policy is valid.
  *
- * Writes the sentence and a NUL into `buffer`, and its length without the NUL to `written_out`. Unlike
- * `kt_status_message`, it names the part of the policy that is wrong. A part of 16 bytes or more may be
- * a key that was given by mistake, and is not named. The sentence is then that of
+ * Writes the sentence and a NUL into `buffer`, and its length without the NUL to `written_out`.
+ * Unlike `kt_status_message`, it names the part of the policy that is wrong. A part of 16 bytes or
+ * more may be a key that was given by mistake, and is not named. The sentence is then that of
  * `kt_status_message`.
  *
  * Statuses: `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
@@ -889,18 +914,16 @@ kt_status kt_policy_explain(const char *policy,
                             size_t *written_out);
 
 /**
- * Parses a key without a gate: checks its form and its checksum, and writes its public parts. Whether a
- * gate holds the key remains open.
+ * Parses a key without a gate: checks its form and its checksum, and writes its public parts.
+ * Whether a gate holds the key remains open.
  *
  * Statuses: `KT_KEY_FORM`, `KT_KEY_CHECKSUM`.
  */
-kt_status kt_key_parse(const uint8_t *api_key,
-                       size_t api_key_len,
-                       kt_key_parts *parts_out);
+kt_status kt_key_parse(const uint8_t *api_key, size_t api_key_len, kt_key_parts *parts_out);
 
 /**
- * Makes the text of a key from its parts. A gate does this itself when it issues a key. `secret` is
- * 16 random bytes.
+ * Makes the text of a key from its parts. A gate does this itself when it issues a key. `secret`
+ * is 16 random bytes.
  *
  * Statuses: `KT_NAME_FORM`, `KT_NAMES_TOO_LONG`, `KT_KEY_ID_FORM` for the key id 0.
  */
@@ -930,14 +953,13 @@ kt_status kt_key_hint(const uint8_t *api_key,
                       size_t *written_out);
 
 /**
- * Writes a key id as its 11 characters and a NUL. Writes the length without the NUL to `written_out`.
+ * Writes a key id as its 11 characters and a NUL. Writes the length without the NUL to
+ * `written_out`.
  *
- * Statuses: `KT_KEY_ID_FORM` for 0. `KT_BUFFER_TOO_SMALL`; `KT_KEY_ID_SIZE` bytes are always enough.
+ * Statuses: `KT_KEY_ID_FORM` for 0. `KT_BUFFER_TOO_SMALL`; `KT_KEY_ID_SIZE` bytes are always
+ * enough.
  */
-kt_status kt_key_id_text(uint64_t key_id,
-                         char *buffer,
-                         size_t buffer_len,
-                         size_t *written_out);
+kt_status kt_key_id_text(uint64_t key_id, char *buffer, size_t buffer_len, size_t *written_out);
 
 /**
  * Parses a key id of 11 characters.
@@ -967,8 +989,8 @@ kt_status kt_verdict_quota(const kt_verdict *verdict,
  *
  * Set these fields instead of appending them: a response must have each only once.
  *
- * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE` bytes
- * are always enough.
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE`
+ * bytes are always enough.
  *
  * ```c
  * char headers[KT_HEADERS_SIZE];
@@ -983,14 +1005,14 @@ kt_status kt_verdict_headers(const kt_verdict *verdict,
                              size_t *written_out);
 
 /**
- * Writes the header fields of the response one by one, for servers that set them so. Writes their
- * number to `count_out`.
+ * Writes the header fields of the response one by one, for servers that set each field by a call.
+ * Writes their number to `count_out`.
  *
- * `buffer` receives the values, and `fields_out` receives one element for each field. Set these fields
- * instead of appending them: a response must have each only once.
+ * `buffer` receives the values, and `fields_out` receives one element for each field. Set these
+ * fields instead of appending them: a response must have each only once.
  *
- * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE` bytes
- * and `KT_MAX_FIELDS` elements are always enough.
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE`
+ * bytes and `KT_MAX_FIELDS` elements are always enough.
  *
  * ```c
  * char buffer[KT_HEADERS_SIZE];
@@ -1009,19 +1031,20 @@ kt_status kt_verdict_fields(const kt_verdict *verdict,
                             size_t *count_out);
 
 /**
- * Returns the response body, JSON with a NUL. It is empty if admitted, and for a struct that is not a
- * verdict. It does not disclose why a key is invalid.
+ * Returns the response body, JSON with a NUL. It is empty if admitted, and for a struct that is
+ * not a verdict. It does not disclose why a key is invalid.
  *
  * Never NULL. The text is static: do not free it.
  */
 const char *kt_verdict_body(const kt_verdict *verdict);
 
 /**
- * Writes the body as a problem document (`application/problem+json`, RFC 9457), with a NUL. It names
- * the violated quotas. Writes the length without the NUL to `written_out`. Empty if admitted.
+ * Writes the body as a problem document (`application/problem+json`, RFC 9457), with a NUL. It
+ * names the violated quotas. Writes the length without the NUL to `written_out`. Empty if
+ * admitted.
  *
- * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_PROBLEM_SIZE` bytes
- * are always enough.
+ * Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_PROBLEM_SIZE`
+ * bytes are always enough.
  */
 kt_status kt_verdict_problem(const kt_verdict *verdict,
                              char *buffer,
@@ -1029,13 +1052,13 @@ kt_status kt_verdict_problem(const kt_verdict *verdict,
                              size_t *written_out);
 
 /**
- * Writes the verdict on a request that has the key header more than once. Such a request is invalid,
- * whatever the values are: the next server in the chain might take another one. No gate is needed.
+ * Writes the verdict on a request that has the key header more than once. Such a request is
+ * invalid, whatever the values are, because another server in the chain might read another one.
+ * No gate is needed.
  *
  * Statuses: `KT_NO_CLOCK`.
  */
-kt_status kt_verdict_duplicate_header(uint64_t now_ms,
-                                      kt_verdict *verdict_out);
+kt_status kt_verdict_duplicate_header(uint64_t now_ms, kt_verdict *verdict_out);
 
 /**
  * Returns a short word for logs and metric labels, such as `invalid_key`; `unknown` for an unknown
@@ -1044,28 +1067,33 @@ kt_status kt_verdict_duplicate_header(uint64_t now_ms,
 const char *kt_outcome_name(kt_outcome outcome);
 
 /**
- * Returns a short word for logs and metric labels, such as `wrong_secret`; `unknown` for an unknown
- * number. Never NULL. The text is static: do not free it.
+ * Returns a short word for logs and metric labels, such as `wrong_secret`; `unknown` for an
+ * unknown number. Never NULL. The text is static: do not free it.
  */
 const char *kt_reason_name(kt_reason reason);
 
 /**
- * Returns the bytes of memory that a limiter for `capacity` subjects needs. Returns 0 if `capacity` is
- * not 1 to `KT_MAX_SUBJECTS`. The macro `KT_LIMITER_SIZE` gives the same as a constant.
+ * Returns the bytes of memory that a limiter for `capacity` subjects needs. Returns 0 if
+ * `capacity` is not 1 to `KT_MAX_SUBJECTS`. The macro `KT_LIMITER_SIZE` gives the same as a
+ * constant.
  */
 size_t kt_limiter_size(uint32_t capacity);
 
-/** Returns the bytes of a limiter's handle in this library: `KT_LIMITER_HANDLE_SIZE` of its header. */
+/**
+ * Returns the bytes of a limiter's handle in this library, which is `KT_LIMITER_HANDLE_SIZE` of
+ * its header.
+ */
 size_t kt_limiter_handle_size(void);
 
 /**
  * Creates a limiter for `capacity` subjects, 1 to `KT_MAX_SUBJECTS`, in memory that is not in use.
  *
- * `memory` is at least `kt_limiter_size(capacity)` bytes at a multiple of 64. Until the handle is closed
- * the memory must not move and must not be used for anything else. `seed` is 16 random bytes, which keep
- * clients from choosing subjects that collide in one bucket.
+ * `memory` is at least `kt_limiter_size(capacity)` bytes at a multiple of 64. Until the handle is
+ * closed the memory must not move and must not be used for anything else. `seed` is 16 random
+ * bytes, which keep clients from choosing subjects that collide in one bucket.
  *
- * Statuses: those that begin with `KT_POLICY_`, `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`.
+ * Statuses: those that begin with `KT_POLICY_`, `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`,
+ * `KT_OVERLAP`.
  *
  * ```c
  * static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_LIMITER_SIZE(1000)];
@@ -1083,34 +1111,32 @@ kt_status kt_limiter_init(void *memory,
                           kt_limiter *limiter_out);
 
 /**
- * Opens a limiter that this process, or another that shares the memory, created there. The memory may
- * have another address here, and `memory_len` may be larger than the limiter.
+ * Opens a limiter that this process, or another that shares the memory, created there. The memory
+ * may have another address here, and `memory_len` may be larger than the limiter.
  *
  * Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`,
  * `KT_DAMAGED`, `KT_OVERLAP`.
  */
-kt_status kt_limiter_attach(void *memory,
-                            size_t memory_len,
-                            kt_limiter *limiter_out);
+kt_status kt_limiter_attach(void *memory, size_t memory_len, kt_limiter *limiter_out);
 
 /**
- * Closes a handle of either kind: wipes it, unmaps its file, and frees it if this library allocated it.
- * The table itself remains.
+ * Closes a handle of either kind: wipes it, unmaps its file, and frees it if this library
+ * allocated it. The table itself remains.
  *
- * No other call may use the handle during this call or after it. Does nothing for NULL and for memory
- * that is not a handle.
+ * No other call may use the handle during this call or after it. Does nothing for NULL and for
+ * memory that is not a handle.
  */
 void kt_limiter_close(kt_limiter *limiter);
 
 /**
  * Charges `cost` to each window of the subject if all have room for it, else to none.
  *
- * A subject is any bytes, such as an address, a user or a route. Only their hash is stored. A cost of 0
- * is admitted and writes nothing. `now_ms` is an explicit time in Unix milliseconds, or
+ * A subject is any bytes, such as an address, a user or a route. Only their hash is stored. A cost
+ * of 0 is admitted and writes nothing. `now_ms` is an explicit time in Unix milliseconds, or
  * `KT_SYSTEM_CLOCK`. Any thread may call it at any time; see the contract.
  *
- * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`, `KT_TOO_COSTLY` or
- * `KT_FULL`.
+ * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
+ * `KT_TOO_COSTLY` or `KT_FULL`.
  *
  * Statuses: `KT_NO_CLOCK`.
  *
@@ -1129,8 +1155,8 @@ kt_status kt_limiter_check(kt_limiter *limiter,
                            kt_verdict *verdict_out);
 
 /**
- * Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1 and
- * the time of the system clock.
+ * Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1
+ * and the time of the system clock.
  *
  * Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
  */
@@ -1141,8 +1167,8 @@ kt_status kt_limiter_check_request(kt_limiter *limiter,
                                    kt_verdict *verdict_out);
 
 /**
- * Writes the verdict that `kt_limiter_check` would give now, without a charge. Does not look for a free
- * slot for a new subject.
+ * Writes the verdict that `kt_limiter_check` would give now, without a charge. Does not look for a
+ * free slot for a new subject.
  *
  * Statuses: `KT_NO_CLOCK`.
  */
@@ -1154,8 +1180,8 @@ kt_status kt_limiter_peek(kt_limiter *limiter,
                           kt_verdict *verdict_out);
 
 /**
- * Gives back what a check charged, in the windows that still count it. `charge` is that of the check's
- * verdict. Refund a charge only once.
+ * Gives back what a check charged, in the windows that still count it. `charge` is that of the
+ * check's verdict. Refund a charge only once.
  *
  * Statuses: `KT_NO_CLOCK`.
  */
@@ -1167,8 +1193,8 @@ kt_status kt_limiter_refund(kt_limiter *limiter,
                             kt_verdict *verdict_out);
 
 /**
- * Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as there is
- * room. The verdict's `uncharged` is what found no room. Settle a charge only once.
+ * Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
+ * there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
  *
  * Statuses: `KT_NO_CLOCK`.
  */
@@ -1195,17 +1221,16 @@ kt_status kt_limiter_reset(kt_limiter *limiter,
 kt_status kt_limiter_capacity(kt_limiter *limiter, uint32_t *capacity_out);
 
 /**
- * Writes the number of subjects whose slot cannot be given to another subject now. Reads the whole table.
+ * Writes the number of subjects whose slot cannot be given to another subject now. Reads the whole
+ * table.
  *
  * Statuses: `KT_NO_CLOCK`.
  */
-kt_status kt_limiter_live(kt_limiter *limiter,
-                          uint64_t now_ms,
-                          uint64_t *live_out);
+kt_status kt_limiter_live(kt_limiter *limiter, uint64_t now_ms, uint64_t *live_out);
 
 /**
- * Writes the policy that the limiter was created with, and a NUL. Writes the length without the NUL to
- * `written_out`.
+ * Writes the policy that the limiter was created with, and a NUL. Writes the length without the
+ * NUL to `written_out`.
  *
  * Statuses: `KT_DAMAGED`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
  */
@@ -1220,16 +1245,19 @@ kt_status kt_limiter_policy(kt_limiter *limiter,
  */
 size_t kt_gate_size(uint32_t keys);
 
-/** Returns the bytes of a gate's handle in this library: `KT_GATE_HANDLE_SIZE` of its header. */
+/**
+ * Returns the bytes of a gate's handle in this library, which is `KT_GATE_HANDLE_SIZE` of its
+ * header.
+ */
 size_t kt_gate_handle_size(void);
 
 /**
  * Creates a gate in memory that is not in use.
  *
- * `memory` is at least `kt_gate_size(config->keys)` bytes at a multiple of 64. Until the handle is closed
- * the memory must not move and must not be used for anything else. `peppers` are the server's secrets as
- * bytes, at least 32 random bytes each, newest last: new keys use the newest. Of all pointers, only
- * `memory` is retained.
+ * `memory` is at least `kt_gate_size(config->keys)` bytes at a multiple of 64. Until the handle is
+ * closed the memory must not move and must not be used for anything else. `peppers` are the
+ * server's secrets as bytes, at least 32 random bytes each, newest last: new keys use the newest.
+ * Of all pointers, only `memory` is retained.
  *
  * Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix,
  * `KT_PLAN_COUNT`, `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with
@@ -1253,9 +1281,9 @@ kt_status kt_gate_init(void *memory,
                        kt_gate *gate_out);
 
 /**
- * Opens a gate that this process, or another that shares the memory, created there. The memory may have
- * another address here, and `memory_len` may be larger than the gate. One of the peppers must be the
- * gate's.
+ * Opens a gate that this process, or another that shares the memory, created there. The memory may
+ * have another address here, and `memory_len` may be larger than the gate. One of the peppers must
+ * be the gate's.
  *
  * Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`,
  * `KT_DAMAGED`, `KT_OVERLAP`, `KT_WRONG_PEPPER`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`,
@@ -1268,25 +1296,25 @@ kt_status kt_gate_attach(void *memory,
                          kt_gate *gate_out);
 
 /**
- * Closes a handle of either kind: wipes it and its peppers, unmaps its file, and frees it if this library
- * allocated it. The table itself remains.
+ * Closes a handle of either kind: wipes it and its peppers, unmaps its file, and frees it if this
+ * library allocated it. The table itself remains.
  *
- * No other call may use the handle during this call or after it. Does nothing for NULL and for memory
- * that is not a handle.
+ * No other call may use the handle during this call or after it. Does nothing for NULL and for
+ * memory that is not a handle.
  */
 void kt_gate_close(kt_gate *gate);
 
 /**
- * Checks a key, then charges `cost` to each window of its plan if all have room for it, else to none.
- * Only a key that passed its check is charged.
+ * Checks a key, then charges `cost` to each window of its plan if all have room for it, else to
+ * none. Only a key that passed its check is charged.
  *
- * `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if the
- * request has no such header. If it has more than one, call `kt_verdict_duplicate_header` instead.
- * `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`. Any thread may call it at any
- * time; see the contract.
+ * `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if
+ * the request has no such header. If it has more than one, call `kt_verdict_duplicate_header`
+ * instead. `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`. Any thread may
+ * call it at any time; see the contract.
  *
- * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`, `KT_TOO_COSTLY`,
- * `KT_MISSING_KEY` or `KT_INVALID_KEY`.
+ * `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
+ * `KT_TOO_COSTLY`, `KT_MISSING_KEY` or `KT_INVALID_KEY`.
  *
  * Statuses: `KT_NO_CLOCK`.
  *
@@ -1305,8 +1333,8 @@ kt_status kt_gate_check(kt_gate *gate,
                         kt_verdict *verdict_out);
 
 /**
- * Checks like `kt_gate_check`, with the options of a request. A NULL `request` has a cost of 1 and the
- * time of the system clock.
+ * Checks like `kt_gate_check`, with the options of a request. A NULL `request` has a cost of 1 and
+ * the time of the system clock.
  *
  * Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
  */
@@ -1329,8 +1357,8 @@ kt_status kt_gate_peek(kt_gate *gate,
                        kt_verdict *verdict_out);
 
 /**
- * Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are those of
- * the check's verdict. Refund a charge only once.
+ * Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are
+ * those of the check's verdict. Refund a charge only once.
  *
  * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
  */
@@ -1341,8 +1369,8 @@ kt_status kt_gate_refund(kt_gate *gate,
                          kt_verdict *verdict_out);
 
 /**
- * Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as there is
- * room. The verdict's `uncharged` is what found no room. Settle a charge only once.
+ * Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
+ * there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
  *
  * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
  */
@@ -1367,9 +1395,9 @@ kt_status kt_gate_reset(kt_gate *gate,
  * Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
  * event loop has such readings. Host builds only.
  *
- * A later call reads the clock itself if a tally is ahead of the reading, and uses the later of both.
- * Without this declaration a `now_ms` is an explicit time, which corrects nothing. The declaration
- * holds until the handle is closed. Any thread may make it at any time.
+ * A later call reads the clock itself if a tally is ahead of the reading, and uses the later of
+ * both. Without this declaration a `now_ms` is an explicit time, which corrects nothing. The
+ * declaration holds until the handle is closed. Any thread may make it at any time.
  */
 kt_status kt_gate_use_system_clock(kt_gate *gate);
 
@@ -1377,37 +1405,37 @@ kt_status kt_gate_use_system_clock(kt_gate *gate);
  * Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
  * event loop has such readings. Host builds only.
  *
- * A later call reads the clock itself if a tally is ahead of the reading, and uses the later of both.
- * Without this declaration a `now_ms` is an explicit time, which corrects nothing. The declaration
- * holds until the handle is closed. Any thread may make it at any time.
+ * A later call reads the clock itself if a tally is ahead of the reading, and uses the later of
+ * both. Without this declaration a `now_ms` is an explicit time, which corrects nothing. The
+ * declaration holds until the handle is closed. Any thread may make it at any time.
  */
 kt_status kt_limiter_use_system_clock(kt_limiter *limiter);
 
 /**
- * Corrects each tally of the gate that is more than 60 s ahead. Counts are kept. Writes the number of
- * corrected tallies. Reads the whole table.
+ * Corrects each tally of the gate that is more than 60 s ahead of the call's time. Counts are
+ * kept. Writes the number of corrected tallies. Reads the whole table.
  *
- * A check by the system clock corrects the tally that it charges. This function corrects all others.
+ * A check by the system clock corrects the tally that it charges. This function corrects all
+ * others.
  *
- * With `KT_SYSTEM_CLOCK` the clock is read after each tally was loaded. An explicit `now_ms` is older
- * than the loads. If the call is then stopped for more than 60 s between a load and its correction,
- * each tally that is charged meanwhile may admit one more window. With an explicit time, call this
- * while no other thread or process charges.
+ * With `KT_SYSTEM_CLOCK` the clock is read after each tally was loaded. An explicit `now_ms` is
+ * older than the loads. If the call is then stopped for more than 60 s between a load and its
+ * correction, each tally that is charged meanwhile may admit one more window. With an explicit
+ * time, call this while no other thread or process charges.
  */
-kt_status kt_gate_correct_clock(kt_gate *gate,
-                                uint64_t now_ms,
-                                uint64_t *corrected_out);
+kt_status kt_gate_correct_clock(kt_gate *gate, uint64_t now_ms, uint64_t *corrected_out);
 
 /**
- * Corrects each tally of the limiter that is more than 60 s ahead. Counts are kept. Writes the number of
- * corrected tallies. Reads the whole table.
+ * Corrects each tally of the limiter that is more than 60 s ahead of the call's time. Counts are
+ * kept. Writes the number of corrected tallies. Reads the whole table.
  *
- * A check by the system clock corrects the tally that it charges. This function corrects all others.
+ * A check by the system clock corrects the tally that it charges. This function corrects all
+ * others.
  *
- * With `KT_SYSTEM_CLOCK` the clock is read after each tally was loaded. An explicit `now_ms` is older
- * than the loads. If the call is then stopped for more than 60 s between a load and its correction,
- * each tally that is charged meanwhile may admit one more window. With an explicit time, call this
- * while no other thread or process charges.
+ * With `KT_SYSTEM_CLOCK` the clock is read after each tally was loaded. An explicit `now_ms` is
+ * older than the loads. If the call is then stopped for more than 60 s between a load and its
+ * correction, each tally that is charged meanwhile may admit one more window. With an explicit
+ * time, call this while no other thread or process charges.
  */
 kt_status kt_limiter_correct_clock(kt_limiter *limiter,
                                    uint64_t now_ms,
@@ -1416,14 +1444,15 @@ kt_status kt_limiter_correct_clock(kt_limiter *limiter,
 /**
  * Issues a key. Writes the only copy of its secret to `key_out`.
  *
- * `entropy` is 24 bytes from the system's entropy, used for this key only. In host builds `kt_entropy`
- * gets them. The key takes a free record. Else it takes the record of a key that was revoked or has
- * expired, if all its counts are out of date.
+ * `entropy` is 24 bytes from the system's entropy, used for this key only. In host builds
+ * `kt_entropy` gets them. The key takes a free record. Else it takes the record of a key that was
+ * revoked or has expired, if all windows of its counts have ended.
  *
  * Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
  * `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,
- * `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see `kt_gate_set_wait` and `kt_gate_take_over`). For a
- * file also `KT_FILE_REPLACED`, `KT_IO`, and those of `kt_gate_open` if the file was replaced.
+ * `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see `kt_gate_set_wait` and `kt_gate_take_over`).
+ * For a file also `KT_FILE_REPLACED`, `KT_IO`, and those of `kt_gate_open` if the file was
+ * replaced.
  *
  * ```c
  * kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0};
@@ -1440,8 +1469,8 @@ kt_status kt_gate_issue(kt_gate *gate,
                         uint64_t *key_id_out);
 
 /**
- * Imports a key of any form that was issued elsewhere, so that its holder can keep it. A key of this
- * library's form keeps its key id and its environment.
+ * Imports a key of any form that was issued elsewhere, so that its holder can keep it. A key of
+ * this library's form keeps its key id and its environment.
  *
  * Statuses: `KT_NOT_IMPORTABLE`, `KT_ALREADY_IMPORTED`, `KT_NO_ROOM_TO_IMPORT`, and those of
  * `kt_gate_issue`.
@@ -1454,11 +1483,11 @@ kt_status kt_gate_import(kt_gate *gate,
                          uint64_t *key_id_out);
 
 /**
- * Gives a key a new secret. The old secret stays valid until `grace_until_s`, in Unix seconds; 0 ends it
- * at once. Both secrets share one quota. `entropy` is as in `kt_gate_issue`.
+ * Gives a key a new secret. The old secret stays valid until `grace_until_s`, in Unix seconds; 0
+ * ends it at once. Both secrets share one quota. `entropy` is as in `kt_gate_issue`.
  *
- * A key has at most two secrets. If the secret before the last rotation is still valid, this rotation
- * would end it at once, and is refused unless `force` is not 0.
+ * A key has at most two secrets. If the secret before the last rotation is still valid, this
+ * rotation would end it at once, and is refused unless `force` is not 0.
  *
  * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_IN_GRACE`,
  * `KT_NAMES_TOO_LONG` for an imported key, `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`, `KT_NO_CLOCK`,
@@ -1473,14 +1502,13 @@ kt_status kt_gate_rotate(kt_gate *gate,
                          kt_key *key_out);
 
 /**
- * Revokes a key and its previous secret at once: the next check in any process refuses them. The record
- * stays listed until a new key needs it. Revoking a revoked key changes nothing.
+ * Revokes a key and its previous secret at once: the next check in any process refuses them. The
+ * record stays listed until a new key needs it. Revoking a revoked key changes nothing.
  *
  * Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_BUSY`. For a file also
  * `KT_FILE_REPLACED`, `KT_IO`.
  */
-kt_status kt_gate_revoke(kt_gate *gate,
-                         uint64_t key_id);
+kt_status kt_gate_revoke(kt_gate *gate, uint64_t key_id);
 
 /**
  * Moves a key to another plan. Counts are kept.
@@ -1493,19 +1521,18 @@ kt_status kt_gate_assign(kt_gate *gate, uint64_t key_id, const char *plan, size_
 /**
  * Adds a plan, or gives the plan of that name other limits. Counts are kept.
  *
- * Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`,
- * `KT_PLANS_FULL`, `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
+ * Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`,
+ * `KT_PLAN_LIMIT`, `KT_PLANS_FULL`, `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
-kt_status kt_gate_set_plan(kt_gate *gate,
-                           const kt_plan *plan);
+kt_status kt_gate_set_plan(kt_gate *gate, const kt_plan *plan);
 
 /**
- * Completes the change of an administrator whose process was killed, and takes over its claim. Call it
- * only if you are sure that no other thread or process administers the gate, for instance because you
- * hold a lock of your own.
+ * Completes the change of an administrator whose process was killed, and takes over its claim.
+ * Call it only if you are sure that no other thread or process administers the gate, for instance
+ * because you hold a lock of your own.
  *
- * A file needs it in one case only: the administrator was killed in another container, while another
- * program or a forked child held an `flock` on the file.
+ * A file needs it in one case only: the administrator was killed in another container, while
+ * another program or a forked child held an `flock` on the file.
  *
  * Statuses: for a file `KT_FILE_REPLACED`, `KT_IO`.
  */
@@ -1565,12 +1592,12 @@ kt_status kt_gate_capacity(kt_gate *gate, uint32_t *keys_out);
  * Reads the whole gate and calls `report` for each flaw. First it completes the change of an
  * administrator that was killed.
  *
- * Other administrators wait only if there is a flaw. Then the gate is read again under the lock, and
- * `report` must not call a function that changes this gate.
+ * Other administrators wait only if there is a flaw. Then the gate is read again under the lock,
+ * and `report` must not call a function that changes this gate.
  *
- * Records have no checksum. So a value that was changed into another valid value is not found: the key
- * id within its record, a MAC, an account, a time, a count, or the number of another plan, environment
- * or pepper.
+ * Records have no checksum. So a value that was changed into another valid value is not found: the
+ * key id within its record, a MAC, an account, a time, a count, or the number of another plan,
+ * environment or pepper.
  *
  * Statuses: `KT_BUSY`, `KT_NO_CLOCK`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
  */
@@ -1588,33 +1615,33 @@ kt_status kt_gate_verify(kt_gate *gate,
 uint64_t kt_now_ms(void);
 
 /**
- * Writes 24 bytes of the system's entropy, for `kt_gate_issue` and `kt_gate_rotate`, or as a seed. Host
- * builds only.
+ * Writes 24 bytes of the system's entropy, for `kt_gate_issue` and `kt_gate_rotate`, or as a seed.
+ * Host builds only.
  *
  * Statuses: `KT_NO_ENTROPY`.
  */
 kt_status kt_entropy(uint8_t entropy_out[KT_ENTROPY_SIZE]);
 
 /**
- * Writes a new pepper: 32 bytes of the system's entropy as 64 hex digits and a NUL. Host builds only.
+ * Writes a new pepper: 32 bytes of the system's entropy as 64 hex digits and a NUL. Host builds
+ * only.
  *
  * Store it where the server finds it, but not in the folder of the gate.
  *
  * Statuses: `KT_NO_ENTROPY`. `KT_BUFFER_TOO_SMALL`; `KT_PEPPER_SIZE` bytes are enough.
  */
-kt_status kt_pepper_generate(char *buffer,
-                             size_t buffer_len);
+kt_status kt_pepper_generate(char *buffer, size_t buffer_len);
 
 /**
- * Creates a gate in a new file at `path`, with mode 0600 and its disk blocks allocated. The file appears
- * atomically. Host builds only.
+ * Creates a gate in a new file at `path`, with mode 0600 and its disk blocks allocated. The file
+ * appears atomically. Host builds only.
  *
- * `path` ends with a NUL. `peppers` is text in the form of `KEYTALLY_PEPPER`: each at least 32 bytes in
- * hex or base64, several separated by commas, newest last.
+ * `path` ends with a NUL. `peppers` is text in the form of `KEYTALLY_PEPPER`: each at least 32
+ * bytes in hex or base64, several separated by commas, newest last.
  *
- * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`, `KT_DISK_FULL`,
- * `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with `KT_PLAN_`, `KT_POLICY_` and
- * `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
+ * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
+ * `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with `KT_PLAN_`,
+ * `KT_POLICY_` and `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
  *
  * ```c
  * kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
@@ -1632,13 +1659,14 @@ kt_status kt_gate_create(const char *path,
 /**
  * Opens the gate at `path`. Any number of processes may have it open. Host builds only.
  *
- * `path` ends with a NUL. `peppers` is text in the form of `KEYTALLY_PEPPER`: each in hex or base64,
- * several separated by commas, newest last. One of them must be the gate's. Close the handle with
- * `kt_gate_close`.
+ * `path` ends with a NUL. `peppers` is text in the form of `KEYTALLY_PEPPER`: each in hex or
+ * base64, several separated by commas, newest last. One of them must be the gate's. Close the
+ * handle with `kt_gate_close`.
  *
- * Statuses: `KT_FILE_NOT_FOUND`, `KT_FILE_DENIED`, `KT_FILE_MODE`, `KT_FILE_OWNER`, `KT_NOT_A_FILE`,
- * `KT_FILE_TOO_SHORT`, `KT_IO`, `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`,
- * `KT_TRUNCATED`, `KT_DAMAGED`, `KT_WRONG_PEPPER`, those that begin with `KT_PEPPER_`.
+ * Statuses: `KT_FILE_NOT_FOUND`, `KT_FILE_DENIED`, `KT_FILE_MODE`, `KT_FILE_OWNER`,
+ * `KT_NOT_A_FILE`, `KT_FILE_TOO_SHORT`, `KT_IO`, `KT_NOT_A_TABLE`, `KT_UNFINISHED`,
+ * `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`, `KT_WRONG_PEPPER`, those that
+ * begin with `KT_PEPPER_`.
  *
  * ```c
  * kt_gate *gate;
@@ -1653,13 +1681,13 @@ kt_status kt_gate_open(const char *path,
                        kt_gate **gate_out);
 
 /**
- * Opens the gate at `path` with the peppers in a file, one on each line. Blank lines and lines that begin
- * with `#` are ignored. Host builds only.
+ * Opens the gate at `path` with the peppers in a file, one on each line. Blank lines and lines
+ * that begin with `#` are ignored. Host builds only.
  *
- * The path `-` is standard input. If the file is a pipe, the call waits for the data. Symbolic links are
- * followed. Two kinds of file are accepted. One is owned by root and not writable by any other user, as
- * systemd, Kubernetes and Docker provide secrets. The other is readable and writable only by its owner,
- * which is the user of this process, unless that is root.
+ * The path `-` is standard input. If the file is a pipe, the call waits for the data. Symbolic
+ * links are followed. Two kinds of file are accepted. One is owned by root and not writable by any
+ * other user, as systemd, Kubernetes and Docker provide secrets. The other is readable and
+ * writable only by its owner, which is the user of this process, unless that is root.
  *
  * Statuses: those of `kt_gate_open`, for either file.
  */
@@ -1668,62 +1696,60 @@ kt_status kt_gate_open_with_pepper_file(const char *path,
                                         kt_gate **gate_out);
 
 /**
- * Sets how long a function that changes this gate's keys or plans waits for another administrator, in
- * milliseconds. Then it returns `KT_BUSY`. The default is 10000, and 0 does not wait. Any thread may call
- * it at any time. Host builds only.
+ * Sets how long a function that changes this gate's keys or plans waits for another administrator,
+ * in milliseconds. Then it returns `KT_BUSY`. The default is 10000, and 0 does not wait. Any
+ * thread may call it at any time. Host builds only.
  *
  * Statuses: `KT_NOT_A_FILE` for a gate in memory, which never waits.
  */
-kt_status kt_gate_set_wait(kt_gate *gate,
-                           uint64_t wait_ms);
+kt_status kt_gate_set_wait(kt_gate *gate, uint64_t wait_ms);
 
 /**
- * Writes the id of the process that is changing this gate. After `KT_BUSY` it is the process that was
- * waited for, unless that has ended since. Host builds only.
+ * Writes the id of the process that is changing this gate. After `KT_BUSY` it is the process that
+ * was waited for, unless that has ended since. Host builds only.
  *
  * The id is 0 if there is no such process, or if it runs in another container.
  *
  * Statuses: `KT_NOT_A_FILE` for a gate in memory.
  */
-kt_status kt_gate_administrator(kt_gate *gate,
-                                uint32_t *pid_out);
+kt_status kt_gate_administrator(kt_gate *gate, uint32_t *pid_out);
 
 /**
- * Starts a thread that checks once a second whether another file was renamed over the gate's, and opens
- * it. Host builds only.
+ * Starts a thread that checks once a second whether another file was renamed over the gate's, and
+ * opens it. Host builds only.
  *
- * Checks do not wait for it. A call in progress finishes with the table that it began with. If the new
- * file cannot be opened, the old one stays in use, and the thread tries again each second: see
+ * Checks do not wait for it. A call in progress finishes with the table that it began with. If the
+ * new file cannot be opened, the old one stays in use, and the thread tries again each second: see
  * `kt_gate_reopen_status`.
  *
- * `kt_gate_close` ends the thread. A forked child does not have the thread: call this again there. A
- * second call in one process does nothing. Without this call, `kt_gate_reopen_if_replaced` and the
- * functions that change keys or plans check the file.
+ * `kt_gate_close` ends the thread. A forked child does not have the thread: call this again there.
+ * A second call in one process does nothing. Without this call, `kt_gate_reopen_if_replaced` and
+ * the functions that change keys or plans check the file.
  *
  * Statuses: `KT_NOT_A_FILE` for a gate in memory. `KT_IO` if the system gives no thread.
  */
 kt_status kt_gate_watch(kt_gate *gate);
 
 /**
- * Opens the file that was renamed over the gate's, if there is one. If it fails, the old file stays in
- * use. Any thread may call it at any time, also during checks. Host builds only.
+ * Opens the file that was renamed over the gate's, if there is one. If it fails, the old file
+ * stays in use. Any thread may call it at any time, also during checks. Host builds only.
  *
- * Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FILE_NOT_FOUND` if the file was removed, those of
- * `kt_gate_open`.
+ * Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FILE_NOT_FOUND` if the file was removed,
+ * those of `kt_gate_open`.
  */
 kt_status kt_gate_reopen_if_replaced(kt_gate *gate);
 
 /**
- * Opens the file at the gate's path, whether or not it was replaced. If it fails, the old file stays in
- * use. Any thread may call it at any time, also during checks. Host builds only.
+ * Opens the file at the gate's path, whether or not it was replaced. If it fails, the old file
+ * stays in use. Any thread may call it at any time, also during checks. Host builds only.
  *
  * Statuses: those of `kt_gate_reopen_if_replaced`.
  */
 kt_status kt_gate_reopen(kt_gate *gate);
 
 /**
- * Writes to `reopened_out` how often another file replaced the gate's. Writes 1 to `failing_out` while the
- * file at the path cannot be opened, else 0. Host builds only.
+ * Writes to `reopened_out` how often another file replaced the gate's. Writes 1 to `failing_out`
+ * while the file at the path cannot be opened, else 0. Host builds only.
  *
  * Statuses: `KT_NOT_A_FILE` for a gate in memory.
  */
@@ -1732,11 +1758,12 @@ kt_status kt_gate_reopen_status(kt_gate *gate,
                                 uint32_t *failing_out);
 
 /**
- * Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk blocks
- * allocated: about 25 bytes for each subject. The file appears atomically. Host builds only.
+ * Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk
+ * blocks allocated: about 25 bytes for each subject. The file appears atomically. Host builds
+ * only.
  *
- * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`, `KT_DISK_FULL`,
- * `KT_IO`, `KT_CAPACITY`, `KT_NO_ENTROPY`, those that begin with `KT_POLICY_`.
+ * Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
+ * `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`, `KT_NO_ENTROPY`, those that begin with `KT_POLICY_`.
  */
 kt_status kt_limiter_create(const char *path,
                             const char *policy,
@@ -1752,8 +1779,8 @@ kt_status kt_limiter_create(const char *path,
 kt_status kt_limiter_open(const char *path, kt_limiter **limiter_out);
 
 /**
- * Opens the limiter at `path`, or creates it if there is none. If several processes do so at once, one
- * creates the limiter and the others open it. Host builds only.
+ * Opens the limiter at `path`, or creates it if there is none. If several processes do so at once,
+ * one creates the limiter and the others open it. Host builds only.
  *
  * Statuses: `KT_OTHER_POLICY` and `KT_OTHER_CAPACITY` if the limiter there has another; those of
  * `kt_limiter_open` and `kt_limiter_create`.

@@ -6,27 +6,28 @@
  *     if (!verdict.admitted()) return respond(verdict.http_status, verdict.body());
  *     for (const kt_quota &quota : verdict.quotas()) log(quota.remaining, quota.limit);
  *
- * keytally::Gate and keytally::Limiter own their handle: they can be moved and not copied, and their
- * destructor closes it. A moved-from object may only be assigned to or destroyed; each method returns
- * KT_NULL_POINTER. keytally::Verdict is the plain struct kt_verdict with methods, and may be copied. Any
- * number of threads may call methods of one object at the same time. While an object is made, moved or
- * destroyed, no other thread may use it.
+ * keytally::Gate and keytally::Limiter own their handle: they can be moved and not copied, and
+ * their destructor closes it. A moved-from object may only be assigned to or destroyed; each method
+ * returns KT_NULL_POINTER. keytally::Verdict is the plain struct kt_verdict with methods, and may
+ * be copied. Any number of threads may call methods of one object at the same time. While an object
+ * is made, moved or destroyed, no other thread may use it.
  *
  * A function that can fail exists twice. `open(...)` throws keytally::Error. `try_open(...)` throws
- * nothing and returns a keytally::Result, which holds the value or the kt_status. With -fno-exceptions
- * only the second exists. A refused request is not a failure: it is the verdict's outcome.
+ * nothing and returns a keytally::Result, which holds the value or the kt_status. With
+ * -fno-exceptions only the second exists. A refused request is not a failure: it is the verdict's
+ * outcome.
  *
  * Methods that depend on time take a keytally::Clock: the system clock, unless an explicit time is
- * given. An explicit time is used as given and never corrected. The section "Wrong clocks" of keytally.h
- * says what that costs. check, peek, refund, settle and reset allocate nothing, and take as long as the
- * C function.
+ * given. An explicit time is used as given and never corrected. The section "Wrong clocks" of
+ * keytally.h says what that costs. check, peek, refund, settle and reset allocate nothing, and take
+ * as long as the C function.
  *
- * A text is given as a std::string, a std::string_view, a literal or a `const char *`. A null pointer,
- * which std::getenv may return, does not crash: it is a missing key, a missing pepper, and
+ * A text is given as a std::string, a std::string_view, a literal or a `const char *`. A null
+ * pointer, which std::getenv may return, does not crash: it is a missing key, a missing pepper, and
  * KT_NULL_POINTER for any other text.
  *
- * Some systems define a macro named `check`. This header compiles after it. Where the macro is in force,
- * write `(gate.check)(api_key)`.
+ * Some systems define a macro named `check`. This header compiles after it. Where the macro is in
+ * force, write `(gate.check)(api_key)`.
  */
 #ifndef KEYTALLY_HPP
 #define KEYTALLY_HPP
@@ -94,15 +95,15 @@ inline const std::uint8_t *bytes(const char *text) noexcept {
 
 /** Whether a T converts to Target and is not a pointer, which may be null. */
 template <class T, class Target>
-using IfText = std::enable_if_t<std::is_convertible_v<const T &, Target> && !std::is_pointer_v<std::decay_t<T>> &&
-                                    !std::is_null_pointer_v<T>,
-                                int>;
+using IfText =
+    std::enable_if_t<std::is_convertible_v<const T &, Target> &&
+                         !std::is_pointer_v<std::decay_t<T>> && !std::is_null_pointer_v<T>,
+                     int>;
 
 } // namespace detail
 
-/**
- * Text or bytes as an argument. A null pointer is KT_NULL_POINTER, unless a function says otherwise.
- */
+/** Text or bytes as an argument. A null pointer fails with KT_NULL_POINTER, unless a function says
+ *  otherwise. */
 class Input {
 public:
     constexpr Input() noexcept = default;
@@ -129,13 +130,15 @@ private:
     std::size_t size_ = 0;
 };
 
-/** The value of an X-API-Key header. std::nullopt or a null pointer: the request has no such header. */
+/** The value of an X-API-Key header. std::nullopt or a null pointer means that the request has no
+ *  such header. */
 class ApiKey {
 public:
     constexpr ApiKey() noexcept = default;
     constexpr ApiKey(const char *header) noexcept
         : ApiKey(header == nullptr ? std::nullopt : std::optional(std::string_view(header))) {}
-    constexpr ApiKey(const std::optional<const char *> &header) noexcept : ApiKey(header.value_or(nullptr)) {}
+    constexpr ApiKey(const std::optional<const char *> &header) noexcept
+        : ApiKey(header.value_or(nullptr)) {}
     template <class T, detail::IfText<T, std::optional<std::string_view>> = 0>
     constexpr ApiKey(const T &header) noexcept {
         if (std::optional<std::string_view> view = header) {
@@ -155,7 +158,7 @@ private:
 };
 
 #if defined(__cpp_exceptions)
-/** A path as an argument. A null pointer is KT_NULL_POINTER. */
+/** A path as an argument. A null pointer fails with KT_NULL_POINTER. */
 class Path {
 public:
     Path(const char *path) {
@@ -187,7 +190,9 @@ public:
     static constexpr Clock system() noexcept { return Clock(KT_SYSTEM_CLOCK); }
 
     /** Returns the explicit time, or the system clock's time now. */
-    Time time() const noexcept { return now_ms_ == KT_SYSTEM_CLOCK ? now() : detail::from_ms(now_ms_); }
+    Time time() const noexcept {
+        return now_ms_ == KT_SYSTEM_CLOCK ? now() : detail::from_ms(now_ms_);
+    }
 
     /** Returns the parameter `now_ms` of keytally.h. */
     constexpr std::uint64_t now_ms() const noexcept { return now_ms_; }
@@ -202,7 +207,8 @@ private:
 /** The exception of the methods that do not begin with try_. */
 class Error : public std::runtime_error {
 public:
-    explicit Error(kt_status status) : std::runtime_error(kt_status_message(status)), status_(status) {}
+    explicit Error(kt_status status)
+        : std::runtime_error(kt_status_message(status)), status_(status) {}
 
     /** Returns the status; what() returns its sentence. */
     kt_status status() const noexcept { return status_; }
@@ -327,11 +333,15 @@ struct Verdict : kt_verdict {
     bool admitted() const noexcept { return outcome == KT_ADMITTED; }
 
     /** Returns how long to wait. Zero unless denied or full. */
-    std::chrono::seconds retry_after() const noexcept { return std::chrono::seconds(retry_after_s); }
+    std::chrono::seconds retry_after() const noexcept {
+        return std::chrono::seconds(retry_after_s);
+    }
 
-    /** Returns by how much the tally was ahead of the caller; zero if it was not. More than 60 s means
-     *  that a clock, or an explicit time, was wrong. */
-    std::chrono::seconds clock_ahead() const noexcept { return std::chrono::seconds(clock_ahead_s); }
+    /** Returns by how much the tally was ahead of the caller; zero if it was not. More than 60 s
+     *  means that a clock, or an explicit time, was wrong. */
+    std::chrono::seconds clock_ahead() const noexcept {
+        return std::chrono::seconds(clock_ahead_s);
+    }
 
     /** Returns when to try a denied request again. Nothing unless denied or full. */
     std::optional<Time> retry_at() const noexcept {
@@ -365,9 +375,11 @@ struct Verdict : kt_verdict {
         char buffer[KT_HEADERS_SIZE];
         kt_field fields[KT_MAX_FIELDS];
         std::size_t count = 0;
-        if (kt_verdict_fields(this, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) != KT_OK) return;
+        if (kt_verdict_fields(this, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) != KT_OK)
+            return;
         for (std::size_t i = 0; i < count; i++)
-            set(std::string_view(fields[i].name, fields[i].name_len), std::string_view(fields[i].value, fields[i].value_len));
+            set(std::string_view(fields[i].name, fields[i].name_len),
+                std::string_view(fields[i].value, fields[i].value_len));
     }
 
     /** Returns the verdict on a request that has the key header more than once. */
@@ -378,7 +390,8 @@ struct Verdict : kt_verdict {
     }
 };
 
-static_assert(sizeof(Verdict) == sizeof(kt_verdict) && std::is_trivially_copyable_v<Verdict>, "a verdict is plain");
+static_assert(sizeof(Verdict) == sizeof(kt_verdict) && std::is_trivially_copyable_v<Verdict>,
+              "a verdict is plain");
 
 /** Returns a key id as its 11 characters. Empty for 0, which is not a key id. */
 inline Text<KT_KEY_ID_SIZE> key_id_text(std::uint64_t key_id) noexcept {
@@ -390,14 +403,17 @@ inline Text<KT_KEY_ID_SIZE> key_id_text(std::uint64_t key_id) noexcept {
 /** Returns what may be shown of a key, such as kt_live_…9aZk. */
 inline Text<KT_HINT_SIZE> key_hint(Input api_key) noexcept {
     Text<KT_HINT_SIZE> text;
-    text.fill([api_key](auto... to) { return kt_key_hint(detail::bytes(api_key.data()), api_key.size(), to...); });
+    text.fill([api_key](auto... to) {
+        return kt_key_hint(detail::bytes(api_key.data()), api_key.size(), to...);
+    });
     return text;
 }
 
 /** Returns one sentence about what is wrong with a policy. Empty if it is valid. */
 inline Text<KT_POLICY_SIZE> explain_policy(Input policy) noexcept {
     Text<KT_POLICY_SIZE> text;
-    text.fill([policy](auto... to) { return kt_policy_explain(policy.data(), policy.size(), to...); });
+    text.fill(
+        [policy](auto... to) { return kt_policy_explain(policy.data(), policy.size(), to...); });
     return text;
 }
 
@@ -452,7 +468,7 @@ struct NewKey {
     Input env = "live";
     /** The plan's name. If empty, the gate's first plan. */
     Input plan = {};
-    /** When it expires. Nothing: never. */
+    /** When it expires. std::nullopt: never. */
     std::optional<Time> not_after = std::nullopt;
 };
 
@@ -460,7 +476,9 @@ struct NewKey {
 class TableMemory {
 public:
     explicit TableMemory(std::size_t size) noexcept
-        : begin_(size == 0 ? nullptr : ::operator new(size, std::align_val_t(KT_TABLE_ALIGN), std::nothrow)), size_(size) {
+        : begin_(size == 0 ? nullptr
+                           : ::operator new(size, std::align_val_t(KT_TABLE_ALIGN), std::nothrow)),
+          size_(size) {
         if (begin_ != nullptr) std::memset(begin_.get(), 0, size);
     }
 
@@ -469,7 +487,9 @@ public:
 
 private:
     struct Free {
-        void operator()(void *begin) const noexcept { ::operator delete(begin, std::align_val_t(KT_TABLE_ALIGN)); }
+        void operator()(void *begin) const noexcept {
+            ::operator delete(begin, std::align_val_t(KT_TABLE_ALIGN));
+        }
     };
     std::unique_ptr<void, Free> begin_;
     std::size_t size_;
@@ -516,7 +536,7 @@ Result<Verdict> verdict(Call &&call) noexcept {
 }
 
 #if defined(__cpp_exceptions)
-/** Calls a C function that writes a verdict. Throws, without a Result in between. */
+/** Calls a C function that writes a verdict. Throws Error if it fails. */
 template <class Call>
 Verdict verdict_or_throw(Call &&call) {
     Verdict verdict;
@@ -533,7 +553,8 @@ class Limiter {
     template <class Function, class... Arguments>
     auto call(Function function, Input subject, Arguments... arguments) const noexcept {
         return [=, handle = handle_.get()](kt_verdict *out) {
-            return function(handle, detail::bytes(subject.data()), subject.size(), arguments..., out);
+            return function(handle, detail::bytes(subject.data()), subject.size(), arguments...,
+                            out);
         };
     }
 
@@ -545,7 +566,8 @@ public:
         TableMemory memory(kt_limiter_size(capacity));
         if (memory.data() == nullptr) return memory.size() == 0 ? KT_CAPACITY : KT_NO_MEMORY;
         auto handle = detail::make<kt_limiter, kt_limiter_close>([&](kt_limiter *out) {
-            return kt_limiter_init(memory.data(), memory.size(), policy.data(), policy.size(), capacity, entropy, out);
+            return kt_limiter_init(memory.data(), memory.size(), policy.data(), policy.size(),
+                                   capacity, entropy, out);
         });
         return made(std::move(handle), std::move(memory));
     }
@@ -558,27 +580,32 @@ public:
 
     /** Opens the limiter in a file, which any number of processes share. `path` ends with a NUL. */
     static Result<Limiter> try_open(const char *path) noexcept {
-        return made(detail::open<kt_limiter, kt_limiter_close>([&](kt_limiter **out) { return kt_limiter_open(path, out); }));
+        return made(detail::open<kt_limiter, kt_limiter_close>(
+            [&](kt_limiter **out) { return kt_limiter_open(path, out); }));
     }
 
     /** Opens the limiter in a file, or creates it if there is none. */
-    static Result<Limiter> try_open_or_create(const char *path, Input policy, std::uint32_t capacity) noexcept {
+    static Result<Limiter> try_open_or_create(const char *path, Input policy,
+                                              std::uint32_t capacity) noexcept {
         return made(detail::open<kt_limiter, kt_limiter_close>([&](kt_limiter **out) {
             return kt_limiter_open_or_create(path, policy.data(), policy.size(), capacity, out);
         }));
     }
 
-    Result<Verdict> try_check(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_check(Input subject, std::uint32_t cost = 1,
+                              Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_check, subject, cost, at.now_ms()));
     }
     Result<Verdict> try_check(Input subject, const Request &request) const noexcept {
         const kt_request fields = request.to_c();
         return detail::verdict(call(kt_limiter_check_request, subject, &fields));
     }
-    Result<Verdict> try_peek(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_peek(Input subject, std::uint32_t cost = 1,
+                             Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_peek, subject, cost, at.now_ms()));
     }
-    Result<Verdict> try_refund(Input subject, const kt_charge &charge, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_refund(Input subject, const kt_charge &charge,
+                               Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_limiter_refund, subject, &charge, at.now_ms()));
     }
     Result<Verdict> try_settle(Input subject, const kt_charge &estimate, std::uint32_t actual,
@@ -594,11 +621,17 @@ public:
         if (status != KT_OK) return status;
         return corrected;
     }
-    Result<void> try_use_system_clock() const noexcept { return kt_limiter_use_system_clock(get()); }
+    Result<void> try_use_system_clock() const noexcept {
+        return kt_limiter_use_system_clock(get());
+    }
 
 #if defined(__cpp_exceptions)
-    static Limiter make(Input policy, std::uint32_t capacity) { return try_make(policy, capacity).value(); }
-    static Limiter attach(void *memory, std::size_t size) { return try_attach(memory, size).value(); }
+    static Limiter make(Input policy, std::uint32_t capacity) {
+        return try_make(policy, capacity).value();
+    }
+    static Limiter attach(void *memory, std::size_t size) {
+        return try_attach(memory, size).value();
+    }
     static Limiter open(const Path &path) { return try_open(path.c_str()).value(); }
     static Limiter open_or_create(const Path &path, Input policy, std::uint32_t capacity) {
         return try_open_or_create(path.c_str(), policy, capacity).value();
@@ -608,8 +641,11 @@ public:
     Verdict check(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_limiter_check, subject, cost, at.now_ms()));
     }
-    /** Charges the cost of `request` to each window of the subject if all have room for it, else to none. */
-    Verdict check(Input subject, const Request &request) const { return try_check(subject, request).value(); }
+    /** Charges the cost of `request` to each window of the subject if all have room for it, else to
+     *  none. */
+    Verdict check(Input subject, const Request &request) const {
+        return try_check(subject, request).value();
+    }
     /** Returns the verdict that check would give now, without a charge. */
     Verdict peek(Input subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_limiter_peek, subject, cost, at.now_ms()));
@@ -619,26 +655,37 @@ public:
         return try_refund(subject, charge, at).value();
     }
     /** Replaces an estimated cost by the actual cost. Settle a charge only once. */
-    Verdict settle(Input subject, const kt_charge &estimate, std::uint32_t actual, Clock at = Clock::system()) const {
+    Verdict settle(Input subject, const kt_charge &estimate, std::uint32_t actual,
+                   Clock at = Clock::system()) const {
         return try_settle(subject, estimate, actual, at).value();
     }
     /** Resets all counts of the subject. */
-    Verdict reset(Input subject, Clock at = Clock::system()) const { return try_reset(subject, at).value(); }
-    /** Corrects each tally that is more than 60 s ahead, and returns their number. Counts are kept. With
-     *  an explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
-    std::uint64_t correct_clock(Clock at = Clock::system()) const { return try_correct_clock(at).value(); }
+    Verdict reset(Input subject, Clock at = Clock::system()) const {
+        return try_reset(subject, at).value();
+    }
+    /** Corrects each tally that is more than 60 s ahead, and returns their number. Counts are kept.
+     *  With an explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
+    std::uint64_t correct_clock(Clock at = Clock::system()) const {
+        return try_correct_clock(at).value();
+    }
     /** Declares that each time given to this object is a cached reading of the system clock. */
     void use_system_clock() const { try_use_system_clock().value(); }
 #endif
 
 #if __cplusplus >= 202002L
     /** Checks a subject that is not text. */
-    Result<Verdict> try_check(std::span<const std::byte> subject, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
-        return try_check(std::string_view(reinterpret_cast<const char *>(subject.data()), subject.size()), cost, at);
+    Result<Verdict> try_check(std::span<const std::byte> subject, std::uint32_t cost = 1,
+                              Clock at = Clock::system()) const noexcept {
+        return try_check(
+            std::string_view(reinterpret_cast<const char *>(subject.data()), subject.size()), cost,
+            at);
     }
 #if defined(__cpp_exceptions)
-    Verdict check(std::span<const std::byte> subject, std::uint32_t cost = 1, Clock at = Clock::system()) const {
-        return check(std::string_view(reinterpret_cast<const char *>(subject.data()), subject.size()), cost, at);
+    Verdict check(std::span<const std::byte> subject, std::uint32_t cost = 1,
+                  Clock at = Clock::system()) const {
+        return check(
+            std::string_view(reinterpret_cast<const char *>(subject.data()), subject.size()), cost,
+            at);
     }
 #endif
 #endif
@@ -649,9 +696,11 @@ public:
 private:
     using Owned = detail::Owned<kt_limiter, kt_limiter_close>;
 
-    Limiter(Owned handle, TableMemory memory) noexcept : memory_(std::move(memory)), handle_(std::move(handle)) {}
+    Limiter(Owned handle, TableMemory memory) noexcept
+        : memory_(std::move(memory)), handle_(std::move(handle)) {}
 
-    static Result<Limiter> made(Result<Owned> handle, TableMemory memory = TableMemory(0)) noexcept {
+    static Result<Limiter> made(Result<Owned> handle,
+                                TableMemory memory = TableMemory(0)) noexcept {
         if (!handle) return handle.status();
         return Limiter(*std::move(handle), std::move(memory));
     }
@@ -663,25 +712,30 @@ private:
 
 /** A table of issued keys with their counts: verify, then charge. */
 class Gate {
-    using Check = kt_status (*)(kt_gate *, const std::uint8_t *, std::size_t, std::uint32_t, std::uint64_t, kt_verdict *);
+    using Check = kt_status (*)(kt_gate *, const std::uint8_t *, std::size_t, std::uint32_t,
+                                std::uint64_t, kt_verdict *);
 
     /** Binds all arguments of a C function but the last, the verdict. */
     auto call(Check function, ApiKey api_key, std::uint32_t cost, Clock at) const noexcept {
         return [=, handle = handle_.get()](kt_verdict *out) {
-            return function(handle, detail::bytes(api_key.data()), api_key.size(), cost, at.now_ms(), out);
+            return function(handle, detail::bytes(api_key.data()), api_key.size(), cost,
+                            at.now_ms(), out);
         };
     }
 
 public:
     /** Opens the gate in a file, which any number of processes share. `path` ends with a NUL, and
-     *  `peppers` has the form of KEYTALLY_PEPPER. A null pointer or an empty text is KT_PEPPER_COUNT. */
+     *  `peppers` has the form of KEYTALLY_PEPPER. A null pointer or an empty text is
+     *  KT_PEPPER_COUNT. */
     static Result<Gate> try_open(const char *path, Input peppers) noexcept {
-        return made(detail::open<kt_gate, kt_gate_close>(
-            [&](kt_gate **out) { return kt_gate_open(path, peppers.view().data(), peppers.view().size(), out); }));
+        return made(detail::open<kt_gate, kt_gate_close>([&](kt_gate **out) {
+            return kt_gate_open(path, peppers.view().data(), peppers.view().size(), out);
+        }));
     }
 
     /** Opens the gate in a file, with the peppers in another file. */
-    static Result<Gate> try_open_with_pepper_file(const char *path, const char *pepper_path) noexcept {
+    static Result<Gate> try_open_with_pepper_file(const char *path,
+                                                  const char *pepper_path) noexcept {
         return made(detail::open<kt_gate, kt_gate_close>(
             [&](kt_gate **out) { return kt_gate_open_with_pepper_file(path, pepper_path, out); }));
     }
@@ -690,8 +744,9 @@ public:
     static Result<Gate> try_create(const char *path, Input peppers, const GateConfig &config) {
         auto plans = c_plans(config);
         auto shape = c_config(config, plans);
-        return made(detail::open<kt_gate, kt_gate_close>(
-            [&](kt_gate **out) { return kt_gate_create(path, peppers.view().data(), peppers.view().size(), &shape, out); }));
+        return made(detail::open<kt_gate, kt_gate_close>([&](kt_gate **out) {
+            return kt_gate_create(path, peppers.view().data(), peppers.view().size(), &shape, out);
+        }));
     }
 
     /** Creates a gate in memory of this process. The pepper is bytes. */
@@ -701,8 +756,9 @@ public:
         kt_bytes bytes{detail::bytes(pepper.data()), pepper.size()};
         TableMemory memory(kt_gate_size(config.keys));
         if (memory.data() == nullptr) return memory.size() == 0 ? KT_CAPACITY : KT_NO_MEMORY;
-        auto handle = detail::make<kt_gate, kt_gate_close>(
-            [&](kt_gate *out) { return kt_gate_init(memory.data(), memory.size(), &shape, &bytes, 1, out); });
+        auto handle = detail::make<kt_gate, kt_gate_close>([&](kt_gate *out) {
+            return kt_gate_init(memory.data(), memory.size(), &shape, &bytes, 1, out);
+        });
         return made(std::move(handle), std::move(memory));
     }
 
@@ -713,28 +769,36 @@ public:
             [&](kt_gate *out) { return kt_gate_attach(memory, size, &bytes, 1, out); }));
     }
 
-    Result<Verdict> try_check(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_check(ApiKey api_key, std::uint32_t cost = 1,
+                              Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_gate_check, api_key, cost, at));
     }
     Result<Verdict> try_check(ApiKey api_key, const Request &request) const noexcept {
         const kt_request fields = request.to_c();
         return detail::verdict([&](kt_verdict *out) {
-            return kt_gate_check_request(get(), detail::bytes(api_key.data()), api_key.size(), &fields, out);
+            return kt_gate_check_request(get(), detail::bytes(api_key.data()), api_key.size(),
+                                         &fields, out);
         });
     }
-    Result<Verdict> try_peek(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const noexcept {
+    Result<Verdict> try_peek(ApiKey api_key, std::uint32_t cost = 1,
+                             Clock at = Clock::system()) const noexcept {
         return detail::verdict(call(kt_gate_peek, api_key, cost, at));
     }
-    Result<Verdict> try_refund(std::uint64_t key_id, const kt_charge &charge, Clock at = Clock::system()) const noexcept {
-        return detail::verdict([&](kt_verdict *out) { return kt_gate_refund(get(), key_id, &charge, at.now_ms(), out); });
-    }
-    Result<Verdict> try_settle(std::uint64_t key_id, const kt_charge &estimate, std::uint32_t actual,
+    Result<Verdict> try_refund(std::uint64_t key_id, const kt_charge &charge,
                                Clock at = Clock::system()) const noexcept {
-        return detail::verdict(
-            [&](kt_verdict *out) { return kt_gate_settle(get(), key_id, &estimate, actual, at.now_ms(), out); });
+        return detail::verdict([&](kt_verdict *out) {
+            return kt_gate_refund(get(), key_id, &charge, at.now_ms(), out);
+        });
+    }
+    Result<Verdict> try_settle(std::uint64_t key_id, const kt_charge &estimate,
+                               std::uint32_t actual, Clock at = Clock::system()) const noexcept {
+        return detail::verdict([&](kt_verdict *out) {
+            return kt_gate_settle(get(), key_id, &estimate, actual, at.now_ms(), out);
+        });
     }
     Result<Verdict> try_reset(std::uint64_t key_id, Clock at = Clock::system()) const noexcept {
-        return detail::verdict([&](kt_verdict *out) { return kt_gate_reset(get(), key_id, at.now_ms(), out); });
+        return detail::verdict(
+            [&](kt_verdict *out) { return kt_gate_reset(get(), key_id, at.now_ms(), out); });
     }
     Result<std::uint64_t> try_correct_clock(Clock at = Clock::system()) const noexcept {
         std::uint64_t corrected = 0;
@@ -753,11 +817,12 @@ public:
         if (status != KT_OK) return status;
         return Result<Key>(std::move(key));
     }
-    Result<std::uint64_t> try_import(Input api_key, const NewKey &new_key, Clock at = Clock::system()) const noexcept {
+    Result<std::uint64_t> try_import(Input api_key, const NewKey &new_key,
+                                     Clock at = Clock::system()) const noexcept {
         std::uint64_t key_id = 0;
         kt_new_key fields = c_new_key(new_key);
-        kt_status status =
-            kt_gate_import(get(), detail::bytes(api_key.data()), api_key.size(), &fields, at.now_ms(), &key_id);
+        kt_status status = kt_gate_import(get(), detail::bytes(api_key.data()), api_key.size(),
+                                          &fields, at.now_ms(), &key_id);
         if (status != KT_OK) return status;
         return key_id;
     }
@@ -767,12 +832,15 @@ public:
         std::uint8_t entropy[KT_ENTROPY_SIZE];
         if (kt_status status = kt_entropy(entropy); status != KT_OK) return status;
         std::uint32_t until = grace.count() > 0 ? detail::unix_s(at.time() + grace) : 0;
-        kt_status status = kt_gate_rotate(get(), key_id, until, force, entropy, at.now_ms(), &key.key_);
+        kt_status status =
+            kt_gate_rotate(get(), key_id, until, force, entropy, at.now_ms(), &key.key_);
         if (status != KT_OK) return status;
         key.id_ = key_id;
         return Result<Key>(std::move(key));
     }
-    Result<void> try_revoke(std::uint64_t key_id) const noexcept { return kt_gate_revoke(get(), key_id); }
+    Result<void> try_revoke(std::uint64_t key_id) const noexcept {
+        return kt_gate_revoke(get(), key_id);
+    }
     Result<void> try_assign(std::uint64_t key_id, Input plan) const noexcept {
         return kt_gate_assign(get(), key_id, plan.data(), plan.size());
     }
@@ -792,14 +860,14 @@ public:
         if (status != KT_OK) return status;
         return info;
     }
-    /** Returns the name of an environment, from a verdict. Empty if there is none of that number. */
+    /** Returns the name of an environment, from a verdict. Empty if the number is unknown. */
     Text<KT_NAME_SIZE> env(std::uint8_t number) const noexcept {
         Text<KT_NAME_SIZE> text;
         text.fill([&](auto... to) { return kt_gate_env(get(), number, to...); });
         return text;
     }
 
-    /** Calls visit(const kt_key_info &) with each key. If it returns a bool, false ends the list. */
+    /** Calls visit(const kt_key_info &) with each key. If visit returns false, the list ends. */
     template <class Visit>
     Result<void> try_list(Visit &&visit, Clock at = Clock::system()) const {
         Visitor<std::remove_reference_t<Visit>> visitor{&visit};
@@ -811,53 +879,70 @@ public:
     }
 
 #if defined(__cpp_exceptions)
-    static Gate open(const Path &path, Input peppers) { return try_open(path.c_str(), peppers).value(); }
+    static Gate open(const Path &path, Input peppers) {
+        return try_open(path.c_str(), peppers).value();
+    }
     static Gate open_with_pepper_file(const Path &path, const Path &pepper_path) {
         return try_open_with_pepper_file(path.c_str(), pepper_path.c_str()).value();
     }
     static Gate create(const Path &path, Input peppers, const GateConfig &config = {}) {
         return try_create(path.c_str(), peppers, config).value();
     }
-    static Gate make(Input pepper, const GateConfig &config = {}) { return try_make(pepper, config).value(); }
+    static Gate make(Input pepper, const GateConfig &config = {}) {
+        return try_make(pepper, config).value();
+    }
     static Gate attach(void *memory, std::size_t size, Input pepper) {
         return try_attach(memory, size, pepper).value();
     }
 
-    /** Checks a key, then charges `cost` to each window of its plan if all have room for it, else to none.
-     *  `api_key` is the value of the X-API-Key header, or nothing if the request has none. */
+    /** Checks a key, then charges `cost` to each window of its plan if all have room for it, else
+     *  to none. `api_key` is the value of the X-API-Key header, or std::nullopt if the request has
+     *  none. */
     Verdict check(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_gate_check, api_key, cost, at));
     }
     /** Checks a key, then charges the cost of `request`. */
-    Verdict check(ApiKey api_key, const Request &request) const { return try_check(api_key, request).value(); }
+    Verdict check(ApiKey api_key, const Request &request) const {
+        return try_check(api_key, request).value();
+    }
     /** Returns the verdict that check would give now, without a charge. */
     Verdict peek(ApiKey api_key, std::uint32_t cost = 1, Clock at = Clock::system()) const {
         return detail::verdict_or_throw(call(kt_gate_peek, api_key, cost, at));
     }
     /** Gives back what a check charged. Refund a charge only once. */
-    Verdict refund(std::uint64_t key_id, const kt_charge &charge, Clock at = Clock::system()) const {
+    Verdict refund(std::uint64_t key_id, const kt_charge &charge,
+                   Clock at = Clock::system()) const {
         return try_refund(key_id, charge, at).value();
     }
     /** Replaces an estimated cost by the actual cost. Settle a charge only once. */
-    Verdict settle(std::uint64_t key_id, const kt_charge &estimate, std::uint32_t actual, Clock at = Clock::system()) const {
+    Verdict settle(std::uint64_t key_id, const kt_charge &estimate, std::uint32_t actual,
+                   Clock at = Clock::system()) const {
         return try_settle(key_id, estimate, actual, at).value();
     }
     /** Resets all counts of the key. */
-    Verdict reset(std::uint64_t key_id, Clock at = Clock::system()) const { return try_reset(key_id, at).value(); }
-    /** Corrects each tally that is more than 60 s ahead, and returns their number. Counts are kept. With
-     *  an explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
-    std::uint64_t correct_clock(Clock at = Clock::system()) const { return try_correct_clock(at).value(); }
+    Verdict reset(std::uint64_t key_id, Clock at = Clock::system()) const {
+        return try_reset(key_id, at).value();
+    }
+    /** Corrects each tally that is more than 60 s ahead, and returns their number. Counts are kept.
+     *  With an explicit time, call it while nothing else charges: see kt_gate_correct_clock. */
+    std::uint64_t correct_clock(Clock at = Clock::system()) const {
+        return try_correct_clock(at).value();
+    }
     /** Declares that each time given to this object is a cached reading of the system clock. */
     void use_system_clock() const { try_use_system_clock().value(); }
     /** Issues a key. The result holds the only copy of the secret. */
-    Key issue(const NewKey &new_key, Clock at = Clock::system()) const { return try_issue(new_key, at).value(); }
+    Key issue(const NewKey &new_key, Clock at = Clock::system()) const {
+        return try_issue(new_key, at).value();
+    }
     /** Imports a key of any form that was issued elsewhere. Returns its key id. */
     std::uint64_t import(Input api_key, const NewKey &new_key, Clock at = Clock::system()) const {
         return try_import(api_key, new_key, at).value();
     }
-    /** Gives a key a new secret. The old secret stays valid for `grace`. If the secret before the old one
-     *  is still valid, the rotation would end it at once, and is refused unless `force` is set. */
-    Key rotate(std::uint64_t key_id, std::chrono::seconds grace, bool force = false, Clock at = Clock::system()) const {
+    /** Gives a key a new secret. The old secret stays valid for `grace`. If the secret before the
+     *  old one is still valid, the rotation would end it at once, and is refused unless `force` is
+     *  set. */
+    Key rotate(std::uint64_t key_id, std::chrono::seconds grace, bool force = false,
+               Clock at = Clock::system()) const {
         return try_rotate(key_id, grace, force, at).value();
     }
     /** Revokes a key at once, in all processes. */
@@ -877,35 +962,40 @@ public:
     /** Opens the file at the gate's path. */
     void reopen() const { try_reopen().value(); }
     /** Returns the properties of one key. */
-    kt_key_info key(std::uint64_t key_id, Clock at = Clock::system()) const { return try_key(key_id, at).value(); }
+    kt_key_info key(std::uint64_t key_id, Clock at = Clock::system()) const {
+        return try_key(key_id, at).value();
+    }
     /** Returns the plan of a number, from a verdict. */
     kt_plan_info plan(std::uint8_t number) const { return try_plan(number).value(); }
-    /** Calls visit(const kt_key_info &) with each key. If it returns a bool, false ends the list. It may
-     *  throw. */
+    /** Calls visit(const kt_key_info &) with each key. If visit returns false, the list ends. visit
+     *  may throw. */
     template <class Visit>
     void list(Visit &&visit, Clock at = Clock::system()) const {
         try_list(std::forward<Visit>(visit), at).value();
     }
 #endif
 
-    /** Sets how long changes to keys and plans wait for another administrator. Then they are KT_BUSY. The
-     *  default is 10 seconds. */
+    /** Sets how long changes to keys and plans wait for another administrator. After that
+     *  time they fail with KT_BUSY. The default is 10 seconds. */
     Result<void> try_set_wait(std::chrono::milliseconds wait) const noexcept {
-        return kt_gate_set_wait(get(), wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
+        return kt_gate_set_wait(get(),
+                                wait.count() > 0 ? static_cast<std::uint64_t>(wait.count()) : 0);
     }
-    /** Returns the id of the process that is changing this gate. 0 if there is none, or if it runs in
-     *  another container. */
+    /** Returns the id of the process that is changing this gate. 0 if there is none, or if it runs
+     *  in another container. */
     Result<std::uint32_t> try_administrator() const noexcept {
         std::uint32_t pid = 0;
         kt_status status = kt_gate_administrator(get(), &pid);
         if (status != KT_OK) return status;
         return pid;
     }
-    /** Starts a thread that opens a file renamed over the gate's within a second. Call it again in a
-     *  forked child. */
+    /** Starts a thread that opens a file renamed over the gate's within a second. Call it again in
+     *  a forked child. */
     Result<void> try_watch() const noexcept { return kt_gate_watch(get()); }
     /** Opens the file that was renamed over the gate's, if there is one. */
-    Result<void> try_reopen_if_replaced() const noexcept { return kt_gate_reopen_if_replaced(get()); }
+    Result<void> try_reopen_if_replaced() const noexcept {
+        return kt_gate_reopen_if_replaced(get());
+    }
     /** Opens the file at the gate's path. */
     Result<void> try_reopen() const noexcept { return kt_gate_reopen(get()); }
 
@@ -915,7 +1005,8 @@ public:
 private:
     using Owned = detail::Owned<kt_gate, kt_gate_close>;
 
-    Gate(Owned handle, TableMemory memory) noexcept : memory_(std::move(memory)), handle_(std::move(handle)) {}
+    Gate(Owned handle, TableMemory memory) noexcept
+        : memory_(std::move(memory)), handle_(std::move(handle)) {}
 
     static Result<Gate> made(Result<Owned> handle, TableMemory memory = TableMemory(0)) noexcept {
         if (!handle) return handle.status();
@@ -925,12 +1016,16 @@ private:
     static std::vector<kt_plan> c_plans(const GateConfig &config) {
         std::vector<kt_plan> plans;
         for (const Plan &plan : config.plans)
-            plans.push_back({plan.name.data(), plan.name.size(), plan.policy.data(), plan.policy.size()});
+            plans.push_back(
+                {plan.name.data(), plan.name.size(), plan.policy.data(), plan.policy.size()});
         return plans;
     }
 
-    static kt_gate_config c_config(const GateConfig &config, const std::vector<kt_plan> &plans) noexcept {
-        return {sizeof(kt_gate_config), config.keys, plans.data(), plans.size(), config.prefix.data(), config.prefix.size()};
+    static kt_gate_config c_config(const GateConfig &config,
+                                   const std::vector<kt_plan> &plans) noexcept {
+        const Input &prefix = config.prefix;
+        return {sizeof(kt_gate_config), config.keys,   plans.data(),
+                plans.size(),           prefix.data(), prefix.size()};
     }
 
     static kt_new_key c_new_key(const NewKey &new_key) noexcept {

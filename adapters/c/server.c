@@ -4,8 +4,8 @@
  *     cc server.c -o server $(pkg-config --cflags --libs keytally libmicrohttpd)
  *     KEYTALLY_PEPPER=... ./server api.gate 8080
  *
- * Create the gate and its keys with the command line (`keytally create`, `keytally issue`). A change there, such as a
- * revocation, holds for the next request.
+ * Create the gate and its keys with the command line (`keytally create`, `keytally issue`). A
+ * change there, such as a revocation, holds for the next request.
  */
 #include <keytally.h>
 
@@ -19,18 +19,21 @@
 #define NOT_FOUND "{\"error\": \"Not found\"}"
 #define BROKEN "{\"error\": \"Internal server error\"}"
 
-/** The X-API-Key headers of a request. More than one is invalid: the next server might take another one. */
+/** The X-API-Key headers of a request. More than one is invalid, because another server of the
+ *  chain might read another one. */
 struct api_keys {
     const char *first;
     size_t len;
     unsigned count;
 };
 
-static enum MHD_Result count_api_key(void *context, enum MHD_ValueKind kind, const char *name, size_t name_len,
-                                     const char *value, size_t value_len) {
+/** Stores the first X-API-Key header of a request in `context`, and counts all. */
+static enum MHD_Result count_api_key(void *context, enum MHD_ValueKind kind, const char *name,
+                                     size_t name_len, const char *value, size_t value_len) {
     (void)kind;
     struct api_keys *keys = context;
-    if (name_len != strlen("X-API-Key") || strncasecmp(name, "X-API-Key", name_len) != 0) return MHD_YES;
+    if (name_len != strlen("X-API-Key") || strncasecmp(name, "X-API-Key", name_len) != 0)
+        return MHD_YES;
     if (keys->count++ == 0) {
         keys->first = value == NULL ? "" : value;
         keys->len = value_len;
@@ -43,7 +46,8 @@ static int set_headers(struct MHD_Response *response, const kt_verdict *verdict)
     char buffer[KT_HEADERS_SIZE];
     kt_field fields[KT_MAX_FIELDS];
     size_t count;
-    if (kt_verdict_fields(verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) != KT_OK) return 0;
+    if (kt_verdict_fields(verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &count) != KT_OK)
+        return 0;
     for (size_t i = 0; i < count; i++)
         if (MHD_add_response_header(response, fields[i].name, fields[i].value) != MHD_YES) return 0;
     return 1;
@@ -63,8 +67,10 @@ static enum MHD_Result respond(struct MHD_Connection *connection, unsigned statu
     return result;
 }
 
-static enum MHD_Result answer(void *context, struct MHD_Connection *connection, const char *path, const char *method,
-                              const char *version, const char *upload, size_t *upload_len, void **state) {
+/** Handles a request. libmicrohttpd calls it for the headers, then for each part of the body. */
+static enum MHD_Result answer(void *context, struct MHD_Connection *connection, const char *path,
+                              const char *method, const char *version, const char *upload,
+                              size_t *upload_len, void **state) {
     (void)version;
     (void)upload;
     static int seen;
@@ -80,13 +86,18 @@ static enum MHD_Result answer(void *context, struct MHD_Connection *connection, 
     struct api_keys keys = {NULL, 0, 0};
     MHD_get_connection_values_n(connection, MHD_HEADER_KIND, count_api_key, &keys);
     kt_verdict verdict;
-    kt_status status = keys.count > 1 ? kt_verdict_duplicate_header(KT_SYSTEM_CLOCK, &verdict)
-                                      : kt_gate_check(context, (const uint8_t *)keys.first, keys.len, 1, KT_SYSTEM_CLOCK, &verdict);
+    kt_status status;
+    if (keys.count > 1)
+        status = kt_verdict_duplicate_header(KT_SYSTEM_CLOCK, &verdict);
+    else
+        status = kt_gate_check(context, (const uint8_t *)keys.first, keys.len, 1, KT_SYSTEM_CLOCK,
+                               &verdict);
     if (status != KT_OK) {
         fprintf(stderr, "check: %s\n", kt_status_message(status));
         return respond(connection, 500, BROKEN, NULL);
     }
-    if (verdict.outcome != KT_ADMITTED) return respond(connection, verdict.http_status, kt_verdict_body(&verdict), &verdict);
+    if (verdict.outcome != KT_ADMITTED)
+        return respond(connection, verdict.http_status, kt_verdict_body(&verdict), &verdict);
 
     /* The application begins here. verdict.account is the account whose contacts are requested. */
     if (strcmp(path, "/api/v1/contacts") != 0) return respond(connection, 404, NOT_FOUND, &verdict);
@@ -101,22 +112,24 @@ int main(int count, char **arguments) {
     }
     const char *peppers = getenv("KEYTALLY_PEPPER");
     kt_gate *gate;
-    kt_status status = kt_gate_open(arguments[1], peppers, peppers == NULL ? 0 : strlen(peppers), &gate);
+    kt_status status =
+        kt_gate_open(arguments[1], peppers, peppers == NULL ? 0 : strlen(peppers), &gate);
     if (status != KT_OK) {
         fprintf(stderr, "%s: %s\n", arguments[1], kt_status_message(status));
         return 1;
     }
 
     /* All threads share one handle, without a lock. */
-    struct MHD_Daemon *daemon =
-        MHD_start_daemon(MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL, (uint16_t)atoi(arguments[2]), NULL, NULL, answer,
-                         gate, MHD_OPTION_THREAD_POOL_SIZE, 4u, MHD_OPTION_END);
+    struct MHD_Daemon *daemon = MHD_start_daemon(
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL, (uint16_t)atoi(arguments[2]), NULL, NULL,
+        answer, gate, MHD_OPTION_THREAD_POOL_SIZE, 4u, MHD_OPTION_END);
     if (daemon == NULL) {
         fprintf(stderr, "cannot listen on port %s\n", arguments[2]);
         kt_gate_close(gate);
         return 1;
     }
-    printf("http://127.0.0.1:%u/api/v1/contacts\n", MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_BIND_PORT)->port);
+    printf("http://127.0.0.1:%u/api/v1/contacts\n",
+           MHD_get_daemon_info(daemon, MHD_DAEMON_INFO_BIND_PORT)->port);
     fflush(stdout);
     while (getchar() != EOF) {
     } /* Until standard input ends. */

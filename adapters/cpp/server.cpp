@@ -1,10 +1,11 @@
 // An HTTP server that checks each request's API key, with cpp-httplib: GET /api/v1/contacts.
 //
-//     c++ -std=c++17 server.cpp -o server $(pkg-config --cflags --libs keytally cpp-httplib) -pthread
+//     c++ -std=c++17 server.cpp -o server -pthread \
+//         $(pkg-config --cflags --libs keytally cpp-httplib)
 //     KEYTALLY_PEPPER=... ./server api.gate 8080
 //
-// Create the gate and its keys with the command line (`keytally create`, `keytally issue`). A change there, such as a revocation,
-// holds for the next request.
+// Create the gate and its keys with the command line (`keytally create`, `keytally issue`). A
+// change there, such as a revocation, holds for the next request.
 #include <keytally.hpp>
 
 #include <httplib.h>
@@ -18,7 +19,8 @@ namespace {
 
 constexpr auto JSON = "application/json";
 
-/** Returns the verdict on a request. More than one key header is invalid: the next server might take another one. */
+/** Returns the verdict on a request. More than one X-API-Key header is invalid, because another
+ *  server of the chain might read another one. */
 keytally::Verdict verdict_on(const keytally::Gate &gate, const httplib::Request &request) {
     switch (request.get_header_value_count("X-API-Key")) {
     case 0: return gate.check(std::nullopt);
@@ -39,7 +41,8 @@ int main(int count, char **arguments) try {
     const auto gate = keytally::Gate::open(arguments[1], peppers);
 
     httplib::Server server;
-    server.set_pre_routing_handler([&](const httplib::Request &request, httplib::Response &response) {
+    server.set_pre_routing_handler([&](const httplib::Request &request,
+                                       httplib::Response &response) {
         auto verdict = verdict_on(gate, request);
         verdict.for_each_header([&](std::string_view name, std::string_view value) {
             response.set_header(std::string(name).c_str(), std::string(value));
@@ -57,7 +60,8 @@ int main(int count, char **arguments) try {
     });
 
     int port = std::stoi(arguments[2]);
-    bool bound = port == 0 ? (port = server.bind_to_any_port("127.0.0.1")) > 0 : server.bind_to_port("127.0.0.1", port);
+    bool bound = port == 0 ? (port = server.bind_to_any_port("127.0.0.1")) > 0
+                           : server.bind_to_port("127.0.0.1", port);
     if (!bound) throw std::runtime_error("cannot listen on port " + std::string(arguments[2]));
     std::cout << "http://127.0.0.1:" << port << "/api/v1/contacts" << std::endl;
     std::thread serving([&] { server.listen_after_bind(); });

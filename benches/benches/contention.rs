@@ -1,4 +1,4 @@
-//! The group `contention`: the same check by one thread and by two at the same time.
+//! The group `contention`: checks by one thread, and by two threads at the same time.
 
 use core::hint::black_box;
 
@@ -8,25 +8,27 @@ use crate::floors::count_up;
 use crate::measure::{Admitted, Bench, Implementation, count, is_admitted, threads};
 use crate::peers::{Governors, Locked, RateNets, Sharded, roomy_quotas, slow_quotas};
 use crate::tables::limiter;
-use crate::traffic::{self, Cycle, MINUTES_UNITS, Order, ROOMY, START, Walk, index};
+use crate::traffic::{self, Cycle, MINUTE_LIMIT, Order, ROOMY, START, Walk, index};
 
-/// The number of subjects, which the threads share out.
+/// The number of subjects. Each belongs to one thread.
 const SIZE: u32 = 1000;
 
-/// Limits that are never reached, for implementations that do not store them in few bits.
+/// A minutely and an hourly limit that are never reached, for implementations that can store any
+/// `u32`.
 const ROOM: [u32; 2] = [u32::MAX; 2];
 
+/// The numbers of threads, and the names of their columns.
 const COUNTS: [(usize, &str); 2] = [(1, "1 thread"), (2, "2 threads")];
 
+/// Measures the group.
 pub(crate) fn measure(bench: &mut Bench) {
-    let about =
-        "The time of a check in its thread. Both windows checked and charged, all admitted.";
+    let about = "The time that a check takes its thread. Both windows are checked and charged. All checks are admitted.";
     let title = "One subject of 40 bytes for all threads, by the number of threads";
     let mut table = bench.table("contention/one", "ns", title, about);
     let one = [traffic::text(0)];
     for (threads, column) in COUNTS {
         let names = vec![&one[..]; threads];
-        let mut implementations = admitted(&one, &names);
+        let mut implementations = admitted_checks(&one, &names);
         implementations.push(bare_loops(threads));
         table.column(column, implementations);
     }
@@ -37,26 +39,30 @@ pub(crate) fn measure(bench: &mut Bench) {
     let all_names: Vec<String> = (0..SIZE).map(traffic::text).collect();
     let walk = Walk::new(SIZE, Order::Uniform);
     for (threads, column) in COUNTS {
-        let own = |thread| {
+        let names_of_thread = |thread| {
             let numbers = walk.numbers.iter().filter(|&&number| index(number) % threads == thread);
             numbers.map(|&number| all_names[index(number)].clone()).collect::<Vec<String>>()
         };
-        let names: Vec<Vec<String>> = (0..threads).map(own).collect();
+        let names: Vec<Vec<String>> = (0..threads).map(names_of_thread).collect();
         let names: Vec<&[String]> = names.iter().map(Vec::as_slice).collect();
-        table.column(column, admitted(&all_names, &names));
+        table.column(column, admitted_checks(&all_names, &names));
     }
     drop(table);
 
     let title = "One subject of 40 bytes for all threads, by the number of threads, all denied";
-    let about = "The time of a check in its thread. The minute is spent.";
+    let about = "The time that a check takes its thread. The subject has spent its minute.";
     let mut table = bench.table("contention/denied", "ns", title, about);
     for (threads, column) in COUNTS {
-        table.column(column, denied(threads, &one[0]));
+        table.column(column, denied_checks(threads, &one[0]));
     }
 }
 
-/// Returns the implementations that several threads can use. Each thread has its own list of names.
-fn admitted<'a>(all_names: &'a [String], names: &'a [&'a [String]]) -> Vec<Implementation<'a>> {
+/// Returns the implementations that several threads can use, with all checks admitted. `names` has
+/// one list of subjects for each thread, in the order of its requests.
+fn admitted_checks<'a>(
+    all_names: &'a [String],
+    names: &'a [&'a [String]],
+) -> Vec<Implementation<'a>> {
     let threads_count = names.len();
     let walk = Walk::new(u32::try_from(all_names.len()).expect("a few"), Order::Uniform);
     let clock = walk.clock().faster(8);
@@ -113,7 +119,7 @@ fn admitted<'a>(all_names: &'a [String], names: &'a [&'a [String]]) -> Vec<Imple
     ]
 }
 
-/// One word that all threads increment by a plain load and compare-exchange.
+/// Returns the lower bound: all threads increment one word by a plain load and compare-exchange.
 fn bare_loops(threads_count: usize) -> Implementation<'static> {
     let line = Line::new();
     threads(
@@ -124,14 +130,16 @@ fn bare_loops(threads_count: usize) -> Implementation<'static> {
     )
 }
 
-fn denied<'a>(threads_count: usize, name: &'a String) -> Vec<Implementation<'a>> {
+/// Returns implementations in which all threads check one subject whose minute is spent.
+fn denied_checks<'a>(threads_count: usize, name: &'a String) -> Vec<Implementation<'a>> {
     let limiter = limiter(ROOMY, SIZE);
-    assert!(limiter.check(name.as_bytes(), MINUTES_UNITS, START).is_admitted(), "there is room");
+    assert!(limiter.check(name.as_bytes(), MINUTE_LIMIT, START).is_admitted(), "there is room");
     let governors = Governors::new(slow_quotas(1));
     governors.spend(name, 1);
     let (sharded, locked) = (Sharded::new([1, 1]), Locked::new([1, 1]));
     sharded.check(name, 1, START);
     locked.check(name, 1, START);
+    // The time stays within the minute.
     let now = |done: u64| Timestamp::from_unix_ms(START.unix_ms() + done % 60_000);
     vec![
         threads("keytally", Admitted::None, threads_count, move |_, done, times| {

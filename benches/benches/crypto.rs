@@ -1,4 +1,4 @@
-//! The group `crypto`: the HMAC of a key, by implementation.
+//! The group `crypto`: HMAC-SHA-256 of texts as long as API keys, by several crates.
 
 use core::hint::black_box;
 
@@ -9,10 +9,10 @@ use sha2::block_api::compress256;
 
 use crate::measure::{Bench, calls};
 
-/// The bytes of the pepper.
+/// The pepper (the HMAC key) of all gates.
 pub(crate) const PEPPER: [u8; 32] = [5; 32];
 
-/// The initial state of SHA-256, FIPS 180-4, 5.3.3.
+/// The initial hash value of SHA-256 (FIPS 180-4, 5.3.3).
 const INITIAL: [u32; 8] = [
     0x6a09_e667,
     0xbb67_ae85,
@@ -24,20 +24,21 @@ const INITIAL: [u32; 8] = [
     0x5be0_cd19,
 ];
 
+/// Measures the group.
 pub(crate) fn measure(bench: &mut Bench) {
     let title = "HMAC-SHA-256 of a message, by its length";
-    let about = "With a prepared key, unless a row says otherwise. Only the MAC, or its comparison with a given one.";
+    let about = "The HMAC key is prepared before, unless a row says otherwise. A row computes the tag, or also compares it with a given tag (verify).";
     let mut table = bench.table("crypto/mac", "ns", title, about);
     for length in [40, 47, 55] {
         let message = vec![b'a'; length];
         let message = message.as_slice();
         let pepper = Pepper::new(&PEPPER).expect("a pepper");
-        let ready = Hmac::<Sha256>::new_from_slice(&PEPPER).expect("any length");
-        let tag = ready.clone().chain_update(message).finalize().into_bytes();
+        let prepared = Hmac::<Sha256>::new_from_slice(&PEPPER).expect("any length");
+        let tag = prepared.clone().chain_update(message).finalize().into_bytes();
         assert_eq!(pepper.mac(message).to_bytes(), tag[..]);
         let ring = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &PEPPER);
         assert_eq!(ring::hmac::sign(&ring, message).as_ref(), &tag[..]);
-        let sign = ready.clone();
+        let signing = prepared.clone();
         let key = ring.clone();
         let mut state = INITIAL;
         let implementations = vec![
@@ -45,10 +46,10 @@ pub(crate) fn measure(bench: &mut Bench) {
                 pepper.mac(black_box(message)).tag()
             }),
             calls("hmac: clone and verify_slice", move || {
-                ready.clone().chain_update(black_box(message)).verify_slice(black_box(&tag))
+                prepared.clone().chain_update(black_box(message)).verify_slice(black_box(&tag))
             }),
             calls("hmac: clone and finalize", move || {
-                sign.clone().chain_update(black_box(message)).finalize().into_bytes()
+                signing.clone().chain_update(black_box(message)).finalize().into_bytes()
             }),
             calls("hmac: a new key each time", move || {
                 let hmac = Hmac::<Sha256>::new_from_slice(black_box(&PEPPER)).expect("any length");
@@ -71,9 +72,9 @@ pub(crate) fn measure(bench: &mut Bench) {
     }
 }
 
-/// The least work of an HMAC of a short message: two compressions, each of which needs the state
-/// after the one before. That includes the first compression of a call: a check ends with a locked
-/// instruction, and the next check begins after it.
+/// Does the two SHA-256 compressions that an HMAC of a short message cannot do without. The second
+/// needs the state after the first. The first needs the state after the previous call, so that
+/// calls do not overlap. Checks do not overlap either, because each ends with a locked instruction.
 #[inline]
 pub(crate) fn two_compressions(state: &mut [u32; 8], blocks: &[[u8; 64]; 2]) -> u32 {
     compress256(state, &blocks[..1]);

@@ -1,5 +1,5 @@
-//! The group `decide`: the pure function by number of windows, and the header fields of its
-//! verdict.
+//! The group `decide`: the decision on a tally without a table, and the header fields of a verdict,
+//! by number of windows.
 
 use core::fmt::Write as _;
 use core::hint::black_box;
@@ -9,7 +9,7 @@ use keytally_core::{Limiter, Line, MAX_HEADERS_LEN, Outcome, Policy, Timestamp, 
 use crate::measure::{Bench, calls};
 use crate::traffic::START;
 
-/// Nested windows with limits so low that four sliding ones fit a tally.
+/// Policies with one to four windows. The limits are so low that four sliding windows fit a tally.
 const QUOTAS: [&str; 4] = [
     "7/minute",
     "7/minute, 15/10m",
@@ -17,17 +17,18 @@ const QUOTAS: [&str; 4] = [
     "7/minute, 15/10m, 31/hour, 63/day",
 ];
 
-/// The same numbers of windows, with limits that are typical of services.
-const CONTRACTS: [&str; 4] = [
+/// Policies with one to four windows and limits that are typical of services.
+const TYPICAL_QUOTAS: [&str; 4] = [
     "1000/hour",
     "100/minute, 1000/hour",
     "100/minute, 1000/hour, 10000/day",
     "30/minute, 100/10m, 300/hour, 1000/day",
 ];
 
+/// Measures the group.
 pub(crate) fn measure(bench: &mut Bench) {
     let title = "The decision, by number of windows";
-    let about = "decide::check of a word in a register: outcome and next word. No table, no store, no verdict.";
+    let about = "decide::check of a tally in a register. It returns the outcome and the next tally. There is no table, no store and no verdict.";
     let mut table = bench.table("decide/windows", "ns", title, about);
     for (count, quotas) in (1..).zip(QUOTAS) {
         let fixed: Policy = quotas.parse().expect("a policy");
@@ -67,10 +68,10 @@ pub(crate) fn measure(bench: &mut Bench) {
         table.column(format!("{count}"), implementations);
     }
     drop(table);
-    headers(bench);
+    measure_headers(bench);
 }
 
-/// Returns a tally with a unit in each current and each previous window.
+/// Returns a tally that has spent one unit or more in each current and each previous window.
 fn used(policy: &Policy) -> u64 {
     let before = [86_400, 3600, 600, 60, 0].map(|seconds| START.unix_ms() - seconds * 1000);
     before.into_iter().fold(0, |word, ms| {
@@ -78,7 +79,7 @@ fn used(policy: &Policy) -> u64 {
     })
 }
 
-/// Returns the tally when there is no room left.
+/// Returns a tally after as many checks of cost 1 as have room.
 fn spent(policy: &Policy, mut word: u64) -> u64 {
     loop {
         let decision = decide::check(policy.layout(), &policy.limits(), word, START, 1);
@@ -89,11 +90,12 @@ fn spent(policy: &Policy, mut word: u64) -> u64 {
     }
 }
 
-fn headers(bench: &mut Bench) {
+/// Measures the header fields of a verdict.
+fn measure_headers(bench: &mut Bench) {
     let title = "All header fields of a verdict, by number of windows";
-    let about = "X-RateLimit-Limit, -Remaining, -Reset, RateLimit-Policy and RateLimit, into a buffer of the caller.";
+    let about = "X-RateLimit-Limit, X-RateLimit-Remaining, X-RateLimit-Reset, RateLimit-Policy and RateLimit, written to memory.";
     let mut table = bench.table("decide/headers", "ns", title, about);
-    for (count, quotas) in (1..).zip(CONTRACTS) {
+    for (count, quotas) in (1..).zip(TYPICAL_QUOTAS) {
         let policy: Policy = quotas.parse().expect("a policy");
         let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(64)).map(|_| Line::new()).collect();
         let limiter = Limiter::create(memory, &policy, 64, [7; 16]).expect("a limiter");

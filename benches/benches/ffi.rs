@@ -1,6 +1,6 @@
-//! The group `ffi`: a call from C compared with the same call from Rust. The C side is
-//! `benches/ffi/calls.c`, a program that is linked with the shared library and makes a number of
-//! calls on request over a pipe.
+//! The group `ffi`: checks from C compared with the same checks from Rust. The calls from C are
+//! made by the program `benches/ffi/calls.c`, which is linked with the shared library. This program
+//! requests them over a pipe.
 
 use core::hint::black_box;
 use core::time::Duration;
@@ -14,19 +14,20 @@ use crate::measure::{Admitted, Bench, Implementation, Table, checks, is_admitted
 use crate::tables::{gate, limiter};
 use crate::traffic::{self, Clock, Order, ROOMY, Walk};
 
-/// The variable in which `cargo xtask bench` passes the path of the C program.
+/// The environment variable in which `cargo xtask bench` passes the path of the program in C.
 const PROGRAM: &str = "KEYTALLY_BENCH_C";
 
+/// Measures the group.
 pub(crate) fn measure(bench: &mut Bench) {
     let Some(program) = std::env::var_os(PROGRAM) else {
         println!("ffi: `cargo xtask bench ffi` builds the program that this group needs");
         return;
     };
     let title = "One subject, one key, by the calling language";
-    let about = "An admitted check with its verdict. Rust's verdict computes a window on request; C's struct contains all of \
-                 them. In a row, the processor begins a call before the one before has ended, as far as it can look \
-                 ahead. In turn, the text of each call depends on the verdict before, as in a server whose next request \
-                 has not arrived yet.";
+    let about = "An admitted check with its verdict. Rust's verdict computes the values of a window on request. C's struct \
+                 contains those of all windows. In the columns `limiter` and `gate`, the processor can begin a call before \
+                 the previous call has ended. In turn, the text of each call depends on the previous verdict, as in a \
+                 server whose next request has not arrived yet.";
     let mut table = bench.table("ffi/calls", "ns", title, about);
     limiters::<false>(&mut table, "limiter", from_c(&program, "limiter"));
     limiters::<true>(&mut table, "limiter, in turn", from_c(&program, "limiter-in-turn"));
@@ -34,48 +35,50 @@ pub(crate) fn measure(bench: &mut Bench) {
     gates::<true>(&mut table, "gate, in turn", from_c(&program, "gate-in-turn"));
 }
 
-// Below, each implementation has its own table and clock, whose time advances from one call to the
-// next.
+// Below, each implementation has its own limiter or gate, and its own clock, which advances with
+// each call.
 
+/// Adds a column of checks of one subject. If `IN_TURN`, each call depends on the previous verdict.
 fn limiters<const IN_TURN: bool>(table: &mut Table<'_>, column: &str, from_c: Implementation<'_>) {
-    let [bare, whole] = [(); 2].map(|()| limiter(ROOMY, 1000));
+    let [lazy, whole] = [(); 2].map(|()| limiter(ROOMY, 1000));
     let text = traffic::text(0);
     let mut call = Call::<IN_TURN>::new(text.as_bytes());
-    let bare = checks("Rust", Admitted::All, || {
-        let verdict = bare.check(call.text(), 1, call.now());
-        call.ended(&verdict);
+    let lazy = checks("Rust", Admitted::All, || {
+        let verdict = lazy.check(call.text(), 1, call.now());
+        call.depend_on(&verdict);
         is_admitted(&verdict)
     });
     let mut call = Call::<IN_TURN>::new(text.as_bytes());
     let whole = checks(WHOLE, Admitted::All, || {
         let verdict = whole.check(call.text(), 1, call.now());
-        call.ended(&verdict);
+        call.depend_on(&verdict);
         is_admitted_by_whole(&verdict)
     });
-    table.column(column, vec![bare, whole, from_c]);
+    table.column(column, vec![lazy, whole, from_c]);
 }
 
+/// Adds a column of checks of one key. If `IN_TURN`, each call depends on the previous verdict.
 fn gates<const IN_TURN: bool>(table: &mut Table<'_>, column: &str, from_c: Implementation<'_>) {
-    let [(bare, bare_keys), (whole, whole_keys)] = [(); 2].map(|()| gate(ROOMY, 64));
-    let mut call = Call::<IN_TURN>::new(bare_keys[0].0.as_bytes());
-    let bare = checks("Rust", Admitted::All, || {
-        let verdict = bare.check(Some(call.text()), 1, call.now());
-        call.ended(&verdict);
+    let [(lazy, lazy_keys), (whole, whole_keys)] = [(); 2].map(|()| gate(ROOMY, 64));
+    let mut call = Call::<IN_TURN>::new(lazy_keys[0].0.as_bytes());
+    let lazy = checks("Rust", Admitted::All, || {
+        let verdict = lazy.check(Some(call.text()), 1, call.now());
+        call.depend_on(&verdict);
         is_admitted(&verdict)
     });
     let mut call = Call::<IN_TURN>::new(whole_keys[0].0.as_bytes());
     let whole = checks(WHOLE, Admitted::All, || {
         let verdict = whole.check(Some(call.text()), 1, call.now());
-        call.ended(&verdict);
+        call.depend_on(&verdict);
         is_admitted_by_whole(&verdict)
     });
-    table.column(column, vec![bare, whole, from_c]);
+    table.column(column, vec![lazy, whole, from_c]);
 }
 
 /// The arguments of the next call.
 struct Call<'t, const IN_TURN: bool> {
     text: &'t [u8],
-    /// The start of the text, which is always 0.
+    /// The index at which the text begins. It is always 0, but the compiler cannot know that.
     begin: usize,
     clock: Clock,
 }
@@ -95,10 +98,10 @@ impl<'t, const IN_TURN: bool> Call<'t, IN_TURN> {
         self.clock.next()
     }
 
-    /// Makes the next text depend on the verdict. No limit has its highest bit set, but the
-    /// processor knows that only after it has computed the remaining units.
+    /// Makes the next text depend on the verdict. The remaining units never have the highest bit
+    /// set, but the processor knows that only after it has computed them.
     #[inline(always)]
-    fn ended(&mut self, verdict: &Verdict) {
+    fn depend_on(&mut self, verdict: &Verdict) {
         if IN_TURN {
             self.begin =
                 verdict.quotas().get(0).map_or(0, |quota| usize::from(quota.remaining >> 31 != 0));
@@ -107,7 +110,7 @@ impl<'t, const IN_TURN: bool> Call<'t, IN_TURN> {
 }
 
 /// The row of a Rust caller that reads everything that C's struct contains.
-const WHOLE: &str = "Rust, every window worked out";
+const WHOLE: &str = "Rust, every window computed";
 
 /// Returns whether the verdict admits, after computing everything else that C's struct contains.
 #[inline(always)]
@@ -119,12 +122,13 @@ fn is_admitted_by_whole(verdict: &Verdict) -> bool {
     is_admitted(verdict)
 }
 
+/// Returns the implementation in C. `what` is one of the program's commands.
 fn from_c(program: &OsStr, what: &'static str) -> Implementation<'static> {
-    let mut calls = Calls::new(program);
+    let mut calls = Calls::start(program);
     ("C, by the shared library", Box::new(move |times| calls.run(what, times)))
 }
 
-/// The program in C.
+/// The running program in C.
 struct Calls {
     child: Child,
     input: Option<ChildStdin>,
@@ -132,29 +136,30 @@ struct Calls {
 }
 
 impl Calls {
-    fn new(program: &OsStr) -> Self {
+    fn start(program: &OsStr) -> Self {
         let mut command = Command::new(program);
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("it can be started");
+            .expect("the program in C can be started");
         let output = BufReader::new(child.stdout.take().expect("a pipe"));
         Self { input: child.stdin.take(), output, child }
     }
 
+    /// Requests a number of calls, and returns the time that the program measured.
     fn run(&mut self, what: &str, times: u64) -> Duration {
         let input = self.input.as_mut().expect("a pipe");
-        writeln!(input, "{what} {times}").expect("it reads its input");
+        writeln!(input, "{what} {times}").expect("the program in C reads its input");
         let mut line = String::new();
-        self.output.read_line(&mut line).expect("it reports a time");
+        self.output.read_line(&mut line).expect("the program in C prints a time");
         Duration::from_nanos(line.trim().parse().expect("nanoseconds"))
     }
 }
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        // The program ends when its input does.
+        // The program ends at the end of its input.
         drop(self.input.take());
         let _ = self.child.wait();
     }

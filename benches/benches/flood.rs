@@ -1,8 +1,8 @@
-//! The group `flood`: a million new subjects, one after the other, each call timed separately, and
-//! the memory that they take.
+//! The group `flood`: the latency of each of a million calls that add a new subject, and the memory
+//! that the subjects take.
 //!
-//! Each implementation runs in a process of its own, so that its memory is measured separately. For
-//! that, the program starts itself again.
+//! Each implementation runs in a process of its own, so that its memory is measured separately. The
+//! program therefore starts itself again for each.
 
 use core::hint::black_box;
 use std::process::Command;
@@ -20,10 +20,12 @@ pub(crate) const ARGUMENT: &str = "--flood";
 
 const SUBJECTS: u32 = 1_000_000;
 
-/// Limits that are never reached, for implementations that do not store them in few bits.
+/// A minutely and an hourly limit that are never reached, for implementations that can store any
+/// `u32`.
 const ROOM: [u32; 2] = [u32::MAX; 2];
 
-const PARTS: [(&str, f64); 6] = [
+/// The quantiles of the latency: their columns, and the fraction of calls that are at most as slow.
+const QUANTILES: [(&str, f64); 6] = [
     ("median", 0.5),
     ("90 %", 0.9),
     ("99 %", 0.99),
@@ -32,13 +34,16 @@ const PARTS: [(&str, f64); 6] = [
     ("longest", 1.0),
 ];
 
-const NOTHING: &str = "reading the clock alone";
+/// A call that does nothing, so that its time is that of the measurement.
+const CLOCK_ALONE: &str = "reading the clock alone";
 
-/// The same flood is repeated, and each call counts with its quickest time. An interruption hits
-/// another call each time, while a delay by the table itself hits the same call each time.
+/// The flood is repeated, and the figure of each call is its quickest time. An interruption of the
+/// program hits another call in each flood. A delay by the table itself hits the same call in each.
 const REPEATED: &str = "keytally, the quickest of three floods";
+/// The number of repetitions for [`REPEATED`].
 const FLOODS: u32 = 3;
 
+/// The names of the implementations, which are also the values of [`ARGUMENT`].
 const IMPLEMENTATIONS: [&str; 9] = [
     "keytally",
     REPEATED,
@@ -48,16 +53,19 @@ const IMPLEMENTATIONS: [&str; 9] = [
     "two rate-net",
     "DashMap of counters",
     "Mutex<HashMap> of counters",
-    NOTHING,
+    CLOCK_ALONE,
 ];
 
+/// Measures the group.
 pub(crate) fn measure(bench: &mut Bench) {
     let program = std::env::current_exe().expect("this program has a path");
     let mut measured: Vec<Vec<Value>> = vec![Vec::new(); IMPLEMENTATIONS.len()];
     for _ in 0..bench.long_rounds() {
         for (name, measured) in IMPLEMENTATIONS.iter().zip(&mut measured) {
-            let output =
-                Command::new(&program).args([ARGUMENT, name]).output().expect("it can be started");
+            let output = Command::new(&program)
+                .args([ARGUMENT, name])
+                .output()
+                .expect("this program can be started");
             let figures = serde_json::from_slice(&output.stdout);
             measured.push(figures.unwrap_or_else(|_| panic!("{name}: {output:?}")));
         }
@@ -67,42 +75,43 @@ pub(crate) fn measure(bench: &mut Bench) {
     };
 
     let title = format!(
-        "Adding {} subjects of 40 bytes, one after the other, by how many calls are quicker",
+        "Adding {} subjects of 40 bytes, one after the other, by percentile of the calls",
         thousands(SUBJECTS)
     );
-    let about = "Each call is timed separately, and its figure includes reading the clock twice. All figures include interruptions of the program, but the quickest of three hardly does.";
+    let about = "Each call is timed separately. Its time includes reading the clock. It also includes interruptions of the program, which the quickest of three floods leaves out almost completely.";
     let mut table = bench.table("flood/latency", "ns", &title, about);
     for (name, measured) in IMPLEMENTATIONS.iter().zip(&measured) {
-        for (part, _) in PARTS {
-            table.figures(part, name, figures(measured, part));
+        for (column, _) in QUANTILES {
+            table.figures(column, name, figures(measured, column));
         }
     }
     drop(table);
 
-    let title = format!("Memory, by subject, of a table of {}", thousands(SUBJECTS));
-    let about = "The growth of the process from before the table is created until all subjects are in it. For a gate and for the fullest limiter, the memory that they were given.";
+    let title = format!("Memory per subject, of a table of {}", thousands(SUBJECTS));
+    let about = "The growth of the process's memory while the table is created and all subjects are added. For a gate, and for the limiter with 90 % of its slots taken, the memory of the table.";
     let mut table = bench.table("flood/memory", "bytes", &title, about);
     let column = "bytes each";
     for (name, measured) in IMPLEMENTATIONS
         .iter()
         .zip(&measured)
-        .filter(|(name, _)| ![NOTHING, REPEATED].contains(name))
+        .filter(|(name, _)| ![CLOCK_ALONE, REPEATED].contains(name))
     {
         table.figures(column, name, figures(measured, "bytes"));
     }
     let (bytes, refused) = fullest();
     table.figures(column, FULLEST, vec![bytes]);
-    table.figures("refused on the way, %", FULLEST, vec![refused]);
+    table.figures("refused meanwhile, %", FULLEST, vec![refused]);
     let prefix = Name::new("kt").expect("a name");
     let config = GateConfig::new(SUBJECTS, prefix, &[]).with_plan_slots(1);
     let bytes = config.lines() * size_of::<Line>();
     table.figures(column, "a key of a gate", vec![bytes as f64 / f64::from(SUBJECTS)]);
 }
 
+/// A limiter in which more slots are taken than its capacity in subjects.
 const FULLEST: &str = "keytally, 90 % of all slots taken";
 
-/// Returns the bytes for each subject of a limiter of which nine slots of ten are taken, and the
-/// percentage of subjects that were refused until then.
+/// Fills a limiter until 90 % of its slots are taken. Returns the bytes per subject, and the
+/// percentage of subjects that it refused meanwhile.
 fn fullest() -> (f64, f64) {
     const CAPACITY: u32 = 100_000;
     let limiter = limiter(ROOMY, CAPACITY);
@@ -119,14 +128,14 @@ fn fullest() -> (f64, f64) {
     (bytes as f64 / live as f64, 100.0 * f64::from(refused) / f64::from(number))
 }
 
-/// Runs the implementation of this name, and prints its figures.
+/// Runs the implementation of this name, and prints its figures as JSON.
 pub(crate) fn run(name: &str) {
     let texts: Vec<String> = (0..SUBJECTS).map(traffic::text).collect();
     let mut times: Vec<u32> = vec![u32::MAX; texts.len()];
-    let before = resident();
+    let before = resident_bytes();
     let mut bytes = 0.0;
     for _ in 0..if name == REPEATED { FLOODS } else { 1 } {
-        let mut check = table(name);
+        let mut check = new_table(name);
         let mut refused = 0_u32;
         for (text, time) in texts.iter().zip(&mut times) {
             let started = now();
@@ -137,25 +146,25 @@ pub(crate) fn run(name: &str) {
         }
         // One subject in a million may find both its buckets full.
         assert!(refused < 10, "{name} refused {refused}");
-        bytes = (resident() - before) as f64 / f64::from(SUBJECTS);
+        bytes = (resident_bytes() - before) as f64 / f64::from(SUBJECTS);
     }
     times.sort_unstable();
     let mut figures = serde_json::Map::new();
-    for (part, fraction) in PARTS {
+    for (column, fraction) in QUANTILES {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "an index in a list"
         )]
         let index = (fraction * (times.len() - 1) as f64) as usize;
-        figures.insert(part.to_owned(), json!(times[index]));
+        figures.insert(column.to_owned(), json!(times[index]));
     }
     figures.insert("bytes".to_owned(), json!(bytes));
     println!("{}", Value::Object(figures));
 }
 
-/// Returns the check of an implementation.
-fn table(name: &str) -> Box<dyn FnMut(&String) -> bool> {
+/// Creates the table of an implementation, and returns the check of a subject in it.
+fn new_table(name: &str) -> Box<dyn FnMut(&String) -> bool> {
     match name {
         "keytally" | REPEATED => {
             let limiter = limiter(ROOMY, SUBJECTS);
@@ -168,7 +177,7 @@ fn table(name: &str) -> Box<dyn FnMut(&String) -> bool> {
         }
         "one governor: the minute alone" => {
             let governors = Governors::new(roomy_quotas());
-            Box::new(move |text| governors.check_one(text))
+            Box::new(move |text| governors.check_minute(text))
         }
         "two governors" => {
             let governors = Governors::new(roomy_quotas());
@@ -186,13 +195,13 @@ fn table(name: &str) -> Box<dyn FnMut(&String) -> bool> {
             let counters = Locked::new(ROOM);
             Box::new(move |text| counters.check(text, 1, START))
         }
-        NOTHING => Box::new(|text| black_box(text).len() == 40),
+        CLOCK_ALONE => Box::new(|text| black_box(text).len() == 40),
         _ => panic!("no implementation: {name}"),
     }
 }
 
-/// Returns the bytes of memory that the process has.
-fn resident() -> u64 {
+/// Returns the resident memory of this process in bytes.
+fn resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("Linux reports it");
     let line =
         status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux reports it");

@@ -1,10 +1,11 @@
-//! The cost of basic operations of the machine, for comparison.
+//! Basic operations of the machine, which bound the cost of a check from below.
 
 use keytally_core::Line;
 
 use crate::traffic::{Random, index};
 
-/// Adds one to a word by a plain load and compare-exchange.
+/// Adds 1 to a word of a cache line by a load and compare-exchange, repeated until it succeeds.
+/// Returns `true`, as a check that admits.
 #[inline]
 pub(crate) fn count_up(line: &Line, word: usize) -> bool {
     let mut seen = line.load(word);
@@ -14,13 +15,15 @@ pub(crate) fn count_up(line: &Line, word: usize) -> bool {
     true
 }
 
-/// Lines of memory, each with the index of the next one, in an unpredictable order.
-pub(crate) struct Chase {
+/// Cache lines, each of which holds the index of another, in a random order. Each load depends on
+/// the load before.
+pub(crate) struct PointerChase {
     lines: Vec<[u64; 8]>,
-    at: usize,
+    current: usize,
 }
 
-impl Chase {
+impl PointerChase {
+    /// Links this number of lines to one cycle.
     pub(crate) fn new(lines: u32) -> Self {
         let mut order: Vec<u32> = (0..lines).collect();
         Random(5).shuffle(&mut order);
@@ -28,12 +31,13 @@ impl Chase {
         for (position, &line) in order.iter().enumerate() {
             chase[index(line)][0] = u64::from(order[(position + 1) % order.len()]);
         }
-        Self { lines: chase, at: 0 }
+        Self { lines: chase, current: 0 }
     }
 
+    /// Loads the current line, and returns the index of the next.
     #[inline]
     pub(crate) fn next(&mut self) -> usize {
-        self.at = usize::try_from(self.lines[self.at][0]).expect("an index in memory");
-        self.at
+        self.current = usize::try_from(self.lines[self.current][0]).expect("an index in memory");
+        self.current
     }
 }

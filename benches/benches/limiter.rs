@@ -1,33 +1,36 @@
-//! The group `limiter`: the check of a subject, by size of the table, order of the subjects, kind
-//! of subject and outcome.
+//! The group `limiter`: the check of a subject, by number of subjects, their distribution over the
+//! requests, their type, and the outcome.
 
 use core::hash::Hash;
 use core::hint::black_box;
 
 use keytally_core::{Outcome, Timestamp};
 
-use crate::floors::{Chase, count_up};
+use crate::floors::{PointerChase, count_up};
 use crate::measure::{Admitted, Bench, Implementation, Table, calls, checks, is_admitted};
 use crate::peers::{
     Governors, Locked, Pingora, RateNets, Ratelimits, Sharded, roomy_quotas, slow_quotas,
 };
 use crate::tables::limiter;
 use crate::traffic::{
-    self, Cycle, MINUTES_UNITS, Order, ROOMY, Random, START, Walk, index, thousands,
+    self, Cycle, MINUTE_LIMIT, Order, ROOMY, Random, START, Walk, index, thousands,
 };
 
+/// The numbers of subjects.
 const SIZES: &[u32] = &[1, 1000, 100_000, 1_000_000];
 
-/// Limits that are never reached, for implementations that do not store them in few bits.
+/// A minutely and an hourly limit that are never reached, for implementations that can store any
+/// `u32`.
 const ROOM: [u32; 2] = [u32::MAX; 2];
 
+/// Measures the group.
 pub(crate) fn measure(bench: &mut Bench) {
     let sizes = bench.sizes(SIZES, &[1, 1000, 1_000_000]);
-    let about = "Both windows checked and charged, all admitted. Includes reading the subject, hashing it and finding it.";
+    let about = "Both windows are checked and charged. All checks are admitted. The time includes reading, hashing and finding the subject.";
     let title = "Subjects of 40 bytes, all equally often, by their number";
     let mut table = bench.table("limiter/uniform", "ns", title, about);
     for size in sizes {
-        admitted(&mut table, *size, Order::Uniform, traffic::text);
+        admitted_checks(&mut table, *size, Order::Uniform, traffic::text);
     }
     drop(table);
     let others = bench.sizes(SIZES, &[1, 1000]);
@@ -35,21 +38,22 @@ pub(crate) fn measure(bench: &mut Bench) {
         "Subjects of 40 bytes, some much more often than others (Zipf's law), by their number";
     let mut table = bench.table("limiter/zipf", "ns", title, about);
     for size in &others[1..] {
-        admitted(&mut table, *size, Order::Zipf, traffic::text);
+        admitted_checks(&mut table, *size, Order::Zipf, traffic::text);
     }
     drop(table);
     let title = "Subjects that are numbers (u64), all equally often, by their number";
     let mut table = bench.table("limiter/numbers", "ns", title, about);
     for size in others {
-        admitted(&mut table, *size, Order::Uniform, traffic::number);
+        admitted_checks(&mut table, *size, Order::Uniform, traffic::number);
     }
     drop(table);
     outcomes(bench);
-    full(bench, &sizes[1..]);
+    full_table(bench, &sizes[1..]);
 }
 
-/// A subject in the form that an implementation takes.
+/// A subject as the map of an alternative stores it.
 trait Name: Hash + Eq + Clone {
+    /// Passes the subject to `with` as bytes, which Keytally takes.
     fn bytes<R>(&self, with: impl FnOnce(&[u8]) -> R) -> R;
 }
 
@@ -67,17 +71,18 @@ impl Name for u64 {
     }
 }
 
-fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u32) -> N) {
+/// Adds a column: checks of `size` subjects, all admitted.
+fn admitted_checks<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u32) -> N) {
     let all_names: Vec<N> = (0..size).map(name).collect();
     let walk = Walk::new(size, order);
     let names: Vec<N> =
         walk.numbers.iter().map(|&number| all_names[index(number)].clone()).collect();
 
-    // Each has a table of its own: two that charge the same table would advance time for each
-    // other.
+    // Each row has a limiter of its own, because each has its own clock: the clock of one row would
+    // otherwise be late for the tallies that another has charged.
     let [plain, hashed, clocked] = [(); 3].map(|()| {
-        // A table of one bucket would not be representative. A table for exactly a million subjects
-        // would refuse some of them.
+        // 64 more, so that there are several buckets. A sixteenth more, because a table for exactly
+        // a million subjects refuses some of them, whose buckets are full.
         let limiter = limiter(ROOMY, size + size / 16 + 64);
         for name in &all_names {
             assert!(
@@ -128,7 +133,7 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
     }));
     let mut next = cycle();
     implementations.push(checks("one governor: the minute alone", Admitted::All, || {
-        governors.check_one(next.next())
+        governors.check_minute(next.next())
     }));
     let mut next = cycle();
     implementations.push(checks("two rate-net", Admitted::All, || {
@@ -147,11 +152,8 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
         locked.check(next.next(), 1, clock.next())
     }));
     if size == 1 {
-        implementations.push(checks(
-            "two ratelimit, which know no subjects",
-            Admitted::All,
-            || ratelimits.check(),
-        ));
+        implementations
+            .push(checks("two ratelimit, without subjects", Admitted::All, || ratelimits.check()));
     }
     if size == 1 {
         let (line, hasher) =
@@ -160,14 +162,14 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
         implementations.push(calls(
             "a bare compare-exchange loop on the word that SipHash finds",
             move || {
-                // Only the hash determines the word, as in any table.
+                // The hash selects the word, so that the exchange depends on it, as in a table.
                 let hash = next.next().bytes(|bytes| hasher.hash(bytes));
                 count_up(&line, usize::from(hash.to_le_bytes()[0] & 7))
             },
         ));
     }
-    let mut chase = Chase::new(size);
-    implementations.push(calls("a dependent load of a line of as many", move || chase.next()));
+    let mut chase = PointerChase::new(size);
+    implementations.push(calls("a dependent load from as many cache lines", move || chase.next()));
     let mut next = cycle();
     implementations.push(calls("reading the subject alone", || {
         next.next().bytes(|bytes| bytes.iter().fold(0, |sum: u8, byte| sum ^ byte))
@@ -175,57 +177,58 @@ fn admitted<N: Name>(table: &mut Table<'_>, size: u32, order: Order, name: fn(u3
     table.column(thousands(size), implementations);
 }
 
-/// Measures subjects of which half, or all, have spent their minute.
+/// Measures checks of subjects of which half, or all, have spent their minute.
 fn outcomes(bench: &mut Bench) {
     const SIZE: u32 = 1000;
     let title = "1,000 subjects of 40 bytes, all equally often, by how many are denied";
-    let about = "As above. A denied subject has spent its minute. Stacked implementations then do not check the hour.";
+    let about = "The time includes reading, hashing and finding the subject. A denied subject has spent its minute. Two governors then do not check the hour.";
     let mut table = bench.table("limiter/outcomes", "ns", title, about);
     let all_names: Vec<String> = (0..SIZE).map(traffic::text).collect();
     let walk = Walk::new(SIZE, Order::Uniform);
     let names: Vec<String> =
         walk.numbers.iter().map(|&number| all_names[index(number)].clone()).collect();
-    for (column, yes, every) in [("half", Admitted::Half, 2), ("all", Admitted::None, 1)] {
-        let spenders = || all_names.iter().step_by(every);
+    for (column, expected, step) in [("half", Admitted::Half, 2), ("all", Admitted::None, 1)] {
+        let spent_names = || all_names.iter().step_by(step);
         let cycle = || Cycle::new(&names);
         let mut implementations: Vec<Implementation<'_>> = Vec::new();
 
         let limiter = limiter(ROOMY, SIZE);
-        let (mut next, mut minute) = (cycle(), Minute::default());
-        implementations.push(checks("keytally", yes, move || {
+        let (mut next, mut minute) = (cycle(), SpentMinute::default());
+        implementations.push(checks("keytally", expected, move || {
             let now = minute.next(|now| {
-                for name in spenders() {
-                    limiter.check(name.as_bytes(), MINUTES_UNITS, now);
+                for name in spent_names() {
+                    limiter.check(name.as_bytes(), MINUTE_LIMIT, now);
                 }
             });
             is_admitted(&limiter.check(next.next().as_bytes(), 1, now))
         }));
 
-        // The benchmark is short compared with the hour in which one unit returns.
-        let governors = Governors::new(slow_quotas(10 * MINUTES_UNITS));
-        for name in spenders() {
-            governors.spend(name, 10 * MINUTES_UNITS);
+        // The real clock runs. The benchmark ends long before the hour in which one unit returns.
+        let governors = Governors::new(slow_quotas(10 * MINUTE_LIMIT));
+        for name in spent_names() {
+            governors.spend(name, 10 * MINUTE_LIMIT);
         }
         let mut next = cycle();
-        implementations.push(checks("two governors", yes, move || governors.check(next.next())));
+        implementations
+            .push(checks("two governors", expected, move || governors.check(next.next())));
 
-        let sharded = Sharded::new([MINUTES_UNITS, u32::MAX]);
-        let (mut next, mut minute) = (cycle(), Minute::default());
-        implementations.push(checks("DashMap of counters", yes, move || {
+        let sharded = Sharded::new([MINUTE_LIMIT, u32::MAX]);
+        let (mut next, mut minute) = (cycle(), SpentMinute::default());
+        implementations.push(checks("DashMap of counters", expected, move || {
             let now = minute.next(|now| {
-                for name in spenders() {
-                    sharded.check(name, MINUTES_UNITS, now);
+                for name in spent_names() {
+                    sharded.check(name, MINUTE_LIMIT, now);
                 }
             });
             sharded.check(next.next(), 1, now)
         }));
 
-        let locked = Locked::new([MINUTES_UNITS, u32::MAX]);
-        let (mut next, mut minute) = (cycle(), Minute::default());
-        implementations.push(checks("Mutex<HashMap> of counters", yes, move || {
+        let locked = Locked::new([MINUTE_LIMIT, u32::MAX]);
+        let (mut next, mut minute) = (cycle(), SpentMinute::default());
+        implementations.push(checks("Mutex<HashMap> of counters", expected, move || {
             let now = minute.next(|now| {
-                for name in spenders() {
-                    locked.check(name, MINUTES_UNITS, now);
+                for name in spent_names() {
+                    locked.check(name, MINUTE_LIMIT, now);
                 }
             });
             locked.check(next.next(), 1, now)
@@ -234,40 +237,41 @@ fn outcomes(bench: &mut Bench) {
     }
 }
 
-/// A minute in which some of the subjects have spent their limit. After
-/// [`REQUESTS`](Self::REQUESTS) requests, the next hour follows, so that no hourly limit is
-/// reached.
+/// A clock for subjects that have spent their minute. After [`REQUESTS`](Self::REQUESTS) requests,
+/// it moves to the next hour, so that no hourly limit is reached, and the subjects spend their
+/// minute again.
 #[derive(Default)]
-struct Minute {
+struct SpentMinute {
     hour: u64,
     requests: u64,
 }
 
-impl Minute {
-    /// Requests per minute. Spending the limits again costs less than a thousandth of them.
+impl SpentMinute {
+    /// The requests in each minute. Spending the limits again costs less than a thousandth of them.
     const REQUESTS: u64 = 1 << 20;
 
+    /// Returns the time of the next request. At the start of a minute, calls `spend`.
     #[inline]
     fn next(&mut self, spend: impl FnOnce(Timestamp)) -> Timestamp {
         if self.requests.is_multiple_of(Self::REQUESTS) {
             self.requests = 0;
             self.hour += 1;
-            spend(self.begin());
+            spend(self.start());
         }
         self.requests += 1;
-        Timestamp::from_unix_ms(self.begin().unix_ms() + (self.requests >> 5))
+        Timestamp::from_unix_ms(self.start().unix_ms() + (self.requests >> 5))
     }
 
     #[inline]
-    fn begin(&self) -> Timestamp {
+    fn start(&self) -> Timestamp {
         Timestamp::from_unix_ms(START.unix_ms() + self.hour * 3_600_000)
     }
 }
 
-/// Measures a full table: new subjects that are refused, and the subjects in the table.
-fn full(bench: &mut Bench, sizes: &[u32]) {
+/// Measures a full table: checks of new subjects, which it refuses, and of the subjects in it.
+fn full_table(bench: &mut Bench, sizes: &[u32]) {
     let title = "A full table, by its capacity in subjects";
-    let about = "Subjects of 40 bytes: new ones that are refused, those in the table, and the same ones in a table with room.";
+    let about = "Subjects of 40 bytes. Refused: new subjects, for which the full table has no slot. In the table: the subjects of the full table. In one with room: the same subjects in a table of twice the capacity.";
     let mut table = bench.table("limiter/full", "ns", title, about);
     for size in sizes {
         let limiter = limiter(ROOMY, *size);
@@ -282,7 +286,7 @@ fn full(bench: &mut Bench, sizes: &[u32]) {
             number += 1;
         }
         Random(1).shuffle(&mut live);
-        // Copies the texts into the order of the requests.
+        // Copies the texts, so that they are in memory in the order of the requests.
         let [live, refused] =
             [live, refused].map(|texts| texts.iter().map(String::clone).collect::<Vec<_>>());
         let walk = Walk::new(*size, Order::Uniform);
@@ -299,12 +303,12 @@ fn full(bench: &mut Bench, sizes: &[u32]) {
             assert!(roomy.check(text.as_bytes(), 1, START).is_admitted(), "there is room");
         }
         let (mut next, mut clock) = (Cycle::new(&live), walk.clock());
-        let elsewhere = checks("in one with room", Admitted::All, || {
+        let hit_with_room = checks("in one with room", Admitted::All, || {
             is_admitted(&roomy.check(next.next().as_bytes(), 1, clock.next()))
         });
-        table.column(thousands(*size), vec![refusal, hit, elsewhere]);
+        table.column(thousands(*size), vec![refusal, hit, hit_with_room]);
     }
 }
 
-/// The number of new subjects that a full table refuses.
+/// The number of refused subjects that are drawn for a full table.
 const NEW_SUBJECTS: usize = 1 << 14;

@@ -1,17 +1,21 @@
-//! What Keytally costs, compared with alternatives and with basic operations of the machine.
+//! Measures Keytally, alternatives to it, and basic operations of the machine.
 //!
-//! `cargo bench -p keytally-benches` measures everything once,
-//! `cargo bench -p keytally-benches -- limiter` a group. `cargo xtask bench` measures in rounds and
-//! writes the pages.
+//! An *implementation* is one way to do the work of a benchmark: Keytally, an alternative, or a
+//! basic operation. A *group* is a set of tables that are measured together.
+//!
+//! - `cargo bench -p keytally-benches` measures all groups in one round.
+//! - `cargo bench -p keytally-benches -- limiter` measures one group.
+//! - `cargo xtask bench` measures in several rounds and writes benches/RESULTS.md and
+//!   docs/PERFORMANCE.md.
 //!
 //! | file | contents |
 //! |---|---|
-//! | `measure.rs` | a table of implementations that are interleaved |
-//! | `traffic.rs` | which subjects make requests, in which order, at what time |
-//! | `tables.rs` | filled limiters and gates |
-//! | `floors.rs` | the cost of basic operations of the machine |
-//! | `peers.rs` | the alternatives, for an hour and a minute |
-//! | the others | one group each |
+//! | `measure.rs` | the measurement of a table of implementations, which are interleaved |
+//! | `traffic.rs` | the subjects, and the order and time of their requests |
+//! | `tables.rs` | empty limiters, and gates with keys |
+//! | `floors.rs` | basic operations of the machine, which bound the cost of a check from below |
+//! | `peers.rs` | the alternatives, each with an hourly and a minutely limit |
+//! | other files | one group each |
 
 mod contention;
 mod crypto;
@@ -28,11 +32,11 @@ mod traffic;
 
 use crate::measure::Bench;
 
-/// Measures a group.
-type Group = fn(&mut Bench);
+/// A function that measures a group.
+type Measure = fn(&mut Bench);
 
 /// The groups, in the order in which they run.
-const GROUPS: &[(&str, Group)] = &[
+const GROUPS: &[(&str, Measure)] = &[
     ("decide", decide::measure),
     ("limiter", limiter::measure),
     ("gate", gate::measure),
@@ -43,6 +47,7 @@ const GROUPS: &[(&str, Group)] = &[
 ];
 
 fn main() {
+    // The group `flood` starts this program again for each implementation.
     let mut arguments = std::env::args().skip(1);
     if let (Some(flood::ARGUMENT), Some(name)) = (arguments.next().as_deref(), arguments.next()) {
         return flood::run(&name);

@@ -1,5 +1,6 @@
-//! A table of implementations that do the same work, with a column for each size of it. The
-//! implementations of a column are interleaved, so that background load affects all alike.
+//! Measures tables of implementations that do the same work. A row is an implementation, a column a
+//! variant or a size of the work. The implementations of a column take turns in several rounds, so
+//! that background load affects all alike.
 
 use core::hint::{black_box, spin_loop};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -14,16 +15,19 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
-/// Samples in each turn of an implementation.
+/// The number of samples that criterion takes in each turn of an implementation.
 const SAMPLES: usize = 10;
 
-/// The measurements, and how long they take.
+/// The settings of the measurement, and the tables that were measured.
 pub(crate) struct Bench {
     criterion: Criterion,
+    /// The number of turns of each implementation.
     rounds: usize,
+    /// Whether to measure few sizes.
     quick: bool,
+    /// The groups to measure. If empty, all are.
     groups: Vec<String>,
-    /// The folder for the figures. They are not saved without one.
+    /// The folder in which the figures are saved, if they are.
     folder: Option<PathBuf>,
     tables: Vec<Value>,
 }
@@ -53,16 +57,17 @@ impl Bench {
         }
     }
 
+    /// Returns whether a group is to be measured.
     pub(crate) fn wants(&self, group: &str) -> bool {
         self.groups.is_empty() || self.groups.iter().any(|name| name == group)
     }
 
-    /// The number of turns of an implementation whose turn takes seconds.
+    /// Returns the number of turns of an implementation whose turn takes seconds.
     pub(crate) fn long_rounds(&self) -> usize {
         if self.quick { 1 } else { self.rounds }
     }
 
-    /// The sizes to measure: all, or in the quick form the few for which there are targets.
+    /// Returns the sizes to measure: `all`, or `few` if the measurement is quick.
     pub(crate) fn sizes(&self, all: &'static [u32], few: &'static [u32]) -> &'static [u32] {
         if self.quick { few } else { all }
     }
@@ -73,7 +78,7 @@ impl Bench {
         Table { bench: self, name, unit, title, about, columns: Vec::new(), rows: Vec::new() }
     }
 
-    /// Saves the tables of a group.
+    /// Saves the tables of a group as JSON, if there is a folder.
     pub(crate) fn save(&mut self, group: &str) {
         let tables = core::mem::take(&mut self.tables);
         if let Some(folder) = &self.folder {
@@ -85,13 +90,13 @@ impl Bench {
     }
 }
 
-/// Does the work a number of times, and returns the time that it took.
+/// A function that does the work a number of times, and returns the time that it took.
 pub(crate) type Work<'a> = Box<dyn FnMut(u64) -> Duration + 'a>;
 
 /// The name of an implementation, and its work.
 pub(crate) type Implementation<'a> = (&'static str, Work<'a>);
 
-/// Measures a repeated call.
+/// Returns an implementation that repeats a call. It is timed by the processor time of the thread.
 pub(crate) fn calls<'a, R>(
     name: &'static str,
     mut call: impl FnMut() -> R + 'a,
@@ -106,8 +111,8 @@ pub(crate) fn calls<'a, R>(
     (name, Box::new(work))
 }
 
-/// Measures a repeated check, and asserts which part of the checks admits. A limit that is reached
-/// by mistake would measure something else.
+/// Returns an implementation that repeats a check, and asserts which part of the checks admits.
+/// Otherwise a limit that is reached by mistake would measure other work.
 pub(crate) fn checks<'a>(
     name: &'static str,
     expected: Admitted,
@@ -117,20 +122,20 @@ pub(crate) fn checks<'a>(
         let started = processor_time();
         let admitted = count(times, &mut check);
         let took = processor_time() - started;
-        expected.check(name, admitted, times);
+        expected.assert(name, admitted, times);
         took
     };
     (name, Box::new(work))
 }
 
-/// Returns whether the verdict admits. The whole verdict must be computed, as for a caller that
-/// reads its numbers, but it is not copied.
+/// Returns whether a verdict admits. The optimizer must assume that the whole verdict is read, so
+/// it cannot leave out what a caller would read.
 #[inline(always)]
 pub(crate) fn is_admitted(verdict: &Verdict) -> bool {
     black_box(verdict).is_admitted()
 }
 
-/// Which part of the checks admits.
+/// The part of the checks that must admit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Admitted {
     All,
@@ -139,19 +144,20 @@ pub(crate) enum Admitted {
 }
 
 impl Admitted {
-    fn check(self, name: &str, admitted: u64, times: u64) {
-        let right = match self {
+    /// Asserts that this part of the checks has admitted.
+    fn assert(self, name: &str, admitted: u64, times: u64) {
+        let is_expected = match self {
             Self::All => admitted == times,
-            // A few checks may admit in any proportion.
+            // Of few checks, any number may admit.
             Self::Half => times < 10_000 || (times * 2 / 5..times * 3 / 5).contains(&admitted),
             Self::None => admitted == 0,
         };
-        assert!(right, "{name} admitted {admitted} of {times} checks, and not {self:?}");
+        assert!(is_expected, "{name} admitted {admitted} of {times} checks, expected {self:?}");
     }
 }
 
-/// Binds the calling thread to one of the processors that it may use. Otherwise two threads may
-/// share one for a while, and then do not contend.
+/// Binds the calling thread to one of the processors that it may use, so that each thread has its
+/// own. Threads that share a processor do not run at the same time, and so do not contend.
 fn run_on_processor(number: usize) {
     let Ok(allowed) = sched_getaffinity(None) else { return };
     let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
@@ -160,40 +166,42 @@ fn run_on_processor(number: usize) {
     let _ = sched_setaffinity(None, &one);
 }
 
-/// Measures a check by several threads at the same time. `check` gets the number of the thread, the
-/// number of checks that the thread has made before, and the number of checks to make. It returns
-/// how many admitted. The time is the average over the threads by the wall clock, because a thread
-/// that waits for a lock uses no processor time.
+/// Returns an implementation that repeats a check in `count` threads at the same time.
+///
+/// `check` gets the number of the thread, the number of checks that the thread has made before, and
+/// the number of checks to make. It returns how many admitted. The time is the average over the
+/// threads. It is taken by the wall clock, because a thread that waits for a lock uses no processor
+/// time.
 pub(crate) fn threads<'a>(
     name: &'static str,
     expected: Admitted,
     count: usize,
     check: impl Fn(usize, u64, u64) -> u64 + Sync + 'a,
 ) -> Implementation<'a> {
-    let mut done = 0;
+    let mut checks_before = 0;
     let work = move |times| {
         let (arrived, check) = (&AtomicUsize::new(0), &check);
         let took: Duration = std::thread::scope(|scope| {
             let thread = |number| {
                 scope.spawn(move || {
                     run_on_processor(number);
-                    // Spins instead of sleeping: a thread that is woken would begin long after the
-                    // others.
+                    // All threads start together. They spin, because a thread that sleeps would
+                    // start long after the others.
                     arrived.fetch_add(1, Ordering::AcqRel);
                     while arrived.load(Ordering::Acquire) < count {
                         spin_loop();
                     }
                     let started = now();
-                    let admitted = check(number, done, times);
+                    let admitted = check(number, checks_before, times);
                     let took = started.elapsed();
-                    expected.check(name, admitted, times);
+                    expected.assert(name, admitted, times);
                     took
                 })
             };
             let threads: Vec<_> = (0..count).map(thread).collect();
             threads.into_iter().map(|thread| thread.join().expect("a thread ends well")).sum()
         });
-        done += times;
+        checks_before += times;
         took / u32::try_from(count).expect("a few threads")
     };
     (name, Box::new(work))
@@ -205,7 +213,7 @@ pub(crate) fn count(times: u64, mut check: impl FnMut() -> bool) -> u64 {
     (0..times).map(|_| u64::from(check())).sum()
 }
 
-/// A table under measurement.
+/// A table under measurement. When it is dropped, its figures are added to the [`Bench`].
 pub(crate) struct Table<'b> {
     bench: &'b mut Bench,
     name: String,
@@ -213,7 +221,7 @@ pub(crate) struct Table<'b> {
     title: String,
     about: String,
     columns: Vec<String>,
-    /// The implementations, each with its figures by column and round.
+    /// The name of each implementation, and its figures by column and round.
     rows: Vec<(String, Vec<Vec<f64>>)>,
 }
 
@@ -241,7 +249,7 @@ impl Table<'_> {
                         took
                     });
                 });
-                // The samples before these belong to the warm-up.
+                // The earlier samples are from the warm-up.
                 let samples = &samples[samples.len() - SAMPLES..];
                 figures.push(median(samples));
             }
@@ -252,7 +260,7 @@ impl Table<'_> {
         }
     }
 
-    /// Adds figures that were measured elsewhere, one per round.
+    /// Adds the figures of an implementation in a column, one per round.
     pub(crate) fn figures(&mut self, column: &str, row: &str, figures: Vec<f64>) {
         if !self.columns.iter().any(|name| name == column) {
             self.columns.push(column.to_owned());
@@ -278,7 +286,7 @@ impl Drop for Table<'_> {
     }
 }
 
-/// Returns the median.
+/// Returns the median of figures, of which there is at least one.
 pub(crate) fn median(figures: &[f64]) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -286,13 +294,13 @@ pub(crate) fn median(figures: &[f64]) -> f64 {
     low.midpoint(high)
 }
 
-/// Returns the processor time of this thread, which excludes the time of other threads.
+/// Returns the time for which this thread has run on a processor.
 fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("a time since the thread began")
 }
 
-/// Returns the time of the clock that times several threads together, and single calls.
+/// Returns the time of the wall clock, for measurements of several threads and of single calls.
 #[expect(clippy::disallowed_methods, reason = "benchmarks read the clock")]
 pub(crate) fn now() -> Instant {
     Instant::now()

@@ -1,6 +1,6 @@
-//! The alternatives that Keytally is compared with. Those that can are stacked or written to
-//! enforce both an hourly and a minutely limit, which is the task. All read their own clock, as
-//! they do in use, except the hand-written counters.
+//! The alternatives that Keytally is compared with. Each enforces an hourly and a minutely limit: a
+//! crate whose limiter has one limit is used twice. The crates read their own clock, as in use. The
+//! hand-written counters take the time from the caller.
 
 use core::hash::Hash;
 use core::num::NonZeroU32;
@@ -24,8 +24,8 @@ pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 type Governor<K, C> =
     RateLimiter<K, DashMapStateStore<K>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
-/// Two keyed governors, of which the minute's is checked first. If the minute admits and the hour
-/// denies, a unit of the minute is lost: governor cannot give it back.
+/// Two keyed limiters of the crate `governor`. That of the minute is checked first. If it admits
+/// and that of the hour denies, a unit of the minute is lost, because governor cannot give it back.
 pub(crate) struct Governors<K: Hash + Eq + Clone, C: Clock> {
     minute: Governor<K, C>,
     hour: Governor<K, C>,
@@ -39,7 +39,7 @@ impl<K: Hash + Eq + Clone> Governors<K, DefaultClock> {
 }
 
 impl<K: Hash + Eq + Clone> Governors<K, FakeRelativeClock> {
-    /// Uses a clock that stands still and costs nothing.
+    /// Creates governors with a clock that stands still, so that reading it costs nothing.
     pub(crate) fn without_clock(quotas: [Quota; 2]) -> Self {
         let clock = FakeRelativeClock::default();
         let [minute, hour] =
@@ -49,36 +49,38 @@ impl<K: Hash + Eq + Clone> Governors<K, FakeRelativeClock> {
 }
 
 impl<K: Hash + Eq + Clone, C: Clock> Governors<K, C> {
+    /// Checks and charges both limits.
     #[inline]
     pub(crate) fn check(&self, key: &K) -> bool {
-        self.check_one(key) && self.hour.check_key(key).is_ok()
+        self.check_minute(key) && self.hour.check_key(key).is_ok()
     }
 
-    /// Checks the minute alone.
+    /// Checks and charges the minutely limit alone.
     #[inline]
-    pub(crate) fn check_one(&self, key: &K) -> bool {
+    pub(crate) fn check_minute(&self, key: &K) -> bool {
         self.minute.check_key(key).is_ok()
     }
 
-    /// Spends all `units` of the minute.
+    /// Spends `units` of the minute, which must be unspent.
     pub(crate) fn spend(&self, key: &K, units: u32) {
         let spent = self.minute.check_key_n(key, NonZeroU32::new(units).expect("some"));
         spent.expect("not more than the burst").expect("unspent");
     }
 }
 
-/// Limits so high that no request is denied.
+/// Returns limits so high that no request is denied.
 pub(crate) fn roomy_quotas() -> [Quota; 2] {
     [Quota::per_minute(NonZeroU32::MAX), Quota::per_hour(NonZeroU32::MAX)]
 }
 
-/// A burst of `burst`, then one unit per hour: during a benchmark, what is spent stays spent.
+/// Returns limits that admit `burst` units and then one per hour. During a benchmark, spent units
+/// do not return.
 pub(crate) fn slow_quotas(burst: u32) -> [Quota; 2] {
     let burst = NonZeroU32::new(burst).expect("some");
     [HOUR, HOUR].map(|period| Quota::with_period(period).expect("some time").allow_burst(burst))
 }
 
-/// Two of pingora's rate estimators, which admit or deny approximately.
+/// Two rate estimators of the crate `pingora-limits`. Their counts are approximate.
 pub(crate) struct Pingora {
     minute: Rate,
     hour: Rate,
@@ -95,7 +97,7 @@ impl Pingora {
     }
 }
 
-/// Two of rate-net's limiters.
+/// Two limiters of the crate `rate-net`.
 pub(crate) struct RateNets {
     minute: RateNet,
     hour: RateNet,
@@ -138,8 +140,8 @@ impl Ratelimits {
     }
 }
 
-/// Hand-written counts of an hour's and a minute's window. They are updated under a lock, so both
-/// are charged or neither is.
+/// Hand-written counts of the current minute and the current hour, each with the index of its
+/// window. They are updated under a lock, so both are charged or neither is.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Counts {
     minute: (u64, u32),
@@ -165,7 +167,7 @@ impl Counts {
     }
 }
 
-/// A map of counters behind one lock.
+/// A map of hand-written counts behind one lock.
 pub(crate) struct Locked<K> {
     counts: Mutex<HashMap<K, Counts>>,
     limits: [u32; 2],
@@ -178,7 +180,7 @@ impl<K: Hash + Eq + Clone> Locked<K> {
 
     #[inline]
     pub(crate) fn check(&self, key: &K, cost: u32, now: Timestamp) -> bool {
-        let mut counts = self.counts.lock().expect("no holder panics");
+        let mut counts = self.counts.lock().expect("no thread panics with the lock");
         match counts.get_mut(key) {
             Some(counts) => counts.check(cost, now, self.limits),
             None => counts.entry(key.clone()).or_default().check(cost, now, self.limits),
@@ -186,7 +188,7 @@ impl<K: Hash + Eq + Clone> Locked<K> {
     }
 }
 
-/// A map of counters behind many locks.
+/// A map of hand-written counts behind one lock per part of the map.
 pub(crate) struct Sharded<K: Hash + Eq> {
     counts: DashMap<K, Counts>,
     limits: [u32; 2],

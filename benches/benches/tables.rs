@@ -1,4 +1,4 @@
-//! Filled limiters and gates.
+//! Creates limiters without subjects, and gates full of keys.
 
 use keytally_core::{
     Entropy, Gate, GateConfig, KeyId, Limiter, Line, Name, NewKey, Peppers, Plan, Policy,
@@ -7,7 +7,7 @@ use keytally_core::{
 use crate::crypto::PEPPER;
 use crate::traffic::{Random, START};
 
-/// Returns an empty limiter for `capacity` subjects.
+/// Returns a limiter for `capacity` subjects, without any.
 pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let memory: Vec<Line> =
         (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
@@ -15,12 +15,12 @@ pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     Limiter::create(memory, &policy, capacity, [7; 16]).expect("a limiter")
 }
 
-/// The environment of all keys.
+/// Returns the environment of all keys.
 pub(crate) fn env() -> Name {
     Name::new("live").expect("a name")
 }
 
-/// Returns a full gate, its keys in the order of their records, and their ids.
+/// Returns a full gate, and the texts and ids of its keys in the order of their records.
 pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<(String, KeyId)>) {
     let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
@@ -30,13 +30,13 @@ pub(crate) fn gate(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<(String, Ke
         Gate::create(memory, &config, Peppers::new(&[PEPPER]).expect("a pepper")).expect("a gate");
     let new = NewKey::new(42, env());
     let mut random = Random(3);
-    let mut administrator = gate.administer().expect("alone");
+    let mut administrator = gate.administer().expect("no other administrator");
     let issue = |number: u32| {
-        // The first 8 bytes select the record, here the next one.
-        let at = (u128::from(number) << 64).div_ceil(u128::from(keys));
+        // The first 8 bytes become the key id, which selects the record: here the next one.
+        let id = (u128::from(number) << 64).div_ceil(u128::from(keys));
         let mut entropy = [0; 24];
         for (bytes, word) in entropy.chunks_exact_mut(8).zip([
-            u64::try_from(at).expect("below 2^64"),
+            u64::try_from(id).expect("below 2^64"),
             random.next(),
             random.next(),
         ]) {

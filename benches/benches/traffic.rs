@@ -1,40 +1,41 @@
-//! The traffic: which subjects make requests, in which order, and at what time.
+//! Generates the traffic: the subjects, and the order and time of their requests.
 
 use keytally_core::Timestamp;
 
-/// Two windows as in `100/minute, 1000/hour`, with limits that the traffic of a benchmark does not
-/// reach. So every request is admitted unless a table says otherwise. They use all bits of a tally.
+/// The policy of most benchmarks. Its limits are so high that the traffic does not reach them, so
+/// every request is admitted unless a table says otherwise. Its counts fit a tally.
 pub(crate) const ROOMY: &str = "100000/minute, 1000000/hour";
 
-/// The units that exhaust a minute of [`ROOMY`].
-pub(crate) const MINUTES_UNITS: u32 = 100_000;
+/// The limit of [`ROOMY`] per minute.
+pub(crate) const MINUTE_LIMIT: u32 = 100_000;
 
-/// The start of an hour.
+/// The time of the first request, the start of an hour.
 pub(crate) const START: Timestamp = Timestamp::from_unix_s(1_700_049_600);
 
-/// The number of accesses, which are drawn once and then repeated. Even for small tables there are
-/// enough that no branch predictor learns the order.
+/// The least number of requests that are drawn and then repeated. It is so large that no branch
+/// predictor learns the order, even if there are few subjects.
 const SHORTEST_WALK: usize = 1 << 16;
 
 /// The distribution of the requests over the subjects.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// All subjects equally often.
+    /// All subjects make equally many requests.
     Uniform,
-    /// The second subject half as often as the first, the third a third as often, and so on: Zipf's
-    /// law with exponent 1.
+    /// The second subject makes half as many requests as the first, the third a third as many, and
+    /// so on (Zipf's law with exponent 1).
     Zipf,
 }
 
-/// The numbers of the subjects in the order of their requests, and the share of the busiest.
+/// A sequence of requests, which is repeated.
 pub(crate) struct Walk {
+    /// The number of the subject that makes each request.
     pub(crate) numbers: Vec<u32>,
     /// The share of all requests that the busiest subject makes.
     pub(crate) busiest: f64,
 }
 
 impl Walk {
-    /// Draws a walk through `size` subjects.
+    /// Draws requests of `subjects` subjects.
     pub(crate) fn new(subjects: u32, order: Order) -> Self {
         if subjects == 1 {
             return Self { numbers: vec![0], busiest: 1.0 };
@@ -65,8 +66,9 @@ impl Walk {
         }
     }
 
-    /// Returns a clock for this walk. The busiest subject makes 7,500 requests a minute, and at
-    /// most 900,000 an hour even with two threads.
+    /// Returns a clock for this walk. By this clock, the busiest subject makes 7,500 requests a
+    /// minute. Two threads together make at most 900,000 requests an hour for it, so that no limit
+    /// of [`ROOMY`] is reached.
     pub(crate) fn clock(&self) -> Clock {
         #[expect(
             clippy::cast_possible_truncation,
@@ -78,49 +80,53 @@ impl Walk {
     }
 }
 
-/// The items of a walk, laid out in its order, so that reading them costs as little as possible.
-/// (In a server, the text was just read from the network.)
+/// An endless iterator over the items of a walk. They are in memory in the order of the requests,
+/// so that reading them costs little. (In a server, the text was just read from the network.)
 pub(crate) struct Cycle<'a, T> {
     items: &'a [T],
-    at: usize,
+    index: usize,
 }
 
 impl<'a, T> Cycle<'a, T> {
     pub(crate) fn new(items: &'a [T]) -> Self {
-        Self { items, at: 0 }
+        Self { items, index: 0 }
     }
 
     #[inline]
     pub(crate) fn next(&mut self) -> &'a T {
-        let item = &self.items[self.at];
-        self.at += 1;
-        if self.at == self.items.len() {
-            self.at = 0;
+        let item = &self.items[self.index];
+        self.index += 1;
+        if self.index == self.items.len() {
+            self.index = 0;
         }
         item
     }
 }
 
-/// A clock that advances a little with every request. It costs one addition.
+/// A clock that advances by a fixed step with each request. Reading it costs an addition and a
+/// shift.
 #[derive(Clone, Copy)]
 pub(crate) struct Clock {
+    /// Unix time in 2^-20 milliseconds.
     time: u64,
+    /// The step in 2^-20 milliseconds.
     step: u64,
 }
 
 impl Clock {
-    /// Returns a clock that is `times` as fast, for threads that check one subject at the same
-    /// time. No thread may be so late that it spends the minute of the others.
+    /// Returns a clock with a step that is `times` as long, for threads that check one subject at
+    /// the same time, each with its own clock. Requests of a slower thread count in the minute of
+    /// the faster one. With longer steps, fewer of them do, so that the limit is not reached.
     pub(crate) fn faster(self, times: u64) -> Self {
         Self { step: self.step * times, ..self }
     }
 
-    /// Returns the clock after a number of requests.
+    /// Returns this clock as it is after a number of requests.
     pub(crate) fn after(self, requests: u64) -> Self {
         Self { time: self.time + self.step * requests, ..self }
     }
 
-    /// The bits of a fraction of a millisecond.
+    /// The number of bits for the fraction of a millisecond.
     const FRACTION: u32 = 20;
 
     #[inline]
@@ -130,17 +136,17 @@ impl Clock {
     }
 }
 
-/// Returns a subject's text: 40 bytes.
+/// Returns a subject as a text of 40 bytes.
 pub(crate) fn text(number: u32) -> String {
     format!("customer-{number:010}-0123456789abcdef0123")
 }
 
-/// Returns a subject's number as an application would have it: neither small nor consecutive.
+/// Returns a subject as a number of 64 random bits, as an application may have it.
 pub(crate) fn number(number: u32) -> u64 {
     Random(u64::from(number)).next()
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014), which is reproducible and sufficient for drawing.
+/// The generator SplitMix64 (Steele, Lea, Flood 2014). The same seed gives the same numbers.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -173,7 +179,7 @@ pub(crate) fn index(number: u32) -> usize {
     usize::try_from(number).expect("a usize has 32 bits at least")
 }
 
-/// Formats a number for readers: 1,000.
+/// Formats a number with commas between groups of three digits.
 pub(crate) fn thousands(number: u32) -> String {
     let digits = number.to_string();
     let mut text = String::new();

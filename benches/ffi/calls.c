@@ -1,6 +1,6 @@
-/* Measures calls from C. Reads lines "limiter TIMES", "limiter-in-turn TIMES", "gate TIMES" and "gate-in-turn TIMES". For
- * each it makes TIMES calls and prints the processor time that they took, in nanoseconds. "In turn": each call depends on
- * the result of the one before. */
+/* Measures checks from C. Reads lines "limiter TIMES", "limiter-in-turn TIMES", "gate TIMES" and "gate-in-turn TIMES" from
+ * standard input. For each line, it makes TIMES calls and prints the processor time that they took, in nanoseconds. With
+ * "-in-turn", each call depends on the verdict of the previous call. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,12 +13,13 @@
 /* Limits that no run reaches: each call is a few milliseconds later. */
 #define POLICY KT_TEXT("100000/minute, 1000000/hour")
 #define STEP_MS 8
-/* A full hour. */
+/* The start of an hour. */
 #define START_MS UINT64_C(1700049600000)
 
 static _Alignas(KT_TABLE_ALIGN) unsigned char limiter_memory[KT_LIMITER_SIZE(1000)];
 static _Alignas(KT_TABLE_ALIGN) unsigned char gate_memory[KT_GATE_SIZE(64)];
 
+/* Exits with a message if a call has failed. */
 static void must(kt_status status) {
   if (status != KT_OK) {
     fprintf(stderr, "%s\n", kt_status_message(status));
@@ -26,6 +27,7 @@ static void must(kt_status status) {
   }
 }
 
+/* Returns the time for which this thread has run on a processor. */
 static uint64_t processor_ns(void) {
   struct timespec time;
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
@@ -36,23 +38,23 @@ static kt_limiter limiter;
 static kt_gate gate;
 static kt_key key;
 
-/* Returns where the next call's text begins if calls depend on each other. It is always 0, since a wait is shorter than
- * 2^31 s, but the processor knows that only once it has the verdict. */
-static size_t begin(const kt_verdict *verdict) { return verdict->retry_after_s >> 31; }
+/* Returns the index at which the text of the next call begins if it depends on this verdict. The index is always 0, since
+ * a wait is shorter than 2^31 s, but the processor knows that only when it has the verdict. */
+static size_t next_begin(const kt_verdict *verdict) { return verdict->retry_after_s >> 31; }
 
-/* Each of these makes `times` calls and returns how many were admitted. `in_turn` is a compile-time constant. */
+/* Each of the following functions makes `times` calls and returns how many were admitted. `in_turn` is a compile-time constant. */
 
 static inline uint64_t call_limiter(uint64_t times, int in_turn) {
   static uint64_t now_ms = START_MS;
   uint64_t admitted = 0;
-  size_t at = 0;
+  size_t begin = 0;
   kt_verdict verdict;
   for (uint64_t i = 0; i < times; i++) {
     now_ms += STEP_MS;
-    const uint8_t *subject = (const uint8_t *)SUBJECT + at;
-    must(kt_limiter_check(&limiter, subject, sizeof SUBJECT - 1 - at, 1, now_ms, &verdict));
+    const uint8_t *subject = (const uint8_t *)SUBJECT + begin;
+    must(kt_limiter_check(&limiter, subject, sizeof SUBJECT - 1 - begin, 1, now_ms, &verdict));
     admitted += verdict.outcome == KT_ADMITTED;
-    if (in_turn) at = begin(&verdict);
+    if (in_turn) begin = next_begin(&verdict);
   }
   return admitted;
 }
@@ -60,13 +62,13 @@ static inline uint64_t call_limiter(uint64_t times, int in_turn) {
 static inline uint64_t call_gate(uint64_t times, int in_turn) {
   static uint64_t now_ms = START_MS;
   uint64_t admitted = 0;
-  size_t at = 0, len = strlen(key.text);
+  size_t begin = 0, len = strlen(key.text);
   kt_verdict verdict;
   for (uint64_t i = 0; i < times; i++) {
     now_ms += STEP_MS;
-    must(kt_gate_check(&gate, (const uint8_t *)key.text + at, len - at, 1, now_ms, &verdict));
+    must(kt_gate_check(&gate, (const uint8_t *)key.text + begin, len - begin, 1, now_ms, &verdict));
     admitted += verdict.outcome == KT_ADMITTED;
-    if (in_turn) at = begin(&verdict);
+    if (in_turn) begin = next_begin(&verdict);
   }
   return admitted;
 }
@@ -85,22 +87,22 @@ int main(void) {
   uint64_t key_id;
   must(kt_gate_issue(&gate, &new_key, entropy, START_MS, &key, &key_id));
 
-  char what[16];
+  char command[16];
   uint64_t times;
-  while (scanf("%15s %" SCNu64, what, &times) == 2) {
+  while (scanf("%15s %" SCNu64, command, &times) == 2) {
     uint64_t admitted, started = processor_ns();
-    if (strcmp(what, "limiter") == 0) {
+    if (strcmp(command, "limiter") == 0) {
       admitted = call_limiter(times, 0);
-    } else if (strcmp(what, "limiter-in-turn") == 0) {
+    } else if (strcmp(command, "limiter-in-turn") == 0) {
       admitted = call_limiter(times, 1);
-    } else if (strcmp(what, "gate") == 0) {
+    } else if (strcmp(command, "gate") == 0) {
       admitted = call_gate(times, 0);
     } else {
       admitted = call_gate(times, 1);
     }
     uint64_t took = processor_ns() - started;
     if (admitted != times) {
-      fprintf(stderr, "%" PRIu64 " of %" PRIu64 " admitted\n", admitted, times);
+      fprintf(stderr, "%" PRIu64 " of %" PRIu64 " checks were admitted, not all\n", admitted, times);
       return 1;
     }
     printf("%" PRIu64 "\n", took);

@@ -1,8 +1,11 @@
-//! The paths whose instructions valgrind counts. `keytally-counted PATH TIMES` runs one of them
-//! `TIMES` times.
+//! The program whose instructions valgrind counts, for the suite `budgets`.
 //!
-//! Two runs that differ only in TIMES differ by what the path takes. So nothing but the path itself
-//! counts. The path does not depend on chance: no clock, no entropy, no address.
+//! `keytally-counted PATH TIMES` runs one path of the code a number of times. Without arguments, the
+//! program lists the paths.
+//!
+//! The difference between two runs with different TIMES is the cost of the path alone, without the
+//! preparation. The count is the same in each run, because no path depends on a clock, on entropy
+//! or on an address.
 
 use core::hint::black_box;
 use std::process::ExitCode;
@@ -15,10 +18,10 @@ use keytally_core::{
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
     let (path, times) = (arguments.next(), arguments.next());
-    let path = PATHS.iter().chain(LINES).find(|(name, ..)| path.as_deref() == Some(name));
+    let path = PATHS.iter().chain(LINE_PATHS).find(|(name, ..)| path.as_deref() == Some(name));
     match (path, times.and_then(|times| times.parse().ok())) {
-        (Some((_, _, take)), Some(times)) => {
-            take(times);
+        (Some((_, _, run)), Some(times)) => {
+            run(times);
             ExitCode::SUCCESS
         }
         _ => {
@@ -33,67 +36,70 @@ fn main() -> ExitCode {
 /// The name of a path, its description, and a function that runs it a number of times.
 type Path = (&'static str, &'static str, fn(u32));
 
+/// The paths whose instructions are counted. benches/budgets.txt has their counts.
 const PATHS: &[Path] = &[
-    ("decide", "decide::check, two fixed windows, admitted", |times| decided(ROOMY, times)),
-    ("decide-denied", "the same, denied", |times| decided(TIGHT, times)),
-    ("decide-sliding", "the same, two sliding windows, admitted", |times| decided(SLIDING, times)),
+    ("decide", "decide::check, two fixed windows, admitted", |times| run_decide(ROOMY, times)),
+    ("decide-denied", "decide::check, two fixed windows, denied", |times| run_decide(TIGHT, times)),
+    ("decide-sliding", "decide::check, two sliding windows, admitted", |times| {
+        run_decide(SLIDING, times);
+    }),
     ("subject", "Limiter::check_subject, admitted", |times| {
         let limiter = limiter(ROOMY);
         let subject = limiter.subject(SUBJECT);
-        each(times, |now| limiter.check_subject(black_box(subject), 1, now));
+        repeat(times, |now| limiter.check_subject(black_box(subject), 1, now));
     }),
     ("limiter", "Limiter::check, a subject of 40 bytes, admitted", |times| {
         let limiter = limiter(ROOMY);
-        each(times, |now| limiter.check(black_box(SUBJECT), 1, now));
+        repeat(times, |now| limiter.check(black_box(SUBJECT), 1, now));
     }),
-    ("limiter-denied", "the same, denied", |times| {
+    ("limiter-denied", "Limiter::check, a subject of 40 bytes, denied", |times| {
         let limiter = limiter(TIGHT);
-        each(times, |now| limiter.check(black_box(SUBJECT), 1, now));
+        repeat(times, |now| limiter.check(black_box(SUBJECT), 1, now));
     }),
-    ("limiter-new", "the same, a new subject each time", |times| {
+    ("limiter-new", "Limiter::check, a new subject each time, admitted", |times| {
         let limiter = limiter(ROOMY);
         let mut number = 0_u64;
-        each(times, |now| {
+        repeat(times, |now| {
             number += 1;
             limiter.check(black_box(&number.to_le_bytes()), 1, now)
         });
     }),
-    ("gate", "Gate::check, a right key, admitted", |times| {
+    ("gate", "Gate::check, a valid key, admitted", |times| {
         let (gate, key) = gate(ROOMY);
-        each(times, |now| gate.check(Some(black_box(key.expose().as_bytes())), 1, now));
+        repeat(times, |now| gate.check(Some(black_box(key.expose().as_bytes())), 1, now));
     }),
-    ("gate-denied", "the same, denied", |times| {
+    ("gate-denied", "Gate::check, a valid key, denied", |times| {
         let (gate, key) = gate(TIGHT);
-        each(times, |now| gate.check(Some(black_box(key.expose().as_bytes())), 1, now));
+        repeat(times, |now| gate.check(Some(black_box(key.expose().as_bytes())), 1, now));
     }),
-    ("gate-wrong", "Gate::check, a wrong secret of a key that exists", |times| {
+    ("gate-wrong", "Gate::check, a key with a wrong secret", |times| {
         let (gate, key) = gate(ROOMY);
         let id = keytally_core::parse_key(key.expose().as_bytes()).expect("a key").id;
         let wrong = Key::mint(gate.prefix(), env(), id, &[9; 16]).expect("a key");
-        each(times, |now| gate.check(Some(black_box(wrong.expose().as_bytes())), 1, now));
+        repeat(times, |now| gate.check(Some(black_box(wrong.expose().as_bytes())), 1, now));
     }),
     ("headers", "Verdict::headers, 100/minute and 1000/hour", |times| {
         let limiter = limiter(CONTRACT);
         let verdict = limiter.check(SUBJECT, 1, START);
-        each(times, |_| black_box(&verdict).headers());
+        repeat(times, |_| black_box(&verdict).headers());
     }),
     ("write-headers", "Verdict::write_headers, 100/minute and 1000/hour", |times| {
         let limiter = limiter(CONTRACT);
         let verdict = limiter.check(SUBJECT, 1, START);
         let mut buffer = [0; keytally_core::MAX_HEADERS_LEN];
-        each(times, |_| black_box(&verdict).write_headers(black_box(&mut buffer)));
+        repeat(times, |_| black_box(&verdict).write_headers(black_box(&mut buffer)));
     }),
 ];
 
-/// The paths whose cache misses are counted, in tables that exceed every cache of valgrind's. Each
-/// call uses another subject or key.
-const LINES: &[Path] = &[
+/// The paths whose cache misses are counted. Their tables are larger than the caches that valgrind
+/// simulates. Each call uses another subject or key.
+const LINE_PATHS: &[Path] = &[
     ("limiter-lines", "Limiter::check, one of many subjects", |times| {
         let limiter = limiter_for(ROOMY, MANY);
         let check = |number: u32, now| limiter.check(&number.to_le_bytes(), 1, now);
         (0..MANY).for_each(|number| assert!(check(number, START).is_admitted()));
         let mut number = 0;
-        each(times, |now| {
+        repeat(times, |now| {
             number = (number + STRIDE) % MANY;
             check(number, now)
         });
@@ -101,56 +107,59 @@ const LINES: &[Path] = &[
     ("gate-lines", "Gate::check, one of many keys", |times| {
         let (gate, texts) = gate_for(ROOMY, MANY);
         let mut text = texts.iter().cycle();
-        each(times, |now| gate.check(text.next().map(|text| &text[..]), 1, now));
+        repeat(times, |now| gate.check(text.next().map(|text| &text[..]), 1, now));
     }),
     ("text-lines", "reading the keys alone", |times| {
         let (_, texts) = gate_for(ROOMY, MANY);
         let mut text = texts.iter().cycle();
-        each(times, |_| text.next().map(|text| text.iter().fold(0, |sum: u8, byte| sum ^ byte)));
+        repeat(times, |_| text.next().map(|text| text.iter().fold(0, |sum: u8, byte| sum ^ byte)));
     }),
 ];
 
-/// The size of these tables: a mebibyte of records.
+/// The number of subjects or keys in these tables. That many keys take a mebibyte.
 const MANY: u32 = 1 << 14;
-/// Odd, so that the steps visit every subject.
+/// The step from one subject to the next. It is odd, so that the steps visit every subject.
 const STRIDE: u32 = 7919;
 
-/// Limits that no run reaches.
+/// A policy whose limits no run reaches.
 const ROOMY: &str = "100000/minute, 1000000/hour";
-/// The limits of the API that the integrations protect.
+/// The policy of the integrations' examples.
 const CONTRACT: &str = "100/minute, 1000/hour";
-/// Limits that the first request reaches.
+/// A policy whose minutely limit the first request reaches.
 const TIGHT: &str = "1/minute, 1000/hour";
+/// A policy with sliding windows.
 const SLIDING: &str = "sliding 100/minute, 1000/hour";
 
-/// The start of an hour.
+/// The time of all calls, the start of an hour.
 const START: Timestamp = Timestamp::from_unix_s(1_700_049_600);
-/// 40 bytes.
+/// A subject of 40 bytes.
 const SUBJECT: &[u8] = b"customer-0123456789abcdef0123456789abcde";
 
-/// Calls `call` a number of times. Time stands still, because a new window would cost slightly more
-/// now and then.
-fn each<R>(times: u32, mut call: impl FnMut(Timestamp) -> R) {
+/// Calls `call` a number of times, each time with the same time, because the first call in a window
+/// costs slightly more than others.
+fn repeat<R>(times: u32, mut call: impl FnMut(Timestamp) -> R) {
     for _ in 0..times {
         black_box(call(black_box(START)));
     }
 }
 
-fn decided(policy: &str, times: u32) {
+/// Runs the decision on a tally that has spent one unit.
+fn run_decide(policy: &str, times: u32) {
     let policy: Policy = policy.parse().expect("a policy");
     let (layout, limits): (&Layout, Limits) = (policy.layout(), policy.limits());
-    // One unit is spent, so that the tight limit is reached.
+    // With one unit spent, the limit of `TIGHT` is reached.
     let word = decide::check(layout, &limits, 0, START, 1).next;
-    each(times, |now| decide::check(black_box(layout), &limits, black_box(word), now, 1));
+    repeat(times, |now| decide::check(black_box(layout), &limits, black_box(word), now, 1));
 }
 
+/// Returns a limiter that has charged [`SUBJECT`] once.
 fn limiter(policy: &str) -> Limiter<Vec<Line>> {
     let limiter = limiter_for(policy, 20_000);
-    // The subject is in the table from here on.
     assert!(limiter.check(SUBJECT, 1, START).is_admitted());
     limiter
 }
 
+/// Returns a limiter without subjects.
 fn limiter_for(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let memory: Vec<Line> =
         (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
@@ -158,6 +167,7 @@ fn limiter_for(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     Limiter::create(memory, &policy, capacity, [7; 16]).expect("a limiter")
 }
 
+/// Returns a gate with one key, which has been charged once.
 fn gate(policy: &str) -> (Gate<Vec<Line>>, Key) {
     let gate = empty_gate(policy, 64);
     let key = issue(&gate, 7);
@@ -165,10 +175,10 @@ fn gate(policy: &str) -> (Gate<Vec<Line>>, Key) {
     (gate, key)
 }
 
-/// Returns a gate with a number of keys, and their texts in an order other than that of their
+/// Returns a gate with a number of keys, and their texts. Their order differs from that of their
 /// records.
 fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<[u8; 47]>) {
-    // Half of the records stay free, so that a free one is close.
+    // Half of the records stay free, so that each key gets a record close to its position.
     let gate = empty_gate(policy, 2 * keys);
     let text = |number: u32| {
         let position = u64::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -178,6 +188,7 @@ fn gate_for(policy: &str, keys: u32) -> (Gate<Vec<Line>>, Vec<[u8; 47]>) {
     (gate, texts)
 }
 
+/// Returns a gate for a number of keys, without any.
 fn empty_gate(policy: &str, keys: u32) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", policy.parse().expect("a policy")).expect("a plan")];
     let prefix = Name::new("kt").expect("a name");
@@ -191,10 +202,15 @@ fn issue(gate: &Gate<Vec<Line>>, position: u64) -> Key {
     let mut entropy = [7; 24];
     entropy[..8].copy_from_slice(&position.to_le_bytes());
     let new = NewKey::new(42, env());
-    let issued = gate.administer().expect("alone").issue(&new, Entropy::new(entropy), START);
+    let issued = gate.administer().expect("no other administrator").issue(
+        &new,
+        Entropy::new(entropy),
+        START,
+    );
     issued.expect("room").0
 }
 
+/// Returns the environment of all keys.
 fn env() -> Name {
     Name::new("live").expect("a name")
 }

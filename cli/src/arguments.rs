@@ -12,12 +12,13 @@ use keytally::{KeyId, Name};
 
 use crate::pepper::FILE_VARIABLE;
 
-/// Removes from an error what looks like a secret and was given as an argument.
+/// Replaces in error messages the arguments that look like secrets.
 pub(crate) struct Redactor(Vec<String>);
 
 impl Redactor {
     /// Collects the arguments, the two parts of each `--option=value`, and the value of
-    /// `KEYTALLY_PEPPER_FILE`. The names of the options of `command` are left out.
+    /// `KEYTALLY_PEPPER_FILE`. The option names of `command` are
+    /// left out.
     pub(crate) fn new(args: &[OsString], command: &Command) -> Self {
         let mut texts = Vec::new();
         for arg in args.iter().skip(1).cloned().chain(env::var_os(FILE_VARIABLE)) {
@@ -27,7 +28,7 @@ impl Redactor {
             }
             texts.push(text);
         }
-        // A long option name would look like a secret.
+        // An option name of 16 or more characters would look like a secret.
         let options = options(command);
         texts.retain(|text| !options.contains(text));
         // Longest first: a shorter text may be a part of a longer one.
@@ -66,7 +67,8 @@ pub fn path_parser() -> impl TypedValueParser<Value = PathBuf> {
 
 /// Returns a parser of values that reports only the sentence of `parse` as its error.
 ///
-/// The parsers of clap repeat the whole value, where a secret inside other text is not recognized.
+/// A parser error of clap repeats the whole value. A secret inside other text would not be
+/// recognized there.
 pub fn value_parser<T: Clone + Send + Sync + 'static>(
     parse: fn(&str) -> Result<T, String>,
 ) -> impl TypedValueParser<Value = T> {

@@ -1,4 +1,4 @@
-//! The error of a command: one sentence for the user, and the exit status that follows.
+//! The error of a command: one sentence for the user, and an exit status.
 
 use core::error::Error;
 use core::fmt;

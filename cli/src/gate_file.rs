@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::pepper::PepperSource;
 use crate::{arguments, times};
 
-/// The argument of a command that names its gate file.
+/// The argument that names the gate file.
 #[derive(Args)]
 pub(crate) struct GateFile {
     /// Gate file
@@ -34,13 +34,14 @@ impl GateFile {
 pub(crate) struct GateFileToChange {
     #[command(flatten)]
     gate: GateFile,
-    /// How long to wait while another process changes the gate, such as 30s; 0s does not wait
+    /// The longest time to wait while another process changes the gate, such as 30s; 0s does not
+    /// wait
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = times::parse_duration)]
     wait: Duration,
 }
 
 impl GateFileToChange {
-    /// Opens the gate, with the wait of the user.
+    /// Opens the gate, and sets its wait to that of the option.
     pub(crate) fn open(&self, pepper: &PepperSource) -> Result<Gate, Failure> {
         let gate = self.gate.open(pepper)?;
         gate.set_wait(self.wait);

@@ -1,4 +1,4 @@
-//! What commands print: data, as text or as JSON, and notes.
+//! The output of commands: data, as text or as JSON, and notes.
 
 use core::fmt::Display;
 use std::io::{self, Write};
@@ -19,7 +19,8 @@ pub(crate) struct OutputFormat {
 }
 
 impl OutputFormat {
-    /// Prints `data` as one line of JSON, or what `text` writes, to standard output.
+    /// Prints to standard output: `data` as one line of JSON if `--json` is set, else what `text`
+    /// writes.
     ///
     /// # Errors
     /// [`Failure::OutputClosed`] if the reader closed standard output, or another write error.

@@ -17,13 +17,13 @@ const VARIABLE: &str = "KEYTALLY_PEPPER";
 /// The environment variable that names the file of the pepper.
 pub(crate) const FILE_VARIABLE: &str = "KEYTALLY_PEPPER_FILE";
 
-/// The arguments of every command that say where the pepper is.
+/// The option of every command that names the file of the pepper.
 #[derive(Args, Debug)]
 pub struct PepperSource {
     /// File with the pepper, the server's secret: hex or base64, at least 32 bytes. Several peppers
-    /// stand one per line, newest last. The file must be readable by its owner only, or writable by
-    /// root only. It may be a pipe; - is standard input. Default: the environment variable
-    /// KEYTALLY_PEPPER holds the pepper itself
+    /// are on one line each, newest last. Only the owner may have access to the file. A file of
+    /// root may be readable, but not writable, by others. It may be a pipe; - is standard input.
+    /// Without a file, the environment variable KEYTALLY_PEPPER holds the pepper itself
     #[arg(long = "pepper-file", value_name = "FILE", value_parser = crate::arguments::path_parser(), env = FILE_VARIABLE)]
     #[arg(hide_env_values = true, global = true)]
     file: Option<PathBuf>,
@@ -35,14 +35,15 @@ impl PepperSource {
         self.file.as_deref()
     }
 
-    /// Checks that the pepper is not read from standard input, where `what` is read from.
+    /// Checks that the pepper is not read from standard input, so that the command can read
+    /// `content` from there.
     ///
     /// # Errors
-    /// A usage error if it is.
-    pub(crate) fn check_stdin_is_free(&self, what: &str) -> Result<(), Failure> {
+    /// A usage error that names `content`.
+    pub(crate) fn check_stdin_is_free(&self, content: &str) -> Result<(), Failure> {
         if self.file() == Some(Path::new("-")) {
             return Err(Failure::usage(format!(
-                "standard input cannot hold both the pepper and {what}; \
+                "standard input cannot hold both the pepper and {content}; \
                  put the pepper in a file or in {VARIABLE}"
             )));
         }
@@ -52,7 +53,7 @@ impl PepperSource {
     /// Reads the peppers, or returns `None` if neither the file nor the variable is given.
     ///
     /// # Errors
-    /// If the file cannot be read, or its text or the variable's is not a valid pepper.
+    /// A failure if the file cannot be read, or if its text or that of the variable is not valid.
     pub fn load(&self) -> Result<Option<Peppers>, Failure> {
         if let Some(file) = &self.file {
             return read_file(file).map(Some);
@@ -72,7 +73,7 @@ impl PepperSource {
     /// Reads the peppers.
     ///
     /// # Errors
-    /// As [`load`](Self::load), and if no pepper is given.
+    /// Those of [`load`](Self::load), and a failure if no pepper is given.
     pub(crate) fn require(&self) -> Result<Peppers, Failure> {
         self.load()?.ok_or_else(|| {
             Failure::new(format!(
@@ -86,7 +87,7 @@ impl PepperSource {
 /// Reads the peppers of a file.
 ///
 /// # Errors
-/// If the file cannot be read or does not hold a valid pepper.
+/// A failure if the file cannot be read or does not hold valid peppers.
 pub fn read_file(file: &Path) -> Result<Peppers, Failure> {
     let peppers = pepper::read_file(file)?;
     disable_core_dumps();

@@ -9,7 +9,7 @@ use crate::failure::Failure;
 /// Parses a plan.
 ///
 /// # Errors
-/// A sentence that names what is wrong, with secrets redacted.
+/// A sentence that names the wrong part, with secrets redacted.
 pub fn parse(text: &str) -> Result<Plan, String> {
     let Some((name, policy)) = text.split_once('=') else {
         return Err(format!(
@@ -27,7 +27,7 @@ pub fn parse(text: &str) -> Result<Plan, String> {
 /// Parses the name of a plan.
 ///
 /// # Errors
-/// A sentence that says what a name is.
+/// A sentence that says which names are valid.
 pub(crate) fn parse_name(text: &str) -> Result<String, String> {
     let policy = "1/second".parse().ok();
     match policy.and_then(|policy| Plan::new(text, policy)) {
@@ -62,13 +62,14 @@ pub fn check_distinct(plans: &[Plan]) -> Result<(), Failure> {
 pub fn warnings(owner: &str, policy: &Policy) -> Vec<String> {
     let warning = |(idle, other)| {
         format!(
-            "keytally: warning: {idle} in {owner} can never deny a request, because {other} already allows no more"
+            "keytally: warning: {idle} in {owner} can never deny a request, because {other} never allows more than that"
         )
     };
     policy.never_binding().map(warning).collect()
 }
 
-/// Checks that a gate of this layout can hold the plan, before any of several plans is changed.
+/// Checks that a gate of this layout can hold the plan. A caller that changes several plans checks
+/// all of them first.
 ///
 /// # Errors
 /// The error that the gate would return.

@@ -1,4 +1,4 @@
-//! A program: its command line, from arguments to exit status.
+//! Runs a program's command line, from its arguments to its exit status.
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
@@ -14,8 +14,8 @@ use crate::status::{FAILED, Status};
 
 /// Commands that a program has in addition to those of this crate.
 pub trait ExtraCommands: Subcommand {
-    /// The end of the program's help: exit statuses and first steps.
-    const AFTER_HELP: &str;
+    /// The last lines of the program's help, after the exit statuses and the first steps.
+    const HELP_NOTE: &str;
 
     /// Runs the command that was parsed. `program` is the path that the program was started by.
     ///
@@ -33,7 +33,7 @@ enum AllCommands<E: ExtraCommands> {
     Extra(E),
 }
 
-/// Commands that only other programs have. Each fails with the name of the package that has it.
+/// Commands that this program lacks. Each fails with an error that names the package that has it.
 #[derive(Subcommand)]
 pub(crate) enum MissingCommands {
     /// Not in this program
@@ -45,16 +45,8 @@ pub(crate) enum MissingCommands {
 }
 
 impl ExtraCommands for MissingCommands {
-    const AFTER_HELP: &str = "\
-Exit status: 0 success, 1 denied or invalid, 2 usage, 3 failure.
-
-First steps:
-  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep a copy
-  keytally create api.gate --plan \"default=100/minute, 1000/hour\"
-  keytally issue api.gate --account 42
-  keytally list api.gate
-
-The command serve is in the program of the package keytally-server.";
+    const HELP_NOTE: &str = "\
+The command serve is in the program of another package: cargo install keytally-server";
 
     fn run(self, _pepper: &PepperSource, _program: &Path) -> Result<Status, Failure> {
         let Self::Serve { .. } = self;
@@ -65,7 +57,9 @@ The command serve is in the program of the package keytally-server.";
     }
 }
 
-/// Runs the command line `args` as [`run`](crate::run) does, with the commands `E` in addition.
+/// Runs the command line `args` with the commands of this crate and the commands `E`.
+///
+/// Otherwise it is [`run`](crate::run).
 pub fn run_with<E, A>(args: impl IntoIterator<Item = A>) -> i32
 where
     E: ExtraCommands,
@@ -105,18 +99,35 @@ where
     }
 }
 
-/// The exit status if the arguments are wrong for every gate. clap uses the same.
+/// The exit status of a usage error: the arguments are wrong, whatever the gate holds. It is also
+/// that of clap.
 const USAGE: i32 = 2;
 
-/// Issue and check API keys, and limit their use. Keys and counts are in one file, which every
-/// process on this machine can share.
+/// Issue and check API keys, and limit their use. Keys and counts are in one file, the gate, which
+/// every process on this machine can share.
 #[derive(Parser)]
-#[command(name = "keytally", version, arg_required_else_help = true, after_help = E::AFTER_HELP)]
+#[command(name = "keytally", version, arg_required_else_help = true, after_help = after_help(E::HELP_NOTE))]
 struct Cli<E: ExtraCommands> {
     #[command(flatten)]
     pepper: PepperSource,
     #[command(subcommand)]
     command: AllCommands<E>,
+}
+
+/// Returns the end of the help: exit statuses, first steps, and the note of the program.
+fn after_help(note: &str) -> String {
+    format!(
+        "\
+Exit status: 0 success, 1 denied or invalid, 2 wrong usage, 3 failure.
+
+First steps:
+  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep a copy
+  keytally create api.gate --plan \"default=100/minute, 1000/hour\"
+  keytally issue api.gate --account 42
+  keytally list api.gate
+
+{note}"
+    )
 }
 
 #[cfg(test)]

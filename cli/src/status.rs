@@ -8,7 +8,7 @@ pub(crate) const FAILED: i32 = 3;
 pub enum Status {
     /// Success.
     Success = 0,
-    /// The key was denied or is invalid, or some of the input was rejected.
+    /// The request was denied, the key is invalid, or some lines of an import were rejected.
     Denied = 1,
     /// The gate has flaws.
     Flawed = FAILED as isize,

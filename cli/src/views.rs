@@ -1,4 +1,4 @@
-//! What commands show of a key, as text and as JSON. Only [`NewKeyView`] holds a secret.
+//! The fields of a key that commands show, as text and as JSON. Only [`NewKeyView`] holds a secret.
 
 use keytally::Gate;
 use keytally::KeyInfo;
@@ -42,7 +42,7 @@ pub struct QuotaUse {
     pub used: u32,
     /// The units that are left.
     pub remaining: u32,
-    /// The Unix second at which no unit that counts now will count any longer.
+    /// When the last unit that counts now stops counting, in Unix seconds.
     pub reset: u64,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct ListedKey {
     pub(crate) last_use_s: Option<u64>,
     /// When the secret before the last rotation ends, if it is still valid.
     pub(crate) grace_until: Option<String>,
-    /// The number of the pepper that the secret is stored under.
+    /// The number of the pepper with which the key's HMAC was computed.
     pub(crate) pepper: u8,
     /// By how many seconds the key's tally is ahead of the system clock; 0 if it is not.
     pub(crate) clock_ahead_s: u32,
@@ -71,7 +71,7 @@ impl<'a> NewKeyView<'a> {
         let info = gate.key(key_id).ok_or_else(|| {
             Failure::new(format!("another process removed key {key_id} before it was printed"))
         })?;
-        // During a rotation, the record still has the hint of the old secret.
+        // A rotation prints the key before the gate stores its hint.
         let about = KeyView { hint: key.hint().to_string(), ..KeyView::new(&info, gate) };
         Ok(Self { key: key.expose(), about })
     }
@@ -91,12 +91,12 @@ impl KeyView {
         }
     }
 
-    /// Returns the environment as text shows it.
+    /// Returns the environment, or `?` if the gate does not have it.
     pub(crate) fn env(&self) -> &str {
         self.env.as_deref().unwrap_or("?")
     }
 
-    /// Returns the plan as text shows it.
+    /// Returns the plan, or `?` if the gate does not have it.
     pub(crate) fn plan(&self) -> &str {
         self.plan.as_deref().unwrap_or("?")
     }

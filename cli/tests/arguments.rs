@@ -22,23 +22,23 @@ fn pepper_is_read_from_the_environment_or_a_file() {
     let file = sandbox.path("pepper");
     fs::write(&file, format!("{}\n", sandbox.pepper)).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    let named = [&args[..], &["--pepper-file", "pepper"]].concat();
-    sandbox.finish(&mut sandbox.command(&named), key.as_bytes()).expect_status(0);
+    let with_file = [&args[..], &["--pepper-file", "pepper"]].concat();
+    sandbox.finish(&mut sandbox.command(&with_file), key.as_bytes()).expect_status(0);
     sandbox
         .finish(sandbox.command(&args).env("KEYTALLY_PEPPER_FILE", "pepper"), key.as_bytes())
         .expect_status(0);
     // The file takes precedence over the variable.
     let other = "99".repeat(32);
     sandbox
-        .finish(sandbox.command(&named).env("KEYTALLY_PEPPER", &other), key.as_bytes())
+        .finish(sandbox.command(&with_file).env("KEYTALLY_PEPPER", &other), key.as_bytes())
         .expect_status(0);
     sandbox
         .finish(sandbox.command(&args).env("KEYTALLY_PEPPER", &other), key.as_bytes())
         .expect_failure(&[GATE, "the pepper that was given does not belong to this gate"]);
 
-    let none = ["KEYTALLY_PEPPER", "--pepper-file", "openssl rand -hex 32"];
-    sandbox.finish(&mut sandbox.command(&args), b"").expect_failure(&none);
-    sandbox.finish(sandbox.command(&args).env("KEYTALLY_PEPPER", ""), b"").expect_failure(&none);
+    let advice = ["KEYTALLY_PEPPER", "--pepper-file", "openssl rand -hex 32"];
+    sandbox.finish(&mut sandbox.command(&args), b"").expect_failure(&advice);
+    sandbox.finish(sandbox.command(&args).env("KEYTALLY_PEPPER", ""), b"").expect_failure(&advice);
     sandbox
         .finish(sandbox.command(&args).env("KEYTALLY_PEPPER", "ab".repeat(31)), b"")
         .expect_failure(&["KEYTALLY_PEPPER", "has 31 bytes", "at least 32"]);
@@ -46,10 +46,10 @@ fn pepper_is_read_from_the_environment_or_a_file() {
         .finish(sandbox.command(&args).env("KEYTALLY_PEPPER", "no/hex!"), b"")
         .expect_failure(&["neither hex nor base64"]);
     sandbox
-        .finish(sandbox.command(&args).env("KEYTALLY_PEPPER_FILE", "nix"), b"")
-        .expect_failure(&["cannot open nix"]);
+        .finish(sandbox.command(&args).env("KEYTALLY_PEPPER_FILE", "missing"), b"")
+        .expect_failure(&["cannot open missing"]);
     fs::set_permissions(&file, fs::Permissions::from_mode(0o660)).unwrap();
-    sandbox.finish(&mut sandbox.command(&named), b"").expect_failure(&[
+    sandbox.finish(&mut sandbox.command(&with_file), b"").expect_failure(&[
         "pepper",
         "0660",
         "fix it with: chmod ",
@@ -67,8 +67,8 @@ fn pepper_is_read_from_standard_input() {
         )
     };
     let pepper = format!("{}\n", sandbox.pepper);
-    let used = |text: &str| text.contains("1 of 1000 keys");
-    assert!(used(&from_input(&["list", GATE], &pepper).expect_status(0)));
+    let lists_the_key = |text: &str| text.contains("1 of 1000 keys");
+    assert!(lists_the_key(&from_input(&["list", GATE], &pepper).expect_status(0)));
     from_input(&["check", GATE, "--key", &key], &pepper).expect_status(0);
     from_input(&["list", GATE], "").expect_failure(&["-: no pepper is given"]);
     // A pipe of the shell.
@@ -76,7 +76,7 @@ fn pepper_is_read_from_standard_input() {
     let program = env!("CARGO_BIN_EXE_keytally");
     let script = format!("{program} list {GATE} --pepper-file <(printenv PEPPER)");
     shell.current_dir(sandbox.path(".")).env("PEPPER", &sandbox.pepper).args(["-c", &script]);
-    assert!(used(&sandbox.finish(&mut shell, b"").expect_status(0)));
+    assert!(lists_the_key(&sandbox.finish(&mut shell, b"").expect_status(0)));
 
     // Standard input cannot hold both.
     for args in
@@ -127,7 +127,7 @@ fn wrong_usage_exits_with_2() {
     let sandbox = sandbox_with_gate();
     for args in [
         &[][..],
-        &["nix"],
+        &["missing"],
         &["list"],
         &["issue", GATE],
         &["issue", GATE, "--account", "-1"],

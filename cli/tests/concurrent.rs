@@ -1,4 +1,4 @@
-//! Output that cannot be written, and commands that wait for other processes.
+//! Commands whose output cannot be written, and commands that wait for other processes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[expect(

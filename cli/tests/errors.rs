@@ -37,8 +37,8 @@ fn impossible_request_fails_with_one_sentence() {
         .run(&["create", "x.gate", "--keys", "67108865"])
         .expect_usage_error(&["67108865", "67108864"]);
     sandbox
-        .run(&["create", "nix/x.gate"])
-        .expect_failure(&["nix/x.gate", "No such file or directory"]);
+        .run(&["create", "missing/x.gate"])
+        .expect_failure(&["missing/x.gate", "No such file or directory"]);
     sandbox
         .run(&["create", "api.gate/x.gate"])
         .expect_failure(&["api.gate/x.gate", "Not a directory"]);
@@ -48,7 +48,9 @@ fn impossible_request_fails_with_one_sentence() {
         .finish(&mut sandbox.command(&["create", "x.gate"]), b"")
         .expect_failure(&["no pepper was given"]);
 
-    sandbox.run(&["list", "nix.gate"]).expect_failure(&["cannot open nix.gate", "No such file"]);
+    sandbox
+        .run(&["list", "missing.gate"])
+        .expect_failure(&["cannot open missing.gate", "No such file"]);
     sandbox.run(&["list", "."]).expect_failure(&["a directory"]);
     let id = "0000000000A";
     for args in [
@@ -158,12 +160,12 @@ fn error_never_advises_to_change_a_foreign_file() {
 #[test]
 fn quota_that_never_denies_causes_a_warning() {
     let sandbox = Sandbox::new();
-    let warning = "keytally: warning: 100/minute in plan default can never deny a request, because 50/hour already allows no more\n";
+    let warning = "keytally: warning: 100/minute in plan default can never deny a request, because 50/hour never allows more than that\n";
     let run =
         sandbox.run(&["create", GATE, "--keys", "10", "--plan", "default=100/minute, 50/hour"]);
     assert_eq!((run.status, run.err.as_str()), (0, warning));
     let run = sandbox.run(&["plan", GATE, "default=10/minute, 600/hour", "--json"]);
-    let warning = "keytally: warning: 600/hour in plan default can never deny a request, because 10/minute already allows no more\n";
+    let warning = "keytally: warning: 600/hour in plan default can never deny a request, because 10/minute never allows more than that\n";
     assert_eq!((run.status, run.err.as_str()), (0, warning));
     for policy in ["default=10/minute, 599/hour", "default=10/minute, 11/hour"] {
         assert_eq!(sandbox.run(&["plan", GATE, policy]).err, "", "{policy}");

@@ -68,7 +68,7 @@ fn import_accepts_keys_of_any_form_and_names_lines_only() {
     assert_eq!(only["used"], 3);
     sandbox.run_with_input(&["import", GATE, "--account", "9"], b"").expect_status(0);
     sandbox
-        .run_with_input(&["import", GATE, "--account", "9", "--plan", "nix"], b"x")
+        .run_with_input(&["import", GATE, "--account", "9", "--plan", "missing"], b"x")
         .expect_failure(&["no plan of that name"]);
 }
 
@@ -101,7 +101,7 @@ fn list_shows_the_gate_and_its_keys() {
     let text = sandbox.run(&["list", GATE]).expect_status(0);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "api.gate: 2 of 1000 keys (0.2 %), prefix kt, fixed windows");
-    assert_eq!(lines[2], "peppers: 2 keys under number 0");
+    assert_eq!(lines[2], "keys per pepper: 2 with pepper 0");
     let fields = |line: &str| {
         line.split("  ")
             .map(str::trim)
@@ -124,7 +124,7 @@ fn list_shows_the_gate_and_its_keys() {
 #[test]
 fn list_counts_the_keys_of_each_pepper() {
     let sandbox = sandbox_with_gate();
-    let (old, old_id) = sandbox.issue(GATE, &["--account", "1"]);
+    let (_, old_id) = sandbox.issue(GATE, &["--account", "1"]);
     let both = format!("{},{}", sandbox.pepper, "77".repeat(32));
     let run =
         |args: &[&str]| sandbox.finish(sandbox.command(args).env("KEYTALLY_PEPPER", &both), b"");
@@ -135,13 +135,12 @@ fn list_counts_the_keys_of_each_pepper() {
     sandbox
         .watch_secret(run(&["rotate", GATE, &old_id, "--grace", "0s"]).expect_status(0).trim_end());
     assert_eq!(run(&["list", GATE, "--json"]).json()["peppers"], json!([{"number": 1, "keys": 2}]));
-    drop(old);
 }
 
 #[test]
 fn top_shows_the_most_used_keys_first() {
     let sandbox = sandbox_with_gate();
-    let (idle, _) = sandbox.issue(GATE, &["--account", "1"]);
+    sandbox.issue(GATE, &["--account", "1"]);
     let (busy, busy_id) = sandbox.issue(GATE, &["--account", "2"]);
     let (some, some_id) = sandbox.issue(GATE, &["--account", "3", "--plan", "pro"]);
     sandbox.check(GATE, &busy, &["--cost", "50"]);
@@ -167,7 +166,6 @@ fn top_shows_the_most_used_keys_first() {
     assert_eq!((&top["used"], &top["keys"][0]["key_id"]), (&json!(3), &json!(busy_id)));
     assert_eq!(top["keys"].as_array().unwrap().len(), 1);
     sandbox.run(&["top", GATE]).expect_failure(&["needs a terminal", "--once"]);
-    drop(idle);
 }
 
 #[test]
@@ -190,6 +188,7 @@ fn tally_ahead_of_the_clock_is_shown_and_corrected() {
     for command in ["list", "top"] {
         let once: &[&str] = if command == "top" { &["--once"] } else { &[] };
         let text = sandbox.run(&[&[command, GATE], once].concat()).expect_status(0);
+        // The seconds may have changed since.
         assert!(text.contains(&sentence[..40]), "{text}");
     }
 
@@ -216,7 +215,7 @@ fn verify_reports_a_flawed_record() {
     );
     assert_eq!(report["flaws"], json!([]));
 
-    // Gives the only record that is in use the plan number 9, which no plan has.
+    // Gives the only used record the plan number 9, which no plan has. It is byte 57 of a record.
     let mut bytes = fs::read(sandbox.path(GATE)).unwrap();
     let id = number_of(&key_id).to_le_bytes();
     let plan_at = bytes.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64 + 57;
@@ -242,8 +241,8 @@ fn verify_completes_an_interrupted_change() {
     let (key, key_id) = sandbox.issue(GATE, &["--account", "1"]);
     let mut bytes = fs::read(sandbox.path(GATE)).unwrap();
     sandbox.run(&["revoke", GATE, &key_id]).expect_status(0);
-    // The file as after SIGKILL during the revocation: lines 2 and 3 of the header hold the redo
-    // record and the number of its record, which is still unchanged.
+    // Makes the file as it is after SIGKILL during the revocation. Lines 2 and 3 of the header hold
+    // the redo record and the number of the record that it changes. That record is still unchanged.
     let after = fs::read(sandbox.path(GATE)).unwrap();
     bytes[128..256].copy_from_slice(&after[128..256]);
     let id = number_of(&key_id).to_le_bytes();
@@ -264,23 +263,23 @@ fn verify_completes_an_interrupted_change() {
 }
 
 /// The last line of `verify`.
-const UNSEEN: &str = "Not checked, since records have no checksum: whether a valid value is the original one. This applies to the \
-                      key id within its record, MACs, accounts, times, counts, the numbers of plans, environments and peppers.\n";
+const UNSEEN: &str = "Not checked, since records have no checksum: whether a valid value is the original one. This applies to \
+                      key ids that still belong to their record, MACs, accounts, times, counts, the numbers of plans, environments and peppers.\n";
 
 #[test]
 fn verify_names_the_values_that_it_cannot_check() {
     let sandbox = sandbox_with_gate();
     let (_, key_id) = sandbox.issue(GATE, &["--account", "1"]);
-    let good = fs::read(sandbox.path(GATE)).unwrap();
+    let original = fs::read(sandbox.path(GATE)).unwrap();
     let id = number_of(&key_id).to_le_bytes();
-    let record = good.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64;
-    // The last byte of the id, the MAC's first byte, the account, the expiry.
-    for at in [0, 16, 48, 52] {
-        let mut changed = good.clone();
-        changed[record + at] ^= 1;
+    let record = original.chunks(64).rposition(|line| line[..8] == id).unwrap() * 64;
+    // The lowest byte of the id, the first byte of the MAC, the account, the expiry.
+    for offset in [0, 16, 48, 52] {
+        let mut changed = original.clone();
+        changed[record + offset] ^= 1;
         fs::write(sandbox.path(GATE), &changed).unwrap();
         let text = sandbox.run(&["verify", GATE]).expect_status(0);
-        assert!(text.ends_with(UNSEEN), "{at}: {text}");
+        assert!(text.ends_with(UNSEEN), "{offset}: {text}");
         assert_eq!(
             sandbox.run(&["verify", GATE, "--json"]).json()["unseen"].as_array().unwrap().len(),
             6
@@ -292,8 +291,10 @@ fn verify_names_the_values_that_it_cannot_check() {
         .split_whitespace()
         .collect::<Vec<_>>()
         .join(" ");
-    for part in ["no checksum", "the key id within its record, a MAC, an account, a time, a count"]
-    {
+    for part in [
+        "no checksum",
+        "a key id that still belongs to its record, a MAC, an account, a time, a count",
+    ] {
         assert!(help.contains(part), "{help}");
     }
 }

@@ -169,7 +169,7 @@ fn check_charges_and_peek_does_not() {
         text.starts_with(&format!("denied: key {key_id}, account 42, env live, plan default\n")),
         "{text}"
     );
-    assert!(text.contains("  0 of 100 left in the 2678400s, reset "), "{text}");
+    assert!(text.contains("  2678400s: 0 of 100 left, reset "), "{text}");
     assert!(text.contains("  retry after "), "{text}");
 }
 
@@ -330,10 +330,10 @@ fn plan_changes_keep_the_counts() {
         .expect_usage_error(&["\"2000/31d\" is not a plan", "NAME=POLICY"]);
     sandbox.run(&["plan", GATE, "=2000/31d"]).expect_usage_error(&["is not a plan name"]);
     sandbox
-        .run(&["assign", GATE, &key_id, "--plan", "nix"])
+        .run(&["assign", GATE, &key_id, "--plan", "missing"])
         .expect_failure(&["no plan of that name"]);
     sandbox
-        .run(&["issue", GATE, "--account", "1", "--plan", "nix"])
+        .run(&["issue", GATE, "--account", "1", "--plan", "missing"])
         .expect_failure(&["no plan of that name"]);
     let plans = &list(&sandbox)["plans"];
     assert_eq!(

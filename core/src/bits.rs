@@ -1,4 +1,4 @@
-//! Arithmetic on words: halves, scaling, and exact division by a multiplication.
+//! Arithmetic on 64-bit words: halves, scaling, and exact division by a multiplication.
 
 /// Joins two 32-bit halves to a word.
 pub(crate) const fn join(high: u32, low: u32) -> u64 {
@@ -16,7 +16,7 @@ pub(crate) const fn low(word: u64) -> u32 {
     word as u32
 }
 
-/// Scales `fraction`, of 2^64, to a number below `range`: the upper 64 bits of their product.
+/// Returns `fraction / 2^64` of `range`, rounded down: the upper 64 bits of their product.
 #[inline]
 pub(crate) const fn scale(fraction: u64, range: u64) -> u64 {
     ((fraction as u128 * range as u128) >> 64) as u64
@@ -32,34 +32,35 @@ pub(crate) const fn index(number: u64) -> usize {
     number as usize
 }
 
-/// A divisor that divides by a multiplication, since a 64-bit division would cost more than the
-/// decision.
+/// A divisor with its reciprocal, so that a division is a multiplication. A 64-bit division
+/// instruction would take longer than the rest of a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Divisor {
     value: u64,
-    /// floor(2^64 / value), or 2^64 − 1 for 1.
+    /// floor((2^64 − 1) / value).
     reciprocal: u64,
 }
 
 impl Divisor {
-    /// `value` must not be 0; 0 is taken as 1.
+    /// The divisor `value`, or 1 if `value` is 0.
     pub(crate) const fn new(value: u64) -> Self {
         let value = if value == 0 { 1 } else { value };
-        // floor(2^64 / value) from 64-bit arithmetic: 2^64 = (2^64 − 1) + 1, so the quotient of
-        // 2^64 − 1 is right unless `value` divides 2^64, a power of two, for which it is one too
-        // small; `divide` corrects that.
+        // (2^64 − 1) / value has the same floor as 2^64 / value, unless `value` is a power of two.
+        // Then it is one too small, which `divide` corrects.
         Self { value, reciprocal: u64::MAX / value }
     }
 
+    /// Returns the divisor itself.
     pub(crate) const fn value(self) -> u64 {
         self.value
     }
 
     /// Returns `number / value`, exactly.
     ///
-    /// With r = floor((2^64−1) / v), n·r / 2^64 is at most n/v and less than 2 below it: with 2^64
-    /// = r·v + e, 1 ≤ e ≤ v, the error is n·e / (2^64·v) < 1, and the floor adds less than 1. So
-    /// the estimate is one too small at most, and one comparison corrects it.
+    /// Let n be the number, v the divisor, and r = floor((2^64 − 1) / v) the reciprocal. Then
+    /// 2^64 = r·v + e with 1 ≤ e ≤ v, so n·r / 2^64 is below n/v by n·e / (2^64·v) < 1. Rounding it
+    /// down takes away less than 1. The estimate is therefore at most one too small, and one
+    /// comparison corrects it.
     #[inline]
     pub(crate) const fn divide(self, number: u64) -> u64 {
         let estimate = scale(number, self.reciprocal);

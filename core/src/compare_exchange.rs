@@ -9,9 +9,9 @@ use crate::time::{Clock, Timestamp};
 
 /// Applies `decide` to the word in `atomic`, in a compare-exchange loop.
 ///
-/// A word that a wrong clock stamped is corrected first. `now` moves forward to the clock's reading
-/// where the word is ahead of it. Returns `None` if `decide` does, i.e. if the slot or record was
-/// reassigned.
+/// If a wrong clock made the word's stamp, the word is corrected first. If the word is ahead of
+/// `now`, a system clock is read again and `now` moves forward to that reading. Returns `None` if
+/// `decide` does, i.e. if the slot or record was reassigned.
 ///
 /// Lock-free: a failed exchange means that another thread's exchange succeeded.
 pub(crate) fn update(
@@ -38,7 +38,8 @@ pub(crate) fn update(
     }
 }
 
-/// Returns `word`, which was loaded from `atomic`, or the word that it was corrected to.
+/// Corrects `word`, which was loaded from `atomic`, if a wrong clock made its stamp. Returns the
+/// corrected word; `word` itself if it needed no correction or another thread changed it.
 pub(crate) fn corrected(
     atomic: &AtomicU64,
     word: u64,
@@ -52,8 +53,10 @@ pub(crate) fn corrected(
     }
 }
 
-/// Corrects the word in `atomic` if it is ahead of the clock by more than the tolerance, counts
-/// kept. Returns whether it did. A system clock is read after the word was loaded.
+/// Corrects the word in `atomic` if its stamp is ahead of the clock by more than
+/// [`decide::TOLERANCE_MS`], and keeps its counts. Returns whether it did.
+///
+/// A system clock is read again after the word was loaded. An explicit time is taken as correct.
 pub(crate) fn correct(atomic: &AtomicU64, layout: &Layout, clock: impl Clock) -> bool {
     let word = atomic.load(Ordering::Acquire);
     let first = clock.reading();
@@ -64,10 +67,10 @@ pub(crate) fn correct(atomic: &AtomicU64, layout: &Layout, clock: impl Clock) ->
     corrected != word && exchange_decided(atomic, word, corrected).is_ok()
 }
 
-/// Exchanges the word that a decision was made on for `next`.
+/// Exchanges `word`, for which a decision was made, for the decision's `next`. It is a stop point.
 ///
 /// # Errors
-/// The present word, if it is another.
+/// The present word, if it is not `word`.
 #[inline]
 pub(crate) fn exchange_decided(atomic: &AtomicU64, word: u64, next: u64) -> Result<(), u64> {
     stop(Stop::Decided);
@@ -77,7 +80,7 @@ pub(crate) fn exchange_decided(atomic: &AtomicU64, word: u64, next: u64) -> Resu
 /// Exchanges `word` for `next`, with acquire and release ordering.
 ///
 /// # Errors
-/// The present word, if it is another.
+/// The present word, if it is not `word`.
 #[inline]
 pub(crate) fn exchange(atomic: &AtomicU64, word: u64, next: u64) -> Result<(), u64> {
     atomic.compare_exchange(word, next, Ordering::AcqRel, Ordering::Acquire).map(drop)

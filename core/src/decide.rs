@@ -1,34 +1,40 @@
-//! The decision: a pure function of a layout, limits, a word, a time and a cost, which gives an
+//! The decision: a pure function of a layout, limits, a word, a time and a cost, which returns an
 //! outcome and the next word.
 //!
-//! Tables load a word, decide, and compare-exchange the next word in. If [`next`](Decision::next)
-//! is the word itself, nothing is written, so denials are read-only.
+//! A *tally* is one key's counts in one 64-bit word. Its *stamp* is the time of its last change, in
+//! units of the shortest window. Tables load the word, decide, and exchange the word for the next
+//! one by compare-exchange. If [`next`](Decision::next) is the word itself, nothing is written, so
+//! denials are read-only.
 //!
-//! Two rules about time hold for all of them:
-//! - A time before the tally's stamp, by any amount, is taken as the tally's own time. No decision
-//!   moves a stamp back. So a late clock, or a caller that was stopped after it read its clock,
-//!   never opens a window again.
+//! Two rules about time hold for all decisions:
+//! - If the time is before the tally's stamp, by any amount, the decision is made for the stamp's
+//!   time. No decision moves a stamp back. A late clock, or a caller that was stopped after it read
+//!   its clock, therefore never opens a window again.
 //! - Windows that have passed do not count.
 //!
-//! A stamp from a clock that ran ahead is moved back by a *correction*, which is not a decision: it
-//! charges nothing, keeps the counts, and needs evidence. The evidence is a reading of the system
-//! clock, taken after the tally was loaded, that the stamp is ahead of by more than
-//! [`TOLERANCE_MS`]. An explicit time does not count as such, since the caller may have been stopped.
+//! If a clock ran ahead, its stamp is ahead of the correct time. A *correction* moves such a stamp
+//! back. It is not a decision: it charges nothing and keeps the counts. It needs evidence that the
+//! stamp is wrong. The evidence is a reading of the system clock that was taken after the tally was
+//! loaded and is earlier than the stamp by more than [`TOLERANCE_MS`]. An explicit time is not
+//! evidence, since the caller may have been stopped after it read its clock.
 //!
 //! # What a wrong clock costs
-//! A window is an interval of the times of its decisions ([`Charge::at`]), its label. In labels of
-//! one tally that admit their limit a second time:
-//! - Late clocks, stale readings, and explicit times that disagree: none. In a limiter, one each
-//!   time that a caller who is 61 s late or more finds its subject's slot reused.
+//! A window is an interval of the times of decisions ([`Charge::at`]). A wrong clock can make a
+//! window of a tally admit its limit a second time, which this list calls an extra window:
+//! - Late clocks, stale readings, and explicit times that disagree cost none. In a limiter, they
+//!   cost one each time that a caller who is 61 s late or more finds its subject's slot reused.
 //! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
-//!   than 60 s: one, when the tally is corrected. Each check that read the clock before the step
-//!   and charges after the correction costs one more. So does each thread that is stopped between
-//!   the reading and the compare-exchange of a correction, at least as long as the stamp was ahead,
-//!   if the tally holds the same word again when the thread continues.
-//! - System clocks that stay more than 60 s apart, or explicit times that far ahead mixed with a
-//!   system clock, are outside the guarantee: one each time that they take turns.
+//!   than 60 s, costs one when the tally is corrected. Each check that read the clock before the
+//!   step and charges after the correction costs one more.
+//! - A thread can be stopped between the reading and the compare-exchange of a correction, for at
+//!   least as long as the stamp was ahead. It costs one more if the tally holds the same word again
+//!   when the thread continues.
+//! - Outside the guarantee are system clocks that stay more than 60 s apart, and explicit times
+//!   that far ahead that are mixed with a system clock. They cost one each time that they take
+//!   turns.
 //!
-//! In real time, callers whose times differ by `d` can use the windows of `d` more at one moment.
+//! In real time, callers whose times differ by `d` can use the windows of a time span that is
+//! longer by `d`.
 
 use crate::charge::Charge;
 use crate::outcome::Outcome;
@@ -39,12 +45,12 @@ use crate::tally::Layout;
 pub use crate::time::TOLERANCE_MS;
 use crate::time::{Clock, Timestamp};
 
-/// An outcome and the next word: small enough for two registers. [`quotas`] computes the rest from
-/// the word.
+/// An outcome and the next word, small enough for two registers. [`quotas`] computes the state of
+/// each window from the word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Decision {
-    /// The next word of the tally; the present word if nothing changes.
+    /// The next word of the tally; the word that was decided on if nothing changes.
     pub next: u64,
     /// The units that [`settle`] could not charge; 0 in every other decision.
     pub uncharged: u32,
@@ -61,8 +67,8 @@ impl Decision {
 
 /// Charges `cost` to every window if all have room for it, else to none.
 ///
-/// A cost of 0 is always admitted and writes nothing. A cost above a limit can never fit:
-/// [`Outcome::TooCostly`].
+/// A cost of 0 is always admitted and writes nothing. A cost above a limit can never fit, so the
+/// outcome is [`Outcome::TooCostly`].
 ///
 /// ```
 /// use keytally_core::{decide, Outcome, Policy, Timestamp};
@@ -87,16 +93,15 @@ pub fn check(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: 
     }
 }
 
-/// Returns the decision that [`check`] would make, without the charge.
+/// Returns the outcome that [`check`] would have, and charges nothing.
 pub fn peek(layout: &Layout, limits: &Limits, word: u64, now: Timestamp, cost: u32) -> Decision {
     Decision::new(Reading::new(layout, limits, word, now).admits(cost), word)
 }
 
-/// Returns the units of `charge` to the windows that they were charged in and that still count
-/// them.
+/// Returns the units of `charge` to the windows in which they were charged and still count.
 ///
-/// A window that has passed since gets nothing, since the units were not spent in the present one.
-/// The caller refunds each charge once. A count never goes below 0.
+/// If a window has passed since, the present one gets nothing, since the units were not spent in
+/// it. The caller must refund each charge at most once. A count never goes below 0.
 pub fn refund(
     layout: &Layout,
     limits: &Limits,
@@ -109,8 +114,8 @@ pub fn refund(
     Decision::new(Outcome::Admitted, next)
 }
 
-/// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges it
-/// as far as every window has room now. [`Decision::uncharged`] is the part that found no room.
+/// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges as
+/// much of it as every window has room for now. [`Decision::uncharged`] is the remainder.
 pub fn settle(
     layout: &Layout,
     limits: &Limits,
@@ -136,25 +141,25 @@ pub fn reset(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Dec
     Decision::new(Outcome::Admitted, layout.unused(layout.stamp(reading.word)))
 }
 
-/// Returns the state of each window of a tally at a moment. For the next word of a [`Decision`] and
-/// its time, that is the state after the decision.
+/// Returns the state of each window of a tally at the time `now`. For the next word of a
+/// [`Decision`], it is the state after the decision.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 pub fn quotas(layout: &Layout, limits: &Limits, word: u64, now: Timestamp) -> Quotas {
     let reading = Reading::new(layout, limits, word, now);
     Quotas::new(layout.counts(), limits, reading.word, Timestamp::from_unix_ms(reading.time_ms))
 }
 
-/// Returns the time that waits are counted from, for a decision at `now` that held for the time
-/// `at`. See [`Verdict::waits_from`](crate::Verdict::waits_from).
+/// Returns the time that waits are counted from. `now` is the caller's time, and `at` is the time
+/// that the decision was made for. See [`Verdict::waits_from`](crate::Verdict::waits_from).
 #[inline]
 pub fn waits_from(now: Timestamp, at: Timestamp) -> Timestamp {
     if at <= now || at.unix_ms() - now.unix_ms() > TOLERANCE_MS { now } else { at }
 }
 
-/// Returns the word with the stamp of `reading` and the same counts, if it is ahead of `reading` by
-/// more than [`TOLERANCE_MS`]; else the word itself.
+/// Returns the word with its stamp moved back to `reading` and the same counts, if the stamp is
+/// ahead of `reading` by more than [`TOLERANCE_MS`]. Otherwise returns the word itself.
 ///
-/// `reading` must be read from a right clock after the word was loaded: see
+/// `reading` must come from a correct clock that was read after the word was loaded: see
 /// [What a wrong clock costs](self#what-a-wrong-clock-costs).
 pub fn correct(layout: &Layout, word: u64, reading: Timestamp) -> u64 {
     if is_wrong(layout, word, reading) {
@@ -164,11 +169,10 @@ pub fn correct(layout: &Layout, word: u64, reading: Timestamp) -> u64 {
     }
 }
 
-/// Returns the [`correct`]ed word if that is another than `word`, which was loaded before this
-/// call.
+/// Returns the corrected word; `None` if `word` needs no correction or the time is explicit.
 ///
-/// If the tally is ahead of `now`, reads the clock again and moves `now` forward to that reading.
-/// Returns `None` if the time is explicit.
+/// The caller must have loaded `word` before this call. If the tally is ahead of `now`, the clock
+/// is read again and `now` moves forward to that reading.
 #[inline]
 pub(crate) fn correction<C: Clock>(
     layout: &Layout,
@@ -183,25 +187,27 @@ pub(crate) fn correction<C: Clock>(
     Some(correct(layout, word, *now)).filter(|&corrected| corrected != word)
 }
 
-/// Whether a wrong clock stamped `word`, if `now` was read from a right clock after it was loaded.
+/// Returns whether the stamp of `word` comes from a wrong clock. `now` must come from a correct
+/// clock that was read after the word was loaded.
 pub(crate) fn is_wrong(layout: &Layout, word: u64, now: Timestamp) -> bool {
     layout.ahead_ms(word, now) > TOLERANCE_MS
 }
 
-/// A tally at a moment: its counts in the windows of that moment, and the room that they leave.
+/// A tally at a moment, as a decision reads it: its counts in the windows of that moment, and the
+/// room that they leave.
 struct Reading<'l> {
     layout: &'l Layout,
     limits: &'l Limits,
-    /// The tally, rolled to that moment.
+    /// The tally, with its stamp and counts moved to that moment ([`Layout::rolled`]).
     word: u64,
-    /// The moment itself, in Unix milliseconds: within the unit that the word's stamp names.
+    /// The moment in Unix milliseconds, within the unit that the word's stamp names.
     time_ms: u64,
 }
 
 impl<'l> Reading<'l> {
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn new(layout: &'l Layout, limits: &'l Limits, word: u64, now: Timestamp) -> Self {
-        // Most often the tally was charged before in the present unit.
+        // For most checks, the tally was charged before in the present unit.
         let (word, time_ms) = if layout.is_within(word, now) {
             (word, now.unix_ms())
         } else {
@@ -210,20 +216,21 @@ impl<'l> Reading<'l> {
         Self { layout, limits, word, time_ms }
     }
 
-    /// Returns the limit of the window at `index`, at most what its count can hold, so that a sum
-    /// never overflows into the next field.
+    /// Returns the limit of the window at `index`, or the largest value of its count if that is
+    /// less.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn limit(&self, index: usize) -> u32 {
         self.layout.counts().limit(self.limits, index)
     }
 
-    /// Returns the units left: the limit less the units that count against it.
+    /// Returns the units left in the window at `index`: its limit less the units that count against
+    /// it.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn remaining(&self, index: usize) -> u32 {
         self.limit(index).saturating_sub(self.layout.used(self.word, index, self.time_ms))
     }
 
-    /// Returns the room that every window has.
+    /// Returns the largest cost for which every window has room.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn room(&self) -> u32 {
         match self.layout.algorithm() {
@@ -239,7 +246,7 @@ impl<'l> Reading<'l> {
         }
     }
 
-    /// Returns whether every window has room for `cost`, as an outcome.
+    /// Returns the outcome of a request of this cost.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn admits(&self, cost: u32) -> Outcome {
         if cost <= self.room() {
@@ -278,21 +285,22 @@ impl<'l> Reading<'l> {
     }
 }
 
-/// Returns the room that every window of a sliding layout has.
+/// Returns the largest cost for which every window of a sliding layout has room.
 #[inline(never)]
 fn sliding_room(layout: &Layout, limits: &Limits, word: u64, time_ms: u64) -> u32 {
     let reading = Reading { layout, limits, word, time_ms };
     (0..layout.len()).fold(u32::MAX, |least, index| least.min(reading.remaining(index)))
 }
 
-/// Returns why a cost that some window lacks room for is not admitted.
+/// Returns the outcome of a request for which some window lacks room.
 #[inline(never)]
 fn refusal(layout: &Layout, limits: &Limits, cost: u32) -> Outcome {
     let too_costly = (0..layout.len()).any(|index| cost > layout.counts().limit(limits, index));
     if too_costly { Outcome::TooCostly } else { Outcome::Denied }
 }
 
-/// Returns the tally at the later of `now` and its own time, and that time in Unix milliseconds.
+/// Returns the tally at the later of `now` and the start of its stamp's unit, and that moment in
+/// Unix milliseconds.
 #[inline(never)]
 fn roll(layout: &Layout, word: u64, now: Timestamp) -> (u64, u64) {
     let present = layout.stamp_at(now);
@@ -309,214 +317,4 @@ fn roll(layout: &Layout, word: u64, now: Timestamp) -> (u64, u64) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::Policy;
-
-    const NOON: u64 = 1_700_049_600_000;
-
-    fn ms(after_noon: u64) -> Timestamp {
-        Timestamp::from_unix_ms(NOON + after_noon)
-    }
-
-    /// Checks one unit `times` times at `now` and gives the last decision.
-    fn spend(policy: &Policy, mut word: u64, now: Timestamp, times: u32) -> Decision {
-        let mut last = peek(policy.layout(), &policy.limits(), word, now, 1);
-        for _ in 0..times {
-            last = check(policy.layout(), &policy.limits(), word, now, 1);
-            word = last.next;
-        }
-        last
-    }
-
-    /// What each window has left.
-    fn left(policy: &Policy, word: u64, now: Timestamp) -> [u32; 2] {
-        let quotas = quotas(policy.layout(), &policy.limits(), word, now);
-        [0, 1].map(|index| quotas.get(index).unwrap().remaining)
-    }
-
-    /// When one more unit is admitted.
-    fn again(policy: &Policy, word: u64, now: Timestamp) -> Timestamp {
-        quotas(policy.layout(), &policy.limits(), word, now).room_at(1)
-    }
-
-    #[test]
-    fn the_hundred_and_first_of_a_minute_waits_for_the_next() {
-        let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
-        let last = spend(&policy, 0, ms(1500), 100);
-        assert_eq!(last.outcome, Outcome::Admitted);
-        assert_eq!(left(&policy, last.next, ms(1500)), [0, 900]);
-        let denied = spend(&policy, last.next, ms(1500), 1);
-        assert_eq!(denied.outcome, Outcome::Denied);
-        assert_eq!(denied.next, last.next);
-        assert_eq!(again(&policy, denied.next, ms(1500)), ms(60_000));
-        assert_eq!(spend(&policy, last.next, ms(59_999), 1).outcome, Outcome::Denied);
-        assert_eq!(spend(&policy, last.next, ms(60_000), 1).outcome, Outcome::Admitted);
-    }
-
-    #[test]
-    fn a_sliding_window_fades_and_never_doubles() {
-        let policy: Policy = "sliding 10/10s".parse().unwrap();
-        let full = spend(&policy, 0, ms(9_999), 10).next;
-        assert_eq!(spend(&policy, full, ms(10_000), 1).outcome, Outcome::Denied);
-        let denied = spend(&policy, full, ms(10_001), 1);
-        assert_eq!(again(&policy, denied.next, ms(10_001)), ms(11_000));
-        assert_eq!(spend(&policy, full, ms(10_999), 1).outcome, Outcome::Denied);
-        assert_eq!(spend(&policy, full, ms(11_000), 1).outcome, Outcome::Admitted);
-    }
-
-    #[test]
-    fn a_late_clock_takes_the_tallys_time() {
-        let policy: Policy = "5/minute, 9/hour".parse().unwrap();
-        let full = spend(&policy, 0, ms(0), 5).next;
-        let before = Timestamp::from_unix_ms(NOON - 3_600_000);
-        let late = spend(&policy, full, before, 1);
-        let time = quotas(policy.layout(), &policy.limits(), full, before).time();
-        assert_eq!((late.outcome, time), (Outcome::Denied, ms(0)));
-    }
-
-    /// A system clock that shows another time when it is read again.
-    #[derive(Clone, Copy)]
-    struct TwoReadings(Timestamp, Timestamp);
-
-    impl Clock for TwoReadings {
-        const IS_SYSTEM: bool = true;
-
-        fn reading(self) -> Timestamp {
-            self.0
-        }
-
-        fn reread(self) -> Option<Timestamp> {
-            Some(self.1)
-        }
-    }
-
-    #[test]
-    fn no_decision_moves_a_stamp_back() {
-        for text in ["5/minute, 9/hour", "sliding 5/minute, 9/hour"] {
-            let policy: Policy = text.parse().unwrap();
-            let (layout, limits) = (policy.layout(), &policy.limits());
-            let ahead = spend(&policy, 0, ms(3_660_000), 4).next;
-            let charge = Charge { cost: 1, at: ms(3_660_000) };
-            for now in [0, NOON - 3_600_000, NOON, NOON + 3_599_999].map(Timestamp::from_unix_ms) {
-                assert_eq!(
-                    check(layout, limits, ahead, now, 1),
-                    check(layout, limits, ahead, ms(3_660_000), 1)
-                );
-                assert_eq!(check(layout, limits, ahead, now, 2).next, ahead, "a denial");
-                for next in [
-                    peek(layout, limits, ahead, now, 1).next,
-                    refund(layout, limits, ahead, now, charge).next,
-                    settle(layout, limits, ahead, now, charge, 2).next,
-                    reset(layout, limits, ahead, now).next,
-                ] {
-                    assert_eq!(layout.stamp(next), layout.stamp(ahead));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_correction_needs_a_reading_after_the_load() {
-        let policy: Policy = "5/minute, 9/hour".parse().unwrap();
-        let ahead = spend(&policy, 0, ms(3_660_000), 4).next;
-        let correction = |first: u64, again: u64| {
-            let mut now = ms(first);
-            let clock = TwoReadings(now, ms(again));
-            (correction(policy.layout(), ahead, &mut now, clock), now)
-        };
-        assert_eq!(correction(0, 3_660_000), (None, ms(3_660_000)), "the first reading was stale");
-        assert_eq!(correction(0, 3_600_000), (None, ms(3_600_000)), "ahead by the tolerance");
-        assert_eq!(
-            correction(3_700_000, 0),
-            (None, ms(3_700_000)),
-            "not ahead of the first reading"
-        );
-        assert_eq!(correction(3_600_000, 0), (None, ms(3_600_000)), "the later reading counts");
-        let (corrected, now) = correction(0, 3_599_999);
-        assert_eq!((left(&policy, corrected.unwrap(), now), now), ([1, 5], ms(3_599_999)));
-        assert_eq!(super::correction(policy.layout(), ahead, &mut ms(0), ms(0)), None, "explicit");
-    }
-
-    #[test]
-    fn a_decision_on_a_void_tally_differs_in_the_stamp_alone() {
-        for text in ["5/minute, 9/hour", "sliding 5/minute, 9/hour"] {
-            let policy: Policy = text.parse().unwrap();
-            let (layout, limits) = (policy.layout(), &policy.limits());
-            for cost in [0, 1, 5, 6, 10] {
-                let [first, later] =
-                    [ms(0), ms(7_777_777)].map(|now| check(layout, limits, 0, now, cost));
-                assert_eq!(first.outcome, later.outcome);
-                if first.next != 0 {
-                    assert_eq!(layout.with_stamp(first.next, layout.stamp(later.next)), later.next);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn waits_count_from_the_later_time_within_the_tolerance() {
-        assert_eq!(waits_from(ms(0), ms(60_000)), ms(60_000));
-        assert_eq!(waits_from(ms(0), ms(60_001)), ms(0));
-        assert_eq!(waits_from(ms(5), ms(0)), ms(5));
-    }
-
-    #[test]
-    fn a_refund_goes_only_where_the_charge_still_counts() {
-        let policy: Policy = "5/minute, 9/hour".parse().unwrap();
-        let charged = check(policy.layout(), &policy.limits(), 0, ms(0), 5);
-        let charge = Charge { cost: 5, at: ms(0) };
-        let back = refund(policy.layout(), &policy.limits(), charged.next, ms(59_000), charge);
-        assert_eq!(left(&policy, back.next, ms(59_000)), [5, 9]);
-        let minute_later = spend(&policy, charged.next, ms(60_000), 2).next;
-        let back = refund(policy.layout(), &policy.limits(), minute_later, ms(61_000), charge);
-        assert_eq!(left(&policy, back.next, ms(61_000)), [3, 7]);
-        let hour_later = spend(&policy, charged.next, ms(3_600_000), 2).next;
-        assert_eq!(
-            refund(policy.layout(), &policy.limits(), hour_later, ms(3_600_000), charge).next,
-            hour_later
-        );
-    }
-
-    #[test]
-    fn a_settle_above_the_estimate_charges_up_to_the_limit() {
-        let policy: Policy = "5/minute, 9/hour".parse().unwrap();
-        let reserved = check(policy.layout(), &policy.limits(), 0, ms(0), 2);
-        let charge = Charge { cost: 2, at: ms(0) };
-        let over = settle(policy.layout(), &policy.limits(), reserved.next, ms(0), charge, 8);
-        assert_eq!(over.uncharged, 3);
-        assert_eq!(left(&policy, over.next, ms(0)), [0, 4]);
-        let under = settle(policy.layout(), &policy.limits(), reserved.next, ms(0), charge, 0);
-        assert_eq!((under.uncharged, left(&policy, under.next, ms(0))), (0, [5, 9]));
-        let rest = settle(policy.layout(), &policy.limits(), over.next, ms(0), charge, u32::MAX);
-        assert_eq!((rest.uncharged, rest.next), (u32::MAX - 2, over.next));
-    }
-
-    #[test]
-    fn the_ends_of_every_range_decide_without_overflow() {
-        for text in [
-            "1/second",
-            "2147483647/second",
-            "4294967295/31d",
-            "sliding 65535/31d",
-            "sliding 7/s,7/m,7/h,7/d",
-        ] {
-            let policy: Policy = text.parse().unwrap();
-            for word in [0, 1, u64::MAX, u64::MAX >> 1, 1 << 63] {
-                for now in [0, 1, u64::MAX - 1, u64::MAX].map(Timestamp::from_unix_ms) {
-                    for cost in [0, 1, policy.quotas()[0].limit, u32::MAX] {
-                        let charge = Charge { cost, at: now };
-                        let (layout, limits) = (policy.layout(), &policy.limits());
-                        let decision = check(layout, limits, word, now, cost);
-                        let quotas = quotas(layout, limits, decision.next, now);
-                        assert!(quotas.iter().all(|quota| quota.remaining <= quota.limit));
-                        peek(layout, limits, word, now, cost);
-                        refund(layout, limits, word, now, charge);
-                        settle(layout, limits, word, now, charge, u32::MAX - cost);
-                        reset(layout, limits, word, now);
-                    }
-                }
-            }
-        }
-    }
-}
+mod tests;

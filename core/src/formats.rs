@@ -1,6 +1,6 @@
-//! The features `serde` and `defmt`, for the types whose form is a text.
+//! The features `serde` and `defmt` for the types that are serialized or logged as a text.
 
-/// Implements `Serialize` by `Display`.
+/// Implements `Serialize` as the text of `Display`.
 macro_rules! as_text {
     ($($name:ident)+) => {$(
         #[cfg(feature = "serde")]
@@ -18,6 +18,7 @@ as_text!(Algorithm KeyId Name Outcome Policy Reason);
 mod format {
     use defmt::{Display2Format, Format, Formatter};
 
+    /// Implements `Format` as the text of `Display`.
     macro_rules! by_display {
         ($($name:ident)+) => {$(
             impl Format for crate::$name {
@@ -39,6 +40,7 @@ mod parse {
 
     use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+    /// Deserializes a text by its `FromStr`. The text in it says what was expected.
     struct Parse<T>(&'static str, PhantomData<T>);
 
     impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for Parse<T> {
@@ -53,11 +55,12 @@ mod parse {
         }
     }
 
+    /// Implements `Deserialize` by `FromStr`.
     macro_rules! from_text {
-        ($($name:ident $what:literal,)+) => {$(
+        ($($name:ident $expected:literal,)+) => {$(
             impl<'de> Deserialize<'de> for crate::$name {
                 fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                    deserializer.deserialize_str(Parse($what, PhantomData))
+                    deserializer.deserialize_str(Parse($expected, PhantomData))
                 }
             }
         )+};

@@ -1,18 +1,19 @@
-//! The header of every table: magic, format version, geometry and windows; and the errors of
-//! creating and opening one.
+//! The header of every table, and the errors of creating and opening a table.
 //!
-//! All numbers are little-endian words. The magic is stored last, so an unfinished table never
-//! opens.
+//! A header is one line of eight little-endian words. The magic is stored last, so an unfinished
+//! table never opens.
 //!
 //! | word | holds |
 //! |---|---|
 //! | 0 | magic, `keytally` |
 //! | 1 | format version (32) · kind (32) |
 //! | 2 | bytes in the whole table |
-//! | 3 | capacity (32) · lines in the header (32) |
-//! | 4 | flags (32) · algorithm (16) · number of windows (16) |
+//! | 3 | capacity, the number of subjects or keys (32) · lines before the first bucket or record (32) |
+//! | 4 | flags (32) · number of windows (16) · algorithm (16) |
 //! | 5, 6 | length of each window in seconds (32 each) |
-//! | 7 | bits of each count (8 each) |
+//! | 7 | width of each window's count in bits (8 each) |
+//!
+//! In parentheses is the width of each field in bits. The field in the lowest bits is first.
 
 use core::fmt;
 
@@ -53,30 +54,31 @@ impl fmt::Display for TableKind {
     }
 }
 
-/// The length of the beginning by which a table is recognized: the magic, the version and the kind.
+/// The bytes at the beginning of a table by which it is recognized: magic, version and kind.
 pub const BEGINNING_LEN: usize = 16;
 
 /// Returns whether a table of any version and kind begins with these bytes.
 pub fn is_table_beginning(bytes: [u8; BEGINNING_LEN]) -> bool {
-    let word = |at| u64::from_le_bytes(core::array::from_fn(|byte| bytes[at + byte]));
+    let word = |first| u64::from_le_bytes(core::array::from_fn(|byte| bytes[first + byte]));
     word(0) == MAGIC && TableKind::from_number(high(word(8))).is_some()
 }
 
-/// The shape of a table, as in its header.
+/// The contents of a table's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) kind: TableKind,
-    /// Subjects or keys.
+    /// The number of subjects or keys.
     pub(crate) capacity: u32,
-    /// Lines before the first bucket or record.
+    /// The number of lines before the first bucket or record.
     pub(crate) header_lines: u32,
-    /// Flags of the kind.
+    /// Flags, which each kind of table defines for itself.
     pub(crate) flags: u32,
     pub(crate) layout: Layout,
 }
 
 impl Header {
-    /// Clears `memory` and writes everything but the magic. No process may have the table open.
+    /// Clears `memory` and writes the header except for its magic. No process may have the table
+    /// open.
     pub(crate) fn write(&self, memory: &[Line]) {
         memory[0].store(0, 0);
         for word in memory.iter().flat_map(Line::words) {
@@ -117,7 +119,11 @@ impl Header {
         stop(Stop::TablePublished);
     }
 
-    /// Reads the header of a published table of this kind that fills `memory`.
+    /// Reads the header of a table in `memory`.
+    ///
+    /// # Errors
+    /// [`AttachError`] if the table is not published, is of another kind, does not fill `memory`, or
+    /// has an invalid header.
     pub(crate) fn read(memory: &[Line], expected: TableKind) -> Result<Self, AttachError> {
         let line =
             memory.first().ok_or(AttachError::Truncated { len: 0, needed: LINE_LEN as u64 })?;
@@ -126,8 +132,8 @@ impl Header {
             0 => return Err(AttachError::Unfinished),
             _ => return Err(AttachError::NotATable),
         }
-        // Any text may begin with eight letters. The error repeats a number only if a kind follows,
-        // which text never has.
+        // A text may begin with the eight letters of the magic. The error shows the version only if
+        // a valid kind follows it, which is never so in a text.
         let (version, kind) = (low(line.load(1)), TableKind::from_number(high(line.load(1))));
         match kind {
             None => return Err(AttachError::NotATable),
@@ -170,7 +176,11 @@ impl Header {
         })
     }
 
-    /// Checks that the memory has the size that the table's own geometry gives.
+    /// Checks that the memory has `lines` lines, the number that the table's capacity requires.
+    ///
+    /// # Errors
+    /// [`AttachError::Geometry`] if `lines` is `None`, i.e. the capacity is not possible.
+    /// [`AttachError::Truncated`] if the memory has another number of lines.
     pub(crate) fn expect_lines(
         &self,
         memory: &[Line],
@@ -188,52 +198,53 @@ impl Header {
     }
 }
 
+/// Returns the size of a number of lines.
 fn bytes(lines: usize) -> u64 {
     (lines as u64).saturating_mul(LINE_LEN as u64)
 }
 
-/// Why memory cannot be opened as a table. Each variant names what was found and what is valid.
+/// Why memory cannot be opened as a table.
 ///
-/// If the memory does not begin as a table does, nothing of it is repeated: it may be a file that
-/// holds a secret.
+/// If the memory does not begin as a table does, the error shows none of its bytes, since they may
+/// be a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AttachError {
-    /// It does not begin as a table does: with the magic, a version and a kind.
+    /// The memory does not begin as a table does, with the magic, a version and a kind.
     NotATable,
-    /// Its creator has not finished, or was killed before it had.
+    /// The table is not published: its creator is still writing it, or was killed.
     Unfinished,
-    /// It has another version of the format.
+    /// The table has another version of the format.
     Version {
-        /// The table's.
+        /// The table's version.
         found: u32,
-        /// This library's.
+        /// The version that this library reads.
         expected: u32,
     },
-    /// It is a limiter where a gate was expected, or vice versa.
+    /// The table is a limiter where a gate was expected, or vice versa.
     Kind {
-        /// What it is.
+        /// The table's kind.
         found: TableKind,
-        /// What was expected.
+        /// The kind that was expected.
         expected: TableKind,
     },
-    /// Its size differs from the one in its header.
+    /// The table's size differs from the one in its header.
     Truncated {
-        /// Bytes found.
+        /// The table's bytes.
         len: u64,
-        /// Bytes that it should have.
+        /// The bytes that its header requires.
         needed: u64,
     },
-    /// A number in its header is not valid.
+    /// A number in the table's header is not valid.
     Geometry {
         /// The meaning of the number.
         what: &'static str,
         /// The number.
         value: u64,
     },
-    /// None of the peppers given is the gate's.
+    /// None of the given peppers is one under which the gate stores keys.
     WrongPepper {
-        /// How many were given.
+        /// The number of peppers that were given.
         given: usize,
     },
 }
@@ -274,9 +285,9 @@ impl core::error::Error for AttachError {}
 pub enum CreateError {
     /// The memory has another size than the table.
     Size {
-        /// Lines given.
+        /// The lines of the memory.
         lines: usize,
-        /// Lines needed.
+        /// The lines that the table needs.
         needed: usize,
     },
     /// The capacity is 0 or above its maximum.
@@ -286,7 +297,7 @@ pub enum CreateError {
         /// The maximum.
         max: u32,
     },
-    /// There is no plan, or there are more than there is room for.
+    /// There is no plan, or there are more plans than the gate has room for.
     Plans {
         /// The number of plans requested.
         plans: usize,

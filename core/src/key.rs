@@ -1,4 +1,4 @@
-//! Keys: their form, minting them from the caller's entropy, and parsing them.
+//! Keys and key ids: their form, and how they are made, parsed and shown.
 //!
 //! ```text
 //! kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM
@@ -7,8 +7,9 @@
 //! └ prefix
 //! ```
 //!
-//! A key has at most 55 bytes, so its HMAC takes two SHA-256 compressions (see `mac.rs`). With the
-//! checksum, a secret scanner or a web form can detect a typing error without a server.
+//! A key has at most 55 bytes, so its HMAC takes two SHA-256 compressions (see `mac.rs`). The
+//! checksum lets a web form find a typing error, and a secret scanner recognize a key, without a
+//! server.
 
 use core::fmt;
 use core::num::NonZeroU64;
@@ -42,12 +43,13 @@ const BODY_LEN: usize = KEY_ID_LEN + SECRET_CHARS + CHECKSUM_CHARS;
 /// How many of a key's last characters a hint shows.
 const HINT_CHARS: usize = 4;
 
-// After the pad block, the inner hash of a key's HMAC takes one block of 64 bytes: the key, the end
-// mark and the 8-byte length.
+// The inner hash of an HMAC is over the inner pad, which is one block, and the key. The key, the
+// end mark (1 byte) and the length (8 bytes) then fit the second block of 64 bytes.
 const _: () = assert!(MAX_KEY_LEN == 55);
 
-/// The public name of a key. It survives rotation and may be logged. As text it has 11 base62
-/// characters.
+/// The public name of a key: a 64-bit number, as text 11 base62 characters.
+///
+/// A key keeps its id when it is rotated. The id is not secret and may be logged.
 ///
 /// ```
 /// use keytally_core::KeyId;
@@ -91,8 +93,8 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// The error of parsing a text that is not a key id. A key id is 11 base62 characters of a number
-/// from 1 to 2^64 − 1.
+/// The error of parsing a text that is not a key id: 11 base62 characters of a number from 1 to
+/// 2^64 − 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParseKeyIdError;
@@ -119,11 +121,11 @@ impl FromStr for KeyId {
 pub struct Name([u8; MAX_NAME_LEN]);
 
 impl Name {
-    /// The name in `text`; `None` if it has another form.
+    /// The name in `text`; `None` if `text` is not a name.
     pub fn new(text: &str) -> Option<Self> {
         let mut name = [0; MAX_NAME_LEN];
         name.get_mut(..text.len())?.copy_from_slice(text.as_bytes());
-        (is_name(text.as_bytes())).then_some(Self(name))
+        is_name(text.as_bytes()).then_some(Self(name))
     }
 
     /// Returns the name as text.
@@ -137,7 +139,7 @@ impl Name {
         u64::from_le_bytes(self.0)
     }
 
-    /// The name in a word of a table's header; `None` if there is none.
+    /// The name in a word of a table's header; `None` if the word does not hold one.
     pub(crate) fn from_word(word: u64) -> Option<Self> {
         let bytes = word.to_le_bytes();
         let len = bytes.iter().position(|&byte| byte == 0).unwrap_or(MAX_NAME_LEN);
@@ -158,21 +160,23 @@ impl fmt::Display for Name {
     }
 }
 
+/// Returns whether a text is a prefix or an environment name.
 fn is_name(bytes: &[u8]) -> bool {
     (1..=MAX_NAME_LEN).contains(&bytes.len())
         && bytes.iter().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
-/// A key with its secret. A gate returns it when it issues or rotates the key, and keeps no copy.
-/// It is wiped when dropped, and `Debug` shows its hint.
+/// A key with its secret. A gate returns it when it issues or rotates a key, and keeps no copy.
+///
+/// Its memory is wiped when it is dropped. `Debug` shows its [`Hint`] instead of the secret.
 #[derive(Clone)]
 pub struct Key {
     text: String<MAX_KEY_LEN>,
 }
 
 impl Key {
-    /// The key of these parts; `None` if prefix and environment have more than 14 characters
-    /// together.
+    /// The key of these parts, with its checksum; `None` if prefix and environment have more than
+    /// 14 characters together.
     pub fn mint(prefix: Name, env: Name, id: KeyId, secret: &[u8; SECRET_LEN]) -> Option<Self> {
         if prefix.as_str().len() + env.as_str().len() > MAX_NAMES_LEN {
             return None;
@@ -188,6 +192,7 @@ impl Key {
         Some(key)
     }
 
+    /// Appends a number as `N` base62 characters.
     fn push_base62<const N: usize>(&mut self, number: &[u8]) {
         let mut characters = [0; N];
         encode(number, &mut characters);
@@ -198,7 +203,7 @@ impl Key {
         characters.zeroize();
     }
 
-    /// Returns the key as the client must send it. Do not log it.
+    /// Returns the key as the client must send it. The caller must not log it.
     pub fn expose(&self) -> &str {
         &self.text
     }
@@ -222,16 +227,18 @@ impl Drop for Key {
     }
 }
 
-/// The part of a key that may be shown, such as `kt_live_…9aZk`. If the key does not have the form
-/// of this module, only the last four characters are shown, and none if it has fewer than 24.
+/// The part of a key that may be shown, such as `kt_live_…9aZk`.
+///
+/// Prefix and environment are shown if the key has Keytally's form. The last four characters are
+/// shown if the key has at least 24.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hint<'a> {
     names: &'a str,
     last: [u8; HINT_CHARS],
 }
 
-/// The shortest key of which a hint shows the last characters. Four characters of a shorter key
-/// would reveal too much.
+/// The shortest key whose last characters a hint shows. Four characters of a shorter key would
+/// reveal too much.
 const MIN_HINTED_LEN: usize = 24;
 
 impl<'a> Hint<'a> {
@@ -250,13 +257,13 @@ impl<'a> Hint<'a> {
         Self { names, last }
     }
 
-    /// Returns the last characters as a gate keeps them; 0 if there are none to show.
+    /// Returns the last characters as the number that a gate keeps; 0 if none may be shown.
     pub(crate) fn last_to_word(&self) -> u32 {
         u32::from_le_bytes(self.last)
     }
 
-    /// Returns the last characters that [`last_to_word`](Self::last_to_word) encoded, if they can
-    /// be shown.
+    /// Returns the last characters from the number that [`last_to_word`](Self::last_to_word)
+    /// returned; `None` if none may be shown.
     pub(crate) fn last_from_word(word: u32) -> Option<Text<HINT_CHARS>> {
         let last = word.to_le_bytes();
         if !last.iter().all(u8::is_ascii_graphic) {
@@ -286,13 +293,13 @@ pub struct KeyParts<'a> {
     pub id: KeyId,
 }
 
-/// Why a text is not a key.
+/// Why a text is not a key of Keytally's form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParseKeyError {
-    /// It is not `prefix_env_body` with a body of 39 base62 characters.
+    /// The text is not `prefix_env_body` with a body of 39 base62 characters.
     Form,
-    /// The checksum is wrong, as after a typing error.
+    /// The checksum does not match, for example after a typing error.
     Checksum,
 }
 
@@ -307,8 +314,8 @@ impl fmt::Display for ParseKeyError {
 
 impl core::error::Error for ParseKeyError {}
 
-/// Parses a key's public parts and checks its form and checksum, offline. The result does not say
-/// whether a gate has the key.
+/// Checks a key's form and checksum, and returns its public parts. It needs no gate, and does not
+/// say whether a gate has the key.
 ///
 /// ```
 /// use keytally_core::{Key, KeyId, Name, parse_key};
@@ -337,20 +344,20 @@ pub(crate) fn validate(key: &[u8]) -> Result<KeyId, ParseKeyError> {
     let id = well_formed_id(key).ok_or(ParseKeyError::Form)?;
     let body = &key[key.len() - BODY_LEN..];
     let (secret, checksum) = body[KEY_ID_LEN..].split_at(SECRET_CHARS);
-    // 22 characters can exceed the 128 bits of a secret, and 6 the 32 bits of a checksum. `decode`
-    // rejects both.
+    // 22 characters can hold more than the 128 bits of a secret, and 6 characters more than the 32
+    // bits of a checksum. `decode` rejects such numbers.
     let mut number = decode::<{ SECRET_LEN / 4 }>(secret).ok_or(ParseKeyError::Form)?;
     number.zeroize();
-    let [sum] = decode(checksum).ok_or(ParseKeyError::Form)?;
-    if sum == crc32(&key[..key.len() - CHECKSUM_CHARS]) {
+    let [expected] = decode(checksum).ok_or(ParseKeyError::Form)?;
+    if expected == crc32(&key[..key.len() - CHECKSUM_CHARS]) {
         Ok(id)
     } else {
         Err(ParseKeyError::Checksum)
     }
 }
 
-/// Returns the key id of a text whose length, names and key id have the form of a key. Does not
-/// examine secret and checksum.
+/// Returns the key id if the text has a key's length, names and key id. It does not examine the
+/// secret and the checksum.
 fn well_formed_id(key: &[u8]) -> Option<KeyId> {
     let id = id_in(key)?;
     let names = key[..key.len() - BODY_LEN].strip_suffix(b"_")?;
@@ -358,8 +365,8 @@ fn well_formed_id(key: &[u8]) -> Option<KeyId> {
     (is_name(&names[..separator]) && is_name(&names[separator + 1..])).then_some(id)
 }
 
-/// Returns the key id in a text that is not longer than a key, where a key has it. A check of a
-/// valid key parses no more than this, since the HMAC covers the rest.
+/// Returns the key id from its position in a key; `None` if there is none or the text is longer
+/// than a key. A check of a valid key parses nothing else, since the HMAC covers the whole text.
 #[cfg_attr(target_pointer_width = "64", inline)]
 #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
@@ -369,6 +376,7 @@ pub(crate) fn id_in(key: &[u8]) -> Option<KeyId> {
     decode_id(key.last_chunk::<BODY_LEN>()?.first_chunk()?)
 }
 
+/// Parses a key id; `None` if a character is not base62 or the number is 0 or too large.
 #[inline]
 fn decode_id(text: &[u8; KEY_ID_LEN]) -> Option<KeyId> {
     let digits = text.map(|character| DIGITS[usize::from(character)]);
@@ -377,25 +385,28 @@ fn decode_id(text: &[u8; KEY_ID_LEN]) -> Option<KeyId> {
         return None;
     }
     let digits = digits.map(u64::from);
-    // In pairs, so that the multiplications are independent. Ten digits stay below 62^10 < 2^60.
-    let pair = |at: usize| digits[at] * 62 + digits[at + 1];
-    let four = |at: usize| pair(at) * (62 * 62) + pair(at + 2);
+    // The digits are joined in pairs, so that the multiplications do not depend on each other. Ten
+    // digits stay below 62^10 < 2^60.
+    let pair = |first: usize| digits[first] * 62 + digits[first + 1];
+    let four = |first: usize| pair(first) * (62 * 62) + pair(first + 2);
     let ten = (four(0) * (62 * 62 * 62 * 62) + four(4)) * (62 * 62) + pair(8);
     ten.checked_mul(62)?.checked_add(digits[KEY_ID_LEN - 1]).and_then(KeyId::from_number)
 }
 
+/// Returns the value of a digit; `None` if the character is not a digit.
 #[inline]
 fn digit(character: u8) -> Option<u64> {
     let digit = DIGITS[usize::from(character)];
     (digit < NO_DIGIT).then_some(u64::from(digit))
 }
 
+/// The digits of base62, in the order of their values.
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// The value of characters outside the alphabet.
+/// The entry of [`DIGITS`] for a character that is not a digit.
 const NO_DIGIT: u8 = 64;
 
-/// The value of each character.
+/// The value of each character as a digit.
 const DIGITS: [u8; 256] = {
     let mut digits = [NO_DIGIT; 256];
     let mut value = 0;
@@ -406,8 +417,10 @@ const DIGITS: [u8; 256] = {
     digits
 };
 
-/// Writes a big-endian number in base62, zero-padded to the length of `text`, which has room for
-/// it.
+/// Writes a number in base62 into the whole of `text`, with leading zeros.
+///
+/// `number` is big-endian and has at most [`SECRET_LEN`] bytes. If `text` is too short, the
+/// first digits are missing.
 fn encode(number: &[u8], text: &mut [u8]) {
     let mut rest = [0; SECRET_LEN];
     let rest = &mut rest[..number.len()];
@@ -424,15 +437,16 @@ fn encode(number: &[u8], text: &mut [u8]) {
     rest.zeroize();
 }
 
-/// Returns the character of a digit, without indexing a table by a secret.
+/// Returns the character of a digit. It reads the whole alphabet, so that the time does not depend
+/// on the digit.
 fn select(digit: u32) -> u8 {
     ALPHABET.iter().zip(0u32..).fold(0, |found, (&character, value)| {
         found | (character & u8::from(value == digit).wrapping_neg())
     })
 }
 
-/// Parses base62 into a number of 32-bit limbs, highest first; `None` if a character is outside the
-/// alphabet or the number is too large.
+/// Parses a base62 number into 32-bit limbs, highest first; `None` if a character is not a digit or
+/// the number is too large.
 fn decode<const LIMBS: usize>(text: &[u8]) -> Option<[u32; LIMBS]> {
     let mut number = [0; LIMBS];
     for &character in text {
@@ -477,123 +491,4 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    extern crate alloc;
-    extern crate std;
-    use alloc::string::ToString;
-    use std::format;
-
-    use super::*;
-
-    fn key() -> Key {
-        let secret = core::array::from_fn(|index| u8::try_from(index * 17).unwrap());
-        Key::mint(
-            Name::new("kt").unwrap(),
-            Name::new("live").unwrap(),
-            KeyId::from_number(u64::MAX).unwrap(),
-            &secret,
-        )
-        .unwrap()
-    }
-
-    #[test]
-    fn the_checksum_is_the_one_of_ieee_802_3() {
-        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
-        assert_eq!(crc32(b""), 0);
-    }
-
-    #[test]
-    fn minted_key_parses_to_its_parts() {
-        let key = key();
-        assert_eq!(key.expose().len(), 2 + 1 + 4 + 1 + 39);
-        let parts = parse(key.expose().as_bytes()).unwrap();
-        assert_eq!((parts.prefix, parts.env, parts.id.number()), ("kt", "live", u64::MAX));
-        assert_eq!(parts.id.to_string(), "LygHa16AHYF");
-        assert_eq!("LygHa16AHYF".parse(), Ok(parts.id));
-    }
-
-    #[test]
-    fn every_changed_character_is_noticed() {
-        let key = key();
-        for index in 0..key.expose().len() {
-            let mut text = key.expose().as_bytes().to_vec();
-            text[index] = if text[index] == b'a' { b'b' } else { b'a' };
-            assert!(parse(&text).is_err(), "{index}");
-        }
-    }
-
-    /// Returns the text with its checksum appended.
-    fn with_checksum(text: &str) -> alloc::string::String {
-        let mut checksum = [0; CHECKSUM_CHARS];
-        encode(&crc32(text.as_bytes()).to_be_bytes(), &mut checksum);
-        format!("{text}{}", core::str::from_utf8(&checksum).unwrap())
-    }
-
-    #[test]
-    fn other_forms_are_refused_even_with_a_right_checksum() {
-        let body = format!("00000000001{}", "0".repeat(SECRET_CHARS));
-        assert!(parse(with_checksum(&format!("12345678_123456_{body}")).as_bytes()).is_ok());
-        for text in [
-            body.clone(),
-            format!("_{body}"),
-            format!("kt_{body}"),
-            format!("ktlive{body}"),
-            format!("kt_live{body}"),
-            format!("_live_{body}"),
-            format!("kt__{body}"),
-            format!("KT_live_{body}"),
-            format!("kt_Live_{body}"),
-            format!("kt_live_x_{body}"),
-            format!("123456789_a_{body}"),
-            format!("a_123456789_{body}"),
-            format!("12345678_1234567_{body}"),
-            format!("12345678_12345678_{body}"),
-            // The id 0, an id beyond 64 bits, a secret beyond 128 bits, and characters that are
-            // not base62.
-            format!("kt_live_{}", "0".repeat(33)),
-            format!("kt_live_LygHa16AHYG{}", "0".repeat(SECRET_CHARS)),
-            format!("kt_live_00000000001{}", "z".repeat(SECRET_CHARS)),
-            format!("kt_live_00000000001{}-", "0".repeat(SECRET_CHARS - 1)),
-            format!("kt_live_0000000000-{}", "0".repeat(SECRET_CHARS)),
-            format!("kt_live_000000000--{}", "0".repeat(SECRET_CHARS)),
-        ] {
-            assert_eq!(parse(with_checksum(&text).as_bytes()), Err(ParseKeyError::Form), "{text}");
-        }
-        for text in ["", "kt"].into_iter().map(alloc::string::String::from).chain([
-            // A checksum beyond 32 bits.
-            format!("kt_live_{body}zzzzzz"),
-            format!("kt_live_{body}00000-"),
-            format!("kt_live_{body}0000\u{e9}"),
-        ]) {
-            assert_eq!(parse(text.as_bytes()), Err(ParseKeyError::Form), "{text}");
-        }
-    }
-
-    #[test]
-    fn names_together_have_14_characters_at_most() {
-        let mint = |prefix, env| {
-            Key::mint(
-                Name::new(prefix).unwrap(),
-                Name::new(env).unwrap(),
-                KeyId::from_number(1).unwrap(),
-                &[0; 16],
-            )
-        };
-        assert_eq!(mint("12345678", "123456").unwrap().expose().len(), MAX_KEY_LEN);
-        assert!(mint("12345678", "1234567").is_none());
-        assert!(
-            Name::new("").is_none()
-                && Name::new("123456789").is_none()
-                && Name::new("a_b").is_none()
-        );
-    }
-
-    #[test]
-    fn nothing_shows_a_secret() {
-        let key = key();
-        let shown = format!("{key:?}");
-        assert!(shown.starts_with("Key(kt_live_…") && shown.len() < 24, "{shown}");
-        assert_eq!(Hint::new(b"short-imported-key").to_string(), "…");
-        assert_eq!(Hint::new(b"an-imported-key-of-32-bytes-1234").to_string(), "…1234");
-    }
-}
+mod tests;

@@ -25,7 +25,7 @@
 //! stamp is at least one longest window younger. So a compare-exchange that succeeds proves that
 //! the slot was still this subject's.
 //!
-//! The module [`insert`] holds the protocol that gives a slot to a new subject.
+//! The module `insert` holds the protocol that gives a slot to a new subject.
 
 // From the ground up. A module uses only those above it.
 //

@@ -20,7 +20,7 @@ pub const LINE_LEN: usize = 64;
 #[repr(C, align(64))]
 pub struct Line([AtomicU64; LINE_WORDS]);
 
-// The format counts in lines, and a record is exactly one.
+// The table format measures in lines, and a record is exactly one line.
 #[cfg(not(any(loom, shuttle)))]
 const _: () = assert!(size_of::<Line>() == LINE_LEN && align_of::<Line>() == LINE_LEN);
 
@@ -49,8 +49,8 @@ impl Line {
         &self.0
     }
 
-    /// Loads the word at `index`, 0 to 7, with acquire ordering. The table format defines what it
-    /// means.
+    /// Loads the word at `index`, 0 to 7, with acquire ordering. The format of the table defines
+    /// the word's meaning.
     ///
     /// # Panics
     /// If `index` is 8 or more.
@@ -75,7 +75,7 @@ impl Line {
     /// Stores `new` in the word at `index`, 0 to 7, if the word is `current`.
     ///
     /// # Errors
-    /// The word's value if that is not `current`. Nothing was stored.
+    /// The word's value if it is not `current`. Nothing is stored then.
     ///
     /// # Panics
     /// If `index` is 8 or more.

@@ -1,9 +1,9 @@
-//! HMAC-SHA-256 of keys under a pepper, and its comparison in constant time.
+//! HMAC-SHA-256 of keys under a pepper, the server's secret, and its comparison in constant time.
 //!
-//! The two SHA-256 states that HMAC starts from, after the inner and the outer pad, are computed
-//! once per pepper. A key of our own form is then one compression for the inner hash and one for
-//! the outer. The crate `block-buffer` pads messages of other lengths. SAFETY.md says why the crate
-//! `hmac` is used in tests only. RFC 2104 and RFC 4231.
+//! HMAC's inner and outer hash each begin with a block that depends on the pepper alone, so the
+//! states after these blocks are computed once per pepper. The MAC of a key of Keytally's form then
+//! takes one SHA-256 compression for each hash. The crate `block-buffer` pads messages of other
+//! lengths. SAFETY.md says why the crate `hmac` is used in tests only. RFC 2104 and RFC 4231.
 
 use core::fmt;
 
@@ -27,9 +27,10 @@ const BLOCK_LEN: usize = 64;
 /// Bytes in a digest.
 const DIGEST_LEN: usize = 32;
 
-/// The second of the outer hash's two blocks: zeros, over which the inner digest is written, and
-/// SHA-256's padding. The first is the outer pad. Copied from a constant, the block is written in
-/// units as wide as those that the compression reads.
+/// The second of the outer hash's two blocks: room for the inner digest, then SHA-256's padding.
+/// The first block is the outer pad.
+///
+/// It is a constant that is copied, so that its stores are as wide as the loads of the compression.
 const OUTER_BLOCK: [u8; BLOCK_LEN] = {
     let mut block = [0; BLOCK_LEN];
     block[DIGEST_LEN] = 0x80;
@@ -42,6 +43,7 @@ const OUTER_BLOCK: [u8; BLOCK_LEN] = {
     block
 };
 
+/// The state of SHA-256 between two blocks.
 type State = [u32; 8];
 
 /// The initial state of SHA-256, FIPS 180-4, 5.3.3.
@@ -56,8 +58,9 @@ const INITIAL: State = [
     0x5be0_cd19,
 ];
 
-/// The server's HMAC secret, ready for use. It is wiped when dropped, and `Debug` shows nothing of
-/// it.
+/// The server's HMAC secret, as the two hash states that depend on it.
+///
+/// Its memory is wiped when it is dropped. `Debug` shows nothing of it.
 #[derive(Clone)]
 pub struct Pepper {
     inner: State,
@@ -65,11 +68,11 @@ pub struct Pepper {
     fingerprint: u64,
 }
 
-/// A pepper of fewer than 32 bytes.
+/// The error of a pepper with fewer than 32 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PepperTooShort {
-    /// The length given.
+    /// The length of the pepper in bytes.
     pub len: usize,
 }
 
@@ -82,10 +85,10 @@ impl fmt::Display for PepperTooShort {
 impl core::error::Error for PepperTooShort {}
 
 impl Pepper {
-    /// The pepper of these bytes. There must be at least 32, and they should be random.
+    /// The pepper of these bytes, which should be random.
     ///
     /// # Errors
-    /// [`PepperTooShort`].
+    /// [`PepperTooShort`] if there are fewer than 32 bytes.
     pub fn new(bytes: &[u8]) -> Result<Self, PepperTooShort> {
         if bytes.len() < MIN_PEPPER_LEN {
             return Err(PepperTooShort { len: bytes.len() });
@@ -93,11 +96,12 @@ impl Pepper {
         Ok(Self::from_bytes(bytes))
     }
 
+    /// The pepper of these bytes, whatever their number.
     fn from_bytes(bytes: &[u8]) -> Self {
         let mut block = [0; BLOCK_LEN];
         match block.get_mut(..bytes.len()) {
             Some(start) => start.copy_from_slice(bytes),
-            // As HMAC requires of a secret that is longer than a block.
+            // HMAC replaces a secret that is longer than a block by its hash.
             None => block[..32].copy_from_slice(&to_bytes(&hash(INITIAL, 0, bytes))),
         }
         let mut pepper =
@@ -152,11 +156,11 @@ pub struct Peppers(pub(crate) Vec<Pepper, MAX_PEPPERS>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeppersError {
-    /// One of them is too short.
+    /// One of the peppers is too short.
     TooShort(PepperTooShort),
-    /// There is none, or more than [`MAX_PEPPERS`].
+    /// There is no pepper, or more than [`MAX_PEPPERS`].
     Count,
-    /// One of them is given twice.
+    /// One of the peppers is given twice.
     Repeated,
 }
 
@@ -191,11 +195,13 @@ impl Peppers {
         if list.is_empty() { Err(PeppersError::Count) } else { Ok(Self(list)) }
     }
 
+    /// Returns the newest pepper, under which new keys are stored.
     pub(crate) fn newest(&self) -> &Pepper {
         // `new` rejects an empty list.
         &self.0[self.0.len() - 1]
     }
 
+    /// Returns the pepper with this fingerprint.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn by_fingerprint(&self, fingerprint: u64) -> Option<&Pepper> {
         self.0.iter().find(|pepper| pepper.fingerprint() == fingerprint)
@@ -203,31 +209,31 @@ impl Peppers {
 }
 
 /// Writes the second of the inner hash's two blocks: `message`, the end mark 0x80, and the length.
-/// The first is the inner pad. Returns `None` if the message does not have 40 to 55 bytes. Keys of
-/// our own form have 43 to 55.
+/// The first block is the inner pad. Returns `None` if the message does not have 40 to 55 bytes.
+/// Keys of Keytally's form have 43 to 55.
 ///
-/// All copies have a fixed length: a copy of variable length would take a fifth of the time of a
-/// compression. The first half of the block is one copy, and the copies of the remaining words do
-/// not overlap it. The compression reads that half first, and a load that spans several stores
-/// stalls.
+/// All copies have a fixed length, since a copy of variable length would take a fifth of the time
+/// of a compression. The first half of the block is one copy, and no other copy overlaps it: the
+/// compression reads that half first, and a load that spans several stores stalls.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 fn fill_block(block: &mut [u8; BLOCK_LEN], message: &[u8]) -> Option<()> {
     const HALF: usize = BLOCK_LEN / 2;
     const WORD: usize = 8;
     let (first, rest) = message.split_first_chunk::<HALF>()?;
     let (content, length) = block.split_last_chunk_mut::<WORD>()?;
-    let last_word_at = rest.len().checked_sub(WORD)?;
+    let last_word_begin = rest.len().checked_sub(WORD)?;
     *content.first_chunk_mut()? = *first;
     let second_half = content.get_mut(HALF..)?;
-    for at in [0, last_word_at.saturating_sub(WORD), last_word_at] {
-        *second_half.get_mut(at..)?.first_chunk_mut::<WORD>()? = *rest.get(at..)?.first_chunk()?;
+    for begin in [0, last_word_begin.saturating_sub(WORD), last_word_begin] {
+        *second_half.get_mut(begin..)?.first_chunk_mut::<WORD>()? =
+            *rest.get(begin..)?.first_chunk()?;
     }
     *second_half.get_mut(rest.len())? = 0x80;
     *length = ((BLOCK_LEN + message.len()) as u64 * 8).to_be_bytes();
     Some(())
 }
 
-/// Returns the SHA-256 state after the first block of a hash of HMAC: `secret` XOR `pad`.
+/// Returns the SHA-256 state after the first block of the inner or outer hash: `secret` XOR `pad`.
 fn keyed(secret: &[u8; BLOCK_LEN], pad: u8) -> State {
     let mut block = secret.map(|byte| byte ^ pad);
     let mut state = INITIAL;
@@ -236,10 +242,10 @@ fn keyed(secret: &[u8; BLOCK_LEN], pad: u8) -> State {
     state
 }
 
-/// Continues SHA-256 with the whole `message`, and ends it. `state` is the state after `before`
-/// bytes, a multiple of the block length.
+/// Continues a SHA-256 hash with the whole `message`, and returns its final state. `state` is the
+/// state after the first `before` bytes, a multiple of the block length.
 ///
-/// Never inlined, so that checks of keys of our own form do not reserve stack for its buffer.
+/// Never inlined, so that checks of keys of Keytally's form do not reserve stack for its buffer.
 #[inline(never)]
 fn hash(mut state: State, before: usize, message: &[u8]) -> State {
     let bits = (before as u64 + message.len() as u64) * 8;
@@ -251,6 +257,7 @@ fn hash(mut state: State, before: usize, message: &[u8]) -> State {
     state
 }
 
+/// Returns the digest of a final state.
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 fn to_bytes(state: &State) -> [u8; 32] {
     let mut bytes = [0; 32];
@@ -265,8 +272,8 @@ fn to_bytes(state: &State) -> [u8; 32] {
 pub struct Mac(State);
 
 impl Mac {
-    /// Returns all 32 bytes. Comparing them with `==` would reveal through timing how many are
-    /// right: compare the [`tag`](Self::tag) instead.
+    /// Returns all 32 bytes. A comparison of them with `==` would reveal through its time how many
+    /// are right, so callers should compare the [`tag`](Self::tag) instead.
     pub fn to_bytes(&self) -> [u8; 32] {
         to_bytes(&self.0)
     }
@@ -323,6 +330,7 @@ mod tests {
 
     use super::*;
 
+    /// The HMAC-SHA-256 that the crate `hmac` computes.
     fn reference(key: &[u8], message: &[u8]) -> [u8; 32] {
         let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
         mac.update(message);
@@ -331,13 +339,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn agrees_with_the_hmac_crate(key in prop::collection::vec(any::<u8>(), 0..200), message in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn mac_equals_that_of_the_crate_hmac(key in prop::collection::vec(any::<u8>(), 0..200), message in prop::collection::vec(any::<u8>(), 0..300)) {
             prop_assert_eq!(Pepper::from_bytes(&key).mac(&message).to_bytes(), reference(&key, &message));
         }
     }
 
     #[test]
-    fn agrees_at_every_length_around_a_block() {
+    fn mac_is_right_at_every_length_around_a_block() {
         for len in 0..=130 {
             let message = [0xa5; 130];
             assert_eq!(
@@ -349,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn key_of_our_form_fits_a_single_block() {
+    fn key_of_every_length_fits_a_single_block() {
         let fills = |len: usize| fill_block(&mut [0; BLOCK_LEN], &[0xa5; 64][..len]).is_some();
         // The shortest key has 43 characters: `p_e_` and a body of 39.
         for len in 43..=crate::key::MAX_KEY_LEN {
@@ -390,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_nothing() {
+    fn debug_shows_no_secret() {
         let pepper = Pepper::from_bytes(&[1; 32]);
         assert_eq!(
             format!("{pepper:?} {:?} {:?}", pepper.mac(b""), pepper.mac(b"").tag()),

@@ -1,4 +1,4 @@
-//! What was decided, and why a key is invalid.
+//! The outcome of a check, and the reason why a key is invalid.
 
 use core::fmt;
 
@@ -10,11 +10,11 @@ use core::fmt;
 pub enum Outcome {
     /// The request is admitted and its cost is charged.
     Admitted = 0,
-    /// Some window lacks room; nothing is charged.
+    /// Some window lacks room for the cost; nothing is charged.
     Denied = 1,
     /// No key was presented.
     MissingKey = 2,
-    /// The key was rejected; see [`Reason`], which must not be disclosed to the client.
+    /// The key is invalid; [`Verdict::reason`](crate::Verdict::reason) returns why.
     InvalidKey = 3,
     /// The cost is above a limit and can never be admitted.
     TooCostly = 4,
@@ -22,7 +22,7 @@ pub enum Outcome {
     Full = 5,
 }
 
-/// Why a key is invalid: for logs and metrics, never for the client.
+/// Why a key is invalid. It is for logs and metrics, and must not be disclosed to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[repr(u8)]
@@ -30,7 +30,7 @@ pub enum Outcome {
 pub enum Reason {
     /// The text does not have the form of a key of this gate.
     Malformed = 1,
-    /// The checksum of a well-formed key is wrong, as after a typing error.
+    /// The checksum of a well-formed key does not match, for example after a typing error.
     Checksum = 2,
     /// No key of this gate has this key id.
     Unknown = 3,
@@ -38,9 +38,9 @@ pub enum Reason {
     WrongSecret = 4,
     /// The key was revoked.
     Revoked = 5,
-    /// The key, or the grace of its previous secret, ended.
+    /// The key has expired, or its previous secret was sent after the grace of a rotation.
     Expired = 6,
-    /// The header was sent more than once.
+    /// The request has more than one key header.
     Duplicate = 7,
     /// The key is stored under a pepper that this process does not have.
     PepperMissing = 8,

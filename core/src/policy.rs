@@ -14,7 +14,9 @@ use crate::text::Text;
 /// The longest policy text, in bytes.
 pub const MAX_POLICY_LEN: usize = 128;
 
-/// One to four quotas with nested windows, in ascending order of their length, that fit one tally.
+/// One to four quotas that are counted in one tally, in ascending order of their windows.
+///
+/// The windows are nested: each is a whole multiple of the next shorter one.
 ///
 /// ```
 /// use keytally_core::Policy;
@@ -34,10 +36,11 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// A policy of `quotas`, in any order.
+    /// A policy of `quotas`, which may be in any order.
     ///
     /// # Errors
-    /// [`ParsePolicyError`] of any kind that does not depend on text.
+    /// [`ParsePolicyError`] if there is no quota or more than [`MAX_QUOTAS`], if a limit is 0, if
+    /// two windows are equal or not nested, or if the counts do not fit a tally.
     pub fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, ParsePolicyError> {
         if quotas.is_empty() {
             return Err(ParsePolicyError::new(ParsePolicyErrorKind::Empty, ""));
@@ -73,7 +76,7 @@ impl Policy {
         Self::new(layout.algorithm(), &quotas).ok()
     }
 
-    /// Returns how the windows count.
+    /// Returns the algorithm by which the windows count.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
@@ -83,17 +86,20 @@ impl Policy {
         &self.quotas
     }
 
-    /// Returns each quota that can never deny a request, with the quota that already allows no
-    /// more: the first quota of `100/minute, 50/hour`, or the second of `10/minute, 1000/hour`.
-    /// Such a policy is valid, but probably an error.
+    /// Returns each quota that can never deny a request, together with a quota that denies first.
     ///
-    /// This holds for counts that the same policy made. After the limits of a plan were changed,
-    /// counts that the former limits admitted may reach such a quota for one window.
+    /// In `100/minute, 50/hour`, the first quota never denies. In `10/minute, 1000/hour`, the
+    /// second one does not, since ten requests per minute are 600 per hour. Such a policy is valid,
+    /// but probably a mistake.
+    ///
+    /// If the limits of a plan are changed, the counts of its keys may already be above what the
+    /// new limits admit. Such a quota can then deny for one window.
     ///
     /// ```
     /// let policy: keytally_core::Policy = "100/minute, 50/hour".parse()?;
-    /// let (idle, other) = policy.never_binding().next().unwrap();
-    /// assert_eq!((idle.to_string(), other.to_string()), ("100/minute".into(), "50/hour".into()));
+    /// let (never_denies, denies_first) = policy.never_binding().next().unwrap();
+    /// assert_eq!(never_denies.to_string(), "100/minute");
+    /// assert_eq!(denies_first.to_string(), "50/hour");
     /// # Ok::<(), keytally_core::ParsePolicyError>(())
     /// ```
     pub fn never_binding(&self) -> impl Iterator<Item = (Quota, Quota)> {
@@ -108,7 +114,7 @@ impl Policy {
         &self.layout
     }
 
-    /// Returns the limits alone, in the order of the windows.
+    /// Returns the limits, in the order of the windows.
     pub fn limits(&self) -> Limits {
         let mut limits = Limits([u32::MAX; MAX_QUOTAS]);
         for (limit, quota) in limits.0.iter_mut().zip(&self.quotas) {
@@ -168,9 +174,9 @@ fn trimmed(text: &str) -> &str {
     text.get(start..bytes.len() - after).unwrap_or_default()
 }
 
-/// Returns the texts before and after the first byte `at`.
-fn split(text: &str, at: u8) -> Option<(&str, &str)> {
-    let position = text.bytes().position(|byte| byte == at)?;
+/// Returns the texts before and after the first `separator`.
+fn split(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let position = text.bytes().position(|byte| byte == separator)?;
     Some((text.get(..position)?, text.get(position + 1..)?))
 }
 
@@ -188,17 +194,17 @@ fn split_algorithm(text: &str) -> (Algorithm, &str) {
     (Algorithm::Fixed, text)
 }
 
-/// Returns the number that a text begins with, and how many digits it has. The number is `None` if
-/// there is no digit or it is 2^32 or more.
+/// Returns the number at the front of a text, and how many digits it has. The number is `None` if
+/// there is no digit or the number is 2^32 or more.
 fn leading_number(text: &str) -> (Option<u32>, usize) {
     let digits = text.bytes().take_while(u8::is_ascii_digit);
-    let more =
+    let append =
         |number: u32, digit: u8| number.checked_mul(10)?.checked_add(u32::from(digit - b'0'));
     let len = digits.clone().count();
-    (if len == 0 { None } else { digits.clone().try_fold(0, more) }, len)
+    (if len == 0 { None } else { digits.clone().try_fold(0, append) }, len)
 }
 
-/// Returns the texts before and after the word `per`, which blanks must separate from both.
+/// Returns the texts before and after the word `per`. A space or tab must be on both sides of it.
 fn split_per(text: &str) -> Option<(&str, &str)> {
     let blank = text.bytes().position(|byte| matches!(byte, b' ' | b'\t'))?;
     let (limit, rest) = (text.get(..blank)?, trimmed(text.get(blank..)?));
@@ -260,7 +266,7 @@ impl fmt::Display for Policy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ParsePolicyErrorKind {
-    /// There is no quota in it.
+    /// There is no quota.
     Empty,
     /// The text is longer than [`MAX_POLICY_LEN`].
     TooLong,
@@ -278,14 +284,14 @@ pub enum ParsePolicyErrorKind {
     Duplicate,
     /// A window is not a whole multiple of the next shorter one.
     NotNested,
-    /// The stamp and the counts do not fit the 64 bits of a tally.
+    /// The time stamp and the counts together need more than the 64 bits of a tally.
     TooManyBits {
-        /// The bits that they need.
+        /// The number of bits that they need.
         needed: u32,
     },
 }
 
-/// An invalid policy: the kind of the error and the part of the text that has it.
+/// The error of an invalid policy: its kind, and the part of the text that caused it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsePolicyError {
     kind: ParsePolicyErrorKind,
@@ -293,6 +299,7 @@ pub struct ParsePolicyError {
 }
 
 impl ParsePolicyError {
+    /// An error caused by `part`, without its control characters and cut to [`MAX_PART_LEN`] bytes.
     fn new(kind: ParsePolicyErrorKind, part: &str) -> Self {
         let mut kept = Text::new();
         for character in part.chars().filter(|character| !character.is_control()) {
@@ -303,6 +310,7 @@ impl ParsePolicyError {
         Self { kind, part: kept }
     }
 
+    /// An error caused by a quota.
     fn about(kind: ParsePolicyErrorKind, quota: &Quota) -> Self {
         Self { kind, part: quota.text() }
     }
@@ -312,8 +320,8 @@ impl ParsePolicyError {
         self.kind
     }
 
-    /// Returns the part of the text that has the error, cut to 32 bytes; empty if the error is in
-    /// the whole text.
+    /// Returns the part of the text that caused the error, cut to 32 bytes; empty if it was the
+    /// whole text.
     pub fn part(&self) -> &str {
         &self.part
     }
@@ -385,6 +393,7 @@ mod tests {
 
     use super::*;
 
+    /// The kind of the error of parsing `text`.
     fn kind(text: &str) -> ParsePolicyErrorKind {
         text.parse::<Policy>().expect_err(text).kind()
     }
@@ -462,8 +471,8 @@ mod tests {
     }
 
     #[test]
-    fn bits_are_counted_when_a_policy_is_read() {
-        // 33 for seconds until 2200, and 31 or 32 for the count.
+    fn policy_of_more_than_64_bits_is_rejected() {
+        // The stamp of seconds until the year 2200 takes 33 bits, and the count 31 or 32.
         assert!("2147483647/second".parse::<Policy>().is_ok());
         assert_eq!(kind("2147483648/second"), ParsePolicyErrorKind::TooManyBits { needed: 65 });
     }
@@ -474,7 +483,9 @@ mod tests {
             let policy: Policy = text.parse().unwrap();
             policy
                 .never_binding()
-                .map(|(idle, other)| (idle.to_string(), other.to_string()))
+                .map(|(never_denies, denies_first)| {
+                    (never_denies.to_string(), denies_first.to_string())
+                })
                 .collect()
         };
         for text in [
@@ -485,7 +496,9 @@ mod tests {
         ] {
             assert_eq!(named(text), [], "{text}");
         }
-        let pair = |idle: &str, other: &str| (idle.to_string(), other.to_string());
+        let pair = |never_denies: &str, denies_first: &str| {
+            (never_denies.to_string(), denies_first.to_string())
+        };
         assert_eq!(named("100/minute, 50/hour"), [pair("100/minute", "50/hour")]);
         assert_eq!(named("50/minute, 50/hour"), [pair("50/minute", "50/hour")]);
         assert_eq!(named("10/minute, 600/hour"), [pair("600/hour", "10/minute")]);
@@ -498,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_limits_are_refused_without_text_too() {
+    fn new_rejects_no_quota_and_a_zero_limit() {
         let quota = Quota { limit: 0, window: Window(60) };
         assert_eq!(
             Policy::new(Algorithm::Fixed, &[quota]).unwrap_err().kind(),

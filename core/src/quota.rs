@@ -1,4 +1,4 @@
-//! Quotas: a limit for each window of a length, and how windows count.
+//! Quotas, their windows and limits, and the algorithms by which windows count.
 
 use core::fmt;
 
@@ -10,15 +10,15 @@ pub const MAX_QUOTAS: usize = 4;
 /// The longest window, in seconds: 31 days.
 pub const MAX_WINDOW_S: u32 = 31 * 86_400;
 
-/// How a window counts.
+/// The algorithm by which a window counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub enum Algorithm {
     /// Windows are aligned to the Unix epoch, and each starts with a count of 0.
     Fixed,
-    /// The last full window length counts: the present window's count, and the previous one's
-    /// weighted by the part of it that still overlaps, rounded up.
+    /// The last full window length counts, by an estimate: the count of the present aligned window,
+    /// plus that of the previous one, weighted by its overlap with that length and rounded up.
     Sliding,
 }
 
@@ -29,7 +29,7 @@ impl fmt::Display for Algorithm {
 }
 
 impl Algorithm {
-    /// The word that names it in policy text.
+    /// Returns the word for the algorithm in policy text.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fixed => "fixed",
@@ -38,7 +38,7 @@ impl Algorithm {
     }
 }
 
-/// A length of time, whole seconds from 1 to [`MAX_WINDOW_S`].
+/// The length of a window: whole seconds, from 1 to [`MAX_WINDOW_S`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -58,8 +58,8 @@ impl Window {
         self.0
     }
 
-    /// Returns how many whole windows `seconds` has. Common lengths are constant divisors, so that
-    /// the division is a multiplication, which is ten times as fast.
+    /// Returns how many whole windows fit in `seconds`. Common lengths are constant divisors, which
+    /// the compiler turns into multiplications; these are ten times as fast.
     #[inline]
     pub(crate) const fn whole_in(self, seconds: u64) -> u64 {
         match self.0 {
@@ -79,8 +79,8 @@ impl Window {
 
 /// A limit for the cost in each window of a length.
 ///
-/// It can be built as a literal, since a limit and a window are all that it will ever have. Another
-/// kind of window is another [`Window`].
+/// The fields are public and complete, so that a caller can write a literal. Other kinds of windows
+/// would be values of [`Window`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
@@ -96,8 +96,8 @@ pub struct Quota {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits(pub(crate) [u32; MAX_QUOTAS]);
 
-/// The units of policy text, longest first, so that the first that divides a length gives the
-/// shortest text.
+/// The units of policy text: word, letter and seconds. The longest is first, so that the first unit
+/// that divides a length gives the shortest text.
 pub(crate) const UNITS: [(&str, &str, u32); 4] =
     [("day", "d", 86_400), ("hour", "h", 3600), ("minute", "m", 60), ("second", "s", 1)];
 
@@ -111,18 +111,20 @@ impl fmt::Display for Quota {
 }
 
 impl Quota {
-    /// Returns whether all that this quota admits fits `other`, a quota of another window of the
-    /// same policy. Windows nest, so a shorter window's count is part of a longer one's, and a
-    /// longer window is a whole number of shorter ones. In sliding windows, the same bounds hold
-    /// for the estimates.
+    /// Returns whether requests that this quota admits never exceed `other`, a quota of the same
+    /// policy with another window.
+    ///
+    /// Windows nest. A shorter window's count is therefore part of a longer one's, and a longer
+    /// window is a whole number of shorter ones. In sliding windows, the same bounds hold for the
+    /// estimates.
     pub(crate) fn implies(&self, other: Self) -> bool {
-        let (own, others) = (self.window.0, other.window.0);
-        let within = u64::from(self.limit) * u64::from((others / own).max(1));
-        own != others && within <= u64::from(other.limit)
+        let windows_in_other = (other.window.0 / self.window.0).max(1);
+        let most = u64::from(self.limit) * u64::from(windows_in_other);
+        self.window != other.window && most <= u64::from(other.limit)
     }
 
     /// Returns the quota as policy text, at most 10 + 1 + 8 bytes. It does not use `core::fmt`,
-    /// which is a kilobyte of code that small machines can do without.
+    /// which would add a kilobyte of code to a program on a small machine.
     pub(crate) fn text(self) -> Text<MAX_PART_LEN> {
         let mut text = Text::new();
         push_number(&mut text, self.limit);
@@ -142,6 +144,7 @@ impl Quota {
     }
 }
 
+/// Appends a number in decimal.
 fn push_number(text: &mut Text<MAX_PART_LEN>, number: u32) {
     if number > 9 {
         push_number(text, number / 10);
@@ -150,6 +153,7 @@ fn push_number(text: &mut Text<MAX_PART_LEN>, number: u32) {
     let _ = text.push(char::from_digit(number % 10, 10).unwrap_or_default());
 }
 
+/// Appends a part of a quota, for which there is always room.
 fn push(text: &mut Text<MAX_PART_LEN>, part: &str) {
     let _ = text.push_str(part);
 }
@@ -170,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whole_windows_are_counted_whatever_their_length() {
+    fn whole_in_equals_the_quotient_for_every_length() {
         for length in [1, 2, 59, 60, 61, 3599, 3600, 3601, 86_399, 86_400, 86_401, MAX_WINDOW_S] {
             let window = Window::from_seconds(length).unwrap();
             for count in [0, 1, 2, 1000] {

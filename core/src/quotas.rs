@@ -12,21 +12,22 @@ use crate::time::Timestamp;
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 #[non_exhaustive]
 pub struct QuotaState {
-    /// The most that one window admits.
+    /// The most units that one window admits.
     pub limit: u32,
     /// Units left, at most the limit.
     pub remaining: u32,
     /// The window.
     pub window: Window,
-    /// When all units that count now will have stopped counting, in Unix seconds.
+    /// The time at which the last unit that counts now stops counting, in Unix seconds.
     pub reset_unix_s: u64,
-    /// Whether the request was denied for lack of room in this window.
+    /// Whether the request was denied because this window lacks room for it.
     pub lacking: bool,
-    /// Whether units that count now will also count in the next window, as in a sliding window.
+    /// Whether units that count now also count in the next window. Only in sliding windows they do.
     pub lasting: bool,
 }
 
 impl QuotaState {
+    /// A state without a meaning, for the unused elements of an array.
     pub(crate) const NONE: Self = Self {
         limit: 0,
         remaining: 0,
@@ -36,28 +37,30 @@ impl QuotaState {
         lasting: false,
     };
 
-    /// A window that neither lacks room nor counts in the next one.
+    /// A state in which [`lacking`](Self::lacking) and [`lasting`](Self::lasting) are false.
     #[inline]
     pub const fn new(limit: u32, remaining: u32, window: Window, reset_unix_s: u64) -> Self {
         Self { limit, remaining, window, reset_unix_s, lacking: false, lasting: false }
     }
 }
 
-/// Up to four [`QuotaState`]s, shortest window first. It keeps the tally and computes each state on
-/// request, since most callers only need the outcome.
+/// The states of up to four windows, shortest first.
+///
+/// It keeps the tally and computes each [`QuotaState`] on request, since most callers only need the
+/// outcome.
 #[derive(Clone, Copy)]
 pub struct Quotas {
     counts: Counts,
     limits: Limits,
-    /// The tally, rolled to `time`.
+    /// The tally, whose stamp names the unit of `time`.
     word: u64,
     time: Timestamp,
-    /// The cost that was denied, else 0. The windows with less room are lacking.
+    /// The cost that was denied, else 0. The windows that have less room are lacking.
     pub(crate) denied: u32,
 }
 
 impl Quotas {
-    /// Of a verdict that reached no tally.
+    /// The states of no window, for verdicts that read no tally.
     pub(crate) const NONE: Self = Self {
         counts: Counts::NONE,
         limits: Limits([0; MAX_QUOTAS]),
@@ -66,7 +69,7 @@ impl Quotas {
         denied: 0,
     };
 
-    /// Of a tally at a moment within the unit of its stamp.
+    /// The states of a tally's windows at a moment within the unit that its stamp names.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn new(counts: &Counts, limits: &Limits, word: u64, time: Timestamp) -> Self {
         Self { counts: *counts, limits: *limits, word, time, denied: 0 }
@@ -78,7 +81,8 @@ impl Quotas {
         self.counts.len()
     }
 
-    /// Returns whether there is no window, i.e. the verdict reached no tally.
+    /// Returns whether there is no window. The verdict then read no tally, for example because the
+    /// key is invalid.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -90,6 +94,8 @@ impl Quotas {
         (index < self.len()).then(|| self.state(index))
     }
 
+    /// Returns the state of the window at `index`, which must exist.
+    ///
     /// Always inlined: returned through memory, it causes a store-forwarding stall, since the loads
     /// are wider than the stores.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
@@ -97,13 +103,13 @@ impl Quotas {
     pub(crate) fn state(&self, index: usize) -> QuotaState {
         let window = self.counts.window(index);
         let lasting = self.counts.lasts(self.word, index);
-        let windows = window.whole_in(self.time.unix_s()) + 1 + u64::from(lasting);
+        let windows_until_reset = window.whole_in(self.time.unix_s()) + 1 + u64::from(lasting);
         let remaining = self.remaining(index);
         QuotaState {
             limit: self.limit(index),
             remaining,
             window,
-            reset_unix_s: windows * u64::from(window.seconds()),
+            reset_unix_s: windows_until_reset * u64::from(window.seconds()),
             lacking: remaining < self.denied,
             lasting,
         }
@@ -120,15 +126,17 @@ impl Quotas {
         self.limit(index).saturating_sub(self.counts.used(self.word, index, self.time.unix_ms()))
     }
 
-    /// Returns when every window will have room for `cost`, at most each limit, if nothing more is
-    /// charged. It is the present if they have room now.
+    /// Returns the time at which every window will have room for `cost`, if nothing more is
+    /// charged; [`time`](Self::time) if they have room now. `cost` must not be above any limit.
     ///
     /// It is the latest of the windows' times, since no window has less room at a later time.
     pub fn room_at(&self, cost: u32) -> Timestamp {
-        let rooms = (0..self.len()).map(|index| self.room_at_ms(index, cost));
-        Timestamp::from_unix_ms(rooms.fold(self.time.unix_ms(), u64::max))
+        let times = (0..self.len()).map(|index| self.room_at_ms(index, cost));
+        Timestamp::from_unix_ms(times.fold(self.time.unix_ms(), u64::max))
     }
 
+    /// Returns the time at which the window at `index` will have room for `cost`, in Unix
+    /// milliseconds.
     fn room_at_ms(&self, index: usize, cost: u32) -> u64 {
         if cost <= self.remaining(index) {
             return self.time.unix_ms();
@@ -141,17 +149,20 @@ impl Quotas {
         let [current, previous] =
             [self.counts.current(self.word, index), self.counts.previous(self.word, index)]
                 .map(u64::from);
-        // The time into a window until `count` units of the window before weigh at most `room`:
-        // ceil(count·(L − e) / L) ≤ room holds from e = L − floor(room·L / count) on.
-        let fades = |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
+        // `faded_after` is the time into a window after which `count` units of the previous window
+        // weigh at most `room`. For a length L and the elapsed time e, ceil(count·(L − e) / L) ≤
+        // room holds from e = L − floor(room·L / count) on.
+        let faded_after =
+            |count: u64, room: u64| length.saturating_sub(room * length / count.max(1));
         let limit = u64::from(self.limit(index));
         match limit.checked_sub(current + u64::from(cost)) {
-            Some(room) => start + fades(previous, room),
-            None => start + length + fades(current, limit.saturating_sub(cost.into())),
+            Some(room) => start + faded_after(previous, room),
+            None => start + length + faded_after(current, limit.saturating_sub(cost.into())),
         }
     }
 
-    /// Returns the time of these states: the caller's, or the tally's own if that is later.
+    /// Returns the time of these states: the caller's time, or that of the tally's stamp if that is
+    /// later.
     #[inline]
     pub fn time(&self) -> Timestamp {
         self.time
@@ -200,6 +211,7 @@ mod tests {
         "100/minute, 1000/hour".parse().unwrap()
     }
 
+    /// The states of a tally of [`policy`].
     fn quotas(word: u64, unix_s: u64) -> Quotas {
         crate::decide::quotas(
             policy().layout(),
@@ -210,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_quota_for_each_window_and_no_other() {
+    fn policy_of_two_windows_has_two_states() {
         let two = quotas(VOID, 60);
         assert_eq!(two.get(0).map(|quota| quota.limit), Some(100));
         assert_eq!(two.get(1).map(|quota| quota.limit), Some(1000));

@@ -1,4 +1,7 @@
-//! A key's record: one cache line behind a seqlock with a redo record.
+//! A key's record: one cache line, read through a seqlock with a redo record.
+//!
+//! A *tag* is the part of a secret's MAC that a record keeps (`mac.rs`). During the *grace* after a
+//! rotation, the previous secret is valid too.
 //!
 //! | word | holds |
 //! |---|---|
@@ -6,8 +9,10 @@
 //! | 1 | tally |
 //! | 2, 3 | tag of the secret |
 //! | 4, 5 | tag of the previous secret |
-//! | 6 | account (32) · not after, Unix seconds (32; 0 = never) |
-//! | 7 | previous secret's grace until (32) · sequence (14) · previous pepper (2) · plan (8) · state (2) · pepper (2) · environment (4) |
+//! | 6 | account (32) · time of expiry, Unix seconds (32; 0 = never) |
+//! | 7 | environment (4) · secret's pepper (2) · state (2) · plan (8) · previous secret's pepper (2) · sequence (14) · end of the grace, Unix seconds (32) |
+//!
+//! In parentheses is the width of each field in bits. The field in the lowest bits is first.
 //!
 //! Checks change the tally at any time, so it is not part of the seqlock. Only one administrator
 //! writes the other words:
@@ -27,15 +32,16 @@
 //!
 //! A reader copies the words, and takes the copy if the sequence was even and the same before and
 //! after. If the sequence is odd, the reader takes the redo record, which is complete and has the
-//! words that the record is about to have. So a reader never waits for a writer, stopped or killed.
+//! words that the record is about to have. A reader therefore never waits for a writer, even if the
+//! writer was stopped or killed.
 //!
 //! Every word is stored with release and loaded with acquire ordering, and word 7 is loaded first
 //! and last. A reader that sees a new word therefore sees the odd sequence that was stored before
 //! it, so its two loads of word 7 differ.
 //!
-//! The sequence wraps after 8,192 writes. Before a caller acts on a copy, it therefore compares the
-//! key id and the whole of word 7 with the line again ([`RecordRef::is_unchanged`]). SAFETY.md says
-//! what this comparison cannot detect.
+//! The sequence has its first value again after 8,192 writes. Before a caller acts on a copy, it
+//! therefore compares the key id and the whole of word 7 with the line again
+//! ([`RecordRef::is_unchanged`]). SAFETY.md says what this comparison cannot detect.
 
 use crate::bits::{high, join, low};
 use crate::key::KeyId;
@@ -45,44 +51,49 @@ use crate::stop::{Stop, stop};
 use crate::sync::AtomicU64;
 use crate::time::Timestamp;
 
-/// Words of a record.
+// The positions of words in a record's line.
 const KEY_ID: usize = 0;
 const TALLY: usize = 1;
 const SEQUENCE: usize = 7;
 
-/// How often a reader reads a record again that changes meanwhile. Once is enough unless the record
-/// changes several times during one check, which happens only in a damaged file.
+/// The most attempts of a reader. It reads again if the record changed meanwhile, which happens
+/// this often only in a damaged file.
 const MAX_READS: u32 = 1000;
 
-/// Bits of the sequence number in word 7.
+// The position and width of the sequence in word 7.
 const SEQUENCE_SHIFT: u32 = 18;
 const SEQUENCE_MASK: u64 = (1 << 14) - 1;
 
-/// Whether a key was revoked.
+/// The state of a key: active or revoked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 #[non_exhaustive]
 pub enum KeyState {
-    /// It is valid until it expires.
+    /// The key is valid until it expires.
     Active = 0,
-    /// It is no longer valid.
+    /// The key is no longer valid.
     Revoked = 1,
 }
 
 /// A copy of a record, without its tally.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
+    /// `None` in a free record.
     pub(crate) key_id: Option<KeyId>,
+    /// The tag of the secret.
     pub(crate) tag: Tag,
+    /// The tag of the previous secret.
     pub(crate) previous: Tag,
     pub(crate) account: u32,
-    /// Unix seconds; 0 = never.
+    /// When the key expires, in Unix seconds; 0 = never.
     pub(crate) not_after: u32,
     /// When the grace of the previous secret ends, in Unix seconds; 0 = no grace.
     pub(crate) grace_until: u32,
     pub(crate) plan: u8,
     pub(crate) state: KeyState,
+    /// The number of the pepper under which the tag was made.
     pub(crate) pepper: u8,
+    /// The number of the pepper under which the previous secret's tag was made.
     pub(crate) previous_pepper: u8,
     pub(crate) env: u8,
     /// Word 7 as it was read, with its even sequence; 0 in a record that is not written yet.
@@ -122,13 +133,13 @@ impl Record {
         self.key_id.is_none() || self.state == KeyState::Revoked || expired
     }
 
-    /// Returns whether the grace of the previous secret lasts.
+    /// Returns whether `now` is before the end of the previous secret's grace.
     #[inline]
     pub(crate) fn is_in_grace(&self, now: Timestamp) -> bool {
         now.unix_s() < u64::from(self.grace_until)
     }
 
-    /// Returns until when the previous secret is valid; `None` if it is not.
+    /// Returns the time at which the previous secret stops being valid; `None` if it is not valid.
     pub(crate) fn previous_until(&self, now: Timestamp) -> Option<Timestamp> {
         match self.not_after {
             _ if self.has_ended(now) || !self.is_in_grace(now) => None,
@@ -137,7 +148,7 @@ impl Record {
         }
     }
 
-    /// Returns when the key expires; `None` for never.
+    /// Returns the time at which the key expires; `None` for never.
     pub(crate) fn expiry(&self) -> Option<Timestamp> {
         moment(self.not_after)
     }
@@ -152,8 +163,8 @@ impl Record {
             account: low(words[6]),
             not_after: high(words[6]),
             grace_until: high(words[SEQUENCE]),
-            // Low to high: environment (4) pepper (2) state (2) | plan (8) | previous pepper (2)
-            // sequence (14) | grace.
+            // The bytes of word 7, lowest first: environment (4), pepper (2), state (2) | plan (8)
+            // | previous pepper (2), sequence …
             plan: meta[1],
             state: if (meta[0] >> 6) == KeyState::Active as u8 {
                 KeyState::Active
@@ -188,30 +199,31 @@ impl Record {
     }
 }
 
-/// Returns a moment as a record keeps it: Unix seconds, rounded up, at most `u32::MAX`. 0 stands
-/// for `None`.
+/// Converts a moment to the form in which a record keeps it: Unix seconds, rounded up, from 1 to
+/// `u32::MAX`. `None` becomes 0.
 pub(crate) fn stored_s(moment: Option<Timestamp>) -> u32 {
     moment.map_or(0, |moment| {
         u32::try_from(moment.unix_ms().div_ceil(1000)).unwrap_or(u32::MAX).max(1)
     })
 }
 
-/// Returns the moment that a record keeps in `stored_s`; `None` for 0.
+/// Converts a moment from the form in which a record keeps it; `None` for 0.
 fn moment(stored_s: u32) -> Option<Timestamp> {
     (stored_s != 0).then(|| Timestamp::from_unix_s(stored_s.into()))
 }
 
+/// Returns the sequence in word 7.
 fn sequence(last_word: u64) -> u64 {
     (last_word >> SEQUENCE_SHIFT) & SEQUENCE_MASK
 }
 
+/// Returns whether the sequence in word 7 is odd, i.e. the record is being written.
 fn is_odd(last_word: u64) -> bool {
     sequence(last_word) & 1 == 1
 }
 
-/// Returns the even sequence that a write of the record ends with.
-///
-/// In a damaged file, the line may also be odd without a redo record.
+/// Returns the even sequence with which a write of the record ends. `last_word` is word 7 before or
+/// during the write.
 fn next_sequence(last_word: u64) -> u64 {
     ((sequence(last_word) | 1) + 1) & SEQUENCE_MASK
 }
@@ -225,7 +237,8 @@ pub(crate) struct RecordRef<'m> {
 }
 
 impl<'m> RecordRef<'m> {
-    /// Returns the record, or the one that it is about to become; `None` if it is damaged.
+    /// Returns a copy of the record, or of the record that a writer is replacing it by; `None` if
+    /// it is damaged.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline)]
     pub(crate) fn read(self) -> Option<Record> {
@@ -255,13 +268,13 @@ impl<'m> RecordRef<'m> {
         self.line.word(TALLY)
     }
 
-    /// Returns the key id alone, which is all that most searches need.
+    /// Returns the key id alone, for searches that need nothing else of a record.
     pub(crate) fn key_id(self) -> Option<KeyId> {
         KeyId::from_number(self.line.load(KEY_ID))
     }
 
     /// Returns whether the line still holds, or is about to hold, the record that was read. It
-    /// compares the key id and the last word.
+    /// compares the key id and word 7.
     #[inline]
     pub(crate) fn is_unchanged(self, record: &Record) -> bool {
         let last_word = self.line.load(SEQUENCE);
@@ -275,17 +288,17 @@ impl<'m> RecordRef<'m> {
             })
     }
 
-    /// Returns the words that a line with this odd last word is about to hold, from the redo
-    /// record.
+    /// Returns the words that the line is about to hold, from the redo record. `odd` is the line's
+    /// word 7 during the write.
     #[cold]
     #[inline(never)]
     fn redo_words(self, odd: u64) -> Option<[u64; LINE_WORDS]> {
-        // In a damaged file, the redo record may be of another write.
+        // In a damaged file, the redo record may belong to another write.
         self.redo.read(self.number).filter(|words| sequence(words[SEQUENCE]) == next_sequence(odd))
     }
 
     /// Replaces the record except for its tally, and passes its number and `hint` to `keep_hint`.
-    /// Only the administrator may call it.
+    /// `hint` is the last characters of the key as a number. Only the administrator may call it.
     pub(crate) fn write(self, record: Record, hint: u32, keep_hint: impl Fn(u32, u32)) {
         let words = record.to_words(next_sequence(self.line.load(SEQUENCE)));
         self.redo.publish(self.number, &words, hint);
@@ -312,16 +325,18 @@ impl<'m> RecordRef<'m> {
     }
 }
 
-/// The header's redo record: the words of the record that is being written, with the hint in place
-/// of the tally, and a word that names the record.
+/// The header's redo record: the words of the record that is being written, and the *owner word*,
+/// which names that record.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RedoRecord<'m> {
+    /// The words of the record, with the hint in the word of the tally.
     pub(crate) words: &'m Line,
-    /// Record number + 1 (32; 0 = none) · how many redo records there were (32).
+    /// The line of the owner word. Its lower half is the record's number + 1, or 0 if there is no
+    /// redo record. Its upper half counts the redo records, so that two for one record differ.
     pub(crate) owner: &'m Line,
 }
 
-/// The word of the owner line that names the record.
+/// The position of the owner word in its line.
 const OWNER: usize = 0;
 
 impl RedoRecord<'_> {
@@ -335,10 +350,11 @@ impl RedoRecord<'_> {
         for (word, copy) in words.iter_mut().enumerate() {
             *copy = self.words.load(word);
         }
-        // The count distinguishes this redo record from a later one for the same record.
+        // If a later redo record was published meanwhile, the count in the owner word differs.
         (self.owner.load(OWNER) == owner).then_some(words)
     }
 
+    /// Writes the redo record for record `number`. The owner word is written last.
     fn publish(self, number: u32, words: &[u64; LINE_WORDS], hint: u32) {
         for (word, &value) in words.iter().enumerate() {
             self.words.store(word, if word == TALLY { u64::from(hint) } else { value });
@@ -348,6 +364,7 @@ impl RedoRecord<'_> {
         stop(Stop::IntentPublished);
     }
 
+    /// Clears the number in the owner word and keeps its count.
     fn withdraw(self) {
         self.owner.store(OWNER, join(high(self.owner.load(OWNER)), 0));
     }
@@ -357,285 +374,18 @@ impl RedoRecord<'_> {
         low(self.owner.load(OWNER)).checked_sub(1)
     }
 
-    /// Completes the write of the pending record.
+    /// Completes the write that this redo record describes, if it is for `record`.
     pub(crate) fn recover(self, record: RecordRef<'_>, keep_hint: impl Fn(u32, u32)) {
         if let Some(words) = self.read(record.number) {
             record.complete(&words, low(words[TALLY]), keep_hint);
         }
     }
 
-    /// Withdraws a redo record that names no record of the gate.
+    /// Withdraws a redo record whose number is not that of a record of the gate.
     pub(crate) fn discard(self) {
         self.withdraw();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use core::cell::Cell;
-
-    use super::*;
-    use crate::sync::Ordering;
-
-    /// The lines of a record, of the redo record, and of its owner.
-    fn lines() -> [Line; 3] {
-        core::array::from_fn(|_| Line::new())
-    }
-
-    fn record_ref(lines: &[Line; 3]) -> RecordRef<'_> {
-        RecordRef {
-            number: 7,
-            line: &lines[0],
-            redo: RedoRecord { words: &lines[1], owner: &lines[2] },
-        }
-    }
-
-    fn write(lines: &[Line; 3], record: Record) {
-        record_ref(lines).write(record, 0, |_, _| ());
-    }
-
-    /// Everything of a record but its sequence.
-    fn fields(record: &Record) -> (Option<KeyId>, [u64; 4], [u32; 3], KeyState, [u8; 4]) {
-        let Record {
-            key_id, tag, previous, account, not_after, grace_until, plan, state, env, ..
-        } = *record;
-        let tags = [tag.0[0], tag.0[1], previous.0[0], previous.0[1]];
-        let small = [plan, env, record.pepper, record.previous_pepper];
-        (key_id, tags, [account, not_after, grace_until], state, small)
-    }
-
-    fn zeros() -> Record {
-        Record { key_id: None, ..Record::new(KeyId::LAST, Tag([0, 0]), 0, 0, 0, 0) }
-    }
-
-    fn ones() -> Record {
-        Record {
-            key_id: Some(KeyId::LAST),
-            tag: Tag([u64::MAX; 2]),
-            previous: Tag([u64::MAX; 2]),
-            account: u32::MAX,
-            not_after: u32::MAX,
-            grace_until: u32::MAX,
-            plan: u8::MAX,
-            state: KeyState::Revoked,
-            pepper: 3,
-            previous_pepper: 3,
-            env: 15,
-            last_word: 0,
-        }
-    }
-
-    /// Records in which one field is as large as it can be and all others are zero.
-    fn one_field_each() -> [Record; 13] {
-        [
-            Record { key_id: Some(KeyId::LAST), ..zeros() },
-            Record { tag: Tag([u64::MAX, 0]), ..zeros() },
-            Record { tag: Tag([0, u64::MAX]), ..zeros() },
-            Record { previous: Tag([u64::MAX, 0]), ..zeros() },
-            Record { previous: Tag([0, u64::MAX]), ..zeros() },
-            Record { account: u32::MAX, ..zeros() },
-            Record { not_after: u32::MAX, ..zeros() },
-            Record { grace_until: u32::MAX, ..zeros() },
-            Record { plan: u8::MAX, ..zeros() },
-            Record { state: KeyState::Revoked, ..zeros() },
-            Record { pepper: 3, ..zeros() },
-            Record { previous_pepper: 3, ..zeros() },
-            Record { env: 15, ..zeros() },
-        ]
-    }
-
-    #[test]
-    fn every_field_reads_back_and_overlaps_no_other() {
-        let lines = lines();
-        record_ref(&lines).tally().store(u64::MAX, Ordering::Relaxed);
-        for record in one_field_each().into_iter().chain([zeros(), ones(), zeros()]) {
-            write(&lines, record);
-            assert_eq!(record_ref(&lines).read().as_ref().map(fields), Some(fields(&record)));
-            assert_eq!(record_ref(&lines).key_id(), record.key_id);
-        }
-        assert_eq!(
-            record_ref(&lines).tally().load(Ordering::Relaxed),
-            u64::MAX,
-            "a write leaves the tally alone"
-        );
-    }
-
-    /// The sequence has 14 bits, and goes two further with each change.
-    #[test]
-    fn record_can_be_changed_without_limit() {
-        let lines = lines();
-        for change in 1..=(1u64 << 13) + 2 {
-            let record = if change % 2 == 0 { zeros() } else { ones() };
-            write(&lines, record);
-            let read = record_ref(&lines).read();
-            assert_eq!(read.as_ref().map(fields), Some(fields(&record)), "{change}");
-            assert_eq!(read.map(|read| sequence(read.last_word)), Some(change * 2 % (1 << 14)));
-        }
-    }
-
-    #[test]
-    fn change_is_noticed_by_an_earlier_reader() {
-        let lines = lines();
-        write(&lines, ones());
-        let before = record_ref(&lines).read().unwrap();
-        assert!(record_ref(&lines).is_unchanged(&before));
-        write(&lines, ones());
-        assert!(!record_ref(&lines).is_unchanged(&before));
-    }
-
-    /// Writes of a record after which its sequence is the same again.
-    const PERIOD: u64 = 1 << 13;
-
-    /// A record like [`ones`] of another key.
-    fn another() -> Record {
-        Record { key_id: KeyId::from_number(1), ..ones() }
-    }
-
-    #[test]
-    fn is_unchanged_after_a_period_notices_another_key() {
-        let lines = lines();
-        write(&lines, ones());
-        let before = record_ref(&lines).read().unwrap();
-        (0..PERIOD).for_each(|_| write(&lines, another()));
-        assert_eq!(record_ref(&lines).read().unwrap().last_word, before.last_word);
-        assert!(!record_ref(&lines).is_unchanged(&before));
-    }
-
-    #[test]
-    fn is_unchanged_after_a_period_notices_another_last_word() {
-        for change in
-            one_field_each().into_iter().filter(|change| change.to_words(0)[SEQUENCE] != 0)
-        {
-            let lines = lines();
-            write(&lines, zeros());
-            let before = record_ref(&lines).read().unwrap();
-            (0..PERIOD).for_each(|_| write(&lines, change));
-            assert!(!record_ref(&lines).is_unchanged(&before), "{change:?}");
-            (0..PERIOD).for_each(|_| write(&lines, zeros()));
-            assert!(
-                record_ref(&lines).is_unchanged(&before),
-                "the same key and last word are back"
-            );
-        }
-    }
-
-    #[test]
-    fn is_unchanged_after_a_period_notices_another_redo_record() {
-        let lines = lines();
-        begin(&lines, ones(), 3);
-        let before = record_ref(&lines).read().unwrap();
-        assert!(record_ref(&lines).is_unchanged(&before));
-        (0..PERIOD).for_each(|_| write(&lines, another()));
-        begin(&lines, another(), 3);
-        assert_eq!(record_ref(&lines).read().unwrap().last_word, before.last_word);
-        assert!(!record_ref(&lines).is_unchanged(&before));
-        begin(&lines, Record { plan: 0, ..ones() }, 3);
-        assert!(!record_ref(&lines).is_unchanged(&before));
-    }
-
-    #[test]
-    fn is_unchanged_ignores_a_redo_record_until_the_line_is_odd() {
-        let lines = lines();
-        let words = begin(&lines, ones(), 0);
-        let intended = Record::from_words(&words);
-        assert!(record_ref(&lines).is_unchanged(&intended));
-        lines[0].store(SEQUENCE, 0);
-        assert!(!record_ref(&lines).is_unchanged(&intended));
-    }
-
-    /// Leaves a change to `record` undone after `words_written` words, as a killed administrator does.
-    fn begin(lines: &[Line; 3], record: Record, words_written: usize) -> [u64; LINE_WORDS] {
-        let at = record_ref(lines);
-        let last_word = at.line.load(SEQUENCE);
-        let words = record.to_words(next_sequence(last_word));
-        at.redo.publish(at.number, &words, 0xabcd);
-        at.line.store(SEQUENCE, last_word | 1 << SEQUENCE_SHIFT);
-        for word in (0..SEQUENCE).filter(|&word| word != TALLY).take(words_written) {
-            at.line.store(word, words[word]);
-        }
-        words
-    }
-
-    #[test]
-    fn half_written_record_is_read_from_its_redo_record() {
-        for words_written in 0..SEQUENCE {
-            let lines = lines();
-            write(&lines, zeros());
-            begin(&lines, ones(), words_written);
-            let at = record_ref(&lines);
-            let read = at.read().unwrap();
-            assert_eq!(fields(&read), fields(&ones()), "{words_written}");
-            assert!(at.is_unchanged(&read));
-            assert_eq!(at.redo.pending(), Some(7));
-
-            let hint = Cell::new(None);
-            at.redo.recover(at, |number, kept| hint.set(Some((number, kept))));
-            assert_eq!((at.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
-            assert!(at.is_unchanged(&read), "the record has become what was read");
-            assert_eq!(at.read().as_ref().map(fields), Some(fields(&ones())));
-            // Once is enough.
-            at.redo.recover(at, |_, _| panic!("there is nothing to recover"));
-        }
-    }
-
-    #[test]
-    fn redo_record_that_awaits_its_hint_changes_no_word() {
-        let lines = lines();
-        let words = begin(&lines, ones(), SEQUENCE);
-        let at = record_ref(&lines);
-        at.line.store(SEQUENCE, words[SEQUENCE]);
-        at.tally().store(5, Ordering::Relaxed);
-        let hint = Cell::new(None);
-        at.redo.recover(at, |number, kept| hint.set(Some((number, kept))));
-        assert_eq!((at.redo.pending(), hint.get()), (None, Some((7, 0xabcd))));
-        assert_eq!(at.read().as_ref().map(fields), Some(fields(&ones())));
-        assert_eq!(at.line.load(SEQUENCE), words[SEQUENCE]);
-    }
-
-    #[test]
-    fn half_written_record_without_redo_record_is_damaged() {
-        for other in [0, 6, 8, u32::MAX - 1] {
-            let lines = lines();
-            begin(&lines, ones(), 2);
-            lines[2].store(OWNER, join(1, other + 1));
-            assert!(record_ref(&lines).read().is_none(), "a redo record for record {other}");
-        }
-        // A redo record of the right record, and of another write.
-        let lines = lines();
-        begin(&lines, ones(), 2);
-        lines[1].store(SEQUENCE, lines[1].load(SEQUENCE) + (2 << SEQUENCE_SHIFT));
-        assert!(record_ref(&lines).read().is_none());
-        // The next administrator's change makes it whole.
-        write(&lines, ones());
-        assert_eq!(record_ref(&lines).read().as_ref().map(fields), Some(fields(&ones())));
-    }
-
-    #[test]
-    fn each_redo_record_has_another_owner_word() {
-        let lines = lines();
-        let owner = || lines[2].load(OWNER);
-        write(&lines, ones());
-        assert_eq!(owner(), join(1, 0));
-        begin(&lines, ones(), 0);
-        assert_eq!(owner(), join(2, 8));
-        record_ref(&lines).redo.discard();
-        assert_eq!((owner(), record_ref(&lines).redo.pending()), (join(2, 0), None));
-        lines[2].store(OWNER, join(u32::MAX, 0));
-        begin(&lines, ones(), 0);
-        assert_eq!(owner(), join(0, 8));
-    }
-
-    #[test]
-    fn end_is_the_first_second_that_is_too_late() {
-        let at = Timestamp::from_unix_s;
-        let key = Record::new(KeyId::LAST, Tag([0, 0]), 0, 0, 0, 0);
-        let expiring = Record { not_after: 100, ..key };
-        assert_eq!([99, 100, 101].map(|now| expiring.has_ended(at(now))), [false, true, true]);
-        assert!(!key.has_ended(at(u64::MAX)) && !key.has_ended(at(0)), "0 is never");
-        assert!(Record { state: KeyState::Revoked, ..key }.has_ended(at(0)));
-        assert!(Record { key_id: None, ..key }.has_ended(at(0)), "a free record has ended");
-        let grace = Record { grace_until: 100, ..key };
-        assert_eq!([99, 100, 101].map(|now| grace.is_in_grace(at(now))), [true, false, false]);
-        assert!(!key.is_in_grace(at(0)));
-    }
-}
+mod tests;

@@ -1,13 +1,13 @@
 //! Facade for atomics: every other module of the crate imports them from here.
 //!
-//! | where | a word is |
+//! | configuration | `AtomicU64` is |
 //! |---|---|
-//! | the target has 64-bit atomics | `core`'s |
-//! | it has none, feature `portable-atomic` | that crate's |
-//! | it has none, feature `unshared` | a plain cell; tables are then not `Sync`, so the compiler rejects sharing them |
-//! | `--cfg loom`, `--cfg shuttle` | that of loom's model of memory, or of shuttle's random schedules |
+//! | the target has 64-bit atomics | that of `core` |
+//! | the target has none, feature `portable-atomic` | that of the crate `portable-atomic` |
+//! | the target has none, feature `unshared` | [`Word`], a plain cell; tables are then not `Sync`, so the compiler rejects sharing them |
+//! | `--cfg loom`, `--cfg shuttle` | that of loom's memory model, or of shuttle's random schedules |
 //!
-//! The same code runs on all of them, so model checkers check the code that ships.
+//! The same code uses all of them, so model checkers check the code that ships.
 
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +31,8 @@ compile_error!(
      threads or cores share, or `unshared`, for tables that one of them uses alone"
 );
 
-/// Whether a model checker runs the code. Waiting then only adds equivalent interleavings.
+/// Whether a model checker runs the code. Waits are then as short as possible, since each turn of a
+/// wait only adds equivalent interleavings.
 pub(crate) const MODELED: bool = cfg!(any(loom, shuttle));
 
 /// Hints to the processor, or to the model's scheduler, that this thread waits for another one.

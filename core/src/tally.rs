@@ -7,11 +7,15 @@
 //! Windows nest, so the index of every window follows from the one stamp: hour = minute / 60. A
 //! sliding window has two counts: the present window's, then the previous one's.
 //!
-//! A stamp of all ones marks a reservation instead of a tally (see the limiter).
+//! A word whose stamp is all ones is not a tally but a *reservation*: the word of a limiter's slot
+//! that is being given to another subject (`limiter.rs`).
 
-use crate::bits::{Divisor, low};
-use crate::quota::{Algorithm, Limits, MAX_QUOTAS, Quota, Window};
+pub(crate) use self::counts::Counts;
+use crate::bits::Divisor;
+use crate::quota::{Algorithm, MAX_QUOTAS, Quota, Window};
 use crate::time::{Clock, TOLERANCE_MS, Timestamp};
+
+mod counts;
 
 /// The year 2200 in Unix seconds. A stamp reaches at least this moment.
 const STAMP_REACH_S: u64 = 7_258_118_400;
@@ -19,157 +23,36 @@ const STAMP_REACH_S: u64 = 7_258_118_400;
 /// The widest count, in bits: limits are `u32`.
 const MAX_COUNT_BITS: u32 = 32;
 
-/// The void word, which is not a tally. Read as a tally, it is unused and long expired.
+/// The word of a record or slot that was never charged. As a tally, it has no counts, and all its
+/// windows passed long ago.
 pub(crate) const VOID: u64 = 0;
 
 /// The layout of a tally: its windows, and the positions of its stamp and counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     counts: Counts,
-    /// One unit in every window's current count.
+    /// The word that adds one unit to every window's current count.
     one_each: u64,
+    /// The position of the stamp's lowest bit.
     stamp_shift: u32,
-    /// The first word that is a reservation.
+    /// The smallest word that is a reservation.
     first_reservation: u64,
-    /// The smallest window, in milliseconds.
+    /// The unit of the stamp, which is the shortest window, in milliseconds.
     unit: Divisor,
     /// Each window's length in units.
     ratios: [Divisor; MAX_QUOTAS],
     /// Each window's length in milliseconds.
     lengths: [Divisor; MAX_QUOTAS],
-    /// The tolerance between clocks, in units, rounded up.
+    /// [`TOLERANCE_MS`] in units, rounded up.
     tolerance: u64,
-}
-
-/// The part of a layout that reads counts. It is small enough for every verdict to hold a copy, so
-/// that a verdict can compute its states on request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Counts {
-    windows: [Window; MAX_QUOTAS],
-    /// The largest count of each window, which is its mask too; 0 past the last window.
-    masks: [u32; MAX_QUOTAS],
-    /// The lowest bit of each window's current count. A sliding window's previous count is directly
-    /// below it.
-    shifts: [u8; MAX_QUOTAS],
-    /// Bits of each count; both counts of a sliding window have them.
-    bits: [u8; MAX_QUOTAS],
-    len: u8,
-    algorithm: Algorithm,
-}
-
-impl Counts {
-    /// Without any window.
-    pub(crate) const NONE: Self = Self {
-        windows: [Window::SECOND; MAX_QUOTAS],
-        masks: [0; MAX_QUOTAS],
-        shifts: [0; MAX_QUOTAS],
-        bits: [0; MAX_QUOTAS],
-        len: 0,
-        algorithm: Algorithm::Fixed,
-    };
-
-    /// The most windows, with the widest counts.
-    #[cfg(test)]
-    pub(crate) fn longest(window: Window) -> Self {
-        let (windows, masks) = ([window; MAX_QUOTAS], [u32::MAX; MAX_QUOTAS]);
-        Self { windows, masks, len: 4, ..Self::NONE }
-    }
-
-    /// Returns the number of windows.
-    #[inline]
-    pub(crate) fn len(&self) -> usize {
-        usize::from(self.len).min(MAX_QUOTAS)
-    }
-
-    #[inline]
-    pub(crate) fn window(&self, index: usize) -> Window {
-        self.windows[index]
-    }
-
-    /// Returns the limit of the window at `index`, at most what its count can hold, so that a sum
-    /// never overflows into the next field.
-    #[inline]
-    pub(crate) fn limit(&self, limits: &Limits, index: usize) -> u32 {
-        limits.0[index].min(self.masks[index])
-    }
-
-    /// Returns the current count of the window at `index`.
-    #[inline]
-    pub(crate) fn current(&self, word: u64, index: usize) -> u32 {
-        low(word.wrapping_shr(u32::from(self.shifts[index]))) & self.masks[index]
-    }
-
-    /// Returns the previous count of the window at `index`; 0 in a fixed layout.
-    #[inline]
-    pub(crate) fn previous(&self, word: u64, index: usize) -> u32 {
-        match self.algorithm {
-            Algorithm::Fixed => 0,
-            Algorithm::Sliding => {
-                low(word.wrapping_shr(self.previous_shift(index))) & self.masks[index]
-            }
-        }
-    }
-
-    #[inline]
-    fn previous_shift(&self, index: usize) -> u32 {
-        u32::from(self.shifts[index] - self.bits[index])
-    }
-
-    /// Returns the units that count against the limit of the window at `index`, at a moment within
-    /// the unit of the word's stamp.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    #[cfg_attr(not(target_pointer_width = "64"), inline)]
-    pub(crate) fn used(&self, word: u64, index: usize, time_ms: u64) -> u32 {
-        let length = self.windows[index].ms();
-        self.used_by(word, index, time_ms, length, |number| number / length)
-    }
-
-    /// Returns the units that count against the limit, with a function that divides by the window's
-    /// length.
-    ///
-    /// The previous count is weighted by the part of its window that overlaps the last full window
-    /// length, and rounded up, so that a fraction never admits more. A count has at most 32 bits
-    /// and a window at most 2^31.4 milliseconds, so the product fits.
-    #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn used_by(
-        &self,
-        word: u64,
-        index: usize,
-        time_ms: u64,
-        length: u64,
-        divide: impl Fn(u64) -> u64,
-    ) -> u32 {
-        let current = self.current(word, index);
-        match self.previous(word, index) {
-            0 => current,
-            previous => {
-                // Windows begin at whole multiples of their length.
-                let overlap = length - (time_ms - divide(time_ms) * length);
-                let weighted = divide(u64::from(previous) * overlap + (length - 1));
-                current.saturating_add(u32::try_from(weighted).unwrap_or(previous))
-            }
-        }
-    }
-
-    /// Returns whether the previous window counts too.
-    #[inline]
-    pub(crate) fn slides(&self) -> bool {
-        self.algorithm == Algorithm::Sliding
-    }
-
-    /// Returns whether units in the window at `index` will also count in the next one.
-    #[inline]
-    pub(crate) fn lasts(&self, word: u64, index: usize) -> bool {
-        self.slides() && self.current(word, index) > 0
-    }
 }
 
 impl Layout {
     /// The layout for `quotas`, which are sorted and nested. Spare bits go to the counts, so that
-    /// limits can be raised in index.
+    /// limits can be raised in an existing table.
     ///
     /// # Errors
-    /// The bits needed, when that is more than 64.
+    /// The number of bits that are needed, if it is more than 64.
     pub(crate) fn new(algorithm: Algorithm, quotas: &[Quota]) -> Result<Self, u32> {
         let unit_s = u64::from(quotas[0].window.seconds());
         let stamp = u64::BITS - (STAMP_REACH_S.div_ceil(unit_s) - 1).leading_zeros();
@@ -193,7 +76,8 @@ impl Layout {
         Self::from_parts(algorithm, &windows[..quotas.len()], bits).ok_or(needed)
     }
 
-    /// The layout of an existing table; `None` if no table has it.
+    /// The layout from the parts that a table's header stores: the windows' lengths and the widths
+    /// of their counts. `None` if no policy has such a layout.
     pub(crate) fn from_parts(
         algorithm: Algorithm,
         lengths: &[Window],
@@ -210,8 +94,8 @@ impl Layout {
         Self::with_stamp_bits(algorithm, lengths, bits, stamp_bits)
     }
 
-    /// A layout with a stamp of `stamp_bits`, for tests that compare the decision with a model on
-    /// every word.
+    /// A layout with a stamp of `stamp_bits`, for tests that compare the decision on every word
+    /// with a model.
     #[cfg(feature = "__models")]
     #[doc(hidden)]
     pub fn for_model(
@@ -223,8 +107,8 @@ impl Layout {
         Self::with_stamp_bits(algorithm, lengths, bits, stamp_bits)
     }
 
-    /// A layout with a stamp of `stamp_bits`, the counts right below it, and zeros below those. The
-    /// layouts of tables come from a policy or a header and leave no bit over.
+    /// A layout with a stamp of `stamp_bits`, the counts directly below it, and unused bits below
+    /// the counts. Only layouts for models have unused bits.
     fn with_stamp_bits(
         algorithm: Algorithm,
         lengths: &[Window],
@@ -239,15 +123,15 @@ impl Layout {
             .windows(2)
             .all(|pair| pair[0] < pair[1] && pair[1].seconds().is_multiple_of(pair[0].seconds()));
         let used = &bits[..lengths.len()];
-        let fitting = used.iter().all(|&bits| bits >= 1 && u32::from(bits) <= MAX_COUNT_BITS)
+        let widths_valid = used.iter().all(|&bits| bits >= 1 && u32::from(bits) <= MAX_COUNT_BITS)
             && bits[lengths.len()..].iter().all(|&bits| bits == 0);
         let total =
             used.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
         let stamp_shift = u64::BITS.checked_sub(stamp_bits)?;
-        if !nested || !fitting || stamp_bits == 0 || total > stamp_shift {
+        if !nested || !widths_valid || stamp_bits == 0 || total > stamp_shift {
             return None;
         }
-        // No time that is computed from the last stamp may exceed 64 bits of milliseconds.
+        // Every time that is computed from the last stamp must fit in 64 bits of milliseconds.
         let longest = lengths[lengths.len() - 1];
         let tolerance = TOLERANCE_MS.div_ceil(first.ms());
         let units = (1u128 << stamp_bits) + u128::from(tolerance);
@@ -284,12 +168,12 @@ impl Layout {
         })
     }
 
-    /// Returns how the windows count.
+    /// Returns the algorithm by which the windows count.
     pub fn algorithm(&self) -> Algorithm {
         self.counts.algorithm
     }
 
-    /// Returns the part that reads counts.
+    /// Returns the part of the layout that reads counts.
     #[inline]
     pub(crate) fn counts(&self) -> &Counts {
         &self.counts
@@ -321,27 +205,27 @@ impl Layout {
         self.counts.bits
     }
 
-    /// Returns the largest limit that the window at `index` can count: how far its limit can be
-    /// raised without a new layout.
+    /// Returns the largest limit of the window at `index` for which this layout has room.
     pub fn max_limit(&self, index: usize) -> u32 {
         self.counts.masks[index]
     }
 
-    /// Returns what [`Counts::used`] returns, without a division.
+    /// Returns the units that count against the limit of the window at `index`, as
+    /// [`Counts::used`] does, without a division instruction.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn used(&self, word: u64, index: usize, time_ms: u64) -> u32 {
         let length = self.lengths[index];
         self.counts.used_by(word, index, time_ms, length.value(), |number| length.divide(number))
     }
 
-    /// Returns the stamp of a moment. The largest value is for reservations, so time stops at the
-    /// one before it.
+    /// Returns the stamp of a moment. The largest stamp is that of reservations, so later moments
+    /// have the stamp before it.
     #[inline]
     pub(crate) fn stamp_at(&self, now: Timestamp) -> u64 {
         self.unit.divide(now.unix_ms()).min(self.last_stamp())
     }
 
-    /// Returns the stamp at which time stops.
+    /// Returns the last stamp of a tally, which all later moments have too.
     #[inline]
     pub(crate) fn last_stamp(&self) -> u64 {
         self.reservation_stamp() - 1
@@ -353,20 +237,20 @@ impl Layout {
         stamp * self.unit.value()
     }
 
-    /// Returns whether a moment is within the unit of a tally's stamp.
+    /// Returns whether a moment is within the unit that a tally's stamp names.
     #[inline]
     pub(crate) fn is_within(&self, word: u64, now: Timestamp) -> bool {
-        // All stamps of a layout begin within 64 bits of milliseconds. The difference of a moment
-        // before the unit wraps to a large number.
+        // The start of every stamp fits in 64 bits of milliseconds. For a moment before it, the
+        // difference wraps around to a large number.
         let start = self.stamp(word).wrapping_mul(self.unit.value());
         now.unix_ms().wrapping_sub(start) < self.unit.value() && !self.is_reservation(word)
     }
 
-    /// Returns whether the fast path may decide on a word at this reading. If the word is ahead of
-    /// a system clock's reading, the slow path must read the clock again.
+    /// Returns whether the fast path may decide on a word at this reading of the clock. If the word
+    /// is ahead of a system clock's reading, the slow path must read the clock again.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(crate) fn is_due<C: Clock>(&self, word: u64, now: Timestamp) -> bool {
-        // The decision calls `is_within` too, so this is free if it holds.
+        // The decision calls `is_within` too, so the compiler evaluates it once.
         !C::IS_SYSTEM || self.is_within(word, now) || self.ahead_ms(word, now) == 0
     }
 
@@ -388,7 +272,7 @@ impl Layout {
         self.ratios[index].divide(stamp)
     }
 
-    /// Returns the tally with this stamp and all counts 0.
+    /// Returns the tally of this stamp whose counts are all 0.
     #[inline]
     pub(crate) fn unused(&self, stamp: u64) -> u64 {
         stamp << self.stamp_shift
@@ -416,8 +300,8 @@ impl Layout {
         word - (u64::from(cost) << shift)
     }
 
-    /// Returns the word at a later stamp. Windows that have passed count nothing. In a sliding
-    /// window, the count of the window before the present one becomes the previous count.
+    /// Returns the word at a later stamp. Counts of windows that have passed are 0. If a sliding
+    /// window has passed and the next one has not, its current count becomes the previous count.
     pub(crate) fn rolled(&self, word: u64, stamp: u64) -> u64 {
         let (held, counts) = (self.stamp(word), &self.counts);
         let mut rolled = self.unused(stamp);
@@ -442,15 +326,14 @@ impl Layout {
         self.unused(stamp) | (word & counts)
     }
 
-    /// Returns whether all windows that a word counts in have passed, for every clock that is late
-    /// by at most [`TOLERANCE_MS`]. The slot can then be reassigned.
+    /// Returns whether a limiter may reuse the slot of a word: all its windows have passed, also by
+    /// a clock that is late by [`TOLERANCE_MS`].
     ///
     /// If a slot were reused as soon as its windows passed, a caller with a late clock would not
     /// find its subject and would start a new count in the old window.
     #[inline]
     pub fn is_reusable(&self, word: u64, now: Timestamp) -> bool {
-        // No window passes before the unit of the stamp does, so most often this comparison
-        // decides.
+        // Each window is at least one unit long. For most words, this comparison therefore decides.
         let earliest = self.stamp_start_ms(self.stamp(word) + self.tolerance + 1);
         word == VOID
             || (now.unix_ms() >= earliest && self.stamp_at(now) >= self.reusable_from(word))
@@ -474,8 +357,8 @@ impl Layout {
         u64::MAX.wrapping_shr(self.stamp_shift)
     }
 
-    /// Returns the reservation that an inserter exchanges an expired tally for. `ticket` is cut to
-    /// [`TICKET_BITS`].
+    /// Returns the reservation with this ticket, of which the lowest [`TICKET_BITS`] bits count. A
+    /// limiter exchanges a slot's expired tally for it.
     pub(crate) fn reservation(&self, ticket: u64) -> u64 {
         self.first_reservation | (ticket & ((1 << TICKET_BITS) - 1))
     }
@@ -487,10 +370,12 @@ impl Layout {
     }
 }
 
-/// Bits of the ticket that distinguishes the reservations of two locks. Four sliding windows of
-/// one-second units leave exactly this many bits below the stamp.
+/// Bits of the ticket, a number that distinguishes reservations by the lock under which they were
+/// made. The narrowest counts of a policy, twice three bits for each of four sliding windows, take
+/// exactly this many bits below the stamp.
 pub(crate) const TICKET_BITS: u32 = 24;
 
+/// Returns how many counts the word holds for each window.
 const fn counts_per_window(algorithm: Algorithm) -> u32 {
     match algorithm {
         Algorithm::Fixed => 1,
@@ -499,118 +384,4 @@ const fn counts_per_window(algorithm: Algorithm) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::Policy;
-
-    fn layout(text: &str) -> Layout {
-        *text.parse::<Policy>().unwrap().layout()
-    }
-
-    #[test]
-    fn spare_bits_go_to_the_counts() {
-        let layout = layout("100/minute, 1000/hour");
-        assert_eq!(layout.stamp_bits(), 27);
-        assert_eq!(layout.count_bits(), [17, 20]);
-        assert_eq!(layout.max_limit(1), (1 << 20) - 1);
-    }
-
-    #[test]
-    fn counts_roll_with_their_windows() {
-        let layout = layout("sliding 5/10s, 50/100s");
-        let of = *layout.counts();
-        let counts = |word| [0, 1].map(|index| (of.current(word, index), of.previous(word, index)));
-        let word = layout.charged(layout.unused(123_459), 3);
-        assert_eq!((layout.stamp(word), counts(word)), (123_459, [(3, 0), (3, 0)]));
-        let later = layout.charged(layout.rolled(word, 123_460), 2);
-        assert_eq!(counts(later), [(2, 3), (2, 3)]);
-        assert_eq!(counts(layout.rolled(later, 123_461)), [(0, 2), (2, 3)]);
-        assert_eq!(counts(layout.rolled(later, 123_462)), [(0, 0), (2, 3)]);
-        assert_eq!(counts(layout.rolled(later, 123_480)), [(0, 0), (0, 0)]);
-        assert_eq!(counts(layout.given_back(later, 1, true, 3)), [(2, 3), (2, 0)]);
-    }
-
-    #[test]
-    fn time_stops_before_the_reservation_stamp() {
-        let layout = layout("100/minute, 1000/hour");
-        let last = layout.stamp_at(Timestamp::from_unix_ms(u64::MAX));
-        assert_eq!(last, (1 << 27) - 2);
-        assert!(!layout.is_reservation(layout.unused(last) | ((1 << 37) - 1)));
-        assert!(layout.is_reservation(layout.reservation(u64::MAX)));
-        // 24 bits of a ticket distinguish reservations.
-        for ticket in [1, 2, 3, 5, 1 << 12, (1 << 23) + 1] {
-            assert_eq!(layout.reservation(ticket), layout.reservation(ticket + (1 << 24)));
-            assert_ne!(layout.reservation(ticket), layout.reservation(ticket + 2));
-            assert_ne!(layout.reservation(ticket), layout.reservation(ticket - 1));
-        }
-    }
-
-    #[test]
-    fn the_tightest_layout_still_has_room_for_a_ticket() {
-        let layout = layout("sliding 7/second, 7/minute, 7/hour, 7/day");
-        assert_eq!(u64::BITS - layout.stamp_bits(), TICKET_BITS);
-    }
-
-    #[test]
-    fn a_slot_is_kept_a_minute_longer_than_its_tally() {
-        let layout = layout("100/minute, 1000/hour");
-        let hour = 3_600_000;
-        let word = layout.charged(layout.unused(59), 1);
-        assert!(!layout.is_reusable(word, Timestamp::from_unix_ms(hour + 59_999)));
-        assert!(layout.is_reusable(word, Timestamp::from_unix_ms(hour + 60_000)));
-    }
-
-    #[test]
-    fn layouts_that_no_policy_has_are_refused() {
-        let minute = Window::from_seconds(60).unwrap();
-        let hour = Window::from_seconds(3600).unwrap();
-        let parts = |windows: &[Window], bits| {
-            Layout::from_parts(Algorithm::Fixed, windows, bits).is_some()
-        };
-        assert!(parts(&[minute, hour], [17, 20, 0, 0]));
-        assert!(!parts(&[hour, minute], [17, 20, 0, 0]));
-        assert!(!parts(&[minute, hour], [33, 20, 0, 0]));
-        assert!(!parts(&[minute, hour], [17, 0, 0, 0]));
-        assert!(!parts(&[minute, hour], [17, 20, 1, 0]));
-        assert!(!parts(&[minute, hour], [30, 30, 0, 0]));
-        assert!(!parts(&[minute, hour], [7, 10, 0, 0]));
-        assert!(!parts(&[], [0; 4]));
-        let ninety = Window::from_seconds(90).unwrap();
-        assert!(!parts(&[minute, ninety], [17, 20, 0, 0]), "not nested");
-        assert!(!parts(&[minute, minute], [17, 20, 0, 0]), "one window twice");
-        assert!(!parts(&[minute, hour], [33, 4, 0, 0]), "a count wider than a limit can be");
-        assert!(!parts(&[minute, hour], [30, 0, 0, 0]), "a window without a count");
-    }
-
-    #[test]
-    fn a_layout_has_room_for_its_stamp_and_all_its_counts() {
-        let minute = Window::from_seconds(60).unwrap();
-        let fits = |algorithm, bits, stamp_bits| {
-            Layout::with_stamp_bits(algorithm, &[minute], [bits, 0, 0, 0], stamp_bits).is_some()
-        };
-        assert!(fits(Algorithm::Fixed, 32, 32) && !fits(Algorithm::Fixed, 32, 33));
-        assert!(fits(Algorithm::Sliding, 16, 32) && !fits(Algorithm::Sliding, 17, 32));
-        assert!(
-            fits(Algorithm::Fixed, 1, 1)
-                && !fits(Algorithm::Fixed, 1, 0)
-                && !fits(Algorithm::Fixed, 1, 65)
-        );
-    }
-
-    /// Until 2200 there are 4096 windows of 1,772,002 s, and one more of those that are a second
-    /// shorter: 12 bits, with two counts of 26, and 13.
-    #[test]
-    fn a_stamp_takes_no_bit_more_than_it_needs() {
-        assert_eq!(layout("sliding 67108863/1772002s").stamp_bits(), 12);
-        assert!("sliding 67108863/1772001s".parse::<Policy>().is_err());
-    }
-
-    /// A month is 2^31.3 ms, so from 2^33 of them on, time no longer fits 64 bits.
-    #[test]
-    fn no_stamp_reaches_past_64_bits_of_milliseconds() {
-        let month = [Window::from_seconds(crate::quota::MAX_WINDOW_S).unwrap()];
-        let parts = |bits| Layout::from_parts(Algorithm::Fixed, &month, [bits, 0, 0, 0]);
-        assert_eq!(parts(32).map(|layout| layout.stamp_bits()), Some(32));
-        assert!(parts(31).is_none());
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! Short texts of a bounded length, kept in place.
+//! Short texts of a bounded length, stored without allocation.
 
 use core::borrow::Borrow;
 use core::fmt;
@@ -6,7 +6,7 @@ use core::ops::Deref;
 
 use heapless::String;
 
-/// A text of at most `N` bytes, kept in place. It dereferences to `str`.
+/// A text of at most `N` bytes, stored in the value itself. It dereferences to `str`.
 ///
 /// ```
 /// use keytally_core::{Plan, Text};

@@ -1,13 +1,14 @@
-//! Time is an argument: a moment in Unix milliseconds, and the clock that it comes from.
+//! Moments in Unix milliseconds, and the clocks that they come from. Callers pass both as
+//! arguments.
 
-/// The most milliseconds that two correct system clocks may be apart, whatever the policy. A stamp
-/// that is further ahead of the system clock comes from a clock that was wrong.
+/// The most milliseconds by which two correct system clocks may differ, whatever the policy. A
+/// stamp that is further ahead of the system clock comes from a wrong clock.
 pub const TOLERANCE_MS: u64 = 60_000;
 
 /// A moment in milliseconds since the Unix epoch, in UTC.
 ///
-/// As a [`Clock`] it is an explicit time: the core uses it as given and never corrects it. What a
-/// wrong explicit time costs: see [`decide`](crate::decide).
+/// As a [`Clock`], it is an explicit time: the core uses it as given and never corrects it.
+/// [`decide`](crate::decide) says what a wrong explicit time costs.
 ///
 /// ```
 /// use keytally_core::Timestamp;
@@ -43,9 +44,9 @@ impl Timestamp {
 
 /// The source of a call's time: an explicit time, or a system clock that can be read again.
 ///
-/// Every method of a table that depends on time takes one. [`Timestamp`] implements it as an
-/// explicit time. The crate `keytally` has the operating system's clock, and a program without an
-/// operating system implements it for a clock of its own.
+/// Every method of a table that depends on time takes a clock. A [`Timestamp`] is a clock with an
+/// explicit time. The crate `keytally` has the operating system's clock. A program without an
+/// operating system implements this trait for its own clock.
 ///
 /// The core reads a system clock again in two cases: a tally is ahead of the first reading, or a
 /// subject is inserted into a limiter. Otherwise a thread that was stopped after its first reading
@@ -71,10 +72,10 @@ impl Timestamp {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait Clock: Copy {
-    /// Whether [`reread`](Self::reread) reads a clock.
+    /// Whether this is a clock that [`reread`](Self::reread) reads; false for an explicit time.
     const IS_SYSTEM: bool;
 
-    /// Returns the reading that the call came with.
+    /// Returns the first reading, which the caller passed to the table.
     fn reading(self) -> Timestamp;
 
     /// Reads the clock again; `None` if the time is explicit.

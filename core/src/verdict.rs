@@ -25,7 +25,7 @@ pub struct Holder {
     pub env: u8,
 }
 
-/// The result of a check.
+/// The result of a check: the outcome, the state of every window, and the holder of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub(crate) outcome: Outcome,
@@ -58,18 +58,18 @@ impl Verdict {
         self.reason
     }
 
-    /// Returns the holder of the key, if the secret was right, also if the key is revoked or
-    /// expired.
+    /// Returns the holder of the key; `None` unless the secret was right. A revoked or expired key
+    /// has a holder too.
     pub fn holder(&self) -> Option<Holder> {
         self.holder
     }
 
-    /// Returns the state of every window after the decision; empty if no tally was reached.
+    /// Returns the state of every window after the decision; empty if no tally was read.
     pub fn quotas(&self) -> &Quotas {
         &self.quotas
     }
 
-    /// Returns the units left in the longest window; 0 if no tally was reached.
+    /// Returns the units left in the longest window; 0 if no tally was read.
     pub fn remaining(&self) -> u32 {
         match self.quotas.len() {
             0 => 0,
@@ -77,7 +77,8 @@ impl Verdict {
         }
     }
 
-    /// Returns when a retry can succeed; `None` unless denied or full.
+    /// Returns the time at which a retry can succeed; `None` unless the outcome is
+    /// [`Outcome::Denied`] or [`Outcome::Full`].
     #[cfg_attr(target_pointer_width = "64", inline)]
     pub fn retry_at(&self) -> Option<Timestamp> {
         match self.outcome {
@@ -87,7 +88,7 @@ impl Verdict {
     }
 
     /// Returns the seconds from [`waits_from`](Self::waits_from) until
-    /// [`retry_at`](Self::retry_at), rounded up and at least 1; `None` unless denied or full.
+    /// [`retry_at`](Self::retry_at), rounded up and at least 1; `None` if that is `None`.
     #[inline]
     pub fn retry_after_s(&self) -> Option<u32> {
         let wait_ms = self.retry_at()?.unix_ms().saturating_sub(self.waits_from().unix_ms());
@@ -98,7 +99,7 @@ impl Verdict {
     /// `RateLimit`.
     ///
     /// It is the later of the caller's time and the decision's. If the tally is ahead by more than
-    /// 60 s, more than right clocks differ, it is the caller's time, so that the wait ends by the
+    /// 60 s, one of the clocks is wrong. Then it is the caller's time, so that the wait ends by the
     /// caller's clock.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn waits_from(&self) -> Timestamp {
@@ -107,13 +108,14 @@ impl Verdict {
 
     /// Returns by how many seconds the tally was ahead of the caller, rounded up; 0 if it was not.
     ///
-    /// More than 60 says that a clock was wrong, or that an explicit time was. With the system
-    /// clock the next check corrects it; see [`decide`] for what that costs.
+    /// If it is more than 60, a clock or an explicit time was wrong. With the system clock, the
+    /// next check corrects the tally; see [`decide`] for what that costs.
     pub fn clock_ahead_s(&self) -> u32 {
         self.quotas.ahead_s(self.now)
     }
 
-    /// Returns the charge, to be kept for a later `refund` or `settle`; `None` unless admitted.
+    /// Returns the charge, which the caller keeps for a later `refund` or `settle`; `None` unless
+    /// the request is admitted.
     pub fn charge(&self) -> Option<Charge> {
         self.is_admitted().then_some(Charge { cost: self.cost, at: self.quotas.time() })
     }
@@ -134,14 +136,14 @@ impl Verdict {
         self.now
     }
 
-    /// The verdict on a request with more than one key header. It is invalid whatever the values
-    /// are, since another server in the chain might use another one.
+    /// The verdict on a request with more than one key header: the key is invalid, whatever the
+    /// values are. A proxy or server behind this one might use another of the values.
     pub fn duplicate_header(now: Timestamp) -> Self {
         Self::refused(Outcome::InvalidKey, Some(Reason::Duplicate), now)
     }
 
-    /// The verdict of a decision, for callers that store tallies of their own. `layout`, `limits`,
-    /// `now` and `cost` must be those of the decision.
+    /// The verdict that follows from a decision, for callers that store tallies of their own.
+    /// `layout`, `limits`, `now` and `cost` must be those of the decision.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub fn decided(
         layout: &Layout,
@@ -172,7 +174,7 @@ impl Verdict {
         verdict
     }
 
-    /// The verdict on an invalid key. `holder` is the key's, if its secret was right.
+    /// The verdict on an invalid key. `holder` is the key's holder if the secret was right.
     #[inline(never)]
     pub(crate) fn invalid(reason: Reason, holder: Option<Holder>, now: Timestamp) -> Self {
         let mut verdict = Self::refused(Outcome::InvalidKey, Some(reason), now);
@@ -180,6 +182,7 @@ impl Verdict {
         verdict
     }
 
+    /// A verdict that read no tally.
     pub(crate) fn refused(outcome: Outcome, reason: Option<Reason>, now: Timestamp) -> Self {
         Self {
             outcome,

@@ -47,7 +47,7 @@ const CASES: &[(&str, fn())] = &[
     ("`MAX_NAMES_LEN`", length_of_both_names),
     ("`MAX_SUBJECTS`", subjects_of_a_limiter),
     ("`BUCKET_SLOTS`", slots_of_a_bucket),
-    ("`CLAIM_SPINS`", turns_for_a_lock),
+    ("`CLAIM_SPINS`", spins_for_a_lock),
     ("`MAX_HEADERS_LEN`", length_of_the_headers),
     ("`MAX_PROBLEM_LEN`", length_of_a_problem),
     ("a subject", length_of_a_subject),
@@ -130,10 +130,12 @@ fn every_bound_holds_one_below_at_and_one_above() {
 
 // Helpers.
 
+/// The policy of a valid text.
 fn policy(text: &str) -> Policy {
     text.parse().unwrap()
 }
 
+/// The kind of the error of an invalid policy text.
 fn policy_error(text: &str) -> ParsePolicyErrorKind {
     text.parse::<Policy>().unwrap_err().kind()
 }
@@ -151,6 +153,7 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
+/// One pepper for each number.
 fn some_peppers(numbers: &[u8]) -> Peppers {
     Peppers::new(&numbers.iter().map(|number| [*number; 32]).collect::<Vec<_>>()).unwrap()
 }
@@ -232,7 +235,7 @@ fn largest(text: impl Fn(u32) -> String) -> u32 {
 }
 
 /// Spends limits of 1, of 2, of the largest and of one below it, in policies of one to four
-/// windows. One above the largest is refused.
+/// windows. A limit that is one above the largest is rejected.
 fn limits() {
     assert_eq!(policy_error("0/minute"), ParsePolicyErrorKind::Limit);
     assert_eq!(policy_error("4294967296/minute"), ParsePolicyErrorKind::Limit);
@@ -261,6 +264,7 @@ fn limits() {
     }
 }
 
+/// Asserts that a key and a subject can spend a limit to its last unit, and no more.
 fn spend_to_the_last_unit(text: &str, limit: u32) {
     let (limiter, gate) = (limiter(text, 4), gate(4, text));
     let key = issue(&gate, 0).unwrap().0;
@@ -323,7 +327,7 @@ fn times() {
     {
         let layout = *policy(text).layout();
         let unit_ms = u64::from(layout.windows()[0].seconds()) * 1000;
-        // The largest stamp is for reservations, so time stops at the one before it.
+        // The largest stamp is that of reservations, so later moments have the stamp before it.
         let last_ms = ((1 << layout.stamp_bits()) - 2) * unit_ms;
         assert!(last_ms / 1000 >= 7_258_118_400, "{text}: the year 2200 is reached");
         for at in
@@ -414,7 +418,7 @@ fn environments() {
         issue(env).unwrap();
     }
     assert_eq!(issue(MAX_ENVS).unwrap_err(), AdminError::EnvsFull);
-    // Known environments stay usable, and nothing was written for the refused one.
+    // The first environments stay usable, and nothing was written for the rejected one.
     for env in 0..MAX_ENVS {
         issue(env).unwrap();
     }
@@ -645,8 +649,8 @@ fn slots_of_a_bucket() {
     }
 }
 
-/// An inserter waits `CLAIM_SPINS` turns for the lock of a stopped holder, and then takes it over.
-fn turns_for_a_lock() {
+/// An inserter waits `CLAIM_SPINS` spins for the lock of a stopped holder, and then takes it over.
+fn spins_for_a_lock() {
     const { assert!(CLAIM_SPINS == 1024) };
     let lines = Limiter::<Vec<Line>>::lines(4);
     let memory = memory(lines);

@@ -1,8 +1,8 @@
-//! Clocks that disagree, jump, stand still, and are wrong. Admissions are counted by the time that
-//! each decision held for, `Charge::at`: no window of any length may hold more than its limit.
+//! Tests with clocks that disagree, jump, stand still, or are wrong. They count admissions by the
+//! time of each decision, `Charge::at`, and assert that no window holds more than its limit.
 //!
-//! A late clock, by any amount, never opens a window. A clock that runs ahead opens one when it is
-//! corrected, which takes a system clock or `correct_clock`.
+//! A clock that is late, by any amount, never opens a window again. A clock that ran ahead opens
+//! one when its stamp is corrected, by a check with a system clock or by `correct_clock`.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
@@ -43,11 +43,14 @@ fn ms(ms: u64) -> Timestamp {
     Timestamp::from_unix_ms(ms)
 }
 
-/// One key or one subject.
+/// A table of one key or one subject, so that each test runs on a gate and on a limiter.
 trait Table: Sync {
+    /// Checks at an explicit time.
     fn check(&self, cost: u32, now: Timestamp) -> Verdict;
-    fn check_by(&self, cost: u32, clock: Stale) -> Verdict;
+    /// Checks by a system clock.
+    fn check_by(&self, cost: u32, clock: TwoReadings) -> Verdict;
     fn refund(&self, charge: Charge, now: Timestamp);
+    /// Corrects tallies that are ahead of `now`, and returns their number.
     fn correct(&self, now: Timestamp) -> u64;
 }
 
@@ -56,7 +59,7 @@ impl Table for Limiter<Vec<Line>> {
         Limiter::check(self, b"subject", cost, now)
     }
 
-    fn check_by(&self, cost: u32, clock: Stale) -> Verdict {
+    fn check_by(&self, cost: u32, clock: TwoReadings) -> Verdict {
         Limiter::check(self, b"subject", cost, clock)
     }
 
@@ -69,6 +72,7 @@ impl Table for Limiter<Vec<Line>> {
     }
 }
 
+/// A gate and the text of its only key.
 struct OneKey {
     gate: Gate<Vec<Line>>,
     key: String,
@@ -79,7 +83,7 @@ impl Table for OneKey {
         self.gate.check(Some(self.key.as_bytes()), cost, now)
     }
 
-    fn check_by(&self, cost: u32, clock: Stale) -> Verdict {
+    fn check_by(&self, cost: u32, clock: TwoReadings) -> Verdict {
         self.gate.check(Some(self.key.as_bytes()), cost, clock)
     }
 
@@ -109,11 +113,13 @@ fn tables(policy: &Policy) -> [Box<dyn Table>; 2] {
     [Box::new(limiter), Box::new(OneKey { gate, key })]
 }
 
-/// What was admitted, by window and by its number since the epoch.
+/// The units admitted in each window, by the window's length in seconds and its number since the
+/// epoch.
 #[derive(Debug, Default)]
 struct Admitted(HashMap<(u32, u64), u64>);
 
 impl Admitted {
+    /// Adds the charge of a verdict. Returns whether the request was admitted.
     fn add(&mut self, policy: &Policy, verdict: &Verdict) -> bool {
         let Some(charge) = verdict.charge() else { return false };
         for quota in policy.quotas() {
@@ -130,8 +136,8 @@ impl Admitted {
         }
     }
 
-    /// No window holds more than its limit, and `extra` windows more.
-    fn is_within(&self, policy: &Policy, extra: u64) {
+    /// Asserts that no window admitted more than its limit `1 + extra` times.
+    fn assert_within(&self, policy: &Policy, extra: u64) {
         for quota in policy.quotas() {
             let limit = u64::from(quota.limit);
             for ((length, number), count) in &self.0 {
@@ -144,7 +150,7 @@ impl Admitted {
     }
 }
 
-/// A stream of numbers that look random.
+/// Returns the next pseudo-random number below `bound`.
 fn random(state: &mut u64, bound: u64) -> u64 {
     *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let mixed = (*state ^ (*state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -152,12 +158,14 @@ fn random(state: &mut u64, bound: u64) -> u64 {
     (mixed ^ (mixed >> 31)) % bound
 }
 
-/// The threads' right clocks are apart by less than this.
+/// The most milliseconds by which the threads' correct clocks differ.
 const APART: u64 = 5 * SECOND;
 
-/// Threads check at once, each by a clock of its own, which is the right one and what `wrong` adds
-/// or takes. They go from one moment to the next together: a thread that the system let wait would
-/// come late by any time.
+/// Lets four threads check concurrently. `wrong` turns a correct time into the time of a thread's
+/// clock; its arguments are the thread, the state of its random numbers, and the correct time.
+///
+/// All threads pass from one moment to the next together. A thread that the scheduler delayed would
+/// otherwise be late by more than the test intends.
 fn together(
     policy: &Policy,
     table: &dyn Table,
@@ -184,7 +192,7 @@ fn together(
                             let cost = u32::try_from(random(&mut state, 3)).unwrap() + 1;
                             admitted.add(policy, &table.check(cost, now));
                         }
-                        // The same for all.
+                        // The next moment is the same for all threads.
                         right += random(&mut moments, 30 * SECOND);
                     }
                     admitted
@@ -201,18 +209,19 @@ fn clocks_that_disagree_by_a_minute_widen_no_limit() {
     for policy in POLICIES {
         let policy: Policy = policy.parse().unwrap();
         for table in tables(&policy) {
-            // Every thread is late by something else, always the same; a minute in all.
+            // Each thread's clock is late by a constant, at most a minute with the difference of
+            // correct clocks.
             let admitted = together(&policy, &*table, |thread, _, right| {
                 right - [0, 15, 35, 55][thread] * SECOND
             });
-            admitted.is_within(&policy, 0);
+            admitted.assert_within(&policy, 0);
         }
         for table in tables(&policy) {
-            // Every clock is late by something else at every check.
+            // Each check is late by another amount.
             let admitted = together(&policy, &*table, |_, state, right| {
                 right - random(state, MINUTE - APART + 1)
             });
-            admitted.is_within(&policy, 0);
+            admitted.assert_within(&policy, 0);
         }
     }
 }
@@ -231,19 +240,19 @@ fn late_times_by_any_amount_widen_no_limit() {
                 3 => 0,
                 _ => right,
             });
-            admitted.is_within(&policy, 0);
+            admitted.assert_within(&policy, 0);
         }
     }
 }
 
-/// A system clock with the first reading `first` and the second reading `again`.
+/// A system clock with its first and its second reading.
 #[derive(Clone, Copy)]
-struct Stale {
+struct TwoReadings {
     first: Timestamp,
-    again: Timestamp,
+    second: Timestamp,
 }
 
-impl Clock for Stale {
+impl Clock for TwoReadings {
     const IS_SYSTEM: bool = true;
 
     fn reading(self) -> Timestamp {
@@ -251,7 +260,7 @@ impl Clock for Stale {
     }
 
     fn reread(self) -> Option<Timestamp> {
-        Some(self.again)
+        Some(self.second)
     }
 }
 
@@ -265,7 +274,7 @@ fn a_stopped_caller_with_the_system_clock_corrects_nothing() {
             let mut admitted = Admitted::default();
             while admitted.add(&policy, &table.check(1, ms(NOON_MS))) {}
             for stopped_ms in [1, SECOND, 61 * SECOND, 2 * HOUR, TEN_YEARS] {
-                let clock = Stale { first: ms(NOON_MS - stopped_ms), again: ms(NOON_MS) };
+                let clock = TwoReadings { first: ms(NOON_MS - stopped_ms), second: ms(NOON_MS) };
                 for _ in 0..limit {
                     let verdict = table.check_by(1, clock);
                     admitted.add(&policy, &verdict);
@@ -277,12 +286,12 @@ fn a_stopped_caller_with_the_system_clock_corrects_nothing() {
                 }
             }
             assert!(!table.check(1, ms(NOON_MS)).is_admitted());
-            admitted.is_within(&policy, 0);
+            admitted.assert_within(&policy, 0);
         }
     }
 }
 
-/// A stamp that is ahead of a reading which was taken after the load is corrected, by any call.
+/// A stamp that is ahead of the second reading by more than the tolerance is corrected.
 #[test]
 fn a_tally_ahead_of_the_system_clock_is_corrected() {
     for policy in POLICIES {
@@ -292,22 +301,23 @@ fn a_tally_ahead_of_the_system_clock_is_corrected() {
         for table in tables(&policy) {
             table.check(1, ms(NOON_MS + ahead_ms));
             let left = table.check(0, ms(NOON_MS + ahead_ms)).remaining();
-            let right = Stale { first: ms(NOON_MS), again: ms(NOON_MS) };
+            let right = TwoReadings { first: ms(NOON_MS), second: ms(NOON_MS) };
             let verdict = table.check_by(0, right);
             assert_eq!((verdict.clock_ahead_s(), verdict.remaining()), (0, left), "{policy}");
             assert_eq!(verdict.quotas().time(), ms(NOON_MS), "{policy}");
         }
         for table in tables(&policy) {
-            // Ahead by a minute: clocks may be apart by that.
+            // Correct clocks may differ by a minute, so a stamp that is less ahead stays.
             let minute = MINUTE / unit_ms * unit_ms;
             table.check(1, ms(NOON_MS + minute));
-            let verdict = table.check_by(0, Stale { first: ms(NOON_MS), again: ms(NOON_MS) });
+            let verdict =
+                table.check_by(0, TwoReadings { first: ms(NOON_MS), second: ms(NOON_MS) });
             assert_eq!(u64::from(verdict.clock_ahead_s()), minute / SECOND, "{policy}");
         }
     }
 }
 
-/// One clock goes wrong now and then, for one check.
+/// One clock is sometimes wrong for one check.
 #[test]
 fn a_correction_costs_at_most_one_window_each_time() {
     for policy in POLICIES {
@@ -324,18 +334,18 @@ fn a_correction_costs_at_most_one_window_each_time() {
         ] {
             for table in tables(&policy) {
                 let mut admitted = Admitted::default();
-                let mut visits = 0;
+                let mut wrong_checks = 0;
                 for round in 0..5 {
                     while admitted.add(&policy, &table.check(1, ms(NOON_MS))) {}
-                    // A request by the wrong clock, and what it says is charged where it says.
-                    visits += 1;
-                    let there = table.check(1, ms(wrong));
+                    // A request by the wrong clock is charged in the window of that time.
+                    wrong_checks += 1;
+                    let by_wrong_clock = table.check(1, ms(wrong));
                     assert!(
-                        there.retry_at().is_none_or(|at| at >= there.now()),
+                        by_wrong_clock.retry_at().is_none_or(|at| at >= by_wrong_clock.now()),
                         "{policy} {wrong} {round}"
                     );
-                    // An explicit time corrects nothing; a sweep does.
-                    let locked = wrong > NOON_MS && there.is_admitted();
+                    // A check at an explicit time corrects nothing, and `correct_clock` does.
+                    let locked = wrong > NOON_MS && by_wrong_clock.is_admitted();
                     let before = table.check(1, ms(NOON_MS));
                     assert_eq!(before.clock_ahead_s() > 60, locked, "{policy} {wrong} {round}");
                     admitted.add(&policy, &before);
@@ -344,8 +354,8 @@ fn a_correction_costs_at_most_one_window_each_time() {
                     assert_eq!((here.is_admitted(), here.clock_ahead_s()), (true, 0));
                     assert!(here.remaining() <= policy.quotas().last().unwrap().limit);
                 }
-                admitted.is_within(&policy, visits);
-                // When the next window comes, all is as if nothing had been.
+                admitted.assert_within(&policy, wrong_checks);
+                // In the next window, the whole limit is available again.
                 let later = ms(NOON_MS + 62 * 24 * HOUR);
                 assert!(table.check(tightest, later).is_admitted(), "{policy} {wrong}");
             }
@@ -375,12 +385,12 @@ fn absurd_clocks_among_right_ones_cost_one_window_each() {
                     _ => right - HOUR,
                 }
             });
-            admitted.is_within(&policy, absurd.load(SeqCst));
+            admitted.assert_within(&policy, absurd.load(SeqCst));
         }
     }
 }
 
-/// Refunds by clocks that are wrong give nothing to windows that spent nothing.
+/// A refund for a time at which nothing was charged returns nothing.
 #[test]
 fn a_refund_by_a_wrong_clock_admits_no_more() {
     for policy in POLICIES {
@@ -396,7 +406,7 @@ fn a_refund_by_a_wrong_clock_admits_no_more() {
                 let previous_window = policy.algorithm() == keytally_core::Algorithm::Sliding;
                 assert!(!verdict.is_admitted() || previous_window, "{policy}: a refund of {at}");
             }
-            admitted.is_within(&policy, 0);
+            admitted.assert_within(&policy, 0);
         }
     }
 }
@@ -439,6 +449,7 @@ fn absurd_clocks_end_no_key_for_others() {
     }
 }
 
+/// A gate of this capacity for five requests a second.
 fn gate_for(keys: u32) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", "5/second".parse().unwrap()).unwrap()];
     let prefix = Name::new("kt").unwrap();
@@ -457,24 +468,25 @@ fn a_key_that_expired_during_a_stop_is_refused() {
         gate.administer().unwrap().issue(&new, Entropy::new([9; 24]), ms(NOON_MS)).unwrap();
     let key = Some(key.expose().as_bytes());
     assert!(gate.check(key, 1, ms(NOON_MS + 2 * MINUTE)).is_admitted());
-    let stopped_for = |ms_later| Stale { first: ms(NOON_MS), again: ms(NOON_MS + ms_later) };
+    let stopped_for = |ms_later| TwoReadings { first: ms(NOON_MS), second: ms(NOON_MS + ms_later) };
     assert!(gate.check(key, 1, stopped_for(HOUR - SECOND)).is_admitted());
     assert!(!gate.check(key, 1, stopped_for(HOUR)).is_admitted());
 }
 
-/// The record of a revoked key with a tally that a clock ahead stamped.
+/// A revoked key's tally, whose stamp comes from a clock that ran ahead, keeps its record from
+/// another key only until the tally is corrected and its windows have passed.
 #[test]
 fn a_record_whose_tally_is_ahead_is_issued_again() {
     let gate = gate_for(1);
     let new = NewKey::new(1, Name::new("live").unwrap());
     let issue = |entropy, at: u64| {
-        let clock = Stale { first: ms(at), again: ms(at) };
+        let clock = TwoReadings { first: ms(at), second: ms(at) };
         gate.administer().unwrap().issue(&new, Entropy::new([entropy; 24]), clock)
     };
     let (key, id) = issue(9, NOON_MS).unwrap();
     assert!(gate.check(Some(key.expose().as_bytes()), 1, ms(NOON_MS + 24 * HOUR)).is_admitted());
     gate.administer().unwrap().revoke(id).unwrap();
-    // The correction moves its tally to this time, from which on its windows pass.
+    // The first attempt corrects the tally. Its windows pass from that time on.
     assert!(issue(8, NOON_MS + MINUTE).is_err());
     assert!(issue(8, NOON_MS + 3 * MINUTE).is_ok());
 }
@@ -486,14 +498,14 @@ fn a_table_that_emptied_during_a_stop_is_not_full() {
     let policy: Policy = "2/minute".parse().unwrap();
     let limiter =
         Limiter::create(memory(Limiter::<Vec<Line>>::lines(5)), &policy, 5, [7; 16]).unwrap();
-    let is_full = |subject: u32, clock: Stale| {
+    let is_full = |subject: u32, clock: TwoReadings| {
         Limiter::check(&limiter, &subject.to_le_bytes(), 1, clock).outcome() == Outcome::Full
     };
-    let at = |first: u64, again: u64| Stale { first: ms(first), again: ms(again) };
+    let at = |first: u64, second: u64| TwoReadings { first: ms(first), second: ms(second) };
     let mut subjects = 0..1000;
     assert!(
         subjects.any(|subject| is_full(subject, at(NOON_MS, NOON_MS))),
-        "no table of five holds a thousand"
+        "a thousand subjects fill a table of five"
     );
     for subject in subjects {
         assert!(!is_full(subject, at(NOON_MS, NOON_MS + HOUR + u64::from(subject) * HOUR)));

@@ -1,4 +1,4 @@
-//! The gate as a user sees it: the life of a key.
+//! Tests of the gate's public behavior: issuing, checking, rotating, revoking and replacing keys.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{AdminError, FlawKind};
@@ -13,9 +13,13 @@ mod support {
 
 use support::noon::at;
 
+/// The pepper of a new gate.
 const OLD: [u8; 32] = [1; 32];
+
+/// The pepper that replaces it.
 const NEW: [u8; 32] = [2; 32];
 
+/// The end of a key or of a grace, in seconds after noon.
 fn end(seconds: u64) -> Option<Timestamp> {
     Some(at(seconds))
 }
@@ -29,6 +33,7 @@ fn plans() -> [Plan; 2] {
         .map(|(name, policy)| Plan::new(name, policy.parse().unwrap()).unwrap())
 }
 
+/// The memory of a new gate.
 fn memory(keys: u32) -> Vec<Line> {
     let plans = plans();
     let config = config(keys, &plans);
@@ -61,12 +66,13 @@ fn issue(gate: &Gate<&[Line]>) -> (Key, KeyId) {
     gate.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).unwrap()
 }
 
+/// Checks a key for one unit.
 fn check(gate: &Gate<&[Line]>, key: &Key, now: Timestamp) -> Verdict {
     gate.check(Some(key.expose().as_bytes()), 1, now)
 }
 
 #[test]
-fn an_issued_key_is_charged_and_runs_out() {
+fn issued_key_is_charged_until_it_is_denied() {
     let memory = memory(64);
     let gate = attach(&memory);
     let (key, key_id) = issue(&gate);
@@ -84,7 +90,7 @@ fn an_issued_key_is_charged_and_runs_out() {
 }
 
 #[test]
-fn a_key_is_invalid_for_a_reason_that_only_the_log_sees() {
+fn invalid_key_has_a_reason_and_the_same_response() {
     let memory = memory(64);
     let gate = attach(&memory);
     let (key, key_id) = issue(&gate);
@@ -119,7 +125,7 @@ fn a_key_is_invalid_for_a_reason_that_only_the_log_sees() {
 }
 
 #[test]
-fn a_revoked_key_is_refused_at_once_and_listed_still() {
+fn revoked_key_is_invalid_at_once_and_still_listed() {
     let memory = memory(64);
     let gate = attach(&memory);
     let (key, key_id) = issue(&gate);
@@ -139,7 +145,7 @@ fn a_revoked_key_is_refused_at_once_and_listed_still() {
 }
 
 #[test]
-fn an_expired_key_is_refused_from_its_second_on() {
+fn key_is_invalid_from_the_second_of_its_expiry() {
     let memory = memory(64);
     let gate = attach(&memory);
     let new = new_key("default").with_not_after(end(100));
@@ -161,7 +167,7 @@ fn both_secrets_of_a_rotated_key_spend_one_quota() {
     assert_eq!(check(&gate, &new, at(29)).outcome(), Outcome::Denied);
     assert_eq!(check(&gate, &old, at(30)).reason(), Some(Reason::Expired));
     assert!(check(&gate, &new, at(60)).is_admitted());
-    // A second rotation, without grace, ends both.
+    // A second rotation, without grace, ends both secrets.
     let newest = gate.administer().unwrap().rotate(key_id, None, false, entropy(), at(61)).unwrap();
     assert_eq!(check(&gate, &new, at(61)).reason(), Some(Reason::Expired));
     assert_eq!(check(&gate, &old, at(61)).reason(), Some(Reason::WrongSecret));
@@ -181,7 +187,7 @@ fn rotation_within_a_grace_is_refused_unless_forced() {
     assert!(
         check(&gate, &first, at(1)).is_admitted() && check(&gate, &second, at(1)).is_admitted()
     );
-    // What is refused is refused beforehand too, and what is not is the same key.
+    // `next_key` returns the error or the key that `rotate` would return, and changes nothing.
     let same = || Entropy::new([5; 24]);
     let next = |force, now| gate.administer().unwrap().next_key(key_id, force, &same(), now);
     assert_eq!(next(false, at(89)).unwrap_err(), refused);
@@ -209,7 +215,7 @@ fn previous_secret_is_valid_no_longer_than_its_key() {
     gate.administer().unwrap().rotate(key_id, end(90), false, entropy(), at(30)).unwrap();
     assert_eq!([30, 49, 50].map(|s| until(at(s))), [end(50), end(50), None]);
     assert_eq!(gate.list(at(30)).next().unwrap().grace_until, end(50));
-    // Of an expired key no secret is left to lose.
+    // An expired key has no valid secret, so another rotation takes none away.
     assert!(gate.administer().unwrap().rotate(key_id, end(90), false, entropy(), at(50)).is_ok());
     gate.administer().unwrap().revoke(key_id).unwrap();
     assert_eq!(until(at(0)), None);
@@ -235,7 +241,7 @@ fn peppers_rotate_with_the_keys() {
 }
 
 #[test]
-fn a_fifth_pepper_waits_until_one_is_unused() {
+fn fifth_pepper_is_rejected_until_one_is_unused() {
     let memory = memory(64);
     let mut ids = vec![];
     for number in 1..=4 {
@@ -260,7 +266,7 @@ fn a_fifth_pepper_waits_until_one_is_unused() {
 }
 
 #[test]
-fn what_is_refused_changes_nothing() {
+fn rejected_change_leaves_the_gate_unchanged() {
     let memory = memory(64);
     let image = || -> Vec<u64> {
         memory.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect()
@@ -282,7 +288,7 @@ fn what_is_refused_changes_nothing() {
 }
 
 #[test]
-fn a_plan_change_that_was_interrupted_is_completed() {
+fn interrupted_plan_change_is_completed() {
     let memory = memory(64);
     let gate = attach(&memory);
     let raised = Plan::new("pro", "7/minute, 70/hour".parse().unwrap()).unwrap();
@@ -298,7 +304,7 @@ fn a_plan_change_that_was_interrupted_is_completed() {
     assert!(gate.administer().unwrap().has_recovered());
     assert_eq!(gate.plan(1), Some(raised));
     assert!(!gate.administer().unwrap().has_recovered());
-    // One that names no plan is dropped.
+    // A redo record that names no plan is discarded.
     owner.store(1, u64::MAX);
     assert!(gate.administer().unwrap().has_recovered());
     assert_eq!(gate.plans().count(), 2);
@@ -308,15 +314,16 @@ fn a_plan_change_that_was_interrupted_is_completed() {
     assert!(image(&memory[RECORDS_AT..]) == records);
 }
 
-/// Where the records of [`memory`] begin: after the fixed lines and four plans.
+/// The index of the first record's line in [`memory`], after the fixed lines and four plans.
 const RECORDS_AT: usize = 8;
 
+/// All words of a table.
 fn image(lines: &[Line]) -> Vec<u64> {
     lines.iter().flat_map(|line| (0..8).map(|word| line.load(word))).collect()
 }
 
 #[test]
-fn a_record_change_that_was_interrupted_is_completed() {
+fn interrupted_record_change_is_completed() {
     let memory = memory(64);
     let gate = attach(&memory);
     for _ in 0..64 {
@@ -340,7 +347,7 @@ fn a_record_change_that_was_interrupted_is_completed() {
         assert_eq!(line.load(7) >> 18 & 1, 0);
         assert_eq!(gate.key(key_id, at(0)).unwrap().state, KeyState::Revoked);
     }
-    // One that names no record is dropped.
+    // A redo record that names no record is discarded.
     let before = image(&memory);
     for number in [64, 1000, u32::MAX - 1] {
         owner.store(0, owner.load(0) | u64::from(number + 1));
@@ -350,7 +357,7 @@ fn a_record_change_that_was_interrupted_is_completed() {
 }
 
 #[test]
-fn keys_of_other_forms_are_imported_and_rotate_into_ours() {
+fn imported_key_rotates_into_a_key_of_our_form() {
     let memory = memory(64);
     let gate = attach(&memory);
     let foreign = b"sk-proj-0123456789abcdef";
@@ -444,6 +451,7 @@ fn every_record_of_a_gate_can_be_used_and_used_again() {
     verify_is_clean(&gate, at(3660));
 }
 
+/// Asserts that `verify` finds no flaw.
 fn verify_is_clean(gate: &Gate<&[Line]>, now: Timestamp) {
     gate.verify(now, |flaw| panic!("{flaw}"));
 }
@@ -509,7 +517,7 @@ fn a_holder_of_the_key_id_refunds_settles_and_resets() {
 }
 
 #[test]
-fn there_is_one_administrator_at_a_time() {
+fn second_administrator_is_rejected_as_busy() {
     let memory = memory(64);
     let gate = attach(&memory);
     let administrator = gate.administer().unwrap();
@@ -554,9 +562,9 @@ fn a_key_was_used_also_when_only_the_window_before_counts() {
     assert_eq!(gate.key(key_id, at(60)).unwrap().last_used, None);
 }
 
-/// Two in a word, the lower half first: the format's business, and other versions' too.
+/// A word holds two hints, the first in its lower half. Programs of other versions depend on it.
 #[test]
-fn hints_lie_in_the_order_of_their_records() {
+fn hints_are_stored_in_the_order_of_their_records() {
     let memory = memory(64);
     let gate = attach(&memory);
     for _ in 0..64 {
@@ -575,7 +583,7 @@ fn hints_lie_in_the_order_of_their_records() {
 }
 
 #[test]
-fn plans_that_differ_in_windows_or_algorithm_make_no_gate() {
+fn plans_of_other_windows_or_algorithm_are_rejected() {
     for (one, other) in [
         ("1/minute", "1/hour"),
         ("1/minute", "sliding 1/minute"),
@@ -594,7 +602,7 @@ fn plans_that_differ_in_windows_or_algorithm_make_no_gate() {
 }
 
 #[test]
-fn sixteen_environments_and_no_more() {
+fn seventeenth_environment_is_rejected() {
     let memory = memory(64);
     let gate = attach(&memory);
     let mut administrator = gate.administer().unwrap();
@@ -708,7 +716,7 @@ fn the_key_ids_of_two_imported_keys_of_one_record_differ() {
 }
 
 #[test]
-fn a_rotation_to_the_same_secret_keeps_the_key_good() {
+fn rotation_to_the_same_secret_keeps_the_key_valid() {
     let memory = memory(64);
     let gate = attach(&memory);
     let same = || Entropy::new([5; 24]);

@@ -9,6 +9,7 @@ mod support {
 
 use support::noon::at;
 
+/// A new limiter of this policy.
 fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let lines = Limiter::<Vec<Line>>::lines(capacity);
     let memory = (0..lines).map(|_| Line::new()).collect();

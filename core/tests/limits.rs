@@ -1,4 +1,4 @@
-//! LIMITS.md says what the code says.
+//! Compares the numbers in LIMITS.md with the constants of the crate.
 
 use keytally_core::{
     BUCKET_SLOTS, CLAIM_SPINS, IMPORT_GROUP, IMPORTED_KEY_LEN, MAX_ENVS, MAX_HEADERS_LEN,
@@ -7,7 +7,7 @@ use keytally_core::{
 };
 
 #[test]
-fn the_page_of_limits_is_true() {
+fn limits_page_equals_the_constants() {
     let constants = [
         ("MAX_QUOTAS", MAX_QUOTAS as u64),
         ("MAX_POLICY_LEN", MAX_POLICY_LEN as u64),

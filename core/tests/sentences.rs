@@ -1,5 +1,4 @@
-//! What a user reads when something is wrong: each sentence names the value and what would be
-//! right.
+//! Tests of the texts of errors and flaws: each names the value and what would be valid.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use core::fmt::Display;
@@ -9,24 +8,25 @@ use keytally_core::{
     ParseKeyError, Pepper, Peppers, PeppersError, Policy, Reason, TableKind, Timestamp, Verdict,
 };
 
-/// Each sentence says all of its words, and nothing is left of a format.
-fn says(sentences: &[(&dyn Display, &[&str])]) {
-    for (sentence, words) in sentences {
-        let text = sentence.to_string();
-        for word in *words {
-            assert!(text.contains(word), "{text:?} says {word:?}");
+/// Asserts that each text contains its phrases, and no braces or double spaces of a format string.
+fn assert_texts_contain(texts: &[(&dyn Display, &[&str])]) {
+    for (text, phrases) in texts {
+        let text = text.to_string();
+        for phrase in *phrases {
+            assert!(text.contains(phrase), "{text:?} contains {phrase:?}");
         }
         assert!(!text.contains(['{', '}']) && !text.contains("  "), "{text:?}");
     }
 }
 
+/// The key id that the texts contain.
 fn id() -> KeyId {
     "0000000000z".parse().unwrap()
 }
 
 #[test]
-fn of_a_table_that_does_not_open() {
-    says(&[
+fn attach_error_names_what_was_found_and_expected() {
+    assert_texts_contain(&[
         (&AttachError::NotATable, &["keytally table", "does not begin as one does"]),
         (&AttachError::Unfinished, &["interrupted", "create it again"]),
         (&AttachError::Version { found: 7, expected: 1 }, &["version 7", "reads version 1"]),
@@ -42,8 +42,8 @@ fn of_a_table_that_does_not_open() {
 }
 
 #[test]
-fn of_a_table_that_cannot_be_made() {
-    says(&[
+fn create_error_names_the_value_and_its_bounds() {
+    assert_texts_contain(&[
         (&CreateError::Size { lines: 10, needed: 20 }, &["10 lines", "takes 20"]),
         (&CreateError::Capacity { capacity: 0, max: 1000 }, &["capacity of 0", "1 to 1000"]),
         (&CreateError::Plans { plans: 9, max: 4 }, &["9 plans", "1 to 4"]),
@@ -53,8 +53,8 @@ fn of_a_table_that_cannot_be_made() {
 }
 
 #[test]
-fn of_what_an_administrator_cannot_do() {
-    says(&[
+fn administrator_error_names_the_value_and_a_remedy() {
+    assert_texts_contain(&[
         (&AdminError::Busy, &["try again"]),
         (&AdminError::Full { keys: 64 }, &["all 64 records", "revoke"]),
         (&AdminError::NoRoomToImport, &["a quarter more"]),
@@ -78,8 +78,8 @@ fn of_what_an_administrator_cannot_do() {
 }
 
 #[test]
-fn of_an_invalid_key_id_pepper_or_policy() {
-    says(&[
+fn parse_error_names_the_value_and_the_valid_form() {
+    assert_texts_contain(&[
         (&"7".parse::<KeyId>().unwrap_err(), &["11 characters", "0-9, A-Z and a-z"]),
         (&ParseKeyError::Form, &["prefix_env_", "39 characters"]),
         (&ParseKeyError::Checksum, &["checksum", "mistyped"]),
@@ -105,23 +105,23 @@ fn of_an_invalid_key_id_pepper_or_policy() {
         ("4294967295/second, 4294967295/minute", &["97 bits", "has 64"]),
     ];
     for (text, words) in policies {
-        says(&[(&text.parse::<Policy>().unwrap_err(), words)]);
+        assert_texts_contain(&[(&text.parse::<Policy>().unwrap_err(), words)]);
     }
     assert!(Peppers::new(&[[1; 31]]).unwrap_err().to_string().contains("31 bytes"));
 }
 
-/// What may be shown reads alike in logs and in `Debug`.
+/// Values that are not secret have the same text in `Display` and in `Debug`.
 #[test]
-fn of_a_key_id_and_a_name() {
+fn debug_of_a_public_name_equals_its_display() {
     let env = Name::new("live").unwrap();
     assert_eq!(format!("{env} {env:?} {} {:?}", id(), id()), "live live 0000000000z 0000000000z");
     assert_eq!(format!("{:?}", Entropy::new([0xa7; 24])), "Entropy(…)", "entropy is secret");
 }
 
 #[test]
-fn of_a_flaw() {
+fn flaw_names_its_record_and_the_damage() {
     let flaw = |kind| Flaw::new(5, Some(id()), kind);
-    says(&[
+    assert_texts_contain(&[
         (&flaw(FlawKind::HalfWritten), &["record 5 (key 0000000000z) is half-written"]),
         (&flaw(FlawKind::Misplaced), &["record 5 (key 0000000000z)", "another record"]),
         (&flaw(FlawKind::NoPlan { plan: 9 }), &["plan number 9"]),
@@ -133,10 +133,9 @@ fn of_a_flaw() {
     ]);
 }
 
-/// Short words for logs and labels of metrics: no two are alike, and no character of them needs to
-/// be quoted.
+/// The words are for logs and metric labels, where letters and underscores need no quotation marks.
 #[test]
-fn of_an_outcome_and_a_reason_one_word() {
+fn outcome_and_reason_are_one_word_each() {
     use Outcome::{Admitted, Denied, Full, InvalidKey, MissingKey, TooCostly};
     let outcomes = [Admitted, Denied, MissingKey, InvalidKey, TooCostly, Full]
         .map(|outcome| outcome.to_string());

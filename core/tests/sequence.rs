@@ -1,5 +1,6 @@
-//! A record's sequence wraps after 8,192 writes. A call that is stopped for exactly that many
-//! writes neither admits an ended key nor changes the tally of the record's next key.
+//! Tests of calls that are stopped while a key's record is written 8,192 times. The sequence of the
+//! record's seqlock then has its former value again. Such a call neither admits a key that ended
+//! nor changes the tally of the record's next key.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 extern crate alloc;
@@ -18,8 +19,8 @@ mod support {
 
 use support::noon::at;
 
-/// Writes of one record after which its sequence is the same again.
-const SEQUENCE_PERIOD: usize = 1 << 13;
+/// The number of writes after which a record's sequence has the same value again.
+const WRITES_PER_CYCLE: usize = 1 << 13;
 
 /// The requests that a key may make in a minute.
 const LIMIT: u32 = 3;
@@ -38,6 +39,7 @@ type SharedGate = Gate<Rc<[Line]>>;
 /// meanwhile.
 struct StoppingMemory {
     lines: Rc<[Line]>,
+    /// The accesses until the hook runs, this one included; 0 if it does not run any more.
     accesses_left: Cell<u32>,
     hook: Cell<Option<Box<dyn FnOnce()>>>,
 }
@@ -50,7 +52,7 @@ impl AsRef<[Line]> for StoppingMemory {
                 self.accesses_left.set(0);
                 self.hook.take().unwrap()();
             }
-            left => self.accesses_left.set(left - 1),
+            accesses => self.accesses_left.set(accesses - 1),
         }
         &self.lines
     }
@@ -76,13 +78,14 @@ impl Setup {
         Self { lines, key, key_id }
     }
 
+    /// Another gate on the same memory, which is not stopped.
     fn gate(&self) -> SharedGate {
         Gate::attach(Rc::clone(&self.lines), peppers()).unwrap()
     }
 
-    /// Makes a call on the gate, and stops it at this access of the memory, counted from 1, while
-    /// `meanwhile` runs. Returns `None` if the call has no such access.
-    fn stopped<T>(
+    /// Makes a call on the gate, and stops it at the given access of the memory, counted from 1,
+    /// while `meanwhile` runs. Returns `None` if the call has fewer accesses.
+    fn stop_at<T>(
         &self,
         access: u32,
         call: impl FnOnce(&Gate<StoppingMemory>) -> T,
@@ -98,14 +101,14 @@ impl Setup {
     }
 }
 
-/// Ends the key and gives its record to another one, which makes one request. The record is written
-/// so often that its sequence is the same as before.
+/// Revokes the key `former` and gives its record to another key, which makes one request. The
+/// record is written [`WRITES_PER_CYCLE`] times. Returns the other key.
 fn replace(gate: &SharedGate, former: KeyId) -> Key {
     let mut administrator = gate.administer().unwrap();
     administrator.revoke(former).unwrap();
-    // A reused record is written twice: first the former key ends.
+    // The revocation is one write, and the reuse of the record two: it first ends the former key.
     let (key, key_id) = administrator.issue(&new_key(), Entropy::new([9; 24]), at(130)).unwrap();
-    for _ in 3..SEQUENCE_PERIOD {
+    for _ in 3..WRITES_PER_CYCLE {
         administrator.assign(key_id, "default").unwrap();
     }
     assert_ne!(key_id, former);
@@ -113,12 +116,13 @@ fn replace(gate: &SharedGate, former: KeyId) -> Key {
     key
 }
 
+/// Checks the key for one unit.
 fn check<M: AsRef<[Line]>>(gate: &Gate<M>, key: &Key, now: Timestamp) -> Verdict {
     gate.check(Some(key.expose().as_bytes()), 1, now)
 }
 
-/// Makes the call at each of its accesses once while the record goes to another key. Asserts that
-/// the other key keeps its counts, and gives each result to `judge`.
+/// Makes the call once for each of its accesses, and stops it there while the record is given to
+/// another key. Asserts that the other key keeps its counts, and passes each result to `judge`.
 fn assert_next_key_keeps_its_tally<T>(
     call: impl Fn(&Setup, &Gate<StoppingMemory>) -> T,
     judge: impl Fn(&Setup, T),
@@ -128,7 +132,7 @@ fn assert_next_key_keeps_its_tally<T>(
         let (former, next) = (setup.key_id, Rc::new(Cell::new(None)));
         let kept = Rc::clone(&next);
         let meanwhile = move |gate: &SharedGate| kept.set(Some(replace(gate, former)));
-        let Some(result) = setup.stopped(access, |gate| call(&setup, gate), meanwhile) else {
+        let Some(result) = setup.stop_at(access, |gate| call(&setup, gate), meanwhile) else {
             assert!(access > 1, "the call was never stopped");
             break;
         };
@@ -139,7 +143,7 @@ fn assert_next_key_keeps_its_tally<T>(
 }
 
 #[test]
-fn check_stopped_for_a_period_spares_the_next_key() {
+fn check_stopped_for_a_sequence_cycle_spares_the_next_key() {
     assert_next_key_keeps_its_tally(
         |setup, gate| check(gate, &setup.key, at(130)),
         |_, verdict| {
@@ -152,7 +156,7 @@ fn check_stopped_for_a_period_spares_the_next_key() {
 }
 
 #[test]
-fn reset_stopped_for_a_period_spares_the_next_key() {
+fn reset_stopped_for_a_sequence_cycle_spares_the_next_key() {
     assert_next_key_keeps_its_tally(
         |setup, gate| gate.reset(setup.key_id, at(130)),
         |_, verdict| assert!(verdict.is_none(), "{verdict:?}"),
@@ -160,17 +164,17 @@ fn reset_stopped_for_a_period_spares_the_next_key() {
 }
 
 #[test]
-fn check_stopped_for_a_period_sees_the_revocation() {
+fn check_stopped_for_a_sequence_cycle_sees_the_revocation() {
     for access in 1.. {
         let setup = Setup::new();
         let key_id = setup.key_id;
         let revoke = move |gate: &SharedGate| {
             let mut administrator = gate.administer().unwrap();
-            for _ in 0..SEQUENCE_PERIOD {
+            for _ in 0..WRITES_PER_CYCLE {
                 administrator.revoke(key_id).unwrap();
             }
         };
-        let Some(verdict) = setup.stopped(access, |gate| check(gate, &setup.key, at(1)), revoke)
+        let Some(verdict) = setup.stop_at(access, |gate| check(gate, &setup.key, at(1)), revoke)
         else {
             assert!(access > 1, "the check was never stopped");
             break;

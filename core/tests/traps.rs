@@ -1,5 +1,4 @@
-//! What went wrong in other limiters, each of which had been released. The names say what went
-//! wrong there.
+//! Tests of errors that released versions of other rate limiters had.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
@@ -13,17 +12,19 @@ mod support {
 
 use support::noon::{NOON_S, at};
 
+/// A new limiter of this policy.
 fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let memory = (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
     Limiter::create(memory, &policy.parse().unwrap(), capacity, [7; 16]).unwrap()
 }
 
+/// Returns how many of `times` requests at `now` are admitted.
 fn admitted(limiter: &Limiter<Vec<Line>>, subject: &[u8], times: usize, now: Timestamp) -> usize {
     (0..times).filter(|_| limiter.check(subject, 1, now).is_admitted()).count()
 }
 
 #[test]
-fn deciding_and_then_adding_lets_too_many_through() {
+fn concurrent_checks_admit_no_more_than_the_limit() {
     for round in 0..300 {
         let limiter = limiter("50/minute", 8);
         let total: usize = std::thread::scope(|scope| {
@@ -36,14 +37,14 @@ fn deciding_and_then_adding_lets_too_many_through() {
 }
 
 #[test]
-fn stacked_limiters_charge_the_hour_although_the_minute_denied() {
+fn check_that_the_minute_denies_charges_no_hour() {
     let limiter = limiter("10/minute, 100/hour", 8);
     assert_eq!(admitted(&limiter, b"a", 500, at(0)), 10);
     assert_eq!(limiter.peek(b"a", 1, at(0)).remaining(), 90);
 }
 
 #[test]
-fn a_denied_cost_burns_quota() {
+fn denied_cost_charges_nothing() {
     for policy in ["10/minute", "sliding 10/minute"] {
         let limiter = limiter(policy, 8);
         assert!(limiter.check(b"a", 4, at(0)).is_admitted());
@@ -63,8 +64,8 @@ fn burst_after_idle_exceeds_neither_limit_nor_remaining() {
         }
         assert_eq!(admitted(&limiter, b"a", 300, at(3600)), 100);
     }
-    // A sliding limit holds over every minute, not only over aligned ones: half a minute after a
-    // full burst at the end of one, half of the quota is back.
+    // After a burst at the end of an aligned minute, half of a sliding quota is available again
+    // half a minute later.
     let limiter = limiter("sliding 100/minute", 8);
     assert_eq!(admitted(&limiter, b"a", 300, at(59)), 100);
     assert_eq!(admitted(&limiter, b"a", 300, at(60)), 0);
@@ -72,7 +73,7 @@ fn burst_after_idle_exceeds_neither_limit_nor_remaining() {
 }
 
 #[test]
-fn a_large_cost_overflows_into_an_admission() {
+fn cost_near_the_largest_integer_is_not_admitted() {
     for policy in
         ["1/hour", "10/hour", "2147483647/second", "sliding 32767/second", "4294967295/day"]
     {
@@ -86,7 +87,7 @@ fn a_large_cost_overflows_into_an_admission() {
 }
 
 #[test]
-fn a_clock_that_goes_back_reads_as_a_long_refill() {
+fn clock_that_goes_back_refills_nothing() {
     for policy in ["5/minute, 9/hour", "sliding 5/minute, 9/hour"] {
         let limiter = limiter(policy, 8);
         assert_eq!(admitted(&limiter, b"a", 9, at(3600)), 5);
@@ -97,14 +98,14 @@ fn a_clock_that_goes_back_reads_as_a_long_refill() {
 }
 
 #[test]
-fn two_clocks_that_disagree_open_the_window_in_turn() {
+fn two_clocks_in_turn_admit_at_most_two_windows() {
     for policy in ["10/second", "sliding 10/second", "10/minute", "10/minute, 12/hour"] {
         for apart in [1, 2, 30, 60] {
             let limiter = limiter(policy, 8);
             let admitted = (0..1000)
                 .filter(|turn| limiter.check(b"a", 1, at(turn % 2 * apart)).is_admitted())
                 .count();
-            // Each of the two may find a window of its own, the late one only the first time.
+            // Each clock may open one window. The late clock opens one only if it comes first.
             assert!(admitted <= 20, "{admitted} of {policy}, {apart} s apart");
         }
     }
@@ -128,10 +129,10 @@ fn no_time_panics() {
 }
 
 #[test]
-fn making_room_hands_out_fresh_windows() {
+fn full_limiter_gives_no_subject_a_second_window() {
     let limiter = limiter("2/hour", 64);
     let mut admitted = std::collections::HashMap::<u32, u32>::new();
-    // Far more subjects than there are slots, over and over.
+    // In each round there are far more subjects than slots.
     for round in 0..20u64 {
         for subject in 0..2000u32 {
             if limiter.check(&subject.to_le_bytes(), 1, at(round * 60)).is_admitted() {
@@ -144,7 +145,7 @@ fn making_room_hands_out_fresh_windows() {
 }
 
 #[test]
-fn innocents_are_denied_by_a_sketch() {
+fn subject_without_requests_is_never_denied() {
     let limiter = limiter("5/minute", 100_000);
     let denied = (0..100_000u32).filter(|subject| {
         limiter.check(&subject.to_le_bytes(), 1, at(0)).outcome() == Outcome::Denied
@@ -153,7 +154,7 @@ fn innocents_are_denied_by_a_sketch() {
 }
 
 #[test]
-fn unique_subjects_grow_without_bound() {
+fn subjects_never_exceed_the_slots() {
     let limiter = limiter("5/minute", 100);
     for subject in 0..100_000u32 {
         limiter.check(&subject.to_le_bytes(), 1, at(0));
@@ -162,7 +163,7 @@ fn unique_subjects_grow_without_bound() {
 }
 
 #[test]
-fn retry_after_stands_on_answers_that_need_none_or_is_zero() {
+fn retry_after_is_positive_and_only_on_denials() {
     let limiter = limiter("1/minute, 5/hour", 8);
     let field = |verdict: &Verdict| {
         let headers = verdict.headers();
@@ -181,7 +182,7 @@ fn retry_after_stands_on_answers_that_need_none_or_is_zero() {
 }
 
 #[test]
-fn a_policy_text_could_be_read_as_an_interval() {
+fn policy_text_of_an_interval_is_rejected() {
     let kind = |text: &str| text.parse::<Policy>().unwrap_err().kind();
     for text in ["2", "2s", "per_second(2)", "every 2s", "2/", "/s"] {
         assert_eq!(kind(text), ParsePolicyErrorKind::Syntax, "{text}");
@@ -191,20 +192,20 @@ fn a_policy_text_could_be_read_as_an_interval() {
 }
 
 #[test]
-fn zero_means_no_state_or_no_limit() {
+fn zero_limit_is_rejected_and_stamp_zero_is_counted() {
     for (text, kind) in
         [("0/minute", ParsePolicyErrorKind::Limit), ("5/0s", ParsePolicyErrorKind::Window)]
     {
         assert_eq!(text.parse::<Policy>().unwrap_err().kind(), kind);
     }
-    // At the epoch itself, where stamp 0 is a real stamp, a limit holds too.
+    // The stamp of the first minute after the epoch is 0, and a limit holds there too.
     let limiter = limiter("2/minute", 8);
     assert_eq!(admitted(&limiter, b"a", 9, Timestamp::from_unix_ms(0)), 2);
     assert_eq!(admitted(&limiter, b"a", 9, Timestamp::from_unix_ms(59_999)), 0);
 }
 
 #[test]
-fn a_cost_above_the_limit_gets_contradictory_fields() {
+fn cost_above_the_limit_has_no_retry_time() {
     let limiter = limiter("10/minute, 100/hour", 8);
     assert!(limiter.check(b"a", 4, at(0)).is_admitted());
     let verdict = limiter.check(b"a", 11, at(0));
@@ -212,7 +213,7 @@ fn a_cost_above_the_limit_gets_contradictory_fields() {
     assert_eq!((verdict.remaining(), verdict.retry_after_s(), verdict.charge()), (96, None, None));
 }
 
-/// A gate with one key, for two requests an hour.
+/// Passes a gate with one key to `test`, with the key and its id. It admits two requests an hour.
 fn with_key(test: impl FnOnce(&Gate<&[Line]>, &str, keytally_core::KeyId)) {
     let plans = [Plan::new("default", "2/hour".parse().unwrap()).unwrap()];
     let prefix = Name::new("kt").unwrap();
@@ -225,7 +226,7 @@ fn with_key(test: impl FnOnce(&Gate<&[Line]>, &str, keytally_core::KeyId)) {
 }
 
 #[test]
-fn charging_before_verifying_lets_a_guesser_lock_out_the_owner() {
+fn check_with_a_wrong_secret_charges_nothing() {
     with_key(|gate, key, _| {
         for index in key.len() - 28..key.len() {
             let mut wrong = key.as_bytes().to_vec();
@@ -246,7 +247,7 @@ fn two_key_headers_are_rejected_whichever_a_server_takes() {
 }
 
 #[test]
-fn revoked_keys_live_on_in_caches() {
+fn revoked_key_is_invalid_at_the_next_check() {
     with_key(|gate, key, key_id| {
         assert!(gate.check(Some(key.as_bytes()), 1, at(0)).is_admitted());
         gate.administer().unwrap().revoke(key_id).unwrap();
@@ -255,7 +256,7 @@ fn revoked_keys_live_on_in_caches() {
 }
 
 #[test]
-fn a_rotation_doubles_the_quota_during_its_grace() {
+fn old_and_new_secret_share_one_quota() {
     with_key(|gate, old, key_id| {
         let until = Some(at(3600));
         let new = gate
@@ -271,7 +272,7 @@ fn a_rotation_doubles_the_quota_during_its_grace() {
 }
 
 #[test]
-fn keys_are_stored_in_clear_or_under_a_weak_hash() {
+fn gate_memory_holds_no_secret_and_no_pepper() {
     let plans = [Plan::new("default", "2/hour".parse().unwrap()).unwrap()];
     let config = GateConfig::new(8, Name::new("kt").unwrap(), &plans).with_plan_slots(1);
     let memory: Vec<Line> = (0..config.lines()).map(|_| Line::new()).collect();
@@ -287,7 +288,7 @@ fn keys_are_stored_in_clear_or_under_a_weak_hash() {
         .flat_map(u64::to_le_bytes)
         .collect();
     let holds = |needle: &[u8]| stored.windows(needle.len()).any(|window| window == needle);
-    assert!(holds(b"default"), "the search finds what is there");
+    assert!(holds(b"default"), "the search finds the plan's name");
     for part in [&secret[..8], &secret[8..], &key.expose().as_bytes()[20..32], &pepper[..8]] {
         assert!(!holds(part));
         assert!(!holds(&part.iter().rev().copied().collect::<Vec<u8>>()));
@@ -295,7 +296,7 @@ fn keys_are_stored_in_clear_or_under_a_weak_hash() {
 }
 
 #[test]
-fn a_401_comes_without_www_authenticate() {
+fn missing_and_wrong_key_get_www_authenticate() {
     with_key(|gate, _, _| {
         for api_key in [None, Some(&b"wrong"[..])] {
             let headers = gate.check(api_key, 1, at(0)).headers();

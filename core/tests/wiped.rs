@@ -1,13 +1,13 @@
-//! Nothing of a secret is left in memory when the value that held it is dropped.
+//! Tests that a value with a secret wipes its memory when it is dropped.
 //!
-//! Only unsafe code can look at memory whose value is gone, so this file has some: one block that
-//! drops a value where it lies, and one that then reads its bytes.
+//! Only unsafe code can read the memory of a dropped value. This file has two unsafe blocks: one
+//! drops a value in its memory, and one then reads the bytes.
 
 use core::mem::ManuallyDrop;
 
 use keytally_core::{Entropy, Key, KeyId, Name, Pepper};
 
-/// How many bytes in `range` of a value's memory are zero once it is dropped.
+/// Drops a value, and returns how many bytes in `range` of its memory are zero afterwards.
 fn zeros_after_drop<T>(value: T, range: core::ops::Range<usize>) -> usize {
     let mut value = ManuallyDrop::new(value);
     assert!(range.end <= size_of::<T>());
@@ -15,10 +15,10 @@ fn zeros_after_drop<T>(value: T, range: core::ops::Range<usize>) -> usize {
     // SAFETY: the value is dropped here only, and is not used as a `T` afterwards.
     unsafe { ManuallyDrop::drop(&mut value) };
     range
-        .filter(|&at| {
-            // SAFETY: `value` still has its memory, `at` lies within it, and the callers' ranges
+        .filter(|&offset| {
+            // SAFETY: `value` still has its memory, `offset` is within it, and the callers' ranges
             // hold bytes that have been written, no padding.
-            let byte = unsafe { first.wrapping_add(at).read_volatile() };
+            let byte = unsafe { first.wrapping_add(offset).read_volatile() };
             byte == 0
         })
         .count()
@@ -30,7 +30,7 @@ fn a_key_is_wiped() {
     let key =
         Key::mint(name("kt"), name("live"), KeyId::from_number(u64::MAX).unwrap(), &[0xa7; 16])
             .unwrap();
-    // Where in the value the text lies is the string's business.
+    // The position of the text within the value depends on the string type.
     let (start, len) = (key.expose().as_ptr().addr() - (&raw const key).addr(), key.expose().len());
     assert_eq!(zeros_after_drop(key, start..start + len), len);
 }
@@ -40,7 +40,8 @@ fn entropy_is_wiped() {
     assert_eq!(zeros_after_drop(Entropy::new([0xa7; 24]), 0..24), 24);
 }
 
-/// Of a pepper only the fingerprint stays, which the gate's header holds too: eight bytes.
+/// The eight bytes of the fingerprint remain. They are not secret: the gate's header holds them
+/// too.
 #[test]
 fn a_pepper_is_wiped() {
     let pepper = Pepper::new(&[0xa7; 32]).unwrap();

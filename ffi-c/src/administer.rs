@@ -1,7 +1,7 @@
 //! Changes to a gate's keys and plans. One administrator works at a time; checks do not wait.
 //!
-//! For a file, each call waits for its turn: see `kt_gate_set_wait`. A call releases the lock before it
-//! returns, so other administrators get their turn during an import of many keys.
+//! For a file, each call waits for its turn: see `kt_gate_set_wait`. A call releases the lock
+//! before it returns, so other administrators get their turn during an import of many keys.
 
 use core::ffi::c_char;
 
@@ -25,7 +25,8 @@ plain! {
         pub size: u32,
         /// The account (team) that the key belongs to.
         pub account: u32,
-        /// The environment: 1 to 8 characters of a-z and 0-9. A gate has room for 16 different ones.
+        /// The environment: 1 to 8 characters of a-z and 0-9. A gate has room for 16 different
+        /// ones.
         pub env: In<'c, c_char>,
         /// The environment's length.
         pub env_len: usize,
@@ -44,10 +45,10 @@ impl Growing for kt_new_key<'_> {
 }
 
 impl kt_new_key<'_> {
-    /// Calls `work` with the key as core takes it.
-    fn with<T>(&self, work: impl FnOnce(&NewKey<'_>) -> FfiResult<T>) -> FfiResult<T> {
+    /// Calls `work` with the properties in core's form.
+    fn with_core_key<T>(&self, work: impl FnOnce(&NewKey<'_>) -> FfiResult<T>) -> FfiResult<T> {
         let env = name(self.env, self.env_len)?;
-        let new = NewKey::new(self.account, env).with_not_after(expiry(self.not_after_s));
+        let new = NewKey::new(self.account, env).with_not_after(optional_time(self.not_after_s));
         match self.plan_len {
             0 => work(&new),
             len => work(&new.with_plan(plan_name(self.plan, len)?)),
@@ -56,13 +57,13 @@ impl kt_new_key<'_> {
 }
 
 /// Returns the time that C gives as Unix seconds, `None` for 0.
-fn expiry(unix_s: u32) -> Option<Timestamp> {
+fn optional_time(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }
 
 /// Does `$work` as the gate's administrator. For a file it holds the lock, and waits for another
-/// administrator. In memory it fails if there is another. (The administrators are of two types, so this
-/// cannot be a function that takes a closure.)
+/// administrator. In memory it fails if there is another. (The administrators are of two types, so
+/// this cannot be a function that takes a closure.)
 macro_rules! administer {
     ($gate:ident, |$administrator:ident| $work:expr) => {
         match $gate.file() {
@@ -81,14 +82,15 @@ pub(crate) use administer;
 
 /// Issues a key. Writes the only copy of its secret to `key_out`.
 ///
-/// `entropy` is 24 bytes from the system's entropy, used for this key only. In host builds `kt_entropy`
-/// gets them. The key takes a free record. Else it takes the record of a key that was revoked or has
-/// expired, if all its counts are out of date.
+/// `entropy` is 24 bytes from the system's entropy, used for this key only. In host builds
+/// `kt_entropy` gets them. The key takes a free record. Else it takes the record of a key that was
+/// revoked or has expired, if all windows of its counts have ended.
 ///
 /// Statuses: `KT_NAME_FORM` for the environment, `KT_NAMES_TOO_LONG`, `KT_NO_SUCH_PLAN`,
 /// `KT_PLAN_NAME_FORM`, `KT_GATE_FULL`, `KT_ENVS_FULL`, `KT_PEPPERS_FULL`, `KT_STRUCT_SIZE`,
-/// `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see `kt_gate_set_wait` and `kt_gate_take_over`). For a
-/// file also `KT_FILE_REPLACED`, `KT_IO`, and those of `kt_gate_open` if the file was replaced.
+/// `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`, `KT_BUSY` (see `kt_gate_set_wait` and `kt_gate_take_over`).
+/// For a file also `KT_FILE_REPLACED`, `KT_IO`, and those of `kt_gate_open` if the file was
+/// replaced.
 ///
 /// ```c
 /// kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0};
@@ -110,7 +112,7 @@ pub extern "C" fn kt_gate_issue(
         let (key_target, key_id_target) = (key_out.target()?, key_id_out.target()?);
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
-        let (key, key_id) = new_key.read_growing()?.with(|new| {
+        let (key, key_id) = new_key.read_growing()?.with_core_key(|new| {
             administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
                 administrator.issue(new, entropy, clock)
             }))
@@ -121,8 +123,8 @@ pub extern "C" fn kt_gate_issue(
     })
 }
 
-/// Imports a key of any form that was issued elsewhere, so that its holder can keep it. A key of this
-/// library's form keeps its key id and its environment.
+/// Imports a key of any form that was issued elsewhere, so that its holder can keep it. A key of
+/// this library's form keeps its key id and its environment.
 ///
 /// Statuses: `KT_NOT_IMPORTABLE`, `KT_ALREADY_IMPORTED`, `KT_NO_ROOM_TO_IMPORT`, and those of
 /// `kt_gate_issue`.
@@ -139,7 +141,7 @@ pub extern "C" fn kt_gate_import(
         let (gate, target) = (gate.in_place()?, key_id_out.target()?);
         let text = api_key.slice(api_key_len)?;
         let time = gate.clock.time(now_ms)?;
-        let key_id = new_key.read_growing()?.with(|new| {
+        let key_id = new_key.read_growing()?.with_core_key(|new| {
             administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
                 administrator.import(text, new, clock)
             }))
@@ -149,11 +151,11 @@ pub extern "C" fn kt_gate_import(
     })
 }
 
-/// Gives a key a new secret. The old secret stays valid until `grace_until_s`, in Unix seconds; 0 ends it
-/// at once. Both secrets share one quota. `entropy` is as in `kt_gate_issue`.
+/// Gives a key a new secret. The old secret stays valid until `grace_until_s`, in Unix seconds; 0
+/// ends it at once. Both secrets share one quota. `entropy` is as in `kt_gate_issue`.
 ///
-/// A key has at most two secrets. If the secret before the last rotation is still valid, this rotation
-/// would end it at once, and is refused unless `force` is not 0.
+/// A key has at most two secrets. If the secret before the last rotation is still valid, this
+/// rotation would end it at once, and is refused unless `force` is not 0.
 ///
 /// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_REVOKED`, `KT_IN_GRACE`,
 /// `KT_NAMES_TOO_LONG` for an imported key, `KT_PEPPERS_FULL`, `KT_RECORD_DAMAGED`, `KT_NO_CLOCK`,
@@ -174,15 +176,15 @@ pub extern "C" fn kt_gate_rotate(
         let entropy = Entropy::new(entropy.read()?);
         let time = gate.clock.time(now_ms)?;
         let key = administer!(gate, |administrator| with_clock!(time.refreshed(), |clock| {
-            administrator.rotate(key_id, expiry(grace_until_s), force != 0, entropy, clock)
+            administrator.rotate(key_id, optional_time(grace_until_s), force != 0, entropy, clock)
         }))?;
         target.write(kt_key::new(&key));
         Ok(())
     })
 }
 
-/// Revokes a key and its previous secret at once: the next check in any process refuses them. The record
-/// stays listed until a new key needs it. Revoking a revoked key changes nothing.
+/// Revokes a key and its previous secret at once: the next check in any process refuses them. The
+/// record stays listed until a new key needs it. Revoking a revoked key changes nothing.
 ///
 /// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_BUSY`. For a file also
 /// `KT_FILE_REPLACED`, `KT_IO`.
@@ -215,8 +217,8 @@ pub extern "C" fn kt_gate_assign(
 
 /// Adds a plan, or gives the plan of that name other limits. Counts are kept.
 ///
-/// Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`, `KT_PLAN_LIMIT`,
-/// `KT_PLANS_FULL`, `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
+/// Statuses: `KT_PLAN_NAME_FORM`, those that begin with `KT_POLICY_`, `KT_PLAN_WINDOWS`,
+/// `KT_PLAN_LIMIT`, `KT_PLANS_FULL`, `KT_BUSY`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_set_plan(gate: Handle<kt_gate>, plan: In<kt_plan>) -> kt_status {
     guard(|| {
@@ -226,12 +228,12 @@ pub extern "C" fn kt_gate_set_plan(gate: Handle<kt_gate>, plan: In<kt_plan>) -> 
     })
 }
 
-/// Completes the change of an administrator whose process was killed, and takes over its claim. Call it
-/// only if you are sure that no other thread or process administers the gate, for instance because you
-/// hold a lock of your own.
+/// Completes the change of an administrator whose process was killed, and takes over its claim.
+/// Call it only if you are sure that no other thread or process administers the gate, for instance
+/// because you hold a lock of your own.
 ///
-/// A file needs it in one case only: the administrator was killed in another container, while another
-/// program or a forked child held an `flock` on the file.
+/// A file needs it in one case only: the administrator was killed in another container, while
+/// another program or a forked child held an `flock` on the file.
 ///
 /// Statuses: for a file `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]

@@ -1,4 +1,4 @@
-//! Functions about the clock of a handle.
+//! Functions for the clock of a handle: cached readings, and correction of tallies.
 
 use crate::gate::kt_gate;
 use crate::guard::guard;
@@ -10,9 +10,9 @@ use crate::time::with_clock;
 /// Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
 /// event loop has such readings. Host builds only.
 ///
-/// A later call reads the clock itself if a tally is ahead of the reading, and uses the later of both.
-/// Without this declaration a `now_ms` is an explicit time, which corrects nothing. The declaration
-/// holds until the handle is closed. Any thread may make it at any time.
+/// A later call reads the clock itself if a tally is ahead of the reading, and uses the later of
+/// both. Without this declaration a `now_ms` is an explicit time, which corrects nothing. The
+/// declaration holds until the handle is closed. Any thread may make it at any time.
 #[cfg(feature = "host")]
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_use_system_clock(gate: Handle<kt_gate>) -> kt_status {
@@ -25,9 +25,9 @@ pub extern "C" fn kt_gate_use_system_clock(gate: Handle<kt_gate>) -> kt_status {
 /// Declares that each `now_ms` given with this handle is a cached reading of the system clock. An
 /// event loop has such readings. Host builds only.
 ///
-/// A later call reads the clock itself if a tally is ahead of the reading, and uses the later of both.
-/// Without this declaration a `now_ms` is an explicit time, which corrects nothing. The declaration
-/// holds until the handle is closed. Any thread may make it at any time.
+/// A later call reads the clock itself if a tally is ahead of the reading, and uses the later of
+/// both. Without this declaration a `now_ms` is an explicit time, which corrects nothing. The
+/// declaration holds until the handle is closed. Any thread may make it at any time.
 #[cfg(feature = "host")]
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_use_system_clock(limiter: Handle<kt_limiter>) -> kt_status {
@@ -37,15 +37,16 @@ pub extern "C" fn kt_limiter_use_system_clock(limiter: Handle<kt_limiter>) -> kt
     })
 }
 
-/// Corrects each tally of the gate that is more than 60 s ahead. Counts are kept. Writes the number of
-/// corrected tallies. Reads the whole table.
+/// Corrects each tally of the gate that is more than 60 s ahead of the call's time. Counts are
+/// kept. Writes the number of corrected tallies. Reads the whole table.
 ///
-/// A check by the system clock corrects the tally that it charges. This function corrects all others.
+/// A check by the system clock corrects the tally that it charges. This function corrects all
+/// others.
 ///
-/// With `KT_SYSTEM_CLOCK` the clock is read after each tally was loaded. An explicit `now_ms` is older
-/// than the loads. If the call is then stopped for more than 60 s between a load and its correction,
-/// each tally that is charged meanwhile may admit one more window. With an explicit time, call this
-/// while no other thread or process charges.
+/// With `KT_SYSTEM_CLOCK` the clock is read after each tally was loaded. An explicit `now_ms` is
+/// older than the loads. If the call is then stopped for more than 60 s between a load and its
+/// correction, each tally that is charged meanwhile may admit one more window. With an explicit
+/// time, call this while no other thread or process charges.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_correct_clock(
     gate: Handle<kt_gate>,
@@ -59,15 +60,16 @@ pub extern "C" fn kt_gate_correct_clock(
     })
 }
 
-/// Corrects each tally of the limiter that is more than 60 s ahead. Counts are kept. Writes the number of
-/// corrected tallies. Reads the whole table.
+/// Corrects each tally of the limiter that is more than 60 s ahead of the call's time. Counts are
+/// kept. Writes the number of corrected tallies. Reads the whole table.
 ///
-/// A check by the system clock corrects the tally that it charges. This function corrects all others.
+/// A check by the system clock corrects the tally that it charges. This function corrects all
+/// others.
 ///
-/// With `KT_SYSTEM_CLOCK` the clock is read after each tally was loaded. An explicit `now_ms` is older
-/// than the loads. If the call is then stopped for more than 60 s between a load and its correction,
-/// each tally that is charged meanwhile may admit one more window. With an explicit time, call this
-/// while no other thread or process charges.
+/// With `KT_SYSTEM_CLOCK` the clock is read after each tally was loaded. An explicit `now_ms` is
+/// older than the loads. If the call is then stopped for more than 60 s between a load and its
+/// correction, each tally that is charged meanwhile may admit one more window. With an explicit
+/// time, call this while no other thread or process charges.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_correct_clock(
     limiter: Handle<kt_limiter>,

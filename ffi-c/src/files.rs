@@ -1,4 +1,5 @@
-//! Gates and limiters in mapped files that any number of processes share; the system's clock and entropy.
+//! Gates and limiters in mapped files that any number of processes share; the system's clock and
+//! entropy.
 
 use core::ffi::c_char;
 use core::time::Duration;
@@ -23,12 +24,13 @@ use crate::time::HandleClock;
 pub const KT_PEPPER_SIZE: usize = 65;
 
 impl GateState {
-    /// Makes core's table over the lines of a file, and of each file that replaces it.
+    /// Returns the state of a handle of a gate file. Its table follows each file that replaces
+    /// this one.
     fn from_file(file: keytally::Gate, peppers: Peppers) -> FfiResult<Self> {
-        let keys = peppers.clone();
-        let over = move |file: keytally::Gate| match Gate::attach(
+        let peppers_of_tables = peppers.clone();
+        let to_table = move |file: keytally::Gate| match Gate::attach(
             Lines::from_mapping(file.table().memory()),
-            keys.clone(),
+            peppers_of_tables.clone(),
         ) {
             Ok(table) => Ok(FileGate { table, file }),
             Err(source) => Err(keytally::Error::Attach {
@@ -36,7 +38,7 @@ impl GateState {
                 source,
             }),
         };
-        let table = GateTable::File(Followed::from_gate(file, peppers, over)?);
+        let table = GateTable::File(Followed::from_gate(file, peppers, to_table)?);
         Ok(Self { table, clock: HandleClock::default() })
     }
 
@@ -74,8 +76,8 @@ pub extern "C" fn kt_now_ms() -> u64 {
     keytally::now().unix_ms()
 }
 
-/// Writes 24 bytes of the system's entropy, for `kt_gate_issue` and `kt_gate_rotate`, or as a seed. Host
-/// builds only.
+/// Writes 24 bytes of the system's entropy, for `kt_gate_issue` and `kt_gate_rotate`, or as a seed.
+/// Host builds only.
 ///
 /// Statuses: `KT_NO_ENTROPY`.
 #[unsafe(no_mangle)]
@@ -87,7 +89,8 @@ pub extern "C" fn kt_entropy(entropy_out: Out<[u8; KT_ENTROPY_SIZE]>) -> kt_stat
     })
 }
 
-/// Writes a new pepper: 32 bytes of the system's entropy as 64 hex digits and a NUL. Host builds only.
+/// Writes a new pepper: 32 bytes of the system's entropy as 64 hex digits and a NUL. Host builds
+/// only.
 ///
 /// Store it where the server finds it, but not in the folder of the gate.
 ///
@@ -97,15 +100,15 @@ pub extern "C" fn kt_pepper_generate(buffer: Out<c_char>, buffer_len: usize) -> 
     guard(|| buffer.buffer(buffer_len)?.put(pepper::generate()?.as_bytes()))
 }
 
-/// Creates a gate in a new file at `path`, with mode 0600 and its disk blocks allocated. The file appears
-/// atomically. Host builds only.
+/// Creates a gate in a new file at `path`, with mode 0600 and its disk blocks allocated. The file
+/// appears atomically. Host builds only.
 ///
-/// `path` ends with a NUL. `peppers` is text in the form of `KEYTALLY_PEPPER`: each at least 32 bytes in
-/// hex or base64, several separated by commas, newest last.
+/// `path` ends with a NUL. `peppers` is text in the form of `KEYTALLY_PEPPER`: each at least 32
+/// bytes in hex or base64, several separated by commas, newest last.
 ///
-/// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`, `KT_DISK_FULL`,
-/// `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with `KT_PLAN_`, `KT_POLICY_` and
-/// `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
+/// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
+/// `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`, `KT_NAME_FORM`, those that begin with `KT_PLAN_`,
+/// `KT_POLICY_` and `KT_PEPPER_`, `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`.
 ///
 /// ```c
 /// kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
@@ -141,13 +144,14 @@ pub extern "C" fn kt_gate_create(
 
 /// Opens the gate at `path`. Any number of processes may have it open. Host builds only.
 ///
-/// `path` ends with a NUL. `peppers` is text in the form of `KEYTALLY_PEPPER`: each in hex or base64,
-/// several separated by commas, newest last. One of them must be the gate's. Close the handle with
-/// `kt_gate_close`.
+/// `path` ends with a NUL. `peppers` is text in the form of `KEYTALLY_PEPPER`: each in hex or
+/// base64, several separated by commas, newest last. One of them must be the gate's. Close the
+/// handle with `kt_gate_close`.
 ///
-/// Statuses: `KT_FILE_NOT_FOUND`, `KT_FILE_DENIED`, `KT_FILE_MODE`, `KT_FILE_OWNER`, `KT_NOT_A_FILE`,
-/// `KT_FILE_TOO_SHORT`, `KT_IO`, `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`,
-/// `KT_TRUNCATED`, `KT_DAMAGED`, `KT_WRONG_PEPPER`, those that begin with `KT_PEPPER_`.
+/// Statuses: `KT_FILE_NOT_FOUND`, `KT_FILE_DENIED`, `KT_FILE_MODE`, `KT_FILE_OWNER`,
+/// `KT_NOT_A_FILE`, `KT_FILE_TOO_SHORT`, `KT_IO`, `KT_NOT_A_TABLE`, `KT_UNFINISHED`,
+/// `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`, `KT_DAMAGED`, `KT_WRONG_PEPPER`, those that
+/// begin with `KT_PEPPER_`.
 ///
 /// ```c
 /// kt_gate *gate;
@@ -165,13 +169,13 @@ pub extern "C" fn kt_gate_open(
     guard(|| open(path, || self::peppers(peppers, peppers_len), gate_out))
 }
 
-/// Opens the gate at `path` with the peppers in a file, one on each line. Blank lines and lines that begin
-/// with `#` are ignored. Host builds only.
+/// Opens the gate at `path` with the peppers in a file, one on each line. Blank lines and lines
+/// that begin with `#` are ignored. Host builds only.
 ///
-/// The path `-` is standard input. If the file is a pipe, the call waits for the data. Symbolic links are
-/// followed. Two kinds of file are accepted. One is owned by root and not writable by any other user, as
-/// systemd, Kubernetes and Docker provide secrets. The other is readable and writable only by its owner,
-/// which is the user of this process, unless that is root.
+/// The path `-` is standard input. If the file is a pipe, the call waits for the data. Symbolic
+/// links are followed. Two kinds of file are accepted. One is owned by root and not writable by any
+/// other user, as systemd, Kubernetes and Docker provide secrets. The other is readable and
+/// writable only by its owner, which is the user of this process, unless that is root.
 ///
 /// Statuses: those of `kt_gate_open`, for either file.
 #[unsafe(no_mangle)]
@@ -196,9 +200,9 @@ fn open(
     Ok(())
 }
 
-/// Sets how long a function that changes this gate's keys or plans waits for another administrator, in
-/// milliseconds. Then it returns `KT_BUSY`. The default is 10000, and 0 does not wait. Any thread may call
-/// it at any time. Host builds only.
+/// Sets how long a function that changes this gate's keys or plans waits for another administrator,
+/// in milliseconds. Then it returns `KT_BUSY`. The default is 10000, and 0 does not wait. Any
+/// thread may call it at any time. Host builds only.
 ///
 /// Statuses: `KT_NOT_A_FILE` for a gate in memory, which never waits.
 #[unsafe(no_mangle)]
@@ -209,8 +213,8 @@ pub extern "C" fn kt_gate_set_wait(gate: Handle<kt_gate>, wait_ms: u64) -> kt_st
     })
 }
 
-/// Writes the id of the process that is changing this gate. After `KT_BUSY` it is the process that was
-/// waited for, unless that has ended since. Host builds only.
+/// Writes the id of the process that is changing this gate. After `KT_BUSY` it is the process that
+/// was waited for, unless that has ended since. Host builds only.
 ///
 /// The id is 0 if there is no such process, or if it runs in another container.
 ///
@@ -225,16 +229,16 @@ pub extern "C" fn kt_gate_administrator(gate: Handle<kt_gate>, pid_out: Out<u32>
     })
 }
 
-/// Starts a thread that checks once a second whether another file was renamed over the gate's, and opens
-/// it. Host builds only.
+/// Starts a thread that checks once a second whether another file was renamed over the gate's, and
+/// opens it. Host builds only.
 ///
-/// Checks do not wait for it. A call in progress finishes with the table that it began with. If the new
-/// file cannot be opened, the old one stays in use, and the thread tries again each second: see
+/// Checks do not wait for it. A call in progress finishes with the table that it began with. If the
+/// new file cannot be opened, the old one stays in use, and the thread tries again each second: see
 /// `kt_gate_reopen_status`.
 ///
-/// `kt_gate_close` ends the thread. A forked child does not have the thread: call this again there. A
-/// second call in one process does nothing. Without this call, `kt_gate_reopen_if_replaced` and the
-/// functions that change keys or plans check the file.
+/// `kt_gate_close` ends the thread. A forked child does not have the thread: call this again there.
+/// A second call in one process does nothing. Without this call, `kt_gate_reopen_if_replaced` and
+/// the functions that change keys or plans check the file.
 ///
 /// Statuses: `KT_NOT_A_FILE` for a gate in memory. `KT_IO` if the system gives no thread.
 #[unsafe(no_mangle)]
@@ -242,18 +246,18 @@ pub extern "C" fn kt_gate_watch(gate: Handle<kt_gate>) -> kt_status {
     guard(|| Ok(gate.state()?.followed()?.watch(|_| ())?))
 }
 
-/// Opens the file that was renamed over the gate's, if there is one. If it fails, the old file stays in
-/// use. Any thread may call it at any time, also during checks. Host builds only.
+/// Opens the file that was renamed over the gate's, if there is one. If it fails, the old file
+/// stays in use. Any thread may call it at any time, also during checks. Host builds only.
 ///
-/// Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FILE_NOT_FOUND` if the file was removed, those of
-/// `kt_gate_open`.
+/// Statuses: `KT_NOT_A_FILE` for a gate in memory, `KT_FILE_NOT_FOUND` if the file was removed,
+/// those of `kt_gate_open`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_reopen_if_replaced(gate: Handle<kt_gate>) -> kt_status {
     guard(|| Ok(gate.state()?.followed()?.reopen_if_replaced().map(drop)?))
 }
 
-/// Opens the file at the gate's path, whether or not it was replaced. If it fails, the old file stays in
-/// use. Any thread may call it at any time, also during checks. Host builds only.
+/// Opens the file at the gate's path, whether or not it was replaced. If it fails, the old file
+/// stays in use. Any thread may call it at any time, also during checks. Host builds only.
 ///
 /// Statuses: those of `kt_gate_reopen_if_replaced`.
 #[unsafe(no_mangle)]
@@ -261,8 +265,8 @@ pub extern "C" fn kt_gate_reopen(gate: Handle<kt_gate>) -> kt_status {
     guard(|| Ok(gate.state()?.followed()?.reopen()?))
 }
 
-/// Writes to `reopened_out` how often another file replaced the gate's. Writes 1 to `failing_out` while the
-/// file at the path cannot be opened, else 0. Host builds only.
+/// Writes to `reopened_out` how often another file replaced the gate's. Writes 1 to `failing_out`
+/// while the file at the path cannot be opened, else 0. Host builds only.
 ///
 /// Statuses: `KT_NOT_A_FILE` for a gate in memory.
 #[unsafe(no_mangle)]
@@ -280,11 +284,12 @@ pub extern "C" fn kt_gate_reopen_status(
     })
 }
 
-/// Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk blocks
-/// allocated: about 25 bytes for each subject. The file appears atomically. Host builds only.
+/// Creates a limiter for `capacity` subjects in a new file at `path`, with mode 0600 and its disk
+/// blocks allocated: about 25 bytes for each subject. The file appears atomically. Host builds
+/// only.
 ///
-/// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`, `KT_DISK_FULL`,
-/// `KT_IO`, `KT_CAPACITY`, `KT_NO_ENTROPY`, those that begin with `KT_POLICY_`.
+/// Statuses: `KT_FILE_EXISTS`, `KT_FILE_NOT_FOUND` for the folder, `KT_FILE_DENIED`,
+/// `KT_DISK_FULL`, `KT_IO`, `KT_CAPACITY`, `KT_NO_ENTROPY`, those that begin with `KT_POLICY_`.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_create(
     path: In<c_char>,
@@ -318,8 +323,8 @@ pub extern "C" fn kt_limiter_open(
     })
 }
 
-/// Opens the limiter at `path`, or creates it if there is none. If several processes do so at once, one
-/// creates the limiter and the others open it. Host builds only.
+/// Opens the limiter at `path`, or creates it if there is none. If several processes do so at once,
+/// one creates the limiter and the others open it. Host builds only.
 ///
 /// Statuses: `KT_OTHER_POLICY` and `KT_OTHER_CAPACITY` if the limiter there has another; those of
 /// `kt_limiter_open` and `kt_limiter_create`.

@@ -22,8 +22,8 @@ pub const KT_GATE_HANDLE_SIZE: usize = 1024;
 /// The most keys of a gate.
 pub const KT_MAX_KEYS: u32 = 67108864;
 
-/// The plans that a gate in the caller's memory has room for. There are few, because two of them take as
-/// much memory as a key, and a microcontroller may have only a few KiB.
+/// The plans that a gate in the caller's memory has room for. There are few, because two of them
+/// take as much memory as a key, and a microcontroller may have only a few KiB.
 pub const KT_GATE_PLAN_SLOTS: usize = 4;
 
 /// The most peppers of a gate at a time.
@@ -39,9 +39,9 @@ const _: () = {
 
 /// A handle of a gate in one process, with the server's peppers, which are never in the table.
 ///
-/// Declare one in addition to the table's memory and give it to `kt_gate_init` or `kt_gate_attach`, or get
-/// a pointer to one from `kt_gate_open`. Do not move or copy it while it is in use. Its content is
-/// private.
+/// Declare one in addition to the table's memory and give it to `kt_gate_init` or `kt_gate_attach`,
+/// or get a pointer to one from `kt_gate_open`. Do not move or copy it while it is in use. Its
+/// content is private.
 #[derive(Debug)]
 #[repr(C)]
 pub struct kt_gate {
@@ -92,7 +92,7 @@ impl Held for kt_gate {
     const MAGIC: u64 = u64::from_le_bytes(*b"ktgates\x03");
 }
 
-/// The table that is in force for a call, with the handle's clock.
+/// The table that a call uses from its begin to its end, with the handle's clock.
 pub(crate) struct InForce<'c> {
     pub(crate) clock: &'c HandleClock,
     table: TableInForce<'c>,
@@ -105,7 +105,7 @@ enum TableInForce<'c> {
 }
 
 impl<'c> Handle<'c, kt_gate> {
-    /// Returns the table that is in force.
+    /// Returns the table that this handle uses now.
     #[inline]
     pub(crate) fn in_force(self) -> FfiResult<InForce<'c>> {
         let state = self.state()?;
@@ -117,13 +117,14 @@ impl<'c> Handle<'c, kt_gate> {
         Ok(InForce { clock: &state.clock, table })
     }
 
-    /// Returns the table whose file is in place, for a change to its keys or plans.
+    /// Returns the table for a change to its keys or plans. If another file replaced the gate's,
+    /// this is the table of the new file.
     pub(crate) fn in_place(self) -> FfiResult<InForce<'c>> {
         let state = self.state()?;
         let table = match &state.table {
             GateTable::Memory(table) => TableInForce::Memory(table),
             #[cfg(feature = "host")]
-            GateTable::File(file) => TableInForce::File(file.in_place()?),
+            GateTable::File(file) => TableInForce::File(file.load_for_change()?),
         };
         Ok(InForce { clock: &state.clock, table })
     }
@@ -194,10 +195,11 @@ plain! {
         pub size: u32,
         /// The most keys, 1 to `KT_MAX_KEYS`.
         pub keys: u32,
-        /// The plans. The first is for keys that name none. All have the same windows and algorithm.
+        /// The plans. The first is for keys that name none. All have the same windows and
+        /// algorithm.
         pub plans: In<'c, kt_plan<'c>>,
-        /// The number of plans, at least 1. At most `KT_GATE_PLAN_SLOTS` in the caller's memory, and 116
-        /// in a file.
+        /// The number of plans, at least 1. At most `KT_GATE_PLAN_SLOTS` in the caller's memory,
+        /// and 116 in a file.
         pub plans_len: usize,
         /// The text that each key begins with: 1 to 8 characters of a-z and 0-9.
         pub prefix: In<'c, c_char>,
@@ -243,7 +245,8 @@ fn peppers(list: In<'_, kt_bytes<'_>>, len: usize) -> FfiResult<Peppers> {
     Ok(Peppers::new(&peppers[..len])?)
 }
 
-/// Returns the configuration of a gate in the caller's memory: no hints, and a fixed number of plan slots.
+/// Returns the configuration of a gate in the caller's memory: no last characters of keys, and a
+/// fixed number of plan slots.
 const fn shape(keys: u32, prefix: Name, plans: &[Plan]) -> GateConfig<'_> {
     GateConfig::new(keys, prefix, plans).with_plan_slots(KT_GATE_PLAN_SLOTS)
 }
@@ -260,7 +263,8 @@ pub extern "C" fn kt_gate_size(keys: u32) -> usize {
     }
 }
 
-/// Returns the bytes of a gate's handle in this library: `KT_GATE_HANDLE_SIZE` of its header.
+/// Returns the bytes of a gate's handle in this library, which is `KT_GATE_HANDLE_SIZE` of its
+/// header.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_handle_size() -> usize {
     KT_GATE_HANDLE_SIZE
@@ -268,10 +272,10 @@ pub extern "C" fn kt_gate_handle_size() -> usize {
 
 /// Creates a gate in memory that is not in use.
 ///
-/// `memory` is at least `kt_gate_size(config->keys)` bytes at a multiple of 64. Until the handle is closed
-/// the memory must not move and must not be used for anything else. `peppers` are the server's secrets as
-/// bytes, at least 32 random bytes each, newest last: new keys use the newest. Of all pointers, only
-/// `memory` is retained.
+/// `memory` is at least `kt_gate_size(config->keys)` bytes at a multiple of 64. Until the handle is
+/// closed the memory must not move and must not be used for anything else. `peppers` are the
+/// server's secrets as bytes, at least 32 random bytes each, newest last: new keys use the newest.
+/// Of all pointers, only `memory` is retained.
 ///
 /// Statuses: `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`, `KT_NAME_FORM` for the prefix,
 /// `KT_PLAN_COUNT`, `KT_PLAN_NAME_FORM`, `KT_PLAN_TWICE`, `KT_PLAN_WINDOWS`, those that begin with
@@ -313,9 +317,9 @@ pub extern "C" fn kt_gate_init(
     })
 }
 
-/// Opens a gate that this process, or another that shares the memory, created there. The memory may have
-/// another address here, and `memory_len` may be larger than the gate. One of the peppers must be the
-/// gate's.
+/// Opens a gate that this process, or another that shares the memory, created there. The memory may
+/// have another address here, and `memory_len` may be larger than the gate. One of the peppers must
+/// be the gate's.
 ///
 /// Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`,
 /// `KT_DAMAGED`, `KT_OVERLAP`, `KT_WRONG_PEPPER`, `KT_PEPPER_COUNT`, `KT_PEPPER_TOO_SHORT`,
@@ -337,11 +341,11 @@ pub extern "C" fn kt_gate_attach(
     })
 }
 
-/// Closes a handle of either kind: wipes it and its peppers, unmaps its file, and frees it if this library
-/// allocated it. The table itself remains.
+/// Closes a handle of either kind: wipes it and its peppers, unmaps its file, and frees it if this
+/// library allocated it. The table itself remains.
 ///
-/// No other call may use the handle during this call or after it. Does nothing for NULL and for memory
-/// that is not a handle.
+/// No other call may use the handle during this call or after it. Does nothing for NULL and for
+/// memory that is not a handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
     let _ = guard(|| {
@@ -350,16 +354,16 @@ pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
     });
 }
 
-/// Checks a key, then charges `cost` to each window of its plan if all have room for it, else to none.
-/// Only a key that passed its check is charged.
+/// Checks a key, then charges `cost` to each window of its plan if all have room for it, else to
+/// none. Only a key that passed its check is charged.
 ///
-/// `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if the
-/// request has no such header. If it has more than one, call `kt_verdict_duplicate_header` instead.
-/// `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`. Any thread may call it at any
-/// time; see the contract.
+/// `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if
+/// the request has no such header. If it has more than one, call `kt_verdict_duplicate_header`
+/// instead. `now_ms` is an explicit time in Unix milliseconds, or `KT_SYSTEM_CLOCK`. Any thread may
+/// call it at any time; see the contract.
 ///
-/// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`, `KT_TOO_COSTLY`,
-/// `KT_MISSING_KEY` or `KT_INVALID_KEY`.
+/// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
+/// `KT_TOO_COSTLY`, `KT_MISSING_KEY` or `KT_INVALID_KEY`.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 ///
@@ -388,8 +392,8 @@ pub extern "C" fn kt_gate_check(
     })
 }
 
-/// Checks like `kt_gate_check`, with the options of a request. A NULL `request` has a cost of 1 and the
-/// time of the system clock.
+/// Checks like `kt_gate_check`, with the options of a request. A NULL `request` has a cost of 1 and
+/// the time of the system clock.
 ///
 /// Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -433,8 +437,8 @@ pub extern "C" fn kt_gate_peek(
     })
 }
 
-/// Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are those of
-/// the check's verdict. Refund a charge only once.
+/// Gives back what a check charged, in the windows that still count it. `key_id` and `charge` are
+/// those of the check's verdict. Refund a charge only once.
 ///
 /// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -455,8 +459,8 @@ pub extern "C" fn kt_gate_refund(
     })
 }
 
-/// Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as there is
-/// room. The verdict's `uncharged` is what found no room. Settle a charge only once.
+/// Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
+/// there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
 ///
 /// Statuses: `KT_KEY_ID_FORM` for the key id 0, `KT_NO_SUCH_KEY`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]

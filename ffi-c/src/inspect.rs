@@ -13,7 +13,7 @@ use crate::pointers::{Handle, In, Number, Numbered, Out, plain};
 use crate::policy::KT_POLICY_SIZE;
 use crate::status::kt_status;
 use crate::text::{Text, put, to_characters};
-use crate::verdict::{kt_quota, put_quota, put_quotas};
+use crate::verdict::{kt_quota, put_quotas, quota_state};
 
 /// Bytes of a plan's name, with the NUL.
 pub const KT_PLAN_NAME_SIZE: usize = 17;
@@ -29,21 +29,21 @@ const _: () = {
 plain! {
     /// The properties of a key that may be shown.
     ///
-    /// Its size is fixed. This library writes it; reserved members are zeros. `kt_key_info_quota` returns
-    /// its quotas.
+    /// Its size is fixed. This library writes it; reserved members are zeros. `kt_key_info_quota`
+    /// returns its quotas.
     #[derive(Debug)]
     pub struct kt_key_info {
         /// The key id.
         pub key_id: u64,
-        /// When the key was last charged, in Unix milliseconds, rounded down to the shortest window. 0 if
-        /// never, or if the counts were reset since.
+        /// When the key was last charged, in Unix milliseconds, rounded down to the shortest
+        /// window. 0 if never, or if the counts were reset since.
         pub last_used_ms: u64,
         /// The account (team) that the key belongs to.
         pub account: u32,
         /// When the key expires, in Unix seconds; 0 for never.
         pub not_after_s: u32,
-        /// Until when the previous secret is valid, in Unix seconds: until its grace ends or the key
-        /// expires. 0 if it is not valid now, as after a revocation.
+        /// Until when the previous secret is valid, in Unix seconds: until its grace ends or the
+        /// key expires. 0 if it is not valid now, as after a revocation.
         pub grace_until_s: u32,
         /// 1 if the key was revoked, else 0.
         pub revoked: u8,
@@ -57,15 +57,15 @@ plain! {
         pub clock_ahead_s: u32,
         /// The environment, with a NUL. Empty in a damaged record.
         pub env: [c_char; KT_NAME_SIZE],
-        /// The last four characters of the key, with a NUL. Empty if the gate does not store them, as in
-        /// the caller's memory.
+        /// The last four characters of the key, with a NUL. Empty if the gate does not store them,
+        /// as in the caller's memory.
         pub last_characters: [c_char; KT_LAST_CHARACTERS_SIZE],
         /// Zeros.
         pub reserved_8_: [u8; 6],
-        /// The quotas, now or at the tally's own time if that is ahead, in a form of this library: see
-        /// `kt_key_info_quota`.
+        /// The quotas, now or at the tally's own time if that is ahead, in a form of this library:
+        /// see `kt_key_info_quota`.
         pub private_at_ms_: u64,
-        /// More of them.
+        /// More of the quotas, in the same form.
         pub private_: [u32; 32],
         /// Zeros.
         pub reserved_: [u64; 8],
@@ -121,9 +121,9 @@ plain! {
     }
 }
 
-/// A callback for each key, with the `context` that was given to `kt_gate_list`. `info` is valid during the
-/// callback only. Return 0 to continue and any other number to end the list. Do not leave it by an
-/// exception or `longjmp`.
+/// A callback for each key, with the `context` that was given to `kt_gate_list`. `info` is valid
+/// during the callback only. Return 0 to continue and any other number to end the list. Do not
+/// leave it by an exception or `longjmp`.
 pub type kt_key_visitor =
     Option<extern "C" fn(context: *mut c_void, info: In<kt_key_info>) -> c_int>;
 
@@ -143,8 +143,8 @@ pub enum kt_flaw_kind {
     KT_FLAW_NO_PEPPER = 4,
     /// The tally is not a valid tally.
     KT_FLAW_NO_TALLY = 5,
-    /// The tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system clock
-    /// corrects it.
+    /// The tally is more than 60 s ahead: a wrong clock stamped it. The next check by the system
+    /// clock corrects it.
     KT_FLAW_FUTURE_TALLY = 6,
     /// A flaw that this version of the header has no name for; see the sentence.
     KT_FLAW_OTHER = 7,
@@ -158,8 +158,8 @@ impl Numbered for kt_flaw_kind {
 pub const KT_FLAW_SENTENCE_SIZE: usize = 160;
 
 plain! {
-    /// A flaw: content of a gate that neither an administrator nor a check can have left. Its size is
-    /// fixed. This library writes it; reserved members are zeros.
+    /// A flaw: content of a gate that neither an administrator nor a check can have left. Its size
+    /// is fixed. This library writes it; reserved members are zeros.
     #[derive(Debug)]
     pub struct kt_flaw {
         /// The key that the record holds; 0 if it is not known.
@@ -197,8 +197,8 @@ impl From<&Flaw> for kt_flaw {
     }
 }
 
-/// A callback for each flaw, with the `context` that was given to `kt_gate_verify`. `flaw` is valid during
-/// the callback only. Do not leave it by an exception or `longjmp`.
+/// A callback for each flaw, with the `context` that was given to `kt_gate_verify`. `flaw` is valid
+/// during the callback only. Do not leave it by an exception or `longjmp`.
 pub type kt_flaw_visitor = Option<extern "C" fn(context: *mut c_void, flaw: In<kt_flaw>)>;
 
 /// Writes the properties of one key.
@@ -230,9 +230,10 @@ pub extern "C" fn kt_key_info_quota(
 ) -> kt_status {
     guard(|| {
         let target = quota_out.target()?;
-        let info = info.read()?;
-        let quotas = (&info.private_, info.quota_count, info.private_at_ms_);
-        put_quota(quotas, index, kt_status::KT_NOT_A_VERDICT, target)
+        let info = info.get()?;
+        let state = quota_state(&info.private_, info.quota_count, index, info.private_at_ms_)?;
+        target.put_quota(&state);
+        Ok(())
     })
 }
 
@@ -314,12 +315,12 @@ pub extern "C" fn kt_gate_capacity(gate: Handle<kt_gate>, keys_out: Out<u32>) ->
 /// Reads the whole gate and calls `report` for each flaw. First it completes the change of an
 /// administrator that was killed.
 ///
-/// Other administrators wait only if there is a flaw. Then the gate is read again under the lock, and
-/// `report` must not call a function that changes this gate.
+/// Other administrators wait only if there is a flaw. Then the gate is read again under the lock,
+/// and `report` must not call a function that changes this gate.
 ///
-/// Records have no checksum. So a value that was changed into another valid value is not found: the key
-/// id within its record, a MAC, an account, a time, a count, or the number of another plan, environment
-/// or pepper.
+/// Records have no checksum. So a value that was changed into another valid value is not found: the
+/// key id within its record, a MAC, an account, a time, a count, or the number of another plan,
+/// environment or pepper.
 ///
 /// Statuses: `KT_BUSY`, `KT_NO_CLOCK`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]

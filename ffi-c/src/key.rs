@@ -65,8 +65,8 @@ impl kt_key {
     }
 }
 
-/// Parses a key without a gate: checks its form and its checksum, and writes its public parts. Whether a
-/// gate holds the key remains open.
+/// Parses a key without a gate: checks its form and its checksum, and writes its public parts.
+/// Whether a gate holds the key remains open.
 ///
 /// Statuses: `KT_KEY_FORM`, `KT_KEY_CHECKSUM`.
 #[unsafe(no_mangle)]
@@ -88,8 +88,8 @@ pub extern "C" fn kt_key_parse(
     })
 }
 
-/// Makes the text of a key from its parts. A gate does this itself when it issues a key. `secret` is
-/// 16 random bytes.
+/// Makes the text of a key from its parts. A gate does this itself when it issues a key. `secret`
+/// is 16 random bytes.
 ///
 /// Statuses: `KT_NAME_FORM`, `KT_NAMES_TOO_LONG`, `KT_KEY_ID_FORM` for the key id 0.
 #[unsafe(no_mangle)]
@@ -142,9 +142,11 @@ pub extern "C" fn kt_key_hint(
     })
 }
 
-/// Writes a key id as its 11 characters and a NUL. Writes the length without the NUL to `written_out`.
+/// Writes a key id as its 11 characters and a NUL. Writes the length without the NUL to
+/// `written_out`.
 ///
-/// Statuses: `KT_KEY_ID_FORM` for 0. `KT_BUFFER_TOO_SMALL`; `KT_KEY_ID_SIZE` bytes are always enough.
+/// Statuses: `KT_KEY_ID_FORM` for 0. `KT_BUFFER_TOO_SMALL`; `KT_KEY_ID_SIZE` bytes are always
+/// enough.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_key_id_text(
     key_id: u64,

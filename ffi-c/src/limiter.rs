@@ -37,8 +37,8 @@ const _: () = {
 /// A handle of a limiter in one process.
 ///
 /// Declare one in addition to the table's memory and give it to `kt_limiter_init` or
-/// `kt_limiter_attach`, or get a pointer to one from `kt_limiter_open`. Do not move or copy it while it
-/// is in use. Its content is private.
+/// `kt_limiter_attach`, or get a pointer to one from `kt_limiter_open`. Do not move or copy it
+/// while it is in use. Its content is private.
 #[derive(Debug)]
 #[repr(C)]
 pub struct kt_limiter {
@@ -71,8 +71,9 @@ fn in_memory(table: Limiter<Lines>) -> LimiterState {
     }
 }
 
-/// Returns the bytes of memory that a limiter for `capacity` subjects needs. Returns 0 if `capacity` is
-/// not 1 to `KT_MAX_SUBJECTS`. The macro `KT_LIMITER_SIZE` gives the same as a constant.
+/// Returns the bytes of memory that a limiter for `capacity` subjects needs. Returns 0 if
+/// `capacity` is not 1 to `KT_MAX_SUBJECTS`. The macro `KT_LIMITER_SIZE` gives the same as a
+/// constant.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_size(capacity: u32) -> usize {
     if !(1..=KT_MAX_SUBJECTS).contains(&capacity) {
@@ -81,7 +82,8 @@ pub extern "C" fn kt_limiter_size(capacity: u32) -> usize {
     Limiter::<Lines>::lines(capacity).checked_mul(KT_TABLE_ALIGN).unwrap_or(0)
 }
 
-/// Returns the bytes of a limiter's handle in this library: `KT_LIMITER_HANDLE_SIZE` of its header.
+/// Returns the bytes of a limiter's handle in this library, which is `KT_LIMITER_HANDLE_SIZE` of
+/// its header.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_handle_size() -> usize {
     KT_LIMITER_HANDLE_SIZE
@@ -89,11 +91,12 @@ pub extern "C" fn kt_limiter_handle_size() -> usize {
 
 /// Creates a limiter for `capacity` subjects, 1 to `KT_MAX_SUBJECTS`, in memory that is not in use.
 ///
-/// `memory` is at least `kt_limiter_size(capacity)` bytes at a multiple of 64. Until the handle is closed
-/// the memory must not move and must not be used for anything else. `seed` is 16 random bytes, which keep
-/// clients from choosing subjects that collide in one bucket.
+/// `memory` is at least `kt_limiter_size(capacity)` bytes at a multiple of 64. Until the handle is
+/// closed the memory must not move and must not be used for anything else. `seed` is 16 random
+/// bytes, which keep clients from choosing subjects that collide in one bucket.
 ///
-/// Statuses: those that begin with `KT_POLICY_`, `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`, `KT_OVERLAP`.
+/// Statuses: those that begin with `KT_POLICY_`, `KT_CAPACITY`, `KT_MEMORY_TOO_SMALL`,
+/// `KT_OVERLAP`.
 ///
 /// ```c
 /// static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_LIMITER_SIZE(1000)];
@@ -125,8 +128,8 @@ pub extern "C" fn kt_limiter_init(
     })
 }
 
-/// Opens a limiter that this process, or another that shares the memory, created there. The memory may
-/// have another address here, and `memory_len` may be larger than the limiter.
+/// Opens a limiter that this process, or another that shares the memory, created there. The memory
+/// may have another address here, and `memory_len` may be larger than the limiter.
 ///
 /// Statuses: `KT_NOT_A_TABLE`, `KT_UNFINISHED`, `KT_OTHER_FORMAT`, `KT_OTHER_KIND`, `KT_TRUNCATED`,
 /// `KT_DAMAGED`, `KT_OVERLAP`.
@@ -157,11 +160,11 @@ pub(crate) fn table_lines(memory: Lines) -> Lines {
     }
 }
 
-/// Closes a handle of either kind: wipes it, unmaps its file, and frees it if this library allocated it.
-/// The table itself remains.
+/// Closes a handle of either kind: wipes it, unmaps its file, and frees it if this library
+/// allocated it. The table itself remains.
 ///
-/// No other call may use the handle during this call or after it. Does nothing for NULL and for memory
-/// that is not a handle.
+/// No other call may use the handle during this call or after it. Does nothing for NULL and for
+/// memory that is not a handle.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_limiter_close(limiter: Handle<kt_limiter>) {
     let _ = guard(|| {
@@ -172,12 +175,12 @@ pub extern "C" fn kt_limiter_close(limiter: Handle<kt_limiter>) {
 
 /// Charges `cost` to each window of the subject if all have room for it, else to none.
 ///
-/// A subject is any bytes, such as an address, a user or a route. Only their hash is stored. A cost of 0
-/// is admitted and writes nothing. `now_ms` is an explicit time in Unix milliseconds, or
+/// A subject is any bytes, such as an address, a user or a route. Only their hash is stored. A cost
+/// of 0 is admitted and writes nothing. `now_ms` is an explicit time in Unix milliseconds, or
 /// `KT_SYSTEM_CLOCK`. Any thread may call it at any time; see the contract.
 ///
-/// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`, `KT_TOO_COSTLY` or
-/// `KT_FULL`.
+/// `KT_OK` means that there is a verdict. Its `outcome` is `KT_ADMITTED`, `KT_DENIED`,
+/// `KT_TOO_COSTLY` or `KT_FULL`.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 ///
@@ -206,8 +209,8 @@ pub extern "C" fn kt_limiter_check(
     })
 }
 
-/// Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1 and
-/// the time of the system clock.
+/// Checks like `kt_limiter_check`, with the options of a request. A NULL `request` has a cost of 1
+/// and the time of the system clock.
 ///
 /// Statuses: `KT_STRUCT_SIZE`, `KT_UNKNOWN_MEMBER`, `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -229,8 +232,8 @@ pub extern "C" fn kt_limiter_check_request(
     })
 }
 
-/// Writes the verdict that `kt_limiter_check` would give now, without a charge. Does not look for a free
-/// slot for a new subject.
+/// Writes the verdict that `kt_limiter_check` would give now, without a charge. Does not look for a
+/// free slot for a new subject.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -252,8 +255,8 @@ pub extern "C" fn kt_limiter_peek(
     })
 }
 
-/// Gives back what a check charged, in the windows that still count it. `charge` is that of the check's
-/// verdict. Refund a charge only once.
+/// Gives back what a check charged, in the windows that still count it. `charge` is that of the
+/// check's verdict. Refund a charge only once.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -276,8 +279,8 @@ pub extern "C" fn kt_limiter_refund(
     })
 }
 
-/// Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as there is
-/// room. The verdict's `uncharged` is what found no room. Settle a charge only once.
+/// Replaces an estimated cost by the actual cost: refunds the difference, or charges it as far as
+/// there is room. The verdict's `uncharged` is what found no room. Settle a charge only once.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -335,7 +338,8 @@ pub extern "C" fn kt_limiter_capacity(
     })
 }
 
-/// Writes the number of subjects whose slot cannot be given to another subject now. Reads the whole table.
+/// Writes the number of subjects whose slot cannot be given to another subject now. Reads the whole
+/// table.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -351,8 +355,8 @@ pub extern "C" fn kt_limiter_live(
     })
 }
 
-/// Writes the policy that the limiter was created with, and a NUL. Writes the length without the NUL to
-/// `written_out`.
+/// Writes the policy that the limiter was created with, and a NUL. Writes the length without the
+/// NUL to `written_out`.
 ///
 /// Statuses: `KT_DAMAGED`. `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.
 #[unsafe(no_mangle)]

@@ -1,5 +1,5 @@
-//! Pointers from C as types that are checked before they are followed. Holds all unsafe code of this
-//! crate.
+//! Pointers from C as types that are checked before they are followed. Holds all unsafe code of
+//! this crate.
 //!
 //! Each parameter of a C function has one of these types. They are plain pointers to C, and
 //! `cargo xtask header` declares them so.
@@ -12,12 +12,12 @@
 //! | [`Memory`] | `void *` | a table's memory, for as long as its handle is used |
 //! | [`Number<E>`](Number) | `E` | nothing: the number may be none of the enumerators of `E` |
 //!
-//! Only C makes values of these types, and the unsafe [`from_raw`](In::from_raw). Safe code may follow
-//! them, because their maker has given the guarantee. The functions here check what can be checked:
-//! NULL, alignment, lengths, and whether a handle is one.
+//! Values of these types come only from C and from the unsafe [`from_raw`](In::from_raw). Safe code
+//! may follow them, because their maker has given the guarantee. The functions here check what can
+//! be checked: NULL, alignment, lengths, and whether a handle is one.
 //!
-//! Memory that C hands over for a result may be uninitialized. A struct is filled with zeros before a
-//! reference to it exists. The one exception is the buffer for header fields
+//! Memory that C hands over for a result may be uninitialized. A struct is filled with zeros before
+//! a reference to it exists. The one exception is the buffer for header fields
 //! ([`Buffer::unwritten`]): it is written before it is read.
 
 use core::ffi::{CStr, c_char, c_void};
@@ -34,8 +34,8 @@ use crate::status::{FfiResult, kt_status};
 /// A type for which every bit pattern is a valid value, so that C cannot hand over an invalid one.
 ///
 /// # Safety
-/// An implementor is an integer, a pointer of this module, or a `repr(C)` struct or an array of such
-/// types.
+/// An implementor is an integer, a pointer of this module, or a `repr(C)` struct or an array of
+/// such types.
 pub unsafe trait Plain: Copy {}
 
 macro_rules! plain_integers {
@@ -84,8 +84,8 @@ macro_rules! plain {
                 }
             };
 
-            // SAFETY: The struct is `repr(C)`, and each of its fields is plain, as the function above
-            // shows.
+            // SAFETY: The struct is `repr(C)`, and each of its fields is plain, as the function
+            // above shows.
             unsafe impl $(<$life>)? $crate::pointers::Plain for $name $(<$life>)? {}
         )*
     };
@@ -96,11 +96,11 @@ pub(crate) use plain;
 /// A struct that the caller fills in and that may get more members: its first member is its `size`,
 /// a `u32`.
 pub trait Growing: Plain {
-    /// The size that the first version of the header had, without the members that may be left out.
+    /// The size of the struct in the first version of the header, without its optional members.
     const MIN_SIZE: usize;
 }
 
-/// The most bytes that the `size` of a [`Growing`] struct may say.
+/// The maximum `size` of a [`Growing`] struct, in bytes.
 const MAX_STRUCT_SIZE: usize = 4096;
 
 /// `const T *`: an input.
@@ -123,8 +123,8 @@ impl<T> In<'_, T> {
     /// Wraps a pointer as C would hand it over.
     ///
     /// # Safety
-    /// The pointer is NULL, misaligned, or refers to at least as many `T` as it is used for. Those are
-    /// readable and do not change for `'c`.
+    /// The pointer is NULL, misaligned, or refers to at least as many `T` as it is used for. Those
+    /// are readable and do not change for `'c`.
     pub const unsafe fn from_raw(pointer: *const T) -> Self {
         Self(pointer, PhantomData)
     }
@@ -150,10 +150,17 @@ impl<'c, T> In<'c, T> {
 }
 
 impl<'c, T: Plain> In<'c, T> {
-    /// Returns the value that it points to.
+    /// Returns a copy of the value that it points to.
     #[inline]
     pub(crate) fn read(self) -> FfiResult<T> {
-        self.slice(1).map(|values| values[0])
+        self.get().copied()
+    }
+
+    /// Returns the value that it points to. If an output of the call may overlap the value, read
+    /// what is needed of it before the output is written.
+    #[inline]
+    pub(crate) fn get(self) -> FfiResult<&'c T> {
+        self.slice(1).map(|values| &values[0])
     }
 
     /// Returns the `len` values that it points to. If `len` is 0, the pointer may be NULL.
@@ -163,9 +170,9 @@ impl<'c, T: Plain> In<'c, T> {
             return Ok(&[]);
         }
         check_range(self.0, len)?;
-        // SAFETY: The pointer is not NULL and aligned, and the range fits the address space. The maker
-        // of this `In` guarantees that it holds `len` values which do not change for `'c`. As `T` is
-        // plain, any bytes are a value.
+        // SAFETY: The pointer is not NULL and aligned, and the range fits the address space. The
+        // maker of this `In` guarantees that it holds `len` values which do not change for `'c`. As
+        // `T` is plain, any bytes are a value.
         Ok(unsafe { slice::from_raw_parts(self.0, len) })
     }
 
@@ -177,16 +184,16 @@ impl<'c, T: Plain> In<'c, T> {
 }
 
 impl<T: Growing> In<'_, T> {
-    /// Returns the struct that it points to, of any version of the header. Members that the caller's
-    /// version does not have are zeros.
+    /// Returns the struct that it points to, of any version of the header. Members that the
+    /// caller's version does not have are zeros.
     ///
     /// # Errors
-    /// `KT_STRUCT_SIZE` if the `size` is below the minimum or above 4096 bytes. `KT_UNKNOWN_MEMBER` if
-    /// a member that this library does not know is not zero.
+    /// `KT_STRUCT_SIZE` if the `size` is below the minimum or above 4096 bytes. `KT_UNKNOWN_MEMBER`
+    /// if a member that this library does not know is not zero.
     pub(crate) fn read_growing(self) -> FfiResult<T> {
         check_range(self.0, 1)?;
-        // SAFETY: The pointer is not NULL and aligned. The maker of this `In` guarantees a struct whose
-        // first member, a `u32`, is readable.
+        // SAFETY: The pointer is not NULL and aligned. The maker of this `In` guarantees a struct
+        // whose first member, a `u32`, is readable.
         let size = unsafe { self.0.cast::<u32>().read() };
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         if !(T::MIN_SIZE..=MAX_STRUCT_SIZE).contains(&size) {
@@ -196,8 +203,8 @@ impl<T: Growing> In<'_, T> {
         check_range(begin, size)?;
         let known = size.min(size_of::<T>());
         let mut value = MaybeUninit::<T>::zeroed();
-        // SAFETY: The maker of this `In` guarantees `size` readable bytes, at least `known`. The target
-        // is a local of at least as many.
+        // SAFETY: The maker of this `In` guarantees `size` readable bytes, at least `known`. The
+        // target is a local of at least as many.
         unsafe { ptr::copy_nonoverlapping(begin, value.as_mut_ptr().cast(), known) };
         // SAFETY: As above: these are the bytes from `known` up to `size`.
         let unknown = unsafe { slice::from_raw_parts(begin.wrapping_add(known), size - known) };
@@ -225,8 +232,8 @@ impl<'c> In<'c, c_char> {
     #[cfg(feature = "host")]
     pub(crate) fn c_str(self) -> FfiResult<&'c CStr> {
         check_range(self.0, 1)?;
-        // SAFETY: The pointer is not NULL. The maker of this `In` guarantees that a NUL ends the text
-        // and that it does not change for `'c`.
+        // SAFETY: The pointer is not NULL. The maker of this `In` guarantees that a NUL ends the
+        // text and that it does not change for `'c`.
         Ok(unsafe { CStr::from_ptr(self.0) })
     }
 }
@@ -240,8 +247,8 @@ impl<'c, T> Out<'c, T> {
     /// Wraps a pointer as C would hand it over.
     ///
     /// # Safety
-    /// The pointer is NULL, misaligned, or refers to at least as many `T` as it is used for. Those are
-    /// writable, and nothing else uses them for `'c`.
+    /// The pointer is NULL, misaligned, or refers to at least as many `T` as it is used for. Those
+    /// are writable, and nothing else uses them for `'c`.
     pub const unsafe fn from_raw(pointer: *mut T) -> Self {
         Self(pointer, PhantomData)
     }
@@ -324,8 +331,8 @@ impl<T> Targets<'_, T> {
     /// Writes the element at `index`. Does nothing if there are fewer.
     pub(crate) fn write(&mut self, index: usize, value: T) {
         if index < self.len {
-            // SAFETY: `Out::targets` found `len` elements, of which this is one. The maker of the `Out`
-            // guarantees that they may be written.
+            // SAFETY: `Out::targets` found `len` elements, of which this is one. The maker of the
+            // `Out` guarantees that they may be written.
             unsafe { self.begin.0.wrapping_add(index).write(value) }
         }
     }
@@ -339,7 +346,7 @@ pub(crate) struct Buffer<'c> {
 }
 
 impl<'c> Buffer<'c> {
-    /// Returns its first byte, for C to read what will have been written.
+    /// Returns a pointer to its first byte, by which C reads what this library writes.
     pub(crate) fn begin(&self) -> In<'c, c_char> {
         In(self.begin.0, PhantomData)
     }
@@ -347,16 +354,16 @@ impl<'c> Buffer<'c> {
     /// Returns its first `N` bytes, to be written before they are read. Returns `None` if it has
     /// fewer.
     ///
-    /// C may not have initialized them. Filling them with zeros first would take longer than writing
-    /// the header fields.
+    /// C may not have initialized them. Filling them with zeros first would take longer than
+    /// writing the header fields.
     #[inline]
     pub(crate) fn unwritten<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
         if self.len < N {
             return None;
         }
-        // SAFETY: The buffer has at least `N` bytes. The maker of the `Out` guarantees that they may be
-        // written and that nothing else uses them. They come from C, whose compiler does not see this
-        // code: to this compiler their values are unknown, and any byte is a value.
+        // SAFETY: The buffer has at least `N` bytes. The maker of the `Out` guarantees that they
+        // may be written and that nothing else uses them. They come from C, whose compiler does not
+        // see this code: to this compiler their values are unknown, and any byte is a value.
         Some(unsafe { &mut *self.begin.0.cast::<[u8; N]>() })
     }
 
@@ -368,8 +375,9 @@ impl<'c> Buffer<'c> {
         if bytes.len() > self.len {
             return Err(kt_status::KT_BUFFER_TOO_SMALL);
         }
-        // SAFETY: The buffer has `len` bytes, at least as many, and the maker of the `Out` guarantees
-        // that they may be written. The source is memory of this library, so the two do not overlap.
+        // SAFETY: The buffer has `len` bytes, at least as many, and the maker of the `Out`
+        // guarantees that they may be written. The source is memory of this library, so the two do
+        // not overlap.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.begin.0.cast(), bytes.len()) };
         Ok(())
     }
@@ -383,8 +391,8 @@ impl<'c> Buffer<'c> {
             return Err(kt_status::KT_BUFFER_TOO_SMALL);
         }
         self.copy(text)?;
-        // SAFETY: The buffer is longer than the text, so this is a byte of it. The maker of the `Out`
-        // guarantees that it may be written.
+        // SAFETY: The buffer is longer than the text, so this is a byte of it. The maker of the
+        // `Out` guarantees that it may be written.
         unsafe { self.begin.0.wrapping_add(text.len()).write(0) };
         Ok(())
     }
@@ -415,8 +423,8 @@ impl Memory<'_> {
     /// Wraps a pointer as C would hand it over.
     ///
     /// # Safety
-    /// The pointer is NULL, misaligned, or refers to at least as many bytes as it is used for. Those
-    /// are used only as tables, for as long as handles of tables in them are used.
+    /// The pointer is NULL, misaligned, or refers to at least as many bytes as it is used for.
+    /// Those are used only as tables, for as long as handles of tables in them are used.
     pub const unsafe fn from_raw(pointer: *mut c_void) -> Self {
         Self(pointer, PhantomData)
     }
@@ -436,16 +444,16 @@ impl Memory<'_> {
     }
 }
 
-/// The cache lines of a table. C guarantees them for as long as the handle is used, or a mapping that
-/// the handle owns holds them.
+/// The cache lines of a table. C guarantees them for as long as the handle is used, or a mapping
+/// that the handle owns holds them.
 #[derive(Debug)]
 pub struct Lines {
     begin: NonNull<Line>,
     lines: usize,
 }
 
-// SAFETY: Lines are atomics, which any thread may use. C guarantees the memory to all threads that use
-// the handle.
+// SAFETY: Lines are atomics, which any thread may use. C guarantees the memory to all threads that
+// use the handle.
 unsafe impl Send for Lines {}
 // SAFETY: As above.
 unsafe impl Sync for Lines {}
@@ -468,10 +476,11 @@ impl AsRef<[Line]> for Lines {
     #[inline]
     fn as_ref(&self) -> &[Line] {
         // SAFETY: The pointer is not NULL and aligned, and the range fits the address space:
-        // `Memory::lines` checked it, and it holds for a slice. `Line` consists of atomics, for which
-        // every bit pattern is valid and which others may write at any time. The maker of the `Memory`
-        // guarantees that the memory exists and is used only as a table, and the contract in the header
-        // demands it for as long as the handle is used. A mapping is owned by the handle.
+        // `Memory::lines` checked it, and it holds for a slice. `Line` consists of atomics, for
+        // which every bit pattern is valid and which others may write at any time. The maker of the
+        // `Memory` guarantees that the memory exists and is used only as a table, and the contract
+        // in the header demands it for as long as the handle is used. A mapping is owned by the
+        // handle.
         unsafe { slice::from_raw_parts(self.begin.as_ptr(), self.lines) }
     }
 }
@@ -513,8 +522,8 @@ impl<H> Handle<'_, H> {
     /// Wraps a pointer as C would hand it over.
     ///
     /// # Safety
-    /// The pointer is NULL, misaligned, or refers to an `H` that is readable and is neither closed nor
-    /// moved while it is used.
+    /// The pointer is NULL, misaligned, or refers to an `H` that is readable and is neither closed
+    /// nor moved while it is used.
     pub const unsafe fn from_raw(pointer: *mut H) -> Self {
         Self(pointer, PhantomData)
     }
@@ -525,9 +534,9 @@ impl<'c, H: Held> Handle<'c, H> {
     #[inline]
     pub(crate) fn state(self) -> FfiResult<&'c H::State> {
         self.is_on_heap()?;
-        // SAFETY: The pointer is not NULL and aligned. The magic word of its own address proves that
-        // `put` or `on_heap` wrote an `Inside` there that was not closed since. It is not written until
-        // it is closed, which the maker of the `Handle` guarantees to be after `'c`.
+        // SAFETY: The pointer is not NULL and aligned. The magic word of its own address proves
+        // that `put` or `on_heap` wrote an `Inside` there that was not closed since. It is not
+        // written until it is closed, which the maker of the `Handle` guarantees to be after `'c`.
         let inside = unsafe { &*self.0.cast::<Inside<H::State>>() };
         Ok(&inside.state)
     }
@@ -536,8 +545,8 @@ impl<'c, H: Held> Handle<'c, H> {
     #[inline]
     fn is_on_heap(self) -> FfiResult<bool> {
         check_range(self.0, 1)?;
-        // SAFETY: The pointer is not NULL and aligned for an `H`, whose first eight bytes this reads. C
-        // guarantees that there is an `H`, with any content.
+        // SAFETY: The pointer is not NULL and aligned for an `H`, whose first eight bytes this
+        // reads. C guarantees that there is an `H`, with any content.
         let magic = unsafe { self.0.cast::<u64>().read() };
         match magic ^ magic_at::<H>(self.0) {
             0 => Ok(false),
@@ -550,13 +559,13 @@ impl<'c, H: Held> Handle<'c, H> {
     pub(crate) fn close(self) {
         let Ok(on_heap) = self.is_on_heap() else { return };
         let inside = self.0.cast::<Inside<H::State>>();
-        // SAFETY: As in `state`; and nothing else uses the handle any more, as the contract of closing
-        // demands.
+        // SAFETY: As in `state`; and nothing else uses the handle any more, as the contract of
+        // closing demands.
         unsafe { (*inside).magic = 0 };
         #[cfg(feature = "host")]
         if on_heap {
-            // SAFETY: The magic word proves that `on_heap` made it from a box of this type, and that it
-            // was not closed.
+            // SAFETY: The magic word proves that `on_heap` made it from a box of this type, and
+            // that it was not closed.
             drop(unsafe { Box::from_raw(inside) });
             return;
         }
@@ -598,8 +607,8 @@ pub(crate) fn on_heap<H: Held>(state: H::State) -> *mut H {
     Box::into_raw(inside).cast()
 }
 
-/// An enumeration of the C interface. A parameter or member of its type may hold a number that is none
-/// of its enumerators.
+/// An enumeration of the C interface. A parameter or member of its type may hold a number that is
+/// none of its enumerators.
 pub trait Numbered {
     /// Its integer type.
     type Number: Copy + Eq + fmt::Debug;

@@ -10,8 +10,8 @@ use crate::pointers::{In, Out};
 use crate::status::{FfiResult, kt_status};
 use crate::text::{Text, put, utf8};
 
-/// Bytes that are always enough for a policy as text and for a sentence about an invalid one, with the
-/// NUL.
+/// Bytes that are always enough for a policy as text and for a sentence about an invalid one, with
+/// the NUL.
 pub const KT_POLICY_SIZE: usize = 256;
 
 /// Parses the policy in these bytes.
@@ -48,12 +48,12 @@ pub extern "C" fn kt_policy_check(
     })
 }
 
-/// Writes one sentence about what is wrong with a policy, for the person who wrote the policy. Writes
-/// the empty text if the policy is valid.
+/// Writes one sentence about what is wrong with a policy, for the person who wrote the policy.
+/// Writes the empty text if the policy is valid.
 ///
-/// Writes the sentence and a NUL into `buffer`, and its length without the NUL to `written_out`. Unlike
-/// `kt_status_message`, it names the part of the policy that is wrong. A part of 16 bytes or more may be
-/// a key that was given by mistake, and is not named. The sentence is then that of
+/// Writes the sentence and a NUL into `buffer`, and its length without the NUL to `written_out`.
+/// Unlike `kt_status_message`, it names the part of the policy that is wrong. A part of 16 bytes or
+/// more may be a key that was given by mistake, and is not named. The sentence is then that of
 /// `kt_status_message`.
 ///
 /// Statuses: `KT_BUFFER_TOO_SMALL`; `KT_POLICY_SIZE` bytes are always enough.

@@ -5,8 +5,8 @@ use crate::status::FfiResult;
 use crate::time::KT_SYSTEM_CLOCK;
 
 plain! {
-    /// A request with options, for `kt_gate_check_request` and `kt_limiter_check_request`. It may get more
-    /// members; see "Structs" in the contract.
+    /// A request with options, for `kt_gate_check_request` and `kt_limiter_check_request`. It may
+    /// get more members; see "Structs" in the contract.
     ///
     /// ```c
     /// kt_request request = {sizeof request, 5, KT_SYSTEM_CLOCK};

@@ -10,8 +10,8 @@ pub(crate) type FfiResult<T = ()> = Result<T, kt_status>;
 
 /// Declares the statuses: number and sentence. The sentence is also the documentation.
 ///
-/// Each sentence is a static of its own, so that a program that does not call `kt_status_message` is
-/// linked without it. (Some linkers treat all `c"…"` of a library as one piece.)
+/// Each sentence is a static of its own, so that a program that does not call `kt_status_message`
+/// is linked without it. (Some linkers treat all `c"…"` of a library as one piece.)
 macro_rules! statuses {
     (
         $(#[$meta:meta])*
@@ -56,8 +56,8 @@ const fn with_nul<const SIZE: usize>(text: &str) -> [u8; SIZE] {
 }
 
 statuses! {
-    /// The result of a function that can fail: 0 if it did its work, else the reason why it did not.
-    /// Numbers never change their meaning. `kt_status_message` returns a sentence for each.
+    /// The result of a function that can fail: 0 if it did its work, else the reason why it did
+    /// not. Numbers never change their meaning. `kt_status_message` returns a sentence for each.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     #[repr(i32)]
     pub enum kt_status {
@@ -67,7 +67,7 @@ statuses! {
         KT_NULL_POINTER = 1 => "a pointer is NULL that must point to something",
         KT_MISALIGNED = 2 =>
             "a pointer is not aligned for what it points to; a table's memory begins at a multiple of 64",
-        KT_BAD_LENGTH = 3 => "a length is more than memory can have behind its pointer",
+        KT_BAD_LENGTH = 3 => "a length exceeds the address space after its pointer",
         KT_NOT_A_HANDLE = 4 =>
             "the struct is not a handle of this kind: it was never initialized, was closed, or was moved or copied",
         KT_OVERLAP = 5 => "the handle lies in the table's memory; keep it apart",
@@ -112,7 +112,7 @@ statuses! {
         KT_PEPPER_TOO_SHORT = 40 => "a pepper has fewer than 32 bytes; `openssl rand -hex 32` makes one",
         KT_PEPPER_COUNT = 41 =>
             "no pepper is given, or more than 4; is KEYTALLY_PEPPER unset, or the file of peppers empty? `openssl rand -hex 32` makes one for a new gate",
-        KT_PEPPER_TWICE = 42 => "the same pepper is given twice",
+        KT_PEPPER_TWICE = 42 => "the same pepper is given twice; give each once, newest last",
         KT_PEPPER_FORM = 43 => "a pepper is neither hex nor base64",
         KT_PEPPER_FILE_TOO_LONG = 44 => "the file of peppers is longer than 65536 bytes",
         KT_WRONG_PEPPER = 45 =>
@@ -129,10 +129,10 @@ statuses! {
             "a gate needs at least one plan, and has room for 4 in the caller's memory and for 116 in a file",
         KT_PLAN_TWICE = 63 => "two plans have the same name",
         KT_PLAN_WINDOWS = 64 =>
-            "all plans of a gate must share their windows and algorithm, and fit 64 bits together",
-        KT_NOT_A_TABLE = 65 => "this is not a keytally table: it does not begin like one",
+            "all plans of a gate must share their windows and algorithm, and fit one tally together",
+        KT_NOT_A_TABLE = 65 => "this is not a keytally table: it does not begin as one does",
         KT_UNFINISHED = 66 =>
-            "the creation of this table was interrupted; create it again",
+            "this table was never finished: its creation was interrupted; create it again",
         KT_OTHER_FORMAT = 67 => "this table has another version of the format than this library reads",
         KT_OTHER_KIND = 68 => "this is a limiter where a gate was expected, or the other way round",
         KT_TRUNCATED = 69 => "this table has another size than its header says",
@@ -155,14 +155,14 @@ statuses! {
         KT_PLANS_FULL = 85 => "the gate has no room for another plan",
         KT_PLAN_LIMIT = 86 =>
             "a limit of the plan is more than this gate's tallies can count in that window",
-        KT_ENVS_FULL = 87 => "the gate has no room for another environment: it has 16",
+        KT_ENVS_FULL = 87 => "the gate has room for 16 environments and has them all",
         KT_REVOKED = 88 => "the key was revoked and cannot be changed; issue a new one",
         KT_RECORD_DAMAGED = 89 => "the key's record is damaged; kt_gate_verify reports how",
         KT_ALREADY_IMPORTED = 90 => "the key is in the gate already",
         KT_NOT_IMPORTABLE = 91 =>
             "a key to import has 16 to 256 bytes of printable ASCII without spaces",
         KT_PEPPERS_FULL = 92 =>
-            "keys under 4 peppers are in this gate; rotate those of the oldest before you use another",
+            "keys under 4 peppers are in this gate; rotate those of the oldest pepper before you use another",
         KT_IN_GRACE = 93 =>
             "the secret that the key had before its last rotation is still valid, and another rotation would end it at once; wait, or force the rotation",
 
@@ -331,10 +331,36 @@ mod tests {
             assert!(message.is_ascii() && !message.ends_with('.'), "{message}");
         }
     }
+
+    /// Compares the sentence of the error's status with the error's own.
+    #[track_caller]
+    fn assert_same_sentence<E: Copy + ToString>(errors: &[E])
+    where
+        kt_status: From<E>,
+    {
+        for &error in errors {
+            let status = kt_status::from(error);
+            assert_eq!(status.message().to_str(), Ok(error.to_string().as_str()), "{status:?}");
+        }
+    }
+
+    /// The other errors of core contain a value, which a static sentence cannot name. Three contain
+    /// none but stand for less than their status: `AdminError::Busy` concerns memory only,
+    /// `AdminError::NoSuchPlan` a name only, and `AdminError::PlanWindows` one plan only.
     #[test]
     fn sentences_without_a_value_are_those_of_core() {
-        for error in [ParseKeyError::Form, ParseKeyError::Checksum] {
-            assert_eq!(kt_status::from(error).message().to_str(), Ok(error.to_string().as_str()));
-        }
+        assert_same_sentence(&[ParseKeyError::Form, ParseKeyError::Checksum]);
+        assert_same_sentence(&[AttachError::NotATable, AttachError::Unfinished]);
+        assert_same_sentence(&[CreateError::PlanWindows]);
+        assert_same_sentence(&[PeppersError::Repeated]);
+        assert_same_sentence(&[
+            AdminError::NoRoomToImport,
+            AdminError::EnvsFull,
+            AdminError::NamesTooLong,
+            AdminError::PeppersFull,
+        ]);
+        let empty = "".parse::<keytally_core::Policy>().unwrap_err();
+        let sentence = kt_status::from(empty.kind()).message();
+        assert_eq!(sentence.to_str(), Ok(empty.to_string().as_str()));
     }
 }

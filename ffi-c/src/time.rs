@@ -20,7 +20,7 @@ const _: () = assert!(KT_SYSTEM_CLOCK == u64::MAX);
 /// What `now_ms` means to one handle.
 #[derive(Debug, Default)]
 pub struct HandleClock {
-    /// Whether it is a cached reading of the system clock.
+    /// Whether each `now_ms` is a cached reading of the system clock.
     #[cfg(feature = "host")]
     cached: AtomicBool,
 }
@@ -85,8 +85,8 @@ impl Time {
     }
 }
 
-/// Does `$work` with `$clock`, the [`Clock`](keytally_core::Clock) of a [`Time`]: a `Timestamp` or a
-/// `SystemClock`. (The two are of different types, so this cannot be a function that takes a
+/// Does `$work` with `$clock`, the [`Clock`](keytally_core::Clock) of a [`Time`]: a `Timestamp` or
+/// a `SystemClock`. (The two are of different types, so this cannot be a function that takes a
 /// closure.)
 macro_rules! with_clock {
     ($time:expr, |$clock:ident| $work:expr) => {

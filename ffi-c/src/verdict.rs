@@ -30,12 +30,15 @@ pub const KT_MAX_FIELDS: usize = 6;
 /// Quotas that the private part of a struct has room for.
 const QUOTA_SLOTS: usize = 8;
 
-/// 32-bit words for each quota: the limit, what is left, the window with two flags, and the seconds
-/// from the time of the decision to the reset.
+/// 32-bit words for each quota: the limit, the remaining units, the window in seconds with two
+/// flags, and the low half of the reset in Unix seconds.
+///
+/// A reset is at most two windows after the decision, so its low half and the time of the decision
+/// determine it.
 const QUOTA_WORDS: usize = 4;
 
-/// The flag of a window that lacks room, and of one whose counts last into the next window. A window
-/// is shorter than 2^30 seconds.
+/// The flag of a window that lacks room, and of one whose counts last into the next window. A
+/// window is shorter than 2^30 seconds.
 const LACKING: u32 = 1 << 31;
 const LASTING: u32 = 1 << 30;
 
@@ -171,7 +174,8 @@ plain! {
         pub window_s: u32,
         /// 1 if the request was denied because this window lacks room, else 0.
         pub lacking: u8,
-        /// 1 if the units counted now still count in the next window, as in a sliding window, else 0.
+        /// 1 if the units counted now still count in the next window, as in a sliding window, else
+        /// 0.
         pub lasting: u8,
         /// Zeros.
         pub reserved_16_: u16,
@@ -183,8 +187,8 @@ plain! {
 
     /// The answer to a check: a struct without pointers, which may be copied, stored and sent.
     ///
-    /// Its size is fixed. This library writes it; reserved members are zeros. `kt_verdict_quota` returns
-    /// its quotas.
+    /// Its size is fixed. This library writes it; reserved members are zeros. `kt_verdict_quota`
+    /// returns its quotas.
     #[derive(Debug)]
     pub struct kt_verdict {
         /// What was decided.
@@ -195,8 +199,8 @@ plain! {
         pub http_status: u16,
         /// Seconds to wait, at least 1. 0 unless denied or full.
         pub retry_after_s: u32,
-        /// The key id. 0 if the holder is not known. It is known once the secret was found right, also
-        /// if the key was revoked or has expired.
+        /// The key id. 0 if the holder is not known. It is known once the secret was found right,
+        /// also if the key was revoked or has expired.
         pub key_id: u64,
         /// The account (team) that the key belongs to. Without meaning if `key_id` is 0.
         pub account: u32,
@@ -210,8 +214,8 @@ plain! {
         pub reserved_8_: u8,
         /// What was charged. Its cost is 0 unless admitted.
         pub charge: kt_charge,
-        /// The caller's time in Unix milliseconds: the explicit time, or the last reading of the system
-        /// clock.
+        /// The caller's time in Unix milliseconds: the explicit time, or the last reading of the
+        /// system clock.
         pub now_ms: u64,
         /// When to try a denied request again, in Unix milliseconds. 0 unless denied or full.
         pub retry_at_ms: u64,
@@ -219,9 +223,9 @@ plain! {
         pub cost: u32,
         /// The units that a `settle` found no room for. 0 in every other verdict.
         pub uncharged: u32,
-        /// By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More than
-        /// 60 means that a clock, or an explicit time, was wrong. The next check by the system clock
-        /// corrects the tally.
+        /// By how many seconds the tally was ahead of the caller, rounded up; 0 if it was not. More
+        /// than 60 means that a clock, or an explicit time, was wrong. The next check by the system
+        /// clock corrects the tally.
         pub clock_ahead_s: u32,
         /// Zero.
         pub reserved_32_: u32,
@@ -238,60 +242,67 @@ const _: () = assert!(QUOTA_SLOTS * QUOTA_WORDS == 32);
 #[cfg_attr(target_pointer_width = "64", inline(always))]
 #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub(crate) fn put_quotas(words: &mut [u32; QUOTA_SLOTS * QUOTA_WORDS], quotas: &Quotas) {
-    let now_s = quotas.time().unix_s();
     let (slots, _) = words.as_chunks_mut::<QUOTA_WORDS>();
     for (index, slot) in slots.iter_mut().enumerate().take(MAX_QUOTAS) {
         let Some(state) = quotas.get(index) else { break };
         let lacking = if state.lacking { LACKING } else { 0 };
         let lasting = if state.lasting { LASTING } else { 0 };
-        // A reset is at most two windows ahead, which 32 bits hold.
-        let reset_in_s =
-            u32::try_from(state.reset_unix_s.saturating_sub(now_s)).unwrap_or(u32::MAX);
-        *slot =
-            [state.limit, state.remaining, state.window.seconds() | lacking | lasting, reset_in_s];
+        let window = state.window.seconds() | lacking | lasting;
+        *slot = [state.limit, state.remaining, window, low_half(state.reset_unix_s)];
     }
 }
 
-/// Reads the quota at `index` of the private part. Returns `None` if no quota has these words.
-fn quota_state(
-    words: &[u32; QUOTA_SLOTS * QUOTA_WORDS],
-    index: usize,
-    at_ms: u64,
-) -> Option<QuotaState> {
-    let (slots, _) = words.as_chunks::<QUOTA_WORDS>();
-    let [limit, remaining, window, reset_in_s] = *slots.get(index)?;
-    let length = Window::from_seconds(window & !(LACKING | LASTING))?;
-    let reset_unix_s = at_ms / 1000 + u64::from(reset_in_s);
-    let mut state = QuotaState::new(limit, remaining.min(limit), length, reset_unix_s);
-    state.lacking = window & LACKING != 0;
-    state.lasting = window & LASTING != 0;
-    Some(state)
+/// Returns the low 32 bits.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the high half is not wanted")]
+fn low_half(number: u64) -> u32 {
+    number as u32
 }
 
-/// Writes the quota at `index` of a struct with `count` quotas.
-pub(crate) fn put_quota(
-    (words, count, at_ms): (&[u32; QUOTA_SLOTS * QUOTA_WORDS], u8, u64),
+/// Reads the quota at `index` from the private part of a struct that has `count` quotas, decided at
+/// `at_ms`.
+///
+/// # Errors
+/// `KT_NO_SUCH_QUOTA` if `index` is not below `count`. `KT_NOT_A_VERDICT` if this library did not
+/// write the words.
+pub(crate) fn quota_state(
+    words: &[u32; QUOTA_SLOTS * QUOTA_WORDS],
+    count: u8,
     index: usize,
-    damaged: kt_status,
-    quota: Target<'_, kt_quota>,
-) -> FfiResult {
+    at_ms: u64,
+) -> FfiResult<QuotaState> {
     if index >= usize::from(count) {
         return Err(kt_status::KT_NO_SUCH_QUOTA);
     }
-    let state = quota_state(words, index, at_ms).ok_or(damaged)?;
-    let out = quota.zeroed();
-    out.limit = state.limit;
-    out.remaining = state.remaining;
-    out.window_s = state.window.seconds();
-    out.lacking = state.lacking.into();
-    out.lasting = state.lasting.into();
-    out.reset_unix_s = state.reset_unix_s;
-    Ok(())
+    let (slots, _) = words.as_chunks::<QUOTA_WORDS>();
+    let &[limit, remaining, window, reset_low] =
+        slots.get(index).ok_or(kt_status::KT_NOT_A_VERDICT)?;
+    let length =
+        Window::from_seconds(window & !(LACKING | LASTING)).ok_or(kt_status::KT_NOT_A_VERDICT)?;
+    let at_s = at_ms / 1000;
+    let reset_unix_s = at_s + u64::from(reset_low.wrapping_sub(low_half(at_s)));
+    let mut state = QuotaState::new(limit, remaining.min(limit), length, reset_unix_s);
+    state.lacking = window & LACKING != 0;
+    state.lasting = window & LASTING != 0;
+    Ok(state)
+}
+
+impl Target<'_, kt_quota> {
+    /// Writes the state of a quota.
+    pub(crate) fn put_quota(self, state: &QuotaState) {
+        let out = self.zeroed();
+        out.limit = state.limit;
+        out.remaining = state.remaining;
+        out.window_s = state.window.seconds();
+        out.lacking = state.lacking.into();
+        out.lasting = state.lasting.into();
+        out.reset_unix_s = state.reset_unix_s;
+    }
 }
 
 impl Target<'_, kt_verdict> {
-    /// Writes a verdict member by member. A copy of the whole struct would wait for all the stores that
-    /// made it, which is most of the time that a call from C takes.
+    /// Writes a verdict member by member. A copy of the whole struct would wait for all the stores
+    /// that made it, which is most of the time that a call from C takes.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
     pub(crate) fn put_verdict(self, verdict: &Verdict) {
@@ -299,43 +310,53 @@ impl Target<'_, kt_verdict> {
         out.outcome = Number(verdict.outcome() as u8);
         out.reason = Number(verdict.reason().map_or(0, |reason| reason as u8));
         out.http_status = verdict.http_status();
-        out.retry_after_s = verdict.retry_after_s().unwrap_or(0);
-        (out.key_id, out.account, out.plan, out.env) = match verdict.holder() {
-            Some(holder) => (holder.key_id.number(), holder.account, holder.plan, holder.env),
-            None => (0, 0, 0, 0),
-        };
+        if let Some(retry_at) = verdict.retry_at() {
+            out.retry_at_ms = retry_at.unix_ms();
+            out.retry_after_s = verdict.retry_after_s().unwrap_or(0);
+        }
+        if let Some(holder) = verdict.holder() {
+            out.key_id = holder.key_id.number();
+            (out.account, out.plan, out.env) = (holder.account, holder.plan, holder.env);
+        }
         out.quota_count = u8::try_from(verdict.quotas().len()).unwrap_or(0);
         out.charge.at_ms = verdict.quotas().time().unix_ms();
-        out.charge.cost = if verdict.is_admitted() { verdict.cost() } else { 0 };
+        if verdict.is_admitted() {
+            out.charge.cost = verdict.cost();
+        }
         out.now_ms = verdict.now().unix_ms();
-        out.retry_at_ms = verdict.retry_at().map_or(0, Timestamp::unix_ms);
         out.cost = verdict.cost();
         out.uncharged = verdict.uncharged();
-        out.clock_ahead_s = verdict.clock_ahead_s();
+        if verdict.quotas().time() > verdict.now() {
+            out.clock_ahead_s = verdict.clock_ahead_s();
+        }
         put_quotas(&mut out.private_, verdict.quotas());
     }
 }
 
 impl kt_verdict {
-    /// Calls `respond` with the HTTP response. Returns `None` if the content is not a verdict's.
-    fn respond<R>(&self, respond: impl FnOnce(Response<'_>) -> R) -> Option<R> {
-        const NONE: QuotaState =
-            QuotaState::new(0, 0, Window::from_seconds(1).expect("a second is a window"), 0);
-        let outcome = *Outcome::ALL.get(usize::from(self.outcome.0))?;
-        kt_reason::NAMES.get(usize::from(self.reason.0))?;
-        let mut states = [NONE; KT_MAX_QUOTAS];
-        let states = states.get_mut(..usize::from(self.quota_count))?;
-        for (index, state) in states.iter_mut().enumerate() {
-            *state = quota_state(&self.private_, index, self.charge.at_ms)?;
+    fn quota(&self, index: usize) -> FfiResult<QuotaState> {
+        quota_state(&self.private_, self.quota_count, index, self.charge.at_ms)
+    }
+
+    /// Returns the HTTP response, with the states of the quotas in `states`, which is empty.
+    fn response<'q>(
+        &self,
+        states: &'q mut heapless::Vec<QuotaState, KT_MAX_QUOTAS>,
+    ) -> FfiResult<Response<'q>> {
+        let damaged = kt_status::KT_NOT_A_VERDICT;
+        let outcome = *Outcome::ALL.get(usize::from(self.outcome.0)).ok_or(damaged)?;
+        kt_reason::NAMES.get(usize::from(self.reason.0)).ok_or(damaged)?;
+        for index in 0..usize::from(self.quota_count) {
+            states.push(self.quota(index)?).map_err(|_| damaged)?;
         }
         let [now, charged_at] = [self.now_ms, self.charge.at_ms].map(Timestamp::from_unix_ms);
-        Some(respond(Response::new(
+        Ok(Response::new(
             outcome,
             states,
             self.cost,
             waits_from(now, charged_at),
             Some(self.retry_after_s).filter(|&seconds| seconds != 0),
-        )))
+        ))
     }
 }
 
@@ -343,14 +364,6 @@ impl kt_charge {
     pub(crate) fn to_core(self) -> Charge {
         Charge { cost: self.cost, at: Timestamp::from_unix_ms(self.at_ms) }
     }
-}
-
-fn respond<R>(
-    verdict: In<'_, kt_verdict>,
-    respond: impl FnOnce(Response<'_>) -> R,
-) -> FfiResult<R> {
-    // A copy, because the result may be written over the verdict.
-    verdict.read()?.respond(respond).ok_or(kt_status::KT_NOT_A_VERDICT)
 }
 
 /// Writes the quota at `index` of a verdict, from 0 for the shortest window to `quota_count - 1`.
@@ -370,9 +383,8 @@ pub extern "C" fn kt_verdict_quota(
 ) -> kt_status {
     guard(|| {
         let target = quota_out.target()?;
-        let verdict = verdict.read()?;
-        let quotas = (&verdict.private_, verdict.quota_count, verdict.charge.at_ms);
-        put_quota(quotas, index, kt_status::KT_NOT_A_VERDICT, target)
+        target.put_quota(&verdict.get()?.quota(index)?);
+        Ok(())
     })
 }
 
@@ -381,8 +393,8 @@ pub extern "C" fn kt_verdict_quota(
 ///
 /// Set these fields instead of appending them: a response must have each only once.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE` bytes
-/// are always enough.
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE`
+/// bytes are always enough.
 ///
 /// ```c
 /// char headers[KT_HEADERS_SIZE];
@@ -400,13 +412,13 @@ pub extern "C" fn kt_verdict_headers(
     guard(|| {
         let mut buffer = buffer.buffer(buffer_len)?;
         let written = written_out.target()?;
-        // In place if all fields are sure to fit, since a copy is a good part of the work.
+        let mut states = heapless::Vec::new();
+        let response = verdict.get()?.response(&mut states)?;
+        // Into the buffer itself if all fields are sure to fit: a copy is a large part of the work.
         let Some(bytes) = buffer.unwritten::<KT_HEADERS_SIZE>() else {
-            let headers = respond(verdict, |response| response.headers())?;
-            return put(buffer, written, headers.as_bytes());
+            return put(buffer, written, response.headers().as_bytes());
         };
-        let len = respond(verdict, |response| response.write_headers(bytes))?
-            .map_err(|_| kt_status::KT_BUFFER_TOO_SMALL)?;
+        let len = response.write_headers(bytes).map_err(|_| kt_status::KT_BUFFER_TOO_SMALL)?;
         *bytes.get_mut(len).ok_or(kt_status::KT_BUFFER_TOO_SMALL)? = 0;
         written.write(len);
         Ok(())
@@ -421,21 +433,21 @@ plain! {
         pub name: In<'static, c_char>,
         /// The name's length.
         pub name_len: usize,
-        /// The value, with a NUL. It lies in the buffer that was given.
+        /// The value, with a NUL. It lies in the `buffer` of the call.
         pub value: In<'c, c_char>,
         /// The value's length.
         pub value_len: usize,
     }
 }
 
-/// Writes the header fields of the response one by one, for servers that set them so. Writes their
-/// number to `count_out`.
+/// Writes the header fields of the response one by one, for servers that set each field by a call.
+/// Writes their number to `count_out`.
 ///
-/// `buffer` receives the values, and `fields_out` receives one element for each field. Set these fields
-/// instead of appending them: a response must have each only once.
+/// `buffer` receives the values, and `fields_out` receives one element for each field. Set these
+/// fields instead of appending them: a response must have each only once.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE` bytes
-/// and `KT_MAX_FIELDS` elements are always enough.
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_HEADERS_SIZE`
+/// bytes and `KT_MAX_FIELDS` elements are always enough.
 ///
 /// ```c
 /// char buffer[KT_HEADERS_SIZE];
@@ -457,6 +469,8 @@ pub extern "C" fn kt_verdict_fields<'c>(
     guard(|| {
         let mut buffer = buffer.buffer(buffer_len)?;
         let (mut fields, count_target) = (fields_out.targets(fields_len)?, count_out.target()?);
+        let mut states = heapless::Vec::new();
+        let response = verdict.get()?.response(&mut states)?;
         let begin = buffer.begin();
         let field = |name: &'static CStr, value: Range<usize>| kt_field {
             name: In::from_static(name),
@@ -472,10 +486,10 @@ pub extern "C" fn kt_verdict_fields<'c>(
                 fields.write(count, field(name, value));
                 count += 1;
             };
-            respond(verdict, |response| response.write_fields(bytes, put))?;
+            response.write_fields(bytes, put);
         } else {
-            // Room for a program that was compiled with smaller constants. What does not fit must not
-            // be written, so the fields are written here first.
+            // Room for a program that was compiled with smaller constants. What does not fit must
+            // not be written, so the fields are written here first.
             let (mut values, mut end) = ([0; KT_HEADERS_SIZE], 0);
             let mut found = [None; KT_MAX_FIELDS];
             let put = |name, value: Range<usize>| {
@@ -485,7 +499,7 @@ pub extern "C" fn kt_verdict_fields<'c>(
                 }
                 count += 1;
             };
-            respond(verdict, |response| response.write_fields(&mut values, put))?;
+            response.write_fields(&mut values, put);
             let values = values.get(..end).filter(|_| count <= fields.len());
             buffer.copy(values.ok_or(kt_status::KT_BUFFER_TOO_SMALL)?)?;
             found
@@ -499,14 +513,14 @@ pub extern "C" fn kt_verdict_fields<'c>(
     })
 }
 
-/// Returns the response body, JSON with a NUL. It is empty if admitted, and for a struct that is not a
-/// verdict. It does not disclose why a key is invalid.
+/// Returns the response body, JSON with a NUL. It is empty if admitted, and for a struct that is
+/// not a verdict. It does not disclose why a key is invalid.
 ///
 /// Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_body(verdict: In<kt_verdict>) -> In<'static, c_char> {
     let outcome =
-        verdict.read().ok().and_then(|verdict| Outcome::ALL.get(usize::from(verdict.outcome.0)));
+        verdict.get().ok().and_then(|verdict| Outcome::ALL.get(usize::from(verdict.outcome.0)));
     In::from_static(outcome.map_or(c"", |outcome| body(*outcome)))
 }
 
@@ -524,11 +538,12 @@ fn body(outcome: Outcome) -> &'static CStr {
     }
 }
 
-/// Writes the body as a problem document (`application/problem+json`, RFC 9457), with a NUL. It names
-/// the violated quotas. Writes the length without the NUL to `written_out`. Empty if admitted.
+/// Writes the body as a problem document (`application/problem+json`, RFC 9457), with a NUL. It
+/// names the violated quotas. Writes the length without the NUL to `written_out`. Empty if
+/// admitted.
 ///
-/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_PROBLEM_SIZE` bytes
-/// are always enough.
+/// Statuses: `KT_NOT_A_VERDICT`. `KT_BUFFER_TOO_SMALL`, and nothing is written; `KT_PROBLEM_SIZE`
+/// bytes are always enough.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_verdict_problem(
     verdict: In<kt_verdict>,
@@ -539,12 +554,15 @@ pub extern "C" fn kt_verdict_problem(
     guard(|| {
         let buffer = buffer.buffer(buffer_len)?;
         let written = written_out.target()?;
-        put(buffer, written, respond(verdict, |response| response.problem())?.as_bytes())
+        let mut states = heapless::Vec::new();
+        let response = verdict.get()?.response(&mut states)?;
+        put(buffer, written, response.problem().as_bytes())
     })
 }
 
-/// Writes the verdict on a request that has the key header more than once. Such a request is invalid,
-/// whatever the values are: the next server in the chain might take another one. No gate is needed.
+/// Writes the verdict on a request that has the key header more than once. Such a request is
+/// invalid, whatever the values are, because another server in the chain might read another one.
+/// No gate is needed.
 ///
 /// Statuses: `KT_NO_CLOCK`.
 #[unsafe(no_mangle)]
@@ -566,8 +584,8 @@ pub extern "C" fn kt_outcome_name(outcome: Number<kt_outcome>) -> In<'static, c_
     In::from_static(kt_outcome::name(outcome))
 }
 
-/// Returns a short word for logs and metric labels, such as `wrong_secret`; `unknown` for an unknown
-/// number. Never NULL. The text is static: do not free it.
+/// Returns a short word for logs and metric labels, such as `wrong_secret`; `unknown` for an
+/// unknown number. Never NULL. The text is static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_reason_name(reason: Number<kt_reason>) -> In<'static, c_char> {
     In::from_static(kt_reason::name(reason))
@@ -576,6 +594,17 @@ pub extern "C" fn kt_reason_name(reason: Number<kt_reason>) -> In<'static, c_cha
 #[cfg(all(test, feature = "host"))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reset_beyond_32_bits_is_restored() {
+        // The decision is 10 s before the low half of Unix seconds wraps, and the reset 50 s after.
+        let at_s = (1 << 32) - 10;
+        let reset_unix_s = at_s + 60;
+        let mut words = [0; QUOTA_SLOTS * QUOTA_WORDS];
+        words[..QUOTA_WORDS].copy_from_slice(&[5, 3, 60, low_half(reset_unix_s)]);
+        let state = quota_state(&words, 1, 0, at_s * 1000).unwrap();
+        assert_eq!(state.reset_unix_s, reset_unix_s);
+    }
 
     #[test]
     fn names_and_bodies_are_those_of_core() {

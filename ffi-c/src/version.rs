@@ -4,15 +4,15 @@ use core::ffi::{CStr, c_char};
 
 use crate::pointers::In;
 
-/// The version of the table format. A table of another version is refused with `KT_OTHER_FORMAT`.
+/// The version of the table format. A table of another version is rejected with `KT_OTHER_FORMAT`.
 pub const KT_TABLE_FORMAT: u32 = 1;
 
 const _: () = assert!(KT_TABLE_FORMAT == keytally_core::FORMAT_VERSION);
 
 /// Returns the version of the library in use: `major << 16 | minor << 8 | patch`.
 ///
-/// `KT_VERSION` is the version of the header that a program was compiled with. The two may differ if
-/// the library is shared.
+/// `KT_VERSION` is the version of the header that a program was compiled with. The two may differ
+/// if the library is shared.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_version() -> u32 {
     const VERSION: u32 = parse(env!("CARGO_PKG_VERSION_MAJOR")) << 16
@@ -21,8 +21,8 @@ pub extern "C" fn kt_version() -> u32 {
     VERSION
 }
 
-/// Returns the version of the library in use as text, such as `0.1.0`. Never NULL. The text is static:
-/// do not free it.
+/// Returns the version of the library in use as text, such as `0.1.0`. Never NULL. The text is
+/// static: do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn kt_version_string() -> In<'static, c_char> {
     const VERSION: &CStr =

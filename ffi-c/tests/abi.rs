@@ -1,8 +1,8 @@
 //! The C interface is the recorded one: `ffi-c/abi.txt`.
 //!
-//! A C compiler reads `include/keytally.h` and prints what programs are compiled against: constants,
-//! enumerators, sizes and offsets. `nm` prints the exported symbols. After an intended change, write
-//! the file again and review its difference:
+//! A C compiler reads `include/keytally.h` and prints what programs are compiled against:
+//! constants, enumerators, sizes and offsets. `nm` prints the exported symbols. After an intended
+//! change, write the file again and review its difference:
 //!
 //! ```sh
 //! KEYTALLY_WRITE_ABI=1 cargo test -p keytally-ffi --test abi
@@ -101,6 +101,7 @@ fn program(declarations: &[String]) -> String {
     program + "    return 0;\n}\n"
 }
 
+/// Runs a program that must succeed. Returns its output.
 fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -113,6 +114,7 @@ fn library() -> PathBuf {
     tests.parent().unwrap().join("libkeytally_ffi.so")
 }
 
+/// Returns the interface in the form of `abi.txt`, without its head.
 fn interface() -> String {
     let declarations = declarations();
     let folder = tempfile::tempdir().unwrap();

@@ -1,7 +1,8 @@
-//! Processes in C, C++ and Rust check the keys of one gate file at the same time: together they admit exactly the limit.
+//! Processes in C, C++ and Rust check the keys of one gate file at the same time: together they
+//! admit exactly the limit.
 //!
-//! The first two are `ffi-c/tests/c/worker.c` and `ffi-c/tests/cpp/worker.cpp`, which the suite builds. The third is this
-//! program, started again.
+//! The first two are `ffi-c/tests/c/worker.c` and `ffi-c/tests/cpp/worker.cpp`, which the suite
+//! builds. The third is this program, started again.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,7 +15,8 @@ use keytally_core::{Name, NewKey, Plan, Timestamp};
 const NOW_MS: u64 = 1_767_225_600_000;
 const LIMIT: u64 = 1000;
 
-/// The variable that makes this program a worker. It holds the arguments of a worker, one on each line.
+/// The variable that makes this program a worker. It holds the arguments of a worker, one on each
+/// line.
 const SPEND: &str = "KEYTALLY_TEST_SPEND";
 
 /// A process that checks keys, ready to begin.
@@ -24,6 +26,7 @@ struct Worker {
 }
 
 impl Worker {
+    /// Starts a worker and waits until it has opened the gate.
     fn start(mut command: Command, pepper: &str) -> Self {
         command.env("KEYTALLY_PEPPER", pepper).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
@@ -41,6 +44,7 @@ impl Worker {
         Self { child, output }
     }
 
+    /// Lets the worker begin its checks.
     fn begin(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
     }
@@ -78,7 +82,8 @@ fn workers(gate: &Path, turns: u64, keys: &[String], pepper: &str) -> Vec<Worker
     workers
 }
 
-/// Issues `keys` keys, lets each process check each of them `turns` times, and returns how often each was admitted.
+/// Issues `keys` keys, lets each process check each of them `turns` times, and returns how often
+/// each was admitted.
 fn spend_together(keys: usize, turns: u64) -> Vec<u64> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("api.gate");
@@ -117,7 +122,7 @@ fn checks_below_the_limit_are_all_admitted() {
     assert_eq!(spend_together(3, 100), [600; 3]);
 }
 
-/// The worker in Rust. Does nothing if the variable is not set.
+/// The worker in Rust, which [`workers`] starts. Does nothing if [`SPEND`] is not set.
 #[test]
 fn spend() {
     let Ok(arguments) = std::env::var(SPEND) else { return };

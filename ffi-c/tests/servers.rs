@@ -1,4 +1,5 @@
-//! The example servers in `adapters/c` and `adapters/cpp` keep the contract, byte for byte, over real HTTP.
+//! The example servers in `adapters/c` and `adapters/cpp` keep the contract, byte for byte, over
+//! real HTTP.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -7,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use keytally::{Gate, GateConfig, pepper};
-use keytally_core::{Key, KeyId, Name, NewKey, Plan};
+use keytally_core::{FIELD_NAMES, Key, KeyId, Name, NewKey, Plan};
 
-/// A server on a gate of its own.
+/// A running example server, with a new gate that admits 3 requests per hour and key.
 struct Server {
     child: Child,
     address: String,
@@ -18,6 +19,7 @@ struct Server {
 }
 
 impl Server {
+    /// Creates a gate and starts the program `name` on it.
     fn start(name: &str) -> Self {
         let built = std::env::var_os("KEYTALLY_TEST_WORKERS")
             .expect("the suite `interop` says where the servers are");
@@ -47,12 +49,14 @@ impl Server {
         command
     }
 
+    /// Issues a key of account 42.
     fn issue(&self) -> (Key, KeyId) {
         let new = NewKey::new(42, Name::new("live").unwrap());
         self.gate.issue(&new).unwrap()
     }
 
-    /// Returns the response to a request with these header lines: status, Keytally's header fields, body.
+    /// Sends a GET request with these header lines. Returns the status, the sorted header fields of
+    /// Keytally with `Content-Type`, and the body.
     fn get(&self, path: &str, headers: &[String]) -> (u16, Vec<String>, String) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let headers: String = headers.iter().map(|line| format!("{line}\r\n")).collect();
@@ -61,16 +65,19 @@ impl Server {
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n"
         )
         .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
-        let ours = ["x-ratelimit", "ratelimit", "retry-after", "www-authenticate", "content-type"];
-        let mut fields: Vec<String> = lines
-            .filter(|line| ours.iter().any(|name| line.to_lowercase().starts_with(name)))
-            .map(str::to_owned)
-            .collect();
+        let is_of_interest = |line: &&str| {
+            let name = line.split(':').next().unwrap();
+            FIELD_NAMES
+                .iter()
+                .chain(&["Content-Type"])
+                .any(|known| known.eq_ignore_ascii_case(name))
+        };
+        let mut fields: Vec<String> = lines.filter(is_of_interest).map(str::to_owned).collect();
         fields.sort();
         (status, fields, body.to_owned())
     }
@@ -83,7 +90,8 @@ impl Drop for Server {
     }
 }
 
-fn keeps_the_contract(name: &str) {
+/// Checks the responses of the program `name` to each kind of request.
+fn check_contract(name: &str) {
     let server = Server::start(name);
     let contacts = |headers: &[String]| server.get("/api/v1/contacts", headers);
     let unauthorized = |error: &str| {
@@ -127,10 +135,10 @@ fn keeps_the_contract(name: &str) {
 
 #[test]
 fn server_in_c_keeps_the_contract() {
-    keeps_the_contract("server_in_c");
+    check_contract("server_in_c");
 }
 
 #[test]
 fn server_in_cpp_keeps_the_contract() {
-    keeps_the_contract("server_in_cpp");
+    check_contract("server_in_cpp");
 }

@@ -56,8 +56,8 @@ mod sealed {
 /// The system clock as the time argument of a table's methods: a first reading, and the clock to
 /// read again.
 ///
-/// [`Gate`](crate::Gate) and [`Limiter`](crate::Limiter) use it without being given one. Pass it to
-/// the methods of their [`table`](crate::Gate::table) when the caller already has a reading.
+/// [`Gate`](crate::Gate) and [`Limiter`](crate::Limiter) use it in every call. A caller that
+/// already has a reading passes it to the methods of their [`table`](crate::Gate::table).
 ///
 /// ```
 /// use keytally::{GateConfig, Gate, SystemClock, now, pepper};

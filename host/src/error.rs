@@ -11,7 +11,7 @@ use crate::header::HEADER_LEN;
 use crate::holder::LockHolder;
 use crate::redact::redact;
 
-/// Why an operation failed.
+/// An error of this crate.
 ///
 /// `Display` is one full sentence. It names the file, what was found, what was expected, and the
 /// command that fixes it, if there is one. [`source`](core::error::Error::source) is for programs:
@@ -106,7 +106,7 @@ pub enum Error {
         owner: u32,
         /// The user number of this process.
         user: u32,
-        /// As in [`Mode`](Self::Mode).
+        /// Whether the file was recognized, as in [`Mode`](Self::Mode).
         recognized: bool,
     },
     /// The text of the peppers is not valid.
@@ -144,7 +144,7 @@ pub enum Error {
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// As in [`Mode`](Self::Mode).
+        /// Whether the file was recognized, as in [`Mode`](Self::Mode).
         recognized: bool,
     },
 }
@@ -164,17 +164,17 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Admin { path, source } => about(path.as_deref(), source, f),
-            Self::Attach { path, source } => about(Some(path), source, f),
+            Self::Admin { path, source } => with_path(path.as_deref(), source, f),
+            Self::Attach { path, source } => with_path(Some(path), source, f),
             Self::Busy { path, waited, holder } => {
-                about(path.as_deref(), &Waited { waited, holder }, f)
+                with_path(path.as_deref(), &Waited { waited, holder }, f)
             }
             Self::Capacity { path, found, requested } => write!(
                 f,
                 "{}: this limiter is for {found} subjects, and {requested} were requested; open it with {found}, or remove it and create another",
                 shown(path)
             ),
-            Self::Create { path, source } => about(path.as_deref(), source, f),
+            Self::Create { path, source } => with_path(path.as_deref(), source, f),
             Self::Entropy(error) => write!(f, "the system provides no random bytes: {error}"),
             Self::Exists { path } => {
                 write!(
@@ -186,7 +186,7 @@ impl fmt::Display for Error {
             Self::Interrupted { path } => {
                 let sentence =
                     "the wait for another administrator was interrupted, and nothing was changed";
-                about(path.as_deref(), &sentence, f)
+                with_path(path.as_deref(), &sentence, f)
             }
             Self::Io { doing, path, source } => {
                 write!(f, "cannot {doing} {}: {source}", shown(path))
@@ -197,7 +197,7 @@ impl fmt::Display for Error {
                     "{}: its mode is {mode:04o}, so other users have access to it",
                     shown(path)
                 )?;
-                fix(*recognized, "chmod 600", path, f)
+                write_fix(*recognized, "chmod 600", path, f)
             }
             Self::NotAFile { path, found } => {
                 write!(f, "{}: this is {found}, not a regular file", shown(path))
@@ -208,9 +208,9 @@ impl fmt::Display for Error {
                     "{}: it belongs to user {owner}, and this process is user {user}",
                     shown(path)
                 )?;
-                fix(*recognized, &format!("chown {user}"), path, f)
+                write_fix(*recognized, &format!("chown {user}"), path, f)
             }
-            Self::Pepper { path, source } => about(path.as_deref(), source, f),
+            Self::Pepper { path, source } => with_path(path.as_deref(), source, f),
             Self::Policy { path, found, requested } => write!(
                 f,
                 "{}: this limiter's policy is \"{found}\", and \"{requested}\" was requested; open it with its own, or remove it and create another",
@@ -234,7 +234,7 @@ impl fmt::Display for Error {
                     "{}: its mode is {mode:04o}, so users other than root can write it",
                     shown(path)
                 )?;
-                fix(*recognized, "chmod go-w", path, f)
+                write_fix(*recognized, "chmod go-w", path, f)
             }
         }
     }
@@ -253,20 +253,29 @@ impl core::error::Error for Error {
     }
 }
 
-/// Writes the sentence of an inner error after the name of its file.
-fn about(path: Option<&Path>, error: &dyn fmt::Display, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Writes the sentence of an inner error after the path of its file.
+fn with_path(
+    path: Option<&Path>,
+    error: &dyn fmt::Display,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     match path {
         Some(path) => write!(f, "{}: {error}", shown(path)),
         None => error.fmt(f),
     }
 }
 
-/// Writes the command that fixes a file, if the file may be changed.
-fn fix(recognized: bool, command: &str, path: &Path, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Writes the command that fixes a file, if the file was recognized as a table or a pepper file.
+fn write_fix(
+    recognized: bool,
+    command: &str,
+    path: &Path,
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
     if recognized { write!(f, "; fix it with: {command} {}", Quoted(path)) } else { Ok(()) }
 }
 
-/// Returns a path as an error may repeat it.
+/// Returns a path as an error may repeat it, without secrets.
 fn shown(path: &Path) -> String {
     redact(&path.to_string_lossy()).into_owned()
 }
@@ -337,10 +346,10 @@ pub enum PepperError {
     },
     /// A pepper is neither hex nor base64.
     Form {
-        /// Its number, counted from 1.
+        /// The number of this pepper, counted from 1.
         number: usize,
         /// The number of peppers.
-        of: usize,
+        count: usize,
     },
     /// The file is longer than a pepper file may be.
     Long {
@@ -349,17 +358,17 @@ pub enum PepperError {
     },
     /// A pepper occurs twice.
     Repeated {
-        /// The number of the second one, counted from 1.
+        /// The number of its second occurrence, counted from 1.
         number: usize,
         /// The number of peppers.
-        of: usize,
+        count: usize,
     },
     /// A pepper has fewer than 32 bytes.
     Short {
-        /// Its number, counted from 1.
+        /// The number of this pepper, counted from 1.
         number: usize,
         /// The number of peppers.
-        of: usize,
+        count: usize,
         /// Its length in bytes.
         len: usize,
     },
@@ -383,18 +392,18 @@ impl fmt::Display for PepperError {
                     "{given} peppers are given, and at most {MAX} can be in use; leave out the oldest"
                 )
             }
-            Self::Form { number, of } => {
-                write!(f, "pepper {number} of {of} is neither hex nor base64")
+            Self::Form { number, count } => {
+                write!(f, "pepper {number} of {count} is neither hex nor base64")
             }
             Self::Long { max } => {
                 write!(f, "the file has more than {max} bytes, so it cannot be a pepper file")
             }
-            Self::Repeated { number, of } => {
-                write!(f, "pepper {number} of {of} is the same as one before it")
+            Self::Repeated { number, count } => {
+                write!(f, "pepper {number} of {count} is the same as one before it")
             }
-            Self::Short { number, of, len } => write!(
+            Self::Short { number, count, len } => write!(
                 f,
-                "pepper {number} of {of} has {len} byte{}, and must have at least {MIN_LEN}; `openssl rand -hex 32` makes one",
+                "pepper {number} of {count} has {len} byte{}, and must have at least {MIN_LEN}; `openssl rand -hex 32` makes one",
                 if *len == 1 { "" } else { "s" },
             ),
         }

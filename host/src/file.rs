@@ -24,7 +24,7 @@ const REFUSED_IN_TABLES: u32 = 0o007;
 pub(crate) struct TableFile {
     file: File,
     identity: Identity,
-    /// The path as the caller gave it, for messages.
+    /// The path as the caller gave it, for errors.
     path: PathBuf,
     /// The absolute path, which is valid after a change of the working directory. `None` in memory.
     absolute: Option<PathBuf>,
@@ -45,25 +45,25 @@ impl Identity {
 }
 
 impl TableFile {
-    /// Returns the file of this descriptor, which `path` names.
-    pub(crate) fn at(path: &Path, file: File) -> io::Result<Self> {
+    /// Wraps an open file and the path that it was opened by.
+    pub(crate) fn new(path: &Path, file: File) -> io::Result<Self> {
         let identity = Identity::new(&file)?;
         Ok(Self { file, identity, path: path.into(), absolute: Some(std::path::absolute(path)?) })
     }
 
-    /// Returns a file without a name. The kernel frees it when the last process closes it.
+    /// Wraps a file without a name. The kernel frees it when the last process closes it.
     pub(crate) fn in_memory(file: File) -> io::Result<Self> {
         let identity = Identity::new(&file)?;
         Ok(Self { file, identity, path: "memory".into(), absolute: None })
     }
 
-    /// Returns the path as messages show it.
-    pub(crate) fn path(&self) -> &Path {
+    /// Returns the path as errors show it: the path that the caller gave, or `memory`.
+    pub(crate) fn shown_path(&self) -> &Path {
         &self.path
     }
 
     /// Returns the path that the caller gave. `None` in memory.
-    pub(crate) fn named(&self) -> Option<&Path> {
+    pub(crate) fn path(&self) -> Option<&Path> {
         self.absolute.as_ref().map(|_| self.path.as_path())
     }
 
@@ -92,14 +92,14 @@ impl TableFile {
     }
 
     /// Returns whether the path still leads to this file. Always true in memory.
-    pub(crate) fn is_in_place(&self) -> io::Result<bool> {
+    pub(crate) fn is_at_path(&self) -> io::Result<bool> {
         let Some(absolute) = &self.absolute else { return Ok(true) };
         let metadata = absolute.metadata()?;
         Ok(Identity { device: metadata.dev(), inode: metadata.ino() } == self.identity)
     }
 }
 
-/// Opens the table at `path`: checks the file, maps it and lets `attach` check what is in it.
+/// Opens the table at `path`: checks the file, maps it, and lets `attach` check its contents.
 pub(crate) fn open_table<T>(
     path: &Path,
     attach: impl FnOnce(Mapping) -> Result<T, AttachError>,
@@ -108,31 +108,32 @@ pub(crate) fn open_table<T>(
     let io_error = |doing| move |error| Error::io(doing, path, error);
     let metadata = file.metadata().map_err(io_error("examine"))?;
     let len = metadata.len();
-    let whole = len / LINE_LEN as u64;
-    let lines = usize::try_from(whole).unwrap_or(usize::MAX);
+    let whole_lines = len / LINE_LEN as u64;
+    let lines = usize::try_from(whole_lines).unwrap_or(usize::MAX);
     if lines == 0 {
         return Err(Error::TooShort { path: path.into(), len });
     }
-    // The errors of the next check may advise a command that changes the file. So this makes sure
-    // that it is a table.
-    refuse_other_files(path, &file)?;
+    // The errors of the access check may advise a command that changes the file. Only a table may
+    // get such an error.
+    refuse_non_tables(path, &file)?;
     let user = rustix::process::geteuid().as_raw();
-    refuse_other_owners(path, metadata.uid(), metadata.mode() & 0o7777, user)?;
-    // In a copy with holes, a check could find the disk full, which the kernel reports only by
-    // SIGBUS.
+    check_access(path, metadata.uid(), metadata.mode() & 0o7777, user)?;
+    // In a copy with holes, a write to the mapping could find the disk full, which the kernel
+    // reports only by SIGBUS.
     if metadata.blocks().saturating_mul(512) < len {
         fill_holes(&file, len).map_err(io_error("reserve disk space for"))?;
     }
     let mapping = Mapping::new(&file, lines).map_err(io_error("map"))?;
-    let needed = whole * LINE_LEN as u64;
+    let whole_len = whole_lines * LINE_LEN as u64;
     let attached = match attach(mapping) {
-        // Any other fault takes precedence over extra bytes at the end.
+        // The core sees only whole lines, so its error has a rounded length.
         Err(AttachError::Truncated { needed, .. }) => Err(AttachError::Truncated { len, needed }),
-        Ok(_) if needed != len => Err(AttachError::Truncated { len, needed }),
+        // A part of a line at the end is reported last: any other fault takes precedence.
+        Ok(_) if whole_len != len => Err(AttachError::Truncated { len, needed: whole_len }),
         other => other,
     };
     let table = attached.map_err(|source| Error::Attach { path: path.into(), source })?;
-    Ok((TableFile::at(path, file).map_err(io_error("examine"))?, table))
+    Ok((TableFile::new(path, file).map_err(io_error("examine"))?, table))
 }
 
 /// Reserves disk space for the holes of a file that is in use. Where the file system cannot do
@@ -170,9 +171,9 @@ fn open_regular(path: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Refuses a file that no table begins, before anything else is said of it: no error repeats its
-/// content or advises to change it.
-fn refuse_other_files(path: &Path, file: &File) -> Result<(), Error> {
+/// Refuses a file that does not begin as a table does. The error neither repeats the content of
+/// such a file nor advises to change it.
+fn refuse_non_tables(path: &Path, file: &File) -> Result<(), Error> {
     let mut bytes = [0; BEGINNING_LEN];
     file.read_exact_at(&mut bytes, 0).map_err(|error| Error::io("read", path, error))?;
     let source = match bytes {
@@ -183,8 +184,9 @@ fn refuse_other_files(path: &Path, file: &File) -> Result<(), Error> {
     Err(Error::Attach { path: path.into(), source })
 }
 
-/// Applies the access rule for a process of `user`.
-fn refuse_other_owners(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(), Error> {
+/// Refuses a file of another user, or with a mode that gives all users access, for a process of
+/// `user`. A file of root and a process of root are exempt from the first rule.
+fn check_access(path: &Path, owner: u32, mode: u32, user: u32) -> Result<(), Error> {
     const ROOT: u32 = 0;
     // The owner comes first, because an owner can change the mode at any time.
     if owner != user && owner != ROOT && user != ROOT {
@@ -209,7 +211,7 @@ mod tests {
 
     #[test]
     fn file_of_another_user_or_open_to_all_is_refused() {
-        let rule = |owner, mode, user| refuse_other_owners(Path::new("f"), owner, mode, user);
+        let rule = |owner, mode, user| check_access(Path::new("f"), owner, mode, user);
         for (owner, user) in [(1000, 1000), (0, 1000), (0, 0), (1000, 0)] {
             assert!(rule(owner, 0o600, user).is_ok(), "{owner} {user}");
             assert!(rule(owner, 0o660, user).is_ok(), "{owner} {user}");

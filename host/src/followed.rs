@@ -20,13 +20,13 @@ use crate::error::Error;
 use crate::gate::Gate;
 use crate::lock::this_thread;
 
-/// The interval between two looks at the path.
-const LOOK_INTERVAL_MS: u64 = 1000;
+/// The interval between two examinations of the path.
+const INTERVAL_MS: u64 = 1000;
 
 /// A gate that follows its path, as `tail -F` does: when another file is renamed over it, the gate
 /// opens and uses that file.
 ///
-/// Until the new file is open, the old file decides. [`load`](Self::load) returns the gate that is
+/// Until the new file is open, the old file stays in force. [`load`](Self::load) returns the gate
 /// in force. It takes no lock, makes no system call, and allocates only in the first call of each
 /// thread. A replacement is detected by
 /// - a thread, once a second, after a call of [`watch`](Self::watch);
@@ -65,22 +65,25 @@ pub struct Followed<T = Gate> {
     watcher: Mutex<Option<Watcher>>,
 }
 
-/// What a [`Followed`] shares with its thread.
+/// The state that a [`Followed`] shares with its watching thread.
 struct Shared<T> {
     path: PathBuf,
     peppers: Peppers,
+    /// Converts a gate that was opened into what `load` returns.
     wrap: Box<dyn Fn(Gate) -> Result<T, Error> + Send + Sync>,
     current: ArcSwap<T>,
     status: ArcSwap<FollowStatus>,
-    opened: Instant,
-    /// When the path was last examined, in milliseconds since it was opened.
-    looked_ms: AtomicU64,
-    /// The number of the thread.
+    /// When this state was created.
+    created: Instant,
+    /// When [`Followed::reopen_if_due`] last examined the path, in milliseconds since `created`.
+    examined_ms: AtomicU64,
+    /// The number of the watching thread. 0 before it runs.
     thread: AtomicU64,
-    ending: AtomicU64,
+    /// 1 if the watching thread must end, else 0.
+    is_ending: AtomicU64,
 }
 
-/// The thread, and the process that it runs in.
+/// The watching thread, and the process that it runs in.
 struct Watcher {
     process: u32,
     /// In a forked child this thread does not exist, so the handle must not be joined or detached.
@@ -116,9 +119,9 @@ impl<T> fmt::Debug for Current<T> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FollowStatus {
-    /// How often another file replaced the one that was open.
+    /// How often the file at the path was opened again.
     pub reopened: u64,
-    /// Why the file at the path is not in force. `None` if it is.
+    /// The error because of which the file at the path is not in force. `None` if it is in force.
     pub problem: Option<String>,
 }
 
@@ -178,16 +181,16 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
             current: ArcSwap::from_pointee(wrap(gate)?),
             wrap: Box::new(wrap),
             status: ArcSwap::default(),
-            opened: instant(),
-            looked_ms: AtomicU64::new(0),
+            created: instant(),
+            examined_ms: AtomicU64::new(0),
             thread: AtomicU64::new(0),
-            ending: AtomicU64::new(0),
+            is_ending: AtomicU64::new(0),
         };
         Ok(Self { shared: Arc::new(shared), watcher: Mutex::new(None) })
     }
 
-    /// Returns the gate that is in force. Keep it for one request: the verdict may name plans of
-    /// this gate by number.
+    /// Returns the gate in force. Keep it for one request: a verdict names plans by their number in
+    /// this gate.
     #[inline]
     pub fn load(&self) -> Current<T> {
         Current(self.shared.current.load())
@@ -210,10 +213,10 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         let shared = Arc::clone(&self.shared);
         let work = move || {
             shared.thread.store(this_thread(), Ordering::Release);
-            while shared.ending.load(Ordering::Acquire) == 0 {
-                // A spurious wake-up only makes the next look earlier.
-                thread::park_timeout(Duration::from_millis(LOOK_INTERVAL_MS));
-                let _ = shared.look(false, &mut report);
+            while shared.is_ending.load(Ordering::Acquire) == 0 {
+                // A spurious wake-up only makes the next examination earlier.
+                thread::park_timeout(Duration::from_millis(INTERVAL_MS));
+                let _ = shared.examine(false, &mut report);
             }
         };
         let thread = thread::Builder::new()
@@ -231,18 +234,19 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// Those of [`Gate::open`], and [`Error::Io`] if the file was removed. The old file stays in
     /// force.
     pub fn reopen_if_replaced(&self) -> Result<bool, Error> {
-        self.shared.look(false, &mut |_| ())
+        self.shared.examine(false, &mut |_| ())
     }
 
-    /// Examines the path if no thread has done so for a second, for programs that cannot have a
-    /// thread of their own. [`status`](Self::status) reports what was found. A call that examines
-    /// the path makes a system call; the other calls only read the clock.
+    /// Examines the path if no call of this method has done so for a second, for programs that
+    /// cannot have a watching thread. If the file was replaced, opens the new one.
+    /// [`status`](Self::status) reports what was found. A call that examines the path makes a
+    /// system call; the other calls only read the clock.
     #[inline]
     pub fn reopen_if_due(&self) {
-        let looked_ms = self.shared.looked_ms.load(Ordering::Relaxed);
+        let examined_ms = self.shared.examined_ms.load(Ordering::Relaxed);
         let now_ms = self.shared.now_ms();
-        if now_ms.saturating_sub(looked_ms) >= LOOK_INTERVAL_MS {
-            self.shared.look_once(looked_ms, now_ms);
+        if now_ms.saturating_sub(examined_ms) >= INTERVAL_MS {
+            self.shared.examine_once(examined_ms, now_ms);
         }
     }
 
@@ -251,16 +255,17 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// # Errors
     /// Those of [`Gate::open`]. The old file stays in force.
     pub fn reopen(&self) -> Result<(), Error> {
-        self.shared.look(true, &mut |_| ()).map(drop)
+        self.shared.examine(true, &mut |_| ()).map(drop)
     }
 
-    /// Returns the gate whose file is at the path now, for a change to its keys or plans. A change
-    /// to a file that was replaced would be lost. If no file is at the path, returns the gate that
-    /// is in force, which refuses changes.
+    /// Returns the gate whose file is at the path now, for a change to its keys or plans.
+    ///
+    /// A change to a file that was replaced would be lost, so this examines the path and opens a
+    /// new file first. If no file is at the path, returns the gate in force, which refuses changes.
     ///
     /// # Errors
     /// Those of [`Gate::open`].
-    pub fn in_place(&self) -> Result<Current<T>, Error> {
+    pub fn load_for_change(&self) -> Result<Current<T>, Error> {
         match self.reopen_if_replaced() {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             reopened => {
@@ -270,32 +275,34 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
         Ok(self.load())
     }
 
-    /// Returns the number of replacements, and the present error if there is one.
+    /// Returns how often the file was opened again, and the present error if there is one.
     pub fn status(&self) -> FollowStatus {
         FollowStatus::clone(&self.shared.status.load())
     }
 }
 
 impl<T: AsRef<Gate>> Shared<T> {
+    /// Returns the time in milliseconds since `created`.
     fn now_ms(&self) -> u64 {
-        u64::try_from(instant().duration_since(self.opened).as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(instant().duration_since(self.created).as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Examines the path, unless another thread is already doing so.
+    /// Examines the path, unless another thread has begun to since `examined_ms` was loaded.
     #[cold]
-    fn look_once(&self, looked_ms: u64, now_ms: u64) {
-        let exchanged = self.looked_ms.compare_exchange(
-            looked_ms,
+    fn examine_once(&self, examined_ms: u64, now_ms: u64) {
+        let exchanged = self.examined_ms.compare_exchange(
+            examined_ms,
             now_ms,
             Ordering::Relaxed,
             Ordering::Relaxed,
         );
         if exchanged.is_ok() {
-            let _ = self.look(false, &mut |_| ());
+            let _ = self.examine(false, &mut |_| ());
         }
     }
 
-    fn look(&self, force: bool, report: &mut dyn FnMut(FollowEvent<'_>)) -> Result<bool, Error> {
+    /// Examines the path, and reports what was found. Returns whether the file was opened again.
+    fn examine(&self, force: bool, report: &mut dyn FnMut(FollowEvent<'_>)) -> Result<bool, Error> {
         let opened = self.open_if_replaced(force);
         let before = self.status.load();
         match &opened {
@@ -314,16 +321,17 @@ impl<T: AsRef<Gate>> Shared<T> {
         opened
     }
 
+    /// Opens the file at the path if it was replaced, or in any case if `force` is set.
     fn open_if_replaced(&self, force: bool) -> Result<bool, Error> {
         let current = self.current.load_full();
         let old = (*current).as_ref();
-        let in_place =
-            old.is_in_place().map_err(|error| Error::io("examine", &self.path, error))?;
-        if in_place && !force {
+        let is_at_path =
+            old.is_at_path().map_err(|error| Error::io("examine", &self.path, error))?;
+        if is_at_path && !force {
             return Ok(false);
         }
         let gate = Gate::open(&self.path, self.peppers.clone())?;
-        gate.keep_wait_of(old);
+        gate.copy_wait_from(old);
         self.current.store(Arc::new((self.wrap)(gate)?));
         self.change_status(|status| {
             *status = FollowStatus { reopened: status.reopened + 1, problem: None }
@@ -346,7 +354,7 @@ impl<T> Drop for Followed<T> {
         let Some(watcher) = watcher.filter(|watcher| watcher.process == std::process::id()) else {
             return;
         };
-        self.shared.ending.store(1, Ordering::Release);
+        self.shared.is_ending.store(1, Ordering::Release);
         watcher.thread.thread().unpark();
         // If `report` holds the last reference, this runs on the thread itself, which must not join
         // itself.

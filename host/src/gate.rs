@@ -34,7 +34,7 @@ use crate::publish::{create_in_memory, create_table};
 #[non_exhaustive]
 pub struct GateConfig {
     /// The capacity in keys, 1 to 67,108,864. Each key takes 68 bytes of the file: 64 for its
-    /// record, and 4 for its hint.
+    /// record, and 4 for its hint (its last four characters, which lists show).
     pub keys: u32,
     /// The prefix of every key.
     pub prefix: Name,
@@ -78,17 +78,17 @@ impl GateConfig {
         Self { plans, ..self }
     }
 
-    /// Returns the settings in the core's form.
-    fn table(&self) -> keytally_core::GateConfig<'_> {
+    /// Returns the settings as the core takes them.
+    fn to_core(&self) -> keytally_core::GateConfig<'_> {
         keytally_core::GateConfig::new(self.keys, self.prefix, &self.plans)
             .with_plan_slots(MAX_PLANS)
             .with_hints(true)
     }
 
-    /// Returns the size of the gate in lines. Refuses impossible settings before any disk space is
-    /// reserved.
-    fn lines(&self, path: Option<&Path>) -> Result<usize, Error> {
-        self.table()
+    /// Returns the size of the gate in cache lines. Refuses impossible settings before any disk
+    /// space is reserved.
+    fn line_count(&self, path: Option<&Path>) -> Result<usize, Error> {
+        self.to_core()
             .validate()
             .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
     }
@@ -126,11 +126,11 @@ impl GateConfig {
 pub struct Gate {
     table: keytally_core::Gate<Mapping>,
     file: TableFile,
-    /// How long administering calls wait, in milliseconds.
+    /// The longest time that administering calls wait for the lock, in milliseconds.
     wait_ms: AtomicU64,
 }
 
-/// Changes that [`Gate::administer_each`] makes under one lock.
+/// The number of changes that [`Gate::administer_each`] makes under one lock.
 const CHANGES_PER_LOCK: usize = 1000;
 
 impl Gate {
@@ -150,9 +150,9 @@ impl Gate {
         config: &GateConfig,
     ) -> Result<Self, Error> {
         let path = path.as_ref();
-        let lines = config.lines(Some(path))?;
+        let lines = config.line_count(Some(path))?;
         let (file, table) = create_table(path, lines, |memory| {
-            keytally_core::Gate::create(memory, &config.table(), peppers)
+            keytally_core::Gate::create(memory, &config.to_core(), peppers)
         })?;
         Ok(Self::new(table, file))
     }
@@ -162,7 +162,8 @@ impl Gate {
     /// # Errors
     /// - [`Error::Attach`] if the file is not a gate, has another version or size, is damaged, or
     ///   has other peppers.
-    /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`].
+    /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`] or [`Error::TooShort`] if no table
+    ///   may be in such a file.
     /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>, peppers: Peppers) -> Result<Self, Error> {
         let attach =
@@ -185,9 +186,9 @@ impl Gate {
     /// [`Error::Create`] if the settings are not possible. [`Error::Io`] if there is not enough
     /// memory.
     pub fn in_memory(peppers: Peppers, config: &GateConfig) -> Result<Self, Error> {
-        let lines = config.lines(None)?;
+        let lines = config.line_count(None)?;
         let (file, table) = create_in_memory(lines, |memory| {
-            keytally_core::Gate::create(memory, &config.table(), peppers)
+            keytally_core::Gate::create(memory, &config.to_core(), peppers)
         })?;
         Ok(Self::new(table, file))
     }
@@ -210,8 +211,8 @@ impl Gate {
         Wait::at_most(Duration::from_millis(self.wait_ms.load(Ordering::Relaxed)))
     }
 
-    /// Takes over the wait of another gate.
-    pub(crate) fn keep_wait_of(&self, other: &Self) {
+    /// Sets the wait to that of another gate.
+    pub(crate) fn copy_wait_from(&self, other: &Self) {
         self.wait_ms.store(other.wait_ms.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
@@ -221,14 +222,14 @@ impl Gate {
     /// # Errors
     /// The system's error, such as [`NotFound`](std::io::ErrorKind::NotFound) if the file was
     /// removed.
-    pub fn is_in_place(&self) -> std::io::Result<bool> {
-        self.file.is_in_place()
+    pub fn is_at_path(&self) -> std::io::Result<bool> {
+        self.file.is_at_path()
     }
 
     /// Returns the path that the gate was opened or created with, as it was given. `None` in
     /// memory.
     pub fn path(&self) -> Option<&Path> {
-        self.file.named()
+        self.file.path()
     }
 
     /// Returns the core's table, whose methods take the time as an argument.
@@ -288,9 +289,10 @@ impl Gate {
     /// Corrects every tally that is more than 60 s ahead of the system clock, and keeps its counts.
     /// Returns the number of corrected tallies.
     ///
-    /// Use it on a table that an explicit time or a wrong clock has locked. A check by the system
-    /// clock already corrects the tally that it meets. The clock is read after each tally is
-    /// loaded.
+    /// A tally gets ahead if a caller passed a wrong time, or if the clock was wrong. Its windows
+    /// then end only when the clock reaches their ends. A check by the system clock corrects the
+    /// tally that it charges; this method corrects all of them. It reads the clock after it has
+    /// loaded a tally.
     pub fn correct_clock(&self) -> u64 {
         self.table.correct_clock(SystemClock::read())
     }
@@ -349,8 +351,8 @@ impl Gate {
     }
 
     /// Gives a key a new secret, as [`rotate`](Self::rotate) does, after `hand_over` has delivered
-    /// it. If `hand_over` fails, nothing is changed. A rotation cannot be undone, so it must not
-    /// end the old secret before the new one has been received.
+    /// the new key. If `hand_over` fails, nothing is changed. A rotation cannot be undone, so it
+    /// must not end the old secret before the new key has been received.
     ///
     /// Other administrators wait while `hand_over` runs; checks do not.
     ///
@@ -414,15 +416,15 @@ impl Gate {
         self.table.key(key_id, now())
     }
 
-    /// Reads the whole gate and reports its flaws. Before that, completes the change of an
-    /// administrator that was killed, and returns whether there was one.
+    /// Reads the whole gate and reports its flaws. First completes the unfinished change of an
+    /// administrator that was killed. Returns whether it completed a change.
     ///
     /// If there is a flaw, the gate is read again under the lock. Only then do other administrators
     /// wait.
     ///
     /// Records have no checksum. Therefore a value that was changed into another valid one is not
-    /// detected: the key id within its record, a MAC, an account, a time, a count, or the number of
-    /// another plan, environment or pepper.
+    /// detected: a key id that still belongs to its record, a MAC, an account, a time, a count, or
+    /// the number of another plan, environment or pepper.
     ///
     /// ```
     /// # use keytally::{GateConfig, Gate, pepper};
@@ -452,23 +454,24 @@ impl Gate {
         clock: impl Clock,
         report: impl FnMut(Flaw),
     ) -> Result<bool, Error> {
-        let now = || clock.at_least(clock.reading());
-        let completed = self.recover(wait, |_| ())?.0;
+        let latest = || clock.at_least(clock.reading());
+        let (completed, ()) = self.recover(wait, |_| ())?;
         // A change in progress may look like a flaw, so the search is repeated under the lock.
         let mut flawed = false;
-        self.table.verify(now(), |_| flawed = true);
+        self.table.verify(latest(), |_| flawed = true);
         if !flawed {
             return Ok(completed);
         }
         let mut flaws = Vec::new();
-        let again = self
-            .recover(wait, |administrator| administrator.verify(now(), |flaw| flaws.push(flaw)))?
-            .0;
+        let (completed_again, ()) = self.recover(wait, |administrator| {
+            administrator.verify(latest(), |flaw| flaws.push(flaw));
+        })?;
         flaws.into_iter().for_each(report);
-        Ok(completed || again)
+        Ok(completed || completed_again)
     }
 
-    /// Calls `work` under the lock. Flushes only if an unfinished change was completed.
+    /// Takes the lock, completes an unfinished change, and calls `work`. Returns whether a change
+    /// was completed, and the result of `work`. Flushes only in that case.
     fn recover<T>(
         &self,
         wait: Wait<'_>,
@@ -476,12 +479,12 @@ impl Gate {
     ) -> Result<(bool, T), Error> {
         let _lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
         let mut administrator = self.table.take_over();
-        let done = work(&mut administrator);
+        let result = work(&mut administrator);
         let completed = administrator.has_recovered();
         if completed {
             self.file.flush()?;
         }
-        Ok((completed, done))
+        Ok((completed, result))
     }
 
     /// Makes many changes as one administrator, under one lock, and flushes them to the disk once.
@@ -528,15 +531,15 @@ impl Gate {
     ) -> Result<T, Error> {
         let _lock = Lock::acquire(&self.file, self.table.memory().as_ref(), wait)?;
         let mut administrator = self.table.take_over();
-        let done = work(&mut administrator);
+        let result = work(&mut administrator);
         // Also after an error, because the changes before it remain.
         self.file.flush()?;
-        done.map_err(|source| Error::Admin { path: self.path().map(PathBuf::from), source })
+        result.map_err(|source| Error::Admin { path: self.path().map(PathBuf::from), source })
     }
 
-    /// Calls `work` for each item, a thousand under one lock. Other administrators take their turn
-    /// in between, so an import of a million keys delays a revocation by at most a thousand
-    /// imports. Items are drawn without the lock.
+    /// Calls `work` for each item, and releases the lock after every thousand. Other administrators
+    /// take their turn in between, so an import of a million keys delays a revocation by at most a
+    /// thousand imports. Items are drawn without the lock.
     ///
     /// ```
     /// use keytally::{GateConfig, Gate, Wait, Name, NewKey, now, pepper};
@@ -561,12 +564,12 @@ impl Gate {
     ) -> Result<(), Error> {
         let mut items = items.into_iter();
         loop {
-            let part: Vec<T> = items.by_ref().take(CHANGES_PER_LOCK).collect();
-            if part.is_empty() {
+            let batch: Vec<T> = items.by_ref().take(CHANGES_PER_LOCK).collect();
+            if batch.is_empty() {
                 return Ok(());
             }
             self.administer_within(wait, |administrator| {
-                part.into_iter().try_for_each(|item| work(administrator, item))
+                batch.into_iter().try_for_each(|item| work(administrator, item))
             })?;
         }
     }
@@ -597,7 +600,7 @@ impl AsRef<Self> for Gate {
     }
 }
 
-/// Returns the time at which a grace that begins now has passed. `None` means no grace.
+/// Returns the end of a grace period that begins now. `None` if the period is empty.
 fn grace_until(now: Timestamp, grace: Duration) -> Option<Timestamp> {
     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
     (!grace.is_zero()).then(|| Timestamp::from_unix_ms(now.unix_ms().saturating_add(grace_ms)))

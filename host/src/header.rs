@@ -1,5 +1,5 @@
-//! The header page of a table in a file: its size, and the words in it that the core leaves to this
-//! crate.
+//! The header page of a table in a file: its size, and the words that the core leaves to this
+//! crate. The core's modules `header` and `gate` define the other words.
 
 use keytally_core::LINE_LEN;
 
@@ -11,9 +11,10 @@ pub(crate) const HEADER_LINES: usize = 64;
 
 const _: () = assert!(HEADER_LEN == 4096, "the header is one page");
 
-/// Line and word that name the administrator: the last word of the line of peppers.
+/// The line and the word that name the administrator. It is the last word of the line with the
+/// peppers.
 pub(crate) const HOLDER: (usize, usize) = (1, 7);
 
-/// Line and word that are set while an administrator has been waiting: the last word of the line of
-/// intents.
+/// The line and the word that request new administrators to yield: not 0 if one has waited long. It
+/// is the last word of the line with the owner of the redo record.
 pub(crate) const WAITING: (usize, usize) = (3, 7);

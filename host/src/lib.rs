@@ -4,6 +4,12 @@
 //! The `no_std` core, [`keytally_core`], makes the decisions. This crate adds the operating system:
 //! memory-mapped files, locks, the clock and entropy. It re-exports the core at its root.
 //!
+//! - A *gate* is a table of API keys. Each key has a *record*, a *plan* (its limits) and a *tally*
+//!   (its counts in one 64-bit word).
+//! - A *limiter* is a table of tallies for any subject, such as client addresses.
+//! - A *pepper* is the server's secret, with which the gate computes the HMAC of each key.
+//! - An *administrator* is a thread that changes the keys or plans of a gate.
+//!
 //! ```
 //! use keytally::{GateConfig, Gate, Name, NewKey, pepper};
 //! # let folder = tempfile::tempdir()?;
@@ -21,7 +27,7 @@
 //! ```
 //!
 //! # Modules
-//! Imports point from the top of this table down.
+//! A module imports only modules below it in this table.
 //!
 //! | module | contents |
 //! |---|---|
@@ -40,7 +46,7 @@
 //!
 //! # The contract between processes
 //! - **Sharing.** Processes that open one file share its counts and keys immediately. No process is
-//!   special, none has to run for the others to work, and there is no daemon.
+//!   special, and there is no daemon.
 //! - **Checks never wait.** `check`, `peek`, `refund`, `settle` and `reset` take no lock, allocate
 //!   nothing, and make no system call except to read the clock. One exception: the first write to a
 //!   page that the kernel has just written to the disk may wait for the file system. A file in
@@ -48,9 +54,9 @@
 //! - **Administrators take turns.** Calls that change keys or plans (`issue`, `import`, `rotate`,
 //!   `revoke`, `assign`, `set_plan`, `administer`, `verify`) wait for the gate's lock, at most 10
 //!   seconds unless [`Gate::set_wait`] or a [`Wait`] says otherwise. Then [`Error::Busy`] names the
-//!   process that administers. If that process exits or is killed, its lock is free immediately, and
-//!   the next administrator completes the change that it left unfinished. A forked child does not
-//!   inherit the lock. A `flock` that another program holds delays no administrator.
+//!   process that administers. If that process exits or is killed, its lock is free immediately,
+//!   and the next administrator completes the change that it left unfinished. A forked child does
+//!   not inherit the lock. A `flock` that another program holds delays no administrator.
 //! - **Long administrations yield.** [`Gate::administer_each`] releases the lock after every
 //!   thousand changes. A new administrator first yields to those that have been waiting. One call
 //!   of `administer` is not interrupted.
@@ -58,8 +64,8 @@
 //!   leaves no other process waiting. At most the cost of its current request stays charged.
 //! - **Safe to stop.** A process may be stopped at any instruction, for any time, and continued
 //!   (`SIGSTOP`, `docker pause`, a frozen cgroup, a suspended machine). No window admits more than
-//!   its limit, counted by the times of the decisions. The old clock reading of such a process
-//!   counts as the time of the tally that it meets, or the clock is read again.
+//!   its limit, counted by the times of the decisions. If the process continues with an old clock
+//!   reading, a check uses the later time that the tally holds, or reads the clock again.
 //! - **Power failures.** A change by an administrator is on the disk when the call returns. The
 //!   kernel writes counts at its own time, so after a power failure they may be half a minute old.
 //!   A change that was in progress at the failure may be lost, and its record unreadable: that key
@@ -146,7 +152,7 @@ pub mod table {
     pub use keytally_core::{Gate, Limiter};
 }
 
-// The threads of a server share one of each.
+// The threads of a server share each of these.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<Gate>();

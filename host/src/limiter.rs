@@ -12,8 +12,9 @@ use crate::header::HEADER_LINES;
 use crate::map::Mapping;
 use crate::publish::{create_in_memory, create_table};
 
-/// How often [`Limiter::open_or_create`] tries while other processes create and remove the file.
-const MAX_TRIES: u32 = 8;
+/// The number of attempts that [`Limiter::open_or_create`] makes while other processes create and
+/// remove the file.
+const MAX_ATTEMPTS: u32 = 8;
 
 /// A limiter: a table of tallies for any subject (an address, a user, a route), which any number of
 /// processes share.
@@ -48,10 +49,10 @@ impl Limiter {
     /// - [`Error::Entropy`].
     pub fn create(path: impl AsRef<Path>, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let path = path.as_ref();
-        let lines = lines(Some(path), capacity)?;
+        let lines = line_count(Some(path), capacity)?;
         let seed = entropy::random()?;
         let (file, table) =
-            create_table(path, lines, |memory| make(memory, policy, capacity, &seed))?;
+            create_table(path, lines, |memory| create_in(memory, policy, capacity, &seed))?;
         Ok(Self { table, file })
     }
 
@@ -60,7 +61,8 @@ impl Limiter {
     /// # Errors
     /// - [`Error::Attach`] if the file is not a limiter, has another version or size, or is
     ///   damaged.
-    /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`], [`Error::TooShort`].
+    /// - [`Error::NotAFile`], [`Error::Mode`], [`Error::Owner`] or [`Error::TooShort`] if no table
+    ///   may be in such a file.
     /// - [`Error::Io`] if it cannot be opened.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let attach = |memory| -> Result<_, AttachError> { keytally_core::Limiter::attach(memory) };
@@ -86,29 +88,30 @@ impl Limiter {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Policy`] or [`Error::Capacity`] if the limiter at `path` has another one; those of
-    /// [`open`](Self::open) and [`create`](Self::create).
+    /// [`Error::Policy`] or [`Error::Capacity`] if the limiter at `path` has other settings; those
+    /// of [`open`](Self::open) and [`create`](Self::create).
     pub fn open_or_create(
         path: impl AsRef<Path>,
         policy: &Policy,
         capacity: u32,
     ) -> Result<Self, Error> {
         let path = path.as_ref();
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
-            tries += 1;
+            attempts += 1;
             match Self::open(path) {
                 Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
-                other => return other?.expect(path, policy, capacity),
+                other => return other?.check_settings(path, policy, capacity),
             }
             match Self::create(path, policy, capacity) {
-                Err(Error::Exists { .. }) if tries < MAX_TRIES => {}
+                Err(Error::Exists { .. }) if attempts < MAX_ATTEMPTS => {}
                 other => return other,
             }
         }
     }
 
-    fn expect(self, path: &Path, policy: &Policy, capacity: u32) -> Result<Self, Error> {
+    /// Returns the limiter if it has this policy and capacity, else an error.
+    fn check_settings(self, path: &Path, policy: &Policy, capacity: u32) -> Result<Self, Error> {
         let Some(found) = self.policy() else {
             let source = AttachError::Geometry { what: "limit", value: 0 };
             return Err(Error::Attach { path: path.into(), source });
@@ -134,17 +137,17 @@ impl Limiter {
     /// [`Error::Create`] if the capacity is 0 or too large. [`Error::Io`] if there is not enough
     /// memory. [`Error::Entropy`].
     pub fn in_memory(policy: &Policy, capacity: u32) -> Result<Self, Error> {
-        let lines = lines(None, capacity)?;
+        let lines = line_count(None, capacity)?;
         let seed = entropy::random()?;
         let (file, table) =
-            create_in_memory(lines, |memory| make(memory, policy, capacity, &seed))?;
+            create_in_memory(lines, |memory| create_in(memory, policy, capacity, &seed))?;
         Ok(Self { table, file })
     }
 
     /// Returns the path that the limiter was opened or created with, as it was given. `None` in
     /// memory.
     pub fn path(&self) -> Option<&Path> {
-        self.file.named()
+        self.file.path()
     }
 
     /// Returns the limiter's policy. `None` if its header is damaged.
@@ -184,9 +187,10 @@ impl Limiter {
     /// Corrects every tally that is more than 60 s ahead of the system clock, and keeps its counts.
     /// Returns the number of corrected tallies.
     ///
-    /// Use it on a table that an explicit time or a wrong clock has locked. A check by the system
-    /// clock already corrects the tally that it meets. The clock is read after each tally is
-    /// loaded.
+    /// A tally gets ahead if a caller passed a wrong time, or if the clock was wrong. Its windows
+    /// then end only when the clock reaches their ends. A check by the system clock corrects the
+    /// tally that it charges; this method corrects all of them. It reads the clock after it has
+    /// loaded a tally.
     pub fn correct_clock(&self) -> u64 {
         self.table.correct_clock(SystemClock::read())
     }
@@ -197,7 +201,8 @@ impl Limiter {
     }
 }
 
-fn make(
+/// Creates the core's limiter in `memory`, after the header page.
+fn create_in(
     memory: Mapping,
     policy: &Policy,
     capacity: u32,
@@ -206,9 +211,9 @@ fn make(
     keytally_core::Limiter::create_after(memory, HEADER_LINES, policy, capacity, *seed)
 }
 
-/// Returns the size of the limiter in lines. Refuses an impossible capacity before any disk space
-/// is reserved.
-fn lines(path: Option<&Path>, capacity: u32) -> Result<usize, Error> {
+/// Returns the size of the limiter in cache lines, with the header. Refuses an impossible capacity
+/// before any disk space is reserved.
+fn line_count(path: Option<&Path>, capacity: u32) -> Result<usize, Error> {
     keytally_core::Limiter::<Mapping>::validate(HEADER_LINES, capacity)
         .map_err(|source| Error::Create { path: path.map(PathBuf::from), source })
 }

@@ -8,15 +8,15 @@
 //!
 //! | word | `flock` | meaning | what another administrator does |
 //! |---|---|---|---|
-//! | 0 | any | free | writes its own name |
-//! | a name | free | the holder has exited, or is about to take the `flock`, or has just released it | takes the `flock`, then exchanges the name |
-//! | a name | taken | the holder is alive, or a child that it forked keeps the `flock` | exchanges the name only if that thread has ended |
-//! | a name, marked | any | another program held the `flock` when the holder tried to take it, or the table is in memory | exchanges the name only if that thread has ended |
+//! | 0 | any | the lock is free | writes its own name |
+//! | a name | free | the holder has exited, or is about to take the `flock`, or has just released it | takes the `flock`, then replaces the name by its own |
+//! | a name | taken | the holder is alive, or a child that it forked keeps the `flock` | replaces the name only if that thread has ended |
+//! | a name, marked | any | another program held the `flock` when the holder tried to take it, or the table is in memory | replaces the name only if that thread has ended |
 //!
-//! A thread that wrote its name and then cannot take the `flock` marks its name by a
-//! compare-exchange. A thread that takes over an unmarked name holds the `flock` while it does so.
-//! Therefore only one of these two exchanges succeeds, and the other thread starts again. A `flock`
-//! of any other program delays no administrator.
+//! Every change of the word is a compare-exchange. A thread that wrote its name and then cannot
+//! take the `flock` marks its name. A thread that replaces an unmarked name holds the `flock` while
+//! it does so. If both happen at once, one compare-exchange fails, and that thread starts again. A
+//! `flock` of another program therefore delays no administrator.
 //!
 //! Whether a thread has ended can be determined only within its PID namespace. A process in another
 //! namespace (another container) relies on the `flock`, and cannot take over a marked name: see
@@ -30,7 +30,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread::sleep;
-use std::time::Instant;
 
 use keytally_core::Line;
 use rustix::fs::{FlockOperation, flock};
@@ -57,10 +56,10 @@ const PATIENCE: Duration = Duration::from_millis(5);
 
 /// How long a new administrator yields: twice the longest pause, so that each waiting one tries to
 /// take the lock meanwhile.
-const GIVE_WAY: Duration = Duration::from_millis(20);
+const YIELD_TIME: Duration = Duration::from_millis(20);
 
-/// How often the holder tries to take the `flock`. Another administrator may hold it for a moment,
-/// to find out whether it is free.
+/// How often a thread that wrote its name tries to take the `flock`. Another administrator may hold
+/// the `flock` for a moment, to find out whether it is free.
 const FLOCK_TRIES: u32 = 10;
 
 /// How long an administering call waits for the lock, and what ends the wait early.
@@ -142,20 +141,20 @@ pub(crate) struct Lock<'m> {
 }
 
 impl<'m> Lock<'m> {
-    /// Waits for the lock of `file`, whose mapped lines are `lines`.
+    /// Waits for the lock of `file`. `lines` is its mapped memory.
     pub(crate) fn acquire(
         file: &TableFile,
         lines: &'m [Line],
         wait: Wait<'_>,
     ) -> Result<Self, Error> {
-        let [holder, waiting] = [HOLDER, WAITING].map(|at| HeaderWord::new(lines, at));
-        let me = Name::mine();
+        let [holder, waiting] = [HOLDER, WAITING].map(|position| HeaderWord::new(lines, position));
+        let me = Name::calling_thread();
         let begun = instant();
-        let left = |begun: Instant| wait.at_most.saturating_sub(instant().duration_since(begun));
-        // Without this, a thread that administers in a loop would starve the others.
+        let time_left = || wait.at_most.saturating_sub(instant().duration_since(begun));
+        // Without this pause, a thread that administers in a loop would starve the others.
         if waiting.load() != 0 {
             waiting.store(0);
-            sleep(GIVE_WAY.min(left(begun)));
+            sleep(YIELD_TIME.min(time_left()));
         }
         let mut pause = PAUSES[0];
         loop {
@@ -167,13 +166,13 @@ impl<'m> Lock<'m> {
                 Err(name) => name,
             };
             if wait.interrupted.is_some_and(|interrupted| interrupted()) {
-                return Err(Error::Interrupted { path: file.named().map(Path::to_path_buf) });
+                return Err(Error::Interrupted { path: file.path().map(Path::to_path_buf) });
             }
-            let left = left(begun);
-            // A thread that already administers would wait for itself.
-            let waited = if name.is_thread_of(me) { Duration::ZERO } else { wait.at_most - left };
-            if !name.is_free() && (left.is_zero() || name.is_thread_of(me)) {
-                let path = file.named().map(Path::to_path_buf);
+            let left = time_left();
+            // A thread that already administers does not wait: it would wait for itself.
+            let waited = if name.is_same_thread(me) { Duration::ZERO } else { wait.at_most - left };
+            if !name.is_free() && (left.is_zero() || name.is_same_thread(me)) {
+                let path = file.path().map(Path::to_path_buf);
                 return Err(Error::Busy { path, waited, holder: name.holder() });
             }
             if waited > PATIENCE {
@@ -184,7 +183,7 @@ impl<'m> Lock<'m> {
         }
     }
 
-    /// Tries to take the lock once. If another thread holds it, returns that thread's name.
+    /// Tries to take the lock once. If another thread holds it, the inner error is its name.
     fn take(
         file: &TableFile,
         holder: HeaderWord<'m>,
@@ -198,7 +197,7 @@ impl<'m> Lock<'m> {
             // A live administrator holds the `flock`. So if it is free, the holder has exited, in
             // whatever namespace.
             locked = !found.is_marked() && try_flock(file, description.as_ref())?;
-            if !locked && !found.is_gone() {
+            if !locked && !found.has_ended() {
                 return Ok(Err(found));
             }
         }
@@ -245,13 +244,13 @@ impl Drop for Lock<'_> {
     }
 }
 
-/// Returns the process that administers the gate whose mapped lines are `lines`.
+/// Returns the process that administers the gate in the memory `lines`, if there is one.
 pub(crate) fn holder(lines: &[Line]) -> Option<LockHolder> {
     let name = Name(HeaderWord::new(lines, HOLDER).load());
-    (!name.is_free() && !name.is_gone()).then(|| name.holder())
+    (!name.is_free() && !name.has_ended()).then(|| name.holder())
 }
 
-/// Releases the lock of whichever administrator the header names.
+/// Releases the lock of the administrator that the header names.
 pub(crate) fn take_over(lines: &[Line]) {
     HeaderWord::new(lines, HOLDER).store(0);
 }
@@ -270,21 +269,21 @@ fn try_flock(file: &TableFile, description: Option<&OwnedFd>) -> Result<bool, Er
     {
         Ok(()) => Ok(true),
         Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(error) => Err(Error::io("lock", file.path(), error)),
+        Err(error) => Err(Error::io("lock", file.shown_path(), error)),
     }
 }
 
-/// The name of a thread, from the lowest bit: its number (22 bits), mark (1), PID namespace (17),
-/// start time (24). Of each, the low bits are kept.
+/// The name of a thread. From the lowest bit: its number (22 bits), the mark (1), its PID namespace
+/// (17), its start time (24). Namespace and start time are reduced to their low bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Name(u64);
 
 /// Thread numbers are at most 2^22 (`PID_MAX_LIMIT`).
 const THREAD_BITS: u32 = 22;
 const MARK: u64 = 1 << THREAD_BITS;
-const NAMESPACE_AT: u32 = THREAD_BITS + 1;
+const NAMESPACE_SHIFT: u32 = THREAD_BITS + 1;
 const NAMESPACE_BITS: u32 = 17;
-const START_AT: u32 = NAMESPACE_AT + NAMESPACE_BITS;
+const START_SHIFT: u32 = NAMESPACE_SHIFT + NAMESPACE_BITS;
 
 const fn low_bits(value: u64, bits: u32) -> u64 {
     value & ((1 << bits) - 1)
@@ -294,12 +293,12 @@ impl Name {
     const FREE: Self = Self(0);
 
     /// Returns the name of the calling thread.
-    fn mine() -> Self {
+    fn calling_thread() -> Self {
         let start = ThreadStat::read("/proc/thread-self/stat").map_or(0, |stat| stat.start);
         Self(
             this_thread()
-                | namespace() << NAMESPACE_AT
-                | low_bits(start, u64::BITS - START_AT) << START_AT,
+                | namespace() << NAMESPACE_SHIFT
+                | low_bits(start, u64::BITS - START_SHIFT) << START_SHIFT,
         )
     }
 
@@ -307,7 +306,7 @@ impl Name {
         low_bits(self.0, THREAD_BITS)
     }
 
-    /// Returns whether it names no thread.
+    /// Returns whether this is the name of no thread: the lock is free.
     const fn is_free(self) -> bool {
         self.thread() == 0
     }
@@ -320,12 +319,14 @@ impl Name {
         Self(self.0 | MARK)
     }
 
-    fn is_thread_of(self, other: Self) -> bool {
+    /// Returns whether both name the same thread, marked or not.
+    fn is_same_thread(self, other: Self) -> bool {
         self.marked() == other.marked()
     }
 
-    fn is_here(self) -> bool {
-        low_bits(self.0 >> NAMESPACE_AT, NAMESPACE_BITS) == namespace()
+    /// Returns whether the thread is in the PID namespace of this process.
+    fn is_in_this_namespace(self) -> bool {
+        low_bits(self.0 >> NAMESPACE_SHIFT, NAMESPACE_BITS) == namespace()
     }
 
     fn pid(self) -> Option<Pid> {
@@ -334,9 +335,9 @@ impl Name {
 
     /// Returns whether the thread has certainly ended. For a thread in another namespace this
     /// cannot be determined.
-    fn is_gone(self) -> bool {
+    fn has_ended(self) -> bool {
         let Some(pid) = self.pid() else { return true };
-        if !self.is_here() {
+        if !self.is_in_this_namespace() {
             return false;
         }
         if test_kill_process(pid) == Err(Errno::SRCH) {
@@ -346,17 +347,19 @@ impl Name {
         let Some(stat) = ThreadStat::read(&format!("/proc/{}/stat", self.thread())) else {
             return false;
         };
-        stat.has_ended() || low_bits(stat.start, u64::BITS - START_AT) != self.0 >> START_AT
+        stat.has_ended() || low_bits(stat.start, u64::BITS - START_SHIFT) != self.0 >> START_SHIFT
     }
 
+    /// Returns what this process can see of the thread's process.
     fn holder(self) -> LockHolder {
-        if !self.is_here() {
+        if !self.is_in_this_namespace() {
             return LockHolder { pid: None, program: None, stopped: false };
         }
         let thread = self.thread();
         let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap_or_default();
-        let group = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
-        let pid = group.or(u32::try_from(thread).ok());
+        // A process has the number of its first thread, the thread group id.
+        let tgid = status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok());
+        let pid = tgid.or(u32::try_from(thread).ok());
         let program = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());
         let stopped =
             ThreadStat::read(&format!("/proc/{thread}/stat")).is_some_and(|stat| stat.is_stopped());
@@ -375,11 +378,11 @@ fn namespace() -> u64 {
     low_bits(fs::metadata("/proc/self/ns/pid").map_or(0, |file| file.ino()), NAMESPACE_BITS)
 }
 
-/// The fields that are needed from a `/proc/…/stat`.
+/// The needed fields of a `/proc/…/stat` (proc_pid_stat(5)).
 #[derive(Debug)]
 struct ThreadStat {
     state: u8,
-    /// In clock ticks since the system started.
+    /// The start time, in clock ticks since the system started.
     start: u64,
 }
 
@@ -400,8 +403,8 @@ impl ThreadStat {
         Some(Self { state, start: fields.nth(18)?.parse().ok()? })
     }
 
-    /// Returns whether it is a zombie or dead: it no longer runs, and its parent has not yet waited
-    /// for it.
+    /// Returns whether the thread is a zombie or dead: it no longer runs, and its parent has not
+    /// yet waited for it.
     fn has_ended(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
@@ -417,29 +420,35 @@ mod tests {
 
     #[test]
     fn calling_thread_is_alive_and_named_by_its_process() {
-        let me = Name::mine();
-        assert!(!me.is_free() && !me.is_marked() && me.is_here() && !me.is_gone());
-        assert!(me.marked().is_marked() && !me.marked().is_gone() && me.marked().is_thread_of(me));
+        let me = Name::calling_thread();
+        assert!(!me.is_free() && !me.is_marked() && me.is_in_this_namespace() && !me.has_ended());
+        assert!(
+            me.marked().is_marked() && !me.marked().has_ended() && me.marked().is_same_thread(me)
+        );
         assert_eq!(me.holder().pid, Some(std::process::id()));
         assert!(me.holder().program.is_some_and(|program| !program.is_empty()));
-        assert!(std::thread::spawn(Name::mine).join().is_ok_and(|other| !other.is_thread_of(me)));
+        assert!(
+            std::thread::spawn(Name::calling_thread)
+                .join()
+                .is_ok_and(|other| !other.is_same_thread(me))
+        );
     }
 
     #[test]
-    fn thread_that_ended_or_started_later_is_gone() {
-        let ended = std::thread::spawn(Name::mine).join().unwrap();
+    fn thread_that_ended_or_has_another_start_has_ended() {
+        let ended = std::thread::spawn(Name::calling_thread).join().unwrap();
         // The kernel may need a moment after the thread was joined.
-        while !ended.is_gone() {
+        while !ended.has_ended() {
             std::thread::yield_now();
         }
-        let another_start = Name(Name::mine().0 ^ 1 << START_AT);
-        assert!(another_start.is_gone());
+        let another_start = Name(Name::calling_thread().0 ^ 1 << START_SHIFT);
+        assert!(another_start.has_ended());
     }
 
     #[test]
-    fn thread_of_another_namespace_is_never_gone() {
-        let elsewhere = Name(Name::mine().0 ^ 1 << NAMESPACE_AT ^ 1 << START_AT);
-        assert!(!elsewhere.is_gone());
+    fn thread_of_another_namespace_never_counts_as_ended() {
+        let elsewhere = Name(Name::calling_thread().0 ^ 1 << NAMESPACE_SHIFT ^ 1 << START_SHIFT);
+        assert!(!elsewhere.has_ended());
         assert_eq!(elsewhere.holder().to_string(), "a process of another container");
     }
 

@@ -21,8 +21,9 @@ use crate::error::{Error, PepperError};
 /// The largest length of a pepper file, in bytes.
 pub const MAX_FILE_LEN: usize = 1 << 16;
 
-/// Parses peppers separated by commas, as in the environment variable `KEYTALLY_PEPPER`. Spaces
-/// around each are ignored.
+/// Parses peppers separated by commas, as in the environment variable `KEYTALLY_PEPPER`.
+///
+/// Spaces around each pepper are ignored.
 ///
 /// ```
 /// use keytally::pepper;
@@ -55,8 +56,8 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 ///
 /// - a file that root owns and no other user can write, as systemd, Kubernetes and Docker provide
 ///   secrets;
-/// - a file that only its owner can read and write. The owner is the user of this process, unless
-///   that is root.
+/// - a file of the user of this process that no other user can read or write. A process of root
+///   may read such a file of any user.
 ///
 /// ```
 /// use std::{fs, os::unix::fs::PermissionsExt};
@@ -77,14 +78,14 @@ pub fn parse(text: &str) -> Result<Peppers, Error> {
 /// - [`Error::Pepper`] if its text is not valid.
 /// - [`Error::Mode`], [`Error::Writable`] or [`Error::Owner`] if another user can read or write a
 ///   pepper file.
-/// - [`Error::NotAFile`].
+/// - [`Error::NotAFile`] if the path leads to a directory or a device.
 /// - [`Error::Io`] if it cannot be read.
 pub fn read_file(path: impl AsRef<Path>) -> Result<Peppers, Error> {
     let path = path.as_ref();
     let file::Opened { file, refusal } = file::open(path)?;
     let text = read_all(&file).map_err(|error| Error::io("read", path, error))?;
-    let wrong = |source| Error::Pepper { path: Some(PathBuf::from(path)), source };
-    let peppers = from_file(&text).map_err(wrong)?;
+    let invalid = |source| Error::Pepper { path: Some(PathBuf::from(path)), source };
+    let peppers = from_file(&text).map_err(invalid)?;
     match refusal {
         Some(error) => Err(error),
         None => Ok(peppers),
@@ -121,8 +122,8 @@ pub fn generate() -> Result<Zeroizing<String>, Error> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// Reads at most one byte more than the longest file. The buffer never reallocates, so it leaves no
-/// copies.
+/// Reads a pepper file, at most one byte more than the longest one. The buffer never reallocates,
+/// so it leaves no copies.
 fn read_all(file: &File) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE_LEN + 1));
     file.take(MAX_FILE_LEN as u64 + 1).read_to_end(&mut text)?;
@@ -140,32 +141,35 @@ fn refuse_mark(text: &[u8]) -> Result<(), PepperError> {
     }
 }
 
+/// Decodes the texts of the peppers, and checks their number, lengths and differences.
 fn peppers(items: &[&[u8]]) -> Result<Peppers, PepperError> {
-    let of = items.len();
-    // The form is checked before the number, because it is the clearer error for another program's
-    // file.
+    let count = items.len();
+    // The form is checked before the count: for a file that is not a pepper file, that is the
+    // clearer error.
     let decoded = items
         .iter()
         .enumerate()
-        .map(|(index, item)| decode(item).ok_or(PepperError::Form { number: index + 1, of }));
+        .map(|(index, item)| decode(item).ok_or(PepperError::Form { number: index + 1, count }));
     let decoded = decoded.collect::<Result<Vec<_>, _>>()?;
-    if items.is_empty() || of > MAX_PEPPERS {
-        return Err(PepperError::Count { given: of });
+    if items.is_empty() || count > MAX_PEPPERS {
+        return Err(PepperError::Count { given: count });
     }
     for (index, pepper) in decoded.iter().enumerate() {
         let number = index + 1;
         if pepper.len() < MIN_PEPPER_LEN {
-            return Err(PepperError::Short { number, of, len: pepper.len() });
+            return Err(PepperError::Short { number, count, len: pepper.len() });
         }
         if decoded[..index].contains(pepper) {
-            return Err(PepperError::Repeated { number, of });
+            return Err(PepperError::Repeated { number, count });
         }
     }
     let list: Vec<&[u8]> = decoded.iter().map(|pepper| pepper.as_slice()).collect();
     Peppers::new(&list).map_err(|error| match error {
-        PeppersError::TooShort(short) => PepperError::Short { number: of, of, len: short.len },
-        // The core takes two different peppers for the same: HMAC pads short keys with zeros.
-        _ => PepperError::Repeated { number: of, of },
+        PeppersError::TooShort(short) => {
+            PepperError::Short { number: count, count, len: short.len }
+        }
+        // Two peppers that differ only in zeros at the end are equal: HMAC pads keys with zeros.
+        _ => PepperError::Repeated { number: count, count },
     })
 }
 
@@ -243,7 +247,7 @@ mod tests {
             error(&format!("{HEX}, {}", HEX.to_uppercase())),
             "pepper 2 of 2 is the same as one before it"
         );
-        // HMAC gives the same results for these two.
+        // These two differ only in a zero at the end, so HMAC gives the same results for them.
         assert_eq!(error(&format!("{HEX},{HEX}00")), "pepper 2 of 2 is the same as one before it");
         assert_eq!(error(&format!("{HEX},!{HEX}")), "pepper 2 of 2 is neither hex nor base64");
         assert_eq!(

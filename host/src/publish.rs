@@ -32,7 +32,7 @@ use crate::stop::{FileStop, stop};
 /// The mode of new files: only the owner has access.
 const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-/// Zeros per write where disk space can only be reserved by writing.
+/// The number of zeros in one write, where disk space can only be reserved by writing.
 const ZEROS_LEN: usize = 1 << 16;
 
 /// Creates the file at `path` with `lines` lines, in which `make` creates the table.
@@ -59,7 +59,7 @@ pub(crate) fn create_in_memory<T>(
 ) -> Result<(TableFile, T), Error> {
     let io_error = |error| Error::io("create a table in", Path::new("memory"), error);
     let mapped = || -> io::Result<(TableFile, Mapping)> {
-        let file = sealed_memory(bytes(lines)?)?;
+        let file = sealed_memory(byte_len(lines)?)?;
         let mapping = Mapping::new(&file, lines)?;
         Ok((TableFile::in_memory(file)?, mapping))
     };
@@ -77,11 +77,11 @@ fn sealed_memory(len: u64) -> io::Result<File> {
     Ok(file)
 }
 
-/// A file in creation, which no other process opens yet.
+/// A file that is being created, and that no other process can open yet.
 struct Unpublished {
     file: File,
-    /// Its temporary name, which is removed if the file is not published.
-    name: Option<PathBuf>,
+    /// Its temporary name, if it has one. Removed if the file is not published.
+    temporary_name: Option<PathBuf>,
 }
 
 impl Unpublished {
@@ -89,9 +89,9 @@ impl Unpublished {
     /// support that.
     fn unnamed(path: &Path) -> Option<Self> {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = File::from(retry_on_intr(|| open(folder(path), flags, MODE)).ok()?);
+        let file = File::from(retry_on_intr(|| open(parent_folder(path), flags, MODE)).ok()?);
         // The file gets its name through this link. Nothing else needs /proc.
-        link_of(&file).exists().then_some(Self { file, name: None })
+        descriptor_link(&file).exists().then_some(Self { file, temporary_name: None })
     }
 
     /// Creates a file with a random name in the folder of `path`.
@@ -99,13 +99,16 @@ impl Unpublished {
         let name =
             path.file_name().ok_or_else(|| Error::io("create", path, ErrorKind::InvalidInput))?;
         let number = u64::from_le_bytes(*entropy::random()?);
-        let own_name = folder(path).join(format!(".{}.{number:016x}.new", name.display()));
+        let temporary_name =
+            parent_folder(path).join(format!(".{}.{number:016x}.new", name.display()));
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::CLOEXEC;
-        let file = retry_on_intr(|| open(&own_name, flags, MODE))
+        let file = retry_on_intr(|| open(&temporary_name, flags, MODE))
             .map_err(|error| Error::io("create", path, error))?;
-        Ok(Self { file: file.into(), name: Some(own_name) })
+        Ok(Self { file: file.into(), temporary_name: Some(temporary_name) })
     }
 
+    /// Reserves the disk space of `lines` lines, lets `make` create the table in them, flushes the
+    /// file, and gives it its name.
     fn publish<T>(
         mut self,
         path: &Path,
@@ -116,7 +119,7 @@ impl Unpublished {
         // The umask has removed bits from the mode that the file was opened with.
         fchmod(&self.file, MODE).map_err(|error| Error::io("set the mode of", path, error))?;
         stop(FileStop::FileMade);
-        let len = bytes(lines).map_err(io_error("create"))?;
+        let len = byte_len(lines).map_err(io_error("create"))?;
         reserve(&self.file, len).map_err(io_error("reserve disk space for"))?;
         stop(FileStop::FileRoomTaken);
         let mapping = Mapping::new(&self.file, lines).map_err(io_error("map"))?;
@@ -127,7 +130,7 @@ impl Unpublished {
         let file = self
             .file
             .try_clone()
-            .and_then(|file| TableFile::at(path, file))
+            .and_then(|file| TableFile::new(path, file))
             .map_err(io_error("open"))?;
         stop(FileStop::FileSynced);
         match self.give_name(path) {
@@ -135,7 +138,7 @@ impl Unpublished {
             Err(Errno::EXIST) => return Err(Error::Exists { path: path.into() }),
             Err(error) => return Err(Error::io("create", path, error)),
         }
-        self.name = None;
+        self.temporary_name = None;
         stop(FileStop::FileNamed);
         sync_folder(path).map_err(io_error("flush the folder of"))?;
         Ok((file, table))
@@ -143,14 +146,14 @@ impl Unpublished {
 
     /// Gives the file its name. Fails if the name is taken.
     fn give_name(&self, path: &Path) -> rustix::io::Result<()> {
-        let Some(own_name) = &self.name else {
-            return linkat(CWD, link_of(&self.file), CWD, path, AtFlags::SYMLINK_FOLLOW);
+        let Some(temporary_name) = &self.temporary_name else {
+            return linkat(CWD, descriptor_link(&self.file), CWD, path, AtFlags::SYMLINK_FOLLOW);
         };
-        match renameat_with(CWD, own_name, CWD, path, RenameFlags::NOREPLACE) {
+        match renameat_with(CWD, temporary_name, CWD, path, RenameFlags::NOREPLACE) {
             // A file system that cannot rename without replacing may support links.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-                linkat(CWD, own_name, CWD, path, AtFlags::empty())?;
-                let _ = unlink(own_name);
+                linkat(CWD, temporary_name, CWD, path, AtFlags::empty())?;
+                let _ = unlink(temporary_name);
                 Ok(())
             }
             other => other,
@@ -160,25 +163,27 @@ impl Unpublished {
 
 impl Drop for Unpublished {
     fn drop(&mut self) {
-        if let Some(name) = &self.name {
+        if let Some(name) = &self.temporary_name {
             let _ = unlink(name);
         }
     }
 }
 
 /// Returns the link through which an open file can be given a name.
-fn link_of(file: &File) -> PathBuf {
+fn descriptor_link(file: &File) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-fn folder(path: &Path) -> &Path {
+/// Returns the folder of `path`, for opening it.
+fn parent_folder(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     }
 }
 
-fn bytes(lines: usize) -> io::Result<u64> {
+/// Returns the length of `lines` lines in bytes.
+fn byte_len(lines: usize) -> io::Result<u64> {
     let len = lines.checked_mul(LINE_LEN).and_then(|len| u64::try_from(len).ok());
     len.ok_or_else(|| ErrorKind::FileTooLarge.into())
 }
@@ -193,19 +198,19 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
 
 fn write_zeros(file: &File, len: u64) -> io::Result<()> {
     let zeros = [0; ZEROS_LEN];
-    let mut at = 0;
-    while at < len {
-        let count = usize::try_from(len - at).unwrap_or(ZEROS_LEN).min(ZEROS_LEN);
-        file.write_all_at(&zeros[..count], at)?;
-        at += count as u64;
+    let mut offset = 0;
+    while offset < len {
+        let count = usize::try_from(len - offset).unwrap_or(ZEROS_LEN).min(ZEROS_LEN);
+        file.write_all_at(&zeros[..count], offset)?;
+        offset += count as u64;
     }
     Ok(())
 }
 
-/// Flushes the folder, so that the new name survives a power failure. Ignores a folder that may be
-/// written but not read, and file systems that cannot flush folders.
+/// Flushes the folder of `path`, so that the new name survives a power failure. Ignores a folder
+/// that may be written but not read, and file systems that cannot flush folders.
 fn sync_folder(path: &Path) -> io::Result<()> {
-    match File::open(folder(path)).and_then(|folder| folder.sync_all()) {
+    match File::open(parent_folder(path)).and_then(|folder| folder.sync_all()) {
         Err(error)
             if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::InvalidInput) =>
         {
@@ -224,6 +229,7 @@ mod tests {
 
     use super::*;
 
+    /// The header, and a limiter of one bucket: two lines of slots and one of lock words.
     const LINES: usize = 64 + 3;
 
     fn make(memory: Mapping) -> Result<Limiter<Mapping>, CreateError> {
@@ -231,6 +237,7 @@ mod tests {
         Limiter::create_after(memory, LINES - 3, &policy, 4, [7; 16])
     }
 
+    /// Returns the sorted names of the files in a folder.
     fn names(folder: &Path) -> Vec<String> {
         let names = folder
             .read_dir()
@@ -241,8 +248,9 @@ mod tests {
         names
     }
 
-    /// Both ways to create a file. Some file systems support only the second.
-    fn ways(path: &Path) -> [Unpublished; 2] {
+    /// Returns a new file without a name and one with a temporary name. Some file systems support
+    /// only the second.
+    fn unnamed_and_named(path: &Path) -> [Unpublished; 2] {
         [Unpublished::unnamed(path).unwrap(), Unpublished::named(path).unwrap()]
     }
 
@@ -250,8 +258,7 @@ mod tests {
     fn creation_leaves_only_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let paths = [folder.path().join("one"), folder.path().join("two")];
-        for (path, way) in paths.iter().zip([0, 1]) {
-            let unpublished = ways(path).into_iter().nth(way).unwrap();
+        for (path, unpublished) in paths.iter().zip(unnamed_and_named(&paths[0])) {
             unpublished.publish(path, LINES, make).unwrap();
             let metadata = path.metadata().unwrap();
             assert_eq!((metadata.len(), metadata.mode() & 0o7777), (64 * LINES as u64, 0o600));
@@ -264,9 +271,12 @@ mod tests {
     fn creation_of_an_impossible_table_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        for unpublished in ways(&path) {
-            let refuse = |_| -> Result<(), _> { Err(CreateError::PlanName) };
-            assert!(matches!(unpublished.publish(&path, LINES, refuse), Err(Error::Create { .. })));
+        for unpublished in unnamed_and_named(&path) {
+            let make_fails = |_| -> Result<(), _> { Err(CreateError::PlanName) };
+            assert!(matches!(
+                unpublished.publish(&path, LINES, make_fails),
+                Err(Error::Create { .. })
+            ));
         }
         assert!(names(folder.path()).is_empty());
     }
@@ -275,7 +285,7 @@ mod tests {
     fn creation_refuses_a_name_that_was_taken_meanwhile() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
-        for unpublished in ways(&path) {
+        for unpublished in unnamed_and_named(&path) {
             fs::write(&path, "precious").unwrap();
             assert!(matches!(unpublished.publish(&path, LINES, make), Err(Error::Exists { .. })));
             assert_eq!(fs::read_to_string(&path).unwrap(), "precious");

@@ -5,8 +5,8 @@
 //! - two names and 20 or more base62 characters, joined by underscores: a key of Keytally's form,
 //!   with any prefix;
 //! - 32 or more hexadecimal digits: a pepper, a hash, a UUID;
-//! - 16 or more characters without a separator that alternate between lowercase, uppercase and
-//!   digits as often as random ones.
+//! - 16 or more characters without a separator that change between lowercase, uppercase and digits
+//!   nearly as often as random characters do.
 //!
 //! Sixteen is the length of the shortest key that can be imported. In a text that is neither a path
 //! nor a policy, any 16 or more characters without a separator are hidden. A text with a slash or
@@ -34,6 +34,8 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     hide(text, text.contains('/') || text.matches('.').count() == 1)
 }
 
+/// Returns `text` with its secrets replaced. In a text that is not a path, every long part counts
+/// as a secret.
 fn hide(text: &str, is_path: bool) -> Cow<'_, str> {
     let hidden = |part: &str| is_secret(part) || (!is_path && part.chars().count() >= MIN_LEN);
     if is_base64_secret(text) || (hidden(text) && !text.contains(SEPARATORS)) {
@@ -102,10 +104,11 @@ const MIN_BODY_LEN: usize = 20;
 /// The fewest hexadecimal digits that look like a secret.
 const MIN_HEX_LEN: usize = 32;
 
-/// The fewest changes between lowercase, uppercase and digits in a random text. Sixteen random
-/// base62 characters have nine on average.
+/// The fewest changes between lowercase, uppercase and digits in a text that looks random. Sixteen
+/// random base62 characters have nine on average.
 const MIN_CHANGES: usize = 8;
 
+/// Returns whether a part between separators looks like a secret.
 fn is_secret(part: &str) -> bool {
     if part.len() < MIN_LEN {
         return false;
@@ -114,10 +117,13 @@ fn is_secret(part: &str) -> bool {
     let is_hex =
         digits >= MIN_HEX_LEN && part.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
     let (changes, pairs) = changes(part);
-    is_hex || (changes >= MIN_CHANGES && changes * 10 >= pairs * 3) || names_of_key(part).is_some()
+    // 30 % of the pairs must be changes, so that a long name with some digits is not a secret.
+    let is_random = changes >= MIN_CHANGES && changes * 10 >= pairs * 3;
+    is_hex || is_random || names_of_key(part).is_some()
 }
 
-/// Returns whether the whole text is base64 of random bytes. Base64 may contain slashes.
+/// Returns whether the whole text looks like base64 of random bytes. Base64 may contain slashes, so
+/// this also examines whole paths. It therefore requires more changes: 40 % of the pairs.
 fn is_base64_secret(text: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
     let text = text.trim_end_matches('=');
@@ -126,8 +132,8 @@ fn is_base64_secret(text: &str) -> bool {
     text.len() >= MIN_HEX_LEN && text.bytes().all(is_base64) && is_random
 }
 
-/// Counts the letters and digits that are followed by one of another class, and those that are
-/// followed by any.
+/// Counts pairs of adjacent letters or digits. Returns the number of changes (pairs of two classes:
+/// lowercase, uppercase, digit) and the number of all pairs.
 fn changes(text: &str) -> (usize, usize) {
     let class = |byte: u8| match byte {
         b'a'..=b'z' => 1,

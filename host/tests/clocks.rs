@@ -19,15 +19,16 @@ use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
 
 /// Ten seconds before a minute ends.
 const BEGIN_S: u64 = 1_700_000_030;
+/// The test time between two steps of a process, and the number of its steps: 200 s in total.
 const STEP_MS: u64 = 10;
 const STEPS: u64 = 20_000;
 
-/// How many seconds the clock of each process is late. The processes also run apart, so the total
-/// must stay below a minute.
+/// By how many seconds the clock of each process is late. [`AHEAD_MS`] adds to this. The sum must
+/// stay below the tolerance of a minute.
 const LATE_S: [u64; 4] = [0, 7, 20, 35];
 
-/// How far a process may run ahead of the others, the rest of the minute. A process that is further
-/// ahead waits.
+/// By how much the steps of a process may be ahead of those of another, in milliseconds of test
+/// time. A process that is further ahead waits.
 const AHEAD_MS: u64 = 20_000;
 
 const POLICY: &str = "60/minute, 200/hour";
@@ -41,12 +42,12 @@ fn worker() {
     let (folder, number) = (Path::new(folder), number.parse::<usize>().unwrap());
     let gate = Gate::open(folder.join("gate"), peppers()).unwrap();
     let limiter = Limiter::open(folder.join("limiter")).unwrap();
-    let pace = Pace::of(folder, number);
+    let pace = Pace::new(folder, number);
     let mut admitted = [BTreeMap::new(), BTreeMap::new()];
     for step in 0..STEPS {
-        let right = BEGIN_S * 1000 + step * STEP_MS;
-        pace.wait(step * STEP_MS);
-        let now = Timestamp::from_unix_ms(right - LATE_S[number] * 1000);
+        let true_ms = BEGIN_S * 1000 + step * STEP_MS;
+        pace.wait_for_others(step * STEP_MS);
+        let now = Timestamp::from_unix_ms(true_ms - LATE_S[number] * 1000);
         let verdicts = [
             gate.table().check(Some(key.as_bytes()), 1, now),
             limiter.table().check(b"subject", 1, now),
@@ -70,30 +71,36 @@ fn worker() {
     wait_for_kill();
 }
 
-/// Keeps the processes together although the system runs them one after the other. The length of
-/// each process's file is its progress.
+/// Keeps the processes together although the system may run them one after the other. Each process
+/// reports its progress, in milliseconds of test time, as the length of a file of its own.
 struct Pace {
     own: std::fs::File,
     others: Vec<std::path::PathBuf>,
 }
 
 impl Pace {
-    fn of(folder: &Path, number: usize) -> Self {
+    fn new(folder: &Path, number: usize) -> Self {
         let path = |number: usize| folder.join(format!("pace-{number}"));
         let others = (0..LATE_S.len()).filter(|other| *other != number).map(path).collect();
         Self { own: std::fs::OpenOptions::new().write(true).open(path(number)).unwrap(), others }
     }
 
-    fn wait(&self, come: u64) {
-        if !come.is_multiple_of(1000) {
+    /// Reports the progress of this process, and waits until the others are near.
+    fn wait_for_others(&self, progress_ms: u64) {
+        if !progress_ms.is_multiple_of(1000) {
             return;
         }
-        self.own.set_len(come).unwrap();
-        while self.others.iter().any(|other| other.metadata().unwrap().len() + AHEAD_MS < come) {
+        self.own.set_len(progress_ms).unwrap();
+        while self
+            .others
+            .iter()
+            .any(|other| other.metadata().unwrap().len() + AHEAD_MS < progress_ms)
+        {
             std::thread::yield_now();
         }
     }
 
+    /// Reports that this process has finished, so that no other waits for it.
     fn end(&self) {
         self.own.set_len(u64::from(u32::MAX)).unwrap();
     }

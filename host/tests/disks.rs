@@ -26,6 +26,7 @@ const DISK: usize = 64 * 4096;
 
 /// The settings of a gate that takes half the disk.
 fn config() -> GateConfig {
+    // Each key takes 68 bytes.
     GateConfig::default().with_keys(u32::try_from(DISK / 2 / 68).unwrap())
 }
 
@@ -41,7 +42,7 @@ fn assert_admitted(gate: &Gate, key: &Key) {
     assert!(gate.check(Some(key.expose().as_bytes()), 1).is_admitted());
 }
 
-/// Fills the disk.
+/// Fills the disk. Returns the path of the file that fills it.
 fn fill(folder: &Path) -> PathBuf {
     let path = folder.join("filler");
     let mut file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
@@ -74,7 +75,7 @@ fn worker() {
 }
 
 fn on_a_full_disk(folder: &Path) {
-    let says_full = |error: &Error, path: &Path| {
+    let assert_full = |error: &Error, path: &Path| {
         let expected = format!(
             "cannot reserve disk space for {}: No space left on device (os error 28)",
             path.display()
@@ -84,10 +85,10 @@ fn on_a_full_disk(folder: &Path) {
     // A table that does not fit is refused before a file exists, and leaves none.
     let large = folder.join("large");
     let too_large = config().with_keys(config().keys * 3);
-    says_full(&Gate::create(&large, peppers(), &too_large).unwrap_err(), &large);
+    assert_full(&Gate::create(&large, peppers(), &too_large).unwrap_err(), &large);
     let policy = "5/minute".parse().unwrap();
-    says_full(&Limiter::create(&large, &policy, 20_000).unwrap_err(), &large);
-    says_full(&Limiter::open_or_create(&large, &policy, 20_000).unwrap_err(), &large);
+    assert_full(&Limiter::create(&large, &policy, 20_000).unwrap_err(), &large);
+    assert_full(&Limiter::open_or_create(&large, &policy, 20_000).unwrap_err(), &large);
     assert_eq!(entries(folder), 0);
 
     let path = folder.join("gate");
@@ -97,7 +98,7 @@ fn on_a_full_disk(folder: &Path) {
     let limiter = Limiter::create(&limiter_path, &policy, 100).unwrap();
     fill(folder);
     let other = folder.join("other");
-    says_full(&Limiter::create(&other, &policy, 100).unwrap_err(), &other);
+    assert_full(&Limiter::create(&other, &policy, 100).unwrap_err(), &other);
     assert!(!other.exists());
     // The space of existing tables was reserved at their creation, so every key can be issued and
     // every subject inserted.
@@ -126,7 +127,7 @@ fn on_a_full_disk(folder: &Path) {
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     fill(folder);
     let error = Gate::open(&path, peppers()).unwrap_err();
-    says_full(&error, &path);
+    assert_full(&error, &path);
     fs::remove_file(folder.join("filler")).unwrap();
     assert!(Gate::open(&path, peppers()).is_ok());
 }
@@ -144,22 +145,22 @@ fn on_a_read_only_disk(folder: &Path) {
     // Mounts the same disk over itself, read-only.
     mount(&["--bind", shown, shown]);
     mount(&["-o", "remount,bind,ro", shown]);
-    let expect_read_only = |error: &Error, doing: &str, path: &Path| {
+    let assert_read_only = |error: &Error, doing: &str, path: &Path| {
         let expected =
             format!("cannot {doing} {}: Read-only file system (os error 30)", path.display());
         assert_eq!(error.to_string(), expected);
     };
     let new = folder.join("new");
-    expect_read_only(&Gate::create(&new, peppers(), &config()).unwrap_err(), "create", &new);
-    expect_read_only(&Limiter::create(&new, &policy, 100).unwrap_err(), "create", &new);
-    expect_read_only(&Limiter::open_or_create(&new, &policy, 100).unwrap_err(), "create", &new);
-    expect_read_only(&Gate::open(&path, peppers()).unwrap_err(), "open", &path);
-    expect_read_only(&Limiter::open(&limiter_path).unwrap_err(), "open", &limiter_path);
+    assert_read_only(&Gate::create(&new, peppers(), &config()).unwrap_err(), "create", &new);
+    assert_read_only(&Limiter::create(&new, &policy, 100).unwrap_err(), "create", &new);
+    assert_read_only(&Limiter::open_or_create(&new, &policy, 100).unwrap_err(), "create", &new);
+    assert_read_only(&Gate::open(&path, peppers()).unwrap_err(), "open", &path);
+    assert_read_only(&Limiter::open(&limiter_path).unwrap_err(), "open", &limiter_path);
     // A process that opened the file before can no longer change keys. Its error names the reason.
-    expect_read_only(&issue(&gate).unwrap_err(), "open", &path);
-    expect_read_only(&gate.rotate(id, Duration::ZERO, false).unwrap_err(), "open", &path);
-    expect_read_only(&gate.revoke(id).unwrap_err(), "open", &path);
-    expect_read_only(&gate.verify(|_| ()).unwrap_err(), "open", &path);
+    assert_read_only(&issue(&gate).unwrap_err(), "open", &path);
+    assert_read_only(&gate.rotate(id, Duration::ZERO, false).unwrap_err(), "open", &path);
+    assert_read_only(&gate.revoke(id).unwrap_err(), "open", &path);
+    assert_read_only(&gate.verify(|_| ()).unwrap_err(), "open", &path);
     assert_eq!(fs::read(&path).unwrap(), before, "nothing was changed");
     assert_eq!(entries(folder), 2);
     // Checks continue on the mapped file.
@@ -173,7 +174,7 @@ fn on_a_read_only_disk(folder: &Path) {
     assert!(!gate.verify(|flaw| panic!("{flaw}")).unwrap());
 }
 
-/// Runs a worker that has its own mounts.
+/// Runs a worker in this role that has its own mounts.
 fn with_own_mounts(what: &str) {
     let folder = folder();
     let command = Worker::command(&[what, folder.path().to_str().unwrap()]);

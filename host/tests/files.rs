@@ -92,6 +92,7 @@ fn open_raw(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).open(path).unwrap()
 }
 
+/// Reads the word at a position, counted in words.
 fn read_word(path: &Path, word: u64) -> u64 {
     let mut bytes = [0; 8];
     open_raw(path).read_exact_at(&mut bytes, word * 8).unwrap();
@@ -102,7 +103,7 @@ fn write_word(path: &Path, word: u64, value: u64) {
     open_raw(path).write_all_at(&value.to_le_bytes(), word * 8).unwrap();
 }
 
-fn set_len(path: &Path, change: i64) {
+fn change_len(path: &Path, change: i64) {
     let file = open_raw(path);
     file.set_len(file.metadata().unwrap().len().checked_add_signed(change).unwrap()).unwrap();
 }
@@ -209,7 +210,7 @@ fn gate_has_room_for_exactly_116_plans() {
     assert_eq!(Gate::open(&path, peppers()).unwrap().table().plans().count(), 116);
 }
 
-/// Creates the gate that the environment names. Does nothing without that variable.
+/// Creates the gate that the variable `KEYTALLY_TEST_CREATE` names. Does nothing without it.
 #[test]
 fn creator() {
     let Ok(path) = std::env::var("KEYTALLY_TEST_CREATE") else { return };
@@ -287,6 +288,7 @@ fn wrong_magic_version_or_kind_is_named() {
         Files::refusals(version),
         ["this table has format version 2, and this library reads version 1"; 2]
     );
+    // The upper half of word 1 is the kind: 1 is a limiter, 2 a gate.
     let kind = |path: &Path| write_word(path, 1, read_word(path, 1) ^ 3 << 32);
     assert_eq!(
         Files::refusals(kind),
@@ -318,7 +320,7 @@ fn wrong_size_is_named_with_the_right_one() {
                 len.checked_add_signed(change).unwrap()
             )
         });
-        assert_eq!(Files::refusals(|path| set_len(path, change)), expected);
+        assert_eq!(Files::refusals(|path| change_len(path, change)), expected);
     }
     // The header states more than there is, down to its first line.
     for len in [64, 65, 4095, 4096] {
@@ -339,7 +341,7 @@ fn wrong_size_is_named_with_the_right_one() {
     }
     // A header that agrees with a wrong size contradicts its own capacity.
     let agreeing = |path: &Path| {
-        set_len(path, 64);
+        change_len(path, 64);
         write_word(path, 2, path.metadata().unwrap().len());
     };
     for (refusal, right) in Files::refusals(agreeing).iter().zip(right) {
@@ -353,6 +355,7 @@ fn wrong_size_is_named_with_the_right_one() {
 #[test]
 fn damaged_header_is_named() {
     let damaged = |what| AttachError::Geometry { what, value: 0 }.to_string();
+    // Word 5 has the lengths of the windows, the upper half of word 3 the header's lines.
     let windows = |path: &Path| write_word(path, 5, 0);
     assert_eq!(Files::refusals(windows), [damaged("window"), damaged("window")]);
     let capacity = |path: &Path| write_word(path, 3, 64 << 32);
@@ -551,7 +554,7 @@ fn change_to_a_replaced_or_removed_file_is_refused() {
     let files = Files::new();
     let gate = files.open().unwrap();
     let (key, id) = issue(&gate);
-    let replaced = |gate: &Gate| {
+    let assert_replaced = |gate: &Gate| {
         let error = gate.revoke(id).unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -564,9 +567,9 @@ fn change_to_a_replaced_or_removed_file_is_refused() {
         assert!(gate.check(Some(key.expose().as_bytes()), 1).is_admitted());
     };
     fs::rename(&files.gate, files.path("moved")).unwrap();
-    replaced(&gate);
+    assert_replaced(&gate);
     Gate::create(&files.gate, peppers(), &config()).unwrap();
-    replaced(&gate);
+    assert_replaced(&gate);
     fs::rename(files.path("moved"), &files.gate).unwrap();
     gate.revoke(id).unwrap();
 }
@@ -591,19 +594,26 @@ fn gate_in_memory_is_administered_like_a_file() {
 
 // Verification. core/src/gate.rs and core/src/record.rs define the format.
 
-/// The first word of the records.
+/// The positions in the file, in words: of the first record, of the redo record, and of the word
+/// that names the record to which the redo record belongs.
 const RECORDS: u64 = 4096 / 8;
-const INTENT: u64 = 2 * 8;
-const OWNER: u64 = 3 * 8;
+const REDO: u64 = 2 * 8;
+const REDO_OWNER: u64 = 3 * 8;
+
+/// The positions in a record, in words. A record has eight.
 const TALLY: u64 = 1;
 const ACCOUNT: u64 = 6;
 const META: u64 = 7;
+
+/// One step of the sequence in the META word. The sequence is odd while the record is written.
 const SEQUENCE_ONE: u64 = 1 << 18;
 
+/// Returns the number of the record of a key id.
 fn record_of(id: KeyId) -> u64 {
     u64::try_from((u128::from(id.number()) * u128::from(KEYS)) >> 64).unwrap()
 }
 
+/// Verifies a gate. Returns whether a change was completed, and the flaws.
 fn flaws(gate: &Gate) -> (bool, Vec<Flaw>) {
     let mut flaws = Vec::new();
     let completed = gate.verify(|flaw| flaws.push(flaw)).unwrap();
@@ -629,13 +639,15 @@ fn fresh_and_used_gates_verify_without_flaws() {
 
 #[test]
 fn verify_reports_every_seeded_flaw() {
+    // Changes a word of a record. Returns the outcome of a check, and each flaw with whether it
+    // names the key.
     let seeded = |word: u64, change: fn(u64) -> u64| {
         let files = Files::new();
         let gate = files.open().unwrap();
         let (key, id) = issue(&gate);
         issue(&gate);
-        let at = RECORDS + record_of(id) * 8 + word;
-        write_word(&files.gate, at, change(read_word(&files.gate, at)));
+        let position = RECORDS + record_of(id) * 8 + word;
+        write_word(&files.gate, position, change(read_word(&files.gate, position)));
         // A check on the flawed record does not panic.
         let outcome = gate.check(Some(key.expose().as_bytes()), 1).outcome();
         let (completed, flaws) = flaws(&gate);
@@ -669,22 +681,20 @@ fn verify_reports_impossible_tallies() {
         flaws(&gate).1,
         [Flaw::new(u32::try_from(record_of(id)).unwrap(), Some(id), FlawKind::NoTally)]
     );
+    // A stamp far in the future, with counts of zero.
     write_word(&files.gate, tally, (u64::MAX >> 1) & !0xffff);
-    let (_, flaws_there) = flaws(&gate);
-    assert_eq!(
-        flaws_there.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(),
-        [FlawKind::FutureTally]
-    );
-    assert!(flaws_there[0].to_string().contains("wrong clock stamped"));
+    let (_, future) = flaws(&gate);
+    assert_eq!(future.iter().map(|flaw| flaw.kind).collect::<Vec<_>>(), [FlawKind::FutureTally]);
+    assert!(future[0].to_string().contains("wrong clock stamped"));
     // A call by the system clock corrects it.
     gate.reset(id).unwrap();
     assert!(gate.check(Some(key.expose().as_bytes()), 1).is_admitted());
     assert_eq!(flaws(&gate).1, []);
 }
 
-/// The states that an administrator leaves that is killed after each step of a change. The header's
-/// redo record holds the complete new record. The record itself is unchanged, begun, or written
-/// with its sequence still odd.
+/// Creates the states that an administrator leaves if it is killed after each step of a change. The
+/// header's redo record holds the complete new record. The record itself is unchanged (step 0), its
+/// sequence is odd (1), or its words are partly (2) or all (3) written.
 #[test]
 fn unfinished_change_is_in_force_and_gets_completed() {
     for (step, administer) in (0..4).flat_map(|step| [(step, false), (step, true)]) {
@@ -701,14 +711,15 @@ fn unfinished_change_is_in_force_and_gets_completed() {
                 META => meta + 2 * SEQUENCE_ONE,
                 _ => read_word(&files.gate, record + word),
             };
-            write_word(&files.gate, INTENT + word, value);
+            write_word(&files.gate, REDO + word, value);
         }
-        write_word(&files.gate, OWNER, 9 << 32 | (record_of(id) + 1));
+        // The upper half counts the changes so far. The lower half names the record.
+        write_word(&files.gate, REDO_OWNER, 9 << 32 | (record_of(id) + 1));
         if step >= 1 {
             write_word(&files.gate, record + META, meta + SEQUENCE_ONE);
         }
         if step >= 2 {
-            // The MAC is half-written, and another field is not written yet.
+            // A word of the MAC is written, and the account is not.
             write_word(&files.gate, record + 2, 0xdead_beef);
         }
         if step >= 3 {
@@ -730,7 +741,7 @@ fn unfinished_change_is_in_force_and_gets_completed() {
         } else {
             assert_eq!(flaws(&gate), (true, vec![]), "step {step}");
         }
-        assert_eq!(read_word(&files.gate, OWNER), 9 << 32);
+        assert_eq!(read_word(&files.gate, REDO_OWNER), 9 << 32);
         assert_eq!(read_word(&files.gate, record + META), meta + 2 * SEQUENCE_ONE);
         let verdict = gate.check(Some(key.expose().as_bytes()), 1);
         assert_eq!(verdict.holder().unwrap().account, 77);
@@ -746,7 +757,7 @@ fn unfinished_change_is_in_force_and_gets_completed() {
 #[test]
 fn redo_record_for_no_record_is_dropped() {
     let files = Files::new();
-    write_word(&files.gate, OWNER, u64::from(KEYS) + 1);
+    write_word(&files.gate, REDO_OWNER, u64::from(KEYS) + 1);
     let gate = files.open().unwrap();
     assert_eq!(flaws(&gate), (true, vec![]));
     assert_eq!(flaws(&gate), (false, vec![]));

@@ -23,6 +23,7 @@ fn other_peppers() -> Peppers {
     Peppers::new(&[b"another pepper, also of 32 bytes"]).unwrap()
 }
 
+/// A folder with a gate at `path`.
 struct Files {
     folder: TempDir,
     path: PathBuf,
@@ -53,6 +54,7 @@ impl Files {
     }
 }
 
+/// Returns whether the gate in force admits a request with `key`.
 fn admits(gate: &Followed, key: &str) -> bool {
     gate.load().check(Some(key.as_bytes()), 1).is_admitted()
 }
@@ -75,7 +77,7 @@ fn watched_gate_opens_the_file_that_replaces_it() {
 }
 
 #[test]
-fn gate_is_not_reopened_while_its_file_is_in_place() {
+fn gate_is_not_reopened_while_its_file_is_at_its_path() {
     let (files, old) = Files::new();
     let gate = files.follow();
     assert!(!gate.reopen_if_replaced().unwrap());
@@ -131,12 +133,16 @@ fn gate_of_a_removed_file_still_checks_but_refuses_changes() {
     assert!(gate.reopen_if_replaced().is_err());
     assert!(gate.status().problem.unwrap().contains("No such file"));
     assert!(admits(&gate, &old));
-    assert!(matches!(gate.in_place().unwrap().revoke(id_of(&gate)), Err(Error::Replaced { .. })));
+    assert!(matches!(
+        gate.load_for_change().unwrap().revoke(id_of(&gate)),
+        Err(Error::Replaced { .. })
+    ));
     fs::rename(&aside, &files.path).unwrap();
     assert!(!gate.reopen_if_replaced().unwrap());
     assert_eq!(gate.status().problem, None);
 }
 
+/// Returns the id of the first key of the gate in force.
 fn id_of(gate: &Followed) -> KeyId {
     gate.load().list()[0].key_id
 }
@@ -147,7 +153,7 @@ fn change_is_made_to_the_file_at_the_path() {
     let gate = files.follow();
     gate.load().set_wait(Duration::from_millis(7));
     let (new, id) = files.replace(peppers());
-    gate.in_place().unwrap().revoke(id).unwrap();
+    gate.load_for_change().unwrap().revoke(id).unwrap();
     assert!(!admits(&gate, &new));
     // The wait that was set on the old file applies to the new one.
     assert_eq!(
@@ -155,7 +161,7 @@ fn change_is_made_to_the_file_at_the_path() {
         format!("{:?}", keytally::Wait::at_most(Duration::from_millis(7)))
     );
     files.replace(other_peppers());
-    assert!(matches!(gate.in_place(), Err(Error::Attach { .. })));
+    assert!(matches!(gate.load_for_change(), Err(Error::Attach { .. })));
 }
 
 #[test]

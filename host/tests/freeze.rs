@@ -52,8 +52,9 @@ const LIMIT: u32 = 10;
 /// The windows of the tables, in seconds: two gates and a limiter.
 const WINDOWS_S: [u64; 3] = [1, 60, 1];
 
-/// In every second another subject is checked, and never again later. There are about as many slots
-/// (64) as subjects whose slot may not be reused yet. So each slot is reused soon after it may be.
+/// Each second has a subject of its own, which is not checked later. A slot may be reused about a
+/// minute after its last check, so about as many slots are in use as there are (64). Each slot is
+/// therefore reused as soon as it may be.
 const CAPACITY: u32 = 42;
 
 fn policy(window_s: u64) -> Policy {
@@ -87,7 +88,8 @@ fn worker() {
     while !checks.is_multiple_of(1024) || !folder.join("end").exists() {
         checks += 1;
         let pick = random.below(64);
-        // A refund of 0 and a peek keep the counts, and must also keep the stamp.
+        // A refund of 0 and a peek keep the counts, and must also keep the tally's stamp (its
+        // time).
         let nothing = Charge { cost: 0, at: Timestamp::from_unix_s(0) };
         match pick {
             0..24 => {

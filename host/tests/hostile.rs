@@ -30,7 +30,8 @@ use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
 
 const NOW: Timestamp = Timestamp::from_unix_s(1_700_000_000);
 
-/// Random damages to a body in the short form, and in the long form (if `KEYTALLY_FULL` is set).
+/// The number of random damages to a body: in the short form, and in the long form (if
+/// `KEYTALLY_FULL` is set).
 const ROUNDS: [u64; 2] = [4000, 200_000];
 
 const KEYS: u32 = 10;
@@ -50,8 +51,9 @@ struct Files {
 }
 
 impl Files {
-    fn make(at: &Path) -> Self {
-        let files = Self::at(at);
+    /// Creates both tables in a folder, and the file `keys` with the ids and texts of the keys.
+    fn create_in(at: &Path) -> Self {
+        let files = Self::in_folder(at);
         let gate = Gate::create(&files.gate, peppers(), &config()).unwrap();
         let mut texts = Vec::new();
         for _ in 0..KEYS / 2 {
@@ -71,40 +73,44 @@ impl Files {
         files
     }
 
-    /// Puts the gate into the state that an administrator leaves that is killed while it writes a
-    /// record: the redo record holds the complete new record, and the record's sequence is odd.
+    /// Puts the gate into the state that an administrator leaves if it is killed while it writes a
+    /// record. The redo record holds the complete new record, and the record's sequence is odd.
     /// core/src/gate.rs and core/src/record.rs define the format.
     fn begin_a_change(&self, at: &Path) {
-        const INTENT: u64 = 2 * 64;
-        const OWNER: u64 = 3 * 64;
+        // The offsets of the redo record and of the word that names its record, and one step of the
+        // sequence.
+        const REDO: u64 = 2 * 64;
+        const REDO_OWNER: u64 = 3 * 64;
         const SEQUENCE_ONE: u64 = 1 << 18;
         let number =
             u64::try_from((u128::from(keys(at)[0].0.number()) * u128::from(KEYS)) >> 64).unwrap();
         let record = HEADER_LEN as u64 + number * 64;
         let file = open_raw(&self.gate);
-        let mut words = [0; 64];
-        file.read_exact_at(&mut words, record).unwrap();
-        let meta = u64::from_le_bytes(*words.last_chunk().unwrap());
-        words[8..16].fill(0);
-        words[56..].copy_from_slice(&(meta + 2 * SEQUENCE_ONE).to_le_bytes());
-        file.write_all_at(&words, INTENT).unwrap();
-        file.write_all_at(&(9 << 32 | (number + 1)).to_le_bytes(), OWNER).unwrap();
+        let mut bytes = [0; 64];
+        file.read_exact_at(&mut bytes, record).unwrap();
+        let meta = u64::from_le_bytes(*bytes.last_chunk().unwrap());
+        bytes[8..16].fill(0);
+        bytes[56..].copy_from_slice(&(meta + 2 * SEQUENCE_ONE).to_le_bytes());
+        file.write_all_at(&bytes, REDO).unwrap();
+        file.write_all_at(&(9 << 32 | (number + 1)).to_le_bytes(), REDO_OWNER).unwrap();
         file.write_all_at(&(meta + SEQUENCE_ONE).to_le_bytes(), record + 56).unwrap();
     }
 
-    fn at(at: &Path) -> Self {
+    /// Returns the paths of the tables in a folder.
+    fn in_folder(at: &Path) -> Self {
         Self { gate: at.join("gate"), limiter: at.join("limiter") }
     }
 }
 
+/// Reads the ids and the texts of the keys of the gate in a folder.
 fn keys(at: &Path) -> Vec<(KeyId, String)> {
     let text = fs::read_to_string(at.join("keys")).unwrap();
     let keys = text.lines().map(|line| line.split_once(' ').unwrap());
     keys.map(|(id, key)| (id.parse().unwrap(), key.to_owned())).collect()
 }
 
-/// Keys that were never in the gate: with an id that exists and one that does not, with and without
-/// a right checksum, of a foreign form, and texts that are not keys.
+/// Returns keys that were never in the gate: with an id that exists or does not exist, with a right
+/// or wrong checksum, of another form, and texts that are not keys.
 fn unknown_keys(keys: &[(KeyId, String)]) -> Vec<Vec<u8>> {
     let mut unknown_keys: Vec<Vec<u8>> = vec![
         vec![],
@@ -116,8 +122,8 @@ fn unknown_keys(keys: &[(KeyId, String)]) -> Vec<Vec<u8>> {
     ];
     for (index, (id, text)) in keys.iter().enumerate() {
         let mut other = text.clone().into_bytes();
-        let last = other.len() - 10;
-        other[last] = if other[last] == b'x' { b'y' } else { b'x' };
+        let position = other.len() - 10;
+        other[position] = if other[position] == b'x' { b'y' } else { b'x' };
         unknown_keys.push(other);
         let secret = |number: usize| [u8::try_from(number).unwrap() + 1; 16];
         for id in [*id, KeyId::from_number(id.number() ^ 1 << 40).unwrap_or(*id)] {
@@ -131,8 +137,8 @@ fn unknown_keys(keys: &[(KeyId, String)]) -> Vec<Vec<u8>> {
 
 // How the files are used.
 
-/// Uses a gate in every possible way, and asserts that it admits no unknown key. The verdicts on
-/// its own keys depend on the damage.
+/// Calls every method of a gate, and asserts that it admits no unknown key. The verdicts on its own
+/// keys depend on the damage. Returns whether the gate opened.
 fn use_gate(path: &Path, keys: &[(KeyId, String)], unknown_keys: &[Vec<u8>]) -> bool {
     let gate = match Gate::open(path, peppers()) {
         Ok(gate) => gate,
@@ -200,7 +206,8 @@ fn use_gate(path: &Path, keys: &[(KeyId, String)], unknown_keys: &[Vec<u8>]) -> 
     true
 }
 
-/// Uses a limiter in every possible way, and asserts that it keeps the limits of its own policy.
+/// Calls every method of a limiter, and asserts that it keeps the limits of its own policy. Returns
+/// whether the limiter opened.
 fn use_limiter(path: &Path) -> bool {
     let limiter = match Limiter::open(path) {
         Ok(limiter) => limiter,
@@ -232,7 +239,7 @@ fn use_limiter(path: &Path) -> bool {
     true
 }
 
-/// The error names the file and says something about it.
+/// Asserts that an error names the file and has a sentence about it.
 fn assert_clear(path: &Path, error: &Error) {
     let text = error.to_string();
     let name = path.display().to_string();
@@ -247,11 +254,11 @@ fn worker() {
     let Some(words) = role() else { return };
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words[..] {
-        ["damage", at, "header", kind] => damage(Path::new(at), kind, &each_bit_of_the_header),
-        ["damage", at, "body", kind] => damage(Path::new(at), kind, &random_bits_of_the_body),
-        ["damage", at, "length", kind] => lengths(Path::new(at), kind),
+        ["damage", at, "header", kind] => use_damaged(Path::new(at), kind, &each_bit_of_the_header),
+        ["damage", at, "body", kind] => use_damaged(Path::new(at), kind, &random_bits_of_the_body),
+        ["damage", at, "length", kind] => use_wrong_lengths(Path::new(at), kind),
         ["open", at] => {
-            let files = Files::at(Path::new(at));
+            let files = Files::in_folder(Path::new(at));
             let errors = |opened: Result<(), Error>| {
                 opened.map_or_else(|error| error.to_string(), |()| "open".into())
             };
@@ -264,7 +271,8 @@ fn worker() {
     wait_for_kill();
 }
 
-/// Damages a file in its `round`th round. Returns `false` if there are no more rounds.
+/// A function that damages the bytes of a file for one round, counted from 0. Returns `false` if
+/// there are no more rounds.
 type Damage<'a> = &'a dyn Fn(u64, &mut [u8]) -> bool;
 
 fn each_bit_of_the_header(round: u64, bytes: &mut [u8]) -> bool {
@@ -295,7 +303,7 @@ fn random_bits_of_the_body(round: u64, bytes: &mut [u8]) -> bool {
 }
 
 /// Uses the file after every damage, and reports regularly.
-fn damage(at: &Path, kind: &str, damage: Damage<'_>) {
+fn use_damaged(at: &Path, kind: &str, damage: Damage<'_>) {
     let path = at.join(kind);
     let whole = fs::read(&path).unwrap();
     let (keys, file) = (keys(at), open_raw(&path));
@@ -324,13 +332,15 @@ fn damage(at: &Path, kind: &str, damage: Damage<'_>) {
     report(format!("{opened} opened, {refused} refused"));
 }
 
-/// Tries every length from 0 to slightly more than the whole, in lines and a few bytes around each.
-fn lengths(at: &Path, kind: &str) {
+/// Opens the file with every length from 0 to slightly more than its own: whole lines, and a few
+/// bytes more or less.
+fn use_wrong_lengths(at: &Path, kind: &str) {
     let path = at.join(kind);
     let whole = fs::read(&path).unwrap();
     for lines in 0..=whole.len() / 64 + 2 {
-        for odd in [-1, 0, 1, 13] {
-            let Some(len) = (lines * 64).checked_add_signed(odd).filter(|len| *len != whole.len())
+        for extra in [-1, 0, 1, 13] {
+            let Some(len) =
+                (lines * 64).checked_add_signed(extra).filter(|len| *len != whole.len())
             else {
                 continue;
             };
@@ -356,7 +366,7 @@ fn open_raw(path: &Path) -> File {
 // What the parent does.
 
 /// Runs a worker that has to report regularly until it is done. Returns the reports.
-fn watched(command: Command) -> Vec<String> {
+fn reports_of(command: Command) -> Vec<String> {
     let mut worker = Worker::start(command);
     let mut reports = Vec::new();
     loop {
@@ -371,8 +381,9 @@ fn watched(command: Command) -> Vec<String> {
     }
 }
 
-fn survives(at: &Path, damage: &str, kind: &str) {
-    let reports = watched(Worker::command(&["damage", at.to_str().unwrap(), damage, kind]));
+/// Runs a worker that damages a file in this way, and asserts that no round failed.
+fn assert_damage_is_harmless(at: &Path, damage: &str, kind: &str) {
+    let reports = reports_of(Worker::command(&["damage", at.to_str().unwrap(), damage, kind]));
     let failed: Vec<_> = reports.iter().filter(|report| report.starts_with("failed")).collect();
     assert!(
         failed.is_empty(),
@@ -386,42 +397,42 @@ fn survives(at: &Path, damage: &str, kind: &str) {
 #[test]
 fn header_with_any_bit_flipped_admits_no_unknown_key() {
     let folder = folder();
-    Files::make(folder.path());
-    survives(folder.path(), "header", "gate");
-    survives(folder.path(), "header", "limiter");
+    Files::create_in(folder.path());
+    assert_damage_is_harmless(folder.path(), "header", "gate");
+    assert_damage_is_harmless(folder.path(), "header", "limiter");
 }
 
 #[test]
 fn body_with_random_damage_admits_no_unknown_key() {
     let folder = folder();
-    Files::make(folder.path());
-    survives(folder.path(), "body", "gate");
-    survives(folder.path(), "body", "limiter");
+    Files::create_in(folder.path());
+    assert_damage_is_harmless(folder.path(), "body", "gate");
+    assert_damage_is_harmless(folder.path(), "body", "limiter");
 }
 
 /// While a change is unfinished, checks read it from the header.
 #[test]
 fn damage_around_an_unfinished_change_admits_no_unknown_key() {
     let folder = folder();
-    let files = Files::make(folder.path());
+    let files = Files::create_in(folder.path());
     files.begin_a_change(folder.path());
     let gate = Gate::open(&files.gate, peppers()).unwrap();
     for (_, text) in keys(folder.path()) {
         assert!(gate.table().check(Some(text.as_bytes()), 1, NOW).is_admitted());
     }
-    survives(folder.path(), "header", "gate");
-    survives(folder.path(), "body", "gate");
+    assert_damage_is_harmless(folder.path(), "header", "gate");
+    assert_damage_is_harmless(folder.path(), "body", "gate");
 }
 
 #[test]
 fn file_of_any_wrong_length_is_refused() {
     let folder = folder();
-    Files::make(folder.path());
-    survives(folder.path(), "length", "gate");
-    survives(folder.path(), "length", "limiter");
+    Files::create_in(folder.path());
+    assert_damage_is_harmless(folder.path(), "length", "gate");
+    assert_damage_is_harmless(folder.path(), "length", "limiter");
 }
 
-// What is at the path.
+// Files of other users, replaced files, and paths that lead to other things.
 
 /// Needs root, which alone can give files away and become another user.
 #[test]
@@ -430,7 +441,7 @@ fn file_of_another_user_is_refused() {
     const OTHER_USER: u32 = 54_321;
     let folder = folder();
     let at = folder.path();
-    let files = Files::make(at);
+    let files = Files::create_in(at);
     if chown(&files.gate, Some(USER), None).is_err() {
         println!("not root: files cannot be given away, so nothing is tested");
         return;
@@ -454,7 +465,7 @@ fn file_of_another_user_is_refused() {
         as_user.args(command.get_args()).uid(USER).gid(USER);
         as_user.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let paths = [&files.gate, &files.limiter].map(|path| path.display().to_string());
-        watched(as_user)
+        reports_of(as_user)
             .iter()
             .zip(paths)
             .map(|(errors, path)| errors.replace(&path, "FILE"))
@@ -478,7 +489,7 @@ fn file_of_another_user_is_refused() {
 fn file_replaced_while_mapped_keeps_the_old_mapping() {
     let folder = folder();
     let at = folder.path();
-    let files = Files::make(at);
+    let files = Files::create_in(at);
     let keys = keys(at);
     let old_gate = Gate::open(&files.gate, peppers()).unwrap();
     let old_limiter = Limiter::open(&files.limiter).unwrap();
@@ -522,7 +533,7 @@ fn file_replaced_while_mapped_keeps_the_old_mapping() {
 fn link_pipe_folder_or_device_is_refused() {
     let folder = folder();
     let at = folder.path();
-    let files = Files::make(at);
+    let files = Files::create_in(at);
     let link = |name: &str, to: &Path| {
         let path = at.join(name);
         symlink(to, &path).unwrap();

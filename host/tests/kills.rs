@@ -2,10 +2,12 @@
 //! files. Meanwhile they check, refund, settle, insert, reuse expired slots, issue, import, rotate,
 //! revoke, assign, change plans and create files.
 //!
-//! Each worker writes to an account file what it is about to do and what it has done. After a kill
-//! the parent therefore knows what was acknowledged and what was in flight, and asserts:
-//! acknowledged ≤ counted ≤ acknowledged + in flight. Each batch uses a time some hours after the
-//! batch before, so that all slots and the records of revoked keys are reused.
+//! Each worker writes to a journal (a file of its own) what it is about to do and what it has done.
+//! After a kill the parent therefore knows what was acknowledged and what was in flight, and
+//! asserts: acknowledged ≤ counted ≤ acknowledged + in flight.
+//!
+//! Workers run in batches. Each batch uses a time some hours after the batch before, so that all
+//! slots and the records of revoked keys are reused.
 //!
 //! The suite makes a thousand kills, or ten thousand if `KEYTALLY_FULL` is set.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -39,7 +41,7 @@ use crate::prompt::promptly;
 use crate::random::Random;
 use crate::worker_process::{Worker, folder, report, role, wait_for_kill};
 
-/// Kills in the short form and in the long form.
+/// The number of kills in the short form and in the long form.
 const KILLS: [u64; 2] = [1000, 10_000];
 
 /// The roles of one batch of workers, which run at the same time.
@@ -52,17 +54,19 @@ const LIFE_MS: u64 = 8;
 /// The time between two batches. After it, everything that the batch before counted has expired.
 const BATCH_S: u64 = 3 * 3600;
 
-/// The number of keys that are only spent and moved between plans, and of keys per administrator
-/// that are also rotated.
+/// The number of permanent keys that are only charged and moved between plans.
 const SPENT: usize = 4;
-const VETERANS: usize = 3;
+
+/// The number of permanent keys of each administrator, which only it rotates.
+const ROTATED: usize = 3;
 
 /// How often an administrator repeats a change under one lock. A single change is so short that a
 /// kill would rarely hit it. A revocation is the shortest.
 const MANY: u32 = 10;
 const MANY_REVOCATIONS: u32 = 5000;
 
-/// The number of different limits that the plan `pro` may get.
+/// The number of different limits that the plan `pro` may get. An *extra* is what is added to the
+/// least limits.
 const EXTRAS: u64 = 50_000;
 
 /// The most that one worker spends of one key. All workers together stay below the limit of a key.
@@ -70,10 +74,12 @@ const MAX_SPENT: i64 = 20_000;
 
 const SUBJECTS: u64 = 1024;
 
+/// Returns the time of a batch.
 fn when(batch: u64) -> Timestamp {
     Timestamp::from_unix_s(1_700_000_000 + batch * BATCH_S)
 }
 
+/// Returns a plan whose limits are `extra` above the least ones.
 fn plan(name: &str, extra: u64) -> Plan {
     let policy = format!("{}/minute, {}/hour", 100_000 + extra, 200_000 + extra);
     Plan::new(name, policy.parse().unwrap()).unwrap()
@@ -97,12 +103,12 @@ struct Job {
 }
 
 impl Job {
-    /// The file in which the worker records what it does.
-    fn account(&self) -> PathBuf {
-        self.at.join(format!("account-{}", self.number))
+    /// Returns the path of the worker's journal.
+    fn journal(&self) -> PathBuf {
+        self.at.join(format!("journal-{}", self.number))
     }
 
-    /// The index of this worker among the administrators of its batch.
+    /// Returns the index of this worker among the administrators of its batch.
     fn administrator(&self) -> usize {
         let before = &ROLES[..usize::try_from(self.number).unwrap() % ROLES.len()];
         before.iter().filter(|role| **role == "administer").count()
@@ -124,12 +130,12 @@ fn worker() {
     }
 }
 
-/// An account of numbers, written atomically by one call.
+/// A journal of numbers, written atomically by one call.
 struct Numbers<const LEN: usize>(File);
 
 impl<const LEN: usize> Numbers<LEN> {
     fn new(job: &Job) -> Self {
-        Self(File::create_new(job.account()).unwrap())
+        Self(File::create_new(job.journal()).unwrap())
     }
 
     fn write(&self, numbers: [i64; LEN]) {
@@ -137,19 +143,19 @@ impl<const LEN: usize> Numbers<LEN> {
     }
 
     fn read(job: &Job) -> [i64; LEN] {
-        let bytes = fs::read(job.account()).unwrap();
+        let bytes = fs::read(job.journal()).unwrap();
         let mut words = bytes.as_chunks::<8>().0.iter().map(|word| i64::from_le_bytes(*word));
         core::array::from_fn(|_| words.next().unwrap())
     }
 }
 
-/// An account of lines: `? …` for a change that begins, `! …` for one that is done, and `+` if an
+/// A journal of lines: `? …` for a change that begins, `! …` for one that is done, and `+` if the
 /// unfinished change of a killed worker was completed.
 struct Lines(File);
 
 impl Lines {
     fn new(job: &Job) -> Self {
-        Self(OpenOptions::new().create_new(true).append(true).open(job.account()).unwrap())
+        Self(OpenOptions::new().create_new(true).append(true).open(job.journal()).unwrap())
     }
 
     fn begin(&mut self, what: &str) {
@@ -160,40 +166,40 @@ impl Lines {
         self.0.write_all(format!("! {what}\n").as_bytes()).unwrap();
     }
 
-    fn completed_another(&mut self) {
+    fn completed_unfinished(&mut self) {
         self.0.write_all(b"+ \n").unwrap();
     }
 
-    fn read(job: &Job) -> Account {
-        let mut account = Account::default();
-        let text = fs::read_to_string(job.account()).unwrap();
+    fn read(job: &Job) -> Entries {
+        let mut entries = Entries::default();
+        let text = fs::read_to_string(job.journal()).unwrap();
         // A kill may truncate a line that crosses a page boundary.
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
         for line in text[..whole].lines() {
             match line.split_at(2) {
-                ("? ", what) => account.in_flight = Some(what.to_owned()),
+                ("? ", what) => entries.in_flight = Some(what.to_owned()),
                 ("! ", what) => {
-                    account.done.push(what.to_owned());
-                    account.in_flight = None;
+                    entries.done.push(what.to_owned());
+                    entries.in_flight = None;
                 }
-                ("+ ", "") => account.completed += 1,
+                ("+ ", "") => entries.completed += 1,
                 _ => panic!("{line}"),
             }
         }
-        account
+        entries
     }
 }
 
-/// The contents of an account of lines.
+/// The contents of a journal of lines.
 #[derive(Default)]
-struct Account {
+struct Entries {
     done: Vec<String>,
     in_flight: Option<String>,
     completed: usize,
 }
 
-/// The cost spent of each key. Then, for the step in flight: the index of its key, and the least
-/// and the most that it spends.
+/// The journal of a worker that spends: the cost charged to each key. Then, for the step in flight,
+/// the index of its key, and the least and the most that it charges.
 type Spent = Numbers<{ SPENT + 3 }>;
 
 /// Checks, refunds and settles.
@@ -201,21 +207,21 @@ fn spend(job: &Job) {
     let (gate, now) = (open_gate(&job.at), when(job.batch));
     let keys = read_keys(&job.at);
     let mut random = Random(job.number);
-    let account = Spent::new(job);
+    let journal = Spent::new(job);
     let mut numbers = [0; SPENT + 3];
-    account.write(numbers);
+    journal.write(numbers);
     report("ready");
     loop {
         let index = usize::try_from(random.below(SPENT as u64)).unwrap();
         let (id, key) = (keys[index].0, keys[index].1.as_bytes());
         let mut step = |least: i64, most: i64, work: &dyn Fn() -> i64| {
             numbers[SPENT..].copy_from_slice(&[i64::try_from(index).unwrap(), least, most]);
-            account.write(numbers);
+            journal.write(numbers);
             let spent = work();
             assert!((least..=most).contains(&spent), "{least} {spent} {most}");
             numbers[index] += spent;
             numbers[SPENT..].copy_from_slice(&[0; 3]);
-            account.write(numbers);
+            journal.write(numbers);
             numbers[index]
         };
         let check = |cost: u32| {
@@ -257,16 +263,18 @@ fn subject(number: u64, op: u64) -> u64 {
 /// Inserts subjects into a table whose slots are all expired, or finds them there.
 fn insert(job: &Job) {
     let (limiter, now) = (open_limiter(&job.at), when(job.batch));
-    let account = Numbers::<1>::new(job);
-    account.write([0]);
+    let journal = Numbers::<1>::new(job);
+    journal.write([0]);
     report("ready");
     for op in 0.. {
         let verdict = limiter.table().check(&subject(job.number, op).to_le_bytes(), 1, now);
         assert!(verdict.is_admitted(), "{}", verdict.outcome());
-        account.write([i64::try_from(op).unwrap() + 1]);
+        journal.write([i64::try_from(op).unwrap() + 1]);
     }
 }
 
+/// Returns the end of the grace period of a rotation in a batch: the time of the fourth batch after
+/// it.
 fn grace_until(batch: u64) -> Option<Timestamp> {
     Some(when(batch + 4))
 }
@@ -274,16 +282,16 @@ fn grace_until(batch: u64) -> Option<Timestamp> {
 /// Issues, imports, rotates, revokes, assigns and changes a plan.
 fn administer(job: &Job) {
     let keys = read_keys(&job.at);
-    let veterans = SPENT + job.administrator() * VETERANS;
+    let first_rotated = SPENT + job.administrator() * ROTATED;
     let mut changes = Changes {
         job,
         gate: open_gate(&job.at),
         now: when(job.batch),
         spent: keys[..SPENT].iter().map(|(id, _)| *id).collect(),
-        veterans: keys[veterans..veterans + VETERANS].iter().map(|(id, _)| *id).collect(),
+        rotated: keys[first_rotated..first_rotated + ROTATED].iter().map(|(id, _)| *id).collect(),
         own: Vec::new(),
         random: Random(job.number),
-        account: Lines::new(job),
+        journal: Lines::new(job),
     };
     report("ready");
     loop {
@@ -300,32 +308,32 @@ fn administer(job: &Job) {
     }
 }
 
-/// The changes of one administrator, each with its lines in the account.
+/// The changes of one administrator, each with its lines in the journal.
 struct Changes<'a> {
     job: &'a Job,
     gate: Gate,
     now: Timestamp,
-    /// Keys that are only spent and moved between plans.
+    /// Permanent keys that are only charged and moved between plans.
     spent: Vec<KeyId>,
-    /// Keys that existed before and that only this administrator rotates.
-    veterans: Vec<KeyId>,
+    /// Permanent keys that only this administrator rotates.
+    rotated: Vec<KeyId>,
     /// Keys that this administrator issued or imported and has not revoked.
     own: Vec<KeyId>,
     random: Random,
-    account: Lines,
+    journal: Lines,
 }
 
 impl Changes<'_> {
     fn issue(&mut self) {
-        self.account.begin("issue");
+        self.journal.begin("issue");
         let (entropy, now) = (entropy().unwrap(), self.now);
         match self.change(|administrator| administrator.issue(&new_key(), entropy, now)) {
             Ok((key, id)) => {
-                self.account.done(&format!("new {id} {}", key.expose()));
+                self.journal.done(&format!("new {id} {}", key.expose()));
                 self.own.push(id);
             }
             Err(Error::Admin { source: AdminError::Full { .. }, .. }) => {
-                self.account.done("nothing");
+                self.journal.done("nothing");
             }
             Err(error) => panic!("{error}"),
         }
@@ -333,59 +341,59 @@ impl Changes<'_> {
 
     fn import(&mut self) {
         let text = format!("foreign-key-{}-{}", self.job.number, self.random.below(1 << 40));
-        self.account.begin(&format!("import {text}"));
+        self.journal.begin(&format!("import {text}"));
         let now = self.now;
         match self.change(|administrator| administrator.import(text.as_bytes(), &new_key(), now)) {
             Ok(id) => {
-                self.account.done(&format!("new {id} {text}"));
+                self.journal.done(&format!("new {id} {text}"));
                 self.own.push(id);
             }
             Err(Error::Admin { source: AdminError::NoRoomToImport, .. }) => {
-                self.account.done("nothing");
+                self.journal.done("nothing");
             }
             Err(error) => panic!("{error}"),
         }
     }
 
     fn rotate(&mut self) {
-        let id = self.one_of_the_rotated();
-        self.account.begin(&format!("rotate {id}"));
+        let id = self.random_rotated();
+        self.journal.begin(&format!("rotate {id}"));
         let (until, now) = (grace_until(self.job.batch), self.now);
         let key = self
             .change(|administrator| administrator.rotate(id, until, true, entropy().unwrap(), now));
-        self.account.done(&format!("rotate {id} {}", key.unwrap().expose()));
+        self.journal.done(&format!("rotate {id} {}", key.unwrap().expose()));
     }
 
     fn revoke(&mut self) {
         let index = self.index_below(self.own.len());
         let id = self.own.remove(index);
-        self.account.begin(&format!("revoke {id}"));
+        self.journal.begin(&format!("revoke {id}"));
         self.change(|administrator| {
             (0..MANY_REVOCATIONS).try_for_each(|_| administrator.revoke(id))
         })
         .unwrap();
-        self.account.done(&format!("revoke {id}"));
+        self.journal.done(&format!("revoke {id}"));
     }
 
     fn assign(&mut self) {
         let index = self.index_below(SPENT);
         let id = self.spent[index];
         let plan = ["default", "pro"][self.index_below(2)];
-        self.account.begin("assign");
+        self.journal.begin("assign");
         self.change(|administrator| administrator.assign(id, plan)).unwrap();
-        self.account.done("assign");
+        self.journal.done("assign");
     }
 
     fn set_plan(&mut self) {
         let extra = self.random.below(EXTRAS);
-        self.account.begin(&format!("plan {extra} {extra}"));
+        self.journal.begin(&format!("plan {extra} {extra}"));
         self.change(|administrator| administrator.set_plan(&plan("pro", extra))).unwrap();
-        self.account.done(&format!("plan {extra} {extra}"));
+        self.journal.done(&format!("plan {extra} {extra}"));
     }
 
     fn assign_repeatedly(&mut self) {
-        let id = self.one_of_the_rotated();
-        self.account.begin("assign");
+        let id = self.random_rotated();
+        self.journal.begin("assign");
         self.change(|administrator| {
             (0..MANY).try_for_each(|_| {
                 administrator.assign(id, "default")?;
@@ -393,45 +401,48 @@ impl Changes<'_> {
             })
         })
         .unwrap();
-        self.account.done("assign");
+        self.journal.done("assign");
     }
 
     fn set_plan_repeatedly(&mut self) {
         let [one, other] = [(); 2].map(|()| self.random.below(EXTRAS));
         let plans = [plan("pro", one), plan("pro", other)];
-        self.account.begin(&format!("plan {one} {other}"));
+        self.journal.begin(&format!("plan {one} {other}"));
         self.change(|administrator| {
             (0..MANY)
                 .try_for_each(|_| plans.iter().try_for_each(|plan| administrator.set_plan(plan)))
         })
         .unwrap();
-        self.account.done(&format!("plan {other} {other}"));
+        self.journal.done(&format!("plan {other} {other}"));
     }
 
-    fn one_of_the_rotated(&mut self) -> KeyId {
-        let index = self.index_below(self.veterans.len() + self.own.len());
-        *self.veterans.iter().chain(&self.own).nth(index).unwrap()
+    /// Returns a random key that only this administrator changes.
+    fn random_rotated(&mut self) -> KeyId {
+        let index = self.index_below(self.rotated.len() + self.own.len());
+        *self.rotated.iter().chain(&self.own).nth(index).unwrap()
     }
 
+    /// Returns a random index below `len`.
     fn index_below(&mut self, len: usize) -> usize {
         usize::try_from(self.random.below(len as u64)).unwrap()
     }
 
-    /// Makes one change. Notes in the account if it first completed a change of another, killed
-    /// administrator.
+    /// Makes one change. If this first completed the change of a killed administrator, writes that
+    /// to the journal.
     fn change<T>(
         &mut self,
         work: impl FnOnce(&mut Administrator<'_, Mapping>) -> Result<T, AdminError>,
     ) -> Result<T, Error> {
         self.gate.administer(|administrator| {
             if administrator.has_recovered() {
-                self.account.completed_another();
+                self.journal.completed_unfinished();
             }
             work(administrator)
         })
     }
 }
 
+/// Returns the folder in which workers create files.
 fn new_folder(at: &Path) -> PathBuf {
     at.join("new")
 }
@@ -441,7 +452,7 @@ const FILES: usize = 8;
 
 /// Creates gates and limiters.
 fn create(job: &Job) {
-    let mut account = Lines::new(job);
+    let mut journal = Lines::new(job);
     report("ready");
     for count in 0.. {
         let name =
@@ -451,7 +462,7 @@ fn create(job: &Job) {
             fs::remove_file(path(count - FILES - 1)).unwrap();
         }
         let (name, path) = (name(count), path(count));
-        account.begin(&name);
+        journal.begin(&name);
         if count % 2 == 0 {
             let plans = vec![plan("default", 0)];
             Gate::create(&path, peppers(), &GateConfig::default().with_keys(8).with_plans(plans))
@@ -459,13 +470,14 @@ fn create(job: &Job) {
         } else {
             Limiter::create(&path, &"1/hour".parse().unwrap(), 8).unwrap();
         }
-        account.done(&name);
+        journal.done(&name);
     }
 }
 
 // What the parent does.
 
-/// The permanent keys with their present texts: first those that are only spent, then the veterans.
+/// Reads the permanent keys with their present texts: first those that are only charged, then those
+/// that are rotated.
 fn read_keys(at: &Path) -> Vec<(KeyId, String)> {
     let text = fs::read_to_string(at.join("keys")).unwrap();
     let keys = text.lines().map(|line| line.split_once(' ').unwrap());
@@ -477,7 +489,7 @@ fn write_keys(at: &Path, keys: &[(KeyId, String)]) {
     fs::write(at.join("keys"), lines).unwrap();
 }
 
-fn range(counted: i64, least: i64, most: i64, what: &str) {
+fn assert_between(counted: i64, least: i64, most: i64, what: &str) {
     assert!(
         (least..=most).contains(&counted),
         "{what}: {counted} are counted, and not {least} to {most}"
@@ -500,7 +512,7 @@ fn kill_at_a_random_instant_loses_nothing() {
     )
     .unwrap();
     let administrators = ROLES.iter().filter(|role| **role == "administer").count();
-    let keys = (0..SPENT + administrators * VETERANS).map(|_| {
+    let keys = (0..SPENT + administrators * ROTATED).map(|_| {
         let (key, id) = gate
             .administer(|administrator| {
                 administrator.issue(&new_key(), entropy().unwrap(), when(0))
@@ -511,22 +523,22 @@ fn kill_at_a_random_instant_loses_nothing() {
     write_keys(at, &keys.collect::<Vec<_>>());
 
     let mut random = Random(now().unix_ms());
-    let mut tally = Tally::default();
+    let mut totals = Totals::default();
     let mut batch = 0;
     while batch * (ROLES.len() as u64) < kills {
         batch += 1;
-        kill_one_batch(at, batch, &mut random, &gate, &limiter, &mut tally);
+        kill_one_batch(at, batch, &mut random, &gate, &limiter, &mut totals);
     }
-    println!("{kills} kills; {tally:?}");
-    assert!(tally.all_happened(), "{tally:?}");
+    println!("{kills} kills; {totals:?}");
+    assert!(totals.all_happened(), "{totals:?}");
     // A change is so short that a thousand kills may miss all of them.
-    let completed = tally.changes_completed_by_workers + tally.changes_completed_by_verify;
-    assert!(completed > 0 || kills == KILLS[0], "{tally:?}");
+    let completed = totals.changes_completed_by_workers + totals.changes_completed_by_verify;
+    assert!(completed > 0 || kills == KILLS[0], "{totals:?}");
 }
 
-/// What happened in total, to show that the test had an effect.
+/// Totals over all batches, which show that the test had an effect.
 #[derive(Debug, Default)]
-struct Tally {
+struct Totals {
     units_spent: i64,
     subjects_counted: i64,
     changes: usize,
@@ -537,7 +549,7 @@ struct Tally {
     creations_in_flight: usize,
 }
 
-impl Tally {
+impl Totals {
     fn all_happened(&self) -> bool {
         self.units_spent > 0
             && self.subjects_counted > 0
@@ -554,7 +566,7 @@ fn kill_one_batch(
     random: &mut Random,
     gate: &Gate,
     limiter: &Limiter,
-    tally: &mut Tally,
+    totals: &mut Totals,
 ) {
     fs::create_dir(new_folder(at)).unwrap();
     let jobs = (0..).zip(ROLES).map(|(index, role)| {
@@ -581,20 +593,21 @@ fn kill_one_batch(
         workers.remove(next).kill();
         times.remove(next);
     }
-    let of = |wanted: &str| -> Vec<&Job> {
+    let jobs_of = |wanted: &str| -> Vec<&Job> {
         jobs.iter().filter(|(role, _)| *role == wanted).map(|(_, job)| job).collect()
     };
-    counts_are_right(at, gate, &of("spend"), tally);
-    subjects_are_right(limiter, &of("insert"), tally);
-    changes_are_right(at, gate, &of("administer"), tally);
-    files_are_right(at, &of("create"), tally);
+    assert_counts(at, gate, &jobs_of("spend"), totals);
+    assert_subjects(limiter, &jobs_of("insert"), totals);
+    assert_changes(at, gate, &jobs_of("administer"), totals);
+    assert_files(at, &jobs_of("create"), totals);
     for (_, job) in &jobs {
-        fs::remove_file(job.account()).unwrap();
+        fs::remove_file(job.journal()).unwrap();
     }
     fs::remove_dir_all(new_folder(at)).unwrap();
 }
 
-fn counts_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
+/// Asserts that each key counts what the journals say.
+fn assert_counts(at: &Path, gate: &Gate, jobs: &[&Job], totals: &mut Totals) {
     let now = when(jobs[0].batch);
     let (mut least, mut most) = ([0; SPENT], [0; SPENT]);
     for job in jobs {
@@ -612,34 +625,40 @@ fn counts_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
         assert!(verdict.is_admitted(), "key {id}: {:?}", verdict.reason());
         for quota in verdict.quotas().iter() {
             let counted = i64::from(quota.limit) - i64::from(quota.remaining);
-            range(counted, least[index], most[index], &format!("key {id}, {:?}", quota.window));
-            tally.units_spent += counted;
+            assert_between(
+                counted,
+                least[index],
+                most[index],
+                &format!("key {id}, {:?}", quota.window),
+            );
+            totals.units_spent += counted;
         }
     }
 }
 
-fn subjects_are_right(limiter: &Limiter, jobs: &[&Job], tally: &mut Tally) {
+/// Asserts that each subject counts what the journals say, and that every slot can be used.
+fn assert_subjects(limiter: &Limiter, jobs: &[&Job], totals: &mut Totals) {
     let (now, batch) = (when(jobs[0].batch), jobs[0].batch);
     let mut least = vec![0; usize::try_from(SUBJECTS).unwrap()];
-    let mut flying = least.clone();
+    let mut in_flight = least.clone();
     for job in jobs {
         let [done] = Numbers::<1>::read(job);
         let done = u64::try_from(done).unwrap();
         for op in 0..done {
             least[usize::try_from(subject(job.number, op)).unwrap()] += 1;
         }
-        flying[usize::try_from(subject(job.number, done)).unwrap()] += 1;
+        in_flight[usize::try_from(subject(job.number, done)).unwrap()] += 1;
     }
     let mut live = 0;
-    for (number, (&least, &flying)) in (0_u64..).zip(least.iter().zip(&flying)) {
+    for (number, (&least, &in_flight)) in (0_u64..).zip(least.iter().zip(&in_flight)) {
         let quota = limiter.table().peek(&number.to_le_bytes(), 1, now).quotas().longest().unwrap();
         let counted = i64::from(quota.limit) - i64::from(quota.remaining);
-        range(counted, least, least + flying, &format!("subject {number}"));
+        assert_between(counted, least, least + in_flight, &format!("subject {number}"));
         live += u64::from(counted > 0);
-        tally.subjects_counted += counted;
+        totals.subjects_counted += counted;
     }
     assert_eq!(limiter.table().live_subjects(now), live, "a slot for each subject");
-    // The buckets that killed workers had claimed can be used by others.
+    // Other inserters can use the buckets that killed workers had locked.
     promptly("inserting", || {
         for number in 0..SUBJECTS {
             assert!(
@@ -660,25 +679,27 @@ fn subjects_are_right(limiter: &Limiter, jobs: &[&Job], tally: &mut Tally) {
     });
 }
 
-/// What the accounts say of a key.
+/// The state of a key by the journals.
 #[derive(Debug, Default)]
 struct Known {
     /// Its secrets, the present one last. All but the last two are invalid.
     texts: Vec<String>,
+    /// Whether a rotation was in flight.
     rotating: bool,
+    /// Whether a revocation was in flight.
     revoking: bool,
     revoked: bool,
 }
 
-/// What the accounts of the administrators of a batch say together.
+/// The state that the journals of all administrators of a batch lead to.
 #[derive(Default)]
-struct Claims {
+struct Expected {
     known: BTreeMap<String, Known>,
-    /// Keys that were in flight, so they may exist or not.
-    unknown: usize,
+    /// The number of new keys that were in flight. They may exist or not.
+    keys_in_flight: usize,
     /// The texts of imports that were in flight.
     imports: Vec<String>,
-    /// What the plan `pro` may be.
+    /// The extras that the plan `pro` may have.
     extras: BTreeSet<u64>,
     /// Whether a change of that plan was done. Otherwise the plan may also be what it was before.
     is_plan_changed: bool,
@@ -687,25 +708,25 @@ struct Claims {
     completed: usize,
 }
 
-impl Claims {
+impl Expected {
     fn read(keys: &[(KeyId, String)], jobs: &[&Job]) -> Self {
-        let mut claims = Self::default();
+        let mut expected = Self::default();
         for (id, key) in keys {
-            claims.known.entry(id.to_string()).or_default().texts.push(key.clone());
+            expected.known.entry(id.to_string()).or_default().texts.push(key.clone());
         }
         for job in jobs {
-            let Account { done, in_flight, completed } = Lines::read(job);
-            claims.done += done.len();
-            claims.completed += completed;
+            let Entries { done, in_flight, completed } = Lines::read(job);
+            expected.done += done.len();
+            expected.completed += completed;
             for line in &done {
-                claims.add_done(line);
+                expected.add_done(line);
             }
             if let Some(line) = in_flight {
-                claims.in_flight += 1;
-                claims.add_in_flight(&line);
+                expected.in_flight += 1;
+                expected.add_in_flight(&line);
             }
         }
-        claims
+        expected
     }
 
     fn add_done(&mut self, line: &str) {
@@ -725,9 +746,9 @@ impl Claims {
 
     fn add_in_flight(&mut self, line: &str) {
         match line.split(' ').collect::<Vec<_>>()[..] {
-            ["issue"] => self.unknown += 1,
+            ["issue"] => self.keys_in_flight += 1,
             ["import", text] => {
-                self.unknown += 1;
+                self.keys_in_flight += 1;
                 self.imports.push(text.to_owned());
             }
             ["rotate", id] => self.known.get_mut(id).unwrap().rotating = true,
@@ -742,13 +763,15 @@ impl Claims {
         self.extras.extend(extras.map(|extra| extra.parse::<u64>().unwrap()));
     }
 
-    /// Every secret is valid or invalid as the accounts say.
-    fn hold_for_checks(&self, gate: &Gate, now: Timestamp, when: &str) {
+    /// Asserts that every secret is valid or invalid as the journals say.
+    fn assert_checks(&self, gate: &Gate, now: Timestamp, when: &str) {
         for (id, key) in &self.known {
             for (age, text) in key.texts.iter().rev().enumerate() {
                 let verdict = gate.table().peek(Some(text.as_bytes()), 1, now);
-                let what =
-                    format!("{when}, key {id}, secret {age} back: {:?} {key:?}", verdict.reason());
+                let what = format!(
+                    "{when}, key {id}, secret {age} before the present one: {:?} {key:?}",
+                    verdict.reason()
+                );
                 if key.revoked || age > 1 {
                     assert_eq!(verdict.outcome(), Outcome::InvalidKey, "{what}");
                 } else if verdict.reason() == Some(Reason::Revoked) {
@@ -762,13 +785,9 @@ impl Claims {
         }
     }
 
-    /// Every key in the gate is known, or was in flight. Returns those that the batch has added.
-    fn hold_for_the_list(
-        &self,
-        gate: &Gate,
-        now: Timestamp,
-        keys: &[(KeyId, String)],
-    ) -> Vec<KeyId> {
+    /// Asserts that every key in the gate is known, or was in flight. Returns the keys that the
+    /// batch has added.
+    fn assert_list(&self, gate: &Gate, now: Timestamp, keys: &[(KeyId, String)]) -> Vec<KeyId> {
         let mut unknown = 0;
         let mut added = Vec::new();
         for info in gate.table().list(now).filter(|info| info.state == KeyState::Active) {
@@ -780,12 +799,13 @@ impl Claims {
                 added.push(info.key_id);
             }
         }
-        assert!(unknown <= self.unknown, "{unknown} unknown keys, and {} in flight", self.unknown);
+        let in_flight = self.keys_in_flight;
+        assert!(unknown <= in_flight, "{unknown} unknown keys, and {in_flight} in flight");
         added
     }
 
-    /// Both limits of the plan are those of one change.
-    fn hold_for_the_plan(&self, gate: &Gate) {
+    /// Asserts that both limits of the plan `pro` are those of one change.
+    fn assert_plan(&self, gate: &Gate) {
         let pro = gate.table().plans().find(|(_, plan)| plan.name == "pro").unwrap().1;
         let limits =
             |plan: &Plan| plan.policy.quotas().iter().map(|quota| quota.limit).collect::<Vec<_>>();
@@ -795,30 +815,31 @@ impl Claims {
     }
 }
 
-fn changes_are_right(at: &Path, gate: &Gate, jobs: &[&Job], tally: &mut Tally) {
+/// Asserts that keys and plans are as the journals say, before and after `verify`.
+fn assert_changes(at: &Path, gate: &Gate, jobs: &[&Job], totals: &mut Totals) {
     let (now, batch) = (when(jobs[0].batch), jobs[0].batch);
     let mut keys = read_keys(at);
-    let claims = Claims::read(&keys, jobs);
-    tally.changes += claims.done;
-    tally.changes_in_flight += claims.in_flight;
-    tally.changes_completed_by_workers += claims.completed;
+    let expected = Expected::read(&keys, jobs);
+    totals.changes += expected.done;
+    totals.changes_in_flight += expected.in_flight;
+    totals.changes_completed_by_workers += expected.completed;
 
-    claims.hold_for_checks(gate, now, "killed");
+    expected.assert_checks(gate, now, "killed");
     let mut flaws = Vec::new();
     let completed = promptly("verifying", || gate.verify(|flaw| flaws.push(flaw)).unwrap());
     assert!(flaws.is_empty(), "{flaws:?}");
-    assert!(!completed || claims.in_flight > 0);
-    tally.changes_completed_by_verify += usize::from(completed);
+    assert!(!completed || expected.in_flight > 0);
+    totals.changes_completed_by_verify += usize::from(completed);
     assert!(
         !gate.verify(|flaw| panic!("{flaw}")).unwrap(),
-        "an unfinished change is completed once"
+        "an unfinished change is completed only once"
     );
-    claims.hold_for_checks(gate, now, "verified");
-    let added = claims.hold_for_the_list(gate, now, &keys);
-    claims.hold_for_the_plan(gate);
+    expected.assert_checks(gate, now, "verified");
+    let added = expected.assert_list(gate, now, &keys);
+    expected.assert_plan(gate);
 
-    promptly("administering", || make_room(gate, added, &mut keys, &claims, batch));
-    for text in &claims.imports {
+    promptly("administering", || make_room(gate, added, &mut keys, &expected, batch));
+    for text in &expected.imports {
         let verdict = gate.table().peek(Some(text.as_bytes()), 1, now);
         assert_eq!(verdict.outcome(), Outcome::InvalidKey);
     }
@@ -831,7 +852,7 @@ fn make_room(
     gate: &Gate,
     added: Vec<KeyId>,
     keys: &mut [(KeyId, String)],
-    claims: &Claims,
+    expected: &Expected,
     batch: u64,
 ) {
     gate.administer(|administrator| {
@@ -839,7 +860,7 @@ fn make_room(
             administrator.revoke(id)?;
         }
         for (id, text) in keys {
-            let key = &claims.known[&id.to_string()];
+            let key = &expected.known[&id.to_string()];
             text.clone_from(key.texts.last().unwrap());
             if key.rotating {
                 let until = grace_until(batch);
@@ -853,13 +874,14 @@ fn make_room(
     .unwrap();
 }
 
-fn files_are_right(at: &Path, jobs: &[&Job], tally: &mut Tally) {
+/// Asserts that the files are those of the journals, and that all of them open.
+fn assert_files(at: &Path, jobs: &[&Job], totals: &mut Totals) {
     let mut names = BTreeSet::new();
     let mut begun = BTreeSet::new();
     for job in jobs {
-        let Account { mut done, in_flight, .. } = Lines::read(job);
-        tally.files_created += done.len();
-        tally.creations_in_flight += usize::from(in_flight.is_some());
+        let Entries { mut done, in_flight, .. } = Lines::read(job);
+        totals.files_created += done.len();
+        totals.creations_in_flight += usize::from(in_flight.is_some());
         // One more file may still exist, which the worker was about to remove.
         if let Some(removed) = done.len().checked_sub(FILES) {
             begun.extend(done.drain(..removed).next_back());

@@ -42,6 +42,7 @@ fn config(keys: u32, policy: &str) -> GateConfig {
         .with_plans(vec![Plan::new("default", policy.parse().unwrap()).unwrap()])
 }
 
+/// Returns whether the gate admits a request with `key`.
 fn check(gate: &Gate, key: &str) -> bool {
     gate.table().check(Some(key.as_bytes()), 1, NOW).is_admitted()
 }
@@ -75,6 +76,7 @@ fn next_line() -> Option<String> {
     (len > 0).then(|| line.trim().to_owned())
 }
 
+/// Adds the counts of the threads, and returns the sums as text.
 fn sums(threads: Vec<Vec<u32>>) -> String {
     let mut sums = vec![0; threads[0].len()];
     for counts in threads {
@@ -83,7 +85,7 @@ fn sums(threads: Vec<Vec<u32>>) -> String {
     sums.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Spends all keys in turn until each is denied.
+/// Charges all keys in turn until each is denied.
 fn check_all(path: &str, keys: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
     let keys: Vec<&str> = keys.split(',').collect();
@@ -111,7 +113,8 @@ fn check_all(path: &str, keys: &str) {
     report(sums(counts));
 }
 
-/// Spends each subject until it is denied. `step` determines the order of the subjects.
+/// Charges each subject until it is denied. The next subject is `step` further, modulo the number
+/// of subjects.
 fn insert_all(path: &str, subjects: &str, step: &str) {
     let limiter = Limiter::open(path).unwrap();
     let (subjects, step): (u32, u32) = (subjects.parse().unwrap(), step.parse().unwrap());
@@ -179,7 +182,7 @@ fn insert_until_killed(path: &str) {
     }
 }
 
-/// Issues, rotates and revokes keys, and reports every key that it issued.
+/// Issues and rotates keys until the gate is full, and reports every key.
 fn change_until_full(path: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
     report("ready");
@@ -196,6 +199,7 @@ fn change_until_full(path: &str) {
     }
 }
 
+/// Creates gates in a folder.
 fn create_until_killed(folder: &str) {
     report("ready");
     for number in 0.. {
@@ -213,10 +217,10 @@ fn hold(path: &str) {
     });
 }
 
-/// Imports keys in parts, for longer than the test takes.
+/// Imports keys for longer than the test takes, in batches of a thousand under one lock each.
 fn import_for_long(path: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
-    // The keys are drawn before, so that there is almost no time between two parts.
+    // The texts of the keys are made first, so that there is almost no time between two batches.
     let keys: Vec<String> =
         (0..100_000).map(|number| format!("customer-key-{number:012}")).collect();
     let mut reported = false;
@@ -251,6 +255,7 @@ struct Peer {
 }
 
 impl Peer {
+    /// Starts a worker in this role, with `path` and `rest` as its arguments.
     fn start(role: &str, path: &Path, rest: &[&str]) -> Self {
         let mut command = Worker::command(&[&[role, path.to_str().unwrap()], rest].concat());
         command.stdin(Stdio::piped());
@@ -267,6 +272,7 @@ impl Peer {
         self.worker.next_report().expect("the worker has ended")
     }
 
+    /// Sends a line, and returns the report that follows.
     fn request(&mut self, line: &str) -> String {
         self.send(line);
         self.next_report()
@@ -282,6 +288,7 @@ impl Peer {
         Pid::from_child(&self.worker.child)
     }
 
+    /// Closes the worker's input, and waits until it has ended.
     fn end(mut self) {
         drop(self.stdin);
         assert!(self.worker.child.wait().unwrap().success());
@@ -346,11 +353,12 @@ fn one_subject_admits_its_limit_over_all_processes() {
     assert_eq!(run_together(workers), [200_000]);
 }
 
-/// All workers insert the same subjects, in the same order and in two opposite ones. No subject may
-/// get two slots.
+/// All workers insert the same subjects: first in one order, then in three different orders. No
+/// subject may get two slots.
 #[test]
 fn new_subjects_of_many_inserters_get_one_slot_each() {
     const SUBJECTS: u32 = 15_000;
+    // A step of 14999 of 15000 subjects is the opposite direction.
     for steps in [["1"; PROCESSES], ["1", "7", "14999", "1"]] {
         let folder = folder();
         let path = folder.path().join("limiter");
@@ -449,7 +457,7 @@ fn killed_process_loses_no_count() {
 }
 
 #[test]
-fn killed_inserter_loses_no_subject_and_leaves_no_claim() {
+fn killed_inserter_loses_no_subject_and_blocks_no_bucket() {
     let folder = folder();
     let path = folder.path().join("limiter");
     let limiter = Limiter::create(&path, &"1/hour".parse().unwrap(), 1_000_000).unwrap();
@@ -470,7 +478,7 @@ fn killed_inserter_loses_no_subject_and_leaves_no_claim() {
         // One insertion may be in flight.
         let live = limiter.table().live_subjects(NOW);
         assert!((first..=first + 1).contains(&live), "{first} {live}");
-        // The bucket that the killed worker had claimed can be used by others.
+        // Other inserters can use the bucket that the killed worker had locked.
         limiter.table().check(&first.to_le_bytes(), 1, NOW);
         first += 1;
         assert_eq!(limiter.table().live_subjects(NOW), first);
@@ -494,7 +502,7 @@ fn killed_administrator_leaves_keys_valid_and_the_lock_free() {
         }
         // A rotation in flight may have made the last secret the previous one, which is still
         // valid.
-        let all_valid = |when| {
+        let assert_all_valid = |when| {
             for (id, key) in &current {
                 let verdict = gate.peek(Some(key.as_bytes()), 1);
                 assert!(
@@ -504,11 +512,11 @@ fn killed_administrator_leaves_keys_valid_and_the_lock_free() {
                 );
             }
         };
-        all_valid("after");
+        assert_all_valid("after");
         let mut flaws = Vec::new();
         gate.verify(|flaw| flaws.push(flaw)).unwrap();
         assert_eq!(flaws, []);
-        all_valid("verified after");
+        assert_all_valid("verified after");
     }
     assert!(gate.list().iter().all(|key| key.state == KeyState::Active));
     assert!((current.len()..=current.len() + 30).contains(&gate.list().len()));
@@ -555,7 +563,7 @@ fn administrator_waits_until_the_holder_is_killed() {
 }
 
 /// A bound that detects a hang. It is not a measurement.
-const PROMPT: Duration = Duration::from_secs(5);
+const HANG_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Returns a gate, a key of it, and a worker that administers the gate until it is killed.
 fn held(folder: &Path) -> (Gate, KeyId, Peer) {
@@ -567,8 +575,8 @@ fn held(folder: &Path) -> (Gate, KeyId, Peer) {
     (gate, id, holder)
 }
 
-/// A forked child shares its parent's descriptors. This test takes over copies of them, with the
-/// same effect.
+/// A forked child shares its parent's descriptors. This test copies the descriptors of the holder,
+/// which has the same effect.
 #[test]
 fn killed_holder_with_a_live_child_delays_no_call() {
     let folder = folder();
@@ -591,7 +599,7 @@ fn killed_holder_with_a_live_child_delays_no_call() {
         flock(&gate_lock, FlockOperation::NonBlockingLockExclusive).is_err(),
         "the child keeps it"
     );
-    gate.set_wait(PROMPT);
+    gate.set_wait(HANG_TIMEOUT);
     gate.revoke(id).unwrap();
     // The child delays no later call either.
     issue(&gate);
@@ -606,7 +614,7 @@ fn stopped_holder_is_named_when_the_wait_ends() {
     let (gate, id, holder) = held(folder.path());
     gate.set_wait(Duration::from_millis(50));
     let pid = u32::try_from(holder.pid().as_raw_nonzero().get()).unwrap();
-    let named = |error: &Error, is_stopped: bool| match error {
+    let assert_named = |error: &Error, is_stopped: bool| match error {
         Error::Busy { holder, waited, .. } => {
             assert_eq!((holder.pid, holder.stopped), (Some(pid), is_stopped));
             assert!(
@@ -616,7 +624,7 @@ fn stopped_holder_is_named_when_the_wait_ends() {
         }
         other => panic!("{other}"),
     };
-    named(&gate.revoke(id).unwrap_err(), false);
+    assert_named(&gate.revoke(id).unwrap_err(), false);
     assert_eq!(gate.administrator().unwrap().pid, Some(pid));
     kill_process(holder.pid(), Signal::STOP).unwrap();
     let stopped = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") T ");
@@ -624,11 +632,11 @@ fn stopped_holder_is_named_when_the_wait_ends() {
         thread::yield_now();
     }
     let error = gate.revoke(id).unwrap_err();
-    named(&error, true);
+    assert_named(&error, true);
     assert!(
         error.to_string().ends_with(&format!("it is stopped; continue it with: kill -CONT {pid}"))
     );
-    named(&gate.verify(drop).unwrap_err(), true);
+    assert_named(&gate.verify(drop).unwrap_err(), true);
     assert_eq!(gate.key(id).unwrap().state, KeyState::Active);
     holder.kill();
     gate.revoke(id).unwrap();
@@ -639,12 +647,13 @@ fn stopped_holder_is_named_when_the_wait_ends() {
 fn interrupted_wait_ends_immediately() {
     let folder = folder();
     let (gate, id, holder) = held(folder.path());
-    let looked = core::cell::Cell::new(0);
-    let interrupted = || looked.replace(looked.get() + 1) == 3;
+    let calls = core::cell::Cell::new(0);
+    // True in its fourth call.
+    let interrupted = || calls.replace(calls.get() + 1) == 3;
     let wait = Wait::at_most(Duration::from_secs(60)).unless(&interrupted);
     let error = gate.administer_within(wait, |administrator| administrator.revoke(id)).unwrap_err();
     assert!(matches!(error, Error::Interrupted { .. }), "{error}");
-    assert_eq!(looked.get(), 4);
+    assert_eq!(calls.get(), 4);
     holder.kill();
 }
 
@@ -723,7 +732,7 @@ fn user_without_permission_to_signal_waits_for_the_holder() {
     );
 }
 
-/// If the import were one part, or if it did not yield between parts, the revocations would wait
+/// If the import were one batch, or if it did not yield between batches, the revocations would wait
 /// for all of it.
 #[test]
 fn revocation_takes_its_turn_during_an_import() {
@@ -733,7 +742,7 @@ fn revocation_takes_its_turn_during_an_import() {
     let ids: Vec<KeyId> = (0..10).map(|_| issue(&gate).1).collect();
     let mut importer = Peer::start("import", &path, &[]);
     assert_eq!(importer.next_report(), "importing");
-    gate.set_wait(PROMPT);
+    gate.set_wait(HANG_TIMEOUT);
     for id in ids {
         gate.revoke(id).unwrap();
     }
@@ -757,24 +766,26 @@ fn change_after_a_replacement_during_the_wait_is_refused() {
     assert_eq!(gate.key(id).unwrap().state, KeyState::Active);
 }
 
-/// Words that a hostile or foreign program may write in place of the holder's name.
+/// Tries words that a hostile program may write in place of the holder's name.
 #[test]
 fn holder_name_of_no_live_thread_is_taken_over() {
     use std::os::unix::fs::FileExt as _;
+    // The offset of the word that names the holder, and its bits; see host/src/lock.rs.
     const HOLDER: u64 = 64 + 7 * 8;
     const MARK: u64 = 1 << 22;
+    const LAST_THREAD: u64 = MARK - 1;
     let folder = folder();
     let path = folder.path().join("api.gate");
     let gate = Gate::create(&path, peppers(), &config(10, "10/minute")).unwrap();
     gate.set_wait(Duration::from_millis(20));
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
-    let name = |word: u64| file.write_all_at(&word.to_le_bytes(), HOLDER).unwrap();
-    for word in [1, !MARK, MARK, 4_194_303, 1 << 40] {
-        name(word);
+    let write_name = |word: u64| file.write_all_at(&word.to_le_bytes(), HOLDER).unwrap();
+    for word in [1, !MARK, MARK, LAST_THREAD, 1 << 40] {
+        write_name(word);
         gate.administer(|_| Ok(())).unwrap();
     }
     // Only a marked name of another namespace cannot be taken over without `take_over`.
-    name(u64::MAX);
+    write_name(u64::MAX);
     let error = gate.administer(|_| Ok(())).unwrap_err();
     assert!(matches!(&error, Error::Busy { holder, .. } if holder.pid.is_none()), "{error}");
     gate.take_over().unwrap();

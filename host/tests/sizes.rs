@@ -1,5 +1,5 @@
-//! File sizes: a gate grows by one line of 64 bytes and a hint of 4 bytes for each key, a limiter
-//! by 16 bytes for each slot and 8 bytes for each claim.
+//! File sizes: a gate grows by one line of 64 bytes and a hint of 4 bytes for each key. A limiter
+//! grows by 16 bytes for each slot, and 8 bytes for the lock word of each bucket of eight slots.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -23,17 +23,16 @@ fn gate_takes_64_bytes_per_key_and_4_per_hint() {
 }
 
 #[test]
-fn limiter_takes_16_bytes_per_slot_and_8_per_claim() {
+fn limiter_takes_16_bytes_per_slot_and_8_per_bucket() {
     let folder = tempfile::tempdir().unwrap();
     let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
     for capacity in [1, 7, 64, 1000, 100_000] {
         let path = folder.path().join(capacity.to_string());
         let limiter = Limiter::create(&path, &policy, capacity).unwrap();
         let slots = limiter.table().slots_total();
-        let claims = (slots / 8).div_ceil(8) * 64;
-        assert_eq!(len(&path), 4096 + slots * 16 + claims, "{capacity}");
-        // There are somewhat more slots than subjects, in whole buckets of eight, and less than
-        // twice as many.
+        let lock_words = (slots / 8).div_ceil(8) * 64;
+        assert_eq!(len(&path), 4096 + slots * 16 + lock_words, "{capacity}");
+        // Slots come in whole buckets of eight, and there are at most twice as many as subjects.
         assert!(
             (u64::from(capacity)..u64::from(capacity) * 2 + 8).contains(&slots),
             "{slots} for {capacity}"
@@ -48,7 +47,7 @@ fn header_is_one_page_and_files_are_whole_lines() {
     let path = folder.path().join("limiter");
     Limiter::create(&path, &"1/second".parse().unwrap(), 12_345).unwrap();
     assert_eq!(len(&path) % 64, 0);
-    // All of it is on the disk, so that no check finds the disk full.
+    // The disk space of the whole file is reserved, so that no check finds the disk full.
     use std::os::unix::fs::MetadataExt;
     assert!(path.metadata().unwrap().blocks() * 512 >= len(&path));
 }

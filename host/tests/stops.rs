@@ -1,7 +1,8 @@
-//! Kills a process at every step of every protocol, one after the other. The files it leaves show
-//! the state before its operation or the state after it, no other process is blocked, and `verify`
-//! completes an unfinished change.
+//! Kills processes with SIGKILL, one at every step of every protocol. The files that a process
+//! leaves show the state before its operation or the state after it. No other process is blocked,
+//! and `verify` completes an unfinished change.
 //!
+//! A *stop point* is a line of code at which a test can stop a thread (core/src/stop.rs).
 //! A worker performs one operation on a copy of prepared files, stops permanently at one visit of
 //! one stop point, reports it, and is killed with SIGKILL. Another worker, which is not stopped,
 //! first reports which points the operation visits, and how often.
@@ -40,7 +41,7 @@ const NEW_PEPPER: &[u8] = b"another pepper, also of 32 bytes";
 /// One operation of a process, and the state that it starts from.
 struct Operation {
     name: &'static str,
-    /// Creates the files in a folder.
+    /// Creates the files in a folder, in the state before the operation.
     before: fn(&Path),
     /// Performs the operation, and returns the key that it created, if any.
     act: fn(&Path) -> Option<String>,
@@ -53,7 +54,7 @@ enum Kind {
     Gate,
     /// A change to a gate that checks may see in part until it is completed: the limits of a plan.
     Plan,
-    /// A change to a gate that ends a former key before it is made.
+    /// The reuse of a record, which first ends the revoked key in it.
     Reuse,
     Create,
     /// Creation on a file system where a file needs a name from the beginning.
@@ -103,7 +104,7 @@ const OPERATIONS: &[Operation] = &[
     },
     Operation {
         name: "issue into a used record",
-        before: full,
+        before: full_gate,
         act: |at| issue(at, "dev", LATER),
         kind: Kind::Reuse,
     },
@@ -193,21 +194,22 @@ fn limiter(at: &Path, capacity: u32, subjects: u32) {
     }
 }
 
-/// Creates a limiter of two buckets in which subject 100 has to take the claims of both. The seed
-/// of a table is random, so this repeats until a table has that property: six or more subjects of
-/// eight share one bucket, and 100 belongs to the same bucket.
+/// Creates a limiter of two buckets in which the insertion of subject 100 has to lock both. The
+/// seed of a table is random, so this repeats until a table has that property: most subjects share
+/// one bucket, and 100 belongs to the same bucket.
 fn spilling(at: &Path) {
     loop {
         for subjects in 6..10 {
             let _ = fs::remove_file(at.join("limiter"));
             limiter(at, 8, subjects);
-            if count(&find("spill"), at)[Stop::LimiterClaimed.number()] >= 3 {
+            if count_visits(&find_operation("spill"), at)[Stop::LimiterClaimed.number()] >= 3 {
                 return;
             }
         }
     }
 }
 
+/// Charges a subject of the limiter.
 fn check(at: &Path, subject: u32, now: Timestamp) -> Option<String> {
     assert!(open_limiter(at).table().check(subject.to_string().as_bytes(), 1, now).is_admitted());
     None
@@ -242,24 +244,27 @@ fn keys(at: &Path, count: u8) {
     fs::write(at.join("keys"), texts).unwrap();
 }
 
+/// Creates a gate with four keys and four free records.
 fn four_keys(at: &Path) {
     keys(at, 4);
 }
 
-/// The revoked key whose record is reused.
+/// The index of the revoked key whose record is reused.
 const FORMER: usize = 5;
 
 /// Creates a gate without a free record, in which one key is revoked.
-fn full(at: &Path) {
+fn full_gate(at: &Path) {
     keys(at, 8);
     open_gate(at).revoke(ids(at)[FORMER]).unwrap();
 }
 
+/// Reads the texts of the keys that [`keys`] created.
 fn texts(at: &Path) -> Vec<String> {
     let keys = fs::read_to_string(at.join("keys")).unwrap();
     keys.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
 }
 
+/// Reads the ids of the keys that [`keys`] created.
 fn ids(at: &Path) -> Vec<KeyId> {
     let keys = fs::read_to_string(at.join("keys")).unwrap();
     keys.lines().map(|line| line.split(' ').nth(1).unwrap().parse().unwrap()).collect()
@@ -297,9 +302,9 @@ fn set_plan(at: &Path, name: &str) -> Option<String> {
     None
 }
 
-/// Leaves the files of a worker that was killed at a point of an operation.
+/// Creates the files that a worker leaves if it is killed at a point of an operation.
 fn leave_unfinished(at: &Path, operation: &str, point: Stop) {
-    let operation = find(operation);
+    let operation = find_operation(operation);
     (operation.before)(at);
     let mut worker = start(&operation, at, point, 2);
     assert_eq!(worker.next_report().as_deref(), Some("stopped"));
@@ -352,17 +357,20 @@ fn all_stops() -> Vec<Stop> {
     [Stop::ALL, FileStop::ALL].concat()
 }
 
-fn find(name: &str) -> Operation {
+/// Returns the operation of this name.
+fn find_operation(name: &str) -> Operation {
     let index = OPERATIONS.iter().position(|operation| operation.name == name).unwrap();
     let Operation { name, before, act, kind } = OPERATIONS[index];
     Operation { name, before, act, kind }
 }
 
+/// Starts a worker that stops at the `visit`th visit of a point.
 fn start(operation: &Operation, at: &Path, point: Stop, visit: u64) -> Worker {
-    worker_at(operation, at, point.number(), visit)
+    start_by_number(operation, at, point.number(), visit)
 }
 
-fn worker_at(operation: &Operation, at: &Path, point: usize, visit: u64) -> Worker {
+/// Starts a worker that stops at a point by its number, or that stops nowhere if no point has it.
+fn start_by_number(operation: &Operation, at: &Path, point: usize, visit: u64) -> Worker {
     let number = OPERATIONS.iter().position(|other| other.name == operation.name).unwrap();
     let words =
         [number.to_string(), at.display().to_string(), point.to_string(), visit.to_string()];
@@ -385,14 +393,15 @@ fn without_proc(command: &Command) -> Command {
 }
 
 /// Returns how often the operation visits each point, by performing it on a copy of the files.
-fn count(operation: &Operation, at: &Path) -> Vec<u64> {
+fn count_visits(operation: &Operation, at: &Path) -> Vec<u64> {
     let copy = copy(at);
-    let mut worker = worker_at(operation, copy.path(), usize::MAX, 0);
+    let mut worker = start_by_number(operation, copy.path(), usize::MAX, 0);
     let visits =
         worker.next_report().unwrap_or_else(|| panic!("{}: the worker failed", operation.name));
     visits.split(',').map(|visits| visits.parse().unwrap()).collect()
 }
 
+/// Copies the files of a folder to a new folder.
 fn copy(at: &Path) -> tempfile::TempDir {
     let copy = folder();
     for entry in at.read_dir().unwrap() {
@@ -404,25 +413,26 @@ fn copy(at: &Path) -> tempfile::TempDir {
 
 // What must hold.
 
-/// Everything that can be observed of the files: the verdicts of checks, and the list of keys.
+/// The observable state of the files: the verdicts of checks, and the list of keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Seen {
+struct Observed {
     verdicts: Vec<String>,
     listed: Vec<String>,
 }
 
-/// What a comparison leaves out.
+/// The parts of the state that a comparison omits.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum But {
+enum Omit {
     Nothing,
-    /// The hint, which is written after the record.
+    /// The hints of keys (their last characters), which are written after the record.
     Hints,
     /// Hints, and all numbers that depend on a plan.
-    Limits,
+    HintsAndLimits,
 }
 
-fn see(operation: &Operation, at: &Path, texts: &[String], but: But) -> Seen {
-    let mut seen = Seen::default();
+/// Observes the files of an operation. `texts` are the keys to check.
+fn observe(operation: &Operation, at: &Path, texts: &[String], omit: Omit) -> Observed {
+    let mut observed = Observed::default();
     match operation.kind {
         Kind::Limiter => {
             let limiter = open_limiter(at);
@@ -431,7 +441,7 @@ fn see(operation: &Operation, at: &Path, texts: &[String], but: But) -> Seen {
             for subject in (0..10).chain([100]) {
                 for &when in times {
                     let verdict = limiter.table().peek(subject.to_string().as_bytes(), 1, when);
-                    seen.verdicts.push(format!("{subject} {:?}", verdict.quotas()));
+                    observed.verdicts.push(format!("{subject} {:?}", verdict.quotas()));
                 }
             }
         }
@@ -449,30 +459,32 @@ fn see(operation: &Operation, at: &Path, texts: &[String], but: But) -> Seen {
                     Some(Reason::Malformed) => Some(Reason::Unknown),
                     other => other,
                 };
-                let quotas = if but == But::Limits { None } else { Some(verdict.quotas()) };
-                seen.verdicts.push(format!("{outcome:?} {reason:?} {holder:?} {quotas:?}"));
+                let quotas =
+                    if omit == Omit::HintsAndLimits { None } else { Some(verdict.quotas()) };
+                observed.verdicts.push(format!("{outcome:?} {reason:?} {holder:?} {quotas:?}"));
             }
             for mut info in gate.table().list(NOW).filter(|info| Some(info.key_id) != former) {
-                if but != But::Nothing {
+                if omit != Omit::Nothing {
                     info.last_characters = None;
                 }
-                let quotas = if but == But::Limits { None } else { Some(info.quotas) };
+                let quotas = if omit == Omit::HintsAndLimits { None } else { Some(info.quotas) };
                 let state =
                     (info.key_id, info.account, info.env, info.plan, info.state, info.not_after);
                 let secret = (info.grace_until, info.pepper, &info.last_characters, info.last_used);
-                seen.listed.push(format!("{state:?} {secret:?} {quotas:?}"));
+                observed.listed.push(format!("{state:?} {secret:?} {quotas:?}"));
             }
-            if but != But::Limits {
-                seen.listed.extend(gate.table().plans().map(|plan| format!("{plan:?}")));
+            if omit != Omit::HintsAndLimits {
+                observed.listed.extend(gate.table().plans().map(|plan| format!("{plan:?}")));
             }
         }
         Kind::Create | Kind::CreateNamed => {}
     }
-    seen
+    observed
 }
 
-/// Returns whether a process that is killed at this point leaves an unfinished change.
-fn leaves_an_intent(point: Stop, before: bool) -> bool {
+/// Returns whether a process that is killed at this point leaves an unfinished change. `before`
+/// says whether there was one before its operation.
+fn leaves_unfinished(point: Stop, before: bool) -> bool {
     match point {
         Stop::IntentPublished
         | Stop::RecordOdd
@@ -487,6 +499,7 @@ fn leaves_an_intent(point: Stop, before: bool) -> bool {
     }
 }
 
+/// Verifies a gate. Returns whether a change was completed, and the flaws.
 fn flaws(gate: &Gate) -> (bool, Vec<Flaw>) {
     let mut flaws = Vec::new();
     let completed = gate.verify(|flaw| flaws.push(flaw)).unwrap();
@@ -497,7 +510,7 @@ fn flaws(gate: &Gate) -> (bool, Vec<Flaw>) {
 fn kill_at(
     operation: &Operation,
     files: &Path,
-    [before, after]: [&dyn Fn(But) -> Seen; 2],
+    [before, after]: [&dyn Fn(Omit) -> Observed; 2],
     texts: &[String],
     point: Stop,
     visit: u64,
@@ -507,38 +520,39 @@ fn kill_at(
     let what = format!("{}, killed at {point:?} {visit}", operation.name);
     let mut worker = start(operation, at, point, visit);
     assert_eq!(worker.next_report().as_deref(), Some("stopped"), "{what}");
-    let but = if operation.kind == Kind::Plan { But::Limits } else { But::Hints };
-    let either = |but: But, when: &str| {
-        let (seen, before, after) = (see(operation, at, texts, but), before(but), after(but));
+    let omit = if operation.kind == Kind::Plan { Omit::HintsAndLimits } else { Omit::Hints };
+    let assert_either = |omit: Omit, when: &str| {
+        let (observed, before, after) =
+            (observe(operation, at, texts, omit), before(omit), after(omit));
         // While a record is written, the list may show an imported key before a check finds it.
-        for (seen, before, after) in [
-            (seen.verdicts, before.verdicts, after.verdicts),
-            (seen.listed, before.listed, after.listed),
+        for (observed, before, after) in [
+            (observed.verdicts, before.verdicts, after.verdicts),
+            (observed.listed, before.listed, after.listed),
         ] {
             assert!(
-                seen == before || seen == after,
-                "{what}, {when}: {seen:#?}\nbefore: {before:#?}\nafter: {after:#?}"
+                observed == before || observed == after,
+                "{what}, {when}: {observed:#?}\nbefore: {before:#?}\nafter: {after:#?}"
             );
         }
     };
     // A stopped process has the same effect as a killed one.
-    either(but, "stopped");
+    assert_either(omit, "stopped");
     worker.kill();
-    either(but, "killed");
+    assert_either(omit, "killed");
     match operation.kind {
         Kind::Limiter => assert_limiter_works(&what, at, point, operation),
         Kind::Gate | Kind::Plan | Kind::Reuse => {
             let gate = open_gate(at);
-            let expected = leaves_an_intent(point, operation.name.starts_with("complete"));
+            let expected = leaves_unfinished(point, operation.name.starts_with("complete"));
             assert_eq!(promptly(&what, || flaws(&gate)), (expected, vec![]), "{what}");
             assert_eq!(flaws(&gate), (false, vec![]), "{what}");
-            let seen = see(operation, at, texts, But::Nothing);
+            let observed = observe(operation, at, texts, Omit::Nothing);
             // The reuse of a record first ends its former key, which is a change by itself.
             let begun = expected && operation.kind != Kind::Reuse;
             assert!(
-                seen == after(But::Nothing) || !begun && seen == before(But::Nothing),
-                "{what}, verified: {seen:#?}\nafter: {:#?}",
-                after(But::Nothing)
+                observed == after(Omit::Nothing) || !begun && observed == before(Omit::Nothing),
+                "{what}, verified: {observed:#?}\nafter: {:#?}",
+                after(Omit::Nothing)
             );
             assert_gate_works(&what, &gate, operation);
         }
@@ -546,7 +560,8 @@ fn kill_at(
     }
 }
 
-/// Every slot can be used, and the subject of the operation gets exactly its limit.
+/// Asserts that every slot can be used, and that the subject of the operation gets exactly its
+/// limit.
 fn assert_limiter_works(what: &str, at: &Path, point: Stop, operation: &Operation) {
     let limiter = open_limiter(at);
     let (subject, when) = match operation.name {
@@ -576,6 +591,7 @@ fn assert_limiter_works(what: &str, at: &Path, point: Stop, operation: &Operatio
     assert_eq!(limiter.table().live_subjects(when), limiter.table().slots_total(), "{what}");
 }
 
+/// Asserts that keys can be issued, rotated and revoked.
 fn assert_gate_works(what: &str, gate: &Gate, operation: &Operation) {
     promptly(what, || {
         // If all records were taken, one is now free, or belongs to the new key.
@@ -596,8 +612,9 @@ fn assert_gate_works(what: &str, gate: &Gate, operation: &Operation) {
     });
 }
 
+/// Asserts that a table is complete if it has its name, and that it can be created otherwise.
 fn assert_creation_is_atomic(what: &str, at: &Path, point: Stop, operation: &Operation) {
-    let (mut whole, mut unnamed) = (0, 0);
+    let (mut whole, mut temporary) = (0, 0);
     for entry in at.read_dir().unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         match name.as_str() {
@@ -611,14 +628,14 @@ fn assert_creation_is_atomic(what: &str, at: &Path, point: Stop, operation: &Ope
             }
             _ => {
                 assert!(name.starts_with(".gate.") && name.ends_with(".new"), "{what}: {name}");
-                unnamed += 1;
+                temporary += 1;
             }
         }
     }
     let named = point == FileStop::FileNamed;
     assert_eq!(whole, i32::from(named), "{what}");
     // Only a file that needs a name from the beginning is left, under its temporary name.
-    assert_eq!(unnamed, i32::from(operation.kind == Kind::CreateNamed && !named), "{what}");
+    assert_eq!(temporary, i32::from(operation.kind == Kind::CreateNamed && !named), "{what}");
     // Another process can create the file, or finds it complete.
     if !named {
         promptly(what, || (operation.act)(at));
@@ -648,9 +665,9 @@ fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
             assert_eq!(hint.as_deref(), Some(&text[text.len() - 4..]), "{}", operation.name);
         }
         texts.extend(made);
-        let before = |but| see(operation, files.path(), &texts, but);
-        let after = |but| see(operation, done.path(), &texts, but);
-        let visits = count(operation, files.path());
+        let before = |omit| observe(operation, files.path(), &texts, omit);
+        let after = |omit| observe(operation, done.path(), &texts, omit);
+        let visits = count_visits(operation, files.path());
         // A call that changes keys or plans flushes before it returns, under the lock.
         let changes = matches!(operation.kind, Kind::Gate | Kind::Plan | Kind::Reuse)
             && operation.name != "check";
@@ -684,6 +701,7 @@ fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
     println!("{kills} kills at {} points", all_stops().len());
 }
 
+/// Returns whether a worker can run without access to `/proc`.
 fn can_be_without_proc() -> bool {
     let mut test = Command::new("unshare");
     test.args(["--mount", "sh", "-c", "umount --lazy /proc"]);

@@ -27,6 +27,7 @@ import throttled
 
 import keytally
 
+# How often each implementation is measured, and how long each time.
 ROUNDS = int(os.environ.get("KEYTALLY_BENCH_ROUNDS", "1"))
 TURN_S = int(os.environ.get("KEYTALLY_BENCH_TURN_MS", "200")) / 1000
 
@@ -84,13 +85,14 @@ def table(name, unit, title, about, columns, rounds=ROUNDS):
     }
 
 
-def admitted(answer):
+def require_admitted(answer):
     """Fail if an implementation did not admit the request that it is measured for."""
     if not answer:
         raise AssertionError("a request was denied that must be admitted")
 
 
 def windows(amount):
+    """Return the two windows of the package limits, each with this limit."""
     return limits.RateLimitItemPerMinute(amount), limits.RateLimitItemPerHour(amount)
 
 
@@ -105,7 +107,7 @@ def keys():
         texts = [key.expose() for key in issued]
 
         def reset():
-            admitted(gate.check(texts[0]))
+            require_admitted(gate.check(texts[0]))
             for key in issued[: 1 if count == 1 else MANY]:
                 gate.reset(key.key_id)
 
@@ -165,6 +167,7 @@ def keys():
 
 
 def pyrate(amount):
+    """Return a limiter of pyrate-limiter with two token buckets."""
     rates = [pyrate_limiter.Rate(amount, 60_000), pyrate_limiter.Rate(amount + 1, 3_600_000)]
     algorithm, store = pyrate_limiter.TokenBucket(), pyrate_limiter.InMemoryStateStore()
     return pyrate_limiter.Limiter(pyrate_limiter.StateBucket(rates, algorithm, store))
@@ -189,9 +192,9 @@ def subjects():
             if not expected:
                 # The windows are used up once.
                 limiter.check(addresses[0])
-                admitted(not limiter.check(addresses[0]))
+                require_admitted(not limiter.check(addresses[0]))
                 return
-            admitted(limiter.check(addresses[0]))
+            require_admitted(limiter.check(addresses[0]))
             for address in addresses:
                 limiter.reset(address)
 
@@ -306,6 +309,7 @@ class Added:
         return asyncio.run(self.took(self.app)) - asyncio.run(self.took(self.bare))
 
     async def took(self, app):
+        """Return the average time of a request, in microseconds."""
         statuses = set()
 
         async def receive():
@@ -321,11 +325,12 @@ class Added:
             for _ in range(100):
                 await app(dict(self.scope), receive, send)
             calls += 100
-        admitted(statuses == {200})
+        require_admitted(statuses == {200})
         return elapsed / calls * 1e6
 
 
 def middleware():
+    """Measure the time that middleware adds to a request."""
     from slowapi.middleware import SlowAPIASGIMiddleware, SlowAPIMiddleware
     from slowapi.util import get_remote_address
     from starlette.applications import Starlette
@@ -398,6 +403,7 @@ class Fresh:
 
 
 def importing():
+    """Measure the import of each package."""
     code = (
         "import time; began = time.perf_counter(); import {}; "
         "print((time.perf_counter() - began) * 1000)"
@@ -409,6 +415,7 @@ def importing():
 
 
 def memory():
+    """Measure the memory of many addresses."""
     grown = string.Template("""
 import sys
 count = int(sys.argv[1])

@@ -1,4 +1,4 @@
-//! The arguments of calls: their types, their ranges, and the errors of other values.
+//! Conversion of Python arguments, with the errors for wrong types and values out of range.
 
 use core::time::Duration;
 use std::path::PathBuf;
@@ -15,13 +15,16 @@ use crate::exceptions::{self, CreateError, KeyIdError, PepperError};
 
 /// Calls `work` with the bytes of a `str`, as UTF-8, or of a `bytes`.
 ///
-/// A `str` may hold surrogates, which servers put in place of bytes that are not UTF-8. A client
-/// can send those, so they are not an error. Their bytes are not UTF-8 either, so they differ from
-/// the bytes of any valid text.
+/// A `str` may contain surrogates: servers put them in place of bytes that are not UTF-8. A client
+/// can send such bytes, so surrogates are not an error. The encoding of a surrogate is not UTF-8
+/// either, so it differs from the bytes of any valid text.
+///
+/// # Errors
+/// A `TypeError` that names the argument `argument` if the value has another type.
 #[inline]
 pub(crate) fn with_bytes<T>(
     value: &Bound<'_, PyAny>,
-    what: &str,
+    argument: &str,
     work: impl FnOnce(&[u8]) -> T,
 ) -> PyResult<T> {
     if let Ok(text) = value.cast::<PyString>() {
@@ -36,7 +39,7 @@ pub(crate) fn with_bytes<T>(
     }
     match value.cast::<PyBytes>() {
         Ok(bytes) => Ok(work(bytes.as_bytes())),
-        Err(_) => Err(wrong_type(what, "str or bytes", value)),
+        Err(_) => Err(wrong_type(argument, "str or bytes", value)),
     }
 }
 
@@ -54,10 +57,10 @@ pub(crate) fn with_api_key<T>(
 }
 
 /// Returns the `TypeError` for an argument: its name, what it must be, and the type that it has.
-pub(crate) fn wrong_type(what: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
+pub(crate) fn wrong_type(argument: &str, expected: &str, value: &Bound<'_, PyAny>) -> PyErr {
     let found =
         value.get_type().qualname().map_or_else(|_| "?".to_owned(), |name| name.to_string());
-    PyTypeError::new_err(format!("{what} must be {expected}, not {found}"))
+    PyTypeError::new_err(format!("{argument} must be {expected}, not {found}"))
 }
 
 /// A cost in units, 0 to 4294967295.
@@ -84,7 +87,7 @@ impl<'py> FromPyObject<'_, 'py> for Account {
     }
 }
 
-/// The capacity of a table in keys or subjects. The table itself checks the range.
+/// The capacity of a table in keys or subjects, 0 to 4294967295. The table has a narrower range.
 pub(crate) struct Capacity(pub(crate) u32);
 
 impl<'py> FromPyObject<'_, 'py> for Capacity {
@@ -98,15 +101,15 @@ impl<'py> FromPyObject<'_, 'py> for Capacity {
 /// Extracts an integer of 0 to 4294967295.
 ///
 /// # Errors
-/// A `TypeError` or a `ValueError` that names the argument `what`.
+/// A `TypeError` or a `ValueError` that names the argument `argument`.
 #[inline]
-fn whole_number(value: Borrowed<'_, '_, PyAny>, what: &str, expected: &str) -> PyResult<u32> {
+fn whole_number(value: Borrowed<'_, '_, PyAny>, argument: &str, expected: &str) -> PyResult<u32> {
     value.extract::<u32>().map_err(|error| {
         if error.is_instance_of::<PyTypeError>(value.py()) {
-            wrong_type(what, expected, &value)
+            wrong_type(argument, expected, &value)
         } else {
             PyValueError::new_err(format!(
-                "{what} is {}, and must be 0 to {}",
+                "{argument} is {}, and must be 0 to {}",
                 shown(&value),
                 u32::MAX
             ))
@@ -114,7 +117,7 @@ fn whole_number(value: Borrowed<'_, '_, PyAny>, what: &str, expected: &str) -> P
     })
 }
 
-/// Returns a value as an error may repeat it: redacted, and at most 40 characters long.
+/// Returns the representation of a value for an error: redacted, and cut after 40 characters.
 fn shown(value: &Bound<'_, PyAny>) -> String {
     let text = value.repr().map_or_else(|_| "?".to_owned(), |text| text.to_string());
     let text = redact(&text).into_owned();
@@ -157,11 +160,11 @@ impl<'py> FromPyObject<'_, 'py> for Moment {
 /// Returns the seconds since 1970 of a datetime.
 ///
 /// # Errors
-/// A `ValueError` if it has no time zone.
-fn unix_s(time: &Bound<'_, PyDateTime>, what: &str) -> PyResult<f64> {
+/// A `ValueError` that names the argument `argument` if the datetime has no time zone.
+fn unix_s(time: &Bound<'_, PyDateTime>, argument: &str) -> PyResult<f64> {
     if time.get_tzinfo().is_none() {
         return Err(PyValueError::new_err(format!(
-            "{what} is {}, which has no time zone; datetime.now(timezone.utc) has one",
+            "{argument} is {}, which has no time zone; datetime.now(timezone.utc) has one",
             shown(time)
         )));
     }
@@ -170,7 +173,9 @@ fn unix_s(time: &Bound<'_, PyDateTime>, what: &str) -> PyResult<f64> {
 
 /// When a key expires: a `datetime` with a time zone, or a `timedelta` from now.
 pub(crate) enum Expiry {
+    /// In Unix seconds.
     At(f64),
+    /// In seconds from now.
     After(f64),
 }
 
@@ -178,7 +183,7 @@ impl Expiry {
     /// Returns the time at which the key expires, in whole seconds; `None` if it never does.
     ///
     /// # Errors
-    /// A `ValueError` if the time is not in the future, or above `u32::MAX`.
+    /// A `ValueError` if the time is not later than `now`, or above `u32::MAX` in Unix seconds.
     pub(crate) fn not_after(expiry: Option<Self>, now: Timestamp) -> PyResult<Option<Timestamp>> {
         let now_s = now.unix_ms() as f64 / 1000.0;
         let unix_s = match expiry {
@@ -217,11 +222,11 @@ impl<'py> FromPyObject<'_, 'py> for Expiry {
     }
 }
 
-/// How long the previous secret stays valid: a `timedelta`, or seconds.
+/// How long the previous secret of a key stays valid after a rotation: a `timedelta`, or seconds.
 pub(crate) struct Grace(Duration);
 
 impl Grace {
-    /// Returns the time at which a grace that begins now ends; `None` for no grace.
+    /// Returns the end of the period if it begins at `now`; `None` for a period of 0.
     pub(crate) fn until(&self, now: Timestamp) -> Option<Timestamp> {
         let grace_ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
         (!self.0.is_zero()).then(|| Timestamp::from_unix_ms(now.unix_ms().saturating_add(grace_ms)))
@@ -250,15 +255,17 @@ impl<'py> FromPyObject<'_, 'py> for Timeout {
 /// Extracts a duration: a `timedelta`, or seconds.
 ///
 /// # Errors
-/// A `TypeError` or a `ValueError` that names the argument `name`.
-fn span(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+/// A `TypeError` or a `ValueError` that names the argument `argument`.
+fn span(argument: &str, value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     let seconds = match value.cast::<PyDelta>() {
         Ok(span) => total_seconds(span)?,
-        Err(_) => value.extract().map_err(|_| wrong_type(name, "a timedelta or seconds", value))?,
+        Err(_) => {
+            value.extract().map_err(|_| wrong_type(argument, "a timedelta or seconds", value))?
+        }
     };
     Duration::try_from_secs_f64(seconds).map_err(|_| {
         PyValueError::new_err(format!(
-            "{name} is {}, and must be a duration of 0 s or more",
+            "{argument} is {}, and must be a duration of 0 s or more",
             shown(value)
         ))
     })
@@ -289,23 +296,23 @@ impl<'py> FromPyObject<'_, 'py> for KeyIdText {
     }
 }
 
-/// Returns the name of an environment, or the prefix of all keys.
+/// Parses the name of an environment, or the prefix of all keys.
 ///
 /// # Errors
-/// A `CreateError` that names the argument `what`.
-pub(crate) fn name(text: &str, what: &str) -> PyResult<Name> {
+/// A `CreateError` that names the argument `argument`.
+pub(crate) fn name(text: &str, argument: &str) -> PyResult<Name> {
     Name::new(text).ok_or_else(|| {
         let text = redact_name(text);
         CreateError::new_err(format!(
-            "{what} is {text:?}, and must be 1 to 8 characters of a-z and 0-9"
+            "{argument} is {text:?}, and must be 1 to 8 characters of a-z and 0-9"
         ))
     })
 }
 
-/// Returns the peppers of a text or a file, or else of the environment.
+/// Returns the peppers in a text, in a file, or in the environment variables.
 ///
-/// Without text and file, `KEYTALLY_PEPPER_FILE` and then `KEYTALLY_PEPPER` are read, as the
-/// program `keytally` does.
+/// Without a text and a file, `KEYTALLY_PEPPER_FILE` is used if it is set, and `KEYTALLY_PEPPER`
+/// otherwise, as in the program `keytally`.
 ///
 /// # Errors
 /// A `PepperError` if there is no pepper or it is not valid; an `OSError` if the file cannot be
@@ -341,8 +348,8 @@ pub(crate) fn peppers(text: Option<String>, file: Option<PathBuf>) -> PyResult<P
 
 /// Reads the peppers of a file.
 ///
-/// A pipe or a terminal blocks until there is a writer. Other threads run meanwhile, and a signal
-/// such as that of Ctrl-C ends the wait.
+/// A read of a pipe or a terminal blocks until there is input. Other Python threads run meanwhile.
+/// A signal whose handler raises an exception, such as that of Ctrl-C, ends the wait.
 fn read_file(file: PathBuf) -> PyResult<Result<Peppers, keytally::Error>> {
     if std::fs::metadata(&file).is_ok_and(|found| found.is_file()) {
         return Ok(pepper::read_file(file));

@@ -33,7 +33,7 @@ import_exception!(keytally.exceptions, TooCostlyError);
 /// The number of the system's error "file exists".
 const EEXIST: i32 = 17;
 
-/// Returns the exception for an error of the host.
+/// Returns the exception for an error of the crate `keytally`.
 pub(crate) fn from_error(error: Error) -> PyErr {
     let sentence = error.to_string();
     match error {

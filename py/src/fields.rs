@@ -1,7 +1,7 @@
 //! Header fields as Python strings and bytes.
 //!
-//! Every response has header fields, so the objects of their names are created once per process.
-//! Lines are split at single bytes, because a search for a text is slower.
+//! Every response has header fields, so the Python objects of their names are created once per
+//! process.
 
 use keytally::FIELD_NAMES;
 use pyo3::prelude::*;
@@ -30,7 +30,9 @@ fn known<'py>(py: Python<'py>, name: &[u8]) -> Option<&'py Name> {
     names.get(index)
 }
 
-/// Returns the name and the value of each field of a block of lines, as core writes them.
+/// Returns the name and the value of each line `Name: value\r\n` of a block that core wrote.
+///
+/// Lines are split at single bytes, because a search for `\r\n` or `: ` is slower.
 pub(crate) fn split(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     block.split(|&byte| byte == b'\n').filter_map(|line| {
         let colon = line.iter().position(|&byte| byte == b':')?;
@@ -38,7 +40,7 @@ pub(crate) fn split(block: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// Returns a name as a `str`.
+/// Returns the name of a field as a `str`.
 pub(crate) fn name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyString> {
     match known(py, name) {
         Some(known) => known.text.bind(py).clone(),
@@ -46,7 +48,7 @@ pub(crate) fn name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyString> {
     }
 }
 
-/// Returns a name as lowercase `bytes`.
+/// Returns the name of a field as lowercase `bytes`.
 pub(crate) fn raw_name<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyBytes> {
     match known(py, name) {
         Some(known) => known.lowercase.bind(py).clone(),
@@ -58,7 +60,7 @@ fn lowercase<'py>(py: Python<'py>, name: &[u8]) -> Bound<'py, PyBytes> {
     PyBytes::new(py, &name.to_ascii_lowercase())
 }
 
-/// Returns a name or a value as a `str`. Both are ASCII.
+/// Returns the name or the value of a field, which are ASCII, as a `str`.
 pub(crate) fn text<'py>(py: Python<'py>, ascii: &[u8]) -> Bound<'py, PyString> {
     PyString::new(py, core::str::from_utf8(ascii).unwrap_or_default())
 }

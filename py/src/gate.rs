@@ -1,4 +1,4 @@
-//! The gate: the class `Gate`.
+//! The class `Gate`, a table of API keys.
 
 use alloc::sync::Arc;
 use core::cell::RefCell;
@@ -32,13 +32,13 @@ use crate::verdict::Verdict;
 /// wait for another thread or process.
 ///
 /// **Changes.** An administrator is a thread or process that changes keys or plans. A method that
-/// does so waits while another administrator changes the gate, at most for ``timeout``: a
-/// timedelta, or seconds. Then it raises `BusyError`, which names
-/// the other process. Ctrl-C ends the wait.
+/// changes them waits while another administrator does so, at most for ``timeout``: a timedelta,
+/// or seconds. After that, it raises `BusyError`, which names the other process. Ctrl-C ends the
+/// wait.
 ///
-/// **Replacement.** If another file is renamed over the gate's file, the first check that follows
-/// by a second or more opens it and uses it. While it cannot be opened, the old file stays in use,
-/// and ``reopen_problem`` has the reason.
+/// **Replacement.** If another file is renamed over the gate's file, a check uses the new file
+/// after at most a second. While the new file cannot be opened, the old one stays in use, and
+/// ``reopen_problem`` has the reason.
 ///
 /// **Time.** A tally is the counts of one key and their time, in one 64-bit word. Every method that
 /// depends on the time takes ``now``, an explicit time: Unix seconds, as ``time.time()`` returns
@@ -49,18 +49,19 @@ use crate::verdict::Verdict;
 /// An explicit time is used as it is and corrects nothing, even if it is a reading of the system
 /// clock. If it is earlier than the tally's own time, the tally's time is used. If it is far ahead,
 /// the tally moves there and keeps its counts until that time comes. ``clock_ahead_s`` of a verdict
-/// reports that. A window is an interval of the times of its decisions (``Charge.at_ms``). Explicit
-/// times that disagree never let a window admit more than its limit, counted by those times. In
-/// real time, callers whose times differ by five seconds can use the windows of five more seconds
-/// at one moment. If explicit times more than 60 s ahead alternate with the system clock, each turn
-/// admits one more window.
+/// reports that. Each decision is made at one such time (``Charge.at_ms``), and counts in the
+/// window that contains it. Counted by these times, a window never admits more than its limit, even
+/// if the explicit times of callers disagree. In real time, callers whose times differ by five
+/// seconds can together use the windows of a period that is five seconds longer. If explicit times
+/// more than 60 s ahead alternate with the system clock, each turn admits one more window.
 ///
 /// **Peppers.** ``create``, ``open`` and ``in_memory`` take the peppers, the server's HMAC secrets.
 /// ``pepper`` is their text: hex or base64 of at least 32 bytes, several separated by commas,
-/// newest last. ``pepper_file`` is a file with one pepper per line. Either only its owner has
-/// access to it, or root owns it and no other user can write it, as systemd, Kubernetes and Docker
-/// provide secrets. It may be a pipe, and ``"-"`` is standard input. Without both,
-/// ``KEYTALLY_PEPPER_FILE`` and then ``KEYTALLY_PEPPER`` of the environment are read.
+/// newest last. ``pepper_file`` is a file with one pepper per line. Only its owner may have access
+/// to it. A file of root may also be readable by others, as systemd, Kubernetes and Docker provide
+/// secrets, but only root may write it. The file may be a pipe, and ``"-"`` is standard input.
+/// Without both arguments, the environment variable ``KEYTALLY_PEPPER_FILE`` names the file. If it
+/// is not set, ``KEYTALLY_PEPPER`` is the text.
 ///
 /// >>> import os, tempfile, keytally
 /// >>> path = os.path.join(tempfile.mkdtemp(), "api.gate")
@@ -82,6 +83,7 @@ pub(crate) struct Gate {
 /// Where the gate is.
 enum Held {
     Memory(Arc<Host>),
+    /// In a file, which is opened again when another file replaces it.
     File(Followed),
 }
 
@@ -196,8 +198,8 @@ impl Gate {
     /// Verifies the key, then charges ``cost`` to every window of its plan, if all of them have
     /// room.
     ///
-    /// Otherwise nothing is charged. The time that it takes does not depend on how much of a secret
-    /// is correct.
+    /// Otherwise nothing is charged. The duration of a check does not depend on how much of a
+    /// secret is correct.
     ///
     /// Args:
     ///     api_key: The value of the ``X-API-Key`` header, or ``None`` if the request has none. If
@@ -360,13 +362,13 @@ impl Gate {
     ///     account: The number of the account that the key belongs to, 0 to 4294967295.
     ///     env: The environment, 1 to 8 characters of ``a-z`` and ``0-9``. A gate has at most 16.
     ///     plan: The name of the plan; the gate's first plan by default.
-    ///     expires: When the key expires: a datetime with a time zone, or a timedelta from now;
-    ///         never by default.
+    ///     expires: When the key expires: a datetime with a time zone, or a timedelta from now. By
+    ///         default, it never does.
     ///     now: An explicit time, see the class; the system clock by default.
     ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
     ///
     /// Raises:
-    ///     GateFullError: Every record has a key.
+    ///     GateFullError: The gate is full.
     ///     NoSuchPlanError: The gate does not have the plan.
     ///     AdminError: There is no room for another environment, or another pepper.
     ///     CreateError: ``env`` is not valid.
@@ -474,7 +476,7 @@ impl Gate {
     ///     grace: How long the old secret stays valid: a timedelta or seconds, rounded up to whole
     ///         seconds. With 0, it is invalid at once.
     ///     force: Whether to rotate even if the secret before the last rotation is still valid. A
-    ///         key has at most two secrets, so that secret is then invalid at once.
+    ///         key has at most two secrets, so the rotation makes that secret invalid at once.
     ///     now: An explicit time, see the class; the system clock by default.
     ///     timeout: The most time to wait for another administrator, as a timedelta or in seconds.
     ///
@@ -672,8 +674,8 @@ impl Gate {
     /// Opens the gate's file again, whether it was replaced or not. A gate in memory does not
     /// change.
     ///
-    /// Without this call, checks open a file that was renamed over the gate's file: a check
-    /// compares the file at the path if the last comparison is a second old or older.
+    /// Without this call, checks notice a file that was renamed over the gate's file. At most once
+    /// a second, a check compares the file at the path with the open one.
     ///
     /// Raises:
     ///     FileNotFoundError: The path does not exist. After an error, the old file stays in use.
@@ -720,10 +722,10 @@ impl Gate {
     /// reads, so this method is for the other tallies. It reads the whole table.
     ///
     /// Args:
-    ///     now: An explicit time; the system clock by default, which is read after each tally was
-    ///         loaded. An explicit time is older. If the call is suspended for more than a minute,
-    ///         each tally that is charged meanwhile may admit one more window. Pass a time only
-    ///         while nothing else charges.
+    ///     now: An explicit time; the system clock by default, which is read after each tally is
+    ///         loaded. An explicit time was read earlier: if the call is suspended for more than a
+    ///         minute, each tally that is charged meanwhile may admit one more window. Pass one
+    ///         only while no other thread or process charges the gate.
     ///
     /// Raises:
     ///     TypeError, ValueError: ``now`` has the wrong type or is out of range.
@@ -810,22 +812,22 @@ impl Gate {
         timeout: &Timeout,
         work: impl FnOnce(&Host, Wait<'_>) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
-        let (done, raised) = py.detach(|| {
+        let (result, raised) = py.detach(|| {
             let raised = RefCell::new(None);
             let interrupted = || {
                 Python::attach(|py| py.check_signals())
                     .is_err_and(|error| raised.replace(Some(error)).is_none())
             };
             let wait = Wait::at_most(timeout.0).unless(&interrupted);
-            let done = match &self.held {
+            let result = match &self.held {
                 Held::Memory(gate) => work(gate, wait),
-                Held::File(gate) => gate.in_place().and_then(|gate| work(&gate, wait)),
+                Held::File(gate) => gate.load_for_change().and_then(|gate| work(&gate, wait)),
             };
-            (done, raised.into_inner())
+            (result, raised.into_inner())
         });
         match raised {
             Some(error) => Err(error),
-            None => done.map_err(exceptions::from_error),
+            None => result.map_err(exceptions::from_error),
         }
     }
 
@@ -839,7 +841,7 @@ impl Gate {
         self.waiting(py, timeout, |gate, wait| gate.administer_within(wait, work))
     }
 
-    /// Returns the verdict, or the `NoSuchKeyError` if there is none.
+    /// Returns the verdict; raises a `NoSuchKeyError` if the gate does not have the key.
     fn verdict_of_key(
         gate: Arc<Host>,
         key_id: KeyIdText,
@@ -894,7 +896,7 @@ impl Gate {
     }
 }
 
-/// The details of a new key, owned, unlike those of [`NewKey`].
+/// The details of a new key. Unlike [`NewKey`], it owns the name of the plan.
 struct New {
     account: u32,
     env: Name,

@@ -1,4 +1,4 @@
-//! The rule that only the main interpreter of a process imports the module.
+//! The check that the main interpreter of the process imports the module, not a subinterpreter.
 
 use std::{io, thread};
 
@@ -7,8 +7,9 @@ use pyo3::prelude::*;
 
 /// Returns an `ImportError` unless the caller is the main interpreter of the process.
 ///
-/// PyO3 creates classes and looks up exceptions once per process. In a second interpreter, a raised
-/// `PepperError` would be of another class than the one that `except PepperError` names there.
+/// PyO3 creates classes and looks up exceptions once per process, but each interpreter imports
+/// `keytally.exceptions` itself. In a second interpreter, `except PepperError` would therefore not
+/// catch the `PepperError` that this module raises.
 pub(crate) fn require_main(py: Python<'_>) -> PyResult<()> {
     // Each interpreter has its own module `builtins`. A new thread is attached to the main one.
     let main = py.detach(|| {

@@ -142,39 +142,41 @@ impl KeyInfo {
         &self.hint
     }
 
-    /// When the key expires; ``None`` if it never does.
+    /// When the key expires, in Unix seconds; ``None`` if it never does.
     #[getter]
     fn expires(&self) -> Option<u64> {
         self.info.not_after.map(Timestamp::unix_s)
     }
 
-    /// When the previous secret stops being valid; ``None`` if it is not valid now.
+    /// When the previous secret becomes invalid, in Unix seconds; ``None`` if it is invalid now.
     #[getter]
     fn grace_until(&self) -> Option<u64> {
         self.info.grace_until.filter(|&end| end > self.now).map(Timestamp::unix_s)
     }
 
-    /// When the key was last charged, rounded down to its shortest window.
+    /// When the key was last charged, in Unix seconds, rounded down to the shortest window.
     ///
-    /// ``None`` if it was never charged, or was reset since.
+    /// ``None`` if the key was never charged, or if its counts were reset since.
     #[getter]
     fn last_used(&self) -> Option<u64> {
         self.info.last_used.map(Timestamp::unix_s)
     }
 
-    /// The index of the pepper that the secret's HMAC was made with, from 0.
+    /// The number of the pepper, from 0, with which the secret's HMAC was computed.
     #[getter]
     fn pepper(&self) -> u8 {
         self.info.pepper
     }
 
-    /// How far the tally is ahead of the caller's time, in seconds, rounded up; 0 if it is not.
+    /// How far the time of the key's counts is ahead of the caller's, in seconds, rounded up.
+    ///
+    /// It is 0 if they are not ahead. `Gate` describes the cause and the correction.
     #[getter]
     fn clock_ahead_s(&self) -> u32 {
         self.info.clock_ahead_s
     }
 
-    /// The use of each window, each a `QuotaState`, shortest window first.
+    /// The state of each quota of the key, a `QuotaState`, shortest window first.
     #[getter]
     fn quotas<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         quota_state::quotas(py, self.info.quotas.iter())

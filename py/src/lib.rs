@@ -1,4 +1,6 @@
-//! The Python module `keytally._native`. It converts arguments and results; core decides.
+//! The Python module `keytally._native`: the classes and functions of the package in Rust.
+//!
+//! It converts arguments and results. The crates `keytally-core` and `keytally` do the work.
 //!
 //! # Layers
 //! A module uses modules of lower rows only.
@@ -80,7 +82,7 @@ fn run(py: Python<'_>, args: Vec<OsString>) -> i32 {
     py.detach(|| keytally_cli::run(args))
 }
 
-/// Returns ``text`` without the parts that look like a key or a pepper, as an error may repeat it.
+/// Returns ``text`` without the parts that look like a key or a pepper, for an error message.
 ///
 /// >>> from keytally._native import redact
 /// >>> redact("/srv/api.gate"), redact("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM")
@@ -90,7 +92,7 @@ fn redact(text: &str) -> String {
     keytally::redact::redact(text).into_owned()
 }
 
-/// Returns whether the value ``accept`` of an ``Accept`` field accepts problem documents.
+/// Returns whether the value of an ``Accept`` field names problem documents (RFC 9457).
 ///
 /// >>> from keytally._native import accepts_problem
 /// >>> accepts_problem(b"text/html, application/problem+json"), accepts_problem(b"*/*")

@@ -1,4 +1,4 @@
-//! The limiter: the class `Limiter`.
+//! The class `Limiter`, a table of counts for any subject.
 
 use std::path::PathBuf;
 
@@ -13,14 +13,14 @@ use crate::verdict::Verdict;
 
 /// A table that limits the use of any subject: an address, a user, a route.
 ///
-/// ``Limiter(policy)`` belongs to this process and the children that it forks. Every process that
-/// opens the file shares ``Limiter.open_or_create(path, …)``. Any number of threads may use one
-/// limiter at once. No call waits for another thread or process.
+/// ``Limiter(policy)`` belongs to this process and the children that it forks. All processes that
+/// call ``Limiter.open_or_create(path, …)`` share the limiter in that file. Any number of threads
+/// may use one limiter at once. No call waits for another thread or process.
 ///
 /// A tally is the counts of one subject and their time, in one 64-bit word. Every method that
-/// depends on the time takes ``now``, an explicit time. `Gate` describes it. In a limiter, the slot
-/// of a subject may be reused if a caller passes a time 61 s late or more. Each reuse may admit one
-/// more window.
+/// depends on the time takes ``now``, an explicit time, which `Gate` describes. If a caller passes
+/// a time that is 61 s late or more, another subject may take over the memory of its subject's
+/// tally. Each time, the caller's subject may be admitted for one more window.
 ///
 /// Args:
 ///     policy: The limits of each subject, a `Policy` or its text.
@@ -291,10 +291,10 @@ impl Limiter {
     /// reads, so this method is for the other tallies. It reads the whole table.
     ///
     /// Args:
-    ///     now: An explicit time; the system clock by default, which is read after each tally was
-    ///         loaded. An explicit time is older. If the call is suspended for more than a minute,
-    ///         each tally that is charged meanwhile may admit one more window. Pass a time only
-    ///         while nothing else charges.
+    ///     now: An explicit time; the system clock by default, which is read after each tally is
+    ///         loaded. An explicit time was read earlier: if the call is suspended for more than a
+    ///         minute, each tally that is charged meanwhile may admit one more window. Pass one
+    ///         only while no other thread or process charges the limiter.
     ///
     /// Raises:
     ///     TypeError, ValueError: ``now`` has the wrong type or is out of range.

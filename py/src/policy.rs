@@ -8,7 +8,9 @@ use pyo3::types::{PyMapping, PyTuple, PyType};
 use crate::arguments::wrong_type;
 use crate::exceptions::{CreateError, PolicyError};
 
-/// One to four limits, each per window of time. Each window length divides the next longer one.
+/// A policy: one to four limits, each for windows of one length, that a charge must all fit.
+///
+/// Each window length divides the next longer one.
 ///
 /// Args:
 ///     text: ``[fixed|sliding] LIMIT/[N]UNIT, …``. The units are second, minute, hour and day, or
@@ -41,9 +43,9 @@ impl Policy {
 
     /// How the windows count.
     ///
-    /// ``"fixed"`` counts in windows that are aligned to the Unix epoch. ``"sliding"`` adds the
-    /// previous window's count, in proportion to the part of that window that is less than one
-    /// window length ago.
+    /// ``"fixed"`` counts in windows that are aligned to the Unix epoch. ``"sliding"`` adds a part
+    /// of the previous window's count: the fraction of that window that is less than one window
+    /// length ago.
     #[getter]
     fn algorithm(&self) -> &'static str {
         self.policy.algorithm().as_str()
@@ -132,7 +134,7 @@ impl Quota {
     }
 }
 
-/// Returns the `Quota` of these values. Only `pickle` and `copy` call it, to restore a quota.
+/// Returns the `Quota` with these values. Only `pickle` and `copy` call it, to restore a quota.
 ///
 /// >>> import pickle
 /// >>> from keytally import Policy

@@ -1,4 +1,4 @@
-//! The state of one quota: of a verdict, or of a key.
+//! The class `QuotaState`, the state of one quota of a verdict or of a key.
 
 use keytally::Window;
 use pyo3::exceptions::PyValueError;
@@ -53,7 +53,7 @@ impl QuotaState {
         self.state.window.to_string()
     }
 
-    /// When nothing that is counted now will count any more, in Unix seconds.
+    /// The time at which the last unit that is counted now stops counting, in Unix seconds.
     #[getter]
     fn reset(&self) -> u64 {
         self.state.reset_unix_s
@@ -87,17 +87,17 @@ pub(crate) fn quotas<'py>(
     PyTuple::new(py, quotas.map(QuotaState::from).collect::<Vec<_>>())
 }
 
-/// A quota's state as it is pickled: limit, remaining, window, reset, lacking and lasting.
+/// The pickled values of a quota's state: the fields of `keytally::QuotaState`, in their order.
 pub(crate) type Pickled = (u32, u32, u32, u64, bool, bool);
 
-/// Returns what is pickled of a quota's state.
+/// Returns the values of a quota's state to pickle.
 pub(crate) fn to_pickled(quota: &keytally::QuotaState) -> Pickled {
     let keytally::QuotaState { limit, remaining, window, reset_unix_s, lacking, lasting, .. } =
         *quota;
     (limit, remaining, window.seconds(), reset_unix_s, lacking, lasting)
 }
 
-/// Returns the quota's state that was pickled; `None` if its window is not valid.
+/// Returns the quota's state with the pickled values; `None` if the window is not valid.
 pub(crate) fn from_pickled(state: Pickled) -> Option<keytally::QuotaState> {
     let (limit, remaining, window, reset_unix_s, lacking, lasting) = state;
     let window = Window::from_seconds(window)?;
@@ -106,7 +106,7 @@ pub(crate) fn from_pickled(state: Pickled) -> Option<keytally::QuotaState> {
     Some(state)
 }
 
-/// Returns the quota's state that was pickled or copied. Only `pickle` and `copy` call it.
+/// Returns the `QuotaState` with pickled values. Only `pickle` and `copy` call it.
 ///
 /// >>> import pickle
 /// >>> from keytally import Limiter

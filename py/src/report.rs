@@ -1,4 +1,4 @@
-//! The report of `Gate.verify`.
+//! The classes `Report`, the result of `Gate.verify`, and `Flaw`.
 
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -17,7 +17,7 @@ pub(crate) struct Report {
 
 #[pymethods]
 impl Report {
-    /// Whether an administrator was killed during a change, which this call completed.
+    /// Whether the call completed a change during which an administrator was killed.
     #[getter]
     fn completed(&self) -> bool {
         self.completed

@@ -1,4 +1,4 @@
-//! The values of a verdict that was pickled, without the gate that it came from.
+//! The values of a verdict that was pickled, independent of the gate that returned the verdict.
 
 use keytally::MAX_QUOTAS;
 use keytally::QuotaState;
@@ -17,16 +17,17 @@ pub(crate) struct Snapshot {
     pub(crate) cost: u32,
     /// When the cost was charged; `None` unless the request was admitted.
     pub(crate) charged_at: Option<Timestamp>,
+    /// The time that `retry_after_s` is counted from.
     pub(crate) waits_from: Timestamp,
     pub(crate) retry_after_s: Option<u32>,
     pub(crate) uncharged: u32,
     pub(crate) clock_ahead_s: u32,
 }
 
-/// The account, key id, plan and environment of the key.
+/// The account, key id, plan and environment of the key, each `None` unless the secret was correct.
 pub(crate) type Holder = (Option<u32>, Option<String>, Option<String>, Option<String>);
 
-/// A verdict as it is pickled: the fields of [`Snapshot`] in their order.
+/// The pickled values of a verdict: the fields of [`Snapshot`] in their order.
 pub(crate) type Pickled = (
     String,
     String,
@@ -40,16 +41,16 @@ pub(crate) type Pickled = (
     u32,
 );
 
-/// The pickled reason of a verdict that has none.
+/// The pickled text of `reason` if it is `None`.
 const NO_REASON: &str = "none";
 
 impl Snapshot {
-    /// Returns what the response to the request contains.
+    /// Returns the HTTP response to the request.
     pub(crate) fn response(&self) -> Response<'_> {
         Response::new(self.outcome, &self.quotas, self.cost, self.waits_from, self.retry_after_s)
     }
 
-    /// Returns what is pickled of the values.
+    /// Returns the values to pickle.
     pub(crate) fn to_pickled(&self) -> Pickled {
         (
             self.outcome.as_str().to_owned(),
@@ -65,7 +66,7 @@ impl Snapshot {
         )
     }
 
-    /// Returns the values that were pickled; `None` if they are not those of a verdict.
+    /// Returns the snapshot with pickled values; `None` if they are not those of a verdict.
     pub(crate) fn from_pickled(state: Pickled) -> Option<Self> {
         let (
             outcome,

@@ -1,4 +1,4 @@
-//! The verdict. It holds that of core, and computes each property when it is read.
+//! The class `Verdict`. It holds a verdict of core, and computes each property when it is read.
 
 use alloc::sync::Arc;
 
@@ -55,8 +55,9 @@ pub(crate) struct Verdict {
     held: Held,
 }
 
+/// The source of a verdict's values.
 enum Held {
-    /// The verdict of core, with the gate that has the names of plan and environment.
+    /// A verdict of core. The gate, if it is a gate's, has the names of plan and environment.
     Core { verdict: keytally::Verdict, gate: Option<Arc<Gate>> },
     /// The values of a verdict that was pickled.
     Pickled(Box<Snapshot>),
@@ -95,11 +96,13 @@ impl Verdict {
         self.either(keytally::Verdict::outcome, |values| values.outcome)
     }
 
+    /// Returns the state of the quota with the longest window.
     fn longest(&self) -> Option<keytally::QuotaState> {
         self.either(|verdict| verdict.quotas().longest(), |values| values.quotas.last().copied())
     }
 
-    fn block(&self) -> Headers {
+    /// Returns the header fields as one block of lines, see [`fields::split`].
+    fn header_block(&self) -> Headers {
         self.either(keytally::Verdict::headers, |values| values.response().headers())
     }
 
@@ -111,7 +114,7 @@ impl Verdict {
         self.either(|verdict| verdict.charge().map(|charge| charge.at), |values| values.charged_at)
     }
 
-    /// Returns what is pickled of the verdict.
+    /// Returns the values to pickle.
     fn to_pickled(&self) -> Pickled {
         self.either(
             |verdict| {
@@ -209,13 +212,13 @@ impl Verdict {
         PyBytes::new(py, problem.as_bytes())
     }
 
-    /// The header fields of the response, a name and a value each.
+    /// The header fields of the response, a list of names and values.
     ///
     /// Set them, do not append them: a response must have each field once. The source of
     /// ``RateLimit`` and ``RateLimit-Policy`` is draft-ietf-httpapi-ratelimit-headers-10.
     #[getter]
     fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let headers = self.block();
+        let headers = self.header_block();
         let field = |(name, value)| (fields::name(py, name), fields::text(py, value));
         PyList::new(py, fields::split(headers.as_bytes()).map(field).collect::<Vec<_>>())
     }
@@ -223,7 +226,7 @@ impl Verdict {
     /// The header fields of the response as bytes, with lowercase names, as ASGI requires.
     #[getter]
     fn raw_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        let headers = self.block();
+        let headers = self.header_block();
         let field = |(name, value)| (fields::raw_name(py, name), PyBytes::new(py, value));
         PyList::new(py, fields::split(headers.as_bytes()).map(field).collect::<Vec<_>>())
     }
@@ -282,7 +285,7 @@ impl Verdict {
         self.longest().map_or(0, |quota| quota.remaining)
     }
 
-    /// When nothing that the longest window counts now will count any more, in Unix seconds.
+    /// The time at which the last unit in the longest window stops counting, in Unix seconds.
     ///
     /// ``None`` without quotas, as for an invalid key.
     #[getter]
@@ -298,10 +301,10 @@ impl Verdict {
         self.either(keytally::Verdict::retry_after_s, |values| values.retry_after_s)
     }
 
-    /// How far the tally was ahead of the caller's time, in seconds, rounded up; 0 if it was not.
+    /// How far the time of the counts was ahead of the caller's, in seconds, rounded up.
     ///
-    /// A value above 60 means that a clock, or an explicit ``now``, was wrong. The next call that
-    /// uses the system clock corrects the tally.
+    /// It is 0 if they were not ahead. A value above 60 means that a clock, or an explicit ``now``,
+    /// was wrong. The next call that uses the system clock corrects the time of the counts.
     #[getter]
     fn clock_ahead_s(&self) -> u32 {
         self.either(keytally::Verdict::clock_ahead_s, |values| values.clock_ahead_s)
@@ -369,7 +372,7 @@ impl Verdict {
     }
 }
 
-/// Returns the verdict that was pickled or copied. Only `pickle` and `copy` call it.
+/// Returns the `Verdict` with pickled values. Only `pickle` and `copy` call it.
 ///
 /// >>> import pickle
 /// >>> from keytally import Limiter

@@ -27,7 +27,7 @@ static unsigned long spend(kt_gate *gate, const char *key)
     return admitted;
 }
 
-static kt_status end(kt_gate *gate, const char *text)
+static kt_status revoke_key(kt_gate *gate, const char *text)
 {
     uint64_t key_id;
     kt_status status = kt_key_id_parse(text, strlen(text), &key_id);
@@ -51,7 +51,7 @@ int main(int argc, char **argv)
         else if (strcmp(command, "spend") == 0)
             printf("%lu\n", spend(gate, word));
         else if (strcmp(command, "revoke") == 0)
-            printf("%d\n", (int)end(gate, word));
+            printf("%d\n", (int)revoke_key(gate, word));
         else
             return 2;
         fflush(stdout);

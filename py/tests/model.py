@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Charged:
+    """A charge of the model: its cost in units, and its time."""
+
     cost: int
     at_ms: int
 
@@ -30,6 +32,7 @@ class Tally:
         return max(now_ms, self.latest_ms // unit_ms * unit_ms)
 
     def used(self, window_s, at_ms):
+        """Return the units that a window of this length counts at a time."""
         length = window_s * 1000
         index, elapsed = divmod(at_ms, length)
 
@@ -43,15 +46,18 @@ class Tally:
         return used
 
     def remaining(self, now_ms):
+        """Return the remaining units of each quota."""
         at_ms = self.time(now_ms)
         return [max(0, limit - self.used(window_s, at_ms)) for limit, window_s in self.quotas]
 
     def outcome(self, cost, now_ms):
+        """Return the outcome of a check, which charges nothing here."""
         if any(cost > limit for limit, _ in self.quotas):
             return "too_costly"
         return "admitted" if all(cost <= left for left in self.remaining(now_ms)) else "denied"
 
     def charge(self, cost, now_ms):
+        """Store a charge, and return it."""
         charged = Charged(cost, self.time(now_ms))
         if cost:
             self.charges.append(charged)
@@ -62,12 +68,13 @@ class Tally:
         """Subtract units from a charge. A charge whose windows have passed does not count."""
         length = self.quotas[-1][1] * 1000
         passed = self.time(now_ms) // length - charged.at_ms // length
-        if cost and passed <= self.sliding:
+        # A sliding window also counts the previous window, so a refund changes one window more.
+        if cost and passed <= int(self.sliding):
             self.latest_ms = max(self.latest_ms, self.time(now_ms))
         charged.cost -= cost
 
     def settle(self, charged, actual, now_ms):
-        """Return the units for which there is no room."""
+        """Replace a charge by the actual cost, and return the units for which there is no room."""
         if actual <= charged.cost:
             self.refund(charged, charged.cost - actual, now_ms)
             return 0
@@ -77,6 +84,7 @@ class Tally:
         return extra - fits
 
     def reset(self, now_ms):
+        """Forget all charges."""
         self.latest_ms = max(self.latest_ms, self.time(now_ms))
         self.charges.clear()
 

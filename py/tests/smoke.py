@@ -33,7 +33,7 @@ class Checker(doctest.OutputChecker):
     """Ignores the argument name that Python 3.11 and later add to an error."""
 
     def check_output(self, want, got, optionflags):
-        """Compare."""
+        """Return whether an example printed what it should."""
         return super().check_output(
             want, re.sub(r"^while processing '\w+'\n", "", got, flags=re.M), optionflags
         )

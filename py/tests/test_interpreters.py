@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-# Runs code in the main interpreter and in new ones, in the order of the arguments.
+# Imports the module in the main interpreter ("main") and in new ones ("sub"), in the order of the
+# arguments, and prints a line for each.
 PROGRAM = """
 import sys
 try:
@@ -15,7 +16,7 @@ try:
 except ImportError:
     import _xxsubinterpreters as interpreters
     create = lambda: interpreters.create(isolated=False)
-SAY = '''
+IMPORT = '''
 try:
     import keytally
 except ImportError as error:
@@ -26,18 +27,18 @@ else:
     except keytally.PolicyError:
         print("caught", flush=True)
 '''
-for where in sys.argv[1:]:
-    if where == "main":
-        exec(SAY)
+for interpreter in sys.argv[1:]:
+    if interpreter == "main":
+        exec(IMPORT)
     else:
-        ran = interpreters.run_string(create(), SAY)
-        assert ran is None, ran
+        failure = interpreters.run_string(create(), IMPORT)
+        assert failure is None, failure
 """
 
 
-def run(*where):
+def run(*interpreters):
     # In development mode, these modules warn that they are private.
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *where]
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *interpreters]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
 
@@ -57,10 +58,10 @@ def has_interpreters():
 )
 def test_import_in_second_interpreter_is_refused(order):
     ran = run(*order)
-    said = ran.stdout.splitlines()
-    assert len(said) == len(order), ran
-    for where, line in zip(order, said):
-        if where == "main":
+    lines = ran.stdout.splitlines()
+    assert len(lines) == len(order), ran
+    for interpreter, line in zip(order, lines):
+        if interpreter == "main":
             assert line == "caught", ran
         else:
             assert line.startswith("refused: keytally works only in the main interpreter"), ran

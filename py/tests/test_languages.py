@@ -14,6 +14,7 @@ from keytally import Gate
 from tools import program
 
 LIMIT = 3000
+# The values of KT_ADMITTED and KT_INVALID_KEY, which the C program prints.
 ADMITTED, INVALID_KEY = 0, 3
 
 
@@ -55,6 +56,10 @@ class Service:
         return response.status
 
     def spend(self, key, begin):
+        """Send requests until one is denied, and return the number of admitted requests.
+
+        The first is sent at once, and the others after the event.
+        """
         client = http.client.HTTPConnection(self.address)
         assert self.fetch(client, key) == 200
         admitted = 1
@@ -103,6 +108,7 @@ def c_program(folder, service):  # noqa: ARG001
 
 
 def worker(folder, key, begin, results):
+    """Check until a request is denied, as `Service.spend` does, in a process of Python."""
     gate = Gate.open(folder / "api.gate", pepper_file=folder / "pepper")
     assert gate.check(key)
     admitted = 1

@@ -12,10 +12,10 @@ ATTRIBUTES = [
 ]
 
 
-def again(value):
-    """Return the copies of a value by each way to copy it."""
-    copies = [copy.copy(value), copy.deepcopy(value)]
-    return copies + [pickle.loads(pickle.dumps(value, protocol)) for protocol in range(6)]
+def copies(value):
+    """Return eight copies: by `copy`, by `deepcopy`, and by each of the six pickle protocols."""
+    made = [copy.copy(value), copy.deepcopy(value)]
+    return made + [pickle.loads(pickle.dumps(value, protocol)) for protocol in range(6)]
 
 
 @pytest.mark.parametrize(
@@ -23,22 +23,22 @@ def again(value):
     [Policy("100/minute, 1000/hour"), Policy("sliding 5/10s"), Charge(3, 1_700_000_000_000)],
 )
 def test_copied_value_is_equal(value):
-    assert again(value) == [value] * 8
+    assert copies(value) == [value] * 8
 
 
 def test_copied_quota_is_equal():
     quotas = Policy("100/minute, 1000/hour").quotas
-    for copied in again(quotas) + again(list(quotas)):
+    for copied in copies(quotas) + copies(list(quotas)):
         assert tuple(copied) == quotas
     for quota in quotas:
-        assert again(quota) == [quota] * 8
+        assert copies(quota) == [quota] * 8
 
 
 def test_copied_quota_state_has_same_values(now):
     limiter = Limiter("1/minute, 5/31d")
     limiter.check("a", now=now)
     for quota in limiter.check("a", now=now).quotas:
-        for copied in again(quota):
+        for copied in copies(quota):
             assert window(copied) == window(quota)
 
 
@@ -64,6 +64,7 @@ def window(quota):
 
 
 def verdicts(pepper, now):
+    """Yield verdicts with each outcome and each attribute."""
     gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "2/minute, 5/hour"})
     key = gate.issue(42, env="test", now=now)
     limiter = Limiter("sliding 2/minute, 5/hour", capacity=1)
@@ -110,7 +111,7 @@ def test_copied_verdict_has_same_values(pepper, now):
     assert any(verdict.uncharged for verdict in found)
     assert any(verdict.clock_ahead_s for verdict in found)
     for verdict in found:
-        for copied in again(verdict):
+        for copied in copies(verdict):
             assert read(copied) == read(verdict)
             # The copy of a copy.
             assert read(pickle.loads(pickle.dumps(copied))) == read(verdict)
@@ -127,12 +128,12 @@ def test_copied_exception_has_same_values(now):
     limiter.check("a", now=now)
     with pytest.raises(DeniedError) as refused:
         limiter.check("a", now=now).raise_for_status()
-    for error in again(refused.value):
+    for error in copies(refused.value):
         assert (str(error), error.verdict.retry_after) == (
             str(refused.value),
             refused.value.verdict.retry_after,
         )
-    for error in again(BusyError("busy", 7)):
+    for error in copies(BusyError("busy", 7)):
         assert (str(error), error.pid) == ("busy", 7)
 
 

@@ -154,7 +154,8 @@ def test_concurrent_open_or_create_shares_one_limiter(tmp_path, now):
     assert sum(in_children(8, work)) == 40
 
 
-def spawned(path, pepper, key, now, results):
+def open_and_spend(path, pepper, key, now, results):
+    """Open the gate in a new process, and spend the key."""
     gate = Gate.open(path, pepper=pepper)
     results.put(spend(lambda: gate.check(key, now=now)))
 
@@ -164,7 +165,7 @@ def test_spawned_processes_admit_exactly_the_limit(gate, pepper, now):
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
     arguments = (str(gate.path), pepper, key, now, results)
-    processes = [context.Process(target=spawned, args=arguments) for _ in range(WORKERS)]
+    processes = [context.Process(target=open_and_spend, args=arguments) for _ in range(WORKERS)]
     for process in processes:
         process.start()
     assert sum(results.get() for _ in processes) == LIMIT
@@ -210,7 +211,7 @@ importing = lambda: [gate.import_keys(keys, 7) for _ in range(100_000)]
 
 @contextlib.contextmanager
 def program(gate, pepper, code):
-    """Run `code` after IMPORTS in a child process, which is killed at the end of the block."""
+    """Run IMPORTS and `code` in a child process, which is killed at the end of the block."""
     command = [sys.executable, "-W", "ignore", "-c", IMPORTS + code, str(gate.path), pepper]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -221,7 +222,7 @@ def program(gate, pepper, code):
 
 
 def stop_while_it_administers(process, gate):
-    """Stop the process while it holds the lock."""
+    """Stop the process by SIGSTOP while it holds the administrators' lock of the gate."""
     while True:
         process.send_signal(signal.SIGSTOP)
         while ") T " not in pathlib.Path(f"/proc/{process.pid}/stat").read_text():
@@ -237,6 +238,7 @@ def stop_while_it_administers(process, gate):
 
 
 def big(tmp_path, pepper):
+    """Create a gate that has room for the imported keys."""
     return Gate.create(tmp_path / "big.gate", pepper=pepper, keys=10_000)
 
 

@@ -34,7 +34,7 @@ KEY_ID = "00000000001"
 
 
 def wrapped(secret):
-    """Yield the values that pass a secret as the wrong argument."""
+    """Yield a secret as a value of each type that an argument may have."""
     yield secret
     yield secret.encode()
     yield [secret]
@@ -120,12 +120,13 @@ def test_secret_argument_is_not_repeated(secret, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     gate = Gate.create(tmp_path / "api.gate", pepper=PEPPER, keys=64, plans=PLANS)
     raised = 0
-    for function, right in calls(gate, tmp_path):
-        for name in right:
+    for function, valid in calls(gate, tmp_path):
+        for name in valid:
             # A path of common words is not redacted.
             values = [secret] if name in ("path", "pepper_file", "paths") else wrapped(secret)
             for value in values:
-                raised += raises(function, {**right, name: value}, secret)
+                raised += raises(function, {**valid, name: value}, secret)
+    # Most wrong arguments raise an exception, so the exceptions of many were searched.
     assert raised > 250
 
 

@@ -25,7 +25,8 @@ POLICIES = [
 costs = st.integers(0, 8)
 
 
-def seconds(ms):
+def moment(ms):
+    """Return Unix milliseconds as a datetime."""
     return dt.datetime.fromtimestamp(ms // 1000, dt.timezone.utc) + dt.timedelta(
         milliseconds=ms % 1000
     )
@@ -37,9 +38,11 @@ class Histories(RuleBasedStateMachine):
     charges = Bundle("charges")
 
     def begin(self, policy):
+        """Begin a history with unused tallies."""
         self.text, self.quotas, self.sliding = policy
         self.now_ms = START_MS
         self.tallies = {}
+        # The number of resets of each name.
         self.resets = dict.fromkeys("abc", 0)
 
     @rule(windows=st.integers(0, 3), thousandths=st.integers(0, 1000), back=st.integers(0, 999))
@@ -52,9 +55,11 @@ class Histories(RuleBasedStateMachine):
             self.now_ms = max(self.now_ms, latest) - lengths[-1] * back // 1000
 
     def tally(self, name):
+        """Return the model's tally of a name."""
         return self.tallies.setdefault(name, Tally(self.quotas, self.sliding))
 
     def compare(self, verdict, name, outcome, cost=0):
+        """Assert that a verdict equals the model after the call."""
         tally = self.tally(name)
         assert verdict.outcome == outcome
         assert [quota.remaining for quota in verdict.quotas] == tally.remaining(self.now_ms)
@@ -67,6 +72,7 @@ class Histories(RuleBasedStateMachine):
             assert quota.lacking == lacks
 
     def compare_check(self, verdict, name, cost):
+        """Make the check in the model too, compare, and return the charge of both."""
         outcome = self.tally(name).outcome(cost, self.now_ms)
         charged = self.tally(name).charge(cost, self.now_ms) if outcome == "admitted" else None
         self.compare(verdict, name, outcome, cost)
@@ -77,7 +83,7 @@ class Histories(RuleBasedStateMachine):
         return name, self.resets[name], verdict.charge, charged
 
     def refundable(self, charge):
-        """Assume that the subject was not reset since the charge, which would be forgotten."""
+        """Return the charge of both, assuming that no reset has removed it from the counts."""
         assume(charge is not None)
         name, resets, given, charged = charge
         assume(self.resets[name] == resets)
@@ -92,25 +98,25 @@ class LimiterHistories(Histories):
 
     @rule(target=Histories.charges, name=st.sampled_from("abc"), cost=costs)
     def check(self, name, cost):
-        verdict = self.limiter.check(name, cost, now=seconds(self.now_ms))
+        verdict = self.limiter.check(name, cost, now=moment(self.now_ms))
         return self.compare_check(verdict, name, cost)
 
     @rule(name=st.sampled_from("abc"), cost=costs)
     def peek(self, name, cost):
-        verdict = self.limiter.peek(name, cost, now=seconds(self.now_ms))
+        verdict = self.limiter.peek(name, cost, now=moment(self.now_ms))
         self.compare(verdict, name, self.tally(name).outcome(cost, self.now_ms), cost)
 
     @rule(charge=consumes(Histories.charges))
     def refund(self, charge):
         name, given, charged = self.refundable(charge)
-        verdict = self.limiter.refund(name, given, now=seconds(self.now_ms))
+        verdict = self.limiter.refund(name, given, now=moment(self.now_ms))
         self.tally(name).refund(charged, charged.cost, self.now_ms)
         self.compare(verdict, name, "admitted")
 
     @rule(charge=consumes(Histories.charges), actual=costs)
     def settle(self, charge, actual):
         name, given, charged = self.refundable(charge)
-        verdict = self.limiter.settle(name, given, actual, now=seconds(self.now_ms))
+        verdict = self.limiter.settle(name, given, actual, now=moment(self.now_ms))
         uncharged = self.tally(name).settle(charged, actual, self.now_ms)
         assert verdict.uncharged == uncharged
         self.compare(verdict, name, "admitted")
@@ -118,7 +124,7 @@ class LimiterHistories(Histories):
     @rule(name=st.sampled_from("abc"))
     def reset(self, name):
         known = name in self.tallies and self.tallies[name].latest_ms
-        verdict = self.limiter.reset(name, now=seconds(self.now_ms))
+        verdict = self.limiter.reset(name, now=moment(self.now_ms))
         self.resets[name] += 1
         if known:
             self.tally(name).reset(self.now_ms)
@@ -134,7 +140,7 @@ class GateHistories(Histories):
         # secrets that are not valid any more.
         self.key_ids, self.valid, self.invalid, self.revoked = {}, {}, [], set()
         for account, name in enumerate("abc"):
-            key = self.gate.issue(account, now=seconds(self.now_ms))
+            key = self.gate.issue(account, now=moment(self.now_ms))
             self.key_ids[name], self.valid[name] = key.key_id, [key.expose()]
 
     @rule(
@@ -142,7 +148,7 @@ class GateHistories(Histories):
     )
     def check(self, name, cost, which):
         secrets = self.valid[name]
-        verdict = self.gate.check(secrets[which % len(secrets)], cost, now=seconds(self.now_ms))
+        verdict = self.gate.check(secrets[which % len(secrets)], cost, now=moment(self.now_ms))
         if name in self.revoked:
             assert (verdict.outcome, verdict.reason, verdict.quotas) == (
                 "invalid_key",
@@ -157,27 +163,27 @@ class GateHistories(Histories):
     def check_invalid_secret(self, which, cost):
         assume(self.invalid)
         verdict = self.gate.check(
-            self.invalid[which % len(self.invalid)], cost, now=seconds(self.now_ms)
+            self.invalid[which % len(self.invalid)], cost, now=moment(self.now_ms)
         )
         assert (verdict.outcome, verdict.quotas) == ("invalid_key", ())
 
     @rule(charge=consumes(Histories.charges))
     def refund(self, charge):
         name, given, charged = self.refundable(charge)
-        verdict = self.gate.refund(self.key_ids[name], given, now=seconds(self.now_ms))
+        verdict = self.gate.refund(self.key_ids[name], given, now=moment(self.now_ms))
         self.tally(name).refund(charged, charged.cost, self.now_ms)
         self.compare(verdict, name, "admitted")
 
     @rule(charge=consumes(Histories.charges), actual=costs)
     def settle(self, charge, actual):
         name, given, charged = self.refundable(charge)
-        verdict = self.gate.settle(self.key_ids[name], given, actual, now=seconds(self.now_ms))
+        verdict = self.gate.settle(self.key_ids[name], given, actual, now=moment(self.now_ms))
         assert verdict.uncharged == self.tally(name).settle(charged, actual, self.now_ms)
         self.compare(verdict, name, "admitted")
 
     @rule(name=st.sampled_from("abc"))
     def reset(self, name):
-        verdict = self.gate.reset(self.key_ids[name], now=seconds(self.now_ms))
+        verdict = self.gate.reset(self.key_ids[name], now=moment(self.now_ms))
         self.resets[name] += 1
         self.tally(name).reset(self.now_ms)
         self.compare(verdict, name, "admitted")
@@ -186,7 +192,7 @@ class GateHistories(Histories):
     def rotate(self, name, keep, force):
         """Give a key a new secret. With grace, two secrets are valid; a third requires force."""
         assume(name not in self.revoked)
-        arguments = {"grace": dt.timedelta(days=3650) if keep else 0, "now": seconds(self.now_ms)}
+        arguments = {"grace": dt.timedelta(days=3650) if keep else 0, "now": moment(self.now_ms)}
         if len(self.valid[name]) == 2 and not force:
             with pytest.raises(AdminError):
                 self.gate.rotate(self.key_ids[name], **arguments)
@@ -203,7 +209,8 @@ class GateHistories(Histories):
         self.revoked.add(name)
 
 
-CALM = settings(
+# Neither a time limit nor a random seed, so that runs do not differ.
+REPRODUCIBLE = settings(
     max_examples=60,
     stateful_step_count=40,
     deadline=None,
@@ -212,9 +219,9 @@ CALM = settings(
 )
 
 TestLimiter = LimiterHistories.TestCase
-TestLimiter.settings = CALM
+TestLimiter.settings = REPRODUCIBLE
 TestGate = GateHistories.TestCase
-TestGate.settings = CALM
+TestGate.settings = REPRODUCIBLE
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy[0])

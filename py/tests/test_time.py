@@ -83,7 +83,7 @@ def test_time_dependent_methods_take_now(pepper, now):
     Verdict.duplicate_header(now=now)
 
 
-def lock(table, subject):
+def charge_ahead(table, subject):
     """Charge the whole limit at an explicit time three hours ahead, and return that time."""
     ahead = time.time() + 3 * HOUR_S
     verdict = table.check(subject, 5, now=ahead)
@@ -103,7 +103,7 @@ def table(request, pepper):
 
 def test_explicit_time_is_never_corrected(table):
     table, subject, _ = table
-    ahead = lock(table, subject)
+    ahead = charge_ahead(table, subject)
     for late_s in (0, 24 * HOUR_S, 0):
         now = time.time() - late_s
         verdict = table.check(subject, now=now)
@@ -114,7 +114,7 @@ def test_explicit_time_is_never_corrected(table):
 
 def test_system_clock_corrects_and_keeps_counts(table):
     table, subject, _ = table
-    lock(table, subject)
+    charge_ahead(table, subject)
     verdict = table.check(subject)
     assert (verdict.outcome, verdict.clock_ahead_s) == ("denied", 0)
     assert verdict.retry_after <= HOUR_S
@@ -152,7 +152,7 @@ def test_late_explicit_time_admits_no_more(table):
 def test_correct_clock_returns_number_of_corrections(table):
     table, subject, name = table
     for now in (time.time(), None):
-        lock(table, subject)
+        charge_ahead(table, subject)
         assert table.correct_clock(now=now) == 1
         assert table.correct_clock(now=now) == 0
         verdict = table.peek(subject, now=time.time())
@@ -163,7 +163,7 @@ def test_correct_clock_returns_number_of_corrections(table):
 def test_reading_a_gate_takes_either_time(pepper):
     gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "5/hour"})
     key = gate.issue(1)
-    ahead = lock(gate, key.expose())
+    ahead = charge_ahead(gate, key.expose())
     assert gate.key(key.key_id).clock_ahead_s > 2 * HOUR_S
     assert gate.key(key.key_id, now=ahead).clock_ahead_s == 0
     [info] = gate.list()

@@ -139,6 +139,7 @@ def test_verdicts_match_vectors(gates):
 
 
 def base62(text):
+    """Return the number of a key id."""
     digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     number = 0
     for digit in text:

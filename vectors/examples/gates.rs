@@ -1,5 +1,5 @@
-//! Creates the gates of `verdict.json` in a folder, each in a file of its name, for the tests of
-//! other languages.
+//! Creates the gates of `verdict.json` as table files in the folder that the first argument names.
+//! Each file has the name of its gate. The tests of other languages open them.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a tool of tests")]
 
 use std::path::PathBuf;
@@ -11,34 +11,36 @@ use keytally_vectors::files::GateSetup;
 use keytally_vectors::{load_verdicts, model};
 
 fn main() {
-    let folder = PathBuf::from(env::args_os().nth(1).expect("a folder"));
+    let folder = PathBuf::from(env::args_os().nth(1).expect("a folder as the first argument"));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
     for setup in &load_verdicts().gates {
-        make(&folder.join(&setup.gate), setup);
+        create_gate(&folder.join(&setup.gate), setup);
     }
 }
 
-/// Imports the keys, which keeps their ids, and then rotates those that were rotated.
-fn make(path: &PathBuf, setup: &GateSetup) {
+/// Creates a gate with its keys. They are imported, which keeps their ids. A key that has a
+/// previous secret is imported with it, and then rotated to the new one.
+fn create_gate(path: &PathBuf, setup: &GateSetup) {
     let plans = vec![Plan::new("default", setup.policy.parse().unwrap()).unwrap()];
     let config = GateConfig::default().with_keys(64).with_plans(plans);
     let gate = Gate::create(path, Peppers::new(&[&setup.pepper]).unwrap(), &config).unwrap();
     for key in &setup.keys {
         let parts = parse_key(key.text.as_bytes()).unwrap();
         let env = Name::new(parts.env).unwrap();
-        let new = NewKey::new(key.account, env).with_not_after(moment(key.not_after_s));
+        let new = NewKey::new(key.account, env).with_not_after(end_time(key.not_after_s));
         let first = key.previous.as_ref().unwrap_or(&key.text);
         gate.administer(|administrator| {
             let key_id = administrator.import(first.as_bytes(), &new, Timestamp::default())?;
             assert_eq!(key_id, parts.id);
             if key.previous.is_some() {
                 let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
+                // A rotation takes the new secret from the last 16 bytes of the entropy.
                 let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
                 let entropy = Entropy::new(entropy);
                 let rotated = administrator.rotate(
                     key_id,
-                    moment(key.grace_until_s),
+                    end_time(key.grace_until_s),
                     false,
                     entropy,
                     Timestamp::default(),
@@ -54,7 +56,7 @@ fn make(path: &PathBuf, setup: &GateSetup) {
     }
 }
 
-/// Returns the time of a Unix second in a vector file. `None` for 0, which means none.
-fn moment(unix_s: u32) -> Option<Timestamp> {
+/// Returns the end of a validity in a vector file as a time. 0 means that there is no end.
+fn end_time(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }

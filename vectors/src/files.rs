@@ -1,4 +1,5 @@
-//! The vector files as Rust values, and their loaders.
+//! The vector files as Rust values, and their loaders. The documentation of this crate defines the
+//! terms.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,11 @@ pub fn load_verdicts() -> VerdictFile {
     load("verdict.json", include_str!("../verdict.json"))
 }
 
+/// Parses the text of a vector file.
+///
+/// # Panics
+///
+/// If the text is not a file of this type.
 fn load<File: DeserializeOwned>(name: &str, text: &str) -> File {
     match serde_json::from_str(text) {
         Ok(file) => file,
@@ -40,77 +46,77 @@ fn load<File: DeserializeOwned>(name: &str, text: &str) -> File {
     }
 }
 
-/// `policy.json`.
+/// The content of `policy.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyFile {
     /// Explains the file.
     pub about: String,
-    /// Texts that are policies.
+    /// Valid policy texts.
     pub valid: Vec<ValidPolicy>,
-    /// Texts that are refused.
+    /// Invalid policy texts.
     pub invalid: Vec<InvalidPolicy>,
 }
 
-/// A text that is a policy.
+/// A valid policy text with its meaning.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidPolicy {
-    /// The text as given.
+    /// The text to parse.
     pub text: String,
-    /// The text as printed.
+    /// The canonical text, which formatting the parsed policy returns.
     pub canonical: String,
     /// `fixed` or `sliding`.
     pub algorithm: String,
     /// Limit and window in seconds of each quota, the smallest window first.
     pub quotas: Vec<[u32; 2]>,
-    /// Bits that the policy cannot do without.
+    /// The least number of bits that can hold the stamp and all counts.
     pub needed_bits: u32,
-    /// Bits of the stamp.
+    /// The width of the stamp in bits.
     pub stamp_bits: u32,
-    /// Bits of each count, in the order of the word, most significant first.
+    /// The width of each count in bits, from the most to the least significant count of the tally.
     pub count_bits: Vec<u32>,
     /// The value of the header `RateLimit-Policy`.
     pub header: String,
 }
 
-/// A text that is refused.
+/// An invalid policy text with its error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InvalidPolicy {
     /// The text.
     pub text: String,
-    /// The kind of error.
+    /// The name of the error.
     pub error: String,
-    /// For `too_many_bits`: the bits that it needs.
+    /// The number of bits that the policy needs, if the error is `too_many_bits`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needed_bits: Option<u32>,
 }
 
-/// `decision.json`.
+/// The content of `decision.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecisionFile {
     /// Explains the file.
     pub about: String,
-    /// Operations that stand alone.
+    /// Single operations.
     pub cases: Vec<DecisionCase>,
-    /// Operations that follow each other on one word, a sequence at a time.
+    /// Sequences of operations, each sequence on one tally.
     pub sequences: Vec<SequenceStep>,
-    /// Words whose slot may, or may not, go to another subject.
+    /// Tallies in slots of a limiter, and whether the slot may be given to another subject.
     pub reusable: Vec<ReusableCase>,
-    /// Words and what a correction makes of them.
+    /// Corrections of tallies by the time of a correct clock.
     pub corrections: Vec<CorrectionCase>,
 }
 
-/// One operation on a word.
+/// One operation on one tally, with its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionCase {
     /// What the case is about.
     pub why: String,
     /// The policy text.
     pub policy: String,
-    /// The word before.
+    /// The tally before.
     #[serde(with = "hex_u64")]
     pub word: u64,
     /// The caller's time in Unix milliseconds.
@@ -119,13 +125,13 @@ pub struct DecisionCase {
     /// The operation.
     #[serde(flatten)]
     pub op: Op,
-    /// The word afterwards; the same word where nothing is written.
+    /// The tally afterwards. Equals `word` if the operation writes nothing.
     #[serde(with = "hex_u64")]
     pub next: u64,
-    /// The result of a check or a peek.
+    /// The result, if the operation is a check or a peek.
     #[serde(flatten)]
     pub answer: Option<Answer>,
-    /// Settle: what could not be charged.
+    /// For a settlement: the part of the actual cost for which there was no room.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncharged: Option<u32>,
 }
@@ -152,9 +158,9 @@ pub enum Op {
         #[serde(with = "decimal_u64")]
         charged_at_ms: u64,
     },
-    /// Replaces an estimate by the actual cost.
+    /// Replaces the estimated cost that was charged by the actual cost.
     Settle {
-        /// The cost that was charged: the estimate.
+        /// The cost that was charged, which was an estimate.
         charged: u32,
         /// The effective time of the charge in Unix milliseconds.
         #[serde(with = "decimal_u64")]
@@ -162,7 +168,7 @@ pub enum Op {
         /// The actual cost.
         actual: u32,
     },
-    /// Forgets everything.
+    /// Sets all counts to 0.
     Reset,
 }
 
@@ -171,19 +177,21 @@ pub enum Op {
 pub struct Answer {
     /// `admitted`, `denied` or `too_costly`.
     pub outcome: String,
-    /// The effective time in Unix milliseconds.
+    /// The effective time of the operation in Unix milliseconds.
     #[serde(with = "decimal_u64")]
     pub at_ms: u64,
-    /// What remains in each window, the smallest first.
+    /// The cost that each window still admits, the smallest window first.
     pub remaining: Vec<u32>,
-    /// When each window resets, in Unix seconds.
+    /// The time at which each window's count is 0 again if nothing more is spent, in Unix seconds,
+    /// the smallest window first.
     #[serde(with = "decimal_u64s")]
     pub reset_s: Vec<u64>,
-    /// Denied: the earliest effective time, in Unix milliseconds, at which all windows have room.
+    /// If denied: the earliest effective time, in Unix milliseconds, at which all windows have
+    /// room.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "decimal_u64_or_none")]
     pub retry_at_ms: Option<u64>,
-    /// Denied: seconds to wait, counted from the later of `now_ms` and `at_ms`, or from `now_ms` if
-    /// `at_ms` is more than 60 seconds ahead.
+    /// If denied: the seconds until that time, rounded up and at least 1. They are counted from the
+    /// later of `now_ms` and `at_ms`, or from `now_ms` if `at_ms` is more than 60 seconds ahead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
 }
@@ -191,62 +199,63 @@ pub struct Answer {
 /// One operation of a sequence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SequenceStep {
-    /// The name of the sequence. Its steps are consecutive. The first has word 0, and every other
-    /// the `next` of the one before.
+    /// The name of the sequence. Its steps are consecutive. The `word` of the first step is 0, that
+    /// of each other step is the `next` of the step before.
     pub sequence: String,
-    /// The operation; its `why` is empty where nothing is special.
+    /// The operation. Its `why` is empty, except in steps by a late clock.
     #[serde(flatten)]
     pub case: DecisionCase,
 }
 
-/// A word, corrected.
+/// A correction of one tally.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CorrectionCase {
     /// The policy text.
     pub policy: String,
-    /// The word before.
+    /// The tally before.
     #[serde(with = "hex_u64")]
     pub word: u64,
-    /// A right clock's time in Unix milliseconds.
+    /// The time of a correct clock in Unix milliseconds.
     #[serde(with = "decimal_u64")]
     pub reading_ms: u64,
-    /// The word afterwards.
+    /// The tally afterwards. Equals `word` unless its stamp is more than 60 seconds ahead of the
+    /// correct clock.
     #[serde(with = "hex_u64")]
     pub next: u64,
 }
 
-/// A word whose slot may, or may not, go to another subject.
+/// A tally in a slot of a limiter, and whether the slot may be given to another subject.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReusableCase {
     /// The policy text.
     pub policy: String,
-    /// The word.
+    /// The tally.
     #[serde(with = "hex_u64")]
     pub word: u64,
     /// The time in Unix milliseconds.
     #[serde(with = "decimal_u64")]
     pub now_ms: u64,
-    /// Whether it may.
+    /// Whether the slot may be given to another subject.
     pub reusable: bool,
 }
 
-/// `key.json`.
+/// The content of `key.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeyFile {
     /// Explains the file.
     pub about: String,
-    /// Keys.
+    /// Texts that are keys, with their parts.
     pub valid: Vec<ValidKey>,
     /// Texts that are not keys.
     pub invalid: Vec<InvalidKey>,
-    /// CRC-32 alone.
+    /// CRC-32 checksums of byte strings.
     pub crc32: Vec<CrcCase>,
 }
 
-/// A key.
+/// A key with its parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ValidKey {
@@ -264,7 +273,7 @@ pub struct ValidKey {
     pub text: String,
     /// The key id as text.
     pub key_id_text: String,
-    /// The hint, which may be shown.
+    /// The hint.
     pub hint: String,
 }
 
@@ -272,15 +281,15 @@ pub struct ValidKey {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InvalidKey {
-    /// The fault.
+    /// What is wrong with the text.
     pub why: String,
     /// The text.
     pub text: String,
-    /// `form` or `checksum`.
+    /// The name of the error: `form` or `checksum`.
     pub error: String,
 }
 
-/// A checksum.
+/// A byte string and its checksum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CrcCase {
@@ -292,72 +301,72 @@ pub struct CrcCase {
     pub crc: u32,
 }
 
-/// `mac.json`.
+/// The content of `mac.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MacFile {
     /// Explains the file.
     pub about: String,
-    /// SHA-256 alone.
+    /// SHA-256 digests.
     pub sha256: Vec<HashCase>,
-    /// HMAC-SHA-256.
+    /// HMAC-SHA-256 tags.
     pub hmac: Vec<HmacCase>,
-    /// What a gate stores of a key.
+    /// MACs that a gate stores of keys.
     pub record: Vec<RecordCase>,
 }
 
-/// A hash.
+/// A message and its SHA-256 digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HashCase {
     /// The message, in hexadecimal.
     #[serde(with = "hex_bytes")]
     pub data: Vec<u8>,
-    /// Its SHA-256.
+    /// The digest of the message.
     #[serde(with = "hex_bytes")]
     pub digest: Vec<u8>,
 }
 
-/// A MAC.
+/// A key, a message and their HMAC-SHA-256 tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HmacCase {
-    /// Where it is from, or what it is about.
+    /// The source of the case, or what it is about.
     pub why: String,
-    /// The key, in hexadecimal.
+    /// The HMAC key, in hexadecimal.
     #[serde(with = "hex_bytes")]
     pub key: Vec<u8>,
     /// The message.
     #[serde(with = "hex_bytes")]
     pub data: Vec<u8>,
-    /// The MAC, or its first bytes if the source gives no more.
+    /// The tag, or its first bytes if the source gives no more.
     #[serde(with = "hex_bytes")]
     pub mac: Vec<u8>,
 }
 
-/// What a gate stores of a key.
+/// An API key and the MAC that a gate stores of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecordCase {
-    /// The server's secret.
+    /// The pepper.
     #[serde(with = "hex_bytes")]
     pub pepper: Vec<u8>,
-    /// The key.
+    /// The text of the API key.
     pub key: String,
-    /// The first 16 bytes of the HMAC.
+    /// The first 16 bytes of the HMAC-SHA-256 tag of the key's text.
     #[serde(with = "hex_bytes")]
     pub mac: Vec<u8>,
 }
 
-/// `verdict.json`.
+/// The content of `verdict.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerdictFile {
     /// Explains the file.
     pub about: String,
-    /// Gates, as they are before the first request.
+    /// The gates before the first request.
     pub gates: Vec<GateSetup>,
-    /// Requests to those gates, in order.
+    /// Requests to these gates, in order.
     pub steps: Vec<VerdictStep>,
     /// Responses to given verdicts.
     pub responses: Vec<ResponseCase>,
@@ -367,52 +376,53 @@ pub struct VerdictFile {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GateSetup {
-    /// Its name in `steps`.
+    /// The name of the gate in `steps`.
     pub gate: String,
-    /// The policy of its only plan.
+    /// The policy of the gate's only plan.
     pub policy: String,
-    /// The server's secret.
+    /// The pepper.
     #[serde(with = "hex_bytes")]
     pub pepper: Vec<u8>,
-    /// The keys that were issued.
+    /// The keys in the gate.
     pub keys: Vec<IssuedKey>,
 }
 
-/// A key that was issued.
+/// A key in a gate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IssuedKey {
     /// The whole key.
     pub text: String,
-    /// The account.
+    /// The number of the team account that the key belongs to.
     pub account: u32,
     /// The Unix second from which the key is invalid. 0 means never.
     pub not_after_s: u32,
-    /// The key before the last rotation.
+    /// The whole key before the last rotation, if it was rotated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
     /// The Unix second from which `previous` is invalid.
     pub grace_until_s: u32,
-    /// Whether it was revoked.
+    /// Whether the key was revoked.
     pub revoked: bool,
 }
 
+/// Returns whether serde leaves a number out.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// A request to a gate.
+/// A request to a gate, with its verdict and response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VerdictStep {
-    /// Which gate.
+    /// The name of the gate.
     pub gate: String,
     /// What the step is about.
     pub why: String,
     /// `check` or `peek`.
     pub op: String,
-    /// The values of the request's `X-API-Key` headers: none, one, or a mistake.
+    /// The values of the request's `X-API-Key` headers. More than one is a mistake of the client.
     pub api_keys: Vec<String>,
     /// The requested cost.
     pub cost: u32,
@@ -421,28 +431,28 @@ pub struct VerdictStep {
     pub now_ms: u64,
     /// The outcome.
     pub outcome: String,
-    /// Why the key is invalid.
+    /// Why the key is invalid, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The HTTP status.
     pub status: u16,
-    /// Of a valid key: its key id.
+    /// The key id, if the key is valid.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "hex_u64_or_none")]
     pub key_id: Option<u64>,
-    /// Of a valid key: its account.
+    /// The account, if the key is valid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<u32>,
-    /// Of a valid key: its quotas, the smallest window first.
+    /// The state of the quotas, the smallest window first, if the key is valid.
     pub quotas: Vec<QuotaLine>,
-    /// Denied: seconds to wait.
+    /// If denied: the seconds to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
-    /// By how many seconds the tally is ahead of the caller, rounded up.
+    /// By how many seconds the effective time is ahead of the caller's, rounded up.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub clock_ahead_s: u64,
-    /// The header block.
+    /// All header fields of the response.
     pub headers: String,
-    /// The body.
+    /// The body of the response.
     pub body: String,
 }
 
@@ -452,11 +462,11 @@ pub struct VerdictStep {
 pub struct QuotaLine {
     /// The limit.
     pub limit: u32,
-    /// The remaining cost.
+    /// The cost that the window still admits.
     pub remaining: u32,
-    /// The window in seconds.
+    /// The length of the window in seconds.
     pub window_s: u32,
-    /// When it resets, in Unix seconds.
+    /// The time at which the window's count is 0 again if nothing more is spent, in Unix seconds.
     #[serde(with = "decimal_u64")]
     pub reset_s: u64,
 }
@@ -469,25 +479,26 @@ pub struct ResponseCase {
     pub why: String,
     /// The outcome.
     pub outcome: String,
-    /// The number for the outcome.
+    /// The number of the outcome in every language.
     pub outcome_value: u32,
     /// The caller's time in Unix milliseconds.
     #[serde(with = "decimal_u64")]
     pub now_ms: u64,
     /// The verdict's quotas.
     pub quotas: Vec<QuotaLine>,
-    /// The verdict's seconds to wait.
+    /// The verdict's seconds to wait, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u64>,
     /// The HTTP status.
     pub status: u16,
-    /// The header block.
+    /// All header fields of the response.
     pub headers: String,
-    /// The body.
+    /// The body of the response.
     pub body: String,
 }
 
-/// Implements a `with` module: a number as hexadecimal text of a fixed form.
+/// Defines a module for serde's attribute `with`. It serializes a number as hexadecimal text of a
+/// fixed width.
 macro_rules! hexadecimal {
     ($name:ident, $type:ty, $format:literal, $prefix:literal) => {
         mod $name {
@@ -515,7 +526,7 @@ hexadecimal!(hex_u32, u32, "0x{:08x}", "0x");
 hexadecimal!(hex_u64, u64, "0x{:016x}", "0x");
 hexadecimal!(hex_u128, u128, "{:032x}", "");
 
-/// A number as decimal text.
+/// Serializes a number as decimal text.
 mod decimal_u64 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
@@ -528,14 +539,15 @@ mod decimal_u64 {
     }
 }
 
-/// Implements a `with` module for an option of the above.
+/// Defines a module for serde's attribute `with`. It serializes an option of a number by the module
+/// `$with`.
 macro_rules! optional {
-    ($name:ident, $type:ty, $of:ident, $text:literal) => {
+    ($name:ident, $type:ty, $with:literal) => {
         mod $name {
             use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
             #[derive(Serialize, Deserialize)]
-            struct Wrapped(#[serde(with = $text)] $type);
+            struct Wrapped(#[serde(with = $with)] $type);
 
             #[expect(clippy::ref_option, reason = "the signature is serde's")]
             pub(super) fn serialize<S: Serializer>(
@@ -554,10 +566,10 @@ macro_rules! optional {
     };
 }
 
-optional!(decimal_u64_or_none, u64, decimal_u64, "super::decimal_u64");
-optional!(hex_u64_or_none, u64, hex_u64, "super::hex_u64");
+optional!(decimal_u64_or_none, u64, "super::decimal_u64");
+optional!(hex_u64_or_none, u64, "super::hex_u64");
 
-/// A list of numbers, each as decimal text.
+/// Serializes a list of numbers, each as decimal text.
 mod decimal_u64s {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
@@ -577,7 +589,7 @@ mod decimal_u64s {
     }
 }
 
-/// Bytes as hexadecimal digits.
+/// Serializes bytes as pairs of hexadecimal digits.
 mod hex_bytes {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 

@@ -1,5 +1,5 @@
-//! Generates the vector files: chosen cases, on and next to every boundary, and random ones from
-//! fixed seeds.
+//! Generates the vector files. They hold chosen cases, on and next to every boundary, and random
+//! cases from fixed seeds. The model computes all results.
 
 mod decision;
 mod key;
@@ -38,18 +38,20 @@ pub fn generate(folder: &path::Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A file under construction, with one case per line.
+/// A vector file under construction, with one case per line.
 struct Lines {
     text: String,
 }
 
 impl Lines {
+    /// Begins a file with the text that explains it.
     fn new(about: &str) -> Lines {
         let mut lines = Lines { text: "{\n\"about\": ".to_owned() };
         lines.push(&about);
         lines
     }
 
+    /// Adds an array of cases.
     fn array<Case: Serialize>(mut self, name: &str, cases: &[Case]) -> Lines {
         self.text += &format!(",\n\"{name}\": [\n");
         for (i, case) in cases.iter().enumerate() {
@@ -59,11 +61,13 @@ impl Lines {
         self
     }
 
+    /// Ends the file and returns its text.
     fn done(mut self) -> String {
         self.text += "\n}\n";
         self.text
     }
 
+    /// Appends a value as JSON to the current line.
     fn push<Value: Serialize>(&mut self, value: &Value) {
         self.text += &serde_json::to_string(value).expect("a case is plain data");
     }

@@ -7,14 +7,25 @@
 //!
 //! | file | holds | loader |
 //! |---|---|---|
-//! | `policy.json` | policy texts, their meaning and the layout of their words; texts that are refused | [`load_policies`] |
-//! | `decision.json` | one operation on one 64-bit word each, alone and in sequences; reuse of slots | [`load_decisions`] |
-//! | `key.json` | keys, key ids and hints; texts that are not keys; CRC-32 | [`load_keys`] |
-//! | `mac.json` | SHA-256, HMAC-SHA-256, the MAC in a record | [`load_macs`] |
-//! | `verdict.json` | requests to a gate with everything that a response needs; header blocks alone | [`load_verdicts`] |
+//! | `policy.json` | policy texts, their meaning and the layout of their tallies; invalid texts | [`load_policies`] |
+//! | `decision.json` | operations on tallies, alone and in sequences; corrections; reuse of a limiter's slots | [`load_decisions`] |
+//! | `key.json` | keys, key ids and hints; texts that are not keys; CRC-32 checksums | [`load_keys`] |
+//! | `mac.json` | SHA-256, HMAC-SHA-256, the MAC that a gate stores of a key | [`load_macs`] |
+//! | `verdict.json` | requests to gates with their verdicts and responses; responses to given verdicts | [`load_verdicts`] |
 //!
-//! Each file begins with a text, `about`, that explains its fields and units. Then follows one case
-//! per line, which the structs in [`files`] represent.
+//! | term | meaning |
+//! |---|---|
+//! | tally | the 64-bit word that holds a stamp and the counts of one key or subject in all windows |
+//! | stamp | the time of the last write, in units of the smallest window |
+//! | effective time | the caller's time, or the start of the stamp's unit if that is later |
+//! | correction | sets back a stamp that a wrong clock has set too far ahead |
+//! | gate | a table of API keys with their tallies |
+//! | limiter | a table of slots, each of which holds the tally of one subject |
+//! | pepper | the server's HMAC key, which is not stored in a gate |
+//! | hint | the part of a key that may be shown |
+//!
+//! Each file begins with a text, `about`, that explains its fields and units. One case per line
+//! follows. The structs in [`files`] represent the cases.
 //!
 //! A test fails if a file differs from what the model generates. To generate the files again:
 //!

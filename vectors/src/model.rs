@@ -1,4 +1,4 @@
-//! A slow and obvious model of Keytally: the oracle for the fast code.
+//! A slow and obvious model of Keytally: the oracle that the core is compared with.
 //!
 //! It shares no code with the core, and is written to be compared with the specification by
 //! reading: plain loops, `i128` or big integers instead of clever arithmetic, lists instead of bit
@@ -8,8 +8,8 @@
 //! | file | holds |
 //! |---|---|
 //! | `policy` | policy text, its errors, canonical text, names of windows |
-//! | `layout` | how many bits of the word each field gets |
-//! | `tally` | reading a word at a time; check, peek, refund, settle, reset, reuse |
+//! | `layout` | the width of each field of the word |
+//! | `tally` | the state of a tally at a given time; check, peek, refund, settle, reset, correction, reuse of slots |
 //! | `key` | the key form, base62, CRC-32 |
 //! | `mac` | SHA-256, HMAC-SHA-256 |
 //! | `http` | outcome, status, header block, body |

@@ -1,4 +1,4 @@
-//! Compares the core with the vector files, line by line.
+//! Compares the core with every case of the vector files.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 use keytally_core::{
@@ -10,6 +10,7 @@ use keytally_vectors::files::{Answer, DecisionCase, GateSetup, Op, QuotaLine};
 use keytally_vectors::model;
 use keytally_vectors::{load_decisions, load_keys, load_macs, load_policies, load_verdicts};
 
+/// Parses a policy text that must be valid.
 fn policy(text: &str) -> Policy {
     text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
 }
@@ -58,7 +59,7 @@ fn decisions_match_the_vectors() {
     let file = load_decisions();
     let steps = file.sequences.iter().map(|step| &step.case);
     for case in file.cases.iter().chain(steps) {
-        decision(case);
+        compare_decision(case);
     }
     for case in &file.corrections {
         let reading = Timestamp::from_unix_ms(case.reading_ms);
@@ -75,7 +76,8 @@ fn decisions_match_the_vectors() {
     }
 }
 
-fn decision(case: &DecisionCase) {
+/// Compares one operation of the core with a case.
+fn compare_decision(case: &DecisionCase) {
     let policy = policy(&case.policy);
     let (layout, limits, now) =
         (policy.layout(), policy.limits(), Timestamp::from_unix_ms(case.now_ms));
@@ -144,22 +146,22 @@ fn keys_match_the_vectors() {
 #[test]
 fn macs_match_the_vectors() {
     let file = load_macs();
-    let mut long_enough = 0;
+    let mut compared = 0;
     for case in file.hmac.iter().filter(|case| case.key.len() >= keytally_core::MIN_PEPPER_LEN) {
-        long_enough += 1;
+        compared += 1;
         let mac = Pepper::new(&case.key).unwrap().mac(&case.data).to_bytes();
         assert_eq!(mac[..case.mac.len()], case.mac, "{}", case.why);
     }
-    assert!(long_enough >= 2, "RFC 4231 has two cases with keys of a pepper's length");
+    assert!(compared >= 2, "RFC 4231 has two keys that are long enough for a pepper");
     for case in &file.record {
         let mac = Pepper::new(&case.pepper).unwrap().mac(case.key.as_bytes()).to_bytes();
         assert_eq!(mac[..16], case.mac, "{}", case.key);
     }
 }
 
-/// Creates a gate of a vector file. Keys are imported, which keeps their ids, and then rotated if
-/// the file requires it.
-fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
+/// Creates a gate of a vector file with its keys. They are imported, which keeps their ids. A key
+/// that has a previous secret is imported with it, and then rotated to the new one.
+fn create_gate(setup: &GateSetup) -> Gate<Vec<Line>> {
     let plans = [Plan::new("default", policy(&setup.policy)).unwrap()];
     let config =
         GateConfig::new(64, Name::new("kt").unwrap(), &plans).with_plan_slots(1).with_hints(true);
@@ -169,7 +171,7 @@ fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
     for key in &setup.keys {
         let parts = parse_key(key.text.as_bytes()).unwrap();
         let new = NewKey::new(key.account, Name::new(parts.env).unwrap())
-            .with_not_after(moment(key.not_after_s));
+            .with_not_after(end_time(key.not_after_s));
         let first = key.previous.as_ref().unwrap_or(&key.text);
         assert_eq!(
             administrator.import(first.as_bytes(), &new, Timestamp::default()).unwrap(),
@@ -177,11 +179,12 @@ fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
         );
         if key.previous.is_some() {
             let secret = model::parse_key(key.text.as_bytes()).unwrap().secret.to_be_bytes();
+            // A rotation takes the new secret from the last 16 bytes of the entropy.
             let entropy: [u8; 24] = [&[0; 8], &secret[..]].concat().try_into().unwrap();
             let rotated = administrator
                 .rotate(
                     parts.id,
-                    moment(key.grace_until_s),
+                    end_time(key.grace_until_s),
                     false,
                     Entropy::new(entropy),
                     Timestamp::default(),
@@ -201,7 +204,7 @@ fn gate(setup: &GateSetup) -> Gate<Vec<Line>> {
 fn verdicts_match_the_vectors() {
     let file = load_verdicts();
     for setup in &file.gates {
-        let gate = gate(setup);
+        let gate = create_gate(setup);
         let mut steps = 0;
         for step in file.steps.iter().filter(|step| step.gate == setup.gate) {
             steps += 1;
@@ -241,7 +244,7 @@ fn verdicts_match_the_vectors() {
             assert_eq!(verdict.headers().as_str(), step.headers, "{why}");
             assert_eq!(verdict.body(), step.body, "{why}");
         }
-        assert!(steps > 0, "{} has steps", setup.gate);
+        assert!(steps > 0, "{} has no steps", setup.gate);
     }
     for case in &file.responses {
         let outcomes = [
@@ -259,7 +262,7 @@ fn verdicts_match_the_vectors() {
     }
 }
 
-/// Returns the time of a Unix second in a vector file. `None` for 0, which means none.
-fn moment(unix_s: u32) -> Option<Timestamp> {
+/// Returns the end of a validity in a vector file as a time. 0 means that there is no end.
+fn end_time(unix_s: u32) -> Option<Timestamp> {
     (unix_s != 0).then(|| Timestamp::from_unix_s(unix_s.into()))
 }

@@ -1,10 +1,11 @@
-//! Every state: compares the core with the model on every word of small layouts.
+//! Compares the core with the model on every word of small layouts.
 //!
-//! A layout here has a stamp of a few bits and counts of one to three bits, so it has some hundred
-//! or thousand words. Each word is read in every unit of time that its stamp can express and two
-//! beyond, at several moments within the unit. It is charged with every cost from 0 to above the
-//! limits, and refunded and settled with every possible charge. This includes words with counts
-//! above their limits, late clocks, and stamps that only a wrong clock writes.
+//! A layout here has a stamp of a few bits and counts of one to three bits, so it has a few hundred
+//! or thousand words. On each word, the tests apply every operation in every unit of time that the
+//! stamp can express and in the two units after, at several times within the unit. Checks have
+//! every cost from 0 to one above the largest limit. Refunds and settlements have every possible
+//! charge. This includes words with counts above their limits, late clocks, and stamps that only a
+//! wrong clock writes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::MAX_QUOTAS;
@@ -13,39 +14,41 @@ use keytally_core::{
 };
 use keytally_vectors::model::{self, Clock, Model};
 
-/// A policy, and the few bits that its words have here.
-struct Small {
+/// A policy with a layout of few bits.
+struct SmallLayout {
+    /// The policy text.
     policy: &'static str,
+    /// The width of the stamp in bits.
     stamp_bits: u32,
-    /// The bits of each window's count. A sliding window has two counts of that width.
+    /// The width of each window's count in bits. A sliding window has two counts of that width.
     count_bits: &'static [u8],
-    /// The thousandths of a unit at which the clock is read, in addition to its first, second and
-    /// last millisecond.
-    thousandths: &'static [u64],
-    /// The number of comparisons. A change to what is compared changes it here, and in
-    /// docs/TESTING.md.
+    /// The caller's times within a unit, in thousandths of the unit. The first, second and last
+    /// millisecond of the unit are added.
+    times_in_unit: &'static [u64],
+    /// The number of comparisons that the test makes. docs/TESTING.md states the sum.
     comparisons: u64,
 }
 
 /// Defines one test per layout, so that they run in parallel.
 macro_rules! layouts {
-    ($($test:ident: $policy:literal, stamp $stamp_bits:literal, counts $count_bits:expr, at $thousandths:expr, $comparisons:literal;)*) => {
+    ($($test:ident: $policy:literal, stamp $stamp_bits:literal, counts $count_bits:expr, at $times_in_unit:expr, $comparisons:literal;)*) => {
         $(#[test]
         fn $test() {
             compare(ALL.iter().find(|small| small.policy == $policy).unwrap());
         })*
 
-        const ALL: &[Small] = &[$(Small {
+        const ALL: &[SmallLayout] = &[$(SmallLayout {
             policy: $policy,
             stamp_bits: $stamp_bits,
             count_bits: &$count_bits,
-            thousandths: &$thousandths,
+            times_in_unit: &$times_in_unit,
             comparisons: $comparisons,
         }),*];
     };
 }
 
-// One window, then several. The tolerance of a minute is one unit, then three, nine, thirty.
+// The tolerance for late clocks is a minute. In units of the smallest window, that is one unit in
+// most layouts, and three, nine or thirty in those whose name says it.
 layouts! {
     fixed_one_window: "3/60s", stamp 4, counts [2], at [500], 2_200_512;
     fixed_nine_units_of_lateness: "2/7s", stamp 5, counts [2], at [500], 9_434_368;
@@ -65,17 +68,18 @@ layouts! {
     sliding_three_windows: "sliding 1/60s, 1/120s, 1/240s", stamp 4, counts [1, 1, 1], at [500], 12_184_576;
 }
 
-/// A small layout in the core and in the model.
-struct Pair {
+/// A small layout as the core and as the model represent it.
+struct CoreAndModel {
     layout: Layout,
     limits: Limits,
     model: Model,
-    /// The core's words are in the high bits of the 64, the model's in the low bits.
+    /// A word of the core is a word of the model, shifted left by this many bits. The core's fields
+    /// are in the high bits of a word, those of the model in the low bits.
     shift: u32,
 }
 
-impl Pair {
-    fn new(small: &Small) -> Self {
+impl CoreAndModel {
+    fn new(small: &SmallLayout) -> Self {
         let policy: Policy = small.policy.parse().unwrap();
         let mut bits = [0; MAX_QUOTAS];
         bits[..small.count_bits.len()].copy_from_slice(small.count_bits);
@@ -95,16 +99,16 @@ impl Pair {
         Self { layout, limits: policy.limits(), model, shift }
     }
 
-    /// Compares check and peek.
-    fn charge(&self, word: u64, now_ms: u64, cost: u32) {
+    /// Compares check and peek with their verdicts.
+    fn compare_check_and_peek(&self, word: u64, now_ms: u64, cost: u32) {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
         let checked = decide::check(&self.layout, &self.limits, shifted, now, cost);
         let peeked = decide::peek(&self.layout, &self.limits, shifted, now, cost);
-        let pairs = [
+        let results = [
             (checked, self.model.check(word, now_ms, cost)),
             (peeked, self.model.peek(word, now_ms, cost)),
         ];
-        for (real, expected) in pairs {
+        for (real, expected) in results {
             let why = || format!("{} {word:#x} {now_ms} {cost}", self.model.policy());
             assert_eq!(real.outcome.as_str(), expected.outcome.name(), "{}", why());
             assert_eq!(real.next, expected.next << self.shift, "{}", why());
@@ -138,7 +142,8 @@ impl Pair {
         }
     }
 
-    fn refund(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64) {
+    /// Compares the refund of a charge of `cost` at `at_ms`.
+    fn compare_refund(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64) {
         let charge = Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
         let now = Timestamp::from_unix_ms(now_ms);
         let real = decide::refund(&self.layout, &self.limits, word << self.shift, now, charge);
@@ -148,7 +153,8 @@ impl Pair {
         assert_eq!(real.next, expected << self.shift, "{}", why());
     }
 
-    fn settle(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64, actual: u32) {
+    /// Compares the settlement of a charge of `cost` at `at_ms` as `actual`.
+    fn compare_settle(&self, word: u64, now_ms: u64, cost: u32, at_ms: u64, actual: u32) {
         let charge = Charge { cost, at: Timestamp::from_unix_ms(at_ms) };
         let now = Timestamp::from_unix_ms(now_ms);
         let real =
@@ -168,8 +174,9 @@ impl Pair {
         );
     }
 
-    /// Compares reset, reuse and correction. Returns whether there was something to correct.
-    fn reset_and_reuse(&self, word: u64, now_ms: u64) -> bool {
+    /// Compares reset, reuse of a slot, and correction. Returns whether the correction changed the
+    /// word.
+    fn compare_reset_reuse_and_correction(&self, word: u64, now_ms: u64) -> bool {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
         let real = decide::reset(&self.layout, &self.limits, shifted, now);
         let why = || format!("{} {word:#x} {now_ms}", self.model.policy());
@@ -188,49 +195,50 @@ impl Pair {
     }
 }
 
-/// Compares all words, times, costs and charges of a layout.
-fn compare(small: &Small) {
-    let pair = Pair::new(small);
-    let unit_ms = u64::from(pair.layout.windows()[0].seconds()) * 1000;
-    // The last stamp is all ones, which no tally has. Time stops before it.
+/// Compares all operations on all words of a layout, at all times, with all costs and charges.
+fn compare(small: &SmallLayout) {
+    let both = CoreAndModel::new(small);
+    let unit_ms = u64::from(both.layout.windows()[0].seconds()) * 1000;
+    // The stamp of only ones is reserved, so the last unit that a stamp expresses is the second to
+    // last of its values. Times after it have the last stamp.
     let units = (0..(1u64 << small.stamp_bits) + 2).map(|unit| unit * unit_ms);
-    let within: Vec<u64> = small
-        .thousandths
+    let within_unit: Vec<u64> = small
+        .times_in_unit
         .iter()
         .map(|part| part * unit_ms / 1000)
         .chain([0, 1, unit_ms - 1])
         .collect();
-    let moments: Vec<u64> = units
+    let times: Vec<u64> = units
         .clone()
-        .flat_map(|unit| within.iter().map(move |ms| unit + ms))
+        .flat_map(|unit| within_unit.iter().map(move |ms| unit + ms))
         .chain([u64::MAX])
         .collect();
-    // Only the unit of a charge's time matters.
-    let charged: Vec<u64> = units.map(|unit| unit + unit_ms - 1).chain([u64::MAX]).collect();
-    let largest = pair.model.policy().quotas.iter().map(|quota| quota.limit).max().unwrap();
-    let (mut compared, mut clocks) = (0, [0u64; 3]);
-    let words = 1u64 << pair.model.layout().total_bits();
-    // `cargo xtask mutants` runs a part of this many times.
+    // One time per unit: of a charge's time, only the unit matters.
+    let charge_times: Vec<u64> = units.map(|unit| unit + unit_ms - 1).chain([u64::MAX]).collect();
+    let largest = both.model.policy().quotas.iter().map(|quota| quota.limit).max().unwrap();
+    let (mut compared, mut current, mut late, mut corrected) = (0, 0_u64, 0_u64, 0_u64);
+    let words = 1u64 << both.model.layout().total_bits();
+    // `cargo xtask mutants` runs this test many times, so there it compares about 64 words.
     let quick = std::env::var_os("KEYTALLY_QUICK").is_some();
-    for word in (0..words).step_by(if quick { usize::try_from(words / 64).unwrap() | 1 } else { 1 })
-    {
-        for &now_ms in &moments {
-            clocks[match pair.model.read(word, now_ms).clock {
-                Clock::Current => 0,
-                Clock::Late => 1,
-            }] += 1;
+    let step = if quick { usize::try_from(words / 64).unwrap() | 1 } else { 1 };
+    for word in (0..words).step_by(step) {
+        for &now_ms in &times {
+            match both.model.read(word, now_ms).clock {
+                Clock::Current => current += 1,
+                Clock::Late => late += 1,
+            }
             for cost in (0..=largest + 1).chain([u32::MAX]) {
-                pair.charge(word, now_ms, cost);
+                both.compare_check_and_peek(word, now_ms, cost);
                 compared += 2;
             }
-            clocks[2] += u64::from(pair.reset_and_reuse(word, now_ms));
+            corrected += u64::from(both.compare_reset_reuse_and_correction(word, now_ms));
             compared += 3;
-            for &at_ms in &charged {
+            for &at_ms in &charge_times {
                 for cost in 0..=largest {
-                    pair.refund(word, now_ms, cost, at_ms);
+                    both.compare_refund(word, now_ms, cost, at_ms);
                     compared += 1;
                     for actual in 0..=largest + 1 {
-                        pair.settle(word, now_ms, cost, at_ms, actual);
+                        both.compare_settle(word, now_ms, cost, at_ms, actual);
                         compared += 1;
                     }
                 }
@@ -238,8 +246,8 @@ fn compare(small: &Small) {
         }
     }
     assert!(
-        clocks.iter().all(|&times| times > 0),
-        "clocks on time and late, stamps to correct: {clocks:?}"
+        current > 0 && late > 0 && corrected > 0,
+        "{current} current clocks, {late} late clocks, {corrected} corrections"
     );
     println!("{}: {compared} comparisons", small.policy);
     assert!(quick || compared == small.comparisons, "{}: {compared}", small.policy);

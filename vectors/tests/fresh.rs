@@ -1,4 +1,4 @@
-//! The vector files are what the model generates.
+//! Tests that the vector files are what the model generates.
 
 use std::fs;
 use std::path::Path;
@@ -7,16 +7,16 @@ use keytally_vectors::generate::{COMMAND, files};
 
 #[test]
 fn files_are_what_the_model_generates() {
-    for (name, fresh) in files() {
+    for (name, generated) in files() {
         let found = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
             .unwrap_or_default();
-        if let Some((line, (found, fresh))) = lines_of(&found)
-            .zip(lines_of(&fresh))
+        if let Some((line, (found, generated))) = lines_of(&found)
+            .zip(lines_of(&generated))
             .enumerate()
-            .find(|(_, (found, fresh))| found != fresh)
+            .find(|(_, (found, generated))| found != generated)
         {
             panic!(
-                "{name} is not what the model generates, from line {} on:\n  found {found}\n  fresh {fresh}\nTo generate it again: {COMMAND}",
+                "{name} differs from what the model generates, from line {} on:\n  file      {found}\n  generated {generated}\nTo generate it again: {COMMAND}",
                 line + 1
             );
         }
@@ -25,13 +25,14 @@ fn files_are_what_the_model_generates() {
 
 #[test]
 fn generated_files_are_small_and_complete() {
-    for (name, fresh) in files() {
-        assert!(fresh.len() < 300 * 1024, "{name} has {} bytes", fresh.len());
-        assert!(fresh.ends_with("]\n}\n"), "{name}");
+    for (name, text) in files() {
+        assert!(text.len() < 300 * 1024, "{name} has {} bytes", text.len());
+        assert!(text.ends_with("]\n}\n"), "{name}");
     }
 }
 
-/// Returns the lines of a text and then a mark that equals no line, so that a shorter text differs.
+/// Returns the lines of a text, followed by a mark that equals no line. With the mark, a text
+/// differs from its own beginning.
 fn lines_of(text: &str) -> impl Iterator<Item = &str> {
     text.split('\n').chain(["(end of file)\n"])
 }

@@ -1,4 +1,4 @@
-//! The loaders read every file, and the files are as their `about` says.
+//! Tests that each vector file loads, has a case of each kind, and is as its text `about` says.
 
 use keytally_vectors::files::Op;
 use keytally_vectors::model::{Model, parse_policy};
@@ -13,7 +13,7 @@ fn policy_file_loads_and_is_consistent() {
         assert_eq!(parse_policy(&case.canonical).unwrap(), policy, "canonical text means the same");
         assert_eq!(case.stamp_bits + case.count_bits.iter().sum::<u32>(), 64);
     }
-    for kind in [
+    for error in [
         "empty",
         "too_long",
         "syntax",
@@ -25,7 +25,7 @@ fn policy_file_loads_and_is_consistent() {
         "not_nested",
         "too_many_bits",
     ] {
-        assert!(file.invalid.iter().any(|case| case.error == kind), "{kind}");
+        assert!(file.invalid.iter().any(|case| case.error == error), "{error}");
     }
 }
 
@@ -42,17 +42,17 @@ fn decision_file_loads_and_is_consistent() {
             assert_eq!(answer.retry_after_s.is_some(), answer.outcome == "denied", "{case:?}");
         }
     }
-    let mut before = None;
+    let mut previous = None;
     for step in &file.sequences {
-        let word = match before {
+        let word = match previous {
             Some((sequence, word)) if sequence == &step.sequence => word,
             _ => 0,
         };
         assert_eq!(step.case.word, word, "{step:?}");
-        before = Some((&step.sequence, step.case.next));
+        previous = Some((&step.sequence, step.case.next));
     }
-    for kind in [true, false] {
-        assert!(file.reusable.iter().any(|case| case.reusable == kind));
+    for reusable in [true, false] {
+        assert!(file.reusable.iter().any(|case| case.reusable == reusable));
     }
 }
 
@@ -62,8 +62,8 @@ fn key_and_mac_files_load_and_are_consistent() {
     assert!(
         keys.valid.iter().all(|case| case.text.ends_with(case.hint.split('…').nth(1).unwrap()))
     );
-    for kind in ["form", "checksum"] {
-        assert!(keys.invalid.iter().any(|case| case.error == kind));
+    for error in ["form", "checksum"] {
+        assert!(keys.invalid.iter().any(|case| case.error == error));
     }
     let macs = load_macs();
     assert!(macs.hmac.iter().any(|case| case.why == "RFC 4231 case 7"));

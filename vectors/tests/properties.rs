@@ -1,36 +1,40 @@
-//! Random policies, costs and clocks: compares the core with the model, and tests guarantees of the
-//! core itself.
+//! Compares the core with the model on random policies, costs and clocks, and tests guarantees of
+//! the core.
 
 use keytally_core::{Charge, Outcome, Policy, Timestamp, Verdict, decide};
 use keytally_vectors::model::{self, Model};
 use proptest::prelude::*;
 
-/// Generates texts of policies that fit: one to four nested windows, limits from 1 to what the
-/// tally can hold.
+/// Generates valid policy texts with one to four nested windows, and limits from 1 to the largest
+/// that a tally can hold.
 fn policy_text() -> impl Strategy<Value = String> {
-    any::<bool>().prop_flat_map(policy_text_of)
+    any::<bool>().prop_flat_map(policy_text_with_algorithm)
 }
 
-fn policy_text_of(sliding: bool) -> impl Strategy<Value = String> {
+/// Generates valid policy texts for one algorithm.
+fn policy_text_with_algorithm(sliding: bool) -> impl Strategy<Value = String> {
     let unit =
         prop_oneof![Just(1u32), Just(7), Just(10), Just(60), Just(90), Just(3600), Just(86_400)];
     let factors = prop::collection::vec(2u32..61, 0..4);
     let limits =
         prop::collection::vec(prop_oneof![1u32..4, 1u32..200, 1u32..5000, Just(u32::MAX)], 4);
-    (unit, factors, limits).prop_filter_map("fits", move |(unit, factors, limits)| {
-        let mut window = unit;
-        let mut text = if sliding { "sliding ".to_owned() } else { String::new() };
-        text += &format!("{}/{window}s", limits[0]);
-        for (factor, limit) in factors.iter().zip(&limits[1..]) {
-            window = window.checked_mul(*factor)?;
-            text += &format!(", {limit}/{window}s");
-        }
-        text.parse::<Policy>().is_ok().then_some(text)
-    })
+    (unit, factors, limits).prop_filter_map(
+        "the counts must fit a tally",
+        move |(unit, factors, limits)| {
+            let mut window = unit;
+            let mut text = if sliding { "sliding ".to_owned() } else { String::new() };
+            text += &format!("{}/{window}s", limits[0]);
+            for (factor, limit) in factors.iter().zip(&limits[1..]) {
+                window = window.checked_mul(*factor)?;
+                text += &format!(", {limit}/{window}s");
+            }
+            text.parse::<Policy>().is_ok().then_some(text)
+        },
+    )
 }
 
-/// Generates what a clock does between two requests, in milliseconds: it mostly advances, sometimes
-/// goes back, sometimes jumps far.
+/// Generates the change of a clock between two requests, in milliseconds. The clock mostly
+/// advances, sometimes goes back, and sometimes jumps by ten years.
 fn clock_step() -> impl Strategy<Value = i64> {
     prop_oneof![
         6 => 0i64..2_000,
@@ -42,16 +46,21 @@ fn clock_step() -> impl Strategy<Value = i64> {
     ]
 }
 
+/// An operation on the tally under test.
 #[derive(Debug, Clone)]
 enum Op {
+    /// A check of this cost.
     Check(u32),
+    /// A peek of this cost.
     Peek(u32),
-    /// Refunds the charge that many charges ago.
+    /// The refund of an earlier charge. 0 is the latest charge, 1 the one before it.
     Refund(usize),
+    /// The settlement of an earlier charge, counted as in `Refund`, and its actual cost.
     Settle(usize, u32),
     Reset,
 }
 
+/// Generates operations. Checks are the most frequent.
 fn op() -> impl Strategy<Value = Op> {
     let cost = prop_oneof![8 => Just(1u32), 4 => 0u32..10, 2 => 0u32..5000, 1 => Just(u32::MAX)];
     prop_oneof![
@@ -63,13 +72,14 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Each property runs 30,000 cases of up to 60 requests, which is more than a million requests.
-/// `cargo xtask mutants` runs a part of them many times.
+/// Returns the number of cases: 30,000 for each property. `cargo xtask mutants` runs the properties
+/// many times, with 1,000 cases each.
 fn config() -> ProptestConfig {
     let cases = if std::env::var_os("KEYTALLY_QUICK").is_some() { 1000 } else { 30_000 };
     ProptestConfig { cases, max_local_rejects: 1_000_000, ..ProptestConfig::default() }
 }
 
+/// The first time of every clock: 2026-01-01T00:00:00Z in Unix milliseconds.
 const START_MS: i64 = 1_767_225_600_000;
 
 proptest! {
@@ -108,18 +118,18 @@ proptest! {
                     }
                     word = real.next;
                 }
-                Op::Refund(back) | Op::Settle(back, _) => {
-                    let Some(at) = charges.len().checked_sub(back + 1) else { continue };
-                    let charge = charges.remove(at);
-                    let same = model::Charge { cost: charge.cost, at_ms: charge.at.unix_ms() };
+                Op::Refund(charges_ago) | Op::Settle(charges_ago, _) => {
+                    let Some(index) = charges.len().checked_sub(charges_ago + 1) else { continue };
+                    let charge = charges.remove(index);
+                    let model_charge = model::Charge { cost: charge.cost, at_ms: charge.at.unix_ms() };
                     if let Op::Settle(_, actual) = op {
-                        let expected = model.settle(word, same, actual, now_ms);
+                        let expected = model.settle(word, model_charge, actual, now_ms);
                         let real = decide::settle(layout, &limits, word, now, charge, actual);
                         prop_assert_eq!((real.next, real.uncharged), (expected.next, expected.uncharged));
                         word = real.next;
                     } else {
                         let real = decide::refund(layout, &limits, word, now, charge);
-                        prop_assert_eq!(real.next, model.refund(word, same, now_ms));
+                        prop_assert_eq!(real.next, model.refund(word, model_charge, now_ms));
                         word = real.next;
                     }
                 }
@@ -129,23 +139,23 @@ proptest! {
                     word = real.next;
                 }
             }
-            for later in [0, 1, 7_200_000, 100_000_000] {
-                let at = now_ms.saturating_add(later);
-                let reusable = layout.is_reusable(word, Timestamp::from_unix_ms(at));
-                prop_assert_eq!(reusable, model.is_reusable(word, at));
+            for later_ms in [0, 1, 7_200_000, 100_000_000] {
+                let time_ms = now_ms.saturating_add(later_ms);
+                let reusable = layout.is_reusable(word, Timestamp::from_unix_ms(time_ms));
+                prop_assert_eq!(reusable, model.is_reusable(word, time_ms));
             }
         }
     }
 
-    /// Any 64 bits at any time, including words that no decision wrote.
+    /// Includes words that no operation writes. The times are any, and some seconds from the stamp.
     #[test]
-    fn any_word_at_any_time_decides_as_the_model_does(text in policy_text(), word: u64, now_ms: u64, near: i16, cost: u32) {
+    fn any_word_at_any_time_decides_as_the_model_does(text in policy_text(), word: u64, now_ms: u64, seconds_from_stamp: i16, cost: u32) {
         let policy: Policy = text.parse().unwrap();
         let model = Model::parse(&text).unwrap();
         let (layout, limits) = (policy.layout(), policy.limits());
         let unit_ms = u64::from(policy.quotas()[0].window.seconds()) * 1000;
         let stamp_ms = (word >> (64 - layout.stamp_bits())).saturating_mul(unit_ms);
-        for now_ms in [now_ms, stamp_ms.saturating_add_signed(i64::from(near) * 1000)] {
+        for now_ms in [now_ms, stamp_ms.saturating_add_signed(i64::from(seconds_from_stamp) * 1000)] {
             let now = Timestamp::from_unix_ms(now_ms);
             let real = decide::check(layout, &limits, word, now, cost);
             let expected = model.check(word, now_ms, cost);
@@ -155,8 +165,8 @@ proptest! {
         }
     }
 
-    /// A request is denied just before its retry time and admitted at it, if nothing else is spent.
-    /// The seconds of Retry-After reach that time.
+    /// A denied request is denied a millisecond before its retry time. It is admitted at its retry
+    /// time, and after the seconds of Retry-After, if nothing else is spent.
     #[test]
     fn retry_at_the_reported_time_succeeds_and_not_before(
         text in policy_text(),
@@ -166,8 +176,8 @@ proptest! {
         let policy: Policy = text.parse().unwrap();
         let (layout, limits) = (policy.layout(), policy.limits());
         let (mut word, mut now_ms) = (0, u64::try_from(START_MS).unwrap());
-        for (cost, later) in spent {
-            now_ms += later;
+        for (cost, elapsed_ms) in spent {
+            now_ms += elapsed_ms;
             word = decide::check(layout, &limits, word, Timestamp::from_unix_ms(now_ms), cost).next;
         }
         let now = Timestamp::from_unix_ms(now_ms);
@@ -181,11 +191,11 @@ proptest! {
         }
     }
 
-    /// Whatever the clock does, no aligned window of a fixed policy admits more than its limit,
-    /// counted by the times of the decisions.
+    /// No window of a fixed policy admits more than its limit, however the clock moves. A charge
+    /// belongs to the window of its effective time.
     #[test]
     fn no_window_admits_more_than_its_limit(
-        text in policy_text_of(false),
+        text in policy_text_with_algorithm(false),
         steps in prop::collection::vec((0u32..20, prop_oneof![-50_000i64..60_000, -9_000_000i64..9_000_000]), 1..80),
     ) {
         let policy: Policy = text.parse().unwrap();

@@ -1,4 +1,4 @@
-//! README.md and other pages: their code, transcripts and links are right.
+//! Tests the code, transcripts, file names and links of README.md and other pages.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
@@ -8,26 +8,29 @@ use keytally_core::{Limiter, Line, Policy, Timestamp};
 
 const README: &str = include_str!("../../README.md");
 
+/// Returns the folder of the repository.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// The content of each fenced block of that language.
+/// Returns the content of each fenced code block of a language in README.md.
 fn blocks(language: &str) -> Vec<&'static str> {
     let fence = format!("```{language}\n");
     README.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
+/// Returns the text of a file in the folder examples.
 fn example(name: &str) -> String {
     fs::read_to_string(root().join("examples").join(name)).unwrap()
 }
 
 #[test]
-fn each_block_is_tested() {
+fn each_code_block_is_tested() {
     let fences: Vec<&str> =
         README.lines().filter(|line| line.starts_with("```") && line.len() > 3).collect();
     assert!(README.lines().count() <= 180);
-    // The shell's are the two commands, the installation and the quick start, which the service's tests run.
+    // The blocks of shell commands: the two aliases, the installation, and the quick start, which a
+    // test of the server runs.
     assert_eq!(fences, ["```sh", "```text", "```sh", "```sh", "```rust,no_run"]);
     assert!(example("gate.rs").ends_with(blocks("rust,no_run")[0]), "examples/gate.rs");
     let shell = blocks("sh");
@@ -36,13 +39,14 @@ fn each_block_is_tested() {
         let alias = command.split(' ').nth(1).unwrap();
         assert!(config.contains(&format!("\n{alias} = ")), "{command}");
     }
-    for part in ["cli/Cargo.toml", "py/pyproject.toml"] {
-        assert!(root().join(part).exists() && shell[1].contains(part.split('/').next().unwrap()));
+    for manifest in ["cli/Cargo.toml", "py/pyproject.toml"] {
+        let folder = manifest.split('/').next().unwrap();
+        assert!(root().join(manifest).exists() && shell[1].contains(folder), "{manifest}");
     }
 }
 
 #[test]
-fn each_call_stands_in_its_program() {
+fn each_call_in_the_table_is_in_its_example() {
     let rows: Vec<&str> = README.lines().filter(|line| line.contains("](examples/")).collect();
     let rows = rows.iter().filter(|line| line.starts_with("| ") && line.contains(" | `"));
     let calls = rows.map(|row| {
@@ -54,19 +58,21 @@ fn each_call_stands_in_its_program() {
 }
 
 #[test]
-fn transcript_is_what_the_core_answers() {
-    let answers: Vec<&str> = blocks("text")[0].split("HTTP/1.1 ").skip(1).collect();
+fn transcript_matches_the_core() {
+    let responses: Vec<&str> = blocks("text")[0].split("HTTP/1.1 ").skip(1).collect();
     let field = |name: &str| -> u64 {
-        let rest = answers[0].split(name).nth(1).unwrap();
+        let rest = responses[0].split(name).nth(1).unwrap();
         rest.split(|byte: char| !byte.is_ascii_digit()).next().unwrap().parse().unwrap()
     };
+    // The time of the first response: its reset minus the seconds to the reset.
     let now = Timestamp::from_unix_s(field("X-RateLimit-Reset: ") - field("\"hour\";r=999;t="));
     let memory: Vec<Line> = (0..Limiter::<Vec<Line>>::lines(1)).map(|_| Line::new()).collect();
     let policy: Policy = "100/minute, 1000/hour".parse().unwrap();
     let limiter = Limiter::create(memory, &policy, 1, [7; 16]).unwrap();
     let verdicts: Vec<_> = (0..101).map(|_| limiter.check(b"a client", 1, now)).collect();
-    for (answer, verdict) in answers.iter().zip([&verdicts[0], &verdicts[100]]) {
-        let (head, body) = answer.trim_end().split_once("\n\n").unwrap_or((answer.trim_end(), ""));
+    for (response, verdict) in responses.iter().zip([&verdicts[0], &verdicts[100]]) {
+        let (head, body) =
+            response.trim_end().split_once("\n\n").unwrap_or((response.trim_end(), ""));
         let mut lines = head.lines();
         assert!(lines.next().unwrap().starts_with(&verdict.http_status().to_string()));
         let headers = verdict.headers();
@@ -80,30 +86,31 @@ fn transcript_is_what_the_core_answers() {
 }
 
 #[test]
-fn change_of_a_first_contribution_applies() {
+fn sed_command_of_the_contribution_page_applies() {
     let page = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();
-    let (before, after) = page.split("sed -i 's/").nth(1).unwrap().split_once("/' ").unwrap();
-    let (from, to) = before.split_once('/').unwrap();
-    let file = after.lines().next().unwrap();
+    let (substitution, rest) = page.split("sed -i 's/").nth(1).unwrap().split_once("/' ").unwrap();
+    let (from, to) = substitution.split_once('/').unwrap();
+    let file = rest.lines().next().unwrap();
     let source = fs::read_to_string(root().join(file)).unwrap();
-    assert_eq!(source.matches(from).count(), 1, "{file} lacks {from}");
+    assert_eq!(source.matches(from).count(), 1, "{file} must have {from} once");
     assert!(from != to && page.contains(&format!("git checkout {file}")));
 }
 
-/// The Markdown pages of the project.
-fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
+/// Adds the Markdown pages in a folder and its subfolders to a list. Symbolic links are left out:
+/// the links on a page are relative to the page's own folder.
+fn find_pages(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let path = entry.path();
         let name = entry.file_name().into_string().unwrap_or_default();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
-            pages(&path, found);
-        } else if name.ends_with(".md") {
+            find_pages(&path, found);
+        } else if name.ends_with(".md") && !path.is_symlink() {
             found.push(path);
         }
     }
 }
 
-/// The anchor that GitHub gives a heading.
+/// Returns the anchor that GitHub gives a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = kept.chars().filter(|&c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
@@ -113,7 +120,7 @@ fn anchor(heading: &str) -> String {
 #[test]
 fn links_of_all_pages_lead_to_files_and_headings() {
     let mut found = Vec::new();
-    pages(root(), &mut found);
+    find_pages(root(), &mut found);
     let mut links = 0;
     for page in found {
         let text = fs::read_to_string(&page).unwrap();
@@ -126,7 +133,7 @@ fn links_of_all_pages_lead_to_files_and_headings() {
                 if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
             assert!(target.exists(), "{}: {link}", page.display());
             if !heading.is_empty() {
-                // The page of a folder is its README.
+                // GitHub shows the README.md of a folder.
                 let target = if target.is_dir() { target.join("README.md") } else { target };
                 let target = fs::read_to_string(target).unwrap();
                 let mut headings = target.lines().filter(|line| line.starts_with('#'));

@@ -1,4 +1,5 @@
-//! The worst cases in docs/SEMANTICS.md: each row is reached, and no history of checks exceeds the bounds.
+//! Tests the worst cases over any interval in docs/SEMANTICS.md: a sequence of checks reaches each,
+//! and none exceeds the bounds.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use keytally_core::{Algorithm, Outcome, Policy, Timestamp, decide};
@@ -6,23 +7,26 @@ use proptest::prelude::*;
 
 const PAGE: &str = include_str!("../../docs/SEMANTICS.md");
 
-/// The start of a day.
+/// The start of a day in Unix milliseconds, at which all windows of the page's policies begin.
 const EDGE_MS: u64 = 1_699_920_000_000;
 
-/// The most that the page says an interval of `d` milliseconds admits.
+/// Returns the largest cost that an interval of `d` milliseconds admits, by the formulas of the
+/// page.
 fn bound(policy: &Policy, d: u64) -> u64 {
-    let slides = policy.algorithm() == Algorithm::Sliding;
-    let of_quota = |limit: u64, w: u64| {
-        if slides { limit * (w + d - 1) / w } else { limit * ((d - 1).div_ceil(w) + 1) }
+    let is_sliding = policy.algorithm() == Algorithm::Sliding;
+    // `w` is the window in milliseconds.
+    let bound_of_quota = |limit: u64, w: u64| {
+        if is_sliding { limit * (w + d - 1) / w } else { limit * ((d - 1).div_ceil(w) + 1) }
     };
     let quotas = policy.quotas().iter();
     quotas
-        .map(|quota| of_quota(quota.limit.into(), u64::from(quota.window.seconds()) * 1000))
+        .map(|quota| bound_of_quota(quota.limit.into(), u64::from(quota.window.seconds()) * 1000))
         .min()
         .unwrap()
 }
 
-/// Units that an unused tally admits from `start` on, for `d` milliseconds, each as early as possible.
+/// Returns the number of checks of cost 1 that an unused tally admits from `start` on, for `d`
+/// milliseconds, if each is made as early as possible.
 fn admitted(policy: &Policy, start: u64, d: u64) -> u64 {
     let (layout, limits) = (policy.layout(), policy.limits());
     let (mut word, mut now, mut units) = (0, start, 0);
@@ -39,11 +43,11 @@ fn admitted(policy: &Policy, start: u64, d: u64) -> u64 {
     units
 }
 
-/// The rows of the page: policy, interval in milliseconds, units.
+/// Returns the rows of the page's table: policy, interval in milliseconds, largest admitted cost.
 fn rows() -> Vec<(Policy, u64, u64)> {
     let table = PAGE.split("<!-- worst cases").nth(1).unwrap().split("<!-- end").next().unwrap();
     let rows = table.lines().filter(|line| line.starts_with("| `"));
-    let read = |row: &str| {
+    let parse_row = |row: &str| {
         let [policy, interval, units] = row.trim_matches('|').split('|').collect::<Vec<_>>()[..]
         else {
             panic!("{row}")
@@ -52,18 +56,19 @@ fn rows() -> Vec<(Policy, u64, u64)> {
         let ms = number.parse::<u64>().unwrap() * if unit == "s" { 1000 } else { 1 };
         (policy.trim().trim_matches('`').parse().unwrap(), ms, units.trim().parse().unwrap())
     };
-    rows.map(read).collect()
+    rows.map(parse_row).collect()
 }
 
 #[test]
 fn each_worst_case_on_the_page_is_reached() {
     let rows = rows();
-    assert!(rows.len() >= 10);
+    assert!(rows.len() >= 10, "{} rows", rows.len());
     for (policy, d, units) in rows {
         assert_eq!(bound(&policy, d), units, "the bound of {policy} in {d} ms");
-        // The last millisecond of a unit, at each unit of an hour before the edge of all windows.
+        // The worst interval starts in the last millisecond of a unit. Tries each unit of the hour
+        // before the time at which all windows begin.
         let unit_ms = u64::from(policy.quotas()[0].window.seconds()) * 1000;
-        let starts = (0..3_600_000 / unit_ms).map(|units| EDGE_MS - units * unit_ms - 1);
+        let starts = (0..3_600_000 / unit_ms).map(|unit| EDGE_MS - unit * unit_ms - 1);
         let most = starts.map(|start| admitted(&policy, start, d)).max();
         assert_eq!(most, Some(units), "what {policy} admits in {d} ms");
     }
@@ -96,6 +101,7 @@ proptest! {
             let mut sum = 0;
             for &(to, cost) in &charges[first..] {
                 sum += cost;
+                // The shortest interval that contains both charges.
                 let d = to - from + 1;
                 prop_assert!(sum <= bound(&policy, d), "{sum} of {policy} within {d} ms");
             }

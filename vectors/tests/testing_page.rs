@@ -1,12 +1,13 @@
-//! docs/TESTING.md and docs/SEMANTICS.md name files and tests that exist.
+//! Tests that the files and tests named in docs/TESTING.md and docs/SEMANTICS.md exist.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;
 
-const PAGE: &str = include_str!("../../docs/TESTING.md");
+const TESTING: &str = include_str!("../../docs/TESTING.md");
 const SEMANTICS: &str = include_str!("../../docs/SEMANTICS.md");
 
+/// Returns the folder of the repository.
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
@@ -18,25 +19,25 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 
 #[test]
 fn every_file_on_the_page_exists() {
-    let paths: Vec<&str> = quoted(PAGE).filter(|quoted| quoted.contains('/')).collect();
+    let paths: Vec<&str> = quoted(TESTING).filter(|quoted| quoted.contains('/')).collect();
     assert!(paths.len() > 20);
     for path in paths {
         assert!(root().join(path).exists(), "docs/TESTING.md names {path}");
     }
 }
 
-/// Whether a test of that name is declared in a file. A test that a macro defines has its name at the
-/// beginning of a line.
+/// Returns whether a file declares a test. The name of a test that a macro defines begins a line in
+/// the macro's call.
 fn declares(file: &str, name: &str) -> bool {
     let source = fs::read_to_string(root().join(file)).unwrap();
     source.contains(&format!("fn {name}(")) || source.contains(&format!("\n    {name}: \""))
 }
 
-/// A row names files in its first column, and functions in those files in its second.
+/// Each row of the tables names files in its first column, and tests in these files in its second.
 #[test]
 fn every_test_on_the_page_exists() {
     let mut tests = 0;
-    for row in PAGE.lines().filter(|line| line.starts_with("| `") && line.contains(".rs`")) {
+    for row in TESTING.lines().filter(|line| line.starts_with("| `") && line.contains(".rs`")) {
         let (files, names) = row.trim_matches('|').split_once('|').unwrap();
         let is_name =
             |name: &&str| name.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase());
@@ -51,7 +52,8 @@ fn every_test_on_the_page_exists() {
     assert!(tests > 40, "{tests}");
 }
 
-/// Each guarantee has the same parts. Its last part has lines of a file, a colon and tests in that file.
+/// Each guarantee has the same five parts. The last part has lines that name a file and tests in
+/// it.
 #[test]
 fn every_guarantee_has_its_parts_and_tests() {
     let guarantees = SEMANTICS.split("\n### ").skip(1);
@@ -62,6 +64,7 @@ fn every_guarantee_has_its_parts_and_tests() {
             assert!(guarantee.contains(&format!("\n**{part}.** ")), "{title} has no {part}");
         }
         let tests = guarantee.split("**Tests.** ").nth(1).unwrap();
+        // `file`: `test`, `test`
         let lines = tests.lines().filter_map(|line| line.split_once("`: `"));
         assert!(lines.clone().count() > 0, "{title} names no test");
         for (file, names) in lines {

@@ -32,7 +32,7 @@ LIMIT_REQ = ("limit_req_zone $http_x_client zone=other:10m rate=100r/m;", "limit
 LIMIT = ("keytally_limit_zone zone=ours:10m key=$http_x_client policy=100/minute;", "keytally_limit ours;")
 KEY = ("keytally_gate api file=turn.gate pepper_file=pepper;", "keytally api;")
 QUIET = "keytally_headers off;"
-# As many fields as the module sets, of the same length and constant: limit_req sets none.
+# Constant header fields, of the number and lengths that the module sets: limit_req sets none.
 FIELDS = "".join(
     f"add_header {name} {value} always;"
     for name, value in {
@@ -82,7 +82,7 @@ def free_port():
 
 
 def processors():
-    """Returns the processor of the worker and that of all else, which are the same on a machine with one."""
+    """Returns the processor of the worker and the processor of everything else. A machine with one has only that."""
     allowed = sorted(os.sched_getaffinity(0))
     return allowed[0], allowed[-1]
 
@@ -90,7 +90,7 @@ def processors():
 def run_on(processor):
     """Returns a function for a new process, which binds it to the processor. Root also raises its priority."""
 
-    def first():
+    def prepare():
         os.sched_setaffinity(0, {processor})
         os.setsid()  # Linux schedules by session: each has its own share and priority.
         if os.geteuid() == 0:
@@ -98,10 +98,12 @@ def run_on(processor):
             if AUTOGROUP.exists():
                 AUTOGROUP.write_text("-20")
 
-    return first
+    return prepare
 
 
 class Nginx:
+    """An nginx with one worker on this processor. Without the port `app` of an upstream, it is its own upstream."""
+
     def __init__(self, folder, app, configuration, processor):
         self.port = free_port()
         declared, used = CONFIGURATIONS[configuration]
@@ -143,16 +145,16 @@ class Nginx:
 def load(port, path, clients, processor):
     """Runs wrk for a second. Returns the number of requests and their rate per second."""
     url = f"http://127.0.0.1:{port}{path}"
-    said = subprocess.run(
+    output = subprocess.run(
         ["wrk", "-t1", f"-c{CONNECTIONS}", "-d1s", "-s", Path(__file__).with_name("clients.lua"), url, "--", clients],
         preexec_fn=run_on(processor),
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    if "Non-2xx" in said or "Socket errors" in said:
-        raise RuntimeError(said)
-    return int(re.search(r"(\d+) requests in", said).group(1)), float(re.search(r"Requests/sec: +([\d.]+)", said).group(1))
+    if "Non-2xx" in output or "Socket errors" in output:
+        raise RuntimeError(output)
+    return int(re.search(r"(\d+) requests in", output).group(1)), float(re.search(r"Requests/sec: +([\d.]+)", output).group(1))
 
 
 def make_clients(folder):
@@ -166,8 +168,8 @@ def make_clients(folder):
     # One call for each key, by xargs, which starts processes faster than Python.
     issue = ["xargs", "-n1", KEYTALLY, "issue", *gate, "--account"]
     numbers = " ".join(map(str, range(CLIENTS)))
-    first = run_on(processors()[1])
-    issued = subprocess.run(issue, input=numbers, cwd=folder, check=True, stdout=subprocess.PIPE, text=True, preexec_fn=first)
+    prepare = run_on(processors()[1])
+    issued = subprocess.run(issue, input=numbers, cwd=folder, check=True, stdout=subprocess.PIPE, text=True, preexec_fn=prepare)
     clients = Path(folder, "clients")
     with clients.open("w") as file:
         for number, key in enumerate(issued.stdout.split()):
@@ -198,6 +200,7 @@ def measure(folder):
 
 
 def table(name, unit, title, about, rows):
+    """Returns a table of benches/results.json."""
     return {
         "name": f"nginx/{name}",
         "unit": unit,

@@ -53,10 +53,10 @@ typedef struct {
     ngx_str_t path;   /* absolute and NUL-terminated, like `pepper_path` */
     ngx_str_t pepper_path;
     kt_gate *handle;
-    ngx_http_keytally_file_t file;          /* that the handle maps */
-    ngx_http_keytally_file_t rejected_file; /* the last one that could not be opened */
-    kt_status rejected_status;              /* the reason */
-    ngx_event_t timer;                      /* in a worker: looks for a replaced file */
+    ngx_http_keytally_file_t file;          /* the file that the handle maps */
+    ngx_http_keytally_file_t rejected_file; /* the last file that could not be opened */
+    kt_status rejected_status;              /* why it could not be opened */
+    ngx_event_t timer;                      /* in a worker: checks whether the file was replaced */
 } ngx_http_keytally_gate_t;
 
 /** A limiter that `keytally_limit_zone` declares. */
@@ -85,21 +85,23 @@ typedef struct {
 
 /** One charge of a request by a gate or a zone, refunded if a later one denies the request. */
 typedef struct ngx_http_keytally_charge_s {
-    struct ngx_http_keytally_charge_s *next; /* the charge before it */
+    struct ngx_http_keytally_charge_s *next; /* the previous charge of the request */
     ngx_http_keytally_zone_t *zone;          /* NULL if a gate charged */
     ngx_str_t subject;
     ngx_http_keytally_gate_t *gate;
-    ngx_http_keytally_file_t file; /* that the gate's handle mapped */
+    ngx_http_keytally_file_t file; /* the file that the gate's handle mapped when it charged */
     uint64_t key_id;
     kt_charge charge;
 } ngx_http_keytally_charge_t;
 
+/** The configuration of `http`. */
 typedef struct {
     ngx_array_t gates;      /* of ngx_http_keytally_gate_t * */
     ngx_array_t zones;      /* of ngx_http_keytally_zone_t * */
     ngx_uint_t ipv6_prefix; /* 0 if unset */
 } ngx_http_keytally_main_conf_t;
 
+/** The configuration of a location. */
 typedef struct {
     ngx_http_keytally_gate_t *gate; /* NULL if off */
     ngx_http_keytally_cost_t cost;
@@ -112,19 +114,19 @@ typedef struct {
 /**
  * The context of a client's request, shared by its internal redirects and subrequests.
  *
- * It lists charges only. A gate or zone that refused the request is checked again when the request
- * reaches it again, and refuses again.
+ * It records which gates and zones charged the request, not which refused it. When the request
+ * reaches a gate or zone again that refused it, that one is checked again.
  */
 typedef struct {
     uint64_t gates;                      /* the gates that charged the request */
     uint64_t zones;                      /* the zones that charged it */
     ngx_http_keytally_charge_t *charges; /* the last one first */
-    ngx_http_keytally_gate_t *gate;      /* that gave `verdict`; NULL if a zone gave it */
+    ngx_http_keytally_gate_t *gate;      /* the gate of `verdict`; NULL if it is of a zone */
     ngx_uint_t refusal_status;           /* HTTP status of the last refusal; 0 if there was none */
     const char *refusal_body;
     unsigned has_verdict:1;
     unsigned shadowed:1;        /* `verdict` is a shadow's refusal: the client does not see it */
-    unsigned failure_counted:1; /* the zone of failures counted its invalid key */
+    unsigned failure_counted:1; /* the zone of failures counted this request's invalid key */
     kt_outcome outcome;         /* of the first refusal, also in shadow; else admitted */
     kt_reason reason;
     uint32_t failure_retry_s; /* Retry-After of too many invalid keys; else 0 */
@@ -133,7 +135,10 @@ typedef struct {
 
 extern ngx_module_t ngx_http_keytally_module;
 
-/** Returns nginx's cached reading of the system clock. Every handle declares it to be that. */
+/**
+ * Returns nginx's cached reading of the system clock, in Unix milliseconds. Each handle is declared
+ * to get such readings, by `kt_gate_use_system_clock` or `kt_limiter_use_system_clock`.
+ */
 static ngx_inline uint64_t ngx_http_keytally_now_ms(void) {
     ngx_time_t *now = ngx_timeofday();
     return (uint64_t)now->sec * 1000 + now->msec;

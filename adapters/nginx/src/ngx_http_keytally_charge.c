@@ -1,5 +1,5 @@
 /*
- * The charges of a request and their refunds: a refused request is charged by no zone and no gate.
+ * The charges of a request, and their refunds if a later gate or zone refuses the request.
  */
 #include "ngx_http_keytally.h"
 
@@ -25,6 +25,7 @@ static void ngx_http_keytally_refund_gate(ngx_http_keytally_ctx_t *ctx,
                              ngx_http_keytally_now_ms(), &after);
 }
 
+/** Refunds a zone's charge. */
 static void ngx_http_keytally_refund_zone(ngx_http_keytally_ctx_t *ctx,
                                           ngx_http_keytally_charge_t *charge) {
     ngx_http_keytally_zone_t *zone = charge->zone;
@@ -34,7 +35,7 @@ static void ngx_http_keytally_refund_zone(ngx_http_keytally_ctx_t *ctx,
                             &charge->charge, ngx_http_keytally_now_ms(), &after);
 }
 
-/** Refunds the charges that came after `until`; all if it is NULL. */
+/** Refunds the charges that were added after the charge `until`, or all if it is NULL. */
 void ngx_http_keytally_refund(ngx_http_keytally_ctx_t *ctx, ngx_http_keytally_charge_t *until) {
     for (; ctx->charges != until; ctx->charges = ctx->charges->next) {
         if (ctx->charges->zone != NULL) ngx_http_keytally_refund_zone(ctx, ctx->charges);

@@ -34,13 +34,14 @@ static void ngx_http_keytally_mask_ipv6(u_char *address, ngx_uint_t prefix) {
 
 #endif
 
+/** Writes an IPv4 address as text. Returns the end of the text. */
 static u_char *ngx_http_keytally_write_ipv4(u_char *text, const u_char *address) {
     return ngx_sprintf(text, "%ud.%ud.%ud.%ud", address[0], address[1], address[2], address[3]);
 }
 
 /**
- * Writes the client's IPv4 address, or the network of its IPv6 address. On a Unix socket, the text
- * is empty.
+ * Sets `text` to the client's IPv4 address, or to the network of its IPv6 address. On a Unix
+ * socket, the text is empty.
  *
  * A site receives at least a /64 and may use any address in it. An IPv6 address that embeds an IPv4
  * address counts as that IPv4 address.

@@ -3,7 +3,7 @@
  */
 #include "ngx_http_keytally.h"
 
-/** Marks the cleanup of the request that holds its context. */
+/** Does nothing. Its address marks the cleanup of the request that holds the context. */
 static void ngx_http_keytally_ctx_cleanup(void *data) {
     (void)data;
 }
@@ -26,7 +26,7 @@ ngx_http_keytally_ctx_t *ngx_http_keytally_get_ctx(ngx_http_request_t *r) {
     return NULL;
 }
 
-/** Returns the context of a request, which it creates if there is none; NULL if memory ran out. */
+/** Returns the context of a request, and creates it if needed. Returns NULL if memory ran out. */
 ngx_http_keytally_ctx_t *ngx_http_keytally_create_ctx(ngx_http_request_t *r) {
     ngx_http_keytally_ctx_t *ctx = ngx_http_keytally_get_ctx(r);
     if (ctx != NULL) return ctx;

@@ -2,8 +2,8 @@
  * Gates: mapped files that all workers share with the command line.
  *
  * The master opens a gate while it reads the configuration, usually as root. So a file that cannot
- * be opened is an error of the configuration, and workers inherit the mapping without being allowed
- * to open the file.
+ * be opened is an error of the configuration. Workers inherit the mapping, even if they are not
+ * allowed to open the file.
  *
  * If another file replaces the gate's, each worker that may open it does so within a second. If the
  * workers may not, the next reload opens it. Until then the old file stays mapped and in use.
@@ -13,6 +13,7 @@
 /** How often a worker looks for a replaced file. */
 #define NGX_HTTP_KEYTALLY_WATCH_MS 1000
 
+/** Returns the gate of that name, or NULL if there is none. */
 ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_conf_t *kmcf,
                                                       ngx_str_t *name) {
     ngx_http_keytally_gate_t **gates = kmcf->gates.elts;
@@ -23,7 +24,7 @@ ngx_http_keytally_gate_t *ngx_http_keytally_gate_find(ngx_http_keytally_main_con
     return NULL;
 }
 
-/** Returns the identity of the file at the gate's path. */
+/** Returns the identity of the file at the gate's path. Its inode is 0 if there is no file. */
 static ngx_http_keytally_file_t ngx_http_keytally_gate_file(ngx_http_keytally_gate_t *gate) {
     ngx_http_keytally_file_t file = {0, 0};
     ngx_file_info_t info;
@@ -33,14 +34,15 @@ static ngx_http_keytally_file_t ngx_http_keytally_gate_file(ngx_http_keytally_ga
     return file;
 }
 
+/** Whether two identities are of one file. */
 ngx_flag_t ngx_http_keytally_gate_is_same_file(ngx_http_keytally_file_t one,
                                                ngx_http_keytally_file_t other) {
     return one.device == other.device && one.inode == other.inode;
 }
 
-/** Opens the file at the gate's path. On success, closes the one that was open. */
+/** Opens the file at the gate's path. On success, closes the file that was open before. */
 static kt_status ngx_http_keytally_gate_open(ngx_http_keytally_gate_t *gate) {
-    /* Read before the file is opened: if it is replaced in between, the next look reopens it. */
+    /* The identity is read first: if the file is replaced in between, the timer reopens it. */
     ngx_http_keytally_file_t file = ngx_http_keytally_gate_file(gate);
     kt_gate *fresh;
     kt_status status = kt_gate_open_with_pepper_file((const char *)gate->path.data,
@@ -53,6 +55,7 @@ static kt_status ngx_http_keytally_gate_open(ngx_http_keytally_gate_t *gate) {
     return KT_OK;
 }
 
+/** Closes the gate when nginx frees the configuration. */
 static void ngx_http_keytally_gate_cleanup(void *data) {
     ngx_http_keytally_gate_t *gate = data;
     kt_gate_close(gate->handle);
@@ -120,8 +123,8 @@ static int ngx_http_keytally_is_regular_file(ngx_str_t *path) {
 }
 
 /**
- * Handles a worker's timer: opens the gate's file if it was replaced. If that fails, the log shows
- * each file and reason once, and the next second tries again.
+ * Handles a worker's timer: opens the gate's file if it was replaced. If that fails, the timer
+ * tries again a second later. The log shows each pair of file and reason once.
  */
 static void ngx_http_keytally_gate_timer(ngx_event_t *event) {
     ngx_http_keytally_gate_t *gate = event->data;
@@ -154,6 +157,6 @@ void ngx_http_keytally_gate_watch(ngx_cycle_t *cycle, ngx_http_keytally_gate_t *
     gate->timer.handler = ngx_http_keytally_gate_timer;
     gate->timer.data = gate;
     gate->timer.log = cycle->log;
-    gate->timer.cancelable = 1; /* Does not keep a worker that shuts down. */
+    gate->timer.cancelable = 1; /* This timer does not delay the shutdown of the worker. */
     ngx_add_timer(&gate->timer, NGX_HTTP_KEYTALLY_WATCH_MS);
 }

@@ -10,8 +10,9 @@
 #include "ngx_http_keytally.h"
 
 /**
- * Keeps a verdict for the response's header fields and the variables. A gate's replaces a limit's.
- * Of limits, the first one's is kept, or that of the limit that refused.
+ * Keeps a verdict for the response's header fields and the variables. Replaces the kept one.
+ *
+ * Callers keep the verdict of the first limit, of each gate, and of a limit that refuses.
  */
 static void ngx_http_keytally_keep_verdict(ngx_http_keytally_ctx_t *ctx,
                                            ngx_http_keytally_gate_t *gate,
@@ -24,7 +25,7 @@ static void ngx_http_keytally_keep_verdict(ngx_http_keytally_ctx_t *ctx,
 }
 
 /**
- * Whether `r` is an auth_request subrequest that must be admitted for its request to be admitted.
+ * Whether `r` is an auth_request subrequest whose refusal refuses the client's whole request.
  *
  * If it is admitted, the rest of the access phase still runs. With `satisfy any`, neither is true.
  * After an internal redirect, a mirror subrequest may run while the request waits for auth_request:
@@ -39,7 +40,7 @@ static ngx_flag_t ngx_http_keytally_is_condition(ngx_http_request_t *r) {
                ngx_http_core_access_phase;
 }
 
-/** Whether a refusal of `r` refuses the client's whole request. */
+/** Whether a refusal of `r`, a request or subrequest, refuses the client's whole request. */
 static ngx_flag_t ngx_http_keytally_refuses_all(ngx_http_request_t *r) {
     return r == r->main || ngx_http_keytally_is_condition(r);
 }
@@ -48,7 +49,8 @@ static ngx_flag_t ngx_http_keytally_refuses_all(ngx_http_request_t *r) {
  * Whether the verdict on `r` is kept for the client. In a subrequest whose refusal refuses only
  * itself, it is not kept if a gate's verdict is kept already.
  */
-static ngx_flag_t ngx_http_keytally_decides(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx) {
+static ngx_flag_t ngx_http_keytally_keeps_verdict_of(ngx_http_request_t *r,
+                                                     ngx_http_keytally_ctx_t *ctx) {
     return ngx_http_keytally_refuses_all(r) || ctx->gate == NULL;
 }
 
@@ -73,7 +75,7 @@ static ngx_int_t ngx_http_keytally_fail(ngx_http_request_t *r, kt_status status)
     return NGX_HTTP_INTERNAL_SERVER_ERROR;
 }
 
-/** Preaccess phase: checks the limits of the location, in their order, until one refuses. */
+/** Checks the limits of the location in their order until one refuses, in the preaccess phase. */
 ngx_int_t ngx_http_keytally_limit_handler(ngx_http_request_t *r) {
     ngx_http_keytally_loc_conf_t *klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytally_module);
     if (klcf->limits == NULL) return NGX_DECLINED;
@@ -118,7 +120,7 @@ ngx_int_t ngx_http_keytally_limit_handler(ngx_http_request_t *r) {
         } else if (!limit->shadow) {
             rc = NGX_DONE;
         }
-        if (!ctx->has_verdict || (rc == NGX_DONE && ngx_http_keytally_decides(r, ctx)))
+        if (!ctx->has_verdict || (rc == NGX_DONE && ngx_http_keytally_keeps_verdict_of(r, ctx)))
             ngx_http_keytally_keep_verdict(ctx, NULL, verdict, limit->shadow);
     }
     if (rc == NGX_DECLINED) return NGX_DECLINED;
@@ -129,8 +131,8 @@ ngx_int_t ngx_http_keytally_limit_handler(ngx_http_request_t *r) {
 }
 
 /**
- * Counts the X-API-Key fields of a request and finds the first one's value. More than one is
- * invalid: the next server might take another than this one.
+ * Counts the X-API-Key fields of a request, and sets `first` to the value of the first. More than
+ * one is invalid: an upstream might use another of them than this module.
  */
 static ngx_uint_t ngx_http_keytally_find_keys(ngx_http_request_t *r, ngx_str_t *first) {
     ngx_uint_t count = 0;
@@ -149,9 +151,9 @@ static ngx_uint_t ngx_http_keytally_find_keys(ngx_http_request_t *r, ngx_str_t *
 /**
  * Refuses an invalid key, and counts it in the zone of failures, once for each request.
  *
- * The reason does not matter: if a revoked key did not count, the response would reveal that its
- * secret is right. The gate was checked before, so a valid key is never refused here. A full zone
- * refuses no client: the invalid key gets 401.
+ * A key counts for whatever reason it is invalid: if a revoked key did not count, the response
+ * would reveal that its secret is right. The gate was checked before, so a valid key is never refused
+ * here. If the zone is full, the invalid key gets 401, not 429.
  */
 static ngx_int_t ngx_http_keytally_refuse_invalid_key(ngx_http_request_t *r,
                                                       ngx_http_keytally_ctx_t *ctx,
@@ -173,7 +175,7 @@ static ngx_int_t ngx_http_keytally_refuse_invalid_key(ngx_http_request_t *r,
     return ngx_http_keytally_refuse(r, ctx, &counted);
 }
 
-/** Access phase: checks the key of the request by the location's gate, and charges it. */
+/** Checks the key of the request by the location's gate, and charges it, in the access phase. */
 ngx_int_t ngx_http_keytally_gate_handler(ngx_http_request_t *r) {
     ngx_http_keytally_loc_conf_t *klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytally_module);
     ngx_http_keytally_gate_t *gate = klcf->gate;
@@ -189,7 +191,7 @@ ngx_int_t ngx_http_keytally_gate_handler(ngx_http_request_t *r) {
     if (cost_rc == NGX_ERROR || charge == NULL) return NGX_HTTP_INTERNAL_SERVER_ERROR;
     ngx_str_t api_key = ngx_null_string; /* NULL data means that the field is missing. */
     ngx_uint_t count = ngx_http_keytally_find_keys(r, &api_key);
-    ngx_flag_t kept = ngx_http_keytally_decides(r, ctx);
+    ngx_flag_t kept = ngx_http_keytally_keeps_verdict_of(r, ctx);
     kt_verdict other, *verdict = kept ? &ctx->verdict : &other;
     uint64_t now_ms = ngx_http_keytally_now_ms();
     kt_status status =
@@ -216,9 +218,9 @@ ngx_int_t ngx_http_keytally_gate_handler(ngx_http_request_t *r) {
 }
 
 /**
- * Whether the gate will check the request itself, at the end of its access phase. Then it need not
- * check the auth_request subrequest: whatever that one refuses is not charged, and a refusal by the
- * gate is the response to the whole request.
+ * Whether the gate will check the client's request at the end of the access phase. Then it need not
+ * check the auth_request subrequest `r`: if another module refuses `r`, nothing is charged, and a
+ * refusal by the gate is the response to the whole request.
  */
 static ngx_flag_t ngx_http_keytally_is_checked_later(ngx_http_request_t *r,
                                                      ngx_http_keytally_gate_t *gate) {
@@ -227,7 +229,10 @@ static ngx_flag_t ngx_http_keytally_is_checked_later(ngx_http_request_t *r,
     return klcf->gate == gate && !klcf->shadow && ngx_http_keytally_is_condition(r);
 }
 
-/** Preaccess phase: checks the key of a subrequest, in which nginx runs no access phase. */
+/**
+ * Checks the key of a subrequest in the preaccess phase, because nginx runs no access phase in
+ * subrequests.
+ */
 ngx_int_t ngx_http_keytally_subrequest_handler(ngx_http_request_t *r) {
     if (r == r->main) return NGX_DECLINED;
     ngx_http_keytally_loc_conf_t *klcf = ngx_http_get_module_loc_conf(r, ngx_http_keytally_module);

@@ -47,7 +47,8 @@ static ngx_int_t ngx_http_keytally_header_filter(ngx_http_request_t *r) {
     char values[KT_HEADERS_SIZE];
     kt_field fields[KT_MAX_FIELDS];
     size_t count;
-    if (kt_verdict_fields(&ctx->verdict, values, sizeof values, fields, KT_MAX_FIELDS, &count) != KT_OK)
+    if (kt_verdict_fields(&ctx->verdict, values, sizeof values, fields, KT_MAX_FIELDS, &count) !=
+        KT_OK)
         return NGX_ERROR;
     if (count == 0) return ngx_http_next_header_filter(r);
     size_t len = (size_t)(fields[count - 1].value - values) + fields[count - 1].value_len;

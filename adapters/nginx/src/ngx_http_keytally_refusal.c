@@ -12,7 +12,7 @@ static ngx_int_t ngx_http_keytally_send_refusal(ngx_http_request_t *r,
     body.value.data = (u_char *)(size_t)ctx->refusal_body;
     body.value.len = ngx_strlen(body.value.data);
     ngx_uint_t status = ctx->refusal_status;
-    /* auth_request reads only the status. It takes any but 401 and 403 for a failure. */
+    /* auth_request reads only the status. A refusal other than 401 and 403 is an error to it. */
     if (r != r->main && r->header_only && status != NGX_HTTP_UNAUTHORIZED)
         status = NGX_HTTP_FORBIDDEN;
     return ngx_http_send_response(r, status, &json, &body);
@@ -27,7 +27,7 @@ static ngx_int_t ngx_http_keytally_refuse_by(ngx_http_request_t *r, ngx_http_key
     return NGX_DONE;
 }
 
-/** Refuses a request as the verdict says. */
+/** Refuses a request with the status and the body of the verdict. */
 ngx_int_t ngx_http_keytally_refuse(ngx_http_request_t *r, ngx_http_keytally_ctx_t *ctx,
                                    const kt_verdict *verdict) {
     return ngx_http_keytally_refuse_by(r, ctx, verdict->http_status, kt_verdict_body(verdict));

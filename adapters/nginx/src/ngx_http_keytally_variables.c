@@ -1,6 +1,8 @@
 /*
- * Variables, for logs and upstreams: $keytally_account, _key_id, _env, _plan, _outcome and _reason,
- * empty before the check and in locations without one. For zones: $keytally_client_address.
+ * The module's variables.
+ *
+ * For logs and upstreams: $keytally_account, _key_id, _env, _plan, _outcome and _reason. They are
+ * empty before the check and in locations without a check. For zones: $keytally_client_address.
  */
 #include "ngx_http_keytally.h"
 
@@ -34,6 +36,7 @@ static ngx_int_t ngx_http_keytally_copy_value(ngx_http_request_t *r,
     return ngx_http_keytally_set_value(value, &copy);
 }
 
+/** Sets the value to nothing: logs show a hyphen. */
 static ngx_int_t ngx_http_keytally_no_value(ngx_http_variable_value_t *value) {
     value->not_found = 1;
     return NGX_OK;

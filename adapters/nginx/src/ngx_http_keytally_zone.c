@@ -2,12 +2,13 @@
  * Limiters in nginx's shared-memory zones. A limiter's subjects are the values of the zone's key,
  * an expression with variables.
  *
- * nginx keeps a zone over a reload if its name and size stay the same. This module adds the key
+ * nginx keeps a zone across a reload if its name and size stay the same. This module adds the key
  * and the policy to the name of the shared memory. So if either changes, nginx creates new memory
  * and the counts begin at 0. Otherwise the new policy would misread the counts of the old one.
  */
 #include "ngx_http_keytally.h"
 
+/** Returns the zone of that name, or NULL if there is none. */
 ngx_http_keytally_zone_t *ngx_http_keytally_zone_find(ngx_http_keytally_main_conf_t *kmcf,
                                                       ngx_str_t *name) {
     ngx_http_keytally_zone_t **zones = kmcf->zones.elts;
@@ -30,8 +31,8 @@ static uint32_t ngx_http_keytally_zone_capacity(size_t len) {
 }
 
 /**
- * Creates the limiter in the zone's memory. If the memory was kept from the previous configuration,
- * attaches to its limiter.
+ * Creates the limiter in the zone's memory. If nginx kept the memory of the previous configuration
+ * (`data` is its zone), attaches to the limiter that is there.
  */
 static ngx_int_t ngx_http_keytally_init_zone(ngx_shm_zone_t *shm, void *data) {
     ngx_http_keytally_zone_t *zone = shm->data, *old = data;
@@ -51,7 +52,6 @@ static ngx_int_t ngx_http_keytally_init_zone(ngx_shm_zone_t *shm, void *data) {
                           &zone->name);
             return NGX_ERROR;
         }
-        slab->log_nomem = 0;
         status = kt_entropy(entropy);
         /* The limiter's seed is the first 16 bytes of `entropy`. */
         if (status == KT_OK)
@@ -65,6 +65,7 @@ static ngx_int_t ngx_http_keytally_init_zone(ngx_shm_zone_t *shm, void *data) {
     return NGX_ERROR;
 }
 
+/** Closes the limiter's handle when nginx frees the configuration. */
 static void ngx_http_keytally_zone_cleanup(void *data) {
     ngx_http_keytally_zone_t *zone = data;
     kt_limiter_close(&zone->handle);
@@ -88,32 +89,32 @@ static char *ngx_http_keytally_parse_size(ngx_conf_t *cf, ngx_str_t *text, ngx_s
 }
 
 /**
- * Reads the value of `policy=`, which begins in the argument `at`, and sets `at` to the index of
- * the argument in which it ends.
+ * Reads the value of `policy=`, which begins in the argument with this index. Sets `index` to that
+ * of the argument in which the value ends.
  *
  * nginx treats quotes as such only around a whole argument: `"policy=100/minute, 1000/hour"` is one
  * argument, but `policy="100/minute, 1000/hour"` is two. This function joins such arguments again.
- * In its lengths, 7 is that of `policy=`, 8 adds the opening quote, and 9 the closing quote.
+ * Its lengths 7, 8 and 9 are those of `policy=`, `policy="` and `policy=""`.
  */
-static char *ngx_http_keytally_read_policy(ngx_conf_t *cf, ngx_uint_t *at, ngx_str_t *policy) {
-    ngx_str_t *args = cf->args->elts, first = args[*at];
+static char *ngx_http_keytally_read_policy(ngx_conf_t *cf, ngx_uint_t *index, ngx_str_t *policy) {
+    ngx_str_t *args = cf->args->elts, first = args[*index];
     policy->data = first.data + 7;
     policy->len = first.len - 7;
     if (policy->len == 0 || policy->data[0] != '"') return NGX_CONF_OK;
 
-    ngx_uint_t last = *at;
+    ngx_uint_t last = *index;
     /* A `policy="` alone has an opening quote at its end, not a closing one. */
-    while (args[last].len < (last == *at ? 9 : 1) || args[last].data[args[last].len - 1] != '"')
+    while (args[last].len < (last == *index ? 9 : 1) || args[last].data[args[last].len - 1] != '"')
         if (++last == cf->args->nelts) return "has a \"policy=\" without its closing quote";
     size_t len = 0;
-    for (ngx_uint_t i = *at; i <= last; i++) len += args[i].len + 1;
+    for (ngx_uint_t i = *index; i <= last; i++) len += args[i].len + 1;
     u_char *text = ngx_pnalloc(cf->pool, len), *end = text;
     if (text == NULL) return NGX_CONF_ERROR;
-    for (ngx_uint_t i = *at; i <= last; i++)
-        end = ngx_sprintf(end, i == *at ? "%V" : " %V", &args[i]);
+    for (ngx_uint_t i = *index; i <= last; i++)
+        end = ngx_sprintf(end, i == *index ? "%V" : " %V", &args[i]);
     policy->data = text + 8;
     policy->len = (size_t)(end - text) - 9;
-    *at = last;
+    *index = last;
     return NGX_CONF_OK;
 }
 

@@ -141,15 +141,18 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def early_in_the_hour():
-    """Waits until no window ends in the middle of a test, which would reset its counts."""
+def avoid_end_of_hour():
+    """Waits for the next hour if this one ends soon: a new window during a test would reset its counts."""
     left = 3600 - time.time() % 3600
     if left < 30:
         time.sleep(left + 1)
 
 
 class Nginx:
-    """An nginx with four workers and its own folder, run by the command `under`, which writes its reports to `report.*` there."""
+    """An nginx with four workers and its own folder.
+
+    If the command `under` is given, it runs nginx, and writes its reports to files `report.*` in the folder.
+    """
 
     def __init__(self, http=HTTP, user=None, plans=("default=1000/hour", "wide=100000/hour"), module=MODULE, under=()):
         self.folder = tempfile.mkdtemp()
@@ -216,6 +219,7 @@ http {{
             return [int(pid) for pid in file.read().split()]
 
     def reload(self):
+        """Reloads the configuration, and waits until there are four new workers."""
         before = set(self.workers())
         self.master.send_signal(signal.SIGHUP)
         for _ in range(500):
@@ -225,15 +229,18 @@ http {{
         raise AssertionError("nginx did not reload: " + self.read("error.log"))
 
     def keytally(self, *arguments):
+        """Runs the program `keytally` in the folder. Returns its output."""
         done = subprocess.run([KEYTALLY, *arguments, "--pepper-file", self.path("pepper")], cwd=self.folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def create(self, name):
+        """Creates a gate with the plans of this nginx."""
         plans = [word for plan in self.plans for word in ("--plan", plan)]
         self.keytally("create", name, "--keys", "1000", *plans)
 
     def issue(self, plan="default"):
+        """Issues a key of account 42. Returns the key and its id."""
         issued = json.loads(self.keytally("issue", "api.gate", "--account", "42", "--plan", plan, "--json"))
         return issued["key"], issued["key_id"]
 
@@ -257,9 +264,11 @@ http {{
         return self.get(path, ("X-API-Key", text), *forwarded, source=source)[0]
 
     def remaining(self, path, key, *headers):
+        """Sends a request with the key. Returns X-RateLimit-Remaining of the response."""
         return int(self.get(path, ("X-API-Key", key), *headers)[1]["X-RateLimit-Remaining"])
 
     def load(self, path, key, seconds):
+        """Starts wrk, which sends requests with the key by 32 connections for some seconds."""
         return subprocess.Popen(
             ["wrk", "-t2", "-c32", f"-d{seconds}s", "-H", f"X-API-Key: {key}", f"http://127.0.0.1:{self.port}{path}"],
             stdout=subprocess.PIPE,
@@ -275,19 +284,24 @@ http {{
         raise AssertionError(f"no {pattern!r} in {self.read(name)}")
 
     def logged(self, status, path):
+        """Returns how many requests to the path the access log has with this status."""
         return self.read("access.log").count(f"{status} {path} ")
 
 
 def requests_of(wrk):
+    """Waits for a process that `Nginx.load` started. Returns the number of its requests."""
     return int(re.search(r"(\d+) requests in", wrk.communicate()[0]).group(1))
 
 
 class Contract(unittest.TestCase):
-    HOW = {}
+    """The responses and charges that README.md documents."""
+
+    # The arguments of `Nginx`.
+    NGINX = {}
 
     def setUp(self):
-        early_in_the_hour()
-        self.nginx = Nginx(**self.HOW).__enter__()
+        avoid_end_of_hour()
+        self.nginx = Nginx(**self.NGINX).__enter__()
         self.addCleanup(self.nginx.__exit__)
 
     def test_refusals_match_the_contract_byte_for_byte(self):
@@ -345,9 +359,9 @@ class Contract(unittest.TestCase):
             for headers, status in (([], 401), ([f"X-API-Key: {key}"] * 2, 401), ([f"X-API-Key: {key}"], 200)):
                 words = [word for header in headers for word in ("-H", header)]
                 url = f"http://127.0.0.1:{port}/file.txt"
-                said = subprocess.run(["curl", "-si", version, *words, url], capture_output=True, text=True, check=True).stdout
-                self.assertRegex(said, f"^HTTP/{'2' if '2' in version else '1.1'} {status} ")
-                kept = [line for line in said.splitlines() if line.lower().startswith(FIELDS) or line.startswith(("{", "a file"))]
+                output = subprocess.run(["curl", "-si", version, *words, url], capture_output=True, text=True, check=True).stdout
+                self.assertRegex(output, f"^HTTP/{'2' if '2' in version else '1.1'} {status} ")
+                kept = [line for line in output.splitlines() if line.lower().startswith(FIELDS) or line.startswith(("{", "a file"))]
                 answers.append([re.sub("(?i)(x-ratelimit-remaining|ratelimit): .*", "", line).lower() for line in kept])
         self.assertEqual(answers[:3], answers[3:])
         self.assertEqual([len(answer) for answer in answers[:3]], [2, 2, 6])
@@ -405,7 +419,6 @@ class Contract(unittest.TestCase):
         for status in (200, 200, 429, 429):
             self.assertEqual(nginx.get("/limited_both?name=c&narrow=c")[0], status)
         self.assertEqual(nginx.get("/limited?name=c")[1]["X-RateLimit-Remaining"], "2")
-
 
     def test_invalid_keys_beyond_the_limit_get_429(self):
         nginx = self.nginx
@@ -467,7 +480,6 @@ class Contract(unittest.TestCase):
         for host, status in ((1, 200), (2, 200), (3, 429)):
             client = ("X-Forwarded-For", f"2001:db8::{host}")
             self.assertEqual(self.nginx.get("/limited_clients", client, source="127.0.0.9")[0], status)
-
 
     def test_subrequest_without_a_key_is_refused(self):
         nginx = self.nginx
@@ -601,6 +613,7 @@ class Contract(unittest.TestCase):
         self.assertEqual(nginx.get("/limited_authorized/file.txt?name=d", ("X-API-Key", "nonsense"))[0], 429)
 
     def client_address(self, text):
+        """Returns `$keytally_client_address` of a request that a trusted proxy forwards for this address."""
         return self.nginx.get("/who", ("X-Forwarded-For", text), source="127.0.0.9")[1].get("X-Seen")
 
     def test_client_address_is_ipv4_or_an_ipv6_network(self):
@@ -629,18 +642,18 @@ class Sources(unittest.TestCase):
         with open(os.path.join(os.path.dirname(__file__), "../src/ngx_http_keytally.h")) as file:
             order = re.findall(r"^ \* (ngx_http_keytally_\w+)\.c ", file.read(), re.MULTILINE)
         defined, used = {}, {}
-        for at, name in enumerate(order):
+        for position, name in enumerate(order):
             path = os.path.join(OBJECTS, name + ".o")
             listed = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
             symbols = [line.split()[-2:] for line in listed.splitlines()]
-            defined |= {symbol: at for kind, symbol in symbols if kind == "T"}
-            used[at] = [symbol for kind, symbol in symbols if kind == "U"]
+            defined |= {symbol: position for kind, symbol in symbols if kind == "T"}
+            used[position] = [symbol for kind, symbol in symbols if kind == "U"]
         self.assertEqual(set(order), {name[:-2] for name in os.listdir(OBJECTS) if name.endswith(".o")})
         below = [
-            f"{order[at]}.c calls {symbol} of {order[defined[symbol]]}.c"
-            for at, symbols in used.items()
+            f"{order[position]}.c calls {symbol} of {order[defined[symbol]]}.c"
+            for position, symbols in used.items()
             for symbol in symbols
-            if defined.get(symbol, -1) > at
+            if defined.get(symbol, -1) > position
         ]
         self.assertEqual(below, [])
 
@@ -648,13 +661,13 @@ class Sources(unittest.TestCase):
 class UnderValgrind(Contract):
     """The contract under valgrind, which reports invalid memory accesses and leaks."""
 
-    HOW = {"under": ["valgrind", "--quiet", "--leak-check=full", "--show-leak-kinds=definite", "--log-file=FOLDER/report.%p"]}
+    NGINX = {"under": ["valgrind", "--quiet", "--leak-check=full", "--show-leak-kinds=definite", "--log-file=FOLDER/report.%p"]}
 
 
 class Sanitized(Contract):
     """The contract with the module built with AddressSanitizer and UndefinedBehaviorSanitizer."""
 
-    HOW = {
+    NGINX = {
         "module": SANITIZED,
         "under": ["env", f"LD_PRELOAD={LIBASAN}", "ASAN_OPTIONS=detect_leaks=0:log_path=FOLDER/report"],
     }
@@ -662,7 +675,7 @@ class Sanitized(Contract):
 
 class Sharing(unittest.TestCase):
     def test_four_workers_admit_exactly_the_limit(self):
-        early_in_the_hour()
+        avoid_end_of_hour()
         with Nginx() as nginx:
             key, _ = nginx.issue()
             sent = 0
@@ -672,7 +685,7 @@ class Sharing(unittest.TestCase):
             self.assertGreaterEqual(nginx.logged(429, "/gif"), 19_000)
 
     def test_full_zone_does_not_refuse_further_clients(self):
-        early_in_the_hour()
+        avoid_end_of_hour()
         with Nginx() as nginx:
             connection = http.client.HTTPConnection("127.0.0.1", nginx.port, timeout=30, source_address=("127.0.0.9", 0))
             found = set()
@@ -689,7 +702,8 @@ class Sharing(unittest.TestCase):
             self.assertEqual(found, {429, 401})
 
     def check_reloads_and_kills(self, path, plan):
-        early_in_the_hour()
+        """Sends requests during reloads and kills until one is denied. Checks the number of admitted requests."""
+        avoid_end_of_hour()
         with Nginx() as nginx:
             key, _ = nginx.issue(plan)
             kills = 0
@@ -741,7 +755,7 @@ class Sharing(unittest.TestCase):
                 self.assertEqual(nginx.get("/gif", ("X-API-Key", old))[0], 401)
 
     def test_charge_is_not_refunded_to_another_file(self):
-        early_in_the_hour()
+        avoid_end_of_hour()
         with Nginx() as nginx:
             key, _ = nginx.issue()
             for query in ("narrow=r", "narrow=r", "slow=s"):
@@ -796,15 +810,17 @@ class Clock(unittest.TestCase):
     """The system clock, which corrects tallies that an explicit time moved hours ahead."""
 
     def setUp(self):
-        early_in_the_hour()
+        avoid_end_of_hour()
 
     def spend_ahead(self, hours, check, handle, subject, cost):
+        """Charges a subject by the function `check` of the C library, at a time that is hours ahead."""
         verdict = ctypes.create_string_buffer(b"?" * 1024)
         now_ms = ctypes.c_uint64(int((time.time() + hours * 3600) * 1000))
         self.assertEqual(check(handle, subject, ctypes.c_size_t(len(subject)), ctypes.c_uint32(cost), now_ms, verdict), 0)
         self.assertEqual(verdict.raw[0], 0, "admitted")
 
     def assert_is_now(self, fields, remaining):
+        """Checks that the fields describe the current hour, with this number of remaining units."""
         self.assertEqual(int(fields["X-RateLimit-Remaining"]), remaining)
         self.assertLessEqual(int(fields["X-RateLimit-Reset"]), time.time() + 3600)
 
@@ -841,10 +857,11 @@ class Clock(unittest.TestCase):
                     continue
                 memory.seek(start)
                 content = memory.read(end - start)
-                at = next((at for at in range(0, len(content), 64) if content.startswith(b"keytally", at)), None)
-                if at is None:
+                offsets = range(0, len(content), 64)
+                offset = next((offset for offset in offsets if content.startswith(b"keytally", offset)), None)
+                if offset is None:
                     continue
-                table = content[at:]
+                table = content[offset:]
                 room = ctypes.create_string_buffer(len(table) + 64)
                 begin = (ctypes.addressof(room) + 63) // 64 * 64
                 ctypes.memmove(begin, table, len(table))
@@ -853,7 +870,7 @@ class Clock(unittest.TestCase):
                     continue
                 self.spend_ahead(hours, LIBRARY.kt_limiter_check, handle, subject, 1)
                 LIBRARY.kt_limiter_close(handle)
-                memory.seek(start + at)
+                memory.seek(start + offset)
                 memory.write(ctypes.string_at(begin, len(table)))
                 found += 1
         return found
@@ -880,6 +897,7 @@ class Readme(unittest.TestCase):
     """
 
     def examples(self):
+        """Returns the configurations in README.md."""
         with open(os.path.join(os.path.dirname(__file__), "../README.md")) as file:
             return re.findall("```nginx\n(.*?)```", file.read(), re.DOTALL)
 
@@ -901,7 +919,7 @@ class Readme(unittest.TestCase):
             http = re.search(r"http \{\n(.*)\}\n", file.read(), re.DOTALL)[1]
         http = http.replace("127.0.0.1:8080", "127.0.0.1:%(port)s")
         with Nginx(http=http, plans=("default=3/hour",)) as nginx:
-            early_in_the_hour()
+            avoid_end_of_hour()
             key, _ = nginx.issue()
             self.assertEqual(nginx.get("/api/")[::2], (401, MISSING))
             statuses = [nginx.get("/api/", ("X-API-Key", key))[0] for _ in range(4)]
@@ -919,10 +937,11 @@ class Readme(unittest.TestCase):
         self.check_auth_request_example(lines + example)
 
     def check_auth_request_example(self, example):
+        """Checks the responses of a server with these lines to missing, invalid and denied keys."""
         gate = "keytally_gate api file=api.gate pepper_file=pepper;"
         server = "server { listen 127.0.0.1:%(port)s;\n" + example + "}"
         with Nginx(http=self.SERVERS + gate + server, plans=("default=2/hour",)) as nginx:
-            early_in_the_hour()
+            avoid_end_of_hour()
             key, _ = nginx.issue()
             self.assertEqual(nginx.get("/api/")[::2], (401, MISSING))
             self.assertEqual(nginx.get("/api/", ("X-API-Key", "nonsense"))[::2], (401, INVALID))
@@ -977,14 +996,14 @@ class Configuration(unittest.TestCase):
             "keytally_limit_zone zone=z:1m key= policy=1/s;": 'has an empty "key="',
             "keytally_limit_zone zone=z:1m key=$uri;": 'needs "zone=" and "policy="',
         }
-        for line, said in mistakes.items():
+        for line, message in mistakes.items():
             with self.subTest(line):
                 nginx = Nginx(http="\n" + line + "\n")
-                number = next(at for at, text in enumerate(nginx.config.splitlines(), 1) if text == line)
+                number = next(number for number, text in enumerate(nginx.config.splitlines(), 1) if text == line)
                 done = subprocess.run(nginx.command("-t"), capture_output=True, text=True)
                 shutil.rmtree(nginx.folder)
                 self.assertEqual(done.returncode, 1, done.stderr)
-                self.assertIn(said, done.stderr)
+                self.assertIn(message, done.stderr)
                 self.assertRegex(done.stderr, rf"\[emerg\].*nginx\.conf:{number}\n")
 
     def test_secret_as_any_parameter_is_not_shown(self):

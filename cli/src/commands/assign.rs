@@ -1,3 +1,5 @@
+//! The command `assign`.
+
 use clap::Args;
 use keytally::KeyId;
 use serde::Serialize;

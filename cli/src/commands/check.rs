@@ -1,3 +1,5 @@
+//! The command `check`.
+
 use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 
@@ -16,16 +18,16 @@ use crate::status::Status;
 use crate::times;
 use crate::views::QuotaUse;
 
-/// Check a key as for a request with it, and charge the cost
+/// Check a key as a server would for a request, and charge the cost
 ///
-/// Exit status 0 if admitted, 1 if denied or invalid. The output has the reason why a key is
-/// invalid, which a client does not get.
+/// The exit status is 0 if the request is admitted, 1 if it is denied or the key is invalid. The
+/// output contains the reason why a key is invalid. A server never sends that reason to a client.
 #[derive(Args)]
 pub(crate) struct Check {
     #[command(flatten)]
     gate: GateFile,
-    /// The key. Without this option, or with -, the key is the first line of standard input. That
-    /// is safer: every user of this machine can see the arguments of a process
+    /// The key. Without this option, or with -, the key is the first line of standard input.
+    /// Standard input is safer: every user of this machine can see the arguments of a process
     #[arg(
         long,
         value_name = "KEY",
@@ -95,8 +97,8 @@ impl Check {
                 let reset = times::rfc3339(quota.reset);
                 writeln!(
                     out,
-                    "  {} of {} left in the {}, reset {reset}",
-                    quota.remaining, quota.limit, quota.window
+                    "  {}: {} of {} left, reset {reset}",
+                    quota.window, quota.remaining, quota.limit
                 )?;
             }
             match report.retry_after {

@@ -1,3 +1,5 @@
+//! The command `create`.
+
 use clap::{Args, value_parser};
 use keytally::Name;
 use keytally::Plan;
@@ -24,11 +26,11 @@ pub(crate) struct Create {
     /// Capacity: the maximum number of keys
     #[arg(long, value_name = "NUMBER", default_value_t = 100_000, value_parser = value_parser!(u32).range(1..=MAX_KEYS))]
     keys: u32,
-    /// A plan, NAME=POLICY; repeatable. The first is the default of new keys. All plans of a gate
-    /// have the same windows
+    /// A plan, as NAME=POLICY; the policy lists the limits. Repeat the option for more plans. The
+    /// first plan is the default of new keys. All plans of a gate have the same windows
     #[arg(long = "plan", value_name = "PLAN", default_value = "default=100/minute, 1000/hour", value_parser = arguments::value_parser(plans::parse))]
     plans: Vec<Plan>,
-    /// Prefix of every key
+    /// Prefix of every key: 1 to 8 characters of a-z and 0-9
     #[arg(long, value_name = "NAME", default_value = "kt", value_parser = parse_name)]
     prefix: Name,
     #[command(flatten)]

@@ -1,3 +1,5 @@
+//! The command `import`.
+
 use std::fs::File;
 use std::io::{self, BufRead, Read as _};
 use std::os::fd::AsFd as _;
@@ -16,11 +18,11 @@ use crate::output::{OutputFormat, print_note};
 use crate::pepper::PepperSource;
 use crate::status::Status;
 
-/// Import keys that another system issued: standard input, one key per line
+/// Import keys that another system issued, one per line of standard input
 ///
 /// Clients continue to use their keys. A line that cannot be imported is reported by its number,
-/// never by its content. All other lines are imported, and the exit status is 1. Importing the same
-/// lines again changes nothing.
+/// never by its content. The other lines are still imported, and the exit status is then 1.
+/// Importing the same lines again changes nothing.
 #[derive(Args)]
 pub(crate) struct Import {
     #[command(flatten)]
@@ -31,13 +33,14 @@ pub(crate) struct Import {
     format: OutputFormat,
 }
 
-/// Keys that are imported under one lock. After each batch, other administrators can take the lock.
-const BATCH: usize = 1000;
+/// The number of lines in a batch, whose keys are imported under one lock. After each batch, other
+/// administrators can take the lock.
+const BATCH_LEN: usize = 1000;
 
 #[derive(Default, Serialize)]
 struct Report {
     imported: u64,
-    /// Lines whose key is already in the gate, for the same account.
+    /// The number of lines whose key is already in the gate, for the same account.
     already: u64,
     failed: Vec<Failed>,
 }
@@ -127,9 +130,9 @@ fn import_all(
     }
 }
 
-/// Returns a progress bar on standard error: by bytes if standard input is a file, else a spinner.
+/// Returns a progress bar: by bytes if standard input is a file, else a spinner.
 ///
-/// It is hidden if standard error is not a terminal.
+/// It is drawn on standard error, and hidden if that is not a terminal.
 fn progress_bar() -> ProgressBar {
     let file =
         io::stdin().as_fd().try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
@@ -149,13 +152,14 @@ struct Lines<R> {
     bytes: u64,
 }
 
+/// The number of a line, counted from 1, and its text.
 type Line = (u64, Zeroizing<Vec<u8>>);
 
 impl<R: BufRead> Lines<R> {
-    /// Returns the next lines, at most [`BATCH`]; none at the end of the input.
+    /// Returns the next lines, at most [`BATCH_LEN`]; none at the end of the input.
     fn batch(&mut self) -> io::Result<Vec<Line>> {
         let mut batch = Vec::new();
-        while batch.len() < BATCH {
+        while batch.len() < BATCH_LEN {
             let mut line = Zeroizing::new(Vec::with_capacity(MAX_LINE_LEN));
             if !self.next(&mut line)? {
                 break;
@@ -208,9 +212,9 @@ mod tests {
 
     #[test]
     fn batch_size_is_bounded() {
-        let input = b"key\n".repeat(BATCH + 1);
+        let input = b"key\n".repeat(BATCH_LEN + 1);
         let mut lines = Lines { input: input.as_slice(), number: 0, bytes: 0 };
-        assert_eq!(lines.batch().unwrap().len(), BATCH);
+        assert_eq!(lines.batch().unwrap().len(), BATCH_LEN);
         assert_eq!(lines.batch().unwrap().len(), 1);
         assert!(lines.batch().unwrap().is_empty());
         assert_eq!(lines.bytes, 4 * 1001);

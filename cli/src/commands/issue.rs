@@ -1,3 +1,6 @@
+//! The command `issue`, and what `rotate` and `import` share with it: the arguments of a new key
+//! and the printing of a key.
+
 use core::time::Duration;
 use std::fs::File;
 use std::io;
@@ -21,9 +24,9 @@ use crate::{plans, times};
 
 /// Issue a key and print it once
 ///
-/// Standard output gets the key alone, standard error the other details. The gate stores only an
-/// HMAC of the key: a lost key cannot be shown again, only rotated. If the key cannot be printed,
-/// it is revoked.
+/// The key alone goes to standard output, the other details to standard error. The gate stores only
+/// an HMAC of the key: a lost key cannot be shown again, only rotated. If the key cannot be
+/// printed, it is revoked.
 #[derive(Args)]
 pub(crate) struct Issue {
     #[command(flatten)]
@@ -43,7 +46,7 @@ pub(crate) struct NewKeyArgs {
     /// Environment, such as live or test
     #[arg(long, value_name = "NAME", default_value = "live", value_parser = parse_name)]
     env: Name,
-    /// Plan [default: the first plan of the gate]
+    /// Name of the plan [default: the first plan of the gate]
     #[arg(long, value_name = "NAME", value_parser = arguments::value_parser(plans::parse_name))]
     plan: Option<String>,
     /// How long the key is valid, such as 90d [default: without end]
@@ -77,7 +80,7 @@ impl Issue {
 
 /// Revokes a key that could not be printed, and returns the failure that reports it.
 ///
-/// The key may be known all the same: a reader may have received a part of the output.
+/// A part of the output may have reached a reader, so the key must not stay valid.
 pub fn revoke_unprinted(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failure {
     let why = failure.message();
     Failure::new(match gate.revoke(key_id) {
@@ -90,7 +93,8 @@ pub fn revoke_unprinted(gate: &Gate, key_id: KeyId, failure: &Failure) -> Failur
 
 /// Returns whether standard output is `/dev/null`.
 ///
-/// Rust opens `/dev/null` instead if it was closed when the program started.
+/// If standard output was closed when the program started, Rust's runtime has opened `/dev/null` as
+/// standard output.
 fn is_output_discarded() -> bool {
     let rdev = |file: File| {
         file.metadata().map(|found| (found.file_type().is_char_device(), found.rdev()))

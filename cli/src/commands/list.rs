@@ -1,3 +1,5 @@
+//! The command `list`, and the summary of a gate, which `top` shows too.
+
 use std::io::{self, Write};
 
 use clap::Args;
@@ -38,7 +40,7 @@ struct Listing {
     keys: Vec<ListedKey>,
 }
 
-/// The figures of a whole gate.
+/// The settings of a gate, and counts over all of its keys.
 #[derive(Serialize)]
 pub(crate) struct Summary {
     gate: String,
@@ -55,7 +57,7 @@ pub(crate) struct Summary {
     clock_ahead_s: u32,
 }
 
-/// A pepper, and how many keys need it.
+/// A pepper, and how many keys depend on it.
 #[derive(Serialize)]
 struct PepperUse {
     /// The number of the pepper.
@@ -230,10 +232,11 @@ impl Summary {
         )?;
         writeln!(out, "plans: {}", self.plans())?;
         if !self.peppers.is_empty() {
-            let texts = self.peppers.iter().map(|pepper| {
-                format!("{} under number {}", pluralized(pepper.keys, "key"), pepper.number)
-            });
-            writeln!(out, "peppers: {}", texts.collect::<Vec<_>>().join(", "))?;
+            let texts = self
+                .peppers
+                .iter()
+                .map(|pepper| format!("{} with pepper {}", pepper.keys, pepper.number));
+            writeln!(out, "keys per pepper: {}", texts.collect::<Vec<_>>().join(", "))?;
         }
         if let Some(warning) = self.clock_warning() {
             writeln!(out, "{warning}")?;

@@ -1,3 +1,5 @@
+//! The command `plan`.
+
 use clap::Args;
 use serde::Serialize;
 
@@ -17,7 +19,7 @@ use crate::status::Status;
 pub(crate) struct Plan {
     #[command(flatten)]
     gate: GateFileToChange,
-    /// The plan, NAME=POLICY
+    /// The plan, as NAME=POLICY, such as "pro=1000/minute, 20000/hour"
     #[arg(value_name = "PLAN", value_parser = arguments::value_parser(plans::parse))]
     plan: keytally::Plan,
     #[command(flatten)]

@@ -1,3 +1,5 @@
+//! The command `reset`.
+
 use clap::Args;
 use keytally::AdminError;
 use keytally::KeyId;

@@ -1,3 +1,5 @@
+//! The command `rotate`.
+
 use core::time::Duration;
 
 use clap::Args;
@@ -29,7 +31,7 @@ pub(crate) struct Rotate {
     /// Grace period: how long the old secret stays valid, such as 24h; 0s ends it immediately
     #[arg(long, value_name = "TIME", value_parser = times::parse_duration)]
     grace: Duration,
-    /// Rotate during the grace period of an earlier rotation, which ends immediately
+    /// Rotate although an earlier rotation is in its grace period; that period ends immediately
     #[arg(long)]
     force: bool,
     #[command(flatten)]

@@ -1,4 +1,6 @@
-//! The live view. Each frame is drawn from one [`Sample`]; `--once` draws one as text.
+//! The command `top`: a live view of the most used keys.
+//!
+//! Each frame is drawn from one [`Sample`]. `--once` writes one frame as text.
 
 use core::cmp::Reverse;
 use core::time::Duration;
@@ -74,7 +76,7 @@ struct Sample {
     /// The number of keys that match the filter.
     #[serde(skip)]
     matching: usize,
-    /// The first of these keys in the sort order.
+    /// The first of the matching keys in the sort order.
     keys: Vec<ListedKey>,
 }
 
@@ -140,7 +142,7 @@ impl Top {
 fn watch(terminal: &mut ratatui::DefaultTerminal, gate: &Gate, path: &str) -> Result<(), Failure> {
     let mut view = View::default();
     loop {
-        // More keys than lines are not drawn.
+        // The terminal has no room for more keys than lines.
         let rows = terminal.size()?.height;
         let sample = Sample::take(gate, path.to_owned(), rows.into(), &view, now());
         terminal.draw(|frame: &mut Frame<'_>| {
@@ -236,7 +238,7 @@ impl Sample {
     /// Reads all keys of the gate and keeps the first `rows` of the view.
     fn take(gate: &Gate, path: String, rows: usize, view: &View, now: Timestamp) -> Self {
         let mut summary = Summary::new(gate, path);
-        // Sorting once per `rows` keys bounds both the time and the memory.
+        // The buffer is sorted and truncated whenever it is full, which bounds time and memory.
         let buffer_len = rows.saturating_mul(2).max(64);
         let mut first: Vec<(u32, KeyInfo)> = Vec::new();
         let mut matching = 0;
@@ -319,12 +321,12 @@ impl Sample {
         }
     }
 
-    /// Returns the gate, and its plans or a warning about the clock.
+    /// Returns the lines above the table: the gate, and its plans or a warning about the clock.
     fn header(&self, max_width: usize) -> Vec<Line<'static>> {
         let filled = u32::try_from(self.summary.fill_thousandths()).unwrap_or(u32::MAX);
         let gate = [
             Span::from(tail(self.summary.gate(), max_width)).bold(),
-            Span::from(bar(filled, BAR_WIDTH)).style(heat(filled)),
+            Span::from(bar(filled, BAR_WIDTH)).style(share_color(filled)),
             Span::from(self.summary.fill()),
             Span::from(self.time.clone()),
         ];
@@ -338,7 +340,7 @@ impl Sample {
         lines
     }
 
-    /// Returns the state of the view and the keys that change it.
+    /// Returns the lines below the table: the state of the view, and the keys that change it.
     fn footer(
         &self,
         view: &View,
@@ -372,7 +374,7 @@ impl Sample {
         lines
     }
 
-    /// Returns the columns that fit, or `None` if not even the key and one window do.
+    /// Returns the columns that fit into `max_width`. `None` if the key and one window do not fit.
     fn fitting_columns(&self, max_width: usize) -> Option<Vec<Column>> {
         let (mut bar_width, mut hidden) = (BAR_WIDTH, Vec::new());
         let columns = |bar_width, hidden: &[&str]| {
@@ -443,7 +445,7 @@ impl Sample {
                 }
                 let share = quota.share();
                 Line::from(vec![
-                    Span::from(bar(share, bar_width)).style(heat(share)),
+                    Span::from(bar(share, bar_width)).style(share_color(share)),
                     Span::from(" "),
                     numbers,
                 ])
@@ -475,6 +477,7 @@ impl Column {
     }
 }
 
+/// The headings of the columns that [`NARROWER`] hides.
 const KEY_ID: &str = "KEY ID";
 const ACCOUNT: &str = "ACCOUNT";
 const PLAN: &str = "PLAN";
@@ -551,8 +554,8 @@ fn tail(text: &str, max_width: usize) -> String {
 
 /// Returns the lines of a frame as text.
 fn text_of(buffer: &Buffer) -> Vec<String> {
-    let line = |y: Rect| -> String {
-        let cells = y.columns().filter_map(|cell| buffer.cell((cell.x, cell.y)));
+    let line = |row: Rect| -> String {
+        let cells = row.columns().filter_map(|cell| buffer.cell((cell.x, cell.y)));
         cells.map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned()
     };
     buffer.area.rows().map(line).collect()
@@ -560,7 +563,8 @@ fn text_of(buffer: &Buffer) -> Vec<String> {
 
 /// Formats an age in its largest unit, rounded up: `5m`.
 ///
-/// A last use is known only as the beginning of its shortest window, so the age is an upper bound.
+/// The gate stores only in which of the shortest windows a key was last used. The age counts from
+/// the beginning of that window, so it is an upper bound.
 fn age(seconds: u64) -> String {
     let (number, unit) = match seconds {
         0..60 => (seconds, "s"),
@@ -587,8 +591,8 @@ fn bar(thousandths: u32, width: u32) -> String {
     bar
 }
 
-/// Returns green below 750 thousandths, yellow below 950, else red.
-fn heat(thousandths: u32) -> Style {
+/// Returns the color of a used share: green below 750 thousandths, yellow below 950, else red.
+fn share_color(thousandths: u32) -> Style {
     Style::new().fg(match thousandths {
         0..750 => Color::Green,
         750..950 => Color::Yellow,

@@ -1,3 +1,5 @@
+//! The command `verify`.
+
 use core::time::Duration;
 
 use clap::Args;
@@ -12,21 +14,21 @@ use crate::status::Status;
 
 /// Check the records of a gate for flaws
 ///
-/// First completes a change that was interrupted, and reports it. Exit status 3 if there are flaws.
+/// First completes an interrupted change, and reports it. The exit status is 3 if there are flaws.
 ///
-/// Finds records that are partly written, that are at the position of another key, whose tally is
-/// missing or from the future, or that refer to a plan, an environment or a pepper that the gate
-/// does not have.
+/// A record holds one key. A record is flawed if it is partly written, if it is at the position of
+/// another key, if its counts are missing or from the future, or if it refers to a plan, an
+/// environment or a pepper that the gate does not have.
 ///
 /// Records have no checksum: a value that was changed into another valid value is not found. That
-/// applies to the key id within its record, a MAC, an account, a time, a count, and the number of a
-/// plan, an environment or a pepper.
+/// applies to a key id that still belongs to its record, a MAC, an account, a time, a count, and
+/// the number of a plan, an environment or a pepper.
 #[derive(Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
     gate: GateFileToChange,
-    /// Release the lock of a process in another container that no longer runs. Only if the error
-    /// advises it
+    /// Release the lock of a process in another container, which no longer runs. Use this option
+    /// only if an error advises it
     #[arg(long)]
     take_over: bool,
     #[command(flatten)]
@@ -45,7 +47,7 @@ struct Report {
 }
 
 const UNSEEN: [&str; 6] = [
-    "the key id within its record",
+    "key ids that still belong to their record",
     "MACs",
     "accounts",
     "times",

@@ -113,7 +113,8 @@ impl Sandbox {
         self.finish(self.command(args).env("KEYTALLY_PEPPER", &self.pepper), input)
     }
 
-    /// Runs a command of the program to its end, and asserts that it prints no secret.
+    /// Runs a command to its end with `input` on standard input, and asserts that it prints no
+    /// secret.
     pub fn finish(&self, command: &mut Command, input: &[u8]) -> Run {
         let run = finish(command, input);
         for secret in self.secrets.lock().unwrap().iter() {
@@ -124,8 +125,10 @@ impl Sandbox {
         run
     }
 
-    /// Adds a key that was printed: from now on, no output may contain its secret.
+    /// Adds a key that was printed: from now on, no output may contain its secret. Returns the key.
     pub fn watch_secret(&self, key: &str) -> String {
+        // The shortest key of Keytally's form has 43 characters. It ends in the secret and the
+        // checksum, 28 characters.
         let secret = if key.len() > 39 { &key[key.len() - 28..] } else { key };
         self.secrets.lock().unwrap().push(secret.to_owned());
         key.to_owned()
@@ -141,6 +144,7 @@ impl Sandbox {
         self.print_key(&["rotate", gate, key_id, "--grace", grace, "--json"]).0
     }
 
+    /// Runs a command that prints a key as JSON. Returns the key and its id.
     fn print_key(&self, args: &[&str]) -> (String, String) {
         let issued = self.run(args).json();
         let [key, key_id] = ["key", "key_id"].map(|name| issued[name].as_str().unwrap().to_owned());
@@ -204,6 +208,7 @@ pub fn finish(command: &mut Command, input: &[u8]) -> Run {
     }
 }
 
+/// Returns an error for a program that cannot be started.
 fn missing(program: &OsStr, error: &std::io::Error) -> String {
     let program = program.display();
     format!("cannot run {program} ({error}); `cargo xtask test cli` installs what the tests need")

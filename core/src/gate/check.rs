@@ -1,4 +1,4 @@
-//! Checks: verify the key, then charge its tally. And the operations on the tally of a known key.
+//! The check of a key, and the other operations on its tally: peek, refund, settle, reset.
 
 use super::refusal::Refusal;
 use super::table::{Gate, holder};
@@ -27,7 +27,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         })
     }
 
-    /// Returns what [`check`](Self::check) would answer now, and charges nothing.
+    /// Returns the verdict that [`check`](Self::check) would give now, and charges nothing.
     pub fn peek(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
         self.check_with(api_key, cost, clock, |limits, word, now| {
             decide::peek(&self.layout, limits, word, now, cost)

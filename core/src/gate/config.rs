@@ -20,6 +20,7 @@ const _: () = assert!(MAX_PLANS == 116, "LIMITS.md and the header for C state th
 /// Lines of the header before the plans.
 pub(super) const FIXED_LINES: usize = 6;
 
+/// Hints in a line, two per word.
 pub(super) const HINTS_PER_LINE: usize = 2 * LINE_WORDS;
 
 /// The size and the plans of a gate to create.
@@ -104,6 +105,7 @@ pub(super) const fn header_lines(plan_slots: usize) -> usize {
     FIXED_LINES + plan_slots.div_ceil(PLANS_PER_LINE)
 }
 
+/// Returns the lines of a gate: header, records and hints.
 pub(super) const fn total_lines(header_lines: usize, keys: u32, hints: bool) -> usize {
     let keys = index(keys as u64);
     header_lines + keys + if hints { keys.div_ceil(HINTS_PER_LINE) } else { 0 }

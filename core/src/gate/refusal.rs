@@ -6,6 +6,7 @@ use crate::record::{KeyState, Record, RecordRef};
 use crate::time::Timestamp;
 use crate::verdict::Holder;
 
+/// The reason, and the holder if the secret was right.
 pub(super) struct Refusal {
     pub(super) reason: Reason,
     pub(super) holder: Option<Holder>,
@@ -17,7 +18,8 @@ impl Refusal {
     }
 }
 
-/// Checks whether a key whose secret is right is revoked or expired.
+/// Returns the record of a key whose secret is right, or why the key is refused: it is revoked or
+/// expired. `previous` is whether the secret is the one before the last rotation.
 #[inline]
 pub(super) fn admissible<'m>(
     at: RecordRef<'m>,

@@ -1,4 +1,4 @@
-//! A gate in its memory, and where in it each of its parts is.
+//! The struct [`Gate`], and where in its memory the header, the records and the hints are.
 
 use super::config::HINTS_PER_LINE;
 use crate::bits::{high, index, join, low, scale};
@@ -13,19 +13,19 @@ use crate::verdict::Holder;
 /// The most environments of a gate.
 pub const MAX_ENVS: usize = 16;
 
-/// Positions of words in the header.
+/// The line of the peppers' fingerprints, and of the words below.
 pub(super) const PEPPER_LINE: usize = 1;
-
+/// The word of the pepper line that holds the prefix of every key.
 pub(super) const PREFIX_WORD: usize = 4;
-
+/// The word of the pepper line that is 1 from the first import of a key on, and 0 before.
 pub(super) const IMPORTS_WORD: usize = 5;
-
+/// The word of the pepper line that is 1 while an administrator is registered, else 0.
 pub(super) const ADMINISTRATOR_WORD: usize = 6;
-
+/// The line of the redo record's words.
 pub(super) const REDO_LINE: usize = 2;
-
+/// The line that names the record that the redo record is for. It holds a plan's redo record too.
 pub(super) const OWNER_LINE: usize = 3;
-
+/// The first of the lines that hold the names of the environments, one per word.
 pub(super) const ENV_LINE: usize = 4;
 
 /// Set in the header's flags when the gate keeps hints.
@@ -59,7 +59,9 @@ pub struct Gate<M> {
     pub(super) layout: Layout,
     pub(super) prefix: Name,
     pub(super) capacity: u32,
+    /// The index of the first record's line.
     pub(super) records_at: usize,
+    /// The index of the first line of hints, if the gate keeps them.
     pub(super) hints_at: Option<usize>,
 }
 
@@ -115,6 +117,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
         (record.key_id == Some(key_id)).then_some((at, record))
     }
 
+    /// Returns the record with this number, which is below the capacity.
     #[inline]
     pub(super) fn record(&self, number: u64) -> RecordRef<'_> {
         let lines = self.memory.as_ref();
@@ -141,22 +144,27 @@ impl<M: AsRef<[Line]>> Gate<M> {
         self.peppers.by_fingerprint(self.memory.as_ref()[PEPPER_LINE].load(number))
     }
 
+    /// Returns the peppers that this process has, each with its number in records.
     pub(super) fn known_peppers(&self) -> impl Iterator<Item = (usize, &Pepper)> {
         (0..MAX_PEPPERS).filter_map(|number| Some((number, self.pepper(number)?)))
     }
 
+    /// Returns the line of a record's hint, the index of its word, and whether the hint is the upper
+    /// half of that word.
     fn hint_word(&self, number: u32) -> Option<(&Line, usize, bool)> {
         let at = index(u64::from(number));
         let line = self.memory.as_ref().get(self.hints_at? + at / HINTS_PER_LINE)?;
         Some((line, at % HINTS_PER_LINE / 2, at % 2 == 1))
     }
 
+    /// Returns the hint of a record; 0 if the gate keeps none.
     pub(super) fn hint(&self, number: u32) -> u32 {
         self.hint_word(number).map_or(0, |(line, word, upper)| {
             if upper { high(line.load(word)) } else { low(line.load(word)) }
         })
     }
 
+    /// Stores the hint of a record, if the gate keeps hints.
     pub(super) fn store_hint(&self, number: u32, hint: u32) {
         if let Some((line, word, upper)) = self.hint_word(number) {
             let present = line.load(word);
@@ -168,6 +176,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
     }
 }
 
+/// Returns whose key a record holds; `None` for a record without a key.
 pub(super) fn holder(record: &Record) -> Option<Holder> {
     Some(Holder {
         key_id: record.key_id?,

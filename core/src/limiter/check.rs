@@ -1,4 +1,4 @@
-//! Checks: find the subject's slot and charge its tally. And the other operations on tallies.
+//! The check of a subject, and the other operations on its tally: peek, refund, settle, reset.
 
 use super::insert::Insertion;
 use super::slot::{Slot, Subject};

@@ -1,8 +1,8 @@
 //! Insertion: gives a slot to a new subject.
 //!
 //! An inserter locks the first bucket of its subject. A reservation is put into a bucket only under
-//! that bucket's lock. An inserter that waited for [`CLAIM_SPINS`] turns takes
-//! the lock over, so progress never depends on the speed or the life of its holder:
+//! that bucket's lock. After [`CLAIM_SPINS`] spins of its wait loop, an inserter takes the lock
+//! over, so progress never depends on the speed or the life of the holder:
 //!
 //! 1. *lock* the bucket; turn every reservation found in it into a tombstone (a void tally): their
 //!    owners lost the lock;
@@ -48,10 +48,10 @@ use crate::sync::{AtomicU64, MODELED, Ordering, pause};
 use crate::tally::VOID;
 use crate::time::{Clock, Timestamp};
 
-/// How many turns an inserter waits for the lock of a bucket before it takes the lock over. A
-/// holder needs a fraction of them. One that was killed or stopped never unlocks; one that is only
-/// slow notices the loss and starts over. It is one turn under a model checker, so that locks are
-/// lost at every step.
+/// How many times an inserter spins for the lock of a bucket before it takes the lock over. A spin
+/// is one pass of the wait loop: a pause and a load. A holder needs a fraction of them. One that
+/// was killed or stopped never unlocks; one that is only slow notices the loss and starts over. It
+/// is one spin under a model checker, so that locks are lost at every step.
 pub const CLAIM_SPINS: u32 = if MODELED { 1 } else { 1024 };
 
 /// How many slots of a subject's first bucket must be taken before an emptier second bucket is
@@ -218,15 +218,15 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         words.min().unwrap_or(u64::MAX)
     }
 
-    /// Locks a bucket, from another holder after [`CLAIM_SPINS`] turns, and voids the reservations
+    /// Locks a bucket, from another holder after [`CLAIM_SPINS`] spins, and voids the reservations
     /// of former holders.
     fn lock(&self, bucket: u64) -> BucketLock<'_> {
         let word = self.lock_word(bucket);
-        let mut turns = 0;
+        let mut spins = 0;
         let mut present = word.load(Ordering::Acquire);
         let lock = loop {
-            if present & LOCKED != 0 && turns < CLAIM_SPINS {
-                turns += 1;
+            if present & LOCKED != 0 && spins < CLAIM_SPINS {
+                spins += 1;
                 pause();
                 present = word.load(Ordering::Acquire);
                 continue;

@@ -18,6 +18,7 @@ impl Subject {
         }
     }
 
+    /// Returns whether the tag has the fingerprint of this subject.
     #[inline]
     pub(super) fn owns(self, tag: u64) -> bool {
         tag ^ self.fingerprint() <= GENERATION

@@ -1,4 +1,4 @@
-//! A limiter in its memory: creation, opening, and where each subject's buckets are.
+//! The struct [`Limiter`]: its creation, its opening, and where in its memory the buckets are.
 
 use siphasher::sip::SipHasher13;
 
@@ -21,6 +21,7 @@ pub const MAX_SUBJECTS: u32 = 1 << 30;
 /// Lines of the header.
 const HEADER_LINES: usize = 2;
 
+/// Lines of a bucket.
 const BUCKET_LINES: usize = 2;
 
 /// Slots for every 2 subjects of capacity. With 1.5 slots for each subject, about one new subject

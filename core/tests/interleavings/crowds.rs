@@ -1,4 +1,4 @@
-//! What is too much for loom, on random schedules: more threads, and what they do drawn by lot.
+//! Scenarios that are too large for loom: more threads, with random operations on random schedules.
 
 use alloc::sync::Arc;
 use core::array;
@@ -14,9 +14,9 @@ use crate::model::{
 };
 use crate::noon::at;
 
-/// One of these.
-fn draw<T: Copy>(of: &[T]) -> T {
-    of[thread_rng().gen_range(0..of.len())]
+/// Returns a random element of `choices`.
+fn draw<T: Copy>(choices: &[T]) -> T {
+    choices[thread_rng().gen_range(0..choices.len())]
 }
 
 /// Every step of an insertion.
@@ -29,11 +29,11 @@ const STEPS: [Stop; 6] = [
     Stop::LimiterCharged,
 ];
 
-/// Two buckets. Six slots say nothing any more and four are taken. Four threads check five
-/// subjects, three times each, and one of them is stopped somewhere in an insertion until the
-/// others are done.
+/// A limiter of two buckets in which six slots have expired and four are taken. Four threads check
+/// five subjects, three times each. One thread is stopped at a random step of an insertion until
+/// the others are done.
 #[test]
-fn a_crowd_of_subjects_gets_its_slots_and_its_limits() {
+fn subjects_of_four_threads_get_their_slots_and_limits() {
     explore(schedules(20_000, 2_000_000), || {
         let lines = memory(Limiter::<Memory>::lines(8));
         let limiter = Limiter::create(lines, &"3/minute".parse().unwrap(), 8, [7; 16]).unwrap();
@@ -59,7 +59,7 @@ fn a_crowd_of_subjects_gets_its_slots_and_its_limits() {
                     done.fetch_add(1, Ordering::AcqRel);
                     return checks;
                 }
-                // It may draw subjects that need no insertion; then it is stopped nowhere.
+                // If its random subjects need no insertion, the thread is never stopped.
                 let until = Arc::clone(&done);
                 let wait = move || {
                     while until.load(Ordering::Acquire) < 3 {
@@ -84,9 +84,9 @@ fn a_crowd_of_subjects_gets_its_slots_and_its_limits() {
     });
 }
 
-/// Four threads, and fewer slots than subjects: one bucket, of which two slots are left.
+/// Four threads check more subjects than there are slots: one bucket, in which two slots are free.
 #[test]
-fn a_crowd_of_subjects_fills_the_table_exactly() {
+fn subjects_of_four_threads_fill_the_table_exactly() {
     explore(schedules(20_000, 2_000_000), || {
         let lines = memory(Limiter::<Memory>::lines(1));
         let limiter = Limiter::create(lines, &"2/minute".parse().unwrap(), 1, [7; 16]).unwrap();
@@ -123,16 +123,16 @@ fn a_crowd_of_subjects_fills_the_table_exactly() {
 }
 
 /// An administrator is killed at a random step of a rotation. Three threads check old and new
-/// secrets and a key that is being issued, while the next administrator completes what was left,
-/// and then issues, moves, rotates and revokes.
+/// secrets and a key that is being issued. Meanwhile the next administrator completes the rotation,
+/// and then issues keys, changes a plan, rotates and revokes.
 #[test]
-fn a_crowd_of_checks_is_right_whatever_administrators_do() {
+fn checks_of_three_threads_are_right_during_changes() {
     explore(schedules(20_000, 2_000_000), || {
         let shared = gate::gate(2);
         let (old, first) = gate::issue(&shared, &gate::new_key(), 7);
         let new = gate::rotated(first, 8);
         let other = NewKey::new(2, gate::name("live")).with_plan("pro");
-        // The same calls on an equal gate give the same key.
+        // The same calls with the same entropy on an equal gate return the same key.
         let (third, second) = {
             let equal = gate::gate(2);
             gate::issue(&equal, &gate::new_key(), 7);
@@ -155,7 +155,7 @@ fn a_crowd_of_checks_is_right_whatever_administrators_do() {
                 administrator.issue(&other, gate::entropy(9), at(0)).unwrap();
                 administrator.assign(first, "pro").unwrap();
                 let (until, entropy) = (gate::end(100), gate::entropy(8));
-                // The rotation that was left may be complete, and its grace running.
+                // The interrupted rotation may be complete, and `now` within its grace.
                 let _ = administrator.rotate(first, until, true, entropy, at(0)).unwrap();
                 administrator.revoke(second).unwrap();
                 [0, 0]

@@ -1,5 +1,5 @@
-//! The gate: checks while an administrator issues, rotates, revokes, reuses records and changes
-//! plans; creation.
+//! Scenarios of a gate: checks while an administrator issues, rotates, revokes, reuses records and
+//! changes plans, and opening while another thread creates the gate.
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -84,13 +84,13 @@ pub(crate) fn remaining(gate: &Shared, key: &Key, now: Timestamp) -> u32 {
     gate.peek(Some(key.expose().as_bytes()), 0, now).remaining()
 }
 
-/// A thread's work, with a gate of its own to use.
+/// The work of a thread, which opens the gate for itself.
 pub(crate) fn with<T>(gate: &Shared, work: impl FnOnce(&Shared) -> T + Send + 'static) -> Work<T> {
     let gate = Arc::clone(gate);
     Box::new(move || work(&gate))
 }
 
-/// Says to other threads that something is done.
+/// A flag by which a thread shows to the others that an operation is done.
 #[derive(Clone)]
 struct Flag(Arc<AtomicU64>);
 
@@ -303,9 +303,9 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
     });
 }
 
-/// The key ends in the minute in which it was issued, never used: another key's tally would begin
-/// with the same word, and the late charge would find what it expects. So the record is not reused
-/// yet.
+/// A key ends in the minute in which it was issued, and was never used. The tally of another key in
+/// its record would begin with the same word, and a late charge would succeed. The record is
+/// therefore not reused before the minute has passed.
 #[test]
 fn a_late_check_never_charges_a_key_of_the_same_minute() {
     explore(preemptions(3, 5), || {
@@ -334,7 +334,7 @@ fn a_new_key_is_complete_when_it_is_first_valid() {
     explore(preemptions(2, 3), || {
         let gate = gate(1);
         let new = NewKey::new(2, name("test")).with_plan("pro");
-        // The same entropy in an equal gate gives the same key.
+        // An equal gate returns the same key for the same entropy.
         let key = {
             let equal = self::gate(1);
             let issued = equal.administer().unwrap().issue(&new, entropy(9), at(130)).unwrap();
@@ -519,12 +519,12 @@ mod stops {
         (Stop::IntentWithdrawn, 1),
     ];
 
-    /// Whether the change is made, or will be, if its administrator is killed there.
+    /// Whether the change takes effect if its administrator is killed at this step.
     fn is_made(stop: Stop) -> bool {
         stop != Stop::IntentWord
     }
 
-    /// Whether the next administrator has something to complete.
+    /// Whether the next administrator must complete the change.
     fn is_left(stop: Stop) -> bool {
         is_made(stop) && stop != Stop::IntentWithdrawn
     }
@@ -586,7 +586,7 @@ mod stops {
             (Stop::HintKept, 2),
         ];
         for stop in STEPS {
-            // Of two records written, the first ends the former key.
+            // A reuse writes the record twice: the first write ends the former key.
             let made = stop.1 >= if stop.0 == Stop::RecordWord { 7 } else { 2 };
             explore(preemptions(1, 2), move || {
                 let gate = gate(1);

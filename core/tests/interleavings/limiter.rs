@@ -1,4 +1,5 @@
-//! The limiter: the cell, hits, insertions, reuse, take-over.
+//! Scenarios of a limiter: concurrent charges of one tally, insertions, reuse of slots, and
+//! takeover of locks.
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -37,7 +38,7 @@ fn count(verdicts: &[Verdict], outcome: Outcome) -> usize {
     verdicts.iter().filter(|verdict| verdict.outcome() == outcome).count()
 }
 
-/// Takes this many slots of the one bucket with other subjects.
+/// Inserts other subjects into this many slots of the one bucket.
 fn take_slots(limiter: &Shared, slots: u32, now: Timestamp) {
     for filler in 0..slots {
         assert!(limiter.check(&filler.to_le_bytes(), 1, now).is_admitted());
@@ -49,7 +50,7 @@ fn remaining(limiter: &Shared, subject: &[u8], now: Timestamp) -> u32 {
 }
 
 #[test]
-fn of_two_chargers_of_one_unit_one_is_denied() {
+fn two_charges_for_one_unit_admit_one() {
     explore(preemptions(9, 9), || {
         let limiter = one_bucket("2/minute");
         limiter.check(b"a", 1, at(0));
@@ -63,7 +64,7 @@ fn of_two_chargers_of_one_unit_one_is_denied() {
 }
 
 #[test]
-fn of_three_chargers_of_two_units_one_is_denied() {
+fn three_charges_of_two_units_deny_exactly_one() {
     explore(preemptions(3, 5), || {
         let limiter = one_bucket("3/minute, 4/hour");
         limiter.check(b"a", 1, at(0));
@@ -120,7 +121,7 @@ fn system(seconds: u64) -> Stale {
     Stale { first: at(seconds), again: at(seconds) }
 }
 
-/// What was admitted in the minute that a moment lies in, by the time of each charge.
+/// The units admitted in the minute of a moment, by the time of each charge.
 fn admitted_in(verdicts: &[Verdict], seconds: u64) -> u32 {
     let charges = verdicts.iter().filter_map(Verdict::charge);
     charges
@@ -239,8 +240,7 @@ fn the_last_slot_is_never_full_to_the_subject_that_gets_it() {
     });
 }
 
-/// The clock of `a` is a minute late: the slot says nothing to it any more, as it says nothing to
-/// the clock of `b`.
+/// The clock of `a` is a minute late. The slot has expired for it, as it has for the clock of `b`.
 #[test]
 fn a_hit_and_the_reuse_of_its_slot_charge_their_own() {
     explore(preemptions(4, 5), || {
@@ -272,8 +272,8 @@ fn a_hit_and_two_reuses_of_its_slot_charge_their_own() {
         let [late, later] =
             together([check(&limiter, b"a", 1, at(180)), later]).try_into().unwrap();
         assert!(later.is_admitted());
-        // The late charge counts now if it came last. Where `b` had the slot, the table was full to
-        // it.
+        // The late charge counts now if it came last. If `b` had the slot, the late check found the
+        // table full.
         let left = remaining(&limiter, b"a", at(240));
         assert!(left == 7 || (left == 6 && late.is_admitted()), "{left}");
     });
@@ -342,7 +342,7 @@ mod stops {
         for step in STEPS {
             explore(preemptions(3, 4), move || {
                 let limiter = one_bucket("3/minute");
-                // The slot of the killed inserter is the last.
+                // The killed inserter took the last slot.
                 take_slots(&limiter, 6, at(0));
                 let counted = u32::from(step == Stop::LimiterCharged);
                 let shared = Arc::clone(&limiter);
@@ -383,12 +383,12 @@ mod stops {
 
     /// The stopped inserter continues while others take its lock over, or afterwards.
     #[test]
-    fn an_inserter_that_resumes_late_does_no_harm() {
+    fn inserter_that_resumes_late_changes_no_other_slot() {
         for (step, late) in STEPS.into_iter().flat_map(|step| [(step, false), (step, true)]) {
             explore(preemptions(1, 2), move || {
                 let limiter = one_bucket("3/minute");
                 limiter.check(b"z", 1, at(0));
-                // Two slots are left.
+                // Two slots are free.
                 take_slots(&limiter, 6, at(120));
                 let others = [check(&limiter, b"a", 1, at(120)), check(&limiter, b"b", 1, at(120))];
                 let (started, verdicts) =
@@ -412,7 +412,7 @@ mod stops {
     }
 }
 
-/// Two buckets, and subjects that are found by where they live.
+/// Scenarios with two buckets, and subjects that are chosen by their buckets.
 mod two_buckets {
     use siphasher::sip::SipHasher13;
 
@@ -465,7 +465,8 @@ mod two_buckets {
         });
     }
 
-    /// Four slots are taken: one more, and the second bucket is preferred.
+    /// Four slots of the first bucket are taken. If five are, an inserter prefers the second
+    /// bucket.
     #[test]
     fn inserters_that_disagree_about_the_bucket_share_a_slot() {
         explore(preemptions(1, 2), || {
@@ -483,9 +484,9 @@ mod two_buckets {
         });
     }
 
-    /// The first bucket is full to one clock and all expired to the other, which is a minute ahead.
-    /// So one takes both claims, in the order of the buckets, and the other only that of the first
-    /// bucket.
+    /// For one clock the first bucket is full. For the other, which is a minute ahead, all its
+    /// slots have expired. One inserter therefore locks both buckets, in their order, and the other
+    /// locks only the first.
     #[test]
     fn inserters_with_clocks_that_disagree_share_a_slot() {
         for (first, other) in [(0, 1), (1, 0)] {

@@ -1,4 +1,4 @@
-//! Every interleaving of a few threads on the code that ships, in tables as small as they come.
+//! Model checking: interleavings of a few threads on the code that ships, in the smallest tables.
 //!
 //! Each file holds scenarios: a table, threads that use it, and what must hold however they
 //! interleave. Under `--cfg loom`, each scenario tries all interleavings with at most a given

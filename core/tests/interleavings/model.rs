@@ -1,4 +1,4 @@
-//! Facade for the model checkers: a scenario does not know which of them runs it.
+//! Facade for the model checkers loom and shuttle, so that one scenario runs under both.
 
 use alloc::rc::Rc;
 use alloc::sync::Arc;
@@ -15,7 +15,7 @@ pub(crate) use loom::thread;
 #[cfg(shuttle)]
 pub(crate) use shuttle::thread;
 
-/// Memory that threads share, and that a scenario can look into afterwards.
+/// Memory that threads share, and that a scenario can read afterwards.
 pub(crate) type Memory = Arc<[Line]>;
 
 /// A system clock with the first reading `first` and the second reading `again`: a
@@ -43,20 +43,20 @@ pub(crate) fn memory(lines: usize) -> Memory {
     (0..lines).map(|_| Line::new()).collect()
 }
 
-/// How far a scenario is explored: in the short form, if at all, and in the full one.
+/// The bounds of a scenario's exploration, in the short form and in the full form.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds([Option<usize>; 2]);
 
 /// All interleavings with at most `short` preemptions; in the full form with `full`.
 ///
-/// There is always a bound: two inserters may take a lock over from each other without end. Where
-/// it is below three, shuttle goes further.
+/// There is always a bound, since two inserters may take a lock over from each other without end.
+/// If the bound is below three, shuttle explores the scenario with more preemptions.
 #[cfg(loom)]
 pub(crate) const fn preemptions(short: usize, full: usize) -> Bounds {
     Bounds([Some(short), Some(full)])
 }
 
-/// In the short form not at all.
+/// Explored only in the full form.
 #[cfg(loom)]
 pub(crate) const fn full_form_only(full: usize) -> Bounds {
     Bounds([None, Some(full)])
@@ -98,15 +98,15 @@ pub(crate) fn explore(bounds: Bounds, scenario: impl Fn() + Send + Sync + 'stati
 fn run(preemptions: usize, scenario: impl Fn() + Send + Sync + 'static) -> String {
     let mut builder = loom::model::Builder::new();
     builder.max_branches = 100_000;
-    // LOOM_MAX_PREEMPTIONS, which loom reads itself, goes before.
+    // The variable LOOM_MAX_PREEMPTIONS, which loom itself reads, has precedence.
     let bound = *builder.preemption_bound.get_or_insert(preemptions);
     builder.check(scenario);
     format!("interleavings with at most {bound} preemptions")
 }
 
-/// Half of the schedules choose any thread at every step; the others keep to an order of the
-/// threads and change it at a few random steps (PCT), which finds what needs few but well-placed
-/// preemptions.
+/// Half of the schedules choose a random thread at every step. The others follow a priority order
+/// of the threads that changes at a few random steps (PCT, probabilistic concurrency testing). They
+/// find errors that need few preemptions at certain steps.
 #[cfg(shuttle)]
 fn run(schedules: usize, scenario: impl Fn() + Send + Sync + 'static) -> String {
     let scenario = Arc::new(scenario);
@@ -132,24 +132,24 @@ fn report(count: u64, what: &str) {
     println!("explored {count} {what}: {name}");
 }
 
-/// Starts each of these on a thread of its own, and waits for all.
+/// Starts a thread for each work, waits for all, and returns their results.
 pub(crate) fn together<T: Send + 'static>(work: impl IntoIterator<Item = Work<T>>) -> Vec<T> {
     join(start(work))
 }
 
-/// Starts each of these on a thread of its own.
+/// Starts a thread for each work.
 pub(crate) fn start<T: Send + 'static>(
     work: impl IntoIterator<Item = Work<T>>,
 ) -> Vec<thread::JoinHandle<T>> {
     work.into_iter().map(thread::spawn).collect()
 }
 
-/// Waits for all.
+/// Waits for all threads, and returns their results.
 pub(crate) fn join<T>(threads: Vec<thread::JoinHandle<T>>) -> Vec<T> {
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
 }
 
-/// What a thread does.
+/// The work of a thread.
 pub(crate) type Work<T> = Box<dyn FnOnce() -> T + Send>;
 
 /// Does `work` on this thread, and does `then` when `work` reaches the stop for the `visit`th
@@ -178,7 +178,7 @@ pub(crate) fn at_stop<T>(
     (result, visited.get() >= visit)
 }
 
-/// Does `work` up to this visit of the stop, as if the process were killed there. Then does `then`.
+/// Does `work` up to a visit of the stop, as if the process were killed there. Then does `then`.
 pub(crate) fn killed_at<T>(
     stop: (Stop, u32),
     work: impl FnOnce() -> T,

@@ -1,4 +1,4 @@
-/* Both tables without an operating system: linked with the library that was built without `host`. */
+/* Uses both tables without an operating system: links the library that was built without `host`. */
 #include "check.h"
 
 static _Alignas(KT_TABLE_ALIGN) unsigned char limits[KT_LIMITER_SIZE(16)], keys[KT_GATE_SIZE(16)];
@@ -22,7 +22,8 @@ int main(void) {
 
     OK(kt_gate_init(keys, sizeof keys, &config, peppers, 1, &gate));
     OK(kt_gate_issue(&gate, &new_key, entropy, NOW_MS, &key, &key_id));
-    for (int turn = 0; turn < 3; turn++) OK(kt_gate_check(&gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
+    for (int turn = 0; turn < 3; turn++)
+        OK(kt_gate_check(&gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.account == 42);
     char headers[KT_HEADERS_SIZE];
     size_t written;

@@ -19,6 +19,7 @@ static const kt_plan PLANS[] = {
 static const kt_gate_config CONFIG = {sizeof(kt_gate_config), 64, PLANS, 2, KT_TEXT("kt")};
 static const kt_new_key NEW_KEY = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
 
+/** Compares two texts. Prints them if they differ. */
 static bool equal(const char *found, const char *wanted) {
     if (strcmp(found, wanted) != 0) fprintf(stderr, "found \"%s\", not \"%s\"\n", found, wanted);
     return strcmp(found, wanted) == 0;
@@ -29,7 +30,8 @@ static void texts(void) {
     size_t written;
     OK(kt_policy_check(KT_TEXT("1000/hour,100/m"), buffer, sizeof buffer, &written));
     CHECK(equal(buffer, "100/minute, 1000/hour") && written == strlen(buffer));
-    EXPECT(kt_policy_check(KT_TEXT("100/fortnight"), buffer, sizeof buffer, &written), KT_POLICY_UNIT);
+    EXPECT(kt_policy_check(KT_TEXT("100/fortnight"), buffer, sizeof buffer, &written),
+           KT_POLICY_UNIT);
     OK(kt_policy_explain(KT_TEXT("100/fortnight"), buffer, sizeof buffer, &written));
     CHECK(strstr(buffer, "\"fortnight\" ") == buffer && written == strlen(buffer));
     OK(kt_policy_explain(KT_TEXT("1/s"), buffer, sizeof buffer, &written));
@@ -39,7 +41,8 @@ static void texts(void) {
     CHECK(strstr(buffer, "\"abcdefghijk\" ") == buffer);
     OK(kt_policy_explain(KT_TEXT("100/abcdefghijklmnop"), buffer, sizeof buffer, &written));
     CHECK(equal(buffer, kt_status_message(KT_POLICY_UNIT)) && written == strlen(buffer));
-    OK(kt_policy_explain(KT_TEXT("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"), buffer, sizeof buffer, &written));
+    OK(kt_policy_explain(KT_TEXT("kt_live_0Gq5Xk2LmPz7Hc1nT9vYbR4sWdEfUaJoQi83ZKM"), buffer,
+                         sizeof buffer, &written));
     CHECK(equal(buffer, kt_status_message(KT_POLICY_SYNTAX)));
 
     /* If the buffer is one byte too small, neither it nor the length is written. */
@@ -57,7 +60,8 @@ static void texts(void) {
     OK(kt_key_parse(bytes(key.text), strlen(key.text), &parts));
     CHECK(parts.key_id == 7 && equal(parts.prefix, "kt") && equal(parts.env, "live"));
     EXPECT(kt_key_mint(KT_TEXT("kt"), KT_TEXT("Live"), 7, secret, &key), KT_NAME_FORM);
-    EXPECT(kt_key_mint(KT_TEXT("12345678"), KT_TEXT("1234567"), 7, secret, &key), KT_NAMES_TOO_LONG);
+    EXPECT(kt_key_mint(KT_TEXT("12345678"), KT_TEXT("1234567"), 7, secret, &key),
+           KT_NAMES_TOO_LONG);
     EXPECT(kt_key_mint(KT_TEXT("kt"), KT_TEXT("live"), 0, secret, &key), KT_KEY_ID_FORM);
     OK(kt_key_hint(bytes(key.text), strlen(key.text), buffer, sizeof buffer, &written));
     CHECK(strncmp(buffer, "kt_live_\xe2\x80\xa6", 11) == 0 && written == 15);
@@ -83,9 +87,12 @@ static void limiter_in_memory(void) {
     const uint8_t *subject = bytes("203.0.113.9");
     OK(kt_limiter_check(&limiter, subject, 11, 2, NOW_MS + 1500, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.http_status == 200 && verdict.quota_count == 2);
-    CHECK(verdict.charge.cost == 2 && verdict.charge.at_ms == NOW_MS + 1500 && verdict.now_ms == NOW_MS + 1500);
-    CHECK(quota(&verdict, 0).limit == 3 && quota(&verdict, 0).remaining == 1 && quota(&verdict, 0).window_s == 60);
-    CHECK(quota(&verdict, 0).reset_unix_s == NOW_MS / 1000 + 60 && quota(&verdict, 1).remaining == 98);
+    CHECK(verdict.charge.cost == 2 && verdict.charge.at_ms == NOW_MS + 1500 &&
+          verdict.now_ms == NOW_MS + 1500);
+    CHECK(quota(&verdict, 0).limit == 3 && quota(&verdict, 0).remaining == 1 &&
+          quota(&verdict, 0).window_s == 60);
+    CHECK(quota(&verdict, 0).reset_unix_s == NOW_MS / 1000 + 60 &&
+          quota(&verdict, 1).remaining == 98);
     CHECK(quota(&verdict, 2).limit == 0 && quota(&verdict, 3).window_s == 0 && verdict.key_id == 0);
     kt_charge charge = verdict.charge;
 
@@ -113,7 +120,8 @@ static void limiter_in_memory(void) {
     CHECK(equal(policy, "3/minute, 100/hour"));
     OK(kt_limiter_capacity(&limiter, &capacity));
     CHECK(capacity == 100);
-    OK(kt_limiter_check(&limiter, NULL, 0, 1, NOW_MS, &verdict)); /* The empty subject is a subject. */
+    /* The empty subject is a subject. */
+    OK(kt_limiter_check(&limiter, NULL, 0, 1, NOW_MS, &verdict));
     OK(kt_limiter_live(&limiter, NOW_MS, &live));
     CHECK(live >= 1);
 
@@ -129,9 +137,11 @@ static void limiter_in_memory(void) {
     /* More subjects than there is room for: the outcome is full. */
     unsigned full = 0;
     for (uint32_t number = 0; number < 1000; number++) {
-        OK(kt_limiter_check(&limiter, (const uint8_t *)&number, sizeof number, 1, NOW_MS, &verdict));
+        OK(kt_limiter_check(&limiter, (const uint8_t *)&number, sizeof number, 1, NOW_MS,
+                            &verdict));
         if (verdict.outcome == KT_FULL) {
-            CHECK(verdict.http_status == 503 && verdict.retry_after_s > 0 && verdict.quota_count == 0);
+            CHECK(verdict.http_status == 503 && verdict.retry_after_s > 0 &&
+                  verdict.quota_count == 0);
             full++;
         }
     }
@@ -170,10 +180,12 @@ static void requests_of_other_versions(void) {
     OK(kt_limiter_check_request(&limiter, bytes("a"), 1, &newer.request, &verdict));
     CHECK(quota(&verdict, 0).remaining == 2);
     newer.member = 1;
-    EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &newer.request, &verdict), KT_UNKNOWN_MEMBER);
+    EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &newer.request, &verdict),
+           KT_UNKNOWN_MEMBER);
     for (uint32_t wrong = 0; wrong < sizeof request; wrong++) {
         request.size = wrong;
-        EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict), KT_STRUCT_SIZE);
+        EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict),
+               KT_STRUCT_SIZE);
     }
     request.size = UINT32_MAX;
     EXPECT(kt_limiter_check_request(&limiter, bytes("a"), 1, &request, &verdict), KT_STRUCT_SIZE);
@@ -220,12 +232,14 @@ static void structs_of_other_versions(void) {
         uint64_t member;
     } newer_key = {NEW_KEY, 1};
     newer_key.new_key.size = sizeof newer_key;
-    EXPECT(kt_gate_issue(&gate, &newer_key.new_key, OTHER_ENTROPY, NOW_MS, &key, &key_id), KT_UNKNOWN_MEMBER);
+    EXPECT(kt_gate_issue(&gate, &newer_key.new_key, OTHER_ENTROPY, NOW_MS, &key, &key_id),
+           KT_UNKNOWN_MEMBER);
 
     kt_request request = {sizeof request, 3, NOW_MS};
     kt_verdict verdict;
     OK(kt_gate_check_request(&gate, bytes(key.text), strlen(key.text), &request, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.cost == 3 && quota(&verdict, 1).remaining == 997);
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.cost == 3 &&
+          quota(&verdict, 1).remaining == 997);
     request.size = 8;
     EXPECT(kt_gate_check_request(&gate, NULL, 0, &request, &verdict), KT_STRUCT_SIZE);
     kt_gate_close(&gate);
@@ -247,7 +261,8 @@ static void reserved_members_are_zeros(void) {
     OK(kt_gate_check(&gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
     CHECK(verdict.reserved_8_ == 0 && verdict.reserved_32_ == 0 && verdict.charge.reserved_ == 0);
     CHECK(zeros(verdict.reserved_, sizeof verdict.reserved_));
-    CHECK(zeros(&verdict.private_[8], sizeof verdict.private_ - 8 * sizeof *verdict.private_)); /* Two quotas. */
+    /* Two quotas take eight words. */
+    CHECK(zeros(&verdict.private_[8], sizeof verdict.private_ - 8 * sizeof *verdict.private_));
     kt_quota quota;
     memset(&quota, 0xa5, sizeof quota);
     OK(kt_verdict_quota(&verdict, 1, &quota));
@@ -255,7 +270,8 @@ static void reserved_members_are_zeros(void) {
     kt_key_info info;
     memset(&info, 0xa5, sizeof info);
     OK(kt_gate_key(&gate, key_id, NOW_MS, &info));
-    CHECK(zeros(info.reserved_8_, sizeof info.reserved_8_) && zeros(info.reserved_, sizeof info.reserved_));
+    CHECK(zeros(info.reserved_8_, sizeof info.reserved_8_) &&
+          zeros(info.reserved_, sizeof info.reserved_));
     kt_plan_info plan;
     memset(&plan, 0xa5, sizeof plan);
     OK(kt_gate_plan(&gate, 0, &plan));
@@ -282,12 +298,14 @@ static void smaller_buffers_are_enough_if_all_fits(void) {
     CHECK(count == 5);
     needed = (size_t)(fields[4].value + fields[4].value_len + 1 - all);
     memset(few, '!', sizeof few);
-    EXPECT(kt_verdict_fields(&verdict, few, needed - 1, same, KT_MAX_FIELDS, &count), KT_BUFFER_TOO_SMALL);
+    EXPECT(kt_verdict_fields(&verdict, few, needed - 1, same, KT_MAX_FIELDS, &count),
+           KT_BUFFER_TOO_SMALL);
     EXPECT(kt_verdict_fields(&verdict, few, sizeof few, same, 4, &count), KT_BUFFER_TOO_SMALL);
     CHECK(few[0] == '!' && count == 5);
     OK(kt_verdict_fields(&verdict, few, needed, same, 5, &count));
     CHECK(count == 5 && memcmp(few, all, needed) == 0 && few[needed] == '!');
-    for (size_t index = 0; index < count; index++) CHECK(equal(same[index].value, fields[index].value));
+    for (size_t index = 0; index < count; index++)
+        CHECK(equal(same[index].value, fields[index].value));
     OK(kt_verdict_headers(&verdict, all, sizeof all, &needed));
     OK(kt_verdict_headers(&verdict, few, needed + 1, &needed));
     CHECK(equal(few, all));
@@ -330,7 +348,8 @@ static void use_gate(kt_gate *gate, bool hints) {
     EXPECT(kt_gate_reset(gate, 0, NOW_MS, &verdict), KT_KEY_ID_FORM);
 
     OK(kt_gate_check(gate, NULL, 0, 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_MISSING_KEY && verdict.http_status == 401 && verdict.quota_count == 0);
+    CHECK(verdict.outcome == KT_MISSING_KEY && verdict.http_status == 401 &&
+          verdict.quota_count == 0);
     CHECK(equal(kt_verdict_body(&verdict), "{\"error\": \"Missing X-API-Key header\"}"));
     OK(kt_gate_check(gate, bytes(""), 0, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_MALFORMED);
@@ -351,7 +370,8 @@ static void use_gate(kt_gate *gate, bool hints) {
 
     OK(kt_gate_assign(gate, key_id, KT_TEXT("pro")));
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
-    CHECK(quota(&verdict, 1).limit == 20000 && quota(&verdict, 1).remaining == 19998); /* Counts kept. */
+    /* The counts are kept. */
+    CHECK(quota(&verdict, 1).limit == 20000 && quota(&verdict, 1).remaining == 19998);
     EXPECT(kt_gate_assign(gate, key_id, KT_TEXT("gold")), KT_NO_SUCH_PLAN);
     kt_plan gold = {KT_TEXT("gold"), KT_TEXT("500/minute, 5000/hour")};
     OK(kt_gate_set_plan(gate, &gold));
@@ -360,7 +380,8 @@ static void use_gate(kt_gate *gate, bool hints) {
     EXPECT(kt_gate_set_plan(gate, &daily), KT_PLAN_WINDOWS);
 
     /* The old secret stays valid during its grace, and both secrets share one quota. */
-    OK(kt_gate_rotate(gate, key_id, (uint32_t)(NOW_MS / 1000 + 60), 0, OTHER_ENTROPY, NOW_MS, &fresh));
+    OK(kt_gate_rotate(gate, key_id, (uint32_t)(NOW_MS / 1000 + 60), 0, OTHER_ENTROPY, NOW_MS,
+                      &fresh));
     OK(kt_gate_check(gate, bytes(key.text), key_len, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 1).remaining == 4997);
     OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 1, NOW_MS, &verdict));
@@ -385,29 +406,35 @@ static void use_gate(kt_gate *gate, bool hints) {
     OK(kt_gate_import(gate, bytes("legacy-key-0123456789-xyz"), 25, &NEW_KEY, NOW_MS, &other_id));
     OK(kt_gate_check(gate, bytes("legacy-key-0123456789-xyz"), 25, 1, NOW_MS, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && verdict.key_id == other_id);
-    EXPECT(kt_gate_import(gate, bytes("legacy-key-0123456789-xyz"), 25, &NEW_KEY, NOW_MS, &other_id),
-           KT_ALREADY_IMPORTED);
+    EXPECT(
+        kt_gate_import(gate, bytes("legacy-key-0123456789-xyz"), 25, &NEW_KEY, NOW_MS, &other_id),
+        KT_ALREADY_IMPORTED);
     EXPECT(kt_gate_import(gate, bytes("short"), 5, &NEW_KEY, NOW_MS, &other_id), KT_NOT_IMPORTABLE);
 
     OK(kt_gate_key(gate, other_id, NOW_MS, &info));
-    CHECK(info.account == 42 && !info.revoked && key_quota(&info, 0).remaining == 99 && info.last_used_ms == NOW_MS);
+    CHECK(info.account == 42 && !info.revoked && key_quota(&info, 0).remaining == 99 &&
+          info.last_used_ms == NOW_MS);
     CHECK(equal(info.last_characters, hints ? "-xyz" : ""));
     int keys = 0;
-    OK(kt_gate_list(gate, NOW_MS, count_keys, &keys)); /* The callback ends the list at the second key. */
+    /* The callback ends the list at the second key. */
+    OK(kt_gate_list(gate, NOW_MS, count_keys, &keys));
     CHECK(keys == 2);
 
     kt_new_key no_such_plan = {sizeof(kt_new_key), 1, KT_TEXT("live"), KT_TEXT("nothing"), 0};
     EXPECT(kt_gate_issue(gate, &no_such_plan, ENTROPY, NOW_MS, &key, &key_id), KT_NO_SUCH_PLAN);
     kt_new_key wrong_env = {sizeof(kt_new_key), 1, KT_TEXT("LIVE"), NULL, 0, 0};
     EXPECT(kt_gate_issue(gate, &wrong_env, ENTROPY, NOW_MS, &key, &key_id), KT_NAME_FORM);
-    kt_new_key first_plan = {sizeof(kt_new_key), 1, KT_TEXT("live"), NULL, 0, (uint32_t)(NOW_MS / 1000)};
+    kt_new_key first_plan = {sizeof(kt_new_key),       1, KT_TEXT("live"), NULL, 0,
+                             (uint32_t)(NOW_MS / 1000)};
     OK(kt_gate_issue(gate, &first_plan, ENTROPY, NOW_MS, &key, &other_id));
     OK(kt_gate_check(gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED && verdict.plan == 0);
+    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_EXPIRED &&
+          verdict.plan == 0);
 
     OK(kt_gate_revoke(gate, key_id));
     OK(kt_gate_check(gate, bytes(fresh.text), strlen(fresh.text), 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_REVOKED && verdict.account == 42);
+    CHECK(verdict.outcome == KT_INVALID_KEY && verdict.reason == KT_REASON_REVOKED &&
+          verdict.account == 42);
     EXPECT(kt_gate_rotate(gate, key_id, 0, 0, ENTROPY, NOW_MS, &fresh), KT_REVOKED);
     OK(kt_gate_key(gate, key_id, NOW_MS, &info));
     CHECK(info.revoked && info.grace_until_s == 0); /* No secret of a revoked key is valid. */
@@ -441,7 +468,8 @@ static void gate_in_memory(void) {
     EXPECT(kt_limiter_attach(elsewhere, size, &limiter), KT_OTHER_KIND);
     kt_gate_close(&same);
 
-    /* A killed administrator of a gate in memory keeps its claim, word 6 of line 1, until a take-over. */
+    /* A killed administrator of a gate in memory keeps its claim, word 6 of line 1, until a
+     * take-over. */
     ((uint64_t *)memory)[8 + 6] = 1;
     EXPECT(kt_gate_revoke(&gate, 1), KT_BUSY);
     OK(kt_gate_take_over(&gate));
@@ -496,7 +524,8 @@ static void gate_in_memory(void) {
     uint8_t peppers[KT_MAX_PEPPERS + 1][32] = {{1}, {2}, {3}, {4}, {5}};
     for (size_t at = 0; at <= KT_MAX_PEPPERS; at++) many[at] = (kt_bytes){peppers[at], 32};
     EXPECT(kt_gate_init(elsewhere, size, &CONFIG, many, 0, &same), KT_PEPPER_COUNT);
-    EXPECT(kt_gate_init(elsewhere, size, &CONFIG, many, KT_MAX_PEPPERS + 1, &same), KT_PEPPER_COUNT);
+    EXPECT(kt_gate_init(elsewhere, size, &CONFIG, many, KT_MAX_PEPPERS + 1, &same),
+           KT_PEPPER_COUNT);
     OK(kt_gate_init(elsewhere, size, &CONFIG, many, KT_MAX_PEPPERS, &same));
     kt_gate_close(&same);
     many[1].len = 31;
@@ -552,7 +581,9 @@ static void files(const char *folder) {
     EXPECT(kt_gate_open(path, pepper, 0, &same), KT_PEPPER_COUNT);
     EXPECT(kt_gate_open(path, NULL, 0, &same), KT_PEPPER_COUNT); /* KEYTALLY_PEPPER is not set. */
     CHECK(strstr(kt_status_message(KT_PEPPER_COUNT), "KEYTALLY_PEPPER") != NULL);
-    EXPECT(kt_gate_open(path, KT_TEXT("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"), &same),
+    EXPECT(kt_gate_open(path,
+                        KT_TEXT("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"),
+                        &same),
            KT_WRONG_PEPPER);
     EXPECT(kt_gate_open(folder, pepper, 64, &same), KT_NOT_A_FILE);
     CHECK(same == NULL);
@@ -612,14 +643,18 @@ static void files(const char *folder) {
 enum { HOUR_MS = 3600000 };
 
 /** Seconds from one time to a later one, rounded up. */
-static uint32_t seconds_until(uint64_t later_ms, uint64_t now_ms) { return (uint32_t)((later_ms - now_ms + 999) / 1000); }
+static uint32_t seconds_until(uint64_t later_ms, uint64_t now_ms) {
+    return (uint32_t)((later_ms - now_ms + 999) / 1000);
+}
 
-/** A limiter of 5 an hour, and a second handle of it, whose times are declared cached readings. */
+/** A limiter of 5 per hour with two handles. The first uses times as given. The second was declared
+ *  to use the system clock, so its times are cached readings. */
 struct clocks {
     void *memory;
     kt_limiter explicit, cached;
 };
 
+/** Creates the limiter and both handles. */
 static void make_clocks(struct clocks *made) {
     size_t size = kt_limiter_size(100);
     made->memory = table_memory(size);
@@ -628,13 +663,14 @@ static void make_clocks(struct clocks *made) {
     OK(kt_limiter_use_system_clock(&made->cached));
 }
 
+/** Closes both handles and frees the memory. */
 static void end_clocks(struct clocks *made) {
     kt_limiter_close(&made->cached);
     kt_limiter_close(&made->explicit);
     free(made->memory);
 }
 
-/** Charges a subject all its units at an explicit time, three hours ahead. Returns that time. */
+/** Charges all units of a subject at an explicit time three hours ahead. Returns that time. */
 static uint64_t lock_ahead(struct clocks *made, const char *subject) {
     kt_verdict verdict;
     uint64_t ahead_ms = kt_now_ms() + 3 * HOUR_MS;
@@ -643,7 +679,8 @@ static uint64_t lock_ahead(struct clocks *made, const char *subject) {
     return ahead_ms;
 }
 
-/** An explicit time corrects nothing: the verdict has the true wait, and how far the tally is ahead. */
+/** An explicit time corrects nothing. The verdict holds the true wait, and how far the tally is
+ *  ahead. */
 static void explicit_time_is_never_corrected(void) {
     struct clocks made;
     make_clocks(&made);
@@ -653,9 +690,11 @@ static void explicit_time_is_never_corrected(void) {
         uint64_t now_ms = kt_now_ms() - (uint64_t)turn * 24 * HOUR_MS;
         kt_verdict verdict;
         OK(kt_limiter_check(&made.explicit, bytes("a"), 1, 1, now_ms, &verdict));
-        CHECK(verdict.outcome == KT_DENIED && verdict.now_ms == now_ms && verdict.retry_at_ms > ahead_ms);
+        CHECK(verdict.outcome == KT_DENIED && verdict.now_ms == now_ms &&
+              verdict.retry_at_ms > ahead_ms);
         CHECK(verdict.retry_after_s == seconds_until(verdict.retry_at_ms, now_ms));
-        CHECK(verdict.clock_ahead_s > 2 * 3600 && verdict.clock_ahead_s == seconds_until(verdict.charge.at_ms, now_ms));
+        CHECK(verdict.clock_ahead_s > 2 * 3600 &&
+              verdict.clock_ahead_s == seconds_until(verdict.charge.at_ms, now_ms));
     }
     end_clocks(&made);
 }
@@ -668,15 +707,18 @@ static void system_clock_corrects_with_counts_kept(void) {
     uint64_t before_ms = kt_now_ms();
     lock_ahead(&made, "a");
     OK(kt_limiter_check(&made.explicit, bytes("a"), 1, 1, KT_SYSTEM_CLOCK, &verdict));
-    CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0 && verdict.retry_after_s <= 3600);
-    CHECK(verdict.now_ms >= before_ms && verdict.now_ms <= kt_now_ms() && verdict.charge.at_ms == verdict.now_ms);
+    CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0 &&
+          verdict.retry_after_s <= 3600);
+    CHECK(verdict.now_ms >= before_ms && verdict.now_ms <= kt_now_ms() &&
+          verdict.charge.at_ms == verdict.now_ms);
     /* The table itself is corrected: an explicit time of the present is right again. */
     OK(kt_limiter_peek(&made.explicit, bytes("a"), 1, 1, verdict.now_ms, &verdict));
     CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0);
     end_clocks(&made);
 }
 
-/** With a declared handle, a later reading corrects the tally. Other handles use the time as given. */
+/** With a handle that was declared to use the system clock, a later reading corrects the tally.
+ *  Other handles use the time as given. */
 static void cached_reading_corrects_once_declared(void) {
     struct clocks made;
     make_clocks(&made);
@@ -723,12 +765,14 @@ static void correct_clock_corrects_the_whole_table(void) {
         lock_ahead(&made, "a");
         lock_ahead(&made, "b");
         OK(kt_limiter_check(&made.explicit, bytes("c"), 1, 1, kt_now_ms(), &verdict));
-        OK(kt_limiter_correct_clock(&made.explicit, turn == 0 ? time_ms : KT_SYSTEM_CLOCK, &corrected));
+        OK(kt_limiter_correct_clock(&made.explicit, turn == 0 ? time_ms : KT_SYSTEM_CLOCK,
+                                    &corrected));
         CHECK(corrected == 2);
         OK(kt_limiter_correct_clock(&made.explicit, time_ms, &corrected));
         CHECK(corrected == 0);
         OK(kt_limiter_check(&made.explicit, bytes("a"), 1, 1, kt_now_ms(), &verdict));
-        CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0 && verdict.retry_after_s <= 3600);
+        CHECK(verdict.outcome == KT_DENIED && verdict.clock_ahead_s == 0 &&
+              verdict.retry_after_s <= 3600);
         OK(kt_limiter_reset(&made.explicit, bytes("a"), 1, KT_SYSTEM_CLOCK, &verdict));
         OK(kt_limiter_reset(&made.explicit, bytes("b"), 1, KT_SYSTEM_CLOCK, &verdict));
     }
@@ -756,16 +800,20 @@ static void gate_takes_either_time(void) {
     OK(kt_gate_attach(memory, size, PEPPERS, 1, &cached));
     OK(kt_gate_use_system_clock(&cached));
 
-    /* The records of keys that expired in 1970 can be reused now, but not at an explicit time of 1970. */
+    /* The records of keys that expired in 1970 can be reused now, but not at an explicit time of
+     * 1970. */
     kt_new_key ended = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 1000};
     kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("default"), 0};
     kt_key key;
     uint64_t key_id, corrected, start_ms = kt_now_ms();
     kt_verdict verdict;
-    for (int turn = 0; turn < 3; turn++) OK(kt_gate_issue(&gate, &ended, ENTROPY, 0, &key, &key_id));
+    for (int turn = 0; turn < 3; turn++)
+        OK(kt_gate_issue(&gate, &ended, ENTROPY, 0, &key, &key_id));
     EXPECT(kt_gate_issue(&gate, &new_key, ENTROPY, 999000, &key, &key_id), KT_GATE_FULL);
-    OK(kt_gate_issue(&cached, &new_key, ENTROPY, 999000, &key, &key_id)); /* A stale reading is replaced. */
-    OK(kt_gate_import(&gate, bytes("legacy-key-0123456789-xyz"), 25, &new_key, KT_SYSTEM_CLOCK, &key_id));
+    /* A stale reading is replaced. */
+    OK(kt_gate_issue(&cached, &new_key, ENTROPY, 999000, &key, &key_id));
+    OK(kt_gate_import(&gate, bytes("legacy-key-0123456789-xyz"), 25, &new_key, KT_SYSTEM_CLOCK,
+                      &key_id));
     OK(kt_gate_issue(&gate, &new_key, ENTROPY, KT_SYSTEM_CLOCK, &key, &key_id));
     OK(kt_gate_rotate(&gate, key_id, 0, 0, OTHER_ENTROPY, KT_SYSTEM_CLOCK, &key));
     const uint8_t *api_key = bytes(key.text);
@@ -793,7 +841,8 @@ static void gate_takes_either_time(void) {
     CHECK(strstr(flaw.sentence, "the key's next check by the system clock corrects it") != NULL);
 
     OK(kt_gate_peek(&cached, api_key, len, 1, start_ms, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.clock_ahead_s == 0 && quota(&verdict, 0).remaining == 4);
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.clock_ahead_s == 0 &&
+          quota(&verdict, 0).remaining == 4);
     OK(kt_gate_check(&cached, api_key, len, 1, start_ms, &verdict));
     CHECK(verdict.outcome == KT_ADMITTED && quota(&verdict, 0).remaining == 3);
     OK(kt_gate_check(&gate, api_key, len, 1, KT_SYSTEM_CLOCK, &verdict));
@@ -821,7 +870,8 @@ static void limiter_takes_either_time(void) {
     kt_verdict verdict;
     uint64_t live, start_ms = kt_now_ms();
     OK(kt_limiter_check(&made.explicit, bytes("a"), 1, 2, KT_SYSTEM_CLOCK, &verdict));
-    CHECK(verdict.outcome == KT_ADMITTED && verdict.now_ms >= start_ms && verdict.now_ms <= kt_now_ms());
+    CHECK(verdict.outcome == KT_ADMITTED && verdict.now_ms >= start_ms &&
+          verdict.now_ms <= kt_now_ms());
     kt_charge charge = verdict.charge;
     OK(kt_limiter_settle(&made.explicit, bytes("a"), 1, &charge, 3, KT_SYSTEM_CLOCK, &verdict));
     CHECK(quota(&verdict, 0).remaining == 2);
@@ -874,7 +924,8 @@ static bool admits(kt_gate *gate, const kt_key *key) {
     return verdict.outcome == KT_ADMITTED;
 }
 
-/** A replaced gate file is opened: on request, by a change of keys, and by the thread of the library. */
+/** A replaced gate file is opened: on request, by a change of keys, and by the thread of the
+ * library. */
 static void replaced_files(const char *folder) {
     char path[4096], pepper[KT_PEPPER_SIZE], other[KT_PEPPER_SIZE];
     snprintf(path, sizeof path, "%s/replaced.gate", folder);
@@ -931,10 +982,12 @@ static void held_files(const char *folder) {
     OK(kt_gate_administrator(gate, &pid));
     CHECK(pid == 0);
     OK(kt_gate_set_wait(gate, 20));
-    /* The word that an administrator in another container writes, which holds no lock of the file: see host/src/lock.rs. */
+    /* The word that an administrator in another container writes, which holds no lock of the file:
+     * see host/src/lock.rs. */
     FILE *file = fopen(path, "r+");
     uint64_t holder = UINT64_MAX;
-    CHECK(file != NULL && fseek(file, 64 + 7 * 8, SEEK_SET) == 0 && fwrite(&holder, 8, 1, file) == 1 && fclose(file) == 0);
+    CHECK(file != NULL && fseek(file, 64 + 7 * 8, SEEK_SET) == 0 &&
+          fwrite(&holder, 8, 1, file) == 1 && fclose(file) == 0);
     EXPECT(kt_gate_revoke(gate, 1), KT_BUSY);
     OK(kt_gate_administrator(gate, &pid));
     CHECK(pid == 0);

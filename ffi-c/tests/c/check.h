@@ -23,7 +23,8 @@ static inline void failed(const char *file, int line, const char *condition) {
     exit(1);
 }
 
-static inline void expect(kt_status found, kt_status wanted, const char *file, int line, const char *call) {
+static inline void expect(kt_status found, kt_status wanted, const char *file, int line,
+                          const char *call) {
     if (found != wanted) {
         fprintf(stderr, "%s:%d: %s\n  is %d: %s\n  not %d: %s\n", file, line, call, (int)found,
                 kt_status_message(found), (int)wanted, kt_status_message(wanted));
@@ -37,14 +38,16 @@ static inline const uint8_t *bytes(const char *text) { return (const uint8_t *)t
 /** Returns the quota at `index` of a verdict; zeros if there is none. */
 static inline kt_quota quota(const kt_verdict *verdict, size_t index) {
     kt_quota quota = {0};
-    EXPECT(kt_verdict_quota(verdict, index, &quota), index < verdict->quota_count ? KT_OK : KT_NO_SUCH_QUOTA);
+    EXPECT(kt_verdict_quota(verdict, index, &quota),
+           index < verdict->quota_count ? KT_OK : KT_NO_SUCH_QUOTA);
     return quota;
 }
 
 /** Returns the quota at `index` of a key; zeros if there is none. */
 static inline kt_quota key_quota(const kt_key_info *info, size_t index) {
     kt_quota quota = {0};
-    EXPECT(kt_key_info_quota(info, index, &quota), index < info->quota_count ? KT_OK : KT_NO_SUCH_QUOTA);
+    EXPECT(kt_key_info_quota(info, index, &quota),
+           index < info->quota_count ? KT_OK : KT_NO_SUCH_QUOTA);
     return quota;
 }
 

@@ -1,4 +1,5 @@
-/* A wrong pointer, as far as it can be checked, is a status, and nothing is written. */
+/* Calls the functions with wrong pointers, lengths and structs. Each call must return a status and
+ * write nothing. */
 #include "check.h"
 
 #include <stdint.h>
@@ -35,8 +36,10 @@ static void report(void *context, const kt_flaw *flaw) {
         handle = real; \
     } while (0)
 
+/** Checks that a call with a NULL argument returns its status. */
 #define NULL_AT(call) EXPECT(call, KT_NULL_POINTER)
 
+/** Tests a limiter. `none` is memory that is not a handle. */
 static void limiters(void *none) {
     static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_LIMITER_SIZE(8)];
     kt_limiter own, moved, *real = &own, *limiter = real;
@@ -87,17 +90,23 @@ static void limiters(void *none) {
     EXPECT(kt_gate_check((kt_gate *)(void *)real, NULL, 0, 1, NOW_MS, &verdict), KT_NOT_A_HANDLE);
 
     NULL_AT(kt_limiter_init(NULL, sizeof memory, KT_TEXT("5/minute"), 8, SEED, &moved));
-    EXPECT(kt_limiter_init(OFF(memory), sizeof memory, KT_TEXT("5/minute"), 8, SEED, &moved), KT_MISALIGNED);
-    EXPECT(kt_limiter_init(memory + 8, sizeof memory, KT_TEXT("5/minute"), 8, SEED, &moved), KT_MISALIGNED);
+    EXPECT(kt_limiter_init(OFF(memory), sizeof memory, KT_TEXT("5/minute"), 8, SEED, &moved),
+           KT_MISALIGNED);
+    EXPECT(kt_limiter_init(memory + 8, sizeof memory, KT_TEXT("5/minute"), 8, SEED, &moved),
+           KT_MISALIGNED);
     EXPECT(kt_limiter_init(memory, SIZE_MAX, KT_TEXT("5/minute"), 8, SEED, &moved), KT_BAD_LENGTH);
     NULL_AT(kt_limiter_init(memory, sizeof memory, NULL, 8, 8, SEED, &moved));
     NULL_AT(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 8, NULL, &moved));
     NULL_AT(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 8, SEED, NULL));
-    EXPECT(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 8, SEED, (kt_limiter *)(void *)memory), KT_OVERLAP);
-    EXPECT(kt_limiter_init(memory, sizeof memory - 64, KT_TEXT("5/minute"), 8, SEED, &moved), KT_MEMORY_TOO_SMALL);
+    EXPECT(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 8, SEED,
+                           (kt_limiter *)(void *)memory),
+           KT_OVERLAP);
+    EXPECT(kt_limiter_init(memory, sizeof memory - 64, KT_TEXT("5/minute"), 8, SEED, &moved),
+           KT_MEMORY_TOO_SMALL);
     EXPECT(kt_limiter_init(memory, 0, KT_TEXT("5/minute"), 8, SEED, &moved), KT_MEMORY_TOO_SMALL);
     EXPECT(kt_limiter_init(memory, sizeof memory, NULL, 0, 8, SEED, &moved), KT_POLICY_EMPTY);
-    EXPECT(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 0, SEED, &moved), KT_CAPACITY);
+    EXPECT(kt_limiter_init(memory, sizeof memory, KT_TEXT("5/minute"), 0, SEED, &moved),
+           KT_CAPACITY);
     EXPECT(kt_limiter_attach(memory, 0, &moved), KT_TRUNCATED);
     EXPECT(kt_limiter_attach(memory, sizeof memory, (kt_limiter *)(void *)memory), KT_OVERLAP);
     NULL_AT(kt_limiter_attach(memory, sizeof memory, NULL));
@@ -108,6 +117,7 @@ static void limiters(void *none) {
     kt_limiter_close(real);
 }
 
+/** Tests a gate. `none` is memory that is not a handle. */
 static void gates(void *none) {
     static _Alignas(KT_TABLE_ALIGN) unsigned char memory[KT_GATE_SIZE(8)], spare[KT_GATE_SIZE(8)];
     kt_gate own, other, *real = &own, *gate = real;
@@ -204,7 +214,8 @@ static void gates(void *none) {
     NULL_AT(kt_gate_init(spare, sizeof spare, &CONFIG, no_pepper, 1, &other));
     NULL_AT(kt_gate_init(spare, sizeof spare, &CONFIG, PEPPERS, 1, NULL));
     EXPECT(kt_gate_init(spare, sizeof spare, &CONFIG, PEPPERS, 1, OFF(&other)), KT_MISALIGNED);
-    EXPECT(kt_gate_init(spare, sizeof spare, &CONFIG, PEPPERS, 1, (kt_gate *)(void *)(spare + 64)), KT_OVERLAP);
+    EXPECT(kt_gate_init(spare, sizeof spare, &CONFIG, PEPPERS, 1, (kt_gate *)(void *)(spare + 64)),
+           KT_OVERLAP);
     NULL_AT(kt_gate_attach(memory, sizeof memory, NULL, 1, &other));
     EXPECT(kt_gate_attach(memory, sizeof memory - 64, PEPPERS, 1, &other), KT_TRUNCATED);
     kt_gate_close(real);
@@ -244,14 +255,16 @@ static void verdicts(void) {
     NULL_AT(kt_verdict_fields(&verdict, NULL, sizeof buffer, fields, KT_MAX_FIELDS, &written));
     NULL_AT(kt_verdict_fields(&verdict, buffer, sizeof buffer, NULL, KT_MAX_FIELDS, &written));
     NULL_AT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, NULL));
-    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, SIZE_MAX, &written), KT_BAD_LENGTH);
+    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, SIZE_MAX, &written),
+           KT_BAD_LENGTH);
     NULL_AT(kt_verdict_problem(NULL, buffer, sizeof buffer, &written));
     CHECK(strcmp(kt_verdict_body(NULL), "") == 0);
     EXPECT(kt_verdict_headers(&verdict, buffer, 4, &written), KT_BUFFER_TOO_SMALL);
     EXPECT(kt_verdict_headers(&verdict, NULL, 0, &written), KT_BUFFER_TOO_SMALL);
     verdict.outcome = (kt_outcome)6;
     EXPECT(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written), KT_NOT_A_VERDICT);
-    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &written), KT_NOT_A_VERDICT);
+    EXPECT(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &written),
+           KT_NOT_A_VERDICT);
     CHECK(strcmp(kt_verdict_body(&verdict), "") == 0);
     verdict.outcome = KT_DENIED;
     verdict.reason = (kt_reason)10;
@@ -276,17 +289,20 @@ static void verdicts(void) {
     /* The third word of each quota is its window. */
     for (int index = 0; index < KT_MAX_QUOTAS; index++) verdict.private_[4 * index + 2] = 2678399;
     OK(kt_verdict_quota(&verdict, KT_MAX_QUOTAS - 1, &quota));
-    CHECK(quota.window_s == 2678399 && quota.limit == UINT32_MAX && quota.reset_unix_s > UINT64_MAX / 1000);
+    CHECK(quota.window_s == 2678399 && quota.limit == UINT32_MAX &&
+          quota.reset_unix_s > UINT64_MAX / 1000);
     OK(kt_verdict_headers(&verdict, buffer, sizeof buffer, &written));
     CHECK(written == strlen(buffer) && written < KT_HEADERS_SIZE);
     OK(kt_verdict_fields(&verdict, buffer, sizeof buffer, fields, KT_MAX_FIELDS, &written));
-    CHECK(written == KT_MAX_FIELDS && fields[5].value + fields[5].value_len < buffer + sizeof buffer);
+    CHECK(written == KT_MAX_FIELDS &&
+          fields[5].value + fields[5].value_len < buffer + sizeof buffer);
     CHECK(strcmp(fields[5].name, "Retry-After") == 0 && strcmp(fields[5].value, "4294967295") == 0);
     OK(kt_verdict_problem(&verdict, buffer, KT_PROBLEM_SIZE, &written));
 }
 
 int main(void) {
-    _Alignas(KT_HANDLE_ALIGN) static unsigned char zeros[KT_GATE_HANDLE_SIZE + 8], garbage[KT_GATE_HANDLE_SIZE + 8];
+    _Alignas(KT_HANDLE_ALIGN) static unsigned char zeros[KT_GATE_HANDLE_SIZE + 8],
+        garbage[KT_GATE_HANDLE_SIZE + 8];
     memset(garbage, 0xa5, sizeof garbage);
     limiters(zeros);
     limiters(garbage);

@@ -1,5 +1,5 @@
-/* The header agrees with the library: versions, sizes as macros and as functions, names of numbers. The sizes, offsets and
- * numbers of the interface are recorded in ffi-c/abi.txt. */
+/* The header agrees with the library: versions, sizes as macros and as functions, names of numbers.
+ * The sizes, offsets and numbers of the interface are recorded in ffi-c/abi.txt. */
 #include "check.h"
 
 #include <keytally.h> /* A second time, without effect. */
@@ -32,7 +32,8 @@ int main(void) {
     CHECK(kt_gate_size(0) == 0 && kt_gate_size(KT_MAX_KEYS + 1) == 0);
 
     /* An unknown number has a sentence and a name too. */
-    CHECK(strlen(kt_status_message((kt_status)-1)) > 0 && strlen(kt_status_message((kt_status)14)) > 0);
+    CHECK(strlen(kt_status_message((kt_status)-1)) > 0 &&
+          strlen(kt_status_message((kt_status)14)) > 0);
     CHECK(strcmp(kt_outcome_name(KT_INVALID_KEY), "invalid_key") == 0);
     CHECK(strcmp(kt_outcome_name((kt_outcome)200), "unknown") == 0);
     CHECK(strcmp(kt_reason_name(KT_REASON_DAMAGED), "damaged") == 0);

@@ -1,4 +1,5 @@
-/* Creates api.gate in the current folder with the peppers in KEYTALLY_PEPPER, and prints a key of it. */
+/* Creates api.gate in the current folder with the peppers in KEYTALLY_PEPPER, and prints a key of
+ * it. */
 #include "check.h"
 
 int main(void) {

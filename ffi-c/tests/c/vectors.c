@@ -1,4 +1,5 @@
-/* Runs the vector files, which all languages share, in C: policies, keys, MACs, decisions, verdicts. */
+/* Runs the vector files, which all languages share, in C: policies, keys, MACs, decisions,
+ * verdicts. */
 #include "check.h"
 
 #include <cjson/cJSON.h>
@@ -9,7 +10,8 @@ static const uint8_t SEED[16] = {5};
 /** The current case, printed if a check fails. */
 static const char *at;
 
-#define HOLDS(condition) ((condition) ? (void)0 : (fprintf(stderr, "%s\n", at), failed(__FILE__, __LINE__, #condition)))
+#define HOLDS(condition)                                                                           \
+    ((condition) ? (void)0 : (fprintf(stderr, "%s\n", at), failed(__FILE__, __LINE__, #condition)))
 
 static cJSON *load(const char *folder, const char *name) {
     char path[4096];
@@ -30,7 +32,9 @@ static cJSON *load(const char *folder, const char *name) {
     return json;
 }
 
-static const cJSON *field(const cJSON *object, const char *name) { return cJSON_GetObjectItemCaseSensitive(object, name); }
+static const cJSON *field(const cJSON *object, const char *name) {
+    return cJSON_GetObjectItemCaseSensitive(object, name);
+}
 
 static const char *text(const cJSON *object, const char *name) {
     const char *value = cJSON_GetStringValue(field(object, name));
@@ -40,7 +44,8 @@ static const char *text(const cJSON *object, const char *name) {
 }
 
 /** Returns a text that may contain a NUL, and its length. */
-static const char *given(const cJSON *object, const char *name, char *into, size_t size, size_t *len) {
+static const char *given(const cJSON *object, const char *name, char *into, size_t size,
+                         size_t *len) {
     *len = strlen(text(object, name));
     CHECK(*len < size);
     memcpy(into, text(object, name), *len + 1);
@@ -64,7 +69,8 @@ static uint64_t word(const cJSON *object, const char *name) {
     return value;
 }
 
-/** Returns a step's time. The last millisecond is `KT_SYSTEM_CLOCK`; the one before gives the same results. */
+/** Returns a step's time. The last millisecond is `KT_SYSTEM_CLOCK`; the one before gives the same
+ * results. */
 static uint64_t explicit_time(const cJSON *item) {
     uint64_t now_ms = word(item, "now_ms");
     return now_ms == KT_SYSTEM_CLOCK ? now_ms - 1 : now_ms;
@@ -96,10 +102,11 @@ static void policies(const char *folder) {
         const char *name;
         kt_status status;
     } ERRORS[] = {
-        {"empty", KT_POLICY_EMPTY},         {"too_long", KT_POLICY_TOO_LONG},   {"syntax", KT_POLICY_SYNTAX},
-        {"limit", KT_POLICY_LIMIT},         {"window", KT_POLICY_WINDOW},       {"unit", KT_POLICY_UNIT},
-        {"too_many", KT_POLICY_TOO_MANY},   {"duplicate", KT_POLICY_DUPLICATE}, {"not_nested", KT_POLICY_NOT_NESTED},
-        {"too_many_bits", KT_POLICY_TOO_MANY_BITS},
+        {"empty", KT_POLICY_EMPTY},           {"too_long", KT_POLICY_TOO_LONG},
+        {"syntax", KT_POLICY_SYNTAX},         {"limit", KT_POLICY_LIMIT},
+        {"window", KT_POLICY_WINDOW},         {"unit", KT_POLICY_UNIT},
+        {"too_many", KT_POLICY_TOO_MANY},     {"duplicate", KT_POLICY_DUPLICATE},
+        {"not_nested", KT_POLICY_NOT_NESTED}, {"too_many_bits", KT_POLICY_TOO_MANY_BITS},
     };
     const cJSON *invalid;
     cJSON_ArrayForEach(invalid, field(file, "invalid")) {
@@ -131,7 +138,8 @@ static void keys(const char *folder) {
         uint8_t secret[16];
         CHECK(unhex(text(item, "secret"), secret) == sizeof secret);
         kt_key key;
-        OK(kt_key_mint(prefix, strlen(prefix), env, strlen(env), word(item, "key_id"), secret, &key));
+        OK(kt_key_mint(prefix, strlen(prefix), env, strlen(env), word(item, "key_id"), secret,
+                       &key));
         HOLDS(strcmp(key.text, at) == 0);
         kt_key_parts parts;
         OK(kt_key_parse(bytes(at), strlen(at), &parts));
@@ -169,7 +177,8 @@ struct gate {
 
 enum { KEYS = 64 };
 
-static void make_gate(struct gate *made, const char *policy, const uint8_t *pepper, size_t pepper_len) {
+static void make_gate(struct gate *made, const char *policy, const uint8_t *pepper,
+                      size_t pepper_len) {
     kt_plan plan = {KT_TEXT("default"), policy, strlen(policy)};
     kt_gate_config config = {sizeof(kt_gate_config), KEYS, &plan, 1, KT_TEXT("kt")};
     kt_bytes peppers[] = {{pepper, pepper_len}};
@@ -182,7 +191,8 @@ static void end_gate(struct gate *made) {
     free(made->memory);
 }
 
-/** Compares the MAC in the gate's memory: words 2 and 3 of a record hold it, the most significant byte first. */
+/** Compares the MAC in the gate's memory: words 2 and 3 of a record hold it, the most significant
+ * byte first. */
 static void macs(const char *folder) {
     cJSON *file = load(folder, "mac.json");
     const cJSON *item;
@@ -221,7 +231,8 @@ static uint8_t outcome_of(const char *name) {
     return outcome;
 }
 
-/** A limiter for one subject, whose tally the test reads and writes. Slots of two words follow two cache lines. */
+/** A limiter for one subject, whose tally the test reads and writes. Slots of two words follow two
+ * cache lines. */
 struct tally {
     void *memory;
     kt_limiter limiter;
@@ -236,7 +247,8 @@ static uint64_t *tally_word(struct tally *tally) {
 
 static void make_tally(struct tally *tally, const char *policy) {
     tally->memory = table_memory(kt_limiter_size(1));
-    OK(kt_limiter_init(tally->memory, kt_limiter_size(1), policy, strlen(policy), 1, SEED, &tally->limiter));
+    OK(kt_limiter_init(tally->memory, kt_limiter_size(1), policy, strlen(policy), 1, SEED,
+                       &tally->limiter));
 }
 
 static void end_tally(struct tally *tally) {
@@ -251,12 +263,17 @@ static void decide(struct tally *tally, const cJSON *item) {
     uint64_t now_ms = explicit_time(item);
     kt_verdict verdict;
     kt_charge charge = {0, 0, 0};
-    if (field(item, "charged")) charge = (kt_charge){word(item, "charged_at_ms"), number(item, "charged"), 0};
-    if (strcmp(op, "check") == 0) OK(kt_limiter_check(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
-    else if (strcmp(op, "peek") == 0) OK(kt_limiter_peek(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
-    else if (strcmp(op, "refund") == 0) OK(kt_limiter_refund(&tally->limiter, subject, 3, &charge, now_ms, &verdict));
+    if (field(item, "charged"))
+        charge = (kt_charge){word(item, "charged_at_ms"), number(item, "charged"), 0};
+    if (strcmp(op, "check") == 0)
+        OK(kt_limiter_check(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
+    else if (strcmp(op, "peek") == 0)
+        OK(kt_limiter_peek(&tally->limiter, subject, 3, number(item, "cost"), now_ms, &verdict));
+    else if (strcmp(op, "refund") == 0)
+        OK(kt_limiter_refund(&tally->limiter, subject, 3, &charge, now_ms, &verdict));
     else if (strcmp(op, "settle") == 0)
-        OK(kt_limiter_settle(&tally->limiter, subject, 3, &charge, number(item, "actual"), now_ms, &verdict));
+        OK(kt_limiter_settle(&tally->limiter, subject, 3, &charge, number(item, "actual"), now_ms,
+                             &verdict));
     else OK(kt_limiter_reset(&tally->limiter, subject, 3, now_ms, &verdict));
 
     /* A subject gets a slot only when there is something to count. */
@@ -267,7 +284,8 @@ static void decide(struct tally *tally, const cJSON *item) {
     HOLDS(verdict.outcome == outcome_of(text(item, "outcome")));
     HOLDS(verdict.charge.at_ms == word(item, "at_ms") && verdict.now_ms == now_ms);
     HOLDS(verdict.retry_at_ms == (field(item, "retry_at_ms") ? word(item, "retry_at_ms") : 0));
-    HOLDS(verdict.retry_after_s == (field(item, "retry_after_s") ? number(item, "retry_after_s") : 0));
+    HOLDS(verdict.retry_after_s ==
+          (field(item, "retry_after_s") ? number(item, "retry_after_s") : 0));
     HOLDS(verdict.quota_count == cJSON_GetArraySize(field(item, "remaining")));
     for (int index = 0; index < verdict.quota_count; index++) {
         const cJSON *remaining = cJSON_GetArrayItem(field(item, "remaining"), index);
@@ -283,7 +301,9 @@ static void decisions(const char *folder) {
     int cases = 0;
     cJSON_ArrayForEach(item, field(file, "cases")) {
         /* In a limiter these words are reservation marks and not tallies. */
-        if (strcmp(text(item, "why"), "all ones") == 0 || strcmp(text(item, "why"), "reserved stamp") == 0) continue;
+        if (strcmp(text(item, "why"), "all ones") == 0 ||
+            strcmp(text(item, "why"), "reserved stamp") == 0)
+            continue;
         char *shown = cJSON_PrintUnformatted(item);
         at = shown;
         struct tally tally;
@@ -335,21 +355,26 @@ static void decisions(const char *folder) {
     cJSON_Delete(file);
 }
 
-/** Imports the keys of a vector gate, which keeps their key ids, and rotates those that have a previous secret. */
+/** Imports the keys of a vector gate, which keeps their key ids, and rotates those that have a
+ * previous secret. */
 static void issue_all(struct gate *made, const cJSON *list) {
     const cJSON *item;
     cJSON_ArrayForEach(item, list) {
         const char *key = text(item, "text");
         const char *first = field(item, "previous") ? text(item, "previous") : key;
-        kt_new_key new_key = {sizeof(kt_new_key), number(item, "account"), KT_TEXT("live"), NULL, 0, number(item, "not_after_s")};
+        kt_new_key new_key = {
+            sizeof(kt_new_key),         number(item, "account"), KT_TEXT("live"), NULL, 0,
+            number(item, "not_after_s")};
         uint64_t key_id;
         OK(kt_gate_import(&made->gate, bytes(first), strlen(first), &new_key, 0, &key_id));
         if (first != key) {
-            /* The entropy of a new secret is the secret: its 22 characters stand before the checksum's 6. */
+            /* The entropy of a new secret is the secret: its 22 characters stand before the
+             * checksum's 6. */
             uint8_t entropy[KT_ENTROPY_SIZE] = {0};
             const char *digits = key + strlen(key) - 28;
             for (int digit = 0; digit < 22; digit++) {
-                const char *alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+                const char *alphabet =
+                    "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
                 unsigned carry = (unsigned)(strchr(alphabet, digits[digit]) - alphabet);
                 for (int index = KT_ENTROPY_SIZE - 1; index >= 8; index--) {
                     carry += entropy[index] * 62u;
@@ -358,7 +383,8 @@ static void issue_all(struct gate *made, const cJSON *list) {
                 }
             }
             kt_key rotated;
-            OK(kt_gate_rotate(&made->gate, key_id, number(item, "grace_until_s"), 0, entropy, 0, &rotated));
+            OK(kt_gate_rotate(&made->gate, key_id, number(item, "grace_until_s"), 0, entropy, 0,
+                              &rotated));
             at = key;
             HOLDS(strcmp(rotated.text, key) == 0);
         }
@@ -373,8 +399,10 @@ static int one_by_one(const kt_verdict *verdict, const char *block) {
     size_t count, len = 0;
     OK(kt_verdict_fields(verdict, values, sizeof values, fields, KT_MAX_FIELDS, &count));
     for (size_t i = 0; i < count; i++) {
-        HOLDS(fields[i].name_len == strlen(fields[i].name) && fields[i].value_len == strlen(fields[i].value));
-        len += (size_t)snprintf(lines + len, sizeof lines - len, "%s: %s\r\n", fields[i].name, fields[i].value);
+        HOLDS(fields[i].name_len == strlen(fields[i].name) &&
+              fields[i].value_len == strlen(fields[i].value));
+        len += (size_t)snprintf(lines + len, sizeof lines - len, "%s: %s\r\n", fields[i].name,
+                                fields[i].value);
     }
     return strcmp(lines, block) == 0;
 }
@@ -387,21 +415,30 @@ static void step(struct gate *made, const cJSON *item) {
     kt_verdict verdict;
     if (cJSON_GetArraySize(api_keys) > 1) OK(kt_verdict_duplicate_header(now_ms, &verdict));
     else if (strcmp(text(item, "op"), "check") == 0)
-        OK(kt_gate_check(&made->gate, bytes(api_key), api_key_len, number(item, "cost"), now_ms, &verdict));
-    else OK(kt_gate_peek(&made->gate, bytes(api_key), api_key_len, number(item, "cost"), now_ms, &verdict));
+        OK(kt_gate_check(&made->gate, bytes(api_key), api_key_len, number(item, "cost"), now_ms,
+                         &verdict));
+    else
+        OK(kt_gate_peek(&made->gate, bytes(api_key), api_key_len, number(item, "cost"), now_ms,
+                        &verdict));
 
     HOLDS(verdict.outcome == outcome_of(text(item, "outcome")));
-    HOLDS(strcmp(kt_reason_name(verdict.reason), field(item, "reason") ? text(item, "reason") : "none") == 0);
+    HOLDS(strcmp(kt_reason_name(verdict.reason),
+                 field(item, "reason") ? text(item, "reason") : "none") == 0);
     HOLDS(verdict.http_status == number(item, "status"));
-    HOLDS(verdict.retry_after_s == (field(item, "retry_after_s") ? number(item, "retry_after_s") : 0));
-    HOLDS(verdict.clock_ahead_s == (field(item, "clock_ahead_s") ? number(item, "clock_ahead_s") : 0));
+    HOLDS(verdict.retry_after_s ==
+          (field(item, "retry_after_s") ? number(item, "retry_after_s") : 0));
+    HOLDS(verdict.clock_ahead_s ==
+          (field(item, "clock_ahead_s") ? number(item, "clock_ahead_s") : 0));
     HOLDS(verdict.quota_count == cJSON_GetArraySize(field(item, "quotas")));
-    if (verdict.quota_count > 0) HOLDS(verdict.key_id == word(item, "key_id") && verdict.account == number(item, "account"));
+    if (verdict.quota_count > 0)
+        HOLDS(verdict.key_id == word(item, "key_id") && verdict.account == number(item, "account"));
     for (int index = 0; index < verdict.quota_count; index++) {
         const cJSON *expected = cJSON_GetArrayItem(field(item, "quotas"), index);
         const kt_quota found = quota(&verdict, (size_t)index);
-        HOLDS(found.limit == number(expected, "limit") && found.remaining == number(expected, "remaining"));
-        HOLDS(found.window_s == number(expected, "window_s") && found.reset_unix_s == word(expected, "reset_s"));
+        HOLDS(found.limit == number(expected, "limit") &&
+              found.remaining == number(expected, "remaining"));
+        HOLDS(found.window_s == number(expected, "window_s") &&
+              found.reset_unix_s == word(expected, "reset_s"));
     }
     char headers[KT_HEADERS_SIZE], problem[KT_PROBLEM_SIZE];
     size_t written;

@@ -1,5 +1,6 @@
-/* A process of the interop test: checks keys of a gate file, and prints how often each was admitted.
-   Usage: worker GATE NOW_MS TURNS KEY... It begins at a line on standard input. KEYTALLY_PEPPER holds the peppers. */
+/* A process of the interop test: checks keys of a gate file, and prints how often each was
+   admitted. Usage: worker GATE NOW_MS TURNS KEY... It begins when a line arrives on standard input.
+   KEYTALLY_PEPPER holds the peppers. */
 #include "check.h"
 
 int main(int count, char **arguments) {
@@ -17,7 +18,8 @@ int main(int count, char **arguments) {
     for (unsigned long turn = 0; turn < turns; turn++) {
         for (int at = 4; at < count; at++) {
             kt_verdict verdict;
-            OK(kt_gate_check(gate, bytes(arguments[at]), strlen(arguments[at]), 1, now_ms, &verdict));
+            OK(kt_gate_check(gate, bytes(arguments[at]), strlen(arguments[at]), 1, now_ms,
+                             &verdict));
             admitted[at] += verdict.outcome == KT_ADMITTED;
         }
     }

@@ -50,7 +50,8 @@ static void limiters() {
     Verdict denied = limiter.check("203.0.113.9", 2, NOW + 1s);
     CHECK(!denied.admitted() && denied.retry_after() == 59s && denied.retry_at() == NOW + 60s);
     CHECK(denied.body() == R"({"error": "Rate limit exceeded. Please try again later."})");
-    CHECK(denied.problem().view().find("\"violated-policies\": [\"minute\"]") != std::string_view::npos);
+    CHECK(denied.problem().view().find("\"violated-policies\": [\"minute\"]") !=
+          std::string_view::npos);
 
     int fields = 0;
     denied.for_each_header([&](std::string_view name, std::string_view value) {
@@ -102,12 +103,14 @@ static void limiters() {
     // A time before 1970 is 1970, and any precision is rounded down to milliseconds.
     CHECK(limiter.check("old", 1, keytally::Time(-5s)).now_ms == 0);
     CHECK(limiter.check("fine", 1, std::chrono::system_clock::time_point(1999us)).now_ms == 1);
-    CHECK(limiter.check("coarse", 1, std::chrono::time_point<std::chrono::system_clock, std::chrono::hours>(1h)).now_ms == 3600000);
+    std::chrono::time_point<std::chrono::system_clock, std::chrono::hours> one_hour(1h);
+    CHECK(limiter.check("coarse", 1, one_hour).now_ms == 3600000);
 
 #if __cplusplus >= 202002L
     const std::byte address[4] = {std::byte{203}, std::byte{0}, std::byte{113}, std::byte{9}};
     CHECK(limiter.check(std::span<const std::byte>(address), 1, NOW).quotas()[0].remaining == 2);
-    CHECK(limiter.try_check(std::span<const std::byte>(address), 1, NOW)->quotas()[0].remaining == 1);
+    CHECK(limiter.try_check(std::span<const std::byte>(address), 1, NOW)->quotas()[0].remaining ==
+          1);
 #endif
 }
 
@@ -116,14 +119,17 @@ static bool is_now(std::uint64_t ms, keytally::Time before) {
     return before <= time && time <= keytally::now();
 }
 
-/** An explicit time far ahead locks a tally. The default, the system clock, corrects it, counts kept. */
+/** An explicit time far ahead locks a tally. The default, the system clock, corrects the tally and
+ *  keeps its counts. */
 static void system_clock_corrects_what_an_explicit_time_locked() {
     auto limiter = Limiter::make("5/hour", 100);
-    auto before = keytally::now(), ahead = before + 3h; // By the same clock: std::time's may be some milliseconds late.
+    // By the library's clock: that of std::time may be some milliseconds late.
+    auto before = keytally::now(), ahead = before + 3h;
     CHECK(is_now(limiter.check("new").now_ms, before));
     CHECK(limiter.check("a", 5, ahead).admitted());
     Verdict locked = limiter.check("a", 1, before);
-    CHECK(!locked.admitted() && locked.clock_ahead() > 2h && before + locked.retry_after() >= ahead);
+    CHECK(!locked.admitted() && locked.clock_ahead() > 2h &&
+          before + locked.retry_after() >= ahead);
     CHECK(limiter.peek("a", 1, before).clock_ahead() > 2h); // An explicit time corrects nothing.
     Verdict corrected = limiter.check("a");
     CHECK(!corrected.admitted() && corrected.clock_ahead() == 0s && corrected.retry_after() <= 1h);
@@ -134,7 +140,8 @@ static void system_clock_corrects_what_an_explicit_time_locked() {
     CHECK(limiter.check("a", 1, before).clock_ahead() > 2h);
     limiter.use_system_clock();
     corrected = limiter.check("a", 1, before - 3h);
-    CHECK(!corrected.admitted() && corrected.clock_ahead() == 0s && is_now(corrected.now_ms, before));
+    CHECK(!corrected.admitted() && corrected.clock_ahead() == 0s &&
+          is_now(corrected.now_ms, before));
 
     auto tables = Limiter::make("5/hour", 100);
     for (const char *subject : {"a", "b"}) CHECK(tables.check(subject, 5, ahead).admitted());
@@ -147,10 +154,13 @@ static void system_clock_corrects_what_an_explicit_time_locked() {
     auto gate = Gate::make(PEPPER, config);
     Key key = gate.issue({42});
     CHECK(gate.check(key.expose(), 5, ahead).admitted());
-    CHECK(gate.check(key.expose(), 1, before).clock_ahead() > 2h && gate.key(key.id()).clock_ahead_s > 2 * 3600);
+    CHECK(gate.check(key.expose(), 1, before).clock_ahead() > 2h &&
+          gate.key(key.id()).clock_ahead_s > 2 * 3600);
     corrected = gate.check(key.expose());
-    CHECK(!corrected.admitted() && corrected.clock_ahead() == 0s && is_now(corrected.now_ms, before));
-    CHECK(gate.reset(key.id(), ahead).admitted() && gate.correct_clock(before) == 1 && gate.correct_clock() == 0);
+    CHECK(!corrected.admitted() && corrected.clock_ahead() == 0s &&
+          is_now(corrected.now_ms, before));
+    CHECK(gate.reset(key.id(), ahead).admitted() && gate.correct_clock(before) == 1 &&
+          gate.correct_clock() == 0);
     CHECK(gate.reset(key.id(), ahead).admitted());
     gate.use_system_clock();
     CHECK(is_now(gate.peek(key.expose(), 1, before - 3h).now_ms, before));
@@ -159,7 +169,8 @@ static void system_clock_corrects_what_an_explicit_time_locked() {
     // A grace and an expiry begin at the time that is given, also where that is the system clock.
     Key fresh = gate.rotate(key.id(), 1h), brief = gate.issue({7, "live", {}, before + 1h});
     CHECK(gate.check(key.expose(), 0).admitted() && gate.check(brief.expose(), 0).admitted());
-    CHECK(!gate.check(key.expose(), 0, ahead).admitted() && !gate.check(brief.expose(), 0, ahead).admitted());
+    CHECK(!gate.check(key.expose(), 0, ahead).admitted() &&
+          !gate.check(brief.expose(), 0, ahead).admitted());
     CHECK(gate.check(fresh.expose(), 0, ahead).admitted());
 
     CHECK(Limiter(std::move(limiter)).try_correct_clock().has_value());
@@ -173,7 +184,8 @@ static void use(Gate &gate) {
     CHECK(key.expose().substr(0, 8) == "kt_live_" && key.id() != 0);
     Verdict verdict = gate.check(key.expose(), 1, NOW);
     CHECK(verdict.admitted() && verdict.account == 42 && verdict.key_id == key.id());
-    CHECK(gate.env(verdict.env).view() == "live" && std::string_view(gate.plan(verdict.plan).name) == "default");
+    CHECK(gate.env(verdict.env).view() == "live" &&
+          std::string_view(gate.plan(verdict.plan).name) == "default");
     CHECK(gate.refund(key.id(), verdict.charge, NOW).quotas()[1].remaining == 1000);
     verdict = gate.check(key.expose(), 5, NOW);
     CHECK(gate.settle(key.id(), verdict.charge, 7, NOW).quotas()[1].remaining == 993);
@@ -192,12 +204,14 @@ static void use(Gate &gate) {
 
     Key fresh = gate.rotate(key.id(), 60s, false, NOW);
     CHECK(fresh.id() == key.id() && fresh.expose() != key.expose());
-    CHECK(gate.check(key.expose(), 1, NOW).admitted() && gate.check(fresh.expose(), 1, NOW).admitted());
+    CHECK(gate.check(key.expose(), 1, NOW).admitted() &&
+          gate.check(fresh.expose(), 1, NOW).admitted());
     CHECK(gate.check(key.expose(), 1, NOW + 60s).reason == KT_REASON_EXPIRED);
     CHECK(thrown([&] { gate.rotate(key.id(), 60s, false, NOW); }) == KT_IN_GRACE);
     CHECK(gate.check(key.expose(), 0, NOW).admitted());
     fresh = gate.rotate(key.id(), 60s, true, NOW);
-    CHECK(!gate.check(key.expose(), 0, NOW).admitted() && gate.check(fresh.expose(), 0, NOW).admitted());
+    CHECK(!gate.check(key.expose(), 0, NOW).admitted() &&
+          gate.check(fresh.expose(), 0, NOW).admitted());
 
     CHECK(gate.check(fresh.expose(), keytally::Request{0, NOW}).admitted());
     CHECK(keytally::Quotas(gate.key(key.id(), NOW)).size() == 2);
@@ -205,7 +219,8 @@ static void use(Gate &gate) {
     CHECK(gate.check("legacy-key-0123456789", 1, NOW).key_id == imported);
     CHECK(gate.try_import("legacy-key-0123456789", {7}, NOW).status() == KT_ALREADY_IMPORTED);
     Key brief = gate.issue({8, "test", {}, NOW + 1s}, NOW);
-    CHECK(gate.check(brief.expose(), 1, NOW).admitted() && !gate.check(brief.expose(), 1, NOW + 1s).admitted());
+    CHECK(gate.check(brief.expose(), 1, NOW).admitted() &&
+          !gate.check(brief.expose(), 1, NOW + 1s).admitted());
 
     int keys = 0;
     gate.list([&](const kt_key_info &info) { keys += info.key_id != 0; }, NOW);
@@ -222,7 +237,8 @@ static void use(Gate &gate) {
     CHECK(stopped);
 
     gate.revoke(key.id());
-    CHECK(gate.check(fresh.expose(), 1, NOW).reason == KT_REASON_REVOKED && gate.key(key.id(), NOW).revoked == 1);
+    CHECK(gate.check(fresh.expose(), 1, NOW).reason == KT_REASON_REVOKED &&
+          gate.key(key.id(), NOW).revoked == 1);
     CHECK(thrown([&] { gate.rotate(key.id(), 0s, false, NOW); }) == KT_REVOKED);
     CHECK(gate.try_revoke(1).status() == KT_NO_SUCH_KEY && !gate.try_revoke(1));
 
@@ -230,7 +246,8 @@ static void use(Gate &gate) {
     Key taken = std::move(fresh);
     CHECK(fresh.expose().empty() && !taken.expose().empty());
     CHECK(keytally::key_hint(taken.expose()).view().substr(0, 8) == "kt_live_");
-    CHECK(keytally::key_id_text(1).view() == "00000000001" && keytally::key_id_text(0).view().empty());
+    CHECK(keytally::key_id_text(1).view() == "00000000001" &&
+          keytally::key_id_text(0).view().empty());
 }
 
 static void gates(const std::string &folder) {
@@ -255,7 +272,8 @@ static void gates(const std::string &folder) {
     same.reopen_if_replaced();
     same.reopen();
     same.watch();
-    CHECK(gate.try_watch().status() == KT_NOT_A_FILE && gate.try_set_wait(1s).status() == KT_NOT_A_FILE);
+    CHECK(gate.try_watch().status() == KT_NOT_A_FILE &&
+          gate.try_set_wait(1s).status() == KT_NOT_A_FILE);
     Key key = file.issue({1}, NOW);
     CHECK(same.check(key.expose(), 1, NOW).admitted());
     CHECK(thrown([&] { Gate::create(path, pepper, config); }) == KT_FILE_EXISTS);
@@ -284,7 +302,8 @@ static void null_pointers(const std::string &folder) {
     CHECK(thrown([&] { Gate::open(path, null); }) == KT_PEPPER_COUNT);
     CHECK(thrown([&] { Gate::open(path, nullptr); }) == KT_PEPPER_COUNT);
     CHECK(Gate::try_open(path.c_str(), null).status() == KT_PEPPER_COUNT);
-    CHECK(std::string_view(kt_status_message(KT_PEPPER_COUNT)).find("KEYTALLY_PEPPER") != std::string_view::npos);
+    CHECK(std::string_view(kt_status_message(KT_PEPPER_COUNT)).find("KEYTALLY_PEPPER") !=
+          std::string_view::npos);
     CHECK(thrown([&] { Gate::open(null, pepper); }) == KT_NULL_POINTER);
     CHECK(Gate::try_open(null, pepper).status() == KT_NULL_POINTER);
     CHECK(thrown([&] { Gate::open_with_pepper_file(path, null); }) == KT_NULL_POINTER);
@@ -295,11 +314,13 @@ static void null_pointers(const std::string &folder) {
     config.prefix = null;
     CHECK(thrown([&] { Gate::make(PEPPER, config); }) == KT_NULL_POINTER);
 
-    CHECK(gate.check(null).outcome == KT_MISSING_KEY && gate.check(nullptr).outcome == KT_MISSING_KEY);
+    CHECK(gate.check(null).outcome == KT_MISSING_KEY &&
+          gate.check(nullptr).outcome == KT_MISSING_KEY);
     CHECK(gate.check(std::optional<const char *>()).outcome == KT_MISSING_KEY);
     CHECK(gate.check(std::optional<const char *>(nullptr)).outcome == KT_MISSING_KEY);
     CHECK(Gate::open(std::string_view(path), pepper).check(null).outcome == KT_MISSING_KEY);
-    CHECK(gate.try_check(null)->outcome == KT_MISSING_KEY && gate.peek(null).outcome == KT_MISSING_KEY);
+    CHECK(gate.try_check(null)->outcome == KT_MISSING_KEY &&
+          gate.peek(null).outcome == KT_MISSING_KEY);
     CHECK(gate.check(std::optional<std::string>()).outcome == KT_MISSING_KEY);
     CHECK(gate.check(std::optional<std::string>("x")).outcome == KT_INVALID_KEY);
     CHECK(gate.check("").outcome == KT_INVALID_KEY);
@@ -314,12 +335,15 @@ static void null_pointers(const std::string &folder) {
     CHECK(thrown([&] { Limiter::make(null, 8); }) == KT_NULL_POINTER);
     CHECK(thrown([&] { Limiter::open(null); }) == KT_NULL_POINTER);
     CHECK(thrown([&] { Limiter::open_or_create(null, "1/minute", 8); }) == KT_NULL_POINTER);
-    CHECK(thrown([&] { Limiter::open_or_create(folder + "/null.limiter", null, 8); }) == KT_NULL_POINTER);
+    CHECK(thrown([&] { Limiter::open_or_create(folder + "/null.limiter", null, 8); }) ==
+          KT_NULL_POINTER);
     auto limiter = Limiter::make("1/minute", 8);
     CHECK(thrown([&] { limiter.check(null); }) == KT_NULL_POINTER);
-    CHECK(limiter.try_check(null).status() == KT_NULL_POINTER && limiter.try_peek(null).status() == KT_NULL_POINTER);
+    CHECK(limiter.try_check(null).status() == KT_NULL_POINTER &&
+          limiter.try_peek(null).status() == KT_NULL_POINTER);
     CHECK(thrown([&] { limiter.reset(null); }) == KT_NULL_POINTER);
-    CHECK(limiter.check("").admitted() && limiter.try_check(std::string_view())->outcome == KT_DENIED);
+    CHECK(limiter.check("").admitted() &&
+          limiter.try_check(std::string_view())->outcome == KT_DENIED);
     CHECK(keytally::key_hint(null).view().empty() && keytally::explain_policy(null).view().empty());
 }
 
@@ -342,7 +366,8 @@ static void threads() {
     std::vector<std::thread> spenders;
     for (unsigned &count : admitted)
         spenders.emplace_back([&limiter, &count] {
-            for (int turn = 0; turn < 2000; turn++) count += limiter.check("one", 1, NOW).admitted();
+            for (int turn = 0; turn < 2000; turn++)
+                count += limiter.check("one", 1, NOW).admitted();
         });
     for (auto &spender : spenders) spender.join();
     CHECK(admitted[0] + admitted[1] + admitted[2] + admitted[3] == 1000);

@@ -1,4 +1,5 @@
-// A process of the interop test in C++: checks keys of a gate file, and prints how often each was admitted. See ../c/worker.c.
+// A process of the interop test in C++: checks keys of a gate file, and prints how often each was
+// admitted. See ../c/worker.c.
 #include <keytally.hpp>
 
 #include <cstdlib>
@@ -16,6 +17,7 @@ int main(int count, char **arguments) {
     std::cout << "ready" << std::endl;
     if (std::cin.get() == EOF) return 1;
     for (unsigned long turn = 0; turn < turns; turn++)
-        for (std::size_t key = 0; key < keys.size(); key++) admitted[key] += gate.check(keys[key], 1, at).admitted();
+        for (std::size_t key = 0; key < keys.size(); key++)
+            admitted[key] += gate.check(keys[key], 1, at).admitted();
     for (auto each : admitted) std::cout << each << "\n";
 }

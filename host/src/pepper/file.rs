@@ -2,12 +2,12 @@
 //!
 //! | owner | accepted if | provided by |
 //! |---|---|---|
-//! | the user of this process | no other user can read or write it: 0600, 0400 | an administrator, `keytally serve` |
+//! | the user of this process, or any user if the process is root's | no other user can read or write it: 0600, 0400 | an administrator, `keytally serve` |
 //! | root | no other user can write it: 0400, 0440, 0444 | systemd, Kubernetes, Docker |
 //!
-//! A file of root may be readable by its mode: root protects secrets by the folder, an access
-//! control list or a namespace, none of which the mode shows. Symbolic links are followed, and the
-//! rule applies to the file that they lead to. It applies to a pipe as well.
+//! The mode of a file of root may let other users read it: root protects secrets by the folder, an
+//! access control list or a namespace, none of which the mode shows. Symbolic links are followed,
+//! and the rule applies to the file that they lead to. It applies to a pipe as well.
 //!
 //! A file that is refused is read nevertheless, to find out whether it contains peppers. Nothing
 //! else identifies a pepper file, and an error must not advise a command that changes another
@@ -50,16 +50,16 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     let file = file.map_err(|error| Error::io("open", path, error))?;
     let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
     let kind = metadata.file_type();
-    let rule = |recognized| {
+    let check = |recognized| {
         let user = rustix::process::geteuid().as_raw();
-        refuse_others(path, metadata.uid(), metadata.mode() & 0o7777, user, recognized)
+        check_access(path, metadata.uid(), metadata.mode() & 0o7777, user, recognized)
     };
     if kind.is_file() {
-        return Ok(Opened { file, refusal: rule(true).err() });
+        return Ok(Opened { file, refusal: check(true).err() });
     }
     if kind.is_fifo() && !is_standard_input {
         // The writer of a pipe may take any time. A pipe is therefore refused without being read.
-        rule(false)?;
+        check(false)?;
     } else if kind.is_dir() {
         return Err(Error::NotAFile { path: path.into(), found: "a directory" });
     } else if !is_standard_input {
@@ -77,9 +77,9 @@ fn open_path(path: &Path) -> io::Result<File> {
     Ok(rustix::io::retry_on_intr(|| open_file(path, flags, Mode::empty()))?.into())
 }
 
-/// Applies the access rule for a process of `user`. The owner comes first, because an owner can
-/// change the mode.
-fn refuse_others(
+/// Applies the access rule of the table above for a process of `user`. The owner is checked first,
+/// because an owner can change the mode.
+fn check_access(
     path: &Path,
     owner: u32,
     mode: u32,
@@ -105,22 +105,23 @@ fn refuse_others(
 mod tests {
     use super::*;
 
-    const US: u32 = 1000;
+    /// The user of the process.
+    const USER: u32 = 1000;
 
     fn rule(owner: u32, mode: u32, user: u32) -> Result<(), String> {
-        refuse_others(Path::new("f"), owner, mode, user, true).map_err(|error| error.to_string())
+        check_access(Path::new("f"), owner, mode, user, true).map_err(|error| error.to_string())
     }
 
     #[test]
     fn file_of_root_is_accepted_unless_others_can_write() {
         for mode in [0o400, 0o600, 0o440, 0o640, 0o444, 0o644, 0o755] {
-            for user in [ROOT, US] {
+            for user in [ROOT, USER] {
                 assert_eq!(rule(ROOT, mode, user), Ok(()), "{mode:o}");
             }
         }
         for mode in [0o420, 0o402, 0o660, 0o666, 0o777] {
             assert_eq!(
-                rule(ROOT, mode, US).unwrap_err(),
+                rule(ROOT, mode, USER).unwrap_err(),
                 format!(
                     "f: its mode is {mode:04o}, so users other than root can write it; fix it with: chmod go-w f"
                 )
@@ -130,12 +131,12 @@ mod tests {
 
     #[test]
     fn file_of_a_user_is_accepted_if_only_its_owner_has_access() {
-        for user in [US, ROOT] {
+        for user in [USER, ROOT] {
             for mode in [0o400, 0o600, 0o700] {
-                assert_eq!(rule(US, mode, user), Ok(()), "{mode:o}");
+                assert_eq!(rule(USER, mode, user), Ok(()), "{mode:o}");
             }
             for mode in [0o640, 0o604, 0o620, 0o602, 0o440, 0o444] {
-                assert!(rule(US, mode, user).unwrap_err().ends_with("chmod 600 f"), "{mode:o}");
+                assert!(rule(USER, mode, user).unwrap_err().ends_with("chmod 600 f"), "{mode:o}");
             }
         }
     }
@@ -143,7 +144,10 @@ mod tests {
     #[test]
     fn file_of_another_user_is_refused() {
         for mode in [0o400, 0o600, 0o444] {
-            assert!(rule(1001, mode, US).unwrap_err().contains("belongs to user 1001"), "{mode:o}");
+            assert!(
+                rule(1001, mode, USER).unwrap_err().contains("belongs to user 1001"),
+                "{mode:o}"
+            );
         }
     }
 }

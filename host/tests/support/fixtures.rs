@@ -6,7 +6,7 @@ pub(crate) fn peppers() -> Peppers {
     Peppers::new(&[b"a pepper for tests, of 32 bytes."]).unwrap()
 }
 
-/// Returns what to issue: a key of account 42 that never expires.
+/// Returns the description of a new key: of account 42, without an expiry.
 pub(crate) fn new_key() -> NewKey<'static> {
     NewKey::new(42, Name::new("live").unwrap())
 }

@@ -52,7 +52,8 @@ pub(crate) struct Worker {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl Worker {
-    /// Returns the command that starts a worker: the test named `worker` of this program.
+    /// Returns the command that starts a worker: the test named `worker` of this program. `words`
+    /// are its role and the arguments.
     pub(crate) fn command(words: &[&str]) -> Command {
         let mut command = Command::new(env::current_exe().unwrap());
         command
@@ -62,6 +63,7 @@ impl Worker {
         command
     }
 
+    /// Starts a worker, and a thread that reads its reports.
     pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());

@@ -17,7 +17,7 @@ def main() -> int:
     It is 0 for success, 1 for a denied request or an invalid key, 2 for wrong usage, and 3 for a
     failure.
     """
-    # The handler of Python would only run after the command has ended.
+    # Python's own handler would run only after the command has ended.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     return run(["keytally", *sys.argv[1:]])
 

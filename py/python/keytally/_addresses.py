@@ -1,4 +1,4 @@
-"""Client addresses, and the subjects that limiters count, by the rules of ``docs/ADDRESSES.md``."""
+"""Client addresses, and the subjects by which limiters count them: see ``docs/ADDRESSES.md``."""
 
 from __future__ import annotations
 
@@ -41,11 +41,15 @@ def parse(text: str) -> Address | None:
     return (address.ipv4_mapped or address) if address.version == 6 else address
 
 
-def client(address: Address, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return the subject of an address: the IPv4 address, also a contained one, or the network."""
+def subject_of(address: Address, ipv6_prefix: int = IPV6_PREFIX) -> str:
+    """Return the subject of an address: an IPv4 address, or an IPv6 network.
+
+    An IPv6 address that contains an IPv4 address has the subject of the IPv4 address.
+    """
     if address.version == 4:
         return str(address)
     number = int(address)
+    # 0 and 1 are the unspecified and the loopback address, which contain no IPv4 address.
     if number >> 32 in IPV4_AFTER and number > 1:
         return str(ipaddress.IPv4Address(number & 0xFFFF_FFFF))
     if number >> 112 == SIX_TO_FOUR:
@@ -55,9 +59,9 @@ def client(address: Address, ipv6_prefix: int = IPV6_PREFIX) -> str:
 
 
 def subject(text: str | None, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return the subject of a client, by the address that the server reports.
+    """Return the subject of a client from the text that the server reports as its address.
 
-    A text that is not an address is a subject itself.
+    A text that is not an address is the subject itself.
 
     Raises:
         RuntimeError: The server reports no address.
@@ -69,7 +73,7 @@ def subject(text: str | None, ipv6_prefix: int = IPV6_PREFIX) -> str:
             "pass key= with a function that returns the subject to count"
         )
     address = parse(text)
-    return text if address is None else client(address, ipv6_prefix)
+    return text if address is None else subject_of(address, ipv6_prefix)
 
 
 def checked_prefix(ipv6_prefix: int) -> int:

@@ -16,7 +16,7 @@ MAX_COST = 2**32 - 1
 
 
 def is_async(function: object) -> bool:
-    """Return whether a function is known to return an awaitable, without a call of it."""
+    """Return whether a function is declared async. Others may return an awaitable too."""
     call = getattr(function, "__call__", None)  # noqa: B004
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
@@ -53,7 +53,7 @@ def checked_cost(cost: object) -> Any:  # noqa: ANN401
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
-    """Return the result of a function.
+    """Return a function's result, in an integration that cannot await it.
 
     Raises:
         TypeError: The result is an awaitable.
@@ -70,7 +70,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401
 
 
 async def awaited(value: Any) -> Any:  # noqa: ANN401
-    """Return the result of a function, awaited if it is an awaitable."""
+    """Return a function's result, after awaiting it if it is an awaitable."""
     return await value if hasattr(value, "__await__") else value
 
 

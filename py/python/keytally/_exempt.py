@@ -11,7 +11,7 @@ from keytally._native import redact
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-# Every path with a dot segment, encoded or not, matches this.
+# Every path with a dot segment (RFC 3986: "." or ".."), percent-encoded or not, matches this.
 SUSPECT = re.compile(r"[%\\]|/\.")
 
 # The most times that a path may be percent-encoded. A path that is encoded more often is not
@@ -64,10 +64,10 @@ def has_dot_segment(path: str) -> bool:
         return False
     decoded = path
     for _ in range(MAX_ENCODINGS):
-        further = unquote(decoded)
-        if further == decoded:
+        before = decoded
+        decoded = unquote(before)
+        if decoded == before:
             break
-        decoded = further
     else:
         return True
     segments = decoded.replace("\\", "/").split("/")

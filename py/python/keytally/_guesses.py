@@ -1,8 +1,8 @@
 """Guessed keys: a limit of failed checks for each client address.
 
 The gate checks the key first. If the outcome is ``invalid_key`` and the client's address had too
-many of these, the answer is 429. Otherwise it is that of the verdict. A valid key is therefore
-never refused here, and a request without a key does not count.
+many such outcomes, the response is 429. Otherwise the response is that of the verdict. A valid key
+is therefore never refused here, and a request without a key does not count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_NETWORKS = 65_536
 
 
 class Guesses:
-    """The limit of failed checks.
+    """The limit of failed checks of one integration.
 
     Args:
         failures: A policy, which this process counts in memory; a limiter; or ``None`` for no
@@ -66,7 +66,7 @@ class Guesses:
         client = self._proxies.client(peer, forwarded_for)
         if client is None:
             return verdict
-        counted = self._limiter.check(_addresses.client(client, self._ipv6_prefix))
+        counted = self._limiter.check(_addresses.subject_of(client, self._ipv6_prefix))
         # A full limiter refuses no request: it would refuse clients that sent no wrong key.
         if counted.outcome != "denied":
             return verdict
@@ -124,6 +124,7 @@ def in_memory(policy: str) -> Limiter:
 
 
 def _network(index: int, text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Parse the network at an index of the argument ``trusted_proxies``."""
     problem = "must be an address, a network such as 10.0.0.0/8 or fd00::/8, or unix"
     if isinstance(text, str):
         try:

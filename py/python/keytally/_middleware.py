@@ -1,4 +1,4 @@
-"""The part that the ASGI and the WSGI middleware share."""
+"""The base class of the ASGI and the WSGI middleware."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RequestT = TypeVar("RequestT")
 
 
 class Middleware(Generic[AppT, RequestT]):
-    """Middleware that applies a rule to each request whose path is not exempt."""
+    """Middleware that applies a rule of a gate or a limiter to requests on paths not exempt."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Middleware(Generic[AppT, RequestT]):
         self._state = state
 
     def _store_in(self, values: MutableMapping[str, Any]) -> Store:
-        """Return a function that stores the verdict in a state or an environ."""
+        """Return a function that stores the verdict in an ASGI state or a WSGI environ."""
 
         def store(record: _record.Record, decision: _record.Decision) -> None:
             record.store(values, self._state, decision)

@@ -1,7 +1,7 @@
-"""The charges of one request: each table at most once, and all or nothing.
+"""The charges of one request: each table is charged at most once, and either all or none.
 
-A request has one record, in its ASGI scope or WSGI environ. All integrations of the request share
-it.
+A request has one record, in its ASGI scope or WSGI environ. All integrations that check the request
+share it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # The name of the record in a scope or an environ.
 NAME = "keytally.record"
 
-# The outcomes of a limit. If a table refuses a request with one, the others are not charged for it.
+# The outcomes by which a limit refuses a request. Then the charges of other tables are refunded.
 LIMIT_OUTCOMES = frozenset(["denied", "too_costly", "full"])
 
 # X-RateLimit-* describe the longest window of a limiter that is at most this long.
@@ -63,7 +63,7 @@ class Decision:
         """Set the verdict and the cost that it charged."""
         self.cost = cost
         self.verdict = verdict
-        # The verdict that has the charge.
+        # The verdict whose charge a refund takes back.
         self.charged = verdict
         # The verdict that the header fields report: this one, or that of a later refund.
         self.reported = verdict
@@ -79,7 +79,7 @@ class Decision:
             elif self.table is not None:
                 self.reported = self.table.refund(self.subject, charge)
         except KeytallyError:
-            # The key was removed since, and its counts with it.
+            # The gate no longer has the key, so there is no count to refund.
             pass
         self.cost = 0
 
@@ -91,7 +91,7 @@ class Record:
 
     def __init__(self) -> None:
         self._decisions: list[Decision] = []
-        # The state of the ASGI scope, once it belongs to this request alone.
+        # The state of the ASGI scope, once `own_state` gave the request one of its own.
         self._state: dict[str, Any] = {}
         # Whether an integration sets the header fields of the response.
         self._claimed = False
@@ -111,7 +111,7 @@ class Record:
     ) -> Decision:
         """Charge a table by ``check``, unless this request was charged for the subject already.
 
-        If it was, and the cost is higher, the higher cost replaces the one that was charged.
+        If it was already, and the cost is higher now, the higher cost replaces the earlier one.
         """
         decision = next(
             (d for d in self._decisions if d.subject == subject and _is_same(d.table, table)), None
@@ -161,7 +161,10 @@ class Record:
         return self._state
 
     def claim_headers(self) -> bool:
-        """Return whether the caller must set the header fields: only the first caller must."""
+        """Return whether the caller must set the header fields, which only the first caller must.
+
+        Several integrations of a request may call this.
+        """
         is_first = not self._claimed
         self._claimed = True
         return is_first
@@ -173,7 +176,7 @@ class Record:
         return None if chosen is None else chosen.verdict
 
     def store(self, values: MutableMapping[str, Any], name: str, decision: Decision) -> None:
-        """Store the verdict under a name. A limiter's verdict does not replace another one."""
+        """Store the verdict under a name. A limiter's verdict does not replace another verdict."""
         if decision.is_gate or name not in self.named:
             values[name] = decision.verdict
             self.named.add(name)
@@ -209,6 +212,7 @@ class Record:
 
     @staticmethod
     def _chosen(decisions: list[Decision]) -> Decision | None:
+        """Return the decision of the last gate; without a gate, that of the first limiter."""
         gates = [decision for decision in decisions if decision.is_gate]
         return gates[-1] if gates else next(iter(decisions), None)
 
@@ -237,6 +241,7 @@ def real_path(path: Path | None) -> str | None:
 
 
 def _is_same(one: Table | None, other: Table) -> bool:
+    """Return whether the tables are one object, or are in one file."""
     if one is other:
         return True
     if one is None or one.path is None or other.path is None:
@@ -245,6 +250,7 @@ def _is_same(one: Table | None, other: Table) -> bool:
 
 
 def _x_ratelimit(decision: Decision) -> list[tuple[str, str]]:
+    """Return the X-RateLimit-* fields. A limiter's describe its longest window of at most a day."""
     verdict = decision.reported
     quotas = verdict.quotas
     if not quotas or decision.is_gate or quotas[-1].window <= DAY_S:
@@ -258,7 +264,7 @@ def _x_ratelimit(decision: Decision) -> list[tuple[str, str]]:
 
 
 def _joined(values: Iterable[str]) -> str:
-    """Return several lists of quotas as one. A repeated name gets a number: names are unique."""
+    """Join lists of quotas. A repeated name gets a number, because a list has each name once."""
     items: list[str] = []
     counts: dict[str, int] = {}
     for value in values:

@@ -24,7 +24,7 @@ Store = Callable[[_record.Record, _record.Decision], None]
 
 
 class Reader(Protocol):
-    """The way to read a scope or an environ."""
+    """The functions that read the fields of a request from its ASGI scope or WSGI environ."""
 
     def keys(self, fields: MutableMapping[str, Any], /) -> Sequence[str | bytes]:
         """Return the values of all X-API-Key fields."""
@@ -37,7 +37,19 @@ class Reader(Protocol):
 
 
 class Rule(Generic[RequestT]):
-    """The part that the rules of gates and limiters share."""
+    """A check that an integration applies to requests: the base of `GateRule` and `LimiterRule`.
+
+    Args:
+        cost: The cost of a request in units, or a function that returns it.
+        shadow: Whether to admit every request, and only record the outcome that would refuse it.
+        on_verdict: A function that is called with each verdict and its request.
+        headers: Whether the response lists the quotas of the table.
+        awaits: Whether the integration can await functions of the application.
+
+    Raises:
+        TypeError, ValueError: The cost is not valid, or a function is async and not awaited.
+
+    """
 
     def __init__(
         self,
@@ -94,6 +106,7 @@ class Rule(Generic[RequestT]):
         cost: int,
         store: Store,
     ) -> _record.Decision | None:
+        """Charge the table, store the verdict, and refuse the request unless it is admitted."""
         record = _record.record_of(fields)
         in_range = 0 <= cost <= _calls.MAX_COST
         decision = self._charge(record, fields, subject, cost if in_range else 0)
@@ -114,6 +127,7 @@ class Rule(Generic[RequestT]):
         return decision
 
     def _subject(self, request: RequestT, fields: MutableMapping[str, Any]) -> Any:  # noqa: ANN401, ARG002
+        """Return the subject that a limiter counts, or an awaitable of it; ``None`` for a gate."""
         return None
 
     def _charge(
@@ -123,13 +137,15 @@ class Rule(Generic[RequestT]):
         subject: Subject,
         cost: int,
     ) -> _record.Decision | None:
+        """Charge the table, and return its decision; ``None`` if the request is not counted."""
         raise NotImplementedError
 
     def _answer_to(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> _web.Answer:  # noqa: ARG002
+        """Return the answer to a request that the verdict refuses."""
         return verdict
 
     def _must_notify(self, decision: _record.Decision) -> bool:
-        """Return whether to call ``on_verdict``: once for each verdict on the request's cost."""
+        """Return whether to call ``on_verdict``: once for each verdict, but not on a wrong cost."""
         call = (self._on_verdict, decision.verdict)
         if self._on_verdict is None or call in decision.notified:
             return False

@@ -27,7 +27,7 @@ JSON = "application/json"
 
 
 class OwnAnswer(NamedTuple):
-    """An answer to a refused request that is not the verdict's. It has no rate-limit fields."""
+    """An answer to a refused request in place of the verdict's. It has no rate-limit fields."""
 
     status: int
     body: bytes
@@ -68,9 +68,15 @@ REASONS = {
 
 
 def refusal(answer: Answer, fields: Iterable[tuple[str, str]], accept: str, method: str) -> Refusal:
-    """Return the response, with the rate-limit fields of the request.
+    """Return the response to a refused request.
 
-    The body is a problem document (RFC 9457) if ``Accept`` of the request names that type.
+    Args:
+        answer: The answer that refuses the request.
+        fields: The rate-limit fields of the response.
+        accept: The value of ``Accept`` in the request. If it names problem documents (RFC 9457),
+            the body is one.
+        method: The method of the request. The response to ``HEAD`` has no body.
+
     """
     problem = accepts_problem(accept.encode("latin-1", "replace"))
     body = answer.problem if problem else answer.body

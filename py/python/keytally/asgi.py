@@ -1,7 +1,7 @@
 """Middleware for every ASGI server and framework: Starlette, FastAPI, Litestar, Quart, Django.
 
-It is plain ASGI: it does not buffer bodies, and an admitted websocket belongs to the application.
-A check does not wait for another thread or process, so it runs in the event loop.
+It does not buffer bodies. An admitted websocket is passed to the application unchanged. A check
+does not wait for another thread or process, so it runs in the event loop.
 
 >>> from keytally import Gate, generate_pepper
 >>> from keytally.asgi import GateMiddleware
@@ -13,13 +13,13 @@ In Starlette and FastAPI, use ``app.add_middleware(GateMiddleware, gate=gate)``.
 after it. The middleware that is added last is outermost: it then answers preflight requests, which
 have no key, and browsers can read refusals.
 
-Starlette handles an unhandled exception outside of all added middleware, so its 500 has no
-rate-limit fields. To add them, wrap the whole application in the last line of the module that the
-server imports: ``app = VerdictMiddleware(app)``. That 500 has no CORS fields either, unless
-CORSMiddleware wraps the application instead of being added:
+Starlette handles an unhandled exception outside of all added middleware, so the response with
+status 500 has no rate-limit fields. To add them, wrap the whole application in the last line of the
+module that the server imports: ``app = VerdictMiddleware(app)``. That response has no CORS fields
+either, unless CORSMiddleware wraps the application instead of being added:
 ``app = CORSMiddleware(GateMiddleware(app, gate), allow_origins=...)``.
 
-A request has one verdict and is charged once, whatever number of integrations check it: see
+If several integrations check a request, it is charged once and has one verdict: see
 ``docs/INTEGRATIONS.md``.
 """
 
@@ -51,14 +51,14 @@ Cost = Union[int, Callable[[Scope], Union[int, Awaitable[int]]]]
 
 
 def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return the subject of the client's address by ``docs/ADDRESSES.md``.
+    """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
-    The address is that of the peer, as the server reports it. Behind a proxy, it is the address of
-    the proxy, unless the server is configured to trust the header of the proxy, as uvicorn is by
-    ``--forwarded-allow-ips``.
+    It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
+    proxy, the peer is the proxy, unless the server is configured to trust the header of the proxy,
+    as uvicorn is by ``--forwarded-allow-ips``.
 
     Args:
-        scope: The request.
+        scope: The ASGI scope of the request.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
 
     Raises:
@@ -76,7 +76,7 @@ def client_address(scope: Scope, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
 
 
 class _Reader:
-    """The way to read a scope."""
+    """The functions that read the fields of a request from its scope."""
 
     def keys(self, scope: Scope) -> list[bytes]:
         return [value for name, value in scope["headers"] if name == _web.RAW_API_KEY_HEADER]
@@ -100,7 +100,7 @@ class _Middleware(Middleware[App, Scope]):
         kind = scope["type"]
         if (kind != "http" and kind != "websocket") or self._is_exempt(_path(scope)):
             return await self.app(scope, receive, send)
-        # Other requests may share the server's scope and its state, so they are not written.
+        # Other requests may share the server's scope and its state, so both are copied.
         scope = {**scope}
         record = record_of(scope)
         store = self._store_in(record.own_state(scope))
@@ -257,8 +257,8 @@ class VerdictMiddleware:
 
     It is for `keytally.fastapi`, whose dependencies do not see a response that a route creates
     itself. Around the whole application, ``app = VerdictMiddleware(app)``, it also sets the fields
-    of the 500 of an unhandled exception. It passes preflight requests to the CORSMiddleware inside,
-    which `GateMiddleware` would refuse.
+    of the response to an unhandled exception. `GateMiddleware` around the whole application would
+    refuse preflight requests, but this middleware passes them to the CORSMiddleware inside.
 
     Args:
         app: The application.
@@ -293,8 +293,16 @@ def _path(scope: Scope) -> str:
 
 
 def _with_headers(record: Record, send: Send, verdict: Callable[[], object] = lambda: None) -> Send:
-    """Return a ``send`` that sets the header fields. It is not async, because it awaits nothing."""
+    """Return a ``send`` that sets the header fields.
 
+    Args:
+        record: The record of the request, which has the header fields.
+        send: The ``send`` of the server.
+        verdict: A function that returns the verdict of a check that the application made itself.
+
+    """
+
+    # Not async: it returns the awaitable of ``send``, without one of its own.
     def send_with_headers(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             record.adopt(verdict())
@@ -314,6 +322,7 @@ def _with_headers(record: Record, send: Send, verdict: Callable[[], object] = la
 async def _refuse(
     answer: _web.Answer, record: Record, scope: Scope, receive: Receive, send: Send
 ) -> None:
+    """Send the response to a refused request or websocket."""
     accept = b",".join(value for name, value in scope["headers"] if name == b"accept").decode(
         "latin-1"
     )

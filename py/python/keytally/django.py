@@ -8,10 +8,11 @@ In ``settings.py``::
         "GATE": {"PATH": "/var/lib/contacts/api.gate", "EXEMPT": ["/health", "/static/*"]},
     }
 
-The pepper is that of the environment, unless the gate has ``"PEPPER"`` or ``"PEPPER_FILE"``.
-``LimiterMiddleware`` reads ``"LIMITER": {"PATH": …, "POLICY": "20/minute, 200/hour"}``.
+The pepper, the server's HMAC secret, is that of the environment, as for `Gate.open`, unless
+``"GATE"`` has ``"PEPPER"`` or ``"PEPPER_FILE"``. ``LimiterMiddleware`` reads
+``"LIMITER": {"PATH": …, "POLICY": "20/minute, 200/hour"}``.
 
-Settings of both:
+Settings in both ``"GATE"`` and ``"LIMITER"``:
 
 - ``"EXEMPT"``: a list of paths that are not checked.
 - ``"COST"``: the cost of a request in units, a number or a function of the request.
@@ -19,21 +20,21 @@ Settings of both:
 - ``"ON_VERDICT"``: a function that is called with each verdict and its request.
 - ``"IPV6_PREFIX"``: the prefix length of the IPv6 networks that count as one client, 64 by default.
 
-``"KEY"`` of the limiter is a function of the request that returns the subject, instead of the
-client's address. A function may be named by its import path, and may be async. Only the middleware
-reads ``"EXEMPT"``, ``"COST"``, ``"ON_VERDICT"`` and ``"KEY"``. The classes of
-`keytally.rest_framework` have their own cost and key, and a view without a check does not name
-them.
+``"KEY"`` of the limiter is a function of the request that returns the subject to count, instead of
+the client's address. A setting may be a function or its import path, and the function may be async.
+Only the middleware reads ``"EXEMPT"``, ``"COST"``, ``"ON_VERDICT"`` and ``"KEY"``. The classes of
+`keytally.rest_framework` have attributes for cost and key instead. A view that they must not check
+leaves them out of its classes.
 
-``"FAILURES"`` of the gate is the limit of wrong keys for each client address, by default
+``"FAILURES"`` of ``"GATE"`` is the limit of wrong keys for each client address, by default
 ``"20/minute, 200/hour"`` in each process. Beyond it, a wrong key gets 429. A valid key is never
 refused by it. ``{"PATH": …, "POLICY": …}`` counts for all workers together, and ``None`` sets no
 limit. Behind a proxy, ``"TRUSTED_PROXIES": ["10.0.0.0/8"]`` lists the proxies whose
 ``X-Forwarded-For`` names the client. ``"unix"`` means all peers of Unix sockets.
 
-The verdict is ``request.verdict``. Put the middleware below the middleware that must see refusals
-too, such as that for CORS. A request has one verdict and is charged once, also with both
-middlewares and `keytally.rest_framework`: see ``docs/INTEGRATIONS.md``.
+The verdict is ``request.verdict``. In ``MIDDLEWARE``, put these below middleware that must see
+refusals too, such as that for CORS. If both middlewares and `keytally.rest_framework` check a
+request, it is charged once and has one verdict: see ``docs/INTEGRATIONS.md``.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ __all__ = [
 
 Response = Union[HttpResponse, Awaitable[HttpResponse]]
 
+# The names of the settings in both sections, and in each section.
 SHARED = {"EXEMPT", "COST", "SHADOW", "ON_VERDICT", "IPV6_PREFIX"}
 KNOWN = {
     "GATE": SHARED | {"PATH", "PEPPER", "PEPPER_FILE", "FAILURES", "TRUSTED_PROXIES"},
@@ -91,10 +93,11 @@ class KeytallyConfig(AppConfig):
 
 
 def client_address(request: HttpRequest, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return the subject of the client's address by ``docs/ADDRESSES.md``.
+    """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
-    The address is that of the peer, as the server reports it. Behind a proxy, it is the address of
-    the proxy. Then ``"KEY"`` must name a function that reads the header of the proxy.
+    It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
+    proxy, the peer is the proxy. Then ``"KEY"`` must be a function that reads the header of the
+    proxy.
 
     Args:
         request: The request.
@@ -118,7 +121,7 @@ def limited_address(request: HttpRequest) -> str:
 
 
 def fields(request: HttpRequest) -> MutableMapping[str, Any]:
-    """Return the environ of a request, with the record of its ASGI scope, if it has a scope."""
+    """Return the environ of a request. If the request has an ASGI scope, both share one record."""
     environ: MutableMapping[str, Any] = request.META
     scope = getattr(request, "scope", None)
     if scope is not None and _record.NAME not in environ:
@@ -127,7 +130,10 @@ def fields(request: HttpRequest) -> MutableMapping[str, Any]:
 
 
 def in_shadow_mode(section: str) -> bool:
-    """Return ``"SHADOW"`` of ``"GATE"`` or ``"LIMITER"``: whether every request is admitted."""
+    """Return whether ``"GATE"`` or ``"LIMITER"`` of the settings is in shadow mode.
+
+    In shadow mode, every request is admitted.
+    """
     return section in getattr(settings, "KEYTALLY", {}) and bool(
         _settings(section).get("SHADOW", False)
     )
@@ -207,8 +213,8 @@ def limiter() -> Limiter:
 class VerdictMiddleware:
     """Sets the header fields of ``request.verdict`` in the response.
 
-    If the verdict refuses the request, the middleware replaces the response by the exact body. It
-    is for `keytally.rest_framework`, whose classes do not see the response.
+    If the verdict refuses the request, the middleware replaces the response by that of the verdict.
+    It is for `keytally.rest_framework`, whose classes do not see the response.
 
     >>> from django.http import HttpResponse
     >>> from django.test import RequestFactory
@@ -244,12 +250,14 @@ class VerdictMiddleware:
         )
 
     def _refusal(self, request: HttpRequest) -> HttpResponse | None:  # noqa: ARG002
+        """Check a request, and return the response to it if it is refused."""
         return None
 
     async def _refusal_async(self, request: HttpRequest) -> HttpResponse | None:  # noqa: ARG002
         return None
 
     def _finish(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
+        """Return the response with the header fields, or that of the verdict in place of it."""
         record = _record.record_of(fields(request))
         record.adopt(getattr(request, "verdict", None))
         answer = record.answer
@@ -379,7 +387,10 @@ def check_settings(**_: object) -> list[checks.CheckMessage]:
 
 
 def _without_effect(middleware: type[_Middleware]) -> list[checks.CheckMessage]:
-    """Return a warning for each setting that only a middleware reads, if it is not installed."""
+    """Return a warning for each setting that has no effect without the middleware.
+
+    There are none if the middleware is installed.
+    """
     section = middleware.section
     values = _settings(section)
     named = [name for name in MIDDLEWARE_ONLY if values.get(name) not in NO_VALUES]
@@ -397,7 +408,7 @@ def _without_effect(middleware: type[_Middleware]) -> list[checks.CheckMessage]:
 
 
 def _is_a(path: str, middleware: type[_Middleware]) -> bool:
-    """Return whether an import path names the middleware, or a subclass of it."""
+    """Return whether an import path leads to the middleware, or to a subclass of it."""
     try:
         named = import_string(path)
     except ImportError:
@@ -444,6 +455,12 @@ def _workers(section: Mapping[str, Any]) -> int | None:
 
 
 def _settings(section: str) -> Mapping[str, Any]:
+    """Return the section ``"GATE"`` or ``"LIMITER"`` of the settings.
+
+    Raises:
+        ImproperlyConfigured: The section is missing, or has a name that is not known.
+
+    """
     found = getattr(settings, "KEYTALLY", {}).get(section)
     if not isinstance(found, Mapping):
         raise ImproperlyConfigured(f'KEYTALLY["{section}"] is missing in the settings')
@@ -480,16 +497,18 @@ def storing(request: HttpRequest) -> Store:
 
 
 def _refusal_of(request: HttpRequest, decision: _record.Decision | None) -> HttpResponse | None:
+    """Return the response to the request if the decision refuses it."""
     if decision is None or decision.refusal is None:
         return None
     return _refused(decision.refusal, request)
 
 
-# The attribute that marks a response as a refusal in its exact form.
+# The attribute that marks a response as that of an answer, so that it is not replaced.
 REFUSAL = "keytally_refusal"
 
 
 def _refused(answer: _web.Answer, request: HttpRequest) -> HttpResponse:
+    """Return the response to a request that the answer refuses."""
     record = _record.record_of(fields(request))
     refusal = _web.refusal(
         answer, record.fields(), request.META.get("HTTP_ACCEPT", ""), request.method

@@ -97,7 +97,9 @@ class AdminError(KeytallyError):
 
 
 class BusyError(AdminError, TimeoutError):
-    """Another administrator did not end within ``timeout``. The gate did not change.
+    """Another thread or process kept changing the gate for all of ``timeout``.
+
+    The gate did not change.
 
     Attributes:
         pid: The id of the other process; ``None`` if it is in another container.
@@ -144,7 +146,7 @@ class NoSuchPlanError(AdminError):
 
 
 class GateFullError(AdminError):
-    """Every record of the gate has a key.
+    """The gate is full, so it cannot have another key.
 
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)

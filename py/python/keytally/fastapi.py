@@ -15,21 +15,21 @@
 ... async def login() -> None: ...
 
 The dependencies are async and do not wait for another thread or process, so they run in the event
-loop. A request has one verdict and is charged once, whatever number of routers and routes name a
-dependency of the same gate, also by ``Security`` with scopes: see ``docs/INTEGRATIONS.md``.
-`VerdictMiddleware` also sets the header fields of responses that a route creates itself, and of
-errors.
+loop. If several routers and routes have a dependency of the same gate, a request is charged once
+and has one verdict. The same is true with ``Security`` and scopes: see ``docs/INTEGRATIONS.md``.
+A dependency sets the header fields of the response that FastAPI creates. `VerdictMiddleware` also
+sets those of responses that a route creates itself, and of errors.
 
-FastAPI handles an unhandled exception outside of all added middleware. Its 500 has the header
-fields if ``VerdictMiddleware`` wraps the whole application instead, in the last line of the module
-that the server imports: ``app = VerdictMiddleware(app)``. ``docs/INTEGRATIONS.md`` describes how to
-add the CORS fields too.
+FastAPI handles an unhandled exception outside of all added middleware. The response to it, with
+status 500, has the header fields only if ``VerdictMiddleware`` wraps the whole application instead,
+in the last line of the module that the server imports: ``app = VerdictMiddleware(app)``.
+``docs/INTEGRATIONS.md`` describes how to add the CORS fields too.
 
-If a whole application is behind a gate, `keytally.asgi.GateMiddleware` is faster.
+If all routes of an application need a key, `keytally.asgi.GateMiddleware` is faster.
 """
 
-# Without "annotations" from __future__: FastAPI evaluates the annotations of dependencies, and some
-# versions cannot evaluate text in those of an object.
+# Do not import "annotations" from __future__. FastAPI evaluates the annotations of dependencies,
+# and some versions cannot evaluate text in the annotations of an object's __call__.
 import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Optional, Union
@@ -55,7 +55,7 @@ OnVerdict = Optional[Callable[[Verdict, HTTPConnection], object]]
 
 
 class Refused(HTTPException):
-    """A request is refused. The response has the verdict's body, unless a handler replaces it.
+    """A request was refused. The response has the verdict's body, unless a handler replaces it.
 
     Attributes:
         verdict: The verdict.
@@ -87,7 +87,18 @@ class Refused(HTTPException):
 
 
 def client_address(request: HTTPConnection, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return the subject of the client's address, as `keytally.asgi.client_address` does.
+    """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
+
+    It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
+    proxy, the peer is the proxy, unless the server is configured to trust the header of the proxy,
+    as uvicorn is by ``--forwarded-allow-ips``.
+
+    Args:
+        request: The request.
+        ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
+
+    Raises:
+        RuntimeError: The peer has no address, as on a Unix socket.
 
     >>> from starlette.requests import HTTPConnection
     >>> client_address(HTTPConnection({"type": "http", "client": ("203.0.113.9", 40000)}))
@@ -98,7 +109,7 @@ def client_address(request: HTTPConnection, *, ipv6_prefix: int = IPV6_PREFIX) -
 
 
 class _Dependency:
-    """A dependency that applies a rule."""
+    """A dependency that applies a rule of a gate or a limiter to requests."""
 
     def __init__(self, rule: Rule[HTTPConnection]) -> None:
         self._rule = rule
@@ -107,7 +118,7 @@ class _Dependency:
         scope = request.scope
         record = record_of(scope)
         state = record.own_state(scope)
-        # Starlette creates this attribute again, from the state that is now in the scope.
+        # Starlette caches ``request.state`` here. It creates it again from the scope's new state.
         request.__dict__.pop("_state", None)
 
         def store(record: Record, decision: Decision) -> None:  # noqa: ARG001
@@ -128,6 +139,8 @@ class _Dependency:
 
 
 class _RequireKey(_Dependency, SecurityBase):
+    """A dependency that checks a key, with the security scheme for OpenAPI."""
+
     def __init__(self, rule: Rule[HTTPConnection]) -> None:
         super().__init__(rule)
         self.model = APIKey.model_validate({"in": APIKeyIn.header, "name": _web.API_KEY_HEADER})
@@ -234,6 +247,7 @@ def limit(
 
 
 async def _answer(request: Request, refused: Refused) -> Response:
+    """Return the response to a refused request: the exception handler of `Refused`."""
     accept = ",".join(request.headers.getlist("accept"))
     method = request.scope.get("method", "GET")
     refusal = _web.refusal(refused.answer, refused.fields, accept, method)

@@ -15,7 +15,8 @@
 ... def login():
 ...     return ""
 
-Every response has the header fields, also that of an error. The verdict is ``flask.g.verdict``.
+Every response has the header fields, and so has that of an error. The verdict is
+``flask.g.verdict``.
 """
 
 from __future__ import annotations
@@ -44,10 +45,11 @@ View = TypeVar("View", bound=Callable[..., Any])
 
 
 def client_address(request: Request, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return the subject of the client's address by ``docs/ADDRESSES.md``.
+    """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
-    The address is that of the peer, as the server reports it. Behind a proxy, it is the address of
-    the proxy, unless Werkzeug's ``ProxyFix`` resolves it from the header of the proxy.
+    It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
+    proxy, the peer is the proxy, unless Werkzeug's ``ProxyFix`` resolves the client's address from
+    the header of the proxy.
 
     Args:
         request: The request.
@@ -65,7 +67,7 @@ def client_address(request: Request, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
 
 
 def _refusal(rule: Rule[Request]) -> Response | None:
-    """Check the request, and return the response to it if it is refused."""
+    """Check the current request, and return the response to it if it is refused."""
     current: Request = request._get_current_object()  # type: ignore[attr-defined]
     decision = rule.check(current, current.environ, _store)
     if decision is None:
@@ -87,10 +89,13 @@ def _refusal(rule: Rule[Request]) -> Response | None:
 
 
 def _store(record: Record, decision: Decision) -> None:  # noqa: ARG001
+    """Store the verdict of the current request for the view."""
     g.verdict = record.verdict
 
 
 def _decorator(rule: Rule[Request]) -> Callable[[View], View]:
+    """Return a decorator that applies the rule before each call of a view."""
+
     def decorate(view: View) -> View:
         @functools.wraps(view)
         def guarded(*args: object, **kwargs: object) -> object:
@@ -109,6 +114,7 @@ class _Extension:
         self._rule = rule
         self._exempt_path = exemption(exempt)
         self._exempt_views: set[object] = set()
+        # The applications whose views do not hide an exempt view.
         self._examined: set[Flask] = set()
         if app is not None:
             self.init_app(app)
@@ -118,10 +124,10 @@ class _Extension:
         app.before_request(self._before_request)
 
     def exempt(self, view: View) -> View:
-        """Admit the requests of a view without a check: a decorator, directly below the route.
+        """Mark a view whose requests need no check: a decorator, to put directly below the route.
 
-        Decorators between the two must use `functools.wraps`. If one hides the view, the requests
-        to the application raise a `RuntimeError`.
+        A decorator between the route and this one must use `functools.wraps`. If it hides the view,
+        each request to the application raises a `RuntimeError`.
 
         Raises:
             TypeError: The view is a method. Decorate its class instead.
@@ -149,7 +155,7 @@ class _Extension:
         return _refusal(self._rule)
 
     def _is_exempt(self) -> bool:
-        # Flask answers a browser's preflight request, which has no key, without calling a view.
+        # Flask responds to a preflight request, which has no key, without a call of the view.
         if request.method == "OPTIONS" and getattr(
             request.url_rule, "provide_automatic_options", False
         ):
@@ -309,9 +315,9 @@ def require_key(
     trusted_proxies: Iterable[str] = (),
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[[View], View]:
-    """Return a decorator that does for a view what `GateExtension` does.
+    """Return a decorator by which a view requires a valid key with quota left, and charges it.
 
-    Put it below the route.
+    Put it below the route. The arguments are those of `GateExtension`.
 
     >>> from flask import Flask
     >>> from keytally import Gate, generate_pepper
@@ -337,9 +343,9 @@ def limit(
     on_verdict: Callable[[Verdict, Request], object] | None = None,
     ipv6_prefix: int = IPV6_PREFIX,
 ) -> Callable[[View], View]:
-    """Return a decorator that does for a view what `LimiterExtension` does.
+    """Return a decorator by which a view requires quota left for the subject, and charges it.
 
-    Put it below the route.
+    Put it below the route. The arguments are those of `LimiterExtension`.
     """
     return _decorator(_limiter_rule(limiter, key, cost, shadow, on_verdict, ipv6_prefix))
 

@@ -9,9 +9,9 @@ In ``settings.py``, in addition to ``KEYTALLY``, which `keytally.django` describ
     }
 
 Authentication verifies the key and charges its quota. ``request.user`` is then a `KeyHolder`, and
-``request.auth`` is the verdict. The middleware sets the header fields of responses, and the exact
-bodies of refusals. If a throttle refuses a request, the key is not charged for it: see
-``docs/INTEGRATIONS.md``.
+``request.auth`` is the verdict. The middleware sets the header fields of responses, and replaces
+the response to a refused request by that of the verdict. If a throttle refuses a request, the key
+is not charged for it: see ``docs/INTEGRATIONS.md``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["KeyAuthentication", "KeyHolder", "LimiterThrottle", "Refused"]
 
 
 class Refused(APIException):
-    """A request is refused.
+    """A request was refused.
 
     Attributes:
         verdict: The verdict.
@@ -61,12 +61,12 @@ class Refused(APIException):
 
 
 class KeyHolder:
-    """The user of a request with a key, ``request.user``.
+    """The user of a request with a valid key, ``request.user``.
 
     Attributes:
         account: The number of the account that the key belongs to.
         key_id: The id of the key, 11 base62 characters.
-        pk: The id of the key, by which the throttles of the framework count.
+        pk: The same as ``key_id``. The throttles of the framework count requests by it.
 
     >>> from keytally import Gate, generate_pepper
     >>> gate = Gate.in_memory(pepper=generate_pepper(), keys=100)
@@ -91,9 +91,9 @@ class KeyHolder:
 class KeyAuthentication(BaseAuthentication):
     """Requires a valid ``X-API-Key`` with quota left, and charges it.
 
-    The settings limit wrong keys.
-    A request that `keytally.django.GateMiddleware` admitted is not charged again. In shadow mode, a
-    request that would be refused is anonymous.
+    ``"FAILURES"`` of the settings limits wrong keys. A request that
+    `keytally.django.GateMiddleware` admitted is not charged again. In shadow mode, a request that
+    would be refused is anonymous.
 
     Attributes:
         cost: The cost of a request in units, 0 to 4294967295.
@@ -115,11 +115,11 @@ class KeyAuthentication(BaseAuthentication):
         _calls.refuse_async(gate=cls.gate, cost_of=cls.cost_of)
 
     def gate(self) -> Gate:
-        """Return the gate that checks keys: that of the settings."""
+        """Return the gate that checks keys, by default that of the settings."""
         return django.gate()
 
     def cost_of(self, request: Request) -> int:  # noqa: ARG002
-        """Return the cost of a request in units: ``cost``."""
+        """Return the cost of a request in units, by default ``cost``."""
         return self.cost
 
     def authenticate(self, request: Request) -> tuple[KeyHolder, Verdict] | None:
@@ -166,11 +166,14 @@ class LimiterThrottle(BaseThrottle):
         _calls.refuse_async(limiter=cls.limiter, key=cls.key)
 
     def limiter(self) -> Limiter:
-        """Return the limiter that checks subjects: that of the settings."""
+        """Return the limiter that checks subjects, by default that of the settings."""
         return django.limiter()
 
     def key(self, request: Request, view: object) -> str | bytes | None:  # noqa: ARG002
-        """Return the request's subject: the client's address. With ``None``, it is not counted."""
+        """Return the subject to count, by default that of the client's address.
+
+        If an override returns ``None``, the request is not counted.
+        """
         return django.limited_address(request)
 
     def allow_request(self, request: Request, view: object) -> bool:

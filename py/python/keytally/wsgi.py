@@ -11,9 +11,9 @@ In Flask, use ``app.wsgi_app = GateMiddleware(app.wsgi_app, gate)``, or the exte
 
 If the application raises an exception, the response of the server has no rate-limit fields. The
 response has them if the application handles its exceptions, as Flask and Django do, or if
-middleware inside handles them: ``GateMiddleware(errors(app), gate)``.
+middleware between this one and the application does: ``GateMiddleware(errors(app), gate)``.
 
-A request has one verdict and is charged once, whatever number of integrations check it: see
+If several integrations check a request, it is charged once and has one verdict: see
 ``docs/INTEGRATIONS.md``.
 """
 
@@ -44,14 +44,14 @@ Cost = Union[int, Callable[[Environ], int]]
 
 
 def client_address(environ: Environ, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return the subject of the client's address by ``docs/ADDRESSES.md``.
+    """Return the subject by which a limiter counts the client: see ``docs/ADDRESSES.md``.
 
-    The address is that of the peer, as the server reports it. Behind a proxy, it is the address of
-    the proxy, unless another component resolves it from the header of the proxy, as Werkzeug's
-    ``ProxyFix`` does.
+    It is the IPv4 address, or the IPv6 network, of the peer that the server reports. Behind a
+    proxy, the peer is the proxy, unless another component resolves the client's address from the
+    header of the proxy, as Werkzeug's ``ProxyFix`` does.
 
     Args:
-        environ: The request.
+        environ: The WSGI environ of the request.
         ipv6_prefix: The prefix length of the IPv6 networks that count as one client, 1 to 128.
 
     Raises:
@@ -65,7 +65,10 @@ def client_address(environ: Environ, *, ipv6_prefix: int = IPV6_PREFIX) -> str:
 
 
 class _Reader:
-    """The way to read an environ. ``request.META`` of Django has the same names."""
+    """The functions that read the fields of a request from its environ.
+
+    ``request.META`` of Django has the same names as an environ.
+    """
 
     def keys(self, environ: MutableMapping[str, Any]) -> list[str]:
         # Servers join the fields of one name with a comma.
@@ -84,7 +87,7 @@ READ = _Reader()
 
 
 class _Middleware(Middleware[App, Environ]):
-    """Middleware that applies a rule to requests."""
+    """Middleware that applies a rule of a gate or a limiter to WSGI requests."""
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if self._is_exempt(_path(environ)):
@@ -198,7 +201,7 @@ class LimiterMiddleware(_Middleware):
             there is no ``key``.
 
     Raises:
-        TypeError, ValueError: An argument has the wrong type or is out of range, or a path of
+        TypeError, ValueError: An argument has the wrong type or is out of range, a path of
             ``exempt`` can never match, or a function is async.
 
     >>> from keytally import Limiter
@@ -236,7 +239,7 @@ class LimiterMiddleware(_Middleware):
 
 
 def _path(environ: Environ) -> str:
-    """Return the path within the application. WSGI has each of its bytes as a character."""
+    """Return the path within the application. Each character of ``PATH_INFO`` is one byte of it."""
     path: str = environ.get("PATH_INFO", "")
     return path if path.isascii() else path.encode("latin-1").decode("utf-8", "replace")
 

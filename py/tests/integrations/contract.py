@@ -118,6 +118,7 @@ def assert_wrong_keys_are_limited(fetch, gate):
         assert fetch("nonsense", address=address)[0] == status, address
 
 
+# The trusted proxies of `assert_trusted_proxies_are_read`.
 PROXIES = ["10.0.0.0/8"]
 
 

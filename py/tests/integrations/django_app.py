@@ -10,7 +10,7 @@ from django.http import HttpResponse, HttpResponseNotFound, JsonResponse, Stream
 from django.urls import path
 
 MIDDLEWARE = ["keytally.django.GateMiddleware"]
-OF_REST_FRAMEWORK = ["keytally.django.VerdictMiddleware"]
+REST_FRAMEWORK_MIDDLEWARE = ["keytally.django.VerdictMiddleware"]
 
 if not settings.configured:
     settings.configure(
@@ -93,7 +93,7 @@ def served_async():
 
 def served_rest():
     """Return the project of a worker, with authentication by REST framework."""
-    settings.MIDDLEWARE = OF_REST_FRAMEWORK
+    settings.MIDDLEWARE = REST_FRAMEWORK_MIDDLEWARE
     urlpatterns.insert(0, path("", rest))
     return get_wsgi_application()
 

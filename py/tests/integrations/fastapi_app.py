@@ -12,6 +12,7 @@ from keytally.asgi import VerdictMiddleware
 from keytally.fastapi import limit, require_key
 
 ORIGIN = "https://example.com"
+# The accounts of the requests that wait for each other.
 waiting = []
 
 

@@ -15,6 +15,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from keytally import Gate, Limiter, _addresses, asgi, django, fastapi, flask, wsgi
 
+# Addresses as servers report them, and the subjects by which limiters count them.
 RULES = [
     ("203.0.113.9", "203.0.113.9"),
     ("203.0.113.9:40001", "203.0.113.9"),
@@ -162,6 +163,7 @@ def counting(limiter, ipv6_prefix):
     }
 
 
+# Forms of one client's address.
 FORMS = [
     "203.0.113.9",
     "203.0.113.9:1",

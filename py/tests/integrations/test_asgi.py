@@ -60,7 +60,7 @@ async def hello(scope, receive, send):
 
 
 async def never(scope, receive, send):
-    raise AssertionError("a refused request came through")
+    raise AssertionError("a refused request reached the application")
 
 
 def test_each_outcome_has_its_response(gate, key):

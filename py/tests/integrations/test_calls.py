@@ -71,6 +71,8 @@ def fetch_fastapi(gate, text, **options):
 
 
 def with_settings(fetch):
+    """Give a function that sends a request to Django the parameters of the other functions."""
+
     def fetching(gate, text, **options):
         table = {"PATH": gate.path, "PEPPER": PEPPER[gate.path]}
         table.update({name.upper(): value for name, value in options.items()})
@@ -95,6 +97,7 @@ def fetch_django_async(headers):
     return asyncio.run(fetch())
 
 
+# The pepper of each gate, by the path of the gate.
 PEPPER = {}
 
 
@@ -103,6 +106,7 @@ def _pepper(gate, pepper):
     PEPPER[gate.path] = pepper
 
 
+# The integrations that can await functions of the application.
 AWAITING = [fetch_asgi, fetch_fastapi, fetch_django, fetch_django_async]
 ALL = [*AWAITING, fetch_wsgi, fetch_flask]
 
@@ -262,7 +266,7 @@ def test_rest_framework_responds_400_to_cost_out_of_range(gate, key, pepper, mon
     monkeypatch.setattr(KeyAuthentication, "cost_of", lambda self, request: -1)
     with override_settings(
         KEYTALLY={"GATE": {"PATH": gate.path, "PEPPER": pepper}},
-        MIDDLEWARE=django_app.OF_REST_FRAMEWORK,
+        MIDDLEWARE=django_app.REST_FRAMEWORK_MIDDLEWARE,
     ):
         response = APIClient().get("/rest", headers=contract.presenting(key.expose()))
     assert (response.status_code, response.content) == (400, WRONG_COST)

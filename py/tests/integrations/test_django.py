@@ -92,11 +92,12 @@ def fetch(request, configured):
     return fetch
 
 
-def account(verdict, request):
-    notified.append((verdict.outcome, request.path))
-
-
+# The calls of `notify`.
 notified = []
+
+
+def notify(verdict, request):
+    notified.append((verdict.outcome, request.path))
 
 
 def cost(request):
@@ -129,7 +130,7 @@ def test_exempt_paths_need_no_key(fetch, configured):
 
 
 def test_settings_name_functions_by_import_path(fetch, configured, key):
-    configured(COST="test_django.cost", ON_VERDICT="test_django.account", SHADOW=True)
+    configured(COST="test_django.cost", ON_VERDICT="test_django.notify", SHADOW=True)
     notified.clear()
     contract.assert_admitted(*fetch("/", key, cost="2")[:2], remaining=0)
     status, headers, _ = fetch("/", key, cost="1")
@@ -168,7 +169,7 @@ def sending_wrong_keys(client, path):
     [
         (Synchronous(), django_app.MIDDLEWARE, "/"),
         (Asynchronous(), django_app.MIDDLEWARE, "/"),
-        (OfRestFramework(), django_app.OF_REST_FRAMEWORK, "/rest"),
+        (OfRestFramework(), django_app.REST_FRAMEWORK_MIDDLEWARE, "/rest"),
     ],
 )
 def test_wrong_keys_beyond_the_limit_are_refused(
@@ -321,7 +322,7 @@ class Own(GateMiddleware):
 def test_setting_without_its_middleware_is_reported(configured, name):
     value = ["/health"] if name == "EXEMPT" else cost
     if name != "KEY":
-        configured(django_app.OF_REST_FRAMEWORK, **{name: value})
+        configured(django_app.REST_FRAMEWORK_MIDDLEWARE, **{name: value})
         [warning] = check_settings()
         assert (warning.id, warning.level) == ("keytally.W002", checks.WARNING)
         assert f'KEYTALLY["GATE"]["{name}"] has no effect' in warning.msg
@@ -336,7 +337,7 @@ def test_setting_without_its_middleware_is_reported(configured, name):
 
 
 def test_default_setting_without_middleware_is_accepted(configured):
-    configured(django_app.OF_REST_FRAMEWORK, EXEMPT=[], COST=1, ON_VERDICT=None)
+    configured(django_app.REST_FRAMEWORK_MIDDLEWARE, EXEMPT=[], COST=1, ON_VERDICT=None)
     assert check_settings() == []
 
 
@@ -391,7 +392,12 @@ def test_secret_in_settings_is_not_repeated(
 @pytest.fixture
 def rest(configured):
     def fetch(
-        path, key=None, *, middleware=django_app.OF_REST_FRAMEWORK, limiter=LIMITER, **headers
+        path,
+        key=None,
+        *,
+        middleware=django_app.REST_FRAMEWORK_MIDDLEWARE,
+        limiter=LIMITER,
+        **headers,
     ):
         if middleware is not None:
             configured(middleware=middleware, limiter=limiter)

@@ -1,4 +1,4 @@
-"""The header fields of the 500 of an unhandled exception."""
+"""The header fields of the response with status 500 to an unhandled exception."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ ORIGIN = "https://example.com"
 
 
 def of_page(block, gate):
-    """Return the application of a code block of the page."""
+    """Return the application that a code block of docs/INTEGRATIONS.md creates."""
     text = Path(__file__).parents[3].joinpath("docs/INTEGRATIONS.md").read_text()
     code = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[block]
     names = {
@@ -103,7 +103,9 @@ def test_500_of_flask_has_header_fields(gate, key):
 
 @pytest.mark.parametrize("path", ["/fail", "/failing"])
 def test_500_of_django_has_header_fields(gate, key, pepper, path):
-    middleware = {"/fail": django_app.MIDDLEWARE, "/failing": django_app.OF_REST_FRAMEWORK}[path]
+    middleware = {"/fail": django_app.MIDDLEWARE, "/failing": django_app.REST_FRAMEWORK_MIDDLEWARE}[
+        path
+    ]
     tables = {"GATE": {"PATH": gate.path, "PEPPER": pepper}}
     with override_settings(KEYTALLY=tables, MIDDLEWARE=middleware):
         client = Client(raise_request_exception=False)

@@ -79,12 +79,13 @@ def test_failures_of_other_type_are_rejected(gate):
 
 
 def statuses(guesses, gate, peers):
+    """Return the status of the answer to a wrong key from each peer."""
     return [guesses.answer(gate.check("nonsense"), str(peer), "").status for peer in peers]
 
 
 def test_wrong_keys_are_limited_by_default(gate):
     def answer(environ, start_response):
-        raise AssertionError("a refused request came through")
+        raise AssertionError("a refused request reached the application")
 
     def status(app):
         started = []

@@ -41,6 +41,7 @@ def key_of(key):
 
 
 def seen(response):
+    """Return status, header fields and body of a response."""
     return response.status_code, response.headers.multi_items(), response.read()
 
 

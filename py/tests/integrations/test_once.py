@@ -47,10 +47,12 @@ def all_requests(_):
 
 
 def spent(gate, key):
+    """Return the units that the gate has charged to the key."""
     return 100 - gate.peek(key.expose(), 0).remaining
 
 
-def of_limiter(limiter):
+def spent_by_all(limiter):
+    """Return the units that the limiter has charged to the subject of all requests."""
     return 2 - limiter.peek(SUBJECT, 0).remaining
 
 
@@ -77,6 +79,7 @@ def asgi_stack(gate, limiter, order, **options):
 
 
 def wsgi_stack(gate, limiter, order, **options):
+    """Return a function that sends requests to a WSGI application behind both middlewares."""
     seen = []
 
     def app(environ, start_response):
@@ -98,6 +101,7 @@ def wsgi_stack(gate, limiter, order, **options):
 
 
 def flask_extensions(gate, limiter, order, **options):
+    """Return a function that sends requests to a Flask application with both extensions."""
     app = Flask("tests")
     seen = []
     for name in order:
@@ -115,6 +119,7 @@ def flask_extensions(gate, limiter, order, **options):
 
 
 def flask_decorators(gate, limiter, order, **options):
+    """Return a function that sends requests to a Flask view with both decorators."""
     app = Flask("tests")
     seen = []
 
@@ -132,6 +137,8 @@ def flask_decorators(gate, limiter, order, **options):
 
 
 def flask_fetch(app, seen):
+    """Return a function that sends a request, and returns its status, fields and account."""
+
     def fetch(text):
         response = app.test_client().get("/", headers=contract.presenting(text))
         return response.status_code, list(response.headers), seen[-1] if seen else None
@@ -140,6 +147,7 @@ def flask_fetch(app, seen):
 
 
 def fastapi_dependencies(gate, limiter, order, **options):
+    """Return a function that sends requests to a FastAPI route with both dependencies."""
     app = FastAPI()
     seen = []
     made = {
@@ -199,7 +207,7 @@ def test_gate_and_limiter_charge_all_or_nothing(gate, key, limiter, stack, order
         status, headers, _ = fetch(key.expose())
         assert status == 429
         assert int(contract.fields(headers)["retry-after"]) >= 1
-    assert (spent(gate, key), of_limiter(limiter)) == (2, 2)
+    assert (spent(gate, key), spent_by_all(limiter)) == (2, 2)
 
 
 @pytest.mark.parametrize("stack", STACKS)
@@ -209,18 +217,19 @@ def test_gate_denial_refunds_the_limiter(gate, limiter, pepper, stack, order):
     key = gate.issue(42)
     fetch = stack(gate, limiter, order)
     assert [fetch(key.expose())[0] for _ in range(4)] == [200, 429, 429, 429]
-    assert of_limiter(limiter) == 1
+    assert spent_by_all(limiter) == 1
 
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_outer_limiter_counts_wrong_keys(gate, limiter, stack):
     fetch = stack(gate, limiter, ("limiter", "gate"))
     assert [fetch("nonsense")[0] for _ in range(3)] == [401, 401, 429]
-    assert of_limiter(limiter) == 2
+    assert spent_by_all(limiter) == 2
 
 
 def assert_lists_both(headers, *, of_gate, of_limiter):
     found = contract.fields(headers)
+    # 31 days are 2,678,400 s.
     assert (found["x-ratelimit-limit"], found["x-ratelimit-remaining"]) == ("100", str(of_gate))
     assert found["ratelimit-policy"] == '"2678400s";q=100;w=2678400, "2678400s-2";q=2;w=2678400'
     quotas = [item.split(";")[:2] for item in found["ratelimit"].split(", ")]
@@ -249,7 +258,7 @@ def test_gate_in_two_integrations_is_charged_once(gate, key, stack):
         before = spent(gate, key)
         if stack is asgi_stack:
             inner = asgi.GateMiddleware(hello_asgi, second)
-            status = asyncio_status(asgi.GateMiddleware(inner, gate), key)
+            status = status_of(asgi.GateMiddleware(inner, gate), key)
         elif stack is wsgi_stack:
             app = wsgi.GateMiddleware(wsgi.GateMiddleware(hello_wsgi, second), gate)
             status = WsgiClient(app).get("/", headers={"X-API-Key": key.expose()}).status_code
@@ -280,7 +289,7 @@ def test_gate_by_another_path_is_charged_once(gate, key, monkeypatch):
         # A relative path still names the file that it named at construction.
         with monkeypatch.context() as elsewhere:
             elsewhere.chdir("/")
-            assert (asyncio_status(app, key), spent(gate, key) - before) == (200, 1)
+            assert (status_of(app, key), spent(gate, key) - before) == (200, 1)
 
 
 def test_limiter_by_another_path_is_charged_once(tmp_path, monkeypatch):
@@ -302,7 +311,7 @@ def test_replaced_gate_opened_again_is_charged_once(gate, key, tmp_path, pepper)
         asgi.GateMiddleware(hello_asgi, Gate.open(gate.path, pepper=pepper)), gate
     )
     before = gate.peek(key.expose(), 0).remaining
-    assert asyncio_status(app, key) == 200
+    assert status_of(app, key) == 200
     assert before - gate.peek(key.expose(), 0).remaining == 1
 
 
@@ -310,7 +319,7 @@ def test_subject_as_text_and_bytes_is_charged_once(limiter):
     inner = asgi.LimiterMiddleware(hello_asgi, limiter, key=lambda _: SUBJECT.encode())
     app = asgi.LimiterMiddleware(inner, limiter, key=all_requests)
     assert TestClient(app).get("/").status_code == 200
-    assert of_limiter(limiter) == 1
+    assert spent_by_all(limiter) == 1
 
 
 def test_own_verdict_attribute_of_application_is_kept(gate, key):
@@ -341,6 +350,7 @@ def test_own_verdict_attribute_of_django_view_is_kept():
     )
 
 
+# The pepper of each gate, by the path of the gate.
 PEPPER = {}
 
 
@@ -359,17 +369,17 @@ def hello_wsgi(environ, start_response):
     return []
 
 
-def asyncio_status(app, key):
+def status_of(app, key):
     return TestClient(app).get("/", headers={"X-API-Key": key.expose()}).status_code
 
 
 def test_highest_cost_is_charged(gate, key):
     app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, gate, cost=10), gate, cost=3)
-    assert (asyncio_status(app, key), spent(gate, key)) == (200, 10)
+    assert (status_of(app, key), spent(gate, key)) == (200, 10)
     app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, gate, cost=3), gate, cost=10)
-    assert (asyncio_status(app, key), spent(gate, key)) == (200, 20)
+    assert (status_of(app, key), spent(gate, key)) == (200, 20)
     app = asgi.GateMiddleware(asgi.GateMiddleware(hello_asgi, gate, cost=90), gate)
-    assert (asyncio_status(app, key), spent(gate, key)) == (429, 20)
+    assert (status_of(app, key), spent(gate, key)) == (429, 20)
 
 
 def test_higher_cost_in_shadow_keeps_lower_charge(gate, key):
@@ -428,7 +438,7 @@ def test_environ_without_a_valid_scope_has_own_record(gate, key):
 
 def test_asgi_gate_and_inner_django_charge_once(gate, key, pepper):
     tables = {"GATE": {"PATH": gate.path, "PEPPER": pepper}}
-    for middleware in (django_app.MIDDLEWARE, django_app.OF_REST_FRAMEWORK):
+    for middleware in (django_app.MIDDLEWARE, django_app.REST_FRAMEWORK_MIDDLEWARE):
         with override_settings(KEYTALLY=tables, MIDDLEWARE=middleware):
             app = asgi.GateMiddleware(get_asgi_application(), gate)
             response = TestClient(app).get("/rest", headers={"X-API-Key": key.expose()})
@@ -441,7 +451,7 @@ def test_limiter_is_charged_once_per_subject(limiter):
     other = asgi.LimiterMiddleware(inner, limiter, key=lambda _: "other")
     app = asgi.LimiterMiddleware(other, limiter, key=all_requests)
     assert TestClient(app).get("/").status_code == 200
-    assert of_limiter(limiter) == 1
+    assert spent_by_all(limiter) == 1
     assert limiter.peek("other", 0).remaining == 1
 
 
@@ -519,7 +529,7 @@ def test_django_charges_all_or_nothing(django, gate, key, middleware, path):
 
 
 def test_throttle_refusal_refunds_the_key(django, gate, key):
-    answers = list(django("/throttled", key, django_app.OF_REST_FRAMEWORK))
+    answers = list(django("/throttled", key, django_app.REST_FRAMEWORK_MIDDLEWARE))
     assert [status for status, _, _ in answers] == [200] * 2 + [429] * (REQUESTS - 2)
     contract.assert_exceeded(*answers[-1], remaining=98)
     assert spent(gate, key) == 2
@@ -579,11 +589,11 @@ def test_on_verdict_gets_each_verdict_once(gate, key):
     notified = []
     notify = lambda verdict, _: notified.append(verdict.outcome)  # noqa: E731
     inner = asgi.GateMiddleware(hello_asgi, gate, on_verdict=notify)
-    assert asyncio_status(asgi.GateMiddleware(inner, gate, on_verdict=notify), key) == 200
+    assert status_of(asgi.GateMiddleware(inner, gate, on_verdict=notify), key) == 200
     assert notified == ["admitted"]
     other = []
     inner = asgi.GateMiddleware(hello_asgi, gate, on_verdict=lambda *_: other.append(1))
-    assert asyncio_status(asgi.GateMiddleware(inner, gate, on_verdict=notify), key) == 200
+    assert status_of(asgi.GateMiddleware(inner, gate, on_verdict=notify), key) == 200
     assert (len(notified), len(other)) == (2, 1)
 
 
@@ -607,7 +617,7 @@ def test_refund_of_removed_key_raises_nothing(gate, key, limiter, tmp_path, pepp
 
     limiter.check(SUBJECT, 2)
     app = asgi.GateMiddleware(asgi.LimiterMiddleware(hello_asgi, limiter, key=replaced), gate)
-    assert asyncio_status(app, key) == 429
+    assert status_of(app, key) == 429
 
 
 def test_scope_and_state_of_the_server_are_not_modified(gate, key, limiter):

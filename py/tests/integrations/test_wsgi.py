@@ -43,7 +43,7 @@ def hello(environ, start_response):
 
 
 def never(environ, start_response):
-    raise AssertionError("a refused request came through")
+    raise AssertionError("a refused request reached the application")
 
 
 def test_each_outcome_has_its_response(gate, key):

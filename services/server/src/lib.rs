@@ -36,17 +36,9 @@ enum ServiceCommands {
 }
 
 impl ExtraCommands for ServiceCommands {
-    const AFTER_HELP: &str = "\
-Exit status: 0 success, 1 denied or invalid, 2 usage, 3 failure.
-
-First steps:
-  keytally serve                                 # prints a key and a curl command
-
-With a gate of your own:
-  export KEYTALLY_PEPPER=$(openssl rand -hex 32) # keep a copy
-  keytally create api.gate --plan \"default=100/minute, 1000/hour\"
-  keytally issue api.gate --account 42
-  keytally list api.gate";
+    const HELP_NOTE: &str = "\
+Without a gate of your own:
+  keytally serve # creates a gate, and prints a key and a curl command";
 
     fn run(self, pepper: &PepperSource, program: &Path) -> Result<Status, Failure> {
         let Self::Serve(serve) = self;

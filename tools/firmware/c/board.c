@@ -107,11 +107,12 @@ int memcmp(const void *one, const void *other, size_t len) {
     return 0;
 }
 
-/* These functions under the names of the Arm run-time ABI, which compilers call too. The number in a name is the alignment
- * of the pointers. */
+/* These functions under the names of the Arm run-time ABI, which compilers call too. The number in
+ * a name is the alignment of the pointers. */
 #define ALIAS(name, of, ...) void *name(__VA_ARGS__) __attribute__((alias(of)))
-#define COPIES(size)                                                                             \
-    ALIAS(__aeabi_memcpy##size, "memcpy", void *restrict to, const void *restrict from, size_t len); \
+#define COPIES(size)                                                                               \
+    ALIAS(__aeabi_memcpy##size, "memcpy", void *restrict to, const void *restrict from,            \
+          size_t len);                                                                             \
     ALIAS(__aeabi_memmove##size, "memmove", void *to, const void *from, size_t len);               \
     ALIAS(__aeabi_memset##size, "set", void *to, size_t len, int value);                           \
     ALIAS(__aeabi_memclr##size, "clear", void *to, size_t len)

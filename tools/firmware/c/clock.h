@@ -9,12 +9,13 @@ struct clock {
     uint32_t rest, ticks, hz;
 };
 
-/* Starts a clock: `now_ms` is the time at the tick `ticks` of a counter with `hz` ticks a second. */
+/* Starts a clock: `now_ms` is the time at the count `ticks` of a counter of `hz` ticks a second. */
 static inline void clock_start(struct clock *clock, uint64_t now_ms, uint32_t ticks, uint32_t hz) {
     *clock = (struct clock){now_ms, 0, ticks, hz};
 }
 
-/* Returns Unix milliseconds at the tick `ticks`. The counter must not wrap twice between two calls. */
+/* Returns the Unix milliseconds at the count `ticks`. Call it at least once in each wrap of the
+ * counter. */
 static inline uint64_t clock_at(struct clock *clock, uint32_t ticks) {
     uint64_t passed = (uint64_t)(ticks - clock->ticks) * 1000 + clock->rest;
     clock->ms += passed / clock->hz;

@@ -1,4 +1,5 @@
-/* Measures calls of the library: instructions and stack. device/src/cost.rs measures the core in Rust. */
+/* Measures calls of the library: instructions and stack. device/src/cost.rs measures the core in
+ * Rust. */
 #include "cost.h"
 
 #include <keytally.h>
@@ -7,15 +8,15 @@
 
 enum { ROUNDS = 64, DEPTH = 1024 };
 
-/* SysTick, ARMv7-M B3.3: a 24-bit counter that counts down, one tick in 80 ns of the board's time. How ticks become
- * instructions: see tools/xtask/src/firmware.rs. */
+/* SysTick, ARMv7-M B3.3: a 24-bit counter that counts down, one tick in 80 ns of the board's time.
+ * How ticks become instructions: see tools/xtask/src/firmware.rs. */
 static volatile uint32_t *const SYSTICK = (volatile uint32_t *)0xe000e010;
 enum { CONTROL, RELOAD, CURRENT, TICK_NS = 80, LAST = 0xffffff };
 
 static const uint32_t PAINT = 0x5a17ca4b;
 
-/* Returns the bytes of stack that a call needs, with all that it calls. There are no interrupts, so the memory below the
- * stack pointer is unused. */
+/* Returns the bytes of stack that a call needs, with all that it calls. There are no interrupts, so
+ * the memory below the stack pointer is unused. */
 static __attribute__((noinline)) uint32_t stack_of(void (*call)(void)) {
     volatile uint32_t *top;
     __asm__ volatile("mov %0, sp" : "=r"(top));
@@ -63,7 +64,8 @@ static void check_gate(void) {
 }
 
 static void check_limiter(void) {
-    EXPECT(kt_limiter_check(&limiter, (const uint8_t *)"203.0.113.9", 11, 1, NOW_MS, &verdict) == KT_OK);
+    EXPECT(kt_limiter_check(&limiter, (const uint8_t *)"203.0.113.9", 11, 1, NOW_MS, &verdict) ==
+           KT_OK);
 }
 
 static void write_headers(void) {
@@ -72,7 +74,8 @@ static void write_headers(void) {
     EXPECT(kt_verdict_headers(&verdict, headers, sizeof headers, &written) == KT_OK);
 }
 
-void print_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len, uint32_t subjects) {
+void print_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len,
+                 uint32_t subjects) {
     static const uint8_t pepper[32] = "a pepper for all to see, 32 byte";
     const kt_plan plan = {KT_TEXT("default"), KT_TEXT("100/minute, 1000/hour")};
     const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
@@ -81,7 +84,8 @@ void print_costs(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory,
     const uint8_t *entropy = (const uint8_t *)"24 bytes, random for you";
     uint64_t key_id;
     EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);
-    EXPECT(kt_limiter_init(limiter_memory, limiter_len, plan.policy, plan.policy_len, subjects, pepper, &limiter) == KT_OK);
+    EXPECT(kt_limiter_init(limiter_memory, limiter_len, plan.policy, plan.policy_len, subjects,
+                           pepper, &limiter) == KT_OK);
     EXPECT(kt_gate_issue(&gate, &new_key, entropy, NOW_MS, &key, &key_id) == KT_OK);
     key_len = strlen(key.text);
 

@@ -1,4 +1,5 @@
-/* The scenario of a device, as in checks/src/life.rs. All devices print the same, in both languages. */
+/* The scenario of a device, as in checks/src/life.rs. All devices print the same, in both
+ * languages. */
 #include "life.h"
 
 #include <keytally.h>
@@ -56,7 +57,8 @@ static kt_verdict check(const char *what, const kt_key *key) {
     const uint8_t *api_key = key == NULL ? NULL : (const uint8_t *)key->text;
     size_t api_key_len = key == NULL ? 0 : strlen(key->text);
     kt_verdict verdict;
-    EXPECT(kt_gate_check(&gate, api_key, api_key_len, 1, clock_at(&clock, ticks), &verdict) == KT_OK);
+    EXPECT(kt_gate_check(&gate, api_key, api_key_len, 1, clock_at(&clock, ticks), &verdict) ==
+           KT_OK);
     print_verdict(what, &verdict);
     return verdict;
 }
@@ -64,7 +66,8 @@ static kt_verdict check(const char *what, const kt_key *key) {
 static void knock(const char *subject) {
     kt_verdict verdict;
     const uint64_t now_ms = clock_at(&clock, ticks);
-    EXPECT(kt_limiter_check(&limiter, (const uint8_t *)subject, strlen(subject), 1, now_ms, &verdict) == KT_OK);
+    EXPECT(kt_limiter_check(&limiter, (const uint8_t *)subject, strlen(subject), 1, now_ms,
+                            &verdict) == KT_OK);
     print_verdict(subject, &verdict);
 }
 
@@ -72,7 +75,8 @@ static void print_key(const char *what, uint64_t key_id, const kt_key *key) {
     char id[KT_KEY_ID_SIZE], hint[KT_HINT_SIZE];
     size_t written;
     EXPECT(kt_key_id_text(key_id, id, sizeof id, &written) == KT_OK);
-    EXPECT(kt_key_hint((const uint8_t *)key->text, strlen(key->text), hint, sizeof hint, &written) == KT_OK);
+    EXPECT(kt_key_hint((const uint8_t *)key->text, strlen(key->text), hint, sizeof hint,
+                       &written) == KT_OK);
     print(what);
     print(" ");
     print(id);
@@ -98,7 +102,8 @@ static void print_response(const kt_verdict *verdict) {
     }
 }
 
-/* Advances the time. The clock is read at least twice in each wrap of the counter, as a real device must do. */
+/* Advances the time. The clock is read at least twice in each wrap of the counter, as a real device
+ * must do. */
 static void passes(uint32_t seconds) {
     uint32_t before = ticks;
     for (uint32_t second = 0; second < seconds; second++) {
@@ -109,7 +114,8 @@ static void passes(uint32_t seconds) {
     print(ticks < before ? " s pass, and the counter wraps\n" : " s pass\n");
 }
 
-void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len, uint32_t subjects) {
+void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t limiter_len,
+          uint32_t subjects) {
     /* The counter wraps 10 s from now. */
     ticks = UINT32_MAX - 10 * HZ;
     clock_start(&clock, START_MS, ticks, HZ);
@@ -120,7 +126,8 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
     const kt_bytes peppers = {pepper, sizeof pepper - 1};
     static const uint8_t seed[] = "from the entropy";
     EXPECT(kt_gate_init(gate_memory, gate_len, &config, &peppers, 1, &gate) == KT_OK);
-    EXPECT(kt_limiter_init(limiter_memory, limiter_len, KT_TEXT("2/second"), subjects, seed, &limiter) == KT_OK);
+    EXPECT(kt_limiter_init(limiter_memory, limiter_len, KT_TEXT("2/second"), subjects, seed,
+                           &limiter) == KT_OK);
     print("a gate for 64 keys, a limiter for ");
     print_number(subjects);
     print(" subjects\n");
@@ -130,7 +137,8 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
     uint64_t key_id;
     /* A real device takes entropy from its random number generator. */
     const uint8_t *entropy = (const uint8_t *)"24 bytes, random for you";
-    EXPECT(kt_gate_issue(&gate, &new_key, entropy, clock_at(&clock, ticks), &key, &key_id) == KT_OK);
+    EXPECT(kt_gate_issue(&gate, &new_key, entropy, clock_at(&clock, ticks), &key, &key_id) ==
+           KT_OK);
     print_key("issued", key_id, &key);
     for (int times = 0; times < 4; times++) {
         check("the key", &key);
@@ -147,7 +155,8 @@ void live(uint8_t *gate_memory, size_t gate_len, uint8_t *limiter_memory, size_t
     passes(3600);
     const uint64_t now_ms = clock_at(&clock, ticks);
     entropy = (const uint8_t *)"others, as random please";
-    EXPECT(kt_gate_rotate(&gate, key_id, (uint32_t)(now_ms / 1000) + 60, 0, entropy, now_ms, &other) == KT_OK);
+    EXPECT(kt_gate_rotate(&gate, key_id, (uint32_t)(now_ms / 1000) + 60, 0, entropy, now_ms,
+                          &other) == KT_OK);
     print_key("rotated", key_id, &other);
     check("the old secret, in its grace", &key);
     check("the new secret", &other);

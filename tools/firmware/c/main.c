@@ -1,4 +1,5 @@
-/* The firmware in C: runs the vectors and the scenario of a device, and prints their results and the costs. */
+/* The firmware in C: runs the vectors and the scenario of a device, and prints their results and
+ * the costs. */
 #include <keytally.h>
 
 #include "cost.h"

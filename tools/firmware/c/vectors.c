@@ -1,4 +1,5 @@
-/* Runs the vectors that concern C: policies, keys, verdicts. tables/src/lib.rs describes the form of their table. */
+/* Runs the vectors that concern C: policies, keys, verdicts. tables/src/lib.rs describes the form
+ * of their table. */
 #include "vectors.h"
 
 #include <keytally.h>
@@ -67,8 +68,9 @@ static int is(struct text text, const char *other) {
 
 static uint32_t policies(void) {
     static const kt_status ERRORS[] = {
-        KT_POLICY_EMPTY,    KT_POLICY_TOO_LONG, KT_POLICY_SYNTAX,    KT_POLICY_LIMIT,      KT_POLICY_WINDOW,
-        KT_POLICY_UNIT,     KT_POLICY_TOO_MANY, KT_POLICY_DUPLICATE, KT_POLICY_NOT_NESTED, KT_POLICY_TOO_MANY_BITS,
+        KT_POLICY_EMPTY,      KT_POLICY_TOO_LONG,      KT_POLICY_SYNTAX,   KT_POLICY_LIMIT,
+        KT_POLICY_WINDOW,     KT_POLICY_UNIT,          KT_POLICY_TOO_MANY, KT_POLICY_DUPLICATE,
+        KT_POLICY_NOT_NESTED, KT_POLICY_TOO_MANY_BITS,
     };
     char printed[KT_POLICY_SIZE];
     size_t written;
@@ -85,13 +87,15 @@ static uint32_t policies(void) {
     const uint32_t invalid = (uint32_t)number();
     for (uint32_t count = 0; count < invalid; count++) {
         const struct text policy = text();
-        EXPECT(kt_policy_check(CHARS(policy), printed, sizeof printed, &written) == ERRORS[number()]);
+        EXPECT(kt_policy_check(CHARS(policy), printed, sizeof printed, &written) ==
+               ERRORS[number()]);
         number();
     }
     return (uint32_t)valid + invalid;
 }
 
-/* Skips the decisions: they concern one tally word, which C does not see. Verdicts depend on them. */
+/* Skips the decisions. They concern one tally word, which C does not see. The verdicts, which C
+ * does compare, depend on them. */
 static void pass_decisions(void) {
     for (uint64_t left = number(); left > 0; left--) {
         pass(9);
@@ -119,7 +123,8 @@ static uint32_t keys(void) {
         EXPECT(kt_key_parse(whole.data, whole.len, &parts) == KT_OK);
         EXPECT(is(prefix, parts.prefix) && is(env, parts.env) && parts.key_id == key_id);
         EXPECT(kt_key_id_text(key_id, shown, sizeof shown, &written) == KT_OK && is(id, shown));
-        EXPECT(kt_key_hint(whole.data, whole.len, shown, sizeof shown, &written) == KT_OK && is(hint, shown));
+        EXPECT(kt_key_hint(whole.data, whole.len, shown, sizeof shown, &written) == KT_OK &&
+               is(hint, shown));
     }
     const uint32_t invalid = (uint32_t)number();
     for (uint32_t count = 0; count < invalid; count++) {
@@ -148,7 +153,8 @@ static void step(void) {
     if (values > 1) {
         EXPECT(kt_verdict_duplicate_header(now_ms, &verdict) == KT_OK);
     } else {
-        EXPECT((peek ? kt_gate_peek : kt_gate_check)(&gate, key.data, key.len, cost, now_ms, &verdict) == KT_OK);
+        EXPECT((peek ? kt_gate_peek : kt_gate_check)(&gate, key.data, key.len, cost, now_ms,
+                                                     &verdict) == KT_OK);
     }
     EXPECT(is(text(), kt_outcome_name(verdict.outcome)));
     EXPECT(is(text(), kt_reason_name(verdict.reason)));
@@ -191,7 +197,8 @@ static uint32_t verdicts(uint8_t *gate_memory, size_t gate_len) {
             const struct text whole = text(), previous = text(), secret = text();
             kt_key_parts parts;
             EXPECT(kt_key_parse(whole.data, whole.len, &parts) == KT_OK);
-            kt_new_key new_key = {sizeof(kt_new_key), 0, parts.env, strlen(parts.env), KT_TEXT("default"), 0};
+            kt_new_key new_key = {sizeof(kt_new_key), 0, parts.env, strlen(parts.env),
+                                  KT_TEXT("default"), 0};
             new_key.account = (uint32_t)number();
             new_key.not_after_s = (uint32_t)number();
             const uint32_t grace_until_s = (uint32_t)number();

@@ -1,5 +1,6 @@
-/* All functions that a device uses, and nothing else. docs/EMBEDDED.md has its size. A gate of 64 keys issues, checks,
- * rotates and revokes a key. A limiter counts requests without a key. A key is parsed, and a response is written. */
+/* All functions that a device uses, and nothing else. docs/EMBEDDED.md has its size. A gate of 64
+ * keys issues, checks, rotates and revokes a key. A limiter counts requests without a key. A key is
+ * parsed, and a response is written. */
 #include <keytally.h>
 
 #include "board.h"
@@ -20,7 +21,8 @@ static kt_limiter limiter;
 
 int main(void) {
     static const uint8_t pepper[32] = "a pepper for all to see, 32 byte";
-    static const uint8_t entropy[2][KT_ENTROPY_SIZE] = {"24 bytes, random for you", "others, as random please"};
+    static const uint8_t entropy[2][KT_ENTROPY_SIZE] = {"24 bytes, random for you",
+                                                        "others, as random please"};
     static const uint8_t seed[16] = "from the entropy";
     const uint64_t now_ms = 1767225600000;
 
@@ -28,7 +30,8 @@ int main(void) {
     const kt_gate_config config = {sizeof(kt_gate_config), 64, &plan, 1, KT_TEXT("kt")};
     const kt_bytes peppers = {pepper, sizeof pepper};
     TRY(kt_gate_init(gate_memory, sizeof gate_memory, &config, &peppers, 1, &gate));
-    TRY(kt_limiter_init(limiter_memory, sizeof limiter_memory, KT_TEXT("5/minute"), 16, seed, &limiter));
+    TRY(kt_limiter_init(limiter_memory, sizeof limiter_memory, KT_TEXT("5/minute"), 16, seed,
+                        &limiter));
 
     const kt_new_key new_key = {sizeof(kt_new_key), 42, KT_TEXT("live"), KT_TEXT("device"), 0};
     kt_key key;
@@ -54,5 +57,8 @@ int main(void) {
     TRY(kt_gate_revoke(&gate, key_id));
     kt_verdict refused;
     TRY(kt_gate_check(&gate, (const uint8_t *)key.text, key_len, 1, now_ms, &refused));
-    return verdict.outcome == KT_ADMITTED && written > 0 && body[0] == 0 && refused.outcome == KT_INVALID_KEY ? 0 : 2;
+    return verdict.outcome == KT_ADMITTED && written > 0 && body[0] == 0 &&
+                   refused.outcome == KT_INVALID_KEY
+               ? 0
+               : 2;
 }

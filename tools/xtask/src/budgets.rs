@@ -316,7 +316,10 @@ const PARTS: &[(&str, &[&str])] = &[
             "sync.rs",
         ],
     ),
-    ("the decision", &["decide.rs", "tally.rs", "quota.rs", "policy.rs", "time.rs", "bits.rs"]),
+    (
+        "the decision",
+        &["decide.rs", "tally.rs", "counts.rs", "quota.rs", "policy.rs", "time.rs", "bits.rs"],
+    ),
     ("the verdict", &["verdict.rs", "quotas.rs", "outcome.rs"]),
     ("the loop around it", &[""]),
 ];

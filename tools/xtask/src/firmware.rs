@@ -572,7 +572,7 @@ impl<'t> Library<'t> {
         Ok(u64::from_str_radix(size, 16)?)
     }
 
-    /// Returns the symbols that the library requires of the program that links it.
+    /// Returns the symbols that the library requires from the program that links it.
     fn undefined(&self) -> Result<Vec<String>> {
         // nm would load a plugin, which may be of another version of LLVM.
         let list = self.gnu("readelf", &["-sW"], &self.archive)?;
@@ -690,15 +690,16 @@ impl Page {
 <!-- Written by `cargo xtask embedded`. -->
 # Cost on bare metal
 
-The suite `firmware` measures these costs, and fails if one exceeds the recorded value by more than
-3 %. It runs the programs of [tools/firmware/](../tools/firmware) on QEMU's boards, with the compact
-SHA-256. The compiler is {compiler}.
+This page states what Keytally costs on microcontrollers. The suite `firmware` measures the costs,
+and fails if one exceeds the recorded value by more than 3 %. It runs the programs of
+[tools/firmware/](../tools/firmware) on QEMU's boards, with the compact SHA-256. The compiler is
+{compiler}.
 
 ## Calls
 
-Instructions, and bytes of stack. The stack does not include the caller's frame, which holds the
-verdict. The suite fails if a key check takes more than {MAX_STACK} bytes of stack. Most instructions of
-a key check are SHA-256.
+Each cell has the instructions and the bytes of stack of one call. The stack does not include the
+caller's frame, which holds the verdict. The suite fails if a key check takes more than {MAX_STACK} bytes
+of stack. Most instructions of a key check are SHA-256.
 
 "
         );
@@ -718,8 +719,8 @@ a key check are SHA-256.
         page += "
 ## Code
 
-Bytes of code and constants in two complete programs in C for the Cortex-M3, with start-up code and
-memcpy, linked by lld.
+The sizes are bytes of code and constants. The two complete programs in C for the Cortex-M3 include
+start-up code and memcpy, and are linked by lld.
 
 | program | bytes | target |
 |---|---|---|
@@ -740,8 +741,8 @@ memcpy, linked by lld.
             page,
             "
 The targets are not reached. The parts that each check needs (*) take {least} bytes of the program with
-only a check. One code handles all policies, layouts and records. Tallies, times and tags are 64-bit
-words, and each operation on one takes several instructions of a 32-bit core."
+only a check. The same code handles all policies, layouts and records. Tallies, times and tags are
+64-bit words, and each operation on one takes several instructions of a 32-bit core."
         )?;
         writeln!(
             page,
@@ -754,10 +755,10 @@ other state and no allocation.
 
 ## Symbols
 
-libkeytally requires of the program that links it: {}. The program with all functions
-contains these panic functions:
+Symbols that libkeytally requires from the program that links it: {}. The program
+with all functions contains these panic functions:
 ",
-            if undefined.is_empty() { "no symbol".to_owned() } else { undefined.join(", ") },
+            if undefined.is_empty() { "none".to_owned() } else { undefined.join(", ") },
         )?;
         for (name, reason) in panics {
             writeln!(

@@ -153,8 +153,8 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
     (
         "The index is reduced to two digits again, so that the compiler need not prove that it has two.",
         &[(
-            "core/src/http.rs",
-            "Rest<'_>::last_digits: [number / 100, number + 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);",
+            "core/src/http/fields.rs",
+            "Writer<'_>::last_digits: [number / 100, number + 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);",
         )],
     ),
     (
@@ -198,27 +198,27 @@ const LISTED: &[(&str, &[(&str, &str)])] = &[
         &[
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present ^ LOCKED != 0 && turns < CLAIM_SPINS {",
+                "Limiter<M>::lock: if present ^ LOCKED != 0 && spins < CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present | LOCKED != 0 && turns < CLAIM_SPINS {",
+                "Limiter<M>::lock: if present | LOCKED != 0 && spins < CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED == 0 && turns < CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED == 0 && spins < CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED != 0 && turns <= CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED != 0 && spins <= CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED != 0 && turns == CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED != 0 && spins == CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",
-                "Limiter<M>::lock: if present & LOCKED != 0 && turns > CLAIM_SPINS {",
+                "Limiter<M>::lock: if present & LOCKED != 0 && spins > CLAIM_SPINS {",
             ),
             (
                 "core/src/limiter/insert.rs",

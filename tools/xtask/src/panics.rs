@@ -71,7 +71,7 @@ const REASONS: &[(&str, Kind, &str)] = &[
     (
         "core/src/limiter/insert.rs",
         Kind::Arithmetic,
-        "A bucket has eight slots, and an inserter waits at most `CLAIM_SPINS` turns.",
+        "A bucket has eight slots, and an inserter waits at most `CLAIM_SPINS` spins.",
     ),
     (
         "core/src/mac.rs",
@@ -85,6 +85,12 @@ const REASONS: &[(&str, Kind, &str)] = &[
         Kind::Arithmetic,
         "Widths and shifts are the layout's. Its creation checked that the widths add up to 64. Stamps\n\
          only grow. A count fits its field, since limits are capped at the field's maximum.",
+    ),
+    (
+        "core/src/tally/counts.rs",
+        Kind::Arithmetic,
+        "A sliding window's previous count is below its current one, as the layout's creation checked. The\n\
+         time within a window is less than its length. A count of 32 bits times a length below 2^32 ms fits.",
     ),
     (
         "core/src/bits.rs",

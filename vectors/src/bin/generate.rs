@@ -1,4 +1,5 @@
-//! Writes the vector files into the folder of this crate, or into the one that is given.
+//! Writes the vector files into the folder of this crate, or into the folder that the first
+//! argument names.
 
 use std::path::PathBuf;
 use std::{env, io};

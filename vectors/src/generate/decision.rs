@@ -1,4 +1,4 @@
-//! `decision.json`.
+//! Generates `decision.json`: operations on single tallies, as the model does them.
 
 use crate::files::{Answer, CorrectionCase, DecisionCase, Op, ReusableCase, SequenceStep};
 use crate::model::{Algorithm, Charge, Decision, Entry, Model, Outcome, Quota, Tally};
@@ -6,19 +6,19 @@ use crate::model::{Algorithm, Charge, Decision, Entry, Model, Outcome, Quota, Ta
 use super::random::Random;
 use super::{Lines, NEW_YEAR_MS};
 
-const ABOUT: &str = "One operation on one tally, a 64-bit word. policy gives limits and the layout of the word (policy.json); \
-    word is the word before, next the word afterwards (0x and 16 hexadecimal digits; next = word where nothing is written); \
-    all times are decimal strings, because they can exceed 2^53: those named _ms are Unix milliseconds, those named _s Unix \
+const ABOUT: &str = "Operations on single tallies. A tally is a 64-bit word. policy gives its limits and its layout (policy.json). word is \
+    the tally before, next the tally afterwards, both as 0x and 16 hexadecimal digits. next equals word if nothing is written. \
+    All times are decimal strings, because they can exceed 2^53. Those named _ms are Unix milliseconds, those named _s Unix \
     seconds. now_ms is the caller's time. op check and peek: cost is the requested cost; outcome is admitted, denied or too_costly; \
-    at_ms is the effective time, which a charge remembers; remaining and reset_s are those of each window, the smallest first, \
-    after the charge if one was made; when denied, retry_at_ms is the earliest effective time at which all windows have room \
-    and retry_after_s the number of seconds until then, rounded up, at least 1: counted from the later of now_ms and \
-    at_ms, or from now_ms if at_ms is more than 60 seconds ahead of it. op refund: a charge of charged, made at \
-    effective time charged_at_ms, is given back. op settle: it is replaced by actual; uncharged is what did not fit. op reset: \
-    all is forgotten. sequences: the same, step after step: the first word of a sequence is 0, every other is the next of the \
-    step before. reusable: may a limiter give the slot of the word to another subject at now_ms? \
-    corrections: the word after it was corrected by reading_ms, a right clock's time; the same word unless it is more than 60 \
-    seconds ahead.";
+    at_ms is the effective time: now_ms, or the start of the stamp's unit if that is later; remaining and reset_s are those of \
+    each window, the smallest first, after the charge if one was made; if denied, retry_at_ms is the earliest effective time at \
+    which all windows have room, and retry_after_s the number of seconds until then, rounded up, at least 1, counted from the \
+    later of now_ms and at_ms, or from now_ms if at_ms is more than 60 seconds ahead of it. op refund: gives back a charge of \
+    charged, made at effective time charged_at_ms. op settle: replaces that charge by actual; uncharged is the part of actual \
+    that did not fit. op reset: sets all counts to 0. sequences: operations on one tally after another; the word of the first \
+    step is 0, that of each other step the next of the step before. reusable: whether a limiter may give the tally's slot to \
+    another subject at now_ms. corrections: next is word, corrected by reading_ms, the time of a correct clock; it equals word \
+    unless the stamp is more than 60 seconds ahead.";
 
 /// Policies that differ in the number of windows, their lengths, and whether there are spare bits.
 const POLICIES: &[&str] = &[
@@ -33,15 +33,17 @@ const POLICIES: &[&str] = &[
     "sliding 3/minute, 5/5m, 7/hour, 9/day",
 ];
 
-/// The policies that get no refunds, settlements and reuse of slots, because similar ones do.
-const BRIEFLY: &[&str] = &[
+/// The policies without cases of refunds, settlements and reuse of slots. Similar policies have
+/// such cases.
+const SHORTENED: &[&str] = &[
     "4294967295/day",
     "10/minute, 50/10m, 100/hour, 500/day",
     "sliding 67108863/31d",
     "sliding 3/minute, 5/5m, 7/hour, 9/day",
 ];
 
-/// The policies of the longer sequences, in which much happens in few steps.
+/// The names and policies of the sequences. In each, windows end and limits are reached within a
+/// few steps.
 const SEQUENCES: &[(&str, &str)] = &[
     ("the default policy", "100/minute, 1000/hour"),
     ("a small limit", "3/10s"),
@@ -51,29 +53,30 @@ const SEQUENCES: &[(&str, &str)] = &[
     ("four windows, sliding", "sliding 3/second, 7/10s, 15/minute, 20/hour"),
 ];
 
+/// Returns the text of the file.
 pub(super) fn file() -> String {
     let mut cases = Vec::new();
     let mut reusable = Vec::new();
     let mut corrections = Vec::new();
     let mut random = Random::new(2);
     for text in POLICIES {
-        let mut bench =
-            Bench { policy: text, model: Model::parse(text).expect("a policy"), cases: Vec::new() };
-        bench.times();
-        bench.costs();
-        bench.counts();
-        bench.edges();
-        bench.late(&mut corrections);
-        bench.strange_words();
-        bench.sliding();
-        if !BRIEFLY.contains(text) {
-            bench.refunds();
-            bench.settlements();
-            bench.reuse(&mut reusable);
+        let model = Model::parse(text).expect("a policy");
+        let mut policy_cases = PolicyCases { policy: text, model, cases: Vec::new() };
+        policy_cases.times();
+        policy_cases.costs();
+        policy_cases.counts();
+        policy_cases.edges();
+        policy_cases.late_clocks(&mut corrections);
+        policy_cases.unwritten_words();
+        policy_cases.sliding();
+        if !SHORTENED.contains(text) {
+            policy_cases.refunds();
+            policy_cases.settlements();
+            policy_cases.reuse(&mut reusable);
         }
-        bench.resets();
-        bench.random(&mut random);
-        cases.extend(bench.cases);
+        policy_cases.resets();
+        policy_cases.random(&mut random);
+        cases.extend(policy_cases.cases);
     }
     Lines::new(ABOUT)
         .array("cases", &cases)
@@ -83,15 +86,16 @@ pub(super) fn file() -> String {
         .done()
 }
 
-/// The cases of one policy.
-struct Bench {
+/// The cases of one policy, under construction.
+struct PolicyCases {
     policy: &'static str,
     model: Model,
     cases: Vec<DecisionCase>,
 }
 
-impl Bench {
-    /// An unused tally at the first and last times.
+impl PolicyCases {
+    /// Checks unused tallies at the first and last times that a stamp can express, and full tallies
+    /// at the last.
     fn times(&mut self) {
         let unit_ms = self.unit_ms();
         let last_stamp = u64::try_from(self.model.largest_stamp()).expect("a stamp");
@@ -110,14 +114,13 @@ impl Bench {
         ] {
             self.check("unused tally", 0, now_ms, 1);
         }
-        // Full at the last time.
         let full = self.word(last_unit_ms, |quota| quota.limit, |_| 0);
         self.check("full at the last stamp", full, last_unit_ms, 1);
         self.check("full, the time is past the last stamp", full, u64::MAX, 1);
-        self.peek("nothing at the last stamp", full, last_unit_ms + unit_ms, 0);
+        self.peek("cost 0 at the last stamp", full, last_unit_ms + unit_ms, 0);
     }
 
-    /// Costs next to every limit.
+    /// Checks with costs next to every limit.
     fn costs(&mut self) {
         let mut costs = vec![0, u32::MAX];
         for quota in self.model.policy().quotas.clone() {
@@ -134,8 +137,8 @@ impl Bench {
         }
     }
 
-    /// Counts next to every limit, up to the most that a field holds (a limit may have been
-    /// lowered).
+    /// Checks tallies whose counts are next to a limit, or the largest that fit the field. Counts
+    /// above the limit exist, because an administrator can lower a limit.
     fn counts(&mut self) {
         let now_ms = NEW_YEAR_MS + self.unit_ms() / 4;
         for (i, quota) in self.model.policy().quotas.clone().into_iter().enumerate() {
@@ -154,7 +157,7 @@ impl Bench {
         }
     }
 
-    /// Full tallies at the edges of every window.
+    /// Checks full tallies at the end of each window.
     fn edges(&mut self) {
         for quota in self.model.policy().quotas.clone() {
             let length_ms = u64::from(quota.window_s) * 1000;
@@ -165,28 +168,29 @@ impl Bench {
             }
             if self.is_sliding() {
                 for now_ms in [end_ms + length_ms - 1, end_ms + length_ms] {
-                    self.check("full, end of the window after", word, now_ms, 1);
+                    self.check("full, end of the next window", word, now_ms, 1);
                 }
             }
         }
     }
 
-    /// Clocks behind the stamp, within the tolerance and beyond it.
-    fn late(&mut self, corrections: &mut Vec<CorrectionCase>) {
+    /// Checks, corrections and resets by clocks that are behind the stamp, by up to the tolerance
+    /// of a minute and by more.
+    fn late_clocks(&mut self, corrections: &mut Vec<CorrectionCase>) {
         let unit_ms = self.unit_ms();
-        let late_ms = 60_000;
+        let tolerance_ms = 60_000;
         let stamp_ms = NEW_YEAR_MS / unit_ms * unit_ms;
-        let some = self.word(stamp_ms, |quota| quota.limit / 2, |_| 0);
+        let half = self.word(stamp_ms, |quota| quota.limit / 2, |_| 0);
         let full = self.word(stamp_ms, |quota| quota.limit, |_| 0);
         for (why, now_ms) in [
             ("late by a millisecond", stamp_ms - 1),
-            ("late by a minute", stamp_ms - late_ms),
-            ("late by more", stamp_ms - late_ms - 1),
-            ("late by all of time", 0),
+            ("late by a minute", stamp_ms - tolerance_ms),
+            ("late by more than a minute", stamp_ms - tolerance_ms - 1),
+            ("at the epoch, by a late clock", 0),
         ] {
-            self.check(why, some, now_ms, 1);
+            self.check(why, half, now_ms, 1);
             self.check(why, full, now_ms, 1);
-            for word in [some, u64::MAX] {
+            for word in [half, u64::MAX] {
                 let next = self.model.correct(word, now_ms);
                 corrections.push(CorrectionCase {
                     policy: self.policy.to_owned(),
@@ -197,13 +201,13 @@ impl Bench {
             }
         }
         self.reset("late", full, stamp_ms - 1);
-        self.reset("late by more", full, stamp_ms - late_ms - 1);
+        self.reset("late by more than a minute", full, stamp_ms - tolerance_ms - 1);
     }
 
-    /// Words that no decision writes.
-    fn strange_words(&mut self) {
-        let past_all = (self.model.largest_stamp() + 1) * self.model.unit_ms();
-        let past_all = u64::try_from(past_all).expect("a time");
+    /// Checks words that no operation writes.
+    fn unwritten_words(&mut self) {
+        let after_last_stamp = (self.model.largest_stamp() + 1) * self.model.unit_ms();
+        let after_last_stamp = u64::try_from(after_last_stamp).expect("a time");
         let count_bits = 64 - self.model.layout().stamp_bits;
         let reserved = u64::MAX << count_bits;
         let all_counts = !reserved;
@@ -215,20 +219,22 @@ impl Bench {
         ] {
             self.check(why, word, NEW_YEAR_MS, 1);
             if word > all_counts {
-                self.peek(why, word, past_all, 1);
+                self.peek(why, word, after_last_stamp, 1);
             } else {
                 self.peek(why, word, 0, 1);
             }
         }
     }
 
-    /// Weights of the previous window, and the first millisecond with room.
+    /// Checks sliding windows whose previous count is weighted, and finds the first millisecond
+    /// with room.
     fn sliding(&mut self) {
         if !self.is_sliding() {
             return;
         }
         let quotas = self.model.policy().quotas.clone();
         for (i, quota) in quotas.iter().enumerate() {
+            // The smallest and the longest window.
             if i != 0 && i + 1 != quotas.len() {
                 continue;
             }
@@ -243,8 +249,8 @@ impl Bench {
                 (limit, limit, 1),
             ] {
                 let cost = cost.max(1);
-                for into_ms in [1, length_ms / 3] {
-                    let now_ms = start_ms + into_ms;
+                for elapsed_ms in [1, length_ms / 3] {
+                    let now_ms = start_ms + elapsed_ms;
                     let word = self.word(
                         now_ms,
                         |other| if other == quota { current } else { 0 },
@@ -252,25 +258,25 @@ impl Bench {
                     );
                     let decision = self.model.peek(word, now_ms, cost);
                     match decision.retry_at_ms {
-                        Some(retry_at_ms) if into_ms == 1 => {
+                        Some(retry_at_ms) if elapsed_ms == 1 => {
                             let retry_at_ms = u64::try_from(retry_at_ms).expect("a time");
-                            self.check("denied, weights of the window before", word, now_ms, cost);
+                            self.check("denied by the weighted count", word, now_ms, cost);
                             self.check(
-                                "a millisecond before there is room",
+                                "denied a millisecond before there is room",
                                 word,
                                 retry_at_ms - 1,
                                 cost,
                             );
                             self.check("there is room", word, retry_at_ms, cost);
                         }
-                        _ => self.check("weights of the window before", word, now_ms, cost),
+                        _ => self.check("previous window weighted", word, now_ms, cost),
                     }
                 }
             }
         }
     }
 
-    /// Charges given back in time, at the edges of windows, late, and too late.
+    /// Refunds in the unit of the charge, at the ends of windows, after them, and by wrong clocks.
     fn refunds(&mut self) {
         let at_ms = NEW_YEAR_MS + self.unit_ms() / 2;
         let half = |quota: &Quota| quota.limit / 2 + 1;
@@ -279,28 +285,28 @@ impl Bench {
         for charged in [0, 1, smallest / 2 + 1, u32::MAX] {
             self.refund("refund in the same unit", word, at_ms, charged, at_ms);
         }
-        self.refund("refund of what was never charged", 0, at_ms, 1, at_ms);
+        self.refund("refund without a charge", 0, at_ms, 1, at_ms);
         self.refund("refund by a late clock", word, at_ms - self.unit_ms(), 1, at_ms);
-        self.refund("refund of a charge to come", word, at_ms, 1, at_ms + self.unit_ms());
-        self.refund("refund of a charge at the end of time", word, at_ms, 1, u64::MAX);
+        self.refund("refund of a charge in the future", word, at_ms, 1, at_ms + self.unit_ms());
+        self.refund("refund of a charge at the largest time", word, at_ms, 1, u64::MAX);
         for quota in self.model.policy().quotas.clone() {
             let length_ms = u64::from(quota.window_s) * 1000;
             let end_ms = (at_ms / length_ms + 1) * length_ms;
-            self.refund("refund at the end of a window", word, end_ms - 1, 1, at_ms);
+            self.refund("refund in the last millisecond of a window", word, end_ms - 1, 1, at_ms);
             self.refund("refund after the end of a window", word, end_ms, 1, at_ms);
             if self.is_sliding() {
                 self.refund(
-                    "refund at the end of the window after",
+                    "refund in the last millisecond of the next window",
                     word,
                     end_ms + length_ms - 1,
                     1,
                     at_ms,
                 );
-                self.refund("refund after the window after", word, end_ms + length_ms, 1, at_ms);
+                self.refund("refund after the next window", word, end_ms + length_ms, 1, at_ms);
                 let both = self.word(end_ms, half, half);
-                self.refund("refund in the window before", both, end_ms + 1, 1, at_ms);
+                self.refund("refund from the previous window", both, end_ms + 1, 1, at_ms);
                 self.refund(
-                    "refund of more than the window before has",
+                    "refund of more than the previous window's count",
                     both,
                     end_ms + 1,
                     u32::MAX,
@@ -308,19 +314,25 @@ impl Bench {
                 );
             }
         }
-        let longest_ms = length_of_longest_ms(&self.model).max(60_000);
+        let longest_ms = longest_window_ms(&self.model).max(60_000);
         let ahead = self.word(at_ms + 2 * longest_ms, half, |_| 0);
         self.refund(
-            "refund of a charge by a wrong clock, ahead",
+            "refund of a charge by a clock that was ahead",
             ahead,
             at_ms,
             1,
             at_ms + 2 * longest_ms,
         );
-        self.refund("refund of a charge now, the tally is ahead", ahead, at_ms, 1, at_ms);
+        self.refund(
+            "refund of a charge by a correct clock, the stamp is ahead",
+            ahead,
+            at_ms,
+            1,
+            at_ms,
+        );
     }
 
-    /// Estimates above, at and below the actual cost.
+    /// Settlements of estimates above, at and below the actual cost.
     fn settlements(&mut self) {
         let at_ms = NEW_YEAR_MS + self.unit_ms() / 2;
         let word = self.word(at_ms, |quota| quota.limit / 2 + 1, |_| 0);
@@ -341,28 +353,29 @@ impl Bench {
             );
         }
         let full = self.word(at_ms, |quota| quota.limit, |_| 0);
-        self.settle("settle where nothing remains", full, at_ms, Charge { cost: 1, at_ms }, 2);
-        let longest_ms = length_of_longest_ms(&self.model);
+        self.settle("settle without room", full, at_ms, Charge { cost: 1, at_ms }, 2);
+        let longest_ms = longest_window_ms(&self.model);
         for (why, now_ms) in [
             ("settle in the next unit", at_ms + self.unit_ms()),
             ("settle two longest windows later", at_ms + 2 * longest_ms),
             ("settle by a late clock", at_ms - self.unit_ms()),
-            ("settle a charge by a wrong clock", at_ms - 3 * longest_ms),
+            ("settle a charge by a clock that was ahead", at_ms - 3 * longest_ms),
         ] {
             self.settle(why, word, now_ms, Charge { cost: 1, at_ms }, 0);
             self.settle(why, word, now_ms, Charge { cost: 1, at_ms }, 2);
         }
     }
 
+    /// Resets of unused and full tallies.
     fn resets(&mut self) {
         let full = self.word(NEW_YEAR_MS, |quota| quota.limit, |_| 0);
         self.reset("an unused tally", 0, NEW_YEAR_MS);
         self.reset("full", full, NEW_YEAR_MS + 1);
-        self.reset("much later", full, NEW_YEAR_MS + 10 * length_of_longest_ms(&self.model));
-        self.reset("end of time", full, u64::MAX);
+        self.reset("much later", full, NEW_YEAR_MS + 10 * longest_window_ms(&self.model));
+        self.reset("largest time", full, u64::MAX);
     }
 
-    /// Any operation on words stamped near the time.
+    /// Random operations on random tallies, at times near their stamps.
     fn random(&mut self, random: &mut Random) {
         for _ in 0..10 {
             let longest = self.model.units_in_longest().max(self.model.units_of_tolerance());
@@ -397,9 +410,9 @@ impl Bench {
         }
     }
 
-    /// Words next to the moment from which their slot may be reused.
+    /// Reuse of a limiter's slot next to the first time at which its tally allows it.
     fn reuse(&self, cases: &mut Vec<ReusableCase>) {
-        let longest_ms = length_of_longest_ms(&self.model);
+        let longest_ms = longest_window_ms(&self.model);
         let end_ms = (NEW_YEAR_MS / longest_ms + 1) * longest_ms;
         let mut push = |word: u64, now_ms: u64| {
             let reusable = self.model.is_reusable(word, now_ms);
@@ -445,15 +458,17 @@ impl Bench {
         self.push(why, word, now_ms, Op::Reset);
     }
 
+    /// Adds a case with the model's result, unless there is a case with the same inputs.
     fn push(&mut self, why: &str, word: u64, now_ms: u64, op: Op) {
-        let same =
+        let has_inputs =
             |other: &DecisionCase| (other.word, other.now_ms, other.op) == (word, now_ms, op);
-        if !self.cases.iter().any(same) {
+        if !self.cases.iter().any(has_inputs) {
             self.cases.push(case(why, self.policy, &self.model, word, now_ms, op));
         }
     }
 
-    /// Returns a word stamped at a time, with the counts that the functions give each quota.
+    /// Returns a tally with the stamp of a time. The functions give the counts of each quota: in
+    /// the window of the stamp, and in the window before, which only sliding policies count.
     fn word(
         &self,
         time_ms: u64,
@@ -472,7 +487,7 @@ impl Bench {
         self.model.pack(&tally)
     }
 
-    /// Returns the largest value of the count of window `i`.
+    /// Returns the largest count that fits the field of window `i`.
     fn largest_count(&self, i: usize) -> u32 {
         let per_window = if self.is_sliding() { 2 } else { 1 };
         let bits = self.model.layout().count_bits[per_window * i];
@@ -488,11 +503,12 @@ impl Bench {
     }
 }
 
-fn length_of_longest_ms(model: &Model) -> u64 {
+/// Returns the length of the longest window.
+fn longest_window_ms(model: &Model) -> u64 {
     u64::from(model.policy().quotas.last().expect("a policy has a quota").window_s) * 1000
 }
 
-/// Computes the case by the model.
+/// Returns an operation with the model's result.
 fn case(why: &str, policy: &str, model: &Model, word: u64, now_ms: u64, op: Op) -> DecisionCase {
     let (next, decision, uncharged) = match op {
         Op::Check { cost } => {
@@ -521,13 +537,14 @@ fn case(why: &str, policy: &str, model: &Model, word: u64, now_ms: u64, op: Op) 
         now_ms,
         op,
         next,
-        answer: decision.as_ref().map(result),
+        answer: decision.as_ref().map(answer),
         uncharged,
     }
 }
 
-fn result(decision: &Decision) -> Answer {
-    let time = |time_ms: i128| u64::try_from(time_ms).expect("a time that a decision can meet");
+/// Converts a decision of the model to the form of the file.
+fn answer(decision: &Decision) -> Answer {
+    let time = |time_ms: i128| u64::try_from(time_ms).expect("a time within 64 bits");
     Answer {
         outcome: decision.outcome.name().to_owned(),
         at_ms: time(decision.time_ms),
@@ -538,14 +555,15 @@ fn result(decision: &Decision) -> Answer {
     }
 }
 
-/// Returns sequences that start from an unused tally, with a clock that mostly moves forward.
+/// Returns random sequences of operations, each on an unused tally, with a clock that mostly moves
+/// forward.
 fn sequences() -> Vec<SequenceStep> {
     let mut random = Random::new(3);
     let mut steps = Vec::new();
     for (sequence, policy) in SEQUENCES {
         let model = Model::parse(policy).expect("a policy");
         let unit_ms = u64::try_from(model.unit_ms()).expect("a length");
-        let longest_ms = length_of_longest_ms(&model);
+        let longest_ms = longest_window_ms(&model);
         let limit = u64::from(model.policy().quotas[0].limit);
         let mut word = 0;
         let mut now_ms = NEW_YEAR_MS + random.below(longest_ms);
@@ -559,7 +577,7 @@ fn sequences() -> Vec<SequenceStep> {
             };
             let mut time_ms = now_ms;
             if random.below(10) == 0 {
-                why = "this clock is late";
+                why = "late clock";
                 time_ms -= random.below(longest_ms / 2);
             }
             let cost = u32::try_from(random.below(limit) + 1).expect("a cost");

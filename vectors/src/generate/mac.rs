@@ -1,4 +1,4 @@
-//! `mac.json`.
+//! Generates `mac.json`: hashes and message authentication codes.
 
 use crate::files::{HashCase, HmacCase, RecordCase};
 use crate::model::{Key, encode_key, hmac_sha256, record_mac, sha256};
@@ -7,13 +7,14 @@ use super::Lines;
 use super::random::Random;
 
 const ABOUT: &str = "SHA-256 (FIPS 180-4) and HMAC-SHA-256 (RFC 2104, with the cases of RFC 4231). Bytes are pairs of \
-    hexadecimal digits. hmac: where mac has fewer than 32 bytes, it is the first bytes of the whole. record: what a gate \
-    keeps of a key, the first 16 bytes of the HMAC of the key's text under the pepper.";
+    hexadecimal digits. hmac: a mac of fewer than 32 bytes is the beginning of the tag. record: mac is what a gate stores of \
+    a key, the first 16 bytes of the HMAC of the key's text under the pepper.";
 
-/// Lengths at which the padding of SHA-256 changes: blocks are 64 bytes, of which padding takes 9
-/// or more.
+/// Lengths next to those at which SHA-256 needs one more block. A block has 64 bytes, and padding
+/// takes at least 9.
 const LENGTHS: [usize; 17] = [0, 1, 3, 31, 32, 33, 54, 55, 56, 63, 64, 65, 119, 120, 127, 128, 256];
 
+/// Returns the text of the file.
 pub(super) fn file() -> String {
     let mut random = Random::new(6);
 
@@ -31,7 +32,7 @@ pub(super) fn file() -> String {
         let mac = hmac_sha256(&key, &data)[..mac_length].to_vec();
         hmacs.push(HmacCase { why, key, data, mac });
     };
-    let larger: &str = "This is a test using a larger than block-size key and a larger than block-size data. \
+    let text_of_case_7: &str = "This is a test using a larger than block-size key and a larger than block-size data. \
         The key needs to be hashed before being used by the HMAC algorithm.";
     let rfc_4231: [(Vec<u8>, Vec<u8>, usize); 7] = [
         (vec![0x0b; 20], "Hi There".into(), 32),
@@ -40,7 +41,7 @@ pub(super) fn file() -> String {
         ((1..=25).collect(), vec![0xcd; 50], 32),
         (vec![0x0c; 20], "Test With Truncation".into(), 16),
         (vec![0xaa; 131], "Test Using Larger Than Block-Size Key - Hash Key First".into(), 32),
-        (vec![0xaa; 131], larger.into(), 32),
+        (vec![0xaa; 131], text_of_case_7.into(), 32),
     ];
     for (i, (key, data, mac_length)) in rfc_4231.into_iter().enumerate() {
         push(format!("RFC 4231 case {}", i + 1), key, data, mac_length);

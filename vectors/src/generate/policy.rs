@@ -1,4 +1,4 @@
-//! `policy.json`.
+//! Generates `policy.json`: policy texts, valid and invalid.
 
 use crate::files::{InvalidPolicy, ValidPolicy};
 use crate::model::{
@@ -8,13 +8,15 @@ use crate::model::{
 use super::Lines;
 use super::random::Random;
 
-const ABOUT: &str = "Policy texts. valid: text is read, canonical is how it is printed again, quotas are \
-    [limit, window in seconds] with the smallest window first, needed_bits are the bits that the policy cannot do \
-    without, stamp_bits and count_bits lay out the 64-bit word from its most significant bit (stamp, then for each \
-    window its count; sliding: current, then previous), header is the value of RateLimit-Policy. invalid: error is the \
-    kind: empty, too_long, syntax, limit, window, unit, too_many, duplicate, not_nested or too_many_bits, the last with \
-    needed_bits. Numbers are JSON numbers.";
+const ABOUT: &str = "Policy texts. valid: text is parsed, canonical is the text of the parsed policy, quotas are \
+    [limit, window in seconds] with the smallest window first, needed_bits is the least number of bits that can hold the \
+    stamp and all counts, stamp_bits and count_bits are the widths of the fields of the 64-bit tally from its most \
+    significant bit (the stamp, then for each window its count; sliding: the current count, then the previous one), header \
+    is the value of RateLimit-Policy. invalid: error is \
+    empty, too_long, syntax, limit, window, unit, too_many, duplicate, not_nested or too_many_bits. The \
+    last has needed_bits. Numbers are JSON numbers.";
 
+/// Texts of valid policies.
 const VALID: &[&str] = &[
     "100/minute, 1000/hour",
     "sliding 100/minute, 1000/hour",
@@ -85,6 +87,7 @@ const VALID: &[&str] = &[
     "100/s, 200/2s, 400/4s",
 ];
 
+/// Texts without a quota, with too many, or with an error in one.
 const INVALID: &[&str] = &[
     "",
     " ",
@@ -192,7 +195,9 @@ const INVALID: &[&str] = &[
     "1/s, what, 3/h, 0/d",
 ];
 
-const BEYOND: &[&str] = &[
+/// Lists of valid quotas that together are not a policy: two windows have the same length, windows
+/// do not nest, or the counts do not fit.
+const INCOMPATIBLE: &[&str] = &[
     "1/s, 2/s",
     "1/60s, 1/minute",
     "1/60m, 1/hour",
@@ -219,10 +224,11 @@ const BEYOND: &[&str] = &[
     "1000/second, 10000/minute, 100000/hour",
 ];
 
+/// Returns the text of the file. The model decides which texts are valid.
 pub(super) fn file() -> String {
     let mut texts: Vec<String> =
-        VALID.iter().chain(INVALID).chain(BEYOND).map(ToString::to_string).collect();
-    // The longest text in bytes, and one byte more. The length is checked first.
+        VALID.iter().chain(INVALID).chain(INCOMPATIBLE).map(ToString::to_string).collect();
+    // At most 128 bytes are allowed. The length is checked first.
     for (length, end) in
         [(127, "1/s"), (128, "1/s"), (129, "1/s"), (128, "1/µ"), (129, ""), (128, "")]
     {
@@ -280,7 +286,7 @@ pub(super) fn file() -> String {
     Lines::new(ABOUT).array("valid", &valid).array("invalid", &invalid).done()
 }
 
-/// Random well-formed lists. Most nest and fit, some do not.
+/// Adds random lists of valid quotas. In most of them the windows nest and the counts fit.
 fn random_texts(texts: &mut Vec<String>) {
     let mut random = Random::new(1);
     for _ in 0..150 {

@@ -1,6 +1,6 @@
 //! Pseudorandom numbers from fixed seeds.
 
-/// SplitMix64.
+/// The generator SplitMix64 (Steele, Lea, Flood 2014).
 pub(super) struct Random {
     state: u64,
 }
@@ -10,7 +10,7 @@ impl Random {
         Random { state: seed }
     }
 
-    /// Returns any number.
+    /// Returns a number of 64 random bits.
     pub(super) fn any(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
@@ -29,13 +29,13 @@ impl Random {
         low + i128::from(self.any()) % (high - low + 1)
     }
 
-    /// Returns an item of a list.
+    /// Returns a random item of a list.
     pub(super) fn pick<'list, Item>(&mut self, list: &'list [Item]) -> &'list Item {
         let bound = u64::try_from(list.len()).expect("a length");
         &list[usize::try_from(self.below(bound)).expect("below a length")]
     }
 
-    /// Returns `count` bytes.
+    /// Returns `count` random bytes.
     pub(super) fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| self.any().to_be_bytes()[0]).collect()
     }

@@ -1,4 +1,4 @@
-//! `verdict.json`.
+//! Generates `verdict.json`: requests to gates, with verdicts and responses.
 
 use crate::files::{GateSetup, IssuedKey, QuotaLine, ResponseCase, VerdictFile, VerdictStep};
 use crate::model::{
@@ -8,17 +8,20 @@ use crate::model::{
 use super::random::Random;
 use super::{Lines, NEW_YEAR_MS};
 
-const ABOUT: &str = "Requests to gates with all that a response needs. gates: each has one plan (policy), a pepper \
-    (hexadecimal) and keys: text is the whole key, account its number, not_after_s the Unix second from which it is no longer \
-    valid (0: it never expires), previous the key before the last rotation, no longer valid from Unix second grace_until_s on, \
-    revoked; their tallies are unused, and their key ids differ in the first four bits. steps: requests in order, each to its \
-    gate; op is check or peek, api_keys the values of all X-API-Key headers (none: missing; two: refused), cost the requested \
-    cost, now_ms the caller's time; then the verdict: outcome, reason (for logs; only of invalid keys), status (HTTP; 200 = the \
-    application answers), key_id (0x and 16 hexadecimal digits) and account and quotas (the smallest window first; all three \
-    only of valid keys), retry_after_s (only when denied), clock_ahead_s (by how much the tally is ahead of now_ms; only when it is), headers (whole lines, each ending with CR LF) and body. responses: \
-    status, headers and body for a given outcome (with its number outcome_value), quotas and retry_after_s at now_ms. Times \
-    now_ms (Unix milliseconds) and reset_s (Unix seconds) are decimal strings, all else are JSON numbers.";
+const ABOUT: &str = "Requests to gates, with their verdicts and responses. gates: each has one plan (policy), a pepper \
+    (hexadecimal) and keys. text is the whole key, account the number of its team account, not_after_s the Unix second from \
+    which it is invalid (0: it never expires), previous the key before the last rotation, grace_until_s the Unix second from \
+    which previous is invalid, revoked whether the key was revoked. All tallies are unused. The key ids differ in the first \
+    four bits. steps: requests in order, each to its gate. op is check or peek, api_keys are the values of all X-API-Key \
+    headers (none: missing key; two: invalid key), cost is the requested cost, now_ms the caller's time. The verdict is outcome, \
+    reason (for logs, only of invalid keys), status (HTTP; 200: the application responds), key_id (0x and 16 hexadecimal \
+    digits), account and quotas (the smallest window first; these three only of valid keys), retry_after_s (only if denied) and \
+    clock_ahead_s (by how many seconds the effective time is ahead of now_ms, if it is). headers are whole lines, each ending \
+    with CR LF. responses: status, headers and body for a given outcome (outcome_value is its number), quotas and \
+    retry_after_s at now_ms. The times now_ms (Unix milliseconds) and reset_s (Unix seconds) are decimal strings. All other \
+    numbers are JSON numbers.";
 
+/// Returns the text of the file.
 pub(super) fn file() -> String {
     let mut file = VerdictFile {
         about: ABOUT.to_owned(),
@@ -36,7 +39,7 @@ pub(super) fn file() -> String {
         ("sliding, four windows", "sliding 2/10s, 3/minute, 4/hour, 5/7d"),
     ];
     for ((name, policy), seed) in policies.into_iter().zip(10..) {
-        Scenario::new(name, policy, seed).record(&mut file);
+        Scenario::new(name, policy, seed).run(&mut file);
     }
     Lines::new(ABOUT)
         .array("gates", &file.gates)
@@ -45,12 +48,14 @@ pub(super) fn file() -> String {
         .done()
 }
 
-/// A gate and the requests to it.
+/// A gate, the requests to it, and two keys that it does not accept.
 struct Scenario {
     name: &'static str,
     policy: &'static str,
     gate: Gate,
+    /// A key whose id no key of the gate has.
     unknown: String,
+    /// A key with the id of the first key and another secret.
     wrong_secret: String,
     steps: Vec<VerdictStep>,
 }
@@ -58,17 +63,25 @@ struct Scenario {
 /// The key id of the first key of every gate.
 const KEY_ID: u64 = 0x0123_4567_89ab_cdef;
 
+// The positions of the other keys in their gate.
+const LARGEST_ID: usize = 1;
+const ROTATED: usize = 2;
+const REVOKED: usize = 3;
+const EXPIRING: usize = 4;
+
+/// The second of [`NEW_YEAR_MS`].
 const START_S: u32 = 1_767_225_600;
 const HOUR_S: u32 = 3600;
 
 impl Scenario {
+    /// Creates a gate with five keys. The seed gives the secrets and the pepper.
     fn new(name: &'static str, policy: &'static str, seed: u64) -> Scenario {
         let mut random = Random::new(seed);
         let mut key = |key_id: u64| {
             let secret = u128::from(random.any()) << 64 | u128::from(random.any());
             encode_key(&Key { prefix: "kt".to_owned(), env: "live".to_owned(), key_id, secret })
         };
-        let plain = |text: String, account: u32| GateKey {
+        let valid = |text: String, account: u32| GateKey {
             text,
             previous: None,
             grace_until_s: 0,
@@ -78,15 +91,15 @@ impl Scenario {
             tally: 0,
         };
         let keys = vec![
-            plain(key(KEY_ID), 42),
-            plain(key(u64::MAX), u32::MAX),
+            valid(key(KEY_ID), 42),
+            valid(key(u64::MAX), u32::MAX),
             GateKey {
                 previous: Some(key(3 << 60)),
                 grace_until_s: START_S + HOUR_S,
-                ..plain(key(3 << 60), 7)
+                ..valid(key(3 << 60), 7)
             },
-            GateKey { revoked: true, ..plain(key(4 << 60 | 0x0fff), 8) },
-            GateKey { not_after_s: START_S + HOUR_S, ..plain(key(5 << 60 | 1), 9) },
+            GateKey { revoked: true, ..valid(key(4 << 60 | 0x0fff), 8) },
+            GateKey { not_after_s: START_S + HOUR_S, ..valid(key(5 << 60 | 1), 9) },
         ];
         let unknown = key(6 << 60 | 0x0123);
         let wrong_secret = key(KEY_ID);
@@ -102,7 +115,8 @@ impl Scenario {
         }
     }
 
-    fn record(mut self, file: &mut VerdictFile) {
+    /// Makes all requests, and adds the gate and the verdicts to the file.
+    fn run(mut self, file: &mut VerdictFile) {
         let issued = self.gate.keys.iter().map(|key| IssuedKey {
             text: key.text.clone(),
             account: key.account,
@@ -121,11 +135,11 @@ impl Scenario {
         self.charges();
         self.refusals();
         self.rotation();
-        self.validity();
+        self.expiry();
         file.steps.extend(self.steps);
     }
 
-    /// Every verdict on a valid key.
+    /// Checks and peeks with a valid key, with every outcome.
     fn charges(&mut self) {
         let key = self.gate.keys[0].text.clone();
         let smallest = self.gate.model.policy().quotas[0];
@@ -143,10 +157,10 @@ impl Scenario {
         self.check("more than any limit", &[&key], u32::MAX, now_ms + 3);
         self.check("by a late clock", &[&key], 1, NEW_YEAR_MS - 1);
         self.check("the last millisecond of the window", &[&key], 1, NEW_YEAR_MS + unit_ms - 1);
-        // Spends as each window allows, until the longest denies.
+        // Retries after each denial, so that the longer windows deny in turn.
         for _ in 0..12 {
             let cost = smallest.limit.min(2);
-            let step = self.check("again", &[&key], cost, now_ms);
+            let step = self.check("repeated", &[&key], cost, now_ms);
             now_ms += step.retry_after_s.unwrap_or(1) * 1000;
         }
         self.check(
@@ -155,11 +169,11 @@ impl Scenario {
             1,
             now_ms + 2 * u64::from(largest.window_s) * 1000,
         );
-        self.check("the end of time", &[&key], 1, u64::MAX);
-        self.check("the clock is right again, the tally is locked", &[&key], 1, now_ms);
-        let other = self.gate.keys[1].text.clone();
+        self.check("the largest time", &[&key], 1, u64::MAX);
+        self.check("a correct clock again, the stamp is ahead", &[&key], 1, now_ms);
+        let other = self.gate.keys[LARGEST_ID].text.clone();
         self.check("another key has its own tally", &[&other], 1, NEW_YEAR_MS);
-        self.check("by a clock at the beginning of time", &[&other], 1, 0);
+        self.check("by a clock at the epoch", &[&other], 1, 0);
     }
 
     /// Requests whose key is missing or invalid.
@@ -167,42 +181,43 @@ impl Scenario {
         let key = self.gate.keys[0].text.clone();
         let unknown = self.unknown.clone();
         let wrong_secret = self.wrong_secret.clone();
-        let revoked = self.gate.keys[3].text.clone();
+        let revoked = self.gate.keys[REVOKED].text.clone();
         let checksum = key.replacen("live", "test", 1);
         self.check("no header", &[], 1, NEW_YEAR_MS);
         self.peek("no header, only peeked", &[], 0, NEW_YEAR_MS);
-        self.check("sent twice, both good", &[&key, &key], 1, NEW_YEAR_MS);
-        self.check("sent twice, one good", &[&key, "x"], 1, NEW_YEAR_MS);
+        self.check("sent twice, both valid", &[&key, &key], 1, NEW_YEAR_MS);
+        self.check("sent twice, one valid", &[&key, "x"], 1, NEW_YEAR_MS);
         self.check("not of the form", &["password"], 1, NEW_YEAR_MS);
         self.check("not of the form: a space after", &[&format!("{key} ")], 1, NEW_YEAR_MS);
         self.check("wrong checksum", &[&checksum], 1, NEW_YEAR_MS);
         self.check("unknown", &[&unknown], 1, NEW_YEAR_MS);
-        self.check("known, another secret", &[&wrong_secret], 1, NEW_YEAR_MS);
+        self.check("wrong secret", &[&wrong_secret], 1, NEW_YEAR_MS);
         self.check("revoked", &[&revoked], 1, NEW_YEAR_MS);
         self.check("invalid, and more than any limit", &[&unknown], u32::MAX, NEW_YEAR_MS);
     }
 
-    /// Old and new secret share one tally. The old one is valid until its grace has passed.
+    /// Checks with the old and the new secret of a rotated key. They share one tally. The old
+    /// secret is valid until the end of its grace period.
     fn rotation(&mut self) {
-        let new = self.gate.keys[2].text.clone();
-        let old = self.gate.keys[2].previous.clone().expect("a rotated key");
+        let new = self.gate.keys[ROTATED].text.clone();
+        let old = self.gate.keys[ROTATED].previous.clone().expect("a rotated key");
         self.check("the new secret", &[&new], 1, NEW_YEAR_MS);
-        self.check("the old secret in its grace, same tally", &[&old], 1, NEW_YEAR_MS + 1);
+        self.check("the old secret in its grace period, same tally", &[&old], 1, NEW_YEAR_MS + 1);
         self.check(
-            "the old secret, the last millisecond of its grace",
+            "the old secret, the last millisecond of its grace period",
             &[&old],
             0,
             NEW_YEAR_MS + 3_599_999,
         );
-        self.check("the old secret, its grace is over", &[&old], 0, NEW_YEAR_MS + 3_600_000);
-        self.check("the new secret has no end", &[&new], 0, NEW_YEAR_MS + 3_600_000);
+        self.check("the old secret after its grace period", &[&old], 0, NEW_YEAR_MS + 3_600_000);
+        self.check("the new secret does not expire", &[&new], 0, NEW_YEAR_MS + 3_600_000);
     }
 
-    /// A key that expires.
-    fn validity(&mut self) {
-        let key = self.gate.keys[4].text.clone();
-        self.check("its last millisecond", &[&key], 1, NEW_YEAR_MS + 3_599_999);
-        self.check("its time is over", &[&key], 1, NEW_YEAR_MS + 3_600_000);
+    /// Checks with a key that expires.
+    fn expiry(&mut self) {
+        let key = self.gate.keys[EXPIRING].text.clone();
+        self.check("the last millisecond before the expiry", &[&key], 1, NEW_YEAR_MS + 3_599_999);
+        self.check("the millisecond of the expiry", &[&key], 1, NEW_YEAR_MS + 3_600_000);
     }
 
     fn check(&mut self, why: &str, api_keys: &[&str], cost: u32, now_ms: u64) -> &VerdictStep {
@@ -213,6 +228,7 @@ impl Scenario {
         self.step("peek", why, api_keys, cost, now_ms);
     }
 
+    /// Makes a request and records its verdict.
     fn step(
         &mut self,
         op: &str,
@@ -239,7 +255,7 @@ impl Scenario {
             status: verdict.status,
             key_id: verdict.key_id,
             account: verdict.account,
-            quotas: verdict.quotas.iter().map(line).collect(),
+            quotas: verdict.quotas.iter().map(quota_line).collect(),
             retry_after_s: verdict.retry_after_s,
             clock_ahead_s: verdict.clock_ahead_s,
             headers: verdict.headers,
@@ -249,7 +265,8 @@ impl Scenario {
     }
 }
 
-/// Responses alone: the smallest and largest numbers, names of windows, resets next to the present.
+/// Returns responses to given verdicts: each outcome, names of windows, resets near the current
+/// time, the smallest and largest numbers.
 fn responses() -> Vec<ResponseCase> {
     let quota = |limit: u32, remaining: u32, window_s: u32, reset_s: u64| QuotaState {
         limit,
@@ -268,7 +285,7 @@ fn responses() -> Vec<ResponseCase> {
             outcome: outcome.name().to_owned(),
             outcome_value: outcome.value(),
             now_ms,
-            quotas: quotas.iter().map(line).collect(),
+            quotas: quotas.iter().map(quota_line).collect(),
             retry_after_s,
             status: status(outcome),
             headers: header_block(outcome, quotas, retry_after_s, now_ms),
@@ -292,26 +309,34 @@ fn responses() -> Vec<ResponseCase> {
     for window_s in [1, 2, 59, 60, 61, 90, 120, 3599, 3600, 7200, 86399, 86400, 604_800, 2_678_400]
     {
         let quotas = [quota(5, 4, window_s, 1_767_225_660)];
-        push("name of the window", Outcome::Admitted, &quotas, None, NEW_YEAR_MS);
+        push("name of a window", Outcome::Admitted, &quotas, None, NEW_YEAR_MS);
     }
     for now_ms in [0, 58_999, 59_000, 59_001, 59_999, 60_000, 60_001, u64::MAX] {
-        push("reset next to the present", Outcome::Admitted, &[quota(5, 4, 60, 60)], None, now_ms);
+        push(
+            "reset near the current time",
+            Outcome::Admitted,
+            &[quota(5, 4, 60, 60)],
+            None,
+            now_ms,
+        );
     }
     for (limit, remaining) in [(1, 0), (1, 1), (u32::MAX, 0), (u32::MAX, u32::MAX)] {
         let quotas = [quota(limit, remaining, 86400, 1_767_312_000)];
         push("smallest and largest numbers", Outcome::Admitted, &quotas, None, NEW_YEAR_MS);
     }
+    // The last is three windows of 31 days.
     for retry_after_s in [1, 59, 60, 3600, 8_035_200] {
         push("time to retry", Outcome::Denied, &documented, Some(retry_after_s), NEW_YEAR_MS);
         push("time to retry", Outcome::Full, &[], Some(retry_after_s), NEW_YEAR_MS);
     }
     let widest = [2_678_399, 2_678_398, 2_678_397, 2_678_400]
         .map(|window_s| quota(u32::MAX, u32::MAX, window_s, 18_446_744_073_709_551));
-    push("the longest block", Outcome::Denied, &widest, Some(8_035_200), NEW_YEAR_MS);
+    push("the longest header block", Outcome::Denied, &widest, Some(8_035_200), NEW_YEAR_MS);
     cases
 }
 
-fn line(quota: &QuotaState) -> QuotaLine {
+/// Converts the state of a quota to the form of the file.
+fn quota_line(quota: &QuotaState) -> QuotaLine {
     QuotaLine {
         limit: quota.limit,
         remaining: quota.remaining,

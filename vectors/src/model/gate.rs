@@ -1,4 +1,4 @@
-//! A gate without a table: a list of keys, searched linearly. Verify, then charge.
+//! A gate as a list of keys, which is searched linearly. It verifies a key, then charges its tally.
 
 use super::http::{Outcome, QuotaState, body, header_block, status};
 use super::key::{KeyError, parse_key};
@@ -40,7 +40,7 @@ impl Reason {
     }
 }
 
-/// A key that was issued.
+/// A key in the gate, with its tally.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GateKey {
     /// The whole key. (A real gate stores only its MAC.)
@@ -53,9 +53,9 @@ pub struct GateKey {
     pub account: u32,
     /// The Unix second from which the key is invalid. 0 means never.
     pub not_after_s: u32,
-    /// Whether it was revoked.
+    /// Whether the key was revoked.
     pub revoked: bool,
-    /// Its tally.
+    /// The tally that the current and the previous secret share.
     pub tally: u64,
 }
 
@@ -76,7 +76,7 @@ pub struct Verdict {
     pub quotas: Vec<QuotaState>,
     /// If denied: the seconds after which to retry.
     pub retry_after_s: Option<u64>,
-    /// By how many seconds the tally is ahead of the caller.
+    /// By how many seconds the effective time is ahead of the caller's, rounded up.
     pub clock_ahead_s: u64,
     /// The whole header block.
     pub headers: String,
@@ -96,28 +96,31 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Verifies the key, then charges. `headers` are the values of all `X-API-Key` headers of the
-    /// request.
+    /// Verifies the key, then decides on its tally, and charges if there is room. `headers` are the
+    /// values of all `X-API-Key` headers of the request.
     pub fn check(&mut self, headers: &[&[u8]], cost: u32, now_ms: u64) -> Verdict {
-        let key = match self.verify(headers, now_ms) {
-            Ok(key) => key,
+        let index = match self.verify(headers, now_ms) {
+            Ok(index) => index,
             Err(verdict) => return verdict,
         };
-        let decision = self.model.check(self.keys[key].tally, now_ms, cost);
-        self.keys[key].tally = decision.next;
-        self.verdict(key, &decision)
+        let decision = self.model.check(self.keys[index].tally, now_ms, cost);
+        self.keys[index].tally = decision.next;
+        self.verdict(index, &decision)
     }
 
     /// Returns the verdict that a check would return, without charging.
     #[must_use]
     pub fn peek(&self, headers: &[&[u8]], cost: u32, now_ms: u64) -> Verdict {
         match self.verify(headers, now_ms) {
-            Ok(key) => self.verdict(key, &self.model.peek(self.keys[key].tally, now_ms, cost)),
+            Ok(index) => {
+                self.verdict(index, &self.model.peek(self.keys[index].tally, now_ms, cost))
+            }
             Err(verdict) => verdict,
         }
     }
 
-    /// Returns the index of the key that the request presents.
+    /// Returns the index of the valid key that the request presents, or the verdict that rejects
+    /// the request.
     fn verify(&self, headers: &[&[u8]], now_ms: u64) -> Result<usize, Verdict> {
         let header = match headers {
             [] => return Err(refusal(Outcome::MissingKey, None)),
@@ -129,12 +132,12 @@ impl Gate {
             Err(KeyError::Form) => return Err(invalid(Reason::Malformed)),
             Err(KeyError::Checksum) => return Err(invalid(Reason::Checksum)),
         };
-        let known = self.keys.iter().position(|key| key_id(key) == presented.key_id);
-        let Some(known) = known else {
+        let index = self.keys.iter().position(|key| key_id(key) == presented.key_id);
+        let Some(index) = index else {
             return Err(invalid(Reason::Unknown));
         };
 
-        let key = &self.keys[known];
+        let key = &self.keys[index];
         let mac = record_mac(&self.pepper, header);
         let is_current = mac == record_mac(&self.pepper, key.text.as_bytes());
         let is_previous = match &key.previous {
@@ -147,25 +150,27 @@ impl Gate {
         if key.revoked {
             return Err(invalid(Reason::Revoked));
         }
-        // An end is exclusive: the key is invalid in that second.
+        // A key is invalid from the second of its end on.
         let has_passed = |until_s: u32| now_ms / 1000 >= u64::from(until_s);
-        let is_over = key.not_after_s != 0 && has_passed(key.not_after_s);
+        let is_expired = key.not_after_s != 0 && has_passed(key.not_after_s);
         let grace_is_over = !is_current && has_passed(key.grace_until_s);
-        if is_over || grace_is_over {
+        if is_expired || grace_is_over {
             return Err(invalid(Reason::Expired));
         }
-        Ok(known)
+        Ok(index)
     }
 
-    fn verdict(&self, key: usize, decision: &super::tally::Decision) -> Verdict {
+    /// Returns the verdict on a valid key.
+    fn verdict(&self, index: usize, decision: &super::tally::Decision) -> Verdict {
         Verdict {
             outcome: decision.outcome,
             reason: None,
             status: status(decision.outcome),
-            key_id: Some(key_id(&self.keys[key])),
-            account: Some(self.keys[key].account),
+            key_id: Some(key_id(&self.keys[index])),
+            account: Some(self.keys[index].account),
             quotas: decision.quotas.clone(),
             retry_after_s: decision.retry_after_s,
+            // Waits in header fields count from the same time as `retry_after_s`.
             headers: header_block(
                 decision.outcome,
                 &decision.quotas,
@@ -182,10 +187,12 @@ fn key_id(key: &GateKey) -> u64 {
     parse_key(key.text.as_bytes()).expect("an issued key is of the form").key_id
 }
 
+/// Returns the verdict on an invalid key.
 fn invalid(reason: Reason) -> Verdict {
     refusal(Outcome::InvalidKey, Some(reason))
 }
 
+/// Returns the verdict on a request without a valid key.
 fn refusal(outcome: Outcome, reason: Option<Reason>) -> Verdict {
     Verdict {
         outcome,
@@ -206,6 +213,7 @@ mod tests {
     use super::super::key::{Key, encode_key};
     use super::*;
 
+    /// Returns the text of a key with id 77.
     fn key(secret: u128) -> String {
         encode_key(&Key { prefix: "kt".into(), env: "test".into(), key_id: 77, secret })
     }

@@ -1,11 +1,11 @@
-//! The contents of a response: status, header block, body.
+//! The outcomes, and the status, header fields and body of the response to each.
 
 /// The outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// There was room, and it was charged.
+    /// All windows have room for the cost. A check has charged it.
     Admitted,
-    /// Some window lacked room.
+    /// At least one window lacks room for the cost.
     Denied,
     /// The request has no key.
     MissingKey,
@@ -13,7 +13,7 @@ pub enum Outcome {
     InvalidKey,
     /// The cost exceeds a limit, so it can never fit.
     TooCostly,
-    /// The table had no slot for a new subject.
+    /// The limiter has no slot for a new subject.
     Full,
 }
 
@@ -60,11 +60,11 @@ impl Outcome {
 pub struct QuotaState {
     /// The quota's limit.
     pub limit: u32,
-    /// The most that can still be spent, at most the limit.
+    /// The largest cost that can still be admitted.
     pub remaining: u32,
     /// The window's length in seconds.
     pub window_s: u32,
-    /// When the quota resets, in Unix seconds.
+    /// The time at which the quota's count is 0 again if nothing more is spent, in Unix seconds.
     pub reset_s: u64,
 }
 
@@ -79,7 +79,8 @@ pub fn status(outcome: Outcome) -> u16 {
     }
 }
 
-/// Returns the body of an outcome's response. Empty if the application responds.
+/// Returns the body of an outcome's response. It is empty for an admitted request, to which the
+/// application responds.
 #[must_use]
 pub fn body(outcome: Outcome) -> &'static str {
     match outcome {
@@ -93,9 +94,10 @@ pub fn body(outcome: Outcome) -> &'static str {
     }
 }
 
-/// Returns all header fields of an outcome's response, each as `Name: value\r `.
+/// Returns all header fields of an outcome's response, each as `Name: value` with CR LF.
 ///
-/// `quotas` and `retry_after_s` are those of the verdict; `now_ms` is the caller's time.
+/// `quotas` and `retry_after_s` are those of the verdict; `now_ms` is the time from which waits are
+/// counted.
 #[must_use]
 pub fn header_block(
     outcome: Outcome,
@@ -124,7 +126,7 @@ pub fn header_block(
     lines.into_iter().map(|line| line + "\r\n").collect()
 }
 
-/// Returns the value of `RateLimit-Policy`.
+/// Returns the value of the header field `RateLimit-Policy`.
 #[must_use]
 pub fn rate_limit_policy(quotas: &[QuotaState]) -> String {
     let mut items = Vec::new();
@@ -139,7 +141,8 @@ pub fn rate_limit_policy(quotas: &[QuotaState]) -> String {
     items.join(", ")
 }
 
-/// Returns the value of `RateLimit`.
+/// Returns the value of the header field `RateLimit`. It gives the time to each reset in seconds,
+/// counted from `now_ms` and rounded up.
 #[must_use]
 pub fn rate_limit(quotas: &[QuotaState], now_ms: u64) -> String {
     let mut items = Vec::new();
@@ -203,12 +206,12 @@ mod tests {
     }
 
     #[test]
-    fn delta_seconds_round_up_and_stop_at_zero() {
-        for (now_ms, delta) in
+    fn seconds_to_a_reset_round_up_and_stop_at_zero() {
+        for (now_ms, seconds) in
             [(59_000, 1), (59_001, 1), (59_999, 1), (60_000, 0), (99_000, 0), (58_999, 2)]
         {
             assert!(
-                rate_limit(&quotas(), now_ms).starts_with(&format!("\"minute\";r=99;t={delta},"))
+                rate_limit(&quotas(), now_ms).starts_with(&format!("\"minute\";r=99;t={seconds},"))
             );
         }
     }

@@ -1,5 +1,5 @@
-//! The key form: `prefix_env_body`. The body is, in base62, the id (11), the secret (22), and the
-//! CRC-32 of everything before it (6).
+//! The form of an API key: `prefix_env_body`. The body is the id in 11 base62 digits, the secret in
+//! 22, and the CRC-32 of everything before it in 6.
 
 use num_bigint::BigUint;
 
@@ -12,9 +12,9 @@ const CRC_WIDTH: usize = 6;
 /// The parts of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
-    /// The issuer's prefix: 1 to 8 of `[a-z0-9]`.
+    /// The issuer's prefix: 1 to 8 characters of `[a-z0-9]`.
     pub prefix: String,
-    /// The environment: 1 to 8 of `[a-z0-9]`, at most 14 together with the prefix.
+    /// The environment: 1 to 8 characters of `[a-z0-9]`, at most 14 together with the prefix.
     pub env: String,
     /// The public key id, never 0.
     pub key_id: u64,
@@ -94,7 +94,8 @@ pub fn parse_key(text: &[u8]) -> Result<Key, KeyError> {
     Ok(Key { prefix: prefix.to_owned(), env: env.to_owned(), key_id, secret })
 }
 
-/// Returns what may be shown of a key: prefix, environment and the last four characters.
+/// Returns the hint, the part of a key that may be shown: prefix, environment and the last four
+/// characters.
 #[must_use]
 pub fn hint(text: &str, key: &Key) -> String {
     format!("{}_{}_…{}", key.prefix, key.env, &text[text.len() - 4..])
@@ -124,7 +125,7 @@ pub fn base62(value: u128, width: usize) -> String {
     digits.iter().rev().collect()
 }
 
-/// Parses any number of base62 digits. `None` if a character is not a digit.
+/// Parses a text of base62 digits of any length. Returns `None` if a character is not a digit.
 #[must_use]
 pub fn from_base62(text: &str) -> Option<BigUint> {
     let mut value = BigUint::ZERO;
@@ -142,9 +143,9 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            let low = crc & 1;
+            let lowest_bit = crc & 1;
             crc >>= 1;
-            if low == 1 {
+            if lowest_bit == 1 {
                 crc ^= 0xedb8_8320;
             }
         }
@@ -152,6 +153,7 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     !crc
 }
 
+/// Returns whether a text can be a prefix or an environment.
 fn is_label(text: &str) -> bool {
     (1..=8).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())

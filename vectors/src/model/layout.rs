@@ -1,9 +1,12 @@
-//! The widths of the fields in a 64-bit word.
+//! The widths of the fields in a tally, the 64-bit word that holds a stamp and counts.
+//!
+//! A stamp is a time in units of the smallest window. Each count gets the bits that its limit needs
+//! and an equal share of the spare bits, up to 32 bits. The stamp gets all other bits.
 
 use super::policy::{Algorithm, Policy};
 
-/// The stamp must reach the year 2200, which is this many seconds after the Unix epoch.
-const STAMP_REACHES_S: u128 = 7_258_118_400;
+/// The time that each stamp must be able to express: the start of the year 2200 in Unix seconds.
+const YEAR_2200_S: u128 = 7_258_118_400;
 
 /// The widths of a word's fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +19,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Returns the layout of a policy by the rule. The policy must fit, as every parsed one does.
+    /// Returns the layout of a policy.
+    ///
+    /// # Panics
+    ///
+    /// If the policy needs more than 64 bits. Parsed policies do not.
     #[must_use]
     pub fn from_policy(policy: &Policy) -> Layout {
         let wanted = bits_wanted(policy);
@@ -35,29 +42,28 @@ impl Layout {
         Layout { stamp_bits, count_bits }
     }
 
-    /// Returns the bits of all fields together: 64 by the rule, possibly fewer in a layout for a
-    /// test.
+    /// Returns the number of bits of all fields: 64, or possibly fewer in the layout of a test.
     #[must_use]
     pub fn total_bits(&self) -> u32 {
         self.stamp_bits + self.count_bits.iter().sum::<u32>()
     }
 }
 
-/// Returns the bits that a policy needs at least: those of the stamp and of all counts.
+/// Returns the least number of bits that can hold the stamp and all counts of a policy.
 #[must_use]
 pub fn bits_wanted(policy: &Policy) -> u32 {
     stamp_bits_wanted(policy.quotas[0].window_s) + counts_wanted(policy).iter().sum::<u32>()
 }
 
-/// Returns the smallest number of bits with which a stamp in units of `unit_s` seconds reaches the
+/// Returns the least number of bits with which a stamp in units of `unit_s` seconds reaches the
 /// year 2200.
 #[must_use]
 pub fn stamp_bits_wanted(unit_s: u32) -> u32 {
     let mut bits = 0;
-    let mut reaches_s = u128::from(unit_s);
-    while reaches_s < STAMP_REACHES_S {
+    let mut reached_s = u128::from(unit_s);
+    while reached_s < YEAR_2200_S {
         bits += 1;
-        reaches_s *= 2;
+        reached_s *= 2;
     }
     bits
 }
@@ -91,6 +97,7 @@ mod tests {
     use super::super::policy::parse_policy;
     use super::*;
 
+    /// Returns the stamp's bits and the counts' bits.
     fn layout(text: &str) -> (u32, Vec<u32>) {
         let layout = Layout::from_policy(&parse_policy(text).unwrap());
         assert_eq!(layout.total_bits(), 64);

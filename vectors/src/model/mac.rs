@@ -1,7 +1,7 @@
 //! SHA-256 as FIPS 180-4 specifies it, and HMAC as RFC 2104 does.
 //!
-//! The constants are computed from their definitions on every call. That is slow, but nothing is
-//! copied.
+//! The constants of SHA-256 are computed from their definitions on every call, instead of copied
+//! from a table. That is slow, but errors in a table cannot occur.
 
 /// Returns the first `count` prime numbers.
 fn primes(count: usize) -> Vec<u128> {
@@ -18,9 +18,12 @@ fn primes(count: usize) -> Vec<u128> {
 
 /// Returns the first 32 bits of the fractional part of the `degree`th root of `value`.
 ///
-/// The whole part of the root of value × 2^(32 × degree) is the root of the value times 2^32.
+/// The integer root of `value` × 2^(32 × `degree`) is the root of `value` × 2^32, rounded down. The
+/// fractional bits are its low 32 bits.
 fn root_fraction(value: u128, degree: u32) -> u32 {
     let scaled = value << (32 * degree);
+    // The root has fewer than 38 bits: that of `value` is below 2^6. Each bit is tried from the
+    // highest.
     let mut root: u128 = 0;
     for bit in (0..38).rev() {
         let larger = root + (1 << bit);
@@ -31,10 +34,10 @@ fn root_fraction(value: u128, degree: u32) -> u32 {
     u32::try_from(root % (1 << 32)).expect("a remainder of 2^32")
 }
 
-/// SHA-256 (FIPS 180-4, 6.2).
+/// Returns the SHA-256 digest of a message (FIPS 180-4, 6.2).
 #[must_use]
 pub fn sha256(message: &[u8]) -> [u8; 32] {
-    // 4.2.2 and 5.3.3: roots of the first primes.
+    // 4.2.2 and 5.3.3: the fractional parts of roots of the first primes.
     let k: Vec<u32> = primes(64).into_iter().map(|prime| root_fraction(prime, 3)).collect();
     let mut hash: Vec<u32> = primes(8).into_iter().map(|prime| root_fraction(prime, 2)).collect();
 
@@ -84,12 +87,12 @@ pub fn sha256(message: &[u8]) -> [u8; 32] {
     bytes.try_into().expect("eight words are 32 bytes")
 }
 
-/// Addition modulo 2^32.
+/// Returns the sum modulo 2^32.
 fn sum(words: &[u32]) -> u32 {
     words.iter().fold(0, |total, word| total.wrapping_add(*word))
 }
 
-/// HMAC-SHA-256 (RFC 2104): H(K xor opad, H(K xor ipad, text)).
+/// Returns the HMAC-SHA-256 tag of a text (RFC 2104): H(K xor opad, H(K xor ipad, text)).
 #[must_use]
 pub fn hmac_sha256(key: &[u8], text: &[u8]) -> [u8; 32] {
     let mut block = if key.len() > 64 { sha256(key).to_vec() } else { key.to_vec() };
@@ -101,8 +104,8 @@ pub fn hmac_sha256(key: &[u8], text: &[u8]) -> [u8; 32] {
     sha256(&outer)
 }
 
-/// Returns what a gate stores of a key: the first 128 bits of the HMAC of the whole key under the
-/// pepper.
+/// Returns the MAC that a gate stores of an API key: the first 128 bits of the HMAC of the whole
+/// key under the pepper, the server's HMAC key.
 #[must_use]
 pub fn record_mac(pepper: &[u8], key: &[u8]) -> [u8; 16] {
     let mac = hmac_sha256(pepper, key);
@@ -140,8 +143,8 @@ mod tests {
         }
     }
 
-    /// RFC 4231 with the results that are printed there. (The vector file has all seven cases, from
-    /// the model.)
+    /// Compares all seven cases of RFC 4231 with the results that are printed there. The vector
+    /// file has the same cases with the model's results.
     #[test]
     fn hmac_of_known_inputs() {
         for (key, text, mac) in [
@@ -179,8 +182,8 @@ mod tests {
                 "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2",
             ),
         ] {
-            let whole = hex(&hmac_sha256(&key, &text));
-            assert_eq!(&whole[..mac.len()], mac);
+            let tag = hex(&hmac_sha256(&key, &text));
+            assert_eq!(&tag[..mac.len()], mac);
         }
     }
 }

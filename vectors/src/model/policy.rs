@@ -1,4 +1,4 @@
-//! Policy text: `[fixed|sliding] LIMIT/[N]UNIT, LIMIT per [N]UNIT, …`.
+//! Parses and formats policy texts: `[fixed|sliding] LIMIT/[N]UNIT, LIMIT per [N]UNIT, …`.
 
 use core::fmt;
 
@@ -13,13 +13,14 @@ const LONGEST_TEXT: usize = 128;
 /// How the windows of a policy count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Windows aligned to the Unix epoch; one count per window.
+    /// Counts in windows that are aligned to the Unix epoch. A tally has one count per window.
     Fixed,
-    /// The previous window counts in proportion to its overlap; two counts per window.
+    /// Adds the previous window's count, weighted by the part of it that overlaps the last window
+    /// length. A tally has two counts per window.
     Sliding,
 }
 
-/// One limit per window.
+/// A limit and the window in which it applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
     /// The most cost admitted per window.
@@ -37,26 +38,26 @@ pub struct Policy {
     pub quotas: Vec<Quota>,
 }
 
-/// Why a policy text was refused.
+/// Why a text is not a valid policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PolicyError {
-    /// No quota.
+    /// The text has no quota.
     Empty,
-    /// More than 128 bytes.
+    /// The text has more than 128 bytes.
     TooLong,
-    /// A quota that is neither `LIMIT/[N]UNIT` nor `LIMIT per [N]UNIT`.
+    /// A quota is neither `LIMIT/[N]UNIT` nor `LIMIT per [N]UNIT`.
     Syntax,
-    /// A limit of 0, or above 4294967295.
+    /// A limit is 0 or above 4294967295.
     Limit,
-    /// A window of 0, or longer than 31 days.
+    /// A window is 0 or longer than 31 days.
     Window,
-    /// A unit other than second, minute, hour, day, sec, min, s, m, h, d.
+    /// A unit is not one of second, minute, hour, day, sec, min, s, m, h, d.
     Unit,
-    /// More than four quotas.
+    /// The text has more than four quotas.
     TooMany,
-    /// Two quotas with windows of the same length.
+    /// Two windows have the same length.
     Duplicate,
-    /// A window whose length does not divide the next.
+    /// The length of a window does not divide that of the next larger one.
     NotNested,
     /// The counts and the stamp do not fit 64 bits.
     TooManyBits {
@@ -84,7 +85,7 @@ impl PolicyError {
     }
 }
 
-/// Parses a policy text.
+/// Parses a policy text. Returns the first error from the left, then errors of the list as a whole.
 pub fn parse_policy(text: &str) -> Result<Policy, PolicyError> {
     if text.len() > LONGEST_TEXT {
         return Err(PolicyError::TooLong);
@@ -122,7 +123,7 @@ pub fn parse_policy(text: &str) -> Result<Policy, PolicyError> {
     Ok(policy)
 }
 
-/// Splits off the algorithm. Its name counts only if a space or tab follows it.
+/// Splits the algorithm from the quotas. A name of an algorithm must be followed by a space or tab.
 fn split_algorithm(text: &str) -> (Algorithm, &str) {
     for (name, algorithm) in [("fixed", Algorithm::Fixed), ("sliding", Algorithm::Sliding)] {
         if let Some(rest) = text.strip_prefix(name)
@@ -134,7 +135,7 @@ fn split_algorithm(text: &str) -> (Algorithm, &str) {
     (Algorithm::Fixed, text)
 }
 
-/// Parses one `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`, from left to right.
+/// Parses one quota, `LIMIT/[N]UNIT` or `LIMIT per [N]UNIT`, from left to right.
 fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     let Some((limit, window)) = part.split_once('/').or_else(|| split_at_per(part)) else {
         return Err(PolicyError::Syntax);
@@ -150,8 +151,8 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     }
 
     let window = trim(window);
-    let letters_at = window.find(|c: char| !c.is_ascii_digit()).unwrap_or(window.len());
-    let (digits, unit) = window.split_at(letters_at);
+    let unit_start = window.find(|c: char| !c.is_ascii_digit()).unwrap_or(window.len());
+    let (digits, unit) = window.split_at(unit_start);
     let unit = trim(unit);
     if unit.is_empty() || !unit.bytes().all(|byte| byte.is_ascii_lowercase()) {
         return Err(PolicyError::Syntax);
@@ -163,8 +164,8 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
         "day" | "d" => 24 * 60 * 60,
         _ => return Err(PolicyError::Unit),
     };
-    let times = if digits.is_empty() { BigUint::from(1u32) } else { number(digits) };
-    let window_s = times * unit_s;
+    let multiple = if digits.is_empty() { BigUint::from(1u32) } else { number(digits) };
+    let window_s = multiple * unit_s;
     if window_s == BigUint::ZERO || window_s > BigUint::from(LONGEST_WINDOW_S) {
         return Err(PolicyError::Window);
     }
@@ -172,7 +173,7 @@ fn parse_quota(part: &str) -> Result<Quota, PolicyError> {
     Ok(Quota { limit: small(&limit), window_s: small(&window_s) })
 }
 
-/// Splits at the first word after a number, if that word is `per` and another word follows.
+/// Splits `LIMIT per WINDOW` at `per`, which must be the second word and not the last.
 fn split_at_per(part: &str) -> Option<(&str, &str)> {
     let part = trim(part);
     let limit_end = part.find([' ', '\t'])?;
@@ -186,7 +187,7 @@ fn trim(text: &str) -> &str {
     text.trim_matches([' ', '\t'])
 }
 
-/// Returns the value of any number of decimal digits.
+/// Returns the value of decimal digits. There may be any number of them.
 fn number(digits: &str) -> BigUint {
     let mut value = BigUint::ZERO;
     for digit in digits.bytes() {
@@ -195,13 +196,13 @@ fn number(digits: &str) -> BigUint {
     value
 }
 
-/// Converts a number that is known to be small.
+/// Converts a number that is known to fit 32 bits.
 fn small(value: &BigUint) -> u32 {
     u32::try_from(value).expect("range was checked")
 }
 
 impl fmt::Display for Policy {
-    /// Writes the canonical text.
+    /// Writes the canonical text, which parses to the same policy.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.algorithm == Algorithm::Sliding {
             f.write_str("sliding ")?;
@@ -216,7 +217,7 @@ impl fmt::Display for Policy {
     }
 }
 
-/// Returns a window as policy text has it: `minute`, `90s`, `2m`, `7d`.
+/// Formats a window for a policy text: `minute`, `90s`, `2m`, `7d`.
 fn window_text(window_s: u32) -> String {
     for (unit_s, word) in [(1, "second"), (60, "minute"), (3600, "hour"), (86400, "day")] {
         if window_s == unit_s {

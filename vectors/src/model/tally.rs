@@ -1,45 +1,51 @@
-//! The decision, expressed with logs.
+//! The operations on a tally, expressed with logs instead of counts.
 //!
 //! A tally is a stamp and, for each window, a log of entries *(index of the window, cost)*. The
-//! count of a window is the sum of its entries. Nothing needs to be rolled or cleared, because
-//! entries of other windows are not summed. Words convert to tallies and back, so the model can be
-//! compared with the real decision on any word.
+//! stamp is the time of the last write, in units of the smallest window. The count of a window is
+//! the sum of its entries. No count needs to be cleared when a window ends, because entries of
+//! other windows are not summed. A tally converts to the 64-bit word that the core stores, and
+//! back. The model and the core can therefore be compared on any word.
+//!
+//! The effective time of an operation is the caller's time, or the start of the stamp's unit if
+//! that is later.
 
 use super::http::{Outcome, QuotaState};
 use super::layout::Layout;
 use super::policy::{Algorithm, Policy, PolicyError, Quota, parse_policy};
 
-/// Cost that was spent in one window.
+/// A cost that was charged in one window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
-    /// Which window: Unix time divided by the window's length. −1 is the one before the epoch.
+    /// The index of the window: Unix time divided by the window's length, rounded down. −1 is the
+    /// index of the window before the epoch.
     pub index: i128,
-    /// What was spent.
+    /// The cost that was charged. A refund is a negative cost.
     pub cost: i128,
 }
 
 /// A word, separated into its fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tally {
-    /// Time in units of the smallest window.
+    /// The time of the last write in units of the smallest window.
     pub stamp: i128,
-    /// For each window, the smallest first, the log of what was spent.
+    /// The log of each window, the smallest window first.
     pub logs: Vec<Vec<Entry>>,
 }
 
 /// How the caller's time relates to the stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clock {
-    /// At or after the stamp: time is the caller's.
+    /// The caller's time is in or after the stamp's unit, and is the effective time.
     Current,
-    /// Before the stamp, by any amount: time is the stamp's.
+    /// The caller's time is before the stamp's unit, by any amount. The effective time is the start
+    /// of this unit.
     Late,
 }
 
-/// A tally, read at one time.
+/// The state of a tally at a caller's time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// How the caller's time relates to the stamp.
+    /// How the caller's time relates to the stamp that was written.
     pub clock: Clock,
     /// The effective time in Unix milliseconds.
     pub time_ms: i128,
@@ -50,33 +56,33 @@ pub struct Reading {
 /// The result of a check or a peek.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    /// Admitted, denied or too costly.
+    /// The outcome: admitted, denied or too costly.
     pub outcome: Outcome,
     /// The word afterwards.
     pub next: u64,
-    /// The effective time in Unix milliseconds, which is the time of a charge made here.
+    /// The effective time in Unix milliseconds. A refund of this charge needs it.
     pub time_ms: i128,
-    /// Remaining and reset of each window, the smallest first.
+    /// The remaining cost and the reset of each window, the smallest window first.
     pub quotas: Vec<QuotaState>,
-    /// Denied: the earliest effective time at which all windows have room.
+    /// If denied: the earliest effective time at which all windows have room, in Unix milliseconds.
     pub retry_at_ms: Option<i128>,
-    /// Denied: the time until then in whole seconds from `waits_from_ms`, at least 1 and at most
-    /// 2^32 − 1.
+    /// If denied: the time from `waits_from_ms` to `retry_at_ms` in seconds, rounded up, at least 1
+    /// and at most 2^32 − 1.
     pub retry_after_s: Option<u64>,
     /// The time from which waits are counted, in Unix milliseconds: the later of the caller's time
     /// and the effective time, or the caller's if the effective time is more than a minute ahead.
     pub waits_from_ms: u64,
-    /// By how many seconds the effective time is ahead of the caller's, rounded up, at most 2^32 −
-    /// 1.
+    /// The number of seconds by which the effective time is ahead of the caller's, rounded up, at
+    /// most 2^32 − 1.
     pub clock_ahead_s: u64,
 }
 
-/// A charge that a check made, as a refund or a settlement takes it.
+/// A charge that a check made, which a refund or a settlement changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charge {
     /// The cost that was admitted.
     pub cost: u32,
-    /// The effective time of that check in Unix milliseconds.
+    /// The effective time of the check in Unix milliseconds.
     pub at_ms: u64,
 }
 
@@ -89,7 +95,7 @@ pub struct Settled {
     pub uncharged: u32,
 }
 
-/// The largest difference between correct clocks, in milliseconds.
+/// The largest difference between two correct clocks, in milliseconds.
 const TOLERANCE_MS: i128 = 60_000;
 
 /// A policy with the layout of its words.
@@ -105,22 +111,23 @@ impl Model {
         Ok(Model::new(parse_policy(text)?))
     }
 
-    /// Returns the model of a policy, with the layout by the rule.
+    /// Returns the model of a policy with [`Layout::from_policy`].
     #[must_use]
     pub fn new(policy: Policy) -> Model {
         let layout = Layout::from_policy(&policy);
         Model::with_layout(policy, layout)
     }
 
-    /// Returns a model with a given layout, for exhaustive tests and for limits that changed later.
+    /// Returns a model with a given layout, for tests with few bits and for limits that an
+    /// administrator has changed.
     ///
     /// The last count is in the least significant bits, and the stamp is above the first count. If
     /// the fields have fewer than 64 bits together, the bits above the stamp are 0.
     ///
     /// # Panics
     ///
-    /// If windows do not nest, a limit does not fit its count, or the layout has the wrong number
-    /// of counts.
+    /// If windows do not nest, a limit does not fit its count, the layout has the wrong number of
+    /// counts, or the two counts of a sliding window differ in width.
     #[must_use]
     pub fn with_layout(policy: Policy, layout: Layout) -> Model {
         assert!(!policy.quotas.is_empty());
@@ -141,7 +148,7 @@ impl Model {
                 assert_eq!(
                     bits,
                     layout.count_bits[per_window * i],
-                    "counts of one window are alike"
+                    "counts of one window have the same width"
                 );
                 assert!(
                     u64::from(quota.limit) < 1u64 << bits,
@@ -152,13 +159,13 @@ impl Model {
         Model { policy, layout }
     }
 
-    /// The policy.
+    /// Returns the policy.
     #[must_use]
     pub fn policy(&self) -> &Policy {
         &self.policy
     }
 
-    /// The layout of its words.
+    /// Returns the layout of the policy's words.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
@@ -170,7 +177,7 @@ impl Model {
         length_ms(&self.policy.quotas[0])
     }
 
-    /// Returns how late a clock may be and still find its slot, in units: a minute, rounded up.
+    /// Returns the tolerance for late clocks in units of the smallest window: a minute, rounded up.
     #[must_use]
     pub fn units_of_tolerance(&self) -> i128 {
         divide_up(TOLERANCE_MS, self.unit_ms())
@@ -183,13 +190,13 @@ impl Model {
         length_ms(longest) / self.unit_ms()
     }
 
-    /// Returns the largest stamp of a time, one below all ones, which is reserved.
+    /// Returns the largest stamp of a time. The next stamp has only ones and is reserved.
     #[must_use]
     pub fn largest_stamp(&self) -> i128 {
         (1i128 << self.layout.stamp_bits) - 2
     }
 
-    /// Returns the stamp of a time.
+    /// Returns the stamp of a time in Unix milliseconds.
     #[must_use]
     pub fn stamp_of(&self, time_ms: u64) -> i128 {
         (i128::from(time_ms) / self.unit_ms()).min(self.largest_stamp())
@@ -250,7 +257,7 @@ impl Model {
         u64::try_from(word).expect("the fields have 64 bits at most")
     }
 
-    /// Reads a word at a given time.
+    /// Returns the state of a word at a caller's time.
     #[must_use]
     pub fn read(&self, word: u64, now_ms: u64) -> Reading {
         let written = self.unpack(word);
@@ -270,8 +277,9 @@ impl Model {
         }
     }
 
-    /// Corrects a word by a reading of a correct clock. What a wrong clock spent in windows ahead
-    /// of the reading counts as spent in the windows of the reading.
+    /// Corrects a word by the time of a correct clock. If the stamp is more than a minute ahead of
+    /// it, a wrong clock has charged in future windows. These charges then count in the windows of
+    /// the correct time.
     #[must_use]
     pub fn correct(&self, word: u64, reading_ms: u64) -> u64 {
         let written = self.unpack(word);
@@ -289,7 +297,7 @@ impl Model {
         self.pack(&tally)
     }
 
-    /// Returns what counts against a window at a given time.
+    /// Returns the cost that counts against the limit of a window at a given time.
     #[must_use]
     pub fn used(&self, quota: &Quota, log: &[Entry], time_ms: i128) -> i128 {
         let length = length_ms(quota);
@@ -305,7 +313,7 @@ impl Model {
         }
     }
 
-    /// Decides whether `cost` may be spent now. If so, spends it.
+    /// Decides whether all windows have room for `cost`. If so, charges it.
     #[must_use]
     pub fn check(&self, word: u64, now_ms: u64, cost: u32) -> Decision {
         let mut decision = self.peek(word, now_ms, cost);
@@ -318,7 +326,7 @@ impl Model {
         decision
     }
 
-    /// Decides whether `cost` may be spent now, without spending it.
+    /// Decides whether all windows have room for `cost`, without a charge.
     #[must_use]
     pub fn peek(&self, word: u64, now_ms: u64, cost: u32) -> Decision {
         let reading = self.read(word, now_ms);
@@ -355,29 +363,32 @@ impl Model {
         }
     }
 
-    /// Gives a charge back in those of its windows that are still counted.
+    /// Gives a charge back in each of its windows that still counts.
     #[must_use]
     pub fn refund(&self, word: u64, charge: Charge, now_ms: u64) -> u64 {
         let mut reading = self.read(word, now_ms);
         let mut given_back = 0;
         for (i, quota) in self.policy.quotas.iter().enumerate() {
-            let charged = self.stamp_of(charge.at_ms) / self.units_in(quota);
-            let current = reading.tally.stamp / self.units_in(quota);
-            let counted = match self.policy.algorithm {
-                Algorithm::Fixed => charged == current,
-                Algorithm::Sliding => charged == current || charged == current - 1,
+            let charged_index = self.stamp_of(charge.at_ms) / self.units_in(quota);
+            let current_index = reading.tally.stamp / self.units_in(quota);
+            let counts = match self.policy.algorithm {
+                Algorithm::Fixed => charged_index == current_index,
+                Algorithm::Sliding => {
+                    charged_index == current_index || charged_index == current_index - 1
+                }
             };
-            if counted {
+            if counts {
                 let log = &mut reading.tally.logs[i];
-                let back = i128::from(charge.cost).min(spent(log, charged));
-                log.push(Entry { index: charged, cost: -back });
+                let back = i128::from(charge.cost).min(spent(log, charged_index));
+                log.push(Entry { index: charged_index, cost: -back });
                 given_back += back;
             }
         }
         if given_back == 0 { word } else { self.pack(&reading.tally) }
     }
 
-    /// Replaces the estimate that a check charged by the actual cost.
+    /// Replaces the estimated cost that a check charged by the actual cost, or by as much of it as
+    /// has room.
     #[must_use]
     pub fn settle(&self, word: u64, charge: Charge, actual: u32, now_ms: u64) -> Settled {
         if actual <= charge.cost {
@@ -406,8 +417,9 @@ impl Model {
         self.pack(&reading.tally)
     }
 
-    /// Returns whether a limiter may give the slot of this word to another subject: no window
-    /// counts it for any clock that is late by at most a minute.
+    /// Returns whether a limiter may give the slot of this word to another subject. It may if no
+    /// window counts any charge of the word, by the clock of any caller that is late by up to a
+    /// minute.
     #[must_use]
     pub fn is_reusable(&self, word: u64, now_ms: u64) -> bool {
         if word == 0 {
@@ -415,21 +427,23 @@ impl Model {
             return true;
         }
         let longest = self.units_in_longest();
-        let counting = match self.policy.algorithm {
+        let counted_windows = match self.policy.algorithm {
             Algorithm::Fixed => 1,
             Algorithm::Sliding => 2,
         };
-        let silent_from = (self.unpack(word).stamp / longest + counting) * longest;
-        self.stamp_of(now_ms) >= silent_from + self.units_of_tolerance()
+        // The longest window ends last. Shorter ones end at the same time or before.
+        let expired_from = (self.unpack(word).stamp / longest + counted_windows) * longest;
+        self.stamp_of(now_ms) >= expired_from + self.units_of_tolerance()
     }
 
-    /// Enters `cost` in the current window of every log.
+    /// Adds `cost` to every log, in the window of the effective time.
     fn spend(&self, reading: &mut Reading, cost: i128) {
         for (quota, log) in self.policy.quotas.iter().zip(&mut reading.tally.logs) {
             log.push(Entry { index: reading.tally.stamp / self.units_in(quota), cost });
         }
     }
 
+    /// Returns whether a window has room for `cost` at a given time.
     fn has_room(&self, quota: &Quota, log: &[Entry], cost: i128, time_ms: i128) -> bool {
         self.used(quota, log, time_ms) + cost <= i128::from(quota.limit)
     }
@@ -437,25 +451,25 @@ impl Model {
     /// Returns the first time, from `from_ms` on, at which the window has room if nothing more is
     /// spent.
     ///
-    /// The used amount only falls over time, so bisection finds the time. At the end of the next
-    /// window, nothing that is counted now is left. (A test compares this with trying every
-    /// millisecond.)
+    /// The used cost never rises over time, so bisection finds the time. At the end of the next
+    /// window, nothing that is counted now counts. A test compares the result with a search through
+    /// every millisecond.
     fn earliest_room(&self, quota: &Quota, log: &[Entry], cost: i128, from_ms: i128) -> i128 {
         let length = length_ms(quota);
-        let mut without = from_ms - 1;
-        let mut with = (from_ms / length + 2) * length;
-        while with - without > 1 {
-            let middle = without + (with - without) / 2;
+        let mut full_ms = from_ms - 1;
+        let mut room_ms = (from_ms / length + 2) * length;
+        while room_ms - full_ms > 1 {
+            let middle = full_ms + (room_ms - full_ms) / 2;
             if self.has_room(quota, log, cost, middle) {
-                with = middle;
+                room_ms = middle;
             } else {
-                without = middle;
+                full_ms = middle;
             }
         }
-        with
+        room_ms
     }
 
-    /// Returns remaining and reset of each window.
+    /// Returns the remaining cost and the reset of each window.
     fn quota_states(&self, reading: &Reading) -> Vec<QuotaState> {
         let mut states = Vec::new();
         for (quota, log) in self.policy.quotas.iter().zip(&reading.tally.logs) {
@@ -493,18 +507,20 @@ fn spent(log: &[Entry], index: i128) -> i128 {
     sum
 }
 
+/// Converts a number that is known to be from 0 to 2^64 − 1.
 fn whole(number: i128) -> u64 {
     u64::try_from(number).expect("a number that was bounded")
 }
 
+/// Returns the length of a quota's window in milliseconds.
 fn length_ms(quota: &Quota) -> i128 {
     i128::from(quota.window_s) * 1000
 }
 
-/// Divides, rounded up, by a positive `b`.
+/// Returns `a` divided by a positive `b`, rounded up.
 fn divide_up(a: i128, b: i128) -> i128 {
-    let below = a.div_euclid(b);
-    if below * b == a { below } else { below + 1 }
+    let rounded_down = a.div_euclid(b);
+    if rounded_down * b == a { rounded_down } else { rounded_down + 1 }
 }
 
 #[cfg(test)]
@@ -563,8 +579,8 @@ mod tests {
 
     #[test]
     fn previous_window_is_weighted_and_rounded_up() {
-        // Six in the previous window, limit 10 in 10 s: 2.5 s into the window 6 x 0.75 = 4.5 still
-        // count, so 5.
+        // The previous window has 6 units. After 2.5 of 10 s, 6 x 0.75 = 4.5 units count, rounded
+        // up to 5. So 5 of 10 remain.
         let model = model("sliding 10/10s");
         let spent = model.check(0, NEW_YEAR, 6);
         let decision = model.peek(spent.next, NEW_YEAR + 12_500, 1);
@@ -572,7 +588,7 @@ mod tests {
         // Nothing is current, so everything expires at the end of this window.
         assert_eq!(resets(&decision), [1_767_225_620]);
 
-        // 7 need 6 x (10 - e) / 10 <= 3, so e = 5 s.
+        // A cost of 7 has room if 6 x (10 - e) / 10 <= 3, after e = 5 s.
         let denied = model.check(spent.next, NEW_YEAR + 12_500, 7);
         assert_eq!(denied.outcome, Outcome::Denied);
         assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 15_000));
@@ -583,7 +599,7 @@ mod tests {
         // Seven are current now and count until the end of the next window.
         assert_eq!(resets(&admitted), [1_767_225_630]);
 
-        // Of those seven, 7 x (10 - e) / 10 <= 4 at e = 4285.71… ms. So six more fit from the next
+        // A cost of 6 has room if 7 x (10 - e) / 10 <= 4, after e = 4285.71… ms, so from the next
         // whole millisecond on.
         let denied = model.check(admitted.next, NEW_YEAR + 15_000, 6);
         assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 24_286));
@@ -597,9 +613,9 @@ mod tests {
             let log = [Entry { index: 3, cost: current }, Entry { index: 2, cost: previous }];
             for from_ms in [6_000, 6_777, 7_999] {
                 for cost in 1..=9 {
-                    let tried =
+                    let first =
                         (from_ms..).find(|ms| model.has_room(&quota, &log, cost, *ms)).unwrap();
-                    assert_eq!(model.earliest_room(&quota, &log, cost, from_ms), tried);
+                    assert_eq!(model.earliest_room(&quota, &log, cost, from_ms), first);
                 }
             }
         }
@@ -627,14 +643,15 @@ mod tests {
     fn late_clock_spends_in_the_window_of_the_stamp() {
         let model = model("2/minute, 10/hour");
         let word = model.check(0, NEW_YEAR + 30_000, 2).next;
-        // A late clock is late by any amount.
+        // Lateness by any amount has the same result.
         for late_ms in [1, 60_000, 3_600_000, 7_200_000, NEW_YEAR] {
             let denied = model.check(word, NEW_YEAR - late_ms, 1);
             assert_eq!(denied.outcome, Outcome::Denied);
             assert_eq!(denied.time_ms, i128::from(NEW_YEAR));
             assert_eq!(denied.retry_at_ms, Some(i128::from(NEW_YEAR) + 60_000));
         }
-        // Correct clocks may be late by up to a minute. By more, the tally is locked until then.
+        // Lateness of up to a minute is that of a correct clock, so the wait starts at the stamp's
+        // time. After more, the wait starts at the caller's.
         let waits = |late_ms| {
             let denied = model.check(word, NEW_YEAR - late_ms, 1);
             (denied.retry_after_s, denied.clock_ahead_s)
@@ -689,14 +706,15 @@ mod tests {
     }
 
     #[test]
-    fn reusable_word_counts_for_no_late_clock() {
+    fn word_is_reusable_once_no_late_clock_counts_it() {
         for text in ["2/second, 9/4s", "sliding 2/second, 9/4s"] {
             let model = model(text);
             let word = model.check(0, 108_000, 2).next;
             for second in 108..240u64 {
                 let now_ms = second * 1000;
-                let counts = (second - 60..=second).any(|late| {
-                    let reading = model.read(word, late * 1000);
+                // Whether a clock that is late by up to a minute counts any charge.
+                let counts = (second - 60..=second).any(|clock_s| {
+                    let reading = model.read(word, clock_s * 1000);
                     let quotas = model.policy().quotas.iter().zip(&reading.tally.logs);
                     quotas.map(|(quota, log)| model.used(quota, log, reading.time_ms)).sum::<i128>()
                         > 0
@@ -731,9 +749,8 @@ mod tests {
         }
     }
 
-    /// Checks every word of a tiny layout at every quarter of a second. A denied request stays
-    /// denied until its retry time and is admitted then, if the clock advances and nothing else is
-    /// spent.
+    /// Checks every word of a layout of 8 or 12 bits at every quarter of a second. A denied request
+    /// is denied a millisecond before its retry time and admitted at it.
     #[test]
     fn retry_succeeds_at_the_reported_time_and_not_before() {
         for text in ["2/second, 3/3s", "sliding 2/second, 3/3s"] {
@@ -749,6 +766,7 @@ mod tests {
                     let Some(retry_at_ms) = denied.retry_at_ms else { continue };
                     assert_eq!(denied.outcome, Outcome::Denied);
                     assert_eq!(denied.next, word);
+                    // No stamp expresses that time.
                     if retry_at_ms / 1000 > model.largest_stamp() {
                         continue;
                     }
@@ -761,6 +779,7 @@ mod tests {
                         model.check(denied.next, retry_at_ms - 1, cost).outcome,
                         Outcome::Denied
                     );
+                    // The seconds are rounded up, and at least 1.
                     let retry_ms = denied.waits_from_ms + denied.retry_after_s.unwrap() * 1000;
                     assert!(
                         retry_ms >= retry_at_ms

@@ -106,7 +106,7 @@ fn speed(results: &Results) -> Result<String> {
     }
     let [few, many] = ["1,000", "1,000,000"].map(|column| gate.figure("keytally", column));
     text += &format!(
-        "\n`Gate::check` also verifies a key by HMAC-SHA-256: {} and {} ns with an explicit time. Measured on {}, {}.\n",
+        "\n`Gate::check` also verifies a key by HMAC-SHA-256: {} ns among 1,000 keys and {} ns among 1,000,000, with an explicit time. Measured on {}, {}.\n",
         number(few?),
         number(many?),
         results.machine,
@@ -135,7 +135,7 @@ fn bounds(results: &Results) -> Result<String> {
         (
             "a load of a random cache line from a table of 64 bytes per key",
             gate,
-            "a dependent load of a line of as many",
+            "a dependent load from as many cache lines",
         ),
     ] {
         text += &format!("| {label} |");
@@ -181,7 +181,7 @@ fn projection(results: &Results) -> Result<String> {
     let (limiter, gate) = (results.table("limiter/uniform")?, results.table("gate/uniform")?);
     let lines = results.table("lines/check")?;
     let ours = "keytally";
-    let load = gate.figure("a dependent load of a line of as many", "1,000,000")?;
+    let load = gate.figure("a dependent load from as many cache lines", "1,000,000")?;
     let millions = |ns: f64, cores: f64| number(1000.0 * cores / ns);
     let each = many.figure(ours, "2 threads")?;
     let mut text = "| millions of checks per second | 1 core | 2 cores | 16 cores | 64 cores |\n|---|---:|---:|---:|---:|\n".to_owned();

@@ -1,0 +1,161 @@
+//! Writes header fields into a buffer: their names, numbers and windows, in one of two formats.
+
+use core::ffi::CStr;
+use core::ops::Range;
+
+use crate::bits::{index, low};
+use crate::quota::Window;
+
+/// The most bytes that the header fields of a verdict take, with their line ends.
+pub const MAX_HEADERS_LEN: usize = 640;
+
+/// The format in which fields are written.
+pub(super) trait FieldFormat {
+    /// Writes a field, whose value `value` writes. Returns the writer of what follows.
+    fn field<'b>(
+        &mut self,
+        out: Writer<'b>,
+        name: &'static CStr,
+        value: impl FnOnce(Writer<'b>) -> Writer<'b>,
+    ) -> Writer<'b>;
+}
+
+/// Fields as they are sent, each `Name: value` and a line end.
+pub(super) struct Lines;
+
+impl FieldFormat for Lines {
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn field<'b>(
+        &mut self,
+        out: Writer<'b>,
+        name: &'static CStr,
+        value: impl FnOnce(Writer<'b>) -> Writer<'b>,
+    ) -> Writer<'b> {
+        value(out.name(name).text(b": ")).text(b"\r\n")
+    }
+}
+
+/// NUL-terminated values in a buffer of [`MAX_HEADERS_LEN`] bytes. The callback receives each
+/// field's name and the range of its value in the buffer.
+pub(super) struct Values<F>(pub(super) F);
+
+impl<F: FnMut(&'static CStr, Range<usize>)> FieldFormat for Values<F> {
+    fn field<'b>(
+        &mut self,
+        out: Writer<'b>,
+        name: &'static CStr,
+        value: impl FnOnce(Writer<'b>) -> Writer<'b>,
+    ) -> Writer<'b> {
+        let begin = MAX_HEADERS_LEN - out.0.len();
+        let out = value(out);
+        (self.0)(name, begin..MAX_HEADERS_LEN - out.0.len());
+        out.text(b"\0")
+    }
+}
+
+/// The part of a buffer that is not written yet. Each method writes at its front and returns the
+/// remainder.
+///
+/// It is passed by value, so that it stays in registers: `core::fmt` would take ten times as long.
+/// If a text does not fit, it is left out and the remainder is empty. That does not happen in a
+/// buffer of [`MAX_HEADERS_LEN`] bytes: a test writes the longest fields.
+pub(super) struct Writer<'b>(pub(super) &'b mut [u8]);
+
+impl Writer<'_> {
+    /// Writes a field's name. Its length is not part of its type, so a call of this method that is
+    /// not inlined is slower than one of [`text`](Self::text).
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn name(self, name: &CStr) -> Self {
+        match self.0.split_at_mut_checked(name.count_bytes()) {
+            Some((target, rest)) => {
+                target.copy_from_slice(name.to_bytes());
+                Self(rest)
+            }
+            None => Self(&mut []),
+        }
+    }
+
+    /// Writes a text of a fixed length.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn text<const N: usize>(self, text: &[u8; N]) -> Self {
+        match self.0.split_first_chunk_mut() {
+            Some((target, rest)) => {
+                *target = *text;
+                Self(rest)
+            }
+            None => Self(&mut []),
+        }
+    }
+
+    /// Writes a number in decimal.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn number(self, number: u64) -> Self {
+        match u32::try_from(number) {
+            Ok(number) if number < FOUR_DIGITS => {
+                let digits = 1
+                    + usize::from(number > 9)
+                    + usize::from(number > 99)
+                    + usize::from(number > 999);
+                self.last_digits(number, digits)
+            }
+            _ => self.long_number(number),
+        }
+    }
+
+    #[inline(never)]
+    fn long_number(self, number: u64) -> Self {
+        self.number(number / u64::from(FOUR_DIGITS))
+            .last_digits(low(number % u64::from(FOUR_DIGITS)), 4)
+    }
+
+    /// Writes the last `digits` digits, 1 to 4, of a number below 10,000. It stores four bytes; the
+    /// next text overwrites the rest.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    fn last_digits(self, number: u32, digits: usize) -> Self {
+        let [[a, b], [c, d]] =
+            [number / 100, number % 100].map(|pair| PAIRS[index(pair.into()) % PAIRS.len()]);
+        let text = u32::from_le_bytes([a, b, c, d]) >> (8 * (4 - digits));
+        if let Some(target) = self.0.first_chunk_mut() {
+            *target = text.to_le_bytes();
+        }
+        Self(self.0.get_mut(digits..).unwrap_or_default())
+    }
+
+    /// Writes a window's length as the parameter `w`. For the most frequent lengths, the whole
+    /// parameter is one text.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn window_length(self, window: Window) -> Self {
+        match window.seconds() {
+            60 => self.text(b";w=60"),
+            3600 => self.text(b";w=3600"),
+            seconds => self.text(b";w=").number(seconds.into()),
+        }
+    }
+
+    /// Writes a window's name in quotation marks, equal to its `Display`.
+    #[cfg_attr(target_pointer_width = "64", inline(always))]
+    pub(super) fn window_name(self, window: Window) -> Self {
+        match window.seconds() {
+            1 => self.text(b"\"second\""),
+            60 => self.text(b"\"minute\""),
+            3600 => self.text(b"\"hour\""),
+            86_400 => self.text(b"\"day\""),
+            seconds => self.text(b"\"").number(seconds.into()).text(b"s\""),
+        }
+    }
+}
+
+/// One above the largest number of four digits. Numbers are written four digits at a time.
+const FOUR_DIGITS: u32 = 10_000;
+
+/// The two digits of each number below 100.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [*b"00"; 100];
+    let mut number = 1;
+    while number < pairs.len() {
+        let [tens, ones] = pairs[number - 1];
+        pairs[number] = if ones == b'9' { [tens + 1, b'0'] } else { [tens, ones + 1] };
+        number += 1;
+    }
+    pairs
+};

@@ -1,0 +1,114 @@
+//! Tests of the layout of a tally.
+
+use super::*;
+use crate::policy::Policy;
+
+fn layout(text: &str) -> Layout {
+    *text.parse::<Policy>().unwrap().layout()
+}
+
+#[test]
+fn spare_bits_go_to_the_counts() {
+    let layout = layout("100/minute, 1000/hour");
+    assert_eq!(layout.stamp_bits(), 27);
+    assert_eq!(layout.count_bits(), [17, 20]);
+    assert_eq!(layout.max_limit(1), (1 << 20) - 1);
+}
+
+#[test]
+fn counts_roll_with_their_windows() {
+    let layout = layout("sliding 5/10s, 50/100s");
+    let of = *layout.counts();
+    let counts = |word| [0, 1].map(|index| (of.current(word, index), of.previous(word, index)));
+    let word = layout.charged(layout.unused(123_459), 3);
+    assert_eq!((layout.stamp(word), counts(word)), (123_459, [(3, 0), (3, 0)]));
+    let later = layout.charged(layout.rolled(word, 123_460), 2);
+    assert_eq!(counts(later), [(2, 3), (2, 3)]);
+    assert_eq!(counts(layout.rolled(later, 123_461)), [(0, 2), (2, 3)]);
+    assert_eq!(counts(layout.rolled(later, 123_462)), [(0, 0), (2, 3)]);
+    assert_eq!(counts(layout.rolled(later, 123_480)), [(0, 0), (0, 0)]);
+    assert_eq!(counts(layout.given_back(later, 1, true, 3)), [(2, 3), (2, 0)]);
+}
+
+#[test]
+fn time_stops_before_the_reservation_stamp() {
+    let layout = layout("100/minute, 1000/hour");
+    let last = layout.stamp_at(Timestamp::from_unix_ms(u64::MAX));
+    assert_eq!(last, (1 << 27) - 2);
+    assert!(!layout.is_reservation(layout.unused(last) | ((1 << 37) - 1)));
+    assert!(layout.is_reservation(layout.reservation(u64::MAX)));
+    // 24 bits of a ticket distinguish reservations.
+    for ticket in [1, 2, 3, 5, 1 << 12, (1 << 23) + 1] {
+        assert_eq!(layout.reservation(ticket), layout.reservation(ticket + (1 << 24)));
+        assert_ne!(layout.reservation(ticket), layout.reservation(ticket + 2));
+        assert_ne!(layout.reservation(ticket), layout.reservation(ticket - 1));
+    }
+}
+
+#[test]
+fn the_tightest_layout_still_has_room_for_a_ticket() {
+    let layout = layout("sliding 7/second, 7/minute, 7/hour, 7/day");
+    assert_eq!(u64::BITS - layout.stamp_bits(), TICKET_BITS);
+}
+
+#[test]
+fn a_slot_is_kept_a_minute_longer_than_its_tally() {
+    let layout = layout("100/minute, 1000/hour");
+    let hour = 3_600_000;
+    let word = layout.charged(layout.unused(59), 1);
+    assert!(!layout.is_reusable(word, Timestamp::from_unix_ms(hour + 59_999)));
+    assert!(layout.is_reusable(word, Timestamp::from_unix_ms(hour + 60_000)));
+}
+
+#[test]
+fn layouts_that_no_policy_has_are_refused() {
+    let minute = Window::from_seconds(60).unwrap();
+    let hour = Window::from_seconds(3600).unwrap();
+    let parts =
+        |windows: &[Window], bits| Layout::from_parts(Algorithm::Fixed, windows, bits).is_some();
+    assert!(parts(&[minute, hour], [17, 20, 0, 0]));
+    assert!(!parts(&[hour, minute], [17, 20, 0, 0]));
+    assert!(!parts(&[minute, hour], [33, 20, 0, 0]));
+    assert!(!parts(&[minute, hour], [17, 0, 0, 0]));
+    assert!(!parts(&[minute, hour], [17, 20, 1, 0]));
+    assert!(!parts(&[minute, hour], [30, 30, 0, 0]));
+    assert!(!parts(&[minute, hour], [7, 10, 0, 0]));
+    assert!(!parts(&[], [0; 4]));
+    let ninety = Window::from_seconds(90).unwrap();
+    assert!(!parts(&[minute, ninety], [17, 20, 0, 0]), "not nested");
+    assert!(!parts(&[minute, minute], [17, 20, 0, 0]), "one window twice");
+    assert!(!parts(&[minute, hour], [33, 4, 0, 0]), "a count wider than a limit can be");
+    assert!(!parts(&[minute, hour], [30, 0, 0, 0]), "a window without a count");
+}
+
+#[test]
+fn a_layout_has_room_for_its_stamp_and_all_its_counts() {
+    let minute = Window::from_seconds(60).unwrap();
+    let fits = |algorithm, bits, stamp_bits| {
+        Layout::with_stamp_bits(algorithm, &[minute], [bits, 0, 0, 0], stamp_bits).is_some()
+    };
+    assert!(fits(Algorithm::Fixed, 32, 32) && !fits(Algorithm::Fixed, 32, 33));
+    assert!(fits(Algorithm::Sliding, 16, 32) && !fits(Algorithm::Sliding, 17, 32));
+    assert!(
+        fits(Algorithm::Fixed, 1, 1)
+            && !fits(Algorithm::Fixed, 1, 0)
+            && !fits(Algorithm::Fixed, 1, 65)
+    );
+}
+
+/// Until 2200 there are 4096 windows of 1,772,002 s, and one more of those that are a second
+/// shorter: 12 bits, with two counts of 26, and 13.
+#[test]
+fn a_stamp_takes_no_bit_more_than_it_needs() {
+    assert_eq!(layout("sliding 67108863/1772002s").stamp_bits(), 12);
+    assert!("sliding 67108863/1772001s".parse::<Policy>().is_err());
+}
+
+/// A month is 2^31.3 ms, so from 2^33 of them on, time no longer fits 64 bits.
+#[test]
+fn no_stamp_reaches_past_64_bits_of_milliseconds() {
+    let month = [Window::from_seconds(crate::quota::MAX_WINDOW_S).unwrap()];
+    let parts = |bits| Layout::from_parts(Algorithm::Fixed, &month, [bits, 0, 0, 0]);
+    assert_eq!(parts(32).map(|layout| layout.stamp_bits()), Some(32));
+    assert!(parts(31).is_none());
+}
