@@ -147,3 +147,8 @@ pub use {
     time::{Clock, Timestamp},
     verdict::{Holder, Verdict},
 };
+
+/// The example of the package's README, compiled with those of this crate.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
