@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, Method};
 /// The proxy must set it on every request. If clients can set the header, any request is admitted.
 #[derive(Clone, Debug)]
 pub(crate) enum MethodSource {
-    /// The method of the subrequest, as Envoy does.
+    /// The method of the proxy's own request to `/auth`. Envoy sets it to that of the client's.
     RequestLine,
     /// A header.
     Header(HeaderName),
@@ -30,7 +30,8 @@ impl FromStr for MethodSource {
 }
 
 impl MethodSource {
-    /// Returns whether the client's request is a preflight. A header that is sent twice is ignored.
+    /// Returns whether the method of the client's request is OPTIONS. Every such request counts as
+    /// a preflight. A header that is sent twice is ignored.
     pub(crate) fn states_options(&self, method: &Method, headers: &HeaderMap) -> bool {
         match self {
             Self::RequestLine => method == Method::OPTIONS,
