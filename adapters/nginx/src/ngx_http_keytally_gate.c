@@ -124,7 +124,8 @@ static int ngx_http_keytally_is_regular_file(ngx_str_t *path) {
 
 /**
  * Handles a worker's timer: opens the gate's file if it was replaced. If that fails, the timer
- * tries again a second later. The log shows each pair of file and reason once.
+ * tries again a second later. The log shows a failure if its file or reason differs from those of
+ * the failure before.
  */
 static void ngx_http_keytally_gate_timer(ngx_event_t *event) {
     ngx_http_keytally_gate_t *gate = event->data;

@@ -132,7 +132,7 @@ static char *ngx_http_keytally_failures(ngx_conf_t *cf, ngx_command_t *cmd, void
     return ngx_http_keytally_is_off(cf) || klcf->failures != NULL ? NGX_CONF_OK : NGX_CONF_ERROR;
 }
 
-/** `keytally_headers on|off;`. nginx's own handler would show the value in its error. */
+/** `keytally_headers on|off;`. nginx's own handler would log a wrong value, which may be secret. */
 static char *ngx_http_keytally_headers(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
     ngx_http_keytally_loc_conf_t *klcf = conf;
@@ -168,7 +168,7 @@ static char *ngx_http_keytally_ipv6_prefix(ngx_conf_t *cf, ngx_command_t *cmd, v
     return NGX_CONF_OK;
 }
 
-/** Adds a handler that runs last in its phase: nginx runs them from the last to the first. */
+/** Adds a handler that runs last in its phase: nginx runs the array from its end to its start. */
 static ngx_int_t ngx_http_keytally_add_handler(ngx_conf_t *cf, ngx_http_phases phase,
                                                ngx_http_handler_pt handler) {
     ngx_http_core_main_conf_t *cmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_core_module);
@@ -181,8 +181,8 @@ static ngx_int_t ngx_http_keytally_add_handler(ngx_conf_t *cf, ngx_http_phases p
 }
 
 /**
- * Adds the handlers after those of limit_req, allow, deny, auth_basic and auth_request: requests
- * that these refuse are not charged.
+ * Adds each handler at the end of its phase. Requests that limit_req refuses are not charged. Those
+ * that allow, deny, auth_basic or auth_request refuse are charged by limits, but not by gates.
  */
 static ngx_int_t ngx_http_keytally_init(ngx_conf_t *cf) {
     if (ngx_http_keytally_add_handler(cf, NGX_HTTP_PREACCESS_PHASE,
