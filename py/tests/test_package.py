@@ -1,4 +1,4 @@
-"""The installed package: one wheel for every Python, and dependencies only of extras."""
+"""The installed package: a wheel for every Python with a GIL, and only extras have dependencies."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from keytally import Gate, Limiter
 PACKAGE = distribution("keytally")
 
 
-def test_wheel_works_in_every_python():
+def test_wheel_uses_stable_abi_unless_free_threaded():
     tags = re.findall(r"^Tag: (.*)$", PACKAGE.read_text("WHEEL"), re.MULTILINE)
     assert tags
     # A free-threaded Python has no stable ABI, so it needs its own wheel.

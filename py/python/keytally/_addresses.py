@@ -77,7 +77,7 @@ def subject(text: str | None, ipv6_prefix: int = IPV6_PREFIX) -> str:
 
 
 def checked_prefix(ipv6_prefix: int) -> int:
-    """Return the prefix length.
+    """Return the prefix length of IPv6 networks after checking its type and range.
 
     Raises:
         TypeError, ValueError: The prefix length is not an integer of 1 to 128.

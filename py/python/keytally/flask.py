@@ -15,8 +15,8 @@
 ... def login():
 ...     return ""
 
-Every response has the header fields, and so has that of an error. The verdict is
-``flask.g.verdict``.
+Each response to a checked request has the header fields of its verdict, even a 404 or 500. The
+verdict is ``flask.g.verdict``.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class _Extension:
         self._rule = rule
         self._exempt_path = exemption(exempt)
         self._exempt_views: set[object] = set()
-        # The applications whose views do not hide an exempt view.
+        # The applications that were examined: no decorator hides an exempt view.
         self._examined: set[Flask] = set()
         if app is not None:
             self.init_app(app)

@@ -71,7 +71,7 @@ def fetch_fastapi(gate, text, **options):
 
 
 def with_settings(fetch):
-    """Give a function that sends a request to Django the parameters of the other functions."""
+    """Return `fetch`, which sends a request to Django, with the parameters of `fetch_asgi`."""
 
     def fetching(gate, text, **options):
         table = {"PATH": gate.path, "PEPPER": PEPPER[gate.path]}
@@ -128,7 +128,7 @@ def test_async_functions_are_awaited(gate, key, fetch):
     assert notified == ["admitted"]
 
 
-async def of_request(*_):
+async def return_one(*_):
     return 1
 
 
@@ -137,7 +137,7 @@ class Callable:
         return 1
 
 
-ASYNC = [of_request, Callable(), functools.partial(of_request, None)]
+ASYNC = [return_one, Callable(), functools.partial(return_one, None)]
 
 
 @pytest.mark.parametrize("function", ASYNC)
@@ -190,7 +190,7 @@ def test_rest_framework_rejects_async_methods():
 
 def test_awaitable_in_sync_integration_raises_type_error(gate, key):
     with pytest.raises(TypeError, match="returned an awaitable, and nothing can await it"):
-        fetch_wsgi(gate, key.expose(), cost=lambda _: of_request())
+        fetch_wsgi(gate, key.expose(), cost=lambda _: return_one())
     assert gate.peek(key.expose(), 0).remaining == 9
 
 
@@ -215,7 +215,7 @@ def test_exception_of_async_on_verdict_is_only_logged(gate, key, caplog):
     for fetch in AWAITING:
         assert fetch(gate, key.expose(), on_verdict=notify)[0] == 200
     # An awaitable result in a synchronous integration is logged too.
-    assert fetch_wsgi(gate, key.expose(), on_verdict=lambda *_: of_request())[0] == 200
+    assert fetch_wsgi(gate, key.expose(), on_verdict=lambda *_: return_one())[0] == 200
     assert (
         len([record for record in caplog.records if record.name == "keytally"]) == len(AWAITING) + 1
     )

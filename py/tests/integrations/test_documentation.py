@@ -10,7 +10,7 @@ import django_app
 import pytest
 
 MODULES = ["asgi", "django", "fastapi", "flask", "rest_framework", "wsgi"]
-# Names that settings contain, so that no code uses them.
+# Names that only an application's settings contain, as text: no example has to use them.
 OF_SETTINGS = {"KeytallyConfig"}
 
 

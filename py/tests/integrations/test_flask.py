@@ -104,7 +104,7 @@ def test_limiter_counts_client_addresses(limiter):
     contract.assert_exceeded(*fetch(app.test_client(), "/"))
 
 
-def test_refusals_pass_after_request_functions(gate, key):
+def test_after_request_functions_process_refusals(gate, key):
     """Flask-CORS sets its header fields after requests."""
     app = flask_app.make(gate)
     app.after_request(
