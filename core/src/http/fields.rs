@@ -11,7 +11,7 @@ pub const MAX_HEADERS_LEN: usize = 640;
 
 /// The format in which fields are written.
 pub(super) trait FieldFormat {
-    /// Writes a field, whose value `value` writes. Returns the writer of what follows.
+    /// Writes a field, and calls `value` to write its value. Returns the remainder of the buffer.
     fn field<'b>(
         &mut self,
         out: Writer<'b>,
@@ -57,13 +57,13 @@ impl<F: FnMut(&'static CStr, Range<usize>)> FieldFormat for Values<F> {
 /// remainder.
 ///
 /// It is passed by value, so that it stays in registers: `core::fmt` would take ten times as long.
-/// If a text does not fit, it is left out and the remainder is empty. That does not happen in a
-/// buffer of [`MAX_HEADERS_LEN`] bytes: a test writes the longest fields.
+/// A text that does not fit is left out. That does not happen in a buffer of [`MAX_HEADERS_LEN`]
+/// bytes: a test writes the longest fields.
 pub(super) struct Writer<'b>(pub(super) &'b mut [u8]);
 
 impl Writer<'_> {
-    /// Writes a field's name. Its length is not part of its type, so a call of this method that is
-    /// not inlined is slower than one of [`text`](Self::text).
+    /// Writes a field's name. Only an inlined call knows the length of the name at compile time.
+    /// Any other call is slower than one of [`text`](Self::text).
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     fn name(self, name: &CStr) -> Self {
         match self.0.split_at_mut_checked(name.count_bytes()) {
