@@ -1,7 +1,8 @@
-//! `cargo xtask wheel`: builds the distributions for PyPI, and tests each in an empty environment.
+//! `cargo xtask wheel`: builds the distributions for PyPI, and tests each that this machine can run
+//! in an empty environment.
 //!
-//! A wheel supports every Python from 3.9 on. zig links it with old C libraries, so it supports every
-//! distribution with glibc since 2014, or with musl.
+//! A wheel supports every Python with a GIL from 3.9 on. zig links it with an old C library: one
+//! wheel needs glibc 2.17 or later, the other musl 1.2 or later.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ const KINDS: [Kind; 2] = [
     Kind { name: "musl", libc: "musl", tag: "musllinux_1_2" },
 ];
 
-/// Builds and tests all distributions, and prints their paths.
+/// Builds the distributions, tests those that this machine can run, and prints their paths.
 pub(crate) fn run() -> Result<()> {
     let python =
         tools::virtual_environment_of(Path::new("target/python/wheel"), &["maturin", "ziglang"])?;
@@ -43,7 +44,7 @@ pub(crate) fn run() -> Result<()> {
             "py/Cargo.toml",
             "--out",
         ]);
-        maturin.arg(&folder).env("PATH", path_before(&python)?);
+        maturin.arg(&folder).env("PATH", path_with(&python)?);
         command::run(maturin)
     };
 
@@ -114,8 +115,8 @@ fn newest(folder: &Path, extension: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Returns PATH with the folder of the interpreter first, where maturin finds the Python with zig.
-fn path_before(python: &Path) -> Result<std::ffi::OsString> {
+/// Returns PATH with the folder of `python` first, so that maturin finds the Python that has zig.
+fn path_with(python: &Path) -> Result<std::ffi::OsString> {
     let programs = python.parent().context("an interpreter without a folder")?;
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = core::iter::once(programs.to_owned()).chain(std::env::split_paths(&path));
