@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::map::Mapping;
 use crate::stop::{FileStop, stop};
 
-/// Permission bits that a table's file must not have. A group may have access, all users may not.
+/// Permission bits that a table's file must not have. A group may have access, but not all users.
 const REFUSED_IN_TABLES: u32 = 0o007;
 
 /// A table's file, open for as long as the table is.
@@ -126,9 +126,9 @@ pub(crate) fn open_table<T>(
     let mapping = Mapping::new(&file, lines).map_err(io_error("map"))?;
     let whole_len = whole_lines * LINE_LEN as u64;
     let attached = match attach(mapping) {
-        // The core sees only whole lines, so its error has a rounded length.
+        // The core sees only whole cache lines, so its error has a rounded length.
         Err(AttachError::Truncated { needed, .. }) => Err(AttachError::Truncated { len, needed }),
-        // A part of a line at the end is reported last: any other fault takes precedence.
+        // A part of a cache line at the end is reported last: any other fault takes precedence.
         Ok(_) if whole_len != len => Err(AttachError::Truncated { len, needed: whole_len }),
         other => other,
     };
