@@ -25,7 +25,7 @@ const TYPICAL_QUOTAS: [&str; 4] = [
     "30/minute, 100/10m, 300/hour, 1000/day",
 ];
 
-/// Measures the group.
+/// Measures the group `decide`.
 pub(crate) fn measure(bench: &mut Bench) {
     let title = "The decision, by number of windows";
     let about = "decide::check of a tally in a register. It returns the outcome and the next tally. There is no table, no store and no verdict.";
@@ -79,7 +79,7 @@ fn used(policy: &Policy) -> u64 {
     })
 }
 
-/// Returns a tally after as many checks of cost 1 as have room.
+/// Returns the tally after repeated checks of cost 1, when the next one is not admitted.
 fn spent(policy: &Policy, mut word: u64) -> u64 {
     loop {
         let decision = decide::check(policy.layout(), &policy.limits(), word, START, 1);

@@ -7,7 +7,7 @@ use keytally_core::{
 use crate::crypto::PEPPER;
 use crate::traffic::{Random, START};
 
-/// Returns a limiter for `capacity` subjects, without any.
+/// Returns an empty limiter with room for `capacity` subjects.
 pub(crate) fn limiter(policy: &str, capacity: u32) -> Limiter<Vec<Line>> {
     let memory: Vec<Line> =
         (0..Limiter::<Vec<Line>>::lines(capacity)).map(|_| Line::new()).collect();
