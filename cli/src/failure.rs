@@ -23,7 +23,7 @@ impl Failure {
         Self::Failed(message.into())
     }
 
-    /// Returns the failure of an action, such as `cannot read PATH`, because of `error`.
+    /// Returns the failure `action: error`. `action` says what failed, such as `cannot read PATH`.
     pub fn with_context(action: impl fmt::Display, error: impl fmt::Display) -> Self {
         Self::Failed(format!("{action}: {error}"))
     }
