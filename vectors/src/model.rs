@@ -9,8 +9,8 @@
 //! |---|---|
 //! | `policy` | policy text, its errors, canonical text, names of windows |
 //! | `layout` | the width of each field of the word |
-//! | `tally` | the state of a tally at a given time; check, peek, refund, settle, reset, correction, reuse of slots |
-//! | `key` | the key form, base62, CRC-32 |
+//! | `tally` | the state of a tally at a given time; check, peek, refund, settle, reset, correction after a wrong clock, reuse of slots |
+//! | `key` | the text form of a key, base62, CRC-32 |
 //! | `mac` | SHA-256, HMAC-SHA-256 |
 //! | `http` | outcome, status, header block, body |
 //! | `gate` | a list of keys: verify, then charge |
