@@ -1,4 +1,4 @@
-/* Uses both tables without an operating system: links the library that was built without `host`. */
+/* Uses both tables of the library that is built without `host` and needs no operating system. */
 #include "check.h"
 
 static _Alignas(KT_TABLE_ALIGN) unsigned char limits[KT_LIMITER_SIZE(16)], keys[KT_GATE_SIZE(16)];
