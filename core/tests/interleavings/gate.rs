@@ -113,7 +113,7 @@ fn a_revoked_key_is_refused_from_then_on() {
     explore(preemptions(3, 5), || {
         let gate = gate(1);
         let (key, key_id) = issue(&gate, &new_key(), 7);
-        let (done, seen, shown) = (Flag::new(), Arc::clone(&key), key);
+        let (done, checked) = (Flag::new(), Arc::clone(&key));
         let raised = done.clone();
         let admitted = together([
             with(&gate, move |gate| {
@@ -123,14 +123,14 @@ fn a_revoked_key_is_refused_from_then_on() {
             }),
             with(&gate, move |gate| {
                 let revoked = done.is_up();
-                let verdict = check(gate, &seen, at(1));
+                let verdict = check(gate, &checked, at(1));
                 if revoked || !verdict.is_admitted() {
                     assert_eq!(verdict.reason(), Some(Reason::Revoked));
                 }
                 u32::from(verdict.is_admitted())
             }),
         ]);
-        assert_eq!(check(&gate, &shown, at(1)).reason(), Some(Reason::Revoked));
+        assert_eq!(check(&gate, &key, at(1)).reason(), Some(Reason::Revoked));
         let info = gate.key(key_id, at(1)).unwrap();
         assert_eq!(info.quotas.longest().unwrap().remaining, 2 - admitted[1]);
     });
@@ -177,13 +177,14 @@ fn a_rotated_key_stays_valid_and_spends_one_quota() {
 /// The reader starts near the end of the first rotation. An earlier start would let it load more
 /// old values, and thus need more interleavings than can be tried.
 #[test]
-fn of_two_rotations_none_is_seen_by_halves() {
+fn two_rotations_are_never_read_as_a_mixture() {
     for begun in [Stop::RecordEven, Stop::HintKept, Stop::IntentWithdrawn] {
         explore(preemptions(1, 3), move || two_rotations((begun, 1)));
     }
 }
 
-/// The reader may still see the first rotation's record written, and both redo records.
+/// The reader starts while the first rotation still writes the record, so it may load words of both
+/// redo records.
 #[test]
 fn two_redo_records_are_never_read_as_one() {
     explore(full_form_only(0), || two_rotations((Stop::RecordWord, 6)));
@@ -212,7 +213,7 @@ fn two_rotations(begun: (Stop, u32)) {
 /// The record of a revoked key is reused. The administrator first rewrites it unchanged, so that
 /// late checks detect the reuse. The reader starts after that, for the reason given above.
 #[test]
-fn a_record_is_one_key_s_or_the_other_s() {
+fn a_reused_record_is_read_as_one_key_or_the_other() {
     for begun in [(Stop::FormerEnded, 1), (Stop::IntentPublished, 2)] {
         explore(preemptions(1, 2), move || {
             let gate = gate(1);
@@ -303,8 +304,8 @@ fn a_late_check_never_charges_the_next_key_of_the_record() {
     });
 }
 
-/// A key ends in the minute in which it was issued, and was never used. The tally of another key in
-/// its record would begin with the same word, and a late charge would succeed. The record is
+/// A key is revoked, without any charge, in the minute in which it was issued. The tally of another
+/// key in its record would begin with the same word, and a late charge would succeed. The record is
 /// therefore not reused before the minute has passed.
 #[test]
 fn a_late_check_never_charges_a_key_of_the_same_minute() {
@@ -417,7 +418,7 @@ fn limits(verdict: &Verdict) -> [u32; 2] {
 }
 
 #[test]
-fn a_plan_that_changes_admits_what_it_said_before_or_says_now() {
+fn each_limit_of_a_changing_plan_is_the_old_or_the_new_one() {
     explore(preemptions(4, 6), || {
         let gate = gate_of(&plans("1/minute, 9/hour", "1/minute, 1/hour"), 1);
         let (key, key_id) = issue(&gate, &new_key(), 7);
@@ -449,7 +450,7 @@ fn a_plan_that_changes_admits_what_it_said_before_or_says_now() {
 }
 
 #[test]
-fn two_administrators_never_meet() {
+fn two_administrators_never_hold_a_gate_at_once() {
     explore(preemptions(9, 9), || {
         let gate = gate(2);
         let administer = |seed: u8| {
@@ -530,7 +531,7 @@ mod stops {
     }
 
     #[test]
-    fn a_rotation_that_was_left_half_done_holds_no_key_up() {
+    fn a_rotation_that_was_left_half_done_blocks_no_check() {
         for stop in RECORD {
             explore(preemptions(1, 2), move || {
                 let gate = gate(1);
