@@ -164,7 +164,7 @@ fn serve(path: &str) {
     }
 }
 
-/// Reports every admitted request.
+/// Charges the key until it is denied, and reports every admitted request.
 fn spend_until_denied(path: &str, key: &str) {
     let gate = Gate::open(path, peppers()).unwrap();
     while check(&gate, key) {
@@ -172,7 +172,8 @@ fn spend_until_denied(path: &str, key: &str) {
     }
 }
 
-/// Reports every subject that it inserted. The parent sends the number of the first one.
+/// Inserts subjects until it is killed, and reports each. The parent sends the number of the first
+/// one.
 fn insert_until_killed(path: &str) {
     let limiter = Limiter::open(path).unwrap();
     let first: u64 = next_line().unwrap().parse().unwrap();
@@ -190,8 +191,8 @@ fn change_until_full(path: &str) {
         match gate.issue(&new_key()) {
             Ok((key, id)) => {
                 report(format!("{} {id}", key.expose()));
-                let again = gate.rotate(id, Duration::from_secs(3600), false).unwrap();
-                report(format!("{} {id}", again.expose()));
+                let rotated = gate.rotate(id, Duration::from_secs(3600), false).unwrap();
+                report(format!("{} {id}", rotated.expose()));
             }
             Err(Error::Admin { source: AdminError::Full { .. }, .. }) => return report("full"),
             Err(error) => panic!("{error}"),
@@ -500,8 +501,8 @@ fn killed_administrator_leaves_keys_valid_and_the_lock_free() {
             let (key, id) = report.split_once(' ').unwrap();
             current.insert(id.to_owned(), key.to_owned());
         }
-        // A rotation in flight may have made the last secret the previous one, which is still
-        // valid.
+        // A rotation in flight may have replaced the last reported secret. As the previous secret,
+        // it is still valid.
         let assert_all_valid = |when| {
             for (id, key) in &current {
                 let verdict = gate.peek(Some(key.as_bytes()), 1);
@@ -784,7 +785,7 @@ fn holder_name_of_no_live_thread_is_taken_over() {
         write_name(word);
         gate.administer(|_| Ok(())).unwrap();
     }
-    // Only a marked name of another namespace cannot be taken over without `take_over`.
+    // A marked name of another PID namespace is replaced only by `take_over`.
     write_name(u64::MAX);
     let error = gate.administer(|_| Ok(())).unwrap_err();
     assert!(matches!(&error, Error::Busy { holder, .. } if holder.pid.is_none()), "{error}");
