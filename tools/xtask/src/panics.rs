@@ -89,8 +89,9 @@ const REASONS: &[(&str, Kind, &str)] = &[
     (
         "core/src/tally/counts.rs",
         Kind::Arithmetic,
-        "A sliding window's previous count is below its current one, as the layout's creation checked. The\n\
-         time within a window is less than its length. A count of 32 bits times a length below 2^32 ms fits.",
+        "In the word, a sliding window's previous count lies directly below its current one, as the\n\
+         layout's creation checked. The time within a window is less than its length. A count of 32 bits\n\
+         times a length below 2^32 ms fits.",
     ),
     (
         "core/src/bits.rs",
@@ -225,7 +226,7 @@ fn panic_lines_in(dump: &str, text: impl Fn(&str, usize) -> Option<String>) -> R
         }
         let (file, number) = at.clone().context("a call without a line")?;
         let (file, text) = match file.find("library/core/") {
-            // The code that panics call is not a cause of panics.
+            // A call within the panic code of core is a consequence of a panic, not a cause.
             Some(from) if file[from..].starts_with("library/core/src/panic") => continue,
             Some(from) => ("library/core".to_owned(), file[from..].to_owned()),
             None => {
