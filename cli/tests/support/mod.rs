@@ -127,8 +127,8 @@ impl Sandbox {
 
     /// Adds a key that was printed: from now on, no output may contain its secret. Returns the key.
     pub fn watch_secret(&self, key: &str) -> String {
-        // The shortest key of Keytally's form has 43 characters. It ends in the secret and the
-        // checksum, 28 characters.
+        // A key of Keytally's form has more than 39 characters. The last 28 are the secret and the
+        // checksum. Of a shorter key, the whole text is secret.
         let secret = if key.len() > 39 { &key[key.len() - 28..] } else { key };
         self.secrets.lock().unwrap().push(secret.to_owned());
         key.to_owned()
@@ -136,16 +136,16 @@ impl Sandbox {
 
     /// Issues a key. Returns the key and its id.
     pub fn issue(&self, gate: &str, more: &[&str]) -> (String, String) {
-        self.print_key(&[&["issue", gate, "--json"], more].concat())
+        self.run_for_key(&[&["issue", gate, "--json"], more].concat())
     }
 
     /// Rotates a key. Returns the key with its new secret.
     pub fn rotate(&self, gate: &str, key_id: &str, grace: &str) -> String {
-        self.print_key(&["rotate", gate, key_id, "--grace", grace, "--json"]).0
+        self.run_for_key(&["rotate", gate, key_id, "--grace", grace, "--json"]).0
     }
 
     /// Runs a command that prints a key as JSON. Returns the key and its id.
-    fn print_key(&self, args: &[&str]) -> (String, String) {
+    fn run_for_key(&self, args: &[&str]) -> (String, String) {
         let issued = self.run(args).json();
         let [key, key_id] = ["key", "key_id"].map(|name| issued[name].as_str().unwrap().to_owned());
         (self.watch_secret(&key), key_id)

@@ -36,7 +36,7 @@ const MEMORY_MIB: u64 = 100;
 /// Raises this process's limit of open files to its maximum. Returns a number of connections that
 /// exceeds the slots of the service by 52. The service inherits the limit, which may lower the
 /// number of slots.
-fn enough_to_fill_the_slots() -> usize {
+fn allow_more_connections_than_slots() -> usize {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
     // Of the open files, 64 + 9 are for metrics connections and 64 for other files. Of each nine
@@ -121,7 +121,7 @@ fn drip(stream: &mut TcpStream, part: &[u8]) {
 #[test]
 fn unread_responses_leave_slots_and_memory_for_others() {
     let sandbox = Sandbox::new();
-    let connections = enough_to_fill_the_slots();
+    let connections = allow_more_connections_than_slots();
     let server = Server::start(&sandbox, &[]);
     assert_withstands(&server, connections, HEALTH.repeat(150).as_bytes());
 }
@@ -129,7 +129,7 @@ fn unread_responses_leave_slots_and_memory_for_others() {
 #[test]
 fn large_heads_leave_slots_and_memory_for_others() {
     let sandbox = Sandbox::new();
-    let connections = enough_to_fill_the_slots();
+    let connections = allow_more_connections_than_slots();
     let server = Server::start(&sandbox, &[]);
     let head = format!("GET /healthz HTTP/1.1\r\nHost: a\r\nX: {}", "a".repeat(16_000));
     assert_withstands(&server, connections, head.as_bytes());
@@ -138,7 +138,7 @@ fn large_heads_leave_slots_and_memory_for_others() {
 #[test]
 fn unread_http2_streams_leave_slots_and_memory_for_others() {
     let sandbox = Sandbox::new();
-    enough_to_fill_the_slots();
+    allow_more_connections_than_slots();
     let server = Server::start(&sandbox, &[]);
     let mut payload = http2::preface(1);
     for number in 0..100 {

@@ -50,8 +50,8 @@ pub(crate) enum Check {
 /// The client of a request, for the route behind the gate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller<'v> {
-    /// The holder of the key. `None` only in shadow mode, if the key is missing or invalid. The key
-    /// may be revoked or expired, so its former holder is not reported.
+    /// The holder of the key. `None` only in shadow mode, if the key is missing or invalid. A
+    /// revoked or expired key is invalid, although the verdict has its former holder.
     pub(crate) holder: Option<Holder>,
     pub(crate) verdict: &'v Verdict,
     /// The gate that returned the verdict.
