@@ -27,12 +27,12 @@ class Tally:
     latest_ms: int = 0
 
     def time(self, now_ms):
-        """Return the time to use: at least the start of the latest unit that has a charge."""
+        """Return the decision time: not before the shortest window of the latest change."""
         unit_ms = self.quotas[0][1] * 1000
         return max(now_ms, self.latest_ms // unit_ms * unit_ms)
 
     def used(self, window_s, at_ms):
-        """Return the units that a window of this length counts at a time."""
+        """Return the units that count at the time `at_ms` in a window of this length."""
         length = window_s * 1000
         index, elapsed = divmod(at_ms, length)
 
@@ -68,7 +68,8 @@ class Tally:
         """Subtract units from a charge. A charge whose windows have passed does not count."""
         length = self.quotas[-1][1] * 1000
         passed = self.time(now_ms) // length - charged.at_ms // length
-        # A sliding window also counts the previous window, so a refund changes one window more.
+        # A refund moves the time only if a window counts the charge. A sliding window also counts
+        # the previous window.
         if cost and passed <= int(self.sliding):
             self.latest_ms = max(self.latest_ms, self.time(now_ms))
         charged.cost -= cost
@@ -89,7 +90,7 @@ class Tally:
         self.charges.clear()
 
     def retry_after(self, cost, now_ms):
-        """Return the whole seconds until the cost fits, by trying each unit of time."""
+        """Return the whole seconds until the cost fits, by trying later times in turn."""
         unit_ms = 1 if self.sliding else self.quotas[0][1] * 1000
         at_ms = self.time(now_ms)
         while self.outcome(cost, at_ms) != "admitted":

@@ -37,7 +37,7 @@ for interpreter in sys.argv[1:]:
 
 
 def run(*interpreters):
-    # In development mode, these modules warn that they are private.
+    # In development mode, the modules for interpreters warn that they are private.
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *interpreters]
     return subprocess.run(command, capture_output=True, text=True, timeout=60)
 
