@@ -17,6 +17,7 @@ int main(void) {
     kt_gate *gate;
     kt_status status = kt_gate_open("api.gate", peppers, peppers ? strlen(peppers) : 0, &gate);
 
+    /* A key of account 42 in the environment "live", with the plan "default" and no expiry. */
     const kt_new_key new_key = {sizeof new_key, 42, KT_TEXT("live"), KT_TEXT("default"), 0};
     uint8_t entropy[KT_ENTROPY_SIZE];
     kt_key key;
