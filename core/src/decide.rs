@@ -22,7 +22,7 @@
 //! A window is an interval of the times of decisions ([`Charge::at`]). A wrong clock can make a
 //! window of a tally admit its limit a second time, which this list calls an extra window:
 //! - Late clocks, stale readings, and explicit times that disagree cost none. In a limiter, they
-//!   cost one each time that a caller who is 61 s late or more finds its subject's slot reused.
+//!   cost one each time that a caller who is more than 60 s late finds its subject's slot reused.
 //! - A system clock that ran more than 60 s ahead and is set right, or that is set back by more
 //!   than 60 s, costs one when the tally is corrected. Each check that read the clock before the
 //!   step and charges after the correction costs one more.
@@ -114,8 +114,10 @@ pub fn refund(
     Decision::new(Outcome::Admitted, next)
 }
 
-/// Replaces an estimate that was charged by the actual cost: refunds the difference, or charges as
-/// much of it as every window has room for now. [`Decision::uncharged`] is the remainder.
+/// Replaces the estimate that a check charged with the actual cost: refunds the difference, or
+/// charges as much of it as every window has room for now.
+///
+/// [`Decision::uncharged`] is the remainder.
 pub fn settle(
     layout: &Layout,
     limits: &Limits,

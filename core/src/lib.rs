@@ -51,7 +51,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-// For the models' stops, see stop.rs; their macros name `std`.
+// For `stop.rs` under a model checker. The macros of the model checkers name `std`.
 #[cfg(any(loom, shuttle))]
 extern crate alloc;
 #[cfg(any(loom, shuttle))]

@@ -70,7 +70,7 @@ macro_rules! stop_points {
 stop_points! {
     Stop from 0;
 
-    /// Tally: the next word is decided and not yet exchanged for the present one.
+    /// Tally: the next word is decided, and the present one is not exchanged for it yet.
     Decided,
 
     /// Gate: the key is verified, and its tally is not loaded yet.

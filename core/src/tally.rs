@@ -86,8 +86,8 @@ impl Layout {
         let total =
             bits.iter().map(|&bits| u32::from(bits)).sum::<u32>() * counts_per_window(algorithm);
         let stamp_bits = u64::BITS.checked_sub(total)?;
-        // A reservation needs its ticket below the stamp, and a stamp must reach past the longest
-        // window.
+        // A reservation needs its ticket below the stamp. No policy has a stamp of fewer than 12
+        // bits, which are enough for units of 31 days, the longest window.
         if total < TICKET_BITS || stamp_bits < 12 {
             return None;
         }
@@ -218,8 +218,8 @@ impl Layout {
         self.counts.used_by(word, index, time_ms, length.value(), |number| length.divide(number))
     }
 
-    /// Returns the stamp of a moment. The largest stamp is that of reservations, so later moments
-    /// have the stamp before it.
+    /// Returns the stamp of a moment. The largest stamp is that of reservations, so from its start
+    /// on, every moment has the stamp before it.
     #[inline]
     pub(crate) fn stamp_at(&self, now: Timestamp) -> u64 {
         self.unit.divide(now.unix_ms()).min(self.last_stamp())
@@ -249,7 +249,7 @@ impl Layout {
     /// Returns whether the fast path may decide on a word at this reading of the clock. If the word
     /// is ahead of a system clock's reading, the slow path must read the clock again.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    pub(crate) fn is_due<C: Clock>(&self, word: u64, now: Timestamp) -> bool {
+    pub(crate) fn is_decidable<C: Clock>(&self, word: u64, now: Timestamp) -> bool {
         // The decision calls `is_within` too, so the compiler evaluates it once.
         !C::IS_SYSTEM || self.is_within(word, now) || self.ahead_ms(word, now) == 0
     }

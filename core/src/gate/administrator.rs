@@ -130,7 +130,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         let key = self.next_key(key_id, force, &entropy, now)?;
         let (at, mut record) = self.active(key_id)?;
         let (number, pepper) = self.newest_pepper(now)?;
-        self.register(number, pepper);
+        self.register_pepper(number, pepper);
         record.previous = record.tag;
         record.previous_pepper = record.pepper;
         record.grace_until = stored_s(grace_until);
@@ -228,7 +228,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
     /// Returns the first free one of `records`, else the first that can be reused.
     ///
     /// A tally that a wrong clock stamped is corrected, since otherwise its record could not be
-    /// reused until that time.
+    /// reused until the time of the stamp.
     pub(super) fn vacant<'m>(
         &self,
         records: impl Iterator<Item = RecordRef<'m>>,
@@ -275,8 +275,8 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         let plan = new.plan.map_or(Ok(0), |plan| self.plan_number(plan))?;
         let (number, pepper) = self.newest_pepper(now)?;
         let env = self.env_number(new.env)?;
-        self.register(number, pepper);
-        self.learn(env, new.env);
+        self.register_pepper(number, pepper);
+        self.register_env(env, new.env);
         if key::parse(text).is_err() {
             // Before the key is written: checks search for imported keys only if this is set.
             self.gate.memory.as_ref()[PEPPER_LINE].store(IMPORTS_WORD, 1);
@@ -323,15 +323,15 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         numbers.into_iter().find(free_or_its).ok_or(AdminError::EnvsFull)
     }
 
-    fn learn(&self, number: u8, env: Name) {
+    fn register_env(&self, number: u8, env: Name) {
         let number = usize::from(number);
         let line = &self.gate.memory.as_ref()[ENV_LINE + number / LINE_WORDS];
         line.store(number % LINE_WORDS, env.to_word());
         stop(Stop::EnvLearned);
     }
 
-    /// Returns the newest pepper and its number, or the number that it will get: one that no key
-    /// needs any longer.
+    /// Returns the newest pepper and its number. If it has none yet, the number is the one that it
+    /// will get: a free one, or that of a pepper that no key needs any longer.
     fn newest_pepper(&self, now: Timestamp) -> Result<(u8, &Pepper), AdminError> {
         let gate = self.gate;
         let pepper = gate.peppers.newest();
@@ -356,7 +356,7 @@ impl<M: AsRef<[Line]>> Administrator<'_, M> {
         Ok((number, pepper))
     }
 
-    fn register(&self, number: u8, pepper: &Pepper) {
+    fn register_pepper(&self, number: u8, pepper: &Pepper) {
         self.gate.memory.as_ref()[PEPPER_LINE].store(usize::from(number), pepper.fingerprint());
         stop(Stop::PepperRegistered);
     }

@@ -18,8 +18,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// Checks the key and then charges `cost` to every window of its plan, if all have room for it,
     /// else to none.
     ///
-    /// `api_key` is the value of the `X-API-Key` header, `None` when there was none. Only a key
-    /// that passed its check touches a tally.
+    /// `api_key` is the value of the `X-API-Key` header, `None` when there was none. For an invalid
+    /// key, no tally is read or written.
     #[inline]
     pub fn check(&self, api_key: Option<&[u8]>, cost: u32, clock: impl Clock) -> Verdict {
         self.check_with(api_key, cost, clock, |limits, word, now| {
@@ -66,12 +66,13 @@ impl<M: AsRef<[Line]>> Gate<M> {
         })
     }
 
-    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how
-    /// many.
+    /// Corrects every tally that is ahead of the clock by more than 60 s, and keeps its counts.
+    /// Returns how many it corrected.
     ///
-    /// A system clock is read again after each tally was loaded. With an explicit time, which is
-    /// older than the loads, a sweep that is stopped in between for more than 60 s admits up to one
-    /// more window of each tally that was charged meanwhile: call it while no other thread charges.
+    /// A system clock is read again after each tally was loaded. An explicit time is older than the
+    /// loads. If the call is then stopped for more than 60 s between a load and its correction,
+    /// each tally that is charged meanwhile may admit one more window. With an explicit time, call
+    /// this while no other thread or process charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
         let corrected =
             self.records().filter(|at| compare_exchange::correct(at.tally(), &self.layout, clock));
@@ -96,7 +97,7 @@ impl<M: AsRef<[Line]>> Gate<M> {
                 stop(Stop::KeyVerified);
                 let (limits, tally) = (self.limits(record.plan), at.tally());
                 let word = tally.load(Ordering::Acquire);
-                if at.is_unchanged(record) && self.layout.is_due::<C>(word, now) {
+                if at.is_unchanged(record) && self.layout.is_decidable::<C>(word, now) {
                     let decision = decide(&limits, word, now);
                     // Keep this comparison out of `exchange_decided`: with it there, code
                     // generation leaked through timing whether an unknown key's record is free

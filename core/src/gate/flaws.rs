@@ -18,8 +18,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
     /// that, use [`Administrator::verify`](super::administrator::Administrator::verify).
     ///
     /// Records have no checksum. So a value that was changed into another valid value is not
-    /// detected: the key id within its record, a MAC, an account, a time, a count, or the number of
-    /// another plan, environment or pepper.
+    /// detected: another key id of the same record, a MAC, an account, a time, a count, or the
+    /// number of another plan, environment or pepper.
     pub fn verify(&self, now: Timestamp, mut report: impl FnMut(Flaw)) {
         for at in self.records() {
             let Some(record) = at.read() else {

@@ -1,8 +1,8 @@
 //! Keys of other forms, which were issued elsewhere and imported.
 //!
-//! An imported key has no id in its text. It may be in any record of two groups of [`IMPORT_GROUP`]
-//! that its HMAC names. Its id is minted for the record that it gets, and ends with 32 bits of the
-//! HMAC.
+//! An imported key has no id in its text. Its HMAC names two groups of [`IMPORT_GROUP`] records. It
+//! may be in any of these. Its id is minted for the record that it gets, and ends with 32 bits of
+//! the HMAC.
 
 use core::ops::Range;
 
@@ -18,15 +18,17 @@ use crate::outcome::Reason;
 use crate::record::{Record, RecordRef};
 use crate::time::Timestamp;
 
-/// The shortest and the longest key that can be imported, in bytes.
+/// The lengths of a key that can be imported, in bytes: 16 to 256.
 pub const IMPORTED_KEY_LEN: Range<usize> = 16..257;
 
 /// Records in each of the two groups that an imported key may live in.
 pub const IMPORT_GROUP: u32 = 8;
 
 impl<M: AsRef<[Line]>> Gate<M> {
-    /// Returns the record of a key of another form, or `otherwise` as the reason if the gate never
-    /// imported a key. Tries every pepper that is in use, always all of them.
+    /// Returns the record of a key of another form, or why it is refused.
+    ///
+    /// If the text cannot be an imported key of this gate, the reason is `otherwise`. Else the
+    /// HMACs under all peppers of this process are computed, also after a match.
     #[cold]
     pub(super) fn verify_imported(
         &self,

@@ -17,7 +17,8 @@ pub const MAX_ENVS: usize = 16;
 pub(super) const PEPPER_LINE: usize = 1;
 /// The word of the pepper line that holds the prefix of every key.
 pub(super) const PREFIX_WORD: usize = 4;
-/// The word of the pepper line that is 1 from the first import of a key on, and 0 before.
+/// The word of the pepper line that is 1 once a key that does not have Keytally's form was
+/// imported, and 0 before.
 pub(super) const IMPORTS_WORD: usize = 5;
 /// The word of the pepper line that is 1 while an administrator is registered, else 0.
 pub(super) const ADMINISTRATOR_WORD: usize = 6;
@@ -28,7 +29,7 @@ pub(super) const OWNER_LINE: usize = 3;
 /// The first of the lines that hold the names of the environments, one per word.
 pub(super) const ENV_LINE: usize = 4;
 
-/// Set in the header's flags when the gate keeps hints.
+/// Set in the header's flags when the gate keeps hints: the last four characters of each key.
 pub(super) const HINTS_FLAG: u32 = 1;
 
 /// A gate in memory that the caller provides: anything that dereferences to a slice of lines.
@@ -138,19 +139,19 @@ impl<M: AsRef<[Line]>> Gate<M> {
         (0..u64::from(self.capacity)).map(|number| self.record(number))
     }
 
-    /// Returns the pepper with this number in records, if this process has it.
+    /// Returns the pepper that records name by this number, if this process has it.
     #[inline]
     pub(super) fn pepper(&self, number: usize) -> Option<&Pepper> {
         self.peppers.by_fingerprint(self.memory.as_ref()[PEPPER_LINE].load(number))
     }
 
-    /// Returns the peppers that this process has, each with its number in records.
+    /// Returns the peppers that this process has, each with the number by which records name it.
     pub(super) fn known_peppers(&self) -> impl Iterator<Item = (usize, &Pepper)> {
         (0..MAX_PEPPERS).filter_map(|number| Some((number, self.pepper(number)?)))
     }
 
-    /// Returns the line of a record's hint, the index of its word, and whether the hint is the upper
-    /// half of that word.
+    /// Returns the line of a record's hint, the index of its word, and whether the hint is the
+    /// upper half of that word.
     fn hint_word(&self, number: u32) -> Option<(&Line, usize, bool)> {
         let at = index(u64::from(number));
         let line = self.memory.as_ref().get(self.hints_at? + at / HINTS_PER_LINE)?;

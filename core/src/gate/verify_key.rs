@@ -17,8 +17,8 @@ impl<M: AsRef<[Line]>> Gate<M> {
     ///
     /// For keys of Keytally's form with a right checksum, the work does not depend on whether the
     /// id exists or where the secret differs: one record, one HMAC under the record's pepper, both
-    /// comparisons. While a record is in the grace of a rotation that changed its pepper, it is two
-    /// HMACs.
+    /// comparisons. After a rotation that changed the record's pepper, it is two HMACs until the
+    /// next rotation.
     #[inline(never)]
     pub(super) fn verify_key(
         &self,

@@ -66,12 +66,13 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         })
     }
 
-    /// Corrects every tally that is ahead of the clock by more than 60 s, counts kept. Returns how
-    /// many.
+    /// Corrects every tally that is ahead of the clock by more than 60 s, and keeps its counts.
+    /// Returns how many it corrected.
     ///
-    /// A system clock is read again after each tally was loaded. With an explicit time, which is
-    /// older than the loads, a sweep that is stopped in between for more than 60 s admits up to one
-    /// more window of each tally that was charged meanwhile: call it while no other thread charges.
+    /// A system clock is read again after each tally was loaded. An explicit time is older than the
+    /// loads. If the call is then stopped for more than 60 s between a load and its correction,
+    /// each tally that is charged meanwhile may admit one more window. With an explicit time, call
+    /// this while no other thread or process charges.
     pub fn correct_clock(&self, clock: impl Clock) -> u64 {
         let corrected = self
             .all_slots()
@@ -96,7 +97,7 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         let mut found = None;
         if let Some(slot) = self.probe_tags(subject)
             && let Some(seen) = self.probe_slot(subject, slot)
-            && self.layout.is_due::<C>(seen.word, now)
+            && self.layout.is_decidable::<C>(seen.word, now)
         {
             let decision = decide(seen.word, now);
             let exchanged = match decision.next {
@@ -116,7 +117,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
     /// The slow path: another thread exchanged the tally, the subject has no slot, or its tally is
     /// ahead of the clock's reading.
     ///
-    /// Lock-free: a turn is lost only to another thread's exchange that succeeded.
+    /// Lock-free, except for an insertion: an attempt fails only if another thread's exchange
+    /// succeeded.
     #[cold]
     #[inline(never)]
     fn decide_slow<'m>(
@@ -134,13 +136,12 @@ impl<M: AsRef<[Line]>> Limiter<M> {
             // race too.
             found = found.filter(|found| self.is_unchanged(found)).or_else(|| self.probe(subject));
             let word = found.as_ref().map_or(VOID, |found| found.word);
-            if let Some(present) = &found
+            if let Some(Found { slot, .. }) = &found
                 && let Some(corrected) = decide::correction(&self.layout, word, &mut now, clock)
             {
-                let word =
-                    compare_exchange::exchange_decided(present.slot.tally(), word, corrected)
-                        .err()
-                        .unwrap_or(corrected);
+                let word = compare_exchange::exchange_decided(slot.tally(), word, corrected)
+                    .err()
+                    .unwrap_or(corrected);
                 found = found.map(|found| Found { word, ..found });
                 continue;
             }

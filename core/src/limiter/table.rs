@@ -63,8 +63,8 @@ impl<M: AsRef<[Line]>> Limiter<M> {
         lines_after(HEADER_LINES, capacity)
     }
 
-    /// Returns the lines that a limiter for `capacity` subjects takes after a header of
-    /// `header_lines`, counted with the header. A header has at least 2 lines.
+    /// Returns the lines that a limiter for `capacity` subjects takes, including a header of
+    /// `header_lines`. A header has at least 2 lines.
     ///
     /// # Errors
     /// [`CreateError::Capacity`] if no limiter has this capacity.
