@@ -83,7 +83,7 @@
  *     kt_charge.at_ms. Wrong clocks can let some windows of one tally admit their limit a second
  *     time. These are:
  *     - For late clocks, stale readings and explicit times that disagree: none. In a limiter, one
- *       each time that a caller that is 61 s late or more finds its subject's slot reused.
+ *       each time that a caller that is more than 60 s late finds its subject's slot reused.
  *     - For a system clock that ran more than 60 s ahead and is set right, or that is set back by
  *       more than 60 s: one, when the tally is corrected. Each check that read the clock before the
  *       step and charges after the correction costs one more. So does each thread that is stopped
@@ -752,7 +752,10 @@ typedef struct kt_new_key {
     const char *plan;
     /** The length of the plan's name. */
     size_t plan_len;
-    /** When the key expires, in Unix seconds; 0 for never. May be left out of the `size`. */
+    /**
+     * When the key expires, in Unix seconds; 0 for never. If `size` ends before this member,
+     * it is 0.
+     */
     uint32_t not_after_s;
 } kt_new_key;
 
@@ -1306,7 +1309,7 @@ void kt_gate_close(kt_gate *gate);
 
 /**
  * Checks a key, then charges `cost` to each window of its plan if all have room for it, else to
- * none. Only a key that passed its check is charged.
+ * none. Only a valid key is charged.
  *
  * `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if
  * the request has no such header. If it has more than one, call `kt_verdict_duplicate_header`
@@ -1527,9 +1530,9 @@ kt_status kt_gate_assign(kt_gate *gate, uint64_t key_id, const char *plan, size_
 kt_status kt_gate_set_plan(kt_gate *gate, const kt_plan *plan);
 
 /**
- * Completes the change of an administrator whose process was killed, and takes over its claim.
- * Call it only if you are sure that no other thread or process administers the gate, for instance
- * because you hold a lock of your own.
+ * Completes the change of an administrator whose process was killed, and lets others administer
+ * the gate again. Call it only if you are sure that no other thread or process administers the
+ * gate, for instance because you hold a lock of your own.
  *
  * A file needs it in one case only: the administrator was killed in another container, while
  * another program or a forked child held an `flock` on the file.
@@ -1568,7 +1571,8 @@ kt_status kt_key_info_quota(const kt_key_info *info,
 kt_status kt_gate_list(kt_gate *gate, uint64_t now_ms, kt_key_visitor visit, void *context);
 
 /**
- * Writes the plan of a number, from a verdict or from 0 on until `KT_NO_SUCH_PLAN`.
+ * Writes the plan with this number, such as the `plan` of a verdict. To list all plans, count from
+ * 0 until `KT_NO_SUCH_PLAN`.
  *
  * Statuses: `KT_NO_SUCH_PLAN`.
  */
@@ -1595,9 +1599,9 @@ kt_status kt_gate_capacity(kt_gate *gate, uint32_t *keys_out);
  * Other administrators wait only if there is a flaw. Then the gate is read again under the lock,
  * and `report` must not call a function that changes this gate.
  *
- * Records have no checksum. So a value that was changed into another valid value is not found: the
- * key id within its record, a MAC, an account, a time, a count, or the number of another plan,
- * environment or pepper.
+ * Records have no checksum. So a value that was changed into another valid value is not found:
+ * another key id of the same record, a MAC, an account, a time, a count, or the number of another
+ * plan, environment or pepper.
  *
  * Statuses: `KT_BUSY`, `KT_NO_CLOCK`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
  */

@@ -34,7 +34,8 @@ plain! {
         pub plan: In<'c, c_char>,
         /// The length of the plan's name.
         pub plan_len: usize,
-        /// When the key expires, in Unix seconds; 0 for never. May be left out of the `size`.
+        /// When the key expires, in Unix seconds; 0 for never. If `size` ends before this member,
+        /// it is 0.
         pub not_after_s: u32,
     }
 }
@@ -228,9 +229,9 @@ pub extern "C" fn kt_gate_set_plan(gate: Handle<kt_gate>, plan: In<kt_plan>) -> 
     })
 }
 
-/// Completes the change of an administrator whose process was killed, and takes over its claim.
-/// Call it only if you are sure that no other thread or process administers the gate, for instance
-/// because you hold a lock of your own.
+/// Completes the change of an administrator whose process was killed, and lets others administer
+/// the gate again. Call it only if you are sure that no other thread or process administers the
+/// gate, for instance because you hold a lock of your own.
 ///
 /// A file needs it in one case only: the administrator was killed in another container, while
 /// another program or a forked child held an `flock` on the file.

@@ -355,7 +355,7 @@ pub extern "C" fn kt_gate_close(gate: Handle<kt_gate>) {
 }
 
 /// Checks a key, then charges `cost` to each window of its plan if all have room for it, else to
-/// none. Only a key that passed its check is charged.
+/// none. Only a valid key is charged.
 ///
 /// `api_key` is the value of the `X-API-Key` header: `api_key_len` bytes without a NUL, or NULL if
 /// the request has no such header. If it has more than one, call `kt_verdict_duplicate_header`

@@ -262,7 +262,8 @@ pub extern "C" fn kt_gate_list(
     })
 }
 
-/// Writes the plan of a number, from a verdict or from 0 on until `KT_NO_SUCH_PLAN`.
+/// Writes the plan with this number, such as the `plan` of a verdict. To list all plans, count from
+/// 0 until `KT_NO_SUCH_PLAN`.
 ///
 /// Statuses: `KT_NO_SUCH_PLAN`.
 #[unsafe(no_mangle)]
@@ -318,9 +319,9 @@ pub extern "C" fn kt_gate_capacity(gate: Handle<kt_gate>, keys_out: Out<u32>) ->
 /// Other administrators wait only if there is a flaw. Then the gate is read again under the lock,
 /// and `report` must not call a function that changes this gate.
 ///
-/// Records have no checksum. So a value that was changed into another valid value is not found: the
-/// key id within its record, a MAC, an account, a time, a count, or the number of another plan,
-/// environment or pepper.
+/// Records have no checksum. So a value that was changed into another valid value is not found:
+/// another key id of the same record, a MAC, an account, a time, a count, or the number of another
+/// plan, environment or pepper.
 ///
 /// Statuses: `KT_BUSY`, `KT_NO_CLOCK`. For a file also `KT_FILE_REPLACED`, `KT_IO`.
 #[unsafe(no_mangle)]
