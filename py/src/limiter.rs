@@ -19,7 +19,7 @@ use crate::verdict::Verdict;
 ///
 /// A tally is the counts of one subject and their time, in one 64-bit word. Every method that
 /// depends on the time takes ``now``, an explicit time, which `Gate` describes. If a caller passes
-/// a time that is 61 s late or more, another subject may take over the memory of its subject's
+/// a time that is more than 60 s late, another subject may take over the memory of its subject's
 /// tally. Each time, the caller's subject may be admitted for one more window.
 ///
 /// Args:
