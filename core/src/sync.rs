@@ -4,7 +4,7 @@
 //! |---|---|
 //! | the target has 64-bit atomics | that of `core` |
 //! | the target has none, feature `portable-atomic` | that of the crate `portable-atomic` |
-//! | the target has none, feature `unshared` | [`Word`], a plain cell; tables are then not `Sync`, so the compiler rejects sharing them |
+//! | the target has none, feature `unshared` | `Word`, a plain cell; tables are then not `Sync`, so the compiler rejects sharing them |
 //! | `--cfg loom`, `--cfg shuttle` | that of loom's memory model, or of shuttle's random schedules |
 //!
 //! The same code uses all of them, so model checkers check the code that ships.

@@ -77,7 +77,7 @@ impl<'a> GateConfig<'a> {
     /// Checks the configuration and returns the lines that the gate takes.
     ///
     /// # Errors
-    /// Those of [`Gate::create`], apart from [`CreateError::Size`].
+    /// Those of [`Gate::create`](crate::Gate::create), apart from [`CreateError::Size`].
     pub fn validate(&self) -> Result<usize, CreateError> {
         self.common_layout().map(|_| self.lines())
     }
