@@ -203,7 +203,8 @@ fn outcomes(bench: &mut Bench) {
             is_admitted(&limiter.check(next.next().as_bytes(), 1, now))
         }));
 
-        // The real clock runs. The benchmark ends long before the hour in which one unit returns.
+        // Governors read the real clock. They give back one unit per hour, and the benchmark ends
+        // long before that.
         let governors = Governors::new(slow_quotas(10 * MINUTE_LIMIT));
         for name in spent_names() {
             governors.spend(name, 10 * MINUTE_LIMIT);

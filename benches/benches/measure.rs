@@ -112,7 +112,7 @@ pub(crate) fn calls<'a, R>(
 }
 
 /// Returns an implementation that repeats a check, and asserts which part of the checks admits.
-/// Otherwise a limit that is reached by mistake would measure other work.
+/// Without the assertion, the figure could be that of other work, if a limit is reached by mistake.
 pub(crate) fn checks<'a>(
     name: &'static str,
     expected: Admitted,

@@ -1,6 +1,7 @@
 //! The alternatives that Keytally is compared with. Each enforces an hourly and a minutely limit: a
-//! crate whose limiter has one limit is used twice. The crates read their own clock, as in use. The
-//! hand-written counters take the time from the caller.
+//! crate whose limiter has one limit is used twice. The crates read their own clock, as they
+//! do in an application, except [`Governors::without_clock`]. The hand-written counters take the
+//! time from the caller.
 
 use core::hash::Hash;
 use core::num::NonZeroU32;

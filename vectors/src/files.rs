@@ -406,7 +406,7 @@ pub struct IssuedKey {
     pub revoked: bool,
 }
 
-/// Returns whether serde leaves a number out.
+/// Returns whether a number is 0, in which case serde leaves it out.
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0

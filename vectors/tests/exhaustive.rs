@@ -2,8 +2,9 @@
 //!
 //! A layout here has a stamp of a few bits and counts of one to three bits, so it has a few hundred
 //! or thousand words. On each word, the tests apply every operation in every unit of time that the
-//! stamp can express and in the two units after, at several times within the unit. Checks have
-//! every cost from 0 to one above the largest limit. Refunds and settlements have every possible
+//! stamp can express and in the three units after, at several times within the unit. They also
+//! apply it at the largest time. Checks have every cost from 0 to one above the largest limit, and
+//! the largest cost. Refunds and settlements have every possible
 //! charge. This includes words with counts above their limits, late clocks, and stamps that only a
 //! wrong clock writes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -47,8 +48,9 @@ macro_rules! layouts {
     };
 }
 
-// The tolerance for late clocks is a minute. In units of the smallest window, that is one unit in
-// most layouts, and three, nine or thirty in those whose name says it.
+// A slot is reusable only if a caller that is a minute late no longer counts its charges. In units
+// of the smallest window, a minute is one unit in most layouts and two in `fixed_four_windows`. It
+// is three, nine or thirty units in the layouts whose names state it.
 layouts! {
     fixed_one_window: "3/60s", stamp 4, counts [2], at [500], 2_200_512;
     fixed_nine_units_of_lateness: "2/7s", stamp 5, counts [2], at [500], 9_434_368;
@@ -99,7 +101,7 @@ impl CoreAndModel {
         Self { layout, limits: policy.limits(), model, shift }
     }
 
-    /// Compares check and peek with their verdicts.
+    /// Compares check and peek, and their verdicts, with the model.
     fn compare_check_and_peek(&self, word: u64, now_ms: u64, cost: u32) {
         let (now, shifted) = (Timestamp::from_unix_ms(now_ms), word << self.shift);
         let checked = decide::check(&self.layout, &self.limits, shifted, now, cost);

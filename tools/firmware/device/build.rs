@@ -3,7 +3,8 @@
 use std::path::Path;
 
 /// For each target: the memory map of its board in `memory/`, and the length of a counter's tick in
-/// nanoseconds. With one instruction per nanosecond, that is the number of instructions in a tick.
+/// nanoseconds. QEMU runs one instruction per nanosecond, so that is the number of instructions in
+/// a tick.
 const BOARDS: &[(&str, &str, u32)] = &[
     ("thumbv6m-none-eabi", "microbit.x", 62),
     ("thumbv7m-none-eabi", "lm3s6965evb.x", 80),

@@ -1,7 +1,7 @@
 //! The widths of the fields in a tally, the 64-bit word that holds a stamp and counts.
 //!
 //! A stamp is a time in units of the smallest window. Each count gets the bits that its limit needs
-//! and an equal share of the spare bits, up to 32 bits. The stamp gets all other bits.
+//! and an equal share of the spare bits, but at most 32 bits in all. The stamp gets all other bits.
 
 use super::policy::{Algorithm, Policy};
 

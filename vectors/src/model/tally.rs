@@ -49,7 +49,7 @@ pub struct Reading {
     pub clock: Clock,
     /// The effective time in Unix milliseconds.
     pub time_ms: i128,
-    /// The tally with the effective stamp.
+    /// The tally, whose stamp is now that of the effective time.
     pub tally: Tally,
 }
 
@@ -190,7 +190,8 @@ impl Model {
         length_ms(longest) / self.unit_ms()
     }
 
-    /// Returns the largest stamp of a time. The next stamp has only ones and is reserved.
+    /// Returns the largest stamp of a time. The stamp above it, all ones, marks the core's
+    /// reservations of slots.
     #[must_use]
     pub fn largest_stamp(&self) -> i128 {
         (1i128 << self.layout.stamp_bits) - 2
@@ -418,8 +419,7 @@ impl Model {
     }
 
     /// Returns whether a limiter may give the slot of this word to another subject. It may if no
-    /// window counts any charge of the word, by the clock of any caller that is late by up to a
-    /// minute.
+    /// window counts a charge of the word any longer, even for a caller that is a minute late.
     #[must_use]
     pub fn is_reusable(&self, word: u64, now_ms: u64) -> bool {
         if word == 0 {

@@ -1,17 +1,17 @@
 //! Checks keys whose secrets are marked as undefined memory. valgrind's memcheck reports each branch
 //! and each index that depends on undefined memory.
 //!
-//! `cargo xtask test secrets` runs the program three times and accepts the reports in one function
-//! of each of the first two runs:
+//! `cargo xtask test secrets` runs the program three times. In two of the runs, it accepts the
+//! reports in one function of the core:
 //!
-//! - With the argument `secrets`, undefined are the stored MACs of all records, the two hash states
-//!   of the pepper, and the secret and checksum of each right key. Reports in `Match::new` are
-//!   accepted, where the result of the comparison becomes a branch. The text of a wrong key is
-//!   defined: its client knows it, and after the comparison the check reads it to find the reason for
-//!   the log.
+//! - With the argument `secrets`, these are undefined: the stored MACs of all records, the two hash
+//!   states of the pepper, and the secret and checksum of each right key. Reports in `Match::new`
+//!   are accepted, where the result of the comparison becomes a branch. The text of a wrong key is
+//!   defined: its client knows it, and after the comparison the check reads it to find the reason
+//!   for the log.
 //! - With the argument `ids`, the key ids of the records are undefined instead, and only wrong keys
-//!   are checked. Reports in `wrong` are accepted, which finds the reason for the log.
-//!
+//!   are checked. Reports in `mismatch_reason` are accepted, where an index depends on whether the
+//!   id exists. The function finds the reason for the log.
 //! - With the argument `control`, the program compares secrets byte by byte and stops at the first
 //!   difference. valgrind must report it.
 

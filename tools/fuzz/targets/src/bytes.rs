@@ -63,18 +63,18 @@ impl<'a> Bytes<'a> {
     }
 }
 
-/// A clock that the input advances. A reading may be earlier than previous ones, within the tolerance
-/// of tallies for late times.
+/// A clock that the input advances. A reading may be earlier than previous ones, by less than the
+/// longest window or a minute, whichever is longer.
 #[derive(Debug)]
 pub(crate) struct Clock {
     /// The latest time so far, in milliseconds since the Unix epoch.
     pub(crate) latest_ms: u64,
+    /// The bound on how much earlier than `latest_ms` a reading may be.
     tolerance_ms: u64,
 }
 
 impl Clock {
-    /// Returns a clock at 2026-01-01, 00:00 UTC. The tolerance is the longest window, but at least 60
-    /// seconds.
+    /// Returns a clock at 2026-01-01, 00:00 UTC.
     pub(crate) fn new(longest_window_s: u32) -> Self {
         Self {
             latest_ms: 1_767_225_600_000,
@@ -92,7 +92,7 @@ impl Clock {
             160..=199 => self.latest_ms += (step - 159) * 1000,
             200..=229 => self.latest_ms += (step - 199) * 61_000,
             230..=239 => self.latest_ms += (step - 229) * 3_600_000,
-            // Less than the tolerance: stamps are whole units, so rounding could exceed it.
+            // At most 13/14 of the bound: stamps are whole units, so rounding could exceed it.
             240..=253 => late = self.tolerance_ms * (step - 240) / 14,
             // The start of the next minute or hour, where windows begin.
             254 => self.latest_ms = self.latest_ms.next_multiple_of(60_000),

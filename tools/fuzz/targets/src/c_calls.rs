@@ -354,9 +354,9 @@ impl World<'_> {
             230..=239 => (right, usize::MAX),
             _ => (right, isize::MAX.cast_unsigned() + 1),
         };
-        // SAFETY: The pointer is NULL, misaligned, or to one of the memories. The library rejects
-        // lengths that exceed the memory, since they exceed the address space. The memories outlive
-        // the handles, and are used only for tables.
+        // SAFETY: The pointer is NULL, misaligned, or to one of the memories. Each length fits that
+        // memory or exceeds the address space, in which case the library rejects it. The memories
+        // outlive the handles, and are used only for tables.
         (unsafe { Memory::from_raw(pointer) }, len)
     }
 }
