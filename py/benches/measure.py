@@ -1,8 +1,8 @@
 """Measures the module and alternatives to it: figures as JSON, a group of benches/results.json.
 
 The implementations of a column are interleaved, so background load affects all alike. Times are
-processor times, and include only the call from Python: `timeit` compiles the statement into its
-loop.
+processor times, except for imports. They include only the call from Python: `timeit` compiles the
+statement into its loop.
 """
 
 import asyncio

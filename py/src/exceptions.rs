@@ -45,7 +45,8 @@ pub(crate) fn from_error(error: Error) -> PyErr {
         Error::Create { .. } => CreateError::new_err(sentence),
         Error::Entropy(source) | Error::Io { source, .. } => from_io_error(&source, sentence),
         Error::Exists { .. } => PyFileExistsError::new_err((EEXIST, sentence)),
-        // The file at the path is not a table, or not the one that was requested.
+        // The file at the path is not a table, is not the one that was requested, or other users
+        // have access to it.
         _ => TableError::new_err(sentence),
     }
 }
@@ -54,7 +55,8 @@ pub(crate) fn from_error(error: Error) -> PyErr {
 pub(crate) fn from_pepper_error(error: Error) -> PyErr {
     match error {
         Error::Io { .. } => from_error(error),
-        // The file is rejected: it is a directory, or other users can read or write it.
+        // The text is not valid, or the file is rejected: it is a directory, or other users can
+        // read or write it.
         error => PepperError::new_err(error.to_string()),
     }
 }

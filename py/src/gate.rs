@@ -53,7 +53,7 @@ use crate::verdict::Verdict;
 /// window that contains it. Counted by these times, a window never admits more than its limit, even
 /// if the explicit times of callers disagree. In real time, callers whose times differ by five
 /// seconds can together use the windows of a period that is five seconds longer. If explicit times
-/// more than 60 s ahead alternate with the system clock, each turn admits one more window.
+/// more than 60 s ahead alternate with the system clock, each alternation admits one more window.
 ///
 /// **Peppers.** ``create``, ``open`` and ``in_memory`` take the peppers, the server's HMAC secrets.
 /// ``pepper`` is their text: hex or base64 of at least 32 bytes, several separated by commas,
@@ -410,7 +410,9 @@ impl Gate {
     /// Imports keys that another system issued, in any form, and returns their key ids.
     ///
     /// A second import of the same keys for the same account changes nothing. The keys are imported
-    /// one after the other. After an error, the keys before it are in the gate.
+    /// one after the other, in batches of 1000. Other administrators can run between batches. If a
+    /// key cannot be imported, the keys before it are in the gate. After any other error, the
+    /// batches before it are in the gate.
     ///
     /// Args:
     ///     keys: The keys, each a str or bytes: 16 to 256 bytes of printable ASCII without spaces.
@@ -698,7 +700,7 @@ impl Gate {
         }
     }
 
-    /// How many times another file replaced the open one.
+    /// How many times the file at the path was opened again: for a replacement, or by `reopen`.
     #[getter]
     fn reopened(&self) -> u64 {
         match &self.held {

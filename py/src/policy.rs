@@ -8,9 +8,9 @@ use pyo3::types::{PyMapping, PyTuple, PyType};
 use crate::arguments::wrong_type;
 use crate::exceptions::{CreateError, PolicyError};
 
-/// A policy: one to four limits, each for windows of one length, that a charge must all fit.
+/// A policy: one to four limits, each for windows of one length.
 ///
-/// Each window length divides the next longer one.
+/// A charge must fit all of them. Each window length divides the next longer one.
 ///
 /// Args:
 ///     text: ``[fixed|sliding] LIMIT/[N]UNIT, …``. The units are second, minute, hour and day, or
@@ -43,9 +43,9 @@ impl Policy {
 
     /// How the windows count.
     ///
-    /// ``"fixed"`` counts in windows that are aligned to the Unix epoch. ``"sliding"`` adds a part
-    /// of the previous window's count: the fraction of that window that is less than one window
-    /// length ago.
+    /// ``"fixed"`` counts in windows that are aligned to the Unix epoch. ``"sliding"`` adds the
+    /// count of the previous window, multiplied by the fraction of that window that is less than
+    /// one window length ago.
     #[getter]
     fn algorithm(&self) -> &'static str {
         self.policy.algorithm().as_str()

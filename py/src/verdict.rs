@@ -57,7 +57,7 @@ pub(crate) struct Verdict {
 
 /// The source of a verdict's values.
 enum Held {
-    /// A verdict of core. The gate, if it is a gate's, has the names of plan and environment.
+    /// A verdict of core. If a gate returned it, `gate` has the names of plans and environments.
     Core { verdict: keytally::Verdict, gate: Option<Arc<Gate>> },
     /// The values of a verdict that was pickled.
     Pickled(Box<Snapshot>),

@@ -72,7 +72,7 @@ class Histories(RuleBasedStateMachine):
             assert quota.lacking == lacks
 
     def compare_check(self, verdict, name, cost):
-        """Make the check in the model too, compare, and return the charge of both."""
+        """Check in the model too, compare, and return the charges of the module and the model."""
         outcome = self.tally(name).outcome(cost, self.now_ms)
         charged = self.tally(name).charge(cost, self.now_ms) if outcome == "admitted" else None
         self.compare(verdict, name, outcome, cost)
@@ -83,7 +83,7 @@ class Histories(RuleBasedStateMachine):
         return name, self.resets[name], verdict.charge, charged
 
     def refundable(self, charge):
-        """Return the charge of both, assuming that no reset has removed it from the counts."""
+        """Return the name and both charges, unless a reset has removed them from the counts."""
         assume(charge is not None)
         name, resets, given, charged = charge
         assume(self.resets[name] == resets)

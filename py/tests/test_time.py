@@ -93,7 +93,7 @@ def charge_ahead(table, subject):
 
 @pytest.fixture(params=["limiter", "gate"])
 def table(request, pepper):
-    """Return a table of 5/hour, the argument of its `check`, and that of its other methods."""
+    """Return a table of 5/hour, the argument of `check` and `peek`, and that of other methods."""
     if request.param == "limiter":
         return Limiter("5/hour"), "a", "a"
     gate = Gate.in_memory(pepper=pepper, keys=8, plans={"default": "5/hour"})

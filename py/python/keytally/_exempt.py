@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # Every path with a dot segment (RFC 3986: "." or ".."), percent-encoded or not, matches this.
 SUSPECT = re.compile(r"[%\\]|/\.")
 
-# The most times that a path may be percent-encoded. A path that is encoded more often is not
-# exempt.
+# The most times that the path of a request may be percent-encoded. The server decodes it once, and
+# this module the other times. A path that is encoded more often is not exempt.
 MAX_ENCODINGS = 4
 
 

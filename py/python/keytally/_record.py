@@ -24,7 +24,7 @@ NAME = "keytally.record"
 # The outcomes by which a limit refuses a request. Then the charges of other tables are refunded.
 LIMIT_OUTCOMES = frozenset(["denied", "too_costly", "full"])
 
-# X-RateLimit-* describe the longest window of a limiter that is at most this long.
+# X-RateLimit-* describe the longest window of a limiter that is at most this long, in seconds.
 DAY_S = 86_400
 
 Table = Union[Gate, Limiter]
@@ -250,7 +250,11 @@ def _is_same(one: Table | None, other: Table) -> bool:
 
 
 def _x_ratelimit(decision: Decision) -> list[tuple[str, str]]:
-    """Return the X-RateLimit-* fields. A limiter's describe its longest window of at most a day."""
+    """Return the X-RateLimit-* fields of a decision.
+
+    Those of a limiter describe its longest window of at most a day. If all its windows are longer,
+    they describe the shortest.
+    """
     verdict = decision.reported
     quotas = verdict.quotas
     if not quotas or decision.is_gate or quotas[-1].window <= DAY_S:

@@ -118,9 +118,9 @@ class GateMiddleware(_Middleware):
     """Admits and charges a request whose ``X-API-Key`` is valid and has quota left.
 
     The verdict is ``scope["state"]["verdict"]``, which is ``request.state.verdict`` in Starlette
-    and FastAPI. A refused request gets 401 or 429 with the verdict's body and header fields. A
-    refused websocket is closed before it is accepted. A request with two keys is refused, because
-    the next server in the chain may use the other key.
+    and FastAPI. A refused request gets 401 or 429 with the verdict's body and header fields, or 400
+    if its cost is out of range. A refused websocket is closed before it is accepted. A request with
+    two keys is refused, because the next server in the chain may use the other key.
 
     Args:
         app: The application.

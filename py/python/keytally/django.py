@@ -32,9 +32,10 @@ refused by it. ``{"PATH": …, "POLICY": …}`` counts for all workers together,
 limit. Behind a proxy, ``"TRUSTED_PROXIES": ["10.0.0.0/8"]`` lists the proxies whose
 ``X-Forwarded-For`` names the client. ``"unix"`` means all peers of Unix sockets.
 
-The verdict is ``request.verdict``. In ``MIDDLEWARE``, put these below middleware that must see
-refusals too, such as that for CORS. If both middlewares and `keytally.rest_framework` check a
-request, it is charged once and has one verdict: see ``docs/INTEGRATIONS.md``.
+The verdict is ``request.verdict``. In ``MIDDLEWARE``, put the classes of this module below
+middleware that must see refusals too, such as that for CORS. If both middlewares and
+`keytally.rest_framework` check a request, it is charged once and has one verdict: see
+``docs/INTEGRATIONS.md``.
 """
 
 from __future__ import annotations
@@ -213,8 +214,9 @@ def limiter() -> Limiter:
 class VerdictMiddleware:
     """Sets the header fields of ``request.verdict`` in the response.
 
-    If the verdict refuses the request, the middleware replaces the response by that of the verdict.
-    It is for `keytally.rest_framework`, whose classes do not see the response.
+    If the verdict refuses the request and the response has its status, the middleware replaces the
+    response by that of the verdict. It is for `keytally.rest_framework`, whose classes do not see
+    the response.
 
     >>> from django.http import HttpResponse
     >>> from django.test import RequestFactory

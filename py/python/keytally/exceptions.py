@@ -87,6 +87,8 @@ class TableError(KeytallyError):
 class AdminError(KeytallyError):
     """A change to a gate was rejected. The gate did not change.
 
+    Keys that the same call of `Gate.import_keys` imported before the error are in the gate.
+
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
     >>> gate.set_plan("quick", "1/second")
@@ -99,7 +101,7 @@ class AdminError(KeytallyError):
 class BusyError(AdminError, TimeoutError):
     """Another thread or process kept changing the gate for all of ``timeout``.
 
-    The gate did not change.
+    The gate did not change, except that `Gate.import_keys` may have imported earlier batches.
 
     Attributes:
         pid: The id of the other process; ``None`` if it is in another container.

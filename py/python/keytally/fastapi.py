@@ -210,7 +210,8 @@ def limit(
 ) -> Callable[..., Any]:
     """Return a dependency that requires quota left for the request's subject, and charges it.
 
-    Its value is the `Verdict`. The subject is the client's address, or the result of ``key``.
+    Its value is the `Verdict`, or ``None`` if ``key`` returns ``None``. The subject is the client's
+    address, or the result of ``key``.
 
     Args:
         limiter: The limiter. ``Limiter(policy)`` counts for one process and the children that it

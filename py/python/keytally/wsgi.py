@@ -110,8 +110,8 @@ class GateMiddleware(_Middleware):
     """Admits and charges a request whose ``X-API-Key`` is valid and has quota left.
 
     The verdict is ``environ["keytally.verdict"]``. A refused request gets 401 or 429 with the
-    verdict's body and header fields. A request with two keys is refused. Servers join the two with
-    a comma, so an imported key that has a comma is refused too.
+    verdict's body and header fields, or 400 if its cost is out of range. A request with two keys is
+    refused. Servers join the two with a comma, so an imported key that has a comma is refused too.
 
     Args:
         app: The application.

@@ -199,7 +199,7 @@ def test_problem_document_is_sent_by_accept(gate):
 
 
 def test_streamed_bodies_pass_unbuffered(gate, key):
-    """The server gets the application's own iterable, and closes it."""
+    """The server gets the application's own iterable. The middleware does not close it."""
     closed = []
 
     class Parts:
