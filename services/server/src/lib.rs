@@ -9,9 +9,9 @@
 //! | module | contents |
 //! |---|---|
 //! | `serve` | the command: its arguments, its startup message, signals |
-//! | `service` | what the routes share: the gate, the log, the metrics, the limit of failed checks |
+//! | `service` | what the routes share: the gate, the log, the metrics, the limit of invalid keys |
 //! | `service::auth`, `contacts`, `limits` | the routes |
-//! | `service::check`, `guesses`, `preflight` | the check before a route, the limit of failed checks, CORS preflights |
+//! | `service::check`, `guesses`, `preflight` | the check before a route, the limit of invalid keys, CORS preflights |
 //! | `service::address` | the client address of a request |
 //! | `service::bind`, `listen`, `slots` | sockets, connections, and the limits of connections |
 //! | `service::data` | the data folder: the gate and its pepper |

@@ -97,7 +97,7 @@ pub(crate) struct Serve {
     client_timeout: Duration,
 }
 
-/// The value of `--failures`: a limit of failed checks, or `None` for `off`.
+/// The value of `--failures`: a limit of invalid keys, or `None` for `off`.
 #[derive(Clone)]
 struct Failures(Option<Policy>);
 

@@ -61,7 +61,7 @@ pub(crate) struct Settings {
     pub(crate) shadow: bool,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub(crate) proxies: Arc<TrustedProxies>,
-    /// The limit of failed checks per client address, if any.
+    /// The limit of invalid keys per client address, if any.
     pub(crate) failures: Option<Policy>,
     /// Where proxies state the method of the client's request. If set, CORS preflights are admitted
     /// at `/auth`.

@@ -69,7 +69,7 @@ fn first_start_creates_all_files_and_prints_commands() {
 
 #[test]
 fn start_continues_an_interrupted_start() {
-    // Interrupted before the pepper file was renamed.
+    // Interrupted before the pepper file got its name, by a hard link.
     let sandbox = Sandbox::new();
     fs::create_dir(sandbox.path("data")).unwrap();
     fs::write(sandbox.path("data/pepper.new"), "abc").unwrap();

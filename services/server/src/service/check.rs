@@ -108,7 +108,7 @@ impl Service {
         response
     }
 
-    /// Returns the client address by which failed checks are counted.
+    /// Returns the client address by which invalid keys are counted.
     ///
     /// At `/auth` the peer is a proxy, and all its clients would share one count. There, only an
     /// address that a trusted proxy forwards counts.
@@ -143,7 +143,7 @@ fn refusal(verdict: &Verdict, headers: &HeaderMap) -> Response {
     response
 }
 
-/// Returns the response to an invalid key beyond the limit of failed checks.
+/// Returns the response to an invalid key beyond the limit of invalid keys.
 ///
 /// It has no rate-limit headers: they describe the quotas of a key.
 fn guess_refusal(too_many: &Verdict, headers: &HeaderMap) -> Response {

@@ -1,4 +1,4 @@
-//! Guessed keys: a limit of failed checks per client network.
+//! Guessed keys: a limit of invalid keys per client network.
 //!
 //! Every adapter follows the same rule: the gate checks the key first. If the outcome is
 //! [`Outcome::InvalidKey`] and the client's network is over the limit, the response is 429.
@@ -17,7 +17,7 @@ use super::address::Network;
 /// Invalid keys from further networks get 401, as without a limit.
 const MAX_NETWORKS: u32 = 65_536;
 
-/// The limit of failed checks.
+/// The limit of invalid keys.
 #[derive(Debug)]
 pub(crate) struct GuessLimiter(Option<Limiter>);
 
@@ -87,7 +87,7 @@ mod tests {
             unlimited += u32::from(guesses.too_many(&failed(), address).is_none());
         }
         // A limiter with capacity 100 has 150 slots, rounded up to whole buckets. So it counts
-        // 100 to 160 of the 1000 networks.
+        // at least 100 and fewer than 160 of the 1000 networks.
         assert!((1000 - 160..=900).contains(&unlimited), "{unlimited}");
     }
 }

@@ -158,7 +158,7 @@ impl Metrics {
         self.shadow.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
     }
 
-    /// Counts an invalid key beyond the limit of failed checks.
+    /// Counts an invalid key beyond the limit of invalid keys.
     pub(crate) fn count_guess(&self, shadow: bool) {
         self.guesses.with_label_values(&[guess_action(shadow)]).inc();
     }

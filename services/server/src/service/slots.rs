@@ -76,7 +76,7 @@ struct Progress {
     last: AtomicUsize,
     /// Whether output waits for the client to read.
     stalled: AtomicBool,
-    /// Whether the connection has not waited for input since the last request.
+    /// Whether a request has arrived since the connection last waited for input.
     pipelined: AtomicBool,
     http2: AtomicBool,
     /// Held until all streams of the connection have ended.
