@@ -82,7 +82,7 @@ def free_port():
 
 
 def processors():
-    """Returns the processor of the worker and the processor of everything else. A machine with one has only that."""
+    """Returns the processor of the worker and that of all else, which may be the same one."""
     allowed = sorted(os.sched_getaffinity(0))
     return allowed[0], allowed[-1]
 

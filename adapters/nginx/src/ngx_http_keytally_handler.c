@@ -27,9 +27,10 @@ static void ngx_http_keytally_keep_verdict(ngx_http_keytally_ctx_t *ctx,
 /**
  * Whether `r` is an auth_request subrequest whose refusal refuses the client's whole request.
  *
- * If it is admitted, the rest of the access phase still runs. With `satisfy any`, neither is true.
- * After an internal redirect, a mirror subrequest may run while the request waits for auth_request:
- * `background` excludes it.
+ * If it is admitted, the rest of the access phase still runs. With `satisfy any`, another module
+ * may admit the request after a refusal, and an admission ends the phase. After an internal
+ * redirect, a mirror subrequest may run while the request waits for auth_request: `background`
+ * excludes it.
  */
 static ngx_flag_t ngx_http_keytally_is_condition(ngx_http_request_t *r) {
     ngx_http_core_main_conf_t *cmcf = ngx_http_get_module_main_conf(r, ngx_http_core_module);
